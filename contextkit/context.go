@@ -1,0 +1,109 @@
+package contextkit
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+)
+
+// Errors of a context that must not leave the process.
+var (
+	// ErrNoContext: no RequestContext was put into the context at all.
+	ErrNoContext = errors.New("contextkit: the context carries no request context: enter through a contextkit interceptor or use PlatformContext")
+	// ErrNoTenant: neither a tenant nor the explicit platform scope.
+	ErrNoTenant = errors.New("contextkit: the context names no tenant: set one, or use PlatformContext for calls that concern the platform")
+	// ErrNoTrace: no trace to continue.
+	ErrNoTrace = errors.New("contextkit: the context carries no trace")
+)
+
+// RequestContext is what every call and message carries. It is a value: a copy
+// is changed, never the one in a context.
+type RequestContext struct {
+	// TenantID is the tenant; zero with Platform set for platform calls.
+	TenantID TenantID
+	// Platform says that the call concerns no tenant, on purpose.
+	Platform bool
+	// CorrelationID is shared by everything that one edge call causes.
+	CorrelationID string
+	// Traceparent is this hop's position in the trace.
+	Traceparent Traceparent
+	// Tracestate travels beside it, uninterpreted.
+	Tracestate string
+	// TraceID is Traceparent's, or was given explicitly without a traceparent.
+	TraceID TraceID
+	// RequestID names this one call.
+	RequestID string
+	// CausationID names the event or call that caused this one; "" at the edge.
+	CausationID string
+}
+
+type contextKey struct{}
+
+// NewContext returns ctx carrying rc.
+func NewContext(ctx context.Context, rc RequestContext) context.Context {
+	return context.WithValue(ctx, contextKey{}, rc)
+}
+
+// FromContext returns the request context in ctx, if there is one.
+func FromContext(ctx context.Context) (RequestContext, bool) {
+	rc, ok := ctx.Value(contextKey{}).(RequestContext)
+	return rc, ok
+}
+
+// PlatformContext returns ctx for a call that concerns the platform and not a
+// tenant: a probe, a fleet snapshot, start-up work. It continues the trace and
+// correlation in ctx, or starts new ones.
+func PlatformContext(ctx context.Context) context.Context {
+	rc, _ := FromContext(ctx)
+	rc.TenantID = TenantID{}
+	rc.Platform = true
+	return NewContext(ctx, rc.complete())
+}
+
+// TenantContext returns ctx for work that the process itself does for a tenant
+// (a workflow step, a rebuild). It continues the trace and correlation in ctx,
+// or starts new ones.
+func TenantContext(ctx context.Context, tenant TenantID) context.Context {
+	rc, _ := FromContext(ctx)
+	rc.TenantID = tenant
+	rc.Platform = false
+	return NewContext(ctx, rc.complete())
+}
+
+// complete fills in what a hop makes itself when it was not given.
+func (rc RequestContext) complete() RequestContext {
+	if rc.Traceparent.IsZero() {
+		rc.Traceparent = NewTraceparent()
+		if rc.TraceID != (TraceID{}) {
+			rc.Traceparent.TraceID = rc.TraceID
+		}
+	}
+	rc.TraceID = rc.Traceparent.TraceID // traceparent wins over an explicit trace-id
+	if rc.CorrelationID == "" {
+		rc.CorrelationID = NewID()
+	}
+	if rc.RequestID == "" {
+		rc.RequestID = NewID()
+	}
+	return rc
+}
+
+// outgoing returns the request context for the next hop, or why ctx must not
+// leave the process.
+func outgoing(ctx context.Context) (RequestContext, error) {
+	rc, ok := FromContext(ctx)
+	switch {
+	case !ok:
+		return rc, ErrNoContext
+	case rc.TenantID.IsZero() && !rc.Platform:
+		return rc, ErrNoTenant
+	case rc.Traceparent.IsZero():
+		return rc, ErrNoTrace
+	}
+	rc.Traceparent = rc.Traceparent.Child()
+	return rc, nil
+}
+
+// NewID returns a new identifier: a UUIDv7 (RFC 9562), so that ids sort by time.
+func NewID() string { return uuid.Must(uuid.NewV7()).String() }

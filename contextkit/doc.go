@@ -1,0 +1,14 @@
+// Package contextkit is the transport contract: which facts every call and
+// message carries (tenant, correlation, trace), under which names, and how they
+// get in and out of HTTP, Connect/gRPC and NATS.
+//
+// A [RequestContext] travels in a context.Context. It enters a process at
+// exactly one place (an interceptor, a handler or a consumer of this package)
+// and leaves it only through this package's clients and publishers, which
+// refuse a context that has neither a tenant nor the explicit platform scope:
+// forgetting the context is an error, not a silent gap.
+//
+// Header names stand in this package and nowhere else.
+//
+// Source: W3C Trace Context level 2 (https://www.w3.org/TR/trace-context-2/).
+package contextkit

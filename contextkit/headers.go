@@ -1,0 +1,59 @@
+package contextkit
+
+// Names of the contract in HTTP headers and gRPC metadata.
+const (
+	HeaderTenantID      = "x-tenant-id"
+	HeaderCorrelationID = "x-correlation-id"
+	HeaderTraceparent   = "traceparent"
+	HeaderTracestate    = "tracestate"
+	HeaderTraceID       = "trace-id"
+	HeaderRequestID     = "x-request-id"
+	HeaderCausationID   = "x-causation-id"
+)
+
+// Names of the contract in NATS message headers. NATS compares header names by
+// their exact case.
+const (
+	NATSTenantID         = "tenant-id"
+	NATSCorrelationID    = "x-correlation-id"
+	NATSCorrelationIDOld = "correlation-id" // the first name of the correlation id; both are written, either is read
+	NATSTraceparent      = "traceparent"
+	NATSTracestate       = "tracestate"
+	NATSTraceID          = "trace-id"
+	NATSRequestID        = "x-request-id"
+	NATSCausationID      = "causation-id"
+)
+
+// maxIDLength bounds every identifier but the tenant's, which is bounded by the
+// DNS label's 63. 128 holds a UUID, a ULID or a trace id with a prefix.
+const maxIDLength = 128
+
+// validID reports whether s may travel as an identifier: an RFC 9110 token, so
+// that no value can break out of a header, a log line or a subject.
+func validID(s string) bool {
+	if s == "" || len(s) > maxIDLength {
+		return false
+	}
+	for i := range len(s) {
+		if !tokenChar[s[i]] {
+			return false
+		}
+	}
+	return true
+}
+
+// tokenChar is RFC 9110 §5.6.2's tchar, without '*', which NATS reads as a
+// wildcard where an id becomes a subject token.
+var tokenChar = func() (table [256]bool) {
+	for c := '0'; c <= '9'; c++ {
+		table[c] = true
+	}
+	for c := 'a'; c <= 'z'; c++ {
+		table[c] = true
+		table[c-'a'+'A'] = true
+	}
+	for _, c := range "!#$%&'+-.^_`|~:" {
+		table[c] = true
+	}
+	return table
+}()

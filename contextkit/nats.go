@@ -1,0 +1,77 @@
+package contextkit
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+)
+
+// InjectNATS writes the contract into a message's headers and returns why ctx
+// must not leave the process, if so. Both names of the correlation id are
+// written.
+func InjectNATS(ctx context.Context, header nats.Header) error {
+	rc, err := outgoing(ctx)
+	if err != nil {
+		return err
+	}
+	if !rc.TenantID.IsZero() {
+		header.Set(NATSTenantID, rc.TenantID.String())
+	}
+	header.Set(NATSCorrelationID, rc.CorrelationID)
+	header.Set(NATSCorrelationIDOld, rc.CorrelationID)
+	header.Set(NATSTraceparent, rc.Traceparent.String())
+	if rc.Tracestate != "" {
+		header.Set(NATSTracestate, rc.Tracestate)
+	}
+	header.Set(NATSTraceID, rc.TraceID.String())
+	header.Set(NATSRequestID, rc.RequestID)
+	if rc.CausationID != "" {
+		header.Set(NATSCausationID, rc.CausationID)
+	}
+	return nil
+}
+
+// ExtractNATS reads the contract out of a message's headers, by the rules of
+// [Extract]. A message without a tenant is a platform message.
+func ExtractNATS(header nats.Header) (RequestContext, error) {
+	rc := RequestContext{
+		CorrelationID: natsID(header, NATSCorrelationID),
+		RequestID:     natsID(header, NATSRequestID),
+		CausationID:   natsID(header, NATSCausationID),
+	}
+	if rc.CorrelationID == "" {
+		rc.CorrelationID = natsID(header, NATSCorrelationIDOld)
+	}
+	if values := header[NATSTraceparent]; len(values) == 1 {
+		if tp, err := ParseTraceparent(values[0]); err == nil {
+			rc.Traceparent = tp
+			rc.Tracestate = joinTracestate(header[NATSTracestate])
+		}
+	}
+	if values := header[NATSTraceID]; len(values) == 1 {
+		rc.TraceID, _ = ParseTraceID(values[0])
+	}
+	rc = rc.complete()
+	switch values := header[NATSTenantID]; len(values) {
+	case 0:
+		rc.Platform = true
+	case 1:
+		tenant, err := ParseTenantID(values[0])
+		if err != nil {
+			return rc, fmt.Errorf("%s: %w", NATSTenantID, err)
+		}
+		rc.TenantID = tenant
+	default:
+		return rc, fmt.Errorf("%s: %w", NATSTenantID, ErrDuplicateTenant)
+	}
+	return rc, nil
+}
+
+func natsID(header nats.Header, key string) string {
+	values := header[key]
+	if len(values) != 1 || !validID(values[0]) {
+		return ""
+	}
+	return values[0]
+}

@@ -1,0 +1,180 @@
+package contextkit
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"strings"
+)
+
+// ErrInvalidTraceparent is returned for a traceparent that W3C Trace Context
+// does not accept. The caller starts a new trace and never forwards the value.
+var ErrInvalidTraceparent = errors.New("invalid traceparent")
+
+// Lengths in a traceparent, in characters (W3C Trace Context §3.2.2).
+const (
+	versionLength     = 2
+	traceIDLength     = 32
+	parentIDLength    = 16
+	flagsLength       = 2
+	traceparentLength = versionLength + 1 + traceIDLength + 1 + parentIDLength + 1 + flagsLength
+)
+
+// Flags of a traceparent (W3C Trace Context level 2 §3.2.2.5).
+const (
+	// FlagSampled says that the caller may have recorded the trace.
+	FlagSampled byte = 0x01
+	// FlagRandom says that the trace id's right-most 7 bytes are random.
+	FlagRandom byte = 0x02
+)
+
+// TraceID is a W3C trace id. All zeros is invalid.
+type TraceID [16]byte
+
+// String returns the id in 32 lower-case hexadecimal digits, "" when invalid.
+func (t TraceID) String() string {
+	if t == (TraceID{}) {
+		return ""
+	}
+	return hex.EncodeToString(t[:])
+}
+
+// ParseTraceID returns the trace id of 32 lower-case hexadecimal digits.
+func ParseTraceID(s string) (TraceID, bool) {
+	var id TraceID
+	if len(s) != traceIDLength || !decodeLowerHex(id[:], s) || id == (TraceID{}) {
+		return TraceID{}, false
+	}
+	return id, true
+}
+
+// Traceparent is the position of a call in a trace. The zero value is no
+// position.
+type Traceparent struct {
+	TraceID  TraceID
+	ParentID [8]byte
+	Flags    byte
+}
+
+// ParseTraceparent parses a traceparent header by W3C Trace Context §3.2.2 and
+// §4.3: version ff, upper-case hex, all-zero ids and, in version 00, anything
+// after the flags are invalid; of a later version the known part is used.
+func ParseTraceparent(s string) (Traceparent, error) {
+	if len(s) < traceparentLength {
+		return Traceparent{}, ErrInvalidTraceparent
+	}
+	var (
+		version [1]byte
+		flags   [1]byte
+		tp      Traceparent
+	)
+	const (
+		traceAt  = versionLength + 1
+		parentAt = traceAt + traceIDLength + 1
+		flagsAt  = parentAt + parentIDLength + 1
+	)
+	if s[traceAt-1] != '-' || s[parentAt-1] != '-' || s[flagsAt-1] != '-' ||
+		!decodeLowerHex(version[:], s[:versionLength]) ||
+		!decodeLowerHex(tp.TraceID[:], s[traceAt:parentAt-1]) ||
+		!decodeLowerHex(tp.ParentID[:], s[parentAt:flagsAt-1]) ||
+		!decodeLowerHex(flags[:], s[flagsAt:traceparentLength]) {
+		return Traceparent{}, ErrInvalidTraceparent
+	}
+	switch {
+	case version[0] == 0xff,
+		version[0] == 0 && len(s) != traceparentLength,
+		len(s) > traceparentLength && s[traceparentLength] != '-',
+		tp.TraceID == TraceID{},
+		tp.ParentID == [8]byte{}:
+		return Traceparent{}, ErrInvalidTraceparent
+	}
+	// Only flags that this version defines may be passed on (§3.2.2.5.3).
+	tp.Flags = flags[0] & (FlagSampled | FlagRandom)
+	return tp, nil
+}
+
+// NewTraceparent starts a trace, sampled, with a random trace id.
+func NewTraceparent() Traceparent {
+	tp := Traceparent{Flags: FlagSampled | FlagRandom}
+	fillRandom(tp.TraceID[:])
+	fillRandom(tp.ParentID[:])
+	return tp
+}
+
+// Child returns the same trace with a new parent id: what a hop sends onward.
+func (t Traceparent) Child() Traceparent {
+	fillRandom(t.ParentID[:])
+	return t
+}
+
+// IsZero reports whether t is no position.
+func (t Traceparent) IsZero() bool { return t.TraceID == TraceID{} }
+
+// String returns the header value, in version 00; "" for the zero value.
+func (t Traceparent) String() string {
+	if t.IsZero() {
+		return ""
+	}
+	var b [traceparentLength]byte
+	b[0], b[1], b[2] = '0', '0', '-'
+	hex.Encode(b[3:35], t.TraceID[:])
+	b[35] = '-'
+	hex.Encode(b[36:52], t.ParentID[:])
+	b[52] = '-'
+	hex.Encode(b[53:55], []byte{t.Flags})
+	return string(b[:])
+}
+
+// maxTracestate bounds what is propagated: W3C Trace Context §3.3.1.5 asks for
+// at least 512 characters.
+const maxTracestate = 512
+
+// joinTracestate combines the header's values as RFC 9110 §5.2 says and returns
+// "" when the result is not one that may be forwarded.
+func joinTracestate(values []string) string {
+	joined := strings.Join(values, ",")
+	if len(joined) > maxTracestate {
+		return ""
+	}
+	for i := range len(joined) {
+		if joined[i] < 0x20 || joined[i] > 0x7e {
+			return ""
+		}
+	}
+	return joined
+}
+
+// fillRandom fills b with random bytes that are not all zero.
+func fillRandom(b []byte) {
+	for {
+		_, _ = rand.Read(b) // crypto/rand.Read never fails (Go 1.24)
+		for _, c := range b {
+			if c != 0 {
+				return
+			}
+		}
+	}
+}
+
+// decodeLowerHex is hex.Decode without upper case, which W3C forbids.
+func decodeLowerHex(dst []byte, s string) bool {
+	for i := range dst {
+		hi, ok1 := fromLowerHex(s[2*i])
+		lo, ok2 := fromLowerHex(s[2*i+1])
+		if !ok1 || !ok2 {
+			return false
+		}
+		dst[i] = hi<<4 | lo
+	}
+	return true
+}
+
+func fromLowerHex(c byte) (byte, bool) {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0', true
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10, true
+	}
+	return 0, false
+}

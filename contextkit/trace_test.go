@@ -1,0 +1,83 @@
+package contextkit_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/contextkit"
+	"pgregory.net/rapid"
+)
+
+const validTraceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+func TestTraceparentIsParsedAsTheW3CRecommendationSays(t *testing.T) {
+	cases := []struct {
+		name, in, want string // want "" means invalid
+	}{
+		{"version 00", validTraceparent, validTraceparent},
+		{"not sampled", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"},
+		{"unknown flags are not passed on", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03"},
+		{"later version with more fields", "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-the-future", validTraceparent},
+		{"later version of the same length", "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", validTraceparent},
+		{"later version, junk glued to the flags", "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01x", ""},
+		{"version ff", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", ""},
+		{"version 00 with more fields", validTraceparent + "-00", ""},
+		{"upper case", strings.ToUpper(validTraceparent), ""},
+		{"all-zero trace id", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", ""},
+		{"all-zero parent id", "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", ""},
+		{"too short", validTraceparent[:54], ""},
+		{"wrong separators", strings.ReplaceAll(validTraceparent, "-", "_"), ""},
+		{"leading space", " " + validTraceparent, ""},
+		{"empty", "", ""},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			tp, err := contextkit.ParseTraceparent(tc.in)
+			if (err != nil) != (tc.want == "") || tp.String() != tc.want {
+				t.Fatalf("ParseTraceparent(%q) = %q, %v; want %q", tc.in, tp, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestEveryTraceparentMadeHereParsesToItself(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var tp contextkit.Traceparent
+		copy(tp.TraceID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "trace"))
+		copy(tp.ParentID[:], rapid.SliceOfN(rapid.Byte(), 8, 8).Draw(t, "parent"))
+		tp.Flags = rapid.Byte().Draw(t, "flags") & 3
+		if tp.TraceID == (contextkit.TraceID{}) || tp.ParentID == [8]byte{} {
+			t.Skip("all-zero ids are invalid")
+		}
+		got, err := contextkit.ParseTraceparent(tp.String())
+		if err != nil || got != tp {
+			t.Fatalf("parse(%q) = %+v, %v; want %+v", tp, got, err, tp)
+		}
+		child := tp.Child()
+		if child.TraceID != tp.TraceID || child.Flags != tp.Flags || child.ParentID == tp.ParentID {
+			t.Fatalf("child of %v is %v: a hop keeps trace and flags and has its own parent id", tp, child)
+		}
+	})
+}
+
+func FuzzParseTraceparent(f *testing.F) {
+	f.Add(validTraceparent)
+	f.Add("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, in string) {
+		tp, err := contextkit.ParseTraceparent(in)
+		if err != nil {
+			if !tp.IsZero() {
+				t.Fatalf("an invalid traceparent yields %v", tp)
+			}
+			return
+		}
+		again, err := contextkit.ParseTraceparent(tp.String())
+		if err != nil || again != tp {
+			t.Fatalf("what is forwarded for %q does not parse: %q, %v", in, tp, err)
+		}
+		if tp.String()[3:52] != in[3:52] {
+			t.Fatalf("ids of %q changed to %q", in, tp)
+		}
+	})
+}
