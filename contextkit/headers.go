@@ -14,14 +14,14 @@ const (
 // Names of the contract in NATS message headers. NATS compares header names by
 // their exact case.
 const (
-	NATSTenantID         = "tenant-id"
-	NATSCorrelationID    = "x-correlation-id"
-	NATSCorrelationIDOld = "correlation-id" // the first name of the correlation id; both are written, either is read
-	NATSTraceparent      = "traceparent"
-	NATSTracestate       = "tracestate"
-	NATSTraceID          = "trace-id"
-	NATSRequestID        = "x-request-id"
-	NATSCausationID      = "causation-id"
+	NATSTenantID           = "tenant-id"
+	NATSCorrelationID      = "x-correlation-id"
+	natsCorrelationIDFirst = "correlation-id" // the first name of the correlation id; both are written, either is read
+	NATSTraceparent        = "traceparent"
+	NATSTracestate         = "tracestate"
+	NATSTraceID            = "trace-id"
+	NATSRequestID          = "x-request-id"
+	NATSCausationID        = "causation-id"
 )
 
 // maxIDLength bounds every identifier but the tenant's, which is bounded by the

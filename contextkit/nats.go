@@ -19,7 +19,7 @@ func InjectNATS(ctx context.Context, header nats.Header) error {
 		header.Set(NATSTenantID, rc.TenantID.String())
 	}
 	header.Set(NATSCorrelationID, rc.CorrelationID)
-	header.Set(NATSCorrelationIDOld, rc.CorrelationID)
+	header.Set(natsCorrelationIDFirst, rc.CorrelationID)
 	header.Set(NATSTraceparent, rc.Traceparent.String())
 	if rc.Tracestate != "" {
 		header.Set(NATSTracestate, rc.Tracestate)
@@ -41,7 +41,7 @@ func ExtractNATS(header nats.Header) (RequestContext, error) {
 		CausationID:   natsID(header, NATSCausationID),
 	}
 	if rc.CorrelationID == "" {
-		rc.CorrelationID = natsID(header, NATSCorrelationIDOld)
+		rc.CorrelationID = natsID(header, natsCorrelationIDFirst)
 	}
 	if values := header[NATSTraceparent]; len(values) == 1 {
 		if tp, err := ParseTraceparent(values[0]); err == nil {

@@ -1,0 +1,51 @@
+// Package backbonetest starts the real backbone for tests: an embedded NATS
+// server over a temporary directory, with every stream and bucket in place.
+package backbonetest
+
+import (
+	"testing"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Start returns JetStream over a server that ends with the test. Writes are not
+// synced: tests kill processes, not machines.
+func Start(t testing.TB) jetstream.JetStream {
+	t.Helper()
+	return StartIn(t, t.TempDir())
+}
+
+// StartIn is Start over a directory that the test keeps.
+func StartIn(t testing.TB, dir string) jetstream.JetStream {
+	t.Helper()
+	embedded, err := backbone.StartEmbedded(t.Context(), backbone.EmbeddedConfig{Dir: dir, LazySync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(embedded.Close)
+	conn, err := embedded.Connect(t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// Tenant parses a tenant id.
+func Tenant(t testing.TB, name string) contextkit.TenantID {
+	t.Helper()
+	id, err := contextkit.ParseTenantID(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}

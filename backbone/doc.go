@@ -1,0 +1,14 @@
+// Package backbone is how services share events and work: NATS JetStream.
+//
+// It holds the embedded server for a single node, the definitions of streams
+// and key-value buckets, the event envelope (CloudEvents over NATS plus the
+// transport contract), the [Journal] that appends and reads an aggregate's
+// events, and the ordered subscription that projections follow.
+//
+// What it promises: an append is all or nothing, checked against the
+// aggregate's last event and acknowledged once it is on disk. What it leaves to
+// others: what an event means.
+//
+// Sources: CloudEvents NATS protocol binding 1.0.2 (binary mode), NATS ADR-50
+// (atomic batch publish), ADR-31 (direct get).
+package backbone

@@ -1,0 +1,100 @@
+package backbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// MaxMessageBytes bounds a message's payload and headers. It is above the
+	// edge's request bound, so that whatever the edge accepts can be stored.
+	MaxMessageBytes = 4 << 20
+	// startTimeout bounds the embedded server's recovery of its streams.
+	startTimeout = 60 * time.Second
+)
+
+// EmbeddedConfig says where and how an embedded server keeps its streams.
+type EmbeddedConfig struct {
+	// Dir is the directory of the file store.
+	Dir string
+	// LazySync lets the operating system decide when a write reaches the disk.
+	// By default each write is synced before it is acknowledged, since a single
+	// node has no replica to lose nothing with.
+	LazySync bool
+}
+
+// Embedded is a NATS server in this process, without a listener.
+type Embedded struct{ server *server.Server }
+
+// StartEmbedded starts a server and waits until it takes connections.
+func StartEmbedded(ctx context.Context, config EmbeddedConfig) (*Embedded, error) {
+	s, err := server.NewServer(&server.Options{
+		ServerName: "headgate",
+		DontListen: true,
+		JetStream:  true,
+		StoreDir:   config.Dir,
+		SyncAlways: !config.LazySync,
+		MaxPayload: MaxMessageBytes,
+		NoSigs:     true,
+		NoLog:      true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("backbone: start embedded NATS: %w", err)
+	}
+	s.Start()
+	deadline := startTimeout
+	if d, ok := ctx.Deadline(); ok {
+		deadline = min(deadline, time.Until(d))
+	}
+	if !s.ReadyForConnections(deadline) {
+		s.Shutdown()
+		return nil, fmt.Errorf("backbone: embedded NATS was not ready within %v (is %s used by another process?)", deadline, config.Dir)
+	}
+	if !s.JetStreamEnabled() {
+		s.Shutdown()
+		return nil, fmt.Errorf("backbone: embedded NATS could not open its store in %s", config.Dir)
+	}
+	return &Embedded{server: s}, nil
+}
+
+// Connect returns a connection to the server that uses no socket.
+func (e *Embedded) Connect(name string) (*nats.Conn, error) {
+	conn, err := nats.Connect("", append(connectOptions(name), nats.InProcessServer(e.server))...)
+	if err != nil {
+		return nil, fmt.Errorf("backbone: connect to embedded NATS: %w", err)
+	}
+	return conn, nil
+}
+
+// Close stops the server and waits until its store is closed.
+func (e *Embedded) Close() {
+	e.server.Shutdown()
+	e.server.WaitForShutdown()
+}
+
+// Connect returns a connection to the NATS servers at url that never stops
+// trying to reconnect.
+func Connect(url, name string) (*nats.Conn, error) {
+	if url == "" {
+		return nil, errors.New("backbone: no NATS url is configured")
+	}
+	conn, err := nats.Connect(url, connectOptions(name)...)
+	if err != nil {
+		return nil, fmt.Errorf("backbone: connect to NATS: %w", err)
+	}
+	return conn, nil
+}
+
+func connectOptions(name string) []nats.Option {
+	return []nats.Option{
+		nats.Name(name),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectBufSize(-1), // a publish while disconnected fails at once instead of being kept and forgotten
+	}
+}

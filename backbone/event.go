@@ -1,0 +1,115 @@
+package backbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go"
+)
+
+// Event is a fact about an aggregate, as it stands in the journal.
+type Event struct {
+	// ID is unique in the platform.
+	ID string
+	// Type is the event's name in the model.
+	Type string
+	// AggregateType and AggregateID name the aggregate.
+	AggregateType string
+	AggregateID   string
+	// Version is the aggregate's version once the event has happened.
+	Version int64
+	// Time is when it was decided.
+	Time time.Time
+	// Data is the event's JSON object.
+	Data []byte
+	// Sequence is the event's place in the journal; 0 before it is appended.
+	Sequence uint64
+	// Command names the command that caused the event; the zero value when it
+	// came without an idempotency key.
+	Command CommandRef
+	// Context is the contract as the event bears it.
+	Context contextkit.RequestContext
+}
+
+// CommandRef ties an event to the attempt that caused it.
+type CommandRef struct {
+	// IdempotencyKey is the client's key.
+	IdempotencyKey string
+	// Fingerprint is a hash of the command, to tell a retry from a misuse.
+	Fingerprint string
+}
+
+// CloudEvents attributes in the NATS binding's binary mode, and our extension
+// attributes. Unknown ones are ignored.
+const (
+	ceSpecVersion    = "ce-specversion"
+	ceID             = "ce-id"
+	ceSource         = "ce-source"
+	ceType           = "ce-type"
+	ceTime           = "ce-time"
+	ceContentType    = "content-type"
+	ceVersion        = "ce-aggregateversion"
+	ceAggregateType  = "ce-aggregatetype"
+	ceAggregateID    = "ce-aggregateid"
+	ceIdempotencyKey = "ce-idempotencykey"
+	ceFingerprint    = "ce-commandfingerprint"
+)
+
+// ErrMalformedEvent is wrapped when a message in the journal is not an event.
+var ErrMalformedEvent = errors.New("malformed event")
+
+// message renders e for publication under ctx's contract.
+func (e Event) message(ctx context.Context, tenant contextkit.TenantID) (*nats.Msg, error) {
+	msg := &nats.Msg{Subject: EventSubject(tenant, e.AggregateType, e.AggregateID), Header: nats.Header{}, Data: e.Data}
+	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+		return nil, err
+	}
+	if id := msg.Header.Get(contextkit.NATSTenantID); id != tenant.String() {
+		return nil, fmt.Errorf("backbone: an event of tenant %q under the context of %q", tenant, id)
+	}
+	msg.Header.Set(ceSpecVersion, "1.0")
+	msg.Header.Set(ceID, e.ID)
+	msg.Header.Set(ceSource, "/tenants/"+tenant.String()+"/"+e.AggregateType+"/"+e.AggregateID)
+	msg.Header.Set(ceType, e.Type)
+	msg.Header.Set(ceTime, e.Time.UTC().Format(time.RFC3339Nano))
+	msg.Header.Set(ceContentType, "application/json")
+	msg.Header.Set(ceVersion, strconv.FormatInt(e.Version, 10))
+	msg.Header.Set(ceAggregateType, e.AggregateType)
+	msg.Header.Set(ceAggregateID, e.AggregateID)
+	if e.Command.IdempotencyKey != "" {
+		msg.Header.Set(ceIdempotencyKey, e.Command.IdempotencyKey)
+		msg.Header.Set(ceFingerprint, e.Command.Fingerprint)
+	}
+	return msg, nil
+}
+
+// ParseEvent reads an event out of a message of the journal. An error wraps
+// [ErrMalformedEvent].
+func ParseEvent(header nats.Header, data []byte, sequence uint64) (Event, error) {
+	version, err := strconv.ParseInt(header.Get(ceVersion), 10, 64)
+	if err != nil || version < 1 {
+		return Event{}, fmt.Errorf("%w: %s %q at sequence %d", ErrMalformedEvent, ceVersion, header.Get(ceVersion), sequence)
+	}
+	at, err := time.Parse(time.RFC3339Nano, header.Get(ceTime))
+	if err != nil {
+		return Event{}, fmt.Errorf("%w: %s %q at sequence %d", ErrMalformedEvent, ceTime, header.Get(ceTime), sequence)
+	}
+	rc, err := contextkit.ExtractNATS(header)
+	if err != nil {
+		return Event{}, fmt.Errorf("%w: at sequence %d: %w", ErrMalformedEvent, sequence, err)
+	}
+	event := Event{
+		ID: header.Get(ceID), Type: header.Get(ceType),
+		AggregateType: header.Get(ceAggregateType), AggregateID: header.Get(ceAggregateID),
+		Version: version, Time: at, Data: data, Sequence: sequence, Context: rc,
+		Command: CommandRef{IdempotencyKey: header.Get(ceIdempotencyKey), Fingerprint: header.Get(ceFingerprint)},
+	}
+	if event.Type == "" || event.AggregateType == "" || event.AggregateID == "" {
+		return Event{}, fmt.Errorf("%w: at sequence %d: type or aggregate is missing", ErrMalformedEvent, sequence)
+	}
+	return event, nil
+}

@@ -1,0 +1,160 @@
+package backbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+)
+
+// Errors of Append.
+var (
+	// ErrConflict: the aggregate's last event is not the expected one.
+	ErrConflict = errors.New("the aggregate has changed")
+	// ErrDuplicate: the idempotency key was used within the dedupe window.
+	ErrDuplicate = errors.New("the idempotency key was used before")
+	// ErrTooLarge: an event does not fit a message.
+	ErrTooLarge = errors.New("the event is too large")
+)
+
+// loadBatch is how many events one direct get asks for.
+const loadBatch = 512
+
+// Journal appends and reads the events of aggregates. Its methods may be called
+// concurrently.
+type Journal struct {
+	js    jetstream.JetStream
+	epoch int64
+}
+
+// OpenJournal opens the journal that [EnsureStreams] made.
+func OpenJournal(ctx context.Context, js jetstream.JetStream) (*Journal, error) {
+	stream, err := js.Stream(ctx, StreamEvents)
+	if err != nil {
+		return nil, fmt.Errorf("backbone: open journal: %w", err)
+	}
+	return &Journal{js: js, epoch: stream.CachedInfo().Created.UnixNano()}, nil
+}
+
+// Epoch tells this journal from any other: a sequence means nothing without it.
+func (j *Journal) Epoch() int64 { return j.epoch }
+
+// Append appends events, all of one aggregate, all or none, and sets their
+// Sequence. lastSequence is the sequence of the aggregate's last event, 0 for
+// none. It returns once the events are stored. Errors: [ErrConflict],
+// [ErrDuplicate], [ErrTooLarge]; any other leaves open whether the events were
+// appended, and the aggregate must be loaded again to know.
+func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSequence uint64, events []Event) error {
+	messages := make([]*nats.Msg, len(events))
+	for i := range events {
+		msg, err := events[i].message(ctx, tenant)
+		if err != nil {
+			return err
+		}
+		if msg.Size() > MaxMessageBytes {
+			return fmt.Errorf("%w: %s has %d bytes", ErrTooLarge, events[i].Type, msg.Size())
+		}
+		messages[i] = msg
+	}
+	if key := events[0].Command.IdempotencyKey; key != "" {
+		messages[0].Header.Set(jetstream.MsgIDHeader, tenant.String()+"/"+key)
+	}
+	messages[0].Header.Set(jetstream.ExpectedLastSubjSeqHeader, fmt.Sprint(lastSequence))
+
+	last, duplicate, err := j.publish(ctx, messages)
+	switch {
+	case err != nil:
+		return appendError(err)
+	case duplicate:
+		return ErrDuplicate
+	}
+	for i := range events {
+		events[i].Sequence = last - uint64(len(events)-1-i)
+	}
+	return nil
+}
+
+// publish returns the sequence of the last message.
+func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (last uint64, duplicate bool, err error) {
+	if len(messages) == 1 {
+		// The retries of PublishMsg are for a missing stream or leader; the
+		// expected sequence makes them safe, but the caller's deadline decides.
+		ack, err := j.js.PublishMsg(ctx, messages[0], jetstream.WithRetryAttempts(0))
+		if err != nil {
+			return 0, false, err
+		}
+		return ack.Sequence, ack.Duplicate, nil
+	}
+	ack, err := jetstreamext.PublishMsgBatch(ctx, j.js, messages, jetstreamext.BatchFlowControl{})
+	if err != nil {
+		return 0, false, err
+	}
+	return ack.Sequence, false, nil
+}
+
+func appendError(err error) error {
+	var api jetstream.JetStreamError
+	if errors.As(err, &api) && api.APIError() != nil {
+		switch api.APIError().ErrorCode {
+		case jetstream.JSErrCodeStreamWrongLastSequence, errCodeWrongLastSequenceConstant:
+			return ErrConflict
+		case jetstreamext.JSErrCodeBatchPublishDuplicateMsgID:
+			return ErrDuplicate
+		}
+	}
+	return fmt.Errorf("backbone: append: %w", err)
+}
+
+// errCodeWrongLastSequenceConstant is the server's second code for the same
+// refusal, used when another batch on the subject is being committed.
+const errCodeWrongLastSequenceConstant jetstream.ErrorCode = 10164
+
+// Load calls each for the aggregate's events in order, from the journal
+// sequence from (1: all) on. It stops at each's first error and returns it.
+func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, each func(Event) error) error {
+	subject := EventSubject(tenant, aggregateType, aggregateID)
+	for next := max(from, 1); ; {
+		batch, err := jetstreamext.GetBatch(ctx, j.js, StreamEvents, loadBatch,
+			jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(next))
+		if err != nil {
+			return fmt.Errorf("backbone: load %s: %w", subject, err)
+		}
+		count := 0
+		for msg, err := range batch {
+			if errors.Is(err, jetstreamext.ErrNoMessages) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("backbone: load %s: %w", subject, err)
+			}
+			event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
+			if err != nil {
+				return err
+			}
+			if err := each(event); err != nil {
+				return err
+			}
+			next = msg.Sequence + 1
+			count++
+		}
+		if count == 0 {
+			// Neither a message nor the answer that there is none: the request
+			// was cut off, and taking it for the end would forget events.
+			return fmt.Errorf("backbone: load %s: %w", subject, context.Cause(orExpired(ctx)))
+		}
+	}
+}
+
+// orExpired returns ctx if it has ended, else one that has.
+func orExpired(ctx context.Context) context.Context {
+	if ctx.Err() != nil {
+		return ctx
+	}
+	expired, cancel := context.WithCancelCause(ctx)
+	cancel(errors.New("the journal did not answer"))
+	return expired
+}

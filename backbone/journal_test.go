@@ -1,0 +1,230 @@
+package backbone_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Server).startGoRoutine.func1"),
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"))
+}
+
+func openJournal(t *testing.T) (*backbone.Journal, jetstream.JetStream) {
+	t.Helper()
+	js := backbonetest.Start(t)
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return journal, js
+}
+
+// events returns n events of wallet id, the first of them with version first.
+func events(id string, first, n int, key string) []backbone.Event {
+	list := make([]backbone.Event, n)
+	for i := range list {
+		list[i] = backbone.Event{
+			ID: contextkit.NewID(), Type: "deposited", AggregateType: "wallet", AggregateID: id,
+			Version: int64(first + i), Time: time.Now(), Data: fmt.Appendf(nil, `{"amount":%d}`, first+i),
+			Command: backbone.CommandRef{IdempotencyKey: key, Fingerprint: "f"},
+		}
+	}
+	return list
+}
+
+func load(t *testing.T, journal *backbone.Journal, tenant contextkit.TenantID, id string) []backbone.Event {
+	t.Helper()
+	var got []backbone.Event
+	err := journal.Load(t.Context(), tenant, "wallet", id, 1, func(e backbone.Event) error {
+		got = append(got, e)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestAppendIsAllOrNothingAndCheckedAgainstTheLastEvent(t *testing.T) {
+	journal, _ := openJournal(t)
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+
+	first := events("w", 1, 3, "key-1")
+	if err := journal.Append(ctx, acme, 0, first); err != nil {
+		t.Fatal(err)
+	}
+	if first[0].Sequence != 1 || first[2].Sequence != 3 {
+		t.Fatalf("sequences %d..%d, want 1..3", first[0].Sequence, first[2].Sequence)
+	}
+	refused := []struct {
+		name string
+		last uint64
+		list []backbone.Event
+		want error
+	}{
+		{"a batch after the wrong event", 0, events("w", 1, 2, ""), backbone.ErrConflict},
+		{"one event after the wrong event", 2, events("w", 3, 1, ""), backbone.ErrConflict},
+		{"a batch under a used key", 3, events("w", 4, 2, "key-1"), backbone.ErrDuplicate},
+		{"one event under a used key", 3, events("w", 4, 1, "key-1"), backbone.ErrDuplicate},
+	}
+	for _, tc := range refused {
+		t.Run(tc.name, func(t *testing.T) {
+			if err := journal.Append(ctx, acme, tc.last, tc.list); !errors.Is(err, tc.want) {
+				t.Fatalf("err = %v, want %v", err, tc.want)
+			}
+			if got := load(t, journal, acme, "w"); len(got) != 3 {
+				t.Fatalf("%d events stand in the journal, want 3", len(got))
+			}
+		})
+	}
+	if err := journal.Append(ctx, acme, 3, events("w", 4, 1, "key-2")); err != nil {
+		t.Fatal(err)
+	}
+	got := load(t, journal, acme, "w")
+	for i, event := range got {
+		if event.Version != int64(i+1) || string(event.Data) != fmt.Sprintf(`{"amount":%d}`, i+1) || event.Context.TenantID != acme {
+			t.Errorf("event %d is %+v", i, event)
+		}
+	}
+	t.Run("an event under another tenant's context is refused", func(t *testing.T) {
+		if err := journal.Append(ctx, backbonetest.Tenant(t, "globex"), 0, events("w", 1, 1, "")); err == nil {
+			t.Fatal("it was appended")
+		}
+	})
+	t.Run("an event without context is refused", func(t *testing.T) {
+		if err := journal.Append(t.Context(), acme, 4, events("w", 5, 1, "")); !errors.Is(err, contextkit.ErrNoContext) {
+			t.Fatalf("err = %v", err)
+		}
+	})
+	t.Run("an event that fits no message is refused", func(t *testing.T) {
+		huge := events("w", 5, 1, "")
+		huge[0].Data = []byte(`"` + strings.Repeat("x", backbone.MaxMessageBytes) + `"`)
+		if err := journal.Append(ctx, acme, 4, huge); !errors.Is(err, backbone.ErrTooLarge) {
+			t.Fatalf("err = %v", err)
+		}
+	})
+}
+
+func TestLoadReadsLongHistoriesWholeAndInOrder(t *testing.T) {
+	journal, _ := openJournal(t)
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	const total = 1300 // more than two direct gets
+	var last uint64
+	for version := 1; version <= total; version += 100 {
+		batch := events("long", version, 100, "")
+		if err := journal.Append(ctx, acme, last, batch); err != nil {
+			t.Fatal(err)
+		}
+		last = batch[99].Sequence
+	}
+	got := load(t, journal, acme, "long")
+	if len(got) != total || got[total-1].Version != total {
+		t.Fatalf("%d events, want %d", len(got), total)
+	}
+	if none := load(t, journal, acme, "other"); len(none) != 0 {
+		t.Fatalf("an unknown aggregate has %d events", len(none))
+	}
+}
+
+func TestFollowDeliversATenantsEventsInOrderAndGoesOnWithNewOnes(t *testing.T) {
+	journal, _ := openJournal(t)
+	acme, globex := backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "globex")
+	appendOne := func(tenant contextkit.TenantID, id string) {
+		if err := journal.Append(contextkit.TenantContext(t.Context(), tenant), tenant, 0, events(id, 1, 1, "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	appendOne(acme, "a")
+	appendOne(globex, "x")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	done := errors.New("seen enough")
+	var seen []string
+	err := journal.Follow(ctx, acme, 1, func(_ context.Context, batch []backbone.Event) error {
+		for _, event := range batch {
+			seen = append(seen, event.AggregateID)
+		}
+		switch len(seen) {
+		case 1:
+			appendOne(globex, "y")
+			appendOne(acme, "b")
+		case 2:
+			return done
+		}
+		return nil
+	})
+	if !errors.Is(err, done) || strings.Join(seen, "") != "ab" {
+		t.Fatalf("saw %v, %v; want a then b", seen, err)
+	}
+}
+
+func TestTheJournalOutlivesItsServer(t *testing.T) {
+	dir := t.TempDir()
+	acme := backbonetest.Tenant(t, "acme")
+	var epoch int64
+	t.Run("first", func(t *testing.T) {
+		journal, err := backbone.OpenJournal(t.Context(), backbonetest.StartIn(t, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		epoch = journal.Epoch()
+		if err := journal.Append(contextkit.TenantContext(t.Context(), acme), acme, 0, events("w", 1, 2, "k")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("second", func(t *testing.T) {
+		journal, err := backbone.OpenJournal(t.Context(), backbonetest.StartIn(t, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := load(t, journal, acme, "w"); len(got) != 2 || journal.Epoch() != epoch {
+			t.Fatalf("%d events, epoch %d; want 2 and %d", len(got), journal.Epoch(), epoch)
+		}
+	})
+}
+
+func TestANodesSecretIsEveryNodesSecret(t *testing.T) {
+	js := backbonetest.Start(t)
+	first, err := backbone.SharedSecret(t.Context(), js, "tokens")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := backbone.SharedSecret(t.Context(), js, "tokens")
+	if err != nil || string(first) != string(second) || len(first) != 32 {
+		t.Fatalf("%x and %x, %v", first, second, err)
+	}
+}
+
+func FuzzParseEvent(f *testing.F) {
+	f.Add("3", "2026-01-02T03:04:05Z", "acme", "deposited")
+	f.Add("-1", "yesterday", "*", "")
+	f.Fuzz(func(t *testing.T, version, at, tenant, eventType string) {
+		event, err := backbone.ParseEvent(nats.Header{
+			"ce-aggregateversion": {version}, "ce-time": {at}, "tenant-id": {tenant}, "ce-type": {eventType},
+			"ce-aggregatetype": {"wallet"}, "ce-aggregateid": {"w"}, "ce-future": {"ignored"},
+		}, nil, 1)
+		if err != nil {
+			if !errors.Is(err, backbone.ErrMalformedEvent) {
+				t.Fatalf("err = %v, want ErrMalformedEvent", err)
+			}
+			return
+		}
+		if event.Version < 1 || event.Type == "" || event.Context.TenantID.IsZero() {
+			t.Fatalf("accepted %+v", event)
+		}
+	})
+}

@@ -1,0 +1,105 @@
+package backbone
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Streams.
+const (
+	StreamEvents      = "EVENTS"
+	StreamAudit       = "AUDIT"
+	StreamDeadLetters = "DEADLETTERS"
+)
+
+// Key-value buckets.
+const (
+	BucketIdempotency = "idempotency" // tenant.hash(key) → fingerprint and answer of a decided command
+	BucketWorkflows   = "workflows"   // tenant.workflow.instance → a workflow instance
+	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
+	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
+)
+
+const (
+	// dedupeWindow is how long JetStream itself remembers a message id. The
+	// journal and the idempotency bucket remember beyond it.
+	dedupeWindow = 2 * time.Minute
+	// idempotencyTTL is how long a command's answer is kept.
+	idempotencyTTL = 7 * 24 * time.Hour
+	// auditAge is how long audit events are kept.
+	auditAge = 90 * 24 * time.Hour
+)
+
+// EventSubject is the subject of an aggregate's events.
+func EventSubject(tenant contextkit.TenantID, aggregateType, aggregateID string) string {
+	return "events." + tenant.String() + "." + aggregateType + "." + aggregateID
+}
+
+// TenantEvents matches all events of a tenant.
+func TenantEvents(tenant contextkit.TenantID) string {
+	return "events." + tenant.String() + ".>"
+}
+
+// AuditSubject is the subject of a tenant's audit events; "platform" for the
+// zero tenant.
+func AuditSubject(tenant contextkit.TenantID) string {
+	if tenant.IsZero() {
+		return "audit._platform" // no tenant can have this name
+	}
+	return "audit." + tenant.String()
+}
+
+// DeadLetterSubject is the subject of a tenant's dead letters.
+func DeadLetterSubject(tenant contextkit.TenantID) string {
+	return "deadletters." + tenant.String()
+}
+
+// Replicas is how many copies a stream has: 1 on a single node, 3 in a cluster.
+type Replicas int
+
+// EnsureStreams creates the streams and buckets that are missing and updates
+// the others to their definition. It may be called by every node at start.
+func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replicas) error {
+	streams := []jetstream.StreamConfig{
+		{
+			Name: StreamEvents, Subjects: []string{"events.>"},
+			Description:        "the journal: every event of every tenant",
+			AllowAtomicPublish: true, AllowDirect: true, Duplicates: dedupeWindow,
+			DenyDelete: true, DenyPurge: true, // a fact stays a fact
+		},
+		{
+			Name: StreamAudit, Subjects: []string{"audit.*"},
+			Description: "denied calls and admin operations", MaxAge: auditAge, AllowDirect: true,
+		},
+		{
+			Name: StreamDeadLetters, Subjects: []string{"deadletters.*"},
+			Description: "work that could not be done, with its cause", AllowDirect: true,
+		},
+	}
+	for _, config := range streams {
+		config.Storage = jetstream.FileStorage
+		config.Retention = jetstream.LimitsPolicy
+		config.Replicas = int(replicas)
+		if _, err := js.CreateOrUpdateStream(ctx, config); err != nil {
+			return fmt.Errorf("backbone: stream %s: %w", config.Name, err)
+		}
+	}
+	buckets := []jetstream.KeyValueConfig{
+		{Bucket: BucketIdempotency, TTL: idempotencyTTL},
+		{Bucket: BucketWorkflows},
+		{Bucket: BucketRunner},
+		{Bucket: BucketSecrets},
+	}
+	for _, config := range buckets {
+		config.Storage = jetstream.FileStorage
+		config.Replicas = int(replicas)
+		if _, err := js.CreateOrUpdateKeyValue(ctx, config); err != nil {
+			return fmt.Errorf("backbone: bucket %s: %w", config.Bucket, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+package model
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v3"
+)
+
+// Aggregate is a type of aggregate: what can be asked of it and how its state
+// follows from its events.
+type Aggregate struct {
+	// Name is the type's name.
+	Name string
+
+	commands map[string]*Command
+	evolve   map[string]fields
+}
+
+// Command is something that can be asked of an aggregate.
+type Command struct {
+	// Name is the command's name.
+	Name string
+
+	schema  *jsonschema.Schema
+	require []rule
+	emit    []emission
+}
+
+type rule struct {
+	that    *expression
+	message string
+}
+
+type emission struct {
+	event string
+	when  *expression // nil: always
+	data  fields
+}
+
+// NewEvent is an event that a command causes.
+type NewEvent struct {
+	Type string
+	Data Object
+}
+
+// Meta is what an expression may know of the circumstances besides the data.
+type Meta struct {
+	Tenant        string
+	AggregateType string
+	AggregateID   string
+	// Version is the aggregate's: before the command, after the event.
+	Version int64
+	// Time is RFC 3339, in UTC.
+	Time string
+	// EventID is the event's id; "" while deciding.
+	EventID string
+}
+
+func (m Meta) object() Object {
+	return Object{
+		"tenant": m.Tenant, "aggregate_type": m.AggregateType, "aggregate_id": m.AggregateID,
+		"version": m.Version, "time": m.Time, "event_id": m.EventID,
+	}
+}
+
+// RuleError says that a rule of the model refuses a command.
+type RuleError struct {
+	// Rule is the rule's expression.
+	Rule string
+	// Message is the model's own words.
+	Message string
+}
+
+// Error returns the model's own words.
+func (e *RuleError) Error() string { return e.Message }
+
+// Command returns the command of that name.
+func (a *Aggregate) Command(name string) (*Command, bool) {
+	c, ok := a.commands[name]
+	return c, ok
+}
+
+// Decide returns the events that follow from the command in that state. Errors:
+// [*PayloadError], [*RuleError], one that wraps [ErrEvaluation], or ctx's.
+func (c *Command) Decide(ctx context.Context, state, payload Object, meta Meta) ([]NewEvent, error) {
+	if err := validate(c.schema, payload); err != nil {
+		return nil, err
+	}
+	vars := map[string]any{"state": state, "cmd": payload, "meta": meta.object()}
+	for _, r := range c.require {
+		ok, err := r.that.boolean(ctx, vars)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, &RuleError{Rule: r.that.source, Message: r.message}
+		}
+	}
+	var events []NewEvent
+	for _, e := range c.emit {
+		if e.when != nil {
+			ok, err := e.when.boolean(ctx, vars)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				continue
+			}
+		}
+		data, err := e.data.object(ctx, vars)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, NewEvent{Type: e.event, Data: data})
+	}
+	return events, nil
+}
+
+// Evolve returns state after the event. Members that the rule does not name
+// stay. An event that the model does not know changes nothing: an older model
+// may read a newer journal.
+func (a *Aggregate) Evolve(ctx context.Context, state Object, eventType string, data Object, meta Meta) (Object, error) {
+	changes, ok := a.evolve[eventType]
+	if !ok {
+		return state, nil
+	}
+	changed, err := changes.object(ctx, map[string]any{"state": state, "event": data, "meta": meta.object()})
+	if err != nil {
+		return nil, fmt.Errorf("evolve %s by %s: %w", a.Name, eventType, err)
+	}
+	next := make(Object, len(state)+len(changed))
+	for name, value := range state {
+		next[name] = value
+	}
+	for name, value := range changed {
+		next[name] = value
+	}
+	return next, nil
+}
+
+func (p *parser) aggregate(key, n *yaml.Node, path string) *Aggregate {
+	a := &Aggregate{Name: key.Value, commands: map[string]*Command{}, evolve: map[string]fields{}}
+	var commands *yaml.Node
+	for key, value := range p.members(n, path, "description", "commands", "evolve") {
+		switch key.Value {
+		case "commands":
+			commands = value
+		case "evolve":
+			for event, changes := range p.members(value, join(path, "evolve")) {
+				if path := join(join(path, "evolve"), event.Value); p.name(event, path) {
+					a.evolve[event.Value] = p.fields(p.envs.evolve, changes, path)
+				}
+			}
+		}
+	}
+	if commands == nil {
+		p.reject(key, path, "the aggregate has no commands")
+		return a
+	}
+	for key, value := range p.members(commands, join(path, "commands")) {
+		if path := join(join(path, "commands"), key.Value); p.name(key, path) {
+			a.commands[key.Value] = p.command(a, key, value, path)
+		}
+	}
+	return a
+}
+
+func (p *parser) command(a *Aggregate, key, n *yaml.Node, path string) *Command {
+	c := &Command{Name: key.Value}
+	for key, value := range p.members(n, path, "description", "payload", "require", "emit") {
+		path := join(path, key.Value)
+		switch key.Value {
+		case "payload":
+			c.schema = p.schema(value, path)
+		case "require":
+			for path, item := range p.items(value, path) {
+				c.require = append(c.require, p.rule(item, path))
+			}
+		case "emit":
+			for path, item := range p.items(value, path) {
+				c.emit = append(c.emit, p.emission(a, item, path))
+			}
+		}
+	}
+	if len(c.emit) == 0 {
+		p.reject(key, path, "the command emits no event")
+	}
+	return c
+}
+
+func (p *parser) rule(n *yaml.Node, path string) rule {
+	var r rule
+	for key, value := range p.members(n, path, "that", "else") {
+		switch key.Value {
+		case "that":
+			r.that = p.expression(p.envs.decide, value, join(path, "that"), boolType)
+		case "else":
+			r.message, _ = p.scalar(value, join(path, "else"))
+		}
+	}
+	if r.message == "" || r.that == nil {
+		p.reject(n, path, "a rule needs `that` (what must hold) and `else` (what to tell the caller)")
+	}
+	return r
+}
+
+func (p *parser) emission(a *Aggregate, n *yaml.Node, path string) emission {
+	var e emission
+	for key, value := range p.members(n, path, "event", "when", "data") {
+		path := join(path, key.Value)
+		switch key.Value {
+		case "event":
+			e.event, _ = p.scalar(value, path)
+			if _, ok := a.evolve[e.event]; !ok {
+				p.reject(value, path, "aggregate %q has no event %q: add it under evolve", a.Name, e.event)
+			}
+		case "when":
+			e.when = p.expression(p.envs.decide, value, path, boolType)
+		case "data":
+			e.data = p.fields(p.envs.decide, value, path)
+		}
+	}
+	if e.event == "" {
+		p.reject(n, path, "an emission names its event")
+	}
+	return e
+}

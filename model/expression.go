@@ -1,0 +1,148 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/ext"
+)
+
+const (
+	// costLimit bounds one evaluation in CEL's cost units: thousands of
+	// operations, far above any rule and far below a busy loop.
+	costLimit = 100_000
+	// interruptEvery is how many comprehension steps pass between looks at the
+	// context.
+	interruptEvery = 100
+)
+
+// ErrEvaluation is wrapped when an expression fails at run time: a missing
+// member, a type that does not fit, the cost limit.
+var ErrEvaluation = errors.New("the model's expression failed")
+
+// expression is a compiled CEL expression.
+type expression struct {
+	source  string
+	program cel.Program
+}
+
+// environments hold the variables that an expression of each kind may use.
+type environments struct {
+	decide, evolve, view, workflow *cel.Env
+}
+
+func newEnvironments() (environments, error) {
+	object := cel.MapType(cel.StringType, cel.DynType)
+	base, err := cel.NewEnv(cel.Variable("meta", object), ext.Strings(), ext.Math(), cel.OptionalTypes())
+	if err != nil {
+		return environments{}, err
+	}
+	var envs environments
+	for _, e := range []struct {
+		env   **cel.Env
+		names []string
+	}{
+		{&envs.decide, []string{"state", "cmd"}},
+		{&envs.evolve, []string{"state", "event"}},
+		{&envs.view, []string{"row", "event"}},
+		{&envs.workflow, []string{"event", "failure"}},
+	} {
+		var variables []cel.EnvOption
+		for _, name := range e.names {
+			variables = append(variables, cel.Variable(name, object))
+		}
+		if *e.env, err = base.Extend(variables...); err != nil {
+			return environments{}, err
+		}
+	}
+	return envs, nil
+}
+
+// compile checks source; want, if given, is the type that it must yield.
+func compile(env *cel.Env, source string, want *cel.Type) (*expression, error) {
+	ast, issues := env.Compile(source)
+	if issues.Err() != nil {
+		return nil, errors.New(firstIssue(issues))
+	}
+	if want != nil && !ast.OutputType().IsExactType(want) && !ast.OutputType().IsExactType(cel.DynType) {
+		return nil, fmt.Errorf("the expression yields %s, want %s", ast.OutputType(), want)
+	}
+	program, err := env.Program(ast, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(interruptEvery), cel.EvalOptions(cel.OptOptimize))
+	if err != nil {
+		return nil, err
+	}
+	return &expression{source: source, program: program}, nil
+}
+
+func firstIssue(issues *cel.Issues) string {
+	first := issues.Errors()[0]
+	return fmt.Sprintf("column %d of the expression: %s", first.Location.Column()+1, first.Message)
+}
+
+// value evaluates the expression to a plain JSON value.
+func (e *expression) value(ctx context.Context, vars map[string]any) (any, error) {
+	out, _, err := e.program.ContextEval(ctx, vars)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("%w: %s: %w", ErrEvaluation, e.source, err)
+	}
+	v, err := native(out)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrEvaluation, e.source, err)
+	}
+	return v, nil
+}
+
+// boolean evaluates an expression that says yes or no.
+func (e *expression) boolean(ctx context.Context, vars map[string]any) (bool, error) {
+	v, err := e.value(ctx, vars)
+	if err != nil {
+		return false, err
+	}
+	b, ok := v.(bool)
+	if !ok {
+		return false, fmt.Errorf("%w: %s yields %T, want true or false", ErrEvaluation, e.source, v)
+	}
+	return b, nil
+}
+
+// text evaluates an expression that names something.
+func (e *expression) text(ctx context.Context, vars map[string]any) (string, error) {
+	v, err := e.value(ctx, vars)
+	if err != nil {
+		return "", err
+	}
+	s, ok := v.(string)
+	if !ok {
+		return "", fmt.Errorf("%w: %s yields %T, want a string", ErrEvaluation, e.source, v)
+	}
+	return s, nil
+}
+
+// fields is an object built member by member, in the document's order.
+type fields []field
+
+type field struct {
+	name string
+	expr *expression
+}
+
+// object evaluates all members.
+func (f fields) object(ctx context.Context, vars map[string]any) (Object, error) {
+	out := make(Object, len(f))
+	for _, member := range f {
+		v, err := member.expr.value(ctx, vars)
+		if err != nil {
+			return nil, err
+		}
+		out[member.name] = v
+	}
+	return out, nil
+}
+
+var boolType, stringType = types.BoolType, types.StringType

@@ -1,0 +1,189 @@
+package model
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"cel.dev/cel-go/cel"
+	"go.yaml.in/yaml/v3"
+)
+
+// maxDocumentBytes bounds a document before it is parsed.
+const maxDocumentBytes = 1 << 20
+
+// Model is a checked document. It is immutable and may be used concurrently.
+type Model struct {
+	// Name is the document's own name.
+	Name string
+	// Revision is a fingerprint of the document.
+	Revision string
+
+	aggregates map[string]*Aggregate
+	views      []*View
+	workflows  []*Workflow
+}
+
+// Parse checks a document as a whole. The error is an [*Error] that names every
+// mistake with its line; file is the name to report them under.
+func Parse(file string, source []byte) (*Model, error) {
+	doc := &document{file: file}
+	if len(source) > maxDocumentBytes {
+		doc.issues = append(doc.issues, Issue{File: file, Message: "the document is larger than 1 MiB"})
+		return nil, doc.err()
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal(source, &root); err != nil {
+		doc.issues = append(doc.issues, Issue{File: file, Line: yamlLine(err), Message: err.Error()})
+		return nil, doc.err()
+	}
+	if len(root.Content) == 0 {
+		doc.issues = append(doc.issues, Issue{File: file, Line: 1, Message: "the document is empty"})
+		return nil, doc.err()
+	}
+	envs, err := newEnvironments()
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(source)
+	p := &parser{document: doc, envs: envs}
+	m := p.model(root.Content[0])
+	m.Revision = hex.EncodeToString(sum[:6])
+	if err := doc.err(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Aggregate returns the aggregate type of that name.
+func (m *Model) Aggregate(name string) (*Aggregate, bool) {
+	a, ok := m.aggregates[name]
+	return a, ok
+}
+
+// Views returns the views in the document's order.
+func (m *Model) Views() []*View { return m.views }
+
+// View returns the view of that name.
+func (m *Model) View(name string) (*View, bool) {
+	for _, v := range m.views {
+		if v.Name == name {
+			return v, true
+		}
+	}
+	return nil, false
+}
+
+// Workflows returns the workflows in the document's order.
+func (m *Model) Workflows() []*Workflow { return m.workflows }
+
+// parser turns YAML into a model.
+type parser struct {
+	*document
+	envs environments
+}
+
+func (p *parser) model(n *yaml.Node) *Model {
+	m := &Model{aggregates: map[string]*Aggregate{}}
+	sections := map[string]*yaml.Node{}
+	for key, value := range p.members(n, "", "model", "description", "aggregates", "views", "workflows") {
+		sections[key.Value] = value
+		if key.Value == "model" && p.name(value, "model") {
+			m.Name = value.Value
+		}
+	}
+	if m.Name == "" && sections["model"] == nil {
+		p.reject(n, "", "the document has no name: write `model: NAME`")
+	}
+	if section := sections["aggregates"]; section != nil {
+		for key, value := range p.members(section, "aggregates") {
+			if path := join("aggregates", key.Value); p.name(key, path) {
+				m.aggregates[key.Value] = p.aggregate(key, value, path)
+			}
+		}
+	}
+	if len(m.aggregates) == 0 {
+		p.reject(n, "aggregates", "the document declares no aggregate")
+	}
+	// Views and workflows refer to aggregates, so they come second.
+	if section := sections["views"]; section != nil {
+		for key, value := range p.members(section, "views") {
+			if path := join("views", key.Value); p.name(key, path) {
+				m.views = append(m.views, p.view(m, key.Value, value, path))
+			}
+		}
+	}
+	if section := sections["workflows"]; section != nil {
+		for key, value := range p.members(section, "workflows") {
+			if path := join("workflows", key.Value); p.name(key, path) {
+				m.workflows = append(m.workflows, p.workflow(m, key, value, path))
+			}
+		}
+	}
+	return m
+}
+
+// expression compiles a scalar; want may be nil.
+func (p *parser) expression(env *cel.Env, n *yaml.Node, path string, want *cel.Type) *expression {
+	source, ok := p.scalar(n, path)
+	if !ok {
+		return nil
+	}
+	expr, err := compile(env, source, want)
+	if err != nil {
+		p.reject(n, path, "%v", err)
+		return nil
+	}
+	return expr
+}
+
+// fields compiles a mapping of expressions.
+func (p *parser) fields(env *cel.Env, n *yaml.Node, path string) fields {
+	var list fields
+	for key, value := range p.members(n, path) {
+		if path := join(path, key.Value); p.name(key, path) {
+			if expr := p.expression(env, value, path, nil); expr != nil {
+				list = append(list, field{name: key.Value, expr: expr})
+			}
+		}
+	}
+	return list
+}
+
+// EventRef names an event of an aggregate type: "wallet.opened".
+type EventRef struct{ Aggregate, Event string }
+
+// eventRef reads a reference and rejects one to an event that does not exist.
+func (p *parser) eventRef(m *Model, n *yaml.Node, path string) (EventRef, bool) {
+	aggregate, event, found := strings.Cut(n.Value, ".")
+	if !found {
+		p.reject(n, path, "%q is not an event: write AGGREGATE.EVENT", n.Value)
+		return EventRef{}, false
+	}
+	a, ok := m.aggregates[aggregate]
+	if !ok {
+		p.reject(n, path, "there is no aggregate %q", aggregate)
+		return EventRef{}, false
+	}
+	if _, ok := a.evolve[event]; !ok {
+		p.reject(n, path, "aggregate %q has no event %q", aggregate, event)
+		return EventRef{}, false
+	}
+	return EventRef{aggregate, event}, true
+}
+
+// yamlLine digs the line out of a syntax error, which yaml gives as text only.
+func yamlLine(err error) int {
+	_, rest, found := strings.Cut(err.Error(), "line ")
+	if !found {
+		return 1
+	}
+	line := 0
+	for _, c := range rest {
+		if c < '0' || c > '9' {
+			break
+		}
+		line = line*10 + int(c-'0')
+	}
+	return max(line, 1)
+}

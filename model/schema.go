@@ -1,0 +1,101 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+)
+
+// PayloadError says where a payload does not fit its command's schema.
+type PayloadError struct{ Violations []Violation }
+
+// Violation is one place in a payload that does not fit.
+type Violation struct {
+	// Field leads to the place: "payload.amount".
+	Field string
+	// Message says what the schema wants.
+	Message string
+}
+
+// Error lists the places.
+func (e *PayloadError) Error() string {
+	parts := make([]string, len(e.Violations))
+	for i, v := range e.Violations {
+		parts[i] = v.Field + ": " + v.Message
+	}
+	return "the payload does not fit the command: " + strings.Join(parts, "; ")
+}
+
+// validate checks a payload; a nil schema accepts only an empty one.
+func validate(schema *jsonschema.Schema, payload Object) error {
+	if schema == nil {
+		if len(payload) > 0 {
+			return &PayloadError{Violations: []Violation{{Field: "payload", Message: "the command takes none"}}}
+		}
+		return nil
+	}
+	err := schema.Validate(payload)
+	if err == nil {
+		return nil
+	}
+	var invalid *jsonschema.ValidationError
+	if !errors.As(err, &invalid) {
+		return fmt.Errorf("%w: schema: %w", ErrEvaluation, err)
+	}
+	out := &PayloadError{}
+	collect(invalid, out)
+	return out
+}
+
+var english = message.NewPrinter(language.English)
+
+// collect gathers the leaves: the causes say what is wrong, their parents only
+// that something is.
+func collect(err *jsonschema.ValidationError, out *PayloadError) {
+	if len(err.Causes) == 0 {
+		out.Violations = append(out.Violations, Violation{
+			Field:   strings.Join(append([]string{"payload"}, err.InstanceLocation...), "."),
+			Message: err.ErrorKind.LocalizedString(english),
+		})
+		return
+	}
+	for _, cause := range err.Causes {
+		collect(cause, out)
+	}
+}
+
+// schema compiles a JSON Schema written in YAML. References leave the document
+// nowhere: nothing is fetched.
+func (p *parser) schema(n *yaml.Node, path string) *jsonschema.Schema {
+	var raw any
+	if err := n.Decode(&raw); err != nil {
+		p.reject(n, path, "%v", err)
+		return nil
+	}
+	compiler := jsonschema.NewCompiler()
+	compiler.DefaultDraft(jsonschema.Draft2020)
+	compiler.UseLoader(noLoader{})
+	compiler.AssertFormat()
+	const url = "model:payload"
+	if err := compiler.AddResource(url, Normalize(raw)); err != nil {
+		p.reject(n, path, "not a JSON Schema: %v", err)
+		return nil
+	}
+	schema, err := compiler.Compile(url)
+	if err != nil {
+		p.reject(n, path, "not a JSON Schema: %s", strings.ReplaceAll(err.Error(), "\n", " "))
+		return nil
+	}
+	return schema
+}
+
+type noLoader struct{}
+
+func (noLoader) Load(url string) (any, error) {
+	return nil, fmt.Errorf("%s: a schema may not refer to another document", url)
+}

@@ -1,0 +1,243 @@
+package model
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// ColumnType is the type of a view's column.
+type ColumnType string
+
+// The types of columns.
+const (
+	TypeString    ColumnType = "string"
+	TypeInt       ColumnType = "int"
+	TypeDouble    ColumnType = "double"
+	TypeBool      ColumnType = "bool"
+	TypeTimestamp ColumnType = "timestamp" // RFC 3339 in UTC
+	TypeJSON      ColumnType = "json"
+)
+
+var columnTypes = []ColumnType{TypeString, TypeInt, TypeDouble, TypeBool, TypeTimestamp, TypeJSON}
+
+// Column is a column of a view.
+type Column struct {
+	Name  string
+	Type  ColumnType
+	Index bool
+}
+
+// View is a table that events are projected into.
+type View struct {
+	// Name is the view's name.
+	Name string
+	// Columns are the view's columns in the document's order.
+	Columns []Column
+
+	key *expression // nil: the aggregate's id
+	on  map[EventRef]projector
+}
+
+type changeKind int
+
+const (
+	kindUpsert changeKind = iota
+	kindPatch
+	kindDelete
+)
+
+type projector struct {
+	kind   changeKind
+	values fields
+}
+
+// Change is what an event does to a view: Row replaces the row under Key, or
+// removes it when nil.
+type Change struct {
+	Key string
+	Row Object
+}
+
+// Column returns the column of that name.
+func (v *View) Column(name string) (Column, bool) {
+	i := slices.IndexFunc(v.Columns, func(c Column) bool { return c.Name == name })
+	if i < 0 {
+		return Column{}, false
+	}
+	return v.Columns[i], true
+}
+
+// Project returns what the event does to the view, nil for nothing. current
+// reads the row that stands under a key, nil for none; it is called at most
+// once. Errors wrap [ErrEvaluation], or are ctx's or current's.
+func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta, current func(key string) (Object, error)) (*Change, error) {
+	projector, ok := v.on[ref]
+	if !ok {
+		return nil, nil
+	}
+	vars := map[string]any{"event": data, "meta": meta.object(), "row": Object{}}
+	key := meta.AggregateID
+	if v.key != nil {
+		var err error
+		if key, err = v.key.text(ctx, vars); err != nil {
+			return nil, fmt.Errorf("view %s: key: %w", v.Name, err)
+		}
+	}
+	if projector.kind == kindDelete {
+		return &Change{Key: key}, nil
+	}
+	row, err := current(key)
+	if err != nil {
+		return nil, err
+	}
+	if row == nil {
+		if projector.kind == kindPatch {
+			return nil, nil // the row was deleted, or never made: there is nothing to patch
+		}
+		row = Object{}
+	}
+	vars["row"] = row
+	values, err := projector.values.object(ctx, vars)
+	if err != nil {
+		return nil, fmt.Errorf("view %s: %w", v.Name, err)
+	}
+	next := make(Object, len(v.Columns))
+	for _, column := range v.Columns {
+		value, set := values[column.Name]
+		if !set {
+			if projector.kind == kindPatch {
+				value = row[column.Name]
+			} else {
+				value = nil
+			}
+		}
+		if value, err = column.fit(value); err != nil {
+			return nil, fmt.Errorf("%w: view %s: %w", ErrEvaluation, v.Name, err)
+		}
+		next[column.Name] = value
+	}
+	return &Change{Key: key, Row: next}, nil
+}
+
+// fit returns value as the column's type, or why it is not.
+func (c Column) fit(value any) (any, error) {
+	if value == nil {
+		return nil, nil
+	}
+	ok := false
+	switch c.Type {
+	case TypeString:
+		_, ok = value.(string)
+	case TypeInt:
+		_, ok = value.(int64)
+	case TypeDouble:
+		if i, isInt := value.(int64); isInt {
+			return float64(i), nil
+		}
+		_, ok = value.(float64)
+	case TypeBool:
+		_, ok = value.(bool)
+	case TypeTimestamp:
+		if s, isText := value.(string); isText {
+			t, err := time.Parse(time.RFC3339Nano, s)
+			if err != nil {
+				return nil, fmt.Errorf("column %s: %q is not a timestamp", c.Name, s)
+			}
+			return FormatTime(t), nil
+		}
+	case TypeJSON:
+		ok = true
+	}
+	if !ok {
+		return nil, fmt.Errorf("column %s is of type %s and got %T", c.Name, c.Type, value)
+	}
+	return value, nil
+}
+
+// FormatTime renders a time as every timestamp column holds it: RFC 3339, in
+// UTC, of fixed width, so that text order is time order.
+func FormatTime(t time.Time) string {
+	return t.UTC().Format("2006-01-02T15:04:05.000000000Z")
+}
+
+func (p *parser) view(m *Model, name string, n *yaml.Node, path string) *View {
+	v := &View{Name: name, on: map[EventRef]projector{}}
+	var on *yaml.Node
+	for key, value := range p.members(n, path, "description", "key", "columns", "on") {
+		switch key.Value {
+		case "key":
+			v.key = p.expression(p.envs.view, value, join(path, "key"), stringType)
+		case "columns":
+			for key, value := range p.members(value, join(path, "columns")) {
+				v.Columns = append(v.Columns, p.column(key, value, join(join(path, "columns"), key.Value)))
+			}
+		case "on":
+			on = value
+		}
+	}
+	if len(v.Columns) == 0 || on == nil {
+		p.reject(n, path, "a view has `columns` and `on` (what each event does to it)")
+		return v
+	}
+	for key, value := range p.members(on, join(path, "on")) {
+		path := join(join(path, "on"), key.Value)
+		if ref, ok := p.eventRef(m, key, path); ok {
+			v.on[ref] = p.projector(v, value, path)
+		}
+	}
+	return v
+}
+
+func (p *parser) column(key, n *yaml.Node, path string) Column {
+	c := Column{Name: key.Value}
+	p.name(key, path)
+	typeNode := n
+	if n.Kind == yaml.MappingNode {
+		for key, value := range p.members(n, path, "type", "index", "description") {
+			switch key.Value {
+			case "type":
+				typeNode = value
+			case "index":
+				if err := value.Decode(&c.Index); err != nil {
+					p.reject(value, join(path, "index"), "true or false is wanted here")
+				}
+			}
+		}
+	}
+	c.Type = ColumnType(typeNode.Value)
+	if !slices.Contains(columnTypes, c.Type) {
+		p.reject(typeNode, path, "%q is not a column type (one of %v)", typeNode.Value, columnTypes)
+	}
+	return c
+}
+
+func (p *parser) projector(v *View, n *yaml.Node, path string) projector {
+	var (
+		out   projector
+		count int
+	)
+	for key, value := range p.members(n, path, "upsert", "patch", "delete") {
+		count++
+		switch key.Value {
+		case "delete":
+			out.kind = kindDelete
+			continue
+		case "patch":
+			out.kind = kindPatch
+		}
+		out.values = p.fields(p.envs.view, value, join(path, key.Value))
+		for _, f := range out.values {
+			if _, ok := v.Column(f.name); !ok {
+				p.reject(value, join(path, key.Value), "the view has no column %q", f.name)
+			}
+		}
+	}
+	if count != 1 {
+		p.reject(n, path, "exactly one of upsert, patch and delete is wanted here")
+	}
+	return out
+}
