@@ -102,6 +102,9 @@ func ParseEvent(header nats.Header, data []byte, sequence uint64) (Event, error)
 	if err != nil {
 		return Event{}, fmt.Errorf("%w: at sequence %d: %w", ErrMalformedEvent, sequence, err)
 	}
+	if rc.TenantID.IsZero() {
+		return Event{}, fmt.Errorf("%w: at sequence %d: no tenant", ErrMalformedEvent, sequence)
+	}
 	event := Event{
 		ID: header.Get(ceID), Type: header.Get(ceType),
 		AggregateType: header.Get(ceAggregateType), AggregateID: header.Get(ceAggregateID),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -33,6 +34,9 @@ type expression struct {
 type environments struct {
 	decide, evolve, view, workflow *cel.Env
 }
+
+// sharedEnvironments are made once: they are immutable and costly to make.
+var sharedEnvironments = sync.OnceValues(newEnvironments)
 
 func newEnvironments() (environments, error) {
 	object := cel.MapType(cel.StringType, cel.DynType)

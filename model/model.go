@@ -41,7 +41,7 @@ func Parse(file string, source []byte) (*Model, error) {
 		doc.issues = append(doc.issues, Issue{File: file, Line: 1, Message: "the document is empty"})
 		return nil, doc.err()
 	}
-	envs, err := newEnvironments()
+	envs, err := sharedEnvironments()
 	if err != nil {
 		return nil, err
 	}

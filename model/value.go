@@ -84,7 +84,8 @@ func native(v ref.Val) (any, error) {
 		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
 			return nil, fmt.Errorf("%v is not a JSON number", f)
 		}
-		return float64(v), nil
+		// As it will be read back from the journal: 3.0 is 3 in JSON.
+		return Normalize(float64(v)), nil
 	case types.String:
 		return string(v), nil
 	case types.Bool:

@@ -1,0 +1,101 @@
+package chassis
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+)
+
+// Metrics is a process's registry and the RED metrics of its calls.
+type Metrics struct {
+	registry *prometheus.Registry
+	duration *prometheus.HistogramVec
+	inFlight *prometheus.GaugeVec
+}
+
+// NewMetrics returns a registry whose series all bear the process's name.
+func NewMetrics(process string) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "headgate_rpc_duration_seconds",
+			Help:    "Time from a call's headers to its end, by procedure, protocol and code.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"procedure", "protocol", "code"}),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "headgate_rpc_in_flight",
+			Help: "Calls being answered now, by procedure.",
+		}, []string{"procedure"}),
+	}
+	m.Registerer(process).MustRegister(m.duration, m.inFlight,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Registerer takes further collectors of the process.
+func (m *Metrics) Registerer(process string) prometheus.Registerer {
+	return prometheus.WrapRegistererWith(prometheus.Labels{"process": process}, m.registry)
+}
+
+// Observe measures every call and writes one log line a call at level, or at
+// error level when the call failed by the process's own fault.
+func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.ServerInterceptor {
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			start := time.Now()
+			gauge := m.inFlight.WithLabelValues(spec.Procedure)
+			gauge.Inc()
+			err := next(ctx, spec, stream)
+			gauge.Dec()
+			elapsed := time.Since(start)
+			info, _ := connect.CallInfoForServerContext(ctx)
+			code := CodeName(err)
+			m.duration.WithLabelValues(spec.Procedure, info.Protocol, code).Observe(elapsed.Seconds())
+			event := log.WithLevel(lineLevel(level, err))
+			if event.Enabled() {
+				rc, _ := contextkit.FromContext(ctx)
+				Identify(event, rc).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).
+					Str("code", code).Dur("ms", elapsed).AnErr("error", err).AnErr("cause", errors.Unwrap(err)).Msg("call")
+			}
+			return err
+		}
+	}
+}
+
+// lineLevel raises the line of a call that failed by our own fault.
+func lineLevel(level zerolog.Level, err error) zerolog.Level {
+	if err == nil {
+		return level
+	}
+	switch connect.CodeOf(err) {
+	case connect.CodeInternal, connect.CodeDataLoss, connect.CodeUnknown:
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+			return zerolog.ErrorLevel
+		}
+	}
+	return level
+}
+
+// CodeName returns the metric label of a call's outcome.
+func CodeName(err error) string {
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
+		return "ok"
+	case errors.Is(err, context.Canceled):
+		return connect.CodeCanceled.String()
+	case errors.Is(err, context.DeadlineExceeded):
+		return connect.CodeDeadlineExceeded.String()
+	}
+	code := connect.CodeOf(err)
+	if code > connect.CodeUnauthenticated {
+		return connect.CodeUnknown.String() // a peer must not invent series
+	}
+	return code.String()
+}

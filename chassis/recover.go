@@ -1,0 +1,30 @@
+package chassis
+
+import (
+	"context"
+	"net/http"
+	"runtime/debug"
+
+	"connectrpc.com/connect/v2"
+	"github.com/rs/zerolog"
+)
+
+// Recover turns a handler's panic into INTERNAL, logged with its stack, so that
+// one call's bug does not end the process's other calls.
+func Recover(log zerolog.Logger) connect.ServerInterceptor {
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) (err error) {
+			defer func() {
+				switch r := recover(); r {
+				case nil:
+				case http.ErrAbortHandler:
+					panic(r) // net/http's own way to give up a response
+				default:
+					log.Error().Str("procedure", spec.Procedure).Interface("panic", r).Bytes("stack", debug.Stack()).Msg("handler panicked")
+					err = connect.NewError(connect.CodeInternal, "the call failed by a fault of the server")
+				}
+			}()
+			return next(ctx, spec, stream)
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package chassis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
+	"connectrpc.com/grpcreflect/v2"
+	"connectrpc.com/validate"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/rs/zerolog"
+)
+
+// Bounds of a listener; a client that needs more is misbehaving.
+const (
+	readHeaderTimeout    = 5 * time.Second
+	idleTimeout          = 2 * time.Minute
+	maxHeaderBytes       = 64 << 10
+	maxConcurrentStreams = 1000 // a connection
+	// DefaultMaxBodyBytes bounds a message, decompressed.
+	DefaultMaxBodyBytes = 1 << 20
+	// DefaultShutdownTimeout bounds how long calls in flight may take to end.
+	DefaultShutdownTimeout = 10 * time.Second
+)
+
+// Config describes a process's listener.
+type Config struct {
+	// Name of the process in logs and metrics: "gateway", "aggregate", ...
+	Name string
+	// Addr to listen on, host:port.
+	Addr string
+	// MaxBodyBytes bounds a request message, decompressed. 0:
+	// [DefaultMaxBodyBytes].
+	MaxBodyBytes int
+	// ShutdownTimeout bounds how long calls in flight may take to end. 0:
+	// [DefaultShutdownTimeout].
+	ShutdownTimeout time.Duration
+}
+
+// Readiness reports why the process cannot serve: a tenant's calls, or any
+// call when tenant is zero. nil: it can.
+type Readiness func(ctx context.Context, tenant contextkit.TenantID) error
+
+// Server is a process's front. Register handlers before Listen.
+type Server struct {
+	// RPC takes the process's handlers.
+	RPC *connect.Server
+	// HTTP takes plain HTTP handlers.
+	HTTP *http.ServeMux
+	// Metrics is the process's registry.
+	Metrics *Metrics
+
+	config   Config
+	ready    Readiness
+	log      zerolog.Logger
+	listener net.Listener
+	server   *http.Server
+	options  []connecthttp.Option
+}
+
+// NewServer returns a server for a service: its calls pass through recovery,
+// the transport contract, observation and validation, in this order.
+func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
+	s := newServer(config, ready, log)
+	s.RPC = connect.NewServer(
+		Recover(s.log),
+		contextkit.ServerInterceptor,
+		s.Metrics.Observe(s.log, zerolog.DebugLevel),
+		validate.NewServerInterceptor(),
+	)
+	jsonCodec := connectproto.NewJSONCodec()
+	jsonCodec.UnmarshalOptions.DiscardUnknown = false // a misspelt field is the caller's mistake, not nothing
+	s.options = []connecthttp.Option{
+		connecthttp.WithCodecs(connectproto.NewBinaryCodec(), jsonCodec),
+		connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes),
+	}
+	grpcreflect.Register(s.RPC)
+	registerHealth(s.RPC, ready)
+	return s
+}
+
+// NewEdge returns a server whose calls the given interceptors handle, with
+// codecs of the caller's own: the gateway's.
+func NewEdge(config Config, ready Readiness, log zerolog.Logger, options []connecthttp.Option, interceptors ...connect.ServerInterceptor) *Server {
+	s := newServer(config, ready, log)
+	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log)}, interceptors...)...)
+	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
+	return s
+}
+
+func newServer(config Config, ready Readiness, log zerolog.Logger) *Server {
+	if config.MaxBodyBytes == 0 {
+		config.MaxBodyBytes = DefaultMaxBodyBytes
+	}
+	if config.ShutdownTimeout == 0 {
+		config.ShutdownTimeout = DefaultShutdownTimeout
+	}
+	s := &Server{
+		HTTP: http.NewServeMux(), Metrics: NewMetrics(config.Name),
+		config: config, ready: ready, log: log.With().Str("process", config.Name).Logger(),
+	}
+	s.standardEndpoints()
+	return s
+}
+
+// MaxBodyBytes returns the bound in force.
+func (s *Server) MaxBodyBytes() int { return s.config.MaxBodyBytes }
+
+// Listen binds the address and mounts the handlers.
+func (s *Server) Listen(ctx context.Context) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.config.Addr)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.config.Name, err)
+	}
+	connecthttp.Mount(s.HTTP, s.RPC, s.options...)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	s.listener = listener
+	s.server = &http.Server{
+		Handler: s.HTTP, Protocols: protocols,
+		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxConcurrentStreams},
+		ErrorLog: stdLogger(s.log),
+	}
+	return nil
+}
+
+// Addr returns the bound address, host:port.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// URL returns the process's base URL. A wildcard host is written as loopback.
+func (s *Server) URL() string {
+	host, port, _ := net.SplitHostPort(s.Addr())
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// Serve answers calls until ctx ends, then lets those in flight finish within
+// the shutdown timeout. It returns nil after a graceful end.
+func (s *Server) Serve(ctx context.Context) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.server.Serve(s.listener) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("%s: %w", s.config.Name, err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.ShutdownTimeout)
+	defer cancel()
+	err := s.server.Shutdown(grace)
+	if err != nil {
+		err = errors.Join(err, s.server.Close())
+	}
+	<-failed
+	if err != nil {
+		return fmt.Errorf("%s: calls in flight were cut off: %w", s.config.Name, err)
+	}
+	return nil
+}
+
+// serviceOf returns the service's full name of a procedure.
+func serviceOf(procedure string) string {
+	service, _, _ := strings.Cut(strings.TrimPrefix(procedure, "/"), "/")
+	return service
+}

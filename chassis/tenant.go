@@ -1,0 +1,75 @@
+package chassis
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectproto"
+	"github.com/headgate/headgate/contextkit"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+)
+
+// Tenants is the set of tenants that a node serves.
+type Tenants []contextkit.TenantID
+
+// ParseTenants parses names into a set.
+func ParseTenants(names []string) (Tenants, error) {
+	if len(names) == 0 {
+		return nil, errors.New("no tenant is configured")
+	}
+	tenants := make(Tenants, 0, len(names))
+	for _, name := range names {
+		tenant, err := contextkit.ParseTenantID(name)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(tenants, tenant) {
+			tenants = append(tenants, tenant)
+		}
+	}
+	return tenants, nil
+}
+
+// Serves reports whether tenant is in the set.
+func (t Tenants) Serves(tenant contextkit.TenantID) bool { return slices.Contains(t, tenant) }
+
+// Of returns the call's tenant: the context's, which the request's own field
+// must agree with when it is given. The gateway checked that already; a node
+// checks again, since it is the last to know. Errors: PERMISSION_DENIED when
+// they disagree, NOT_FOUND when the node does not serve the tenant.
+func (t Tenants) Of(ctx context.Context, field string) (contextkit.TenantID, error) {
+	rc, _ := contextkit.FromContext(ctx)
+	if field != "" && field != rc.TenantID.String() {
+		return contextkit.TenantID{}, connect.Errorf(connect.CodePermissionDenied, "tenant_id names %q, the call is for %q", field, rc.TenantID)
+	}
+	if !t.Serves(rc.TenantID) {
+		return contextkit.TenantID{}, connect.Errorf(connect.CodeNotFound, "tenant %q is not served here", rc.TenantID)
+	}
+	return rc.TenantID, nil
+}
+
+// WithDetails returns err with messages (google.rpc.*) that clients act on.
+func WithDetails(err *connect.Error, details ...proto.Message) *connect.Error {
+	for _, message := range details {
+		if detail, failed := connectproto.NewErrorDetail(message); failed == nil {
+			err = err.WithDetail(detail)
+		}
+	}
+	return err
+}
+
+// ErrorDomain is the domain of the platform's ErrorInfo details.
+const ErrorDomain = "headgate"
+
+// Reason returns the ErrorInfo detail of a reason, in UPPER_SNAKE_CASE, with
+// pairs of metadata.
+func Reason(reason string, pairs ...string) *errdetails.ErrorInfo {
+	info := &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain, Metadata: map[string]string{}}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		info.Metadata[pairs[i]] = pairs[i+1]
+	}
+	return info
+}

@@ -1,0 +1,67 @@
+package aggregate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/model"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// retryAfter is what a client is told to wait before it tries again.
+const retryAfter = 100 * time.Millisecond
+
+// asConnectError is the one place where the service's errors become RPC errors.
+func asConnectError(err error) error {
+	var (
+		payload *model.PayloadError
+		rule    *model.RuleError
+		version *versionError
+		known   *connect.Error
+	)
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.As(err, &payload):
+		bad := &errdetails.BadRequest{}
+		for _, v := range payload.Violations {
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Message})
+		}
+		return chassis.WithDetails(connect.NewError(connect.CodeInvalidArgument, payload.Error()), bad)
+	case errors.As(err, &rule):
+		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rule.Message),
+			&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
+				{Type: "RULE", Subject: rule.Rule, Description: rule.Message},
+			}})
+	case errors.As(err, &version):
+		return chassis.WithDetails(connect.NewError(connect.CodeAborted, version.Error()),
+			chassis.Reason("VERSION_MISMATCH", "current_version", fmt.Sprint(version.current)))
+	case errors.Is(err, errKeyReused):
+		return chassis.WithDetails(connect.NewError(connect.CodeAlreadyExists, errKeyReused.Error()+": use a new key for a new command"),
+			chassis.Reason("IDEMPOTENCY_KEY_REUSED"))
+	case errors.Is(err, errContended), errors.Is(err, errUnrecorded):
+		return chassis.WithDetails(connect.NewError(connect.CodeAborted, err.Error()+": try again").WithCause(err), retryInfo())
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		if errors.Is(err, errUncertain) {
+			return connect.NewError(connect.CodeDeadlineExceeded, errUncertain.Error()+" in time: send the command again under the same idempotency key to learn what became of it").WithCause(err)
+		}
+		return err
+	case errors.Is(err, errUncertain):
+		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, errUncertain.Error()+": send the command again under the same idempotency key to learn what became of it").WithCause(err), retryInfo())
+	case errors.Is(err, backbone.ErrTooLarge):
+		return connect.NewError(connect.CodeInvalidArgument, "an event of the command is larger than the journal takes").WithCause(err)
+	case errors.Is(err, model.ErrEvaluation):
+		return connect.NewError(connect.CodeInternal, "the model failed to decide the command: its author must look at it").WithCause(err)
+	}
+	return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal cannot be used now: try again").WithCause(err), retryInfo())
+}
+
+func retryInfo() *errdetails.RetryInfo {
+	return &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}
+}

@@ -1,0 +1,136 @@
+package aggregate
+
+import (
+	"context"
+	"fmt"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+)
+
+// recentCommands bounds the commands that an aggregate's state remembers. An
+// older one is found in the idempotency bucket.
+const recentCommands = 128
+
+// aggregateKey names an aggregate.
+type aggregateKey struct {
+	tenant        contextkit.TenantID
+	aggregateType string
+	id            string
+}
+
+// instance is an aggregate's state, folded up to sequence. Whoever holds its
+// lock may use it.
+type instance struct {
+	lock     chan struct{} // holds one value while free
+	model    string        // revision of the model that folded it
+	version  int64
+	sequence uint64 // of its last event
+	state    model.Object
+	recent   *lru.Cache[string, answer]
+}
+
+func newInstance() *instance {
+	recent, _ := lru.New[string, answer](recentCommands) // fails for a size below 1 only
+	i := &instance{lock: make(chan struct{}, 1), state: model.Object{}, recent: recent}
+	i.lock <- struct{}{}
+	return i
+}
+
+// acquire returns the aggregate's instance, locked. Commands for one aggregate
+// queue here within their deadlines, since only one of them could win.
+func (s *Service) acquire(ctx context.Context, key aggregateKey) (*instance, error) {
+	fresh := newInstance()
+	i, found, _ := s.cache.PeekOrAdd(key, fresh)
+	if !found {
+		i = fresh
+	}
+	s.cache.Get(key) // counts as use
+	select {
+	case <-i.lock:
+		return i, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (i *instance) release() { i.lock <- struct{}{} }
+
+// forget makes the next catchUp fold from the first event on.
+func (i *instance) forget() {
+	i.version, i.sequence, i.state = 0, 0, model.Object{}
+	i.recent.Purge()
+}
+
+// catchUp folds the events that are new since the last time.
+func (s *Service) catchUp(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, i *instance) error {
+	if revision := s.models.Current().Revision; i.model != revision {
+		i.forget() // another model may fold the same events to another state
+		i.model = revision
+	}
+	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, func(event backbone.Event) error {
+		return i.apply(ctx, key, aggregate, event)
+	})
+	if err != nil {
+		i.forget()
+	}
+	return err
+}
+
+// apply folds one event.
+func (i *instance) apply(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, event backbone.Event) error {
+	if event.Version != i.version+1 {
+		return fmt.Errorf("%s %s: the event at sequence %d has version %d after %d", key.aggregateType, key.id, event.Sequence, event.Version, i.version)
+	}
+	data, err := model.DecodeObject(event.Data)
+	if err != nil {
+		return fmt.Errorf("%w: at sequence %d: %w", backbone.ErrMalformedEvent, event.Sequence, err)
+	}
+	state, err := aggregate.Evolve(ctx, i.state, event.Type, data, key.meta(event.Version, event.Time, event.ID))
+	if err != nil {
+		return err
+	}
+	i.state, i.version, i.sequence = state, event.Version, event.Sequence
+	if event.Command.IdempotencyKey != "" {
+		i.remember(key, event)
+	}
+	return nil
+}
+
+// remember notes which command an event is of.
+func (i *instance) remember(key aggregateKey, event backbone.Event) {
+	known, ok := i.recent.Get(event.Command.IdempotencyKey)
+	if !ok || known.Fingerprint != event.Command.Fingerprint {
+		known = answer{
+			Fingerprint: event.Command.Fingerprint, AggregateType: key.aggregateType, AggregateID: key.id,
+			FirstSequence: event.Sequence,
+		}
+	}
+	known.Events++
+	i.recent.Add(event.Command.IdempotencyKey, known)
+}
+
+// read returns the state at version, 0 for the newest, and the version reached.
+func (s *Service) read(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, version int64) (model.Object, int64, error) {
+	if version > 0 {
+		at := newInstance()
+		err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, 1, func(event backbone.Event) error {
+			if at.version == version {
+				return nil
+			}
+			return at.apply(ctx, key, aggregate, event)
+		})
+		return at.state, at.version, err
+	}
+	i, err := s.acquire(ctx, key)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer i.release()
+	if err := s.catchUp(ctx, key, aggregate, i); err != nil {
+		return nil, 0, err
+	}
+	return i.state, i.version, nil
+}

@@ -1,0 +1,179 @@
+package aggregate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/position"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// cachedAggregates bounds the aggregates whose state is kept.
+const cachedAggregates = 10_000
+
+// Service is the CommandService. Its methods may be called concurrently.
+type Service struct {
+	gatewayv1connect.UnimplementedCommandServiceHandler
+
+	tenants   chassis.Tenants
+	models    *model.Registry
+	journal   *backbone.Journal
+	conn      *nats.Conn
+	positions *position.Codec
+	answers   *answers
+	cache     *lru.Cache[aggregateKey, *instance]
+}
+
+// New returns the service over a backbone whose streams exist.
+func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants) (*Service, error) {
+	journal, err := backbone.OpenJournal(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := backbone.SharedSecret(ctx, js, "tokens")
+	if err != nil {
+		return nil, err
+	}
+	answers, err := openAnswers(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := lru.New[aggregateKey, *instance](cachedAggregates)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{
+		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
+		positions: position.NewCodec(secret, journal.Epoch()), answers: answers, cache: cache,
+	}, nil
+}
+
+// Register registers the service's handlers.
+func (s *Service) Register(server *connect.Server) {
+	gatewayv1connect.RegisterCommandServiceHandler(server, s)
+}
+
+// Ready reports why the service cannot take commands.
+func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
+	if !s.conn.IsConnected() {
+		return errors.New("the journal is not reachable")
+	}
+	if !tenant.IsZero() && !s.tenants.Serves(tenant) {
+		return fmt.Errorf("tenant %s is not served here", tenant)
+	}
+	return nil
+}
+
+// Submit implements CommandService.
+func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*aggregatev1.SubmitResponse, error) {
+	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
+	if err != nil {
+		return nil, err
+	}
+	aggregate, err := s.aggregateType(req.GetAggregateType())
+	if err != nil {
+		return nil, err
+	}
+	command, ok := aggregate.Command(req.GetCommand())
+	if !ok {
+		return nil, connect.Errorf(connect.CodeNotFound, "aggregate %q has no command %q", req.GetAggregateType(), req.GetCommand())
+	}
+	decided, err := s.submit(ctx, submission{
+		key:       aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()},
+		aggregate: aggregate,
+		command:   command,
+		payload:   model.Normalize(req.GetPayload().AsMap()).(model.Object),
+		ref:       commandRef(req),
+		expected:  req.ExpectedVersion, //nolint:protogetter // absent and 0 differ
+		dryRun:    req.GetDryRun(),
+	})
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	return s.response(tenant, decided, req.GetDryRun())
+}
+
+// GetAggregate implements CommandService.
+func (s *Service) GetAggregate(ctx context.Context, req *aggregatev1.GetAggregateRequest) (*aggregatev1.GetAggregateResponse, error) {
+	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
+	if err != nil {
+		return nil, err
+	}
+	aggregate, err := s.aggregateType(req.GetAggregateType())
+	if err != nil {
+		return nil, err
+	}
+	key := aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}
+	state, version, err := s.read(ctx, key, aggregate, req.GetVersion())
+	switch {
+	case err != nil:
+		return nil, asConnectError(err)
+	case version == 0:
+		return nil, connect.Errorf(connect.CodeNotFound, "%s %q has no events", key.aggregateType, key.id)
+	case version < req.GetVersion():
+		return nil, connect.Errorf(connect.CodeOutOfRange, "%s %q is at version %d, version %d is not reached", key.aggregateType, key.id, version, req.GetVersion())
+	}
+	object, err := structpb.NewStruct(state)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	return &aggregatev1.GetAggregateResponse{State: object, Version: version}, nil
+}
+
+func (s *Service) aggregateType(name string) (*model.Aggregate, error) {
+	aggregate, ok := s.models.Current().Aggregate(name)
+	if !ok {
+		return nil, connect.Errorf(connect.CodeNotFound, "there is no aggregate %q in the model", name)
+	}
+	return aggregate, nil
+}
+
+// decision is what a command did.
+type decision struct {
+	events   []backbone.Event
+	version  int64
+	sequence uint64
+	replayed bool
+}
+
+func (s *Service) response(tenant contextkit.TenantID, decided decision, dryRun bool) (*aggregatev1.SubmitResponse, error) {
+	res := &aggregatev1.SubmitResponse{Version: decided.version, Replayed: decided.replayed}
+	if !dryRun {
+		res.Position = s.positions.Format(tenant, decided.sequence)
+	}
+	for _, event := range decided.events {
+		data, err := model.DecodeObject(event.Data)
+		if err != nil {
+			return nil, asConnectError(err)
+		}
+		object, err := structpb.NewStruct(data)
+		if err != nil {
+			return nil, asConnectError(err)
+		}
+		res.Events = append(res.Events, &aggregatev1.Event{
+			Id: event.ID, Type: event.Type, Version: event.Version, Time: timestamppb.New(event.Time), Data: object,
+		})
+	}
+	return res, nil
+}
+
+// meta describes the circumstances of an event, or of a decision, to the model.
+func (k aggregateKey) meta(version int64, at time.Time, eventID string) model.Meta {
+	return model.Meta{
+		Tenant: k.tenant.String(), AggregateType: k.aggregateType, AggregateID: k.id,
+		Version: version, Time: at.UTC().Format(time.RFC3339Nano), EventID: eventID,
+	}
+}
