@@ -1,0 +1,59 @@
+package projection
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone/position"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/services/projection/query"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// retryAfter is what a client is told to wait before it tries again.
+const retryAfter = 200 * time.Millisecond
+
+// behindError says that min_position was not reached within the deadline.
+type behindError struct{ failing bool }
+
+func (e *behindError) Error() string {
+	if e.failing {
+		return "the view has not reached min_position: its projection does not advance"
+	}
+	return "the view has not reached min_position within the deadline"
+}
+
+// requestErrors are the client's mistakes and the field that each is in.
+var requestErrors = []struct {
+	err   error
+	field string
+}{
+	{query.ErrFilter, "query.filter"},
+	{query.ErrOrder, "query.order_by"},
+	{query.ErrFields, "query.fields"},
+	{query.ErrToken, "query.page_token"},
+	{position.ErrInvalid, "min_position"},
+	{position.ErrEpoch, "min_position"},
+}
+
+// asConnectError is the one place where the service's errors become RPC errors.
+func asConnectError(err error) error {
+	var behind *behindError
+	if errors.As(err, &behind) {
+		return chassis.WithDetails(connect.NewError(connect.CodeDeadlineExceeded, behind.Error()+": read without it, or try again"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("POSITION_NOT_REACHED"))
+	}
+	for _, mistake := range requestErrors {
+		if errors.Is(err, mistake.err) {
+			return chassis.WithDetails(connect.NewError(connect.CodeInvalidArgument, err.Error()),
+				&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: mistake.field, Description: err.Error()}}})
+		}
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return connect.NewError(connect.CodeInternal, "the view could not be read").WithCause(err)
+}

@@ -1,0 +1,166 @@
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/rs/zerolog"
+)
+
+// maxFollowWait bounds the wait before a failed follower tries again.
+const maxFollowWait = 10 * time.Second
+
+// follower keeps one tenant's views up to date.
+type follower struct {
+	tenant  contextkit.TenantID
+	journal *backbone.Journal
+	views   []*model.View
+	store   *sqlite.Store
+	log     zerolog.Logger
+
+	mu         sync.Mutex
+	checkpoint uint64
+	changed    chan struct{} // closed and replaced when checkpoint or failure changes
+	failure    error         // why the follower does not advance
+}
+
+func newFollower(ctx context.Context, tenant contextkit.TenantID, journal *backbone.Journal, views []*model.View, store *sqlite.Store, log zerolog.Logger) (*follower, error) {
+	checkpoint, err := store.Checkpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &follower{
+		tenant: tenant, journal: journal, views: views, store: store, checkpoint: checkpoint,
+		log: log.With().Str("tenant", tenant.String()).Logger(), changed: make(chan struct{}),
+	}, nil
+}
+
+// run follows the journal until ctx ends. A failure is kept for readiness and
+// tried again with growing waits: nothing is skipped.
+func (f *follower) run(ctx context.Context) error {
+	wait := backoff.NewExponentialBackOff()
+	wait.MaxInterval = maxFollowWait
+	for {
+		start := f.position()
+		err := f.journal.Follow(ctx, f.tenant, start+1, f.apply)
+		if ctx.Err() != nil {
+			return nil
+		}
+		f.fail(err)
+		if f.position() != start {
+			wait.Reset()
+		}
+		pause := wait.NextBackOff()
+		f.log.Error().Err(err).Dur("again_in", pause).Uint64("checkpoint", f.position()).Msg("projection does not advance")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// apply commits a batch of events with its checkpoint.
+func (f *follower) apply(ctx context.Context, events []backbone.Event) error {
+	last := events[len(events)-1].Sequence
+	err := f.store.Apply(ctx, last, func(batch *sqlite.Batch) error {
+		for _, event := range events {
+			if event.Sequence <= f.position() {
+				continue
+			}
+			if err := f.project(ctx, batch, event); err != nil {
+				return fmt.Errorf("event %s at sequence %d: %w", event.ID, event.Sequence, err)
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		f.advance(last)
+	}
+	return err
+}
+
+func (f *follower) project(ctx context.Context, batch *sqlite.Batch, event backbone.Event) error {
+	if event.Context.TenantID != f.tenant {
+		return errors.New("it is of another tenant") // the subject says one tenant, the header another
+	}
+	data, err := model.DecodeObject(event.Data)
+	if err != nil {
+		return err
+	}
+	ref := model.EventRef{Aggregate: event.AggregateType, Event: event.Type}
+	meta := model.Meta{
+		Tenant: f.tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
+		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,
+	}
+	for _, view := range f.views {
+		change, err := view.Project(ctx, ref, data, meta, func(key string) (model.Object, error) {
+			return batch.Row(ctx, view, key)
+		})
+		switch {
+		case err != nil:
+			return err
+		case change == nil:
+		case change.Row == nil:
+			err = batch.Delete(ctx, view, change.Key)
+		default:
+			err = batch.Put(ctx, view, change.Key, change.Row)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *follower) position() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.checkpoint
+}
+
+func (f *follower) advance(sequence uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.checkpoint, f.failure = sequence, nil
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func (f *follower) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failure = err
+}
+
+// failing returns why the follower does not advance, nil when it does.
+func (f *follower) failing() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.failure
+}
+
+// wait returns once the checkpoint has reached sequence, or ctx's error.
+func (f *follower) wait(ctx context.Context, sequence uint64) error {
+	for {
+		f.mu.Lock()
+		reached, changed := f.checkpoint >= sequence, f.changed
+		f.mu.Unlock()
+		if reached {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

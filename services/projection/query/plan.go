@@ -1,0 +1,217 @@
+package query
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/headgate/headgate/model"
+	"go.einride.tech/aip/filtering"
+	"go.einride.tech/aip/ordering"
+)
+
+// Errors that are the client's; they are wrapped with what is wrong.
+var (
+	ErrFilter = errors.New("the filter cannot be used")
+	ErrOrder  = errors.New("order_by cannot be used")
+	ErrFields = errors.New("fields cannot be used")
+	ErrToken  = errors.New("the page token cannot be used")
+)
+
+// KeyColumn is the column that holds a row's key, beside the view's own.
+const KeyColumn = "_key"
+
+const (
+	// DefaultPageSize is the size of a page that the client does not choose.
+	DefaultPageSize = 100
+	// maxOrderTerms bounds the criteria of an order.
+	maxOrderTerms = 8
+)
+
+// Request is what the client asks.
+type Request struct {
+	Filter    string
+	OrderBy   string
+	PageSize  int
+	PageToken string
+	Fields    []string
+}
+
+// Plan is a page of a view in SQL.
+type Plan struct {
+	// Where is the condition, "" for none, with Args bound in order.
+	Where string
+	Args  []any
+	// OrderBy is the ORDER BY list.
+	OrderBy string
+	// Limit is the page's size plus one, to see whether another follows.
+	Limit int
+	// Columns are the columns to answer.
+	Columns []model.Column
+	// Terms are the columns of the order, the key last: their values in the
+	// last row of a page make the next page's token.
+	Terms []Term
+}
+
+// Term is a criterion of an order.
+type Term struct {
+	Column string
+	Desc   bool
+}
+
+// Dialect is what differs between databases.
+type Dialect struct {
+	// Placeholder returns the n-th bound parameter, from 1.
+	Placeholder func(n int) string
+	// NullSafeEqual is the operator that finds NULL equal to NULL.
+	NullSafeEqual string
+	// Contains is a format of two operands: whether the first has the second in
+	// it.
+	Contains string
+	// NullsFirst is appended to an ascending and NullsLast to a descending
+	// criterion where the database would sort otherwise.
+	NullsFirst, NullsLast string
+}
+
+// SQLite is SQLite's dialect.
+var SQLite = Dialect{
+	Placeholder:   func(int) string { return "?" },
+	NullSafeEqual: "IS",
+	Contains:      "instr(%s, %s) > 0",
+}
+
+// Compile plans a request against a view. Errors wrap [ErrFilter], [ErrOrder],
+// [ErrFields] or [ErrToken]. pages reads and makes tokens; scope is what they
+// are tied to besides the request itself.
+func Compile(view *model.View, request Request, dialect Dialect, pages *Pages, scope string) (Plan, error) {
+	b := &builder{dialect: dialect}
+	plan := Plan{Limit: request.PageSize}
+	if plan.Limit == 0 {
+		plan.Limit = DefaultPageSize
+	}
+	plan.Limit++
+	var err error
+	if plan.Columns, err = columns(view, request.Fields); err != nil {
+		return Plan{}, err
+	}
+	if plan.Terms, err = terms(view, request.OrderBy); err != nil {
+		return Plan{}, err
+	}
+	var conditions []string
+	if request.Filter != "" {
+		condition, err := b.filter(view, request.Filter)
+		if err != nil {
+			return Plan{}, err
+		}
+		conditions = append(conditions, condition)
+	}
+	if request.PageToken != "" {
+		after, err := pages.parse(request.PageToken, scope, request, len(plan.Terms))
+		if err != nil {
+			return Plan{}, err
+		}
+		conditions = append(conditions, b.after(plan.Terms, after))
+	}
+	plan.Where = strings.Join(conditions, " AND ")
+	plan.Args = b.args
+	order := make([]string, len(plan.Terms))
+	for i, term := range plan.Terms {
+		order[i] = quote(term.Column) + " ASC" + dialect.NullsFirst
+		if term.Desc {
+			order[i] = quote(term.Column) + " DESC" + dialect.NullsLast
+		}
+	}
+	plan.OrderBy = strings.Join(order, ", ")
+	return plan, nil
+}
+
+func columns(view *model.View, fields []string) ([]model.Column, error) {
+	if len(fields) == 0 {
+		return view.Columns, nil
+	}
+	var list []model.Column
+	for _, name := range fields {
+		column, ok := view.Column(name)
+		if !ok {
+			return nil, fmt.Errorf("%w: view %q has no column %q (it has %s)", ErrFields, view.Name, name, names(view))
+		}
+		if !slices.Contains(list, column) {
+			list = append(list, column)
+		}
+	}
+	return list, nil
+}
+
+// terms parses an order and ends it with the key, so that it is total.
+func terms(view *model.View, orderBy string) ([]Term, error) {
+	var parsed ordering.OrderBy
+	if err := parsed.UnmarshalString(orderBy); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOrder, err)
+	}
+	if len(parsed.Fields) > maxOrderTerms {
+		return nil, fmt.Errorf("%w: it has %d criteria, at most %d are allowed", ErrOrder, len(parsed.Fields), maxOrderTerms)
+	}
+	list := make([]Term, 0, len(parsed.Fields)+1)
+	for _, f := range parsed.Fields {
+		column, ok := view.Column(f.Path)
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("%w: view %q has no column %q (it has %s)", ErrOrder, view.Name, f.Path, names(view))
+		case column.Type == model.TypeJSON:
+			return nil, fmt.Errorf("%w: column %q is JSON, which has no order", ErrOrder, f.Path)
+		}
+		list = append(list, Term{Column: column.Name, Desc: f.Desc})
+	}
+	return append(list, Term{Column: KeyColumn}), nil
+}
+
+// after is the condition that a row comes after the given values of terms. NULL
+// comes before everything.
+func (b *builder) after(terms []Term, values []any) string {
+	var alternatives []string
+	for i, term := range terms {
+		parts := make([]string, 0, i+1)
+		for j, equal := range terms[:i] {
+			parts = append(parts, quote(equal.Column)+" "+b.dialect.NullSafeEqual+" "+b.bind(values[j]))
+		}
+		column := quote(term.Column)
+		switch {
+		case values[i] == nil && term.Desc:
+			continue // nothing comes after NULL in a descending order
+		case values[i] == nil:
+			parts = append(parts, column+" IS NOT NULL")
+		case term.Desc:
+			parts = append(parts, "("+column+" < "+b.bind(values[i])+" OR "+column+" IS NULL)")
+		default:
+			parts = append(parts, column+" > "+b.bind(values[i]))
+		}
+		alternatives = append(alternatives, "("+strings.Join(parts, " AND ")+")")
+	}
+	return "(" + strings.Join(alternatives, " OR ") + ")"
+}
+
+// builder collects the bound values of a statement.
+type builder struct {
+	dialect      Dialect
+	declarations *filtering.Declarations
+	view         *model.View
+	args         []any
+	depth        int
+}
+
+func (b *builder) bind(value any) string {
+	b.args = append(b.args, value)
+	return b.dialect.Placeholder(len(b.args))
+}
+
+// quote writes a column's name, which the model has checked to be a plain one.
+func quote(column string) string { return `"` + column + `"` }
+
+func names(view *model.View) string {
+	list := make([]string, len(view.Columns))
+	for i, column := range view.Columns {
+		list[i] = column.Name
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,199 @@
+// Package sqlite keeps a tenant's views in one SQLite file: a table a view, and
+// the checkpoint of the journal that they follow.
+//
+// Rows and checkpoint change in one transaction, so that after any crash the
+// file says exactly how far it has followed. The file is a cache of the
+// journal: it is thrown away and made anew when the model's views or the
+// journal are others than those it was made from.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/query"
+	_ "modernc.org/sqlite" // the driver
+)
+
+// readers bounds the queries that run at the same time on one tenant's file.
+const readers = 4
+
+// Store is a tenant's views. Apply is called by one goroutine at a time, the
+// reads by any number.
+type Store struct {
+	write, read *sql.DB
+	statements  map[string]*statements
+}
+
+// statements are a view's prepared writes.
+type statements struct{ row, put, remove *sql.Stmt }
+
+// Open opens the tenant's file in dir, or makes it. origin fingerprints what
+// the file is made from.
+func Open(ctx context.Context, dir string, tenant contextkit.TenantID, views []*model.View, origin string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	path := filepath.Join(dir, tenant.String()+".db")
+	store, err := open(ctx, path, views, origin)
+	if errors.Is(err, errOtherOrigin) {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return nil, fmt.Errorf("sqlite: %w", err)
+			}
+		}
+		store, err = open(ctx, path, views, origin)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: %s: %w", path, err)
+	}
+	return store, nil
+}
+
+var errOtherOrigin = errors.New("the file was made from another model or journal")
+
+func open(ctx context.Context, path string, views []*model.View, origin string) (_ *Store, err error) {
+	s := &Store{statements: map[string]*statements{}}
+	if s.write, err = connect(path, 1); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.prepareFile(ctx, views, origin); err != nil {
+		return nil, err
+	}
+	if s.read, err = connect(path, readers); err != nil {
+		return nil, err
+	}
+	for _, view := range views {
+		if s.statements[view.Name], err = s.prepare(ctx, view); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func connect(path string, connections int) (*sql.DB, error) {
+	// NORMAL may lose the newest commits with the machine, never consistency:
+	// the checkpoint goes back with the rows and the journal is read again.
+	pragmas := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(NORMAL)", "busy_timeout(5000)", "temp_store(MEMORY)"}}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+pragmas.Encode())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
+	return db, nil
+}
+
+// prepareFile makes the tables, or checks that they are of this origin.
+func (s *Store) prepareFile(ctx context.Context, views []*model.View, origin string) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS "_checkpoint" (one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL, origin TEXT NOT NULL)`); err != nil {
+		return err
+	}
+	var found string
+	err = tx.QueryRowContext(ctx, `SELECT origin FROM "_checkpoint"`).Scan(&found)
+	switch {
+	case err == nil && found == origin:
+		return nil
+	case err == nil:
+		return errOtherOrigin
+	case !errors.Is(err, sql.ErrNoRows):
+		return err
+	}
+	for _, view := range views {
+		for _, statement := range schema(view) {
+			if _, err := tx.ExecContext(ctx, statement); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO "_checkpoint" VALUES (1, 0, ?)`, origin); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+var sqlTypes = map[model.ColumnType]string{
+	model.TypeString: "TEXT", model.TypeTimestamp: "TEXT", model.TypeJSON: "TEXT",
+	model.TypeInt: "INTEGER", model.TypeBool: "INTEGER", model.TypeDouble: "REAL",
+}
+
+// schema returns the statements that make a view's table.
+func schema(view *model.View) []string {
+	columns := []string{`"` + query.KeyColumn + `" TEXT PRIMARY KEY`}
+	var indexes []string
+	for _, column := range view.Columns {
+		columns = append(columns, fmt.Sprintf("%q %s", column.Name, sqlTypes[column.Type]))
+		if column.Index {
+			indexes = append(indexes, fmt.Sprintf(`CREATE INDEX "%s_%s" ON %q (%q, %q)`, table(view), column.Name, table(view), column.Name, query.KeyColumn))
+		}
+	}
+	create := fmt.Sprintf("CREATE TABLE %q (%s) WITHOUT ROWID", table(view), strings.Join(columns, ", "))
+	return append([]string{create}, indexes...)
+}
+
+// table returns the name of a view's table.
+func table(view *model.View) string { return "view_" + view.Name }
+
+func (s *Store) prepare(ctx context.Context, view *model.View) (*statements, error) {
+	columns, marks := []string{`"` + query.KeyColumn + `"`}, []string{"?"}
+	var selected []string
+	for _, column := range view.Columns {
+		columns = append(columns, fmt.Sprintf("%q", column.Name))
+		selected = append(selected, fmt.Sprintf("%q", column.Name))
+		marks = append(marks, "?")
+	}
+	st := &statements{}
+	for _, p := range []struct {
+		stmt **sql.Stmt
+		text string
+	}{
+		{&st.row, fmt.Sprintf("SELECT %s FROM %q WHERE %q = ?", strings.Join(selected, ", "), table(view), query.KeyColumn)},
+		{&st.put, fmt.Sprintf("INSERT OR REPLACE INTO %q (%s) VALUES (%s)", table(view), strings.Join(columns, ", "), strings.Join(marks, ", "))},
+		{&st.remove, fmt.Sprintf("DELETE FROM %q WHERE %q = ?", table(view), query.KeyColumn)},
+	} {
+		var err error
+		if *p.stmt, err = s.write.PrepareContext(ctx, p.text); err != nil {
+			return nil, err
+		}
+	}
+	return st, nil
+}
+
+// Close closes the file.
+func (s *Store) Close() error {
+	var errs []error
+	for _, st := range s.statements {
+		if st == nil {
+			continue
+		}
+		for _, stmt := range []*sql.Stmt{st.row, st.put, st.remove} {
+			if stmt != nil {
+				errs = append(errs, stmt.Close())
+			}
+		}
+	}
+	for _, db := range []*sql.DB{s.read, s.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
