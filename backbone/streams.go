@@ -30,6 +30,8 @@ const (
 	dedupeWindow = 2 * time.Minute
 	// idempotencyTTL is how long a command's answer is kept.
 	idempotencyTTL = 7 * 24 * time.Hour
+	// workflowTTL is how long an instance is kept after its last change.
+	workflowTTL = 30 * 24 * time.Hour
 	// auditAge is how long audit events are kept.
 	auditAge = 90 * 24 * time.Hour
 )
@@ -90,7 +92,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 	}
 	buckets := []jetstream.KeyValueConfig{
 		{Bucket: BucketIdempotency, TTL: idempotencyTTL},
-		{Bucket: BucketWorkflows},
+		{Bucket: BucketWorkflows, TTL: workflowTTL},
 		{Bucket: BucketRunner},
 		{Bucket: BucketSecrets},
 	}

@@ -837,7 +837,8 @@ type GetWorkflowRequest struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The workflow's name, as the model names it.
 	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
-	// The instance: the id of the aggregate whose event started it.
+	// The instance: the id of the aggregate whose event started it, followed by
+	// "=VERSION" when that was not the aggregate's first event.
 	InstanceId    string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1105,11 +1106,11 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\tin_flight\x18\x03 \x01(\x03R\binFlight\x12\x1f\n" +
 	"\vack_pending\x18\x04 \x01(\x03R\n" +
 	"ackPending\x12\x18\n" +
-	"\apending\x18\x05 \x01(\x03R\apending\"\xdc\x01\n" +
+	"\apending\x18\x05 \x01(\x03R\apending\"\xeb\x01\n" +
 	"\x12GetWorkflowRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x129\n" +
-	"\bworkflow\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\bworkflow\x12>\n" +
-	"\vinstance_id\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[A-Za-z0-9_-]{1,128}$R\n" +
+	"\bworkflow\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\bworkflow\x12M\n" +
+	"\vinstance_id\x18\x03 \x01(\tB,\xbaH)r'2%^[A-Za-z0-9_-]{1,128}(=[0-9]{1,18})?$R\n" +
 	"instanceId\"\xdc\x02\n" +
 	"\x13GetWorkflowResponse\x12\x1a\n" +
 	"\bworkflow\x18\x01 \x01(\tR\bworkflow\x12\x1f\n" +

@@ -1,0 +1,180 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/model"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// answerMargin is kept of a call's deadline so that Drain still answers what is
+// in flight instead of timing out.
+const answerMargin = 50 * time.Millisecond
+
+// Status implements RunnerAdmin.
+func (s *Service) Status(ctx context.Context, _ *adminv1.StatusRequest) (*adminv1.StatusResponse, error) {
+	status, err := s.nodeStatus(ctx)
+	return &adminv1.StatusResponse{Status: status}, err
+}
+
+// Drain implements RunnerAdmin.
+func (s *Service) Drain(ctx context.Context, _ *adminv1.DrainRequest) (*adminv1.DrainResponse, error) {
+	s.change(func() { s.drained = true })
+	waiting, cancel := ctx, context.CancelFunc(func() {})
+	if deadline, ok := ctx.Deadline(); ok {
+		waiting, cancel = context.WithDeadline(ctx, deadline.Add(-answerMargin))
+	}
+	defer cancel()
+	if err := s.until(waiting, func() bool { return !s.drained || len(s.active) == 0 }); err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	status, err := s.nodeStatus(ctx)
+	return &adminv1.DrainResponse{Status: status}, err
+}
+
+// Resume implements RunnerAdmin.
+func (s *Service) Resume(ctx context.Context, _ *adminv1.ResumeRequest) (*adminv1.ResumeResponse, error) {
+	s.change(func() { s.drained = false })
+	status, err := s.nodeStatus(ctx)
+	return &adminv1.ResumeResponse{Status: status}, err
+}
+
+// Reload implements RunnerAdmin.
+func (s *Service) Reload(ctx context.Context, _ *adminv1.ReloadRequest) (*adminv1.ReloadResponse, error) {
+	changed, err := s.models.Reload(ctx)
+	var invalid *model.Error
+	switch {
+	case errors.As(err, &invalid):
+		return nil, connect.NewError(connect.CodeFailedPrecondition, "the model has errors and the old one stays:\n"+invalid.Error())
+	case err != nil:
+		return nil, connect.NewError(connect.CodeFailedPrecondition, "the model cannot be read and the old one stays").WithCause(err)
+	}
+	if changed {
+		// What triggers a workflow may have changed: the consumers follow.
+		for _, tenant := range s.tenants {
+			if _, err := s.workers[tenant].consumer(ctx); err != nil {
+				return nil, connect.NewError(connect.CodeUnavailable, "the model is loaded, but the journal does not deliver by it yet: reload again").WithCause(err)
+			}
+		}
+		s.log.Info().Str("model", s.models.Current().Revision).Msg("model reloaded")
+	}
+	status, err := s.nodeStatus(ctx)
+	return &adminv1.ReloadResponse{Status: status, Changed: changed}, err
+}
+
+// PauseTenant implements RunnerAdmin.
+func (s *Service) PauseTenant(ctx context.Context, req *adminv1.PauseTenantRequest) (*adminv1.PauseTenantResponse, error) {
+	status, err := s.setPaused(ctx, req.GetTenantId(), true)
+	return &adminv1.PauseTenantResponse{Tenant: status}, err
+}
+
+// ResumeTenant implements RunnerAdmin.
+func (s *Service) ResumeTenant(ctx context.Context, req *adminv1.ResumeTenantRequest) (*adminv1.ResumeTenantResponse, error) {
+	status, err := s.setPaused(ctx, req.GetTenantId(), false)
+	return &adminv1.ResumeTenantResponse{Tenant: status}, err
+}
+
+// setPaused keeps the decision first, so that a restart does not forget it.
+func (s *Service) setPaused(ctx context.Context, field string, paused bool) (*adminv1.TenantStatus, error) {
+	tenant, err := s.tenants.Of(ctx, field)
+	if err != nil {
+		return nil, err
+	}
+	if paused {
+		_, err = s.decisions.Put(ctx, pausedKey(tenant), []byte("paused"))
+	} else {
+		err = s.decisions.Delete(ctx, pausedKey(tenant))
+	}
+	if err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, "the decision could not be kept: try again").WithCause(err)
+	}
+	s.change(func() { s.paused[tenant] = paused })
+	return s.tenantStatus(ctx, tenant)
+}
+
+// change changes what the workers should do and wakes Run.
+func (s *Service) change(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+	s.notify()
+}
+
+func (s *Service) nodeStatus(ctx context.Context) (*adminv1.NodeStatus, error) {
+	status := &adminv1.NodeStatus{State: adminv1.NodeState_NODE_STATE_RUNNING, ModelRevision: s.models.Current().Revision}
+	for _, tenant := range s.sortedTenants() {
+		t, err := s.tenantStatus(ctx, tenant)
+		if err != nil {
+			return nil, err
+		}
+		status.Tenants = append(status.Tenants, t)
+		status.InFlight += t.GetInFlight()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drained {
+		status.State = adminv1.NodeState_NODE_STATE_DRAINING
+		if len(s.active) == 0 {
+			status.State = adminv1.NodeState_NODE_STATE_DRAINED
+		}
+	}
+	return status, nil
+}
+
+func (s *Service) tenantStatus(ctx context.Context, tenant contextkit.TenantID) (*adminv1.TenantStatus, error) {
+	w := s.workers[tenant]
+	s.mu.Lock()
+	status := &adminv1.TenantStatus{TenantId: tenant.String(), Paused: s.paused[tenant], InFlight: w.inFlight.Load()}
+	s.mu.Unlock()
+	consumer, err := w.consumer(ctx)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, "the journal does not answer: try again").WithCause(err)
+	}
+	if consumer != nil {
+		status.AckPending = int64(consumer.CachedInfo().NumAckPending)
+		status.Pending = int64(consumer.CachedInfo().NumPending)
+	}
+	return status, nil
+}
+
+var stateMessages = map[state]adminv1.WorkflowState{
+	stateRunning:      adminv1.WorkflowState_WORKFLOW_STATE_RUNNING,
+	stateCompensating: adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATING,
+	stateCompleted:    adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
+	stateCompensated:  adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED,
+	stateFailed:       adminv1.WorkflowState_WORKFLOW_STATE_FAILED,
+}
+
+// GetWorkflow implements RunnerAdmin.
+func (s *Service) GetWorkflow(ctx context.Context, req *adminv1.GetWorkflowRequest) (*adminv1.GetWorkflowResponse, error) {
+	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
+	if err != nil {
+		return nil, err
+	}
+	i, err := s.instances.load(ctx, tenant, req.GetWorkflow(), req.GetInstanceId())
+	if errors.Is(err, errNoInstance) {
+		return nil, connect.Errorf(connect.CodeNotFound, "workflow %q has no instance %q", req.GetWorkflow(), req.GetInstanceId())
+	}
+	if err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, "the instance cannot be read now: try again").WithCause(err)
+	}
+	trigger, err := structpb.NewStruct(i.Trigger.Data)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, "the instance cannot be shown").WithCause(fmt.Errorf("trigger: %w", err))
+	}
+	res := &adminv1.GetWorkflowResponse{
+		Workflow: i.Workflow, InstanceId: i.ID, State: stateMessages[i.State], Trigger: trigger,
+		Started: timestamppb.New(i.Started), Updated: timestamppb.New(i.Updated),
+	}
+	for _, done := range i.Steps {
+		res.Steps = append(res.Steps, &adminv1.WorkflowStep{Name: done.Name, Outcome: done.Outcome, Message: done.Message, Time: timestamppb.New(done.Time)})
+	}
+	return res, nil
+}

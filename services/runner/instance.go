@@ -1,0 +1,125 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// state is how far an instance is.
+type state string
+
+const (
+	stateRunning      state = "running"
+	stateCompensating state = "compensating"
+	stateCompleted    state = "completed"
+	stateCompensated  state = "compensated"
+	stateFailed       state = "failed"
+)
+
+func (s state) ended() bool { return s == stateCompleted || s == stateCompensated || s == stateFailed }
+
+// Outcomes of a step.
+const (
+	outcomeDone    = "done"
+	outcomeRefused = "refused"
+)
+
+// instance is a workflow's progress for one trigger event, as it is kept.
+type instance struct {
+	Workflow string        `json:"workflow"`
+	ID       string        `json:"id"`
+	State    state         `json:"state"`
+	Steps    []step        `json:"steps"`
+	Failure  model.Failure `json:"failure"`
+	Trigger  model.Trigger `json:"trigger"`
+	Started  time.Time     `json:"started"`
+	Updated  time.Time     `json:"updated"`
+
+	tenant   contextkit.TenantID
+	revision uint64 // of the record; 0: not kept yet
+}
+
+// step is one thing that was done.
+type step struct {
+	Name    string    `json:"name"`
+	Outcome string    `json:"outcome"`
+	Message string    `json:"message,omitempty"`
+	Time    time.Time `json:"time"`
+}
+
+func (i *instance) find(name string) (step, bool) {
+	for _, s := range i.Steps {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return step{}, false
+}
+
+// errNoInstance says that there is no such record.
+var errNoInstance = errors.New("there is no such workflow instance")
+
+// instances keeps the records.
+type instances struct{ bucket jetstream.KeyValue }
+
+func openInstances(ctx context.Context, js jetstream.JetStream) (*instances, error) {
+	bucket, err := js.KeyValue(ctx, backbone.BucketWorkflows)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketWorkflows, err)
+	}
+	return &instances{bucket: bucket}, nil
+}
+
+// instanceID names the instance that an event starts. An aggregate's first
+// event is by far the usual trigger, and its instance bears its plain name.
+func instanceID(event backbone.Event) string {
+	if event.Version == 1 {
+		return event.AggregateID
+	}
+	return fmt.Sprintf("%s=%d", event.AggregateID, event.Version)
+}
+
+func recordKey(tenant contextkit.TenantID, workflow, id string) string {
+	return tenant.String() + "." + workflow + "." + id
+}
+
+// load returns the record, or [errNoInstance].
+func (s *instances) load(ctx context.Context, tenant contextkit.TenantID, workflow, id string) (*instance, error) {
+	entry, err := s.bucket.Get(ctx, recordKey(tenant, workflow, id))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, errNoInstance
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read workflow instance: %w", err)
+	}
+	i := &instance{tenant: tenant, revision: entry.Revision()}
+	if err := json.Unmarshal(entry.Value(), i); err != nil {
+		return nil, fmt.Errorf("read workflow instance: %w", err)
+	}
+	i.Trigger.Data = model.Normalize(i.Trigger.Data).(model.Object)
+	return i, nil
+}
+
+// save writes the record, unless another node has written it since it was read.
+func (s *instances) save(ctx context.Context, i *instance) error {
+	i.Updated = time.Now().UTC()
+	data, err := json.Marshal(i)
+	if err != nil {
+		return fmt.Errorf("write workflow instance: %w", err)
+	}
+	// A revision of 0 means that there must be no record yet.
+	revision, err := s.bucket.Update(ctx, recordKey(i.tenant, i.Workflow, i.ID), data, i.revision)
+	if err != nil {
+		return fmt.Errorf("write workflow instance: %w", err)
+	}
+	i.revision = revision
+	return nil
+}

@@ -1,0 +1,199 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// tenantConcurrency bounds a tenant's instances in work at the same time,
+	// so that no tenant takes the node for itself.
+	tenantConcurrency = 16
+	// ackWait is how long a silent worker is believed to be alive.
+	ackWait = 30 * time.Second
+	// heartbeat tells JetStream that an event is still being worked on.
+	heartbeat = ackWait / 3
+	// workTimeout bounds one attempt at an event.
+	workTimeout = 2 * time.Minute
+	// maxAttempts is how often an event is worked on before it is kept as a
+	// dead letter. With the delays below that is after about ten minutes.
+	maxAttempts = 12
+	// Delays between attempts: doubled from first to longest, with jitter.
+	firstRetry, longestRetry = 250 * time.Millisecond, 2 * time.Minute
+)
+
+// worker works on one tenant's trigger events.
+type worker struct {
+	tenant   contextkit.TenantID
+	js       jetstream.JetStream
+	models   *model.Registry
+	engine   *engine
+	log      zerolog.Logger
+	inFlight atomic.Int64
+}
+
+// consumerName is the durable consumer of a tenant's trigger events.
+func (w *worker) consumerName() string { return "runner-" + w.tenant.String() }
+
+// consumer returns the tenant's consumer, brought up to the model in use.
+func (w *worker) consumer(ctx context.Context) (jetstream.Consumer, error) {
+	var subjects []string
+	seen := map[string]bool{}
+	for _, workflow := range w.models.Current().Workflows() {
+		if !seen[workflow.On.Aggregate] {
+			seen[workflow.On.Aggregate] = true
+			subjects = append(subjects, backbone.EventSubject(w.tenant, workflow.On.Aggregate, "*"))
+		}
+	}
+	if len(subjects) == 0 {
+		return nil, nil
+	}
+	consumer, err := w.js.CreateOrUpdateConsumer(ctx, backbone.StreamEvents, jetstream.ConsumerConfig{
+		Durable: w.consumerName(), FilterSubjects: subjects, AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: 4 * tenantConcurrency,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("consumer %s: %w", w.consumerName(), err)
+	}
+	return consumer, nil
+}
+
+// run takes events until ctx ends, then finishes those in work. Events that
+// were delivered but not begun are handed back.
+func (w *worker) run(ctx context.Context) error {
+	consumer, err := w.consumer(ctx)
+	if err != nil {
+		return err
+	}
+	if consumer == nil {
+		<-ctx.Done() // the model has no workflow
+		return nil
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(tenantConcurrency))
+	if err != nil {
+		return fmt.Errorf("consumer %s: %w", w.consumerName(), err)
+	}
+	defer messages.Stop()
+	defer context.AfterFunc(ctx, messages.Drain)()
+
+	var working errgroup.Group
+	working.SetLimit(tenantConcurrency)
+	defer func() { _ = working.Wait() }() // the work reports through the events
+	for {
+		msg, err := messages.Next()
+		switch {
+		case errors.Is(err, jetstream.ErrMsgIteratorClosed):
+			return nil
+		case errors.Is(err, jetstream.ErrNoHeartbeat):
+			continue // JetStream is being reconnected to
+		case err != nil && ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("consumer %s: %w", w.consumerName(), err)
+		case ctx.Err() != nil:
+			_ = msg.Nak() // handed back; unless that is lost too, then ackWait does it
+			continue
+		}
+		w.inFlight.Add(1)
+		working.Go(func() error {
+			defer w.inFlight.Add(-1)
+			// What is in work is finished although no more is taken.
+			w.work(context.WithoutCancel(ctx), msg)
+			return nil
+		})
+	}
+}
+
+// work does what the model says for one event and settles the message.
+func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
+	ctx, cancel := context.WithTimeout(ctx, workTimeout)
+	defer cancel()
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	done := make(chan error, 1)
+	meta, err := msg.Metadata()
+	if err != nil {
+		w.log.Error().Err(err).Msg("not a message of JetStream")
+		return
+	}
+	event, err := backbone.ParseEvent(msg.Headers(), msg.Data(), meta.Sequence.Stream)
+	if err != nil {
+		w.log.Error().Err(err).Msg("workflow trigger cannot be read")
+		_ = msg.TermWithReason("malformed") // it stays in the journal, and no attempt will read it better
+		return
+	}
+	rc := event.Context
+	rc.CausationID = event.ID
+	rc.RequestID = contextkit.NewID()
+	ctx = contextkit.NewContext(ctx, rc)
+	go func() { done <- w.react(ctx, event) }()
+	for {
+		select {
+		case err := <-done:
+			w.settle(ctx, msg, event, int(meta.NumDelivered), err)
+			return
+		case <-beat.C:
+			_ = msg.InProgress() // if it is lost, the event is worked on twice, with one effect
+		}
+	}
+}
+
+// react runs every workflow that the event starts.
+func (w *worker) react(ctx context.Context, event backbone.Event) error {
+	var errs []error
+	for _, workflow := range w.models.Current().Workflows() {
+		if workflow.On == (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {
+			if err := w.engine.run(ctx, workflow, w.tenant, event); err != nil {
+				errs = append(errs, fmt.Errorf("workflow %s: %w", workflow.Name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// settle acknowledges a message, or has it delivered again, or keeps it as a
+// dead letter.
+func (w *worker) settle(ctx context.Context, msg jetstream.Msg, event backbone.Event, attempt int, err error) {
+	final := errors.Is(err, errFailed) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, backbone.ErrMalformedEvent)
+	log := w.log.With().Str("event_id", event.ID).Str("correlation_id", event.Context.CorrelationID).Int("attempt", attempt).Logger()
+	switch {
+	case err == nil:
+		if err := msg.Ack(); err != nil {
+			log.Warn().Err(err).Msg("acknowledgement lost; the event will be looked at again")
+		}
+	case !final && attempt < maxAttempts:
+		delay := retryDelay(attempt)
+		log.Warn().Err(err).Dur("again_in", delay).Msg("workflow is tried again")
+		_ = msg.NakWithDelay(delay) // if it is lost, ackWait delivers the event again
+	default:
+		log.Error().Err(err).Msg("workflow trigger becomes a dead letter")
+		keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
+		defer cancel()
+		if kept := backbone.DeadLetter(keep, w.js, w.tenant, event, w.consumerName(), err); kept != nil {
+			log.Error().Err(kept).Msg("dead letter not kept; the event will be delivered again")
+			_ = msg.NakWithDelay(retryDelay(attempt))
+			return
+		}
+		_ = msg.TermWithReason("dead letter")
+	}
+}
+
+// retryDelay is exponential; its upper half is jitter.
+func retryDelay(attempt int) time.Duration {
+	ceiling := longestRetry
+	if shift := attempt - 1; shift < 16 {
+		ceiling = min(longestRetry, firstRetry<<shift)
+	}
+	return ceiling/2 + rand.N(ceiling/2)
+}
