@@ -1,0 +1,286 @@
+package transcode
+
+import (
+	"sync"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+)
+
+// MaxDepth bounds the nesting of messages and of JSON values.
+const MaxDepth = 100
+
+// Program transcodes one type of message. It is immutable and may be used
+// concurrently.
+type Program struct {
+	desc     protoreflect.MessageDescriptor
+	resolver Resolver
+	kind     messageKind
+	// slow says that the message has what only protojson handles.
+	slow bool
+	// byNumber holds the fields with small numbers, sparse the others.
+	byNumber []*field
+	sparse   map[protowire.Number]*field
+	byName   map[string]*field
+	fields   int
+	oneofs   int
+}
+
+// Resolver finds the types of Any's contents.
+type Resolver interface {
+	protoregistry.MessageTypeResolver
+	protoregistry.ExtensionTypeResolver
+}
+
+// messageKind tells the well-known types, whose JSON is special.
+type messageKind uint8
+
+const (
+	kindMessage messageKind = iota
+	kindAny
+	kindTimestamp
+	kindDuration
+	kindFieldMask
+	kindStruct
+	kindValue
+	kindListValue
+	kindWrapper
+)
+
+var wellKnown = map[protoreflect.FullName]messageKind{
+	"google.protobuf.Any":         kindAny,
+	"google.protobuf.Timestamp":   kindTimestamp,
+	"google.protobuf.Duration":    kindDuration,
+	"google.protobuf.FieldMask":   kindFieldMask,
+	"google.protobuf.Struct":      kindStruct,
+	"google.protobuf.Value":       kindValue,
+	"google.protobuf.ListValue":   kindListValue,
+	"google.protobuf.DoubleValue": kindWrapper,
+	"google.protobuf.FloatValue":  kindWrapper,
+	"google.protobuf.Int64Value":  kindWrapper,
+	"google.protobuf.UInt64Value": kindWrapper,
+	"google.protobuf.Int32Value":  kindWrapper,
+	"google.protobuf.UInt32Value": kindWrapper,
+	"google.protobuf.BoolValue":   kindWrapper,
+	"google.protobuf.StringValue": kindWrapper,
+	"google.protobuf.BytesValue":  kindWrapper,
+}
+
+// field is what the walk needs to know of a field.
+type field struct {
+	index    int // dense, for the bits of fields seen
+	number   protowire.Number
+	kind     protoreflect.Kind
+	wireType protowire.Type // of one value, unpacked
+	tag      []byte         // encoded, of wireType
+	packed   []byte         // encoded tag of the packed form; nil when it cannot be packed
+	prefix   []byte         // `"jsonName":`
+	name     string
+	list     bool
+	isMap    bool
+	packs    bool // is written packed
+	implicit bool // no presence: the zero value is not written
+	oneof    int  // dense index from 1; 0: none
+	message  *Program
+	enum     *enum
+	key, val *field // of a map's entry
+}
+
+// enum maps an enumeration's names and numbers.
+type enum struct {
+	byNumber map[protoreflect.EnumNumber][]byte // quoted names
+	byName   map[string]protoreflect.EnumNumber
+	null     bool // google.protobuf.NullValue
+}
+
+// smallNumber bounds the field numbers that are looked up in a slice.
+const smallNumber = 128
+
+// Compiler makes programs and keeps them. It may be used concurrently.
+type Compiler struct {
+	resolver Resolver
+	mu       sync.Mutex
+	programs map[protoreflect.MessageDescriptor]*Program
+}
+
+// NewCompiler returns a compiler whose programs find Any's contents in
+// resolver; nil is the global registry.
+func NewCompiler(resolver Resolver) *Compiler {
+	if resolver == nil {
+		resolver = protoregistry.GlobalTypes
+	}
+	return &Compiler{resolver: resolver, programs: map[protoreflect.MessageDescriptor]*Program{}}
+}
+
+// Compile returns the program of a message type.
+func (c *Compiler) Compile(desc protoreflect.MessageDescriptor) *Program {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.compile(desc)
+	c.spreadSlow()
+	return p
+}
+
+func (c *Compiler) compile(desc protoreflect.MessageDescriptor) *Program {
+	if p, ok := c.programs[desc]; ok {
+		return p
+	}
+	p := &Program{
+		desc: desc, resolver: c.resolver, kind: wellKnown[desc.FullName()], byName: map[string]*field{},
+		slow: desc.ExtensionRanges().Len() > 0 || desc.RequiredNumbers().Len() > 0,
+	}
+	c.programs[desc] = p // before its fields, which may refer to it
+	fields := desc.Fields()
+	p.fields, p.oneofs = fields.Len(), desc.Oneofs().Len()
+	for i := range fields.Len() {
+		fd := fields.Get(i)
+		if fd.Kind() == protoreflect.GroupKind {
+			p.slow = true
+			continue
+		}
+		if fd.Enum() != nil && fd.Enum().IsClosed() {
+			p.slow = true // its unknown numbers are unknown fields
+		}
+		f := c.field(fd, i)
+		if f.number < smallNumber {
+			for int(f.number) >= len(p.byNumber) {
+				p.byNumber = append(p.byNumber, nil)
+			}
+			p.byNumber[f.number] = f
+		} else {
+			if p.sparse == nil {
+				p.sparse = map[protowire.Number]*field{}
+			}
+			p.sparse[f.number] = f
+		}
+		// A member is read by its JSON name or by its proto name.
+		p.byName[string(fd.Name())] = f
+		p.byName[fd.JSONName()] = f
+	}
+	return p
+}
+
+func (c *Compiler) field(fd protoreflect.FieldDescriptor, index int) *field {
+	f := &field{
+		index: index, number: fd.Number(), kind: fd.Kind(), name: fd.JSONName(),
+		wireType: wireTypes[fd.Kind()], list: fd.IsList(), isMap: fd.IsMap(),
+		implicit: !fd.HasPresence() && !fd.IsList() && !fd.IsMap(),
+		prefix:   append(appendString(nil, fd.JSONName()), ':'),
+	}
+	f.tag = protowire.AppendTag(nil, f.number, f.wireType)
+	if f.list && f.wireType != protowire.BytesType {
+		f.packed = protowire.AppendTag(nil, f.number, protowire.BytesType)
+		f.packs = fd.IsPacked()
+	}
+	if oneof := fd.ContainingOneof(); oneof != nil && !oneof.IsSynthetic() {
+		f.oneof = oneof.Index() + 1
+	}
+	switch {
+	case f.isMap:
+		f.key, f.val = c.field(fd.MapKey(), 0), c.field(fd.MapValue(), 1)
+	case fd.Message() != nil:
+		f.message = c.compile(fd.Message())
+	case fd.Enum() != nil:
+		f.enum = compileEnum(fd.Enum())
+	}
+	return f
+}
+
+func compileEnum(desc protoreflect.EnumDescriptor) *enum {
+	e := &enum{
+		byNumber: map[protoreflect.EnumNumber][]byte{}, byName: map[string]protoreflect.EnumNumber{},
+		null: desc.FullName() == "google.protobuf.NullValue",
+	}
+	values := desc.Values()
+	for i := range values.Len() {
+		value := values.Get(i)
+		if _, taken := e.byNumber[value.Number()]; !taken { // of aliases, the first name is written
+			e.byNumber[value.Number()] = appendString(nil, string(value.Name()))
+		}
+		e.byName[string(value.Name())] = value.Number()
+	}
+	return e
+}
+
+// spreadSlow makes every message slow that has a slow one inside: protojson
+// must then have the whole.
+func (c *Compiler) spreadSlow() {
+	for changed := true; changed; {
+		changed = false
+		for _, p := range c.programs {
+			if p.slow {
+				continue
+			}
+			for _, f := range p.byName {
+				if (f.message != nil && f.message.slow) || (f.val != nil && f.val.message != nil && f.val.message.slow) {
+					p.slow, changed = true, true
+					break
+				}
+			}
+		}
+	}
+}
+
+func (p *Program) field(number protowire.Number) *field {
+	if int(number) < len(p.byNumber) {
+		return p.byNumber[number]
+	}
+	return p.sparse[number]
+}
+
+// Descriptor returns the message's descriptor.
+func (p *Program) Descriptor() protoreflect.MessageDescriptor { return p.desc }
+
+var wireTypes = map[protoreflect.Kind]protowire.Type{
+	protoreflect.BoolKind: protowire.VarintType, protoreflect.EnumKind: protowire.VarintType,
+	protoreflect.Int32Kind: protowire.VarintType, protoreflect.Sint32Kind: protowire.VarintType, protoreflect.Uint32Kind: protowire.VarintType,
+	protoreflect.Int64Kind: protowire.VarintType, protoreflect.Sint64Kind: protowire.VarintType, protoreflect.Uint64Kind: protowire.VarintType,
+	protoreflect.Sfixed32Kind: protowire.Fixed32Type, protoreflect.Fixed32Kind: protowire.Fixed32Type, protoreflect.FloatKind: protowire.Fixed32Type,
+	protoreflect.Sfixed64Kind: protowire.Fixed64Type, protoreflect.Fixed64Kind: protowire.Fixed64Type, protoreflect.DoubleKind: protowire.Fixed64Type,
+	protoreflect.StringKind: protowire.BytesType, protoreflect.BytesKind: protowire.BytesType, protoreflect.MessageKind: protowire.BytesType,
+}
+
+// seen holds the fields and oneofs met in one message.
+type seen struct {
+	small  uint64
+	oneofs uint64
+	large  []uint64 // for messages with more than 64 fields or oneofs
+}
+
+// maxBits is how many fields and how many oneofs the small form holds.
+const maxBits = 64
+
+func newSeen(p *Program) seen {
+	if p.fields > maxBits || p.oneofs > maxBits {
+		return seen{large: make([]uint64, (p.fields+p.oneofs)/64+1)}
+	}
+	return seen{}
+}
+
+// mark notes a field and reports whether it, or another of its oneof, was noted
+// before.
+func (s *seen) mark(p *Program, f *field) (again, conflict bool) {
+	if s.large != nil {
+		again = setBit(s.large, f.index)
+		if f.oneof > 0 {
+			conflict = setBit(s.large, p.fields+f.oneof-1)
+		}
+		return again, conflict
+	}
+	bit := uint64(1) << f.index
+	again = s.small&bit != 0
+	s.small |= bit
+	if f.oneof > 0 {
+		bit = uint64(1) << (f.oneof - 1)
+		conflict = s.oneofs&bit != 0
+		s.oneofs |= bit
+	}
+	return again, conflict
+}
+
+func setBit(bits []uint64, i int) bool {
+	was := bits[i/64]&(1<<(i%64)) != 0
+	bits[i/64] |= 1 << (i % 64)
+	return was
+}

@@ -1,0 +1,493 @@
+package transcode
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"strconv"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// Errors of a message that has no JSON.
+var (
+	// ErrWire: the bytes are not a message.
+	ErrWire = errors.New("malformed protobuf")
+	// ErrDepth: the nesting exceeds [MaxDepth].
+	ErrDepth = fmt.Errorf("nested deeper than %d", MaxDepth)
+	// ErrNoJSON: the message's value has no JSON, such as a timestamp in the
+	// year 10000.
+	ErrNoJSON = errors.New("the value has no JSON form")
+)
+
+// errRare says that the bytes are of a form that protojson must handle.
+var errRare = errors.New("rare wire form")
+
+// AppendJSON appends the JSON of a message to dst.
+func (p *Program) AppendJSON(dst, wire []byte) ([]byte, error) {
+	if !p.slow {
+		out, err := p.appendJSON(dst, wire, 0)
+		switch {
+		case err == nil:
+			return out, nil
+		case !errors.Is(err, errRare) && !errors.Is(err, ErrNoJSON):
+			return dst, err
+		}
+		// A value without JSON may be overwritten by a later piece of its field:
+		// only the whole tells.
+	}
+	message, err := p.unmarshal(wire)
+	if err != nil {
+		return dst, err
+	}
+	return p.slowJSON(dst, message)
+}
+
+// unmarshal reads a message by reflection, which panics on some malformed map
+// entries (google.golang.org/protobuf v1.36.12, proto/decode.go, unmarshalMap).
+func (p *Program) unmarshal(wire []byte) (message *dynamicpb.Message, err error) {
+	defer func() {
+		if recover() != nil {
+			err = p.malformed()
+		}
+	}()
+	message = dynamicpb.NewMessage(p.desc)
+	if (proto.UnmarshalOptions{Resolver: p.resolver}).Unmarshal(wire, message) != nil {
+		return nil, p.malformed()
+	}
+	return message, nil
+}
+
+func (p *Program) slowJSON(dst []byte, message proto.Message) ([]byte, error) {
+	out, err := protojson.MarshalOptions{Resolver: p.resolver}.MarshalAppend(dst, message)
+	if err != nil {
+		return dst, fmt.Errorf("%w: %s: %w", ErrNoJSON, p.desc.FullName(), err)
+	}
+	return out, nil
+}
+
+func (p *Program) appendJSON(dst, wire []byte, depth int) ([]byte, error) {
+	if depth > MaxDepth {
+		return dst, ErrDepth
+	}
+	switch p.kind {
+	case kindMessage:
+		return p.appendObject(dst, wire, depth)
+	case kindStruct:
+		return p.appendStruct(dst, wire, depth)
+	case kindValue:
+		return p.appendValue(dst, wire, depth)
+	case kindListValue:
+		return p.appendListValue(dst, wire, depth)
+	case kindWrapper:
+		return p.appendWrapper(dst, wire)
+	case kindTimestamp, kindDuration:
+		return p.appendTime(dst, wire)
+	case kindFieldMask:
+		return p.appendFieldMask(dst, wire)
+	default: // kindAny
+		message := &anypb.Any{}
+		if err := proto.Unmarshal(wire, message); err != nil {
+			return dst, fmt.Errorf("%w: %s", ErrWire, p.desc.FullName())
+		}
+		return p.slowJSON(dst, message)
+	}
+}
+
+// appendObject writes an ordinary message. Members stand in the order of the
+// wire; a field in several places, or a second member of a oneof, is rare and
+// left to protojson.
+func (p *Program) appendObject(dst, wire []byte, depth int) ([]byte, error) {
+	dst = append(dst, '{')
+	met := newSeen(p)
+	var (
+		last *field
+		keys keySet
+		err  error
+	)
+	first := true
+	for len(wire) > 0 {
+		number, wireType, n := consumeTag(wire)
+		if n < 0 {
+			return dst, p.malformed()
+		}
+		f := p.field(number)
+		matches := f != nil && (wireType == f.wireType || (f.packed != nil && wireType == protowire.BytesType))
+		if !matches {
+			m := protowire.ConsumeFieldValue(number, wireType, wire[n:])
+			if m < 0 {
+				return dst, p.malformed()
+			}
+			wire = wire[n+m:]
+			continue
+		}
+		wire = wire[n:]
+		if f == last {
+			if !f.list && !f.isMap {
+				return dst, errRare
+			}
+		} else {
+			dst = closeField(dst, last)
+			if again, conflict := met.mark(p, f); again || conflict {
+				return dst, errRare
+			}
+			last = nil
+		}
+		fresh := last == nil
+		if fresh && !f.list && !f.isMap {
+			if f.implicit && isZero(f, wire) {
+				m := protowire.ConsumeFieldValue(number, wireType, wire)
+				if m < 0 {
+					return dst, p.malformed()
+				}
+				wire = wire[m:]
+				continue
+			}
+		}
+		if fresh {
+			if f.packed != nil && wireType == protowire.BytesType {
+				if n := emptyLength(wire); n > 0 {
+					wire = wire[n:]
+					continue
+				}
+			}
+			if !first {
+				dst = append(dst, ',')
+			}
+			first = false
+			dst = append(dst, f.prefix...)
+			last = f
+		}
+		switch {
+		case f.isMap:
+			dst = append(dst, opener(fresh, '{'))
+			if fresh {
+				keys.reset()
+			}
+			dst, wire, err = f.appendEntry(dst, wire, &keys, depth)
+		case f.packed != nil && wireType == protowire.BytesType:
+			payload, m := protowire.ConsumeBytes(wire)
+			if m < 0 {
+				return dst, p.malformed()
+			}
+			wire = wire[m:]
+			for open := fresh; len(payload) > 0; open = false {
+				dst = append(dst, opener(open, '['))
+				if dst, payload, err = f.appendOne(dst, payload, depth); err != nil {
+					return dst, err
+				}
+			}
+		case f.list:
+			dst = append(dst, opener(fresh, '['))
+			dst, wire, err = f.appendOne(dst, wire, depth)
+		default:
+			dst, wire, err = f.appendOne(dst, wire, depth)
+		}
+		if err != nil {
+			return dst, err
+		}
+	}
+	return append(closeField(dst, last), '}'), nil
+}
+
+// consumeTag is protowire's, which lets numbers pass that no field can have.
+func consumeTag(wire []byte) (protowire.Number, protowire.Type, int) {
+	number, wireType, n := protowire.ConsumeTag(wire)
+	if number > protowire.MaxValidNumber {
+		return 0, 0, -1
+	}
+	return number, wireType, n
+}
+
+// opener is what stands before an element: the bracket, or a comma after the
+// first.
+func opener(first bool, bracket byte) byte {
+	if first {
+		return bracket
+	}
+	return ','
+}
+
+func closeField(dst []byte, f *field) []byte {
+	switch {
+	case f == nil:
+		return dst
+	case f.isMap:
+		return append(dst, '}')
+	case f.list:
+		return append(dst, ']')
+	}
+	return dst
+}
+
+// emptyLength returns how many bytes say that a length-delimited value is empty,
+// 0 when it is not.
+func emptyLength(wire []byte) int {
+	if length, n := protowire.ConsumeVarint(wire); n > 0 && length == 0 {
+		return n
+	}
+	return 0
+}
+
+func (p *Program) malformed() error { return fmt.Errorf("%w: %s", ErrWire, p.desc.FullName()) }
+
+func (f *field) malformed() error { return fmt.Errorf("%w: field %s", ErrWire, f.name) }
+
+// isZero reports whether the value ahead is the zero value, which a field
+// without presence does not have in JSON.
+func isZero(f *field, wire []byte) bool {
+	switch f.wireType {
+	case protowire.VarintType:
+		v, n := protowire.ConsumeVarint(wire)
+		return n > 0 && (v == 0 || (uint32(v) == 0 && is32(f.kind)))
+	case protowire.Fixed32Type:
+		v, n := protowire.ConsumeFixed32(wire)
+		return n > 0 && v == 0
+	case protowire.Fixed64Type:
+		v, n := protowire.ConsumeFixed64(wire)
+		return n > 0 && v == 0
+	default:
+		return f.message == nil && emptyLength(wire) > 0
+	}
+}
+
+// is32 reports whether only a varint's low 32 bits count.
+func is32(kind protoreflect.Kind) bool {
+	switch kind {
+	case protoreflect.Int32Kind, protoreflect.Uint32Kind, protoreflect.Sint32Kind, protoreflect.EnumKind:
+		return true
+	}
+	return false
+}
+
+// appendOne writes one value and returns the rest of the wire.
+func (f *field) appendOne(dst, wire []byte, depth int) (_, rest []byte, err error) {
+	switch f.wireType {
+	case protowire.VarintType:
+		v, n := protowire.ConsumeVarint(wire)
+		if n < 0 {
+			return dst, wire, f.malformed()
+		}
+		return f.appendVarint(dst, v), wire[n:], nil
+	case protowire.Fixed32Type:
+		v, n := protowire.ConsumeFixed32(wire)
+		if n < 0 {
+			return dst, wire, f.malformed()
+		}
+		switch f.kind {
+		case protoreflect.FloatKind:
+			dst = appendFloat(dst, float64(math.Float32frombits(v)), 32)
+		case protoreflect.Sfixed32Kind:
+			dst = strconv.AppendInt(dst, int64(int32(v)), 10)
+		default:
+			dst = strconv.AppendUint(dst, uint64(v), 10)
+		}
+		return dst, wire[n:], nil
+	case protowire.Fixed64Type:
+		v, n := protowire.ConsumeFixed64(wire)
+		if n < 0 {
+			return dst, wire, f.malformed()
+		}
+		switch f.kind {
+		case protoreflect.DoubleKind:
+			dst = appendFloat(dst, math.Float64frombits(v), 64)
+		case protoreflect.Sfixed64Kind:
+			dst = append(strconv.AppendInt(append(dst, '"'), int64(v), 10), '"')
+		default:
+			dst = append(strconv.AppendUint(append(dst, '"'), v, 10), '"')
+		}
+		return dst, wire[n:], nil
+	}
+	payload, n := protowire.ConsumeBytes(wire)
+	if n < 0 {
+		return dst, wire, f.malformed()
+	}
+	rest = wire[n:]
+	switch f.kind {
+	case protoreflect.StringKind:
+		if !validText(payload) {
+			return dst, rest, fmt.Errorf("%w: field %s is not UTF-8", ErrWire, f.name)
+		}
+		return appendString(dst, payload), rest, nil
+	case protoreflect.BytesKind:
+		return append(base64.StdEncoding.AppendEncode(append(dst, '"'), payload), '"'), rest, nil
+	default:
+		dst, err = f.message.appendJSON(dst, payload, depth+1)
+		return dst, rest, err
+	}
+}
+
+func (f *field) appendVarint(dst []byte, v uint64) []byte {
+	switch f.kind {
+	case protoreflect.BoolKind:
+		return strconv.AppendBool(dst, protowire.DecodeBool(v))
+	case protoreflect.Int32Kind:
+		return strconv.AppendInt(dst, int64(int32(v)), 10)
+	case protoreflect.Uint32Kind:
+		return strconv.AppendUint(dst, uint64(uint32(v)), 10)
+	case protoreflect.Sint32Kind:
+		return strconv.AppendInt(dst, int64(int32(protowire.DecodeZigZag(v&math.MaxUint32))), 10)
+	case protoreflect.Int64Kind:
+		return append(strconv.AppendInt(append(dst, '"'), int64(v), 10), '"')
+	case protoreflect.Sint64Kind:
+		return append(strconv.AppendInt(append(dst, '"'), protowire.DecodeZigZag(v), 10), '"')
+	case protoreflect.Uint64Kind:
+		return append(strconv.AppendUint(append(dst, '"'), v, 10), '"')
+	default: // EnumKind
+		if f.enum.null {
+			return append(dst, "null"...)
+		}
+		number := protoreflect.EnumNumber(int32(v))
+		if name, ok := f.enum.byNumber[number]; ok {
+			return append(dst, name...)
+		}
+		return strconv.AppendInt(dst, int64(number), 10)
+	}
+}
+
+// appendEntry writes one entry of a map. A key that stands twice is rare.
+func (f *field) appendEntry(dst, wire []byte, keys *keySet, depth int) (_, rest []byte, err error) {
+	entry, n := protowire.ConsumeBytes(wire)
+	if n < 0 {
+		return dst, wire, f.malformed()
+	}
+	rest = wire[n:]
+	key, value, err := f.splitEntry(entry)
+	if err != nil {
+		return dst, rest, err
+	}
+	start := len(dst)
+	if key == nil {
+		dst = appendZeroKey(dst, f.key)
+	} else if f.key.kind == protoreflect.StringKind || f.key.wireType == protowire.Fixed64Type || is64(f.key.kind) {
+		dst, _, err = f.key.appendOne(dst, key, depth)
+	} else {
+		dst = append(dst, '"')
+		dst, _, err = f.key.appendOne(dst, key, depth)
+		dst = append(dst, '"')
+	}
+	if err != nil {
+		return dst, rest, err
+	}
+	if !keys.add(dst[start:]) {
+		return dst, rest, errRare
+	}
+	dst = append(dst, ':')
+	if value == nil {
+		if f.val.message != nil {
+			dst, err = f.val.message.appendJSON(dst, nil, depth+1)
+			return dst, rest, err
+		}
+		return appendZero(dst, f.val), rest, nil
+	}
+	dst, _, err = f.val.appendOne(dst, value, depth)
+	return dst, rest, err
+}
+
+// is64 reports whether JSON writes the kind in quotes.
+func is64(kind protoreflect.Kind) bool {
+	switch kind {
+	case protoreflect.Int64Kind, protoreflect.Uint64Kind, protoreflect.Sint64Kind:
+		return true
+	}
+	return false
+}
+
+// splitEntry finds the key's and the value's bytes, nil for what is absent.
+func (f *field) splitEntry(entry []byte) (key, value []byte, err error) {
+	for len(entry) > 0 {
+		number, wireType, n := consumeTag(entry)
+		if n < 0 {
+			return nil, nil, f.malformed()
+		}
+		m := protowire.ConsumeFieldValue(number, wireType, entry[n:])
+		if m < 0 {
+			return nil, nil, f.malformed()
+		}
+		bytes := entry[n : n+m : n+m]
+		entry = entry[n+m:]
+		switch {
+		case number == 1 && wireType == f.key.wireType:
+			if key != nil {
+				return nil, nil, errRare
+			}
+			key = bytes
+		case number == 2 && wireType == f.val.wireType:
+			if value != nil {
+				return nil, nil, errRare
+			}
+			value = bytes
+		}
+	}
+	return key, value, nil
+}
+
+func appendZeroKey(dst []byte, f *field) []byte {
+	switch f.kind {
+	case protoreflect.StringKind:
+		return append(dst, `""`...)
+	case protoreflect.BoolKind:
+		return append(dst, `"false"`...)
+	}
+	return append(dst, `"0"`...)
+}
+
+// appendZero writes the zero value of a scalar.
+func appendZero(dst []byte, f *field) []byte {
+	switch f.kind {
+	case protoreflect.StringKind, protoreflect.BytesKind:
+		return append(dst, `""`...)
+	case protoreflect.DoubleKind, protoreflect.FloatKind, protoreflect.Fixed32Kind, protoreflect.Sfixed32Kind:
+		return append(dst, '0')
+	case protoreflect.Fixed64Kind, protoreflect.Sfixed64Kind:
+		return append(dst, `"0"`...)
+	}
+	return f.appendVarint(dst, 0)
+}
+
+// keySet finds keys that stand twice.
+type keySet struct {
+	count  int
+	hashes [32]uint64
+	more   map[uint64]struct{}
+}
+
+var keySeed = maphash.MakeSeed()
+
+func (k *keySet) reset() { k.count, k.more = 0, nil }
+
+// add reports whether the key is new. A collision of hashes, one in 2^64, is
+// taken for a repetition, which only costs time.
+func (k *keySet) add(key []byte) bool {
+	h := maphash.Bytes(keySeed, key)
+	if k.more != nil {
+		if _, known := k.more[h]; known {
+			return false
+		}
+		k.more[h] = struct{}{}
+		return true
+	}
+	for _, known := range k.hashes[:k.count] {
+		if known == h {
+			return false
+		}
+	}
+	if k.count < len(k.hashes) {
+		k.hashes[k.count] = h
+		k.count++
+		return true
+	}
+	k.more = make(map[uint64]struct{}, 4*len(k.hashes))
+	for _, known := range k.hashes {
+		k.more[known] = struct{}{}
+	}
+	k.more[h] = struct{}{}
+	return true
+}
