@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -29,10 +30,22 @@ type EmbeddedConfig struct {
 }
 
 // Embedded is a NATS server in this process, without a listener.
-type Embedded struct{ server *server.Server }
+type Embedded struct {
+	server *server.Server
+	lock   *os.File
+}
 
 // StartEmbedded starts a server and waits until it takes connections.
-func StartEmbedded(ctx context.Context, config EmbeddedConfig) (*Embedded, error) {
+func StartEmbedded(ctx context.Context, config EmbeddedConfig) (_ *Embedded, err error) {
+	file, err := lock(config.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = file.Close() // gives the lock back
+		}
+	}()
 	s, err := server.NewServer(&server.Options{
 		ServerName: "headgate",
 		DontListen: true,
@@ -53,13 +66,13 @@ func StartEmbedded(ctx context.Context, config EmbeddedConfig) (*Embedded, error
 	}
 	if !s.ReadyForConnections(deadline) {
 		s.Shutdown()
-		return nil, fmt.Errorf("backbone: embedded NATS was not ready within %v (is %s used by another process?)", deadline, config.Dir)
+		return nil, fmt.Errorf("backbone: embedded NATS was not ready within %v", deadline)
 	}
 	if !s.JetStreamEnabled() {
 		s.Shutdown()
 		return nil, fmt.Errorf("backbone: embedded NATS could not open its store in %s", config.Dir)
 	}
-	return &Embedded{server: s}, nil
+	return &Embedded{server: s, lock: file}, nil
 }
 
 // Connect returns a connection to the server that uses no socket.
@@ -75,6 +88,7 @@ func (e *Embedded) Connect(name string) (*nats.Conn, error) {
 func (e *Embedded) Close() {
 	e.server.Shutdown()
 	e.server.WaitForShutdown()
+	_ = e.lock.Close() // gives the lock back
 }
 
 // Connect returns a connection to the NATS servers at url that never stops

@@ -92,7 +92,20 @@ func NewEdge(config Config, ready Readiness, log zerolog.Logger, options []conne
 	s := newServer(config, ready, log)
 	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log)}, interceptors...)...)
 	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
+	registerHealth(s.RPC, ready)
 	return s
+}
+
+// Guard registers methods that pass through interceptor first.
+func (s *Server) Guard(interceptor connect.ServerInterceptor, register func(*connect.Server)) {
+	collected := connect.NewServer(interceptor)
+	register(collected)
+	for spec := range collected.Specs() {
+		s.RPC.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			info, _ := connect.CallInfoForServerContext(ctx)
+			return collected.Call(ctx, spec.Procedure, info, stream)
+		}})
+	}
 }
 
 func newServer(config Config, ready Readiness, log zerolog.Logger) *Server {

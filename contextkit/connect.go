@@ -36,6 +36,16 @@ func injectInterceptor(next connect.ClientFunc) connect.ClientFunc {
 // to a method whose policy is scoped to one. Methods without a policy (health,
 // reflection) are platform calls when they name no tenant.
 func ServerInterceptor(next connect.ServerFunc) connect.ServerFunc {
+	return enter(next, true)
+}
+
+// EdgeInterceptor is [ServerInterceptor] for the gateway, where a call's tenant
+// may come from its credential: a missing one is not refused here.
+func EdgeInterceptor(next connect.ServerFunc) connect.ServerFunc {
+	return enter(next, false)
+}
+
+func enter(next connect.ServerFunc, needTenant bool) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		info, ok := connect.CallInfoForServerContext(ctx)
 		if !ok {
@@ -47,10 +57,11 @@ func ServerInterceptor(next connect.ServerFunc) connect.ServerFunc {
 			return connect.NewError(connect.CodeInvalidArgument, err.Error())
 		}
 		if rc.TenantID.IsZero() {
-			if tenantScoped(spec) {
+			scoped := tenantScoped(spec)
+			if scoped && needTenant {
 				return connect.Errorf(connect.CodeInvalidArgument, "%s is missing: %s is called for one tenant", HeaderTenantID, spec.Procedure)
 			}
-			rc.Platform = true
+			rc.Platform = !scoped
 		}
 		return next(NewContext(ctx, rc), spec, stream)
 	}

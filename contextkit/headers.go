@@ -1,5 +1,7 @@
 package contextkit
 
+import "net/textproto"
+
 // Names of the contract in HTTP headers and gRPC metadata.
 const (
 	HeaderTenantID      = "x-tenant-id"
@@ -56,4 +58,18 @@ var tokenChar = func() (table [256]bool) {
 		table[c] = true
 	}
 	return table
+}()
+
+// IsContract reports whether a header, in canonical form, is one of the
+// contract's: a proxy writes those itself and never passes one on.
+func IsContract(canonical string) bool { return contractHeaders[canonical] }
+
+var contractHeaders = func() map[string]bool {
+	set := map[string]bool{}
+	for _, name := range []string{
+		HeaderTenantID, HeaderCorrelationID, HeaderTraceparent, HeaderTracestate, HeaderTraceID, HeaderRequestID, HeaderCausationID,
+	} {
+		set[textproto.CanonicalMIMEHeaderKey(name)] = true
+	}
+	return set
 }()

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+)
+
+// devTokenTTL is how long the printed tokens are good for.
+const devTokenTTL = 24 * time.Hour
+
+var (
+	applicationRights = []string{"command.submit", "aggregate.read", "query.read", "workflow.read"}
+	operatorRights    = []string{"runner.admin", "workflow.read", "query.read", "aggregate.read"}
+)
+
+var announcement = template.Must(template.New("").Parse(`Headgate is ready ({{.Took}}). Data: {{.Data}} · Ctrl-C stops it.
+
+  gateway     {{.Gateway}}   (JSON, Connect, gRPC, gRPC-Web; /health /ready /metrics)
+  aggregate   {{.Aggregate}}
+  projection  {{.Projection}}
+  runner      {{.Runner}}
+
+Tokens, good for {{.TTL}}:
+{{range .Tokens}}
+export {{.Name}}={{.Token}}{{end}}
+
+Try it (paste the exports above into the same shell first):
+
+curl -s {{.Gateway}}/v1/commands/wallet/ada/open -H "authorization: Bearer ${{.First}}" --json '{"payload":{"owner":"Ada"},"idempotencyKey":"open-ada"}'
+curl -s {{.Gateway}}/v1/commands/wallet/ada/deposit -H "authorization: Bearer ${{.First}}" --json '{"payload":{"amount":1250},"idempotencyKey":"deposit-1"}'
+curl -s {{.Gateway}}/v1/query/wallets -H "authorization: Bearer ${{.First}}" --json '{"query":{"filter":"balance > 100","orderBy":"balance desc"}}'
+curl -s {{.Gateway}}/admin/runner/status -H "authorization: Bearer $OPERATOR"
+
+command -v buf >/dev/null || buf() { go tool -modfile=tools/go.mod buf "$@"; }
+buf curl --http2-prior-knowledge --protocol grpc --reflect-header "authorization: Bearer ${{.First}}" -H "authorization: Bearer ${{.First}}" -d '{"view":"wallets"}' {{.Gateway}}/projection.gateway.v1.QueryService/Query
+buf curl --http2-prior-knowledge -H "x-tenant-id: {{.Tenant}}" -d '{"view":"wallets"}' {{.Projection}}/projection.gateway.v1.QueryService/Query
+
+`))
+
+type announcedToken struct{ Name, Token string }
+
+// announce prints where the platform is and how to try it.
+func (p *platform) announce(w io.Writer, took time.Duration) error {
+	var tokens []announcedToken
+	for _, tenant := range p.tenants {
+		principal, err := principalOf(tenant.String()+"-app", []string{tenant.String()}, applicationRights)
+		if err != nil {
+			return err
+		}
+		token, err := p.issuer.Issue(principal, devTokenTTL)
+		if err != nil {
+			return err
+		}
+		tokens = append(tokens, announcedToken{variable(tenant), token})
+	}
+	operator, err := principalOf("operator", []string{"*"}, operatorRights)
+	if err != nil {
+		return err
+	}
+	token, err := p.issuer.Issue(operator, devTokenTTL)
+	if err != nil {
+		return err
+	}
+	tokens = append(tokens, announcedToken{"OPERATOR", token})
+	err = announcement.Execute(w, map[string]any{
+		"Took": took.Round(time.Millisecond), "Data": p.command.Data, "TTL": devTokenTTL, "Tokens": tokens,
+		"Gateway": p.gateway.URL(), "Aggregate": p.aggregateServer.URL(), "Projection": p.projectionServer.URL(), "Runner": p.runnerServer.URL(),
+		"First": variable(p.tenants[0]), "Tenant": p.tenants[0],
+	})
+	if err != nil {
+		return fmt.Errorf("print the announcement: %w", err)
+	}
+	return nil
+}
+
+// variable is the name of a tenant's shell variable.
+func variable(tenant contextkit.TenantID) string {
+	return strings.ToUpper(strings.ReplaceAll(tenant.String(), "-", "_"))
+}

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate"
+	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/runner"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/reflect/protoregistry"
+)
+
+// startTimeout bounds the start, recovery of the store included.
+const startTimeout = 2 * time.Minute
+
+type devCommand struct {
+	Data             string   `default:"./data" type:"path" help:"Data directory; made if absent, found again at the next start."`
+	Model            string   `type:"path" help:"Model file; the wallet demo if not given."`
+	Tenants          []string `default:"acme,globex" help:"Tenants to serve."`
+	Listen           string   `default:"127.0.0.1:8080" help:"Address of the gateway."`
+	AggregateListen  string   `default:"127.0.0.1:8081" help:"Address of the aggregate service, for debugging."`
+	ProjectionListen string   `default:"127.0.0.1:8082" help:"Address of the projection service, for debugging."`
+	RunnerListen     string   `default:"127.0.0.1:8083" help:"Address of the runner service, for debugging."`
+	LazySync         bool     `help:"Let the operating system decide when writes reach the disk: faster, and a power failure may lose acknowledged commands."`
+	LogLevel         string   `default:"warn" enum:"debug,info,warn,error" help:"Least level of the log lines on standard error; info has a line a call."`
+}
+
+// platform is everything that runs in a development process.
+type platform struct {
+	command  *devCommand
+	tenants  chassis.Tenants
+	log      zerolog.Logger
+	embedded *backbone.Embedded
+	js       jetstream.JetStream
+	issuer   *auth.Issuer
+
+	aggregateServer, projectionServer, runnerServer *chassis.Server
+
+	projection *projection.Service
+	runner     *runner.Service
+	gateway    *gateway.Gateway
+	// runnerPool holds the runner's channel to the gateway.
+	runnerPool *upstream.Pool
+}
+
+// Run runs the platform until the process is told to end.
+func (c *devCommand) Run(ctx context.Context) (err error) {
+	level, err := zerolog.ParseLevel(c.LogLevel)
+	if err != nil {
+		return err
+	}
+	p := &platform{command: c, log: zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger()}
+	if p.tenants, err = chassis.ParseTenants(c.Tenants); err != nil {
+		return err
+	}
+	began := time.Now()
+	start, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), startTimeout)
+	defer cancel()
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := p.start(start); err != nil {
+		return err
+	}
+	if err := p.announce(os.Stdout, time.Since(began)); err != nil {
+		return err
+	}
+	// What calls others ends first: the runner, then the edge, then the services.
+	err = chassis.RunLayers(ctx,
+		chassis.Layer{p.runner.Run},
+		chassis.Layer{p.gateway.Serve},
+		chassis.Layer{p.aggregateServer.Serve, p.projectionServer.Serve, p.runnerServer.Serve},
+		chassis.Layer{p.projection.Run},
+	)
+	if err == nil {
+		fmt.Println("headgate has stopped; the data is in", c.Data)
+	}
+	return err
+}
+
+// start opens and binds everything, without answering calls yet.
+func (p *platform) start(ctx context.Context) error {
+	// The model first: nothing is touched when it has mistakes.
+	source := model.Source(model.Wallet)
+	if p.command.Model != "" {
+		source = model.File(p.command.Model)
+	}
+	models, err := model.Open(ctx, source)
+	if err != nil {
+		return fmt.Errorf("the model cannot be used:\n%w", err)
+	}
+	// The runner's own registry, which RunnerAdmin.Reload renews.
+	workflows, err := model.Open(ctx, source)
+	if err != nil {
+		return fmt.Errorf("the model cannot be used:\n%w", err)
+	}
+	if err := p.startBackbone(ctx); err != nil {
+		return err
+	}
+	if p.issuer, err = openDevIssuer(p.command.Data); err != nil {
+		return err
+	}
+	aggregates, err := aggregate.New(ctx, p.js, models, p.tenants)
+	if err != nil {
+		return err
+	}
+	p.aggregateServer = chassis.NewServer(chassis.Config{Name: "aggregate", Addr: p.command.AggregateListen}, aggregates.Ready, p.log)
+	aggregates.Register(p.aggregateServer.RPC)
+
+	if p.projection, err = projection.New(ctx, p.js, models, p.tenants, filepath.Join(p.command.Data, "views"), p.log); err != nil {
+		return err
+	}
+	p.projectionServer = chassis.NewServer(chassis.Config{Name: "projection", Addr: p.command.ProjectionListen}, p.projection.Ready, p.log)
+	p.projection.Register(p.projectionServer.RPC)
+
+	commands := &gatewayCommander{platform: p}
+	p.runnerPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1})
+	commands.client = gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(upstream.NewTransport(p.runnerPool), commands.intercept))
+	if p.runner, err = runner.New(ctx, p.js, workflows, p.tenants, commands.client, p.log); err != nil {
+		return err
+	}
+	p.runnerServer = chassis.NewServer(chassis.Config{Name: "runner", Addr: p.command.RunnerListen}, p.runner.Ready, p.log)
+	p.runner.Register(p.runnerServer.RPC)
+
+	for _, server := range []*chassis.Server{p.aggregateServer, p.projectionServer, p.runnerServer} {
+		if err := server.Listen(ctx); err != nil {
+			return err
+		}
+	}
+	return p.startGateway(ctx)
+}
+
+func (p *platform) startBackbone(ctx context.Context) (err error) {
+	p.embedded, err = backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(p.command.Data, "nats"), LazySync: p.command.LazySync})
+	if err != nil {
+		return err
+	}
+	conn, err := p.embedded.Connect("headgate-dev")
+	if err != nil {
+		return err
+	}
+	if p.js, err = jetstream.New(conn); err != nil {
+		return err
+	}
+	return backbone.EnsureStreams(ctx, p.js, 1)
+}
+
+func (p *platform) startGateway(ctx context.Context) error {
+	routes := route.NewTable()
+	err := routes.Replace([]route.Node{
+		{ID: "aggregate-1", Kind: "aggregate", Endpoint: p.aggregateServer.Addr(), Ready: true},
+		{ID: "projection-1", Kind: "projection", Endpoint: p.projectionServer.Addr(), Ready: true},
+		{ID: "runner-1", Kind: "runner", Endpoint: p.runnerServer.Addr(), Ready: true},
+	}, nil)
+	if err != nil {
+		return err
+	}
+	accepted, err := p.issuer.Config()
+	if err != nil {
+		return err
+	}
+	p.gateway, err = gateway.New(gateway.Config{
+		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen}, Auth: accepted,
+	}, protoregistry.GlobalFiles, routes, p.js, p.log)
+	if err != nil {
+		return err
+	}
+	return p.gateway.Listen(ctx)
+}
+
+// close releases what start opened, in reverse.
+func (p *platform) close() error {
+	var errs []error
+	if p.runnerPool != nil {
+		p.runnerPool.Close()
+	}
+	if p.projection != nil {
+		errs = append(errs, p.projection.Close())
+	}
+	if p.js != nil {
+		p.js.Conn().Close()
+	}
+	if p.embedded != nil {
+		p.embedded.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// gatewayCommander gives the runner's commands their way: to the gateway, under
+// a credential of the runner's own.
+type gatewayCommander struct {
+	platform *platform
+	client   gatewayv1connect.CommandServiceClient
+}
+
+// runnerTokenTTL is how long a token of the runner's is good for: one is issued
+// for each command, which costs less than the command's append.
+const runnerTokenTTL = time.Minute
+
+func (c *gatewayCommander) intercept(next connect.ClientFunc) connect.ClientFunc {
+	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+		principal, err := principalOf("runner", []string{"*"}, []string{"command.submit"})
+		if err != nil {
+			return nil, err
+		}
+		token, err := c.platform.issuer.Issue(principal, runnerTokenTTL)
+		if err != nil {
+			return nil, connect.NewError(connect.CodeInternal, "no token for the runner").WithCause(err)
+		}
+		info, _ := connect.CallInfoForClientContext(ctx)
+		info.RequestHeader().Set("authorization", "Bearer "+token)
+		return next(upstream.WithEndpoint(ctx, c.platform.gateway.Addr()), spec)
+	}
+}

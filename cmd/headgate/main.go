@@ -1,0 +1,28 @@
+// Command headgate is the platform in one binary: a gateway for HTTP/JSON,
+// gRPC, gRPC-Web and Connect in front of event-sourced, multi-tenant services.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the command line.
+type cli struct {
+	Dev   devCommand   `cmd:"" help:"Run the whole platform in this process, on embedded NATS and SQLite."`
+	Token tokenCommand `cmd:"" help:"Issue a token that the platform of 'dev' accepts."`
+	Model modelCommand `cmd:"" help:"Work on domain models."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	parsed := kong.Parse(&cli{}, kong.Name("headgate"), kong.UsageOnError(),
+		kong.Description("A Connect, gRPC and JSON gateway for a multi-tenant, event-sourced platform."))
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	parsed.FatalIfErrorf(parsed.Run())
+}

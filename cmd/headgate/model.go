@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/headgate/headgate/model"
+)
+
+// modelCommand groups what is done to models.
+type modelCommand struct {
+	Check modelCheckCommand `cmd:"" help:"Check a model and name every mistake with its line."`
+	Show  modelShowCommand  `cmd:"" help:"Print the demo model, to start one's own from."`
+}
+
+type modelCheckCommand struct {
+	File string `arg:"" type:"existingfile" help:"The model."`
+}
+
+// Run checks the model.
+func (c *modelCheckCommand) Run(ctx context.Context) error {
+	registry, err := model.Open(ctx, model.File(c.File))
+	if err != nil {
+		return err
+	}
+	m := registry.Current()
+	fmt.Printf("%s is a valid model (%s, revision %s)\n", c.File, m.Name, m.Revision)
+	return nil
+}
+
+type modelShowCommand struct{}
+
+// Run prints the demo model.
+func (c *modelShowCommand) Run(ctx context.Context) error {
+	_, document, err := model.Wallet(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Print(string(document))
+	return nil
+}

@@ -1,0 +1,138 @@
+// Package audit records who was denied what and who operated what: an event a
+// decision, published to the audit stream.
+//
+// A call never waits for NATS: records are queued, with a bound, and published
+// by one goroutine that tries again until each is stored. A call waits only
+// while the queue is full, and then no longer than [maxWait].
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+const (
+	// queueLength bounds the records that wait to be published.
+	queueLength = 4096
+	// maxWait is how long a call waits for a place in the queue.
+	maxWait = 50 * time.Millisecond
+	// flushTimeout bounds how long the end of the process waits for the queue.
+	flushTimeout = 5 * time.Second
+	// attemptTimeout bounds one attempt to publish.
+	attemptTimeout = 2 * time.Second
+)
+
+// Record is a decision.
+type Record struct {
+	Time          time.Time `json:"time"`
+	Decision      string    `json:"decision"` // "denied" or "allowed"
+	Reason        string    `json:"reason,omitempty"`
+	Principal     string    `json:"principal,omitempty"`
+	Tenant        string    `json:"tenant,omitempty"`
+	Procedure     string    `json:"procedure"`
+	Right         string    `json:"right,omitempty"`
+	Resource      string    `json:"resource,omitempty"`
+	Code          string    `json:"code"`
+	CorrelationID string    `json:"correlation_id"`
+	TraceID       string    `json:"trace_id"`
+	RequestID     string    `json:"request_id"`
+}
+
+// Recorder publishes records. Record may be called concurrently.
+type Recorder struct {
+	js    jetstream.JetStream
+	log   zerolog.Logger
+	queue chan queued
+	lost  prometheus.Counter
+}
+
+type queued struct {
+	rc   contextkit.RequestContext
+	data []byte
+}
+
+// NewRecorder returns a recorder; Run must be running.
+func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zerolog.Logger) *Recorder {
+	r := &Recorder{
+		js: js, log: log, queue: make(chan queued, queueLength),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_lost_total", Help: "Audit records that found no place in the queue; each is in the log."}),
+	}
+	metrics.MustRegister(r.lost, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "headgate_audit_queued", Help: "Audit records that wait to be published.",
+	}, func() float64 { return float64(len(r.queue)) }))
+	return r
+}
+
+// Record queues a record under the call's context. One that finds no place goes
+// to the log.
+func (r *Recorder) Record(rc contextkit.RequestContext, record Record) {
+	data, err := json.Marshal(record)
+	if err != nil {
+		return // a record is strings
+	}
+	entry := queued{rc: rc, data: data}
+	select {
+	case r.queue <- entry:
+		return
+	default:
+	}
+	timer := time.NewTimer(maxWait)
+	defer timer.Stop()
+	select {
+	case r.queue <- entry:
+	case <-timer.C:
+		r.lost.Inc()
+		r.log.Error().RawJSON("record", data).Msg("audit record not published: the queue is full")
+	}
+}
+
+// Run publishes records until ctx ends and the queue is empty.
+func (r *Recorder) Run(ctx context.Context) error {
+	for {
+		select {
+		case entry := <-r.queue:
+			r.publish(ctx, entry)
+		case <-ctx.Done():
+			flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+			defer cancel()
+			for {
+				select {
+				case entry := <-r.queue:
+					r.publish(flush, entry)
+				default:
+					return nil
+				}
+			}
+		}
+	}
+}
+
+// publish stores a record, trying until ctx ends.
+func (r *Recorder) publish(ctx context.Context, entry queued) {
+	msg := &nats.Msg{Subject: backbone.AuditSubject(entry.rc.TenantID), Header: nats.Header{}, Data: entry.data}
+	rc := entry.rc
+	rc.Platform = rc.TenantID.IsZero()
+	if err := contextkit.InjectNATS(contextkit.NewContext(ctx, rc), msg.Header); err != nil {
+		r.log.Error().Err(err).RawJSON("record", entry.data).Msg("audit record not published")
+		return
+	}
+	msg.Header.Set(jetstream.MsgIDHeader, contextkit.NewID()) // a second attempt is no second record
+	_, err := backoff.Retry(ctx, func() (*jetstream.PubAck, error) {
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		defer cancel()
+		return r.js.PublishMsg(attempt, msg)
+	}, backoff.WithMaxElapsedTime(0))
+	if err != nil {
+		r.lost.Inc()
+		r.log.Error().Err(err).RawJSON("record", entry.data).Msg("audit record not published")
+	}
+}

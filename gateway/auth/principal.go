@@ -1,0 +1,94 @@
+// Package auth says who calls: it turns a bearer token into a [Principal] with
+// tenants and rights.
+//
+// What it promises: a token counts only when its signature, issuer, audience
+// and times hold under an asymmetric algorithm of the allow-list, with the key
+// that its kid names; the algorithm is the key's, never the token's choice.
+// What the principal may do is decided elsewhere, with [Principal.Allows].
+//
+// Sources: RFC 7519 (JWT), RFC 8725 (JWT best current practices), RFC 6750
+// (bearer tokens), RFC 7517 (JWK).
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/headgate/headgate/contextkit"
+)
+
+// Principal is who calls.
+type Principal struct {
+	// Subject names the caller.
+	Subject string
+	// Tenants are those that the caller acts for.
+	Tenants []contextkit.TenantID
+	// AnyTenant says that the caller acts for every tenant.
+	AnyTenant bool
+	// Rights are what the caller may do.
+	Rights []Right
+}
+
+// Right is an action, narrowed to resources or not.
+type Right struct {
+	// Action is such as "query.read".
+	Action string
+	// Resources is a resource's name, or its beginning with a final '*'. ""
+	// means all, and calls that name none.
+	Resources string
+}
+
+var actionPattern = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$`)
+
+// ErrInvalidRight is wrapped by a refusal of a right.
+var ErrInvalidRight = errors.New("invalid right")
+
+// ParseRight parses "action" or "action:resources".
+func ParseRight(s string) (Right, error) {
+	action, resources, narrowed := strings.Cut(s, ":")
+	if !actionPattern.MatchString(action) {
+		return Right{}, fmt.Errorf("%w %q: an action is such as query.read", ErrInvalidRight, s)
+	}
+	if narrowed && (resources == "" || strings.Contains(strings.TrimSuffix(resources, "*"), "*")) {
+		return Right{}, fmt.Errorf("%w %q: after the colon stands a resource, or its beginning with a final *", ErrInvalidRight, s)
+	}
+	return Right{Action: action, Resources: resources}, nil
+}
+
+// String returns the right as ParseRight takes it.
+func (r Right) String() string {
+	if r.Resources == "" {
+		return r.Action
+	}
+	return r.Action + ":" + r.Resources
+}
+
+// covers reports whether the right is for the resource; "" names none.
+func (r Right) covers(resource string) bool {
+	if r.Resources == "" {
+		return true
+	}
+	if beginning, ok := strings.CutSuffix(r.Resources, "*"); ok {
+		return resource != "" && strings.HasPrefix(resource, beginning)
+	}
+	return r.Resources == resource
+}
+
+// Holds reports whether the principal has the action for any resource at all.
+func (p *Principal) Holds(action string) bool {
+	return slices.ContainsFunc(p.Rights, func(r Right) bool { return r.Action == action })
+}
+
+// Allows reports whether the principal may do the action to the resource, ""
+// for none.
+func (p *Principal) Allows(action, resource string) bool {
+	return slices.ContainsFunc(p.Rights, func(r Right) bool { return r.Action == action && r.covers(resource) })
+}
+
+// ActsFor reports whether the principal acts for the tenant.
+func (p *Principal) ActsFor(tenant contextkit.TenantID) bool {
+	return p.AnyTenant || slices.Contains(p.Tenants, tenant)
+}

@@ -1,0 +1,210 @@
+package auth
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/lestrrat-go/jwx/v3/jwa"
+	"github.com/lestrrat-go/jwx/v3/jwk"
+	"github.com/lestrrat-go/jwx/v3/jwt"
+)
+
+// Errors of a credential. The caller is told no more than these.
+var (
+	ErrNoCredential = errors.New("no credential: send `authorization: Bearer TOKEN`")
+	ErrBadToken     = errors.New("the token is not valid")
+	ErrExpired      = errors.New("the token has expired")
+)
+
+// Claims of our own.
+const (
+	claimTenants = "tenants" // names, or "*" for all
+	claimRights  = "rights"
+)
+
+const (
+	// DefaultLeeway is how far clocks may differ.
+	DefaultLeeway = 30 * time.Second
+	// cachedTokens bounds the tokens whose verification is remembered: checking
+	// a signature costs more than the rest of the pipeline.
+	cachedTokens = 4096
+	// maxTokenBytes bounds a token; a header holds no more.
+	maxTokenBytes = 16 << 10
+	anyTenant     = "*"
+)
+
+// algorithms is the allow-list: asymmetric signatures only, so that nobody can
+// sign with what is published to verify.
+var algorithms = []jwa.SignatureAlgorithm{jwa.EdDSA(), jwa.ES256(), jwa.ES384(), jwa.RS256(), jwa.PS256()}
+
+// Config says which tokens count.
+type Config struct {
+	// Keys are the keys that tokens are signed with.
+	Keys jwk.Set
+	// Issuer and Audience must be the token's.
+	Issuer, Audience string
+	// Leeway is how far clocks may differ. 0: [DefaultLeeway].
+	Leeway time.Duration
+}
+
+// Verifier checks tokens. It may be used concurrently.
+type Verifier struct {
+	config Config
+	now    func() time.Time
+	known  *lru.Cache[[sha256.Size]byte, verified]
+}
+
+type verified struct {
+	principal *Principal
+	from      time.Time
+	until     time.Time
+}
+
+// NewVerifier returns a verifier, or why the configuration is unsafe.
+func NewVerifier(config Config) (*Verifier, error) {
+	if config.Issuer == "" || config.Audience == "" {
+		return nil, errors.New("auth: issuer and audience must be configured")
+	}
+	if config.Keys == nil || config.Keys.Len() == 0 {
+		return nil, errors.New("auth: no key is configured")
+	}
+	for i := range config.Keys.Len() {
+		key, _ := config.Keys.Key(i)
+		algorithm, _ := key.Algorithm()
+		if !slices.ContainsFunc(algorithms, func(a jwa.SignatureAlgorithm) bool { return a.String() == fmt.Sprint(algorithm) }) {
+			return nil, fmt.Errorf("auth: key %d has the algorithm %v, which is not allowed (allowed: %v)", i+1, algorithm, algorithms)
+		}
+		if id, ok := key.KeyID(); !ok || id == "" {
+			return nil, fmt.Errorf("auth: key %d has no kid", i+1)
+		}
+	}
+	if config.Leeway == 0 {
+		config.Leeway = DefaultLeeway
+	}
+	known, err := lru.New[[sha256.Size]byte, verified](cachedTokens)
+	if err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
+	return &Verifier{config: config, now: time.Now, known: known}, nil
+}
+
+// Authenticate returns the principal of the authorization header's values.
+// Errors: [ErrNoCredential], or one that wraps [ErrBadToken] or [ErrExpired].
+func (v *Verifier) Authenticate(authorization []string) (*Principal, error) {
+	switch len(authorization) {
+	case 0:
+		return nil, ErrNoCredential
+	case 1:
+	default:
+		return nil, fmt.Errorf("%w: authorization is given more than once", ErrBadToken)
+	}
+	scheme, token, _ := strings.Cut(authorization[0], " ")
+	if !strings.EqualFold(scheme, "bearer") || token == "" {
+		return nil, ErrNoCredential
+	}
+	if len(token) > maxTokenBytes {
+		return nil, fmt.Errorf("%w: it is too long", ErrBadToken)
+	}
+	id := sha256.Sum256([]byte(token))
+	known, ok := v.known.Get(id)
+	if !ok {
+		var err error
+		if known, err = v.verify(token); err != nil {
+			return nil, err
+		}
+		v.known.Add(id, known)
+	}
+	switch now := v.now(); {
+	case now.After(known.until.Add(v.config.Leeway)):
+		return nil, ErrExpired
+	case now.Before(known.from.Add(-v.config.Leeway)):
+		return nil, fmt.Errorf("%w: it is not valid yet", ErrBadToken)
+	}
+	return known.principal, nil
+}
+
+// verify checks all of a token but whether it is its time, which is checked at
+// each use.
+func (v *Verifier) verify(token string) (verified, error) {
+	parsed, err := jwt.Parse([]byte(token), jwt.WithKeySet(v.config.Keys), jwt.WithValidate(false))
+	if err != nil {
+		return verified{}, fmt.Errorf("%w: its signature does not hold", ErrBadToken)
+	}
+	if issuer, _ := parsed.Issuer(); issuer != v.config.Issuer {
+		return verified{}, fmt.Errorf("%w: it is of another issuer", ErrBadToken)
+	}
+	if audience, _ := parsed.Audience(); !slices.Contains(audience, v.config.Audience) {
+		return verified{}, fmt.Errorf("%w: it is for another audience", ErrBadToken)
+	}
+	until, ok := parsed.Expiration()
+	if !ok {
+		return verified{}, fmt.Errorf("%w: it does not expire", ErrBadToken)
+	}
+	from, _ := parsed.NotBefore() // absent: the zero time, long ago
+	principal, err := principalOf(parsed)
+	if err != nil {
+		return verified{}, err
+	}
+	return verified{principal: principal, from: from, until: until}, nil
+}
+
+func principalOf(token jwt.Token) (*Principal, error) {
+	p := &Principal{}
+	p.Subject, _ = token.Subject()
+	if p.Subject == "" {
+		return nil, fmt.Errorf("%w: it names no subject", ErrBadToken)
+	}
+	tenants, err := stringsClaim(token, claimTenants)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range tenants {
+		if name == anyTenant {
+			p.AnyTenant = true
+			continue
+		}
+		tenant, err := contextkit.ParseTenantID(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: claim %s: %w", ErrBadToken, claimTenants, err)
+		}
+		p.Tenants = append(p.Tenants, tenant)
+	}
+	rights, err := stringsClaim(token, claimRights)
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range rights {
+		right, err := ParseRight(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: claim %s: %w", ErrBadToken, claimRights, err)
+		}
+		p.Rights = append(p.Rights, right)
+	}
+	return p, nil
+}
+
+// stringsClaim reads a claim that is a list of strings, absent or not.
+func stringsClaim(token jwt.Token, name string) ([]string, error) {
+	if !token.Has(name) {
+		return nil, nil
+	}
+	var raw []any
+	if err := token.Get(name, &raw); err != nil {
+		return nil, fmt.Errorf("%w: claim %s is no list", ErrBadToken, name)
+	}
+	list := make([]string, len(raw))
+	for i, value := range raw {
+		text, ok := value.(string)
+		if !ok {
+			return nil, fmt.Errorf("%w: claim %s holds something else than strings", ErrBadToken, name)
+		}
+		list[i] = text
+	}
+	return list, nil
+}

@@ -1,0 +1,38 @@
+package gateway
+
+import (
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/route"
+)
+
+// Call is one call on its way through the pipeline: each stage adds what it
+// finds out.
+type Call struct {
+	// Method is the method called.
+	Method *policy.Method
+	// Info is the edge's side of the call.
+	Info *connect.CallInfo
+	// Stream is the edge's stream.
+	Stream connect.ServerStream
+	// Principal is who calls, from authenticate on.
+	Principal *auth.Principal
+	// First is the request, or a stream's first message, from receive on.
+	First *frame.Frame
+	// Resource is what the policy's resource field names, from authorize on.
+	Resource string
+	// Keyed says that the request has an idempotency key.
+	Keyed bool
+	// Node answers, from route on.
+	Node route.Node
+	// Attempts counts the upstream calls.
+	Attempts int
+	// Denied says which rule refused the call, "" for none.
+	Denied string
+
+	start time.Time
+}

@@ -1,0 +1,267 @@
+// Package edge is the gateway's REST surface: it turns a plain HTTP request
+// into a call by the google.api.http rules of the method table, and the call's
+// answer into plain JSON.
+//
+// A request's path, query and body become one protobuf message, transcoded by
+// the same program as Connect's JSON; the call then takes the same pipeline as
+// every other protocol. Errors are Connect's JSON errors with their HTTP
+// status.
+//
+// Source: google/api/http.proto, https://connectrpc.com/docs/protocol#error-codes.
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/policy"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// Protocol is what CallInfo.Protocol says of a REST call.
+const Protocol = "rest"
+
+// headerTimeout is Connect's way to ask for a shorter deadline; REST clients
+// may use it too.
+const headerTimeout = "Connect-Timeout-Ms"
+
+// REST serves the HTTP mappings of a method table.
+type REST struct {
+	server   *connect.Server
+	bindings []*binding
+	errors   *connecthttp.ErrorWriter
+	maxBody  int64
+}
+
+// binding is a rule of a method, compiled.
+type binding struct {
+	method   *policy.Method
+	verb     string // HTTP method
+	template *template
+	body     string // "", "*" or a field
+}
+
+// NewREST returns a handler that answers by server. Bodies are bounded by
+// maxBody bytes. A rule that cannot be served, or that can never be reached, is
+// an error.
+func NewREST(server *connect.Server, table *policy.Table, maxBody int) (*REST, error) {
+	r := &REST{server: server, errors: connecthttp.NewErrorWriter(), maxBody: int64(maxBody)}
+	seen := map[string]string{}
+	for _, method := range table.Methods() {
+		for _, rule := range method.Rules {
+			b, err := newBinding(method, rule)
+			if err != nil {
+				return nil, fmt.Errorf("edge: %s: %w", method.Spec.Procedure, err)
+			}
+			shape := fmt.Sprintf("%s %v:%s", b.verb, b.template.segments, b.template.verb)
+			if other, taken := seen[shape]; taken {
+				return nil, fmt.Errorf("edge: %s and %s are mapped to the same path", other, method.Spec.Procedure)
+			}
+			seen[shape] = method.Spec.Procedure
+			r.bindings = append(r.bindings, b)
+		}
+	}
+	slices.SortStableFunc(r.bindings, func(a, b *binding) int { return b.template.specificity() - a.template.specificity() })
+	return r, nil
+}
+
+func newBinding(method *policy.Method, rule *annotations.HttpRule) (*binding, error) {
+	b := &binding{method: method, body: rule.GetBody()}
+	var path string
+	switch pattern := rule.GetPattern().(type) {
+	case *annotations.HttpRule_Get:
+		b.verb, path = http.MethodGet, pattern.Get
+	case *annotations.HttpRule_Put:
+		b.verb, path = http.MethodPut, pattern.Put
+	case *annotations.HttpRule_Post:
+		b.verb, path = http.MethodPost, pattern.Post
+	case *annotations.HttpRule_Delete:
+		b.verb, path = http.MethodDelete, pattern.Delete
+	case *annotations.HttpRule_Patch:
+		b.verb, path = http.MethodPatch, pattern.Patch
+	case *annotations.HttpRule_Custom:
+		b.verb, path = pattern.Custom.GetKind(), pattern.Custom.GetPath()
+	default:
+		return nil, errors.New("its HTTP rule has no path")
+	}
+	if rule.GetResponseBody() != "" || method.Spec.StreamType != connect.StreamTypeUnary {
+		return nil, errors.New("response_body and streams have no REST mapping here")
+	}
+	var err error
+	if b.template, err = parseTemplate(path); err != nil {
+		return nil, err
+	}
+	for _, v := range b.template.variables {
+		if _, err := fieldPath(method.Input.Descriptor(), v.field); err != nil {
+			return nil, fmt.Errorf("path %q: %w", path, err)
+		}
+	}
+	if b.body != "" && b.body != "*" && method.Input.Descriptor().Fields().ByName(protoreflect.Name(b.body)) == nil {
+		return nil, fmt.Errorf("body names %q, which is no field", b.body)
+	}
+	return b, nil
+}
+
+// ServeHTTP implements [http.Handler].
+func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	b, values, allowed := r.find(req)
+	if b == nil {
+		r.notFound(w, req, allowed)
+		return
+	}
+	ctx, cancel, err := withTimeout(req)
+	defer cancel()
+	if err != nil {
+		r.fail(w, req, err)
+		return
+	}
+	info := &connect.CallInfo{Spec: b.method.Spec, PeerAddr: req.RemoteAddr, Protocol: Protocol, Codec: connect.CodecNameJSON}
+	for key, list := range req.Header {
+		info.RequestHeader().SetValues(key, list)
+	}
+	s := &stream{binding: b, values: values, request: req, body: http.MaxBytesReader(w, req.Body, r.maxBody), maxBody: r.maxBody}
+	err = r.server.Call(ctx, b.method.Spec.Procedure, info, s)
+	header := w.Header()
+	for _, from := range []*connect.Header{info.ResponseHeader(), info.ResponseTrailer()} {
+		for key, list := range from.All() {
+			header[key] = append(header[key], list...)
+		}
+	}
+	if err == nil && s.answer == nil {
+		err = connect.NewError(connect.CodeInternal, "the call ended without an answer")
+	}
+	var text []byte
+	if err == nil {
+		if text, err = b.method.Output.AppendJSON(nil, s.answer); err != nil {
+			err = connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
+		}
+	}
+	if err != nil {
+		r.fail(w, req, err)
+		return
+	}
+	header.Set("Content-Type", "application/json")
+	header.Set("Content-Length", strconv.Itoa(len(text)))
+	_, _ = w.Write(text) // the client is gone if this fails
+}
+
+// find returns the first binding that fits, or the HTTP methods that the path
+// has.
+func (r *REST) find(req *http.Request) (found *binding, values []string, allowed []string) {
+	path := req.URL.EscapedPath()
+	for _, b := range r.bindings {
+		values, ok := b.template.match(path)
+		switch {
+		case !ok:
+		case b.verb == req.Method:
+			return b, values, nil
+		case !slices.Contains(allowed, b.verb):
+			allowed = append(allowed, b.verb)
+		}
+	}
+	return nil, nil, allowed
+}
+
+func (r *REST) notFound(w http.ResponseWriter, req *http.Request, allowed []string) {
+	if len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	err := connect.Errorf(connect.CodeNotFound, "nothing is served at %s", req.URL.Path)
+	if contentType := req.Header.Get("Content-Type"); strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect") || strings.HasPrefix(contentType, "application/proto") {
+		err = connect.Errorf(connect.CodeUnimplemented, "%s is not served", req.URL.Path)
+	}
+	r.fail(w, req, err)
+}
+
+// fail writes an error in the form that the client understands. Only an error
+// of our own making says anything.
+func (r *REST) fail(w http.ResponseWriter, req *http.Request, err error) {
+	var known *connect.Error
+	switch {
+	case errors.As(err, &known):
+		err = known
+	case errors.Is(err, context.DeadlineExceeded):
+		err = connect.NewError(connect.CodeDeadlineExceeded, "the call took longer than its deadline")
+	case errors.Is(err, context.Canceled):
+		err = connect.NewError(connect.CodeCanceled, "the call was canceled")
+	default:
+		err = connect.NewError(connect.CodeUnknown, "the call failed")
+	}
+	_ = r.errors.Write(w, req, err) // the client is gone if this fails
+}
+
+func withTimeout(req *http.Request) (context.Context, context.CancelFunc, error) {
+	text := req.Header.Get(headerTimeout)
+	if text == "" {
+		return req.Context(), func() {}, nil
+	}
+	ms, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || ms < 0 || len(text) > 10 { // Connect's own bound
+		return req.Context(), func() {}, connect.Errorf(connect.CodeInvalidArgument, "%s is %q, want milliseconds", headerTimeout, text)
+	}
+	ctx, cancel := context.WithTimeout(req.Context(), time.Duration(ms)*time.Millisecond)
+	return ctx, cancel, nil
+}
+
+// stream is the call's view of a REST request.
+type stream struct {
+	binding  *binding
+	values   []string
+	request  *http.Request
+	body     io.ReadCloser
+	maxBody  int64
+	received bool
+	answer   []byte
+}
+
+// Receive implements [connect.ServerStream].
+func (s *stream) Receive(msg any) error {
+	if s.received {
+		return io.EOF
+	}
+	s.received = true
+	f, ok := msg.(*frame.Frame)
+	if !ok {
+		return connect.NewError(connect.CodeInternal, "the method has no REST mapping")
+	}
+	data, err := s.message()
+	if err != nil {
+		var known *connect.Error
+		if errors.As(err, &known) {
+			return err
+		}
+		return connect.NewError(connect.CodeInvalidArgument, err.Error())
+	}
+	f.Data = data
+	return nil
+}
+
+// SendHeaders implements [connect.ServerStream]: a plain answer has its headers
+// with its body.
+func (s *stream) SendHeaders() error { return nil }
+
+// Send implements [connect.ServerStream].
+func (s *stream) Send(msg any) error {
+	f, ok := msg.(*frame.Frame)
+	if !ok {
+		return connect.NewError(connect.CodeInternal, "the method has no REST mapping")
+	}
+	s.answer = f.Data
+	if s.answer == nil {
+		s.answer = []byte{}
+	}
+	return nil
+}

@@ -1,0 +1,169 @@
+// Package frame is how messages move through the gateway: as bytes, with the
+// program that knows their type.
+//
+// Its codecs take the place of protobuf's: protobuf bytes pass untouched, JSON
+// is transcoded straight from and to the wire. A codec is also asked for real
+// messages (google.rpc.Status in error details, reflection), which it hands to
+// protobuf.
+package frame
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectproto"
+	"github.com/headgate/headgate/gateway/transcode"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// Frame is a message in wire bytes. Whoever receives into or sends one sets
+// Program first; the codecs need it for JSON.
+type Frame struct {
+	Program *transcode.Program
+	Data    []byte
+}
+
+// ErrContradiction says that a field which must be one stands in a message
+// twice, with different values.
+var ErrContradiction = errors.New("the field is given twice, with different values")
+
+// Text returns a string field of the message, found on the wire. Errors:
+// [ErrContradiction], [transcode.ErrWire].
+func (f *Frame) Text(number protowire.Number) (value string, err error) {
+	found := false
+	for wire := f.Data; len(wire) > 0; {
+		n, wireType, tag := protowire.ConsumeTag(wire)
+		if tag < 0 {
+			return "", transcode.ErrWire
+		}
+		size := protowire.ConsumeFieldValue(n, wireType, wire[tag:])
+		if size < 0 {
+			return "", transcode.ErrWire
+		}
+		if n == number {
+			if wireType != protowire.BytesType {
+				return "", transcode.ErrWire
+			}
+			text, _ := protowire.ConsumeBytes(wire[tag:])
+			if found && value != string(text) {
+				return "", ErrContradiction
+			}
+			value, found = string(text), true
+		}
+		wire = wire[tag+size:]
+	}
+	return value, nil
+}
+
+// AppendText adds a string field to the message.
+func (f *Frame) AppendText(number protowire.Number, value string) {
+	f.Data = protowire.AppendTag(f.Data, number, protowire.BytesType)
+	f.Data = protowire.AppendString(f.Data, value)
+}
+
+// buffer is what Connect's writers offer for encoding in place.
+type buffer interface {
+	AvailableBuffer() []byte
+}
+
+// protoCodec passes frames as they are.
+type protoCodec struct{ *connectproto.BinaryCodec }
+
+// ProtoCodec returns Connect's codec for protobuf bytes.
+func ProtoCodec() connect.Codec { return protoCodec{connectproto.NewBinaryCodec()} }
+
+// MarshalWrite implements [connect.Codec].
+func (c protoCodec) MarshalWrite(ctx context.Context, dst io.Writer, msg any) error {
+	f, ok := msg.(*Frame)
+	if !ok {
+		return c.BinaryCodec.MarshalWrite(ctx, dst, msg)
+	}
+	_, err := dst.Write(f.Data)
+	return err
+}
+
+// UnmarshalRead implements [connect.Codec].
+func (c protoCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) (err error) {
+	f, ok := msg.(*Frame)
+	if !ok {
+		return c.BinaryCodec.UnmarshalRead(ctx, src, msg)
+	}
+	f.Data, err = io.ReadAll(src)
+	return err
+}
+
+// jsonCodec transcodes frames.
+type jsonCodec struct{ *connectproto.JSONCodec }
+
+// JSONCodec returns Connect's codec for JSON texts.
+func JSONCodec() connect.Codec { return jsonCodec{connectproto.NewJSONCodec()} }
+
+// MarshalWrite implements [connect.Codec].
+func (c jsonCodec) MarshalWrite(ctx context.Context, dst io.Writer, msg any) error {
+	f, ok := msg.(*Frame)
+	if !ok {
+		return c.JSONCodec.MarshalWrite(ctx, dst, msg)
+	}
+	var place []byte
+	if b, ok := dst.(buffer); ok {
+		place = b.AvailableBuffer()
+	}
+	text, err := f.Program.AppendJSON(place, f.Data)
+	if err != nil {
+		return err
+	}
+	_, err = dst.Write(text)
+	return err
+}
+
+// UnmarshalRead implements [connect.Codec].
+func (c jsonCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) error {
+	f, ok := msg.(*Frame)
+	if !ok {
+		return c.JSONCodec.UnmarshalRead(ctx, src, msg)
+	}
+	text, err := io.ReadAll(src)
+	if err != nil {
+		return err
+	}
+	f.Data, err = f.Program.AppendWire(make([]byte, 0, len(text)), text)
+	return err
+}
+
+// GRPCCodec is grpc-go's codec for frames and for messages.
+type GRPCCodec struct{}
+
+// Name implements encoding.CodecV2.
+func (GRPCCodec) Name() string { return connect.CodecNameProto }
+
+// Marshal implements encoding.CodecV2.
+func (GRPCCodec) Marshal(msg any) (mem.BufferSlice, error) {
+	switch m := msg.(type) {
+	case *Frame:
+		return mem.BufferSlice{mem.SliceBuffer(m.Data)}, nil
+	case proto.Message:
+		data, err := proto.Marshal(m)
+		if err != nil {
+			return nil, err
+		}
+		return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+	}
+	return nil, fmt.Errorf("frame: cannot send a %T", msg)
+}
+
+// Unmarshal implements encoding.CodecV2.
+func (GRPCCodec) Unmarshal(data mem.BufferSlice, msg any) error {
+	switch m := msg.(type) {
+	case *Frame:
+		m.Data = data.Materialize()
+		return nil
+	case proto.Message:
+		return proto.Unmarshal(data.Materialize(), m)
+	}
+	return fmt.Errorf("frame: cannot receive a %T", msg)
+}

@@ -1,0 +1,179 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/grpcreflect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/audit"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/edge"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/gateway/transcode"
+	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// Config describes a gateway.
+type Config struct {
+	// Listen is where clients reach it.
+	Listen chassis.Config
+	// Auth says which tokens count.
+	Auth auth.Config
+	// Upstream bounds the channels to nodes.
+	Upstream upstream.PoolConfig
+	// MaxTimeout bounds every call, whatever its policy says. 0: 30 s.
+	MaxTimeout time.Duration
+	// MaxConcurrent bounds the calls in flight; more are refused at once. 0:
+	// 4096.
+	MaxConcurrent int
+}
+
+const (
+	defaultMaxTimeout    = 30 * time.Second
+	defaultMaxConcurrent = 4096
+)
+
+// Gateway is the edge. Run it with Listen, then Serve.
+type Gateway struct {
+	config   Config
+	server   *chassis.Server
+	table    *policy.Table
+	verifier *auth.Verifier
+	routes   *route.Table
+	pool     *upstream.Pool
+	client   *connect.Client
+	audit    *audit.Recorder
+	log      zerolog.Logger
+	slots    chan struct{}
+}
+
+// New returns a gateway that serves the methods of files to the nodes of
+// routes. js takes the audit records.
+func New(config Config, files policy.Files, routes *route.Table, js jetstream.JetStream, log zerolog.Logger) (*Gateway, error) {
+	if config.MaxTimeout == 0 {
+		config.MaxTimeout = defaultMaxTimeout
+	}
+	if config.MaxConcurrent == 0 {
+		config.MaxConcurrent = defaultMaxConcurrent
+	}
+	table, err := policy.Build(files, transcode.NewCompiler(nil))
+	if err != nil {
+		return nil, err
+	}
+	verifier, err := auth.NewVerifier(config.Auth)
+	if err != nil {
+		return nil, err
+	}
+	pool := upstream.NewPool(config.Upstream)
+	g := &Gateway{
+		config: config, table: table, verifier: verifier, routes: routes, pool: pool,
+		client: contextkit.NewClient(upstream.NewTransport(pool)),
+		log:    log, slots: make(chan struct{}, config.MaxConcurrent),
+	}
+	options := []connecthttp.Option{connecthttp.WithCodecs(frame.ProtoCodec(), frame.JSONCodec())}
+	g.server = chassis.NewEdge(config.Listen, g.ready, log, options, contextkit.EdgeInterceptor)
+	g.audit = audit.NewRecorder(js, g.server.Metrics.Registerer(config.Listen.Name), log)
+	for _, method := range table.Methods() {
+		g.server.RPC.Register(connect.Method{Spec: method.Spec, Handler: g.server.Metrics.Observe(log, zerolog.Disabled)(g.handler(method))})
+	}
+	// Reflection shows what is served, to whoever has a credential.
+	g.server.Guard(g.authenticated, func(server *connect.Server) {
+		grpcreflect.Register(server, grpcreflect.WithNamer(table))
+	})
+	rest, err := edge.NewREST(g.server.RPC, table, g.server.MaxBodyBytes())
+	if err != nil {
+		return nil, err
+	}
+	g.server.HTTP.Handle("/", rest)
+	return g, nil
+}
+
+// Listen binds the edge's address.
+func (g *Gateway) Listen(ctx context.Context) error { return g.server.Listen(ctx) }
+
+// URL returns the edge's base URL, once it listens.
+func (g *Gateway) URL() string { return g.server.URL() }
+
+// Addr returns the edge's address, once it listens.
+func (g *Gateway) Addr() string { return g.server.Addr() }
+
+// Serve answers calls until ctx ends and those in flight have been answered.
+func (g *Gateway) Serve(ctx context.Context) error {
+	auditCtx, stopAudit := context.WithCancel(context.WithoutCancel(ctx))
+	audited := make(chan error, 1)
+	go func() { audited <- g.audit.Run(auditCtx) }()
+	err := g.server.Serve(ctx)
+	g.pool.Close()
+	stopAudit() // the last calls' records are published first
+	return errors.Join(err, <-audited)
+}
+
+// ready reports why the gateway cannot serve a tenant, or anybody.
+func (g *Gateway) ready(_ context.Context, tenant contextkit.TenantID) error {
+	asked := map[string]bool{}
+	for _, method := range g.table.Methods() {
+		if asked[method.Upstream] {
+			continue
+		}
+		asked[method.Upstream] = true
+		if _, ok := g.routes.Lookup(method.Upstream, tenant); !ok {
+			return fmt.Errorf("no %s node is ready", method.Upstream)
+		}
+	}
+	return nil
+}
+
+// stage adds what it finds out to a call, or refuses it.
+type stage func(ctx context.Context, call *Call) (context.Context, error)
+
+// stages is the pipeline between the transport contract, which an interceptor
+// has taken in already, and the upstream.
+func (g *Gateway) stages() []stage {
+	return []stage{
+		g.authenticate,
+		g.admit,
+		g.deadline,
+		g.receive,
+		g.tenant,
+		g.authorize,
+		g.route,
+	}
+}
+
+// handler returns the method's handler: the stages, then the upstream.
+func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
+	stages := g.stages()
+	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+		info, _ := connect.CallInfoForServerContext(ctx)
+		call := &Call{Method: method, Info: info, Stream: stream, start: time.Now()}
+		select {
+		case g.slots <- struct{}{}:
+			defer func() { <-g.slots }()
+		default:
+			return connect.NewError(connect.CodeResourceExhausted, "the gateway is full: try again in a moment")
+		}
+		ctx, cancel := context.WithTimeout(ctx, g.config.MaxTimeout)
+		defer cancel()
+		var err error
+		for _, stage := range stages {
+			if ctx, err = stage(ctx, call); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			err = g.forward(ctx, call)
+		}
+		g.conclude(ctx, call, err)
+		return err
+	}
+}

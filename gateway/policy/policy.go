@@ -1,0 +1,181 @@
+// Package policy is the gateway's method table, read from protobuf descriptors:
+// which methods are served, to whom, where they go and for how long.
+//
+// A method without a headgate.policy.v1 option is not in the table and so not
+// served. A method with a policy that is incomplete keeps the gateway from
+// starting: nothing is guessed.
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/gateway/transcode"
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+)
+
+// Method is a method that the edge serves.
+type Method struct {
+	// Spec is the method's, for Connect.
+	Spec connect.Spec
+	// Input and Output transcode its messages.
+	Input, Output *transcode.Program
+	// Right is what the principal must hold.
+	Right string
+	// Tenant says that a call is for one tenant; else it is for the platform.
+	Tenant bool
+	// Upstream is the kind of node that answers.
+	Upstream string
+	// Timeout is how long a call may take.
+	Timeout time.Duration
+	// Audit says that every call is recorded.
+	Audit bool
+	// TenantField, ResourceField and KeyField are the request's fields for the
+	// tenant, the resource and the idempotency key; 0: there is none.
+	TenantField, ResourceField, KeyField protowire.Number
+	// Rules are its HTTP mappings.
+	Rules []*annotations.HttpRule
+}
+
+// Retriable reports whether a call may be sent again when it is not known to
+// have been received; keyed says that the request has an idempotency key.
+func (m *Method) Retriable(keyed bool) bool {
+	return keyed || m.Spec.IdempotencyLevel != connect.IdempotencyUnknown
+}
+
+// Table is the methods served. It is immutable.
+type Table struct {
+	methods  []*Method
+	services []string
+}
+
+// Methods returns the methods in the descriptors' order.
+func (t *Table) Methods() []*Method { return t.methods }
+
+// Names returns the services that have a method in the table, for reflection.
+func (t *Table) Names() []string { return t.services }
+
+// Files is a set of descriptors, such as protoregistry.GlobalFiles.
+type Files interface {
+	RangeFiles(func(protoreflect.FileDescriptor) bool)
+}
+
+// Build reads the table out of files.
+func Build(files Files, compiler *transcode.Compiler) (*Table, error) {
+	table := &Table{}
+	var failed error
+	files.RangeFiles(func(file protoreflect.FileDescriptor) bool {
+		services := file.Services()
+		for i := range services.Len() {
+			if failed = table.add(services.Get(i), compiler); failed != nil {
+				return false
+			}
+		}
+		return true
+	})
+	return table, failed
+}
+
+func (t *Table) add(service protoreflect.ServiceDescriptor, compiler *transcode.Compiler) error {
+	served := false
+	methods := service.Methods()
+	for i := range methods.Len() {
+		desc := methods.Get(i)
+		policy, ok := proto.GetExtension(desc.Options(), policyv1.E_Policy).(*policyv1.Policy)
+		if !ok || policy == nil {
+			continue
+		}
+		method, err := newMethod(desc, policy, compiler)
+		if err != nil {
+			return fmt.Errorf("policy: %s: %w", desc.FullName(), err)
+		}
+		t.methods = append(t.methods, method)
+		served = true
+	}
+	if served {
+		t.services = append(t.services, string(service.FullName()))
+	}
+	return nil
+}
+
+func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, compiler *transcode.Compiler) (*Method, error) {
+	m := &Method{
+		Spec: connect.Spec{
+			StreamType: streamType(desc), IdempotencyLevel: idempotency(desc), Schema: desc,
+			Procedure: "/" + string(desc.Parent().FullName()) + "/" + string(desc.Name()),
+		},
+		Input: compiler.Compile(desc.Input()), Output: compiler.Compile(desc.Output()),
+		Right: policy.GetRight(), Upstream: policy.GetUpstream(), Timeout: policy.GetTimeout().AsDuration(), Audit: policy.GetAudit(),
+	}
+	var missing []string
+	if m.Right == "" {
+		missing = append(missing, "right")
+	}
+	if m.Upstream == "" {
+		missing = append(missing, "upstream")
+	}
+	if m.Timeout <= 0 {
+		missing = append(missing, "timeout")
+	}
+	switch policy.GetTenantScope() {
+	case policyv1.TenantScope_TENANT_SCOPE_TENANT:
+		m.Tenant = true
+	case policyv1.TenantScope_TENANT_SCOPE_PLATFORM:
+	default:
+		missing = append(missing, "tenant_scope")
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("its policy does not say %s", strings.Join(missing, ", "))
+	}
+	for _, f := range []struct {
+		name   string
+		target *protowire.Number
+	}{
+		{policy.GetTenantField(), &m.TenantField}, {policy.GetResourceField(), &m.ResourceField}, {policy.GetIdempotencyKeyField(), &m.KeyField},
+	} {
+		if f.name == "" {
+			continue
+		}
+		field := desc.Input().Fields().ByName(protoreflect.Name(f.name))
+		if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() {
+			return nil, fmt.Errorf("its policy names the field %q, which is no string of %s", f.name, desc.Input().FullName())
+		}
+		*f.target = field.Number()
+	}
+	if rule, ok := proto.GetExtension(desc.Options(), annotations.E_Http).(*annotations.HttpRule); ok && rule != nil {
+		m.Rules = append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...)
+	}
+	return m, nil
+}
+
+func streamType(desc protoreflect.MethodDescriptor) connect.StreamType {
+	t := connect.StreamTypeUnary
+	if desc.IsStreamingClient() {
+		t |= connect.StreamTypeClient
+	}
+	if desc.IsStreamingServer() {
+		t |= connect.StreamTypeServer
+	}
+	return t
+}
+
+func idempotency(desc protoreflect.MethodDescriptor) connect.IdempotencyLevel {
+	options, ok := desc.Options().(*descriptorpb.MethodOptions)
+	if !ok {
+		return connect.IdempotencyUnknown
+	}
+	switch options.GetIdempotencyLevel() {
+	case descriptorpb.MethodOptions_NO_SIDE_EFFECTS:
+		return connect.IdempotencyNoSideEffects
+	case descriptorpb.MethodOptions_IDEMPOTENT:
+		return connect.IdempotencyIdempotent
+	}
+	return connect.IdempotencyUnknown
+}

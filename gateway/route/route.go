@@ -1,0 +1,133 @@
+// Package route says which node answers a tenant's call: an immutable snapshot
+// of nodes and placements behind an atomic pointer, so that a lookup neither
+// locks nor allocates.
+//
+// An explicit placement comes first; a tenant without one goes to a node by
+// rendezvous hashing, which moves only the tenants of a node that comes or
+// goes.
+package route
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/headgate/headgate/contextkit"
+)
+
+// Node is a process that answers calls.
+type Node struct {
+	// ID is unique and stays the same across restarts.
+	ID string
+	// Kind is what it serves: "aggregate", "projection", "runner", "control".
+	Kind string
+	// Endpoint is host:port.
+	Endpoint string
+	// Ready says that it takes calls.
+	Ready bool
+}
+
+// Placement puts a tenant's calls of a kind on a node.
+type Placement struct {
+	Tenant contextkit.TenantID
+	Kind   string
+	Node   string // ID
+}
+
+// snapshot is prepared for lookups.
+type snapshot struct {
+	revision uint64
+	ready    map[string][]Node // by kind
+	placed   map[placementKey]Node
+}
+
+type placementKey struct {
+	tenant contextkit.TenantID
+	kind   string
+}
+
+// Table is the routing table. Lookup and Replace may be called concurrently.
+type Table struct{ current atomic.Pointer[snapshot] }
+
+// NewTable returns an empty table.
+func NewTable() *Table {
+	t := &Table{}
+	t.current.Store(&snapshot{})
+	return t
+}
+
+// Replace puts new nodes and placements in force at once. A placement on an
+// unknown node is an error and nothing changes.
+func (t *Table) Replace(nodes []Node, placements []Placement) error {
+	next := &snapshot{revision: t.current.Load().revision + 1, ready: map[string][]Node{}, placed: map[placementKey]Node{}}
+	byID := map[string]Node{}
+	for _, node := range nodes {
+		if node.ID == "" || node.Kind == "" || node.Endpoint == "" {
+			return fmt.Errorf("route: node %+v needs an id, a kind and an endpoint", node)
+		}
+		if _, taken := byID[node.ID]; taken {
+			return fmt.Errorf("route: two nodes are called %q", node.ID)
+		}
+		byID[node.ID] = node
+		if node.Ready {
+			next.ready[node.Kind] = append(next.ready[node.Kind], node)
+		}
+	}
+	for _, p := range placements {
+		node, ok := byID[p.Node]
+		if !ok || node.Kind != p.Kind {
+			return fmt.Errorf("route: tenant %s is placed on %q, which is no %s node", p.Tenant, p.Node, p.Kind)
+		}
+		if node.Ready {
+			next.placed[placementKey{p.Tenant, p.Kind}] = node
+		}
+	}
+	t.current.Store(next)
+	return nil
+}
+
+// Revision counts the changes of the table.
+func (t *Table) Revision() uint64 { return t.current.Load().revision }
+
+// Lookup returns the node for a tenant's call, or for a platform call when
+// tenant is zero. It reports false when no node of the kind is ready.
+func (t *Table) Lookup(kind string, tenant contextkit.TenantID) (Node, bool) {
+	s := t.current.Load()
+	if node, ok := s.placed[placementKey{tenant, kind}]; ok {
+		return node, true
+	}
+	nodes := s.ready[kind]
+	switch len(nodes) {
+	case 0:
+		return Node{}, false
+	case 1:
+		return nodes[0], true
+	}
+	best, bestScore := 0, uint64(0)
+	for i := range nodes {
+		if score := score(tenant.String(), nodes[i].ID); score > bestScore {
+			best, bestScore = i, score
+		}
+	}
+	return nodes[best], true
+}
+
+// score is the weight of a node for a tenant (Thaler and Ravishankar, "Using
+// name-based mappings to increase hit rates", 1998): FNV-1a over both names,
+// finished with a mixer. It must be the same in every process, which rules out
+// maphash.
+func score(tenant, node string) uint64 {
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for i := range len(tenant) {
+		h = (h ^ uint64(tenant[i])) * prime
+	}
+	h = (h ^ 0xff) * prime
+	for i := range len(node) {
+		h = (h ^ uint64(node[i])) * prime
+	}
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}

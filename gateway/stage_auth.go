@@ -1,0 +1,81 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/gateway/auth"
+)
+
+const headerAuthorization = "Authorization"
+
+// authenticate finds out who calls.
+func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context, error) {
+	principal, err := g.verifier.Authenticate(call.Info.RequestHeader().Values(headerAuthorization))
+	if err != nil {
+		return ctx, call.deny("CREDENTIAL", unauthenticated(err))
+	}
+	call.Principal = principal
+	return ctx, nil
+}
+
+// authenticated guards what any principal may use.
+func (g *Gateway) authenticated(next connect.ServerFunc) connect.ServerFunc {
+	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		info, _ := connect.CallInfoForServerContext(ctx)
+		if _, err := g.verifier.Authenticate(info.RequestHeader().Values(headerAuthorization)); err != nil {
+			return unauthenticated(err)
+		}
+		return next(ctx, spec, stream)
+	}
+}
+
+func unauthenticated(err error) *connect.Error {
+	reason := "BAD_CREDENTIAL"
+	switch {
+	case errors.Is(err, auth.ErrNoCredential):
+		reason = "NO_CREDENTIAL"
+	case errors.Is(err, auth.ErrExpired):
+		reason = "EXPIRED_CREDENTIAL"
+	}
+	return chassis.WithDetails(connect.NewError(connect.CodeUnauthenticated, err.Error()), chassis.Reason(reason))
+}
+
+// admit refuses a principal that lacks the method's right altogether, before
+// anything of the request is read.
+func (g *Gateway) admit(ctx context.Context, call *Call) (context.Context, error) {
+	if !call.Principal.Holds(call.Method.Right) {
+		return ctx, call.denyRight()
+	}
+	return ctx, nil
+}
+
+// authorize refuses a right that is narrowed to other resources than the
+// request names.
+func (g *Gateway) authorize(ctx context.Context, call *Call) (context.Context, error) {
+	if call.Method.ResourceField != 0 {
+		var err error
+		if call.Resource, err = call.First.Text(call.Method.ResourceField); err != nil {
+			return ctx, call.badField(call.Method.ResourceField, err)
+		}
+	}
+	if !call.Principal.Allows(call.Method.Right, call.Resource) {
+		return ctx, call.denyRight()
+	}
+	return ctx, nil
+}
+
+func (c *Call) denyRight() error {
+	right := auth.Right{Action: c.Method.Right, Resources: c.Resource}
+	return c.deny("RIGHT", chassis.WithDetails(
+		connect.Errorf(connect.CodePermissionDenied, "%s needs the right %q, which %q does not have", c.Method.Spec.Procedure, right, c.Principal.Subject),
+		chassis.Reason("MISSING_RIGHT", "right", right.String())))
+}
+
+// deny notes which rule refused the call.
+func (c *Call) deny(rule string, err *connect.Error) error {
+	c.Denied = rule
+	return err
+}

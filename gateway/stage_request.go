@@ -1,0 +1,133 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/transcode"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+const (
+	// hopMargin is kept of the remaining time so that the upstream's own verdict
+	// on a call that takes too long still reaches the caller.
+	hopMargin = 20 * time.Millisecond
+	// minRemaining is the time below which a call is refused at once: it could
+	// not finish, and would only cost the upstream work.
+	minRemaining = 25 * time.Millisecond
+)
+
+// deadline bounds the call by its method's policy; a client that asked for less
+// gets less.
+func (g *Gateway) deadline(ctx context.Context, call *Call) (context.Context, error) {
+	until := call.start.Add(call.Method.Timeout)
+	if asked, ok := ctx.Deadline(); ok && asked.Before(until) {
+		until = asked
+	}
+	if time.Until(until) < minRemaining {
+		return ctx, connect.Errorf(connect.CodeDeadlineExceeded, "less than %v is left for the call", minRemaining)
+	}
+	// The time ends with the handler's own context, whose cancel is deferred.
+	ctx, cancel := context.WithDeadline(ctx, until.Add(-hopMargin))
+	context.AfterFunc(ctx, cancel)
+	return ctx, nil
+}
+
+// receive reads the request, or a stream's first message.
+func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, error) {
+	call.First = &frame.Frame{Program: call.Method.Input}
+	err := call.Stream.Receive(call.First)
+	if errors.Is(err, io.EOF) {
+		return ctx, connect.NewError(connect.CodeInvalidArgument, "the call has no message")
+	}
+	if err != nil {
+		return ctx, badRequest(err)
+	}
+	if call.Method.KeyField != 0 {
+		key, err := call.First.Text(call.Method.KeyField)
+		if err != nil {
+			return ctx, call.badField(call.Method.KeyField, err)
+		}
+		call.Keyed = key != ""
+	}
+	return ctx, nil
+}
+
+// badRequest says what is wrong with a message that could not be read.
+func badRequest(err error) error {
+	var syntax *transcode.SyntaxError
+	if errors.As(err, &syntax) {
+		return connect.NewError(connect.CodeInvalidArgument, syntax.Error())
+	}
+	return err
+}
+
+// badField says that a field which the pipeline reads cannot be read.
+func (c *Call) badField(number protowire.Number, err error) error {
+	name := "the message"
+	if f := c.Method.Input.Descriptor().Fields().ByNumber(number); f != nil {
+		name = string(f.Name())
+	}
+	if errors.Is(err, frame.ErrContradiction) {
+		return chassis.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "%s is given twice, with different values", name),
+			&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: name, Description: "given twice"}}})
+	}
+	return connect.NewError(connect.CodeInvalidArgument, "the request is no protobuf message")
+}
+
+// tenant makes the credential, x-tenant-id and the request agree on the tenant,
+// and fills in what is absent.
+func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, error) {
+	rc, _ := contextkit.FromContext(ctx)
+	var named string
+	if call.Method.TenantField != 0 {
+		var err error
+		if named, err = call.First.Text(call.Method.TenantField); err != nil {
+			if errors.Is(err, frame.ErrContradiction) {
+				return ctx, call.denyTenant("the request names two tenants")
+			}
+			return ctx, call.badField(call.Method.TenantField, err)
+		}
+	}
+	if !call.Method.Tenant {
+		// A platform call concerns no tenant; a header that names one changes
+		// nothing and is not passed on.
+		return contextkit.PlatformContext(ctx), nil
+	}
+	tenant := rc.TenantID
+	if named != "" {
+		parsed, err := contextkit.ParseTenantID(named)
+		if err != nil {
+			return ctx, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
+		}
+		if !tenant.IsZero() && tenant != parsed {
+			return ctx, call.denyTenant("the request and its header name different tenants")
+		}
+		tenant = parsed
+	}
+	if tenant.IsZero() {
+		if call.Principal.AnyTenant || len(call.Principal.Tenants) != 1 {
+			return ctx, connect.Errorf(connect.CodeInvalidArgument, "%s is missing: the credential is not for exactly one tenant", contextkit.HeaderTenantID)
+		}
+		tenant = call.Principal.Tenants[0]
+	}
+	if !call.Principal.ActsFor(tenant) {
+		return ctx, call.denyTenant("the credential is not for this tenant")
+	}
+	if named == "" && call.Method.TenantField != 0 {
+		call.First.AppendText(call.Method.TenantField, tenant.String())
+	}
+	rc.TenantID, rc.Platform = tenant, false
+	return contextkit.NewContext(ctx, rc), nil
+}
+
+func (c *Call) denyTenant(message string) error {
+	return c.deny("TENANT", chassis.WithDetails(connect.NewError(connect.CodePermissionDenied, message), chassis.Reason("TENANT_MISMATCH")))
+}

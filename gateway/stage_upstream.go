@@ -1,0 +1,208 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/upstream"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+const (
+	// maxAttempts bounds the upstream calls of one call.
+	maxAttempts = 3
+	// firstBackoff is the longest wait before the second attempt; each further
+	// one doubles it. Waits have full jitter.
+	firstBackoff = 20 * time.Millisecond
+	// retryAfter is what a client is told to wait when no node is ready.
+	retryAfter = 500 * time.Millisecond
+)
+
+// route finds the node that answers.
+func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error) {
+	rc, _ := contextkit.FromContext(ctx)
+	node, ok := g.routes.Lookup(call.Method.Upstream, rc.TenantID)
+	if !ok {
+		return ctx, chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: try again in a moment", call.Method.Upstream),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
+	}
+	call.Node = node
+	return upstream.WithEndpoint(ctx, node.Endpoint), nil
+}
+
+// forward calls the node and passes its answer on.
+func (g *Gateway) forward(ctx context.Context, call *Call) error {
+	if call.Method.Spec.StreamType != connect.StreamTypeUnary {
+		return g.forwardStream(ctx, call)
+	}
+	answer := &frame.Frame{Program: call.Method.Output}
+	for {
+		call.Attempts++
+		callCtx, info := g.upstreamContext(ctx, call)
+		err := g.client.CallUnary(callCtx, call.Method.Spec, call.First, answer)
+		if err == nil {
+			passMetadata(call.Info, info)
+			return call.Stream.Send(answer)
+		}
+		if !g.retry(ctx, call, err) {
+			passMetadata(call.Info, info)
+			return reauthor(ctx, err)
+		}
+	}
+}
+
+// retry waits before another attempt, or reports that there is none: the call
+// must be safe to repeat and the node not have taken it, or not be known to.
+func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
+	if connect.CodeOf(err) != connect.CodeUnavailable || call.Attempts >= maxAttempts || !call.Method.Retriable(call.Keyed) || ctx.Err() != nil {
+		return false
+	}
+	wait := rand.N(firstBackoff << (call.Attempts - 1))
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait+minRemaining {
+		return false
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// upstreamContext carries the client's own metadata to the node.
+func (g *Gateway) upstreamContext(ctx context.Context, call *Call) (context.Context, *connect.CallInfo) {
+	ctx, info := connect.NewClientContext(ctx)
+	for key, values := range call.Info.RequestHeader().All() {
+		if !private[key] && !contextkit.IsContract(key) {
+			info.RequestHeader().SetValues(key, values)
+		}
+	}
+	return ctx, info
+}
+
+// private are request headers that end at the gateway: credentials, and what
+// belongs to the client's connection. Canonical form.
+var private = map[string]bool{
+	headerAuthorization: true, "Cookie": true, "Proxy-Authorization": true, "Forwarded": true,
+	"X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true, "X-Real-Ip": true,
+	"Origin": true, "Referer": true, "Range": true, "If-None-Match": true, "If-Match": true, "If-Modified-Since": true,
+}
+
+// passMetadata copies the node's metadata to the edge. The contract's own ids
+// stand there already.
+func passMetadata(to, from *connect.CallInfo) {
+	copyHeader := func(to, from *connect.Header) {
+		for key, values := range from.All() {
+			if !contextkit.IsContract(key) {
+				to.SetValues(key, values)
+			}
+		}
+	}
+	copyHeader(to.ResponseHeader(), from.ResponseHeader())
+	copyHeader(to.ResponseTrailer(), from.ResponseTrailer())
+}
+
+// reauthor makes the node's verdict the gateway's own: Connect scrubs a remote
+// error that a handler returns.
+func reauthor(ctx context.Context, err error) error {
+	var verdict *connect.Error
+	switch {
+	case errors.As(err, &verdict):
+		out := connect.NewError(verdict.Code(), verdict.Message()).WithCause(verdict.Unwrap())
+		for _, detail := range verdict.Details() {
+			out = out.WithDetail(detail)
+		}
+		return out
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return connect.NewError(connect.CodeDeadlineExceeded, "the upstream did not answer within the call's deadline")
+	}
+	return err
+}
+
+// forwardStream pumps both directions of a stream until either ends.
+func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
+	call.Attempts++
+	ctx, info := g.upstreamContext(ctx, call)
+	group, ctx := errgroup.WithContext(ctx)
+	stream, err := g.client.CallClientStream(ctx, call.Method.Spec)
+	if err != nil {
+		return reauthor(ctx, err)
+	}
+	defer func() { _ = stream.Close() }() // its error is Receive's
+	group.Go(func() error { return call.pumpRequests(stream) })
+	answers := func() error {
+		for first := true; ; first = false {
+			answer := &frame.Frame{Program: call.Method.Output}
+			err := stream.Receive(answer)
+			if first {
+				passMetadata(call.Info, info)
+			}
+			if errors.Is(err, io.EOF) {
+				passMetadata(call.Info, info)
+				return nil
+			}
+			if err != nil {
+				passMetadata(call.Info, info)
+				return reauthor(ctx, err)
+			}
+			if err := call.Stream.Send(answer); err != nil {
+				return err
+			}
+		}
+	}
+	err = answers()
+	_ = stream.Close() // ends the pump of requests
+	if pumped := group.Wait(); err == nil && pumped != nil && !errors.Is(pumped, io.EOF) {
+		return pumped
+	}
+	return err
+}
+
+// pumpRequests sends the first message and those that follow. Every message of
+// a stream is for the tenant of the first.
+func (c *Call) pumpRequests(stream connect.ClientStream) error {
+	var tenant string
+	if c.Method.TenantField != 0 {
+		tenant, _ = c.First.Text(c.Method.TenantField) // read before, without error
+	}
+	for message := c.First; ; {
+		if err := stream.Send(message); err != nil {
+			return nil // the node has ended the call; its verdict is received
+		}
+		if c.Method.Spec.StreamType&connect.StreamTypeClient == 0 {
+			return stream.CloseSend()
+		}
+		message = &frame.Frame{Program: c.Method.Input}
+		switch err := c.Stream.Receive(message); {
+		case errors.Is(err, io.EOF):
+			return stream.CloseSend()
+		case err != nil:
+			_ = stream.Close()
+			return badRequest(err)
+		}
+		if c.Method.TenantField == 0 {
+			continue
+		}
+		switch named, err := message.Text(c.Method.TenantField); {
+		case err != nil:
+			_ = stream.Close()
+			return c.badField(c.Method.TenantField, err)
+		case named == "":
+			message.AppendText(c.Method.TenantField, tenant)
+		case named != tenant:
+			_ = stream.Close()
+			return c.denyTenant("a message of the stream names another tenant")
+		}
+	}
+}

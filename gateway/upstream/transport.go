@@ -1,0 +1,249 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// connectBackoff is between attempts to connect: short, since a node that
+// restarts should be found again within a second.
+var connectBackoff = backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
+
+type endpointKey struct{}
+
+// WithEndpoint returns ctx for a call to endpoint (host:port).
+func WithEndpoint(ctx context.Context, endpoint string) context.Context {
+	return context.WithValue(ctx, endpointKey{}, endpoint)
+}
+
+// Transport implements [connect.Transport] over the pool's channels. The call's
+// context names its endpoint, see [WithEndpoint]. Messages are *frame.Frame or
+// protobuf messages.
+type Transport struct{ pool *Pool }
+
+// NewTransport returns a transport over pool.
+func NewTransport(pool *Pool) *Transport { return &Transport{pool: pool} }
+
+// NewClientStream implements [connect.Transport].
+func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+	endpoint, _ := ctx.Value(endpointKey{}).(string)
+	if endpoint == "" {
+		return nil, connect.Errorf(connect.CodeInternal, "%s is called without an endpoint", spec.Procedure)
+	}
+	info, ok := connect.CallInfoForClientContext(ctx)
+	if !ok {
+		ctx, info = connect.NewClientContext(ctx)
+	}
+	info.Spec, info.PeerAddr, info.Protocol, info.Codec = spec, endpoint, connect.ProtocolNameGRPC, connect.CodecNameProto
+	channel, err := t.pool.take(endpoint)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, "the upstream cannot be connected to").WithCause(err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	return &stream{ctx: ctx, cancel: cancel, channel: channel, spec: spec, info: info}, nil
+}
+
+// stream is a [connect.ClientStream] over a grpc-go stream, opened by the first
+// Send or Receive, when the request headers are complete.
+type stream struct {
+	ctx     context.Context //nolint:containedctx // the stream is the call
+	cancel  context.CancelFunc
+	channel *channel
+	spec    connect.Spec
+	info    *connect.CallInfo
+
+	open    sync.Once
+	grpc    grpc.ClientStream
+	openErr error
+	end     sync.Once
+
+	headersRead bool
+	received    bool
+	ended       bool
+}
+
+// SendHeaders implements [connect.ClientStream].
+func (s *stream) SendHeaders() error {
+	s.open.Do(func() {
+		ctx := metadata.NewOutgoingContext(s.ctx, toMetadata(s.info.RequestHeader()))
+		desc := &grpc.StreamDesc{
+			ClientStreams: s.spec.StreamType&connect.StreamTypeClient != 0,
+			ServerStreams: s.spec.StreamType&connect.StreamTypeServer != 0,
+		}
+		var err error
+		if s.grpc, err = s.channel.conn.NewStream(ctx, desc, s.spec.Procedure); err != nil {
+			s.openErr = s.local(err)
+		}
+	})
+	return s.openErr
+}
+
+// Send implements [connect.ClientStream].
+func (s *stream) Send(msg any) error {
+	if err := s.SendHeaders(); err != nil {
+		return err
+	}
+	err := s.grpc.SendMsg(msg)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, io.EOF):
+		return s.local(err)
+	case s.spec.StreamType&connect.StreamTypeClient == 0:
+		return nil // the call has ended before its one request; Receive says how
+	}
+	return io.EOF
+}
+
+// CloseSend implements [connect.ClientStream].
+func (s *stream) CloseSend() error {
+	if err := s.SendHeaders(); err != nil {
+		return err
+	}
+	return s.grpc.CloseSend()
+}
+
+// Receive implements [connect.ClientStream].
+func (s *stream) Receive(msg any) error {
+	if s.ended {
+		return io.EOF
+	}
+	if err := s.SendHeaders(); err != nil {
+		return err
+	}
+	err := s.grpc.RecvMsg(msg)
+	s.readHeaders()
+	single := s.spec.StreamType&connect.StreamTypeServer == 0
+	if err == nil {
+		s.received = true
+		if single {
+			// grpc-go has read a single answer's status with it.
+			s.finish()
+		}
+		return nil
+	}
+	s.finish()
+	if errors.Is(err, io.EOF) {
+		if single && !s.received {
+			return connect.NewError(connect.CodeInternal, "the upstream ended the call without an answer")
+		}
+		return io.EOF
+	}
+	if s.info.ResponseHeader().Len() == 0 && s.info.ResponseTrailer().Len() == 0 {
+		return s.local(err) // a peer that answers says at least which call it is
+	}
+	return remote(err)
+}
+
+// readHeaders copies the answer's headers, once they are there.
+func (s *stream) readHeaders() {
+	if s.headersRead {
+		return
+	}
+	s.headersRead = true
+	if header, err := s.grpc.Header(); err == nil {
+		fromMetadata(s.info.ResponseHeader(), header)
+	}
+}
+
+// finish copies the trailers and gives the channel back.
+func (s *stream) finish() {
+	s.ended = true
+	fromMetadata(s.info.ResponseTrailer(), s.grpc.Trailer())
+	s.giveBack()
+}
+
+func (s *stream) giveBack() {
+	s.end.Do(func() {
+		s.cancel()
+		s.channel.release()
+	})
+}
+
+// Close implements [connect.ClientStream].
+func (s *stream) Close() error {
+	s.giveBack()
+	return nil
+}
+
+// reserved are headers that the transport itself writes.
+var reserved = map[string]bool{
+	"content-type": true, "te": true, "user-agent": true, "host": true, "connection": true, "content-length": true,
+	"content-encoding": true, "accept-encoding": true, "accept": true, "transfer-encoding": true, "trailer": true, "date": true,
+	"keep-alive": true, "upgrade": true, "proxy-connection": true,
+}
+
+const binarySuffix = "-bin"
+
+// toMetadata renders headers as gRPC metadata, in which binary values are raw.
+func toMetadata(header *connect.Header) metadata.MD {
+	md := make(metadata.MD, header.Len())
+	for key, values := range header.All() {
+		key = strings.ToLower(key)
+		if reserved[key] || strings.HasPrefix(key, "grpc-") || strings.HasPrefix(key, "connect-") {
+			continue
+		}
+		if !strings.HasSuffix(key, binarySuffix) {
+			md[key] = values
+			continue
+		}
+		for _, value := range values {
+			if raw, err := connect.DecodeBinaryHeader(value); err == nil {
+				md[key] = append(md[key], string(raw))
+			}
+		}
+	}
+	return md
+}
+
+// fromMetadata renders gRPC metadata as headers.
+func fromMetadata(header *connect.Header, md metadata.MD) {
+	for key, values := range md {
+		if reserved[key] || strings.HasPrefix(key, "grpc-") {
+			continue
+		}
+		for _, value := range values {
+			if strings.HasSuffix(key, binarySuffix) {
+				value = connect.EncodeBinaryHeader([]byte(value))
+			}
+			header.Add(key, value)
+		}
+	}
+}
+
+// local is the error of a call that got no answer. What grpc-go says of it
+// names addresses, and stays a cause.
+func (s *stream) local(err error) error {
+	if ctxErr := s.ctx.Err(); ctxErr != nil {
+		return ctxErr
+	}
+	switch status.Code(err) {
+	case codes.DeadlineExceeded: // grpc-go's timer may run out before the context's
+		return connect.NewError(connect.CodeDeadlineExceeded, "the upstream did not answer in time").WithCause(err)
+	case codes.ResourceExhausted:
+		return connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err)
+	}
+	return connect.NewError(connect.CodeUnavailable, "the upstream cannot be reached").WithCause(err)
+}
+
+// remote turns a gRPC status into the peer's verdict, with its details.
+func remote(err error) error {
+	st := status.Convert(err)
+	out := connect.NewError(connect.Code(st.Code()), st.Message())
+	for _, detail := range st.Proto().GetDetails() {
+		name := detail.GetTypeUrl()
+		out = out.WithDetail(&connect.ErrorDetail{Type: name[strings.LastIndexByte(name, '/')+1:], Value: detail.GetValue()})
+	}
+	return out.WithRemote()
+}
