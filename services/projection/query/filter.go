@@ -1,6 +1,7 @@
 package query
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -48,7 +49,7 @@ func (b *builder) filter(view *model.View, source string) (string, error) {
 	}
 	parsed, err := filtering.ParseFilterString(source, declarations)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w (view %q has the columns %s)", ErrFilter, err, view.Name, names(view))
+		return "", fmt.Errorf("%w: %s (view %q has the columns %s)", ErrFilter, placed(err), view.Name, names(view))
 	}
 	b.view = view
 	condition, err := b.condition(parsed.CheckedExpr.GetExpr())
@@ -56,6 +57,28 @@ func (b *builder) filter(view *model.View, source string) (string, error) {
 		return "", fmt.Errorf("%w: %w", ErrFilter, err)
 	}
 	return condition, nil
+}
+
+// placed says where a filter's mistake is: what the library's innermost error
+// says, instead of its trace of the grammar.
+func placed(err error) string {
+	text := err.Error()
+	for err != nil {
+		var at interface {
+			Position() filtering.Position
+			Message() string
+		}
+		if !errors.As(err, &at) {
+			break
+		}
+		text = fmt.Sprintf("column %d: %s", at.Position().Column, at.Message())
+		inner, ok := at.(interface{ Unwrap() error })
+		if !ok {
+			break
+		}
+		err = inner.Unwrap()
+	}
+	return text
 }
 
 // condition compiles an expression that is true or false.

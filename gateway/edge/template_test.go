@@ -1,0 +1,65 @@
+package edge
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestAPathIsMatchedSegmentBySegment(t *testing.T) {
+	cases := []struct {
+		template, path string
+		want           []string // nil: no match
+	}{
+		{"/v1/query/{view}", "/v1/query/wallets", []string{"wallets"}},
+		{"/v1/query/{view}", "/v1/query/", nil},
+		{"/v1/query/{view}", "/v1/query/a/b", nil},
+		{"/v1/query/{view}", "/v1/query/a%2Fb", []string{"a/b"}},
+		{"/v1/query/{view}", "/v2/query/wallets", nil},
+		{"/v1/{a}/x/{b}", "/v1/1/x/2", []string{"1", "2"}},
+		{"/v1/{name=projects/*/things/*}", "/v1/projects/p/things/t", []string{"projects/p/things/t"}},
+		{"/v1/{name=projects/*}", "/v1/projects/p/more", nil},
+		{"/v1/{path=**}", "/v1/a/b/c", []string{"a/b/c"}},
+		{"/v1/{path=**}", "/v1/a%2Fb/c", []string{"a%2Fb/c"}},
+		{"/v1/files/{path=**}:read", "/v1/files/a/b:read", []string{"a/b"}},
+		{"/v1/files/{id}:read", "/v1/files/a", nil},
+		{"/v1/*/x", "/v1/anything/x", []string{}},
+		{"/v1/query/{view}", "/v1/query/%zz", nil},
+	}
+	for _, tc := range cases {
+		parsed, err := parseTemplate(tc.template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ok := parsed.match(tc.path)
+		if ok != (tc.want != nil) || (ok && !slices.Equal(got, tc.want)) {
+			t.Errorf("%s on %s: %q, %v; want %q", tc.template, tc.path, got, ok, tc.want)
+		}
+	}
+}
+
+func TestATemplateThatCannotBeIsRefused(t *testing.T) {
+	for _, bad := range []string{"", "v1", "/v1/{a", "/v1//x", "/v1/{a=**}/x", "/v1/x/", "/v1/{a=}", "/v1/x:", "/v1/x:a/b"} {
+		if parsed, err := parseTemplate(bad); err == nil {
+			t.Errorf("%q is accepted as %+v", bad, parsed)
+		}
+	}
+}
+
+func FuzzTemplate(f *testing.F) {
+	f.Add("/v1/{name=projects/*/things/*}:go", "/v1/projects/p/things/t:go")
+	f.Add("/v1/{path=**}", "/v1/a%2fb")
+	f.Fuzz(func(t *testing.T, template, path string) {
+		parsed, err := parseTemplate(template)
+		if err != nil {
+			return
+		}
+		values, ok := parsed.match(path)
+		if !ok {
+			return
+		}
+		if len(values) != len(parsed.variables) || !strings.HasPrefix(path, "/") {
+			t.Fatalf("%q on %q: %q", template, path, values)
+		}
+	})
+}
