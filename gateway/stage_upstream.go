@@ -178,7 +178,7 @@ func (c *Call) pumpRequests(stream connect.ClientStream) error {
 	}
 	for message := c.First; ; {
 		if err := stream.Send(message); err != nil {
-			return nil // the node has ended the call; its verdict is received
+			return nil //nolint:nilerr // the node has ended the call; its verdict is received
 		}
 		if c.Method.Spec.StreamType&connect.StreamTypeClient == 0 {
 			return stream.CloseSend()

@@ -145,7 +145,7 @@ func (w *walk) run(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := w.step(ctx, n, key); err != nil {
+		if err := w.step(ctx, key); err != nil {
 			return fmt.Errorf("command %s: %w", key, err)
 		}
 	}
@@ -153,7 +153,7 @@ func (w *walk) run(ctx context.Context) error {
 }
 
 // step sends one command of a random kind and checks the answer.
-func (w *walk) step(ctx context.Context, n int, key string) error {
+func (w *walk) step(ctx context.Context, key string) error {
 	wallet := w.wallets[w.random.IntN(len(w.wallets))]
 	amount := 1 + w.random.Int64N(100_00)
 	move := func(command string, amount int64) *aggregatev1.SubmitRequest {

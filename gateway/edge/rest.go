@@ -131,6 +131,7 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		info.RequestHeader().SetValues(key, list)
 	}
 	s := &stream{binding: b, values: values, request: req, body: http.MaxBytesReader(w, req.Body, r.maxBody), maxBody: r.maxBody}
+	//nolint:contextcheck // ctx is the request's own
 	err = r.server.Call(ctx, b.method.Spec.Procedure, info, s)
 	header := w.Header()
 	for _, from := range []*connect.Header{info.ResponseHeader(), info.ResponseTrailer()} {

@@ -302,8 +302,7 @@ func page(t testing.TB) (program *transcode.Program, wire, text []byte) {
 			"wallet_id": "wallet-000042", "owner": "Ada Lovelace", "balance": float64(i * 1099), "movements": float64(i),
 			"opened_at": "2026-01-02T03:04:05.000000000Z", "updated_at": "2026-01-02T03:04:05.000000000Z", "active": true, "ratio": 0.25 * float64(i),
 		}
-		var object map[string]any = row
-		data, _ := json.Marshal(object)
+		data, _ := json.Marshal(row)
 		s := &projectionv1.GetResponse{}
 		if err := protojson.Unmarshal([]byte(`{"row":`+string(data)+`}`), s); err != nil {
 			t.Fatal(err)

@@ -78,24 +78,24 @@ func (s *scanner) end() error {
 	return nil
 }
 
-// next moves to the next element of an object or array that close ends: first
+// next moves to the next element of an object or array that closer ends: first
 // says that none was read yet. It reports false at the end.
-func (s *scanner) next(first bool, close byte) (bool, error) {
+func (s *scanner) next(first bool, closer byte) (bool, error) {
 	c := s.peek()
 	switch {
-	case c == close:
+	case c == closer:
 		s.pos++
 		return false, nil
 	case first:
 		return true, nil
 	case c == ',':
 		s.pos++
-		if s.peek() == close {
+		if s.peek() == closer {
 			return false, s.unexpected("another element")
 		}
 		return true, nil
 	}
-	return false, s.unexpected(fmt.Sprintf(`"," or %q`, string(close)))
+	return false, s.unexpected(fmt.Sprintf(`"," or %q`, string(closer)))
 }
 
 // literal consumes a word such as null, if it stands here.
@@ -190,7 +190,8 @@ func (s *scanner) text() ([]byte, error) {
 
 // escaped is text for strings with escapes, the first of them at i.
 func (s *scanner) escaped(start, i int) ([]byte, error) {
-	out := append(s.scratch[:0], s.src[start:i]...)
+	s.scratch = append(s.scratch[:0], s.src[start:i]...)
+	out := s.scratch
 	for i < len(s.src) {
 		c := s.src[i]
 		switch {

@@ -121,7 +121,7 @@ func (p *Program) appendValue(dst, wire []byte, depth int) ([]byte, error) {
 		return dst, fmt.Errorf("%w: google.protobuf.Value without a value", ErrNoJSON)
 	}
 	tag, wire := wire[0], wire[1:]
-	n := 0
+	var n int
 	switch tag {
 	case tagValueNull:
 		if _, n = protowire.ConsumeVarint(wire); n > 0 { // NullValue has one value

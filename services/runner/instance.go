@@ -24,8 +24,6 @@ const (
 	stateFailed       state = "failed"
 )
 
-func (s state) ended() bool { return s == stateCompleted || s == stateCompensated || s == stateFailed }
-
 // Outcomes of a step.
 const (
 	outcomeDone    = "done"

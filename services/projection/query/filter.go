@@ -35,6 +35,9 @@ var comparisons = map[string]string{
 func (b *builder) filter(view *model.View, source string) (string, error) {
 	options := []filtering.DeclarationOption{
 		filtering.DeclareStandardFunctions(),
+		// Conditions side by side are all wanted; the library leaves that open.
+		filtering.DeclareFunction(filtering.FunctionFuzzyAnd,
+			filtering.NewFunctionOverload(filtering.FunctionFuzzyAnd+"_bool", filtering.TypeBool, filtering.TypeBool, filtering.TypeBool)),
 		filtering.DeclareIdent("true", filtering.TypeBool),
 		filtering.DeclareIdent("false", filtering.TypeBool),
 	}

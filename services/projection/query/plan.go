@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate/model"
-	"go.einride.tech/aip/filtering"
 	"go.einride.tech/aip/ordering"
 )
 
@@ -193,11 +192,10 @@ func (b *builder) after(terms []Term, values []any) string {
 
 // builder collects the bound values of a statement.
 type builder struct {
-	dialect      Dialect
-	declarations *filtering.Declarations
-	view         *model.View
-	args         []any
-	depth        int
+	dialect Dialect
+	view    *model.View
+	args    []any
+	depth   int
 }
 
 func (b *builder) bind(value any) string {

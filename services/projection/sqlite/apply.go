@@ -38,6 +38,7 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*Batch) 
 
 // Row returns the row of a view under key, nil for none.
 func (b *Batch) Row(ctx context.Context, view *model.View, key string) (model.Object, error) {
+	//nolint:sqlclosecheck // the transaction closes its statements
 	row := b.tx.StmtContext(ctx, b.store.statements[view.Name].row).QueryRowContext(ctx, key)
 	values, err := scan(view.Columns, 0, row.Scan)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -64,6 +65,7 @@ func (b *Batch) Put(ctx context.Context, view *model.View, key string, row model
 		}
 		args = append(args, value)
 	}
+	//nolint:sqlclosecheck // the transaction closes its statements
 	if _, err := b.tx.StmtContext(ctx, b.store.statements[view.Name].put).ExecContext(ctx, args...); err != nil {
 		return fmt.Errorf("sqlite: write %s: %w", view.Name, err)
 	}
@@ -72,6 +74,7 @@ func (b *Batch) Put(ctx context.Context, view *model.View, key string, row model
 
 // Delete removes a row.
 func (b *Batch) Delete(ctx context.Context, view *model.View, key string) error {
+	//nolint:sqlclosecheck // the transaction closes its statements
 	if _, err := b.tx.StmtContext(ctx, b.store.statements[view.Name].remove).ExecContext(ctx, key); err != nil {
 		return fmt.Errorf("sqlite: delete from %s: %w", view.Name, err)
 	}

@@ -170,6 +170,7 @@ func (s *Store) prepare(ctx context.Context, view *model.View) (*statements, err
 		{&st.remove, fmt.Sprintf("DELETE FROM %q WHERE %q = ?", table(view), query.KeyColumn)},
 	} {
 		var err error
+		//nolint:sqlclosecheck // Close does
 		if *p.stmt, err = s.write.PrepareContext(ctx, p.text); err != nil {
 			return nil, err
 		}

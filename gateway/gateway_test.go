@@ -1,0 +1,619 @@
+package gateway_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
+	"connectrpc.com/grpcreflect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/route"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	_ "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// upstreamNode is a real node on loopback that shows what reached it.
+type upstreamNode struct {
+	queriesconnect.UnimplementedQueryServiceHandler
+	commandsconnect.UnimplementedCommandServiceHandler
+
+	mu      sync.Mutex
+	calls   int
+	header  map[string][]string
+	context contextkit.RequestContext
+	left    time.Duration // of the deadline
+	query   *projectionv1.QueryRequest
+	answer  func(ctx context.Context, call int) error
+}
+
+func (u *upstreamNode) note(ctx context.Context) error {
+	u.mu.Lock()
+	u.calls++
+	call, answer := u.calls, u.answer
+	info, _ := connect.CallInfoForServerContext(ctx)
+	u.header = map[string][]string{}
+	for key, values := range info.RequestHeader().All() {
+		u.header[strings.ToLower(key)] = values
+	}
+	u.context, _ = contextkit.FromContext(ctx)
+	u.left = 0
+	if deadline, ok := ctx.Deadline(); ok {
+		u.left = time.Until(deadline)
+	}
+	u.mu.Unlock()
+	info.ResponseHeader().Set("x-node", "one")
+	info.ResponseHeader().Set("x-node-bin", connect.EncodeBinaryHeader([]byte{0, 1, 254}))
+	info.ResponseTrailer().Set("x-cost", "7")
+	if answer != nil {
+		return answer(ctx, call)
+	}
+	return nil
+}
+
+func (u *upstreamNode) Query(ctx context.Context, req *projectionv1.QueryRequest) (*projectionv1.QueryResponse, error) {
+	if err := u.note(ctx); err != nil {
+		return nil, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.query = req
+	row, err := structpb.NewStruct(map[string]any{"view": req.GetView(), "tenant": req.GetTenantId(), "none": nil, "list": []any{1.5, true}})
+	return &projectionv1.QueryResponse{Rows: []*structpb.Struct{row}, Position: "p"}, err
+}
+
+func (u *upstreamNode) Submit(ctx context.Context, _ *aggregatev1.SubmitRequest) (*aggregatev1.SubmitResponse, error) {
+	return &aggregatev1.SubmitResponse{Version: 1}, u.note(ctx)
+}
+
+func (u *upstreamNode) set(answer func(ctx context.Context, call int) error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.calls, u.answer = 0, answer
+}
+
+func (u *upstreamNode) seen() (calls int, header map[string][]string, rc contextkit.RequestContext, left time.Duration, query *projectionv1.QueryRequest) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.calls, u.header, u.context, u.left, u.query
+}
+
+// edge is a gateway on loopback before an upstreamNode.
+type edge struct {
+	url    string
+	node   *upstreamNode
+	js     jetstream.JetStream
+	issuer *auth.Issuer
+	plain  *http.Client
+	h2c    *http.Client
+}
+
+func start(t *testing.T, change func(*gateway.Config)) *edge {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	t.Cleanup(func() { cancel(); running.Wait() })
+	serve := func(run func(context.Context) error) {
+		running.Go(func() {
+			if err := run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	e := &edge{node: &upstreamNode{}, js: backbonetest.Start(t)}
+	server := chassis.NewServer(chassis.Config{Name: "node", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+	queriesconnect.RegisterQueryServiceHandler(server.RPC, e.node)
+	commandsconnect.RegisterCommandServiceHandler(server.RPC, e.node)
+	if err := server.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	serve(server.Serve)
+
+	var err error
+	if e.issuer, err = auth.OpenIssuer(filepath.Join(t.TempDir(), "key.json"), "test", "headgate"); err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := e.issuer.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := route.NewTable()
+	if err := routes.Replace([]route.Node{
+		{ID: "a", Kind: "aggregate", Endpoint: server.Addr(), Ready: true}, {ID: "p", Kind: "projection", Endpoint: server.Addr(), Ready: true},
+		{ID: "gone", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true},
+	}, nil); err != nil {
+		t.Fatal(err)
+	}
+	config := gateway.Config{Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0"}, Auth: accepted}
+	if change != nil {
+		change(&config)
+	}
+	g, err := gateway.New(config, protoregistry.GlobalFiles, routes, e.js, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	serve(g.Serve)
+	e.url = g.URL()
+	e.plain = &http.Client{Transport: &http.Transport{}}
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	e.h2c = &http.Client{Transport: &http.Transport{Protocols: protocols}}
+	t.Cleanup(e.plain.CloseIdleConnections)
+	t.Cleanup(e.h2c.CloseIdleConnections)
+	return e
+}
+
+// token issues a token; tenants are separated by commas.
+func (e *edge) token(t *testing.T, tenants string, rights ...string) string {
+	t.Helper()
+	p := &auth.Principal{Subject: "app"}
+	for name := range strings.SplitSeq(tenants, ",") {
+		p.Tenants = append(p.Tenants, backbonetest.Tenant(t, name))
+	}
+	for _, text := range rights {
+		right, err := auth.ParseRight(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Rights = append(p.Rights, right)
+	}
+	token, err := e.issuer.Issue(p, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "Bearer " + token
+}
+
+// protocols are the ways to call Query and Submit that the edge speaks, each
+// with bare clients that add nothing of their own.
+var protocols = []string{"connect+json", "connect+proto", "connect+get", "grpc", "grpcweb", "rest"}
+
+// client returns a client of the protocol without contextkit: the test writes
+// every header.
+func (e *edge) client(protocol string) *connect.Client {
+	options := map[string][]connecthttp.Option{
+		"connect+json": {connecthttp.WithProtoJSON()}, "connect+proto": {}, "connect+get": {connecthttp.WithHTTPGet()},
+		"grpc": {connecthttp.WithGRPC()}, "grpcweb": {connecthttp.WithGRPCWeb()},
+	}[protocol]
+	httpClient := e.plain
+	if protocol == "grpc" {
+		httpClient = e.h2c
+	}
+	return connect.NewClient(connecthttp.NewTransport(httpClient, e.url, options...))
+}
+
+// result is an answer of any protocol.
+type result struct {
+	res    *projectionv1.QueryResponse
+	code   connect.Code // 0 for none
+	err    *connect.Error
+	header func(string) string
+}
+
+// query calls Query over a protocol with the headers in pairs.
+func (e *edge) query(t *testing.T, protocol string, req *projectionv1.QueryRequest, header ...string) result {
+	t.Helper()
+	if protocol == "rest" {
+		return e.queryREST(t, req, header...)
+	}
+	ctx, info := connect.NewClientContext(t.Context())
+	for i := 0; i < len(header); i += 2 {
+		info.RequestHeader().Add(header[i], header[i+1])
+	}
+	res, err := queriesconnect.NewQueryServiceClient(e.client(protocol)).Query(ctx, req)
+	out := result{res: res, header: func(name string) string {
+		if value := info.ResponseHeader().Get(name); value != "" {
+			return value
+		}
+		return info.ResponseTrailer().Get(name)
+	}}
+	if err != nil {
+		out.code = connect.CodeOf(err)
+		errors.As(err, &out.err)
+	}
+	return out
+}
+
+func (e *edge) queryREST(t *testing.T, req *projectionv1.QueryRequest, header ...string) result {
+	t.Helper()
+	body := map[string]any{}
+	if req.GetTenantId() != "" {
+		body["tenantId"] = req.GetTenantId()
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	httpReq, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/"+req.GetView(), strings.NewReader(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	httpReq.Header.Set("Content-Type", "application/json")
+	for i := 0; i < len(header); i += 2 {
+		httpReq.Header.Add(header[i], header[i+1])
+	}
+	res, err := e.plain.Do(httpReq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := result{header: res.Header.Get}
+	if res.StatusCode == http.StatusOK {
+		out.res = &projectionv1.QueryResponse{}
+		if err := connectproto.NewJSONCodec().UnmarshalRead(t.Context(), strings.NewReader(string(raw)), out.res); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	var refusal struct {
+		Code, Message string
+		Details       []struct{ Type, Value string }
+	}
+	if err := json.Unmarshal(raw, &refusal); err != nil {
+		t.Fatalf("status %d: %s", res.StatusCode, raw)
+	}
+	if err := out.code.UnmarshalText([]byte(refusal.Code)); err != nil {
+		t.Fatal(err)
+	}
+	out.err = connect.NewError(out.code, refusal.Message)
+	for _, d := range refusal.Details {
+		value, err := connect.DecodeBinaryHeader(d.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.err = out.err.WithDetail(&connect.ErrorDetail{Type: d.Type, Value: value})
+	}
+	return out
+}
+
+const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+func TestTheContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "acme", "query.read")
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) {
+			e.node.set(nil)
+			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"},
+				"Authorization", token, "X-Correlation-Id", "corr-1", "Traceparent", traceparent, "Tracestate", "vendor=1", "X-Request-Id", "req-1",
+				"X-Custom", "passes", "X-Custom-Bin", connect.EncodeBinaryHeader([]byte{0, 255}), "Cookie", "session=1")
+			if got.err != nil {
+				t.Fatal(got.err)
+			}
+			_, header, rc, left, query := e.node.seen()
+			for name, want := range map[string]string{
+				"x-tenant-id": "acme", "x-correlation-id": "corr-1", "x-request-id": "req-1", "tracestate": "vendor=1",
+				"trace-id": "4bf92f3577b34da6a3ce929d0e0e4736", "x-custom": "passes", "x-custom-bin": connect.EncodeBinaryHeader([]byte{0, 255}),
+			} {
+				if values := header[name]; len(values) != 1 || values[0] != want {
+					t.Errorf("the node gets %s = %q, want %q", name, values, want)
+				}
+			}
+			for _, name := range []string{"authorization", "cookie"} {
+				if len(header[name]) > 0 {
+					t.Errorf("%s reaches the node", name)
+				}
+			}
+			if rc.Traceparent.TraceID.String() != traceparent[3:35] || strings.Contains(rc.Traceparent.String(), traceparent[36:52]) {
+				t.Errorf("the node gets traceparent %s: want the same trace under the gateway's own parent id", rc.Traceparent)
+			}
+			if query.GetTenantId() != "acme" || query.GetView() != "wallets" {
+				t.Errorf("the node is asked %v", query)
+			}
+			if left <= 0 || left > 5*time.Second {
+				t.Errorf("the node has %v, want what is left of the method's 5 s", left)
+			}
+			row := got.res.GetRows()[0].AsMap()
+			if row["tenant"] != "acme" || row["none"] != nil || fmt.Sprint(row["list"]) != "[1.5 true]" || got.res.GetPosition() != "p" {
+				t.Errorf("answer %v", got.res)
+			}
+			for name, want := range map[string]string{
+				"x-correlation-id": "corr-1", "x-request-id": "req-1", "trace-id": traceparent[3:35], "x-node": "one",
+				"x-node-bin": connect.EncodeBinaryHeader([]byte{0, 1, 254}), "x-cost": "7",
+			} {
+				if value := got.header(name); value != want {
+					t.Errorf("the client gets %s = %q, want %q", name, value, want)
+				}
+			}
+		})
+	}
+}
+
+func TestANodesErrorSurvivesEveryProtocol(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "acme", "query.read")
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) {
+			e.node.set(func(context.Context, int) error {
+				return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "not now: „ü“"),
+					&errdetails.RetryInfo{RetryDelay: durationpb.New(3 * time.Second)}, chassis.Reason("BUSY", "by", "somebody"))
+			})
+			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
+			if got.code != connect.CodeFailedPrecondition || got.err.Message() != "not now: „ü“" || len(got.err.Details()) != 2 {
+				t.Fatalf("err = %v with %d details", got.err, len(got.err.Details()))
+			}
+			detail, err := connectproto.UnmarshalErrorDetail(got.err.Details()[0])
+			if retry, ok := detail.(*errdetails.RetryInfo); err != nil || !ok || retry.GetRetryDelay().AsDuration() != 3*time.Second {
+				t.Errorf("detail %v, %v", detail, err)
+			}
+			if got.header("x-cost") != "7" {
+				t.Errorf("the trailer is lost: %q", got.header("x-cost"))
+			}
+		})
+	}
+}
+
+func TestATenantIsTheCredentialsWhereverItIsWritten(t *testing.T) {
+	e := start(t, nil)
+	one, both := e.token(t, "acme", "query.read"), e.token(t, "acme,globex", "query.read")
+	cases := []struct {
+		name, token, header, body string
+		want                      string // tenant that the node sees, or "" when refused
+		code                      connect.Code
+	}{
+		{"nowhere", one, "", "", "acme", 0},
+		{"in the header", one, "acme", "", "acme", 0},
+		{"in the message", one, "", "acme", "acme", 0},
+		{"another in the header", one, "globex", "", "", connect.CodePermissionDenied},
+		{"another in the message", one, "", "globex", "", connect.CodePermissionDenied},
+		{"the own in the header, another in the message", one, "acme", "globex", "", connect.CodePermissionDenied},
+		{"another in the header, the own in the message", one, "globex", "acme", "", connect.CodePermissionDenied},
+		{"nowhere, credential for two", both, "", "", "", connect.CodeInvalidArgument},
+		{"in the header, credential for two", both, "globex", "", "globex", 0},
+		{"in the message, credential for two", both, "", "globex", "globex", 0},
+		{"two that are both the credential's", both, "acme", "globex", "", connect.CodePermissionDenied},
+		{"none at all", one, "*", "", "", connect.CodeInvalidArgument},
+	}
+	for _, protocol := range protocols {
+		for _, tc := range cases {
+			t.Run(protocol+"/"+tc.name, func(t *testing.T) {
+				e.node.set(nil)
+				header := []string{"Authorization", tc.token}
+				if tc.header != "" {
+					header = append(header, "X-Tenant-Id", tc.header)
+				}
+				got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets", TenantId: tc.body}, header...)
+				calls, _, rc, _, _ := e.node.seen()
+				if got.code != tc.code || (calls > 0) != (tc.want != "") || (tc.want != "" && rc.TenantID.String() != tc.want) {
+					t.Fatalf("code %v, %d calls reach the node for %q; want %v and %q", got.code, calls, rc.TenantID, tc.code, tc.want)
+				}
+			})
+		}
+		t.Run(protocol+"/twice in the header", func(t *testing.T) {
+			e.node.set(nil)
+			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", one, "X-Tenant-Id", "acme", "X-Tenant-Id", "acme")
+			if calls, _, _, _, _ := e.node.seen(); got.code != connect.CodeInvalidArgument || calls != 0 {
+				t.Fatalf("code %v, %d calls reach the node", got.code, calls)
+			}
+		})
+	}
+}
+
+func TestNoRightNoCall(t *testing.T) {
+	e := start(t, nil)
+	for _, protocol := range protocols {
+		for name, tc := range map[string]struct {
+			token string
+			code  connect.Code
+		}{
+			"no credential":       {"", connect.CodeUnauthenticated},
+			"no rights":           {e.token(t, "acme"), connect.CodePermissionDenied},
+			"another right":       {e.token(t, "acme", "command.submit"), connect.CodePermissionDenied},
+			"another view":        {e.token(t, "acme", "query.read:orders*"), connect.CodePermissionDenied},
+			"the view":            {e.token(t, "acme", "query.read:wallets"), 0},
+			"views that begin so": {e.token(t, "acme", "query.read:wal*"), 0},
+		} {
+			t.Run(protocol+"/"+name, func(t *testing.T) {
+				e.node.set(nil)
+				var header []string
+				if tc.token != "" {
+					header = []string{"Authorization", tc.token}
+				}
+				got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, header...)
+				if calls, _, _, _, _ := e.node.seen(); got.code != tc.code || (calls > 0) != (tc.code == 0) {
+					t.Fatalf("code %v, %d calls reach the node; want %v", got.code, calls, tc.code)
+				}
+			})
+		}
+	}
+}
+
+func TestOnlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "acme", "query.read", "command.submit")
+	commands := commandsconnect.NewCommandServiceClient(e.client("grpc"))
+	submit := func(key string) error {
+		ctx, info := connect.NewClientContext(t.Context())
+		info.RequestHeader().Set("Authorization", token)
+		_, err := commands.Submit(ctx, &aggregatev1.SubmitRequest{AggregateType: "wallet", AggregateId: "w", Command: "open", IdempotencyKey: key})
+		return err
+	}
+	unavailable := func(times int) func(context.Context, int) error {
+		return func(_ context.Context, call int) error {
+			if call <= times {
+				return connect.NewError(connect.CodeUnavailable, "in a moment")
+			}
+			return nil
+		}
+	}
+	query := func() error {
+		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+			return got.err
+		}
+		return nil
+	}
+	cases := []struct {
+		name   string
+		times  int
+		call   func() error
+		calls  int
+		failed bool
+	}{
+		{"a query, twice", 2, query, 3, false},
+		{"a query, for good", 9, query, 3, true},
+		{"a command without a key", 1, func() error { return submit("") }, 1, true},
+		{"a command with a key", 1, func() error { return submit("key") }, 2, false},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			e.node.set(unavailable(tc.times))
+			err := tc.call()
+			if calls, _, _, _, _ := e.node.seen(); calls != tc.calls || (err != nil) != tc.failed {
+				t.Fatalf("%d calls, err = %v; want %d, failed %v", calls, err, tc.calls, tc.failed)
+			}
+		})
+	}
+	t.Run("another error", func(t *testing.T) {
+		e.node.set(func(context.Context, int) error { return connect.NewError(connect.CodeInternal, "broken") })
+		err := query()
+		if calls, _, _, _, _ := e.node.seen(); err == nil || calls != 1 {
+			t.Fatalf("%d calls, err = %v", calls, err)
+		}
+	})
+}
+
+func TestADeadlineTravelsAndEndsTheNodesWork(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "acme", "query.read")
+	ended := make(chan error, 1)
+	e.node.set(func(ctx context.Context, _ int) error {
+		<-ctx.Done()
+		ended <- ctx.Err()
+		return ctx.Err()
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
+	defer cancel()
+	ctx, info := connect.NewClientContext(ctx)
+	info.RequestHeader().Set("Authorization", token)
+	_, err := queriesconnect.NewQueryServiceClient(e.client("grpc")).Query(ctx, &projectionv1.QueryRequest{View: "wallets"})
+	if connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+		t.Fatalf("err = %v", err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the node still works on a call that nobody waits for")
+	}
+	if _, _, _, left, _ := e.node.seen(); left <= 0 || left > 240*time.Millisecond {
+		t.Errorf("the node was given %v, want the client's 250 ms less the gateway's margin", left)
+	}
+}
+
+func TestANodeThatIsGoneIsUnavailableAndItsAddressStaysInside(t *testing.T) {
+	e := start(t, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+"/admin/runner/status", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", e.token(t, "acme", "runner.admin"))
+	res, err := e.plain.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(res.Body)
+	if res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(text), "the upstream cannot be reached") || strings.Contains(string(text), "127.0.0.1") {
+		t.Fatalf("%d %s", res.StatusCode, text)
+	}
+}
+
+func TestCallsBeyondTheBoundAreRefusedAtOnce(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.MaxConcurrent = 1 })
+	token := e.token(t, "acme", "query.read")
+	entered, release := make(chan struct{}), make(chan struct{})
+	e.node.set(func(context.Context, int) error {
+		close(entered)
+		<-release
+		return nil
+	})
+	first := make(chan result, 1)
+	go func() { first <- e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token) }()
+	<-entered
+	if got := e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.code != connect.CodeResourceExhausted {
+		t.Errorf("beyond the bound: %v", got.err)
+	}
+	close(release)
+	if got := <-first; got.err != nil {
+		t.Errorf("within the bound: %v", got.err)
+	}
+}
+
+func TestReflectionShowsWhatIsServedToWhoeverHasACredential(t *testing.T) {
+	e := start(t, nil)
+	list := func(token string) (string, error) {
+		ctx, info := connect.NewClientContext(t.Context())
+		if token != "" {
+			info.RequestHeader().Set("Authorization", token)
+		}
+		stream := grpcreflect.NewClient(e.client("grpc")).NewStream(ctx)
+		defer stream.Close()
+		names, err := stream.ListServices()
+		return fmt.Sprint(names), err
+	}
+	if names, err := list(""); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		t.Errorf("without a credential: %s, %v", names, err)
+	}
+	names, err := list(e.token(t, "acme"))
+	if err != nil || !strings.Contains(names, "projection.gateway.v1.QueryService") || strings.Contains(names, "grpc.") {
+		t.Errorf("%s, %v", names, err)
+	}
+}
+
+func TestDenialsAndOperationsAreAudited(t *testing.T) {
+	e := start(t, nil)
+	e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets", TenantId: "globex"}, "Authorization", e.token(t, "acme", "query.read"), "X-Correlation-Id", "spoof")
+	stream, err := e.js.Stream(t.Context(), backbone.StreamAudit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := stream.OrderedConsumer(t.Context(), jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var record struct {
+		Decision, Reason, Principal, Procedure, Code string
+		CorrelationID                                string `json:"correlation_id"`
+	}
+	if err := json.Unmarshal(msg.Data(), &record); err != nil {
+		t.Fatal(err)
+	}
+	if record.Decision != "denied" || !strings.HasPrefix(record.Reason, "TENANT: ") || record.Principal != "app" || record.Code != "permission_denied" ||
+		record.CorrelationID != "spoof" || !strings.HasSuffix(record.Procedure, "/Query") || msg.Headers().Get("x-correlation-id") != "spoof" {
+		t.Fatalf("record %s with %v", msg.Data(), msg.Headers())
+	}
+}

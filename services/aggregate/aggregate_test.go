@@ -1,0 +1,233 @@
+package aggregate_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectinprocess"
+	"connectrpc.com/connect/v2/connectproto"
+	"connectrpc.com/validate"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// node starts a service over the backbone and returns a client of it.
+func node(t *testing.T, js jetstream.JetStream) gatewayv1connect.CommandServiceClient {
+	t.Helper()
+	models, err := model.Open(t.Context(), model.Wallet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenants, err := chassis.ParseTenants([]string{"acme", "globex"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := aggregate.New(t.Context(), js, models, tenants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := connect.NewServer(contextkit.ServerInterceptor, validate.NewServerInterceptor())
+	service.Register(server)
+	return gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server)))
+}
+
+func as(t *testing.T, tenant string) context.Context {
+	return contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, tenant))
+}
+
+func command(id, name, key string, payload map[string]any) *aggregatev1.SubmitRequest {
+	object, err := structpb.NewStruct(payload)
+	if err != nil {
+		panic(err)
+	}
+	return &aggregatev1.SubmitRequest{AggregateType: "wallet", AggregateId: id, Command: name, IdempotencyKey: key, Payload: object}
+}
+
+func deposit(id, key string, amount int) *aggregatev1.SubmitRequest {
+	return command(id, "deposit", key, map[string]any{"amount": amount})
+}
+
+func submit(t *testing.T, client gatewayv1connect.CommandServiceClient, tenant string, req *aggregatev1.SubmitRequest) *aggregatev1.SubmitResponse {
+	t.Helper()
+	res, err := client.Submit(as(t, tenant), req)
+	if err != nil {
+		t.Fatalf("%s of %s: %v", req.GetCommand(), req.GetAggregateId(), err)
+	}
+	return res
+}
+
+func refused(t *testing.T, err error, code connect.Code, text string) {
+	t.Helper()
+	if connect.CodeOf(err) != code || err == nil || !strings.Contains(err.Error(), text) {
+		t.Fatalf("err = %v, want %v with %q", err, code, text)
+	}
+}
+
+func TestACommandBecomesEventsOrIsRefusedWithTheReason(t *testing.T) {
+	client := node(t, backbonetest.Start(t))
+	opened := submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
+	if opened.GetVersion() != 1 || opened.GetPosition() == "" || opened.GetEvents()[0].GetType() != "opened" || opened.GetEvents()[0].GetData().AsMap()["owner"] != "ada" {
+		t.Fatalf("opened: %v", opened)
+	}
+	expect := func(version int64) *int64 { return &version }
+	cases := []struct {
+		name   string
+		tenant string
+		change func(*aggregatev1.SubmitRequest)
+		code   connect.Code
+		text   string
+	}{
+		{"rule", "acme", func(r *aggregatev1.SubmitRequest) { r.Command = "withdraw" }, connect.CodeFailedPrecondition, "the balance does not cover the amount"},
+		{"schema", "acme", func(r *aggregatev1.SubmitRequest) { r.Payload = nil }, connect.CodeInvalidArgument, "missing property 'amount'"},
+		{"validation", "acme", func(r *aggregatev1.SubmitRequest) { r.AggregateId = "a.b" }, connect.CodeInvalidArgument, "aggregate_id"},
+		{"unknown aggregate", "acme", func(r *aggregatev1.SubmitRequest) { r.AggregateType = "purse" }, connect.CodeNotFound, "no aggregate"},
+		{"unknown command", "acme", func(r *aggregatev1.SubmitRequest) { r.Command = "burn" }, connect.CodeNotFound, "no command"},
+		{"wrong version", "acme", func(r *aggregatev1.SubmitRequest) { r.ExpectedVersion = expect(7) }, connect.CodeAborted, "at version 1, not at the expected 7"},
+		{"must not exist", "acme", func(r *aggregatev1.SubmitRequest) { r.ExpectedVersion = expect(0) }, connect.CodeAborted, "not at the expected 0"},
+		{"another tenant's wallet", "globex", func(*aggregatev1.SubmitRequest) {}, connect.CodeFailedPrecondition, "the wallet is not open"},
+		{"tenant in the message", "acme", func(r *aggregatev1.SubmitRequest) { r.TenantId = "globex" }, connect.CodePermissionDenied, "tenant_id"},
+		{"tenant not served", "initech", func(*aggregatev1.SubmitRequest) {}, connect.CodeNotFound, "not served here"},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			req := deposit("w", "", 5)
+			tc.change(req)
+			_, err := client.Submit(as(t, tc.tenant), req)
+			refused(t, err, tc.code, tc.text)
+		})
+	}
+	t.Run("details say which version there is", func(t *testing.T) {
+		req := deposit("w", "", 5)
+		req.ExpectedVersion = expect(9)
+		_, err := client.Submit(as(t, "acme"), req)
+		var known *connect.Error
+		if !errors.As(err, &known) || len(known.Details()) != 1 {
+			t.Fatalf("err = %v", err)
+		}
+		detail, err := connectproto.UnmarshalErrorDetail(known.Details()[0])
+		if info, ok := detail.(*errdetails.ErrorInfo); err != nil || !ok || info.GetReason() != "VERSION_MISMATCH" || info.GetMetadata()["current_version"] != "1" {
+			t.Fatalf("detail = %v, %v", detail, err)
+		}
+	})
+	if got := submit(t, client, "acme", deposit("w", "", 5)); got.GetVersion() != 2 {
+		t.Fatalf("after the refusals the wallet is at version %d, want 2", got.GetVersion())
+	}
+}
+
+func TestAKeyHasItsEffectOnceAndItsAnswerAlways(t *testing.T) {
+	js := backbonetest.Start(t)
+	first, second := node(t, js), node(t, js)
+	submit(t, first, "acme", command("w", "open", "open", map[string]any{"owner": "ada"}))
+	submit(t, first, "acme", command("v", "open", "open-v", map[string]any{"owner": "bob"}))
+	original := submit(t, first, "acme", deposit("w", "key", 5))
+	for name, client := range map[string]gatewayv1connect.CommandServiceClient{"same node": first, "another node": second, "a node that just started": node(t, js)} {
+		again := submit(t, client, "acme", deposit("w", "key", 5))
+		if !again.GetReplayed() || again.GetVersion() != 2 || again.GetPosition() != original.GetPosition() || again.GetEvents()[0].GetId() != original.GetEvents()[0].GetId() {
+			t.Errorf("%s answers %v, want the first answer %v", name, again, original)
+		}
+	}
+	_, err := second.Submit(as(t, "acme"), deposit("w", "key", 6))
+	refused(t, err, connect.CodeAlreadyExists, "used for another command")
+	_, err = second.Submit(as(t, "acme"), deposit("v", "key", 5))
+	refused(t, err, connect.CodeAlreadyExists, "used for another command")
+	if other := submit(t, first, "globex", command("w", "open", "key", map[string]any{"owner": "eve"})); other.GetReplayed() {
+		t.Error("another tenant's key is taken for this one's")
+	}
+	t.Run("a refused command leaves its key free", func(t *testing.T) {
+		_, err := first.Submit(as(t, "acme"), command("w", "withdraw", "later", map[string]any{"amount": 50}))
+		refused(t, err, connect.CodeFailedPrecondition, "does not cover")
+		submit(t, first, "acme", deposit("w", "", 100))
+		if res := submit(t, first, "acme", command("w", "withdraw", "later", map[string]any{"amount": 50})); res.GetReplayed() {
+			t.Error("the refusal was taken for an answer")
+		}
+	})
+	t.Run("a key is remembered when the record of answers is lost", func(t *testing.T) {
+		if err := js.DeleteKeyValue(t.Context(), backbone.BucketIdempotency); err != nil {
+			t.Fatal(err)
+		}
+		if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+			t.Fatal(err)
+		}
+		if again := submit(t, node(t, js), "acme", deposit("w", "key", 5)); !again.GetReplayed() || again.GetVersion() != 2 {
+			t.Errorf("answered %v", again)
+		}
+	})
+}
+
+func TestNodesThatRaceLoseNothing(t *testing.T) {
+	js := backbonetest.Start(t)
+	nodes := []gatewayv1connect.CommandServiceClient{node(t, js), node(t, js), node(t, js)}
+	submit(t, nodes[0], "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
+	const each = 40
+	var group errgroup.Group
+	for n, client := range nodes {
+		for i := range each {
+			group.Go(func() error {
+				req := deposit("w", fmt.Sprintf("%d-%d", n, i), 1)
+				for {
+					_, err := client.Submit(as(t, "acme"), req)
+					if connect.CodeOf(err) != connect.CodeAborted || err == nil {
+						return err
+					}
+				}
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for n, client := range nodes {
+		res, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
+		if err != nil || res.GetState().AsMap()["balance"] != float64(3*each) || res.GetVersion() != 3*each+1 {
+			t.Errorf("node %d sees %v, %v; want a balance of %d", n, res, err, 3*each)
+		}
+	}
+}
+
+func TestADryRunDecidesAndAppendsNothing(t *testing.T) {
+	client := node(t, backbonetest.Start(t))
+	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
+	req := deposit("w", "key", 5)
+	req.DryRun = true
+	res := submit(t, client, "acme", req)
+	if len(res.GetEvents()) != 1 || res.GetVersion() != 2 || res.GetPosition() != "" {
+		t.Fatalf("a dry run answers %v", res)
+	}
+	req.DryRun = false
+	if res := submit(t, client, "acme", req); res.GetReplayed() || res.GetVersion() != 2 {
+		t.Fatalf("after the dry run: %v", res)
+	}
+}
+
+func TestAnAggregateCanBeReadAtAVersion(t *testing.T) {
+	client := node(t, backbonetest.Start(t))
+	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
+	submit(t, client, "acme", deposit("w", "", 5))
+	submit(t, client, "acme", deposit("w", "", 7))
+	read := func(id string, version int64) (*aggregatev1.GetAggregateResponse, error) {
+		return client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id, Version: version})
+	}
+	for version, balance := range map[int64]float64{0: 12, 1: 0, 2: 5, 3: 12} {
+		if res, err := read("w", version); err != nil || res.GetState().AsMap()["balance"] != balance {
+			t.Errorf("at version %d: %v, %v; want a balance of %v", version, res, err, balance)
+		}
+	}
+	_, err := read("w", 4)
+	refused(t, err, connect.CodeOutOfRange, "version 4 is not reached")
+	_, err = read("nobody", 0)
+	refused(t, err, connect.CodeNotFound, "has no events")
+}

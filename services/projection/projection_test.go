@@ -1,0 +1,343 @@
+package projection_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectinprocess"
+	"connectrpc.com/validate"
+	"github.com/google/go-cmp/cmp"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/backbone/position"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"pgregory.net/rapid"
+)
+
+// fixture is a projection node over a journal that the test writes itself.
+type fixture struct {
+	client    gatewayv1connect.QueryServiceClient
+	service   *projection.Service
+	journal   *backbone.Journal
+	positions *position.Codec
+	last      map[string]uint64 // sequence of each aggregate's last event
+	versions  map[string]int64
+	sequence  map[string]uint64 // of each tenant's last event
+	stop      func()
+}
+
+func start(t *testing.T, js jetstream.JetStream, dir string, source model.Source) *fixture {
+	t.Helper()
+	models, err := model.Open(t.Context(), source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenants, err := chassis.ParseTenants([]string{"acme", "globex"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := projection.New(t.Context(), js, models, tenants, dir, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := backbone.SharedSecret(t.Context(), js, "tokens")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := connect.NewServer(contextkit.ServerInterceptor, validate.NewServerInterceptor())
+	service.Register(server)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- service.Run(ctx) }()
+	f := &fixture{
+		client: gatewayv1connect.NewQueryServiceClient(contextkit.NewClient(connectinprocess.New(server))), service: service, journal: journal,
+		positions: position.NewCodec(secret, journal.Epoch()), last: map[string]uint64{}, versions: map[string]int64{}, sequence: map[string]uint64{},
+	}
+	stopped := false
+	f.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := errors.Join(<-done, service.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(f.stop)
+	return f
+}
+
+func as(t testing.TB, tenant string) context.Context {
+	return contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, tenant))
+}
+
+// append writes an event of a wallet.
+func (f *fixture) append(t testing.TB, tenant, wallet, eventType, data string) {
+	t.Helper()
+	key := tenant + "/" + wallet
+	f.versions[key]++
+	events := []backbone.Event{{
+		ID: contextkit.NewID(), Type: eventType, AggregateType: "wallet", AggregateID: wallet, Version: f.versions[key],
+		Time: time.Unix(1_800_000_000, 0).Add(time.Duration(f.versions[key]) * time.Second), Data: []byte(data),
+	}}
+	if err := f.journal.Append(as(t, tenant), backbonetest.Tenant(t, tenant), f.last[key], events); err != nil {
+		t.Fatal(err)
+	}
+	f.last[key], f.sequence[tenant] = events[0].Sequence, events[0].Sequence
+}
+
+// position is the token of a tenant's last event.
+func (f *fixture) position(t testing.TB, tenant string) string {
+	return f.positions.Format(backbonetest.Tenant(t, tenant), f.sequence[tenant])
+}
+
+// fill gives acme five wallets and globex one.
+func (f *fixture) fill(t testing.TB) {
+	for i, owner := range []string{"ada", "bob", "cyd", "bob", "eve"} {
+		wallet := fmt.Sprintf("w%d", i)
+		f.append(t, "acme", wallet, "opened", fmt.Sprintf(`{"owner":%q}`, owner))
+		f.append(t, "acme", wallet, "deposited", fmt.Sprintf(`{"amount":%d,"reference":"start"}`, 100*(i%3)+1))
+	}
+	f.append(t, "globex", "secret", "opened", `{"owner":"globex-only"}`)
+}
+
+// query returns the wallets' ids of an answer.
+func (f *fixture) query(t testing.TB, q *projectionv1.Query) ([]string, error) {
+	res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: q, MinPosition: f.position(t, "acme")})
+	ids := []string{}
+	for _, row := range res.GetRows() {
+		ids = append(ids, fmt.Sprint(row.AsMap()["wallet_id"]))
+	}
+	return ids, err
+}
+
+func TestFiltersAndOrdersSelectRows(t *testing.T) {
+	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+	f.fill(t)
+	cases := []struct{ filter, order, want string }{
+		{"", "", "w0 w1 w2 w3 w4"},
+		{`owner = "bob"`, "", "w1 w3"},
+		{`owner = "bob" AND balance > 50`, "", "w1"},
+		{`owner != "bob"`, "", "w0 w2 w4"},
+		{`balance >= 101 balance < 201`, "", "w1 w4"},
+		{`owner = "ada" OR owner = "eve"`, "", "w0 w4"},
+		{`NOT owner = "bob"`, "", "w0 w2 w4"},
+		{`-owner = "bob"`, "", "w0 w2 w4"},
+		{`owner:"y"`, "", "w2"},
+		{`(balance = 1 OR balance = 201) AND owner:"b"`, "", "w3"},
+		{`opened_at > "2027-01-15T08:00:00Z"`, "", "w0 w1 w2 w3 w4"},
+		{`opened_at > timestamp("2028-01-01T00:00:00Z")`, "", ""},
+		{`balance = -5`, "", ""},
+		{`owner = "'; DROP TABLE view_wallets; --"`, "", ""},
+		{"", "balance desc", "w2 w1 w4 w0 w3"},
+		{"", "owner, balance desc", "w0 w1 w3 w2 w4"},
+	}
+	for _, tc := range cases {
+		got, err := f.query(t, &projectionv1.Query{Filter: tc.filter, OrderBy: tc.order})
+		if err != nil || strings.Join(got, " ") != tc.want {
+			t.Errorf("filter %q, order %q: %v, %v; want %s", tc.filter, tc.order, got, err, tc.want)
+		}
+	}
+}
+
+func TestPagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T) {
+	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+	f.fill(t)
+	for _, order := range []string{"", "balance", "balance desc", "owner desc, balance", "updated_at"} {
+		whole, err := f.query(t, &projectionv1.Query{OrderBy: order})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var paged []string
+		token := ""
+		for pages := 0; ; pages++ {
+			res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: order, PageSize: 2, PageToken: token, Fields: []string{"wallet_id"}}})
+			if err != nil || pages > 3 {
+				t.Fatalf("order %q, page %d: %v", order, pages, err)
+			}
+			for _, row := range res.GetRows() {
+				if len(row.GetFields()) != 1 {
+					t.Fatalf("more than the asked field: %v", row)
+				}
+				paged = append(paged, row.GetFields()["wallet_id"].GetStringValue())
+			}
+			if token = res.GetNextPageToken(); token == "" {
+				break
+			}
+		}
+		if diff := cmp.Diff(whole, paged); diff != "" {
+			t.Errorf("order %q (-whole +paged):\n%s", order, diff)
+		}
+	}
+}
+
+func TestARequestThatCannotBeUsedIsRefused(t *testing.T) {
+	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+	f.fill(t)
+	first, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1}, MinPosition: f.position(t, "acme")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := first.GetNextPageToken()
+	cases := []struct {
+		name   string
+		tenant string
+		req    *projectionv1.QueryRequest
+		code   connect.Code
+		text   string
+	}{
+		{"filter that does not parse", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: "balance >"}}, connect.CodeInvalidArgument, "the filter cannot be used: column 10"},
+		{"filter on an unknown column", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `color = "red"`}}, connect.CodeInvalidArgument, "undeclared identifier 'color'"},
+		{"filter of mixed types", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `balance = "red"`}}, connect.CodeInvalidArgument, "the filter cannot be used"},
+		{"filter on the key column", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `_key = "w0"`}}, connect.CodeInvalidArgument, "the filter cannot be used"},
+		{"a word alone", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `owner`}}, connect.CodeInvalidArgument, "the filter cannot be used"},
+		{"order by an unknown column", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: "color"}}, connect.CodeInvalidArgument, `no column "color"`},
+		{"order by SQL", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: "owner; DROP"}}, connect.CodeInvalidArgument, "order_by cannot be used"},
+		{"unknown field", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Fields: []string{"color"}}}, connect.CodeInvalidArgument, `no column "color"`},
+		{"page too large", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1001}}, connect.CodeInvalidArgument, "page_size"},
+		{"token of another order", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: "owner", PageToken: token}}, connect.CodeInvalidArgument, "of another query"},
+		{"token of another view", "acme", &projectionv1.QueryRequest{View: "movements", Query: &projectionv1.Query{PageToken: token}}, connect.CodeInvalidArgument, "of another query"},
+		{"token of another tenant", "globex", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageToken: token}}, connect.CodeInvalidArgument, "of another query"},
+		{"token of one's own", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageToken: "WyJ3MCJd"}}, connect.CodeInvalidArgument, "the page token cannot be used"},
+		{"position of another tenant", "globex", &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "acme")}, connect.CodeInvalidArgument, "not one that this platform gave to this tenant"},
+		{"unknown view", "acme", &projectionv1.QueryRequest{View: "purses"}, connect.CodeNotFound, "no view"},
+		{"tenant in the message", "acme", &projectionv1.QueryRequest{TenantId: "globex", View: "wallets"}, connect.CodePermissionDenied, "tenant_id"},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := f.client.Query(as(t, tc.tenant), tc.req)
+			if connect.CodeOf(err) != tc.code || err == nil || !strings.Contains(err.Error(), tc.text) {
+				t.Fatalf("err = %v, want %v with %q", err, tc.code, tc.text)
+			}
+		})
+	}
+}
+
+func TestAQueryWaitsForItsPositionWithinItsDeadline(t *testing.T) {
+	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+	f.append(t, "acme", "w", "opened", `{"owner":"ada"}`)
+	next := f.positions.Format(backbonetest.Tenant(t, "acme"), f.sequence["acme"]+1)
+	ctx, cancel := context.WithTimeout(as(t, "acme"), 200*time.Millisecond)
+	defer cancel()
+	_, err := f.client.Get(ctx, &projectionv1.GetRequest{View: "wallets", Key: "w", MinPosition: next})
+	if connect.CodeOf(err) != connect.CodeDeadlineExceeded || !strings.Contains(err.Error(), "has not reached min_position") {
+		t.Fatalf("err = %v, want DEADLINE_EXCEEDED with the reason", err)
+	}
+	answered := make(chan error, 1)
+	var row map[string]any
+	go func() {
+		res, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w", MinPosition: next})
+		row = res.GetRow().AsMap()
+		answered <- err
+	}()
+	f.append(t, "acme", "w", "deposited", `{"amount":7,"reference":""}`)
+	if err := <-answered; err != nil || row["balance"] != 7.0 {
+		t.Fatalf("row = %v, %v; want the deposit in it", row, err)
+	}
+}
+
+func TestViewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T) {
+	js, dir := backbonetest.Start(t), t.TempDir()
+	f := start(t, js, dir, model.Wallet)
+	f.fill(t)
+	before, err := f.query(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.stop()
+
+	again := start(t, js, dir, model.Wallet)
+	again.last, again.versions, again.sequence = f.last, f.versions, f.sequence
+	again.append(t, "acme", "w0", "deposited", `{"amount":1000,"reference":""}`)
+	after, err := again.query(t, nil)
+	if diff := cmp.Diff(before, after); err != nil || diff != "" {
+		t.Fatalf("%v (-before +after):\n%s", err, diff)
+	}
+	if rich, err := again.query(t, &projectionv1.Query{Filter: "balance > 1000"}); err != nil || len(rich) != 1 {
+		t.Fatalf("%v, %v: want the deposit counted once", rich, err)
+	}
+	again.stop()
+
+	changed := start(t, js, dir, func(ctx context.Context) (string, []byte, error) {
+		name, document, err := model.Wallet(ctx)
+		return name, []byte(strings.Replace(string(document), "movements: 0, opened_at", "movements: 100, opened_at", 1)), err
+	})
+	changed.sequence = f.sequence
+	counted, err := changed.query(t, &projectionv1.Query{Filter: "movements > 100"})
+	if err != nil || len(counted) != 5 {
+		t.Fatalf("%v, %v: want all views made anew by the new rule", counted, err)
+	}
+}
+
+func TestReadinessTellsTenantsApart(t *testing.T) {
+	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+	if err := errors.Join(f.service.Ready(t.Context(), contextkit.TenantID{}), f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.service.Ready(t.Context(), backbonetest.Tenant(t, "initech")); err == nil {
+		t.Fatal("a tenant that is not served is ready")
+	}
+	// An event that the views cannot take: the tenant stops there, loudly, and
+	// no other does.
+	f.append(t, "acme", "w", "opened", `{"nobody":true}`)
+	deadline := time.After(10 * time.Second)
+	for f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")) == nil {
+		select {
+		case <-deadline:
+			t.Fatal("a tenant whose projection does not advance is ready")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	if err := f.service.Ready(t.Context(), backbonetest.Tenant(t, "globex")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestATenantNeverSeesAnothersRows throws hostile input at acme and looks for
+// anything of globex.
+func TestATenantNeverSeesAnothersRows(t *testing.T) {
+	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+	f.fill(t)
+	if _, err := f.client.Query(as(t, "globex"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "globex")}); err != nil {
+		t.Fatal(err)
+	}
+	ctx := as(t, "acme")
+	hostile := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{
+		`owner = "globex-only"`, `owner = "globex-only" OR true`, `1 = 1`, `" OR 1=1 --`, `tenant_id = "globex"`, `owner:""`, "wallets", "view_wallets", "../globex", "secret",
+		`owner > ""`, `globex`, `owner = "x" UNION SELECT * FROM view_wallets`, "owner desc", "_checkpoint", `true`, `NOT false`,
+	}))
+	rapid.Check(t, func(rt *rapid.T) {
+		view := rapid.OneOf(rapid.Just("wallets"), hostile).Draw(rt, "view")
+		res, err := f.client.Query(ctx, &projectionv1.QueryRequest{View: view, Query: &projectionv1.Query{
+			Filter: hostile.Draw(rt, "filter"), OrderBy: rapid.OneOf(rapid.Just(""), hostile).Draw(rt, "order"),
+			PageToken: rapid.OneOf(rapid.Just(""), hostile).Draw(rt, "token"),
+		}})
+		if strings.Contains(fmt.Sprint(res), "globex-only") || strings.Contains(fmt.Sprint(res), "secret") {
+			rt.Fatalf("acme sees %v", res)
+		}
+		if code := connect.CodeOf(err); err != nil && code != connect.CodeInvalidArgument && code != connect.CodeNotFound {
+			rt.Fatalf("err = %v: hostile input is the caller's mistake, nothing else", err)
+		}
+		row, err := f.client.Get(ctx, &projectionv1.GetRequest{View: "wallets", Key: hostile.Draw(rt, "key")})
+		if err == nil && strings.Contains(fmt.Sprint(row), "globex-only") {
+			rt.Fatalf("acme sees %v", row)
+		}
+	})
+}

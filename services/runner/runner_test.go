@@ -1,0 +1,382 @@
+package runner_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectinprocess"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate"
+	"github.com/headgate/headgate/services/runner"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// gate sends commands to the real aggregate service and lets a test hold or
+// fail them.
+type gate struct {
+	next   gatewayv1connect.CommandServiceClient
+	mu     sync.Mutex
+	before func(ctx context.Context, req *aggregatev1.SubmitRequest) error
+}
+
+func (g *gate) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*aggregatev1.SubmitResponse, error) {
+	g.mu.Lock()
+	before := g.before
+	g.mu.Unlock()
+	if before != nil {
+		if err := before(ctx, req); err != nil {
+			return nil, err
+		}
+	}
+	return g.next.Submit(ctx, req)
+}
+
+func (g *gate) set(before func(ctx context.Context, req *aggregatev1.SubmitRequest) error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.before = before
+}
+
+// fixture is a runner node with the real services around it.
+type fixture struct {
+	js     jetstream.JetStream
+	gate   *gate
+	admin  adminv1connect.RunnerAdminClient
+	node   *runner.Service
+	models *model.Registry
+	stop   func()
+}
+
+func registry(t *testing.T) *model.Registry {
+	t.Helper()
+	models, err := model.Open(t.Context(), model.Wallet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return models
+}
+
+func start(t *testing.T) *fixture {
+	t.Helper()
+	js := backbonetest.Start(t)
+	tenants, err := chassis.ParseTenants([]string{"acme", "globex"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := aggregate.New(t.Context(), js, registry(t), tenants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := connect.NewServer(contextkit.ServerInterceptor)
+	service.Register(server)
+	f := &fixture{js: js, gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server)))}}
+	f.run(t)
+	return f
+}
+
+// run starts a runner node, as after a restart.
+func (f *fixture) run(t *testing.T) {
+	t.Helper()
+	tenants, err := chassis.ParseTenants([]string{"acme", "globex"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.models = registry(t)
+	if f.node, err = runner.New(t.Context(), f.js, f.models, tenants, f.gate, zerolog.Nop()); err != nil {
+		t.Fatal(err)
+	}
+	server := connect.NewServer(contextkit.ServerInterceptor)
+	f.node.Register(server)
+	f.admin = adminv1connect.NewRunnerAdminClient(contextkit.NewClient(connectinprocess.New(server)))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.node.Run(ctx) }()
+	var once sync.Once
+	f.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	stop := f.stop
+	t.Cleanup(func() {
+		f.gate.set(nil) // whatever a test holds must end
+		stop()
+	})
+}
+
+func as(t *testing.T, tenant string) context.Context {
+	return contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, tenant))
+}
+
+func platform(t *testing.T) context.Context { return contextkit.PlatformContext(t.Context()) }
+
+func (f *fixture) submit(t *testing.T, tenant, aggregateType, id, command string, payload map[string]any) {
+	t.Helper()
+	object, err := structpb.NewStruct(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.gate.next.Submit(as(t, tenant), &aggregatev1.SubmitRequest{AggregateType: aggregateType, AggregateId: id, Command: command, Payload: object}); err != nil {
+		t.Fatalf("%s %s: %v", command, id, err)
+	}
+}
+
+// wallets opens a and b, a with a balance of 1000.
+func (f *fixture) wallets(t *testing.T, tenant string) {
+	f.submit(t, tenant, "wallet", "a", "open", map[string]any{"owner": "ada"})
+	f.submit(t, tenant, "wallet", "b", "open", map[string]any{"owner": "bob"})
+	f.submit(t, tenant, "wallet", "a", "deposit", map[string]any{"amount": 1000})
+}
+
+func (f *fixture) transfer(t *testing.T, tenant, id, to string, amount int) {
+	t.Helper()
+	f.submit(t, tenant, "transfer", id, "request", map[string]any{"from": "a", "to": to, "amount": amount})
+}
+
+func (f *fixture) balance(t *testing.T, tenant, wallet string) float64 {
+	t.Helper()
+	res, err := f.gate.next.GetAggregate(as(t, tenant), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: wallet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.GetState().AsMap()["balance"].(float64)
+}
+
+// ended waits until an instance has ended and returns it.
+func (f *fixture) ended(t *testing.T, tenant, id string) *adminv1.GetWorkflowResponse {
+	t.Helper()
+	var last *adminv1.GetWorkflowResponse
+	wait(t, "workflow "+id+" does not end", func() bool {
+		res, err := f.admin.GetWorkflow(as(t, tenant), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id})
+		if err != nil && connect.CodeOf(err) != connect.CodeNotFound {
+			t.Fatal(err)
+		}
+		last = res
+		return res.GetState() > adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATING
+	})
+	return last
+}
+
+// wait looks at a condition until it holds.
+func wait(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-deadline:
+			t.Fatal(what)
+		case <-tick.C:
+		}
+	}
+}
+
+func steps(res *adminv1.GetWorkflowResponse) string {
+	var list []string
+	for _, s := range res.GetSteps() {
+		list = append(list, s.GetName()+" "+s.GetOutcome())
+	}
+	return strings.Join(list, ", ")
+}
+
+func TestATransferCompletesOrIsUndone(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	f.transfer(t, "acme", "good", "b", 300)
+	f.transfer(t, "acme", "nowhere", "nobody", 100)
+	f.transfer(t, "acme", "poor", "b", 5000)
+	cases := map[string]struct {
+		state adminv1.WorkflowState
+		steps string
+	}{
+		"good":    {adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED, "debit done, credit done, complete done"},
+		"nowhere": {adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED, "debit done, credit refused, undo debit done, fail done"},
+		"poor":    {adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED, "debit refused, fail done"},
+	}
+	for id, want := range cases {
+		if got := f.ended(t, "acme", id); got.GetState() != want.state || steps(got) != want.steps {
+			t.Errorf("%s: %v with %s; want %v with %s", id, got.GetState(), steps(got), want.state, want.steps)
+		}
+	}
+	if a, b := f.balance(t, "acme", "a"), f.balance(t, "acme", "b"); a != 700 || b != 300 {
+		t.Errorf("balances %v and %v, want 700 and 300", a, b)
+	}
+	if _, err := f.admin.GetWorkflow(as(t, "globex"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "good"}); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("another tenant's instance: %v", err)
+	}
+}
+
+func TestAStepThatFailsForAMomentIsTriedAgain(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	var mu sync.Mutex
+	failures := map[string]int{}
+	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if failures[req.GetCommand()]++; req.GetCommand() != "complete" && failures[req.GetCommand()] <= 1 {
+			return connect.NewError(connect.CodeUnavailable, "for a moment")
+		}
+		return nil
+	})
+	f.transfer(t, "acme", "t", "b", 300)
+	if got := f.ended(t, "acme", "t"); steps(got) != "debit done, credit done, complete done" {
+		t.Fatalf("steps: %s", steps(got))
+	}
+	if a, b := f.balance(t, "acme", "a"), f.balance(t, "acme", "b"); a != 700 || b != 300 {
+		t.Errorf("balances %v and %v, want 700 and 300", a, b)
+	}
+}
+
+func TestAStepWhoseAnswerIsLostHasItsEffectOnce(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	var once sync.Once
+	f.gate.set(func(ctx context.Context, req *aggregatev1.SubmitRequest) error {
+		var lost error
+		once.Do(func() {
+			// The command is done, but the runner never learns of it.
+			_, err := f.gate.next.Submit(ctx, req)
+			lost = errors.Join(connect.NewError(connect.CodeUnavailable, "the answer is lost"), err)
+		})
+		return lost
+	})
+	f.transfer(t, "acme", "t", "b", 300)
+	f.ended(t, "acme", "t")
+	if a, b := f.balance(t, "acme", "a"), f.balance(t, "acme", "b"); a != 700 || b != 300 {
+		t.Errorf("balances %v and %v, want 700 and 300", a, b)
+	}
+}
+
+func TestDrainFinishesWhatIsInFlightAndTakesNothingMore(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	held, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	f.gate.set(func(ctx context.Context, _ *aggregatev1.SubmitRequest) error {
+		once.Do(func() { close(held) })
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	f.transfer(t, "acme", "in-flight", "b", 100)
+	<-held
+
+	short, cancel := context.WithTimeout(platform(t), 300*time.Millisecond)
+	defer cancel()
+	res, err := f.admin.Drain(short, &adminv1.DrainRequest{})
+	if err != nil || res.GetStatus().GetState() != adminv1.NodeState_NODE_STATE_DRAINING || res.GetStatus().GetInFlight() != 1 {
+		t.Fatalf("with work in flight, at the deadline: %v, %v; want draining with 1 in flight", res, err)
+	}
+	if f.node.Ready(t.Context(), contextkit.TenantID{}) == nil {
+		t.Error("a draining node is ready")
+	}
+	f.transfer(t, "acme", "later", "b", 100)
+	close(release)
+	f.ended(t, "acme", "in-flight")
+	for range 2 { // asking twice does no more than asking once
+		if res, err = f.admin.Drain(platform(t), &adminv1.DrainRequest{}); err != nil || res.GetStatus().GetState() != adminv1.NodeState_NODE_STATE_DRAINED || res.GetStatus().GetInFlight() != 0 {
+			t.Fatalf("drained: %v, %v", res, err)
+		}
+	}
+	if _, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "later"}); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Fatalf("a drained node has begun work: %v", err)
+	}
+	for range 2 {
+		if resumed, err := f.admin.Resume(platform(t), &adminv1.ResumeRequest{}); err != nil || resumed.GetStatus().GetState() != adminv1.NodeState_NODE_STATE_RUNNING {
+			t.Fatalf("resumed: %v, %v", resumed, err)
+		}
+	}
+	f.ended(t, "acme", "later")
+	if err := f.node.Ready(t.Context(), contextkit.TenantID{}); err != nil {
+		t.Errorf("after resume: %v", err)
+	}
+}
+
+func TestAPausedTenantWaitsAcrossRestartsAndOthersDoNot(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	f.wallets(t, "globex")
+	for range 2 {
+		if res, err := f.admin.PauseTenant(as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "acme"}); err != nil || !res.GetTenant().GetPaused() {
+			t.Fatalf("%v, %v", res, err)
+		}
+	}
+	if _, err := f.admin.PauseTenant(as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "globex"}); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Fatalf("pausing another tenant than the call's: %v", err)
+	}
+	wait(t, "the pause does not take effect", func() bool {
+		status, err := f.admin.Status(platform(t), &adminv1.StatusRequest{})
+		return err == nil && status.GetStatus().GetTenants()[0].GetPaused() && f.node.Ready(t.Context(), backbonetest.Tenant(t, "acme")) != nil
+	})
+	f.stop()
+	f.transfer(t, "acme", "t", "b", 100)
+	f.transfer(t, "globex", "t", "b", 100)
+	f.run(t)
+	f.ended(t, "globex", "t")
+	status, err := f.admin.Status(platform(t), &adminv1.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tenant := range status.GetStatus().GetTenants() {
+		if paused := tenant.GetTenantId() == "acme"; tenant.GetPaused() != paused || (tenant.GetPending() == 1) != paused {
+			t.Errorf("%v: want acme paused with one event waiting, and globex neither", tenant)
+		}
+	}
+	if _, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"}); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Fatalf("a paused tenant's work has begun: %v", err)
+	}
+	for range 2 {
+		if res, err := f.admin.ResumeTenant(as(t, "acme"), &adminv1.ResumeTenantRequest{TenantId: "acme"}); err != nil || res.GetTenant().GetPaused() {
+			t.Fatalf("%v, %v", res, err)
+		}
+	}
+	f.ended(t, "acme", "t")
+}
+
+func TestWorkThatCannotBeUndoneIsKeptAsADeadLetter(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+		if strings.HasSuffix(req.GetIdempotencyKey(), ":undo-debit") {
+			return connect.NewError(connect.CodeFailedPrecondition, "the wallet is frozen")
+		}
+		return nil
+	})
+	f.transfer(t, "acme", "t", "nobody", 100)
+	got := f.ended(t, "acme", "t")
+	if got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_FAILED || steps(got) != "debit done, credit refused, undo debit refused, fail done" {
+		t.Fatalf("%v with %s", got.GetState(), steps(got))
+	}
+	stream, err := f.js.Stream(t.Context(), backbone.StreamDeadLetters)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "no dead letter is kept", func() bool {
+		letter, err := stream.GetLastMsgForSubject(t.Context(), backbone.DeadLetterSubject(backbonetest.Tenant(t, "acme")))
+		return err == nil && strings.Contains(fmt.Sprint(letter.Header), "could not be undone") && strings.Contains(string(letter.Data), "nobody")
+	})
+}
