@@ -77,8 +77,10 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	)
 	jsonCodec := connectproto.NewJSONCodec()
 	jsonCodec.UnmarshalOptions.DiscardUnknown = false // a misspelt field is the caller's mistake, not nothing
+	binaryCodec := connectproto.NewBinaryCodec()
+	binaryCodec.MarshalOptions.Deterministic = true // the same answer is the same bytes, rows' members sorted
 	s.options = []connecthttp.Option{
-		connecthttp.WithCodecs(connectproto.NewBinaryCodec(), jsonCodec),
+		connecthttp.WithCodecs(binaryCodec, jsonCodec),
 		connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes),
 	}
 	grpcreflect.Register(s.RPC)

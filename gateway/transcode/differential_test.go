@@ -190,7 +190,7 @@ func TestEveryMessageSurvivesBothWaysAsProtojsonHasIt(t *testing.T) {
 		fill(t, message, 0)
 		wire, err := proto.Marshal(message)
 		if err != nil {
-			t.Skip("not a message")
+			t.Fatal(err)
 		}
 		checkToJSON(t, program, wire)
 		text, err := protojson.MarshalOptions{
@@ -239,7 +239,7 @@ func FuzzAppendWire(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if depthOf(text) > transcode.MaxDepth/4 {
-			t.Skip("the bounds of depth differ: protojson counts messages, this counts values")
+			return // the bounds of depth differ: protojson counts messages, this counts values
 		}
 		checkToWire(t, program, text)
 	})
