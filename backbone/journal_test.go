@@ -13,13 +13,9 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Server).startGoRoutine.func1"),
-		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"))
-}
+func TestMain(m *testing.M) { backbonetest.Main(m) }
 
 func openJournal(t *testing.T) (*backbone.Journal, jetstream.JetStream) {
 	t.Helper()

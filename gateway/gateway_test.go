@@ -37,6 +37,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
+func TestMain(m *testing.M) { backbonetest.Main(m) }
+
 // upstreamNode is a real node on loopback that shows what reached it.
 type upstreamNode struct {
 	queriesconnect.UnimplementedQueryServiceHandler

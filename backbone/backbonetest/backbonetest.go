@@ -8,6 +8,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
 )
 
 // Start returns JetStream over a server that ends with the test. Writes are not
@@ -48,4 +49,12 @@ func Tenant(t testing.TB, name string) contextkit.TenantID {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// Main runs a package's tests and fails them for goroutines left behind, the
+// embedded server's own but for those that it never ends left out.
+func Main(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"), // its clock
+	)
 }

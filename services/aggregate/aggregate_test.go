@@ -25,6 +25,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
+func TestMain(m *testing.M) { backbonetest.Main(m) }
+
 // node starts a service over the backbone and returns a client of it.
 func node(t *testing.T, js jetstream.JetStream) gatewayv1connect.CommandServiceClient {
 	t.Helper()

@@ -26,6 +26,8 @@ import (
 	"pgregory.net/rapid"
 )
 
+func TestMain(m *testing.M) { backbonetest.Main(m) }
+
 // fixture is a projection node over a journal that the test writes itself.
 type fixture struct {
 	client    gatewayv1connect.QueryServiceClient

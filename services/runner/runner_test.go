@@ -27,6 +27,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
+func TestMain(m *testing.M) { backbonetest.Main(m) }
+
 // gate sends commands to the real aggregate service and lets a test hold or
 // fail them.
 type gate struct {

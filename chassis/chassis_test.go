@@ -1,0 +1,336 @@
+package chassis_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/grpcreflect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// process is a service on loopback.
+type process struct {
+	server *chassis.Server
+	ready  atomic.Pointer[error]
+	views  *views
+	stop   func() error
+	plain  *http.Client
+	h2c    *http.Client
+}
+
+type views struct {
+	gatewayv1connect.UnimplementedQueryServiceHandler
+	list func(ctx context.Context) error
+}
+
+func (v *views) ListViews(ctx context.Context, _ *projectionv1.ListViewsRequest) (*projectionv1.ListViewsResponse, error) {
+	if v.list != nil {
+		if err := v.list(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return &projectionv1.ListViewsResponse{Position: "p"}, nil
+}
+
+func start(t *testing.T) *process {
+	t.Helper()
+	p := &process{views: &views{}, plain: &http.Client{Transport: &http.Transport{}}}
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	p.h2c = &http.Client{Transport: &http.Transport{Protocols: protocols}}
+	p.server = chassis.NewServer(chassis.Config{Name: "views", Addr: "127.0.0.1:0", ShutdownTimeout: 5 * time.Second}, func(_ context.Context, tenant contextkit.TenantID) error {
+		if reason := p.ready.Load(); reason != nil {
+			return *reason
+		}
+		if tenant.String() == "globex" {
+			return errors.New("globex is elsewhere")
+		}
+		return nil
+	}, zerolog.Nop())
+	gatewayv1connect.RegisterQueryServiceHandler(p.server.RPC, p.views)
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := p.server.Listen(ctx); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- p.server.Serve(ctx) }()
+	p.stop = func() error {
+		cancel()
+		err := <-done
+		done <- err
+		return err
+	}
+	t.Cleanup(func() {
+		p.plain.CloseIdleConnections()
+		p.h2c.CloseIdleConnections()
+		_ = p.stop()
+	})
+	return p
+}
+
+func (p *process) get(t *testing.T, path string, header ...string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.server.URL()+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	res, err := p.plain.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(res.Body)
+	return res.StatusCode, string(body)
+}
+
+// clients are the protocols that one port speaks.
+func (p *process) clients() map[string]*connect.Client {
+	transport := func(client *http.Client, options ...connecthttp.Option) *connect.Client {
+		return contextkit.NewClient(connecthttp.NewTransport(client, p.server.URL(), options...))
+	}
+	return map[string]*connect.Client{
+		"connect+json": transport(p.plain, connecthttp.WithProtoJSON()), "connect+proto": transport(p.plain),
+		"grpcweb": transport(p.plain, connecthttp.WithGRPCWeb()), "grpc": transport(p.h2c, connecthttp.WithGRPC()),
+	}
+}
+
+func acme(t *testing.T) context.Context {
+	t.Helper()
+	tenant, err := contextkit.ParseTenantID("acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return contextkit.TenantContext(t.Context(), tenant)
+}
+
+func TestOnePortSpeaksEveryProtocol(t *testing.T) {
+	p := start(t)
+	for name, client := range p.clients() {
+		res, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(acme(t), &projectionv1.ListViewsRequest{})
+		if err != nil || res.GetPosition() != "p" {
+			t.Errorf("%s: %v, %v", name, res, err)
+		}
+	}
+}
+
+func TestHealthAndReadinessTellTheTruth(t *testing.T) {
+	p := start(t)
+	cases := []struct {
+		path   string
+		status int
+		text   string
+	}{
+		{"/health", 200, `"status":"alive"`}, {"/ready", 200, `"status":"ready"`}, {"/ready?tenant=acme", 200, `"tenant":"acme"`},
+		{"/ready?tenant=globex", 503, "globex is elsewhere"}, {"/ready?tenant=A.B", 400, "invalid tenant id"},
+	}
+	for _, tc := range cases {
+		if status, text := p.get(t, tc.path); status != tc.status || !strings.Contains(text, tc.text) {
+			t.Errorf("%s: %d %s, want %d with %s", tc.path, status, text, tc.status, tc.text)
+		}
+	}
+	check := func(service string) (healthv1.HealthCheckResponse_ServingStatus, error) {
+		var res healthv1.HealthCheckResponse
+		spec := connect.Spec{Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary}
+		err := p.clients()["grpc"].CallUnary(contextkit.PlatformContext(t.Context()), spec, &healthv1.HealthCheckRequest{Service: service}, &res)
+		return res.GetStatus(), err
+	}
+	for _, service := range []string{"", "projection.gateway.v1.QueryService"} {
+		if status, err := check(service); err != nil || status != healthv1.HealthCheckResponse_SERVING {
+			t.Errorf("service %q: %v, %v", service, status, err)
+		}
+	}
+	if _, err := check("nothing"); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("an unknown service: %v", err)
+	}
+	drained := errors.New("drained")
+	p.ready.Store(&drained)
+	if status, err := check(""); err != nil || status != healthv1.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("when not ready: %v, %v", status, err)
+	}
+	if status, _ := p.get(t, "/health"); status != 200 {
+		t.Errorf("a process that is not ready is alive all the same: %d", status)
+	}
+}
+
+func TestAWatchedHealthTellsOfChanges(t *testing.T) {
+	p := start(t)
+	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 20*time.Second)
+	defer cancel()
+	stream, err := p.clients()["grpc"].CallServerStream(ctx, connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}, &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	drained := errors.New("drained")
+	for _, want := range []healthv1.HealthCheckResponse_ServingStatus{healthv1.HealthCheckResponse_SERVING, healthv1.HealthCheckResponse_NOT_SERVING} {
+		var res healthv1.HealthCheckResponse
+		if err := stream.Receive(&res); err != nil || res.GetStatus() != want {
+			t.Fatalf("%v, %v; want %v", res.GetStatus(), err, want)
+		}
+		p.ready.Store(&drained)
+	}
+}
+
+func TestReflectionDescribesTheServices(t *testing.T) {
+	p := start(t)
+	stream := grpcreflect.NewClient(p.clients()["grpc"]).NewStream(contextkit.PlatformContext(t.Context()))
+	names, err := stream.ListServices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := ""
+	for _, name := range names {
+		text += string(name) + " "
+	}
+	if !strings.Contains(text, "projection.gateway.v1.QueryService") || !strings.Contains(text, "grpc.health.v1.Health") {
+		t.Errorf("services: %s", text)
+	}
+	if files, err := stream.FileContainingSymbol("projection.gateway.v1.QueryService"); err != nil || len(files) == 0 {
+		t.Errorf("%d files, %v", len(files), err)
+	}
+	if err := stream.Close(); err != nil && !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
+
+func TestMetricsCountCallsByTheirOutcome(t *testing.T) {
+	p := start(t)
+	client := gatewayv1connect.NewQueryServiceClient(p.clients()["grpc"])
+	if _, err := client.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Get(acme(t), &projectionv1.GetRequest{View: "V"}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Fatalf("the proto's rules are not checked: %v", err)
+	}
+	_, text := p.get(t, "/metrics")
+	for _, want := range []string{
+		`headgate_rpc_duration_seconds_count{code="ok",procedure="/projection.gateway.v1.QueryService/ListViews",process="views",protocol="grpc"} 1`,
+		`headgate_rpc_duration_seconds_count{code="invalid_argument",procedure="/projection.gateway.v1.QueryService/Get",process="views",protocol="grpc"} 1`,
+		`go_goroutines`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+}
+
+func TestAPanicIsOneCallsFailure(t *testing.T) {
+	p := start(t)
+	p.views.list = func(context.Context) error { panic("secret state") }
+	client := gatewayv1connect.NewQueryServiceClient(p.clients()["connect+json"])
+	_, err := client.ListViews(acme(t), &projectionv1.ListViewsRequest{})
+	if connect.CodeOf(err) != connect.CodeInternal || strings.Contains(err.Error(), "secret") {
+		t.Fatalf("err = %v", err)
+	}
+	p.views.list = nil
+	if _, err := client.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil {
+		t.Fatalf("the next call: %v", err)
+	}
+}
+
+func TestAnErrorThatIsNotMeantForCallersSaysNothing(t *testing.T) {
+	p := start(t)
+	p.views.list = func(context.Context) error { return errors.New("password is hunter2") }
+	_, err := gatewayv1connect.NewQueryServiceClient(p.clients()["grpc"]).ListViews(acme(t), &projectionv1.ListViewsRequest{})
+	if err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Fatalf("err = %v", err)
+	}
+}
+
+func TestAnUnknownJSONFieldIsRefused(t *testing.T) {
+	p := start(t)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.server.URL()+"/projection.gateway.v1.QueryService/ListViews", strings.NewReader(`{"tenant":"acme"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Tenant-Id", "acme")
+	res, err := p.plain.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusBadRequest {
+		t.Fatalf("%d %s", res.StatusCode, body)
+	}
+}
+
+func TestTheEndWaitsForCallsInFlight(t *testing.T) {
+	p := start(t)
+	entered, release := make(chan struct{}), make(chan struct{})
+	p.views.list = func(context.Context) error {
+		close(entered)
+		<-release
+		return nil
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := gatewayv1connect.NewQueryServiceClient(p.clients()["grpc"]).ListViews(acme(t), &projectionv1.ListViewsRequest{})
+		answered <- err
+	}()
+	<-entered
+	ended := make(chan error, 1)
+	go func() { ended <- p.stop() }()
+	select {
+	case err := <-ended:
+		t.Fatalf("it ended with a call in flight: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	if err := errors.Join(<-answered, <-ended); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLayersEndOneAfterTheOther(t *testing.T) {
+	var order []string
+	part := func(name string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			<-ctx.Done()
+			order = append(order, name) // layers end one at a time
+			return nil
+		}
+	}
+	failed := errors.New("failed")
+	err := chassis.RunLayers(t.Context(), chassis.Layer{part("runner")}, chassis.Layer{func(context.Context) error { return failed }}, chassis.Layer{part("store")})
+	if !errors.Is(err, failed) || strings.Join(order, " ") != "runner store" {
+		t.Fatalf("err = %v, order %v", err, order)
+	}
+}
+
+func TestTenantsAreParsedAndChecked(t *testing.T) {
+	tenants, err := chassis.ParseTenants([]string{"acme", "globex", "acme"})
+	if err != nil || len(tenants) != 2 {
+		t.Fatalf("%v, %v", tenants, err)
+	}
+	for _, bad := range [][]string{nil, {"A.B"}} {
+		if _, err := chassis.ParseTenants(bad); err == nil {
+			t.Errorf("%v is accepted", bad)
+		}
+	}
+	if _, err := tenants.Of(acme(t), "globex"); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("a field that disagrees: %v", err)
+	}
+	if tenant, err := tenants.Of(acme(t), ""); err != nil || tenant.String() != "acme" {
+		t.Errorf("no field: %v, %v", tenant, err)
+	}
+}
