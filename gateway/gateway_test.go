@@ -560,7 +560,9 @@ func TestCallsBeyondTheBoundAreRefusedAtOnce(t *testing.T) {
 		return nil
 	})
 	first := make(chan result, 1)
-	go func() { first <- e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token) }()
+	go func() {
+		first <- e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
+	}()
 	<-entered
 	if got := e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.code != connect.CodeResourceExhausted {
 		t.Errorf("beyond the bound: %v", got.err)
