@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/grpcreflect/v2"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/compression"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
 	"github.com/headgate/headgate/gateway/auth"
@@ -41,6 +42,9 @@ type Config struct {
 const (
 	defaultMaxTimeout    = 30 * time.Second
 	defaultMaxConcurrent = 4096
+	// compressMinBytes is the size below which compressing costs more than it
+	// saves.
+	compressMinBytes = 512
 )
 
 // Gateway is the edge. Run it with Listen, then Serve.
@@ -57,16 +61,16 @@ type Gateway struct {
 	slots    chan struct{}
 }
 
-// New returns a gateway that serves the methods of files to the nodes of
+// New returns a gateway that serves the methods of the catalog to the nodes of
 // routes. js takes the audit records.
-func New(config Config, files policy.Files, routes *route.Table, js jetstream.JetStream, log zerolog.Logger) (*Gateway, error) {
+func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstream.JetStream, log zerolog.Logger) (*Gateway, error) {
 	if config.MaxTimeout == 0 {
 		config.MaxTimeout = defaultMaxTimeout
 	}
 	if config.MaxConcurrent == 0 {
 		config.MaxConcurrent = defaultMaxConcurrent
 	}
-	table, err := policy.Build(files, transcode.NewCompiler(nil))
+	table, err := policy.Build(catalog, transcode.NewCompiler(catalog))
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +84,10 @@ func New(config Config, files policy.Files, routes *route.Table, js jetstream.Je
 		client: contextkit.NewClient(upstream.NewTransport(pool)),
 		log:    log, slots: make(chan struct{}, config.MaxConcurrent),
 	}
-	options := []connecthttp.Option{connecthttp.WithCodecs(frame.ProtoCodec(), frame.JSONCodec())}
+	options := []connecthttp.Option{
+		connecthttp.WithCodecs(frame.ProtoCodec(), frame.JSONCodec()),
+		connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(compressMinBytes),
+	}
 	g.server = chassis.NewEdge(config.Listen, g.ready, log, options, contextkit.EdgeInterceptor)
 	g.audit = audit.NewRecorder(js, g.server.Metrics.Registerer(config.Listen.Name), log)
 	for _, method := range table.Methods() {
@@ -88,7 +95,7 @@ func New(config Config, files policy.Files, routes *route.Table, js jetstream.Je
 	}
 	// Reflection shows what is served, to whoever has a credential.
 	g.server.Guard(g.authenticated, func(server *connect.Server) {
-		grpcreflect.Register(server, grpcreflect.WithNamer(table))
+		grpcreflect.Register(server, grpcreflect.WithNamer(table), grpcreflect.WithDescriptorResolver(catalog))
 	})
 	rest, err := edge.NewREST(g.server.RPC, table, g.server.MaxBodyBytes())
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
@@ -32,12 +34,20 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-func TestMain(m *testing.M) { backbonetest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(conformanceDescriptor) != "" {
+		if err := serveConformance(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	backbonetest.Main(m)
+}
 
 // upstreamNode is a real node on loopback that shows what reached it.
 type upstreamNode struct {
@@ -154,7 +164,11 @@ func start(t *testing.T, change func(*gateway.Config)) *edge {
 	if change != nil {
 		change(&config)
 	}
-	g, err := gateway.New(config, protoregistry.GlobalFiles, routes, e.js, zerolog.Nop())
+	catalog, err := policy.NewCatalog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := gateway.New(config, catalog, routes, e.js, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

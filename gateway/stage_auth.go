@@ -11,8 +11,15 @@ import (
 
 const headerAuthorization = "Authorization"
 
+// anonymous is whoever calls a method that asks for no credential.
+var anonymous = &auth.Principal{Subject: "anonymous"}
+
 // authenticate finds out who calls.
 func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context, error) {
+	if call.Method.Anonymous {
+		call.Principal = anonymous
+		return ctx, nil
+	}
 	principal, err := g.verifier.Authenticate(call.Info.RequestHeader().Values(headerAuthorization))
 	if err != nil {
 		return ctx, call.deny("CREDENTIAL", unauthenticated(err))
@@ -46,7 +53,7 @@ func unauthenticated(err error) *connect.Error {
 // admit refuses a principal that lacks the method's right altogether, before
 // anything of the request is read.
 func (g *Gateway) admit(ctx context.Context, call *Call) (context.Context, error) {
-	if !call.Principal.Holds(call.Method.Right) {
+	if !call.Method.Anonymous && !call.Principal.Holds(call.Method.Right) {
 		return ctx, call.denyRight()
 	}
 	return ctx, nil
@@ -61,7 +68,7 @@ func (g *Gateway) authorize(ctx context.Context, call *Call) (context.Context, e
 			return ctx, call.badField(call.Method.ResourceField, err)
 		}
 	}
-	if !call.Principal.Allows(call.Method.Right, call.Resource) {
+	if !call.Method.Anonymous && !call.Principal.Allows(call.Method.Right, call.Resource) {
 		return ctx, call.denyRight()
 	}
 	return ctx, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -14,6 +15,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
@@ -23,7 +25,6 @@ import (
 	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
-	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
 // startTimeout bounds the start, recovery of the store included.
@@ -37,6 +38,8 @@ type devCommand struct {
 	AggregateListen  string   `default:"127.0.0.1:8081" help:"Address of the aggregate service, for debugging."`
 	ProjectionListen string   `default:"127.0.0.1:8082" help:"Address of the projection service, for debugging."`
 	RunnerListen     string   `default:"127.0.0.1:8083" help:"Address of the runner service, for debugging."`
+	Descriptors      []string `type:"existingfile" help:"FileDescriptorSet of further services to serve. Repeatable."`
+	Node             []string `help:"Further node, as KIND=HOST:PORT. Repeatable."`
 	LazySync         bool     `help:"Let the operating system decide when writes reach the disk: faster, and a power failure may lose acknowledged commands."`
 	LogLevel         string   `default:"warn" enum:"debug,info,warn,error" help:"Least level of the log lines on standard error; info has a line a call."`
 }
@@ -161,25 +164,48 @@ func (p *platform) startBackbone(ctx context.Context) (err error) {
 
 func (p *platform) startGateway(ctx context.Context) error {
 	routes := route.NewTable()
-	err := routes.Replace([]route.Node{
+	nodes := []route.Node{
 		{ID: "aggregate-1", Kind: "aggregate", Endpoint: p.aggregateServer.Addr(), Ready: true},
 		{ID: "projection-1", Kind: "projection", Endpoint: p.projectionServer.Addr(), Ready: true},
 		{ID: "runner-1", Kind: "runner", Endpoint: p.runnerServer.Addr(), Ready: true},
-	}, nil)
-	if err != nil {
+	}
+	for i, text := range p.command.Node {
+		kind, endpoint, ok := strings.Cut(text, "=")
+		if !ok {
+			return fmt.Errorf("--node %q: want KIND=HOST:PORT", text)
+		}
+		nodes = append(nodes, route.Node{ID: fmt.Sprintf("%s-extra-%d", kind, i+1), Kind: kind, Endpoint: endpoint, Ready: true})
+	}
+	if err := routes.Replace(nodes, nil); err != nil {
 		return err
 	}
 	accepted, err := p.issuer.Config()
 	if err != nil {
 		return err
 	}
+	catalog, err := p.catalog()
+	if err != nil {
+		return err
+	}
 	p.gateway, err = gateway.New(gateway.Config{
 		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen}, Auth: accepted,
-	}, protoregistry.GlobalFiles, routes, p.js, p.log)
+	}, catalog, routes, p.js, p.log)
 	if err != nil {
 		return err
 	}
 	return p.gateway.Listen(ctx)
+}
+
+// catalog reads the descriptors of services that are not linked in.
+func (p *platform) catalog() (*policy.Catalog, error) {
+	sets := make([][]byte, len(p.command.Descriptors))
+	for i, path := range p.command.Descriptors {
+		var err error
+		if sets[i], err = os.ReadFile(path); err != nil {
+			return nil, fmt.Errorf("descriptor set: %w", err)
+		}
+	}
+	return policy.NewCatalog(sets...)
 }
 
 // close releases what start opened, in reverse.

@@ -7,6 +7,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -27,8 +28,10 @@ type Method struct {
 	Spec connect.Spec
 	// Input and Output transcode its messages.
 	Input, Output *transcode.Program
-	// Right is what the principal must hold.
+	// Right is what the principal must hold; "" for an anonymous method.
 	Right string
+	// Anonymous says that callers without a credential are served.
+	Anonymous bool
 	// Tenant says that a call is for one tenant; else it is for the platform.
 	Tenant bool
 	// Upstream is the kind of node that answers.
@@ -113,9 +116,13 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		},
 		Input: compiler.Compile(desc.Input()), Output: compiler.Compile(desc.Output()),
 		Right: policy.GetRight(), Upstream: policy.GetUpstream(), Timeout: policy.GetTimeout().AsDuration(), Audit: policy.GetAudit(),
+		Anonymous: policy.GetAnonymous(),
 	}
 	var missing []string
-	if m.Right == "" {
+	if m.Anonymous && (m.Right != "" || policy.GetTenantScope() != policyv1.TenantScope_TENANT_SCOPE_PLATFORM) {
+		return nil, errors.New("its policy is anonymous and asks for a right or a tenant all the same")
+	}
+	if m.Right == "" && !m.Anonymous {
 		missing = append(missing, "right")
 	}
 	if m.Upstream == "" {

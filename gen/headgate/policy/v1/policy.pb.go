@@ -104,8 +104,12 @@ type Policy struct {
 	// The request field (proto name) that bears the idempotency key. A mutation
 	// is only ever retried when it is set.
 	IdempotencyKeyField string `protobuf:"bytes,8,opt,name=idempotency_key_field,json=idempotencyKeyField,proto3" json:"idempotency_key_field,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Whoever calls is served, with or without a credential. The method then has
+	// no right and its tenant scope is the platform. Nothing is open unless its
+	// proto says so here.
+	Anonymous     bool `protobuf:"varint,9,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
@@ -194,6 +198,13 @@ func (x *Policy) GetIdempotencyKeyField() string {
 	return ""
 }
 
+func (x *Policy) GetAnonymous() bool {
+	if x != nil {
+		return x.Anonymous
+	}
+	return false
+}
+
 var file_headgate_policy_v1_policy_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -217,7 +228,7 @@ var File_headgate_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc7\x02\n" +
+	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe5\x02\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05right\x18\x01 \x01(\tR\x05right\x12B\n" +
 	"\ftenant_scope\x18\x02 \x01(\x0e2\x1f.headgate.policy.v1.TenantScopeR\vtenantScope\x12\x1a\n" +
@@ -226,7 +237,8 @@ const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\x05audit\x18\x05 \x01(\bR\x05audit\x12%\n" +
 	"\x0eresource_field\x18\x06 \x01(\tR\rresourceField\x12!\n" +
 	"\ftenant_field\x18\a \x01(\tR\vtenantField\x122\n" +
-	"\x15idempotency_key_field\x18\b \x01(\tR\x13idempotencyKeyField*_\n" +
+	"\x15idempotency_key_field\x18\b \x01(\tR\x13idempotencyKeyField\x12\x1c\n" +
+	"\tanonymous\x18\t \x01(\bR\tanonymous*_\n" +
 	"\vTenantScope\x12\x1c\n" +
 	"\x18TENANT_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13TENANT_SCOPE_TENANT\x10\x01\x12\x19\n" +

@@ -1,0 +1,128 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+)
+
+// Catalog is the descriptors that the edge knows: those linked into the binary,
+// and those of descriptor sets added at start. It also resolves the types that
+// google.protobuf.Any may hold. It is complete before it is shared.
+type Catalog struct {
+	added protoregistry.Files
+	types *dynamicpb.Types
+}
+
+// NewCatalog returns a catalog of what is linked into the binary and of the
+// serialized google.protobuf.FileDescriptorSets. A file that is linked in
+// already is taken from there; one that is in two sets must be the same in
+// both.
+func NewCatalog(sets ...[]byte) (*Catalog, error) {
+	c := &Catalog{}
+	for n, data := range sets {
+		var set descriptorpb.FileDescriptorSet
+		// Options are read with the extensions that are linked in, so that a
+		// method's policy and HTTP rule are known.
+		if err := (proto.UnmarshalOptions{Resolver: protoregistry.GlobalTypes}).Unmarshal(data, &set); err != nil {
+			return nil, fmt.Errorf("policy: descriptor set %d is no FileDescriptorSet: %w", n+1, err)
+		}
+		for _, file := range set.GetFile() {
+			if err := c.add(file); err != nil {
+				return nil, fmt.Errorf("policy: descriptor set %d: %w", n+1, err)
+			}
+		}
+	}
+	c.types = dynamicpb.NewTypes(&c.added)
+	return c, nil
+}
+
+func (c *Catalog) add(file *descriptorpb.FileDescriptorProto) error {
+	known, err := c.FindFileByPath(file.GetName())
+	switch {
+	case errors.Is(err, protoregistry.NotFound):
+	case err != nil:
+		return err
+	case isLinked(file.GetName()), proto.Equal(protodesc.ToFileDescriptorProto(known), file):
+		return nil
+	default:
+		return fmt.Errorf("%s is in two sets and differs", file.GetName())
+	}
+	fd, err := protodesc.NewFile(file, c)
+	if err != nil {
+		return err
+	}
+	return c.added.RegisterFile(fd)
+}
+
+func isLinked(path string) bool {
+	_, err := protoregistry.GlobalFiles.FindFileByPath(path)
+	return err == nil
+}
+
+// RangeFiles implements [Files].
+func (c *Catalog) RangeFiles(yield func(protoreflect.FileDescriptor) bool) {
+	more := true
+	each := func(fd protoreflect.FileDescriptor) bool {
+		more = yield(fd)
+		return more
+	}
+	protoregistry.GlobalFiles.RangeFiles(each)
+	if more {
+		c.added.RangeFiles(each)
+	}
+}
+
+// FindFileByPath implements protodesc.Resolver.
+func (c *Catalog) FindFileByPath(path string) (protoreflect.FileDescriptor, error) {
+	if fd, err := protoregistry.GlobalFiles.FindFileByPath(path); err == nil {
+		return fd, nil
+	}
+	return c.added.FindFileByPath(path)
+}
+
+// FindDescriptorByName implements protodesc.Resolver.
+func (c *Catalog) FindDescriptorByName(name protoreflect.FullName) (protoreflect.Descriptor, error) {
+	if d, err := protoregistry.GlobalFiles.FindDescriptorByName(name); err == nil {
+		return d, nil
+	}
+	return c.added.FindDescriptorByName(name)
+}
+
+// FindMessageByName implements protoregistry.MessageTypeResolver.
+func (c *Catalog) FindMessageByName(name protoreflect.FullName) (protoreflect.MessageType, error) {
+	if t, err := protoregistry.GlobalTypes.FindMessageByName(name); err == nil {
+		return t, nil
+	}
+	return c.types.FindMessageByName(name)
+}
+
+// FindMessageByURL implements protoregistry.MessageTypeResolver.
+func (c *Catalog) FindMessageByURL(url string) (protoreflect.MessageType, error) {
+	if t, err := protoregistry.GlobalTypes.FindMessageByURL(url); err == nil {
+		return t, nil
+	}
+	return c.types.FindMessageByURL(url)
+}
+
+// FindExtensionByName implements protoregistry.ExtensionTypeResolver.
+func (c *Catalog) FindExtensionByName(name protoreflect.FullName) (protoreflect.ExtensionType, error) {
+	if t, err := protoregistry.GlobalTypes.FindExtensionByName(name); err == nil {
+		return t, nil
+	}
+	return c.types.FindExtensionByName(name)
+}
+
+// FindExtensionByNumber implements protoregistry.ExtensionTypeResolver.
+func (c *Catalog) FindExtensionByNumber(message protoreflect.FullName, number protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
+	if t, err := protoregistry.GlobalTypes.FindExtensionByNumber(message, number); err == nil {
+		return t, nil
+	}
+	return c.types.FindExtensionByNumber(message, number)
+}
