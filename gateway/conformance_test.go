@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -24,11 +22,15 @@ import (
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -230,30 +232,65 @@ func conformanceGateway(ctx context.Context, dir, endpoint string, limit int) (*
 // gateway gives every upstream call one. It takes away those that are the
 // gateway's own, of about half a minute; the suite's are shorter by far.
 func withoutLongDeadlines(ctx context.Context, server string) (string, error) {
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	proxy := &httputil.ReverseProxy{
-		FlushInterval: -1, Transport: &http.Transport{Protocols: protocols},
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: server})
-			if value := r.In.Header.Get("Grpc-Timeout"); len(value) > 1 {
-				if n, err := strconv.ParseInt(value[:len(value)-1], 10, 64); err == nil && time.Duration(n)*grpcUnits[value[len(value)-1]] > 20*time.Second {
-					r.Out.Header.Del("Grpc-Timeout")
-				}
-			}
-		},
-	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
-	shim := &http.Server{Handler: proxy, Protocols: protocols}
+	conn, err := grpc.NewClient("passthrough:///"+server, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(frame.GRPCCodec{})), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry())
+	if err != nil {
+		return "", err
+	}
+	shim := grpc.NewServer(grpc.ForceServerCodecV2(frame.GRPCCodec{}), grpc.UnknownServiceHandler(func(_ any, edge grpc.ServerStream) error {
+		return passOn(conn, edge)
+	}))
 	go func() { _ = shim.Serve(listener) }() // ends with the process
 	return listener.Addr().String(), nil
 }
 
-// grpcUnits are the units of grpc-timeout.
-var grpcUnits = map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond}
+func passOn(conn *grpc.ClientConn, edge grpc.ServerStream) error {
+	const long = 20 * time.Second
+	ctx, cancel := context.WithCancel(context.WithoutCancel(edge.Context()))
+	defer cancel()
+	defer context.AfterFunc(edge.Context(), cancel)()
+	if deadline, ok := edge.Context().Deadline(); ok && time.Until(deadline) < long {
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	md, _ := metadata.FromIncomingContext(edge.Context())
+	method, _ := grpc.MethodFromServerStream(edge)
+	node, err := conn.NewStream(metadata.NewOutgoingContext(ctx, md), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
+	if err != nil {
+		return err
+	}
+	go func() { // ends with the edge's stream
+		for {
+			message := &frame.Frame{}
+			if err := edge.RecvMsg(message); err != nil {
+				_ = node.CloseSend()
+				return
+			}
+			if node.SendMsg(message) != nil {
+				return
+			}
+		}
+	}()
+	defer func() { edge.SetTrailer(node.Trailer()) }()
+	if header, err := node.Header(); err == nil && header != nil {
+		_ = edge.SendHeader(header)
+	}
+	for {
+		message := &frame.Frame{}
+		if err := node.RecvMsg(message); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := edge.SendMsg(message); err != nil {
+			return err
+		}
+	}
+}
 
 // Messages between the suite and its programs are preceded by their length.
 

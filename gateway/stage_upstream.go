@@ -12,7 +12,6 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -118,6 +117,8 @@ func passMetadata(to, from *connect.CallInfo) {
 func reauthor(ctx context.Context, err error) error {
 	var verdict *connect.Error
 	switch {
+	case err == nil:
+		return nil
 	case errors.As(err, &verdict):
 		out := connect.NewError(verdict.Code(), verdict.Message()).WithCause(verdict.Unwrap())
 		for _, detail := range verdict.Details() {
@@ -130,43 +131,55 @@ func reauthor(ctx context.Context, err error) error {
 	return err
 }
 
-// forwardStream pumps both directions of a stream until either ends.
+// forwardStream pumps both directions of a stream until the node ends it.
 func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	call.Attempts++
 	ctx, info := g.upstreamContext(ctx, call)
-	group, ctx := errgroup.WithContext(ctx)
 	stream, err := g.client.CallClientStream(ctx, call.Method.Spec)
 	if err != nil {
 		return reauthor(ctx, err)
 	}
 	defer func() { _ = stream.Close() }() // its error is Receive's
-	group.Go(func() error { return call.pumpRequests(stream) })
-	answers := func() error {
-		for first := true; ; first = false {
-			answer := &frame.Frame{Program: call.Method.Output}
-			err := stream.Receive(answer)
-			if first {
-				passMetadata(call.Info, info)
-			}
-			if errors.Is(err, io.EOF) {
-				passMetadata(call.Info, info)
-				return nil
-			}
-			if err != nil {
-				passMetadata(call.Info, info)
-				return reauthor(ctx, err)
-			}
-			if err := call.Stream.Send(answer); err != nil {
-				return err
-			}
+	// A node may end the stream while the client still sends. The pump of
+	// requests then ends with the edge's own stream, whose Receive fails once
+	// the handler has returned; waiting for it here would wait for the client.
+	pumped := make(chan error, 1)
+	go func() {
+		err := call.pumpRequests(stream)
+		pumped <- err
+		if err != nil {
+			_ = stream.Close() // ends the answers
+		}
+	}()
+	err = call.pumpAnswers(stream, info)
+	select {
+	case failed := <-pumped:
+		if failed != nil {
+			return failed
+		}
+	default:
+	}
+	return reauthor(ctx, err)
+}
+
+// pumpAnswers passes the node's messages on until it ends the stream.
+func (c *Call) pumpAnswers(stream connect.ClientStream, info *connect.CallInfo) error {
+	for first := true; ; first = false {
+		answer := &frame.Frame{Program: c.Method.Output}
+		err := stream.Receive(answer)
+		if first || err != nil {
+			passMetadata(c.Info, info)
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.Stream.Send(answer); err != nil {
+			return err
 		}
 	}
-	err = answers()
-	_ = stream.Close() // ends the pump of requests
-	if pumped := group.Wait(); err == nil && pumped != nil && !errors.Is(pumped, io.EOF) {
-		return pumped
-	}
-	return err
 }
 
 // pumpRequests sends the first message and those that follow. Every message of
@@ -188,7 +201,6 @@ func (c *Call) pumpRequests(stream connect.ClientStream) error {
 		case errors.Is(err, io.EOF):
 			return stream.CloseSend()
 		case err != nil:
-			_ = stream.Close()
 			return badRequest(err)
 		}
 		if c.Method.TenantField == 0 {
@@ -196,12 +208,10 @@ func (c *Call) pumpRequests(stream connect.ClientStream) error {
 		}
 		switch named, err := message.Text(c.Method.TenantField); {
 		case err != nil:
-			_ = stream.Close()
 			return c.badField(c.Method.TenantField, err)
 		case named == "":
 			message.AppendText(c.Method.TenantField, tenant)
 		case named != tenant:
-			_ = stream.Close()
 			return c.denyTenant("a message of the stream names another tenant")
 		}
 	}

@@ -181,7 +181,7 @@ func (r *REST) notFound(w http.ResponseWriter, req *http.Request, allowed []stri
 		return
 	}
 	err := connect.Errorf(connect.CodeNotFound, "nothing is served at %s", req.URL.Path)
-	if contentType := req.Header.Get("Content-Type"); strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect") || strings.HasPrefix(contentType, "application/proto") {
+	if strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc") {
 		err = connect.Errorf(connect.CodeUnimplemented, "%s is not served", req.URL.Path)
 	}
 	r.fail(w, req, err)
