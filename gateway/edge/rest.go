@@ -181,8 +181,13 @@ func (r *REST) notFound(w http.ResponseWriter, req *http.Request, allowed []stri
 		return
 	}
 	err := connect.Errorf(connect.CodeNotFound, "nothing is served at %s", req.URL.Path)
-	if strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc") {
+	switch service, method, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/"); {
+	case strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc"):
 		err = connect.Errorf(connect.CodeUnimplemented, "%s is not served", req.URL.Path)
+	case ok && strings.Contains(service, ".") && !strings.Contains(method, "/"):
+		// The path of an RPC: Connect's clients know a bare 404 as UNIMPLEMENTED.
+		http.NotFound(w, req)
+		return
 	}
 	r.fail(w, req, err)
 }

@@ -50,14 +50,15 @@ func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (con
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "the upstream cannot be connected to").WithCause(err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	return &stream{ctx: ctx, cancel: cancel, channel: channel, spec: spec, info: info}, nil
+	own, cancel := context.WithCancel(ctx)
+	return &stream{caller: ctx, ctx: own, cancel: cancel, channel: channel, spec: spec, info: info}, nil
 }
 
 // stream is a [connect.ClientStream] over a grpc-go stream, opened by the first
 // Send or Receive, when the request headers are complete.
 type stream struct {
-	ctx     context.Context //nolint:containedctx // the stream is the call
+	caller  context.Context //nolint:containedctx // says why the call ended early
+	ctx     context.Context //nolint:containedctx // the stream is the call; ends with it
 	cancel  context.CancelFunc
 	channel *channel
 	spec    connect.Spec
@@ -225,7 +226,7 @@ func fromMetadata(header *connect.Header, md metadata.MD) {
 // local is the error of a call that got no answer. What grpc-go says of it
 // names addresses, and stays a cause.
 func (s *stream) local(err error) error {
-	if ctxErr := s.ctx.Err(); ctxErr != nil {
+	if ctxErr := s.caller.Err(); ctxErr != nil {
 		return ctxErr
 	}
 	switch status.Code(err) {
