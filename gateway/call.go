@@ -35,4 +35,5 @@ type Call struct {
 	Denied string
 
 	start time.Time
+	leave func() // ends the tenant's use
 }

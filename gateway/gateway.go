@@ -16,11 +16,13 @@ import (
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
@@ -37,6 +39,8 @@ type Config struct {
 	// MaxConcurrent bounds the calls in flight; more are refused at once. 0:
 	// 4096.
 	MaxConcurrent int
+	// Limits bound each tenant.
+	Limits limit.Config
 }
 
 const (
@@ -59,6 +63,10 @@ type Gateway struct {
 	audit    *audit.Recorder
 	log      zerolog.Logger
 	slots    chan struct{}
+	tenants  *limit.Tenants
+	retries  *limit.Budget
+	limited  *prometheus.CounterVec
+	retried  *prometheus.CounterVec
 }
 
 // New returns a gateway that serves the methods of the catalog to the nodes of
@@ -78,18 +86,26 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	if err != nil {
 		return nil, err
 	}
+	tenants, err := limit.NewTenants(config.Limits)
+	if err != nil {
+		return nil, err
+	}
 	pool := upstream.NewPool(config.Upstream)
 	g := &Gateway{
 		config: config, table: table, verifier: verifier, routes: routes, pool: pool,
 		client: contextkit.NewClient(upstream.NewTransport(pool)),
-		log:    log, slots: make(chan struct{}, config.MaxConcurrent),
+		log:    log, slots: make(chan struct{}, config.MaxConcurrent), tenants: tenants, retries: limit.NewBudget(),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls refused for want of room, by reason."}, []string{"reason"}),
+		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Further attempts at a node, and those that the budget forbade."}, []string{"outcome"}),
 	}
 	options := []connecthttp.Option{
 		connecthttp.WithCodecs(frame.ProtoCodec(), frame.JSONCodec()),
 		connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(compressMinBytes),
 	}
 	g.server = chassis.NewEdge(config.Listen, g.ready, log, options, contextkit.EdgeInterceptor)
-	g.audit = audit.NewRecorder(js, g.server.Metrics.Registerer(config.Listen.Name), log)
+	metrics := g.server.Metrics.Registerer(config.Listen.Name)
+	metrics.MustRegister(g.limited, g.retried)
+	g.audit = audit.NewRecorder(js, metrics, log)
 	for _, method := range table.Methods() {
 		g.server.RPC.Register(connect.Method{Spec: method.Spec, Handler: g.server.Metrics.Observe(log, zerolog.Disabled)(g.handler(method))})
 	}
@@ -153,6 +169,7 @@ func (g *Gateway) stages() []stage {
 		g.receive,
 		g.tenant,
 		g.authorize,
+		g.limits,
 		g.route,
 	}
 }
@@ -167,7 +184,8 @@ func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
 		case g.slots <- struct{}{}:
 			defer func() { <-g.slots }()
 		default:
-			return connect.NewError(connect.CodeResourceExhausted, "the gateway is full: try again in a moment")
+			g.limited.WithLabelValues("GATEWAY_FULL").Inc()
+			return exhausted("the gateway is full", "GATEWAY_FULL", 0)
 		}
 		ctx, cancel := context.WithTimeout(ctx, g.config.MaxTimeout)
 		defer cancel()
@@ -176,6 +194,9 @@ func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
 			if ctx, err = stage(ctx, call); err != nil {
 				break
 			}
+		}
+		if call.leave != nil {
+			defer call.leave()
 		}
 		if err == nil {
 			err = g.forward(ctx, call)

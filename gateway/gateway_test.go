@@ -24,6 +24,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
@@ -584,6 +585,48 @@ func TestCallsBeyondTheBoundAreRefusedAtOnce(t *testing.T) {
 	close(release)
 	if got := <-first; got.err != nil {
 		t.Errorf("within the bound: %v", got.err)
+	}
+}
+
+func TestANoisyTenantTakesNothingFromAnother(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Concurrent: 1} })
+	noisy, quiet := e.token(t, "acme", "query.read"), e.token(t, "globex", "query.read")
+	entered, release := make(chan struct{}), make(chan struct{})
+	e.node.set(func(_ context.Context, call int) error {
+		if call == 1 {
+			close(entered)
+			<-release
+		}
+		return nil
+	})
+	first := make(chan result, 1)
+	go func() {
+		first <- e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", noisy)
+	}()
+	<-entered
+	got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", noisy)
+	if got.code != connect.CodeResourceExhausted || len(got.err.Details()) != 2 {
+		t.Errorf("beyond the tenant's bound: %v", got.err)
+	}
+	if got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", quiet); got.err != nil {
+		t.Errorf("another tenant: %v", got.err)
+	}
+	close(release)
+	if got := <-first; got.err != nil {
+		t.Errorf("within the bound: %v", got.err)
+	}
+}
+
+func TestRetriesStayWithinTheirBudget(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "acme", "query.read")
+	e.node.set(func(context.Context, int) error { return connect.NewError(connect.CodeUnavailable, "in trouble") })
+	const requests = 150
+	for range requests {
+		e.query(t, "connect+proto", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
+	}
+	if calls, _, _, _, _ := e.node.seen(); calls > requests+requests/10+10 {
+		t.Errorf("%d calls reach a node in trouble for %d requests, want a tenth more and the savings of 10", calls, requests)
 	}
 }
 

@@ -44,6 +44,7 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 		return g.forwardStream(ctx, call)
 	}
 	answer := &frame.Frame{Program: call.Method.Output}
+	g.retries.Call(call.Node.Endpoint)
 	for {
 		call.Attempts++
 		callCtx, info := g.upstreamContext(ctx, call)
@@ -65,6 +66,11 @@ func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
 	if connect.CodeOf(err) != connect.CodeUnavailable || call.Attempts >= maxAttempts || !call.Method.Retriable(call.Keyed) || ctx.Err() != nil {
 		return false
 	}
+	if !g.retries.Retry(call.Node.Endpoint) {
+		g.retried.WithLabelValues("forbidden").Inc()
+		return false
+	}
+	g.retried.WithLabelValues("sent").Inc()
 	wait := rand.N(firstBackoff << (call.Attempts - 1))
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait+minRemaining {
 		return false

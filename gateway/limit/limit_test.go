@@ -1,0 +1,130 @@
+package limit_test
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/limit"
+)
+
+func tenant(t testing.TB, name string) contextkit.TenantID {
+	t.Helper()
+	id, err := contextkit.ParseTenantID(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func TestATenantsRateIsItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tenants, err := limit.NewTenants(limit.Config{Rate: 10, Burst: 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := func(name string, n int) (accepted int, wait time.Duration) {
+			for range n {
+				leave, w, err := tenants.Enter(tenant(t, name))
+				switch {
+				case err == nil:
+					accepted++
+					leave()
+				case !errors.Is(err, limit.ErrRate):
+					t.Fatal(err)
+				default:
+					wait = w
+				}
+			}
+			return accepted, wait
+		}
+		if n, wait := calls("noisy", 100); n != 5 || wait <= 0 || wait > 100*time.Millisecond {
+			t.Errorf("of 100 calls at once %d are accepted, wait %v; want the burst of 5, and to wait for a tenth of a second", n, wait)
+		}
+		if n, _ := calls("quiet", 5); n != 5 {
+			t.Errorf("another tenant has %d of its 5 calls", n)
+		}
+		time.Sleep(300 * time.Millisecond)
+		if n, _ := calls("noisy", 100); n != 3 {
+			t.Errorf("after 0.3 s %d are accepted, want 3", n)
+		}
+	})
+}
+
+func TestATenantsCallsInFlightAreBounded(t *testing.T) {
+	tenants, err := limit.NewTenants(limit.Config{Concurrent: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var (
+		group         sync.WaitGroup
+		now, most     atomic.Int64
+		refused       atomic.Int64
+		begin, finish = make(chan struct{}), make(chan struct{})
+		decided       sync.WaitGroup
+	)
+	decided.Add(100)
+	for range 100 {
+		group.Go(func() {
+			<-begin
+			leave, _, err := tenants.Enter(tenant(t, "acme"))
+			if err != nil {
+				refused.Add(1)
+				decided.Done()
+				return
+			}
+			for in := now.Add(1); ; {
+				seen := most.Load()
+				if in <= seen || most.CompareAndSwap(seen, in) {
+					break
+				}
+			}
+			decided.Done()
+			<-finish
+			now.Add(-1)
+			leave()
+		})
+	}
+	close(begin)
+	decided.Wait()
+	close(finish)
+	group.Wait()
+	if most.Load() > 8 || refused.Load() < 92 {
+		t.Errorf("%d calls were in flight at once and %d refused; want at most 8, and the rest refused", most.Load(), refused.Load())
+	}
+	if leave, _, err := tenants.Enter(tenant(t, "acme")); err != nil {
+		t.Errorf("after all have left: %v", err)
+	} else {
+		leave()
+	}
+}
+
+func TestRetriesAreATenthOfTheCalls(t *testing.T) {
+	budget := limit.NewBudget()
+	const calls = 10_000
+	retries := 0
+	for range calls {
+		budget.Call("node:1")
+		for range 2 {
+			if budget.Retry("node:1") {
+				retries++
+			}
+		}
+	}
+	if retries > calls/10+10 || retries < calls/10-10 {
+		t.Errorf("%d retries of %d calls, want a tenth and the savings", retries, calls)
+	}
+	if !budget.Retry("node:2") {
+		t.Error("another endpoint pays for the first")
+	}
+}
+
+func TestANegativeBoundIsRefused(t *testing.T) {
+	if _, err := limit.NewTenants(limit.Config{Rate: -1}); err == nil {
+		t.Error("a negative rate is accepted")
+	}
+}

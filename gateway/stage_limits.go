@@ -1,0 +1,42 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/limit"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// limits keeps the tenant within its rate and its calls in flight.
+func (g *Gateway) limits(ctx context.Context, call *Call) (context.Context, error) {
+	rc, _ := contextkit.FromContext(ctx)
+	if rc.TenantID.IsZero() {
+		return ctx, nil // platform calls are few, and come from operators
+	}
+	leave, wait, err := g.tenants.Enter(rc.TenantID)
+	if err != nil {
+		reason := "CONCURRENCY_LIMIT"
+		if errors.Is(err, limit.ErrRate) {
+			reason = "RATE_LIMIT"
+		}
+		g.limited.WithLabelValues(reason).Inc()
+		return ctx, exhausted(err.Error(), reason, wait)
+	}
+	call.leave = leave
+	return ctx, nil
+}
+
+// exhausted says that there is no room now, and when to come back.
+func exhausted(message, reason string, wait time.Duration) error {
+	return chassis.WithDetails(connect.NewError(connect.CodeResourceExhausted, message+": try again in a moment"),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, chassis.Reason(reason))
+}
+
+// minRetryDelay is the least that a client is told to wait.
+const minRetryDelay = 50 * time.Millisecond
