@@ -56,6 +56,9 @@ type Server struct {
 	HTTP *http.ServeMux
 	// Metrics is the process's registry.
 	Metrics *Metrics
+	// Front wraps everything that the process serves, such as with CORS; nil:
+	// nothing. Set it before Listen.
+	Front func(http.Handler) http.Handler
 
 	config   Config
 	ready    Readiness
@@ -135,12 +138,16 @@ func (s *Server) Listen(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", s.config.Name, err)
 	}
 	connecthttp.Mount(s.HTTP, s.RPC, s.options...)
+	var handler http.Handler = s.HTTP
+	if s.Front != nil {
+		handler = s.Front(handler)
+	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	s.listener = listener
 	s.server = &http.Server{
-		Handler: s.HTTP, Protocols: protocols,
+		Handler: handler, Protocols: protocols,
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxConcurrentStreams},
 		ErrorLog: stdLogger(s.log),

@@ -1,6 +1,10 @@
 package contextkit
 
-import "net/textproto"
+import (
+	"maps"
+	"net/textproto"
+	"slices"
+)
 
 // Names of the contract in HTTP headers and gRPC metadata.
 const (
@@ -73,3 +77,6 @@ var contractHeaders = func() map[string]bool {
 	}
 	return set
 }()
+
+// Headers returns the contract's header names, in canonical form.
+func Headers() []string { return slices.Sorted(maps.Keys(contractHeaders)) }

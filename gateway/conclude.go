@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -15,6 +16,9 @@ import (
 // operation that asks for it, its audit record.
 func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
 	rc, _ := contextkit.FromContext(ctx)
+	if err != nil {
+		g.explain(ctx, call, err)
+	}
 	subject := ""
 	if call.Principal != nil {
 		subject = call.Principal.Subject
@@ -31,10 +35,22 @@ func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
 	if call.Denied == "" && !call.Method.Audit {
 		return
 	}
+	g.audit.Record(rc, g.record(rc, call, err))
+}
+
+// record describes the decision on a call.
+func (g *Gateway) record(rc contextkit.RequestContext, call *Call, err error) audit.Record {
 	record := audit.Record{
-		Time: time.Now().UTC(), Decision: "allowed", Principal: subject, Tenant: rc.TenantID.String(),
+		Time: time.Now().UTC(), Decision: "allowed", Tenant: rc.TenantID.String(),
 		Procedure: call.Method.Spec.Procedure, Right: call.Method.Right, Resource: call.Resource, Code: chassis.CodeName(err),
 		CorrelationID: rc.CorrelationID, TraceID: rc.TraceID.String(), RequestID: rc.RequestID,
+		Node: call.Node.ID, Attempts: call.Attempts, Milliseconds: float64(time.Since(call.start).Microseconds()) / 1000,
+	}
+	if call.Principal != nil {
+		record.Principal = call.Principal.Subject
+	}
+	if call.Node.ID != "" {
+		record.Routing = g.routes.Revision()
 	}
 	if call.Denied != "" {
 		record.Decision, record.Reason = "denied", call.Denied
@@ -42,5 +58,25 @@ func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
 			record.Reason += ": " + err.Error()
 		}
 	}
-	g.audit.Record(rc, record)
+	return record
+}
+
+// Headers of an explanation.
+const (
+	headerExplain  = "X-Headgate-Explain"
+	headerDecision = "X-Headgate-Decision"
+	rightExplain   = "gateway.explain"
+)
+
+// explain answers the decision on the call, as audit would record it, in a
+// header, to a principal that asks and holds the right. It is called before
+// the answer's headers are sent.
+func (g *Gateway) explain(ctx context.Context, call *Call, err error) {
+	if call.Info.RequestHeader().Get(headerExplain) == "" || call.Principal == nil || !call.Principal.Holds(rightExplain) {
+		return
+	}
+	rc, _ := contextkit.FromContext(ctx)
+	if text, failed := json.Marshal(g.record(rc, call, err)); failed == nil {
+		call.Info.ResponseHeader().Set(headerDecision, string(text))
+	}
 }

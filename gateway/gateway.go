@@ -41,6 +41,9 @@ type Config struct {
 	MaxConcurrent int
 	// Limits bound each tenant.
 	Limits limit.Config
+	// Origins are the origins whose pages may call the edge from a browser,
+	// such as "https://app.example.com". None by default.
+	Origins []string
 }
 
 const (
@@ -103,6 +106,9 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(compressMinBytes),
 	}
 	g.server = chassis.NewEdge(config.Listen, g.ready, log, options, contextkit.EdgeInterceptor)
+	if g.server.Front, err = crossOrigin(config.Origins); err != nil {
+		return nil, err
+	}
 	metrics := g.server.Metrics.Registerer(config.Listen.Name)
 	metrics.MustRegister(g.limited, g.retried)
 	g.audit = audit.NewRecorder(js, metrics, log)

@@ -630,6 +630,72 @@ func TestRetriesStayWithinTheirBudget(t *testing.T) {
 	}
 }
 
+func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.Origins = []string{"https://app.example.com"} })
+	preflight := func(origin string) http.Header {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, e.url+"/projection.gateway.v1.QueryService/Query", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Origin", origin)
+		req.Header.Set("Access-Control-Request-Method", "POST")
+		req.Header.Set("Access-Control-Request-Headers", "authorization,connect-protocol-version,content-type,x-tenant-id")
+		res, err := e.plain.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		return res.Header
+	}
+	if header := preflight("https://app.example.com"); header.Get("Access-Control-Allow-Origin") != "https://app.example.com" || header.Get("Access-Control-Allow-Headers") == "" {
+		t.Errorf("the named origin is answered %v", header)
+	}
+	if header := preflight("https://evil.example.com"); header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("another origin is answered %v", header)
+	}
+	for _, bad := range []string{"*", "app.example.com", "https://*.example.com", "https://app.example.com/", "file://x"} {
+		catalog, err := policy.NewCatalog()
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted, err := e.issuer.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := gateway.New(gateway.Config{Auth: accepted, Origins: []string{bad}}, catalog, route.NewTable(), e.js, zerolog.Nop()); err == nil {
+			t.Errorf("the origin %q is accepted", bad)
+		}
+	}
+}
+
+func TestADecisionIsExplainedToWhoeverMayAsk(t *testing.T) {
+	e := start(t, nil)
+	asker, other := e.token(t, "acme", "query.read", "gateway.explain"), e.token(t, "acme", "query.read")
+	explained := func(token, tenant string) (record struct {
+		Decision, Reason, Node, Code string
+		Attempts                     int
+		Routing                      uint64 `json:"routing_revision"`
+	}, given bool) {
+		got := e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets", TenantId: tenant}, "Authorization", token, "X-Headgate-Explain", "1")
+		text := got.header("X-Headgate-Decision")
+		if text != "" {
+			if err := json.Unmarshal([]byte(text), &record); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return record, text != ""
+	}
+	if _, given := explained(other, ""); given {
+		t.Error("it is explained to a principal without the right")
+	}
+	if r, _ := explained(asker, ""); r.Decision != "allowed" || r.Node != "p" || r.Attempts != 1 || r.Routing != 1 || r.Code != "ok" {
+		t.Errorf("an answered call: %+v", r)
+	}
+	if r, _ := explained(asker, "globex"); r.Decision != "denied" || !strings.HasPrefix(r.Reason, "TENANT") || r.Node != "" {
+		t.Errorf("a denied call: %+v", r)
+	}
+}
+
 func TestReflectionShowsWhatIsServedToWhoeverHasACredential(t *testing.T) {
 	e := start(t, nil)
 	list := func(token string) (string, error) {

@@ -51,6 +51,7 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 		err := g.client.CallUnary(callCtx, call.Method.Spec, call.First, answer)
 		if err == nil {
 			passMetadata(call.Info, info)
+			g.explain(ctx, call, nil)
 			return call.Stream.Send(answer)
 		}
 		if !g.retry(ctx, call, err) {
@@ -157,6 +158,7 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 			_ = stream.Close() // ends the answers
 		}
 	}()
+	g.explain(ctx, call, nil)
 	err = call.pumpAnswers(stream, info)
 	select {
 	case failed := <-pumped:

@@ -15,7 +15,7 @@ const devTokenTTL = 24 * time.Hour
 
 var (
 	applicationRights = []string{"command.submit", "aggregate.read", "query.read", "workflow.read"}
-	operatorRights    = []string{"runner.admin", "workflow.read", "query.read", "aggregate.read"}
+	operatorRights    = []string{"runner.admin", "gateway.explain", "workflow.read", "query.read", "aggregate.read"}
 )
 
 var announcement = template.Must(template.New("").Parse(`Headgate is ready ({{.Took}}). Data: {{.Data}} · Ctrl-C stops it.

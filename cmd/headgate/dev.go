@@ -38,6 +38,7 @@ type devCommand struct {
 	AggregateListen  string   `default:"127.0.0.1:8081" help:"Address of the aggregate service, for debugging."`
 	ProjectionListen string   `default:"127.0.0.1:8082" help:"Address of the projection service, for debugging."`
 	RunnerListen     string   `default:"127.0.0.1:8083" help:"Address of the runner service, for debugging."`
+	Origin           []string `help:"Origin whose pages may call the gateway from a browser. Repeatable."`
 	Descriptors      []string `type:"existingfile" help:"FileDescriptorSet of further services to serve. Repeatable."`
 	Node             []string `help:"Further node, as KIND=HOST:PORT. Repeatable."`
 	LazySync         bool     `help:"Let the operating system decide when writes reach the disk: faster, and a power failure may lose acknowledged commands."`
@@ -188,7 +189,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 		return err
 	}
 	p.gateway, err = gateway.New(gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen}, Auth: accepted,
+		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen}, Auth: accepted, Origins: p.command.Origin,
 	}, catalog, routes, p.js, p.log)
 	if err != nil {
 		return err

@@ -45,6 +45,12 @@ type Record struct {
 	CorrelationID string    `json:"correlation_id"`
 	TraceID       string    `json:"trace_id"`
 	RequestID     string    `json:"request_id"`
+	// How the call was routed, once it was.
+	Routing  uint64 `json:"routing_revision,omitempty"`
+	Node     string `json:"node,omitempty"`
+	Attempts int    `json:"attempts,omitempty"`
+	// Milliseconds since the call began.
+	Milliseconds float64 `json:"ms"`
 }
 
 // Recorder publishes records. Record may be called concurrently.
