@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -17,6 +18,7 @@ import (
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/gateway/openapi"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/transcode"
@@ -124,6 +126,14 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		return nil, err
 	}
 	g.server.HTTP.Handle("/", rest)
+	document, err := openapi.Document("Headgate", "v1", table)
+	if err != nil {
+		return nil, err
+	}
+	g.server.HTTP.Handle("GET /openapi.json", openapi.Handler(document, func(r *http.Request) bool {
+		_, err := verifier.Authenticate(r.Header.Values(headerAuthorization))
+		return err == nil
+	}))
 	return g, nil
 }
 

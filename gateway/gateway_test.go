@@ -696,6 +696,28 @@ func TestADecisionIsExplainedToWhoeverMayAsk(t *testing.T) {
 	}
 }
 
+func TestTheEdgeDescribesItselfToWhoeverHasACredential(t *testing.T) {
+	e := start(t, nil)
+	for token, want := range map[string]int{"": http.StatusUnauthorized, e.token(t, "acme"): http.StatusOK} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+"/openapi.json", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			req.Header.Set("Authorization", token)
+		}
+		res, err := e.plain.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != want || (want == http.StatusOK) != strings.Contains(string(text), `"/v1/query/{view}"`) {
+			t.Errorf("status %d, want %d: %.200s", res.StatusCode, want, text)
+		}
+	}
+}
+
 func TestReflectionShowsWhatIsServedToWhoeverHasACredential(t *testing.T) {
 	e := start(t, nil)
 	list := func(token string) (string, error) {

@@ -89,7 +89,7 @@ func commandRef(req *aggregatev1.SubmitRequest) backbone.CommandRef {
 	h := sha256.New()
 	payload, _ := json.Marshal(req.GetPayload().AsMap()) // sorted members; a Struct always encodes
 	expected := "any"
-	if req.ExpectedVersion != nil { //nolint:protogetter // absent and 0 differ
+	if req.ExpectedVersion != nil {
 		expected = fmt.Sprint(req.GetExpectedVersion())
 	}
 	for _, part := range []string{req.GetAggregateType(), req.GetAggregateId(), req.GetCommand(), expected, string(payload)} {

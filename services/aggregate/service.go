@@ -97,7 +97,7 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 		command:   command,
 		payload:   model.Normalize(req.GetPayload().AsMap()).(model.Object),
 		ref:       commandRef(req),
-		expected:  req.ExpectedVersion, //nolint:protogetter // absent and 0 differ
+		expected:  req.ExpectedVersion,
 		dryRun:    req.GetDryRun(),
 	})
 	if err != nil {
