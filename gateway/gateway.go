@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -131,7 +132,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		return nil, err
 	}
 	g.server.HTTP.Handle("GET /openapi.json", openapi.Handler(document, func(r *http.Request) bool {
-		_, err := verifier.Authenticate(r.Header.Values(headerAuthorization))
+		_, err := verifier.Authenticate(r.Context(), r.Header.Values(headerAuthorization))
 		return err == nil
 	}))
 	return g, nil
@@ -151,7 +152,14 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	auditCtx, stopAudit := context.WithCancel(context.WithoutCancel(ctx))
 	audited := make(chan error, 1)
 	go func() { audited <- g.audit.Run(auditCtx) }()
+	keysCtx, stopKeys := context.WithCancel(ctx)
+	var refreshing sync.WaitGroup
+	refreshing.Go(func() {
+		g.config.Auth.Keys.Run(keysCtx, func(err error) { g.log.Error().Err(err).Msg("the keys of tokens are not refreshed; those in use stay") })
+	})
 	err := g.server.Serve(ctx)
+	stopKeys()
+	refreshing.Wait()
 	g.pool.Close()
 	stopAudit() // the last calls' records are published first
 	return errors.Join(err, <-audited)

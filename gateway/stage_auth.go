@@ -20,7 +20,7 @@ func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context
 		call.Principal = anonymous
 		return ctx, nil
 	}
-	principal, err := g.verifier.Authenticate(call.Info.RequestHeader().Values(headerAuthorization))
+	principal, err := g.verifier.Authenticate(ctx, call.Info.RequestHeader().Values(headerAuthorization))
 	if err != nil {
 		return ctx, call.deny("CREDENTIAL", unauthenticated(err))
 	}
@@ -32,7 +32,7 @@ func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context
 func (g *Gateway) authenticated(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
-		if _, err := g.verifier.Authenticate(info.RequestHeader().Values(headerAuthorization)); err != nil {
+		if _, err := g.verifier.Authenticate(ctx, info.RequestHeader().Values(headerAuthorization)); err != nil {
 			return unauthenticated(err)
 		}
 		return next(ctx, spec, stream)

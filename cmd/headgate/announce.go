@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/auth"
 )
 
 // devTokenTTL is how long the printed tokens are good for.
@@ -48,7 +49,7 @@ type announcedToken struct{ Name, Token string }
 func (p *platform) announce(w io.Writer, took time.Duration) error {
 	var tokens []announcedToken
 	for _, tenant := range p.tenants {
-		principal, err := principalOf(tenant.String()+"-app", []string{tenant.String()}, applicationRights)
+		principal, err := auth.NewPrincipal(tenant.String()+"-app", []string{tenant.String()}, applicationRights)
 		if err != nil {
 			return err
 		}
@@ -58,7 +59,7 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 		}
 		tokens = append(tokens, announcedToken{variable(tenant), token})
 	}
-	operator, err := principalOf("operator", []string{"*"}, operatorRights)
+	operator, err := auth.NewPrincipal("operator", []string{"*"}, operatorRights)
 	if err != nil {
 		return err
 	}

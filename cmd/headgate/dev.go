@@ -39,6 +39,7 @@ type devCommand struct {
 	ProjectionListen string   `default:"127.0.0.1:8082" help:"Address of the projection service, for debugging."`
 	RunnerListen     string   `default:"127.0.0.1:8083" help:"Address of the runner service, for debugging."`
 	Origin           []string `help:"Origin whose pages may call the gateway from a browser. Repeatable."`
+	APIKeys          string   `type:"existingfile" help:"File of API keys that count, as made by 'headgate apikey'."`
 	Descriptors      []string `type:"existingfile" help:"FileDescriptorSet of further services to serve. Repeatable."`
 	Node             []string `help:"Further node, as KIND=HOST:PORT. Repeatable."`
 	LazySync         bool     `help:"Let the operating system decide when writes reach the disk: faster, and a power failure may lose acknowledged commands."`
@@ -180,7 +181,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 	if err := routes.Replace(nodes, nil); err != nil {
 		return err
 	}
-	accepted, err := p.issuer.Config()
+	accepted, err := p.auth()
 	if err != nil {
 		return err
 	}
@@ -195,6 +196,24 @@ func (p *platform) startGateway(ctx context.Context) error {
 		return err
 	}
 	return p.gateway.Listen(ctx)
+}
+
+// auth says which credentials count.
+func (p *platform) auth() (auth.Config, error) {
+	accepted, err := p.issuer.Config()
+	if err != nil {
+		return auth.Config{}, err
+	}
+	if path := p.command.APIKeys; path != "" {
+		document, err := os.ReadFile(path)
+		if err != nil {
+			return auth.Config{}, err
+		}
+		if accepted.APIKeys, err = auth.ParseAPIKeys(document); err != nil {
+			return auth.Config{}, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return accepted, nil
 }
 
 // catalog reads the descriptors of services that are not linked in.
@@ -240,7 +259,7 @@ const runnerTokenTTL = time.Minute
 
 func (c *gatewayCommander) intercept(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-		principal, err := principalOf("runner", []string{"*"}, []string{"command.submit"})
+		principal, err := auth.NewPrincipal("runner", []string{"*"}, []string{"command.submit"})
 		if err != nil {
 			return nil, err
 		}

@@ -13,9 +13,10 @@ import (
 
 // cli is the command line.
 type cli struct {
-	Dev   devCommand   `cmd:"" help:"Run the whole platform in this process, on embedded NATS and SQLite."`
-	Token tokenCommand `cmd:"" help:"Issue a token that the platform of 'dev' accepts."`
-	Model modelCommand `cmd:"" help:"Work on domain models."`
+	Dev    devCommand    `cmd:"" help:"Run the whole platform in this process, on embedded NATS and SQLite."`
+	Token  tokenCommand  `cmd:"" help:"Issue a token that the platform of 'dev' accepts."`
+	APIKey apiKeyCommand `cmd:"" name:"apikey" help:"Make an API key and the entry to keep of it."`
+	Model  modelCommand  `cmd:"" help:"Work on domain models."`
 }
 
 func main() {

@@ -2,11 +2,12 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/auth"
+	"go.yaml.in/yaml/v3"
 )
 
 // Names in the tokens of a development platform.
@@ -30,7 +31,7 @@ type tokenCommand struct {
 
 // Run issues the token.
 func (c *tokenCommand) Run() error {
-	principal, err := principalOf(c.Subject, c.Tenant, c.Right)
+	principal, err := auth.NewPrincipal(c.Subject, c.Tenant, c.Right)
 	if err != nil {
 		return err
 	}
@@ -46,23 +47,29 @@ func (c *tokenCommand) Run() error {
 	return nil
 }
 
-// principalOf parses tenants ("*" for all) and rights.
-func principalOf(subject string, tenants, rights []string) (*auth.Principal, error) {
-	principal := &auth.Principal{Subject: subject}
-	if len(tenants) == 1 && tenants[0] == "*" {
-		principal.AnyTenant = true
-	} else {
-		var err error
-		if principal.Tenants, err = chassis.ParseTenants(tenants); err != nil {
-			return nil, err
-		}
+type apiKeyCommand struct {
+	ID     string        `arg:"" help:"Name of the key: lower-case letters, digits and hyphens."`
+	Tenant []string      `required:"" help:"Tenant to act for; * for all. Repeatable."`
+	Right  []string      `required:"" help:"Right such as query.read or query.read:wallets*. Repeatable."`
+	TTL    time.Duration `help:"How long the key is good for; for ever if not given."`
+}
+
+// Run makes the key: the holder's part to standard output, the entry to keep to
+// standard error.
+func (c *apiKeyCommand) Run() error {
+	var expires time.Time
+	if c.TTL != 0 {
+		expires = time.Now().Add(c.TTL).UTC().Truncate(time.Second)
 	}
-	for _, text := range rights {
-		right, err := auth.ParseRight(text)
-		if err != nil {
-			return nil, err
-		}
-		principal.Rights = append(principal.Rights, right)
+	key, kept, err := auth.NewAPIKey(c.ID, c.Tenant, c.Right, expires)
+	if err != nil {
+		return err
 	}
-	return principal, nil
+	entry, err := yaml.Marshal([]auth.APIKey{kept})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "# add this to the file that --api-keys names:\n%s", entry)
+	fmt.Println(key)
+	return nil
 }

@@ -1,12 +1,18 @@
 package auth_test
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +22,7 @@ import (
 	"github.com/lestrrat-go/jwx/v3/jwa"
 	"github.com/lestrrat-go/jwx/v3/jwk"
 	"github.com/lestrrat-go/jwx/v3/jwt"
+	"go.yaml.in/yaml/v3"
 )
 
 func principal(t *testing.T) *auth.Principal {
@@ -51,7 +58,7 @@ func TestATokenSaysWhoCallsAndWhatTheyMay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, header := range []string{"Bearer " + token, "bearer " + token} {
-		p, err := verifier.Authenticate([]string{header})
+		p, err := verifier.Authenticate(t.Context(), []string{header})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,20 +114,20 @@ func TestATokenThatDoesNotHoldIsRefused(t *testing.T) {
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
-			if p, err := verifier.Authenticate(tc.header); !errors.Is(err, tc.want) || p != nil {
+			if p, err := verifier.Authenticate(t.Context(), tc.header); !errors.Is(err, tc.want) || p != nil {
 				t.Fatalf("%v, %v; want %v", p, err, tc.want)
 			}
 		})
 	}
 	t.Run("another issuer", func(t *testing.T) {
 		token := sameKey("somebody", "audience")
-		if _, err := verifier.Authenticate([]string{"Bearer " + token}); !errors.Is(err, auth.ErrBadToken) {
+		if _, err := verifier.Authenticate(t.Context(), []string{"Bearer " + token}); !errors.Is(err, auth.ErrBadToken) {
 			t.Fatal(err)
 		}
 	})
 	t.Run("another audience", func(t *testing.T) {
 		token := sameKey("issuer", "somebody")
-		if _, err := verifier.Authenticate([]string{"Bearer " + token}); !errors.Is(err, auth.ErrBadToken) {
+		if _, err := verifier.Authenticate(t.Context(), []string{"Bearer " + token}); !errors.Is(err, auth.ErrBadToken) {
 			t.Fatal(err)
 		}
 	})
@@ -139,7 +146,7 @@ func TestATokenIsSignedWithItsKeysAlgorithmAndNoOther(t *testing.T) {
 	_ = public.Set(jwk.AlgorithmKey, jwa.RS256())
 	keys := jwk.NewSet()
 	_ = keys.AddKey(public)
-	verifier, err := auth.NewVerifier(auth.Config{Keys: keys, Issuer: "issuer", Audience: "audience"})
+	verifier, err := auth.NewVerifier(auth.Config{Keys: ring(t, keys), Issuer: "issuer", Audience: "audience"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +164,7 @@ func TestATokenIsSignedWithItsKeysAlgorithmAndNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := verifier.Authenticate([]string{"Bearer " + string(forged)}); !errors.Is(err, auth.ErrBadToken) {
+	if _, err := verifier.Authenticate(t.Context(), []string{"Bearer " + string(forged)}); !errors.Is(err, auth.ErrBadToken) {
 		t.Fatalf("HS256: %v", err)
 	}
 	signer, _ := jwk.Import(private)
@@ -166,24 +173,232 @@ func TestATokenIsSignedWithItsKeysAlgorithmAndNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := verifier.Authenticate([]string{"Bearer " + string(good)}); err != nil {
+	if _, err := verifier.Authenticate(t.Context(), []string{"Bearer " + string(good)}); err != nil {
 		t.Fatalf("RS256: %v", err)
 	}
 }
 
-func TestAnUnsafeConfigurationIsRefused(t *testing.T) {
-	symmetric, _ := jwk.Import([]byte("0123456789abcdef0123456789abcdef"))
-	_ = symmetric.Set(jwk.KeyIDKey, "k")
-	_ = symmetric.Set(jwk.AlgorithmKey, jwa.HS256())
-	keys := jwk.NewSet()
-	_ = keys.AddKey(symmetric)
-	for name, config := range map[string]auth.Config{
-		"symmetric key": {Keys: keys, Issuer: "i", Audience: "a"},
-		"no keys":       {Issuer: "i", Audience: "a"},
-		"no issuer":     {Keys: keys, Audience: "a"},
+// ring holds a fixed set of keys.
+func ring(t *testing.T, set jwk.Set) *auth.KeyRing {
+	t.Helper()
+	keys, err := auth.OpenKeyRing(t.Context(), func(context.Context) ([]byte, error) { return json.Marshal(set) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+func TestAnUnsafeKeySetIsRefused(t *testing.T) {
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(raw any, algorithm jwa.SignatureAlgorithm, id string) string {
+		key, err := jwk.Import(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = key.Set(jwk.AlgorithmKey, algorithm)
+		if id != "" {
+			_ = key.Set(jwk.KeyIDKey, id)
+		}
+		keys := jwk.NewSet()
+		_ = keys.AddKey(key)
+		text, err := json.Marshal(keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	for name, text := range map[string]string{
+		"symmetric key": set([]byte("0123456789abcdef0123456789abcdef"), jwa.HS256(), "k"), "private key": set(private, jwa.RS256(), "k"),
+		"key without a name": set(private.Public(), jwa.RS256(), ""), "no key": `{"keys":[]}`, "no JSON": "hello",
+		"too much": strings.Repeat(" ", 2<<20),
 	} {
-		if _, err := auth.NewVerifier(config); err == nil {
+		if _, err := auth.OpenKeyRing(t.Context(), func(context.Context) ([]byte, error) { return []byte(text), nil }); err == nil {
 			t.Errorf("%s is accepted", name)
+		}
+	}
+	if _, err := auth.NewVerifier(auth.Config{Issuer: "i", Audience: "a"}); err == nil {
+		t.Error("no keys are accepted")
+	}
+	issuer, _ := open(t)
+	config, err := issuer.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Issuer = ""
+	if _, err := auth.NewVerifier(config); err == nil {
+		t.Error("any issuer is accepted")
+	}
+}
+
+// published is an issuer's key set as others read it.
+func published(t *testing.T, keyPath string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(keyPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := jwk.ParseKey(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := private.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := jwk.NewSet()
+	_ = set.AddKey(public)
+	text, err := json.Marshal(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestKeysRotateWithoutARestart(t *testing.T) {
+	dir := t.TempDir()
+	issue := func(name string) (token, keyPath string) {
+		keyPath = filepath.Join(dir, name)
+		issuer, err := auth.OpenIssuer(keyPath, "issuer", "audience")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token, err = issuer.Issue(principal(t), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		return token, keyPath
+	}
+	oldToken, oldKey := issue("old")
+	newToken, newKey := issue("new")
+	otherToken, _ := issue("other")
+
+	var (
+		set   atomic.Value
+		reads atomic.Int64
+	)
+	set.Store(published(t, oldKey))
+	server := httptest.NewServer(contextkit.HTTPMiddleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		reads.Add(1)
+		if rc, ok := contextkit.FromContext(r.Context()); !ok || rc.Traceparent.IsZero() {
+			t.Error("keys are fetched without a trace")
+		}
+		_, _ = w.Write(set.Load().([]byte))
+	})))
+	defer server.Close()
+	path := filepath.Join(dir, "jwks.json")
+	write := func(data []byte) {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(published(t, oldKey))
+	for name, source := range map[string]auth.Source{"URL": auth.URL(server.URL), "file": auth.File(path)} {
+		t.Run(name, func(t *testing.T) {
+			set.Store(published(t, oldKey))
+			write(published(t, oldKey))
+			keys, err := auth.OpenKeyRing(t.Context(), source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			verifier, err := auth.NewVerifier(auth.Config{Keys: keys, Issuer: "issuer", Audience: "audience"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			use := func(token string) error {
+				_, err := verifier.Authenticate(t.Context(), []string{"Bearer " + token})
+				return err
+			}
+			if err := use(oldToken); err != nil {
+				t.Fatalf("before: %v", err)
+			}
+			set.Store(published(t, newKey))
+			write(published(t, newKey))
+			if err := use(newToken); err != nil {
+				t.Errorf("the new key does not count at once: %v", err)
+			}
+			if err := use(oldToken); !errors.Is(err, auth.ErrBadToken) {
+				t.Errorf("the withdrawn key still counts, although its token was verified before: %v", err)
+			}
+			before := reads.Load()
+			for range 100 {
+				if err := use(otherToken); !errors.Is(err, auth.ErrBadToken) {
+					t.Fatalf("an unknown key: %v", err)
+				}
+			}
+			if reads.Load() != before {
+				t.Errorf("tokens under an unknown key had the keys read %d times in a moment", reads.Load()-before)
+			}
+			set.Store([]byte("broken"))
+			write([]byte("broken"))
+			if err := keys.Refresh(t.Context()); err == nil || use(newToken) != nil {
+				t.Errorf("a broken key set: %v, and the keys in use: %v; want them to stay", err, use(newToken))
+			}
+		})
+	}
+}
+
+func TestAnAPIKeySaysWhoCalls(t *testing.T) {
+	_, kept, err := auth.NewAPIKey("ci", []string{"acme"}, []string{"query.read:wal*"}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, kept2, err := auth.NewAPIKey("app", []string{"*"}, []string{"command.submit"}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, kept3, err := auth.NewAPIKey("old", []string{"acme"}, nil, time.Now().Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := yaml.Marshal([]auth.APIKey{kept, kept2, kept3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := strings.TrimPrefix(key, "hgk_app_")
+	if strings.Contains(string(document), secret) {
+		t.Error("the secret is kept")
+	}
+	list, err := auth.ParseAPIKeys(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer, _ := open(t)
+	config, err := issuer.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.APIKeys = list
+	verifier, err := auth.NewVerifier(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := verifier.Authenticate(t.Context(), []string{"Bearer " + key})
+	if err != nil || p.Subject != "key:app" || !p.AnyTenant || !p.Allows("command.submit", "wallet") || p.Allows("query.read", "wallets") {
+		t.Errorf("%+v, %v", p, err)
+	}
+	for name, tc := range map[string]struct {
+		token string
+		want  error
+	}{
+		"another secret":            {"hgk_app_" + strings.Repeat("A", 43), auth.ErrBadToken},
+		"the secret of another key": {"hgk_ci_" + secret, auth.ErrBadToken},
+		"unknown":                   {"hgk_nobody_" + secret, auth.ErrBadToken},
+		"no secret":                 {"hgk_app", auth.ErrBadToken},
+		"expired":                   {old, auth.ErrExpired},
+	} {
+		if _, err := verifier.Authenticate(t.Context(), []string{"Bearer " + tc.token}); !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v, want %v", name, err, tc.want)
+		}
+	}
+	config.APIKeys = append(list, list[0])
+	if _, err := auth.NewVerifier(config); err == nil {
+		t.Error("two keys of one name are accepted")
+	}
+	for _, bad := range []string{"App", "", "a_b"} {
+		if _, _, err := auth.NewAPIKey(bad, []string{"acme"}, nil, time.Time{}); err == nil {
+			t.Errorf("the id %q is accepted", bad)
 		}
 	}
 }
@@ -204,7 +419,7 @@ func TestATokenCountsWithinItsTimesAndTheLeeway(t *testing.T) {
 			t.Fatal(err)
 		}
 		use := func() error {
-			_, err := verifier.Authenticate([]string{"Bearer " + token})
+			_, err := verifier.Authenticate(t.Context(), []string{"Bearer " + token})
 			return err
 		}
 		if err := use(); err != nil {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
@@ -70,9 +71,13 @@ func (i *Issuer) Config() (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("auth: %w", err)
 	}
-	keys := jwk.NewSet()
-	if err := keys.AddKey(public); err != nil {
+	set := jwk.NewSet()
+	if err := set.AddKey(public); err != nil {
 		return Config{}, fmt.Errorf("auth: %w", err)
+	}
+	keys, err := OpenKeyRing(context.Background(), func(context.Context) ([]byte, error) { return json.Marshal(set) })
+	if err != nil {
+		return Config{}, err
 	}
 	return Config{Keys: keys, Issuer: i.name, Audience: i.audience}, nil
 }

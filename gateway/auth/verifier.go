@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -9,9 +10,9 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/lestrrat-go/jwx/v3/jwa"
 	"github.com/lestrrat-go/jwx/v3/jwk"
+	"github.com/lestrrat-go/jwx/v3/jws"
 	"github.com/lestrrat-go/jwx/v3/jwt"
 )
 
@@ -46,7 +47,9 @@ var algorithms = []jwa.SignatureAlgorithm{jwa.EdDSA(), jwa.ES256(), jwa.ES384(),
 // Config says which tokens count.
 type Config struct {
 	// Keys are the keys that tokens are signed with.
-	Keys jwk.Set
+	Keys *KeyRing
+	// APIKeys are the keys that count beside tokens.
+	APIKeys []APIKey
 	// Issuer and Audience must be the token's.
 	Issuer, Audience string
 	// Leeway is how far clocks may differ. 0: [DefaultLeeway].
@@ -58,12 +61,15 @@ type Verifier struct {
 	config Config
 	now    func() time.Time
 	known  *lru.Cache[[sha256.Size]byte, verified]
+	keys   apiKeys
 }
 
+// verified is a token that holds; under other keys it must be checked again.
 type verified struct {
-	principal *Principal
-	from      time.Time
-	until     time.Time
+	principal  *Principal
+	from       time.Time
+	until      time.Time
+	generation uint64
 }
 
 // NewVerifier returns a verifier, or why the configuration is unsafe.
@@ -71,18 +77,12 @@ func NewVerifier(config Config) (*Verifier, error) {
 	if config.Issuer == "" || config.Audience == "" {
 		return nil, errors.New("auth: issuer and audience must be configured")
 	}
-	if config.Keys == nil || config.Keys.Len() == 0 {
+	if config.Keys == nil {
 		return nil, errors.New("auth: no key is configured")
 	}
-	for i := range config.Keys.Len() {
-		key, _ := config.Keys.Key(i)
-		algorithm, _ := key.Algorithm()
-		if !slices.ContainsFunc(algorithms, func(a jwa.SignatureAlgorithm) bool { return a.String() == fmt.Sprint(algorithm) }) {
-			return nil, fmt.Errorf("auth: key %d has the algorithm %v, which is not allowed (allowed: %v)", i+1, algorithm, algorithms)
-		}
-		if id, ok := key.KeyID(); !ok || id == "" {
-			return nil, fmt.Errorf("auth: key %d has no kid", i+1)
-		}
+	keys, err := newAPIKeys(config.APIKeys)
+	if err != nil {
+		return nil, err
 	}
 	if config.Leeway == 0 {
 		config.Leeway = DefaultLeeway
@@ -91,12 +91,12 @@ func NewVerifier(config Config) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
-	return &Verifier{config: config, now: time.Now, known: known}, nil
+	return &Verifier{config: config, now: time.Now, known: known, keys: keys}, nil
 }
 
 // Authenticate returns the principal of the authorization header's values.
 // Errors: [ErrNoCredential], or one that wraps [ErrBadToken] or [ErrExpired].
-func (v *Verifier) Authenticate(authorization []string) (*Principal, error) {
+func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (*Principal, error) {
 	switch len(authorization) {
 	case 0:
 		return nil, ErrNoCredential
@@ -111,11 +111,14 @@ func (v *Verifier) Authenticate(authorization []string) (*Principal, error) {
 	if len(token) > maxTokenBytes {
 		return nil, fmt.Errorf("%w: it is too long", ErrBadToken)
 	}
+	if strings.HasPrefix(token, apiKeyPrefix) {
+		return v.keys.authenticate(token, v.now())
+	}
 	id := sha256.Sum256([]byte(token))
 	known, ok := v.known.Get(id)
-	if !ok {
+	if !ok || known.generation != v.config.Keys.current.Load().generation {
 		var err error
-		if known, err = v.verify(token); err != nil {
+		if known, err = v.verify(ctx, token); err != nil {
 			return nil, err
 		}
 		v.known.Add(id, known)
@@ -131,8 +134,13 @@ func (v *Verifier) Authenticate(authorization []string) (*Principal, error) {
 
 // verify checks all of a token but whether it is its time, which is checked at
 // each use.
-func (v *Verifier) verify(token string) (verified, error) {
-	parsed, err := jwt.Parse([]byte(token), jwt.WithKeySet(v.config.Keys), jwt.WithValidate(false))
+func (v *Verifier) verify(ctx context.Context, token string) (verified, error) {
+	keys := v.config.Keys.current.Load()
+	parsed, err := jwt.Parse([]byte(token), jwt.WithKeySet(keys.set), jwt.WithValidate(false))
+	if err != nil && unknownKey(keys.set, token) && v.config.Keys.refreshSoon(ctx, keys.generation) {
+		keys = v.config.Keys.current.Load()
+		parsed, err = jwt.Parse([]byte(token), jwt.WithKeySet(keys.set), jwt.WithValidate(false))
+	}
 	if err != nil {
 		return verified{}, fmt.Errorf("%w: its signature does not hold", ErrBadToken)
 	}
@@ -151,40 +159,40 @@ func (v *Verifier) verify(token string) (verified, error) {
 	if err != nil {
 		return verified{}, err
 	}
-	return verified{principal: principal, from: from, until: until}, nil
+	return verified{principal: principal, from: from, until: until, generation: keys.generation}, nil
+}
+
+// unknownKey reports whether a token names a key that is not in the set: it may
+// be one that was added since.
+func unknownKey(set jwk.Set, token string) bool {
+	message, err := jws.Parse([]byte(token))
+	if err != nil || len(message.Signatures()) != 1 {
+		return false
+	}
+	id, named := message.Signatures()[0].ProtectedHeaders().KeyID()
+	if !named {
+		return false
+	}
+	_, known := set.LookupKeyID(id)
+	return !known
 }
 
 func principalOf(token jwt.Token) (*Principal, error) {
-	p := &Principal{}
-	p.Subject, _ = token.Subject()
-	if p.Subject == "" {
+	subject, _ := token.Subject()
+	if subject == "" {
 		return nil, fmt.Errorf("%w: it names no subject", ErrBadToken)
 	}
 	tenants, err := stringsClaim(token, claimTenants)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range tenants {
-		if name == anyTenant {
-			p.AnyTenant = true
-			continue
-		}
-		tenant, err := contextkit.ParseTenantID(name)
-		if err != nil {
-			return nil, fmt.Errorf("%w: claim %s: %w", ErrBadToken, claimTenants, err)
-		}
-		p.Tenants = append(p.Tenants, tenant)
-	}
 	rights, err := stringsClaim(token, claimRights)
 	if err != nil {
 		return nil, err
 	}
-	for _, text := range rights {
-		right, err := ParseRight(text)
-		if err != nil {
-			return nil, fmt.Errorf("%w: claim %s: %w", ErrBadToken, claimRights, err)
-		}
-		p.Rights = append(p.Rights, right)
+	p, err := NewPrincipal(subject, tenants, rights)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadToken, err)
 	}
 	return p, nil
 }
