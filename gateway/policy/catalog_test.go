@@ -1,0 +1,88 @@
+package policy_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/transcode"
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// set is a serialized descriptor set of the file that a policy is in; change
+// may change it.
+func set(t *testing.T, change func(*descriptorpb.FileDescriptorProto)) []byte {
+	t.Helper()
+	files := file(t, &policyv1.Policy{Right: "thing.make", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "thing", Timeout: durationpb.New(time.Second), TenantField: "tenant_id"})
+	var out descriptorpb.FileDescriptorSet
+	files.RangeFiles(func(fd protoreflect.FileDescriptor) bool {
+		f := protodesc.ToFileDescriptorProto(fd)
+		if change != nil {
+			change(f)
+		}
+		out.File = append(out.File, f)
+		return true
+	})
+	data, err := proto.Marshal(&out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestAServiceIsServedFromADescriptorSetByItsOwnPolicy(t *testing.T) {
+	catalog, err := policy.NewCatalog(set(t, nil), set(t, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := policy.Build(catalog, transcode.NewCompiler(catalog))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served []string
+	for _, m := range table.Methods() {
+		served = append(served, m.Spec.Procedure)
+		if m.Spec.Procedure != "/test.Things/Make" {
+			continue
+		}
+		if m.Right != "thing.make" || m.Upstream != "thing" || m.TenantField != 1 {
+			t.Errorf("Make is %+v", m)
+		}
+		wire, err := m.Input.AppendWire(nil, []byte(`{"tenantId":"acme","count":3}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := m.Input.AppendJSON(nil, wire); err != nil || string(text) != `{"tenantId":"acme","count":3}` {
+			t.Errorf("%s, %v", text, err)
+		}
+	}
+	if all := strings.Join(served, " "); !strings.Contains(all, "/test.Things/Make") || strings.Contains(all, "/test.Things/Break") || !strings.Contains(all, "QueryService/Query") {
+		t.Errorf("served: %s", all)
+	}
+	if _, err := catalog.FindMessageByName("test.Thing"); err != nil {
+		t.Errorf("the type cannot be found for Any: %v", err)
+	}
+}
+
+func TestASetThatCannotBeUsedIsRefused(t *testing.T) {
+	other := set(t, func(f *descriptorpb.FileDescriptorProto) { f.MessageType[0].Field[0].JsonName = proto.String("other") })
+	broken := set(t, func(f *descriptorpb.FileDescriptorProto) { f.Dependency = append(f.Dependency, "missing.proto") })
+	for name, tc := range map[string]struct {
+		sets [][]byte
+		want string
+	}{
+		"no set":              {[][]byte{[]byte("hello")}, "is no FileDescriptorSet"},
+		"two that differ":     {[][]byte{set(t, nil), other}, "test/thing.proto is in two sets and differs"},
+		"an import not there": {[][]byte{broken}, "missing.proto"},
+	} {
+		if _, err := policy.NewCatalog(tc.sets...); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", name, err, tc.want)
+		}
+	}
+}
