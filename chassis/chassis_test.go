@@ -247,6 +247,26 @@ func TestAPanicIsOneCallsFailure(t *testing.T) {
 	}
 }
 
+func TestEveryUnaryCallHasADeadline(t *testing.T) {
+	p := start(t)
+	var left time.Duration
+	p.views.list = func(ctx context.Context) error {
+		if deadline, ok := ctx.Deadline(); ok {
+			left = time.Until(deadline)
+		}
+		return nil
+	}
+	client := gatewayv1connect.NewQueryServiceClient(p.clients()["grpc"])
+	if _, err := client.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil || left <= 0 || left > 30*time.Second {
+		t.Errorf("without one, the call has %v, %v; want half a minute", left, err)
+	}
+	ctx, cancel := context.WithTimeout(acme(t), 2*time.Second)
+	defer cancel()
+	if _, err := client.ListViews(ctx, &projectionv1.ListViewsRequest{}); err != nil || left <= 0 || left > 2*time.Second {
+		t.Errorf("the caller's is %v, %v; want 2 s", left, err)
+	}
+}
+
 func TestAnErrorThatIsNotMeantForCallersSaysNothing(t *testing.T) {
 	p := start(t)
 	p.views.list = func(context.Context) error { return errors.New("password is hunter2") }

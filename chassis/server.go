@@ -69,12 +69,13 @@ type Server struct {
 }
 
 // NewServer returns a server for a service: its calls pass through recovery,
-// the transport contract, observation and validation, in this order.
+// the transport contract, a deadline, observation and validation, in this order.
 func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	s := newServer(config, ready, log)
 	s.RPC = connect.NewServer(
 		Recover(s.log),
 		contextkit.ServerInterceptor,
+		Deadline,
 		s.Metrics.Observe(s.log, zerolog.DebugLevel),
 		validate.NewServerInterceptor(),
 	)

@@ -192,6 +192,10 @@ func (e *edge) token(t *testing.T, tenants string, rights ...string) string {
 	t.Helper()
 	p := &auth.Principal{Subject: "app"}
 	for name := range strings.SplitSeq(tenants, ",") {
+		if name == "*" {
+			p.AnyTenant = true
+			continue
+		}
 		p.Tenants = append(p.Tenants, backbonetest.Tenant(t, name))
 	}
 	for _, text := range rights {
@@ -466,6 +470,26 @@ func TestNoRightNoCall(t *testing.T) {
 	}
 }
 
+func TestAPlatformCallNeedsACredentialForAllTenants(t *testing.T) {
+	e := start(t, nil)
+	for token, want := range map[string]int{e.token(t, "acme", "runner.admin"): http.StatusForbidden, e.token(t, "*", "query.read"): http.StatusForbidden, e.token(t, "*", "runner.admin"): http.StatusServiceUnavailable} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/admin/runner/drain", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", token)
+		res, err := e.plain.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != want { // 503: it was let in, and this runner is not there
+			t.Errorf("status %d, want %d: %s", res.StatusCode, want, text)
+		}
+	}
+}
+
 func TestOnlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read", "command.submit")
@@ -553,7 +577,7 @@ func TestANodeThatIsGoneIsUnavailableAndItsAddressStaysInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("Authorization", e.token(t, "acme", "runner.admin"))
+	req.Header.Set("Authorization", e.token(t, "*", "runner.admin"))
 	res, err := e.plain.Do(req)
 	if err != nil {
 		t.Fatal(err)

@@ -97,8 +97,12 @@ func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, erro
 		}
 	}
 	if !call.Method.Tenant {
-		// A platform call concerns no tenant; a header that names one changes
-		// nothing and is not passed on.
+		// What concerns the platform concerns every tenant: a right that was given
+		// for some tenants does not reach so far.
+		if !call.Method.Anonymous && !call.Principal.AnyTenant {
+			return ctx, call.denyTenant("the call concerns the platform, and the credential is not for all tenants")
+		}
+		// A header that names a tenant changes nothing and is not passed on.
 		return contextkit.PlatformContext(ctx), nil
 	}
 	tenant := rc.TenantID
