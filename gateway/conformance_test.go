@@ -204,7 +204,7 @@ func conformanceGateway(ctx context.Context, dir, endpoint string, limit int) (*
 	if err != nil {
 		return nil, err
 	}
-	accepted, err := issuer.Config()
+	accepted, err := issuer.Config(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -150,7 +150,7 @@ func start(t *testing.T, change func(*gateway.Config)) *edge {
 	if e.issuer, err = auth.OpenIssuer(filepath.Join(t.TempDir(), "key.json"), "test", "headgate"); err != nil {
 		t.Fatal(err)
 	}
-	accepted, err := e.issuer.Config()
+	accepted, err := e.issuer.Config(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -682,7 +682,7 @@ func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		accepted, err := e.issuer.Config()
+		accepted, err := e.issuer.Config(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

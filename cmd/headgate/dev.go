@@ -181,7 +181,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 	if err := routes.Replace(nodes, nil); err != nil {
 		return err
 	}
-	accepted, err := p.auth()
+	accepted, err := p.auth(ctx)
 	if err != nil {
 		return err
 	}
@@ -199,8 +199,8 @@ func (p *platform) startGateway(ctx context.Context) error {
 }
 
 // auth says which credentials count.
-func (p *platform) auth() (auth.Config, error) {
-	accepted, err := p.issuer.Config()
+func (p *platform) auth(ctx context.Context) (auth.Config, error) {
+	accepted, err := p.issuer.Config(ctx)
 	if err != nil {
 		return auth.Config{}, err
 	}

@@ -40,7 +40,7 @@ func open(t *testing.T) (*auth.Issuer, *auth.Verifier) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := issuer.Config()
+	config, err := issuer.Config(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestATokenThatDoesNotHoldIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		config, _ := one.Config()
+		config, _ := one.Config(t.Context())
 		if verifier, err = auth.NewVerifier(config); err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +223,7 @@ func TestAnUnsafeKeySetIsRefused(t *testing.T) {
 		t.Error("no keys are accepted")
 	}
 	issuer, _ := open(t)
-	config, err := issuer.Config()
+	config, err := issuer.Config(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +365,7 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	issuer, _ := open(t)
-	config, err := issuer.Config()
+	config, err := issuer.Config(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,7 +392,7 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, tc.want)
 		}
 	}
-	config.APIKeys = append(list, list[0])
+	config.APIKeys = append(config.APIKeys, list[0])
 	if _, err := auth.NewVerifier(config); err == nil {
 		t.Error("two keys of one name are accepted")
 	}
@@ -405,7 +405,7 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 
 func TestATokenCountsWithinItsTimesAndTheLeeway(t *testing.T) {
 	issuer, _ := open(t)
-	config, err := issuer.Config()
+	config, err := issuer.Config(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

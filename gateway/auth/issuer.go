@@ -66,7 +66,7 @@ func newKey(path string) ([]byte, error) {
 }
 
 // Config returns the configuration that accepts the issuer's tokens.
-func (i *Issuer) Config() (Config, error) {
+func (i *Issuer) Config(ctx context.Context) (Config, error) {
 	public, err := i.private.PublicKey()
 	if err != nil {
 		return Config{}, fmt.Errorf("auth: %w", err)
@@ -75,7 +75,7 @@ func (i *Issuer) Config() (Config, error) {
 	if err := set.AddKey(public); err != nil {
 		return Config{}, fmt.Errorf("auth: %w", err)
 	}
-	keys, err := OpenKeyRing(context.Background(), func(context.Context) ([]byte, error) { return json.Marshal(set) })
+	keys, err := OpenKeyRing(ctx, func(context.Context) ([]byte, error) { return json.Marshal(set) })
 	if err != nil {
 		return Config{}, err
 	}
