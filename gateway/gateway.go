@@ -16,6 +16,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/limit"
@@ -71,6 +72,7 @@ type Gateway struct {
 	slots    chan struct{}
 	tenants  *limit.Tenants
 	retries  *limit.Budget
+	breakers *breaker.Set
 	limited  *prometheus.CounterVec
 	retried  *prometheus.CounterVec
 }
@@ -100,7 +102,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	g := &Gateway{
 		config: config, table: table, verifier: verifier, routes: routes, pool: pool,
 		client: contextkit.NewClient(upstream.NewTransport(pool)),
-		log:    log, slots: make(chan struct{}, config.MaxConcurrent), tenants: tenants, retries: limit.NewBudget(),
+		log:    log, slots: make(chan struct{}, config.MaxConcurrent), tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls refused for want of room, by reason."}, []string{"reason"}),
 		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Further attempts at a node, and those that the budget forbade."}, []string{"outcome"}),
 	}
@@ -113,7 +115,9 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		return nil, err
 	}
 	metrics := g.server.Metrics.Registerer(config.Listen.Name)
-	metrics.MustRegister(g.limited, g.retried)
+	metrics.MustRegister(g.limited, g.retried, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "headgate_breakers_open", Help: "Nodes that are not called because they do not answer.",
+	}, func() float64 { return float64(g.breakers.Open()) }))
 	g.audit = audit.NewRecorder(js, metrics, log)
 	for _, method := range table.Methods() {
 		g.server.RPC.Register(connect.Method{Spec: method.Spec, Handler: g.server.Metrics.Observe(log, zerolog.Disabled)(g.handler(method))})

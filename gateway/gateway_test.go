@@ -641,6 +641,38 @@ func TestANoisyTenantTakesNothingFromAnother(t *testing.T) {
 	}
 }
 
+func TestANodeThatIsSilentIsNotCalledForAWhile(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "*", "runner.admin")
+	text := ""
+	for range 4 { // each is tried up to three times
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+"/admin/runner/status", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", token)
+		res, err := e.plain.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != http.StatusServiceUnavailable {
+			t.Fatalf("status %d: %s", res.StatusCode, body)
+		}
+		text = string(body)
+	}
+	if !strings.Contains(text, "NODE_SILENT") || !strings.Contains(text, "RetryInfo") {
+		t.Errorf("the node is called all the same: %s", text)
+	}
+	e.node.set(func(context.Context, int) error { return connect.NewError(connect.CodeUnavailable, "says the node") })
+	for range 10 {
+		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "acme", "query.read")); got.err == nil || got.err.Message() != "says the node" {
+			t.Fatalf("a node that answers is not called: %v", got.err)
+		}
+	}
+}
+
 func TestRetriesStayWithinTheirBudget(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read")

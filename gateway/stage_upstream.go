@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -48,7 +49,12 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 	for {
 		call.Attempts++
 		callCtx, info := g.upstreamContext(ctx, call)
+		done, wait, ok := g.breakers.Enter(call.Node.Endpoint)
+		if !ok {
+			return silentNode(call, wait)
+		}
 		err := g.client.CallUnary(callCtx, call.Method.Spec, call.First, answer)
+		done(outcome(ctx, call, err))
 		if err == nil {
 			passMetadata(call.Info, info)
 			g.explain(ctx, call, nil)
@@ -59,6 +65,30 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 			return reauthor(ctx, err)
 		}
 	}
+}
+
+// silentNode says that the node is not called because it does not answer.
+func silentNode(call *Call, wait time.Duration) error {
+	return chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "the %s node does not answer: try again in a moment", call.Method.Upstream),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, chassis.Reason("NODE_SILENT"))
+}
+
+// fairTime is the time that a node must have had before its silence counts: a
+// client's own tiny deadline says nothing of it.
+const fairTime = time.Second
+
+// outcome says what a call tells of its node.
+func outcome(ctx context.Context, call *Call, err error) breaker.Outcome {
+	var verdict *connect.Error
+	switch {
+	case err == nil, errors.As(err, &verdict) && verdict.IsRemote():
+		return breaker.Answered
+	case verdict != nil && verdict.Code() == connect.CodeUnavailable:
+		return breaker.Silent
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) && time.Since(call.start) >= fairTime:
+		return breaker.Silent
+	}
+	return breaker.Unknown
 }
 
 // retry waits before another attempt, or reports that there is none: the call
@@ -141,9 +171,15 @@ func reauthor(ctx context.Context, err error) error {
 // forwardStream pumps both directions of a stream until the node ends it.
 func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	call.Attempts++
+	done, wait, ok := g.breakers.Enter(call.Node.Endpoint)
+	if !ok {
+		return silentNode(call, wait)
+	}
+	defer done(breaker.Unknown) // if nothing better is known by then
 	ctx, info := g.upstreamContext(ctx, call)
 	stream, err := g.client.CallClientStream(ctx, call.Method.Spec)
 	if err != nil {
+		done(outcome(ctx, call, err))
 		return reauthor(ctx, err)
 	}
 	defer func() { _ = stream.Close() }() // its error is Receive's
@@ -159,7 +195,10 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 		}
 	}()
 	g.explain(ctx, call, nil)
-	err = call.pumpAnswers(stream, info)
+	err = call.pumpAnswers(stream, info, done)
+	if err != nil {
+		done(outcome(ctx, call, err))
+	}
 	select {
 	case failed := <-pumped:
 		if failed != nil {
@@ -171,7 +210,7 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 }
 
 // pumpAnswers passes the node's messages on until it ends the stream.
-func (c *Call) pumpAnswers(stream connect.ClientStream, info *connect.CallInfo) error {
+func (c *Call) pumpAnswers(stream connect.ClientStream, info *connect.CallInfo, done func(breaker.Outcome)) error {
 	for first := true; ; first = false {
 		answer := &frame.Frame{Program: c.Method.Output}
 		err := stream.Receive(answer)
@@ -179,11 +218,13 @@ func (c *Call) pumpAnswers(stream connect.ClientStream, info *connect.CallInfo) 
 			passMetadata(c.Info, info)
 		}
 		if errors.Is(err, io.EOF) {
+			done(breaker.Answered)
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		done(breaker.Answered)
 		if err := c.Stream.Send(answer); err != nil {
 			return err
 		}
