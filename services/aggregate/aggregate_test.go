@@ -200,6 +200,52 @@ func TestNodesThatRaceLoseNothing(t *testing.T) {
 	}
 }
 
+func TestTheContractReachesTheJournal(t *testing.T) {
+	js := backbonetest.Start(t)
+	client := node(t, js)
+	tp, err := contextkit.ParseTraceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, info := connect.NewClientContext(contextkit.NewContext(t.Context(), contextkit.RequestContext{
+		TenantID: backbonetest.Tenant(t, "acme"), CorrelationID: "corr-1", RequestID: "req-1", CausationID: "cause-1",
+		Traceparent: tp, TraceID: tp.TraceID, Tracestate: "vendor=1",
+	}))
+	res, err := client.Submit(ctx, command("w", "open", "key-1", map[string]any{"owner": "ada"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"x-correlation-id": "corr-1", "x-request-id": "req-1", "trace-id": tp.TraceID.String()} {
+		if got := info.ResponseHeader().Get(name); got != want {
+			t.Errorf("the caller gets %s = %q, want %q", name, got, want)
+		}
+	}
+	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := stream.GetLastMsgForSubject(t.Context(), "events.acme.wallet.w")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"tenant-id": "acme", "x-correlation-id": "corr-1", "correlation-id": "corr-1", "x-request-id": "req-1", "causation-id": "cause-1",
+		"tracestate": "vendor=1", "trace-id": tp.TraceID.String(),
+		"ce-specversion": "1.0", "ce-id": res.GetEvents()[0].GetId(), "ce-source": "/tenants/acme/wallet/w", "ce-type": "opened",
+		"content-type": "application/json", "ce-aggregateversion": "1", "ce-idempotencykey": "key-1",
+	} {
+		if got := msg.Header[name]; len(got) != 1 || got[0] != want {
+			t.Errorf("the journal holds %s = %q, want %q", name, got, want)
+		}
+	}
+	if got := msg.Header.Get("traceparent"); !strings.HasPrefix(got, tp.String()[:36]) || strings.Contains(got, tp.String()[36:52]) {
+		t.Errorf("the journal holds traceparent %s: want the trace of %s under a parent id of its own", got, tp)
+	}
+	if string(msg.Data) != `{"owner":"ada"}` {
+		t.Errorf("the journal holds %s", msg.Data)
+	}
+}
+
 func TestADryRunDecidesAndAppendsNothing(t *testing.T) {
 	client := node(t, backbonetest.Start(t))
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))

@@ -228,6 +228,43 @@ func TestATransferCompletesOrIsUndone(t *testing.T) {
 	}
 }
 
+func TestACommandCarriesTheContextOfItsTrigger(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	var (
+		mu   sync.Mutex
+		seen []contextkit.RequestContext
+	)
+	f.gate.set(func(ctx context.Context, _ *aggregatev1.SubmitRequest) error {
+		rc, _ := contextkit.FromContext(ctx)
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, rc)
+		return nil
+	})
+	trigger := contextkit.RequestContext{TenantID: backbonetest.Tenant(t, "acme"), CorrelationID: "corr-1", RequestID: "req-1", Traceparent: contextkit.NewTraceparent()}
+	payload, err := structpb.NewStruct(map[string]any{"from": "a", "to": "b", "amount": 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := f.gate.next.Submit(contextkit.NewContext(t.Context(), trigger), &aggregatev1.SubmitRequest{AggregateType: "transfer", AggregateId: "t", Command: "request", Payload: payload})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.ended(t, "acme", "t")
+	mu.Lock()
+	defer mu.Unlock()
+	if len(seen) != 3 {
+		t.Fatalf("%d commands, want three", len(seen))
+	}
+	for _, rc := range seen {
+		if rc.TenantID.String() != "acme" || rc.CorrelationID != "corr-1" || rc.CausationID != res.GetEvents()[0].GetId() ||
+			rc.Traceparent.TraceID != trigger.Traceparent.TraceID || rc.RequestID == "req-1" || rc.RequestID == "" {
+			t.Errorf("a command carries %+v; want the trigger's correlation and trace, its event as the cause, and a request id of its own", rc)
+		}
+	}
+}
+
 func TestAStepThatFailsForAMomentIsTriedAgain(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
