@@ -125,7 +125,11 @@ type edge struct {
 	h2c    *http.Client
 }
 
-func start(t *testing.T, change func(*gateway.Config)) *edge {
+func start(t *testing.T, change func(*gateway.Config)) *edge { return startWith(t, change, nil) }
+
+// startWith is start with a further service: its descriptor set, and how the
+// node serves it.
+func startWith(t *testing.T, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -141,6 +145,9 @@ func start(t *testing.T, change func(*gateway.Config)) *edge {
 	server := chassis.NewServer(chassis.Config{Name: "node", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	queriesconnect.RegisterQueryServiceHandler(server.RPC, e.node)
 	commandsconnect.RegisterCommandServiceHandler(server.RPC, e.node)
+	if register != nil {
+		register(server.RPC)
+	}
 	if err := server.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -157,6 +164,7 @@ func start(t *testing.T, change func(*gateway.Config)) *edge {
 	routes := route.NewTable()
 	if err := routes.Replace([]route.Node{
 		{ID: "a", Kind: "aggregate", Endpoint: server.Addr(), Ready: true}, {ID: "p", Kind: "projection", Endpoint: server.Addr(), Ready: true},
+		{ID: "t", Kind: "ticker", Endpoint: server.Addr(), Ready: true},
 		{ID: "gone", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true},
 	}, nil); err != nil {
 		t.Fatal(err)
@@ -165,7 +173,7 @@ func start(t *testing.T, change func(*gateway.Config)) *edge {
 	if change != nil {
 		change(&config)
 	}
-	catalog, err := policy.NewCatalog()
+	catalog, err := policy.NewCatalog(sets...)
 	if err != nil {
 		t.Fatal(err)
 	}

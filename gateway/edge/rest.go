@@ -14,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -23,7 +22,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/policy"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -95,8 +93,8 @@ func newBinding(method *policy.Method, rule *annotations.HttpRule) (*binding, er
 	default:
 		return nil, errors.New("its HTTP rule has no path")
 	}
-	if rule.GetResponseBody() != "" || method.Spec.StreamType != connect.StreamTypeUnary {
-		return nil, errors.New("response_body and streams have no REST mapping here")
+	if rule.GetResponseBody() != "" || method.Spec.StreamType&connect.StreamTypeClient != 0 {
+		return nil, errors.New("response_body and streams of requests have no REST mapping")
 	}
 	var err error
 	if b.template, err = parseTemplate(path); err != nil {
@@ -131,30 +129,42 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		info.RequestHeader().SetValues(key, list)
 	}
 	s := &stream{binding: b, values: values, request: req, body: http.MaxBytesReader(w, req.Body, r.maxBody), maxBody: r.maxBody}
-	//nolint:contextcheck // ctx is the request's own
-	err = r.server.Call(ctx, b.method.Spec.Procedure, info, s)
-	header := w.Header()
-	for _, from := range []*connect.Header{info.ResponseHeader(), info.ResponseTrailer()} {
-		for key, list := range from.All() {
-			header[key] = append(header[key], list...)
+	var out responder = &single{stream: s}
+	if b.method.Spec.StreamType == connect.StreamTypeServer {
+		out = &events{stream: s, writer: w, info: info, sse: acceptsEvents(req)}
+	}
+	err = r.server.Call(ctx, b.method.Spec.Procedure, info, out)
+	if !out.begun() {
+		copyHeaders(w.Header(), info.ResponseHeader(), info.ResponseTrailer())
+		if err == nil {
+			err = out.finish(w)
 		}
-	}
-	if err == nil && s.answer == nil {
-		err = connect.NewError(connect.CodeInternal, "the call ended without an answer")
-	}
-	var text []byte
-	if err == nil {
-		if text, err = b.method.Output.AppendJSON(nil, s.answer); err != nil {
-			err = connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
+		if err != nil {
+			r.fail(w, req, err)
 		}
-	}
-	if err != nil {
-		r.fail(w, req, err)
 		return
 	}
-	header.Set("Content-Type", "application/json")
-	header.Set("Content-Length", strconv.Itoa(len(text)))
-	_, _ = w.Write(text) // the client is gone if this fails
+	out.end(err)
+}
+
+// responder is a REST request's [connect.ServerStream] with the end of its
+// response.
+type responder interface {
+	connect.ServerStream
+	// begun reports whether the response has begun to be written.
+	begun() bool
+	// finish writes the response of a call that ended well before it had begun.
+	finish(w http.ResponseWriter) error
+	// end ends a response that had begun.
+	end(err error)
+}
+
+func copyHeaders(to http.Header, from ...*connect.Header) {
+	for _, header := range from {
+		for key, list := range header.All() {
+			to[key] = append(to[key], list...)
+		}
+	}
 }
 
 // find returns the first binding that fits, or the HTTP methods that the path
@@ -195,18 +205,21 @@ func (r *REST) notFound(w http.ResponseWriter, req *http.Request, allowed []stri
 // fail writes an error in the form that the client understands. Only an error
 // of our own making says anything.
 func (r *REST) fail(w http.ResponseWriter, req *http.Request, err error) {
+	_ = r.errors.Write(w, req, public(err)) // the client is gone if this fails
+}
+
+// public is what a client may know of an error.
+func public(err error) *connect.Error {
 	var known *connect.Error
 	switch {
 	case errors.As(err, &known):
-		err = known
+		return known
 	case errors.Is(err, context.DeadlineExceeded):
-		err = connect.NewError(connect.CodeDeadlineExceeded, "the call took longer than its deadline")
+		return connect.NewError(connect.CodeDeadlineExceeded, "the call took longer than its deadline")
 	case errors.Is(err, context.Canceled):
-		err = connect.NewError(connect.CodeCanceled, "the call was canceled")
-	default:
-		err = connect.NewError(connect.CodeUnknown, "the call failed")
+		return connect.NewError(connect.CodeCanceled, "the call was canceled")
 	}
-	_ = r.errors.Write(w, req, err) // the client is gone if this fails
+	return connect.NewError(connect.CodeUnknown, "the call failed")
 }
 
 func withTimeout(req *http.Request) (context.Context, context.CancelFunc, error) {
@@ -220,54 +233,4 @@ func withTimeout(req *http.Request) (context.Context, context.CancelFunc, error)
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), time.Duration(ms)*time.Millisecond)
 	return ctx, cancel, nil
-}
-
-// stream is the call's view of a REST request.
-type stream struct {
-	binding  *binding
-	values   []string
-	request  *http.Request
-	body     io.ReadCloser
-	maxBody  int64
-	received bool
-	answer   []byte
-}
-
-// Receive implements [connect.ServerStream].
-func (s *stream) Receive(msg any) error {
-	if s.received {
-		return io.EOF
-	}
-	s.received = true
-	f, ok := msg.(*frame.Frame)
-	if !ok {
-		return connect.NewError(connect.CodeInternal, "the method has no REST mapping")
-	}
-	data, err := s.message()
-	if err != nil {
-		var known *connect.Error
-		if errors.As(err, &known) {
-			return err
-		}
-		return connect.NewError(connect.CodeInvalidArgument, err.Error())
-	}
-	f.Data = data
-	return nil
-}
-
-// SendHeaders implements [connect.ServerStream]: a plain answer has its headers
-// with its body.
-func (s *stream) SendHeaders() error { return nil }
-
-// Send implements [connect.ServerStream].
-func (s *stream) Send(msg any) error {
-	f, ok := msg.(*frame.Frame)
-	if !ok {
-		return connect.NewError(connect.CodeInternal, "the method has no REST mapping")
-	}
-	s.answer = f.Data
-	if s.answer == nil {
-		s.answer = []byte{}
-	}
-	return nil
 }

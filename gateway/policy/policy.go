@@ -43,6 +43,9 @@ type Method struct {
 	// TenantField, ResourceField and KeyField are the request's fields for the
 	// tenant, the resource and the idempotency key; 0: there is none.
 	TenantField, ResourceField, KeyField protowire.Number
+	// EventIDField is the answer's field that says how far a stream has come, and
+	// ResumeField the request's that resumes it there; 0: there is none.
+	EventIDField, ResumeField protowire.Number
 	// Rules are its HTTP mappings.
 	Rules []*annotations.HttpRule
 }
@@ -142,17 +145,20 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		return nil, fmt.Errorf("its policy does not say %s", strings.Join(missing, ", "))
 	}
 	for _, f := range []struct {
-		name   string
-		target *protowire.Number
+		message protoreflect.MessageDescriptor
+		name    string
+		target  *protowire.Number
 	}{
-		{policy.GetTenantField(), &m.TenantField}, {policy.GetResourceField(), &m.ResourceField}, {policy.GetIdempotencyKeyField(), &m.KeyField},
+		{desc.Input(), policy.GetTenantField(), &m.TenantField}, {desc.Input(), policy.GetResourceField(), &m.ResourceField},
+		{desc.Input(), policy.GetIdempotencyKeyField(), &m.KeyField},
+		{desc.Output(), policy.GetEventIdField(), &m.EventIDField}, {desc.Input(), policy.GetResumeField(), &m.ResumeField},
 	} {
 		if f.name == "" {
 			continue
 		}
-		field := desc.Input().Fields().ByName(protoreflect.Name(f.name))
+		field := f.message.Fields().ByName(protoreflect.Name(f.name))
 		if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() {
-			return nil, fmt.Errorf("its policy names the field %q, which is no string of %s", f.name, desc.Input().FullName())
+			return nil, fmt.Errorf("its policy names the field %q, which is no string of %s", f.name, f.message.FullName())
 		}
 		*f.target = field.Number()
 	}

@@ -107,7 +107,13 @@ type Policy struct {
 	// Whoever calls is served, with or without a credential. The method then has
 	// no right and its tenant scope is the platform. Nothing is open unless its
 	// proto says so here.
-	Anonymous     bool `protobuf:"varint,9,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
+	Anonymous bool `protobuf:"varint,9,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
+	// The answer field (proto name) that says how far a stream has come, such as a
+	// position. Server-Sent Events bear it as their id.
+	EventIdField string `protobuf:"bytes,10,opt,name=event_id_field,json=eventIdField,proto3" json:"event_id_field,omitempty"`
+	// The request field (proto name) that resumes a stream after that: a client's
+	// Last-Event-ID fills it.
+	ResumeField   string `protobuf:"bytes,11,opt,name=resume_field,json=resumeField,proto3" json:"resume_field,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -205,6 +211,20 @@ func (x *Policy) GetAnonymous() bool {
 	return false
 }
 
+func (x *Policy) GetEventIdField() string {
+	if x != nil {
+		return x.EventIdField
+	}
+	return ""
+}
+
+func (x *Policy) GetResumeField() string {
+	if x != nil {
+		return x.ResumeField
+	}
+	return ""
+}
+
 var file_headgate_policy_v1_policy_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -228,7 +248,7 @@ var File_headgate_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe5\x02\n" +
+	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xae\x03\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05right\x18\x01 \x01(\tR\x05right\x12B\n" +
 	"\ftenant_scope\x18\x02 \x01(\x0e2\x1f.headgate.policy.v1.TenantScopeR\vtenantScope\x12\x1a\n" +
@@ -238,7 +258,10 @@ const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\x0eresource_field\x18\x06 \x01(\tR\rresourceField\x12!\n" +
 	"\ftenant_field\x18\a \x01(\tR\vtenantField\x122\n" +
 	"\x15idempotency_key_field\x18\b \x01(\tR\x13idempotencyKeyField\x12\x1c\n" +
-	"\tanonymous\x18\t \x01(\bR\tanonymous*_\n" +
+	"\tanonymous\x18\t \x01(\bR\tanonymous\x12$\n" +
+	"\x0eevent_id_field\x18\n" +
+	" \x01(\tR\feventIdField\x12!\n" +
+	"\fresume_field\x18\v \x01(\tR\vresumeField*_\n" +
 	"\vTenantScope\x12\x1c\n" +
 	"\x18TENANT_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13TENANT_SCOPE_TENANT\x10\x01\x12\x19\n" +

@@ -1,0 +1,225 @@
+package gateway_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// ticker is a service that the gateway knows from a descriptor set alone: it
+// streams numbers from after the asked position on.
+type ticker struct {
+	file *descriptorpb.FileDescriptorProto
+	desc protoreflect.MethodDescriptor
+	ask  chan string // what a stream was asked for
+	next chan int    // the numbers to send; closed: the stream ends well
+	fail error
+	done chan struct{} // a stream has ended at the node
+}
+
+func newTicker(t *testing.T) *ticker {
+	t.Helper()
+	options := &descriptorpb.MethodOptions{}
+	proto.SetExtension(options, policyv1.E_Policy, &policyv1.Policy{
+		Right: "tick.read", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "ticker", Timeout: durationpb.New(20 * time.Second),
+		TenantField: "tenant_id", EventIdField: "position", ResumeField: "after",
+	})
+	proto.SetExtension(options, annotations.E_Http, &annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: "/v1/ticks/{name=rooms/*}"}})
+	text := func(name string, number int32) *descriptorpb.FieldDescriptorProto {
+		return &descriptorpb.FieldDescriptorProto{Name: proto.String(name), Number: proto.Int32(number), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()}
+	}
+	ticks := &ticker{ask: make(chan string, 1), next: make(chan int), done: make(chan struct{}, 8), file: &descriptorpb.FileDescriptorProto{
+		Name: proto.String("test/ticker.proto"), Package: proto.String("test"), Syntax: proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{
+			{Name: proto.String("WatchRequest"), Field: []*descriptorpb.FieldDescriptorProto{text("tenant_id", 1), text("name", 2), text("after", 3)}},
+			{Name: proto.String("Tick"), Field: []*descriptorpb.FieldDescriptorProto{text("tenant_id", 1), text("position", 2)}},
+		},
+		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("Ticker"), Method: []*descriptorpb.MethodDescriptorProto{{
+			Name: proto.String("Watch"), InputType: proto.String(".test.WatchRequest"), OutputType: proto.String(".test.Tick"), ServerStreaming: proto.Bool(true), Options: options,
+		}}}},
+	}}
+	fd, err := protodesc.NewFile(ticks.file, protoregistry.GlobalFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticks.desc = fd.Services().Get(0).Methods().Get(0)
+	return ticks
+}
+
+func (k *ticker) set(t *testing.T) []byte {
+	t.Helper()
+	data, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{k.file}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func (k *ticker) register(server *connect.Server) {
+	server.Register(connect.Method{
+		Spec: connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: k.desc},
+		Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+			defer func() { k.done <- struct{}{} }()
+			req := dynamicpb.NewMessage(k.desc.Input())
+			if err := stream.Receive(req); err != nil {
+				return err
+			}
+			get := func(name protoreflect.Name) string { return req.Get(k.desc.Input().Fields().ByName(name)).String() }
+			k.ask <- get("tenant_id") + " " + get("name") + " after " + get("after")
+			for {
+				select {
+				case n, more := <-k.next:
+					if !more {
+						return k.fail
+					}
+					tick := dynamicpb.NewMessage(k.desc.Output())
+					tick.Set(k.desc.Output().Fields().ByName("position"), protoreflect.ValueOfString(fmt.Sprint(n)))
+					if err := stream.Send(tick); err != nil {
+						return err
+					}
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		},
+	})
+}
+
+// watch opens a REST stream and returns its lines one by one.
+func (e *edge) watch(t *testing.T, header ...string) (*http.Response, *bufio.Reader) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+"/v1/ticks/rooms/hall", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	res, err := e.plain.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { res.Body.Close() })
+	return res, bufio.NewReader(res.Body)
+}
+
+func TestAStreamOverRESTIsEventsOrLinesAsTheyCome(t *testing.T) {
+	for _, tc := range []struct {
+		name, accept, media string
+		message             func(n int) []string
+		failure             []string
+	}{
+		{"events", "text/event-stream", "text/event-stream", func(n int) []string {
+			return []string{fmt.Sprintf("id: %d", n), fmt.Sprintf(`data: {"position":"%d"}`, n), ""}
+		}, []string{"event: error", `data: {"error":{"code":"aborted","message":"the hall is closed"}}`, ""}},
+		{"lines", "*/*", "application/x-ndjson", func(n int) []string { return []string{fmt.Sprintf(`{"position":"%d"}`, n)} },
+			[]string{`{"error":{"code":"aborted","message":"the hall is closed"}}`}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ticks := newTicker(t)
+			e := startWith(t, nil, ticks.register, ticks.set(t))
+			ticks.fail = connect.NewError(connect.CodeAborted, "the hall is closed")
+			opened := make(chan struct{})
+			go func() {
+				defer close(opened)
+				ticks.next <- 1 // the response begins with its first message
+			}()
+			res, lines := e.watch(t, "Authorization", e.token(t, "acme", "tick.read"), "Accept", tc.accept, "Last-Event-ID", "41")
+			<-opened
+			if got := <-ticks.ask; got != "acme rooms/hall after 41" {
+				t.Errorf("the node is asked for %q", got)
+			}
+			if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != tc.media {
+				t.Fatalf("status %d, %s", res.StatusCode, res.Header.Get("Content-Type"))
+			}
+			expect := func(want []string) {
+				t.Helper()
+				for _, line := range want {
+					if got, err := lines.ReadString('\n'); err != nil || strings.TrimSuffix(got, "\n") != line {
+						t.Fatalf("line %q, %v; want %q", got, err, line)
+					}
+				}
+			}
+			expect(tc.message(1)) // before the second is sent: nothing is held back
+			ticks.next <- 2
+			expect(tc.message(2))
+			close(ticks.next)
+			expect(tc.failure)
+			if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 {
+				t.Errorf("after the end: %q, %v", rest, err)
+			}
+		})
+	}
+}
+
+func TestAStreamThatIsRefusedIsAnOrdinaryError(t *testing.T) {
+	ticks := newTicker(t)
+	e := startWith(t, nil, ticks.register, ticks.set(t))
+	res, body := e.watch(t, "Authorization", e.token(t, "acme", "query.read"), "Accept", "text/event-stream")
+	if text, _ := io.ReadAll(body); res.StatusCode != http.StatusForbidden || !strings.Contains(string(text), "permission_denied") {
+		t.Errorf("status %d: %s", res.StatusCode, text)
+	}
+}
+
+func TestAStreamOfADescriptorSetsServiceTakesEveryProtocol(t *testing.T) {
+	ticks := newTicker(t)
+	e := startWith(t, nil, ticks.register, ticks.set(t))
+	token := e.token(t, "acme", "tick.read")
+	for _, protocol := range []string{"connect+json", "connect+proto", "grpc", "grpcweb"} {
+		t.Run(protocol, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ctx, info := connect.NewClientContext(ctx)
+			info.RequestHeader().Set("Authorization", token)
+			spec := connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc}
+			req := dynamicpb.NewMessage(ticks.desc.Input())
+			req.Set(ticks.desc.Input().Fields().ByName("after"), protoreflect.ValueOfString("7"))
+			// The client has its stream with the answer's headers, and those come
+			// with the first message.
+			go func() { ticks.next <- 0 }()
+			stream, err := e.client(protocol).CallServerStream(ctx, spec, req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stream.Close()
+			for n := range 3 {
+				if n > 0 {
+					ticks.next <- n
+				}
+				tick := dynamicpb.NewMessage(ticks.desc.Output())
+				if err := stream.Receive(tick); err != nil || tick.Get(ticks.desc.Output().Fields().ByName("position")).String() != fmt.Sprint(n) {
+					t.Fatalf("message %d: %v, %v", n, tick, err)
+				}
+			}
+			if got := <-ticks.ask; got != "acme  after 7" {
+				t.Errorf("the node is asked for %q", got)
+			}
+			cancel()
+			if err := stream.Receive(dynamicpb.NewMessage(ticks.desc.Output())); err == nil || errors.Is(err, io.EOF) {
+				t.Errorf("after the client left: %v", err)
+			}
+			select {
+			case <-ticks.done:
+			case <-time.After(5 * time.Second):
+				t.Fatal("the node still sends to a client that left")
+			}
+		})
+	}
+}
