@@ -133,6 +133,7 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if b.method.Spec.StreamType == connect.StreamTypeServer {
 		out = &events{stream: s, writer: w, info: info, sse: acceptsEvents(req)}
 	}
+	//nolint:contextcheck // ctx is the request's own
 	err = r.server.Call(ctx, b.method.Spec.Procedure, info, out)
 	if !out.begun() {
 		copyHeaders(w.Header(), info.ResponseHeader(), info.ResponseTrailer())
