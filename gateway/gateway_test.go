@@ -805,7 +805,6 @@ func TestReflectionShowsWhatIsServedToWhoeverHasACredential(t *testing.T) {
 
 func TestDenialsAndOperationsAreAudited(t *testing.T) {
 	e := start(t, nil)
-	e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets", TenantId: "globex"}, "Authorization", e.token(t, "acme", "query.read"), "X-Correlation-Id", "spoof")
 	stream, err := e.js.Stream(t.Context(), backbone.StreamAudit)
 	if err != nil {
 		t.Fatal(err)
@@ -814,19 +813,44 @@ func TestDenialsAndOperationsAreAudited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+	type record struct {
+		Decision, Reason, Principal, Procedure, Right, Code string
+		CorrelationID                                       string `json:"correlation_id"`
+	}
+	next := func() (record, jetstream.Msg) {
+		t.Helper()
+		msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r record
+		if err := json.Unmarshal(msg.Data(), &r); err != nil {
+			t.Fatal(err)
+		}
+		return r, msg
+	}
+	// A query that is answered leaves no record: the first is the denial's.
+	e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "acme", "query.read"))
+	e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets", TenantId: "globex"}, "Authorization", e.token(t, "acme", "query.read"), "X-Correlation-Id", "spoof")
+	denied, msg := next()
+	if denied.Decision != "denied" || !strings.HasPrefix(denied.Reason, "TENANT: ") || denied.Principal != "app" || denied.Code != "permission_denied" ||
+		denied.CorrelationID != "spoof" || !strings.HasSuffix(denied.Procedure, "/Query") || msg.Headers().Get("x-correlation-id") != "spoof" {
+		t.Errorf("record %s with %v", msg.Data(), msg.Headers())
+	}
+
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/admin/runner/drain", strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var record struct {
-		Decision, Reason, Principal, Procedure, Code string
-		CorrelationID                                string `json:"correlation_id"`
-	}
-	if err := json.Unmarshal(msg.Data(), &record); err != nil {
+	req.Header.Set("Authorization", e.token(t, "*", "runner.admin"))
+	res, err := e.plain.Do(req)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if record.Decision != "denied" || !strings.HasPrefix(record.Reason, "TENANT: ") || record.Principal != "app" || record.Code != "permission_denied" ||
-		record.CorrelationID != "spoof" || !strings.HasSuffix(record.Procedure, "/Query") || msg.Headers().Get("x-correlation-id") != "spoof" {
-		t.Fatalf("record %s with %v", msg.Data(), msg.Headers())
+	res.Body.Close()
+	operation, msg := next()
+	if operation.Decision != "allowed" || operation.Right != "runner.admin" || !strings.HasSuffix(operation.Procedure, "/Drain") ||
+		operation.Code != "unavailable" || msg.Subject() != "audit._platform" {
+		t.Errorf("record %s on %s", msg.Data(), msg.Subject())
 	}
 }
