@@ -1,9 +1,11 @@
 package chassis_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -54,7 +56,7 @@ func start(t *testing.T) *process {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	p.h2c = &http.Client{Transport: &http.Transport{Protocols: protocols}}
-	p.server = chassis.NewServer(chassis.Config{Name: "views", Addr: "127.0.0.1:0", ShutdownTimeout: 5 * time.Second}, func(_ context.Context, tenant contextkit.TenantID) error {
+	p.server = chassis.NewServer(chassis.Config{Name: "views", Addr: "127.0.0.1:0", ShutdownTimeout: 5 * time.Second, BodyTimeout: 200 * time.Millisecond}, func(_ context.Context, tenant contextkit.TenantID) error {
 		if reason := p.ready.Load(); reason != nil {
 			return *reason
 		}
@@ -244,6 +246,55 @@ func TestAPanicIsOneCallsFailure(t *testing.T) {
 	p.views.list = nil
 	if _, err := client.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil {
 		t.Fatalf("the next call: %v", err)
+	}
+}
+
+func TestABodyThatTricklesHoldsNoCall(t *testing.T) {
+	p := start(t)
+	entered := make(chan struct{}, 1)
+	p.views.list = func(context.Context) error {
+		entered <- struct{}{}
+		return nil
+	}
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", p.server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = io.WriteString(conn, "POST /projection.gateway.v1.QueryService/ListViews HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("no answer: %v", err)
+	}
+	defer res.Body.Close()
+	if body, _ := io.ReadAll(res.Body); res.StatusCode < 400 {
+		t.Errorf("status %d: %s; want an error", res.StatusCode, body)
+	}
+	if len(entered) > 0 {
+		t.Error("half a message is taken for a whole")
+	}
+}
+
+func TestACallMayTakeLongerThanItsBody(t *testing.T) {
+	p := start(t)
+	p.views.list = func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(500 * time.Millisecond): // longer than the body's time
+			return nil
+		}
+	}
+	for name, client := range p.clients() {
+		if _, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -26,6 +26,8 @@ const (
 	maxConcurrentStreams = 1000 // a connection
 	// DefaultMaxBodyBytes bounds a message, decompressed.
 	DefaultMaxBodyBytes = 1 << 20
+	// DefaultBodyTimeout bounds how long a request's body may take to arrive.
+	DefaultBodyTimeout = 20 * time.Second
 	// DefaultShutdownTimeout bounds how long calls in flight may take to end.
 	DefaultShutdownTimeout = 10 * time.Second
 )
@@ -39,6 +41,9 @@ type Config struct {
 	// MaxBodyBytes bounds a request message, decompressed. 0:
 	// [DefaultMaxBodyBytes].
 	MaxBodyBytes int
+	// BodyTimeout bounds how long a request's body may take to arrive. 0:
+	// [DefaultBodyTimeout].
+	BodyTimeout time.Duration
 	// ShutdownTimeout bounds how long calls in flight may take to end. 0:
 	// [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration
@@ -118,6 +123,9 @@ func newServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	if config.MaxBodyBytes == 0 {
 		config.MaxBodyBytes = DefaultMaxBodyBytes
 	}
+	if config.BodyTimeout == 0 {
+		config.BodyTimeout = DefaultBodyTimeout
+	}
 	if config.ShutdownTimeout == 0 {
 		config.ShutdownTimeout = DefaultShutdownTimeout
 	}
@@ -139,7 +147,7 @@ func (s *Server) Listen(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", s.config.Name, err)
 	}
 	connecthttp.Mount(s.HTTP, s.RPC, s.options...)
-	var handler http.Handler = s.HTTP
+	handler := boundBody(s.config.BodyTimeout, s.HTTP)
 	if s.Front != nil {
 		handler = s.Front(handler)
 	}
