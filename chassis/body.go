@@ -22,7 +22,11 @@ func boundBody(timeout time.Duration, next http.Handler) http.Handler {
 		if control.SetReadDeadline(time.Now().Add(timeout)) == nil {
 			// Once the body is there the call may take its time, and the
 			// connection is watched for the client's leaving again.
-			r.Body = &timedBody{ReadCloser: r.Body, arrived: sync.OnceFunc(func() { _ = control.SetReadDeadline(time.Time{}) })}
+			// A copy, as http.MaxBytesHandler makes: by the original's body net/http
+			// sees whether the connection can take another request.
+			timed := *r
+			timed.Body = &timedBody{ReadCloser: r.Body, arrived: sync.OnceFunc(func() { _ = control.SetReadDeadline(time.Time{}) })}
+			r = &timed
 		}
 		next.ServeHTTP(w, r)
 	})

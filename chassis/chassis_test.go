@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -278,6 +279,36 @@ func TestABodyThatTricklesHoldsNoCall(t *testing.T) {
 	}
 	if len(entered) > 0 {
 		t.Error("half a message is taken for a whole")
+	}
+}
+
+func TestWhatIsLeftOfABodyIsNeverTheNextRequest(t *testing.T) {
+	p := start(t)
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", p.server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	// More than a message may have; at its end stands what looks like a request.
+	smuggled := "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+	body := strings.Repeat("x", 4<<20) + smuggled
+	head := fmt.Sprintf("POST /projection.gateway.v1.QueryService/ListViews HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(body))
+	go func() { _, _ = io.WriteString(conn, head+body) }() // fails when the server has had enough
+	reader := bufio.NewReader(conn)
+	res, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("status %d, %v; want the body to be refused", res.StatusCode, err)
+	}
+	if second, err := http.ReadResponse(reader, nil); err == nil {
+		second.Body.Close()
+		t.Errorf("the rest of the body was answered as a request: %s", second.Status)
 	}
 }
 
