@@ -126,7 +126,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	g.server.Guard(g.authenticated, func(server *connect.Server) {
 		grpcreflect.Register(server, grpcreflect.WithNamer(table), grpcreflect.WithDescriptorResolver(catalog))
 	})
-	rest, err := edge.NewREST(g.server.RPC, table, g.server.MaxBodyBytes())
+	rest, err := edge.NewREST(g.server.RPC, table, g.server.MaxBodyBytes(), compression.All()...)
 	if err != nil {
 		return nil, err
 	}

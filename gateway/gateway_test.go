@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/compression"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
@@ -692,6 +693,82 @@ func TestRetriesStayWithinTheirBudget(t *testing.T) {
 	if calls, _, _, _, _ := e.node.seen(); calls > requests+requests/10+10 {
 		t.Errorf("%d calls reach a node in trouble for %d requests, want a tenth more and the savings of 10", calls, requests)
 	}
+}
+
+func TestRESTSpeaksEveryCompression(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "acme", "query.read")
+	e.node.set(nil)
+	for _, c := range compression.All() {
+		var packed strings.Builder
+		w, err := c.Compress(&packed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, `{"metadata":{"k":"`+strings.Repeat("v", 200)+`"}}`); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		send := func(body, encoding string) (*http.Response, []byte) {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/wallets", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", token)
+			req.Header.Set("Content-Type", "application/json")
+			req.Header.Set("Content-Encoding", encoding)
+			req.Header.Set("Accept-Encoding", c.Name()+";q=0.5, unknown")
+			res, err := e.plain.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			text, err := io.ReadAll(res.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return res, text
+		}
+		res, text := send(packed.String(), c.Name())
+		if res.StatusCode != http.StatusOK {
+			t.Fatalf("%s: status %d: %s", c.Name(), res.StatusCode, text)
+		}
+		if _, _, _, _, query := e.node.seen(); len(query.GetMetadata()["k"]) != 200 {
+			t.Errorf("%s: the node is asked %v", c.Name(), query)
+		}
+		if res, text := send("not compressed", c.Name()); res.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: a body that is not compressed: status %d: %s", c.Name(), res.StatusCode, text)
+		}
+		if res, text := send("{}", "rot13"); res.StatusCode != http.StatusNotImplemented || !strings.Contains(string(text), "known: gzip, zstd, br") {
+			t.Errorf("an unknown encoding: status %d: %s", res.StatusCode, text)
+		}
+	}
+	t.Run("a bomb is refused", func(t *testing.T) {
+		var bomb strings.Builder
+		c := compression.All()[0]
+		w, err := c.Compress(&bomb)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(w, `{"metadata":{"k":"`+strings.Repeat("v", 8<<20)+`"}}`)
+		_ = w.Close()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/wallets", strings.NewReader(bomb.String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", token)
+		req.Header.Set("Content-Encoding", c.Name())
+		res, err := e.plain.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if text, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusTooManyRequests {
+			t.Errorf("%d bytes that become 8 MiB: status %d: %s", bomb.Len(), res.StatusCode, text)
+		}
+	})
 }
 
 func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {

@@ -58,10 +58,22 @@ func (s *stream) readBody() ([]byte, error) {
 			return nil, fmt.Errorf("the body is %q, want application/json", contentType)
 		}
 	}
-	body, err := io.ReadAll(s.body)
+	plain, err := s.encodings.decode(s.request, s.body)
+	if err != nil {
+		return nil, err
+	}
+	// What is compressed is bounded once more when it is not.
+	body, err := io.ReadAll(io.LimitReader(plain, s.maxBody+1))
+	if err == nil && int64(len(body)) > s.maxBody {
+		err = &http.MaxBytesError{Limit: s.maxBody}
+	}
+	_ = plain.Close() // it has been read, and its source is the server's to close
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		return nil, connect.Errorf(connect.CodeResourceExhausted, "the body is larger than %d bytes", s.maxBody)
+	}
+	if err != nil && plain != s.body {
+		return nil, connect.Errorf(connect.CodeInvalidArgument, "the body is not %s", s.request.Header.Get("Content-Encoding")).WithCause(err)
 	}
 	if err != nil {
 		return nil, connect.NewError(connect.CodeCanceled, "the body was cut off").WithCause(err)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"connectrpc.com/connect/v2"
@@ -15,12 +14,13 @@ import (
 
 // stream is the call's view of a REST request.
 type stream struct {
-	binding  *binding
-	values   []string
-	request  *http.Request
-	body     io.ReadCloser
-	maxBody  int64
-	received bool
+	binding   *binding
+	values    []string
+	request   *http.Request
+	body      io.ReadCloser
+	maxBody   int64
+	encodings encodings
+	received  bool
 }
 
 // errNoMapping says that a call moves something else than frames.
@@ -82,8 +82,7 @@ func (s *single) finish(w http.ResponseWriter) error {
 		return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
-	_, _ = w.Write(text) // the client is gone if this fails
+	s.encodings.write(w, s.request, text)
 	return nil
 }
 

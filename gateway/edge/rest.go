@@ -40,6 +40,7 @@ type REST struct {
 	bindings []*binding
 	errors   *connecthttp.ErrorWriter
 	maxBody  int64
+	encodings
 }
 
 // binding is a rule of a method, compiled.
@@ -51,10 +52,11 @@ type binding struct {
 }
 
 // NewREST returns a handler that answers by server. Bodies are bounded by
-// maxBody bytes. A rule that cannot be served, or that can never be reached, is
+// maxBody bytes, compressed and not; compressors are those that it speaks, the
+// preferred first. A rule that cannot be served, or that can never be reached, is
 // an error.
-func NewREST(server *connect.Server, table *policy.Table, maxBody int) (*REST, error) {
-	r := &REST{server: server, errors: connecthttp.NewErrorWriter(), maxBody: int64(maxBody)}
+func NewREST(server *connect.Server, table *policy.Table, maxBody int, compressors ...connect.Compressor) (*REST, error) {
+	r := &REST{server: server, errors: connecthttp.NewErrorWriter(), maxBody: int64(maxBody), encodings: compressors}
 	seen := map[string]string{}
 	for _, method := range table.Methods() {
 		for _, rule := range method.Rules {
@@ -128,7 +130,7 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	for key, list := range req.Header {
 		info.RequestHeader().SetValues(key, list)
 	}
-	s := &stream{binding: b, values: values, request: req, body: http.MaxBytesReader(w, req.Body, r.maxBody), maxBody: r.maxBody}
+	s := &stream{binding: b, values: values, request: req, body: http.MaxBytesReader(w, req.Body, r.maxBody), maxBody: r.maxBody, encodings: r.encodings}
 	var out responder = &single{stream: s}
 	if b.method.Spec.StreamType == connect.StreamTypeServer {
 		out = &events{stream: s, writer: w, info: info, sse: acceptsEvents(req)}

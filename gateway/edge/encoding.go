@@ -1,0 +1,104 @@
+package edge
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+)
+
+// minCompressed is the size in bytes below which compressing costs more than it
+// saves.
+const minCompressed = 512
+
+// encodings are the content encodings of bodies and answers (RFC 9110 §8.4).
+type encodings []connect.Compressor
+
+// decode returns the body in plain, or an error for the client. What comes out
+// is bounded by whoever reads it.
+func (e encodings) decode(req *http.Request, body io.ReadCloser) (io.ReadCloser, error) {
+	name := strings.ToLower(strings.TrimSpace(req.Header.Get("Content-Encoding")))
+	if name == "" || name == connect.CompressionNameIdentity {
+		return body, nil
+	}
+	for _, c := range e {
+		if c.Name() == name {
+			plain, err := c.Decompress(body)
+			if err != nil {
+				return nil, connect.Errorf(connect.CodeInvalidArgument, "the body is not %s", name)
+			}
+			return plain, nil
+		}
+	}
+	return nil, connect.Errorf(connect.CodeUnimplemented, "the content encoding %q is not known (known: %s)", name, e.names())
+}
+
+func (e encodings) names() string {
+	names := make([]string, len(e))
+	for i, c := range e {
+		names[i] = c.Name()
+	}
+	return strings.Join(names, ", ")
+}
+
+// choose returns the first encoding that the client takes, nil for none. Our
+// order decides among those with a weight above 0 (RFC 9110 §12.5.3).
+func (e encodings) choose(req *http.Request) connect.Compressor {
+	weights := map[string]float64{}
+	for _, value := range req.Header.Values("Accept-Encoding") {
+		for part := range strings.SplitSeq(value, ",") {
+			name, parameter, _ := strings.Cut(part, ";")
+			weight := 1.0
+			if q, ok := strings.CutPrefix(strings.TrimSpace(parameter), "q="); ok {
+				var err error
+				if weight, err = strconv.ParseFloat(q, 64); err != nil {
+					weight = 0
+				}
+			}
+			weights[strings.ToLower(strings.TrimSpace(name))] = weight
+		}
+	}
+	for _, c := range e {
+		weight, named := weights[c.Name()]
+		if !named {
+			weight = weights["*"]
+		}
+		if weight > 0 {
+			return c
+		}
+	}
+	return nil
+}
+
+// write answers a whole body, compressed if that pays and the client takes it.
+func (e encodings) write(w http.ResponseWriter, req *http.Request, text []byte) {
+	header := w.Header()
+	header.Add("Vary", "Accept-Encoding")
+	if c := e.choose(req); c != nil && len(text) >= minCompressed {
+		if packed, err := compress(c, text); err == nil && len(packed) < len(text) {
+			header.Set("Content-Encoding", c.Name())
+			text = packed
+		}
+	}
+	header.Set("Content-Length", strconv.Itoa(len(text)))
+	_, _ = w.Write(text) // the client is gone if this fails
+}
+
+func compress(c connect.Compressor, text []byte) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := c.Compress(&out)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(text); err != nil {
+		return nil, fmt.Errorf("compress: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
