@@ -39,7 +39,7 @@ type timedBody struct {
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF { //nolint:errorlint // io.Reader returns it as it is
+	if err == io.EOF {
 		b.arrived()
 	}
 	return n, err

@@ -76,7 +76,7 @@ func TestTheEdgePassesTheConformanceSuite(t *testing.T) {
 		t.Fatal(err)
 	}
 	suite := exec.CommandContext(t.Context(), filepath.Join(dir, "connectconformance"), "--mode", "server", "--conf", "testdata/conformance.yaml",
-		"--known-failing", "@testdata/conformance-known-failing.txt", "--", self)
+		"--known-failing", "@testdata/conformance-known-failing.txt", "--known-flaky", "@testdata/conformance-known-flaky.txt", "--", self)
 	suite.Env = append(os.Environ(), conformanceDescriptor+"="+set, conformanceReference+"="+filepath.Join(dir, "referenceserver"))
 	out, err := suite.CombinedOutput()
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")

@@ -223,11 +223,18 @@ func fromMetadata(header *connect.Header, md metadata.MD) {
 	}
 }
 
+// clockMargin is how much earlier than ours a peer's timer for the same deadline
+// may end: it then resets the stream, and the deadline is why.
+const clockMargin = 20 * time.Millisecond
+
 // local is the error of a call that got no answer. What grpc-go says of it
 // names addresses, and stays a cause.
 func (s *stream) local(err error) error {
 	if ctxErr := s.caller.Err(); ctxErr != nil {
 		return ctxErr
+	}
+	if deadline, ok := s.caller.Deadline(); ok && time.Until(deadline) < clockMargin {
+		return context.DeadlineExceeded
 	}
 	switch status.Code(err) {
 	case codes.DeadlineExceeded: // grpc-go's timer may run out before the context's
