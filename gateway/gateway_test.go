@@ -327,6 +327,30 @@ func (e *edge) queryREST(t *testing.T, req *projectionv1.QueryRequest, header ..
 	return out
 }
 
+// http sends a plain request with the headers in pairs, empty ones left out.
+func (e *edge) http(t *testing.T, method, path, body string, header ...string) (status int, text string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, e.url+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		if header[i+1] != "" {
+			req.Header.Add(header[i], header[i+1])
+		}
+	}
+	res, err := e.plain.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(raw)
+}
+
 const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 func TestTheContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T) {
@@ -481,20 +505,12 @@ func TestNoRightNoCall(t *testing.T) {
 
 func TestAPlatformCallNeedsACredentialForAllTenants(t *testing.T) {
 	e := start(t, nil)
-	for token, want := range map[string]int{e.token(t, "acme", "runner.admin"): http.StatusForbidden, e.token(t, "*", "query.read"): http.StatusForbidden, e.token(t, "*", "runner.admin"): http.StatusServiceUnavailable} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/admin/runner/drain", strings.NewReader("{}"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", token)
-		res, err := e.plain.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, _ := io.ReadAll(res.Body)
-		res.Body.Close()
-		if res.StatusCode != want { // 503: it was let in, and this runner is not there
-			t.Errorf("status %d, want %d: %s", res.StatusCode, want, text)
+	for token, want := range map[string]int{
+		e.token(t, "acme", "runner.admin"): http.StatusForbidden, e.token(t, "*", "query.read"): http.StatusForbidden,
+		e.token(t, "*", "runner.admin"): http.StatusServiceUnavailable, // it was let in, and this runner is not there
+	} {
+		if status, text := e.http(t, http.MethodPost, "/admin/runner/drain", "{}", "Authorization", token); status != want {
+			t.Errorf("status %d, want %d: %s", status, want, text)
 		}
 	}
 }
@@ -582,19 +598,9 @@ func TestADeadlineTravelsAndEndsTheNodesWork(t *testing.T) {
 
 func TestANodeThatIsGoneIsUnavailableAndItsAddressStaysInside(t *testing.T) {
 	e := start(t, nil)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+"/admin/runner/status", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", e.token(t, "*", "runner.admin"))
-	res, err := e.plain.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, _ := io.ReadAll(res.Body)
-	if res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(text), "the upstream cannot be reached") || strings.Contains(string(text), "127.0.0.1") {
-		t.Fatalf("%d %s", res.StatusCode, text)
+	status, text := e.http(t, http.MethodGet, "/admin/runner/status", "", "Authorization", e.token(t, "*", "runner.admin"))
+	if status != http.StatusServiceUnavailable || !strings.Contains(text, "the upstream cannot be reached") || strings.Contains(text, "127.0.0.1") {
+		t.Fatalf("%d %s", status, text)
 	}
 }
 
@@ -655,21 +661,10 @@ func TestANodeThatIsSilentIsNotCalledForAWhile(t *testing.T) {
 	token := e.token(t, "*", "runner.admin")
 	text := ""
 	for range 4 { // each is tried up to three times
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+"/admin/runner/status", nil)
-		if err != nil {
-			t.Fatal(err)
+		var status int
+		if status, text = e.http(t, http.MethodGet, "/admin/runner/status", "", "Authorization", token); status != http.StatusServiceUnavailable {
+			t.Fatalf("status %d: %s", status, text)
 		}
-		req.Header.Set("Authorization", token)
-		res, err := e.plain.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(res.Body)
-		res.Body.Close()
-		if res.StatusCode != http.StatusServiceUnavailable {
-			t.Fatalf("status %d: %s", res.StatusCode, body)
-		}
-		text = string(body)
 	}
 	if !strings.Contains(text, "NODE_SILENT") || !strings.Contains(text, "RetryInfo") {
 		t.Errorf("the node is called all the same: %s", text)
@@ -711,38 +706,21 @@ func TestRESTSpeaksEveryCompression(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		send := func(body, encoding string) (*http.Response, []byte) {
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/wallets", strings.NewReader(body))
-			if err != nil {
-				t.Fatal(err)
-			}
-			req.Header.Set("Authorization", token)
-			req.Header.Set("Content-Type", "application/json")
-			req.Header.Set("Content-Encoding", encoding)
-			req.Header.Set("Accept-Encoding", c.Name()+";q=0.5, unknown")
-			res, err := e.plain.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer res.Body.Close()
-			text, err := io.ReadAll(res.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return res, text
+		send := func(body, encoding string) (int, string) {
+			return e.http(t, http.MethodPost, "/v1/query/wallets", body, "Authorization", token, "Content-Type", "application/json",
+				"Content-Encoding", encoding, "Accept-Encoding", c.Name()+";q=0.5, unknown")
 		}
-		res, text := send(packed.String(), c.Name())
-		if res.StatusCode != http.StatusOK {
-			t.Fatalf("%s: status %d: %s", c.Name(), res.StatusCode, text)
+		if status, text := send(packed.String(), c.Name()); status != http.StatusOK {
+			t.Fatalf("%s: status %d: %s", c.Name(), status, text)
 		}
 		if _, _, _, _, query := e.node.seen(); len(query.GetMetadata()["k"]) != 200 {
 			t.Errorf("%s: the node is asked %v", c.Name(), query)
 		}
-		if res, text := send("not compressed", c.Name()); res.StatusCode != http.StatusBadRequest {
-			t.Errorf("%s: a body that is not compressed: status %d: %s", c.Name(), res.StatusCode, text)
+		if status, text := send("not compressed", c.Name()); status != http.StatusBadRequest {
+			t.Errorf("%s: a body that is not compressed: status %d: %s", c.Name(), status, text)
 		}
-		if res, text := send("{}", "rot13"); res.StatusCode != http.StatusNotImplemented || !strings.Contains(string(text), "known: gzip, zstd, br") {
-			t.Errorf("an unknown encoding: status %d: %s", res.StatusCode, text)
+		if status, text := send("{}", "rot13"); status != http.StatusNotImplemented || !strings.Contains(text, "known: gzip, zstd, br") {
+			t.Errorf("an unknown encoding: status %d: %s", status, text)
 		}
 	}
 	t.Run("a bomb is refused", func(t *testing.T) {
@@ -754,19 +732,9 @@ func TestRESTSpeaksEveryCompression(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, `{"metadata":{"k":"`+strings.Repeat("v", 8<<20)+`"}}`)
 		_ = w.Close()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/wallets", strings.NewReader(bomb.String()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", token)
-		req.Header.Set("Content-Encoding", c.Name())
-		res, err := e.plain.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		if text, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusTooManyRequests {
-			t.Errorf("%d bytes that become 8 MiB: status %d: %s", bomb.Len(), res.StatusCode, text)
+		status, text := e.http(t, http.MethodPost, "/v1/query/wallets", bomb.String(), "Authorization", token, "Content-Encoding", c.Name())
+		if status != http.StatusTooManyRequests {
+			t.Errorf("%d bytes that become 8 MiB: status %d: %s", bomb.Len(), status, text)
 		}
 	})
 }
@@ -840,21 +808,9 @@ func TestADecisionIsExplainedToWhoeverMayAsk(t *testing.T) {
 func TestTheEdgeDescribesItselfToWhoeverHasACredential(t *testing.T) {
 	e := start(t, nil)
 	for token, want := range map[string]int{"": http.StatusUnauthorized, e.token(t, "acme"): http.StatusOK} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+"/openapi.json", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if token != "" {
-			req.Header.Set("Authorization", token)
-		}
-		res, err := e.plain.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, _ := io.ReadAll(res.Body)
-		res.Body.Close()
-		if res.StatusCode != want || (want == http.StatusOK) != strings.Contains(string(text), `"/v1/query/{view}"`) {
-			t.Errorf("status %d, want %d: %.200s", res.StatusCode, want, text)
+		status, text := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", token)
+		if status != want || (want == http.StatusOK) != strings.Contains(text, `"/v1/query/{view}"`) {
+			t.Errorf("status %d, want %d: %.200s", status, want, text)
 		}
 	}
 }
@@ -915,16 +871,7 @@ func TestDenialsAndOperationsAreAudited(t *testing.T) {
 		t.Errorf("record %s with %v", msg.Data(), msg.Headers())
 	}
 
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/admin/runner/drain", strings.NewReader("{}"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", e.token(t, "*", "runner.admin"))
-	res, err := e.plain.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res.Body.Close()
+	e.http(t, http.MethodPost, "/admin/runner/drain", "{}", "Authorization", e.token(t, "*", "runner.admin"))
 	operation, msg := next()
 	if operation.Decision != "allowed" || operation.Right != "runner.admin" || !strings.HasSuffix(operation.Procedure, "/Drain") ||
 		operation.Code != "unavailable" || msg.Subject() != "audit._platform" {

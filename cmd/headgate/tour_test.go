@@ -59,6 +59,11 @@ func (p *platform) addresses(text string) string {
 // each printed.
 func (p *platform) shell(t *testing.T, commands []string) []string {
 	t.Helper()
+	for _, program := range []string{"bash", "curl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("the lines are for a shell with curl: %v", err)
+		}
+	}
 	const mark = "---headgate-tour---"
 	var script strings.Builder
 	for _, command := range commands {
