@@ -1,6 +1,7 @@
 // Package edge is the gateway's REST surface: it turns a plain HTTP request
 // into a call by the google.api.http rules of the method table, and the call's
-// answer into plain JSON.
+// answer into plain JSON, a stream of answers into Server-Sent Events or lines
+// of JSON.
 //
 // A request's path, query and body become one protobuf message, transcoded by
 // the same program as Connect's JSON; the call then takes the same pipeline as
