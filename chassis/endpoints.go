@@ -3,6 +3,7 @@ package chassis
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/pprof"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -14,9 +15,22 @@ func (s *Server) standardEndpoints() {
 		writeStatus(w, http.StatusOK, status{Status: "alive", Process: s.config.Name})
 	})))
 	s.HTTP.Handle("GET /ready", contextkit.HTTPMiddleware(http.HandlerFunc(s.serveReady)))
+}
+
+// mountMetrics shows the metrics to Prometheus, exemplars too where it asks for
+// OpenMetrics.
+func (s *Server) mountMetrics() {
 	s.HTTP.Handle("GET /metrics", contextkit.HTTPMiddleware(promhttp.HandlerFor(s.Metrics.registry, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, MaxRequestsInFlight: 4,
 	})))
+}
+
+// mountProfiles serves profiles of the process.
+func (s *Server) mountProfiles() {
+	s.HTTP.HandleFunc("GET /debug/pprof/", pprof.Index)
+	s.HTTP.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	s.HTTP.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	s.HTTP.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 }
 
 // serveReady answers whether the process can serve; with ?tenant=, whether it

@@ -57,16 +57,29 @@ func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.Serve
 			elapsed := time.Since(start)
 			info, _ := connect.CallInfoForServerContext(ctx)
 			code := CodeName(err)
-			m.duration.WithLabelValues(spec.Procedure, info.Protocol, code).Observe(elapsed.Seconds())
+			rc, _ := contextkit.FromContext(ctx)
+			m.observe(spec.Procedure, info.Protocol, code, elapsed, rc.TraceID)
 			event := log.WithLevel(lineLevel(level, err))
 			if event.Enabled() {
-				rc, _ := contextkit.FromContext(ctx)
 				Identify(event, rc).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).
 					Str("code", code).Dur("ms", elapsed).AnErr("error", err).AnErr("cause", errors.Unwrap(err)).Msg("call")
 			}
 			return err
 		}
 	}
+}
+
+// exemplarFrom is the duration from which a call is worth an exemplar: the trace
+// of a slow call is what is looked for.
+const exemplarFrom = 50 * time.Millisecond
+
+func (m *Metrics) observe(procedure, protocol, code string, elapsed time.Duration, trace contextkit.TraceID) {
+	observer := m.duration.WithLabelValues(procedure, protocol, code)
+	if elapsed >= exemplarFrom && trace != (contextkit.TraceID{}) {
+		observer.(prometheus.ExemplarObserver).ObserveWithExemplar(elapsed.Seconds(), prometheus.Labels{"trace_id": trace.String()})
+		return
+	}
+	observer.Observe(elapsed.Seconds())
 }
 
 // lineLevel raises the line of a call that failed by our own fault.

@@ -2,6 +2,7 @@ package chassis
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -14,8 +15,10 @@ import (
 	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/grpcreflect/v2"
 	"connectrpc.com/validate"
+	"github.com/headgate/headgate/chassis/tlsfiles"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/rs/zerolog"
+	"golang.org/x/net/netutil"
 )
 
 // Bounds of a listener; a client that needs more is misbehaving.
@@ -23,11 +26,15 @@ const (
 	readHeaderTimeout    = 5 * time.Second
 	idleTimeout          = 2 * time.Minute
 	maxHeaderBytes       = 64 << 10
-	maxConcurrentStreams = 1000 // a connection
 	// DefaultMaxBodyBytes bounds a message, decompressed.
 	DefaultMaxBodyBytes = 1 << 20
 	// DefaultBodyTimeout bounds how long a request's body may take to arrive.
 	DefaultBodyTimeout = 20 * time.Second
+	// DefaultMaxStreams bounds the calls at once on one HTTP/2 connection.
+	DefaultMaxStreams = 1000
+	// DefaultMaxConnections bounds a listener's connections; further ones wait to
+	// be accepted.
+	DefaultMaxConnections = 16_384
 	// DefaultShutdownTimeout bounds how long calls in flight may take to end.
 	DefaultShutdownTimeout = 10 * time.Second
 )
@@ -47,6 +54,41 @@ type Config struct {
 	// ShutdownTimeout bounds how long calls in flight may take to end. 0:
 	// [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration
+	// MaxStreams bounds the calls at once on one HTTP/2 connection. 0:
+	// [DefaultMaxStreams].
+	MaxStreams int
+	// MaxConnections bounds the connections. 0: [DefaultMaxConnections].
+	MaxConnections int
+	// TLS secures the listener; nil: clear text. With an authority, clients must
+	// show a certificate of it (mTLS).
+	TLS *tlsfiles.Material
+}
+
+// Validate names the first field that cannot be used.
+func (c Config) Validate() error {
+	if c.MaxBodyBytes < 0 || c.BodyTimeout < 0 || c.ShutdownTimeout < 0 || c.MaxStreams < 0 || c.MaxConnections < 0 {
+		return fmt.Errorf("%s: no bound can be negative", c.Name)
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.MaxBodyBytes == 0 {
+		c.MaxBodyBytes = DefaultMaxBodyBytes
+	}
+	if c.BodyTimeout == 0 {
+		c.BodyTimeout = DefaultBodyTimeout
+	}
+	if c.ShutdownTimeout == 0 {
+		c.ShutdownTimeout = DefaultShutdownTimeout
+	}
+	if c.MaxStreams == 0 {
+		c.MaxStreams = DefaultMaxStreams
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = DefaultMaxConnections
+	}
+	return c
 }
 
 // Readiness reports why the process cannot serve: a tenant's calls, or any
@@ -76,7 +118,8 @@ type Server struct {
 // NewServer returns a server for a service: its calls pass through recovery,
 // the transport contract, a deadline, observation and validation, in this order.
 func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
-	s := newServer(config, ready, log)
+	s := newServer(config, NewMetrics(config.Name), ready, log)
+	s.mountMetrics()
 	s.RPC = connect.NewServer(
 		Recover(s.log),
 		contextkit.ServerInterceptor,
@@ -98,9 +141,10 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 }
 
 // NewEdge returns a server whose calls the given interceptors handle, with
-// codecs of the caller's own: the gateway's.
+// codecs of the caller's own: the gateway's. Its metrics are not shown to the
+// edge's clients, see [NewAdmin].
 func NewEdge(config Config, ready Readiness, log zerolog.Logger, options []connecthttp.Option, interceptors ...connect.ServerInterceptor) *Server {
-	s := newServer(config, ready, log)
+	s := newServer(config, NewMetrics(config.Name), ready, log)
 	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log)}, interceptors...)...)
 	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
 	registerHealth(s.RPC, ready)
@@ -119,19 +163,20 @@ func (s *Server) Guard(interceptor connect.ServerInterceptor, register func(*con
 	}
 }
 
-func newServer(config Config, ready Readiness, log zerolog.Logger) *Server {
-	if config.MaxBodyBytes == 0 {
-		config.MaxBodyBytes = DefaultMaxBodyBytes
-	}
-	if config.BodyTimeout == 0 {
-		config.BodyTimeout = DefaultBodyTimeout
-	}
-	if config.ShutdownTimeout == 0 {
-		config.ShutdownTimeout = DefaultShutdownTimeout
-	}
+// NewAdmin returns a server for operators: another process's metrics and
+// readiness, and profiles of it (net/http/pprof).
+func NewAdmin(config Config, metrics *Metrics, ready Readiness, log zerolog.Logger) *Server {
+	s := newServer(config, metrics, ready, log)
+	s.RPC = connect.NewServer()
+	s.mountMetrics()
+	s.mountProfiles()
+	return s
+}
+
+func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Logger) *Server {
 	s := &Server{
-		HTTP: http.NewServeMux(), Metrics: NewMetrics(config.Name),
-		config: config, ready: ready, log: log.With().Str("process", config.Name).Logger(),
+		HTTP: http.NewServeMux(), Metrics: metrics,
+		config: config.withDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
 	}
 	s.standardEndpoints()
 	return s
@@ -154,11 +199,15 @@ func (s *Server) Listen(ctx context.Context) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	s.listener = listener
+	protocols.SetHTTP2(true)
+	s.listener = netutil.LimitListener(listener, s.config.MaxConnections)
+	if s.config.TLS != nil {
+		s.listener = tls.NewListener(s.listener, s.config.TLS.Server())
+	}
 	s.server = &http.Server{
 		Handler: handler, Protocols: protocols,
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxConcurrentStreams},
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: s.config.MaxStreams},
 		ErrorLog: stdLogger(s.log),
 	}
 	return nil
@@ -173,7 +222,11 @@ func (s *Server) URL() string {
 	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	return "http://" + net.JoinHostPort(host, port)
+	scheme := "http"
+	if s.config.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
 // Serve answers calls until ctx ends, then lets those in flight finish within

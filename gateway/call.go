@@ -29,6 +29,8 @@ type Call struct {
 	Keyed bool
 	// Node answers, from route on.
 	Node route.Node
+	// Forced says that the node is called whatever its breaker says.
+	Forced bool
 	// Attempts counts the upstream calls.
 	Attempts int
 	// Denied says which rule refused the call, "" for none.

@@ -32,7 +32,9 @@ func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
 			Str("code", chassis.CodeName(err)).Str("principal", subject).Str("node", call.Node.ID).Int("attempts", call.Attempts).
 			Dur("ms", time.Since(call.start)).AnErr("error", err).Msg("call")
 	}
-	if call.Denied == "" && !call.Method.Audit {
+	if call.Denied != "" {
+		g.counters.denied.WithLabelValues(call.Denied).Inc()
+	} else if !call.Method.Audit {
 		return
 	}
 	g.audit.Record(rc, g.record(rc, call, err))

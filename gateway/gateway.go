@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -22,11 +21,11 @@ import (
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/openapi"
 	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/probe"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
@@ -34,14 +33,21 @@ import (
 type Config struct {
 	// Listen is where clients reach it.
 	Listen chassis.Config
+	// Admin is where operators reach it: metrics, nodes, profiles. "" is a port
+	// of this machine that the system chooses.
+	Admin string
 	// Auth says which tokens count.
 	Auth auth.Config
 	// Upstream bounds the channels to nodes.
 	Upstream upstream.PoolConfig
+	// Breakers say when nodes are left alone.
+	Breakers breaker.Config
+	// Probes say how nodes are asked whether they take calls.
+	Probes probe.Config
 	// MaxTimeout bounds every call, whatever its policy says. 0: 30 s.
 	MaxTimeout time.Duration
-	// MaxConcurrent bounds the calls in flight; more are refused at once. 0:
-	// 4096.
+	// MaxConcurrent bounds the calls in flight; more are refused at once, the
+	// least important first. 0: 4096.
 	MaxConcurrent int
 	// Limits bound each tenant.
 	Limits limit.Config
@@ -62,19 +68,20 @@ const (
 type Gateway struct {
 	config   Config
 	server   *chassis.Server
+	admin    *chassis.Server
 	table    *policy.Table
 	verifier *auth.Verifier
 	routes   *route.Table
 	pool     *upstream.Pool
 	client   *connect.Client
+	prober   *probe.Prober
 	audit    *audit.Recorder
 	log      zerolog.Logger
-	slots    chan struct{}
+	room     *limit.Room
 	tenants  *limit.Tenants
 	retries  *limit.Budget
 	breakers *breaker.Set
-	limited  *prometheus.CounterVec
-	retried  *prometheus.CounterVec
+	counters *counters
 }
 
 // New returns a gateway that serves the methods of the catalog to the nodes of
@@ -85,6 +92,9 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	}
 	if config.MaxConcurrent == 0 {
 		config.MaxConcurrent = defaultMaxConcurrent
+	}
+	if err := errors.Join(config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate()); err != nil {
+		return nil, err
 	}
 	table, err := policy.Build(catalog, transcode.NewCompiler(catalog))
 	if err != nil {
@@ -98,13 +108,16 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	if err != nil {
 		return nil, err
 	}
+	room, err := limit.NewRoom(config.MaxConcurrent)
+	if err != nil {
+		return nil, err
+	}
 	pool := upstream.NewPool(config.Upstream)
+	client := contextkit.NewClient(upstream.NewTransport(pool))
 	g := &Gateway{
-		config: config, table: table, verifier: verifier, routes: routes, pool: pool,
-		client: contextkit.NewClient(upstream.NewTransport(pool)),
-		log:    log, slots: make(chan struct{}, config.MaxConcurrent), tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(),
-		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls refused for want of room, by reason."}, []string{"reason"}),
-		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Further attempts at a node, and those that the budget forbade."}, []string{"outcome"}),
+		config: config, table: table, verifier: verifier, routes: routes, pool: pool, client: client,
+		prober: probe.New(config.Probes, routes, client, log), log: log,
+		room: room, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
 	}
 	options := []connecthttp.Option{
 		connecthttp.WithCodecs(frame.ProtoCodec(), frame.JSONCodec()),
@@ -115,9 +128,9 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		return nil, err
 	}
 	metrics := g.server.Metrics.Registerer(config.Listen.Name)
-	metrics.MustRegister(g.limited, g.retried, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "headgate_breakers_open", Help: "Nodes that are not called because they do not answer.",
-	}, func() float64 { return float64(g.breakers.Open()) }))
+	g.counters = newCounters(metrics)
+	metrics.MustRegister(collector{g})
+	g.admin = g.newAdmin()
 	g.audit = audit.NewRecorder(js, metrics, log)
 	for _, method := range table.Methods() {
 		g.server.RPC.Register(connect.Method{Spec: method.Spec, Handler: g.server.Metrics.Observe(log, zerolog.Disabled)(g.handler(method))})
@@ -142,8 +155,10 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	return g, nil
 }
 
-// Listen binds the edge's address.
-func (g *Gateway) Listen(ctx context.Context) error { return g.server.Listen(ctx) }
+// Listen binds the edge's address and the operators'.
+func (g *Gateway) Listen(ctx context.Context) error {
+	return errors.Join(g.server.Listen(ctx), g.admin.Listen(ctx))
+}
 
 // URL returns the edge's base URL, once it listens.
 func (g *Gateway) URL() string { return g.server.URL() }
@@ -151,22 +166,32 @@ func (g *Gateway) URL() string { return g.server.URL() }
 // Addr returns the edge's address, once it listens.
 func (g *Gateway) Addr() string { return g.server.Addr() }
 
+// AdminURL returns the operators' base URL, once it listens.
+func (g *Gateway) AdminURL() string { return g.admin.URL() }
+
 // Serve answers calls until ctx ends and those in flight have been answered.
 func (g *Gateway) Serve(ctx context.Context) error {
-	auditCtx, stopAudit := context.WithCancel(context.WithoutCancel(ctx))
-	audited := make(chan error, 1)
-	go func() { audited <- g.audit.Run(auditCtx) }()
-	keysCtx, stopKeys := context.WithCancel(ctx)
-	var refreshing sync.WaitGroup
-	refreshing.Go(func() {
-		g.config.Auth.Keys.Run(keysCtx, func(err error) { g.log.Error().Err(err).Msg("the keys of tokens are not refreshed; those in use stay") })
-	})
-	err := g.server.Serve(ctx)
-	stopKeys()
-	refreshing.Wait()
+	// What serves the calls ends after them; the last calls' audit records are
+	// published first.
+	return chassis.RunLayers(ctx,
+		chassis.Layer{g.server.Serve},
+		chassis.Layer{g.prober.Run, g.refreshKeys, g.admin.Serve},
+		chassis.Layer{g.closePool},
+		chassis.Layer{g.audit.Run},
+	)
+}
+
+// refreshKeys keeps the keys of tokens fresh until ctx ends.
+func (g *Gateway) refreshKeys(ctx context.Context) error {
+	g.config.Auth.Keys.Run(ctx, func(err error) { g.log.Error().Err(err).Msg("the keys of tokens are not refreshed; those in use stay") })
+	return nil
+}
+
+// closePool closes the channels to nodes when ctx ends.
+func (g *Gateway) closePool(ctx context.Context) error {
+	<-ctx.Done()
 	g.pool.Close()
-	stopAudit() // the last calls' records are published first
-	return errors.Join(err, <-audited)
+	return nil
 }
 
 // ready reports why the gateway cannot serve a tenant, or anybody.
@@ -208,13 +233,10 @@ func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		call := &Call{Method: method, Info: info, Stream: stream, start: time.Now()}
-		select {
-		case g.slots <- struct{}{}:
-			defer func() { <-g.slots }()
-		default:
-			g.limited.WithLabelValues("GATEWAY_FULL").Inc()
+		if !g.room.Enter(method.Priority) {
 			return exhausted("the gateway is full", "GATEWAY_FULL", 0)
 		}
+		defer g.room.Leave()
 		ctx, cancel := context.WithTimeout(ctx, g.config.MaxTimeout)
 		defer cancel()
 		var err error

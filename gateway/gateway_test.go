@@ -27,6 +27,7 @@ import (
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/probe"
 	"github.com/headgate/headgate/gateway/route"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
@@ -119,6 +120,8 @@ func (u *upstreamNode) seen() (calls int, header map[string][]string, rc context
 // edge is a gateway on loopback before an upstreamNode.
 type edge struct {
 	url    string
+	admin  string
+	routes *route.Table
 	node   *upstreamNode
 	js     jetstream.JetStream
 	issuer *auth.Issuer
@@ -162,15 +165,18 @@ func startWith(t *testing.T, change func(*gateway.Config), register func(*connec
 	if err != nil {
 		t.Fatal(err)
 	}
-	routes := route.NewTable()
-	if err := routes.Replace([]route.Node{
+	e.routes = route.NewTable()
+	if err := e.routes.Replace([]route.Node{
 		{ID: "a", Kind: "aggregate", Endpoint: server.Addr(), Ready: true}, {ID: "p", Kind: "projection", Endpoint: server.Addr(), Ready: true},
 		{ID: "t", Kind: "ticker", Endpoint: server.Addr(), Ready: true},
 		{ID: "gone", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true},
 	}, nil); err != nil {
 		t.Fatal(err)
 	}
-	config := gateway.Config{Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0"}, Auth: accepted}
+	config := gateway.Config{
+		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0"}, Auth: accepted,
+		Probes: probe.Config{Every: time.Hour}, // once, so that tests say what is ready
+	}
 	if change != nil {
 		change(&config)
 	}
@@ -178,7 +184,7 @@ func startWith(t *testing.T, change func(*gateway.Config), register func(*connec
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := gateway.New(config, catalog, routes, e.js, zerolog.Nop())
+	g, err := gateway.New(config, catalog, e.routes, e.js, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +192,7 @@ func startWith(t *testing.T, change func(*gateway.Config), register func(*connec
 		t.Fatal(err)
 	}
 	serve(g.Serve)
-	e.url = g.URL()
+	e.url, e.admin = g.URL(), g.AdminURL()
 	e.plain = &http.Client{Transport: &http.Transport{}}
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -658,11 +664,11 @@ func TestANoisyTenantTakesNothingFromAnother(t *testing.T) {
 
 func TestANodeThatIsSilentIsNotCalledForAWhile(t *testing.T) {
 	e := start(t, nil)
-	token := e.token(t, "*", "runner.admin")
+	token := e.token(t, "acme", "workflow.read")
 	text := ""
 	for range 4 { // each is tried up to three times
 		var status int
-		if status, text = e.http(t, http.MethodGet, "/admin/runner/status", "", "Authorization", token); status != http.StatusServiceUnavailable {
+		if status, text = e.http(t, http.MethodGet, "/admin/runner/tenants/acme/workflows/transfer/t", "", "Authorization", token); status != http.StatusServiceUnavailable {
 			t.Fatalf("status %d: %s", status, text)
 		}
 	}

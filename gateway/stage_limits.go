@@ -25,7 +25,7 @@ func (g *Gateway) limits(ctx context.Context, call *Call) (context.Context, erro
 		if errors.Is(err, limit.ErrRate) {
 			reason = "RATE_LIMIT"
 		}
-		g.limited.WithLabelValues(reason).Inc()
+		g.counters.limited.WithLabelValues(reason).Inc()
 		return ctx, exhausted(err.Error(), reason, wait)
 	}
 	call.leave = leave

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -12,6 +13,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -30,13 +32,73 @@ const (
 // route finds the node that answers.
 func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error) {
 	rc, _ := contextkit.FromContext(ctx)
+	if call.Method.NodeField != 0 {
+		if node, err := g.operated(call, rc.TenantID); err != nil || node.ID != "" {
+			call.Node, call.Forced = node, true
+			return ctx, err
+		}
+	}
 	node, ok := g.routes.Lookup(call.Method.Upstream, rc.TenantID)
 	if !ok {
 		return ctx, chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: try again in a moment", call.Method.Upstream),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 	}
 	call.Node = node
-	return upstream.WithEndpoint(ctx, node.Endpoint), nil
+	if g.breakers.Open(node.Endpoint) {
+		g.avoid(call, rc.TenantID)
+	}
+	return ctx, nil
+}
+
+// operated returns the node that the request names, or the only one of its kind;
+// none when any will do. It need not be ready, and is called whatever its
+// breaker says: the call is there to help it.
+func (g *Gateway) operated(call *Call, tenant contextkit.TenantID) (route.Node, error) {
+	name, err := call.First.Text(call.Method.NodeField)
+	if err != nil {
+		return route.Node{}, call.badField(call.Method.NodeField, err)
+	}
+	if name != "" {
+		node, ok := g.routes.Node(name)
+		if !ok || node.Kind != call.Method.Upstream {
+			return route.Node{}, connect.Errorf(connect.CodeNotFound, "no %s node is called %q", call.Method.Upstream, name)
+		}
+		return node, nil
+	}
+	var all []route.Node
+	var names []string
+	for _, node := range g.routes.Nodes() {
+		if node.Kind == call.Method.Upstream {
+			all, names = append(all, node), append(names, node.ID)
+		}
+	}
+	switch {
+	case len(all) == 1:
+		return all[0], nil
+	case len(all) > 1 && tenant.IsZero():
+		return route.Node{}, connect.Errorf(connect.CodeInvalidArgument, "there are %d %s nodes: say which one (%s)", len(all), call.Method.Upstream, strings.Join(names, ", "))
+	}
+	return route.Node{}, nil
+}
+
+// avoid looks for another node than call.Node, unless so many are open that the
+// breakers are not to be trusted: then call.Node is called all the same.
+func (g *Gateway) avoid(call *Call, tenant contextkit.TenantID) {
+	ready := g.routes.Ready(call.Method.Upstream)
+	endpoints := make([]string, len(ready))
+	for i := range ready {
+		endpoints[i] = ready[i].Endpoint
+	}
+	if g.breakers.Panics(endpoints) {
+		call.Forced = true
+		return
+	}
+	other, ok := g.routes.Elsewhere(call.Method.Upstream, tenant, func(node route.Node) bool {
+		return node.ID == call.Node.ID || g.breakers.Open(node.Endpoint)
+	})
+	if ok {
+		call.Node = other
+	}
 }
 
 // forward calls the node and passes its answer on.
@@ -45,22 +107,22 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 		return g.forwardStream(ctx, call)
 	}
 	answer := &frame.Frame{Program: call.Method.Output}
-	g.retries.Call(call.Node.Endpoint)
 	for {
 		call.Attempts++
-		callCtx, info := g.upstreamContext(ctx, call)
-		done, wait, ok := g.breakers.Enter(call.Node.Endpoint)
+		pass, wait, ok := g.breakers.Enter(call.Method.Upstream, call.Node.Endpoint, call.Forced)
 		if !ok {
 			return silentNode(call, wait)
 		}
+		callCtx, info := g.upstreamContext(ctx, call)
 		err := g.client.CallUnary(callCtx, call.Method.Spec, call.First, answer)
-		done(outcome(ctx, call, err))
+		pass.Done(outcome(ctx, call, err))
 		if err == nil {
+			g.retries.Call(call.Node.Endpoint)
 			passMetadata(call.Info, info)
 			g.explain(ctx, call, nil)
 			return call.Stream.Send(answer)
 		}
-		if !g.retry(ctx, call, err) {
+		if !g.retry(ctx, call, info, err) {
 			passMetadata(call.Info, info)
 			return reauthor(ctx, err)
 		}
@@ -91,34 +153,46 @@ func outcome(ctx context.Context, call *Call, err error) breaker.Outcome {
 	return breaker.Unknown
 }
 
-// retry waits before another attempt, or reports that there is none: the call
-// must be safe to repeat and the node not have taken it, or not be known to.
-func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
+// retry waits before another attempt, at another node if there is one, or
+// reports that there is none: the call must be safe to repeat and the node not
+// have taken it, or not be known to.
+func (g *Gateway) retry(ctx context.Context, call *Call, info *connect.CallInfo, err error) bool {
 	if connect.CodeOf(err) != connect.CodeUnavailable || call.Attempts >= maxAttempts || !call.Method.Retriable(call.Keyed) || ctx.Err() != nil {
 		return false
 	}
-	if !g.retries.Retry(call.Node.Endpoint) {
-		g.retried.WithLabelValues("forbidden").Inc()
+	wait, asked, again := upstream.Pushback(info, err)
+	if !again {
+		g.counters.retried.WithLabelValues("refused by the node").Inc()
 		return false
 	}
-	g.retried.WithLabelValues("sent").Inc()
-	wait := rand.N(firstBackoff << (call.Attempts - 1))
+	if !asked {
+		wait = rand.N(firstBackoff << (call.Attempts - 1))
+	}
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait+minRemaining {
 		return false
 	}
+	rc, _ := contextkit.FromContext(ctx)
+	if !g.retries.Retry(call.Node.Endpoint) || !rc.TenantID.IsZero() && !g.tenants.Retry(rc.TenantID) {
+		g.counters.retried.WithLabelValues("forbidden").Inc()
+		return false
+	}
+	g.counters.retried.WithLabelValues("sent").Inc()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
 	case <-ctx.Done():
 		return false
 	}
+	if !call.Forced {
+		g.avoid(call, rc.TenantID)
+	}
+	return true
 }
 
 // upstreamContext carries the client's own metadata to the node.
 func (g *Gateway) upstreamContext(ctx context.Context, call *Call) (context.Context, *connect.CallInfo) {
-	ctx, info := connect.NewClientContext(ctx)
+	ctx, info := connect.NewClientContext(upstream.WithEndpoint(ctx, call.Node.Endpoint))
 	for key, values := range call.Info.RequestHeader().All() {
 		if !private[key] && !contextkit.IsContract(key) {
 			info.RequestHeader().SetValues(key, values)
@@ -140,7 +214,7 @@ var private = map[string]bool{
 func passMetadata(to, from *connect.CallInfo) {
 	copyHeader := func(to, from *connect.Header) {
 		for key, values := range from.All() {
-			if !contextkit.IsContract(key) {
+			if !contextkit.IsContract(key) && key != upstream.HeaderPushback {
 				to.SetValues(key, values)
 			}
 		}
@@ -171,11 +245,19 @@ func reauthor(ctx context.Context, err error) error {
 // forwardStream pumps both directions of a stream until the node ends it.
 func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	call.Attempts++
-	done, wait, ok := g.breakers.Enter(call.Node.Endpoint)
+	pass, wait, ok := g.breakers.Enter(call.Method.Upstream, call.Node.Endpoint, call.Forced)
 	if !ok {
 		return silentNode(call, wait)
 	}
-	defer done(breaker.Unknown) // if nothing better is known by then
+	// The first that is known counts; if nothing is known by the end, that.
+	known := false
+	done := func(outcome breaker.Outcome) {
+		if !known {
+			known = true
+			pass.Done(outcome)
+		}
+	}
+	defer done(breaker.Unknown)
 	ctx, info := g.upstreamContext(ctx, call)
 	stream, err := g.client.CallClientStream(ctx, call.Method.Spec)
 	if err != nil {

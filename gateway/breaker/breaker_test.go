@@ -1,6 +1,7 @@
 package breaker_test
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,44 +13,53 @@ import (
 
 // call makes a call with an outcome, if it is let through.
 func call(s *breaker.Set, endpoint string, outcome breaker.Outcome) bool {
-	done, _, ok := s.Enter(endpoint)
+	pass, _, ok := s.Enter("node", endpoint, false)
 	if ok {
-		done(outcome)
-		done(breaker.Answered) // only the first counts
+		pass.Done(outcome)
 	}
 	return ok
 }
 
+// open counts the open breakers.
+func open(s *breaker.Set) (n int) {
+	for _, state := range s.States() {
+		if state.Open {
+			n++
+		}
+	}
+	return n
+}
+
 func TestABreakerOpensWhenANodeStaysSilentAndClosesWhenItAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := breaker.NewSet()
+		s := breaker.NewSet(breaker.Config{})
 		for i := range 5 {
 			if !call(s, "a:1", breaker.Silent) {
 				t.Fatalf("call %d is not let through", i)
 			}
 		}
-		done, wait, ok := s.Enter("a:1")
-		if ok || done != nil || wait <= 0 || wait > 500*time.Millisecond || s.Open() != 1 {
+		_, wait, ok := s.Enter("node", "a:1", false)
+		if ok || wait <= 0 || wait > 500*time.Millisecond || open(s) != 1 || !s.Open("a:1") {
 			t.Fatalf("after five silent calls: let through %v, wait %v", ok, wait)
 		}
 		if !call(s, "b:1", breaker.Answered) {
 			t.Error("another node pays for it")
 		}
 		time.Sleep(500 * time.Millisecond)
-		probe, _, ok := s.Enter("a:1")
+		probe, _, ok := s.Enter("node", "a:1", false)
 		if !ok {
 			t.Fatal("after the pause no call is let through")
 		}
 		if call(s, "a:1", breaker.Answered) {
 			t.Error("a second call is let through beside the first")
 		}
-		probe(breaker.Silent)
+		probe.Done(breaker.Silent)
 		time.Sleep(500 * time.Millisecond)
 		if call(s, "a:1", breaker.Answered) {
 			t.Error("the second pause is no longer than the first")
 		}
 		time.Sleep(500 * time.Millisecond)
-		if !call(s, "a:1", breaker.Answered) || s.Open() != 0 {
+		if !call(s, "a:1", breaker.Answered) || open(s) != 0 {
 			t.Error("an answer does not close the breaker")
 		}
 		for range 4 {
@@ -67,11 +77,11 @@ func TestABreakerOpensWhenANodeStaysSilentAndClosesWhenItAnswers(t *testing.T) {
 
 func TestAClientThatLeavesSaysNothingOfTheNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := breaker.NewSet()
+		s := breaker.NewSet(breaker.Config{})
 		for range 50 {
 			call(s, "a:1", breaker.Unknown)
 		}
-		if s.Open() != 0 {
+		if open(s) != 0 {
 			t.Error("clients that left opened the breaker")
 		}
 		for range 5 {
@@ -86,7 +96,7 @@ func TestAClientThatLeavesSaysNothingOfTheNode(t *testing.T) {
 
 func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := breaker.NewSet()
+		s := breaker.NewSet(breaker.Config{})
 		for range 5 {
 			call(s, "a:1", breaker.Silent)
 		}
@@ -97,7 +107,7 @@ func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 		)
 		for range 100 {
 			group.Go(func() {
-				if _, _, ok := s.Enter("a:1"); ok {
+				if _, _, ok := s.Enter("node", "a:1", false); ok {
 					through.Add(1)
 				}
 			})
@@ -106,5 +116,81 @@ func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 		if through.Load() != 1 {
 			t.Errorf("%d calls are let through, want one", through.Load())
 		}
+		if _, _, ok := s.Enter("node", "a:1", true); !ok {
+			t.Error("a forced call is not let through")
+		}
 	})
+}
+
+// answer lets the node answer n calls after a while each.
+func answer(s *breaker.Set, endpoint string, n int, took time.Duration) {
+	for range n {
+		if pass, _, ok := s.Enter("node", endpoint, false); ok {
+			time.Sleep(took)
+			pass.Done(breaker.Answered)
+		}
+	}
+}
+
+func TestANodeMuchSlowerThanItsPeersIsLeftAlone(t *testing.T) {
+	for name, rule := range map[string]struct {
+		peers      int
+		peer, slow time.Duration
+		want       bool
+	}{
+		"five times slower":                {3, 100 * time.Millisecond, 600 * time.Millisecond, true},
+		"four times slower":                {3, 100 * time.Millisecond, 400 * time.Millisecond, false},
+		"all are slow":                     {3, time.Second, time.Second, false},
+		"slower, and fast all the same":    {3, time.Millisecond, 100 * time.Millisecond, false},
+		"a single peer is no comparison":   {1, 10 * time.Millisecond, 600 * time.Millisecond, false},
+		"two peers and the node are three": {2, 10 * time.Millisecond, 600 * time.Millisecond, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := breaker.NewSet(breaker.Config{})
+				for i := range rule.peers {
+					answer(s, fmt.Sprintf("peer-%d:1", i), 20, rule.peer)
+				}
+				answer(s, "slow:1", 19, rule.slow)
+				if s.Open("slow:1") {
+					t.Fatal("the breaker opens before enough is known")
+				}
+				answer(s, "slow:1", 1, rule.slow)
+				if s.Open("slow:1") != rule.want {
+					t.Fatalf("open: %v, want %v", !rule.want, rule.want)
+				}
+				time.Sleep(time.Second)
+				if !call(s, "slow:1", breaker.Answered) || s.Open("slow:1") {
+					t.Error("it does not come back")
+				}
+			})
+		})
+	}
+}
+
+func TestBreakersAreIgnoredWhenMostNodesAreOpen(t *testing.T) {
+	s := breaker.NewSet(breaker.Config{})
+	nodes := []string{"a:1", "b:1", "c:1", "d:1"}
+	for i, want := range []bool{false, false, true, true} {
+		for range 5 {
+			call(s, nodes[i], breaker.Silent)
+		}
+		if s.Panics(nodes) != want {
+			t.Errorf("%d of 4 nodes open: panic %v, want %v", i+1, !want, want)
+		}
+	}
+	if s.Panics(nodes[:2]) {
+		t.Error("two nodes are too few to doubt the breakers")
+	}
+}
+
+func TestWrongThresholdsAreRefused(t *testing.T) {
+	for _, config := range []breaker.Config{{Failures: -1}, {SlowFactor: 0.5}, {PanicShare: 2}, {FirstPause: -1}} {
+		if config.Validate() == nil {
+			t.Errorf("%+v is accepted", config)
+		}
+	}
+	if err := (breaker.Config{}).Validate(); err != nil {
+		t.Error(err)
+	}
 }

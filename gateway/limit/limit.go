@@ -1,15 +1,15 @@
 // Package limit keeps one tenant's calls from taking the gateway from the
 // others, and retries from multiplying a node's trouble.
 //
-// [Tenants] bounds each tenant's rate and the calls it has in flight; [Budget]
-// bounds retries to a share of the calls. Both are bounded themselves and may be
-// used concurrently.
+// [Tenants] bounds each tenant's rate, the calls it has in flight and its
+// retries; [Room] bounds all calls in flight, the more important ones last;
+// [Budget] bounds retries to a share of a node's calls. All are bounded
+// themselves and may be used concurrently.
 package limit
 
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -63,6 +63,7 @@ type Tenants struct {
 type tenant struct {
 	limiter  *rate.Limiter
 	inFlight atomic.Int64
+	retries  savings
 }
 
 // NewTenants returns bounds for each tenant. A negative value is an error.
@@ -92,8 +93,12 @@ func (t *Tenants) Enter(id contextkit.TenantID) (leave func(), wait time.Duratio
 		missing := 1 - use.limiter.TokensAt(now)
 		return nil, time.Duration(missing / t.config.Rate * float64(time.Second)), ErrRate
 	}
+	use.retries.earn()
 	return func() { use.inFlight.Add(-1) }, 0, nil
 }
+
+// Retry reports whether the tenant may have a call tried once more.
+func (t *Tenants) Retry(id contextkit.TenantID) bool { return t.use(id).retries.spend() }
 
 func (t *Tenants) use(id contextkit.TenantID) *tenant {
 	if use, ok := t.known.Get(id); ok {
@@ -104,53 +109,4 @@ func (t *Tenants) use(id contextkit.TenantID) *tenant {
 		return use
 	}
 	return fresh
-}
-
-// Retries per call, and how many may be saved up for a moment of trouble.
-const (
-	retryShare   = 0.1
-	retrySavings = 10.0
-)
-
-// Budget allows retries as a share of the calls: a node in trouble gets at most
-// a tenth more calls, not a multiple.
-type Budget struct {
-	mu     sync.Mutex
-	tokens map[string]float64 // by endpoint
-}
-
-// trackedEndpoints bounds the endpoints whose budget is known.
-const trackedEndpoints = 4096
-
-// NewBudget returns a budget in which every endpoint has its full savings.
-func NewBudget() *Budget { return &Budget{tokens: map[string]float64{}} }
-
-// Call counts a call to the endpoint.
-func (b *Budget) Call(endpoint string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.tokens[endpoint] = min(b.have(endpoint)+retryShare, retrySavings)
-}
-
-// Retry reports whether the endpoint may be called once more for the same call.
-func (b *Budget) Retry(endpoint string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	have := b.have(endpoint)
-	if have < 1 {
-		return false
-	}
-	b.tokens[endpoint] = have - 1
-	return true
-}
-
-func (b *Budget) have(endpoint string) float64 {
-	tokens, ok := b.tokens[endpoint]
-	if !ok {
-		if len(b.tokens) >= trackedEndpoints {
-			clear(b.tokens) // nodes have come and gone; all start anew
-		}
-		return retrySavings
-	}
-	return tokens
 }

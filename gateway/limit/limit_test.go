@@ -128,3 +128,110 @@ func TestANegativeBoundIsRefused(t *testing.T) {
 		t.Error("a negative rate is accepted")
 	}
 }
+
+func TestATenantsRetriesAreATenthOfItsCalls(t *testing.T) {
+	tenants, err := limit.NewTenants(limit.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	retries := 0
+	for range 50 {
+		if tenants.Retry(tenant(t, "acme")) {
+			retries++
+		}
+	}
+	if retries != 10 {
+		t.Errorf("%d retries without a call, want the savings of 10", retries)
+	}
+	for range 20 {
+		leave, _, err := tenants.Enter(tenant(t, "acme"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave()
+	}
+	if !tenants.Retry(tenant(t, "acme")) || !tenants.Retry(tenant(t, "acme")) || tenants.Retry(tenant(t, "acme")) {
+		t.Error("20 calls do not earn 2 retries")
+	}
+	if !tenants.Retry(tenant(t, "globex")) {
+		t.Error("another tenant pays for the first")
+	}
+}
+
+func TestTheBudgetHoldsHoweverManyAsk(t *testing.T) {
+	budget := limit.NewBudget()
+	var (
+		group   sync.WaitGroup
+		retries atomic.Int64
+	)
+	for range 16 {
+		group.Go(func() {
+			for range 1000 {
+				budget.Call("node:1")
+				if budget.Retry("node:1") {
+					retries.Add(1)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if n := retries.Load(); n > 16_000/10+10 {
+		t.Errorf("%d retries of 16000 calls, want at most a tenth and the savings", n)
+	}
+}
+
+func TestTheLessImportantIsRefusedFirst(t *testing.T) {
+	room, err := limit.NewRoom(10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill := func(p limit.Priority) (n int) {
+		for room.Enter(p) {
+			n++
+		}
+		return n
+	}
+	if low, normal, high := fill(limit.Low), fill(limit.Normal), fill(limit.High); low != 7 || normal != 2 || high != 1 {
+		t.Errorf("low fills %d, normal %d more, high %d more; want 7, 2 and 1 of 10", low, normal, high)
+	}
+	if room.Shed(limit.Low) != 1 || room.Shed(limit.High) != 1 || room.InFlight() != 10 {
+		t.Errorf("%d low and %d high calls refused, %d in flight", room.Shed(limit.Low), room.Shed(limit.High), room.InFlight())
+	}
+	room.Leave()
+	if room.Enter(limit.Normal) || !room.Enter(limit.High) {
+		t.Error("the place that is free goes to the less important")
+	}
+	if _, err := limit.NewRoom(0); err == nil {
+		t.Error("room for nobody is accepted")
+	}
+}
+
+func TestRoomIsNeverOverfull(t *testing.T) {
+	room, err := limit.NewRoom(50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var (
+		group    sync.WaitGroup
+		now      atomic.Int64
+		overfull atomic.Bool
+	)
+	for i := range 200 {
+		group.Go(func() {
+			for range 200 {
+				if !room.Enter(limit.Priority(i % 3)) {
+					continue
+				}
+				if now.Add(1) > 50 {
+					overfull.Store(true)
+				}
+				now.Add(-1)
+				room.Leave()
+			}
+		})
+	}
+	group.Wait()
+	if overfull.Load() || room.InFlight() != 0 {
+		t.Errorf("overfull %v; %d in flight at the end", overfull.Load(), room.InFlight())
+	}
+}

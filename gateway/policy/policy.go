@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/transcode"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 	"google.golang.org/genproto/googleapis/api/annotations"
@@ -46,6 +47,11 @@ type Method struct {
 	// EventIDField is the answer's field that says how far a stream has come, and
 	// ResumeField the request's that resumes it there; 0: there is none.
 	EventIDField, ResumeField protowire.Number
+	// NodeField is the request's field for the node that the call operates; 0:
+	// there is none.
+	NodeField protowire.Number
+	// Priority says which calls go first when the gateway is nearly full.
+	Priority limit.Priority
 	// Rules are its HTTP mappings.
 	Rules []*annotations.HttpRule
 }
@@ -119,7 +125,13 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		},
 		Input: compiler.Compile(desc.Input()), Output: compiler.Compile(desc.Output()),
 		Right: policy.GetRight(), Upstream: policy.GetUpstream(), Timeout: policy.GetTimeout().AsDuration(), Audit: policy.GetAudit(),
-		Anonymous: policy.GetAnonymous(),
+		Anonymous: policy.GetAnonymous(), Priority: limit.Normal,
+	}
+	switch policy.GetPriority() {
+	case policyv1.Priority_PRIORITY_LOW:
+		m.Priority = limit.Low
+	case policyv1.Priority_PRIORITY_HIGH:
+		m.Priority = limit.High
 	}
 	var missing []string
 	if m.Anonymous && (m.Right != "" || policy.GetTenantScope() != policyv1.TenantScope_TENANT_SCOPE_PLATFORM) {
@@ -152,6 +164,7 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		{desc.Input(), policy.GetTenantField(), &m.TenantField}, {desc.Input(), policy.GetResourceField(), &m.ResourceField},
 		{desc.Input(), policy.GetIdempotencyKeyField(), &m.KeyField},
 		{desc.Output(), policy.GetEventIdField(), &m.EventIDField}, {desc.Input(), policy.GetResumeField(), &m.ResumeField},
+		{desc.Input(), policy.GetNodeField(), &m.NodeField},
 	} {
 		if f.name == "" {
 			continue

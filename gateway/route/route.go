@@ -9,6 +9,8 @@ package route
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/headgate/headgate/contextkit"
@@ -35,9 +37,12 @@ type Placement struct {
 
 // snapshot is prepared for lookups.
 type snapshot struct {
-	revision uint64
-	ready    map[string][]Node // by kind
-	placed   map[placementKey]Node
+	revision   uint64
+	nodes      []Node
+	placements []Placement
+	byID       map[string]Node
+	ready      map[string][]Node // by kind
+	placed     map[placementKey]Node
 }
 
 type placementKey struct {
@@ -45,8 +50,11 @@ type placementKey struct {
 	kind   string
 }
 
-// Table is the routing table. Lookup and Replace may be called concurrently.
-type Table struct{ current atomic.Pointer[snapshot] }
+// Table is the routing table. Its methods may be called concurrently.
+type Table struct {
+	current atomic.Pointer[snapshot]
+	mu      sync.Mutex // held to make the next snapshot
+}
 
 // NewTable returns an empty table.
 func NewTable() *Table {
@@ -58,22 +66,48 @@ func NewTable() *Table {
 // Replace puts new nodes and placements in force at once. A placement on an
 // unknown node is an error and nothing changes.
 func (t *Table) Replace(nodes []Node, placements []Placement) error {
-	next := &snapshot{revision: t.current.Load().revision + 1, ready: map[string][]Node{}, placed: map[placementKey]Node{}}
-	byID := map[string]Node{}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.replace(nodes, placements)
+}
+
+// SetReady says whether the node takes calls. It reports whether that is a
+// change; a node that is not known makes none.
+func (t *Table) SetReady(id string, ready bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.current.Load()
+	if node, ok := now.byID[id]; !ok || node.Ready == ready {
+		return false
+	}
+	nodes := slices.Clone(now.nodes)
+	for i := range nodes {
+		if nodes[i].ID == id {
+			nodes[i].Ready = ready
+		}
+	}
+	return t.replace(nodes, now.placements) == nil // as valid as before
+}
+
+func (t *Table) replace(nodes []Node, placements []Placement) error {
+	next := &snapshot{
+		revision: t.current.Load().revision + 1, nodes: slices.Clone(nodes), placements: slices.Clone(placements),
+		byID: map[string]Node{}, ready: map[string][]Node{}, placed: map[placementKey]Node{},
+	}
 	for _, node := range nodes {
 		if node.ID == "" || node.Kind == "" || node.Endpoint == "" {
 			return fmt.Errorf("route: node %+v needs an id, a kind and an endpoint", node)
 		}
-		if _, taken := byID[node.ID]; taken {
+		if _, taken := next.byID[node.ID]; taken {
 			return fmt.Errorf("route: two nodes are called %q", node.ID)
 		}
-		byID[node.ID] = node
+		next.byID[node.ID] = node
 		if node.Ready {
 			next.ready[node.Kind] = append(next.ready[node.Kind], node)
 		}
 	}
 	for _, p := range placements {
-		node, ok := byID[p.Node]
+		node, ok := next.byID[p.Node]
 		if !ok || node.Kind != p.Kind {
 			return fmt.Errorf("route: tenant %s is placed on %q, which is no %s node", p.Tenant, p.Node, p.Kind)
 		}
@@ -88,6 +122,18 @@ func (t *Table) Replace(nodes []Node, placements []Placement) error {
 // Revision counts the changes of the table.
 func (t *Table) Revision() uint64 { return t.current.Load().revision }
 
+// Nodes returns all nodes, ready or not. The slice must not be changed.
+func (t *Table) Nodes() []Node { return t.current.Load().nodes }
+
+// Ready returns the kind's nodes that take calls. The slice must not be changed.
+func (t *Table) Ready(kind string) []Node { return t.current.Load().ready[kind] }
+
+// Node returns the node with the id.
+func (t *Table) Node(id string) (Node, bool) {
+	node, ok := t.current.Load().byID[id]
+	return node, ok
+}
+
 // Lookup returns the node for a tenant's call, or for a platform call when
 // tenant is zero. It reports false when no node of the kind is ready.
 func (t *Table) Lookup(kind string, tenant contextkit.TenantID) (Node, bool) {
@@ -95,20 +141,37 @@ func (t *Table) Lookup(kind string, tenant contextkit.TenantID) (Node, bool) {
 	if node, ok := s.placed[placementKey{tenant, kind}]; ok {
 		return node, true
 	}
-	nodes := s.ready[kind]
-	switch len(nodes) {
-	case 0:
+	return best(s.ready[kind], tenant, nil)
+}
+
+// Elsewhere returns the node that comes first for a tenant's call among those
+// that are not refused. A tenant that is placed has no other node.
+func (t *Table) Elsewhere(kind string, tenant contextkit.TenantID, refuse func(Node) bool) (Node, bool) {
+	s := t.current.Load()
+	if _, ok := s.placed[placementKey{tenant, kind}]; ok {
 		return Node{}, false
-	case 1:
+	}
+	return best(s.ready[kind], tenant, refuse)
+}
+
+// best returns the node with the greatest weight for the tenant.
+func best(nodes []Node, tenant contextkit.TenantID, refuse func(Node) bool) (Node, bool) {
+	if len(nodes) == 1 && refuse == nil {
 		return nodes[0], true
 	}
-	best, bestScore := 0, uint64(0)
+	found, most := -1, uint64(0)
 	for i := range nodes {
-		if score := score(tenant.String(), nodes[i].ID); score > bestScore {
-			best, bestScore = i, score
+		if refuse != nil && refuse(nodes[i]) {
+			continue
+		}
+		if weight := score(tenant.String(), nodes[i].ID); found < 0 || weight > most {
+			found, most = i, weight
 		}
 	}
-	return nodes[best], true
+	if found < 0 {
+		return Node{}, false
+	}
+	return nodes[found], true
 }
 
 // score is the weight of a node for a tenant (Thaler and Ravishankar, "Using

@@ -106,3 +106,40 @@ func TestALookupAllocatesNothing(t *testing.T) {
 		t.Fatalf("a lookup allocates %v times", n)
 	}
 }
+
+func TestANodeThatIsNotReadyGetsNoTenantUntilItIs(t *testing.T) {
+	table := route.NewTable()
+	if err := table.Replace(nodes(3), nil); err != nil {
+		t.Fatal(err)
+	}
+	first, _ := table.Lookup("projection", tenant(t, "acme"))
+	if !table.SetReady(first.ID, false) || table.SetReady(first.ID, false) || table.SetReady("nobody", false) {
+		t.Error("a change is what changes a known node")
+	}
+	second, ok := table.Lookup("projection", tenant(t, "acme"))
+	if !ok || second.ID == first.ID || len(table.Ready("projection")) != 2 || len(table.Nodes()) != 3 {
+		t.Errorf("acme goes to %s, which is not ready", second.ID)
+	}
+	table.SetReady(first.ID, true)
+	if again, _ := table.Lookup("projection", tenant(t, "acme")); again != first {
+		t.Errorf("acme does not come back to %s", first.ID)
+	}
+}
+
+func TestElsewhereIsTheNextNodeAndNoneForAPlacedTenant(t *testing.T) {
+	table := route.NewTable()
+	if err := table.Replace(nodes(3), []route.Placement{{Tenant: tenant(t, "globex"), Kind: "projection", Node: "p1"}}); err != nil {
+		t.Fatal(err)
+	}
+	first, _ := table.Lookup("projection", tenant(t, "acme"))
+	second, ok := table.Elsewhere("projection", tenant(t, "acme"), func(n route.Node) bool { return n == first })
+	if !ok || second == first {
+		t.Errorf("elsewhere than %s is %s", first.ID, second.ID)
+	}
+	if _, ok := table.Elsewhere("projection", tenant(t, "acme"), func(route.Node) bool { return true }); ok {
+		t.Error("every node is refused, and one is found")
+	}
+	if _, ok := table.Elsewhere("projection", tenant(t, "globex"), func(route.Node) bool { return false }); ok {
+		t.Error("a placed tenant is sent elsewhere")
+	}
+}

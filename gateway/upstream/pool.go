@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -25,6 +26,23 @@ type PoolConfig struct {
 	IdleTTL time.Duration
 	// MaxMessageBytes bounds an answer. 0: 16 MiB.
 	MaxMessageBytes int
+	// PingAfter is how long a channel with calls on it may be silent before its
+	// peer is asked for a sign of life (HTTP/2 PING), and PingTimeout how long
+	// that may take. 0: 20 s, at least 10 s, and 5 s.
+	PingAfter, PingTimeout time.Duration
+	// Credentials secure the channels. nil: clear text.
+	Credentials credentials.TransportCredentials
+}
+
+// Validate names the first field that cannot be used.
+func (c PoolConfig) Validate() error {
+	switch {
+	case c.MaxEndpoints < 0, c.IdleTTL < 0, c.MaxMessageBytes < 0, c.PingTimeout < 0:
+		return fmt.Errorf("upstream: %+v: nothing can be negative", c)
+	case c.PingAfter != 0 && c.PingAfter < leastPingAfter:
+		return fmt.Errorf("upstream: ping after %v: want at least %v", c.PingAfter, leastPingAfter)
+	}
+	return nil
 }
 
 func (c PoolConfig) withDefaults() PoolConfig {
@@ -37,14 +55,23 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	if c.MaxMessageBytes == 0 {
 		c.MaxMessageBytes = 16 << 20
 	}
+	if c.PingAfter == 0 {
+		c.PingAfter = 20 * time.Second
+	}
+	if c.PingTimeout == 0 {
+		c.PingTimeout = 5 * time.Second
+	}
+	if c.Credentials == nil {
+		c.Credentials = insecure.NewCredentials()
+	}
 	return c
 }
 
 const (
-	// pingAfter and pingTimeout find a dead peer while calls wait for it.
-	pingAfter, pingTimeout = 20 * time.Second, 5 * time.Second
 	// connectTimeout bounds one attempt to connect.
 	connectTimeout = 3 * time.Second
+	// leastPingAfter is grpc-go's own bound.
+	leastPingAfter = 10 * time.Second
 )
 
 // Pool keeps one channel an endpoint. A channel that is evicted, because others
@@ -56,9 +83,20 @@ type Pool struct {
 	channels sync.Map // endpoint → *channel
 	started  time.Time
 
-	mu     sync.Mutex // held to add and to evict
-	count  int
-	closed bool
+	made, evicted atomic.Int64
+
+	mu      sync.Mutex // held to add and to evict
+	count   int
+	closed  bool
+	sweeper *time.Timer // gives up idle channels; nil until there is one
+}
+
+// Stats is what a pool has done, and what it keeps.
+type Stats struct {
+	// Channels is how many are kept, Calls how many calls are on them.
+	Channels, Calls int
+	// Made and Evicted count channels since the start.
+	Made, Evicted int64
 }
 
 // channel is a connection with the calls on it. Its count starts at one, the
@@ -123,9 +161,9 @@ func (p *Pool) add(endpoint string) error {
 	}
 	// The channel connects with its first call, in the background of others.
 	conn, err := grpc.NewClient("passthrough:///"+endpoint,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(p.config.Credentials),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(frame.GRPCCodec{}), grpc.MaxCallRecvMsgSize(p.config.MaxMessageBytes)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: p.config.PingAfter, Timeout: p.config.PingTimeout}),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), // the gateway retries, knowing what may be
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff, MinConnectTimeout: connectTimeout}),
 		grpc.WithIdleTimeout(p.config.IdleTTL),
@@ -138,40 +176,67 @@ func (p *Pool) add(endpoint string) error {
 	c.lastUsed.Store(int64(time.Since(p.started)))
 	p.channels.Store(endpoint, c)
 	p.count++
+	p.made.Add(1)
 	p.evict(c)
+	if p.sweeper == nil {
+		p.sweeper = time.AfterFunc(p.sweepEvery(), p.sweep)
+	}
 	return nil
 }
 
-// evict gives up idle channels, and the least recently used ones beyond the
-// bound, but not keep. p.mu is held. It looks at every channel, which happens
-// only when one is added.
-func (p *Pool) evict(keep *channel) {
-	oldest := func() (victim *channel) {
-		p.channels.Range(func(_, value any) bool {
-			if c := value.(*channel); c != keep && (victim == nil || c.lastUsed.Load() < victim.lastUsed.Load()) {
-				victim = c
-			}
-			return true
-		})
-		return victim
+// sweepEvery makes an idle channel live at most a quarter longer than its TTL.
+func (p *Pool) sweepEvery() time.Duration { return max(p.config.IdleTTL/4, time.Millisecond) }
+
+// sweep gives up idle channels, and comes back as long as there are any.
+func (p *Pool) sweep() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.evict(nil)
+	if p.closed || p.count == 0 {
+		p.sweeper = nil
+		return
 	}
+	p.sweeper.Reset(p.sweepEvery())
+}
+
+// evict gives up idle channels, and the least recently used ones beyond the
+// bound, but neither keep nor, for being idle, one with calls on it. p.mu is
+// held. It looks at every channel, which happens when one is added and in sweeps.
+func (p *Pool) evict(keep *channel) {
 	idleSince := int64(time.Since(p.started) - p.config.IdleTTL)
-	for victim := oldest(); victim != nil && (p.count > p.config.MaxEndpoints || victim.lastUsed.Load() < idleSince); victim = oldest() {
-		p.remove(victim)
+	var oldest *channel
+	p.channels.Range(func(_, value any) bool {
+		c := value.(*channel)
+		switch {
+		case c == keep:
+		case c.lastUsed.Load() <= idleSince && c.calls.Load() == 1:
+			p.remove(c)
+		case oldest == nil || c.lastUsed.Load() < oldest.lastUsed.Load():
+			oldest = c
+		}
+		return true
+	})
+	if oldest != nil && p.count > p.config.MaxEndpoints {
+		p.remove(oldest) // one was added, so one is too many
 	}
 }
 
 func (p *Pool) remove(c *channel) {
 	p.channels.Delete(c.endpoint)
 	p.count--
+	p.evicted.Add(1)
 	c.release()
 }
 
-// Len returns how many channels are kept.
-func (p *Pool) Len() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.count
+// Stats returns what the pool has done, and what it keeps.
+func (p *Pool) Stats() Stats {
+	stats := Stats{Made: p.made.Load(), Evicted: p.evicted.Load()}
+	p.channels.Range(func(_, value any) bool {
+		stats.Channels++
+		stats.Calls += int(value.(*channel).calls.Load()) - 1 // less the pool's own hold
+		return true
+	})
+	return stats
 }
 
 // Close gives up all channels; those with calls on them end with their calls.
@@ -179,6 +244,9 @@ func (p *Pool) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	if p.sweeper != nil {
+		p.sweeper.Stop()
+	}
 	p.channels.Range(func(_, value any) bool {
 		p.remove(value.(*channel))
 		return true

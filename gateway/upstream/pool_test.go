@@ -2,7 +2,11 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +20,8 @@ import (
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -44,8 +50,8 @@ func TestThePoolKeepsTheEndpointsUsedLast(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		use(t, pool, "c:1")
-		if pool.Len() != 2 {
-			t.Errorf("%d channels are kept, want 2", pool.Len())
+		if pool.Stats().Channels != 2 {
+			t.Errorf("%d channels are kept, want 2", pool.Stats().Channels)
 		}
 		if use(t, pool, "a:1") != a {
 			t.Error("a was used after b and was evicted before it")
@@ -58,13 +64,24 @@ func TestAnIdleChannelIsGivenUp(t *testing.T) {
 		pool := NewPool(PoolConfig{IdleTTL: time.Minute})
 		defer pool.Close()
 		use(t, pool, "a:1")
-		use(t, pool, "b:1")
+		busy, err := pool.take("b:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		use(t, pool, "c:1")
 		time.Sleep(59 * time.Second)
-		use(t, pool, "b:1")
-		time.Sleep(2 * time.Second)
-		use(t, pool, "c:1") // making a channel looks for idle ones
-		if pool.Len() != 2 {
-			t.Errorf("%d channels are kept, want b and c", pool.Len())
+		use(t, pool, "c:1")
+		if n := pool.Stats().Channels; n != 3 {
+			t.Errorf("before the TTL %d channels are kept, want 3", n)
+		}
+		time.Sleep(16 * time.Second) // the TTL and a quarter
+		if n := pool.Stats().Channels; n != 2 {
+			t.Errorf("%d channels are kept, want c, which is used, and b, which has a call on it", n)
+		}
+		busy.release()
+		time.Sleep(2 * time.Minute)
+		if stats := pool.Stats(); stats.Channels != 0 || stats.Made != 3 || stats.Evicted != 3 {
+			t.Errorf("at last: %+v", stats)
 		}
 	})
 }
@@ -91,28 +108,150 @@ func TestAnEvictedChannelServesItsCallsToTheEnd(t *testing.T) {
 	}
 }
 
-func TestThousandsOfEndpointsLeakNothing(t *testing.T) {
-	pool := NewPool(PoolConfig{MaxEndpoints: 64})
+// serve runs a gRPC node that answers any unary call with nothing.
+func serve(t *testing.T, address string) net.Listener {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		var in, out emptypb.Empty
+		if err := stream.RecvMsg(&in); err != nil {
+			return err
+		}
+		return stream.SendMsg(&out)
+	}))
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Stop()
+		<-done
+	})
+	return listener
+}
+
+// openFiles counts the process's descriptors.
+func openFiles(t *testing.T) int {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("this system does not list a process's descriptors")
+	}
+	return len(files)
+}
+
+func TestThousandsOfEndpointsLeakNeitherSocketsNorGoroutines(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has all of 127/8 on its loopback")
+	}
+	const endpoints, kept, callers = 10_000, 64, 8
+	_, port, _ := net.SplitHostPort(serve(t, "0.0.0.0:0").Addr().String())
+	filesBefore, goroutinesBefore := openFiles(t), runtime.NumGoroutine()
+	pool := NewPool(PoolConfig{MaxEndpoints: kept})
+	client := contextkit.NewClient(NewTransport(pool))
+	spec := connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}
 	var group sync.WaitGroup
-	for worker := range 8 {
+	for caller := range callers {
 		group.Go(func() {
-			for i := range 10_000 / 8 {
-				c, err := pool.take(fmt.Sprintf("127.0.0.1:%d", 1+(worker*1250+i)%10_000))
-				if err != nil {
-					t.Error(err)
+			for i := caller; i < endpoints; i += callers {
+				ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), fmt.Sprintf("127.%d.%d.1:%s", 1+i/250, 1+i%250, port))
+				if err := client.CallUnary(ctx, spec, &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
+					t.Errorf("endpoint %d: %v", i, err)
 					return
 				}
-				c.release()
 			}
 		})
 	}
 	group.Wait()
-	if pool.Len() > 64 {
-		t.Errorf("%d channels are kept, want at most 64", pool.Len())
+	if stats := pool.Stats(); stats.Channels != kept || stats.Calls != 0 || stats.Made != endpoints || stats.Evicted != endpoints-kept {
+		t.Errorf("%+v, want %d of %d channels kept and no call on them", stats, kept, endpoints)
+	}
+	// Each channel has a socket here and one at the node; the last ones evicted
+	// may still be closing.
+	if files := openFiles(t) - filesBefore; files > 2*(kept+callers)+32 {
+		t.Errorf("%d descriptors more than before, for %d channels", files, kept)
 	}
 	pool.Close()
-	if _, err := pool.take("a:1"); err == nil {
-		t.Error("a closed pool makes a channel")
+	if _, err := pool.take("a:1"); !errors.Is(err, ErrPoolClosed) {
+		t.Errorf("a closed pool makes a channel: %v", err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for runtime.NumGoroutine() > goroutinesBefore+4 || openFiles(t) > filesBefore+4 {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines and %d descriptors stay, of %d and %d before", runtime.NumGoroutine(), openFiles(t), goroutinesBefore, filesBefore)
+		}
+		runtime.Gosched()
+	}
+}
+
+// mute is a proxy before a node that can fall silent without closing anything,
+// as a host does that loses its power.
+type mute struct {
+	net.Listener
+	silent atomic.Bool
+}
+
+func (m *mute) run(t *testing.T, node string) {
+	for {
+		client, err := m.Accept()
+		if err != nil {
+			return
+		}
+		server, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", node)
+		if err != nil {
+			_ = client.Close()
+			return
+		}
+		pipe := func(to, from net.Conn) {
+			buffer := make([]byte, 32<<10)
+			for {
+				n, err := from.Read(buffer)
+				if err != nil {
+					_, _ = client.Close(), server.Close()
+					return
+				}
+				if !m.silent.Load() {
+					_, _ = to.Write(buffer[:n])
+				}
+			}
+		}
+		go pipe(client, server)
+		go pipe(server, client)
+	}
+}
+
+func TestAPingFindsADeadPeerWhileACallWaits(t *testing.T) {
+	t.Parallel() // it takes the ten seconds that grpc-go demands
+	node := serve(t, "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &mute{Listener: listener}
+	var running sync.WaitGroup
+	running.Go(func() { proxy.run(t, node.Addr().String()) })
+	t.Cleanup(func() { _ = listener.Close(); running.Wait() })
+	pool := NewPool(PoolConfig{PingAfter: 10 * time.Second, PingTimeout: time.Second})
+	defer pool.Close()
+	client := contextkit.NewClient(NewTransport(pool))
+	spec := connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}
+	ctx, cancel := context.WithTimeout(WithEndpoint(contextkit.PlatformContext(t.Context()), listener.Addr().String()), time.Minute)
+	defer cancel()
+	if err := client.CallUnary(ctx, spec, &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
+		t.Fatal(err)
+	}
+	proxy.silent.Store(true)
+	if err := client.CallUnary(ctx, spec, &emptypb.Empty{}, &emptypb.Empty{}); connect.CodeOf(err) != connect.CodeUnavailable || ctx.Err() != nil {
+		t.Errorf("a call on a dead peer ends with %v, want UNAVAILABLE long before its deadline", err)
+	}
+}
+
+func TestWrongBoundsAreRefused(t *testing.T) {
+	for _, config := range []PoolConfig{{MaxEndpoints: -1}, {IdleTTL: -1}, {PingAfter: time.Second}} {
+		if config.Validate() == nil {
+			t.Errorf("%+v is accepted", config)
+		}
 	}
 }
 

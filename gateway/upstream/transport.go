@@ -211,7 +211,7 @@ func toMetadata(header *connect.Header) metadata.MD {
 // fromMetadata renders gRPC metadata as headers.
 func fromMetadata(header *connect.Header, md metadata.MD) {
 	for key, values := range md {
-		if reserved[key] || strings.HasPrefix(key, "grpc-") {
+		if reserved[key] || strings.HasPrefix(key, "grpc-") && key != keyPushback {
 			continue
 		}
 		for _, value := range values {

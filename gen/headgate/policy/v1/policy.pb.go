@@ -27,6 +27,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Priority says which calls are refused first when the gateway fills up.
+type Priority int32
+
+const (
+	// Not said: as PRIORITY_NORMAL.
+	Priority_PRIORITY_UNSPECIFIED Priority = 0
+	// Refused first, when seven tenths of the gateway are in use: what can wait,
+	// such as lists and watches.
+	Priority_PRIORITY_LOW Priority = 1
+	// Refused when nine tenths are in use.
+	Priority_PRIORITY_NORMAL Priority = 2
+	// Refused only when the gateway is full: what operators need to help.
+	Priority_PRIORITY_HIGH Priority = 3
+)
+
+// Enum value maps for Priority.
+var (
+	Priority_name = map[int32]string{
+		0: "PRIORITY_UNSPECIFIED",
+		1: "PRIORITY_LOW",
+		2: "PRIORITY_NORMAL",
+		3: "PRIORITY_HIGH",
+	}
+	Priority_value = map[string]int32{
+		"PRIORITY_UNSPECIFIED": 0,
+		"PRIORITY_LOW":         1,
+		"PRIORITY_NORMAL":      2,
+		"PRIORITY_HIGH":        3,
+	}
+)
+
+func (x Priority) Enum() *Priority {
+	p := new(Priority)
+	*p = x
+	return p
+}
+
+func (x Priority) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Priority) Descriptor() protoreflect.EnumDescriptor {
+	return file_headgate_policy_v1_policy_proto_enumTypes[0].Descriptor()
+}
+
+func (Priority) Type() protoreflect.EnumType {
+	return &file_headgate_policy_v1_policy_proto_enumTypes[0]
+}
+
+func (x Priority) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Priority.Descriptor instead.
+func (Priority) EnumDescriptor() ([]byte, []int) {
+	return file_headgate_policy_v1_policy_proto_rawDescGZIP(), []int{0}
+}
+
 // TenantScope says whose call it is.
 type TenantScope int32
 
@@ -64,11 +122,11 @@ func (x TenantScope) String() string {
 }
 
 func (TenantScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_headgate_policy_v1_policy_proto_enumTypes[0].Descriptor()
+	return file_headgate_policy_v1_policy_proto_enumTypes[1].Descriptor()
 }
 
 func (TenantScope) Type() protoreflect.EnumType {
-	return &file_headgate_policy_v1_policy_proto_enumTypes[0]
+	return &file_headgate_policy_v1_policy_proto_enumTypes[1]
 }
 
 func (x TenantScope) Number() protoreflect.EnumNumber {
@@ -77,7 +135,7 @@ func (x TenantScope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TenantScope.Descriptor instead.
 func (TenantScope) EnumDescriptor() ([]byte, []int) {
-	return file_headgate_policy_v1_policy_proto_rawDescGZIP(), []int{0}
+	return file_headgate_policy_v1_policy_proto_rawDescGZIP(), []int{1}
 }
 
 // Policy says who may call a method, where it goes and for how long.
@@ -113,7 +171,13 @@ type Policy struct {
 	EventIdField string `protobuf:"bytes,10,opt,name=event_id_field,json=eventIdField,proto3" json:"event_id_field,omitempty"`
 	// The request field (proto name) that resumes a stream after that: a client's
 	// Last-Event-ID fills it.
-	ResumeField   string `protobuf:"bytes,11,opt,name=resume_field,json=resumeField,proto3" json:"resume_field,omitempty"`
+	ResumeField string `protobuf:"bytes,11,opt,name=resume_field,json=resumeField,proto3" json:"resume_field,omitempty"`
+	// The request field (proto name) that names the node which the call operates.
+	// Such a call reaches a node that is not ready too, and may leave the field
+	// empty where there is one node of the kind.
+	NodeField string `protobuf:"bytes,12,opt,name=node_field,json=nodeField,proto3" json:"node_field,omitempty"`
+	// Which calls go first when the gateway is nearly full.
+	Priority      Priority `protobuf:"varint,13,opt,name=priority,proto3,enum=headgate.policy.v1.Priority" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -225,6 +289,20 @@ func (x *Policy) GetResumeField() string {
 	return ""
 }
 
+func (x *Policy) GetNodeField() string {
+	if x != nil {
+		return x.NodeField
+	}
+	return ""
+}
+
+func (x *Policy) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_PRIORITY_UNSPECIFIED
+}
+
 var file_headgate_policy_v1_policy_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -248,7 +326,7 @@ var File_headgate_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xae\x03\n" +
+	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x87\x04\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05right\x18\x01 \x01(\tR\x05right\x12B\n" +
 	"\ftenant_scope\x18\x02 \x01(\x0e2\x1f.headgate.policy.v1.TenantScopeR\vtenantScope\x12\x1a\n" +
@@ -261,7 +339,15 @@ const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\tanonymous\x18\t \x01(\bR\tanonymous\x12$\n" +
 	"\x0eevent_id_field\x18\n" +
 	" \x01(\tR\feventIdField\x12!\n" +
-	"\fresume_field\x18\v \x01(\tR\vresumeField*_\n" +
+	"\fresume_field\x18\v \x01(\tR\vresumeField\x12\x1d\n" +
+	"\n" +
+	"node_field\x18\f \x01(\tR\tnodeField\x128\n" +
+	"\bpriority\x18\r \x01(\x0e2\x1c.headgate.policy.v1.PriorityR\bpriority*^\n" +
+	"\bPriority\x12\x18\n" +
+	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fPRIORITY_LOW\x10\x01\x12\x13\n" +
+	"\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n" +
+	"\rPRIORITY_HIGH\x10\x03*_\n" +
 	"\vTenantScope\x12\x1c\n" +
 	"\x18TENANT_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13TENANT_SCOPE_TENANT\x10\x01\x12\x19\n" +
@@ -281,24 +367,26 @@ func file_headgate_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_headgate_policy_v1_policy_proto_rawDescData
 }
 
-var file_headgate_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_headgate_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_headgate_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_headgate_policy_v1_policy_proto_goTypes = []any{
-	(TenantScope)(0),                   // 0: headgate.policy.v1.TenantScope
-	(*Policy)(nil),                     // 1: headgate.policy.v1.Policy
-	(*durationpb.Duration)(nil),        // 2: google.protobuf.Duration
-	(*descriptorpb.MethodOptions)(nil), // 3: google.protobuf.MethodOptions
+	(Priority)(0),                      // 0: headgate.policy.v1.Priority
+	(TenantScope)(0),                   // 1: headgate.policy.v1.TenantScope
+	(*Policy)(nil),                     // 2: headgate.policy.v1.Policy
+	(*durationpb.Duration)(nil),        // 3: google.protobuf.Duration
+	(*descriptorpb.MethodOptions)(nil), // 4: google.protobuf.MethodOptions
 }
 var file_headgate_policy_v1_policy_proto_depIdxs = []int32{
-	0, // 0: headgate.policy.v1.Policy.tenant_scope:type_name -> headgate.policy.v1.TenantScope
-	2, // 1: headgate.policy.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	3, // 2: headgate.policy.v1.policy:extendee -> google.protobuf.MethodOptions
-	1, // 3: headgate.policy.v1.policy:type_name -> headgate.policy.v1.Policy
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	3, // [3:4] is the sub-list for extension type_name
-	2, // [2:3] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	1, // 0: headgate.policy.v1.Policy.tenant_scope:type_name -> headgate.policy.v1.TenantScope
+	3, // 1: headgate.policy.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	0, // 2: headgate.policy.v1.Policy.priority:type_name -> headgate.policy.v1.Priority
+	4, // 3: headgate.policy.v1.policy:extendee -> google.protobuf.MethodOptions
+	2, // 4: headgate.policy.v1.policy:type_name -> headgate.policy.v1.Policy
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	4, // [4:5] is the sub-list for extension type_name
+	3, // [3:4] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_headgate_policy_v1_policy_proto_init() }
@@ -311,7 +399,7 @@ func file_headgate_policy_v1_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_headgate_policy_v1_policy_proto_rawDesc), len(file_headgate_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   1,
 			NumExtensions: 1,
 			NumServices:   0,

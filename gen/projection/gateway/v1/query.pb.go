@@ -653,7 +653,7 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
-	"\aindexed\x18\x03 \x01(\bR\aindexed2\x93\x04\n" +
+	"\aindexed\x18\x03 \x01(\bR\aindexed2\x95\x04\n" +
 	"\fQueryService\x12\xb9\x01\n" +
 	"\x05Query\x12#.projection.gateway.v1.QueryRequest\x1a$.projection.gateway.v1.QueryResponse\"e\xaa\xed\x18/\n" +
 	"\n" +
@@ -662,11 +662,11 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\x03Get\x12!.projection.gateway.v1.GetRequest\x1a\".projection.gateway.v1.GetResponse\"T\xaa\xed\x18/\n" +
 	"\n" +
 	"query.read\x10\x01\x1a\n" +
-	"projection\"\x02\b\x052\x04view:\ttenant_id\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/query/{view}/{key}\x90\x02\x01\x12\xa1\x01\n" +
-	"\tListViews\x12'.projection.gateway.v1.ListViewsRequest\x1a(.projection.gateway.v1.ListViewsResponse\"A\xaa\xed\x18)\n" +
+	"projection\"\x02\b\x052\x04view:\ttenant_id\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/query/{view}/{key}\x90\x02\x01\x12\xa3\x01\n" +
+	"\tListViews\x12'.projection.gateway.v1.ListViewsRequest\x1a(.projection.gateway.v1.ListViewsResponse\"C\xaa\xed\x18+\n" +
 	"\n" +
 	"query.read\x10\x01\x1a\n" +
-	"projection\"\x02\b\x05:\ttenant_id\x82\xd3\xe4\x93\x02\v\x12\t/v1/views\x90\x02\x01B\xdf\x01\n" +
+	"projection\"\x02\b\x05:\ttenant_idh\x01\x82\xd3\xe4\x93\x02\v\x12\t/v1/views\x90\x02\x01B\xdf\x01\n" +
 	"\x19com.projection.gateway.v1B\n" +
 	"QueryProtoP\x01Z@github.com/headgate/headgate/gen/projection/gateway/v1;gatewayv1\xa2\x02\x03PGX\xaa\x02\x15Projection.Gateway.V1\xca\x02\x15Projection\\Gateway\\V1\xe2\x02!Projection\\Gateway\\V1\\GPBMetadata\xea\x02\x17Projection::Gateway::V1b\x06proto3"
 

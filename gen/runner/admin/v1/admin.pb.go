@@ -152,7 +152,9 @@ func (WorkflowState) EnumDescriptor() ([]byte, []int) {
 
 // StatusRequest asks for the node's status.
 type StatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id; may be empty where there is one runner.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -185,6 +187,13 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
 	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *StatusRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 // StatusResponse is the node's status.
@@ -235,7 +244,9 @@ func (x *StatusResponse) GetStatus() *NodeStatus {
 
 // DrainRequest asks the node to stop taking work.
 type DrainRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id; may be empty where there is one runner.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -268,6 +279,13 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
 	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DrainRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 // DrainResponse is the status once drained, or at the deadline.
@@ -318,7 +336,9 @@ func (x *DrainResponse) GetStatus() *NodeStatus {
 
 // ResumeRequest asks the node to take work again.
 type ResumeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id; may be empty where there is one runner.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -351,6 +371,13 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
 	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ResumeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 // ResumeResponse is the status once resumed.
@@ -401,7 +428,9 @@ func (x *ResumeResponse) GetStatus() *NodeStatus {
 
 // ReloadRequest asks the node to read the model again.
 type ReloadRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id; may be empty where there is one runner.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -434,6 +463,13 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
 	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ReloadRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 // ReloadResponse says what was loaded.
@@ -495,7 +531,9 @@ func (x *ReloadResponse) GetChanged() bool {
 type PauseTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
-	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The node's id; empty: any runner, which tells the others.
+	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -533,6 +571,13 @@ func (*PauseTenantRequest) Descriptor() ([]byte, []int) {
 func (x *PauseTenantRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
+	}
+	return ""
+}
+
+func (x *PauseTenantRequest) GetNode() string {
+	if x != nil {
+		return x.Node
 	}
 	return ""
 }
@@ -587,7 +632,9 @@ func (x *PauseTenantResponse) GetTenant() *TenantStatus {
 type ResumeTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
-	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The node's id; empty: any runner, which tells the others.
+	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -625,6 +672,13 @@ func (*ResumeTenantRequest) Descriptor() ([]byte, []int) {
 func (x *ResumeTenantRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ResumeTenantRequest) GetNode() string {
+	if x != nil {
+		return x.Node
 	}
 	return ""
 }
@@ -1072,26 +1126,32 @@ var File_runner_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1brunner/admin/v1/admin.proto\x12\x0frunner.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\x0f\n" +
-	"\rStatusRequest\"E\n" +
+	"\x1brunner/admin/v1/admin.proto\x12\x0frunner.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadgate/policy/v1/policy.proto\"-\n" +
+	"\rStatusRequest\x12\x1c\n" +
+	"\x04node\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04node\"E\n" +
 	"\x0eStatusResponse\x123\n" +
-	"\x06status\x18\x01 \x01(\v2\x1b.runner.admin.v1.NodeStatusR\x06status\"\x0e\n" +
-	"\fDrainRequest\"D\n" +
+	"\x06status\x18\x01 \x01(\v2\x1b.runner.admin.v1.NodeStatusR\x06status\",\n" +
+	"\fDrainRequest\x12\x1c\n" +
+	"\x04node\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04node\"D\n" +
 	"\rDrainResponse\x123\n" +
-	"\x06status\x18\x01 \x01(\v2\x1b.runner.admin.v1.NodeStatusR\x06status\"\x0f\n" +
-	"\rResumeRequest\"E\n" +
+	"\x06status\x18\x01 \x01(\v2\x1b.runner.admin.v1.NodeStatusR\x06status\"-\n" +
+	"\rResumeRequest\x12\x1c\n" +
+	"\x04node\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04node\"E\n" +
 	"\x0eResumeResponse\x123\n" +
-	"\x06status\x18\x01 \x01(\v2\x1b.runner.admin.v1.NodeStatusR\x06status\"\x0f\n" +
-	"\rReloadRequest\"_\n" +
+	"\x06status\x18\x01 \x01(\v2\x1b.runner.admin.v1.NodeStatusR\x06status\"-\n" +
+	"\rReloadRequest\x12\x1c\n" +
+	"\x04node\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04node\"_\n" +
 	"\x0eReloadResponse\x123\n" +
 	"\x06status\x18\x01 \x01(\v2\x1b.runner.admin.v1.NodeStatusR\x06status\x12\x18\n" +
-	"\achanged\x18\x02 \x01(\bR\achanged\"^\n" +
+	"\achanged\x18\x02 \x01(\bR\achanged\"|\n" +
 	"\x12PauseTenantRequest\x12H\n" +
-	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\"L\n" +
+	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1c\n" +
+	"\x04node\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04node\"L\n" +
 	"\x13PauseTenantResponse\x125\n" +
-	"\x06tenant\x18\x01 \x01(\v2\x1d.runner.admin.v1.TenantStatusR\x06tenant\"_\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x1d.runner.admin.v1.TenantStatusR\x06tenant\"}\n" +
 	"\x13ResumeTenantRequest\x12H\n" +
-	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\"M\n" +
+	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1c\n" +
+	"\x04node\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04node\"M\n" +
 	"\x14ResumeTenantResponse\x125\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x1d.runner.admin.v1.TenantStatusR\x06tenant\"\xbb\x01\n" +
 	"\n" +
@@ -1137,21 +1197,21 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\x1bWORKFLOW_STATE_COMPENSATING\x10\x02\x12\x1c\n" +
 	"\x18WORKFLOW_STATE_COMPLETED\x10\x03\x12\x1e\n" +
 	"\x1aWORKFLOW_STATE_COMPENSATED\x10\x04\x12\x19\n" +
-	"\x15WORKFLOW_STATE_FAILED\x10\x052\xb1\t\n" +
-	"\vRunnerAdmin\x12\x8a\x01\n" +
-	"\x06Status\x12\x1e.runner.admin.v1.StatusRequest\x1a\x1f.runner.admin.v1.StatusResponse\"?\xaa\xed\x18\x1c\n" +
-	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05\x82\xd3\xe4\x93\x02\x16\x12\x14/admin/runner/status\x90\x02\x01\x12\x8b\x01\n" +
-	"\x05Drain\x12\x1d.runner.admin.v1.DrainRequest\x1a\x1e.runner.admin.v1.DrainResponse\"C\xaa\xed\x18\x1e\n" +
-	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x1e(\x01\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/admin/runner/drain\x90\x02\x02\x12\x8f\x01\n" +
-	"\x06Resume\x12\x1e.runner.admin.v1.ResumeRequest\x1a\x1f.runner.admin.v1.ResumeResponse\"D\xaa\xed\x18\x1e\n" +
-	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05(\x01\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/admin/runner/resume\x90\x02\x02\x12\x8f\x01\n" +
-	"\x06Reload\x12\x1e.runner.admin.v1.ReloadRequest\x1a\x1f.runner.admin.v1.ReloadResponse\"D\xaa\xed\x18\x1e\n" +
+	"\x15WORKFLOW_STATE_FAILED\x10\x052\xe1\t\n" +
+	"\vRunnerAdmin\x12\x92\x01\n" +
+	"\x06Status\x12\x1e.runner.admin.v1.StatusRequest\x1a\x1f.runner.admin.v1.StatusResponse\"G\xaa\xed\x18$\n" +
+	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x16\x12\x14/admin/runner/status\x90\x02\x01\x12\x93\x01\n" +
+	"\x05Drain\x12\x1d.runner.admin.v1.DrainRequest\x1a\x1e.runner.admin.v1.DrainResponse\"K\xaa\xed\x18&\n" +
+	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x1e(\x01b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/admin/runner/drain\x90\x02\x02\x12\x97\x01\n" +
+	"\x06Resume\x12\x1e.runner.admin.v1.ResumeRequest\x1a\x1f.runner.admin.v1.ResumeResponse\"L\xaa\xed\x18&\n" +
+	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05(\x01b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/admin/runner/resume\x90\x02\x02\x12\x97\x01\n" +
+	"\x06Reload\x12\x1e.runner.admin.v1.ReloadRequest\x1a\x1f.runner.admin.v1.ReloadResponse\"L\xaa\xed\x18&\n" +
 	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\n" +
-	"(\x01\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/admin/runner/reload\x90\x02\x02\x12\xbc\x01\n" +
-	"\vPauseTenant\x12#.runner.admin.v1.PauseTenantRequest\x1a$.runner.admin.v1.PauseTenantResponse\"b\xaa\xed\x18)\n" +
-	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x05(\x01:\ttenant_id\x82\xd3\xe4\x93\x02,:\x01*\"'/admin/runner/tenants/{tenant_id}/pause\x90\x02\x02\x12\xc0\x01\n" +
-	"\fResumeTenant\x12$.runner.admin.v1.ResumeTenantRequest\x1a%.runner.admin.v1.ResumeTenantResponse\"c\xaa\xed\x18)\n" +
-	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x05(\x01:\ttenant_id\x82\xd3\xe4\x93\x02-:\x01*\"(/admin/runner/tenants/{tenant_id}/resume\x90\x02\x02\x12\xe0\x01\n" +
+	"(\x01b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/admin/runner/reload\x90\x02\x02\x12\xc4\x01\n" +
+	"\vPauseTenant\x12#.runner.admin.v1.PauseTenantRequest\x1a$.runner.admin.v1.PauseTenantResponse\"j\xaa\xed\x181\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x05(\x01:\ttenant_idb\x04nodeh\x03\x82\xd3\xe4\x93\x02,:\x01*\"'/admin/runner/tenants/{tenant_id}/pause\x90\x02\x02\x12\xc8\x01\n" +
+	"\fResumeTenant\x12$.runner.admin.v1.ResumeTenantRequest\x1a%.runner.admin.v1.ResumeTenantResponse\"k\xaa\xed\x181\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x05(\x01:\ttenant_idb\x04nodeh\x03\x82\xd3\xe4\x93\x02-:\x01*\"(/admin/runner/tenants/{tenant_id}/resume\x90\x02\x02\x12\xe0\x01\n" +
 	"\vGetWorkflow\x12#.runner.admin.v1.GetWorkflowRequest\x1a$.runner.admin.v1.GetWorkflowResponse\"\x85\x01\xaa\xed\x182\n" +
 	"\rworkflow.read\x10\x01\x1a\x06runner\"\x02\b\x052\bworkflow:\ttenant_id\x82\xd3\xe4\x93\x02F\x12D/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}\x90\x02\x01B\xb9\x01\n" +
 	"\x13com.runner.admin.v1B\n" +

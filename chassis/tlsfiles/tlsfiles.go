@@ -1,0 +1,152 @@
+// Package tlsfiles keeps a certificate, its key and the authorities that peers
+// are checked with as they stand in files: a file that is replaced counts from
+// the next handshake on, without a restart.
+//
+// Files that cannot be used are reported and those read before stay in force.
+package tlsfiles
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+)
+
+// Files names PEM files.
+type Files struct {
+	// Cert and Key are this side's certificate, its chain included, and key. Both
+	// or neither.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// CA is the authorities that the other side's certificate must come from. A
+	// server without asks for no certificate, a client without uses the
+	// system's.
+	CA string `yaml:"ca"`
+}
+
+// lookEvery is how often the files are looked at, at most.
+const lookEvery = time.Second
+
+// Material is what the files held when they could last be used. Its methods may
+// be called concurrently.
+type Material struct {
+	files  Files
+	report func(error)
+
+	mu     sync.Mutex
+	looked time.Time
+	stamps [3]stamp
+	cert   *tls.Certificate
+	roots  *x509.CertPool
+}
+
+// stamp tells one version of a file from another.
+type stamp struct {
+	changed time.Time
+	size    int64
+}
+
+// Open reads the files; it fails when they cannot be used. report is told of
+// later failures.
+func Open(files Files, report func(error)) (*Material, error) {
+	if (files.Cert == "") != (files.Key == "") {
+		return nil, errors.New("tls: a certificate needs its key, and a key its certificate")
+	}
+	m := &Material{files: files, report: report}
+	if err := m.read(); err != nil {
+		return nil, err
+	}
+	m.stamps, m.looked = m.look(), time.Now()
+	return m, nil
+}
+
+// Server returns the configuration of a listener, which needs a certificate.
+// Clients must show one of theirs if there is a CA.
+func (m *Material) Server() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			cert, roots := m.current()
+			if cert == nil {
+				return nil, errors.New("tls: the server has no certificate")
+			}
+			config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{*cert}}
+			if roots != nil {
+				config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, roots
+			}
+			return config, nil
+		},
+	}
+}
+
+// Client returns the configuration for one connection to a server, by its name;
+// "": the name that it is called by.
+func (m *Material) Client(serverName string) *tls.Config {
+	cert, roots := m.current()
+	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: serverName}
+	if cert != nil {
+		config.Certificates = []tls.Certificate{*cert}
+	}
+	return config
+}
+
+// HasCertificate reports whether there is a certificate of this side.
+func (m *Material) HasCertificate() bool { return m.files.Cert != "" }
+
+// current returns what is in force, after a look at the files.
+func (m *Material) current() (*tls.Certificate, *x509.CertPool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if time.Since(m.looked) >= lookEvery {
+		m.looked = time.Now()
+		if stamps := m.look(); stamps != m.stamps {
+			// Files are replaced one after the other: a pair that does not fit yet is
+			// read again at the next look.
+			if err := m.read(); err == nil {
+				m.stamps = stamps
+			} else if m.report != nil {
+				m.report(err)
+			}
+		}
+	}
+	return m.cert, m.roots
+}
+
+func (m *Material) look() (stamps [3]stamp) {
+	for i, path := range []string{m.files.Cert, m.files.Key, m.files.CA} {
+		if info, err := os.Stat(path); err == nil {
+			stamps[i] = stamp{info.ModTime(), info.Size()}
+		}
+	}
+	return stamps
+}
+
+// read takes all files in, or none.
+func (m *Material) read() error {
+	var (
+		cert  *tls.Certificate
+		roots *x509.CertPool
+	)
+	if m.files.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(m.files.Cert, m.files.Key)
+		if err != nil {
+			return fmt.Errorf("tls: certificate %s with key %s: %w", m.files.Cert, m.files.Key, err)
+		}
+		cert = &pair
+	}
+	if m.files.CA != "" {
+		pem, err := os.ReadFile(m.files.CA)
+		if err != nil {
+			return fmt.Errorf("tls: %w", err)
+		}
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("tls: %s has no certificate", m.files.CA)
+		}
+	}
+	m.cert, m.roots = cert, roots
+	return nil
+}

@@ -1,0 +1,73 @@
+package limit
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// A call earns a tenth of a retry, and ten may be saved up for a moment of
+// trouble. Counted in tenths.
+const (
+	retryPrice  = 10
+	callEarns   = 1
+	mostSavings = 10 * retryPrice
+)
+
+// savings are what calls have earned. The zero value has all that can be saved
+// up: it counts what is missing.
+type savings struct{ missing atomic.Int64 }
+
+func (s *savings) earn() {
+	for {
+		missing := s.missing.Load()
+		if missing == 0 || s.missing.CompareAndSwap(missing, max(missing-callEarns, 0)) {
+			return
+		}
+	}
+}
+
+func (s *savings) spend() bool {
+	for {
+		missing := s.missing.Load()
+		if missing+retryPrice > mostSavings {
+			return false
+		}
+		if s.missing.CompareAndSwap(missing, missing+retryPrice) {
+			return true
+		}
+	}
+}
+
+// Budget allows retries as a share of the calls: a node in trouble gets at most
+// a tenth more calls, not a multiple.
+type Budget struct {
+	endpoints sync.Map // endpoint → *savings
+	count     atomic.Int64
+}
+
+// trackedEndpoints bounds the endpoints whose budget is known.
+const trackedEndpoints = 4096
+
+// NewBudget returns a budget in which every endpoint has its full savings.
+func NewBudget() *Budget { return &Budget{} }
+
+// Call counts a call to the endpoint.
+func (b *Budget) Call(endpoint string) { b.of(endpoint).earn() }
+
+// Retry reports whether the endpoint may be called once more for the same call.
+func (b *Budget) Retry(endpoint string) bool { return b.of(endpoint).spend() }
+
+func (b *Budget) of(endpoint string) *savings {
+	if found, ok := b.endpoints.Load(endpoint); ok {
+		return found.(*savings)
+	}
+	if b.count.Load() >= trackedEndpoints {
+		b.endpoints.Clear() // nodes have come and gone; all start anew
+		b.count.Store(0)
+	}
+	found, known := b.endpoints.LoadOrStore(endpoint, &savings{})
+	if !known {
+		b.count.Add(1)
+	}
+	return found.(*savings)
+}

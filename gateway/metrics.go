@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"github.com/headgate/headgate/gateway/limit"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// counters are what the pipeline counts as it goes.
+type counters struct {
+	limited, retried, denied *prometheus.CounterVec
+}
+
+func newCounters(metrics prometheus.Registerer) *counters {
+	c := &counters{
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls refused because their tenant used up its share, by reason."}, []string{"reason"}),
+		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Further attempts at a node, and those that a budget forbade."}, []string{"outcome"}),
+		denied:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_denied_total", Help: "Calls denied, by rule."}, []string{"rule"}),
+	}
+	metrics.MustRegister(c.limited, c.retried, c.denied)
+	return c
+}
+
+// collector shows the state of the parts when it is asked for.
+type collector struct{ *Gateway }
+
+var (
+	describe = func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	roomInFlight     = describe("headgate_in_flight", "Calls in the gateway now.")
+	roomShed         = describe("headgate_shed_total", "Calls refused because the gateway was nearly full, by priority.", "priority")
+	poolChannels     = describe("headgate_upstream_channels", "Channels to nodes that are kept.")
+	poolCalls        = describe("headgate_upstream_in_flight", "Calls on the channels now.")
+	poolMade         = describe("headgate_upstream_channels_made_total", "Channels made.")
+	poolEvicted      = describe("headgate_upstream_channels_evicted_total", "Channels given up: idle, or least recently used.")
+	breakerOpen      = describe("headgate_breaker_open", "1 while the node is left alone.", "kind", "endpoint")
+	breakerLatency   = describe("headgate_upstream_latency_seconds", "Moving mean of the node's time to an answer.", "kind", "endpoint")
+	nodeReady        = describe("headgate_node_ready", "1 while the node takes calls.", "kind", "node")
+	routingRevision  = describe("headgate_routing_revision", "Changes of the routing table.")
+	probesMade       = describe("headgate_probes_total", "Nodes asked whether they take calls.")
+	everyDescription = []*prometheus.Desc{
+		roomInFlight, roomShed, poolChannels, poolCalls, poolMade, poolEvicted, breakerOpen, breakerLatency, nodeReady, routingRevision, probesMade,
+	}
+)
+
+// Describe implements [prometheus.Collector].
+func (c collector) Describe(descriptions chan<- *prometheus.Desc) {
+	for _, d := range everyDescription {
+		descriptions <- d
+	}
+}
+
+// Collect implements [prometheus.Collector]. Series are as many as nodes.
+func (c collector) Collect(metrics chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	counter := func(d *prometheus.Desc, value int64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
+	}
+	gauge(roomInFlight, float64(c.room.InFlight()))
+	for _, priority := range []limit.Priority{limit.Low, limit.Normal, limit.High} {
+		counter(roomShed, c.room.Shed(priority), priority.String())
+	}
+	pool := c.pool.Stats()
+	gauge(poolChannels, float64(pool.Channels))
+	gauge(poolCalls, float64(pool.Calls))
+	counter(poolMade, pool.Made)
+	counter(poolEvicted, pool.Evicted)
+	for _, state := range c.breakers.States() {
+		gauge(breakerOpen, number(state.Open), state.Kind, state.Endpoint)
+		gauge(breakerLatency, state.Latency.Seconds(), state.Kind, state.Endpoint)
+	}
+	for _, node := range c.routes.Nodes() {
+		gauge(nodeReady, number(node.Ready), node.Kind, node.ID)
+	}
+	gauge(routingRevision, float64(c.routes.Revision()))
+	counter(probesMade, c.prober.Probes())
+}
+
+func number(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}

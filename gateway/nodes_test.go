@@ -1,0 +1,387 @@
+package gateway_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/breaker"
+	"github.com/headgate/headgate/gateway/fanout"
+	"github.com/headgate/headgate/gateway/probe"
+	"github.com/headgate/headgate/gateway/route"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
+	"github.com/rs/zerolog"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// member is one of several nodes: a node of its own address, whose readiness the
+// test sets and which shows the headers of what reached it.
+type member struct {
+	upstreamNode
+	adminv1connect.UnimplementedRunnerAdminHandler
+	node     route.Node
+	unready  atomic.Bool
+	statuses atomic.Int64
+
+	seenMu sync.Mutex
+	probe  http.Header // the last health check's
+}
+
+func (m *member) Status(context.Context, *adminv1.StatusRequest) (*adminv1.StatusResponse, error) {
+	m.statuses.Add(1)
+	return &adminv1.StatusResponse{}, nil
+}
+
+// lastProbe returns the headers of the last health check.
+func (m *member) lastProbe() http.Header {
+	m.seenMu.Lock()
+	defer m.seenMu.Unlock()
+	return m.probe
+}
+
+// member starts a node.
+func startMember(t *testing.T, kind, id string) *member {
+	t.Helper()
+	m := &member{}
+	server := chassis.NewServer(chassis.Config{Name: id, Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error {
+		if m.unready.Load() {
+			return connect.NewError(connect.CodeUnavailable, "drained")
+		}
+		return nil
+	}, zerolog.Nop())
+	queriesconnect.RegisterQueryServiceHandler(server.RPC, m)
+	adminv1connect.RegisterRunnerAdminHandler(server.RPC, m)
+	server.Front = func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/grpc.health") {
+				m.seenMu.Lock()
+				m.probe = r.Header.Clone()
+				m.seenMu.Unlock()
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := server.Listen(ctx); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	m.node = route.Node{ID: id, Kind: kind, Endpoint: server.Addr(), Ready: true}
+	return m
+}
+
+// replace puts the members in the place of all nodes.
+func (e *edge) replace(t *testing.T, members ...*member) {
+	t.Helper()
+	nodes := make([]route.Node, len(members))
+	for i, m := range members {
+		nodes[i] = m.node
+	}
+	if err := e.routes.Replace(nodes, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// adminGet asks the operators' server.
+func (e *edge) adminGet(t *testing.T, path string) (int, string) {
+	t.Helper()
+	at := *e
+	at.url = e.admin
+	return at.http(t, http.MethodGet, path, "")
+}
+
+// eventually waits until the condition holds, looking at it as often as it can
+// be looked at.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for ticker := time.NewTicker(5 * time.Millisecond); !condition(); <-ticker.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+func TestACallGoesElsewhereWhenItsNodeIsSilent(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.Breakers = breaker.Config{FirstPause: time.Hour} })
+	one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
+	dead := &member{node: route.Node{ID: "dead", Kind: "projection", Endpoint: "127.0.0.1:1", Ready: true}}
+	e.replace(t, one, two, dead)
+	token := e.token(t, "*", "query.read")
+	for i := range 60 {
+		tenant := []string{"acme", "globex", "initech", "umbrella", "hooli", "stark"}[i%6]
+		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", tenant); got.err != nil {
+			t.Fatalf("call %d, for %s: %v", i, tenant, got.err)
+		}
+	}
+	if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_breaker_open{endpoint="127.0.0.1:1",kind="projection",process="gateway"} 1`) ||
+		!strings.Contains(text, `headgate_breaker_open{endpoint="`+one.node.Endpoint+`",kind="projection",process="gateway"} 0`) {
+		t.Errorf("the metrics do not show the breakers:\n%s", text)
+	}
+}
+
+func TestWhenMostNodesAreSilentBreakersAreIgnored(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.Breakers = breaker.Config{FirstPause: time.Hour, Failures: 1} })
+	members := []*member{startMember(t, "projection", "a"), startMember(t, "projection", "b"), startMember(t, "projection", "c")}
+	e.replace(t, members...)
+	token := e.token(t, "acme", "command.submit", "query.read")
+	// Every node is silent, as when the fault is the gateway's own network.
+	for _, m := range members {
+		m.set(func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() })
+	}
+	for range 3 {
+		// Long enough for the silence to count.
+		if code, text := e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "Authorization", token, "Connect-Timeout-Ms", "1100"); code != http.StatusGatewayTimeout {
+			t.Fatalf("%d %s", code, text)
+		}
+	}
+	for _, m := range members {
+		m.set(nil)
+	}
+	if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+		t.Errorf("all nodes answer again, and none is called: %v", got.err)
+	}
+}
+
+func TestANodesPushbackIsHonoured(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "acme", "query.read")
+	for name, rule := range map[string]struct {
+		pushback string
+		detail   time.Duration
+		calls    int
+		atLeast  time.Duration
+	}{
+		"do not try again":      {pushback: "-1", calls: 1},
+		"not a number":          {pushback: "soon", calls: 1},
+		"after a while":         {pushback: "150", calls: 2, atLeast: 150 * time.Millisecond},
+		"RetryInfo":             {detail: 150 * time.Millisecond, calls: 2, atLeast: 150 * time.Millisecond},
+		"after the deadline":    {pushback: "60000", calls: 1},
+		"RetryInfo, much later": {detail: time.Minute, calls: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e.node.set(func(ctx context.Context, call int) error {
+				if call > 1 {
+					return nil
+				}
+				info, _ := connect.CallInfoForServerContext(ctx)
+				if rule.pushback != "" {
+					info.ResponseTrailer().Set("grpc-retry-pushback-ms", rule.pushback)
+				}
+				err := connect.NewError(connect.CodeUnavailable, "busy")
+				if rule.detail > 0 {
+					err = chassis.WithDetails(err, &errdetails.RetryInfo{RetryDelay: durationpb.New(rule.detail)})
+				}
+				return err
+			})
+			began := time.Now()
+			got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
+			if calls, _, _, _, _ := e.node.seen(); calls != rule.calls || (got.err == nil) != (rule.calls > 1) {
+				t.Errorf("%d calls, want %d; %v", calls, rule.calls, got.err)
+			}
+			if took := time.Since(began); took < rule.atLeast {
+				t.Errorf("tried again after %v, asked for %v", took, rule.atLeast)
+			}
+			if got.header("Grpc-Retry-Pushback-Ms") != "" {
+				t.Error("the pushback is passed on to the client")
+			}
+		})
+	}
+}
+
+func TestProbesMoveTenantsOffANodeThatIsNotReady(t *testing.T) {
+	e := start(t, func(c *gateway.Config) {
+		c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond}}
+	})
+	one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
+	e.replace(t, one, two)
+	token := e.token(t, "acme", "query.read")
+	answers := func() *member {
+		one.set(nil)
+		two.set(nil)
+		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+			t.Fatal(got.err)
+		}
+		if calls, _, _, _, _ := one.seen(); calls == 1 {
+			return one
+		}
+		return two
+	}
+	first := answers()
+	first.unready.Store(true)
+	eventually(t, "the tenant is moved", func() bool { return answers() != first })
+	if _, text := e.adminGet(t, "/nodes"); !strings.Contains(text, `"says":"NOT_SERVING"`) || !strings.Contains(text, `"says":"SERVING"`) {
+		t.Errorf("/nodes says %s", text)
+	}
+	first.unready.Store(false)
+	eventually(t, "the tenant is back", func() bool { return answers() == first })
+}
+
+// checkContract compares a call's headers with the transport contract of a call
+// that concerns the platform.
+func checkPlatformContract(t *testing.T, header http.Header) {
+	t.Helper()
+	for _, name := range []string{"X-Correlation-Id", "Traceparent", "Trace-Id", "X-Request-Id"} {
+		if len(header[name]) != 1 || header.Get(name) == "" {
+			t.Errorf("%s is %q, want one value", name, header[name])
+		}
+	}
+	if parent := header.Get("Traceparent"); len(parent) != 55 || parent[3:35] != header.Get("Trace-Id") {
+		t.Errorf("traceparent %q and trace-id %q", parent, header.Get("Trace-Id"))
+	}
+	if _, there := header["X-Tenant-Id"]; there {
+		t.Error("a call for the platform names a tenant")
+	}
+	if header.Get("Grpc-Timeout") == "" {
+		t.Error("the call has no deadline")
+	}
+}
+
+func TestAProbeCarriesTheContract(t *testing.T) {
+	e := start(t, func(c *gateway.Config) {
+		c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond}}
+	})
+	m := startMember(t, "projection", "one")
+	e.replace(t, m)
+	eventually(t, "the node is asked", func() bool { return m.lastProbe() != nil })
+	checkPlatformContract(t, m.lastProbe())
+}
+
+func TestAFleetFanOutCarriesTheContractAndNamesWhoDoesNotAnswer(t *testing.T) {
+	e := start(t, nil)
+	one, two := startMember(t, "projection", "one"), startMember(t, "runner", "two")
+	dead := &member{node: route.Node{ID: "dead", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true}}
+	e.replace(t, one, two, dead)
+	type fleet struct {
+		Nodes []struct{ ID, Says, Error string }
+	}
+	var view fleet
+	at := *e
+	at.url = e.admin
+	eventually(t, "the snapshot has the nodes", func() bool {
+		_, text := at.http(t, http.MethodGet, "/nodes", "", "X-Correlation-Id", "fleet-1", "Traceparent", traceparent)
+		view = fleet{}
+		if err := json.Unmarshal([]byte(text), &view); err != nil {
+			t.Fatal(err)
+		}
+		return len(view.Nodes) == 3
+	})
+	for _, node := range view.Nodes {
+		if (node.ID == "dead") != (node.Error != "") || (node.ID == "dead") == (node.Says == "SERVING") {
+			t.Errorf("%+v", node)
+		}
+	}
+	for _, m := range []*member{one, two} {
+		checkPlatformContract(t, m.lastProbe())
+		if header := m.lastProbe(); header.Get("X-Correlation-Id") != "fleet-1" || header.Get("Trace-Id") != traceparent[3:35] {
+			t.Errorf("the question's context is lost: correlation %q, trace %q", header.Get("X-Correlation-Id"), header.Get("Trace-Id"))
+		}
+	}
+}
+
+func TestAnOperationReachesTheNodeThatItNamesReadyOrNot(t *testing.T) {
+	e := start(t, nil)
+	one, two := startMember(t, "runner", "one"), startMember(t, "runner", "two")
+	one.node.Ready = false
+	e.replace(t, one, two)
+	token := e.token(t, "*", "runner.admin")
+	status := func(query string) (int, string) {
+		return e.http(t, http.MethodGet, "/admin/runner/status"+query, "", "Authorization", token)
+	}
+	if code, text := status("?node=one"); code != http.StatusOK || one.statuses.Load() != 1 {
+		t.Errorf("the node that is not ready: %d %s", code, text)
+	}
+	if code, text := status("?node=two"); code != http.StatusOK || two.statuses.Load() != 1 {
+		t.Errorf("the other: %d %s", code, text)
+	}
+	if code, text := status("?node=three"); code != http.StatusNotFound || !strings.Contains(text, `no runner node is called \"three\"`) {
+		t.Errorf("a node that is not there: %d %s", code, text)
+	}
+	if code, text := status(""); code != http.StatusBadRequest || !strings.Contains(text, "say which one (one, two)") {
+		t.Errorf("no node named, of two: %d %s", code, text)
+	}
+	e.replace(t, one)
+	if code, text := status(""); code != http.StatusOK || one.statuses.Load() != 2 {
+		t.Errorf("the only node: %d %s", code, text)
+	}
+}
+
+func TestOperatorsGetInWhenTheGatewayIsFullOfCalls(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.MaxConcurrent = 10 })
+	m := startMember(t, "projection", "p")
+	operated := startMember(t, "runner", "r")
+	e.replace(t, m, operated)
+	release, entered := make(chan struct{}), make(chan struct{}, 20)
+	m.set(func(context.Context, int) error {
+		entered <- struct{}{}
+		<-release
+		return nil
+	})
+	token := e.token(t, "*", "query.read", "runner.admin")
+	var calls sync.WaitGroup
+	for range 9 {
+		calls.Go(func() {
+			if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", "acme"); got.err != nil {
+				t.Error(got.err)
+			}
+		})
+	}
+	for range 9 {
+		<-entered
+	}
+	if got := e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", "acme"); got.code != connect.CodeResourceExhausted {
+		t.Errorf("a tenth query: %v", got.err)
+	}
+	if code, text := e.http(t, http.MethodGet, "/admin/runner/status", "", "Authorization", token); code != http.StatusOK {
+		t.Errorf("the operator: %d %s", code, text)
+	}
+	if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_shed_total{priority="normal",process="gateway"} 1`) || !strings.Contains(text, `headgate_in_flight{process="gateway"} 9`) {
+		t.Errorf("the metrics do not show it:\n%s", text)
+	}
+	close(release)
+	calls.Wait()
+}
+
+func TestOperatorsHaveAServerOfTheirOwn(t *testing.T) {
+	e := start(t, nil)
+	if !strings.HasPrefix(e.admin, "http://127.0.0.1:") || e.admin == e.url {
+		t.Errorf("the operators' server is %s, want one of this machine's own", e.admin)
+	}
+	for _, path := range []string{"/metrics", "/nodes", "/debug/pprof/"} {
+		if code, text := e.http(t, http.MethodGet, path, ""); code != http.StatusNotFound {
+			t.Errorf("the edge shows %s: %d %s", path, code, text)
+		}
+		if code, _ := e.adminGet(t, path); code != http.StatusOK {
+			t.Errorf("the operators' server does not show %s: %d", path, code)
+		}
+	}
+	_, text := e.adminGet(t, "/metrics")
+	for _, name := range []string{
+		"headgate_in_flight", "headgate_shed_total", "headgate_upstream_channels", "headgate_upstream_in_flight", "headgate_upstream_channels_made_total",
+		"headgate_upstream_channels_evicted_total", "headgate_node_ready", "headgate_routing_revision", "headgate_probes_total",
+	} {
+		if !strings.Contains(text, "\n"+name+"{") {
+			t.Errorf("there is no metric %s", name)
+		}
+	}
+}

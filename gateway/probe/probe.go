@@ -1,0 +1,143 @@
+// Package probe keeps the routing table's word on which nodes take calls: it
+// asks each by the gRPC health protocol, over the same channels and under the
+// same contract as every other call.
+//
+// A node that says that it does not serve is left out at once; one that does not
+// answer is left out the second time. A node without the health protocol takes
+// calls as long as it answers anything.
+package probe
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/fanout"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/rs/zerolog"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// Config says how nodes are asked. The zero value is the default.
+type Config struct {
+	// Every is the time between two rounds, give or take a fifth, so that
+	// gateways do not ask together. 0: 2 s.
+	Every time.Duration
+	// FanOut bounds a round.
+	FanOut fanout.Config
+}
+
+// Validate names the first field that cannot be used.
+func (c Config) Validate() error {
+	if c.Every < 0 {
+		return fmt.Errorf("probe: every %v: want a positive time", c.Every)
+	}
+	return c.FanOut.Validate()
+}
+
+const (
+	defaultEvery = 2 * time.Second
+	// silences is how many probes in a row must stay without an answer.
+	silences = 2
+)
+
+// Prober asks the nodes of a table. Its methods may be called concurrently; Run
+// once.
+type Prober struct {
+	config Config
+	table  *route.Table
+	client *connect.Client
+	group  *fanout.Group[string]
+	log    zerolog.Logger
+
+	mu     sync.Mutex
+	silent map[string]int // by node
+}
+
+var checkSpec = connect.Spec{
+	Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary, IdempotencyLevel: connect.IdempotencyNoSideEffects,
+}
+
+// New returns a prober over client, whose transport calls endpoints.
+func New(config Config, table *route.Table, client *connect.Client, log zerolog.Logger) *Prober {
+	if config.Every == 0 {
+		config.Every = defaultEvery
+	}
+	p := &Prober{config: config, table: table, client: client, log: log, silent: map[string]int{}}
+	p.group = fanout.NewGroup(config.FanOut, table.Nodes, p.ask)
+	return p
+}
+
+// States of a node that answers.
+const (
+	serving    = "SERVING"
+	notServing = "NOT_SERVING"
+	unknown    = "UNKNOWN" // it answers and does not know the protocol
+)
+
+// ask returns the node's own word.
+func (p *Prober) ask(ctx context.Context, node route.Node) (string, error) {
+	ctx = upstream.WithEndpoint(contextkit.PlatformContext(ctx), node.Endpoint)
+	var res healthv1.HealthCheckResponse
+	err := p.client.CallUnary(ctx, checkSpec, &healthv1.HealthCheckRequest{}, &res)
+	switch {
+	case connect.CodeOf(err) == connect.CodeUnimplemented:
+		return unknown, nil
+	case err != nil:
+		return "", err
+	case res.GetStatus() != healthv1.HealthCheckResponse_SERVING:
+		return notServing, nil
+	}
+	return serving, nil
+}
+
+// Snapshot returns what the nodes say, at most a moment old.
+func (p *Prober) Snapshot(ctx context.Context) (*fanout.Snapshot[string], error) {
+	return p.group.Snapshot(ctx)
+}
+
+// Run asks the nodes in rounds until ctx ends.
+func (p *Prober) Run(ctx context.Context) error {
+	defer p.group.Wait()
+	for {
+		snapshot, err := p.group.Snapshot(ctx)
+		if err != nil {
+			return nil //nolint:nilerr // ctx has ended
+		}
+		p.apply(snapshot)
+		wait := p.config.Every*4/5 + rand.N(p.config.Every*2/5+1)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+	}
+}
+
+// apply puts the nodes' word into the table.
+func (p *Prober) apply(snapshot *fanout.Snapshot[string]) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := make(map[string]int, len(snapshot.Answers))
+	for _, answer := range snapshot.Answers {
+		ready := answer.Err == nil && answer.Value != notServing
+		if answer.Err != nil {
+			known[answer.Node.ID] = p.silent[answer.Node.ID] + 1
+			ready = answer.Node.Ready && known[answer.Node.ID] < silences
+		}
+		if p.table.SetReady(answer.Node.ID, ready) {
+			p.log.Warn().Str("node", answer.Node.ID).Str("kind", answer.Node.Kind).Bool("ready", ready).AnErr("error", answer.Err).Msg("node")
+		}
+	}
+	p.silent = known
+}
+
+// Probes counts the nodes asked.
+func (p *Prober) Probes() int64 { return p.group.Calls() }

@@ -1,0 +1,43 @@
+package upstream
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	keyPushback = "grpc-retry-pushback-ms"
+	// HeaderPushback is the trailer in which a node says when to try again, or not
+	// to. It is for the gateway, not for its clients.
+	HeaderPushback = "Grpc-Retry-Pushback-Ms"
+	retryInfo      = "google.rpc.RetryInfo"
+)
+
+// Pushback returns what the node that refused a call with err says of another
+// attempt: wait for so long, if it was asked for, or do not (again is false).
+// Sources: gRFC A6, "Pushback"; google.rpc.RetryInfo.
+func Pushback(info *connect.CallInfo, err error) (wait time.Duration, asked, again bool) {
+	if text := info.ResponseTrailer().Get(HeaderPushback); text != "" {
+		ms, err := strconv.ParseInt(text, 10, 32)
+		if err != nil || ms < 0 {
+			return 0, true, false
+		}
+		return time.Duration(ms) * time.Millisecond, true, true
+	}
+	var verdict *connect.Error
+	if !errors.As(err, &verdict) || !verdict.IsRemote() {
+		return 0, false, true
+	}
+	for _, detail := range verdict.Details() {
+		var info errdetails.RetryInfo
+		if detail.Type == retryInfo && proto.Unmarshal(detail.Value, &info) == nil {
+			return info.GetRetryDelay().AsDuration(), true, true
+		}
+	}
+	return 0, false, true
+}
