@@ -92,12 +92,13 @@ func (e *Embedded) Close() {
 }
 
 // Connect returns a connection to the NATS servers at url that never stops
-// trying to reconnect.
-func Connect(url, name string) (*nats.Conn, error) {
+// trying to reconnect. options are those of the installation, such as its
+// credentials.
+func Connect(url, name string, options ...nats.Option) (*nats.Conn, error) {
 	if url == "" {
 		return nil, errors.New("backbone: no NATS url is configured")
 	}
-	conn, err := nats.Connect(url, connectOptions(name)...)
+	conn, err := nats.Connect(url, append(connectOptions(name), options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("backbone: connect to NATS: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/headgate/headgate/chassis/config"
+
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
@@ -23,9 +25,9 @@ import (
 
 // Bounds of a listener; a client that needs more is misbehaving.
 const (
-	readHeaderTimeout    = 5 * time.Second
-	idleTimeout          = 2 * time.Minute
-	maxHeaderBytes       = 64 << 10
+	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
 	// DefaultMaxBodyBytes bounds a message, decompressed.
 	DefaultMaxBodyBytes = 1 << 20
 	// DefaultBodyTimeout bounds how long a request's body may take to arrive.
@@ -42,37 +44,41 @@ const (
 // Config describes a process's listener.
 type Config struct {
 	// Name of the process in logs and metrics: "gateway", "aggregate", ...
-	Name string
+	Name string `yaml:"-"`
 	// Addr to listen on, host:port.
-	Addr string
+	Addr string `yaml:"listen"`
 	// MaxBodyBytes bounds a request message, decompressed. 0:
 	// [DefaultMaxBodyBytes].
-	MaxBodyBytes int
+	MaxBodyBytes int `yaml:"max_body_bytes"`
 	// BodyTimeout bounds how long a request's body may take to arrive. 0:
 	// [DefaultBodyTimeout].
-	BodyTimeout time.Duration
+	BodyTimeout time.Duration `yaml:"body_timeout"`
 	// ShutdownTimeout bounds how long calls in flight may take to end. 0:
 	// [DefaultShutdownTimeout].
-	ShutdownTimeout time.Duration
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
 	// MaxStreams bounds the calls at once on one HTTP/2 connection. 0:
 	// [DefaultMaxStreams].
-	MaxStreams int
+	MaxStreams int `yaml:"max_streams"`
 	// MaxConnections bounds the connections. 0: [DefaultMaxConnections].
-	MaxConnections int
+	MaxConnections int `yaml:"max_connections"`
 	// TLS secures the listener; nil: clear text. With an authority, clients must
 	// show a certificate of it (mTLS).
-	TLS *tlsfiles.Material
+	TLS *tlsfiles.Material `yaml:"-"`
 }
 
-// Validate names the first field that cannot be used.
+// Validate names the fields that cannot be used.
 func (c Config) Validate() error {
-	if c.MaxBodyBytes < 0 || c.BodyTimeout < 0 || c.ShutdownTimeout < 0 || c.MaxStreams < 0 || c.MaxConnections < 0 {
-		return fmt.Errorf("%s: no bound can be negative", c.Name)
-	}
-	return nil
+	return errors.Join(
+		config.AtLeast("max_body_bytes", c.MaxBodyBytes, 0),
+		config.AtLeast("body_timeout", c.BodyTimeout, 0),
+		config.AtLeast("shutdown_timeout", c.ShutdownTimeout, 0),
+		config.AtLeast("max_streams", c.MaxStreams, 0),
+		config.AtLeast("max_connections", c.MaxConnections, 0),
+	)
 }
 
-func (c Config) withDefaults() Config {
+// WithDefaults returns the configuration with what was left out.
+func (c Config) WithDefaults() Config {
 	if c.MaxBodyBytes == 0 {
 		c.MaxBodyBytes = DefaultMaxBodyBytes
 	}
@@ -176,7 +182,7 @@ func NewAdmin(config Config, metrics *Metrics, ready Readiness, log zerolog.Logg
 func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Logger) *Server {
 	s := &Server{
 		HTTP: http.NewServeMux(), Metrics: metrics,
-		config: config.withDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
+		config: config.WithDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
 	}
 	s.standardEndpoints()
 	return s

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
@@ -18,11 +17,7 @@ import (
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
-	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/aggregate"
-	"github.com/headgate/headgate/services/projection"
-	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
@@ -35,6 +30,7 @@ type devCommand struct {
 	Model            string   `type:"path" help:"Model file; the wallet demo if not given."`
 	Tenants          []string `default:"acme,globex" help:"Tenants to serve."`
 	Listen           string   `default:"127.0.0.1:8080" help:"Address of the gateway."`
+	AdminListen      string   `default:"127.0.0.1:9090" help:"Address of the gateway for operators: metrics, nodes, profiles."`
 	AggregateListen  string   `default:"127.0.0.1:8081" help:"Address of the aggregate service, for debugging."`
 	ProjectionListen string   `default:"127.0.0.1:8082" help:"Address of the projection service, for debugging."`
 	RunnerListen     string   `default:"127.0.0.1:8083" help:"Address of the runner service, for debugging."`
@@ -55,11 +51,8 @@ type platform struct {
 	js       jetstream.JetStream
 	issuer   *auth.Issuer
 
-	aggregateServer, projectionServer, runnerServer *chassis.Server
-
-	projection *projection.Service
-	runner     *runner.Service
-	gateway    *gateway.Gateway
+	aggregate, projection, runner *service
+	gateway                       *gateway.Gateway
 	// runnerPool holds the runner's channel to the gateway.
 	runnerPool *upstream.Pool
 }
@@ -86,10 +79,10 @@ func (c *devCommand) Run(ctx context.Context) (err error) {
 	}
 	// What calls others ends first: the runner, then the edge, then the services.
 	err = chassis.RunLayers(ctx,
-		chassis.Layer{p.runner.Run},
+		chassis.Layer{p.runner.before},
 		chassis.Layer{p.gateway.Serve},
-		chassis.Layer{p.aggregateServer.Serve, p.projectionServer.Serve, p.runnerServer.Serve},
-		chassis.Layer{p.projection.Run},
+		chassis.Layer{p.aggregate.server.Serve, p.projection.server.Serve, p.runner.server.Serve},
+		chassis.Layer{p.projection.after},
 	)
 	if err == nil {
 		fmt.Println("headgate has stopped; the data is in", c.Data)
@@ -104,14 +97,14 @@ func (p *platform) start(ctx context.Context) error {
 	if p.command.Model != "" {
 		source = model.File(p.command.Model)
 	}
-	models, err := model.Open(ctx, source)
+	models, err := openModel(ctx, source)
 	if err != nil {
-		return fmt.Errorf("the model cannot be used:\n%w", err)
+		return err
 	}
 	// The runner's own registry, which RunnerAdmin.Reload renews.
-	workflows, err := model.Open(ctx, source)
+	workflows, err := openModel(ctx, source)
 	if err != nil {
-		return fmt.Errorf("the model cannot be used:\n%w", err)
+		return err
 	}
 	if err := p.startBackbone(ctx); err != nil {
 		return err
@@ -119,30 +112,21 @@ func (p *platform) start(ctx context.Context) error {
 	if p.issuer, err = openDevIssuer(p.command.Data); err != nil {
 		return err
 	}
-	aggregates, err := aggregate.New(ctx, p.js, models, p.tenants)
+	listen := func(name, addr string) chassis.Config { return chassis.Config{Name: name, Addr: addr} }
+	if p.aggregate, err = newAggregate(ctx, p.js, models, p.tenants, listen("aggregate", p.command.AggregateListen), p.log); err != nil {
+		return err
+	}
+	p.projection, err = newProjection(ctx, p.js, models, p.tenants, filepath.Join(p.command.Data, "views"), listen("projection", p.command.ProjectionListen), p.log)
 	if err != nil {
 		return err
 	}
-	p.aggregateServer = chassis.NewServer(chassis.Config{Name: "aggregate", Addr: p.command.AggregateListen}, aggregates.Ready, p.log)
-	aggregates.Register(p.aggregateServer.RPC)
-
-	if p.projection, err = projection.New(ctx, p.js, models, p.tenants, filepath.Join(p.command.Data, "views"), p.log); err != nil {
-		return err
-	}
-	p.projectionServer = chassis.NewServer(chassis.Config{Name: "projection", Addr: p.command.ProjectionListen}, p.projection.Ready, p.log)
-	p.projection.Register(p.projectionServer.RPC)
-
-	commands := &gatewayCommander{platform: p}
 	p.runnerPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1})
-	commands.client = gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(upstream.NewTransport(p.runnerPool), commands.intercept))
-	if p.runner, err = runner.New(ctx, p.js, workflows, p.tenants, commands.client, p.log); err != nil {
+	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.gateway.Addr() }, credential: p.runnerToken}
+	if p.runner, err = newRunner(ctx, p.js, workflows, p.tenants, commands.client(), listen("runner", p.command.RunnerListen), p.log); err != nil {
 		return err
 	}
-	p.runnerServer = chassis.NewServer(chassis.Config{Name: "runner", Addr: p.command.RunnerListen}, p.runner.Ready, p.log)
-	p.runner.Register(p.runnerServer.RPC)
-
-	for _, server := range []*chassis.Server{p.aggregateServer, p.projectionServer, p.runnerServer} {
-		if err := server.Listen(ctx); err != nil {
+	for _, s := range []*service{p.aggregate, p.projection, p.runner} {
+		if err := s.server.Listen(ctx); err != nil {
 			return err
 		}
 	}
@@ -167,9 +151,9 @@ func (p *platform) startBackbone(ctx context.Context) (err error) {
 func (p *platform) startGateway(ctx context.Context) error {
 	routes := route.NewTable()
 	nodes := []route.Node{
-		{ID: "aggregate-1", Kind: "aggregate", Endpoint: p.aggregateServer.Addr(), Ready: true},
-		{ID: "projection-1", Kind: "projection", Endpoint: p.projectionServer.Addr(), Ready: true},
-		{ID: "runner-1", Kind: "runner", Endpoint: p.runnerServer.Addr(), Ready: true},
+		{ID: "aggregate-1", Kind: "aggregate", Endpoint: p.aggregate.server.Addr(), Ready: true},
+		{ID: "projection-1", Kind: "projection", Endpoint: p.projection.server.Addr(), Ready: true},
+		{ID: "runner-1", Kind: "runner", Endpoint: p.runner.server.Addr(), Ready: true},
 	}
 	for i, text := range p.command.Node {
 		kind, endpoint, ok := strings.Cut(text, "=")
@@ -190,7 +174,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 		return err
 	}
 	p.gateway, err = gateway.New(gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen}, Auth: accepted, Origins: p.command.Origin,
+		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen}, Admin: p.command.AdminListen, Auth: accepted, Origins: p.command.Origin,
 	}, catalog, routes, p.js, p.log)
 	if err != nil {
 		return err
@@ -218,12 +202,9 @@ func (p *platform) auth(ctx context.Context) (auth.Config, error) {
 
 // catalog reads the descriptors of services that are not linked in.
 func (p *platform) catalog() (*policy.Catalog, error) {
-	sets := make([][]byte, len(p.command.Descriptors))
-	for i, path := range p.command.Descriptors {
-		var err error
-		if sets[i], err = os.ReadFile(path); err != nil {
-			return nil, fmt.Errorf("descriptor set: %w", err)
-		}
+	sets, err := descriptorSets(p.command.Descriptors)
+	if err != nil {
+		return nil, err
 	}
 	return policy.NewCatalog(sets...)
 }
@@ -235,7 +216,7 @@ func (p *platform) close() error {
 		p.runnerPool.Close()
 	}
 	if p.projection != nil {
-		errs = append(errs, p.projection.Close())
+		errs = append(errs, p.projection.close())
 	}
 	if p.js != nil {
 		p.js.Conn().Close()
@@ -246,29 +227,15 @@ func (p *platform) close() error {
 	return errors.Join(errs...)
 }
 
-// gatewayCommander gives the runner's commands their way: to the gateway, under
-// a credential of the runner's own.
-type gatewayCommander struct {
-	platform *platform
-	client   gatewayv1connect.CommandServiceClient
-}
-
 // runnerTokenTTL is how long a token of the runner's is good for: one is issued
 // for each command, which costs less than the command's append.
 const runnerTokenTTL = time.Minute
 
-func (c *gatewayCommander) intercept(next connect.ClientFunc) connect.ClientFunc {
-	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-		principal, err := auth.NewPrincipal("runner", []string{"*"}, []string{"command.submit"})
-		if err != nil {
-			return nil, err
-		}
-		token, err := c.platform.issuer.Issue(principal, runnerTokenTTL)
-		if err != nil {
-			return nil, connect.NewError(connect.CodeInternal, "no token for the runner").WithCause(err)
-		}
-		info, _ := connect.CallInfoForClientContext(ctx)
-		info.RequestHeader().Set("authorization", "Bearer "+token)
-		return next(upstream.WithEndpoint(ctx, c.platform.gateway.Addr()), spec)
+// runnerToken returns a token for the runner's next command.
+func (p *platform) runnerToken() (string, error) {
+	principal, err := auth.NewPrincipal("runner", []string{"*"}, []string{"command.submit"})
+	if err != nil {
+		return "", err
 	}
+	return p.issuer.Issue(principal, runnerTokenTTL)
 }

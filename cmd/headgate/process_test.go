@@ -53,7 +53,7 @@ type platform struct {
 	output []string // lines of standard output up to the end of the announcement
 	rest   chan string
 	// URLs as announced.
-	gateway, aggregate, projection, runner string
+	gateway, admin, aggregate, projection, runner string
 	// tokens by variable name.
 	tokens map[string]string
 }
@@ -74,7 +74,7 @@ func start(t *testing.T, data string, before *platform, extra ...string) *platfo
 	}
 	p := &platform{tokens: map[string]string{}, stderr: &strings.Builder{}, rest: make(chan string, 1)}
 	p.args = append([]string{
-		"dev", "--data", data, "--listen", addr(b.gateway), "--aggregate-listen", addr(b.aggregate),
+		"dev", "--data", data, "--listen", addr(b.gateway), "--admin-listen", addr(b.admin), "--aggregate-listen", addr(b.aggregate),
 		"--projection-listen", addr(b.projection), "--runner-listen", addr(b.runner),
 	}, extra...)
 	p.cmd = exec.Command(binary, p.args...)
@@ -124,7 +124,7 @@ func (p *platform) take(line string) {
 	p.output = append(p.output, line)
 	fields := strings.Fields(line)
 	if len(fields) >= 2 && strings.HasPrefix(fields[1], "http://") {
-		for name, url := range map[string]*string{"gateway": &p.gateway, "aggregate": &p.aggregate, "projection": &p.projection, "runner": &p.runner} {
+		for name, url := range map[string]*string{"gateway": &p.gateway, "operators": &p.admin, "aggregate": &p.aggregate, "projection": &p.projection, "runner": &p.runner} {
 			if fields[0] == name {
 				*url = fields[1]
 			}

@@ -47,6 +47,24 @@ func (c *tokenCommand) Run() error {
 	return nil
 }
 
+type keysCommand struct {
+	Data string `default:"./data" type:"path" help:"Data directory of the platform."`
+}
+
+// Run prints the public keys of the tokens that 'token' issues.
+func (c *keysCommand) Run() error {
+	issuer, err := openDevIssuer(c.Data)
+	if err != nil {
+		return err
+	}
+	keys, err := issuer.PublicKeys()
+	if err != nil {
+		return err
+	}
+	fmt.Println(string(keys))
+	return nil
+}
+
 type apiKeyCommand struct {
 	ID     string        `arg:"" help:"Name of the key: lower-case letters, digits and hyphens."`
 	Tenant []string      `required:"" help:"Tenant to act for; * for all. Repeatable."`

@@ -65,17 +65,23 @@ func newKey(path string) ([]byte, error) {
 	return data, os.WriteFile(path, data, 0o600)
 }
 
-// Config returns the configuration that accepts the issuer's tokens.
-func (i *Issuer) Config(ctx context.Context) (Config, error) {
+// PublicKeys returns the JWK set (RFC 7517 §5) that the issuer's tokens are
+// checked with.
+func (i *Issuer) PublicKeys() ([]byte, error) {
 	public, err := i.private.PublicKey()
 	if err != nil {
-		return Config{}, fmt.Errorf("auth: %w", err)
+		return nil, fmt.Errorf("auth: %w", err)
 	}
 	set := jwk.NewSet()
 	if err := set.AddKey(public); err != nil {
-		return Config{}, fmt.Errorf("auth: %w", err)
+		return nil, fmt.Errorf("auth: %w", err)
 	}
-	keys, err := OpenKeyRing(ctx, func(context.Context) ([]byte, error) { return json.Marshal(set) })
+	return json.Marshal(set)
+}
+
+// Config returns the configuration that accepts the issuer's tokens.
+func (i *Issuer) Config(ctx context.Context) (Config, error) {
+	keys, err := OpenKeyRing(ctx, func(context.Context) ([]byte, error) { return i.PublicKeys() })
 	if err != nil {
 		return Config{}, err
 	}

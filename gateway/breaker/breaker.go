@@ -9,12 +9,14 @@
 package breaker
 
 import (
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/headgate/headgate/chassis/config"
 )
 
 // Outcome is how a call ended, as far as its node is concerned.
@@ -33,36 +35,37 @@ const (
 // Config says when breakers open. The zero value is the default.
 type Config struct {
 	// Failures is how many calls in a row must stay without an answer. 0: 5.
-	Failures int
+	Failures int `yaml:"failures"`
 	// SlowFactor is how many times slower than the median of its peers a node
 	// must be. 0: 5.
-	SlowFactor float64
+	SlowFactor float64 `yaml:"slow_factor"`
 	// SlowFloor is the latency below which no node is slow. 0: 200 ms.
-	SlowFloor time.Duration
+	SlowFloor time.Duration `yaml:"slow_floor"`
 	// FirstPause is how long a breaker is open at first, and LongestPause at
 	// most: it doubles each time that the call let through stays without an
 	// answer. 0: 500 ms and 30 s.
-	FirstPause, LongestPause time.Duration
+	FirstPause   time.Duration `yaml:"first_pause"`
+	LongestPause time.Duration `yaml:"longest_pause"`
 	// PanicShare is the share of a kind's nodes that may be open: beyond it the
 	// fault is more likely ours or everybody's, and breakers are ignored. It
 	// holds from three nodes on. 0: a half.
-	PanicShare float64
+	PanicShare float64 `yaml:"panic_share"`
 }
 
-// Validate names the first field that cannot be used.
+// Validate names the fields that cannot be used.
 func (c Config) Validate() error {
-	switch {
-	case c.Failures < 0, c.SlowFloor < 0, c.FirstPause < 0, c.LongestPause < 0:
-		return fmt.Errorf("breaker: %+v: failures and times cannot be negative", c)
-	case c.SlowFactor != 0 && c.SlowFactor < 1:
-		return fmt.Errorf("breaker: slow factor %v: want at least 1", c.SlowFactor)
-	case c.PanicShare < 0 || c.PanicShare > 1:
-		return fmt.Errorf("breaker: panic share %v: want 0 to 1", c.PanicShare)
-	}
-	return nil
+	return errors.Join(
+		config.AtLeast("failures", c.Failures, 0),
+		config.AtLeast("slow_floor", c.SlowFloor, 0),
+		config.AtLeast("first_pause", c.FirstPause, 0),
+		config.AtLeast("longest_pause", c.LongestPause, 0),
+		config.AtLeast("slow_factor", c.WithDefaults().SlowFactor, 1),
+		config.Within("panic_share", c.PanicShare, 0, 1),
+	)
 }
 
-func (c Config) withDefaults() Config {
+// WithDefaults returns the configuration with what was left out.
+func (c Config) WithDefaults() Config {
 	if c.Failures == 0 {
 		c.Failures = 5
 	}
@@ -120,7 +123,7 @@ type state struct {
 }
 
 // NewSet returns breakers that are all closed.
-func NewSet(config Config) *Set { return &Set{config: config.withDefaults()} }
+func NewSet(config Config) *Set { return &Set{config: config.WithDefaults()} }
 
 // Pass is a call that was let through.
 type Pass struct {

@@ -7,10 +7,12 @@ package fanout
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/headgate/headgate/chassis/config"
 
 	"github.com/headgate/headgate/gateway/route"
 	"golang.org/x/sync/errgroup"
@@ -19,22 +21,24 @@ import (
 // Config bounds a group. The zero value is the default.
 type Config struct {
 	// Concurrent is how many nodes are asked at once. 0: 16.
-	Concurrent int
+	Concurrent int `yaml:"concurrent"`
 	// Timeout bounds each node's answer. 0: 1 s.
-	Timeout time.Duration
+	Timeout time.Duration `yaml:"timeout"`
 	// TTL is how long an answer is given again. 0: 1 s.
-	TTL time.Duration
+	TTL time.Duration `yaml:"ttl"`
 }
 
-// Validate names the first field that cannot be used.
+// Validate names the fields that cannot be used.
 func (c Config) Validate() error {
-	if c.Concurrent < 0 || c.Timeout < 0 || c.TTL < 0 {
-		return fmt.Errorf("fanout: %+v: nothing can be negative", c)
-	}
-	return nil
+	return errors.Join(
+		config.AtLeast("concurrent", c.Concurrent, 0),
+		config.AtLeast("timeout", c.Timeout, 0),
+		config.AtLeast("ttl", c.TTL, 0),
+	)
 }
 
-func (c Config) withDefaults() Config {
+// WithDefaults returns the configuration with what was left out.
+func (c Config) WithDefaults() Config {
 	if c.Concurrent == 0 {
 		c.Concurrent = 16
 	}
@@ -88,7 +92,7 @@ type round[T any] struct {
 
 // NewGroup returns a group that asks nodes by ask.
 func NewGroup[T any](config Config, nodes func() []route.Node, ask func(ctx context.Context, node route.Node) (T, error)) *Group[T] {
-	return &Group[T]{config: config.withDefaults(), nodes: nodes, ask: ask}
+	return &Group[T]{config: config.WithDefaults(), nodes: nodes, ask: ask}
 }
 
 // Snapshot returns all nodes' answers: those of a moment ago if they are fresh

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headgate/headgate/chassis/config"
+
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 
@@ -30,14 +32,20 @@ var (
 // Config bounds each tenant.
 type Config struct {
 	// Rate is the calls a second, on average. 0: 5000.
-	Rate float64
+	Rate float64 `yaml:"rate"`
 	// Burst is the calls at once above the rate. 0: twice the rate.
-	Burst int
+	Burst int `yaml:"burst"`
 	// Concurrent is the calls in flight. 0: 1024.
-	Concurrent int
+	Concurrent int `yaml:"concurrent"`
 }
 
-func (c Config) withDefaults() Config {
+// Validate names the fields that cannot be used.
+func (c Config) Validate() error {
+	return errors.Join(config.AtLeast("rate", c.Rate, 0), config.AtLeast("burst", c.Burst, 0), config.AtLeast("concurrent", c.Concurrent, 0))
+}
+
+// WithDefaults returns the configuration with what was left out.
+func (c Config) WithDefaults() Config {
 	if c.Rate == 0 {
 		c.Rate = 5000
 	}
@@ -67,15 +75,15 @@ type tenant struct {
 }
 
 // NewTenants returns bounds for each tenant. A negative value is an error.
-func NewTenants(config Config) (*Tenants, error) {
-	if config.Rate < 0 || config.Burst < 0 || config.Concurrent < 0 {
-		return nil, fmt.Errorf("limit: %+v: rate, burst and concurrency cannot be negative", config)
+func NewTenants(bounds Config) (*Tenants, error) {
+	if err := bounds.Validate(); err != nil {
+		return nil, err
 	}
 	known, err := lru.New[contextkit.TenantID, *tenant](trackedTenants)
 	if err != nil {
 		return nil, fmt.Errorf("limit: %w", err)
 	}
-	return &Tenants{config: config.withDefaults(), known: known}, nil
+	return &Tenants{config: bounds.WithDefaults(), known: known}, nil
 }
 
 // Enter counts a call of the tenant, which leave ends. An error ([ErrRate] or

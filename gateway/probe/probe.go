@@ -9,10 +9,12 @@ package probe
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/headgate/headgate/chassis/config"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/contextkit"
@@ -27,21 +29,29 @@ import (
 type Config struct {
 	// Every is the time between two rounds, give or take a fifth, so that
 	// gateways do not ask together. 0: 2 s.
-	Every time.Duration
+	Every time.Duration `yaml:"every"`
 	// FanOut bounds a round.
-	FanOut fanout.Config
+	FanOut fanout.Config `yaml:"fan_out"`
 }
 
-// Validate names the first field that cannot be used.
+// Validate names the fields that cannot be used.
 func (c Config) Validate() error {
-	if c.Every < 0 {
-		return fmt.Errorf("probe: every %v: want a positive time", c.Every)
+	return errors.Join(
+		config.AtLeast("every", c.Every, 0),
+		config.Inside("fan_out", c.FanOut.Validate()),
+	)
+}
+
+// WithDefaults returns the configuration with what was left out.
+func (c Config) WithDefaults() Config {
+	if c.Every == 0 {
+		c.Every = 2 * time.Second
 	}
-	return c.FanOut.Validate()
+	c.FanOut = c.FanOut.WithDefaults()
+	return c
 }
 
 const (
-	defaultEvery = 2 * time.Second
 	// silences is how many probes in a row must stay without an answer.
 	silences = 2
 )
@@ -65,9 +75,7 @@ var checkSpec = connect.Spec{
 
 // New returns a prober over client, whose transport calls endpoints.
 func New(config Config, table *route.Table, client *connect.Client, log zerolog.Logger) *Prober {
-	if config.Every == 0 {
-		config.Every = defaultEvery
-	}
+	config = config.WithDefaults()
 	p := &Prober{config: config, table: table, client: client, log: log, silent: map[string]int{}}
 	p.group = fanout.NewGroup(config.FanOut, table.Nodes, p.ask)
 	return p

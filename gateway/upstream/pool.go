@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headgate/headgate/chassis/config"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -21,31 +23,33 @@ var ErrPoolClosed = errors.New("upstream: the pool is closed")
 // PoolConfig bounds a pool.
 type PoolConfig struct {
 	// MaxEndpoints is how many channels are kept. 0: 256.
-	MaxEndpoints int
+	MaxEndpoints int `yaml:"max_endpoints"`
 	// IdleTTL is how long a channel is kept that nobody uses. 0: 5 minutes.
-	IdleTTL time.Duration
+	IdleTTL time.Duration `yaml:"idle_ttl"`
 	// MaxMessageBytes bounds an answer. 0: 16 MiB.
-	MaxMessageBytes int
+	MaxMessageBytes int `yaml:"max_message_bytes"`
 	// PingAfter is how long a channel with calls on it may be silent before its
 	// peer is asked for a sign of life (HTTP/2 PING), and PingTimeout how long
 	// that may take. 0: 20 s, at least 10 s, and 5 s.
-	PingAfter, PingTimeout time.Duration
+	PingAfter   time.Duration `yaml:"ping_after"`
+	PingTimeout time.Duration `yaml:"ping_timeout"`
 	// Credentials secure the channels. nil: clear text.
-	Credentials credentials.TransportCredentials
+	Credentials credentials.TransportCredentials `yaml:"-"`
 }
 
-// Validate names the first field that cannot be used.
+// Validate names the fields that cannot be used.
 func (c PoolConfig) Validate() error {
-	switch {
-	case c.MaxEndpoints < 0, c.IdleTTL < 0, c.MaxMessageBytes < 0, c.PingTimeout < 0:
-		return fmt.Errorf("upstream: %+v: nothing can be negative", c)
-	case c.PingAfter != 0 && c.PingAfter < leastPingAfter:
-		return fmt.Errorf("upstream: ping after %v: want at least %v", c.PingAfter, leastPingAfter)
-	}
-	return nil
+	return errors.Join(
+		config.AtLeast("max_endpoints", c.MaxEndpoints, 0),
+		config.AtLeast("idle_ttl", c.IdleTTL, 0),
+		config.AtLeast("max_message_bytes", c.MaxMessageBytes, 0),
+		config.AtLeast("ping_timeout", c.PingTimeout, 0),
+		config.AtLeast("ping_after", c.WithDefaults().PingAfter, leastPingAfter),
+	)
 }
 
-func (c PoolConfig) withDefaults() PoolConfig {
+// WithDefaults returns the configuration with what was left out.
+func (c PoolConfig) WithDefaults() PoolConfig {
 	if c.MaxEndpoints == 0 {
 		c.MaxEndpoints = 256
 	}
@@ -110,7 +114,7 @@ type channel struct {
 
 // NewPool returns an empty pool.
 func NewPool(config PoolConfig) *Pool {
-	return &Pool{config: config.withDefaults(), started: time.Now()}
+	return &Pool{config: config.WithDefaults(), started: time.Now()}
 }
 
 // take returns the endpoint's channel for one call; release ends it.

@@ -1,0 +1,338 @@
+package main_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/chassis/tlsfiles"
+	"github.com/headgate/headgate/chassis/tlsfiles/tlstest"
+)
+
+// natsBinary builds nats-server, once.
+var natsBinary = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(filepath.Dir(binary), "nats-server")
+	build := exec.Command("go", "build", "-modfile=../../tools/go.mod", "-o", path, "github.com/nats-io/nats-server/v2")
+	if output, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build nats-server: %w: %s", err, output)
+	}
+	return path, nil
+})
+
+// cluster is the roles as processes of their own, on a nats-server process.
+type cluster struct {
+	dir     string
+	config  string
+	nats    *process
+	roles   map[string]*process
+	gateway string // URL
+	admin   string // URL
+}
+
+// process is a program that can be killed and started again.
+type process struct {
+	path  string
+	args  []string
+	ready string // the line of its output that says so begins like this
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	output strings.Builder
+	done   chan struct{}
+}
+
+// Write collects the process's output.
+func (p *process) Write(text []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.Write(text)
+}
+
+func (p *process) log() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.String()
+}
+
+// start runs the program until it says that it is ready, and returns that line.
+func (p *process) start(t *testing.T) string {
+	t.Helper()
+	cmd := exec.Command(p.path, p.args...)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready := make(chan string, 2)
+	var read sync.WaitGroup
+	for _, pipe := range []*bufio.Scanner{bufio.NewScanner(stdout), bufio.NewScanner(stderr)} {
+		pipe.Buffer(nil, 1<<20)
+		read.Go(func() {
+			for pipe.Scan() {
+				_, _ = p.Write(append(pipe.Bytes(), '\n'))
+				if strings.Contains(pipe.Text(), p.ready) {
+					select {
+					case ready <- pipe.Text():
+					default:
+					}
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		read.Wait()
+		_ = cmd.Wait()
+		close(done)
+	}()
+	p.cmd, p.done = cmd, done
+	t.Cleanup(func() { p.kill() })
+	select {
+	case line := <-ready:
+		return line
+	case <-done:
+		t.Fatalf("%s ended while starting:\n%s", filepath.Base(p.path), p.log())
+	case <-time.After(startTimeout):
+		t.Fatalf("%s was not ready within %v:\n%s", filepath.Base(p.path), startTimeout, p.log())
+	}
+	return ""
+}
+
+// kill ends the process as a crash does.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// stop ends the process as an operator does, and waits.
+func (p *process) stop(t *testing.T) {
+	t.Helper()
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(stopTimeout):
+		t.Fatalf("%s did not stop within %v:\n%s", filepath.Base(p.path), stopTimeout, p.log())
+	}
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("%v ended with %d:\n%s", p.args, code, p.log())
+	}
+}
+
+// freePort returns a port that nobody listens on.
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// headgate runs the program and returns what it prints.
+func headgate(t *testing.T, args ...string) string {
+	t.Helper()
+	output, err := exec.CommandContext(t.Context(), binary, args...).Output()
+	if err != nil {
+		t.Fatalf("headgate %v: %v", args, err)
+	}
+	return strings.TrimSpace(string(output))
+}
+
+// write puts a file into the cluster's directory.
+func (c *cluster) write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(c.dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// startCluster starts NATS and one process a role. With certificates, every
+// channel is TLS and every node asks the gateway for a certificate.
+func startCluster(t *testing.T, files *tlsfiles.Files) *cluster {
+	t.Helper()
+	natsPath, err := natsBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{dir: t.TempDir(), roles: map[string]*process{}}
+	natsAddr := freePort(t)
+	_, natsPort, _ := net.SplitHostPort(natsAddr)
+	c.nats = &process{path: natsPath, ready: "Server is ready", args: []string{"-a", "127.0.0.1", "-p", natsPort, "-js", "-sd", filepath.Join(c.dir, "nats")}}
+	c.nats.start(t)
+
+	addr := map[string]string{}
+	for _, name := range []string{"gateway", "admin", "aggregate", "projection", "runner"} {
+		addr[name] = freePort(t)
+	}
+	keys := c.write(t, "keys.json", headgate(t, "keys", "--data", c.dir))
+	credential := c.write(t, "runner.token", headgate(t, "token", "--data", c.dir, "--subject", "runner", "--tenant", "*", "--right", "command.submit"))
+	server, client, edge := "", "", ""
+	scheme := "http"
+	if files != nil {
+		scheme = "https"
+		server = fmt.Sprintf("\n  tls: {cert: %s, key: %s, ca: %s}", files.Cert, files.Key, files.CA)
+		edge = fmt.Sprintf("\n  tls: {cert: %s, key: %s}", files.Cert, files.Key)
+		client = fmt.Sprintf("{cert: %s, key: %s, ca: %s}", files.Cert, files.Key, files.CA)
+	} else {
+		client = "{}"
+	}
+	c.config = c.write(t, "headgate.yaml", fmt.Sprintf(`
+nats: {url: "nats://%s"}
+log: warn
+gateway:
+  server: {listen: "%s"}%s
+  admin: "%s"
+  auth: {issuer: headgate-dev, audience: headgate, keys: "%s"}
+  upstream_tls: %s
+  probes: {every: 200ms}
+  nodes:
+  - {id: aggregate-1, kind: aggregate, endpoint: "%s"}
+  - {id: projection-1, kind: projection, endpoint: "%s"}
+  - {id: runner-1, kind: runner, endpoint: "%s"}
+aggregate:
+  server: {listen: "%s"}%s
+projection:
+  server: {listen: "%s"}%s
+  data: "%s"
+runner:
+  server: {listen: "%s"}%s
+  gateway: "%s"
+  credential: "%s"
+  gateway_tls: %s
+`, natsAddr, addr["gateway"], edge, addr["admin"], keys, client, addr["aggregate"], addr["projection"], addr["runner"],
+		addr["aggregate"], server, addr["projection"], server, filepath.Join(c.dir, "views"), addr["runner"], server, addr["gateway"], credential, client))
+	for _, role := range []string{"aggregate", "projection", "gateway", "runner"} {
+		c.roles[role] = &process{path: binary, ready: "listens on", args: []string{"serve", role, "--config", c.config}}
+		c.roles[role].start(t)
+	}
+	c.gateway, c.admin = scheme+"://"+addr["gateway"], "http://"+addr["admin"]
+	return c
+}
+
+// token issues a token that the cluster accepts.
+func (c *cluster) token(t *testing.T, tenant string, rights ...string) string {
+	t.Helper()
+	args := []string{"token", "--data", c.dir, "--tenant", tenant}
+	for _, right := range rights {
+		args = append(args, "--right", right)
+	}
+	return "Bearer " + headgate(t, args...)
+}
+
+// stop ends all processes in order.
+func (c *cluster) stop(t *testing.T) {
+	t.Helper()
+	for _, role := range []string{"runner", "gateway", "aggregate", "projection"} {
+		c.roles[role].stop(t)
+	}
+}
+
+func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
+	authority := tlstest.NewAuthority(t)
+	certificates := t.TempDir()
+	files := authority.Issue(t, certificates, "headgate")
+	c := startCluster(t, &files)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	roots := x509.NewCertPool()
+	ca, err := os.ReadFile(files.CA)
+	if err != nil || !roots.AppendCertsFromPEM(ca) {
+		t.Fatal(err)
+	}
+	var served string // serial number of the edge's certificate
+	client := func() *http.Client {
+		return &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, VerifyConnection: func(state tls.ConnectionState) error {
+			served = state.PeerCertificates[0].SerialNumber.String()
+			return nil
+		}}}}
+	}
+	token := c.token(t, "acme", "command.submit", "query.read")
+	call := func(path, body string) (int, string) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.gateway+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", token)
+		res, err := client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		text := new(strings.Builder)
+		if _, err := bufio.NewReader(res.Body).WriteTo(text); err != nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode, text.String()
+	}
+	for _, step := range [][2]string{
+		{"/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`}, {"/v1/commands/wallet/b/open", `{"payload":{"owner":"Bob"}}`},
+		{"/v1/commands/wallet/a/deposit", `{"payload":{"amount":100}}`}, {"/v1/commands/transfer/t/request", `{"payload":{"from":"a","to":"b","amount":60}}`},
+	} {
+		if status, text := call(step[0], step[1]); status != http.StatusOK {
+			t.Fatalf("%s: %d %s", step[0], status, text)
+		}
+	}
+	if err := eventually(ctx, "the workflow's commands came back through the gateway", func() (bool, error) {
+		_, text := call("/v1/query/transfers", `{"query":{"filter":"state = \"completed\""}}`)
+		return strings.Contains(text, `"transfer_id":"t"`), nil
+	}); err != nil {
+		t.Fatalf("%v\n%s", err, c.roles["runner"].log())
+	}
+
+	// A node speaks to nobody without a certificate of the authority.
+	node := "https://" + strings.Split(c.roles["aggregate"].log(), "https://")[1]
+	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	if res, err := stranger.Get(strings.TrimSpace(node) + "/health"); err == nil {
+		res.Body.Close()
+		t.Error("a node answers a client without a certificate")
+	}
+
+	// A new certificate counts without a restart.
+	before := served
+	authority.Issue(t, certificates, "headgate")
+	if err := eventually(ctx, "the new certificate is served", func() (bool, error) {
+		status, _ := call("/v1/query/wallets", `{}`)
+		return status == http.StatusOK && served != before, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c.stop(t)
+}
+
+func TestSettingsAreCheckedWithoutStarting(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f.yaml")
+	for text, want := range map[string]string{
+		"log: loud\n":                           path + ":1: log: is \"loud\"",
+		"nats: {url: \"nats://127.0.0.1:1\"}\n": "the settings of the aggregate can be used",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		output, err := exec.CommandContext(t.Context(), binary, "serve", "aggregate", "--config", path, "--check").CombinedOutput()
+		if !strings.Contains(string(output), want) || (err == nil) != strings.Contains(want, "can be used") {
+			t.Errorf("%q: %s, %v", text, output, err)
+		}
+	}
+}

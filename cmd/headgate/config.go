@@ -1,0 +1,289 @@
+package main
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/chassis/tlsfiles"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/breaker"
+	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/probe"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/model"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc/credentials"
+)
+
+// documentedSettings says what every setting is and what it is when it is left
+// out.
+//
+//go:embed headgate.yaml
+var documentedSettings []byte
+
+// settings are the file of 'headgate serve'.
+type settings struct {
+	NATS       natsSettings       `yaml:"nats"`
+	Tenants    []string           `yaml:"tenants"`
+	Model      string             `yaml:"model"`
+	Log        string             `yaml:"log"`
+	Gateway    gatewaySettings    `yaml:"gateway"`
+	Aggregate  serviceSettings    `yaml:"aggregate"`
+	Projection projectionSettings `yaml:"projection"`
+	Runner     runnerSettings     `yaml:"runner"`
+
+	file *config.File
+}
+
+type natsSettings struct {
+	URL         string `yaml:"url"`
+	Replicas    int    `yaml:"replicas"`
+	Credentials string `yaml:"credentials"`
+}
+
+type serviceSettings struct {
+	Server chassis.Config `yaml:"server"`
+	TLS    tlsfiles.Files `yaml:"tls"`
+}
+
+type projectionSettings struct {
+	serviceSettings `yaml:",inline"`
+
+	Data string `yaml:"data"`
+}
+
+// clientTLS is tlsfiles.Files with the name that a server must have.
+type clientTLS struct {
+	tlsfiles.Files `yaml:",inline"`
+
+	ServerName string `yaml:"server_name"`
+}
+
+type runnerSettings struct {
+	serviceSettings `yaml:",inline"`
+
+	Gateway    string    `yaml:"gateway"`
+	Credential string    `yaml:"credential"`
+	GatewayTLS clientTLS `yaml:"gateway_tls"`
+}
+
+type gatewaySettings struct {
+	serviceSettings `yaml:",inline"`
+
+	Admin         string              `yaml:"admin"`
+	Origins       []string            `yaml:"origins"`
+	Descriptors   []string            `yaml:"descriptors"`
+	MaxTimeout    time.Duration       `yaml:"max_timeout"`
+	MaxConcurrent int                 `yaml:"max_concurrent"`
+	TenantLimits  limit.Config        `yaml:"tenant_limits"`
+	Auth          authSettings        `yaml:"auth"`
+	Upstream      upstream.PoolConfig `yaml:"upstream"`
+	UpstreamTLS   clientTLS           `yaml:"upstream_tls"`
+	Breakers      breaker.Config      `yaml:"breakers"`
+	Probes        probe.Config        `yaml:"probes"`
+	Nodes         []nodeSettings      `yaml:"nodes"`
+	Placements    []placementSettings `yaml:"placements"`
+}
+
+type authSettings struct {
+	Issuer   string        `yaml:"issuer"`
+	Audience string        `yaml:"audience"`
+	Keys     string        `yaml:"keys"`
+	APIKeys  string        `yaml:"api_keys"`
+	Leeway   time.Duration `yaml:"leeway"`
+}
+
+type nodeSettings struct {
+	ID       string `yaml:"id"`
+	Kind     string `yaml:"kind"`
+	Endpoint string `yaml:"endpoint"`
+	Reflect  bool   `yaml:"reflect"`
+}
+
+type placementSettings struct {
+	Tenant string `yaml:"tenant"`
+	Kind   string `yaml:"kind"`
+	Node   string `yaml:"node"`
+}
+
+// readSettings reads the file over the documented settings.
+func readSettings(path string) (*settings, error) {
+	s := &settings{}
+	if _, err := config.Parse("headgate.yaml", documentedSettings, s); err != nil {
+		return nil, fmt.Errorf("the documented settings: %w", err)
+	}
+	var err error
+	if s.file, err = config.Read(path, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// common checks what all roles use.
+func (s *settings) common() error {
+	var errs []error
+	if s.NATS.URL == "" {
+		errs = append(errs, config.Wrong("url", "is missing"))
+	}
+	errs = append(errs, config.AtLeast("replicas", s.NATS.Replicas, 1))
+	errs = []error{config.Inside("nats", errors.Join(errs...))}
+	if _, err := zerolog.ParseLevel(s.Log); err != nil || s.Log == "" {
+		errs = append(errs, config.Wrong("log", "is %q, want debug, info, warn or error", s.Log))
+	}
+	return errors.Join(errs...)
+}
+
+// served returns the tenants that the process serves.
+func (s *settings) served() (chassis.Tenants, error) {
+	tenants, err := chassis.ParseTenants(s.Tenants)
+	if err != nil {
+		return nil, config.Wrong("tenants", "%v", err)
+	}
+	return tenants, nil
+}
+
+// source is where the model comes from.
+func (s *settings) source() model.Source {
+	if s.Model == "" {
+		return model.Wallet
+	}
+	return model.File(s.Model)
+}
+
+// listen returns the section's listener, under a name.
+func (s serviceSettings) listen(name string, log zerolog.Logger) (chassis.Config, error) {
+	out := s.Server
+	out.Name = name
+	errs := []error{config.Inside("server", out.Validate())}
+	if out.Addr == "" {
+		errs = append(errs, config.Wrong("server.listen", "is missing"))
+	}
+	if s.TLS != (tlsfiles.Files{}) {
+		if s.TLS.Cert == "" {
+			errs = append(errs, config.Wrong("tls.cert", "is missing: a listener with TLS needs a certificate"))
+		}
+		var err error
+		if out.TLS, err = openTLS(s.TLS, log); err != nil {
+			errs = append(errs, config.Wrong("tls", "%v", err))
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+func openTLS(files tlsfiles.Files, log zerolog.Logger) (*tlsfiles.Material, error) {
+	return tlsfiles.Open(files, func(err error) {
+		log.Error().Err(err).Msg("certificates cannot be read; those in use stay")
+	})
+}
+
+// channels returns the credentials of channels, nil for clear text.
+func (c clientTLS) channels(log zerolog.Logger) (credentials.TransportCredentials, error) {
+	if c == (clientTLS{}) {
+		return nil, nil //nolint:nilnil // no credentials are clear text
+	}
+	if c.CA == "" {
+		return nil, errors.New("ca is missing: the other side's certificate is checked with it")
+	}
+	material, err := openTLS(c.Files, log)
+	if err != nil {
+		return nil, err
+	}
+	return upstream.Secure(material, c.ServerName), nil
+}
+
+// verify checks the section and opens what it names, keys apart.
+func (a authSettings) verify() (auth.Config, auth.Source, error) {
+	out := auth.Config{Issuer: a.Issuer, Audience: a.Audience, Leeway: a.Leeway}
+	var errs []error
+	for _, f := range []struct{ name, value, reason string }{
+		{"issuer", a.Issuer, "a token must name its issuer"},
+		{"audience", a.Audience, "a token must be meant for this gateway"},
+		{"keys", a.Keys, "a JWK set, as a file or a URL, is what tokens are checked with"},
+	} {
+		if f.value == "" {
+			errs = append(errs, config.Wrong(f.name, "is missing: %s", f.reason))
+		}
+	}
+	errs = append(errs, config.AtLeast("leeway", a.Leeway, 0))
+	source := auth.File(a.Keys)
+	if strings.HasPrefix(a.Keys, "https://") || strings.HasPrefix(a.Keys, "http://") {
+		source = auth.URL(a.Keys)
+	} else if a.Keys != "" {
+		if _, err := os.Stat(a.Keys); err != nil {
+			errs = append(errs, config.Wrong("keys", "%v", err))
+		}
+	}
+	if a.APIKeys != "" {
+		document, err := os.ReadFile(a.APIKeys)
+		if err == nil {
+			out.APIKeys, err = auth.ParseAPIKeys(document)
+		}
+		if err != nil {
+			errs = append(errs, config.Wrong("api_keys", "%v", err))
+		}
+	}
+	return out, source, errors.Join(errs...)
+}
+
+// routes returns the section's nodes and placements.
+func (g gatewaySettings) routes() (*route.Table, error) {
+	var (
+		nodes  []route.Node
+		placed []route.Placement
+		errs   []error
+	)
+	for i, n := range g.Nodes {
+		at := fmt.Sprintf("nodes.%d", i)
+		if n.ID == "" || n.Kind == "" || n.Endpoint == "" {
+			errs = append(errs, config.Wrong(at, "needs an id, a kind and an endpoint"))
+		}
+		nodes = append(nodes, route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: true})
+	}
+	for i, p := range g.Placements {
+		tenant, err := contextkit.ParseTenantID(p.Tenant)
+		if err != nil {
+			errs = append(errs, config.Wrong(fmt.Sprintf("placements.%d.tenant", i), "%v", err))
+		}
+		placed = append(placed, route.Placement{Tenant: tenant, Kind: p.Kind, Node: p.Node})
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	table := route.NewTable()
+	if err := table.Replace(nodes, placed); err != nil {
+		return nil, config.Wrong("nodes", "%v", err)
+	}
+	return table, nil
+}
+
+// descriptorSets reads the files of descriptors.
+func descriptorSets(paths []string) ([][]byte, error) {
+	sets := make([][]byte, len(paths))
+	for i, path := range paths {
+		var err error
+		if sets[i], err = os.ReadFile(path); err != nil {
+			return nil, config.Wrong(fmt.Sprintf("descriptors.%d", i), "%v", err)
+		}
+		if _, err := policy.NewCatalog(sets[i]); err != nil {
+			return nil, config.Wrong(fmt.Sprintf("descriptors.%d", i), "%s: %v", path, err)
+		}
+	}
+	return sets, nil
+}
+
+type configCommand struct{}
+
+// Run prints the documented settings.
+func (configCommand) Run() error {
+	_, err := os.Stdout.Write(documentedSettings)
+	return err
+}

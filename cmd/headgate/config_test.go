@@ -1,0 +1,155 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/breaker"
+	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/gateway/probe"
+	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/rs/zerolog"
+)
+
+// documented reads the settings as they are documented.
+func documented(t *testing.T) *settings {
+	t.Helper()
+	s := &settings{}
+	if _, err := config.Parse("headgate.yaml", documentedSettings, s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestTheDocumentedSettingsAreWhatIsLeftOut(t *testing.T) {
+	s := documented(t)
+	listen := chassis.Config{Addr: s.Gateway.Server.Addr}.WithDefaults()
+	for name, pair := range map[string][2]any{
+		"gateway.server":        {s.Gateway.Server, listen},
+		"gateway.upstream":      {s.Gateway.Upstream, withoutCredentials(upstream.PoolConfig{}.WithDefaults())},
+		"gateway.breakers":      {s.Gateway.Breakers, breaker.Config{}.WithDefaults()},
+		"gateway.probes":        {s.Gateway.Probes, probe.Config{}.WithDefaults()},
+		"gateway.tenant_limits": {s.Gateway.TenantLimits, limit.Config{}.WithDefaults()},
+		"gateway.auth.leeway":   {s.Gateway.Auth.Leeway, auth.DefaultLeeway},
+		"gateway.max_timeout":   {s.Gateway.MaxTimeout, 30 * time.Second},
+	} {
+		if !reflect.DeepEqual(pair[0], pair[1]) {
+			t.Errorf("%s is documented as %+v and is %+v", name, pair[0], pair[1])
+		}
+	}
+	for name, server := range map[string]chassis.Config{"aggregate": s.Aggregate.Server, "projection": s.Projection.Server, "runner": s.Runner.Server} {
+		if want := (chassis.Config{Addr: server.Addr}).WithDefaults(); !reflect.DeepEqual(server, want) {
+			t.Errorf("%s.server is documented as %+v and is %+v", name, server, want)
+		}
+	}
+}
+
+func withoutCredentials(c upstream.PoolConfig) upstream.PoolConfig {
+	c.Credentials = nil
+	return c
+}
+
+// keys returns the paths of all settings that a struct reads.
+func keys(t reflect.Type, prefix string) (out []string) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		inner := f.Type
+		switch {
+		case name == "-" || f.Tag.Get("yaml") == "":
+			continue
+		case options == "inline":
+			out = append(out, keys(inner, prefix)...)
+			continue
+		}
+		out = append(out, prefix+name)
+		if inner.Kind() == reflect.Struct {
+			out = append(out, keys(inner, prefix+name+".")...)
+		}
+	}
+	return out
+}
+
+func TestEverySettingIsDocumented(t *testing.T) {
+	have, err := config.Keys(documentedSettings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys(reflect.TypeFor[settings](), "") {
+		if !slices.Contains(have, key) {
+			t.Errorf("%s is not documented in headgate.yaml", key)
+		}
+	}
+}
+
+func TestWrongSettingsAreRefusedWithLineAndReason(t *testing.T) {
+	dir := t.TempDir()
+	jwks := filepath.Join(dir, "keys.json")
+	if err := os.WriteFile(jwks, []byte(`{"keys":[]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	gatewayWith := func(lines string) string {
+		return "gateway:\n  auth:\n    issuer: i\n    audience: a\n    keys: " + jwks + "\n" + lines
+	}
+	for name, rule := range map[string]struct{ role, text, want string }{
+		"no such setting":       {"gateway", gatewayWith("  retrys: 3\n"), `f.yaml:6: there is no setting "retrys" here`},
+		"no issuer":             {"gateway", "log: info\ngateway:\n  origins: []\n", "f.yaml:2: gateway.auth.issuer: is missing"},
+		"no such key file":      {"gateway", "gateway:\n  auth: {issuer: i, audience: a, keys: /nowhere}\n", "f.yaml:2: gateway.auth.keys: stat /nowhere: no such file"},
+		"a negative bound":      {"gateway", gatewayWith("  server:\n    max_streams: -1\n"), "f.yaml:7: gateway.server.max_streams: is -1, want at least 0"},
+		"a ping too often":      {"gateway", gatewayWith("  upstream: {ping_after: 1s}\n"), "f.yaml:6: gateway.upstream.ping_after: is 1s, want at least 10s"},
+		"a share above one":     {"gateway", gatewayWith("  breakers:\n    failures: 3\n    panic_share: 2\n"), "f.yaml:8: gateway.breakers.panic_share: is 2, want 0 to 1"},
+		"a node without kind":   {"gateway", gatewayWith("  nodes:\n  - {id: a, kind: b, endpoint: c}\n  - id: d\n"), "f.yaml:8: gateway.nodes.1: needs an id, a kind and an endpoint"},
+		"a placement nowhere":   {"gateway", gatewayWith("  placements: [{tenant: acme, kind: runner, node: r}]\n"), `is placed on "r", which is no runner node`},
+		"a tenant's bad name":   {"gateway", gatewayWith("  placements: [{tenant: ACME, kind: runner, node: r}]\n"), "f.yaml:6: gateway.placements.0.tenant: "},
+		"a certificate alone":   {"gateway", gatewayWith("  tls: {cert: x}\n"), "f.yaml:6: gateway.tls: tls: a certificate needs its key"},
+		"nodes without CA":      {"gateway", gatewayWith("  upstream_tls: {server_name: x}\n"), "f.yaml:6: gateway.upstream_tls: ca is missing"},
+		"no descriptors":        {"gateway", gatewayWith("  descriptors: [" + jwks + "]\n"), "f.yaml:6: gateway.descriptors.0: "},
+		"no fan-out":            {"gateway", gatewayWith("  probes:\n    fan_out:\n      concurrent: -4\n"), "f.yaml:8: gateway.probes.fan_out.concurrent: is -4"},
+		"no level of that name": {"aggregate", "log: loud\n", `f.yaml:1: log: is "loud", want debug, info, warn or error`},
+		"no replicas":           {"aggregate", "nats:\n  replicas: 0\n", "f.yaml:2: nats.replicas: is 0, want at least 1"},
+		"no tenant":             {"aggregate", "log: info\ntenants: [Acme]\n", "f.yaml:2: tenants: "},
+		"no model":              {"projection", "model: /nowhere.yaml\n", "/nowhere.yaml: no such file"},
+		"no directory":          {"projection", "projection:\n  data: \"\"\n", "f.yaml:2: projection.data: is missing"},
+		"no credential":         {"runner", "runner:\n  gateway: x:1\n", "f.yaml:1: runner.credential: is missing"},
+		"two at once":           {"gateway", gatewayWith("  max_concurrent: 0\n  max_timeout: -1s\n"), "f.yaml:6: gateway.max_concurrent: is 0, want at least 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "f.yaml")
+			if err := os.WriteFile(path, []byte(rule.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := (&serveCommand{Role: rule.role, Config: path}).plan(t.Context())
+			if err == nil || !strings.Contains(err.Error(), rule.want) {
+				t.Errorf("%v, want %s", err, rule.want)
+			}
+		})
+	}
+}
+
+func TestRightSettingsOfEveryRoleAreAccepted(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name, text string) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	file := path("f.yaml", "gateway: {auth: {issuer: i, audience: a, keys: "+path("keys.json", "{}")+"}}\nrunner: {credential: "+path("key", "k")+"}\n")
+	for _, role := range []string{"gateway", "aggregate", "projection", "runner"} {
+		if _, err := (&serveCommand{Role: role, Config: file}).plan(t.Context()); err != nil {
+			t.Errorf("%s: %v", role, err)
+		}
+	}
+	if zerolog.GlobalLevel() != zerolog.TraceLevel {
+		t.Error("checking settings changes the process")
+	}
+}

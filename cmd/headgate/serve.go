@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+type serveCommand struct {
+	Role   string `arg:"" enum:"gateway,aggregate,projection,runner" help:"What to run: gateway, aggregate, projection or runner."`
+	Config string `required:"" type:"existingfile" help:"File of settings; 'headgate config' prints one with every setting explained."`
+	Check  bool   `help:"Read the settings and what they name, say what is wrong, and end."`
+}
+
+// plan is a role whose settings have been checked; start needs NATS.
+type plan struct {
+	settings *settings
+	log      zerolog.Logger
+	start    func(ctx context.Context, js jetstream.JetStream) (*running, error)
+}
+
+// running is a role that listens.
+type running struct {
+	url, admin string
+	layers     []chassis.Layer
+	close      func() error
+}
+
+// Run runs one role in this process until it is told to end.
+func (c *serveCommand) Run(ctx context.Context) error {
+	p, err := c.plan(contextkit.PlatformContext(ctx))
+	if err != nil {
+		return err
+	}
+	if c.Check {
+		fmt.Printf("%s: the settings of the %s can be used\n", c.Config, c.Role)
+		return nil
+	}
+	return p.run(ctx, c.Role)
+}
+
+// plan reads and checks everything that can be without NATS.
+func (c *serveCommand) plan(ctx context.Context) (*plan, error) {
+	s, err := readSettings(c.Config)
+	if err != nil {
+		return nil, err
+	}
+	level, _ := zerolog.ParseLevel(s.Log) // checked by common
+	p := &plan{settings: s, log: zerolog.New(os.Stderr).Level(level).With().Timestamp().Str("role", c.Role).Logger()}
+	prepare := map[string]func(context.Context) error{"gateway": p.gateway, "aggregate": p.aggregate, "projection": p.projection, "runner": p.runner}[c.Role]
+	if err := errors.Join(s.common(), config.Inside(c.Role, prepare(ctx))); err != nil {
+		return nil, s.file.Locate(err)
+	}
+	return p, nil
+}
+
+func (p *plan) run(ctx context.Context, role string) (err error) {
+	start, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), startTimeout)
+	defer cancel()
+	var options []nats.Option
+	if p.settings.NATS.Credentials != "" {
+		options = append(options, nats.UserCredentials(p.settings.NATS.Credentials))
+	}
+	conn, err := backbone.Connect(p.settings.NATS.URL, "headgate-"+role, options...)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
+	if err := backbone.EnsureStreams(start, js, backbone.Replicas(p.settings.NATS.Replicas)); err != nil {
+		return err
+	}
+	r, err := p.start(start, js)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	fmt.Printf("headgate %s listens on %s\n", role, r.url)
+	if r.admin != "" {
+		fmt.Printf("for operators: %s\n", r.admin)
+	}
+	return chassis.RunLayers(ctx, r.layers...)
+}
+
+func (p *plan) gateway(ctx context.Context) error {
+	g := &p.settings.Gateway
+	listen, listenErr := g.listen("gateway", p.log)
+	accepted, keys, authErr := g.Auth.verify()
+	routes, routesErr := g.routes()
+	sets, setsErr := descriptorSets(g.Descriptors)
+	var channelsErr error
+	if g.Upstream.Credentials, channelsErr = g.UpstreamTLS.channels(p.log); channelsErr != nil {
+		channelsErr = config.Wrong("upstream_tls", "%v", channelsErr)
+	}
+	err := errors.Join(listenErr, config.Inside("auth", authErr), routesErr, setsErr, channelsErr,
+		config.Inside("upstream", g.Upstream.Validate()), config.Inside("breakers", g.Breakers.Validate()), config.Inside("probes", g.Probes.Validate()),
+		config.Inside("tenant_limits", g.TenantLimits.Validate()), config.AtLeast("max_timeout", g.MaxTimeout, 0), config.AtLeast("max_concurrent", g.MaxConcurrent, 1))
+	if err != nil {
+		return err
+	}
+	p.start = func(ctx context.Context, js jetstream.JetStream) (*running, error) {
+		var err error
+		if accepted.Keys, err = auth.OpenKeyRing(ctx, keys); err != nil {
+			return nil, err
+		}
+		reflected, err := reflectNodes(ctx, g)
+		if err != nil {
+			return nil, err
+		}
+		catalog, err := policy.NewCatalog(append(sets, reflected...)...)
+		if err != nil {
+			return nil, err
+		}
+		edge, err := gateway.New(gateway.Config{
+			Listen: listen, Admin: g.Admin, Auth: accepted, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
+			MaxTimeout: g.MaxTimeout, MaxConcurrent: g.MaxConcurrent, Limits: g.TenantLimits, Origins: g.Origins,
+		}, catalog, routes, js, p.log)
+		if err != nil {
+			return nil, err
+		}
+		if err := edge.Listen(ctx); err != nil {
+			return nil, err
+		}
+		return &running{url: edge.URL(), admin: edge.AdminURL(), layers: []chassis.Layer{{edge.Serve}}, close: func() error { return nil }}, nil
+	}
+	return nil
+}
+
+// reflectNodes asks the nodes that say so for their descriptors.
+func reflectNodes(ctx context.Context, g *gatewaySettings) ([][]byte, error) {
+	pool := upstream.NewPool(g.Upstream)
+	defer pool.Close()
+	client := contextkit.NewClient(upstream.NewTransport(pool))
+	var sets [][]byte
+	for _, node := range g.Nodes {
+		if !node.Reflect {
+			continue
+		}
+		set, err := policy.Reflect(upstream.WithEndpoint(ctx, node.Endpoint), client)
+		if err != nil {
+			return nil, fmt.Errorf("node %s: %w", node.ID, err)
+		}
+		sets = append(sets, set)
+	}
+	return sets, nil
+}
+
+// service checks what the three services have in common and makes one at the
+// start.
+func (p *plan) service(ctx context.Context, name string, section serviceSettings, create func(ctx context.Context, js jetstream.JetStream, tenants chassis.Tenants, listen chassis.Config) (*service, error)) error {
+	listen, err := section.listen(name, p.log)
+	tenants, tenantsErr := p.settings.served()
+	if _, modelErr := openModel(ctx, p.settings.source()); modelErr != nil {
+		tenantsErr = errors.Join(tenantsErr, modelErr)
+	}
+	if tenantsErr != nil {
+		// It stands outside the role's section, so its lines are found here.
+		tenantsErr = p.settings.file.Locate(tenantsErr)
+	}
+	if err := errors.Join(err, tenantsErr); err != nil {
+		return err
+	}
+	p.start = func(ctx context.Context, js jetstream.JetStream) (*running, error) {
+		s, err := create(ctx, js, tenants, listen)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.server.Listen(ctx); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+		return &running{url: s.server.URL(), layers: s.layers(), close: s.close}, nil
+	}
+	return nil
+}
+
+func (p *plan) aggregate(ctx context.Context) error {
+	return p.service(ctx, "aggregate", p.settings.Aggregate, func(ctx context.Context, js jetstream.JetStream, tenants chassis.Tenants, listen chassis.Config) (*service, error) {
+		models, err := openModel(ctx, p.settings.source())
+		if err != nil {
+			return nil, err
+		}
+		return newAggregate(ctx, js, models, tenants, listen, p.log)
+	})
+}
+
+func (p *plan) projection(ctx context.Context) error {
+	var dataErr error
+	if p.settings.Projection.Data == "" {
+		dataErr = config.Wrong("data", "is missing: the views need a directory")
+	}
+	return errors.Join(dataErr, p.service(ctx, "projection", p.settings.Projection.serviceSettings, func(ctx context.Context, js jetstream.JetStream, tenants chassis.Tenants, listen chassis.Config) (*service, error) {
+		models, err := openModel(ctx, p.settings.source())
+		if err != nil {
+			return nil, err
+		}
+		return newProjection(ctx, js, models, tenants, p.settings.Projection.Data, listen, p.log)
+	}))
+}
+
+func (p *plan) runner(ctx context.Context) error {
+	r := &p.settings.Runner
+	var errs []error
+	if r.Gateway == "" {
+		errs = append(errs, config.Wrong("gateway", "is missing: commands go there"))
+	}
+	if _, err := readCredential(r.Credential); err != nil {
+		errs = append(errs, config.Wrong("credential", "%v", err))
+	}
+	channels, err := r.GatewayTLS.channels(p.log)
+	if err != nil {
+		errs = append(errs, config.Wrong("gateway_tls", "%v", err))
+	}
+	return errors.Join(errors.Join(errs...), p.service(ctx, "runner", r.serviceSettings, func(ctx context.Context, js jetstream.JetStream, tenants chassis.Tenants, listen chassis.Config) (*service, error) {
+		models, err := openModel(ctx, p.settings.source())
+		if err != nil {
+			return nil, err
+		}
+		commands := &commander{
+			pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, Credentials: channels}),
+			gateway:    func() string { return r.Gateway },
+			credential: func() (string, error) { return readCredential(r.Credential) },
+		}
+		s, err := newRunner(ctx, js, models, tenants, commands.client(), listen, p.log)
+		if err != nil {
+			commands.pool.Close()
+			return nil, err
+		}
+		s.close = func() error { commands.pool.Close(); return nil }
+		return s, nil
+	}))
+}
+
+// readCredential reads a token or API key from its file.
+func readCredential(path string) (string, error) {
+	if path == "" {
+		return "", errors.New("is missing: commands are sent under it")
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	credential := strings.TrimSpace(string(text))
+	if credential == "" {
+		return "", fmt.Errorf("%s is empty", path)
+	}
+	return credential, nil
+}

@@ -1,0 +1,95 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/grpcreflect/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+)
+
+// maxReflectedFiles bounds what a node may describe.
+const maxReflectedFiles = 2000
+
+// Reflect asks a node for the descriptors of all its services (gRPC server
+// reflection) and returns them as a serialized google.protobuf.FileDescriptorSet
+// for [NewCatalog], each file after those that it imports. ctx must carry the
+// contract for the platform, and what client's transport needs.
+func Reflect(ctx context.Context, client *connect.Client) ([]byte, error) {
+	stream := grpcreflect.NewClient(client).NewStream(ctx)
+	defer func() { _ = stream.Close() }()
+	services, err := stream.ListServices()
+	if err != nil {
+		return nil, fmt.Errorf("policy: list the node's services: %w", err)
+	}
+	r := reflected{stream: stream, files: map[string]*descriptorpb.FileDescriptorProto{}, done: map[string]bool{}}
+	for _, service := range services {
+		if err := r.service(service); err != nil {
+			return nil, fmt.Errorf("policy: describe %s: %w", service, err)
+		}
+	}
+	return proto.Marshal(&r.set)
+}
+
+// reflected collects what a node answers.
+type reflected struct {
+	stream *grpcreflect.ClientStream
+	files  map[string]*descriptorpb.FileDescriptorProto
+	done   map[string]bool
+	set    descriptorpb.FileDescriptorSet
+}
+
+func (r *reflected) service(name protoreflect.FullName) error {
+	files, err := r.stream.FileContainingSymbol(name)
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return fmt.Errorf("the node describes no file")
+	}
+	r.take(files)
+	for _, file := range files {
+		if err := r.add(file.GetName()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *reflected) take(files []*descriptorpb.FileDescriptorProto) {
+	for _, file := range files {
+		r.files[file.GetName()] = file
+	}
+}
+
+// add puts a file into the set, after what it imports. Nodes need not send
+// imports with the file that is asked for.
+func (r *reflected) add(name string) error {
+	if r.done[name] {
+		return nil
+	}
+	if len(r.done) >= maxReflectedFiles {
+		return fmt.Errorf("the node describes more than %d files", maxReflectedFiles)
+	}
+	r.done[name] = true
+	if r.files[name] == nil {
+		files, err := r.stream.FileByFilename(name)
+		if err != nil {
+			return err
+		}
+		r.take(files)
+		if r.files[name] == nil {
+			return fmt.Errorf("the node does not describe %s, which is imported", name)
+		}
+	}
+	for _, imported := range r.files[name].GetDependency() {
+		if err := r.add(imported); err != nil {
+			return err
+		}
+	}
+	r.set.File = append(r.set.File, r.files[name])
+	return nil
+}
