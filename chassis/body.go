@@ -1,6 +1,7 @@
 package chassis
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -9,17 +10,17 @@ import (
 )
 
 // boundBody gives a request's body until timeout to arrive, so that a client
-// which trickles it holds no call for ever. Streams of requests (gRPC, gRPC-Web
-// and Connect's) are left out: theirs may rightly come slowly.
+// which trickles it holds no call for ever. Of streams of requests (gRPC, gRPC-Web
+// and Connect's) only the handler knows when a message is due: see [ReceiveBy].
 func boundBody(timeout time.Duration, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
 		contentType := r.Header.Get("Content-Type")
-		if r.ContentLength == 0 || strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect+") {
-			next.ServeHTTP(w, r)
+		if strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect+") {
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), controlKey{}, control)))
 			return
 		}
-		control := http.NewResponseController(w)
-		if control.SetReadDeadline(time.Now().Add(timeout)) == nil {
+		if r.ContentLength != 0 && control.SetReadDeadline(time.Now().Add(timeout)) == nil {
 			// Once the body is there the call may take its time, and the
 			// connection is watched for the client's leaving again.
 			// A copy, as http.MaxBytesHandler makes: by the original's body net/http
@@ -30,6 +31,18 @@ func boundBody(timeout time.Duration, next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+type controlKey struct{}
+
+// ReceiveBy gives the next message of the call in ctx until deadline to arrive;
+// received ends that. A message that is late fails Receive.
+func ReceiveBy(ctx context.Context, deadline time.Time) (received func()) {
+	control, ok := ctx.Value(controlKey{}).(*http.ResponseController)
+	if !ok || control.SetReadDeadline(deadline) != nil {
+		return func() {} // the whole body is timed, or the transport does so itself
+	}
+	return func() { _ = control.SetReadDeadline(time.Time{}) }
 }
 
 type timedBody struct {

@@ -93,6 +93,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	if config.MaxConcurrent == 0 {
 		config.MaxConcurrent = defaultMaxConcurrent
 	}
+	config.Listen = config.Listen.WithDefaults()
 	if err := errors.Join(config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate()); err != nil {
 		return nil, err
 	}
@@ -124,9 +125,11 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(compressMinBytes),
 	}
 	g.server = chassis.NewEdge(config.Listen, g.ready, log, options, contextkit.EdgeInterceptor)
-	if g.server.Front, err = crossOrigin(config.Origins); err != nil {
+	origins, err := crossOrigin(config.Origins)
+	if err != nil {
 		return nil, err
 	}
+	g.server.Front = func(next http.Handler) http.Handler { return origins(privately(next)) }
 	metrics := g.server.Metrics.Registerer(config.Listen.Name)
 	g.counters = newCounters(metrics)
 	metrics.MustRegister(collector{g})

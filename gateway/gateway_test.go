@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,6 +65,8 @@ type upstreamNode struct {
 	left    time.Duration // of the deadline
 	query   *projectionv1.QueryRequest
 	answer  func(ctx context.Context, call int) error
+
+	cacheControl atomic.Pointer[string]
 }
 
 func (u *upstreamNode) note(ctx context.Context) error {
@@ -82,6 +85,9 @@ func (u *upstreamNode) note(ctx context.Context) error {
 	}
 	u.mu.Unlock()
 	info.ResponseHeader().Set("x-node", "one")
+	if value := u.cacheControl.Load(); value != nil && *value != "" {
+		info.ResponseHeader().Set("cache-control", *value)
+	}
 	info.ResponseHeader().Set("x-node-bin", connect.EncodeBinaryHeader([]byte{0, 1, 254}))
 	info.ResponseTrailer().Set("x-cost", "7")
 	if answer != nil {

@@ -43,7 +43,17 @@ func (g *Gateway) deadline(ctx context.Context, call *Call) (context.Context, er
 // receive reads the request, or a stream's first message.
 func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, error) {
 	call.First = &frame.Frame{Program: call.Method.Input}
+	// ctx has a deadline since the deadline stage.
+	until, _ := ctx.Deadline()
+	if limit := call.start.Add(g.config.Listen.BodyTimeout); limit.Before(until) {
+		until = limit
+	}
+	received := chassis.ReceiveBy(ctx, until)
 	err := call.Stream.Receive(call.First)
+	received()
+	if err != nil && !time.Now().Before(until) {
+		return ctx, connect.NewError(connect.CodeDeadlineExceeded, "the request did not arrive in time")
+	}
 	if errors.Is(err, io.EOF) {
 		return ctx, connect.NewError(connect.CodeInvalidArgument, "the call has no message")
 	}

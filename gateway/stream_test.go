@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +42,10 @@ func newTicker(t *testing.T) *ticker {
 		Right: "tick.read", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "ticker", Timeout: durationpb.New(20 * time.Second),
 		TenantField: "tenant_id", EventIdField: "position", ResumeField: "after",
 	})
-	proto.SetExtension(options, annotations.E_Http, &annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: "/v1/ticks/{name=rooms/*}"}})
+	proto.SetExtension(options, annotations.E_Http, &annotations.HttpRule{
+		Pattern:            &annotations.HttpRule_Get{Get: "/v1/ticks/{name=rooms/*}"},
+		AdditionalBindings: []*annotations.HttpRule{{Pattern: &annotations.HttpRule_Get{Get: "/v1/positions/{name=rooms/*}"}, ResponseBody: "position"}},
+	})
 	text := func(name string, number int32) *descriptorpb.FieldDescriptorProto {
 		return &descriptorpb.FieldDescriptorProto{Name: proto.String(name), Number: proto.Int32(number), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()}
 	}
@@ -166,6 +170,37 @@ func TestAStreamOverRESTIsEventsOrLinesAsTheyCome(t *testing.T) {
 				t.Errorf("after the end: %q, %v", rest, err)
 			}
 		})
+	}
+}
+
+func TestARuleMayAnswerOneField(t *testing.T) {
+	ticks := newTicker(t)
+	e := startWith(t, nil, ticks.register, ticks.set(t))
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		ticks.next <- 1
+		ticks.next <- 2
+		close(ticks.next)
+	}()
+	status, text := e.http(t, http.MethodGet, "/v1/positions/rooms/hall", "", "Authorization", e.token(t, "acme", "tick.read"))
+	<-sent
+	if status != http.StatusOK || text != "\"1\"\n\"2\"\n" {
+		t.Errorf("%d %q", status, text)
+	}
+	_, document := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", e.token(t, "acme", "tick.read"))
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Responses map[string]struct {
+				Content map[string]struct{ Schema map[string]any }
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(document), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if schema := doc.Paths["/v1/positions/{name}"]["get"].Responses["200"].Content["application/json"].Schema; schema["type"] != "string" {
+		t.Errorf("the response is described as %v", schema)
 	}
 }
 

@@ -77,7 +77,7 @@ func (s *single) finish(w http.ResponseWriter) error {
 	if !s.answered {
 		return connect.NewError(connect.CodeInternal, "the call ended without an answer")
 	}
-	text, err := s.binding.method.Output.AppendJSON(nil, s.answer)
+	text, err := s.binding.appendJSON(nil, s.answer)
 	if err != nil {
 		return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
 	}
@@ -172,7 +172,7 @@ func (e *events) Send(msg any) error {
 		e.buffer = append(e.buffer, "data: "...)
 	}
 	var err error
-	if e.buffer, err = e.binding.method.Output.AppendJSON(e.buffer, f.Data); err != nil {
+	if e.buffer, err = e.binding.appendJSON(e.buffer, f.Data); err != nil {
 		return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
 	}
 	e.buffer = append(e.buffer, '\n')

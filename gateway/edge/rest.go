@@ -25,6 +25,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/headgate/headgate/gateway/policy"
 	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -49,7 +50,16 @@ type binding struct {
 	method   *policy.Method
 	verb     string // HTTP method
 	template *template
-	body     string // "", "*" or a field
+	body     string           // "", "*" or a field
+	answer   protowire.Number // the answer's field that is the response; 0: all of it
+}
+
+// appendJSON appends the JSON of an answer.
+func (b *binding) appendJSON(dst, wire []byte) ([]byte, error) {
+	if b.answer != 0 {
+		return b.method.Output.AppendFieldJSON(dst, wire, b.answer)
+	}
+	return b.method.Output.AppendJSON(dst, wire)
 }
 
 // NewREST returns a handler that answers by server. Bodies are bounded by
@@ -96,8 +106,15 @@ func newBinding(method *policy.Method, rule *annotations.HttpRule) (*binding, er
 	default:
 		return nil, errors.New("its HTTP rule has no path")
 	}
-	if rule.GetResponseBody() != "" || method.Spec.StreamType&connect.StreamTypeClient != 0 {
-		return nil, errors.New("response_body and streams of requests have no REST mapping")
+	if method.Spec.StreamType&connect.StreamTypeClient != 0 {
+		return nil, errors.New("streams of requests have no REST mapping")
+	}
+	if name := rule.GetResponseBody(); name != "" {
+		field := method.Output.Descriptor().Fields().ByName(protoreflect.Name(name))
+		if field == nil {
+			return nil, fmt.Errorf("response_body names %q, which is no field", name)
+		}
+		b.answer = field.Number()
 	}
 	var err error
 	if b.template, err = parseTemplate(path); err != nil {

@@ -111,12 +111,16 @@ func (b *builder) operation(method *policy.Method, rule *annotations.HttpRule, p
 	} else if verb, _ := pattern(rule); verb != "" {
 		suffix = "_" + verb + strings.Map(wordOnly, template(path))
 	}
+	answer := b.ref(desc.Output())
+	if field := find(desc.Output(), rule.GetResponseBody()); field != nil {
+		answer = b.field(field)
+	}
 	operation := object{
 		"operationId": strings.ReplaceAll(string(desc.FullName()), ".", "_") + suffix,
 		"tags":        []string{string(desc.Parent().FullName())},
 		"summary":     string(desc.Name()),
 		"responses": object{
-			"200":     object{"description": "The answer.", "content": content(b.ref(desc.Output()))},
+			"200":     object{"description": "The answer.", "content": content(answer)},
 			"default": object{"description": "Why there is no answer.", "content": content(object{"$ref": "#/components/schemas/connect.Error"})},
 		},
 		"x-headgate-right":   method.Right,

@@ -1,6 +1,7 @@
 package transcode
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -52,6 +53,42 @@ func (p *Program) AppendJSON(dst, wire []byte) ([]byte, error) {
 
 // unmarshal reads a message by reflection, which panics on some malformed map
 // entries (google.golang.org/protobuf v1.36.12, proto/decode.go, unmarshalMap).
+// AppendFieldJSON appends the JSON of one field's value to dst: of a field that
+// is not set its zero, [], {} or, of a message, null.
+func (p *Program) AppendFieldJSON(dst, wire []byte, number protowire.Number) ([]byte, error) {
+	f := p.field(number)
+	if f == nil {
+		return nil, fmt.Errorf("transcode: %s has no field %d", p.desc.FullName(), number)
+	}
+	var only []byte
+	for rest := wire; len(rest) > 0; {
+		n, _, size := protowire.ConsumeField(rest)
+		if size < 0 {
+			return nil, p.malformed()
+		}
+		if n == number {
+			only = append(only, rest[:size]...)
+		}
+		rest = rest[size:]
+	}
+	text, err := p.AppendJSON(nil, only)
+	if err != nil {
+		return nil, err
+	}
+	if value, set := bytes.CutPrefix(text[1:len(text)-1], f.prefix); set {
+		return append(dst, value...), nil
+	}
+	switch {
+	case f.isMap:
+		return append(dst, "{}"...), nil
+	case f.list:
+		return append(dst, "[]"...), nil
+	case f.implicit:
+		return appendZero(dst, f), nil
+	}
+	return append(dst, "null"...), nil
+}
+
 func (p *Program) unmarshal(wire []byte) (message *dynamicpb.Message, err error) {
 	defer func() {
 		if recover() != nil {

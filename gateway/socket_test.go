@@ -1,0 +1,388 @@
+package gateway_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/compression"
+	"github.com/headgate/headgate/gateway"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/proto"
+)
+
+// raw is an HTTP/2 connection whose frames the test writes itself.
+type raw struct {
+	conn   net.Conn
+	framer *http2.Framer
+	block  bytes.Buffer
+	hpack  *hpack.Encoder
+}
+
+func (e *edge) raw(t *testing.T) *raw {
+	t.Helper()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	r := &raw{conn: conn, framer: http2.NewFramer(conn, conn)}
+	r.hpack = hpack.NewEncoder(&r.block)
+	r.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.framer.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// open begins a call; the body follows.
+func (r *raw) open(id uint32, token string, header ...string) error {
+	r.block.Reset()
+	fields := append([]string{
+		":method", "POST", ":scheme", "http", ":authority", "edge", ":path", "/projection.gateway.v1.QueryService/Query",
+		"content-type", "application/grpc+proto", "te", "trailers", "authorization", token,
+	}, header...)
+	for i := 0; i < len(fields); i += 2 {
+		if err := r.hpack.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}); err != nil {
+			return err
+		}
+	}
+	return r.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: r.block.Bytes(), EndHeaders: true})
+}
+
+// until reads frames until one is what the test waits for.
+func (r *raw) until(t *testing.T, what string, found func(http2.Frame) bool) {
+	t.Helper()
+	_ = r.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for {
+		f, err := r.framer.ReadFrame()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if settings, ok := f.(*http2.SettingsFrame); ok && !settings.IsAck() {
+			_ = r.framer.WriteSettingsAck()
+		}
+		if found(f) {
+			return
+		}
+	}
+}
+
+// message is a gRPC message of a query.
+func message(t *testing.T) []byte {
+	t.Helper()
+	data, err := proto.Marshal(&projectionv1.QueryRequest{View: "wallets"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(data))), data...)
+}
+
+func TestRapidResetsCostNobodyElse(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "acme", "query.read")
+	attack := e.raw(t)
+	body := message(t)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for id := uint32(1); id < 40_000; id += 2 { // CVE-2023-44487
+			if attack.open(id, token) != nil || attack.framer.WriteData(id, true, body) != nil || attack.framer.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
+				return // the edge has had enough of it
+			}
+		}
+	}()
+	go func() { _, _ = io.Copy(io.Discard, attack.conn) }() // ends with the connection
+	for range 50 {
+		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+			t.Fatalf("another client, meanwhile: %v", got.err)
+		}
+	}
+	<-stopped
+	eventually(t, "no call stays behind", func() bool {
+		_, text := e.adminGet(t, "/metrics")
+		return strings.Contains(text, `headgate_in_flight{process="gateway"} 0`) && strings.Contains(text, `headgate_upstream_in_flight{process="gateway"} 0`)
+	})
+}
+
+func TestAConnectionHasSoManyStreamsAndNoMore(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.Listen.MaxStreams = 5 })
+	token := e.token(t, "acme", "query.read")
+	r := e.raw(t)
+	r.until(t, "the edge says its bound", func(f http2.Frame) bool {
+		settings, ok := f.(*http2.SettingsFrame)
+		if !ok || settings.IsAck() {
+			return false
+		}
+		n, said := settings.Value(http2.SettingMaxConcurrentStreams)
+		return said && n == 5
+	})
+	for id := uint32(1); id <= 11; id += 2 { // six calls whose body never comes
+		if err := r.open(id, token); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.until(t, "the sixth is refused", func(f http2.Frame) bool {
+		switch f := f.(type) {
+		case *http2.RSTStreamFrame:
+			return f.StreamID == 11
+		case *http2.GoAwayFrame:
+			return true
+		}
+		return false
+	})
+}
+
+func TestAMessageThatTricklesEndsItsCall(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 300 * time.Millisecond })
+	r := e.raw(t)
+	if err := r.open(1, e.token(t, "acme", "query.read")); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.framer.WriteData(1, false, message(t)[:7]); err != nil { // and no more
+		t.Fatal(err)
+	}
+	r.until(t, "the call ends", func(f http2.Frame) bool {
+		headers, ok := f.(*http2.MetaHeadersFrame)
+		if !ok {
+			return false
+		}
+		for _, field := range headers.Fields {
+			if field.Name == "grpc-status" {
+				if field.Value != fmt.Sprint(int(connect.CodeDeadlineExceeded)) {
+					t.Errorf("grpc-status %s", field.Value)
+				}
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestAHeaderThatNeverEndsIsCutOff(t *testing.T) {
+	t.Parallel() // it takes the five seconds that a header has
+	e := start(t, nil)
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = io.Copy(io.Discard, conn)
+	}()
+	if _, err := io.WriteString(conn, "POST /v1/query/wallets HTTP/1.1\r\nHost: edge\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.After(20 * time.Second); ; {
+		select {
+		case <-ended:
+			return
+		case <-deadline:
+			t.Fatal("the connection is still open")
+		case <-ticker.C: // slow loris: a header now and then
+			_, _ = io.WriteString(conn, "X-A: b\r\n")
+		}
+	}
+}
+
+func TestABoundedNumberOfConnectionsIsServed(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.Listen.MaxConnections = 2 })
+	dial := func() (net.Conn, *bufio.Reader) {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if _, err := io.WriteString(conn, "GET /health HTTP/1.1\r\nHost: edge\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		return conn, bufio.NewReader(conn)
+	}
+	served := func(lines *bufio.Reader) bool {
+		line, err := lines.ReadString('\n')
+		return err == nil && strings.Contains(line, "200")
+	}
+	first, lines := dial()
+	if !served(lines) {
+		t.Fatal("the first is not served")
+	}
+	if _, lines := dial(); !served(lines) {
+		t.Fatal("the second is not served")
+	}
+	third, lines := dial()
+	_ = third.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if _, err := lines.Peek(1); err == nil {
+		t.Error("the third is served beside two")
+	}
+	_ = third.SetReadDeadline(time.Now().Add(20 * time.Second))
+	first.Close()
+	if !served(bufio.NewReader(third)) {
+		t.Error("the third is not served when there is room")
+	}
+}
+
+func TestWhatIsTooLargeIsRefused(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "acme", "query.read")
+	large := `{"metadata":{"a":"` + strings.Repeat("x", 2<<20) + `"}}`
+	deep := `{"query":` + strings.Repeat(`{"query":`, 20_000) + strings.Repeat("}", 20_001)
+	packed := func(name string) string {
+		for _, c := range compression.All() {
+			if c.Name() == name {
+				var out strings.Builder
+				w, err := c.Compress(&out)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.WriteString(w, large)
+				_ = w.Close()
+				return out.String()
+			}
+		}
+		t.Fatalf("no %s", name)
+		return ""
+	}
+	for name, rule := range map[string]struct {
+		body     string
+		encoding string
+		header   string
+		status   int
+	}{
+		"a body":                 {body: large, status: http.StatusTooManyRequests},
+		"a nesting":              {body: deep, status: http.StatusBadRequest},
+		"a bomb of gzip":         {body: packed("gzip"), encoding: "gzip", status: http.StatusTooManyRequests},
+		"a bomb of br":           {body: packed("br"), encoding: "br", status: http.StatusTooManyRequests},
+		"a bomb of zstd":         {body: packed("zstd"), encoding: "zstd", status: http.StatusTooManyRequests},
+		"a header that still is": {body: "{}", header: strings.Repeat("x", 20_000), status: http.StatusOK},
+	} {
+		for _, path := range []string{"/v1/query/wallets", "/projection.gateway.v1.QueryService/Query"} {
+			t.Run(name+" "+path, func(t *testing.T) {
+				body := rule.body
+				if body == "{}" {
+					body = `{"view":"wallets"}`
+					if strings.HasPrefix(path, "/v1") {
+						body = "{}"
+					}
+				}
+				status, text := e.http(t, http.MethodPost, path, body, "Authorization", token, "Content-Type", "application/json", "Content-Encoding", rule.encoding, "X-Large", rule.header)
+				if status != rule.status {
+					t.Errorf("status %d, want %d: %.200s", status, rule.status, text)
+				}
+			})
+		}
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/wallets", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", token)
+	req.Header.Set("X-Large", strings.Repeat("x", 100_000))
+	// The edge answers and hangs up while the header is still being sent: a client
+	// may see either first.
+	if res, err := e.plain.Do(req); err == nil {
+		res.Body.Close()
+		if res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("a header of 100,000 bytes: %d", res.StatusCode)
+		}
+	}
+	if calls, _, _, _, _ := e.node.seen(); calls != 2 {
+		t.Errorf("%d calls reach the node, want the two that are not too large", calls)
+	}
+}
+
+func TestAnAnswerToGETIsNobodyElses(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "acme", "query.read")
+	for name, rule := range map[string]struct{ says, want string }{
+		"the node says nothing":     {"", "no-store"},
+		"it may be kept for a time": {"max-age=60", "private, max-age=60"},
+		"by everybody":              {"public, max-age=60, s-maxage=600", "private, max-age=60"},
+	} {
+		for _, path := range []string{
+			"/v1/query/wallets", `/projection.gateway.v1.QueryService/Query?connect=v1&encoding=json&message={"view":"wallets"}`,
+		} {
+			t.Run(name+" "+path[:6], func(t *testing.T) {
+				e.node.cacheControl.Store(&rule.says)
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+path, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Authorization", token)
+				res, err := e.plain.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				if res.StatusCode != http.StatusOK || res.Header.Get("Cache-Control") != rule.want || !strings.Contains(strings.Join(res.Header.Values("Vary"), ","), "Authorization") {
+					t.Errorf("status %d, Cache-Control %q, Vary %q", res.StatusCode, res.Header.Values("Cache-Control"), res.Header.Values("Vary"))
+				}
+			})
+		}
+	}
+	if status, _ := e.http(t, http.MethodGet, "/v1/query/wallets", ""); status != http.StatusUnauthorized {
+		t.Errorf("without a credential: %d", status)
+	}
+}
+
+func TestAPathIsOneThingOnly(t *testing.T) {
+	e := start(t, nil)
+	token := e.token(t, "acme", "query.read:wallets")
+	for path, want := range map[string]int{
+		"/v1/query/wallets":               http.StatusOK,
+		"/v1/query/wallets/":              http.StatusNotFound,
+		"/v1/query//wallets":              http.StatusNotFound,
+		"/v1/query/./wallets":             http.StatusNotFound,
+		"/v1/query/x/../wallets":          http.StatusNotFound,
+		"/v1/query/%2e%2e/query/wallets":  http.StatusNotFound,
+		"/v1/query/orders%2f..%2fwallets": http.StatusForbidden, // one segment: a view of that name
+		"/v1/query/wallets%00":            http.StatusForbidden,
+		"/V1/query/wallets":               http.StatusNotFound,
+		"/v1/query/../../projection.gateway.v1.QueryService/Query": http.StatusNotFound,
+		"/projection.gateway.v1.QueryService/Query/":               http.StatusNotImplemented,
+		"/x/../projection.gateway.v1.QueryService/Query":           http.StatusNotFound,
+		"/projection.gateway.v1.QueryService%2fQuery":              http.StatusNotFound,
+	} {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As written: a client of net/http would clean the path.
+		_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nContent-Type: application/json\r\nAuthorization: %s\r\nContent-Length: 2\r\n\r\n{}", path, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		status := res.StatusCode
+		if status == http.StatusMovedPermanently || status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect {
+			status = http.StatusNotFound // told the clean path; nothing was called
+		}
+		if status != want {
+			t.Errorf("%s: %d, want %d", path, res.StatusCode, want)
+		}
+		res.Body.Close()
+		conn.Close()
+	}
+	if calls, _, _, _, _ := e.node.seen(); calls != 1 {
+		t.Errorf("%d calls reach the node, want one", calls)
+	}
+}
