@@ -486,6 +486,54 @@ func TestATenantIsTheCredentialsWhereverItIsWritten(t *testing.T) {
 	}
 }
 
+func TestATenantCannotBeWrittenWhereItDoesNotCount(t *testing.T) {
+	e := start(t, nil)
+	one := e.token(t, "acme", "query.read", "runner.admin", "workflow.read")
+	// Where it counts and is another's: the call is refused before a node sees it.
+	for name, refused := range map[string]struct{ method, path, body string }{
+		"in the query":                 {http.MethodGet, "/v1/query/wallets?tenant_id=globex", ""},
+		"in the query, by JSON name":   {http.MethodGet, "/v1/query/wallets?tenantId=globex", ""},
+		"twice in the query":           {http.MethodGet, "/v1/query/wallets?tenant_id=acme&tenant_id=globex", ""},
+		"under both names":             {http.MethodGet, "/v1/query/wallets?tenant_id=acme&tenantId=globex", ""},
+		"in the path":                  {http.MethodPost, "/admin/runner/tenants/globex/pause", "{}"},
+		"in the path, encoded":         {http.MethodPost, "/admin/runner/tenants/%67lobex/pause", "{}"},
+		"in the path and the body":     {http.MethodPost, "/admin/runner/tenants/acme/pause", `{"tenantId":"globex"}`},
+		"in the path of a workflow":    {http.MethodGet, "/admin/runner/tenants/globex/workflows/transfer/t", ""},
+		"in Connect's message of GET":  {http.MethodGet, `/projection.gateway.v1.QueryService/Query?connect=v1&encoding=json&message={"view":"wallets","tenantId":"globex"}`, ""},
+		"in the body, under two names": {http.MethodPost, "/v1/query/wallets", `{"tenantId":"acme","tenant_id":"globex"}`},
+	} {
+		status, text := e.http(t, refused.method, refused.path, refused.body, "Authorization", one)
+		if status != http.StatusForbidden && status != http.StatusBadRequest {
+			t.Errorf("%s: %d %s", name, status, text)
+		}
+	}
+	if calls, _, _, _, _ := e.node.seen(); calls != 0 {
+		t.Fatalf("%d calls reach the node", calls)
+	}
+	// Where it does not count it changes nothing.
+	for _, protocol := range protocols {
+		for name, header := range map[string][]string{
+			"the header of NATS":   {"Tenant-Id", "globex"},
+			"a header like it":     {"X_Tenant_Id", "globex"},
+			"a binary header":      {"X-Tenant-Id-Bin", connect.EncodeBinaryHeader([]byte("globex"))},
+			"a gRPC-like prefix":   {"Grpc-X-Tenant-Id", "globex"},
+			"a forwarded identity": {"X-Forwarded-User", "globex"},
+		} {
+			t.Run(protocol+"/"+name, func(t *testing.T) {
+				e.node.set(nil)
+				req := &projectionv1.QueryRequest{View: "wallets"}
+				if protocol != "rest" && protocol != "connect+get" {
+					req.Metadata = map[string]string{"tenant_id": "globex", "x-tenant-id": "globex", "tenant-id": "globex"}
+				}
+				got := e.query(t, protocol, req, append(header, "Authorization", one)...)
+				if _, seen, rc, _, query := e.node.seen(); got.err != nil || rc.TenantID.String() != "acme" || query.GetTenantId() != "acme" || len(seen["x-tenant-id"]) != 1 {
+					t.Errorf("%v; the node works for %q, x-tenant-id %q", got.err, rc.TenantID, seen["x-tenant-id"])
+				}
+			})
+		}
+	}
+}
+
 func TestNoRightNoCall(t *testing.T) {
 	e := start(t, nil)
 	for _, protocol := range protocols {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
@@ -278,4 +279,26 @@ func TestAnAggregateCanBeReadAtAVersion(t *testing.T) {
 	refused(t, err, connect.CodeOutOfRange, "version 4 is not reached")
 	_, err = read("nobody", 0)
 	refused(t, err, connect.CodeNotFound, "has no events")
+}
+
+func TestAKeptAnswerCarriesTheContract(t *testing.T) {
+	js := backbonetest.Start(t)
+	client := node(t, js)
+	kept, err := js.CreateConsumer(t.Context(), "KV_"+backbone.BucketIdempotency, jetstream.ConsumerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc := contextkit.RequestContext{TenantID: backbonetest.Tenant(t, "acme"), CorrelationID: "corr-1", Traceparent: contextkit.NewTraceparent()}
+	if _, err := client.Submit(contextkit.NewContext(t.Context(), rc), command("w", "open", "key-1", map[string]any{"owner": "ada"})); err != nil {
+		t.Fatal(err)
+	}
+	msg, err := kept.Next(jetstream.FetchMaxWait(10 * time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"tenant-id": "acme", "x-correlation-id": "corr-1", "correlation-id": "corr-1", "trace-id": rc.Traceparent.TraceID.String()} {
+		if got := msg.Headers().Get(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
 }

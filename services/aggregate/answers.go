@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -48,14 +49,18 @@ func openAnswers(ctx context.Context, js jetstream.JetStream) (*answers, error) 
 }
 
 // record writes an answer behind the caller's back.
-func (a *answers) record(tenant contextkit.TenantID, ref backbone.CommandRef, known answer) {
+func (a *answers) record(ctx context.Context, tenant contextkit.TenantID, ref backbone.CommandRef, known answer) {
 	data, err := json.Marshal(known)
 	if err != nil {
 		return // an answer has nothing that cannot be encoded
 	}
+	msg := &nats.Msg{Subject: "$KV." + backbone.BucketIdempotency + "." + answerKey(tenant, ref), Header: nats.Header{}, Data: data}
+	if contextkit.InjectNATS(ctx, msg.Header) != nil {
+		return // a handler's context has the contract
+	}
 	// The KV API has no asynchronous put; a put is a publish to this subject
 	// (NATS ADR-8).
-	_, _ = a.async.PublishAsync("$KV."+backbone.BucketIdempotency+"."+answerKey(tenant, ref), data)
+	_, _ = a.async.PublishMsgAsync(msg)
 }
 
 // lookup reads an answer.

@@ -138,7 +138,7 @@ func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, 
 	}
 	last := events[len(events)-1]
 	if sub.ref.IdempotencyKey != "" {
-		s.answers.record(sub.key.tenant, sub.ref, answer{
+		s.answers.record(ctx, sub.key.tenant, sub.ref, answer{
 			Fingerprint: sub.ref.Fingerprint, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
 			FirstSequence: events[0].Sequence, Events: len(events),
 		})

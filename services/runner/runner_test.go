@@ -416,6 +416,7 @@ func TestWorkThatCannotBeUndoneIsKeptAsADeadLetter(t *testing.T) {
 	}
 	wait(t, "no dead letter is kept", func() bool {
 		letter, err := stream.GetLastMsgForSubject(t.Context(), backbone.DeadLetterSubject(backbonetest.Tenant(t, "acme")))
-		return err == nil && strings.Contains(fmt.Sprint(letter.Header), "could not be undone") && strings.Contains(string(letter.Data), "nobody")
+		return err == nil && strings.Contains(fmt.Sprint(letter.Header), "could not be undone") && strings.Contains(string(letter.Data), "nobody") &&
+			letter.Header.Get("tenant-id") == "acme" && letter.Header.Get("x-correlation-id") != "" && len(letter.Header.Get("traceparent")) == 55
 	})
 }

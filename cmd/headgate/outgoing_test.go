@@ -1,0 +1,149 @@
+package main_test
+
+import (
+	"go/ast"
+	"go/token"
+	"go/types"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/go/packages"
+)
+
+// senders are the functions of our dependencies by which something leaves the
+// process, by their full names.
+var senders = map[string]bool{
+	"(*net/http.Client).Do": true, "(*net/http.Client).Get": true, "(*net/http.Client).Post": true, "(*net/http.Client).PostForm": true, "(*net/http.Client).Head": true,
+	"net/http.Get": true, "net/http.Post": true, "net/http.PostForm": true, "net/http.Head": true, "(net/http.RoundTripper).RoundTrip": true, "(*net/http.Transport).RoundTrip": true,
+	"net.Dial": true, "net.DialTimeout": true, "(*net.Dialer).Dial": true, "(*net.Dialer).DialContext": true, "crypto/tls.Dial": true, "(*crypto/tls.Dialer).DialContext": true,
+	"google.golang.org/grpc.NewClient": true, "google.golang.org/grpc.Dial": true, "google.golang.org/grpc.DialContext": true,
+	"(*google.golang.org/grpc.ClientConn).NewStream": true, "(*google.golang.org/grpc.ClientConn).Invoke": true,
+	"connectrpc.com/connect/v2.NewClient": true, "connectrpc.com/connect/v2/connecthttp.NewTransport": true, "connectrpc.com/connect/v2/connectinprocess.NewTransport": true,
+	"github.com/nats-io/nats.go.Connect": true, "(*github.com/nats-io/nats.go.Conn).Publish": true, "(*github.com/nats-io/nats.go.Conn).PublishMsg": true,
+	"(*github.com/nats-io/nats.go.Conn).PublishRequest": true, "(*github.com/nats-io/nats.go.Conn).Request": true, "(*github.com/nats-io/nats.go.Conn).RequestMsg": true,
+	"(*github.com/nats-io/nats.go.Conn).RequestWithContext": true, "(*github.com/nats-io/nats.go.Conn).RequestMsgWithContext": true,
+	"(github.com/nats-io/nats.go/jetstream.Publisher).Publish": true, "(github.com/nats-io/nats.go/jetstream.Publisher).PublishMsg": true,
+	"(github.com/nats-io/nats.go/jetstream.Publisher).PublishAsync": true, "(github.com/nats-io/nats.go/jetstream.Publisher).PublishMsgAsync": true,
+	"github.com/synadia-io/orbit.go/jetstreamext.PublishMsgBatch": true, "github.com/synadia-io/orbit.go/jetstreamext.NewBatchPublisher": true,
+}
+
+// outgoing is every place in the process that something leaves by, with what
+// makes it carry a tenant or the platform's scope, and the trace; and the test
+// that shows so. "" is a place that only opens a connection, on which the others
+// send.
+var outgoing = map[string]struct{ carries, shown string }{
+	"contextkit.NewClient connect.NewClient": {
+		"its first interceptor injects the contract or fails the call", "contextkit.TestACallWithoutContextIsRefused"},
+	"contextkit.roundTripper.RoundTrip http.RoundTrip": {
+		"it injects the contract or fails the request", "contextkit.TestACallWithoutContextIsRefused"},
+	"auth.URL http.Do": {
+		"the client's transport is contextkit.HTTPTransport, under the platform's context", "gateway/auth.TestKeysRotateWithoutARestart"},
+	"upstream.Pool.add grpc.NewClient": {"", ""},
+	"upstream.stream.SendHeaders grpc.NewStream": {
+		"the transport of contextkit.NewClient, and of nothing else", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
+	"backbone.Connect nats.Connect":          {"", ""},
+	"backbone.Embedded.Connect nats.Connect": {"", ""},
+	"backbone.Journal.publish jetstream.PublishMsg": {
+		"its messages are made by Event.message, which injects the contract or fails", "services/aggregate.TestTheContractReachesTheJournal"},
+	"backbone.Journal.publish jetstreamext.PublishMsgBatch": {
+		"as the line above", "services/aggregate.TestTheContractReachesTheJournal"},
+	"backbone.DeadLetter jetstream.PublishMsg": {
+		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkThatCannotBeUndoneIsKeptAsADeadLetter"},
+	"audit.Recorder.publish jetstream.PublishMsg": {
+		"contextkit.InjectNATS, or it fails", "gateway.TestDenialsAndOperationsAreAudited"},
+	"aggregate.answers.record jetstream.PublishMsgAsync": {
+		"contextkit.InjectNATS, or it fails", "services/aggregate.TestAKeptAnswerCarriesTheContract"},
+}
+
+func TestEveryOutgoingCallCarriesTenantOrPlatformAndTrace(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := packages.Load(&packages.Config{
+		Dir: root, Context: t.Context(),
+		Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedDeps,
+	}, "./...")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]token.Position{}
+	for _, p := range loaded {
+		if len(p.Errors) > 0 {
+			t.Fatalf("%s: %v", p.PkgPath, p.Errors)
+		}
+		for _, file := range p.Syntax {
+			for _, decl := range file.Decls {
+				ast.Inspect(decl, func(n ast.Node) bool {
+					selector, ok := n.(*ast.SelectorExpr)
+					if !ok {
+						return true
+					}
+					callee, ok := p.TypesInfo.Uses[selector.Sel].(*types.Func)
+					if ok && senders[callee.FullName()] {
+						where := p.Name + "." + owner(decl) + " " + callee.Pkg().Name() + "." + callee.Name()
+						found[where] = p.Fset.Position(selector.Pos())
+					}
+					return true
+				})
+			}
+		}
+	}
+	for where, at := range found {
+		if _, known := outgoing[where]; !known {
+			t.Errorf("%s: %s: something leaves the process here: say what makes it carry the contract, and show it by a test", at, where)
+		}
+	}
+	for where, row := range outgoing {
+		if _, there := found[where]; !there {
+			t.Errorf("%s: nothing leaves the process there", where)
+		}
+		if row.shown == "" {
+			continue
+		}
+		folder, test, _ := strings.Cut(row.shown, ".")
+		if !hasTest(t, filepath.Join(root, folder), test) {
+			t.Errorf("%s: there is no test %s", where, row.shown)
+		}
+	}
+}
+
+// owner names the function that a declaration is.
+func owner(decl ast.Decl) string {
+	f, ok := decl.(*ast.FuncDecl)
+	if !ok {
+		return "var"
+	}
+	if f.Recv == nil {
+		return f.Name.Name
+	}
+	receiver := f.Recv.List[0].Type
+	if star, ok := receiver.(*ast.StarExpr); ok {
+		receiver = star.X
+	}
+	if name, ok := receiver.(*ast.Ident); ok {
+		return name.Name + "." + f.Name.Name
+	}
+	return f.Name.Name
+}
+
+// hasTest reports whether a folder has a test of the name.
+func hasTest(t *testing.T, folder, name string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "\nfunc "+name+"(t *testing.T)") {
+			return true
+		}
+	}
+	return false
+}
