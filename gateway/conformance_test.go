@@ -168,7 +168,13 @@ func serveConformance() error {
 	if err != nil {
 		return err
 	}
-	host, portText, err := net.SplitHostPort(g.Addr())
+	addr := g.Addr()
+	// gRPC over HTTP/2 is asked of the port that is for it alone; gRPC-Web, and the
+	// rest, of the main one.
+	if varintField(request, protocol) == grpcProtocol && varintField(request, version) == http2 {
+		addr = g.GRPCAddr()
+	}
+	host, portText, err := net.SplitHostPort(addr)
 	if err != nil {
 		return err
 	}
@@ -220,7 +226,7 @@ func conformanceGateway(ctx context.Context, dir, endpoint string, limit int) (*
 	if err := routes.Replace([]route.Node{{ID: "reference", Kind: "conformance", Endpoint: endpoint, Ready: true}}, nil); err != nil {
 		return nil, err
 	}
-	g, err := gateway.New(gateway.Config{Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", MaxBodyBytes: limit}, Auth: accepted}, catalog, routes, js, zerolog.Nop())
+	g, err := gateway.New(gateway.Config{GRPC: "127.0.0.1:0", Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", MaxBodyBytes: limit}, Auth: accepted}, catalog, routes, js, zerolog.Nop())
 	if err != nil {
 		return nil, err
 	}

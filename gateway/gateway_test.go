@@ -127,6 +127,7 @@ func (u *upstreamNode) seen() (calls int, header map[string][]string, rc context
 type edge struct {
 	url    string
 	admin  string
+	grpc   string // the URL for gRPC alone
 	routes *route.Table
 	node   *upstreamNode
 	js     jetstream.JetStream
@@ -135,11 +136,11 @@ type edge struct {
 	h2c    *http.Client
 }
 
-func start(t *testing.T, change func(*gateway.Config)) *edge { return startWith(t, change, nil) }
+func start(t testing.TB, change func(*gateway.Config)) *edge { return startWith(t, change, nil) }
 
 // startWith is start with a further service: its descriptor set, and how the
 // node serves it.
-func startWith(t *testing.T, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
+func startWith(t testing.TB, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -180,7 +181,7 @@ func startWith(t *testing.T, change func(*gateway.Config), register func(*connec
 		t.Fatal(err)
 	}
 	config := gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0"}, Auth: accepted,
+		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0"}, GRPC: "127.0.0.1:0", Auth: accepted,
 		Probes: probe.Config{Every: time.Hour}, // once, so that tests say what is ready
 	}
 	if change != nil {
@@ -198,7 +199,7 @@ func startWith(t *testing.T, change func(*gateway.Config), register func(*connec
 		t.Fatal(err)
 	}
 	serve(g.Serve)
-	e.url, e.admin = g.URL(), g.AdminURL()
+	e.url, e.admin, e.grpc = g.URL(), g.AdminURL(), "http://"+g.GRPCAddr()
 	e.plain = &http.Client{Transport: &http.Transport{}}
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -209,7 +210,7 @@ func startWith(t *testing.T, change func(*gateway.Config), register func(*connec
 }
 
 // token issues a token; tenants are separated by commas.
-func (e *edge) token(t *testing.T, tenants string, rights ...string) string {
+func (e *edge) token(t testing.TB, tenants string, rights ...string) string {
 	t.Helper()
 	p := &auth.Principal{Subject: "app"}
 	for name := range strings.SplitSeq(tenants, ",") {
@@ -235,20 +236,23 @@ func (e *edge) token(t *testing.T, tenants string, rights ...string) string {
 
 // protocols are the ways to call Query and Submit that the edge speaks, each
 // with bare clients that add nothing of their own.
-var protocols = []string{"connect+json", "connect+proto", "connect+get", "grpc", "grpcweb", "rest"}
+var protocols = []string{"connect+json", "connect+proto", "connect+get", "grpc", "native grpc", "grpcweb", "rest"}
 
 // client returns a client of the protocol without contextkit: the test writes
 // every header.
 func (e *edge) client(protocol string) *connect.Client {
 	options := map[string][]connecthttp.Option{
 		"connect+json": {connecthttp.WithProtoJSON()}, "connect+proto": {}, "connect+get": {connecthttp.WithHTTPGet()},
-		"grpc": {connecthttp.WithGRPC()}, "grpcweb": {connecthttp.WithGRPCWeb()},
+		"grpc": {connecthttp.WithGRPC()}, "native grpc": {connecthttp.WithGRPC()}, "grpcweb": {connecthttp.WithGRPCWeb()},
 	}[protocol]
-	httpClient := e.plain
-	if protocol == "grpc" {
+	httpClient, url := e.plain, e.url
+	switch protocol {
+	case "grpc":
 		httpClient = e.h2c
+	case "native grpc":
+		httpClient, url = e.h2c, e.grpc
 	}
-	return connect.NewClient(connecthttp.NewTransport(httpClient, e.url, options...))
+	return connect.NewClient(connecthttp.NewTransport(httpClient, url, options...))
 }
 
 // result is an answer of any protocol.

@@ -29,9 +29,9 @@ type raw struct {
 	hpack  *hpack.Encoder
 }
 
-func (e *edge) raw(t *testing.T) *raw {
+func connectRaw(t *testing.T, url string) *raw {
 	t.Helper()
-	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,10 +91,24 @@ func message(t *testing.T) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(data))), data...)
 }
 
+// bothPorts runs a test at the main port and at that for gRPC alone.
+func bothPorts(t *testing.T, change func(*gateway.Config), test func(t *testing.T, e *edge, url string)) {
+	t.Helper()
+	for _, port := range []string{"main", "grpc"} {
+		t.Run(port, func(t *testing.T) {
+			e := start(t, change)
+			test(t, e, map[string]string{"main": e.url, "grpc": e.grpc}[port])
+		})
+	}
+}
+
 func TestRapidResetsCostNobodyElse(t *testing.T) {
-	e := start(t, nil)
+	bothPorts(t, nil, rapidResets)
+}
+
+func rapidResets(t *testing.T, e *edge, url string) {
 	token := e.token(t, "acme", "query.read")
-	attack := e.raw(t)
+	attack := connectRaw(t, url)
 	body := message(t)
 	stopped := make(chan struct{})
 	go func() {
@@ -119,9 +133,12 @@ func TestRapidResetsCostNobodyElse(t *testing.T) {
 }
 
 func TestAConnectionHasSoManyStreamsAndNoMore(t *testing.T) {
-	e := start(t, func(c *gateway.Config) { c.Listen.MaxStreams = 5 })
+	bothPorts(t, func(c *gateway.Config) { c.Listen.MaxStreams = 5 }, tooManyStreams)
+}
+
+func tooManyStreams(t *testing.T, e *edge, url string) {
 	token := e.token(t, "acme", "query.read")
-	r := e.raw(t)
+	r := connectRaw(t, url)
 	r.until(t, "the edge says its bound", func(f http2.Frame) bool {
 		settings, ok := f.(*http2.SettingsFrame)
 		if !ok || settings.IsAck() {
@@ -147,8 +164,13 @@ func TestAConnectionHasSoManyStreamsAndNoMore(t *testing.T) {
 }
 
 func TestAMessageThatTricklesEndsItsCall(t *testing.T) {
-	e := start(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 300 * time.Millisecond })
-	r := e.raw(t)
+	bothPorts(t, func(c *gateway.Config) {
+		c.Listen.BodyTimeout, c.MaxTimeout = 300*time.Millisecond, 300*time.Millisecond
+	}, trickle)
+}
+
+func trickle(t *testing.T, e *edge, url string) {
+	r := connectRaw(t, url)
 	if err := r.open(1, e.token(t, "acme", "query.read")); err != nil {
 		t.Fatal(err)
 	}

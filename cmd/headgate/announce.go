@@ -22,6 +22,7 @@ var (
 var announcement = template.Must(template.New("").Parse(`Headgate is ready ({{.Took}}). Data: {{.Data}} · Ctrl-C stops it.
 
   gateway     {{.Gateway}}   (JSON, Connect, gRPC, gRPC-Web; /health /ready /openapi.json)
+  gRPC alone  {{.GRPC}}
   operators   {{.Admin}}   (/metrics /nodes /debug/pprof)
   aggregate   {{.Aggregate}}
   projection  {{.Projection}}
@@ -71,7 +72,7 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 	tokens = append(tokens, announcedToken{"OPERATOR", token})
 	err = announcement.Execute(w, map[string]any{
 		"Took": took.Round(time.Millisecond), "Data": p.command.Data, "TTL": devTokenTTL, "Tokens": tokens,
-		"Gateway": p.gateway.URL(), "Admin": p.gateway.AdminURL(), "Aggregate": p.aggregate.server.URL(), "Projection": p.projection.server.URL(), "Runner": p.runner.server.URL(),
+		"Gateway": p.gateway.URL(), "Admin": p.gateway.AdminURL(), "GRPC": p.gateway.GRPCAddr(), "Aggregate": p.aggregate.server.URL(), "Projection": p.projection.server.URL(), "Runner": p.runner.server.URL(),
 		"First": variable(p.tenants[0]), "Tenant": p.tenants[0],
 	})
 	if err != nil {

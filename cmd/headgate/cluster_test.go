@@ -202,6 +202,7 @@ nats: {url: "nats://%s"}
 log: warn
 gateway:
   server: {listen: "%s"}%s
+  grpc: 127.0.0.1:0
   admin: "%s"
   auth: {issuer: headgate-dev, audience: headgate, keys: "%s"}
   upstream_tls: %s

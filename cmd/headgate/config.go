@@ -79,6 +79,7 @@ type runnerSettings struct {
 type gatewaySettings struct {
 	serviceSettings `yaml:",inline"`
 
+	GRPC          string              `yaml:"grpc"`
 	Admin         string              `yaml:"admin"`
 	Origins       []string            `yaml:"origins"`
 	Descriptors   []string            `yaml:"descriptors"`

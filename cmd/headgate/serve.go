@@ -129,7 +129,7 @@ func (p *plan) gateway(ctx context.Context) error {
 			return nil, err
 		}
 		edge, err := gateway.New(gateway.Config{
-			Listen: listen, Admin: g.Admin, Auth: accepted, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
+			Listen: listen, GRPC: g.GRPC, Admin: g.Admin, Auth: accepted, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
 			MaxTimeout: g.MaxTimeout, MaxConcurrent: g.MaxConcurrent, Limits: g.TenantLimits, Origins: g.Origins,
 		}, catalog, routes, js, p.log)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/frame"
 )
 
@@ -199,7 +200,7 @@ func (e *events) end(err error) {
 	if e.SendHeaders() != nil || err == nil {
 		return // a client that is gone needs no end
 	}
-	known := public(err)
+	known := chassis.Public(err)
 	text, failed := json.Marshal(map[string]any{"error": map[string]string{"code": known.Code().String(), "message": known.Message()}})
 	if failed != nil {
 		return // two strings always have JSON

@@ -23,6 +23,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/policy"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -226,21 +227,7 @@ func (r *REST) notFound(w http.ResponseWriter, req *http.Request, allowed []stri
 // fail writes an error in the form that the client understands. Only an error
 // of our own making says anything.
 func (r *REST) fail(w http.ResponseWriter, req *http.Request, err error) {
-	_ = r.errors.Write(w, req, public(err)) // the client is gone if this fails
-}
-
-// public is what a client may know of an error.
-func public(err error) *connect.Error {
-	var known *connect.Error
-	switch {
-	case errors.As(err, &known):
-		return known
-	case errors.Is(err, context.DeadlineExceeded):
-		return connect.NewError(connect.CodeDeadlineExceeded, "the call took longer than its deadline")
-	case errors.Is(err, context.Canceled):
-		return connect.NewError(connect.CodeCanceled, "the call was canceled")
-	}
-	return connect.NewError(connect.CodeUnknown, "the call failed")
+	_ = r.errors.Write(w, req, chassis.Public(err)) // the client is gone if this fails
 }
 
 func withTimeout(req *http.Request) (context.Context, context.CancelFunc, error) {

@@ -64,12 +64,19 @@ func (m *Method) Retriable(keyed bool) bool {
 
 // Table is the methods served. It is immutable.
 type Table struct {
-	methods  []*Method
-	services []string
+	methods     []*Method
+	byProcedure map[string]*Method
+	services    []string
 }
 
 // Methods returns the methods in the descriptors' order.
 func (t *Table) Methods() []*Method { return t.methods }
+
+// Method returns the method of a procedure.
+func (t *Table) Method(procedure string) (*Method, bool) {
+	m, ok := t.byProcedure[procedure]
+	return m, ok
+}
 
 // Names returns the services that have a method in the table, for reflection.
 func (t *Table) Names() []string { return t.services }
@@ -81,7 +88,7 @@ type Files interface {
 
 // Build reads the table out of files.
 func Build(files Files, compiler *transcode.Compiler) (*Table, error) {
-	table := &Table{}
+	table := &Table{byProcedure: map[string]*Method{}}
 	var failed error
 	files.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		services := file.Services()
@@ -109,6 +116,7 @@ func (t *Table) add(service protoreflect.ServiceDescriptor, compiler *transcode.
 			return fmt.Errorf("policy: %s: %w", desc.FullName(), err)
 		}
 		t.methods = append(t.methods, method)
+		t.byProcedure[method.Spec.Procedure] = method
 		served = true
 	}
 	if served {

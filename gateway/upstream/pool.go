@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/headgate/headgate/gateway/frame"
@@ -166,7 +167,7 @@ func (p *Pool) add(endpoint string) error {
 	// The channel connects with its first call, in the background of others.
 	conn, err := grpc.NewClient("passthrough:///"+endpoint,
 		grpc.WithTransportCredentials(p.config.Credentials),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(frame.GRPCCodec{}), grpc.MaxCallRecvMsgSize(p.config.MaxMessageBytes)),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(frame.GRPCCodec{}), experimental.AcceptCompressors(plainName), grpc.MaxCallRecvMsgSize(p.config.MaxMessageBytes)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: p.config.PingAfter, Timeout: p.config.PingTimeout}),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), // the gateway retries, knowing what may be
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff, MinConnectTimeout: connectTimeout}),

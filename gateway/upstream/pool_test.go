@@ -329,3 +329,22 @@ func TestTheTransportCallsARealNode(t *testing.T) {
 		return true
 	})
 }
+
+func TestAnUnknownMethodIsTheNodesWord(t *testing.T) {
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	defer func() { server.Stop(); <-done }()
+	pool := NewPool(PoolConfig{})
+	defer pool.Close()
+	client := contextkit.NewClient(NewTransport(pool))
+	ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), listener.Addr().String())
+	err = client.CallUnary(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}, &emptypb.Empty{}, &emptypb.Empty{})
+	if connect.CodeOf(err) != connect.CodeUnimplemented {
+		t.Errorf("%v, want UNIMPLEMENTED", err)
+	}
+}

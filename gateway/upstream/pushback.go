@@ -11,7 +11,6 @@ import (
 )
 
 const (
-	keyPushback = "grpc-retry-pushback-ms"
 	// HeaderPushback is the trailer in which a node says when to try again, or not
 	// to. It is for the gateway, not for its clients.
 	HeaderPushback = "Grpc-Retry-Pushback-Ms"

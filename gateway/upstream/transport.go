@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/gateway/grpcmeta"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -72,12 +73,13 @@ type stream struct {
 	headersRead bool
 	received    bool
 	ended       bool
+	answered    bool // the peer has sent headers or trailers, at least a content type
 }
 
 // SendHeaders implements [connect.ClientStream].
 func (s *stream) SendHeaders() error {
 	s.open.Do(func() {
-		ctx := metadata.NewOutgoingContext(s.ctx, toMetadata(s.info.RequestHeader()))
+		ctx := metadata.NewOutgoingContext(s.ctx, grpcmeta.From(s.info.RequestHeader()))
 		desc := &grpc.StreamDesc{
 			ClientStreams: s.spec.StreamType&connect.StreamTypeClient != 0,
 			ServerStreams: s.spec.StreamType&connect.StreamTypeServer != 0,
@@ -141,8 +143,8 @@ func (s *stream) Receive(msg any) error {
 		}
 		return io.EOF
 	}
-	if s.info.ResponseHeader().Len() == 0 && s.info.ResponseTrailer().Len() == 0 {
-		return s.local(err) // a peer that answers says at least which call it is
+	if !s.answered {
+		return s.local(err)
 	}
 	return remote(err)
 }
@@ -154,14 +156,17 @@ func (s *stream) readHeaders() {
 	}
 	s.headersRead = true
 	if header, err := s.grpc.Header(); err == nil {
-		fromMetadata(s.info.ResponseHeader(), header)
+		s.answered = s.answered || len(header) > 0
+		grpcmeta.Into(s.info.ResponseHeader(), header)
 	}
 }
 
 // finish copies the trailers and gives the channel back.
 func (s *stream) finish() {
 	s.ended = true
-	fromMetadata(s.info.ResponseTrailer(), s.grpc.Trailer())
+	trailer := s.grpc.Trailer()
+	s.answered = s.answered || len(trailer) > 0
+	grpcmeta.Into(s.info.ResponseTrailer(), trailer)
 	s.giveBack()
 }
 
@@ -176,51 +181,6 @@ func (s *stream) giveBack() {
 func (s *stream) Close() error {
 	s.giveBack()
 	return nil
-}
-
-// reserved are headers that the transport itself writes.
-var reserved = map[string]bool{
-	"content-type": true, "te": true, "user-agent": true, "host": true, "connection": true, "content-length": true,
-	"content-encoding": true, "accept-encoding": true, "accept": true, "transfer-encoding": true, "trailer": true, "date": true,
-	"keep-alive": true, "upgrade": true, "proxy-connection": true,
-}
-
-const binarySuffix = "-bin"
-
-// toMetadata renders headers as gRPC metadata, in which binary values are raw.
-func toMetadata(header *connect.Header) metadata.MD {
-	md := make(metadata.MD, header.Len())
-	for key, values := range header.All() {
-		key = strings.ToLower(key)
-		if reserved[key] || strings.HasPrefix(key, "grpc-") || strings.HasPrefix(key, "connect-") {
-			continue
-		}
-		if !strings.HasSuffix(key, binarySuffix) {
-			md[key] = values
-			continue
-		}
-		for _, value := range values {
-			if raw, err := connect.DecodeBinaryHeader(value); err == nil {
-				md[key] = append(md[key], string(raw))
-			}
-		}
-	}
-	return md
-}
-
-// fromMetadata renders gRPC metadata as headers.
-func fromMetadata(header *connect.Header, md metadata.MD) {
-	for key, values := range md {
-		if reserved[key] || strings.HasPrefix(key, "grpc-") && key != keyPushback {
-			continue
-		}
-		for _, value := range values {
-			if strings.HasSuffix(key, binarySuffix) {
-				value = connect.EncodeBinaryHeader([]byte(value))
-			}
-			header.Add(key, value)
-		}
-	}
 }
 
 // clockMargin is how much earlier than ours a peer's timer for the same deadline
