@@ -33,6 +33,8 @@ type Call struct {
 	Forced bool
 	// Attempts counts the upstream calls.
 	Attempts int
+	// Waited is the time spent between attempts.
+	Waited time.Duration
 	// Denied says which rule refused the call, "" for none.
 	Denied string
 

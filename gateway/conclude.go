@@ -46,7 +46,7 @@ func (g *Gateway) record(rc contextkit.RequestContext, call *Call, err error) au
 		Time: time.Now().UTC(), Decision: "allowed", Tenant: rc.TenantID.String(),
 		Procedure: call.Method.Spec.Procedure, Right: call.Method.Right, Resource: call.Resource, Code: chassis.CodeName(err),
 		CorrelationID: rc.CorrelationID, TraceID: rc.TraceID.String(), RequestID: rc.RequestID,
-		Node: call.Node.ID, Attempts: call.Attempts, Milliseconds: float64(time.Since(call.start).Microseconds()) / 1000,
+		Node: call.Node.ID, Attempts: call.Attempts, Waited: float64(call.Waited.Microseconds()) / 1000, Milliseconds: float64(time.Since(call.start).Microseconds()) / 1000,
 	}
 	if call.Principal != nil {
 		record.Principal = call.Principal.Subject

@@ -181,6 +181,7 @@ func (g *Gateway) retry(ctx context.Context, call *Call, info *connect.CallInfo,
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		call.Waited += wait
 	case <-ctx.Done():
 		return false
 	}

@@ -166,7 +166,7 @@ func (f *File) Locate(err error) error {
 			return err
 		}
 		// What is located is text: it is not put into another section.
-		return fmt.Errorf("%s:%d: %s", f.path, f.line(strings.Split(field.Field, ".")), field)
+		return fmt.Errorf("%s:%d: %s: %s", f.path, f.line(strings.Split(field.Field, ".")), field.Field, field.Reason)
 	})
 }
 

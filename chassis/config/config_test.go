@@ -88,7 +88,7 @@ func TestAFileIsReadAndWhatItLeavesOutStays(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("listen: x\nlimits: {rate: 1}\n"))
 	f.Add([]byte("- a\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(_ *testing.T, data []byte) {
 		var s settings
 		file, err := config.Parse("s.yaml", data, &s)
 		if err == nil {

@@ -187,15 +187,12 @@ func startCluster(t *testing.T, files *tlsfiles.Files) *cluster {
 	}
 	keys := c.write(t, "keys.json", headgate(t, "keys", "--data", c.dir))
 	credential := c.write(t, "runner.token", headgate(t, "token", "--data", c.dir, "--subject", "runner", "--tenant", "*", "--right", "command.submit"))
-	server, client, edge := "", "", ""
-	scheme := "http"
+	server, client, edge, scheme := "", "{}", "", "http"
 	if files != nil {
 		scheme = "https"
 		server = fmt.Sprintf("\n  tls: {cert: %s, key: %s, ca: %s}", files.Cert, files.Key, files.CA)
 		edge = fmt.Sprintf("\n  tls: {cert: %s, key: %s}", files.Cert, files.Key)
 		client = fmt.Sprintf("{cert: %s, key: %s, ca: %s}", files.Cert, files.Key, files.CA)
-	} else {
-		client = "{}"
 	}
 	c.config = c.write(t, "headgate.yaml", fmt.Sprintf(`
 nats: {url: "nats://%s"}

@@ -39,6 +39,7 @@ type devCommand struct {
 	APIKeys          string   `type:"existingfile" help:"File of API keys that count, as made by 'headgate apikey'."`
 	Descriptors      []string `type:"existingfile" help:"FileDescriptorSet of further services to serve. Repeatable."`
 	Node             []string `help:"Further node, as KIND=HOST:PORT. Repeatable."`
+	Reflect          bool     `help:"Ask further nodes for the descriptors of their services (gRPC reflection), and serve those."`
 	LazySync         bool     `help:"Let the operating system decide when writes reach the disk: faster, and a power failure may lose acknowledged commands."`
 	LogLevel         string   `default:"warn" enum:"debug,info,warn,error" help:"Least level of the log lines on standard error; info has a line a call."`
 }
@@ -156,12 +157,15 @@ func (p *platform) startGateway(ctx context.Context) error {
 		{ID: "projection-1", Kind: "projection", Endpoint: p.projection.server.Addr(), Ready: true},
 		{ID: "runner-1", Kind: "runner", Endpoint: p.runner.server.Addr(), Ready: true},
 	}
+	var further gatewaySettings
 	for i, text := range p.command.Node {
 		kind, endpoint, ok := strings.Cut(text, "=")
 		if !ok {
 			return fmt.Errorf("--node %q: want KIND=HOST:PORT", text)
 		}
-		nodes = append(nodes, route.Node{ID: fmt.Sprintf("%s-extra-%d", kind, i+1), Kind: kind, Endpoint: endpoint, Ready: true})
+		id := fmt.Sprintf("%s-extra-%d", kind, i+1)
+		nodes = append(nodes, route.Node{ID: id, Kind: kind, Endpoint: endpoint, Ready: true})
+		further.Nodes = append(further.Nodes, nodeSettings{ID: id, Kind: kind, Endpoint: endpoint, Reflect: p.command.Reflect})
 	}
 	if err := routes.Replace(nodes, nil); err != nil {
 		return err
@@ -170,7 +174,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	catalog, err := p.catalog()
+	catalog, err := p.catalog(ctx, &further)
 	if err != nil {
 		return err
 	}
@@ -201,13 +205,18 @@ func (p *platform) auth(ctx context.Context) (auth.Config, error) {
 	return accepted, nil
 }
 
-// catalog reads the descriptors of services that are not linked in.
-func (p *platform) catalog() (*policy.Catalog, error) {
+// catalog reads the descriptors of services that are not linked in, from files
+// and from further nodes.
+func (p *platform) catalog(ctx context.Context, further *gatewaySettings) (*policy.Catalog, error) {
 	sets, err := descriptorSets(p.command.Descriptors)
 	if err != nil {
 		return nil, err
 	}
-	return policy.NewCatalog(sets...)
+	reflected, err := reflectNodes(ctx, further)
+	if err != nil {
+		return nil, err
+	}
+	return policy.NewCatalog(append(sets, reflected...)...)
 }
 
 // close releases what start opened, in reverse.

@@ -99,7 +99,7 @@ func (p *plan) run(ctx context.Context, role string) (err error) {
 	return chassis.RunLayers(ctx, r.layers...)
 }
 
-func (p *plan) gateway(ctx context.Context) error {
+func (p *plan) gateway(context.Context) error {
 	g := &p.settings.Gateway
 	listen, listenErr := g.listen("gateway", p.log)
 	accepted, keys, authErr := g.Auth.verify()

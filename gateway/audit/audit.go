@@ -49,6 +49,8 @@ type Record struct {
 	Routing  uint64 `json:"routing_revision,omitempty"`
 	Node     string `json:"node,omitempty"`
 	Attempts int    `json:"attempts,omitempty"`
+	// Waited is the milliseconds spent waiting between attempts.
+	Waited float64 `json:"waited_ms,omitempty"`
 	// Milliseconds since the call began.
 	Milliseconds float64 `json:"ms"`
 }

@@ -71,7 +71,7 @@ func New(config chassis.Config, rpc *connect.Server, timeout func(procedure stri
 		grpc.MaxRecvMsgSize(s.config.MaxBodyBytes), grpc.MaxHeaderListSize(maxHeaderBytes), grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: deadAfter, Timeout: deadTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastPing, PermitWithoutStream: true}),
-		grpc.SharedWriteBuffer(true), grpc.WaitForHandlers(true),
+		grpc.WaitForHandlers(true),
 	}
 	if s.config.TLS != nil {
 		server := s.config.TLS.Server()
@@ -107,8 +107,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	hard := time.AfterFunc(s.config.ShutdownTimeout, s.server.Stop)
 	s.server.GracefulStop()
 	if !hard.Stop() {
-		<-failed
-		return fmt.Errorf("%s: calls in flight were cut off", s.config.Name)
+		return errors.Join(fmt.Errorf("%s: calls in flight were cut off", s.config.Name), <-failed)
 	}
 	return <-failed
 }

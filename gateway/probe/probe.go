@@ -114,8 +114,8 @@ func (p *Prober) Run(ctx context.Context) error {
 	defer p.group.Wait()
 	for {
 		snapshot, err := p.group.Snapshot(ctx)
-		if err != nil {
-			return nil //nolint:nilerr // ctx has ended
+		if err != nil { // ctx has ended
+			return nil
 		}
 		p.apply(snapshot)
 		wait := p.config.Every*4/5 + rand.N(p.config.Every*2/5+1)

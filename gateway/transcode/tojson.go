@@ -51,8 +51,6 @@ func (p *Program) AppendJSON(dst, wire []byte) ([]byte, error) {
 	return p.slowJSON(dst, message)
 }
 
-// unmarshal reads a message by reflection, which panics on some malformed map
-// entries (google.golang.org/protobuf v1.36.12, proto/decode.go, unmarshalMap).
 // AppendFieldJSON appends the JSON of one field's value to dst: of a field that
 // is not set its zero, [], {} or, of a message, null.
 func (p *Program) AppendFieldJSON(dst, wire []byte, number protowire.Number) ([]byte, error) {
@@ -89,6 +87,8 @@ func (p *Program) AppendFieldJSON(dst, wire []byte, number protowire.Number) ([]
 	return append(dst, "null"...), nil
 }
 
+// unmarshal reads a message by reflection, which panics on some malformed map
+// entries (google.golang.org/protobuf v1.36.12, proto/decode.go, unmarshalMap).
 func (p *Program) unmarshal(wire []byte) (message *dynamicpb.Message, err error) {
 	defer func() {
 		if recover() != nil {

@@ -14,13 +14,11 @@ import (
 // all, contrary to its documentation (grpc-go 1.85, newAcceptedCompressionConfig).
 type plain struct{}
 
-const plainName = "headgate-plain"
-
 // It must be known before anything runs, as grpc-go asks.
-var _ = func() struct{} { encoding.RegisterCompressor(plain{}); return struct{}{} }()
+var plainName = func() string { encoding.RegisterCompressor(plain{}); return plain{}.Name() }()
 
 // Name implements [encoding.Compressor].
-func (plain) Name() string { return plainName }
+func (plain) Name() string { return "headgate-plain" }
 
 // Compress implements [encoding.Compressor]; nothing is.
 func (plain) Compress(w io.Writer) (io.WriteCloser, error) { return asIs{w}, nil }
