@@ -26,6 +26,8 @@ type Event struct {
 	Time time.Time
 	// Data is the event's JSON object.
 	Data []byte
+	// DataVersion is the version of its form; 0 is 1.
+	DataVersion int
 	// Sequence is the event's place in the journal; 0 before it is appended.
 	Sequence uint64
 	// Command names the command that caused the event; the zero value when it
@@ -53,6 +55,7 @@ const (
 	ceTime           = "ce-time"
 	ceContentType    = "content-type"
 	ceVersion        = "ce-aggregateversion"
+	ceDataVersion    = "ce-dataversion"
 	ceAggregateType  = "ce-aggregatetype"
 	ceAggregateID    = "ce-aggregateid"
 	ceIdempotencyKey = "ce-idempotencykey"
@@ -78,6 +81,9 @@ func (e Event) message(ctx context.Context, tenant contextkit.TenantID) (*nats.M
 	msg.Header.Set(ceTime, e.Time.UTC().Format(time.RFC3339Nano))
 	msg.Header.Set(ceContentType, "application/json")
 	msg.Header.Set(ceVersion, strconv.FormatInt(e.Version, 10))
+	if e.DataVersion > 1 {
+		msg.Header.Set(ceDataVersion, strconv.Itoa(e.DataVersion))
+	}
 	msg.Header.Set(ceAggregateType, e.AggregateType)
 	msg.Header.Set(ceAggregateID, e.AggregateID)
 	if e.Command.IdempotencyKey != "" {
@@ -94,6 +100,12 @@ func ParseEvent(header nats.Header, data []byte, sequence uint64) (Event, error)
 	if err != nil || version < 1 {
 		return Event{}, fmt.Errorf("%w: %s %q at sequence %d", ErrMalformedEvent, ceVersion, header.Get(ceVersion), sequence)
 	}
+	dataVersion := 1
+	if text := header.Get(ceDataVersion); text != "" {
+		if dataVersion, err = strconv.Atoi(text); err != nil || dataVersion < 1 {
+			return Event{}, fmt.Errorf("%w: %s %q at sequence %d", ErrMalformedEvent, ceDataVersion, text, sequence)
+		}
+	}
 	at, err := time.Parse(time.RFC3339Nano, header.Get(ceTime))
 	if err != nil {
 		return Event{}, fmt.Errorf("%w: %s %q at sequence %d", ErrMalformedEvent, ceTime, header.Get(ceTime), sequence)
@@ -108,7 +120,7 @@ func ParseEvent(header nats.Header, data []byte, sequence uint64) (Event, error)
 	event := Event{
 		ID: header.Get(ceID), Type: header.Get(ceType),
 		AggregateType: header.Get(ceAggregateType), AggregateID: header.Get(ceAggregateID),
-		Version: version, Time: at, Data: data, Sequence: sequence, Context: rc,
+		Version: version, Time: at, Data: data, DataVersion: dataVersion, Sequence: sequence, Context: rc,
 		Command: CommandRef{IdempotencyKey: header.Get(ceIdempotencyKey), Fingerprint: header.Get(ceFingerprint)},
 	}
 	if event.Type == "" || event.AggregateType == "" || event.AggregateID == "" {

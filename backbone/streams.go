@@ -20,6 +20,7 @@ const (
 const (
 	BucketIdempotency = "idempotency" // tenant.hash(key) → fingerprint and answer of a decided command
 	BucketWorkflows   = "workflows"   // tenant.workflow.instance → a workflow instance
+	BucketSnapshots   = "snapshots"   // states of aggregates, a shortcut to their events
 	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
 	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
 )
@@ -94,6 +95,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 		{Bucket: BucketIdempotency, TTL: idempotencyTTL},
 		{Bucket: BucketWorkflows, TTL: workflowTTL},
 		{Bucket: BucketRunner},
+		{Bucket: BucketSnapshots, History: 1},
 		{Bucket: BucketSecrets},
 	}
 	for _, config := range buckets {

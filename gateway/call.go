@@ -23,7 +23,8 @@ type Call struct {
 	Principal *auth.Principal
 	// First is the request, or a stream's first message, from receive on.
 	First *frame.Frame
-	// Resource is what the policy's resource field names, from authorize on.
+	// Resource is what the policy's resource field names, from authorize on; of
+	// several, all, or the one that is denied.
 	Resource string
 	// Keyed says that the request has an idempotency key.
 	Keyed bool

@@ -567,6 +567,25 @@ func TestNoRightNoCall(t *testing.T) {
 	}
 }
 
+func TestARightMustCoverEveryCommandOfABatch(t *testing.T) {
+	e := start(t, nil)
+	wallets := e.token(t, "acme", "command.submit:wallet*")
+	for body, want := range map[string]int{
+		`{"commands":[{"aggregateType":"wallet"},{"aggregateType":"wallets"}]}`:  http.StatusOK,
+		`{"commands":[{"aggregateType":"wallet"},{"aggregateType":"transfer"}]}`: http.StatusForbidden,
+		`{"commands":[{"aggregateType":"wallet"},{"aggregateId":"x"}]}`:          http.StatusForbidden,
+		`{"commands":[]}`: http.StatusOK, // nothing that could be refused; the node says what it thinks of it
+	} {
+		status, text := e.http(t, http.MethodPost, "/v1/commands:batch", body, "Authorization", wallets)
+		if status == http.StatusBadRequest || status == http.StatusNotImplemented {
+			status = http.StatusOK // it has reached the node, which knows no batches
+		}
+		if status != want {
+			t.Errorf("%s: %d, want %d: %s", body, status, want, text)
+		}
+	}
+}
+
 func TestAPlatformCallNeedsACredentialForAllTenants(t *testing.T) {
 	e := start(t, nil)
 	for token, want := range map[string]int{

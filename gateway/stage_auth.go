@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
@@ -62,14 +63,22 @@ func (g *Gateway) admit(ctx context.Context, call *Call) (context.Context, error
 // authorize refuses a right that is narrowed to other resources than the
 // request names.
 func (g *Gateway) authorize(ctx context.Context, call *Call) (context.Context, error) {
-	if call.Method.ResourceField != 0 {
+	resources := []string{""}
+	if path := call.Method.ResourcePath; path != nil {
 		var err error
-		if call.Resource, err = call.First.Text(call.Method.ResourceField); err != nil {
-			return ctx, call.badField(call.Method.ResourceField, err)
+		if resources, err = call.First.Texts(path); err != nil {
+			return ctx, call.badField(path[0], err)
 		}
 	}
-	if !call.Method.Anonymous && !call.Principal.Allows(call.Method.Right, call.Resource) {
-		return ctx, call.denyRight()
+	call.Resource = strings.Join(resources, ",")
+	if call.Method.Anonymous {
+		return ctx, nil
+	}
+	for _, resource := range resources {
+		if !call.Principal.Allows(call.Method.Right, resource) {
+			call.Resource = resource
+			return ctx, call.denyRight()
+		}
 	}
 	return ctx, nil
 }

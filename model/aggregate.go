@@ -16,6 +16,7 @@ type Aggregate struct {
 
 	commands map[string]*Command
 	evolve   map[string]fields
+	history  map[string]schemaHistory
 }
 
 // Command is something that can be asked of an aggregate.
@@ -141,12 +142,14 @@ func (a *Aggregate) Evolve(ctx context.Context, state Object, eventType string, 
 }
 
 func (p *parser) aggregate(key, n *yaml.Node, path string) *Aggregate {
-	a := &Aggregate{Name: key.Value, commands: map[string]*Command{}, evolve: map[string]fields{}}
-	var commands *yaml.Node
-	for key, value := range p.members(n, path, "description", "commands", "evolve") {
+	a := &Aggregate{Name: key.Value, commands: map[string]*Command{}, evolve: map[string]fields{}, history: map[string]schemaHistory{}}
+	var commands, events *yaml.Node
+	for key, value := range p.members(n, path, "description", "commands", "evolve", "events") {
 		switch key.Value {
 		case "commands":
 			commands = value
+		case "events":
+			events = value
 		case "evolve":
 			for event, changes := range p.members(value, join(path, "evolve")) {
 				if path := join(join(path, "evolve"), event.Value); p.name(event, path) {
@@ -154,6 +157,9 @@ func (p *parser) aggregate(key, n *yaml.Node, path string) *Aggregate {
 				}
 			}
 		}
+	}
+	if events != nil {
+		p.history(a, events, join(path, "events"))
 	}
 	if commands == nil {
 		p.reject(key, path, "the aggregate has no commands")

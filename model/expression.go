@@ -32,7 +32,7 @@ type expression struct {
 
 // environments hold the variables that an expression of each kind may use.
 type environments struct {
-	decide, evolve, view, workflow *cel.Env
+	decide, evolve, upcast, view, workflow *cel.Env
 }
 
 // sharedEnvironments are made once: they are immutable and costly to make.
@@ -51,6 +51,7 @@ func newEnvironments() (environments, error) {
 	}{
 		{&envs.decide, []string{"state", "cmd"}},
 		{&envs.evolve, []string{"state", "event"}},
+		{&envs.upcast, []string{"event"}},
 		{&envs.view, []string{"row", "event"}},
 		{&envs.workflow, []string{"event", "failure"}},
 	} {

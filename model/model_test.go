@@ -51,6 +51,10 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 		{"two changes", head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {upsert: {n: 1}, delete: true}\n", "exactly one of upsert, patch and delete"},
 		{"workflow with an unknown command", head + "workflows:\n  w:\n    on: thing.made\n    steps:\n      - name: s\n        submit: {aggregate: thing, id: meta.aggregate_id, command: brake}\n", `broken.yaml:13: workflows.w.steps[0].submit.command: aggregate "thing" has no command "brake"`},
 		{"two steps of one name", head + "workflows:\n  w:\n    on: thing.made\n    steps:\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n", `broken.yaml:13: workflows.w.steps[1].name: another step is called "s"`},
+		{"upcast of an unknown event", head + "    events: {lost: {version: 2, upcasts: [{from: 1}]}}\n", `broken.yaml:8: aggregates.thing.events.lost: aggregate "thing" has no event "lost"`},
+		{"version without upcasts", head + "    events:\n      made: {version: 3, upcasts: [{from: 1, set: {n: event.n}}]}\n", "broken.yaml:9: aggregates.thing.events.made: version 3 needs an upcast from each version before it, and there are 1"},
+		{"upcasts out of order", head + "    events:\n      made: {version: 2, upcasts: [{from: 2}]}\n", "broken.yaml:9: aggregates.thing.events.made.upcasts[0].from: upcasts stand in order: this one is from 1"},
+		{"upcast that knows no state", head + "    events:\n      made: {version: 2, upcasts: [{from: 1, set: {n: state.n}}]}\n", "undeclared reference to 'state'"},
 		{"key twice", head + "views: {}\nviews: {}\n", "broken.yaml:9: "},
 		{"too large", strings.Repeat("#", 1<<20+1), "larger than 1 MiB"},
 	}

@@ -53,6 +53,8 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkThatCannotBeUndoneIsKeptAsADeadLetter"},
 	"audit.Recorder.publish jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestDenialsAndOperationsAreAudited"},
+	"aggregate.Service.keep jetstream.PublishMsgAsync": {
+		"contextkit.InjectNATS, or it does nothing", "services/aggregate.TestAColdNodeReadsASnapshotAndTheEventsAfterIt"},
 	"aggregate.answers.record jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS, or it fails", "services/aggregate.TestAKeptAnswerCarriesTheContract"},
 }

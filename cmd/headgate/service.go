@@ -50,6 +50,7 @@ func newAggregate(ctx context.Context, js jetstream.JetStream, models *model.Reg
 	}
 	s := &service{server: chassis.NewServer(listen, aggregates.Ready, log), close: func() error { return nil }}
 	aggregates.Register(s.server.RPC)
+	s.server.Metrics.Registerer(listen.Name).MustRegister(aggregates)
 	return s, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
@@ -58,6 +59,41 @@ func (f *Frame) Text(number protowire.Number) (value string, err error) {
 		wire = wire[tag+size:]
 	}
 	return value, nil
+}
+
+// Texts returns the different values of the string field that path leads to,
+// through messages that may be repeated; a message without the field has "". A
+// field that must be one and stands twice is [ErrContradiction].
+func (f *Frame) Texts(path []protowire.Number) ([]string, error) {
+	if len(path) == 1 {
+		value, err := f.Text(path[0])
+		return []string{value}, err
+	}
+	var values []string
+	for wire := f.Data; len(wire) > 0; {
+		n, wireType, tag := protowire.ConsumeTag(wire)
+		if tag < 0 {
+			return nil, transcode.ErrWire
+		}
+		size := protowire.ConsumeFieldValue(n, wireType, wire[tag:])
+		if size < 0 || n == path[0] && wireType != protowire.BytesType {
+			return nil, transcode.ErrWire
+		}
+		if n == path[0] {
+			inner, _ := protowire.ConsumeBytes(wire[tag:])
+			found, err := (&Frame{Data: inner}).Texts(path[1:])
+			if err != nil {
+				return nil, err
+			}
+			for _, value := range found {
+				if !slices.Contains(values, value) {
+					values = append(values, value)
+				}
+			}
+		}
+		wire = wire[tag+size:]
+	}
+	return values, nil
 }
 
 // AppendText adds a string field to the message.

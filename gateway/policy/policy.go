@@ -41,9 +41,12 @@ type Method struct {
 	Timeout time.Duration
 	// Audit says that every call is recorded.
 	Audit bool
-	// TenantField, ResourceField and KeyField are the request's fields for the
-	// tenant, the resource and the idempotency key; 0: there is none.
-	TenantField, ResourceField, KeyField protowire.Number
+	// TenantField and KeyField are the request's fields for the tenant and the
+	// idempotency key; 0: there is none.
+	TenantField, KeyField protowire.Number
+	// ResourcePath leads to the request's field for the resource, through
+	// messages that may be repeated; nil: there is none.
+	ResourcePath []protowire.Number
 	// EventIDField is the answer's field that says how far a stream has come, and
 	// ResumeField the request's that resumes it there; 0: there is none.
 	EventIDField, ResumeField protowire.Number
@@ -169,7 +172,7 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		name    string
 		target  *protowire.Number
 	}{
-		{desc.Input(), policy.GetTenantField(), &m.TenantField}, {desc.Input(), policy.GetResourceField(), &m.ResourceField},
+		{desc.Input(), policy.GetTenantField(), &m.TenantField},
 		{desc.Input(), policy.GetIdempotencyKeyField(), &m.KeyField},
 		{desc.Output(), policy.GetEventIdField(), &m.EventIDField}, {desc.Input(), policy.GetResumeField(), &m.ResumeField},
 		{desc.Input(), policy.GetNodeField(), &m.NodeField},
@@ -183,10 +186,36 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		}
 		*f.target = field.Number()
 	}
+	var err error
+	if m.ResourcePath, err = resourcePath(desc.Input(), policy.GetResourceField()); err != nil {
+		return nil, err
+	}
 	if rule, ok := proto.GetExtension(desc.Options(), annotations.E_Http).(*annotations.HttpRule); ok && rule != nil {
 		m.Rules = append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...)
 	}
 	return m, nil
+}
+
+// resourcePath finds the field that names a call's resources.
+func resourcePath(message protoreflect.MessageDescriptor, name string) ([]protowire.Number, error) {
+	if name == "" {
+		return nil, nil
+	}
+	var path []protowire.Number
+	names := strings.Split(name, ".")
+	for i, part := range names {
+		field := message.Fields().ByName(protoreflect.Name(part))
+		last := i == len(names)-1
+		switch {
+		case field == nil, last && (field.Kind() != protoreflect.StringKind || field.IsList()):
+			return nil, fmt.Errorf("its policy names the field %q, which is no string of %s", name, message.FullName())
+		case !last && (field.Message() == nil || field.IsMap()):
+			return nil, fmt.Errorf("its policy names the field %q: %s is no message", name, part)
+		}
+		path = append(path, field.Number())
+		message = field.Message()
+	}
+	return path, nil
 }
 
 func streamType(desc protoreflect.MethodDescriptor) connect.StreamType {

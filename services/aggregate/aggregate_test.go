@@ -31,7 +31,14 @@ func TestMain(m *testing.M) { backbonetest.Main(m) }
 // node starts a service over the backbone and returns a client of it.
 func node(t *testing.T, js jetstream.JetStream) gatewayv1connect.CommandServiceClient {
 	t.Helper()
-	models, err := model.Open(t.Context(), model.Wallet)
+	client, _ := nodeOf(t, js, model.Wallet)
+	return client
+}
+
+// nodeOf is node with a model, and the service too.
+func nodeOf(t *testing.T, js jetstream.JetStream, source model.Source) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
+	t.Helper()
+	models, err := model.Open(t.Context(), source)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +52,7 @@ func node(t *testing.T, js jetstream.JetStream) gatewayv1connect.CommandServiceC
 	}
 	server := connect.NewServer(contextkit.ServerInterceptor, validate.NewServerInterceptor())
 	service.Register(server)
-	return gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server)))
+	return gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server))), service
 }
 
 func as(t *testing.T, tenant string) context.Context {

@@ -28,6 +28,7 @@ type instance struct {
 	model    string        // revision of the model that folded it
 	version  int64
 	sequence uint64 // of its last event
+	kept     int64  // version of the last snapshot
 	state    model.Object
 	recent   *lru.Cache[string, answer]
 }
@@ -60,7 +61,7 @@ func (i *instance) release() { i.lock <- struct{}{} }
 
 // forget makes the next catchUp fold from the first event on.
 func (i *instance) forget() {
-	i.version, i.sequence, i.state = 0, 0, model.Object{}
+	i.version, i.sequence, i.kept, i.state = 0, 0, 0, model.Object{}
 	i.recent.Purge()
 }
 
@@ -70,7 +71,11 @@ func (s *Service) catchUp(ctx context.Context, key aggregateKey, aggregate *mode
 		i.forget() // another model may fold the same events to another state
 		i.model = revision
 	}
+	if i.version == 0 {
+		s.snapshots.restore(ctx, key, i)
+	}
 	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, func(event backbone.Event) error {
+		s.loaded.Inc()
 		return i.apply(ctx, key, aggregate, event)
 	})
 	if err != nil {
@@ -84,7 +89,7 @@ func (i *instance) apply(ctx context.Context, key aggregateKey, aggregate *model
 	if event.Version != i.version+1 {
 		return fmt.Errorf("%s %s: the event at sequence %d has version %d after %d", key.aggregateType, key.id, event.Sequence, event.Version, i.version)
 	}
-	data, err := model.DecodeObject(event.Data)
+	data, err := aggregate.Data(ctx, event.Type, event.DataVersion, event.Data)
 	if err != nil {
 		return fmt.Errorf("%w: at sequence %d: %w", backbone.ErrMalformedEvent, event.Sequence, err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -33,7 +34,9 @@ type Service struct {
 	journal   *backbone.Journal
 	conn      *nats.Conn
 	positions *position.Codec
+	loaded    prometheus.Counter
 	answers   *answers
+	snapshots *snapshots
 	cache     *lru.Cache[aggregateKey, *instance]
 }
 
@@ -51,13 +54,18 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 	if err != nil {
 		return nil, err
 	}
+	snapshots, err := openSnapshots(ctx, js, journal.Epoch())
+	if err != nil {
+		return nil, err
+	}
 	cache, err := lru.New[aggregateKey, *instance](cachedAggregates)
 	if err != nil {
 		return nil, err
 	}
 	return &Service{
+		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not kept in memory, or were behind."}),
 		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
-		positions: position.NewCodec(secret, journal.Epoch()), answers: answers, cache: cache,
+		positions: position.NewCodec(secret, journal.Epoch()), answers: answers, snapshots: snapshots, cache: cache,
 	}, nil
 }
 
@@ -65,6 +73,12 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 func (s *Service) Register(server *connect.Server) {
 	gatewayv1connect.RegisterCommandServiceHandler(server, s)
 }
+
+// Describe implements [prometheus.Collector].
+func (s *Service) Describe(descriptions chan<- *prometheus.Desc) { s.loaded.Describe(descriptions) }
+
+// Collect implements [prometheus.Collector].
+func (s *Service) Collect(metrics chan<- prometheus.Metric) { s.loaded.Collect(metrics) }
 
 // Ready reports why the service cannot take commands.
 func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
@@ -83,27 +97,32 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	aggregate, err := s.aggregateType(req.GetAggregateType())
+	aggregate, c, err := s.prepare(req)
 	if err != nil {
 		return nil, err
 	}
-	command, ok := aggregate.Command(req.GetCommand())
-	if !ok {
-		return nil, connect.Errorf(connect.CodeNotFound, "aggregate %q has no command %q", req.GetAggregateType(), req.GetCommand())
-	}
 	decided, err := s.submit(ctx, submission{
-		key:       aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()},
-		aggregate: aggregate,
-		command:   command,
-		payload:   model.Normalize(req.GetPayload().AsMap()).(model.Object),
-		ref:       commandRef(req),
-		expected:  req.ExpectedVersion,
-		dryRun:    req.GetDryRun(),
+		key: aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}, aggregate: aggregate, commands: []command{c}, dryRun: req.GetDryRun(),
 	})
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	return s.response(tenant, decided, req.GetDryRun())
+	return s.response(ctx, tenant, decided[0], req.GetDryRun())
+}
+
+// prepare looks up what a request asks for in the model.
+func (s *Service) prepare(req *aggregatev1.SubmitRequest) (*model.Aggregate, command, error) {
+	aggregate, err := s.aggregateType(req.GetAggregateType())
+	if err != nil {
+		return nil, command{}, err
+	}
+	rule, ok := aggregate.Command(req.GetCommand())
+	if !ok {
+		return nil, command{}, connect.Errorf(connect.CodeNotFound, "aggregate %q has no command %q", req.GetAggregateType(), req.GetCommand())
+	}
+	return aggregate, command{
+		rule: rule, payload: model.Normalize(req.GetPayload().AsMap()).(model.Object), ref: commandRef(req), expected: req.ExpectedVersion,
+	}, nil
 }
 
 // GetAggregate implements CommandService.
@@ -149,13 +168,14 @@ type decision struct {
 	replayed bool
 }
 
-func (s *Service) response(tenant contextkit.TenantID, decided decision, dryRun bool) (*aggregatev1.SubmitResponse, error) {
+func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, decided decision, dryRun bool) (*aggregatev1.SubmitResponse, error) {
 	res := &aggregatev1.SubmitResponse{Version: decided.version, Replayed: decided.replayed}
 	if !dryRun {
 		res.Position = s.positions.Format(tenant, decided.sequence)
 	}
 	for _, event := range decided.events {
-		data, err := model.DecodeObject(event.Data)
+		// A replayed command may have caused events of an earlier form.
+		data, err := s.models.Current().Event(ctx, model.EventRef{Aggregate: event.AggregateType, Event: event.Type}, event.DataVersion, event.Data)
 		if err != nil {
 			return nil, asConnectError(err)
 		}

@@ -16,16 +16,31 @@ import (
 // appended first.
 const maxConflicts = 8
 
-// submission is a command with everything needed to decide it.
+// submission is commands for one aggregate, with everything needed to decide
+// them: all of them take effect, in order, or none does.
 type submission struct {
 	key       aggregateKey
 	aggregate *model.Aggregate
-	command   *model.Command
-	payload   model.Object
-	ref       backbone.CommandRef
-	expected  *int64
+	commands  []command
 	dryRun    bool
 }
+
+// command is one of a submission's.
+type command struct {
+	rule     *model.Command
+	payload  model.Object
+	ref      backbone.CommandRef
+	expected *int64
+}
+
+// refusal says which of a submission's commands is why none took effect.
+type refusal struct {
+	index int
+	err   error
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
 
 // Errors of submit beyond the model's and the journal's.
 var (
@@ -42,11 +57,12 @@ func (e *versionError) Error() string {
 	return fmt.Sprintf("the aggregate is at version %d, not at the expected %d", e.current, e.expected)
 }
 
-// submit decides the command and appends its events.
-func (s *Service) submit(ctx context.Context, sub submission) (decision, error) {
+// submit decides the commands and appends their events. The decisions are in the
+// commands' order. A command that refuses them all is a [*refusal].
+func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error) {
 	i, err := s.acquire(ctx, sub.key)
 	if err != nil {
-		return decision{}, err
+		return nil, err
 	}
 	defer i.release()
 
@@ -60,122 +76,154 @@ func (s *Service) submit(ctx context.Context, sub submission) (decision, error) 
 	}
 	if i.version == 0 || i.model != s.models.Current().Revision {
 		if err := refresh(); err != nil {
-			return decision{}, err
+			return nil, err
 		}
 	}
-	if previous, found, err := s.previous(ctx, sub, i); err != nil || found {
-		return previous, err
+	out := make([]decision, len(sub.commands))
+	pending, err := s.previous(ctx, sub, i, out)
+	if err != nil || len(pending) == 0 {
+		return out, err
 	}
 	for range maxConflicts {
-		events, err := s.decide(ctx, sub, i)
+		events, err := s.decide(ctx, sub, i, pending, out)
 		if err != nil && !caughtUp && ctx.Err() == nil {
 			if err := refresh(); err != nil {
-				return decision{}, err
+				return nil, err
 			}
 			continue
 		}
 		if err != nil {
-			return decision{}, err
+			return nil, err
 		}
 		if sub.dryRun || len(events) == 0 {
-			return decision{events: events, version: i.version + int64(len(events)), sequence: i.sequence}, nil
+			return out, nil
 		}
 		err = s.journal.Append(ctx, sub.key.tenant, i.sequence, events)
 		switch {
 		case err == nil:
-			return s.acknowledge(ctx, sub, i, events)
+			s.acknowledge(ctx, sub, i, pending, out, events)
+			return out, nil
 		case errors.Is(err, backbone.ErrConflict):
 			if err := refresh(); err != nil {
-				return decision{}, err
+				return nil, err
 			}
-			// The one who won may have been this very command, sent twice.
-			if previous, found, err := s.previous(ctx, sub, i); err != nil || found {
-				return previous, err
+			// The one who won may have been this very submission, sent twice.
+			if pending, err = s.previous(ctx, sub, i, out); err != nil || len(pending) == 0 {
+				return out, err
 			}
 		case errors.Is(err, backbone.ErrDuplicate):
-			return s.duplicate(ctx, sub, i)
+			// JetStream has seen the key and the kept state has not.
+			if err := refresh(); err != nil {
+				return nil, err
+			}
+			if pending, err = s.previous(ctx, sub, i, out); err == nil && len(pending) > 0 {
+				err = errUnrecorded
+			}
+			return out, err
 		case errors.Is(err, backbone.ErrTooLarge), errors.Is(err, contextkit.ErrNoContext):
-			return decision{}, err
+			return nil, err
 		default:
 			i.forget() // whether the events stand is not known
-			return decision{}, fmt.Errorf("%w: %w", errUncertain, err)
+			return nil, fmt.Errorf("%w: %w", errUncertain, err)
 		}
 	}
-	return decision{}, errContended
+	return nil, errContended
 }
 
-// decide asks the model, on the state as it is.
-func (s *Service) decide(ctx context.Context, sub submission, i *instance) ([]backbone.Event, error) {
-	if sub.expected != nil && *sub.expected != i.version {
-		return nil, &versionError{expected: *sub.expected, current: i.version}
-	}
+// decide asks the model about the pending commands, each on the state that the
+// ones before it make. It returns all their events.
+func (s *Service) decide(ctx context.Context, sub submission, i *instance, pending []int, out []decision) ([]backbone.Event, error) {
 	now := time.Now()
-	decided, err := sub.command.Decide(ctx, i.state, sub.payload, sub.key.meta(i.version, now, ""))
-	if err != nil {
-		return nil, err
-	}
-	events := make([]backbone.Event, len(decided))
-	for n, event := range decided {
-		data, err := json.Marshal(event.Data)
+	state, version := i.state, i.version
+	var all []backbone.Event
+	for _, n := range pending {
+		c := sub.commands[n]
+		if c.expected != nil && *c.expected != version {
+			return nil, &refusal{n, &versionError{expected: *c.expected, current: version}}
+		}
+		decided, err := c.rule.Decide(ctx, state, c.payload, sub.key.meta(version, now, ""))
 		if err != nil {
-			return nil, fmt.Errorf("encode %s: %w", event.Type, err)
+			return nil, &refusal{n, err}
 		}
-		events[n] = backbone.Event{
-			ID: contextkit.NewID(), Type: event.Type, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
-			Version: i.version + int64(n) + 1, Time: now, Data: data, Command: sub.ref,
+		first := len(all)
+		for _, event := range decided {
+			data, err := json.Marshal(event.Data)
+			if err != nil {
+				return nil, fmt.Errorf("encode %s: %w", event.Type, err)
+			}
+			version++
+			made := backbone.Event{
+				ID: contextkit.NewID(), Type: event.Type, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
+				Version: version, Time: now, Data: data, DataVersion: sub.aggregate.EventVersion(event.Type), Command: c.ref,
+			}
+			all = append(all, made)
+			if len(sub.commands) == 1 {
+				continue // nobody decides on what follows
+			}
+			if state, err = sub.aggregate.Evolve(ctx, state, made.Type, event.Data, sub.key.meta(version, now, made.ID)); err != nil {
+				return nil, &refusal{n, err}
+			}
 		}
+		out[n] = decision{events: all[first:], version: version, sequence: i.sequence}
 	}
-	return events, nil
+	// all may have been moved as it grew: the decisions' events are its parts.
+	first := 0
+	for _, n := range pending {
+		count := len(out[n].events)
+		out[n].events = all[first : first+count]
+		first += count
+	}
+	return all, nil
 }
 
-// acknowledge folds what was appended and records the answer.
-func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, events []backbone.Event) (decision, error) {
+// acknowledge folds what was appended and records the answers.
+func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []backbone.Event) {
 	for _, event := range events {
 		if err := i.apply(ctx, sub.key, sub.aggregate, event); err != nil {
 			i.forget() // the events stand; the next command folds them again
 			break
 		}
 	}
-	last := events[len(events)-1]
-	if sub.ref.IdempotencyKey != "" {
-		s.answers.record(ctx, sub.key.tenant, sub.ref, answer{
-			Fingerprint: sub.ref.Fingerprint, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
-			FirstSequence: events[0].Sequence, Events: len(events),
-		})
-	}
-	return decision{events: events, version: last.Version, sequence: last.Sequence}, nil
-}
-
-// previous returns the answer that the idempotency key was given before.
-func (s *Service) previous(ctx context.Context, sub submission, i *instance) (decision, bool, error) {
-	if sub.ref.IdempotencyKey == "" {
-		return decision{}, false, nil
-	}
-	known, ok := i.recent.Get(sub.ref.IdempotencyKey)
-	if !ok {
-		var err error
-		if known, ok, err = s.answers.lookup(ctx, sub.key.tenant, sub.ref); err != nil || !ok {
-			return decision{}, false, err
+	sequence := events[len(events)-1].Sequence
+	for _, n := range pending {
+		out[n].sequence = sequence // they took effect together
+		made, ref := out[n].events, sub.commands[n].ref
+		if ref.IdempotencyKey != "" && len(made) > 0 {
+			s.answers.record(ctx, sub.key.tenant, ref, answer{
+				Fingerprint: ref.Fingerprint, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
+				FirstSequence: made[0].Sequence, Events: len(made),
+			})
 		}
 	}
-	if known.Fingerprint != sub.ref.Fingerprint {
-		return decision{}, false, errKeyReused
-	}
-	previous, err := s.replay(ctx, sub.key, known)
-	return previous, true, err
+	s.keep(ctx, sub.key, i)
 }
 
-// duplicate answers a command whose key JetStream has seen but the kept state
-// has not.
-func (s *Service) duplicate(ctx context.Context, sub submission, i *instance) (decision, error) {
-	if err := s.catchUp(ctx, sub.key, sub.aggregate, i); err != nil {
-		return decision{}, err
+// previous fills in the answers that idempotency keys were given before, and
+// returns the commands without.
+func (s *Service) previous(ctx context.Context, sub submission, i *instance, out []decision) (pending []int, err error) {
+	for n, c := range sub.commands {
+		if c.ref.IdempotencyKey == "" {
+			pending = append(pending, n)
+			continue
+		}
+		known, ok := i.recent.Get(c.ref.IdempotencyKey)
+		if !ok {
+			if known, ok, err = s.answers.lookup(ctx, sub.key.tenant, c.ref); err != nil {
+				return nil, err
+			}
+		}
+		if !ok {
+			pending = append(pending, n)
+			continue
+		}
+		if known.Fingerprint != c.ref.Fingerprint {
+			return nil, &refusal{n, errKeyReused}
+		}
+		if out[n], err = s.replay(ctx, sub.key, known); err != nil {
+			return nil, err
+		}
 	}
-	previous, found, err := s.previous(ctx, sub, i)
-	if err == nil && !found {
-		err = errUnrecorded
-	}
-	return previous, err
+	return pending, nil
 }
 
 // replay reads back the events of a decided command.

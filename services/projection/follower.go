@@ -22,7 +22,7 @@ const maxFollowWait = 10 * time.Second
 type follower struct {
 	tenant  contextkit.TenantID
 	journal *backbone.Journal
-	views   []*model.View
+	model   *model.Model
 	store   *sqlite.Store
 	log     zerolog.Logger
 
@@ -32,13 +32,13 @@ type follower struct {
 	failure    error         // why the follower does not advance
 }
 
-func newFollower(ctx context.Context, tenant contextkit.TenantID, journal *backbone.Journal, views []*model.View, store *sqlite.Store, log zerolog.Logger) (*follower, error) {
+func newFollower(ctx context.Context, tenant contextkit.TenantID, journal *backbone.Journal, m *model.Model, store *sqlite.Store, log zerolog.Logger) (*follower, error) {
 	checkpoint, err := store.Checkpoint(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &follower{
-		tenant: tenant, journal: journal, views: views, store: store, checkpoint: checkpoint,
+		tenant: tenant, journal: journal, model: m, store: store, checkpoint: checkpoint,
 		log: log.With().Str("tenant", tenant.String()).Logger(), changed: make(chan struct{}),
 	}, nil
 }
@@ -92,16 +92,16 @@ func (f *follower) project(ctx context.Context, batch *sqlite.Batch, event backb
 	if event.Context.TenantID != f.tenant {
 		return errors.New("it is of another tenant") // the subject says one tenant, the header another
 	}
-	data, err := model.DecodeObject(event.Data)
+	ref := model.EventRef{Aggregate: event.AggregateType, Event: event.Type}
+	data, err := f.model.Event(ctx, ref, event.DataVersion, event.Data)
 	if err != nil {
 		return err
 	}
-	ref := model.EventRef{Aggregate: event.AggregateType, Event: event.Type}
 	meta := model.Meta{
 		Tenant: f.tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
 		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,
 	}
-	for _, view := range f.views {
+	for _, view := range f.model.Views() {
 		change, err := view.Project(ctx, ref, data, meta, func(key string) (model.Object, error) {
 			return batch.Row(ctx, view, key)
 		})

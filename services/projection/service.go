@@ -70,7 +70,7 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 		if err != nil {
 			return nil, err
 		}
-		if s.followers[tenant], err = newFollower(ctx, tenant, journal, s.model.Views(), store, log); err != nil {
+		if s.followers[tenant], err = newFollower(ctx, tenant, journal, s.model, store, log); err != nil {
 			return nil, errors.Join(err, store.Close())
 		}
 	}

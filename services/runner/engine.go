@@ -42,8 +42,11 @@ var errFailed = errors.New("the workflow failed and could not be undone")
 
 // run drives the workflow's instance for an event until it ends. An error but
 // [errFailed] leaves it to be run again, and nothing is done twice.
-func (e *engine) run(ctx context.Context, workflow *model.Workflow, tenant contextkit.TenantID, event backbone.Event) error {
-	data, err := model.DecodeObject(event.Data)
+func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event backbone.Event) error {
+	data, err := m.Event(ctx, workflow.On, event.DataVersion, event.Data)
+	if errors.Is(err, model.ErrEvaluation) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", backbone.ErrMalformedEvent, err)
 	}

@@ -152,9 +152,10 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 // react runs every workflow that the event starts.
 func (w *worker) react(ctx context.Context, event backbone.Event) error {
 	var errs []error
-	for _, workflow := range w.models.Current().Workflows() {
+	m := w.models.Current()
+	for _, workflow := range m.Workflows() {
 		if workflow.On == (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {
-			if err := w.engine.run(ctx, workflow, w.tenant, event); err != nil {
+			if err := w.engine.run(ctx, m, workflow, w.tenant, event); err != nil {
 				errs = append(errs, fmt.Errorf("workflow %s: %w", workflow.Name, err))
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	_ "github.com/headgate/headgate/gen/headgate/policy/v1"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
+	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	structpb "google.golang.org/protobuf/types/known/structpb"
@@ -214,6 +215,315 @@ func (x *SubmitResponse) GetReplayed() bool {
 	return false
 }
 
+// SubmitBatchRequest is several commands of one tenant.
+type SubmitBatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; may be left out, the credential's tenant is then meant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The commands.
+	Commands []*BatchCommand `protobuf:"bytes,2,rep,name=commands,proto3" json:"commands,omitempty"`
+	// Names this attempt: a command without a key of its own has this one with its
+	// place in the batch. Strongly advised.
+	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// Decide and answer the would-be events, but append nothing.
+	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitBatchRequest) Reset() {
+	*x = SubmitBatchRequest{}
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitBatchRequest) ProtoMessage() {}
+
+func (x *SubmitBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitBatchRequest.ProtoReflect.Descriptor instead.
+func (*SubmitBatchRequest) Descriptor() ([]byte, []int) {
+	return file_aggregate_gateway_v1_command_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SubmitBatchRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *SubmitBatchRequest) GetCommands() []*BatchCommand {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
+func (x *SubmitBatchRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *SubmitBatchRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// BatchCommand is a command of a batch; its fields are SubmitRequest's.
+type BatchCommand struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The aggregate's type, as the model names it.
+	AggregateType string `protobuf:"bytes,1,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// The aggregate's id: letters, digits, '-' and '_'.
+	AggregateId string `protobuf:"bytes,2,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// The command's name, as the model names it.
+	Command string `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
+	// The command's payload, checked against the command's JSON Schema.
+	Payload *structpb.Struct `protobuf:"bytes,4,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Names this attempt; empty: the batch's key with the command's place in it.
+	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// The version that the aggregate must have when the command is decided, after
+	// the batch's earlier commands for it; absent: whatever it has.
+	ExpectedVersion *int64 `protobuf:"varint,6,opt,name=expected_version,json=expectedVersion,proto3,oneof" json:"expected_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *BatchCommand) Reset() {
+	*x = BatchCommand{}
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchCommand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchCommand) ProtoMessage() {}
+
+func (x *BatchCommand) ProtoReflect() protoreflect.Message {
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchCommand.ProtoReflect.Descriptor instead.
+func (*BatchCommand) Descriptor() ([]byte, []int) {
+	return file_aggregate_gateway_v1_command_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BatchCommand) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *BatchCommand) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *BatchCommand) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *BatchCommand) GetPayload() *structpb.Struct {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *BatchCommand) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *BatchCommand) GetExpectedVersion() int64 {
+	if x != nil && x.ExpectedVersion != nil {
+		return *x.ExpectedVersion
+	}
+	return 0
+}
+
+// SubmitBatchResponse has a result for each command, in their order.
+type SubmitBatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The results.
+	Results []*BatchResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// The place in the tenant's journal after the last event of all.
+	Position      string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitBatchResponse) Reset() {
+	*x = SubmitBatchResponse{}
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitBatchResponse) ProtoMessage() {}
+
+func (x *SubmitBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitBatchResponse.ProtoReflect.Descriptor instead.
+func (*SubmitBatchResponse) Descriptor() ([]byte, []int) {
+	return file_aggregate_gateway_v1_command_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SubmitBatchResponse) GetResults() []*BatchResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *SubmitBatchResponse) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
+}
+
+// BatchResult says what became of a command.
+type BatchResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Either.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*BatchResult_Response
+	//	*BatchResult_Error
+	Result        isBatchResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchResult) Reset() {
+	*x = BatchResult{}
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchResult) ProtoMessage() {}
+
+func (x *BatchResult) ProtoReflect() protoreflect.Message {
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchResult.ProtoReflect.Descriptor instead.
+func (*BatchResult) Descriptor() ([]byte, []int) {
+	return file_aggregate_gateway_v1_command_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BatchResult) GetResult() isBatchResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *BatchResult) GetResponse() *SubmitResponse {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Response); ok {
+			return x.Response
+		}
+	}
+	return nil
+}
+
+func (x *BatchResult) GetError() *status.Status {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isBatchResult_Result interface {
+	isBatchResult_Result()
+}
+
+type BatchResult_Response struct {
+	// What the command did.
+	Response *SubmitResponse `protobuf:"bytes,1,opt,name=response,proto3,oneof"`
+}
+
+type BatchResult_Error struct {
+	// Why it did nothing: as Submit's error, or ABORTED with the reason
+	// BATCH_REFUSED when another command for the same aggregate was refused.
+	Error *status.Status `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
+}
+
+func (*BatchResult_Response) isBatchResult_Result() {}
+
+func (*BatchResult_Error) isBatchResult_Result() {}
+
 // Event is a fact about an aggregate.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -233,7 +543,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[2]
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -245,7 +555,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[2]
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -258,7 +568,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_aggregate_gateway_v1_command_proto_rawDescGZIP(), []int{2}
+	return file_aggregate_gateway_v1_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Event) GetId() string {
@@ -313,7 +623,7 @@ type GetAggregateRequest struct {
 
 func (x *GetAggregateRequest) Reset() {
 	*x = GetAggregateRequest{}
-	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[3]
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -325,7 +635,7 @@ func (x *GetAggregateRequest) String() string {
 func (*GetAggregateRequest) ProtoMessage() {}
 
 func (x *GetAggregateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[3]
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -338,7 +648,7 @@ func (x *GetAggregateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAggregateRequest.ProtoReflect.Descriptor instead.
 func (*GetAggregateRequest) Descriptor() ([]byte, []int) {
-	return file_aggregate_gateway_v1_command_proto_rawDescGZIP(), []int{3}
+	return file_aggregate_gateway_v1_command_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetAggregateRequest) GetTenantId() string {
@@ -382,7 +692,7 @@ type GetAggregateResponse struct {
 
 func (x *GetAggregateResponse) Reset() {
 	*x = GetAggregateResponse{}
-	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[4]
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -394,7 +704,7 @@ func (x *GetAggregateResponse) String() string {
 func (*GetAggregateResponse) ProtoMessage() {}
 
 func (x *GetAggregateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[4]
+	mi := &file_aggregate_gateway_v1_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -407,7 +717,7 @@ func (x *GetAggregateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAggregateResponse.ProtoReflect.Descriptor instead.
 func (*GetAggregateResponse) Descriptor() ([]byte, []int) {
-	return file_aggregate_gateway_v1_command_proto_rawDescGZIP(), []int{4}
+	return file_aggregate_gateway_v1_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetAggregateResponse) GetState() *structpb.Struct {
@@ -428,7 +738,7 @@ var File_aggregate_gateway_v1_command_proto protoreflect.FileDescriptor
 
 const file_aggregate_gateway_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\"aggregate/gateway/v1/command.proto\x12\x14aggregate.gateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\x80\x04\n" +
+	"\"aggregate/gateway/v1/command.proto\x12\x14aggregate.gateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\x80\x04\n" +
 	"\rSubmitRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12D\n" +
 	"\x0eaggregate_type\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\raggregateType\x12@\n" +
@@ -443,7 +753,28 @@ const file_aggregate_gateway_v1_command_proto_rawDesc = "" +
 	"\x06events\x18\x01 \x03(\v2\x1b.aggregate.gateway.v1.EventR\x06events\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12\x1a\n" +
 	"\bposition\x18\x03 \x01(\tR\bposition\x12\x1a\n" +
-	"\breplayed\x18\x04 \x01(\bR\breplayed\"\xa2\x01\n" +
+	"\breplayed\x18\x04 \x01(\bR\breplayed\"\x8f\x02\n" +
+	"\x12SubmitBatchRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12J\n" +
+	"\bcommands\x18\x02 \x03(\v2\".aggregate.gateway.v1.BatchCommandB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\bcommands\x12G\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tB\x1e\xbaH\x1b\xd8\x01\x01r\x162\x14^[\\x21-\\x7e]{1,120}$R\x0eidempotencyKey\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x99\x03\n" +
+	"\fBatchCommand\x12D\n" +
+	"\x0eaggregate_type\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\raggregateType\x12@\n" +
+	"\faggregate_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[A-Za-z0-9_-]{1,128}$R\vaggregateId\x127\n" +
+	"\acommand\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\acommand\x121\n" +
+	"\apayload\x18\x04 \x01(\v2\x17.google.protobuf.StructR\apayload\x12G\n" +
+	"\x0fidempotency_key\x18\x05 \x01(\tB\x1e\xbaH\x1b\xd8\x01\x01r\x162\x14^[\\x21-\\x7e]{1,128}$R\x0eidempotencyKey\x127\n" +
+	"\x10expected_version\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\x0fexpectedVersion\x88\x01\x01B\x13\n" +
+	"\x11_expected_version\"n\n" +
+	"\x13SubmitBatchResponse\x12;\n" +
+	"\aresults\x18\x01 \x03(\v2!.aggregate.gateway.v1.BatchResultR\aresults\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\tR\bposition\"\x87\x01\n" +
+	"\vBatchResult\x12B\n" +
+	"\bresponse\x18\x01 \x01(\v2$.aggregate.gateway.v1.SubmitResponseH\x00R\bresponse\x12*\n" +
+	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05errorB\b\n" +
+	"\x06result\"\xa2\x01\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
@@ -457,11 +788,13 @@ const file_aggregate_gateway_v1_command_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\aversion\"_\n" +
 	"\x14GetAggregateResponse\x12-\n" +
 	"\x05state\x18\x01 \x01(\v2\x17.google.protobuf.StructR\x05state\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x03R\aversion2\xf4\x03\n" +
+	"\aversion\x18\x02 \x01(\x03R\aversion2\xd5\x05\n" +
 	"\x0eCommandService\x12\xfe\x01\n" +
 	"\x06Submit\x12#.aggregate.gateway.v1.SubmitRequest\x1a$.aggregate.gateway.v1.SubmitResponse\"\xa8\x01\xaa\xed\x18M\n" +
 	"\x0ecommand.submit\x10\x01\x1a\taggregate\"\x02\b\n" +
-	"2\x0eaggregate_type:\ttenant_idB\x0fidempotency_key\x82\xd3\xe4\x93\x02N:\x01*Z\x11:\x01*\"\f/v1/commands\"6/v1/commands/{aggregate_type}/{aggregate_id}/{command}\x90\x02\x00\x12\xe0\x01\n" +
+	"2\x0eaggregate_type:\ttenant_idB\x0fidempotency_key\x82\xd3\xe4\x93\x02N:\x01*Z\x11:\x01*\"\f/v1/commands\"6/v1/commands/{aggregate_type}/{aggregate_id}/{command}\x90\x02\x00\x12\xde\x01\n" +
+	"\vSubmitBatch\x12(.aggregate.gateway.v1.SubmitBatchRequest\x1a).aggregate.gateway.v1.SubmitBatchResponse\"z\xaa\xed\x18V\n" +
+	"\x0ecommand.submit\x10\x01\x1a\taggregate\"\x02\b\x142\x17commands.aggregate_type:\ttenant_idB\x0fidempotency_key\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/commands:batch\x90\x02\x00\x12\xe0\x01\n" +
 	"\fGetAggregate\x12).aggregate.gateway.v1.GetAggregateRequest\x1a*.aggregate.gateway.v1.GetAggregateResponse\"y\xaa\xed\x18<\n" +
 	"\x0eaggregate.read\x10\x01\x1a\taggregate\"\x02\b\x052\x0eaggregate_type:\ttenant_id\x82\xd3\xe4\x93\x020\x12./v1/aggregates/{aggregate_type}/{aggregate_id}\x90\x02\x01B\xdb\x01\n" +
 	"\x18com.aggregate.gateway.v1B\fCommandProtoP\x01Z?github.com/headgate/headgate/gen/aggregate/gateway/v1;gatewayv1\xa2\x02\x03AGX\xaa\x02\x14Aggregate.Gateway.V1\xca\x02\x14Aggregate\\Gateway\\V1\xe2\x02 Aggregate\\Gateway\\V1\\GPBMetadata\xea\x02\x16Aggregate::Gateway::V1b\x06proto3"
@@ -478,31 +811,43 @@ func file_aggregate_gateway_v1_command_proto_rawDescGZIP() []byte {
 	return file_aggregate_gateway_v1_command_proto_rawDescData
 }
 
-var file_aggregate_gateway_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_aggregate_gateway_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_aggregate_gateway_v1_command_proto_goTypes = []any{
 	(*SubmitRequest)(nil),         // 0: aggregate.gateway.v1.SubmitRequest
 	(*SubmitResponse)(nil),        // 1: aggregate.gateway.v1.SubmitResponse
-	(*Event)(nil),                 // 2: aggregate.gateway.v1.Event
-	(*GetAggregateRequest)(nil),   // 3: aggregate.gateway.v1.GetAggregateRequest
-	(*GetAggregateResponse)(nil),  // 4: aggregate.gateway.v1.GetAggregateResponse
-	(*structpb.Struct)(nil),       // 5: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*SubmitBatchRequest)(nil),    // 2: aggregate.gateway.v1.SubmitBatchRequest
+	(*BatchCommand)(nil),          // 3: aggregate.gateway.v1.BatchCommand
+	(*SubmitBatchResponse)(nil),   // 4: aggregate.gateway.v1.SubmitBatchResponse
+	(*BatchResult)(nil),           // 5: aggregate.gateway.v1.BatchResult
+	(*Event)(nil),                 // 6: aggregate.gateway.v1.Event
+	(*GetAggregateRequest)(nil),   // 7: aggregate.gateway.v1.GetAggregateRequest
+	(*GetAggregateResponse)(nil),  // 8: aggregate.gateway.v1.GetAggregateResponse
+	(*structpb.Struct)(nil),       // 9: google.protobuf.Struct
+	(*status.Status)(nil),         // 10: google.rpc.Status
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_aggregate_gateway_v1_command_proto_depIdxs = []int32{
-	5, // 0: aggregate.gateway.v1.SubmitRequest.payload:type_name -> google.protobuf.Struct
-	2, // 1: aggregate.gateway.v1.SubmitResponse.events:type_name -> aggregate.gateway.v1.Event
-	6, // 2: aggregate.gateway.v1.Event.time:type_name -> google.protobuf.Timestamp
-	5, // 3: aggregate.gateway.v1.Event.data:type_name -> google.protobuf.Struct
-	5, // 4: aggregate.gateway.v1.GetAggregateResponse.state:type_name -> google.protobuf.Struct
-	0, // 5: aggregate.gateway.v1.CommandService.Submit:input_type -> aggregate.gateway.v1.SubmitRequest
-	3, // 6: aggregate.gateway.v1.CommandService.GetAggregate:input_type -> aggregate.gateway.v1.GetAggregateRequest
-	1, // 7: aggregate.gateway.v1.CommandService.Submit:output_type -> aggregate.gateway.v1.SubmitResponse
-	4, // 8: aggregate.gateway.v1.CommandService.GetAggregate:output_type -> aggregate.gateway.v1.GetAggregateResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	9,  // 0: aggregate.gateway.v1.SubmitRequest.payload:type_name -> google.protobuf.Struct
+	6,  // 1: aggregate.gateway.v1.SubmitResponse.events:type_name -> aggregate.gateway.v1.Event
+	3,  // 2: aggregate.gateway.v1.SubmitBatchRequest.commands:type_name -> aggregate.gateway.v1.BatchCommand
+	9,  // 3: aggregate.gateway.v1.BatchCommand.payload:type_name -> google.protobuf.Struct
+	5,  // 4: aggregate.gateway.v1.SubmitBatchResponse.results:type_name -> aggregate.gateway.v1.BatchResult
+	1,  // 5: aggregate.gateway.v1.BatchResult.response:type_name -> aggregate.gateway.v1.SubmitResponse
+	10, // 6: aggregate.gateway.v1.BatchResult.error:type_name -> google.rpc.Status
+	11, // 7: aggregate.gateway.v1.Event.time:type_name -> google.protobuf.Timestamp
+	9,  // 8: aggregate.gateway.v1.Event.data:type_name -> google.protobuf.Struct
+	9,  // 9: aggregate.gateway.v1.GetAggregateResponse.state:type_name -> google.protobuf.Struct
+	0,  // 10: aggregate.gateway.v1.CommandService.Submit:input_type -> aggregate.gateway.v1.SubmitRequest
+	2,  // 11: aggregate.gateway.v1.CommandService.SubmitBatch:input_type -> aggregate.gateway.v1.SubmitBatchRequest
+	7,  // 12: aggregate.gateway.v1.CommandService.GetAggregate:input_type -> aggregate.gateway.v1.GetAggregateRequest
+	1,  // 13: aggregate.gateway.v1.CommandService.Submit:output_type -> aggregate.gateway.v1.SubmitResponse
+	4,  // 14: aggregate.gateway.v1.CommandService.SubmitBatch:output_type -> aggregate.gateway.v1.SubmitBatchResponse
+	8,  // 15: aggregate.gateway.v1.CommandService.GetAggregate:output_type -> aggregate.gateway.v1.GetAggregateResponse
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_aggregate_gateway_v1_command_proto_init() }
@@ -511,13 +856,18 @@ func file_aggregate_gateway_v1_command_proto_init() {
 		return
 	}
 	file_aggregate_gateway_v1_command_proto_msgTypes[0].OneofWrappers = []any{}
+	file_aggregate_gateway_v1_command_proto_msgTypes[3].OneofWrappers = []any{}
+	file_aggregate_gateway_v1_command_proto_msgTypes[5].OneofWrappers = []any{
+		(*BatchResult_Response)(nil),
+		(*BatchResult_Error)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_aggregate_gateway_v1_command_proto_rawDesc), len(file_aggregate_gateway_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -154,7 +154,9 @@ type Policy struct {
 	// Whether each call is recorded in the audit stream; denials always are.
 	Audit bool `protobuf:"varint,5,opt,name=audit,proto3" json:"audit,omitempty"`
 	// The request field (proto name) that names the resource which a narrowed
-	// right is matched against, such as "view". Empty: the method has none.
+	// right is matched against, such as "view", or a path of names through messages,
+	// which may be repeated ("commands.aggregate_type"): the right must cover every
+	// one. Empty: the method has none.
 	ResourceField string `protobuf:"bytes,6,opt,name=resource_field,json=resourceField,proto3" json:"resource_field,omitempty"`
 	// The request field (proto name) that bears the tenant. Empty: the request
 	// has none and only the credential and x-tenant-id name it.

@@ -27,6 +27,8 @@ const (
 const (
 	// CommandServiceSubmitProcedure is the procedure name of the CommandService's Submit RPC.
 	CommandServiceSubmitProcedure = "/aggregate.gateway.v1.CommandService/Submit"
+	// CommandServiceSubmitBatchProcedure is the procedure name of the CommandService's SubmitBatch RPC.
+	CommandServiceSubmitBatchProcedure = "/aggregate.gateway.v1.CommandService/SubmitBatch"
 	// CommandServiceGetAggregateProcedure is the procedure name of the CommandService's GetAggregate
 	// RPC.
 	CommandServiceGetAggregateProcedure = "/aggregate.gateway.v1.CommandService/GetAggregate"
@@ -38,6 +40,13 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     v1.File_aggregate_gateway_v1_command_proto.Services().ByName("CommandService").Methods().ByName("Submit"),
 			Procedure:  CommandServiceSubmitProcedure,
+		}
+	})
+	commandServiceSubmitBatchSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_aggregate_gateway_v1_command_proto.Services().ByName("CommandService").Methods().ByName("SubmitBatch"),
+			Procedure:  CommandServiceSubmitBatchProcedure,
 		}
 	})
 	commandServiceGetAggregateSpec = sync.OnceValue(func() connect.Spec {
@@ -60,6 +69,11 @@ type CommandServiceClient interface {
 	// not the aggregate's version), ALREADY_EXISTS (the idempotency key was used
 	// for another command).
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
+	// SubmitBatch decides several commands. Those for one aggregate are decided in
+	// order, each on what the ones before it made, and take effect together or not
+	// at all; aggregates do not depend on each other. Each command has its own
+	// result: a call that is answered may hold refusals.
+	SubmitBatch(context.Context, *v1.SubmitBatchRequest) (*v1.SubmitBatchResponse, error)
 	// GetAggregate answers an aggregate's state, folded from its events.
 	//
 	// Errors: NOT_FOUND (unknown aggregate type, or no events), OUT_OF_RANGE (the
@@ -83,6 +97,11 @@ type CommandServiceHandler interface {
 	// not the aggregate's version), ALREADY_EXISTS (the idempotency key was used
 	// for another command).
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
+	// SubmitBatch decides several commands. Those for one aggregate are decided in
+	// order, each on what the ones before it made, and take effect together or not
+	// at all; aggregates do not depend on each other. Each command has its own
+	// result: a call that is answered may hold refusals.
+	SubmitBatch(context.Context, *v1.SubmitBatchRequest) (*v1.SubmitBatchResponse, error)
 	// GetAggregate answers an aggregate's state, folded from its events.
 	//
 	// Errors: NOT_FOUND (unknown aggregate type, or no events), OUT_OF_RANGE (the
@@ -96,6 +115,7 @@ func RegisterCommandServiceHandler(server *connect.Server, svc CommandServiceHan
 	adapter := commandServiceHandler{svc: svc}
 	server.Register(
 		connect.Method{Spec: commandServiceSubmitSpec(), Handler: adapter.submit},
+		connect.Method{Spec: commandServiceSubmitBatchSpec(), Handler: adapter.submitBatch},
 		connect.Method{Spec: commandServiceGetAggregateSpec(), Handler: adapter.getAggregate},
 	)
 }
@@ -105,6 +125,10 @@ type UnimplementedCommandServiceHandler struct{}
 
 func (UnimplementedCommandServiceHandler) Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "aggregate.gateway.v1.CommandService.Submit is not implemented")
+}
+
+func (UnimplementedCommandServiceHandler) SubmitBatch(context.Context, *v1.SubmitBatchRequest) (*v1.SubmitBatchResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "aggregate.gateway.v1.CommandService.SubmitBatch is not implemented")
 }
 
 func (UnimplementedCommandServiceHandler) GetAggregate(context.Context, *v1.GetAggregateRequest) (*v1.GetAggregateResponse, error) {
@@ -118,6 +142,14 @@ type commandServiceClient struct {
 func (c *commandServiceClient) Submit(ctx context.Context, req *v1.SubmitRequest) (*v1.SubmitResponse, error) {
 	var res v1.SubmitResponse
 	if err := c.client.CallUnary(ctx, commandServiceSubmitSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *commandServiceClient) SubmitBatch(ctx context.Context, req *v1.SubmitBatchRequest) (*v1.SubmitBatchResponse, error) {
+	var res v1.SubmitBatchResponse
+	if err := c.client.CallUnary(ctx, commandServiceSubmitBatchSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -139,6 +171,18 @@ func (h commandServiceHandler) submit(ctx context.Context, _ connect.Spec, strea
 		return err
 	}
 	res, err := h.svc.Submit(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h commandServiceHandler) submitBatch(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.SubmitBatchRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SubmitBatch(ctx, &req)
 	if err != nil {
 		return err
 	}

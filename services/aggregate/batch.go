@@ -1,0 +1,137 @@
+package aggregate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"golang.org/x/sync/errgroup"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// batchConcurrency bounds the aggregates of one batch that are worked on at
+// once.
+const batchConcurrency = 8
+
+// part is a batch's commands for one aggregate.
+type part struct {
+	submission
+	places []int // of the commands in the batch
+}
+
+// SubmitBatch implements CommandService.
+func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchRequest) (*aggregatev1.SubmitBatchResponse, error) {
+	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
+	if err != nil {
+		return nil, err
+	}
+	res := &aggregatev1.SubmitBatchResponse{Results: make([]*aggregatev1.BatchResult, len(req.GetCommands()))}
+	parts, broken := map[aggregateKey]*part{}, map[aggregateKey]bool{}
+	var order []*part
+	for n, c := range req.GetCommands() {
+		key := aggregateKey{tenant, c.GetAggregateType(), c.GetAggregateId()}
+		p := parts[key]
+		if p == nil {
+			p = &part{submission: submission{key: key, dryRun: req.GetDryRun()}}
+			parts[key] = p
+			order = append(order, p)
+		}
+		p.places = append(p.places, n)
+		aggregate, prepared, err := s.prepare(asSubmit(req, n))
+		if err != nil {
+			res.Results[n] = failed(err)
+			broken[key] = true
+			continue
+		}
+		p.aggregate = aggregate
+		p.commands = append(p.commands, prepared)
+	}
+	var group errgroup.Group
+	group.SetLimit(batchConcurrency)
+	sequences := make([]uint64, len(order))
+	for i, p := range order {
+		if broken[p.key] {
+			p.refuse(res, -1)
+			continue
+		}
+		group.Go(func() error {
+			sequences[i] = s.submitPart(ctx, p, res)
+			return nil
+		})
+	}
+	_ = group.Wait() // every error is a command's result
+	var last uint64
+	for _, sequence := range sequences {
+		last = max(last, sequence)
+	}
+	if last > 0 && !req.GetDryRun() {
+		res.Position = s.positions.Format(tenant, last)
+	}
+	return res, nil
+}
+
+// submitPart decides the commands for one aggregate, writes their results and
+// returns the sequence of the last event.
+func (s *Service) submitPart(ctx context.Context, p *part, res *aggregatev1.SubmitBatchResponse) (last uint64) {
+	decided, err := s.submit(ctx, p.submission)
+	if err != nil {
+		var refused *refusal
+		if errors.As(err, &refused) {
+			res.Results[p.places[refused.index]] = failed(asConnectError(err))
+			p.refuse(res, p.places[refused.index])
+			return 0
+		}
+		for _, place := range p.places {
+			res.Results[place] = failed(asConnectError(err))
+		}
+		return 0
+	}
+	for n, d := range decided {
+		response, err := s.response(ctx, p.key.tenant, d, p.dryRun)
+		if err != nil {
+			res.Results[p.places[n]] = failed(err)
+			continue
+		}
+		res.Results[p.places[n]] = &aggregatev1.BatchResult{Result: &aggregatev1.BatchResult_Response{Response: response}}
+		last = max(last, d.sequence)
+	}
+	return last
+}
+
+// refuse gives the part's commands that have no error of their own one.
+func (p *part) refuse(res *aggregatev1.SubmitBatchResponse, cause int) {
+	for _, place := range p.places {
+		if place != cause && res.Results[place] == nil {
+			res.Results[place] = failed(chassis.WithDetails(
+				connect.NewError(connect.CodeAborted, "another command of the batch for the same aggregate was refused, so this one was not decided"),
+				chassis.Reason("BATCH_REFUSED")))
+		}
+	}
+}
+
+// asSubmit returns a batch's command as a request of its own.
+func asSubmit(req *aggregatev1.SubmitBatchRequest, n int) *aggregatev1.SubmitRequest {
+	c := req.GetCommands()[n]
+	key := c.GetIdempotencyKey()
+	if key == "" && req.GetIdempotencyKey() != "" {
+		key = fmt.Sprintf("%s#%d", req.GetIdempotencyKey(), n)
+	}
+	return &aggregatev1.SubmitRequest{
+		TenantId: req.GetTenantId(), AggregateType: c.GetAggregateType(), AggregateId: c.GetAggregateId(), Command: c.GetCommand(),
+		Payload: c.GetPayload(), IdempotencyKey: key, ExpectedVersion: c.ExpectedVersion, DryRun: req.GetDryRun(),
+	}
+}
+
+// failed renders a command's error as its result.
+func failed(err error) *aggregatev1.BatchResult {
+	known := chassis.Public(err)
+	status := &spb.Status{Code: int32(known.Code()), Message: known.Message()} //nolint:gosec // 16 codes
+	for _, detail := range known.Details() {
+		status.Details = append(status.Details, &anypb.Any{TypeUrl: "type.googleapis.com/" + detail.Type, Value: detail.Value})
+	}
+	return &aggregatev1.BatchResult{Result: &aggregatev1.BatchResult_Error{Error: status}}
+}

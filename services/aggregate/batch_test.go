@@ -1,0 +1,138 @@
+package aggregate_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"golang.org/x/sync/errgroup"
+)
+
+// batch is commands under a batch's key.
+func batch(key string, commands ...*aggregatev1.SubmitRequest) *aggregatev1.SubmitBatchRequest {
+	req := &aggregatev1.SubmitBatchRequest{IdempotencyKey: key}
+	for _, c := range commands {
+		req.Commands = append(req.Commands, &aggregatev1.BatchCommand{
+			AggregateType: c.GetAggregateType(), AggregateId: c.GetAggregateId(), Command: c.GetCommand(), Payload: c.GetPayload(),
+			IdempotencyKey: c.GetIdempotencyKey(), ExpectedVersion: c.ExpectedVersion,
+		})
+	}
+	return req
+}
+
+// outcomes writes a batch's results in a line.
+func outcomes(res *aggregatev1.SubmitBatchResponse) string {
+	var out []string
+	for _, r := range res.GetResults() {
+		if e := r.GetError(); e != nil {
+			out = append(out, connect.Code(e.GetCode()).String())
+			continue
+		}
+		text := fmt.Sprintf("v%d", r.GetResponse().GetVersion())
+		if r.GetResponse().GetReplayed() {
+			text += " replayed"
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestABatchTakesEffectTogetherWithinAnAggregate(t *testing.T) {
+	js := backbonetest.Start(t)
+	client := node(t, js)
+	submit(t, client, "acme", command("a", "open", "", map[string]any{"owner": "ada"}))
+	version := func(req *aggregatev1.SubmitRequest, v int64) *aggregatev1.SubmitRequest {
+		req.ExpectedVersion = &v
+		return req
+	}
+	withdraw := func(id string, amount int) *aggregatev1.SubmitRequest {
+		return command(id, "withdraw", "", map[string]any{"amount": amount})
+	}
+	keyed := func(req *aggregatev1.SubmitRequest, key string) *aggregatev1.SubmitRequest {
+		req.IdempotencyKey = key
+		return req
+	}
+	state := func(id string) string {
+		res, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id})
+		if err != nil {
+			return connect.CodeOf(err).String()
+		}
+		return fmt.Sprintf("%v at v%d", res.GetState().AsMap()["balance"], res.GetVersion())
+	}
+	first := func() *aggregatev1.SubmitBatchRequest {
+		return batch("k1", deposit("a", "", 10), version(withdraw("a", 10), 2), command("b", "open", "", map[string]any{"owner": "bob"}))
+	}
+	dry := batch("", deposit("a", "", 5))
+	dry.DryRun = true
+	for _, step := range []struct {
+		name string
+		req  *aggregatev1.SubmitBatchRequest
+		want string // results
+		a, b string // states afterwards
+	}{
+		{"later commands see what earlier ones made", first(), "v2, v3, v1", "0 at v3", "0 at v1"},
+		{"the same key again", first(), "v2 replayed, v3 replayed, v1 replayed", "0 at v3", "0 at v1"},
+		{"a refusal refuses its aggregate's others, and nobody else's", batch("k2", deposit("a", "", 10), withdraw("a", 11), deposit("a", "", 1), deposit("b", "", 7)), "aborted, failed_precondition, aborted, v2", "0 at v3", "7 at v2"},
+		{"so does what is not in the model", batch("k3", deposit("a", "", 10), command("a", "burn", "", nil), deposit("b", "", 1)), "aborted, not_found, v3", "0 at v3", "8 at v3"},
+		{"a dry run writes nothing", dry, "v4", "0 at v3", "8 at v3"},
+		{"another command under a used key", batch("", keyed(deposit("a", "", 3), "k1#0")), "already_exists", "0 at v3", "8 at v3"},
+		{"a batch that grew: what is done stays, the rest is done", batch("k1", deposit("a", "", 10), version(withdraw("a", 10), 2), command("b", "open", "", map[string]any{"owner": "bob"}), deposit("a", "", 2)), "v2 replayed, v3 replayed, v1 replayed, v4", "2 at v4", "8 at v3"},
+	} {
+		res, err := client.SubmitBatch(as(t, "acme"), step.req)
+		if err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if got := outcomes(res); got != step.want || state("a") != step.a || state("b") != step.b {
+			t.Errorf("%s: %s, a is %s, b is %s; want %s, %s, %s", step.name, got, state("a"), state("b"), step.want, step.a, step.b)
+		}
+	}
+	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := stream.Info(t.Context()); err != nil || info.State.Msgs != 7 {
+		t.Errorf("%d events in the journal, want 7: nothing of a refused part; %v", info.State.Msgs, err)
+	}
+	_, err = client.SubmitBatch(as(t, "acme"), &aggregatev1.SubmitBatchRequest{})
+	refused(t, err, connect.CodeInvalidArgument, "commands")
+}
+
+func TestBatchesOfTwoNodesAreEachDecidedOnce(t *testing.T) {
+	js := backbonetest.Start(t)
+	one, two := node(t, js), node(t, js)
+	submit(t, one, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
+	var group errgroup.Group
+	for n := range 20 {
+		for _, client := range []gatewayv1connect.CommandServiceClient{one, two} {
+			group.Go(func() error {
+				req := batch(fmt.Sprintf("batch-%d", n), deposit("w", "", 1), deposit("w", "", 1), deposit("w", "", 1), deposit("w", "", 1), deposit("w", "", 1))
+				for {
+					res, err := client.SubmitBatch(as(t, "acme"), req)
+					if err != nil {
+						return err
+					}
+					refusal := res.GetResults()[0].GetError()
+					if refusal == nil {
+						return nil
+					}
+					if connect.Code(refusal.GetCode()) != connect.CodeAborted { // a race lost is tried again
+						return errors.New(refusal.GetMessage())
+					}
+				}
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	res, err := one.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
+	if err != nil || res.GetState().AsMap()["balance"] != 100.0 || res.GetVersion() != 101 {
+		t.Errorf("%v, %v; want 100 in 101 versions: 20 batches of 5, each once", res, err)
+	}
+}

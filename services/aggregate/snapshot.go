@@ -1,0 +1,108 @@
+package aggregate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// snapshotEvery is how many events an aggregate is folded from at most, beside
+	// its snapshot.
+	snapshotEvery = 200
+	// maxSnapshotBytes bounds a snapshot; a larger state is folded from its events.
+	maxSnapshotBytes = 512 << 10
+	// maxPendingSnapshots bounds those on their way; further ones are left out.
+	maxPendingSnapshots = 64
+)
+
+// snapshots keep states, so that a node which does not have an aggregate in
+// memory reads its last events only. They are a shortcut: whatever is wrong with
+// one, the events are folded instead.
+type snapshots struct {
+	bucket jetstream.KeyValue
+	async  jetstream.JetStream
+	epoch  int64
+}
+
+// snapshot is a state at a version. It only counts under the model that folded
+// it and for the journal that it was folded from.
+type snapshot struct {
+	Model    string            `json:"model"`
+	Epoch    int64             `json:"epoch"`
+	Version  int64             `json:"version"`
+	Sequence uint64            `json:"sequence"`
+	State    json.RawMessage   `json:"state"`
+	Recent   map[string]answer `json:"recent,omitempty"`
+	// Order is the keys of Recent, the oldest first.
+	Order []string `json:"order,omitempty"`
+}
+
+func openSnapshots(ctx context.Context, js jetstream.JetStream, epoch int64) (*snapshots, error) {
+	bucket, err := js.KeyValue(ctx, backbone.BucketSnapshots)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketSnapshots, err)
+	}
+	async, err := jetstream.New(js.Conn(), jetstream.WithPublishAsyncMaxPending(maxPendingSnapshots))
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketSnapshots, err)
+	}
+	return &snapshots{bucket: bucket, async: async, epoch: epoch}, nil
+}
+
+func (k aggregateKey) snapshotKey() string {
+	return k.tenant.String() + "." + k.aggregateType + "." + k.id
+}
+
+// restore puts the aggregate's snapshot into an empty instance, if there is one
+// that counts.
+func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) {
+	entry, err := s.bucket.Get(ctx, key.snapshotKey())
+	if err != nil {
+		return
+	}
+	var kept snapshot
+	if json.Unmarshal(entry.Value(), &kept) != nil || kept.Model != i.model || kept.Epoch != s.epoch || kept.Version < 1 {
+		return
+	}
+	state, err := model.DecodeObject(kept.State)
+	if err != nil {
+		return
+	}
+	i.version, i.sequence, i.kept, i.state = kept.Version, kept.Sequence, kept.Version, state
+	for _, name := range kept.Order {
+		i.recent.Add(name, kept.Recent[name])
+	}
+}
+
+// keep writes a snapshot behind the caller's back, when the last one is old.
+func (s *Service) keep(ctx context.Context, key aggregateKey, i *instance) {
+	if i.version-i.kept < snapshotEvery || s.snapshots.async.PublishAsyncPending() >= maxPendingSnapshots {
+		return
+	}
+	state, err := json.Marshal(i.state)
+	if err != nil {
+		return
+	}
+	kept := snapshot{Model: i.model, Epoch: s.snapshots.epoch, Version: i.version, Sequence: i.sequence, State: state, Recent: map[string]answer{}, Order: i.recent.Keys()}
+	for _, name := range kept.Order {
+		kept.Recent[name], _ = i.recent.Peek(name)
+	}
+	data, err := json.Marshal(kept)
+	if err != nil || len(data) > maxSnapshotBytes {
+		return
+	}
+	msg := &nats.Msg{Subject: "$KV." + backbone.BucketSnapshots + "." + key.snapshotKey(), Header: nats.Header{}, Data: data}
+	if contextkit.InjectNATS(ctx, msg.Header) != nil {
+		return // a handler's context has the contract
+	}
+	if _, err := s.snapshots.async.PublishMsgAsync(msg); err == nil {
+		i.kept = i.version
+	}
+}

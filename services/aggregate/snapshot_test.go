@@ -1,0 +1,122 @@
+package aggregate_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// changed is the wallet model with texts replaced, in pairs.
+func changed(t *testing.T, pairs ...string) model.Source {
+	t.Helper()
+	return func(ctx context.Context) (string, []byte, error) {
+		name, source, err := model.Wallet(ctx)
+		text := string(source)
+		for i := 0; i < len(pairs); i += 2 {
+			if !strings.Contains(text, pairs[i]) {
+				t.Errorf("the model has no %q", pairs[i])
+			}
+			text = strings.ReplaceAll(text, pairs[i], pairs[i+1])
+		}
+		return name, []byte(text), err
+	}
+}
+
+// loaded is how many events the service has read.
+func loaded(t *testing.T, service *aggregate.Service) float64 {
+	t.Helper()
+	var m dto.Metric
+	metrics := make(chan prometheus.Metric, 1)
+	service.Collect(metrics)
+	if err := (<-metrics).Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
+}
+
+func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
+	js := backbonetest.Start(t)
+	warm := node(t, js)
+	submit(t, warm, "acme", command("w", "open", "first", map[string]any{"owner": "ada"}))
+	for n := range 249 {
+		submit(t, warm, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1))
+	}
+	bucket, err := js.KeyValue(t.Context(), backbone.BucketSnapshots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for _, err := bucket.Get(t.Context(), "acme.wallet.w"); err != nil; _, err = bucket.Get(t.Context(), "acme.wallet.w") {
+		if time.Now().After(deadline) {
+			t.Fatalf("no snapshot is kept: %v", err)
+		}
+	}
+	kept, err := js.Stream(t.Context(), "KV_"+backbone.BucketSnapshots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if msg, err := kept.GetLastMsgForSubject(t.Context(), "$KV.snapshots.acme.wallet.w"); err != nil || msg.Header.Get("tenant-id") != "acme" || msg.Header.Get("traceparent") == "" {
+		t.Errorf("the snapshot bears %v, %v: want the contract", msg.Header, err)
+	}
+	w := &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"}
+	cold, service := nodeOf(t, js, model.Wallet)
+	if res, err := cold.GetAggregate(as(t, "acme"), w); err != nil || res.GetVersion() != 250 || res.GetState().AsMap()["balance"] != 249.0 {
+		t.Fatalf("%v, %v", res, err)
+	}
+	if n := loaded(t, service); n != 50 {
+		t.Errorf("%v events are read, want the 50 after the snapshot at 200", n)
+	}
+	if again := submit(t, cold, "acme", deposit("w", "d-150", 1)); !again.GetReplayed() {
+		t.Error("a key from before the snapshot is forgotten")
+	}
+	if res, err := cold.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w", Version: 3}); err != nil || res.GetState().AsMap()["balance"] != 2.0 {
+		t.Errorf("at a version before the snapshot: %v, %v", res, err)
+	}
+	other, service := nodeOf(t, js, changed(t, "balance: state.balance + event.amount", "balance: state.balance + 2 * event.amount"))
+	if res, err := other.GetAggregate(as(t, "acme"), w); err != nil || res.GetState().AsMap()["balance"] != 498.0 || loaded(t, service) != 250 {
+		t.Errorf("under another model: %v after %v events, %v", res, loaded(t, service), err)
+	}
+	if _, err := bucket.Put(t.Context(), "acme.wallet.w", []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	cold, _ = nodeOf(t, js, model.Wallet)
+	if res, err := cold.GetAggregate(as(t, "acme"), w); err != nil || res.GetVersion() != 250 {
+		t.Errorf("with a broken snapshot: %v, %v", res, err)
+	}
+}
+
+func TestEventsOfAnEarlierFormAreBroughtToTheNewOne(t *testing.T) {
+	js := backbonetest.Start(t)
+	old := node(t, js)
+	submit(t, old, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
+	submit(t, old, "acme", deposit("w", "key", 100))
+	// The new model counts in thousandths and has had two forms of it since.
+	renewed, _ := nodeOf(t, js, changed(t,
+		"    evolve:\n      opened: {owner: event.owner, balance: 0}\n      deposited: {balance: state.balance + event.amount}\n",
+		"    events:\n      deposited:\n        version: 3\n        upcasts:\n        - {from: 1, set: {cents: event.amount}, drop: [amount]}\n        - {from: 2, set: {mills: event.cents * 10}, drop: [cents]}\n"+
+			"    evolve:\n      opened: {owner: event.owner, balance: 0}\n      deposited: {balance: state.balance + event.mills}\n",
+		"          - event: deposited\n            data: &moved\n              amount: cmd.amount\n              reference: \"has(cmd.reference) ? cmd.reference : ''\"\n",
+		"          - event: deposited\n            data: {mills: cmd.amount * 10}\n",
+		"data: *moved", "data: {amount: cmd.amount}"))
+	res, err := renewed.Submit(as(t, "acme"), deposit("w", "", 5))
+	if err != nil || res.GetEvents()[0].GetData().AsMap()["mills"] != 50.0 {
+		t.Fatalf("%v, %v", res, err)
+	}
+	got, err := renewed.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
+	if err != nil || got.GetState().AsMap()["balance"] != 1050.0 {
+		t.Errorf("%v, %v; want the old deposit of 100 and the new one of 5 in thousandths", got, err)
+	}
+	if again := submit(t, renewed, "acme", deposit("w", "key", 100)); !again.GetReplayed() || again.GetEvents()[0].GetData().AsMap()["mills"] != 1000.0 {
+		t.Errorf("an old command sent again: %v", again)
+	}
+}
