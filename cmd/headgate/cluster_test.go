@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -36,6 +37,7 @@ type cluster struct {
 	dir     string
 	config  string
 	nats    *process
+	wire    *wire // between the roles and NATS
 	roles   map[string]*process
 	gateway string // URL
 	admin   string // URL
@@ -167,6 +169,64 @@ func (c *cluster) write(t *testing.T, name, text string) string {
 	return path
 }
 
+// wire is a proxy whose connections the test can cut.
+type wire struct {
+	addr string
+
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+func startWire(t *testing.T, to string) *wire {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{addr: listener.Addr().String(), conns: map[net.Conn]struct{}{}}
+	var running sync.WaitGroup
+	pipe := func(to, from net.Conn) {
+		_, _ = io.Copy(to, from)
+		_, _ = to.Close(), from.Close()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.conns, from)
+	}
+	running.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			w.mu.Lock()
+			w.conns[client], w.conns[server] = struct{}{}, struct{}{}
+			w.mu.Unlock()
+			running.Go(func() { pipe(server, client) })
+			running.Go(func() { pipe(client, server) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		w.cut()
+		running.Wait()
+	})
+	return w
+}
+
+// cut closes all connections.
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for conn := range w.conns {
+		_ = conn.Close()
+	}
+}
+
 // startCluster starts NATS and one process a role. With certificates, every
 // channel is TLS and every node asks the gateway for a certificate.
 func startCluster(t *testing.T, files *tlsfiles.Files) *cluster {
@@ -180,6 +240,7 @@ func startCluster(t *testing.T, files *tlsfiles.Files) *cluster {
 	_, natsPort, _ := net.SplitHostPort(natsAddr)
 	c.nats = &process{path: natsPath, ready: "Server is ready", args: []string{"-a", "127.0.0.1", "-p", natsPort, "-js", "-sd", filepath.Join(c.dir, "nats")}}
 	c.nats.start(t)
+	c.wire = startWire(t, natsAddr)
 
 	addr := map[string]string{}
 	for _, name := range []string{"gateway", "admin", "aggregate", "projection", "runner"} {
@@ -218,7 +279,7 @@ runner:
   gateway: "%s"
   credential: "%s"
   gateway_tls: %s
-`, natsAddr, addr["gateway"], edge, addr["admin"], keys, client, addr["aggregate"], addr["projection"], addr["runner"],
+`, c.wire.addr, addr["gateway"], edge, addr["admin"], keys, client, addr["aggregate"], addr["projection"], addr["runner"],
 		addr["aggregate"], server, addr["projection"], server, filepath.Join(c.dir, "views"), addr["runner"], server, addr["gateway"], credential, client))
 	for _, role := range []string{"aggregate", "projection", "gateway", "runner"} {
 		c.roles[role] = &process{path: binary, ready: "listens on", args: []string{"serve", role, "--config", c.config}}

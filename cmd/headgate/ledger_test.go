@@ -42,7 +42,7 @@ type api struct {
 }
 
 // dial returns clients over JSON and over gRPC.
-func dial(t *testing.T, p *platform, token string) (json, grpc api) {
+func dial(t *testing.T, gateway, token string) (json, grpc api) {
 	t.Helper()
 	plain := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	protocols := new(http.Protocols)
@@ -61,8 +61,8 @@ func dial(t *testing.T, p *platform, token string) (json, grpc api) {
 		c := contextkit.NewClient(transport, credential)
 		return api{commandsconnect.NewCommandServiceClient(c), queriesconnect.NewQueryServiceClient(c)}
 	}
-	return client(connecthttp.NewTransport(plain, p.gateway, connecthttp.WithProtoJSON())),
-		client(connecthttp.NewTransport(h2c, p.gateway, connecthttp.WithGRPC()))
+	return client(connecthttp.NewTransport(plain, gateway, connecthttp.WithProtoJSON())),
+		client(connecthttp.NewTransport(h2c, gateway, connecthttp.WithGRPC()))
 }
 
 // ledger is what a tenant's wallets must hold, kept beside the platform.
@@ -95,6 +95,7 @@ type walk struct {
 	held    map[string]int64 // balances of the client's own wallets
 	version map[string]int64
 	acked   *atomic.Int64
+	stop    <-chan struct{} // ends the walk early; nil: all commands
 }
 
 // submit sends a command until the platform answers it: a process that was
@@ -138,6 +139,11 @@ func request(aggregate, id, command, key string, payload map[string]any) *aggreg
 // run opens the client's wallets and sends its commands.
 func (w *walk) run(ctx context.Context) error {
 	for n := range commandsPerClient {
+		select {
+		case <-w.stop:
+			return nil
+		default:
+		}
 		key := fmt.Sprintf("%s-%d", w.name, n)
 		if n < len(w.wallets) {
 			if err := w.accepted(ctx, request("wallet", w.wallets[n], "open", key, map[string]any{"owner": w.name}), 0); err != nil {
@@ -266,7 +272,7 @@ func TestNoAcknowledgedCommandIsMissingOrDoubledAcrossACrash(t *testing.T) {
 	for _, tenant := range []string{"acme", "globex"} {
 		l := &ledger{balances: map[string]int64{}, movements: map[string]int{}}
 		ledgers[tenant] = l
-		jsonAPI[tenant], grpcAPI[tenant] = dial(t, p, p.tokens[strings.ToUpper(tenant)])
+		jsonAPI[tenant], grpcAPI[tenant] = dial(t, p.gateway, p.tokens[strings.ToUpper(tenant)])
 		tenantCtx := contextkit.TenantContext(clientCtx, parseTenant(t, tenant))
 		if _, err := jsonAPI[tenant].commands.Submit(tenantCtx, request("wallet", "shared", "open", tenant+"-shared", map[string]any{"owner": "all"})); err != nil {
 			t.Fatal(err)

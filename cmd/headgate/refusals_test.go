@@ -161,7 +161,7 @@ func TestBadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		}
 	})
 	t.Run("another tenant is refused over gRPC", func(t *testing.T) {
-		_, grpc := dial(t, p, p.tokens["ACME"])
+		_, grpc := dial(t, p.gateway, p.tokens["ACME"])
 		asGlobex := contextkit.TenantContext(ctx, parseTenant(t, "globex"))
 		_, err := grpc.queries.Query(asGlobex, &projectionv1.QueryRequest{View: "wallets"})
 		if connect.CodeOf(err) != connect.CodePermissionDenied {
