@@ -3,6 +3,8 @@
 package backbonetest
 
 import (
+	"fmt"
+	"os"
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
@@ -53,8 +55,26 @@ func Tenant(t testing.TB, name string) contextkit.TenantID {
 
 // Main runs a package's tests and fails them for goroutines left behind, the
 // embedded server's own but for those that it never ends left out.
-func Main(m *testing.M) {
-	goleak.VerifyTestMain(m,
+// cleanups run after the tests and before goroutines are counted.
+func Main(m *testing.M, cleanups ...func() error) {
+	goleak.VerifyTestMain(tests{m, cleanups},
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"), // its clock
 	)
+}
+
+// tests run a package's tests, and then its cleanups.
+type tests struct {
+	m        *testing.M
+	cleanups []func() error
+}
+
+func (t tests) Run() int {
+	code := t.m.Run()
+	for _, cleanup := range t.cleanups {
+		if err := cleanup(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	return code
 }

@@ -58,7 +58,8 @@ type serviceSettings struct {
 type projectionSettings struct {
 	serviceSettings `yaml:",inline"`
 
-	Data string `yaml:"data"`
+	Data     string `yaml:"data"`
+	Postgres string `yaml:"postgres"`
 }
 
 // clientTLS is tlsfiles.Files with the name that a server must have.

@@ -18,6 +18,7 @@ import (
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
@@ -118,7 +119,7 @@ func (p *platform) start(ctx context.Context) error {
 	if p.aggregate, err = newAggregate(ctx, p.js, models, p.tenants, listen("aggregate", p.command.AggregateListen), p.log); err != nil {
 		return err
 	}
-	p.projection, err = newProjection(ctx, p.js, models, p.tenants, filepath.Join(p.command.Data, "views"), listen("projection", p.command.ProjectionListen), p.log)
+	p.projection, err = newProjection(ctx, p.js, models, p.tenants, sqlite.In(filepath.Join(p.command.Data, "views")), listen("projection", p.command.ProjectionListen), p.log)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/services/projection/postgres"
+	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -202,7 +204,7 @@ func (p *plan) aggregate(ctx context.Context) error {
 
 func (p *plan) projection(ctx context.Context) error {
 	var dataErr error
-	if p.settings.Projection.Data == "" {
+	if p.settings.Projection.Data == "" && p.settings.Projection.Postgres == "" {
 		dataErr = config.Wrong("data", "is missing: the views need a directory")
 	}
 	return errors.Join(dataErr, p.service(ctx, "projection", p.settings.Projection.serviceSettings, func(ctx context.Context, js jetstream.JetStream, tenants chassis.Tenants, listen chassis.Config) (*service, error) {
@@ -210,7 +212,25 @@ func (p *plan) projection(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		return newProjection(ctx, js, models, tenants, p.settings.Projection.Data, listen, p.log)
+		if url := p.settings.Projection.Postgres; url != "" {
+			database, err := postgres.Open(ctx, url)
+			if err != nil {
+				return nil, err
+			}
+			s, err := newProjection(ctx, js, models, tenants, database.Views, listen, p.log)
+			if err != nil {
+				database.Close()
+				return nil, err
+			}
+			views := s.close
+			s.close = func() error {
+				err := views()
+				database.Close()
+				return err
+			}
+			return s, nil
+		}
+		return newProjection(ctx, js, models, tenants, sqlite.In(p.settings.Projection.Data), listen, p.log)
 	}))
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/projection/store"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -54,7 +55,7 @@ func newAggregate(ctx context.Context, js jetstream.JetStream, models *model.Reg
 	return s, nil
 }
 
-func newProjection(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, views string, listen chassis.Config, log zerolog.Logger) (*service, error) {
+func newProjection(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, views store.Opener, listen chassis.Config, log zerolog.Logger) (*service, error) {
 	projections, err := projection.New(ctx, js, models, tenants, views, log)
 	if err != nil {
 		return nil, err

@@ -11,7 +11,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/headgate/headgate/services/projection/store"
 	"github.com/rs/zerolog"
 )
 
@@ -23,7 +23,7 @@ type follower struct {
 	tenant  contextkit.TenantID
 	journal *backbone.Journal
 	model   *model.Model
-	store   *sqlite.Store
+	rows    store.Store
 	log     zerolog.Logger
 
 	mu         sync.Mutex
@@ -32,13 +32,13 @@ type follower struct {
 	failure    error         // why the follower does not advance
 }
 
-func newFollower(ctx context.Context, tenant contextkit.TenantID, journal *backbone.Journal, m *model.Model, store *sqlite.Store, log zerolog.Logger) (*follower, error) {
-	checkpoint, err := store.Checkpoint(ctx)
+func newFollower(ctx context.Context, tenant contextkit.TenantID, journal *backbone.Journal, m *model.Model, rows store.Store, log zerolog.Logger) (*follower, error) {
+	checkpoint, err := rows.Checkpoint(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &follower{
-		tenant: tenant, journal: journal, model: m, store: store, checkpoint: checkpoint,
+		tenant: tenant, journal: journal, model: m, rows: rows, checkpoint: checkpoint,
 		log: log.With().Str("tenant", tenant.String()).Logger(), changed: make(chan struct{}),
 	}, nil
 }
@@ -71,9 +71,9 @@ func (f *follower) run(ctx context.Context) error {
 // apply commits a batch of events with its checkpoint.
 func (f *follower) apply(ctx context.Context, events []backbone.Event) error {
 	last := events[len(events)-1].Sequence
-	err := f.store.Apply(ctx, last, func(batch *sqlite.Batch) error {
+	err := f.rows.Apply(ctx, last, func(batch store.Batch, from uint64) error {
 		for _, event := range events {
-			if event.Sequence <= f.position() {
+			if event.Sequence <= from {
 				continue
 			}
 			if err := f.project(ctx, batch, event); err != nil {
@@ -88,7 +88,7 @@ func (f *follower) apply(ctx context.Context, events []backbone.Event) error {
 	return err
 }
 
-func (f *follower) project(ctx context.Context, batch *sqlite.Batch, event backbone.Event) error {
+func (f *follower) project(ctx context.Context, batch store.Batch, event backbone.Event) error {
 	if event.Context.TenantID != f.tenant {
 		return errors.New("it is of another tenant") // the subject says one tenant, the header another
 	}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,12 +24,62 @@ import (
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/projection/postgres"
+	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/headgate/headgate/services/projection/store"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"pgregory.net/rapid"
 )
 
-func TestMain(m *testing.M) { backbonetest.Main(m) }
+// server is the PostgreSQL that tests share, started by the first.
+var (
+	server = sync.OnceValues(func() (*postgrestest.Server, error) {
+		started.Store(true)
+		return postgrestest.Start()
+	})
+	started atomic.Bool
+)
+
+func TestMain(m *testing.M) {
+	backbonetest.Main(m, func() error {
+		if !started.Load() {
+			return nil
+		}
+		s, err := server()
+		if err != nil {
+			return nil // the tests have said so
+		}
+		return s.Stop()
+	})
+}
+
+// overBoth runs a test over each kind of store. newStore returns the opener of an
+// empty one.
+func overBoth(t *testing.T, test func(t *testing.T, newStore func(t *testing.T) store.Opener)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) {
+		test(t, func(t *testing.T) store.Opener { return sqlite.In(t.TempDir()) })
+	})
+	t.Run("postgres", func(t *testing.T) {
+		s, err := server()
+		if errors.Is(err, postgrestest.ErrNotInstalled) && os.Getenv("HEADGATE_POSTGRES") == "" {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(t, func(t *testing.T) store.Opener {
+			database, err := postgres.Open(t.Context(), s.Database(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(database.Close)
+			return database.Views
+		})
+	})
+}
 
 // fixture is a projection node over a journal that the test writes itself.
 type fixture struct {
@@ -40,7 +93,7 @@ type fixture struct {
 	stop      func()
 }
 
-func start(t *testing.T, js jetstream.JetStream, dir string, source model.Source) *fixture {
+func start(t *testing.T, js jetstream.JetStream, open store.Opener, source model.Source) *fixture {
 	t.Helper()
 	models, err := model.Open(t.Context(), source)
 	if err != nil {
@@ -50,7 +103,7 @@ func start(t *testing.T, js jetstream.JetStream, dir string, source model.Source
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := projection.New(t.Context(), js, models, tenants, dir, zerolog.Nop())
+	service, err := projection.New(t.Context(), js, models, tenants, open, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,8 +183,10 @@ func (f *fixture) query(t testing.TB, q *projectionv1.Query) ([]string, error) {
 	return ids, err
 }
 
-func TestFiltersAndOrdersSelectRows(t *testing.T) {
-	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+func TestFiltersAndOrdersSelectRows(t *testing.T) { overBoth(t, filtersAndOrdersSelectRows) }
+
+func filtersAndOrdersSelectRows(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	cases := []struct{ filter, order, want string }{
 		{"", "", "w0 w1 w2 w3 w4"},
@@ -159,8 +214,10 @@ func TestFiltersAndOrdersSelectRows(t *testing.T) {
 	}
 }
 
-func TestPagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T) {
-	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+func TestPagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T) { overBoth(t, pagesFollowOneAnotherWithoutGapOrOverlap) }
+
+func pagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	for _, order := range []string{"", "balance", "balance desc", "owner desc, balance", "updated_at"} {
 		whole, err := f.query(t, &projectionv1.Query{OrderBy: order})
@@ -190,8 +247,10 @@ func TestPagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T) {
 	}
 }
 
-func TestARequestThatCannotBeUsedIsRefused(t *testing.T) {
-	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+func TestARequestThatCannotBeUsedIsRefused(t *testing.T) { overBoth(t, aRequestThatCannotBeUsedIsRefused) }
+
+func aRequestThatCannotBeUsedIsRefused(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	first, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1}, MinPosition: f.position(t, "acme")})
 	if err != nil {
@@ -232,8 +291,10 @@ func TestARequestThatCannotBeUsedIsRefused(t *testing.T) {
 	}
 }
 
-func TestAQueryWaitsForItsPositionWithinItsDeadline(t *testing.T) {
-	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+func TestAQueryWaitsForItsPositionWithinItsDeadline(t *testing.T) { overBoth(t, aQueryWaitsForItsPositionWithinItsDeadline) }
+
+func aQueryWaitsForItsPositionWithinItsDeadline(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
 	f.append(t, "acme", "w", "opened", `{"owner":"ada"}`)
 	next := f.positions.Format(backbonetest.Tenant(t, "acme"), f.sequence["acme"]+1)
 	ctx, cancel := context.WithTimeout(as(t, "acme"), 200*time.Millisecond)
@@ -255,8 +316,10 @@ func TestAQueryWaitsForItsPositionWithinItsDeadline(t *testing.T) {
 	}
 }
 
-func TestViewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T) {
-	js, dir := backbonetest.Start(t), t.TempDir()
+func TestViewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T) { overBoth(t, viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel) }
+
+func viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	js, dir := backbonetest.Start(t), newStore(t)
 	f := start(t, js, dir, model.Wallet)
 	f.fill(t)
 	before, err := f.query(t, nil)
@@ -288,8 +351,10 @@ func TestViewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T) {
 	}
 }
 
-func TestReadinessTellsTenantsApart(t *testing.T) {
-	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+func TestReadinessTellsTenantsApart(t *testing.T) { overBoth(t, readinessTellsTenantsApart) }
+
+func readinessTellsTenantsApart(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
 	if err := errors.Join(f.service.Ready(t.Context(), contextkit.TenantID{}), f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme"))); err != nil {
 		t.Fatal(err)
 	}
@@ -314,8 +379,10 @@ func TestReadinessTellsTenantsApart(t *testing.T) {
 
 // TestATenantNeverSeesAnothersRows throws hostile input at acme and looks for
 // anything of globex.
-func TestATenantNeverSeesAnothersRows(t *testing.T) {
-	f := start(t, backbonetest.Start(t), t.TempDir(), model.Wallet)
+func TestATenantNeverSeesAnothersRows(t *testing.T) { overBoth(t, aTenantNeverSeesAnothersRows) }
+
+func aTenantNeverSeesAnothersRows(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	if _, err := f.client.Query(as(t, "globex"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "globex")}); err != nil {
 		t.Fatal(err)

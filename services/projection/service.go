@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -15,7 +16,7 @@ import (
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
-	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/headgate/headgate/services/projection/store"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -44,8 +45,8 @@ type Service struct {
 	log       zerolog.Logger
 }
 
-// New opens each tenant's views under dir. Close releases them.
-func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, dir string, log zerolog.Logger) (_ *Service, err error) {
+// New opens each tenant's views by open. Close releases them.
+func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, open store.Opener, log zerolog.Logger) (_ *Service, err error) {
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
 		return nil, err
@@ -66,12 +67,12 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 	}()
 	origin := fmt.Sprintf("%s@%d", s.model.Revision, journal.Epoch())
 	for _, tenant := range tenants {
-		store, err := sqlite.Open(ctx, dir, tenant, s.model.Views(), origin)
+		rows, err := open(ctx, tenant, s.model.Views(), origin)
 		if err != nil {
 			return nil, err
 		}
-		if s.followers[tenant], err = newFollower(ctx, tenant, journal, s.model, store, log); err != nil {
-			return nil, errors.Join(err, store.Close())
+		if s.followers[tenant], err = newFollower(ctx, tenant, journal, s.model, rows, log); err != nil {
+			return nil, errors.Join(err, rows.Close())
 		}
 	}
 	return s, nil
@@ -96,7 +97,7 @@ func (s *Service) Close() error {
 	var errs []error
 	for _, f := range s.followers {
 		if f != nil {
-			errs = append(errs, f.store.Close())
+			errs = append(errs, f.rows.Close())
 		}
 	}
 	return errors.Join(errs...)
@@ -131,13 +132,13 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 		PageToken: req.GetQuery().GetPageToken(), Fields: req.GetQuery().GetFields(),
 	}
 	scope := f.tenant.String() + "/" + view.Name
-	plan, err := query.Compile(view, request, f.store.Dialect(), s.pages, scope)
+	plan, err := query.Compile(view, request, f.rows.Dialect(), s.pages, scope)
 	if err != nil {
 		return nil, asConnectError(err)
 	}
 	res := &projectionv1.QueryResponse{}
 	var last []any
-	sequence, err := f.store.Query(ctx, view, plan, func(values, terms []any) error {
+	sequence, err := f.rows.Query(ctx, view, plan, func(values, terms []any) error {
 		if len(res.Rows) == plan.Limit-1 {
 			// The row beyond the page: another page follows the one before it.
 			token, err := s.pages.Next(scope, request, last)
@@ -165,7 +166,11 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 	if err != nil {
 		return nil, err
 	}
-	values, sequence, err := f.store.Get(ctx, view, req.GetKey())
+	var values []any
+	sequence, err := f.rows.Query(ctx, view, store.ByKey(view, f.rows.Dialect(), req.GetKey()), func(found, _ []any) error {
+		values = slices.Clone(found)
+		return nil
+	})
 	if err != nil {
 		return nil, asConnectError(err)
 	}

@@ -85,25 +85,20 @@ func (w *worker) run(ctx context.Context) error {
 		return fmt.Errorf("consumer %s: %w", w.consumerName(), err)
 	}
 	defer messages.Stop()
-	defer context.AfterFunc(ctx, messages.Drain)()
 
 	var working errgroup.Group
 	working.SetLimit(tenantConcurrency)
 	defer func() { _ = working.Wait() }() // the work reports through the events
+	defer handBack(messages)
 	for {
-		msg, err := messages.Next()
+		msg, err := messages.Next(jetstream.NextContext(ctx))
 		switch {
-		case errors.Is(err, jetstream.ErrMsgIteratorClosed):
+		case err != nil && ctx.Err() != nil, errors.Is(err, jetstream.ErrMsgIteratorClosed):
 			return nil
 		case errors.Is(err, jetstream.ErrNoHeartbeat):
 			continue // JetStream is being reconnected to
-		case err != nil && ctx.Err() != nil:
-			return nil
 		case err != nil:
 			return fmt.Errorf("consumer %s: %w", w.consumerName(), err)
-		case ctx.Err() != nil:
-			_ = msg.Nak() // handed back; unless that is lost too, then ackWait does it
-			continue
 		}
 		w.inFlight.Add(1)
 		working.Go(func() error {
@@ -112,6 +107,22 @@ func (w *worker) run(ctx context.Context) error {
 			w.work(context.WithoutCancel(ctx), msg)
 			return nil
 		})
+	}
+}
+
+// handBackWait bounds the wait for each event that was delivered and not begun.
+const handBackWait = 100 * time.Millisecond
+
+// handBack gives the events back that were delivered and not begun; those that
+// it misses come back after ackWait.
+func handBack(messages jetstream.MessagesContext) {
+	messages.Drain()
+	for {
+		msg, err := messages.Next(jetstream.NextMaxWait(handBackWait))
+		if err != nil {
+			return
+		}
+		_ = msg.Nak() // if that is lost, ackWait does it
 	}
 }
 

@@ -61,8 +61,8 @@ type Term struct {
 
 // Dialect is what differs between databases.
 type Dialect struct {
-	// Placeholder returns the n-th bound parameter, from 1.
-	Placeholder func(n int) string
+	// Placeholder returns the n-th bound parameter, from 1, that takes value.
+	Placeholder func(n int, value any) string
 	// NullSafeEqual is the operator that finds NULL equal to NULL.
 	NullSafeEqual string
 	// Contains is a format of two operands: whether the first has the second in
@@ -75,9 +75,32 @@ type Dialect struct {
 
 // SQLite is SQLite's dialect.
 var SQLite = Dialect{
-	Placeholder:   func(int) string { return "?" },
+	Placeholder:   func(int, any) string { return "?" },
 	NullSafeEqual: "IS",
 	Contains:      "instr(%s, %s) > 0",
+}
+
+// PostgreSQL is PostgreSQL's dialect. A parameter says its type, since the
+// database would otherwise take that of the column that it is compared with.
+var PostgreSQL = Dialect{
+	Placeholder: func(n int, value any) string {
+		kind := ""
+		switch value.(type) {
+		case string:
+			kind = "::text"
+		case int64:
+			kind = "::bigint"
+		case float64:
+			kind = "::double precision"
+		case bool:
+			kind = "::boolean"
+		}
+		return fmt.Sprintf("$%d%s", n, kind)
+	},
+	NullSafeEqual: "IS NOT DISTINCT FROM",
+	Contains:      "strpos(%s, %s) > 0",
+	NullsFirst:    " NULLS FIRST",
+	NullsLast:     " NULLS LAST",
 }
 
 // Compile plans a request against a view. Errors wrap [ErrFilter], [ErrOrder],
@@ -200,7 +223,7 @@ type builder struct {
 
 func (b *builder) bind(value any) string {
 	b.args = append(b.args, value)
-	return b.dialect.Placeholder(len(b.args))
+	return b.dialect.Placeholder(len(b.args), value)
 }
 
 // quote writes a column's name, which the model has checked to be a plain one.

@@ -3,31 +3,34 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/store"
 )
 
-// Batch is a transaction on a tenant's views.
-type Batch struct {
+// batch is a transaction on a tenant's views.
+type batch struct {
 	store *Store
 	tx    *sql.Tx
 }
 
-// Apply runs change in one transaction that also moves the checkpoint to
-// sequence. Nothing changes when it returns an error.
-func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*Batch) error) error {
+// Apply implements [store.Store].
+func (s *Store) Apply(ctx context.Context, sequence uint64, change func(store.Batch, uint64) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("sqlite: begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
-	if err := change(&Batch{store: s, tx: tx}); err != nil {
+	var from int64
+	if err := tx.QueryRowContext(ctx, `SELECT sequence FROM "_checkpoint"`).Scan(&from); err != nil {
+		return fmt.Errorf("sqlite: read checkpoint: %w", err)
+	}
+	if err := change(&batch{store: s, tx: tx}, uint64(from)); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE "_checkpoint" SET sequence = ?`, int64(sequence)); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE "_checkpoint" SET sequence = max(sequence, ?)`, int64(sequence)); err != nil {
 		return fmt.Errorf("sqlite: checkpoint: %w", err)
 	}
 	if err := tx.Commit(); err != nil {
@@ -36,8 +39,8 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*Batch) 
 	return nil
 }
 
-// Row returns the row of a view under key, nil for none.
-func (b *Batch) Row(ctx context.Context, view *model.View, key string) (model.Object, error) {
+// Row implements [store.Batch].
+func (b *batch) Row(ctx context.Context, view *model.View, key string) (model.Object, error) {
 	//nolint:sqlclosecheck // the transaction closes its statements
 	row := b.tx.StmtContext(ctx, b.store.statements[view.Name].row).QueryRowContext(ctx, key)
 	values, err := scan(view.Columns, 0, row.Scan)
@@ -47,21 +50,17 @@ func (b *Batch) Row(ctx context.Context, view *model.View, key string) (model.Ob
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: read %s: %w", view.Name, err)
 	}
-	return object(view.Columns, values), nil
+	return store.Object(view.Columns, values), nil
 }
 
-// Put makes or replaces a row.
-func (b *Batch) Put(ctx context.Context, view *model.View, key string, row model.Object) error {
+// Put implements [store.Batch].
+func (b *batch) Put(ctx context.Context, view *model.View, key string, row model.Object) error {
 	args := make([]any, 0, len(view.Columns)+1)
 	args = append(args, key)
 	for _, column := range view.Columns {
-		value := row[column.Name]
-		if column.Type == model.TypeJSON && value != nil {
-			data, err := json.Marshal(value)
-			if err != nil {
-				return fmt.Errorf("sqlite: encode %s.%s: %w", view.Name, column.Name, err)
-			}
-			value = string(data)
+		value, err := store.Encode(view, column, row[column.Name])
+		if err != nil {
+			return fmt.Errorf("sqlite: %w", err)
 		}
 		args = append(args, value)
 	}
@@ -72,8 +71,8 @@ func (b *Batch) Put(ctx context.Context, view *model.View, key string, row model
 	return nil
 }
 
-// Delete removes a row.
-func (b *Batch) Delete(ctx context.Context, view *model.View, key string) error {
+// Delete implements [store.Batch].
+func (b *batch) Delete(ctx context.Context, view *model.View, key string) error {
 	//nolint:sqlclosecheck // the transaction closes its statements
 	if _, err := b.tx.StmtContext(ctx, b.store.statements[view.Name].remove).ExecContext(ctx, key); err != nil {
 		return fmt.Errorf("sqlite: delete from %s: %w", view.Name, err)

@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
+	"github.com/headgate/headgate/services/projection/store"
 	_ "modernc.org/sqlite" // the driver
 )
 
@@ -36,6 +37,13 @@ type Store struct {
 // statements are a view's prepared writes.
 type statements struct{ row, put, remove *sql.Stmt }
 
+// In returns the opener of files in dir.
+func In(dir string) store.Opener {
+	return func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+		return Open(ctx, dir, tenant, views, origin)
+	}
+}
+
 // Open opens the tenant's file in dir, or makes it. origin fingerprints what
 // the file is made from.
 func Open(ctx context.Context, dir string, tenant contextkit.TenantID, views []*model.View, origin string) (*Store, error) {
@@ -43,19 +51,19 @@ func Open(ctx context.Context, dir string, tenant contextkit.TenantID, views []*
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
 	path := filepath.Join(dir, tenant.String()+".db")
-	store, err := open(ctx, path, views, origin)
+	opened, err := open(ctx, path, views, origin)
 	if errors.Is(err, errOtherOrigin) {
 		for _, suffix := range []string{"", "-wal", "-shm"} {
 			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return nil, fmt.Errorf("sqlite: %w", err)
 			}
 		}
-		store, err = open(ctx, path, views, origin)
+		opened, err = open(ctx, path, views, origin)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %s: %w", path, err)
 	}
-	return store, nil
+	return opened, nil
 }
 
 var errOtherOrigin = errors.New("the file was made from another model or journal")
@@ -142,15 +150,12 @@ func schema(view *model.View) []string {
 	for _, column := range view.Columns {
 		columns = append(columns, fmt.Sprintf("%q %s", column.Name, sqlTypes[column.Type]))
 		if column.Index {
-			indexes = append(indexes, fmt.Sprintf(`CREATE INDEX "%s_%s" ON %q (%q, %q)`, table(view), column.Name, table(view), column.Name, query.KeyColumn))
+			indexes = append(indexes, fmt.Sprintf(`CREATE INDEX "%s_%s" ON %q (%q, %q)`, store.Table(view), column.Name, store.Table(view), column.Name, query.KeyColumn))
 		}
 	}
-	create := fmt.Sprintf("CREATE TABLE %q (%s) WITHOUT ROWID", table(view), strings.Join(columns, ", "))
+	create := fmt.Sprintf("CREATE TABLE %q (%s) WITHOUT ROWID", store.Table(view), strings.Join(columns, ", "))
 	return append([]string{create}, indexes...)
 }
-
-// table returns the name of a view's table.
-func table(view *model.View) string { return "view_" + view.Name }
 
 func (s *Store) prepare(ctx context.Context, view *model.View) (*statements, error) {
 	columns, marks := []string{`"` + query.KeyColumn + `"`}, []string{"?"}
@@ -165,9 +170,9 @@ func (s *Store) prepare(ctx context.Context, view *model.View) (*statements, err
 		stmt **sql.Stmt
 		text string
 	}{
-		{&st.row, fmt.Sprintf("SELECT %s FROM %q WHERE %q = ?", strings.Join(selected, ", "), table(view), query.KeyColumn)},
-		{&st.put, fmt.Sprintf("INSERT OR REPLACE INTO %q (%s) VALUES (%s)", table(view), strings.Join(columns, ", "), strings.Join(marks, ", "))},
-		{&st.remove, fmt.Sprintf("DELETE FROM %q WHERE %q = ?", table(view), query.KeyColumn)},
+		{&st.row, fmt.Sprintf("SELECT %s FROM %q WHERE %q = ?", strings.Join(selected, ", "), store.Table(view), query.KeyColumn)},
+		{&st.put, fmt.Sprintf("INSERT OR REPLACE INTO %q (%s) VALUES (%s)", store.Table(view), strings.Join(columns, ", "), strings.Join(marks, ", "))},
+		{&st.remove, fmt.Sprintf("DELETE FROM %q WHERE %q = ?", store.Table(view), query.KeyColumn)},
 	} {
 		var err error
 		//nolint:sqlclosecheck // Close does

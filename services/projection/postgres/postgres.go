@@ -1,0 +1,212 @@
+// Package postgres keeps all tenants' views in one PostgreSQL database: a table a
+// view, whose rows bear their tenant, and each tenant's checkpoint.
+//
+// Rows and checkpoint change in one transaction. Row-level security holds the
+// tenants apart in the database itself: a transaction names its tenant first and
+// then cannot see or write another's rows, whatever SQL it runs. Views of another
+// model or journal are in another schema, so that nodes of both may work side by
+// side during an upgrade.
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/query"
+	"github.com/headgate/headgate/services/projection/store"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// connections bounds a node's connections to the database.
+	connections = 32
+	// keptGenerations is how many schemas of views are kept, the newest: one is in
+	// use, one is that before an upgrade.
+	keptGenerations = 2
+	// schemaLock is the advisory lock under which schemas are made and dropped.
+	schemaLock = 0x68656164 // "head"
+)
+
+// ErrUnsafeRole says that row-level security would not hold.
+var ErrUnsafeRole = errors.New("postgres: the database's user is not subject to row-level security: use one that is no superuser and has no BYPASSRLS")
+
+// Database is a PostgreSQL database for views.
+type Database struct{ pool *pgxpool.Pool }
+
+// Open connects to the database at url. Errors: [ErrUnsafeRole], or the
+// driver's.
+func Open(ctx context.Context, url string) (*Database, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: the URL cannot be used: %w", err)
+	}
+	config.MaxConns = connections
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	var unsafe bool
+	err = pool.QueryRow(ctx, `SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user`).Scan(&unsafe)
+	if err == nil && unsafe {
+		err = ErrUnsafeRole
+	}
+	if err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("postgres: connect: %w", err)
+	}
+	return &Database{pool}, nil
+}
+
+// Close closes the connections. The stores must be closed before.
+func (d *Database) Close() { d.pool.Close() }
+
+// Views implements [store.Opener].
+func (d *Database) Views(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+	sum := sha256.Sum256([]byte(origin))
+	s := &Store{pool: d.pool, tenant: tenant, schema: "views_" + hex.EncodeToString(sum[:8]), statements: map[string]statements{}}
+	if err := s.prepare(ctx, views); err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	for _, view := range views {
+		s.statements[view.Name] = newStatements(view)
+	}
+	return s, nil
+}
+
+// Store is one tenant's views.
+type Store struct {
+	pool       *pgxpool.Pool
+	tenant     contextkit.TenantID
+	schema     string
+	statements map[string]statements
+}
+
+// statements are a view's writes.
+type statements struct{ row, put, remove string }
+
+func newStatements(view *model.View) statements {
+	columns, marks, changes := []string{"_tenant", `"` + query.KeyColumn + `"`}, []string{"$1", "$2"}, []string{}
+	var selected []string
+	for i, column := range view.Columns {
+		name := fmt.Sprintf("%q", column.Name)
+		columns, selected = append(columns, name), append(selected, name)
+		marks = append(marks, fmt.Sprintf("$%d", i+3))
+		changes = append(changes, fmt.Sprintf("%s = EXCLUDED.%s", name, name))
+	}
+	where := fmt.Sprintf("FROM %q WHERE _tenant = $1 AND %q = $2", store.Table(view), query.KeyColumn)
+	return statements{
+		row: fmt.Sprintf("SELECT %s %s", strings.Join(selected, ", "), where),
+		put: fmt.Sprintf("INSERT INTO %q (%s) VALUES (%s) ON CONFLICT (_tenant, %q) DO UPDATE SET %s", store.Table(view),
+			strings.Join(columns, ", "), strings.Join(marks, ", "), query.KeyColumn, strings.Join(changes, ", ")),
+		remove: "DELETE " + where,
+	}
+}
+
+// Text is compared byte by byte, as SQLite does and page tokens rely on.
+var sqlTypes = map[model.ColumnType]string{
+	model.TypeString: `TEXT COLLATE "C"`, model.TypeTimestamp: `TEXT COLLATE "C"`, model.TypeJSON: `TEXT COLLATE "C"`,
+	model.TypeInt: "BIGINT", model.TypeBool: "BOOLEAN", model.TypeDouble: "DOUBLE PRECISION",
+}
+
+// prepare makes the schema and the tenant's checkpoint, once however many nodes
+// start together, and drops old generations.
+func (s *Store) prepare(ctx context.Context, views []*model.View) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(schemaLock)); err != nil {
+			return err
+		}
+		var exists bool
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)`, s.schema).Scan(&exists); err != nil {
+			return err
+		}
+		if !exists {
+			for _, statement := range schema(s.schema, views) {
+				if _, err := tx.Exec(ctx, statement); err != nil {
+					return fmt.Errorf("%s: %w", statement, err)
+				}
+			}
+			if err := dropOld(ctx, tx); err != nil {
+				return err
+			}
+		}
+		if err := s.enter(ctx, tx); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `INSERT INTO _checkpoint VALUES ($1, 0) ON CONFLICT DO NOTHING`, s.tenant.String())
+		return err
+	})
+}
+
+// schema returns the statements that make a generation.
+func schema(name string, views []*model.View) []string {
+	out := []string{
+		`CREATE SCHEMA IF NOT EXISTS headgate`,
+		`CREATE TABLE IF NOT EXISTS headgate.generations (name TEXT PRIMARY KEY, made TIMESTAMPTZ NOT NULL DEFAULT now())`,
+		fmt.Sprintf(`INSERT INTO headgate.generations (name) VALUES ('%s')`, name),
+		fmt.Sprintf(`CREATE SCHEMA %q`, name),
+		fmt.Sprintf(`SET LOCAL search_path TO %q`, name),
+		`CREATE TABLE _checkpoint (_tenant TEXT COLLATE "C" PRIMARY KEY, sequence BIGINT NOT NULL)`,
+	}
+	tables := []string{"_checkpoint"}
+	for _, view := range views {
+		columns := []string{`_tenant TEXT COLLATE "C" NOT NULL`, fmt.Sprintf(`%q TEXT COLLATE "C" NOT NULL`, query.KeyColumn)}
+		var indexes []string
+		for _, column := range view.Columns {
+			columns = append(columns, fmt.Sprintf("%q %s", column.Name, sqlTypes[column.Type]))
+			if column.Index {
+				// Nulls as the orders of queries have them.
+				indexes = append(indexes, fmt.Sprintf("CREATE INDEX ON %q (_tenant, %q NULLS FIRST, %q)", store.Table(view), column.Name, query.KeyColumn))
+			}
+		}
+		columns = append(columns, fmt.Sprintf("PRIMARY KEY (_tenant, %q)", query.KeyColumn))
+		out = append(append(out, fmt.Sprintf("CREATE TABLE %q (%s)", store.Table(view), strings.Join(columns, ", "))), indexes...)
+		tables = append(tables, store.Table(view))
+	}
+	for _, table := range tables {
+		out = append(out,
+			fmt.Sprintf("ALTER TABLE %q ENABLE ROW LEVEL SECURITY", table),
+			fmt.Sprintf("ALTER TABLE %q FORCE ROW LEVEL SECURITY", table), // the owner, which we are, too
+			fmt.Sprintf("CREATE POLICY tenant ON %q USING (_tenant = current_setting('headgate.tenant')) WITH CHECK (_tenant = current_setting('headgate.tenant'))", table))
+	}
+	return out
+}
+
+// dropOld drops the schemas of generations that nobody uses any more.
+func dropOld(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, `SELECT name FROM headgate.generations ORDER BY made DESC, name OFFSET $1`, keptGenerations)
+	if err != nil {
+		return err
+	}
+	old, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, name := range old {
+		if _, err := tx.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{name}.Sanitize()+" CASCADE"); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM headgate.generations WHERE name = $1`, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter puts the transaction into the tenant's rows of the generation.
+func (s *Store) enter(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `SELECT set_config('headgate.tenant', $1, true), set_config('search_path', $2, true)`, s.tenant.String(), s.schema)
+	return err
+}
+
+// Dialect implements [store.Store].
+func (s *Store) Dialect() query.Dialect { return query.PostgreSQL }
+
+// Close implements [store.Store]; the connections are the database's.
+func (s *Store) Close() error { return nil }

@@ -1,0 +1,234 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
+	"github.com/headgate/headgate/services/projection/query"
+	"github.com/headgate/headgate/services/projection/store"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+	"pgregory.net/rapid"
+)
+
+// database starts a server with an empty database.
+func database(t *testing.T) (*Database, *postgrestest.Server, string) {
+	t.Helper()
+	server, err := postgrestest.Start()
+	if errors.Is(err, postgrestest.ErrNotInstalled) && os.Getenv("HEADGATE_POSTGRES") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	url := server.Database(t)
+	d, err := Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d, server, url
+}
+
+// notes is a model with one view of texts.
+func notes(t *testing.T) []*model.View {
+	t.Helper()
+	m, err := model.Parse("notes.yaml", []byte(`model: notes
+aggregates:
+  note:
+    commands: {write: {emit: [{event: written, data: {text: cmd.text}}]}}
+    evolve: {written: {text: event.text}}
+views:
+  notes: {columns: {text: {type: string, index: true}, n: int}, on: {note.written: {upsert: {text: event.text, n: 1}}}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Views()
+}
+
+func open(t *testing.T, d *Database, tenant, origin string) *Store {
+	t.Helper()
+	s, err := d.Views(t.Context(), backbonetest.Tenant(t, tenant), notes(t), origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.(*Store)
+}
+
+func put(ctx context.Context, s *Store, view *model.View, sequence uint64, key, text string) error {
+	return s.Apply(ctx, sequence, func(b store.Batch, _ uint64) error {
+		return b.Put(ctx, view, key, model.Object{"text": text, "n": int64(1)})
+	})
+}
+
+func TestTheDatabaseItselfHoldsTenantsApart(t *testing.T) {
+	d, _, url := database(t)
+	view := notes(t)[0]
+	acme, globex := open(t, d, "acme", "o"), open(t, d, "globex", "o")
+	if err := errors.Join(put(t.Context(), acme, view, 1, "k", "ours"), put(t.Context(), globex, view, 1, "k", "theirs")); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	count := func(tx pgx.Tx, statement string) (n int, err error) {
+		return n, tx.QueryRow(t.Context(), statement).Scan(&n)
+	}
+	// Whatever SQL a transaction of acme's runs, it sees acme's row alone.
+	err = pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+		if err := acme.enter(t.Context(), tx); err != nil {
+			return err
+		}
+		for statement, want := range map[string]int{
+			"SELECT count(*) FROM view_notes":                          1,
+			"SELECT count(*) FROM view_notes WHERE _tenant = 'globex'": 0,
+			"SELECT count(*) FROM view_notes WHERE text = 'theirs'":    0,
+			"SELECT count(*) FROM _checkpoint":                         1,
+		} {
+			if n, err := count(tx, statement); err != nil || n != want {
+				t.Errorf("%s: %d, %v; want %d", statement, n, err, want)
+			}
+		}
+		tag, err := tx.Exec(t.Context(), "DELETE FROM view_notes WHERE _tenant = 'globex'")
+		if err != nil || tag.RowsAffected() != 0 {
+			t.Errorf("%d of globex's rows are deleted, %v", tag.RowsAffected(), err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), fmt.Sprintf("BEGIN; SET LOCAL search_path TO %q; SET LOCAL headgate.tenant TO 'acme'; INSERT INTO view_notes VALUES ('globex', 'x', 'y', 1); COMMIT", acme.schema)); err == nil {
+		t.Error("acme writes a row of globex's")
+	}
+	_, _ = conn.Exec(t.Context(), "ROLLBACK")
+	var n int
+	if err := conn.QueryRow(t.Context(), fmt.Sprintf("SELECT count(*) FROM %q.view_notes", acme.schema)).Scan(&n); err == nil && n > 0 {
+		t.Errorf("%d rows are shown to who names no tenant", n)
+	}
+}
+
+func TestAUserBeyondRowLevelSecurityIsRefused(t *testing.T) {
+	_, server, _ := database(t)
+	if _, err := Open(t.Context(), server.URL("postgres", "postgres")); !errors.Is(err, ErrUnsafeRole) {
+		t.Errorf("a superuser: %v", err)
+	}
+}
+
+func TestNodesThatFollowTheSameTenantTakeTurns(t *testing.T) {
+	d, _, _ := database(t)
+	view := notes(t)[0]
+	const events = 200
+	var group errgroup.Group
+	for range 4 {
+		s := open(t, d, "acme", "o")
+		group.Go(func() error {
+			for next := uint64(1); next <= events; next++ {
+				err := s.Apply(t.Context(), next, func(b store.Batch, from uint64) error {
+					for event := from + 1; event <= next; event++ {
+						row, err := b.Row(t.Context(), view, "counter")
+						if err != nil {
+							return err
+						}
+						n := int64(0)
+						if row != nil {
+							n = row["n"].(int64)
+						}
+						if err := b.Put(t.Context(), view, "counter", model.Object{"n": n + 1}); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, d, "acme", "o")
+	sequence, err := s.Query(t.Context(), view, store.ByKey(view, query.PostgreSQL, "counter"), func(values, _ []any) error {
+		if values[1] != int64(events) {
+			t.Errorf("four nodes count %v of %d events", values[1], events)
+		}
+		return nil
+	})
+	if err != nil || sequence != events {
+		t.Errorf("checkpoint %d, %v", sequence, err)
+	}
+}
+
+func TestEveryTextComesBackAsItWas(t *testing.T) {
+	d, _, _ := database(t)
+	view := notes(t)[0]
+	s := open(t, d, "acme", "o")
+	sequence := uint64(0)
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"\x00", "a\x00b", "\uFFFE", "\uFFFE0", "\x00\uFFFE1", "", "'; DROP TABLE view_notes; --"})).Draw(t, "text")
+		text = strings.ToValidUTF8(text, "?") // as JSON is
+		sequence++
+		if err := put(context.Background(), s, view, sequence, text, text); err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		plan, err := query.Compile(view, query.Request{}, query.PostgreSQL, query.NewPages([]byte("k")), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan.Where, plan.Args = "text = $1", []any{text}
+		_, err = s.Query(context.Background(), view, plan, func(values, _ []any) error {
+			found++
+			if values[0] != text {
+				t.Errorf("%q comes back as %q", text, values[0])
+			}
+			return nil
+		})
+		if err != nil || found != 1 {
+			t.Fatalf("%q is found %d times, %v", text, found, err)
+		}
+	})
+}
+
+func TestAnOldGenerationIsKeptForTheWayBackAndOlderOnesAreDropped(t *testing.T) {
+	d, _, _ := database(t)
+	view := notes(t)[0]
+	if err := put(t.Context(), open(t, d, "acme", "one"), view, 7, "k", "old"); err != nil {
+		t.Fatal(err)
+	}
+	checkpoint := func(origin string) uint64 {
+		sequence, err := open(t, d, "acme", origin).Checkpoint(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sequence
+	}
+	if n := checkpoint("two"); n != 0 {
+		t.Errorf("a new generation begins at %d", n)
+	}
+	if n := checkpoint("one"); n != 7 {
+		t.Errorf("the old generation is at %d, want 7: it serves until the last node is upgraded", n)
+	}
+	checkpoint("three")
+	if n := checkpoint("one"); n != 0 {
+		t.Errorf("the oldest generation is still there, at %d", n)
+	}
+}

@@ -1,0 +1,181 @@
+// Package postgrestest runs a PostgreSQL server for tests: a cluster of its own in
+// a temporary directory, on a unix socket that nobody else finds.
+package postgrestest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// ErrNotInstalled says that there is no PostgreSQL on this machine.
+var ErrNotInstalled = errors.New("postgrestest: PostgreSQL is not installed (Debian: apt-get install postgresql)")
+
+const (
+	startTimeout = 30 * time.Second
+	// role owns the databases and is no superuser.
+	role = "headgate"
+)
+
+// Server is a running server.
+type Server struct {
+	dir string
+	cmd *exec.Cmd
+	n   atomic.Int64
+}
+
+// binaries returns the directory of the newest server on this machine.
+func binaries() (string, error) {
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb") // Debian's place
+	slices.Sort(found)
+	if len(found) > 0 {
+		return filepath.Dir(found[len(found)-1]), nil
+	}
+	if path, err := exec.LookPath("initdb"); err == nil {
+		return filepath.Dir(path), nil
+	}
+	return "", ErrNotInstalled
+}
+
+// Start starts a server; Stop ends it. Nothing is synced to the disk.
+func Start() (*Server, error) {
+	bin, err := binaries()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "headgate-pg")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{dir: dir}
+	attributes, err := unprivileged(dir)
+	if err == nil {
+		err = s.start(bin, attributes)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+// unprivileged returns how to start a process that is not root's, since
+// PostgreSQL refuses to run as root, and gives it the directory.
+func unprivileged(dir string) (*syscall.SysProcAttr, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil //nolint:nilnil // the process may be ours
+	}
+	who, err := user.Lookup("postgres")
+	if err != nil {
+		if who, err = user.Lookup("nobody"); err != nil {
+			return nil, err
+		}
+	}
+	uid, err := strconv.ParseUint(who.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(who.Gid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chown(dir, int(uid), int(gid)); err != nil {
+		return nil, err
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
+}
+
+func (s *Server) start(bin string, attributes *syscall.SysProcAttr) error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	data := filepath.Join(s.dir, "data")
+	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale", "C")
+	initdb.SysProcAttr, initdb.Dir = attributes, s.dir
+	if output, err := initdb.CombinedOutput(); err != nil {
+		return fmt.Errorf("postgrestest: initdb: %w: %s", err, output)
+	}
+	//nolint:contextcheck,noctx // the server outlives its start
+	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
+	s.cmd.SysProcAttr, s.cmd.Dir = attributes, s.dir
+	stderr, err := s.cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	ready := make(chan string, 1)
+	go func() { // ends with the server
+		var said []string
+		lines := bufio.NewScanner(stderr)
+		for lines.Scan() {
+			said = append(said, lines.Text())
+			if strings.Contains(lines.Text(), "database system is ready") {
+				ready <- ""
+			}
+		}
+		select {
+		case ready <- strings.Join(said, "\n"):
+		default:
+		}
+	}()
+	select {
+	case failure := <-ready:
+		if failure != "" {
+			return fmt.Errorf("postgrestest: the server ended: %s", failure)
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("postgrestest: the server was not ready within %v", startTimeout)
+	}
+	return s.execute(ctx, "postgres", "CREATE ROLE "+role+" LOGIN")
+}
+
+// Stop ends the server and removes what it wrote.
+func (s *Server) Stop() error {
+	var errs []error
+	if s.cmd != nil && s.cmd.Process != nil {
+		errs = append(errs, s.cmd.Process.Signal(syscall.SIGQUIT)) // at once: nothing is worth keeping
+		_ = s.cmd.Wait()                                           // it was told to
+	}
+	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+}
+
+// Database makes an empty database for a test and returns its URL, for a user
+// that owns it and is subject to row-level security.
+func (s *Server) Database(t testing.TB) string {
+	t.Helper()
+	name := fmt.Sprintf("test_%d", s.n.Add(1))
+	if err := s.execute(t.Context(), "postgres", "CREATE DATABASE "+name+" OWNER "+role); err != nil {
+		t.Fatal(err)
+	}
+	return s.URL(name, role)
+}
+
+// URL returns the URL of a database for a user.
+func (s *Server) URL(database, user string) string {
+	return (&url.URL{Scheme: "postgres", User: url.User(user), Host: "", Path: "/" + database, RawQuery: url.Values{"host": {s.dir}}.Encode()}).String()
+}
+
+func (s *Server) execute(ctx context.Context, database, statement string) error {
+	conn, err := pgx.Connect(ctx, s.URL(database, "postgres"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // the statement has been answered
+	_, err = conn.Exec(ctx, statement)
+	return err
+}

@@ -1,0 +1,163 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/query"
+	"github.com/headgate/headgate/services/projection/store"
+	"github.com/jackc/pgx/v5"
+)
+
+// batch is a transaction on a tenant's views.
+type batch struct {
+	store *Store
+	tx    pgx.Tx
+}
+
+// Checkpoint implements [store.Store].
+func (s *Store) Checkpoint(ctx context.Context) (sequence uint64, err error) {
+	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if err := s.enter(ctx, tx); err != nil {
+			return err
+		}
+		sequence, err = s.checkpoint(ctx, tx, "")
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("postgres: read checkpoint: %w", err)
+	}
+	return sequence, nil
+}
+
+func (s *Store) checkpoint(ctx context.Context, tx pgx.Tx, lock string) (uint64, error) {
+	var sequence int64
+	err := tx.QueryRow(ctx, `SELECT sequence FROM _checkpoint WHERE _tenant = $1`+lock, s.tenant.String()).Scan(&sequence)
+	return uint64(sequence), err //nolint:gosec // it was one
+}
+
+// Apply implements [store.Store]. Nodes that follow the same tenant take turns,
+// and each begins where the other ended.
+func (s *Store) Apply(ctx context.Context, sequence uint64, change func(store.Batch, uint64) error) error {
+	var failed error
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.enter(ctx, tx); err != nil {
+			return err
+		}
+		from, err := s.checkpoint(ctx, tx, " FOR UPDATE")
+		if err != nil {
+			return err
+		}
+		if failed = change(&batch{s, tx}, from); failed != nil {
+			return failed
+		}
+		_, err = tx.Exec(ctx, `UPDATE _checkpoint SET sequence = greatest(sequence, $2) WHERE _tenant = $1`, s.tenant.String(), int64(sequence)) //nolint:gosec // below 2^63
+		return err
+	})
+	if err != nil && failed == nil {
+		return fmt.Errorf("postgres: apply: %w", err)
+	}
+	return err
+}
+
+// Row implements [store.Batch].
+func (b *batch) Row(ctx context.Context, view *model.View, key string) (model.Object, error) {
+	rows, err := b.tx.Query(ctx, b.store.statements[view.Name].row, b.store.tenant.String(), escape(key))
+	if err == nil {
+		var found []any
+		found, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) ([]any, error) { return scan(view.Columns, row) })
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil, nil
+		}
+		if err == nil {
+			return store.Object(view.Columns, found), nil
+		}
+	}
+	return nil, fmt.Errorf("postgres: read %s: %w", view.Name, err)
+}
+
+// Put implements [store.Batch].
+func (b *batch) Put(ctx context.Context, view *model.View, key string, row model.Object) error {
+	args := make([]any, 0, len(view.Columns)+2)
+	args = append(args, b.store.tenant.String(), escape(key))
+	for _, column := range view.Columns {
+		value, err := store.Encode(view, column, row[column.Name])
+		if err != nil {
+			return fmt.Errorf("postgres: %w", err)
+		}
+		args = append(args, escape(value))
+	}
+	if _, err := b.tx.Exec(ctx, b.store.statements[view.Name].put, args...); err != nil {
+		return fmt.Errorf("postgres: write %s: %w", view.Name, err)
+	}
+	return nil
+}
+
+// Delete implements [store.Batch].
+func (b *batch) Delete(ctx context.Context, view *model.View, key string) error {
+	if _, err := b.tx.Exec(ctx, b.store.statements[view.Name].remove, b.store.tenant.String(), escape(key)); err != nil {
+		return fmt.Errorf("postgres: delete from %s: %w", view.Name, err)
+	}
+	return nil
+}
+
+// Query implements [store.Store].
+func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (sequence uint64, err error) {
+	args := make([]any, len(plan.Args))
+	for i, arg := range plan.Args {
+		args[i] = escape(arg)
+	}
+	var failed error
+	// Rows and checkpoint are of the same moment.
+	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if err := s.enter(ctx, tx); err != nil {
+			return err
+		}
+		if sequence, err = s.checkpoint(ctx, tx, ""); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, store.Select(view, plan), args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			values, err := scan(plan.Columns, rows)
+			if err != nil {
+				return err
+			}
+			if failed = each(values[:len(plan.Columns)], values[len(plan.Columns):]); failed != nil {
+				return failed
+			}
+		}
+		return rows.Err()
+	})
+	switch {
+	case failed != nil:
+		return 0, failed
+	case err != nil:
+		return 0, fmt.Errorf("postgres: query %s: %w", view.Name, err)
+	}
+	return sequence, nil
+}
+
+// scan reads a row's columns, and what follows them, as plain JSON values.
+func scan(columns []model.Column, row interface{ Values() ([]any, error) }) ([]any, error) {
+	values, err := row.Values()
+	if err != nil {
+		return nil, err
+	}
+	for i := range values {
+		if text, ok := values[i].(string); ok {
+			values[i] = unescape(text)
+		}
+		if i < len(columns) {
+			if values[i], err = store.Decode(columns[i], values[i]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return values, nil
+}

@@ -1,0 +1,112 @@
+// Package store is what a projection needs of a database: a tenant's views and
+// how far they have followed the journal, changed together or not at all.
+//
+// Its implementations are in sqlite and postgres; one test suite runs over both.
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/query"
+)
+
+// Store is one tenant's views. Apply is called by one goroutine at a time, the
+// reads by any number.
+type Store interface {
+	// Dialect is the database's SQL.
+	Dialect() query.Dialect
+	// Checkpoint returns the journal sequence that the views have followed.
+	Checkpoint(ctx context.Context) (uint64, error)
+	// Apply runs change in one transaction that also moves the checkpoint to
+	// sequence; change is told where it is, since another node may have moved it.
+	// Nothing changes when it returns an error.
+	Apply(ctx context.Context, sequence uint64, change func(batch Batch, from uint64) error) error
+	// Query calls each for the plan's rows, up to its limit, with the values of
+	// its columns and of its terms, and returns the checkpoint at which they were
+	// read. each must not keep the slices.
+	Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error)
+	// Close gives up what the store holds.
+	Close() error
+}
+
+// Batch is a transaction on a tenant's views.
+type Batch interface {
+	// Row returns the row of a view under key, nil for none.
+	Row(ctx context.Context, view *model.View, key string) (model.Object, error)
+	// Put makes or replaces a row.
+	Put(ctx context.Context, view *model.View, key string, row model.Object) error
+	// Delete removes a row, if there is one.
+	Delete(ctx context.Context, view *model.View, key string) error
+}
+
+// Opener opens a tenant's store for views; origin fingerprints the model and the
+// journal that they are made from. Rows of another origin are not shown.
+type Opener func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (Store, error)
+
+// Table returns the name of a view's table.
+func Table(view *model.View) string { return "view_" + view.Name }
+
+// ByKey is the plan that finds the row under a key.
+func ByKey(view *model.View, dialect query.Dialect, key string) query.Plan {
+	return query.Plan{
+		Where: fmt.Sprintf("%q = %s", query.KeyColumn, dialect.Placeholder(1, key)), Args: []any{key},
+		OrderBy: fmt.Sprintf("%q", query.KeyColumn), Limit: 1, Columns: view.Columns,
+	}
+}
+
+// Select returns a plan's statement.
+func Select(view *model.View, plan query.Plan) string {
+	selected := make([]string, 0, len(plan.Columns)+len(plan.Terms))
+	for _, column := range plan.Columns {
+		selected = append(selected, fmt.Sprintf("%q", column.Name))
+	}
+	for _, term := range plan.Terms {
+		selected = append(selected, fmt.Sprintf("%q", term.Column))
+	}
+	text := fmt.Sprintf("SELECT %s FROM %q", strings.Join(selected, ", "), Table(view))
+	if plan.Where != "" {
+		text += " WHERE " + plan.Where
+	}
+	return text + fmt.Sprintf(" ORDER BY %s LIMIT %d", plan.OrderBy, plan.Limit)
+}
+
+// Encode returns a column's value as it is bound: JSON as its text.
+func Encode(view *model.View, column model.Column, value any) (any, error) {
+	if column.Type != model.TypeJSON || value == nil {
+		return value, nil
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s.%s: %w", view.Name, column.Name, err)
+	}
+	return string(data), nil
+}
+
+// Decode returns a column's value as plain JSON.
+func Decode(column model.Column, value any) (any, error) {
+	text, ok := value.(string)
+	if !ok || column.Type != model.TypeJSON {
+		return value, nil
+	}
+	var out any
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber()
+	if err := decoder.Decode(&out); err != nil {
+		return nil, fmt.Errorf("column %s: %w", column.Name, err)
+	}
+	return model.Normalize(out), nil
+}
+
+// Object returns a row's values by their columns' names.
+func Object(columns []model.Column, values []any) model.Object {
+	row := make(model.Object, len(columns))
+	for i, column := range columns {
+		row[column.Name] = values[i]
+	}
+	return row
+}
