@@ -71,6 +71,27 @@ func (v *View) Column(name string) (Column, bool) {
 	return v.Columns[i], true
 }
 
+// Key returns the key of the row that the event concerns; false for none. Errors
+// as of [View.Project].
+func (v *View) Key(ctx context.Context, ref EventRef, data Object, meta Meta) (string, bool, error) {
+	if _, ok := v.on[ref]; !ok {
+		return "", false, nil
+	}
+	key, err := v.keyOf(ctx, map[string]any{"event": data, "meta": meta.object(), "row": Object{}}, meta)
+	return key, true, err
+}
+
+func (v *View) keyOf(ctx context.Context, vars map[string]any, meta Meta) (string, error) {
+	if v.key == nil {
+		return meta.AggregateID, nil
+	}
+	key, err := v.key.text(ctx, vars)
+	if err != nil {
+		return "", fmt.Errorf("view %s: key: %w", v.Name, err)
+	}
+	return key, nil
+}
+
 // Project returns what the event does to the view, nil for nothing. current
 // reads the row that stands under a key, nil for none; it is called at most
 // once. Errors wrap [ErrEvaluation], or are ctx's or current's.
@@ -80,12 +101,9 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 		return nil, nil
 	}
 	vars := map[string]any{"event": data, "meta": meta.object(), "row": Object{}}
-	key := meta.AggregateID
-	if v.key != nil {
-		var err error
-		if key, err = v.key.text(ctx, vars); err != nil {
-			return nil, fmt.Errorf("view %s: key: %w", v.Name, err)
-		}
+	key, err := v.keyOf(ctx, vars, meta)
+	if err != nil {
+		return nil, err
 	}
 	if projector.kind == kindDelete {
 		return &Change{Key: key}, nil

@@ -39,10 +39,26 @@ var requestErrors = []struct {
 	{position.ErrEpoch, "min_position"},
 }
 
+// exhausted says that there is no room for a watcher, now or any longer.
+func exhausted(err error, reason string) error {
+	return chassis.WithDetails(connect.NewError(connect.CodeResourceExhausted, err.Error()+": come back with the last position"),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason(reason))
+}
+
 // asConnectError is the one place where the service's errors become RPC errors.
 func asConnectError(err error) error {
-	var behind *behindError
-	if errors.As(err, &behind) {
+	var (
+		behind *behindError
+		known  *connect.Error
+	)
+	switch {
+	case err == nil, errors.As(err, &known):
+		return err
+	case errors.Is(err, errSlow):
+		return exhausted(err, "SLOW_CONSUMER")
+	case errors.Is(err, errTooManyWatchers):
+		return exhausted(err, "TOO_MANY_WATCHERS")
+	case errors.As(err, &behind):
 		return chassis.WithDetails(connect.NewError(connect.CodeDeadlineExceeded, behind.Error()+": read without it, or try again"),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("POSITION_NOT_REACHED"))
 	}

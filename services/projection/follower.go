@@ -26,6 +26,8 @@ type follower struct {
 	rows    store.Store
 	log     zerolog.Logger
 
+	hub *hub
+
 	mu         sync.Mutex
 	checkpoint uint64
 	changed    chan struct{} // closed and replaced when checkpoint or failure changes
@@ -39,7 +41,7 @@ func newFollower(ctx context.Context, tenant contextkit.TenantID, journal *backb
 	}
 	return &follower{
 		tenant: tenant, journal: journal, model: m, rows: rows, checkpoint: checkpoint,
-		log: log.With().Str("tenant", tenant.String()).Logger(), changed: make(chan struct{}),
+		log: log.With().Str("tenant", tenant.String()).Logger(), changed: make(chan struct{}), hub: newHub(),
 	}, nil
 }
 
@@ -71,12 +73,17 @@ func (f *follower) run(ctx context.Context) error {
 // apply commits a batch of events with its checkpoint.
 func (f *follower) apply(ctx context.Context, events []backbone.Event) error {
 	last := events[len(events)-1].Sequence
+	touched := touchedRows{}
 	err := f.rows.Apply(ctx, last, func(batch store.Batch, from uint64) error {
 		for _, event := range events {
+			var err error
 			if event.Sequence <= from {
-				continue
+				// Another node has applied it; this one's watchers are told all the same.
+				err = f.touch(ctx, event, touched)
+			} else {
+				err = f.project(ctx, batch, event, touched)
 			}
-			if err := f.project(ctx, batch, event); err != nil {
+			if err != nil {
 				return fmt.Errorf("event %s at sequence %d: %w", event.ID, event.Sequence, err)
 			}
 		}
@@ -84,22 +91,46 @@ func (f *follower) apply(ctx context.Context, events []backbone.Event) error {
 	})
 	if err == nil {
 		f.advance(last)
+		f.hub.publish(touched, last)
 	}
 	return err
 }
 
-func (f *follower) project(ctx context.Context, batch store.Batch, event backbone.Event) error {
-	if event.Context.TenantID != f.tenant {
-		return errors.New("it is of another tenant") // the subject says one tenant, the header another
-	}
+// read returns what the model's rules know of an event.
+func (f *follower) read(ctx context.Context, event backbone.Event) (model.EventRef, model.Object, model.Meta, error) {
 	ref := model.EventRef{Aggregate: event.AggregateType, Event: event.Type}
+	if event.Context.TenantID != f.tenant {
+		return ref, nil, model.Meta{}, errors.New("it is of another tenant") // the subject says one tenant, the header another
+	}
 	data, err := f.model.Event(ctx, ref, event.DataVersion, event.Data)
+	return ref, data, model.Meta{
+		Tenant: f.tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
+		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,
+	}, err
+}
+
+// touch notes the rows that an event concerns.
+func (f *follower) touch(ctx context.Context, event backbone.Event, touched touchedRows) error {
+	ref, data, meta, err := f.read(ctx, event)
 	if err != nil {
 		return err
 	}
-	meta := model.Meta{
-		Tenant: f.tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
-		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,
+	for _, view := range f.model.Views() {
+		key, concerned, err := view.Key(ctx, ref, data, meta)
+		if err != nil {
+			return err
+		}
+		if concerned {
+			touched.add(view.Name, key)
+		}
+	}
+	return nil
+}
+
+func (f *follower) project(ctx context.Context, batch store.Batch, event backbone.Event, touched touchedRows) error {
+	ref, data, meta, err := f.read(ctx, event)
+	if err != nil {
+		return err
 	}
 	for _, view := range f.model.Views() {
 		change, err := view.Project(ctx, ref, data, meta, func(key string) (model.Object, error) {
@@ -116,6 +147,9 @@ func (f *follower) project(ctx context.Context, batch store.Batch, event backbon
 		}
 		if err != nil {
 			return err
+		}
+		if change != nil {
+			touched.add(view.Name, change.Key)
 		}
 	}
 	return nil

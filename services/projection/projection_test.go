@@ -214,7 +214,9 @@ func filtersAndOrdersSelectRows(t *testing.T, newStore func(t *testing.T) store.
 	}
 }
 
-func TestPagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T) { overBoth(t, pagesFollowOneAnotherWithoutGapOrOverlap) }
+func TestPagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T) {
+	overBoth(t, pagesFollowOneAnotherWithoutGapOrOverlap)
+}
 
 func pagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
@@ -247,7 +249,9 @@ func pagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T, newStore func(t *tes
 	}
 }
 
-func TestARequestThatCannotBeUsedIsRefused(t *testing.T) { overBoth(t, aRequestThatCannotBeUsedIsRefused) }
+func TestARequestThatCannotBeUsedIsRefused(t *testing.T) {
+	overBoth(t, aRequestThatCannotBeUsedIsRefused)
+}
 
 func aRequestThatCannotBeUsedIsRefused(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
@@ -291,7 +295,9 @@ func aRequestThatCannotBeUsedIsRefused(t *testing.T, newStore func(t *testing.T)
 	}
 }
 
-func TestAQueryWaitsForItsPositionWithinItsDeadline(t *testing.T) { overBoth(t, aQueryWaitsForItsPositionWithinItsDeadline) }
+func TestAQueryWaitsForItsPositionWithinItsDeadline(t *testing.T) {
+	overBoth(t, aQueryWaitsForItsPositionWithinItsDeadline)
+}
 
 func aQueryWaitsForItsPositionWithinItsDeadline(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
@@ -316,7 +322,9 @@ func aQueryWaitsForItsPositionWithinItsDeadline(t *testing.T, newStore func(t *t
 	}
 }
 
-func TestViewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T) { overBoth(t, viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel) }
+func TestViewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T) {
+	overBoth(t, viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel)
+}
 
 func viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	js, dir := backbonetest.Start(t), newStore(t)
@@ -410,3 +418,6 @@ func aTenantNeverSeesAnothersRows(t *testing.T, newStore func(t *testing.T) stor
 		}
 	})
 }
+
+// sqliteIn is an empty store of SQLite.
+func sqliteIn(t *testing.T) store.Opener { return sqlite.In(t.TempDir()) }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/headgate/headgate/contextkit"
@@ -57,6 +58,22 @@ func ByKey(view *model.View, dialect query.Dialect, key string) query.Plan {
 		Where: fmt.Sprintf("%q = %s", query.KeyColumn, dialect.Placeholder(1, key)), Args: []any{key},
 		OrderBy: fmt.Sprintf("%q", query.KeyColumn), Limit: 1, Columns: view.Columns,
 	}
+}
+
+// Among narrows a plan to the rows under keys, which it may have fewer of.
+func Among(plan query.Plan, dialect query.Dialect, keys []string) query.Plan {
+	marks := make([]string, len(keys))
+	plan.Args = slices.Clone(plan.Args)
+	for i, key := range keys {
+		plan.Args = append(plan.Args, key)
+		marks[i] = dialect.Placeholder(len(plan.Args), key)
+	}
+	condition := fmt.Sprintf("%q IN (%s)", query.KeyColumn, strings.Join(marks, ", "))
+	if plan.Where != "" {
+		condition = "(" + plan.Where + ") AND " + condition
+	}
+	plan.Where, plan.Limit = condition, len(keys)
+	return plan
 }
 
 // Select returns a plan's statement.

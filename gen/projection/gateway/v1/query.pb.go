@@ -386,6 +386,219 @@ func (x *GetResponse) GetPosition() string {
 	return ""
 }
 
+// WatchRequest asks for a view's rows and their changes.
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; may be left out, the credential's tenant is then meant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The view's name, as the model names it.
+	View string `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
+	// An AIP-160 filter, as in Query: a row that no longer fits is answered as
+	// removed.
+	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The columns to answer; empty: all.
+	Fields []string `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
+	// As in QueryRequest.
+	MinPosition string `protobuf:"bytes,5,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	// The last position that the client got for the same view and filter: it is
+	// told what has changed since. Empty: all rows first.
+	After         string `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WatchRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetView() string {
+	if x != nil {
+		return x.View
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetMinPosition() string {
+	if x != nil {
+		return x.MinPosition
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// WatchResponse is some changes of a view, or none to say that it is alive.
+type WatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The changes, each of another row.
+	Changes []*Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// How far the client knows the view once it has taken the changes; empty within
+	// the rows that come first.
+	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	// All rows follow: what the client knew before counts no more.
+	Reset_        bool `protobuf:"varint,3,opt,name=reset,proto3" json:"reset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *WatchResponse) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
+}
+
+func (x *WatchResponse) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+// Change is what has become of a row.
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The row's key.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The row as it is now; absent: it is gone, or does not fit the filter.
+	Row           *structpb.Struct `protobuf:"bytes,2,opt,name=row,proto3" json:"row,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Change) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Change) GetRow() *structpb.Struct {
+	if x != nil {
+		return x.Row
+	}
+	return nil
+}
+
 // ListViewsRequest asks for the tenant's views.
 type ListViewsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -397,7 +610,7 @@ type ListViewsRequest struct {
 
 func (x *ListViewsRequest) Reset() {
 	*x = ListViewsRequest{}
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[5]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +622,7 @@ func (x *ListViewsRequest) String() string {
 func (*ListViewsRequest) ProtoMessage() {}
 
 func (x *ListViewsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[5]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +635,7 @@ func (x *ListViewsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListViewsRequest.ProtoReflect.Descriptor instead.
 func (*ListViewsRequest) Descriptor() ([]byte, []int) {
-	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{5}
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListViewsRequest) GetTenantId() string {
@@ -445,7 +658,7 @@ type ListViewsResponse struct {
 
 func (x *ListViewsResponse) Reset() {
 	*x = ListViewsResponse{}
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[6]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +670,7 @@ func (x *ListViewsResponse) String() string {
 func (*ListViewsResponse) ProtoMessage() {}
 
 func (x *ListViewsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[6]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +683,7 @@ func (x *ListViewsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListViewsResponse.ProtoReflect.Descriptor instead.
 func (*ListViewsResponse) Descriptor() ([]byte, []int) {
-	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{6}
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListViewsResponse) GetViews() []*View {
@@ -500,7 +713,7 @@ type View struct {
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[7]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +725,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[7]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +738,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{7}
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *View) GetName() string {
@@ -557,7 +770,7 @@ type Column struct {
 
 func (x *Column) Reset() {
 	*x = Column{}
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[8]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +782,7 @@ func (x *Column) String() string {
 func (*Column) ProtoMessage() {}
 
 func (x *Column) ProtoReflect() protoreflect.Message {
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[8]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +795,7 @@ func (x *Column) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Column.ProtoReflect.Descriptor instead.
 func (*Column) Descriptor() ([]byte, []int) {
-	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{8}
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Column) GetName() string {
@@ -641,7 +854,21 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\fmin_position\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vminPosition\"T\n" +
 	"\vGetResponse\x12)\n" +
 	"\x03row\x18\x01 \x01(\v2\x17.google.protobuf.StructR\x03row\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\tR\bposition\"_\n" +
+	"\bposition\x18\x02 \x01(\tR\bposition\"\xa0\x02\n" +
+	"\fWatchRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x121\n" +
+	"\x04view\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\x04view\x12 \n" +
+	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06filter\x12!\n" +
+	"\x06fields\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\x06fields\x12+\n" +
+	"\fmin_position\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vminPosition\x12\x1e\n" +
+	"\x05after\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05after\"z\n" +
+	"\rWatchResponse\x127\n" +
+	"\achanges\x18\x01 \x03(\v2\x1d.projection.gateway.v1.ChangeR\achanges\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\tR\bposition\x12\x14\n" +
+	"\x05reset\x18\x03 \x01(\bR\x05reset\"E\n" +
+	"\x06Change\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12)\n" +
+	"\x03row\x18\x02 \x01(\v2\x17.google.protobuf.StructR\x03row\"_\n" +
 	"\x10ListViewsRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\"b\n" +
 	"\x11ListViewsResponse\x121\n" +
@@ -653,7 +880,7 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
-	"\aindexed\x18\x03 \x01(\bR\aindexed2\x95\x04\n" +
+	"\aindexed\x18\x03 \x01(\bR\aindexed2\xd0\x05\n" +
 	"\fQueryService\x12\xb9\x01\n" +
 	"\x05Query\x12#.projection.gateway.v1.QueryRequest\x1a$.projection.gateway.v1.QueryResponse\"e\xaa\xed\x18/\n" +
 	"\n" +
@@ -662,7 +889,11 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\x03Get\x12!.projection.gateway.v1.GetRequest\x1a\".projection.gateway.v1.GetResponse\"T\xaa\xed\x18/\n" +
 	"\n" +
 	"query.read\x10\x01\x1a\n" +
-	"projection\"\x02\b\x052\x04view:\ttenant_id\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/query/{view}/{key}\x90\x02\x01\x12\xa3\x01\n" +
+	"projection\"\x02\b\x052\x04view:\ttenant_id\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/query/{view}/{key}\x90\x02\x01\x12\xb8\x01\n" +
+	"\x05Watch\x12#.projection.gateway.v1.WatchRequest\x1a$.projection.gateway.v1.WatchResponse\"b\xaa\xed\x18C\n" +
+	"\n" +
+	"query.read\x10\x01\x1a\n" +
+	"projection\"\x03\b\x90\x1c2\x04view:\ttenant_idR\bpositionZ\x05afterh\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/watch/{view}\x90\x02\x010\x01\x12\xa3\x01\n" +
 	"\tListViews\x12'.projection.gateway.v1.ListViewsRequest\x1a(.projection.gateway.v1.ListViewsResponse\"C\xaa\xed\x18+\n" +
 	"\n" +
 	"query.read\x10\x01\x1a\n" +
@@ -682,38 +913,45 @@ func file_projection_gateway_v1_query_proto_rawDescGZIP() []byte {
 	return file_projection_gateway_v1_query_proto_rawDescData
 }
 
-var file_projection_gateway_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_projection_gateway_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_projection_gateway_v1_query_proto_goTypes = []any{
 	(*QueryRequest)(nil),      // 0: projection.gateway.v1.QueryRequest
 	(*Query)(nil),             // 1: projection.gateway.v1.Query
 	(*QueryResponse)(nil),     // 2: projection.gateway.v1.QueryResponse
 	(*GetRequest)(nil),        // 3: projection.gateway.v1.GetRequest
 	(*GetResponse)(nil),       // 4: projection.gateway.v1.GetResponse
-	(*ListViewsRequest)(nil),  // 5: projection.gateway.v1.ListViewsRequest
-	(*ListViewsResponse)(nil), // 6: projection.gateway.v1.ListViewsResponse
-	(*View)(nil),              // 7: projection.gateway.v1.View
-	(*Column)(nil),            // 8: projection.gateway.v1.Column
-	nil,                       // 9: projection.gateway.v1.QueryRequest.MetadataEntry
-	(*structpb.Struct)(nil),   // 10: google.protobuf.Struct
+	(*WatchRequest)(nil),      // 5: projection.gateway.v1.WatchRequest
+	(*WatchResponse)(nil),     // 6: projection.gateway.v1.WatchResponse
+	(*Change)(nil),            // 7: projection.gateway.v1.Change
+	(*ListViewsRequest)(nil),  // 8: projection.gateway.v1.ListViewsRequest
+	(*ListViewsResponse)(nil), // 9: projection.gateway.v1.ListViewsResponse
+	(*View)(nil),              // 10: projection.gateway.v1.View
+	(*Column)(nil),            // 11: projection.gateway.v1.Column
+	nil,                       // 12: projection.gateway.v1.QueryRequest.MetadataEntry
+	(*structpb.Struct)(nil),   // 13: google.protobuf.Struct
 }
 var file_projection_gateway_v1_query_proto_depIdxs = []int32{
 	1,  // 0: projection.gateway.v1.QueryRequest.query:type_name -> projection.gateway.v1.Query
-	9,  // 1: projection.gateway.v1.QueryRequest.metadata:type_name -> projection.gateway.v1.QueryRequest.MetadataEntry
-	10, // 2: projection.gateway.v1.QueryResponse.rows:type_name -> google.protobuf.Struct
-	10, // 3: projection.gateway.v1.GetResponse.row:type_name -> google.protobuf.Struct
-	7,  // 4: projection.gateway.v1.ListViewsResponse.views:type_name -> projection.gateway.v1.View
-	8,  // 5: projection.gateway.v1.View.columns:type_name -> projection.gateway.v1.Column
-	0,  // 6: projection.gateway.v1.QueryService.Query:input_type -> projection.gateway.v1.QueryRequest
-	3,  // 7: projection.gateway.v1.QueryService.Get:input_type -> projection.gateway.v1.GetRequest
-	5,  // 8: projection.gateway.v1.QueryService.ListViews:input_type -> projection.gateway.v1.ListViewsRequest
-	2,  // 9: projection.gateway.v1.QueryService.Query:output_type -> projection.gateway.v1.QueryResponse
-	4,  // 10: projection.gateway.v1.QueryService.Get:output_type -> projection.gateway.v1.GetResponse
-	6,  // 11: projection.gateway.v1.QueryService.ListViews:output_type -> projection.gateway.v1.ListViewsResponse
-	9,  // [9:12] is the sub-list for method output_type
-	6,  // [6:9] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	12, // 1: projection.gateway.v1.QueryRequest.metadata:type_name -> projection.gateway.v1.QueryRequest.MetadataEntry
+	13, // 2: projection.gateway.v1.QueryResponse.rows:type_name -> google.protobuf.Struct
+	13, // 3: projection.gateway.v1.GetResponse.row:type_name -> google.protobuf.Struct
+	7,  // 4: projection.gateway.v1.WatchResponse.changes:type_name -> projection.gateway.v1.Change
+	13, // 5: projection.gateway.v1.Change.row:type_name -> google.protobuf.Struct
+	10, // 6: projection.gateway.v1.ListViewsResponse.views:type_name -> projection.gateway.v1.View
+	11, // 7: projection.gateway.v1.View.columns:type_name -> projection.gateway.v1.Column
+	0,  // 8: projection.gateway.v1.QueryService.Query:input_type -> projection.gateway.v1.QueryRequest
+	3,  // 9: projection.gateway.v1.QueryService.Get:input_type -> projection.gateway.v1.GetRequest
+	5,  // 10: projection.gateway.v1.QueryService.Watch:input_type -> projection.gateway.v1.WatchRequest
+	8,  // 11: projection.gateway.v1.QueryService.ListViews:input_type -> projection.gateway.v1.ListViewsRequest
+	2,  // 12: projection.gateway.v1.QueryService.Query:output_type -> projection.gateway.v1.QueryResponse
+	4,  // 13: projection.gateway.v1.QueryService.Get:output_type -> projection.gateway.v1.GetResponse
+	6,  // 14: projection.gateway.v1.QueryService.Watch:output_type -> projection.gateway.v1.WatchResponse
+	9,  // 15: projection.gateway.v1.QueryService.ListViews:output_type -> projection.gateway.v1.ListViewsResponse
+	12, // [12:16] is the sub-list for method output_type
+	8,  // [8:12] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_projection_gateway_v1_query_proto_init() }
@@ -727,7 +965,7 @@ func file_projection_gateway_v1_query_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_projection_gateway_v1_query_proto_rawDesc), len(file_projection_gateway_v1_query_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

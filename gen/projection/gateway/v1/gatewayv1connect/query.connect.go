@@ -29,6 +29,8 @@ const (
 	QueryServiceQueryProcedure = "/projection.gateway.v1.QueryService/Query"
 	// QueryServiceGetProcedure is the procedure name of the QueryService's Get RPC.
 	QueryServiceGetProcedure = "/projection.gateway.v1.QueryService/Get"
+	// QueryServiceWatchProcedure is the procedure name of the QueryService's Watch RPC.
+	QueryServiceWatchProcedure = "/projection.gateway.v1.QueryService/Watch"
 	// QueryServiceListViewsProcedure is the procedure name of the QueryService's ListViews RPC.
 	QueryServiceListViewsProcedure = "/projection.gateway.v1.QueryService/ListViews"
 )
@@ -47,6 +49,14 @@ var (
 			StreamType:       connect.StreamTypeUnary,
 			Schema:           v1.File_projection_gateway_v1_query_proto.Services().ByName("QueryService").Methods().ByName("Get"),
 			Procedure:        QueryServiceGetProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceWatchSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeServer,
+			Schema:           v1.File_projection_gateway_v1_query_proto.Services().ByName("QueryService").Methods().ByName("Watch"),
+			Procedure:        QueryServiceWatchProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
@@ -72,6 +82,11 @@ type QueryServiceClient interface {
 	//
 	// Errors: NOT_FOUND (unknown view, or no such row); others as for Query.
 	Get(context.Context, *v1.GetRequest) (*v1.GetResponse, error)
+	// Watch answers a view's rows and then every change of them, until the client
+	// leaves or the method's time is over. A client that comes back with the last
+	// position that it got is told what it missed. A client that does not keep up is
+	// ended with RESOURCE_EXHAUSTED and may come back the same way.
+	Watch(context.Context, *v1.WatchRequest) (QueryServiceWatchClientStream, error)
 	// ListViews answers the views that the tenant's model declares.
 	ListViews(context.Context, *v1.ListViewsRequest) (*v1.ListViewsResponse, error)
 }
@@ -80,6 +95,26 @@ type QueryServiceClient interface {
 // Multiple service clients may share a single connect.Client.
 func NewQueryServiceClient(client *connect.Client) QueryServiceClient {
 	return &queryServiceClient{client: client}
+}
+
+// QueryServiceWatchClientStream is the client stream for the QueryService's Watch RPC.
+type QueryServiceWatchClientStream struct {
+	stream connect.ClientStream
+}
+
+// Receive returns the next response message from the server.
+func (s QueryServiceWatchClientStream) Receive() (*v1.WatchResponse, error) {
+	var res v1.WatchResponse
+	if err := s.stream.Receive(&res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+// Close releases the stream's resources. It is idempotent and is typically deferred to clean up a
+// stream abandoned before io.EOF.
+func (s QueryServiceWatchClientStream) Close() error {
+	return s.stream.Close()
 }
 
 // QueryServiceHandler is an implementation of the projection.gateway.v1.QueryService service.
@@ -94,6 +129,11 @@ type QueryServiceHandler interface {
 	//
 	// Errors: NOT_FOUND (unknown view, or no such row); others as for Query.
 	Get(context.Context, *v1.GetRequest) (*v1.GetResponse, error)
+	// Watch answers a view's rows and then every change of them, until the client
+	// leaves or the method's time is over. A client that comes back with the last
+	// position that it got is told what it missed. A client that does not keep up is
+	// ended with RESOURCE_EXHAUSTED and may come back the same way.
+	Watch(context.Context, *v1.WatchRequest, QueryServiceWatchServerStream) error
 	// ListViews answers the views that the tenant's model declares.
 	ListViews(context.Context, *v1.ListViewsRequest) (*v1.ListViewsResponse, error)
 }
@@ -105,8 +145,24 @@ func RegisterQueryServiceHandler(server *connect.Server, svc QueryServiceHandler
 	server.Register(
 		connect.Method{Spec: queryServiceQuerySpec(), Handler: adapter.query},
 		connect.Method{Spec: queryServiceGetSpec(), Handler: adapter.get},
+		connect.Method{Spec: queryServiceWatchSpec(), Handler: adapter.watch},
 		connect.Method{Spec: queryServiceListViewsSpec(), Handler: adapter.listViews},
 	)
+}
+
+// QueryServiceWatchServerStream is the server stream for the QueryService's Watch RPC.
+type QueryServiceWatchServerStream struct {
+	stream connect.ServerStream
+}
+
+// SendHeaders flushes the response headers without a message. The first Send does this implicitly.
+func (s QueryServiceWatchServerStream) SendHeaders() error {
+	return s.stream.SendHeaders()
+}
+
+// Send sends a response message to the client.
+func (s QueryServiceWatchServerStream) Send(res *v1.WatchResponse) error {
+	return s.stream.Send(res)
 }
 
 // UnimplementedQueryServiceHandler returns CodeUnimplemented from all methods.
@@ -118,6 +174,10 @@ func (UnimplementedQueryServiceHandler) Query(context.Context, *v1.QueryRequest)
 
 func (UnimplementedQueryServiceHandler) Get(context.Context, *v1.GetRequest) (*v1.GetResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "projection.gateway.v1.QueryService.Get is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) Watch(context.Context, *v1.WatchRequest, QueryServiceWatchServerStream) error {
+	return connect.NewError(connect.CodeUnimplemented, "projection.gateway.v1.QueryService.Watch is not implemented")
 }
 
 func (UnimplementedQueryServiceHandler) ListViews(context.Context, *v1.ListViewsRequest) (*v1.ListViewsResponse, error) {
@@ -142,6 +202,14 @@ func (c *queryServiceClient) Get(ctx context.Context, req *v1.GetRequest) (*v1.G
 		return nil, err
 	}
 	return &res, nil
+}
+
+func (c *queryServiceClient) Watch(ctx context.Context, req *v1.WatchRequest) (QueryServiceWatchClientStream, error) {
+	stream, err := c.client.CallServerStream(ctx, queryServiceWatchSpec(), req)
+	if err != nil {
+		return QueryServiceWatchClientStream{}, err
+	}
+	return QueryServiceWatchClientStream{stream: stream}, nil
 }
 
 func (c *queryServiceClient) ListViews(ctx context.Context, req *v1.ListViewsRequest) (*v1.ListViewsResponse, error) {
@@ -176,6 +244,14 @@ func (h queryServiceHandler) get(ctx context.Context, _ connect.Spec, stream con
 		return err
 	}
 	return stream.Send(res)
+}
+
+func (h queryServiceHandler) watch(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.WatchRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	return h.svc.Watch(ctx, &req, QueryServiceWatchServerStream{stream: stream})
 }
 
 func (h queryServiceHandler) listViews(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {

@@ -1,0 +1,68 @@
+package projection
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+)
+
+func TestASlowWatcherIsEndedAndBlocksNobody(t *testing.T) {
+	h := newHub()
+	slow, leaveSlow, err := h.join("v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leaveSlow()
+	quick, leaveQuick, err := h.join("v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leaveQuick()
+	for n := range uint64(maxBacklog + 1) {
+		touched := touchedRows{}
+		touched.add("v", fmt.Sprint(n))
+		touched.add("other", "x")
+		h.publish(touched, n)
+		<-quick.ready
+		if keys, upTo, err := quick.take(); err != nil || len(keys) != 1 || keys[0] != fmt.Sprint(n) || upTo != n {
+			t.Fatalf("%v up to %d, %v", keys, upTo, err)
+		}
+	}
+	if _, _, err := slow.take(); !errors.Is(err, errSlow) {
+		t.Errorf("a watcher with %d rows behind it: %v", maxBacklog+1, err)
+	}
+}
+
+func TestARowThatChangesOftenWaitsOnce(t *testing.T) {
+	h := newHub()
+	w, leave, err := h.join("v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	touched := touchedRows{}
+	touched.add("v", "k")
+	for n := range uint64(5 * maxBacklog) {
+		h.publish(touched, n)
+	}
+	h.publish(touchedRows{}, 5*maxBacklog)
+	if keys, upTo, err := w.take(); err != nil || len(keys) != 1 || upTo != 5*maxBacklog {
+		t.Errorf("%d rows wait, up to %d, %v", len(keys), upTo, err)
+	}
+	leave()
+	h.publish(touched, 1)
+	if keys, _, _ := w.take(); len(keys) != 0 {
+		t.Error("a watcher that has left is told")
+	}
+}
+
+func TestWatchersAreBounded(t *testing.T) {
+	h := newHub()
+	for range maxWatchers {
+		if _, _, err := h.join("v"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := h.join("v"); !errors.Is(err, errTooManyWatchers) {
+		t.Errorf("one more: %v", err)
+	}
+}

@@ -1,0 +1,163 @@
+package projection_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/store"
+	"golang.org/x/sync/errgroup"
+)
+
+// watcher is a client that keeps what it is told.
+type watcher struct {
+	rows     map[string]float64 // balances by key
+	position string
+	resets   int
+	receive  func() (*projectionv1.WatchResponse, error)
+	close    func()
+}
+
+func (f *fixture) watch(t *testing.T, req *projectionv1.WatchRequest) *watcher {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(as(t, "acme"), 30*time.Second)
+	req.View = "wallets"
+	stream, err := f.client.Watch(ctx, req)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	return &watcher{rows: map[string]float64{}, receive: stream.Receive, close: func() {
+		cancel()
+		_ = stream.Close()
+	}}
+}
+
+// until takes messages until what the client knows is as wanted.
+func (w *watcher) until(t *testing.T, want string) {
+	t.Helper()
+	for {
+		var parts []string
+		for _, key := range slices.Sorted(maps.Keys(w.rows)) {
+			parts = append(parts, fmt.Sprintf("%s=%v", key, w.rows[key]))
+		}
+		if got := strings.Join(parts, " "); got == want && w.position != "" {
+			return
+		}
+		message, err := w.receive()
+		if err != nil {
+			t.Fatalf("the client knows %v, want %s: %v", parts, want, err)
+		}
+		if message.GetReset_() {
+			clear(w.rows)
+			w.resets++
+		}
+		for _, change := range message.GetChanges() {
+			if change.GetRow() == nil {
+				delete(w.rows, change.GetKey())
+				continue
+			}
+			balance, _ := change.GetRow().AsMap()["balance"].(float64)
+			w.rows[change.GetKey()] = balance
+		}
+		if message.GetPosition() != "" {
+			w.position = message.GetPosition()
+		}
+	}
+}
+
+func TestAWatcherKnowsTheViewAsItIs(t *testing.T) { overBoth(t, aWatcherKnowsTheViewAsItIs) }
+
+func aWatcherKnowsTheViewAsItIs(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+	f.fill(t)
+	all := f.watch(t, &projectionv1.WatchRequest{MinPosition: f.position(t, "acme")})
+	all.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")
+	rich := f.watch(t, &projectionv1.WatchRequest{Filter: "balance > 100", MinPosition: f.position(t, "acme")})
+	rich.until(t, "w1=101 w2=201 w4=101")
+
+	f.append(t, "acme", "w0", "deposited", `{"amount":500,"reference":""}`)
+	f.append(t, "globex", "secret", "deposited", `{"amount":7,"reference":""}`)
+	f.append(t, "acme", "w1", "withdrawn", `{"amount":100,"reference":""}`)
+	f.append(t, "acme", "w9", "opened", `{"owner":"new"}`)
+	all.until(t, "w0=501 w1=1 w2=201 w3=1 w4=101 w9=0")
+	rich.until(t, "w0=501 w2=201 w4=101") // w1 no longer fits
+
+	// Whoever comes back hears what it missed, and not all again.
+	rich.close()
+	seen := rich.position
+	f.append(t, "acme", "w2", "withdrawn", `{"amount":200,"reference":""}`)
+	f.append(t, "acme", "w9", "deposited", `{"amount":1000,"reference":""}`)
+	back := f.watch(t, &projectionv1.WatchRequest{Filter: "balance > 100", After: seen, MinPosition: f.position(t, "acme")})
+	back.rows, back.resets = rich.rows, 0
+	back.until(t, "w0=501 w4=101 w9=1000")
+	if back.resets > 0 {
+		t.Error("a client that comes back is told everything again")
+	}
+	// With nothing missed there is nothing to tell but the position.
+	again := f.watch(t, &projectionv1.WatchRequest{After: back.position})
+	again.until(t, "")
+	for _, w := range []*watcher{all, back, again} {
+		w.close()
+	}
+}
+
+func TestAWatchThatCannotBeIsRefused(t *testing.T) {
+	f := start(t, backbonetest.Start(t), sqliteIn(t), model.Wallet)
+	f.fill(t)
+	for name, rule := range map[string]struct {
+		req  *projectionv1.WatchRequest
+		code connect.Code
+	}{
+		"no such view":        {&projectionv1.WatchRequest{View: "purses"}, connect.CodeNotFound},
+		"a bad filter":        {&projectionv1.WatchRequest{View: "wallets", Filter: "balance >"}, connect.CodeInvalidArgument},
+		"a made-up position":  {&projectionv1.WatchRequest{View: "wallets", After: "x"}, connect.CodeInvalidArgument},
+		"another's position":  {&projectionv1.WatchRequest{View: "wallets", After: f.position(t, "globex")}, connect.CodeInvalidArgument},
+		"no such column":      {&projectionv1.WatchRequest{View: "wallets", Fields: []string{"secret"}}, connect.CodeInvalidArgument},
+		"another's tenant id": {&projectionv1.WatchRequest{View: "wallets", TenantId: "globex"}, connect.CodePermissionDenied},
+	} {
+		stream, err := f.client.Watch(as(t, "acme"), rule.req)
+		if err == nil {
+			_, err = stream.Receive()
+			_ = stream.Close()
+		}
+		if connect.CodeOf(err) != rule.code || err == nil {
+			t.Errorf("%s: %v, want %v", name, err, rule.code)
+		}
+	}
+}
+
+func TestManyWatchersAllHearEverything(t *testing.T) {
+	f := start(t, backbonetest.Start(t), sqliteIn(t), model.Wallet)
+	f.fill(t)
+	const watchers = 200
+	var group errgroup.Group
+	begun := make(chan struct{}, watchers)
+	for range watchers {
+		w := f.watch(t, &projectionv1.WatchRequest{MinPosition: f.position(t, "acme")})
+		group.Go(func() error {
+			defer w.close()
+			w.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")
+			begun <- struct{}{}
+			w.until(t, "w0=21 w1=101 w2=201 w3=1 w4=101")
+			return nil
+		})
+	}
+	for range watchers {
+		<-begun
+	}
+	for range 20 {
+		f.append(t, "acme", "w0", "deposited", `{"amount":1,"reference":""}`)
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
