@@ -2,10 +2,13 @@ package backbone
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/headgate/headgate/contextkit"
 )
@@ -33,6 +36,73 @@ func DeadLetter(ctx context.Context, js jetstream.JetStream, tenant contextkit.T
 	msg.Header.Set(jetstream.MsgIDHeader, work+"/"+event.ID)
 	if _, err := js.PublishMsg(ctx, msg); err != nil {
 		return fmt.Errorf("backbone: keep a dead letter: %w", err)
+	}
+	return nil
+}
+
+// Letter is a dead letter as it is kept.
+type Letter struct {
+	// Sequence is its number, which grows.
+	Sequence uint64
+	// Event is the event that the work was for; its own sequence is not known.
+	Event Event
+	// Cause is why the work could not be done.
+	Cause string
+	// Time is when it was given up.
+	Time time.Time
+}
+
+// letterBatch is how many letters one direct get asks for.
+const letterBatch = 256
+
+// DeadLetters calls each for the tenant's dead letters, the oldest first, from a
+// number (1: all) on, until it returns false or an error, which is returned.
+func DeadLetters(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, from uint64, each func(Letter) (bool, error)) error {
+	for next := max(from, 1); ; {
+		batch, err := jetstreamext.GetBatch(ctx, js, StreamDeadLetters, letterBatch,
+			jetstreamext.GetBatchSubject(DeadLetterSubject(tenant)), jetstreamext.GetBatchSeq(next))
+		if err != nil {
+			return fmt.Errorf("backbone: read dead letters: %w", err)
+		}
+		count := 0
+		for msg, err := range batch {
+			if errors.Is(err, jetstreamext.ErrNoMessages) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("backbone: read dead letters: %w", err)
+			}
+			event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
+			if err != nil {
+				return err
+			}
+			event.Sequence = 0
+			more, err := each(Letter{Sequence: msg.Sequence, Event: event, Cause: msg.Header.Get(deadLetterCause), Time: msg.Time})
+			if err != nil || !more {
+				return err
+			}
+			next = msg.Sequence + 1
+			count++
+		}
+		if count == 0 {
+			return fmt.Errorf("backbone: read dead letters: %w", context.Cause(orExpired(ctx)))
+		}
+	}
+}
+
+// RemoveDeadLetter removes a letter whose work is done. One that is not there is
+// removed already.
+func RemoveDeadLetter(ctx context.Context, js jetstream.JetStream, sequence uint64) error {
+	stream, err := js.Stream(ctx, StreamDeadLetters)
+	if err == nil {
+		err = stream.DeleteMsg(ctx, sequence)
+	}
+	var api *jetstream.APIError
+	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("backbone: remove dead letter %d: %w", sequence, err)
 	}
 	return nil
 }

@@ -193,6 +193,27 @@ func TestAWatchedHealthTellsOfChanges(t *testing.T) {
 	}
 }
 
+func TestStreamsEndWhenTheProcessDoes(t *testing.T) {
+	p := start(t)
+	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 20*time.Second)
+	defer cancel()
+	stream, err := p.clients()["grpc"].CallServerStream(ctx, connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}, &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	var res healthv1.HealthCheckResponse
+	if err := stream.Receive(&res); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.stop(); err != nil {
+		t.Errorf("the process waits for a stream that has no end: %v", err)
+	}
+	if err := stream.Receive(&res); connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(fmt.Sprint(err), "call again") {
+		t.Errorf("the stream ends with %v", err)
+	}
+}
+
 func TestReflectionDescribesTheServices(t *testing.T) {
 	p := start(t)
 	stream := grpcreflect.NewClient(p.clients()["grpc"]).NewStream(contextkit.PlatformContext(t.Context()))

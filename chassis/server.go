@@ -34,6 +34,9 @@ const (
 	DefaultBodyTimeout = 20 * time.Second
 	// DefaultMaxStreams bounds the calls at once on one HTTP/2 connection.
 	DefaultMaxStreams = 1000
+	// DefaultServiceStreams is DefaultMaxStreams for a service: all of a gateway's
+	// calls come by one connection.
+	DefaultServiceStreams = 20_000
 	// DefaultMaxConnections bounds a listener's connections; further ones wait to
 	// be accepted.
 	DefaultMaxConnections = 16_384
@@ -57,7 +60,7 @@ type Config struct {
 	// [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
 	// MaxStreams bounds the calls at once on one HTTP/2 connection. 0:
-	// [DefaultMaxStreams].
+	// [DefaultMaxStreams], for a service [DefaultServiceStreams].
 	MaxStreams int `yaml:"max_streams"`
 	// MaxConnections bounds the connections. 0: [DefaultMaxConnections].
 	MaxConnections int `yaml:"max_connections"`
@@ -114,6 +117,7 @@ type Server struct {
 	Front func(http.Handler) http.Handler
 
 	config   Config
+	stopping chan struct{} // closed when Serve begins to end
 	ready    Readiness
 	log      zerolog.Logger
 	listener net.Listener
@@ -124,12 +128,16 @@ type Server struct {
 // NewServer returns a server for a service: its calls pass through recovery,
 // the transport contract, a deadline, observation and validation, in this order.
 func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
+	if config.MaxStreams == 0 {
+		config.MaxStreams = DefaultServiceStreams
+	}
 	s := newServer(config, NewMetrics(config.Name), ready, log)
 	s.mountMetrics()
 	s.RPC = connect.NewServer(
 		Recover(s.log),
 		contextkit.ServerInterceptor,
 		Deadline,
+		s.endStreams,
 		s.Metrics.Observe(s.log, zerolog.DebugLevel),
 		validate.NewServerInterceptor(),
 	)
@@ -151,7 +159,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 // edge's clients, see [NewAdmin].
 func NewEdge(config Config, ready Readiness, log zerolog.Logger, options []connecthttp.Option, interceptors ...connect.ServerInterceptor) *Server {
 	s := newServer(config, NewMetrics(config.Name), ready, log)
-	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log)}, interceptors...)...)
+	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), s.endStreams}, interceptors...)...)
 	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
 	registerHealth(s.RPC, ready)
 	return s
@@ -182,7 +190,7 @@ func NewAdmin(config Config, metrics *Metrics, ready Readiness, log zerolog.Logg
 func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Logger) *Server {
 	s := &Server{
 		HTTP: http.NewServeMux(), Metrics: metrics,
-		config: config.WithDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
+		stopping: make(chan struct{}), config: config.WithDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
 	}
 	s.standardEndpoints()
 	return s
@@ -245,6 +253,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", s.config.Name, err)
 	case <-ctx.Done():
 	}
+	close(s.stopping)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.ShutdownTimeout)
 	defer cancel()
 	err := s.server.Shutdown(grace)

@@ -49,11 +49,15 @@ type Config struct {
 	Breakers breaker.Config
 	// Probes say how nodes are asked whether they take calls.
 	Probes probe.Config
-	// MaxTimeout bounds every call, whatever its policy says. 0: 30 s.
-	MaxTimeout time.Duration
+	// MaxTimeout bounds every call, whatever its policy says, and MaxStreamTimeout
+	// every stream of answers. 0: 30 s and 1 h.
+	MaxTimeout, MaxStreamTimeout time.Duration
 	// MaxConcurrent bounds the calls in flight; more are refused at once, the
 	// least important first. 0: 4096.
 	MaxConcurrent int
+	// MaxStreams bounds the streams of answers in flight, beside the calls. 0:
+	// 16384.
+	MaxStreams int
 	// Limits bound each tenant.
 	Limits limit.Config
 	// Origins are the origins whose pages may call the edge from a browser,
@@ -62,8 +66,10 @@ type Config struct {
 }
 
 const (
-	defaultMaxTimeout    = 30 * time.Second
-	defaultMaxConcurrent = 4096
+	defaultMaxTimeout       = 30 * time.Second
+	defaultMaxStreamTimeout = time.Hour
+	defaultMaxConcurrent    = 4096
+	defaultMaxStreams       = 16_384
 	// compressMinBytes is the size below which compressing costs more than it
 	// saves.
 	compressMinBytes = 512
@@ -84,6 +90,7 @@ type Gateway struct {
 	audit    *audit.Recorder
 	log      zerolog.Logger
 	room     *limit.Room
+	streams  *limit.Room // of streams of answers
 	tenants  *limit.Tenants
 	retries  *limit.Budget
 	breakers *breaker.Set
@@ -96,8 +103,14 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	if config.MaxTimeout == 0 {
 		config.MaxTimeout = defaultMaxTimeout
 	}
+	if config.MaxStreamTimeout == 0 {
+		config.MaxStreamTimeout = defaultMaxStreamTimeout
+	}
 	if config.MaxConcurrent == 0 {
 		config.MaxConcurrent = defaultMaxConcurrent
+	}
+	if config.MaxStreams == 0 {
+		config.MaxStreams = defaultMaxStreams
 	}
 	config.Listen = config.Listen.WithDefaults()
 	if err := errors.Join(config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate()); err != nil {
@@ -119,12 +132,16 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	if err != nil {
 		return nil, err
 	}
+	streams, err := limit.NewRoom(config.MaxStreams)
+	if err != nil {
+		return nil, err
+	}
 	pool := upstream.NewPool(config.Upstream)
 	client := contextkit.NewClient(upstream.NewTransport(pool))
 	g := &Gateway{
 		config: config, table: table, verifier: verifier, routes: routes, pool: pool, client: client,
 		prober: probe.New(config.Probes, routes, client, log), log: log,
-		room: room, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
+		room: room, streams: streams, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
 	}
 	options := []connecthttp.Option{
 		connecthttp.WithCodecs(frame.ProtoCodec(), frame.JSONCodec()),
@@ -172,7 +189,15 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 // timeout is the longest that a call of the procedure may take.
 func (g *Gateway) timeout(procedure string) time.Duration {
 	if method, ok := g.table.Method(procedure); ok {
-		return min(method.Timeout, g.config.MaxTimeout)
+		return min(method.Timeout, g.longest(method))
+	}
+	return g.config.MaxTimeout
+}
+
+// longest is the longest that any call of the method's kind may take.
+func (g *Gateway) longest(method *policy.Method) time.Duration {
+	if method.Spec.StreamType&connect.StreamTypeServer != 0 {
+		return g.config.MaxStreamTimeout
 	}
 	return g.config.MaxTimeout
 }
@@ -268,14 +293,18 @@ func (g *Gateway) stages() []stage {
 // handler returns the method's handler: the stages, then the upstream.
 func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
 	stages := g.stages()
+	room, longest := g.room, g.longest(method)
+	if method.Spec.StreamType&connect.StreamTypeServer != 0 {
+		room = g.streams
+	}
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		call := &Call{Method: method, Info: info, Stream: stream, start: time.Now()}
-		if !g.room.Enter(method.Priority) {
+		if !room.Enter(method.Priority) {
 			return exhausted("the gateway is full", "GATEWAY_FULL", 0)
 		}
-		defer g.room.Leave()
-		ctx, cancel := context.WithTimeout(ctx, g.config.MaxTimeout)
+		defer room.Leave()
+		ctx, cancel := context.WithTimeout(ctx, longest)
 		defer cancel()
 		var err error
 		for _, stage := range stages {

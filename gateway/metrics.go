@@ -28,6 +28,7 @@ var (
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
 	roomInFlight     = describe("headgate_in_flight", "Calls in the gateway now.")
+	streamsInFlight  = describe("headgate_streams_in_flight", "Streams of answers in the gateway now.")
 	roomShed         = describe("headgate_shed_total", "Calls refused because the gateway was nearly full, by priority.", "priority")
 	poolChannels     = describe("headgate_upstream_channels", "Channels to nodes that are kept.")
 	poolCalls        = describe("headgate_upstream_in_flight", "Calls on the channels now.")
@@ -39,7 +40,7 @@ var (
 	routingRevision  = describe("headgate_routing_revision", "Changes of the routing table.")
 	probesMade       = describe("headgate_probes_total", "Nodes asked whether they take calls.")
 	everyDescription = []*prometheus.Desc{
-		roomInFlight, roomShed, poolChannels, poolCalls, poolMade, poolEvicted, breakerOpen, breakerLatency, nodeReady, routingRevision, probesMade,
+		roomInFlight, streamsInFlight, roomShed, poolChannels, poolCalls, poolMade, poolEvicted, breakerOpen, breakerLatency, nodeReady, routingRevision, probesMade,
 	}
 )
 
@@ -59,8 +60,9 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
 	}
 	gauge(roomInFlight, float64(c.room.InFlight()))
+	gauge(streamsInFlight, float64(c.streams.InFlight()))
 	for _, priority := range []limit.Priority{limit.Low, limit.Normal, limit.High} {
-		counter(roomShed, c.room.Shed(priority), priority.String())
+		counter(roomShed, c.room.Shed(priority)+c.streams.Shed(priority), priority.String())
 	}
 	pool := c.pool.Stats()
 	gauge(poolChannels, float64(pool.Channels))

@@ -19,11 +19,14 @@ func (g *Gateway) limits(ctx context.Context, call *Call) (context.Context, erro
 	if rc.TenantID.IsZero() {
 		return ctx, nil // platform calls are few, and come from operators
 	}
-	leave, wait, err := g.tenants.Enter(rc.TenantID)
+	leave, wait, err := g.tenants.Enter(rc.TenantID, call.Method.Spec.StreamType&connect.StreamTypeServer != 0)
 	if err != nil {
 		reason := "CONCURRENCY_LIMIT"
-		if errors.Is(err, limit.ErrRate) {
+		switch {
+		case errors.Is(err, limit.ErrRate):
 			reason = "RATE_LIMIT"
+		case errors.Is(err, limit.ErrStreams):
+			reason = "STREAM_LIMIT"
 		}
 		g.counters.limited.WithLabelValues(reason).Inc()
 		return ctx, exhausted(err.Error(), reason, wait)

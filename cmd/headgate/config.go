@@ -80,20 +80,22 @@ type runnerSettings struct {
 type gatewaySettings struct {
 	serviceSettings `yaml:",inline"`
 
-	GRPC          string              `yaml:"grpc"`
-	Admin         string              `yaml:"admin"`
-	Origins       []string            `yaml:"origins"`
-	Descriptors   []string            `yaml:"descriptors"`
-	MaxTimeout    time.Duration       `yaml:"max_timeout"`
-	MaxConcurrent int                 `yaml:"max_concurrent"`
-	TenantLimits  limit.Config        `yaml:"tenant_limits"`
-	Auth          authSettings        `yaml:"auth"`
-	Upstream      upstream.PoolConfig `yaml:"upstream"`
-	UpstreamTLS   clientTLS           `yaml:"upstream_tls"`
-	Breakers      breaker.Config      `yaml:"breakers"`
-	Probes        probe.Config        `yaml:"probes"`
-	Nodes         []nodeSettings      `yaml:"nodes"`
-	Placements    []placementSettings `yaml:"placements"`
+	GRPC             string              `yaml:"grpc"`
+	Admin            string              `yaml:"admin"`
+	Origins          []string            `yaml:"origins"`
+	Descriptors      []string            `yaml:"descriptors"`
+	MaxTimeout       time.Duration       `yaml:"max_timeout"`
+	MaxStreamTimeout time.Duration       `yaml:"max_stream_timeout"`
+	MaxConcurrent    int                 `yaml:"max_concurrent"`
+	MaxStreams       int                 `yaml:"max_streams"`
+	TenantLimits     limit.Config        `yaml:"tenant_limits"`
+	Auth             authSettings        `yaml:"auth"`
+	Upstream         upstream.PoolConfig `yaml:"upstream"`
+	UpstreamTLS      clientTLS           `yaml:"upstream_tls"`
+	Breakers         breaker.Config      `yaml:"breakers"`
+	Probes           probe.Config        `yaml:"probes"`
+	Nodes            []nodeSettings      `yaml:"nodes"`
+	Placements       []placementSettings `yaml:"placements"`
 }
 
 type authSettings struct {

@@ -33,20 +33,21 @@ func TestTheDocumentedSettingsAreWhatIsLeftOut(t *testing.T) {
 	s := documented(t)
 	listen := chassis.Config{Addr: s.Gateway.Server.Addr}.WithDefaults()
 	for name, pair := range map[string][2]any{
-		"gateway.server":        {s.Gateway.Server, listen},
-		"gateway.upstream":      {s.Gateway.Upstream, withoutCredentials(upstream.PoolConfig{}.WithDefaults())},
-		"gateway.breakers":      {s.Gateway.Breakers, breaker.Config{}.WithDefaults()},
-		"gateway.probes":        {s.Gateway.Probes, probe.Config{}.WithDefaults()},
-		"gateway.tenant_limits": {s.Gateway.TenantLimits, limit.Config{}.WithDefaults()},
-		"gateway.auth.leeway":   {s.Gateway.Auth.Leeway, auth.DefaultLeeway},
-		"gateway.max_timeout":   {s.Gateway.MaxTimeout, 30 * time.Second},
+		"gateway.server":             {s.Gateway.Server, listen},
+		"gateway.upstream":           {s.Gateway.Upstream, withoutCredentials(upstream.PoolConfig{}.WithDefaults())},
+		"gateway.breakers":           {s.Gateway.Breakers, breaker.Config{}.WithDefaults()},
+		"gateway.probes":             {s.Gateway.Probes, probe.Config{}.WithDefaults()},
+		"gateway.tenant_limits":      {s.Gateway.TenantLimits, limit.Config{}.WithDefaults()},
+		"gateway.auth.leeway":        {s.Gateway.Auth.Leeway, auth.DefaultLeeway},
+		"gateway.max_timeout":        {s.Gateway.MaxTimeout, 30 * time.Second},
+		"gateway.max_stream_timeout": {s.Gateway.MaxStreamTimeout, time.Hour},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
 			t.Errorf("%s is documented as %+v and is %+v", name, pair[0], pair[1])
 		}
 	}
 	for name, server := range map[string]chassis.Config{"aggregate": s.Aggregate.Server, "projection": s.Projection.Server, "runner": s.Runner.Server} {
-		if want := (chassis.Config{Addr: server.Addr}).WithDefaults(); !reflect.DeepEqual(server, want) {
+		if want := (chassis.Config{Addr: server.Addr, MaxStreams: chassis.DefaultServiceStreams}).WithDefaults(); !reflect.DeepEqual(server, want) {
 			t.Errorf("%s.server is documented as %+v and is %+v", name, server, want)
 		}
 	}

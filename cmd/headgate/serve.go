@@ -113,7 +113,7 @@ func (p *plan) gateway(context.Context) error {
 	}
 	err := errors.Join(listenErr, config.Inside("auth", authErr), routesErr, setsErr, channelsErr,
 		config.Inside("upstream", g.Upstream.Validate()), config.Inside("breakers", g.Breakers.Validate()), config.Inside("probes", g.Probes.Validate()),
-		config.Inside("tenant_limits", g.TenantLimits.Validate()), config.AtLeast("max_timeout", g.MaxTimeout, 0), config.AtLeast("max_concurrent", g.MaxConcurrent, 1))
+		config.Inside("tenant_limits", g.TenantLimits.Validate()), config.AtLeast("max_timeout", g.MaxTimeout, 0), config.AtLeast("max_stream_timeout", g.MaxStreamTimeout, 0), config.AtLeast("max_concurrent", g.MaxConcurrent, 1), config.AtLeast("max_streams", g.MaxStreams, 1))
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (p *plan) gateway(context.Context) error {
 		}
 		edge, err := gateway.New(gateway.Config{
 			Listen: listen, GRPC: g.GRPC, Admin: g.Admin, Auth: accepted, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
-			MaxTimeout: g.MaxTimeout, MaxConcurrent: g.MaxConcurrent, Limits: g.TenantLimits, Origins: g.Origins,
+			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams, Limits: g.TenantLimits, Origins: g.Origins,
 		}, catalog, routes, js, p.log)
 		if err != nil {
 			return nil, err

@@ -27,6 +27,8 @@ var (
 	ErrRate = errors.New("the tenant's calls come faster than its limit")
 	// ErrConcurrency: the tenant has as many calls in flight as it may.
 	ErrConcurrency = errors.New("the tenant has too many calls in flight")
+	// ErrStreams: the tenant has as many streams of answers as it may.
+	ErrStreams = errors.New("the tenant has too many streams in flight")
 )
 
 // Config bounds each tenant.
@@ -37,11 +39,13 @@ type Config struct {
 	Burst int `yaml:"burst"`
 	// Concurrent is the calls in flight. 0: 1024.
 	Concurrent int `yaml:"concurrent"`
+	// Streams is the streams of answers in flight, beside the calls. 0: 4096.
+	Streams int `yaml:"streams"`
 }
 
 // Validate names the fields that cannot be used.
 func (c Config) Validate() error {
-	return errors.Join(config.AtLeast("rate", c.Rate, 0), config.AtLeast("burst", c.Burst, 0), config.AtLeast("concurrent", c.Concurrent, 0))
+	return errors.Join(config.AtLeast("rate", c.Rate, 0), config.AtLeast("burst", c.Burst, 0), config.AtLeast("concurrent", c.Concurrent, 0), config.AtLeast("streams", c.Streams, 0))
 }
 
 // WithDefaults returns the configuration with what was left out.
@@ -54,6 +58,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Concurrent == 0 {
 		c.Concurrent = 1024
+	}
+	if c.Streams == 0 {
+		c.Streams = 4096
 	}
 	return c
 }
@@ -71,6 +78,7 @@ type Tenants struct {
 type tenant struct {
 	limiter  *rate.Limiter
 	inFlight atomic.Int64
+	streams  atomic.Int64
 	retries  savings
 }
 
@@ -86,23 +94,27 @@ func NewTenants(bounds Config) (*Tenants, error) {
 	return &Tenants{config: bounds.WithDefaults(), known: known}, nil
 }
 
-// Enter counts a call of the tenant, which leave ends. An error ([ErrRate] or
-// [ErrConcurrency]) says that there is no room; wait is how long until there
+// Enter counts a call of the tenant, or a stream of answers, which leave ends. An
+// error ([ErrRate], [ErrConcurrency] or [ErrStreams]) says that there is no room; wait is how long until there
 // probably is, 0 if that is not known.
-func (t *Tenants) Enter(id contextkit.TenantID) (leave func(), wait time.Duration, err error) {
+func (t *Tenants) Enter(id contextkit.TenantID, stream bool) (leave func(), wait time.Duration, err error) {
 	use := t.use(id)
-	if use.inFlight.Add(1) > int64(t.config.Concurrent) {
-		use.inFlight.Add(-1)
-		return nil, 0, ErrConcurrency
+	count, bound, full := &use.inFlight, t.config.Concurrent, ErrConcurrency
+	if stream {
+		count, bound, full = &use.streams, t.config.Streams, ErrStreams
+	}
+	if count.Add(1) > int64(bound) {
+		count.Add(-1)
+		return nil, 0, full
 	}
 	now := time.Now()
 	if !use.limiter.AllowN(now, 1) {
-		use.inFlight.Add(-1)
+		count.Add(-1)
 		missing := 1 - use.limiter.TokensAt(now)
 		return nil, time.Duration(missing / t.config.Rate * float64(time.Second)), ErrRate
 	}
 	use.retries.earn()
-	return func() { use.inFlight.Add(-1) }, 0, nil
+	return func() { count.Add(-1) }, 0, nil
 }
 
 // Retry reports whether the tenant may have a call tried once more.

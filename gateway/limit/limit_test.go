@@ -29,7 +29,7 @@ func TestATenantsRateIsItsOwn(t *testing.T) {
 		}
 		calls := func(name string, n int) (accepted int, wait time.Duration) {
 			for range n {
-				leave, w, err := tenants.Enter(tenant(t, name))
+				leave, w, err := tenants.Enter(tenant(t, name), false)
 				switch {
 				case err == nil:
 					accepted++
@@ -71,7 +71,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 	for range 100 {
 		group.Go(func() {
 			<-begin
-			leave, _, err := tenants.Enter(tenant(t, "acme"))
+			leave, _, err := tenants.Enter(tenant(t, "acme"), false)
 			if err != nil {
 				refused.Add(1)
 				decided.Done()
@@ -96,7 +96,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 	if most.Load() > 8 || refused.Load() < 92 {
 		t.Errorf("%d calls were in flight at once and %d refused; want at most 8, and the rest refused", most.Load(), refused.Load())
 	}
-	if leave, _, err := tenants.Enter(tenant(t, "acme")); err != nil {
+	if leave, _, err := tenants.Enter(tenant(t, "acme"), false); err != nil {
 		t.Errorf("after all have left: %v", err)
 	} else {
 		leave()
@@ -144,7 +144,7 @@ func TestATenantsRetriesAreATenthOfItsCalls(t *testing.T) {
 		t.Errorf("%d retries without a call, want the savings of 10", retries)
 	}
 	for range 20 {
-		leave, _, err := tenants.Enter(tenant(t, "acme"))
+		leave, _, err := tenants.Enter(tenant(t, "acme"), false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,5 +237,24 @@ func TestRoomIsNeverOverfull(t *testing.T) {
 	group.Wait()
 	if overfull.Load() || room.InFlight() != 0 {
 		t.Errorf("overfull %v; %d in flight at the end", overfull.Load(), room.InFlight())
+	}
+}
+
+func TestStreamsTakeNoRoomFromCalls(t *testing.T) {
+	tenants, err := limit.NewTenants(limit.Config{Concurrent: 2, Streams: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := func(stream bool) (n int, err error) {
+		for ; err == nil; n++ {
+			_, _, err = tenants.Enter(tenant(t, "acme"), stream)
+		}
+		return n - 1, err
+	}
+	if n, err := count(true); n != 3 || !errors.Is(err, limit.ErrStreams) {
+		t.Errorf("%d streams, then %v", n, err)
+	}
+	if n, err := count(false); n != 2 || !errors.Is(err, limit.ErrConcurrency) {
+		t.Errorf("%d calls, then %v", n, err)
 	}
 }

@@ -1122,6 +1122,608 @@ func (x *WorkflowStep) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// ListWorkflowsRequest asks for workflow instances.
+type ListWorkflowsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; may be left out, the credential's tenant is then meant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The workflow's name; empty: all.
+	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
+	// How far the instances are; not said: any.
+	State WorkflowState `protobuf:"varint,3,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
+	// Instances a page, 1 to 500; 0: 100.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWorkflowsRequest) Reset() {
+	*x = ListWorkflowsRequest{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWorkflowsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWorkflowsRequest) ProtoMessage() {}
+
+func (x *ListWorkflowsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWorkflowsRequest.ProtoReflect.Descriptor instead.
+func (*ListWorkflowsRequest) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListWorkflowsRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ListWorkflowsRequest) GetWorkflow() string {
+	if x != nil {
+		return x.Workflow
+	}
+	return ""
+}
+
+func (x *ListWorkflowsRequest) GetState() WorkflowState {
+	if x != nil {
+		return x.State
+	}
+	return WorkflowState_WORKFLOW_STATE_UNSPECIFIED
+}
+
+func (x *ListWorkflowsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListWorkflowsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListWorkflowsResponse is a page of instances, by workflow and id.
+type ListWorkflowsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The instances.
+	Instances []*WorkflowInstance `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
+	// Asks for the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWorkflowsResponse) Reset() {
+	*x = ListWorkflowsResponse{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWorkflowsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWorkflowsResponse) ProtoMessage() {}
+
+func (x *ListWorkflowsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWorkflowsResponse.ProtoReflect.Descriptor instead.
+func (*ListWorkflowsResponse) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListWorkflowsResponse) GetInstances() []*WorkflowInstance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *ListWorkflowsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// WorkflowInstance is an instance in a list.
+type WorkflowInstance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workflow's name.
+	Workflow string `protobuf:"bytes,1,opt,name=workflow,proto3" json:"workflow,omitempty"`
+	// The instance.
+	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// How far it is.
+	State WorkflowState `protobuf:"varint,3,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
+	// Why a step was refused; empty if none was.
+	Failure string `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"`
+	// When it began.
+	Started *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started,proto3" json:"started,omitempty"`
+	// When it last did something.
+	Updated       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated,proto3" json:"updated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkflowInstance) Reset() {
+	*x = WorkflowInstance{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowInstance) ProtoMessage() {}
+
+func (x *WorkflowInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowInstance.ProtoReflect.Descriptor instead.
+func (*WorkflowInstance) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *WorkflowInstance) GetWorkflow() string {
+	if x != nil {
+		return x.Workflow
+	}
+	return ""
+}
+
+func (x *WorkflowInstance) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *WorkflowInstance) GetState() WorkflowState {
+	if x != nil {
+		return x.State
+	}
+	return WorkflowState_WORKFLOW_STATE_UNSPECIFIED
+}
+
+func (x *WorkflowInstance) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *WorkflowInstance) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *WorkflowInstance) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
+// ListDeadLettersRequest asks for dead letters.
+type ListDeadLettersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; may be left out, the credential's tenant is then meant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Letters whose cause has this in it; empty: all.
+	Cause string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	// Letters a page, 1 to 500; 0: 100.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeadLettersRequest) Reset() {
+	*x = ListDeadLettersRequest{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeadLettersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeadLettersRequest) ProtoMessage() {}
+
+func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
+func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListDeadLettersRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ListDeadLettersRequest) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *ListDeadLettersRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDeadLettersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListDeadLettersResponse is a page of dead letters, the oldest first.
+type ListDeadLettersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The letters.
+	Letters []*DeadLetter `protobuf:"bytes,1,rep,name=letters,proto3" json:"letters,omitempty"`
+	// Asks for the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeadLettersResponse) Reset() {
+	*x = ListDeadLettersResponse{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeadLettersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeadLettersResponse) ProtoMessage() {}
+
+func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
+func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListDeadLettersResponse) GetLetters() []*DeadLetter {
+	if x != nil {
+		return x.Letters
+	}
+	return nil
+}
+
+func (x *ListDeadLettersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// DeadLetter is work that could not be done.
+type DeadLetter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The letter's number, which grows.
+	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why the work could not be done.
+	Cause string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	// The event that asked for it.
+	EventId string `protobuf:"bytes,3,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// The event's type.
+	EventType string `protobuf:"bytes,4,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
+	// The event's aggregate's type.
+	AggregateType string `protobuf:"bytes,5,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// The event's aggregate.
+	AggregateId string `protobuf:"bytes,6,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// What the event says.
+	Data *structpb.Struct `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`
+	// The correlation that the event is part of.
+	CorrelationId string `protobuf:"bytes,8,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	// When the work was given up.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeadLetter) Reset() {
+	*x = DeadLetter{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeadLetter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeadLetter) ProtoMessage() {}
+
+func (x *DeadLetter) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
+func (*DeadLetter) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DeadLetter) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *DeadLetter) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetEventType() string {
+	if x != nil {
+		return x.EventType
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetData() *structpb.Struct {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *DeadLetter) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// ReplayDeadLettersRequest says which letters' work to do again.
+type ReplayDeadLettersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; may be left out, the credential's tenant is then meant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The letters' numbers; empty: all that fit cause.
+	Ids []int64 `protobuf:"varint,2,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	// Letters whose cause has this in it; empty: all.
+	Cause         string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayDeadLettersRequest) Reset() {
+	*x = ReplayDeadLettersRequest{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayDeadLettersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayDeadLettersRequest) ProtoMessage() {}
+
+func (x *ReplayDeadLettersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayDeadLettersRequest.ProtoReflect.Descriptor instead.
+func (*ReplayDeadLettersRequest) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReplayDeadLettersRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ReplayDeadLettersRequest) GetIds() []int64 {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *ReplayDeadLettersRequest) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+// ReplayDeadLettersResponse says how far it came.
+type ReplayDeadLettersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many letters' work is done.
+	Replayed int32 `protobuf:"varint,1,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	// The letter whose work failed again, 0 for none.
+	FailedId int64 `protobuf:"varint,2,opt,name=failed_id,json=failedId,proto3" json:"failed_id,omitempty"`
+	// Why.
+	Failure       string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayDeadLettersResponse) Reset() {
+	*x = ReplayDeadLettersResponse{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayDeadLettersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayDeadLettersResponse) ProtoMessage() {}
+
+func (x *ReplayDeadLettersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayDeadLettersResponse.ProtoReflect.Descriptor instead.
+func (*ReplayDeadLettersResponse) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ReplayDeadLettersResponse) GetReplayed() int32 {
+	if x != nil {
+		return x.Replayed
+	}
+	return 0
+}
+
+func (x *ReplayDeadLettersResponse) GetFailedId() int64 {
+	if x != nil {
+		return x.FailedId
+	}
+	return 0
+}
+
+func (x *ReplayDeadLettersResponse) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
 var File_runner_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_runner_admin_v1_admin_proto_rawDesc = "" +
@@ -1185,7 +1787,56 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12.\n" +
-	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time*p\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xb3\x02\n" +
+	"\x14ListWorkflowsRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12<\n" +
+	"\bworkflow\x18\x02 \x01(\tB \xbaH\x1d\xd8\x01\x01r\x182\x16^[a-z][a-z0-9_]{0,62}$R\bworkflow\x12>\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1e.runner.admin.v1.WorkflowStateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12'\n" +
+	"\tpage_size\x18\x04 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xf4\x03(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x80\x01\n" +
+	"\x15ListWorkflowsResponse\x12?\n" +
+	"\tinstances\x18\x01 \x03(\v2!.runner.admin.v1.WorkflowInstanceR\tinstances\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8b\x02\n" +
+	"\x10WorkflowInstance\x12\x1a\n" +
+	"\bworkflow\x18\x01 \x01(\tR\bworkflow\x12\x1f\n" +
+	"\vinstance_id\x18\x02 \x01(\tR\n" +
+	"instanceId\x124\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1e.runner.admin.v1.WorkflowStateR\x05state\x12\x18\n" +
+	"\afailure\x18\x04 \x01(\tR\afailure\x124\n" +
+	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x124\n" +
+	"\aupdated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\"\xd6\x01\n" +
+	"\x16ListDeadLettersRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1e\n" +
+	"\x05cause\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05cause\x12'\n" +
+	"\tpage_size\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xf4\x03(\x00R\bpageSize\x12&\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\tpageToken\"x\n" +
+	"\x17ListDeadLettersResponse\x125\n" +
+	"\aletters\x18\x01 \x03(\v2\x1b.runner.admin.v1.DeadLetterR\aletters\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xba\x02\n" +
+	"\n" +
+	"DeadLetter\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x14\n" +
+	"\x05cause\x18\x02 \x01(\tR\x05cause\x12\x19\n" +
+	"\bevent_id\x18\x03 \x01(\tR\aeventId\x12\x1d\n" +
+	"\n" +
+	"event_type\x18\x04 \x01(\tR\teventType\x12%\n" +
+	"\x0eaggregate_type\x18\x05 \x01(\tR\raggregateType\x12!\n" +
+	"\faggregate_id\x18\x06 \x01(\tR\vaggregateId\x12+\n" +
+	"\x04data\x18\a \x01(\v2\x17.google.protobuf.StructR\x04data\x12%\n" +
+	"\x0ecorrelation_id\x18\b \x01(\tR\rcorrelationId\x12.\n" +
+	"\x04time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xa4\x01\n" +
+	"\x18ReplayDeadLettersRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1b\n" +
+	"\x03ids\x18\x02 \x03(\x03B\t\xbaH\x06\x92\x01\x03\x10\xf4\x03R\x03ids\x12\x1e\n" +
+	"\x05cause\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05cause\"n\n" +
+	"\x19ReplayDeadLettersResponse\x12\x1a\n" +
+	"\breplayed\x18\x01 \x01(\x05R\breplayed\x12\x1b\n" +
+	"\tfailed_id\x18\x02 \x01(\x03R\bfailedId\x12\x18\n" +
+	"\afailure\x18\x03 \x01(\tR\afailure*p\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NODE_STATE_RUNNING\x10\x01\x12\x17\n" +
@@ -1197,7 +1848,7 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\x1bWORKFLOW_STATE_COMPENSATING\x10\x02\x12\x1c\n" +
 	"\x18WORKFLOW_STATE_COMPLETED\x10\x03\x12\x1e\n" +
 	"\x1aWORKFLOW_STATE_COMPENSATED\x10\x04\x12\x19\n" +
-	"\x15WORKFLOW_STATE_FAILED\x10\x052\xe1\t\n" +
+	"\x15WORKFLOW_STATE_FAILED\x10\x052\xe1\x0e\n" +
 	"\vRunnerAdmin\x12\x92\x01\n" +
 	"\x06Status\x12\x1e.runner.admin.v1.StatusRequest\x1a\x1f.runner.admin.v1.StatusResponse\"G\xaa\xed\x18$\n" +
 	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x16\x12\x14/admin/runner/status\x90\x02\x01\x12\x93\x01\n" +
@@ -1213,7 +1864,15 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\fResumeTenant\x12$.runner.admin.v1.ResumeTenantRequest\x1a%.runner.admin.v1.ResumeTenantResponse\"k\xaa\xed\x181\n" +
 	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x05(\x01:\ttenant_idb\x04nodeh\x03\x82\xd3\xe4\x93\x02-:\x01*\"(/admin/runner/tenants/{tenant_id}/resume\x90\x02\x02\x12\xe0\x01\n" +
 	"\vGetWorkflow\x12#.runner.admin.v1.GetWorkflowRequest\x1a$.runner.admin.v1.GetWorkflowResponse\"\x85\x01\xaa\xed\x182\n" +
-	"\rworkflow.read\x10\x01\x1a\x06runner\"\x02\b\x052\bworkflow:\ttenant_id\x82\xd3\xe4\x93\x02F\x12D/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}\x90\x02\x01B\xb9\x01\n" +
+	"\rworkflow.read\x10\x01\x1a\x06runner\"\x02\b\x052\bworkflow:\ttenant_id\x82\xd3\xe4\x93\x02F\x12D/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}\x90\x02\x01\x12\xce\x01\n" +
+	"\rListWorkflows\x12%.runner.admin.v1.ListWorkflowsRequest\x1a&.runner.admin.v1.ListWorkflowsResponse\"n\xaa\xed\x184\n" +
+	"\rworkflow.read\x10\x01\x1a\x06runner\"\x02\b\n" +
+	"2\bworkflow:\ttenant_idh\x01\x82\xd3\xe4\x93\x02-\x12+/admin/runner/tenants/{tenant_id}/workflows\x90\x02\x01\x12\xcc\x01\n" +
+	"\x0fListDeadLetters\x12'.runner.admin.v1.ListDeadLettersRequest\x1a(.runner.admin.v1.ListDeadLettersResponse\"f\xaa\xed\x18*\n" +
+	"\rworkflow.read\x10\x01\x1a\x06runner\"\x02\b\n" +
+	":\ttenant_idh\x01\x82\xd3\xe4\x93\x02/\x12-/admin/runner/tenants/{tenant_id}/deadletters\x90\x02\x01\x12\xdd\x01\n" +
+	"\x11ReplayDeadLetters\x12).runner.admin.v1.ReplayDeadLettersRequest\x1a*.runner.admin.v1.ReplayDeadLettersResponse\"q\xaa\xed\x18+\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x1e(\x01:\ttenant_idh\x03\x82\xd3\xe4\x93\x029:\x01*\"4/admin/runner/tenants/{tenant_id}/deadletters:replay\x90\x02\x02B\xb9\x01\n" +
 	"\x13com.runner.admin.v1B\n" +
 	"AdminProtoP\x01Z8github.com/headgate/headgate/gen/runner/admin/v1;adminv1\xa2\x02\x03RAX\xaa\x02\x0fRunner.Admin.V1\xca\x02\x0fRunner\\Admin\\V1\xe2\x02\x1bRunner\\Admin\\V1\\GPBMetadata\xea\x02\x11Runner::Admin::V1b\x06proto3"
 
@@ -1230,29 +1889,37 @@ func file_runner_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_runner_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_runner_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_runner_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_runner_admin_v1_admin_proto_goTypes = []any{
-	(NodeState)(0),                // 0: runner.admin.v1.NodeState
-	(WorkflowState)(0),            // 1: runner.admin.v1.WorkflowState
-	(*StatusRequest)(nil),         // 2: runner.admin.v1.StatusRequest
-	(*StatusResponse)(nil),        // 3: runner.admin.v1.StatusResponse
-	(*DrainRequest)(nil),          // 4: runner.admin.v1.DrainRequest
-	(*DrainResponse)(nil),         // 5: runner.admin.v1.DrainResponse
-	(*ResumeRequest)(nil),         // 6: runner.admin.v1.ResumeRequest
-	(*ResumeResponse)(nil),        // 7: runner.admin.v1.ResumeResponse
-	(*ReloadRequest)(nil),         // 8: runner.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 9: runner.admin.v1.ReloadResponse
-	(*PauseTenantRequest)(nil),    // 10: runner.admin.v1.PauseTenantRequest
-	(*PauseTenantResponse)(nil),   // 11: runner.admin.v1.PauseTenantResponse
-	(*ResumeTenantRequest)(nil),   // 12: runner.admin.v1.ResumeTenantRequest
-	(*ResumeTenantResponse)(nil),  // 13: runner.admin.v1.ResumeTenantResponse
-	(*NodeStatus)(nil),            // 14: runner.admin.v1.NodeStatus
-	(*TenantStatus)(nil),          // 15: runner.admin.v1.TenantStatus
-	(*GetWorkflowRequest)(nil),    // 16: runner.admin.v1.GetWorkflowRequest
-	(*GetWorkflowResponse)(nil),   // 17: runner.admin.v1.GetWorkflowResponse
-	(*WorkflowStep)(nil),          // 18: runner.admin.v1.WorkflowStep
-	(*structpb.Struct)(nil),       // 19: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(NodeState)(0),                    // 0: runner.admin.v1.NodeState
+	(WorkflowState)(0),                // 1: runner.admin.v1.WorkflowState
+	(*StatusRequest)(nil),             // 2: runner.admin.v1.StatusRequest
+	(*StatusResponse)(nil),            // 3: runner.admin.v1.StatusResponse
+	(*DrainRequest)(nil),              // 4: runner.admin.v1.DrainRequest
+	(*DrainResponse)(nil),             // 5: runner.admin.v1.DrainResponse
+	(*ResumeRequest)(nil),             // 6: runner.admin.v1.ResumeRequest
+	(*ResumeResponse)(nil),            // 7: runner.admin.v1.ResumeResponse
+	(*ReloadRequest)(nil),             // 8: runner.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil),            // 9: runner.admin.v1.ReloadResponse
+	(*PauseTenantRequest)(nil),        // 10: runner.admin.v1.PauseTenantRequest
+	(*PauseTenantResponse)(nil),       // 11: runner.admin.v1.PauseTenantResponse
+	(*ResumeTenantRequest)(nil),       // 12: runner.admin.v1.ResumeTenantRequest
+	(*ResumeTenantResponse)(nil),      // 13: runner.admin.v1.ResumeTenantResponse
+	(*NodeStatus)(nil),                // 14: runner.admin.v1.NodeStatus
+	(*TenantStatus)(nil),              // 15: runner.admin.v1.TenantStatus
+	(*GetWorkflowRequest)(nil),        // 16: runner.admin.v1.GetWorkflowRequest
+	(*GetWorkflowResponse)(nil),       // 17: runner.admin.v1.GetWorkflowResponse
+	(*WorkflowStep)(nil),              // 18: runner.admin.v1.WorkflowStep
+	(*ListWorkflowsRequest)(nil),      // 19: runner.admin.v1.ListWorkflowsRequest
+	(*ListWorkflowsResponse)(nil),     // 20: runner.admin.v1.ListWorkflowsResponse
+	(*WorkflowInstance)(nil),          // 21: runner.admin.v1.WorkflowInstance
+	(*ListDeadLettersRequest)(nil),    // 22: runner.admin.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),   // 23: runner.admin.v1.ListDeadLettersResponse
+	(*DeadLetter)(nil),                // 24: runner.admin.v1.DeadLetter
+	(*ReplayDeadLettersRequest)(nil),  // 25: runner.admin.v1.ReplayDeadLettersRequest
+	(*ReplayDeadLettersResponse)(nil), // 26: runner.admin.v1.ReplayDeadLettersResponse
+	(*structpb.Struct)(nil),           // 27: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
 }
 var file_runner_admin_v1_admin_proto_depIdxs = []int32{
 	14, // 0: runner.admin.v1.StatusResponse.status:type_name -> runner.admin.v1.NodeStatus
@@ -1265,29 +1932,43 @@ var file_runner_admin_v1_admin_proto_depIdxs = []int32{
 	15, // 7: runner.admin.v1.NodeStatus.tenants:type_name -> runner.admin.v1.TenantStatus
 	1,  // 8: runner.admin.v1.GetWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
 	18, // 9: runner.admin.v1.GetWorkflowResponse.steps:type_name -> runner.admin.v1.WorkflowStep
-	19, // 10: runner.admin.v1.GetWorkflowResponse.trigger:type_name -> google.protobuf.Struct
-	20, // 11: runner.admin.v1.GetWorkflowResponse.started:type_name -> google.protobuf.Timestamp
-	20, // 12: runner.admin.v1.GetWorkflowResponse.updated:type_name -> google.protobuf.Timestamp
-	20, // 13: runner.admin.v1.WorkflowStep.time:type_name -> google.protobuf.Timestamp
-	2,  // 14: runner.admin.v1.RunnerAdmin.Status:input_type -> runner.admin.v1.StatusRequest
-	4,  // 15: runner.admin.v1.RunnerAdmin.Drain:input_type -> runner.admin.v1.DrainRequest
-	6,  // 16: runner.admin.v1.RunnerAdmin.Resume:input_type -> runner.admin.v1.ResumeRequest
-	8,  // 17: runner.admin.v1.RunnerAdmin.Reload:input_type -> runner.admin.v1.ReloadRequest
-	10, // 18: runner.admin.v1.RunnerAdmin.PauseTenant:input_type -> runner.admin.v1.PauseTenantRequest
-	12, // 19: runner.admin.v1.RunnerAdmin.ResumeTenant:input_type -> runner.admin.v1.ResumeTenantRequest
-	16, // 20: runner.admin.v1.RunnerAdmin.GetWorkflow:input_type -> runner.admin.v1.GetWorkflowRequest
-	3,  // 21: runner.admin.v1.RunnerAdmin.Status:output_type -> runner.admin.v1.StatusResponse
-	5,  // 22: runner.admin.v1.RunnerAdmin.Drain:output_type -> runner.admin.v1.DrainResponse
-	7,  // 23: runner.admin.v1.RunnerAdmin.Resume:output_type -> runner.admin.v1.ResumeResponse
-	9,  // 24: runner.admin.v1.RunnerAdmin.Reload:output_type -> runner.admin.v1.ReloadResponse
-	11, // 25: runner.admin.v1.RunnerAdmin.PauseTenant:output_type -> runner.admin.v1.PauseTenantResponse
-	13, // 26: runner.admin.v1.RunnerAdmin.ResumeTenant:output_type -> runner.admin.v1.ResumeTenantResponse
-	17, // 27: runner.admin.v1.RunnerAdmin.GetWorkflow:output_type -> runner.admin.v1.GetWorkflowResponse
-	21, // [21:28] is the sub-list for method output_type
-	14, // [14:21] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	27, // 10: runner.admin.v1.GetWorkflowResponse.trigger:type_name -> google.protobuf.Struct
+	28, // 11: runner.admin.v1.GetWorkflowResponse.started:type_name -> google.protobuf.Timestamp
+	28, // 12: runner.admin.v1.GetWorkflowResponse.updated:type_name -> google.protobuf.Timestamp
+	28, // 13: runner.admin.v1.WorkflowStep.time:type_name -> google.protobuf.Timestamp
+	1,  // 14: runner.admin.v1.ListWorkflowsRequest.state:type_name -> runner.admin.v1.WorkflowState
+	21, // 15: runner.admin.v1.ListWorkflowsResponse.instances:type_name -> runner.admin.v1.WorkflowInstance
+	1,  // 16: runner.admin.v1.WorkflowInstance.state:type_name -> runner.admin.v1.WorkflowState
+	28, // 17: runner.admin.v1.WorkflowInstance.started:type_name -> google.protobuf.Timestamp
+	28, // 18: runner.admin.v1.WorkflowInstance.updated:type_name -> google.protobuf.Timestamp
+	24, // 19: runner.admin.v1.ListDeadLettersResponse.letters:type_name -> runner.admin.v1.DeadLetter
+	27, // 20: runner.admin.v1.DeadLetter.data:type_name -> google.protobuf.Struct
+	28, // 21: runner.admin.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	2,  // 22: runner.admin.v1.RunnerAdmin.Status:input_type -> runner.admin.v1.StatusRequest
+	4,  // 23: runner.admin.v1.RunnerAdmin.Drain:input_type -> runner.admin.v1.DrainRequest
+	6,  // 24: runner.admin.v1.RunnerAdmin.Resume:input_type -> runner.admin.v1.ResumeRequest
+	8,  // 25: runner.admin.v1.RunnerAdmin.Reload:input_type -> runner.admin.v1.ReloadRequest
+	10, // 26: runner.admin.v1.RunnerAdmin.PauseTenant:input_type -> runner.admin.v1.PauseTenantRequest
+	12, // 27: runner.admin.v1.RunnerAdmin.ResumeTenant:input_type -> runner.admin.v1.ResumeTenantRequest
+	16, // 28: runner.admin.v1.RunnerAdmin.GetWorkflow:input_type -> runner.admin.v1.GetWorkflowRequest
+	19, // 29: runner.admin.v1.RunnerAdmin.ListWorkflows:input_type -> runner.admin.v1.ListWorkflowsRequest
+	22, // 30: runner.admin.v1.RunnerAdmin.ListDeadLetters:input_type -> runner.admin.v1.ListDeadLettersRequest
+	25, // 31: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:input_type -> runner.admin.v1.ReplayDeadLettersRequest
+	3,  // 32: runner.admin.v1.RunnerAdmin.Status:output_type -> runner.admin.v1.StatusResponse
+	5,  // 33: runner.admin.v1.RunnerAdmin.Drain:output_type -> runner.admin.v1.DrainResponse
+	7,  // 34: runner.admin.v1.RunnerAdmin.Resume:output_type -> runner.admin.v1.ResumeResponse
+	9,  // 35: runner.admin.v1.RunnerAdmin.Reload:output_type -> runner.admin.v1.ReloadResponse
+	11, // 36: runner.admin.v1.RunnerAdmin.PauseTenant:output_type -> runner.admin.v1.PauseTenantResponse
+	13, // 37: runner.admin.v1.RunnerAdmin.ResumeTenant:output_type -> runner.admin.v1.ResumeTenantResponse
+	17, // 38: runner.admin.v1.RunnerAdmin.GetWorkflow:output_type -> runner.admin.v1.GetWorkflowResponse
+	20, // 39: runner.admin.v1.RunnerAdmin.ListWorkflows:output_type -> runner.admin.v1.ListWorkflowsResponse
+	23, // 40: runner.admin.v1.RunnerAdmin.ListDeadLetters:output_type -> runner.admin.v1.ListDeadLettersResponse
+	26, // 41: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:output_type -> runner.admin.v1.ReplayDeadLettersResponse
+	32, // [32:42] is the sub-list for method output_type
+	22, // [22:32] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_runner_admin_v1_admin_proto_init() }
@@ -1301,7 +1982,7 @@ func file_runner_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runner_admin_v1_admin_proto_rawDesc), len(file_runner_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

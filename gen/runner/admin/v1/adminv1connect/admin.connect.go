@@ -39,6 +39,14 @@ const (
 	RunnerAdminResumeTenantProcedure = "/runner.admin.v1.RunnerAdmin/ResumeTenant"
 	// RunnerAdminGetWorkflowProcedure is the procedure name of the RunnerAdmin's GetWorkflow RPC.
 	RunnerAdminGetWorkflowProcedure = "/runner.admin.v1.RunnerAdmin/GetWorkflow"
+	// RunnerAdminListWorkflowsProcedure is the procedure name of the RunnerAdmin's ListWorkflows RPC.
+	RunnerAdminListWorkflowsProcedure = "/runner.admin.v1.RunnerAdmin/ListWorkflows"
+	// RunnerAdminListDeadLettersProcedure is the procedure name of the RunnerAdmin's ListDeadLetters
+	// RPC.
+	RunnerAdminListDeadLettersProcedure = "/runner.admin.v1.RunnerAdmin/ListDeadLetters"
+	// RunnerAdminReplayDeadLettersProcedure is the procedure name of the RunnerAdmin's
+	// ReplayDeadLetters RPC.
+	RunnerAdminReplayDeadLettersProcedure = "/runner.admin.v1.RunnerAdmin/ReplayDeadLetters"
 )
 
 var (
@@ -98,6 +106,30 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	runnerAdminListWorkflowsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_runner_admin_v1_admin_proto.Services().ByName("RunnerAdmin").Methods().ByName("ListWorkflows"),
+			Procedure:        RunnerAdminListWorkflowsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	runnerAdminListDeadLettersSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_runner_admin_v1_admin_proto.Services().ByName("RunnerAdmin").Methods().ByName("ListDeadLetters"),
+			Procedure:        RunnerAdminListDeadLettersProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	runnerAdminReplayDeadLettersSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_runner_admin_v1_admin_proto.Services().ByName("RunnerAdmin").Methods().ByName("ReplayDeadLetters"),
+			Procedure:        RunnerAdminReplayDeadLettersProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
 )
 
 // RunnerAdminClient is a client for the runner.admin.v1.RunnerAdmin service.
@@ -120,6 +152,16 @@ type RunnerAdminClient interface {
 	// GetWorkflow answers one workflow instance with the history of its steps.
 	// NOT_FOUND: the tenant has no such instance.
 	GetWorkflow(context.Context, *v1.GetWorkflowRequest) (*v1.GetWorkflowResponse, error)
+	// ListWorkflows answers the tenant's workflow instances, page by page, without
+	// their steps.
+	ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error)
+	// ListDeadLetters answers the work that could not be done, with its cause, the
+	// oldest first.
+	ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error)
+	// ReplayDeadLetters does the work of dead letters again, in order, and removes
+	// those that are done. It ends at the first that fails again, which stays with
+	// those after it. Nothing is done twice.
+	ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error)
 }
 
 // NewRunnerAdminClient constructs a client for the runner.admin.v1.RunnerAdmin service. Multiple
@@ -148,6 +190,16 @@ type RunnerAdminHandler interface {
 	// GetWorkflow answers one workflow instance with the history of its steps.
 	// NOT_FOUND: the tenant has no such instance.
 	GetWorkflow(context.Context, *v1.GetWorkflowRequest) (*v1.GetWorkflowResponse, error)
+	// ListWorkflows answers the tenant's workflow instances, page by page, without
+	// their steps.
+	ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error)
+	// ListDeadLetters answers the work that could not be done, with its cause, the
+	// oldest first.
+	ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error)
+	// ReplayDeadLetters does the work of dead letters again, in order, and removes
+	// those that are done. It ends at the first that fails again, which stays with
+	// those after it. Nothing is done twice.
+	ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error)
 }
 
 // RegisterRunnerAdminHandler registers svc as the runner.admin.v1.RunnerAdmin implementation on
@@ -162,6 +214,9 @@ func RegisterRunnerAdminHandler(server *connect.Server, svc RunnerAdminHandler) 
 		connect.Method{Spec: runnerAdminPauseTenantSpec(), Handler: adapter.pauseTenant},
 		connect.Method{Spec: runnerAdminResumeTenantSpec(), Handler: adapter.resumeTenant},
 		connect.Method{Spec: runnerAdminGetWorkflowSpec(), Handler: adapter.getWorkflow},
+		connect.Method{Spec: runnerAdminListWorkflowsSpec(), Handler: adapter.listWorkflows},
+		connect.Method{Spec: runnerAdminListDeadLettersSpec(), Handler: adapter.listDeadLetters},
+		connect.Method{Spec: runnerAdminReplayDeadLettersSpec(), Handler: adapter.replayDeadLetters},
 	)
 }
 
@@ -194,6 +249,18 @@ func (UnimplementedRunnerAdminHandler) ResumeTenant(context.Context, *v1.ResumeT
 
 func (UnimplementedRunnerAdminHandler) GetWorkflow(context.Context, *v1.GetWorkflowRequest) (*v1.GetWorkflowResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.GetWorkflow is not implemented")
+}
+
+func (UnimplementedRunnerAdminHandler) ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.ListWorkflows is not implemented")
+}
+
+func (UnimplementedRunnerAdminHandler) ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.ListDeadLetters is not implemented")
+}
+
+func (UnimplementedRunnerAdminHandler) ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.ReplayDeadLetters is not implemented")
 }
 
 type runnerAdminClient struct {
@@ -251,6 +318,30 @@ func (c *runnerAdminClient) ResumeTenant(ctx context.Context, req *v1.ResumeTena
 func (c *runnerAdminClient) GetWorkflow(ctx context.Context, req *v1.GetWorkflowRequest) (*v1.GetWorkflowResponse, error) {
 	var res v1.GetWorkflowResponse
 	if err := c.client.CallUnary(ctx, runnerAdminGetWorkflowSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *runnerAdminClient) ListWorkflows(ctx context.Context, req *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error) {
+	var res v1.ListWorkflowsResponse
+	if err := c.client.CallUnary(ctx, runnerAdminListWorkflowsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *runnerAdminClient) ListDeadLetters(ctx context.Context, req *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error) {
+	var res v1.ListDeadLettersResponse
+	if err := c.client.CallUnary(ctx, runnerAdminListDeadLettersSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *runnerAdminClient) ReplayDeadLetters(ctx context.Context, req *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error) {
+	var res v1.ReplayDeadLettersResponse
+	if err := c.client.CallUnary(ctx, runnerAdminReplayDeadLettersSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -336,6 +427,42 @@ func (h runnerAdminHandler) getWorkflow(ctx context.Context, _ connect.Spec, str
 		return err
 	}
 	res, err := h.svc.GetWorkflow(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h runnerAdminHandler) listWorkflows(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListWorkflowsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListWorkflows(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h runnerAdminHandler) listDeadLetters(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListDeadLettersRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListDeadLetters(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h runnerAdminHandler) replayDeadLetters(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ReplayDeadLettersRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReplayDeadLetters(ctx, &req)
 	if err != nil {
 		return err
 	}

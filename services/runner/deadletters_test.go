@@ -1,0 +1,138 @@
+package runner_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+)
+
+func TestDeadLettersAreListedAndReplayedInOrder(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	f.wallets(t, "globex")
+	frozen := func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+		if strings.HasSuffix(req.GetIdempotencyKey(), ":undo-debit") {
+			return connect.NewError(connect.CodeFailedPrecondition, "the wallet is frozen")
+		}
+		return nil
+	}
+	f.gate.set(frozen)
+	list := func(tenant, cause, token string, size int32) (*adminv1.ListDeadLettersResponse, string) {
+		t.Helper()
+		res, err := f.admin.ListDeadLetters(as(t, tenant), &adminv1.ListDeadLettersRequest{Cause: cause, PageToken: token, PageSize: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, letter := range res.GetLetters() {
+			ids = append(ids, letter.GetAggregateId())
+		}
+		return res, strings.Join(ids, " ")
+	}
+	for n := range 3 {
+		id := fmt.Sprintf("t%d", n)
+		f.transfer(t, "acme", id, "nobody", 100)
+		f.ended(t, "acme", id)
+		wait(t, "no dead letter of "+id, func() bool {
+			_, ids := list("acme", "", "", 0)
+			return strings.HasSuffix(ids, id)
+		})
+	}
+	if _, ids := list("globex", "", "", 0); ids != "" {
+		t.Errorf("globex has acme's letters: %s", ids)
+	}
+	page, ids := list("acme", "could not be undone", "", 2)
+	if ids != "t0 t1" || page.GetNextPageToken() == "" || page.GetLetters()[0].GetEventType() != "requested" || page.GetLetters()[0].GetData().AsMap()["to"] != "nobody" {
+		t.Errorf("the first page is %s: %v", ids, page.GetLetters())
+	}
+	if last, ids := list("acme", "could not be undone", page.GetNextPageToken(), 2); ids != "t2" || last.GetNextPageToken() != "" {
+		t.Errorf("the second page is %s", ids)
+	}
+	if _, ids := list("acme", "of another cause", "", 0); ids != "" {
+		t.Errorf("letters of another cause: %s", ids)
+	}
+
+	// While the cause is there, the first one fails again and all stay.
+	replay := func(req *adminv1.ReplayDeadLettersRequest) *adminv1.ReplayDeadLettersResponse {
+		t.Helper()
+		res, err := f.admin.ReplayDeadLetters(as(t, "acme"), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	if res := replay(&adminv1.ReplayDeadLettersRequest{}); res.GetReplayed() != 0 || res.GetFailedId() != page.GetLetters()[0].GetId() || !strings.Contains(res.GetFailure(), "could not be undone") {
+		t.Errorf("with the cause still there: %v", res)
+	}
+	f.gate.set(nil)
+	if res := replay(&adminv1.ReplayDeadLettersRequest{Ids: []int64{page.GetLetters()[1].GetId()}}); res.GetReplayed() != 1 || res.GetFailedId() != 0 {
+		t.Errorf("one by its number: %v", res)
+	}
+	if res := replay(&adminv1.ReplayDeadLettersRequest{Cause: "could not be undone"}); res.GetReplayed() != 2 || res.GetFailedId() != 0 {
+		t.Errorf("the rest by their cause: %v", res)
+	}
+	if res := replay(&adminv1.ReplayDeadLettersRequest{}); res.GetReplayed() != 0 || res.GetFailedId() != 0 {
+		t.Errorf("with nothing left: %v", res)
+	}
+	if _, ids := list("acme", "", "", 0); ids != "" {
+		t.Errorf("letters stay: %s", ids)
+	}
+	for n := range 3 {
+		got, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: fmt.Sprintf("t%d", n)})
+		if err != nil || got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED || steps(got) != "debit done, credit refused, fail done, undo debit done" {
+			t.Errorf("t%d: %v with %s, %v", n, got.GetState(), steps(got), err)
+		}
+	}
+}
+
+func TestInstancesAreListedPageByPage(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	f.wallets(t, "globex")
+	for n := range 5 {
+		to := "b"
+		if n%2 == 1 {
+			to = "nobody"
+		}
+		f.transfer(t, "acme", fmt.Sprintf("t%d", n), to, 10)
+		f.ended(t, "acme", fmt.Sprintf("t%d", n))
+	}
+	f.transfer(t, "globex", "secret", "b", 10)
+	f.ended(t, "globex", "secret")
+	all := func(req *adminv1.ListWorkflowsRequest) (pages []string) {
+		for {
+			res, err := f.admin.ListWorkflows(as(t, "acme"), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var ids []string
+			for _, i := range res.GetInstances() {
+				ids = append(ids, i.GetInstanceId())
+			}
+			pages = append(pages, strings.Join(ids, " "))
+			if req.PageToken = res.GetNextPageToken(); req.PageToken == "" {
+				return pages
+			}
+		}
+	}
+	for want, req := range map[string]*adminv1.ListWorkflowsRequest{
+		"t0 t1 t2 t3 t4": {},
+		"t0 t1|t2 t3|t4": {PageSize: 2},
+		"t1 t3":          {State: adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED},
+		"t0 t2|t4":       {State: adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED, PageSize: 2, Workflow: "transfer"},
+		"":               {Workflow: "another"},
+	} {
+		if got := strings.Join(all(req), "|"); got != want {
+			t.Errorf("%v: %s, want %s", req, got, want)
+		}
+	}
+	_, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{PageToken: "Z2xvYmV4LnRyYW5zZmVyLnNlY3JldA"})
+	if connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("another tenant's page token: %v", err)
+	}
+}
