@@ -13,6 +13,7 @@ import (
 const (
 	StreamEvents      = "EVENTS"
 	StreamAudit       = "AUDIT"
+	StreamWork        = "WORK"
 	StreamDeadLetters = "DEADLETTERS"
 )
 
@@ -61,6 +62,17 @@ func DeadLetterSubject(tenant contextkit.TenantID) string {
 	return "deadletters." + tenant.String()
 }
 
+// LaterSubject is the subject of what a workflow's instance shall do later, and
+// WorkSubject the one that it arrives on when it is time.
+func LaterSubject(tenant contextkit.TenantID, workflow, instance string) string {
+	return "later." + tenant.String() + "." + workflow + "." + instance
+}
+
+// WorkSubject is described at [LaterSubject]; "*" matches any name.
+func WorkSubject(tenant contextkit.TenantID, workflow, instance string) string {
+	return "work." + tenant.String() + "." + workflow + "." + instance
+}
+
 // Replicas is how many copies a stream has: 1 on a single node, 3 in a cluster.
 type Replicas int
 
@@ -79,13 +91,18 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 			Description: "denied calls and admin operations", MaxAge: auditAge, AllowDirect: true,
 		},
 		{
+			Name: StreamWork, Subjects: []string{"work.*.*.*", "later.*.*.*"},
+			Description:       "work to do later, and work that is due",
+			AllowMsgSchedules: true, AllowMsgTTL: true, AllowDirect: true,
+			Retention: jetstream.WorkQueuePolicy, // what is done is gone
+		},
+		{
 			Name: StreamDeadLetters, Subjects: []string{"deadletters.*"},
 			Description: "work that could not be done, with its cause", AllowDirect: true,
 		},
 	}
 	for _, config := range streams {
 		config.Storage = jetstream.FileStorage
-		config.Retention = jetstream.LimitsPolicy
 		config.Replicas = int(replicas)
 		if _, err := js.CreateOrUpdateStream(ctx, config); err != nil {
 			return fmt.Errorf("backbone: stream %s: %w", config.Name, err)

@@ -3,6 +3,8 @@ package model
 import (
 	"context"
 	"fmt"
+	"iter"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -23,14 +25,86 @@ type Workflow struct {
 	when *expression // nil: always
 }
 
-// Step is one command of a workflow and how to undo it.
+// Step is one thing that a workflow does, and how to undo it: a command, a
+// webhook, a wait, or several of these side by side. Exactly one of Submit,
+// Webhook, Wait and Parallel is set.
 type Step struct {
 	// Name is the step's name, unique in the workflow.
 	Name string
-	// Submit is the command.
-	Submit CommandTemplate
-	// Undo is the command that undoes Submit; nil: there is nothing to undo.
+	// Submit is a command.
+	Submit *CommandTemplate
+	// Webhook is a call of somebody else's server.
+	Webhook *WebhookTemplate
+	// Wait holds the workflow back.
+	Wait *WaitTemplate
+	// Parallel are steps that do not wait for one another.
+	Parallel []Step
+	// Undo is the command that undoes the step; nil: there is nothing to undo.
 	Undo *CommandTemplate
+}
+
+// Leaves yields the steps in order, those within parallel ones in their place.
+func Leaves(steps []Step) iter.Seq[Step] {
+	return func(yield func(Step) bool) {
+		for _, s := range steps {
+			if s.Parallel == nil {
+				if !yield(s) {
+					return
+				}
+				continue
+			}
+			for inner := range Leaves(s.Parallel) {
+				if !yield(inner) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// WebhookTemplate builds a webhook from the trigger event.
+type WebhookTemplate struct {
+	url  *expression
+	body fields
+}
+
+// Build returns the webhook's URL and body.
+func (t *WebhookTemplate) Build(ctx context.Context, trigger Trigger, failure Failure) (url string, body Object, err error) {
+	vars := trigger.vars(failure)
+	if url, err = t.url.text(ctx, vars); err != nil {
+		return "", nil, fmt.Errorf("webhook: url: %w", err)
+	}
+	if body, err = t.body.object(ctx, vars); err != nil {
+		return "", nil, fmt.Errorf("webhook: body: %w", err)
+	}
+	return url, body, nil
+}
+
+// WaitTemplate says until when a workflow is held back.
+type WaitTemplate struct{ length *expression }
+
+// maxWait bounds a wait: an instance is kept for a month after its last change.
+const maxWait = 28 * 24 * time.Hour
+
+// Until returns when a wait ends that begins at start. The expression yields a
+// duration ("15m") or a time (RFC 3339). The error wraps [ErrEvaluation].
+func (t *WaitTemplate) Until(ctx context.Context, trigger Trigger, start time.Time) (time.Time, error) {
+	text, err := t.length.text(ctx, trigger.vars(Failure{}))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("wait: %w", err)
+	}
+	until, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		length, err := time.ParseDuration(text)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("%w: wait: %q is neither a duration such as 15m nor a time", ErrEvaluation, text)
+		}
+		until = start.Add(length)
+	}
+	if until.Sub(start) > maxWait {
+		return time.Time{}, fmt.Errorf("%w: wait: until %s is longer than %v", ErrEvaluation, until.Format(time.RFC3339), maxWait)
+	}
+	return until, nil
 }
 
 // CommandTemplate builds a command from the trigger event.
@@ -123,10 +197,11 @@ func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
 
 func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool, undoable bool) Step {
 	var s Step
-	known := []string{"name", "submit"}
+	known := []string{"name", "submit", "webhook"}
 	if undoable {
-		known = append(known, "undo")
+		known = append(known, "undo", "wait", "parallel")
 	}
+	kinds := 0
 	for key, value := range p.members(n, path, known...) {
 		path := join(path, key.Value)
 		switch key.Value {
@@ -139,16 +214,52 @@ func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool
 			}
 			names[s.Name] = true
 		case "submit":
-			s.Submit = p.commandTemplate(m, value, path)
+			submit := p.commandTemplate(m, value, path)
+			s.Submit, kinds = &submit, kinds+1
+		case "webhook":
+			s.Webhook, kinds = p.webhook(value, path), kinds+1
+		case "wait":
+			s.Wait, kinds = &WaitTemplate{p.expression(p.envs.workflow, value, path, stringType)}, kinds+1
+		case "parallel":
+			kinds++
+			for path, item := range p.items(value, path) {
+				inner := p.step(m, item, path, names, true)
+				if inner.Wait != nil || inner.Parallel != nil {
+					p.reject(item, path, "side by side there are commands and webhooks only")
+				}
+				s.Parallel = append(s.Parallel, inner)
+			}
+			if len(s.Parallel) == 0 {
+				p.reject(value, path, "there is no step")
+			}
 		case "undo":
 			undo := p.commandTemplate(m, value, path)
 			s.Undo = &undo
 		}
 	}
-	if s.Name == "" || s.Submit.Command == "" {
-		p.reject(n, path, "a step has `name` and `submit` (the command)")
+	if s.Name == "" || kinds != 1 {
+		p.reject(n, path, "a step has `name` and exactly one of submit, webhook, wait and parallel")
+	}
+	if s.Undo != nil && (s.Wait != nil || s.Parallel != nil) {
+		p.reject(n, path, "what undoes steps stands with each of them")
 	}
 	return s
+}
+
+func (p *parser) webhook(n *yaml.Node, path string) *WebhookTemplate {
+	t := &WebhookTemplate{}
+	for key, value := range p.members(n, path, "url", "body") {
+		switch path := join(path, key.Value); key.Value {
+		case "url":
+			t.url = p.expression(p.envs.workflow, value, path, stringType)
+		case "body":
+			t.body = p.fields(p.envs.workflow, value, path)
+		}
+	}
+	if t.url == nil {
+		p.reject(n, path, "a webhook needs `url`")
+	}
+	return t
 }
 
 func (p *parser) commandTemplate(m *Model, n *yaml.Node, path string) CommandTemplate {

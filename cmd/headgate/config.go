@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc/credentials"
 )
@@ -72,9 +73,30 @@ type clientTLS struct {
 type runnerSettings struct {
 	serviceSettings `yaml:",inline"`
 
-	Gateway    string    `yaml:"gateway"`
-	Credential string    `yaml:"credential"`
-	GatewayTLS clientTLS `yaml:"gateway_tls"`
+	Gateway    string          `yaml:"gateway"`
+	Credential string          `yaml:"credential"`
+	GatewayTLS clientTLS       `yaml:"gateway_tls"`
+	Webhooks   webhookSettings `yaml:"webhooks"`
+}
+
+type webhookSettings struct {
+	webhook.Config `yaml:",inline"`
+
+	Secret string `yaml:"secret"`
+}
+
+// open checks the section and reads the secret.
+func (w webhookSettings) open() (webhook.Config, error) {
+	out := w.Config
+	if err := out.Validate(); err != nil || w.Secret == "" {
+		return out, err
+	}
+	text, err := readCredential(w.Secret)
+	if err != nil {
+		return out, config.Wrong("secret", "%v", err)
+	}
+	out.Secret = []byte(text)
+	return out, nil
 }
 
 type gatewaySettings struct {

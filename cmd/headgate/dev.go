@@ -19,6 +19,7 @@ import (
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
@@ -37,6 +38,7 @@ type devCommand struct {
 	ProjectionListen string   `default:"127.0.0.1:8082" help:"Address of the projection service, for debugging."`
 	RunnerListen     string   `default:"127.0.0.1:8083" help:"Address of the runner service, for debugging."`
 	Origin           []string `help:"Origin whose pages may call the gateway from a browser. Repeatable."`
+	Webhook          []string `help:"Host that webhooks of workflows may call, such as 127.0.0.1. Repeatable."`
 	APIKeys          string   `type:"existingfile" help:"File of API keys that count, as made by 'headgate apikey'."`
 	Descriptors      []string `type:"existingfile" help:"FileDescriptorSet of further services to serve. Repeatable."`
 	Node             []string `help:"Further node, as KIND=HOST:PORT. Repeatable."`
@@ -125,7 +127,7 @@ func (p *platform) start(ctx context.Context) error {
 	}
 	p.runnerPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1})
 	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.gateway.Addr() }, credential: p.runnerToken}
-	if p.runner, err = newRunner(ctx, p.js, workflows, p.tenants, commands.client(), listen("runner", p.command.RunnerListen), p.log); err != nil {
+	if p.runner, err = newRunner(ctx, p.js, workflows, p.tenants, commands.client(), webhook.Config{Allow: p.command.Webhook, Private: true, Plain: true}, listen("runner", p.command.RunnerListen), p.log); err != nil {
 		return err
 	}
 	for _, s := range []*service{p.aggregate, p.projection, p.runner} {

@@ -51,6 +51,10 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"as the line above", "services/aggregate.TestTheContractReachesTheJournal"},
 	"backbone.DeadLetter jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkThatCannotBeUndoneIsKeptAsADeadLetter"},
+	"runner.later jetstream.PublishMsg": {
+		"contextkit.InjectNATS, or it fails", "services/runner.TestAWorkflowWaitsAcrossARestart"},
+	"webhook.Caller.Post http.Do": {
+		"the client's transport is contextkit.HTTPTransport", "services/runner/webhook.TestACallIsSignedKeyedAndCarriesTheContract"},
 	"audit.Recorder.publish jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestDenialsAndOperationsAreAudited"},
 	"aggregate.Service.keep jetstream.PublishMsgAsync": {

@@ -243,6 +243,10 @@ func (p *plan) runner(ctx context.Context) error {
 	if _, err := readCredential(r.Credential); err != nil {
 		errs = append(errs, config.Wrong("credential", "%v", err))
 	}
+	hooks, err := r.Webhooks.open()
+	if err != nil {
+		errs = append(errs, config.Inside("webhooks", err))
+	}
 	channels, err := r.GatewayTLS.channels(p.log)
 	if err != nil {
 		errs = append(errs, config.Wrong("gateway_tls", "%v", err))
@@ -257,7 +261,7 @@ func (p *plan) runner(ctx context.Context) error {
 			gateway:    func() string { return r.Gateway },
 			credential: func() (string, error) { return readCredential(r.Credential) },
 		}
-		s, err := newRunner(ctx, js, models, tenants, commands.client(), listen, p.log)
+		s, err := newRunner(ctx, js, models, tenants, commands.client(), hooks, listen, p.log)
 		if err != nil {
 			commands.pool.Close()
 			return nil, err

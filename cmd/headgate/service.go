@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/store"
 	"github.com/headgate/headgate/services/runner"
+	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
@@ -65,8 +66,8 @@ func newProjection(ctx context.Context, js jetstream.JetStream, models *model.Re
 	return s, nil
 }
 
-func newRunner(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, commands gatewayv1connect.CommandServiceClient, listen chassis.Config, log zerolog.Logger) (*service, error) {
-	workflows, err := runner.New(ctx, js, models, tenants, commands, log)
+func newRunner(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, commands gatewayv1connect.CommandServiceClient, hooks webhook.Config, listen chassis.Config, log zerolog.Logger) (*service, error) {
+	workflows, err := runner.New(ctx, js, models, tenants, commands, hooks, log)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,11 +16,17 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner/webhook"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // commandTimeout bounds one command of a step.
 const commandTimeout = 5 * time.Second
+
+// parallelSteps bounds the steps of one instance that are done side by side.
+const parallelSteps = 8
 
 // Commander sends commands; the generated CommandServiceClient is one.
 type Commander interface {
@@ -30,6 +37,8 @@ type Commander interface {
 type engine struct {
 	instances *instances
 	commands  Commander
+	webhooks  *webhook.Caller
+	js        jetstream.JetStream
 }
 
 // refusedError says that the command of a step was refused for good.
@@ -69,8 +78,36 @@ func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workfl
 	if err != nil {
 		return err
 	}
+	return e.drive(ctx, workflow, i)
+}
+
+// resume drives an instance on whose time has come. It returns the event that
+// started it, as soon as it is known.
+func (e *engine) resume(ctx context.Context, m *model.Model, tenant contextkit.TenantID, name, id string) (backbone.Event, error) {
+	i, err := e.instances.load(ctx, tenant, name, id)
+	if errors.Is(err, errNoInstance) {
+		return backbone.Event{}, nil // it has come of age
+	}
+	if err != nil {
+		return backbone.Event{}, err
+	}
+	for _, workflow := range m.Workflows() {
+		if workflow.Name == name {
+			event, err := i.event(workflow.On)
+			if err != nil {
+				return event, err
+			}
+			return event, e.drive(ctx, workflow, i)
+		}
+	}
+	return backbone.Event{}, fmt.Errorf("%w: the model has no workflow %q any more", model.ErrEvaluation, name)
+}
+
+// drive does what is to be done until the instance ends or has to wait.
+func (e *engine) drive(ctx context.Context, workflow *model.Workflow, i *instance) error {
 	if i.State == stateRunning {
-		if err := e.forward(ctx, workflow, i); err != nil {
+		waits, err := e.forward(ctx, workflow, i)
+		if err != nil || waits {
 			return err
 		}
 	}
@@ -85,58 +122,124 @@ func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workfl
 	return nil
 }
 
-// forward does the steps that are not done, until one is refused.
-func (e *engine) forward(ctx context.Context, workflow *model.Workflow, i *instance) error {
+// forward does the steps that are not done, until one is refused or the instance
+// has to wait.
+func (e *engine) forward(ctx context.Context, workflow *model.Workflow, i *instance) (waits bool, err error) {
 	for _, s := range workflow.Steps {
-		if _, known := i.find(s.Name); known {
+		if s.Wait != nil {
+			if waits, err := e.wait(ctx, i, &s); err != nil || waits {
+				return waits, err
+			}
 			continue
 		}
-		refused, err := e.do(ctx, i, s.Name, &s.Submit)
+		refused, err := e.doAll(ctx, i, s)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if refused != nil {
-			i.State = stateCompensating
-			i.Failure = model.Failure{Step: s.Name, Message: refused.message}
-			return e.instances.save(ctx, i)
-		}
-		if err := e.instances.save(ctx, i); err != nil {
-			return err
+			i.State, i.Failure = stateCompensating, model.Failure{Step: refused.Name, Message: refused.Message}
+			return false, e.instances.save(ctx, i)
 		}
 	}
 	i.State = stateCompleted
-	return e.instances.save(ctx, i)
+	return false, e.instances.save(ctx, i)
+}
+
+// doAll does a step, or those side by side in it, as far as they are not done,
+// and keeps what came of them. It returns the first that was refused.
+func (e *engine) doAll(ctx context.Context, i *instance, s model.Step) (refused *step, err error) {
+	var group errgroup.Group
+	group.SetLimit(parallelSteps)
+	leaves := slices.Collect(model.Leaves([]model.Step{s}))
+	done := make([]*step, len(leaves))
+	fresh := false
+	for n, leaf := range leaves {
+		if known, ok := i.find(leaf.Name); ok {
+			done[n] = &known
+			continue
+		}
+		fresh = true
+		group.Go(func() error {
+			var err error
+			done[n], err = e.do(ctx, i, leaf.Name, leaf)
+			return err
+		})
+	}
+	failed := group.Wait()
+	// What is done is kept, also when another has to be tried again.
+	for _, d := range done {
+		if d == nil {
+			continue
+		}
+		if _, known := i.find(d.Name); !known {
+			i.Steps = append(i.Steps, *d)
+		}
+		if d.Outcome == outcomeRefused && refused == nil {
+			refused = d
+		}
+	}
+	if fresh {
+		if err := e.instances.save(ctx, i); err != nil {
+			return nil, errors.Join(failed, err)
+		}
+	}
+	return refused, failed
+}
+
+// wait reports whether the instance has to wait at the step. If so, it will be
+// driven on when the time has come, whatever ends until then.
+func (e *engine) wait(ctx context.Context, i *instance, s *model.Step) (bool, error) {
+	if _, done := i.find(s.Name); done {
+		return false, nil
+	}
+	if i.Waiting == nil || i.Waiting.Step != s.Name {
+		until, err := s.Wait.Until(ctx, i.Trigger, time.Now())
+		if err != nil {
+			return false, err
+		}
+		i.Waiting = &waiting{Step: s.Name, Until: until}
+		if err := e.instances.save(ctx, i); err != nil {
+			return false, err
+		}
+	}
+	if now := time.Now(); now.Before(i.Waiting.Until) {
+		return true, later(ctx, e.js, i, i.Waiting.Until)
+	}
+	i.Waiting = nil
+	i.Steps = append(i.Steps, step{Name: s.Name, Outcome: outcomeDone, Time: time.Now().UTC()})
+	return false, e.instances.save(ctx, i)
 }
 
 // backward undoes the done steps in reverse order, then does on_failure's.
 func (e *engine) backward(ctx context.Context, workflow *model.Workflow, i *instance) error {
 	end := stateCompensated
-	attempt := func(name string, template *model.CommandTemplate) error {
+	attempt := func(name string, s model.Step) error {
 		known, ok := i.find(name)
 		if !ok {
-			refused, err := e.do(ctx, i, name, template)
+			done, err := e.do(ctx, i, name, s)
 			if err != nil {
 				return err
 			}
-			if refused != nil {
-				end = stateFailed
+			known = *done
+			i.Steps = append(i.Steps, known)
+			if err := e.instances.save(ctx, i); err != nil {
+				return err
 			}
-			return e.instances.save(ctx, i)
 		}
 		if known.Outcome == outcomeRefused {
 			end = stateFailed
 		}
 		return nil
 	}
-	for _, s := range slices.Backward(workflow.Steps) {
+	for _, s := range slices.Backward(slices.Collect(model.Leaves(workflow.Steps))) {
 		if done, ok := i.find(s.Name); ok && done.Outcome == outcomeDone && s.Undo != nil {
-			if err := attempt("undo "+s.Name, s.Undo); err != nil {
+			if err := attempt("undo "+s.Name, model.Step{Submit: s.Undo}); err != nil {
 				return err
 			}
 		}
 	}
 	for _, s := range workflow.OnFailure {
-		if err := attempt(s.Name, &s.Submit); err != nil {
+		if err := attempt(s.Name, s); err != nil {
 			return err
 		}
 	}
@@ -144,20 +247,45 @@ func (e *engine) backward(ctx context.Context, workflow *model.Workflow, i *inst
 	return e.instances.save(ctx, i)
 }
 
-// do submits a step's command and notes its outcome in i, which the caller
-// saves.
-func (e *engine) do(ctx context.Context, i *instance, name string, template *model.CommandTemplate) (*refusedError, error) {
-	err := e.submit(ctx, i, name, template)
+// do does a step and returns its outcome, which the caller keeps. An error means
+// that it is to be tried again.
+func (e *engine) do(ctx context.Context, i *instance, name string, s model.Step) (*step, error) {
+	var err error
+	if s.Webhook != nil {
+		err = e.call(ctx, i, name, s.Webhook)
+	} else {
+		err = e.submit(ctx, i, name, s.Submit)
+	}
 	var refused *refusedError
 	if err != nil && !errors.As(err, &refused) {
 		return nil, fmt.Errorf("step %s: %w", name, err)
 	}
-	done := step{Name: name, Outcome: outcomeDone, Time: time.Now().UTC()}
+	done := &step{Name: name, Outcome: outcomeDone, Time: time.Now().UTC()}
 	if refused != nil {
 		done.Outcome, done.Message = outcomeRefused, refused.message
 	}
-	i.Steps = append(i.Steps, done)
-	return refused, nil
+	return done, nil
+}
+
+// call posts a step's webhook.
+func (e *engine) call(ctx context.Context, i *instance, name string, template *model.WebhookTemplate) error {
+	target, object, err := template.Build(ctx, i.Trigger, i.Failure)
+	if errors.Is(err, model.ErrEvaluation) {
+		return &refusedError{message: "the model could not build the webhook: " + err.Error()}
+	}
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(object)
+	if err != nil {
+		return &refusedError{message: "the model's body is no JSON: " + err.Error()}
+	}
+	err = e.webhooks.Post(ctx, target, body, stepKey(i, name))
+	var refusal *webhook.Refused
+	if errors.As(err, &refusal) {
+		return &refusedError{message: refusal.Reason}
+	}
+	return err
 }
 
 // submit sends a step's command. Its idempotency key makes a second attempt, by

@@ -37,6 +37,7 @@ type instance struct {
 	State    state         `json:"state"`
 	Steps    []step        `json:"steps"`
 	Failure  model.Failure `json:"failure"`
+	Waiting  *waiting      `json:"waiting,omitempty"`
 	Trigger  model.Trigger `json:"trigger"`
 	Started  time.Time     `json:"started"`
 	Updated  time.Time     `json:"updated"`
@@ -45,12 +46,31 @@ type instance struct {
 	revision uint64 // of the record; 0: not kept yet
 }
 
+// waiting says at which step an instance is held back, and until when.
+type waiting struct {
+	Step  string    `json:"step"`
+	Until time.Time `json:"until"`
+}
+
 // step is one thing that was done.
 type step struct {
 	Name    string    `json:"name"`
 	Outcome string    `json:"outcome"`
 	Message string    `json:"message,omitempty"`
 	Time    time.Time `json:"time"`
+}
+
+// event is the one that started the instance.
+func (i *instance) event(on model.EventRef) (backbone.Event, error) {
+	meta := i.Trigger.Meta
+	at, err := time.Parse(time.RFC3339Nano, meta.Time)
+	if err != nil {
+		return backbone.Event{}, fmt.Errorf("read workflow instance: %w", err)
+	}
+	data, err := json.Marshal(i.Trigger.Data)
+	return backbone.Event{
+		ID: meta.EventID, Type: on.Event, AggregateType: meta.AggregateType, AggregateID: meta.AggregateID, Version: meta.Version, Time: at, Data: data,
+	}, err
 }
 
 func (i *instance) find(name string) (step, bool) {

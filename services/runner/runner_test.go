@@ -22,6 +22,7 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/runner"
+	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -59,35 +60,40 @@ func (g *gate) set(before func(ctx context.Context, req *aggregatev1.SubmitReque
 type fixture struct {
 	js     jetstream.JetStream
 	gate   *gate
+	source model.Source
+	hooks  webhook.Config
 	admin  adminv1connect.RunnerAdminClient
 	node   *runner.Service
 	models *model.Registry
 	stop   func()
 }
 
-func registry(t *testing.T) *model.Registry {
+func registry(t *testing.T, source model.Source) *model.Registry {
 	t.Helper()
-	models, err := model.Open(t.Context(), model.Wallet)
+	models, err := model.Open(t.Context(), source)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return models
 }
 
-func start(t *testing.T) *fixture {
+func start(t *testing.T) *fixture { return startWith(t, model.Wallet, webhook.Config{}) }
+
+// startWith is start with a model and with what webhooks may do.
+func startWith(t *testing.T, source model.Source, hooks webhook.Config) *fixture {
 	t.Helper()
 	js := backbonetest.Start(t)
 	tenants, err := chassis.ParseTenants([]string{"acme", "globex"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := aggregate.New(t.Context(), js, registry(t), tenants)
+	service, err := aggregate.New(t.Context(), js, registry(t, source), tenants)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := connect.NewServer(contextkit.ServerInterceptor)
 	service.Register(server)
-	f := &fixture{js: js, gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server)))}}
+	f := &fixture{source: source, hooks: hooks, js: js, gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server)))}}
 	f.run(t)
 	return f
 }
@@ -99,8 +105,8 @@ func (f *fixture) run(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.models = registry(t)
-	if f.node, err = runner.New(t.Context(), f.js, f.models, tenants, f.gate, zerolog.Nop()); err != nil {
+	f.models = registry(t, f.source)
+	if f.node, err = runner.New(t.Context(), f.js, f.models, tenants, f.gate, f.hooks, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 	server := connect.NewServer(contextkit.ServerInterceptor)

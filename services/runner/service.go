@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
@@ -35,11 +36,12 @@ type Service struct {
 	log       zerolog.Logger
 	workers   map[contextkit.TenantID]*worker
 
-	mu      sync.Mutex
-	drained bool
-	paused  map[contextkit.TenantID]bool
-	active  map[contextkit.TenantID]*active // workers that run or are finishing
-	changed chan struct{}                   // closed and replaced when any of the above changes
+	mu       sync.Mutex
+	drained  bool
+	paused   map[contextkit.TenantID]bool
+	webhooks *webhook.Caller
+	active   map[contextkit.TenantID]*active // workers that run or are finishing
+	changed  chan struct{}                   // closed and replaced when any of the above changes
 }
 
 // active is a worker that was started.
@@ -49,8 +51,10 @@ type active struct {
 	stopping bool
 }
 
-// New returns a runner that sends commands through commands.
-func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, commands Commander, log zerolog.Logger) (*Service, error) {
+// New returns a runner that sends commands through commands and webhooks as hooks
+// allow.
+func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, commands Commander, hooks webhook.Config, log zerolog.Logger) (*Service, error) {
+	webhooks := webhook.New(hooks)
 	kept, err := openInstances(ctx, js)
 	if err != nil {
 		return nil, err
@@ -60,13 +64,14 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketRunner, err)
 	}
 	s := &Service{
-		tenants: tenants, models: models, js: js, decisions: decisions, instances: kept, log: log,
+		webhooks: webhooks,
+		tenants:  tenants, models: models, js: js, decisions: decisions, instances: kept, log: log,
 		workers: map[contextkit.TenantID]*worker{}, paused: map[contextkit.TenantID]bool{},
 		active: map[contextkit.TenantID]*active{}, changed: make(chan struct{}),
 	}
 	for _, tenant := range tenants {
 		s.workers[tenant] = &worker{
-			tenant: tenant, js: js, models: models, engine: &engine{instances: kept, commands: commands},
+			tenant: tenant, js: js, models: models, engine: &engine{instances: kept, commands: commands, webhooks: webhooks, js: js},
 			log: log.With().Str("tenant", tenant.String()).Logger(),
 		}
 		_, err := decisions.Get(ctx, pausedKey(tenant))
@@ -87,6 +92,7 @@ func (s *Service) Register(server *connect.Server) {
 // opposites ask, until ctx ends; then it waits for the work in flight.
 func (s *Service) Run(ctx context.Context) error {
 	var running sync.WaitGroup
+	defer s.webhooks.Close()
 	defer running.Wait()
 	for {
 		s.mu.Lock()

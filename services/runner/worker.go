@@ -69,26 +69,38 @@ func (w *worker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	return consumer, nil
 }
 
-// run takes events until ctx ends, then finishes those in work. Events that
-// were delivered but not begun are handed back.
+// run takes events, and work that is due, until ctx ends, then finishes those in
+// work. What was delivered but not begun is handed back.
 func (w *worker) run(ctx context.Context) error {
-	consumer, err := w.consumer(ctx)
+	triggers, err := w.consumer(ctx)
 	if err != nil {
 		return err
 	}
-	if consumer == nil {
+	if triggers == nil {
 		<-ctx.Done() // the model has no workflow
 		return nil
 	}
+	due, err := w.dueConsumer(ctx)
+	if err != nil {
+		return err
+	}
+	var working errgroup.Group // of both, so that the tenant has its share once
+	working.SetLimit(tenantConcurrency)
+	defer func() { _ = working.Wait() }() // the work reports through the messages
+	taking, ctx := errgroup.WithContext(ctx)
+	taking.Go(func() error { return w.take(ctx, triggers, &working, w.work) })
+	taking.Go(func() error { return w.take(ctx, due, &working, w.due) })
+	return taking.Wait()
+}
+
+// take has the consumer's messages worked on until ctx ends.
+func (w *worker) take(ctx context.Context, consumer jetstream.Consumer, working *errgroup.Group, work func(context.Context, jetstream.Msg)) error {
+	name := consumer.CachedInfo().Name
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(tenantConcurrency))
 	if err != nil {
-		return fmt.Errorf("consumer %s: %w", w.consumerName(), err)
+		return fmt.Errorf("consumer %s: %w", name, err)
 	}
 	defer messages.Stop()
-
-	var working errgroup.Group
-	working.SetLimit(tenantConcurrency)
-	defer func() { _ = working.Wait() }() // the work reports through the events
 	defer handBack(messages)
 	for {
 		msg, err := messages.Next(jetstream.NextContext(ctx))
@@ -98,13 +110,15 @@ func (w *worker) run(ctx context.Context) error {
 		case errors.Is(err, jetstream.ErrNoHeartbeat):
 			continue // JetStream is being reconnected to
 		case err != nil:
-			return fmt.Errorf("consumer %s: %w", w.consumerName(), err)
+			return fmt.Errorf("consumer %s: %w", name, err)
 		}
 		w.inFlight.Add(1)
 		working.Go(func() error {
 			defer w.inFlight.Add(-1)
 			// What is in work is finished although no more is taken.
-			w.work(context.WithoutCancel(ctx), msg)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), workTimeout)
+			defer cancel()
+			work(ctx, msg)
 			return nil
 		})
 	}
@@ -128,11 +142,6 @@ func handBack(messages jetstream.MessagesContext) {
 
 // work does what the model says for one event and settles the message.
 func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
-	ctx, cancel := context.WithTimeout(ctx, workTimeout)
-	defer cancel()
-	beat := time.NewTicker(heartbeat)
-	defer beat.Stop()
-	done := make(chan error, 1)
 	meta, err := msg.Metadata()
 	if err != nil {
 		w.log.Error().Err(err).Msg("not a message of JetStream")
@@ -148,14 +157,22 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 	rc.CausationID = event.ID
 	rc.RequestID = contextkit.NewID()
 	ctx = contextkit.NewContext(ctx, rc)
-	go func() { done <- w.react(ctx, event) }()
+	err = w.whileAlive(msg, func() error { return w.react(ctx, event) })
+	w.settle(ctx, msg, event, int(meta.NumDelivered), err)
+}
+
+// whileAlive works on a message and tells JetStream meanwhile that it does.
+func (w *worker) whileAlive(msg jetstream.Msg, work func() error) error {
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	done := make(chan error, 1)
+	go func() { done <- work() }()
 	for {
 		select {
 		case err := <-done:
-			w.settle(ctx, msg, event, int(meta.NumDelivered), err)
-			return
+			return err
 		case <-beat.C:
-			_ = msg.InProgress() // if it is lost, the event is worked on twice, with one effect
+			_ = msg.InProgress() // if it is lost, the message is worked on twice, with one effect
 		}
 	}
 }
@@ -177,28 +194,41 @@ func (w *worker) react(ctx context.Context, event backbone.Event) error {
 // settle acknowledges a message, or has it delivered again, or keeps it as a
 // dead letter.
 func (w *worker) settle(ctx context.Context, msg jetstream.Msg, event backbone.Event, attempt int, err error) {
-	final := errors.Is(err, errFailed) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, backbone.ErrMalformedEvent)
 	log := w.log.With().Str("event_id", event.ID).Str("correlation_id", event.Context.CorrelationID).Int("attempt", attempt).Logger()
 	switch {
 	case err == nil:
 		if err := msg.Ack(); err != nil {
 			log.Warn().Err(err).Msg("acknowledgement lost; the event will be looked at again")
 		}
-	case !final && attempt < maxAttempts:
+	case !final(err) && attempt < maxAttempts:
 		delay := retryDelay(attempt)
 		log.Warn().Err(err).Dur("again_in", delay).Msg("workflow is tried again")
 		_ = msg.NakWithDelay(delay) // if it is lost, ackWait delivers the event again
 	default:
 		log.Error().Err(err).Msg("workflow trigger becomes a dead letter")
-		keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
-		defer cancel()
-		if kept := backbone.DeadLetter(keep, w.js, w.tenant, event, w.consumerName(), err); kept != nil {
-			log.Error().Err(kept).Msg("dead letter not kept; the event will be delivered again")
+		if w.bury(ctx, event, err) != nil {
 			_ = msg.NakWithDelay(retryDelay(attempt))
 			return
 		}
 		_ = msg.TermWithReason("dead letter")
 	}
+}
+
+// final reports whether another attempt would end the same way.
+func final(err error) bool {
+	return errors.Is(err, errFailed) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, backbone.ErrMalformedEvent)
+}
+
+// bury keeps an event as a dead letter. If it cannot, the event's message is
+// delivered again.
+func (w *worker) bury(ctx context.Context, event backbone.Event, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
+	defer cancel()
+	err := backbone.DeadLetter(ctx, w.js, w.tenant, event, w.consumerName(), cause)
+	if err != nil {
+		w.log.Error().Err(err).Str("event_id", event.ID).Msg("dead letter not kept; the work will be tried again")
+	}
+	return err
 }
 
 // retryDelay is exponential; its upper half is jitter.

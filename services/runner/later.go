@@ -1,0 +1,83 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// later has the instance driven on at a time: NATS itself keeps the schedule and
+// delivers it to whichever runner is there then. A second schedule for the same
+// instance takes the place of the first.
+func later(ctx context.Context, js jetstream.JetStream, i *instance, at time.Time) error {
+	msg := &nats.Msg{Subject: backbone.LaterSubject(i.tenant, i.Workflow, i.ID), Header: nats.Header{}}
+	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+		return err
+	}
+	_, err := js.PublishMsg(ctx, msg,
+		jetstream.WithScheduleAt(at.Add(time.Second-1).Truncate(time.Second)), // schedules have whole seconds
+		jetstream.WithScheduleTarget(backbone.WorkSubject(i.tenant, i.Workflow, i.ID)), jetstream.WithScheduleTTLNever())
+	if err != nil {
+		return fmt.Errorf("schedule %s %s: %w", i.Workflow, i.ID, err)
+	}
+	return nil
+}
+
+// dueConsumer is the tenant's consumer of work that is due.
+func (w *worker) dueConsumer(ctx context.Context) (jetstream.Consumer, error) {
+	name := "due-" + w.tenant.String()
+	consumer, err := w.js.CreateOrUpdateConsumer(ctx, backbone.StreamWork, jetstream.ConsumerConfig{
+		Durable: name, FilterSubject: backbone.WorkSubject(w.tenant, "*", "*"), AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: 4 * tenantConcurrency,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("consumer %s: %w", name, err)
+	}
+	return consumer, nil
+}
+
+// due drives on the instance of a message of work that is due.
+func (w *worker) due(ctx context.Context, msg jetstream.Msg) {
+	rc, err := contextkit.ExtractNATS(msg.Headers())
+	parts := strings.SplitN(msg.Subject(), ".", 4) // work.TENANT.WORKFLOW.INSTANCE
+	if err != nil || rc.TenantID != w.tenant || len(parts) != 4 {
+		w.log.Error().Err(err).Str("subject", msg.Subject()).Msg("due work cannot be read")
+		_ = msg.TermWithReason("malformed") // no attempt will read it better
+		return
+	}
+	attempt := 1
+	if meta, err := msg.Metadata(); err == nil {
+		attempt = int(meta.NumDelivered) //nolint:gosec // small
+	}
+	rc.RequestID = contextkit.NewID()
+	ctx = contextkit.NewContext(ctx, rc)
+	var event backbone.Event
+	err = w.whileAlive(msg, func() (err error) {
+		event, err = w.engine.resume(ctx, w.models.Current(), w.tenant, parts[2], parts[3])
+		return err
+	})
+	log := w.log.With().Str("workflow", parts[2]).Str("instance", parts[3]).Str("correlation_id", rc.CorrelationID).Int("attempt", attempt).Logger()
+	switch {
+	case err == nil:
+		if err := msg.Ack(); err != nil {
+			log.Warn().Err(err).Msg("acknowledgement lost; the instance will be looked at again")
+		}
+	case event.ID != "" && (final(err) || attempt >= maxAttempts):
+		log.Error().Err(err).Msg("due work becomes a dead letter")
+		if w.bury(ctx, event, err) != nil {
+			_ = msg.NakWithDelay(retryDelay(attempt))
+			return
+		}
+		_ = msg.TermWithReason("dead letter")
+	default:
+		delay := retryDelay(attempt)
+		log.Warn().Err(err).Dur("again_in", delay).Msg("due work is tried again")
+		_ = msg.NakWithDelay(delay) // if it is lost, ackWait delivers it again
+	}
+}

@@ -1,0 +1,173 @@
+package runner_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner/webhook"
+)
+
+// withSteps is the wallet model whose transfers are done by other steps.
+func withSteps(t *testing.T, steps string) model.Source {
+	t.Helper()
+	return func(ctx context.Context) (string, []byte, error) {
+		name, source, err := model.Wallet(ctx)
+		head, _, found := strings.Cut(string(source), "\n    steps:\n")
+		if !found {
+			t.Error("the model has no steps")
+		}
+		return name, []byte(head + "\n    steps:\n" + steps), err
+	}
+}
+
+const (
+	debit    = "      - {name: debit, submit: {aggregate: wallet, id: event.from, command: withdraw, payload: {amount: event.amount}}, undo: {aggregate: wallet, id: event.from, command: deposit, payload: {amount: event.amount}}}\n"
+	complete = "      - {name: complete, submit: {aggregate: transfer, id: meta.aggregate_id, command: complete}}\n"
+)
+
+func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
+	f := startWith(t, withSteps(t, debit+"      - {name: cool, wait: \"'2s'\"}\n"+complete), webhook.Config{})
+	f.wallets(t, "acme")
+	began := time.Now()
+	f.transfer(t, "acme", "t", "b", 100)
+	get := func() *adminv1.GetWorkflowResponse {
+		got, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"})
+		if err != nil && connect.CodeOf(err) != connect.CodeNotFound {
+			t.Fatal(err)
+		}
+		return got
+	}
+	wait(t, "the debit is done", func() bool { return steps(get()) == "debit done" })
+	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var correlation string
+	wait(t, "the schedule is kept", func() bool {
+		msg, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.t")
+		if err != nil {
+			return false
+		}
+		rc, err := contextkit.ExtractNATS(msg.Header)
+		correlation = rc.CorrelationID
+		return err == nil && rc.TenantID.String() == "acme" && !rc.Traceparent.IsZero()
+	})
+	f.stop() // nobody is there when the time comes
+	seen := make(chan string, 1)
+	f.gate.set(func(ctx context.Context, req *aggregatev1.SubmitRequest) error {
+		if req.GetCommand() == "complete" {
+			rc, _ := contextkit.FromContext(ctx)
+			select {
+			case seen <- rc.CorrelationID:
+			default:
+			}
+		}
+		return nil
+	})
+	wait(t, "the time comes", func() bool {
+		info, err := stream.Info(t.Context())
+		return err == nil && info.State.NumSubjects == 1 && time.Since(began) > 2*time.Second
+	})
+	f.run(t)
+	got := f.ended(t, "acme", "t")
+	if steps(got) != "debit done, cool done, complete done" || time.Since(began) < 2*time.Second {
+		t.Errorf("%s after %v", steps(got), time.Since(began))
+	}
+	if got := <-seen; got != correlation {
+		t.Errorf("after the wait the correlation is %q, and was %q", got, correlation)
+	}
+	wait(t, "nothing is left to do", func() bool {
+		info, err := stream.Info(t.Context())
+		return err == nil && info.State.Msgs == 0
+	})
+}
+
+func TestAWebhookIsCalledOnceInEffectAndUndone(t *testing.T) {
+	var (
+		mu   sync.Mutex
+		keys []string
+		fail = 2
+		code = http.StatusOK
+		body string
+	)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		text, _ := io.ReadAll(r.Body)
+		body = string(text)
+		keys = append(keys, r.Header.Get("Idempotency-Key"))
+		if fail > 0 {
+			fail--
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		w.WriteHeader(code)
+	}))
+	defer server.Close()
+	hook := fmt.Sprintf("      - {name: tell, webhook: {url: \"'%s/paid/' + event.to\", body: {amount: event.amount, to: event.to}}}\n", server.URL)
+	f := startWith(t, withSteps(t, debit+hook+complete), webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true})
+	f.wallets(t, "acme")
+	f.transfer(t, "acme", "good", "b", 100)
+	if got := f.ended(t, "acme", "good"); steps(got) != "debit done, tell done, complete done" {
+		t.Errorf("%s", steps(got))
+	}
+	mu.Lock()
+	if len(keys) != 3 || keys[0] != keys[2] || keys[0] == "" || body != `{"amount":100,"to":"b"}` {
+		t.Errorf("called under %q with %s: want two failures and a success under one key", keys, body)
+	}
+	code = http.StatusGone
+	mu.Unlock()
+	f.transfer(t, "acme", "bad", "b", 100)
+	if got := f.ended(t, "acme", "bad"); steps(got) != "debit done, tell refused, undo debit done" || !strings.Contains(got.GetSteps()[1].GetMessage(), "410") {
+		t.Errorf("%s: %v", steps(got), got.GetSteps())
+	}
+}
+
+func TestStepsSideBySideAreAllDoneOrAllUndone(t *testing.T) {
+	pay := func(name, wallet string) string {
+		return fmt.Sprintf("          - {name: %s, submit: {aggregate: wallet, id: %s, command: deposit, payload: {amount: 10}}, undo: {aggregate: wallet, id: %s, command: withdraw, payload: {amount: 10}}}\n", name, wallet, wallet)
+	}
+	f := startWith(t, withSteps(t, "      - name: pay\n        parallel:\n"+pay("one", "event.from")+pay("two", "event.to")+complete), webhook.Config{})
+	f.wallets(t, "acme")
+	// They do run side by side: each is held until both have begun.
+	var begun sync.WaitGroup
+	begun.Add(2)
+	f.gate.set(func(ctx context.Context, req *aggregatev1.SubmitRequest) error {
+		if req.GetCommand() != "deposit" {
+			return nil
+		}
+		begun.Done()
+		both := make(chan struct{})
+		go func() { begun.Wait(); close(both) }()
+		select {
+		case <-both:
+			return nil
+		case <-ctx.Done():
+			return errors.New("the other has not begun")
+		}
+	})
+	f.transfer(t, "acme", "both", "b", 1)
+	got := f.ended(t, "acme", "both")
+	if steps(got) != "one done, two done, complete done" {
+		t.Errorf("%s", steps(got))
+	}
+	f.gate.set(nil)
+	f.transfer(t, "acme", "half", "nobody", 1)
+	if got := f.ended(t, "acme", "half"); steps(got) != "one done, two refused, undo one done" || got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED {
+		t.Errorf("%s", steps(got))
+	}
+}

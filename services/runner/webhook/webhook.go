@@ -1,0 +1,180 @@
+// Package webhook posts JSON to other people's servers, carefully: to hosts that
+// were allowed, never to private addresses, within a time, signed, and under an
+// idempotency key, so that a receiver can tell a repetition.
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"path"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/contextkit"
+)
+
+// Config says where webhooks may go. The zero value lets none out.
+type Config struct {
+	// Allow are the hosts that may be called, such as "hooks.example.com" or
+	// "*.example.com".
+	Allow []string `yaml:"allow"`
+	// Private allows addresses of private networks and of this machine too.
+	Private bool `yaml:"private"`
+	// Plain allows http beside https.
+	Plain bool `yaml:"plain"`
+	// Timeout bounds a call. 0: 5 s.
+	Timeout time.Duration `yaml:"timeout"`
+	// Secret is what calls are signed with; nil: they are not.
+	Secret []byte `yaml:"-"`
+}
+
+// Validate names the fields that cannot be used.
+func (c Config) Validate() error {
+	errs := []error{config.AtLeast("timeout", c.Timeout, 0)}
+	for i, pattern := range c.Allow {
+		if _, err := path.Match(pattern, "x"); err != nil || pattern == "" {
+			errs = append(errs, config.Wrong(fmt.Sprintf("allow.%d", i), "%q is no host such as hooks.example.com or *.example.com", pattern))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	defaultTimeout = 5 * time.Second
+	// maxAnswerBytes bounds what is read of an answer.
+	maxAnswerBytes = 64 << 10
+
+	headerKey       = "Idempotency-Key"
+	headerTimestamp = "X-Headgate-Timestamp"
+	headerSignature = "X-Headgate-Signature"
+)
+
+// Refused says that a call will never be answered well: its target is not
+// allowed, or the receiver does not want it.
+type Refused struct{ Reason string }
+
+// Error implements error.
+func (e *Refused) Error() string { return e.Reason }
+
+// Caller posts webhooks. It may be used concurrently.
+type Caller struct {
+	config Config
+	client *http.Client
+}
+
+// New returns a caller.
+func New(c Config) *Caller {
+	if c.Timeout == 0 {
+		c.Timeout = defaultTimeout
+	}
+	dialer := &net.Dialer{Timeout: c.Timeout}
+	if !c.Private {
+		// Looked at when the name has been resolved: a name may lead anywhere.
+		dialer.Control = refusePrivate
+	}
+	transport := &http.Transport{
+		DialContext: dialer.DialContext, TLSHandshakeTimeout: c.Timeout, ForceAttemptHTTP2: true,
+		MaxIdleConns: 100, MaxIdleConnsPerHost: 8, MaxConnsPerHost: 32, IdleConnTimeout: time.Minute,
+	}
+	return &Caller{config: c, client: &http.Client{
+		Transport: contextkit.HTTPTransport(transport), Timeout: c.Timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Close ends idle connections.
+func (c *Caller) Close() { c.client.CloseIdleConnections() }
+
+var errPrivate = errors.New("the address is of a private network")
+
+// refusePrivate refuses to connect to what is not the public internet.
+func refusePrivate(_, address string, _ syscall.RawConn) error {
+	addr, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return errPrivate
+	}
+	ip := addr.Addr().Unmap()
+	if !ip.IsGlobalUnicast() || ip.IsPrivate() || carrierGrade.Contains(ip) || ip.Is6() && nat64.Contains(ip) {
+		return errPrivate
+	}
+	return nil
+}
+
+var (
+	carrierGrade = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
+	nat64        = netip.MustParsePrefix("64:ff9b::/96")  // RFC 6052: leads to any IPv4 address
+)
+
+// Post sends body to target under an idempotency key. A [*Refused] is for good;
+// any other error may go away.
+func (c *Caller) Post(ctx context.Context, target string, body []byte, key string) error {
+	address, err := c.allowed(target)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address.String(), bytes.NewReader(body))
+	if err != nil {
+		return &Refused{"the URL cannot be called"}
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set(headerKey, key)
+	if c.config.Secret != nil {
+		now := strconv.FormatInt(time.Now().Unix(), 10)
+		req.Header.Set(headerTimestamp, now)
+		req.Header.Set(headerSignature, "sha256="+Sign(c.config.Secret, now, body))
+	}
+	res, err := c.client.Do(req)
+	if errors.Is(err, errPrivate) {
+		return &Refused{"the host leads to a private address"}
+	}
+	if err != nil {
+		return fmt.Errorf("webhook %s: %w", address.Host, err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	_, _ = io.CopyN(io.Discard, res.Body, maxAnswerBytes) // so that the connection can be used again
+	switch {
+	case res.StatusCode < 300:
+		return nil
+	case res.StatusCode >= 500, res.StatusCode == http.StatusTooManyRequests, res.StatusCode == http.StatusRequestTimeout:
+		return fmt.Errorf("webhook %s answers %s", address.Host, res.Status)
+	}
+	return &Refused{fmt.Sprintf("%s answers %s", address.Host, res.Status)}
+}
+
+// allowed parses a target and looks whether it may be called.
+func (c *Caller) allowed(target string) (*url.URL, error) {
+	address, err := url.Parse(target)
+	if err != nil || address.Hostname() == "" || address.User != nil {
+		return nil, &Refused{"the target is no URL"}
+	}
+	if address.Scheme != "https" && !(c.config.Plain && address.Scheme == "http") {
+		return nil, &Refused{fmt.Sprintf("the scheme %q is not allowed", address.Scheme)}
+	}
+	for _, pattern := range c.config.Allow {
+		if ok, err := path.Match(pattern, address.Hostname()); err == nil && ok {
+			return address, nil
+		}
+	}
+	return nil, &Refused{fmt.Sprintf("the host %q is not allowed", address.Hostname())}
+}
+
+// Sign returns the signature of a body that was sent at a time (Unix seconds):
+// HMAC-SHA-256 over the time, a dot and the body, in hexadecimal.
+func Sign(secret []byte, timestamp string, body []byte) string {
+	mac := hmac.New(sha256.New, secret)
+	_, _ = io.WriteString(mac, timestamp+".") // a hash does not fail
+	_, _ = mac.Write(body)
+	return hex.EncodeToString(mac.Sum(nil))
+}

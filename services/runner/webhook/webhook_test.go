@@ -1,0 +1,127 @@
+package webhook_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/services/runner/webhook"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// receiver is somebody else's server.
+func receiver(t *testing.T, handle http.HandlerFunc) string {
+	t.Helper()
+	server := httptest.NewServer(handle)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func post(t *testing.T, config webhook.Config, target string) error {
+	t.Helper()
+	caller := webhook.New(config)
+	defer caller.Close()
+	return caller.Post(contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "acme")), target, []byte(`{"a":1}`), "key-1")
+}
+
+var local = webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true}
+
+func TestACallIsSignedKeyedAndCarriesTheContract(t *testing.T) {
+	var (
+		header http.Header
+		body   []byte
+	)
+	url := receiver(t, func(_ http.ResponseWriter, r *http.Request) {
+		header = r.Header.Clone()
+		body, _ = io.ReadAll(r.Body)
+	})
+	config := local
+	config.Secret = []byte("secret")
+	if err := post(t, config, url+"/hook?x=1"); err != nil {
+		t.Fatal(err)
+	}
+	if string(body) != `{"a":1}` || header.Get("Idempotency-Key") != "key-1" || header.Get("Content-Type") != "application/json" {
+		t.Errorf("%s with %v", body, header)
+	}
+	if want := "sha256=" + webhook.Sign([]byte("secret"), header.Get("X-Headgate-Timestamp"), body); header.Get("X-Headgate-Signature") != want {
+		t.Errorf("signature %q, want %q", header.Get("X-Headgate-Signature"), want)
+	}
+	if header.Get("X-Tenant-Id") != "acme" || len(header.Get("Traceparent")) != 55 || header.Get("X-Correlation-Id") == "" {
+		t.Errorf("the call lacks the contract: %v", header)
+	}
+	caller := webhook.New(local)
+	defer caller.Close()
+	if err := caller.Post(context.Background(), url, nil, "k"); !errors.Is(err, contextkit.ErrNoContext) {
+		t.Errorf("without context: %v", err)
+	}
+}
+
+func TestAnAnswerSaysWhetherToTryAgain(t *testing.T) {
+	for status, refused := range map[int]bool{200: false, 204: false, 400: true, 404: true, 410: true, 302: true, 408: false, 429: false, 500: false, 503: false} {
+		url := receiver(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "http://127.0.0.1:1/")
+			w.WriteHeader(status)
+		})
+		err := post(t, local, url)
+		var refusal *webhook.Refused
+		if got := errors.As(err, &refusal); got != refused || (err == nil) != (status < 300) {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+	slow := local
+	slow.Timeout = 50 * time.Millisecond
+	release := make(chan struct{})
+	url := receiver(t, func(http.ResponseWriter, *http.Request) { <-release })
+	err := post(t, slow, url)
+	close(release)
+	var refusal *webhook.Refused
+	if err == nil || errors.As(err, &refusal) {
+		t.Errorf("a receiver that does not answer: %v", err)
+	}
+}
+
+func TestATargetThatIsNotAllowedIsNeverCalled(t *testing.T) {
+	url := receiver(t, func(http.ResponseWriter, *http.Request) { t.Error("it is called") })
+	port := url[strings.LastIndex(url, ":"):]
+	https := webhook.Config{Allow: []string{"*.example.com", "127.0.0.1"}}
+	public := webhook.Config{Allow: []string{"*"}, Plain: true}
+	for name, rule := range map[string]struct {
+		config webhook.Config
+		target string
+		want   string
+	}{
+		"nothing is allowed":        {webhook.Config{Plain: true, Private: true}, url, "is not allowed"},
+		"another host":              {https, "https://example.org/", "is not allowed"},
+		"a host that ends like it":  {https, "https://badexample.com/", "is not allowed"},
+		"http":                      {https, url, `the scheme "http" is not allowed`},
+		"another scheme":            {public, "file:///etc/passwd", "no URL"},
+		"a user":                    {public, "http://root@127.0.0.1" + port, "no URL"},
+		"no URL":                    {public, "::", "no URL"},
+		"this machine":              {public, url, "private address"},
+		"this machine by name":      {public, "http://localhost" + port, "private address"},
+		"this machine in IPv6":      {public, "http://[::ffff:127.0.0.1]" + port, "private address"},
+		"this machine, all of it":   {public, "http://0.0.0.0" + port, "private address"},
+		"a private network":         {public, "http://10.0.0.1/", "private address"},
+		"another":                   {public, "http://192.168.1.1/", "private address"},
+		"a cloud's metadata":        {public, "http://169.254.169.254/latest/meta-data/", "private address"},
+		"a carrier's network":       {public, "http://100.64.0.1/", "private address"},
+		"a unique local IPv6":       {public, "http://[fd00::1]/", "private address"},
+		"an IPv4 address by NAT64":  {public, "http://[64:ff9b::7f00:1]/", "private address"},
+		"a decimal of this machine": {public, "http://2130706433" + port, ""}, // a name that nobody has; resolvers that think otherwise meet the check above
+	} {
+		err := post(t, rule.config, rule.target)
+		var refusal *webhook.Refused
+		if err == nil || rule.want != "" && (!errors.As(err, &refusal) || !strings.Contains(err.Error(), rule.want)) {
+			t.Errorf("%s: %v, want %q", name, err, rule.want)
+		}
+	}
+}
