@@ -281,7 +281,7 @@ func (e *engine) call(ctx context.Context, i *instance, name string, template *m
 		return &refusedError{message: "the model's body is no JSON: " + err.Error()}
 	}
 	err = e.webhooks.Post(ctx, target, body, stepKey(i, name))
-	var refusal *webhook.Refused
+	var refusal *webhook.RefusedError
 	if errors.As(err, &refusal) {
 		return &refusedError{message: refusal.Reason}
 	}

@@ -61,12 +61,12 @@ const (
 	headerSignature = "X-Headgate-Signature"
 )
 
-// Refused says that a call will never be answered well: its target is not
+// RefusedError says that a call will never be answered well: its target is not
 // allowed, or the receiver does not want it.
-type Refused struct{ Reason string }
+type RefusedError struct{ Reason string }
 
 // Error implements error.
-func (e *Refused) Error() string { return e.Reason }
+func (e *RefusedError) Error() string { return e.Reason }
 
 // Caller posts webhooks. It may be used concurrently.
 type Caller struct {
@@ -117,7 +117,7 @@ var (
 	nat64        = netip.MustParsePrefix("64:ff9b::/96")  // RFC 6052: leads to any IPv4 address
 )
 
-// Post sends body to target under an idempotency key. A [*Refused] is for good;
+// Post sends body to target under an idempotency key. A [*RefusedError] is for good;
 // any other error may go away.
 func (c *Caller) Post(ctx context.Context, target string, body []byte, key string) error {
 	address, err := c.allowed(target)
@@ -126,7 +126,7 @@ func (c *Caller) Post(ctx context.Context, target string, body []byte, key strin
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address.String(), bytes.NewReader(body))
 	if err != nil {
-		return &Refused{"the URL cannot be called"}
+		return &RefusedError{"the URL cannot be called"}
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set(headerKey, key)
@@ -137,7 +137,7 @@ func (c *Caller) Post(ctx context.Context, target string, body []byte, key strin
 	}
 	res, err := c.client.Do(req)
 	if errors.Is(err, errPrivate) {
-		return &Refused{"the host leads to a private address"}
+		return &RefusedError{"the host leads to a private address"}
 	}
 	if err != nil {
 		return fmt.Errorf("webhook %s: %w", address.Host, err)
@@ -150,24 +150,24 @@ func (c *Caller) Post(ctx context.Context, target string, body []byte, key strin
 	case res.StatusCode >= 500, res.StatusCode == http.StatusTooManyRequests, res.StatusCode == http.StatusRequestTimeout:
 		return fmt.Errorf("webhook %s answers %s", address.Host, res.Status)
 	}
-	return &Refused{fmt.Sprintf("%s answers %s", address.Host, res.Status)}
+	return &RefusedError{fmt.Sprintf("%s answers %s", address.Host, res.Status)}
 }
 
 // allowed parses a target and looks whether it may be called.
 func (c *Caller) allowed(target string) (*url.URL, error) {
 	address, err := url.Parse(target)
 	if err != nil || address.Hostname() == "" || address.User != nil {
-		return nil, &Refused{"the target is no URL"}
+		return nil, &RefusedError{"the target is no URL"}
 	}
-	if address.Scheme != "https" && !(c.config.Plain && address.Scheme == "http") {
-		return nil, &Refused{fmt.Sprintf("the scheme %q is not allowed", address.Scheme)}
+	if address.Scheme != "https" && (!c.config.Plain || address.Scheme != "http") {
+		return nil, &RefusedError{fmt.Sprintf("the scheme %q is not allowed", address.Scheme)}
 	}
 	for _, pattern := range c.config.Allow {
 		if ok, err := path.Match(pattern, address.Hostname()); err == nil && ok {
 			return address, nil
 		}
 	}
-	return nil, &Refused{fmt.Sprintf("the host %q is not allowed", address.Hostname())}
+	return nil, &RefusedError{fmt.Sprintf("the host %q is not allowed", address.Hostname())}
 }
 
 // Sign returns the signature of a body that was sent at a time (Unix seconds):

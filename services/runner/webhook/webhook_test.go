@@ -72,7 +72,7 @@ func TestAnAnswerSaysWhetherToTryAgain(t *testing.T) {
 			w.WriteHeader(status)
 		})
 		err := post(t, local, url)
-		var refusal *webhook.Refused
+		var refusal *webhook.RefusedError
 		if got := errors.As(err, &refusal); got != refused || (err == nil) != (status < 300) {
 			t.Errorf("%d: %v", status, err)
 		}
@@ -83,7 +83,7 @@ func TestAnAnswerSaysWhetherToTryAgain(t *testing.T) {
 	url := receiver(t, func(http.ResponseWriter, *http.Request) { <-release })
 	err := post(t, slow, url)
 	close(release)
-	var refusal *webhook.Refused
+	var refusal *webhook.RefusedError
 	if err == nil || errors.As(err, &refusal) {
 		t.Errorf("a receiver that does not answer: %v", err)
 	}
@@ -119,7 +119,7 @@ func TestATargetThatIsNotAllowedIsNeverCalled(t *testing.T) {
 		"a decimal of this machine": {public, "http://2130706433" + port, ""}, // a name that nobody has; resolvers that think otherwise meet the check above
 	} {
 		err := post(t, rule.config, rule.target)
-		var refusal *webhook.Refused
+		var refusal *webhook.RefusedError
 		if err == nil || rule.want != "" && (!errors.As(err, &refusal) || !strings.Contains(err.Error(), rule.want)) {
 			t.Errorf("%s: %v, want %q", name, err, rule.want)
 		}

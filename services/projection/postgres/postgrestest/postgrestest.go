@@ -108,7 +108,7 @@ func (s *Server) start(bin string, attributes *syscall.SysProcAttr) error {
 	if output, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("postgrestest: initdb: %w: %s", err, output)
 	}
-	//nolint:contextcheck,noctx // the server outlives its start
+	//nolint:noctx // the server outlives its start
 	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
 	s.cmd.SysProcAttr, s.cmd.Dir = attributes, s.dir
 	stderr, err := s.cmd.StderrPipe()
