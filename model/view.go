@@ -48,11 +48,13 @@ const (
 	kindUpsert changeKind = iota
 	kindPatch
 	kindDelete
+	kindFold
 )
 
 type projector struct {
 	kind   changeKind
 	values fields
+	folds  []fold
 }
 
 // Change is what an event does to a view: Row replaces the row under Key, or
@@ -119,7 +121,12 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 		row = Object{}
 	}
 	vars["row"] = row
-	values, err := projector.values.object(ctx, vars)
+	var values Object
+	if projector.kind == kindFold {
+		values, err = folded(ctx, projector.folds, vars, row)
+	} else {
+		values, err = projector.values.object(ctx, vars)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("view %s: %w", v.Name, err)
 	}
@@ -238,7 +245,7 @@ func (p *parser) projector(v *View, n *yaml.Node, path string) projector {
 		out   projector
 		count int
 	)
-	for key, value := range p.members(n, path, "upsert", "patch", "delete") {
+	for key, value := range p.members(n, path, "upsert", "patch", "delete", "fold") {
 		count++
 		switch key.Value {
 		case "delete":
@@ -246,6 +253,9 @@ func (p *parser) projector(v *View, n *yaml.Node, path string) projector {
 			continue
 		case "patch":
 			out.kind = kindPatch
+		case "fold":
+			out.kind, out.folds = kindFold, p.folds(v, value, join(path, "fold"))
+			continue
 		}
 		out.values = p.fields(p.envs.view, value, join(path, key.Value))
 		for _, f := range out.values {
@@ -255,7 +265,7 @@ func (p *parser) projector(v *View, n *yaml.Node, path string) projector {
 		}
 	}
 	if count != 1 {
-		p.reject(n, path, "exactly one of upsert, patch and delete is wanted here")
+		p.reject(n, path, "exactly one of upsert, patch, fold and delete is wanted here")
 	}
 	return out
 }

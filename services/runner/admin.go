@@ -87,15 +87,15 @@ func (s *Service) setPaused(ctx context.Context, field string, paused bool) (*ad
 	if err != nil {
 		return nil, err
 	}
+	decision := decidedRunning
 	if paused {
-		_, err = s.decisions.Put(ctx, pausedKey(tenant), []byte("paused"))
-	} else {
-		err = s.decisions.Delete(ctx, pausedKey(tenant))
+		decision = decidedPaused
 	}
+	revision, err := s.decisions.Put(ctx, pausedKey(tenant), []byte(decision))
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "the decision could not be kept: try again").WithCause(err)
 	}
-	s.change(func() { s.paused[tenant] = paused })
+	s.decide(tenant, paused, revision)
 	return s.tenantStatus(ctx, tenant)
 }
 

@@ -58,7 +58,7 @@ func (w *worker) due(ctx context.Context, msg jetstream.Msg) {
 	rc.RequestID = contextkit.NewID()
 	ctx = contextkit.NewContext(ctx, rc)
 	var event backbone.Event
-	err = w.whileAlive(msg, func() (err error) {
+	err = w.whileAlive(ctx, msg, func() (err error) {
 		event, err = w.engine.resume(ctx, w.models.Current(), w.tenant, parts[2], parts[3])
 		return err
 	})

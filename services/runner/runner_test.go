@@ -402,6 +402,27 @@ func TestAPausedTenantWaitsAcrossRestartsAndOthersDoNot(t *testing.T) {
 	f.ended(t, "acme", "t")
 }
 
+func TestADecisionIsHeardByEveryRunner(t *testing.T) {
+	one := start(t)
+	two := &fixture{js: one.js, gate: one.gate, source: one.source}
+	two.run(t)
+	for _, paused := range []bool{true, false, true, false} {
+		var err error
+		if paused {
+			_, err = one.admin.PauseTenant(as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "acme"})
+		} else {
+			_, err = one.admin.ResumeTenant(as(t, "acme"), &adminv1.ResumeTenantRequest{TenantId: "acme"})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		wait(t, "the other runner hears of it", func() bool {
+			status, err := two.admin.Status(platform(t), &adminv1.StatusRequest{})
+			return err == nil && status.GetStatus().GetTenants()[0].GetPaused() == paused
+		})
+	}
+}
+
 func TestWorkThatCannotBeUndoneIsKeptAsADeadLetter(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")

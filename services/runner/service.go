@@ -40,6 +40,7 @@ type Service struct {
 	drained  bool
 	paused   map[contextkit.TenantID]bool
 	webhooks *webhook.Caller
+	decided  map[contextkit.TenantID]uint64  // revision of the decision in paused
 	active   map[contextkit.TenantID]*active // workers that run or are finishing
 	changed  chan struct{}                   // closed and replaced when any of the above changes
 }
@@ -66,19 +67,22 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 	s := &Service{
 		webhooks: webhooks,
 		tenants:  tenants, models: models, js: js, decisions: decisions, instances: kept, log: log,
-		workers: map[contextkit.TenantID]*worker{}, paused: map[contextkit.TenantID]bool{},
+		workers: map[contextkit.TenantID]*worker{}, paused: map[contextkit.TenantID]bool{}, decided: map[contextkit.TenantID]uint64{},
 		active: map[contextkit.TenantID]*active{}, changed: make(chan struct{}),
 	}
+	places := newTurns(nodeConcurrency)
 	for _, tenant := range tenants {
 		s.workers[tenant] = &worker{
+			turns:  places,
 			tenant: tenant, js: js, models: models, engine: &engine{instances: kept, commands: commands, webhooks: webhooks, js: js},
 			log: log.With().Str("tenant", tenant.String()).Logger(),
 		}
-		_, err := decisions.Get(ctx, pausedKey(tenant))
-		if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
+		switch entry, err := decisions.Get(ctx, pausedKey(tenant)); {
+		case err == nil:
+			s.decide(tenant, string(entry.Value()) == decidedPaused, entry.Revision())
+		case !errors.Is(err, jetstream.ErrKeyNotFound):
 			return nil, fmt.Errorf("read whether %s is paused: %w", tenant, err)
 		}
-		s.paused[tenant] = err == nil
 	}
 	return s, nil
 }
@@ -94,6 +98,9 @@ func (s *Service) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer s.webhooks.Close()
 	defer running.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	running.Go(func() { s.followDecisions(ctx) })
 	for {
 		s.mu.Lock()
 		changed := s.changed
@@ -105,6 +112,46 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-changed:
 		case <-ctx.Done():
 			return nil
+		}
+	}
+}
+
+// followDecisions takes in what operators tell other runners, until ctx ends.
+func (s *Service) followDecisions(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := s.takeDecisions(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error().Err(err).Msg("other runners' decisions are not heard; trying again")
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(restartWait):
+		}
+	}
+}
+
+// takeDecisions takes decisions in as they come, those made meanwhile first.
+func (s *Service) takeDecisions(ctx context.Context) error {
+	decisions, err := s.decisions.Watch(ctx, pausedPrefix+">")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = decisions.Stop() }() // it ends with ctx anyway
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case entry, open := <-decisions.Updates():
+			if !open {
+				return errors.New("the watch has ended")
+			}
+			if entry == nil {
+				continue // what was decided before has been said
+			}
+			tenant, err := contextkit.ParseTenantID(strings.TrimPrefix(entry.Key(), pausedPrefix))
+			if err != nil || !s.tenants.Serves(tenant) {
+				continue
+			}
+			s.decide(tenant, string(entry.Value()) == decidedPaused, entry.Revision())
 		}
 	}
 }
@@ -190,7 +237,23 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	return nil
 }
 
-func pausedKey(tenant contextkit.TenantID) string { return "paused." + tenant.String() }
+// A tenant's decision is kept under this prefix and its name.
+const (
+	pausedPrefix   = "paused."
+	decidedPaused  = "paused"
+	decidedRunning = "running"
+)
+
+func pausedKey(tenant contextkit.TenantID) string { return pausedPrefix + tenant.String() }
+
+// decide takes a decision in, unless a later one has been.
+func (s *Service) decide(tenant contextkit.TenantID, paused bool, revision uint64) {
+	s.change(func() {
+		if revision > s.decided[tenant] {
+			s.decided[tenant], s.paused[tenant] = revision, paused
+		}
+	})
+}
 
 // sortedTenants returns the tenants by name.
 func (s *Service) sortedTenants() []contextkit.TenantID {

@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// tenantConcurrency bounds a tenant's instances in work at the same time,
-	// so that no tenant takes the node for itself.
-	tenantConcurrency = 16
+	// tenantConcurrency bounds a tenant's instances that are in work or wait for
+	// their turn, and nodeConcurrency those of all tenants that are in work.
+	tenantConcurrency, nodeConcurrency = 16, 64
 	// ackWait is how long a silent worker is believed to be alive.
 	ackWait = 30 * time.Second
 	// heartbeat tells JetStream that an event is still being worked on.
@@ -39,6 +39,7 @@ type worker struct {
 	js       jetstream.JetStream
 	models   *model.Registry
 	engine   *engine
+	turns    *turns // of all tenants
 	log      zerolog.Logger
 	inFlight atomic.Int64
 }
@@ -157,16 +158,25 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 	rc.CausationID = event.ID
 	rc.RequestID = contextkit.NewID()
 	ctx = contextkit.NewContext(ctx, rc)
-	err = w.whileAlive(msg, func() error { return w.react(ctx, event) })
+	err = w.whileAlive(ctx, msg, func() error { return w.react(ctx, event) })
 	w.settle(ctx, msg, event, int(meta.NumDelivered), err)
 }
 
-// whileAlive works on a message and tells JetStream meanwhile that it does.
-func (w *worker) whileAlive(msg jetstream.Msg, work func() error) error {
+// whileAlive works on a message when it is its tenant's turn, and tells JetStream
+// meanwhile that it does.
+func (w *worker) whileAlive(ctx context.Context, msg jetstream.Msg, work func() error) error {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	done := make(chan error, 1)
-	go func() { done <- work() }()
+	go func() {
+		leave, err := w.turns.take(ctx, w.tenant)
+		if err != nil {
+			done <- err
+			return
+		}
+		defer leave()
+		done <- work()
+	}()
 	for {
 		select {
 		case err := <-done:

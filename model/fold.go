@@ -1,0 +1,164 @@
+package model
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// foldKind is how an event's value goes into a column.
+type foldKind string
+
+const (
+	foldValue foldKind = "value" // the newest
+	foldCount foldKind = "count"
+	foldSum   foldKind = "sum"
+	foldMin   foldKind = "min"
+	foldMax   foldKind = "max"
+)
+
+// fold is what an event does to a column of a view whose rows are groups.
+type fold struct {
+	column string
+	kind   foldKind
+	expr   *expression // nil for a count
+}
+
+// folded returns the row with the event's values taken in; row is empty for a
+// group's first event.
+func folded(ctx context.Context, folds []fold, vars map[string]any, row Object) (Object, error) {
+	out := make(Object, len(row)+len(folds))
+	for name, value := range row {
+		out[name] = value
+	}
+	for _, f := range folds {
+		var value any = int64(1)
+		if f.expr != nil {
+			var err error
+			if value, err = f.expr.value(ctx, vars); err != nil {
+				return nil, err
+			}
+		}
+		next, err := f.take(out[f.column], value)
+		if err != nil {
+			return nil, fmt.Errorf("%w: column %s: %w", ErrEvaluation, f.column, err)
+		}
+		out[f.column] = next
+	}
+	return out, nil
+}
+
+// take takes a value into what a column has; nothing is nil, and changes nothing.
+func (f fold) take(have, value any) (any, error) {
+	switch {
+	case f.kind == foldValue, have == nil:
+		return value, nil
+	case value == nil:
+		return have, nil
+	case f.kind == foldCount, f.kind == foldSum:
+		return add(have, value)
+	}
+	order, err := compare(have, value)
+	if err != nil {
+		return nil, err
+	}
+	if f.kind == foldMin && order > 0 || f.kind == foldMax && order < 0 {
+		return value, nil
+	}
+	return have, nil
+}
+
+func add(a, b any) (any, error) {
+	x, xInt := a.(int64)
+	y, yInt := b.(int64)
+	if xInt && yInt {
+		if sum := x + y; (sum > x) == (y > 0) {
+			return sum, nil
+		}
+		return nil, fmt.Errorf("%d and %d are too large to be added", x, y)
+	}
+	f, fOK := number(a)
+	g, gOK := number(b)
+	if !fOK || !gOK || math.IsInf(f+g, 0) {
+		return nil, fmt.Errorf("%v and %v cannot be added", a, b)
+	}
+	return f + g, nil
+}
+
+// compare orders two numbers or two texts, as timestamps are.
+func compare(a, b any) (int, error) {
+	f, fOK := number(a)
+	g, gOK := number(b)
+	if fOK && gOK {
+		return cmpOrdered(f, g), nil
+	}
+	s, sOK := a.(string)
+	t, tOK := b.(string)
+	if sOK && tOK {
+		return cmpOrdered(s, t), nil
+	}
+	return 0, fmt.Errorf("%v and %v have no order", a, b)
+}
+
+func cmpOrdered[T float64 | string](a, b T) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func number(v any) (float64, bool) {
+	switch v := v.(type) {
+	case int64:
+		return float64(v), true
+	case float64:
+		return v, true
+	}
+	return 0, false
+}
+
+// folds reads a `fold` section: what each column takes of the event.
+func (p *parser) folds(v *View, n *yaml.Node, path string) (out []fold) {
+	for key, value := range p.members(n, path) {
+		path := join(path, key.Value)
+		column, ok := v.Column(key.Value)
+		if !ok {
+			p.reject(key, path, "the view has no column %q", key.Value)
+			continue
+		}
+		f := fold{column: column.Name, kind: foldCount}
+		if value.Kind == yaml.ScalarNode {
+			if value.Value != string(foldCount) {
+				p.reject(value, path, "%q is not `count`, nor {sum: …}, {min: …}, {max: …} or {value: …}", value.Value)
+			}
+		} else {
+			kinds := 0
+			for key, value := range p.members(value, path, string(foldValue), string(foldSum), string(foldMin), string(foldMax)) {
+				kinds++
+				f.kind = foldKind(key.Value)
+				f.expr = p.expression(p.envs.view, value, join(path, key.Value), nil)
+			}
+			if kinds != 1 {
+				p.reject(value, path, "exactly one of sum, min, max and value is wanted here")
+			}
+		}
+		if allowed, limited := foldTypes[f.kind]; limited && !slices.Contains(allowed, column.Type) {
+			p.reject(value, path, "a column of type %s has no %s", column.Type, f.kind)
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+var foldTypes = map[foldKind][]ColumnType{
+	foldCount: {TypeInt},
+	foldSum:   {TypeInt, TypeDouble},
+	foldMin:   {TypeInt, TypeDouble, TypeString, TypeTimestamp},
+	foldMax:   {TypeInt, TypeDouble, TypeString, TypeTimestamp},
+}

@@ -1,0 +1,69 @@
+package model_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/headgate/headgate/model"
+	"pgregory.net/rapid"
+)
+
+const turnover = `model: shop
+aggregates:
+  sale:
+    commands: {make: {emit: [{event: made, data: {shop: cmd.shop, cents: cmd.cents}}]}}
+    evolve: {made: {}}
+views:
+  turnover:
+    key: event.shop
+    columns: {shop: string, sales: int, total: int, least: int, most: int, mean: double, first: timestamp, last: timestamp}
+    on:
+      sale.made:
+        fold:
+          shop: {value: event.shop}
+          sales: count
+          total: {sum: event.cents}
+          least: {min: event.cents}
+          most: {max: event.cents}
+          mean: {value: "double((has(row.total) ? row.total : 0) + event.cents) / double((has(row.sales) ? row.sales : 0) + 1)"}
+          first: {min: meta.time}
+          last: {max: meta.time}
+`
+
+func TestAViewOfGroupsIsWhatItsEventsSumUpTo(t *testing.T) {
+	m, err := model.Parse("shop.yaml", []byte(turnover))
+	if err != nil {
+		t.Fatal(err)
+	}
+	view := m.Views()[0]
+	rapid.Check(t, func(t *rapid.T) {
+		cents := rapid.SliceOfN(rapid.Int64Range(-1000, 1000), 1, 20).Draw(t, "cents")
+		times := []string{"2026-01-02T03:04:05Z", "2025-01-01T00:00:00Z", "2027-12-31T23:59:59Z"}
+		var row model.Object
+		total, least, most := int64(0), cents[0], cents[0]
+		for i, c := range cents {
+			total, least, most = total+c, min(least, c), max(most, c)
+			change, err := view.Project(t.Context(), model.EventRef{Aggregate: "sale", Event: "made"}, model.Object{"shop": "north", "cents": c},
+				model.Meta{Time: times[i%len(times)]}, func(key string) (model.Object, error) {
+					if key != "north" {
+						t.Errorf("the group is %q", key)
+					}
+					return row, nil
+				})
+			if err != nil {
+				t.Fatal(err)
+			}
+			row = change.Row
+		}
+		want := model.Object{
+			"shop": "north", "sales": int64(len(cents)), "total": total, "least": least, "most": most, "mean": float64(total) / float64(len(cents)),
+			"first": row["first"], "last": row["last"],
+		}
+		if diff := cmp.Diff(want, row); diff != "" {
+			t.Errorf("(-want +row):\n%s", diff)
+		}
+		if len(cents) >= 3 && (row["first"] != "2025-01-01T00:00:00.000000000Z" || row["last"] != "2027-12-31T23:59:59.000000000Z") {
+			t.Errorf("from %v to %v", row["first"], row["last"])
+		}
+	})
+}

@@ -1,0 +1,92 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+)
+
+func TestTenantsTakeTurnsHoweverMuchEachHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := newTurns(1)
+		var (
+			mu    sync.Mutex
+			order []string
+		)
+		hold, err := places.take(t.Context(), backbonetest.Tenant(t, "noisy"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		work := func(tenant contextkit.TenantID) {
+			leave, err := places.take(t.Context(), tenant)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			order = append(order, tenant.String())
+			mu.Unlock()
+			leave()
+		}
+		for range 100 {
+			go work(backbonetest.Tenant(t, "noisy"))
+		}
+		synctest.Wait()
+		for _, name := range []string{"quiet", "silent"} {
+			go work(backbonetest.Tenant(t, name))
+			synctest.Wait()
+		}
+		hold()
+		synctest.Wait()
+		if got := fmt.Sprint(order[:4]); len(order) != 102 || got != "[noisy quiet silent noisy]" {
+			t.Errorf("%d pieces of work, the first %v; want each tenant's first among the first three", len(order), got)
+		}
+	})
+}
+
+func TestPlacesAreNeverMoreAndNeverLost(t *testing.T) {
+	places := newTurns(4)
+	var (
+		now, most atomic.Int64
+		group     sync.WaitGroup
+	)
+	for i := range 400 {
+		tenant := backbonetest.Tenant(t, fmt.Sprintf("t%d", i%7))
+		group.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if i%5 == 0 {
+				ctx, cancel = context.WithTimeout(ctx, time.Microsecond) // gives up, mostly
+				defer cancel()
+			}
+			leave, err := places.take(ctx, tenant)
+			if errors.Is(err, context.DeadlineExceeded) {
+				return
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			in := now.Add(1)
+			for seen := most.Load(); in > seen && !most.CompareAndSwap(seen, in); seen = most.Load() {
+			}
+			now.Add(-1)
+			leave()
+		})
+	}
+	group.Wait()
+	if most.Load() > 4 {
+		t.Errorf("%d pieces of work at once, want at most 4", most.Load())
+	}
+	if places.free != 4 || len(places.ring) != 0 || len(places.waiting) != 0 {
+		t.Errorf("at the end %d places are free, %d tenants wait", places.free, len(places.ring))
+	}
+}
