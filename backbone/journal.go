@@ -149,6 +149,21 @@ func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregat
 	}
 }
 
+// Last returns the sequence of the tenant's last event, 0 if there is none.
+func (j *Journal) Last(ctx context.Context, tenant contextkit.TenantID) (uint64, error) {
+	stream, err := j.js.Stream(ctx, StreamEvents)
+	if err == nil {
+		var msg *jetstream.RawStreamMsg
+		if msg, err = stream.GetLastMsgForSubject(ctx, TenantEvents(tenant)); err == nil {
+			return msg.Sequence, nil
+		}
+	}
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, nil
+	}
+	return 0, fmt.Errorf("backbone: last event of %s: %w", tenant, err)
+}
+
 // orExpired returns ctx if it has ended, else one that has.
 func orExpired(ctx context.Context) context.Context {
 	if ctx.Err() != nil {

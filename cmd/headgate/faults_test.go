@@ -308,6 +308,13 @@ func (c *cluster) checkReplay(ctx context.Context, t *testing.T, served map[stri
 	direct := queriesconnect.NewQueryServiceClient(contextkit.NewClient(connecthttp.NewTransport(client, "http://"+addr, connecthttp.WithProtoJSON())))
 	for _, tenant := range slices.Sorted(maps.Keys(served)) {
 		ctx := contextkit.TenantContext(ctx, parseTenant(t, tenant))
+		err := eventually(ctx, "the views are built", func() (bool, error) {
+			status, _, err := get(ctx, "http://"+addr+"/ready?tenant="+tenant)
+			return status == http.StatusOK, err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		for view, order := range map[string]string{"wallets": "wallet_id", "movements": "wallet_id, version", "transfers": "transfer_id"} {
 			// The position that is served is where the other must be too.
 			res, err := served[tenant].Query(ctx, &projectionv1.QueryRequest{View: view, Query: &projectionv1.Query{PageSize: 1}})

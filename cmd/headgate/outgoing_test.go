@@ -53,6 +53,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkThatCannotBeUndoneIsKeptAsADeadLetter"},
 	"runner.later jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestAWorkflowWaitsAcrossARestart"},
+	"webhook.New net.DialContext": {"", ""},
 	"webhook.Caller.Post http.Do": {
 		"the client's transport is contextkit.HTTPTransport", "services/runner/webhook.TestACallIsSignedKeyedAndCarriesTheContract"},
 	"audit.Recorder.publish jetstream.PublishMsg": {

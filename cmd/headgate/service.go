@@ -63,6 +63,7 @@ func newProjection(ctx context.Context, js jetstream.JetStream, models *model.Re
 	}
 	s := &service{server: chassis.NewServer(listen, projections.Ready, log), after: projections.Run, close: projections.Close}
 	projections.Register(s.server.RPC)
+	s.server.Metrics.Registerer(listen.Name).MustRegister(projections)
 	return s, nil
 }
 

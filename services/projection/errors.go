@@ -3,6 +3,7 @@ package projection
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -24,6 +25,14 @@ func (e *behindError) Error() string {
 		return "the view has not reached min_position: its projection does not advance"
 	}
 	return "the view has not reached min_position within the deadline"
+}
+
+// buildingError says that the views do not hold yet what the journal held when
+// the node started.
+type buildingError struct{ done, target uint64 }
+
+func (e *buildingError) Error() string {
+	return fmt.Sprintf("the tenant's views are being built: event %d of %d", e.done, e.target)
 }
 
 // requestErrors are the client's mistakes and the field that each is in.
@@ -48,12 +57,17 @@ func exhausted(err error, reason string) error {
 // asConnectError is the one place where the service's errors become RPC errors.
 func asConnectError(err error) error {
 	var (
-		behind *behindError
-		known  *connect.Error
+		behind   *behindError
+		building *buildingError
+		known    *connect.Error
 	)
 	switch {
 	case err == nil, errors.As(err, &known):
 		return err
+	case errors.As(err, &building):
+		// Another node may have them: the gateway asks it.
+		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, building.Error()),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_BUILDING"))
 	case errors.Is(err, errSlow):
 		return exhausted(err, "SLOW_CONSUMER")
 	case errors.Is(err, errTooManyWatchers):

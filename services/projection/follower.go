@@ -28,6 +28,8 @@ type follower struct {
 
 	hub *hub
 
+	target uint64 // what the journal held when the node started
+
 	mu         sync.Mutex
 	checkpoint uint64
 	changed    chan struct{} // closed and replaced when checkpoint or failure changes
@@ -39,7 +41,12 @@ func newFollower(ctx context.Context, tenant contextkit.TenantID, journal *backb
 	if err != nil {
 		return nil, err
 	}
+	target, err := journal.Last(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
 	return &follower{
+		target: target,
 		tenant: tenant, journal: journal, model: m, rows: rows, checkpoint: checkpoint,
 		log: log.With().Str("tenant", tenant.String()).Logger(), changed: make(chan struct{}), hub: newHub(),
 	}, nil
@@ -180,6 +187,14 @@ func (f *follower) failing() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.failure
+}
+
+// building returns how far the views are, and true until they hold what the
+// journal held when the node started: before that they are not shown, since they
+// may be anything between nothing and the whole.
+func (f *follower) building() (done uint64, building bool) {
+	done = f.position()
+	return done, done < f.target
 }
 
 // wait returns once the checkpoint has reached sequence, or ctx's error.

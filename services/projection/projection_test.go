@@ -337,6 +337,7 @@ func viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T, newStore 
 
 	again := start(t, js, dir, model.Wallet)
 	again.last, again.versions, again.sequence = f.last, f.versions, f.sequence
+	again.whole(t)
 	again.append(t, "acme", "w0", "deposited", `{"amount":1000,"reference":""}`)
 	after, err := again.query(t, nil)
 	if diff := cmp.Diff(before, after); err != nil || diff != "" {
@@ -347,15 +348,80 @@ func viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T, newStore 
 	}
 	again.stop()
 
+	// Another model makes its views beside the old ones, which are there for the
+	// way back.
 	changed := start(t, js, dir, func(ctx context.Context) (string, []byte, error) {
 		name, document, err := model.Wallet(ctx)
 		return name, []byte(strings.Replace(string(document), "movements: 0, opened_at", "movements: 100, opened_at", 1)), err
 	})
 	changed.sequence = f.sequence
+	changed.whole(t)
 	counted, err := changed.query(t, &projectionv1.Query{Filter: "movements > 100"})
 	if err != nil || len(counted) != 5 {
 		t.Fatalf("%v, %v: want all views made anew by the new rule", counted, err)
 	}
+	changed.stop()
+	back := start(t, js, dir, model.Wallet)
+	back.sequence = f.sequence
+	back.whole(t)
+	if counted, err := back.query(t, &projectionv1.Query{Filter: "movements > 100"}); err != nil || len(counted) != 0 {
+		t.Fatalf("%v, %v: want the old rule's rows again", counted, err)
+	}
+}
+
+// whole waits until acme's views hold what the journal held at the start.
+func (f *fixture) whole(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")) != nil; {
+		if time.Now().After(deadline) {
+			t.Fatal("the views never become whole")
+		}
+	}
+}
+
+func TestViewsAreShownOnceTheyAreWhole(t *testing.T) { overBoth(t, viewsAreShownOnceTheyAreWhole) }
+
+func viewsAreShownOnceTheyAreWhole(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	js := backbonetest.Start(t)
+	first := start(t, js, newStore(t), model.Wallet)
+	first.fill(t)
+	first.stop()
+	// Another node has nothing yet, and is held before its first event.
+	hold := make(chan struct{})
+	open := newStore(t)
+	second := start(t, js, func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+		s, err := open(ctx, tenant, views, origin)
+		return held{s, hold}, err
+	}, model.Wallet)
+	second.sequence = first.sequence
+	_, err := second.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
+	if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "are being built") {
+		t.Errorf("views that are not whole are shown: %v", err)
+	}
+	if err := second.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")); err == nil {
+		t.Error("the node is ready for a tenant whose views are not whole")
+	}
+	close(hold)
+	second.whole(t)
+	if ids, err := second.query(t, nil); err != nil || len(ids) != 5 {
+		t.Errorf("%v, %v", ids, err)
+	}
+}
+
+// held is a store that takes nothing in until it may.
+type held struct {
+	store.Store
+
+	may <-chan struct{}
+}
+
+func (h held) Apply(ctx context.Context, sequence uint64, change func(store.Batch, uint64) error) error {
+	select {
+	case <-h.may:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return h.Store.Apply(ctx, sequence, change)
 }
 
 func TestReadinessTellsTenantsApart(t *testing.T) { overBoth(t, readinessTellsTenantsApart) }

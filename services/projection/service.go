@@ -19,6 +19,7 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -118,8 +119,30 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	if err := f.failing(); err != nil {
 		return errors.New("the tenant's projection does not advance: its log says why")
 	}
+	if done, building := f.building(); building {
+		return &buildingError{done, f.target}
+	}
 	return nil
 }
+
+// Describe implements [prometheus.Collector].
+func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
+	descriptions <- checkpointMetric
+	descriptions <- targetMetric
+}
+
+// Collect implements [prometheus.Collector].
+func (s *Service) Collect(metrics chan<- prometheus.Metric) {
+	for tenant, f := range s.followers {
+		metrics <- prometheus.MustNewConstMetric(checkpointMetric, prometheus.GaugeValue, float64(f.position()), tenant.String())
+		metrics <- prometheus.MustNewConstMetric(targetMetric, prometheus.GaugeValue, float64(f.target), tenant.String())
+	}
+}
+
+var (
+	checkpointMetric = prometheus.NewDesc("headgate_projection_checkpoint", "Journal sequence that the tenant's views have followed.", []string{"tenant"}, nil)
+	targetMetric     = prometheus.NewDesc("headgate_projection_target", "Journal sequence from which on the tenant's views are shown.", []string{"tenant"}, nil)
+)
 
 // Query implements QueryService.
 func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*projectionv1.QueryResponse, error) {
@@ -212,6 +235,9 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 		return nil, nil, connect.Errorf(connect.CodeNotFound, "there is no view %q in the model", name)
 	}
 	f := s.followers[tenant]
+	if done, building := f.building(); building {
+		return nil, nil, asConnectError(&buildingError{done, f.target})
+	}
 	if minPosition == "" {
 		return f, view, nil
 	}

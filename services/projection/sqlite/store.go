@@ -3,19 +3,22 @@
 //
 // Rows and checkpoint change in one transaction, so that after any crash the
 // file says exactly how far it has followed. The file is a cache of the
-// journal: it is thrown away and made anew when the model's views or the
-// journal are others than those it was made from.
+// journal: another model, or another journal, has a file of its own beside it.
 package sqlite
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
@@ -44,29 +47,54 @@ func In(dir string) store.Opener {
 	}
 }
 
-// Open opens the tenant's file in dir, or makes it. origin fingerprints what
-// the file is made from.
+// keptGenerations is how many files a tenant has, the newest: one is in use, one
+// is that before an upgrade, for the way back.
+const keptGenerations = 2
+
+// Open opens the tenant's file of an origin in dir, or makes it. origin
+// fingerprints what the file is made from; files of other origins stay beside it,
+// but for old ones.
 func Open(ctx context.Context, dir string, tenant contextkit.TenantID, views []*model.View, origin string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
-	path := filepath.Join(dir, tenant.String()+".db")
+	sum := sha256.Sum256([]byte(origin))
+	path := filepath.Join(dir, tenant.String()+"."+hex.EncodeToString(sum[:8])+".db")
 	opened, err := open(ctx, path, views, origin)
-	if errors.Is(err, errOtherOrigin) {
-		for _, suffix := range []string{"", "-wal", "-shm"} {
-			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return nil, fmt.Errorf("sqlite: %w", err)
-			}
-		}
-		opened, err = open(ctx, path, views, origin)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %s: %w", path, err)
+	}
+	now := time.Now()
+	if err := errors.Join(os.Chtimes(path, now, now), removeOld(dir, tenant)); err != nil { // in use, so the newest
+		return nil, errors.Join(fmt.Errorf("sqlite: %w", err), opened.Close())
 	}
 	return opened, nil
 }
 
-var errOtherOrigin = errors.New("the file was made from another model or journal")
+// removeOld removes the tenant's files of generations that nobody goes back to.
+func removeOld(dir string, tenant contextkit.TenantID) error {
+	paths, err := filepath.Glob(filepath.Join(dir, tenant.String()+".*.db"))
+	if err != nil {
+		return err
+	}
+	used := map[string]time.Time{}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		used[path] = info.ModTime()
+	}
+	slices.SortFunc(paths, func(a, b string) int { return used[b].Compare(used[a]) })
+	for _, path := range paths[min(len(paths), keptGenerations):] {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 func open(ctx context.Context, path string, views []*model.View, origin string) (_ *Store, err error) {
 	s := &Store{statements: map[string]*statements{}}
@@ -121,7 +149,7 @@ func (s *Store) prepareFile(ctx context.Context, views []*model.View, origin str
 	case err == nil && found == origin:
 		return nil
 	case err == nil:
-		return errOtherOrigin
+		return errors.New("the file was made from another model or journal")
 	case !errors.Is(err, sql.ErrNoRows):
 		return err
 	}
