@@ -23,6 +23,7 @@ const (
 	BucketWorkflows   = "workflows"   // tenant.workflow.instance → a workflow instance
 	BucketSnapshots   = "snapshots"   // states of aggregates, a shortcut to their events
 	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
+	BucketNodes       = "nodes"       // node id → what it says of itself, while it does
 	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
 )
 
@@ -34,6 +35,9 @@ const (
 	idempotencyTTL = 7 * 24 * time.Hour
 	// workflowTTL is how long an instance is kept after its last change.
 	workflowTTL = 30 * 24 * time.Hour
+	// nodesTTL is how long a silent node's last word is kept; those who listen give
+	// it up long before.
+	nodesTTL = time.Minute
 	// auditAge is how long audit events are kept.
 	auditAge = 90 * 24 * time.Hour
 )
@@ -114,6 +118,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 		{Bucket: BucketRunner},
 		{Bucket: BucketSnapshots, History: 1},
 		{Bucket: BucketSecrets},
+		{Bucket: BucketNodes, TTL: nodesTTL},
 	}
 	for _, config := range buckets {
 		config.Storage = jetstream.FileStorage

@@ -227,6 +227,9 @@ func (s *Server) Listen(ctx context.Context) error {
 	return nil
 }
 
+// Ready reports why the process takes no calls, nil when it does.
+func (s *Server) Ready(ctx context.Context) error { return s.ready(ctx, contextkit.TenantID{}) }
+
 // Addr returns the bound address, host:port.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 

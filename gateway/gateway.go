@@ -228,6 +228,9 @@ func (g *Gateway) Addr() string { return g.server.Addr() }
 // AdminURL returns the operators' base URL, once it listens.
 func (g *Gateway) AdminURL() string { return g.admin.URL() }
 
+// Ready reports why the gateway takes no calls, nil when it does.
+func (g *Gateway) Ready(ctx context.Context) error { return g.server.Ready(ctx) }
+
 // Serve answers calls until ctx ends and those in flight have been answered.
 func (g *Gateway) Serve(ctx context.Context) error {
 	// What serves the calls ends after them; the last calls' audit records are

@@ -265,10 +265,6 @@ gateway:
   auth: {issuer: headgate-dev, audience: headgate, keys: "%s"}
   upstream_tls: %s
   probes: {every: 200ms}
-  nodes:
-  - {id: aggregate-1, kind: aggregate, endpoint: "%s"}
-  - {id: projection-1, kind: projection, endpoint: "%s"}
-  - {id: runner-1, kind: runner, endpoint: "%s"}
 aggregate:
   server: {listen: "%s"}%s
 projection:
@@ -279,13 +275,22 @@ runner:
   gateway: "%s"
   credential: "%s"
   gateway_tls: %s
-`, c.wire.addr, addr["gateway"], edge, addr["admin"], keys, client, addr["aggregate"], addr["projection"], addr["runner"],
+`, c.wire.addr, addr["gateway"], edge, addr["admin"], keys, client,
 		addr["aggregate"], server, addr["projection"], server, filepath.Join(c.dir, "views"), addr["runner"], server, addr["gateway"], credential, client))
 	for _, role := range []string{"aggregate", "projection", "gateway", "runner"} {
 		c.roles[role] = &process{path: binary, ready: "listens on", args: []string{"serve", role, "--config", c.config}}
 		c.roles[role].start(t)
 	}
 	c.gateway, c.admin = scheme+"://"+addr["gateway"], "http://"+addr["admin"]
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	err = eventually(ctx, "the gateway hears of the nodes", func() (bool, error) {
+		status, _, err := get(ctx, c.admin+"/ready")
+		return status == http.StatusOK, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return c
 }
 
@@ -376,6 +381,57 @@ func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	c.stop(t)
+}
+
+func TestTheGatewayFollowsNodesThatDieDrainAndComeBack(t *testing.T) {
+	c := startCluster(t, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	until := func(what string, condition func(nodes string) bool) time.Duration {
+		t.Helper()
+		began := time.Now()
+		err := eventually(ctx, what, func() (bool, error) {
+			_, nodes, err := get(ctx, c.admin+"/nodes")
+			return err == nil && condition(nodes), err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(began)
+	}
+	has := func(kind string, ready bool) func(string) bool {
+		return func(nodes string) bool {
+			_, rest, found := strings.Cut(nodes, `"kind":"`+kind+`"`)
+			rest, _, _ = strings.Cut(rest, "}")
+			return found && strings.Contains(rest, fmt.Sprintf(`"ready":%v`, ready))
+		}
+	}
+	c.roles["projection"].kill()
+	took := until("a dead node is given up", func(nodes string) bool { return !strings.Contains(nodes, `"kind":"projection"`) })
+	t.Logf("a dead node was given up after %v", took.Round(time.Millisecond))
+	c.roles["projection"].start(t)
+	until("it is back", has("projection", true))
+
+	operator := c.token(t, "*", "runner.admin")
+	post := func(path string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.gateway+path, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, text, err := do(req, "Authorization", operator); err != nil || status != http.StatusOK {
+			t.Fatalf("%s: %d %s %v", path, status, text, err)
+		}
+	}
+	post("/admin/runner/drain")
+	until("a drained node is routed to no more", has("runner", false))
+	post("/admin/runner/resume")
+	until("it takes calls again", has("runner", true))
+	c.roles["aggregate"].stop(t)
+	until("a node that ends says goodbye", func(nodes string) bool { return !strings.Contains(nodes, `"kind":"aggregate"`) })
+	c.roles["aggregate"].start(t)
+	until("it is back", has("aggregate", true))
 	c.stop(t)
 }
 

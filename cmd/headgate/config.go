@@ -4,10 +4,13 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
+	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
 	"github.com/headgate/headgate/chassis/tlsfiles"
@@ -52,8 +55,49 @@ type natsSettings struct {
 }
 
 type serviceSettings struct {
-	Server chassis.Config `yaml:"server"`
-	TLS    tlsfiles.Files `yaml:"tls"`
+	Server chassis.Config   `yaml:"server"`
+	TLS    tlsfiles.Files   `yaml:"tls"`
+	Node   announceSettings `yaml:"node"`
+}
+
+// announceSettings are what a node says of itself.
+type announceSettings struct {
+	ID        string `yaml:"id"`
+	Advertise string `yaml:"advertise"`
+}
+
+// node returns what a node of the kind says of itself that listens at addr.
+func (a announceSettings) node(kind, addr string, tenants chassis.Tenants) (backbone.Node, error) {
+	endpoint := a.Advertise
+	if endpoint == "" {
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			return backbone.Node{}, err
+		}
+		if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+			if host, err = os.Hostname(); err != nil {
+				return backbone.Node{}, fmt.Errorf("this machine's name: %w", err)
+			}
+		}
+		endpoint = net.JoinHostPort(host, port)
+	}
+	id := a.ID
+	if id == "" {
+		id = kind + "-" + strings.Map(func(r rune) rune {
+			if r == ':' || r == '[' || r == ']' || r == '%' {
+				return '-'
+			}
+			return r
+		}, endpoint)
+	}
+	out := backbone.Node{ID: id, Kind: kind, Endpoint: endpoint, Started: time.Now().UTC()}
+	for _, tenant := range tenants {
+		out.Tenants = append(out.Tenants, tenant.String())
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		out.Version = info.Main.Version
+	}
+	return out, nil
 }
 
 type projectionSettings struct {

@@ -51,6 +51,8 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"as the line above", "services/aggregate.TestTheContractReachesTheJournal"},
 	"backbone.DeadLetter jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkThatCannotBeUndoneIsKeptAsADeadLetter"},
+	"backbone.say jetstream.PublishMsg": {
+		"contextkit.InjectNATS under the platform's context, or it fails", "backbone.TestNodesAreKnownWhileTheySpeak"},
 	"runner.later jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestAWorkflowWaitsAcrossARestart"},
 	"webhook.New net.DialContext": {"", ""},

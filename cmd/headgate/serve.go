@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
@@ -14,6 +16,7 @@ import (
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/sqlite"
@@ -27,6 +30,9 @@ type serveCommand struct {
 	Config string `required:"" type:"existingfile" help:"File of settings; 'headgate config' prints one with every setting explained."`
 	Check  bool   `help:"Read the settings and what they name, say what is wrong, and end."`
 }
+
+// followAgain is the wait before nodes are followed again after a failure.
+const followAgain = time.Second
 
 // plan is a role whose settings have been checked; start needs NATS.
 type plan struct {
@@ -140,9 +146,67 @@ func (p *plan) gateway(context.Context) error {
 		if err := edge.Listen(ctx); err != nil {
 			return nil, err
 		}
-		return &running{url: edge.URL(), admin: edge.AdminURL(), layers: []chassis.Layer{{edge.Serve}}, close: func() error { return nil }}, nil
+		node, err := g.Node.node("gateway", edge.Addr(), nil)
+		if err != nil {
+			return nil, err
+		}
+		announce := func(ctx context.Context) error {
+			return backbone.Announce(ctx, js, node, edge.Ready)
+		}
+		follow := func(ctx context.Context) error {
+			for ctx.Err() == nil {
+				if err := backbone.FollowNodes(ctx, js, func(nodes []backbone.Node) { g.join(routes, nodes, p.log) }); err != nil {
+					p.log.Error().Err(err).Msg("nodes are not followed; those known stay, and it is tried again")
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(followAgain):
+				}
+			}
+			return nil
+		}
+		return &running{url: edge.URL(), admin: edge.AdminURL(), layers: []chassis.Layer{{announce}, {edge.Serve, follow}}, close: func() error { return nil }}, nil
 	}
 	return nil
+}
+
+// join puts the nodes that have announced themselves beside the configured ones.
+// What probes know of a node stays, unless it says otherwise itself.
+func (g *gatewaySettings) join(routes *route.Table, announced []backbone.Node, log zerolog.Logger) {
+	var nodes []route.Node
+	known := map[string]bool{}
+	for _, n := range g.Nodes {
+		node := route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: true}
+		if now, ok := routes.Node(n.ID); ok {
+			node.Ready = now.Ready
+		}
+		nodes = append(nodes, node)
+		known[n.ID] = true
+	}
+	for _, n := range announced {
+		if n.Kind == "gateway" {
+			continue // nobody is routed to one
+		}
+		if known[n.ID] || n.Kind == "" || n.Endpoint == "" {
+			log.Warn().Str("node", n.ID).Msg("a node has announced itself that is configured already, or says too little")
+			continue
+		}
+		nodes = append(nodes, route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: n.Ready})
+		known[n.ID] = true
+	}
+	slices.SortFunc(nodes, func(a, b route.Node) int { return strings.Compare(a.ID, b.ID) })
+	if slices.Equal(nodes, routes.Nodes()) {
+		return
+	}
+	var placed []route.Placement
+	for _, p := range g.Placements {
+		if tenant, err := contextkit.ParseTenantID(p.Tenant); err == nil && known[p.Node] {
+			placed = append(placed, route.Placement{Tenant: tenant, Kind: p.Kind, Node: p.Node})
+		}
+	}
+	if err := routes.Replace(nodes, placed); err != nil {
+		log.Error().Err(err).Msg("the nodes that there are cannot be routed to; the old ones stay")
+	}
 }
 
 // reflectNodes asks the nodes that say so for their descriptors.
@@ -187,7 +251,15 @@ func (p *plan) service(ctx context.Context, name string, section serviceSettings
 		if err := s.server.Listen(ctx); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
-		return &running{url: s.server.URL(), layers: s.layers(), close: s.close}, nil
+		node, err := section.Node.node(name, s.server.Addr(), tenants)
+		if err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+		// It says goodbye before anything ends, so that no more calls come.
+		announce := chassis.Layer{func(ctx context.Context) error {
+			return backbone.Announce(ctx, js, node, func(ctx context.Context) error { return s.server.Ready(ctx) })
+		}}
+		return &running{url: s.server.URL(), layers: append([]chassis.Layer{announce}, s.layers()...), close: s.close}, nil
 	}
 	return nil
 }

@@ -141,6 +141,9 @@ func (s *Service) takeDecisions(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case entry, open := <-decisions.Updates():
+			if !open && ctx.Err() != nil {
+				return nil
+			}
 			if !open {
 				return errors.New("the watch has ended")
 			}

@@ -1,0 +1,178 @@
+package backbone
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// Heartbeat is how often a node says that it is there. One that was not heard
+	// for [MissedHeartbeats] is taken to be gone.
+	Heartbeat        = time.Second
+	MissedHeartbeats = 3
+	// lookEvery is how often a node looks whether it still takes calls, and so how
+	// late others may hear that it does not.
+	lookEvery = 100 * time.Millisecond
+	// goodbyeTimeout bounds how long the end of a process waits to say so.
+	goodbyeTimeout = 2 * time.Second
+)
+
+// Node is what a process says of itself.
+type Node struct {
+	// ID is unique and stays the same across restarts: letters, digits, '-', '_'
+	// and '.'.
+	ID string `json:"id"`
+	// Kind is what it serves: "aggregate", "projection", "runner", "control".
+	Kind string `json:"kind"`
+	// Endpoint is host:port, as others reach it.
+	Endpoint string `json:"endpoint"`
+	// Version is the program's.
+	Version string `json:"version,omitempty"`
+	// Model is the revision of the model in use.
+	Model string `json:"model,omitempty"`
+	// Tenants are those that it serves.
+	Tenants []string `json:"tenants,omitempty"`
+	// Started is when the process began.
+	Started time.Time `json:"started"`
+	// Ready says that it takes calls; Reason why not.
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty"`
+}
+
+var nodeID = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+
+// Announce says every heartbeat that the node is there, and at once when it
+// begins or ceases to take calls, which ready tells; until ctx ends: then it says
+// goodbye. While JetStream is away nothing is said.
+func Announce(ctx context.Context, js jetstream.JetStream, node Node, ready func(context.Context) error) error {
+	if !nodeID.MatchString(node.ID) {
+		return fmt.Errorf("backbone: node id %q: want letters, digits, '-', '_' and '.'", node.ID)
+	}
+	bucket, err := js.KeyValue(ctx, BucketNodes)
+	if err != nil {
+		return fmt.Errorf("backbone: open bucket %s: %w", BucketNodes, err)
+	}
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	var (
+		said time.Time
+		last string
+	)
+	for {
+		node.Ready, node.Reason = true, ""
+		if err := ready(ctx); err != nil {
+			node.Ready, node.Reason = false, err.Error()
+		}
+		if state := fmt.Sprint(node.Ready, node.Reason); state != last || time.Since(said) >= Heartbeat {
+			data, err := json.Marshal(node)
+			if err != nil {
+				return fmt.Errorf("backbone: announce %s: %w", node.ID, err)
+			}
+			if say(ctx, js, node.ID, data) == nil {
+				said, last = time.Now(), state
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			goodbye, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
+			defer cancel()
+			_ = bucket.Delete(goodbye, node.ID) // if it is lost, silence says the same
+			return nil
+		}
+	}
+}
+
+// say puts a node's word into the bucket. A put is a publish to this subject
+// (NATS ADR-8), which bears the contract as every message does.
+func say(ctx context.Context, js jetstream.JetStream, id string, data []byte) error {
+	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), Heartbeat)
+	defer cancel()
+	msg := &nats.Msg{Subject: "$KV." + BucketNodes + "." + id, Header: nats.Header{}, Data: data}
+	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+		return err
+	}
+	_, err := js.PublishMsg(ctx, msg)
+	return err
+}
+
+// FollowNodes calls each with all nodes that are there, in no order, whenever that
+// changes, until ctx ends. While JetStream is away nobody is taken to be gone.
+func FollowNodes(ctx context.Context, js jetstream.JetStream, each func([]Node)) error {
+	bucket, err := js.KeyValue(ctx, BucketNodes)
+	if err != nil {
+		return fmt.Errorf("backbone: open bucket %s: %w", BucketNodes, err)
+	}
+	updates, err := bucket.WatchAll(ctx)
+	if err != nil {
+		return fmt.Errorf("backbone: follow nodes: %w", err)
+	}
+	defer func() { _ = updates.Stop() }() // it ends with ctx anyway
+	type heard struct {
+		node Node
+		at   time.Time
+		said string
+	}
+	known := map[string]*heard{}
+	ticker := time.NewTicker(Heartbeat / 4)
+	defer ticker.Stop()
+	complete := false
+	for {
+		changed := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case entry, open := <-updates.Updates():
+			if !open && ctx.Err() != nil {
+				return nil
+			}
+			if !open {
+				return errors.New("backbone: follow nodes: the watch has ended")
+			}
+			switch {
+			case entry == nil:
+				complete, changed = true, true // all that were there before are known
+			case entry.Operation() != jetstream.KeyValuePut:
+				_, changed = known[entry.Key()]
+				delete(known, entry.Key())
+			default:
+				var node Node
+				if json.Unmarshal(entry.Value(), &node) != nil || node.ID != entry.Key() {
+					continue // not for us to understand
+				}
+				before := known[node.ID]
+				known[node.ID] = &heard{node, time.Now(), string(entry.Value())}
+				changed = before == nil || before.said != string(entry.Value())
+			}
+		case <-ticker.C:
+			if !js.Conn().IsConnected() {
+				for _, h := range known {
+					h.at = time.Now() // whoever cannot be heard is not silent
+				}
+				continue
+			}
+			for id, h := range known {
+				if time.Since(h.at) > MissedHeartbeats*Heartbeat {
+					delete(known, id)
+					changed = true
+				}
+			}
+		}
+		if !changed || !complete {
+			continue
+		}
+		nodes := make([]Node, 0, len(known))
+		for _, h := range known {
+			nodes = append(nodes, h.node)
+		}
+		each(nodes)
+	}
+}

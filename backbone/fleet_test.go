@@ -1,0 +1,105 @@
+package backbone_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+)
+
+func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
+	js := backbonetest.Start(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	seen := make(chan string, 64)
+	followed := make(chan error, 1)
+	go func() {
+		followed <- backbone.FollowNodes(ctx, js, func(nodes []backbone.Node) {
+			var parts []string
+			for _, node := range nodes {
+				parts = append(parts, fmt.Sprintf("%s %v %s", node.ID, node.Ready, node.Reason))
+			}
+			slices.Sort(parts)
+			seen <- strings.Join(parts, ", ")
+		})
+	}()
+	until := func(want string) time.Duration {
+		t.Helper()
+		began := time.Now()
+		timeout := time.After(20 * time.Second)
+		for {
+			select {
+			case got := <-seen:
+				if got == want {
+					return time.Since(began)
+				}
+			case <-timeout:
+				t.Fatalf("never %q", want)
+			}
+		}
+	}
+	until("")
+	var drained atomic.Bool
+	announce := func(id string) (stop func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- backbone.Announce(ctx, js, backbone.Node{ID: id, Kind: "runner", Endpoint: "127.0.0.1:1"}, func(context.Context) error {
+				if drained.Load() {
+					return errors.New("drained")
+				}
+				return nil
+			})
+		}()
+		return func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	stop := announce("runner-1")
+	until("runner-1 true ")
+	kept, err := js.Stream(t.Context(), "KV_"+backbone.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if msg, err := kept.GetLastMsgForSubject(t.Context(), "$KV.nodes.runner-1"); err != nil || msg.Header.Get("x-correlation-id") == "" || len(msg.Header.Get("traceparent")) != 55 || msg.Header.Get("tenant-id") != "" {
+		t.Errorf("a heartbeat bears %v, %v: want the contract of the platform", msg.Header, err)
+	}
+	drained.Store(true)
+	if took := until("runner-1 false drained"); took > backbone.Heartbeat {
+		t.Errorf("a drain is heard after %v, want at once", took)
+	}
+	drained.Store(false)
+	until("runner-1 true ")
+	stop()
+	if took := until(""); took > backbone.Heartbeat {
+		t.Errorf("a goodbye is heard after %v, want at once", took)
+	}
+	// One that dies says nothing.
+	bucket, err := js.KeyValue(t.Context(), backbone.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bucket.Put(t.Context(), "ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"x:1","ready":true}`)); err != nil {
+		t.Fatal(err)
+	}
+	until("ghost true ")
+	if took := until(""); took < 2*backbone.Heartbeat || took > 2*backbone.MissedHeartbeats*backbone.Heartbeat {
+		t.Errorf("a silent node is given up after %v, want about %v", took, backbone.MissedHeartbeats*backbone.Heartbeat)
+	}
+	cancel()
+	if err := <-followed; err != nil {
+		t.Error(err)
+	}
+	if err := backbone.Announce(t.Context(), js, backbone.Node{ID: "a b"}, nil); err == nil {
+		t.Error("a node id with a space is accepted")
+	}
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+type cli struct {
+	Submit     submitCommand     `cmd:"" help:"Commands through the gateway against raw JetStream publishes."`
+	Projection projectionCommand `cmd:"" help:"Applying events and answering queries against raw SQLite."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	parsed := kong.Parse(&cli{}, kong.Name("bench"), kong.UsageOnError())
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	parsed.FatalIfErrorf(parsed.Run())
+}
+
+// contender is one of two ways to do the same work; it returns how much it did.
+type contender struct {
+	name string
+	run  func(ctx context.Context, until time.Time) (float64, error)
+}
+
+// contest runs contenders in turn and returns their rates per second, by round.
+func contest(ctx context.Context, rounds int, length time.Duration, contenders ...contender) (map[string][]float64, error) {
+	rates := map[string][]float64{}
+	for round := range rounds {
+		for _, c := range contenders {
+			began := time.Now()
+			n, err := c.run(ctx, began.Add(length))
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			rate := n / time.Since(began).Seconds()
+			rates[c.name] = append(rates[c.name], rate)
+			fmt.Fprintf(os.Stderr, "round %d: %s %.0f/s\n", round+1, c.name, rate)
+		}
+	}
+	return rates, nil
+}
+
+// report prints a row of a Markdown table: medians with their spread, and the
+// first as a share of the second.
+func report(what string, rates map[string][]float64, ours, theirs string) {
+	share := median(rates[ours]) / median(rates[theirs])
+	fmt.Printf("| %s | %s | %s | %.0f %% |\n", what, spread(rates[ours]), spread(rates[theirs]), 100*share)
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}
+
+func spread(values []float64) string {
+	return fmt.Sprintf("%.0f/s (%.0f to %.0f)", median(values), slices.Min(values), slices.Max(values))
+}

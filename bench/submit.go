@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/route"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	_ "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+type submitCommand struct {
+	Callers int           `default:"64" help:"Callers at once."`
+	Rounds  int           `default:"5" help:"Rounds of each."`
+	Length  time.Duration `default:"3s" help:"Length of a round."`
+}
+
+// Run prints a table.
+func (c *submitCommand) Run(ctx context.Context) error {
+	fmt.Printf("| %d callers | Submit through the gateway | raw JetStream | share |\n|---|---|---|---|\n", c.Callers)
+	for _, lazy := range []bool{true, false} {
+		rates, err := c.measure(ctx, lazy)
+		if err != nil {
+			return err
+		}
+		what := "every write synced"
+		if lazy {
+			what = "the system syncs"
+		}
+		report(what, rates, "submit", "raw")
+	}
+	return nil
+}
+
+// measure starts a platform of one node and lets both at it in turn.
+func (c *submitCommand) measure(ctx context.Context, lazy bool) (_ map[string][]float64, err error) {
+	p, err := startPlatform(ctx, lazy)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	return contest(ctx, c.Rounds, c.Length,
+		contender{"raw", func(ctx context.Context, until time.Time) (float64, error) { return p.raw(ctx, c.Callers, until) }},
+		contender{"submit", func(ctx context.Context, until time.Time) (float64, error) { return p.submit(ctx, c.Callers, until) }},
+	)
+}
+
+// platform is an aggregate node behind a gateway, all in this process.
+type platform struct {
+	dir      string
+	embedded *backbone.Embedded
+	conn     *nats.Conn
+	js       jetstream.JetStream
+	tenant   contextkit.TenantID
+	token    string
+	grpc     string
+	stop     context.CancelFunc
+	running  errgroup.Group
+}
+
+func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
+	p := &platform{}
+	if p.dir, err = os.MkdirTemp("", "headgate-bench"); err != nil {
+		return nil, err
+	}
+	if p.embedded, err = backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(p.dir, "nats"), LazySync: lazy}); err != nil {
+		return nil, err
+	}
+	if p.conn, err = p.embedded.Connect("bench"); err != nil {
+		return nil, err
+	}
+	if p.js, err = jetstream.New(p.conn); err != nil {
+		return nil, err
+	}
+	if err := backbone.EnsureStreams(ctx, p.js, 1); err != nil {
+		return nil, err
+	}
+	models, err := model.Open(ctx, model.Wallet)
+	if err != nil {
+		return nil, err
+	}
+	tenants, err := chassis.ParseTenants([]string{"bench"})
+	if err != nil {
+		return nil, err
+	}
+	p.tenant = tenants[0]
+	service, err := aggregate.New(ctx, p.js, models, tenants)
+	if err != nil {
+		return nil, err
+	}
+	server := chassis.NewServer(chassis.Config{Name: "aggregate", Addr: "127.0.0.1:0"}, service.Ready, zerolog.Nop())
+	service.Register(server.RPC)
+	if err := server.Listen(ctx); err != nil {
+		return nil, err
+	}
+	issuer, err := auth.OpenIssuer(filepath.Join(p.dir, "key.json"), "bench", "bench")
+	if err != nil {
+		return nil, err
+	}
+	accepted, err := issuer.Config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	principal, err := auth.NewPrincipal("bench", []string{"bench"}, []string{"command.submit"})
+	if err != nil {
+		return nil, err
+	}
+	if p.token, err = issuer.Issue(principal, time.Hour); err != nil {
+		return nil, err
+	}
+	catalog, err := policy.NewCatalog()
+	if err != nil {
+		return nil, err
+	}
+	routes := route.NewTable()
+	if err := routes.Replace([]route.Node{{ID: "aggregate-1", Kind: "aggregate", Endpoint: server.Addr(), Ready: true}}, nil); err != nil {
+		return nil, err
+	}
+	// Everything is on; the tenant's share is what the machine can do.
+	edge, err := gateway.New(gateway.Config{
+		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0"}, GRPC: "127.0.0.1:0", Auth: accepted,
+		Limits: limit.Config{Rate: 1e6, Concurrent: 4096},
+	}, catalog, routes, p.js, zerolog.Nop())
+	if err != nil {
+		return nil, err
+	}
+	if err := edge.Listen(ctx); err != nil {
+		return nil, err
+	}
+	p.grpc = edge.GRPCAddr()
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	p.stop = stop
+	p.running.Go(func() error { return edge.Serve(running) })
+	p.running.Go(func() error { return server.Serve(running) })
+	return p, nil
+}
+
+func (p *platform) close() error {
+	p.stop()
+	err := p.running.Wait()
+	p.conn.Close()
+	p.embedded.Close()
+	return errors.Join(err, os.RemoveAll(p.dir))
+}
+
+// raw publishes what a deposit's event is, with the same headers, expected
+// sequence and message id, and nothing else.
+func (p *platform) raw(ctx context.Context, callers int, until time.Time) (float64, error) {
+	var done atomic.Int64
+	var group errgroup.Group
+	for range callers {
+		group.Go(func() error {
+			ctx := contextkit.TenantContext(ctx, p.tenant)
+			id := uuid.NewString()
+			last := uint64(0)
+			for n := 1; time.Now().Before(until); n++ {
+				msg := &nats.Msg{Subject: backbone.EventSubject(p.tenant, "raw", id), Header: nats.Header{}, Data: []byte(`{"amount":1,"reference":""}`)}
+				if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+					return err
+				}
+				event := uuid.NewString()
+				for name, value := range map[string]string{
+					"ce-specversion": "1.0", "ce-id": event, "ce-source": "/tenants/bench/raw/" + id, "ce-type": "deposited", "ce-time": time.Now().UTC().Format(time.RFC3339Nano),
+					"content-type": "application/json", "ce-aggregateversion": fmt.Sprint(n), "ce-aggregatetype": "raw", "ce-aggregateid": id,
+					"ce-idempotencykey": event, "ce-commandfingerprint": "0123456789abcdef0123456789abcdef",
+					jetstream.MsgIDHeader: "bench/" + event, jetstream.ExpectedLastSubjSeqHeader: fmt.Sprint(last),
+				} {
+					msg.Header.Set(name, value)
+				}
+				ack, err := p.js.PublishMsg(ctx, msg)
+				if err != nil {
+					return err
+				}
+				last = ack.Sequence
+				done.Add(1)
+			}
+			return nil
+		})
+	}
+	err := group.Wait()
+	return float64(done.Load()), err
+}
+
+// submit sends deposits through the gateway, each caller to a wallet of its own.
+func (p *platform) submit(ctx context.Context, callers int, until time.Time) (float64, error) {
+	conn, err := grpc.NewClient("passthrough:///"+p.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close() }()
+	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+p.token)
+	var done atomic.Int64
+	var group errgroup.Group
+	for range callers {
+		group.Go(func() error {
+			id := uuid.NewString()
+			call := func(command string, payload map[string]any) error {
+				object, err := structpb.NewStruct(payload)
+				if err != nil {
+					return err
+				}
+				var res aggregatev1.SubmitResponse
+				return conn.Invoke(ctx, "/aggregate.gateway.v1.CommandService/Submit", &aggregatev1.SubmitRequest{
+					AggregateType: "wallet", AggregateId: id, Command: command, Payload: object, IdempotencyKey: uuid.NewString(),
+				}, &res)
+			}
+			if err := call("open", map[string]any{"owner": "bench"}); err != nil {
+				return err
+			}
+			for time.Now().Before(until) {
+				if err := call("deposit", map[string]any{"amount": 1}); err != nil {
+					return err
+				}
+				done.Add(1)
+			}
+			return nil
+		})
+	}
+	err = group.Wait()
+	return float64(done.Load()), err
+}
