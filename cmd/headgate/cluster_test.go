@@ -407,6 +407,7 @@ func TestTheGatewayFollowsNodesThatDieDrainAndComeBack(t *testing.T) {
 			return found && strings.Contains(rest, fmt.Sprintf(`"ready":%v`, ready))
 		}
 	}
+	until("the node is known", has("projection", true))
 	c.roles["projection"].kill()
 	took := until("a dead node is given up", func(nodes string) bool { return !strings.Contains(nodes, `"kind":"projection"`) })
 	t.Logf("a dead node was given up after %v", took.Round(time.Millisecond))
