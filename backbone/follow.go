@@ -17,8 +17,11 @@ const followBuffer = 512
 // Follow calls apply with the tenant's events, strictly in order, from the
 // journal sequence from (1: all) on, until ctx ends or apply fails. Events that
 // are waiting are handed over together, so that a follower can commit them in
-// one transaction. It returns apply's error, or ctx's.
-func (j *Journal) Follow(ctx context.Context, tenant contextkit.TenantID, from uint64, apply func(context.Context, []Event) error) error {
+// one transaction. prepare is called for each event, in order, while those before
+// it may still be applied. It returns prepare's or apply's error, or ctx's.
+func Follow[T any](ctx context.Context, j *Journal, tenant contextkit.TenantID, from uint64,
+	prepare func(context.Context, Event) (T, error), apply func(context.Context, []T) error,
+) error {
 	consumer, err := j.js.OrderedConsumer(ctx, StreamEvents, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{TenantEvents(tenant)},
 		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
@@ -31,10 +34,11 @@ func (j *Journal) Follow(ctx context.Context, tenant contextkit.TenantID, from u
 	if err != nil {
 		return fmt.Errorf("backbone: follow %s: %w", tenant, err)
 	}
-	events := make(chan Event, followBuffer)
+	prepared := make(chan T, followBuffer)
+	var failed error // prepare's; read when prepared is closed
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		defer close(events)
+		defer close(prepared)
 		defer messages.Stop()
 		for {
 			msg, err := messages.Next(jetstream.NextContext(ctx))
@@ -55,22 +59,27 @@ func (j *Journal) Follow(ctx context.Context, tenant contextkit.TenantID, from u
 			if err != nil {
 				return err
 			}
+			ready, err := prepare(ctx, event)
+			if err != nil {
+				failed = err // once those before it have been applied
+				return nil
+			}
 			select {
-			case events <- event:
+			case prepared <- ready:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
 	})
 	group.Go(func() error {
-		batch := make([]Event, 0, followBuffer)
-		for event := range events {
-			batch = append(batch[:0], event)
+		batch := make([]T, 0, followBuffer)
+		for first := range prepared {
+			batch = append(batch[:0], first)
 			for more := true; more && len(batch) < followBuffer; {
 				select {
-				case event, ok := <-events:
+				case next, ok := <-prepared:
 					if more = ok; ok {
-						batch = append(batch, event)
+						batch = append(batch, next)
 					}
 				default:
 					more = false
@@ -79,6 +88,9 @@ func (j *Journal) Follow(ctx context.Context, tenant contextkit.TenantID, from u
 			if err := apply(ctx, batch); err != nil {
 				return err
 			}
+		}
+		if failed != nil {
+			return failed
 		}
 		return ctx.Err()
 	})

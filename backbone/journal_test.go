@@ -150,7 +150,7 @@ func TestFollowDeliversATenantsEventsInOrderAndGoesOnWithNewOnes(t *testing.T) {
 	defer cancel()
 	done := errors.New("seen enough")
 	var seen []string
-	err := journal.Follow(ctx, acme, 1, func(_ context.Context, batch []backbone.Event) error {
+	err := backbone.Follow(ctx, journal, acme, 1, func(_ context.Context, e backbone.Event) (backbone.Event, error) { return e, nil }, func(_ context.Context, batch []backbone.Event) error {
 		for _, event := range batch {
 			seen = append(seen, event.AggregateID)
 		}
@@ -223,4 +223,27 @@ func FuzzParseEvent(f *testing.F) {
 			t.Fatalf("accepted %+v", event)
 		}
 	})
+}
+
+func TestWhatStandsBeforeABadEventIsApplied(t *testing.T) {
+	journal, _ := openJournal(t)
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	if err := journal.Append(ctx, acme, 0, events("w", 1, 9, "")); err != nil {
+		t.Fatal(err)
+	}
+	errBad := errors.New("bad")
+	applied := int64(0)
+	err := backbone.Follow(ctx, journal, acme, 1, func(_ context.Context, e backbone.Event) (int64, error) {
+		if e.Version == 7 {
+			return 0, errBad
+		}
+		return e.Version, nil
+	}, func(_ context.Context, batch []int64) error {
+		applied = batch[len(batch)-1]
+		return nil
+	})
+	if !errors.Is(err, errBad) || applied != 6 {
+		t.Errorf("applied up to version %d, then %v; want all six before the bad one", applied, err)
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"runtime/pprof"
 	"slices"
 	"syscall"
 	"time"
@@ -13,14 +15,27 @@ import (
 )
 
 type cli struct {
+	Profile string `help:"Write a CPU profile of all of it to this file." type:"path"`
+
 	Submit     submitCommand     `cmd:"" help:"Commands through the gateway against raw JetStream publishes."`
 	Projection projectionCommand `cmd:"" help:"Applying events and answering queries against raw SQLite."`
 }
 
 func main() {
+	debug.SetGCPercent(400) // as the product has it
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	parsed := kong.Parse(&cli{}, kong.Name("bench"), kong.UsageOnError())
+	var c cli
+	parsed := kong.Parse(&c, kong.Name("bench"), kong.UsageOnError())
+	if c.Profile != "" {
+		file, err := os.Create(c.Profile)
+		parsed.FatalIfErrorf(err)
+		parsed.FatalIfErrorf(pprof.StartCPUProfile(file))
+		defer func() {
+			pprof.StopCPUProfile()
+			parsed.FatalIfErrorf(file.Close())
+		}()
+	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	parsed.FatalIfErrorf(parsed.Run())
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,7 @@ type submitCommand struct {
 	Callers int           `default:"64" help:"Callers at once."`
 	Rounds  int           `default:"5" help:"Rounds of each."`
 	Length  time.Duration `default:"3s" help:"Length of a round."`
+	Only    string        `enum:",submit,raw" default:"" help:"Run one of the two alone, for a profile."`
 }
 
 // Run prints a table.
@@ -50,7 +52,9 @@ func (c *submitCommand) Run(ctx context.Context) error {
 		if lazy {
 			what = "the system syncs"
 		}
-		report(what, rates, "submit", "raw")
+		if c.Only == "" {
+			report(what, rates, "submit", "raw")
+		}
 	}
 	return nil
 }
@@ -62,10 +66,12 @@ func (c *submitCommand) measure(ctx context.Context, lazy bool) (_ map[string][]
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	return contest(ctx, c.Rounds, c.Length,
-		contender{"raw", func(ctx context.Context, until time.Time) (float64, error) { return p.raw(ctx, c.Callers, until) }},
-		contender{"submit", func(ctx context.Context, until time.Time) (float64, error) { return p.submit(ctx, c.Callers, until) }},
-	)
+	contenders := []contender{
+		{"raw", func(ctx context.Context, until time.Time) (float64, error) { return p.raw(ctx, c.Callers, until) }},
+		{"submit", func(ctx context.Context, until time.Time) (float64, error) { return p.submit(ctx, c.Callers, until) }},
+	}
+	contenders = slices.DeleteFunc(contenders, func(one contender) bool { return c.Only != "" && one.name != c.Only })
+	return contest(ctx, c.Rounds, c.Length, contenders...)
 }
 
 // platform is an aggregate node behind a gateway, all in this process.

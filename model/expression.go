@@ -28,7 +28,11 @@ var ErrEvaluation = errors.New("the model's expression failed")
 type expression struct {
 	source  string
 	program cel.Program
+	usesRow bool // looks at the row that stands in a view
 }
+
+// rowVariable is a view's row as it stands.
+const rowVariable = "row"
 
 // environments hold the variables that an expression of each kind may use.
 type environments struct {
@@ -52,7 +56,7 @@ func newEnvironments() (environments, error) {
 		{&envs.decide, []string{"state", "cmd"}},
 		{&envs.evolve, []string{"state", "event"}},
 		{&envs.upcast, []string{"event"}},
-		{&envs.view, []string{"row", "event"}},
+		{&envs.view, []string{rowVariable, "event"}},
 		{&envs.workflow, []string{"event", "failure"}},
 	} {
 		var variables []cel.EnvOption
@@ -79,7 +83,11 @@ func compile(env *cel.Env, source string, want *cel.Type) (*expression, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &expression{source: source, program: program}, nil
+	out := &expression{source: source, program: program}
+	for _, reference := range ast.NativeRep().ReferenceMap() {
+		out.usesRow = out.usesRow || reference.Name == rowVariable
+	}
+	return out, nil
 }
 
 func firstIssue(issues *cel.Issues) string {

@@ -53,6 +53,7 @@ const (
 
 type projector struct {
 	kind   changeKind
+	blind  bool // what the row is does not matter
 	values fields
 	folds  []fold
 }
@@ -71,6 +72,13 @@ func (v *View) Column(name string) (Column, bool) {
 		return Column{}, false
 	}
 	return v.Columns[i], true
+}
+
+// Blind reports whether [View.Project] leaves current alone for the event, so that
+// it can be called before the events before it have been applied.
+func (v *View) Blind(ref EventRef) bool {
+	projector, ok := v.on[ref]
+	return !ok || projector.blind
 }
 
 // Key returns the key of the row that the event concerns; false for none. Errors
@@ -110,9 +118,11 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 	if projector.kind == kindDelete {
 		return &Change{Key: key}, nil
 	}
-	row, err := current(key)
-	if err != nil {
-		return nil, err
+	var row Object
+	if !projector.blind {
+		if row, err = current(key); err != nil {
+			return nil, err
+		}
 	}
 	if row == nil {
 		if projector.kind == kindPatch {
@@ -249,7 +259,7 @@ func (p *parser) projector(v *View, n *yaml.Node, path string) projector {
 		count++
 		switch key.Value {
 		case "delete":
-			out.kind = kindDelete
+			out.kind, out.blind = kindDelete, true
 			continue
 		case "patch":
 			out.kind = kindPatch
@@ -258,7 +268,9 @@ func (p *parser) projector(v *View, n *yaml.Node, path string) projector {
 			continue
 		}
 		out.values = p.fields(p.envs.view, value, join(path, key.Value))
+		out.blind = out.kind == kindUpsert
 		for _, f := range out.values {
+			out.blind = out.blind && (f.expr == nil || !f.expr.usesRow)
 			if _, ok := v.Column(f.name); !ok {
 				p.reject(value, join(path, key.Value), "the view has no column %q", f.name)
 			}

@@ -59,7 +59,7 @@ func (f *follower) run(ctx context.Context) error {
 	wait.MaxInterval = maxFollowWait
 	for {
 		start := f.position()
-		err := f.journal.Follow(ctx, f.tenant, start+1, f.apply)
+		err := backbone.Follow(ctx, f.journal, f.tenant, start+1, f.prepare, f.apply)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // an end that was asked for is no failure
 		}
@@ -77,21 +77,52 @@ func (f *follower) run(ctx context.Context) error {
 	}
 }
 
+// prepared is an event that is ready to be applied.
+type prepared struct {
+	sequence uint64
+	ref      model.EventRef
+	data     model.Object
+	meta     model.Meta
+	// changes are what the event does to the views that need no row for it; nil
+	// for the others.
+	changes []*model.Change
+}
+
+// prepare reads an event and does what can be done before those before it are
+// applied.
+func (f *follower) prepare(ctx context.Context, event backbone.Event) (prepared, error) {
+	p := prepared{sequence: event.Sequence}
+	var err error
+	if p.ref, p.data, p.meta, err = f.read(ctx, event); err != nil {
+		return p, fmt.Errorf("event %s at sequence %d: %w", event.ID, event.Sequence, err)
+	}
+	p.changes = make([]*model.Change, len(f.model.Views()))
+	for i, view := range f.model.Views() {
+		if !view.Blind(p.ref) {
+			continue
+		}
+		if p.changes[i], err = view.Project(ctx, p.ref, p.data, p.meta, nil); err != nil {
+			return p, fmt.Errorf("event %s at sequence %d: %w", event.ID, event.Sequence, err)
+		}
+	}
+	return p, nil
+}
+
 // apply commits a batch of events with its checkpoint.
-func (f *follower) apply(ctx context.Context, events []backbone.Event) error {
-	last := events[len(events)-1].Sequence
+func (f *follower) apply(ctx context.Context, events []prepared) error {
+	last := events[len(events)-1].sequence
 	touched := touchedRows{}
 	err := f.rows.Apply(ctx, last, func(batch store.Batch, from uint64) error {
 		for _, event := range events {
 			var err error
-			if event.Sequence <= from {
+			if event.sequence <= from {
 				// Another node has applied it; this one's watchers are told all the same.
 				err = f.touch(ctx, event, touched)
 			} else {
 				err = f.project(ctx, batch, event, touched)
 			}
 			if err != nil {
-				return fmt.Errorf("event %s at sequence %d: %w", event.ID, event.Sequence, err)
+				return fmt.Errorf("event %s at sequence %d: %w", event.meta.EventID, event.sequence, err)
 			}
 		}
 		return nil
@@ -117,13 +148,9 @@ func (f *follower) read(ctx context.Context, event backbone.Event) (model.EventR
 }
 
 // touch notes the rows that an event concerns.
-func (f *follower) touch(ctx context.Context, event backbone.Event, touched touchedRows) error {
-	ref, data, meta, err := f.read(ctx, event)
-	if err != nil {
-		return err
-	}
+func (f *follower) touch(ctx context.Context, event prepared, touched touchedRows) error {
 	for _, view := range f.model.Views() {
-		key, concerned, err := view.Key(ctx, ref, data, meta)
+		key, concerned, err := view.Key(ctx, event.ref, event.data, event.meta)
 		if err != nil {
 			return err
 		}
@@ -134,29 +161,31 @@ func (f *follower) touch(ctx context.Context, event backbone.Event, touched touc
 	return nil
 }
 
-func (f *follower) project(ctx context.Context, batch store.Batch, event backbone.Event, touched touchedRows) error {
-	ref, data, meta, err := f.read(ctx, event)
-	if err != nil {
-		return err
-	}
-	for _, view := range f.model.Views() {
-		change, err := view.Project(ctx, ref, data, meta, func(key string) (model.Object, error) {
-			return batch.Row(ctx, view, key)
-		})
-		switch {
-		case err != nil:
-			return err
-		case change == nil:
-		case change.Row == nil:
+// project writes what an event does to the views.
+func (f *follower) project(ctx context.Context, batch store.Batch, event prepared, touched touchedRows) error {
+	for i, view := range f.model.Views() {
+		change := event.changes[i]
+		if !view.Blind(event.ref) {
+			var err error
+			change, err = view.Project(ctx, event.ref, event.data, event.meta, func(key string) (model.Object, error) {
+				return batch.Row(ctx, view, key)
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if change == nil {
+			continue
+		}
+		touched.add(view.Name, change.Key)
+		var err error
+		if change.Row == nil {
 			err = batch.Delete(ctx, view, change.Key)
-		default:
+		} else {
 			err = batch.Put(ctx, view, change.Key, change.Row)
 		}
 		if err != nil {
 			return err
-		}
-		if change != nil {
-			touched.add(view.Name, change.Key)
 		}
 	}
 	return nil

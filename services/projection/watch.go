@@ -215,7 +215,7 @@ func (w *watch) missed(ctx context.Context, after uint64) (keys []string, until 
 		touched = touchedRows{}
 		count   int
 	)
-	err = w.journal.Follow(ctx, w.tenant, after+1, func(ctx context.Context, events []backbone.Event) error {
+	err = backbone.Follow(ctx, w.journal, w.tenant, after+1, w.prepare, func(ctx context.Context, events []prepared) error {
 		for _, event := range events {
 			if count++; count > maxMissed {
 				return errMany
@@ -223,7 +223,7 @@ func (w *watch) missed(ctx context.Context, after uint64) (keys []string, until 
 			if err := w.touch(ctx, event, touched); err != nil {
 				return err
 			}
-			if event.Sequence >= until {
+			if event.sequence >= until {
 				return errEnd
 			}
 		}
