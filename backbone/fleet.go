@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// Heartbeat is how often a node says that it is there. One that was not heard
-	// for [MissedHeartbeats] is taken to be gone.
-	Heartbeat        = time.Second
+	// Heartbeat is how often a node says that it is there.
+	Heartbeat = time.Second
+	// MissedHeartbeats is after how many a silent node is taken to be gone.
 	MissedHeartbeats = 3
 	// lookEvery is how often a node looks whether it still takes calls, and so how
 	// late others may hear that it does not.
@@ -40,6 +40,9 @@ type Node struct {
 	Model string `json:"model,omitempty"`
 	// Tenants are those that it serves.
 	Tenants []string `json:"tenants,omitempty"`
+	// Reflect says that gateways do not know its services beforehand and shall ask
+	// for them (gRPC reflection).
+	Reflect bool `json:"reflect,omitempty"`
 	// Started is when the process began.
 	Started time.Time `json:"started"`
 	// Ready says that it takes calls; Reason why not.

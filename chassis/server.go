@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/chassis/config"
@@ -123,6 +124,8 @@ type Server struct {
 	listener net.Listener
 	server   *http.Server
 	options  []connecthttp.Option
+	handler  atomic.Pointer[http.Handler]
+	renew    func() *Server // an edge's
 }
 
 // NewServer returns a server for a service: its calls pass through recovery,
@@ -158,11 +161,36 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 // codecs of the caller's own: the gateway's. Its metrics are not shown to the
 // edge's clients, see [NewAdmin].
 func NewEdge(config Config, ready Readiness, log zerolog.Logger, options []connecthttp.Option, interceptors ...connect.ServerInterceptor) *Server {
-	s := newServer(config, NewMetrics(config.Name), ready, log)
+	return newEdge(newServer(config, NewMetrics(config.Name), ready, log), options, interceptors)
+}
+
+func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.ServerInterceptor) *Server {
+	s.renew = func() *Server {
+		next := newServer(s.config, s.Metrics, s.ready, s.log)
+		next.stopping, next.Front = s.stopping, s.Front
+		return newEdge(next, options, interceptors)
+	}
 	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), s.endStreams}, interceptors...)...)
 	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
-	registerHealth(s.RPC, ready)
+	registerHealth(s.RPC, s.ready)
 	return s
+}
+
+// Renew returns an edge like s without handlers, which s may [Server.Adopt].
+func (s *Server) Renew() *Server { return s.renew() }
+
+// Adopt serves next's handlers in the place of s's own from the next request on.
+// Calls in flight end as they began.
+func (s *Server) Adopt(next *Server) { s.handler.Store(next.mount()) }
+
+// mount returns all that is served.
+func (s *Server) mount() *http.Handler {
+	connecthttp.Mount(s.HTTP, s.RPC, s.options...)
+	handler := boundBody(s.config.BodyTimeout, s.HTTP)
+	if s.Front != nil {
+		handler = s.Front(handler)
+	}
+	return &handler
 }
 
 // Guard registers methods that pass through interceptor first.
@@ -205,11 +233,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.config.Name, err)
 	}
-	connecthttp.Mount(s.HTTP, s.RPC, s.options...)
-	handler := boundBody(s.config.BodyTimeout, s.HTTP)
-	if s.Front != nil {
-		handler = s.Front(handler)
-	}
+	s.handler.Store(s.mount())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -219,7 +243,8 @@ func (s *Server) Listen(ctx context.Context) error {
 		s.listener = tls.NewListener(s.listener, s.config.TLS.Server())
 	}
 	s.server = &http.Server{
-		Handler: handler, Protocols: protocols,
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.handler.Load()).ServeHTTP(w, r) }),
+		Protocols:         protocols,
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: s.config.MaxStreams},
 		ErrorLog: stdLogger(s.log),

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -81,7 +85,7 @@ type Gateway struct {
 	server   *chassis.Server
 	admin    *chassis.Server
 	grpc     *grpcedge.Server // nil: none
-	table    *policy.Table
+	table    atomic.Pointer[policy.Table]
 	verifier *auth.Verifier
 	routes   *route.Table
 	pool     *upstream.Pool
@@ -95,6 +99,10 @@ type Gateway struct {
 	retries  *limit.Budget
 	breakers *breaker.Set
 	counters *counters
+
+	mu        sync.Mutex // held by Describe
+	catalog   *policy.Catalog
+	described map[string][]byte // descriptor sets by node
 }
 
 // New returns a gateway that serves the methods of the catalog to the nodes of
@@ -116,10 +124,6 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	if err := errors.Join(config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate()); err != nil {
 		return nil, err
 	}
-	table, err := policy.Build(catalog, transcode.NewCompiler(catalog))
-	if err != nil {
-		return nil, err
-	}
 	verifier, err := auth.NewVerifier(config.Auth)
 	if err != nil {
 		return nil, err
@@ -139,7 +143,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	pool := upstream.NewPool(config.Upstream)
 	client := contextkit.NewClient(upstream.NewTransport(pool))
 	g := &Gateway{
-		config: config, table: table, verifier: verifier, routes: routes, pool: pool, client: client,
+		config: config, catalog: catalog, described: map[string][]byte{}, verifier: verifier, routes: routes, pool: pool, client: client,
 		prober: probe.New(config.Probes, routes, client, log), log: log,
 		room: room, streams: streams, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
 	}
@@ -158,26 +162,11 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	metrics.MustRegister(collector{g})
 	g.admin = g.newAdmin()
 	g.audit = audit.NewRecorder(js, metrics, log)
-	for _, method := range table.Methods() {
-		g.server.RPC.Register(connect.Method{Spec: method.Spec, Handler: g.server.Metrics.Observe(log, zerolog.Disabled)(g.handler(method))})
-	}
-	// Reflection shows what is served, to whoever has a credential.
-	g.server.Guard(g.authenticated, func(server *connect.Server) {
-		grpcreflect.Register(server, grpcreflect.WithNamer(table), grpcreflect.WithDescriptorResolver(catalog))
-	})
-	rest, err := edge.NewREST(g.server.RPC, table, g.server.MaxBodyBytes(), compression.All()...)
+	table, err := g.fill(g.server, catalog)
 	if err != nil {
 		return nil, err
 	}
-	g.server.HTTP.Handle("/", rest)
-	document, err := openapi.Document("Headgate", "v1", table)
-	if err != nil {
-		return nil, err
-	}
-	g.server.HTTP.Handle("GET /openapi.json", openapi.Handler(document, func(r *http.Request) bool {
-		_, err := verifier.Authenticate(r.Context(), r.Header.Values(headerAuthorization))
-		return err == nil
-	}))
+	g.table.Store(table)
 	if config.GRPC != "" {
 		listen := config.Listen
 		listen.Name, listen.Addr = config.Listen.Name+"-grpc", config.GRPC
@@ -186,9 +175,65 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	return g, nil
 }
 
+// Describe serves the services of a node too: those in the serialized
+// google.protobuf.FileDescriptorSet, which takes the place of what the node was
+// described by before. Everything else stays, and calls in flight end as they
+// began. On an error nothing changes.
+func (g *Gateway) Describe(node string, set []byte) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	described := maps.Clone(g.described)
+	described[node] = set
+	catalog, err := g.catalog.With(slices.Collect(maps.Values(described))...)
+	if err != nil {
+		return err
+	}
+	next := g.server.Renew()
+	table, err := g.fill(next, catalog)
+	if err != nil {
+		return err
+	}
+	g.described = described
+	g.table.Store(table)
+	g.server.Adopt(next)
+	if g.grpc != nil {
+		g.grpc.Adopt(next.RPC)
+	}
+	return nil
+}
+
+// fill registers everything that the catalog describes and a policy lets out.
+func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy.Table, error) {
+	table, err := policy.Build(catalog, transcode.NewCompiler(catalog))
+	if err != nil {
+		return nil, err
+	}
+	for _, method := range table.Methods() {
+		server.RPC.Register(connect.Method{Spec: method.Spec, Handler: server.Metrics.Observe(g.log, zerolog.Disabled)(g.handler(method))})
+	}
+	// Reflection shows what is served, to whoever has a credential.
+	server.Guard(g.authenticated, func(rpc *connect.Server) {
+		grpcreflect.Register(rpc, grpcreflect.WithNamer(table), grpcreflect.WithDescriptorResolver(catalog))
+	})
+	rest, err := edge.NewREST(server.RPC, table, server.MaxBodyBytes(), compression.All()...)
+	if err != nil {
+		return nil, err
+	}
+	server.HTTP.Handle("/", rest)
+	document, err := openapi.Document("Headgate", "v1", table)
+	if err != nil {
+		return nil, err
+	}
+	server.HTTP.Handle("GET /openapi.json", openapi.Handler(document, func(r *http.Request) bool {
+		_, err := g.verifier.Authenticate(r.Context(), r.Header.Values(headerAuthorization))
+		return err == nil
+	}))
+	return table, nil
+}
+
 // timeout is the longest that a call of the procedure may take.
 func (g *Gateway) timeout(procedure string) time.Duration {
-	if method, ok := g.table.Method(procedure); ok {
+	if method, ok := g.table.Load().Method(procedure); ok {
 		return min(method.Timeout, g.longest(method))
 	}
 	return g.config.MaxTimeout
@@ -263,7 +308,7 @@ func (g *Gateway) closePool(ctx context.Context) error {
 // ready reports why the gateway cannot serve a tenant, or anybody.
 func (g *Gateway) ready(_ context.Context, tenant contextkit.TenantID) error {
 	asked := map[string]bool{}
-	for _, method := range g.table.Methods() {
+	for _, method := range g.table.Load().Methods() {
 		if asked[method.Upstream] {
 			continue
 		}

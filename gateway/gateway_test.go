@@ -129,6 +129,7 @@ type edge struct {
 	admin  string
 	grpc   string // the URL for gRPC alone
 	routes *route.Table
+	edge   *gateway.Gateway
 	node   *upstreamNode
 	js     jetstream.JetStream
 	issuer *auth.Issuer
@@ -199,6 +200,7 @@ func startWith(t testing.TB, change func(*gateway.Config), register func(*connec
 		t.Fatal(err)
 	}
 	serve(g.Serve)
+	e.edge = g
 	e.url, e.admin, e.grpc = g.URL(), g.AdminURL(), "http://"+g.GRPCAddr()
 	e.plain = &http.Client{Transport: &http.Transport{}}
 	protocols := new(http.Protocols)

@@ -14,6 +14,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -210,6 +211,63 @@ func TestAStreamThatIsRefusedIsAnOrdinaryError(t *testing.T) {
 	res, body := e.watch(t, "Authorization", e.token(t, "acme", "query.read"), "Accept", "text/event-stream")
 	if text, _ := io.ReadAll(body); res.StatusCode != http.StatusForbidden || !strings.Contains(string(text), "permission_denied") {
 		t.Errorf("status %d: %s", res.StatusCode, text)
+	}
+}
+
+func TestAServiceIsServedAsSoonAsItsNodeDescribesIt(t *testing.T) {
+	ticks := newTicker(t)
+	e := startWith(t, nil, ticks.register) // the node serves it, and the gateway does not know
+	token := e.token(t, "acme", "tick.read", "query.read")
+	if status, _ := e.http(t, http.MethodGet, "/v1/positions/rooms/hall", "", "Authorization", token); status != http.StatusNotFound {
+		t.Fatalf("before: %d", status)
+	}
+	// A call in flight meanwhile ends as it began.
+	entered, release := make(chan struct{}), make(chan struct{})
+	e.node.set(func(context.Context, int) error {
+		close(entered)
+		<-release
+		return nil
+	})
+	flying := make(chan result, 1)
+	go func() {
+		flying <- e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
+	}()
+	<-entered
+	if err := e.edge.Describe("t", ticks.set(t)); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	if got := <-flying; got.err != nil {
+		t.Errorf("the call in flight: %v", got.err)
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		ticks.next <- 1
+		close(ticks.next)
+	}()
+	status, text := e.http(t, http.MethodGet, "/v1/positions/rooms/hall", "", "Authorization", token)
+	<-sent
+	if status != http.StatusOK || text != "\"1\"\n" {
+		t.Errorf("after: %d %q", status, text)
+	}
+	e.node.set(nil)
+	for _, protocol := range protocols { // what was served still is
+		if got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+			t.Errorf("%s: %v", protocol, got.err)
+		}
+	}
+	if _, document := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", token); !strings.Contains(document, "/v1/ticks/{name}") {
+		t.Error("the new service is not described")
+	}
+	// A description that cannot be used changes nothing; another of the same node
+	// takes the place of the first.
+	if err := e.edge.Describe("other", []byte("no descriptor set")); err == nil {
+		t.Error("nonsense is accepted")
+	}
+	ticks.file.MessageType[1].Field[1].JsonName = proto.String("place")
+	if err := e.edge.Describe("t", ticks.set(t)); err != nil {
+		t.Errorf("a node that comes back with another version: %v", err)
 	}
 }
 

@@ -153,9 +153,21 @@ func (p *plan) gateway(context.Context) error {
 		announce := func(ctx context.Context) error {
 			return backbone.Announce(ctx, js, node, edge.Ready)
 		}
+		strangers := make(chan backbone.Node, maxStrangers)
+		describe := func(ctx context.Context) error { return g.describe(ctx, edge, strangers, p.log) }
 		follow := func(ctx context.Context) error {
 			for ctx.Err() == nil {
-				if err := backbone.FollowNodes(ctx, js, func(nodes []backbone.Node) { g.join(routes, nodes, p.log) }); err != nil {
+				if err := backbone.FollowNodes(ctx, js, func(nodes []backbone.Node) {
+					g.join(routes, nodes, p.log)
+					for _, node := range nodes {
+						if node.Reflect {
+							select {
+							case strangers <- node:
+							default: // it will be heard of again
+							}
+						}
+					}
+				}); err != nil {
 					p.log.Error().Err(err).Msg("nodes are not followed; those known stay, and it is tried again")
 				}
 				select {
@@ -165,7 +177,7 @@ func (p *plan) gateway(context.Context) error {
 			}
 			return nil
 		}
-		return &running{url: edge.URL(), admin: edge.AdminURL(), layers: []chassis.Layer{{announce}, {edge.Serve, follow}}, close: func() error { return nil }}, nil
+		return &running{url: edge.URL(), admin: edge.AdminURL(), layers: []chassis.Layer{{announce}, {edge.Serve, follow, describe}}, close: func() error { return nil }}, nil
 	}
 	return nil
 }
@@ -208,6 +220,42 @@ func (g *gatewaySettings) join(routes *route.Table, announced []backbone.Node, l
 		log.Error().Err(err).Msg("the nodes that there are cannot be routed to; the old ones stay")
 	}
 }
+
+// maxStrangers bounds the nodes that wait to be asked for their services.
+const maxStrangers = 64
+
+// describe asks nodes that say so for their services, once each time that they
+// start, and has the gateway serve these too, until ctx ends.
+func (g *gatewaySettings) describe(ctx context.Context, edge *gateway.Gateway, strangers <-chan backbone.Node, log zerolog.Logger) error {
+	known := map[string]time.Time{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case node := <-strangers:
+			if known[node.ID].Equal(node.Started) {
+				continue
+			}
+			one := *g
+			one.Nodes = []nodeSettings{{ID: node.ID, Kind: node.Kind, Endpoint: node.Endpoint, Reflect: true}}
+			asked, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), describeTimeout)
+			sets, err := reflectNodes(asked, &one)
+			cancel()
+			if err == nil {
+				err = edge.Describe(node.ID, sets[0])
+			}
+			if err != nil {
+				log.Error().Err(err).Str("node", node.ID).Msg("the node's services cannot be served")
+				continue // it is asked again when it is heard of next
+			}
+			known[node.ID] = node.Started
+			log.Info().Str("node", node.ID).Msg("the node's services are served")
+		}
+	}
+}
+
+// describeTimeout bounds how long a node may take to describe its services.
+const describeTimeout = 5 * time.Second
 
 // reflectNodes asks the nodes that say so for their descriptors.
 func reflectNodes(ctx context.Context, g *gatewaySettings) ([][]byte, error) {

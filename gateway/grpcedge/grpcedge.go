@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -50,8 +51,7 @@ const (
 // Server serves the calls of a connect.Server.
 type Server struct {
 	config   chassis.Config
-	rpc      *connect.Server
-	specs    map[string]connect.Spec
+	surface  atomic.Pointer[surface]
 	json     connect.Codec
 	timeout  func(procedure string) time.Duration
 	server   *grpc.Server
@@ -61,10 +61,8 @@ type Server struct {
 // New returns a server for the methods that rpc has now. timeout bounds a
 // procedure's calls, also those whose message never comes.
 func New(config chassis.Config, rpc *connect.Server, timeout func(procedure string) time.Duration) *Server {
-	s := &Server{config: config.WithDefaults(), rpc: rpc, specs: map[string]connect.Spec{}, json: frame.JSONCodec(), timeout: timeout}
-	for spec := range rpc.Specs() {
-		s.specs[spec.Procedure] = spec
-	}
+	s := &Server{config: config.WithDefaults(), json: frame.JSONCodec(), timeout: timeout}
+	s.Adopt(rpc)
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(frame.GRPCCodec{}), grpc.UnknownServiceHandler(s.serve), grpc.InTapHandle(s.bound),
 		grpc.MaxConcurrentStreams(uint32(s.config.MaxStreams)), //nolint:gosec // a bound of thousands
@@ -79,6 +77,22 @@ func New(config chassis.Config, rpc *connect.Server, timeout func(procedure stri
 	}
 	s.server = grpc.NewServer(options...)
 	return s
+}
+
+// surface is what is served.
+type surface struct {
+	rpc   *connect.Server
+	specs map[string]connect.Spec
+}
+
+// Adopt serves rpc's methods from the next call on. Calls in flight end as they
+// began.
+func (s *Server) Adopt(rpc *connect.Server) {
+	next := &surface{rpc: rpc, specs: map[string]connect.Spec{}}
+	for spec := range rpc.Specs() {
+		next.specs[spec.Procedure] = spec
+	}
+	s.surface.Store(next)
 }
 
 // Listen binds the address.
@@ -124,7 +138,8 @@ func (s *Server) bound(ctx context.Context, info *tap.Info) (context.Context, er
 func (s *Server) serve(_ any, grpcStream grpc.ServerStream) error {
 	ctx := grpcStream.Context()
 	procedure, _ := grpc.MethodFromServerStream(grpcStream)
-	spec, ok := s.specs[procedure]
+	served := s.surface.Load()
+	spec, ok := served.specs[procedure]
 	if !ok {
 		return status.Errorf(codes.Unimplemented, "%s is not served", procedure)
 	}
@@ -142,7 +157,7 @@ func (s *Server) serve(_ any, grpcStream grpc.ServerStream) error {
 	if codec == connect.CodecNameJSON {
 		st.json = s.json
 	}
-	err := s.rpc.Call(ctx, procedure, info, st)
+	err := served.rpc.Call(ctx, procedure, info, st)
 	if !st.opened {
 		_ = grpcStream.SetHeader(grpcmeta.From(info.ResponseHeader())) // it only fails when they have been sent
 	}

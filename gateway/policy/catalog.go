@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -16,6 +17,7 @@ import (
 // and those of descriptor sets added at start. It also resolves the types that
 // google.protobuf.Any may hold. It is complete before it is shared.
 type Catalog struct {
+	sets  [][]byte
 	added protoregistry.Files
 	types *dynamicpb.Types
 }
@@ -25,7 +27,7 @@ type Catalog struct {
 // already is taken from there; one that is in two sets must be the same in
 // both.
 func NewCatalog(sets ...[]byte) (*Catalog, error) {
-	c := &Catalog{}
+	c := &Catalog{sets: sets}
 	for n, data := range sets {
 		var set descriptorpb.FileDescriptorSet
 		// Options are read with the extensions that are linked in, so that a
@@ -41,6 +43,11 @@ func NewCatalog(sets ...[]byte) (*Catalog, error) {
 	}
 	c.types = dynamicpb.NewTypes(&c.added)
 	return c, nil
+}
+
+// With returns a catalog that has the sets too.
+func (c *Catalog) With(sets ...[]byte) (*Catalog, error) {
+	return NewCatalog(append(slices.Clone(c.sets), sets...)...)
 }
 
 func (c *Catalog) add(file *descriptorpb.FileDescriptorProto) error {
