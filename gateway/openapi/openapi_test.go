@@ -61,7 +61,7 @@ func TestTheDocumentSaysWhatIsServed(t *testing.T) {
 	for _, p := range at(t, get, "parameters").([]any) {
 		names += at(t, p, "name").(string) + " in " + at(t, p, "in").(string) + ", "
 	}
-	if names != "view in path, key in path, tenant_id in query, min_position in query, " {
+	if names != "view in path, key in path, tenant_id in query, min_position in query, fields in query, " {
 		t.Errorf("parameters: %s", names)
 	}
 	nested := ""

@@ -213,6 +213,26 @@ func filtersAndOrdersSelectRows(t *testing.T, newStore func(t *testing.T) store.
 	}
 }
 
+func TestARowIsAnsweredWithTheColumnsThatAreAskedFor(t *testing.T) {
+	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
+		f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+		f.fill(t)
+		get := func(fields ...string) (map[string]any, error) {
+			res, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w1", Fields: fields, MinPosition: f.position(t, "acme")})
+			return res.GetRow().AsMap(), err
+		}
+		if row, err := get("owner", "balance"); err != nil || len(row) != 2 || row["owner"] != "bob" || row["balance"] != 101.0 {
+			t.Errorf("%v, %v", row, err)
+		}
+		if row, err := get(); err != nil || len(row) != 6 {
+			t.Errorf("%v, %v: want all columns", row, err)
+		}
+		if _, err := get("secret"); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("a column that is not there: %v", err)
+		}
+	})
+}
+
 func TestPagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T) {
 	overBoth(t, pagesFollowOneAnotherWithoutGapOrOverlap)
 }

@@ -189,8 +189,12 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 	if err != nil {
 		return nil, err
 	}
+	plan := store.ByKey(view, f.rows.Dialect(), req.GetKey())
+	if plan.Columns, err = query.Columns(view, req.GetFields()); err != nil {
+		return nil, asConnectError(err)
+	}
 	var values []any
-	sequence, err := f.rows.Query(ctx, view, store.ByKey(view, f.rows.Dialect(), req.GetKey()), func(found, _ []any) error {
+	sequence, err := f.rows.Query(ctx, view, plan, func(found, _ []any) error {
 		values = slices.Clone(found)
 		return nil
 	})
@@ -200,7 +204,7 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 	if values == nil {
 		return nil, connect.Errorf(connect.CodeNotFound, "view %q has no row %q", view.Name, req.GetKey())
 	}
-	row, err := structOf(view.Columns, values)
+	row, err := structOf(plan.Columns, values)
 	if err != nil {
 		return nil, asConnectError(err)
 	}

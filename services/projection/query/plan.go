@@ -114,7 +114,7 @@ func Compile(view *model.View, request Request, dialect Dialect, pages *Pages, s
 	}
 	plan.Limit++
 	var err error
-	if plan.Columns, err = columns(view, request.Fields); err != nil {
+	if plan.Columns, err = Columns(view, request.Fields); err != nil {
 		return Plan{}, err
 	}
 	if plan.Terms, err = terms(view, request.OrderBy); err != nil {
@@ -148,7 +148,9 @@ func Compile(view *model.View, request Request, dialect Dialect, pages *Pages, s
 	return plan, nil
 }
 
-func columns(view *model.View, fields []string) ([]model.Column, error) {
+// Columns returns the view's columns that fields name, all if there are none. The
+// error wraps [ErrFields].
+func Columns(view *model.View, fields []string) ([]model.Column, error) {
 	if len(fields) == 0 {
 		return view.Columns, nil
 	}

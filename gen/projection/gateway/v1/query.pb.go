@@ -268,7 +268,9 @@ type GetRequest struct {
 	// The row's key.
 	Key string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
 	// As in QueryRequest.
-	MinPosition   string `protobuf:"bytes,4,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	MinPosition string `protobuf:"bytes,4,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	// The columns to answer; empty: all.
+	Fields        []string `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -329,6 +331,13 @@ func (x *GetRequest) GetMinPosition() string {
 		return x.MinPosition
 	}
 	return ""
+}
+
+func (x *GetRequest) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
 }
 
 // GetResponse is a row.
@@ -844,14 +853,15 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\rQueryResponse\x12+\n" +
 	"\x04rows\x18\x01 \x03(\v2\x17.google.protobuf.StructR\x04rows\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\bposition\x18\x03 \x01(\tR\bposition\"\xd7\x01\n" +
+	"\bposition\x18\x03 \x01(\tR\bposition\"\xfa\x01\n" +
 	"\n" +
 	"GetRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x121\n" +
 	"\x04view\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\x04view\x12\x1c\n" +
 	"\x03key\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x03key\x12+\n" +
-	"\fmin_position\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vminPosition\"T\n" +
+	"\fmin_position\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vminPosition\x12!\n" +
+	"\x06fields\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\x06fields\"T\n" +
 	"\vGetResponse\x12)\n" +
 	"\x03row\x18\x01 \x01(\v2\x17.google.protobuf.StructR\x03row\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\tR\bposition\"\xa0\x02\n" +
