@@ -193,7 +193,7 @@ func TestNoAcknowledgedCommandIsLostWhateverIsKilled(t *testing.T) {
 		}
 		return true, nil
 	}
-	waiting, cancelWait := context.WithTimeout(globex, 2*time.Minute)
+	waiting, cancelWait := context.WithTimeout(globex, 6*time.Minute) // attempts at a workflow are up to two minutes apart
 	defer cancelWait()
 	if err := eventually(waiting, "transfers end", ended); err != nil {
 		t.Fatalf("%v\n%s", err, c.roles["runner"].log())

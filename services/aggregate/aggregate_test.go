@@ -299,6 +299,11 @@ func TestAKeptAnswerCarriesTheContract(t *testing.T) {
 	if _, err := client.Submit(contextkit.NewContext(t.Context(), rc), command("w", "open", "key-1", map[string]any{"owner": "ada"})); err != nil {
 		t.Fatal(err)
 	}
+	for n := range 128 { // the first falls out of those that the aggregate remembers
+		if _, err := client.Submit(contextkit.NewContext(t.Context(), rc), deposit("w", fmt.Sprintf("d-%d", n), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	msg, err := kept.Next(jetstream.FetchMaxWait(10 * time.Second))
 	if err != nil {
 		t.Fatal(err)
@@ -308,4 +313,52 @@ func TestAKeptAnswerCarriesTheContract(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
+}
+
+func TestAKeyIsRememberedAlthoughItsRecordWasLostInACrash(t *testing.T) {
+	js := backbonetest.Start(t)
+	warm := node(t, js)
+	submit(t, warm, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
+	for n := range 150 {
+		submit(t, warm, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1))
+	}
+	// As if the node had ended before any record was written.
+	records, err := js.Stream(t.Context(), "KV_"+backbone.BucketIdempotency)
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := func() bool {
+		if err := records.Purge(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		info, err := records.Info(t.Context())
+		return err == nil && info.State.Msgs == 0
+	}
+	for !empty() {
+	}
+	cold := node(t, js)
+	for _, key := range []string{"d-0", "d-20", "d-149"} { // the first two are beyond the 128 newest
+		if again := submit(t, cold, "acme", deposit("w", key, 1)); !again.GetReplayed() {
+			t.Errorf("%s has its effect again", key)
+		}
+	}
+	submit(t, cold, "acme", deposit("w", "new", 1)) // sends what has fallen out
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		info, err := records.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.State.Msgs >= 23 { // of 151 keys
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d records are written again, want 23", info.State.Msgs)
+		}
+	}
+	_, err = cold.Submit(as(t, "acme"), deposit("w", "d-0", 2))
+	refused(t, err, connect.CodeAlreadyExists, "used for another command")
+	submit(t, cold, "acme", command("v", "open", "", map[string]any{"owner": "bob"}))
+	_, err = cold.Submit(as(t, "acme"), deposit("v", "d-149", 1)) // another aggregate's
+	refused(t, err, connect.CodeAlreadyExists, "used for another command")
 }

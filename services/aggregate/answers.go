@@ -28,9 +28,9 @@ type answer struct {
 }
 
 // answers is the idempotency bucket: the memory beyond an aggregate's recent
-// commands. It is written behind the acknowledgement, which it must not slow:
-// the events themselves bear their key, so a write lost in a crash is made up
-// for when the aggregate is folded.
+// commands. The events themselves bear their keys, so a record is only needed once
+// its key falls out of these; it is kept in memory, and in snapshots, until it is
+// known to be in the bucket.
 type answers struct {
 	bucket jetstream.KeyValue
 	async  jetstream.JetStream
@@ -48,24 +48,24 @@ func openAnswers(ctx context.Context, js jetstream.JetStream) (*answers, error) 
 	return &answers{bucket: bucket, async: async}, nil
 }
 
-// record writes an answer behind the caller's back.
-func (a *answers) record(ctx context.Context, tenant contextkit.TenantID, ref backbone.CommandRef, known answer) {
+// record begins to write an answer; the future says when it is kept.
+func (a *answers) record(ctx context.Context, tenant contextkit.TenantID, key string, known answer) (jetstream.PubAckFuture, error) {
 	data, err := json.Marshal(known)
 	if err != nil {
-		return // an answer has nothing that cannot be encoded
+		return nil, err
 	}
-	msg := &nats.Msg{Subject: "$KV." + backbone.BucketIdempotency + "." + answerKey(tenant, ref), Header: nats.Header{}, Data: data}
-	if contextkit.InjectNATS(ctx, msg.Header) != nil {
-		return // a handler's context has the contract
+	msg := &nats.Msg{Subject: "$KV." + backbone.BucketIdempotency + "." + answerKey(tenant, key), Header: nats.Header{}, Data: data}
+	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+		return nil, err
 	}
 	// The KV API has no asynchronous put; a put is a publish to this subject
 	// (NATS ADR-8).
-	_, _ = a.async.PublishMsgAsync(msg)
+	return a.async.PublishMsgAsync(msg)
 }
 
 // lookup reads an answer.
-func (a *answers) lookup(ctx context.Context, tenant contextkit.TenantID, ref backbone.CommandRef) (answer, bool, error) {
-	entry, err := a.bucket.Get(ctx, answerKey(tenant, ref))
+func (a *answers) lookup(ctx context.Context, tenant contextkit.TenantID, key string) (answer, bool, error) {
+	entry, err := a.bucket.Get(ctx, answerKey(tenant, key))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return answer{}, false, nil
 	}
@@ -80,8 +80,8 @@ func (a *answers) lookup(ctx context.Context, tenant contextkit.TenantID, ref ba
 }
 
 // answerKey hashes the client's key, which may hold what a subject may not.
-func answerKey(tenant contextkit.TenantID, ref backbone.CommandRef) string {
-	sum := sha256.Sum256([]byte(ref.IdempotencyKey))
+func answerKey(tenant contextkit.TenantID, key string) string {
+	sum := sha256.Sum256([]byte(key))
 	return tenant.String() + "." + hex.EncodeToString(sum[:16])
 }
 

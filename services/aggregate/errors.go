@@ -45,7 +45,7 @@ func asConnectError(err error) error {
 	case errors.Is(err, errKeyReused):
 		return chassis.WithDetails(connect.NewError(connect.CodeAlreadyExists, errKeyReused.Error()+": use a new key for a new command"),
 			chassis.Reason("IDEMPOTENCY_KEY_REUSED"))
-	case errors.Is(err, errContended), errors.Is(err, errUnrecorded):
+	case errors.Is(err, errContended):
 		return chassis.WithDetails(connect.NewError(connect.CodeAborted, err.Error()+": try again").WithCause(err), retryInfo())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		if errors.Is(err, errUncertain) {

@@ -8,6 +8,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // recentCommands bounds the commands that an aggregate's state remembers. An
@@ -31,13 +32,29 @@ type instance struct {
 	kept     int64  // version of the last snapshot
 	state    model.Object
 	recent   *lru.Cache[string, answer]
+	// fallen are answers that fell out of recent and are not known to be in the
+	// bucket yet; beyond says that there ever were any.
+	fallen map[string]*record
+	beyond bool
+}
+
+// record is an answer on its way into the bucket.
+type record struct {
+	answer answer
+	kept   jetstream.PubAckFuture // nil: not sent
 }
 
 func newInstance() *instance {
-	recent, _ := lru.New[string, answer](recentCommands) // fails for a size below 1 only
-	i := &instance{lock: make(chan struct{}, 1), state: model.Object{}, recent: recent}
+	i := &instance{lock: make(chan struct{}, 1), state: model.Object{}, fallen: map[string]*record{}}
+	i.recent, _ = lru.NewWithEvict(recentCommands, i.fall) // fails for a size below 1 only
 	i.lock <- struct{}{}
 	return i
+}
+
+// fall keeps an answer that recent has no more room for.
+func (i *instance) fall(key string, known answer) {
+	i.fallen[key] = &record{answer: known}
+	i.beyond = true
 }
 
 // acquire returns the aggregate's instance, locked. Commands for one aggregate
@@ -63,6 +80,8 @@ func (i *instance) release() { i.lock <- struct{}{} }
 func (i *instance) forget() {
 	i.version, i.sequence, i.kept, i.state = 0, 0, 0, model.Object{}
 	i.recent.Purge()
+	clear(i.fallen) // folding again finds them again
+	i.beyond = false
 }
 
 // catchUp folds the events that are new since the last time.

@@ -42,6 +42,10 @@ type snapshot struct {
 	Recent   map[string]answer `json:"recent,omitempty"`
 	// Order is the keys of Recent, the oldest first.
 	Order []string `json:"order,omitempty"`
+	// Fallen are answers that were not known to be in the bucket yet; Beyond says
+	// that there ever were any.
+	Fallen map[string]answer `json:"fallen,omitempty"`
+	Beyond bool              `json:"beyond,omitempty"`
 }
 
 func openSnapshots(ctx context.Context, js jetstream.JetStream, epoch int64) (*snapshots, error) {
@@ -79,6 +83,10 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 	for _, name := range kept.Order {
 		i.recent.Add(name, kept.Recent[name])
 	}
+	for name, known := range kept.Fallen {
+		i.fallen[name] = &record{answer: known}
+	}
+	i.beyond = kept.Beyond
 }
 
 // keep writes a snapshot behind the caller's back, when the last one is old.
@@ -93,6 +101,10 @@ func (s *Service) keep(ctx context.Context, key aggregateKey, i *instance) {
 	kept := snapshot{Model: i.model, Epoch: s.snapshots.epoch, Version: i.version, Sequence: i.sequence, State: state, Recent: map[string]answer{}, Order: i.recent.Keys()}
 	for _, name := range kept.Order {
 		kept.Recent[name], _ = i.recent.Peek(name)
+	}
+	kept.Beyond, kept.Fallen = i.beyond, map[string]answer{}
+	for name, r := range i.fallen {
+		kept.Fallen[name] = r.answer
 	}
 	data, err := json.Marshal(kept)
 	if err != nil || len(data) > maxSnapshotBytes {

@@ -44,10 +44,9 @@ func (r *refusal) Unwrap() error { return r.err }
 
 // Errors of submit beyond the model's and the journal's.
 var (
-	errContended  = errors.New("other commands for the aggregate kept winning")
-	errUncertain  = errors.New("the journal did not acknowledge the events")
-	errKeyReused  = errors.New("the idempotency key was used for another command")
-	errUnrecorded = errors.New("the idempotency key was used moments ago and its answer is not recorded yet")
+	errContended = errors.New("other commands for the aggregate kept winning")
+	errUncertain = errors.New("the journal did not acknowledge the events")
+	errKeyReused = errors.New("the idempotency key was used for another command")
 )
 
 // versionError says that expected_version is not the aggregate's version.
@@ -112,12 +111,13 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 				return out, err
 			}
 		case errors.Is(err, backbone.ErrDuplicate):
-			// JetStream has seen the key and the kept state has not.
+			// JetStream has seen the key and the kept state has not: another node has
+			// decided the command, or the key is another aggregate's.
 			if err := refresh(); err != nil {
 				return nil, err
 			}
 			if pending, err = s.previous(ctx, sub, i, out); err == nil && len(pending) > 0 {
-				err = errUnrecorded
+				err = &refusal{pending[0], errKeyReused}
 			}
 			return out, err
 		case errors.Is(err, backbone.ErrTooLarge), errors.Is(err, contextkit.ErrNoContext):
@@ -176,7 +176,7 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 	return all, nil
 }
 
-// acknowledge folds what was appended and records the answers.
+// acknowledge folds what was appended.
 func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []backbone.Event) {
 	for _, event := range events {
 		if err := i.apply(ctx, sub.key, sub.aggregate, event); err != nil {
@@ -187,16 +187,74 @@ func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, 
 	sequence := events[len(events)-1].Sequence
 	for _, n := range pending {
 		out[n].sequence = sequence // they took effect together
-		made, ref := out[n].events, sub.commands[n].ref
-		if ref.IdempotencyKey != "" && len(made) > 0 {
-			s.answers.record(ctx, sub.key.tenant, ref, answer{
-				Fingerprint: ref.Fingerprint, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
-				FirstSequence: made[0].Sequence, Events: len(made),
-			})
-		}
 	}
+	s.settle(ctx, sub.key, i)
 	s.keep(ctx, sub.key, i)
 }
+
+// maxFallen bounds an aggregate's answers on their way into the bucket: beyond it
+// its commands wait for them.
+const maxFallen = 256
+
+// settle sees to it that answers which fell out of the recent ones are kept: it
+// sends them, again if that failed, and forgets those that are in the bucket.
+func (s *Service) settle(ctx context.Context, key aggregateKey, i *instance) {
+	for name, r := range i.fallen {
+		if r.kept == nil {
+			r.kept, _ = s.answers.record(ctx, key.tenant, name, r.answer) // else the next time
+			continue
+		}
+		wait := ctx.Done()
+		if len(i.fallen) <= maxFallen {
+			wait = closed
+		}
+		switch r.outcome(wait) {
+		case recordKept:
+			delete(i.fallen, name)
+		case recordLost:
+			r.kept = nil
+		}
+	}
+}
+
+// What has become of a record.
+const (
+	recordPending = iota
+	recordKept
+	recordLost
+)
+
+// outcome returns what has become of the record by the time that wait ends.
+func (r *record) outcome(wait <-chan struct{}) int {
+	// What is known already comes before the end of a wait that has ended.
+	for _, until := range []<-chan struct{}{nil, wait} {
+		if until == nil && len(r.kept.Ok()) == 0 && len(r.kept.Err()) == 0 {
+			continue
+		}
+		select {
+		case <-r.kept.Ok():
+			return recordKept
+		case err := <-r.kept.Err():
+			return lost(err)
+		case <-until:
+		}
+	}
+	return recordPending
+}
+
+func lost(err error) int {
+	if err != nil {
+		return recordLost
+	}
+	return recordPending
+}
+
+// closed is a channel that nobody waits for.
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // previous fills in the answers that idempotency keys were given before, and
 // returns the commands without.
@@ -207,8 +265,11 @@ func (s *Service) previous(ctx context.Context, sub submission, i *instance, out
 			continue
 		}
 		known, ok := i.recent.Get(c.ref.IdempotencyKey)
-		if !ok {
-			if known, ok, err = s.answers.lookup(ctx, sub.key.tenant, c.ref); err != nil {
+		if fallen := i.fallen[c.ref.IdempotencyKey]; !ok && fallen != nil {
+			known, ok = fallen.answer, true
+		}
+		if !ok && i.beyond {
+			if known, ok, err = s.answers.lookup(ctx, sub.key.tenant, c.ref.IdempotencyKey); err != nil {
 				return nil, err
 			}
 		}
