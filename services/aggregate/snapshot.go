@@ -86,7 +86,7 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 	for name, known := range kept.Fallen {
 		i.fallen[name] = &record{answer: known}
 	}
-	i.beyond = kept.Beyond
+	i.beyond = kept.Beyond || len(kept.Order) == recentCommands // full: others may have fallen out
 }
 
 // keep writes a snapshot behind the caller's back, when the last one is old.
