@@ -36,8 +36,6 @@ type Node struct {
 	Endpoint string `json:"endpoint"`
 	// Version is the program's.
 	Version string `json:"version,omitempty"`
-	// Model is the revision of the model in use.
-	Model string `json:"model,omitempty"`
 	// Tenants are those that it serves.
 	Tenants []string `json:"tenants,omitempty"`
 	// Reflect says that gateways do not know its services beforehand and shall ask

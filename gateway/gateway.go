@@ -39,7 +39,7 @@ type Config struct {
 	// Listen is where clients reach it.
 	Listen chassis.Config
 	// GRPC is a further address for gRPC alone, on grpc-go's server, which costs
-	// less than half of the CPU of the main one's; "" for none. It has the same
+	// less CPU a call than the main one's; "" for none. It has the same
 	// bounds and certificates.
 	GRPC string
 	// Admin is where operators reach it: metrics, nodes, profiles. "" is a port

@@ -93,9 +93,6 @@ func (m *Material) Client(serverName string) *tls.Config {
 	return config
 }
 
-// HasCertificate reports whether there is a certificate of this side.
-func (m *Material) HasCertificate() bool { return m.files.Cert != "" }
-
 // current returns what is in force, after a look at the files.
 func (m *Material) current() (*tls.Certificate, *x509.CertPool) {
 	m.mu.Lock()

@@ -1,6 +1,6 @@
 // Package grpcedge serves gRPC on grpc-go's HTTP/2 stack, on a port of its own:
 // the same methods and the same pipeline as the edge's main port, where net/http
-// speaks gRPC too, at less than half of the CPU a call
+// speaks gRPC too, at less CPU a call
 // (docs/decisions/0004-native-grpc-port.md).
 //
 // It is a transport and nothing else: it hands each call to a connect.Server.

@@ -7,6 +7,7 @@
 // what that position's command did, or says by its deadline that it does not
 // yet.
 //
-// The views are a cache: they are made anew from the journal when the model's
-// views change.
+// The views are a cache: another model makes its own from the journal, beside the
+// old ones, and a node shows a tenant's views only once they are whole. Watchers are
+// told which rows to read again (hub.go, watch.go).
 package projection
