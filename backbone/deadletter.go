@@ -8,7 +8,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/headgate/headgate/contextkit"
 )
@@ -52,42 +51,26 @@ type Letter struct {
 	Time time.Time
 }
 
-// letterBatch is how many letters one direct get asks for.
-const letterBatch = 256
-
 // DeadLetters calls each for the tenant's dead letters, the oldest first, from a
 // number (1: all) on, until it returns false or an error, which is returned.
 func DeadLetters(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, from uint64, each func(Letter) (bool, error)) error {
-	for next := max(from, 1); ; {
-		batch, err := jetstreamext.GetBatch(ctx, js, StreamDeadLetters, letterBatch,
-			jetstreamext.GetBatchSubject(DeadLetterSubject(tenant)), jetstreamext.GetBatchSeq(next))
+	errEnough := errors.New("enough")
+	err := readBatches(ctx, js, StreamDeadLetters, DeadLetterSubject(tenant), from, func(msg *jetstream.RawStreamMsg) error {
+		event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
 		if err != nil {
-			return fmt.Errorf("backbone: read dead letters: %w", err)
+			return err
 		}
-		count := 0
-		for msg, err := range batch {
-			if errors.Is(err, jetstreamext.ErrNoMessages) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("backbone: read dead letters: %w", err)
-			}
-			event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
-			if err != nil {
-				return err
-			}
-			event.Sequence = 0
-			more, err := each(Letter{Sequence: msg.Sequence, Event: event, Cause: msg.Header.Get(deadLetterCause), Time: msg.Time})
-			if err != nil || !more {
-				return err
-			}
-			next = msg.Sequence + 1
-			count++
+		event.Sequence = 0
+		more, err := each(Letter{Sequence: msg.Sequence, Event: event, Cause: msg.Header.Get(deadLetterCause), Time: msg.Time})
+		if err == nil && !more {
+			return errEnough
 		}
-		if count == 0 {
-			return fmt.Errorf("backbone: read dead letters: %w", context.Cause(orExpired(ctx)))
-		}
+		return err
+	})
+	if errors.Is(err, errEnough) {
+		return nil
 	}
+	return err
 }
 
 // RemoveDeadLetter removes a letter whose work is done. One that is not there is

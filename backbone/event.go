@@ -30,6 +30,9 @@ type Event struct {
 	DataVersion int
 	// Sequence is the event's place in the journal; 0 before it is appended.
 	Sequence uint64
+	// Pending is how many events of the tenant waited when it was delivered to a
+	// follower.
+	Pending int64
 	// Command names the command that caused the event; the zero value when it
 	// came without an idempotency key.
 	Command CommandRef

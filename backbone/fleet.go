@@ -30,7 +30,8 @@ type Node struct {
 	// ID is unique and stays the same across restarts: letters, digits, '-', '_'
 	// and '.'.
 	ID string `json:"id"`
-	// Kind is what it serves: "aggregate", "projection", "runner", "control".
+	// Kind is what it serves: "gateway", "aggregate", "projection", "runner",
+	// "control".
 	Kind string `json:"kind"`
 	// Endpoint is host:port, as others reach it.
 	Endpoint string `json:"endpoint"`
@@ -46,14 +47,41 @@ type Node struct {
 	// Ready says that it takes calls; Reason why not.
 	Ready  bool   `json:"ready"`
 	Reason string `json:"reason,omitempty"`
+	// Load is what it is doing; nil: it does not say.
+	Load *Load `json:"load,omitempty"`
+	// Lag is how many events wait for it, of all its tenants; nil: none ever do.
+	Lag *int64 `json:"lag,omitempty"`
+	// Routing is the revision of the placements that a gateway routes by, and Open
+	// the endpoints that its breakers leave alone.
+	Routing uint64   `json:"routing,omitempty"`
+	Open    []string `json:"open,omitempty"`
+}
+
+// Load is what a node has been doing in the last seconds.
+type Load struct {
+	// Calls and Errors are those that ended, a second; Errors are the node's own
+	// fault.
+	Calls  float64 `json:"calls"`
+	Errors float64 `json:"errors"`
+	// P50, P95 and P99 are how long calls took, in milliseconds; 0 without calls.
+	P50 float64 `json:"p50"`
+	P95 float64 `json:"p95"`
+	P99 float64 `json:"p99"`
+	// InFlight is the calls being answered, streams included.
+	InFlight int64 `json:"in_flight"`
+	// Memory is the bytes that the process has from the system, and Goroutines how
+	// many it runs.
+	Memory     uint64 `json:"memory"`
+	Goroutines int    `json:"goroutines"`
 }
 
 var nodeID = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 
 // Announce says every heartbeat that the node is there, and at once when it
-// begins or ceases to take calls, which ready tells; until ctx ends: then it says
-// goodbye. While JetStream is away nothing is said.
-func Announce(ctx context.Context, js jetstream.JetStream, node Node, ready func(context.Context) error) error {
+// begins or ceases to take calls; until ctx ends: then it says goodbye. now tells
+// what changes about the node, and why it takes no calls. While JetStream is away
+// nothing is said.
+func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(context.Context, *Node) error) error {
 	if !nodeID.MatchString(node.ID) {
 		return fmt.Errorf("backbone: node id %q: want letters, digits, '-', '_' and '.'", node.ID)
 	}
@@ -69,10 +97,10 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, ready func
 	)
 	for {
 		node.Ready, node.Reason = true, ""
-		if err := ready(ctx); err != nil {
+		if err := now(ctx, &node); err != nil {
 			node.Ready, node.Reason = false, err.Error()
 		}
-		if state := fmt.Sprint(node.Ready, node.Reason); state != last || time.Since(said) >= Heartbeat {
+		if state := fmt.Sprint(node.Ready, node.Reason, node.Routing, node.Tenants); state != last || time.Since(said) >= Heartbeat {
 			data, err := json.Marshal(node)
 			if err != nil {
 				return fmt.Errorf("backbone: announce %s: %w", node.ID, err)

@@ -50,7 +50,7 @@ func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- backbone.Announce(ctx, js, backbone.Node{ID: id, Kind: "runner", Endpoint: "127.0.0.1:1"}, func(context.Context) error {
+			done <- backbone.Announce(ctx, js, backbone.Node{ID: id, Kind: "runner", Endpoint: "127.0.0.1:1"}, func(context.Context, *backbone.Node) error {
 				if drained.Load() {
 					return errors.New("drained")
 				}

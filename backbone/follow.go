@@ -59,6 +59,7 @@ func Follow[T any](ctx context.Context, j *Journal, tenant contextkit.TenantID, 
 			if err != nil {
 				return err
 			}
+			event.Pending = int64(meta.NumPending) //nolint:gosec // far below 2^63
 			ready, err := prepare(ctx, event)
 			if err != nil {
 				failed = err // once those before it have been applied

@@ -116,12 +116,22 @@ const errCodeWrongLastSequenceConstant jetstream.ErrorCode = 10164
 // Load calls each for the aggregate's events in order, from the journal
 // sequence from (1: all) on. It stops at each's first error and returns it.
 func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, each func(Event) error) error {
-	subject := EventSubject(tenant, aggregateType, aggregateID)
-	for next := max(from, 1); ; {
-		batch, err := jetstreamext.GetBatch(ctx, j.js, StreamEvents, loadBatch,
-			jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(next))
+	return readBatches(ctx, j.js, StreamEvents, EventSubject(tenant, aggregateType, aggregateID), from, func(msg *jetstream.RawStreamMsg) error {
+		event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
 		if err != nil {
-			return fmt.Errorf("backbone: load %s: %w", subject, err)
+			return err
+		}
+		return each(event)
+	})
+}
+
+// readBatches calls each for a stream's messages on a subject in order, from a
+// sequence (1: all) on. It stops at each's first error and returns it.
+func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, each func(*jetstream.RawStreamMsg) error) error {
+	for next := max(from, 1); ; {
+		batch, err := jetstreamext.GetBatch(ctx, js, stream, loadBatch, jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(next))
+		if err != nil {
+			return fmt.Errorf("backbone: read %s: %w", subject, err)
 		}
 		count := 0
 		for msg, err := range batch {
@@ -129,13 +139,9 @@ func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregat
 				return nil
 			}
 			if err != nil {
-				return fmt.Errorf("backbone: load %s: %w", subject, err)
+				return fmt.Errorf("backbone: read %s: %w", subject, err)
 			}
-			event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
-			if err != nil {
-				return err
-			}
-			if err := each(event); err != nil {
+			if err := each(msg); err != nil {
 				return err
 			}
 			next = msg.Sequence + 1
@@ -143,8 +149,8 @@ func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregat
 		}
 		if count == 0 {
 			// Neither a message nor the answer that there is none: the request
-			// was cut off, and taking it for the end would forget events.
-			return fmt.Errorf("backbone: load %s: %w", subject, context.Cause(orExpired(ctx)))
+			// was cut off, and taking it for the end would forget messages.
+			return fmt.Errorf("backbone: read %s: %w", subject, context.Cause(orExpired(ctx)))
 		}
 	}
 }

@@ -15,6 +15,7 @@ const (
 	StreamAudit       = "AUDIT"
 	StreamWork        = "WORK"
 	StreamDeadLetters = "DEADLETTERS"
+	StreamTimeline    = "TIMELINE"
 )
 
 // Key-value buckets.
@@ -24,6 +25,10 @@ const (
 	BucketSnapshots   = "snapshots"   // states of aggregates, a shortcut to their events
 	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
 	BucketNodes       = "nodes"       // node id → what it says of itself, while it does
+	BucketPlacement   = "placement"   // kind.tenant → the node that serves it
+	BucketTenants     = "tenants"     // tenant → what is known of it beside the configuration
+	BucketModels      = "models"      // the platform's model and those before it
+	BucketRebalances  = "rebalances"  // id → a move of a tenant from node to node
 	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
 )
 
@@ -38,6 +43,13 @@ const (
 	// nodesTTL is how long a silent node's last word is kept; those who listen give
 	// it up long before.
 	nodesTTL = time.Minute
+	// timelineAge and timelineBytes bound what is remembered of calls.
+	timelineAge   = 24 * time.Hour
+	timelineBytes = 1 << 30
+	// modelHistory is how many models are remembered (the most that a bucket can).
+	modelHistory = 64
+	// rebalanceTTL is how long a move is remembered after its last step.
+	rebalanceTTL = 30 * 24 * time.Hour
 	// auditAge is how long audit events are kept.
 	auditAge = 90 * 24 * time.Hour
 )
@@ -56,7 +68,7 @@ func TenantEvents(tenant contextkit.TenantID) string {
 // zero tenant.
 func AuditSubject(tenant contextkit.TenantID) string {
 	if tenant.IsZero() {
-		return "audit._platform" // no tenant can have this name
+		return "audit." + platformToken
 	}
 	return "audit." + tenant.String()
 }
@@ -104,10 +116,19 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 			Name: StreamDeadLetters, Subjects: []string{"deadletters.*"},
 			Description: "work that could not be done, with its cause", AllowDirect: true,
 		},
+		{
+			Name: StreamTimeline, Subjects: []string{"timeline.*.*.*.*"},
+			Description: "what calls have caused, hop by hop", AllowDirect: true,
+			MaxAge: timelineAge, MaxBytes: timelineBytes, Discard: jetstream.DiscardOld,
+			PersistMode: jetstream.AsyncPersistMode, // no call waits for the disk to remember it
+		},
 	}
 	for _, config := range streams {
 		config.Storage = jetstream.FileStorage
 		config.Replicas = int(replicas)
+		if config.PersistMode == jetstream.AsyncPersistMode {
+			config.Replicas = 1 // what NATS allows; a lost server loses what it remembered
+		}
 		if _, err := js.CreateOrUpdateStream(ctx, config); err != nil {
 			return fmt.Errorf("backbone: stream %s: %w", config.Name, err)
 		}
@@ -118,6 +139,10 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 		{Bucket: BucketRunner},
 		{Bucket: BucketSnapshots, History: 1},
 		{Bucket: BucketSecrets},
+		{Bucket: BucketPlacement},
+		{Bucket: BucketTenants},
+		{Bucket: BucketModels, History: modelHistory},
+		{Bucket: BucketRebalances, TTL: rebalanceTTL},
 		{Bucket: BucketNodes, TTL: nodesTTL},
 	}
 	for _, config := range buckets {

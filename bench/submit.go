@@ -112,8 +112,8 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p.tenant = tenants[0]
-	service, err := aggregate.New(ctx, p.js, models, tenants)
+	p.tenant = tenants.All()[0]
+	service, err := aggregate.New(ctx, p.js, models, tenants, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -442,7 +442,7 @@ func TestLayersEndOneAfterTheOther(t *testing.T) {
 
 func TestTenantsAreParsedAndChecked(t *testing.T) {
 	tenants, err := chassis.ParseTenants([]string{"acme", "globex", "acme"})
-	if err != nil || len(tenants) != 2 {
+	if err != nil || len(tenants.All()) != 2 {
 		t.Fatalf("%v, %v", tenants, err)
 	}
 	for _, bad := range [][]string{nil, {"A.B"}} {

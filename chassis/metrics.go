@@ -18,6 +18,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	duration *prometheus.HistogramVec
 	inFlight *prometheus.GaugeVec
+	window   window
 }
 
 // NewMetrics returns a registry whose series all bear the process's name.
@@ -52,9 +53,14 @@ func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.Serve
 			start := time.Now()
 			gauge := m.inFlight.WithLabelValues(spec.Procedure)
 			gauge.Inc()
+			m.window.inFlight.Add(1)
 			err := next(ctx, spec, stream)
+			m.window.inFlight.Add(-1)
 			gauge.Dec()
 			elapsed := time.Since(start)
+			if counts(spec.Procedure) {
+				m.window.observe(elapsed, spec.StreamType != connect.StreamTypeUnary, ownFault(err))
+			}
 			info, _ := connect.CallInfoForServerContext(ctx)
 			code := CodeName(err)
 			rc, _ := contextkit.FromContext(ctx)
@@ -94,6 +100,12 @@ func lineLevel(level zerolog.Level, err error) zerolog.Level {
 		}
 	}
 	return level
+}
+
+// ownFault reports whether a call failed by the process's fault or that of those
+// behind it.
+func ownFault(err error) bool {
+	return err != nil && (lineLevel(zerolog.Disabled, err) == zerolog.ErrorLevel || connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded)
 }
 
 // CodeName returns the metric label of a call's outcome.

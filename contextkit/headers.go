@@ -17,6 +17,10 @@ const (
 	HeaderCausationID   = "x-causation-id"
 )
 
+// HeaderPrincipal names who called the gateway, in a call to a node: the gateway
+// always writes it, so what a client writes there does not count.
+const HeaderPrincipal = "x-headgate-principal"
+
 // Names of the contract in NATS message headers. NATS compares header names by
 // their exact case.
 const (

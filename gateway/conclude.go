@@ -3,9 +3,11 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
@@ -32,12 +34,33 @@ func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
 			Str("code", chassis.CodeName(err)).Str("principal", subject).Str("node", call.Node.ID).Int("attempts", call.Attempts).
 			Dur("ms", time.Since(call.start)).AnErr("error", err).Msg("call")
 	}
+	if err != nil || call.Method.Spec.IdempotencyLevel == connect.IdempotencyUnknown || call.Method.Audit {
+		g.remember(ctx, call, err)
+	}
 	if call.Denied != "" {
 		g.counters.denied.WithLabelValues(call.Denied).Inc()
 	} else if !call.Method.Audit {
 		return
 	}
 	g.audit.Record(rc, g.record(rc, call, err))
+}
+
+// remember notes the call in the timeline.
+func (g *Gateway) remember(ctx context.Context, call *Call, err error) {
+	hop := backbone.Hop{
+		Kind: backbone.HopCall, Name: call.Method.Spec.Procedure, Started: call.start, Milliseconds: float64(time.Since(call.start).Microseconds()) / 1000,
+		Code: chassis.CodeName(err), Detail: call.Info.Protocol,
+	}
+	if call.Node.ID != "" {
+		hop.Detail += " to " + call.Node.ID
+	}
+	if call.Attempts > 1 {
+		hop.Detail += fmt.Sprintf(", %d attempts", call.Attempts)
+	}
+	if err != nil {
+		hop.Detail += ": " + chassis.Public(err).Message()
+	}
+	g.config.Timeline.Record(ctx, hop)
 }
 
 // record describes the decision on a call.

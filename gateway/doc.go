@@ -1,7 +1,7 @@
 // Package gateway is the edge of the platform: every protocol in, one pipeline,
 // gRPC to the node that answers.
 //
-//	context → authenticate → admit → deadline → receive → tenant → authorize → limits → route → forward
+//	context → authenticate → admit → deadline → receive → tenant → standing → authorize → limits → route → forward
 //
 // Each stage is a function in a file of its own; [Gateway.stages] is the list.
 // Unary calls and streams, Connect, gRPC, gRPC-Web and REST take the same way.

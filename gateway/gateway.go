@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/grpcreflect/v2"
+	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/compression"
 	"github.com/headgate/headgate/contextkit"
@@ -30,6 +31,7 @@ import (
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
@@ -67,6 +69,10 @@ type Config struct {
 	// Origins are the origins whose pages may call the edge from a browser,
 	// such as "https://app.example.com". None by default.
 	Origins []string
+	// UI serves the pages of the Control UI under /ui/; nil: there are none.
+	UI http.Handler
+	// Timeline records calls that change something or fail; nil: none.
+	Timeline *backbone.Timeline
 }
 
 const (
@@ -99,6 +105,7 @@ type Gateway struct {
 	retries  *limit.Budget
 	breakers *breaker.Set
 	counters *counters
+	decided  atomic.Pointer[map[contextkit.TenantID]TenantState]
 
 	mu        sync.Mutex // held by Describe
 	catalog   *policy.Catalog
@@ -160,6 +167,9 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	metrics := g.server.Metrics.Registerer(config.Listen.Name)
 	g.counters = newCounters(metrics)
 	metrics.MustRegister(collector{g})
+	if config.Timeline != nil {
+		metrics.MustRegister(config.Timeline)
+	}
 	g.admin = g.newAdmin()
 	g.audit = audit.NewRecorder(js, metrics, log)
 	table, err := g.fill(g.server, catalog)
@@ -215,6 +225,13 @@ func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy
 	server.Guard(g.authenticated, func(rpc *connect.Server) {
 		grpcreflect.Register(rpc, grpcreflect.WithNamer(table), grpcreflect.WithDescriptorResolver(catalog))
 	})
+	server.Guard(g.authenticated, func(rpc *connect.Server) {
+		gatewayv1connect.RegisterSessionServiceHandler(rpc, session{Gateway: g})
+	})
+	if g.config.UI != nil {
+		server.HTTP.Handle("GET /ui/", g.config.UI)
+		server.HTTP.Handle("GET /{$}", http.RedirectHandler("/ui/", http.StatusFound))
+	}
 	rest, err := edge.NewREST(server.RPC, table, server.MaxBodyBytes(), compression.All()...)
 	if err != nil {
 		return nil, err
@@ -276,6 +293,21 @@ func (g *Gateway) AdminURL() string { return g.admin.URL() }
 // Ready reports why the gateway takes no calls, nil when it does.
 func (g *Gateway) Ready(ctx context.Context) error { return g.server.Ready(ctx) }
 
+// Load returns what the gateway has been doing in the last seconds.
+func (g *Gateway) Load() chassis.Load { return g.server.Metrics.Load() }
+
+// OpenBreakers returns the endpoints that are left alone now.
+func (g *Gateway) OpenBreakers() []string {
+	var open []string
+	for _, state := range g.breakers.States() {
+		if state.Open {
+			open = append(open, state.Endpoint)
+		}
+	}
+	slices.Sort(open)
+	return open
+}
+
 // Serve answers calls until ctx ends and those in flight have been answered.
 func (g *Gateway) Serve(ctx context.Context) error {
 	// What serves the calls ends after them; the last calls' audit records are
@@ -332,6 +364,7 @@ func (g *Gateway) stages() []stage {
 		g.deadline,
 		g.receive,
 		g.tenant,
+		g.standing,
 		g.authorize,
 		g.limits,
 		g.route,

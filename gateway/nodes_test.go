@@ -12,10 +12,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/fanout"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/breaker"
-	"github.com/headgate/headgate/gateway/fanout"
 	"github.com/headgate/headgate/gateway/probe"
 	"github.com/headgate/headgate/gateway/route"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"

@@ -186,6 +186,11 @@ func (g *Gateway) retry(ctx context.Context, call *Call, info *connect.CallInfo,
 		return false
 	}
 	if !call.Forced {
+		// The tenant may have moved meanwhile.
+		if node, ok := g.routes.Lookup(call.Method.Upstream, rc.TenantID); ok && node.ID != call.Node.ID {
+			call.Node = node
+			return true
+		}
 		g.avoid(call, rc.TenantID)
 	}
 	return true
@@ -199,6 +204,7 @@ func (g *Gateway) upstreamContext(ctx context.Context, call *Call) (context.Cont
 			info.RequestHeader().SetValues(key, values)
 		}
 	}
+	info.RequestHeader().Set(contextkit.HeaderPrincipal, call.Principal.Subject)
 	return ctx, info
 }
 

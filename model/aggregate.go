@@ -3,6 +3,9 @@ package model
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
@@ -25,6 +28,7 @@ type Command struct {
 	Name string
 
 	schema  *jsonschema.Schema
+	raw     Object // the schema as the document has it
 	require []rule
 	emit    []emission
 }
@@ -82,6 +86,15 @@ func (a *Aggregate) Command(name string) (*Command, bool) {
 	c, ok := a.commands[name]
 	return c, ok
 }
+
+// Commands returns the commands by name.
+func (a *Aggregate) Commands() []*Command {
+	return slices.SortedFunc(maps.Values(a.commands), func(x, y *Command) int { return strings.Compare(x.Name, y.Name) })
+}
+
+// Schema returns the JSON Schema of the payload, nil for a command without one. It
+// must not be changed.
+func (c *Command) Schema() Object { return c.raw }
 
 // Decide returns the events that follow from the command in that state. Errors:
 // [*PayloadError], [*RuleError], one that wraps [ErrEvaluation], or ctx's.
@@ -179,7 +192,7 @@ func (p *parser) command(a *Aggregate, key, n *yaml.Node, path string) *Command 
 		path := join(path, key.Value)
 		switch key.Value {
 		case "payload":
-			c.schema = p.schema(value, path)
+			c.schema, c.raw = p.schema(value, path)
 		case "require":
 			for path, item := range p.items(value, path) {
 				c.require = append(c.require, p.rule(item, path))

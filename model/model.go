@@ -3,6 +3,8 @@ package model
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
+	"slices"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -18,6 +20,8 @@ type Model struct {
 	Name string
 	// Revision is a fingerprint of the document.
 	Revision string
+	// Text is the document.
+	Text string
 
 	aggregates map[string]*Aggregate
 	views      []*View
@@ -48,6 +52,7 @@ func Parse(file string, source []byte) (*Model, error) {
 	sum := sha256.Sum256(source)
 	p := &parser{document: doc, envs: envs}
 	m := p.model(root.Content[0])
+	m.Text = string(source)
 	m.Revision = hex.EncodeToString(sum[:6])
 	if err := doc.err(); err != nil {
 		return nil, err
@@ -59,6 +64,11 @@ func Parse(file string, source []byte) (*Model, error) {
 func (m *Model) Aggregate(name string) (*Aggregate, bool) {
 	a, ok := m.aggregates[name]
 	return a, ok
+}
+
+// Aggregates returns the aggregate types by name.
+func (m *Model) Aggregates() []*Aggregate {
+	return slices.SortedFunc(maps.Values(m.aggregates), func(a, b *Aggregate) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // Views returns the views in the document's order.

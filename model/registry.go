@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed" // the demo model
 	"os"
+	"sync"
 	"sync/atomic"
 )
 
@@ -28,12 +29,15 @@ func File(path string) Source {
 type Registry struct {
 	source  Source
 	current atomic.Pointer[Model]
+
+	mu      sync.Mutex // held to change it
+	changed chan struct{}
 }
 
 // Open reads and checks the model. The error is an [*Error] for a document with
 // mistakes, else the source's.
 func Open(ctx context.Context, source Source) (*Registry, error) {
-	r := &Registry{source: source}
+	r := &Registry{source: source, changed: make(chan struct{})}
 	if _, err := r.Reload(ctx); err != nil {
 		return nil, err
 	}
@@ -54,6 +58,19 @@ func (r *Registry) Reload(ctx context.Context) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	old := r.current.Swap(m)
-	return old == nil || old.Revision != m.Revision, nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old := r.current.Swap(m); old != nil && old.Revision == m.Revision {
+		return false, nil
+	}
+	close(r.changed)
+	r.changed = make(chan struct{})
+	return true, nil
+}
+
+// Changed returns a channel that is closed when the model in use changes next.
+func (r *Registry) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
 }

@@ -69,13 +69,13 @@ func collect(err *jsonschema.ValidationError, out *PayloadError) {
 	}
 }
 
-// schema compiles a JSON Schema written in YAML. References leave the document
-// nowhere: nothing is fetched.
-func (p *parser) schema(n *yaml.Node, path string) *jsonschema.Schema {
+// schema compiles a JSON Schema written in YAML, and returns it as it stands there
+// too. References leave the document nowhere: nothing is fetched.
+func (p *parser) schema(n *yaml.Node, path string) (*jsonschema.Schema, Object) {
 	var raw any
 	if err := n.Decode(&raw); err != nil {
 		p.reject(n, path, "%v", err)
-		return nil
+		return nil, nil
 	}
 	compiler := jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
@@ -84,14 +84,15 @@ func (p *parser) schema(n *yaml.Node, path string) *jsonschema.Schema {
 	const url = "model:payload"
 	if err := compiler.AddResource(url, Normalize(raw)); err != nil {
 		p.reject(n, path, "not a JSON Schema: %v", err)
-		return nil
+		return nil, nil
 	}
 	schema, err := compiler.Compile(url)
 	if err != nil {
 		p.reject(n, path, "not a JSON Schema: %s", strings.ReplaceAll(err.Error(), "\n", " "))
-		return nil
+		return nil, nil
 	}
-	return schema
+	object, _ := Normalize(raw).(Object) // true and false are schemas too, and say nothing of a form
+	return schema, object
 }
 
 type noLoader struct{}

@@ -16,17 +16,19 @@ const devTokenTTL = 24 * time.Hour
 
 var (
 	applicationRights = []string{"command.submit", "aggregate.read", "query.read", "workflow.read"}
-	operatorRights    = []string{"runner.admin", "gateway.explain", "workflow.read", "query.read", "aggregate.read"}
+	operatorRights    = []string{"runner.admin", "gateway.explain", "workflow.read", "query.read", "aggregate.read", "command.submit", "fleet.read", "fleet.admin", "audit.read"}
 )
 
 var announcement = template.Must(template.New("").Parse(`Headgate is ready ({{.Took}}). Data: {{.Data}} · Ctrl-C stops it.
 
+  Control UI  {{.Gateway}}/ui/   (sign in with $OPERATOR)
   gateway     {{.Gateway}}   (JSON, Connect, gRPC, gRPC-Web; /health /ready /openapi.json)
   gRPC alone  {{.GRPC}}
   operators   {{.Admin}}   (/metrics /nodes /debug/pprof)
   aggregate   {{.Aggregate}}
   projection  {{.Projection}}
   runner      {{.Runner}}
+  control     {{.Control}}
 
 Tokens, good for {{.TTL}}:
 {{range .Tokens}}
@@ -72,7 +74,7 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 	tokens = append(tokens, announcedToken{"OPERATOR", token})
 	err = announcement.Execute(w, map[string]any{
 		"Took": took.Round(time.Millisecond), "Data": p.command.Data, "TTL": devTokenTTL, "Tokens": tokens,
-		"Gateway": p.gateway.URL(), "Admin": p.gateway.AdminURL(), "GRPC": p.gateway.GRPCAddr(), "Aggregate": p.aggregate.server.URL(), "Projection": p.projection.server.URL(), "Runner": p.runner.server.URL(),
+		"Gateway": p.gateway.URL(), "Admin": p.gateway.AdminURL(), "GRPC": p.gateway.GRPCAddr(), "Aggregate": p.aggregate.server.URL(), "Projection": p.projection.server.URL(), "Runner": p.runner.server.URL(), "Control": p.control.server.URL(),
 		"First": variable(p.tenants[0]), "Tenant": p.tenants[0],
 	})
 	if err != nil {

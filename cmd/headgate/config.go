@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc/credentials"
 )
@@ -44,6 +46,7 @@ type settings struct {
 	Aggregate  serviceSettings    `yaml:"aggregate"`
 	Projection projectionSettings `yaml:"projection"`
 	Runner     runnerSettings     `yaml:"runner"`
+	Control    controlSettings    `yaml:"control"`
 
 	file *config.File
 }
@@ -66,38 +69,58 @@ type announceSettings struct {
 	Advertise string `yaml:"advertise"`
 }
 
+// identify returns the node's id: the configured one, or the kind with the endpoint
+// as others reach it. A port that the system chooses makes one that is new with
+// every start.
+func (a announceSettings) identify(kind, listen string) (string, error) {
+	if a.ID != "" {
+		return a.ID, nil
+	}
+	endpoint, err := a.endpoint(listen)
+	if err != nil {
+		return "", err
+	}
+	if _, port, err := net.SplitHostPort(endpoint); err != nil || port == "0" {
+		return kind + "-" + contextkit.NewID(), nil
+	}
+	return kind + "-" + strings.Map(func(r rune) rune {
+		if r == ':' || r == '[' || r == ']' || r == '%' {
+			return '-'
+		}
+		return r
+	}, endpoint), nil
+}
+
+// endpoint is where others reach a node that listens at addr.
+func (a announceSettings) endpoint(addr string) (string, error) {
+	if a.Advertise != "" {
+		return a.Advertise, nil
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", err
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || ip.IsUnspecified()) {
+		if host, err = os.Hostname(); err != nil {
+			return "", fmt.Errorf("this machine's name: %w", err)
+		}
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
 // node returns what a node of the kind says of itself that listens at addr.
-func (a announceSettings) node(kind, addr string, tenants chassis.Tenants) (backbone.Node, error) {
-	endpoint := a.Advertise
-	if endpoint == "" {
-		host, port, err := net.SplitHostPort(addr)
-		if err != nil {
-			return backbone.Node{}, err
-		}
-		if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
-			if host, err = os.Hostname(); err != nil {
-				return backbone.Node{}, fmt.Errorf("this machine's name: %w", err)
-			}
-		}
-		endpoint = net.JoinHostPort(host, port)
-	}
-	id := a.ID
-	if id == "" {
-		id = kind + "-" + strings.Map(func(r rune) rune {
-			if r == ':' || r == '[' || r == ']' || r == '%' {
-				return '-'
-			}
-			return r
-		}, endpoint)
-	}
+func (a announceSettings) node(kind, id, addr string) (backbone.Node, error) {
+	endpoint, err := a.endpoint(addr)
+	return newNode(kind, id, endpoint), err
+}
+
+// newNode returns what a node says of itself that has just started.
+func newNode(kind, id, endpoint string) backbone.Node {
 	out := backbone.Node{ID: id, Kind: kind, Endpoint: endpoint, Started: time.Now().UTC()}
-	for _, tenant := range tenants {
-		out.Tenants = append(out.Tenants, tenant.String())
-	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		out.Version = info.Main.Version
 	}
-	return out, nil
+	return out
 }
 
 type projectionSettings struct {
@@ -143,8 +166,16 @@ func (w webhookSettings) open() (webhook.Config, error) {
 	return out, nil
 }
 
+type controlSettings struct {
+	serviceSettings `yaml:",inline"`
+
+	NodesTLS clientTLS `yaml:"nodes_tls"`
+}
+
 type gatewaySettings struct {
 	serviceSettings `yaml:",inline"`
+
+	UI bool `yaml:"ui"`
 
 	GRPC             string              `yaml:"grpc"`
 	Admin            string              `yaml:"admin"`
@@ -212,21 +243,38 @@ func (s *settings) common() error {
 	return errors.Join(errs...)
 }
 
-// served returns the tenants that the process serves.
-func (s *settings) served() (chassis.Tenants, error) {
+// served returns the tenants that the process serves from the start.
+func (s *settings) served() ([]contextkit.TenantID, error) {
 	tenants, err := chassis.ParseTenants(s.Tenants)
 	if err != nil {
 		return nil, config.Wrong("tenants", "%v", err)
 	}
-	return tenants, nil
+	return tenants.All(), nil
 }
 
-// source is where the model comes from.
+// source is where the model comes from while none has been applied.
 func (s *settings) source() model.Source {
 	if s.Model == "" {
 		return model.Wallet
 	}
 	return model.File(s.Model)
+}
+
+// openModels returns the model in use and, unless it comes from a file, what keeps it
+// so.
+func openModels(ctx context.Context, js jetstream.JetStream, file string, log zerolog.Logger) (models *model.Registry, follow func(context.Context) error, err error) {
+	if file != "" {
+		models, err = openModel(ctx, model.File(file))
+		return models, nil, err
+	}
+	source, err := backbone.ModelSource(ctx, js, model.Wallet)
+	if err != nil {
+		return nil, nil, err
+	}
+	if models, err = openModel(ctx, source); err != nil {
+		return nil, nil, err
+	}
+	return models, func(ctx context.Context) error { return followModel(ctx, js, models, log) }, nil
 }
 
 // listen returns the section's listener, under a name.
@@ -302,6 +350,17 @@ func (a authSettings) verify() (auth.Config, auth.Source, error) {
 		}
 	}
 	return out, source, errors.Join(errs...)
+}
+
+// placed returns the section's placements, which routes has checked.
+func (g gatewaySettings) placed() []route.Placement {
+	var out []route.Placement
+	for _, p := range g.Placements {
+		if tenant, err := contextkit.ParseTenantID(p.Tenant); err == nil {
+			out = append(out, route.Placement{Tenant: tenant, Kind: p.Kind, Node: p.Node})
+		}
+	}
+	return out
 }
 
 // routes returns the section's nodes and placements.

@@ -12,6 +12,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/policy"
@@ -36,6 +37,7 @@ type devCommand struct {
 	AdminListen      string   `default:"127.0.0.1:9090" help:"Address of the gateway for operators: metrics, nodes, profiles."`
 	AggregateListen  string   `default:"127.0.0.1:8081" help:"Address of the aggregate service, for debugging."`
 	ProjectionListen string   `default:"127.0.0.1:8082" help:"Address of the projection service, for debugging."`
+	ControlListen    string   `default:"127.0.0.1:8085" help:"Address of the control service, for debugging."`
 	RunnerListen     string   `default:"127.0.0.1:8083" help:"Address of the runner service, for debugging."`
 	Origin           []string `help:"Origin whose pages may call the gateway from a browser. Repeatable."`
 	Webhook          []string `help:"Host that webhooks of workflows may call, such as 127.0.0.1. Repeatable."`
@@ -50,16 +52,20 @@ type devCommand struct {
 // platform is everything that runs in a development process.
 type platform struct {
 	command  *devCommand
-	tenants  chassis.Tenants
+	tenants  []contextkit.TenantID
 	log      zerolog.Logger
 	embedded *backbone.Embedded
 	js       jetstream.JetStream
 	issuer   *auth.Issuer
 
-	aggregate, projection, runner *service
-	gateway                       *gateway.Gateway
-	// runnerPool holds the runner's channel to the gateway.
-	runnerPool *upstream.Pool
+	aggregate, projection, runner, control *service
+	gateway                                *gateway.Gateway
+	router                                 *router
+	timeline                               *backbone.Timeline // the gateway's
+	followModel                            func(context.Context) error
+	// runnerPool holds the runner's channel to the gateway, and controlPool the
+	// control service's to all nodes.
+	runnerPool, controlPool *upstream.Pool
 }
 
 // Run runs the platform until the process is told to end.
@@ -69,9 +75,11 @@ func (c *devCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	p := &platform{command: c, log: zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger()}
-	if p.tenants, err = chassis.ParseTenants(c.Tenants); err != nil {
+	tenants, err := chassis.ParseTenants(c.Tenants)
+	if err != nil {
 		return err
 	}
+	p.tenants = tenants.All()
 	began := time.Now()
 	start, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), startTimeout)
 	defer cancel()
@@ -82,55 +90,78 @@ func (c *devCommand) Run(ctx context.Context) (err error) {
 	if err := p.announce(os.Stdout, time.Since(began)); err != nil {
 		return err
 	}
-	// What calls others ends first: the runner, then the edge, then the services.
-	err = chassis.RunLayers(ctx,
-		chassis.Layer{p.runner.before},
-		chassis.Layer{p.gateway.Serve},
-		chassis.Layer{p.aggregate.server.Serve, p.projection.server.Serve, p.runner.server.Serve},
-		chassis.Layer{p.projection.after},
-	)
+	err = chassis.RunLayers(ctx, p.layers()...)
 	if err == nil {
 		fmt.Println("headgate has stopped; the data is in", c.Data)
 	}
 	return err
 }
 
+// layers returns what runs, in the order in which it ends: what calls others ends
+// first, then the edge, then the services.
+func (p *platform) layers() []chassis.Layer {
+	services := []*service{p.aggregate, p.projection, p.runner, p.control}
+	var announces, callers, servers, after, follows, records chassis.Layer
+	for _, s := range services {
+		node := newNode(s.member.kind, s.member.id, s.server.Addr())
+		announces = append(announces, s.announce(node))
+		if s.before != nil {
+			callers = append(callers, s.before)
+		}
+		servers = append(servers, s.server.Serve)
+		if s.after != nil {
+			after = append(after, s.after)
+		}
+		follows, records = append(follows, s.member.follow), append(records, s.member.record)
+	}
+	if p.followModel != nil {
+		follows = append(follows, p.followModel)
+	}
+	edge := edgeLayers(p.js, p.gateway, p.router, newNode("gateway", "gateway-1", p.gateway.Addr()), p.timeline, p.log)
+	return append([]chassis.Layer{append(announces, callers...)}, append(edge, servers, after, follows, records)...)
+}
+
 // start opens and binds everything, without answering calls yet.
 func (p *platform) start(ctx context.Context) error {
 	// The model first: nothing is touched when it has mistakes.
-	source := model.Source(model.Wallet)
 	if p.command.Model != "" {
-		source = model.File(p.command.Model)
-	}
-	models, err := openModel(ctx, source)
-	if err != nil {
-		return err
-	}
-	// The runner's own registry, which RunnerAdmin.Reload renews.
-	workflows, err := openModel(ctx, source)
-	if err != nil {
-		return err
+		if _, err := openModel(ctx, model.File(p.command.Model)); err != nil {
+			return err
+		}
 	}
 	if err := p.startBackbone(ctx); err != nil {
 		return err
 	}
+	models, follow, err := openModels(ctx, p.js, p.command.Model, p.log)
+	if err != nil {
+		return err
+	}
+	p.followModel = follow
 	if p.issuer, err = openDevIssuer(p.command.Data); err != nil {
 		return err
 	}
 	listen := func(name, addr string) chassis.Config { return chassis.Config{Name: name, Addr: addr} }
-	if p.aggregate, err = newAggregate(ctx, p.js, models, p.tenants, listen("aggregate", p.command.AggregateListen), p.log); err != nil {
+	members := map[string]*member{}
+	for _, kind := range []string{"aggregate", "projection", "runner", kindControl} {
+		if members[kind], err = newMember(ctx, p.js, kind, kind+"-1", p.tenants, p.log); err != nil {
+			return err
+		}
+	}
+	if p.aggregate, err = newAggregate(ctx, members["aggregate"], models, listen("aggregate", p.command.AggregateListen)); err != nil {
 		return err
 	}
-	p.projection, err = newProjection(ctx, p.js, models, p.tenants, sqlite.In(filepath.Join(p.command.Data, "views")), listen("projection", p.command.ProjectionListen), p.log)
-	if err != nil {
+	if p.projection, err = newProjection(ctx, members["projection"], models, sqlite.In(filepath.Join(p.command.Data, "views")), listen("projection", p.command.ProjectionListen)); err != nil {
 		return err
 	}
-	p.runnerPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1})
+	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{})
 	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.gateway.Addr() }, credential: p.runnerToken}
-	if p.runner, err = newRunner(ctx, p.js, workflows, p.tenants, commands.client(), webhook.Config{Allow: p.command.Webhook, Private: true, Plain: true}, listen("runner", p.command.RunnerListen), p.log); err != nil {
+	if p.runner, err = newRunner(ctx, members["runner"], models, commands.client(), webhook.Config{Allow: p.command.Webhook, Private: true, Plain: true}, listen("runner", p.command.RunnerListen)); err != nil {
 		return err
 	}
-	for _, s := range []*service{p.aggregate, p.projection, p.runner} {
+	if p.control, err = newControl(ctx, members["control"], models, p.command.Model != "", p.controlPool, listen("control", p.command.ControlListen)); err != nil {
+		return err
+	}
+	for _, s := range []*service{p.aggregate, p.projection, p.runner, p.control} {
 		if err := s.server.Listen(ctx); err != nil {
 			return err
 		}
@@ -159,6 +190,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 		{ID: "aggregate-1", Kind: "aggregate", Endpoint: p.aggregate.server.Addr(), Ready: true},
 		{ID: "projection-1", Kind: "projection", Endpoint: p.projection.server.Addr(), Ready: true},
 		{ID: "runner-1", Kind: "runner", Endpoint: p.runner.server.Addr(), Ready: true},
+		{ID: "control-1", Kind: "control", Endpoint: p.control.server.Addr(), Ready: true},
 	}
 	var further gatewaySettings
 	for i, text := range p.command.Node {
@@ -181,8 +213,13 @@ func (p *platform) startGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.timeline, err = backbone.NewTimeline(p.js); err != nil {
+		return err
+	}
+	p.router = newRouter(routes, nil, p.log)
 	p.gateway, err = gateway.New(gateway.Config{
 		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen}, GRPC: p.command.GRPCListen, Admin: p.command.AdminListen, Auth: accepted, Origins: p.command.Origin,
+		UI: ui.Handler(), Timeline: p.timeline,
 	}, catalog, routes, p.js, p.log)
 	if err != nil {
 		return err
@@ -225,8 +262,10 @@ func (p *platform) catalog(ctx context.Context, further *gatewaySettings) (*poli
 // close releases what start opened, in reverse.
 func (p *platform) close() error {
 	var errs []error
-	if p.runnerPool != nil {
-		p.runnerPool.Close()
+	for _, pool := range []*upstream.Pool{p.runnerPool, p.controlPool} {
+		if pool != nil {
+			pool.Close()
+		}
 	}
 	if p.projection != nil {
 		errs = append(errs, p.projection.close())

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,11 +13,12 @@ import (
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/policy"
-	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/nats-io/nats.go"
@@ -26,13 +27,10 @@ import (
 )
 
 type serveCommand struct {
-	Role   string `arg:"" enum:"gateway,aggregate,projection,runner" help:"What to run: gateway, aggregate, projection or runner."`
+	Role   string `arg:"" enum:"gateway,aggregate,projection,runner,control" help:"What to run: gateway, aggregate, projection, runner or control."`
 	Config string `required:"" type:"existingfile" help:"File of settings; 'headgate config' prints one with every setting explained."`
 	Check  bool   `help:"Read the settings and what they name, say what is wrong, and end."`
 }
-
-// followAgain is the wait before nodes are followed again after a failure.
-const followAgain = time.Second
 
 // plan is a role whose settings have been checked; start needs NATS.
 type plan struct {
@@ -69,7 +67,7 @@ func (c *serveCommand) plan(ctx context.Context) (*plan, error) {
 	}
 	level, _ := zerolog.ParseLevel(s.Log) // checked by common
 	p := &plan{settings: s, log: zerolog.New(os.Stderr).Level(level).With().Timestamp().Str("role", c.Role).Logger()}
-	prepare := map[string]func(context.Context) error{"gateway": p.gateway, "aggregate": p.aggregate, "projection": p.projection, "runner": p.runner}[c.Role]
+	prepare := map[string]func(context.Context) error{"gateway": p.gateway, "aggregate": p.aggregate, "projection": p.projection, "runner": p.runner, "control": p.control}[c.Role]
 	if err := errors.Join(s.common(), config.Inside(c.Role, prepare(ctx))); err != nil {
 		return nil, s.file.Locate(err)
 	}
@@ -136,9 +134,18 @@ func (p *plan) gateway(context.Context) error {
 		if err != nil {
 			return nil, err
 		}
+		timeline, err := backbone.NewTimeline(js)
+		if err != nil {
+			return nil, err
+		}
+		var pages http.Handler
+		if g.UI {
+			pages = ui.Handler()
+		}
 		edge, err := gateway.New(gateway.Config{
 			Listen: listen, GRPC: g.GRPC, Admin: g.Admin, Auth: accepted, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
 			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams, Limits: g.TenantLimits, Origins: g.Origins,
+			UI: pages, Timeline: timeline,
 		}, catalog, routes, js, p.log)
 		if err != nil {
 			return nil, err
@@ -146,78 +153,48 @@ func (p *plan) gateway(context.Context) error {
 		if err := edge.Listen(ctx); err != nil {
 			return nil, err
 		}
-		node, err := g.Node.node("gateway", edge.Addr(), nil)
+		id, err := g.Node.identify("gateway", edge.Addr())
 		if err != nil {
 			return nil, err
 		}
-		announce := func(ctx context.Context) error {
-			return backbone.Announce(ctx, js, node, edge.Ready)
+		node, err := g.Node.node("gateway", id, edge.Addr())
+		if err != nil {
+			return nil, err
 		}
+		router := newRouter(routes, g.placed(), p.log)
 		strangers := make(chan backbone.Node, maxStrangers)
-		describe := func(ctx context.Context) error { return g.describe(ctx, edge, strangers, p.log) }
-		follow := func(ctx context.Context) error {
-			for ctx.Err() == nil {
-				if err := backbone.FollowNodes(ctx, js, func(nodes []backbone.Node) {
-					g.join(routes, nodes, p.log)
-					for _, node := range nodes {
-						if node.Reflect {
-							select {
-							case strangers <- node:
-							default: // it will be heard of again
-							}
-						}
-					}
-				}); err != nil {
-					p.log.Error().Err(err).Msg("nodes are not followed; those known stay, and it is tried again")
-				}
-				select {
-				case <-ctx.Done():
-				case <-time.After(followAgain):
-				}
+		router.stranger = func(node backbone.Node) {
+			select {
+			case strangers <- node:
+			default: // it will be heard of again
 			}
-			return nil
 		}
-		return &running{url: edge.URL(), admin: edge.AdminURL(), layers: []chassis.Layer{{announce}, {edge.Serve, follow, describe}}, close: func() error { return nil }}, nil
+		describe := func(ctx context.Context) error { return g.describe(ctx, edge, strangers, p.log) }
+		layers := edgeLayers(js, edge, router, node, timeline, p.log)
+		layers[1] = append(layers[1], describe)
+		return &running{url: edge.URL(), admin: edge.AdminURL(), layers: layers, close: func() error { return nil }}, nil
 	}
 	return nil
 }
 
-// join puts the nodes that have announced themselves beside the configured ones.
-// What probes know of a node stays, unless it says otherwise itself.
-func (g *gatewaySettings) join(routes *route.Table, announced []backbone.Node, log zerolog.Logger) {
-	var nodes []route.Node
-	known := map[string]bool{}
-	for _, n := range g.Nodes {
-		node := route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: true}
-		if now, ok := routes.Node(n.ID); ok {
-			node.Ready = now.Ready
-		}
-		nodes = append(nodes, node)
-		known[n.ID] = true
+// edgeLayers returns what a gateway runs, in the order in which it ends: it says
+// goodbye, then answers the calls in flight, then what they left behind is kept.
+func edgeLayers(js jetstream.JetStream, edge *gateway.Gateway, router *router, node backbone.Node, timeline *backbone.Timeline, log zerolog.Logger) []chassis.Layer {
+	announce := func(ctx context.Context) error {
+		return backbone.Announce(ctx, js, node, func(ctx context.Context, now *backbone.Node) error {
+			now.Load, now.Routing, now.Open = loadOf(edge.Load()), router.revision.Load(), edge.OpenBreakers()
+			return edge.Ready(ctx)
+		})
 	}
-	for _, n := range announced {
-		if n.Kind == "gateway" {
-			continue // nobody is routed to one
-		}
-		if known[n.ID] || n.Kind == "" || n.Endpoint == "" {
-			log.Warn().Str("node", n.ID).Msg("a node has announced itself that is configured already, or says too little")
-			continue
-		}
-		nodes = append(nodes, route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: n.Ready})
-		known[n.ID] = true
-	}
-	slices.SortFunc(nodes, func(a, b route.Node) int { return strings.Compare(a.ID, b.ID) })
-	if slices.Equal(nodes, routes.Nodes()) {
-		return
-	}
-	var placed []route.Placement
-	for _, p := range g.Placements {
-		if tenant, err := contextkit.ParseTenantID(p.Tenant); err == nil && known[p.Node] {
-			placed = append(placed, route.Placement{Tenant: tenant, Kind: p.Kind, Node: p.Node})
-		}
-	}
-	if err := routes.Replace(nodes, placed); err != nil {
-		log.Error().Err(err).Msg("the nodes that there are cannot be routed to; the old ones stay")
+	return []chassis.Layer{
+		{announce},
+		{
+			edge.Serve,
+			func(ctx context.Context) error { return router.followNodes(ctx, js) },
+			func(ctx context.Context) error { return router.followPlacements(ctx, js) },
+			func(ctx context.Context) error { return followTenants(ctx, js, edge, log) },
+		},
+		{func(ctx context.Context) error { return timeline.Run(ctx, node.ID) }},
 	}
 }
 
@@ -278,7 +255,7 @@ func reflectNodes(ctx context.Context, g *gatewaySettings) ([][]byte, error) {
 
 // service checks what the three services have in common and makes one at the
 // start.
-func (p *plan) service(ctx context.Context, name string, section serviceSettings, create func(ctx context.Context, js jetstream.JetStream, tenants chassis.Tenants, listen chassis.Config) (*service, error)) error {
+func (p *plan) service(ctx context.Context, name string, section serviceSettings, create func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error)) error {
 	listen, err := section.listen(name, p.log)
 	tenants, tenantsErr := p.settings.served()
 	if _, modelErr := openModel(ctx, p.settings.source()); modelErr != nil {
@@ -292,34 +269,59 @@ func (p *plan) service(ctx context.Context, name string, section serviceSettings
 		return err
 	}
 	p.start = func(ctx context.Context, js jetstream.JetStream) (*running, error) {
-		s, err := create(ctx, js, tenants, listen)
+		models, follow, err := openModels(ctx, js, p.settings.Model, p.log)
+		if err != nil {
+			return nil, err
+		}
+		id, err := section.Node.identify(name, listen.Addr)
+		if err != nil {
+			return nil, err
+		}
+		m, err := newMember(ctx, js, name, id, tenants, p.log)
+		if err != nil {
+			return nil, err
+		}
+		s, err := create(ctx, m, models, listen)
 		if err != nil {
 			return nil, err
 		}
 		if err := s.server.Listen(ctx); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
-		node, err := section.Node.node(name, s.server.Addr(), tenants)
+		node, err := section.Node.node(name, id, s.server.Addr())
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 		// It says goodbye before anything ends, so that no more calls come.
-		announce := chassis.Layer{func(ctx context.Context) error {
-			return backbone.Announce(ctx, js, node, func(ctx context.Context) error { return s.server.Ready(ctx) })
-		}}
-		return &running{url: s.server.URL(), layers: append([]chassis.Layer{announce}, s.layers()...), close: s.close}, nil
+		layers := append([]chassis.Layer{{s.announce(node)}}, s.layers()...)
+		if follow != nil {
+			layers = append(layers, chassis.Layer{follow})
+		}
+		return &running{url: s.server.URL(), layers: layers, close: s.close}, nil
 	}
 	return nil
 }
 
 func (p *plan) aggregate(ctx context.Context) error {
-	return p.service(ctx, "aggregate", p.settings.Aggregate, func(ctx context.Context, js jetstream.JetStream, tenants chassis.Tenants, listen chassis.Config) (*service, error) {
-		models, err := openModel(ctx, p.settings.source())
+	return p.service(ctx, "aggregate", p.settings.Aggregate, newAggregate)
+}
+
+func (p *plan) control(ctx context.Context) error {
+	c := &p.settings.Control
+	channels, err := c.NodesTLS.channels(p.log)
+	if err != nil {
+		err = config.Wrong("nodes_tls", "%v", err)
+	}
+	return errors.Join(err, p.service(ctx, "control", c.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+		pool := upstream.NewPool(upstream.PoolConfig{Credentials: channels})
+		s, err := newControl(ctx, m, models, p.settings.Model != "", pool, listen)
 		if err != nil {
+			pool.Close()
 			return nil, err
 		}
-		return newAggregate(ctx, js, models, tenants, listen, p.log)
-	})
+		s.close = func() error { pool.Close(); return nil }
+		return s, nil
+	}))
 }
 
 func (p *plan) projection(ctx context.Context) error {
@@ -327,30 +329,27 @@ func (p *plan) projection(ctx context.Context) error {
 	if p.settings.Projection.Data == "" && p.settings.Projection.Postgres == "" {
 		dataErr = config.Wrong("data", "is missing: the views need a directory")
 	}
-	return errors.Join(dataErr, p.service(ctx, "projection", p.settings.Projection.serviceSettings, func(ctx context.Context, js jetstream.JetStream, tenants chassis.Tenants, listen chassis.Config) (*service, error) {
-		models, err := openModel(ctx, p.settings.source())
+	return errors.Join(dataErr, p.service(ctx, "projection", p.settings.Projection.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+		url := p.settings.Projection.Postgres
+		if url == "" {
+			return newProjection(ctx, m, models, sqlite.In(p.settings.Projection.Data), listen)
+		}
+		database, err := postgres.Open(ctx, url)
 		if err != nil {
 			return nil, err
 		}
-		if url := p.settings.Projection.Postgres; url != "" {
-			database, err := postgres.Open(ctx, url)
-			if err != nil {
-				return nil, err
-			}
-			s, err := newProjection(ctx, js, models, tenants, database.Views, listen, p.log)
-			if err != nil {
-				database.Close()
-				return nil, err
-			}
-			views := s.close
-			s.close = func() error {
-				err := views()
-				database.Close()
-				return err
-			}
-			return s, nil
+		s, err := newProjection(ctx, m, models, database.Views, listen)
+		if err != nil {
+			database.Close()
+			return nil, err
 		}
-		return newProjection(ctx, js, models, tenants, sqlite.In(p.settings.Projection.Data), listen, p.log)
+		views := s.close
+		s.close = func() error {
+			err := views()
+			database.Close()
+			return err
+		}
+		return s, nil
 	}))
 }
 
@@ -371,17 +370,13 @@ func (p *plan) runner(ctx context.Context) error {
 	if err != nil {
 		errs = append(errs, config.Wrong("gateway_tls", "%v", err))
 	}
-	return errors.Join(errors.Join(errs...), p.service(ctx, "runner", r.serviceSettings, func(ctx context.Context, js jetstream.JetStream, tenants chassis.Tenants, listen chassis.Config) (*service, error) {
-		models, err := openModel(ctx, p.settings.source())
-		if err != nil {
-			return nil, err
-		}
+	return errors.Join(errors.Join(errs...), p.service(ctx, "runner", r.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
 		commands := &commander{
 			pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, Credentials: channels}),
 			gateway:    func() string { return r.Gateway },
 			credential: func() (string, error) { return readCredential(r.Credential) },
 		}
-		s, err := newRunner(ctx, js, models, tenants, commands.client(), hooks, listen, p.log)
+		s, err := newRunner(ctx, m, models, commands.client(), hooks, listen)
 		if err != nil {
 			commands.pool.Close()
 			return nil, err

@@ -4,25 +4,30 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
+	"github.com/headgate/headgate/services/control"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/store"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
 )
 
 // service is a role that listens, with what runs beside its server.
 type service struct {
 	server *chassis.Server
+	member *member
 	// before ends before the server does, since it calls others; after ends when
 	// nobody calls any more. Either may be nil.
 	before, after func(context.Context) error
-	close         func() error
+	// lag is how much waits for the node; nil: nothing ever does.
+	lag   func() int64
+	close func() error
 }
 
 // layers returns what the service runs, in the order in which it ends.
@@ -33,7 +38,12 @@ func (s *service) layers() []chassis.Layer {
 			out = append(out, chassis.Layer{part})
 		}
 	}
-	return out
+	return append(out, chassis.Layer{s.member.follow}, chassis.Layer{s.member.record})
+}
+
+// announce says that the service is there, until ctx ends.
+func (s *service) announce(node backbone.Node) func(context.Context) error {
+	return func(ctx context.Context) error { return s.member.announce(ctx, node, s.server, s.lag) }
 }
 
 // openModel reads the model; its mistakes are the error.
@@ -45,34 +55,49 @@ func openModel(ctx context.Context, source model.Source) (*model.Registry, error
 	return models, nil
 }
 
-func newAggregate(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, listen chassis.Config, log zerolog.Logger) (*service, error) {
-	aggregates, err := aggregate.New(ctx, js, models, tenants)
+func newAggregate(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+	aggregates, err := aggregate.New(ctx, m.js, models, m.tenants, m.timeline)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: chassis.NewServer(listen, aggregates.Ready, log), close: func() error { return nil }}
+	s := &service{server: chassis.NewServer(listen, aggregates.Ready, m.log), member: m, close: func() error { return nil }}
 	aggregates.Register(s.server.RPC)
-	s.server.Metrics.Registerer(listen.Name).MustRegister(aggregates)
+	s.server.Metrics.Registerer(listen.Name).MustRegister(aggregates, m.timeline)
 	return s, nil
 }
 
-func newProjection(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, views store.Opener, listen chassis.Config, log zerolog.Logger) (*service, error) {
-	projections, err := projection.New(ctx, js, models, tenants, views, log)
+func newProjection(ctx context.Context, m *member, models *model.Registry, views store.Opener, listen chassis.Config) (*service, error) {
+	projections, err := projection.New(ctx, m.js, models, m.tenants, views, m.timeline, m.log)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: chassis.NewServer(listen, projections.Ready, log), after: projections.Run, close: projections.Close}
+	s := &service{server: chassis.NewServer(listen, projections.Ready, m.log), member: m, after: projections.Run, lag: projections.Lag, close: projections.Close}
 	projections.Register(s.server.RPC)
-	s.server.Metrics.Registerer(listen.Name).MustRegister(projections)
+	s.server.Metrics.Registerer(listen.Name).MustRegister(projections, m.timeline)
 	return s, nil
 }
 
-func newRunner(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, commands gatewayv1connect.CommandServiceClient, hooks webhook.Config, listen chassis.Config, log zerolog.Logger) (*service, error) {
-	workflows, err := runner.New(ctx, js, models, tenants, commands, hooks, log)
+func newRunner(ctx context.Context, m *member, models *model.Registry, commands gatewayv1connect.CommandServiceClient, hooks webhook.Config, listen chassis.Config) (*service, error) {
+	workflows, err := runner.New(ctx, m.js, models, m.tenants, commands, hooks, m.timeline, m.log)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: chassis.NewServer(listen, workflows.Ready, log), before: workflows.Run, close: func() error { return nil }}
+	m.suspend = workflows.Suspend
+	s := &service{server: chassis.NewServer(listen, workflows.Ready, m.log), member: m, before: workflows.Run, lag: workflows.Lag, close: func() error { return nil }}
 	workflows.Register(s.server.RPC)
+	s.server.Metrics.Registerer(listen.Name).MustRegister(m.timeline)
+	return s, nil
+}
+
+// newControl returns the control role. fixed says that the model comes from a file.
+func newControl(ctx context.Context, m *member, models *model.Registry, fixed bool, pool *upstream.Pool, listen chassis.Config) (*service, error) {
+	nodes := control.Nodes{Client: contextkit.NewClient(upstream.NewTransport(pool)), At: upstream.WithEndpoint}
+	platform, err := control.New(ctx, m.id, m.js, models, fixed, nodes, m.log)
+	if err != nil {
+		return nil, err
+	}
+	s := &service{server: chassis.NewServer(listen, platform.Ready, m.log), member: m, before: platform.Run, close: func() error { return nil }}
+	platform.Register(s.server.RPC)
+	s.server.Metrics.Registerer(listen.Name).MustRegister(m.timeline)
 	return s, nil
 }

@@ -32,28 +32,7 @@ const (
 )
 
 // Record is a decision.
-type Record struct {
-	Time          time.Time `json:"time"`
-	Decision      string    `json:"decision"` // "denied" or "allowed"
-	Reason        string    `json:"reason,omitempty"`
-	Principal     string    `json:"principal,omitempty"`
-	Tenant        string    `json:"tenant,omitempty"`
-	Procedure     string    `json:"procedure"`
-	Right         string    `json:"right,omitempty"`
-	Resource      string    `json:"resource,omitempty"`
-	Code          string    `json:"code"`
-	CorrelationID string    `json:"correlation_id"`
-	TraceID       string    `json:"trace_id"`
-	RequestID     string    `json:"request_id"`
-	// How the call was routed, once it was.
-	Routing  uint64 `json:"routing_revision,omitempty"`
-	Node     string `json:"node,omitempty"`
-	Attempts int    `json:"attempts,omitempty"`
-	// Waited is the milliseconds spent waiting between attempts.
-	Waited float64 `json:"waited_ms,omitempty"`
-	// Milliseconds since the call began.
-	Milliseconds float64 `json:"ms"`
-}
+type Record = backbone.AuditRecord
 
 // Recorder publishes records. Record may be called concurrently.
 type Recorder struct {

@@ -72,10 +72,12 @@ const trackedTenants = 65_536
 // Tenants bounds each tenant's use.
 type Tenants struct {
 	config Config
+	own    atomic.Pointer[map[contextkit.TenantID]Config] // tenants' own bounds
 	known  *lru.Cache[contextkit.TenantID, *tenant]
 }
 
 type tenant struct {
+	bounds   atomic.Pointer[Config]
 	limiter  *rate.Limiter
 	inFlight atomic.Int64
 	streams  atomic.Int64
@@ -94,14 +96,60 @@ func NewTenants(bounds Config) (*Tenants, error) {
 	return &Tenants{config: bounds.WithDefaults(), known: known}, nil
 }
 
+// SetBounds gives tenants bounds of their own; those that are not named have the
+// same as all others, and so has what is 0. It counts at once, also for what is in
+// flight.
+func (t *Tenants) SetBounds(own map[contextkit.TenantID]Config) {
+	t.own.Store(&own)
+	for _, id := range t.known.Keys() {
+		if use, ok := t.known.Peek(id); ok {
+			use.bind(t.boundsOf(id))
+		}
+	}
+}
+
+// boundsOf returns the tenant's bounds.
+func (t *Tenants) boundsOf(id contextkit.TenantID) Config {
+	out := t.config
+	own := t.own.Load()
+	if own == nil {
+		return out
+	}
+	c := (*own)[id]
+	if c.Rate > 0 {
+		out.Rate, out.Burst = c.Rate, max(int(2*c.Rate), 1)
+	}
+	if c.Burst > 0 {
+		out.Burst = c.Burst
+	}
+	if c.Concurrent > 0 {
+		out.Concurrent = c.Concurrent
+	}
+	if c.Streams > 0 {
+		out.Streams = c.Streams
+	}
+	return out
+}
+
+// bind puts bounds in force.
+func (use *tenant) bind(bounds Config) {
+	if now := use.bounds.Load(); now != nil && *now == bounds {
+		return
+	}
+	use.limiter.SetLimit(rate.Limit(bounds.Rate))
+	use.limiter.SetBurst(bounds.Burst)
+	use.bounds.Store(&bounds)
+}
+
 // Enter counts a call of the tenant, or a stream of answers, which leave ends. An
 // error ([ErrRate], [ErrConcurrency] or [ErrStreams]) says that there is no room; wait is how long until there
 // probably is, 0 if that is not known.
 func (t *Tenants) Enter(id contextkit.TenantID, stream bool) (leave func(), wait time.Duration, err error) {
 	use := t.use(id)
-	count, bound, full := &use.inFlight, t.config.Concurrent, ErrConcurrency
+	bounds := use.bounds.Load()
+	count, bound, full := &use.inFlight, bounds.Concurrent, ErrConcurrency
 	if stream {
-		count, bound, full = &use.streams, t.config.Streams, ErrStreams
+		count, bound, full = &use.streams, bounds.Streams, ErrStreams
 	}
 	if count.Add(1) > int64(bound) {
 		count.Add(-1)
@@ -111,7 +159,7 @@ func (t *Tenants) Enter(id contextkit.TenantID, stream bool) (leave func(), wait
 	if !use.limiter.AllowN(now, 1) {
 		count.Add(-1)
 		missing := 1 - use.limiter.TokensAt(now)
-		return nil, time.Duration(missing / t.config.Rate * float64(time.Second)), ErrRate
+		return nil, time.Duration(missing / bounds.Rate * float64(time.Second)), ErrRate
 	}
 	use.retries.earn()
 	return func() { count.Add(-1) }, 0, nil
@@ -124,7 +172,9 @@ func (t *Tenants) use(id contextkit.TenantID) *tenant {
 	if use, ok := t.known.Get(id); ok {
 		return use
 	}
-	fresh := &tenant{limiter: rate.NewLimiter(rate.Limit(t.config.Rate), t.config.Burst)}
+	bounds := t.boundsOf(id)
+	fresh := &tenant{limiter: rate.NewLimiter(rate.Limit(bounds.Rate), bounds.Burst)}
+	fresh.bounds.Store(&bounds)
 	if use, ok, _ := t.known.PeekOrAdd(id, fresh); ok {
 		return use
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/headgate/headgate/chassis/config"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/fanout"
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway/fanout"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/rs/zerolog"
@@ -62,7 +62,7 @@ type Prober struct {
 	config Config
 	table  *route.Table
 	client *connect.Client
-	group  *fanout.Group[string]
+	group  *fanout.Group[route.Node, string]
 	log    zerolog.Logger
 
 	mu     sync.Mutex
@@ -105,7 +105,7 @@ func (p *Prober) ask(ctx context.Context, node route.Node) (string, error) {
 }
 
 // Snapshot returns what the nodes say, at most a moment old.
-func (p *Prober) Snapshot(ctx context.Context) (*fanout.Snapshot[string], error) {
+func (p *Prober) Snapshot(ctx context.Context) (*fanout.Snapshot[route.Node, string], error) {
 	return p.group.Snapshot(ctx)
 }
 
@@ -130,7 +130,7 @@ func (p *Prober) Run(ctx context.Context) error {
 }
 
 // apply puts the nodes' word into the table.
-func (p *Prober) apply(snapshot *fanout.Snapshot[string]) {
+func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := make(map[string]int, len(snapshot.Answers))

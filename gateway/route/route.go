@@ -8,8 +8,10 @@
 package route
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -33,6 +35,16 @@ type Placement struct {
 	Tenant contextkit.TenantID
 	Kind   string
 	Node   string // ID
+	// Only says that no other node can answer: while that one is away, nobody does.
+	// Else the calls go elsewhere meanwhile.
+	Only bool
+}
+
+// place is where a placement leads.
+type place struct {
+	node  Node
+	ready bool
+	only  bool
 }
 
 // snapshot is prepared for lookups.
@@ -42,7 +54,7 @@ type snapshot struct {
 	placements []Placement
 	byID       map[string]Node
 	ready      map[string][]Node // by kind
-	placed     map[placementKey]Node
+	placed     map[placementKey]place
 }
 
 type placementKey struct {
@@ -64,10 +76,25 @@ func NewTable() *Table {
 }
 
 // Replace puts new nodes and placements in force at once. A placement on an
-// unknown node is an error and nothing changes.
+// unknown node is an error and nothing changes, unless no other can answer.
 func (t *Table) Replace(nodes []Node, placements []Placement) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.replace(nodes, placements)
+}
+
+// Update is Replace, unless that would change nothing.
+func (t *Table) Update(nodes []Node, placements []Placement) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.current.Load()
+	byKey := func(a, b Placement) int {
+		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Tenant.String(), b.Tenant.String()), strings.Compare(a.Node, b.Node))
+	}
+	placements = slices.SortedFunc(slices.Values(placements), byKey)
+	if slices.Equal(nodes, now.nodes) && slices.Equal(placements, slices.SortedFunc(slices.Values(now.placements), byKey)) {
+		return nil
+	}
 	return t.replace(nodes, placements)
 }
 
@@ -92,7 +119,7 @@ func (t *Table) SetReady(id string, ready bool) bool {
 func (t *Table) replace(nodes []Node, placements []Placement) error {
 	next := &snapshot{
 		revision: t.current.Load().revision + 1, nodes: slices.Clone(nodes), placements: slices.Clone(placements),
-		byID: map[string]Node{}, ready: map[string][]Node{}, placed: map[placementKey]Node{},
+		byID: map[string]Node{}, ready: map[string][]Node{}, placed: map[placementKey]place{},
 	}
 	for _, node := range nodes {
 		if node.ID == "" || node.Kind == "" || node.Endpoint == "" {
@@ -108,12 +135,10 @@ func (t *Table) replace(nodes []Node, placements []Placement) error {
 	}
 	for _, p := range placements {
 		node, ok := next.byID[p.Node]
-		if !ok || node.Kind != p.Kind {
+		if ok && node.Kind != p.Kind || !ok && !p.Only {
 			return fmt.Errorf("route: tenant %s is placed on %q, which is no %s node", p.Tenant, p.Node, p.Kind)
 		}
-		if node.Ready {
-			next.placed[placementKey{p.Tenant, p.Kind}] = node
-		}
+		next.placed[placementKey{p.Tenant, p.Kind}] = place{node: node, ready: node.Ready, only: p.Only}
 	}
 	t.current.Store(next)
 	return nil
@@ -138,8 +163,8 @@ func (t *Table) Node(id string) (Node, bool) {
 // tenant is zero. It reports false when no node of the kind is ready.
 func (t *Table) Lookup(kind string, tenant contextkit.TenantID) (Node, bool) {
 	s := t.current.Load()
-	if node, ok := s.placed[placementKey{tenant, kind}]; ok {
-		return node, true
+	if p, ok := s.placed[placementKey{tenant, kind}]; ok && (p.ready || p.only) {
+		return p.node, p.ready
 	}
 	return best(s.ready[kind], tenant, nil)
 }
@@ -148,7 +173,7 @@ func (t *Table) Lookup(kind string, tenant contextkit.TenantID) (Node, bool) {
 // that are not refused. A tenant that is placed has no other node.
 func (t *Table) Elsewhere(kind string, tenant contextkit.TenantID, refuse func(Node) bool) (Node, bool) {
 	s := t.current.Load()
-	if _, ok := s.placed[placementKey{tenant, kind}]; ok {
+	if p, ok := s.placed[placementKey{tenant, kind}]; ok && (p.ready || p.only) {
 		return Node{}, false
 	}
 	return best(s.ready[kind], tenant, refuse)

@@ -46,7 +46,7 @@ func nodeOf(t *testing.T, js jetstream.JetStream, source model.Source) (gatewayv
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := aggregate.New(t.Context(), js, models, tenants)
+	service, err := aggregate.New(t.Context(), js, models, tenants, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

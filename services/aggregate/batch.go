@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
@@ -77,7 +78,11 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 // submitPart decides the commands for one aggregate, writes their results and
 // returns the sequence of the last event.
 func (s *Service) submitPart(ctx context.Context, p *part, res *aggregatev1.SubmitBatchResponse) (last uint64) {
+	began := time.Now()
 	decided, err := s.submit(ctx, p.submission)
+	if !p.dryRun {
+		s.record(ctx, p.key, fmt.Sprintf("batch of %d", len(p.commands)), began, decided, asConnectError(err))
+	}
 	if err != nil {
 		var refused *refusal
 		if errors.As(err, &refused) {

@@ -26,7 +26,7 @@ func asConnectError(err error) error {
 		known   *connect.Error
 	)
 	switch {
-	case errors.As(err, &known):
+	case err == nil, errors.As(err, &known):
 		return err
 	case errors.As(err, &payload):
 		bad := &errdetails.BadRequest{}

@@ -29,7 +29,7 @@ const cachedAggregates = 10_000
 type Service struct {
 	gatewayv1connect.UnimplementedCommandServiceHandler
 
-	tenants   chassis.Tenants
+	tenants   *chassis.Tenants
 	models    *model.Registry
 	journal   *backbone.Journal
 	conn      *nats.Conn
@@ -38,10 +38,11 @@ type Service struct {
 	answers   *answers
 	snapshots *snapshots
 	cache     *lru.Cache[aggregateKey, *instance]
+	timeline  *backbone.Timeline
 }
 
-// New returns the service over a backbone whose streams exist.
-func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants) (*Service, error) {
+// New returns the service over a backbone whose streams exist. timeline may be nil.
+func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, timeline *backbone.Timeline) (*Service, error) {
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
 		return nil, err
@@ -65,7 +66,7 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 	return &Service{
 		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not kept in memory, or were behind."}),
 		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
-		positions: position.NewCodec(secret, journal.Epoch()), answers: answers, snapshots: snapshots, cache: cache,
+		positions: position.NewCodec(secret, journal.Epoch()), answers: answers, snapshots: snapshots, cache: cache, timeline: timeline,
 	}, nil
 }
 
@@ -101,13 +102,51 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	decided, err := s.submit(ctx, submission{
-		key: aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}, aggregate: aggregate, commands: []command{c}, dryRun: req.GetDryRun(),
-	})
+	began := time.Now()
+	key := aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}
+	decided, err := s.submit(ctx, submission{key: key, aggregate: aggregate, commands: []command{c}, dryRun: req.GetDryRun()})
+	if !req.GetDryRun() {
+		s.record(ctx, key, req.GetCommand(), began, decided, asConnectError(err))
+	}
 	if err != nil {
 		return nil, asConnectError(err)
 	}
 	return s.response(ctx, tenant, decided[0], req.GetDryRun())
+}
+
+// record notes commands and their events in the timeline. name is that of the
+// command, or of how many there are.
+func (s *Service) record(ctx context.Context, key aggregateKey, name string, began time.Time, decided []decision, err error) {
+	if s.timeline == nil {
+		return
+	}
+	subject := key.aggregateType + "/" + key.id
+	hop := backbone.Hop{
+		Kind: backbone.HopCommand, Name: name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
+		Code: chassis.CodeName(err), Subject: subject,
+	}
+	if err != nil {
+		hop.Detail = chassis.Public(err).Message()
+	}
+	for _, d := range decided {
+		if d.replayed {
+			hop.Detail = "answered before"
+		}
+	}
+	s.timeline.Record(ctx, hop)
+	if err != nil {
+		return
+	}
+	for _, d := range decided {
+		for _, event := range d.events {
+			if !d.replayed {
+				s.timeline.Record(ctx, backbone.Hop{
+					Kind: backbone.HopEvent, Name: event.Type, Started: event.Time, Code: "ok", Subject: subject, Event: event.ID,
+					Detail: fmt.Sprintf("version %d", event.Version),
+				})
+			}
+		}
+	}
 }
 
 // prepare looks up what a request asks for in the model.

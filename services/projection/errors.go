@@ -68,6 +68,9 @@ func asConnectError(err error) error {
 		// Another node may have them: the gateway asks it.
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, building.Error()),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_BUILDING"))
+	case errors.Is(err, errMoved):
+		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, errMoved.Error()+": call again, and a watcher with its last position"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_MOVED"))
 	case errors.Is(err, errSlow):
 		return exhausted(err, "SLOW_CONSUMER")
 	case errors.Is(err, errTooManyWatchers):

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -28,7 +29,14 @@ type follower struct {
 
 	hub *hub
 
-	target uint64 // what the journal held when the node started
+	target   uint64       // what the journal held when the follower was made
+	waiting  atomic.Int64 // events that waited when the last one was read
+	timeline *backbone.Timeline
+
+	cancel context.CancelFunc // ends run; nil: it has not begun
+	ended  chan struct{}      // closed when run has ended
+	use    sync.RWMutex       // held to read while rows are read, to write to close them
+	closed bool
 
 	mu         sync.Mutex
 	checkpoint uint64
@@ -86,12 +94,14 @@ type prepared struct {
 	// changes are what the event does to the views that need no row for it; nil
 	// for the others.
 	changes []*model.Change
+	context contextkit.RequestContext
 }
 
 // prepare reads an event and does what can be done before those before it are
 // applied.
 func (f *follower) prepare(ctx context.Context, event backbone.Event) (prepared, error) {
-	p := prepared{sequence: event.Sequence}
+	p := prepared{sequence: event.Sequence, context: event.Context}
+	f.waiting.Store(event.Pending)
 	var err error
 	if p.ref, p.data, p.meta, err = f.read(ctx, event); err != nil {
 		return p, fmt.Errorf("event %s at sequence %d: %w", event.ID, event.Sequence, err)
@@ -110,6 +120,7 @@ func (f *follower) prepare(ctx context.Context, event backbone.Event) (prepared,
 
 // apply commits a batch of events with its checkpoint.
 func (f *follower) apply(ctx context.Context, events []prepared) error {
+	began := time.Now()
 	last := events[len(events)-1].sequence
 	touched := touchedRows{}
 	err := f.rows.Apply(ctx, last, func(batch store.Batch, from uint64) error {
@@ -130,8 +141,23 @@ func (f *follower) apply(ctx context.Context, events []prepared) error {
 	if err == nil {
 		f.advance(last)
 		f.hub.publish(touched, last)
+		f.record(ctx, events, began)
 	}
 	return err
+}
+
+// record notes in the timeline that the events' rows are there.
+func (f *follower) record(ctx context.Context, events []prepared, began time.Time) {
+	if f.timeline == nil {
+		return
+	}
+	took := float64(time.Since(began).Microseconds()) / 1000
+	for _, event := range events {
+		f.timeline.Record(contextkit.NewContext(ctx, event.context), backbone.Hop{
+			Kind: backbone.HopProjection, Name: event.ref.Event, Started: began, Milliseconds: took, Code: "ok",
+			Subject: event.meta.AggregateType + "/" + event.meta.AggregateID, Event: event.meta.EventID,
+		})
+	}
 }
 
 // read returns what the model's rules know of an event.

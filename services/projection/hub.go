@@ -33,6 +33,7 @@ func (t touchedRows) add(view, key string) {
 type hub struct {
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
+	closed   bool
 }
 
 func newHub() *hub { return &hub{watchers: map[*watcher]struct{}{}} }
@@ -45,13 +46,16 @@ type watcher struct {
 	mu   sync.Mutex
 	keys map[string]struct{}
 	upTo uint64 // the journal sequence up to which keys are complete
-	slow bool
+	err  error  // why there is nothing more to take
 }
 
 // join adds a watcher of a view; leave takes it out.
 func (h *hub) join(view string) (w *watcher, leave func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return nil, nil, errMoved
+	}
 	if len(h.watchers) >= maxWatchers {
 		return nil, nil, errTooManyWatchers
 	}
@@ -81,27 +85,45 @@ func (w *watcher) add(keys map[string]struct{}, upTo uint64) {
 	if len(keys) == 0 {
 		return
 	}
-	if !w.slow {
+	if w.err == nil {
 		for key := range keys {
 			w.keys[key] = struct{}{}
 		}
 		if len(w.keys) > maxBacklog {
-			w.slow, w.keys = true, nil
+			w.err, w.keys = errSlow, nil
 		}
 	}
+	w.wake()
+}
+
+// wake has the watcher look. w.mu is held.
+func (w *watcher) wake() {
 	select {
 	case w.ready <- struct{}{}:
 	default:
 	}
 }
 
+// close ends all watchers, which may come back to whoever has the views now.
+func (h *hub) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	for w := range h.watchers {
+		w.mu.Lock()
+		w.err, w.keys = errMoved, nil
+		w.wake()
+		w.mu.Unlock()
+	}
+}
+
 // take returns the rows that have changed, and up to which journal sequence that
-// is all of them; or [errSlow].
+// is all of them; or [errSlow] or [errMoved].
 func (w *watcher) take() (changed []string, upTo uint64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.slow {
-		return nil, 0, errSlow
+	if w.err != nil {
+		return nil, 0, w.err
 	}
 	keys := make([]string, 0, len(w.keys))
 	for key := range w.keys {

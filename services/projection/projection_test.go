@@ -102,7 +102,7 @@ func start(t *testing.T, js jetstream.JetStream, open store.Opener, source model
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := projection.New(t.Context(), js, models, tenants, open, zerolog.Nop())
+	service, err := projection.New(t.Context(), js, models, tenants, open, nil, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -21,7 +22,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -37,17 +37,23 @@ const (
 type Service struct {
 	gatewayv1connect.UnimplementedQueryServiceHandler
 
-	tenants   chassis.Tenants
-	model     *model.Model
+	tenants   *chassis.Tenants
+	models    *model.Registry
+	journal   *backbone.Journal
+	opener    store.Opener
 	conn      *nats.Conn
 	positions *position.Codec
 	pages     *query.Pages
-	followers map[contextkit.TenantID]*follower
+	timeline  *backbone.Timeline
 	log       zerolog.Logger
+	built     chan struct{} // holds one value when Run shall look again
+
+	mu    sync.RWMutex
+	lanes map[contextkit.TenantID]lane
 }
 
-// New opens each tenant's views by open. Close releases them.
-func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, open store.Opener, log zerolog.Logger) (_ *Service, err error) {
+// New opens each tenant's views by open. timeline may be nil. Close releases them.
+func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, open store.Opener, timeline *backbone.Timeline, log zerolog.Logger) (_ *Service, err error) {
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
 		return nil, err
@@ -57,24 +63,16 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 		return nil, err
 	}
 	s := &Service{
-		tenants: tenants, model: models.Current(), conn: js.Conn(), log: log,
+		tenants: tenants, models: models, journal: journal, opener: open, conn: js.Conn(), log: log, timeline: timeline,
 		positions: position.NewCodec(secret, journal.Epoch()), pages: query.NewPages(secret),
-		followers: map[contextkit.TenantID]*follower{},
+		lanes: map[contextkit.TenantID]lane{}, built: make(chan struct{}, 1),
 	}
-	defer func() {
+	for _, tenant := range tenants.All() {
+		f, err := s.openViews(ctx, tenant)
 		if err != nil {
-			err = errors.Join(err, s.Close())
+			return nil, errors.Join(err, s.Close())
 		}
-	}()
-	origin := fmt.Sprintf("%s@%d", s.model.Revision, journal.Epoch())
-	for _, tenant := range tenants {
-		rows, err := open(ctx, tenant, s.model.Views(), origin)
-		if err != nil {
-			return nil, err
-		}
-		if s.followers[tenant], err = newFollower(ctx, tenant, journal, s.model, rows, log); err != nil {
-			return nil, errors.Join(err, rows.Close())
-		}
+		s.lanes[tenant] = lane{shown: f}
 	}
 	return s, nil
 }
@@ -84,24 +82,23 @@ func (s *Service) Register(server *connect.Server) {
 	gatewayv1connect.RegisterQueryServiceHandler(server, s)
 }
 
-// Run follows every tenant's journal until ctx ends.
-func (s *Service) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	for _, f := range s.followers {
-		group.Go(func() error { return f.run(ctx) })
-	}
-	return group.Wait()
-}
-
 // Close closes the views. Run must have returned.
 func (s *Service) Close() error {
 	var errs []error
-	for _, f := range s.followers {
-		if f != nil {
-			errs = append(errs, f.rows.Close())
-		}
+	for _, f := range s.followers() {
+		errs = append(errs, f.end())
 	}
 	return errors.Join(errs...)
+}
+
+// Lag is how many events wait to be applied to the views that are shown, of all
+// tenants.
+func (s *Service) Lag() int64 {
+	var lag int64
+	for _, l := range s.allLanes() {
+		lag += l.shown.waiting.Load()
+	}
+	return lag
 }
 
 // Ready reports why the service cannot answer, for a tenant or at all.
@@ -112,10 +109,11 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	if tenant.IsZero() {
 		return nil
 	}
-	f, ok := s.followers[tenant]
+	l, ok := s.lane(tenant)
 	if !ok {
 		return fmt.Errorf("tenant %s is not served here", tenant)
 	}
+	f := l.shown
 	if err := f.failing(); err != nil {
 		return errors.New("the tenant's projection does not advance: its log says why")
 	}
@@ -129,27 +127,37 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- checkpointMetric
 	descriptions <- targetMetric
+	descriptions <- waitingMetric
 }
 
 // Collect implements [prometheus.Collector].
 func (s *Service) Collect(metrics chan<- prometheus.Metric) {
-	for tenant, f := range s.followers {
-		metrics <- prometheus.MustNewConstMetric(checkpointMetric, prometheus.GaugeValue, float64(f.position()), tenant.String())
-		metrics <- prometheus.MustNewConstMetric(targetMetric, prometheus.GaugeValue, float64(f.target), tenant.String())
+	for tenant, l := range s.allLanes() {
+		each := func(f *follower, generation string) {
+			metrics <- prometheus.MustNewConstMetric(checkpointMetric, prometheus.GaugeValue, float64(f.position()), tenant.String(), generation)
+			metrics <- prometheus.MustNewConstMetric(targetMetric, prometheus.GaugeValue, float64(f.target), tenant.String(), generation)
+			metrics <- prometheus.MustNewConstMetric(waitingMetric, prometheus.GaugeValue, float64(f.waiting.Load()), tenant.String(), generation)
+		}
+		each(l.shown, "shown")
+		if l.next != nil {
+			each(l.next, "next")
+		}
 	}
 }
 
 var (
-	checkpointMetric = prometheus.NewDesc("headgate_projection_checkpoint", "Journal sequence that the tenant's views have followed.", []string{"tenant"}, nil)
-	targetMetric     = prometheus.NewDesc("headgate_projection_target", "Journal sequence from which on the tenant's views are shown.", []string{"tenant"}, nil)
+	checkpointMetric = prometheus.NewDesc("headgate_projection_checkpoint", "Journal sequence that the tenant's views have followed.", []string{"tenant", "generation"}, nil)
+	targetMetric     = prometheus.NewDesc("headgate_projection_target", "Journal sequence from which on the tenant's views are shown.", []string{"tenant", "generation"}, nil)
+	waitingMetric    = prometheus.NewDesc("headgate_projection_waiting", "Events of the tenant that waited when the last one was read.", []string{"tenant", "generation"}, nil)
 )
 
 // Query implements QueryService.
 func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*projectionv1.QueryResponse, error) {
-	f, view, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
+	f, view, leave, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
 	if err != nil {
 		return nil, err
 	}
+	defer leave()
 	request := query.Request{
 		Filter: req.GetQuery().GetFilter(), OrderBy: req.GetQuery().GetOrderBy(), PageSize: int(req.GetQuery().GetPageSize()),
 		PageToken: req.GetQuery().GetPageToken(), Fields: req.GetQuery().GetFields(),
@@ -185,10 +193,11 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 
 // Get implements QueryService.
 func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*projectionv1.GetResponse, error) {
-	f, view, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
+	f, view, leave, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
 	if err != nil {
 		return nil, err
 	}
+	defer leave()
 	plan := store.ByKey(view, f.rows.Dialect(), req.GetKey())
 	if plan.Columns, err = query.Columns(view, req.GetFields()); err != nil {
 		return nil, asConnectError(err)
@@ -217,8 +226,16 @@ func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequ
 	if err != nil {
 		return nil, err
 	}
-	res := &projectionv1.ListViewsResponse{Position: s.positions.Format(tenant, s.followers[tenant].position())}
-	for _, view := range s.model.Views() {
+	l, ok := s.lane(tenant)
+	if !ok {
+		return nil, asConnectError(errMoved)
+	}
+	res := &projectionv1.ListViewsResponse{Position: s.positions.Format(tenant, l.shown.position()), Generations: []*projectionv1.Generation{generation(l.shown)}}
+	res.Generations[0].Shown = true
+	if l.next != nil {
+		res.Generations = append(res.Generations, generation(l.next))
+	}
+	for _, view := range l.shown.model.Views() {
 		out := &projectionv1.View{Name: view.Name}
 		for _, column := range view.Columns {
 			out.Columns = append(out.Columns, &projectionv1.Column{Name: column.Name, Type: string(column.Type), Indexed: column.Index})
@@ -228,26 +245,47 @@ func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequ
 	return res, nil
 }
 
-// open finds the view and waits until it has seen minPosition.
-func (s *Service) open(ctx context.Context, tenantField, name, minPosition string) (*follower, *model.View, error) {
+// generation says how far a follower's views are.
+func generation(f *follower) *projectionv1.Generation {
+	return &projectionv1.Generation{
+		Model: f.model.Revision, Applied: int64(f.position()), Target: int64(f.target), Failing: f.failing() != nil, //nolint:gosec // far below 2^63
+	}
+}
+
+// open finds the view and waits until it has seen minPosition. leave ends the use
+// of the follower.
+func (s *Service) open(ctx context.Context, tenantField, name, minPosition string) (_ *follower, _ *model.View, leave func(), err error) {
 	tenant, err := s.tenants.Of(ctx, tenantField)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	view, ok := s.model.View(name)
+	l, ok := s.lane(tenant)
+	var release func()
+	if ok {
+		release, ok = l.shown.enter()
+	}
 	if !ok {
-		return nil, nil, connect.Errorf(connect.CodeNotFound, "there is no view %q in the model", name)
+		return nil, nil, nil, asConnectError(errMoved)
 	}
-	f := s.followers[tenant]
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	f := l.shown
+	view, ok := f.model.View(name)
+	if !ok {
+		return nil, nil, nil, connect.Errorf(connect.CodeNotFound, "there is no view %q in the model", name)
+	}
 	if done, building := f.building(); building {
-		return nil, nil, asConnectError(&buildingError{done, f.target})
+		return nil, nil, nil, asConnectError(&buildingError{done, f.target})
 	}
 	if minPosition == "" {
-		return f, view, nil
+		return f, view, release, nil
 	}
 	sequence, err := s.positions.Parse(tenant, minPosition)
 	if err != nil {
-		return nil, nil, asConnectError(err)
+		return nil, nil, nil, asConnectError(err)
 	}
 	deadline := time.Now().Add(maxPositionWait)
 	if d, ok := ctx.Deadline(); ok {
@@ -257,11 +295,11 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 	defer cancel()
 	if err := f.wait(waiting, sequence); err != nil {
 		if ctx.Err() != nil {
-			return nil, nil, ctx.Err()
+			return nil, nil, nil, ctx.Err()
 		}
-		return nil, nil, asConnectError(&behindError{failing: f.failing() != nil})
+		return nil, nil, nil, asConnectError(&behindError{failing: f.failing() != nil})
 	}
-	return f, view, nil
+	return f, view, release, nil
 }
 
 // structOf makes a row's message.

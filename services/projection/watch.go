@@ -39,10 +39,11 @@ type watch struct {
 
 // Watch implements QueryService.
 func (s *Service) Watch(ctx context.Context, req *projectionv1.WatchRequest, stream gatewayv1connect.QueryServiceWatchServerStream) error {
-	f, view, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
+	f, view, release, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
 	if err != nil {
 		return err
 	}
+	defer release()
 	w := &watch{follower: f, service: s, view: view, stream: stream, scope: f.tenant.String() + "/watch/" + view.Name}
 	w.request = query.Request{Filter: req.GetFilter(), Fields: req.GetFields(), PageSize: watchBatch}
 	if w.plan, err = query.Compile(view, w.request, f.rows.Dialect(), s.pages, w.scope); err != nil {

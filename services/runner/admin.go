@@ -58,8 +58,8 @@ func (s *Service) Reload(ctx context.Context, _ *adminv1.ReloadRequest) (*adminv
 	}
 	if changed {
 		// What triggers a workflow may have changed: the consumers follow.
-		for _, tenant := range s.tenants {
-			if _, err := s.workers[tenant].consumer(ctx); err != nil {
+		for _, tenant := range s.tenants.All() {
+			if _, err := s.worker(tenant).consumer(ctx); err != nil {
 				return nil, connect.NewError(connect.CodeUnavailable, "the model is loaded, but the journal does not deliver by it yet: reload again").WithCause(err)
 			}
 		}
@@ -109,7 +109,7 @@ func (s *Service) change(f func()) {
 
 func (s *Service) nodeStatus(ctx context.Context) (*adminv1.NodeStatus, error) {
 	status := &adminv1.NodeStatus{State: adminv1.NodeState_NODE_STATE_RUNNING, ModelRevision: s.models.Current().Revision}
-	for _, tenant := range s.sortedTenants() {
+	for _, tenant := range s.tenants.All() {
 		t, err := s.tenantStatus(ctx, tenant)
 		if err != nil {
 			return nil, err
@@ -129,7 +129,7 @@ func (s *Service) nodeStatus(ctx context.Context) (*adminv1.NodeStatus, error) {
 }
 
 func (s *Service) tenantStatus(ctx context.Context, tenant contextkit.TenantID) (*adminv1.TenantStatus, error) {
-	w := s.workers[tenant]
+	w := s.worker(tenant)
 	s.mu.Lock()
 	status := &adminv1.TenantStatus{TenantId: tenant.String(), Paused: s.paused[tenant], InFlight: w.inFlight.Load()}
 	s.mu.Unlock()

@@ -119,7 +119,7 @@ func (s *Service) replay(ctx context.Context, tenant contextkit.TenantID, letter
 	rc := letter.Event.Context
 	rc.CausationID, rc.RequestID = letter.Event.ID, contextkit.NewID()
 	work := contextkit.NewContext(ctx, rc)
-	w := s.workers[tenant]
+	w := s.worker(tenant)
 	if err := w.reopen(work, letter.Event); err != nil {
 		return err
 	}

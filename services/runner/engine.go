@@ -39,6 +39,7 @@ type engine struct {
 	commands  Commander
 	webhooks  *webhook.Caller
 	js        jetstream.JetStream
+	timeline  *backbone.Timeline
 }
 
 // refusedError says that the command of a step was refused for good.
@@ -250,6 +251,7 @@ func (e *engine) backward(ctx context.Context, workflow *model.Workflow, i *inst
 // do does a step and returns its outcome, which the caller keeps. An error means
 // that it is to be tried again.
 func (e *engine) do(ctx context.Context, i *instance, name string, s model.Step) (*step, error) {
+	began := time.Now()
 	var err error
 	if s.Webhook != nil {
 		err = e.call(ctx, i, name, s.Webhook)
@@ -257,6 +259,7 @@ func (e *engine) do(ctx context.Context, i *instance, name string, s model.Step)
 		err = e.submit(ctx, i, name, s.Submit)
 	}
 	var refused *refusedError
+	e.record(ctx, i, name, s, began, err)
 	if err != nil && !errors.As(err, &refused) {
 		return nil, fmt.Errorf("step %s: %w", name, err)
 	}
@@ -265,6 +268,25 @@ func (e *engine) do(ctx context.Context, i *instance, name string, s model.Step)
 		done.Outcome, done.Message = outcomeRefused, refused.message
 	}
 	return done, nil
+}
+
+// record notes an attempt at a step in the timeline.
+func (e *engine) record(ctx context.Context, i *instance, name string, s model.Step, began time.Time, err error) {
+	hop := backbone.Hop{
+		Kind: backbone.HopStep, Name: i.Workflow + " " + name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
+		Code: outcomeDone, Subject: i.Workflow + "/" + i.ID, Event: i.Trigger.Meta.EventID, Detail: "command",
+	}
+	if s.Webhook != nil {
+		hop.Detail = "webhook"
+	}
+	var refused *refusedError
+	switch {
+	case errors.As(err, &refused):
+		hop.Code, hop.Detail = outcomeRefused, hop.Detail+": "+refused.message
+	case err != nil:
+		hop.Code, hop.Detail = "failed", hop.Detail+" is tried again"
+	}
+	e.timeline.Record(ctx, hop)
 }
 
 // call posts a step's webhook.

@@ -87,7 +87,7 @@ func startWith(t *testing.T, source model.Source, hooks webhook.Config) *fixture
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := aggregate.New(t.Context(), js, registry(t, source), tenants)
+	service, err := aggregate.New(t.Context(), js, registry(t, source), tenants, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func (f *fixture) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.models = registry(t, f.source)
-	if f.node, err = runner.New(t.Context(), f.js, f.models, tenants, f.gate, f.hooks, zerolog.Nop()); err != nil {
+	if f.node, err = runner.New(t.Context(), f.js, f.models, tenants, f.gate, f.hooks, nil, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 	server := connect.NewServer(contextkit.ServerInterceptor)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,16 +27,20 @@ const restartWait = time.Second
 type Service struct {
 	adminv1connect.UnimplementedRunnerAdminHandler
 
-	tenants   chassis.Tenants
+	tenants   *chassis.Tenants
 	models    *model.Registry
 	js        jetstream.JetStream
 	decisions jetstream.KeyValue
 	instances *instances
 	log       zerolog.Logger
-	workers   map[contextkit.TenantID]*worker
+	commands  Commander
+	turns     *turns
+	timeline  *backbone.Timeline
 
 	mu       sync.Mutex
+	workers  map[contextkit.TenantID]*worker
 	drained  bool
+	resting  map[contextkit.TenantID]bool // suspended tenants
 	paused   map[contextkit.TenantID]bool
 	webhooks *webhook.Caller
 	decided  map[contextkit.TenantID]uint64  // revision of the decision in paused
@@ -53,8 +56,8 @@ type active struct {
 }
 
 // New returns a runner that sends commands through commands and webhooks as hooks
-// allow.
-func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants chassis.Tenants, commands Commander, hooks webhook.Config, log zerolog.Logger) (*Service, error) {
+// allow. timeline may be nil.
+func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, commands Commander, hooks webhook.Config, timeline *backbone.Timeline, log zerolog.Logger) (*Service, error) {
 	webhooks := webhook.New(hooks)
 	kept, err := openInstances(ctx, js)
 	if err != nil {
@@ -65,18 +68,12 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketRunner, err)
 	}
 	s := &Service{
-		webhooks: webhooks,
-		tenants:  tenants, models: models, js: js, decisions: decisions, instances: kept, log: log,
+		webhooks: webhooks, commands: commands, turns: newTurns(nodeConcurrency), timeline: timeline,
+		tenants: tenants, models: models, js: js, decisions: decisions, instances: kept, log: log,
 		workers: map[contextkit.TenantID]*worker{}, paused: map[contextkit.TenantID]bool{}, decided: map[contextkit.TenantID]uint64{},
 		active: map[contextkit.TenantID]*active{}, changed: make(chan struct{}),
 	}
-	places := newTurns(nodeConcurrency)
-	for _, tenant := range tenants {
-		s.workers[tenant] = &worker{
-			turns:  places,
-			tenant: tenant, js: js, models: models, engine: &engine{instances: kept, commands: commands, webhooks: webhooks, js: js},
-			log: log.With().Str("tenant", tenant.String()).Logger(),
-		}
+	for _, tenant := range tenants.All() {
 		switch entry, err := decisions.Get(ctx, pausedKey(tenant)); {
 		case err == nil:
 			s.decide(tenant, string(entry.Value()) == decidedPaused, entry.Revision())
@@ -85,6 +82,27 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 		}
 	}
 	return s, nil
+}
+
+// worker returns the tenant's worker.
+func (s *Service) worker(tenant contextkit.TenantID) *worker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.workerOf(tenant)
+}
+
+// workerOf is worker while s.mu is held.
+func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
+	w, ok := s.workers[tenant]
+	if !ok {
+		w = &worker{
+			turns: s.turns, tenant: tenant, js: s.js, models: s.models,
+			engine: &engine{instances: s.instances, commands: s.commands, webhooks: s.webhooks, js: s.js, timeline: s.timeline},
+			log:    s.log.With().Str("tenant", tenant.String()).Logger(),
+		}
+		s.workers[tenant] = w
+	}
+	return w
 }
 
 // Register registers the service's handlers.
@@ -102,18 +120,37 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stop()
 	running.Go(func() { s.followDecisions(ctx) })
 	for {
+		served, models := s.tenants.Changed(), s.models.Changed()
 		s.mu.Lock()
 		changed := s.changed
-		for _, tenant := range s.tenants {
+		for _, tenant := range s.tenants.All() {
 			s.reconcile(ctx, tenant, &running)
+		}
+		for tenant := range s.active {
+			if !s.tenants.Serves(tenant) {
+				s.reconcile(ctx, tenant, &running)
+			}
 		}
 		s.mu.Unlock()
 		select {
 		case <-changed:
+		case <-served:
+		case <-models:
+			s.renew(ctx)
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// Suspend leaves the work of these tenants alone, and of these only, until the next
+// time that it is called.
+func (s *Service) Suspend(tenants []contextkit.TenantID) {
+	resting := map[contextkit.TenantID]bool{}
+	for _, tenant := range tenants {
+		resting[tenant] = true
+	}
+	s.change(func() { s.resting = resting })
 }
 
 // followDecisions takes in what operators tell other runners, until ctx ends.
@@ -151,7 +188,7 @@ func (s *Service) takeDecisions(ctx context.Context) error {
 				continue // what was decided before has been said
 			}
 			tenant, err := contextkit.ParseTenantID(strings.TrimPrefix(entry.Key(), pausedPrefix))
-			if err != nil || !s.tenants.Serves(tenant) {
+			if err != nil {
 				continue
 			}
 			s.decide(tenant, string(entry.Value()) == decidedPaused, entry.Revision())
@@ -162,16 +199,17 @@ func (s *Service) takeDecisions(ctx context.Context) error {
 // reconcile starts or stops the tenant's worker. s.mu is held.
 func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID, running *sync.WaitGroup) {
 	a := s.active[tenant]
-	wanted := !s.drained && !s.paused[tenant]
+	wanted := !s.drained && !s.paused[tenant] && !s.resting[tenant] && s.tenants.Serves(tenant)
 	switch {
 	case a != nil && !wanted && !a.stopping:
 		a.stopping = true
 		a.stop()
 	case a == nil && wanted && ctx.Err() == nil:
+		w := s.workerOf(tenant)
 		workerCtx, stop := context.WithCancel(ctx)
 		s.active[tenant] = &active{stop: stop}
 		running.Go(func() {
-			s.supervise(workerCtx, s.workers[tenant])
+			s.supervise(workerCtx, w)
 			stop()
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -234,6 +272,8 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 		return nil
 	case !s.tenants.Serves(tenant):
 		return fmt.Errorf("tenant %s is not served here", tenant)
+	case s.resting[tenant]:
+		return fmt.Errorf("tenant %s is suspended", tenant)
 	case s.paused[tenant]:
 		return fmt.Errorf("tenant %s is paused", tenant)
 	}
@@ -258,9 +298,21 @@ func (s *Service) decide(tenant contextkit.TenantID, paused bool, revision uint6
 	})
 }
 
-// sortedTenants returns the tenants by name.
-func (s *Service) sortedTenants() []contextkit.TenantID {
-	return slices.SortedFunc(slices.Values(s.tenants), func(a, b contextkit.TenantID) int {
-		return strings.Compare(a.String(), b.String())
-	})
+// renew has the journal deliver what the model in use asks for.
+func (s *Service) renew(ctx context.Context) {
+	for _, tenant := range s.tenants.All() {
+		if _, err := s.worker(tenant).consumer(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error().Err(err).Str("tenant", tenant.String()).Msg("the journal does not deliver by the new model yet")
+		}
+	}
+}
+
+// Lag is how many events and pieces of work wait for the node's tenants, as far as
+// JetStream told last; those in work included.
+func (s *Service) Lag() int64 {
+	var lag int64
+	for _, tenant := range s.tenants.All() {
+		lag += s.worker(tenant).waiting.Load()
+	}
+	return lag
 }

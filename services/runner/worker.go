@@ -42,6 +42,7 @@ type worker struct {
 	turns    *turns // of all tenants
 	log      zerolog.Logger
 	inFlight atomic.Int64
+	waiting  atomic.Int64 // events that waited when the last one came
 }
 
 // consumerName is the durable consumer of a tenant's trigger events.
@@ -112,6 +113,9 @@ func (w *worker) take(ctx context.Context, consumer jetstream.Consumer, working 
 			continue // JetStream is being reconnected to
 		case err != nil:
 			return fmt.Errorf("consumer %s: %w", name, err)
+		}
+		if meta, err := msg.Metadata(); err == nil {
+			w.waiting.Store(int64(meta.NumPending)) //nolint:gosec // far below 2^63
 		}
 		w.inFlight.Add(1)
 		working.Go(func() error {

@@ -27,9 +27,9 @@ import (
 const (
 	// connections bounds a node's connections to the database.
 	connections = 32
-	// keptGenerations is how many schemas of views are kept, the newest: one is in
-	// use, one is that before an upgrade.
-	keptGenerations = 2
+	// keptGenerations is how many schemas of views are kept, the newest: one is
+	// shown, one may be built beside it, one is that before an upgrade.
+	keptGenerations = 3
 	// schemaLock is the advisory lock under which schemas are made and dropped.
 	schemaLock = 0x68656164 // "head"
 )

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
@@ -35,45 +36,68 @@ const readers = 4
 type Store struct {
 	write, read *sql.DB
 	statements  map[string]*statements
+	release     func() // the file is no longer in use
 }
 
 // statements are a view's prepared writes.
 type statements struct{ row, put, remove *sql.Stmt }
 
+// files are those of one process in a directory.
+type files struct {
+	dir string
+
+	mu    sync.Mutex
+	inUse map[string]int // by path
+}
+
 // In returns the opener of files in dir.
 func In(dir string) store.Opener {
+	f := &files{dir: dir, inUse: map[string]int{}}
 	return func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
-		return Open(ctx, dir, tenant, views, origin)
+		return f.open(ctx, tenant, views, origin)
 	}
 }
 
-// keptGenerations is how many files a tenant has, the newest: one is in use, one
-// is that before an upgrade, for the way back.
-const keptGenerations = 2
+// keptGenerations is how many files a tenant has, the newest, beside those in use:
+// one may be shown while another is built, and one is for the way back.
+const keptGenerations = 3
 
 // Open opens the tenant's file of an origin in dir, or makes it. origin
 // fingerprints what the file is made from; files of other origins stay beside it,
 // but for old ones.
 func Open(ctx context.Context, dir string, tenant contextkit.TenantID, views []*model.View, origin string) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	return (&files{dir: dir, inUse: map[string]int{}}).open(ctx, tenant, views, origin)
+}
+
+func (f *files) open(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (*Store, error) {
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
 	sum := sha256.Sum256([]byte(origin))
-	path := filepath.Join(dir, tenant.String()+"."+hex.EncodeToString(sum[:8])+".db")
+	path := filepath.Join(f.dir, tenant.String()+"."+hex.EncodeToString(sum[:8])+".db")
 	opened, err := open(ctx, path, views, origin)
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %s: %w", path, err)
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	now := time.Now()
-	if err := errors.Join(os.Chtimes(path, now, now), removeOld(dir, tenant)); err != nil { // in use, so the newest
+	if err := errors.Join(os.Chtimes(path, now, now), f.removeOld(tenant)); err != nil { // in use, so the newest
 		return nil, errors.Join(fmt.Errorf("sqlite: %w", err), opened.Close())
 	}
+	f.inUse[path]++
+	opened.release = sync.OnceFunc(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.inUse[path]--
+	})
 	return opened, nil
 }
 
 // removeOld removes the tenant's files of generations that nobody goes back to.
-func removeOld(dir string, tenant contextkit.TenantID) error {
-	paths, err := filepath.Glob(filepath.Join(dir, tenant.String()+".*.db"))
+// f.mu is held.
+func (f *files) removeOld(tenant contextkit.TenantID) error {
+	paths, err := filepath.Glob(filepath.Join(f.dir, tenant.String()+".*.db"))
 	if err != nil {
 		return err
 	}
@@ -87,6 +111,9 @@ func removeOld(dir string, tenant contextkit.TenantID) error {
 	}
 	slices.SortFunc(paths, func(a, b string) int { return used[b].Compare(used[a]) })
 	for _, path := range paths[min(len(paths), keptGenerations):] {
+		if f.inUse[path] > 0 {
+			continue
+		}
 		for _, suffix := range []string{"", "-wal", "-shm"} {
 			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
@@ -213,6 +240,9 @@ func (s *Store) prepare(ctx context.Context, view *model.View) (*statements, err
 
 // Close closes the file.
 func (s *Store) Close() error {
+	if s.release != nil {
+		defer s.release()
+	}
 	var errs []error
 	for _, st := range s.statements {
 		if st == nil {

@@ -660,7 +660,10 @@ type ListViewsResponse struct {
 	// The views, by name.
 	Views []*View `protobuf:"bytes,1,rep,name=views,proto3" json:"views,omitempty"`
 	// How far the views have followed the journal.
-	Position      string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	// The views that are shown, and after a change of the model those that are
+	// built beside them.
+	Generations   []*Generation `protobuf:"bytes,3,rep,name=generations,proto3" json:"generations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -709,6 +712,96 @@ func (x *ListViewsResponse) GetPosition() string {
 	return ""
 }
 
+func (x *ListViewsResponse) GetGenerations() []*Generation {
+	if x != nil {
+		return x.Generations
+	}
+	return nil
+}
+
+// Generation is a tenant's views as one model describes them.
+type Generation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model's revision.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Whether queries are answered from it.
+	Shown bool `protobuf:"varint,2,opt,name=shown,proto3" json:"shown,omitempty"`
+	// The journal's sequence that it has followed.
+	Applied int64 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	// The sequence from which on it can be shown: what the journal held when it was
+	// begun.
+	Target int64 `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`
+	// Whether it does not advance, for a reason that the node's log tells.
+	Failing       bool `protobuf:"varint,5,opt,name=failing,proto3" json:"failing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Generation) Reset() {
+	*x = Generation{}
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Generation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Generation) ProtoMessage() {}
+
+func (x *Generation) ProtoReflect() protoreflect.Message {
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Generation.ProtoReflect.Descriptor instead.
+func (*Generation) Descriptor() ([]byte, []int) {
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Generation) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *Generation) GetShown() bool {
+	if x != nil {
+		return x.Shown
+	}
+	return false
+}
+
+func (x *Generation) GetApplied() int64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *Generation) GetTarget() int64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *Generation) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
+}
+
 // View describes a view.
 type View struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -722,7 +815,7 @@ type View struct {
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[10]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +827,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[10]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +840,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{10}
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *View) GetName() string {
@@ -779,7 +872,7 @@ type Column struct {
 
 func (x *Column) Reset() {
 	*x = Column{}
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[11]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +884,7 @@ func (x *Column) String() string {
 func (*Column) ProtoMessage() {}
 
 func (x *Column) ProtoReflect() protoreflect.Message {
-	mi := &file_projection_gateway_v1_query_proto_msgTypes[11]
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +897,7 @@ func (x *Column) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Column.ProtoReflect.Descriptor instead.
 func (*Column) Descriptor() ([]byte, []int) {
-	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{11}
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Column) GetName() string {
@@ -880,10 +973,18 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12)\n" +
 	"\x03row\x18\x02 \x01(\v2\x17.google.protobuf.StructR\x03row\"_\n" +
 	"\x10ListViewsRequest\x12K\n" +
-	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\"b\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\"\xa7\x01\n" +
 	"\x11ListViewsResponse\x121\n" +
 	"\x05views\x18\x01 \x03(\v2\x1b.projection.gateway.v1.ViewR\x05views\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\tR\bposition\"S\n" +
+	"\bposition\x18\x02 \x01(\tR\bposition\x12C\n" +
+	"\vgenerations\x18\x03 \x03(\v2!.projection.gateway.v1.GenerationR\vgenerations\"\x84\x01\n" +
+	"\n" +
+	"Generation\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
+	"\x05shown\x18\x02 \x01(\bR\x05shown\x12\x18\n" +
+	"\aapplied\x18\x03 \x01(\x03R\aapplied\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\x03R\x06target\x12\x18\n" +
+	"\afailing\x18\x05 \x01(\bR\afailing\"S\n" +
 	"\x04View\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\acolumns\x18\x02 \x03(\v2\x1d.projection.gateway.v1.ColumnR\acolumns\"J\n" +
@@ -923,7 +1024,7 @@ func file_projection_gateway_v1_query_proto_rawDescGZIP() []byte {
 	return file_projection_gateway_v1_query_proto_rawDescData
 }
 
-var file_projection_gateway_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_projection_gateway_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_projection_gateway_v1_query_proto_goTypes = []any{
 	(*QueryRequest)(nil),      // 0: projection.gateway.v1.QueryRequest
 	(*Query)(nil),             // 1: projection.gateway.v1.Query
@@ -935,33 +1036,35 @@ var file_projection_gateway_v1_query_proto_goTypes = []any{
 	(*Change)(nil),            // 7: projection.gateway.v1.Change
 	(*ListViewsRequest)(nil),  // 8: projection.gateway.v1.ListViewsRequest
 	(*ListViewsResponse)(nil), // 9: projection.gateway.v1.ListViewsResponse
-	(*View)(nil),              // 10: projection.gateway.v1.View
-	(*Column)(nil),            // 11: projection.gateway.v1.Column
-	nil,                       // 12: projection.gateway.v1.QueryRequest.MetadataEntry
-	(*structpb.Struct)(nil),   // 13: google.protobuf.Struct
+	(*Generation)(nil),        // 10: projection.gateway.v1.Generation
+	(*View)(nil),              // 11: projection.gateway.v1.View
+	(*Column)(nil),            // 12: projection.gateway.v1.Column
+	nil,                       // 13: projection.gateway.v1.QueryRequest.MetadataEntry
+	(*structpb.Struct)(nil),   // 14: google.protobuf.Struct
 }
 var file_projection_gateway_v1_query_proto_depIdxs = []int32{
 	1,  // 0: projection.gateway.v1.QueryRequest.query:type_name -> projection.gateway.v1.Query
-	12, // 1: projection.gateway.v1.QueryRequest.metadata:type_name -> projection.gateway.v1.QueryRequest.MetadataEntry
-	13, // 2: projection.gateway.v1.QueryResponse.rows:type_name -> google.protobuf.Struct
-	13, // 3: projection.gateway.v1.GetResponse.row:type_name -> google.protobuf.Struct
+	13, // 1: projection.gateway.v1.QueryRequest.metadata:type_name -> projection.gateway.v1.QueryRequest.MetadataEntry
+	14, // 2: projection.gateway.v1.QueryResponse.rows:type_name -> google.protobuf.Struct
+	14, // 3: projection.gateway.v1.GetResponse.row:type_name -> google.protobuf.Struct
 	7,  // 4: projection.gateway.v1.WatchResponse.changes:type_name -> projection.gateway.v1.Change
-	13, // 5: projection.gateway.v1.Change.row:type_name -> google.protobuf.Struct
-	10, // 6: projection.gateway.v1.ListViewsResponse.views:type_name -> projection.gateway.v1.View
-	11, // 7: projection.gateway.v1.View.columns:type_name -> projection.gateway.v1.Column
-	0,  // 8: projection.gateway.v1.QueryService.Query:input_type -> projection.gateway.v1.QueryRequest
-	3,  // 9: projection.gateway.v1.QueryService.Get:input_type -> projection.gateway.v1.GetRequest
-	5,  // 10: projection.gateway.v1.QueryService.Watch:input_type -> projection.gateway.v1.WatchRequest
-	8,  // 11: projection.gateway.v1.QueryService.ListViews:input_type -> projection.gateway.v1.ListViewsRequest
-	2,  // 12: projection.gateway.v1.QueryService.Query:output_type -> projection.gateway.v1.QueryResponse
-	4,  // 13: projection.gateway.v1.QueryService.Get:output_type -> projection.gateway.v1.GetResponse
-	6,  // 14: projection.gateway.v1.QueryService.Watch:output_type -> projection.gateway.v1.WatchResponse
-	9,  // 15: projection.gateway.v1.QueryService.ListViews:output_type -> projection.gateway.v1.ListViewsResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	14, // 5: projection.gateway.v1.Change.row:type_name -> google.protobuf.Struct
+	11, // 6: projection.gateway.v1.ListViewsResponse.views:type_name -> projection.gateway.v1.View
+	10, // 7: projection.gateway.v1.ListViewsResponse.generations:type_name -> projection.gateway.v1.Generation
+	12, // 8: projection.gateway.v1.View.columns:type_name -> projection.gateway.v1.Column
+	0,  // 9: projection.gateway.v1.QueryService.Query:input_type -> projection.gateway.v1.QueryRequest
+	3,  // 10: projection.gateway.v1.QueryService.Get:input_type -> projection.gateway.v1.GetRequest
+	5,  // 11: projection.gateway.v1.QueryService.Watch:input_type -> projection.gateway.v1.WatchRequest
+	8,  // 12: projection.gateway.v1.QueryService.ListViews:input_type -> projection.gateway.v1.ListViewsRequest
+	2,  // 13: projection.gateway.v1.QueryService.Query:output_type -> projection.gateway.v1.QueryResponse
+	4,  // 14: projection.gateway.v1.QueryService.Get:output_type -> projection.gateway.v1.GetResponse
+	6,  // 15: projection.gateway.v1.QueryService.Watch:output_type -> projection.gateway.v1.WatchResponse
+	9,  // 16: projection.gateway.v1.QueryService.ListViews:output_type -> projection.gateway.v1.ListViewsResponse
+	13, // [13:17] is the sub-list for method output_type
+	9,  // [9:13] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_projection_gateway_v1_query_proto_init() }
@@ -975,7 +1078,7 @@ func file_projection_gateway_v1_query_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_projection_gateway_v1_query_proto_rawDesc), len(file_projection_gateway_v1_query_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/headgate/headgate/gateway/fanout"
+	"github.com/headgate/headgate/chassis/fanout"
 	"github.com/headgate/headgate/gateway/route"
 	"go.uber.org/goleak"
 )

@@ -14,7 +14,6 @@ import (
 
 	"github.com/headgate/headgate/chassis/config"
 
-	"github.com/headgate/headgate/gateway/route"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -52,8 +51,8 @@ func (c Config) WithDefaults() Config {
 }
 
 // Answer is a node's.
-type Answer[T any] struct {
-	Node  route.Node
+type Answer[N, T any] struct {
+	Node  N
 	Value T
 	// Err says why there is no value.
 	Err  error
@@ -62,48 +61,48 @@ type Answer[T any] struct {
 
 // Snapshot is the answers of one round, in the nodes' order. It is shared and
 // must not be changed.
-type Snapshot[T any] struct {
+type Snapshot[N, T any] struct {
 	// Taken is when the round began: no answer is older.
 	Taken   time.Time
-	Answers []Answer[T]
+	Answers []Answer[N, T]
 }
 
 // Age is how old the oldest answer may be.
-func (s *Snapshot[T]) Age() time.Duration { return time.Since(s.Taken) }
+func (s *Snapshot[N, T]) Age() time.Duration { return time.Since(s.Taken) }
 
 // Group asks one question. It may be used concurrently.
-type Group[T any] struct {
+type Group[N, T any] struct {
 	config Config
-	nodes  func() []route.Node
-	ask    func(ctx context.Context, node route.Node) (T, error)
+	nodes  func() []N
+	ask    func(ctx context.Context, node N) (T, error)
 
 	rounds atomic.Int64
 	calls  atomic.Int64
 
 	mu      sync.Mutex
-	current *round[T]
+	current *round[N, T]
 }
 
 // round is one time that all nodes are asked.
-type round[T any] struct {
+type round[N, T any] struct {
 	done     chan struct{}
-	snapshot *Snapshot[T] // once done
+	snapshot *Snapshot[N, T] // once done
 }
 
 // NewGroup returns a group that asks nodes by ask.
-func NewGroup[T any](config Config, nodes func() []route.Node, ask func(ctx context.Context, node route.Node) (T, error)) *Group[T] {
-	return &Group[T]{config: config.WithDefaults(), nodes: nodes, ask: ask}
+func NewGroup[N, T any](config Config, nodes func() []N, ask func(ctx context.Context, node N) (T, error)) *Group[N, T] {
+	return &Group[N, T]{config: config.WithDefaults(), nodes: nodes, ask: ask}
 }
 
 // Snapshot returns all nodes' answers: those of a moment ago if they are fresh
 // enough, else those of the round in flight or of a new one. A round does not
 // end with the caller that began it, only by its own timeouts; a caller whose
 // ctx ends leaves with its error.
-func (g *Group[T]) Snapshot(ctx context.Context) (*Snapshot[T], error) {
+func (g *Group[N, T]) Snapshot(ctx context.Context) (*Snapshot[N, T], error) {
 	g.mu.Lock()
 	r := g.current
 	if r == nil || r.over() && r.snapshot.Age() > g.config.TTL {
-		r = &round[T]{done: make(chan struct{})}
+		r = &round[N, T]{done: make(chan struct{})}
 		g.current = r
 		go g.run(context.WithoutCancel(ctx), r)
 	}
@@ -116,7 +115,7 @@ func (g *Group[T]) Snapshot(ctx context.Context) (*Snapshot[T], error) {
 	}
 }
 
-func (r *round[T]) over() bool {
+func (r *round[N, T]) over() bool {
 	select {
 	case <-r.done:
 		return true
@@ -126,10 +125,10 @@ func (r *round[T]) over() bool {
 }
 
 // run ends within the number of batches times the timeout.
-func (g *Group[T]) run(ctx context.Context, r *round[T]) {
+func (g *Group[N, T]) run(ctx context.Context, r *round[N, T]) {
 	g.rounds.Add(1)
 	nodes := g.nodes()
-	snapshot := &Snapshot[T]{Taken: time.Now(), Answers: make([]Answer[T], len(nodes))}
+	snapshot := &Snapshot[N, T]{Taken: time.Now(), Answers: make([]Answer[N, T], len(nodes))}
 	var group errgroup.Group
 	group.SetLimit(g.config.Concurrent)
 	for i, node := range nodes {
@@ -139,7 +138,7 @@ func (g *Group[T]) run(ctx context.Context, r *round[T]) {
 			defer cancel()
 			began := time.Now()
 			value, err := g.ask(ctx, node)
-			snapshot.Answers[i] = Answer[T]{Node: node, Value: value, Err: err, Took: time.Since(began)}
+			snapshot.Answers[i] = Answer[N, T]{Node: node, Value: value, Err: err, Took: time.Since(began)}
 			return nil
 		})
 	}
@@ -149,7 +148,7 @@ func (g *Group[T]) run(ctx context.Context, r *round[T]) {
 }
 
 // Wait waits until no round is in flight.
-func (g *Group[T]) Wait() {
+func (g *Group[N, T]) Wait() {
 	g.mu.Lock()
 	r := g.current
 	g.mu.Unlock()
@@ -159,7 +158,7 @@ func (g *Group[T]) Wait() {
 }
 
 // Rounds and Calls count the rounds, and the nodes asked in them.
-func (g *Group[T]) Rounds() int64 { return g.rounds.Load() }
+func (g *Group[N, T]) Rounds() int64 { return g.rounds.Load() }
 
 // Calls counts the nodes asked.
-func (g *Group[T]) Calls() int64 { return g.calls.Load() }
+func (g *Group[N, T]) Calls() int64 { return g.calls.Load() }

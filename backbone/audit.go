@@ -1,0 +1,136 @@
+package backbone
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// AuditRecord is a decision on a call, as the audit stream keeps it.
+type AuditRecord struct {
+	Time          time.Time `json:"time"`
+	Decision      string    `json:"decision"` // "denied" or "allowed"
+	Reason        string    `json:"reason,omitempty"`
+	Principal     string    `json:"principal,omitempty"`
+	Tenant        string    `json:"tenant,omitempty"`
+	Procedure     string    `json:"procedure"`
+	Right         string    `json:"right,omitempty"`
+	Resource      string    `json:"resource,omitempty"`
+	Code          string    `json:"code"`
+	CorrelationID string    `json:"correlation_id"`
+	TraceID       string    `json:"trace_id"`
+	RequestID     string    `json:"request_id"`
+	// How the call was routed, once it was.
+	Routing  uint64 `json:"routing_revision,omitempty"`
+	Node     string `json:"node,omitempty"`
+	Attempts int    `json:"attempts,omitempty"`
+	// Waited is the milliseconds spent waiting between attempts.
+	Waited float64 `json:"waited_ms,omitempty"`
+	// Milliseconds since the call began.
+	Milliseconds float64 `json:"ms"`
+}
+
+// auditWindow is how many records are read at once on the way back, and auditScan
+// how many at most for one answer.
+const auditWindow, auditScan = 500, 20_000
+
+// AuditPlatform is the name under which the audit stream keeps what concerns no
+// tenant.
+const AuditPlatform = platformToken
+
+// AuditSubjectOf is the subject of a tenant's audit records by its name, which may
+// be [AuditPlatform]; "" matches all.
+func AuditSubjectOf(name string) string {
+	if name == "" {
+		name = "*"
+	}
+	return "audit." + name
+}
+
+// AuditRecords calls each for the audit records under a subject, the newest first,
+// from before a number (0: from the newest) on, until it returns false. It returns
+// the number to go on before, 0 when there are no more: it may be that not all that
+// there are have been looked at.
+func AuditRecords(ctx context.Context, js jetstream.JetStream, subject string, before uint64, each func(AuditRecord) bool) (next uint64, err error) {
+	stream, err := js.Stream(ctx, StreamAudit)
+	if err != nil {
+		return 0, fmt.Errorf("backbone: read audit: %w", err)
+	}
+	first, end := stream.CachedInfo().State.FirstSeq, stream.CachedInfo().State.LastSeq+1
+	if before != 0 {
+		end = min(before, end)
+	}
+	type found struct {
+		sequence uint64
+		record   AuditRecord
+	}
+	errEnd := errors.New("end")
+	for looked := 0; end > first && looked < auditScan; looked += auditWindow {
+		from := first
+		if end > first+auditWindow {
+			from = end - auditWindow
+		}
+		var window []found
+		err := readBatches(ctx, js, StreamAudit, subject, from, func(msg *jetstream.RawStreamMsg) error {
+			if msg.Sequence >= end {
+				return errEnd
+			}
+			f := found{sequence: msg.Sequence}
+			if json.Unmarshal(msg.Data, &f.record) == nil {
+				window = append(window, f)
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnd) {
+			return 0, err
+		}
+		for _, f := range slices.Backward(window) {
+			if !each(f.record) {
+				return f.sequence + 1, nil // it did not take this one
+			}
+		}
+		end = from
+	}
+	if end <= first {
+		return 0, nil
+	}
+	return end, nil
+}
+
+// FollowAudit calls each for the audit records under a subject that are made from
+// now on, until ctx ends or each fails.
+func FollowAudit(ctx context.Context, js jetstream.JetStream, subject string, each func(AuditRecord) error) error {
+	consumer, err := js.OrderedConsumer(ctx, StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverNewPolicy})
+	if err != nil {
+		return fmt.Errorf("backbone: follow audit: %w", err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("backbone: follow audit: %w", err)
+	}
+	defer messages.Stop()
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, jetstream.ErrNoHeartbeat) {
+			continue // the consumer makes itself anew
+		}
+		if err != nil {
+			return fmt.Errorf("backbone: follow audit: %w", err)
+		}
+		var record AuditRecord
+		if json.Unmarshal(msg.Data(), &record) != nil {
+			continue // not for us to understand
+		}
+		if err := each(record); err != nil {
+			return err
+		}
+	}
+}

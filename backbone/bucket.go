@@ -1,0 +1,226 @@
+package backbone
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Errors of a [Bucket].
+var (
+	// ErrNotKept: nothing is kept under the key.
+	ErrNotKept = errors.New("nothing is kept under the key")
+	// ErrChanged: the value is not at the revision that the change was made for.
+	ErrChanged = errors.New("the value has been changed by another")
+)
+
+// followAgain is the wait before a bucket is followed again after a failure.
+const followAgain = time.Second
+
+// Kept is a value as it stands in a bucket.
+type Kept[T any] struct {
+	Value T
+	// Revision grows with every change in the bucket.
+	Revision uint64
+	// Time is when it was put.
+	Time time.Time
+}
+
+// Bucket is a key-value bucket of JSON values that are changed by compare and set.
+// Its methods may be called concurrently.
+type Bucket[T any] struct {
+	js   jetstream.JetStream
+	kv   jetstream.KeyValue
+	name string
+}
+
+// OpenBucket opens a bucket that [EnsureStreams] made.
+func OpenBucket[T any](ctx context.Context, js jetstream.JetStream, name string) (*Bucket[T], error) {
+	kv, err := js.KeyValue(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("backbone: open bucket %s: %w", name, err)
+	}
+	return &Bucket[T]{js: js, kv: kv, name: name}, nil
+}
+
+// Get returns the value under key. Errors: [ErrNotKept], or the bucket's.
+func (b *Bucket[T]) Get(ctx context.Context, key string) (Kept[T], error) {
+	entry, err := b.kv.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrInvalidKey) {
+		return Kept[T]{}, ErrNotKept
+	}
+	if err != nil {
+		return Kept[T]{}, fmt.Errorf("backbone: read %s/%s: %w", b.name, key, err)
+	}
+	return b.decode(entry)
+}
+
+func (b *Bucket[T]) decode(entry jetstream.KeyValueEntry) (Kept[T], error) {
+	out := Kept[T]{Revision: entry.Revision(), Time: entry.Created()}
+	if err := json.Unmarshal(entry.Value(), &out.Value); err != nil {
+		return out, fmt.Errorf("backbone: read %s/%s: %w", b.name, entry.Key(), err)
+	}
+	return out, nil
+}
+
+// Put keeps a value under key if it is at revision, 0 for a key without a value,
+// and returns its new revision. Error: [ErrChanged] if it is not; any other leaves
+// open whether it was kept.
+func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
+	if revision == 0 {
+		// A deleted key has a marker, at whose revision it is made anew.
+		var err error
+		if revision, err = b.marker(ctx, key); err != nil {
+			return 0, err
+		}
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		return 0, fmt.Errorf("backbone: keep %s/%s: %w", b.name, key, err)
+	}
+	// A put is a publish to this subject (NATS ADR-8), which bears the contract as
+	// every message does.
+	msg := &nats.Msg{Subject: "$KV." + b.name + "." + key, Header: nats.Header{}, Data: data}
+	return b.publish(ctx, msg, key, revision)
+}
+
+// Delete removes the value under key if it is at revision. Error: [ErrChanged].
+func (b *Bucket[T]) Delete(ctx context.Context, key string, revision uint64) error {
+	msg := &nats.Msg{Subject: "$KV." + b.name + "." + key, Header: nats.Header{"KV-Operation": {"DEL"}}}
+	_, err := b.publish(ctx, msg, key, revision)
+	return err
+}
+
+// marker returns the revision at which key was deleted, 0 if it never was there.
+func (b *Bucket[T]) marker(ctx context.Context, key string) (uint64, error) {
+	history, err := b.kv.History(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("backbone: read %s/%s: %w", b.name, key, err)
+	}
+	last := history[len(history)-1]
+	if last.Operation() == jetstream.KeyValuePut {
+		return 0, fmt.Errorf("%w: %s/%s", ErrChanged, b.name, key)
+	}
+	return last.Revision(), nil
+}
+
+func (b *Bucket[T]) publish(ctx context.Context, msg *nats.Msg, key string, revision uint64) (uint64, error) {
+	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+		return 0, err
+	}
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(revision, 10))
+	ack, err := b.js.PublishMsg(ctx, msg)
+	if err != nil {
+		if errors.Is(appendError(err), ErrConflict) {
+			return 0, fmt.Errorf("%w: %s/%s", ErrChanged, b.name, key)
+		}
+		return 0, fmt.Errorf("backbone: keep %s/%s: %w", b.name, key, err)
+	}
+	return ack.Sequence, nil
+}
+
+// All returns all values by their keys.
+func (b *Bucket[T]) All(ctx context.Context) (map[string]Kept[T], error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var all map[string]Kept[T]
+	err := b.watch(ctx, func(values map[string]Kept[T]) {
+		all = values
+		cancel()
+	})
+	if all != nil {
+		return all, nil
+	}
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return nil, err
+}
+
+// History returns the values that key has had, the newest first, as far as the
+// bucket keeps them.
+func (b *Bucket[T]) History(ctx context.Context, key string) ([]Kept[T], error) {
+	entries, err := b.kv.History(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("backbone: read %s/%s: %w", b.name, key, err)
+	}
+	var out []Kept[T]
+	for i := len(entries) - 1; i >= 0; i-- {
+		if entries[i].Operation() != jetstream.KeyValuePut {
+			continue
+		}
+		kept, err := b.decode(entries[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, kept)
+	}
+	return out, nil
+}
+
+// Follow calls each with all values, first as they are and then whenever one
+// changes, until ctx ends. failed hears of what keeps it from following meanwhile:
+// it tries again.
+func (b *Bucket[T]) Follow(ctx context.Context, each func(map[string]Kept[T]), failed func(error)) {
+	for ctx.Err() == nil {
+		if err := b.watch(ctx, each); err != nil && ctx.Err() == nil {
+			failed(err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(followAgain):
+		}
+	}
+}
+
+// watch calls each until ctx ends or the watch does.
+func (b *Bucket[T]) watch(ctx context.Context, each func(map[string]Kept[T])) error {
+	updates, err := b.kv.WatchAll(ctx)
+	if err != nil {
+		return fmt.Errorf("backbone: follow %s: %w", b.name, err)
+	}
+	defer func() { _ = updates.Stop() }() // it ends with ctx anyway
+	values, complete := map[string]Kept[T]{}, false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case entry, open := <-updates.Updates():
+			if !open && ctx.Err() != nil {
+				return nil
+			}
+			if !open {
+				return fmt.Errorf("backbone: follow %s: the watch has ended", b.name)
+			}
+			switch {
+			case entry == nil:
+				complete = true // all that were there before are known
+			case entry.Operation() != jetstream.KeyValuePut:
+				delete(values, entry.Key())
+			default:
+				kept, err := b.decode(entry)
+				if err != nil {
+					continue // not for us to understand
+				}
+				values[entry.Key()] = kept
+			}
+			if complete {
+				each(maps.Clone(values))
+			}
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// kindControl is the kind of node that serves the platform and no tenant.
+const kindControl = "control"
+
+// member is a node as a part of the platform: the tenants that it serves, which
+// operators change while it runs, and what it says of itself.
+type member struct {
+	js         jetstream.JetStream
+	kind, id   string
+	tenants    *chassis.Tenants
+	timeline   *backbone.Timeline
+	assignment *backbone.Assignment
+	suspend    func([]contextkit.TenantID) // nil: it does not concern the node
+	log        zerolog.Logger
+}
+
+// newMember returns the member of a kind with the tenants that it serves now.
+func newMember(ctx context.Context, js jetstream.JetStream, kind, id string, configured []contextkit.TenantID, log zerolog.Logger) (*member, error) {
+	m := &member{js: js, kind: kind, id: id, tenants: chassis.NewTenants(), log: log}
+	var err error
+	if m.timeline, err = backbone.NewTimeline(js); err != nil || kind == kindControl {
+		return m, err // it serves no tenant itself
+	}
+	if m.assignment, err = backbone.OpenAssignment(ctx, js, kind, id, configured); err != nil {
+		return nil, err
+	}
+	serves, _, err := m.assignment.Now(ctx)
+	m.tenants.Replace(serves)
+	return m, err
+}
+
+// follow keeps the tenants as operators want them until ctx ends.
+func (m *member) follow(ctx context.Context) error {
+	if m.assignment == nil {
+		<-ctx.Done()
+		return nil
+	}
+	m.assignment.Follow(ctx, func(serves, suspended []contextkit.TenantID) {
+		m.tenants.Replace(serves)
+		if m.suspend != nil {
+			m.suspend(suspended)
+		}
+	}, m.complain("which tenants are served is not followed"))
+	return nil
+}
+
+// record publishes the node's hops until ctx ends.
+func (m *member) record(ctx context.Context) error { return m.timeline.Run(ctx, m.id) }
+
+// complain returns what hears of failures that are tried again.
+func (m *member) complain(what string) func(error) {
+	return func(err error) { m.log.Error().Err(err).Msg(what + "; it is tried again") }
+}
+
+// announce says that the node is there, until ctx ends. lag may be nil.
+func (m *member) announce(ctx context.Context, node backbone.Node, server *chassis.Server, lag func() int64) error {
+	return backbone.Announce(ctx, m.js, node, func(ctx context.Context, now *backbone.Node) error {
+		now.Tenants = nil
+		for _, tenant := range m.tenants.All() {
+			now.Tenants = append(now.Tenants, tenant.String())
+		}
+		now.Load = loadOf(server.Metrics.Load())
+		if lag != nil {
+			waits := lag()
+			now.Lag = &waits
+		}
+		return server.Ready(ctx)
+	})
+}
+
+func loadOf(l chassis.Load) *backbone.Load {
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	return &backbone.Load{
+		Calls: l.Calls, Errors: l.Errors, P50: ms(l.P50), P95: ms(l.P95), P99: ms(l.P99),
+		InFlight: l.InFlight, Memory: l.Memory, Goroutines: l.Goroutines,
+	}
+}
+
+// followModel has the registry renewed whenever a model is applied, until ctx ends.
+func followModel(ctx context.Context, js jetstream.JetStream, models *model.Registry, log zerolog.Logger) error {
+	documents, err := backbone.OpenBucket[backbone.Document](ctx, js, backbone.BucketModels)
+	if err != nil {
+		return err
+	}
+	complain := func(err error) { log.Error().Err(err).Msg("the applied model is not used; the old one stays") }
+	documents.Follow(ctx, func(map[string]backbone.Kept[backbone.Document]) {
+		if changed, err := models.Reload(ctx); err != nil && ctx.Err() == nil {
+			complain(err)
+		} else if changed {
+			log.Info().Str("model", models.Current().Revision).Msg("the applied model is used")
+		}
+	}, complain)
+	return nil
+}
+
+// followTenants has the gateway keep to what operators decide about tenants, until
+// ctx ends.
+func followTenants(ctx context.Context, js jetstream.JetStream, edge *gateway.Gateway, log zerolog.Logger) error {
+	tenants, err := backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
+	if err != nil {
+		return err
+	}
+	tenants.Follow(ctx, func(all map[string]backbone.Kept[backbone.Tenant]) {
+		states := map[contextkit.TenantID]gateway.TenantState{}
+		for name, kept := range all {
+			tenant, err := contextkit.ParseTenantID(name)
+			if err != nil {
+				continue // not for us to understand
+			}
+			state := gateway.TenantState{Suspended: kept.Value.Suspended, Reason: kept.Value.Reason}
+			if q := kept.Value.Quota; q != nil {
+				state.Limits = limit.Config{Rate: q.Rate, Burst: q.Burst, Concurrent: q.Concurrent, Streams: q.Streams}
+			}
+			states[tenant] = state
+		}
+		edge.SetTenants(states)
+	}, func(err error) {
+		log.Error().Err(err).Msg("what is decided about tenants is not followed; it is tried again")
+	})
+	return nil
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// followAgain is the wait before nodes are followed again after a failure.
+const followAgain = time.Second
+
+// router keeps a gateway's routing table: the nodes and placements of its
+// configuration, and those that it hears of over NATS.
+type router struct {
+	table  *route.Table
+	fixed  []route.Node
+	placed []route.Placement
+	log    zerolog.Logger
+	// stranger hears of nodes that ask to be asked for their services.
+	stranger func(backbone.Node)
+
+	mu         sync.Mutex
+	announced  []backbone.Node
+	placements map[string]backbone.Kept[backbone.Placement]
+	// revision is that of the placements that the table routes by.
+	revision atomic.Uint64
+}
+
+// newRouter returns a router over a table that has what is configured.
+func newRouter(table *route.Table, placed []route.Placement, log zerolog.Logger) *router {
+	return &router{table: table, fixed: slices.Clone(table.Nodes()), placed: placed, log: log}
+}
+
+// followNodes keeps the table's nodes until ctx ends.
+func (r *router) followNodes(ctx context.Context, js jetstream.JetStream) error {
+	for ctx.Err() == nil {
+		err := backbone.FollowNodes(ctx, js, func(nodes []backbone.Node) {
+			r.mu.Lock()
+			r.announced = nodes
+			r.apply()
+			r.mu.Unlock()
+			for _, node := range nodes {
+				if node.Reflect && r.stranger != nil {
+					r.stranger(node)
+				}
+			}
+		})
+		if err != nil {
+			r.log.Error().Err(err).Msg("nodes are not followed; those known stay, and it is tried again")
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(followAgain):
+		}
+	}
+	return nil
+}
+
+// followPlacements keeps the table's placements until ctx ends.
+func (r *router) followPlacements(ctx context.Context, js jetstream.JetStream) error {
+	placements, err := backbone.OpenBucket[backbone.Placement](ctx, js, backbone.BucketPlacement)
+	if err != nil {
+		return err
+	}
+	placements.Follow(ctx, func(all map[string]backbone.Kept[backbone.Placement]) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.placements = all
+		if r.apply() {
+			for _, kept := range all {
+				r.revision.Store(max(r.revision.Load(), kept.Revision))
+			}
+		}
+	}, func(err error) {
+		r.log.Error().Err(err).Msg("placements are not followed; those known stay, and it is tried again")
+	})
+	return nil
+}
+
+// apply puts what is known into the table, and reports whether it stands there.
+// What probes know of a configured node stays. r.mu is held.
+func (r *router) apply() bool {
+	var nodes []route.Node
+	known := map[string]route.Node{}
+	add := func(node route.Node) {
+		nodes = append(nodes, node)
+		known[node.ID] = node
+	}
+	for _, node := range r.fixed {
+		if now, ok := r.table.Node(node.ID); ok {
+			node.Ready = now.Ready
+		}
+		add(node)
+	}
+	for _, n := range r.announced {
+		if n.Kind == "gateway" {
+			continue // nobody is routed to one
+		}
+		other, taken := known[n.ID]
+		if taken && other.Kind == n.Kind && other.Endpoint == n.Endpoint {
+			continue
+		}
+		if taken || n.Kind == "" || n.Endpoint == "" {
+			r.log.Warn().Str("node", n.ID).Msg("a node has announced itself that is configured already, or says too little")
+			continue
+		}
+		add(route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: n.Ready})
+	}
+	slices.SortFunc(nodes, func(a, b route.Node) int { return strings.Compare(a.ID, b.ID) })
+	var placed []route.Placement
+	for _, p := range r.placed {
+		if _, there := known[p.Node]; there {
+			placed = append(placed, p)
+		}
+	}
+	for key, kept := range r.placements {
+		kind, tenant, ok := backbone.ParsePlacementKey(key)
+		if !ok || kept.Value.Node == "" {
+			continue
+		}
+		if node, there := known[kept.Value.Node]; there && node.Kind != kind {
+			r.log.Warn().Str("placement", key).Str("node", node.ID).Msg("a tenant is placed on a node of another kind")
+			continue
+		}
+		placed = append(placed, route.Placement{Tenant: tenant, Kind: kind, Node: kept.Value.Node, Only: true})
+	}
+	if err := r.table.Update(nodes, placed); err != nil {
+		r.log.Error().Err(err).Msg("the nodes that there are cannot be routed to; the old ones stay")
+		return false
+	}
+	return true
+}

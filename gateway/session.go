@@ -1,0 +1,123 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/policy"
+	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
+	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
+	"google.golang.org/genproto/googleapis/api/annotations"
+)
+
+// session answers what the gateway itself knows: who calls, and who may call what.
+type session struct {
+	gatewayv1connect.UnimplementedSessionServiceHandler
+
+	*Gateway
+}
+
+// WhoAmI implements SessionService.
+func (s session) WhoAmI(ctx context.Context, _ *gatewayv1.WhoAmIRequest) (*gatewayv1.WhoAmIResponse, error) {
+	info, _ := connect.CallInfoForServerContext(ctx)
+	principal, err := s.verifier.Authenticate(ctx, info.RequestHeader().Values(headerAuthorization))
+	if err != nil {
+		return nil, unauthenticated(err)
+	}
+	res := &gatewayv1.WhoAmIResponse{Subject: principal.Subject}
+	for _, tenant := range principal.Tenants {
+		res.Tenants = append(res.Tenants, tenant.String())
+	}
+	if principal.AnyTenant {
+		res.Tenants = []string{"*"}
+	}
+	for _, right := range principal.Rights {
+		res.Rights = append(res.Rights, right.String())
+	}
+	return res, nil
+}
+
+// ListMethods implements SessionService.
+func (s session) ListMethods(context.Context, *gatewayv1.ListMethodsRequest) (*gatewayv1.ListMethodsResponse, error) {
+	res := &gatewayv1.ListMethodsResponse{}
+	for _, method := range s.table.Load().Methods() {
+		out := &gatewayv1.MethodPolicy{
+			Procedure: method.Spec.Procedure, Right: method.Right, TenantScoped: method.Tenant, Upstream: method.Upstream,
+			TimeoutMs: method.Timeout.Milliseconds(), Audit: method.Audit, Streams: method.Spec.StreamType != connect.StreamTypeUnary,
+		}
+		for _, rule := range method.Rules {
+			out.Http = append(out.Http, ruleText(rule))
+		}
+		res.Methods = append(res.Methods, out)
+	}
+	return res, nil
+}
+
+// ruleText writes a mapping as "GET /path".
+func ruleText(rule *annotations.HttpRule) string {
+	switch pattern := rule.GetPattern().(type) {
+	case *annotations.HttpRule_Get:
+		return "GET " + pattern.Get
+	case *annotations.HttpRule_Put:
+		return "PUT " + pattern.Put
+	case *annotations.HttpRule_Post:
+		return "POST " + pattern.Post
+	case *annotations.HttpRule_Delete:
+		return "DELETE " + pattern.Delete
+	case *annotations.HttpRule_Patch:
+		return "PATCH " + pattern.Patch
+	}
+	return rule.GetCustom().GetKind() + " " + rule.GetCustom().GetPath()
+}
+
+// Decide implements SessionService.
+func (s session) Decide(_ context.Context, req *gatewayv1.DecideRequest) (*gatewayv1.DecideResponse, error) {
+	method, ok := s.table.Load().Method(req.GetProcedure())
+	if !ok {
+		return &gatewayv1.DecideResponse{Reason: "the method is not served: it has no policy, or does not exist"}, nil
+	}
+	principal, err := auth.NewPrincipal("somebody", req.GetTenants(), req.GetRights())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err.Error())
+	}
+	var tenant contextkit.TenantID
+	if req.GetTenantId() != "" {
+		if tenant, err = contextkit.ParseTenantID(req.GetTenantId()); err != nil {
+			return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
+		}
+	}
+	res := &gatewayv1.DecideResponse{}
+	res.Allowed, res.Reason = s.decide(method, principal, tenant, req.GetResource())
+	if !method.Tenant {
+		tenant = contextkit.TenantID{}
+	}
+	if node, ok := s.routes.Lookup(method.Upstream, tenant); ok {
+		res.Node = node.ID
+	}
+	return res, nil
+}
+
+// decide says what the pipeline's stages would, in their order.
+func (s session) decide(method *policy.Method, principal *auth.Principal, tenant contextkit.TenantID, resource string) (bool, string) {
+	switch {
+	case method.Anonymous:
+		return true, "the method is open to all"
+	case !principal.Holds(method.Right):
+		return false, fmt.Sprintf("the right %q is missing", method.Right)
+	case !method.Tenant && !principal.AnyTenant:
+		return false, "the call concerns the platform, which needs a credential for all tenants"
+	case method.Tenant && tenant.IsZero() && (principal.AnyTenant || len(principal.Tenants) != 1):
+		return false, "the call is for one tenant, and none is named"
+	case method.Tenant && !tenant.IsZero() && !principal.ActsFor(tenant):
+		return false, "the credential is not for tenant " + tenant.String()
+	case method.ResourcePath != nil && !principal.Allows(method.Right, resource):
+		return false, fmt.Sprintf("the right %q is narrowed to other resources", method.Right)
+	case method.Tenant && s.suspended(tenant, principal) != "":
+		return false, "the tenant is suspended"
+	}
+	return true, "the right " + strings.TrimSuffix(method.Right+":"+resource, ":") + " is held, and the tenant is the caller's"
+}

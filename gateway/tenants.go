@@ -1,0 +1,63 @@
+package gateway
+
+import (
+	"context"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/limit"
+)
+
+// TenantState is what operators have decided about a tenant.
+type TenantState struct {
+	// Suspended says that its calls are refused; Reason why, its callers are told.
+	Suspended bool
+	Reason    string
+	// Limits bound it; the zero value: as all others.
+	Limits limit.Config
+}
+
+// rightOperate lets a principal through to a suspended tenant, to help it.
+const rightOperate = "fleet.admin"
+
+// SetTenants puts what operators have decided about tenants in force. Tenants that
+// are not named have nothing decided.
+func (g *Gateway) SetTenants(states map[contextkit.TenantID]TenantState) {
+	bounds := map[contextkit.TenantID]limit.Config{}
+	for tenant, state := range states {
+		if state.Limits != (limit.Config{}) {
+			bounds[tenant] = state.Limits
+		}
+	}
+	g.tenants.SetBounds(bounds)
+	g.decided.Store(&states)
+}
+
+// suspended returns why the principal's calls for the tenant are refused, "" when
+// they are not.
+func (g *Gateway) suspended(tenant contextkit.TenantID, principal *auth.Principal) string {
+	states := g.decided.Load()
+	if states == nil {
+		return ""
+	}
+	state := (*states)[tenant]
+	if !state.Suspended || principal.Holds(rightOperate) && principal.AnyTenant {
+		return ""
+	}
+	reason := "tenant " + tenant.String() + " is suspended"
+	if state.Reason != "" {
+		reason += ": " + state.Reason
+	}
+	return reason
+}
+
+// standing refuses the calls of suspended tenants.
+func (g *Gateway) standing(ctx context.Context, call *Call) (context.Context, error) {
+	rc, _ := contextkit.FromContext(ctx)
+	if reason := g.suspended(rc.TenantID, call.Principal); reason != "" {
+		return ctx, call.deny("SUSPENDED", chassis.WithDetails(connect.NewError(connect.CodePermissionDenied, reason), chassis.Reason("TENANT_SUSPENDED")))
+	}
+	return ctx, nil
+}

@@ -1,0 +1,142 @@
+package control
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+const (
+	// defaultAuditPage is the size of a page that the client does not choose.
+	defaultAuditPage = 50
+	// auditBeat is how often a follower hears that the stream is alive, and
+	// auditBacklog bounds the records that wait for one.
+	auditBeat, auditBacklog = 15 * time.Second, 256
+)
+
+type auditService struct {
+	controlv1connect.UnimplementedAuditServiceHandler
+
+	*Service
+}
+
+// auditSubject returns the subject of a tenant's records.
+func auditSubject(name string) (string, error) {
+	if name != "" && name != backbone.AuditPlatform {
+		if _, err := contextkit.ParseTenantID(name); err != nil {
+			return "", connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
+		}
+	}
+	return backbone.AuditSubjectOf(name), nil
+}
+
+// QueryAudit implements AuditService.
+func (s auditService) QueryAudit(ctx context.Context, req *controlv1.QueryAuditRequest) (*controlv1.QueryAuditResponse, error) {
+	subject, err := auditSubject(req.GetTenantId())
+	if err != nil {
+		return nil, err
+	}
+	before := uint64(0)
+	if token := req.GetPageToken(); token != "" {
+		if before, err = strconv.ParseUint(token, 36, 64); err != nil || before == 0 {
+			return nil, connect.NewError(connect.CodeInvalidArgument, "page_token is not one that was answered")
+		}
+	}
+	size := int(req.GetPageSize())
+	if size == 0 {
+		size = defaultAuditPage
+	}
+	res := &controlv1.QueryAuditResponse{}
+	ended := false
+	next, err := backbone.AuditRecords(ctx, s.js, subject, before, func(record backbone.AuditRecord) bool {
+		if req.GetSince() != nil && record.Time.Before(req.GetSince().AsTime()) {
+			ended = true
+			return false
+		}
+		if !fits(req, record) {
+			return true
+		}
+		if len(res.Records) == size {
+			return false
+		}
+		res.Records = append(res.Records, auditMessage(record))
+		return true
+	})
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	if next > 0 && !ended {
+		res.NextPageToken = strconv.FormatUint(next, 36)
+	}
+	return res, nil
+}
+
+func fits(req *controlv1.QueryAuditRequest, record backbone.AuditRecord) bool {
+	id := req.GetId()
+	return (req.GetPrincipal() == "" || record.Principal == req.GetPrincipal()) &&
+		(req.GetDecision() == "" || record.Decision == req.GetDecision()) &&
+		strings.Contains(strings.ToLower(record.Procedure), strings.ToLower(req.GetProcedure())) &&
+		(id == "" || record.CorrelationID == id || record.TraceID == id || record.RequestID == id)
+}
+
+func auditMessage(record backbone.AuditRecord) *controlv1.AuditRecord {
+	return &controlv1.AuditRecord{
+		Time: timestamppb.New(record.Time), Decision: record.Decision, Reason: record.Reason, Principal: record.Principal, TenantId: record.Tenant,
+		Procedure: record.Procedure, Right: record.Right, Resource: record.Resource, Code: record.Code,
+		CorrelationId: record.CorrelationID, TraceId: record.TraceID, RequestId: record.RequestID, Node: record.Node, Ms: record.Milliseconds,
+	}
+}
+
+// FollowAudit implements AuditService.
+func (s auditService) FollowAudit(ctx context.Context, req *controlv1.FollowAuditRequest, stream controlv1connect.AuditServiceFollowAuditServerStream) error {
+	subject, err := auditSubject(req.GetTenantId())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	records, ended := make(chan backbone.AuditRecord, auditBacklog), make(chan error, 1)
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	go func() {
+		ended <- backbone.FollowAudit(ctx, s.js, subject, func(record backbone.AuditRecord) error {
+			select {
+			case records <- record:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		close(ended)
+	}()
+	// The first message says that records are followed from now on.
+	message := &controlv1.FollowAuditResponse{}
+	for {
+		if err := stream.Send(message); err != nil {
+			return err
+		}
+		message = &controlv1.FollowAuditResponse{}
+		for message.Record == nil {
+			select {
+			case record := <-records:
+				if req.GetDecision() == "" || record.Decision == req.GetDecision() {
+					message.Record = auditMessage(record)
+				}
+				continue
+			case err := <-ended:
+				return asConnectError(err)
+			case <-time.After(auditBeat):
+			}
+			break
+		}
+	}
+}

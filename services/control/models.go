@@ -1,0 +1,161 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/model"
+	"github.com/pmezard/go-difflib/difflib"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// diffContext is how many lines stand around a difference.
+const diffContext = 3
+
+type modelService struct {
+	controlv1connect.UnimplementedModelServiceHandler
+
+	*Service
+}
+
+// document returns the document of the model in use, with the revision at which
+// the bucket has it; 0: it does not.
+func (s *Service) document(ctx context.Context) (*controlv1.ModelDocument, uint64, error) {
+	current := s.models.Current()
+	if s.fixed {
+		return &controlv1.ModelDocument{Text: current.Text, Revision: current.Revision}, 0, nil
+	}
+	kept, err := s.documents.Get(ctx, backbone.ModelKey)
+	if errors.Is(err, backbone.ErrNotKept) {
+		return &controlv1.ModelDocument{Text: current.Text, Revision: current.Revision}, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return documentMessage(kept), kept.Revision, nil
+}
+
+func documentMessage(kept backbone.Kept[backbone.Document]) *controlv1.ModelDocument {
+	return &controlv1.ModelDocument{
+		Text: kept.Value.Text, Revision: kept.Value.Revision, By: kept.Value.By, Note: kept.Value.Note, Applied: timestamppb.New(kept.Time),
+	}
+}
+
+// GetModel implements ModelService.
+func (s modelService) GetModel(ctx context.Context, _ *controlv1.GetModelRequest) (*controlv1.GetModelResponse, error) {
+	document, _, err := s.document(ctx)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	current, err := model.Parse("model", []byte(document.GetText()))
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, "the model in use cannot be read by this control node: it is of another version").WithCause(err)
+	}
+	res := &controlv1.GetModelResponse{Document: document}
+	for _, aggregate := range current.Aggregates() {
+		out := &controlv1.AggregateType{Name: aggregate.Name}
+		for _, command := range aggregate.Commands() {
+			schema, err := structpb.NewStruct(command.Schema())
+			if err != nil {
+				return nil, connect.Errorf(connect.CodeInternal, "the schema of %s.%s cannot be shown", aggregate.Name, command.Name).WithCause(err)
+			}
+			out.Commands = append(out.Commands, &controlv1.CommandType{Name: command.Name, Schema: schema})
+		}
+		res.Aggregates = append(res.Aggregates, out)
+	}
+	for _, workflow := range current.Workflows() {
+		res.Workflows = append(res.Workflows, workflow.Name)
+	}
+	return res, nil
+}
+
+// CheckModel implements ModelService.
+func (s modelService) CheckModel(ctx context.Context, req *controlv1.CheckModelRequest) (*controlv1.CheckModelResponse, error) {
+	document, _, err := s.document(ctx)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	res := &controlv1.CheckModelResponse{}
+	if res.Diff, err = difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
+		A: difflib.SplitLines(document.GetText()), B: difflib.SplitLines(req.GetText()),
+		FromFile: "in use, " + document.GetRevision(), ToFile: "new", Context: diffContext,
+	}); err != nil {
+		return nil, connect.NewError(connect.CodeInternal, "the difference cannot be shown").WithCause(err)
+	}
+	parsed, err := model.Parse("model", []byte(req.GetText()))
+	var mistakes *model.Error
+	if errors.As(err, &mistakes) {
+		for _, issue := range mistakes.Issues {
+			message := issue.Message
+			if issue.Path != "" {
+				message = issue.Path + ": " + message
+			}
+			res.Mistakes = append(res.Mistakes, &controlv1.ModelMistake{Line: int32(issue.Line), Message: message}) //nolint:gosec // a document has fewer lines
+		}
+		return res, nil
+	}
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, "the model cannot be checked").WithCause(err)
+	}
+	res.Revision = parsed.Revision
+	if parsed.Revision != document.GetRevision() {
+		for _, view := range parsed.Views() {
+			res.RebuiltViews = append(res.RebuiltViews, view.Name)
+		}
+	}
+	return res, nil
+}
+
+// ApplyModel implements ModelService.
+func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelRequest) (*controlv1.ApplyModelResponse, error) {
+	if s.fixed {
+		return nil, precondition("MODEL_FROM_FILE", "the model comes from a file: change it there, or start the nodes without one")
+	}
+	parsed, err := model.Parse("model", []byte(req.GetText()))
+	var mistakes *model.Error
+	if errors.As(err, &mistakes) {
+		bad := &errdetails.BadRequest{}
+		for _, issue := range mistakes.Issues {
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: "text", Description: issue.String()})
+		}
+		return nil, chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "the model has mistakes and the old one stays:\n"+mistakes.Error()), bad)
+	}
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, "the model cannot be checked").WithCause(err)
+	}
+	document, revision, err := s.document(ctx)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	if document.GetRevision() != req.GetExpectedRevision() {
+		return nil, chassis.WithDetails(connect.Errorf(connect.CodeAborted, "the model in use is %s, not the expected %s: look at what has changed", document.GetRevision(), req.GetExpectedRevision()),
+			chassis.Reason("VERSION_MISMATCH", "current_revision", document.GetRevision()))
+	}
+	next := backbone.Document{Text: req.GetText(), Revision: parsed.Revision, By: caller(ctx), Note: req.GetNote()}
+	if _, err := s.documents.Put(ctx, backbone.ModelKey, next, revision); err != nil {
+		return nil, asConnectError(err)
+	}
+	kept, err := s.documents.Get(ctx, backbone.ModelKey)
+	return &controlv1.ApplyModelResponse{Document: documentMessage(kept)}, asConnectError(err)
+}
+
+// ListModels implements ModelService.
+func (s modelService) ListModels(ctx context.Context, _ *controlv1.ListModelsRequest) (*controlv1.ListModelsResponse, error) {
+	history, err := s.documents.History(ctx, backbone.ModelKey)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	res := &controlv1.ListModelsResponse{}
+	for _, kept := range slices.All(history) {
+		res.Documents = append(res.Documents, documentMessage(kept))
+	}
+	return res, nil
+}

@@ -1,0 +1,127 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+)
+
+// maxTries bounds how often a change is made again because another came first.
+const maxTries = 5
+
+type tenantService struct {
+	controlv1connect.UnimplementedTenantServiceHandler
+
+	*Service
+}
+
+// served returns the nodes that say they serve each tenant.
+func (s *Service) served() map[string][]string {
+	out := map[string][]string{}
+	for _, node := range s.announced() {
+		for _, tenant := range node.Tenants {
+			out[tenant] = append(out[tenant], node.ID)
+		}
+	}
+	return out
+}
+
+// ListTenants implements TenantService.
+func (s tenantService) ListTenants(ctx context.Context, _ *controlv1.ListTenantsRequest) (*controlv1.ListTenantsResponse, error) {
+	known, err := s.tenants.All(ctx)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	served := s.served()
+	names := maps.Clone(served)
+	for name := range known {
+		names[name] = nil
+	}
+	res := &controlv1.ListTenantsResponse{}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		kept, created := known[name]
+		res.Tenants = append(res.Tenants, tenantMessage(name, kept.Value, served[name], !created))
+	}
+	return res, nil
+}
+
+func tenantMessage(name string, tenant backbone.Tenant, nodes []string, configured bool) *controlv1.Tenant {
+	out := &controlv1.Tenant{TenantId: name, Suspended: tenant.Suspended, Reason: tenant.Reason, Nodes: nodes, Configured: configured}
+	if q := tenant.Quota; q != nil {
+		out.Quota = &controlv1.Quota{Rate: q.Rate, Burst: int32(q.Burst), Concurrent: int32(q.Concurrent), Streams: int32(q.Streams)} //nolint:gosec // bounded by the API
+	}
+	return out
+}
+
+func quota(q *controlv1.Quota) *backbone.Quota {
+	if q == nil {
+		return nil
+	}
+	return &backbone.Quota{Rate: q.GetRate(), Burst: int(q.GetBurst()), Concurrent: int(q.GetConcurrent()), Streams: int(q.GetStreams())}
+}
+
+// CreateTenant implements TenantService.
+func (s tenantService) CreateTenant(ctx context.Context, req *controlv1.CreateTenantRequest) (*controlv1.CreateTenantResponse, error) {
+	name := req.GetTenantId()
+	taken := connect.Errorf(connect.CodeAlreadyExists, "tenant %s is there already", name)
+	if len(s.served()[name]) > 0 {
+		return nil, taken
+	}
+	tenant := backbone.Tenant{Quota: quota(req.GetQuota())}
+	if _, err := s.tenants.Put(ctx, name, tenant, 0); err != nil {
+		if errors.Is(err, backbone.ErrChanged) {
+			return nil, taken
+		}
+		return nil, asConnectError(err)
+	}
+	return &controlv1.CreateTenantResponse{Tenant: tenantMessage(name, tenant, nil, false)}, nil
+}
+
+// SuspendTenant implements TenantService.
+func (s tenantService) SuspendTenant(ctx context.Context, req *controlv1.SuspendTenantRequest) (*controlv1.SuspendTenantResponse, error) {
+	tenant, err := s.change(ctx, req.GetTenantId(), func(t *backbone.Tenant) { t.Suspended, t.Reason = true, req.GetReason() })
+	return &controlv1.SuspendTenantResponse{Tenant: tenant}, err
+}
+
+// ResumeTenant implements TenantService.
+func (s tenantService) ResumeTenant(ctx context.Context, req *controlv1.ResumeTenantRequest) (*controlv1.ResumeTenantResponse, error) {
+	tenant, err := s.change(ctx, req.GetTenantId(), func(t *backbone.Tenant) { t.Suspended, t.Reason = false, "" })
+	return &controlv1.ResumeTenantResponse{Tenant: tenant}, err
+}
+
+// SetQuota implements TenantService.
+func (s tenantService) SetQuota(ctx context.Context, req *controlv1.SetQuotaRequest) (*controlv1.SetQuotaResponse, error) {
+	tenant, err := s.change(ctx, req.GetTenantId(), func(t *backbone.Tenant) { t.Quota = quota(req.GetQuota()) })
+	return &controlv1.SetQuotaResponse{Tenant: tenant}, err
+}
+
+// change changes what is known of a tenant.
+func (s tenantService) change(ctx context.Context, name string, f func(*backbone.Tenant)) (*controlv1.Tenant, error) {
+	if _, err := contextkit.ParseTenantID(name); err != nil {
+		return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
+	}
+	for range maxTries {
+		kept, err := s.tenants.Get(ctx, name)
+		nodes := s.served()[name]
+		if errors.Is(err, backbone.ErrNotKept) && len(nodes) == 0 {
+			return nil, connect.Errorf(connect.CodeNotFound, "there is no tenant %q", name)
+		}
+		if err != nil && !errors.Is(err, backbone.ErrNotKept) {
+			return nil, asConnectError(err)
+		}
+		f(&kept.Value)
+		_, err = s.tenants.Put(ctx, name, kept.Value, kept.Revision)
+		if errors.Is(err, backbone.ErrChanged) {
+			continue
+		}
+		return tenantMessage(name, kept.Value, nodes, false), asConnectError(err)
+	}
+	return nil, asConnectError(backbone.ErrChanged)
+}

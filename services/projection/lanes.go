@@ -1,0 +1,238 @@
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+)
+
+// openAgain is the wait before a tenant's views are opened again after a failure.
+const openAgain = time.Second
+
+// errMoved ends what reads views that are no longer kept here, or have been
+// replaced by those of another model.
+var errMoved = errors.New("the tenant's views have moved")
+
+// lane is a tenant's views: those that are shown and, after a change of the model,
+// those that are built beside them.
+type lane struct {
+	shown *follower
+	next  *follower // nil: none
+}
+
+// Run follows the journal of every tenant that is served, which may change, until
+// ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel()
+		for _, f := range s.followers() {
+			f.stopped()
+		}
+	}()
+	for _, f := range s.followers() {
+		s.start(ctx, f)
+	}
+	for {
+		tenants, models := s.tenants.Changed(), s.models.Changed()
+		var again <-chan time.Time
+		if err := s.reconcile(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error().Err(err).Dur("again_in", openAgain).Msg("views are not opened")
+			again = time.After(openAgain)
+		}
+		select {
+		case <-tenants:
+		case <-models:
+		case <-s.built:
+		case <-again:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// start runs a follower, and says when it has caught up with the journal.
+func (s *Service) start(ctx context.Context, f *follower) {
+	ctx, f.cancel = context.WithCancel(ctx)
+	f.ended = make(chan struct{})
+	go func() {
+		defer close(f.ended)
+		_ = f.run(ctx) // it ends with ctx alone
+	}()
+}
+
+// reconcile opens what is to be followed and ends what is not, and shows views
+// that have been built. Run calls it, and nobody else changes the lanes.
+func (s *Service) reconcile(ctx context.Context) error {
+	var errs []error
+	for _, tenant := range s.tenants.All() {
+		l, known := s.lane(tenant)
+		current := s.models.Current()
+		switch {
+		case !known:
+			f, err := s.openViews(ctx, tenant)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			s.start(ctx, f)
+			s.setLane(tenant, lane{shown: f})
+		case l.next != nil && l.next.model.Revision != current.Revision, l.next != nil && l.shown.model.Revision == current.Revision:
+			// The model has changed once more meanwhile, or back.
+			s.setLane(tenant, lane{shown: l.shown})
+			errs = append(errs, l.next.end())
+			s.wake()
+		case l.next != nil && l.next.position() >= l.shown.position():
+			if _, building := l.next.building(); building {
+				continue
+			}
+			s.setLane(tenant, lane{shown: l.next})
+			s.log.Info().Str("tenant", tenant.String()).Str("model", l.next.model.Revision).Msg("views of the new model are shown")
+			errs = append(errs, l.shown.end())
+		case l.next != nil:
+			s.await(ctx, l) // it was behind after all
+		case l.shown.model.Revision != current.Revision:
+			f, err := s.openViews(ctx, tenant)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			s.start(ctx, f)
+			l = lane{shown: l.shown, next: f}
+			s.setLane(tenant, l)
+			s.log.Info().Str("tenant", tenant.String()).Str("model", f.model.Revision).Msg("views of the new model are built")
+			s.await(ctx, l)
+		}
+	}
+	for tenant, l := range s.allLanes() {
+		if s.tenants.Serves(tenant) {
+			continue
+		}
+		s.dropLane(tenant)
+		errs = append(errs, l.shown.end())
+		if l.next != nil {
+			errs = append(errs, l.next.end())
+		}
+		s.log.Info().Str("tenant", tenant.String()).Msg("the tenant's views are no longer kept here")
+	}
+	return errors.Join(errs...)
+}
+
+// await wakes Run when the lane's next views hold what those shown do. It ends
+// with the follower.
+func (s *Service) await(ctx context.Context, l lane) {
+	target := max(l.next.target, l.shown.position())
+	go func() {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		go func() {
+			<-l.next.ended
+			cancel()
+		}()
+		if l.next.wait(ctx, target) == nil {
+			s.wake()
+		}
+	}()
+}
+
+// wake has Run look again.
+func (s *Service) wake() {
+	select {
+	case s.built <- struct{}{}:
+	default:
+	}
+}
+
+// openViews opens a tenant's views of the model in use.
+func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*follower, error) {
+	current := s.models.Current()
+	rows, err := s.opener(ctx, tenant, current.Views(), fmt.Sprintf("%s@%d", current.Revision, s.journal.Epoch()))
+	if err != nil {
+		return nil, err
+	}
+	f, err := newFollower(ctx, tenant, s.journal, current, rows, s.log)
+	if err != nil {
+		return nil, errors.Join(err, rows.Close())
+	}
+	f.timeline = s.timeline
+	return f, nil
+}
+
+func (s *Service) lane(tenant contextkit.TenantID) (lane, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	l, ok := s.lanes[tenant]
+	return l, ok
+}
+
+func (s *Service) setLane(tenant contextkit.TenantID, l lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lanes[tenant] = l
+}
+
+func (s *Service) dropLane(tenant contextkit.TenantID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.lanes, tenant)
+}
+
+func (s *Service) allLanes() map[contextkit.TenantID]lane {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make(map[contextkit.TenantID]lane, len(s.lanes))
+	for tenant, l := range s.lanes {
+		out[tenant] = l
+	}
+	return out
+}
+
+// followers returns all followers.
+func (s *Service) followers() []*follower {
+	var out []*follower
+	for _, l := range s.allLanes() {
+		out = append(out, l.shown)
+		if l.next != nil {
+			out = append(out, l.next)
+		}
+	}
+	return out
+}
+
+// enter begins to read the follower's rows, which leave ends. It reports false
+// when they are no longer kept.
+func (f *follower) enter() (leave func(), ok bool) {
+	f.use.RLock()
+	if f.closed {
+		f.use.RUnlock()
+		return nil, false
+	}
+	return f.use.RUnlock, true
+}
+
+// stopped ends the follower's run, if it has begun, and returns when it has ended.
+func (f *follower) stopped() {
+	if f.cancel == nil {
+		return
+	}
+	f.cancel()
+	<-f.ended
+}
+
+// end ends the follower: its run, those who watch it, and once nobody reads them
+// any more its rows.
+func (f *follower) end() error {
+	f.stopped()
+	f.hub.close()
+	f.use.Lock()
+	defer f.use.Unlock()
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	return f.rows.Close()
+}
