@@ -69,6 +69,8 @@ type Config struct {
 	// Origins are the origins whose pages may call the edge from a browser,
 	// such as "https://app.example.com". None by default.
 	Origins []string
+	// Optional are kinds of nodes without which the gateway takes calls all the same.
+	Optional []string
 	// UI serves the pages of the Control UI under /ui/; nil: there are none.
 	UI http.Handler
 	// Timeline records calls that change something or fail; nil: none.
@@ -340,6 +342,9 @@ func (g *Gateway) closePool(ctx context.Context) error {
 // ready reports why the gateway cannot serve a tenant, or anybody.
 func (g *Gateway) ready(_ context.Context, tenant contextkit.TenantID) error {
 	asked := map[string]bool{}
+	for _, kind := range g.config.Optional {
+		asked[kind] = true
+	}
 	for _, method := range g.table.Load().Methods() {
 		if asked[method.Upstream] {
 			continue

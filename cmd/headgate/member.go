@@ -69,7 +69,7 @@ func (m *member) complain(what string) func(error) {
 
 // announce says that the node is there, until ctx ends. lag may be nil.
 func (m *member) announce(ctx context.Context, node backbone.Node, server *chassis.Server, lag func() int64) error {
-	return backbone.Announce(ctx, m.js, node, func(ctx context.Context, now *backbone.Node) error {
+	return ended(ctx, backbone.Announce(ctx, m.js, node, func(ctx context.Context, now *backbone.Node) error {
 		now.Tenants = nil
 		for _, tenant := range m.tenants.All() {
 			now.Tenants = append(now.Tenants, tenant.String())
@@ -80,7 +80,15 @@ func (m *member) announce(ctx context.Context, node backbone.Node, server *chass
 			now.Lag = &waits
 		}
 		return server.Ready(ctx)
-	})
+	}))
+}
+
+// ended returns err unless ctx has ended: what was asked to end has not failed.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // see above
+	}
+	return err
 }
 
 func loadOf(l chassis.Load) *backbone.Load {
@@ -95,7 +103,7 @@ func loadOf(l chassis.Load) *backbone.Load {
 func followModel(ctx context.Context, js jetstream.JetStream, models *model.Registry, log zerolog.Logger) error {
 	documents, err := backbone.OpenBucket[backbone.Document](ctx, js, backbone.BucketModels)
 	if err != nil {
-		return err
+		return ended(ctx, err)
 	}
 	complain := func(err error) { log.Error().Err(err).Msg("the applied model is not used; the old one stays") }
 	documents.Follow(ctx, func(map[string]backbone.Kept[backbone.Document]) {
@@ -113,7 +121,7 @@ func followModel(ctx context.Context, js jetstream.JetStream, models *model.Regi
 func followTenants(ctx context.Context, js jetstream.JetStream, edge *gateway.Gateway, log zerolog.Logger) error {
 	tenants, err := backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
 	if err != nil {
-		return err
+		return ended(ctx, err)
 	}
 	tenants.Follow(ctx, func(all map[string]backbone.Kept[backbone.Tenant]) {
 		states := map[contextkit.TenantID]gateway.TenantState{}

@@ -53,6 +53,10 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkThatCannotBeUndoneIsKeptAsADeadLetter"},
 	"backbone.say jetstream.PublishMsg": {
 		"contextkit.InjectNATS under the platform's context, or it fails", "backbone.TestNodesAreKnownWhileTheySpeak"},
+	"backbone.Bucket.publish jetstream.PublishMsg": {
+		"contextkit.InjectNATS, or it fails", "backbone.TestWhatIsKeptInABucketCarriesTheContract"},
+	"backbone.Timeline.publish jetstream.PublishMsgAsync": {
+		"contextkit.InjectNATS under the call's own context, or it is counted as lost", "backbone.TestAHopCarriesTheContractOfItsCall"},
 	"runner.later jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestAWorkflowWaitsAcrossARestart"},
 	"webhook.New net.DialContext": {"", ""},
@@ -131,6 +135,9 @@ func owner(decl ast.Decl) string {
 	receiver := f.Recv.List[0].Type
 	if star, ok := receiver.(*ast.StarExpr); ok {
 		receiver = star.X
+	}
+	if generic, ok := receiver.(*ast.IndexExpr); ok {
+		receiver = generic.X
 	}
 	if name, ok := receiver.(*ast.Ident); ok {
 		return name.Name + "." + f.Name.Name

@@ -75,7 +75,7 @@ func start(t *testing.T, data string, before *platform, extra ...string) *platfo
 	p := &platform{tokens: map[string]string{}, stderr: &strings.Builder{}, rest: make(chan string, 1)}
 	p.args = append([]string{
 		"dev", "--data", data, "--listen", addr(b.gateway), "--admin-listen", addr(b.admin), "--grpc-listen", "127.0.0.1:0", "--aggregate-listen", addr(b.aggregate),
-		"--projection-listen", addr(b.projection), "--runner-listen", addr(b.runner),
+		"--projection-listen", addr(b.projection), "--runner-listen", addr(b.runner), "--control-listen", "127.0.0.1:0",
 	}, extra...)
 	p.cmd = exec.Command(binary, p.args...)
 	p.cmd.Stderr = p.stderr

@@ -68,7 +68,7 @@ func (r *router) followNodes(ctx context.Context, js jetstream.JetStream) error 
 func (r *router) followPlacements(ctx context.Context, js jetstream.JetStream) error {
 	placements, err := backbone.OpenBucket[backbone.Placement](ctx, js, backbone.BucketPlacement)
 	if err != nil {
-		return err
+		return ended(ctx, err)
 	}
 	placements.Follow(ctx, func(all map[string]backbone.Kept[backbone.Placement]) {
 		r.mu.Lock()

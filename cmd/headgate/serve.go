@@ -145,7 +145,7 @@ func (p *plan) gateway(context.Context) error {
 		edge, err := gateway.New(gateway.Config{
 			Listen: listen, GRPC: g.GRPC, Admin: g.Admin, Auth: accepted, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
 			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams, Limits: g.TenantLimits, Origins: g.Origins,
-			UI: pages, Timeline: timeline,
+			UI: pages, Timeline: timeline, Optional: []string{kindControl},
 		}, catalog, routes, js, p.log)
 		if err != nil {
 			return nil, err
@@ -181,10 +181,10 @@ func (p *plan) gateway(context.Context) error {
 // goodbye, then answers the calls in flight, then what they left behind is kept.
 func edgeLayers(js jetstream.JetStream, edge *gateway.Gateway, router *router, node backbone.Node, timeline *backbone.Timeline, log zerolog.Logger) []chassis.Layer {
 	announce := func(ctx context.Context) error {
-		return backbone.Announce(ctx, js, node, func(ctx context.Context, now *backbone.Node) error {
+		return ended(ctx, backbone.Announce(ctx, js, node, func(ctx context.Context, now *backbone.Node) error {
 			now.Load, now.Routing, now.Open = loadOf(edge.Load()), router.revision.Load(), edge.OpenBreakers()
 			return edge.Ready(ctx)
-		})
+		}))
 	}
 	return []chassis.Layer{
 		{announce},

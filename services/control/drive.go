@@ -16,7 +16,7 @@ import (
 const (
 	// lease is how long a silent control node is believed to drive a move; it is
 	// renewed a few times within.
-	lease = 3 * time.Second
+	lease = 2 * time.Second
 	// lookEvery is how often a gate that has no event to wait for is looked at.
 	lookEvery = 100 * time.Millisecond
 	// askTimeout bounds a question to the target.

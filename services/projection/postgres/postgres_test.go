@@ -228,6 +228,7 @@ func TestAnOldGenerationIsKeptForTheWayBackAndOlderOnesAreDropped(t *testing.T) 
 		t.Errorf("the old generation is at %d, want 7: it serves until the last node is upgraded", n)
 	}
 	checkpoint("three")
+	checkpoint("four")
 	if n := checkpoint("one"); n != 0 {
 		t.Errorf("the oldest generation is still there, at %d", n)
 	}

@@ -1,0 +1,153 @@
+package backbone_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+func tenants(t *testing.T, js jetstream.JetStream) *backbone.Bucket[backbone.Tenant] {
+	t.Helper()
+	bucket, err := backbone.OpenBucket[backbone.Tenant](t.Context(), js, backbone.BucketTenants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bucket
+}
+
+func TestAValueIsChangedAtItsRevisionAlone(t *testing.T) {
+	bucket, ctx := tenants(t, backbonetest.Start(t)), contextkit.PlatformContext(t.Context())
+	if _, err := bucket.Get(ctx, "acme"); !errors.Is(err, backbone.ErrNotKept) {
+		t.Errorf("a key without a value: %v", err)
+	}
+	first, err := bucket.Put(ctx, "acme", backbone.Tenant{Reason: "one"}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, revision := range map[string]uint64{"a new key": 0, "another revision": first + 1} {
+		if _, err := bucket.Put(ctx, "acme", backbone.Tenant{}, revision); !errors.Is(err, backbone.ErrChanged) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	second, err := bucket.Put(ctx, "acme", backbone.Tenant{Reason: "two"}, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bucket.Delete(ctx, "acme", first); !errors.Is(err, backbone.ErrChanged) {
+		t.Errorf("deleted at an old revision: %v", err)
+	}
+	if err := bucket.Delete(ctx, "acme", second); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bucket.Get(ctx, "acme"); !errors.Is(err, backbone.ErrNotKept) {
+		t.Errorf("a deleted key: %v", err)
+	}
+	if _, err := bucket.Put(ctx, "acme", backbone.Tenant{Reason: "three"}, 0); err != nil {
+		t.Errorf("a deleted key made anew: %v", err)
+	}
+	if kept, err := bucket.Get(ctx, "acme"); err != nil || kept.Value.Reason != "three" {
+		t.Errorf("%+v, %v", kept, err)
+	}
+}
+
+func TestAFollowerHearsOfEveryChangeAndFirstOfAllThereIs(t *testing.T) {
+	bucket := tenants(t, backbonetest.Start(t))
+	ctx, cancel := context.WithCancel(contextkit.PlatformContext(t.Context()))
+	defer cancel()
+	for n := range 3 {
+		if _, err := bucket.Put(ctx, fmt.Sprintf("t%d", n), backbone.Tenant{}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	heard, done := make(chan []string, 16), make(chan struct{})
+	go func() {
+		defer close(done)
+		bucket.Follow(ctx, func(all map[string]backbone.Kept[backbone.Tenant]) {
+			var names []string
+			for name := range all {
+				names = append(names, name)
+			}
+			slices.Sort(names)
+			heard <- names
+		}, func(err error) { t.Error(err) })
+	}()
+	expect := func(want ...string) {
+		t.Helper()
+		select {
+		case got := <-heard:
+			if !slices.Equal(got, want) {
+				t.Fatalf("heard %v, want %v", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("never heard %v", want)
+		}
+	}
+	expect("t0", "t1", "t2")
+	kept, err := bucket.Get(ctx, "t1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bucket.Delete(ctx, "t1", kept.Revision); err != nil {
+		t.Fatal(err)
+	}
+	expect("t0", "t2")
+	cancel()
+	<-done
+}
+
+func TestWhatIsKeptInABucketCarriesTheContract(t *testing.T) {
+	js := backbonetest.Start(t)
+	bucket := tenants(t, js)
+	if _, err := bucket.Put(t.Context(), "acme", backbone.Tenant{}, 0); !errors.Is(err, contextkit.ErrNoContext) {
+		t.Errorf("without a context: %v", err)
+	}
+	ctx := contextkit.PlatformContext(t.Context())
+	sequence, err := bucket.Put(ctx, "acme", backbone.Tenant{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(ctx, t, js, "KV_"+backbone.BucketTenants, sequence)
+}
+
+func TestAHopCarriesTheContractOfItsCall(t *testing.T) {
+	js := backbonetest.Start(t)
+	timeline, err := backbone.NewTimeline(js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "acme"))
+	timeline.Record(t.Context(), backbone.Hop{Kind: backbone.HopCall}) // of no call: nothing is recorded
+	timeline.Record(call, backbone.Hop{Kind: backbone.HopCall, Name: "x", Started: time.Now()})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it publishes what was recorded before it ends
+	if err := timeline.Run(ctx, "n1"); err != nil {
+		t.Fatal(err)
+	}
+	same(call, t, js, backbone.StreamTimeline, 1)
+}
+
+// same checks that a stored message bears the context's ids.
+func same(ctx context.Context, t *testing.T, js jetstream.JetStream, stream string, sequence uint64) {
+	t.Helper()
+	s, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := s.GetMsg(t.Context(), sequence)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := contextkit.ExtractNATS(msg.Header)
+	want, _ := contextkit.FromContext(ctx)
+	if err != nil || got.CorrelationID != want.CorrelationID || got.TraceID != want.TraceID || got.TenantID != want.TenantID {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+}

@@ -1,0 +1,589 @@
+package control_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectinprocess"
+	"connectrpc.com/validate"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/upstream"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/control"
+	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+func TestMain(m *testing.M) { backbonetest.Main(m) }
+
+// patience bounds every wait of a test.
+const patience = 40 * time.Second
+
+// world is a NATS server with nodes that announce themselves.
+type world struct {
+	js      jetstream.JetStream
+	pool    *upstream.Pool
+	running sync.WaitGroup
+	ctx     context.Context
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{js: backbonetest.Start(t), pool: upstream.NewPool(upstream.PoolConfig{})}
+	ctx, cancel := context.WithCancel(contextkit.PlatformContext(context.Background()))
+	w.ctx = ctx
+	t.Cleanup(func() {
+		cancel()
+		w.running.Wait()
+		w.pool.Close()
+	})
+	return w
+}
+
+// run runs f until the test ends.
+func (w *world) run(t *testing.T, f func(context.Context) error) {
+	w.running.Go(func() {
+		if err := f(w.ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func quiet(error) {}
+
+// projection starts a projection node that serves what it is assigned.
+func (w *world) projection(t *testing.T, id string, tenants ...contextkit.TenantID) *chassis.Tenants {
+	t.Helper()
+	models, err := model.Open(t.Context(), model.Wallet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	assignment, err := backbone.OpenAssignment(t.Context(), w.js, "projection", id, tenants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serves, _, err := assignment.Now(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := chassis.NewTenants(serves...)
+	service, err := projection.New(t.Context(), w.js, models, served, sqlite.In(t.TempDir()), nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := chassis.NewServer(chassis.Config{Name: "projection", Addr: "127.0.0.1:0"}, service.Ready, zerolog.Nop())
+	service.Register(server.RPC)
+	if err := server.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.run(t, server.Serve)
+	w.run(t, func(ctx context.Context) error { return errors.Join(service.Run(ctx), service.Close()) })
+	w.run(t, func(ctx context.Context) error {
+		assignment.Follow(ctx, func(serves, _ []contextkit.TenantID) { served.Replace(serves) }, quiet)
+		return nil
+	})
+	w.run(t, func(ctx context.Context) error {
+		return backbone.Announce(ctx, w.js, backbone.Node{ID: id, Kind: "projection", Endpoint: server.Addr()}, func(ctx context.Context, now *backbone.Node) error {
+			now.Tenants = nil
+			for _, tenant := range served.All() {
+				now.Tenants = append(now.Tenants, tenant.String())
+			}
+			return server.Ready(ctx)
+		})
+	})
+	return served
+}
+
+// gateway announces one that follows the placements.
+func (w *world) gateway(t *testing.T, id string) {
+	t.Helper()
+	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var (
+		mu      sync.Mutex
+		routing uint64
+	)
+	w.run(t, func(ctx context.Context) error {
+		placements.Follow(ctx, func(all map[string]backbone.Kept[backbone.Placement]) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, kept := range all {
+				routing = max(routing, kept.Revision)
+			}
+		}, quiet)
+		return nil
+	})
+	w.run(t, func(ctx context.Context) error {
+		return backbone.Announce(ctx, w.js, backbone.Node{ID: id, Kind: "gateway", Endpoint: "127.0.0.1:1"}, func(_ context.Context, now *backbone.Node) error {
+			mu.Lock()
+			defer mu.Unlock()
+			now.Routing = routing
+			return nil
+		})
+	})
+}
+
+// controller is a control node in the test's process.
+type controller struct {
+	fleet      controlv1connect.FleetServiceClient
+	placements controlv1connect.PlacementServiceClient
+	tenants    controlv1connect.TenantServiceClient
+	models     controlv1connect.ModelServiceClient
+	audit      controlv1connect.AuditServiceClient
+	timeline   controlv1connect.TimelineServiceClient
+	die        context.CancelFunc
+	dead       chan struct{}
+}
+
+// control starts a control node that dies as soon as it has entered the stage, ""
+// for never: its log says when, before it does anything further.
+func (w *world) control(t *testing.T, id, stage string) *controller {
+	t.Helper()
+	models, err := model.Open(t.Context(), model.Wallet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(w.ctx)
+	watch := writer(func(line []byte) {
+		var entry struct{ Message, Stage string }
+		if json.Unmarshal(line, &entry) == nil && entry.Message == "move" && entry.Stage == stage {
+			cancel()
+		}
+	})
+	nodes := control.Nodes{Client: contextkit.NewClient(upstream.NewTransport(w.pool)), At: upstream.WithEndpoint}
+	service, err := control.New(t.Context(), id, w.js, models, false, nodes, zerolog.New(watch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &controller{die: cancel, dead: make(chan struct{})}
+	w.running.Go(func() {
+		defer close(c.dead)
+		if err := service.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	server := connect.NewServer(contextkit.ServerInterceptor, validate.NewServerInterceptor())
+	service.Register(server)
+	client := contextkit.NewClient(connectinprocess.New(server))
+	c.fleet, c.placements, c.tenants = controlv1connect.NewFleetServiceClient(client), controlv1connect.NewPlacementServiceClient(client), controlv1connect.NewTenantServiceClient(client)
+	c.models, c.audit, c.timeline = controlv1connect.NewModelServiceClient(client), controlv1connect.NewAuditServiceClient(client), controlv1connect.NewTimelineServiceClient(client)
+	return c
+}
+
+type writer func([]byte)
+
+func (w writer) Write(line []byte) (int, error) {
+	w(bytes.TrimSpace(line))
+	return len(line), nil
+}
+
+func platform(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually waits until f holds.
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	for !f() {
+		select {
+		case <-deadline:
+			t.Fatalf("never: %s", what)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// knows waits until the control node has heard of so many nodes.
+func (c *controller) knows(t *testing.T, count int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d nodes are known", count), func() bool {
+		res, err := c.fleet.GetFleet(platform(t), &controlv1.GetFleetRequest{})
+		return err == nil && len(res.GetFleet().GetNodes()) == count
+	})
+}
+
+// end waits until the move has ended.
+func (c *controller) end(t *testing.T, id string) *controlv1.Rebalance {
+	t.Helper()
+	stream, err := c.placements.WatchRebalance(platform(t), &controlv1.WatchRebalanceRequest{Id: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	var last *controlv1.Rebalance
+	for {
+		res, err := stream.Receive()
+		if err != nil {
+			if last.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE && last.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_ABORTED {
+				t.Fatalf("the move has not ended: %v, %v", last, err)
+			}
+			return last
+		}
+		last = res.GetRebalance()
+	}
+}
+
+func (w *world) placement(t *testing.T, tenant contextkit.TenantID) (backbone.Placement, bool) {
+	t.Helper()
+	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := placements.Get(t.Context(), backbone.PlacementKey("projection", tenant))
+	if errors.Is(err, backbone.ErrNotKept) {
+		return backbone.Placement{}, false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kept.Value, true
+}
+
+func (w *world) fill(t *testing.T, tenant contextkit.TenantID, count int) {
+	t.Helper()
+	journal, err := backbone.OpenJournal(t.Context(), w.js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range count {
+		err := journal.Append(contextkit.TenantContext(t.Context(), tenant), tenant, 0, []backbone.Event{{
+			ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n), Version: 1, Time: time.Now(), Data: []byte(`{"owner":"ada"}`),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAMoveGoesOnWhereItWasWhenControlDies(t *testing.T) {
+	for _, stage := range []string{"planned", "warming", "catching up", "fenced", "flipped", "verifying", "retiring"} {
+		t.Run(stage, func(t *testing.T) {
+			t.Parallel()
+			w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+			w.fill(t, acme, 50)
+			w.gateway(t, "g1")
+			nodes := map[string]*chassis.Tenants{"p1": w.projection(t, "p1", acme), "p2": w.projection(t, "p2", acme)}
+			first := w.control(t, "c1", stage)
+			first.knows(t, 3)
+			if stage == "planned" {
+				first.die() // a move is planned by whoever is asked; nobody drives it yet
+				<-first.dead
+			}
+			res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-first.dead
+			second := w.control(t, "c2", "")
+			done := second.end(t, res.GetRebalance().GetId())
+			if done.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE {
+				t.Fatalf("it ends as %v", done)
+			}
+			var by []string
+			for _, entry := range done.GetHistory() {
+				by = append(by, entry.GetNode())
+			}
+			if by[0] != "c1" || by[len(by)-1] != "c2" || len(by) != 8 || !slices.IsSorted(by) {
+				t.Errorf("its stages were entered by %v, want c1's first, then c2's, 8 in all", by)
+			}
+			if p, ok := w.placement(t, acme); !ok || p.Node != "p2" || len(p.Also) > 0 || p.Rebalance != "" {
+				t.Errorf("the tenant is placed as %+v", p)
+			}
+			if nodes["p1"].Serves(acme) || !nodes["p2"].Serves(acme) {
+				t.Errorf("p1 serves the tenant: %v, p2: %v", nodes["p1"].Serves(acme), nodes["p2"].Serves(acme))
+			}
+		})
+	}
+}
+
+func TestAnAbortPutsEverythingBack(t *testing.T) {
+	for _, placed := range []bool{false, true} {
+		for _, stage := range []string{"planned", "warming", "catching up", "fenced", "flipped", "verifying"} {
+			t.Run(fmt.Sprintf("placed before: %v, %s", placed, stage), func(t *testing.T) {
+				t.Parallel()
+				w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+				w.fill(t, acme, 10)
+				w.gateway(t, "g1")
+				nodes := map[string]*chassis.Tenants{"p1": w.projection(t, "p1", acme), "p2": w.projection(t, "p2", acme)}
+				first := w.control(t, "c1", stage)
+				first.knows(t, 3)
+				if placed {
+					if _, err := first.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"}); err != nil {
+						t.Fatal(err)
+					}
+					eventually(t, "p2 gives the tenant up", func() bool { return !nodes["p2"].Serves(acme) })
+				}
+				if stage == "planned" {
+					first.die()
+					<-first.dead
+				}
+				res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				<-first.dead
+				id := res.GetRebalance().GetId()
+				if _, err := first.placements.AbortRebalance(platform(t), &controlv1.AbortRebalanceRequest{Id: id}); err != nil {
+					t.Fatal(err)
+				}
+				second := w.control(t, "c2", "")
+				if ended := second.end(t, id); ended.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_ABORTED || ended.GetReason() != "aborted" {
+					t.Fatalf("it ends as %v", ended)
+				}
+				p, ok := w.placement(t, acme)
+				if placed && (p.Node != "p1" || len(p.Also) > 0 || p.Rebalance != "") || !placed && ok {
+					t.Errorf("the tenant is placed as %+v, %v", p, ok)
+				}
+				eventually(t, "the nodes serve as before", func() bool { return nodes["p1"].Serves(acme) && nodes["p2"].Serves(acme) == !placed })
+			})
+		}
+	}
+}
+
+func TestOfTwoMovesOfATenantOneGoesOn(t *testing.T) {
+	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w.gateway(t, "g1")
+	for _, id := range []string{"p1", "p2", "p3"} {
+		w.projection(t, id, acme)
+	}
+	c := w.control(t, "c1", "")
+	c.knows(t, 4)
+	var group sync.WaitGroup
+	outcomes := make([]controlv1.RebalanceStep, 2)
+	for i, target := range []string{"p2", "p3"} {
+		group.Go(func() {
+			res, err := c.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: target})
+			if connect.CodeOf(err) == connect.CodeFailedPrecondition {
+				return // the other had it already
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			outcomes[i] = c.end(t, res.GetRebalance().GetId()).GetStep()
+		})
+	}
+	group.Wait()
+	done := 0
+	for _, outcome := range outcomes {
+		if outcome == controlv1.RebalanceStep_REBALANCE_STEP_DONE {
+			done++
+		}
+	}
+	p, _ := w.placement(t, acme)
+	if done < 1 || p.Rebalance != "" || p.Node == "" {
+		t.Errorf("%v, and the tenant is placed as %+v", outcomes, p)
+	}
+	if _, err := c.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: p.Node}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("a move to where the tenant is: %v", err)
+	}
+	plan, err := c.placements.PlanRebalance(platform(t), &controlv1.PlanRebalanceRequest{TenantId: "acme", Kind: "projection", Target: p.Node})
+	if err != nil || len(plan.GetObstacles()) != 1 || !strings.Contains(plan.GetObstacles()[0], "already") {
+		t.Errorf("%v, %v", plan, err)
+	}
+}
+
+func TestTheFleetSaysWhoDidNotAnswer(t *testing.T) {
+	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w.projection(t, "p1", acme)
+	w.gateway(t, "g1") // nobody listens where it says
+	c := w.control(t, "c1", "")
+	c.knows(t, 2)
+	res, err := c.fleet.GetFleet(platform(t), &controlv1.GetFleetRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fleet := res.GetFleet()
+	gateway, node := fleet.GetNodes()[0], fleet.GetNodes()[1]
+	if fleet.GetSilent() != 1 || gateway.GetAnswered() || gateway.GetError() == "" || !node.GetAnswered() || node.GetId() != "p1" || !slices.Equal(node.GetTenants(), []string{"acme"}) {
+		t.Errorf("%v", fleet)
+	}
+}
+
+func TestTenantsAreCreatedSuspendedAndBounded(t *testing.T) {
+	w, acme, initech := newWorld(t), backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "initech")
+	served := w.projection(t, "p1", acme)
+	c := w.control(t, "c1", "")
+	c.knows(t, 1)
+	ctx := platform(t)
+	if _, err := c.tenants.CreateTenant(ctx, &controlv1.CreateTenantRequest{TenantId: "acme"}); connect.CodeOf(err) != connect.CodeAlreadyExists {
+		t.Errorf("a tenant that is served: %v", err)
+	}
+	if _, err := c.tenants.CreateTenant(ctx, &controlv1.CreateTenantRequest{TenantId: "initech"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new tenant is served", func() bool { return served.Serves(initech) })
+	if _, err := c.tenants.CreateTenant(ctx, &controlv1.CreateTenantRequest{TenantId: "initech"}); connect.CodeOf(err) != connect.CodeAlreadyExists {
+		t.Errorf("a tenant twice: %v", err)
+	}
+	if _, err := c.tenants.SuspendTenant(ctx, &controlv1.SuspendTenantRequest{TenantId: "nobody"}); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("a tenant that is not there: %v", err)
+	}
+	if _, err := c.tenants.SuspendTenant(ctx, &controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "unpaid"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.tenants.SetQuota(ctx, &controlv1.SetQuotaRequest{TenantId: "acme", Quota: &controlv1.Quota{Rate: 5}}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := c.tenants.ListTenants(ctx, &controlv1.ListTenantsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := list.GetTenants()[0]
+	if len(list.GetTenants()) != 2 || !first.GetSuspended() || first.GetReason() != "unpaid" || first.GetQuota().GetRate() != 5 || !slices.Equal(first.GetNodes(), []string{"p1"}) {
+		t.Errorf("%v", list)
+	}
+	res, err := c.tenants.ResumeTenant(ctx, &controlv1.ResumeTenantRequest{TenantId: "acme"})
+	if err != nil || res.GetTenant().GetSuspended() || res.GetTenant().GetQuota().GetRate() != 5 {
+		t.Errorf("%v, %v", res, err)
+	}
+}
+
+func TestAModelIsCheckedComparedAndAppliedOnce(t *testing.T) {
+	w := newWorld(t)
+	c := w.control(t, "c1", "")
+	ctx := platform(t)
+	now, err := c.models.GetModel(ctx, &controlv1.GetModelRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(now.GetAggregates()) != 2 || now.GetAggregates()[1].GetCommands()[1].GetSchema().GetFields()["type"].GetStringValue() != "object" {
+		t.Errorf("%v", now.GetAggregates())
+	}
+	old, next := now.GetDocument(), strings.Replace(now.GetDocument().GetText(), "the wallet is open already", "it is open", 1)
+	broken, err := c.models.CheckModel(ctx, &controlv1.CheckModelRequest{Text: "model: x\nviews: 3\n"})
+	if err != nil || len(broken.GetMistakes()) == 0 || broken.GetMistakes()[0].GetLine() == 0 {
+		t.Errorf("%v, %v", broken, err)
+	}
+	good, err := c.models.CheckModel(ctx, &controlv1.CheckModelRequest{Text: next})
+	if err != nil || len(good.GetMistakes()) > 0 || !strings.Contains(good.GetDiff(), "+            else: it is open\n") || good.GetRevision() == old.GetRevision() {
+		t.Errorf("%v, %v", good, err)
+	}
+	if _, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: "model: x", ExpectedRevision: old.GetRevision()}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("a model with mistakes: %v", err)
+	}
+	applied, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old.GetRevision(), Note: "shorter"})
+	if err != nil || applied.GetDocument().GetRevision() != good.GetRevision() {
+		t.Fatalf("%v, %v", applied, err)
+	}
+	if _, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old.GetRevision()}); connect.CodeOf(err) != connect.CodeAborted {
+		t.Errorf("over a model that is no longer there: %v", err)
+	}
+	list, err := c.models.ListModels(ctx, &controlv1.ListModelsRequest{})
+	if err != nil || len(list.GetDocuments()) != 1 || list.GetDocuments()[0].GetNote() != "shorter" {
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
+func TestATimelineIsFoundByAnyOfItsIds(t *testing.T) {
+	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	timeline, err := backbone.NewTimeline(w.js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.run(t, func(ctx context.Context) error { return timeline.Run(ctx, "n1") })
+	call := contextkit.TenantContext(t.Context(), acme)
+	rc, _ := contextkit.FromContext(call)
+	further := rc
+	further.RequestID = contextkit.NewID()
+	began := time.Now()
+	timeline.Record(contextkit.NewContext(call, further), backbone.Hop{Kind: backbone.HopStep, Name: "transfer debit", Started: began.Add(time.Second), Code: "done"})
+	timeline.Record(call, backbone.Hop{Kind: backbone.HopCall, Name: "/a/B", Started: began, Code: "ok"})
+	c := w.control(t, "c1", "")
+	for what, id := range map[string]string{"correlation": rc.CorrelationID, "trace": rc.TraceID.String(), "request": further.RequestID} {
+		eventually(t, "both hops are found by the "+what+" id", func() bool {
+			res, err := c.timeline.GetTimeline(call, &controlv1.GetTimelineRequest{TenantId: "acme", Id: id})
+			return err == nil && len(res.GetHops()) == 2 && res.GetHops()[0].GetKind() == "call" && res.GetHops()[1].GetNode() == "n1" && res.GetCorrelationId() == rc.CorrelationID
+		})
+	}
+	other := contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "globex"))
+	for _, id := range []string{rc.CorrelationID, "*", ">"} {
+		if res, err := c.timeline.GetTimeline(other, &controlv1.GetTimelineRequest{Id: id}); connect.CodeOf(err) != connect.CodeNotFound {
+			t.Errorf("another tenant sees by %q: %v, %v", id, res, err)
+		}
+	}
+}
+
+func TestAuditIsReadBackwardsPageByPageAndFollowed(t *testing.T) {
+	w := newWorld(t)
+	c := w.control(t, "c1", "")
+	ctx, cancel := context.WithCancel(platform(t))
+	defer cancel()
+	stream, err := c.audit.FollowAudit(ctx, &controlv1.FollowAuditRequest{Decision: "denied"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if res, err := stream.Receive(); err != nil || res.GetRecord() != nil {
+		t.Fatalf("%v, %v", res, err)
+	}
+	publish := func(tenant, decision string, n int) {
+		data, err := json.Marshal(backbone.AuditRecord{Time: time.Now(), Decision: decision, Tenant: tenant, Procedure: fmt.Sprintf("/x.Y/M%d", n), Principal: "ada"})
+		if err == nil {
+			_, err = w.js.Publish(t.Context(), "audit."+tenant, data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 1200 {
+		publish([]string{"acme", "globex"}[n%2], "allowed", n)
+	}
+	// The consumer may begin with what is made after its first message was answered.
+	heard := make(chan *controlv1.AuditRecord, 1)
+	go func() {
+		if res, err := stream.Receive(); err == nil {
+			heard <- res.GetRecord()
+		}
+	}()
+	eventually(t, "a denial is heard of", func() bool {
+		publish("acme", "denied", 7)
+		select {
+		case record := <-heard:
+			return record.GetProcedure() == "/x.Y/M7"
+		default:
+			return false
+		}
+	})
+	var seen []string
+	req := &controlv1.QueryAuditRequest{TenantId: "acme", Decision: "allowed", PageSize: 250}
+	for {
+		res, err := c.audit.QueryAudit(platform(t), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, record := range res.GetRecords() {
+			if record.GetTenantId() != "acme" {
+				t.Fatalf("%v", record)
+			}
+			seen = append(seen, record.GetProcedure())
+		}
+		if req.PageToken = res.GetNextPageToken(); req.PageToken == "" {
+			break
+		}
+	}
+	if len(seen) != 600 || seen[0] != "/x.Y/M1198" || seen[599] != "/x.Y/M0" || len(slices.Compact(slices.Sorted(slices.Values(seen)))) != 600 {
+		t.Errorf("%d records, from %v to %v", len(seen), seen[0], seen[len(seen)-1])
+	}
+}
