@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"path"
 	"strings"
+
+	"github.com/klauspost/compress/gzhttp"
 )
 
 //go:embed all:dist
@@ -29,8 +31,12 @@ func Handler() http.Handler {
 	if err != nil {
 		panic(err) // the directory is embedded
 	}
+	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(1024))
+	if err != nil {
+		panic(err) // the options are constant
+	}
 	server := http.StripPrefix("/ui/", http.FileServerFS(files))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return compress(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -47,5 +53,5 @@ func Handler() http.Handler {
 			return
 		}
 		server.ServeHTTP(w, r)
-	})
+	}))
 }

@@ -1,0 +1,62 @@
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+/** Starts the whole platform on ports of its own choice, and gives it some history. */
+export default async function setup(): Promise<() => Promise<void>> {
+  const dir = mkdtempSync(join(tmpdir(), "headgate-ui-"));
+  const root = join(import.meta.dirname, "../../..");
+  let binary = process.env["HEADGATE_BINARY"] ?? "";
+  if (binary === "") {
+    binary = join(dir, "headgate");
+    execFileSync("go", ["build", "-o", binary, "./cmd/headgate"], { cwd: root, stdio: "inherit" });
+  }
+  const any = "127.0.0.1:0";
+  const flags = ["listen", "grpc-listen", "admin-listen", "aggregate-listen", "projection-listen", "runner-listen", "control-listen"].flatMap((flag) => [`--${flag}`, any]);
+  const platform = spawn(binary, ["dev", "--data", join(dir, "data"), ...flags], { stdio: ["ignore", "pipe", "inherit"] });
+  const output = await ready(platform);
+  const gateway = /Control UI\s+(http:\S+)\/ui\//.exec(output)?.[1] ?? "";
+  const operator = /OPERATOR=(\S+)/.exec(output)?.[1] ?? "";
+  const acme = /ACME=(\S+)/.exec(output)?.[1] ?? "";
+  process.env["HEADGATE_URL"] = gateway;
+  process.env["HEADGATE_OPERATOR"] = operator;
+  process.env["HEADGATE_APPLICATION"] = acme;
+  await history(gateway, acme);
+  return async () => {
+    const ended = new Promise((resolve) => platform.once("exit", resolve));
+    platform.kill("SIGTERM");
+    await ended;
+    rmSync(dir, { recursive: true });
+  };
+}
+
+function ready(platform: ChildProcess): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let output = "";
+    platform.stdout?.on("data", (chunk: Buffer) => {
+      output += chunk.toString();
+      if (/^buf curl .*QueryService\/Query\n[^]*^buf curl .*QueryService\/Query$/m.test(output)) resolve(output);
+    });
+    platform.once("exit", (code) => reject(new Error(`headgate ended with ${code}:\n${output}`)));
+  });
+}
+
+/** Wallets, a transfer that succeeds, one that is undone, and a denied call. */
+async function history(gateway: string, token: string): Promise<void> {
+  const post = async (path: string, payload: object, correlation = "") => {
+    const res = await fetch(gateway + path, {
+      method: "POST",
+      headers: { authorization: `Bearer ${token}`, "content-type": "application/json", ...(correlation === "" ? {} : { "x-correlation-id": correlation }) },
+      body: JSON.stringify({ payload }),
+    });
+    return res.status;
+  };
+  for (const name of ["ada", "bob", "cyd"]) {
+    await post(`/v1/commands/wallet/${name}/open`, { owner: name });
+    await post(`/v1/commands/wallet/${name}/deposit`, { amount: 1000 });
+  }
+  await post("/v1/commands/transfer/good/request", { from: "ada", to: "bob", amount: 250 }, "the-transfer");
+  await post("/v1/commands/transfer/bad/request", { from: "ada", to: "nobody", amount: 10 });
+  await fetch(`${gateway}/admin/runner/drain`, { method: "POST", headers: { authorization: `Bearer ${token}`, "content-type": "application/json" }, body: "{}" });
+}

@@ -1,0 +1,20 @@
+import { defineConfig } from "@playwright/test";
+
+// The tests drive the pages as the real binary serves them (HEADGATE_BINARY, else it is
+// built), in Debian's Chromium or the one that CHROMIUM names.
+export default defineConfig({
+  testDir: "e2e",
+  workers: 1,
+  timeout: 60_000,
+  expect: { timeout: 10_000 },
+  reporter: [["list"]],
+  globalSetup: "./e2e/platform.ts",
+  use: {
+    viewport: { width: 1280, height: 800 },
+    launchOptions: {
+      executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
+      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    },
+    permissions: ["clipboard-read", "clipboard-write"],
+  },
+});

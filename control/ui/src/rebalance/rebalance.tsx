@@ -1,0 +1,171 @@
+import { useMutation, useQuery } from "@connectrpc/connect-query";
+import { useState } from "react";
+import { FleetService } from "../gen/control/v1/fleet_pb";
+import { PlacementService, RebalanceStep, type PlanRebalanceResponse, type Rebalance } from "../gen/control/v1/placement_pb";
+import { enumName, number, time } from "../app/format";
+import { useRefusal } from "../app/session";
+import { useUrl } from "../app/url";
+import { useWatch } from "../app/watch";
+import { Button, Dangerous } from "../parts/action";
+import { Choice } from "../parts/field";
+import { Answered, Badge, Empty, Problem } from "../parts/state";
+import { Table } from "../parts/table";
+import { TenantPicker, useTenant } from "../parts/tenant";
+
+export function Rebalances() {
+  const [get, set] = useUrl();
+  const all = useQuery(PlacementService.method.listRebalances, {}, { refetchInterval: 3_000 });
+  const chosen = get("move");
+  return (
+    <div className="flex flex-col gap-4">
+      <h1>Rebalance</h1>
+      <Wizard onStarted={(move) => { set({ move }); void all.refetch(); }} />
+      {chosen ? <Progress key={chosen} id={chosen} /> : null}
+      <section aria-label="Moves" className="flex flex-col gap-2">
+        <h2>Moves of the last weeks</h2>
+        <Answered of={all}>
+          {(data) => (
+            <Table
+              label="Moves"
+              rows={data.rebalances}
+              id={(move) => move.id}
+              selected={chosen}
+              onSelect={(move) => set({ move: move.id })}
+              empty="No tenant has been moved."
+              columns={[
+                { name: "Tenant", cell: (move) => move.tenantId },
+                { name: "Kind", cell: (move) => move.kind },
+                { name: "From", cell: (move) => move.source || "all nodes" },
+                { name: "To", cell: (move) => move.target },
+                { name: "State", cell: (move) => <Step move={move} /> },
+                { name: "By", cell: (move) => move.by },
+                { name: "Started", cell: (move) => time(move.started) },
+              ]}
+            />
+          )}
+        </Answered>
+      </section>
+    </div>
+  );
+}
+
+function Step({ move }: { move: Rebalance }) {
+  const tone = move.step === RebalanceStep.DONE ? "ok" : move.step === RebalanceStep.ABORTED ? "bad" : "warn";
+  return <Badge tone={tone}>{enumName(RebalanceStep, move.step)}</Badge>;
+}
+
+function Wizard({ onStarted }: { onStarted: (id: string) => void }) {
+  const tenant = useTenant();
+  const [get, set] = useUrl();
+  const fleet = useQuery(FleetService.method.getFleet, {}, { refetchInterval: 5_000 });
+  const kind = get("kind") || "projection";
+  const nodes = (fleet.data?.fleet?.nodes ?? []).filter((node) => node.kind === kind);
+  const target = nodes.find((node) => node.id === get("target"))?.id ?? nodes[0]?.id ?? "";
+  const plan = useMutation(PlacementService.method.planRebalance);
+  const asked = `${tenant} ${kind} ${target}`;
+  const [planned, setPlanned] = useState<{ for: string; plan: PlanRebalanceResponse }>();
+  return (
+    <section className="panel flex flex-col gap-3" aria-label="Move a tenant">
+      <h2>Move a tenant</h2>
+      <div className="flex flex-wrap items-end gap-4">
+        <TenantPicker />
+        <Choice label="Kind" value={kind} options={["projection", "aggregate", "runner"]} onChange={(next) => set({ kind: next, target: "" })} />
+        <Choice label="To node" value={target} options={nodes.map((node) => node.id)} onChange={(next) => set({ target: next })} />
+        <Button
+          strong
+          disabled={tenant === "" || target === "" || plan.isPending}
+          onClick={() => plan.mutate({ tenantId: tenant, kind, target }, { onSuccess: (answer) => setPlanned({ for: asked, plan: answer }) })}
+        >
+          Plan
+        </Button>
+      </div>
+      {plan.error ? <Problem error={plan.error} /> : null}
+      {planned?.for === asked ? <Plan tenant={tenant} kind={kind} target={target} plan={planned.plan} onStarted={onStarted} /> : <p className="text-muted">Planning changes nothing.</p>}
+    </section>
+  );
+}
+
+function Plan({ tenant, kind, target, plan, onStarted }: { tenant: string; kind: string; target: string; plan: PlanRebalanceResponse; onStarted: (id: string) => void }) {
+  const refusal = useRefusal("fleet.admin");
+  const start = useMutation(PlacementService.method.startRebalance);
+  return (
+    <>
+      <p>
+        {tenant} moves from {plan.source || "all nodes"} to {plan.target}
+        {plan.events === undefined ? "" : `, which has ${number(plan.events)} of the journal's events to read at most`}.
+      </p>
+      <ol className="ml-4 list-decimal">
+        {plan.steps.map((step) => (
+          <li key={step}>{step}</li>
+        ))}
+      </ol>
+      {plan.obstacles.map((obstacle) => (
+        <p key={obstacle} role="alert" className="text-bad">
+          In the way: {obstacle}
+        </p>
+      ))}
+      <div>
+        <Dangerous
+          title="Start"
+          name={tenant}
+          danger={false}
+          strong
+          refusal={refusal}
+          disabled={plan.obstacles.length > 0}
+          what="Calls go on while it moves, and it can be aborted until the old node gives the tenant up."
+          run={async () => {
+            const answer = await start.mutateAsync({ tenantId: tenant, kind, target });
+            onStarted(answer.rebalance?.id ?? "");
+          }}
+        >
+          Start…
+        </Dangerous>
+      </div>
+    </>
+  );
+}
+
+const way = [RebalanceStep.PLANNED, RebalanceStep.WARMING, RebalanceStep.CATCHING_UP, RebalanceStep.FENCED, RebalanceStep.FLIPPED, RebalanceStep.VERIFYING, RebalanceStep.RETIRING, RebalanceStep.DONE];
+
+function Progress({ id }: { id: string }) {
+  const watched = useWatch(PlacementService.method.watchRebalance, { id }, { once: true });
+  const refusal = useRefusal("fleet.admin");
+  const abort = useMutation(PlacementService.method.abortRebalance);
+  const move = watched.last?.rebalance;
+  if (!move) return watched.error ? <Problem error={watched.error} /> : <p role="status">Loading…</p>;
+  const over = move.step === RebalanceStep.DONE || move.step === RebalanceStep.ABORTED;
+  const entered = new Map(move.history.map((entry) => [entry.step, entry]));
+  const steps = entered.has(RebalanceStep.ABORTING) || move.step === RebalanceStep.ABORTED ? move.history.map((entry) => entry.step) : way;
+  return (
+    <section className="panel flex flex-col gap-2" aria-label={`Move of ${move.tenantId}`}>
+      <h2>
+        {move.tenantId}: {move.source || "all nodes"} → {move.target} <Step move={move} />
+      </h2>
+      <ol className="flex flex-wrap gap-2" aria-label="Steps">
+        {steps.map((step) => (
+          <li key={step} aria-current={move.step === step ? "step" : undefined} className={`rounded border px-2 py-1 ${entered.has(step) ? (move.step === step && !over ? "text-warn border-current" : "text-ok border-current") : "text-muted border-line"}`}>
+            {enumName(RebalanceStep, step)}
+            <br />
+            <span className="text-xs">{entered.has(step) ? time(entered.get(step)?.time).slice(11) : "–"}</span>
+          </li>
+        ))}
+      </ol>
+      {move.waitingFor && !over ? <p role="status">Waits until {move.waitingFor}.</p> : null}
+      {move.reason ? <p>Reason: {move.reason}</p> : null}
+      {move.goal !== undefined && move.applied !== undefined && move.goal > 0n ? (
+        <label>
+          Journal read by {move.target}: {number(move.applied)} of {number(move.goal)}
+          <progress className="ml-2" max={Number(move.goal)} value={Math.min(Number(move.applied), Number(move.goal))} />
+        </label>
+      ) : null}
+      {over ? null : (
+        <div>
+          <Dangerous title="Abort" name={move.tenantId} refusal={refusal} disabled={move.step === RebalanceStep.RETIRING} what="Everything is put back to where it was; calls go on meanwhile." run={() => abort.mutateAsync({ id })}>
+            Abort…
+          </Dangerous>
+        </div>
+      )}
+      {move.history.length === 0 ? <Empty>Nothing has been done yet.</Empty> : null}
+    </section>
+  );
+}

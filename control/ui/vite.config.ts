@@ -1,0 +1,13 @@
+import tailwindcss from "@tailwindcss/vite";
+import react from "@vitejs/plugin-react";
+import { defineConfig } from "vitest/config";
+
+// The build is committed and embedded in the binary, which serves it under /ui/. In
+// development everything else goes to a gateway that runs beside it.
+export default defineConfig({
+  base: "/ui/",
+  plugins: [react(), tailwindcss()],
+  build: { outDir: "dist", emptyOutDir: true, target: "es2023", chunkSizeWarningLimit: 800 },
+  server: { proxy: { "^/(?!ui/)": "http://127.0.0.1:8080" } },
+  test: { environment: "jsdom", include: ["src/**/*.test.{ts,tsx}"] },
+});
