@@ -80,7 +80,7 @@ func (a announceSettings) identify(kind, listen string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, port, err := net.SplitHostPort(endpoint); err != nil || port == "0" {
+	if strings.HasSuffix(endpoint, ":0") {
 		return kind + "-" + contextkit.NewID(), nil
 	}
 	return kind + "-" + strings.Map(func(r rune) rune {

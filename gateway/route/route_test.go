@@ -143,3 +143,37 @@ func TestElsewhereIsTheNextNodeAndNoneForAPlacedTenant(t *testing.T) {
 		t.Error("a placed tenant is sent elsewhere")
 	}
 }
+
+func TestATenantThatOneNodeAloneHasGoesNowhereElse(t *testing.T) {
+	table := route.NewTable()
+	acme := tenant(t, "acme")
+	nodes := func(ready bool) []route.Node {
+		return []route.Node{{ID: "p1", Kind: "projection", Endpoint: "a:1", Ready: true}, {ID: "p2", Kind: "projection", Endpoint: "b:1", Ready: ready}}
+	}
+	placed := []route.Placement{{Tenant: acme, Kind: "projection", Node: "p2", Only: true}}
+	if err := table.Update(nodes(true), placed); err != nil {
+		t.Fatal(err)
+	}
+	if node, ok := table.Lookup("projection", acme); !ok || node.ID != "p2" {
+		t.Errorf("%v, %v", node, ok)
+	}
+	revision := table.Revision()
+	if err := table.Update(nodes(true), placed); err != nil || table.Revision() != revision {
+		t.Errorf("an update that changes nothing makes revision %d of %d, %v", table.Revision(), revision, err)
+	}
+	away := map[string][]route.Node{"not ready": nodes(false), "not known": nodes(false)[:1]}
+	for what, nodes := range away {
+		if err := table.Update(nodes, placed); err != nil {
+			t.Fatal(err)
+		}
+		if node, ok := table.Lookup("projection", acme); ok {
+			t.Errorf("%s: %v answers", what, node)
+		}
+		if node, ok := table.Elsewhere("projection", acme, nil); ok {
+			t.Errorf("%s: %v answers elsewhere", what, node)
+		}
+		if _, ok := table.Lookup("projection", tenant(t, "globex")); !ok {
+			t.Errorf("%s: nobody answers another tenant", what)
+		}
+	}
+}

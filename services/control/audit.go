@@ -105,7 +105,8 @@ func (s auditService) FollowAudit(ctx context.Context, req *controlv1.FollowAudi
 	records, ended := make(chan backbone.AuditRecord, auditBacklog), make(chan error, 1)
 	defer func() {
 		cancel()
-		<-ended
+		for range ended { // until it is closed; what ended it has been told
+		}
 	}()
 	go func() {
 		ended <- backbone.FollowAudit(ctx, s.js, subject, func(record backbone.AuditRecord) error {

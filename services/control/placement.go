@@ -167,7 +167,7 @@ func (s placementService) missing(ctx context.Context, tenant contextkit.TenantI
 	defer cancel()
 	res, err := s.views.ListViews(s.nodes.At(contextkit.TenantContext(ctx, tenant), node.Endpoint), &projectionv1.ListViewsRequest{TenantId: tenant.String()})
 	if err != nil {
-		return nil, nil //nolint:nilerr // it is not known then, and the answer says so
+		return nil, nil // it is not known then, and the answer says so
 	}
 	for _, generation := range res.GetGenerations() {
 		if generation.GetShown() {

@@ -62,14 +62,14 @@ func newFollower(ctx context.Context, tenant contextkit.TenantID, journal *backb
 
 // run follows the journal until ctx ends. A failure is kept for readiness and
 // tried again with growing waits: nothing is skipped.
-func (f *follower) run(ctx context.Context) error {
+func (f *follower) run(ctx context.Context) {
 	wait := backoff.NewExponentialBackOff()
 	wait.MaxInterval = maxFollowWait
 	for {
 		start := f.position()
 		err := backbone.Follow(ctx, f.journal, f.tenant, start+1, f.prepare, f.apply)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // an end that was asked for is no failure
+			return
 		}
 		f.fail(err)
 		if f.position() != start {
@@ -79,7 +79,7 @@ func (f *follower) run(ctx context.Context) error {
 		f.log.Error().Err(err).Dur("again_in", pause).Uint64("checkpoint", f.position()).Msg("projection does not advance")
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(pause):
 		}
 	}

@@ -60,7 +60,7 @@ func (s *Service) start(ctx context.Context, f *follower) {
 	f.ended = make(chan struct{})
 	go func() {
 		defer close(f.ended)
-		_ = f.run(ctx) // it ends with ctx alone
+		f.run(ctx)
 	}()
 }
 

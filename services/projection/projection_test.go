@@ -84,6 +84,8 @@ func overBoth(t *testing.T, test func(t *testing.T, newStore func(t *testing.T) 
 type fixture struct {
 	client    gatewayv1connect.QueryServiceClient
 	service   *projection.Service
+	models    *model.Registry
+	tenants   *chassis.Tenants
 	journal   *backbone.Journal
 	positions *position.Codec
 	last      map[string]uint64 // sequence of each aggregate's last event
@@ -120,7 +122,7 @@ func start(t *testing.T, js jetstream.JetStream, open store.Opener, source model
 	done := make(chan error, 1)
 	go func() { done <- service.Run(ctx) }()
 	f := &fixture{
-		client: gatewayv1connect.NewQueryServiceClient(contextkit.NewClient(connectinprocess.New(server))), service: service, journal: journal,
+		client: gatewayv1connect.NewQueryServiceClient(contextkit.NewClient(connectinprocess.New(server))), service: service, models: models, tenants: tenants, journal: journal,
 		positions: position.NewCodec(secret, journal.Epoch()), last: map[string]uint64{}, versions: map[string]int64{}, sequence: map[string]uint64{},
 	}
 	stopped := false

@@ -1,0 +1,148 @@
+package gateway_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/limit"
+	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
+	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+)
+
+func TestASuspendedTenantsCallsAreRefusedButForWhoeverHelpsIt(t *testing.T) {
+	e := start(t, nil)
+	token, helper := e.token(t, "acme", "query.read"), e.token(t, "*", "query.read", "fleet.admin")
+	acme := backbonetest.Tenant(t, "acme")
+	query := func(token, tenant string) error {
+		if err := e.query(t, "connect+proto", &projectionv1.QueryRequest{View: "v", TenantId: tenant}, "authorization", token).err; err != nil {
+			return err
+		}
+		return nil
+	}
+	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{acme: {Suspended: true, Reason: "unpaid"}})
+	if err := query(token, ""); connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "unpaid") {
+		t.Errorf("the tenant's own call: %v", err)
+	}
+	if err := query(helper, "acme"); err != nil {
+		t.Errorf("an operator's call: %v", err)
+	}
+	if err := query(e.token(t, "globex", "query.read"), ""); err != nil {
+		t.Errorf("another tenant's call: %v", err)
+	}
+	e.edge.SetTenants(nil)
+	if err := query(token, ""); err != nil {
+		t.Errorf("after it was resumed: %v", err)
+	}
+}
+
+func TestATenantsQuotaIsItsOwn(t *testing.T) {
+	e := start(t, nil)
+	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 0.001, Burst: 2}}})
+	count := func(tenant string) (answered int) {
+		token := e.token(t, tenant, "query.read")
+		for range 5 {
+			if e.query(t, "connect+proto", &projectionv1.QueryRequest{View: "v"}, "authorization", token).err == nil {
+				answered++
+			}
+		}
+		return answered
+	}
+	if acme, globex := count("acme"), count("globex"); acme != 2 || globex != 5 {
+		t.Errorf("acme has %d of 5 calls, globex %d; want 2 and 5", acme, globex)
+	}
+}
+
+func TestTheSessionSaysWhoCallsAndWhoMayCallWhat(t *testing.T) {
+	e := start(t, nil)
+	client := gatewayv1connect.NewSessionServiceClient(e.client("connect+json"))
+	if _, err := client.WhoAmI(t.Context(), &gatewayv1.WhoAmIRequest{}); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		t.Errorf("without a credential: %v", err)
+	}
+	as := func() context.Context {
+		ctx, info := connect.NewClientContext(t.Context())
+		info.RequestHeader().Set("authorization", e.token(t, "acme", "query.read:w*"))
+		return ctx
+	}
+	who, err := client.WhoAmI(as(), &gatewayv1.WhoAmIRequest{})
+	if err != nil || who.GetSubject() != "app" || who.GetTenants()[0] != "acme" || who.GetRights()[0] != "query.read:w*" {
+		t.Errorf("%v, %v", who, err)
+	}
+	methods, err := client.ListMethods(as(), &gatewayv1.ListMethodsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const procedure = "/projection.gateway.v1.QueryService/Query"
+	listed := false
+	for _, method := range methods.GetMethods() {
+		if method.GetProcedure() == procedure {
+			listed = method.GetRight() == "query.read" && method.GetTenantScoped() && method.GetUpstream() == "projection" && strings.HasPrefix(method.GetHttp()[0], "POST /v1/query/")
+		}
+	}
+	if !listed {
+		t.Errorf("%s is not listed as it is: %v", procedure, methods)
+	}
+
+	// Every decision is also what the pipeline does.
+	for _, c := range []struct {
+		tenants, rights []string
+		tenant, view    string
+		allowed         bool
+	}{
+		{[]string{"acme"}, []string{"query.read"}, "acme", "wallets", true},
+		{[]string{"acme"}, []string{"query.read:w*"}, "acme", "wallets", true},
+		{[]string{"acme"}, []string{"query.read:x*"}, "acme", "wallets", false},
+		{[]string{"acme"}, []string{"fleet.read"}, "acme", "wallets", false},
+		{[]string{"acme"}, []string{"query.read"}, "globex", "wallets", false},
+		{[]string{"*"}, []string{"query.read"}, "globex", "wallets", true},
+		{[]string{"*"}, []string{"query.read"}, "", "wallets", false},
+		{[]string{"acme"}, []string{"query.read"}, "", "wallets", true},
+	} {
+		decided, err := client.Decide(as(), &gatewayv1.DecideRequest{Procedure: procedure, Tenants: c.tenants, Rights: c.rights, TenantId: c.tenant, Resource: c.view})
+		if err != nil || decided.GetAllowed() != c.allowed || decided.GetReason() == "" || decided.GetNode() != "p" {
+			t.Errorf("%+v: %v, %v", c, decided, err)
+		}
+		called := e.query(t, "connect+proto", &projectionv1.QueryRequest{View: c.view, TenantId: c.tenant}, "authorization", e.token(t, strings.Join(c.tenants, ","), c.rights...)).err
+		if (called == nil) != c.allowed {
+			t.Errorf("%+v: the pipeline says %v", c, called)
+		}
+	}
+	if decided, err := client.Decide(as(), &gatewayv1.DecideRequest{Procedure: "/no.Such/Method"}); err != nil || decided.GetAllowed() {
+		t.Errorf("%v, %v", decided, err)
+	}
+	if _, err := client.Decide(as(), &gatewayv1.DecideRequest{Procedure: procedure, Rights: []string{"?"}}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("no right: %v", err)
+	}
+}
+
+func TestCallsThatChangeSomethingOrFailAreInTheTimeline(t *testing.T) {
+	js := backbonetest.Start(t)
+	timeline, err := backbone.NewTimeline(js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := start(t, func(c *gateway.Config) { c.Timeline = timeline })
+	token := e.token(t, "acme", "query.read", "command.submit")
+	e.http(t, http.MethodPost, "/v1/commands/wallet/a/open", `{"payload":{}}`, "authorization", token, contextkit.HeaderCorrelationID, "writes")
+	e.http(t, http.MethodPost, "/v1/query/v", `{}`, "authorization", token, contextkit.HeaderCorrelationID, "reads")
+	e.node.set(func(context.Context, int) error { return connect.NewError(connect.CodeInternal, "broken") })
+	e.http(t, http.MethodPost, "/v1/query/v", `{}`, "authorization", token, contextkit.HeaderCorrelationID, "fails")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it publishes what was recorded before it ends
+	if err := timeline.Run(ctx, "g1"); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]string{"writes": "ok", "reads": "", "fails": "internal"} {
+		hops, _, err := backbone.Hops(t.Context(), js, backbonetest.Tenant(t, "acme"), id)
+		if err != nil || (want == "") != (len(hops) == 0) || want != "" && (hops[0].Code != want || hops[0].Node != "g1" || hops[0].Kind != backbone.HopCall) {
+			t.Errorf("%s: %+v, %v", id, hops, err)
+		}
+	}
+}

@@ -1,0 +1,135 @@
+package projection_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/store"
+)
+
+// changing is a source whose document the test changes.
+type changing struct{ text atomic.Pointer[string] }
+
+func (c *changing) source(context.Context) (string, []byte, error) {
+	return "model", []byte(*c.text.Load()), nil
+}
+
+func wallet(t *testing.T) string {
+	t.Helper()
+	_, text, err := model.Wallet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// within waits until f holds.
+func within(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !f() {
+		select {
+		case <-deadline:
+			t.Fatalf("never: %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func TestViewsOfANewModelAreBuiltBesideThoseShown(t *testing.T) {
+	overBoth(t, viewsOfANewModelAreBuiltBesideThoseShown)
+}
+
+func viewsOfANewModelAreBuiltBesideThoseShown(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	var c changing
+	old := wallet(t)
+	c.text.Store(&old)
+	f := start(t, backbonetest.Start(t), newStore(t), c.source)
+	f.fill(t)
+	position := f.position(t, "acme")
+	query := func() (*projectionv1.QueryResponse, error) {
+		return f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: position})
+	}
+	if res, err := query(); err != nil || len(res.GetRows()) != 5 {
+		t.Fatalf("%v, %v", res, err)
+	}
+	w := f.watch(t, &projectionv1.WatchRequest{})
+	defer w.close()
+	w.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")
+
+	// Balances are shown doubled from now on; nobody sees anything between.
+	next := strings.Replace(old, "patch: {balance: row.balance + event.amount,", "patch: {balance: row.balance + 2 * event.amount,", 1)
+	c.text.Store(&next)
+	if changed, err := f.models.Reload(t.Context()); err != nil || !changed {
+		t.Fatalf("%v, %v", changed, err)
+	}
+	within(t, "the new views are shown", func() bool {
+		res, err := query()
+		if err != nil {
+			if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "moved") {
+				t.Fatal(err) // between two uses of a follower, a call may be told to come again
+			}
+			return false
+		}
+		if len(res.GetRows()) != 5 {
+			t.Fatalf("half a view is shown: %v", res)
+		}
+		balance := res.GetRows()[1].AsMap()["balance"]
+		if balance != 101.0 && balance != 202.0 {
+			t.Fatalf("a view between the old and the new is shown: %v", res)
+		}
+		return balance == 202.0
+	})
+	if _, err := w.receive(); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("a watcher of the old views hears %v, want to be told to come back", err)
+	}
+	within(t, "one generation is left", func() bool {
+		views, err := f.client.ListViews(as(t, "acme"), &projectionv1.ListViewsRequest{})
+		return err == nil && len(views.GetGenerations()) == 1 && views.GetGenerations()[0].GetModel() == f.models.Current().Revision
+	})
+
+	// A model that is taken back shows the old views, which are still there.
+	c.text.Store(&old)
+	if _, err := f.models.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "the old views are shown again", func() bool {
+		res, err := query()
+		return err == nil && res.GetRows()[1].AsMap()["balance"] == 101.0
+	})
+}
+
+func TestTenantsComeAndGoWhileTheNodeRuns(t *testing.T) {
+	overBoth(t, tenantsComeAndGoWhileTheNodeRuns)
+}
+
+func tenantsComeAndGoWhileTheNodeRuns(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+	f.fill(t)
+	f.append(t, "initech", "w", "opened", `{"owner":"peter"}`)
+	acme, globex, initech := backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "globex"), backbonetest.Tenant(t, "initech")
+	get := func(tenant, key string) error {
+		_, err := f.client.Get(as(t, tenant), &projectionv1.GetRequest{View: "wallets", Key: key})
+		return err
+	}
+	within(t, "globex is served", func() bool { return get("globex", "secret") == nil })
+	f.tenants.Replace([]contextkit.TenantID{acme, initech})
+	within(t, "initech is served", func() bool { return get("initech", "w") == nil })
+	if err := get("globex", "secret"); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("a tenant that is gone: %v", err)
+	}
+	if err := f.service.Ready(t.Context(), globex); err == nil {
+		t.Error("the node is ready for a tenant that is gone")
+	}
+	within(t, "acme is served all the time", func() bool { return get("acme", "w0") == nil })
+	f.tenants.Replace([]contextkit.TenantID{acme, globex, initech})
+	within(t, "globex is served again", func() bool { return get("globex", "secret") == nil })
+}
