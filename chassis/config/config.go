@@ -89,7 +89,8 @@ type File struct {
 const maxFileBytes = 1 << 20
 
 // Read reads the file's settings into the struct that into points to. What the
-// file leaves out stays as it is.
+// file leaves out stays as it is. ${NAME} in a text is the environment's variable,
+// which must be set.
 func Read(path string, into any) (*File, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -117,7 +118,38 @@ func Parse(path string, data []byte, into any) (*File, error) {
 	if err := decoder.Decode(into); err != nil && !errors.Is(err, io.EOF) {
 		return nil, f.explain(err)
 	}
+	expanded, err := f.expand(f.root)
+	if err != nil || !expanded {
+		return f, err
+	}
+	if err := f.root.Decode(into); err != nil {
+		return nil, f.explain(err)
+	}
 	return f, nil
+}
+
+// variable is an environment variable in a text.
+var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+
+// expand puts environment variables into texts, and reports whether there were any.
+func (f *File) expand(n *yaml.Node) (found bool, err error) {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
+		n.Value = variable.ReplaceAllStringFunc(n.Value, func(text string) string {
+			found = true
+			name := text[2 : len(text)-1]
+			value, set := os.LookupEnv(name)
+			if !set {
+				err = errors.Join(err, fmt.Errorf("%s:%d: the environment has no %s", f.path, n.Line, name))
+			}
+			return value
+		})
+		return found, err
+	}
+	for _, child := range n.Content {
+		inside, failed := f.expand(child)
+		found, err = found || inside, errors.Join(err, failed)
+	}
+	return found, err
 }
 
 // What yaml says, and what we say instead.

@@ -97,3 +97,15 @@ func FuzzParse(f *testing.F) {
 		_, _ = config.Keys(data)
 	})
 }
+
+func TestAVariableOfTheEnvironmentStandsForItsValue(t *testing.T) {
+	t.Setenv("HEADGATE_TEST_HOST", `a"b: c`)
+	var s settings
+	if _, err := config.Parse("s.yaml", []byte("listen: \"${HEADGATE_TEST_HOST}:80\"\n"), &s); err != nil || s.Listen != `a"b: c:80` {
+		t.Errorf("%q, %v", s.Listen, err)
+	}
+	_, err := config.Parse("s.yaml", []byte("limits: {rate: 1}\nlisten: ${HEADGATE_TEST_NONE}\n"), &s)
+	if err == nil || err.Error() != "s.yaml:2: the environment has no HEADGATE_TEST_NONE" {
+		t.Errorf("a variable that is not set: %v", err)
+	}
+}
