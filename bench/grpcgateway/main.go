@@ -1,0 +1,46 @@
+// Command grpcgateway is grpc-gateway v2 before the upstream of a comparison, as its
+// documentation has it. It is a program of its own, since its generated code registers
+// the same protobuf files as the product's.
+package main
+
+import (
+	"context"
+	"flag"
+	"log"
+	"net/http"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	gatewayv1 "github.com/headgate/headgate/bench/grpcgateway/gen/projection/gateway/v1"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+func main() {
+	listen := flag.String("listen", "", "where it listens")
+	admin := flag.String("admin", "", "where it tells its allocations")
+	upstream := flag.String("upstream", "", "host:port of the upstream")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	mux := runtime.NewServeMux()
+	err := gatewayv1.RegisterQueryServiceHandlerFromEndpoint(ctx, mux, *upstream, []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())})
+	if err != nil {
+		log.Fatal(err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector())
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Addr: *listen, Handler: mux, Protocols: protocols, ReadHeaderTimeout: 5 * time.Second}
+	side := &http.Server{Addr: *admin, Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ReadHeaderTimeout: 5 * time.Second}
+	go func() { log.Print(side.ListenAndServe()) }()
+	go func() { log.Print(server.ListenAndServe()) }()
+	<-ctx.Done()
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+)
+
+// call makes one request and reads its answer whole.
+type call func(ctx context.Context) error
+
+// jsonCall posts JSON; least is how many bytes an answer has at least, so that none
+// is taken for one that is not.
+func jsonCall(client *http.Client, url, token, body string, least int64) call {
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader([]byte(body)))
+		if err != nil {
+			return err
+		}
+		req.Header["Content-Type"] = []string{"application/json"}
+		req.Header["Authorization"] = []string{"Bearer " + token}
+		req.Header["X-Tenant-Id"] = []string{"acme"}
+		res, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		n, err := io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close() // it has been read
+		if err != nil {
+			return err
+		}
+		if res.StatusCode != http.StatusOK || n < least {
+			return fmt.Errorf("%s answers %d with %d bytes", url, res.StatusCode, n)
+		}
+		return nil
+	}
+}
+
+// grpcCall calls the query by gRPC.
+func grpcCall(addr, token, view string, least int) (call, func(), error) {
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, nil, err
+	}
+	request, err := proto.Marshal(&projectionv1.QueryRequest{TenantId: "acme", View: view})
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(ctx context.Context) error {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token, "x-tenant-id", "acme")
+		var out []byte
+		if err := conn.Invoke(ctx, gatewayv1connect.QueryServiceQueryProcedure, request, &out, grpc.ForceCodecV2(raw{})); err != nil {
+			return err
+		}
+		if len(out) < least {
+			return fmt.Errorf("%s answers %d bytes", addr, len(out))
+		}
+		return nil
+	}, func() { _ = conn.Close() }, nil
+}
+
+// saturate calls as fast as so many callers can, and returns how many calls were made.
+func saturate(ctx context.Context, do call, callers int, length time.Duration) (int64, error) {
+	until := time.Now().Add(length)
+	var made atomic.Int64
+	var group errgroup.Group
+	for range callers {
+		group.Go(func() error {
+			for time.Now().Before(until) {
+				if err := do(ctx); err != nil {
+					return err
+				}
+				made.Add(1)
+			}
+			return nil
+		})
+	}
+	err := group.Wait()
+	return made.Load(), err
+}
+
+// paced calls at a rate, whether answers come or not, and records each answer's time
+// from when its call was due: a stall counts for all that it held up (Gil Tene's
+// coordinated omission).
+func paced(ctx context.Context, do call, callers int, perSecond float64, length time.Duration) (*hdrhistogram.Histogram, error) {
+	due := make(chan time.Time, callers)
+	result := hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3)
+	var mu sync.Mutex
+	var group errgroup.Group
+	for range callers {
+		group.Go(func() error {
+			own := hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3)
+			var failed error
+			for at := range due {
+				if failed != nil {
+					continue // the others go on at the same rate
+				}
+				failed = do(ctx)
+				_ = own.RecordValue(max(time.Since(at).Microseconds(), 1)) // within the range
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			result.Merge(own)
+			return failed
+		})
+	}
+	began := time.Now()
+	step := time.Duration(float64(time.Second) / perSecond)
+	for next := began; next.Sub(began) < length; next = next.Add(step) {
+		if wait := time.Until(next); wait > 0 {
+			timer := time.NewTimer(wait)
+			<-timer.C
+		}
+		due <- next
+	}
+	close(due)
+	return result, group.Wait()
+}

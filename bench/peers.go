@@ -1,0 +1,400 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+)
+
+type peersCommand struct {
+	Rounds  int           `default:"5" help:"Rounds at saturation, in which the contenders alternate."`
+	Length  time.Duration `default:"1500ms" help:"Length of a contender's turn."`
+	Callers int           `default:"32" help:"Callers at once."`
+	Plots   string        `type:"path" help:"Directory for plots (PNG)."`
+	Only    []string      `help:"Contenders to run, such as headgate and vanguard; all if none is named."`
+}
+
+// contestant is one way from a client to the upstream, by one protocol.
+type contestant struct {
+	name string
+	do   map[string]call // by view
+	p    *process
+	rest bool // a process of ours, of which CPU and memory mean something here
+}
+
+// measured is what came of a contestant with one view.
+type measured struct {
+	rate, cpu, allocs []float64 // by round: calls/s, µs of the process a call, objects a call
+	peak              float64   // MiB
+	p50, p99, p999    float64   // ms at half of the rate
+}
+
+// protocol is one between client and contestant.
+type protocol struct {
+	name  string
+	group []*contestant
+}
+
+// arena is everything that runs.
+type arena struct {
+	dir   string
+	stop  context.CancelFunc
+	procs []*process
+	addrs map[string]string
+	token string
+	paths map[string]string // of programs
+}
+
+// Run measures and prints tables.
+func (c *peersCommand) Run(ctx context.Context) (err error) {
+	a, err := startArena(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.close()) }()
+	protocols, err := a.protocols(ctx, c.Only)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s\n\n", a.versions(ctx))
+	var all []plotted
+	for _, p := range protocols {
+		for _, view := range []string{"one", "hundred"} {
+			results, err := c.measure(ctx, p, view)
+			if err != nil {
+				return err
+			}
+			title := fmt.Sprintf("%s, %s", p.name, map[string]string{"one": "1 row", "hundred": "100 rows"}[view])
+			printTable(title, p.group, results)
+			all = append(all, plotted{title, p.group, results})
+		}
+	}
+	if c.Plots == "" {
+		return nil
+	}
+	return plotAll(c.Plots, all)
+}
+
+// measure lets the contestants at it in turn, then each at half of what it can.
+func (c *peersCommand) measure(ctx context.Context, p protocol, view string) (map[string]*measured, error) {
+	results := map[string]*measured{}
+	for _, one := range p.group {
+		results[one.name] = &measured{}
+		if _, err := saturate(ctx, one.do[view], c.Callers, c.Length/3); err != nil { // warm
+			return nil, fmt.Errorf("%s: %w", one.name, err)
+		}
+	}
+	for round := range c.Rounds {
+		for _, one := range p.group {
+			m := results[one.name]
+			used, err := one.p.cpu()
+			if err != nil {
+				return nil, err
+			}
+			objects, told, err := one.p.mallocs(ctx)
+			if err != nil {
+				return nil, err
+			}
+			began := time.Now()
+			made, err := saturate(ctx, one.do[view], c.Callers, c.Length)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", one.name, err)
+			}
+			m.rate = append(m.rate, float64(made)/time.Since(began).Seconds())
+			now, err := one.p.cpu()
+			if err != nil {
+				return nil, err
+			}
+			m.cpu = append(m.cpu, float64((now-used).Microseconds())/float64(made))
+			if told {
+				after, _, err := one.p.mallocs(ctx)
+				if err != nil {
+					return nil, err
+				}
+				m.allocs = append(m.allocs, float64(after-objects)/float64(made))
+			}
+		}
+		fmt.Fprintf(os.Stderr, "%s, %s: round %d of %d\n", p.name, view, round+1, c.Rounds)
+	}
+	for _, one := range p.group {
+		m := results[one.name]
+		times, err := paced(ctx, one.do[view], 4*c.Callers, median(m.rate)/2, 2*c.Length)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", one.name, err)
+		}
+		ms := func(quantile float64) float64 { return float64(times.ValueAtQuantile(quantile)) / 1000 }
+		m.p50, m.p99, m.p999 = ms(50), ms(99), ms(99.9)
+		peak, err := one.p.peak()
+		if err != nil {
+			return nil, err
+		}
+		m.peak = float64(peak) / (1 << 20)
+	}
+	return results, nil
+}
+
+func printTable(title string, group []*contestant, results map[string]*measured) {
+	fmt.Printf("**%s**\n\n| | calls/s | CPU µs a call | Headgate's share of it | objects a call | p50 / p99 / p99.9 at half | peak MiB |\n|---|---|---|---|---|---|---|\n", title)
+	ours := 0.0
+	if m := results["headgate"]; m != nil {
+		ours = median(m.cpu)
+	}
+	for _, one := range group {
+		m := results[one.name]
+		share, objects := "–", "–"
+		if one.name != "headgate" && !one.rest && ours > 0 {
+			share = fmt.Sprintf("%.2f", ours/median(m.cpu))
+		}
+		if len(m.allocs) > 0 {
+			objects = fmt.Sprintf("%.0f", median(m.allocs))
+		}
+		fmt.Printf("| %s | %.0f (%.0f to %.0f) | %.0f (%.0f to %.0f) | %s | %s | %.1f / %.1f / %.1f ms | %.0f |\n", one.name,
+			median(m.rate), slices.Min(m.rate), slices.Max(m.rate), median(m.cpu), slices.Min(m.cpu), slices.Max(m.cpu), share, objects, m.p50, m.p99, m.p999, m.peak)
+	}
+	fmt.Println()
+}
+
+// startArena builds the programs and starts NATS and the upstream.
+func startArena(ctx context.Context) (_ *arena, err error) {
+	a := &arena{addrs: map[string]string{}, paths: map[string]string{}}
+	if a.dir, err = os.MkdirTemp("", "headgate-peers"); err != nil {
+		return nil, err
+	}
+	ctx, a.stop = context.WithCancel(ctx)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	if a.paths["bench"], err = os.Executable(); err != nil {
+		return nil, err
+	}
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for name, args := range map[string][]string{
+		"headgate":    {"-C", root, "build", "-o", filepath.Join(a.dir, "headgate"), "./cmd/headgate"},
+		"nats-server": {"-C", root, "build", "-modfile=tools/go.mod", "-o", filepath.Join(a.dir, "nats-server"), "github.com/nats-io/nats-server/v2"},
+		"grpcgateway": {"-C", filepath.Join(root, "bench"), "build", "-o", filepath.Join(a.dir, "grpcgateway"), "./grpcgateway"},
+	} {
+		fmt.Fprintln(os.Stderr, "building", name)
+		if output, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build %s: %w: %s", name, err, output)
+		}
+		a.paths[name] = filepath.Join(a.dir, name)
+	}
+	for _, name := range []string{"nats", "upstream", "direct", "headgate", "headgate-grpc", "headgate-admin", "vanguard", "vanguard-admin", "forwarder", "forwarder-admin", "grpcgateway", "grpcgateway-admin", "nginx", "haproxy"} {
+		if a.addrs[name], err = freeAddr(ctx); err != nil {
+			return nil, err
+		}
+	}
+	_, natsPort, _ := strings.Cut(a.addrs["nats"], ":")
+	if _, err := a.start(ctx, "nats", "nats-server", "-a", "127.0.0.1", "-p", natsPort, "-js", "-sd", filepath.Join(a.dir, "nats")); err != nil {
+		return nil, err
+	}
+	if _, err := a.start(ctx, "upstream", "bench", "peer", "upstream", "--listen", a.addrs["upstream"], "--direct", a.addrs["direct"]); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func moduleRoot(ctx context.Context) (string, error) {
+	output, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/headgate/headgate").Output()
+	if err != nil {
+		return "", fmt.Errorf("run it from the folder bench: %w", err)
+	}
+	return strings.TrimSpace(string(output)), nil
+}
+
+// start starts a program that listens on the address of that name.
+func (a *arena) start(ctx context.Context, name, program string, args ...string) (*process, error) {
+	p, err := startProcess(ctx, filepath.Join(a.dir, name+".log"), a.addrs[name], a.paths[program], args...)
+	if err == nil {
+		a.procs = append(a.procs, p)
+	}
+	return p, err
+}
+
+func (a *arena) close() error {
+	for _, p := range slices.Backward(a.procs) {
+		p.stop()
+	}
+	a.stop()
+	return os.RemoveAll(a.dir)
+}
+
+// startHeadgate starts the product's own binary, everything on.
+func (a *arena) startHeadgate(ctx context.Context) (*process, error) {
+	run := func(args ...string) (string, error) {
+		output, err := exec.CommandContext(ctx, a.paths["headgate"], args...).Output()
+		return strings.TrimSpace(string(output)), err
+	}
+	keys, err := run("keys", "--data", a.dir)
+	if err != nil {
+		return nil, err
+	}
+	if a.token, err = run("token", "--data", a.dir, "--tenant", "acme", "--right", "query.read", "--ttl", "1h"); err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf(`nats: {url: "nats://%s"}
+log: info
+gateway:
+  server: {listen: "%s"}
+  grpc: "%s"
+  admin: "%s"
+  auth: {issuer: headgate-dev, audience: headgate, keys: "%s"}
+  tenant_limits: {rate: 1000000, burst: 1000000, concurrent: 4096}
+  nodes: [{id: p, kind: projection, endpoint: "%s"}]
+`, a.addrs["nats"], a.addrs["headgate"], a.addrs["headgate-grpc"], a.addrs["headgate-admin"], filepath.Join(a.dir, "keys.json"), a.addrs["upstream"])
+	for name, text := range map[string]string{"keys.json": keys, "headgate.yaml": config} {
+		if err := os.WriteFile(filepath.Join(a.dir, name), []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	p, err := a.start(ctx, "headgate", "headgate", "serve", "gateway", "--config", filepath.Join(a.dir, "headgate.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	p.admin = "http://" + a.addrs["headgate-admin"] + "/metrics"
+	return p, nil
+}
+
+// protocols starts the contestants and returns who takes part in what.
+func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error) {
+	wanted := func(name string) bool { return len(only) == 0 || slices.Contains(only, name) }
+	procs := map[string]*process{"direct": a.procs[1]}
+	var err error
+	if procs["headgate"], err = a.startHeadgate(ctx); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"vanguard", "forwarder"} {
+		if !wanted(name) {
+			continue
+		}
+		if procs[name], err = a.start(ctx, name, "bench", "peer", name, "--listen", a.addrs[name], "--admin", a.addrs[name+"-admin"], "--upstream", a.addrs["upstream"]); err != nil {
+			return nil, err
+		}
+		procs[name].admin = "http://" + a.addrs[name+"-admin"]
+	}
+	if wanted("grpcgateway") {
+		if procs["grpcgateway"], err = a.start(ctx, "grpcgateway", "grpcgateway", "-listen", a.addrs["grpcgateway"], "-admin", a.addrs["grpcgateway-admin"], "-upstream", a.addrs["upstream"]); err != nil {
+			return nil, err
+		}
+		procs["grpcgateway"].admin = "http://" + a.addrs["grpcgateway-admin"]
+	}
+	for name, args := range a.proxies() {
+		path, err := exec.LookPath(name)
+		if err != nil || !wanted(name) {
+			continue // it is not installed
+		}
+		a.paths[name] = path
+		if procs[name], err = a.start(ctx, name, name, args...); err != nil {
+			return nil, err
+		}
+	}
+
+	http1 := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+	http2 := &http.Client{Transport: h2c()}
+	least := map[string]int{"one": 150, "hundred": 15_000}
+	rest := func(client *http.Client, name string) *contestant {
+		do := map[string]call{}
+		for _, view := range []string{"one", "hundred"} {
+			url, body := "http://"+a.addrs[name]+"/v1/query/"+view, `{"tenantId":"acme"}`
+			if name == "direct" || name == "forwarder" { // they have Connect alone
+				url, body = "http://"+a.addrs[name]+"/projection.gateway.v1.QueryService/Query", `{"tenantId":"acme","view":"`+view+`"}`
+			}
+			do[view] = jsonCall(client, url, a.token, body, int64(least[view]))
+		}
+		return &contestant{name: name, do: do, p: procs[name], rest: name == "direct"}
+	}
+	groups := []protocol{{name: "JSON over HTTP/1.1"}, {name: "JSON over h2c"}, {name: "gRPC over h2c"}}
+	for _, name := range []string{"direct", "headgate", "grpcgateway", "vanguard", "forwarder"} {
+		if procs[name] != nil && (name == "direct" || name == "headgate" || wanted(name)) {
+			groups[0].group = append(groups[0].group, rest(http1, name))
+			groups[1].group = append(groups[1].group, rest(http2, name))
+		}
+	}
+	for name, addr := range map[string]string{"direct": "upstream", "headgate": "headgate-grpc", "vanguard": "vanguard", "forwarder": "forwarder", "nginx": "nginx", "haproxy": "haproxy"} {
+		if procs[name] == nil {
+			continue
+		}
+		one := &contestant{name: name, do: map[string]call{}, p: procs[name], rest: name == "direct"}
+		for _, view := range []string{"one", "hundred"} {
+			if one.do[view], _, err = grpcCall(a.addrs[addr], a.token, view, least[view]); err != nil {
+				return nil, err
+			}
+		}
+		groups[2].group = append(groups[2].group, one)
+	}
+	order := []string{"direct", "headgate", "grpcgateway", "vanguard", "forwarder", "nginx", "haproxy"}
+	slices.SortFunc(groups[2].group, func(x, y *contestant) int { return slices.Index(order, x.name) - slices.Index(order, y.name) })
+	return groups, nil
+}
+
+// proxies are the arguments of the proxies that need no code, whose settings it
+// writes. Both are one process here, so that its CPU time is all of it.
+func (a *arena) proxies() map[string][]string {
+	nginx := filepath.Join(a.dir, "nginx.conf")
+	haproxy := filepath.Join(a.dir, "haproxy.cfg")
+	for path, text := range map[string]string{
+		nginx: fmt.Sprintf(`daemon off; master_process off; pid %s/nginx.pid; error_log stderr warn;
+events { worker_connections 1024; }
+http {
+  access_log %s/access.log;
+  client_body_temp_path %s; proxy_temp_path %s; fastcgi_temp_path %s; uwsgi_temp_path %s; scgi_temp_path %s;
+  upstream node { server %s; keepalive 64; }
+  server {
+    listen %s http2;
+    keepalive_requests 100000000;
+    location / { grpc_pass grpc://node; }
+  }
+}
+`, a.dir, a.dir, a.dir, a.dir, a.dir, a.dir, a.dir, a.addrs["upstream"], a.addrs["nginx"]),
+		haproxy: fmt.Sprintf(`global
+  nbthread 2
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend edge
+  bind %s proto h2
+  default_backend node
+backend node
+  server one %s proto h2
+`, a.addrs["haproxy"], a.addrs["upstream"]),
+	} {
+		_ = os.WriteFile(path, []byte(text), 0o600) // starting says that it is not there
+	}
+	return map[string][]string{"nginx": {"-c", nginx, "-p", a.dir}, "haproxy": {"-db", "-f", haproxy}}
+}
+
+// versions is a line on what is compared.
+func (a *arena) versions(ctx context.Context) string {
+	parts := []string{runtime.Version(), fmt.Sprintf("%d cores", runtime.NumCPU())}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, dep := range info.Deps {
+			if slices.Contains([]string{"connectrpc.com/vanguard", "connectrpc.com/connect/v2", "google.golang.org/grpc", "github.com/grpc-ecosystem/grpc-gateway/v2"}, dep.Path) {
+				parts = append(parts, dep.Path+" "+dep.Version)
+			}
+		}
+	}
+	for _, name := range []string{"nginx", "haproxy"} {
+		if path := a.paths[name]; path != "" {
+			output, _ := exec.CommandContext(ctx, path, "-v").CombinedOutput() // without it the line is shorter
+			first, _, _ := strings.Cut(string(output), "\n")
+			parts = append(parts, strings.TrimPrefix(first, "nginx version: "))
+		}
+	}
+	return strings.Join(parts, " · ")
+}

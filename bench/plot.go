@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"image/color"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+)
+
+// plotted is a table that becomes a picture.
+type plotted struct {
+	title   string
+	group   []*contestant
+	results map[string]*measured
+}
+
+// plotAll draws a bar chart of CPU a call for each table.
+func plotAll(dir string, all []plotted) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	for _, one := range all {
+		p := plot.New()
+		p.Title.Text = one.title + ": CPU of the proxy, µs a call"
+		p.Y.Min = 0
+		var values plotter.Values
+		var names []string
+		for _, c := range one.group {
+			if c.rest {
+				continue
+			}
+			values, names = append(values, median(one.results[c.name].cpu)), append(names, c.name)
+		}
+		bars, err := plotter.NewBarChart(values, vg.Points(28))
+		if err != nil {
+			return err
+		}
+		bars.Color = color.RGBA{R: 5, G: 80, B: 174, A: 255}
+		bars.LineStyle.Width = 0
+		var labels plotter.XYLabels
+		for n, value := range values {
+			labels.XYs = append(labels.XYs, plotter.XY{X: float64(n) - 0.1, Y: value})
+			labels.Labels = append(labels.Labels, fmt.Sprintf("%.0f", value))
+		}
+		text, err := plotter.NewLabels(labels)
+		if err != nil {
+			return err
+		}
+		p.Add(bars, text)
+		p.NominalX(names...)
+		name := strings.NewReplacer(" ", "-", ",", "", "/", "", ".", "").Replace(strings.ToLower(one.title)) + ".png"
+		if err := p.Save(16*vg.Centimeter, 9*vg.Centimeter, filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// startTimeout bounds the start of a process.
+const startTimeout = 20 * time.Second
+
+// process is a program that is measured from outside.
+type process struct {
+	cmd   *exec.Cmd
+	admin string // URL that tells its allocations; "": it does not
+}
+
+// startProcess runs a program until stop; it has started once addr takes
+// connections. What it prints goes to the file.
+func startProcess(ctx context.Context, log, addr string, path string, args ...string) (*process, error) {
+	output, err := os.Create(log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = output.Close() }() // the process has its own
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = startTimeout
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd}
+	deadline := time.Now().Add(startTimeout)
+	for {
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr)
+		if err == nil {
+			return p, conn.Close()
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			p.stop()
+			text, _ := os.ReadFile(log)
+			return nil, fmt.Errorf("%s does not listen on %s: %s", filepath.Base(path), addr, text)
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Wait() // that it was told to end is no failure
+}
+
+// ticksPerSecond is what Linux counts CPU time in for /proc (USER_HZ).
+const ticksPerSecond = 100
+
+// cpu returns the CPU time that the process has used: of its threads to the
+// nanosecond where the kernel tells, else to the tick.
+func (p *process) cpu() (time.Duration, error) {
+	var total time.Duration
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
+	if err == nil && len(tasks) > 0 {
+		for _, task := range tasks {
+			text, err := os.ReadFile(task)
+			if err != nil {
+				continue // the thread has just ended
+			}
+			ran, _, _ := strings.Cut(string(text), " ")
+			n, err := strconv.ParseInt(ran, 10, 64)
+			if err != nil {
+				return 0, err
+			}
+			total += time.Duration(n)
+		}
+		return total, nil
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	for _, field := range fields[11:13] { // utime, stime
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		total += time.Duration(n) * time.Second / ticksPerSecond
+	}
+	return total, nil
+}
+
+// peak returns the most memory that the process has had, in bytes.
+func (p *process) peak() (int64, error) {
+	status, err := os.Open(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = status.Close() }()
+	for lines := bufio.NewScanner(status); lines.Scan(); {
+		if text, ok := strings.CutPrefix(lines.Text(), "VmHWM:"); ok {
+			n, err := strconv.ParseInt(strings.Fields(text)[0], 10, 64)
+			return n << 10, err
+		}
+	}
+	return 0, fmt.Errorf("/proc tells no VmHWM")
+}
+
+// mallocs returns how many objects the process has allocated, false if it does not
+// tell.
+func (p *process) mallocs(ctx context.Context) (int64, bool, error) {
+	if p.admin == "" {
+		return 0, false, nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.admin, nil)
+	if err != nil {
+		return 0, false, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, false, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, false, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "go_memstats_mallocs_total") {
+			fields := strings.Fields(line)
+			n, err := strconv.ParseFloat(fields[len(fields)-1], 64)
+			return int64(n), true, err
+		}
+	}
+	return 0, false, fmt.Errorf("%s tells no allocations", p.admin)
+}
+
+// freeAddr returns an address of this machine that nobody listens on.
+func freeAddr(ctx context.Context) (string, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}
