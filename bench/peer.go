@@ -139,7 +139,7 @@ func (service) Query(_ context.Context, req *projectionv1.QueryRequest) (*projec
 func h2c() *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	return &http.Transport{Protocols: protocols}
+	return &http.Transport{Protocols: protocols, DisableCompression: true}
 }
 
 // vanguard is connectrpc.com/vanguard before a reverse proxy, as its documentation

@@ -20,6 +20,7 @@ type peersCommand struct {
 	Length  time.Duration `default:"1500ms" help:"Length of a contender's turn."`
 	Callers int           `default:"32" help:"Callers at once."`
 	Plots   string        `type:"path" help:"Directory for plots (PNG)."`
+	Match   string        `help:"Part of the titles of the tables to make, such as gRPC; all if there is none."`
 	Only    []string      `help:"Contenders to run, such as headgate and vanguard; all if none is named."`
 }
 
@@ -69,11 +70,14 @@ func (c *peersCommand) Run(ctx context.Context) (err error) {
 	var all []plotted
 	for _, p := range protocols {
 		for _, view := range []string{"one", "hundred"} {
+			title := fmt.Sprintf("%s, %s", p.name, map[string]string{"one": "1 row", "hundred": "100 rows"}[view])
+			if !strings.Contains(title, c.Match) {
+				continue
+			}
 			results, err := c.measure(ctx, p, view)
 			if err != nil {
 				return err
 			}
-			title := fmt.Sprintf("%s, %s", p.name, map[string]string{"one": "1 row", "hundred": "100 rows"}[view])
 			printTable(title, p.group, results)
 			all = append(all, plotted{title, p.group, results})
 		}
@@ -303,7 +307,7 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 		}
 	}
 
-	http1 := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+	http1 := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}}
 	http2 := &http.Client{Transport: h2c()}
 	least := map[string]int{"one": 150, "hundred": 15_000}
 	rest := func(client *http.Client, name string) *contestant {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/textproto"
 )
 
 // ErrDuplicateTenant is returned when the tenant was written more than once: a
@@ -19,6 +20,18 @@ type Metadata interface {
 	Set(key, value string)
 }
 
+// The contract's names as net/http keeps them: looking one up in this form allocates
+// nothing.
+var (
+	canonicalTenantID      = textproto.CanonicalMIMEHeaderKey(HeaderTenantID)
+	canonicalCorrelationID = textproto.CanonicalMIMEHeaderKey(HeaderCorrelationID)
+	canonicalTraceparent   = textproto.CanonicalMIMEHeaderKey(HeaderTraceparent)
+	canonicalTracestate    = textproto.CanonicalMIMEHeaderKey(HeaderTracestate)
+	canonicalTraceID       = textproto.CanonicalMIMEHeaderKey(HeaderTraceID)
+	canonicalRequestID     = textproto.CanonicalMIMEHeaderKey(HeaderRequestID)
+	canonicalCausationID   = textproto.CanonicalMIMEHeaderKey(HeaderCausationID)
+)
+
 // Extract reads the contract out of md, as an incoming call of HTTP, gRPC or
 // Connect bears it, and completes it: a missing or unusable correlation or
 // request id is replaced, a bad traceparent starts a new trace. A tenant that
@@ -27,19 +40,19 @@ type Metadata interface {
 // needs one.
 func Extract(md Metadata) (RequestContext, error) {
 	rc := RequestContext{
-		CorrelationID: singleID(md, HeaderCorrelationID),
-		RequestID:     singleID(md, HeaderRequestID),
-		CausationID:   singleID(md, HeaderCausationID),
+		CorrelationID: singleID(md, canonicalCorrelationID),
+		RequestID:     singleID(md, canonicalRequestID),
+		CausationID:   singleID(md, canonicalCausationID),
 	}
-	if values := md.Values(HeaderTraceparent); len(values) == 1 {
+	if values := md.Values(canonicalTraceparent); len(values) == 1 {
 		// A bad value leaves the zero Traceparent: a new trace starts below.
 		if tp, err := ParseTraceparent(values[0]); err == nil {
 			rc.Traceparent = tp
 			// Tracestate means nothing without the traceparent it belongs to (§4.3).
-			rc.Tracestate = joinTracestate(md.Values(HeaderTracestate))
+			rc.Tracestate = joinTracestate(md.Values(canonicalTracestate))
 		}
 	}
-	if values := md.Values(HeaderTraceID); len(values) == 1 {
+	if values := md.Values(canonicalTraceID); len(values) == 1 {
 		rc.TraceID, _ = ParseTraceID(values[0])
 	}
 	tenant, err := extractTenant(md)
@@ -58,31 +71,31 @@ func Inject(ctx context.Context, md Metadata) error {
 		return err
 	}
 	if !rc.TenantID.IsZero() {
-		md.Set(HeaderTenantID, rc.TenantID.String())
+		md.Set(canonicalTenantID, rc.TenantID.String())
 	}
-	md.Set(HeaderCorrelationID, rc.CorrelationID)
-	md.Set(HeaderTraceparent, rc.Traceparent.String())
+	md.Set(canonicalCorrelationID, rc.CorrelationID)
+	md.Set(canonicalTraceparent, rc.Traceparent.String())
 	if rc.Tracestate != "" {
-		md.Set(HeaderTracestate, rc.Tracestate)
+		md.Set(canonicalTracestate, rc.Tracestate)
 	}
-	md.Set(HeaderTraceID, rc.TraceID.String())
-	md.Set(HeaderRequestID, rc.RequestID)
+	md.Set(canonicalTraceID, rc.TraceID.String())
+	md.Set(canonicalRequestID, rc.RequestID)
 	if rc.CausationID != "" {
-		md.Set(HeaderCausationID, rc.CausationID)
+		md.Set(canonicalCausationID, rc.CausationID)
 	}
 	return nil
 }
 
 // InjectResponse writes the ids that a caller needs to ask about its call.
 func InjectResponse(rc RequestContext, md Metadata) {
-	md.Set(HeaderCorrelationID, rc.CorrelationID)
-	md.Set(HeaderTraceparent, rc.Traceparent.String())
-	md.Set(HeaderTraceID, rc.TraceID.String())
-	md.Set(HeaderRequestID, rc.RequestID)
+	md.Set(canonicalCorrelationID, rc.CorrelationID)
+	md.Set(canonicalTraceparent, rc.Traceparent.String())
+	md.Set(canonicalTraceID, rc.TraceID.String())
+	md.Set(canonicalRequestID, rc.RequestID)
 }
 
 func extractTenant(md Metadata) (TenantID, error) {
-	values := md.Values(HeaderTenantID)
+	values := md.Values(canonicalTenantID)
 	switch len(values) {
 	case 0:
 		return TenantID{}, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net/textproto"
 	"strings"
 	"time"
 
@@ -204,9 +205,12 @@ func (g *Gateway) upstreamContext(ctx context.Context, call *Call) (context.Cont
 			info.RequestHeader().SetValues(key, values)
 		}
 	}
-	info.RequestHeader().Set(contextkit.HeaderPrincipal, call.Principal.Subject)
+	info.RequestHeader().Set(canonicalPrincipal, call.Principal.Subject)
 	return ctx, info
 }
+
+// canonicalPrincipal is the header's name as it is kept: setting it makes no new one.
+var canonicalPrincipal = textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal)
 
 // private are request headers that end at the gateway: credentials, and what
 // belongs to the client's connection. Canonical form.

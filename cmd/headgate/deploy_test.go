@@ -93,6 +93,9 @@ func TestAlertsAndDashboardsAskForMetricsThatThereAre(t *testing.T) {
 }
 
 func TestTheLocalClusterStartsAndStops(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds programs of its own")
+	}
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

@@ -18,6 +18,8 @@ type template struct {
 	segments  []segment
 	variables []variable
 	verb      string
+	// prefix is what every path that fits begins with after its first slash.
+	prefix string
 }
 
 type segment struct {
@@ -89,6 +91,7 @@ func parseTemplate(path string) (*template, error) {
 			return nil, fmt.Errorf("path %q: ** must be the last segment", path)
 		}
 	}
+	t.prefix = t.literalPrefix()
 	return t, nil
 }
 
@@ -118,6 +121,9 @@ func (t *template) match(escapedPath string) ([]string, bool) {
 		if path, ok = strings.CutSuffix(path, ":"+t.verb); !ok {
 			return nil, false
 		}
+	}
+	if !strings.HasPrefix(path, t.prefix) {
+		return nil, false // most templates, without looking further
 	}
 	parts := strings.Split(path, "/")
 	rest := len(t.segments) > 0 && t.segments[len(t.segments)-1].kind == restSegment
@@ -154,6 +160,21 @@ func (t *template) match(escapedPath string) ([]string, bool) {
 		values[n] = value
 	}
 	return values, true
+}
+
+// literalPrefix returns the literal segments that the template begins with.
+func (t *template) literalPrefix() string {
+	var out strings.Builder
+	for i, s := range t.segments {
+		if s.kind != literalSegment {
+			break
+		}
+		if i > 0 {
+			out.WriteByte('/')
+		}
+		out.WriteString(s.literal)
+	}
+	return out.String()
 }
 
 // specificity orders templates: the more literal segments, the sooner they are

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
 	"google.golang.org/grpc/metadata"
 )
 
@@ -23,11 +24,27 @@ const (
 	pushback = "grpc-retry-pushback-ms"
 )
 
+// lower has names that most calls bear, so that they need not be made anew.
+var lower = func() map[string]string {
+	out := map[string]string{}
+	for _, name := range append(contextkit.Headers(), "Content-Type", "User-Agent", "Accept", "Accept-Encoding", "Content-Length", "Grpc-Timeout", "Grpc-Accept-Encoding", "Te") {
+		out[name] = strings.ToLower(name)
+	}
+	return out
+}()
+
+func lowered(name string) string {
+	if known, ok := lower[name]; ok {
+		return known
+	}
+	return strings.ToLower(name)
+}
+
 // From renders headers as metadata.
 func From(header *connect.Header) metadata.MD {
 	md := make(metadata.MD, header.Len())
 	for key, values := range header.All() {
-		key = strings.ToLower(key)
+		key = lowered(key)
 		if reserved[key] || strings.HasPrefix(key, "grpc-") || strings.HasPrefix(key, "connect-") {
 			continue
 		}
