@@ -187,6 +187,39 @@ func (b *Bucket[T]) Follow(ctx context.Context, each func(map[string]Kept[T]), f
 	}
 }
 
+// FollowKey calls each with the value under key, first as it is and then whenever it
+// changes, until each fails, which is returned, or ctx ends.
+func (b *Bucket[T]) FollowKey(ctx context.Context, key string, each func(Kept[T]) error) error {
+	updates, err := b.kv.Watch(ctx, key)
+	if err != nil {
+		return fmt.Errorf("backbone: follow %s/%s: %w", b.name, key, err)
+	}
+	defer func() { _ = updates.Stop() }() // it ends with ctx anyway
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case entry, open := <-updates.Updates():
+			if !open && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if !open {
+				return fmt.Errorf("backbone: follow %s/%s: the watch has ended", b.name, key)
+			}
+			if entry == nil || entry.Operation() != jetstream.KeyValuePut {
+				continue
+			}
+			kept, err := b.decode(entry)
+			if err != nil {
+				return err
+			}
+			if err := each(kept); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // watch calls each until ctx ends or the watch does.
 func (b *Bucket[T]) watch(ctx context.Context, each func(map[string]Kept[T])) error {
 	updates, err := b.kv.WatchAll(ctx)

@@ -224,7 +224,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.gateway.Listen(ctx)
+	return errors.Join(p.router.loadPlacements(ctx, p.js), loadTenants(ctx, p.js, p.gateway), p.gateway.Listen(ctx))
 }
 
 // auth says which credentials count.

@@ -116,6 +116,19 @@ func followModel(ctx context.Context, js jetstream.JetStream, models *model.Regi
 	return nil
 }
 
+// loadTenants has the gateway know what operators have decided about tenants.
+func loadTenants(ctx context.Context, js jetstream.JetStream, edge *gateway.Gateway) error {
+	tenants, err := backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
+	if err != nil {
+		return err
+	}
+	all, err := tenants.All(ctx)
+	if err == nil {
+		edge.SetTenants(statesOf(all))
+	}
+	return err
+}
+
 // followTenants has the gateway keep to what operators decide about tenants, until
 // ctx ends.
 func followTenants(ctx context.Context, js jetstream.JetStream, edge *gateway.Gateway, log zerolog.Logger) error {
@@ -123,22 +136,25 @@ func followTenants(ctx context.Context, js jetstream.JetStream, edge *gateway.Ga
 	if err != nil {
 		return ended(ctx, err)
 	}
-	tenants.Follow(ctx, func(all map[string]backbone.Kept[backbone.Tenant]) {
-		states := map[contextkit.TenantID]gateway.TenantState{}
-		for name, kept := range all {
-			tenant, err := contextkit.ParseTenantID(name)
-			if err != nil {
-				continue // not for us to understand
-			}
-			state := gateway.TenantState{Suspended: kept.Value.Suspended, Reason: kept.Value.Reason}
-			if q := kept.Value.Quota; q != nil {
-				state.Limits = limit.Config{Rate: q.Rate, Burst: q.Burst, Concurrent: q.Concurrent, Streams: q.Streams}
-			}
-			states[tenant] = state
-		}
-		edge.SetTenants(states)
-	}, func(err error) {
+	tenants.Follow(ctx, func(all map[string]backbone.Kept[backbone.Tenant]) { edge.SetTenants(statesOf(all)) }, func(err error) {
 		log.Error().Err(err).Msg("what is decided about tenants is not followed; it is tried again")
 	})
 	return nil
+}
+
+// statesOf is what is decided, as a gateway takes it.
+func statesOf(all map[string]backbone.Kept[backbone.Tenant]) map[contextkit.TenantID]gateway.TenantState {
+	states := map[contextkit.TenantID]gateway.TenantState{}
+	for name, kept := range all {
+		tenant, err := contextkit.ParseTenantID(name)
+		if err != nil {
+			continue // not for us to understand
+		}
+		state := gateway.TenantState{Suspended: kept.Value.Suspended, Reason: kept.Value.Reason}
+		if q := kept.Value.Quota; q != nil {
+			state.Limits = limit.Config{Rate: q.Rate, Burst: q.Burst, Concurrent: q.Concurrent, Streams: q.Streams}
+		}
+		states[tenant] = state
+	}
+	return states
 }

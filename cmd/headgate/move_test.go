@@ -109,6 +109,20 @@ func TestATenantMovesUnderLoadWithoutAFailedCall(t *testing.T) {
 	}
 	stop()
 	clients.Wait()
+
+	// A gateway that has just started knows where the tenant is, or that it does not
+	// know yet; it never asks a node that does not have it.
+	late := freePort(t)
+	nodes = append(nodes, c.further(t, "gateway", "gateway-3", fmt.Sprintf("  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  auth: {issuer: headgate-dev, audience: headgate, keys: %q}", late, filepath.Join(c.dir, "keys.json"))))
+	if err := eventually(ctx, "the new gateway finds the tenant", func() (bool, error) {
+		status, text, err := get(ctx, "http://"+late+"/v1/query/wallets/w0", "Authorization", token)
+		if err == nil && status != http.StatusOK && status != http.StatusServiceUnavailable {
+			t.Fatalf("the new gateway answers %d %s", status, text)
+		}
+		return status == http.StatusOK, err
+	}); err != nil {
+		t.Fatal(err)
+	}
 	t.Logf("%d commands were written and read back during five moves", written.Load())
 	for _, p := range append([]*process{control}, nodes...) {
 		p.stop(t)

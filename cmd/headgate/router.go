@@ -64,22 +64,39 @@ func (r *router) followNodes(ctx context.Context, js jetstream.JetStream) error 
 	return nil
 }
 
+// loadPlacements takes in the placements that there are: a gateway that did not know
+// them would send the calls of a placed tenant to nodes that do not have it.
+func (r *router) loadPlacements(ctx context.Context, js jetstream.JetStream) error {
+	placements, err := backbone.OpenBucket[backbone.Placement](ctx, js, backbone.BucketPlacement)
+	if err != nil {
+		return err
+	}
+	all, err := placements.All(ctx)
+	if err == nil {
+		r.place(all)
+	}
+	return err
+}
+
+// place puts placements into the table.
+func (r *router) place(all map[string]backbone.Kept[backbone.Placement]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.placements = all
+	if r.apply() {
+		for _, kept := range all {
+			r.revision.Store(max(r.revision.Load(), kept.Revision))
+		}
+	}
+}
+
 // followPlacements keeps the table's placements until ctx ends.
 func (r *router) followPlacements(ctx context.Context, js jetstream.JetStream) error {
 	placements, err := backbone.OpenBucket[backbone.Placement](ctx, js, backbone.BucketPlacement)
 	if err != nil {
 		return ended(ctx, err)
 	}
-	placements.Follow(ctx, func(all map[string]backbone.Kept[backbone.Placement]) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.placements = all
-		if r.apply() {
-			for _, kept := range all {
-				r.revision.Store(max(r.revision.Load(), kept.Revision))
-			}
-		}
-	}, func(err error) {
+	placements.Follow(ctx, r.place, func(err error) {
 		r.log.Error().Err(err).Msg("placements are not followed; those known stay, and it is tried again")
 	})
 	return nil

@@ -150,7 +150,8 @@ func (p *plan) gateway(context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		if err := edge.Listen(ctx); err != nil {
+		router := newRouter(routes, g.placed(), p.log)
+		if err := errors.Join(router.loadPlacements(ctx, js), loadTenants(ctx, js, edge), edge.Listen(ctx)); err != nil {
 			return nil, err
 		}
 		id, err := g.Node.identify("gateway", edge.Addr())
@@ -161,7 +162,6 @@ func (p *plan) gateway(context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		router := newRouter(routes, g.placed(), p.log)
 		strangers := make(chan backbone.Node, maxStrangers)
 		router.stranger = func(node backbone.Node) {
 			select {

@@ -113,6 +113,14 @@ func (w *world) projection(t *testing.T, id string, tenants ...contextkit.Tenant
 // gateway announces one that follows the placements.
 func (w *world) gateway(t *testing.T, id string) {
 	t.Helper()
+	awake := make(chan struct{})
+	close(awake)
+	w.slowGateway(t, id, awake)
+}
+
+// slowGateway announces one that hears of no placement until it is awake.
+func (w *world) slowGateway(t *testing.T, id string, awake <-chan struct{}) {
+	t.Helper()
 	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
 	if err != nil {
 		t.Fatal(err)
@@ -122,6 +130,11 @@ func (w *world) gateway(t *testing.T, id string) {
 		routing uint64
 	)
 	w.run(t, func(ctx context.Context) error {
+		select {
+		case <-awake:
+		case <-ctx.Done():
+			return nil
+		}
 		placements.Follow(ctx, func(all map[string]backbone.Kept[backbone.Placement]) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -314,6 +327,51 @@ func TestAMoveGoesOnWhereItWasWhenControlDies(t *testing.T) {
 				t.Errorf("p1 serves the tenant: %v, p2: %v", nodes["p1"].Serves(acme), nodes["p2"].Serves(acme))
 			}
 		})
+	}
+}
+
+func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
+	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	awake := make(chan struct{})
+	w.slowGateway(t, "g1", awake)
+	source := w.projection(t, "p1", acme)
+	w.projection(t, "p2", acme)
+	first := w.control(t, "c1", "flipped")
+	first.knows(t, 3)
+	res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-first.dead
+	// So many have announced themselves that it takes a moment to read of all.
+	for n := range 10_000 {
+		id := fmt.Sprintf("other-%d", n)
+		if _, err := w.js.PublishAsync("$KV."+backbone.BucketNodes+"."+id, []byte(`{"id":"`+id+`","kind":"other","endpoint":"127.0.0.1:1"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-w.js.PublishAsyncComplete()
+	second := w.control(t, "c1", "") // the same, started again: it need not wait for its own lease
+	stream, err := second.placements.WatchRebalance(platform(t), &controlv1.WatchRebalanceRequest{Id: res.GetRebalance().GetId()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	for {
+		message, err := stream.Receive()
+		if err != nil {
+			t.Fatalf("the move went on without the gateway: %v", err)
+		}
+		if strings.Contains(message.GetRebalance().GetWaitingFor(), "gateway g1") {
+			break
+		}
+	}
+	if !source.Serves(acme) {
+		t.Error("the source has given up a tenant that a gateway still sends it")
+	}
+	close(awake)
+	if done := second.end(t, res.GetRebalance().GetId()); done.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE {
+		t.Errorf("it ends as %v", done)
 	}
 }
 

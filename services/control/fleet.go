@@ -37,6 +37,7 @@ func (s *Service) followNodes(ctx context.Context) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.fleet = nodes
+			s.knownOnce.Do(func() { close(s.known) })
 			close(s.changed)
 			s.changed = make(chan struct{})
 		})

@@ -258,25 +258,21 @@ func (s placementService) ListRebalances(ctx context.Context, _ *controlv1.ListR
 
 // WatchRebalance implements PlacementService.
 func (s placementService) WatchRebalance(ctx context.Context, req *controlv1.WatchRebalanceRequest, stream controlv1connect.PlacementServiceWatchRebalanceServerStream) error {
-	told := uint64(0)
-	for {
-		kept, err := s.get(ctx, req.GetId())
-		if err != nil {
+	if _, err := s.get(ctx, req.GetId()); err != nil {
+		return err // it would be waited for
+	}
+	errEnded := errors.New("the move has ended")
+	err := s.moves.FollowKey(ctx, req.GetId(), func(kept backbone.Kept[move]) error {
+		if err := stream.Send(&controlv1.WatchRebalanceResponse{Rebalance: kept.Value.message()}); err != nil {
 			return err
 		}
-		if kept.Revision != told {
-			told = kept.Revision
-			if err := stream.Send(&controlv1.WatchRebalanceResponse{Rebalance: kept.Value.message()}); err != nil {
-				return err
-			}
-		}
 		if kept.Value.ended() {
-			return nil
+			return errEnded
 		}
-		select {
-		case <-time.After(lookEvery):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return nil
+	})
+	if errors.Is(err, errEnded) {
+		return nil
 	}
+	return asConnectError(err)
 }

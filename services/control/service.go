@@ -47,6 +47,9 @@ type Service struct {
 	fleet   []backbone.Node // sorted; replaced, never changed
 	changed chan struct{}   // closed and replaced when fleet changes
 	driven  map[string]bool // moves that this node drives
+
+	known     chan struct{} // closed once all nodes that were there at the start are known
+	knownOnce sync.Once
 }
 
 // New returns the services of a control node. fixed says that models comes from a
@@ -54,7 +57,7 @@ type Service struct {
 func New(ctx context.Context, id string, js jetstream.JetStream, models *model.Registry, fixed bool, nodes Nodes, log zerolog.Logger) (*Service, error) {
 	s := &Service{
 		id: id, js: js, models: models, fixed: fixed, nodes: nodes, views: gatewayv1connect.NewQueryServiceClient(nodes.Client), log: log,
-		changed: make(chan struct{}), driven: map[string]bool{},
+		changed: make(chan struct{}), driven: map[string]bool{}, known: make(chan struct{}),
 	}
 	var errs [5]error
 	s.journal, errs[0] = backbone.OpenJournal(ctx, js)
@@ -84,7 +87,12 @@ func (s *Service) Ready(context.Context, contextkit.TenantID) error {
 	if !s.js.Conn().IsConnected() {
 		return errors.New("NATS is not reachable")
 	}
-	return nil
+	select {
+	case <-s.known:
+		return nil
+	default:
+		return errors.New("the nodes are not known yet")
+	}
 }
 
 // Run follows the nodes and drives moves until ctx ends; a move that is under way
