@@ -3,7 +3,9 @@
 // It holds the embedded server for a single node, the definitions of streams
 // and key-value buckets, the event envelope (CloudEvents over NATS plus the
 // transport contract), the [Journal] that appends and reads an aggregate's
-// events, and the ordered subscription that projections follow.
+// events, the ordered subscription that projections follow, what nodes announce of
+// themselves, what operators decide (a [Bucket] of placements, tenants, models), and
+// what is remembered of calls ([Timeline], audit records).
 //
 // What it promises: an append is all or nothing, checked against the
 // aggregate's last event and acknowledged once it is on disk. What it leaves to

@@ -40,38 +40,3 @@ func ParsePlacementKey(key string) (kind string, tenant contextkit.TenantID, ok 
 	tenant, err := contextkit.ParseTenantID(name)
 	return kind, tenant, err == nil && kind != ""
 }
-
-// Tenant is what is known of a tenant beside the configuration. It stands in the
-// bucket [BucketTenants] under its name.
-type Tenant struct {
-	// Suspended says that the tenant's calls are refused; Reason why.
-	Suspended bool   `json:"suspended,omitempty"`
-	Reason    string `json:"reason,omitempty"`
-	// Quota bounds the tenant's calls; nil: as all others.
-	Quota *Quota `json:"quota,omitempty"`
-}
-
-// Quota bounds a tenant's calls at each gateway. 0: as all others.
-type Quota struct {
-	// Rate is the calls a second, on average, and Burst the calls at once above it.
-	Rate  float64 `json:"rate,omitempty"`
-	Burst int     `json:"burst,omitempty"`
-	// Concurrent is the calls in flight, and Streams the streams of answers.
-	Concurrent int `json:"concurrent,omitempty"`
-	Streams    int `json:"streams,omitempty"`
-}
-
-// Document is a model document. It stands in the bucket [BucketModels] under
-// [ModelKey].
-type Document struct {
-	// Text is the YAML.
-	Text string `json:"text"`
-	// Revision is the model's own name for what it says.
-	Revision string `json:"revision"`
-	// By is who applied it, and Note what for.
-	By   string `json:"by,omitempty"`
-	Note string `json:"note,omitempty"`
-}
-
-// ModelKey is the key of the platform's model.
-const ModelKey = "current"

@@ -68,9 +68,9 @@ func TenantEvents(tenant contextkit.TenantID) string {
 // zero tenant.
 func AuditSubject(tenant contextkit.TenantID) string {
 	if tenant.IsZero() {
-		return "audit." + platformToken
+		return AuditSubjectOf(AuditPlatform)
 	}
-	return "audit." + tenant.String()
+	return AuditSubjectOf(tenant.String())
 }
 
 // DeadLetterSubject is the subject of a tenant's dead letters.

@@ -1,5 +1,5 @@
-// Command bench measures the platform against what it is made of, in one run on
-// one machine, in rounds that alternate, so that the ratios mean something where
+// Command bench measures the platform against what it is made of and against its
+// peers, in one run on one machine, in rounds that alternate, so that the ratios mean something where
 // the absolute numbers do not.
 //
 // It is a module of its own: what it compares with never becomes a dependency of

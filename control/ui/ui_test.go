@@ -41,14 +41,17 @@ func TestPagesAreServedWithWhatTheyLoadAndNothingElse(t *testing.T) {
 			t.Errorf("%s: %v", asset, res)
 		}
 	}
-	for _, path := range []string{"/ui/fleet", "/ui/timeline?id=x", "/ui/../../etc/passwd"} {
+	for _, path := range []string{"/ui/fleet", "/ui/timeline?id=x"} {
 		res, body := get(path)
-		if path[:4] == "/ui/" && res.StatusCode == http.StatusOK && body != page {
-			t.Errorf("%s is not the application's page", path)
+		if res.StatusCode != http.StatusOK || body != page {
+			t.Errorf("%s is not the application's page: %d", path, res.StatusCode)
 		}
-		if policy := res.Header.Get("Content-Security-Policy"); res.StatusCode == http.StatusOK && (!strings.Contains(policy, "script-src 'self'") || strings.Contains(policy, "unsafe-eval")) {
+		if policy := res.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "script-src 'self'") || strings.Contains(policy, "unsafe-eval") {
 			t.Errorf("%s has the policy %q", path, policy)
 		}
+	}
+	if res, _ := get("/ui/%2e%2e/%2e%2e/etc/passwd"); res.StatusCode != http.StatusBadRequest {
+		t.Errorf("a path that leads out: %d", res.StatusCode)
 	}
 	if res, _ := get("/ui/assets/none.js"); res.StatusCode != http.StatusNotFound {
 		t.Errorf("an asset that is not there: %d", res.StatusCode)

@@ -108,5 +108,6 @@ export ACME=$acme
 curl -s $gateway/v1/commands/wallet/ada/open -H "authorization: Bearer \$ACME" --json '{"payload":{"owner":"Ada"}}'
 curl -s $gateway/v1/query/wallets -H "authorization: Bearer \$ACME" --json '{}'
 TEXT
-# Until it is told to end; a process that is killed stays away until it is started again.
-while sleep 1; do :; done
+# Until it is told to end, or NATS ends; another process that is killed stays away until
+# it is started again.
+wait "$(cat "$dir/pids/nats")" || true

@@ -2,7 +2,7 @@
 // others, and retries from multiplying a node's trouble.
 //
 // [Tenants] bounds each tenant's rate, the calls it has in flight and its
-// retries; [Room] bounds all calls in flight, the more important ones last;
+// retries, all alike or some by bounds of their own; [Room] bounds all calls in flight, the more important ones last;
 // [Budget] bounds retries to a share of a node's calls. All are bounded
 // themselves and may be used concurrently.
 package limit

@@ -8,6 +8,7 @@
 // yet.
 //
 // The views are a cache: another model makes its own from the journal, beside the
-// old ones, and a node shows a tenant's views only once they are whole. Watchers are
+// old ones, and a node shows a tenant's views only once they are whole. The model and
+// the tenants that are served may change while the node runs (lanes.go). Watchers are
 // told which rows to read again (hub.go, watch.go).
 package projection

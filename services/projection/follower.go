@@ -32,6 +32,7 @@ type follower struct {
 	target   uint64       // what the journal held when the follower was made
 	waiting  atomic.Int64 // events that waited when the last one was read
 	timeline *backbone.Timeline
+	advanced atomic.Pointer[func()] // hears of every batch; nil: nobody does
 
 	cancel context.CancelFunc // ends run; nil: it has not begun
 	ended  chan struct{}      // closed when run has ended
@@ -142,6 +143,9 @@ func (f *follower) apply(ctx context.Context, events []prepared) error {
 		f.advance(last)
 		f.hub.publish(touched, last)
 		f.record(ctx, events, began)
+		if advanced := f.advanced.Load(); advanced != nil {
+			(*advanced)()
+		}
 	}
 	return err
 }

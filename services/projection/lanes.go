@@ -54,7 +54,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// start runs a follower, and says when it has caught up with the journal.
+// start runs a follower until it is stopped.
 func (s *Service) start(ctx context.Context, f *follower) {
 	ctx, f.cancel = context.WithCancel(ctx)
 	f.ended = make(chan struct{})
@@ -89,22 +89,23 @@ func (s *Service) reconcile(ctx context.Context) error {
 			if _, building := l.next.building(); building {
 				continue
 			}
+			l.next.advanced.Store(nil)
 			s.setLane(tenant, lane{shown: l.next})
 			s.log.Info().Str("tenant", tenant.String()).Str("model", l.next.model.Revision).Msg("views of the new model are shown")
 			errs = append(errs, l.shown.end())
-		case l.next != nil:
-			s.await(ctx, l) // it was behind after all
+		case l.next != nil: // it wakes Run as it goes on
 		case l.shown.model.Revision != current.Revision:
 			f, err := s.openViews(ctx, tenant)
 			if err != nil {
 				errs = append(errs, err)
 				continue
 			}
+			wake := s.wake
+			f.advanced.Store(&wake)
 			s.start(ctx, f)
-			l = lane{shown: l.shown, next: f}
-			s.setLane(tenant, l)
+			s.setLane(tenant, lane{shown: l.shown, next: f})
 			s.log.Info().Str("tenant", tenant.String()).Str("model", f.model.Revision).Msg("views of the new model are built")
-			s.await(ctx, l)
+			s.wake() // they may be whole already
 		}
 	}
 	for tenant, l := range s.allLanes() {
@@ -119,24 +120,6 @@ func (s *Service) reconcile(ctx context.Context) error {
 		s.log.Info().Str("tenant", tenant.String()).Msg("the tenant's views are no longer kept here")
 	}
 	return errors.Join(errs...)
-}
-
-// await wakes Run when the lane's next views hold what those shown do. It ends
-// with the follower.
-func (s *Service) await(ctx context.Context, l lane) {
-	target := max(l.next.target, l.shown.position())
-	go func() {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(ctx, cancel)()
-		go func() {
-			<-l.next.ended
-			cancel()
-		}()
-		if l.next.wait(ctx, target) == nil {
-			s.wake()
-		}
-	}()
 }
 
 // wake has Run look again.

@@ -11,5 +11,6 @@
 // How: a durable consumer per tenant delivers trigger events; an instance is a
 // record in a bucket that says which steps are done; an event is acknowledged
 // once its instance has ended or waits. A wait is a scheduled message, delivered to
-// a second durable consumer when it is time. A node's places go round its tenants.
+// a second durable consumer when it is time. A node's places go round its tenants,
+// which may come and go while it runs.
 package runner

@@ -2,7 +2,6 @@ package backbone
 
 import (
 	"context"
-	"errors"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
@@ -113,20 +112,4 @@ func (a *Assignment) of(placements map[string]Kept[Placement], tenants map[strin
 		}
 	}
 	return serves, suspended
-}
-
-// ModelSource returns the source of the model that was applied, or of a fallback
-// while none has been.
-func ModelSource(ctx context.Context, js jetstream.JetStream, fallback func(context.Context) (string, []byte, error)) (func(context.Context) (string, []byte, error), error) {
-	documents, err := OpenBucket[Document](ctx, js, BucketModels)
-	if err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context) (string, []byte, error) {
-		kept, err := documents.Get(ctx, ModelKey)
-		if errors.Is(err, ErrNotKept) {
-			return fallback(ctx)
-		}
-		return "the applied model", []byte(kept.Value.Text), err
-	}, nil
 }
