@@ -257,6 +257,9 @@ func rows(ctx context.Context, queries queriesconnect.QueryServiceClient, view, 
 }
 
 func TestNoAcknowledgedCommandIsMissingOrDoubledAcrossACrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a quarter of a minute, and a whole one under the race detector")
+	}
 	data := t.TempDir()
 	p := start(t, data, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
