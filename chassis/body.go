@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -26,7 +25,7 @@ func boundBody(timeout time.Duration, next http.Handler) http.Handler {
 			// A copy, as http.MaxBytesHandler makes: by the original's body net/http
 			// sees whether the connection can take another request.
 			timed := *r
-			timed.Body = &timedBody{ReadCloser: r.Body, arrived: sync.OnceFunc(func() { _ = control.SetReadDeadline(time.Time{}) })}
+			timed.Body = &timedBody{ReadCloser: r.Body, control: control}
 			r = &timed
 		}
 		next.ServeHTTP(w, r)
@@ -47,13 +46,15 @@ func ReceiveBy(ctx context.Context, deadline time.Time) (received func()) {
 
 type timedBody struct {
 	io.ReadCloser
-	arrived func()
+	control *http.ResponseController
+	arrived bool
 }
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
-		b.arrived()
+	if err == io.EOF && !b.arrived {
+		b.arrived = true
+		_ = b.control.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }

@@ -70,28 +70,60 @@ func Inject(ctx context.Context, md Metadata) error {
 	if err != nil {
 		return err
 	}
-	if !rc.TenantID.IsZero() {
-		md.Set(canonicalTenantID, rc.TenantID.String())
-	}
-	md.Set(canonicalCorrelationID, rc.CorrelationID)
-	md.Set(canonicalTraceparent, rc.Traceparent.String())
-	if rc.Tracestate != "" {
-		md.Set(canonicalTracestate, rc.Tracestate)
-	}
-	md.Set(canonicalTraceID, rc.TraceID.String())
-	md.Set(canonicalRequestID, rc.RequestID)
-	if rc.CausationID != "" {
-		md.Set(canonicalCausationID, rc.CausationID)
-	}
+	w := newWriter(md)
+	w.set(canonicalTenantID, rc.TenantID.String())
+	w.set(canonicalTracestate, rc.Tracestate)
+	w.set(canonicalCausationID, rc.CausationID)
+	w.ids(rc)
 	return nil
 }
 
 // InjectResponse writes the ids that a caller needs to ask about its call.
 func InjectResponse(rc RequestContext, md Metadata) {
-	md.Set(canonicalCorrelationID, rc.CorrelationID)
-	md.Set(canonicalTraceparent, rc.Traceparent.String())
-	md.Set(canonicalTraceID, rc.TraceID.String())
-	md.Set(canonicalRequestID, rc.RequestID)
+	newWriter(md).ids(rc)
+}
+
+// writer sets single values, all of which lie in one array where metadata allows
+// that: a call's headers are written at every hop.
+type writer struct {
+	md     Metadata
+	shared sharer
+	values []string
+}
+
+// sharer is metadata that keeps the slice which it is given, as Connect's headers do.
+type sharer interface {
+	SetValues(key string, values []string)
+}
+
+func newWriter(md Metadata) *writer {
+	w := &writer{md: md}
+	if w.shared, _ = md.(sharer); w.shared != nil {
+		w.values = make([]string, 0, len(contractHeaders))
+	}
+	return w
+}
+
+// ids sets what both directions bear.
+func (w *writer) ids(rc RequestContext) {
+	traceparent := rc.Traceparent.String()
+	w.set(canonicalCorrelationID, rc.CorrelationID)
+	w.set(canonicalTraceparent, traceparent)
+	w.set(canonicalTraceID, traceparent[traceIDAt:traceIDAt+traceIDLength])
+	w.set(canonicalRequestID, rc.RequestID)
+}
+
+// set sets key to value, unless there is none.
+func (w *writer) set(key, value string) {
+	switch {
+	case value == "":
+	case w.shared == nil:
+		w.md.Set(key, value)
+	default:
+		w.values = append(w.values, value)
+		n := len(w.values)
+		w.shared.SetValues(key, w.values[n-1:n:n])
+	}
 }
 
 func extractTenant(md Metadata) (TenantID, error) {

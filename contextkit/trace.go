@@ -17,6 +17,7 @@ const (
 	traceIDLength     = 32
 	parentIDLength    = 16
 	flagsLength       = 2
+	traceIDAt         = versionLength + 1
 	traceparentLength = versionLength + 1 + traceIDLength + 1 + parentIDLength + 1 + flagsLength
 )
 
@@ -69,13 +70,12 @@ func ParseTraceparent(s string) (Traceparent, error) {
 		tp      Traceparent
 	)
 	const (
-		traceAt  = versionLength + 1
-		parentAt = traceAt + traceIDLength + 1
+		parentAt = traceIDAt + traceIDLength + 1
 		flagsAt  = parentAt + parentIDLength + 1
 	)
-	if s[traceAt-1] != '-' || s[parentAt-1] != '-' || s[flagsAt-1] != '-' ||
+	if s[traceIDAt-1] != '-' || s[parentAt-1] != '-' || s[flagsAt-1] != '-' ||
 		!decodeLowerHex(version[:], s[:versionLength]) ||
-		!decodeLowerHex(tp.TraceID[:], s[traceAt:parentAt-1]) ||
+		!decodeLowerHex(tp.TraceID[:], s[traceIDAt:parentAt-1]) ||
 		!decodeLowerHex(tp.ParentID[:], s[parentAt:flagsAt-1]) ||
 		!decodeLowerHex(flags[:], s[flagsAt:traceparentLength]) {
 		return Traceparent{}, ErrInvalidTraceparent

@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 )
@@ -40,5 +41,6 @@ type Call struct {
 	Denied string
 
 	start time.Time
-	leave func() // ends the tenant's use
+	until time.Time // the deadline
+	use   limit.Use // the tenant's
 }

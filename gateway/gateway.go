@@ -386,11 +386,15 @@ func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		call := &Call{Method: method, Info: info, Stream: stream, start: time.Now()}
+		call.until = call.start.Add(min(method.Timeout, longest))
+		if asked, ok := ctx.Deadline(); ok && asked.Before(call.until) {
+			call.until = asked // a client that asked for less gets less
+		}
 		if !room.Enter(method.Priority) {
 			return exhausted("the gateway is full", "GATEWAY_FULL", 0)
 		}
 		defer room.Leave()
-		ctx, cancel := context.WithTimeout(ctx, longest)
+		ctx, cancel := context.WithDeadline(ctx, call.until.Add(-hopMargin))
 		defer cancel()
 		var err error
 		for _, stage := range stages {
@@ -398,9 +402,7 @@ func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
 				break
 			}
 		}
-		if call.leave != nil {
-			defer call.leave()
-		}
+		defer call.use.Leave()
 		if err == nil {
 			err = g.forward(ctx, call)
 		}

@@ -19,7 +19,7 @@ func (g *Gateway) limits(ctx context.Context, call *Call) (context.Context, erro
 	if rc.TenantID.IsZero() {
 		return ctx, nil // platform calls are few, and come from operators
 	}
-	leave, wait, err := g.tenants.Enter(rc.TenantID, call.Method.Spec.StreamType&connect.StreamTypeServer != 0)
+	use, wait, err := g.tenants.Enter(rc.TenantID, call.Method.Spec.StreamType&connect.StreamTypeServer != 0)
 	if err != nil {
 		reason := "CONCURRENCY_LIMIT"
 		switch {
@@ -31,7 +31,7 @@ func (g *Gateway) limits(ctx context.Context, call *Call) (context.Context, erro
 		g.counters.limited.WithLabelValues(reason).Inc()
 		return ctx, exhausted(err.Error(), reason, wait)
 	}
-	call.leave = leave
+	call.use = use
 	return ctx, nil
 }
 

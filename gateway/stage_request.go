@@ -24,27 +24,19 @@ const (
 	minRemaining = 25 * time.Millisecond
 )
 
-// deadline bounds the call by its method's policy; a client that asked for less
-// gets less.
+// deadline refuses a call that could not finish in the time that its method's
+// policy and its client leave.
 func (g *Gateway) deadline(ctx context.Context, call *Call) (context.Context, error) {
-	until := call.start.Add(call.Method.Timeout)
-	if asked, ok := ctx.Deadline(); ok && asked.Before(until) {
-		until = asked
-	}
-	if time.Until(until) < minRemaining {
+	if time.Until(call.until) < minRemaining {
 		return ctx, connect.Errorf(connect.CodeDeadlineExceeded, "less than %v is left for the call", minRemaining)
 	}
-	// The time ends with the handler's own context, whose cancel is deferred.
-	ctx, cancel := context.WithDeadline(ctx, until.Add(-hopMargin))
-	context.AfterFunc(ctx, cancel)
 	return ctx, nil
 }
 
 // receive reads the request, or a stream's first message.
 func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, error) {
 	call.First = &frame.Frame{Program: call.Method.Input}
-	// ctx has a deadline since the deadline stage.
-	until, _ := ctx.Deadline()
+	until, _ := ctx.Deadline() // the handler's own
 	if limit := call.start.Add(g.config.Listen.BodyTimeout); limit.Before(until) {
 		until = limit
 	}
@@ -137,6 +129,9 @@ func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, erro
 	}
 	if named == "" && call.Method.TenantField != 0 {
 		call.First.AppendText(call.Method.TenantField, tenant.String())
+	}
+	if rc.TenantID == tenant && !rc.Platform {
+		return ctx, nil
 	}
 	rc.TenantID, rc.Platform = tenant, false
 	return contextkit.NewContext(ctx, rc), nil

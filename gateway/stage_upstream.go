@@ -142,9 +142,9 @@ const fairTime = time.Second
 
 // outcome says what a call tells of its node.
 func outcome(ctx context.Context, call *Call, err error) breaker.Outcome {
-	var verdict *connect.Error
+	verdict, _ := errors.AsType[*connect.Error](err)
 	switch {
-	case err == nil, errors.As(err, &verdict) && verdict.IsRemote():
+	case err == nil, verdict != nil && verdict.IsRemote():
 		return breaker.Answered
 	case verdict != nil && verdict.Code() == connect.CodeUnavailable:
 		return breaker.Silent
@@ -237,11 +237,12 @@ func passMetadata(to, from *connect.CallInfo) {
 // reauthor makes the node's verdict the gateway's own: Connect scrubs a remote
 // error that a handler returns.
 func reauthor(ctx context.Context, err error) error {
-	var verdict *connect.Error
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &verdict):
+	}
+	verdict, _ := errors.AsType[*connect.Error](err)
+	switch {
+	case verdict != nil:
 		out := connect.NewError(verdict.Code(), verdict.Message()).WithCause(verdict.Unwrap())
 		for _, detail := range verdict.Details() {
 			out = out.WithDetail(detail)

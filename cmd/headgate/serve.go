@@ -35,6 +35,7 @@ type serveCommand struct {
 // plan is a role whose settings have been checked; start needs NATS.
 type plan struct {
 	settings *settings
+	lines    *chassis.Lines
 	log      zerolog.Logger
 	start    func(ctx context.Context, js jetstream.JetStream) (*running, error)
 }
@@ -56,7 +57,7 @@ func (c *serveCommand) Run(ctx context.Context) error {
 		fmt.Printf("%s: the settings of the %s can be used\n", c.Config, c.Role)
 		return nil
 	}
-	return p.run(ctx, c.Role)
+	return errors.Join(p.run(ctx, c.Role), p.lines.Flush())
 }
 
 // plan reads and checks everything that can be without NATS.
@@ -66,7 +67,8 @@ func (c *serveCommand) plan(ctx context.Context) (*plan, error) {
 		return nil, err
 	}
 	level, _ := zerolog.ParseLevel(s.Log) // checked by common
-	p := &plan{settings: s, log: zerolog.New(os.Stderr).Level(level).With().Timestamp().Str("role", c.Role).Logger()}
+	lines := chassis.NewLines(os.Stderr)
+	p := &plan{settings: s, lines: lines, log: zerolog.New(lines).Level(level).With().Timestamp().Str("role", c.Role).Logger()}
 	prepare := map[string]func(context.Context) error{"gateway": p.gateway, "aggregate": p.aggregate, "projection": p.projection, "runner": p.runner, "control": p.control}[c.Role]
 	if err := errors.Join(s.common(), config.Inside(c.Role, prepare(ctx))); err != nil {
 		return nil, s.file.Locate(err)

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,14 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+const (
+	mediaJSON = "application/json"
+	// maxForeseen is the announced length up to which room is made at once.
+	maxForeseen = 64 << 10
+	// foreseenTenant is room for a tenant that the pipeline fills in.
+	foreseenTenant = 66
 )
 
 // message builds the request's wire bytes: the body first, then the query's and
@@ -30,7 +39,7 @@ func (s *stream) message() ([]byte, error) {
 		if b.body != "*" {
 			body = wrap([]string{b.body}, body)
 		}
-		if wire, err = input.AppendWire(nil, body); err != nil {
+		if wire, err = input.AppendWire(make([]byte, 0, len(body)+foreseenTenant), body); err != nil {
 			return nil, err
 		}
 	}
@@ -53,20 +62,16 @@ func (s *stream) readBody() ([]byte, error) {
 	if s.binding.body == "" {
 		return nil, nil
 	}
-	if contentType := s.request.Header.Get("Content-Type"); contentType != "" {
-		if media, _, err := mime.ParseMediaType(contentType); err != nil || media != "application/json" {
-			return nil, fmt.Errorf("the body is %q, want application/json", contentType)
+	if contentType := s.request.Header.Get("Content-Type"); contentType != "" && contentType != mediaJSON {
+		if media, _, err := mime.ParseMediaType(contentType); err != nil || media != mediaJSON {
+			return nil, fmt.Errorf("the body is %q, want %s", contentType, mediaJSON)
 		}
 	}
 	plain, err := s.encodings.decode(s.request, s.body)
 	if err != nil {
 		return nil, err
 	}
-	// What is compressed is bounded once more when it is not.
-	body, err := io.ReadAll(io.LimitReader(plain, s.maxBody+1))
-	if err == nil && int64(len(body)) > s.maxBody {
-		err = &http.MaxBytesError{Limit: s.maxBody}
-	}
+	body, err := s.readAll(plain)
 	_ = plain.Close() // it has been read, and its source is the server's to close
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -79,6 +84,21 @@ func (s *stream) readBody() ([]byte, error) {
 		return nil, connect.NewError(connect.CodeCanceled, "the body was cut off").WithCause(err)
 	}
 	return body, nil
+}
+
+// readAll reads the body, which is bounded once more when it is not compressed any
+// more.
+func (s *stream) readAll(plain io.Reader) ([]byte, error) {
+	room := bytes.MinRead
+	if length := s.request.ContentLength; length > 0 && length <= maxForeseen {
+		room += int(length)
+	}
+	body := bytes.NewBuffer(make([]byte, 0, room))
+	n, err := body.ReadFrom(&io.LimitedReader{R: plain, N: s.maxBody + 1})
+	if err == nil && n > s.maxBody {
+		err = &http.MaxBytesError{Limit: s.maxBody}
+	}
+	return body.Bytes(), err
 }
 
 // appendQuery adds the query's parameters, in the order of their names.

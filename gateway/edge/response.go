@@ -78,11 +78,11 @@ func (s *single) finish(w http.ResponseWriter) error {
 	if !s.answered {
 		return connect.NewError(connect.CodeInternal, "the call ended without an answer")
 	}
-	text, err := s.binding.appendJSON(nil, s.answer)
+	text, err := s.binding.appendJSON(make([]byte, 0, 2*len(s.answer)), s.answer)
 	if err != nil {
 		return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", mediaJSON)
 	s.encodings.write(w, s.request, text)
 	return nil
 }

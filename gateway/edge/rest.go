@@ -184,7 +184,10 @@ type responder interface {
 func copyHeaders(to http.Header, from ...*connect.Header) {
 	for _, header := range from {
 		for key, list := range header.All() {
-			to[key] = append(to[key], list...)
+			if had := to[key]; len(had) > 0 {
+				list = append(had, list...)
+			}
+			to[key] = list
 		}
 	}
 }

@@ -44,6 +44,12 @@ const (
 	idleTimeout = 2 * time.Minute
 	// deadAfter and deadTimeout find a client that is gone.
 	deadAfter, deadTimeout = time.Minute, 10 * time.Second
+	// streamWindow and connWindow are the bytes of requests that may be under way:
+	// fixed, since finding them out asks the client for a PING with nearly every one.
+	streamWindow, connWindow = 256 << 10, 1 << 20
+	// streamWorkers answer calls one after the other, each on a stack that has grown
+	// already; calls beyond them get a goroutine of their own.
+	streamWorkers = 64
 	// leastPing is how often a client may ask for a sign of life.
 	leastPing = 5 * time.Second
 )
@@ -69,7 +75,8 @@ func New(config chassis.Config, rpc *connect.Server, timeout func(procedure stri
 		grpc.MaxRecvMsgSize(s.config.MaxBodyBytes), grpc.MaxHeaderListSize(maxHeaderBytes), grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: deadAfter, Timeout: deadTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastPing, PermitWithoutStream: true}),
-		grpc.WaitForHandlers(true),
+		grpc.WaitForHandlers(true), grpc.NumStreamWorkers(streamWorkers),
+		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connWindow),
 	}
 	if s.config.TLS != nil {
 		server := s.config.TLS.Server()
@@ -126,12 +133,19 @@ func (s *Server) Serve(ctx context.Context) error {
 	return <-failed
 }
 
-// bound gives a call its longest time before anything of it is read. The
-// context ends with the call's own, which grpc-go cancels.
+type admittedKey struct{}
+
+// admitted is a call whose headers have come.
+type admitted struct {
+	header metadata.MD
+	cancel context.CancelFunc // ends its longest time
+}
+
+// bound gives a call its longest time before anything of it is read, and keeps its
+// headers: what grpc-go gives of them later is a copy.
 func (s *Server) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout(info.FullMethodName))
-	context.AfterFunc(ctx, cancel)
-	return ctx, nil
+	return context.WithValue(ctx, admittedKey{}, &admitted{info.Header, cancel}), nil
 }
 
 // serve hands a call over.
@@ -143,7 +157,9 @@ func (s *Server) serve(_ any, grpcStream grpc.ServerStream) error {
 	if !ok {
 		return status.Errorf(codes.Unimplemented, "%s is not served", procedure)
 	}
-	md, _ := metadata.FromIncomingContext(ctx)
+	call := ctx.Value(admittedKey{}).(*admitted)
+	defer call.cancel()
+	md := call.header
 	codec, ok := codecOf(md)
 	if !ok {
 		return status.Errorf(codes.Unimplemented, "messages are application/grpc+proto or application/grpc+json, not %s", md.Get("content-type"))

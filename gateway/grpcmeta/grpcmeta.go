@@ -4,6 +4,7 @@
 package grpcmeta
 
 import (
+	"net/textproto"
 	"strings"
 
 	"connectrpc.com/connect/v2"
@@ -24,13 +25,16 @@ const (
 	pushback = "grpc-retry-pushback-ms"
 )
 
-// lower has names that most calls bear, so that they need not be made anew.
-var lower = func() map[string]string {
-	out := map[string]string{}
-	for _, name := range append(contextkit.Headers(), "Content-Type", "User-Agent", "Accept", "Accept-Encoding", "Content-Length", "Grpc-Timeout", "Grpc-Accept-Encoding", "Te") {
-		out[name] = strings.ToLower(name)
+// lower and canonical have names that most calls bear, so that they need not be
+// made anew.
+var lower, canonical = func() (lower, canonical map[string]string) {
+	lower, canonical = map[string]string{}, map[string]string{}
+	for _, name := range append(contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal),
+		"Authorization", "Content-Type", "User-Agent", "Accept", "Accept-Encoding", "Content-Length", "Te") {
+		lower[name] = strings.ToLower(name)
+		canonical[lower[name]] = name
 	}
-	return out
+	return lower, canonical
 }()
 
 func lowered(name string) string {
@@ -40,7 +44,14 @@ func lowered(name string) string {
 	return strings.ToLower(name)
 }
 
-// From renders headers as metadata.
+func canonized(name string) string {
+	if known, ok := canonical[name]; ok {
+		return known
+	}
+	return textproto.CanonicalMIMEHeaderKey(name)
+}
+
+// From renders headers as metadata, which shares their values.
 func From(header *connect.Header) metadata.MD {
 	md := make(metadata.MD, header.Len())
 	for key, values := range header.All() {
@@ -61,17 +72,18 @@ func From(header *connect.Header) metadata.MD {
 	return md
 }
 
-// Into adds metadata to headers.
+// Into sets headers to metadata, which they share the values of.
 func Into(header *connect.Header, md metadata.MD) {
 	for key, values := range md {
 		if reserved[key] || strings.HasPrefix(key, "grpc-") && key != pushback {
 			continue
 		}
+		if !strings.HasSuffix(key, binarySuffix) {
+			header.SetValues(canonized(key), values)
+			continue
+		}
 		for _, value := range values {
-			if strings.HasSuffix(key, binarySuffix) {
-				value = connect.EncodeBinaryHeader([]byte(value))
-			}
-			header.Add(key, value)
+			header.Add(key, connect.EncodeBinaryHeader([]byte(value)))
 		}
 	}
 }

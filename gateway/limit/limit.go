@@ -141,10 +141,20 @@ func (use *tenant) bind(bounds Config) {
 	use.bounds.Store(&bounds)
 }
 
-// Enter counts a call of the tenant, or a stream of answers, which leave ends. An
+// Use is a call that was let in. The zero value is none.
+type Use struct{ count *atomic.Int64 }
+
+// Leave ends the call. It is called once.
+func (u Use) Leave() {
+	if u.count != nil {
+		u.count.Add(-1)
+	}
+}
+
+// Enter counts a call of the tenant, or a stream of answers, until its use ends. An
 // error ([ErrRate], [ErrConcurrency] or [ErrStreams]) says that there is no room; wait is how long until there
 // probably is, 0 if that is not known.
-func (t *Tenants) Enter(id contextkit.TenantID, stream bool) (leave func(), wait time.Duration, err error) {
+func (t *Tenants) Enter(id contextkit.TenantID, stream bool) (in Use, wait time.Duration, err error) {
 	use := t.use(id)
 	bounds := use.bounds.Load()
 	count, bound, full := &use.inFlight, bounds.Concurrent, ErrConcurrency
@@ -153,16 +163,16 @@ func (t *Tenants) Enter(id contextkit.TenantID, stream bool) (leave func(), wait
 	}
 	if count.Add(1) > int64(bound) {
 		count.Add(-1)
-		return nil, 0, full
+		return Use{}, 0, full
 	}
 	now := time.Now()
 	if !use.limiter.AllowN(now, 1) {
 		count.Add(-1)
 		missing := 1 - use.limiter.TokensAt(now)
-		return nil, time.Duration(missing / bounds.Rate * float64(time.Second)), ErrRate
+		return Use{}, time.Duration(missing / bounds.Rate * float64(time.Second)), ErrRate
 	}
 	use.retries.earn()
-	return func() { count.Add(-1) }, 0, nil
+	return Use{count}, 0, nil
 }
 
 // Retry reports whether the tenant may have a call tried once more.

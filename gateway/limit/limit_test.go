@@ -29,11 +29,11 @@ func TestATenantsRateIsItsOwn(t *testing.T) {
 		}
 		calls := func(name string, n int) (accepted int, wait time.Duration) {
 			for range n {
-				leave, w, err := tenants.Enter(tenant(t, name), false)
+				use, w, err := tenants.Enter(tenant(t, name), false)
 				switch {
 				case err == nil:
 					accepted++
-					leave()
+					use.Leave()
 				case !errors.Is(err, limit.ErrRate):
 					t.Fatal(err)
 				default:
@@ -71,7 +71,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 	for range 100 {
 		group.Go(func() {
 			<-begin
-			leave, _, err := tenants.Enter(tenant(t, "acme"), false)
+			use, _, err := tenants.Enter(tenant(t, "acme"), false)
 			if err != nil {
 				refused.Add(1)
 				decided.Done()
@@ -86,7 +86,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 			decided.Done()
 			<-finish
 			now.Add(-1)
-			leave()
+			use.Leave()
 		})
 	}
 	close(begin)
@@ -96,10 +96,10 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 	if most.Load() > 8 || refused.Load() < 92 {
 		t.Errorf("%d calls were in flight at once and %d refused; want at most 8, and the rest refused", most.Load(), refused.Load())
 	}
-	if leave, _, err := tenants.Enter(tenant(t, "acme"), false); err != nil {
+	if use, _, err := tenants.Enter(tenant(t, "acme"), false); err != nil {
 		t.Errorf("after all have left: %v", err)
 	} else {
-		leave()
+		use.Leave()
 	}
 }
 
@@ -144,11 +144,11 @@ func TestATenantsRetriesAreATenthOfItsCalls(t *testing.T) {
 		t.Errorf("%d retries without a call, want the savings of 10", retries)
 	}
 	for range 20 {
-		leave, _, err := tenants.Enter(tenant(t, "acme"), false)
+		use, _, err := tenants.Enter(tenant(t, "acme"), false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		leave()
+		use.Leave()
 	}
 	earned := 0
 	for tenants.Retry(tenant(t, "acme")) {

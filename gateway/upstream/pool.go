@@ -75,6 +75,9 @@ func (c PoolConfig) WithDefaults() PoolConfig {
 const (
 	// connectTimeout bounds one attempt to connect.
 	connectTimeout = 3 * time.Second
+	// streamWindow and channelWindow are the bytes of answers that may be under way:
+	// fixed, since finding them out asks the node for a PING with nearly every answer.
+	streamWindow, channelWindow = 1 << 20, 16 << 20
 	// leastPingAfter is grpc-go's own bound.
 	leastPingAfter = 10 * time.Second
 )
@@ -169,6 +172,7 @@ func (p *Pool) add(endpoint string) error {
 		grpc.WithTransportCredentials(p.config.Credentials),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(frame.GRPCCodec{}), experimental.AcceptCompressors(plainName), grpc.MaxCallRecvMsgSize(p.config.MaxMessageBytes)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: p.config.PingAfter, Timeout: p.config.PingTimeout}),
+		grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(channelWindow),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), // the gateway retries, knowing what may be
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff, MinConnectTimeout: connectTimeout}),
 		grpc.WithIdleTimeout(p.config.IdleTTL),

@@ -51,6 +51,9 @@ func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (con
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "the upstream cannot be connected to").WithCause(err)
 	}
+	if spec.StreamType == connect.StreamTypeUnary {
+		return &unary{ctx: ctx, channel: channel, info: info}, nil
+	}
 	own, cancel := context.WithCancel(ctx)
 	return &stream{caller: ctx, ctx: own, cancel: cancel, channel: channel, spec: spec, info: info}, nil
 }
@@ -86,7 +89,7 @@ func (s *stream) SendHeaders() error {
 		}
 		var err error
 		if s.grpc, err = s.channel.conn.NewStream(ctx, desc, s.spec.Procedure); err != nil {
-			s.openErr = s.local(err)
+			s.openErr = local(s.caller, err)
 		}
 	})
 	return s.openErr
@@ -102,7 +105,7 @@ func (s *stream) Send(msg any) error {
 	case err == nil:
 		return nil
 	case !errors.Is(err, io.EOF):
-		return s.local(err)
+		return local(s.caller, err)
 	case s.spec.StreamType&connect.StreamTypeClient == 0:
 		return nil // the call has ended before its one request; Receive says how
 	}
@@ -127,7 +130,7 @@ func (s *stream) Receive(msg any) error {
 	}
 	err := s.grpc.RecvMsg(msg)
 	s.readHeaders()
-	single := s.spec.StreamType&connect.StreamTypeServer == 0
+	single := s.spec.StreamType&connect.StreamTypeServer == 0 // of many requests
 	if err == nil {
 		s.received = true
 		if single {
@@ -144,7 +147,7 @@ func (s *stream) Receive(msg any) error {
 		return io.EOF
 	}
 	if !s.answered {
-		return s.local(err)
+		return local(s.caller, err)
 	}
 	return remote(err)
 }
@@ -187,13 +190,13 @@ func (s *stream) Close() error {
 // may end: it then resets the stream, and the deadline is why.
 const clockMargin = 20 * time.Millisecond
 
-// local is the error of a call that got no answer. What grpc-go says of it
+// local is the error of a call in ctx that got no answer. What grpc-go says of it
 // names addresses, and stays a cause.
-func (s *stream) local(err error) error {
-	if ctxErr := s.caller.Err(); ctxErr != nil {
+func local(ctx context.Context, err error) error {
+	if ctxErr := ctx.Err(); ctxErr != nil {
 		return ctxErr
 	}
-	if deadline, ok := s.caller.Deadline(); ok && time.Until(deadline) < clockMargin {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < clockMargin {
 		return context.DeadlineExceeded
 	}
 	switch status.Code(err) {
