@@ -2,7 +2,9 @@ package contextkit
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 
 	"github.com/google/uuid"
 )
@@ -105,5 +107,20 @@ func outgoing(ctx context.Context) (RequestContext, error) {
 	return rc, nil
 }
 
+// random reads random bytes that make ids differ, nothing more: no id is a secret.
+// The runtime's own ChaCha8 takes a tenth of the time of crypto/rand, and there are
+// several ids a call.
+type random struct{}
+
+// Read implements [io.Reader]. It never fails.
+func (random) Read(b []byte) (int, error) {
+	for i := 0; i < len(b); i += 8 {
+		var word [8]byte
+		binary.NativeEndian.PutUint64(word[:], rand.Uint64())
+		copy(b[i:], word[:])
+	}
+	return len(b), nil
+}
+
 // NewID returns a new identifier: a UUIDv7 (RFC 9562), so that ids sort by time.
-func NewID() string { return uuid.Must(uuid.NewV7()).String() }
+func NewID() string { return uuid.Must(uuid.NewV7FromReader(random{})).String() }

@@ -1,7 +1,6 @@
 package contextkit
 
 import (
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"strings"
@@ -147,7 +146,7 @@ func joinTracestate(values []string) string {
 // fillRandom fills b with random bytes that are not all zero.
 func fillRandom(b []byte) {
 	for {
-		_, _ = rand.Read(b) // crypto/rand.Read never fails (Go 1.24)
+		_, _ = random{}.Read(b) // it never fails
 		for _, c := range b {
 			if c != 0 {
 				return

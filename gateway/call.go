@@ -40,6 +40,9 @@ type Call struct {
 	// Denied says which rule refused the call, "" for none.
 	Denied string
 
+	// Frames that lie in the call.
+	request, answer frame.Frame
+
 	start time.Time
 	until time.Time // the deadline
 	use   limit.Use // the tenant's

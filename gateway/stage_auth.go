@@ -63,10 +63,11 @@ func (g *Gateway) admit(ctx context.Context, call *Call) (context.Context, error
 // authorize refuses a right that is narrowed to other resources than the
 // request names.
 func (g *Gateway) authorize(ctx context.Context, call *Call) (context.Context, error) {
-	resources := []string{""}
+	var single [1]string
+	resources := single[:]
 	if path := call.Method.ResourcePath; path != nil {
 		var err error
-		if resources, err = call.First.Texts(path); err != nil {
+		if resources, err = call.First.AppendTexts(single[:0], path); err != nil {
 			return ctx, call.badField(path[0], err)
 		}
 	}

@@ -35,7 +35,8 @@ func (g *Gateway) deadline(ctx context.Context, call *Call) (context.Context, er
 
 // receive reads the request, or a stream's first message.
 func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, error) {
-	call.First = &frame.Frame{Program: call.Method.Input}
+	call.request.Program = call.Method.Input
+	call.First = &call.request
 	until, _ := ctx.Deadline() // the handler's own
 	if limit := call.start.Add(g.config.Listen.BodyTimeout); limit.Before(until) {
 		until = limit

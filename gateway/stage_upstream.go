@@ -107,7 +107,8 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 	if call.Method.Spec.StreamType != connect.StreamTypeUnary {
 		return g.forwardStream(ctx, call)
 	}
-	answer := &frame.Frame{Program: call.Method.Output}
+	answer := &call.answer
+	answer.Program = call.Method.Output
 	for {
 		call.Attempts++
 		pass, wait, ok := g.breakers.Enter(call.Method.Upstream, call.Node.Endpoint, call.Forced)

@@ -61,15 +61,17 @@ func (f *Frame) Text(number protowire.Number) (value string, err error) {
 	return value, nil
 }
 
-// Texts returns the different values of the string field that path leads to,
+// AppendTexts appends the different values of the string field that path leads to,
 // through messages that may be repeated; a message without the field has "". A
 // field that must be one and stands twice is [ErrContradiction].
-func (f *Frame) Texts(path []protowire.Number) ([]string, error) {
+func (f *Frame) AppendTexts(values []string, path []protowire.Number) ([]string, error) {
 	if len(path) == 1 {
 		value, err := f.Text(path[0])
-		return []string{value}, err
+		if err == nil && !slices.Contains(values, value) {
+			values = append(values, value)
+		}
+		return values, err
 	}
-	var values []string
 	for wire := f.Data; len(wire) > 0; {
 		n, wireType, tag := protowire.ConsumeTag(wire)
 		if tag < 0 {
@@ -81,14 +83,9 @@ func (f *Frame) Texts(path []protowire.Number) ([]string, error) {
 		}
 		if n == path[0] {
 			inner, _ := protowire.ConsumeBytes(wire[tag:])
-			found, err := (&Frame{Data: inner}).Texts(path[1:])
-			if err != nil {
+			var err error
+			if values, err = (&Frame{Data: inner}).AppendTexts(values, path[1:]); err != nil {
 				return nil, err
-			}
-			for _, value := range found {
-				if !slices.Contains(values, value) {
-					values = append(values, value)
-				}
 			}
 		}
 		wire = wire[tag+size:]

@@ -1,0 +1,163 @@
+package gateway
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/route"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/proto"
+)
+
+// BenchmarkPipeline measures what a call costs between the edge's transport and the
+// upstream's: both move bytes that are there already. The pipeline's own cost is the
+// difference of the two.
+func BenchmarkPipeline(b *testing.B) {
+	for name, call := range map[string]func(context.Context) error{"gateway": pipeline(b), "transports alone": transports(b)} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := call(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// maxPipelineObjects is what a call allocates in the pipeline, from the contract's ids
+// to the access log. It was measured; raise it only with a reason.
+const maxPipelineObjects = 23
+
+func TestPipelineAllocations(t *testing.T) {
+	count := func(call func(context.Context) error) float64 {
+		return testing.AllocsPerRun(1000, func() {
+			if err := call(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if got := count(pipeline(t)) - count(transports(t)); got > maxPipelineObjects {
+		t.Errorf("a call allocates %v objects in the pipeline, at most %d are allowed", got, maxPipelineObjects)
+	}
+}
+
+// incoming is a call as the edge's transport hands it over.
+func incoming(token string) *connect.CallInfo {
+	info := &connect.CallInfo{Protocol: connect.ProtocolNameGRPC, Codec: connect.CodecNameProto}
+	info.RequestHeader().Set(headerAuthorization, "Bearer "+token)
+	info.RequestHeader().Set(contextkit.HeaderTenantID, "acme")
+	return info
+}
+
+// messages are a request and its answer.
+func messages(t testing.TB) (request, answer []byte) {
+	t.Helper()
+	request, err := proto.Marshal(&projectionv1.QueryRequest{TenantId: "acme", View: "wallets"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer, err = proto.Marshal(&projectionv1.QueryResponse{NextPageToken: "next"}); err != nil {
+		t.Fatal(err)
+	}
+	return request, answer
+}
+
+// transports returns a call that goes straight from one transport to the other.
+func transports(t testing.TB) func(ctx context.Context) error {
+	t.Helper()
+	request, answer := messages(t)
+	client := connect.NewClient(still{frame.Frame{Data: answer}})
+	server := connect.NewServer()
+	spec := connect.Spec{Procedure: queriesconnect.QueryServiceQueryProcedure}
+	server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		var request, answer frame.Frame
+		if err := stream.Receive(&request); err != nil {
+			return err
+		}
+		if err := client.CallUnary(ctx, spec, &request, &answer); err != nil {
+			return err
+		}
+		return stream.Send(&answer)
+	}})
+	return func(ctx context.Context) error {
+		return server.Call(ctx, spec.Procedure, incoming("token"), &stillStream{request: request})
+	}
+}
+
+// pipeline returns a call of a gateway with everything on, between transports that
+// cost nothing.
+func pipeline(t testing.TB) func(ctx context.Context) error {
+	t.Helper()
+	issuer, err := auth.OpenIssuer(filepath.Join(t.TempDir(), "key.json"), "test", "headgate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := issuer.Config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := route.NewTable()
+	if err := routes.Replace([]route.Node{{ID: "p", Kind: "projection", Endpoint: "127.0.0.1:1", Ready: true}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	catalog, err := policy.NewCatalog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := Config{Listen: chassis.Config{Name: "gateway"}, Auth: accepted}
+	config.Limits.Rate = 1e9
+	g, err := New(config, catalog, routes, nil, zerolog.New(io.Discard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, answer := messages(t)
+	g.client = contextkit.NewClient(still{frame.Frame{Data: answer}})
+	principal, err := auth.NewPrincipal("somebody", []string{"acme"}, []string{"query.read"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := issuer.Issue(principal, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(ctx context.Context) error {
+		return g.server.RPC.Call(ctx, queriesconnect.QueryServiceQueryProcedure, incoming(token), &stillStream{request: request})
+	}
+}
+
+// still is a [connect.Transport] whose peer has answered already.
+type still struct{ answer frame.Frame }
+
+func (s still) NewClientStream(context.Context, connect.Spec) (connect.ClientStream, error) {
+	return s, nil
+}
+func (still) SendHeaders() error { return nil }
+func (still) Send(any) error     { return nil }
+func (still) CloseSend() error   { return nil }
+func (still) Close() error       { return nil }
+func (s still) Receive(msg any) error {
+	msg.(*frame.Frame).Data = s.answer.Data
+	return nil
+}
+
+// stillStream is a [connect.ServerStream] whose client has sent already.
+type stillStream struct{ request []byte }
+
+func (*stillStream) SendHeaders() error { return nil }
+func (*stillStream) Send(any) error     { return nil }
+func (s *stillStream) Receive(msg any) error {
+	msg.(*frame.Frame).Data = s.request
+	return nil
+}
