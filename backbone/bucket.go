@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -135,8 +136,10 @@ func (b *Bucket[T]) All(ctx context.Context) (map[string]Kept[T], error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var all map[string]Kept[T]
-	err := b.watch(ctx, func(values map[string]Kept[T]) {
-		all = values
+	err := b.watch(ctx, func(changes Changes[T]) {
+		if changes.Whole {
+			all = changes.Put
+		}
 		cancel()
 	})
 	if all != nil {
@@ -172,10 +175,26 @@ func (b *Bucket[T]) History(ctx context.Context, key string) ([]Kept[T], error) 
 	return out, nil
 }
 
-// Follow calls each with all values, first as they are and then whenever one
-// changes, until ctx ends. failed hears of what keeps it from following meanwhile:
+// Follow calls each with all values, first as they are and then whenever some
+// change, until ctx ends. failed hears of what keeps it from following meanwhile:
 // it tries again.
 func (b *Bucket[T]) Follow(ctx context.Context, each func(map[string]Kept[T]), failed func(error)) {
+	b.FollowChanges(ctx, whole(each), failed)
+}
+
+// Changes are what happened to a bucket's keys.
+type Changes[T any] struct {
+	// Put are the values that were kept, by their keys.
+	Put map[string]Kept[T]
+	// Deleted are keys that have no value any more.
+	Deleted []string
+	// Whole says that Put is everything there is: what it does not have is gone.
+	Whole bool
+}
+
+// FollowChanges is [Bucket.Follow] for buckets with much in them: each hears of all
+// values first, and then of what changes alone.
+func (b *Bucket[T]) FollowChanges(ctx context.Context, each func(Changes[T]), failed func(error)) {
 	for ctx.Err() == nil {
 		if err := b.watch(ctx, each); err != nil && ctx.Err() == nil {
 			failed(err)
@@ -184,6 +203,24 @@ func (b *Bucket[T]) Follow(ctx context.Context, each func(map[string]Kept[T]), f
 		case <-ctx.Done():
 		case <-time.After(followAgain):
 		}
+	}
+}
+
+// changesTogether is how many changes at least are told of even while more arrive.
+const changesTogether = 256
+
+// whole turns changes into all values.
+func whole[T any](each func(map[string]Kept[T])) func(Changes[T]) {
+	values := map[string]Kept[T]{}
+	return func(changes Changes[T]) {
+		if changes.Whole {
+			clear(values)
+		}
+		maps.Copy(values, changes.Put)
+		for _, key := range changes.Deleted {
+			delete(values, key)
+		}
+		each(maps.Clone(values))
 	}
 }
 
@@ -220,14 +257,16 @@ func (b *Bucket[T]) FollowKey(ctx context.Context, key string, each func(Kept[T]
 	}
 }
 
-// watch calls each until ctx ends or the watch does.
-func (b *Bucket[T]) watch(ctx context.Context, each func(map[string]Kept[T])) error {
+// watch calls each until ctx ends or the watch does. What has arrived together is one
+// call.
+func (b *Bucket[T]) watch(ctx context.Context, each func(Changes[T])) error {
 	updates, err := b.kv.WatchAll(ctx)
 	if err != nil {
 		return fmt.Errorf("backbone: follow %s: %w", b.name, err)
 	}
 	defer func() { _ = updates.Stop() }() // it ends with ctx anyway
-	values, complete := map[string]Kept[T]{}, false
+	pending := Changes[T]{Put: map[string]Kept[T]{}, Whole: true}
+	complete := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -239,21 +278,33 @@ func (b *Bucket[T]) watch(ctx context.Context, each func(map[string]Kept[T])) er
 			if !open {
 				return fmt.Errorf("backbone: follow %s: the watch has ended", b.name)
 			}
-			switch {
-			case entry == nil:
+			if entry == nil {
 				complete = true // all that were there before are known
-			case entry.Operation() != jetstream.KeyValuePut:
-				delete(values, entry.Key())
-			default:
-				kept, err := b.decode(entry)
-				if err != nil {
-					continue // not for us to understand
-				}
-				values[entry.Key()] = kept
+			} else {
+				b.take(&pending, entry)
 			}
-			if complete {
-				each(maps.Clone(values))
+			if complete && (len(updates.Updates()) == 0 || len(pending.Put)+len(pending.Deleted) >= changesTogether) {
+				each(pending)
+				pending = Changes[T]{Put: map[string]Kept[T]{}}
 			}
 		}
 	}
+}
+
+// take adds what happened to a key.
+func (b *Bucket[T]) take(pending *Changes[T], entry jetstream.KeyValueEntry) {
+	key := entry.Key()
+	if entry.Operation() != jetstream.KeyValuePut {
+		delete(pending.Put, key)
+		if !pending.Whole {
+			pending.Deleted = append(pending.Deleted, key)
+		}
+		return
+	}
+	kept, err := b.decode(entry)
+	if err != nil {
+		return // not for us to understand
+	}
+	pending.Put[key] = kept
+	pending.Deleted = slices.DeleteFunc(pending.Deleted, func(other string) bool { return other == key })
 }

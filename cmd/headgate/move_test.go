@@ -85,10 +85,18 @@ func TestATenantMovesUnderLoadWithoutAFailedCall(t *testing.T) {
 		})
 	}
 	for n, target := range []string{"views-a", "views-b", "views-a", "views-b", "views-a"} {
-		status, text, err := post(ctx, c.gateway+"/v1/control/rebalances", operator, fmt.Sprintf(`{"tenantId":"acme","kind":"projection","target":%q}`, target))
 		var answer struct{ Rebalance struct{ ID string } }
-		if err != nil || status != http.StatusOK || json.Unmarshal([]byte(text), &answer) != nil {
-			t.Fatalf("move %d: %d %s %v", n, status, text, err)
+		if err := eventually(ctx, "a move begins", func() (bool, error) {
+			status, text, err := post(ctx, c.gateway+"/v1/control/rebalances", operator, fmt.Sprintf(`{"tenantId":"acme","kind":"projection","target":%q}`, target))
+			if err != nil || status == http.StatusServiceUnavailable { // the control node that was started again is not ready yet
+				return false, err
+			}
+			if status != http.StatusOK {
+				t.Fatalf("move %d: %d %s", n, status, text)
+			}
+			return true, json.Unmarshal([]byte(text), &answer)
+		}); err != nil {
+			t.Fatalf("move %d: %v", n, err)
 		}
 		if n > 0 { // wherever it has come to
 			control.kill()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -27,9 +28,8 @@ type router struct {
 	// stranger hears of nodes that ask to be asked for their services.
 	stranger func(backbone.Node)
 
-	mu         sync.Mutex
-	announced  []backbone.Node
-	placements map[string]backbone.Kept[backbone.Placement]
+	mu        sync.Mutex
+	announced []backbone.Node
 	// revision is that of the placements that the table routes by.
 	revision atomic.Uint64
 }
@@ -73,21 +73,55 @@ func (r *router) loadPlacements(ctx context.Context, js jetstream.JetStream) err
 	}
 	all, err := placements.All(ctx)
 	if err == nil {
-		r.place(all)
+		r.place(backbone.Changes[backbone.Placement]{Put: all, Whole: true})
 	}
 	return err
 }
 
-// place puts placements into the table.
-func (r *router) place(all map[string]backbone.Kept[backbone.Placement]) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.placements = all
-	if r.apply() {
-		for _, kept := range all {
-			r.revision.Store(max(r.revision.Load(), kept.Revision))
+// place puts changed placements into the table: instead of, or beside, what is
+// configured.
+func (r *router) place(changes backbone.Changes[backbone.Placement]) {
+	var placed []route.Placement
+	if changes.Whole {
+		placed = slices.Clone(r.placed)
+	}
+	revision := r.revision.Load()
+	for key, kept := range changes.Put {
+		revision = max(revision, kept.Revision)
+		kind, tenant, ok := backbone.ParsePlacementKey(key)
+		switch {
+		case !ok:
+		case kept.Value.Node == "":
+			placed = append(placed, r.configured(kind, tenant))
+		default:
+			if node, known := r.table.Node(kept.Value.Node); known && node.Kind != kind {
+				r.log.Warn().Str("placement", key).Str("node", node.ID).Msg("a tenant is placed on a node of another kind")
+			}
+			placed = append(placed, route.Placement{Tenant: tenant, Kind: kind, Node: kept.Value.Node, Only: true})
 		}
 	}
+	for _, key := range changes.Deleted {
+		if kind, tenant, ok := backbone.ParsePlacementKey(key); ok {
+			placed = append(placed, r.configured(kind, tenant))
+		}
+	}
+	if changes.Whole {
+		r.table.PlaceAll(placed)
+	} else {
+		r.table.Place(placed...)
+	}
+	r.revision.Store(revision)
+}
+
+// configured returns the tenant's placement by the configuration, one without a node
+// if there is none.
+func (r *router) configured(kind string, tenant contextkit.TenantID) route.Placement {
+	for _, p := range r.placed {
+		if p.Tenant == tenant && p.Kind == kind {
+			return p
+		}
+	}
+	return route.Placement{Tenant: tenant, Kind: kind}
 }
 
 // followPlacements keeps the table's placements until ctx ends.
@@ -96,15 +130,15 @@ func (r *router) followPlacements(ctx context.Context, js jetstream.JetStream) e
 	if err != nil {
 		return ended(ctx, err)
 	}
-	placements.Follow(ctx, r.place, func(err error) {
+	placements.FollowChanges(ctx, r.place, func(err error) {
 		r.log.Error().Err(err).Msg("placements are not followed; those known stay, and it is tried again")
 	})
 	return nil
 }
 
-// apply puts what is known into the table, and reports whether it stands there.
-// What probes know of a configured node stays. r.mu is held.
-func (r *router) apply() bool {
+// apply puts the nodes that are known into the table. What probes know of a
+// configured node stays. r.mu is held.
+func (r *router) apply() {
 	var nodes []route.Node
 	known := map[string]route.Node{}
 	add := func(node route.Node) {
@@ -132,26 +166,7 @@ func (r *router) apply() bool {
 		add(route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: n.Ready})
 	}
 	slices.SortFunc(nodes, func(a, b route.Node) int { return strings.Compare(a.ID, b.ID) })
-	var placed []route.Placement
-	for _, p := range r.placed {
-		if _, there := known[p.Node]; there {
-			placed = append(placed, p)
-		}
-	}
-	for key, kept := range r.placements {
-		kind, tenant, ok := backbone.ParsePlacementKey(key)
-		if !ok || kept.Value.Node == "" {
-			continue
-		}
-		if node, there := known[kept.Value.Node]; there && node.Kind != kind {
-			r.log.Warn().Str("placement", key).Str("node", node.ID).Msg("a tenant is placed on a node of another kind")
-			continue
-		}
-		placed = append(placed, route.Placement{Tenant: tenant, Kind: kind, Node: kept.Value.Node, Only: true})
-	}
-	if err := r.table.Update(nodes, placed); err != nil {
+	if err := r.table.SetNodes(nodes); err != nil {
 		r.log.Error().Err(err).Msg("the nodes that there are cannot be routed to; the old ones stay")
-		return false
 	}
-	return true
 }

@@ -2,10 +2,13 @@ package route_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
+	"pgregory.net/rapid"
 )
 
 func tenant(t testing.TB, name string) contextkit.TenantID {
@@ -82,20 +85,6 @@ func TestOnlyTheTenantsOfALostNodeMove(t *testing.T) {
 	}
 }
 
-// BenchmarkLookup measures a tenant without placement among ten nodes. Good is
-// no allocation and well below a microsecond.
-func BenchmarkLookup(b *testing.B) {
-	table := route.NewTable()
-	if err := table.Replace(nodes(10), nil); err != nil {
-		b.Fatal(err)
-	}
-	id := tenant(b, "acme")
-	b.ReportAllocs()
-	for b.Loop() {
-		table.Lookup("projection", id)
-	}
-}
-
 func TestALookupAllocatesNothing(t *testing.T) {
 	table := route.NewTable()
 	if err := table.Replace(nodes(10), nil); err != nil {
@@ -151,19 +140,19 @@ func TestATenantThatOneNodeAloneHasGoesNowhereElse(t *testing.T) {
 		return []route.Node{{ID: "p1", Kind: "projection", Endpoint: "a:1", Ready: true}, {ID: "p2", Kind: "projection", Endpoint: "b:1", Ready: ready}}
 	}
 	placed := []route.Placement{{Tenant: acme, Kind: "projection", Node: "p2", Only: true}}
-	if err := table.Update(nodes(true), placed); err != nil {
+	if err := table.Replace(nodes(true), placed); err != nil {
 		t.Fatal(err)
 	}
 	if node, ok := table.Lookup("projection", acme); !ok || node.ID != "p2" {
 		t.Errorf("%v, %v", node, ok)
 	}
 	revision := table.Revision()
-	if err := table.Update(nodes(true), placed); err != nil || table.Revision() != revision {
-		t.Errorf("an update that changes nothing makes revision %d of %d, %v", table.Revision(), revision, err)
+	if err := table.SetNodes(nodes(true)); err != nil || table.Revision() != revision {
+		t.Errorf("nodes that are the same make revision %d of %d, %v", table.Revision(), revision, err)
 	}
 	away := map[string][]route.Node{"not ready": nodes(false), "not known": nodes(false)[:1]}
 	for what, nodes := range away {
-		if err := table.Update(nodes, placed); err != nil {
+		if err := table.SetNodes(nodes); err != nil {
 			t.Fatal(err)
 		}
 		if node, ok := table.Lookup("projection", acme); ok {
@@ -176,4 +165,50 @@ func TestATenantThatOneNodeAloneHasGoesNowhereElse(t *testing.T) {
 			t.Errorf("%s: nobody answers another tenant", what)
 		}
 	}
+}
+
+func TestChangedPlacementsAreAsIfAllWerePlacedAnew(t *testing.T) {
+	all := nodes(5)
+	rapid.Check(t, func(t *rapid.T) {
+		changing := route.NewTable()
+		if err := changing.SetNodes(all); err != nil {
+			t.Fatal(err)
+		}
+		stands := map[contextkit.TenantID]route.Placement{}
+		for range rapid.IntRange(1, 20).Draw(t, "changes") {
+			var changed []route.Placement
+			for range rapid.IntRange(1, 5).Draw(t, "together") {
+				id, err := contextkit.ParseTenantID(fmt.Sprintf("tenant-%d", rapid.IntRange(0, 9).Draw(t, "tenant")))
+				if err != nil {
+					t.Fatal(err)
+				}
+				p := route.Placement{Tenant: id, Kind: "projection", Only: true}
+				delete(stands, id)
+				if on := rapid.IntRange(-1, 6).Draw(t, "node"); on >= 0 { // 5 and 6 are not there
+					p.Node = fmt.Sprintf("p%d", on)
+					stands[id] = p
+				}
+				changed = append(changed, p)
+			}
+			changing.Place(changed...)
+		}
+		anew := route.NewTable()
+		if err := anew.Replace(all, slices.Collect(maps.Values(stands))); err != nil {
+			t.Fatal(err)
+		}
+		if changing.Placed() != anew.Placed() || changing.Placed() != len(stands) {
+			t.Errorf("%d placements, and %d anew, of %d", changing.Placed(), anew.Placed(), len(stands))
+		}
+		for i := range 10 {
+			id, err := contextkit.ParseTenantID(fmt.Sprintf("tenant-%d", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			is, ok := changing.Lookup("projection", id)
+			want, wanted := anew.Lookup("projection", id)
+			if is != want || ok != wanted {
+				t.Errorf("%s goes to %v, %v, and anew to %v, %v", id, is, ok, want, wanted)
+			}
+		}
+	})
 }
