@@ -57,7 +57,7 @@ type arena struct {
 
 // Run measures and prints tables.
 func (c *peersCommand) Run(ctx context.Context) (err error) {
-	a, err := startArena(ctx)
+	a, err := startArena(ctx, "headgate", "grpcgateway")
 	if err != nil {
 		return err
 	}
@@ -167,8 +167,8 @@ func printTable(title string, group []*contestant, results map[string]*measured)
 	fmt.Println()
 }
 
-// startArena builds the programs and starts NATS and the upstream.
-func startArena(ctx context.Context) (_ *arena, err error) {
+// startArena builds the programs and starts NATS.
+func startArena(ctx context.Context, programs ...string) (_ *arena, err error) {
 	a := &arena{addrs: map[string]string{}, paths: map[string]string{}}
 	if a.dir, err = os.MkdirTemp("", "headgate-peers"); err != nil {
 		return nil, err
@@ -186,13 +186,14 @@ func startArena(ctx context.Context) (_ *arena, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, args := range map[string][]string{
+	sources := map[string][]string{
 		"headgate":    {"-C", root, "build", "-o", filepath.Join(a.dir, "headgate"), "./cmd/headgate"},
 		"nats-server": {"-C", root, "build", "-modfile=tools/go.mod", "-o", filepath.Join(a.dir, "nats-server"), "github.com/nats-io/nats-server/v2"},
 		"grpcgateway": {"-C", filepath.Join(root, "bench"), "build", "-o", filepath.Join(a.dir, "grpcgateway"), "./grpcgateway"},
-	} {
+	}
+	for _, name := range append(programs, "nats-server") {
 		fmt.Fprintln(os.Stderr, "building", name)
-		if output, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
+		if output, err := exec.CommandContext(ctx, "go", sources[name]...).CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("build %s: %w: %s", name, err, output)
 		}
 		a.paths[name] = filepath.Join(a.dir, name)
@@ -204,9 +205,6 @@ func startArena(ctx context.Context) (_ *arena, err error) {
 	}
 	_, natsPort, _ := strings.Cut(a.addrs["nats"], ":")
 	if _, err := a.start(ctx, "nats", "nats-server", "-a", "127.0.0.1", "-p", natsPort, "-js", "-sd", filepath.Join(a.dir, "nats")); err != nil {
-		return nil, err
-	}
-	if _, err := a.start(ctx, "upstream", "bench", "peer", "upstream", "--listen", a.addrs["upstream"], "--direct", a.addrs["direct"]); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -237,8 +235,20 @@ func (a *arena) close() error {
 	return os.RemoveAll(a.dir)
 }
 
+// boundless are limits that nobody meets.
+const boundless = "{rate: 1000000, burst: 1000000, concurrent: 4096}"
+
+// setup is what a gateway is started with.
+type setup struct {
+	tenant string // that its token is for
+	rights []string
+	limits string // of each tenant
+	nodes  string
+	more   string // further settings of the gateway, whole lines
+}
+
 // startHeadgate starts the product's own binary, everything on.
-func (a *arena) startHeadgate(ctx context.Context) (*process, error) {
+func (a *arena) startHeadgate(ctx context.Context, with setup) (*process, error) {
 	run := func(args ...string) (string, error) {
 		output, err := exec.CommandContext(ctx, a.paths["headgate"], args...).Output()
 		return strings.TrimSpace(string(output)), err
@@ -247,7 +257,7 @@ func (a *arena) startHeadgate(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.token, err = run("token", "--data", a.dir, "--tenant", "acme", "--right", "query.read", "--ttl", "1h"); err != nil {
+	if a.token, err = run(append([]string{"token", "--data", a.dir, "--ttl", "6h", "--tenant", with.tenant, "--right"}, strings.Split(strings.Join(with.rights, ",--right,"), ",")...)...); err != nil {
 		return nil, err
 	}
 	config := fmt.Sprintf(`nats: {url: "nats://%s"}
@@ -257,9 +267,9 @@ gateway:
   grpc: "%s"
   admin: "%s"
   auth: {issuer: headgate-dev, audience: headgate, keys: "%s"}
-  tenant_limits: {rate: 1000000, burst: 1000000, concurrent: 4096}
-  nodes: [{id: p, kind: projection, endpoint: "%s"}]
-`, a.addrs["nats"], a.addrs["headgate"], a.addrs["headgate-grpc"], a.addrs["headgate-admin"], filepath.Join(a.dir, "keys.json"), a.addrs["upstream"])
+  tenant_limits: %s
+  nodes: [%s]
+%s`, a.addrs["nats"], a.addrs["headgate"], a.addrs["headgate-grpc"], a.addrs["headgate-admin"], filepath.Join(a.dir, "keys.json"), with.limits, with.nodes, with.more)
 	for name, text := range map[string]string{"keys.json": keys, "headgate.yaml": config} {
 		if err := os.WriteFile(filepath.Join(a.dir, name), []byte(text), 0o600); err != nil {
 			return nil, err
@@ -276,9 +286,15 @@ gateway:
 // protocols starts the contestants and returns who takes part in what.
 func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error) {
 	wanted := func(name string) bool { return len(only) == 0 || slices.Contains(only, name) }
-	procs := map[string]*process{"direct": a.procs[1]}
+	procs := map[string]*process{}
 	var err error
-	if procs["headgate"], err = a.startHeadgate(ctx); err != nil {
+	if procs["direct"], err = a.start(ctx, "upstream", "bench", "peer", "upstream", "--listen", a.addrs["upstream"], "--direct", a.addrs["direct"]); err != nil {
+		return nil, err
+	}
+	if procs["headgate"], err = a.startHeadgate(ctx, setup{
+		tenant: "acme", rights: []string{"query.read"}, limits: boundless,
+		nodes: fmt.Sprintf(`{id: p, kind: projection, endpoint: "%s"}`, a.addrs["upstream"]),
+	}); err != nil {
 		return nil, err
 	}
 	for _, name := range []string{"vanguard", "forwarder"} {

@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"image/color"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -59,4 +61,31 @@ func plotAll(dir string, all []plotted) error {
 		}
 	}
 	return nil
+}
+
+// plotBars draws a group of bars for each name, one for each series.
+func plotBars(path, title string, names []string, series map[string][]float64) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return err
+	}
+	p := plot.New()
+	p.Title.Text = title
+	p.Y.Min = 0
+	p.Legend.Top = true
+	colors := []color.RGBA{{R: 5, G: 80, B: 174, A: 255}, {R: 200, G: 90, B: 20, A: 255}, {R: 90, G: 140, B: 60, A: 255}}
+	const width = 7
+	for n, name := range slices.Sorted(maps.Keys(series)) {
+		bars, err := plotter.NewBarChart(plotter.Values(series[name]), vg.Points(width))
+		if err != nil {
+			return err
+		}
+		bars.Color, bars.LineStyle.Width = colors[n%len(colors)], 0
+		bars.Offset = vg.Points(width * (float64(n) - float64(len(series)-1)/2))
+		p.Add(bars)
+		p.Legend.Add(name, bars)
+	}
+	p.NominalX(names...)
+	p.X.Tick.Label.Rotation = 0.9
+	p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = -1, -0.3
+	return p.Save(24*vg.Centimeter, 12*vg.Centimeter, path)
 }

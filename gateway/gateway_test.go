@@ -600,8 +600,11 @@ func TestAPlatformCallNeedsACredentialForAllTenants(t *testing.T) {
 	}
 }
 
+// patient keeps breakers from opening, where a test is about something else.
+func patient(config *gateway.Config) { config.Breakers.Failures = 1000 }
+
 func TestOnlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T) {
-	e := start(t, nil)
+	e := start(t, patient)
 	token := e.token(t, "acme", "query.read", "command.submit")
 	commands := commandsconnect.NewCommandServiceClient(e.client("grpc"))
 	submit := func(key string) error {
@@ -754,16 +757,32 @@ func TestANodeThatIsSilentIsNotCalledForAWhile(t *testing.T) {
 	if !strings.Contains(text, "NODE_SILENT") || !strings.Contains(text, "RetryInfo") {
 		t.Errorf("the node is called all the same: %s", text)
 	}
-	e.node.set(func(context.Context, int) error { return connect.NewError(connect.CodeUnavailable, "says the node") })
+	query := func() *connect.Error {
+		return e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "acme", "query.read")).err
+	}
+	refusal := connect.NewError(connect.CodeUnavailable, "says the node")
+	e.node.set(func(context.Context, int) error {
+		return chassis.WithDetails(refusal, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Millisecond)})
+	})
 	for range 10 {
-		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "acme", "query.read")); got.err == nil || got.err.Message() != "says the node" {
-			t.Fatalf("a node that answers is not called: %v", got.err)
+		if err := query(); err == nil || err.Message() != "says the node" {
+			t.Fatalf("a node that says when to come back is not called: %v", err)
 		}
+	}
+	e.node.set(func(context.Context, int) error { return refusal })
+	for range 10 {
+		_ = query()
+	}
+	if calls, _, _, _, _ := e.node.seen(); calls > 7 {
+		t.Errorf("a node that refuses everybody is called %d times", calls)
+	}
+	if err := query(); err == nil || !strings.Contains(err.Message(), "does not answer") {
+		t.Errorf("a node that refuses everybody is called: %v", err)
 	}
 }
 
 func TestRetriesStayWithinTheirBudget(t *testing.T) {
-	e := start(t, nil)
+	e := start(t, patient)
 	token := e.token(t, "acme", "query.read")
 	e.node.set(func(context.Context, int) error { return connect.NewError(connect.CodeUnavailable, "in trouble") })
 	const requests = 150

@@ -117,7 +117,7 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 		}
 		callCtx, info := g.upstreamContext(ctx, call)
 		err := g.client.CallUnary(callCtx, call.Method.Spec, call.First, answer)
-		pass.Done(outcome(ctx, call, err))
+		pass.Done(outcome(ctx, call, info, err))
 		if err == nil {
 			g.retries.Call(call.Node.Endpoint)
 			passMetadata(call.Info, info)
@@ -133,7 +133,7 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 
 // silentNode says that the node is not called because it does not answer.
 func silentNode(call *Call, wait time.Duration) error {
-	return chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "the %s node does not answer: try again in a moment", call.Method.Upstream),
+	return chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "the %s node does not answer, or refuses all calls: try again in a moment", call.Method.Upstream),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, chassis.Reason("NODE_SILENT"))
 }
 
@@ -141,11 +141,21 @@ func silentNode(call *Call, wait time.Duration) error {
 // client's own tiny deadline says nothing of it.
 const fairTime = time.Second
 
-// outcome says what a call tells of its node.
-func outcome(ctx context.Context, call *Call, err error) breaker.Outcome {
+// outcome says what a call tells of its node. A node that refuses as unavailable, and
+// does not say when to come back, is as good as silent: if it does so to everybody it
+// is left alone.
+func outcome(ctx context.Context, call *Call, info *connect.CallInfo, err error) breaker.Outcome {
+	if err == nil {
+		return breaker.Answered
+	}
 	verdict, _ := errors.AsType[*connect.Error](err)
 	switch {
-	case err == nil, verdict != nil && verdict.IsRemote():
+	case verdict != nil && verdict.IsRemote() && verdict.Code() == connect.CodeUnavailable:
+		if _, asked, _ := upstream.Pushback(info, err); asked {
+			return breaker.Answered
+		}
+		return breaker.Silent
+	case verdict != nil && verdict.IsRemote():
 		return breaker.Answered
 	case verdict != nil && verdict.Code() == connect.CodeUnavailable:
 		return breaker.Silent
@@ -274,7 +284,7 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	ctx, info := g.upstreamContext(ctx, call)
 	stream, err := g.client.CallClientStream(ctx, call.Method.Spec)
 	if err != nil {
-		done(outcome(ctx, call, err))
+		done(outcome(ctx, call, info, err))
 		return reauthor(ctx, err)
 	}
 	defer func() { _ = stream.Close() }() // its error is Receive's
@@ -292,7 +302,7 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	g.explain(ctx, call, nil)
 	err = call.pumpAnswers(stream, info, done)
 	if err != nil {
-		done(outcome(ctx, call, err))
+		done(outcome(ctx, call, info, err))
 	}
 	select {
 	case failed := <-pumped:

@@ -26,7 +26,8 @@ type Outcome int
 const (
 	// Answered: the node said something.
 	Answered Outcome = iota
-	// Silent: the node could not be reached, or let the deadline pass.
+	// Silent: the node could not be reached, let the deadline pass, or says that it
+	// cannot serve.
 	Silent
 	// Unknown: the call ended for another reason, such as that the client left.
 	Unknown
@@ -115,7 +116,8 @@ type state struct {
 	openUntil atomic.Int64
 
 	mu      sync.Mutex
-	silent  int // calls in a row without an answer
+	opened  time.Time // the last time
+	silent  int       // calls in a row without an answer
 	pause   time.Duration
 	trying  bool // a call was let through and has not ended
 	latency float64
@@ -211,6 +213,9 @@ func (p Pass) Done(outcome Outcome) {
 	open := b.openUntil.Load() != 0
 	switch outcome {
 	case Answered:
+		if p.began.Before(b.opened) {
+			return // it says nothing of the node as it is since, and must not close what its own slowness opened
+		}
 		took := float64(time.Since(p.began))
 		if open {
 			b.close()
@@ -243,7 +248,7 @@ func (p Pass) Done(outcome Outcome) {
 // open opens the breaker for a pause, a quarter of which is jitter, so that
 // gateways do not come back together. b.mu is held.
 func (b *state) open(config *Config) {
-	b.trying = false
+	b.trying, b.opened = false, time.Now()
 	b.pause = min(max(2*b.pause, config.FirstPause), config.LongestPause)
 	b.openUntil.Store(time.Now().Add(b.pause - rand.N(b.pause/4+1)).UnixNano())
 }

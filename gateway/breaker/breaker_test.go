@@ -168,6 +168,27 @@ func TestANodeMuchSlowerThanItsPeersIsLeftAlone(t *testing.T) {
 	}
 }
 
+func TestCallsFromBeforeABreakerOpenedDoNotCloseIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := breaker.NewSet(breaker.Config{})
+		for i := range 2 {
+			answer(s, fmt.Sprintf("peer-%d:1", i), 20, time.Millisecond)
+		}
+		var under []breaker.Pass // calls under way at once, as at any busy node
+		for range 50 {
+			pass, _, _ := s.Enter("node", "slow:1", false)
+			under = append(under, pass)
+		}
+		time.Sleep(time.Second)
+		for _, pass := range under {
+			pass.Done(breaker.Answered)
+		}
+		if !s.Open("slow:1") {
+			t.Error("its own slow answers have closed what they opened")
+		}
+	})
+}
+
 func TestBreakersAreIgnoredWhenMostNodesAreOpen(t *testing.T) {
 	s := breaker.NewSet(breaker.Config{})
 	nodes := []string{"a:1", "b:1", "c:1", "d:1"}

@@ -1,0 +1,538 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	soakTenants = 30
+	// soakRate is each tenant's calls a second.
+	soakRate = 12
+	// soakDeadline is what a client gives a call.
+	soakDeadline = 2 * time.Second
+	// soakIdle is the connections that do nothing.
+	soakIdle = 10_000
+)
+
+// TestSoak runs calls of thirty tenants at a steady rate through a gateway before three
+// nodes, of which one fails in each way in turn, and lets other trouble come: NATS
+// restarts, a tenant at twenty times its rate, clients that try again at once, idle
+// connections, slow readers. HEADGATE_SOAK is the length of a phase, such as 10s;
+// without it the test is left out.
+func TestSoak(t *testing.T) {
+	phase, err := time.ParseDuration(os.Getenv("HEADGATE_SOAK"))
+	if err != nil {
+		t.Skip("HEADGATE_SOAK is the length of a phase, such as 10s")
+	}
+	ctx := t.Context()
+	a, err := startArena(ctx, "headgate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := a.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s := &soak{arena: a, phase: phase, home: map[string]string{}}
+	for n := range 3 {
+		one, err := newNode(ctx, fmt.Sprintf("p%d", n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = one.stop() })
+		s.nodes = append(s.nodes, one)
+	}
+	listed := make([]string, len(s.nodes))
+	for i, n := range s.nodes {
+		listed[i] = fmt.Sprintf(`{id: %s, kind: projection, endpoint: "%s"}`, n.name, n.addr)
+	}
+	if s.gateway, err = a.startHeadgate(ctx, setup{
+		tenant: "*", rights: []string{"query.read"}, nodes: strings.Join(listed, ", "),
+		limits: fmt.Sprintf("{rate: %d, burst: %d, concurrent: 256}", 5*soakRate, 10*soakRate),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		conn, err := grpc.NewClient("passthrough:///"+a.addrs["headgate-grpc"], grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		s.conns = append(s.conns, conn)
+	}
+	s.run(t)
+}
+
+// soak is the load and what came of it.
+type soak struct {
+	*arena
+	phase   time.Duration
+	nodes   []*node
+	gateway *process
+	conns   []*grpc.ClientConn
+	home    map[string]string // tenant → node, when all is well
+
+	sick    atomic.Pointer[string] // the node that has a fault, or had it last
+	current atomic.Pointer[period]
+	periods []*period
+}
+
+// period is what was measured while something was so.
+type period struct {
+	name  string
+	began time.Time
+	took  time.Duration
+
+	mu                 sync.Mutex
+	others, affected   *hdrhistogram.Histogram
+	failed, failedSick int
+	shed               int // refused because of the tenant's own rate
+	calls              int
+	attempts           int64
+	atSick             []int64 // attempts at the sick node, by half-second
+	memory, goroutines float64
+	errors             map[string]int
+	recovered          time.Duration // until the affected were all answered again
+	lastFailure        time.Time
+}
+
+func (s *soak) run(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	first := s.nodes[0].name
+	s.sick.Store(&first)
+	s.begin("warm-up")
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	defer stop()
+	for n := range soakTenants {
+		clients.Go(func() { s.tenant(ctx, fmt.Sprintf("tenant-%d", n)) })
+	}
+	clients.Go(func() { s.count(ctx) })
+	quiet := s.hold(t, "warm-up", nil)
+	quiet = s.hold(t, "quiet", nil)
+
+	for _, f := range []fault{slow, hanging, refusing, reset, failing, dying} {
+		s.hold(t, f.String(), func() {
+			if err := s.nodes[0].set(ctx, f); err != nil {
+				t.Fatal(err)
+			}
+		})
+		s.hold(t, "after "+f.String(), func() {
+			if err := s.nodes[0].set(ctx, sound); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	s.hold(t, "NATS restarts", func() {
+		if err := s.restartNATS(ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
+	noise, silence := context.WithCancel(ctx)
+	s.hold(t, "a noisy tenant", func() { clients.Go(func() { s.noisy(noise) }) })
+	silence()
+	storm, calm := context.WithCancel(ctx)
+	s.hold(t, "a retry storm", func() {
+		if err := s.nodes[0].set(ctx, failing); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			clients.Go(func() { s.impatient(storm) })
+		}
+	})
+	calm()
+	s.hold(t, "after a retry storm", func() {
+		if err := s.nodes[0].set(ctx, sound); err != nil {
+			t.Fatal(err)
+		}
+	})
+	s.begin("settling") // what making so many costs is not what having them does
+	idle := s.idle(t, soakIdle)
+	s.hold(t, "settling", nil)
+	s.hold(t, "10,000 idle connections", nil)
+	for _, conn := range idle {
+		_ = conn.Close()
+	}
+	readers, leave := context.WithCancel(ctx)
+	for range 50 {
+		clients.Go(func() { s.slowReader(readers) })
+	}
+	s.hold(t, "settling", nil) // until what is between them and the nodes is full
+	s.hold(t, "slow readers", nil)
+	leave()
+	end := s.hold(t, "quiet again", nil)
+	stop()
+	clients.Wait()
+	s.report(t, quiet, end)
+}
+
+// begin starts a period.
+func (s *soak) begin(name string) *period {
+	p := &period{name: name, began: time.Now(), errors: map[string]int{}, others: hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3), affected: hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3)}
+	s.current.Store(p)
+	return p
+}
+
+// hold makes something so, and measures for a phase.
+func (s *soak) hold(t *testing.T, name string, begin func()) *period {
+	t.Helper()
+	p := s.begin(name)
+	if begin != nil {
+		begin()
+	}
+	timer := time.NewTimer(time.Until(p.began.Add(s.phase)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+		t.Fatal(t.Context().Err())
+	}
+	p.took = time.Since(p.began)
+	var err error
+	if p.memory, p.goroutines, err = s.gauges(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.name != "warm-up" && p.name != "settling" {
+		s.periods = append(s.periods, p)
+	}
+	t.Logf("%-26s %6d calls, others p99 %6.1f ms, affected p99 %7.1f ms, failed %d others, %d affected %v, %.0f MiB, %.0f goroutines",
+		p.name, p.calls, ms(p.others, 99), ms(p.affected, 99), p.failed, p.failedSick, p.errors, p.memory/(1<<20), p.goroutines)
+	return p
+}
+
+func ms(h *hdrhistogram.Histogram, quantile float64) float64 {
+	return float64(h.ValueAtQuantile(quantile)) / 1000
+}
+
+// tenant calls at its rate, whether answers come or not.
+func (s *soak) tenant(ctx context.Context, name string) {
+	room := make(chan struct{}, 64)
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	conn := s.conns[rand.IntN(len(s.conns))]
+	const step = time.Second / soakRate
+	for due := time.Now().Add(rand.N(step)); ; due = due.Add(step) {
+		timer := time.NewTimer(time.Until(due))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		calls.Go(func() {
+			defer func() { <-room }()
+			p := s.current.Load()
+			node, err := s.query(ctx, conn, name)
+			s.record(p, name, node, time.Since(due), err)
+		})
+	}
+}
+
+// query makes a call, and says which node answered.
+func (s *soak) query(ctx context.Context, conn *grpc.ClientConn, tenant string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, soakDeadline)
+	defer cancel()
+	request, err := proto.Marshal(&projectionv1.QueryRequest{TenantId: tenant, View: "one"})
+	if err != nil {
+		return "", err
+	}
+	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.token, contextkit.HeaderTenantID, tenant)
+	var out []byte
+	var header metadata.MD
+	err = conn.Invoke(ctx, gatewayv1connect.QueryServiceQueryProcedure, request, &out, grpc.ForceCodecV2(raw{}), experimental.AcceptCompressors(plainName), grpc.Header(&header))
+	if values := header.Get(headerNode); len(values) > 0 {
+		return values[0], err
+	}
+	return "", err
+}
+
+func (s *soak) record(p *period, tenant, node string, took time.Duration, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if node != "" && (p.name == "warm-up" || p.name == "quiet") {
+		s.home[tenant] = node
+	}
+	affected := s.home[tenant] == *s.sick.Load()
+	p.calls++
+	if err != nil {
+		if s.current.Load() == nil || strings.Contains(err.Error(), "context canceled") {
+			return // the run has ended
+		}
+		text := err.Error()
+		p.errors[text[:min(len(text), 90)]]++
+		p.lastFailure = time.Now()
+		if affected {
+			p.failedSick++
+		} else {
+			p.failed++
+		}
+		return
+	}
+	to := p.others
+	if affected {
+		to = p.affected
+	}
+	_ = to.RecordValue(max(took.Microseconds(), 1)) // within the range
+}
+
+// count notes what reaches the nodes, each half-second.
+func (s *soak) count(ctx context.Context) {
+	ticker := time.NewTicker(500 * time.Millisecond)
+	defer ticker.Stop()
+	last := make([]int64, len(s.nodes))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		p := s.current.Load()
+		p.mu.Lock()
+		for i, node := range s.nodes {
+			now := node.attempts.Load()
+			p.attempts += now - last[i]
+			if i == 0 {
+				p.atSick = append(p.atSick, now-last[i])
+			}
+			last[i] = now
+		}
+		p.mu.Unlock()
+	}
+}
+
+// gauges returns the gateway's resident bytes and its goroutines.
+func (s *soak) gauges(ctx context.Context) (memory, goroutines float64, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.gateway.admin, nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, 0, err
+	}
+	text, err := io.ReadAll(res.Body)
+	_ = res.Body.Close() // it has been read
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, "process_resident_memory_bytes"):
+			memory, _ = strconv.ParseFloat(fields[len(fields)-1], 64)
+		case strings.HasPrefix(line, "go_goroutines"):
+			goroutines, _ = strconv.ParseFloat(fields[len(fields)-1], 64)
+		}
+	}
+	return memory, goroutines, err
+}
+
+// restartNATS ends the server, and starts it again.
+func (s *soak) restartNATS(ctx context.Context) error {
+	s.procs[0].stop()
+	_, port, _ := strings.Cut(s.addrs["nats"], ":")
+	again, err := startProcess(ctx, filepath.Join(s.dir, "nats-again.log"), s.addrs["nats"], s.paths["nats-server"], "-a", "127.0.0.1", "-p", port, "-js", "-sd", filepath.Join(s.dir, "nats"))
+	if err == nil {
+		s.procs[0] = again
+	}
+	return err
+}
+
+// noisy calls for one more tenant at twenty times what each may.
+func (s *soak) noisy(ctx context.Context) {
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	const step = time.Second / (20 * 5 * soakRate)
+	room := make(chan struct{}, 64)
+	for due := time.Now(); ctx.Err() == nil; due = due.Add(step) {
+		if wait := time.Until(due); wait > 0 {
+			timer := time.NewTimer(wait)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			case <-timer.C:
+			}
+		}
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		calls.Go(func() {
+			defer func() { <-room }()
+			p := s.current.Load()
+			_, err := s.query(ctx, s.conns[0], "noisy")
+			p.mu.Lock()
+			p.calls++
+			if err != nil {
+				p.shed++
+			}
+			p.mu.Unlock()
+		})
+	}
+}
+
+// impatient calls for an affected tenant, again and again at once while it fails.
+func (s *soak) impatient(ctx context.Context) {
+	var mine string
+	p := s.current.Load()
+	p.mu.Lock()
+	for tenant, node := range s.home {
+		if node == *s.sick.Load() {
+			mine = tenant
+		}
+	}
+	p.mu.Unlock()
+	for ctx.Err() == nil {
+		_, err := s.query(ctx, s.conns[1], mine)
+		p := s.current.Load()
+		p.mu.Lock()
+		p.calls++
+		if err != nil {
+			p.shed++
+		}
+		p.mu.Unlock()
+	}
+}
+
+// idle makes connections that do nothing after one call.
+func (s *soak) idle(t *testing.T, count int) []net.Conn {
+	t.Helper()
+	conns := make([]net.Conn, 0, count)
+	for range count {
+		conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(t.Context(), "tcp", s.addrs["headgate"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(conn, "GET /health HTTP/1.1\r\nHost: gateway\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 512)); err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	return conns
+}
+
+// slowReader watches a view whose changes never end, and takes a little at a time.
+func (s *soak) slowReader(ctx context.Context) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.addrs["headgate"])
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	_ = conn.(*net.TCPConn).SetReadBuffer(4096)
+	if _, err := fmt.Fprintf(conn, "GET /v1/watch/one HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer %s\r\n%s: tenant-%d\r\n\r\n", s.token, contextkit.HeaderTenantID, rand.IntN(soakTenants)); err != nil {
+		return
+	}
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	for buffer := make([]byte, 256); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if _, err := conn.Read(buffer); err != nil {
+			return
+		}
+	}
+}
+
+// attempts of a period that may be more than its calls: the last that a budget lets
+// through (docs/guarantees.md).
+const maxAmplification = 1.1
+
+// report prints the table, draws the plot and says what is not as it should be.
+func (s *soak) report(t *testing.T, quiet, end *period) {
+	t.Helper()
+	var table strings.Builder
+	fmt.Fprintf(&table, "| | calls/s | attempts a call | elsewhere p50 / p99 | of quiet p99 | affected p50 / p99 | failed elsewhere, affected | refused | last failure after | most at the node in half a second | MiB | goroutines |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, p := range s.periods {
+		most := p.most()
+		p.recovered = 0
+		if !p.lastFailure.IsZero() {
+			p.recovered = p.lastFailure.Sub(p.began)
+		}
+		amplified := float64(p.attempts) / max(float64(p.calls), 1)
+		fmt.Fprintf(&table, "| %s | %.0f | %.2f | %.1f / %.1f ms | %.2f | %.1f / %.1f ms | %d, %d | %d | %.1f s | %d | %.0f | %.0f |\n", p.name, float64(p.calls)/p.took.Seconds(), amplified,
+			ms(p.others, 50), ms(p.others, 99), ms(p.others, 99)/ms(quiet.others, 99), ms(p.affected, 50), ms(p.affected, 99), p.failed, p.failedSick, p.shed, p.recovered.Seconds(), most, p.memory/(1<<20), p.goroutines)
+		if amplified > maxAmplification {
+			t.Errorf("%s: %.2f attempts a call, at most %.2f are allowed", p.name, amplified, maxAmplification)
+		}
+		if p.failed > 0 {
+			t.Errorf("%s: %d calls of tenants on sound nodes failed: %v", p.name, p.failed, p.errors)
+		}
+		if strings.HasPrefix(p.name, "after ") && p.recovered > recoverWithin {
+			t.Errorf("%s: calls still failed after %v", p.name, p.recovered)
+		}
+		if usual := quiet.most(); strings.HasPrefix(p.name, "after ") && most > 2*usual {
+			t.Errorf("%s: %d calls came to the node in half a second, of %d usually", p.name, most, usual)
+		}
+	}
+	if end.goroutines > 1.2*quiet.goroutines+50 {
+		t.Errorf("%.0f goroutines at the end, %.0f at the beginning", end.goroutines, quiet.goroutines)
+	}
+	for _, p := range s.periods {
+		if strings.Contains(p.name, "idle") { // what they took goes back to the system by and by
+			break
+		}
+		if p.memory > 1.5*quiet.memory {
+			t.Errorf("%s: %.0f MiB, %.0f at the beginning", p.name, p.memory/(1<<20), quiet.memory/(1<<20))
+		}
+	}
+	fmt.Println(table.String())
+	if dir := os.Getenv("HEADGATE_PLOTS"); dir != "" {
+		names, values := make([]string, len(s.periods)), map[string][]float64{"elsewhere": nil, "on the node with the fault": nil}
+		for i, p := range s.periods {
+			names[i] = p.name
+			values["elsewhere"] = append(values["elsewhere"], ms(p.others, 99))
+			values["on the node with the fault"] = append(values["on the node with the fault"], ms(p.affected, 99))
+		}
+		if err := plotBars(filepath.Join(dir, "soak.png"), "p99 of tenants while one of three nodes fails, ms", names, values); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// recoverWithin is how long calls may fail after a node is sound again.
+const recoverWithin = 5 * time.Second
+
+func (p *period) most() (most int64) {
+	for _, n := range p.atSick {
+		most = max(most, n)
+	}
+	return most
+}
