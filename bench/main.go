@@ -19,6 +19,8 @@ type cli struct {
 
 	Submit     submitCommand     `cmd:"" help:"Commands through the gateway against raw JetStream publishes."`
 	Projection projectionCommand `cmd:"" help:"Applying events and answering queries against raw SQLite."`
+	Platform   platformCommand   `cmd:"" help:"From a command to its row: freshness, and a thousand who watch."`
+	Routing    routingCommand    `cmd:"" help:"A hundred thousand tenants over a thousand endpoints."`
 	Peers      peersCommand      `cmd:"" help:"One call through Headgate, and through its peers."`
 	Peer       peerCommand       `cmd:"" hidden:"" help:"One of the processes of peers."`
 }

@@ -235,6 +235,21 @@ func (a *arena) close() error {
 	return os.RemoveAll(a.dir)
 }
 
+// run runs the product's binary to its end, and returns what it prints.
+func (a *arena) run(ctx context.Context, args ...string) (string, error) {
+	output, err := exec.CommandContext(ctx, a.paths["headgate"], args...).Output()
+	return strings.TrimSpace(string(output)), err
+}
+
+// issue makes a token of the platform whose data lie there.
+func (a *arena) issue(ctx context.Context, data, tenant string, rights ...string) (string, error) {
+	args := []string{"token", "--data", data, "--ttl", "6h", "--tenant", tenant}
+	for _, right := range rights {
+		args = append(args, "--right", right)
+	}
+	return a.run(ctx, args...)
+}
+
 // boundless are limits that nobody meets.
 const boundless = "{rate: 1000000, burst: 1000000, concurrent: 4096}"
 
@@ -249,15 +264,11 @@ type setup struct {
 
 // startHeadgate starts the product's own binary, everything on.
 func (a *arena) startHeadgate(ctx context.Context, with setup) (*process, error) {
-	run := func(args ...string) (string, error) {
-		output, err := exec.CommandContext(ctx, a.paths["headgate"], args...).Output()
-		return strings.TrimSpace(string(output)), err
-	}
-	keys, err := run("keys", "--data", a.dir)
+	keys, err := a.run(ctx, "keys", "--data", a.dir)
 	if err != nil {
 		return nil, err
 	}
-	if a.token, err = run(append([]string{"token", "--data", a.dir, "--ttl", "6h", "--tenant", with.tenant, "--right"}, strings.Split(strings.Join(with.rights, ",--right,"), ",")...)...); err != nil {
+	if a.token, err = a.issue(ctx, a.dir, with.tenant, with.rights...); err != nil {
 		return nil, err
 	}
 	config := fmt.Sprintf(`nats: {url: "nats://%s"}

@@ -103,20 +103,25 @@ func (p *process) cpu() (time.Duration, error) {
 	return total, nil
 }
 
-// peak returns the most memory that the process has had, in bytes.
-func (p *process) peak() (int64, error) {
+// peak returns the most memory that the process has had, and resident what it has now,
+// in bytes.
+func (p *process) peak() (int64, error)     { return p.status("VmHWM:") }
+func (p *process) resident() (int64, error) { return p.status("VmRSS:") }
+
+// status returns a line of /proc that counts memory.
+func (p *process) status(name string) (int64, error) {
 	status, err := os.Open(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = status.Close() }()
 	for lines := bufio.NewScanner(status); lines.Scan(); {
-		if text, ok := strings.CutPrefix(lines.Text(), "VmHWM:"); ok {
+		if text, ok := strings.CutPrefix(lines.Text(), name); ok {
 			n, err := strconv.ParseInt(strings.Fields(text)[0], 10, 64)
 			return n << 10, err
 		}
 	}
-	return 0, fmt.Errorf("/proc tells no VmHWM")
+	return 0, fmt.Errorf("/proc tells no %s", name)
 }
 
 // mallocs returns how many objects the process has allocated, false if it does not
