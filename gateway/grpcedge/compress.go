@@ -67,11 +67,11 @@ func (r *untilEnd) Close() error {
 }
 
 // compress chooses the compression of the answers before the first is sent: what
-// the client takes, for a large single answer and for streams.
+// the client takes, if the first is large; the others of a stream are taken to be
+// alike.
 func (s *stream) compress(msg any) {
 	name := encoding.Identity
-	f, ok := msg.(*frame.Frame)
-	if !s.single || ok && len(f.Data) >= compressMinBytes {
+	if f, ok := msg.(*frame.Frame); ok && len(f.Data) >= compressMinBytes {
 		name = s.accepted()
 	}
 	_ = grpc.SetSendCompressor(s.grpc.Context(), name) // it was chosen from what is known

@@ -27,7 +27,8 @@ type follower struct {
 	rows    store.Store
 	log     zerolog.Logger
 
-	hub *hub
+	hub    *hub
+	shared *sharedRows // between watchers
 
 	target   uint64       // what the journal held when the follower was made
 	waiting  atomic.Int64 // events that waited when the last one was read
@@ -57,7 +58,7 @@ func newFollower(ctx context.Context, tenant contextkit.TenantID, journal *backb
 	return &follower{
 		target: target,
 		tenant: tenant, journal: journal, model: m, rows: rows, checkpoint: checkpoint,
-		log: log.With().Str("tenant", tenant.String()).Logger(), changed: make(chan struct{}), hub: newHub(),
+		log: log.With().Str("tenant", tenant.String()).Logger(), changed: make(chan struct{}), hub: newHub(), shared: newSharedRows(),
 	}, nil
 }
 

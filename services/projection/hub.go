@@ -44,9 +44,9 @@ type watcher struct {
 	ready chan struct{} // holds one value while there is something to take
 
 	mu   sync.Mutex
-	keys map[string]struct{}
-	upTo uint64 // the journal sequence up to which keys are complete
-	err  error  // why there is nothing more to take
+	keys map[string]uint64 // with the journal sequence of their last change, or a later one
+	upTo uint64            // the journal sequence up to which keys are complete
+	err  error             // why there is nothing more to take
 }
 
 // join adds a watcher of a view; leave takes it out.
@@ -59,7 +59,7 @@ func (h *hub) join(view string) (w *watcher, leave func(), err error) {
 	if len(h.watchers) >= maxWatchers {
 		return nil, nil, errTooManyWatchers
 	}
-	w = &watcher{view: view, ready: make(chan struct{}, 1), keys: map[string]struct{}{}}
+	w = &watcher{view: view, ready: make(chan struct{}, 1), keys: map[string]uint64{}}
 	h.watchers[w] = struct{}{}
 	return w, func() {
 		h.mu.Lock()
@@ -87,7 +87,7 @@ func (w *watcher) add(keys map[string]struct{}, upTo uint64) {
 	}
 	if w.err == nil {
 		for key := range keys {
-			w.keys[key] = struct{}{}
+			w.keys[key] = upTo
 		}
 		if len(w.keys) > maxBacklog {
 			w.err, w.keys = errSlow, nil
@@ -117,18 +117,15 @@ func (h *hub) close() {
 	}
 }
 
-// take returns the rows that have changed, and up to which journal sequence that
-// is all of them; or [errSlow] or [errMoved].
-func (w *watcher) take() (changed []string, upTo uint64, err error) {
+// take returns the rows that have changed, each with the journal sequence of its last
+// change or a later one, and up to which that is all of them; or [errSlow] or
+// [errMoved].
+func (w *watcher) take() (changed map[string]uint64, upTo uint64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
 		return nil, 0, w.err
 	}
-	keys := make([]string, 0, len(w.keys))
-	for key := range w.keys {
-		keys = append(keys, key)
-	}
-	clear(w.keys)
-	return keys, w.upTo, nil
+	changed, w.keys = w.keys, map[string]uint64{}
+	return changed, w.upTo, nil
 }

@@ -24,7 +24,7 @@ func TestASlowWatcherIsEndedAndBlocksNobody(t *testing.T) {
 		touched.add("other", "x")
 		h.publish(touched, n)
 		<-quick.ready
-		if keys, upTo, err := quick.take(); err != nil || len(keys) != 1 || keys[0] != fmt.Sprint(n) || upTo != n {
+		if keys, upTo, err := quick.take(); err != nil || len(keys) != 1 || keys[fmt.Sprint(n)] != n || upTo != n {
 			t.Fatalf("%v up to %d, %v", keys, upTo, err)
 		}
 	}
@@ -45,7 +45,7 @@ func TestARowThatChangesOftenWaitsOnce(t *testing.T) {
 		h.publish(touched, n)
 	}
 	h.publish(touchedRows{}, 5*maxBacklog)
-	if keys, upTo, err := w.take(); err != nil || len(keys) != 1 || upTo != 5*maxBacklog {
+	if keys, upTo, err := w.take(); err != nil || keys["k"] != 5*maxBacklog-1 || upTo != 5*maxBacklog {
 		t.Errorf("%d rows wait, up to %d, %v", len(keys), upTo, err)
 	}
 	leave()

@@ -3,6 +3,7 @@ package projection
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -33,6 +34,7 @@ type watch struct {
 	request query.Request
 	scope   string
 	plan    query.Plan // all rows that fit
+	shared  *planRows
 	stream  gatewayv1connect.QueryServiceWatchServerStream
 	told    uint64 // the client knows the view up to this sequence
 }
@@ -49,6 +51,7 @@ func (s *Service) Watch(ctx context.Context, req *projectionv1.WatchRequest, str
 	if w.plan, err = query.Compile(view, w.request, f.rows.Dialect(), s.pages, w.scope); err != nil {
 		return asConnectError(err)
 	}
+	w.shared = f.shared.plan(view.Name, req.GetFilter(), req.GetFields())
 	// Changes are collected before anything is read, so that none falls between.
 	changes, leave, err := f.hub.join(view.Name)
 	if err != nil {
@@ -70,17 +73,17 @@ func (w *watch) begin(ctx context.Context, after string) error {
 	if err != nil {
 		return err
 	}
-	keys, upTo, ok, err := w.missed(ctx, sequence)
+	changed, upTo, ok, err := w.missed(ctx, sequence)
 	switch {
 	case err != nil:
 		return err
 	case !ok:
 		return w.snapshot(ctx)
-	case len(keys) == 0:
+	case len(changed) == 0:
 		w.told = max(sequence, upTo)
 		return w.send(nil, w.told, false)
 	}
-	return w.tell(ctx, keys, upTo)
+	return w.tell(ctx, changed, upTo)
 }
 
 // snapshot sends all rows, page by page.
@@ -143,32 +146,26 @@ func (w *watch) follow(ctx context.Context, changes *watcher) error {
 				return err
 			}
 		case <-changes.ready:
-			keys, upTo, err := changes.take()
+			changed, upTo, err := changes.take()
 			if err != nil {
 				return err
 			}
-			if len(keys) == 0 {
+			if len(changed) == 0 {
 				continue // taken together with those before
 			}
-			if err := w.tell(ctx, keys, upTo); err != nil {
+			if err := w.tell(ctx, changed, upTo); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// tell sends the rows under keys as they are now. These are all that have changed
-// up to a journal sequence.
-func (w *watch) tell(ctx context.Context, keys []string, upTo uint64) error {
-	slices.Sort(keys)
+// tell sends the rows that have changed, each with the sequence of its last change,
+// as they are now. These are all that have changed up to a journal sequence.
+func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64) error {
+	keys := slices.Sorted(maps.Keys(changed))
 	for part := range slices.Chunk(keys, watchBatch) {
-		plan := store.Among(w.plan, w.rows.Dialect(), part)
-		found := make(map[string]*structpb.Struct, len(part))
-		_, err := w.rows.Query(ctx, w.view, plan, func(values, terms []any) error {
-			row, err := structOf(plan.Columns, values)
-			found[keyOf(terms)] = row
-			return err
-		})
+		found, err := w.shared.find(ctx, part, changed, w.read)
 		if err != nil {
 			return err
 		}
@@ -188,6 +185,18 @@ func (w *watch) tell(ctx context.Context, keys []string, upTo uint64) error {
 	return nil
 }
 
+// read returns the rows under keys, and the journal sequence that they are of.
+func (w *watch) read(ctx context.Context, keys []string) (map[string]*structpb.Struct, uint64, error) {
+	plan := store.Among(w.plan, w.rows.Dialect(), keys)
+	found := make(map[string]*structpb.Struct, len(keys))
+	sequence, err := w.rows.Query(ctx, w.view, plan, func(values, terms []any) error {
+		row, err := structOf(plan.Columns, values)
+		found[keyOf(terms)] = row
+		return err
+	})
+	return found, sequence, err
+}
+
 // send sends a message; position 0 is none.
 func (w *watch) send(changes []*projectionv1.Change, position uint64, reset bool) error {
 	message := &projectionv1.WatchResponse{Changes: changes, Reset_: reset}
@@ -205,7 +214,7 @@ func keyOf(terms []any) string {
 
 // missed returns the keys of the view's rows that events after a sequence
 // concern, and up to which; or false if these are too many.
-func (w *watch) missed(ctx context.Context, after uint64) (keys []string, until uint64, ok bool, err error) {
+func (w *watch) missed(ctx context.Context, after uint64) (changed map[string]uint64, until uint64, ok bool, err error) {
 	until = w.position()
 	if after >= until {
 		return nil, until, true, nil
@@ -236,8 +245,9 @@ func (w *watch) missed(ctx context.Context, after uint64) (keys []string, until 
 	case !errors.Is(err, errEnd):
 		return nil, 0, false, err
 	}
+	changed = map[string]uint64{}
 	for key := range touched[w.view.Name] {
-		keys = append(keys, key)
+		changed[key] = until
 	}
-	return keys, until, true, nil
+	return changed, until, true, nil
 }

@@ -1,0 +1,110 @@
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// reader reads rows whose only member is the sequence that they are of.
+type reader struct {
+	reads atomic.Int64
+	now   atomic.Uint64
+	fail  error
+}
+
+func (r *reader) read(_ context.Context, keys []string) (map[string]*structpb.Struct, uint64, error) {
+	r.reads.Add(1)
+	if r.fail != nil {
+		return nil, 0, r.fail
+	}
+	now := r.now.Load()
+	rows := map[string]*structpb.Struct{}
+	for _, key := range keys {
+		if key == "gone" {
+			continue
+		}
+		row, err := structpb.NewStruct(map[string]any{"of": float64(now)})
+		if err != nil {
+			return nil, 0, err
+		}
+		rows[key] = row
+	}
+	return rows, now, nil
+}
+
+func TestARowIsReadOnceForAllWatchersAndAgainWhenItChanges(t *testing.T) {
+	shared, source := newSharedRows().plan("v", "", nil), &reader{}
+	keys := []string{"a", "gone"}
+	for sequence := uint64(1); sequence <= 3; sequence++ {
+		source.now.Store(sequence)
+		changed := map[string]uint64{"a": sequence, "gone": sequence}
+		var watchers sync.WaitGroup
+		for range 100 {
+			watchers.Go(func() {
+				found, err := shared.find(t.Context(), keys, changed, source.read)
+				if err != nil || found["gone"] != nil || uint64(found["a"].GetFields()["of"].GetNumberValue()) != sequence {
+					t.Errorf("%v, %v, want what is of %d", found, err, sequence)
+				}
+			})
+		}
+		watchers.Wait()
+		if reads := source.reads.Load(); reads != int64(sequence) {
+			t.Fatalf("%d reads of %d changes", reads, sequence)
+		}
+	}
+	// Who still has to be told of an older change is told the row as it is.
+	if found, err := shared.find(t.Context(), keys[:1], map[string]uint64{"a": 1}, source.read); err != nil || found["a"].GetFields()["of"].GetNumberValue() != 3 || source.reads.Load() != 3 {
+		t.Errorf("%v, %v after %d reads", found, err, source.reads.Load())
+	}
+}
+
+func TestAReadThatFailsIsNobodyElses(t *testing.T) {
+	shared, source := newSharedRows().plan("v", "", nil), &reader{fail: errors.New("no disk")}
+	changed := map[string]uint64{"a": 1}
+	if _, err := shared.find(t.Context(), []string{"a"}, changed, source.read); !errors.Is(err, source.fail) {
+		t.Fatal(err)
+	}
+	source.fail = nil
+	source.now.Store(1)
+	if found, err := shared.find(t.Context(), []string{"a"}, changed, source.read); err != nil || found["a"] == nil {
+		t.Fatal(found, err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	shared.turn <- struct{}{} // somebody reads
+	cancel()
+	if _, err := shared.find(ended, []string{"a"}, changed, source.read); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestOtherFiltersAndFieldsShareNothingAndWhatIsKeptIsBounded(t *testing.T) {
+	all := newSharedRows()
+	plans := []*planRows{all.plan("v", "", nil), all.plan("v", "a > 1", nil), all.plan("v", "", []string{"a"}), all.plan("w", "", nil)}
+	for i, p := range plans {
+		if slices.Index(plans, p) != i {
+			t.Errorf("plan %d is shared with another", i)
+		}
+	}
+	if all.plan("v", "", nil) != plans[0] {
+		t.Error("the same plan is another")
+	}
+	for n := range 2 * sharedPlans {
+		all.plan(fmt.Sprint(n), "", nil)
+	}
+	source := &reader{}
+	for n := range 2 * sharedPerPlan {
+		if _, err := plans[0].find(t.Context(), []string{fmt.Sprint(n)}, nil, source.read); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all.plans.Len() != sharedPlans || plans[0].rows.Len() != sharedPerPlan {
+		t.Errorf("%d plans and %d rows are kept", all.plans.Len(), plans[0].rows.Len())
+	}
+}
