@@ -48,6 +48,9 @@ func (e encodings) names() string {
 // choose returns the first encoding that the client takes, nil for none. Our
 // order decides among those with a weight above 0 (RFC 9110 §12.5.3).
 func (e encodings) choose(req *http.Request) connect.Compressor {
+	if len(e) == 0 {
+		return nil
+	}
 	weights := map[string]float64{}
 	for _, value := range req.Header.Values("Accept-Encoding") {
 		for part := range strings.SplitSeq(value, ",") {
@@ -78,7 +81,10 @@ func (e encodings) choose(req *http.Request) connect.Compressor {
 func (e encodings) write(w http.ResponseWriter, req *http.Request, text []byte) {
 	header := w.Header()
 	header.Add("Vary", "Accept-Encoding")
-	if c := e.choose(req); c != nil && len(text) >= minCompressed {
+	if len(text) < minCompressed {
+		e = nil
+	}
+	if c := e.choose(req); c != nil {
 		if packed, err := compress(c, text); err == nil && len(packed) < len(text) {
 			header.Set("Content-Encoding", c.Name())
 			text = packed

@@ -66,10 +66,14 @@ func (r *untilEnd) Close() error {
 	return plain.Close()
 }
 
-// compress chooses the compression of the answers before the first is sent: what
-// the client takes, if the first is large; the others of a stream are taken to be
-// alike.
+// compress chooses the compression of an answer before it is sent: what the client
+// takes, if it is large. A stream's answers, which grpc-go compresses all or none, are
+// compressed as the request was: most are small, and a client that takes compression
+// has not asked for it.
 func (s *stream) compress(msg any) {
+	if !s.single {
+		return
+	}
 	name := encoding.Identity
 	if f, ok := msg.(*frame.Frame); ok && len(f.Data) >= compressMinBytes {
 		name = s.accepted()

@@ -169,7 +169,7 @@ func (s *Server) serve(_ any, grpcStream grpc.ServerStream) error {
 		info.PeerAddr = from.Addr.String()
 	}
 	grpcmeta.Into(info.RequestHeader(), md)
-	st := &stream{grpc: grpcStream, info: info, maxBytes: s.config.MaxBodyBytes}
+	st := &stream{grpc: grpcStream, info: info, single: spec.StreamType&connect.StreamTypeServer == 0, maxBytes: s.config.MaxBodyBytes}
 	if codec == connect.CodecNameJSON {
 		st.json = s.json
 	}
@@ -209,6 +209,7 @@ func toStatus(err *connect.Error) error {
 type stream struct {
 	grpc     grpc.ServerStream
 	info     *connect.CallInfo
+	single   bool          // one answer
 	json     connect.Codec // nil: messages are protobuf
 	opened   bool
 	received bool
