@@ -62,7 +62,7 @@ func (c *routingCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	r := &routing{routingCommand: c, arena: a, gateway: gateway}
-	if err := r.connect(ctx); err != nil {
+	if err := r.connect(); err != nil {
 		return err
 	}
 	defer r.close()
@@ -124,7 +124,7 @@ type routing struct {
 	conns   []*grpc.ClientConn
 }
 
-func (r *routing) connect(ctx context.Context) (err error) {
+func (r *routing) connect() (err error) {
 	if r.nats, err = nats.Connect("nats://" + r.addrs["nats"]); err != nil {
 		return err
 	}

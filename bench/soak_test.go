@@ -133,8 +133,8 @@ func (s *soak) run(t *testing.T) {
 		clients.Go(func() { s.tenant(ctx, fmt.Sprintf("tenant-%d", n)) })
 	}
 	clients.Go(func() { s.count(ctx) })
-	quiet := s.hold(t, "warm-up", nil)
-	quiet = s.hold(t, "quiet", nil)
+	s.hold(t, "warm-up", nil)
+	quiet := s.hold(t, "quiet", nil)
 
 	for _, f := range []fault{slow, hanging, refusing, reset, failing, dying} {
 		s.hold(t, f.String(), func() {
