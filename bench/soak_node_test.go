@@ -154,13 +154,51 @@ func (n *node) serve(_ any, stream grpc.ServerStream) error {
 	case query:
 		return stream.SendMsg(n.answer)
 	case watch:
-		return n.stream(ctx, stream)
+		var req projectionv1.WatchRequest
+		if err := proto.Unmarshal(request, &req); err != nil {
+			return err
+		}
+		if req.GetView() == viewFlood {
+			return n.flood(ctx, stream)
+		}
+		return n.trickle(ctx, stream)
 	}
 	return stream.SendMsg([]byte{8, 1}) // grpc.health.v1: SERVING
 }
 
-// stream sends large messages as fast as they are taken.
-func (n *node) stream(ctx context.Context, stream grpc.ServerStream) error {
+// viewFlood is a view whose changes never end.
+const viewFlood = "flood"
+
+// trickleEvery is the time between two changes of any other view.
+const trickleEvery = 100 * time.Millisecond
+
+// trickle sends a small message now and then.
+func (n *node) trickle(ctx context.Context, stream grpc.ServerStream) error {
+	small, err := proto.Marshal(&projectionv1.WatchResponse{Position: "here"})
+	if err != nil {
+		return err
+	}
+	ticker := time.NewTicker(trickleEvery)
+	defer ticker.Stop()
+	for {
+		if fault(n.fault.Load()) != hanging {
+			if err := stream.SendMsg(small); err != nil {
+				return err
+			}
+		}
+		if fault(n.fault.Load()) == dying {
+			n.listener.cut()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// flood sends large messages as fast as they are taken.
+func (n *node) flood(ctx context.Context, stream grpc.ServerStream) error {
 	big, err := proto.Marshal(&projectionv1.WatchResponse{Position: fmt.Sprintf("%065536d", 1)})
 	if err != nil {
 		return err
@@ -168,9 +206,6 @@ func (n *node) stream(ctx context.Context, stream grpc.ServerStream) error {
 	for ctx.Err() == nil {
 		if err := stream.SendMsg(big); err != nil {
 			return err
-		}
-		if fault(n.fault.Load()) == dying {
-			n.listener.cut()
 		}
 	}
 	return ctx.Err()

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +26,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -116,7 +119,9 @@ type period struct {
 	atSick             []int64 // attempts at the sick node, by half-second
 	memory, goroutines float64
 	errors             map[string]int
-	recovered          time.Duration // until the affected were all answered again
+	ended              map[string]int // streams, by how they ended
+	gap                time.Duration  // the longest that a stream of a sound node was silent
+	recovered          time.Duration  // until the affected were all answered again
 	lastFailure        time.Time
 }
 
@@ -131,6 +136,9 @@ func (s *soak) run(t *testing.T) {
 	defer stop()
 	for n := range soakTenants {
 		clients.Go(func() { s.tenant(ctx, fmt.Sprintf("tenant-%d", n)) })
+	}
+	for n := range soakTenants {
+		clients.Go(func() { s.watcher(ctx, fmt.Sprintf("tenant-%d", n)) })
 	}
 	clients.Go(func() { s.count(ctx) })
 	s.hold(t, "warm-up", nil)
@@ -193,7 +201,7 @@ func (s *soak) run(t *testing.T) {
 
 // begin starts a period.
 func (s *soak) begin(name string) *period {
-	p := &period{name: name, began: time.Now(), errors: map[string]int{}, others: hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3), affected: hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3)}
+	p := &period{name: name, began: time.Now(), errors: map[string]int{}, ended: map[string]int{}, others: hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3), affected: hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3)}
 	s.current.Store(p)
 	return p
 }
@@ -445,6 +453,52 @@ func (s *soak) idle(t *testing.T, count int) []net.Conn {
 	return conns
 }
 
+// watcher watches a view of a tenant, again and again when its stream ends.
+func (s *soak) watcher(ctx context.Context, tenant string) {
+	for ctx.Err() == nil {
+		code := s.watch(ctx, tenant)
+		p := s.current.Load()
+		p.mu.Lock()
+		if ctx.Err() == nil {
+			p.ended[code]++
+		}
+		p.mu.Unlock()
+		timer := time.NewTimer(trickleEvery + rand.N(trickleEvery))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// watch watches until the stream ends, and returns how it did.
+func (s *soak) watch(ctx context.Context, tenant string) string {
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.token, contextkit.HeaderTenantID, tenant))
+	defer cancel()
+	stream, err := s.conns[rand.IntN(len(s.conns))].NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, gatewayv1connect.QueryServiceWatchProcedure)
+	if err != nil {
+		return status.Code(err).String()
+	}
+	if err := stream.SendMsg(&projectionv1.WatchRequest{View: "one"}); err != nil {
+		return status.Code(err).String()
+	}
+	_ = stream.CloseSend() // what is wrong is received
+	last := time.Now()
+	for {
+		if err := stream.RecvMsg(&projectionv1.WatchResponse{}); err != nil {
+			return status.Code(err).String()
+		}
+		p := s.current.Load()
+		p.mu.Lock()
+		if s.home[tenant] != *s.sick.Load() {
+			p.gap = max(p.gap, time.Since(last))
+		}
+		p.mu.Unlock()
+		last = time.Now()
+	}
+}
+
 // slowReader watches a view whose changes never end, and takes a little at a time.
 func (s *soak) slowReader(ctx context.Context) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.addrs["headgate"])
@@ -454,7 +508,7 @@ func (s *soak) slowReader(ctx context.Context) {
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	_ = conn.(*net.TCPConn).SetReadBuffer(4096)
-	if _, err := fmt.Fprintf(conn, "GET /v1/watch/one HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer %s\r\n%s: tenant-%d\r\n\r\n", s.token, contextkit.HeaderTenantID, rand.IntN(soakTenants)); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET /v1/watch/"+viewFlood+" HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer %s\r\n%s: tenant-%d\r\n\r\n", s.token, contextkit.HeaderTenantID, rand.IntN(soakTenants)); err != nil {
 		return
 	}
 	ticker := time.NewTicker(200 * time.Millisecond)
@@ -479,7 +533,7 @@ const maxAmplification = 1.1
 func (s *soak) report(t *testing.T, quiet, end *period) {
 	t.Helper()
 	var table strings.Builder
-	fmt.Fprintf(&table, "| | calls/s | attempts a call | elsewhere p50 / p99 | of quiet p99 | affected p50 / p99 | failed elsewhere, affected | refused | last failure after | most at the node in half a second | MiB | goroutines |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(&table, "| | calls/s | attempts a call | elsewhere p50 / p99 | of quiet p99 | affected p50 / p99 | failed elsewhere, affected | refused | streams ended | last failure after | most at the node in half a second | MiB | goroutines |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, p := range s.periods {
 		most := p.most()
 		p.recovered = 0
@@ -487,13 +541,16 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 			p.recovered = p.lastFailure.Sub(p.began)
 		}
 		amplified := float64(p.attempts) / max(float64(p.calls), 1)
-		fmt.Fprintf(&table, "| %s | %.0f | %.2f | %.1f / %.1f ms | %.2f | %.1f / %.1f ms | %d, %d | %d | %.1f s | %d | %.0f | %.0f |\n", p.name, float64(p.calls)/p.took.Seconds(), amplified,
-			ms(p.others, 50), ms(p.others, 99), ms(p.others, 99)/ms(quiet.others, 99), ms(p.affected, 50), ms(p.affected, 99), p.failed, p.failedSick, p.shed, p.recovered.Seconds(), most, p.memory/(1<<20), p.goroutines)
+		fmt.Fprintf(&table, "| %s | %.0f | %.2f | %.1f / %.1f ms | %.2f | %.1f / %.1f ms | %d, %d | %d | %s | %.1f s | %d | %.0f | %.0f |\n", p.name, float64(p.calls)/p.took.Seconds(), amplified,
+			ms(p.others, 50), ms(p.others, 99), ms(p.others, 99)/ms(quiet.others, 99), ms(p.affected, 50), ms(p.affected, 99), p.failed, p.failedSick, p.shed, endings(p.ended), p.recovered.Seconds(), most, p.memory/(1<<20), p.goroutines)
 		if amplified > maxAmplification {
 			t.Errorf("%s: %.2f attempts a call, at most %.2f are allowed", p.name, amplified, maxAmplification)
 		}
 		if p.failed > 0 {
 			t.Errorf("%s: %d calls of tenants on sound nodes failed: %v", p.name, p.failed, p.errors)
+		}
+		if p.gap > 20*trickleEvery {
+			t.Errorf("%s: a stream of a sound node was silent for %v", p.name, p.gap)
 		}
 		if strings.HasPrefix(p.name, "after ") && p.recovered > recoverWithin {
 			t.Errorf("%s: calls still failed after %v", p.name, p.recovered)
@@ -525,6 +582,15 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 			t.Error(err)
 		}
 	}
+}
+
+// endings says how streams ended.
+func endings(ended map[string]int) string {
+	parts := make([]string, 0, len(ended))
+	for _, code := range slices.Sorted(maps.Keys(ended)) {
+		parts = append(parts, fmt.Sprintf("%d %s", ended[code], code))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // recoverWithin is how long calls may fail after a node is sound again.

@@ -43,6 +43,8 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"upstream.Pool.add grpc.NewClient": {"", ""},
 	"upstream.stream.SendHeaders grpc.NewStream": {
 		"the transport of contextkit.NewClient, and of nothing else", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
+	"upstream.unary.Receive grpc.Invoke": {
+		"the transport of contextkit.NewClient, and of nothing else", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
 	"backbone.Connect nats.Connect":          {"", ""},
 	"backbone.Embedded.Connect nats.Connect": {"", ""},
 	"backbone.Journal.publish jetstream.PublishMsg": {
