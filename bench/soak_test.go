@@ -459,7 +459,7 @@ func (s *soak) watcher(ctx context.Context, tenant string) {
 		code := s.watch(ctx, tenant)
 		p := s.current.Load()
 		p.mu.Lock()
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && code != "" {
 			p.ended[code]++
 		}
 		p.mu.Unlock()
@@ -472,10 +472,12 @@ func (s *soak) watcher(ctx context.Context, tenant string) {
 	}
 }
 
-// watch watches until the stream ends, and returns how it did.
+// watch watches for some seconds, so that streams come back to a node that is sound
+// again, or until the stream ends, and returns how it did.
 func (s *soak) watch(ctx context.Context, tenant string) string {
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.token, contextkit.HeaderTenantID, tenant))
 	defer cancel()
+	defer time.AfterFunc(2*time.Second+rand.N(2*time.Second), cancel).Stop()
 	stream, err := s.conns[rand.IntN(len(s.conns))].NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, gatewayv1connect.QueryServiceWatchProcedure)
 	if err != nil {
 		return status.Code(err).String()
@@ -486,7 +488,9 @@ func (s *soak) watch(ctx context.Context, tenant string) string {
 	_ = stream.CloseSend() // what is wrong is received
 	last := time.Now()
 	for {
-		if err := stream.RecvMsg(&projectionv1.WatchResponse{}); err != nil {
+		if err := stream.RecvMsg(&projectionv1.WatchResponse{}); err != nil && ctx.Err() != nil {
+			return ""
+		} else if err != nil {
 			return status.Code(err).String()
 		}
 		p := s.current.Load()
