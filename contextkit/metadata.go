@@ -108,8 +108,10 @@ func newWriter(md Metadata) *writer {
 func (w *writer) ids(rc RequestContext) {
 	traceparent := rc.Traceparent.String()
 	w.set(canonicalCorrelationID, rc.CorrelationID)
-	w.set(canonicalTraceparent, traceparent)
-	w.set(canonicalTraceID, traceparent[traceIDAt:traceIDAt+traceIDLength])
+	if traceparent != "" {
+		w.set(canonicalTraceparent, traceparent)
+		w.set(canonicalTraceID, traceparent[traceIDAt:traceIDAt+traceIDLength])
+	}
 	w.set(canonicalRequestID, rc.RequestID)
 }
 

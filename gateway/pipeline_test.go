@@ -42,10 +42,21 @@ func BenchmarkPipeline(b *testing.B) {
 }
 
 // maxPipelineObjects is what a call allocates in the pipeline, from the contract's ids
-// to the access log. It was measured; raise it only with a reason.
-const maxPipelineObjects = 23
+// to the access log: 23 were measured, and 2 are left to what runs beside. Raise it only
+// with a reason.
+const maxPipelineObjects = 25
+
+// whole leaves a test of allocations out under the race detector, whose pools lose what
+// they hold at random.
+func whole(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short goes with the race detector")
+	}
+}
 
 func TestPipelineAllocations(t *testing.T) {
+	whole(t)
 	count := func(call func(context.Context) error) float64 {
 		return testing.AllocsPerRun(1000, func() {
 			if err := call(t.Context()); err != nil {
@@ -59,11 +70,12 @@ func TestPipelineAllocations(t *testing.T) {
 }
 
 // maxRESTObjects is what a call by REST allocates in all but net/http and the upstream's
-// transport: the edge, the transcoding of both messages, the pipeline. It was measured;
-// raise it only with a reason.
-const maxRESTObjects = 51
+// transport: the edge, the transcoding of both messages, the pipeline. 51 were measured,
+// and 2 are left to what runs beside.
+const maxRESTObjects = 53
 
 func TestRESTAllocations(t *testing.T) {
+	whole(t)
 	g, token := quietGateway(t)
 	rest, err := edge.NewREST(g.server.RPC, g.table.Load(), 1<<20, compression.All()...)
 	if err != nil {

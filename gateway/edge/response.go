@@ -78,7 +78,7 @@ func (s *single) finish(w http.ResponseWriter) error {
 	if !s.answered {
 		return connect.NewError(connect.CodeInternal, "the call ended without an answer")
 	}
-	text, err := s.binding.appendJSON(make([]byte, 0, 2*len(s.answer)), s.answer)
+	text, err := s.binding.appendJSON(make([]byte, 0, len(s.answer)+len(s.answer)/2), s.answer)
 	if err != nil {
 		return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
 	}
