@@ -63,7 +63,7 @@ func (c *platformCommand) Run(ctx context.Context) (err error) {
 	if c.Plots == "" {
 		return nil
 	}
-	return plotBars(filepath.Join(c.Plots, "platform.png"), "From a command to its row, p99 in ms", names, plotted)
+	return plotSeries(filepath.Join(c.Plots, "platform.png"), "From a command to its row, p99 in ms", names, plotted)
 }
 
 // times are durations, recorded by many at once.

@@ -12,6 +12,7 @@ import (
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
 )
 
 // plotted is a table that becomes a picture.
@@ -63,29 +64,41 @@ func plotAll(dir string, all []plotted) error {
 	return nil
 }
 
-// plotBars draws a group of bars for each name, one for each series.
-func plotBars(path, title string, names []string, series map[string][]float64) error {
+// plotSeries draws the series over the names, on a logarithmic scale: what matters is how
+// many times more one is than another. Values are above 0.
+func plotSeries(path, title string, names []string, series map[string][]float64) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return err
 	}
 	p := plot.New()
 	p.Title.Text = title
-	p.Y.Min = 0
 	p.Legend.Top = true
+	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
+	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	colors := []color.RGBA{{R: 5, G: 80, B: 174, A: 255}, {R: 200, G: 90, B: 20, A: 255}, {R: 90, G: 140, B: 60, A: 255}}
-	const width = 7
+	most := 0.0
 	for n, name := range slices.Sorted(maps.Keys(series)) {
-		bars, err := plotter.NewBarChart(plotter.Values(series[name]), vg.Points(width))
+		points := make(plotter.XYs, len(names))
+		for i, value := range series[name] {
+			points[i] = plotter.XY{X: float64(i), Y: max(value, leastPlotted)}
+			most = max(most, value)
+		}
+		line, dots, err := plotter.NewLinePoints(points)
 		if err != nil {
 			return err
 		}
-		bars.Color, bars.LineStyle.Width = colors[n%len(colors)], 0
-		bars.Offset = vg.Points(width * (float64(n) - float64(len(series)-1)/2))
-		p.Add(bars)
-		p.Legend.Add(name, bars)
+		line.Color, dots.Color, dots.Shape, dots.Radius = colors[n%len(colors)], colors[n%len(colors)], draw.CircleGlyph{}, vg.Points(3)
+		p.Add(line, dots)
+		p.Legend.Add(name, line, dots)
 	}
+	p.Y.Max = 4 * most // room for the legend
+	p.Add(plotter.NewGrid())
 	p.NominalX(names...)
+	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
 	p.X.Tick.Label.Rotation = 0.9
 	p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = -1, -0.3
 	return p.Save(24*vg.Centimeter, 12*vg.Centimeter, path)
 }
+
+// leastPlotted stands for values that the scale cannot have.
+const leastPlotted = 0.1

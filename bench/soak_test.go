@@ -582,7 +582,7 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 			values["elsewhere"] = append(values["elsewhere"], ms(p.others, 99))
 			values["on the node with the fault"] = append(values["on the node with the fault"], ms(p.affected, 99))
 		}
-		if err := plotBars(filepath.Join(dir, "soak.png"), "p99 of tenants while one of three nodes fails, ms", names, values); err != nil {
+		if err := plotSeries(filepath.Join(dir, "soak.png"), "p99 of tenants while one of three nodes fails, ms", names, values); err != nil {
 			t.Error(err)
 		}
 	}
