@@ -239,13 +239,23 @@ func ms(h *hdrhistogram.Histogram, quantile float64) float64 {
 	return float64(h.ValueAtQuantile(quantile)) / 1000
 }
 
-// tenant calls at its rate, whether answers come or not.
+// tenant calls at its rate.
 func (s *soak) tenant(ctx context.Context, name string) {
+	conn := s.conns[rand.IntN(len(s.conns))]
+	atRate(ctx, soakRate, func(due time.Time) {
+		p := s.current.Load()
+		node, err := s.query(ctx, conn, name)
+		s.record(p, name, node, time.Since(due), err)
+	})
+}
+
+// atRate calls do so often a second, whether it has come back or not, at most 64 times at
+// once.
+func atRate(ctx context.Context, perSecond int, do func(due time.Time)) {
 	room := make(chan struct{}, 64)
 	var calls sync.WaitGroup
 	defer calls.Wait()
-	conn := s.conns[rand.IntN(len(s.conns))]
-	const step = time.Second / soakRate
+	step := time.Second / time.Duration(perSecond)
 	for due := time.Now().Add(rand.N(step)); ; due = due.Add(step) {
 		timer := time.NewTimer(time.Until(due))
 		select {
@@ -261,9 +271,7 @@ func (s *soak) tenant(ctx context.Context, name string) {
 		}
 		calls.Go(func() {
 			defer func() { <-room }()
-			p := s.current.Load()
-			node, err := s.query(ctx, conn, name)
-			s.record(p, name, node, time.Since(due), err)
+			do(due)
 		})
 	}
 }
@@ -377,37 +385,16 @@ func (s *soak) restartNATS(ctx context.Context) error {
 
 // noisy calls for one more tenant at twenty times what each may.
 func (s *soak) noisy(ctx context.Context) {
-	var calls sync.WaitGroup
-	defer calls.Wait()
-	const step = time.Second / (20 * 5 * soakRate)
-	room := make(chan struct{}, 64)
-	for due := time.Now(); ctx.Err() == nil; due = due.Add(step) {
-		if wait := time.Until(due); wait > 0 {
-			timer := time.NewTimer(wait)
-			select {
-			case <-ctx.Done():
-				timer.Stop()
-				return
-			case <-timer.C:
-			}
+	atRate(ctx, 20*5*soakRate, func(time.Time) {
+		p := s.current.Load()
+		_, err := s.query(ctx, s.conns[0], "noisy")
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.calls++
+		if err != nil {
+			p.shed++
 		}
-		select {
-		case room <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		calls.Go(func() {
-			defer func() { <-room }()
-			p := s.current.Load()
-			_, err := s.query(ctx, s.conns[0], "noisy")
-			p.mu.Lock()
-			p.calls++
-			if err != nil {
-				p.shed++
-			}
-			p.mu.Unlock()
-		})
-	}
+	})
 }
 
 // impatient calls for an affected tenant, again and again at once while it fails.

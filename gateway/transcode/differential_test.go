@@ -344,7 +344,7 @@ func TestTranscodingAllocatesNothing(t *testing.T) {
 // than protojson with generated types, JSON to wire 6 times.
 
 // leastAhead is how many times faster than protojson the transcoder must be in the same
-// run; it was some fifteen times when it was made.
+// run. It is some fifteen times, of which noise may take much.
 const leastAhead = 5
 
 func TestTranscodingStaysFarAheadOfProtojson(t *testing.T) {
