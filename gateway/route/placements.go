@@ -13,7 +13,6 @@ const shards = 1024
 // placements are an immutable map.
 type placements struct {
 	parts [shards]map[placementKey]placed
-	count int
 }
 
 type placementKey struct {
@@ -33,7 +32,7 @@ func (p *placements) get(kind string, tenant contextkit.TenantID, hash uint64) (
 
 // with returns the placements with some changed; those without a node are taken away.
 func (p *placements) with(changed []Placement) *placements {
-	next := &placements{parts: p.parts, count: p.count}
+	next := &placements{parts: p.parts}
 	var own [shards]bool // parts that are this copy's
 	for _, c := range changed {
 		n := hashOf(c.Tenant.String()) % shards
@@ -44,13 +43,11 @@ func (p *placements) with(changed []Placement) *placements {
 			}
 		}
 		part, key := next.parts[n], placementKey{c.Tenant, c.Kind}
-		next.count -= len(part)
 		if c.Node == "" {
 			delete(part, key)
 		} else {
 			part[key] = placed{c.Node, c.Only}
 		}
-		next.count += len(part)
 	}
 	return next
 }

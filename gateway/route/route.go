@@ -168,9 +168,6 @@ func (t *Table) Revision() uint64 { return t.current.Load().revision }
 // Nodes returns all nodes, ready or not. The slice must not be changed.
 func (t *Table) Nodes() []Node { return t.current.Load().nodes }
 
-// Placed returns how many placements there are.
-func (t *Table) Placed() int { return t.current.Load().placed.count }
-
 // Ready returns the kind's nodes that take calls. The slice must not be changed.
 func (t *Table) Ready(kind string) []Node { return t.current.Load().ready[kind].all() }
 
