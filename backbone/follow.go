@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,11 +15,16 @@ import (
 // follower, and so the size of a follower's batch.
 const followBuffer = 512
 
+// gatherTime bounds how long events wait for others that are known to come, to be
+// handed over together: a few large transactions cost far less than many small ones.
+const gatherTime = 5 * time.Millisecond
+
 // Follow calls apply with the tenant's events, strictly in order, from the
 // journal sequence from (1: all) on, until ctx ends or apply fails. Events that
 // are waiting are handed over together, so that a follower can commit them in
-// one transaction. prepare is called for each event, in order, while those before
-// it may still be applied. It returns prepare's or apply's error, or ctx's.
+// one transaction; the last one that there is waits for nothing. prepare is called
+// for each event, in order, while those before it may still be applied. It returns
+// prepare's or apply's error, or ctx's.
 func Follow[T any](ctx context.Context, j *Journal, tenant contextkit.TenantID, from uint64,
 	prepare func(context.Context, Event) (T, error), apply func(context.Context, []T) error,
 ) error {
@@ -34,7 +40,7 @@ func Follow[T any](ctx context.Context, j *Journal, tenant contextkit.TenantID, 
 	if err != nil {
 		return fmt.Errorf("backbone: follow %s: %w", tenant, err)
 	}
-	prepared := make(chan T, followBuffer)
+	prepared := make(chan followed[T], followBuffer)
 	var failed error // prepare's; read when prepared is closed
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -66,7 +72,7 @@ func Follow[T any](ctx context.Context, j *Journal, tenant contextkit.TenantID, 
 				return nil
 			}
 			select {
-			case prepared <- ready:
+			case prepared <- followed[T]{ready, event.Pending > 0}:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -74,20 +80,15 @@ func Follow[T any](ctx context.Context, j *Journal, tenant contextkit.TenantID, 
 	})
 	group.Go(func() error {
 		batch := make([]T, 0, followBuffer)
-		for first := range prepared {
-			batch = append(batch[:0], first)
-			for more := true; more && len(batch) < followBuffer; {
-				select {
-				case next, ok := <-prepared:
-					if more = ok; ok {
-						batch = append(batch, next)
-					}
-				default:
-					more = false
+		for {
+			var open bool
+			if batch, open = gather(batch[:0], prepared, gatherTime); len(batch) > 0 {
+				if err := apply(ctx, batch); err != nil {
+					return err
 				}
 			}
-			if err := apply(ctx, batch); err != nil {
-				return err
+			if !open {
+				break
 			}
 		}
 		if failed != nil {
@@ -96,4 +97,44 @@ func Follow[T any](ctx context.Context, j *Journal, tenant contextkit.TenantID, 
 		return ctx.Err()
 	})
 	return group.Wait()
+}
+
+// followed is a prepared event; more says that others are on their way.
+type followed[T any] struct {
+	value T
+	more  bool
+}
+
+// gather waits for an event, and appends it to batch with those that are there or
+// known to come within wait, as many as batch has room for. It reports whether the
+// channel is still open.
+func gather[T any](batch []T, from <-chan followed[T], wait time.Duration) ([]T, bool) {
+	next, open := <-from
+	if !open {
+		return batch, false
+	}
+	batch = append(batch, next.value)
+	var late <-chan time.Time // nil until there is something to wait for
+	for len(batch) < cap(batch) {
+		select {
+		case next, open = <-from:
+		default:
+			if !next.more {
+				return batch, true
+			}
+			if late == nil {
+				late = time.After(wait)
+			}
+			select {
+			case next, open = <-from:
+			case <-late:
+				return batch, true
+			}
+		}
+		if !open {
+			return batch, false
+		}
+		batch = append(batch, next.value)
+	}
+	return batch, true
 }

@@ -28,7 +28,8 @@ var ErrEvaluation = errors.New("the model's expression failed")
 type expression struct {
 	source  string
 	program cel.Program
-	usesRow bool // looks at the row that stands in a view
+	usesRow bool     // looks at the row that stands in a view
+	member  []string // the variable's member that it is, if it is no more than that
 }
 
 // rowVariable is a view's row as it stands.
@@ -83,7 +84,7 @@ func compile(env *cel.Env, source string, want *cel.Type) (*expression, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &expression{source: source, program: program}
+	out := &expression{source: source, program: program, member: memberOf(ast.NativeRep().Expr())}
 	for _, reference := range ast.NativeRep().ReferenceMap() {
 		out.usesRow = out.usesRow || reference.Name == rowVariable
 	}
@@ -97,6 +98,9 @@ func firstIssue(issues *cel.Issues) string {
 
 // value evaluates the expression to a plain JSON value.
 func (e *expression) value(ctx context.Context, vars map[string]any) (any, error) {
+	if v, ok := scalar(vars, e.member); ok {
+		return v, nil
+	}
 	out, _, err := e.program.ContextEval(ctx, vars)
 	if err != nil {
 		if ctx.Err() != nil {

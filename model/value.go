@@ -35,7 +35,8 @@ func DecodeObject(data []byte) (Object, error) {
 }
 
 // Normalize returns v with every number as int64 where it has no fraction, else
-// as float64, so that "10" and "10.0" are the same amount to an expression.
+// as float64, so that "10" and "10.0" are the same amount to an expression. Objects
+// and arrays are changed where they are.
 func Normalize(v any) any {
 	switch v := v.(type) {
 	case json.Number:
@@ -55,17 +56,20 @@ func Normalize(v any) any {
 	case int:
 		return int64(v)
 	case map[string]any:
-		out := make(map[string]any, len(v))
+		if v == nil {
+			return map[string]any{} // JSON's null, where an object was wanted
+		}
 		for key, value := range v {
-			out[key] = Normalize(value)
+			switch value.(type) {
+			case string, bool, nil, int64: // as they are
+			default:
+				v[key] = Normalize(value)
+			}
 		}
-		return out
 	case []any:
-		out := make([]any, len(v))
 		for i, value := range v {
-			out[i] = Normalize(value)
+			v[i] = Normalize(value)
 		}
-		return out
 	}
 	return v
 }

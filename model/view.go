@@ -87,7 +87,7 @@ func (v *View) Key(ctx context.Context, ref EventRef, data Object, meta Meta) (s
 	if _, ok := v.on[ref]; !ok {
 		return "", false, nil
 	}
-	key, err := v.keyOf(ctx, map[string]any{"event": data, "meta": meta.object(), "row": Object{}}, meta)
+	key, err := v.keyOf(ctx, map[string]any{"event": data, "meta": meta.object(), "row": noRow}, meta)
 	return key, true, err
 }
 
@@ -110,7 +110,7 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 	if !ok {
 		return nil, nil
 	}
-	vars := map[string]any{"event": data, "meta": meta.object(), "row": Object{}}
+	vars := map[string]any{"event": data, "meta": meta.object(), "row": noRow}
 	key, err := v.keyOf(ctx, vars, meta)
 	if err != nil {
 		return nil, err
@@ -128,10 +128,10 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 		if projector.kind == kindPatch {
 			return nil, nil // the row was deleted, or never made: there is nothing to patch
 		}
-		row = Object{}
+		row = noRow
 	}
 	vars["row"] = row
-	var values Object
+	var values Object // some of the columns'
 	if projector.kind == kindFold {
 		values, err = folded(ctx, projector.folds, vars, row)
 	} else {
@@ -140,23 +140,20 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 	if err != nil {
 		return nil, fmt.Errorf("view %s: %w", v.Name, err)
 	}
-	next := make(Object, len(v.Columns))
 	for _, column := range v.Columns {
 		value, set := values[column.Name]
-		if !set {
-			if projector.kind == kindPatch {
-				value = row[column.Name]
-			} else {
-				value = nil
-			}
+		if !set && projector.kind == kindPatch {
+			value = row[column.Name]
 		}
-		if value, err = column.fit(value); err != nil {
+		if values[column.Name], err = column.fit(value); err != nil {
 			return nil, fmt.Errorf("%w: view %s: %w", ErrEvaluation, v.Name, err)
 		}
-		next[column.Name] = value
 	}
-	return &Change{Key: key, Row: next}, nil
+	return &Change{Key: key, Row: values}, nil
 }
+
+// noRow is what expressions see where no row stands; nothing is ever written to it.
+var noRow = Object{}
 
 // fit returns value as the column's type, or why it is not.
 func (c Column) fit(value any) (any, error) {

@@ -125,7 +125,7 @@ func (f *follower) apply(ctx context.Context, events []prepared) error {
 	began := time.Now()
 	last := events[len(events)-1].sequence
 	touched := touchedRows{}
-	err := f.rows.Apply(ctx, last, func(batch store.Batch, from uint64) error {
+	err := f.rows.Apply(ctx, last, func(batch *store.Batch, from uint64) error {
 		for _, event := range events {
 			var err error
 			if event.sequence <= from {
@@ -193,7 +193,7 @@ func (f *follower) touch(ctx context.Context, event prepared, touched touchedRow
 }
 
 // project writes what an event does to the views.
-func (f *follower) project(ctx context.Context, batch store.Batch, event prepared, touched touchedRows) error {
+func (f *follower) project(ctx context.Context, batch *store.Batch, event prepared, touched touchedRows) error {
 	for i, view := range f.model.Views() {
 		change := event.changes[i]
 		if !view.Blind(event.ref) {
@@ -209,13 +209,9 @@ func (f *follower) project(ctx context.Context, batch store.Batch, event prepare
 			continue
 		}
 		touched.add(view.Name, change.Key)
-		var err error
 		if change.Row == nil {
-			err = batch.Delete(ctx, view, change.Key)
-		} else {
-			err = batch.Put(ctx, view, change.Key, change.Row)
-		}
-		if err != nil {
+			batch.Delete(view, change.Key)
+		} else if err := batch.Put(view, change.Key, change.Row); err != nil {
 			return err
 		}
 	}

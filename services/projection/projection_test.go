@@ -437,7 +437,7 @@ type held struct {
 	may <-chan struct{}
 }
 
-func (h held) Apply(ctx context.Context, sequence uint64, change func(store.Batch, uint64) error) error {
+func (h held) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
 	select {
 	case <-h.may:
 	case <-ctx.Done():

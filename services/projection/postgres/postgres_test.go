@@ -69,8 +69,8 @@ func open(t *testing.T, d *Database, tenant, origin string) *Store {
 }
 
 func put(ctx context.Context, s *Store, view *model.View, sequence uint64, key, text string) error {
-	return s.Apply(ctx, sequence, func(b store.Batch, _ uint64) error {
-		return b.Put(ctx, view, key, model.Object{"text": text, "n": int64(1)})
+	return s.Apply(ctx, sequence, func(b *store.Batch, _ uint64) error {
+		return b.Put(view, key, model.Object{"text": text, "n": int64(1)})
 	})
 }
 
@@ -139,7 +139,7 @@ func TestNodesThatFollowTheSameTenantTakeTurns(t *testing.T) {
 		s := open(t, d, "acme", "o")
 		group.Go(func() error {
 			for next := uint64(1); next <= events; next++ {
-				err := s.Apply(t.Context(), next, func(b store.Batch, from uint64) error {
+				err := s.Apply(t.Context(), next, func(b *store.Batch, from uint64) error {
 					for event := from + 1; event <= next; event++ {
 						row, err := b.Row(t.Context(), view, "counter")
 						if err != nil {
@@ -149,7 +149,7 @@ func TestNodesThatFollowTheSameTenantTakeTurns(t *testing.T) {
 						if row != nil {
 							n = row["n"].(int64)
 						}
-						if err := b.Put(t.Context(), view, "counter", model.Object{"n": n + 1}); err != nil {
+						if err := b.Put(view, "counter", model.Object{"n": n + 1}); err != nil {
 							return err
 						}
 					}

@@ -11,12 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// batch is a transaction on a tenant's views.
-type batch struct {
-	store *Store
-	tx    pgx.Tx
-}
-
 // Checkpoint implements [store.Store].
 func (s *Store) Checkpoint(ctx context.Context) (sequence uint64, err error) {
 	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
@@ -39,8 +33,8 @@ func (s *Store) checkpoint(ctx context.Context, tx pgx.Tx, lock string) (uint64,
 }
 
 // Apply implements [store.Store]. Nodes that follow the same tenant take turns,
-// and each begins where the other ended.
-func (s *Store) Apply(ctx context.Context, sequence uint64, change func(store.Batch, uint64) error) error {
+// and each begins where the other ended. What there is to write is sent at once.
+func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
 	var failed error
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := s.enter(ctx, tx); err != nil {
@@ -50,11 +44,18 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(store.Ba
 		if err != nil {
 			return err
 		}
-		if failed = change(&batch{s, tx}, from); failed != nil {
+		batch := store.NewBatch(func(ctx context.Context, view *model.View, key string) (model.Object, error) {
+			return s.row(ctx, tx, view, key)
+		})
+		if failed = change(batch, from); failed != nil {
 			return failed
 		}
-		_, err = tx.Exec(ctx, `UPDATE _checkpoint SET sequence = greatest(sequence, $2) WHERE _tenant = $1`, s.tenant.String(), int64(sequence)) //nolint:gosec // below 2^63
-		return err
+		var writes pgx.Batch
+		for view, changes := range batch.Changes() {
+			s.queue(&writes, view, changes)
+		}
+		writes.Queue(`UPDATE _checkpoint SET sequence = greatest(sequence, $2) WHERE _tenant = $1`, s.tenant.String(), int64(sequence)) //nolint:gosec // below 2^63
+		return tx.SendBatch(ctx, &writes).Close()
 	})
 	if err != nil && failed == nil {
 		return fmt.Errorf("postgres: apply: %w", err)
@@ -62,9 +63,25 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(store.Ba
 	return err
 }
 
-// Row implements [store.Batch].
-func (b *batch) Row(ctx context.Context, view *model.View, key string) (model.Object, error) {
-	rows, err := b.tx.Query(ctx, b.store.statements[view.Name].row, b.store.tenant.String(), escape(key))
+// queue adds the writes that make a view's changes.
+func (s *Store) queue(writes *pgx.Batch, view *model.View, changes store.Changes) {
+	tenant, statements := s.tenant.String(), s.statements[view.Name]
+	for _, key := range changes.Deletes {
+		writes.Queue(statements.remove, tenant, escape(key))
+	}
+	for _, row := range changes.Puts {
+		args := make([]any, 0, len(row.Values)+2)
+		args = append(args, tenant, escape(row.Key))
+		for _, value := range row.Values {
+			args = append(args, escape(value))
+		}
+		writes.Queue(statements.put, args...)
+	}
+}
+
+// row returns the row of a view under key, nil for none.
+func (s *Store) row(ctx context.Context, tx pgx.Tx, view *model.View, key string) (model.Object, error) {
+	rows, err := tx.Query(ctx, s.statements[view.Name].row, s.tenant.String(), escape(key))
 	if err == nil {
 		var found []any
 		found, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) ([]any, error) { return scan(view.Columns, row) })
@@ -76,31 +93,6 @@ func (b *batch) Row(ctx context.Context, view *model.View, key string) (model.Ob
 		}
 	}
 	return nil, fmt.Errorf("postgres: read %s: %w", view.Name, err)
-}
-
-// Put implements [store.Batch].
-func (b *batch) Put(ctx context.Context, view *model.View, key string, row model.Object) error {
-	args := make([]any, 0, len(view.Columns)+2)
-	args = append(args, b.store.tenant.String(), escape(key))
-	for _, column := range view.Columns {
-		value, err := store.Encode(view, column, row[column.Name])
-		if err != nil {
-			return fmt.Errorf("postgres: %w", err)
-		}
-		args = append(args, escape(value))
-	}
-	if _, err := b.tx.Exec(ctx, b.store.statements[view.Name].put, args...); err != nil {
-		return fmt.Errorf("postgres: write %s: %w", view.Name, err)
-	}
-	return nil
-}
-
-// Delete implements [store.Batch].
-func (b *batch) Delete(ctx context.Context, view *model.View, key string) error {
-	if _, err := b.tx.Exec(ctx, b.store.statements[view.Name].remove, b.store.tenant.String(), escape(key)); err != nil {
-		return fmt.Errorf("postgres: delete from %s: %w", view.Name, err)
-	}
-	return nil
 }
 
 // Query implements [store.Store].

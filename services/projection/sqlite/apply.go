@@ -5,19 +5,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// batch is a transaction on a tenant's views.
-type batch struct {
-	store *Store
-	tx    *sql.Tx
-}
-
 // Apply implements [store.Store].
-func (s *Store) Apply(ctx context.Context, sequence uint64, change func(store.Batch, uint64) error) error {
+func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("sqlite: begin: %w", err)
@@ -27,8 +22,16 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(store.Ba
 	if err := tx.QueryRowContext(ctx, `SELECT sequence FROM "_checkpoint"`).Scan(&from); err != nil {
 		return fmt.Errorf("sqlite: read checkpoint: %w", err)
 	}
-	if err := change(&batch{store: s, tx: tx}, uint64(from)); err != nil {
+	batch := store.NewBatch(func(ctx context.Context, view *model.View, key string) (model.Object, error) {
+		return s.row(ctx, tx, view, key)
+	})
+	if err := change(batch, uint64(from)); err != nil {
 		return err
+	}
+	for view, changes := range batch.Changes() {
+		if err := s.writeView(ctx, tx, view, changes); err != nil {
+			return fmt.Errorf("sqlite: write %s: %w", view.Name, err)
+		}
 	}
 	if _, err := tx.ExecContext(ctx, `UPDATE "_checkpoint" SET sequence = max(sequence, ?)`, int64(sequence)); err != nil {
 		return fmt.Errorf("sqlite: checkpoint: %w", err)
@@ -39,10 +42,10 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(store.Ba
 	return nil
 }
 
-// Row implements [store.Batch].
-func (b *batch) Row(ctx context.Context, view *model.View, key string) (model.Object, error) {
+// row returns the row of a view under key, nil for none.
+func (s *Store) row(ctx context.Context, tx *sql.Tx, view *model.View, key string) (model.Object, error) {
 	//nolint:sqlclosecheck // the transaction closes its statements
-	row := b.tx.StmtContext(ctx, b.store.statements[view.Name].row).QueryRowContext(ctx, key)
+	row := tx.StmtContext(ctx, s.statements[view.Name].row).QueryRowContext(ctx, key)
 	values, err := scan(view.Columns, 0, row.Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
@@ -53,29 +56,34 @@ func (b *batch) Row(ctx context.Context, view *model.View, key string) (model.Ob
 	return store.Object(view.Columns, values), nil
 }
 
-// Put implements [store.Batch].
-func (b *batch) Put(ctx context.Context, view *model.View, key string, row model.Object) error {
-	args := make([]any, 0, len(view.Columns)+1)
-	args = append(args, key)
-	for _, column := range view.Columns {
-		value, err := store.Encode(view, column, row[column.Name])
-		if err != nil {
-			return fmt.Errorf("sqlite: %w", err)
+// writeView writes a view's changes, many rows by one statement.
+func (s *Store) writeView(ctx context.Context, tx *sql.Tx, view *model.View, changes store.Changes) error {
+	st := s.statements[view.Name]
+	for _, key := range changes.Deletes {
+		//nolint:sqlclosecheck // the transaction closes its statements
+		if _, err := tx.StmtContext(ctx, st.remove).ExecContext(ctx, key); err != nil {
+			return err
 		}
-		args = append(args, value)
 	}
-	//nolint:sqlclosecheck // the transaction closes its statements
-	if _, err := b.tx.StmtContext(ctx, b.store.statements[view.Name].put).ExecContext(ctx, args...); err != nil {
-		return fmt.Errorf("sqlite: write %s: %w", view.Name, err)
-	}
-	return nil
-}
-
-// Delete implements [store.Batch].
-func (b *batch) Delete(ctx context.Context, view *model.View, key string) error {
-	//nolint:sqlclosecheck // the transaction closes its statements
-	if _, err := b.tx.StmtContext(ctx, b.store.statements[view.Name].remove).ExecContext(ctx, key); err != nil {
-		return fmt.Errorf("sqlite: delete from %s: %w", view.Name, err)
+	args := make([]any, 0, rowsPerStatement*(len(view.Columns)+1))
+	for rows := range slices.Chunk(changes.Puts, rowsPerStatement) {
+		args = args[:0]
+		for _, row := range rows {
+			args = append(append(args, row.Key), row.Values...)
+		}
+		if len(rows) == rowsPerStatement {
+			//nolint:sqlclosecheck // the transaction closes its statements
+			if _, err := tx.StmtContext(ctx, st.putMany).ExecContext(ctx, args...); err != nil {
+				return err
+			}
+			continue
+		}
+		put, width := tx.StmtContext(ctx, st.put), len(view.Columns)+1
+		for row := range slices.Chunk(args, width) {
+			if _, err := put.ExecContext(ctx, row...); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -31,6 +31,9 @@ import (
 // readers bounds the queries that run at the same time on one tenant's file.
 const readers = 4
 
+// rowsPerStatement is how many rows putMany writes.
+const rowsPerStatement = 16
+
 // Store is a tenant's views. Apply is called by one goroutine at a time, the
 // reads by any number.
 type Store struct {
@@ -40,7 +43,7 @@ type Store struct {
 }
 
 // statements are a view's prepared writes.
-type statements struct{ row, put, remove *sql.Stmt }
+type statements struct{ row, put, putMany, remove *sql.Stmt }
 
 // files are those of one process in a directory.
 type files struct {
@@ -213,20 +216,22 @@ func schema(view *model.View) []string {
 }
 
 func (s *Store) prepare(ctx context.Context, view *model.View) (*statements, error) {
-	columns, marks := []string{`"` + query.KeyColumn + `"`}, []string{"?"}
+	columns := []string{`"` + query.KeyColumn + `"`}
 	var selected []string
 	for _, column := range view.Columns {
 		columns = append(columns, fmt.Sprintf("%q", column.Name))
 		selected = append(selected, fmt.Sprintf("%q", column.Name))
-		marks = append(marks, "?")
 	}
+	marks := "(?" + strings.Repeat(", ?", len(view.Columns)) + ")"
+	put := fmt.Sprintf("INSERT OR REPLACE INTO %q (%s) VALUES ", store.Table(view), strings.Join(columns, ", "))
 	st := &statements{}
 	for _, p := range []struct {
 		stmt **sql.Stmt
 		text string
 	}{
 		{&st.row, fmt.Sprintf("SELECT %s FROM %q WHERE %q = ?", strings.Join(selected, ", "), store.Table(view), query.KeyColumn)},
-		{&st.put, fmt.Sprintf("INSERT OR REPLACE INTO %q (%s) VALUES (%s)", store.Table(view), strings.Join(columns, ", "), strings.Join(marks, ", "))},
+		{&st.put, put + marks},
+		{&st.putMany, put + marks + strings.Repeat(", "+marks, rowsPerStatement-1)},
 		{&st.remove, fmt.Sprintf("DELETE FROM %q WHERE %q = ?", store.Table(view), query.KeyColumn)},
 	} {
 		var err error
@@ -248,7 +253,7 @@ func (s *Store) Close() error {
 		if st == nil {
 			continue
 		}
-		for _, stmt := range []*sql.Stmt{st.row, st.put, st.remove} {
+		for _, stmt := range []*sql.Stmt{st.row, st.put, st.putMany, st.remove} {
 			if stmt != nil {
 				errs = append(errs, stmt.Close())
 			}

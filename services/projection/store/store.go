@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -26,23 +27,13 @@ type Store interface {
 	// Apply runs change in one transaction that also moves the checkpoint to
 	// sequence; change is told where it is, since another node may have moved it.
 	// Nothing changes when it returns an error.
-	Apply(ctx context.Context, sequence uint64, change func(batch Batch, from uint64) error) error
+	Apply(ctx context.Context, sequence uint64, change func(batch *Batch, from uint64) error) error
 	// Query calls each for the plan's rows, up to its limit, with the values of
 	// its columns and of its terms, and returns the checkpoint at which they were
 	// read. each must not keep the slices.
 	Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error)
 	// Close gives up what the store holds.
 	Close() error
-}
-
-// Batch is a transaction on a tenant's views.
-type Batch interface {
-	// Row returns the row of a view under key, nil for none.
-	Row(ctx context.Context, view *model.View, key string) (model.Object, error)
-	// Put makes or replaces a row.
-	Put(ctx context.Context, view *model.View, key string, row model.Object) error
-	// Delete removes a row, if there is one.
-	Delete(ctx context.Context, view *model.View, key string) error
 }
 
 // Opener opens a tenant's store for views; origin fingerprints the model and the
@@ -92,8 +83,12 @@ func Select(view *model.View, plan query.Plan) string {
 	return text + fmt.Sprintf(" ORDER BY %s LIMIT %d", plan.OrderBy, plan.Limit)
 }
 
-// Encode returns a column's value as it is bound: JSON as its text.
-func Encode(view *model.View, column model.Column, value any) (any, error) {
+// encode returns a column's value as it is bound: JSON as its text, and what is no
+// number as nothing, which is what SQLite makes of it.
+func encode(view *model.View, column model.Column, value any) (any, error) {
+	if number, ok := value.(float64); ok && column.Type == model.TypeDouble && math.IsNaN(number) {
+		return nil, nil
+	}
 	if column.Type != model.TypeJSON || value == nil {
 		return value, nil
 	}
