@@ -117,7 +117,7 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 	if err != nil {
 		return nil, err
 	}
-	server := chassis.NewServer(chassis.Config{Name: "aggregate", Addr: "127.0.0.1:0"}, service.Ready, zerolog.Nop())
+	server := chassis.NewServer(chassis.Config{Name: "aggregate", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, service.Ready, zerolog.Nop())
 	service.Register(server.RPC)
 	if err := server.Listen(ctx); err != nil {
 		return nil, err
@@ -142,12 +142,12 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 		return nil, err
 	}
 	routes := route.NewTable()
-	if err := routes.Replace([]route.Node{{ID: "aggregate-1", Kind: "aggregate", Endpoint: server.Addr(), Ready: true}}, nil); err != nil {
+	if err := routes.Replace([]route.Node{{ID: "aggregate-1", Kind: "aggregate", Endpoint: server.GRPCAddr(), Ready: true}}, nil); err != nil {
 		return nil, err
 	}
 	// Everything is on; the tenant's share is what the machine can do.
 	edge, err := gateway.New(gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0"}, GRPC: "127.0.0.1:0", Auth: accepted,
+		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
 		Limits: limit.Config{Rate: 1e6, Concurrent: 4096},
 	}, catalog, routes, p.js, zerolog.Nop())
 	if err != nil {

@@ -22,7 +22,12 @@ import (
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -57,7 +62,7 @@ func start(t *testing.T) *process {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	p.h2c = &http.Client{Transport: &http.Transport{Protocols: protocols}}
-	p.server = chassis.NewServer(chassis.Config{Name: "views", Addr: "127.0.0.1:0", ShutdownTimeout: 5 * time.Second, BodyTimeout: 200 * time.Millisecond}, func(_ context.Context, tenant contextkit.TenantID) error {
+	p.server = chassis.NewServer(chassis.Config{Name: "views", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0", ShutdownTimeout: 5 * time.Second, BodyTimeout: 200 * time.Millisecond}, func(_ context.Context, tenant contextkit.TenantID) error {
 		if reason := p.ready.Load(); reason != nil {
 			return *reason
 		}
@@ -105,14 +110,28 @@ func (p *process) get(t *testing.T, path string, header ...string) (int, string)
 	return res.StatusCode, string(body)
 }
 
-// clients are the protocols that one port speaks.
+// clients are the protocols that one port speaks, and those of the port for gRPC
+// alone.
 func (p *process) clients() map[string]*connect.Client {
-	transport := func(client *http.Client, options ...connecthttp.Option) *connect.Client {
-		return contextkit.NewClient(connecthttp.NewTransport(client, p.server.URL(), options...))
+	main, alone := p.server.URL(), "http://"+p.server.GRPCAddr()
+	transport := func(client *http.Client, url string, options ...connecthttp.Option) *connect.Client {
+		return contextkit.NewClient(connecthttp.NewTransport(client, url, options...))
 	}
 	return map[string]*connect.Client{
-		"connect+json": transport(p.plain, connecthttp.WithProtoJSON()), "connect+proto": transport(p.plain),
-		"grpcweb": transport(p.plain, connecthttp.WithGRPCWeb()), "grpc": transport(p.h2c, connecthttp.WithGRPC()),
+		"connect+json": transport(p.plain, main, connecthttp.WithProtoJSON()), "connect+proto": transport(p.plain, main),
+		"grpcweb": transport(p.plain, main, connecthttp.WithGRPCWeb()), "grpc": transport(p.h2c, main, connecthttp.WithGRPC()),
+		"grpc alone": transport(p.h2c, alone, connecthttp.WithGRPC()), "grpc+json alone": transport(p.h2c, alone, connecthttp.WithGRPC(), connecthttp.WithProtoJSON()),
+	}
+}
+
+// overGRPC runs a test over gRPC at the main port and at the one for it alone.
+func overGRPC(t *testing.T, test func(t *testing.T, p *process, client *connect.Client)) {
+	t.Helper()
+	for _, name := range []string{"grpc", "grpc alone"} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t)
+			test(t, p, p.clients()[name])
+		})
 	}
 }
 
@@ -125,7 +144,7 @@ func acme(t *testing.T) context.Context {
 	return contextkit.TenantContext(t.Context(), tenant)
 }
 
-func TestOnePortSpeaksEveryProtocol(t *testing.T) {
+func TestEveryProtocolIsSpoken(t *testing.T) {
 	p := start(t)
 	for name, client := range p.clients() {
 		res, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(acme(t), &projectionv1.ListViewsRequest{})
@@ -174,11 +193,12 @@ func TestHealthAndReadinessTellTheTruth(t *testing.T) {
 	}
 }
 
-func TestAWatchedHealthTellsOfChanges(t *testing.T) {
-	p := start(t)
+func TestAWatchedHealthTellsOfChanges(t *testing.T) { overGRPC(t, aWatchedHealthTellsOfChanges) }
+
+func aWatchedHealthTellsOfChanges(t *testing.T, p *process, client *connect.Client) {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 20*time.Second)
 	defer cancel()
-	stream, err := p.clients()["grpc"].CallServerStream(ctx, connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}, &healthv1.HealthCheckRequest{})
+	stream, err := client.CallServerStream(ctx, connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}, &healthv1.HealthCheckRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,11 +213,12 @@ func TestAWatchedHealthTellsOfChanges(t *testing.T) {
 	}
 }
 
-func TestStreamsEndWhenTheProcessDoes(t *testing.T) {
-	p := start(t)
+func TestStreamsEndWhenTheProcessDoes(t *testing.T) { overGRPC(t, streamsEndWhenTheProcessDoes) }
+
+func streamsEndWhenTheProcessDoes(t *testing.T, p *process, client *connect.Client) {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 20*time.Second)
 	defer cancel()
-	stream, err := p.clients()["grpc"].CallServerStream(ctx, connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}, &healthv1.HealthCheckRequest{})
+	stream, err := client.CallServerStream(ctx, connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}, &healthv1.HealthCheckRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,9 +235,10 @@ func TestStreamsEndWhenTheProcessDoes(t *testing.T) {
 	}
 }
 
-func TestReflectionDescribesTheServices(t *testing.T) {
-	p := start(t)
-	stream := grpcreflect.NewClient(p.clients()["grpc"]).NewStream(contextkit.PlatformContext(t.Context()))
+func TestReflectionDescribesTheServices(t *testing.T) { overGRPC(t, reflectionDescribesTheServices) }
+
+func reflectionDescribesTheServices(t *testing.T, _ *process, client *connect.Client) {
+	stream := grpcreflect.NewClient(client).NewStream(contextkit.PlatformContext(t.Context()))
 	names, err := stream.ListServices()
 	if err != nil {
 		t.Fatal(err)
@@ -303,6 +325,24 @@ func TestABodyThatTricklesHoldsNoCall(t *testing.T) {
 	}
 }
 
+func TestAStreamWhoseRequestNeverComesEnds(t *testing.T) {
+	p := start(t)
+	conn, err := grpc.NewClient("passthrough:///"+p.server.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), contextkit.HeaderTenantID, "acme"), 20*time.Second)
+	defer cancel()
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/projection.gateway.v1.QueryService/Watch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.RecvMsg(&projectionv1.WatchResponse{}); status.Code(err) != codes.Canceled || ctx.Err() != nil {
+		t.Errorf("the stream ends with %v, its own time with %v", err, ctx.Err())
+	}
+}
+
 func TestWhatIsLeftOfABodyIsNeverTheNextRequest(t *testing.T) {
 	p := start(t)
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", p.server.Addr())
@@ -350,8 +390,9 @@ func TestACallMayTakeLongerThanItsBody(t *testing.T) {
 	}
 }
 
-func TestEveryUnaryCallHasADeadline(t *testing.T) {
-	p := start(t)
+func TestEveryUnaryCallHasADeadline(t *testing.T) { overGRPC(t, everyUnaryCallHasADeadline) }
+
+func everyUnaryCallHasADeadline(t *testing.T, p *process, client *connect.Client) {
 	var left time.Duration
 	p.views.list = func(ctx context.Context) error {
 		if deadline, ok := ctx.Deadline(); ok {
@@ -359,21 +400,24 @@ func TestEveryUnaryCallHasADeadline(t *testing.T) {
 		}
 		return nil
 	}
-	client := gatewayv1connect.NewQueryServiceClient(p.clients()["grpc"])
-	if _, err := client.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil || left <= 0 || left > 30*time.Second {
+	views := gatewayv1connect.NewQueryServiceClient(client)
+	if _, err := views.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil || left <= 0 || left > 30*time.Second {
 		t.Errorf("without one, the call has %v, %v; want half a minute", left, err)
 	}
 	ctx, cancel := context.WithTimeout(acme(t), 2*time.Second)
 	defer cancel()
-	if _, err := client.ListViews(ctx, &projectionv1.ListViewsRequest{}); err != nil || left <= 0 || left > 2*time.Second {
+	if _, err := views.ListViews(ctx, &projectionv1.ListViewsRequest{}); err != nil || left <= 0 || left > 2*time.Second {
 		t.Errorf("the caller's is %v, %v; want 2 s", left, err)
 	}
 }
 
 func TestAnErrorThatIsNotMeantForCallersSaysNothing(t *testing.T) {
-	p := start(t)
+	overGRPC(t, anErrorThatIsNotMeantForCallersSaysNothing)
+}
+
+func anErrorThatIsNotMeantForCallersSaysNothing(t *testing.T, p *process, client *connect.Client) {
 	p.views.list = func(context.Context) error { return errors.New("password is hunter2") }
-	_, err := gatewayv1connect.NewQueryServiceClient(p.clients()["grpc"]).ListViews(acme(t), &projectionv1.ListViewsRequest{})
+	_, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(acme(t), &projectionv1.ListViewsRequest{})
 	if err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Fatalf("err = %v", err)
 	}
@@ -397,8 +441,9 @@ func TestAnUnknownJSONFieldIsRefused(t *testing.T) {
 	}
 }
 
-func TestTheEndWaitsForCallsInFlight(t *testing.T) {
-	p := start(t)
+func TestTheEndWaitsForCallsInFlight(t *testing.T) { overGRPC(t, theEndWaitsForCallsInFlight) }
+
+func theEndWaitsForCallsInFlight(t *testing.T, p *process, client *connect.Client) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	p.views.list = func(context.Context) error {
 		close(entered)
@@ -407,7 +452,7 @@ func TestTheEndWaitsForCallsInFlight(t *testing.T) {
 	}
 	answered := make(chan error, 1)
 	go func() {
-		_, err := gatewayv1connect.NewQueryServiceClient(p.clients()["grpc"]).ListViews(acme(t), &projectionv1.ListViewsRequest{})
+		_, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(acme(t), &projectionv1.ListViewsRequest{})
 		answered <- err
 	}()
 	<-entered

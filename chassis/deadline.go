@@ -22,3 +22,12 @@ func Deadline(next connect.ServerFunc) connect.ServerFunc {
 		return next(ctx, spec, stream)
 	}
 }
+
+// unaryTime is how long a call may take that comes over gRPC alone: as [Deadline]
+// says, its message included.
+func unaryTime(ctx context.Context, spec connect.Spec) time.Duration {
+	if _, given := ctx.Deadline(); given || spec.StreamType != connect.StreamTypeUnary {
+		return 0
+	}
+	return maxCallTime
+}

@@ -12,7 +12,7 @@ import (
 // standardEndpoints mounts what operators and probes expect of every process.
 func (s *Server) standardEndpoints() {
 	s.HTTP.Handle("GET /health", contextkit.HTTPMiddleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		writeStatus(w, http.StatusOK, status{Status: "alive", Process: s.config.Name})
+		writeStatus(w, http.StatusOK, statusBody{Status: "alive", Process: s.config.Name})
 	})))
 	s.HTTP.Handle("GET /ready", contextkit.HTTPMiddleware(http.HandlerFunc(s.serveReady)))
 }
@@ -37,7 +37,7 @@ func (s *Server) mountProfiles() {
 // can serve that tenant.
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	var tenant contextkit.TenantID
-	answer := status{Status: "ready", Process: s.config.Name}
+	answer := statusBody{Status: "ready", Process: s.config.Name}
 	if name := r.URL.Query().Get("tenant"); name != "" {
 		var err error
 		if tenant, err = contextkit.ParseTenantID(name); err != nil {
@@ -55,15 +55,15 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	writeStatus(w, http.StatusOK, answer)
 }
 
-// status is the body of /health and /ready.
-type status struct {
+// statusBody is the body of /health and /ready.
+type statusBody struct {
 	Status  string `json:"status"`
 	Process string `json:"process"`
 	Tenant  string `json:"tenant,omitempty"`
 	Reason  string `json:"reason,omitempty"`
 }
 
-func writeStatus(w http.ResponseWriter, code int, body status) {
+func writeStatus(w http.ResponseWriter, code int, body statusBody) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)

@@ -226,7 +226,7 @@ func conformanceGateway(ctx context.Context, dir, endpoint string, limit int) (*
 	if err := routes.Replace([]route.Node{{ID: "reference", Kind: "conformance", Endpoint: endpoint, Ready: true}}, nil); err != nil {
 		return nil, err
 	}
-	g, err := gateway.New(gateway.Config{GRPC: "127.0.0.1:0", Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", MaxBodyBytes: limit}, Auth: accepted}, catalog, routes, js, zerolog.Nop())
+	g, err := gateway.New(gateway.Config{Listen: chassis.Config{GRPC: "127.0.0.1:0", Name: "gateway", Addr: "127.0.0.1:0", MaxBodyBytes: limit}, Auth: accepted}, catalog, routes, js, zerolog.Nop())
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,6 @@ import (
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/frame"
-	"github.com/headgate/headgate/gateway/grpcedge"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/openapi"
 	"github.com/headgate/headgate/gateway/policy"
@@ -40,10 +39,6 @@ import (
 type Config struct {
 	// Listen is where clients reach it.
 	Listen chassis.Config
-	// GRPC is a further address for gRPC alone, on grpc-go's server, which costs
-	// less CPU a call than the main one's; "" for none. It has the same
-	// bounds and certificates.
-	GRPC string
 	// Admin is where operators reach it: metrics, nodes, profiles. "" is a port
 	// of this machine that the system chooses.
 	Admin string
@@ -82,9 +77,6 @@ const (
 	defaultMaxStreamTimeout = time.Hour
 	defaultMaxConcurrent    = 4096
 	defaultMaxStreams       = 16_384
-	// compressMinBytes is the size below which compressing costs more than it
-	// saves.
-	compressMinBytes = 512
 )
 
 // Gateway is the edge. Run it with Listen, then Serve.
@@ -92,7 +84,6 @@ type Gateway struct {
 	config   Config
 	server   *chassis.Server
 	admin    *chassis.Server
-	grpc     *grpcedge.Server // nil: none
 	table    atomic.Pointer[policy.Table]
 	verifier *auth.Verifier
 	routes   *route.Table
@@ -156,11 +147,14 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		prober: probe.New(config.Probes, routes, client, log), log: log,
 		room: room, streams: streams, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
 	}
-	options := []connecthttp.Option{
-		connecthttp.WithCodecs(frame.ProtoCodec(), frame.JSONCodec()),
-		connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(compressMinBytes),
-	}
-	g.server = chassis.NewEdge(config.Listen, g.ready, log, options, contextkit.EdgeInterceptor)
+	json := frame.JSONCodec()
+	g.server = chassis.NewEdge(config.Listen, g.ready, log, chassis.Edge{
+		Options: []connecthttp.Option{
+			connecthttp.WithCodecs(frame.ProtoCodec(), json),
+			connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(chassis.CompressMinBytes),
+		},
+		Codec: frame.GRPCCodec{}, JSON: json, Timeout: g.timeout,
+	}, contextkit.EdgeInterceptor)
 	origins, err := crossOrigin(config.Origins)
 	if err != nil {
 		return nil, err
@@ -179,11 +173,6 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		return nil, err
 	}
 	g.table.Store(table)
-	if config.GRPC != "" {
-		listen := config.Listen
-		listen.Name, listen.Addr = config.Listen.Name+"-grpc", config.GRPC
-		g.grpc = grpcedge.New(listen, g.server.RPC, g.timeout)
-	}
 	return g, nil
 }
 
@@ -208,9 +197,6 @@ func (g *Gateway) Describe(node string, set []byte) error {
 	g.described = described
 	g.table.Store(table)
 	g.server.Adopt(next)
-	if g.grpc != nil {
-		g.grpc.Adopt(next.RPC)
-	}
 	return nil
 }
 
@@ -268,20 +254,11 @@ func (g *Gateway) longest(method *policy.Method) time.Duration {
 
 // Listen binds the edge's address and the operators'.
 func (g *Gateway) Listen(ctx context.Context) error {
-	err := errors.Join(g.server.Listen(ctx), g.admin.Listen(ctx))
-	if g.grpc != nil {
-		err = errors.Join(err, g.grpc.Listen(ctx))
-	}
-	return err
+	return errors.Join(g.server.Listen(ctx), g.admin.Listen(ctx))
 }
 
 // GRPCAddr returns the address for gRPC alone, once it listens; "" for none.
-func (g *Gateway) GRPCAddr() string {
-	if g.grpc == nil {
-		return ""
-	}
-	return g.grpc.Addr()
-}
+func (g *Gateway) GRPCAddr() string { return g.server.GRPCAddr() }
 
 // URL returns the edge's base URL, once it listens.
 func (g *Gateway) URL() string { return g.server.URL() }
@@ -314,12 +291,8 @@ func (g *Gateway) OpenBreakers() []string {
 func (g *Gateway) Serve(ctx context.Context) error {
 	// What serves the calls ends after them; the last calls' audit records are
 	// published first.
-	edge := chassis.Layer{g.server.Serve}
-	if g.grpc != nil {
-		edge = append(edge, g.grpc.Serve)
-	}
 	return chassis.RunLayers(ctx,
-		edge,
+		chassis.Layer{g.server.Serve},
 		chassis.Layer{g.prober.Run, g.refreshKeys, g.admin.Serve},
 		chassis.Layer{g.closePool},
 		chassis.Layer{g.audit.Run},

@@ -182,7 +182,7 @@ func startWith(t testing.TB, change func(*gateway.Config), register func(*connec
 		t.Fatal(err)
 	}
 	config := gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0"}, GRPC: "127.0.0.1:0", Auth: accepted,
+		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
 		Probes: probe.Config{Every: time.Hour}, // once, so that tests say what is ready
 	}
 	if change != nil {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -138,15 +139,24 @@ func (p *process) stop(t *testing.T) {
 	}
 }
 
-// freePort returns a port that nobody listens on.
+// freePort returns an address that nobody listens at, and that stays free until it is
+// asked for: its port is below those that the system gives to whoever does not mind.
 func freePort(t *testing.T) string {
 	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, last = 20_000, 32_000
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", first+rand.N(last-first))
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr)
+		if err != nil {
+			continue // taken
+		}
+		if err := listener.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return addr
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // headgate runs the program and returns what it prints.

@@ -59,6 +59,7 @@ type natsSettings struct {
 
 type serviceSettings struct {
 	Server chassis.Config   `yaml:"server"`
+	GRPC   string           `yaml:"grpc"`
 	TLS    tlsfiles.Files   `yaml:"tls"`
 	Node   announceSettings `yaml:"node"`
 }
@@ -175,9 +176,7 @@ type controlSettings struct {
 type gatewaySettings struct {
 	serviceSettings `yaml:",inline"`
 
-	UI bool `yaml:"ui"`
-
-	GRPC             string              `yaml:"grpc"`
+	UI               bool                `yaml:"ui"`
 	Admin            string              `yaml:"admin"`
 	Origins          []string            `yaml:"origins"`
 	Descriptors      []string            `yaml:"descriptors"`
@@ -280,7 +279,7 @@ func openModels(ctx context.Context, js jetstream.JetStream, file string, log ze
 // listen returns the section's listener, under a name.
 func (s serviceSettings) listen(name string, log zerolog.Logger) (chassis.Config, error) {
 	out := s.Server
-	out.Name = name
+	out.Name, out.GRPC = name, s.GRPC
 	errs := []error{config.Inside("server", out.Validate())}
 	if out.Addr == "" {
 		errs = append(errs, config.Wrong("server.listen", "is missing"))

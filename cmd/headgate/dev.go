@@ -103,7 +103,7 @@ func (p *platform) layers() []chassis.Layer {
 	services := []*service{p.aggregate, p.projection, p.runner, p.control}
 	var announces, callers, servers, after, follows, records chassis.Layer
 	for _, s := range services {
-		node := newNode(s.member.kind, s.member.id, s.server.Addr())
+		node := newNode(s.member.kind, s.member.id, s.endpoint())
 		announces = append(announces, s.announce(node))
 		if s.before != nil {
 			callers = append(callers, s.before)
@@ -140,7 +140,10 @@ func (p *platform) start(ctx context.Context) error {
 	if p.issuer, err = openDevIssuer(p.command.Data); err != nil {
 		return err
 	}
-	listen := func(name, addr string) chassis.Config { return chassis.Config{Name: name, Addr: addr} }
+	// The gateway calls them at ports that the system chooses.
+	listen := func(name, addr string) chassis.Config {
+		return chassis.Config{Name: name, Addr: addr, GRPC: "127.0.0.1:0"}
+	}
 	members := map[string]*member{}
 	for _, kind := range []string{"aggregate", "projection", "runner", kindControl} {
 		if members[kind], err = newMember(ctx, p.js, kind, kind+"-1", p.tenants, p.log); err != nil {
@@ -154,7 +157,7 @@ func (p *platform) start(ctx context.Context) error {
 		return err
 	}
 	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{})
-	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.gateway.Addr() }, credential: p.runnerToken}
+	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.gateway.GRPCAddr() }, credential: p.runnerToken}
 	if p.runner, err = newRunner(ctx, members["runner"], models, commands.client(), webhook.Config{Allow: p.command.Webhook, Private: true, Plain: true}, listen("runner", p.command.RunnerListen)); err != nil {
 		return err
 	}
@@ -187,10 +190,10 @@ func (p *platform) startBackbone(ctx context.Context) (err error) {
 func (p *platform) startGateway(ctx context.Context) error {
 	routes := route.NewTable()
 	nodes := []route.Node{
-		{ID: "aggregate-1", Kind: "aggregate", Endpoint: p.aggregate.server.Addr(), Ready: true},
-		{ID: "projection-1", Kind: "projection", Endpoint: p.projection.server.Addr(), Ready: true},
-		{ID: "runner-1", Kind: "runner", Endpoint: p.runner.server.Addr(), Ready: true},
-		{ID: "control-1", Kind: "control", Endpoint: p.control.server.Addr(), Ready: true},
+		{ID: "aggregate-1", Kind: "aggregate", Endpoint: p.aggregate.endpoint(), Ready: true},
+		{ID: "projection-1", Kind: "projection", Endpoint: p.projection.endpoint(), Ready: true},
+		{ID: "runner-1", Kind: "runner", Endpoint: p.runner.endpoint(), Ready: true},
+		{ID: "control-1", Kind: "control", Endpoint: p.control.endpoint(), Ready: true},
 	}
 	var further gatewaySettings
 	for i, text := range p.command.Node {
@@ -218,7 +221,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 	}
 	p.router = newRouter(routes, nil, p.log)
 	p.gateway, err = gateway.New(gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen}, GRPC: p.command.GRPCListen, Admin: p.command.AdminListen, Auth: accepted, Origins: p.command.Origin,
+		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen, GRPC: p.command.GRPCListen}, Admin: p.command.AdminListen, Auth: accepted, Origins: p.command.Origin,
 		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl},
 	}, catalog, routes, p.js, p.log)
 	if err != nil {

@@ -145,7 +145,7 @@ func (p *plan) gateway(context.Context) error {
 			pages = ui.Handler()
 		}
 		edge, err := gateway.New(gateway.Config{
-			Listen: listen, GRPC: g.GRPC, Admin: g.Admin, Auth: accepted, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
+			Listen: listen, Admin: g.Admin, Auth: accepted, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
 			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams, Limits: g.TenantLimits, Origins: g.Origins,
 			UI: pages, Timeline: timeline, Optional: []string{kindControl},
 		}, catalog, routes, js, p.log)
@@ -290,7 +290,7 @@ func (p *plan) service(ctx context.Context, name string, section serviceSettings
 		if err := s.server.Listen(ctx); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
-		node, err := section.Node.node(name, id, s.server.Addr())
+		node, err := section.Node.node(name, id, s.endpoint())
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}

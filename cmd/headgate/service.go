@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -40,6 +41,9 @@ func (s *service) layers() []chassis.Layer {
 	}
 	return append(out, chassis.Layer{s.member.follow}, chassis.Layer{s.member.record})
 }
+
+// endpoint is where gateways call the service: its port for gRPC alone if there is one.
+func (s *service) endpoint() string { return cmp.Or(s.server.GRPCAddr(), s.server.Addr()) }
 
 // announce says that the service is there, until ctx ends.
 func (s *service) announce(node backbone.Node) func(context.Context) error {

@@ -42,13 +42,15 @@ for n in 1 2; do
 	settings "gateway-$n" gateway "$(port $((10 * n)))" "  grpc: 127.0.0.1:$(port $((10 * n + 1)))
   admin: 127.0.0.1:$(port $((10 * n + 2)))
   auth: {issuer: headgate-dev, audience: headgate, keys: \"$dir/keys.json\"}"
-	settings "aggregate-$n" aggregate "$(port $((30 + n)))" ""
-	settings "runner-$n" runner "$(port $((50 + n)))" "  gateway: 127.0.0.1:$(port $((10 * n)))
+	settings "aggregate-$n" aggregate "$(port $((30 + n)))" "  grpc: 127.0.0.1:0"
+	settings "runner-$n" runner "$(port $((50 + n)))" "  grpc: 127.0.0.1:0
+  gateway: 127.0.0.1:$(port $((10 * n + 1)))
   credential: \"$dir/runner.token\""
-	settings "control-$n" control "$(port $((60 + n)))" ""
+	settings "control-$n" control "$(port $((60 + n)))" "  grpc: 127.0.0.1:0"
 done
 for n in 1 2 3; do
-	settings "projection-$n" projection "$(port $((40 + n)))" "  data: \"$dir/views-$n\""
+	settings "projection-$n" projection "$(port $((40 + n)))" "  grpc: 127.0.0.1:0
+  data: \"$dir/views-$n\""
 done
 
 cat >"$dir/start" <<SH

@@ -29,6 +29,9 @@ type Frame struct {
 	Data    []byte
 }
 
+// Len returns the message's length in bytes.
+func (f *Frame) Len() int { return len(f.Data) }
+
 // ErrContradiction says that a field which must be one stands in a message
 // twice, with different values.
 var ErrContradiction = errors.New("the field is given twice, with different values")

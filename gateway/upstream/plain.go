@@ -10,7 +10,7 @@ import (
 // answers come as they are. Inside a data centre compressing costs more than it
 // saves, and the edge compresses for its clients. It is there because grpc-go
 // offers every compressor that is known to the process (the edge's, see
-// grpcedge) unless it is told which: its AcceptCompressors, given none, offers
+// chassis) unless it is told which: its AcceptCompressors, given none, offers
 // all, contrary to its documentation (grpc-go 1.85, newAcceptedCompressionConfig).
 type plain struct{}
 

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway/grpcmeta"
+	"github.com/headgate/headgate/chassis/grpcmeta"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"

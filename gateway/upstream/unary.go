@@ -5,7 +5,7 @@ import (
 	"io"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway/grpcmeta"
+	"github.com/headgate/headgate/chassis/grpcmeta"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 )

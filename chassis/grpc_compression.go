@@ -1,4 +1,4 @@
-package grpcedge
+package chassis
 
 import (
 	"errors"
@@ -6,34 +6,35 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/compression"
-	"github.com/headgate/headgate/gateway/frame"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 )
 
-// compressMinBytes is the size below which compressing an answer costs more than
+// CompressMinBytes is the size below which compressing an answer costs more than
 // it saves.
-const compressMinBytes = 512
+const CompressMinBytes = 512
 
 // preferred are the compressors by preference. grpc-go knows them process-wide,
 // and asks that they be made known before anything runs; upstream channels ask
 // for none of them.
 var preferred = func() (names []string) {
 	for _, c := range compression.All() {
-		encoding.RegisterCompressor(compressor{c})
+		encoding.RegisterCompressor(grpcCompressor{c})
 		names = append(names, c.Name())
 	}
 	return names
 }()
 
 // compressor is Connect's as grpc-go wants it.
-type compressor struct{ connect.Compressor }
+type grpcCompressor struct{ connect.Compressor }
 
 // Compress implements [encoding.Compressor].
-func (c compressor) Compress(w io.Writer) (io.WriteCloser, error) { return c.Compressor.Compress(w) }
+func (c grpcCompressor) Compress(w io.Writer) (io.WriteCloser, error) {
+	return c.Compressor.Compress(w)
+}
 
 // Decompress implements [encoding.Compressor].
-func (c compressor) Decompress(r io.Reader) (io.Reader, error) {
+func (c grpcCompressor) Decompress(r io.Reader) (io.Reader, error) {
 	plain, err := c.Compressor.Decompress(r)
 	if err != nil {
 		return nil, err
@@ -67,22 +68,22 @@ func (r *untilEnd) Close() error {
 }
 
 // compress chooses the compression of an answer before it is sent: what the client
-// takes, if it is large. A stream's answers, which grpc-go compresses all or none, are
+// takes, if it is large and says so (Len, in bytes), as an edge's are. A stream's answers, which grpc-go compresses all or none, are
 // compressed as the request was: most are small, and a client that takes compression
 // has not asked for it.
-func (s *stream) compress(msg any) {
+func (s *grpcStream) compress(msg any) {
 	if !s.single {
 		return
 	}
 	name := encoding.Identity
-	if f, ok := msg.(*frame.Frame); ok && len(f.Data) >= compressMinBytes {
+	if sized, ok := msg.(interface{ Len() int }); ok && sized.Len() >= CompressMinBytes {
 		name = s.accepted()
 	}
 	_ = grpc.SetSendCompressor(s.grpc.Context(), name) // it was chosen from what is known
 }
 
 // accepted returns the first of our compressors that the client takes.
-func (s *stream) accepted() string {
+func (s *grpcStream) accepted() string {
 	theirs, err := grpc.ClientSupportedCompressors(s.grpc.Context())
 	if err != nil {
 		return encoding.Identity

@@ -1,0 +1,169 @@
+package chassis
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/grpcmeta"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// grpcStream is a gRPC call as Connect sees it.
+type grpcStream struct {
+	grpc     grpc.ServerStream
+	info     *connect.CallInfo
+	call     *admitted
+	config   *Config
+	single   bool          // one answer
+	json     connect.Codec // nil: messages are protobuf
+	opened   bool
+	received bool
+}
+
+// Receive implements [connect.ServerStream]. A method of one request is called
+// with exactly one (gRPC's "cardinality violations" are UNIMPLEMENTED).
+func (s *grpcStream) Receive(msg any) error {
+	if s.info.Spec.StreamType&connect.StreamTypeClient != 0 {
+		return s.receive(msg)
+	}
+	if s.received {
+		return io.EOF
+	}
+	s.received = true
+	if !s.single {
+		// The call may last for ever, its request may not.
+		defer time.AfterFunc(s.config.BodyTimeout, s.call.cancel).Stop()
+	}
+	if err := s.receive(msg); errors.Is(err, io.EOF) {
+		return connect.NewError(connect.CodeUnimplemented, "the call has no message")
+	} else if err != nil {
+		return err
+	}
+	if err := s.read(&text{}); err == nil {
+		return connect.NewError(connect.CodeUnimplemented, "the call has more than one message")
+	} else if !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// receive reads a message, whichever codec it is in.
+func (s *grpcStream) receive(msg any) error {
+	if s.json == nil {
+		return s.read(msg)
+	}
+	var message text
+	if err := s.read(&message); err != nil {
+		return err
+	}
+	return s.json.UnmarshalRead(s.grpc.Context(), bytes.NewReader(message.bytes), msg)
+}
+
+func (s *grpcStream) read(msg any) error {
+	err := s.grpc.RecvMsg(msg)
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
+		return err
+	case s.grpc.Context().Err() != nil:
+		return s.grpc.Context().Err()
+	}
+	st := status.Convert(err)
+	if st.Code() == codes.ResourceExhausted {
+		return connect.Errorf(connect.CodeResourceExhausted, "the message is larger than %d bytes", s.config.MaxBodyBytes)
+	}
+	return connect.NewError(connect.Code(st.Code()), "the message cannot be read").WithCause(err)
+}
+
+// SendHeaders implements [connect.ServerStream].
+func (s *grpcStream) SendHeaders() error {
+	if s.opened {
+		return nil
+	}
+	s.opened = true
+	return s.grpc.SendHeader(grpcmeta.From(s.info.ResponseHeader()))
+}
+
+// Send implements [connect.ServerStream].
+func (s *grpcStream) Send(msg any) error {
+	if s.json != nil {
+		var message bytes.Buffer
+		if err := s.json.MarshalWrite(s.grpc.Context(), &message, msg); err != nil {
+			return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
+		}
+		msg = &text{message.Bytes()}
+	}
+	if !s.opened {
+		s.opened = true
+		s.compress(msg)
+		// The headers go with the message.
+		if err := s.grpc.SetHeader(grpcmeta.From(s.info.ResponseHeader())); err != nil {
+			return err
+		}
+	}
+	return s.grpc.SendMsg(msg)
+}
+
+// text is a message as it stands on the wire.
+type text struct{ bytes []byte }
+
+// Len returns its length in bytes.
+func (t *text) Len() int { return len(t.bytes) }
+
+// textCodec passes texts as they are.
+type textCodec struct{ encoding.CodecV2 }
+
+// Marshal implements [encoding.CodecV2].
+func (c textCodec) Marshal(msg any) (mem.BufferSlice, error) {
+	if t, ok := msg.(*text); ok {
+		return mem.BufferSlice{mem.SliceBuffer(t.bytes)}, nil
+	}
+	return c.CodecV2.Marshal(msg)
+}
+
+// Unmarshal implements [encoding.CodecV2].
+func (c textCodec) Unmarshal(data mem.BufferSlice, msg any) error {
+	if t, ok := msg.(*text); ok {
+		t.bytes = data.Materialize()
+		return nil
+	}
+	return c.CodecV2.Unmarshal(data, msg)
+}
+
+// messageCodec is a service's codec on its gRPC port.
+type messageCodec struct{}
+
+// Name implements [encoding.CodecV2].
+func (messageCodec) Name() string { return connect.CodecNameProto }
+
+// Marshal implements [encoding.CodecV2].
+func (messageCodec) Marshal(msg any) (mem.BufferSlice, error) {
+	message, ok := msg.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("chassis: cannot send a %T", msg)
+	}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(message)
+	if err != nil {
+		return nil, err
+	}
+	return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+}
+
+// Unmarshal implements [encoding.CodecV2].
+func (messageCodec) Unmarshal(data mem.BufferSlice, msg any) error {
+	message, ok := msg.(proto.Message)
+	if !ok {
+		return fmt.Errorf("chassis: cannot receive a %T", msg)
+	}
+	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buffer.Free()
+	return proto.Unmarshal(buffer.ReadOnlyData(), message)
+}
