@@ -577,6 +577,9 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 
 // endings says how streams ended.
 func endings(ended map[string]int) string {
+	if len(ended) == 0 {
+		return "–"
+	}
 	parts := make([]string, 0, len(ended))
 	for _, code := range slices.Sorted(maps.Keys(ended)) {
 		parts = append(parts, fmt.Sprintf("%d %s", ended[code], code))

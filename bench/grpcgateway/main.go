@@ -28,19 +28,32 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	if err := run(ctx, *listen, *admin, *upstream); err != nil {
+		log.Print(err)
+	}
+}
+
+// run serves until ctx ends or a listener fails.
+func run(ctx context.Context, listen, admin, upstream string) error {
 	mux := runtime.NewServeMux()
-	err := gatewayv1.RegisterQueryServiceHandlerFromEndpoint(ctx, mux, *upstream, []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())})
+	err := gatewayv1.RegisterQueryServiceHandlerFromEndpoint(ctx, mux, upstream, []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Addr: *listen, Handler: mux, Protocols: protocols, ReadHeaderTimeout: 5 * time.Second}
-	side := &http.Server{Addr: *admin, Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ReadHeaderTimeout: 5 * time.Second}
-	go func() { log.Print(side.ListenAndServe()) }()
-	go func() { log.Print(server.ListenAndServe()) }()
-	<-ctx.Done()
+	server := &http.Server{Addr: listen, Handler: mux, Protocols: protocols, ReadHeaderTimeout: 5 * time.Second}
+	side := &http.Server{Addr: admin, Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ReadHeaderTimeout: 5 * time.Second}
+	failed := make(chan error, 2)
+	go func() { failed <- side.ListenAndServe() }()
+	go func() { failed <- server.ListenAndServe() }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
 }
