@@ -16,6 +16,9 @@ import (
 )
 
 func TestTheSettingsOfEveryDeploymentCanBeUsed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a process a file and role")
+	}
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"keys.json":    headgate(t, "keys", "--data", dir),
