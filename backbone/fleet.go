@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
@@ -23,6 +25,10 @@ const (
 	lookEvery = 100 * time.Millisecond
 	// goodbyeTimeout bounds how long the end of a process waits to say so.
 	goodbyeTimeout = 2 * time.Second
+	// lostKept is how long a node that fell silent is remembered, and maxLost how
+	// many are.
+	lostKept = 10 * time.Minute
+	maxLost  = 256
 )
 
 // Node is what a process says of itself.
@@ -133,9 +139,17 @@ func say(ctx context.Context, js jetstream.JetStream, id string, data []byte) er
 	return err
 }
 
-// FollowNodes calls each with all nodes that are there, in no order, whenever that
-// changes, until ctx ends. While JetStream is away nobody is taken to be gone.
-func FollowNodes(ctx context.Context, js jetstream.JetStream, each func([]Node)) error {
+// LostNode is a node that fell silent without a goodbye.
+type LostNode struct {
+	// Node is what it said last, and Heard when.
+	Node  Node
+	Heard time.Time
+}
+
+// FollowNodes calls each with all nodes that are there, and those that were lost in the
+// last ten minutes and have not come back, both in no order, whenever that changes,
+// until ctx ends. While JetStream is away nobody is taken to be gone.
+func FollowNodes(ctx context.Context, js jetstream.JetStream, each func(nodes []Node, lost []LostNode)) error {
 	bucket, err := js.KeyValue(ctx, BucketNodes)
 	if err != nil {
 		return fmt.Errorf("backbone: open bucket %s: %w", BucketNodes, err)
@@ -150,7 +164,7 @@ func FollowNodes(ctx context.Context, js jetstream.JetStream, each func([]Node))
 		at   time.Time
 		said string
 	}
-	known := map[string]*heard{}
+	known, lost := map[string]*heard{}, map[string]LostNode{}
 	ticker := time.NewTicker(Heartbeat / 4)
 	defer ticker.Stop()
 	complete := false
@@ -170,8 +184,11 @@ func FollowNodes(ctx context.Context, js jetstream.JetStream, each func([]Node))
 			case entry == nil:
 				complete, changed = true, true // all that were there before are known
 			case entry.Operation() != jetstream.KeyValuePut:
-				_, changed = known[entry.Key()]
+				_, wasThere := known[entry.Key()]
+				_, wasLost := lost[entry.Key()]
+				changed = wasThere || wasLost
 				delete(known, entry.Key())
+				delete(lost, entry.Key())
 			default:
 				var node Node
 				if json.Unmarshal(entry.Value(), &node) != nil || node.ID != entry.Key() {
@@ -179,6 +196,7 @@ func FollowNodes(ctx context.Context, js jetstream.JetStream, each func([]Node))
 				}
 				before := known[node.ID]
 				known[node.ID] = &heard{node, time.Now(), string(entry.Value())}
+				delete(lost, node.ID)
 				changed = before == nil || before.said != string(entry.Value())
 			}
 		case <-ticker.C:
@@ -191,6 +209,13 @@ func FollowNodes(ctx context.Context, js jetstream.JetStream, each func([]Node))
 			for id, h := range known {
 				if time.Since(h.at) > MissedHeartbeats*Heartbeat {
 					delete(known, id)
+					lose(lost, LostNode{h.node, h.at})
+					changed = true
+				}
+			}
+			for id, l := range lost {
+				if time.Since(l.Heard) > lostKept {
+					delete(lost, id)
 					changed = true
 				}
 			}
@@ -202,6 +227,15 @@ func FollowNodes(ctx context.Context, js jetstream.JetStream, each func([]Node))
 		for _, h := range known {
 			nodes = append(nodes, h.node)
 		}
-		each(nodes)
+		each(nodes, slices.Collect(maps.Values(lost)))
 	}
+}
+
+// lose adds a node to those that were lost, in the place of the first of them if there
+// are too many.
+func lose(lost map[string]LostNode, node LostNode) {
+	if len(lost) >= maxLost {
+		delete(lost, slices.MinFunc(slices.Collect(maps.Values(lost)), func(a, b LostNode) int { return a.Heard.Compare(b.Heard) }).Node.ID)
+	}
+	lost[node.Node.ID] = node
 }

@@ -20,8 +20,11 @@ func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
 	seen := make(chan string, 64)
 	followed := make(chan error, 1)
 	go func() {
-		followed <- backbone.FollowNodes(ctx, js, func(nodes []backbone.Node) {
+		followed <- backbone.FollowNodes(ctx, js, func(nodes []backbone.Node, lost []backbone.LostNode) {
 			var parts []string
+			for _, l := range lost {
+				parts = append(parts, "lost "+l.Node.ID)
+			}
 			for _, node := range nodes {
 				parts = append(parts, fmt.Sprintf("%s %v %s", node.ID, node.Ready, node.Reason))
 			}
@@ -92,9 +95,20 @@ func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
 		t.Fatal(err)
 	}
 	until("ghost true ")
-	if took := until(""); took < 2*backbone.Heartbeat || took > 2*backbone.MissedHeartbeats*backbone.Heartbeat {
+	if took := until("lost ghost"); took < 2*backbone.Heartbeat || took > 2*backbone.MissedHeartbeats*backbone.Heartbeat {
 		t.Errorf("a silent node is given up after %v, want about %v", took, backbone.MissedHeartbeats*backbone.Heartbeat)
 	}
+	// It is back.
+	if _, err := bucket.Put(t.Context(), "ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"x:1","ready":true}`)); err != nil {
+		t.Fatal(err)
+	}
+	until("ghost true ")
+	until("lost ghost")
+	// Somebody says goodbye for it.
+	if err := bucket.Delete(t.Context(), "ghost"); err != nil {
+		t.Fatal(err)
+	}
+	until("")
 	cancel()
 	if err := <-followed; err != nil {
 		t.Error(err)

@@ -42,7 +42,7 @@ func newRouter(table *route.Table, placed []route.Placement, log zerolog.Logger)
 // followNodes keeps the table's nodes until ctx ends.
 func (r *router) followNodes(ctx context.Context, js jetstream.JetStream) error {
 	for ctx.Err() == nil {
-		err := backbone.FollowNodes(ctx, js, func(nodes []backbone.Node) {
+		err := backbone.FollowNodes(ctx, js, func(nodes []backbone.Node, _ []backbone.LostNode) {
 			r.mu.Lock()
 			r.announced = nodes
 			r.apply()

@@ -479,6 +479,36 @@ func TestTheFleetSaysWhoDidNotAnswer(t *testing.T) {
 	}
 }
 
+func TestTheFleetSaysWhoWasLost(t *testing.T) {
+	w := newWorld(t)
+	w.gateway(t, "g1")
+	c := w.control(t, "c1", "")
+	c.knows(t, 1)
+	bucket, err := w.js.KeyValue(t.Context(), backbone.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It speaks once, and never again.
+	if _, err := bucket.Put(t.Context(), "ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"127.0.0.1:1","ready":true,"load":{"calls":7}}`)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the ghost is lost", func() bool {
+		res, err := c.fleet.GetFleet(platform(t), &controlv1.GetFleetRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes := res.GetFleet().GetNodes()
+		last := nodes[len(nodes)-1]
+		if last.GetState() != controlv1.NodeState_NODE_STATE_LOST {
+			return false
+		}
+		if last.GetId() != "ghost" || last.GetAnswered() || last.GetError() == "" || last.GetLoad() != nil || last.GetLastHeard() == nil || res.GetFleet().GetSilent() != 2 {
+			t.Errorf("%v", res.GetFleet())
+		}
+		return true
+	})
+}
+
 func TestTenantsAreCreatedSuspendedAndBounded(t *testing.T) {
 	w, acme, initech := newWorld(t), backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "initech")
 	served := w.projection(t, "p1", acme)

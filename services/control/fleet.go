@@ -30,13 +30,12 @@ type fleetService struct {
 // followNodes keeps the fleet until ctx ends.
 func (s *Service) followNodes(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := backbone.FollowNodes(ctx, s.js, func(nodes []backbone.Node) {
-			slices.SortFunc(nodes, func(a, b backbone.Node) int {
-				return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.ID, b.ID))
-			})
+		err := backbone.FollowNodes(ctx, s.js, func(nodes []backbone.Node, lost []backbone.LostNode) {
+			slices.SortFunc(nodes, byName)
+			slices.SortFunc(lost, func(a, b backbone.LostNode) int { return byName(a.Node, b.Node) })
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.fleet = nodes
+			s.fleet, s.lost = nodes, lost
 			s.knownOnce.Do(func() { close(s.known) })
 			close(s.changed)
 			s.changed = make(chan struct{})
@@ -49,6 +48,10 @@ func (s *Service) followNodes(ctx context.Context) {
 		case <-time.After(followAgain):
 		}
 	}
+}
+
+func byName(a, b backbone.Node) int {
+	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.ID, b.ID))
 }
 
 // announced returns the nodes that are there. The slice must not be changed.
@@ -68,16 +71,22 @@ func (s *Service) node(id string) (backbone.Node, bool) {
 	return backbone.Node{}, false
 }
 
-// snapshot returns the fleet: what nodes say of themselves now, and what came of
-// asking them a moment ago.
+// snapshot returns the fleet: what nodes say of themselves now, what came of asking
+// them a moment ago, and those that were lost lately.
 func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 	answers, err := s.asked.Snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	lost := s.lost
+	s.mu.Unlock()
 	out := &controlv1.Fleet{Taken: timestamppb.New(answers.Taken), AgeMs: answers.Age().Milliseconds()}
 	for _, answer := range answers.Answers {
 		node := answer.Node
+		if slices.ContainsFunc(lost, func(l backbone.LostNode) bool { return l.Node.ID == node.ID }) {
+			continue // it was there a moment ago
+		}
 		if now, there := s.node(node.ID); there {
 			node = now
 		}
@@ -87,6 +96,15 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 			message.Error = answer.Err.Error()
 			out.Silent++
 		}
+		out.Nodes = append(out.Nodes, message)
+	}
+	for _, l := range lost {
+		message := nodeMessage(l.Node)
+		message.State, message.Reason = controlv1.NodeState_NODE_STATE_LOST, ""
+		message.Load, message.Lag, message.OpenBreakers = nil, nil, nil
+		message.LastHeard = timestamppb.New(l.Heard)
+		message.Error = "it fell silent without a goodbye"
+		out.Silent++
 		out.Nodes = append(out.Nodes, message)
 	}
 	return out, nil

@@ -44,9 +44,10 @@ type Service struct {
 	asked      *fanout.Group[backbone.Node, struct{}]
 
 	mu      sync.Mutex
-	fleet   []backbone.Node // sorted; replaced, never changed
-	changed chan struct{}   // closed and replaced when fleet changes
-	driven  map[string]bool // moves that this node drives
+	fleet   []backbone.Node     // sorted; replaced, never changed
+	lost    []backbone.LostNode // the same
+	changed chan struct{}       // closed and replaced when fleet or lost changes
+	driven  map[string]bool     // moves that this node drives
 
 	known     chan struct{} // closed once all nodes that were there at the start are known
 	knownOnce sync.Once

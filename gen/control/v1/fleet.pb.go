@@ -36,6 +36,8 @@ const (
 	NodeState_NODE_STATE_READY NodeState = 1
 	// It says that it takes none.
 	NodeState_NODE_STATE_NOT_READY NodeState = 2
+	// It fell silent without a goodbye, and has not come back.
+	NodeState_NODE_STATE_LOST NodeState = 3
 )
 
 // Enum value maps for NodeState.
@@ -44,11 +46,13 @@ var (
 		0: "NODE_STATE_UNSPECIFIED",
 		1: "NODE_STATE_READY",
 		2: "NODE_STATE_NOT_READY",
+		3: "NODE_STATE_LOST",
 	}
 	NodeState_value = map[string]int32{
 		"NODE_STATE_UNSPECIFIED": 0,
 		"NODE_STATE_READY":       1,
 		"NODE_STATE_NOT_READY":   2,
+		"NODE_STATE_LOST":        3,
 	}
 )
 
@@ -252,9 +256,10 @@ type Fleet struct {
 	Taken *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=taken,proto3" json:"taken,omitempty"`
 	// Milliseconds since then.
 	AgeMs int64 `protobuf:"varint,2,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
-	// The nodes, by kind and name.
+	// The nodes, by kind and name; at the end those that were lost in the last ten
+	// minutes, which nobody asked.
 	Nodes []*Node `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	// How many were asked and did not answer; each says why.
+	// How many were asked and did not answer, or are lost; each says why.
 	Silent        int32 `protobuf:"varint,4,opt,name=silent,proto3" json:"silent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -348,7 +353,9 @@ type Node struct {
 	// Milliseconds that the answer took.
 	AnswerMs float64 `protobuf:"fixed64,13,opt,name=answer_ms,json=answerMs,proto3" json:"answer_ms,omitempty"`
 	// Why it did not answer.
-	Error         string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
+	// When it was heard of last; absent: it says that it is there.
+	LastHeard     *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_heard,json=lastHeard,proto3" json:"last_heard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -481,6 +488,13 @@ func (x *Node) GetError() string {
 	return ""
 }
 
+func (x *Node) GetLastHeard() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastHeard
+	}
+	return nil
+}
+
 // Load is what a node has been doing in the last seconds.
 type Load struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -606,7 +620,7 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\x05taken\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05taken\x12\x15\n" +
 	"\x06age_ms\x18\x02 \x01(\x03R\x05ageMs\x12&\n" +
 	"\x05nodes\x18\x03 \x03(\v2\x10.control.v1.NodeR\x05nodes\x12\x16\n" +
-	"\x06silent\x18\x04 \x01(\x05R\x06silent\"\xae\x03\n" +
+	"\x06silent\x18\x04 \x01(\x05R\x06silent\"\xe9\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
@@ -622,7 +636,9 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\ropen_breakers\x18\v \x03(\tR\fopenBreakers\x12\x1a\n" +
 	"\banswered\x18\f \x01(\bR\banswered\x12\x1b\n" +
 	"\tanswer_ms\x18\r \x01(\x01R\banswerMs\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05errorB\x06\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\x129\n" +
+	"\n" +
+	"last_heard\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tlastHeardB\x06\n" +
 	"\x04_lag\"\x81\x02\n" +
 	"\x04Load\x12(\n" +
 	"\x10calls_per_second\x18\x01 \x01(\x01R\x0ecallsPerSecond\x12*\n" +
@@ -634,11 +650,12 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\fmemory_bytes\x18\a \x01(\x03R\vmemoryBytes\x12\x1e\n" +
 	"\n" +
 	"goroutines\x18\b \x01(\x03R\n" +
-	"goroutines*W\n" +
+	"goroutines*l\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_READY\x10\x01\x12\x18\n" +
-	"\x14NODE_STATE_NOT_READY\x10\x022\xab\x02\n" +
+	"\x14NODE_STATE_NOT_READY\x10\x02\x12\x13\n" +
+	"\x0fNODE_STATE_LOST\x10\x032\xab\x02\n" +
 	"\fFleetService\x12\x84\x01\n" +
 	"\bGetFleet\x12\x1b.control.v1.GetFleetRequest\x1a\x1c.control.v1.GetFleetResponse\"=\xaa\xed\x18\x1d\n" +
 	"\n" +
@@ -678,22 +695,23 @@ var file_control_v1_fleet_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_control_v1_fleet_proto_depIdxs = []int32{
-	5, // 0: control.v1.GetFleetResponse.fleet:type_name -> control.v1.Fleet
-	5, // 1: control.v1.WatchFleetResponse.fleet:type_name -> control.v1.Fleet
-	8, // 2: control.v1.Fleet.taken:type_name -> google.protobuf.Timestamp
-	6, // 3: control.v1.Fleet.nodes:type_name -> control.v1.Node
-	8, // 4: control.v1.Node.started:type_name -> google.protobuf.Timestamp
-	0, // 5: control.v1.Node.state:type_name -> control.v1.NodeState
-	7, // 6: control.v1.Node.load:type_name -> control.v1.Load
-	1, // 7: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
-	3, // 8: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
-	2, // 9: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
-	4, // 10: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	5,  // 0: control.v1.GetFleetResponse.fleet:type_name -> control.v1.Fleet
+	5,  // 1: control.v1.WatchFleetResponse.fleet:type_name -> control.v1.Fleet
+	8,  // 2: control.v1.Fleet.taken:type_name -> google.protobuf.Timestamp
+	6,  // 3: control.v1.Fleet.nodes:type_name -> control.v1.Node
+	8,  // 4: control.v1.Node.started:type_name -> google.protobuf.Timestamp
+	0,  // 5: control.v1.Node.state:type_name -> control.v1.NodeState
+	7,  // 6: control.v1.Node.load:type_name -> control.v1.Load
+	8,  // 7: control.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	1,  // 8: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
+	3,  // 9: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
+	2,  // 10: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
+	4,  // 11: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_fleet_proto_init() }

@@ -67,7 +67,7 @@ function Nodes({ fleet }: { fleet: FleetMessage }) {
           { name: "Lag", number: true, cell: (node) => number(node.lag) },
           { name: "Memory", number: true, cell: (node) => bytes(node.load?.memoryBytes) },
           { name: "Tenants", number: true, cell: (node) => (node.tenants.length > 0 ? <span title={node.tenants.join(", ")}>{node.tenants.length}</span> : unknown) },
-          { name: "Up", number: true, cell: (node) => since(node.started) },
+          { name: "Up", number: true, cell: (node) => (node.state === NodeState.LOST ? unknown : since(node.started)) },
         ]}
       />
       {fleet.nodes.some((node) => node.openBreakers.length > 0) ? (
@@ -90,6 +90,12 @@ function Nodes({ fleet }: { fleet: FleetMessage }) {
 }
 
 function State({ node }: { node: Node }) {
+  if (node.state === NodeState.LOST)
+    return (
+      <>
+        <Badge tone="bad">lost</Badge> <span className="text-muted">heard of {since(node.lastHeard)} ago</span>
+      </>
+    );
   if (!node.answered)
     return (
       <>

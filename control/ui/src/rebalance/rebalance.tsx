@@ -1,6 +1,6 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
 import { useState } from "react";
-import { FleetService } from "../gen/control/v1/fleet_pb";
+import { FleetService, NodeState } from "../gen/control/v1/fleet_pb";
 import { PlacementService, RebalanceStep, type PlanRebalanceResponse, type Rebalance } from "../gen/control/v1/placement_pb";
 import { enumName, number, time } from "../app/format";
 import { useRefusal } from "../app/session";
@@ -59,7 +59,7 @@ function Wizard({ onStarted }: { onStarted: (id: string) => void }) {
   const [get, set] = useUrl();
   const fleet = useQuery(FleetService.method.getFleet, {}, { refetchInterval: 5_000 });
   const kind = get("kind") || "projection";
-  const nodes = (fleet.data?.fleet?.nodes ?? []).filter((node) => node.kind === kind);
+  const nodes = (fleet.data?.fleet?.nodes ?? []).filter((node) => node.kind === kind && node.state !== NodeState.LOST);
   const target = nodes.find((node) => node.id === get("target"))?.id ?? nodes[0]?.id ?? "";
   const plan = useMutation(PlacementService.method.planRebalance);
   const asked = `${tenant} ${kind} ${target}`;

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/fleet.proto.
  */
 export const file_control_v1_fleet: GenFile = /*@__PURE__*/
-  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0InMKBUZsZWV0EikKBXRha2VuGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZhZ2VfbXMYAiABKAMSHwoFbm9kZXMYAyADKAsyEC5jb250cm9sLnYxLk5vZGUSDgoGc2lsZW50GAQgASgFIrwCCgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAlCBgoEX2xhZyKoAQoETG9hZBIYChBjYWxsc19wZXJfc2Vjb25kGAEgASgBEhkKEWVycm9yc19wZXJfc2Vjb25kGAIgASgBEg4KBnA1MF9tcxgDIAEoARIOCgZwOTVfbXMYBCABKAESDgoGcDk5X21zGAUgASgBEhEKCWluX2ZsaWdodBgGIAEoAxIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEgoKZ29yb3V0aW5lcxgIIAEoAypXCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEE5PREVfU1RBVEVfUkVBRFkQARIYChROT0RFX1NUQVRFX05PVF9SRUFEWRACMqsCCgxGbGVldFNlcnZpY2UShAEKCEdldEZsZWV0EhsuY29udHJvbC52MS5HZXRGbGVldFJlcXVlc3QaHC5jb250cm9sLnYxLkdldEZsZWV0UmVzcG9uc2UiPZACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCAVoA4LT5JMCExIRL3YxL2NvbnRyb2wvZmxlZXQSkwEKCldhdGNoRmxlZXQSHS5jb250cm9sLnYxLldhdGNoRmxlZXRSZXF1ZXN0Gh4uY29udHJvbC52MS5XYXRjaEZsZWV0UmVzcG9uc2UiRJACAartGB4KCmZsZWV0LnJlYWQQAhoHY29udHJvbCIDCJAcaAGC0+STAhkSFy92MS9jb250cm9sL2ZsZWV0OndhdGNoMAFiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0InMKBUZsZWV0EikKBXRha2VuGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZhZ2VfbXMYAiABKAMSHwoFbm9kZXMYAyADKAsyEC5jb250cm9sLnYxLk5vZGUSDgoGc2lsZW50GAQgASgFIuwCCgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSLgoKbGFzdF9oZWFyZBgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBgoEX2xhZyKoAQoETG9hZBIYChBjYWxsc19wZXJfc2Vjb25kGAEgASgBEhkKEWVycm9yc19wZXJfc2Vjb25kGAIgASgBEg4KBnA1MF9tcxgDIAEoARIOCgZwOTVfbXMYBCABKAESDgoGcDk5X21zGAUgASgBEhEKCWluX2ZsaWdodBgGIAEoAxIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEgoKZ29yb3V0aW5lcxgIIAEoAypsCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEE5PREVfU1RBVEVfUkVBRFkQARIYChROT0RFX1NUQVRFX05PVF9SRUFEWRACEhMKD05PREVfU1RBVEVfTE9TVBADMqsCCgxGbGVldFNlcnZpY2UShAEKCEdldEZsZWV0EhsuY29udHJvbC52MS5HZXRGbGVldFJlcXVlc3QaHC5jb250cm9sLnYxLkdldEZsZWV0UmVzcG9uc2UiPZACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCAVoA4LT5JMCExIRL3YxL2NvbnRyb2wvZmxlZXQSkwEKCldhdGNoRmxlZXQSHS5jb250cm9sLnYxLldhdGNoRmxlZXRSZXF1ZXN0Gh4uY29udHJvbC52MS5XYXRjaEZsZWV0UmVzcG9uc2UiRJACAartGB4KCmZsZWV0LnJlYWQQAhoHY29udHJvbCIDCJAcaAGC0+STAhkSFy92MS9jb250cm9sL2ZsZWV0OndhdGNoMAFiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * GetFleetRequest asks for the fleet.
@@ -111,14 +111,15 @@ export type Fleet = Message<"control.v1.Fleet"> & {
   ageMs: bigint;
 
   /**
-   * The nodes, by kind and name.
+   * The nodes, by kind and name; at the end those that were lost in the last ten
+   * minutes, which nobody asked.
    *
    * @generated from field: repeated control.v1.Node nodes = 3;
    */
   nodes: Node[];
 
   /**
-   * How many were asked and did not answer; each says why.
+   * How many were asked and did not answer, or are lost; each says why.
    *
    * @generated from field: int32 silent = 4;
    */
@@ -235,6 +236,13 @@ export type Node = Message<"control.v1.Node"> & {
    * @generated from field: string error = 14;
    */
   error: string;
+
+  /**
+   * When it was heard of last; absent: it says that it is there.
+   *
+   * @generated from field: google.protobuf.Timestamp last_heard = 15;
+   */
+  lastHeard?: Timestamp | undefined;
 };
 
 /**
@@ -340,6 +348,13 @@ export enum NodeState {
    * @generated from enum value: NODE_STATE_NOT_READY = 2;
    */
   NOT_READY = 2,
+
+  /**
+   * It fell silent without a goodbye, and has not come back.
+   *
+   * @generated from enum value: NODE_STATE_LOST = 3;
+   */
+  LOST = 3,
 }
 
 /**
