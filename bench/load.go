@@ -104,17 +104,27 @@ func saturate(ctx context.Context, do call, callers int, length time.Duration) (
 	return made.Load(), err
 }
 
+// newHistogram returns a histogram of times up to a minute, in microseconds.
+func newHistogram() *hdrhistogram.Histogram {
+	return hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3)
+}
+
+// ms returns a quantile of times in milliseconds.
+func ms(times *hdrhistogram.Histogram, quantile float64) float64 {
+	return float64(times.ValueAtQuantile(quantile)) / 1000
+}
+
 // paced calls at a rate, whether answers come or not, and records each answer's time
 // from when its call was due: a stall counts for all that it held up (Gil Tene's
 // coordinated omission).
 func paced(ctx context.Context, do call, callers int, perSecond float64, length time.Duration) (*hdrhistogram.Histogram, error) {
 	due := make(chan time.Time, callers)
-	result := hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3)
+	result := newHistogram()
 	var mu sync.Mutex
 	var group errgroup.Group
 	for range callers {
 		group.Go(func() error {
-			own := hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3)
+			own := newHistogram()
 			var failed error
 			lost, made := 0, 0
 			for at := range due {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 type peersCommand struct {
@@ -36,7 +39,9 @@ type contestant struct {
 type measured struct {
 	rate, cpu, allocs []float64 // by round: calls/s, µs of the process a call, objects a call
 	peak              float64   // MiB
-	p50, p99, p999    float64   // ms at half of the rate
+	// Times from when a call was due: at half of what the contestant can, and at half
+	// of what the slowest of the table can.
+	half, same *hdrhistogram.Histogram
 }
 
 // protocol is one between client and contestant.
@@ -88,11 +93,12 @@ func (c *peersCommand) Run(ctx context.Context) (err error) {
 	return plotAll(c.Plots, all)
 }
 
-// measure lets the contestants at it in turn, then each at half of what it can.
+// measure lets the contestants at it in turn, then each at half of what it can and all
+// at the same rate.
 func (c *peersCommand) measure(ctx context.Context, p protocol, view string) (map[string]*measured, error) {
 	results := map[string]*measured{}
 	for _, one := range p.group {
-		results[one.name] = &measured{}
+		results[one.name] = &measured{half: newHistogram(), same: newHistogram()}
 		if _, err := saturate(ctx, one.do[view], c.Callers, c.Length/3); err != nil { // warm
 			return nil, fmt.Errorf("%s: %w", one.name, err)
 		}
@@ -129,25 +135,37 @@ func (c *peersCommand) measure(ctx context.Context, p protocol, view string) (ma
 		}
 		fmt.Fprintf(os.Stderr, "%s, %s: round %d of %d\n", p.name, view, round+1, c.Rounds)
 	}
-	for _, one := range p.group {
-		m := results[one.name]
-		times, err := paced(ctx, one.do[view], 4*c.Callers, median(m.rate)/2, 2*c.Length)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", one.name, err)
+	slowest := math.Inf(1)
+	for _, m := range results {
+		slowest = min(slowest, median(m.rate))
+	}
+	for range c.Rounds {
+		for _, one := range p.group {
+			m := results[one.name]
+			for _, load := range []struct {
+				times *hdrhistogram.Histogram
+				rate  float64
+			}{{m.half, median(m.rate) / 2}, {m.same, slowest / 2}} {
+				times, err := paced(ctx, one.do[view], 4*c.Callers, load.rate, c.Length)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", one.name, err)
+				}
+				load.times.Merge(times)
+			}
 		}
-		ms := func(quantile float64) float64 { return float64(times.ValueAtQuantile(quantile)) / 1000 }
-		m.p50, m.p99, m.p999 = ms(50), ms(99), ms(99.9)
+	}
+	for _, one := range p.group {
 		peak, err := one.p.peak()
 		if err != nil {
 			return nil, err
 		}
-		m.peak = float64(peak) / (1 << 20)
+		results[one.name].peak = float64(peak) / (1 << 20)
 	}
 	return results, nil
 }
 
 func printTable(title string, group []*contestant, results map[string]*measured) {
-	fmt.Printf("**%s**\n\n| | calls/s | CPU µs a call | Headgate's share of it | objects a call | p50 / p99 / p99.9 at half | peak MiB |\n|---|---|---|---|---|---|---|\n", title)
+	fmt.Printf("**%s**\n\n| | calls/s | CPU µs a call | Headgate's share of it | objects a call | p50 / p99 / p99.9 at half | the same at the slowest's half | p99 added to direct there | peak MiB |\n|---|---|---|---|---|---|---|---|---|\n", title)
 	ours := 0.0
 	if m := results["headgate"]; m != nil {
 		ours = median(m.cpu)
@@ -161,10 +179,19 @@ func printTable(title string, group []*contestant, results map[string]*measured)
 		if len(m.allocs) > 0 {
 			objects = fmt.Sprintf("%.0f", median(m.allocs))
 		}
-		fmt.Printf("| %s | %.0f (%.0f to %.0f) | %.0f (%.0f to %.0f) | %s | %s | %.1f / %.1f / %.1f ms | %.0f |\n", one.name,
-			median(m.rate), slices.Min(m.rate), slices.Max(m.rate), median(m.cpu), slices.Min(m.cpu), slices.Max(m.cpu), share, objects, m.p50, m.p99, m.p999, m.peak)
+		added := "–"
+		if direct := results["direct"]; direct != nil && one.name != "direct" {
+			added = fmt.Sprintf("%.1f ms", ms(m.same, 99)-ms(direct.same, 99))
+		}
+		fmt.Printf("| %s | %.0f (%.0f to %.0f) | %.0f (%.0f to %.0f) | %s | %s | %s | %s | %s | %.0f |\n", one.name,
+			median(m.rate), slices.Min(m.rate), slices.Max(m.rate), median(m.cpu), slices.Min(m.cpu), slices.Max(m.cpu), share, objects, quantiles(m.half), quantiles(m.same), added, m.peak)
 	}
 	fmt.Println()
+}
+
+// quantiles renders times.
+func quantiles(times *hdrhistogram.Histogram) string {
+	return fmt.Sprintf("%.1f / %.1f / %.1f ms", ms(times, 50), ms(times, 99), ms(times, 99.9))
 }
 
 // startArena builds the programs and starts NATS.

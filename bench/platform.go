@@ -72,7 +72,7 @@ type times struct {
 	hist *hdrhistogram.Histogram
 }
 
-func newTimes() *times { return &times{hist: hdrhistogram.New(1, 60_000_000, 3)} }
+func newTimes() *times { return &times{hist: newHistogram()} }
 
 func (t *times) add(took time.Duration) {
 	t.mu.Lock()
@@ -84,7 +84,7 @@ func (t *times) add(took time.Duration) {
 func (t *times) at(quantile float64) float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return float64(t.hist.ValueAtQuantile(quantile)) / 1000
+	return ms(t.hist, quantile)
 }
 
 // wholePlatform is all roles in a process.

@@ -201,7 +201,7 @@ func (s *soak) run(t *testing.T) {
 
 // begin starts a period.
 func (s *soak) begin(name string) *period {
-	p := &period{name: name, began: time.Now(), errors: map[string]int{}, ended: map[string]int{}, others: hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3), affected: hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 3)}
+	p := &period{name: name, began: time.Now(), errors: map[string]int{}, ended: map[string]int{}, others: newHistogram(), affected: newHistogram()}
 	s.current.Store(p)
 	return p
 }
@@ -233,10 +233,6 @@ func (s *soak) hold(t *testing.T, name string, begin func()) *period {
 	t.Logf("%-26s %6d calls, others p99 %6.1f ms, affected p99 %7.1f ms, failed %d others, %d affected %v, %.0f MiB, %.0f goroutines",
 		p.name, p.calls, ms(p.others, 99), ms(p.affected, 99), p.failed, p.failedSick, p.errors, p.memory/(1<<20), p.goroutines)
 	return p
-}
-
-func ms(h *hdrhistogram.Histogram, quantile float64) float64 {
-	return float64(h.ValueAtQuantile(quantile)) / 1000
 }
 
 // tenant calls at its rate.

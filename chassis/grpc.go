@@ -51,34 +51,34 @@ const (
 type grpcPort struct {
 	config   Config
 	surface  atomic.Pointer[grpcSurface]
+	codec    encoding.CodecV2
 	json     connect.Codec
 	timeout  func(context.Context, connect.Spec) time.Duration // 0: the caller's deadline alone counts
-	server   *grpc.Server
-	listener net.Listener // nil: there is no address
+	listener net.Listener                                      // nil: there is no address
 }
 
 // newGRPCPort returns a port without methods (see adopt), which does nothing if config
 // has no address for it.
 func newGRPCPort(config Config, codec encoding.CodecV2, json connect.Codec, timeout func(context.Context, connect.Spec) time.Duration) *grpcPort {
-	p := &grpcPort{config: config, json: json, timeout: timeout}
-	if config.GRPC == "" {
-		return p
-	}
+	return &grpcPort{config: config, codec: codec, json: json, timeout: timeout}
+}
+
+// newServer returns grpc-go's server, whose workers run from then on.
+func (p *grpcPort) newServer() *grpc.Server {
 	options := []grpc.ServerOption{
-		grpc.ForceServerCodecV2(textCodec{codec}), grpc.UnknownServiceHandler(p.serve), grpc.InTapHandle(p.bound),
-		grpc.MaxConcurrentStreams(uint32(config.MaxStreams)), //nolint:gosec // a bound of thousands
-		grpc.MaxRecvMsgSize(config.MaxBodyBytes), grpc.MaxHeaderListSize(maxHeaderBytes), grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.ForceServerCodecV2(textCodec{p.codec}), grpc.UnknownServiceHandler(p.serve), grpc.InTapHandle(p.bound),
+		grpc.MaxConcurrentStreams(uint32(p.config.MaxStreams)), //nolint:gosec // a bound of thousands
+		grpc.MaxRecvMsgSize(p.config.MaxBodyBytes), grpc.MaxHeaderListSize(maxHeaderBytes), grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: grpcDeadAfter, Timeout: grpcDeadTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: grpcLeastPing, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true), grpc.NumStreamWorkers(grpcWorkers),
 		grpc.StaticStreamWindowSize(grpcStreamWindow), grpc.StaticConnWindowSize(grpcConnWindow),
 	}
-	if config.TLS != nil {
-		server := config.TLS.Server()
+	if p.config.TLS != nil {
+		server := p.config.TLS.Server()
 		options = append(options, grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: server.GetConfigForClient})))
 	}
-	p.server = grpc.NewServer(options...)
-	return p
+	return grpc.NewServer(options...)
 }
 
 // grpcSurface is what is served.
@@ -124,15 +124,16 @@ func (p *grpcPort) run(ctx context.Context) error {
 	if p.listener == nil {
 		return nil
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- p.server.Serve(p.listener) }()
+	server, failed := p.newServer(), make(chan error, 1)
+	go func() { failed <- server.Serve(p.listener) }()
 	select {
 	case err := <-failed:
+		server.Stop()
 		return fmt.Errorf("%s: gRPC: %w", p.config.Name, err)
 	case <-ctx.Done():
 	}
-	hard := time.AfterFunc(p.config.ShutdownTimeout, p.server.Stop)
-	p.server.GracefulStop()
+	hard := time.AfterFunc(p.config.ShutdownTimeout, server.Stop)
+	server.GracefulStop()
 	if !hard.Stop() {
 		return errors.Join(fmt.Errorf("%s: gRPC: calls in flight were cut off", p.config.Name), <-failed)
 	}

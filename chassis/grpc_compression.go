@@ -68,9 +68,10 @@ func (r *untilEnd) Close() error {
 }
 
 // compress chooses the compression of an answer before it is sent: what the client
-// takes, if it is large and says so (Len, in bytes), as an edge's are. A stream's answers, which grpc-go compresses all or none, are
-// compressed as the request was: most are small, and a client that takes compression
-// has not asked for it.
+// takes, if the message says that it is large (Len, in bytes), as an edge's do; a
+// service's answers stay as they are. A stream's answers, which grpc-go compresses all
+// or none, are compressed as the request was: most are small, and a client that takes
+// compression has not asked for it.
 func (s *grpcStream) compress(msg any) {
 	if !s.single {
 		return

@@ -131,7 +131,7 @@ type Server struct {
 	server   *http.Server
 	options  []connecthttp.Option
 	handler  atomic.Pointer[http.Handler]
-	grpc     *grpcPort      // nil: none
+	grpc     *grpcPort
 	renew    func() *Server // an edge's
 }
 
