@@ -237,8 +237,9 @@ func (w *wire) cut() {
 	}
 }
 
-// startCluster starts NATS and one process a role. With certificates, every
-// channel is TLS and every node asks the gateway for a certificate.
+// startCluster starts NATS and one process a role; the gateway calls some at their port
+// for gRPC alone, the runner at its main one. With certificates, every channel is TLS
+// and every node asks the gateway for a certificate.
 func startCluster(t *testing.T, files *tlsfiles.Files) *cluster {
 	t.Helper()
 	natsPath, err := natsBinary()
@@ -277,8 +278,10 @@ gateway:
   probes: {every: 200ms}
 aggregate:
   server: {listen: "%s"}%s
+  grpc: 127.0.0.1:0
 projection:
   server: {listen: "%s"}%s
+  grpc: 127.0.0.1:0
   data: "%s"
 runner:
   server: {listen: "%s"}%s
