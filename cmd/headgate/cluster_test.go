@@ -376,6 +376,28 @@ func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
 	}); err != nil {
 		t.Fatalf("%v\n%s", err, c.roles["runner"].log())
 	}
+	// Control asks all of them, under a certificate of its own.
+	pair := fmt.Sprintf("{cert: %s, key: %s, ca: %s}", files.Cert, files.Key, files.CA)
+	control := c.further(t, "control", "control-1", fmt.Sprintf("  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  tls: %s\n  nodes_tls: %s", freePort(t), pair, pair))
+	operator := c.token(t, "*", "fleet.read")
+	var fleet string
+	if err := eventually(ctx, "all nodes answer control", func() (bool, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.gateway+"/v1/control/fleet", nil)
+		if err != nil {
+			return false, err
+		}
+		req.Header.Set("Authorization", operator)
+		res, err := client().Do(req)
+		if err != nil {
+			return false, err
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		fleet = string(text)
+		return strings.Count(fleet, `"answered":true`) == 5, err
+	}); err != nil {
+		t.Fatalf("%v: %s\n%s", err, fleet, control.log())
+	}
 
 	// A node speaks to nobody without a certificate of the authority.
 	node := "https://" + strings.Split(c.roles["aggregate"].log(), "https://")[1]
@@ -383,6 +405,17 @@ func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
 	if res, err := stranger.Get(strings.TrimSpace(node) + "/health"); err == nil {
 		res.Body.Close()
 		t.Error("a node answers a client without a certificate")
+	}
+	_, rest, _ := strings.Cut(fleet, `"kind":"aggregate","endpoint":"`)
+	alone, _, _ := strings.Cut(rest, `"`)
+	conn, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}}}).DialContext(ctx, "tcp", alone)
+	if err == nil {
+		// With TLS 1.3 the server's verdict comes after the client's part.
+		_, err = io.ReadFull(conn, make([]byte, 9))
+		_ = conn.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "certificate required") {
+		t.Errorf("a node's port for gRPC alone, %s, lets a client without a certificate in: %v", alone, err)
 	}
 
 	// A new certificate counts without a restart.
