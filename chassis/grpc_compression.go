@@ -25,7 +25,7 @@ var preferred = func() (names []string) {
 	return names
 }()
 
-// compressor is Connect's as grpc-go wants it.
+// grpcCompressor is Connect's as grpc-go wants it.
 type grpcCompressor struct{ connect.Compressor }
 
 // Compress implements [encoding.Compressor].
