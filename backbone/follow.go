@@ -9,11 +9,19 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 )
 
-// followBuffer bounds the events that wait between the network and the
-// follower, and so the size of a follower's batch.
-const followBuffer = 512
+const (
+	// pulled bounds the events that have come and have not been prepared.
+	pulled = 512
+	// followEvents and followBytes bound the events that are prepared and have not been
+	// applied; half of that bounds a batch, so that the next one is made ready meanwhile.
+	followEvents = 4096
+	followBytes  = 32 << 20
+	// eventBytes is about what an event takes beside its data.
+	eventBytes = 2 << 10
+)
 
 // gatherTime bounds how long events wait for others that are known to come, to be
 // handed over together: a few large transactions cost far less than many small ones.
@@ -36,11 +44,12 @@ func Follow[T any](ctx context.Context, j *Journal, tenant contextkit.TenantID, 
 	if err != nil {
 		return fmt.Errorf("backbone: follow %s: %w", tenant, err)
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(followBuffer))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(pulled))
 	if err != nil {
 		return fmt.Errorf("backbone: follow %s: %w", tenant, err)
 	}
-	prepared := make(chan followed[T], followBuffer)
+	prepared := make(chan followed[T], followEvents/2)
+	room := semaphore.NewWeighted(followBytes)
 	var failed error // prepare's; read when prepared is closed
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -71,25 +80,28 @@ func Follow[T any](ctx context.Context, j *Journal, tenant contextkit.TenantID, 
 				failed = err // once those before it have been applied
 				return nil
 			}
+			size := min(int64(len(msg.Data()))+eventBytes, followBytes)
+			if err := room.Acquire(ctx, size); err != nil {
+				return err
+			}
 			select {
-			case prepared <- followed[T]{ready, event.Pending > 0}:
+			case prepared <- followed[T]{ready, size, event.Pending > 0}:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
 	})
 	group.Go(func() error {
-		batch := make([]T, 0, followBuffer)
-		for {
-			var open bool
-			if batch, open = gather(batch[:0], prepared, gatherTime); len(batch) > 0 {
+		batch := make([]T, 0, followEvents/2)
+		for open := true; open; {
+			var size int64
+			if batch, size, open = gather(batch[:0], prepared, followBytes/2, gatherTime); len(batch) > 0 {
 				if err := apply(ctx, batch); err != nil {
 					return err
 				}
 			}
-			if !open {
-				break
-			}
+			clear(batch) // nothing holds events that have been applied
+			room.Release(size)
 		}
 		if failed != nil {
 			return failed
@@ -102,25 +114,26 @@ func Follow[T any](ctx context.Context, j *Journal, tenant contextkit.TenantID, 
 // followed is a prepared event; more says that others are on their way.
 type followed[T any] struct {
 	value T
+	size  int64 // in bytes
 	more  bool
 }
 
 // gather waits for an event, and appends it to batch with those that are there or
-// known to come within wait, as many as batch has room for. It reports whether the
-// channel is still open.
-func gather[T any](batch []T, from <-chan followed[T], wait time.Duration) ([]T, bool) {
+// known to come within wait, as many as batch has room for and until they are of
+// most bytes. It returns their size, and whether the channel is still open.
+func gather[T any](batch []T, from <-chan followed[T], most int64, wait time.Duration) (_ []T, size int64, open bool) {
 	next, open := <-from
 	if !open {
-		return batch, false
+		return batch, 0, false
 	}
-	batch = append(batch, next.value)
+	batch, size = append(batch, next.value), next.size
 	var late <-chan time.Time // nil until there is something to wait for
-	for len(batch) < cap(batch) {
+	for len(batch) < cap(batch) && size < most {
 		select {
 		case next, open = <-from:
 		default:
 			if !next.more {
-				return batch, true
+				return batch, size, true
 			}
 			if late == nil {
 				late = time.After(wait)
@@ -128,13 +141,13 @@ func gather[T any](batch []T, from <-chan followed[T], wait time.Duration) ([]T,
 			select {
 			case next, open = <-from:
 			case <-late:
-				return batch, true
+				return batch, size, true
 			}
 		}
 		if !open {
-			return batch, false
+			return batch, size, false
 		}
-		batch = append(batch, next.value)
+		batch, size = append(batch, next.value), size+next.size
 	}
-	return batch, true
+	return batch, size, true
 }

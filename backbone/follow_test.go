@@ -16,11 +16,12 @@ func TestABatchHasTheEventsThatAreThereOrKnownToCome(t *testing.T) {
 		wait time.Duration // 0: for ever
 		want [][]int
 	}{
-		{name: "the last one that there is waits for nothing", sent: []event{{1, false}}, want: [][]int{{1}}},
-		{name: "those that wait already go together", sent: []event{{1, false}, {2, false}, {3, false}}, want: [][]int{{1, 2, 3}}},
-		{name: "those known to come are waited for", sent: []event{{1, true}}, then: []event{{2, true}, {3, false}}, want: [][]int{{1, 2, 3}}},
-		{name: "no more than there is room for", sent: []event{{1, true}, {2, true}, {3, true}, {4, true}, {5, false}}, want: [][]int{{1, 2, 3, 4}, {5}}},
-		{name: "an event that was known to come, and does not, is not waited for for ever", sent: []event{{1, true}}, wait: 1, want: [][]int{{1}}},
+		{name: "the last one that there is waits for nothing", sent: []event{{1, 1, false}}, want: [][]int{{1}}},
+		{name: "those that wait already go together", sent: []event{{1, 1, false}, {2, 1, false}, {3, 1, false}}, want: [][]int{{1, 2, 3}}},
+		{name: "those known to come are waited for", sent: []event{{1, 1, true}}, then: []event{{2, 1, true}, {3, 1, false}}, want: [][]int{{1, 2, 3}}},
+		{name: "no more than there is room for", sent: []event{{1, 1, true}, {2, 1, true}, {3, 1, true}, {4, 1, true}, {5, 1, false}}, want: [][]int{{1, 2, 3, 4}, {5}}},
+		{name: "no more bytes than there is room for", sent: []event{{1, 6, true}, {2, 4, true}, {3, 20, true}, {4, 1, false}}, want: [][]int{{1, 2}, {3}, {4}}},
+		{name: "an event that was known to come, and does not, is not waited for for ever", sent: []event{{1, 1, true}}, wait: 1, want: [][]int{{1}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			prepared := make(chan event, len(tt.sent))
@@ -34,13 +35,13 @@ func TestABatchHasTheEventsThatAreThereOrKnownToCome(t *testing.T) {
 				}
 			}()
 			for _, want := range tt.want {
-				got, open := gather(make([]int, 0, 4), prepared, cmp.Or(tt.wait, time.Hour))
+				got, _, open := gather(make([]int, 0, 4), prepared, 10, cmp.Or(tt.wait, time.Hour))
 				if !open || !slices.Equal(got, want) {
 					t.Errorf("gathered %v (open: %v), want %v", got, open, want)
 				}
 			}
 			close(prepared)
-			if got, open := gather(make([]int, 0, 4), prepared, cmp.Or(tt.wait, time.Hour)); open || len(got) > 0 {
+			if got, size, open := gather(make([]int, 0, 4), prepared, 10, cmp.Or(tt.wait, time.Hour)); open || size > 0 || len(got) > 0 {
 				t.Errorf("after the end: %v, %v", got, open)
 			}
 		})

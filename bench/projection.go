@@ -27,7 +27,7 @@ import (
 )
 
 type projectionCommand struct {
-	Events int           `default:"50000" help:"Events to apply in each round."`
+	Events int           `default:"300000" help:"Events to apply in each round."`
 	Rows   int           `default:"1000000" help:"Rows to query."`
 	Rounds int           `default:"3" help:"Rounds of each."`
 	Length time.Duration `default:"3s" help:"Length of a round of queries."`
@@ -50,7 +50,7 @@ views:
 func source(context.Context) (string, []byte, error) { return "notes.yaml", []byte(document), nil }
 
 // batch is how many events the follower commits together when they wait.
-const batch = 512
+const batch = 2048
 
 // together is how many rows the store writes by one statement.
 const together = 16
@@ -176,7 +176,7 @@ func openRaw(ctx context.Context, dir string) (*sql.DB, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "raw.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=temp_store(MEMORY)")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "raw.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=temp_store(MEMORY)&_pragma=wal_autocheckpoint(4096)")
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +237,7 @@ func (c *projectionCommand) query(ctx context.Context) (err error) {
 	if err != nil || len(files) != 1 {
 		return fmt.Errorf("the view's file: %v, %w", files, err)
 	}
-	db, err := sql.Open("sqlite", "file:"+files[0]+"?_pragma=journal_mode(WAL)&_pragma=temp_store(MEMORY)")
+	db, err := sql.Open("sqlite", "file:"+files[0]+"?_pragma=journal_mode(WAL)&_pragma=temp_store(MEMORY)&_pragma=wal_autocheckpoint(4096)")
 	if err != nil {
 		return err
 	}

@@ -152,8 +152,10 @@ func open(ctx context.Context, path string, views []*model.View, origin string) 
 
 func connect(path string, connections int) (*sql.DB, error) {
 	// NORMAL may lose the newest commits with the machine, never consistency:
-	// the checkpoint goes back with the rows and the journal is read again.
-	pragmas := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(NORMAL)", "busy_timeout(5000)", "temp_store(MEMORY)"}}
+	// the checkpoint goes back with the rows and the journal is read again. A log of
+	// 16 MiB, four times SQLite's own bound, is copied into the file a quarter as often:
+	// pages that many batches change are written and synced less.
+	pragmas := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(NORMAL)", "wal_autocheckpoint(4096)", "busy_timeout(5000)", "temp_store(MEMORY)"}}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+pragmas.Encode())
 	if err != nil {
 		return nil, err
