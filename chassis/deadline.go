@@ -23,6 +23,24 @@ func Deadline(next connect.ServerFunc) connect.ServerFunc {
 	}
 }
 
+// Hop returns ctx for a hop further: it ends with the call's deadline, and at most
+// longest from now, less margin, so that what is said of a call that took too long
+// still reaches its client. Calls of an edge's gRPC address have come with it.
+func Hop(ctx context.Context, longest, margin time.Duration) (context.Context, context.CancelFunc) {
+	if ctx.Value(admittedKey{}) != nil {
+		return ctx, func() {}
+	}
+	return hop(ctx, longest, margin)
+}
+
+func hop(ctx context.Context, longest, margin time.Duration) (context.Context, context.CancelFunc) {
+	until := time.Now().Add(longest)
+	if asked, ok := ctx.Deadline(); ok && asked.Before(until) {
+		until = asked // a client that asked for less gets less
+	}
+	return context.WithDeadline(ctx, until.Add(-margin))
+}
+
 // unaryTime is how long a call may take that comes over gRPC alone: as [Deadline]
 // says, its message included.
 func unaryTime(ctx context.Context, spec connect.Spec) time.Duration {

@@ -20,7 +20,6 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -54,13 +53,14 @@ type grpcPort struct {
 	codec    encoding.CodecV2
 	json     connect.Codec
 	timeout  func(context.Context, connect.Spec) time.Duration // 0: the caller's deadline alone counts
+	margin   time.Duration                                     // see [Hop]
 	listener net.Listener                                      // nil: there is no address
 }
 
 // newGRPCPort returns a port without methods (see adopt), which does nothing if config
 // has no address for it.
-func newGRPCPort(config Config, codec encoding.CodecV2, json connect.Codec, timeout func(context.Context, connect.Spec) time.Duration) *grpcPort {
-	return &grpcPort{config: config, codec: codec, json: json, timeout: timeout}
+func newGRPCPort(config Config, codec encoding.CodecV2, json connect.Codec, timeout func(context.Context, connect.Spec) time.Duration, margin time.Duration) *grpcPort {
+	return &grpcPort{config: config, codec: codec, json: json, timeout: timeout, margin: margin}
 }
 
 // newServer returns grpc-go's server, whose workers run from then on.
@@ -151,13 +151,13 @@ type admitted struct {
 // bound gives a call its longest time before anything of it is read, and keeps its
 // headers: what grpc-go gives of them later is a copy.
 func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
-	var cancel context.CancelFunc
+	call := &admitted{header: info.Header}
 	if longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName]); longest > 0 {
-		ctx, cancel = context.WithTimeout(ctx, longest)
+		ctx, call.cancel = hop(ctx, longest, p.margin)
 	} else {
-		ctx, cancel = context.WithCancel(ctx)
+		ctx, call.cancel = context.WithCancel(ctx)
 	}
-	return context.WithValue(ctx, admittedKey{}, &admitted{info.Header, cancel}), nil
+	return context.WithValue(ctx, admittedKey{}, call), nil
 }
 
 // serve hands a call over.
@@ -176,9 +176,6 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 		return status.Errorf(codes.Unimplemented, "messages are application/grpc+proto or application/grpc+json, not %s", call.header.Get("content-type"))
 	}
 	info := &connect.CallInfo{Spec: spec, Protocol: connect.ProtocolNameGRPC, Codec: codec}
-	if from, ok := peer.FromContext(ctx); ok {
-		info.PeerAddr = from.Addr.String()
-	}
 	grpcmeta.Into(info.RequestHeader(), call.header)
 	st := &grpcStream{grpc: stream, info: info, call: call, config: &p.config, single: spec.StreamType&connect.StreamTypeServer == 0}
 	if codec == connect.CodecNameJSON {

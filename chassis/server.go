@@ -159,7 +159,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		connecthttp.WithCodecs(binaryCodec, jsonCodec),
 		connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes),
 	}
-	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, unaryTime)
+	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, unaryTime, 0)
 	grpcreflect.Register(s.RPC)
 	registerHealth(s.RPC, ready)
 	return s
@@ -173,8 +173,10 @@ type Edge struct {
 	Codec encoding.CodecV2
 	JSON  connect.Codec
 	// Timeout is the longest that a procedure's calls may take at the gRPC address,
-	// also those whose message never comes.
+	// also those whose message never comes, and Margin is what they end earlier: their
+	// handlers' context is that of [Hop] already.
 	Timeout func(procedure string) time.Duration
+	Margin  time.Duration
 }
 
 // NewEdge returns a server whose calls the given interceptors handle, with
@@ -182,7 +184,8 @@ type Edge struct {
 // edge's clients, see [NewAdmin].
 func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, interceptors ...connect.ServerInterceptor) *Server {
 	s := newEdge(newServer(config, NewMetrics(config.Name), ready, log), edge.Options, interceptors)
-	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, func(_ context.Context, spec connect.Spec) time.Duration { return edge.Timeout(spec.Procedure) })
+	timeout := func(_ context.Context, spec connect.Spec) time.Duration { return edge.Timeout(spec.Procedure) }
+	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, timeout, edge.Margin)
 	return s
 }
 

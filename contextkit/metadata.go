@@ -64,7 +64,8 @@ func Extract(md Metadata) (RequestContext, error) {
 }
 
 // Inject writes the contract into md for the next hop and returns why ctx must
-// not leave the process, if so.
+// not leave the process, if so. The trace id travels in traceparent alone: every
+// further header with a value of its own costs each hop, which HTTP/2 indexes anew.
 func Inject(ctx context.Context, md Metadata) error {
 	rc, err := outgoing(ctx)
 	if err != nil {
@@ -72,15 +73,20 @@ func Inject(ctx context.Context, md Metadata) error {
 	}
 	w := newWriter(md)
 	w.set(canonicalTenantID, rc.TenantID.String())
+	w.set(canonicalTraceparent, rc.Traceparent.String())
 	w.set(canonicalTracestate, rc.Tracestate)
 	w.set(canonicalCausationID, rc.CausationID)
-	w.ids(rc)
+	w.set(canonicalCorrelationID, rc.CorrelationID)
+	w.set(canonicalRequestID, rc.RequestID)
 	return nil
 }
 
 // InjectResponse writes the ids that a caller needs to ask about its call.
 func InjectResponse(rc RequestContext, md Metadata) {
-	newWriter(md).ids(rc)
+	w := newWriter(md)
+	w.set(canonicalCorrelationID, rc.CorrelationID)
+	w.set(canonicalTraceID, rc.TraceID.String())
+	w.set(canonicalRequestID, rc.RequestID)
 }
 
 // writer sets single values, all of which lie in one array where metadata allows
@@ -102,17 +108,6 @@ func newWriter(md Metadata) *writer {
 		w.values = make([]string, 0, len(contractHeaders))
 	}
 	return w
-}
-
-// ids sets what both directions bear.
-func (w *writer) ids(rc RequestContext) {
-	traceparent := rc.Traceparent.String()
-	w.set(canonicalCorrelationID, rc.CorrelationID)
-	if traceparent != "" {
-		w.set(canonicalTraceparent, traceparent)
-		w.set(canonicalTraceID, traceparent[traceIDAt:traceIDAt+traceIDLength])
-	}
-	w.set(canonicalRequestID, rc.RequestID)
 }
 
 // set sets key to value, unless there is none.

@@ -36,7 +36,9 @@ func (t TraceID) String() string {
 	if t == (TraceID{}) {
 		return ""
 	}
-	return hex.EncodeToString(t[:])
+	var b [traceIDLength]byte
+	hex.Encode(b[:], t[:])
+	return string(b[:])
 }
 
 // ParseTraceID returns the trace id of 32 lower-case hexadecimal digits.

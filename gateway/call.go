@@ -44,6 +44,5 @@ type Call struct {
 	request, answer frame.Frame
 
 	start time.Time
-	until time.Time // the deadline
 	use   limit.Use // the tenant's
 }

@@ -153,7 +153,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 			connecthttp.WithCodecs(frame.ProtoCodec(), json),
 			connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(chassis.CompressMinBytes),
 		},
-		Codec: frame.GRPCCodec{}, JSON: json, Timeout: g.timeout,
+		Codec: frame.GRPCCodec{}, JSON: json, Timeout: g.timeout, Margin: hopMargin,
 	}, contextkit.EdgeInterceptor)
 	origins, err := crossOrigin(config.Origins)
 	if err != nil {
@@ -352,22 +352,18 @@ func (g *Gateway) stages() []stage {
 // handler returns the method's handler: the stages, then the upstream.
 func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
 	stages := g.stages()
-	room, longest := g.room, g.longest(method)
+	room, longest := g.room, min(method.Timeout, g.longest(method))
 	if method.Spec.StreamType&connect.StreamTypeServer != 0 {
 		room = g.streams
 	}
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		call := &Call{Method: method, Info: info, Stream: stream, start: time.Now()}
-		call.until = call.start.Add(min(method.Timeout, longest))
-		if asked, ok := ctx.Deadline(); ok && asked.Before(call.until) {
-			call.until = asked // a client that asked for less gets less
-		}
 		if !room.Enter(method.Priority) {
 			return exhausted("the gateway is full", "GATEWAY_FULL", 0)
 		}
 		defer room.Leave()
-		ctx, cancel := context.WithDeadline(ctx, call.until.Add(-hopMargin))
+		ctx, cancel := chassis.Hop(ctx, longest, hopMargin)
 		defer cancel()
 		var err error
 		for _, stage := range stages {

@@ -19,16 +19,16 @@ const (
 	// hopMargin is kept of the remaining time so that the upstream's own verdict
 	// on a call that takes too long still reaches the caller.
 	hopMargin = 20 * time.Millisecond
-	// minRemaining is the time below which a call is refused at once: it could
-	// not finish, and would only cost the upstream work.
-	minRemaining = 25 * time.Millisecond
+	// minRemaining is the time below which a hop is not made: it could not finish,
+	// and would only cost the upstream work.
+	minRemaining = 5 * time.Millisecond
 )
 
 // deadline refuses a call that could not finish in the time that its method's
 // policy and its client leave.
-func (g *Gateway) deadline(ctx context.Context, call *Call) (context.Context, error) {
-	if time.Until(call.until) < minRemaining {
-		return ctx, connect.Errorf(connect.CodeDeadlineExceeded, "less than %v is left for the call", minRemaining)
+func (g *Gateway) deadline(ctx context.Context, _ *Call) (context.Context, error) {
+	if until, ok := ctx.Deadline(); ok && time.Until(until) < minRemaining {
+		return ctx, connect.Errorf(connect.CodeDeadlineExceeded, "less than %v is left for the call", minRemaining+hopMargin)
 	}
 	return ctx, nil
 }

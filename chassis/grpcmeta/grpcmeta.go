@@ -51,8 +51,11 @@ func canonized(name string) string {
 	return textproto.CanonicalMIMEHeaderKey(name)
 }
 
-// From renders headers as metadata, which shares their values.
+// From renders headers as metadata, which shares their values; nil if there are none.
 func From(header *connect.Header) metadata.MD {
+	if header.Len() == 0 {
+		return nil
+	}
 	md := make(metadata.MD, header.Len())
 	for key, values := range header.All() {
 		key = lowered(key)

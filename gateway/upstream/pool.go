@@ -112,9 +112,14 @@ type Stats struct {
 type channel struct {
 	endpoint string
 	conn     *grpc.ClientConn
+	options  [channelOptions]grpc.CallOption // of every call
 	calls    atomic.Int64
 	lastUsed atomic.Int64 // since the pool's start, in nanoseconds
 }
+
+// channelOptions is how many options every call has. They are given with each call,
+// since grpc-go makes a new list of a channel's defaults and a call's own.
+const channelOptions = 3
 
 // NewPool returns an empty pool.
 func NewPool(config PoolConfig) *Pool {
@@ -170,7 +175,6 @@ func (p *Pool) add(endpoint string) error {
 	// The channel connects with its first call, in the background of others.
 	conn, err := grpc.NewClient("passthrough:///"+endpoint,
 		grpc.WithTransportCredentials(p.config.Credentials),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(frame.GRPCCodec{}), experimental.AcceptCompressors(plainName), grpc.MaxCallRecvMsgSize(p.config.MaxMessageBytes)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: p.config.PingAfter, Timeout: p.config.PingTimeout}),
 		grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(channelWindow),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), // the gateway retries, knowing what may be
@@ -180,7 +184,9 @@ func (p *Pool) add(endpoint string) error {
 	if err != nil {
 		return fmt.Errorf("upstream: endpoint %q: %w", endpoint, err)
 	}
-	c := &channel{endpoint: endpoint, conn: conn}
+	c := &channel{endpoint: endpoint, conn: conn, options: [channelOptions]grpc.CallOption{
+		grpc.ForceCodecV2(frame.GRPCCodec{}), experimental.AcceptCompressors(plainName), grpc.MaxCallRecvMsgSize(p.config.MaxMessageBytes),
+	}}
 	c.calls.Store(1)
 	c.lastUsed.Store(int64(time.Since(p.started)))
 	p.channels.Store(endpoint, c)

@@ -88,7 +88,7 @@ func (s *stream) SendHeaders() error {
 			ServerStreams: s.spec.StreamType&connect.StreamTypeServer != 0,
 		}
 		var err error
-		if s.grpc, err = s.channel.conn.NewStream(ctx, desc, s.spec.Procedure); err != nil {
+		if s.grpc, err = s.channel.conn.NewStream(ctx, desc, s.spec.Procedure, s.channel.options[:]...); err != nil {
 			s.openErr = local(s.caller, err)
 		}
 	})

@@ -20,6 +20,9 @@ type unary struct {
 	info    *connect.CallInfo
 	request any
 	ended   bool
+
+	header, trailer metadata.MD                         // of the answer
+	options         [channelOptions + 2]grpc.CallOption // the channel's, and those that fill in header and trailer
 }
 
 // SendHeaders implements [connect.ClientStream]: they go with the request.
@@ -42,16 +45,16 @@ func (u *unary) Receive(msg any) error {
 	if u.request == nil {
 		return connect.Errorf(connect.CodeInternal, "%s is called without a request", u.info.Spec.Procedure)
 	}
-	var header, trailer metadata.MD
 	ctx := metadata.NewOutgoingContext(u.ctx, grpcmeta.From(u.info.RequestHeader()))
-	err := u.channel.conn.Invoke(ctx, u.info.Spec.Procedure, u.request, msg, grpc.Header(&header), grpc.Trailer(&trailer))
-	grpcmeta.Into(u.info.ResponseHeader(), header)
-	grpcmeta.Into(u.info.ResponseTrailer(), trailer)
+	options := append(append(u.options[:0], u.channel.options[:]...), grpc.Header(&u.header), grpc.Trailer(&u.trailer))
+	err := u.channel.conn.Invoke(ctx, u.info.Spec.Procedure, u.request, msg, options...)
+	grpcmeta.Into(u.info.ResponseHeader(), u.header)
+	grpcmeta.Into(u.info.ResponseTrailer(), u.trailer)
 	u.end()
 	switch {
 	case err == nil:
 		return nil
-	case len(header) == 0 && len(trailer) == 0: // an answer has a content type at least
+	case len(u.header) == 0 && len(u.trailer) == 0: // an answer has a content type at least
 		return local(u.ctx, err)
 	}
 	return remote(err)
