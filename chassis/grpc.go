@@ -142,10 +142,20 @@ func (p *grpcPort) run(ctx context.Context) error {
 
 type admittedKey struct{}
 
-// admitted is a call whose headers have come.
+// admitted is the context of a call whose headers have come.
 type admitted struct {
+	context.Context //nolint:containedctx // it is one
+
 	header metadata.MD
 	cancel context.CancelFunc // ends its longest time
+}
+
+// Value implements [context.Context].
+func (a *admitted) Value(key any) any {
+	if key == (admittedKey{}) {
+		return a
+	}
+	return a.Context.Value(key)
 }
 
 // bound gives a call its longest time before anything of it is read, and keeps its
@@ -153,11 +163,11 @@ type admitted struct {
 func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
 	call := &admitted{header: info.Header}
 	if longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName]); longest > 0 {
-		ctx, call.cancel = hop(ctx, longest, p.margin)
+		call.Context, call.cancel = hop(ctx, longest, p.margin)
 	} else {
-		ctx, call.cancel = context.WithCancel(ctx)
+		call.Context, call.cancel = context.WithCancel(ctx)
 	}
-	return context.WithValue(ctx, admittedKey{}, call), nil
+	return call, nil
 }
 
 // serve hands a call over.

@@ -56,8 +56,7 @@ func counts(procedure string) bool {
 	return !strings.HasPrefix(procedure, "/grpc.health.") && !strings.HasPrefix(procedure, "/grpc.reflection.")
 }
 
-func (w *window) observe(took time.Duration, stream, failed bool) {
-	now := time.Now()
+func (w *window) observe(now time.Time, took time.Duration, stream, failed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.turn(now)

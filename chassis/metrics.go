@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -45,26 +46,68 @@ func (m *Metrics) Registerer(process string) prometheus.Registerer {
 	return prometheus.WrapRegistererWith(prometheus.Labels{"process": process}, m.registry)
 }
 
+// calls are the series of a procedure, kept since finding one by its labels costs as
+// much as counting.
+type calls struct {
+	procedure string
+	inFlight  prometheus.Gauge
+	outcomes  atomic.Pointer[[]outcome] // those that there have been: as many as protocols and codes at most
+}
+
+// outcome is a series of calls that ended in one way.
+type outcome struct {
+	protocol, code string
+	duration       prometheus.Observer
+}
+
+func (m *Metrics) callsOf(procedure string) *calls {
+	return &calls{procedure: procedure, inFlight: m.inFlight.WithLabelValues(procedure)}
+}
+
+// outcome returns the series of calls that end so.
+func (c *calls) outcome(m *Metrics, protocol, code string) prometheus.Observer {
+	seen := c.outcomes.Load()
+	if seen != nil {
+		for _, one := range *seen {
+			if one.protocol == protocol && one.code == code {
+				return one.duration
+			}
+		}
+	}
+	found := m.duration.WithLabelValues(c.procedure, protocol, code)
+	next := []outcome{{protocol, code, found}}
+	if seen != nil {
+		next = append(next, *seen...)
+	}
+	c.outcomes.CompareAndSwap(seen, &next) // another call's may be lost, and is found again
+	return found
+}
+
 // Observe measures every call and writes one log line a call at level, or at
 // error level when the call failed by the process's own fault.
 func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
+		var known atomic.Pointer[calls] // a handler has one procedure, unless it is for all that are unknown
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
-			gauge := m.inFlight.WithLabelValues(spec.Procedure)
-			gauge.Inc()
+			series := known.Load()
+			if series == nil || series.procedure != spec.Procedure {
+				series = m.callsOf(spec.Procedure)
+				known.Store(series)
+			}
+			series.inFlight.Inc()
 			m.window.inFlight.Add(1)
 			err := next(ctx, spec, stream)
 			m.window.inFlight.Add(-1)
-			gauge.Dec()
+			series.inFlight.Dec()
 			elapsed := time.Since(start)
 			if counts(spec.Procedure) {
-				m.window.observe(elapsed, spec.StreamType != connect.StreamTypeUnary, ownFault(err))
+				m.window.observe(start.Add(elapsed), elapsed, spec.StreamType != connect.StreamTypeUnary, ownFault(err))
 			}
 			info, _ := connect.CallInfoForServerContext(ctx)
 			code := CodeName(err)
 			rc, _ := contextkit.FromContext(ctx)
-			m.observe(spec.Procedure, info.Protocol, code, elapsed, rc.TraceID)
+			observe(series.outcome(m, info.Protocol, code), elapsed, rc.TraceID)
 			event := log.WithLevel(lineLevel(level, err))
 			if event.Enabled() {
 				Identify(event, rc).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).
@@ -79,8 +122,7 @@ func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.Serve
 // of a slow call is what is looked for.
 const exemplarFrom = 50 * time.Millisecond
 
-func (m *Metrics) observe(procedure, protocol, code string, elapsed time.Duration, trace contextkit.TraceID) {
-	observer := m.duration.WithLabelValues(procedure, protocol, code)
+func observe(observer prometheus.Observer, elapsed time.Duration, trace contextkit.TraceID) {
 	if elapsed >= exemplarFrom && trace != (contextkit.TraceID{}) {
 		observer.(prometheus.ExemplarObserver).ObserveWithExemplar(elapsed.Seconds(), prometheus.Labels{"trace_id": trace.String()})
 		return

@@ -71,7 +71,7 @@ func Inject(ctx context.Context, md Metadata) error {
 	if err != nil {
 		return err
 	}
-	w := newWriter(md)
+	w := newWriter(md, 6)
 	w.set(canonicalTenantID, rc.TenantID.String())
 	w.set(canonicalTraceparent, rc.Traceparent.String())
 	w.set(canonicalTracestate, rc.Tracestate)
@@ -83,7 +83,7 @@ func Inject(ctx context.Context, md Metadata) error {
 
 // InjectResponse writes the ids that a caller needs to ask about its call.
 func InjectResponse(rc RequestContext, md Metadata) {
-	w := newWriter(md)
+	w := newWriter(md, 3)
 	w.set(canonicalCorrelationID, rc.CorrelationID)
 	w.set(canonicalTraceID, rc.TraceID.String())
 	w.set(canonicalRequestID, rc.RequestID)
@@ -102,10 +102,11 @@ type sharer interface {
 	SetValues(key string, values []string)
 }
 
-func newWriter(md Metadata) *writer {
+// newWriter returns a writer of at most so many values.
+func newWriter(md Metadata, most int) *writer {
 	w := &writer{md: md}
 	if w.shared, _ = md.(sharer); w.shared != nil {
-		w.values = make([]string, 0, len(contractHeaders))
+		w.values = make([]string, 0, most)
 	}
 	return w
 }

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -33,7 +32,8 @@ const (
 	// DefaultLeeway is how far clocks may differ.
 	DefaultLeeway = 30 * time.Second
 	// cachedTokens bounds the tokens whose verification is remembered: checking
-	// a signature costs more than the rest of the pipeline.
+	// a signature costs more than the rest of the pipeline. Only tokens that hold are,
+	// so that nobody fills the memory with others.
 	cachedTokens = 4096
 	// maxTokenBytes bounds a token; a header holds no more.
 	maxTokenBytes = 16 << 10
@@ -60,7 +60,7 @@ type Config struct {
 type Verifier struct {
 	config Config
 	now    func() time.Time
-	known  *lru.Cache[[sha256.Size]byte, verified]
+	known  *lru.Cache[string, verified]
 	keys   apiKeys
 }
 
@@ -87,7 +87,7 @@ func NewVerifier(config Config) (*Verifier, error) {
 	if config.Leeway == 0 {
 		config.Leeway = DefaultLeeway
 	}
-	known, err := lru.New[[sha256.Size]byte, verified](cachedTokens)
+	known, err := lru.New[string, verified](cachedTokens)
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
@@ -114,14 +114,13 @@ func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (*P
 	if strings.HasPrefix(token, apiKeyPrefix) {
 		return v.keys.authenticate(token, v.now())
 	}
-	id := sha256.Sum256([]byte(token))
-	known, ok := v.known.Get(id)
+	known, ok := v.known.Get(token)
 	if !ok || known.generation != v.config.Keys.current.Load().generation {
 		var err error
 		if known, err = v.verify(ctx, token); err != nil {
 			return nil, err
 		}
-		v.known.Add(id, known)
+		v.known.Add(strings.Clone(token), known) // the header may be part of something larger
 	}
 	switch now := v.now(); {
 	case now.After(known.until.Add(v.config.Leeway)):

@@ -23,9 +23,25 @@ var connectBackoff = backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier
 
 type endpointKey struct{}
 
+// addressed is a context with an endpoint: one object, where context.WithValue makes
+// two.
+type addressed struct {
+	context.Context //nolint:containedctx // it is one
+
+	endpoint string
+}
+
+// Value implements [context.Context].
+func (a *addressed) Value(key any) any {
+	if key == (endpointKey{}) {
+		return a
+	}
+	return a.Context.Value(key)
+}
+
 // WithEndpoint returns ctx for a call to endpoint (host:port).
 func WithEndpoint(ctx context.Context, endpoint string) context.Context {
-	return context.WithValue(ctx, endpointKey{}, endpoint)
+	return &addressed{ctx, endpoint}
 }
 
 // Transport implements [connect.Transport] over the pool's channels. The call's
@@ -38,16 +54,16 @@ func NewTransport(pool *Pool) *Transport { return &Transport{pool: pool} }
 
 // NewClientStream implements [connect.Transport].
 func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-	endpoint, _ := ctx.Value(endpointKey{}).(string)
-	if endpoint == "" {
+	to, _ := ctx.Value(endpointKey{}).(*addressed)
+	if to == nil || to.endpoint == "" {
 		return nil, connect.Errorf(connect.CodeInternal, "%s is called without an endpoint", spec.Procedure)
 	}
 	info, ok := connect.CallInfoForClientContext(ctx)
 	if !ok {
 		ctx, info = connect.NewClientContext(ctx)
 	}
-	info.Spec, info.PeerAddr, info.Protocol, info.Codec = spec, endpoint, connect.ProtocolNameGRPC, connect.CodecNameProto
-	channel, err := t.pool.take(endpoint)
+	info.Spec, info.PeerAddr, info.Protocol, info.Codec = spec, to.endpoint, connect.ProtocolNameGRPC, connect.CodecNameProto
+	channel, err := t.pool.take(to.endpoint)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "the upstream cannot be connected to").WithCause(err)
 	}
