@@ -144,7 +144,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	client := contextkit.NewClient(upstream.NewTransport(pool))
 	g := &Gateway{
 		config: config, catalog: catalog, described: map[string][]byte{}, verifier: verifier, routes: routes, pool: pool, client: client,
-		prober: probe.New(config.Probes, routes, client, log), log: log,
+		prober: probe.New(config.Probes, routes, client, pool.Abandon, log), log: log,
 		room: room, streams: streams, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
 	}
 	json := frame.JSONCodec()

@@ -34,6 +34,7 @@ type member struct {
 	adminv1connect.UnimplementedRunnerAdminHandler
 	node     route.Node
 	unready  atomic.Bool
+	hung     atomic.Bool // it answers no probe
 	statuses atomic.Int64
 
 	seenMu sync.Mutex
@@ -56,7 +57,10 @@ func (m *member) lastProbe() http.Header {
 func startMember(t *testing.T, kind, id string) *member {
 	t.Helper()
 	m := &member{}
-	server := chassis.NewServer(chassis.Config{Name: id, Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error {
+	server := chassis.NewServer(chassis.Config{Name: id, Addr: "127.0.0.1:0"}, func(ctx context.Context, _ contextkit.TenantID) error {
+		if m.hung.Load() {
+			<-ctx.Done()
+		}
 		if m.unready.Load() {
 			return connect.NewError(connect.CodeUnavailable, "drained")
 		}
@@ -88,6 +92,12 @@ func startMember(t *testing.T, kind, id string) *member {
 	})
 	m.node = route.Node{ID: id, Kind: kind, Endpoint: server.Addr(), Ready: true}
 	return m
+}
+
+// hang makes the member take everything and answer nothing.
+func (m *member) hang() {
+	m.hung.Store(true)
+	m.set(func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() })
 }
 
 // replace puts the members in the place of all nodes.
@@ -380,5 +390,46 @@ func TestOperatorsHaveAServerOfTheirOwn(t *testing.T) {
 		if !strings.Contains(text, "\n"+name+"{") {
 			t.Errorf("there is no metric %s", name)
 		}
+	}
+}
+
+func TestCallsThatWaitForASilentNodeGoElsewhere(t *testing.T) {
+	for name, change := range map[string]func(*gateway.Config){
+		"probes find it": func(c *gateway.Config) {
+			c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 50 * time.Millisecond}}
+		},
+		// One call passes its deadline first.
+		"its breaker opens": func(c *gateway.Config) { c.Breakers = breaker.Config{FirstPause: time.Hour, Failures: 1} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := start(t, change)
+			one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
+			e.replace(t, one, two)
+			token := e.token(t, "acme", "query.read")
+			wallets := &projectionv1.QueryRequest{View: "wallets"}
+			if got := e.query(t, "grpc", wallets, "Authorization", token); got.err != nil {
+				t.Fatal(got.err)
+			}
+			silent := one
+			if calls, _, _, _, _ := two.seen(); calls > 0 {
+				silent = two
+			}
+			silent.hang()
+			var group sync.WaitGroup
+			if name == "its breaker opens" {
+				group.Go(func() {
+					e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "Authorization", token, "Connect-Timeout-Ms", "1100")
+				})
+			}
+			for range 5 {
+				group.Go(func() {
+					began := time.Now()
+					if got := e.query(t, "grpc", wallets, "Authorization", token); got.err != nil {
+						t.Errorf("after %v: %v", time.Since(began), got.err)
+					}
+				})
+			}
+			group.Wait()
+		})
 	}
 }

@@ -117,7 +117,7 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 		}
 		callCtx, info := g.upstreamContext(ctx, call)
 		err := g.client.CallUnary(callCtx, call.Method.Spec, call.First, answer)
-		pass.Done(outcome(ctx, call, info, err))
+		g.done(ctx, pass, call, outcome(ctx, call, info, err))
 		if err == nil {
 			g.retries.Call(call.Node.Endpoint)
 			passMetadata(call.Info, info)
@@ -128,6 +128,15 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 			passMetadata(call.Info, info)
 			return reauthor(ctx, err)
 		}
+	}
+}
+
+// done tells the breaker how the call ended. When it opens because calls pass their
+// deadlines, those that still wait for the node are ended: what may be called again is
+// called elsewhere, instead of waiting for its deadline too.
+func (g *Gateway) done(ctx context.Context, pass breaker.Pass, call *Call, outcome breaker.Outcome) {
+	if pass.Done(outcome) && outcome == breaker.Silent && ctx.Err() != nil {
+		g.pool.Abandon(call.Node.Endpoint)
 	}
 }
 
@@ -277,7 +286,7 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	done := func(outcome breaker.Outcome) {
 		if !known {
 			known = true
-			pass.Done(outcome)
+			g.done(ctx, pass, call, outcome)
 		}
 	}
 	defer done(breaker.Unknown)

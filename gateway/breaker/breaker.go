@@ -205,8 +205,8 @@ func (s *Set) Panics(endpoints []string) bool {
 	return float64(open) > s.config.PanicShare*float64(len(endpoints))
 }
 
-// Done says how the call ended.
-func (p Pass) Done(outcome Outcome) {
+// Done says how the call ended, and reports whether that has opened the breaker.
+func (p Pass) Done(outcome Outcome) (opened bool) {
 	b, config := p.state, &p.set.config
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -214,7 +214,7 @@ func (p Pass) Done(outcome Outcome) {
 	switch outcome {
 	case Answered:
 		if p.began.Before(b.opened) {
-			return // it says nothing of the node as it is since, and must not close what its own slowness opened
+			return false // it says nothing of the node as it is since, and must not close what its own slowness opened
 		}
 		took := float64(time.Since(p.began))
 		if open {
@@ -232,6 +232,7 @@ func (p Pass) Done(outcome Outcome) {
 			if median, ok := p.set.peers(b); ok && b.latency > config.SlowFactor*median {
 				b.open(config)
 				b.samples, b.latency = 0, 0 // judged anew when it is back
+				return true
 			}
 		}
 	case Unknown:
@@ -241,8 +242,10 @@ func (p Pass) Done(outcome Outcome) {
 		// Calls that began before the breaker opened do not open it further.
 		if (open && b.trying) || (!open && b.silent >= config.Failures) {
 			b.open(config)
+			return true
 		}
 	}
+	return false
 }
 
 // open opens the breaker for a pause, a quarter of which is jitter, so that

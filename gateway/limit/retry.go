@@ -5,22 +5,23 @@ import (
 	"sync/atomic"
 )
 
-// A call earns a tenth of a retry, and ten may be saved up for a moment of
-// trouble. Counted in tenths.
+// A call earns a tenth of a retry. Ten are there from the start, and a hundred may be
+// saved up for the moment when a node that many calls wait for is given up. Counted in
+// tenths.
 const (
-	retryPrice  = 10
-	callEarns   = 1
-	mostSavings = 10 * retryPrice
+	retryPrice   = 10
+	callEarns    = 1
+	firstSavings = 10 * retryPrice
+	mostSavings  = 100 * retryPrice
 )
 
-// savings are what calls have earned. The zero value has all that can be saved
-// up: it counts what is missing.
-type savings struct{ missing atomic.Int64 }
+// savings are what calls have earned. The zero value has the first savings.
+type savings struct{ earned atomic.Int64 } // less what was spent
 
 func (s *savings) earn() {
 	for {
-		missing := s.missing.Load()
-		if missing == 0 || s.missing.CompareAndSwap(missing, max(missing-callEarns, 0)) {
+		earned := s.earned.Load()
+		if firstSavings+earned+callEarns > mostSavings || s.earned.CompareAndSwap(earned, earned+callEarns) {
 			return
 		}
 	}
@@ -28,11 +29,11 @@ func (s *savings) earn() {
 
 func (s *savings) spend() bool {
 	for {
-		missing := s.missing.Load()
-		if missing+retryPrice > mostSavings {
+		earned := s.earned.Load()
+		if firstSavings+earned < retryPrice {
 			return false
 		}
-		if s.missing.CompareAndSwap(missing, missing+retryPrice) {
+		if s.earned.CompareAndSwap(earned, earned-retryPrice) {
 			return true
 		}
 	}
@@ -48,7 +49,7 @@ type Budget struct {
 // trackedEndpoints bounds the endpoints whose budget is known.
 const trackedEndpoints = 4096
 
-// NewBudget returns a budget in which every endpoint has its full savings.
+// NewBudget returns a budget in which every endpoint has its first savings.
 func NewBudget() *Budget { return &Budget{} }
 
 // Call counts a call to the endpoint.

@@ -2,9 +2,10 @@
 // asks each by the gRPC health protocol, over the same channels and under the
 // same contract as every other call.
 //
-// A node that says that it does not serve is left out at once; one that does not
-// answer is left out the second time. A node without the health protocol takes
-// calls as long as it answers anything.
+// A node that says that it does not serve is left out at once. One that does not
+// answer is asked again as soon as may be, and left out the second time, when those who
+// still wait for it hear of it. A node without the health protocol takes calls as long
+// as it answers anything.
 package probe
 
 import (
@@ -63,20 +64,22 @@ type Prober struct {
 	table  *route.Table
 	client *connect.Client
 	group  *fanout.Group[route.Node, string]
+	silent func(endpoint string)
 	log    zerolog.Logger
 
-	mu     sync.Mutex
-	silent map[string]int // by node
+	mu      sync.Mutex
+	unheard map[string]int // probes in a row without an answer, by node
 }
 
 var checkSpec = connect.Spec{
 	Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary, IdempotencyLevel: connect.IdempotencyNoSideEffects,
 }
 
-// New returns a prober over client, whose transport calls endpoints.
-func New(config Config, table *route.Table, client *connect.Client, log zerolog.Logger) *Prober {
+// New returns a prober over client, whose transport calls endpoints. silent hears of
+// nodes that are left out because they do not answer.
+func New(config Config, table *route.Table, client *connect.Client, silent func(endpoint string), log zerolog.Logger) *Prober {
 	config = config.WithDefaults()
-	p := &Prober{config: config, table: table, client: client, log: log, silent: map[string]int{}}
+	p := &Prober{config: config, table: table, client: client, silent: silent, log: log, unheard: map[string]int{}}
 	p.group = fanout.NewGroup(config.FanOut, table.Nodes, p.ask)
 	return p
 }
@@ -117,8 +120,10 @@ func (p *Prober) Run(ctx context.Context) error {
 		if err != nil { // ctx has ended
 			return nil
 		}
-		p.apply(snapshot)
 		wait := p.config.Every*4/5 + rand.N(p.config.Every*2/5+1)
+		if p.apply(snapshot) {
+			wait = min(wait, p.config.FanOut.TTL-snapshot.Age()+time.Millisecond)
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
@@ -129,22 +134,28 @@ func (p *Prober) Run(ctx context.Context) error {
 	}
 }
 
-// apply puts the nodes' word into the table.
-func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) {
+// apply puts the nodes' word into the table, and reports whether a node is in doubt:
+// it takes calls, and has not answered this once.
+func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := make(map[string]int, len(snapshot.Answers))
 	for _, answer := range snapshot.Answers {
 		ready := answer.Err == nil && answer.Value != notServing
 		if answer.Err != nil {
-			known[answer.Node.ID] = p.silent[answer.Node.ID] + 1
+			known[answer.Node.ID] = p.unheard[answer.Node.ID] + 1
 			ready = answer.Node.Ready && known[answer.Node.ID] < silences
+			doubt = doubt || ready
 		}
 		if p.table.SetReady(answer.Node.ID, ready) {
 			p.log.Warn().Str("node", answer.Node.ID).Str("kind", answer.Node.Kind).Bool("ready", ready).AnErr("error", answer.Err).Msg("node")
+			if answer.Err != nil {
+				p.silent(answer.Node.Endpoint)
+			}
 		}
 	}
-	p.silent = known
+	p.unheard = known
+	return doubt
 }
 
 // Probes counts the nodes asked.

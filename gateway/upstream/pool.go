@@ -97,6 +97,8 @@ type Pool struct {
 	count   int
 	closed  bool
 	sweeper *time.Timer // gives up idle channels; nil until there is one
+
+	closing sync.WaitGroup // the channels that are abandoned
 }
 
 // Stats is what a pool has done, and what it keeps.
@@ -243,6 +245,20 @@ func (p *Pool) remove(c *channel) {
 	c.release()
 }
 
+// Abandon gives up the endpoint's channel at once, calls on it included: they end as
+// UNAVAILABLE. The next call connects anew. It is for a node that does not answer any
+// more, whose calls would wait for their deadlines.
+func (p *Pool) Abandon(endpoint string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if found, ok := p.channels.Load(endpoint); ok {
+		c := found.(*channel)
+		p.remove(c)
+		// grpc-go says goodbye first, for seconds if nothing is taken any more.
+		p.closing.Go(func() { _ = c.conn.Close() }) // it only fails when closed already
+	}
+}
+
 // Stats returns what the pool has done, and what it keeps.
 func (p *Pool) Stats() Stats {
 	stats := Stats{Made: p.made.Load(), Evicted: p.evicted.Load()}
@@ -256,6 +272,7 @@ func (p *Pool) Stats() Stats {
 
 // Close gives up all channels; those with calls on them end with their calls.
 func (p *Pool) Close() {
+	defer p.closing.Wait() // some seconds at most
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
