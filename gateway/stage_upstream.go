@@ -193,11 +193,10 @@ func (g *Gateway) retry(ctx context.Context, call *Call, info *connect.CallInfo,
 		return false
 	}
 	rc, _ := contextkit.FromContext(ctx)
-	if !g.retries.Retry(call.Node.Endpoint) || !rc.TenantID.IsZero() && !g.tenants.Retry(rc.TenantID) {
+	if !rc.TenantID.IsZero() && !g.tenants.Retry(rc.TenantID) {
 		g.counters.retried.WithLabelValues("forbidden").Inc()
 		return false
 	}
-	g.counters.retried.WithLabelValues("sent").Inc()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -206,14 +205,22 @@ func (g *Gateway) retry(ctx context.Context, call *Call, info *connect.CallInfo,
 	case <-ctx.Done():
 		return false
 	}
+	failed := call.Node
 	if !call.Forced {
 		// The tenant may have moved meanwhile.
 		if node, ok := g.routes.Lookup(call.Method.Upstream, rc.TenantID); ok && node.ID != call.Node.ID {
 			call.Node = node
-			return true
+		} else {
+			g.avoid(call, rc.TenantID)
 		}
-		g.avoid(call, rc.TenantID)
 	}
+	// The node that would get the call has a say: what others fail at must not drown it.
+	if !g.retries.Retry(call.Node.Endpoint) {
+		call.Node = failed
+		g.counters.retried.WithLabelValues("forbidden").Inc()
+		return false
+	}
+	g.counters.retried.WithLabelValues("sent").Inc()
 	return true
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -162,7 +163,7 @@ func (s *stream) Receive(msg any) error {
 		}
 		return io.EOF
 	}
-	if !s.answered {
+	if !s.answered || cutOff(err) {
 		return local(s.caller, err)
 	}
 	return remote(err)
@@ -221,7 +222,25 @@ func local(ctx context.Context, err error) error {
 	case codes.ResourceExhausted:
 		return connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err)
 	}
+	if cutOff(err) {
+		return connect.NewError(connect.CodeUnavailable, "the upstream left before its answer was complete").WithCause(err)
+	}
 	return connect.NewError(connect.CodeUnavailable, "the upstream cannot be reached").WithCause(err)
+}
+
+// cuts are how grpc-go says that an answer broke off: its error is of the same type as
+// the peer's verdict, and by its text alone known to be none.
+var cuts = []string{
+	io.ErrUnexpectedEOF.Error(), "error reading from server: ", "closing transport due to: ",
+	"stream terminated by RST_STREAM with error code: ", "server closed the stream without sending trailers",
+	"rpc error: code = Canceled desc = grpc: the client connection is closing",
+}
+
+// cutOff reports whether an answer broke off: with its connection, with its stream, in
+// the middle of a message. The node said no such thing, it is gone.
+func cutOff(err error) bool {
+	text := status.Convert(err).Message()
+	return slices.ContainsFunc(cuts, func(cut string) bool { return strings.HasPrefix(text, cut) })
 }
 
 // remote turns a gRPC status into the peer's verdict, with its details.

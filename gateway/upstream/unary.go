@@ -54,7 +54,7 @@ func (u *unary) Receive(msg any) error {
 	switch {
 	case err == nil:
 		return nil
-	case len(u.header) == 0 && len(u.trailer) == 0: // an answer has a content type at least
+	case cutOff(err), len(u.header) == 0 && len(u.trailer) == 0: // an answer has a content type at least
 		return local(u.ctx, err)
 	}
 	return remote(err)
