@@ -23,7 +23,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 )
@@ -31,7 +34,7 @@ import (
 // peerCommand runs one of the processes of a comparison: it is how `peers` starts
 // them.
 type peerCommand struct {
-	Kind     string `arg:"" enum:"upstream,vanguard,forwarder" help:"What to run."`
+	Kind     string `arg:"" enum:"upstream,vanguard,forwarder,grpcgo" help:"What to run."`
 	Listen   string `required:"" help:"Where it listens."`
 	Direct   string `help:"Where the upstream answers JSON itself."`
 	Admin    string `help:"Where it tells its allocations."`
@@ -45,6 +48,8 @@ func (c *peerCommand) Run(ctx context.Context) error {
 		return c.upstream(ctx)
 	case "vanguard":
 		return c.vanguard(ctx)
+	case "grpcgo":
+		return c.grpcgo(ctx)
 	}
 	return c.forwarder(ctx)
 }
@@ -180,6 +185,43 @@ type forwarding struct {
 
 func (f forwarding) Query(ctx context.Context, req *projectionv1.QueryRequest) (*projectionv1.QueryResponse, error) {
 	return f.client.Query(ctx, req)
+}
+
+// grpcgo is grpc-go's server before grpc-go's client, and nothing between them but
+// bytes: what the transports alone cost that Headgate has on both sides.
+func (c *peerCommand) grpcgo(ctx context.Context) error {
+	window := []grpc.DialOption{grpc.WithStaticStreamWindowSize(256 << 10), grpc.WithStaticConnWindowSize(1 << 20)}
+	conn, err := grpc.NewClient("passthrough:///"+c.Upstream, append(window,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{}), experimental.AcceptCompressors(plainName)))...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	server := grpc.NewServer(
+		grpc.ForceServerCodecV2(raw{}), grpc.NumStreamWorkers(64), grpc.StaticStreamWindowSize(256<<10), grpc.StaticConnWindowSize(1<<20),
+		//nolint:contextcheck // a call has its own context
+		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			var request, answer []byte
+			if err := stream.RecvMsg(&request); err != nil {
+				return err
+			}
+			method, _ := grpc.MethodFromServerStream(stream)
+			received, _ := metadata.FromIncomingContext(stream.Context())
+			if err := conn.Invoke(metadata.NewOutgoingContext(stream.Context(), received), method, request, &answer); err != nil {
+				return err
+			}
+			return stream.SendMsg(answer)
+		}))
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	err = serveBoth(ctx, "127.0.0.1:0", c.Admin, http.NotFoundHandler())
+	server.Stop()
+	return errors.Join(err, <-served)
 }
 
 // serve serves a handler over HTTP/1.1 and HTTP/2 in clear text.

@@ -225,7 +225,7 @@ func startArena(ctx context.Context, programs ...string) (_ *arena, err error) {
 		}
 		a.paths[name] = filepath.Join(a.dir, name)
 	}
-	for _, name := range []string{"nats", "upstream", "direct", "headgate", "headgate-grpc", "headgate-admin", "vanguard", "vanguard-admin", "forwarder", "forwarder-admin", "grpcgateway", "grpcgateway-admin", "nginx", "haproxy"} {
+	for _, name := range []string{"nats", "upstream", "direct", "headgate", "headgate-grpc", "headgate-admin", "vanguard", "vanguard-admin", "forwarder", "forwarder-admin", "grpcgo", "grpcgo-admin", "grpcgateway", "grpcgateway-admin", "nginx", "haproxy"} {
 		if a.addrs[name], err = freeAddr(ctx); err != nil {
 			return nil, err
 		}
@@ -335,7 +335,7 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 	}); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"vanguard", "forwarder"} {
+	for _, name := range []string{"vanguard", "forwarder", "grpcgo"} {
 		if !wanted(name) {
 			continue
 		}
@@ -382,7 +382,7 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 			groups[1].group = append(groups[1].group, rest(http2, name))
 		}
 	}
-	for name, addr := range map[string]string{"direct": "upstream", "headgate": "headgate-grpc", "vanguard": "vanguard", "forwarder": "forwarder", "nginx": "nginx", "haproxy": "haproxy"} {
+	for name, addr := range map[string]string{"direct": "upstream", "headgate": "headgate-grpc", "vanguard": "vanguard", "forwarder": "forwarder", "grpcgo": "grpcgo", "nginx": "nginx", "haproxy": "haproxy"} {
 		if procs[name] == nil {
 			continue
 		}
@@ -394,7 +394,7 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 		}
 		groups[2].group = append(groups[2].group, one)
 	}
-	order := []string{"direct", "headgate", "grpcgateway", "vanguard", "forwarder", "nginx", "haproxy"}
+	order := []string{"direct", "headgate", "grpcgateway", "vanguard", "forwarder", "grpcgo", "nginx", "haproxy"}
 	slices.SortFunc(groups[2].group, func(x, y *contestant) int { return slices.Index(order, x.name) - slices.Index(order, y.name) })
 	return groups, nil
 }

@@ -35,7 +35,9 @@ type member struct {
 	adminv1connect.UnimplementedRunnerAdminHandler
 	node     route.Node
 	unready  atomic.Bool
-	hung     atomic.Bool // it answers no probe
+	hung     atomic.Bool   // it answers no probe, until
+	released chan struct{} // is closed
+	waits    atomic.Bool   // a probe is waiting for it
 	statuses atomic.Int64
 
 	seenMu sync.Mutex
@@ -57,10 +59,11 @@ func (m *member) lastProbe() http.Header {
 // member starts a node.
 func startMember(t *testing.T, kind, id string) *member {
 	t.Helper()
-	m := &member{}
-	server := chassis.NewServer(chassis.Config{Name: id, Addr: "127.0.0.1:0"}, func(ctx context.Context, _ contextkit.TenantID) error {
+	m := &member{released: make(chan struct{})}
+	server := chassis.NewServer(chassis.Config{Name: id, Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error {
 		if m.hung.Load() {
-			<-ctx.Done()
+			m.waits.Store(true)
+			<-m.released // not ctx.Done: an answer at the deadline is one
 		}
 		if m.unready.Load() {
 			return connect.NewError(connect.CodeUnavailable, "drained")
@@ -86,6 +89,7 @@ func startMember(t *testing.T, kind, id string) *member {
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx) }()
 	t.Cleanup(func() {
+		close(m.released)
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -402,6 +406,10 @@ func TestCallsThatWaitForASilentNodeGoElsewhere(t *testing.T) {
 		"probes find it": func(c *gateway.Config) {
 			c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 50 * time.Millisecond}}
 		},
+		// One probe is without an answer when the table loses the node.
+		"its announcements end": func(c *gateway.Config) {
+			c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 300 * time.Millisecond}}
+		},
 		// One call passes its deadline first.
 		"its breaker opens": func(c *gateway.Config) { c.Breakers = breaker.Config{FirstPause: time.Hour, Failures: 1} },
 	} {
@@ -414,9 +422,9 @@ func TestCallsThatWaitForASilentNodeGoElsewhere(t *testing.T) {
 			if got := e.query(t, "grpc", wallets, "Authorization", token); got.err != nil {
 				t.Fatal(got.err)
 			}
-			silent := one
+			silent, other := one, two
 			if calls, _, _, _, _ := two.seen(); calls > 0 {
-				silent = two
+				silent, other = two, one
 			}
 			silent.hang()
 			var group sync.WaitGroup
@@ -425,13 +433,21 @@ func TestCallsThatWaitForASilentNodeGoElsewhere(t *testing.T) {
 					e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "Authorization", token, "Connect-Timeout-Ms", "1100")
 				})
 			}
-			for range 5 {
+			const calls = 5
+			for range calls {
 				group.Go(func() {
 					began := time.Now()
 					if got := e.query(t, "grpc", wallets, "Authorization", token); got.err != nil {
 						t.Errorf("after %v: %v", time.Since(began), got.err)
 					}
 				})
+			}
+			if name == "its announcements end" {
+				eventually(t, "calls and a probe wait", func() bool {
+					made, _, _, _, _ := silent.seen()
+					return made == calls && silent.waits.Load()
+				})
+				e.replace(t, other)
 			}
 			group.Wait()
 		})

@@ -68,7 +68,7 @@ type Prober struct {
 	log    zerolog.Logger
 
 	mu      sync.Mutex
-	unheard map[string]int // probes in a row without an answer, by node
+	unheard map[string]silence // by node
 }
 
 var checkSpec = connect.Spec{
@@ -79,9 +79,15 @@ var checkSpec = connect.Spec{
 // nodes that are left out because they do not answer.
 func New(config Config, table *route.Table, client *connect.Client, silent func(endpoint string), log zerolog.Logger) *Prober {
 	config = config.WithDefaults()
-	p := &Prober{config: config, table: table, client: client, silent: silent, log: log, unheard: map[string]int{}}
+	p := &Prober{config: config, table: table, client: client, silent: silent, log: log, unheard: map[string]silence{}}
 	p.group = fanout.NewGroup(config.FanOut, table.Nodes, p.ask)
 	return p
+}
+
+// silence is that of a node which has left probes in a row without an answer.
+type silence struct {
+	node   route.Node
+	probes int
 }
 
 // States of a node that answers.
@@ -135,26 +141,39 @@ func (p *Prober) Run(ctx context.Context) error {
 }
 
 // apply puts the nodes' word into the table, and reports whether a node is in doubt:
-// it takes calls, and has not answered this once.
+// it takes calls, and has not answered this once. One in doubt that is no longer in the
+// table was missed by others too.
 func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	known := make(map[string]int, len(snapshot.Answers))
+	before := p.unheard
+	p.unheard = make(map[string]silence, len(snapshot.Answers))
 	for _, answer := range snapshot.Answers {
+		node := answer.Node
 		ready := answer.Err == nil && answer.Value != notServing
 		if answer.Err != nil {
-			known[answer.Node.ID] = p.unheard[answer.Node.ID] + 1
-			ready = answer.Node.Ready && known[answer.Node.ID] < silences
+			probes := before[node.ID].probes + 1
+			p.unheard[node.ID] = silence{node, probes}
+			ready = node.Ready && probes < silences
 			doubt = doubt || ready
 		}
-		if p.table.SetReady(answer.Node.ID, ready) {
-			p.log.Warn().Str("node", answer.Node.ID).Str("kind", answer.Node.Kind).Bool("ready", ready).AnErr("error", answer.Err).Msg("node")
+		delete(before, node.ID)
+		if p.table.SetReady(node.ID, ready) {
+			level := zerolog.WarnLevel
+			if ready {
+				level = zerolog.InfoLevel
+			}
+			p.log.WithLevel(level).Str("node", node.ID).Str("kind", node.Kind).Bool("ready", ready).AnErr("error", answer.Err).Msg("node")
 			if answer.Err != nil {
-				p.silent(answer.Node.Endpoint)
+				p.silent(node.Endpoint)
 			}
 		}
 	}
-	p.unheard = known
+	for _, gone := range before {
+		if _, there := p.table.Node(gone.node.ID); !there {
+			p.silent(gone.node.Endpoint)
+		}
+	}
 	return doubt
 }
 
