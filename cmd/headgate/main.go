@@ -30,9 +30,9 @@ type cli struct {
 const gcPercent = 400
 
 // memProfileRate is the bytes allocated for each allocation whose stack is noted for
-// the heap's profile. At Go's default, eight times as often, walking the stacks takes a
+// the heap's profile. At Go's default, four times as often, walking the stacks takes a
 // hundredth of a busy gateway's time.
-const memProfileRate = 4 << 20
+const memProfileRate = 2 << 20
 
 func main() {
 	runtime.MemProfileRate = memProfileRate
