@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
 )
 
 // maxCallTime bounds a unary call whose caller gave no deadline, such as one
@@ -27,7 +28,7 @@ func Deadline(next connect.ServerFunc) connect.ServerFunc {
 // longest from now, less margin, so that what is said of a call that took too long
 // still reaches its client. Calls of an edge's gRPC address have come with it.
 func Hop(ctx context.Context, longest, margin time.Duration) (context.Context, context.CancelFunc) {
-	if ctx.Value(admittedKey{}) != nil {
+	if _, admitted := contextkit.Carried[admitted](ctx); admitted {
 		return ctx, func() {}
 	}
 	return hop(ctx, longest, margin)

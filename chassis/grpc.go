@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/grpcmeta"
+	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/netutil"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
@@ -140,40 +141,28 @@ func (p *grpcPort) run(ctx context.Context) error {
 	return <-failed
 }
 
-type admittedKey struct{}
-
-// admitted is the context of a call whose headers have come.
+// admitted is a call whose headers have come.
 type admitted struct {
-	context.Context //nolint:containedctx // it is one
-
 	header metadata.MD
 	cancel context.CancelFunc // ends its longest time
-}
-
-// Value implements [context.Context].
-func (a *admitted) Value(key any) any {
-	if key == (admittedKey{}) {
-		return a
-	}
-	return a.Context.Value(key)
 }
 
 // bound gives a call its longest time before anything of it is read, and keeps its
 // headers: what grpc-go gives of them later is a copy.
 func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
-	call := &admitted{header: info.Header}
+	call := admitted{header: info.Header}
 	if longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName]); longest > 0 {
-		call.Context, call.cancel = hop(ctx, longest, p.margin)
+		ctx, call.cancel = hop(ctx, longest, p.margin)
 	} else {
-		call.Context, call.cancel = context.WithCancel(ctx)
+		ctx, call.cancel = context.WithCancel(ctx)
 	}
-	return call, nil
+	return contextkit.Carry(ctx, call), nil
 }
 
 // serve hands a call over.
 func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 	ctx := stream.Context()
-	call := ctx.Value(admittedKey{}).(*admitted)
+	call, _ := contextkit.Carried[admitted](ctx) // see bound
 	defer call.cancel()
 	procedure, _ := grpc.MethodFromServerStream(stream)
 	served := p.surface.Load()

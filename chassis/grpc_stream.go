@@ -21,7 +21,7 @@ import (
 type grpcStream struct {
 	grpc     grpc.ServerStream
 	info     *connect.CallInfo
-	call     *admitted
+	call     admitted
 	config   *Config
 	single   bool          // one answer
 	json     connect.Codec // nil: messages are protobuf

@@ -41,36 +41,11 @@ type RequestContext struct {
 	CausationID string
 }
 
-type contextKey struct{}
-
-// carrier is a context with a request context: one object, where context.WithValue
-// makes two.
-type carrier struct {
-	context.Context //nolint:containedctx // it is one
-
-	rc RequestContext
-}
-
-// Value implements [context.Context].
-func (c *carrier) Value(key any) any {
-	if key == (contextKey{}) {
-		return c
-	}
-	return c.Context.Value(key)
-}
-
 // NewContext returns ctx carrying rc.
-func NewContext(ctx context.Context, rc RequestContext) context.Context {
-	return &carrier{ctx, rc}
-}
+func NewContext(ctx context.Context, rc RequestContext) context.Context { return Carry(ctx, rc) }
 
 // FromContext returns the request context in ctx, if there is one.
-func FromContext(ctx context.Context) (RequestContext, bool) {
-	if c, ok := ctx.Value(contextKey{}).(*carrier); ok {
-		return c.rc, true
-	}
-	return RequestContext{}, false
-}
+func FromContext(ctx context.Context) (RequestContext, bool) { return Carried[RequestContext](ctx) }
 
 // PlatformContext returns ctx for a call that concerns the platform and not a
 // tenant: a probe, a fleet snapshot, start-up work. It continues the trace and

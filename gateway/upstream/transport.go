@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/grpcmeta"
+	"github.com/headgate/headgate/contextkit"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -22,27 +23,12 @@ import (
 // restarts should be found again within a second.
 var connectBackoff = backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
 
-type endpointKey struct{}
+// endpoint is where a call goes, host:port.
+type endpoint string
 
-// addressed is a context with an endpoint: one object, where context.WithValue makes
-// two.
-type addressed struct {
-	context.Context //nolint:containedctx // it is one
-
-	endpoint string
-}
-
-// Value implements [context.Context].
-func (a *addressed) Value(key any) any {
-	if key == (endpointKey{}) {
-		return a
-	}
-	return a.Context.Value(key)
-}
-
-// WithEndpoint returns ctx for a call to endpoint (host:port).
-func WithEndpoint(ctx context.Context, endpoint string) context.Context {
-	return &addressed{ctx, endpoint}
+// WithEndpoint returns ctx for a call to an endpoint (host:port).
+func WithEndpoint(ctx context.Context, address string) context.Context {
+	return contextkit.Carry(ctx, endpoint(address))
 }
 
 // Transport implements [connect.Transport] over the pool's channels. The call's
@@ -55,16 +41,16 @@ func NewTransport(pool *Pool) *Transport { return &Transport{pool: pool} }
 
 // NewClientStream implements [connect.Transport].
 func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-	to, _ := ctx.Value(endpointKey{}).(*addressed)
-	if to == nil || to.endpoint == "" {
+	to, _ := contextkit.Carried[endpoint](ctx)
+	if to == "" {
 		return nil, connect.Errorf(connect.CodeInternal, "%s is called without an endpoint", spec.Procedure)
 	}
 	info, ok := connect.CallInfoForClientContext(ctx)
 	if !ok {
 		ctx, info = connect.NewClientContext(ctx)
 	}
-	info.Spec, info.PeerAddr, info.Protocol, info.Codec = spec, to.endpoint, connect.ProtocolNameGRPC, connect.CodecNameProto
-	channel, err := t.pool.take(to.endpoint)
+	info.Spec, info.PeerAddr, info.Protocol, info.Codec = spec, string(to), connect.ProtocolNameGRPC, connect.CodecNameProto
+	channel, err := t.pool.take(string(to))
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "the upstream cannot be connected to").WithCause(err)
 	}
