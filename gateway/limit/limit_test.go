@@ -123,6 +123,20 @@ func TestRetriesAreATenthOfTheCalls(t *testing.T) {
 	}
 }
 
+func TestRetriesAreSavedUpToAHundred(t *testing.T) {
+	budget := limit.NewBudget()
+	for range 10_000 {
+		budget.Call("node:1")
+	}
+	retries := 0
+	for budget.Retry("node:1") {
+		retries++
+	}
+	if retries != 100 {
+		t.Errorf("%d retries at once after many calls without any, want 100", retries)
+	}
+}
+
 func TestANegativeBoundIsRefused(t *testing.T) {
 	if _, err := limit.NewTenants(limit.Config{Rate: -1}); err == nil {
 		t.Error("a negative rate is accepted")
