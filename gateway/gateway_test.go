@@ -660,27 +660,31 @@ func TestOnlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T) {
 func TestADeadlineTravelsAndEndsTheNodesWork(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read")
-	ended := make(chan error, 1)
-	e.node.set(func(ctx context.Context, _ int) error {
-		<-ctx.Done()
-		ended <- ctx.Err()
-		return ctx.Err()
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
-	defer cancel()
-	ctx, info := connect.NewClientContext(ctx)
-	info.RequestHeader().Set("Authorization", token)
-	_, err := queriesconnect.NewQueryServiceClient(e.client("grpc")).Query(ctx, &projectionv1.QueryRequest{View: "wallets"})
-	if connect.CodeOf(err) != connect.CodeDeadlineExceeded {
-		t.Fatalf("err = %v", err)
-	}
-	select {
-	case <-ended:
-	case <-time.After(5 * time.Second):
-		t.Fatal("the node still works on a call that nobody waits for")
-	}
-	if _, _, _, left, _ := e.node.seen(); left <= 0 || left > 240*time.Millisecond {
-		t.Errorf("the node was given %v, want the client's 250 ms less the gateway's margin", left)
+	for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb"} {
+		t.Run(protocol, func(t *testing.T) {
+			ended := make(chan error, 1)
+			e.node.set(func(ctx context.Context, _ int) error {
+				<-ctx.Done()
+				ended <- ctx.Err()
+				return ctx.Err()
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
+			defer cancel()
+			ctx, info := connect.NewClientContext(ctx)
+			info.RequestHeader().Set("Authorization", token)
+			_, err := queriesconnect.NewQueryServiceClient(e.client(protocol)).Query(ctx, &projectionv1.QueryRequest{View: "wallets"})
+			if connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+				t.Fatalf("err = %v", err)
+			}
+			select {
+			case <-ended:
+			case <-time.After(5 * time.Second):
+				t.Fatal("the node still works on a call that nobody waits for")
+			}
+			if _, _, _, left, _ := e.node.seen(); left <= 0 || left > 240*time.Millisecond {
+				t.Errorf("the node was given %v, want the client's 250 ms less the gateway's margin", left)
+			}
+		})
 	}
 }
 
