@@ -30,8 +30,16 @@ type router struct {
 
 	mu        sync.Mutex
 	announced []backbone.Node
+	words     map[string]word // by node: what the table has taken in
 	// revision is that of the placements that the table routes by.
 	revision atomic.Uint64
+}
+
+// word is what a node announces about taking calls.
+type word struct {
+	started  time.Time
+	endpoint string
+	ready    bool
 }
 
 // newRouter returns a router over a table that has what is configured.
@@ -136,10 +144,12 @@ func (r *router) followPlacements(ctx context.Context, js jetstream.JetStream) e
 	return nil
 }
 
-// apply puts the nodes that are known into the table. What probes know of a
-// configured node stays. r.mu is held.
+// apply puts the nodes that are known into the table. What probes know of a node stays:
+// of a configured one always, and of one that announces itself until it has something
+// else to say than before. r.mu is held.
 func (r *router) apply() {
 	var nodes []route.Node
+	words := make(map[string]word, len(r.announced))
 	known := map[string]route.Node{}
 	add := func(node route.Node) {
 		nodes = append(nodes, node)
@@ -163,8 +173,14 @@ func (r *router) apply() {
 			r.log.Warn().Str("node", n.ID).Msg("a node has announced itself that is configured already, or says too little")
 			continue
 		}
-		add(route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: n.Ready})
+		said, ready := word{n.Started.UTC(), n.Endpoint, n.Ready}, n.Ready
+		if now, ok := r.table.Node(n.ID); ok && r.words[n.ID] == said {
+			ready = ready && now.Ready
+		}
+		words[n.ID] = said
+		add(route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: ready})
 	}
+	r.words = words
 	slices.SortFunc(nodes, func(a, b route.Node) int { return strings.Compare(a.ID, b.ID) })
 	if err := r.table.SetNodes(nodes); err != nil {
 		r.log.Error().Err(err).Msg("the nodes that there are cannot be routed to; the old ones stay")
