@@ -108,7 +108,8 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 		return g.forwardStream(ctx, call)
 	}
 	answer := &call.answer
-	answer.Program = call.Method.Output
+	answer.Program, answer.Lend = call.Method.Output, true
+	defer answer.Release()
 	for {
 		call.Attempts++
 		pass, wait, ok := g.breakers.Enter(call.Method.Upstream, call.Node.Endpoint, call.Forced)
@@ -332,8 +333,9 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 
 // pumpAnswers passes the node's messages on until it ends the stream.
 func (c *Call) pumpAnswers(stream connect.ClientStream, info *connect.CallInfo, done func(breaker.Outcome)) error {
+	answer := &frame.Frame{Program: c.Method.Output, Lend: true}
+	defer answer.Release()
 	for first := true; ; first = false {
-		answer := &frame.Frame{Program: c.Method.Output}
 		err := stream.Receive(answer)
 		if first || err != nil {
 			passMetadata(c.Info, info)

@@ -77,8 +77,9 @@ func (e encodings) choose(req *http.Request) connect.Compressor {
 	return nil
 }
 
-// write answers a whole body, compressed if that pays and the client takes it.
-func (e encodings) write(w http.ResponseWriter, req *http.Request, text []byte) {
+// write answers a whole body, compressed if that pays and the client takes it. An error
+// is the connection's: the client is gone.
+func (e encodings) write(w http.ResponseWriter, req *http.Request, text []byte) error {
 	header := w.Header()
 	header.Add("Vary", "Accept-Encoding")
 	if len(text) < minCompressed {
@@ -91,7 +92,8 @@ func (e encodings) write(w http.ResponseWriter, req *http.Request, text []byte) 
 		}
 	}
 	header.Set("Content-Length", strconv.Itoa(len(text)))
-	_, _ = w.Write(text) // the client is gone if this fails
+	_, err := w.Write(text)
+	return err
 }
 
 func compress(c connect.Compressor, text []byte) ([]byte, error) {

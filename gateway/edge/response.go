@@ -52,8 +52,7 @@ func (s *stream) Receive(msg any) error {
 // single answers one message as a JSON body.
 type single struct {
 	*stream
-	answer   []byte
-	answered bool
+	answer *[]byte // JSON, in one of frame.Buffers; nil: none yet
 }
 
 // SendHeaders implements [connect.ServerStream]: a plain answer has its headers
@@ -66,7 +65,12 @@ func (s *single) Send(msg any) error {
 	if !ok {
 		return errNoMapping
 	}
-	s.answer, s.answered = f.Data, true
+	s.answer = frame.Buffers.Get(f.Len() + f.Len()/2 + 1) // JSON takes more room
+	text, err := s.binding.appendJSON((*s.answer)[:0], f.Data)
+	if err != nil {
+		return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
+	}
+	*s.answer = text
 	return nil
 }
 
@@ -75,15 +79,13 @@ func (s *single) begun() bool { return false }
 func (s *single) end(error) {}
 
 func (s *single) finish(w http.ResponseWriter) error {
-	if !s.answered {
+	if s.answer == nil {
 		return connect.NewError(connect.CodeInternal, "the call ended without an answer")
 	}
-	text, err := s.binding.appendJSON(make([]byte, 0, len(s.answer)+len(s.answer)/2), s.answer)
-	if err != nil {
-		return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
-	}
 	w.Header().Set("Content-Type", mediaJSON)
-	s.encodings.write(w, s.request, text)
+	if s.encodings.write(w, s.request, *s.answer) == nil {
+		frame.Buffers.Put(s.answer) // else a connection may still be writing it
+	}
 	return nil
 }
 

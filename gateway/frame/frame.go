@@ -27,7 +27,31 @@ import (
 type Frame struct {
 	Program *transcode.Program
 	Data    []byte
+	// Lend says that what is received over gRPC may lie in memory that is used again
+	// after [Frame.Release], which whoever receives must call then.
+	Lend bool
+
+	lent mem.Buffer // that Data lies in; nil: in memory of its own
 }
+
+// Release gives the memory back that the message lies in, if it is lent. Data must not
+// be used any more; whoever sends it by gRPC meanwhile has its own hold of it.
+func (f *Frame) Release() {
+	if f.lent != nil {
+		f.lent.Free()
+		f.lent, f.Data = nil, nil
+	}
+}
+
+// Buffers is the memory, by sizes in powers of two, that messages and their texts lie in
+// while they pass. What is larger than the last is kept for the next of its size.
+var Buffers = func() mem.BufferPool {
+	pool, err := mem.NewBinaryTieredBufferPool(11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
+	if err != nil {
+		panic(err) // not reached: there are such sizes
+	}
+	return pool
+}()
 
 // Len returns the message's length in bytes.
 func (f *Frame) Len() int { return len(f.Data) }
@@ -181,6 +205,10 @@ func (GRPCCodec) Name() string { return connect.CodecNameProto }
 func (GRPCCodec) Marshal(msg any) (mem.BufferSlice, error) {
 	switch m := msg.(type) {
 	case *Frame:
+		if m.lent != nil && m.lent.Len() == len(m.Data) { // nothing was added
+			m.lent.Ref()
+			return mem.BufferSlice{m.lent}, nil
+		}
 		return mem.BufferSlice{mem.SliceBuffer(m.Data)}, nil
 	case proto.Message:
 		data, err := proto.Marshal(m)
@@ -196,7 +224,13 @@ func (GRPCCodec) Marshal(msg any) (mem.BufferSlice, error) {
 func (GRPCCodec) Unmarshal(data mem.BufferSlice, msg any) error {
 	switch m := msg.(type) {
 	case *Frame:
-		m.Data = data.Materialize()
+		m.Release()
+		if !m.Lend {
+			m.Data = data.Materialize()
+			return nil
+		}
+		m.lent = data.MaterializeToBuffer(Buffers)
+		m.Data = slices.Clip(m.lent.ReadOnlyData()) // what is added lies elsewhere
 		return nil
 	case proto.Message:
 		return proto.Unmarshal(data.Materialize(), m)
