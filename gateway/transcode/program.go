@@ -166,7 +166,7 @@ func (c *Compiler) field(fd protoreflect.FieldDescriptor, index int) *field {
 		index: index, number: fd.Number(), kind: fd.Kind(), name: fd.JSONName(),
 		wireType: wireTypes[fd.Kind()], list: fd.IsList(), isMap: fd.IsMap(),
 		implicit: !fd.HasPresence() && !fd.IsList() && !fd.IsMap(),
-		prefix:   append(appendString(nil, fd.JSONName()), ':'),
+		prefix:   append(quoted(fd.JSONName()), ':'),
 	}
 	f.tag = protowire.AppendTag(nil, f.number, f.wireType)
 	if f.list && f.wireType != protowire.BytesType {
@@ -196,7 +196,7 @@ func compileEnum(desc protoreflect.EnumDescriptor) *enum {
 	for i := range values.Len() {
 		value := values.Get(i)
 		if _, taken := e.byNumber[value.Number()]; !taken { // of aliases, the first name is written
-			e.byNumber[value.Number()] = appendString(nil, string(value.Name()))
+			e.byNumber[value.Number()] = quoted(string(value.Name()))
 		}
 		e.byName[string(value.Name())] = value.Number()
 	}

@@ -1,24 +1,39 @@
 package transcode
 
 import (
+	"encoding/binary"
 	"math"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
 
 const hexDigits = "0123456789abcdef"
 
-// appendString appends s as a JSON string. s must be valid UTF-8.
-func appendString[T string | []byte](dst []byte, s T) []byte {
-	dst = append(dst, '"')
-	start := 0
-	for i := 0; i < len(s); i++ {
+// appendString appends s as a JSON string, or reports that it is not UTF-8.
+func appendString(dst, s []byte) ([]byte, bool) {
+	start := plain(s)
+	if start == len(s) { // as most are
+		n := len(dst)
+		dst = slices.Grow(dst, len(s)+2)[:n+len(s)+2]
+		dst[n] = '"'
+		copy(dst[n+1:], s)
+		dst[len(dst)-1] = '"'
+		return dst, true
+	}
+	if !utf8.Valid(s[start:]) { // what is plain is ASCII
+		return dst, false
+	}
+	dst = append(append(dst, '"'), s[:start]...)
+	for i := start; i < len(s); {
 		c := s[i]
 		if c >= ' ' && c != '"' && c != '\\' {
+			i++
 			continue
 		}
 		dst = append(dst, s[start:i]...)
 		start = i + 1
+		i = start + plain(s[start:])
 		switch c {
 		case '"', '\\':
 			dst = append(dst, '\\', c)
@@ -37,17 +52,41 @@ func appendString[T string | []byte](dst []byte, s T) []byte {
 		}
 	}
 	dst = append(dst, s[start:]...)
-	return append(dst, '"')
+	return append(dst, '"'), true
 }
 
-// validText reports whether b is UTF-8; ASCII is the usual case.
-func validText(b []byte) bool {
-	for _, c := range b {
-		if c >= utf8.RuneSelf {
-			return utf8.Valid(b)
+// quoted returns a name of a descriptor, which is UTF-8, as a JSON string.
+func quoted(name string) []byte {
+	text, _ := appendString(nil, []byte(name))
+	return text
+}
+
+// Every byte of a word the same.
+const (
+	ones  = 0x0101010101010101
+	highs = 0x8080808080808080
+)
+
+// plain returns the length of a start of s that stands in JSON as it is: ASCII without
+// control characters, quotes and backslashes. It may stop early.
+// Source: https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord
+func plain(s []byte) int {
+	n := 0
+	for ; len(s)-n >= 8; n += 8 {
+		word := binary.LittleEndian.Uint64(s[n:])
+		quotes, backslashes := word^(ones*'"'), word^(ones*'\\')
+		// The high bit of a byte is set below if it is high itself, less than a space, or
+		// zero once it is compared.
+		if (word|(word-ones*' ')|(quotes-ones)|(backslashes-ones))&highs != 0 {
+			return n
 		}
 	}
-	return true
+	for ; n < len(s); n++ {
+		if c := s[n]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			return n
+		}
+	}
+	return n
 }
 
 // appendFloat appends a number as ECMAScript writes it, the special ones as

@@ -349,10 +349,11 @@ func (f *field) appendOne(dst, wire []byte, depth int) (_, rest []byte, err erro
 	rest = wire[n:]
 	switch f.kind {
 	case protoreflect.StringKind:
-		if !validText(payload) {
+		dst, ok := appendString(dst, payload)
+		if !ok {
 			return dst, rest, fmt.Errorf("%w: field %s is not UTF-8", ErrWire, f.name)
 		}
-		return appendString(dst, payload), rest, nil
+		return dst, rest, nil
 	case protoreflect.BytesKind:
 		return append(base64.StdEncoding.AppendEncode(append(dst, '"'), payload), '"'), rest, nil
 	default:

@@ -43,6 +43,11 @@ func consume(wire []byte, tag byte) (payload, rest []byte, err error) {
 	if wire[0] != tag {
 		return nil, nil, errRare
 	}
+	if len(wire) > 1 && wire[1] < 0x80 { // a length of one byte
+		if end := 2 + int(wire[1]); end <= len(wire) {
+			return wire[2:end], wire[end:], nil
+		}
+	}
 	payload, n := protowire.ConsumeBytes(wire[1:])
 	if n < 0 {
 		return nil, nil, fmt.Errorf("%w: google.protobuf.Struct", ErrWire)
@@ -73,9 +78,6 @@ func (p *Program) appendStruct(dst, wire []byte, depth int) ([]byte, error) {
 		if err != nil {
 			return dst, err
 		}
-		if !validText(key) {
-			return dst, fmt.Errorf("%w: a member's name is not UTF-8", ErrWire)
-		}
 		if !keys.add(key) || len(value) == 0 {
 			return dst, errRare
 		}
@@ -85,7 +87,11 @@ func (p *Program) appendStruct(dst, wire []byte, depth int) ([]byte, error) {
 		if len(rest) > 0 {
 			return dst, errRare
 		}
-		dst = append(appendString(dst, key), ':')
+		var ok bool
+		if dst, ok = appendString(dst, key); !ok {
+			return dst, fmt.Errorf("%w: a member's name is not UTF-8", ErrWire)
+		}
+		dst = append(dst, ':')
 		if dst, err = valueProgram.appendValue(dst, value, depth+1); err != nil {
 			return dst, err
 		}
@@ -151,10 +157,11 @@ func (p *Program) appendValue(dst, wire []byte, depth int) ([]byte, error) {
 		}
 		switch tag {
 		case tagValueString:
-			if !validText(payload) {
+			dst, ok := appendString(dst, payload)
+			if !ok {
 				return dst, fmt.Errorf("%w: a string is not UTF-8", ErrWire)
 			}
-			return appendString(dst, payload), nil
+			return dst, nil
 		case tagValueStruct:
 			return p.byNumber[valueStruct].message.appendStruct(dst, payload, depth+1)
 		default:
