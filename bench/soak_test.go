@@ -161,19 +161,19 @@ func (s *soak) run(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	noise, silence := context.WithCancel(ctx)
-	s.hold(t, "a noisy tenant", func() { clients.Go(func() { s.noisy(noise) }) })
-	silence()
-	storm, calm := context.WithCancel(ctx)
-	s.hold(t, "a retry storm", func() {
+	s.hold(t, "after NATS restarts", nil)
+	var end func(*period)
+	// Twenty times what each may.
+	noisy := s.hold(t, "a noisy tenant", func() { end = s.crowd(t, crowd{Tenant: "noisy", Rate: 20 * 5 * soakRate}) })
+	end(noisy)
+	s.hold(t, "after a noisy tenant", nil)
+	storm := s.hold(t, "a retry storm", func() {
 		if err := s.nodes[0].set(ctx, failing); err != nil {
 			t.Fatal(err)
 		}
-		for range 20 {
-			clients.Go(func() { s.impatient(storm) })
-		}
+		end = s.crowd(t, crowd{Tenant: s.affected(), Callers: 20})
 	})
-	calm()
+	end(storm)
 	s.hold(t, "after a retry storm", func() {
 		if err := s.nodes[0].set(ctx, sound); err != nil {
 			t.Fatal(err)
@@ -183,9 +183,12 @@ func (s *soak) run(t *testing.T) {
 	idle := s.idle(t, soakIdle)
 	s.hold(t, "settling", nil)
 	s.hold(t, "10,000 idle connections", nil)
+	s.begin("settling") // nor is what ending them all at once costs
 	for _, conn := range idle {
 		_ = conn.Close()
 	}
+	s.hold(t, "settling", nil)
+	s.hold(t, "after 10,000 idle connections", nil)
 	readers, leave := context.WithCancel(ctx)
 	for range 50 {
 		clients.Go(func() { s.slowReader(readers) })
@@ -193,10 +196,10 @@ func (s *soak) run(t *testing.T) {
 	s.hold(t, "settling", nil) // until what is between them and the nodes is full
 	s.hold(t, "slow readers", nil)
 	leave()
-	end := s.hold(t, "quiet again", nil)
+	last := s.hold(t, "quiet again", nil)
 	stop()
 	clients.Wait()
-	s.report(t, quiet, end)
+	s.report(t, quiet, last)
 }
 
 // begin starts a period.
@@ -240,7 +243,7 @@ func (s *soak) tenant(ctx context.Context, name string) {
 	conn := s.conns[rand.IntN(len(s.conns))]
 	atRate(ctx, soakRate, func(due time.Time) {
 		p := s.current.Load()
-		node, err := s.query(ctx, conn, name)
+		node, err := query(ctx, conn, s.token, name)
 		s.record(p, name, node, time.Since(due), err)
 	})
 }
@@ -273,14 +276,14 @@ func atRate(ctx context.Context, perSecond int, do func(due time.Time)) {
 }
 
 // query makes a call, and says which node answered.
-func (s *soak) query(ctx context.Context, conn *grpc.ClientConn, tenant string) (string, error) {
+func query(ctx context.Context, conn *grpc.ClientConn, token, tenant string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, soakDeadline)
 	defer cancel()
 	request, err := proto.Marshal(&projectionv1.QueryRequest{TenantId: tenant, View: "one"})
 	if err != nil {
 		return "", err
 	}
-	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.token, contextkit.HeaderTenantID, tenant)
+	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token, contextkit.HeaderTenantID, tenant)
 	var out []byte
 	var header metadata.MD
 	err = conn.Invoke(ctx, gatewayv1connect.QueryServiceQueryProcedure, request, &out, grpc.ForceCodecV2(raw{}), experimental.AcceptCompressors(plainName), grpc.Header(&header))
@@ -291,6 +294,9 @@ func (s *soak) query(ctx context.Context, conn *grpc.ClientConn, tenant string) 
 }
 
 func (s *soak) record(p *period, tenant, node string, took time.Duration, err error) {
+	if now := s.current.Load(); err != nil {
+		p = now // what has begun since is why
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if node != "" && (p.name == "warm-up" || p.name == "quiet") {
@@ -299,7 +305,7 @@ func (s *soak) record(p *period, tenant, node string, took time.Duration, err er
 	affected := s.home[tenant] == *s.sick.Load()
 	p.calls++
 	if err != nil {
-		if s.current.Load() == nil || strings.Contains(err.Error(), "context canceled") {
+		if strings.Contains(err.Error(), "context canceled") {
 			return // the run has ended
 		}
 		text := err.Error()
@@ -379,41 +385,17 @@ func (s *soak) restartNATS(ctx context.Context) error {
 	return err
 }
 
-// noisy calls for one more tenant at twenty times what each may.
-func (s *soak) noisy(ctx context.Context) {
-	atRate(ctx, 20*5*soakRate, func(time.Time) {
-		p := s.current.Load()
-		_, err := s.query(ctx, s.conns[0], "noisy")
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.calls++
-		if err != nil {
-			p.shed++
-		}
-	})
-}
-
-// impatient calls for an affected tenant, again and again at once while it fails.
-func (s *soak) impatient(ctx context.Context) {
-	var mine string
+// affected returns a tenant of the node with the fault.
+func (s *soak) affected() (tenant string) {
 	p := s.current.Load()
 	p.mu.Lock()
-	for tenant, node := range s.home {
+	defer p.mu.Unlock()
+	for one, node := range s.home {
 		if node == *s.sick.Load() {
-			mine = tenant
+			tenant = one
 		}
 	}
-	p.mu.Unlock()
-	for ctx.Err() == nil {
-		_, err := s.query(ctx, s.conns[1], mine)
-		p := s.current.Load()
-		p.mu.Lock()
-		p.calls++
-		if err != nil {
-			p.shed++
-		}
-		p.mu.Unlock()
-	}
+	return tenant
 }
 
 // idle makes connections that do nothing after one call.
@@ -461,20 +443,24 @@ func (s *soak) watch(ctx context.Context, tenant string) string {
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.token, contextkit.HeaderTenantID, tenant))
 	defer cancel()
 	defer time.AfterFunc(2*time.Second+rand.N(2*time.Second), cancel).Stop()
-	stream, err := s.conns[rand.IntN(len(s.conns))].NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, gatewayv1connect.QueryServiceWatchProcedure)
-	if err != nil {
+	ending := func(err error) string {
+		if ctx.Err() != nil {
+			return ""
+		}
 		return status.Code(err).String()
 	}
+	stream, err := s.conns[rand.IntN(len(s.conns))].NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, gatewayv1connect.QueryServiceWatchProcedure)
+	if err != nil {
+		return ending(err)
+	}
 	if err := stream.SendMsg(&projectionv1.WatchRequest{View: "one"}); err != nil {
-		return status.Code(err).String()
+		return ending(err)
 	}
 	_ = stream.CloseSend() // what is wrong is received
 	last := time.Now()
 	for {
-		if err := stream.RecvMsg(&projectionv1.WatchResponse{}); err != nil && ctx.Err() != nil {
-			return ""
-		} else if err != nil {
-			return status.Code(err).String()
+		if err := stream.RecvMsg(&projectionv1.WatchResponse{}); err != nil {
+			return ending(err)
 		}
 		p := s.current.Load()
 		p.mu.Lock()
@@ -521,7 +507,7 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 	t.Helper()
 	var table strings.Builder
 	fmt.Fprintf(&table, "| | calls/s | attempts a call | elsewhere p50 / p99 | of quiet p99 | affected p50 / p99 | failed elsewhere, affected | refused | streams ended | last failure after | most at the node in half a second | MiB | goroutines |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
-	for _, p := range s.periods {
+	for i, p := range s.periods {
 		most := p.most()
 		p.recovered = 0
 		if !p.lastFailure.IsZero() {
@@ -529,7 +515,7 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 		}
 		amplified := float64(p.attempts) / max(float64(p.calls), 1)
 		fmt.Fprintf(&table, "| %s | %.0f | %.2f | %.1f / %.1f ms | %.2f | %.1f / %.1f ms | %d, %d | %d | %s | %.1f s | %d | %.0f | %.0f |\n", p.name, float64(p.calls)/p.took.Seconds(), amplified,
-			ms(p.others, 50), ms(p.others, 99), ms(p.others, 99)/ms(quiet.others, 99), ms(p.affected, 50), ms(p.affected, 99), p.failed, p.failedSick, p.shed, endings(p.ended), p.recovered.Seconds(), most, p.memory/(1<<20), p.goroutines)
+			ms(p.others, 50), ms(p.others, 99), ms(p.others, 99)/ms(s.quietBeside(i), 99), ms(p.affected, 50), ms(p.affected, 99), p.failed, p.failedSick, p.shed, endings(p.ended), p.recovered.Seconds(), most, p.memory/(1<<20), p.goroutines)
 		if amplified > maxAmplification {
 			t.Errorf("%s: %.2f attempts a call, at most %.2f are allowed", p.name, amplified, maxAmplification)
 		}
@@ -569,6 +555,31 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 			t.Error(err)
 		}
 	}
+}
+
+// quietBeside returns the times of tenants elsewhere in the quiet periods next to one, the
+// last before it and the first after it: a machine is not the same for five minutes. A
+// quiet period itself is measured by the first.
+func (s *soak) quietBeside(i int) *hdrhistogram.Histogram {
+	quiet := func(p *period) bool { return strings.HasPrefix(p.name, "quiet") || strings.HasPrefix(p.name, "after ") }
+	beside := newHistogram()
+	if quiet(s.periods[i]) {
+		beside.Merge(s.periods[0].others)
+		return beside
+	}
+	for before := i; before >= 0; before-- {
+		if quiet(s.periods[before]) {
+			beside.Merge(s.periods[before].others)
+			break
+		}
+	}
+	for _, after := range s.periods[i:] {
+		if quiet(after) {
+			beside.Merge(after.others)
+			break
+		}
+	}
+	return beside
 }
 
 // endings says how streams ended.

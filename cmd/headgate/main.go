@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -24,11 +23,6 @@ type cli struct {
 	Model  modelCommand  `cmd:"" help:"Work on domain models."`
 }
 
-// gcPercent lets the heap grow to five times what is live before it is collected:
-// a process of small messages has little that is live, and would spend a fifth of
-// its time collecting at Go's default. GOGC and GOMEMLIMIT say otherwise.
-const gcPercent = 400
-
 // memProfileRate is the bytes allocated for each allocation whose stack is noted for
 // the heap's profile. At Go's default, four times as often, walking the stacks takes a
 // hundredth of a busy gateway's time.
@@ -36,9 +30,7 @@ const memProfileRate = 2 << 20
 
 func main() {
 	runtime.MemProfileRate = memProfileRate
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	adaptCollector()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	parsed := kong.Parse(&cli{}, kong.Name("headgate"), kong.UsageOnError(),

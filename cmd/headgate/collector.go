@@ -1,0 +1,51 @@
+package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+)
+
+// The heap grows by so many percent of what is live before it is collected. A process of
+// small messages has little that is live, and would spend a fifth of its time collecting
+// at Go's default, the least. One with much, such as ten thousand connections, would grow
+// many times as large at the most.
+const (
+	leastGrowth = 100
+	mostGrowth  = 400
+	// growthBytes is what the heap may grow by at more than the least.
+	growthBytes = 128 << 20
+)
+
+// growth returns the percentage for what is live, in bytes.
+func growth(live uint64) int {
+	return int(min(max(growthBytes*100/max(live, 1), leastGrowth), mostGrowth))
+}
+
+// adaptCollector keeps the percentage as it should be while the process runs. GOGC says
+// otherwise, and GOMEMLIMIT bounds both.
+func adaptCollector() {
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	percent := mostGrowth
+	debug.SetGCPercent(percent)
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	afterCollections(func() {
+		metrics.Read(live)
+		// To set it stops the world for a moment: not for little.
+		if now := growth(live[0].Value.Uint64()); now > percent+percent/8 || now < percent-percent/8 {
+			percent = now
+			debug.SetGCPercent(percent)
+		}
+	})
+}
+
+// afterCollections calls do, on a goroutine of the runtime's, after each collection.
+func afterCollections(do func()) {
+	runtime.AddCleanup(new([64]byte), func(do func()) {
+		do()
+		afterCollections(do)
+	}, do)
+}
