@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/gateway/transcode"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -88,4 +89,71 @@ func TestCodecsMoveBytesAndMessages(t *testing.T) {
 	if _, err := (frame.GRPCCodec{}).Marshal(7); err == nil {
 		t.Error("a number is sent")
 	}
+}
+
+func TestALentMessageOutlivesItsReleaseForWhoeverSendsIt(t *testing.T) {
+	text := strings.Repeat("a message of two buffers ", 200)
+	received := func() mem.BufferSlice {
+		half := len(text) / 2
+		return mem.BufferSlice{mem.Copy([]byte(text[:half]), frame.Buffers), mem.Copy([]byte(text[half:]), frame.Buffers)}
+	}
+	lent := &frame.Frame{Lend: true}
+	read := func() {
+		t.Helper()
+		data := received()
+		if err := (frame.GRPCCodec{}).Unmarshal(data, lent); err != nil {
+			t.Fatal(err)
+		}
+		data.Free() // as grpc-go does
+		if string(lent.Data) != text {
+			t.Fatalf("%q", lent.Data)
+		}
+	}
+	read()
+	read() // gives the first back
+	sent, err := (frame.GRPCCodec{}).Marshal(lent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lent.Release()
+	lent.Release() // nothing is left to give back
+	if lent.Len() != 0 {
+		t.Errorf("%d bytes are there after the release", lent.Len())
+	}
+	read() // into other memory than what is being sent
+	for i := range lent.Data {
+		lent.Data[i] = 'x'
+	}
+	if string(sent.Materialize()) != text {
+		t.Error("what is being sent has changed")
+	}
+	sent.Free()
+}
+
+func TestWhatIsAddedToALentMessageLiesElsewhere(t *testing.T) {
+	request, err := proto.Marshal(&projectionv1.QueryRequest{View: strings.Repeat("wallets", 400)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	buffer := frame.Buffers.Get(4 * len(request)) // has room behind the message
+	message := mem.NewBuffer(buffer, frame.Buffers)
+	copy(*buffer, request)
+	(*buffer)[len(request)] = '!'
+	lent := &frame.Frame{Lend: true}
+	if err := (frame.GRPCCodec{}).Unmarshal(mem.BufferSlice{message.Slice(0, len(request))}, lent); err != nil {
+		t.Fatal(err)
+	}
+	lent.AppendText(1, "acme")
+	if (*buffer)[len(request)] != '!' {
+		t.Error("the memory behind a lent message was written to")
+	}
+	sent, err := (frame.GRPCCodec{}).Marshal(lent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out projectionv1.QueryRequest
+	if err := proto.Unmarshal(sent.Materialize(), &out); err != nil || out.GetTenantId() != "acme" {
+		t.Errorf("%v, tenant %q", err, out.GetTenantId())
+	}
+	lent.Release()
 }

@@ -6,12 +6,16 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -74,6 +78,33 @@ func halfAnswer(conn net.Conn, end func(net.Conn, *http2.Framer, uint32) error) 
 	}
 }
 
+// unavailable calls the node, which answers with half a message, does something
+// meanwhile, and expects the gateway's own word that the node is gone.
+func unavailable(t *testing.T, streamType connect.StreamType, endpoint string, meanwhile func(*Pool)) {
+	t.Helper()
+	pool := NewPool(PoolConfig{})
+	t.Cleanup(pool.Close) // before the node ends
+	ctx, cancel := context.WithCancel(WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint))
+	defer cancel()
+	stream, err := contextkit.NewClient(NewTransport(pool)).CallClientStream(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: streamType})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(stream.Send(&emptypb.Empty{}), stream.CloseSend()); err != nil {
+		t.Fatal(err)
+	}
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { meanwhile(pool) })
+	err = stream.Receive(&emptypb.Empty{})
+	if verdict, ok := errors.AsType[*connect.Error](err); !ok || verdict.Code() != connect.CodeUnavailable || verdict.IsRemote() {
+		t.Errorf("%v, want UNAVAILABLE of our own", err)
+	}
+	if err := stream.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAnAnswerThatIsCutOffIsUnavailable(t *testing.T) {
 	for name, end := range map[string]func(net.Conn, *http2.Framer, uint32) error{
 		"with its connection": func(conn net.Conn, _ *http2.Framer, _ uint32) error { return conn.Close() },
@@ -85,27 +116,34 @@ func TestAnAnswerThatIsCutOffIsUnavailable(t *testing.T) {
 	} {
 		for kind, streamType := range map[string]connect.StreamType{"unary": connect.StreamTypeUnary, "stream": connect.StreamTypeServer} {
 			t.Run(kind+" "+name, func(t *testing.T) {
-				pool := NewPool(PoolConfig{})
-				endpoint := cutting(t, end)
-				t.Cleanup(pool.Close) // before the node ends
-				client := contextkit.NewClient(NewTransport(pool))
-				ctx, cancel := context.WithCancel(WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint))
-				defer cancel()
-				stream, err := client.CallClientStream(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: streamType})
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := errors.Join(stream.Send(&emptypb.Empty{}), stream.CloseSend()); err != nil {
-					t.Fatal(err)
-				}
-				err = stream.Receive(&emptypb.Empty{})
-				if verdict, ok := errors.AsType[*connect.Error](err); !ok || verdict.Code() != connect.CodeUnavailable || verdict.IsRemote() {
-					t.Errorf("%v, want UNAVAILABLE of our own", err)
-				}
-				if err := stream.Close(); err != nil {
-					t.Error(err)
-				}
+				unavailable(t, streamType, cutting(t, end), func(*Pool) {})
 			})
+		}
+	}
+}
+
+func TestStreamsOfAnAbandonedNodeAreUnavailable(t *testing.T) {
+	for range 20 { // the stream's end and the connection's race
+		answered := make(chan struct{})
+		endpoint := cutting(t, func(conn net.Conn, _ *http2.Framer, _ uint32) error {
+			close(answered)
+			_, _ = io.Copy(io.Discard, conn) // its error is that the client has left
+			return nil
+		})
+		unavailable(t, connect.StreamTypeServer, endpoint, func(pool *Pool) {
+			<-answered
+			pool.Abandon(endpoint)
+		})
+	}
+}
+
+func TestWhatGRPCSaysOfAConnectionThatWeGaveUpIsNoVerdict(t *testing.T) {
+	for _, err := range []error{
+		status.Error(codes.Canceled, closing),
+		status.Error(codes.Unavailable, grpc.ErrClientConnClosing.Error()), //nolint:staticcheck // deprecated for callers; it is what they get
+	} {
+		if !cutOff(err) {
+			t.Errorf("%v is taken for the node's", err)
 		}
 	}
 }

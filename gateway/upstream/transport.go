@@ -219,8 +219,12 @@ func local(ctx context.Context, err error) error {
 var cuts = []string{
 	io.ErrUnexpectedEOF.Error(), "error reading from server: ", "closing transport due to: ",
 	"stream terminated by RST_STREAM with error code: ", "server closed the stream without sending trailers",
-	"rpc error: code = Canceled desc = grpc: the client connection is closing",
+	"rpc error: code = Canceled desc = " + closing, closing,
 }
+
+// closing is what it says of a connection that we gave up, and of its streams either as
+// their own end or as that of the connection, whichever comes first.
+const closing = "grpc: the client connection is closing"
 
 // cutOff reports whether an answer broke off: with its connection, with its stream, in
 // the middle of a message. The node said no such thing, it is gone.
