@@ -26,7 +26,7 @@ type cli struct {
 }
 
 func main() {
-	debug.SetGCPercent(400) // as the product has it
+	debug.SetGCPercent(400) // as the product has it, while little is live
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var c cli

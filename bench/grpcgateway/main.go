@@ -9,6 +9,7 @@ import (
 	"log"
 	"net/http"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -26,6 +27,7 @@ func main() {
 	admin := flag.String("admin", "", "where it tells its allocations")
 	upstream := flag.String("upstream", "", "host:port of the upstream")
 	flag.Parse()
+	debug.SetGCPercent(400) // as all contestants in Go
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, *listen, *admin, *upstream); err != nil {
