@@ -4,8 +4,8 @@
 //
 // A node that says that it does not serve is left out at once. One that does not
 // answer is asked again as soon as may be, and left out the second time, when those who
-// still wait for it hear of it. A node without the health protocol takes calls as long
-// as it answers anything.
+// still wait for it hear of it. A node without the health protocol is left out while it
+// answers nothing; whether it takes calls else, it announces or its configuration says.
 package probe
 
 import (
@@ -149,15 +149,20 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 	before := p.unheard
 	p.unheard = make(map[string]silence, len(snapshot.Answers))
 	for _, answer := range snapshot.Answers {
-		node := answer.Node
-		ready := answer.Err == nil && answer.Value != notServing
-		if answer.Err != nil {
-			probes := before[node.ID].probes + 1
-			p.unheard[node.ID] = silence{node, probes}
-			ready = node.Ready && probes < silences
-			doubt = doubt || ready
-		}
+		node, ready := answer.Node, answer.Value != notServing
+		missed := before[node.ID].probes
 		delete(before, node.ID)
+		switch {
+		case answer.Err != nil:
+			p.unheard[node.ID] = silence{node, missed + 1}
+			if missed+1 < silences {
+				doubt = doubt || node.Ready
+				continue
+			}
+			ready = false
+		case answer.Value == unknown && missed < silences:
+			continue // it says nothing here of whether it takes calls
+		}
 		if p.table.SetReady(node.ID, ready) {
 			level := zerolog.WarnLevel
 			if ready {

@@ -1,0 +1,96 @@
+package probe_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/chassis/fanout"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/probe"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// serve runs a node that answers every call, and knows none, until stop.
+func serve(t *testing.T, addr string) (at string, stop func()) {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	return listener.Addr().String(), func() {
+		server.Stop()
+		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			t.Error(err)
+		}
+	}
+}
+
+// until waits for a condition, looking at it as often as it can be looked at.
+func until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for ticker := time.NewTicker(time.Millisecond); !condition(); <-ticker.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+func TestANodeWithoutTheHealthProtocolSaysItselfWhetherItTakesCalls(t *testing.T) {
+	addr, stop := serve(t, "127.0.0.1:0")
+	table := route.NewTable()
+	node := route.Node{ID: "own", Kind: "thing", Endpoint: addr}
+	if err := table.SetNodes([]route.Node{node}); err != nil {
+		t.Fatal(err)
+	}
+	pool := upstream.NewPool(upstream.PoolConfig{})
+	defer pool.Close()
+	config := probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{Timeout: 5 * time.Second, TTL: time.Millisecond}}
+	prober := probe.New(config, table, contextkit.NewClient(upstream.NewTransport(pool)), func(string) {}, zerolog.Nop())
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- prober.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	}()
+	ready := func() bool {
+		node, _ := table.Node(node.ID)
+		return node.Ready
+	}
+	// some asks it some more times, of which the first may have begun before.
+	some := func() {
+		t.Helper()
+		asked := prober.Probes()
+		until(t, "it is asked three times more", func() bool { return prober.Probes() >= asked+3 })
+	}
+
+	some()
+	if ready() {
+		t.Error("it says that it takes no calls, and gets some because it answers")
+	}
+	table.SetReady(node.ID, true)
+	some()
+	if !ready() {
+		t.Error("it says that it takes calls, and gets none")
+	}
+	stop()
+	until(t, "it is left out while it does not answer", func() bool { return !ready() })
+	_, stop = serve(t, addr)
+	defer stop()
+	until(t, "it gets calls again when it answers", ready)
+}
