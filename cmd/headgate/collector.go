@@ -9,8 +9,8 @@ import (
 
 // The heap grows by so many percent of what is live before it is collected. A process of
 // small messages has little that is live, and would spend a fifth of its time collecting
-// at Go's default, the least. One with much, such as ten thousand connections, would grow
-// many times as large at the most.
+// with the least, Go's default; one with much, such as ten thousand connections, would
+// take several times that memory with the most.
 const (
 	leastGrowth = 100
 	mostGrowth  = 400

@@ -2,6 +2,8 @@ package main
 
 import (
 	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
 	"testing"
 	"time"
 )
@@ -30,4 +32,28 @@ func TestEveryCollectionIsHeardOf(t *testing.T) {
 			t.Fatalf("nothing was heard of collection %d", n+1)
 		}
 	}
+}
+
+func TestTheCollectorFollowsWhatIsLive(t *testing.T) {
+	t.Setenv("GOGC", "")
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	adaptCollector()
+	percent := func() uint64 {
+		sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+		metrics.Read(sample)
+		return sample[0].Value.Uint64()
+	}
+	reaches := func(want uint64) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); percent() != want; runtime.GC() {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d %%, want %d", percent(), want)
+			}
+		}
+	}
+	reaches(mostGrowth)
+	much := make([]byte, 2*growthBytes) // of which nothing is touched
+	reaches(leastGrowth)
+	runtime.KeepAlive(much)
+	reaches(mostGrowth)
 }
