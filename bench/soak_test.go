@@ -294,8 +294,8 @@ func query(ctx context.Context, conn *grpc.ClientConn, token, tenant string) (st
 }
 
 func (s *soak) record(p *period, tenant, node string, took time.Duration, err error) {
-	if now := s.current.Load(); err != nil {
-		p = now // what has begun since is why
+	if err != nil {
+		p = s.current.Load() // what has begun since is why
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -65,12 +65,14 @@ func (s *single) Send(msg any) error {
 	if !ok {
 		return errNoMapping
 	}
-	s.answer = frame.Buffers.Get(f.Len() + f.Len()/2 + 1) // JSON takes more room
-	text, err := s.binding.appendJSON((*s.answer)[:0], f.Data)
+	answer := frame.Buffers.Get(f.Len() + f.Len()/2 + 1) // JSON takes more room
+	text, err := s.binding.appendJSON((*answer)[:0], f.Data)
+	*answer = text
 	if err != nil {
+		frame.Buffers.Put(answer)
 		return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
 	}
-	*s.answer = text
+	s.answer = answer
 	return nil
 }
 

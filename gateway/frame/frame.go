@@ -43,8 +43,8 @@ func (f *Frame) Release() {
 	}
 }
 
-// Buffers is the memory, by sizes in powers of two, that messages and their texts lie in
-// while they pass. What is larger than the last is kept for the next of its size.
+// Buffers is the memory, by sizes in powers of two up to 1 MiB, that messages and their
+// texts lie in while they pass. What nobody asks for again goes with the next collections.
 var Buffers = func() mem.BufferPool {
 	pool, err := mem.NewBinaryTieredBufferPool(11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
 	if err != nil {
