@@ -42,7 +42,8 @@ func adaptCollector() {
 	})
 }
 
-// afterCollections calls do, on a goroutine of the runtime's, after each collection.
+// afterCollections calls do, on a goroutine of the runtime's, after a collection, again
+// and again: never twice at a time, so a collection that ends while do runs is not told.
 func afterCollections(do func()) {
 	runtime.AddCleanup(new([64]byte), func(do func()) {
 		do()
