@@ -20,7 +20,7 @@ const (
 
 // Key-value buckets.
 const (
-	BucketIdempotency = "idempotency" // tenant.hash(key) → fingerprint and answer of a decided command
+	BucketIdempotency = "idempotency" // tenant.type.id.page → fingerprints and answers of decided commands, by key
 	BucketWorkflows   = "workflows"   // tenant.workflow.instance → a workflow instance
 	BucketSnapshots   = "snapshots"   // states of aggregates, a shortcut to their events
 	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
@@ -36,7 +36,7 @@ const (
 	// dedupeWindow is how long JetStream itself remembers a message id. The
 	// journal and the idempotency bucket remember beyond it.
 	dedupeWindow = 2 * time.Minute
-	// idempotencyTTL is how long a command's answer is kept.
+	// idempotencyTTL is how long commands' answers are kept.
 	idempotencyTTL = 7 * 24 * time.Hour
 	// workflowTTL is how long an instance is kept after its last change.
 	workflowTTL = 30 * 24 * time.Hour

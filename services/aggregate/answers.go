@@ -15,22 +15,20 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// maxPendingAnswers bounds the answers being written; a burst beyond it waits.
+// maxPendingAnswers bounds the pages being written; a burst beyond it waits.
 const maxPendingAnswers = 1024
 
-// answer says which events a command caused.
+// answer says which of its aggregate's events a command caused.
 type answer struct {
 	Fingerprint   string `json:"fingerprint"`
-	AggregateType string `json:"aggregate_type"`
-	AggregateID   string `json:"aggregate_id"`
 	FirstSequence uint64 `json:"first_sequence"`
 	Events        int    `json:"events"`
 }
 
 // answers is the idempotency bucket: the memory beyond an aggregate's recent
-// commands. The events themselves bear their keys, so a record is only needed once
-// its key falls out of these; it is kept in memory, and in snapshots, until it is
-// known to be in the bucket.
+// commands, a page to a record. The events themselves bear their keys, so it is only
+// needed once these fall out of the recent ones; a page is kept in memory, and in
+// snapshots, until it is known to be in the bucket.
 type answers struct {
 	bucket jetstream.KeyValue
 	async  jetstream.JetStream
@@ -48,13 +46,13 @@ func openAnswers(ctx context.Context, js jetstream.JetStream) (*answers, error) 
 	return &answers{bucket: bucket, async: async}, nil
 }
 
-// record begins to write an answer; the future says when it is kept.
-func (a *answers) record(ctx context.Context, tenant contextkit.TenantID, key string, known answer) (jetstream.PubAckFuture, error) {
+// record begins to write a page's answers; the future says when they are kept.
+func (a *answers) record(ctx context.Context, name string, known map[string]answer) (jetstream.PubAckFuture, error) {
 	data, err := json.Marshal(known)
 	if err != nil {
 		return nil, err
 	}
-	msg := &nats.Msg{Subject: "$KV." + backbone.BucketIdempotency + "." + answerKey(tenant, key), Header: nats.Header{}, Data: data}
+	msg := &nats.Msg{Subject: "$KV." + backbone.BucketIdempotency + "." + name, Header: nats.Header{}, Data: data}
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
 		return nil, err
 	}
@@ -63,26 +61,20 @@ func (a *answers) record(ctx context.Context, tenant contextkit.TenantID, key st
 	return a.async.PublishMsgAsync(msg)
 }
 
-// lookup reads an answer.
-func (a *answers) lookup(ctx context.Context, tenant contextkit.TenantID, key string) (answer, bool, error) {
-	entry, err := a.bucket.Get(ctx, answerKey(tenant, key))
+// read returns a page's answers by key, none when their time is over.
+func (a *answers) read(ctx context.Context, name string) (map[string]answer, error) {
+	entry, err := a.bucket.Get(ctx, name)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return answer{}, false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return answer{}, false, fmt.Errorf("read the idempotency record: %w", err)
+		return nil, fmt.Errorf("read the idempotency record: %w", err)
 	}
-	var known answer
+	var known map[string]answer
 	if err := json.Unmarshal(entry.Value(), &known); err != nil {
-		return answer{}, false, fmt.Errorf("read the idempotency record: %w", err)
+		return nil, fmt.Errorf("read the idempotency record: %w", err)
 	}
-	return known, true, nil
-}
-
-// answerKey hashes the client's key, which may hold what a subject may not.
-func answerKey(tenant contextkit.TenantID, key string) string {
-	sum := sha256.Sum256([]byte(key))
-	return tenant.String() + "." + hex.EncodeToString(sum[:16])
+	return known, nil
 }
 
 // commandRef identifies a command: its key and what it asks for, so that a

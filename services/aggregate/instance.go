@@ -8,11 +8,10 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
-// recentCommands bounds the commands that an aggregate's state remembers. An
-// older one is found in the idempotency bucket.
+// recentCommands bounds the commands whose answers an aggregate's state has. Older ones
+// are in pages.
 const recentCommands = 128
 
 // aggregateKey names an aggregate.
@@ -31,30 +30,18 @@ type instance struct {
 	sequence uint64 // of its last event
 	kept     int64  // version of the last snapshot
 	state    model.Object
-	recent   *lru.Cache[string, answer]
-	// fallen are answers that fell out of recent and are not known to be in the
-	// bucket yet; beyond says that there ever were any.
-	fallen map[string]*record
-	beyond bool
-}
-
-// record is an answer on its way into the bucket.
-type record struct {
-	answer answer
-	kept   jetstream.PubAckFuture // nil: not sent
+	// recent is only added to and peeked at, so that answers fall out of it in the
+	// journal's order.
+	recent *lru.Cache[string, answer]
+	pages  []*page // of what fell out, the oldest first; the last may have room
+	unkept []*page // the full ones that are not known to be in the bucket yet
 }
 
 func newInstance() *instance {
-	i := &instance{lock: make(chan struct{}, 1), state: model.Object{}, fallen: map[string]*record{}}
+	i := &instance{lock: make(chan struct{}, 1), state: model.Object{}}
 	i.recent, _ = lru.NewWithEvict(recentCommands, i.fall) // fails for a size below 1 only
 	i.lock <- struct{}{}
 	return i
-}
-
-// fall keeps an answer that recent has no more room for.
-func (i *instance) fall(key string, known answer) {
-	i.fallen[key] = &record{answer: known}
-	i.beyond = true
 }
 
 // acquire returns the aggregate's instance, locked. Commands for one aggregate
@@ -80,8 +67,7 @@ func (i *instance) release() { i.lock <- struct{}{} }
 func (i *instance) forget() {
 	i.version, i.sequence, i.kept, i.state = 0, 0, 0, model.Object{}
 	i.recent.Purge()
-	clear(i.fallen) // folding again finds them again
-	i.beyond = false
+	i.pages, i.unkept = nil, nil // folding again makes them again
 }
 
 // catchUp folds the events that are new since the last time.
@@ -118,19 +104,16 @@ func (i *instance) apply(ctx context.Context, key aggregateKey, aggregate *model
 	}
 	i.state, i.version, i.sequence = state, event.Version, event.Sequence
 	if event.Command.IdempotencyKey != "" {
-		i.remember(key, event)
+		i.remember(event)
 	}
 	return nil
 }
 
 // remember notes which command an event is of.
-func (i *instance) remember(key aggregateKey, event backbone.Event) {
-	known, ok := i.recent.Get(event.Command.IdempotencyKey)
+func (i *instance) remember(event backbone.Event) {
+	known, ok := i.recent.Peek(event.Command.IdempotencyKey)
 	if !ok || known.Fingerprint != event.Command.Fingerprint {
-		known = answer{
-			Fingerprint: event.Command.Fingerprint, AggregateType: key.aggregateType, AggregateID: key.id,
-			FirstSequence: event.Sequence,
-		}
+		known = answer{Fingerprint: event.Command.Fingerprint, FirstSequence: event.Sequence}
 	}
 	known.Events++
 	i.recent.Add(event.Command.IdempotencyKey, known)

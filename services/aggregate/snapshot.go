@@ -17,7 +17,9 @@ const (
 	// its snapshot.
 	snapshotEvery = 200
 	// maxSnapshotBytes bounds a snapshot; a larger state is folded from its events.
-	maxSnapshotBytes = 512 << 10
+	maxSnapshotBytes = 768 << 10
+	// snapshotFormat tells snapshots of this form from those of others.
+	snapshotFormat = 2
 	// maxPendingSnapshots bounds those on their way; further ones are left out.
 	maxPendingSnapshots = 64
 )
@@ -34,6 +36,7 @@ type snapshots struct {
 // snapshot is a state at a version. It only counts under the model that folded
 // it and for the journal that it was folded from.
 type snapshot struct {
+	Format   int               `json:"format"`
 	Model    string            `json:"model"`
 	Epoch    int64             `json:"epoch"`
 	Version  int64             `json:"version"`
@@ -41,11 +44,8 @@ type snapshot struct {
 	State    json.RawMessage   `json:"state"`
 	Recent   map[string]answer `json:"recent,omitempty"`
 	// Order is the keys of Recent, the oldest first.
-	Order []string `json:"order,omitempty"`
-	// Fallen are answers that were not known to be in the bucket yet; Beyond says
-	// that there ever were any.
-	Fallen map[string]answer `json:"fallen,omitempty"`
-	Beyond bool              `json:"beyond,omitempty"`
+	Order []string   `json:"order,omitempty"`
+	Pages []keptPage `json:"pages,omitempty"`
 }
 
 func openSnapshots(ctx context.Context, js jetstream.JetStream, epoch int64) (*snapshots, error) {
@@ -72,7 +72,7 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 		return
 	}
 	var kept snapshot
-	if json.Unmarshal(entry.Value(), &kept) != nil || kept.Model != i.model || kept.Epoch != s.epoch || kept.Version < 1 {
+	if json.Unmarshal(entry.Value(), &kept) != nil || kept.Format != snapshotFormat || kept.Model != i.model || kept.Epoch != s.epoch || kept.Version < 1 {
 		return
 	}
 	state, err := model.DecodeObject(kept.State)
@@ -83,10 +83,12 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 	for _, name := range kept.Order {
 		i.recent.Add(name, kept.Recent[name])
 	}
-	for name, known := range kept.Fallen {
-		i.fallen[name] = &record{answer: known}
+	for _, k := range kept.Pages {
+		p := k.page()
+		if i.pages = append(i.pages, p); p.full() && p.answers != nil {
+			i.unkept = append(i.unkept, p)
+		}
 	}
-	i.beyond = kept.Beyond || len(kept.Order) == recentCommands // full: others may have fallen out
 }
 
 // keep writes a snapshot behind the caller's back, when the last one is old.
@@ -98,13 +100,12 @@ func (s *Service) keep(ctx context.Context, key aggregateKey, i *instance) {
 	if err != nil {
 		return
 	}
-	kept := snapshot{Model: i.model, Epoch: s.snapshots.epoch, Version: i.version, Sequence: i.sequence, State: state, Recent: map[string]answer{}, Order: i.recent.Keys()}
+	kept := snapshot{Format: snapshotFormat, Model: i.model, Epoch: s.snapshots.epoch, Version: i.version, Sequence: i.sequence, State: state, Recent: map[string]answer{}, Order: i.recent.Keys()}
 	for _, name := range kept.Order {
 		kept.Recent[name], _ = i.recent.Peek(name)
 	}
-	kept.Beyond, kept.Fallen = i.beyond, map[string]answer{}
-	for name, r := range i.fallen {
-		kept.Fallen[name] = r.answer
+	for _, p := range i.pages {
+		kept.Pages = append(kept.Pages, p.keep())
 	}
 	data, err := json.Marshal(kept)
 	if err != nil || len(data) > maxSnapshotBytes {

@@ -192,70 +192,6 @@ func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, 
 	s.keep(ctx, sub.key, i)
 }
 
-// maxFallen bounds an aggregate's answers on their way into the bucket: beyond it
-// its commands wait for them.
-const maxFallen = 256
-
-// settle sees to it that answers which fell out of the recent ones are kept: it
-// sends them, again if that failed, and forgets those that are in the bucket.
-func (s *Service) settle(ctx context.Context, key aggregateKey, i *instance) {
-	for name, r := range i.fallen {
-		if r.kept == nil {
-			r.kept, _ = s.answers.record(ctx, key.tenant, name, r.answer) // else the next time
-			continue
-		}
-		wait := ctx.Done()
-		if len(i.fallen) <= maxFallen {
-			wait = closed
-		}
-		switch r.outcome(wait) {
-		case recordKept:
-			delete(i.fallen, name)
-		case recordLost:
-			r.kept = nil
-		}
-	}
-}
-
-// What has become of a record.
-const (
-	recordPending = iota
-	recordKept
-	recordLost
-)
-
-// outcome returns what has become of the record by the time that wait ends.
-func (r *record) outcome(wait <-chan struct{}) int {
-	// What is known already comes before the end of a wait that has ended.
-	for _, until := range []<-chan struct{}{nil, wait} {
-		if until == nil && len(r.kept.Ok()) == 0 && len(r.kept.Err()) == 0 {
-			continue
-		}
-		select {
-		case <-r.kept.Ok():
-			return recordKept
-		case err := <-r.kept.Err():
-			return lost(err)
-		case <-until:
-		}
-	}
-	return recordPending
-}
-
-func lost(err error) int {
-	if err != nil {
-		return recordLost
-	}
-	return recordPending
-}
-
-// closed is a channel that nobody waits for.
-var closed = func() chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
-
 // previous fills in the answers that idempotency keys were given before, and
 // returns the commands without.
 func (s *Service) previous(ctx context.Context, sub submission, i *instance, out []decision) (pending []int, err error) {
@@ -264,12 +200,9 @@ func (s *Service) previous(ctx context.Context, sub submission, i *instance, out
 			pending = append(pending, n)
 			continue
 		}
-		known, ok := i.recent.Get(c.ref.IdempotencyKey)
-		if fallen := i.fallen[c.ref.IdempotencyKey]; !ok && fallen != nil {
-			known, ok = fallen.answer, true
-		}
-		if !ok && i.beyond {
-			if known, ok, err = s.answers.lookup(ctx, sub.key.tenant, c.ref.IdempotencyKey); err != nil {
+		known, ok := i.recent.Peek(c.ref.IdempotencyKey)
+		if !ok {
+			if known, ok, err = s.older(ctx, sub.key, i, c.ref.IdempotencyKey); err != nil {
 				return nil, err
 			}
 		}
@@ -291,7 +224,7 @@ func (s *Service) previous(ctx context.Context, sub submission, i *instance, out
 func (s *Service) replay(ctx context.Context, key aggregateKey, known answer) (decision, error) {
 	errDone := errors.New("done")
 	out := decision{replayed: true}
-	err := s.journal.Load(ctx, key.tenant, known.AggregateType, known.AggregateID, known.FirstSequence, func(event backbone.Event) error {
+	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, known.FirstSequence, func(event backbone.Event) error {
 		out.events = append(out.events, event)
 		out.version, out.sequence = event.Version, event.Sequence
 		if len(out.events) == known.Events {
