@@ -27,8 +27,9 @@ const loadBatch = 512
 // Journal appends and reads the events of aggregates. Its methods may be called
 // concurrently.
 type Journal struct {
-	js    jetstream.JetStream
-	epoch int64
+	js      jetstream.JetStream
+	epoch   int64
+	commits *committer // nil: every append goes by itself
 }
 
 // OpenJournal opens the journal that [EnsureStreams] made.
@@ -39,6 +40,12 @@ func OpenJournal(ctx context.Context, js jetstream.JetStream) (*Journal, error) 
 	}
 	return &Journal{js: js, epoch: stream.CachedInfo().Created.UnixNano()}, nil
 }
+
+// GroupCommit lets appends that wait for others share a write. It is for a server that
+// syncs every write to disk, which then bounds what it stores in a second; of one that
+// does not, a group takes more than its messages one by one. It is called before the
+// first append.
+func (j *Journal) GroupCommit() { j.commits = &committer{js: j.js} }
 
 // Epoch tells this journal from any other: a sequence means nothing without it.
 func (j *Journal) Epoch() int64 { return j.epoch }
@@ -65,35 +72,22 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 	}
 	messages[0].Header.Set(jetstream.ExpectedLastSubjSeqHeader, fmt.Sprint(lastSequence))
 
-	last, duplicate, err := j.publish(ctx, messages)
+	var result committed
+	if j.commits != nil {
+		result = j.commits.commit(ctx, messages)
+	} else {
+		result = publish(ctx, j.js, messages)
+	}
 	switch {
-	case err != nil:
-		return appendError(err)
-	case duplicate:
+	case result.err != nil:
+		return appendError(result.err)
+	case result.duplicate:
 		return ErrDuplicate
 	}
 	for i := range events {
-		events[i].Sequence = last - uint64(len(events)-1-i)
+		events[i].Sequence = result.last - uint64(len(events)-1-i)
 	}
 	return nil
-}
-
-// publish returns the sequence of the last message.
-func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (last uint64, duplicate bool, err error) {
-	if len(messages) == 1 {
-		// The retries of PublishMsg are for a missing stream or leader; the
-		// expected sequence makes them safe, but the caller's deadline decides.
-		ack, err := j.js.PublishMsg(ctx, messages[0], jetstream.WithRetryAttempts(0))
-		if err != nil {
-			return 0, false, err
-		}
-		return ack.Sequence, ack.Duplicate, nil
-	}
-	ack, err := jetstreamext.PublishMsgBatch(ctx, j.js, messages, jetstreamext.BatchFlowControl{})
-	if err != nil {
-		return 0, false, err
-	}
-	return ack.Sequence, false, nil
 }
 
 func appendError(err error) error {

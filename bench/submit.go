@@ -113,7 +113,7 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 		return nil, err
 	}
 	p.tenant = tenants.All()[0]
-	service, err := aggregate.New(ctx, p.js, models, tenants, nil)
+	service, err := aggregate.New(ctx, aggregate.Config{Synced: !lazy}, p.js, models, tenants, nil)
 	if err != nil {
 		return nil, err
 	}

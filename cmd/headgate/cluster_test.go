@@ -248,8 +248,8 @@ func startCluster(t *testing.T, files *tlsfiles.Files) *cluster {
 	}
 	c := &cluster{dir: t.TempDir(), roles: map[string]*process{}}
 	natsAddr := freePort(t)
-	_, natsPort, _ := net.SplitHostPort(natsAddr)
-	c.nats = &process{path: natsPath, ready: "Server is ready", args: []string{"-a", "127.0.0.1", "-p", natsPort, "-js", "-sd", filepath.Join(c.dir, "nats")}}
+	natsConfig := c.write(t, "nats.conf", fmt.Sprintf("listen: %q\njetstream {store_dir: %q, sync_interval: always}\n", natsAddr, filepath.Join(c.dir, "nats")))
+	c.nats = &process{path: natsPath, ready: "Server is ready", args: []string{"-c", natsConfig}}
 	c.nats.start(t)
 	c.wire = startWire(t, natsAddr)
 
@@ -267,7 +267,7 @@ func startCluster(t *testing.T, files *tlsfiles.Files) *cluster {
 		client = fmt.Sprintf("{cert: %s, key: %s, ca: %s}", files.Cert, files.Key, files.CA)
 	}
 	c.config = c.write(t, "headgate.yaml", fmt.Sprintf(`
-nats: {url: "nats://%s"}
+nats: {url: "nats://%s", synced: true}
 log: warn
 gateway:
   server: {listen: "%s"}%s

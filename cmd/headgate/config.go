@@ -54,6 +54,7 @@ type settings struct {
 type natsSettings struct {
 	URL         string `yaml:"url"`
 	Replicas    int    `yaml:"replicas"`
+	Synced      bool   `yaml:"synced"`
 	Credentials string `yaml:"credentials"`
 }
 

@@ -24,6 +24,7 @@ import (
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -35,6 +36,10 @@ const (
 	// pools hold the money that transfers move.
 	pools      = 6
 	poolAmount = 100_000
+	// crowd is how many send waveCommands each while a fault is inflicted: so many wait
+	// for the journal then that they are committed in groups.
+	crowd        = 64
+	waveCommands = 4
 )
 
 // fault is what is done to the cluster while it works.
@@ -164,24 +169,39 @@ func TestNoAcknowledgedCommandIsLostWhateverIsKilled(t *testing.T) {
 		}
 	})
 
+	var crowded atomic.Int64
+	many := make([]*walk, crowd)
+	for n := range many {
+		many[n] = &walk{
+			name: fmt.Sprintf("crowd-%d", n), api: []api{json, grpc}[n%2], ledger: books, acked: &crowded,
+			held: map[string]int64{}, version: map[string]int64{}, wallets: []string{fmt.Sprintf("crowd-%d", n)},
+		}
+	}
 	kills := 0
 	for n, f := range faults(t) {
 		reached := acked.Load() + progress
 		if err := eventually(clientCtx, "commands are answered", func() (bool, error) { return acked.Load() >= reached, nil }); err != nil {
 			t.Fatalf("before fault %d: %v; %v", n, err, clients.Wait())
 		}
+		wave, waveCtx := errgroup.WithContext(acme)
+		for _, w := range many {
+			wave.Go(func() error { return w.deposits(waveCtx, waveCommands) })
+		}
 		began := time.Now()
 		c.inflict(t, f)
 		if f.kind == "kill" {
 			kills++
 		}
-		t.Logf("%3d: %s %s, %d commands answered, undone after %v", n, f.kind, f.target, acked.Load(), time.Since(began).Round(time.Millisecond))
+		t.Logf("%3d: %s %s, %d commands answered, undone after %v", n, f.kind, f.target, acked.Load()+crowded.Load(), time.Since(began).Round(time.Millisecond))
+		if err := wave.Wait(); err != nil {
+			t.Fatalf("during fault %d: %v", n, err)
+		}
 	}
 	close(stop)
 	if err := clients.Wait(); err != nil {
 		t.Fatalf("%v\naggregate:\n%s\ngateway:\n%s", err, c.roles["aggregate"].log(), c.roles["gateway"].log())
 	}
-	t.Logf("%d kills, %d commands answered, %d transfers", kills, acked.Load(), transfers.Load())
+	t.Logf("%d kills, %d commands answered, %d transfers", kills, acked.Load()+crowded.Load(), transfers.Load())
 
 	acme, globex = contextkit.TenantContext(ctx, parseTenant(t, "acme")), contextkit.TenantContext(ctx, parseTenant(t, "globex"))
 	ended := func() (bool, error) {
@@ -263,7 +283,7 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, versions := map[string]string{}, map[string]int64{}
+	keys, versions, grouped := map[string]string{}, map[string]int64{}, 0
 	for range info.State.Msgs {
 		msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
 		if err != nil {
@@ -277,6 +297,9 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if msg.Headers().Get(jetstreamext.BatchIDHeader) != "" {
+			grouped++
+		}
 		if key := event.Command.IdempotencyKey; key != "" {
 			key = event.Context.TenantID.String() + "/" + key
 			if other, twice := keys[key]; twice {
@@ -288,7 +311,7 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 			t.Errorf("%s: version %d is event number %d", msg.Subject(), event.Version, versions[msg.Subject()])
 		}
 	}
-	t.Logf("%d events", info.State.Msgs)
+	t.Logf("%d events, %d of them committed with others or with more of their own", info.State.Msgs, grouped)
 }
 
 // checkReplay starts another projection on nothing and compares all views.

@@ -158,6 +158,23 @@ func (w *walk) run(ctx context.Context) error {
 	return nil
 }
 
+// deposits sends so many deposits into the walk's first wallet, which it opens if need be.
+func (w *walk) deposits(ctx context.Context, count int) error {
+	wallet := w.wallets[0]
+	if w.version[wallet] == 0 {
+		if err := w.accepted(ctx, request("wallet", wallet, "open", w.name, map[string]any{"owner": w.name}), 0); err != nil {
+			return err
+		}
+	}
+	for range count {
+		key := fmt.Sprintf("%s-%d", w.name, w.version[wallet])
+		if err := w.accepted(ctx, request("wallet", wallet, "deposit", key, map[string]any{"amount": 1, "reference": key}), 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // step sends one command of a random kind and checks the answer.
 func (w *walk) step(ctx context.Context, key string) error {
 	wallet := w.wallets[w.random.IntN(len(w.wallets))]

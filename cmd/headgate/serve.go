@@ -19,6 +19,7 @@ import (
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/nats-io/nats.go"
@@ -305,7 +306,9 @@ func (p *plan) service(ctx context.Context, name string, section serviceSettings
 }
 
 func (p *plan) aggregate(ctx context.Context) error {
-	return p.service(ctx, "aggregate", p.settings.Aggregate, newAggregate)
+	return p.service(ctx, "aggregate", p.settings.Aggregate, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+		return newAggregate(ctx, m, models, aggregate.Config{Synced: p.settings.NATS.Synced}, listen)
+	})
 }
 
 func (p *plan) control(ctx context.Context) error {

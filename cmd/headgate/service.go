@@ -59,8 +59,8 @@ func openModel(ctx context.Context, source model.Source) (*model.Registry, error
 	return models, nil
 }
 
-func newAggregate(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
-	aggregates, err := aggregate.New(ctx, m.js, models, m.tenants, m.timeline)
+func newAggregate(ctx context.Context, m *member, models *model.Registry, config aggregate.Config, listen chassis.Config) (*service, error) {
+	aggregates, err := aggregate.New(ctx, config, m.js, models, m.tenants, m.timeline)
 	if err != nil {
 		return nil, err
 	}

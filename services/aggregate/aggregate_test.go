@@ -47,7 +47,7 @@ func nodeOf(t *testing.T, js jetstream.JetStream, source model.Source) (gatewayv
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := aggregate.New(t.Context(), js, models, tenants, nil)
+	service, err := aggregate.New(t.Context(), aggregate.Config{}, js, models, tenants, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

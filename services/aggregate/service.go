@@ -41,11 +41,21 @@ type Service struct {
 	timeline  *backbone.Timeline
 }
 
+// Config says how the service works.
+type Config struct {
+	// Synced says that the NATS server syncs every write to disk. Commands that wait
+	// for others then share a write.
+	Synced bool
+}
+
 // New returns the service over a backbone whose streams exist. timeline may be nil.
-func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, timeline *backbone.Timeline) (*Service, error) {
+func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, timeline *backbone.Timeline) (*Service, error) {
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
 		return nil, err
+	}
+	if config.Synced {
+		journal.GroupCommit()
 	}
 	secret, err := backbone.SharedSecret(ctx, js, "tokens")
 	if err != nil {

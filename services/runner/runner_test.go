@@ -87,7 +87,7 @@ func startWith(t *testing.T, source model.Source, hooks webhook.Config) *fixture
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := aggregate.New(t.Context(), js, registry(t, source), tenants, nil)
+	service, err := aggregate.New(t.Context(), aggregate.Config{}, js, registry(t, source), tenants, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

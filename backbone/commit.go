@@ -1,0 +1,192 @@
+package backbone
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+)
+
+const (
+	// maxAlone is how many appends are on their way one by one before others wait.
+	maxAlone = 8
+	// minGroup is how many must wait to be committed together: whatever its size, a
+	// group costs the server what some fifteen synced writes do.
+	minGroup = 24
+	// maxGroup and maxGroupBytes bound the messages of a group (JetStream's own bound
+	// is 1,000).
+	maxGroup      = 256
+	maxGroupBytes = 4 << 20
+	// groupTimeout bounds a group's commit; each of its appends waits for as long as its
+	// own context lets it.
+	groupTimeout = 10 * time.Second
+)
+
+// committer publishes appends. Few at a time go by themselves; those that have to wait
+// go together, as one atomic batch, which the server syncs to disk once (group commit).
+// Each waits in its caller, so that there are as many as there are calls.
+type committer struct {
+	js jetstream.JetStream
+
+	mu      sync.Mutex
+	alone   int  // on their way one by one
+	grouped bool // a group is on its way
+	waiting []*commit
+}
+
+// commit is the messages of one append, all of one aggregate. It is told either that
+// it is its turn to publish them itself, or what became of them.
+type commit struct {
+	messages []*nats.Msg
+	turn     chan struct{}
+	done     chan committed
+	left     bool // nobody waits for it any more
+}
+
+// committed is what became of messages.
+type committed struct {
+	last      uint64 // sequence of the last one
+	duplicate bool
+	err       error
+}
+
+// commit publishes the messages, all or none, as [publish] does.
+func (c *committer) commit(ctx context.Context, messages []*nats.Msg) committed {
+	c.mu.Lock()
+	if c.alone < maxAlone && !c.grouped {
+		c.alone++
+		c.mu.Unlock()
+		return c.publishAlone(ctx, messages)
+	}
+	own := &commit{messages: messages, turn: make(chan struct{}, 1), done: make(chan committed, 1)}
+	c.waiting = append(c.waiting, own)
+	c.mu.Unlock()
+	select {
+	case result := <-own.done:
+		return result
+	case <-own.turn:
+		return c.publishAlone(ctx, messages)
+	case <-ctx.Done():
+		c.leave(own)
+		return committed{err: ctx.Err()}
+	}
+}
+
+// leave gives up an append: its place among those that wait, or its turn. If it is on
+// its way with others it may come to stand.
+func (c *committer) leave(own *commit) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own.left = true
+	if at := slices.Index(c.waiting, own); at >= 0 {
+		c.waiting = slices.Delete(c.waiting, at, at+1)
+	}
+	select {
+	case <-own.turn:
+		c.alone--
+		c.next()
+	default:
+	}
+}
+
+// publishAlone publishes messages that alone has been counted for.
+func (c *committer) publishAlone(ctx context.Context, messages []*nats.Msg) committed {
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.alone--
+		c.next()
+	}()
+	return publish(ctx, c.js, messages)
+}
+
+// next lets those that wait go on. It is called with the lock held.
+func (c *committer) next() {
+	if c.grouped {
+		return
+	}
+	if n := c.group(); n >= minGroup {
+		c.grouped = true
+		go c.publishGroup(slices.Clone(c.waiting[:n]))
+		c.waiting = slices.Delete(c.waiting, 0, n)
+		return
+	}
+	for c.alone < maxAlone && len(c.waiting) > 0 {
+		c.alone++
+		c.waiting[0].turn <- struct{}{}
+		c.waiting = slices.Delete(c.waiting, 0, 1)
+	}
+}
+
+// group returns how many of those that wait may go together.
+func (c *committer) group() int {
+	count, size := 0, 0
+	for n, one := range c.waiting {
+		for _, msg := range one.messages {
+			count, size = count+1, size+msg.Size()
+		}
+		if count > maxGroup || size > maxGroupBytes {
+			return n
+		}
+	}
+	return len(c.waiting)
+}
+
+// publishGroup publishes what appends want as one batch. When the server refuses it,
+// nothing of it is written: each then goes by itself, and learns whether it was why.
+func (c *committer) publishGroup(group []*commit) {
+	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
+	defer cancel()
+	var messages []*nats.Msg
+	for _, one := range group {
+		messages = append(messages, one.messages...)
+	}
+	result := publish(ctx, c.js, messages)
+	var refusal jetstream.JetStreamError
+	refused := errors.As(result.err, &refusal) && refusal.APIError() != nil
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.grouped = false
+	last := result.last - uint64(len(messages))
+	for _, one := range group {
+		last += uint64(len(one.messages))
+		switch {
+		case refused && one.left:
+		case refused:
+			for _, msg := range one.messages {
+				for _, name := range []string{jetstreamext.BatchIDHeader, jetstreamext.BatchSeqHeader, jetstreamext.BatchCommitHeader} {
+					msg.Header.Del(name)
+				}
+			}
+			c.alone++
+			one.turn <- struct{}{}
+		default:
+			one.done <- committed{last: last, err: result.err}
+		}
+	}
+	c.next()
+}
+
+// publish publishes messages, all or none. Their sequences end with the one returned.
+func publish(ctx context.Context, js jetstream.JetStream, messages []*nats.Msg) committed {
+	if len(messages) == 1 {
+		// The retries of PublishMsg are for a missing stream or leader; the
+		// expected sequence makes them safe, but the caller's deadline decides.
+		ack, err := js.PublishMsg(ctx, messages[0], jetstream.WithRetryAttempts(0))
+		if err != nil {
+			return committed{err: err}
+		}
+		return committed{last: ack.Sequence, duplicate: ack.Duplicate}
+	}
+	ack, err := jetstreamext.PublishMsgBatch(ctx, js, messages, jetstreamext.BatchFlowControl{})
+	if err != nil {
+		return committed{err: err}
+	}
+	return committed{last: ack.Sequence}
+}

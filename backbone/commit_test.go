@@ -1,0 +1,248 @@
+package backbone_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+)
+
+// group returns a journal whose appends are committed in groups.
+func group(t *testing.T, js jetstream.JetStream) *backbone.Journal {
+	t.Helper()
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	journal.GroupCommit()
+	return journal
+}
+
+// stored returns how many of the journal's first messages came alone and in groups
+// (two or more aggregates' with one batch id).
+func stored(t *testing.T, js jetstream.JetStream, messages uint64) (alone, grouped int) {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subjects, counts := map[string]map[string]bool{}, map[string]int{}
+	for seq := uint64(1); seq <= messages; seq++ {
+		msg, err := stream.GetMsg(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := msg.Header.Get(jetstreamext.BatchIDHeader)
+		if id == "" {
+			id = msg.Subject
+		}
+		if subjects[id] == nil {
+			subjects[id] = map[string]bool{}
+		}
+		subjects[id][msg.Subject] = true
+		counts[id]++
+	}
+	for id, in := range subjects {
+		if len(in) > 1 {
+			grouped += counts[id]
+		} else {
+			alone += counts[id]
+		}
+	}
+	return alone, grouped
+}
+
+func TestAppendsThatWaitShareAWriteAndEachGetsItsOwnAnswer(t *testing.T) {
+	const callers = 200
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	for _, test := range []struct {
+		name  string
+		wrong func(n int) bool // whether a caller appends what is refused
+	}{
+		{"all are right", func(int) bool { return false }},
+		{"one of a group has seen another last event", func(n int) bool { return n == 77 }},
+		{"many have", func(n int) bool { return n%3 == 0 }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			js := backbonetest.Start(t)
+			journal := group(t, js)
+			begin := make(chan struct{})
+			var all sync.WaitGroup
+			for n := range callers {
+				all.Go(func() {
+					<-begin
+					id := fmt.Sprintf("w-%d", n)
+					first := events(id, 1, 1+n%3, "first-"+id) // one to three events
+					if err := journal.Append(ctx, acme, 0, first); err != nil {
+						t.Errorf("%s: %v", id, err)
+						return
+					}
+					last := first[len(first)-1].Sequence
+					next, want := events(id, 1+len(first), 1, "next-"+id), error(nil)
+					if test.wrong(n) {
+						switch n % 2 {
+						case 0:
+							last, want = last-1, backbone.ErrConflict
+						case 1:
+							next[0].Command.IdempotencyKey, want = "first-"+id, backbone.ErrDuplicate
+						}
+					}
+					if err := journal.Append(ctx, acme, last, next); !errors.Is(err, want) {
+						t.Errorf("%s: err = %v, want %v", id, err, want)
+					}
+					got := load(t, journal, acme, id)
+					wanted := len(first)
+					if want == nil {
+						wanted++
+					}
+					if len(got) != wanted {
+						t.Errorf("%s has %d events, want %d", id, len(got), wanted)
+						return
+					}
+					for at, event := range append(first, next...)[:wanted] {
+						if got[at].Sequence != event.Sequence || got[at].ID != event.ID {
+							t.Errorf("%s: event %d is %s at %d, appended as %s at %d", id, at, got[at].ID, got[at].Sequence, event.ID, event.Sequence)
+						}
+					}
+				})
+			}
+			close(begin)
+			all.Wait()
+			last, err := journal.Last(t.Context(), acme)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if alone, grouped := stored(t, js, last); grouped == 0 {
+				t.Errorf("%d events came alone and %d in groups", alone, grouped)
+			}
+		})
+	}
+}
+
+func TestWhatWaitsLeavesWithItsContext(t *testing.T) {
+	embedded, err := backbone.StartEmbedded(t.Context(), backbone.EmbeddedConfig{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer embedded.Close()
+	conn, err := embedded.Connect(t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+		t.Fatal(err)
+	}
+	journal := group(t, js)
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	var all sync.WaitGroup
+	var stand, gone atomic.Int64
+	for n := range 300 {
+		all.Go(func() {
+			// Some end while they wait, some on their way, some not at all.
+			brief, cancel := context.WithTimeout(ctx, time.Duration(n)*time.Millisecond)
+			defer cancel()
+			id := fmt.Sprintf("w-%d", n)
+			switch err := journal.Append(brief, acme, 0, events(id, 1, 1, "")); {
+			case err == nil:
+				stand.Add(1)
+				if len(load(t, journal, acme, id)) != 1 {
+					t.Errorf("%s was appended and does not stand", id)
+				}
+			case errors.Is(err, context.DeadlineExceeded):
+				gone.Add(1)
+			default:
+				t.Errorf("%s: %v", id, err)
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("%d stand, %d were given up", stand.Load(), gone.Load())
+	// Nothing of theirs is left in the way: as many appends as may go at once, and more.
+	for n := range 100 {
+		all.Go(func() {
+			if err := journal.Append(ctx, acme, 0, events(fmt.Sprintf("after-%d", n), 1, 1, "")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestAServerThatEndsWhileGroupsAreCommittedLosesNothingAcknowledged(t *testing.T) {
+	dir := t.TempDir()
+	acme := backbonetest.Tenant(t, "acme")
+	ctx, cancel := context.WithTimeout(contextkit.TenantContext(t.Context(), acme), 2*time.Minute)
+	defer cancel()
+	var mu sync.Mutex
+	acknowledged := map[string]int{} // events by aggregate
+	t.Run("until it ends", func(t *testing.T) {
+		embedded, err := backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := embedded.Connect(t.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		js, err := jetstream.New(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := backbone.EnsureStreams(ctx, js, 1); err != nil {
+			t.Fatal(err)
+		}
+		journal := group(t, js)
+		var all sync.WaitGroup
+		var count atomic.Int64
+		enough := make(chan struct{})
+		ending, end := context.WithCancel(ctx)
+		for n := range 100 {
+			all.Go(func() {
+				id := fmt.Sprintf("w-%d", n)
+				for last, version := uint64(0), 1; ; version++ {
+					next := events(id, version, 1, "")
+					if err := journal.Append(ending, acme, last, next); err != nil {
+						return
+					}
+					last = next[0].Sequence
+					mu.Lock()
+					acknowledged[id] = version
+					mu.Unlock()
+					if count.Add(1) == 1000 {
+						close(enough)
+					}
+				}
+			})
+		}
+		<-enough
+		embedded.Close()
+		conn.Close()
+		end()
+		all.Wait()
+	})
+	journal := group(t, backbonetest.StartIn(t, dir))
+	for id, want := range acknowledged {
+		// The one that was on its way may stand or not.
+		if got := load(t, journal, acme, id); len(got) < want || len(got) > want+1 {
+			t.Errorf("%s has %d events, %d were acknowledged", id, len(got), want)
+		} else if got[len(got)-1].Version != int64(len(got)) {
+			t.Errorf("%s: the last of %d events has version %d", id, len(got), got[len(got)-1].Version)
+		}
+	}
+}
