@@ -24,14 +24,14 @@ const (
 	maxGroupBytes = 4 << 20
 	// groupTimeout bounds a group's commit; each of its appends waits for as long as its
 	// own context lets it.
-	groupTimeout = 10 * time.Second
+	groupTimeout = 5 * time.Second
 )
 
 // committer publishes appends. Few at a time go by themselves; those that have to wait
 // go together, as one atomic batch, which the server syncs to disk once (group commit).
 // Each waits in its caller, so that there are as many as there are calls.
 type committer struct {
-	js jetstream.JetStream
+	publish func(ctx context.Context, messages []*nats.Msg) committed
 
 	mu      sync.Mutex
 	alone   int  // on their way one by one
@@ -55,7 +55,7 @@ type committed struct {
 	err       error
 }
 
-// commit publishes the messages, all or none, as [publish] does.
+// commit publishes the messages, all or none.
 func (c *committer) commit(ctx context.Context, messages []*nats.Msg) committed {
 	c.mu.Lock()
 	if c.alone < maxAlone && !c.grouped {
@@ -72,7 +72,7 @@ func (c *committer) commit(ctx context.Context, messages []*nats.Msg) committed 
 	case <-own.turn:
 		return c.publishAlone(ctx, messages)
 	case <-ctx.Done():
-		c.leave(own)
+		c.leave(own) //nolint:contextcheck // a group outlives each of its callers
 		return committed{err: ctx.Err()}
 	}
 }
@@ -96,13 +96,13 @@ func (c *committer) leave(own *commit) {
 
 // publishAlone publishes messages that alone has been counted for.
 func (c *committer) publishAlone(ctx context.Context, messages []*nats.Msg) committed {
-	defer func() {
+	defer func() { //nolint:contextcheck // a group outlives each of its callers
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.alone--
 		c.next()
 	}()
-	return publish(ctx, c.js, messages)
+	return c.publish(ctx, messages)
 }
 
 // next lets those that wait go on. It is called with the lock held.
@@ -146,7 +146,7 @@ func (c *committer) publishGroup(group []*commit) {
 	for _, one := range group {
 		messages = append(messages, one.messages...)
 	}
-	result := publish(ctx, c.js, messages)
+	result := c.publish(ctx, messages)
 	var refusal jetstream.JetStreamError
 	refused := errors.As(result.err, &refusal) && refusal.APIError() != nil
 
@@ -171,22 +171,4 @@ func (c *committer) publishGroup(group []*commit) {
 		}
 	}
 	c.next()
-}
-
-// publish publishes messages, all or none. Their sequences end with the one returned.
-func publish(ctx context.Context, js jetstream.JetStream, messages []*nats.Msg) committed {
-	if len(messages) == 1 {
-		// The retries of PublishMsg are for a missing stream or leader; the
-		// expected sequence makes them safe, but the caller's deadline decides.
-		ack, err := js.PublishMsg(ctx, messages[0], jetstream.WithRetryAttempts(0))
-		if err != nil {
-			return committed{err: err}
-		}
-		return committed{last: ack.Sequence, duplicate: ack.Duplicate}
-	}
-	ack, err := jetstreamext.PublishMsgBatch(ctx, js, messages, jetstreamext.BatchFlowControl{})
-	if err != nil {
-		return committed{err: err}
-	}
-	return committed{last: ack.Sequence}
 }

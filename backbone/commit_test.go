@@ -211,13 +211,12 @@ func TestAServerThatEndsWhileGroupsAreCommittedLosesNothingAcknowledged(t *testi
 		var all sync.WaitGroup
 		var count atomic.Int64
 		enough := make(chan struct{})
-		ending, end := context.WithCancel(ctx)
 		for n := range 100 {
 			all.Go(func() {
 				id := fmt.Sprintf("w-%d", n)
 				for last, version := uint64(0), 1; ; version++ {
 					next := events(id, version, 1, "")
-					if err := journal.Append(ending, acme, last, next); err != nil {
+					if err := journal.Append(ctx, acme, last, next); err != nil {
 						return
 					}
 					last = next[0].Sequence
@@ -232,9 +231,8 @@ func TestAServerThatEndsWhileGroupsAreCommittedLosesNothingAcknowledged(t *testi
 		}
 		<-enough
 		embedded.Close()
+		all.Wait() // none waits for what cannot come any more
 		conn.Close()
-		end()
-		all.Wait()
 	})
 	journal := group(t, backbonetest.StartIn(t, dir))
 	for id, want := range acknowledged {

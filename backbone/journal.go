@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
@@ -30,6 +31,7 @@ type Journal struct {
 	js      jetstream.JetStream
 	epoch   int64
 	commits *committer // nil: every append goes by itself
+	link    func() *link
 }
 
 // OpenJournal opens the journal that [EnsureStreams] made.
@@ -38,14 +40,17 @@ func OpenJournal(ctx context.Context, js jetstream.JetStream) (*Journal, error) 
 	if err != nil {
 		return nil, fmt.Errorf("backbone: open journal: %w", err)
 	}
-	return &Journal{js: js, epoch: stream.CachedInfo().Created.UnixNano()}, nil
+	return &Journal{
+		js: js, epoch: stream.CachedInfo().Created.UnixNano(),
+		link: sync.OnceValue(func() *link { return watch(js.Conn()) }), // by the first append
+	}, nil
 }
 
 // GroupCommit lets appends that wait for others share a write. It is for a server that
 // syncs every write to disk, which then bounds what it stores in a second; of one that
 // does not, a group takes more than its messages one by one. It is called before the
 // first append.
-func (j *Journal) GroupCommit() { j.commits = &committer{js: j.js} }
+func (j *Journal) GroupCommit() { j.commits = &committer{publish: j.publish} }
 
 // Epoch tells this journal from any other: a sequence means nothing without it.
 func (j *Journal) Epoch() int64 { return j.epoch }
@@ -76,7 +81,7 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 	if j.commits != nil {
 		result = j.commits.commit(ctx, messages)
 	} else {
-		result = publish(ctx, j.js, messages)
+		result = j.publish(ctx, messages)
 	}
 	switch {
 	case result.err != nil:
@@ -88,6 +93,31 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 		events[i].Sequence = result.last - uint64(len(events)-1-i)
 	}
 	return nil
+}
+
+// publish publishes messages, all or none. Their sequences end with the one returned.
+func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result committed) {
+	ctx, release := j.link().bind(ctx)
+	defer release()
+	defer func() {
+		if result.err != nil && errors.Is(context.Cause(ctx), errLinkLost) {
+			result.err = errLinkLost
+		}
+	}()
+	if len(messages) == 1 {
+		// The retries of PublishMsg are for a missing stream or leader; the
+		// expected sequence makes them safe, but the caller's deadline decides.
+		ack, err := j.js.PublishMsg(ctx, messages[0], jetstream.WithRetryAttempts(0))
+		if err != nil {
+			return committed{err: err}
+		}
+		return committed{last: ack.Sequence, duplicate: ack.Duplicate}
+	}
+	ack, err := jetstreamext.PublishMsgBatch(ctx, j.js, messages, jetstreamext.BatchFlowControl{})
+	if err != nil {
+		return committed{err: err}
+	}
+	return committed{last: ack.Sequence}
 }
 
 func appendError(err error) error {

@@ -190,17 +190,36 @@ func (f forwarding) Query(ctx context.Context, req *projectionv1.QueryRequest) (
 // grpcgo is grpc-go's server before grpc-go's client, and nothing between them but
 // bytes: what the transports alone cost that Headgate has on both sides.
 func (c *peerCommand) grpcgo(ctx context.Context) error {
-	window := []grpc.DialOption{grpc.WithStaticStreamWindowSize(256 << 10), grpc.WithStaticConnWindowSize(1 << 20)}
-	conn, err := grpc.NewClient("passthrough:///"+c.Upstream, append(window,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{}), experimental.AcceptCompressors(plainName)))...)
+	conn, err := grpc.NewClient("passthrough:///"+c.Upstream, rawClient()...)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	server := grpc.NewServer(
+	server := passOn(conn)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	err = serveBoth(ctx, "127.0.0.1:0", c.Admin, http.NotFoundHandler())
+	server.Stop()
+	return errors.Join(err, <-served)
+}
+
+// rawClient are the options of a channel that carries bytes as they are.
+func rawClient() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithStaticStreamWindowSize(256 << 10), grpc.WithStaticConnWindowSize(1 << 20),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{}), experimental.AcceptCompressors(plainName)),
+	}
+}
+
+// passOn returns a server that passes each call on as it is.
+func passOn(conn *grpc.ClientConn) *grpc.Server {
+	return grpc.NewServer(
 		grpc.ForceServerCodecV2(raw{}), grpc.NumStreamWorkers(64), grpc.StaticStreamWindowSize(256<<10), grpc.StaticConnWindowSize(1<<20),
-		//nolint:contextcheck // a call has its own context
 		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 			var request, answer []byte
 			if err := stream.RecvMsg(&request); err != nil {
@@ -213,15 +232,6 @@ func (c *peerCommand) grpcgo(ctx context.Context) error {
 			}
 			return stream.SendMsg(answer)
 		}))
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
-	if err != nil {
-		return err
-	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	err = serveBoth(ctx, "127.0.0.1:0", c.Admin, http.NotFoundHandler())
-	server.Stop()
-	return errors.Join(err, <-served)
 }
 
 // serve serves a handler over HTTP/1.1 and HTTP/2 in clear text.

@@ -37,12 +37,12 @@ type submitCommand struct {
 	Callers int           `default:"64" help:"Callers at once."`
 	Rounds  int           `default:"5" help:"Rounds of each."`
 	Length  time.Duration `default:"3s" help:"Length of a round."`
-	Only    string        `enum:",submit,raw" default:"" help:"Run one of the two alone, for a profile."`
+	Only    string        `enum:",submit,raw,hops" default:"" help:"Run one of them alone, for a profile."`
 }
 
 // Run prints a table.
 func (c *submitCommand) Run(ctx context.Context) error {
-	fmt.Printf("| %d callers | Submit through the gateway | raw JetStream | share |\n|---|---|---|---|\n", c.Callers)
+	fmt.Printf("| %d callers | Submit through the gateway | raw JetStream | share | two hops of gRPC and a publish | share |\n|---|---|---|---|---|---|\n", c.Callers)
 	for _, lazy := range []bool{true, false} {
 		rates, err := c.measure(ctx, lazy)
 		if err != nil {
@@ -53,7 +53,8 @@ func (c *submitCommand) Run(ctx context.Context) error {
 			what = "the system syncs"
 		}
 		if c.Only == "" {
-			report(what, rates, "submit", "raw")
+			share := func(name string) float64 { return 100 * median(rates[name]) / median(rates["raw"]) }
+			fmt.Printf("| %s | %s | %s | %.0f %% | %s | %.0f %% |\n", what, spread(rates["submit"]), spread(rates["raw"]), share("submit"), spread(rates["hops"]), share("hops"))
 		}
 	}
 	return nil
@@ -66,8 +67,14 @@ func (c *submitCommand) measure(ctx context.Context, lazy bool) (_ map[string][]
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
+	bare, err := p.startHops(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, bare.close()) }()
 	contenders := []contender{
 		{"raw", func(ctx context.Context, until time.Time) (float64, error) { return p.raw(ctx, c.Callers, until) }},
+		{"hops", func(ctx context.Context, until time.Time) (float64, error) { return bare.call(ctx, c.Callers, until) }},
 		{"submit", func(ctx context.Context, until time.Time) (float64, error) { return p.submit(ctx, c.Callers, until) }},
 	}
 	contenders = slices.DeleteFunc(contenders, func(one contender) bool { return c.Only != "" && one.name != c.Only })
@@ -179,28 +186,13 @@ func (p *platform) raw(ctx context.Context, callers int, until time.Time) (float
 	var group errgroup.Group
 	for range callers {
 		group.Go(func() error {
-			ctx := contextkit.TenantContext(ctx, p.tenant)
 			id := uuid.NewString()
 			last := uint64(0)
 			for n := 1; time.Now().Before(until); n++ {
-				msg := &nats.Msg{Subject: backbone.EventSubject(p.tenant, "raw", id), Header: nats.Header{}, Data: []byte(`{"amount":1,"reference":""}`)}
-				if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+				var err error
+				if last, err = p.publish(ctx, id, n, last); err != nil {
 					return err
 				}
-				event := uuid.NewString()
-				for name, value := range map[string]string{
-					"ce-specversion": "1.0", "ce-id": event, "ce-source": "/tenants/bench/raw/" + id, "ce-type": "deposited", "ce-time": time.Now().UTC().Format(time.RFC3339Nano),
-					"content-type": "application/json", "ce-aggregateversion": fmt.Sprint(n), "ce-aggregatetype": "raw", "ce-aggregateid": id,
-					"ce-idempotencykey": event, "ce-commandfingerprint": "0123456789abcdef0123456789abcdef",
-					jetstream.MsgIDHeader: "bench/" + event, jetstream.ExpectedLastSubjSeqHeader: fmt.Sprint(last),
-				} {
-					msg.Header.Set(name, value)
-				}
-				ack, err := p.js.PublishMsg(ctx, msg)
-				if err != nil {
-					return err
-				}
-				last = ack.Sequence
 				done.Add(1)
 			}
 			return nil
@@ -208,6 +200,30 @@ func (p *platform) raw(ctx context.Context, callers int, until time.Time) (float
 	}
 	err := group.Wait()
 	return float64(done.Load()), err
+}
+
+// publish publishes a deposit's event after the one with the sequence last, and returns
+// its own.
+func (p *platform) publish(ctx context.Context, id string, version int, last uint64) (uint64, error) {
+	ctx = contextkit.TenantContext(ctx, p.tenant)
+	msg := &nats.Msg{Subject: backbone.EventSubject(p.tenant, "raw", id), Header: nats.Header{}, Data: []byte(`{"amount":1,"reference":""}`)}
+	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+		return 0, err
+	}
+	event := uuid.NewString()
+	for name, value := range map[string]string{
+		"ce-specversion": "1.0", "ce-id": event, "ce-source": "/tenants/bench/raw/" + id, "ce-type": "deposited", "ce-time": time.Now().UTC().Format(time.RFC3339Nano),
+		"content-type": "application/json", "ce-aggregateversion": fmt.Sprint(version), "ce-aggregatetype": "raw", "ce-aggregateid": id,
+		"ce-idempotencykey": event, "ce-commandfingerprint": "0123456789abcdef0123456789abcdef",
+		jetstream.MsgIDHeader: "bench/" + event, jetstream.ExpectedLastSubjSeqHeader: fmt.Sprint(last),
+	} {
+		msg.Header.Set(name, value)
+	}
+	ack, err := p.js.PublishMsg(ctx, msg)
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
 }
 
 // submit sends deposits through the gateway, each caller to a wallet of its own.

@@ -47,9 +47,9 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"the transport of contextkit.NewClient, and of nothing else", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
 	"backbone.Connect nats.Connect":          {"", ""},
 	"backbone.Embedded.Connect nats.Connect": {"", ""},
-	"backbone.publish jetstream.PublishMsg": {
+	"backbone.Journal.publish jetstream.PublishMsg": {
 		"its messages are made by Event.message, which injects the contract or fails", "services/aggregate.TestTheContractReachesTheJournal"},
-	"backbone.publish jetstreamext.PublishMsgBatch": {
+	"backbone.Journal.publish jetstreamext.PublishMsgBatch": {
 		"as the line above", "services/aggregate.TestTheContractReachesTheJournal"},
 	"backbone.DeadLetter jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkThatCannotBeUndoneIsKeptAsADeadLetter"},

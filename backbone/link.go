@@ -1,0 +1,60 @@
+package backbone
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+)
+
+// errLinkLost is why a publish ends whose acknowledgement cannot come any more.
+var errLinkLost = errors.New("the connection to NATS was lost before the acknowledgement")
+
+// link says when the connection to NATS is lost: what was sent before is not answered
+// after it.
+type link struct {
+	mu sync.Mutex
+	//nolint:containedctx // it is the connection's, and ends with it
+	ctx  context.Context
+	lose context.CancelCauseFunc
+}
+
+// watch returns the link of a connection. Its goroutine ends when the connection is
+// closed.
+func watch(conn *nats.Conn) *link {
+	l := &link{}
+	l.renew()
+	changes := conn.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
+	if conn.IsClosed() {
+		l.lose(errLinkLost)
+		return l
+	}
+	go func() {
+		for status := range changes {
+			l.mu.Lock()
+			l.lose(errLinkLost)
+			l.renew()
+			l.mu.Unlock()
+			if status == nats.CLOSED {
+				conn.RemoveStatusListener(changes)
+			}
+		}
+	}()
+	return l
+}
+
+func (l *link) renew() { l.ctx, l.lose = context.WithCancelCause(context.Background()) }
+
+// bind returns ctx, ended when the link is lost too; release frees it.
+func (l *link) bind(ctx context.Context) (bound context.Context, release func()) {
+	l.mu.Lock()
+	up := l.ctx
+	l.mu.Unlock()
+	bound, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(up, func() { cancel(errLinkLost) })
+	return bound, func() {
+		stop()
+		cancel(nil)
+	}
+}
