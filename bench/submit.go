@@ -38,12 +38,16 @@ type submitCommand struct {
 	Rounds  int           `default:"5" help:"Rounds of each."`
 	Length  time.Duration `default:"3s" help:"Length of a round."`
 	Only    string        `enum:",submit,raw,hops" default:"" help:"Run one of them alone, for a profile."`
+	Sync    string        `enum:",lazy,always" default:"" help:"Let NATS sync in one way alone."`
 }
 
 // Run prints a table.
 func (c *submitCommand) Run(ctx context.Context) error {
 	fmt.Printf("| %d callers | Submit through the gateway | raw JetStream | share | two hops of gRPC and a publish | share |\n|---|---|---|---|---|---|\n", c.Callers)
 	for _, lazy := range []bool{true, false} {
+		if c.Sync != "" && lazy != (c.Sync == "lazy") {
+			continue
+		}
 		rates, err := c.measure(ctx, lazy)
 		if err != nil {
 			return err
