@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"path"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -27,6 +29,7 @@ import (
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 )
@@ -37,6 +40,7 @@ type peerCommand struct {
 	Kind     string `arg:"" enum:"upstream,vanguard,forwarder,grpcgo" help:"What to run."`
 	Listen   string `required:"" help:"Where it listens."`
 	Direct   string `help:"Where the upstream answers JSON itself."`
+	HTTP     string `help:"Where the bare transports speak HTTP."`
 	Admin    string `help:"Where it tells its allocations."`
 	Upstream string `help:"host:port of the upstream."`
 }
@@ -187,14 +191,19 @@ func (f forwarding) Query(ctx context.Context, req *projectionv1.QueryRequest) (
 	return f.client.Query(ctx, req)
 }
 
-// grpcgo is grpc-go's server before grpc-go's client, and nothing between them but
-// bytes: what the transports alone cost that Headgate has on both sides.
+// grpcgo is grpc-go's server, and net/http's, before grpc-go's client, and nothing
+// between them but bytes: what the transports alone cost that Headgate has on both
+// sides.
 func (c *peerCommand) grpcgo(ctx context.Context) error {
 	conn, err := grpc.NewClient("passthrough:///"+c.Upstream, rawClient()...)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
+	bare, err := bare(conn)
+	if err != nil {
+		return err
+	}
 	server := passOn(conn)
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
@@ -202,7 +211,7 @@ func (c *peerCommand) grpcgo(ctx context.Context) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	err = serveBoth(ctx, "127.0.0.1:0", c.Admin, http.NotFoundHandler())
+	err = serveBoth(ctx, c.HTTP, c.Admin, bare)
 	server.Stop()
 	return errors.Join(err, <-served)
 }
@@ -232,6 +241,37 @@ func passOn(conn *grpc.ClientConn) *grpc.Server {
 			}
 			return stream.SendMsg(answer)
 		}))
+}
+
+// bare answers HTTP for a call that is made beforehand, with JSON that is.
+func bare(conn *grpc.ClientConn) (http.Handler, error) {
+	requests, answers := map[string][]byte{}, map[string][]byte{}
+	for _, view := range []string{"one", "hundred"} {
+		res, err := answer(view)
+		if err != nil {
+			return nil, err
+		}
+		if answers[view], err = protojson.Marshal(res); err != nil {
+			return nil, err
+		}
+		if requests[view], err = proto.Marshal(&projectionv1.QueryRequest{TenantId: "acme", View: view}); err != nil {
+			return nil, err
+		}
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		view := path.Base(r.URL.Path)
+		var got []byte
+		_, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = conn.Invoke(r.Context(), gatewayv1connect.QueryServiceQueryProcedure, requests[view], &got)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		w.Header()["Content-Type"] = []string{"application/json"}
+		_, _ = w.Write(answers[view]) // who left does not want it
+	}), nil
 }
 
 // serve serves a handler over HTTP/1.1 and HTTP/2 in clear text.

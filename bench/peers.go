@@ -225,7 +225,7 @@ func startArena(ctx context.Context, programs ...string) (_ *arena, err error) {
 		}
 		a.paths[name] = filepath.Join(a.dir, name)
 	}
-	for _, name := range []string{"nats", "upstream", "direct", "headgate", "headgate-grpc", "headgate-admin", "vanguard", "vanguard-admin", "forwarder", "forwarder-admin", "grpcgo", "grpcgo-admin", "grpcgateway", "grpcgateway-admin", "nginx", "haproxy"} {
+	for _, name := range []string{"nats", "upstream", "direct", "headgate", "headgate-grpc", "headgate-admin", "vanguard", "vanguard-admin", "forwarder", "forwarder-admin", "grpcgo", "grpcgo-admin", "nethttp", "grpcgateway", "grpcgateway-admin", "nginx", "haproxy"} {
 		if a.addrs[name], err = freeAddr(ctx); err != nil {
 			return nil, err
 		}
@@ -339,7 +339,7 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 		if !wanted(name) {
 			continue
 		}
-		if procs[name], err = a.start(ctx, name, "bench", "peer", name, "--listen", a.addrs[name], "--admin", a.addrs[name+"-admin"], "--upstream", a.addrs["upstream"]); err != nil {
+		if procs[name], err = a.start(ctx, name, "bench", "peer", name, "--listen", a.addrs[name], "--admin", a.addrs[name+"-admin"], "--http", a.addrs["nethttp"], "--upstream", a.addrs["upstream"]); err != nil {
 			return nil, err
 		}
 		procs[name].admin = "http://" + a.addrs[name+"-admin"]
@@ -376,7 +376,8 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 		return &contestant{name: name, do: do, p: procs[name], rest: name == "direct"}
 	}
 	groups := []protocol{{name: "JSON over HTTP/1.1"}, {name: "JSON over h2c"}, {name: "gRPC over h2c"}}
-	for _, name := range []string{"direct", "headgate", "grpcgateway", "vanguard", "forwarder"} {
+	procs["nethttp"] = procs["grpcgo"]
+	for _, name := range []string{"direct", "headgate", "grpcgateway", "vanguard", "forwarder", "nethttp"} {
 		if procs[name] != nil && (name == "direct" || name == "headgate" || wanted(name)) {
 			groups[0].group = append(groups[0].group, rest(http1, name))
 			groups[1].group = append(groups[1].group, rest(http2, name))
