@@ -58,7 +58,7 @@ func (p *platform) startHops(ctx context.Context) (*hops, error) {
 	if h.conn, err = grpc.NewClient("passthrough:///"+addr, rawClient()...); err != nil {
 		return nil, errors.Join(err, h.close())
 	}
-	if h.addr, err = h.serve(ctx, passOn(h.conn)); err != nil {
+	if h.addr, err = h.serve(ctx, passOn(h.conn)); err != nil { //nolint:contextcheck // a call has its own context
 		return nil, errors.Join(err, h.close())
 	}
 	return h, nil

@@ -68,13 +68,6 @@ func contest(ctx context.Context, rounds int, length time.Duration, contenders .
 	return rates, nil
 }
 
-// report prints a row of a Markdown table: medians with their spread, and the
-// first as a share of the second.
-func report(what string, rates map[string][]float64, ours, theirs string) {
-	share := median(rates[ours]) / median(rates[theirs])
-	fmt.Printf("| %s | %s | %s | %.0f %% |\n", what, spread(rates[ours]), spread(rates[theirs]), 100*share)
-}
-
 func median(values []float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[len(sorted)/2]

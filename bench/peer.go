@@ -204,7 +204,7 @@ func (c *peerCommand) grpcgo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := passOn(conn)
+	server := passOn(conn) //nolint:contextcheck // a call has its own context
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return err
