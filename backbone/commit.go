@@ -32,11 +32,14 @@ const (
 // Each waits in its caller, so that there are as many as there are calls.
 type committer struct {
 	publish func(ctx context.Context, messages []*nats.Msg) committed
+	grouped func(appends int) // hears of each group that stands
 
 	mu      sync.Mutex
 	alone   int  // on their way one by one
-	grouped bool // a group is on its way
+	busy    bool // a group is on its way
 	waiting []*commit
+	// refused were in a group that the server refused. They go one by one, before others.
+	refused []*commit
 }
 
 // commit is the messages of one append, all of one aggregate. It is told either that
@@ -58,7 +61,7 @@ type committed struct {
 // commit publishes the messages, all or none.
 func (c *committer) commit(ctx context.Context, messages []*nats.Msg) committed {
 	c.mu.Lock()
-	if c.alone < maxAlone && !c.grouped {
+	if c.alone < maxAlone && !c.busy {
 		c.alone++
 		c.mu.Unlock()
 		return c.publishAlone(ctx, messages)
@@ -83,9 +86,8 @@ func (c *committer) leave(own *commit) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	own.left = true
-	if at := slices.Index(c.waiting, own); at >= 0 {
-		c.waiting = slices.Delete(c.waiting, at, at+1)
-	}
+	left := func(other *commit) bool { return other == own }
+	c.waiting, c.refused = slices.DeleteFunc(c.waiting, left), slices.DeleteFunc(c.refused, left)
 	select {
 	case <-own.turn:
 		c.alone--
@@ -107,19 +109,21 @@ func (c *committer) publishAlone(ctx context.Context, messages []*nats.Msg) comm
 
 // next lets those that wait go on. It is called with the lock held.
 func (c *committer) next() {
-	if c.grouped {
+	if c.busy {
 		return
 	}
-	if n := c.group(); n >= minGroup {
-		c.grouped = true
+	if n := c.group(); n >= minGroup && len(c.refused) == 0 {
+		c.busy = true
 		go c.publishGroup(slices.Clone(c.waiting[:n]))
 		c.waiting = slices.Delete(c.waiting, 0, n)
 		return
 	}
-	for c.alone < maxAlone && len(c.waiting) > 0 {
-		c.alone++
-		c.waiting[0].turn <- struct{}{}
-		c.waiting = slices.Delete(c.waiting, 0, 1)
+	for _, queue := range []*[]*commit{&c.refused, &c.waiting} {
+		for c.alone < maxAlone && len(*queue) > 0 {
+			c.alone++
+			(*queue)[0].turn <- struct{}{}
+			*queue = slices.Delete(*queue, 0, 1)
+		}
 	}
 }
 
@@ -149,10 +153,13 @@ func (c *committer) publishGroup(group []*commit) {
 	result := c.publish(ctx, messages)
 	var refusal jetstream.JetStreamError
 	refused := errors.As(result.err, &refusal) && refusal.APIError() != nil
+	if result.err == nil {
+		c.grouped(len(group))
+	}
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.grouped = false
+	c.busy = false
 	last := result.last - uint64(len(messages))
 	for _, one := range group {
 		last += uint64(len(one.messages))
@@ -164,8 +171,7 @@ func (c *committer) publishGroup(group []*commit) {
 					msg.Header.Del(name)
 				}
 			}
-			c.alone++
-			one.turn <- struct{}{}
+			c.refused = append(c.refused, one)
 		default:
 			one.done <- committed{last: last, err: result.err}
 		}

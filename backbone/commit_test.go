@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,7 +24,7 @@ func group(t *testing.T, js jetstream.JetStream) *backbone.Journal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	journal.GroupCommit()
+	journal.GroupCommit(func(int) {})
 	return journal
 }
 
@@ -184,57 +185,56 @@ func TestWhatWaitsLeavesWithItsContext(t *testing.T) {
 	all.Wait()
 }
 
-func TestAServerThatEndsWhileGroupsAreCommittedLosesNothingAcknowledged(t *testing.T) {
-	dir := t.TempDir()
+func TestAConnectionThatIsLostWhileGroupsAreCommittedLosesNothingAcknowledged(t *testing.T) {
+	js := backbonetest.Start(t)
+	journal := group(t, js)
 	acme := backbonetest.Tenant(t, "acme")
-	ctx, cancel := context.WithTimeout(contextkit.TenantContext(t.Context(), acme), 2*time.Minute)
-	defer cancel()
+	ctx := contextkit.TenantContext(t.Context(), acme)
 	var mu sync.Mutex
 	acknowledged := map[string]int{} // events by aggregate
-	t.Run("until it ends", func(t *testing.T) {
-		embedded, err := backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: dir})
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn, err := embedded.Connect(t.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		js, err := jetstream.New(conn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := backbone.EnsureStreams(ctx, js, 1); err != nil {
-			t.Fatal(err)
-		}
-		journal := group(t, js)
-		var all sync.WaitGroup
-		var count atomic.Int64
-		enough := make(chan struct{})
-		for n := range 100 {
-			all.Go(func() {
-				id := fmt.Sprintf("w-%d", n)
-				for last, version := uint64(0), 1; ; version++ {
-					next := events(id, version, 1, "")
-					if err := journal.Append(ctx, acme, last, next); err != nil {
-						return
-					}
-					last = next[0].Sequence
-					mu.Lock()
-					acknowledged[id] = version
-					mu.Unlock()
-					if count.Add(1) == 1000 {
-						close(enough)
-					}
+	var all sync.WaitGroup
+	var count atomic.Int64
+	enough := make(chan struct{})
+	for n := range 100 {
+		all.Go(func() {
+			id := fmt.Sprintf("w-%d", n)
+			for last, version := uint64(0), 1; ; version++ {
+				next := events(id, version, 1, "")
+				if err := journal.Append(ctx, acme, last, next); err != nil {
+					return
 				}
-			})
+				last = next[0].Sequence
+				mu.Lock()
+				acknowledged[id] = version
+				mu.Unlock()
+				if count.Add(1) == 1000 {
+					close(enough)
+				}
+			}
+		})
+	}
+	<-enough
+	// Whoever is not on its way now would go on for ever: until all have ended.
+	ended := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(ended)
+	}()
+	for over := false; !over; {
+		if err := js.Conn().ForceReconnect(); err != nil {
+			t.Fatal(err)
 		}
-		<-enough
-		embedded.Close()
-		all.Wait() // none waits for what cannot come any more
-		conn.Close()
-	})
-	journal := group(t, backbonetest.StartIn(t, dir))
+		select {
+		case <-ended: // none has waited for what could not come any more
+			over = true
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); !js.Conn().IsConnected(); {
+		if time.Now().After(deadline) {
+			t.Fatal("not connected again")
+		}
+	}
 	for id, want := range acknowledged {
 		// The one that was on its way may stand or not.
 		if got := load(t, journal, acme, id); len(got) < want || len(got) > want+1 {
@@ -242,5 +242,26 @@ func TestAServerThatEndsWhileGroupsAreCommittedLosesNothingAcknowledged(t *testi
 		} else if got[len(got)-1].Version != int64(len(got)) {
 			t.Errorf("%s: the last of %d events has version %d", id, len(got), got[len(got)-1].Version)
 		}
+	}
+}
+
+func TestMoreBatchesThanTheServerTakesAtOnceWaitTheirTurn(t *testing.T) {
+	js := backbonetest.Start(t)
+	one, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	for name, journal := range map[string]*backbone.Journal{"one by one": one, "in groups": group(t, js)} {
+		var all sync.WaitGroup
+		for n := range 200 {
+			all.Go(func() {
+				if err := journal.Append(ctx, acme, 0, events(fmt.Sprintf("%s-%d", strings.ReplaceAll(name, " ", "-"), n), 1, 3, "")); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			})
+		}
+		all.Wait()
 	}
 }

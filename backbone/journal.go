@@ -22,6 +22,10 @@ var (
 	ErrTooLarge = errors.New("the event is too large")
 )
 
+// maxBatches bounds a node's atomic batches on their way: JetStream refuses a stream's
+// fifty-first.
+const maxBatches = 8
+
 // loadBatch is how many events one direct get asks for.
 const loadBatch = 512
 
@@ -32,6 +36,7 @@ type Journal struct {
 	epoch   int64
 	commits *committer // nil: every append goes by itself
 	link    func() *link
+	batches chan struct{} // holds a value for each batch on its way
 }
 
 // OpenJournal opens the journal that [EnsureStreams] made.
@@ -42,15 +47,18 @@ func OpenJournal(ctx context.Context, js jetstream.JetStream) (*Journal, error) 
 	}
 	return &Journal{
 		js: js, epoch: stream.CachedInfo().Created.UnixNano(),
-		link: sync.OnceValue(func() *link { return watch(js.Conn()) }), // by the first append
+		link:    sync.OnceValue(func() *link { return watch(js.Conn()) }), // by the first append
+		batches: make(chan struct{}, maxBatches),
 	}, nil
 }
 
 // GroupCommit lets appends that wait for others share a write. It is for a server that
 // syncs every write to disk, which then bounds what it stores in a second; of one that
 // does not, a group takes more than its messages one by one. It is called before the
-// first append.
-func (j *Journal) GroupCommit() { j.commits = &committer{publish: j.publish} }
+// first append; grouped hears how many appends shared each write.
+func (j *Journal) GroupCommit(grouped func(appends int)) {
+	j.commits = &committer{publish: j.publish, grouped: grouped}
+}
 
 // Epoch tells this journal from any other: a sequence means nothing without it.
 func (j *Journal) Epoch() int64 { return j.epoch }
@@ -112,6 +120,12 @@ func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result com
 			return committed{err: err}
 		}
 		return committed{last: ack.Sequence, duplicate: ack.Duplicate}
+	}
+	select {
+	case j.batches <- struct{}{}:
+		defer func() { <-j.batches }()
+	case <-ctx.Done():
+		return committed{err: ctx.Err()}
 	}
 	ack, err := jetstreamext.PublishMsgBatch(ctx, j.js, messages, jetstreamext.BatchFlowControl{})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,6 +40,11 @@ func node(t *testing.T, js jetstream.JetStream) gatewayv1connect.CommandServiceC
 // nodeOf is node with a model, and the service too.
 func nodeOf(t *testing.T, js jetstream.JetStream, source model.Source) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
 	t.Helper()
+	return nodeWith(t, js, source, aggregate.Config{})
+}
+
+func nodeWith(t *testing.T, js jetstream.JetStream, source model.Source, config aggregate.Config) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
+	t.Helper()
 	models, err := model.Open(t.Context(), source)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +53,7 @@ func nodeOf(t *testing.T, js jetstream.JetStream, source model.Source) (gatewayv
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := aggregate.New(t.Context(), aggregate.Config{}, js, models, tenants, nil)
+	service, err := aggregate.New(t.Context(), config, js, models, tenants, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -440,5 +446,37 @@ func TestNodesMakeTheSameRecords(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the records are %q, want %q", keys, want)
 		}
+	}
+}
+
+func TestCommandsOverASyncedJournalShareWrites(t *testing.T) {
+	js := backbonetest.Start(t)
+	client, service := nodeWith(t, js, model.Wallet, aggregate.Config{Synced: true})
+	var all sync.WaitGroup
+	for n := range 200 {
+		all.Go(func() {
+			id := fmt.Sprintf("w-%d", n)
+			for _, req := range []*aggregatev1.SubmitRequest{command(id, "open", "open-"+id, map[string]any{"owner": "ada"}), deposit(id, "key-"+id, 5), deposit(id, "key-"+id, 5)} {
+				if _, err := client.Submit(as(t, "acme"), req); err != nil {
+					t.Errorf("%s of %s: %v", req.GetCommand(), id, err)
+				}
+			}
+			_, err := client.Submit(as(t, "acme"), command(id, "withdraw", "", map[string]any{"amount": 6}))
+			if connect.CodeOf(err) != connect.CodeFailedPrecondition {
+				t.Errorf("%s: more than the two commands have their effect, or less: %v", id, err)
+			}
+		})
+	}
+	all.Wait()
+	last, err := js.Stream(t.Context(), backbone.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if events := last.CachedInfo().State.Msgs; events != 400 {
+		t.Errorf("%d events, want 400", events)
+	}
+	sizes := measured(t, service, "headgate_aggregate_group_size").GetHistogram()
+	if sizes.GetSampleCount() == 0 || sizes.GetSampleSum() < 24 {
+		t.Errorf("%d groups of %v commands in all", sizes.GetSampleCount(), sizes.GetSampleSum())
 	}
 }

@@ -35,6 +35,7 @@ type Service struct {
 	conn      *nats.Conn
 	positions *position.Codec
 	loaded    prometheus.Counter
+	groups    prometheus.Histogram
 	answers   *answers
 	snapshots *snapshots
 	cache     *lru.Cache[aggregateKey, *instance]
@@ -54,8 +55,11 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if err != nil {
 		return nil, err
 	}
+	groups := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "headgate_aggregate_group_size", Help: "Commands, or batches for an aggregate, that shared a write of the journal.", Buckets: []float64{32, 48, 64, 96, 128, 192},
+	})
 	if config.Synced {
-		journal.GroupCommit()
+		journal.GroupCommit(func(appends int) { groups.Observe(float64(appends)) })
 	}
 	secret, err := backbone.SharedSecret(ctx, js, "tokens")
 	if err != nil {
@@ -75,6 +79,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	}
 	return &Service{
 		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not kept in memory, or were behind."}),
+		groups:  groups,
 		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
 		positions: position.NewCodec(secret, journal.Epoch()), answers: answers, snapshots: snapshots, cache: cache, timeline: timeline,
 	}, nil
@@ -86,10 +91,16 @@ func (s *Service) Register(server *connect.Server) {
 }
 
 // Describe implements [prometheus.Collector].
-func (s *Service) Describe(descriptions chan<- *prometheus.Desc) { s.loaded.Describe(descriptions) }
+func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
+	s.loaded.Describe(descriptions)
+	s.groups.Describe(descriptions)
+}
 
 // Collect implements [prometheus.Collector].
-func (s *Service) Collect(metrics chan<- prometheus.Metric) { s.loaded.Collect(metrics) }
+func (s *Service) Collect(metrics chan<- prometheus.Metric) {
+	s.loaded.Collect(metrics)
+	s.groups.Collect(metrics)
+}
 
 // Ready reports why the service cannot take commands.
 func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {

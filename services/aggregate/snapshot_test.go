@@ -35,13 +35,25 @@ func changed(t *testing.T, pairs ...string) model.Source {
 // loaded is how many events the service has read.
 func loaded(t *testing.T, service *aggregate.Service) float64 {
 	t.Helper()
-	var m dto.Metric
-	metrics := make(chan prometheus.Metric, 1)
-	service.Collect(metrics)
-	if err := (<-metrics).Write(&m); err != nil {
+	return measured(t, service, "headgate_aggregate_events_loaded_total").GetCounter().GetValue()
+}
+
+// measured returns one of the service's metrics.
+func measured(t *testing.T, service *aggregate.Service, name string) *dto.Metric {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(service)
+	families, err := registry.Gather()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return m.GetCounter().GetValue()
+	for _, family := range families {
+		if family.GetName() == name {
+			return family.GetMetric()[0]
+		}
+	}
+	t.Fatalf("there is no %s", name)
+	return nil
 }
 
 func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
