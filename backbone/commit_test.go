@@ -131,23 +131,7 @@ func TestAppendsThatWaitShareAWriteAndEachGetsItsOwnAnswer(t *testing.T) {
 }
 
 func TestWhatWaitsLeavesWithItsContext(t *testing.T) {
-	embedded, err := backbone.StartEmbedded(t.Context(), backbone.EmbeddedConfig{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer embedded.Close()
-	conn, err := embedded.Connect(t.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
-		t.Fatal(err)
-	}
+	js := backbonetest.StartSynced(t)
 	journal := group(t, js)
 	acme := backbonetest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)

@@ -8,7 +8,8 @@
 // what is remembered of calls ([Timeline], audit records).
 //
 // What it promises: an append is all or nothing, checked against the
-// aggregate's last event and acknowledged once it is on disk. What it leaves to
+// aggregate's last event and acknowledged once the server has stored it, on disk if it
+// syncs every write; appends that wait for such a server share a write. What it leaves to
 // others: what an event means.
 //
 // Sources: CloudEvents NATS protocol binding 1.0.2 (binary mode), NATS ADR-50

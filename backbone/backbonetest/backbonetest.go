@@ -20,10 +20,21 @@ func Start(t testing.TB) jetstream.JetStream {
 	return StartIn(t, t.TempDir())
 }
 
+// StartSynced is Start with every write synced.
+func StartSynced(t testing.TB) jetstream.JetStream {
+	t.Helper()
+	return start(t, backbone.EmbeddedConfig{Dir: t.TempDir()})
+}
+
 // StartIn is Start over a directory that the test keeps.
 func StartIn(t testing.TB, dir string) jetstream.JetStream {
 	t.Helper()
-	embedded, err := backbone.StartEmbedded(t.Context(), backbone.EmbeddedConfig{Dir: dir, LazySync: true})
+	return start(t, backbone.EmbeddedConfig{Dir: dir, LazySync: true})
+}
+
+func start(t testing.TB, config backbone.EmbeddedConfig) jetstream.JetStream {
+	t.Helper()
+	embedded, err := backbone.StartEmbedded(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -196,7 +196,7 @@ func TestNoAcknowledgedCommandIsLostWhateverIsKilled(t *testing.T) {
 		if err := wave.Wait(); err != nil {
 			t.Fatalf("during fault %d: %v", n, err)
 		}
-		t.Logf("     wave over after %v", time.Since(began).Round(time.Millisecond))
+		t.Logf("     the crowd was answered after %v", time.Since(began).Round(time.Millisecond))
 	}
 	close(stop)
 	if err := clients.Wait(); err != nil {

@@ -9,5 +9,6 @@
 // under its version; the append names the last event that the decision saw, so
 // a stale state costs a retry and never a wrong event. The journal itself
 // remembers which command caused an event, so a crash between an append and
-// anything after it forgets nothing.
+// anything after it forgets nothing. Keys of older commands are kept by the page
+// (docs/guarantees.md: for how long, and how many).
 package aggregate

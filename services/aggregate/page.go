@@ -168,10 +168,14 @@ func (p *page) keep() keptPage {
 	return kept
 }
 
-func (k keptPage) page() *page {
+// page returns the page, false if it cannot have been one.
+func (k keptPage) page() (*page, bool) {
 	p := &page{first: k.First, hashes: make([]uint32, 0, max(len(k.Hashes)/4, pageAnswers)), answers: k.Answers}
+	if len(k.Hashes)%4 != 0 {
+		return nil, false
+	}
 	for four := range slices.Chunk(k.Hashes, 4) {
 		p.hashes = append(p.hashes, binary.LittleEndian.Uint32(four))
 	}
-	return p
+	return p, p.full() || p.answers != nil // what has room is not in the bucket
 }

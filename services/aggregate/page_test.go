@@ -56,8 +56,9 @@ func TestAPageIsTheSameAfterASnapshot(t *testing.T) {
 		if err := json.Unmarshal(data, &kept); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(p, kept.page(), cmp.AllowUnexported(page{}, answer{})); diff != "" {
-			t.Errorf("page %d: %s", n, diff)
+		got, ok := kept.page()
+		if diff := cmp.Diff(p, got, cmp.AllowUnexported(page{}, answer{})); diff != "" || !ok {
+			t.Errorf("page %d: %v, %s", n, ok, diff)
 		}
 	}
 }

@@ -44,7 +44,8 @@ type snapshot struct {
 	State    json.RawMessage   `json:"state"`
 	Recent   map[string]answer `json:"recent,omitempty"`
 	// Order is the keys of Recent, the oldest first.
-	Order []string   `json:"order,omitempty"`
+	Order []string `json:"order,omitempty"`
+	// Pages are of the answers that fell out of Recent, the oldest first.
 	Pages []keptPage `json:"pages,omitempty"`
 }
 
@@ -79,13 +80,20 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 	if err != nil {
 		return
 	}
+	pages := make([]*page, len(kept.Pages))
+	for n, k := range kept.Pages {
+		var ok bool
+		if pages[n], ok = k.page(); !ok {
+			return
+		}
+	}
 	i.version, i.sequence, i.kept, i.state = kept.Version, kept.Sequence, kept.Version, state
 	for _, name := range kept.Order {
 		i.recent.Add(name, kept.Recent[name])
 	}
-	for _, k := range kept.Pages {
-		p := k.page()
-		if i.pages = append(i.pages, p); p.full() && p.answers != nil {
+	i.pages = pages
+	for _, p := range pages {
+		if p.full() && p.answers != nil {
 			i.unkept = append(i.unkept, p)
 		}
 	}

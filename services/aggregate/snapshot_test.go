@@ -98,12 +98,25 @@ func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
 	if res, err := other.GetAggregate(as(t, "acme"), w); err != nil || res.GetState().AsMap()["balance"] != 498.0 || loaded(t, service) != 250 {
 		t.Errorf("under another model: %v after %v events, %v", res, loaded(t, service), err)
 	}
-	if _, err := bucket.Put(t.Context(), "acme.wallet.w", []byte("{")); err != nil {
+	entry, err := bucket.Get(t.Context(), "acme.wallet.w")
+	if err != nil {
 		t.Fatal(err)
 	}
-	cold, _ = nodeOf(t, js, model.Wallet)
-	if res, err := cold.GetAggregate(as(t, "acme"), w); err != nil || res.GetVersion() != 250 {
-		t.Errorf("with a broken snapshot: %v, %v", res, err)
+	with := func(pages string) string {
+		return strings.TrimSuffix(string(entry.Value()), "}") + `,"pages":` + pages + `}` // the last of two members counts
+	}
+	for name, broken := range map[string]string{
+		"that is no JSON":                      "{",
+		"whose hashes are cut short":           with(`[{"first":2,"hashes":"AAAAAAA=","answers":{}}]`),
+		"whose open page has lost its answers": with(`[{"first":2,"hashes":"AAAAAA==","answers":null}]`),
+	} {
+		if _, err := bucket.Put(t.Context(), "acme.wallet.w", []byte(broken)); err != nil {
+			t.Fatal(err)
+		}
+		cold, service := nodeOf(t, js, model.Wallet)
+		if res, err := cold.GetAggregate(as(t, "acme"), w); err != nil || res.GetVersion() != 250 || loaded(t, service) != 250 {
+			t.Errorf("with a snapshot %s: %v after %v events, %v", name, res, loaded(t, service), err)
+		}
 	}
 }
 
