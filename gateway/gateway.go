@@ -77,6 +77,9 @@ const (
 	defaultMaxStreamTimeout = time.Hour
 	defaultMaxConcurrent    = 4096
 	defaultMaxStreams       = 16_384
+	// heldShare is the part of the room for calls that refusals may take which are
+	// held back.
+	heldShare = 16
 )
 
 // Gateway is the edge. Run it with Listen, then Serve.
@@ -128,7 +131,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	if err != nil {
 		return nil, err
 	}
-	tenants, err := limit.NewTenants(config.Limits)
+	tenants, err := limit.NewTenants(config.Limits, config.MaxConcurrent/heldShare)
 	if err != nil {
 		return nil, err
 	}

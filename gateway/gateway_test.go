@@ -748,6 +748,22 @@ func TestANoisyTenantTakesNothingFromAnother(t *testing.T) {
 	}
 }
 
+func TestAClientThatDoesNotWaitIsToldLater(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Rate: 0.1, Burst: 1} })
+	token := e.token(t, "acme", "query.read")
+	if got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+		t.Fatal(got.err)
+	}
+	for n := range 3 {
+		if got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.code != connect.CodeResourceExhausted || len(got.err.Details()) != 2 {
+			t.Errorf("refusal %d: %v", n, got.err)
+		}
+		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, fmt.Sprintf(`headgate_refusals_held_total{process="gateway"} %d`, n)) {
+			t.Errorf("%d refusals are not held back of %d:\n%s", n, n+1, text)
+		}
+	}
+}
+
 func TestANodeThatIsSilentIsNotCalledForAWhile(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "workflow.read")

@@ -8,15 +8,17 @@ import (
 // counters are what the pipeline counts as it goes.
 type counters struct {
 	limited, retried, denied *prometheus.CounterVec
+	held                     prometheus.Counter
 }
 
 func newCounters(metrics prometheus.Registerer) *counters {
 	c := &counters{
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls refused because their tenant used up its share, by reason."}, []string{"reason"}),
+		held:    prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_refusals_held_total", Help: "Refusals told a moment later, since their tenant's clients call again without waiting."}),
 		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Further attempts at a node, and those that a budget forbade."}, []string{"outcome"}),
 		denied:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_denied_total", Help: "Calls denied, by rule."}, []string{"rule"}),
 	}
-	metrics.MustRegister(c.limited, c.retried, c.denied)
+	metrics.MustRegister(c.limited, c.held, c.retried, c.denied)
 	return c
 }
 
@@ -29,6 +31,7 @@ var (
 	}
 	roomInFlight     = describe("headgate_in_flight", "Calls in the gateway now.")
 	streamsInFlight  = describe("headgate_streams_in_flight", "Streams of answers in the gateway now.")
+	refusalsHeld     = describe("headgate_refusals_held", "Refusals that are held back now.")
 	roomShed         = describe("headgate_shed_total", "Calls refused because the gateway was nearly full, by priority.", "priority")
 	poolChannels     = describe("headgate_upstream_channels", "Channels to nodes that are kept.")
 	poolCalls        = describe("headgate_upstream_in_flight", "Calls on the channels now.")
@@ -40,7 +43,7 @@ var (
 	routingRevision  = describe("headgate_routing_revision", "Changes of the routing table.")
 	probesMade       = describe("headgate_probes_total", "Nodes asked whether they take calls.")
 	everyDescription = []*prometheus.Desc{
-		roomInFlight, streamsInFlight, roomShed, poolChannels, poolCalls, poolMade, poolEvicted, breakerOpen, breakerLatency, nodeReady, routingRevision, probesMade,
+		roomInFlight, streamsInFlight, refusalsHeld, roomShed, poolChannels, poolCalls, poolMade, poolEvicted, breakerOpen, breakerLatency, nodeReady, routingRevision, probesMade,
 	}
 )
 
@@ -61,6 +64,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 	gauge(roomInFlight, float64(c.room.InFlight()))
 	gauge(streamsInFlight, float64(c.streams.InFlight()))
+	gauge(refusalsHeld, float64(c.tenants.Held()))
 	for _, priority := range []limit.Priority{limit.Low, limit.Normal, limit.High} {
 		counter(roomShed, c.room.Shed(priority)+c.streams.Shed(priority), priority.String())
 	}

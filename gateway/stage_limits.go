@@ -29,6 +29,9 @@ func (g *Gateway) limits(ctx context.Context, call *Call) (context.Context, erro
 			reason = "STREAM_LIMIT"
 		}
 		g.counters.limited.WithLabelValues(reason).Inc()
+		if g.tenants.HoldBack(ctx, rc.TenantID) {
+			g.counters.held.Inc()
+		}
 		return ctx, exhausted(err.Error(), reason, wait)
 	}
 	call.use = use

@@ -2,7 +2,8 @@
 // others, and retries from multiplying a node's trouble.
 //
 // [Tenants] bounds each tenant's rate, the calls it has in flight and its
-// retries, all alike or some by bounds of their own; [Room] bounds all calls in flight, the more important ones last;
+// retries, all alike or some by bounds of their own, and slows down those who do not
+// take a refusal for one; [Room] bounds all calls in flight, the more important ones last;
 // [Budget] bounds retries to a share of a node's calls. All are bounded
 // themselves and may be used concurrently.
 package limit
@@ -71,29 +72,33 @@ const trackedTenants = 65_536
 
 // Tenants bounds each tenant's use.
 type Tenants struct {
-	config Config
-	own    atomic.Pointer[map[contextkit.TenantID]Config] // tenants' own bounds
-	known  *lru.Cache[contextkit.TenantID, *tenant]
+	config  Config
+	own     atomic.Pointer[map[contextkit.TenantID]Config] // tenants' own bounds
+	known   *lru.Cache[contextkit.TenantID, *tenant]
+	held    atomic.Int64 // refusals that are held back
+	maxHeld int64
 }
 
 type tenant struct {
 	bounds   atomic.Pointer[Config]
 	limiter  *rate.Limiter
+	refusals *rate.Limiter // that are told at once
 	inFlight atomic.Int64
 	streams  atomic.Int64
 	retries  savings
 }
 
-// NewTenants returns bounds for each tenant. A negative value is an error.
-func NewTenants(bounds Config) (*Tenants, error) {
-	if err := bounds.Validate(); err != nil {
+// NewTenants returns bounds for each tenant. At most maxHeld refusals are held back at
+// once, see [Tenants.HoldBack]. A negative value is an error.
+func NewTenants(bounds Config, maxHeld int) (*Tenants, error) {
+	if err := errors.Join(bounds.Validate(), config.AtLeast("refusals held back", maxHeld, 0)); err != nil {
 		return nil, err
 	}
 	known, err := lru.New[contextkit.TenantID, *tenant](trackedTenants)
 	if err != nil {
 		return nil, fmt.Errorf("limit: %w", err)
 	}
-	return &Tenants{config: bounds.WithDefaults(), known: known}, nil
+	return &Tenants{config: bounds.WithDefaults(), known: known, maxHeld: int64(maxHeld)}, nil
 }
 
 // SetBounds gives tenants bounds of their own; those that are not named have the
@@ -138,6 +143,8 @@ func (use *tenant) bind(bounds Config) {
 	}
 	use.limiter.SetLimit(rate.Limit(bounds.Rate))
 	use.limiter.SetBurst(bounds.Burst)
+	use.refusals.SetLimit(rate.Limit(bounds.Rate * promptRefusals))
+	use.refusals.SetBurst(promptBurst(bounds))
 	use.bounds.Store(&bounds)
 }
 
@@ -183,7 +190,10 @@ func (t *Tenants) use(id contextkit.TenantID) *tenant {
 		return use
 	}
 	bounds := t.boundsOf(id)
-	fresh := &tenant{limiter: rate.NewLimiter(rate.Limit(bounds.Rate), bounds.Burst)}
+	fresh := &tenant{
+		limiter:  rate.NewLimiter(rate.Limit(bounds.Rate), bounds.Burst),
+		refusals: rate.NewLimiter(rate.Limit(bounds.Rate*promptRefusals), promptBurst(bounds)),
+	}
 	fresh.bounds.Store(&bounds)
 	if use, ok, _ := t.known.PeekOrAdd(id, fresh); ok {
 		return use

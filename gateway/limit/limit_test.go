@@ -23,7 +23,7 @@ func tenant(t testing.TB, name string) contextkit.TenantID {
 
 func TestATenantsRateIsItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tenants, err := limit.NewTenants(limit.Config{Rate: 10, Burst: 5})
+		tenants, err := limit.NewTenants(limit.Config{Rate: 10, Burst: 5}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +56,7 @@ func TestATenantsRateIsItsOwn(t *testing.T) {
 }
 
 func TestATenantsCallsInFlightAreBounded(t *testing.T) {
-	tenants, err := limit.NewTenants(limit.Config{Concurrent: 8})
+	tenants, err := limit.NewTenants(limit.Config{Concurrent: 8}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,13 +138,13 @@ func TestRetriesAreSavedUpToAHundred(t *testing.T) {
 }
 
 func TestANegativeBoundIsRefused(t *testing.T) {
-	if _, err := limit.NewTenants(limit.Config{Rate: -1}); err == nil {
+	if _, err := limit.NewTenants(limit.Config{Rate: -1}, 0); err == nil {
 		t.Error("a negative rate is accepted")
 	}
 }
 
 func TestATenantsRetriesAreATenthOfItsCalls(t *testing.T) {
-	tenants, err := limit.NewTenants(limit.Config{})
+	tenants, err := limit.NewTenants(limit.Config{}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestRoomIsNeverOverfull(t *testing.T) {
 }
 
 func TestStreamsTakeNoRoomFromCalls(t *testing.T) {
-	tenants, err := limit.NewTenants(limit.Config{Concurrent: 2, Streams: 3})
+	tenants, err := limit.NewTenants(limit.Config{Concurrent: 2, Streams: 3}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
