@@ -3,6 +3,7 @@ package chassis_test
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/headgate/headgate/chassis"
 	"github.com/rs/zerolog"
@@ -33,7 +34,7 @@ func TestLinesAreWrittenTogether(t *testing.T) {
 		t.Errorf("a line that waited is %q", got)
 	}
 
-	long := strings.Repeat("x", 20<<10)
+	long := strings.Repeat("x", 80<<10)
 	log.Info().Msg(long)
 	if got := <-writes; !strings.Contains(got, long) {
 		t.Error("a long line was not written at once")
@@ -49,4 +50,50 @@ func TestLinesAreWrittenTogether(t *testing.T) {
 	if err := lines.Flush(); err != nil || len(writes) != 0 {
 		t.Errorf("nothing was there to write, and yet there were %d writes: %v", len(writes), err)
 	}
+}
+
+// stuck is a writer that waits, as a disk that syncs does.
+type stuck struct {
+	begun, release chan struct{}
+	written        []byte
+}
+
+func (s *stuck) Write(p []byte) (int, error) {
+	s.begun <- struct{}{}
+	<-s.release
+	s.written = append(s.written, p...)
+	return len(p), nil
+}
+
+func TestWhoeverLogsDoesNotWaitForASlowWriterUntilMuchWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // no time passes meanwhile, so nothing is flushed for having waited
+		to := &stuck{begun: make(chan struct{}, 64), release: make(chan struct{})}
+		lines := chassis.NewLines(to)
+		line := []byte(strings.Repeat("x", 1023) + "\n")
+		add := func(n int) {
+			for range n {
+				if _, err := lines.WriteLevel(zerolog.InfoLevel, line); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		first, rest := make(chan struct{}), make(chan struct{})
+		go func() { add(64); close(first) }()
+		<-to.begun // whoever filled the first 64 KiB writes them
+		add(1023)  // the others go on, until 1 MiB waits
+		go func() { add(1); close(rest) }()
+		to.release <- struct{}{}
+		<-first
+		<-to.begun
+		select {
+		case <-rest:
+			t.Error("more waits than may")
+		default:
+		}
+		to.release <- struct{}{}
+		<-rest
+		if want := (64 + 1024) * len(line); len(to.written) != want {
+			t.Errorf("%d bytes are written of %d", len(to.written), want)
+		}
+	})
 }
