@@ -26,8 +26,8 @@ const (
 
 // deadline refuses a call that could not finish in the time that its method's
 // policy and its client leave.
-func (g *Gateway) deadline(ctx context.Context, _ *Call) (context.Context, error) {
-	if until, ok := ctx.Deadline(); ok && time.Until(until) < minRemaining {
+func (g *Gateway) deadline(ctx context.Context, call *Call) (context.Context, error) {
+	if until, ok := ctx.Deadline(); ok && until.Sub(call.start) < minRemaining {
 		return ctx, connect.Errorf(connect.CodeDeadlineExceeded, "less than %v is left for the call", minRemaining+hopMargin)
 	}
 	return ctx, nil

@@ -6,11 +6,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/textproto"
+	"slices"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/frame"
@@ -229,7 +231,7 @@ func (g *Gateway) retry(ctx context.Context, call *Call, info *connect.CallInfo,
 func (g *Gateway) upstreamContext(ctx context.Context, call *Call) (context.Context, *connect.CallInfo) {
 	ctx, info := connect.NewClientContext(upstream.WithEndpoint(ctx, call.Node.Endpoint))
 	for key, values := range call.Info.RequestHeader().All() {
-		if !private[key] && !contextkit.IsContract(key) {
+		if !stays[key] {
 			info.RequestHeader().SetValues(key, values)
 		}
 	}
@@ -240,13 +242,19 @@ func (g *Gateway) upstreamContext(ctx context.Context, call *Call) (context.Cont
 // canonicalPrincipal is the header's name as it is kept: setting it makes no new one.
 var canonicalPrincipal = textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal)
 
-// private are request headers that end at the gateway: credentials, and what
-// belongs to the client's connection. Canonical form.
-var private = map[string]bool{
-	headerAuthorization: true, "Cookie": true, "Proxy-Authorization": true, "Forwarded": true,
-	"X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true, "X-Real-Ip": true,
-	"Origin": true, "Referer": true, "Range": true, "If-None-Match": true, "If-Match": true, "If-Modified-Since": true,
-}
+// stays has the request headers, in canonical form, that end at the gateway: credentials,
+// what belongs to the client's connection, and what every hop writes anew.
+var stays = func() map[string]bool {
+	set := map[string]bool{
+		headerAuthorization: true, "Cookie": true, "Proxy-Authorization": true, "Forwarded": true,
+		"X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true, "X-Real-Ip": true,
+		"Origin": true, "Referer": true, "Range": true, "If-None-Match": true, "If-Match": true, "If-Modified-Since": true,
+	}
+	for _, name := range slices.Concat(contextkit.Headers(), grpcmeta.Reserved()) {
+		set[name] = true
+	}
+	return set
+}()
 
 // passMetadata copies the node's metadata to the edge. The contract's own ids
 // stand there already.

@@ -19,6 +19,16 @@ var reserved = map[string]bool{
 	"keep-alive": true, "upgrade": true, "proxy-connection": true, ":authority": true,
 }
 
+// Reserved returns the names of the headers, in canonical form, that a transport itself
+// writes: [From] leaves them out.
+func Reserved() []string {
+	var names []string
+	for name := range reserved {
+		names = append(names, textproto.CanonicalMIMEHeaderKey(name))
+	}
+	return names
+}
+
 const (
 	binarySuffix = "-bin"
 	// pushback is gRPC's own and yet meant for whoever calls (gRFC A6).

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,8 +10,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/transcode"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -20,6 +23,8 @@ const (
 	mediaJSON = "application/json"
 	// maxForeseen is the announced length up to which room is made at once.
 	maxForeseen = 64 << 10
+	// leastForeseen is what room is made for when no length is.
+	leastForeseen = 512
 	// foreseenTenant is room for a tenant that the pipeline fills in.
 	foreseenTenant = 66
 )
@@ -27,19 +32,11 @@ const (
 // message builds the request's wire bytes: the body first, then the query's and
 // the path's fields. Protobuf merges what stands twice and lets the last win;
 // the pipeline refuses a tenant or resource that is given twice and differs.
-func (s *stream) message() ([]byte, error) {
+func (s *stream) message() (wire []byte, err error) {
 	b := s.binding
 	input := b.method.Input
-	body, err := s.readBody()
-	if err != nil {
-		return nil, err
-	}
-	var wire []byte
-	if len(body) > 0 {
-		if b.body != "*" {
-			body = wrap([]string{b.body}, body)
-		}
-		if wire, err = input.AppendWire(make([]byte, 0, len(body)+foreseenTenant), body); err != nil {
+	if b.body != "" {
+		if wire, err = s.bodyWire(); err != nil {
 			return nil, err
 		}
 	}
@@ -50,55 +47,66 @@ func (s *stream) message() ([]byte, error) {
 	} else if s.request.URL.RawQuery != "" {
 		return nil, errors.New("this path takes no query parameters: everything is in the body")
 	}
-	for i, v := range b.template.variables {
-		if wire, err = s.appendParameter(wire, v.field, s.values[i]); err != nil {
+	for i, value := range s.values {
+		if wire, err = b.parameters[i].appendWire(wire, input, value); err != nil {
 			return nil, fmt.Errorf("path: %w", err)
 		}
 	}
 	return wire, nil
 }
 
-func (s *stream) readBody() ([]byte, error) {
-	if s.binding.body == "" {
-		return nil, nil
-	}
+// bodyWire reads the body, and returns the wire bytes of what it is mapped to.
+func (s *stream) bodyWire() ([]byte, error) {
 	if contentType := s.request.Header.Get("Content-Type"); contentType != "" && contentType != mediaJSON {
 		if media, _, err := mime.ParseMediaType(contentType); err != nil || media != mediaJSON {
 			return nil, fmt.Errorf("the body is %q, want %s", contentType, mediaJSON)
 		}
 	}
+	room := leastForeseen
+	if length := s.request.ContentLength; length > 0 && length <= maxForeseen {
+		room += int(length)
+	}
+	// A body is read into memory that is used again: of its text nothing is kept.
+	buffer := frame.Buffers.Get(room)
+	defer frame.Buffers.Put(buffer)
+	body, err := s.readBody((*buffer)[:0])
+	if err != nil || len(body) == 0 {
+		return nil, err
+	}
+	if s.binding.body != "*" {
+		body = wrap([]string{s.binding.body}, body)
+	}
+	return s.binding.method.Input.AppendWire(make([]byte, 0, len(body)+foreseenTenant), body)
+}
+
+// readBody appends the body, not compressed.
+func (s *stream) readBody(dst []byte) ([]byte, error) {
 	plain, err := s.encodings.decode(s.request, s.body)
 	if err != nil {
 		return nil, err
 	}
-	body, err := s.readAll(plain)
+	for err == nil && int64(len(dst)) <= s.maxBody {
+		dst = slices.Grow(dst, 1)
+		var n int
+		n, err = plain.Read(dst[len(dst):cap(dst)])
+		dst = dst[:len(dst)+n]
+	}
+	if int64(len(dst)) > s.maxBody {
+		err = &http.MaxBytesError{Limit: s.maxBody}
+	} else if errors.Is(err, io.EOF) {
+		err = nil
+	}
 	_ = plain.Close() // it has been read, and its source is the server's to close
 	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	switch {
+	case errors.As(err, &tooLarge):
 		return nil, connect.Errorf(connect.CodeResourceExhausted, "the body is larger than %d bytes", s.maxBody)
-	}
-	if err != nil && plain != s.body {
+	case err != nil && plain != s.body:
 		return nil, connect.Errorf(connect.CodeInvalidArgument, "the body is not %s", s.request.Header.Get("Content-Encoding")).WithCause(err)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, connect.NewError(connect.CodeCanceled, "the body was cut off").WithCause(err)
 	}
-	return body, nil
-}
-
-// readAll reads the body, which is bounded once more when it is not compressed any
-// more.
-func (s *stream) readAll(plain io.Reader) ([]byte, error) {
-	room := bytes.MinRead
-	if length := s.request.ContentLength; length > 0 && length <= maxForeseen {
-		room += int(length)
-	}
-	body := bytes.NewBuffer(make([]byte, 0, room))
-	n, err := body.ReadFrom(&io.LimitedReader{R: plain, N: s.maxBody + 1})
-	if err == nil && n > s.maxBody {
-		err = &http.MaxBytesError{Limit: s.maxBody}
-	}
-	return body.Bytes(), err
+	return dst, nil
 }
 
 // appendQuery adds the query's parameters, in the order of their names.
@@ -113,8 +121,12 @@ func (s *stream) appendQuery(wire []byte) ([]byte, error) {
 	}
 	slices.Sort(names)
 	for _, name := range names {
+		p, err := newParameter(s.binding.method.Input.Descriptor(), name)
+		if err != nil {
+			return nil, fmt.Errorf("query: %w", err)
+		}
 		for _, value := range query[name] {
-			if wire, err = s.appendParameter(wire, name, value); err != nil {
+			if wire, err = p.appendWire(wire, s.binding.method.Input, value); err != nil {
 				return nil, fmt.Errorf("query: %w", err)
 			}
 		}
@@ -122,24 +134,41 @@ func (s *stream) appendQuery(wire []byte) ([]byte, error) {
 	return wire, nil
 }
 
-// appendParameter adds one field, given as text.
-func (s *stream) appendParameter(wire []byte, name, value string) ([]byte, error) {
-	path, err := fieldPath(s.binding.method.Input.Descriptor(), name)
+// parameter is a field that is given as text, in the path or the query.
+type parameter struct {
+	name  string
+	path  []protoreflect.FieldDescriptor
+	names []string         // of the path
+	text  protowire.Number // of a string field of the request itself; 0: it is another
+}
+
+func newParameter(input protoreflect.MessageDescriptor, name string) (parameter, error) {
+	path, err := fieldPath(input, name)
 	if err != nil {
-		return nil, err
+		return parameter{}, err
 	}
-	leaf := path[len(path)-1]
-	text, err := parameterJSON(leaf, value)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	names := make([]string, len(path))
+	p := parameter{name: name, path: path, names: make([]string, len(path))}
 	for i, f := range path {
-		names[i] = string(f.Name())
+		p.names[i] = string(f.Name())
 	}
-	out, err := s.binding.method.Input.AppendWire(wire, wrap(names, text))
+	if len(path) == 1 && path[0].Kind() == protoreflect.StringKind && !path[0].IsList() {
+		p.text = path[0].Number()
+	}
+	return p, nil
+}
+
+// appendWire adds the field.
+func (p *parameter) appendWire(wire []byte, input *transcode.Program, value string) ([]byte, error) {
+	if p.text != 0 && value != "" && utf8.ValidString(value) {
+		return protowire.AppendString(protowire.AppendTag(wire, p.text, protowire.BytesType), value), nil
+	}
+	text, err := parameterJSON(p.path[len(p.path)-1], value)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %q cannot be used", name, value)
+		return nil, fmt.Errorf("%s: %w", p.name, err)
+	}
+	out, err := input.AppendWire(wire, wrap(p.names, text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %q cannot be used", p.name, value)
 	}
 	return out, nil
 }

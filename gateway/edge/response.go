@@ -22,6 +22,7 @@ type stream struct {
 	maxBody   int64
 	encodings encodings
 	received  bool
+	info      connect.CallInfo
 }
 
 // errNoMapping says that a call moves something else than frames.
@@ -51,7 +52,8 @@ func (s *stream) Receive(msg any) error {
 
 // single answers one message as a JSON body.
 type single struct {
-	*stream
+	stream
+
 	answer *[]byte // JSON, in one of frame.Buffers; nil: none yet
 }
 
@@ -80,11 +82,14 @@ func (s *single) begun() bool { return false }
 
 func (s *single) end(error) {}
 
+// contentTypeJSON is every answer's header, which nothing changes.
+var contentTypeJSON = []string{mediaJSON}
+
 func (s *single) finish(w http.ResponseWriter) error {
 	if s.answer == nil {
 		return connect.NewError(connect.CodeInternal, "the call ended without an answer")
 	}
-	w.Header().Set("Content-Type", mediaJSON)
+	w.Header()["Content-Type"] = contentTypeJSON
 	if s.encodings.write(w, s.request, *s.answer) == nil {
 		frame.Buffers.Put(s.answer) // else a connection may still be writing it
 	}
@@ -118,7 +123,6 @@ func acceptsEvents(req *http.Request) bool {
 type events struct {
 	*stream
 	writer  http.ResponseWriter
-	info    *connect.CallInfo
 	sse     bool
 	started bool
 	buffer  []byte

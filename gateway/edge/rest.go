@@ -51,8 +51,11 @@ type binding struct {
 	method   *policy.Method
 	verb     string // HTTP method
 	template *template
-	body     string           // "", "*" or a field
-	answer   protowire.Number // the answer's field that is the response; 0: all of it
+	// parameters are the fields of the template's variables.
+	parameters []parameter
+
+	body   string           // "", "*" or a field
+	answer protowire.Number // the answer's field that is the response; 0: all of it
 }
 
 // appendJSON appends the JSON of an answer.
@@ -122,9 +125,11 @@ func newBinding(method *policy.Method, rule *annotations.HttpRule) (*binding, er
 		return nil, err
 	}
 	for _, v := range b.template.variables {
-		if _, err := fieldPath(method.Input.Descriptor(), v.field); err != nil {
+		p, err := newParameter(method.Input.Descriptor(), v.field)
+		if err != nil {
 			return nil, fmt.Errorf("path %q: %w", path, err)
 		}
+		b.parameters = append(b.parameters, p)
 	}
 	if b.body != "" && b.body != "*" && method.Input.Descriptor().Fields().ByName(protoreflect.Name(b.body)) == nil {
 		return nil, fmt.Errorf("body names %q, which is no field", b.body)
@@ -145,14 +150,17 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.fail(w, req, err)
 		return
 	}
-	info := &connect.CallInfo{Spec: b.method.Spec, PeerAddr: req.RemoteAddr, Protocol: Protocol, Codec: connect.CodecNameJSON}
+	answer := &single{stream: stream{
+		binding: b, values: values, request: req, body: http.MaxBytesReader(w, req.Body, r.maxBody), maxBody: r.maxBody, encodings: r.encodings,
+		info: connect.CallInfo{Spec: b.method.Spec, PeerAddr: req.RemoteAddr, Protocol: Protocol, Codec: connect.CodecNameJSON},
+	}}
+	info := &answer.info
 	for key, list := range req.Header {
 		info.RequestHeader().SetValues(key, list)
 	}
-	s := &stream{binding: b, values: values, request: req, body: http.MaxBytesReader(w, req.Body, r.maxBody), maxBody: r.maxBody, encodings: r.encodings}
-	var out responder = &single{stream: s}
+	var out responder = answer
 	if b.method.Spec.StreamType == connect.StreamTypeServer {
-		out = &events{stream: s, writer: w, info: info, sse: acceptsEvents(req)}
+		out = &events{stream: &answer.stream, writer: w, sse: acceptsEvents(req)}
 	}
 	//nolint:contextcheck // ctx is the request's own
 	err = r.server.Call(ctx, b.method.Spec.Procedure, info, out)

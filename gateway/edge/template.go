@@ -125,7 +125,11 @@ func (t *template) match(escapedPath string) ([]string, bool) {
 	if !strings.HasPrefix(path, t.prefix) {
 		return nil, false // most templates, without looking further
 	}
-	parts := strings.Split(path, "/")
+	var few [8]string // without memory of its own, as a rule
+	parts := few[:0]
+	for part := range strings.SplitSeq(path, "/") {
+		parts = append(parts, part)
+	}
 	rest := len(t.segments) > 0 && t.segments[len(t.segments)-1].kind == restSegment
 	if len(parts) < len(t.segments) && (!rest || len(parts) < len(t.segments)-1) || (len(parts) > len(t.segments) && !rest) {
 		return nil, false
