@@ -35,7 +35,7 @@ type Journal struct {
 	js      jetstream.JetStream
 	epoch   int64
 	commits *committer // nil: every append goes by itself
-	link    func() *link
+	link    func() *link  // of the connection
 	batches chan struct{} // holds a value for each batch on its way
 }
 
@@ -47,7 +47,7 @@ func OpenJournal(ctx context.Context, js jetstream.JetStream) (*Journal, error) 
 	}
 	return &Journal{
 		js: js, epoch: stream.CachedInfo().Created.UnixNano(),
-		link:    sync.OnceValue(func() *link { return watch(js.Conn()) }), // by the first append
+		link:    sync.OnceValue(func() *link { return watch(js.Conn()) }), // by the first use
 		batches: make(chan struct{}, maxBatches),
 	}, nil
 }
@@ -103,35 +103,43 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 	return nil
 }
 
+// While runs do with a context that also ends when the connection to NATS is lost, since
+// what was asked before is not answered after it; the error then says so.
+func (j *Journal) While(ctx context.Context, do func(ctx context.Context) error) error {
+	bound, release := j.link().bind(ctx)
+	defer release()
+	err := do(bound)
+	if err != nil && errors.Is(context.Cause(bound), errLinkLost) {
+		return errLinkLost
+	}
+	return err
+}
+
 // publish publishes messages, all or none. Their sequences end with the one returned.
 func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result committed) {
-	ctx, release := j.link().bind(ctx)
-	defer release()
-	defer func() {
-		if result.err != nil && errors.Is(context.Cause(ctx), errLinkLost) {
-			result.err = errLinkLost
+	result.err = j.While(ctx, func(ctx context.Context) error {
+		if len(messages) == 1 {
+			// The retries of PublishMsg are for a missing stream or leader; the
+			// expected sequence makes them safe, but the caller's deadline decides.
+			ack, err := j.js.PublishMsg(ctx, messages[0], jetstream.WithRetryAttempts(0))
+			if err == nil {
+				result.last, result.duplicate = ack.Sequence, ack.Duplicate
+			}
+			return err
 		}
-	}()
-	if len(messages) == 1 {
-		// The retries of PublishMsg are for a missing stream or leader; the
-		// expected sequence makes them safe, but the caller's deadline decides.
-		ack, err := j.js.PublishMsg(ctx, messages[0], jetstream.WithRetryAttempts(0))
-		if err != nil {
-			return committed{err: err}
+		select {
+		case j.batches <- struct{}{}:
+			defer func() { <-j.batches }()
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		return committed{last: ack.Sequence, duplicate: ack.Duplicate}
-	}
-	select {
-	case j.batches <- struct{}{}:
-		defer func() { <-j.batches }()
-	case <-ctx.Done():
-		return committed{err: ctx.Err()}
-	}
-	ack, err := jetstreamext.PublishMsgBatch(ctx, j.js, messages, jetstreamext.BatchFlowControl{})
-	if err != nil {
-		return committed{err: err}
-	}
-	return committed{last: ack.Sequence}
+		ack, err := jetstreamext.PublishMsgBatch(ctx, j.js, messages, jetstreamext.BatchFlowControl{})
+		if err == nil {
+			result.last = ack.Sequence
+		}
+		return err
+	})
+	return result
 }
 
 func appendError(err error) error {
@@ -154,12 +162,14 @@ const errCodeWrongLastSequenceConstant jetstream.ErrorCode = 10164
 // Load calls each for the aggregate's events in order, from the journal
 // sequence from (1: all) on. It stops at each's first error and returns it.
 func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, each func(Event) error) error {
-	return readBatches(ctx, j.js, StreamEvents, EventSubject(tenant, aggregateType, aggregateID), from, func(msg *jetstream.RawStreamMsg) error {
-		event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
-		if err != nil {
-			return err
-		}
-		return each(event)
+	return j.While(ctx, func(ctx context.Context) error {
+		return readBatches(ctx, j.js, StreamEvents, EventSubject(tenant, aggregateType, aggregateID), from, func(msg *jetstream.RawStreamMsg) error {
+			event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
+			if err != nil {
+				return err
+			}
+			return each(event)
+		})
 	})
 }
 

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -246,4 +249,54 @@ func TestWhatStandsBeforeABadEventIsApplied(t *testing.T) {
 	if !errors.Is(err, errBad) || applied != 6 {
 		t.Errorf("applied up to version %d, then %v; want all six before the bad one", applied, err)
 	}
+}
+
+func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {
+	journal, js := openJournal(t)
+	acme := backbonetest.Tenant(t, "acme")
+	// Longer than the test may take: whatever waits for its deadline is found.
+	ctx, cancel := context.WithTimeout(contextkit.TenantContext(t.Context(), acme), time.Hour)
+	defer cancel()
+	const stored = 2000
+	for version := 1; version <= stored; version += 100 {
+		last := uint64(version - 1)
+		if err := journal.Append(ctx, acme, last, events("w", version, 100, "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var readers sync.WaitGroup
+	var cut atomic.Int64
+	done := make(chan struct{})
+	for range 8 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				read := 0
+				err := journal.Load(ctx, acme, "wallet", "w", 1, func(backbone.Event) error { read++; return nil })
+				switch {
+				case err != nil:
+					cut.Add(1)
+				case read != stored:
+					t.Errorf("%d events are read as if they were all, of %d", read, stored)
+				}
+			}
+		})
+	}
+	for cut.Load() < 40 {
+		if err := js.Conn().ForceReconnect(); err != nil {
+			t.Fatal(err)
+		}
+		for !js.Conn().IsConnected() {
+			runtime.Gosched()
+		}
+		if read := 0; journal.Load(ctx, acme, "wallet", "w", 1, func(backbone.Event) error { read++; return nil }) == nil && read != stored {
+			t.Errorf("%d events are read as if they were all, of %d", read, stored)
+		}
+	}
+	close(done)
+	readers.Wait()
 }

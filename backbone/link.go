@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// errLinkLost is why a publish ends whose acknowledgement cannot come any more.
-var errLinkLost = errors.New("the connection to NATS was lost before the acknowledgement")
+// errLinkLost is why what was sent ends whose answer cannot come any more.
+var errLinkLost = errors.New("the connection to NATS was lost before the answer")
 
 // link says when the connection to NATS is lost: what was sent before is not answered
 // after it.

@@ -77,7 +77,10 @@ func (s *Service) catchUp(ctx context.Context, key aggregateKey, aggregate *mode
 		i.model = revision
 	}
 	if i.version == 0 {
-		s.snapshots.restore(ctx, key, i)
+		_ = s.journal.While(ctx, func(ctx context.Context) error { // without it all events are folded
+			s.snapshots.restore(ctx, key, i)
+			return nil
+		})
 	}
 	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, func(event backbone.Event) error {
 		s.loaded.Inc()

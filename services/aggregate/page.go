@@ -79,7 +79,11 @@ func (s *Service) older(ctx context.Context, key aggregateKey, i *instance, name
 		}
 		answers := p.answers
 		if answers == nil {
-			if answers, err = s.answers.read(ctx, p.name(key)); err != nil {
+			err = s.journal.While(ctx, func(ctx context.Context) (err error) {
+				answers, err = s.answers.read(ctx, p.name(key))
+				return err
+			})
+			if err != nil {
 				return answer{}, false, err
 			}
 		}
