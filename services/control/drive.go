@@ -30,13 +30,6 @@ var errTaken = errors.New("the tenant's placement was changed meanwhile")
 
 // driveAll drives the moves that nobody else does, until ctx ends.
 func (s *Service) driveAll(ctx context.Context) {
-	// Gates look at what nodes say of themselves: whoever knows none would find every
-	// gate open.
-	select {
-	case <-s.known:
-	case <-ctx.Done():
-		return
-	}
 	moves := make(chan map[string]backbone.Kept[move])
 	ended := make(chan struct{})
 	go func() {

@@ -27,19 +27,21 @@ type fleetService struct {
 	*Service
 }
 
+// setNodes puts other nodes in the place of those that were known.
+func (s *Service) setNodes(nodes []backbone.Node, lost []backbone.LostNode) {
+	slices.SortFunc(nodes, byName)
+	slices.SortFunc(lost, func(a, b backbone.LostNode) int { return byName(a.Node, b.Node) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fleet, s.lost = nodes, lost
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
 // followNodes keeps the fleet until ctx ends.
 func (s *Service) followNodes(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := backbone.FollowNodes(ctx, s.js, func(nodes []backbone.Node, lost []backbone.LostNode) {
-			slices.SortFunc(nodes, byName)
-			slices.SortFunc(lost, func(a, b backbone.LostNode) int { return byName(a.Node, b.Node) })
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.fleet, s.lost = nodes, lost
-			s.knownOnce.Do(func() { close(s.known) })
-			close(s.changed)
-			s.changed = make(chan struct{})
-		})
+		err := backbone.FollowNodes(ctx, s.js, s.setNodes)
 		if err != nil && ctx.Err() == nil {
 			s.log.Error().Err(err).Msg("nodes are not followed; those known stay, and it is tried again")
 		}

@@ -48,17 +48,14 @@ type Service struct {
 	lost    []backbone.LostNode // the same
 	changed chan struct{}       // closed and replaced when fleet or lost changes
 	driven  map[string]bool     // moves that this node drives
-
-	known     chan struct{} // closed once all nodes that were there at the start are known
-	knownOnce sync.Once
 }
 
-// New returns the services of a control node. fixed says that models comes from a
+// New returns the services of a control node, which knows the nodes that are there. fixed says that models comes from a
 // file, so that none can be applied.
 func New(ctx context.Context, id string, js jetstream.JetStream, models *model.Registry, fixed bool, nodes Nodes, log zerolog.Logger) (*Service, error) {
 	s := &Service{
 		id: id, js: js, models: models, fixed: fixed, nodes: nodes, views: gatewayv1connect.NewQueryServiceClient(nodes.Client), log: log,
-		changed: make(chan struct{}), driven: map[string]bool{}, known: make(chan struct{}),
+		changed: make(chan struct{}), driven: map[string]bool{},
 	}
 	var errs [5]error
 	s.journal, errs[0] = backbone.OpenJournal(ctx, js)
@@ -70,6 +67,17 @@ func New(ctx context.Context, id string, js jetstream.JetStream, models *model.R
 		return nil, err
 	}
 	s.asked = fanout.NewGroup(fanout.Config{}, s.announced, s.probe)
+	// Gates of moves look at what nodes say of themselves: whoever knew none would find
+	// every gate open.
+	first, cancel := context.WithCancel(ctx)
+	defer cancel()
+	err := backbone.FollowNodes(first, js, func(nodes []backbone.Node, lost []backbone.LostNode) {
+		s.setNodes(nodes, lost)
+		cancel()
+	})
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -88,12 +96,7 @@ func (s *Service) Ready(context.Context, contextkit.TenantID) error {
 	if !s.js.Conn().IsConnected() {
 		return errors.New("NATS is not reachable")
 	}
-	select {
-	case <-s.known:
-		return nil
-	default:
-		return errors.New("the nodes are not known yet")
-	}
+	return nil
 }
 
 // Run follows the nodes and drives moves until ctx ends; a move that is under way
