@@ -181,5 +181,6 @@ func (k keptPage) page() (*page, bool) {
 	for four := range slices.Chunk(k.Hashes, 4) {
 		p.hashes = append(p.hashes, binary.LittleEndian.Uint32(four))
 	}
-	return p, p.full() || p.answers != nil // what has room is not in the bucket
+	// What has room is not in the bucket.
+	return p, slices.IsSorted(p.hashes) && (p.full() || p.answers != nil)
 }

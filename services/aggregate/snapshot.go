@@ -72,20 +72,9 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 	if err != nil {
 		return
 	}
-	var kept snapshot
-	if json.Unmarshal(entry.Value(), &kept) != nil || kept.Format != snapshotFormat || kept.Model != i.model || kept.Epoch != s.epoch || kept.Version < 1 {
+	kept, state, pages, ok := parseSnapshot(entry.Value())
+	if !ok || kept.Model != i.model || kept.Epoch != s.epoch {
 		return
-	}
-	state, err := model.DecodeObject(kept.State)
-	if err != nil {
-		return
-	}
-	pages := make([]*page, len(kept.Pages))
-	for n, k := range kept.Pages {
-		var ok bool
-		if pages[n], ok = k.page(); !ok {
-			return
-		}
 	}
 	i.version, i.sequence, i.kept, i.state = kept.Version, kept.Sequence, kept.Version, state
 	for _, name := range kept.Order {
@@ -97,6 +86,25 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 			i.unkept = append(i.unkept, p)
 		}
 	}
+}
+
+// parseSnapshot returns a snapshot with its state and pages, false if it is none of this
+// form.
+func parseSnapshot(text []byte) (kept snapshot, state model.Object, pages []*page, ok bool) {
+	if json.Unmarshal(text, &kept) != nil || kept.Format != snapshotFormat || kept.Version < 1 {
+		return kept, state, nil, false
+	}
+	state, err := model.DecodeObject(kept.State)
+	if err != nil {
+		return kept, state, nil, false
+	}
+	pages = make([]*page, len(kept.Pages))
+	for n, k := range kept.Pages {
+		if pages[n], ok = k.page(); !ok {
+			return kept, state, nil, false
+		}
+	}
+	return kept, state, pages, true
 }
 
 // keep writes a snapshot behind the caller's back, when the last one is old.
