@@ -89,6 +89,8 @@ func (l *Lines) flush() error {
 		return nil
 	}
 	_, err := l.to.Write(text)
-	l.spare = text
+	if l.spare = text; cap(text) > 2*linesTogether {
+		l.spare = nil // so much waits now and then only
+	}
 	return err
 }
