@@ -34,7 +34,7 @@ const loadBatch = 512
 type Journal struct {
 	js      jetstream.JetStream
 	epoch   int64
-	commits *committer // nil: every append goes by itself
+	commits *committer    // nil: every append goes by itself
 	link    func() *link  // of the connection
 	batches chan struct{} // holds a value for each batch on its way
 }
