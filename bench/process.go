@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -153,11 +154,20 @@ func (p *process) mallocs(ctx context.Context) (int64, bool, error) {
 	return 0, false, fmt.Errorf("%s tells no allocations", p.admin)
 }
 
-// freeAddr returns an address of this machine that nobody listens on.
+// portsTried counts the ports that freeAddr has tried: none is given twice.
+var portsTried atomic.Int64
+
+// freeAddr returns an address of this machine that nobody listens on. Its port is none
+// that the system gives to connections, one of which might take it meanwhile.
 func freeAddr(ctx context.Context) (string, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	const from, ports, tries = 20_000, 10_000, 100
+	var err error
+	for range tries {
+		port := from + (int64(os.Getpid())*tries+portsTried.Add(1))%ports
+		var listener net.Listener
+		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return listener.Addr().String(), listener.Close()
+		}
 	}
-	return listener.Addr().String(), listener.Close()
+	return "", err
 }
