@@ -104,12 +104,13 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 }
 
 // While runs do with a context that also ends when the connection to NATS is lost, since
-// what was asked before is not answered after it; the error then says so.
+// what was asked before is not answered after it: where do returns that its context has
+// ended, the error then says why. Any other error of do's is returned as it is.
 func (j *Journal) While(ctx context.Context, do func(ctx context.Context) error) error {
 	bound, release := j.link().bind(ctx)
 	defer release()
 	err := do(bound)
-	if err != nil && errors.Is(context.Cause(bound), errLinkLost) {
+	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(bound), errLinkLost) {
 		return errLinkLost
 	}
 	return err

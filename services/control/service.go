@@ -50,8 +50,8 @@ type Service struct {
 	driven  map[string]bool     // moves that this node drives
 }
 
-// New returns the services of a control node, which knows the nodes that are there. fixed says that models comes from a
-// file, so that none can be applied.
+// New returns the services of a control node, which knows the nodes that are there. fixed
+// says that models comes from a file, so that none can be applied.
 func New(ctx context.Context, id string, js jetstream.JetStream, models *model.Registry, fixed bool, nodes Nodes, log zerolog.Logger) (*Service, error) {
 	s := &Service{
 		id: id, js: js, models: models, fixed: fixed, nodes: nodes, views: gatewayv1connect.NewQueryServiceClient(nodes.Client), log: log,
