@@ -235,6 +235,20 @@ func streamsEndWhenTheProcessDoes(t *testing.T, p *process, client *connect.Clie
 	}
 }
 
+func TestAProcessMayBeToldToEndBeforeItHasBegun(t *testing.T) {
+	told, tell := context.WithCancel(t.Context())
+	tell()
+	for range 100 { // who comes first is up to the scheduler
+		server := chassis.NewServer(chassis.Config{Name: "node", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+		if err := server.Listen(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Serve(told); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestReflectionDescribesTheServices(t *testing.T) { overGRPC(t, reflectionDescribesTheServices) }
 
 func reflectionDescribesTheServices(t *testing.T, _ *process, client *connect.Client) {

@@ -135,10 +135,14 @@ func (p *grpcPort) run(ctx context.Context) error {
 	}
 	hard := time.AfterFunc(p.config.ShutdownTimeout, server.Stop)
 	server.GracefulStop()
-	if !hard.Stop() {
-		return errors.Join(fmt.Errorf("%s: gRPC: calls in flight were cut off", p.config.Name), <-failed)
+	err := <-failed
+	if errors.Is(err, grpc.ErrServerStopped) {
+		err = nil // it was told to end before it had begun
 	}
-	return <-failed
+	if !hard.Stop() {
+		return errors.Join(fmt.Errorf("%s: gRPC: calls in flight were cut off", p.config.Name), err)
+	}
+	return err
 }
 
 // admitted is a call whose headers have come.

@@ -80,7 +80,8 @@ trap stop EXIT
 trap 'exit 0' INT TERM
 
 "$dir/bin/nats-server" -a 127.0.0.1 -p "$nats" -js -sd "$dir/nats" >>"$dir/logs/nats.log" 2>&1 &
-echo $! >"$dir/pids/nats"
+server=$!
+echo $server >"$dir/pids/nats"
 until (exec 3<>"/dev/tcp/127.0.0.1/$nats") 2>/dev/null; do sleep 0.05; done
 names="aggregate-1 aggregate-2 projection-1 projection-2 projection-3 gateway-1 gateway-2 runner-1 runner-2 control-1 control-2"
 for name in $names; do "$dir/start" "$name"; done
@@ -112,4 +113,4 @@ curl -s $gateway/v1/query/wallets -H "authorization: Bearer \$ACME" --json '{}'
 TEXT
 # Until it is told to end, or NATS ends; another process that is killed stays away until
 # it is started again.
-wait "$(cat "$dir/pids/nats")" || true
+wait "$server" || true
