@@ -76,7 +76,7 @@ func AuditRecords(ctx context.Context, js jetstream.JetStream, subject string, b
 			from = end - auditWindow
 		}
 		var window []found
-		err := readBatches(ctx, js, StreamAudit, subject, from, func(msg *jetstream.RawStreamMsg) error {
+		err := readBatches(ctx, js, StreamAudit, subject, from, 0, func(msg *jetstream.RawStreamMsg) error {
 			if msg.Sequence >= end {
 				return errEnd
 			}

@@ -55,7 +55,7 @@ type Letter struct {
 // number (1: all) on, until it returns false or an error, which is returned.
 func DeadLetters(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, from uint64, each func(Letter) (bool, error)) error {
 	errEnough := errors.New("enough")
-	err := readBatches(ctx, js, StreamDeadLetters, DeadLetterSubject(tenant), from, func(msg *jetstream.RawStreamMsg) error {
+	err := readBatches(ctx, js, StreamDeadLetters, DeadLetterSubject(tenant), from, 0, func(msg *jetstream.RawStreamMsg) error {
 		event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
 		if err != nil {
 			return err

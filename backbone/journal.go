@@ -1,9 +1,11 @@
 package backbone
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/headgate/headgate/contextkit"
@@ -161,10 +163,11 @@ func appendError(err error) error {
 const errCodeWrongLastSequenceConstant jetstream.ErrorCode = 10164
 
 // Load calls each for the aggregate's events in order, from the journal
-// sequence from (1: all) on. It stops at each's first error and returns it.
-func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, each func(Event) error) error {
+// sequence from (1: all) on, for most of them at most (0: all). It stops at each's
+// first error and returns it.
+func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, most int, each func(Event) error) error {
 	return j.While(ctx, func(ctx context.Context) error {
-		return readBatches(ctx, j.js, StreamEvents, EventSubject(tenant, aggregateType, aggregateID), from, func(msg *jetstream.RawStreamMsg) error {
+		return readBatches(ctx, j.js, StreamEvents, EventSubject(tenant, aggregateType, aggregateID), from, most, func(msg *jetstream.RawStreamMsg) error {
 			event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
 			if err != nil {
 				return err
@@ -175,10 +178,12 @@ func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregat
 }
 
 // readBatches calls each for a stream's messages on a subject in order, from a
-// sequence (1: all) on. It stops at each's first error and returns it.
-func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, each func(*jetstream.RawStreamMsg) error) error {
-	for next := max(from, 1); ; {
-		batch, err := jetstreamext.GetBatch(ctx, js, stream, loadBatch, jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(next))
+// sequence (1: all) on, for most of them at most (0: all). It stops at each's first error
+// and returns it.
+func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, each func(*jetstream.RawStreamMsg) error) error {
+	left := cmp.Or(most, math.MaxInt)
+	for next := max(from, 1); left > 0; {
+		batch, err := jetstreamext.GetBatch(ctx, js, stream, min(left, loadBatch), jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(next))
 		if err != nil {
 			return fmt.Errorf("backbone: read %s: %w", subject, err)
 		}
@@ -196,12 +201,14 @@ func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject st
 			next = msg.Sequence + 1
 			count++
 		}
+		left -= count
 		if count == 0 {
 			// Neither a message nor the answer that there is none: the request
 			// was cut off, and taking it for the end would forget messages.
 			return fmt.Errorf("backbone: read %s: %w", subject, context.Cause(orExpired(ctx)))
 		}
 	}
+	return nil
 }
 
 // Last returns the sequence of the tenant's last event, 0 if there is none.

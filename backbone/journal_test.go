@@ -45,7 +45,7 @@ func events(id string, first, n int, key string) []backbone.Event {
 func load(t *testing.T, journal *backbone.Journal, tenant contextkit.TenantID, id string) []backbone.Event {
 	t.Helper()
 	var got []backbone.Event
-	err := journal.Load(t.Context(), tenant, "wallet", id, 1, func(e backbone.Event) error {
+	err := journal.Load(t.Context(), tenant, "wallet", id, 1, 0, func(e backbone.Event) error {
 		got = append(got, e)
 		return nil
 	})
@@ -132,6 +132,17 @@ func TestLoadReadsLongHistoriesWholeAndInOrder(t *testing.T) {
 	got := load(t, journal, acme, "long")
 	if len(got) != total || got[total-1].Version != total {
 		t.Fatalf("%d events, want %d", len(got), total)
+	}
+	for _, most := range []int{1, 512, 513, total - 1, total + 1} {
+		read := 0
+		if err := journal.Load(ctx, acme, "wallet", "long", got[1].Sequence, most, func(e backbone.Event) error {
+			if read++; e.Version != int64(read+1) {
+				t.Fatalf("event %d has version %d", read, e.Version)
+			}
+			return nil
+		}); err != nil || read != min(most, total-1) {
+			t.Errorf("%d events at most: %d, %v", most, read, err)
+		}
 	}
 	if none := load(t, journal, acme, "other"); len(none) != 0 {
 		t.Fatalf("an unknown aggregate has %d events", len(none))
@@ -275,7 +286,7 @@ func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {
 				default:
 				}
 				read := 0
-				err := journal.Load(ctx, acme, "wallet", "w", 1, func(backbone.Event) error { read++; return nil })
+				err := journal.Load(ctx, acme, "wallet", "w", 1, 0, func(backbone.Event) error { read++; return nil })
 				switch {
 				case errors.Is(err, context.Canceled):
 					t.Errorf("a read that was cut off is as if its caller had left: %v", err)
@@ -294,7 +305,7 @@ func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-connected
-		if read := 0; journal.Load(ctx, acme, "wallet", "w", 1, func(backbone.Event) error { read++; return nil }) == nil && read != stored {
+		if read := 0; journal.Load(ctx, acme, "wallet", "w", 1, 0, func(backbone.Event) error { read++; return nil }) == nil && read != stored {
 			t.Errorf("%d events are read as if they were all, of %d", read, stored)
 		}
 	}

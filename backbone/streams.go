@@ -20,7 +20,7 @@ const (
 
 // Key-value buckets.
 const (
-	BucketIdempotency = "idempotency" // tenant.type.id.page → fingerprints and answers of decided commands, by key
+	BucketIdempotency = "idempotency" // tenant.type.id.first-count → fingerprints and answers of decided commands, by key; or which records to look in
 	BucketWorkflows   = "workflows"   // tenant.workflow.instance → a workflow instance
 	BucketSnapshots   = "snapshots"   // states of aggregates, a shortcut to their events
 	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
@@ -36,8 +36,8 @@ const (
 	// dedupeWindow is how long JetStream itself remembers a message id. The
 	// journal and the idempotency bucket remember beyond it.
 	dedupeWindow = 2 * time.Minute
-	// idempotencyTTL is how long commands' answers are kept.
-	idempotencyTTL = 7 * 24 * time.Hour
+	// IdempotencyTTL is how long commands' answers are kept.
+	IdempotencyTTL = 7 * 24 * time.Hour
 	// workflowTTL is how long an instance is kept after its last change.
 	workflowTTL = 30 * 24 * time.Hour
 	// nodesTTL is how long a silent node's last word is kept; those who listen give
@@ -134,7 +134,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 		}
 	}
 	buckets := []jetstream.KeyValueConfig{
-		{Bucket: BucketIdempotency, TTL: idempotencyTTL},
+		{Bucket: BucketIdempotency, TTL: IdempotencyTTL},
 		{Bucket: BucketWorkflows, TTL: workflowTTL},
 		{Bucket: BucketRunner},
 		{Bucket: BucketSnapshots, History: 1},

@@ -212,7 +212,7 @@ func Hops(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantI
 // readHops reads what stands under a subject, up to a bound.
 func readHops(ctx context.Context, js jetstream.JetStream, subject string) (hops []Hop, complete bool, err error) {
 	errMany := errors.New("many")
-	err = readBatches(ctx, js, StreamTimeline, subject, 1, func(msg *jetstream.RawStreamMsg) error {
+	err = readBatches(ctx, js, StreamTimeline, subject, 1, 0, func(msg *jetstream.RawStreamMsg) error {
 		if len(hops) == maxHops {
 			return errMany
 		}

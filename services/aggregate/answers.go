@@ -15,7 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// maxPendingAnswers bounds the pages being written; a burst beyond it waits.
+// maxPendingAnswers bounds the records being written; a burst beyond it waits.
 const maxPendingAnswers = 1024
 
 // answer says which of its aggregate's events a command caused.
@@ -26,12 +26,13 @@ type answer struct {
 }
 
 // answers is the idempotency bucket: the memory beyond an aggregate's recent
-// commands, a page to a record. The events themselves bear their keys, so it is only
-// needed once these fall out of the recent ones; a page is kept in memory, and in
-// snapshots, until it is known to be in the bucket.
+// commands, a page or a chapter to a record. The events themselves bear their keys, so it is only
+// needed once these fall out of the recent ones; what is not known to be in the bucket yet
+// is kept in memory, and in snapshots.
 type answers struct {
 	bucket jetstream.KeyValue
 	async  jetstream.JetStream
+	leader nats.JetStreamContext // asks the stream's leader, not the replica that is nearest
 }
 
 func openAnswers(ctx context.Context, js jetstream.JetStream) (*answers, error) {
@@ -43,16 +44,20 @@ func openAnswers(ctx context.Context, js jetstream.JetStream) (*answers, error) 
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketIdempotency, err)
 	}
-	return &answers{bucket: bucket, async: async}, nil
+	leader, err := js.Conn().JetStream()
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketIdempotency, err)
+	}
+	return &answers{bucket: bucket, async: async, leader: leader}, nil
 }
 
-// record begins to write a page's answers; the future says when they are kept.
-func (a *answers) record(ctx context.Context, name string, known map[string]answer) (jetstream.PubAckFuture, error) {
-	data, err := json.Marshal(known)
+// record begins to write a record; the future says when it is kept.
+func (a *answers) record(ctx context.Context, name string, content any) (jetstream.PubAckFuture, error) {
+	data, err := json.Marshal(content)
 	if err != nil {
 		return nil, err
 	}
-	msg := &nats.Msg{Subject: "$KV." + backbone.BucketIdempotency + "." + name, Header: nats.Header{}, Data: data}
+	msg := &nats.Msg{Subject: subjectOf(name), Header: nats.Header{}, Data: data}
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
 		return nil, err
 	}
@@ -61,21 +66,27 @@ func (a *answers) record(ctx context.Context, name string, known map[string]answ
 	return a.async.PublishMsgAsync(msg)
 }
 
-// read returns a page's answers by key, none when their time is over.
-func (a *answers) read(ctx context.Context, name string) (map[string]answer, error) {
+// read returns a record, nil when its time is over. A server's replica may not have a
+// record yet that its leader has acknowledged: that there is none is the leader's word.
+func (a *answers) read(ctx context.Context, name string) ([]byte, error) {
 	entry, err := a.bucket.Get(ctx, name)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
+	if err == nil {
+		return entry.Value(), nil
+	}
+	if !errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, fmt.Errorf("read the idempotency record: %w", err)
+	}
+	msg, err := a.leader.GetLastMsg("KV_"+backbone.BucketIdempotency, subjectOf(name), nats.Context(ctx))
+	switch {
+	case errors.Is(err, nats.ErrMsgNotFound):
 		return nil, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("read the idempotency record: %w", err)
 	}
-	var known map[string]answer
-	if err := json.Unmarshal(entry.Value(), &known); err != nil {
-		return nil, fmt.Errorf("read the idempotency record: %w", err)
-	}
-	return known, nil
+	return msg.Data, nil
 }
+
+func subjectOf(name string) string { return "$KV." + backbone.BucketIdempotency + "." + name }
 
 // commandRef identifies a command: its key and what it asks for, so that a
 // retry is told from another command under the same key.

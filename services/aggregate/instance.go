@@ -3,6 +3,7 @@ package aggregate
 import (
 	"context"
 	"fmt"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/headgate/headgate/backbone"
@@ -27,14 +28,17 @@ type instance struct {
 	lock     chan struct{} // holds one value while free
 	model    string        // revision of the model that folded it
 	version  int64
-	sequence uint64 // of its last event
-	kept     int64  // version of the last snapshot
+	sequence uint64    // of its last event
+	newest   time.Time // when its last event was
+	kept     int64     // version of the last snapshot
 	state    model.Object
 	// recent is only added to and peeked at, so that answers fall out of it in the
 	// journal's order.
-	recent *lru.Cache[string, answer]
-	pages  []*page // of what fell out, the oldest first; the last may have room
-	unkept []*page // the full ones that are not known to be in the bucket yet
+	recent   *lru.Cache[string, answer]
+	pages    []*page   // of what fell out, the oldest first; the last may have room
+	chapters []uint64  // of the pages before those, the oldest first; by their first sequences
+	binding  bool      // the oldest pages are about to be a chapter
+	unkept   []*unkept // full pages and chapters that are not known to be in the bucket yet
 }
 
 func newInstance() *instance {
@@ -67,10 +71,11 @@ func (i *instance) release() { i.lock <- struct{}{} }
 func (i *instance) forget() {
 	i.version, i.sequence, i.kept, i.state = 0, 0, 0, model.Object{}
 	i.recent.Purge()
-	i.pages, i.unkept = nil, nil // folding again makes them again
+	i.pages, i.chapters, i.binding, i.unkept = nil, nil, false, nil // folding again makes them again
 }
 
-// catchUp folds the events that are new since the last time.
+// catchUp folds the events that are new since the last time. What was folded before an
+// error is not folded again: an aggregate may have more events than a call has time for.
 func (s *Service) catchUp(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, i *instance) error {
 	if revision := s.models.Current().Revision; i.model != revision {
 		i.forget() // another model may fold the same events to another state
@@ -82,18 +87,35 @@ func (s *Service) catchUp(ctx context.Context, key aggregateKey, aggregate *mode
 			return nil
 		})
 	}
-	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, func(event backbone.Event) error {
+	var broken error
+	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, 0, func(event backbone.Event) error {
 		s.loaded.Inc()
-		return i.apply(ctx, key, aggregate, event)
+		if broken = i.apply(ctx, key, aggregate, event); broken != nil {
+			return broken
+		}
+		return s.settle(ctx, key, i)
 	})
-	if err != nil {
+	if broken != nil {
 		i.forget()
+		return err
 	}
+	s.keep(ctx, key, i)
 	return err
 }
 
-// apply folds one event.
+// apply folds one event, and remembers the command that it is of.
 func (i *instance) apply(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, event backbone.Event) error {
+	if err := i.fold(ctx, key, aggregate, event); err != nil {
+		return err
+	}
+	if event.Command.IdempotencyKey != "" {
+		i.remember(event)
+	}
+	return nil
+}
+
+// fold makes the next state of an event.
+func (i *instance) fold(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, event backbone.Event) error {
 	if event.Version != i.version+1 {
 		return fmt.Errorf("%s %s: the event at sequence %d has version %d after %d", key.aggregateType, key.id, event.Sequence, event.Version, i.version)
 	}
@@ -105,10 +127,7 @@ func (i *instance) apply(ctx context.Context, key aggregateKey, aggregate *model
 	if err != nil {
 		return err
 	}
-	i.state, i.version, i.sequence = state, event.Version, event.Sequence
-	if event.Command.IdempotencyKey != "" {
-		i.remember(event)
-	}
+	i.state, i.version, i.sequence, i.newest = state, event.Version, event.Sequence, event.Time
 	return nil
 }
 
@@ -122,15 +141,12 @@ func (i *instance) remember(event backbone.Event) {
 	i.recent.Add(event.Command.IdempotencyKey, known)
 }
 
-// read returns the state at version, 0 for the newest, and the version reached.
-func (s *Service) read(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, version int64) (model.Object, int64, error) {
+// state returns the state at version, 0 for the newest, and the version reached.
+func (s *Service) state(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, version int64) (model.Object, int64, error) {
 	if version > 0 {
 		at := newInstance()
-		err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, 1, func(event backbone.Event) error {
-			if at.version == version {
-				return nil
-			}
-			return at.apply(ctx, key, aggregate, event)
+		err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, 1, int(version), func(event backbone.Event) error {
+			return at.fold(ctx, key, aggregate, event)
 		})
 		return at.state, at.version, err
 	}

@@ -4,14 +4,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/headgate/headgate/backbone"
 )
 
-// folded is an instance after commands, each with a key and one event.
+// folded is an instance after commands of today, each with a key and one event.
 func folded(commands int) *instance {
 	i := newInstance()
+	i.newest = time.Now()
 	for n := range commands {
 		i.remember(backbone.Event{Sequence: uint64(10 * (n + 1)), Command: backbone.CommandRef{IdempotencyKey: fmt.Sprintf("key-%d", n), Fingerprint: "f"}})
 	}
@@ -22,17 +24,16 @@ func TestAnswersFallIntoPagesInTheOrderOfTheJournal(t *testing.T) {
 	key := aggregateKey{aggregateType: "wallet", id: "w"}
 	for _, test := range []struct{ commands, recent, pages, unkept int }{
 		{0, 0, 0, 0}, {128, 128, 0, 0}, {129, 128, 1, 0}, {128 + 63, 128, 1, 0}, {128 + 64, 128, 1, 1}, {128 + 65, 128, 2, 1},
-		{128 + 64*maxPages, 128, maxPages, maxPages}, {128 + 64*(maxPages+3) + 1, 128, maxPages, maxPages - 1},
+		{128 + 64*70 + 1, 128, 71, 70},
 	} {
 		i := folded(test.commands)
 		if i.recent.Len() != test.recent || len(i.pages) != test.pages || len(i.unkept) != test.unkept {
 			t.Errorf("%d commands: %d recent ones, %d pages, %d not kept: want %v", test.commands, i.recent.Len(), len(i.pages), len(i.unkept), test)
 		}
 		for at, p := range i.pages[:max(len(i.pages)-1, 0)] {
-			// Pages beyond the bound are the oldest ones.
-			first := 64 * (at + max(0, (test.commands-128+63)/64-maxPages))
-			if want := fmt.Sprintf(".wallet.w.%d-64", 10*(first+1)); p.name(key) != want {
-				t.Fatalf("%d commands: page %d is %q, want %q", test.commands, at, p.name(key), want)
+			first := 64 * at
+			if name, _ := p.record(key); name != fmt.Sprintf(".wallet.w.%d-64", 10*(first+1)) {
+				t.Fatalf("%d commands: page %d is %q", test.commands, at, name)
 			}
 			for n := range 64 {
 				name := fmt.Sprintf("key-%d", first+n)

@@ -39,6 +39,7 @@ type Service struct {
 	answers   *answers
 	snapshots *snapshots
 	cache     *lru.Cache[aggregateKey, *instance]
+	chapters  *lru.Cache[chapterRef, *chapter]
 	timeline  *backbone.Timeline
 }
 
@@ -77,11 +78,15 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if err != nil {
 		return nil, err
 	}
+	chapters, err := lru.New[chapterRef, *chapter](cachedChapters)
+	if err != nil {
+		return nil, err
+	}
 	return &Service{
 		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not kept in memory, or were behind."}),
 		groups:  groups,
 		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
-		positions: position.NewCodec(secret, journal.Epoch()), answers: answers, snapshots: snapshots, cache: cache, timeline: timeline,
+		positions: position.NewCodec(secret, journal.Epoch()), answers: answers, snapshots: snapshots, cache: cache, chapters: chapters, timeline: timeline,
 	}, nil
 }
 
@@ -196,7 +201,7 @@ func (s *Service) GetAggregate(ctx context.Context, req *aggregatev1.GetAggregat
 		return nil, err
 	}
 	key := aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}
-	state, version, err := s.read(ctx, key, aggregate, req.GetVersion())
+	state, version, err := s.state(ctx, key, aggregate, req.GetVersion())
 	switch {
 	case err != nil:
 		return nil, asConnectError(err)

@@ -19,7 +19,7 @@ const (
 	// maxSnapshotBytes bounds a snapshot; a larger state is folded from its events.
 	maxSnapshotBytes = 768 << 10
 	// snapshotFormat tells snapshots of this form from those of others.
-	snapshotFormat = 2
+	snapshotFormat = 3
 	// maxPendingSnapshots bounds those on their way; further ones are left out.
 	maxPendingSnapshots = 64
 )
@@ -47,6 +47,8 @@ type snapshot struct {
 	Order []string `json:"order,omitempty"`
 	// Pages are of the answers that fell out of Recent, the oldest first.
 	Pages []keptPage `json:"pages,omitempty"`
+	// Chapters are of the pages before those, the oldest first.
+	Chapters []uint64 `json:"chapters,omitempty"`
 }
 
 func openSnapshots(ctx context.Context, js jetstream.JetStream, epoch int64) (*snapshots, error) {
@@ -80,10 +82,10 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 	for _, name := range kept.Order {
 		i.recent.Add(name, kept.Recent[name])
 	}
-	i.pages = pages
+	i.pages, i.chapters = pages, kept.Chapters
 	for _, p := range pages {
 		if p.full() && p.answers != nil {
-			i.unkept = append(i.unkept, p)
+			i.unkept = append(i.unkept, &unkept{keepable: p})
 		}
 	}
 }
@@ -116,7 +118,7 @@ func (s *Service) keep(ctx context.Context, key aggregateKey, i *instance) {
 	if err != nil {
 		return
 	}
-	kept := snapshot{Format: snapshotFormat, Model: i.model, Epoch: s.snapshots.epoch, Version: i.version, Sequence: i.sequence, State: state, Recent: map[string]answer{}, Order: i.recent.Keys()}
+	kept := snapshot{Format: snapshotFormat, Model: i.model, Epoch: s.snapshots.epoch, Version: i.version, Sequence: i.sequence, State: state, Recent: map[string]answer{}, Order: i.recent.Keys(), Chapters: i.chapters}
 	for _, name := range kept.Order {
 		kept.Recent[name], _ = i.recent.Peek(name)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"time"
 )
 
 // FuzzParseSnapshot finds a snapshot that is taken for one and cannot be worked with.
@@ -24,6 +25,7 @@ func FuzzParseSnapshot(f *testing.F) {
 			t.Fatalf("%+v is taken for a snapshot", kept)
 		}
 		i := newInstance()
+		i.newest = time.Now()
 		i.pages = pages
 		for n := range pageAnswers + 1 { // what an aggregate does with its pages
 			i.fall(fmt.Sprint(n), answer{FirstSequence: uint64(n)}) //nolint:gosec // small

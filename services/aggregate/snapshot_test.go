@@ -12,6 +12,7 @@ import (
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
@@ -98,10 +99,18 @@ func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
 	if res, err := other.GetAggregate(as(t, "acme"), w); err != nil || res.GetState().AsMap()["balance"] != 498.0 || loaded(t, service) != 250 {
 		t.Errorf("under another model: %v after %v events, %v", res, loaded(t, service), err)
 	}
-	entry, err := bucket.Get(t.Context(), "acme.wallet.w")
-	if err != nil {
-		t.Fatal(err)
+	// Whoever folds that many keeps a snapshot.
+	snapshotAfter := func(revision uint64) jetstream.KeyValueEntry {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+			if entry, err := bucket.Get(t.Context(), "acme.wallet.w"); err == nil && entry.Revision() > revision {
+				return entry
+			}
+		}
+		t.Fatalf("no snapshot is kept after revision %d", revision)
+		return nil
 	}
+	entry := snapshotAfter(1)
 	with := func(pages string) string {
 		return strings.TrimSuffix(string(entry.Value()), "}") + `,"pages":` + pages + `}` // the last of two members counts
 	}
@@ -110,13 +119,15 @@ func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
 		"whose hashes are cut short":           with(`[{"first":2,"hashes":"AAAAAAA=","answers":{}}]`),
 		"whose open page has lost its answers": with(`[{"first":2,"hashes":"AAAAAA==","answers":null}]`),
 	} {
-		if _, err := bucket.Put(t.Context(), "acme.wallet.w", []byte(broken)); err != nil {
+		revision, err := bucket.Put(t.Context(), "acme.wallet.w", []byte(broken))
+		if err != nil {
 			t.Fatal(err)
 		}
 		cold, service := nodeOf(t, js, model.Wallet)
 		if res, err := cold.GetAggregate(as(t, "acme"), w); err != nil || res.GetVersion() != 250 || loaded(t, service) != 250 {
 			t.Errorf("with a snapshot %s: %v after %v events, %v", name, res, loaded(t, service), err)
 		}
+		snapshotAfter(revision)
 	}
 }
 

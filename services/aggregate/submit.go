@@ -64,59 +64,51 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		return nil, err
 	}
 	defer i.release()
+	if err := s.settle(ctx, sub.key, i); err != nil {
+		return nil, err
+	}
 
-	// A kept state may be behind another node's appends. It is good enough to
-	// try an append, which checks it; before a refusal is believed it is caught
-	// up once.
+	out := make([]decision, len(sub.commands))
+	var pending []int // those that were not decided before
 	caughtUp := false
-	refresh := func() error {
+	refresh := func() (err error) {
 		caughtUp = true
-		return s.catchUp(ctx, sub.key, sub.aggregate, i)
+		if err = s.catchUp(ctx, sub.key, sub.aggregate, i); err == nil {
+			// What another node appended may be of this very submission, sent twice.
+			pending, err = s.previous(ctx, sub, i, out)
+		}
+		return err
 	}
 	if i.version == 0 || i.model != s.models.Current().Revision {
-		if err := refresh(); err != nil {
-			return nil, err
+		err = refresh()
+	} else {
+		pending, err = s.previous(ctx, sub, i, out)
+	}
+	for tries := 0; err == nil && len(pending) > 0; tries++ {
+		if tries > maxConflicts {
+			return nil, errContended
 		}
-	}
-	out := make([]decision, len(sub.commands))
-	pending, err := s.previous(ctx, sub, i, out)
-	if err != nil || len(pending) == 0 {
-		return out, err
-	}
-	for range maxConflicts {
-		events, err := s.decide(ctx, sub, i, pending, out)
-		if err != nil && !caughtUp && ctx.Err() == nil {
-			if err := refresh(); err != nil {
-				return nil, err
+		events, refused := s.decide(ctx, sub, i, pending, out)
+		if refused != nil || sub.dryRun || len(events) == 0 {
+			// A kept state may be behind another node's appends. It is good enough to
+			// try an append, which checks it; before anything else is believed, it is
+			// caught up once.
+			if caughtUp || ctx.Err() != nil {
+				return out, refused
 			}
+			err = refresh()
 			continue
 		}
-		if err != nil {
-			return nil, err
-		}
-		if sub.dryRun || len(events) == 0 {
-			return out, nil
-		}
-		err = s.journal.Append(ctx, sub.key.tenant, i.sequence, events)
-		switch {
+		switch err = s.journal.Append(ctx, sub.key.tenant, i.sequence, events); {
 		case err == nil:
 			s.acknowledge(ctx, sub, i, pending, out, events)
 			return out, nil
 		case errors.Is(err, backbone.ErrConflict):
-			if err := refresh(); err != nil {
-				return nil, err
-			}
-			// The one who won may have been this very submission, sent twice.
-			if pending, err = s.previous(ctx, sub, i, out); err != nil || len(pending) == 0 {
-				return out, err
-			}
+			err = refresh()
 		case errors.Is(err, backbone.ErrDuplicate):
 			// JetStream has seen the key and the kept state has not: another node has
 			// decided the command, or the key is another aggregate's.
-			if err := refresh(); err != nil {
-				return nil, err
-			}
-			if pending, err = s.previous(ctx, sub, i, out); err == nil && len(pending) > 0 {
+			if err = refresh(); err == nil && len(pending) > 0 {
 				err = &refusal{pending[0], errKeyReused}
 			}
 			return out, err
@@ -127,7 +119,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 			return nil, fmt.Errorf("%w: %w", errUncertain, err)
 		}
 	}
-	return nil, errContended
+	return out, err
 }
 
 // decide asks the model about the pending commands, each on the state that the
@@ -188,7 +180,7 @@ func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, 
 	for _, n := range pending {
 		out[n].sequence = sequence // they took effect together
 	}
-	s.settle(ctx, sub.key, i)
+	_ = s.settle(ctx, sub.key, i) // the next command waits for it
 	s.keep(ctx, sub.key, i)
 }
 
@@ -222,17 +214,13 @@ func (s *Service) previous(ctx context.Context, sub submission, i *instance, out
 
 // replay reads back the events of a decided command.
 func (s *Service) replay(ctx context.Context, key aggregateKey, known answer) (decision, error) {
-	errDone := errors.New("done")
 	out := decision{replayed: true}
-	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, known.FirstSequence, func(event backbone.Event) error {
+	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, known.FirstSequence, known.Events, func(event backbone.Event) error {
 		out.events = append(out.events, event)
 		out.version, out.sequence = event.Version, event.Sequence
-		if len(out.events) == known.Events {
-			return errDone
-		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errDone) {
+	if err != nil {
 		return decision{}, err
 	}
 	return out, nil
