@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -35,9 +34,8 @@ type AuditRecord struct {
 	Milliseconds float64 `json:"ms"`
 }
 
-// auditWindow is how many records are read at once on the way back, and auditScan
-// how many at most for one answer.
-const auditWindow, auditScan = 500, 20_000
+// auditScan is how many records are read at most for one answer.
+const auditScan = 20_000
 
 // AuditPlatform is the name under which the audit stream keeps what concerns no
 // tenant.
@@ -57,49 +55,10 @@ func AuditSubjectOf(name string) string {
 // the number to go on before, 0 when there are no more: it may be that not all that
 // there are have been looked at.
 func AuditRecords(ctx context.Context, js jetstream.JetStream, subject string, before uint64, each func(AuditRecord) bool) (next uint64, err error) {
-	stream, err := js.Stream(ctx, StreamAudit)
-	if err != nil {
-		return 0, fmt.Errorf("backbone: read audit: %w", err)
-	}
-	first, end := stream.CachedInfo().State.FirstSeq, stream.CachedInfo().State.LastSeq+1
-	if before != 0 {
-		end = min(before, end)
-	}
-	type found struct {
-		sequence uint64
-		record   AuditRecord
-	}
-	errEnd := errors.New("end")
-	for looked := 0; end > first && looked < auditScan; looked += auditWindow {
-		from := first
-		if end > first+auditWindow {
-			from = end - auditWindow
-		}
-		var window []found
-		err := readBatches(ctx, js, StreamAudit, subject, from, 0, func(msg *jetstream.RawStreamMsg) error {
-			if msg.Sequence >= end {
-				return errEnd
-			}
-			f := found{sequence: msg.Sequence}
-			if json.Unmarshal(msg.Data, &f.record) == nil {
-				window = append(window, f)
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errEnd) {
-			return 0, err
-		}
-		for _, f := range slices.Backward(window) {
-			if !each(f.record) {
-				return f.sequence + 1, nil // it did not take this one
-			}
-		}
-		end = from
-	}
-	if end <= first {
-		return 0, nil
-	}
-	return end, nil
+	return readNewest(ctx, js, StreamAudit, subject, before, auditScan, func(msg *jetstream.RawStreamMsg) bool {
+		var record AuditRecord
+		return json.Unmarshal(msg.Data, &record) != nil || each(record) // else not for us to understand
+	})
 }
 
 // FollowAudit calls each for the audit records under a subject that are made from

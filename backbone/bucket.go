@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
@@ -76,26 +77,45 @@ func (b *Bucket[T]) decode(entry jetstream.KeyValueEntry) (Kept[T], error) {
 // and returns its new revision. Error: [ErrChanged] if it is not; any other leaves
 // open whether it was kept.
 func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
-	if revision == 0 {
-		// A deleted key has a marker, at whose revision it is made anew.
-		var err error
-		if revision, err = b.marker(ctx, key); err != nil {
-			return 0, err
-		}
-	}
 	data, err := json.Marshal(value)
 	if err != nil {
 		return 0, fmt.Errorf("backbone: keep %s/%s: %w", b.name, key, err)
 	}
 	// A put is a publish to this subject (NATS ADR-8), which bears the contract as
 	// every message does.
-	msg := &nats.Msg{Subject: "$KV." + b.name + "." + key, Header: nats.Header{}, Data: data}
+	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{}, Data: data}
+	put, err := b.publish(ctx, msg, key, revision)
+	if revision > 0 || !errors.Is(err, ErrChanged) {
+		return put, err
+	}
+	// A deleted key has a marker, at whose revision it is made anew.
+	if revision, err = b.marker(ctx, key); err != nil {
+		return 0, err
+	}
 	return b.publish(ctx, msg, key, revision)
+}
+
+// subject is where a key's values are published (NATS ADR-8).
+func (b *Bucket[T]) subject(key string) string { return "$KV." + b.name + "." + key }
+
+// Newest calls each for the values whose keys fit a pattern (NATS subject wildcards), the
+// last changed first, from before a revision (0: from the newest) on, until it returns
+// false, or scan of them have been read. It returns the revision to go on before, 0 when
+// there are no more.
+func (b *Bucket[T]) Newest(ctx context.Context, pattern string, before uint64, scan int, each func(key string, kept Kept[T]) bool) (next uint64, err error) {
+	prefix := b.subject("")
+	return readNewest(ctx, b.js, "KV_"+b.name, b.subject(pattern), before, scan, func(msg *jetstream.RawStreamMsg) bool {
+		kept := Kept[T]{Revision: msg.Sequence, Time: msg.Time}
+		if msg.Header.Get("KV-Operation") != "" || json.Unmarshal(msg.Data, &kept.Value) != nil {
+			return true // a deleted key's marker, or not for us to understand
+		}
+		return each(strings.TrimPrefix(msg.Subject, prefix), kept)
+	})
 }
 
 // Delete removes the value under key if it is at revision. Error: [ErrChanged].
 func (b *Bucket[T]) Delete(ctx context.Context, key string, revision uint64) error {
-	msg := &nats.Msg{Subject: "$KV." + b.name + "." + key, Header: nats.Header{"KV-Operation": {"DEL"}}}
+	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{"KV-Operation": {"DEL"}}}
 	_, err := b.publish(ctx, msg, key, revision)
 	return err
 }

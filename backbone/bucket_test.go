@@ -151,3 +151,72 @@ func same(ctx context.Context, t *testing.T, js jetstream.JetStream, stream stri
 		t.Errorf("%+v, %v, want %+v", got, err, want)
 	}
 }
+
+func TestTheLastChangedComeFirst(t *testing.T) {
+	bucket, ctx := tenants(t, backbonetest.Start(t)), contextkit.PlatformContext(t.Context())
+	put := func(key string, revision uint64) uint64 {
+		t.Helper()
+		at, err := bucket.Put(ctx, key, backbone.Tenant{Reason: key}, revision)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	// Few among many: first alone, then between 5,000 others, then in a crowd.
+	var rare, busy []string
+	add := func(keys *[]string, key string) uint64 {
+		*keys = append(*keys, key)
+		return put(key, 0)
+	}
+	changed, deleted := add(&rare, "rare.changed"), add(&rare, "rare.deleted")
+	for n := range 5000 {
+		add(&busy, fmt.Sprintf("busy.%d", n))
+		if n%1000 == 999 {
+			add(&rare, fmt.Sprintf("rare.%d", n))
+		}
+	}
+	for n := range 1200 {
+		add(&rare, fmt.Sprintf("rare.crowd-%d", n))
+	}
+	put("rare.changed", changed)
+	if err := bucket.Delete(ctx, "rare.deleted", deleted); err != nil {
+		t.Fatal(err)
+	}
+	rare = append(rare[2:], "rare.changed")
+	slices.Reverse(rare)
+	slices.Reverse(busy)
+	for _, test := range []struct {
+		pattern    string
+		page, scan int
+		want       []string
+	}{
+		{"rare.*", 10_000, 10_000, rare}, {"rare.*", 7, 10_000, rare}, {"rare.*", 300, 300, rare}, {"rare.*", 10_000, 100, rare},
+		{"busy.*", 10_000, 10_000, busy}, {"busy.*", 1000, 10_000, busy}, {"busy.*", 10_000, 1, busy}, {"rare.changed", 1, 1, rare[:1]}, {"none.*", 5, 5, nil},
+	} {
+		var got []string
+		pages := 0
+		for before := uint64(0); pages == 0 || before > 0; pages++ {
+			taken := 0
+			var err error
+			before, err = bucket.Newest(ctx, test.pattern, before, test.scan, func(key string, kept backbone.Kept[backbone.Tenant]) bool {
+				if taken == test.page {
+					return false
+				}
+				if kept.Value.Reason != key {
+					t.Fatalf("%s has the value of %s", key, kept.Value.Reason)
+				}
+				got, taken = append(got, key), taken+1
+				return true
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s, %d a page, %d read at most: %d keys in %d pages, want %d in order", test.pattern, test.page, test.scan, len(got), pages, len(test.want))
+		}
+		if least := len(test.want) / test.page; pages < least {
+			t.Errorf("%s: %d pages of %d", test.pattern, pages, test.page)
+		}
+	}
+}

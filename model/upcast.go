@@ -26,6 +26,14 @@ func (h schemaHistory) version() int { return len(h.upcasts) + 1 }
 // 1 unless the model says how it came to be another.
 func (a *Aggregate) EventVersion(eventType string) int { return a.history[eventType].version() }
 
+// EventVersion returns the version in which the model's rules know an event.
+func (m *Model) EventVersion(ref EventRef) int {
+	if a, ok := m.aggregates[ref.Aggregate]; ok {
+		return a.EventVersion(ref.Event)
+	}
+	return 1
+}
+
 // Event decodes an event's data and brings it to the version that the model's
 // rules know. Decoding is tolerant: what the model does not know stays as it is,
 // also data of a later version, which an older node reads. The error wraps

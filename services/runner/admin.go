@@ -7,9 +7,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -107,14 +110,24 @@ func (s *Service) change(f func()) {
 	s.notify()
 }
 
+// statusConcurrency bounds the tenants that JetStream is asked about at once.
+const statusConcurrency = 16
+
 func (s *Service) nodeStatus(ctx context.Context) (*adminv1.NodeStatus, error) {
-	status := &adminv1.NodeStatus{State: adminv1.NodeState_NODE_STATE_RUNNING, ModelRevision: s.models.Current().Revision}
-	for _, tenant := range s.tenants.All() {
-		t, err := s.tenantStatus(ctx, tenant)
-		if err != nil {
-			return nil, err
-		}
-		status.Tenants = append(status.Tenants, t)
+	tenants := s.tenants.All()
+	status := &adminv1.NodeStatus{State: adminv1.NodeState_NODE_STATE_RUNNING, ModelRevision: s.models.Current().Revision, Tenants: make([]*adminv1.TenantStatus, len(tenants))}
+	group, asking := errgroup.WithContext(ctx)
+	group.SetLimit(statusConcurrency)
+	for n, tenant := range tenants {
+		group.Go(func() (err error) {
+			status.Tenants[n], err = s.tenantStatus(asking, tenant)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for _, t := range status.GetTenants() {
 		status.InFlight += t.GetInFlight()
 	}
 	s.mu.Lock()
@@ -133,11 +146,12 @@ func (s *Service) tenantStatus(ctx context.Context, tenant contextkit.TenantID) 
 	s.mu.Lock()
 	status := &adminv1.TenantStatus{TenantId: tenant.String(), Paused: s.paused[tenant], InFlight: w.inFlight.Load()}
 	s.mu.Unlock()
-	consumer, err := w.consumer(ctx)
-	if err != nil {
+	consumer, err := s.js.Consumer(ctx, backbone.StreamEvents, w.consumerName())
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound): // nothing has been asked for yet
+	case err != nil:
 		return nil, connect.NewError(connect.CodeUnavailable, "the journal does not answer: try again").WithCause(err)
-	}
-	if consumer != nil {
+	default:
 		status.AckPending = int64(consumer.CachedInfo().NumAckPending)
 		status.Pending = int64(consumer.CachedInfo().NumPending)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"connectrpc.com/connect/v2"
@@ -30,11 +29,9 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *adminv1.ListDeadLett
 	if err != nil {
 		return nil, err
 	}
-	from := uint64(1)
-	if token := req.GetPageToken(); token != "" {
-		if from, err = strconv.ParseUint(token, 36, 64); err != nil {
-			return nil, connect.NewError(connect.CodeInvalidArgument, "page_token is not one that was answered")
-		}
+	from, err := parsePage(req.GetPageToken())
+	if err != nil {
+		return nil, err
 	}
 	size := int(req.GetPageSize())
 	if size == 0 {
@@ -46,7 +43,7 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *adminv1.ListDeadLett
 			return true, nil
 		}
 		if len(res.Letters) == size {
-			res.NextPageToken = strconv.FormatUint(letter.Sequence, 36)
+			res.NextPageToken = formatPage(letter.Sequence)
 			return false, nil
 		}
 		out, err := letterMessage(letter)

@@ -53,33 +53,47 @@ var errFailed = errors.New("the workflow failed and could not be undone")
 // run drives the workflow's instance for an event until it ends. An error but
 // [errFailed] leaves it to be run again, and nothing is done twice.
 func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event backbone.Event) error {
-	data, err := m.Event(ctx, workflow.On, event.DataVersion, event.Data)
-	if errors.Is(err, model.ErrEvaluation) {
+	trigger, err := trigger(ctx, m, workflow.On, tenant, event)
+	if err != nil {
 		return err
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", backbone.ErrMalformedEvent, err)
-	}
-	trigger := model.Trigger{Data: data, Meta: model.Meta{
-		Tenant: tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
-		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,
-	}}
 	applies, err := workflow.Applies(ctx, trigger)
 	if err != nil || !applies {
 		return err
 	}
 	i, err := e.instances.load(ctx, tenant, workflow.Name, instanceID(event))
-	if errors.Is(err, errNoInstance) {
-		i = &instance{
-			Workflow: workflow.Name, ID: instanceID(event), State: stateRunning, Trigger: trigger,
-			Started: time.Now().UTC(), tenant: tenant,
-		}
-		err = e.instances.save(ctx, i)
-	}
-	if err != nil {
+	fresh := errors.Is(err, errNoInstance)
+	switch {
+	case fresh:
+		i = &instance{Workflow: workflow.Name, ID: instanceID(event), State: stateRunning, Started: time.Now().UTC(), tenant: tenant}
+	case err != nil:
 		return err
 	}
+	i.take(m, workflow.On, event, trigger)
+	if fresh {
+		if err := e.instances.save(ctx, i); err != nil {
+			return err
+		}
+	}
 	return e.drive(ctx, workflow, i)
+}
+
+// trigger is an event as the model's rules know it.
+func trigger(ctx context.Context, m *model.Model, on model.EventRef, tenant contextkit.TenantID, event backbone.Event) (model.Trigger, error) {
+	data, err := m.Event(ctx, on, event.DataVersion, event.Data)
+	if err != nil && !errors.Is(err, model.ErrEvaluation) {
+		err = fmt.Errorf("%w: %w", backbone.ErrMalformedEvent, err)
+	}
+	return model.Trigger{Data: data, Meta: model.Meta{
+		Tenant: tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
+		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,
+	}}, err
+}
+
+// take has the instance's steps see the trigger as the model knows it, which may be newer
+// than the one that it began under.
+func (i *instance) take(m *model.Model, on model.EventRef, event backbone.Event, trigger model.Trigger) {
+	i.Trigger, i.DataVersion = trigger, max(event.DataVersion, m.EventVersion(on))
 }
 
 // resume drives an instance on whose time has come. It returns the event that
@@ -98,6 +112,11 @@ func (e *engine) resume(ctx context.Context, m *model.Model, tenant contextkit.T
 			if err != nil {
 				return event, err
 			}
+			trigger, err := trigger(ctx, m, workflow.On, tenant, event)
+			if err != nil {
+				return event, err
+			}
+			i.take(m, workflow.On, event, trigger)
 			return event, e.drive(ctx, workflow, i)
 		}
 	}

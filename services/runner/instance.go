@@ -39,8 +39,10 @@ type instance struct {
 	Failure  model.Failure `json:"failure"`
 	Waiting  *waiting      `json:"waiting,omitempty"`
 	Trigger  model.Trigger `json:"trigger"`
-	Started  time.Time     `json:"started"`
-	Updated  time.Time     `json:"updated"`
+	// DataVersion is the version of the trigger's data; 0: of the first, or not known.
+	DataVersion int       `json:"data_version,omitempty"`
+	Started     time.Time `json:"started"`
+	Updated     time.Time `json:"updated"`
 
 	tenant   contextkit.TenantID
 	revision uint64 // of the record; 0: not kept yet
@@ -60,7 +62,7 @@ type step struct {
 	Time    time.Time `json:"time"`
 }
 
-// event is the one that started the instance.
+// event is the one that started the instance, in the form that its data has.
 func (i *instance) event(on model.EventRef) (backbone.Event, error) {
 	meta := i.Trigger.Meta
 	at, err := time.Parse(time.RFC3339Nano, meta.Time)
@@ -69,7 +71,8 @@ func (i *instance) event(on model.EventRef) (backbone.Event, error) {
 	}
 	data, err := json.Marshal(i.Trigger.Data)
 	return backbone.Event{
-		ID: meta.EventID, Type: on.Event, AggregateType: meta.AggregateType, AggregateID: meta.AggregateID, Version: meta.Version, Time: at, Data: data,
+		ID: meta.EventID, Type: on.Event, AggregateType: meta.AggregateType, AggregateID: meta.AggregateID, Version: meta.Version, Time: at,
+		Data: data, DataVersion: i.DataVersion,
 	}, err
 }
 
@@ -86,14 +89,11 @@ func (i *instance) find(name string) (step, bool) {
 var errNoInstance = errors.New("there is no such workflow instance")
 
 // instances keeps the records.
-type instances struct{ bucket jetstream.KeyValue }
+type instances struct{ bucket *backbone.Bucket[*instance] }
 
 func openInstances(ctx context.Context, js jetstream.JetStream) (*instances, error) {
-	bucket, err := js.KeyValue(ctx, backbone.BucketWorkflows)
-	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketWorkflows, err)
-	}
-	return &instances{bucket: bucket}, nil
+	bucket, err := backbone.OpenBucket[*instance](ctx, js, backbone.BucketWorkflows)
+	return &instances{bucket}, err
 }
 
 // instanceID names the instance that an event starts. An aggregate's first
@@ -111,17 +111,15 @@ func recordKey(tenant contextkit.TenantID, workflow, id string) string {
 
 // load returns the record, or [errNoInstance].
 func (s *instances) load(ctx context.Context, tenant contextkit.TenantID, workflow, id string) (*instance, error) {
-	entry, err := s.bucket.Get(ctx, recordKey(tenant, workflow, id))
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
+	kept, err := s.bucket.Get(ctx, recordKey(tenant, workflow, id))
+	if errors.Is(err, backbone.ErrNotKept) {
 		return nil, errNoInstance
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read workflow instance: %w", err)
 	}
-	i := &instance{tenant: tenant, revision: entry.Revision()}
-	if err := json.Unmarshal(entry.Value(), i); err != nil {
-		return nil, fmt.Errorf("read workflow instance: %w", err)
-	}
+	i := kept.Value
+	i.tenant, i.revision = tenant, kept.Revision
 	i.Trigger.Data = model.Normalize(i.Trigger.Data).(model.Object)
 	return i, nil
 }
@@ -129,12 +127,8 @@ func (s *instances) load(ctx context.Context, tenant contextkit.TenantID, workfl
 // save writes the record, unless another node has written it since it was read.
 func (s *instances) save(ctx context.Context, i *instance) error {
 	i.Updated = time.Now().UTC()
-	data, err := json.Marshal(i)
-	if err != nil {
-		return fmt.Errorf("write workflow instance: %w", err)
-	}
 	// A revision of 0 means that there must be no record yet.
-	revision, err := s.bucket.Update(ctx, recordKey(i.tenant, i.Workflow, i.ID), data, i.revision)
+	revision, err := s.bucket.Put(ctx, recordKey(i.tenant, i.Workflow, i.ID), i, i.revision)
 	if err != nil {
 		return fmt.Errorf("write workflow instance: %w", err)
 	}

@@ -2,16 +2,16 @@ package runner
 
 import (
 	"context"
-	"encoding/base64"
-	"errors"
-	"slices"
-	"strings"
+	"strconv"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
-	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
+
+// listScan is how many instances are read at most for one page.
+const listScan = 5000
 
 // ListWorkflows implements RunnerAdmin.
 func (s *Service) ListWorkflows(ctx context.Context, req *adminv1.ListWorkflowsRequest) (*adminv1.ListWorkflowsResponse, error) {
@@ -19,64 +19,51 @@ func (s *Service) ListWorkflows(ctx context.Context, req *adminv1.ListWorkflowsR
 	if err != nil {
 		return nil, err
 	}
-	prefix := tenant.String() + "."
-	workflow := req.GetWorkflow()
+	before, err := parsePage(req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	workflow, size := req.GetWorkflow(), int(req.GetPageSize())
 	if workflow == "" {
 		workflow = "*"
 	}
-	after, err := base64.RawURLEncoding.DecodeString(req.GetPageToken())
-	if err != nil || len(after) > 0 && !strings.HasPrefix(string(after), prefix) {
-		return nil, connect.NewError(connect.CodeInvalidArgument, "page_token is not one that was answered")
-	}
-	size := int(req.GetPageSize())
 	if size == 0 {
 		size = defaultPage
 	}
-	keys, err := s.instances.keys(ctx, prefix+workflow+".*", string(after))
-	if err != nil {
-		return nil, unavailable("instances", err)
-	}
 	res := &adminv1.ListWorkflowsResponse{}
-	for _, key := range keys {
-		parts := strings.SplitN(strings.TrimPrefix(key, prefix), ".", 2)
-		i, err := s.instances.load(ctx, tenant, parts[0], parts[1])
-		switch {
-		case errors.Is(err, errNoInstance):
-			continue // it has just come of age
-		case err != nil:
-			return nil, unavailable("instances", err)
-		case req.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_UNSPECIFIED && stateMessages[i.State] != req.GetState():
-			continue
+	next, err := s.instances.bucket.Newest(ctx, recordKey(tenant, workflow, "*"), before, listScan, func(_ string, kept backbone.Kept[*instance]) bool {
+		i := kept.Value
+		if req.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_UNSPECIFIED && stateMessages[i.State] != req.GetState() {
+			return true
 		}
 		if len(res.Instances) == size {
-			last := res.Instances[size-1]
-			res.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(recordKey(tenant, last.GetWorkflow(), last.GetInstanceId())))
-			break
+			return false
 		}
 		res.Instances = append(res.Instances, &adminv1.WorkflowInstance{
 			Workflow: i.Workflow, InstanceId: i.ID, State: stateMessages[i.State], Failure: i.Failure.Message,
 			Started: timestamppb.New(i.Started), Updated: timestamppb.New(i.Updated),
 		})
+		return true
+	})
+	if err != nil {
+		return nil, unavailable("instances", err)
+	}
+	if next > 0 {
+		res.NextPageToken = formatPage(next)
 	}
 	return res, nil
 }
 
-// keys returns the records' keys that fit a pattern and come after one, sorted.
-func (s *instances) keys(ctx context.Context, pattern, after string) ([]string, error) {
-	lister, err := s.bucket.ListKeysFiltered(ctx, pattern)
-	if errors.Is(err, jetstream.ErrNoKeysFound) {
-		return nil, nil
+// parsePage returns the number in a page token, 0 for none.
+func parsePage(token string) (uint64, error) {
+	if token == "" {
+		return 0, nil
 	}
+	number, err := strconv.ParseUint(token, 36, 64)
 	if err != nil {
-		return nil, err
+		return 0, connect.NewError(connect.CodeInvalidArgument, "page_token is not one that was answered")
 	}
-	defer func() { _ = lister.Stop() }() // it has been read to its end
-	var keys []string
-	for key := range lister.Keys() {
-		if key > after {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	return keys, nil
+	return number, nil
 }
+
+func formatPage(number uint64) string { return strconv.FormatUint(number, 36) }

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,6 +95,76 @@ func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
 		info, err := stream.Info(t.Context())
 		return err == nil && info.State.Msgs == 0
 	})
+}
+
+func TestAWaitingWorkflowGoesOnUnderANewerModel(t *testing.T) {
+	f := startWith(t, withSteps(t, "      - {name: cool, wait: \"'1s'\"}\n"+debit+complete), webhook.Config{})
+	f.wallets(t, "acme")
+	f.transfer(t, "acme", "t", "b", 100)
+	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the schedule is kept", func() bool {
+		_, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.t")
+		return err == nil
+	})
+	f.stop()
+	// Now what starts it has another form, which its steps use.
+	old := f.source
+	f.source = func(ctx context.Context) (string, []byte, error) {
+		name, source, err := old(ctx)
+		for _, change := range [][2]string{
+			{"    evolve:\n      requested: {state: \"'requested'\", from: event.from, to: event.to, amount: event.amount}",
+				"    events:\n      requested:\n        version: 2\n        upcasts:\n        - {from: 1, set: {cents: event.amount}, drop: [amount]}\n" +
+					"    evolve:\n      requested: {state: \"'requested'\", from: event.from, to: event.to, amount: event.cents}"},
+			{"amount: event.amount, state: \"'requested'\", reason", "amount: event.cents, state: \"'requested'\", reason"},
+			{"to: cmd.to, amount: cmd.amount", "to: cmd.to, cents: cmd.amount"},
+			{debit, strings.ReplaceAll(debit, "event.amount", "event.cents")},
+		} {
+			if !strings.Contains(string(source), change[0]) {
+				t.Errorf("the model has no %q", change[0])
+			}
+			source = []byte(strings.ReplaceAll(string(source), change[0], change[1]))
+		}
+		return name, source, err
+	}
+	f.run(t)
+	if got := f.ended(t, "acme", "t"); steps(got) != "cool done, debit done, complete done" || got.GetTrigger().AsMap()["cents"] != 100.0 {
+		t.Errorf("%s of %v", steps(got), got.GetTrigger())
+	}
+	if got := f.balance(t, "acme", "a"); got != 900 {
+		t.Errorf("the debit leaves %v", got)
+	}
+}
+
+func TestAWorkflowThatFailsLeavesTheEventsOthersToBeTriedAgain(t *testing.T) {
+	nobody := "      - {name: credit, submit: {aggregate: wallet, id: \"'nobody'\", command: deposit, payload: {amount: event.amount}}}\n"
+	notice := "  notice:\n    on: transfer.requested\n    steps:\n      - {name: tell, submit: {aggregate: wallet, id: \"'b'\", command: deposit, payload: {amount: \"7\"}}}\n"
+	f := startWith(t, withSteps(t, debit+nobody+notice), webhook.Config{})
+	f.wallets(t, "acme")
+	var tries atomic.Int32
+	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+		switch {
+		case strings.HasSuffix(req.GetIdempotencyKey(), ":undo-debit"):
+			return connect.NewError(connect.CodeFailedPrecondition, "the wallet is frozen")
+		case strings.HasSuffix(req.GetIdempotencyKey(), ":tell") && tries.Add(1) < 3:
+			return connect.NewError(connect.CodeUnavailable, "not now")
+		}
+		return nil
+	})
+	f.transfer(t, "acme", "t", "b", 100)
+	if got := f.ended(t, "acme", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_FAILED {
+		t.Fatalf("the transfer ends as %v", got.GetState())
+	}
+	wait(t, "there is no dead letter", func() bool {
+		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
+		return err == nil && len(res.GetLetters()) == 1 && strings.Contains(res.GetLetters()[0].GetCause(), "workflow transfer")
+	})
+	got, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "notice", InstanceId: "t"})
+	if err != nil || got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED || tries.Load() != 3 {
+		t.Errorf("the other workflow is %v after %d tries, %v", got.GetState(), tries.Load(), err)
+	}
 }
 
 func TestAWebhookIsCalledOnceInEffectAndUndone(t *testing.T) {

@@ -191,18 +191,28 @@ func (w *worker) whileAlive(ctx context.Context, msg jetstream.Msg, work func() 
 	}
 }
 
-// react runs every workflow that the event starts.
+// react runs every workflow that the event starts. Errors that are [final] are told once
+// no other workflow has to be tried again.
 func (w *worker) react(ctx context.Context, event backbone.Event) error {
-	var errs []error
+	var ended, again []error
 	m := w.models.Current()
 	for _, workflow := range m.Workflows() {
-		if workflow.On == (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {
-			if err := w.engine.run(ctx, m, workflow, w.tenant, event); err != nil {
-				errs = append(errs, fmt.Errorf("workflow %s: %w", workflow.Name, err))
+		if workflow.On != (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {
+			continue
+		}
+		if err := w.engine.run(ctx, m, workflow, w.tenant, event); err != nil {
+			err = fmt.Errorf("workflow %s: %w", workflow.Name, err)
+			if final(err) {
+				ended = append(ended, err)
+			} else {
+				again = append(again, err)
 			}
 		}
 	}
-	return errors.Join(errs...)
+	if len(again) > 0 {
+		return errors.Join(again...)
+	}
+	return errors.Join(ended...)
 }
 
 // settle acknowledges a message, or has it delivered again, or keeps it as a

@@ -62,7 +62,7 @@ function Instances({ tenant }: { tenant: string }) {
               id={(one) => `${one.workflow}/${one.instanceId}`}
               selected={get("instance")}
               onSelect={(one) => set({ instance: `${one.workflow}/${one.instanceId}` })}
-              empty={data.instances.length === 0 ? "No workflow has run for this tenant." : "None fits the filter."}
+              empty={data.instances.length > 0 ? "None fits the filter." : data.nextPageToken ? "None of this state among these; the next page has older ones." : state || get("page") ? "There are none." : "No workflow has run for this tenant."}
               columns={[
                 { name: "Instance", cell: (one) => `${one.workflow}/${one.instanceId}` },
                 { name: "State", cell: (one) => <State state={one.state} /> },

@@ -1204,7 +1204,9 @@ func (x *ListWorkflowsRequest) GetPageToken() string {
 	return ""
 }
 
-// ListWorkflowsResponse is a page of instances, by workflow and id.
+// ListWorkflowsResponse is a page of instances. One that changes while pages are asked
+// for is on none of those that follow. Where few of many are of the state asked for, a
+// page may have less than its size, or none, and not be the last.
 type ListWorkflowsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The instances.

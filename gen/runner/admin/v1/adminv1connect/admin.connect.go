@@ -152,8 +152,8 @@ type RunnerAdminClient interface {
 	// GetWorkflow answers one workflow instance with the history of its steps.
 	// NOT_FOUND: the tenant has no such instance.
 	GetWorkflow(context.Context, *v1.GetWorkflowRequest) (*v1.GetWorkflowResponse, error)
-	// ListWorkflows answers the tenant's workflow instances, page by page, without
-	// their steps.
+	// ListWorkflows answers the tenant's workflow instances without their steps, page by
+	// page, those that changed last first.
 	ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error)
 	// ListDeadLetters answers the work that could not be done, with its cause, the
 	// oldest first.
@@ -190,8 +190,8 @@ type RunnerAdminHandler interface {
 	// GetWorkflow answers one workflow instance with the history of its steps.
 	// NOT_FOUND: the tenant has no such instance.
 	GetWorkflow(context.Context, *v1.GetWorkflowRequest) (*v1.GetWorkflowResponse, error)
-	// ListWorkflows answers the tenant's workflow instances, page by page, without
-	// their steps.
+	// ListWorkflows answers the tenant's workflow instances without their steps, page by
+	// page, those that changed last first.
 	ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error)
 	// ListDeadLetters answers the work that could not be done, with its cause, the
 	// oldest first.

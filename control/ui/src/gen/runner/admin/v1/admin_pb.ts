@@ -574,7 +574,9 @@ export const ListWorkflowsRequestSchema: GenMessage<ListWorkflowsRequest> = /*@_
   messageDesc(file_runner_admin_v1_admin, 17);
 
 /**
- * ListWorkflowsResponse is a page of instances, by workflow and id.
+ * ListWorkflowsResponse is a page of instances. One that changes while pages are asked
+ * for is on none of those that follow. Where few of many are of the state asked for, a
+ * page may have less than its size, or none, and not be the last.
  *
  * @generated from message runner.admin.v1.ListWorkflowsResponse
  */
@@ -1052,8 +1054,8 @@ export const RunnerAdmin: GenService<{
     output: typeof GetWorkflowResponseSchema;
   },
   /**
-   * ListWorkflows answers the tenant's workflow instances, page by page, without
-   * their steps.
+   * ListWorkflows answers the tenant's workflow instances without their steps, page by
+   * page, those that changed last first.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.ListWorkflows
    */

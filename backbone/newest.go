@@ -1,0 +1,68 @@
+package backbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// newestWindow is how many sequences are read at first on the way back, and how many
+// messages are held at once.
+const newestWindow = 500
+
+// readNewest calls each for a stream's messages on a subject, the newest first, from
+// before a sequence (0: from the newest) on, until it returns false, or scan of them have
+// been read. It returns the sequence to go on before, 0 when there are no more.
+func readNewest(ctx context.Context, js jetstream.JetStream, stream, subject string, before uint64, scan int, each func(*jetstream.RawStreamMsg) bool) (next uint64, err error) {
+	info, err := js.Stream(ctx, stream)
+	if err != nil {
+		return 0, fmt.Errorf("backbone: read %s: %w", stream, err)
+	}
+	first, end := info.CachedInfo().State.FirstSeq, info.CachedInfo().State.LastSeq+1
+	if before != 0 {
+		end = min(before, end)
+	}
+	errEnd := errors.New("end")
+	window := uint64(newestWindow)
+	for read := 0; end > first && read < scan; {
+		from := first
+		if end > first+window {
+			from = end - window
+		}
+		var found []*jetstream.RawStreamMsg
+		err := readBatches(ctx, js, stream, subject, from, 0, func(msg *jetstream.RawStreamMsg) error {
+			if msg.Sequence >= end {
+				return errEnd
+			}
+			read++
+			if found = append(found, msg); len(found) == 2*newestWindow {
+				found = slices.Delete(found, 0, newestWindow)
+				from = found[0].Sequence // those before are read again
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnd) {
+			return 0, err
+		}
+		for _, msg := range slices.Backward(found) {
+			if !each(msg) {
+				return msg.Sequence + 1, nil // it did not take this one
+			}
+		}
+		// Where the subject's messages are few among others', more is read at once.
+		switch {
+		case len(found) < newestWindow/2:
+			window *= 2
+		case len(found) > newestWindow:
+			window = newestWindow
+		}
+		end = from
+	}
+	if end <= first {
+		return 0, nil
+	}
+	return end, nil
+}
