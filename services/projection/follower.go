@@ -35,6 +35,8 @@ type follower struct {
 	timeline *backbone.Timeline
 	advanced atomic.Pointer[func()] // hears of every batch; nil: nobody does
 
+	gone   chan struct{} // closed by leave: nobody waits for a position here any more
+	leave  func()
 	cancel context.CancelFunc // ends run; nil: it has not begun
 	ended  chan struct{}      // closed when run has ended
 	use    sync.RWMutex       // held to read while rows are read, to write to close them
@@ -55,8 +57,9 @@ func newFollower(ctx context.Context, tenant contextkit.TenantID, journal *backb
 	if err != nil {
 		return nil, err
 	}
+	gone := make(chan struct{})
 	return &follower{
-		target: target,
+		target: target, gone: gone, leave: sync.OnceFunc(func() { close(gone) }),
 		tenant: tenant, journal: journal, model: m, rows: rows, checkpoint: checkpoint,
 		log: log.With().Str("tenant", tenant.String()).Logger(), changed: make(chan struct{}), hub: newHub(), shared: newSharedRows(),
 	}, nil
@@ -69,7 +72,10 @@ func (f *follower) run(ctx context.Context) {
 	wait.MaxInterval = maxFollowWait
 	for {
 		start := f.position()
-		err := backbone.Follow(ctx, f.journal, f.tenant, start+1, f.prepare, f.apply)
+		err := backbone.Follow(ctx, f.journal, f.tenant, start+1, func(ctx context.Context, event backbone.Event) (prepared, error) {
+			f.waiting.Store(event.Pending)
+			return f.prepare(ctx, event)
+		}, f.apply)
 		if ctx.Err() != nil {
 			return
 		}
@@ -83,6 +89,10 @@ func (f *follower) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
+		}
+		// Where nothing waits, no event will say that it advances again.
+		if last, err := f.journal.Last(ctx, f.tenant); err == nil && last <= f.position() {
+			f.fail(nil)
 		}
 	}
 }
@@ -103,7 +113,6 @@ type prepared struct {
 // applied.
 func (f *follower) prepare(ctx context.Context, event backbone.Event) (prepared, error) {
 	p := prepared{sequence: event.Sequence, context: event.Context}
-	f.waiting.Store(event.Pending)
 	var err error
 	if p.ref, p.data, p.meta, err = f.read(ctx, event); err != nil {
 		return p, fmt.Errorf("event %s at sequence %d: %w", event.ID, event.Sequence, err)
@@ -253,7 +262,7 @@ func (f *follower) building() (done uint64, building bool) {
 	return done, done < f.target
 }
 
-// wait returns once the checkpoint has reached sequence, or ctx's error.
+// wait returns once the checkpoint has reached sequence, or [errMoved] or ctx's error.
 func (f *follower) wait(ctx context.Context, sequence uint64) error {
 	for {
 		f.mu.Lock()
@@ -264,6 +273,8 @@ func (f *follower) wait(ctx context.Context, sequence uint64) error {
 		}
 		select {
 		case <-changed:
+		case <-f.gone:
+			return errMoved
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/query"
 )
 
 // openAgain is the wait before a tenant's views are opened again after a failure.
@@ -197,6 +199,16 @@ func (f *follower) enter() (leave func(), ok bool) {
 	return f.use.RUnlock, true
 }
 
+// query is the rows' Query. Error: [errMoved] when they are no longer kept.
+func (f *follower) query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (sequence uint64, err error) {
+	leave, ok := f.enter()
+	if !ok {
+		return 0, errMoved
+	}
+	defer leave()
+	return f.rows.Query(ctx, view, plan, each)
+}
+
 // stopped ends the follower's run, if it has begun, and returns when it has ended.
 func (f *follower) stopped() {
 	if f.cancel == nil {
@@ -209,6 +221,7 @@ func (f *follower) stopped() {
 // end ends the follower: its run, those who watch it, and once nobody reads them
 // any more its rows.
 func (f *follower) end() error {
+	f.leave()
 	f.stopped()
 	f.hub.close()
 	f.use.Lock()

@@ -133,3 +133,71 @@ func tenantsComeAndGoWhileTheNodeRuns(t *testing.T, newStore func(t *testing.T) 
 	f.tenants.Replace([]contextkit.TenantID{acme, globex, initech})
 	within(t, "globex is served again", func() bool { return get("globex", "secret") == nil })
 }
+
+func TestAClientThatReadsNothingHoldsNothingUp(t *testing.T) {
+	f := start(t, backbonetest.Start(t), sqliteIn(t), model.Wallet)
+	f.fill(t)
+	for _, tenant := range []string{"initech", "umbrella"} {
+		f.append(t, tenant, "w", "opened", `{"owner":"peter"}`)
+	}
+	within(t, "acme is served", func() bool {
+		_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w0"})
+		return err == nil
+	})
+	silent := f.watch(t, &projectionv1.WatchRequest{}) // takes no message
+	defer silent.close()
+	other := f.watch(t, &projectionv1.WatchRequest{})
+	defer other.close()
+	if _, err := other.receive(); err != nil {
+		t.Fatal(err)
+	}
+	for _, tenant := range []string{"initech", "umbrella"} { // the first takes acme's place, and the second the first's
+		f.tenants.Replace([]contextkit.TenantID{backbonetest.Tenant(t, tenant)})
+		within(t, tenant+" is served", func() bool {
+			_, err := f.client.Get(as(t, tenant), &projectionv1.GetRequest{View: "wallets", Key: "w"})
+			return err == nil
+		})
+	}
+	// Both are told, each once it listens.
+	for name, w := range map[string]*watcher{"who listens": other, "who does not": silent} {
+		var err error
+		for err == nil {
+			_, err = w.receive()
+		}
+		if connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Errorf("%s hears %v, want to be told to come back", name, err)
+		}
+	}
+}
+
+func TestWhoWaitsForAPositionIsToldThatTheViewsHaveMoved(t *testing.T) {
+	f := start(t, backbonetest.Start(t), sqliteIn(t), model.Wallet)
+	f.fill(t)
+	f.append(t, "initech", "w", "opened", `{"owner":"peter"}`)
+	acme := backbonetest.Tenant(t, "acme")
+	far := f.positions.Format(acme, f.sequence["acme"]+1000)
+	within(t, "acme is served", func() bool {
+		_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w0"})
+		return err == nil
+	})
+	ctx, cancel := context.WithTimeout(as(t, "acme"), 20*time.Second)
+	defer cancel()
+	for ctx.Err() == nil { // until the tenant goes while the query waits, and not before
+		f.tenants.Replace([]contextkit.TenantID{acme})
+		within(t, "acme is served", func() bool { return f.service.Ready(ctx, acme) == nil })
+		answers := make(chan error, 1)
+		go func() {
+			_, err := f.client.Query(ctx, &projectionv1.QueryRequest{View: "wallets", MinPosition: far})
+			answers <- err
+		}()
+		f.tenants.Replace([]contextkit.TenantID{backbonetest.Tenant(t, "initech")})
+		err := <-answers
+		if connect.CodeOf(err) == connect.CodeUnavailable && strings.Contains(err.Error(), "moved") {
+			return
+		}
+		if connect.CodeOf(err) != connect.CodeNotFound {
+			t.Fatalf("%v, want to be told to call again", err)
+		}
+	}
+	t.Error("no query waited when its tenant went")
+}

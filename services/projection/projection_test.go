@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +30,7 @@ import (
 	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"pgregory.net/rapid"
@@ -470,6 +473,80 @@ func readinessTellsTenantsApart(t *testing.T, newStore func(t *testing.T) store.
 	if err := f.service.Ready(t.Context(), backbonetest.Tenant(t, "globex")); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
+	address := "127.0.0.1:-1" // any port at first, the same one then
+	dir := t.TempDir()
+	serve := func() *natsserver.Server {
+		t.Helper()
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		number, err := strconv.Atoi(port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := natsserver.NewServer(&natsserver.Options{Host: host, Port: number, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Start()
+		if !s.ReadyForConnections(10 * time.Second) {
+			t.Fatal("NATS does not start")
+		}
+		address = s.Addr().String()
+		return s
+	}
+	first := serve()
+	conn, err := backbone.Connect("nats://"+address, t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+		t.Fatal(err)
+	}
+	models, err := model.Open(t.Context(), model.Wallet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenants, err := chassis.ParseTenants([]string{"acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := projection.New(t.Context(), js, models, tenants, sqliteIn(t), nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Shutdown()
+	first.WaitForShutdown()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- service.Run(ctx) }()
+	failing := func() bool {
+		res, err := service.ListViews(as(t, "acme"), &projectionv1.ListViewsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.GetGenerations()[0].GetFailing()
+	}
+	within(t, "it fails to follow", failing)
+	second := serve()
+	within(t, "it is sound again", func() bool {
+		return !failing() && service.Ready(t.Context(), backbonetest.Tenant(t, "acme")) == nil
+	})
+	cancel()
+	if err := errors.Join(<-done, service.Close()); err != nil {
+		t.Error(err)
+	}
+	conn.Close()
+	second.Shutdown()
+	second.WaitForShutdown()
 }
 
 // TestATenantNeverSeesAnothersRows throws hostile input at acme and looks for

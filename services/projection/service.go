@@ -294,7 +294,10 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 	waiting, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	if err := f.wait(waiting, sequence); err != nil {
-		if ctx.Err() != nil {
+		switch {
+		case errors.Is(err, errMoved):
+			return nil, nil, nil, asConnectError(err)
+		case ctx.Err() != nil:
 			return nil, nil, nil, ctx.Err()
 		}
 		return nil, nil, nil, asConnectError(&behindError{failing: f.failing() != nil})

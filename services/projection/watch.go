@@ -45,7 +45,7 @@ func (s *Service) Watch(ctx context.Context, req *projectionv1.WatchRequest, str
 	if err != nil {
 		return err
 	}
-	defer release()
+	release() // rows are entered for each reading: a client that takes nothing holds nothing up
 	w := &watch{follower: f, service: s, view: view, stream: stream, scope: f.tenant.String() + "/watch/" + view.Name}
 	w.request = query.Request{Filter: req.GetFilter(), Fields: req.GetFields(), PageSize: watchBatch}
 	if w.plan, err = query.Compile(view, w.request, f.rows.Dialect(), s.pages, w.scope); err != nil {
@@ -100,7 +100,7 @@ func (w *watch) snapshot(ctx context.Context) error {
 			next    string
 			last    []any
 		)
-		sequence, err := w.rows.Query(ctx, w.view, plan, func(values, terms []any) error {
+		sequence, err := w.query(ctx, w.view, plan, func(values, terms []any) error {
 			if len(changes) == plan.Limit-1 {
 				next, err = w.service.pages.Next(w.scope, request, last)
 				return err
@@ -189,7 +189,7 @@ func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64
 func (w *watch) read(ctx context.Context, keys []string) (map[string]*structpb.Struct, uint64, error) {
 	plan := store.Among(w.plan, w.rows.Dialect(), keys)
 	found := make(map[string]*structpb.Struct, len(keys))
-	sequence, err := w.rows.Query(ctx, w.view, plan, func(values, terms []any) error {
+	sequence, err := w.query(ctx, w.view, plan, func(values, terms []any) error {
 		row, err := structOf(plan.Columns, values)
 		found[keyOf(terms)] = row
 		return err
