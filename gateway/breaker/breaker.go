@@ -132,6 +132,7 @@ type Pass struct {
 	set   *Set
 	state *state
 	began time.Time
+	trial bool // the one that was let through while the breaker is open
 }
 
 // Enter asks to call the endpoint, a node of the kind. Done of the pass must be
@@ -140,6 +141,7 @@ type Pass struct {
 func (s *Set) Enter(kind, endpoint string, forced bool) (pass Pass, wait time.Duration, ok bool) {
 	b := s.state(kind, endpoint)
 	now := time.Now()
+	trial := false
 	if b.openUntil.Load() != 0 && !forced {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -150,10 +152,10 @@ func (s *Set) Enter(kind, endpoint string, forced bool) (pass Pass, wait time.Du
 			if b.trying {
 				return Pass{}, s.config.FirstPause, false
 			}
-			b.trying = true
+			b.trying, trial = true, true
 		}
 	}
-	return Pass{s, b, now}, 0, true
+	return Pass{s, b, now, trial}, 0, true
 }
 
 func (s *Set) state(kind, endpoint string) *state {
@@ -236,11 +238,11 @@ func (p Pass) Done(outcome Outcome) (opened bool) {
 			}
 		}
 	case Unknown:
-		b.trying = false
+		b.trying = b.trying && !p.trial
 	case Silent:
 		b.silent++
 		// Calls that began before the breaker opened do not open it further.
-		if (open && b.trying) || (!open && b.silent >= config.Failures) {
+		if (open && p.trial) || (!open && b.silent >= config.Failures) {
 			b.open(config)
 			return true
 		}

@@ -75,6 +75,39 @@ func TestABreakerOpensWhenANodeStaysSilentAndClosesWhenItAnswers(t *testing.T) {
 	})
 }
 
+func TestCallsFromBeforeTheBreakerOpenedDoNotDisturbTheTrial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := breaker.NewSet(breaker.Config{})
+		enter := func() breaker.Pass {
+			t.Helper()
+			pass, _, ok := s.Enter("node", "a:1", false)
+			if !ok {
+				t.Fatal("a call is not let through")
+			}
+			return pass
+		}
+		var old []breaker.Pass
+		for range 20 {
+			old = append(old, enter())
+		}
+		for range 5 {
+			call(s, "a:1", breaker.Silent)
+		}
+		time.Sleep(500 * time.Millisecond)
+		trial := enter()
+		for n, pass := range old {
+			pass.Done([]breaker.Outcome{breaker.Silent, breaker.Unknown}[n%2])
+			if call(s, "a:1", breaker.Answered) {
+				t.Fatal("a second call is let through beside the trial")
+			}
+		}
+		trial.Done(breaker.Answered)
+		if open(s) != 0 || !call(s, "a:1", breaker.Answered) {
+			t.Error("the trial's answer does not close the breaker")
+		}
+	})
+}
+
 func TestAClientThatLeavesSaysNothingOfTheNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := breaker.NewSet(breaker.Config{})

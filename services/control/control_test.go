@@ -419,6 +419,58 @@ func TestAnAbortPutsEverythingBack(t *testing.T) {
 	}
 }
 
+func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
+	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w.fill(t, acme, 10)
+	awake := make(chan struct{})
+	w.slowGateway(t, "g1", awake)
+	w.projection(t, "p1", acme)
+	w.projection(t, "p2", acme)
+	first := w.control(t, "c1", "fenced")
+	first.knows(t, 3)
+	if _, err := first.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"}); err != nil {
+		t.Fatal(err)
+	}
+	res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-first.dead
+	id := res.GetRebalance().GetId()
+	// It has flipped the placement, and the abort came before it could say so.
+	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := backbone.PlacementKey("projection", acme)
+	kept, err := placements.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := placements.Put(platform(t), key, backbone.Placement{Node: "p2", Also: []string{"p1"}, Rebalance: id}, kept.Revision); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.placements.AbortRebalance(platform(t), &controlv1.AbortRebalanceRequest{Id: id}); err != nil {
+		t.Fatal(err)
+	}
+	second := w.control(t, "c2", "")
+	var back backbone.Placement
+	eventually(t, "calls go back", func() bool {
+		back, _ = w.placement(t, acme)
+		return back.Node == "p1"
+	})
+	if !slices.Equal(back.Also, []string{"p2"}) {
+		t.Errorf("p2 gives the tenant up before gateways have heard: %+v", back)
+	}
+	close(awake)
+	if ended := second.end(t, id); ended.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_ABORTED {
+		t.Fatalf("it ends as %v", ended)
+	}
+	if back, _ = w.placement(t, acme); back.Node != "p1" || len(back.Also) > 0 || back.Rebalance != "" {
+		t.Errorf("the tenant is placed as %+v", back)
+	}
+}
+
 func TestOfTwoMovesOfATenantOneGoesOn(t *testing.T) {
 	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
 	w.gateway(t, "g1")

@@ -206,7 +206,12 @@ func (s *Service) advance(ctx context.Context, m *move) (next stage, waiting str
 
 // undo puts everything back.
 func (s *Service) undo(ctx context.Context, m *move) (next stage, waiting string, err error) {
-	if m.Flipped {
+	kept, err := s.placements.Get(ctx, backbone.PlacementKey(m.Kind, m.tenant()))
+	if err != nil && !errors.Is(err, backbone.ErrNotKept) {
+		return m.Stage, "", err
+	}
+	// Calls may go to the target without the move saying so: it was aborted at that moment.
+	if m.Flipped = m.Flipped || kept.Value.Rebalance == m.ID && kept.Value.Node == m.Target; m.Flipped {
 		if m.Routing, err = s.place(ctx, m, backbone.Placement{Node: m.Source, Also: m.others(m.Source), Rebalance: m.ID}); err != nil {
 			return m.Stage, "", err
 		}
