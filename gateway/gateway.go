@@ -102,6 +102,7 @@ type Gateway struct {
 	breakers *breaker.Set
 	counters *counters
 	decided  atomic.Pointer[map[contextkit.TenantID]TenantState]
+	lasting  lasting
 
 	mu        sync.Mutex // held by Describe
 	catalog   *policy.Catalog

@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/frame"
 )
 
 const headerAuthorization = "Authorization"
@@ -63,25 +64,32 @@ func (g *Gateway) admit(ctx context.Context, call *Call) (context.Context, error
 // authorize refuses a right that is narrowed to other resources than the
 // request names.
 func (g *Gateway) authorize(ctx context.Context, call *Call) (context.Context, error) {
+	return ctx, call.authorize(call.First)
+}
+
+// authorize is the stage for one message: a stream may name other resources in each.
+func (c *Call) authorize(message *frame.Frame) error {
 	var single [1]string
 	resources := single[:]
-	if path := call.Method.ResourcePath; path != nil {
+	if path := c.Method.ResourcePath; path != nil {
 		var err error
-		if resources, err = call.First.AppendTexts(single[:0], path); err != nil {
-			return ctx, call.badField(path[0], err)
+		if resources, err = message.AppendTexts(single[:0], path); err != nil {
+			return c.badField(path[0], err)
 		}
 	}
-	call.Resource = strings.Join(resources, ",")
-	if call.Method.Anonymous {
-		return ctx, nil
+	if message == c.First {
+		c.Resource = strings.Join(resources, ",")
+	}
+	if c.Method.Anonymous {
+		return nil
 	}
 	for _, resource := range resources {
-		if !call.Principal.Allows(call.Method.Right, resource) {
-			call.Resource = resource
-			return ctx, call.denyRight()
+		if !c.Principal.Allows(c.Method.Right, resource) {
+			c.Resource = resource
+			return c.denyRight()
 		}
 	}
-	return ctx, nil
+	return nil
 }
 
 func (c *Call) denyRight() error {

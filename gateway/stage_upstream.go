@@ -306,6 +306,8 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 		}
 	}
 	defer done(breaker.Unknown)
+	ctx, release := g.while(ctx, call)
+	defer release()
 	ctx, info := g.upstreamContext(ctx, call)
 	stream, err := g.client.CallClientStream(ctx, call.Method.Spec)
 	if err != nil {
@@ -336,6 +338,12 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 		}
 	default:
 	}
+	if err == nil {
+		return nil
+	}
+	if ended := call.ended(ctx); ended != nil {
+		return ended
+	}
 	return reauthor(ctx, err)
 }
 
@@ -363,7 +371,7 @@ func (c *Call) pumpAnswers(stream connect.ClientStream, info *connect.CallInfo, 
 }
 
 // pumpRequests sends the first message and those that follow. Every message of
-// a stream is for the tenant of the first.
+// a stream is for the tenant of the first, and for resources that the right covers.
 func (c *Call) pumpRequests(stream connect.ClientStream) error {
 	var tenant string
 	if c.Method.TenantField != 0 {
@@ -383,16 +391,27 @@ func (c *Call) pumpRequests(stream connect.ClientStream) error {
 		case err != nil:
 			return badRequest(err)
 		}
-		if c.Method.TenantField == 0 {
-			continue
+		if err := c.bind(message, tenant); err != nil {
+			return err
 		}
-		switch named, err := message.Text(c.Method.TenantField); {
-		case err != nil:
-			return c.badField(c.Method.TenantField, err)
-		case named == "":
-			message.AppendText(c.Method.TenantField, tenant)
-		case named != tenant:
-			return c.denyTenant("a message of the stream names another tenant")
+		if err := c.authorize(message); err != nil {
+			return err
 		}
 	}
+}
+
+// bind makes a further message of a stream be for the stream's tenant.
+func (c *Call) bind(message *frame.Frame, tenant string) error {
+	if c.Method.TenantField == 0 {
+		return nil
+	}
+	switch named, err := message.Text(c.Method.TenantField); {
+	case err != nil:
+		return c.badField(c.Method.TenantField, err)
+	case named == "":
+		message.AppendText(c.Method.TenantField, tenant)
+	case named != tenant:
+		return c.denyTenant("a message of the stream names another tenant")
+	}
+	return nil
 }

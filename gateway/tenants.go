@@ -3,8 +3,6 @@ package gateway
 import (
 	"context"
 
-	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/limit"
@@ -22,8 +20,8 @@ type TenantState struct {
 // rightOperate lets a principal through to a suspended tenant, to help it.
 const rightOperate = "fleet.admin"
 
-// SetTenants puts what operators have decided about tenants in force. Tenants that
-// are not named have nothing decided.
+// SetTenants puts what operators have decided about tenants in force, for streams that
+// run too. Tenants that are not named have nothing decided.
 func (g *Gateway) SetTenants(states map[contextkit.TenantID]TenantState) {
 	bounds := map[contextkit.TenantID]limit.Config{}
 	for tenant, state := range states {
@@ -33,6 +31,7 @@ func (g *Gateway) SetTenants(states map[contextkit.TenantID]TenantState) {
 	}
 	g.tenants.SetBounds(bounds)
 	g.decided.Store(&states)
+	g.endSuspended(g.lasting.all()...)
 }
 
 // suspended returns why the principal's calls for the tenant are refused, "" when
@@ -57,7 +56,7 @@ func (g *Gateway) suspended(tenant contextkit.TenantID, principal *auth.Principa
 func (g *Gateway) standing(ctx context.Context, call *Call) (context.Context, error) {
 	rc, _ := contextkit.FromContext(ctx)
 	if reason := g.suspended(rc.TenantID, call.Principal); reason != "" {
-		return ctx, call.deny("SUSPENDED", chassis.WithDetails(connect.NewError(connect.CodePermissionDenied, reason), chassis.Reason("TENANT_SUSPENDED")))
+		return ctx, call.denySuspended(reason)
 	}
 	return ctx, nil
 }

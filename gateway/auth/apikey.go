@@ -64,7 +64,11 @@ func (k APIKey) principal() (*Principal, error) {
 	if sum, err := hex.DecodeString(k.Hash); err != nil || len(sum) != sha256.Size {
 		return nil, fmt.Errorf("auth: API key %s: its sha256 is no hash", k.ID)
 	}
-	return NewPrincipal("key:"+k.ID, k.Tenants, k.Rights)
+	principal, err := NewPrincipal("key:"+k.ID, k.Tenants, k.Rights)
+	if err == nil {
+		principal.Until = k.Expires
+	}
+	return principal, err
 }
 
 // NewPrincipal parses tenants ("*" for all) and rights.
@@ -97,7 +101,6 @@ type apiKeys map[string]apiKey
 type apiKey struct {
 	hash      []byte
 	principal *Principal
-	expires   time.Time
 }
 
 func newAPIKeys(list []APIKey) (apiKeys, error) {
@@ -114,7 +117,7 @@ func newAPIKeys(list []APIKey) (apiKeys, error) {
 		if err != nil {
 			return nil, errors.Join(ErrBadToken, err)
 		}
-		keys[k.ID] = apiKey{hash: sum, principal: principal, expires: k.Expires}
+		keys[k.ID] = apiKey{hash: sum, principal: principal}
 	}
 	return keys, nil
 }
@@ -131,7 +134,7 @@ func (k apiKeys) authenticate(token string, now time.Time) (*Principal, error) {
 	switch {
 	case subtle.ConstantTimeCompare(sum[:], key.hash) != 1 || !known:
 		return nil, fmt.Errorf("%w: the API key is not known", ErrBadToken)
-	case !key.expires.IsZero() && now.After(key.expires):
+	case !key.principal.Until.IsZero() && now.After(key.principal.Until):
 		return nil, ErrExpired
 	}
 	return key.principal, nil

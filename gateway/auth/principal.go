@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/headgate/headgate/contextkit"
 )
@@ -30,6 +31,8 @@ type Principal struct {
 	AnyTenant bool
 	// Rights are what the caller may do.
 	Rights []Right
+	// Until is when the credential ceases to count; the zero time: never.
+	Until time.Time
 }
 
 // Right is an action, narrowed to resources or not.

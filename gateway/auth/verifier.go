@@ -68,7 +68,6 @@ type Verifier struct {
 type verified struct {
 	principal  *Principal
 	from       time.Time
-	until      time.Time
 	generation uint64
 }
 
@@ -123,7 +122,7 @@ func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (*P
 		v.known.Add(strings.Clone(token), known) // the header may be part of something larger
 	}
 	switch now := v.now(); {
-	case now.After(known.until.Add(v.config.Leeway)):
+	case now.After(known.principal.Until):
 		return nil, ErrExpired
 	case now.Before(known.from.Add(-v.config.Leeway)):
 		return nil, fmt.Errorf("%w: it is not valid yet", ErrBadToken)
@@ -158,7 +157,8 @@ func (v *Verifier) verify(ctx context.Context, token string) (verified, error) {
 	if err != nil {
 		return verified{}, err
 	}
-	return verified{principal: principal, from: from, until: until, generation: keys.generation}, nil
+	principal.Until = until.Add(v.config.Leeway)
+	return verified{principal: principal, from: from, generation: keys.generation}, nil
 }
 
 // unknownKey reports whether a token names a key that is not in the set: it may

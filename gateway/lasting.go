@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/auth"
+)
+
+// lasting are the streams that run. A stream may outlive what it was admitted by: it
+// ends when its credential does, and when its tenant is suspended.
+type lasting struct {
+	mu      sync.Mutex
+	streams map[*lastingStream]struct{}
+}
+
+// lastingStream is one of them.
+type lastingStream struct {
+	tenant    contextkit.TenantID
+	principal *auth.Principal
+	end       context.CancelCauseFunc
+}
+
+func (l *lasting) join(stream *lastingStream) (leave func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.streams == nil {
+		l.streams = map[*lastingStream]struct{}{}
+	}
+	l.streams[stream] = struct{}{}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.streams, stream)
+	}
+}
+
+// all returns the streams that run now.
+func (l *lasting) all() []*lastingStream {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]*lastingStream, 0, len(l.streams))
+	for stream := range l.streams {
+		out = append(out, stream)
+	}
+	return out
+}
+
+// suspendedError says why the calls for a tenant are refused.
+type suspendedError struct{ reason string }
+
+func (e *suspendedError) Error() string { return e.reason }
+
+// while returns a context for a stream that ends with what admitted it; release frees
+// it. [Call.ended] says which it was.
+func (g *Gateway) while(ctx context.Context, call *Call) (_ context.Context, release func()) {
+	ctx, end := context.WithCancelCause(ctx)
+	rc, _ := contextkit.FromContext(ctx)
+	stream := &lastingStream{tenant: rc.TenantID, principal: call.Principal, end: end}
+	leave := g.lasting.join(stream)
+	g.endSuspended(stream) // if it was suspended between its stage and this
+	expires := func() bool { return true }
+	if until := call.Principal.Until; !until.IsZero() {
+		expires = time.AfterFunc(time.Until(until), func() { end(auth.ErrExpired) }).Stop
+	}
+	return ctx, func() {
+		expires()
+		leave()
+		end(nil)
+	}
+}
+
+// endSuspended ends streams whose tenants are suspended.
+func (g *Gateway) endSuspended(streams ...*lastingStream) {
+	for _, stream := range streams {
+		if reason := g.suspended(stream.tenant, stream.principal); reason != "" {
+			stream.end(&suspendedError{reason})
+		}
+	}
+}
+
+// ended returns why a stream was ended although neither side has, nil if it was not.
+func (c *Call) ended(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	var suspended *suspendedError
+	switch {
+	case errors.As(cause, &suspended):
+		return c.denySuspended(suspended.reason)
+	case errors.Is(cause, auth.ErrExpired):
+		return c.deny("CREDENTIAL", unauthenticated(auth.ErrExpired))
+	}
+	return nil
+}
+
+func (c *Call) denySuspended(reason string) error {
+	return c.deny("SUSPENDED", chassis.WithDetails(connect.NewError(connect.CodePermissionDenied, reason), chassis.Reason("TENANT_SUSPENDED")))
+}
