@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -106,7 +105,7 @@ type Gateway struct {
 
 	mu        sync.Mutex // held by Describe
 	catalog   *policy.Catalog
-	described map[string][]byte // descriptor sets by node
+	described []description // the newest first
 }
 
 // New returns a gateway that serves the methods of the catalog to the nodes of
@@ -147,7 +146,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	pool := upstream.NewPool(config.Upstream)
 	client := contextkit.NewClient(upstream.NewTransport(pool))
 	g := &Gateway{
-		config: config, catalog: catalog, described: map[string][]byte{}, verifier: verifier, routes: routes, pool: pool, client: client,
+		config: config, catalog: catalog, verifier: verifier, routes: routes, pool: pool, client: client,
 		prober: probe.New(config.Probes, routes, client, pool.Abandon, log), log: log,
 		room: room, streams: streams, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
 	}
@@ -178,30 +177,6 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	}
 	g.table.Store(table)
 	return g, nil
-}
-
-// Describe serves the services of a node too: those in the serialized
-// google.protobuf.FileDescriptorSet, which takes the place of what the node was
-// described by before. Everything else stays, and calls in flight end as they
-// began. On an error nothing changes.
-func (g *Gateway) Describe(node string, set []byte) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	described := maps.Clone(g.described)
-	described[node] = set
-	catalog, err := g.catalog.With(slices.Collect(maps.Values(described))...)
-	if err != nil {
-		return err
-	}
-	next := g.server.Renew()
-	table, err := g.fill(next, catalog)
-	if err != nil {
-		return err
-	}
-	g.described = described
-	g.table.Store(table)
-	g.server.Adopt(next)
-	return nil
 }
 
 // fill registers everything that the catalog describes and a policy lets out.

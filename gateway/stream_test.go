@@ -233,7 +233,7 @@ func TestAServiceIsServedAsSoonAsItsNodeDescribesIt(t *testing.T) {
 		flying <- e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
 	}()
 	<-entered
-	if err := e.edge.Describe("t", ticks.set(t)); err != nil {
+	if err := e.edge.Describe("t", time.Time{}, ticks.set(t)); err != nil {
 		t.Fatal(err)
 	}
 	close(release)
@@ -262,12 +262,59 @@ func TestAServiceIsServedAsSoonAsItsNodeDescribesIt(t *testing.T) {
 	}
 	// A description that cannot be used changes nothing; another of the same node
 	// takes the place of the first.
-	if err := e.edge.Describe("other", []byte("no descriptor set")); err == nil {
+	if err := e.edge.Describe("other", time.Now(), []byte("no descriptor set")); err == nil {
 		t.Error("nonsense is accepted")
 	}
 	ticks.file.MessageType[1].Field[1].JsonName = proto.String("place")
-	if err := e.edge.Describe("t", ticks.set(t)); err != nil {
+	if err := e.edge.Describe("t", time.Time{}, ticks.set(t)); err != nil {
 		t.Errorf("a node that comes back with another version: %v", err)
+	}
+}
+
+func TestNodesOfTwoVersionsMayDescribeAService(t *testing.T) {
+	ticks := newTicker(t)
+	e := startWith(t, nil, ticks.register)
+	token := e.token(t, "acme", "tick.read")
+	old := ticks.set(t)
+	ticks.file.MessageType[1].Field[1].JsonName = proto.String("place")
+	renamed := ticks.set(t)
+	ticks.file.Name, ticks.file.Package = proto.String("test/v2/ticker.proto"), proto.String("test.v2") // at the same paths
+	for _, method := range ticks.file.Service[0].Method {
+		method.InputType, method.OutputType = proto.String(".test.v2.WatchRequest"), proto.String(".test.v2.Tick")
+	}
+	moved := ticks.set(t)
+	at := func(hour int) time.Time { return time.Date(2026, 1, 1, hour, 0, 0, 0, time.UTC) }
+	for _, step := range []struct {
+		what, node string
+		started    time.Time
+		set        []byte
+		want       string
+	}{
+		{"two nodes of a version", "a", at(1), old, "test.Tick position"},
+		{"two nodes of a version", "b", at(2), old, "test.Tick position"},
+		{"one is upgraded", "b", at(3), renamed, "test.Tick place"},
+		{"the other starts again as it was, and is heard of last", "a", at(2), old, "test.Tick place"},
+		{"the other is upgraded too", "a", at(4), renamed, "test.Tick place"},
+		{"one moves to another package", "b", at(5), moved, "test.v2.Tick place"},
+		{"one is taken back", "b", at(6), old, "test.Tick position"},
+	} {
+		if err := e.edge.Describe(step.node, step.started, step.set); err != nil {
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		_, text := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", token)
+		var document struct {
+			Paths      map[string]any
+			Components struct {
+				Schemas map[string]struct{ Properties map[string]any }
+			}
+		}
+		if err := json.Unmarshal([]byte(text), &document); err != nil {
+			t.Fatal(err)
+		}
+		name, field, _ := strings.Cut(step.want, " ")
+		if _, ok := document.Components.Schemas[name].Properties[field]; !ok || document.Paths["/v1/ticks/{name}"] == nil {
+			t.Errorf("%s: %s is described as %v", step.what, name, document.Components.Schemas[name])
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
@@ -201,19 +202,23 @@ func edgeLayers(js jetstream.JetStream, edge *gateway.Gateway, router *router, n
 	}
 }
 
-// maxStrangers bounds the nodes that wait to be asked for their services.
-const maxStrangers = 64
+// maxStrangers bounds the nodes that wait to be asked for their services, and maxKnown
+// those of which it is known that they were.
+const maxStrangers, maxKnown = 64, 1024
 
 // describe asks nodes that say so for their services, once each time that they
 // start, and has the gateway serve these too, until ctx ends.
 func (g *gatewaySettings) describe(ctx context.Context, edge *gateway.Gateway, strangers <-chan backbone.Node, log zerolog.Logger) error {
-	known := map[string]time.Time{}
+	known, err := lru.New[string, time.Time](maxKnown)
+	if err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case node := <-strangers:
-			if known[node.ID].Equal(node.Started) {
+			if started, ok := known.Get(node.ID); ok && started.Equal(node.Started) {
 				continue
 			}
 			one := *g
@@ -222,13 +227,13 @@ func (g *gatewaySettings) describe(ctx context.Context, edge *gateway.Gateway, s
 			sets, err := reflectNodes(asked, &one)
 			cancel()
 			if err == nil {
-				err = edge.Describe(node.ID, sets[0])
+				err = edge.Describe(node.ID, node.Started, sets[0])
 			}
 			if err != nil {
 				log.Error().Err(err).Str("node", node.ID).Msg("the node's services cannot be served")
 				continue // it is asked again when it is heard of next
 			}
-			known[node.ID] = node.Started
+			known.Add(node.ID, node.Started)
 			log.Info().Str("node", node.ID).Msg("the node's services are served")
 		}
 	}

@@ -11,6 +11,7 @@ package limit
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -80,6 +81,7 @@ type Tenants struct {
 }
 
 type tenant struct {
+	mu       sync.Mutex // held to change the bounds
 	bounds   atomic.Pointer[Config]
 	limiter  *rate.Limiter
 	refusals *rate.Limiter // that are told at once
@@ -108,7 +110,7 @@ func (t *Tenants) SetBounds(own map[contextkit.TenantID]Config) {
 	t.own.Store(&own)
 	for _, id := range t.known.Keys() {
 		if use, ok := t.known.Peek(id); ok {
-			use.bind(t.boundsOf(id))
+			t.bind(id, use)
 		}
 	}
 }
@@ -136,9 +138,12 @@ func (t *Tenants) boundsOf(id contextkit.TenantID) Config {
 	return out
 }
 
-// bind puts bounds in force.
-func (use *tenant) bind(bounds Config) {
-	if now := use.bounds.Load(); now != nil && *now == bounds {
+// bind puts the tenant's bounds in force.
+func (t *Tenants) bind(id contextkit.TenantID, use *tenant) {
+	use.mu.Lock()
+	defer use.mu.Unlock()
+	bounds := t.boundsOf(id) // what is the last with the lock is the newest
+	if *use.bounds.Load() == bounds {
 		return
 	}
 	use.limiter.SetLimit(rate.Limit(bounds.Rate))
@@ -198,5 +203,6 @@ func (t *Tenants) use(id contextkit.TenantID) *tenant {
 	if use, ok, _ := t.known.PeekOrAdd(id, fresh); ok {
 		return use
 	}
+	t.bind(id, fresh) // those that were changed while it was not there to be told
 	return fresh
 }

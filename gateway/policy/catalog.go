@@ -3,7 +3,6 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -14,8 +13,8 @@ import (
 )
 
 // Catalog is the descriptors that the edge knows: those linked into the binary,
-// and those of descriptor sets added at start. It also resolves the types that
-// google.protobuf.Any may hold. It is complete before it is shared.
+// and those of descriptor sets. It also resolves the types that google.protobuf.Any
+// may hold. It is complete before it is shared.
 type Catalog struct {
 	sets  [][]byte
 	added protoregistry.Files
@@ -29,43 +28,69 @@ type Catalog struct {
 func NewCatalog(sets ...[]byte) (*Catalog, error) {
 	c := &Catalog{sets: sets}
 	for n, data := range sets {
-		var set descriptorpb.FileDescriptorSet
-		// Options are read with the extensions that are linked in, so that a
-		// method's policy and HTTP rule are known.
-		if err := (proto.UnmarshalOptions{Resolver: protoregistry.GlobalTypes}).Unmarshal(data, &set); err != nil {
-			return nil, fmt.Errorf("policy: descriptor set %d is no FileDescriptorSet: %w", n+1, err)
-		}
-		for _, file := range set.GetFile() {
-			if err := c.add(file); err != nil {
-				return nil, fmt.Errorf("policy: descriptor set %d: %w", n+1, err)
-			}
+		if err := c.take(data, func(protoreflect.FileDescriptor) bool { return false }); err != nil {
+			return nil, fmt.Errorf("policy: descriptor set %d: %w", n+1, err)
 		}
 	}
 	c.types = dynamicpb.NewTypes(&c.added)
 	return c, nil
 }
 
-// With returns a catalog that has the sets too.
-func (c *Catalog) With(sets ...[]byte) (*Catalog, error) {
-	return NewCatalog(append(slices.Clone(c.sets), sets...)...)
+// With returns a catalog that has further sets, those of nodes that describe
+// themselves, the newest first: where two of them differ, the newer one counts, so that
+// nodes of two versions can be there at once. A file of an older one that does not go
+// with that is left out.
+func (c *Catalog) With(newest ...[]byte) (*Catalog, error) {
+	next, err := NewCatalog(c.sets...)
+	if err != nil {
+		return nil, err
+	}
+	newer := map[string]bool{} // files
+	for n, data := range newest {
+		err := next.take(data, func(known protoreflect.FileDescriptor) bool { return newer[known.Path()] })
+		if err != nil && n == 0 {
+			return nil, fmt.Errorf("policy: %w", err)
+		}
+		next.added.RangeFiles(func(fd protoreflect.FileDescriptor) bool {
+			if _, err := c.added.FindFileByPath(fd.Path()); err != nil {
+				newer[fd.Path()] = true
+			}
+			return true
+		})
+	}
+	next.types = dynamicpb.NewTypes(&next.added)
+	return next, nil
 }
 
-func (c *Catalog) add(file *descriptorpb.FileDescriptorProto) error {
-	known, err := c.FindFileByPath(file.GetName())
-	switch {
-	case errors.Is(err, protoregistry.NotFound):
-	case err != nil:
-		return err
-	case isLinked(file.GetName()), proto.Equal(protodesc.ToFileDescriptorProto(known), file):
-		return nil
-	default:
-		return fmt.Errorf("%s is in two sets and differs", file.GetName())
+// take adds a set's files. Of one that differs from what is known, counts says whether
+// that is an error or what is known counts.
+func (c *Catalog) take(data []byte, counts func(known protoreflect.FileDescriptor) bool) error {
+	var set descriptorpb.FileDescriptorSet
+	// Options are read with the extensions that are linked in, so that a
+	// method's policy and HTTP rule are known.
+	if err := (proto.UnmarshalOptions{Resolver: protoregistry.GlobalTypes}).Unmarshal(data, &set); err != nil {
+		return fmt.Errorf("it is no FileDescriptorSet: %w", err)
 	}
-	fd, err := protodesc.NewFile(file, c)
-	if err != nil {
-		return err
+	for _, file := range set.GetFile() {
+		known, err := c.FindFileByPath(file.GetName())
+		switch {
+		case errors.Is(err, protoregistry.NotFound):
+		case err != nil:
+			return err
+		case isLinked(file.GetName()), counts(known), proto.Equal(protodesc.ToFileDescriptorProto(known), file):
+			continue
+		default:
+			return fmt.Errorf("%s is in two sets and differs", file.GetName())
+		}
+		fd, err := protodesc.NewFile(file, c)
+		if err != nil {
+			return err
+		}
+		if err := c.added.RegisterFile(fd); err != nil {
+			return err
+		}
 	}
-	return c.added.RegisterFile(fd)
+	return nil
 }
 
 func isLinked(path string) bool {
