@@ -14,7 +14,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
@@ -27,8 +30,9 @@ import (
 const (
 	// connections bounds a node's connections to the database.
 	connections = 32
-	// keptGenerations is how many schemas of views are kept, the newest: one is
-	// shown, one may be built beside it, one is that before an upgrade.
+	// keptGenerations is how many schemas of views are kept, those that were used last,
+	// beside this node's own: one is shown, one may be built beside it, one is that
+	// before an upgrade.
 	keptGenerations = 3
 	// schemaLock is the advisory lock under which schemas are made and dropped.
 	schemaLock = 0x68656164 // "head"
@@ -38,7 +42,12 @@ const (
 var ErrUnsafeRole = errors.New("postgres: the database's user is not subject to row-level security: use one that is no superuser and has no BYPASSRLS")
 
 // Database is a PostgreSQL database for views.
-type Database struct{ pool *pgxpool.Pool }
+type Database struct {
+	pool *pgxpool.Pool
+
+	mu    sync.Mutex
+	inUse map[string]int // stores by schema
+}
 
 // Open connects to the database at url. Errors: [ErrUnsafeRole], or the
 // driver's.
@@ -61,7 +70,7 @@ func Open(ctx context.Context, url string) (*Database, error) {
 		pool.Close()
 		return nil, fmt.Errorf("postgres: connect: %w", err)
 	}
-	return &Database{pool}, nil
+	return &Database{pool: pool, inUse: map[string]int{}}, nil
 }
 
 // Close closes the connections. The stores must be closed before.
@@ -71,7 +80,9 @@ func (d *Database) Close() { d.pool.Close() }
 func (d *Database) Views(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 	sum := sha256.Sum256([]byte(origin))
 	s := &Store{pool: d.pool, tenant: tenant, schema: "views_" + hex.EncodeToString(sum[:8]), statements: map[string]statements{}}
-	if err := s.prepare(ctx, views); err != nil {
+	s.release = d.use(s.schema)
+	if err := s.prepare(ctx, views, d.used()); err != nil {
+		s.release()
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
 	for _, view := range views {
@@ -80,12 +91,34 @@ func (d *Database) Views(ctx context.Context, tenant contextkit.TenantID, views 
 	return s, nil
 }
 
+// use counts a store of a schema until it is released.
+func (d *Database) use(schema string) (release func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.inUse[schema]++
+	return sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.inUse[schema]--; d.inUse[schema] == 0 {
+			delete(d.inUse, schema)
+		}
+	})
+}
+
+// used returns the schemas of the stores that there are.
+func (d *Database) used() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.inUse))
+}
+
 // Store is one tenant's views.
 type Store struct {
 	pool       *pgxpool.Pool
 	tenant     contextkit.TenantID
 	schema     string
 	statements map[string]statements
+	release    func()
 }
 
 // statements are a view's writes.
@@ -116,8 +149,8 @@ var sqlTypes = map[model.ColumnType]string{
 }
 
 // prepare makes the schema and the tenant's checkpoint, once however many nodes
-// start together, and drops old generations.
-func (s *Store) prepare(ctx context.Context, views []*model.View) error {
+// start together, and drops old generations, but none that the node uses.
+func (s *Store) prepare(ctx context.Context, views []*model.View, used []string) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(schemaLock)); err != nil {
 			return err
@@ -126,13 +159,20 @@ func (s *Store) prepare(ctx context.Context, views []*model.View) error {
 		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)`, s.schema).Scan(&exists); err != nil {
 			return err
 		}
+		statements := generations
 		if !exists {
-			for _, statement := range schema(s.schema, views) {
-				if _, err := tx.Exec(ctx, statement); err != nil {
-					return fmt.Errorf("%s: %w", statement, err)
-				}
+			statements = append(slices.Clone(statements), schema(s.schema, views)...)
+		}
+		for _, statement := range statements {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return fmt.Errorf("%s: %w", statement, err)
 			}
-			if err := dropOld(ctx, tx); err != nil {
+		}
+		if _, err := tx.Exec(ctx, `UPDATE headgate.generations SET used = clock_timestamp() WHERE name = ANY ($1)`, used); err != nil {
+			return err
+		}
+		if !exists {
+			if err := dropOld(ctx, tx, used); err != nil {
 				return err
 			}
 		}
@@ -144,11 +184,16 @@ func (s *Store) prepare(ctx context.Context, views []*model.View) error {
 	})
 }
 
+// generations are the statements that make the table of generations.
+var generations = []string{
+	`CREATE SCHEMA IF NOT EXISTS headgate`,
+	`CREATE TABLE IF NOT EXISTS headgate.generations (name TEXT PRIMARY KEY, made TIMESTAMPTZ NOT NULL DEFAULT now())`,
+	`ALTER TABLE headgate.generations ADD COLUMN IF NOT EXISTS used TIMESTAMPTZ NOT NULL DEFAULT now()`,
+}
+
 // schema returns the statements that make a generation.
 func schema(name string, views []*model.View) []string {
 	out := []string{
-		`CREATE SCHEMA IF NOT EXISTS headgate`,
-		`CREATE TABLE IF NOT EXISTS headgate.generations (name TEXT PRIMARY KEY, made TIMESTAMPTZ NOT NULL DEFAULT now())`,
 		fmt.Sprintf(`INSERT INTO headgate.generations (name) VALUES ('%s')`, name),
 		fmt.Sprintf(`CREATE SCHEMA %q`, name),
 		fmt.Sprintf(`SET LOCAL search_path TO %q`, name),
@@ -179,8 +224,8 @@ func schema(name string, views []*model.View) []string {
 }
 
 // dropOld drops the schemas of generations that nobody uses any more.
-func dropOld(ctx context.Context, tx pgx.Tx) error {
-	rows, err := tx.Query(ctx, `SELECT name FROM headgate.generations ORDER BY made DESC, name OFFSET $1`, keptGenerations)
+func dropOld(ctx context.Context, tx pgx.Tx, used []string) error {
+	rows, err := tx.Query(ctx, `SELECT name FROM (SELECT name FROM headgate.generations ORDER BY used DESC, name OFFSET $1) old WHERE name <> ALL ($2)`, keptGenerations, used)
 	if err != nil {
 		return err
 	}
@@ -209,4 +254,7 @@ func (s *Store) enter(ctx context.Context, tx pgx.Tx) error {
 func (s *Store) Dialect() query.Dialect { return query.PostgreSQL }
 
 // Close implements [store.Store]; the connections are the database's.
-func (s *Store) Close() error { return nil }
+func (s *Store) Close() error {
+	s.release()
+	return nil
+}

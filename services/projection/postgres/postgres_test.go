@@ -211,12 +211,21 @@ func TestEveryTextComesBackAsItWas(t *testing.T) {
 func TestAnOldGenerationIsKeptForTheWayBackAndOlderOnesAreDropped(t *testing.T) {
 	d, _, _ := database(t)
 	view := notes(t)[0]
-	if err := put(t.Context(), open(t, d, "acme", "one"), view, 7, "k", "old"); err != nil {
+	one := open(t, d, "acme", "one")
+	if err := put(t.Context(), one, view, 7, "k", "old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.Close(); err != nil {
 		t.Fatal(err)
 	}
 	checkpoint := func(origin string) uint64 {
-		sequence, err := open(t, d, "acme", origin).Checkpoint(t.Context())
+		t.Helper()
+		s := open(t, d, "acme", origin)
+		sequence, err := s.Checkpoint(t.Context())
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 		return sequence
@@ -228,8 +237,20 @@ func TestAnOldGenerationIsKeptForTheWayBackAndOlderOnesAreDropped(t *testing.T) 
 		t.Errorf("the old generation is at %d, want 7: it serves until the last node is upgraded", n)
 	}
 	checkpoint("three")
-	checkpoint("four")
+	checkpoint("four") // drops the second, which was used longest ago
+	if n := checkpoint("one"); n != 7 {
+		t.Errorf("the generation that was gone back to is at %d, want 7", n)
+	}
+	if err := put(t.Context(), open(t, d, "acme", "four"), view, 9, "k", "shown"); err != nil { // and stays in use
+		t.Fatal(err)
+	}
+	for _, origin := range []string{"five", "six", "seven", "eight"} {
+		checkpoint(origin)
+	}
+	if n := checkpoint("four"); n != 9 {
+		t.Errorf("the generation in use is at %d, want 9", n)
+	}
 	if n := checkpoint("one"); n != 0 {
-		t.Errorf("the oldest generation is still there, at %d", n)
+		t.Errorf("the generation that was used longest ago is still there, at %d", n)
 	}
 }
