@@ -44,8 +44,11 @@ func newTicker(t *testing.T) *ticker {
 		TenantField: "tenant_id", EventIdField: "position", ResumeField: "after",
 	})
 	proto.SetExtension(options, annotations.E_Http, &annotations.HttpRule{
-		Pattern:            &annotations.HttpRule_Get{Get: "/v1/ticks/{name=rooms/*}"},
-		AdditionalBindings: []*annotations.HttpRule{{Pattern: &annotations.HttpRule_Get{Get: "/v1/positions/{name=rooms/*}"}, ResponseBody: "position"}},
+		Pattern: &annotations.HttpRule_Get{Get: "/v1/ticks/{name=rooms/*}"},
+		AdditionalBindings: []*annotations.HttpRule{
+			{Pattern: &annotations.HttpRule_Get{Get: "/v1/positions/{name=rooms/*}"}, ResponseBody: "position"},
+			{Pattern: &annotations.HttpRule_Post{Post: "/v1/{name=rooms/*}:ask"}, Body: "after", ResponseBody: "position"},
+		},
 	})
 	text := func(name string, number int32) *descriptorpb.FieldDescriptorProto {
 		return &descriptorpb.FieldDescriptorProto{Name: proto.String(name), Number: proto.Int32(number), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()}
@@ -202,6 +205,32 @@ func TestARuleMayAnswerOneField(t *testing.T) {
 	}
 	if schema := doc.Paths["/v1/positions/{name}"]["get"].Responses["200"].Content["application/json"].Schema; schema["type"] != "string" {
 		t.Errorf("the response is described as %v", schema)
+	}
+}
+
+func TestARuleMayTakeOneFieldFromTheBody(t *testing.T) {
+	ticks := newTicker(t)
+	e := startWith(t, nil, ticks.register, ticks.set(t))
+	token := e.token(t, "acme", "tick.read")
+	close(ticks.next) // a stream ends at once
+	for body, want := range map[string]string{
+		`"7"`:                     "acme rooms/hall after 7",
+		` "7" `:                   "acme rooms/hall after 7",
+		``:                        "acme rooms/hall after ",
+		`"7","tenantId":"globex"`: "",
+		`"7"} {"after":"8"`:       "",
+		`7,`:                      "",
+		`{"after":"7"}`:           "",
+	} {
+		status, text := e.http(t, http.MethodPost, "/v1/rooms/hall:ask", body, "Authorization", token)
+		asked := ""
+		select {
+		case asked = <-ticks.ask:
+		default:
+		}
+		if asked != want || (want == "") != (status == http.StatusBadRequest) {
+			t.Errorf("%s: %d %s, the node is asked for %q, want %q", body, status, text, asked, want)
+		}
 	}
 }
 

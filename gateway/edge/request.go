@@ -74,6 +74,9 @@ func (s *stream) bodyWire() ([]byte, error) {
 		return nil, err
 	}
 	if s.binding.body != "*" {
+		if !json.Valid(body) { // it must not end the field that it is put into
+			return nil, errors.New("the body is no JSON value")
+		}
 		body = wrap([]string{s.binding.body}, body)
 	}
 	return s.binding.method.Input.AppendWire(make([]byte, 0, len(body)+foreseenTenant), body)
