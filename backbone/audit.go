@@ -32,6 +32,9 @@ type AuditRecord struct {
 	Waited float64 `json:"waited_ms,omitempty"`
 	// Milliseconds since the call began.
 	Milliseconds float64 `json:"ms"`
+	// Suppressed is how many denials of the same caller before this one were not kept,
+	// since they came too fast.
+	Suppressed int64 `json:"suppressed,omitempty"`
 }
 
 // auditScan is how many records are read at most for one answer.

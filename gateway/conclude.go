@@ -37,12 +37,13 @@ func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
 	if err != nil || call.Method.Spec.IdempotencyLevel == connect.IdempotencyUnknown || call.Method.Audit {
 		g.remember(ctx, call, err)
 	}
-	if call.Denied != "" {
+	switch {
+	case call.Denied != "":
 		g.counters.denied.WithLabelValues(call.Denied).Inc()
-	} else if !call.Method.Audit {
-		return
+		g.audit.Deny(rc, g.record(rc, call, err))
+	case call.Method.Audit:
+		g.audit.Record(rc, g.record(rc, call, err))
 	}
-	g.audit.Record(rc, g.record(rc, call, err))
 }
 
 // remember notes the call in the timeline.

@@ -9,15 +9,18 @@ package audit
 import (
 	"context"
 	"encoding/json"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -29,6 +32,11 @@ const (
 	flushTimeout = 5 * time.Second
 	// attemptTimeout bounds one attempt to publish.
 	attemptTimeout = 2 * time.Second
+	// denialRate and denialBurst are how many denials of one caller are kept a second,
+	// and at once: without a credential anybody can make some, and they stay for long.
+	denialRate, denialBurst = 10, 200
+	// trackedCallers bounds the callers whose denials are counted.
+	trackedCallers = 4096
 )
 
 // Record is a decision.
@@ -36,10 +44,18 @@ type Record = backbone.AuditRecord
 
 // Recorder publishes records. Record may be called concurrently.
 type Recorder struct {
-	js    jetstream.JetStream
-	log   zerolog.Logger
-	queue chan *queued // of pointers, so that an empty queue takes little
-	lost  prometheus.Counter
+	js         jetstream.JetStream
+	log        zerolog.Logger
+	queue      chan *queued // of pointers, so that an empty queue takes little
+	lost       prometheus.Counter
+	suppressed prometheus.Counter
+	callers    *lru.Cache[string, *denials] // by principal, "" for whoever has no credential
+}
+
+// denials are those of one caller.
+type denials struct {
+	kept       *rate.Limiter
+	suppressed atomic.Int64 // since the last that was kept
 }
 
 type queued struct {
@@ -49,14 +65,38 @@ type queued struct {
 
 // NewRecorder returns a recorder; Run must be running.
 func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zerolog.Logger) *Recorder {
+	callers, err := lru.New[string, *denials](trackedCallers)
+	if err != nil {
+		panic(err) // the bound is a positive constant
+	}
 	r := &Recorder{
-		js: js, log: log, queue: make(chan *queued, queueLength),
+		js: js, log: log, queue: make(chan *queued, queueLength), callers: callers,
+		suppressed: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_suppressed_total", Help: "Denials that were not kept, since their caller had too many; the next record of that caller says how many."}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_lost_total", Help: "Audit records that found no place in the queue; each is in the log."}),
 	}
-	metrics.MustRegister(r.lost, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	metrics.MustRegister(r.lost, r.suppressed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "headgate_audit_queued", Help: "Audit records that wait to be published.",
 	}, func() float64 { return float64(len(r.queue)) }))
 	return r
+}
+
+// Deny queues the record of a denial, unless its caller has too many: the next one that
+// is kept says how many were not.
+func (r *Recorder) Deny(rc contextkit.RequestContext, record Record) {
+	caller, ok := r.callers.Get(record.Principal)
+	if !ok {
+		fresh := &denials{kept: rate.NewLimiter(denialRate, denialBurst)}
+		if caller, ok, _ = r.callers.PeekOrAdd(record.Principal, fresh); !ok {
+			caller = fresh
+		}
+	}
+	if !caller.kept.Allow() {
+		caller.suppressed.Add(1)
+		r.suppressed.Inc()
+		return
+	}
+	record.Suppressed = caller.suppressed.Swap(0)
+	r.Record(rc, record)
 }
 
 // Record queues a record under the call's context. One that finds no place goes

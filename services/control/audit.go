@@ -91,7 +91,7 @@ func auditMessage(record backbone.AuditRecord) *controlv1.AuditRecord {
 	return &controlv1.AuditRecord{
 		Time: timestamppb.New(record.Time), Decision: record.Decision, Reason: record.Reason, Principal: record.Principal, TenantId: record.Tenant,
 		Procedure: record.Procedure, Right: record.Right, Resource: record.Resource, Code: record.Code,
-		CorrelationId: record.CorrelationID, TraceId: record.TraceID, RequestId: record.RequestID, Node: record.Node, Ms: record.Milliseconds,
+		CorrelationId: record.CorrelationID, TraceId: record.TraceID, RequestId: record.RequestID, Node: record.Node, Ms: record.Milliseconds, Suppressed: record.Suppressed,
 	}
 }
 

@@ -322,7 +322,10 @@ type AuditRecord struct {
 	// The node that answered, if one was asked.
 	Node string `protobuf:"bytes,13,opt,name=node,proto3" json:"node,omitempty"`
 	// Milliseconds that the call took.
-	Ms            float64 `protobuf:"fixed64,14,opt,name=ms,proto3" json:"ms,omitempty"`
+	Ms float64 `protobuf:"fixed64,14,opt,name=ms,proto3" json:"ms,omitempty"`
+	// How many denials of the same caller before this one were not kept, since they came
+	// too fast.
+	Suppressed    int64 `protobuf:"varint,15,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -455,6 +458,13 @@ func (x *AuditRecord) GetMs() float64 {
 	return 0
 }
 
+func (x *AuditRecord) GetSuppressed() int64 {
+	if x != nil {
+		return x.Suppressed
+	}
+	return 0
+}
+
 var File_control_v1_audit_proto protoreflect.FileDescriptor
 
 const file_control_v1_audit_proto_rawDesc = "" +
@@ -479,7 +489,7 @@ const file_control_v1_audit_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\btenantId\x124\n" +
 	"\bdecision\x18\x02 \x01(\tB\x18\xbaH\x15r\x13R\x00R\x06deniedR\aallowedR\bdecision\"F\n" +
 	"\x13FollowAuditResponse\x12/\n" +
-	"\x06record\x18\x01 \x01(\v2\x17.control.v1.AuditRecordR\x06record\"\x95\x03\n" +
+	"\x06record\x18\x01 \x01(\v2\x17.control.v1.AuditRecordR\x06record\"\xb5\x03\n" +
 	"\vAuditRecord\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bdecision\x18\x02 \x01(\tR\bdecision\x12\x16\n" +
@@ -496,7 +506,10 @@ const file_control_v1_audit_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\f \x01(\tR\trequestId\x12\x12\n" +
 	"\x04node\x18\r \x01(\tR\x04node\x12\x0e\n" +
-	"\x02ms\x18\x0e \x01(\x01R\x02ms2\xb5\x02\n" +
+	"\x02ms\x18\x0e \x01(\x01R\x02ms\x12\x1e\n" +
+	"\n" +
+	"suppressed\x18\x0f \x01(\x03R\n" +
+	"suppressed2\xb5\x02\n" +
 	"\fAuditService\x12\x8a\x01\n" +
 	"\n" +
 	"QueryAudit\x12\x1d.control.v1.QueryAuditRequest\x1a\x1e.control.v1.QueryAuditResponse\"=\xaa\xed\x18\x1d\n" +

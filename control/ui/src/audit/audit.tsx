@@ -89,7 +89,7 @@ function Records({ records }: { records: AuditRecord[] }) {
         { name: "What", cell: ([, record]) => record.procedure.split("/").at(-1) },
         { name: "Tenant", cell: ([, record]) => record.tenantId || "platform" },
         { name: "Resource", cell: ([, record]) => record.resource },
-        { name: "Why", cell: ([, record]) => record.reason },
+        { name: "Why", cell: ([, record]) => record.reason + (record.suppressed > 0n ? ` (and ${record.suppressed} more, too fast to be kept)` : "") },
         { name: "Code", cell: ([, record]) => record.code },
         { name: "Took", number: true, cell: ([, record]) => ms(record.ms) },
         {
