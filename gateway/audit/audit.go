@@ -72,7 +72,7 @@ func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zero
 	r := &Recorder{
 		js: js, log: log, queue: make(chan *queued, queueLength), callers: callers,
 		suppressed: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_suppressed_total", Help: "Denials that were not kept, since their caller had too many; the next record of that caller says how many."}),
-		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_lost_total", Help: "Audit records that found no place in the queue; each is in the log."}),
+		lost:       prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_lost_total", Help: "Audit records that found no place in the queue; each is in the log."}),
 	}
 	metrics.MustRegister(r.lost, r.suppressed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "headgate_audit_queued", Help: "Audit records that wait to be published.",
