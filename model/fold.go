@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -22,7 +23,7 @@ const (
 
 // fold is what an event does to a column of a view whose rows are groups.
 type fold struct {
-	column string
+	column Column
 	kind   foldKind
 	expr   *expression // nil for a count
 }
@@ -41,12 +42,16 @@ func folded(ctx context.Context, folds []fold, vars map[string]any, row Object) 
 			if value, err = f.expr.value(ctx, vars); err != nil {
 				return nil, err
 			}
+			// In the column's form, in which alone times have an order.
+			if value, err = f.column.fit(value); err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrEvaluation, err)
+			}
 		}
-		next, err := f.take(out[f.column], value)
+		next, err := f.take(out[f.column.Name], value)
 		if err != nil {
-			return nil, fmt.Errorf("%w: column %s: %w", ErrEvaluation, f.column, err)
+			return nil, fmt.Errorf("%w: column %s: %w", ErrEvaluation, f.column.Name, err)
 		}
-		out[f.column] = next
+		out[f.column.Name] = next
 	}
 	return out, nil
 }
@@ -90,27 +95,22 @@ func add(a, b any) (any, error) {
 
 // compare orders two numbers or two texts, as timestamps are.
 func compare(a, b any) (int, error) {
+	x, xInt := a.(int64)
+	y, yInt := b.(int64)
+	if xInt && yInt {
+		return cmp.Compare(x, y), nil // exactly, also where a float64 has gaps
+	}
 	f, fOK := number(a)
 	g, gOK := number(b)
 	if fOK && gOK {
-		return cmpOrdered(f, g), nil
+		return cmp.Compare(f, g), nil
 	}
 	s, sOK := a.(string)
 	t, tOK := b.(string)
 	if sOK && tOK {
-		return cmpOrdered(s, t), nil
+		return cmp.Compare(s, t), nil
 	}
 	return 0, fmt.Errorf("%v and %v have no order", a, b)
-}
-
-func cmpOrdered[T float64 | string](a, b T) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 func number(v any) (float64, bool) {
@@ -132,7 +132,7 @@ func (p *parser) folds(v *View, n *yaml.Node, path string) (out []fold) {
 			p.reject(key, path, "the view has no column %q", key.Value)
 			continue
 		}
-		f := fold{column: column.Name, kind: foldCount}
+		f := fold{column: column, kind: foldCount}
 		if value.Kind == yaml.ScalarNode {
 			if value.Value != string(foldCount) {
 				p.reject(value, path, "%q is not `count`, nor {sum: …}, {min: …}, {max: …} or {value: …}", value.Value)
