@@ -119,6 +119,8 @@ func (s auditService) FollowAudit(ctx context.Context, req *controlv1.FollowAudi
 		})
 		close(ended)
 	}()
+	beat := time.NewTicker(auditBeat)
+	defer beat.Stop()
 	// The first message says that records are followed from now on.
 	message := &controlv1.FollowAuditResponse{}
 	for {
@@ -135,7 +137,7 @@ func (s auditService) FollowAudit(ctx context.Context, req *controlv1.FollowAudi
 				continue
 			case err := <-ended:
 				return asConnectError(err)
-			case <-time.After(auditBeat):
+			case <-beat.C:
 			}
 			break
 		}

@@ -57,11 +57,7 @@ func (w *worker) due(ctx context.Context, msg jetstream.Msg) {
 	}
 	rc.RequestID = contextkit.NewID()
 	ctx = contextkit.NewContext(ctx, rc)
-	var event backbone.Event
-	err = w.whileAlive(ctx, msg, func() (err error) {
-		event, err = w.engine.resume(ctx, w.models.Current(), w.tenant, parts[2], parts[3])
-		return err
-	})
+	event, err := w.engine.resume(ctx, w.models.Current(), w.tenant, parts[2], parts[3])
 	log := w.log.With().Str("workflow", parts[2]).Str("instance", parts[3]).Str("correlation_id", rc.CorrelationID).Int("attempt", attempt).Logger()
 	switch {
 	case err == nil:

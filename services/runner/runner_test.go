@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,6 +60,7 @@ func (g *gate) set(before func(ctx context.Context, req *aggregatev1.SubmitReque
 // fixture is a runner node with the real services around it.
 type fixture struct {
 	js     jetstream.JetStream
+	served []string
 	gate   *gate
 	source model.Source
 	hooks  webhook.Config
@@ -79,11 +81,12 @@ func registry(t *testing.T, source model.Source) *model.Registry {
 
 func start(t *testing.T) *fixture { return startWith(t, model.Wallet, webhook.Config{}) }
 
-// startWith is start with a model and with what webhooks may do.
-func startWith(t *testing.T, source model.Source, hooks webhook.Config) *fixture {
+// startWith is start with a model, with what webhooks may do, and with further tenants.
+func startWith(t *testing.T, source model.Source, hooks webhook.Config, further ...string) *fixture {
 	t.Helper()
 	js := backbonetest.Start(t)
-	tenants, err := chassis.ParseTenants([]string{"acme", "globex"})
+	served := append([]string{"acme", "globex"}, further...)
+	tenants, err := chassis.ParseTenants(served)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +96,7 @@ func startWith(t *testing.T, source model.Source, hooks webhook.Config) *fixture
 	}
 	server := connect.NewServer(contextkit.ServerInterceptor)
 	service.Register(server)
-	f := &fixture{source: source, hooks: hooks, js: js, gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server)))}}
+	f := &fixture{source: source, hooks: hooks, served: served, js: js, gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server)))}}
 	f.run(t)
 	return f
 }
@@ -101,7 +104,7 @@ func startWith(t *testing.T, source model.Source, hooks webhook.Config) *fixture
 // run starts a runner node, as after a restart.
 func (f *fixture) run(t *testing.T) {
 	t.Helper()
-	tenants, err := chassis.ParseTenants([]string{"acme", "globex"})
+	tenants, err := chassis.ParseTenants(f.served)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,6 +364,51 @@ func TestDrainFinishesWhatIsInFlightAndTakesNothingMore(t *testing.T) {
 	}
 }
 
+func TestDrainHandsBackWhatWaitsForItsTurn(t *testing.T) {
+	// Each tenant may have 16 in work, and the node 64.
+	f := startWith(t, model.Wallet, webhook.Config{}, "hooli", "initech", "umbrella")
+	var began atomic.Int64
+	release := make(chan struct{})
+	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+		if strings.HasSuffix(req.GetIdempotencyKey(), ":debit") {
+			began.Add(1)
+			<-release
+		}
+		return nil
+	})
+	for _, tenant := range f.served {
+		f.wallets(t, tenant)
+		for n := range 16 {
+			f.transfer(t, tenant, fmt.Sprintf("t%d", n), "b", 1)
+		}
+	}
+	wait(t, "the node's places are not taken", func() bool { return began.Load() == 64 })
+	drained := make(chan error, 1)
+	go func() {
+		_, err := f.admin.Drain(platform(t), &adminv1.DrainRequest{})
+		drained <- err
+	}()
+	wait(t, "the node does not drain", func() bool { return f.node.Ready(t.Context(), contextkit.TenantID{}) != nil })
+	close(release)
+	if err := <-drained; err != nil {
+		t.Fatal(err)
+	}
+	if n := began.Load(); n != 64 {
+		t.Errorf("%d transfers are begun, want the 64 that had their turn", n)
+	}
+	if _, err := f.admin.Resume(platform(t), &adminv1.ResumeRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tenant := range f.served {
+		for n := range 16 {
+			f.ended(t, tenant, fmt.Sprintf("t%d", n))
+		}
+		if balance := f.balance(t, tenant, "b"); balance != 16 {
+			t.Errorf("%s has moved %v of 16", tenant, balance)
+		}
+	}
+}
+
 func TestAPausedTenantWaitsAcrossRestartsAndOthersDoNot(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
@@ -404,7 +452,7 @@ func TestAPausedTenantWaitsAcrossRestartsAndOthersDoNot(t *testing.T) {
 
 func TestADecisionIsHeardByEveryRunner(t *testing.T) {
 	one := start(t)
-	two := &fixture{js: one.js, gate: one.gate, source: one.source}
+	two := &fixture{served: one.served, js: one.js, gate: one.gate, source: one.source}
 	two.run(t)
 	for _, paused := range []bool{true, false, true, false} {
 		var err error

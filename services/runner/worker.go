@@ -117,16 +117,27 @@ func (w *worker) take(ctx context.Context, consumer jetstream.Consumer, working 
 		if meta, err := msg.Metadata(); err == nil {
 			w.waiting.Store(int64(meta.NumPending)) //nolint:gosec // far below 2^63
 		}
-		w.inFlight.Add(1)
 		working.Go(func() error {
-			defer w.inFlight.Add(-1)
-			// What is in work is finished although no more is taken.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), workTimeout)
-			defer cancel()
-			work(ctx, msg)
+			w.whileAlive(msg, func() { w.inTurn(ctx, msg, work) })
 			return nil
 		})
 	}
+}
+
+// inTurn works on a message when it is its tenant's turn. If no more is taken before
+// that, it is handed back; what is in work then is finished.
+func (w *worker) inTurn(ctx context.Context, msg jetstream.Msg, work func(context.Context, jetstream.Msg)) {
+	leave, err := w.turns.take(ctx, w.tenant)
+	if err != nil {
+		_ = msg.Nak() // if that is lost, ackWait does it
+		return
+	}
+	defer leave()
+	w.inFlight.Add(1)
+	defer w.inFlight.Add(-1)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), workTimeout)
+	defer cancel()
+	work(ctx, msg)
 }
 
 // handBackWait bounds the wait for each event that was delivered and not begun.
@@ -162,29 +173,23 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 	rc.CausationID = event.ID
 	rc.RequestID = contextkit.NewID()
 	ctx = contextkit.NewContext(ctx, rc)
-	err = w.whileAlive(ctx, msg, func() error { return w.react(ctx, event) })
-	w.settle(ctx, msg, event, int(meta.NumDelivered), err)
+	w.settle(ctx, msg, event, int(meta.NumDelivered), w.react(ctx, event)) //nolint:gosec // small
 }
 
-// whileAlive works on a message when it is its tenant's turn, and tells JetStream
-// meanwhile that it does.
-func (w *worker) whileAlive(ctx context.Context, msg jetstream.Msg, work func() error) error {
+// whileAlive does what is to be done with a message, and tells JetStream meanwhile that it
+// is being done.
+func (w *worker) whileAlive(msg jetstream.Msg, do func()) {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	done := make(chan error, 1)
+	done := make(chan struct{})
 	go func() {
-		leave, err := w.turns.take(ctx, w.tenant)
-		if err != nil {
-			done <- err
-			return
-		}
-		defer leave()
-		done <- work()
+		defer close(done)
+		do()
 	}()
 	for {
 		select {
-		case err := <-done:
-			return err
+		case <-done:
+			return
 		case <-beat.C:
 			_ = msg.InProgress() // if it is lost, the message is worked on twice, with one effect
 		}
