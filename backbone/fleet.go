@@ -85,8 +85,8 @@ var nodeID = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 
 // Announce says every heartbeat that the node is there, and at once when it
 // begins or ceases to take calls; until ctx ends: then it says goodbye. now tells
-// what changes about the node, and why it takes no calls. While JetStream is away
-// nothing is said.
+// what changes about the node (with other slices, where these change), and why it takes
+// no calls. While JetStream is away nothing is said.
 func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(context.Context, *Node) error) error {
 	if !nodeID.MatchString(node.ID) {
 		return fmt.Errorf("backbone: node id %q: want letters, digits, '-', '_' and '.'", node.ID)
@@ -99,20 +99,20 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 	defer ticker.Stop()
 	var (
 		said time.Time
-		last string
+		last Node
 	)
 	for {
 		node.Ready, node.Reason = true, ""
 		if err := now(ctx, &node); err != nil {
 			node.Ready, node.Reason = false, err.Error()
 		}
-		if state := fmt.Sprint(node.Ready, node.Reason, node.Routing, node.Tenants); state != last || time.Since(said) >= Heartbeat {
+		if node.news(last) || time.Since(said) >= Heartbeat {
 			data, err := json.Marshal(node)
 			if err != nil {
 				return fmt.Errorf("backbone: announce %s: %w", node.ID, err)
 			}
 			if say(ctx, js, node.ID, data) == nil {
-				said, last = time.Now(), state
+				said, last = time.Now(), node
 			}
 		}
 		select {
@@ -124,6 +124,11 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 			return nil
 		}
 	}
+}
+
+// news reports whether others should hear at once of what has changed since last.
+func (n *Node) news(last Node) bool {
+	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || !slices.Equal(n.Tenants, last.Tenants)
 }
 
 // say puts a node's word into the bucket. A put is a publish to this subject
