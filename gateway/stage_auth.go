@@ -74,7 +74,7 @@ func (c *Call) authorize(message *frame.Frame) error {
 	if path := c.Method.ResourcePath; path != nil {
 		var err error
 		if resources, err = message.AppendTexts(single[:0], path); err != nil {
-			return c.badField(path[0], err)
+			return c.badField(path[0].Number, err)
 		}
 	}
 	if message == c.First {

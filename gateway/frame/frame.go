@@ -88,27 +88,37 @@ func (f *Frame) Text(number protowire.Number) (value string, err error) {
 	return value, nil
 }
 
+// Step is a field on the way to one inside it.
+type Step struct {
+	Number protowire.Number
+	// List says that there may be any number of it, none included.
+	List bool
+}
+
 // AppendTexts appends the different values of the string field that path leads to,
-// through messages that may be repeated; a message without the field has "". A
-// field that must be one and stands twice is [ErrContradiction].
-func (f *Frame) AppendTexts(values []string, path []protowire.Number) ([]string, error) {
+// through messages that may be repeated; a message without the field has "", and so has
+// one that is not there, but for lists, of which none have no value. A field that must be
+// one and stands twice is [ErrContradiction].
+func (f *Frame) AppendTexts(values []string, path []Step) ([]string, error) {
 	if len(path) == 1 {
-		value, err := f.Text(path[0])
+		value, err := f.Text(path[0].Number)
 		if err == nil && !slices.Contains(values, value) {
 			values = append(values, value)
 		}
 		return values, err
 	}
+	found := path[0].List
 	for wire := f.Data; len(wire) > 0; {
 		n, wireType, tag := protowire.ConsumeTag(wire)
 		if tag < 0 {
 			return nil, transcode.ErrWire
 		}
 		size := protowire.ConsumeFieldValue(n, wireType, wire[tag:])
-		if size < 0 || n == path[0] && wireType != protowire.BytesType {
+		if size < 0 || n == path[0].Number && wireType != protowire.BytesType {
 			return nil, transcode.ErrWire
 		}
-		if n == path[0] {
+		if n == path[0].Number {
+			found = true
 			inner, _ := protowire.ConsumeBytes(wire[tag:])
 			var err error
 			if values, err = (&Frame{Data: inner}).AppendTexts(values, path[1:]); err != nil {
@@ -116,6 +126,9 @@ func (f *Frame) AppendTexts(values []string, path []protowire.Number) ([]string,
 			}
 		}
 		wire = wire[tag+size:]
+	}
+	if !found && !slices.Contains(values, "") {
+		values = append(values, "")
 	}
 	return values, nil
 }

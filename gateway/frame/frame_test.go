@@ -3,16 +3,20 @@ package frame_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/transcode"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 func request(t testing.TB, req *projectionv1.QueryRequest) *frame.Frame {
@@ -47,6 +51,54 @@ func TestAFieldIsFoundOnTheWire(t *testing.T) {
 	}
 	if _, err := (&frame.Frame{Data: []byte{0x08, 0x01}}).Text(1); !errors.Is(err, transcode.ErrWire) {
 		t.Fatalf("a number where text is wanted: %v", err)
+	}
+}
+
+func TestAFieldInsideOthersIsFoundWhereverItStands(t *testing.T) {
+	number := func(message proto.Message, name string) protowire.Number {
+		return message.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(name)).Number()
+	}
+	wire := func(messages ...proto.Message) (all []byte) { // one after the other: protobuf merges them
+		for _, message := range messages {
+			data, err := proto.Marshal(message)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, data...)
+		}
+		return all
+	}
+	one := []frame.Step{{Number: number(&projectionv1.QueryRequest{}, "query")}, {Number: number(&projectionv1.Query{}, "filter")}}
+	list := []frame.Step{{Number: number(&aggregatev1.SubmitBatchRequest{}, "commands"), List: true}, {Number: number(&aggregatev1.BatchCommand{}, "aggregate_type")}}
+	filter := func(text string) proto.Message {
+		return &projectionv1.QueryRequest{Query: &projectionv1.Query{Filter: text}}
+	}
+	batch := func(types ...string) proto.Message {
+		req := &aggregatev1.SubmitBatchRequest{}
+		for _, name := range types {
+			req.Commands = append(req.Commands, &aggregatev1.BatchCommand{AggregateType: name})
+		}
+		return req
+	}
+	for name, test := range map[string]struct {
+		wire []byte
+		path []frame.Step
+		want []string
+	}{
+		"the message is not there":         {wire(&projectionv1.QueryRequest{View: "v"}), one, []string{""}},
+		"the field is not in it":           {wire(filter("")), one, []string{""}},
+		"it is there":                      {wire(filter("a")), one, []string{"a"}},
+		"the message is there twice":       {wire(filter("a"), filter("b")), one, []string{"a", "b"}},
+		"and the second time without it":   {wire(filter("a"), filter("")), one, []string{"a", ""}},
+		"a list has none":                  {wire(batch()), list, []string{}},
+		"a list has some":                  {wire(batch("a", "b", "a")), list, []string{"a", "b"}},
+		"one of a list does not have it":   {wire(batch("a", "")), list, []string{"a", ""}},
+		"the list goes on in another part": {wire(batch("a"), batch("b")), list, []string{"a", "b"}},
+	} {
+		got, err := (&frame.Frame{Data: test.wire}).AppendTexts([]string{}, test.path)
+		if err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%s: %q, %v; want %q", name, got, err, test.want)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/transcode"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
@@ -46,7 +47,7 @@ type Method struct {
 	TenantField, KeyField protowire.Number
 	// ResourcePath leads to the request's field for the resource, through
 	// messages that may be repeated; nil: there is none.
-	ResourcePath []protowire.Number
+	ResourcePath []frame.Step
 	// EventIDField is the answer's field that says how far a stream has come, and
 	// ResumeField the request's that resumes it there; 0: there is none.
 	EventIDField, ResumeField protowire.Number
@@ -197,11 +198,11 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 }
 
 // resourcePath finds the field that names a call's resources.
-func resourcePath(message protoreflect.MessageDescriptor, name string) ([]protowire.Number, error) {
+func resourcePath(message protoreflect.MessageDescriptor, name string) ([]frame.Step, error) {
 	if name == "" {
 		return nil, nil
 	}
-	var path []protowire.Number
+	var path []frame.Step
 	names := strings.Split(name, ".")
 	for i, part := range names {
 		field := message.Fields().ByName(protoreflect.Name(part))
@@ -212,7 +213,7 @@ func resourcePath(message protoreflect.MessageDescriptor, name string) ([]protow
 		case !last && (field.Message() == nil || field.IsMap()):
 			return nil, fmt.Errorf("its policy names the field %q: %s is no message", name, part)
 		}
-		path = append(path, field.Number())
+		path = append(path, frame.Step{Number: field.Number(), List: field.IsList()})
 		message = field.Message()
 	}
 	return path, nil

@@ -35,7 +35,7 @@ func TestTheTableHoldsWhatTheDescriptorsSayAndNothingElse(t *testing.T) {
 		if m.Spec.Procedure != "/projection.gateway.v1.QueryService/Query" {
 			continue
 		}
-		if m.Right != "query.read" || !m.Tenant || m.Upstream != "projection" || m.Timeout != 5*time.Second || m.TenantField != 1 || fmt.Sprint(m.ResourcePath) != "[2]" ||
+		if m.Right != "query.read" || !m.Tenant || m.Upstream != "projection" || m.Timeout != 5*time.Second || m.TenantField != 1 || fmt.Sprint(m.ResourcePath) != "[{2 false}]" ||
 			m.KeyField != 0 || m.Spec.IdempotencyLevel != connect.IdempotencyNoSideEffects || len(m.Rules) != 2 || !m.Retriable(false) {
 			t.Errorf("Query is %+v", m)
 		}
