@@ -272,7 +272,7 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	// published first.
 	return chassis.RunLayers(ctx,
 		chassis.Layer{g.server.Serve},
-		chassis.Layer{g.prober.Run, g.refreshKeys, g.admin.Serve},
+		chassis.Layer{g.prober.Run, g.refreshKeys, g.followAPIKeys, g.admin.Serve},
 		chassis.Layer{g.closePool},
 		chassis.Layer{g.audit.Run},
 	)
@@ -281,6 +281,19 @@ func (g *Gateway) Serve(ctx context.Context) error {
 // refreshKeys keeps the keys of tokens fresh until ctx ends.
 func (g *Gateway) refreshKeys(ctx context.Context) error {
 	g.config.Auth.Keys.Run(ctx, func(err error) { g.log.Error().Err(err).Msg("the keys of tokens are not refreshed; those in use stay") })
+	return nil
+}
+
+// followAPIKeys keeps the API keys as their source has them until ctx ends.
+func (g *Gateway) followAPIKeys(ctx context.Context) error {
+	if g.config.Auth.APIKeys == nil {
+		<-ctx.Done()
+		return nil
+	}
+	g.config.Auth.APIKeys.Run(ctx, func() {
+		g.log.Info().Msg("the API keys have changed")
+		g.endWithdrawn(g.lasting.all()...)
+	}, func(err error) { g.log.Error().Err(err).Msg("the API keys are not renewed; those in use stay") })
 	return nil
 }
 

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 )
 
 // lasting are the streams that run. A stream may outlive what it was admitted by: it
-// ends when its credential does, and when its tenant is suspended.
+// ends when its credential expires or is withdrawn, and when its tenant is suspended.
 type lasting struct {
 	mu      sync.Mutex
 	streams map[*lastingStream]struct{}
@@ -63,7 +64,8 @@ func (g *Gateway) while(ctx context.Context, call *Call) (_ context.Context, rel
 	rc, _ := contextkit.FromContext(ctx)
 	stream := &lastingStream{tenant: rc.TenantID, principal: call.Principal, end: end}
 	leave := g.lasting.join(stream)
-	g.endSuspended(stream) // if it was suspended between its stage and this
+	g.endSuspended(stream) // if that was decided between its stage and this
+	g.endWithdrawn(stream)
 	expires := func() bool { return true }
 	if until := call.Principal.Until; !until.IsZero() {
 		expires = time.AfterFunc(time.Until(until), func() { end(auth.ErrExpired) }).Stop
@@ -84,6 +86,17 @@ func (g *Gateway) endSuspended(streams ...*lastingStream) {
 	}
 }
 
+// endWithdrawn ends streams whose API keys do not count any more.
+func (g *Gateway) endWithdrawn(streams ...*lastingStream) {
+	for _, stream := range streams {
+		if g.verifier.Withdrawn(stream.principal) {
+			stream.end(errWithdrawn)
+		}
+	}
+}
+
+var errWithdrawn = fmt.Errorf("%w: the API key was withdrawn or changed", auth.ErrBadToken)
+
 // ended returns why a stream was ended although neither side has, nil if it was not.
 func (c *Call) ended(ctx context.Context) error {
 	cause := context.Cause(ctx)
@@ -91,8 +104,8 @@ func (c *Call) ended(ctx context.Context) error {
 	switch {
 	case errors.As(cause, &suspended):
 		return c.denySuspended(suspended.reason)
-	case errors.Is(cause, auth.ErrExpired):
-		return c.deny("CREDENTIAL", unauthenticated(auth.ErrExpired))
+	case errors.Is(cause, auth.ErrExpired), errors.Is(cause, auth.ErrBadToken):
+		return c.deny("CREDENTIAL", unauthenticated(cause))
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package gateway_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,8 +16,44 @@ import (
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/types/dynamicpb"
 )
+
+// keys is a file of API keys.
+type keys string
+
+// keyFile makes a file with one key, which may do what the ticker asks for.
+func keyFile(t *testing.T) (key string, file keys) {
+	t.Helper()
+	key, kept, err := auth.NewAPIKey("app", []string{"acme"}, []string{"tick.read"}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := yaml.Marshal([]auth.APIKey{kept})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = keys(filepath.Join(t.TempDir(), "keys.yaml"))
+	file.write(t, string(text))
+	return key, file
+}
+
+func (k keys) write(t *testing.T, text string) {
+	t.Helper()
+	if err := os.WriteFile(string(k), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (k keys) open(t *testing.T) *auth.APIKeyRing {
+	t.Helper()
+	ring, err := auth.OpenAPIKeys(t.Context(), auth.File(string(k)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
+}
 
 func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 	for _, test := range []struct {
@@ -29,12 +67,16 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 		{"the credential expires", 2 * time.Second, "", connect.CodeUnauthenticated, "expired", "CREDENTIAL"},
 		{"the tenant is suspended", time.Hour, "acme", connect.CodePermissionDenied, "tenant acme is suspended: unpaid", "SUSPENDED"},
 		{"another tenant is suspended", time.Hour, "globex", 0, "", ""},
+		{"the API key is withdrawn", 0, "", connect.CodeUnauthenticated, "withdrawn", "CREDENTIAL"},
 	} {
 		for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb"} {
 			t.Run(test.name+", "+protocol, func(t *testing.T) {
 				t.Parallel()
 				ticks := newTicker(t)
-				e := startWith(t, func(config *gateway.Config) { config.Auth.Leeway = time.Nanosecond }, ticks.register, ticks.set(t))
+				apiKey, keys := keyFile(t)
+				e := startWith(t, func(config *gateway.Config) {
+					config.Auth.Leeway, config.Auth.APIKeys = time.Nanosecond, keys.open(t)
+				}, ticks.register, ticks.set(t))
 				denials, err := e.js.CreateConsumer(t.Context(), backbone.StreamAudit, jetstream.ConsumerConfig{})
 				if err != nil {
 					t.Fatal(err)
@@ -43,9 +85,12 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				token, err := e.issuer.Issue(principal, test.lasts)
-				if err != nil {
-					t.Fatal(err)
+				token, caller := apiKey, "key:app"
+				if test.lasts > 0 {
+					caller = "app"
+					if token, err = e.issuer.Issue(principal, test.lasts); err != nil {
+						t.Fatal(err)
+					}
 				}
 				ctx, info := connect.NewClientContext(t.Context())
 				info.RequestHeader().Set("Authorization", "Bearer "+token)
@@ -60,6 +105,9 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 					t.Fatal(err)
 				}
 				<-ticks.ask
+				if test.lasts == 0 {
+					keys.write(t, "")
+				}
 				if test.suspend != "" {
 					e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, test.suspend): {Suspended: true, Reason: "unpaid"}})
 				}
@@ -85,7 +133,7 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 					t.Fatal(err)
 				}
 				var record struct{ Decision, Reason, Principal string }
-				if err := json.Unmarshal(msg.Data(), &record); err != nil || record.Decision != "denied" || !strings.HasPrefix(record.Reason, test.denied) || record.Principal != "app" {
+				if err := json.Unmarshal(msg.Data(), &record); err != nil || record.Decision != "denied" || !strings.HasPrefix(record.Reason, test.denied) || record.Principal != caller {
 					t.Errorf("the audit record is %s, %v", msg.Data(), err)
 				}
 			})

@@ -319,7 +319,7 @@ func (c clientTLS) channels(log zerolog.Logger) (credentials.TransportCredential
 }
 
 // verify checks the section and opens what it names, keys apart.
-func (a authSettings) verify() (auth.Config, auth.Source, error) {
+func (a authSettings) verify(ctx context.Context) (auth.Config, auth.Source, error) {
 	out := auth.Config{Issuer: a.Issuer, Audience: a.Audience, Leeway: a.Leeway}
 	var errs []error
 	for _, f := range []struct{ name, value, reason string }{
@@ -341,11 +341,8 @@ func (a authSettings) verify() (auth.Config, auth.Source, error) {
 		}
 	}
 	if a.APIKeys != "" {
-		document, err := os.ReadFile(a.APIKeys)
-		if err == nil {
-			out.APIKeys, err = auth.ParseAPIKeys(document)
-		}
-		if err != nil {
+		var err error
+		if out.APIKeys, err = auth.OpenAPIKeys(ctx, auth.File(a.APIKeys)); err != nil {
 			errs = append(errs, config.Wrong("api_keys", "%v", err))
 		}
 	}

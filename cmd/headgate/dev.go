@@ -238,11 +238,7 @@ func (p *platform) auth(ctx context.Context) (auth.Config, error) {
 		return auth.Config{}, err
 	}
 	if path := p.command.APIKeys; path != "" {
-		document, err := os.ReadFile(path)
-		if err != nil {
-			return auth.Config{}, err
-		}
-		if accepted.APIKeys, err = auth.ParseAPIKeys(document); err != nil {
+		if accepted.APIKeys, err = auth.OpenAPIKeys(ctx, auth.File(path)); err != nil {
 			return auth.Config{}, fmt.Errorf("%s: %w", path, err)
 		}
 	}

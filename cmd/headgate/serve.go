@@ -109,10 +109,10 @@ func (p *plan) run(ctx context.Context, role string) (err error) {
 	return chassis.RunLayers(ctx, r.layers...)
 }
 
-func (p *plan) gateway(context.Context) error {
+func (p *plan) gateway(ctx context.Context) error {
 	g := &p.settings.Gateway
 	listen, listenErr := g.listen("gateway", p.log)
-	accepted, keys, authErr := g.Auth.verify()
+	accepted, keys, authErr := g.Auth.verify(ctx)
 	routes, routesErr := g.routes()
 	sets, setsErr := descriptorSets(g.Descriptors)
 	var channelsErr error

@@ -1,15 +1,18 @@
 package auth
 
 import (
+	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
@@ -21,6 +24,7 @@ import (
 // hash of it cannot be searched back.
 const (
 	apiKeyPrefix      = "hgk_"
+	apiKeySubject     = "key:"
 	apiKeySecretBytes = 32
 )
 
@@ -48,9 +52,7 @@ func NewAPIKey(id string, tenants, rights []string, expires time.Time) (key stri
 	return apiKeyPrefix + id + "_" + text, kept, nil
 }
 
-// ParseAPIKeys reads a YAML list of kept keys.
-func ParseAPIKeys(document []byte) ([]APIKey, error) {
-	var list []APIKey
+func parseAPIKeys(document []byte) (list []APIKey, err error) {
 	if err := yaml.Unmarshal(document, &list); err != nil {
 		return nil, fmt.Errorf("auth: API keys: %w", err)
 	}
@@ -64,9 +66,9 @@ func (k APIKey) principal() (*Principal, error) {
 	if sum, err := hex.DecodeString(k.Hash); err != nil || len(sum) != sha256.Size {
 		return nil, fmt.Errorf("auth: API key %s: its sha256 is no hash", k.ID)
 	}
-	principal, err := NewPrincipal("key:"+k.ID, k.Tenants, k.Rights)
+	principal, err := NewPrincipal(apiKeySubject+k.ID, k.Tenants, k.Rights)
 	if err == nil {
-		principal.Until = k.Expires
+		principal.Until, principal.key = k.Expires, true
 	}
 	return principal, err
 }
@@ -95,31 +97,100 @@ func NewPrincipal(subject string, tenants, rights []string) (*Principal, error) 
 	return p, nil
 }
 
+// lookEvery is how often the source of API keys is looked at. What it has counts when it
+// has the same at two looks: a file may be seen half written.
+const lookEvery = 2 * time.Second
+
+// APIKeyRing holds the API keys that count, as their source has them. Its methods may be
+// called concurrently.
+type APIKeyRing struct {
+	source  Source
+	current atomic.Pointer[apiKeys]
+	raw     []byte // what current was made of
+	seen    []byte // what the source had at the last look
+}
+
+// OpenAPIKeys reads a YAML list of kept keys; it fails when they cannot be used.
+func OpenAPIKeys(ctx context.Context, source Source) (*APIKeyRing, error) {
+	document, err := source(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("auth: read API keys: %w", err)
+	}
+	r := &APIKeyRing{source: source, raw: document, seen: document}
+	r.current.Store(&apiKeys{})
+	return r, r.take(document)
+}
+
+// Run keeps the keys as the source has them until ctx ends. changed hears of every
+// change that counts, and report of failures: the keys in use then stay.
+func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		document, err := r.source(ctx)
+		again := bytes.Equal(document, r.seen)
+		r.seen = document
+		switch {
+		case err != nil:
+			report(fmt.Errorf("auth: read API keys: %w", err))
+		case !again || bytes.Equal(document, r.raw):
+		default:
+			r.raw = document // also what cannot be used: it is reported once
+			if err := r.take(document); err != nil {
+				report(err)
+			} else {
+				changed()
+			}
+		}
+	}
+}
+
+// take has the document's keys count. Those that it has as before keep their principals.
+func (r *APIKeyRing) take(document []byte) error {
+	list, err := parseAPIKeys(document)
+	if err != nil {
+		return err
+	}
+	before, keys := *r.current.Load(), apiKeys{}
+	for _, k := range list {
+		if _, taken := keys[k.ID]; taken {
+			return fmt.Errorf("auth: two API keys are called %q", k.ID)
+		}
+		if known, ok := before[k.ID]; ok && reflect.DeepEqual(known.kept, k) {
+			keys[k.ID] = known
+			continue
+		}
+		principal, err := k.principal()
+		if err != nil {
+			return err
+		}
+		hash, err := hex.DecodeString(k.Hash)
+		if err != nil {
+			return fmt.Errorf("auth: API key %s: its sha256 is no hash", k.ID)
+		}
+		keys[k.ID] = apiKey{kept: k, hash: hash, principal: principal}
+	}
+	r.current.Store(&keys)
+	return nil
+}
+
 // apiKeys are the keys that count, by id.
 type apiKeys map[string]apiKey
 
 type apiKey struct {
+	kept      APIKey
 	hash      []byte
 	principal *Principal
 }
 
-func newAPIKeys(list []APIKey) (apiKeys, error) {
-	keys := apiKeys{}
-	for _, k := range list {
-		principal, err := k.principal()
-		if err != nil {
-			return nil, err
-		}
-		if _, taken := keys[k.ID]; taken {
-			return nil, fmt.Errorf("auth: two API keys are called %q", k.ID)
-		}
-		sum, err := hex.DecodeString(k.Hash)
-		if err != nil {
-			return nil, errors.Join(ErrBadToken, err)
-		}
-		keys[k.ID] = apiKey{hash: sum, principal: principal}
-	}
-	return keys, nil
+// holds reports whether the principal's key counts as it did when it was used.
+func (k apiKeys) holds(principal *Principal) bool {
+	return k[strings.TrimPrefix(principal.Subject, apiKeySubject)].principal == principal
 }
 
 // authenticate returns a key's principal. An unknown id takes as long as a wrong

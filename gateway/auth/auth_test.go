@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -360,7 +361,10 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 	if strings.Contains(string(document), secret) {
 		t.Error("the secret is kept")
 	}
-	list, err := auth.ParseAPIKeys(document)
+	keys := func(document []byte) auth.Source {
+		return func(context.Context) ([]byte, error) { return document, nil }
+	}
+	ring, err := auth.OpenAPIKeys(t.Context(), keys(document))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +373,7 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.APIKeys = list
+	config.APIKeys = ring
 	verifier, err := auth.NewVerifier(config)
 	if err != nil {
 		t.Fatal(err)
@@ -392,8 +396,7 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, tc.want)
 		}
 	}
-	config.APIKeys = append(config.APIKeys, list[0])
-	if _, err := auth.NewVerifier(config); err == nil {
+	if _, err := auth.OpenAPIKeys(t.Context(), keys(append(document, document...))); err == nil {
 		t.Error("two keys of one name are accepted")
 	}
 	for _, bad := range []string{"App", "", "a_b"} {
@@ -401,6 +404,92 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 			t.Errorf("the id %q is accepted", bad)
 		}
 	}
+}
+
+func TestAPIKeysAreAsTheirSourceHasThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key, kept, err := auth.NewAPIKey("app", []string{"acme"}, []string{"query.read"}, time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		late, keptLate, err := auth.NewAPIKey("late", []string{"acme"}, nil, time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		narrowed := kept
+		narrowed.Rights = []string{"query.read:wallets"}
+		list := func(keys ...auth.APIKey) []byte {
+			document, err := yaml.Marshal(keys)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return document
+		}
+		var (
+			mu       sync.Mutex
+			document = list(kept)
+			fails    error
+			changes  int
+			reports  int
+		)
+		ring, err := auth.OpenAPIKeys(t.Context(), func(context.Context) ([]byte, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return document, fails
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		issuer, _ := open(t)
+		config, err := issuer.Config(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.APIKeys = ring
+		verifier, err := auth.NewVerifier(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { ring.Run(ctx, func() { changes++ }, func(error) { reports++ }) })
+		defer running.Wait()
+		defer cancel()
+		first, err := verifier.Authenticate(t.Context(), []string{"Bearer " + key})
+		if err != nil || verifier.Withdrawn(first) {
+			t.Fatalf("%+v, %v", first, err)
+		}
+		for _, step := range []struct {
+			what             string
+			document         []byte
+			fails            error
+			wait             time.Duration
+			withdrawn        bool
+			app, late        bool // count
+			changes, reports int
+		}{
+			{"nothing has changed", list(kept), nil, time.Minute, false, true, false, 0, 0},
+			{"a key is added", list(kept, keptLate), nil, 5 * time.Second, false, true, true, 1, 0},
+			{"the file is seen half written", list(kept, keptLate)[:20], nil, 2 * time.Second, false, true, true, 1, 0},
+			{"and then whole", list(kept, keptLate), nil, 5 * time.Second, false, true, true, 1, 0},
+			{"it cannot be used", []byte("- {"), nil, time.Minute, false, true, true, 1, 1},
+			{"it is not there", list(kept, keptLate), errors.New("gone"), 3 * time.Second, false, true, true, 1, 2},
+			{"a key is narrowed", list(narrowed, keptLate), nil, 5 * time.Second, true, true, true, 2, 2},
+			{"a key is withdrawn", list(keptLate), nil, 5 * time.Second, true, false, true, 3, 2},
+			{"all are", nil, nil, 5 * time.Second, true, false, false, 4, 2},
+		} {
+			mu.Lock()
+			document, fails = step.document, step.fails
+			mu.Unlock()
+			time.Sleep(step.wait)
+			synctest.Wait()
+			_, app := verifier.Authenticate(t.Context(), []string{"Bearer " + key})
+			_, other := verifier.Authenticate(t.Context(), []string{"Bearer " + late})
+			if (app == nil) != step.app || (other == nil) != step.late || verifier.Withdrawn(first) != step.withdrawn || changes != step.changes || reports != step.reports {
+				t.Errorf("%s: app %v, late %v, withdrawn %v, %d changes, %d reports; want %+v", step.what, app, other, verifier.Withdrawn(first), changes, reports, step)
+			}
+		}
+	})
 }
 
 func TestATokenCountsWithinItsTimesAndTheLeeway(t *testing.T) {

@@ -33,6 +33,8 @@ type Principal struct {
 	Rights []Right
 	// Until is when the credential ceases to count; the zero time: never.
 	Until time.Time
+
+	key bool // the credential is an API key
 }
 
 // Right is an action, narrowed to resources or not.

@@ -48,8 +48,8 @@ var algorithms = []jwa.SignatureAlgorithm{jwa.EdDSA(), jwa.ES256(), jwa.ES384(),
 type Config struct {
 	// Keys are the keys that tokens are signed with.
 	Keys *KeyRing
-	// APIKeys are the keys that count beside tokens.
-	APIKeys []APIKey
+	// APIKeys are the keys that count beside tokens; nil: none.
+	APIKeys *APIKeyRing
 	// Issuer and Audience must be the token's.
 	Issuer, Audience string
 	// Leeway is how far clocks may differ. 0: [DefaultLeeway].
@@ -61,7 +61,6 @@ type Verifier struct {
 	config Config
 	now    func() time.Time
 	known  *lru.Cache[string, verified]
-	keys   apiKeys
 }
 
 // verified is a token that holds; under other keys it must be checked again.
@@ -79,10 +78,6 @@ func NewVerifier(config Config) (*Verifier, error) {
 	if config.Keys == nil {
 		return nil, errors.New("auth: no key is configured")
 	}
-	keys, err := newAPIKeys(config.APIKeys)
-	if err != nil {
-		return nil, err
-	}
 	if config.Leeway == 0 {
 		config.Leeway = DefaultLeeway
 	}
@@ -90,7 +85,7 @@ func NewVerifier(config Config) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
-	return &Verifier{config: config, now: time.Now, known: known, keys: keys}, nil
+	return &Verifier{config: config, now: time.Now, known: known}, nil
 }
 
 // Authenticate returns the principal of the authorization header's values.
@@ -111,7 +106,7 @@ func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (*P
 		return nil, fmt.Errorf("%w: it is too long", ErrBadToken)
 	}
 	if strings.HasPrefix(token, apiKeyPrefix) {
-		return v.keys.authenticate(token, v.now())
+		return v.apiKeys().authenticate(token, v.now())
 	}
 	known, ok := v.known.Get(token)
 	if !ok || known.generation != v.config.Keys.current.Load().generation {
@@ -128,6 +123,20 @@ func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (*P
 		return nil, fmt.Errorf("%w: it is not valid yet", ErrBadToken)
 	}
 	return known.principal, nil
+}
+
+// apiKeys are those that count now.
+func (v *Verifier) apiKeys() apiKeys {
+	if v.config.APIKeys == nil {
+		return nil
+	}
+	return *v.config.APIKeys.current.Load()
+}
+
+// Withdrawn reports whether the API key that a principal was admitted by does not count
+// any more, or otherwise than then. Of a token that is not known before it expires.
+func (v *Verifier) Withdrawn(principal *Principal) bool {
+	return principal.key && !v.apiKeys().holds(principal)
 }
 
 // verify checks all of a token but whether it is its time, which is checked at
