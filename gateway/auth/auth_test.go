@@ -340,6 +340,26 @@ func TestKeysRotateWithoutARestart(t *testing.T) {
 	}
 }
 
+// withAPIKeys returns a verifier that takes the API keys of a source, and their ring.
+func withAPIKeys(t *testing.T, source auth.Source) (*auth.APIKeyRing, *auth.Verifier) {
+	t.Helper()
+	ring, err := auth.OpenAPIKeys(t.Context(), source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer, _ := open(t)
+	config, err := issuer.Config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.APIKeys = ring
+	verifier, err := auth.NewVerifier(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring, verifier
+}
+
 func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 	_, kept, err := auth.NewAPIKey("ci", []string{"acme"}, []string{"query.read:wal*"}, time.Time{})
 	if err != nil {
@@ -364,20 +384,7 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 	keys := func(document []byte) auth.Source {
 		return func(context.Context) ([]byte, error) { return document, nil }
 	}
-	ring, err := auth.OpenAPIKeys(t.Context(), keys(document))
-	if err != nil {
-		t.Fatal(err)
-	}
-	issuer, _ := open(t)
-	config, err := issuer.Config(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.APIKeys = ring
-	verifier, err := auth.NewVerifier(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, verifier := withAPIKeys(t, keys(document))
 	p, err := verifier.Authenticate(t.Context(), []string{"Bearer " + key})
 	if err != nil || p.Subject != "key:app" || !p.AnyTenant || !p.Allows("command.submit", "wallet") || p.Allows("query.read", "wallets") {
 		t.Errorf("%+v, %v", p, err)
@@ -432,24 +439,11 @@ func TestAPIKeysAreAsTheirSourceHasThem(t *testing.T) {
 			changes  int
 			reports  int
 		)
-		ring, err := auth.OpenAPIKeys(t.Context(), func(context.Context) ([]byte, error) {
+		ring, verifier := withAPIKeys(t, func(context.Context) ([]byte, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			return document, fails
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		issuer, _ := open(t)
-		config, err := issuer.Config(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		config.APIKeys = ring
-		verifier, err := auth.NewVerifier(config)
-		if err != nil {
-			t.Fatal(err)
-		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { ring.Run(ctx, func() { changes++ }, func(error) { reports++ }) })
