@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/chassis"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -28,6 +29,9 @@ type part struct {
 func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchRequest) (*aggregatev1.SubmitBatchResponse, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
+		return nil, err
+	}
+	if err := distinctKeys(req); err != nil {
 		return nil, err
 	}
 	res := &aggregatev1.SubmitBatchResponse{Results: make([]*aggregatev1.BatchResult, len(req.GetCommands()))}
@@ -73,6 +77,31 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 		res.Position = s.positions.Format(tenant, last)
 	}
 	return res, nil
+}
+
+// distinctKeys refuses a batch two of whose commands have the same key: one of them would
+// have its effect under the other's.
+func distinctKeys(req *aggregatev1.SubmitBatchRequest) error {
+	seen := map[string]int{}
+	for n := range req.GetCommands() {
+		key := batchKey(req, n)
+		first, taken := seen[key]
+		if key != "" && taken {
+			field, text := fmt.Sprintf("commands[%d].idempotency_key", n), fmt.Sprintf("is that of commands[%d] too: each command needs its own", first)
+			return chassis.WithDetails(connect.NewError(connect.CodeInvalidArgument, field+" "+text),
+				&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: text}}})
+		}
+		seen[key] = n
+	}
+	return nil
+}
+
+// batchKey is the key of a batch's command: its own, or one made of the batch's.
+func batchKey(req *aggregatev1.SubmitBatchRequest, n int) string {
+	if key := req.GetCommands()[n].GetIdempotencyKey(); key != "" || req.GetIdempotencyKey() == "" {
+		return key
+	}
+	return fmt.Sprintf("%s#%d", req.GetIdempotencyKey(), n)
 }
 
 // submitPart decides the commands for one aggregate, writes their results and
@@ -121,13 +150,9 @@ func (p *part) refuse(res *aggregatev1.SubmitBatchResponse, cause int) {
 // asSubmit returns a batch's command as a request of its own.
 func asSubmit(req *aggregatev1.SubmitBatchRequest, n int) *aggregatev1.SubmitRequest {
 	c := req.GetCommands()[n]
-	key := c.GetIdempotencyKey()
-	if key == "" && req.GetIdempotencyKey() != "" {
-		key = fmt.Sprintf("%s#%d", req.GetIdempotencyKey(), n)
-	}
 	return &aggregatev1.SubmitRequest{
 		TenantId: req.GetTenantId(), AggregateType: c.GetAggregateType(), AggregateId: c.GetAggregateId(), Command: c.GetCommand(),
-		Payload: c.GetPayload(), IdempotencyKey: key, ExpectedVersion: c.ExpectedVersion, DryRun: req.GetDryRun(),
+		Payload: c.GetPayload(), IdempotencyKey: batchKey(req, n), ExpectedVersion: c.ExpectedVersion, DryRun: req.GetDryRun(),
 	}
 }
 

@@ -101,6 +101,16 @@ func TestABatchTakesEffectTogetherWithinAnAggregate(t *testing.T) {
 	}
 	_, err = client.SubmitBatch(as(t, "acme"), &aggregatev1.SubmitBatchRequest{})
 	refused(t, err, connect.CodeInvalidArgument, "commands")
+	for name, req := range map[string]*aggregatev1.SubmitBatchRequest{
+		"of one aggregate":           batch("", keyed(deposit("a", "", 1), "same"), deposit("a", "", 1), keyed(deposit("a", "", 1), "same")),
+		"of two aggregates":          batch("", deposit("a", "", 1), keyed(deposit("b", "", 1), "same"), keyed(deposit("a", "", 1), "same")),
+		"one by the batch's own key": batch("k9", keyed(deposit("a", "", 1), "k9#2"), deposit("a", "", 1), deposit("b", "", 1)),
+	} {
+		_, err := client.SubmitBatch(as(t, "acme"), req)
+		if refused(t, err, connect.CodeInvalidArgument, "commands[2].idempotency_key is that of commands["); state("a") != "2 at v4" || state("b") != "8 at v3" {
+			t.Errorf("%s: a is %s, b is %s after a batch with a key twice", name, state("a"), state("b"))
+		}
+	}
 }
 
 func TestBatchesOfTwoNodesAreEachDecidedOnce(t *testing.T) {

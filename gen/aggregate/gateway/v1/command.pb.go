@@ -300,7 +300,8 @@ type BatchCommand struct {
 	Command string `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
 	// The command's payload, checked against the command's JSON Schema.
 	Payload *structpb.Struct `protobuf:"bytes,4,opt,name=payload,proto3" json:"payload,omitempty"`
-	// Names this attempt; empty: the batch's key with the command's place in it.
+	// Names this attempt, and no other command of the batch; empty: the batch's key with the
+	// command's place in it.
 	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// The version that the aggregate must have when the command is decided, after
 	// the batch's earlier commands for it; absent: whatever it has.

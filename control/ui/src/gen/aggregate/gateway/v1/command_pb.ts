@@ -215,7 +215,8 @@ export type BatchCommand = Message<"aggregate.gateway.v1.BatchCommand"> & {
   payload?: JsonObject | undefined;
 
   /**
-   * Names this attempt; empty: the batch's key with the command's place in it.
+   * Names this attempt, and no other command of the batch; empty: the batch's key with the
+   * command's place in it.
    *
    * @generated from field: string idempotency_key = 5;
    */
