@@ -49,6 +49,12 @@ func nodeWith(t *testing.T, js jetstream.JetStream, source model.Source, config 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return nodeOver(t, js, models, config)
+}
+
+// nodeOver is nodeWith over models that the test changes.
+func nodeOver(t *testing.T, js jetstream.JetStream, models *model.Registry, config aggregate.Config) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
+	t.Helper()
 	tenants, err := chassis.ParseTenants([]string{"acme", "globex"})
 	if err != nil {
 		t.Fatal(err)

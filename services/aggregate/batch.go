@@ -37,6 +37,7 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 	res := &aggregatev1.SubmitBatchResponse{Results: make([]*aggregatev1.BatchResult, len(req.GetCommands()))}
 	parts, broken := map[aggregateKey]*part{}, map[aggregateKey]bool{}
 	var order []*part
+	current := s.models.Current()
 	for n, c := range req.GetCommands() {
 		key := aggregateKey{tenant, c.GetAggregateType(), c.GetAggregateId()}
 		p := parts[key]
@@ -46,13 +47,13 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 			order = append(order, p)
 		}
 		p.places = append(p.places, n)
-		aggregate, prepared, err := s.prepare(asSubmit(req, n))
+		by, prepared, err := prepare(current, asSubmit(req, n))
 		if err != nil {
 			res.Results[n] = failed(err)
 			broken[key] = true
 			continue
 		}
-		p.aggregate = aggregate
+		p.rules = by
 		p.commands = append(p.commands, prepared)
 	}
 	var group errgroup.Group

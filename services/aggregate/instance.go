@@ -76,10 +76,10 @@ func (i *instance) forget() {
 
 // catchUp folds the events that are new since the last time. What was folded before an
 // error is not folded again: an aggregate may have more events than a call has time for.
-func (s *Service) catchUp(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, i *instance) error {
-	if revision := s.models.Current().Revision; i.model != revision {
+func (s *Service) catchUp(ctx context.Context, key aggregateKey, by rules, i *instance) error {
+	if i.model != by.revision {
 		i.forget() // another model may fold the same events to another state
-		i.model = revision
+		i.model = by.revision
 	}
 	if i.version == 0 {
 		_ = s.journal.While(ctx, func(ctx context.Context) error { // without it all events are folded
@@ -90,7 +90,7 @@ func (s *Service) catchUp(ctx context.Context, key aggregateKey, aggregate *mode
 	var broken error
 	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, 0, func(event backbone.Event) error {
 		s.loaded.Inc()
-		if broken = i.apply(ctx, key, aggregate, event); broken != nil {
+		if broken = i.apply(ctx, key, by, event); broken != nil {
 			return broken
 		}
 		return s.settle(ctx, key, i)
@@ -104,8 +104,8 @@ func (s *Service) catchUp(ctx context.Context, key aggregateKey, aggregate *mode
 }
 
 // apply folds one event, and remembers the command that it is of.
-func (i *instance) apply(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, event backbone.Event) error {
-	if err := i.fold(ctx, key, aggregate, event); err != nil {
+func (i *instance) apply(ctx context.Context, key aggregateKey, by rules, event backbone.Event) error {
+	if err := i.fold(ctx, key, by, event); err != nil {
 		return err
 	}
 	if event.Command.IdempotencyKey != "" {
@@ -115,15 +115,15 @@ func (i *instance) apply(ctx context.Context, key aggregateKey, aggregate *model
 }
 
 // fold makes the next state of an event.
-func (i *instance) fold(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, event backbone.Event) error {
+func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event backbone.Event) error {
 	if event.Version != i.version+1 {
 		return fmt.Errorf("%s %s: the event at sequence %d has version %d after %d", key.aggregateType, key.id, event.Sequence, event.Version, i.version)
 	}
-	data, err := aggregate.Data(ctx, event.Type, event.DataVersion, event.Data)
+	data, err := by.Data(ctx, event.Type, event.DataVersion, event.Data)
 	if err != nil {
 		return fmt.Errorf("%w: at sequence %d: %w", backbone.ErrMalformedEvent, event.Sequence, err)
 	}
-	state, err := aggregate.Evolve(ctx, i.state, event.Type, data, key.meta(event.Version, event.Time, event.ID))
+	state, err := by.Evolve(ctx, i.state, event.Type, data, key.meta(event.Version, event.Time, event.ID))
 	if err != nil {
 		return err
 	}
@@ -142,11 +142,11 @@ func (i *instance) remember(event backbone.Event) {
 }
 
 // state returns the state at version, 0 for the newest, and the version reached.
-func (s *Service) state(ctx context.Context, key aggregateKey, aggregate *model.Aggregate, version int64) (model.Object, int64, error) {
+func (s *Service) state(ctx context.Context, key aggregateKey, by rules, version int64) (model.Object, int64, error) {
 	if version > 0 {
 		at := newInstance()
 		err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, 1, int(version), func(event backbone.Event) error {
-			return at.fold(ctx, key, aggregate, event)
+			return at.fold(ctx, key, by, event)
 		})
 		return at.state, at.version, err
 	}
@@ -155,7 +155,7 @@ func (s *Service) state(ctx context.Context, key aggregateKey, aggregate *model.
 		return nil, 0, err
 	}
 	defer i.release()
-	if err := s.catchUp(ctx, key, aggregate, i); err != nil {
+	if err := s.catchUp(ctx, key, by, i); err != nil {
 		return nil, 0, err
 	}
 	return i.state, i.version, nil

@@ -124,13 +124,13 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	aggregate, c, err := s.prepare(req)
+	by, c, err := prepare(s.models.Current(), req)
 	if err != nil {
 		return nil, err
 	}
 	began := time.Now()
 	key := aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}
-	decided, err := s.submit(ctx, submission{key: key, aggregate: aggregate, commands: []command{c}, dryRun: req.GetDryRun()})
+	decided, err := s.submit(ctx, submission{key: key, rules: by, commands: []command{c}, dryRun: req.GetDryRun()})
 	if !req.GetDryRun() {
 		s.record(ctx, key, req.GetCommand(), began, decided, asConnectError(err))
 	}
@@ -175,17 +175,17 @@ func (s *Service) record(ctx context.Context, key aggregateKey, name string, beg
 	}
 }
 
-// prepare looks up what a request asks for in the model.
-func (s *Service) prepare(req *aggregatev1.SubmitRequest) (*model.Aggregate, command, error) {
-	aggregate, err := s.aggregateType(req.GetAggregateType())
+// prepare looks up what a request asks for in a model.
+func prepare(m *model.Model, req *aggregatev1.SubmitRequest) (rules, command, error) {
+	by, err := rulesOf(m, req.GetAggregateType())
 	if err != nil {
-		return nil, command{}, err
+		return rules{}, command{}, err
 	}
-	rule, ok := aggregate.Command(req.GetCommand())
+	rule, ok := by.Command(req.GetCommand())
 	if !ok {
-		return nil, command{}, connect.Errorf(connect.CodeNotFound, "aggregate %q has no command %q", req.GetAggregateType(), req.GetCommand())
+		return rules{}, command{}, connect.Errorf(connect.CodeNotFound, "aggregate %q has no command %q", req.GetAggregateType(), req.GetCommand())
 	}
-	return aggregate, command{
+	return by, command{
 		rule: rule, payload: model.Normalize(req.GetPayload().AsMap()).(model.Object), ref: commandRef(req), expected: req.ExpectedVersion,
 	}, nil
 }
@@ -196,12 +196,12 @@ func (s *Service) GetAggregate(ctx context.Context, req *aggregatev1.GetAggregat
 	if err != nil {
 		return nil, err
 	}
-	aggregate, err := s.aggregateType(req.GetAggregateType())
+	by, err := rulesOf(s.models.Current(), req.GetAggregateType())
 	if err != nil {
 		return nil, err
 	}
 	key := aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}
-	state, version, err := s.state(ctx, key, aggregate, req.GetVersion())
+	state, version, err := s.state(ctx, key, by, req.GetVersion())
 	switch {
 	case err != nil:
 		return nil, asConnectError(err)
@@ -217,12 +217,12 @@ func (s *Service) GetAggregate(ctx context.Context, req *aggregatev1.GetAggregat
 	return &aggregatev1.GetAggregateResponse{State: object, Version: version}, nil
 }
 
-func (s *Service) aggregateType(name string) (*model.Aggregate, error) {
-	aggregate, ok := s.models.Current().Aggregate(name)
+func rulesOf(m *model.Model, name string) (rules, error) {
+	aggregate, ok := m.Aggregate(name)
 	if !ok {
-		return nil, connect.Errorf(connect.CodeNotFound, "there is no aggregate %q in the model", name)
+		return rules{}, connect.Errorf(connect.CodeNotFound, "there is no aggregate %q in the model", name)
 	}
-	return aggregate, nil
+	return rules{Aggregate: aggregate, revision: m.Revision}, nil
 }
 
 // decision is what a command did.

@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/backbonetest"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/nats-io/nats.go/jetstream"
@@ -154,5 +158,88 @@ func TestEventsOfAnEarlierFormAreBroughtToTheNewOne(t *testing.T) {
 	}
 	if again := submit(t, renewed, "acme", deposit("w", "key", 100)); !again.GetReplayed() || again.GetEvents()[0].GetData().AsMap()["mills"] != 1000.0 {
 		t.Errorf("an old command sent again: %v", again)
+	}
+}
+
+func TestAnEventThatCouldNotBeFoldedIsNotAppended(t *testing.T) {
+	js := backbonetest.Start(t)
+	// The second deposit is more than a number holds.
+	client, _ := nodeOf(t, js, changed(t, "deposited: {balance: state.balance + event.amount}", "deposited: {balance: state.balance + event.amount * 4611686018427387904}"))
+	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
+	submit(t, client, "acme", deposit("w", "one", 1))
+	_, err := client.Submit(as(t, "acme"), deposit("w", "two", 1))
+	refused(t, err, connect.CodeInternal, "the model failed to decide the command")
+	dry := deposit("w", "", 1)
+	dry.DryRun = true
+	_, err = client.Submit(as(t, "acme"), dry)
+	refused(t, err, connect.CodeInternal, "the model failed to decide the command")
+	res, err := client.SubmitBatch(as(t, "acme"), batch("b", deposit("w", "", 1), command("w", "withdraw", "", map[string]any{"amount": 5})))
+	if err != nil || outcomes(res) != "internal, aborted" {
+		t.Errorf("a batch: %s, %v", outcomes(res), err)
+	}
+	// The aggregate goes on, on a node that folds it too.
+	cold, _ := nodeOf(t, js, model.Wallet)
+	for name, client := range map[string]gatewayv1connect.CommandServiceClient{"the node": client, "another": cold} {
+		got, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
+		if err != nil || got.GetVersion() != 2 {
+			t.Errorf("%s: %v, %v, want version 2", name, got, err)
+		}
+	}
+	if v := submit(t, client, "acme", command("w", "withdraw", "", map[string]any{"amount": 5})).GetVersion(); v != 3 {
+		t.Errorf("the next command makes version %d, want 3", v)
+	}
+}
+
+func TestAStateIsOfTheModelThatItSaysItIsOf(t *testing.T) {
+	js := backbonetest.Start(t)
+	var doubled atomic.Bool
+	twice := changed(t, "deposited: {balance: state.balance + event.amount}", "deposited: {balance: state.balance + 2 * event.amount}")
+	models, err := model.Open(t.Context(), func(ctx context.Context) (string, []byte, error) {
+		if doubled.Load() {
+			return twice(ctx)
+		}
+		return model.Wallet(ctx)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, _ := nodeOver(t, js, models, aggregate.Config{})
+	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
+	// The model changes all the time, between any two steps of a command.
+	stop := make(chan struct{})
+	var changing sync.WaitGroup
+	changing.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			doubled.Store(!doubled.Load())
+			if _, err := models.Reload(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	const deposited = 300
+	deposits(t, client, "w", 1, deposited/2)
+	for n := range deposited / 2 {
+		submit(t, client, "acme", deposit("w", fmt.Sprintf("one-%d", n), 1))
+	}
+	close(stop)
+	changing.Wait()
+	for n := range 10 {
+		doubled.Store(n%2 == 0)
+		if _, err := models.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want := float64(deposited)
+		if doubled.Load() {
+			want *= 2
+		}
+		got, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
+		if err != nil || got.GetState().AsMap()["balance"] != want {
+			t.Errorf("the balance is %v, %v; want %v", got.GetState(), err, want)
+		}
 	}
 }

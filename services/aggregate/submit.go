@@ -19,10 +19,18 @@ const maxConflicts = 8
 // submission is commands for one aggregate, with everything needed to decide
 // them: all of them take effect, in order, or none does.
 type submission struct {
-	key       aggregateKey
-	aggregate *model.Aggregate
-	commands  []command
-	dryRun    bool
+	key      aggregateKey
+	rules    rules
+	commands []command
+	dryRun   bool
+}
+
+// rules are an aggregate's by one model, which may be another's a moment later: what is
+// decided, folded and kept by them is of that model.
+type rules struct {
+	*model.Aggregate
+
+	revision string // of the model
 }
 
 // command is one of a submission's.
@@ -73,13 +81,13 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 	caughtUp := false
 	refresh := func() (err error) {
 		caughtUp = true
-		if err = s.catchUp(ctx, sub.key, sub.aggregate, i); err == nil {
+		if err = s.catchUp(ctx, sub.key, sub.rules, i); err == nil {
 			// What another node appended may be of this very submission, sent twice.
 			pending, err = s.previous(ctx, sub, i, out)
 		}
 		return err
 	}
-	if i.version == 0 || i.model != s.models.Current().Revision {
+	if i.version == 0 || i.model != sub.rules.revision {
 		err = refresh()
 	} else {
 		pending, err = s.previous(ctx, sub, i, out)
@@ -88,7 +96,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		if tries > maxConflicts {
 			return nil, errContended
 		}
-		events, refused := s.decide(ctx, sub, i, pending, out)
+		events, ahead, refused := s.decide(ctx, sub, i, pending, out)
 		if refused != nil || sub.dryRun || len(events) == 0 {
 			// A kept state may be behind another node's appends. It is good enough to
 			// try an append, which checks it; before anything else is believed, it is
@@ -101,7 +109,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		}
 		switch err = s.journal.Append(ctx, sub.key.tenant, i.sequence, events); {
 		case err == nil:
-			s.acknowledge(ctx, sub, i, pending, out, events)
+			s.acknowledge(ctx, sub, i, pending, out, events, ahead)
 			return out, nil
 		case errors.Is(err, backbone.ErrConflict):
 			err = refresh()
@@ -123,40 +131,37 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 }
 
 // decide asks the model about the pending commands, each on the state that the
-// ones before it make. It returns all their events.
-func (s *Service) decide(ctx context.Context, sub submission, i *instance, pending []int, out []decision) ([]backbone.Event, error) {
+// ones before it make. It returns all their events, and the state that follows: events
+// that the model itself could not fold would never be let in again.
+func (s *Service) decide(ctx context.Context, sub submission, i *instance, pending []int, out []decision) ([]backbone.Event, *instance, error) {
 	now := time.Now()
-	state, version := i.state, i.version
+	ahead := &instance{state: i.state, version: i.version}
 	var all []backbone.Event
 	for _, n := range pending {
 		c := sub.commands[n]
-		if c.expected != nil && *c.expected != version {
-			return nil, &refusal{n, &versionError{expected: *c.expected, current: version}}
+		if c.expected != nil && *c.expected != ahead.version {
+			return nil, nil, &refusal{n, &versionError{expected: *c.expected, current: ahead.version}}
 		}
-		decided, err := c.rule.Decide(ctx, state, c.payload, sub.key.meta(version, now, ""))
+		decided, err := c.rule.Decide(ctx, ahead.state, c.payload, sub.key.meta(ahead.version, now, ""))
 		if err != nil {
-			return nil, &refusal{n, err}
+			return nil, nil, &refusal{n, err}
 		}
 		first := len(all)
 		for _, event := range decided {
 			data, err := json.Marshal(event.Data)
 			if err != nil {
-				return nil, fmt.Errorf("encode %s: %w", event.Type, err)
+				return nil, nil, fmt.Errorf("encode %s: %w", event.Type, err)
 			}
-			version++
 			made := backbone.Event{
 				ID: contextkit.NewID(), Type: event.Type, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
-				Version: version, Time: now, Data: data, DataVersion: sub.aggregate.EventVersion(event.Type), Command: c.ref,
+				Version: ahead.version + 1, Time: now, Data: data, DataVersion: sub.rules.EventVersion(event.Type), Command: c.ref,
 			}
 			all = append(all, made)
-			if len(sub.commands) == 1 {
-				continue // nobody decides on what follows
-			}
-			if state, err = sub.aggregate.Evolve(ctx, state, made.Type, event.Data, sub.key.meta(version, now, made.ID)); err != nil {
-				return nil, &refusal{n, err}
+			if err := ahead.fold(ctx, sub.key, sub.rules, made); err != nil {
+				return nil, nil, &refusal{n, err}
 			}
 		}
-		out[n] = decision{events: all[first:], version: version, sequence: i.sequence}
+		out[n] = decision{events: all[first:], version: ahead.version, sequence: i.sequence}
 	}
 	// all may have been moved as it grew: the decisions' events are its parts.
 	first := 0
@@ -165,15 +170,16 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 		out[n].events = all[first : first+count]
 		first += count
 	}
-	return all, nil
+	return all, ahead, nil
 }
 
-// acknowledge folds what was appended.
-func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []backbone.Event) {
+// acknowledge takes over the state that follows from what was appended.
+func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []backbone.Event, ahead *instance) {
+	i.state, i.version, i.newest = ahead.state, ahead.version, ahead.newest
 	for _, event := range events {
-		if err := i.apply(ctx, sub.key, sub.aggregate, event); err != nil {
-			i.forget() // the events stand; the next command folds them again
-			break
+		i.sequence = event.Sequence
+		if event.Command.IdempotencyKey != "" {
+			i.remember(event)
 		}
 	}
 	sequence := events[len(events)-1].Sequence
