@@ -28,6 +28,9 @@ var (
 // fifty-first.
 const maxBatches = 8
 
+// batchHeaders is room for the headers that a batch adds to its messages, in bytes.
+const batchHeaders = 512
+
 // loadBatch is how many events one direct get asks for.
 const loadBatch = 512
 
@@ -77,8 +80,8 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 		if err != nil {
 			return err
 		}
-		if msg.Size() > MaxMessageBytes {
-			return fmt.Errorf("%w: %s has %d bytes", ErrTooLarge, events[i].Type, msg.Size())
+		if most := min(MaxMessageBytes, j.js.Conn().MaxPayload()) - batchHeaders; int64(msg.Size()) > most {
+			return fmt.Errorf("%w: %s has %d bytes, and NATS takes %d", ErrTooLarge, events[i].Type, msg.Size(), most)
 		}
 		messages[i] = msg
 	}

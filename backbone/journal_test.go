@@ -13,6 +13,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -114,6 +115,56 @@ func TestAppendIsAllOrNothingAndCheckedAgainstTheLastEvent(t *testing.T) {
 			t.Fatalf("err = %v", err)
 		}
 	})
+}
+
+func TestAnEventIsAsLargeAsItsServerTakes(t *testing.T) {
+	const most = 64 << 10
+	s, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: t.TempDir(), MaxPayload: most, NoSigs: true, NoLog: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("NATS does not start")
+	}
+	conn, err := nats.Connect("", nats.InProcessServer(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+		t.Fatal(err)
+	}
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	refused := 0
+	for size := most - 2000; size <= most; size += 20 {
+		for count := 1; count <= 2; count++ { // alone, and in a batch
+			list := events(fmt.Sprintf("w-%d-%d", size, count), 1, count, "key")
+			list[count-1].Data = []byte(`"` + strings.Repeat("x", size) + `"`)
+			list[0].Command.IdempotencyKey = fmt.Sprint(size, "-", count)
+			switch err := journal.Append(ctx, acme, 0, list); {
+			case errors.Is(err, backbone.ErrTooLarge):
+				refused++
+			case err != nil:
+				t.Fatalf("%d bytes, %d events: %v", size, count, err)
+			case refused > 0:
+				t.Fatalf("%d bytes are taken, less were refused", size)
+			}
+		}
+	}
+	if refused == 0 {
+		t.Error("nothing is too large")
+	}
 }
 
 func TestLoadReadsLongHistoriesWholeAndInOrder(t *testing.T) {
