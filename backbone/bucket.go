@@ -55,14 +55,41 @@ func OpenBucket[T any](ctx context.Context, js jetstream.JetStream, name string)
 
 // Get returns the value under key. Errors: [ErrNotKept], or the bucket's.
 func (b *Bucket[T]) Get(ctx context.Context, key string) (Kept[T], error) {
-	entry, err := b.kv.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrInvalidKey) {
-		return Kept[T]{}, ErrNotKept
+	text, err := ReadKept(ctx, b.js, b.kv, key)
+	out := Kept[T]{Revision: text.Revision, Time: text.Time}
+	if err == nil {
+		if err = json.Unmarshal(text.Value, &out.Value); err != nil {
+			err = fmt.Errorf("backbone: read %s/%s: %w", b.name, key, err)
+		}
 	}
+	return out, err
+}
+
+// ReadKept returns the bytes under a bucket's key. A replica, which is asked first, may not
+// have yet what the stream's leader has acknowledged: that nothing is there is the leader's
+// word. Errors: [ErrNotKept], or the bucket's.
+func ReadKept(ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue, key string) (Kept[[]byte], error) {
+	entry, err := kv.Get(ctx, key)
+	switch {
+	case err == nil:
+		return Kept[[]byte]{Value: entry.Value(), Revision: entry.Revision(), Time: entry.Created()}, nil
+	case errors.Is(err, jetstream.ErrInvalidKey):
+		return Kept[[]byte]{}, ErrNotKept
+	case !errors.Is(err, jetstream.ErrKeyNotFound):
+		return Kept[[]byte]{}, fmt.Errorf("backbone: read %s/%s: %w", kv.Bucket(), key, err)
+	}
+	leader, err := js.Conn().JetStream() // its requests go to leaders
 	if err != nil {
-		return Kept[T]{}, fmt.Errorf("backbone: read %s/%s: %w", b.name, key, err)
+		return Kept[[]byte]{}, fmt.Errorf("backbone: read %s/%s: %w", kv.Bucket(), key, err)
 	}
-	return b.decode(entry)
+	msg, err := leader.GetLastMsg("KV_"+kv.Bucket(), "$KV."+kv.Bucket()+"."+key, nats.Context(ctx))
+	switch {
+	case errors.Is(err, nats.ErrMsgNotFound), err == nil && msg.Header.Get("KV-Operation") != "":
+		return Kept[[]byte]{}, ErrNotKept
+	case err != nil:
+		return Kept[[]byte]{}, fmt.Errorf("backbone: read %s/%s: %w", kv.Bucket(), key, err)
+	}
+	return Kept[[]byte]{Value: msg.Data, Revision: msg.Sequence, Time: msg.Time}, nil
 }
 
 func (b *Bucket[T]) decode(entry jetstream.KeyValueEntry) (Kept[T], error) {

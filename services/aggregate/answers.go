@@ -32,7 +32,6 @@ type answer struct {
 type answers struct {
 	bucket jetstream.KeyValue
 	async  jetstream.JetStream
-	leader nats.JetStreamContext // asks the stream's leader, not the replica that is nearest
 }
 
 func openAnswers(ctx context.Context, js jetstream.JetStream) (*answers, error) {
@@ -44,11 +43,7 @@ func openAnswers(ctx context.Context, js jetstream.JetStream) (*answers, error) 
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketIdempotency, err)
 	}
-	leader, err := js.Conn().JetStream()
-	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketIdempotency, err)
-	}
-	return &answers{bucket: bucket, async: async, leader: leader}, nil
+	return &answers{bucket: bucket, async: async}, nil
 }
 
 // record begins to write a record; the future says when it is kept.
@@ -57,7 +52,7 @@ func (a *answers) record(ctx context.Context, name string, content any) (jetstre
 	if err != nil {
 		return nil, err
 	}
-	msg := &nats.Msg{Subject: subjectOf(name), Header: nats.Header{}, Data: data}
+	msg := &nats.Msg{Subject: "$KV." + backbone.BucketIdempotency + "." + name, Header: nats.Header{}, Data: data}
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
 		return nil, err
 	}
@@ -66,27 +61,14 @@ func (a *answers) record(ctx context.Context, name string, content any) (jetstre
 	return a.async.PublishMsgAsync(msg)
 }
 
-// read returns a record, nil when its time is over. A server's replica may not have a
-// record yet that its leader has acknowledged: that there is none is the leader's word.
+// read returns a record, nil when its time is over.
 func (a *answers) read(ctx context.Context, name string) ([]byte, error) {
-	entry, err := a.bucket.Get(ctx, name)
-	if err == nil {
-		return entry.Value(), nil
-	}
-	if !errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil, fmt.Errorf("read the idempotency record: %w", err)
-	}
-	msg, err := a.leader.GetLastMsg("KV_"+backbone.BucketIdempotency, subjectOf(name), nats.Context(ctx))
-	switch {
-	case errors.Is(err, nats.ErrMsgNotFound):
+	kept, err := backbone.ReadKept(ctx, a.async, a.bucket, name)
+	if errors.Is(err, backbone.ErrNotKept) {
 		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("read the idempotency record: %w", err)
 	}
-	return msg.Data, nil
+	return kept.Value, err
 }
-
-func subjectOf(name string) string { return "$KV." + backbone.BucketIdempotency + "." + name }
 
 // commandRef identifies a command: its key and what it asks for, so that a
 // retry is told from another command under the same key.
