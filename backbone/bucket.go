@@ -68,7 +68,19 @@ func (b *Bucket[T]) Get(ctx context.Context, key string) (Kept[T], error) {
 // ReadKept returns the bytes under a bucket's key. A replica, which is asked first, may not
 // have yet what the stream's leader has acknowledged: that nothing is there is the leader's
 // word. Errors: [ErrNotKept], or the bucket's.
-func ReadKept(ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue, key string) (Kept[[]byte], error) {
+func ReadKept(ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue, key string) (kept Kept[[]byte], err error) {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, silentAfter) // the server that is asked may be gone
+		kept, err = readKept(attempt, js, kv, key)
+		silent := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
+		cancel()
+		if !silent {
+			return kept, err
+		}
+	}
+}
+
+func readKept(ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue, key string) (Kept[[]byte], error) {
 	entry, err := kv.Get(ctx, key)
 	switch {
 	case err == nil:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
@@ -180,38 +181,76 @@ func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregat
 	})
 }
 
+// silentAfter is how long an answer may be silent before it is asked for again: the server
+// that was to give it may be gone.
+const silentAfter = 2 * time.Second
+
 // readBatches calls each for a stream's messages on a subject in order, from a
 // sequence (1: all) on, for most of them at most (0: all). It stops at each's first error
 // and returns it.
 func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, each func(*jetstream.RawStreamMsg) error) error {
 	left := cmp.Or(most, math.MaxInt)
 	for next := max(from, 1); left > 0; {
-		batch, err := jetstreamext.GetBatch(ctx, js, stream, min(left, loadBatch), jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(next))
-		if err != nil {
-			return fmt.Errorf("backbone: read %s: %w", subject, err)
-		}
-		count := 0
-		for msg, err := range batch {
-			if errors.Is(err, jetstreamext.ErrNoMessages) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("backbone: read %s: %w", subject, err)
-			}
-			if err := each(msg); err != nil {
-				return err
-			}
+		var failed error
+		count, err := readBatch(ctx, js, stream, subject, next, min(left, loadBatch), func(msg *jetstream.RawStreamMsg) error {
 			next = msg.Sequence + 1
-			count++
-		}
+			failed = each(msg)
+			return failed
+		})
 		left -= count
-		if count == 0 {
-			// Neither a message nor the answer that there is none: the request
-			// was cut off, and taking it for the end would forget messages.
-			return fmt.Errorf("backbone: read %s: %w", subject, context.Cause(orExpired(ctx)))
+		switch {
+		case failed != nil:
+			return failed
+		case errors.Is(err, jetstreamext.ErrNoMessages):
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("backbone: read %s: %w", subject, context.Cause(ctx))
+		case err != nil && !errors.Is(err, errSilent):
+			return fmt.Errorf("backbone: read %s: %w", subject, err)
 		}
 	}
 	return nil
+}
+
+// errSilent says that an answer was not given, or not to its end.
+var errSilent = errors.New("JetStream does not answer")
+
+// readBatch is readBatches with one request. It returns how many messages came. Beyond
+// those of each and the request: [errSilent], and [jetstreamext.ErrNoMessages] when there
+// are none.
+func readBatch(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, each func(*jetstream.RawStreamMsg) error) (count int, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(silentAfter, func() { cancel(errSilent) })
+	defer silence.Stop()
+	batch, err := jetstreamext.GetBatch(ctx, js, stream, most, jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(from))
+	if err != nil {
+		return 0, orSilent(ctx, err)
+	}
+	for msg, err := range batch {
+		if err != nil {
+			return count, orSilent(ctx, err)
+		}
+		silence.Reset(silentAfter)
+		count++
+		if err := each(msg); err != nil {
+			return count, err
+		}
+	}
+	if count == 0 {
+		// Neither a message nor the answer that there is none: the request
+		// was cut off, and taking it for the end would forget messages.
+		return 0, orSilent(ctx, errors.New("the answer broke off"))
+	}
+	return count, nil
+}
+
+// orSilent returns err, or errSilent if that is why.
+func orSilent(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errSilent) {
+		return errSilent
+	}
+	return err
 }
 
 // Last returns the sequence of the tenant's last event, 0 if there is none.
@@ -227,14 +266,4 @@ func (j *Journal) Last(ctx context.Context, tenant contextkit.TenantID) (uint64,
 		return 0, nil
 	}
 	return 0, fmt.Errorf("backbone: last event of %s: %w", tenant, err)
-}
-
-// orExpired returns ctx if it has ended, else one that has.
-func orExpired(ctx context.Context) context.Context {
-	if ctx.Err() != nil {
-		return ctx
-	}
-	expired, cancel := context.WithCancelCause(ctx)
-	cancel(errors.New("the journal did not answer"))
-	return expired
 }

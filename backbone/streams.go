@@ -2,10 +2,13 @@ package backbone
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -33,6 +36,8 @@ const (
 )
 
 const (
+	// attemptTimeout bounds one attempt to make a stream, and attemptPause is between two.
+	attemptTimeout, attemptPause = 3 * time.Second, 250 * time.Millisecond
 	// dedupeWindow is how long JetStream itself remembers a message id. The
 	// journal and the idempotency bucket remember beyond it.
 	dedupeWindow = 2 * time.Minute
@@ -127,9 +132,12 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 		config.Storage = jetstream.FileStorage
 		config.Replicas = int(replicas)
 		if config.PersistMode == jetstream.AsyncPersistMode {
-			config.Replicas = 1 // what NATS allows; a lost server loses what it remembered
+			config.Replicas = 1 // what NATS allows; a lost server loses what it remembered, and until it is back nothing is
 		}
-		if _, err := js.CreateOrUpdateStream(ctx, config); err != nil {
+		if err := patiently(ctx, func(ctx context.Context) error {
+			_, err := js.CreateOrUpdateStream(ctx, config)
+			return err
+		}); err != nil && (config.Replicas == int(replicas) || !offline(err)) {
 			return fmt.Errorf("backbone: stream %s: %w", config.Name, err)
 		}
 	}
@@ -148,9 +156,43 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 	for _, config := range buckets {
 		config.Storage = jetstream.FileStorage
 		config.Replicas = int(replicas)
-		if _, err := js.CreateOrUpdateKeyValue(ctx, config); err != nil {
+		if err := patiently(ctx, func(ctx context.Context) error {
+			_, err := js.CreateOrUpdateKeyValue(ctx, config)
+			return err
+		}); err != nil {
 			return fmt.Errorf("backbone: bucket %s: %w", config.Bucket, err)
 		}
 	}
 	return nil
+}
+
+// offline reports whether the only server that has a stream is away: what can do without
+// must not wait for it.
+func offline(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == errCodeStreamOffline
+}
+
+// errCodeStreamOffline is the server's code for a stream none of whose servers is there.
+const errCodeStreamOffline jetstream.ErrorCode = 10118
+
+// patiently does what may be done again until it is done, ctx ends, or it fails for
+// another reason than that servers have just started: those of a cluster answer nothing
+// before they have found each other, and forget what they were asked.
+func patiently(ctx context.Context, do func(ctx context.Context) error) error {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		err := do(attempt)
+		cancel()
+		var api *jetstream.APIError
+		again := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.As(err, &api) && api.Code == http.StatusServiceUnavailable
+		if err == nil || !again || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(attemptPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }

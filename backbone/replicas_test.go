@@ -1,0 +1,182 @@
+package backbone_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// natsCluster starts three NATS servers that are one cluster.
+func natsCluster(t *testing.T) []*server.Server {
+	t.Helper()
+	var (
+		servers []*server.Server
+		routes  []*url.URL
+		ports   []int
+	)
+	for range 3 {
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: listener.Addr().String()})
+		if err := listener.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n, port := range ports {
+		s, err := server.NewServer(&server.Options{
+			ServerName: fmt.Sprintf("n%d", n), Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
+			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}, Routes: routes,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Start()
+		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+		servers = append(servers, s)
+	}
+	for _, s := range servers {
+		if !s.ReadyForConnections(30 * time.Second) {
+			t.Fatal("NATS does not start")
+		}
+	}
+	return servers
+}
+
+func TestNothingIsLostWhenOneOfThreeServersIs(t *testing.T) {
+	for _, stream := range []string{backbone.StreamEvents, backbone.StreamTimeline} {
+		t.Run("the one that leads "+stream, func(t *testing.T) { nothingIsLostWithTheLeaderOf(t, stream) })
+	}
+}
+
+func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
+	servers := natsCluster(t)
+	var urls []string
+	for _, s := range servers {
+		urls = append(urls, s.ClientURL())
+	}
+	conn, err := backbone.Connect(strings.Join(urls, ","), t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 2*time.Minute)
+	defer cancel()
+	if err := backbone.EnsureStreams(ctx, js, 3); err != nil { // while the servers find each other
+		t.Fatal(err)
+	}
+	journal, err := backbone.OpenJournal(ctx, js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	journal.GroupCommit(func(int) {})
+	acme := backbonetest.Tenant(t, "acme")
+	tenant := contextkit.TenantContext(ctx, acme)
+	stream, err := js.Stream(ctx, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader := stream.CachedInfo().Cluster.Leader
+
+	// Each wallet is written by one writer, who folds what is not known to stand.
+	const wallets, events = 64, 60
+	var all sync.WaitGroup
+	began := make(chan struct{}, wallets)
+	for n := range wallets {
+		all.Go(func() {
+			id := fmt.Sprintf("w%d", n)
+			told := false
+			for version, last := 1, uint64(0); version <= events; {
+				if version > events/3 && !told {
+					told = true
+					began <- struct{}{}
+				}
+				next := eventsOf(id, version, 1+version%3)
+				attempt, cancel := context.WithTimeout(tenant, 5*time.Second)
+				err := journal.Append(attempt, acme, last, next)
+				cancel()
+				if err == nil {
+					version, last = version+len(next), next[len(next)-1].Sequence
+					continue
+				}
+				if ctx.Err() != nil {
+					t.Error(err)
+					return
+				}
+				// Whether it stands is not known: as a command's node does, it is read.
+				known := int64(version - 1)
+				if err := journal.Load(tenant, acme, "wallet", id, last+1, 0, func(e backbone.Event) error {
+					if e.Version != known+1 {
+						return fmt.Errorf("%w: version %d after %d", errGap, e.Version, known)
+					}
+					known, last = e.Version, e.Sequence
+					return nil
+				}); errors.Is(err, errGap) {
+					t.Error(err)
+					return
+				}
+				version = int(known) + 1
+			}
+		})
+	}
+	for range wallets / 2 {
+		<-began
+	}
+	for _, s := range servers {
+		if s.Name() == leader {
+			s.Shutdown()
+			s.WaitForShutdown()
+		}
+	}
+	all.Wait()
+	for n := range wallets {
+		for got := load(t, journal, acme, fmt.Sprintf("w%d", n)); ; got = load(t, journal, acme, fmt.Sprintf("w%d", n)) {
+			if len(got) < events && ctx.Err() == nil {
+				continue // a replica that is behind
+			}
+			for i, e := range got {
+				if e.Version != int64(i+1) {
+					t.Fatalf("w%d: event %d has version %d", n, i+1, e.Version)
+				}
+			}
+			if len(got) < events {
+				t.Fatalf("w%d has %d events, want %d", n, len(got), events)
+			}
+			break
+		}
+	}
+	// A node that starts now can.
+	if err := backbone.EnsureStreams(ctx, js, 3); err != nil {
+		t.Fatal(err)
+	}
+	bucket := tenants(t, js)
+	if _, err := bucket.Put(ctx, "acme", backbone.Tenant{Reason: "kept"}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := bucket.Get(ctx, "acme"); err != nil || kept.Value.Reason != "kept" {
+		t.Errorf("what was put a moment ago is read as %+v, %v", kept, err)
+	}
+}
+
+var errGap = errors.New("a gap")
+
+// eventsOf is events without a key.
+func eventsOf(id string, first, n int) []backbone.Event { return events(id, first, n, "") }
