@@ -169,35 +169,3 @@ func TestAClientThatReadsNothingHoldsNothingUp(t *testing.T) {
 		}
 	}
 }
-
-func TestWhoWaitsForAPositionIsToldThatTheViewsHaveMoved(t *testing.T) {
-	f := start(t, backbonetest.Start(t), sqliteIn(t), model.Wallet)
-	f.fill(t)
-	f.append(t, "initech", "w", "opened", `{"owner":"peter"}`)
-	acme := backbonetest.Tenant(t, "acme")
-	far := f.positions.Format(acme, f.sequence["acme"]+1000)
-	within(t, "acme is served", func() bool {
-		_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w0"})
-		return err == nil
-	})
-	ctx, cancel := context.WithTimeout(as(t, "acme"), 20*time.Second)
-	defer cancel()
-	for ctx.Err() == nil { // until the tenant goes while the query waits, and not before
-		f.tenants.Replace([]contextkit.TenantID{acme})
-		within(t, "acme is served", func() bool { return f.service.Ready(ctx, acme) == nil })
-		answers := make(chan error, 1)
-		go func() {
-			_, err := f.client.Query(ctx, &projectionv1.QueryRequest{View: "wallets", MinPosition: far})
-			answers <- err
-		}()
-		f.tenants.Replace([]contextkit.TenantID{backbonetest.Tenant(t, "initech")})
-		err := <-answers
-		if connect.CodeOf(err) == connect.CodeUnavailable && strings.Contains(err.Error(), "moved") {
-			return
-		}
-		if connect.CodeOf(err) != connect.CodeNotFound {
-			t.Fatalf("%v, want to be told to call again", err)
-		}
-	}
-	t.Error("no query waited when its tenant went")
-}

@@ -1,0 +1,42 @@
+package projection
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/headgate/headgate/services/projection/query"
+	"github.com/headgate/headgate/services/projection/store"
+)
+
+// closing is a store that can be closed and no more.
+type closing struct{ store.Store }
+
+func (closing) Close() error { return nil }
+
+func TestWhoWaitsForAPositionIsToldThatTheViewsHaveMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone := make(chan struct{})
+		f := &follower{rows: closing{}, hub: newHub(), checkpoint: 7, changed: make(chan struct{}), gone: gone, leave: func() { close(gone) }}
+		answers := make(chan error, 2)
+		for _, sequence := range []uint64{7, 8} {
+			go func() { answers <- f.wait(t.Context(), sequence) }()
+			synctest.Wait()
+		}
+		if err := <-answers; err != nil {
+			t.Errorf("a position that is reached: %v", err)
+		}
+		if len(answers) > 0 {
+			t.Fatalf("one that is not: %v", <-answers)
+		}
+		if err := f.end(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-answers; !errors.Is(err, errMoved) {
+			t.Errorf("one that is not, when the views have moved: %v", err)
+		}
+		if _, err := f.query(t.Context(), nil, query.Plan{}, nil); !errors.Is(err, errMoved) {
+			t.Errorf("rows of views that have moved: %v", err)
+		}
+	})
+}
