@@ -67,7 +67,7 @@ func AuditRecords(ctx context.Context, js jetstream.JetStream, subject string, b
 // FollowAudit calls each for the audit records under a subject that are made from
 // now on, until ctx ends or each fails.
 func FollowAudit(ctx context.Context, js jetstream.JetStream, subject string, each func(AuditRecord) error) error {
-	consumer, err := js.OrderedConsumer(ctx, StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverNewPolicy})
+	consumer, err := js.OrderedConsumer(ctx, StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: followIdle})
 	if err != nil {
 		return fmt.Errorf("backbone: follow audit: %w", err)
 	}

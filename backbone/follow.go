@@ -19,6 +19,8 @@ const (
 	// applied; half of that bounds a batch, so that the next one is made ready meanwhile.
 	followEvents = 4096
 	followBytes  = 32 << 20
+	// followIdle is how long a consumer is kept that nobody asks for more.
+	followIdle = 30 * time.Second
 	// eventBytes is about what an event takes beside its data.
 	eventBytes = 2 << 10
 )
@@ -40,6 +42,8 @@ func Follow[T any](ctx context.Context, j *Journal, tenant contextkit.TenantID, 
 		FilterSubjects: []string{TenantEvents(tenant)},
 		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:    max(from, 1),
+		// The server forgets it after that, since to stop following does not tell it.
+		InactiveThreshold: followIdle,
 	})
 	if err != nil {
 		return fmt.Errorf("backbone: follow %s: %w", tenant, err)
