@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,9 +21,6 @@ const (
 	// is 1,000).
 	maxGroup      = 256
 	maxGroupBytes = 4 << 20
-	// groupTimeout bounds a group's commit; each of its appends waits for as long as its
-	// own context lets it.
-	groupTimeout = 5 * time.Second
 )
 
 // committer publishes appends. Few at a time go by themselves; those that have to wait
@@ -144,13 +140,11 @@ func (c *committer) group() int {
 // publishGroup publishes what appends want as one batch. When the server refuses it,
 // nothing of it is written: each then goes by itself, and learns whether it was why.
 func (c *committer) publishGroup(group []*commit) {
-	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
-	defer cancel()
 	var messages []*nats.Msg
 	for _, one := range group {
 		messages = append(messages, one.messages...)
 	}
-	result := c.publish(ctx, messages)
+	result := c.publish(context.Background(), messages) // each of its appends waits as long as its own context lets it
 	var refusal jetstream.JetStreamError
 	refused := errors.As(result.err, &refusal) && refusal.APIError() != nil
 	if result.err == nil {

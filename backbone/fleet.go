@@ -153,7 +153,8 @@ type LostNode struct {
 
 // FollowNodes calls each with all nodes that are there, and those that were lost in the
 // last ten minutes and have not come back, both in no order, whenever that changes,
-// until ctx ends. While JetStream is away nobody is taken to be gone.
+// until ctx ends. While JetStream is away, or the nodes' bucket without a leader, nobody is
+// taken to be gone.
 func FollowNodes(ctx context.Context, js jetstream.JetStream, each func(nodes []Node, lost []LostNode)) error {
 	bucket, err := js.KeyValue(ctx, BucketNodes)
 	if err != nil {
@@ -164,11 +165,6 @@ func FollowNodes(ctx context.Context, js jetstream.JetStream, each func(nodes []
 		return fmt.Errorf("backbone: follow nodes: %w", err)
 	}
 	defer func() { _ = updates.Stop() }() // it ends with ctx anyway
-	type heard struct {
-		node Node
-		at   time.Time
-		said string
-	}
 	known, lost := map[string]*heard{}, map[string]LostNode{}
 	ticker := time.NewTicker(Heartbeat / 4)
 	defer ticker.Stop()
@@ -200,7 +196,7 @@ func FollowNodes(ctx context.Context, js jetstream.JetStream, each func(nodes []
 					continue // not for us to understand
 				}
 				before := known[node.ID]
-				known[node.ID] = &heard{node, time.Now(), string(entry.Value())}
+				known[node.ID] = &heard{node, time.Now(), string(entry.Value()), entry.Revision()}
 				delete(lost, node.ID)
 				changed = before == nil || before.said != string(entry.Value())
 			}
@@ -211,11 +207,29 @@ func FollowNodes(ctx context.Context, js jetstream.JetStream, each func(nodes []
 				}
 				continue
 			}
+			away := false
 			for id, h := range known {
-				if time.Since(h.at) > MissedHeartbeats*Heartbeat {
+				if away || time.Since(h.at) <= MissedHeartbeats*Heartbeat {
+					continue
+				}
+				switch now, err := lookFor(ctx, js, bucket, *h); {
+				case errors.Is(err, errSilent):
 					delete(known, id)
 					lose(lost, LostNode{h.node, h.at})
 					changed = true
+				case errors.Is(err, ErrNotKept): // it has said goodbye
+					delete(known, id)
+					changed = true
+				case err != nil: // nobody can say anything
+					away = true
+				default:
+					changed = changed || now.said != h.said
+					*h = now
+				}
+			}
+			if away {
+				for _, h := range known {
+					h.at = time.Now()
 				}
 			}
 			for id, l := range lost {
@@ -234,6 +248,35 @@ func FollowNodes(ctx context.Context, js jetstream.JetStream, each func(nodes []
 		}
 		each(nodes, slices.Collect(maps.Values(lost)))
 	}
+}
+
+// heard is what a node has said last.
+type heard struct {
+	node     Node
+	at       time.Time // by our clock
+	said     string
+	revision uint64
+}
+
+// lookFor returns what a node has said since it was heard of last. A word that is not
+// heard may still have been said: what watches a bucket may be lost with a server, and is
+// replaced some seconds later. Errors: errSilent, [ErrNotKept], or why it is not known,
+// such as that the bucket has no leader.
+func lookFor(ctx context.Context, js jetstream.JetStream, bucket jetstream.KeyValue, last heard) (heard, error) {
+	ctx, cancel := context.WithTimeout(ctx, Heartbeat/2)
+	defer cancel()
+	kept, err := readKept(ctx, js, bucket, last.node.ID)
+	switch {
+	case err != nil:
+		return last, err
+	case kept.Revision <= last.revision:
+		if _, err := bucket.Status(ctx); err != nil { // without a leader no word is taken
+			return last, err
+		}
+		return last, errSilent
+	}
+	now := heard{at: time.Now(), said: string(kept.Value), revision: kept.Revision}
+	return now, json.Unmarshal(kept.Value, &now.node)
 }
 
 // lose adds a node to those that were lost, in the place of the first of them if there

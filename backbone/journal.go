@@ -29,6 +29,10 @@ var (
 // fifty-first.
 const maxBatches = 8
 
+// ackTimeout bounds the wait for an append's acknowledgement, and leaves of a call's usual
+// time enough to ask what became of it.
+const ackTimeout = 4 * time.Second
+
 // batchHeaders is room for the headers that a batch adds to its messages, in bytes.
 const batchHeaders = 512
 
@@ -122,27 +126,38 @@ func (j *Journal) While(ctx context.Context, do func(ctx context.Context) error)
 	return err
 }
 
+// errNoAck says that an acknowledgement has not come in time: the server that was to give
+// it may be gone.
+var errNoAck = errors.New("JetStream did not acknowledge in time")
+
 // publish publishes messages, all or none. Their sequences end with the one returned.
 func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result committed) {
-	result.err = j.While(ctx, func(ctx context.Context) error {
+	result.err = j.While(ctx, func(ctx context.Context) (err error) {
+		if len(messages) > 1 {
+			select {
+			case j.batches <- struct{}{}:
+				defer func() { <-j.batches }()
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		attempt, cancel := context.WithTimeout(ctx, ackTimeout)
+		defer cancel()
 		if len(messages) == 1 {
 			// The retries of PublishMsg are for a missing stream or leader; the
 			// expected sequence makes them safe, but the caller's deadline decides.
-			ack, err := j.js.PublishMsg(ctx, messages[0], jetstream.WithRetryAttempts(0))
-			if err == nil {
+			var ack *jetstream.PubAck
+			if ack, err = j.js.PublishMsg(attempt, messages[0], jetstream.WithRetryAttempts(0)); err == nil {
 				result.last, result.duplicate = ack.Sequence, ack.Duplicate
 			}
-			return err
+		} else {
+			var ack *jetstreamext.BatchAck
+			if ack, err = jetstreamext.PublishMsgBatch(attempt, j.js, messages, jetstreamext.BatchFlowControl{}); err == nil {
+				result.last = ack.Sequence
+			}
 		}
-		select {
-		case j.batches <- struct{}{}:
-			defer func() { <-j.batches }()
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		ack, err := jetstreamext.PublishMsgBatch(ctx, j.js, messages, jetstreamext.BatchFlowControl{})
-		if err == nil {
-			result.last = ack.Sequence
+		if err != nil && attempt.Err() != nil && ctx.Err() == nil {
+			return errNoAck
 		}
 		return err
 	})

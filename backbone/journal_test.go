@@ -117,6 +117,33 @@ func TestAppendIsAllOrNothingAndCheckedAgainstTheLastEvent(t *testing.T) {
 	})
 }
 
+func TestAnAppendThatNobodyAcknowledgesEndsBeforeItsCall(t *testing.T) {
+	journal, js := openJournal(t)
+	if err := js.DeleteStream(t.Context(), backbone.StreamEvents); err != nil {
+		t.Fatal(err)
+	}
+	silent, err := js.Conn().SubscribeSync("events.>") // takes what is published, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme := backbonetest.Tenant(t, "acme")
+	ctx, cancel := context.WithTimeout(contextkit.TenantContext(t.Context(), acme), time.Minute)
+	defer cancel()
+	var all sync.WaitGroup
+	for count := 1; count <= 2; count++ {
+		all.Go(func() {
+			err := journal.Append(ctx, acme, 0, events(fmt.Sprint("w", count), 1, count, ""))
+			if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, backbone.ErrConflict) || ctx.Err() != nil {
+				t.Errorf("%d events: %v, want that there is no acknowledgement, within the call's time", count, err)
+			}
+		})
+	}
+	all.Wait()
+	if n, _, err := silent.Pending(); err != nil || n == 0 {
+		t.Errorf("%d messages are published, %v", n, err)
+	}
+}
+
 func TestAnEventIsAsLargeAsItsServerTakes(t *testing.T) {
 	const most = 64 << 10
 	s, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: t.TempDir(), MaxPayload: most, NoSigs: true, NoLog: true})
