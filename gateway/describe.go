@@ -45,16 +45,16 @@ func (g *Gateway) Describe(node string, started time.Time, set []byte) error {
 			return nil
 		}
 		// Methods of two versions may have the same path: the older ones are left out.
-		if described = older(described); len(described) == 0 {
+		if described = withoutOldest(described); len(described) == 0 {
 			return err
 		}
 	}
 }
 
-// older returns the descriptions without those that say the same as the last.
-func older(described []description) []description {
-	last := described[len(described)-1].set
-	return slices.DeleteFunc(slices.Clone(described), func(d description) bool { return bytes.Equal(d.set, last) })
+// withoutOldest returns the descriptions without those that say what the oldest says.
+func withoutOldest(described []description) []description {
+	oldest := described[len(described)-1].set // they are kept the newest first
+	return slices.DeleteFunc(slices.Clone(described), func(d description) bool { return bytes.Equal(d.set, oldest) })
 }
 
 // serve puts what is described in force.

@@ -124,14 +124,7 @@ func OpenAPIKeys(ctx context.Context, source Source) (*APIKeyRing, error) {
 // Run keeps the keys as the source has them until ctx ends. changed hears of every
 // change that counts, and report of failures: the keys in use then stay.
 func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)) {
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	every(ctx, lookEvery, func() {
 		document, err := r.source(ctx)
 		again := bytes.Equal(document, r.seen)
 		r.seen = document
@@ -147,7 +140,7 @@ func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)
 				changed()
 			}
 		}
-	}
+	})
 }
 
 // take has the document's keys count. Those that it has as before keep their principals.

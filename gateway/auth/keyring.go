@@ -137,16 +137,23 @@ func (r *KeyRing) refreshSoon(ctx context.Context, known uint64) bool {
 
 // Run keeps the keys fresh until ctx ends; report is told of failures.
 func (r *KeyRing) Run(ctx context.Context, report func(error)) {
-	ticker := time.NewTicker(refreshEvery)
+	every(ctx, refreshEvery, func() {
+		if err := r.Refresh(ctx); err != nil && ctx.Err() == nil {
+			report(err)
+		}
+	})
+}
+
+// every does something again and again, a period apart, until ctx ends.
+func every(ctx context.Context, period time.Duration, do func()) {
+	ticker := time.NewTicker(period)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if err := r.Refresh(ctx); err != nil && ctx.Err() == nil {
-				report(err)
-			}
+			do()
 		}
 	}
 }

@@ -3,7 +3,8 @@
 //
 // What it promises: a token counts only when its signature, issuer, audience
 // and times hold under an asymmetric algorithm of the allow-list, with the key
-// that its kid names; the algorithm is the key's, never the token's choice.
+// that its kid names; the algorithm is the key's, never the token's choice. An API key
+// counts, with the hash of its secret, while its source has it as it was.
 // What the principal may do is decided elsewhere, with [Principal.Allows].
 //
 // Sources: RFC 7519 (JWT), RFC 8725 (JWT best current practices), RFC 6750
