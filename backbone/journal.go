@@ -145,7 +145,7 @@ func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result com
 		defer cancel()
 		if len(messages) == 1 {
 			// The retries of PublishMsg are for a missing stream or leader; the
-			// expected sequence makes them safe, but the caller's deadline decides.
+			// expected sequence makes them safe, but the attempt's deadline decides.
 			var ack *jetstream.PubAck
 			if ack, err = j.js.PublishMsg(attempt, messages[0], jetstream.WithRetryAttempts(0)); err == nil {
 				result.last, result.duplicate = ack.Sequence, ack.Duplicate

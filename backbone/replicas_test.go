@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // natsCluster starts three NATS servers that are one cluster.
@@ -38,21 +36,9 @@ func natsCluster(t *testing.T) []*server.Server {
 		}
 	}
 	for n, port := range ports {
-		s, err := server.NewServer(&server.Options{
-			ServerName: fmt.Sprintf("n%d", n), Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
-			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}, Routes: routes,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Start()
-		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-		servers = append(servers, s)
-	}
-	for _, s := range servers {
-		if !s.ReadyForConnections(30 * time.Second) {
-			t.Fatal("NATS does not start")
-		}
+		servers = append(servers, backbonetest.Server(t, &server.Options{
+			ServerName: fmt.Sprintf("n%d", n), Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}, Routes: routes,
+		}))
 	}
 	return servers
 }
@@ -65,24 +51,9 @@ func TestNothingIsLostWhenOneOfThreeServersIs(t *testing.T) {
 
 func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 	servers := natsCluster(t)
-	var urls []string
-	for _, s := range servers {
-		urls = append(urls, s.ClientURL())
-	}
-	conn, err := backbone.Connect(strings.Join(urls, ","), t.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := backbonetest.Connect(t, servers...)
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 2*time.Minute)
 	defer cancel()
-	if err := backbone.EnsureStreams(ctx, js, 3); err != nil { // while the servers find each other
-		t.Fatal(err)
-	}
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
 		t.Fatal(err)

@@ -1,14 +1,20 @@
-// Package backbonetest starts the real backbone for tests: an embedded NATS
-// server over a temporary directory, with every stream and bucket in place.
+// Package backbonetest starts the real backbone for tests: NATS, embedded or servers
+// of its own, with every stream and bucket in place.
 package backbonetest
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 )
@@ -43,12 +49,57 @@ func start(t testing.TB, config backbone.EmbeddedConfig) jetstream.JetStream {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return open(t, conn, 1)
+}
+
+// startTimeout bounds the start of a server, and of its streams.
+const startTimeout = time.Minute
+
+// Server starts a NATS server that listens and ends with the test, if not before. The
+// host, port and directory that options leave out are the test's.
+func Server(t testing.TB, options *server.Options) *server.Server {
+	t.Helper()
+	options.Host = cmp.Or(options.Host, "127.0.0.1")
+	options.Port = cmp.Or(options.Port, server.RANDOM_PORT)
+	options.StoreDir = cmp.Or(options.StoreDir, t.TempDir())
+	options.JetStream, options.NoSigs, options.NoLog = true, true, true
+	s, err := server.NewServer(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(startTimeout) {
+		t.Fatal("NATS does not start")
+	}
+	return s
+}
+
+// Connect returns JetStream over servers, which keep everything on each of them.
+func Connect(t testing.TB, servers ...*server.Server) jetstream.JetStream {
+	t.Helper()
+	var urls []string
+	for _, s := range servers {
+		urls = append(urls, s.ClientURL())
+	}
+	conn, err := backbone.Connect(strings.Join(urls, ","), t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return open(t, conn, backbone.Replicas(len(servers)))
+}
+
+// open puts every stream and bucket in place. The connection ends with the test.
+func open(t testing.TB, conn *nats.Conn, replicas backbone.Replicas) jetstream.JetStream {
+	t.Helper()
 	t.Cleanup(conn.Close)
 	js, err := jetstream.New(conn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout) // servers of a cluster find each other first
+	defer cancel()
+	if err := backbone.EnsureStreams(ctx, js, replicas); err != nil {
 		t.Fatal(err)
 	}
 	return js

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -476,41 +475,9 @@ func readinessTellsTenantsApart(t *testing.T, newStore func(t *testing.T) store.
 }
 
 func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
-	address := "127.0.0.1:-1" // any port at first, the same one then
-	dir := t.TempDir()
-	serve := func() *natsserver.Server {
-		t.Helper()
-		host, port, err := net.SplitHostPort(address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		number, err := strconv.Atoi(port)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := natsserver.NewServer(&natsserver.Options{Host: host, Port: number, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Start()
-		if !s.ReadyForConnections(10 * time.Second) {
-			t.Fatal("NATS does not start")
-		}
-		address = s.Addr().String()
-		return s
-	}
-	first := serve()
-	conn, err := backbone.Connect("nats://"+address, t.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
-		t.Fatal(err)
-	}
+	options := natsserver.Options{StoreDir: t.TempDir()}
+	first := backbonetest.Server(t, &options)
+	js := backbonetest.Connect(t, first)
 	models, err := model.Open(t.Context(), model.Wallet)
 	if err != nil {
 		t.Fatal(err)
@@ -523,6 +490,7 @@ func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	options.Port = first.Addr().(*net.TCPAddr).Port
 	first.Shutdown()
 	first.WaitForShutdown()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -536,7 +504,7 @@ func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
 		return res.GetGenerations()[0].GetFailing()
 	}
 	within(t, "it fails to follow", failing)
-	second := serve()
+	backbonetest.Server(t, &options)
 	within(t, "it is sound again", func() bool {
 		return !failing() && service.Ready(t.Context(), backbonetest.Tenant(t, "acme")) == nil
 	})
@@ -544,9 +512,6 @@ func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
 	if err := errors.Join(<-done, service.Close()); err != nil {
 		t.Error(err)
 	}
-	conn.Close()
-	second.Shutdown()
-	second.WaitForShutdown()
 }
 
 // TestATenantNeverSeesAnothersRows throws hostile input at acme and looks for
