@@ -35,8 +35,8 @@ type follower struct {
 	timeline *backbone.Timeline
 	advanced atomic.Pointer[func()] // hears of every batch; nil: nobody does
 
-	gone   chan struct{} // closed by leave: nobody waits for a position here any more
-	leave  func()
+	gone   chan struct{}      // closed by leave: nobody waits for a position here any more
+	leave  func()             // the follower is about to be closed
 	cancel context.CancelFunc // ends run; nil: it has not begun
 	ended  chan struct{}      // closed when run has ended
 	use    sync.RWMutex       // held to read while rows are read, to write to close them
