@@ -20,11 +20,11 @@ import (
 // the gateway's place, and another in the node's that publishes an event. Neither looks
 // at what it passes on. What it can do is the most that any command could.
 type hops struct {
-	addr    string
-	servers []*grpc.Server
-	conn    *grpc.ClientConn
-	running errgroup.Group
-	last    sync.Map // of each caller's id: *appended
+	gateway, node string // addresses
+	servers       []*grpc.Server
+	conn          *grpc.ClientConn
+	running       errgroup.Group
+	last          sync.Map // of each caller's id: *appended
 }
 
 // appended is how far a caller's events have come.
@@ -51,14 +51,14 @@ func (p *platform) startHops(ctx context.Context) (*hops, error) {
 			}
 			return stream.SendMsg(append(request, strconv.FormatUint(own.last, 10)...))
 		}))
-	addr, err := h.serve(ctx, node)
-	if err != nil {
+	var err error
+	if h.node, err = h.serve(ctx, node); err != nil {
 		return nil, err
 	}
-	if h.conn, err = grpc.NewClient("passthrough:///"+addr, rawClient()...); err != nil {
+	if h.conn, err = grpc.NewClient("passthrough:///"+h.node, rawClient()...); err != nil {
 		return nil, errors.Join(err, h.close())
 	}
-	if h.addr, err = h.serve(ctx, passOn(h.conn)); err != nil { //nolint:contextcheck // a call has its own context
+	if h.gateway, err = h.serve(ctx, passOn(h.conn)); err != nil { //nolint:contextcheck // a call has its own context
 		return nil, errors.Join(err, h.close())
 	}
 	return h, nil
@@ -85,9 +85,9 @@ func (h *hops) close() error {
 	return errors.Join(err, h.running.Wait())
 }
 
-// call sends what is as large as a command, each caller for events of its own.
-func (h *hops) call(ctx context.Context, callers int, until time.Time) (float64, error) {
-	conn, err := grpc.NewClient("passthrough:///"+h.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+// call sends what is as large as a command to an address, each caller for events of its own.
+func (h *hops) call(ctx context.Context, addr string, callers int, until time.Time) (float64, error) {
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return 0, err
 	}

@@ -10,15 +10,18 @@ import (
 	"sync/atomic"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/gateway/upstream"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	_ "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/model"
@@ -37,13 +40,13 @@ type submitCommand struct {
 	Callers int           `default:"64" help:"Callers at once."`
 	Rounds  int           `default:"5" help:"Rounds of each."`
 	Length  time.Duration `default:"3s" help:"Length of a round."`
-	Only    string        `enum:",submit,raw,hops" default:"" help:"Run one of them alone, for a profile."`
+	Only    string        `enum:",submit,apart,raw,hop,hops" default:"" help:"Run one of them alone, for a profile."`
 	Sync    string        `enum:",lazy,always" default:"" help:"Let NATS sync in one way alone."`
 }
 
 // Run prints a table.
 func (c *submitCommand) Run(ctx context.Context) error {
-	fmt.Printf("| %d callers | Submit through the gateway | raw JetStream | share | two hops of gRPC and a publish | share |\n|---|---|---|---|---|---|\n", c.Callers)
+	fmt.Printf("| %d callers | raw JetStream | Submit, one process | share | a hop of gRPC and a publish | share | Submit, gateway and node apart | share | two hops of gRPC and a publish | share |\n|---|---|---|---|---|---|---|---|---|---|\n", c.Callers)
 	for _, lazy := range []bool{true, false} {
 		if c.Sync != "" && lazy != (c.Sync == "lazy") {
 			continue
@@ -57,8 +60,11 @@ func (c *submitCommand) Run(ctx context.Context) error {
 			what = "the system syncs"
 		}
 		if c.Only == "" {
-			share := func(name string) float64 { return 100 * median(rates[name]) / median(rates["raw"]) }
-			fmt.Printf("| %s | %s | %s | %.0f %% | %s | %.0f %% |\n", what, spread(rates["submit"]), spread(rates["raw"]), share("submit"), spread(rates["hops"]), share("hops"))
+			fmt.Printf("| %s | %s |", what, spread(rates["raw"]))
+			for _, name := range []string{"submit", "hop", "apart", "hops"} {
+				fmt.Printf(" %s | %.0f %% |", spread(rates[name]), 100*median(rates[name])/median(rates["raw"]))
+			}
+			fmt.Println()
 		}
 	}
 	return nil
@@ -78,14 +84,24 @@ func (c *submitCommand) measure(ctx context.Context, lazy bool) (_ map[string][]
 	defer func() { err = errors.Join(err, bare.close()) }()
 	contenders := []contender{
 		{"raw", func(ctx context.Context, until time.Time) (float64, error) { return p.raw(ctx, c.Callers, until) }},
-		{"hops", func(ctx context.Context, until time.Time) (float64, error) { return bare.call(ctx, c.Callers, until) }},
-		{"submit", func(ctx context.Context, until time.Time) (float64, error) { return p.submit(ctx, c.Callers, until) }},
+		{"hop", func(ctx context.Context, until time.Time) (float64, error) {
+			return bare.call(ctx, bare.node, c.Callers, until)
+		}},
+		{"hops", func(ctx context.Context, until time.Time) (float64, error) {
+			return bare.call(ctx, bare.gateway, c.Callers, until)
+		}},
+		{"submit", func(ctx context.Context, until time.Time) (float64, error) {
+			return p.submit(ctx, p.within, c.Callers, until)
+		}},
+		{"apart", func(ctx context.Context, until time.Time) (float64, error) {
+			return p.submit(ctx, p.apart, c.Callers, until)
+		}},
 	}
 	contenders = slices.DeleteFunc(contenders, func(one contender) bool { return c.Only != "" && one.name != c.Only })
 	return contest(ctx, c.Rounds, c.Length, contenders...)
 }
 
-// platform is an aggregate node behind a gateway, all in this process.
+// platform is an aggregate node behind two gateways, all in this process.
 type platform struct {
 	dir      string
 	embedded *backbone.Embedded
@@ -93,9 +109,11 @@ type platform struct {
 	js       jetstream.JetStream
 	tenant   contextkit.TenantID
 	token    string
-	grpc     string
-	stop     context.CancelFunc
-	running  errgroup.Group
+	// within is where the gateway listens that calls the node in the process, as dev
+	// does, and apart that of the one that calls it by gRPC.
+	within, apart string
+	stop          context.CancelFunc
+	running       errgroup.Group
 }
 
 func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
@@ -148,31 +166,40 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 	if p.token, err = issuer.Issue(principal, time.Hour); err != nil {
 		return nil, err
 	}
-	catalog, err := policy.NewCatalog()
-	if err != nil {
-		return nil, err
-	}
-	routes := route.NewTable()
-	if err := routes.Replace([]route.Node{{ID: "aggregate-1", Kind: "aggregate", Endpoint: server.GRPCAddr(), Ready: true}}, nil); err != nil {
-		return nil, err
-	}
-	// Everything is on; the tenant's share is what the machine can do.
-	edge, err := gateway.New(gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
-		Limits: limit.Config{Rate: 1e6, Concurrent: 4096},
-	}, catalog, routes, p.js, zerolog.Nop())
-	if err != nil {
-		return nil, err
-	}
-	if err := edge.Listen(ctx); err != nil {
-		return nil, err
-	}
-	p.grpc = edge.GRPCAddr()
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.stop = stop
-	p.running.Go(func() error { return edge.Serve(running) })
 	p.running.Go(func() error { return server.Serve(running) })
-	return p, nil
+	if p.apart, err = p.gateway(ctx, running, accepted, server, nil); err != nil {
+		return nil, err
+	}
+	node := server.InProcess(frame.GRPCCodec{})
+	p.within, err = p.gateway(ctx, running, accepted, server, func(string) connect.Transport { return node })
+	return p, err
+}
+
+// gateway runs a gateway before the node until running ends, and returns its address for
+// gRPC. Everything is on; the tenant's share is what the machine can do.
+func (p *platform) gateway(ctx, running context.Context, accepted auth.Config, node *chassis.Server, local func(string) connect.Transport) (string, error) {
+	catalog, err := policy.NewCatalog()
+	if err != nil {
+		return "", err
+	}
+	routes := route.NewTable()
+	if err := routes.Replace([]route.Node{{ID: "aggregate-1", Kind: "aggregate", Endpoint: node.GRPCAddr(), Ready: true}}, nil); err != nil {
+		return "", err
+	}
+	edge, err := gateway.New(gateway.Config{
+		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
+		Limits: limit.Config{Rate: 1e6, Concurrent: 4096}, Upstream: upstream.PoolConfig{Local: local},
+	}, catalog, routes, p.js, zerolog.Nop())
+	if err != nil {
+		return "", err
+	}
+	if err := edge.Listen(ctx); err != nil {
+		return "", err
+	}
+	p.running.Go(func() error { return edge.Serve(running) })
+	return edge.GRPCAddr(), nil
 }
 
 func (p *platform) close() error {
@@ -230,9 +257,9 @@ func (p *platform) publish(ctx context.Context, id string, version int, last uin
 	return ack.Sequence, nil
 }
 
-// submit sends deposits through the gateway, each caller to a wallet of its own.
-func (p *platform) submit(ctx context.Context, callers int, until time.Time) (float64, error) {
-	conn, err := grpc.NewClient("passthrough:///"+p.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+// submit sends deposits through a gateway, each caller to a wallet of its own.
+func (p *platform) submit(ctx context.Context, gateway string, callers int, until time.Time) (float64, error) {
+	conn, err := grpc.NewClient("passthrough:///"+gateway, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return 0, err
 	}

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -54,6 +55,15 @@ func (v *views) ListViews(ctx context.Context, _ *projectionv1.ListViewsRequest)
 		}
 	}
 	return &projectionv1.ListViewsResponse{Position: "p"}, nil
+}
+
+// Watch answers once, and says something before, with and after it.
+func (v *views) Watch(ctx context.Context, req *projectionv1.WatchRequest, stream gatewayv1connect.QueryServiceWatchServerStream) error {
+	info, _ := connect.CallInfoForServerContext(ctx)
+	info.ResponseHeader().Set("x-before", req.GetView())
+	err := stream.Send(&projectionv1.WatchResponse{Position: "p"})
+	info.ResponseTrailer().Set("x-after", "all")
+	return err
 }
 
 func start(t *testing.T) *process {
@@ -110,8 +120,8 @@ func (p *process) get(t *testing.T, path string, header ...string) (int, string)
 	return res.StatusCode, string(body)
 }
 
-// clients are the protocols that one port speaks, and those of the port for gRPC
-// alone.
+// clients are the protocols that one port speaks, those of the port for gRPC alone, and
+// the way within the process.
 func (p *process) clients() map[string]*connect.Client {
 	main, alone := p.server.URL(), "http://"+p.server.GRPCAddr()
 	transport := func(client *http.Client, url string, options ...connecthttp.Option) *connect.Client {
@@ -121,13 +131,15 @@ func (p *process) clients() map[string]*connect.Client {
 		"connect+json": transport(p.plain, main, connecthttp.WithProtoJSON()), "connect+proto": transport(p.plain, main),
 		"grpcweb": transport(p.plain, main, connecthttp.WithGRPCWeb()), "grpc": transport(p.h2c, main, connecthttp.WithGRPC()),
 		"grpc alone": transport(p.h2c, alone, connecthttp.WithGRPC()), "grpc+json alone": transport(p.h2c, alone, connecthttp.WithGRPC(), connecthttp.WithProtoJSON()),
+		"in process": contextkit.NewClient(p.server.InProcess(encoding.GetCodecV2(connect.CodecNameProto))),
 	}
 }
 
-// overGRPC runs a test over gRPC at the main port and at the one for it alone.
-func overGRPC(t *testing.T, test func(t *testing.T, p *process, client *connect.Client)) {
+// everyHop runs a test over the ways that gateways call a service by: gRPC at the main port
+// and at the one for it alone, and within the process.
+func everyHop(t *testing.T, test func(t *testing.T, p *process, client *connect.Client)) {
 	t.Helper()
-	for _, name := range []string{"grpc", "grpc alone"} {
+	for _, name := range []string{"grpc", "grpc alone", "in process"} {
 		t.Run(name, func(t *testing.T) {
 			p := start(t)
 			test(t, p, p.clients()[name])
@@ -193,7 +205,7 @@ func TestHealthAndReadinessTellTheTruth(t *testing.T) {
 	}
 }
 
-func TestAWatchedHealthTellsOfChanges(t *testing.T) { overGRPC(t, aWatchedHealthTellsOfChanges) }
+func TestAWatchedHealthTellsOfChanges(t *testing.T) { everyHop(t, aWatchedHealthTellsOfChanges) }
 
 func aWatchedHealthTellsOfChanges(t *testing.T, p *process, client *connect.Client) {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 20*time.Second)
@@ -213,7 +225,7 @@ func aWatchedHealthTellsOfChanges(t *testing.T, p *process, client *connect.Clie
 	}
 }
 
-func TestStreamsEndWhenTheProcessDoes(t *testing.T) { overGRPC(t, streamsEndWhenTheProcessDoes) }
+func TestStreamsEndWhenTheProcessDoes(t *testing.T) { everyHop(t, streamsEndWhenTheProcessDoes) }
 
 func streamsEndWhenTheProcessDoes(t *testing.T, p *process, client *connect.Client) {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 20*time.Second)
@@ -249,7 +261,7 @@ func TestAProcessMayBeToldToEndBeforeItHasBegun(t *testing.T) {
 	}
 }
 
-func TestReflectionDescribesTheServices(t *testing.T) { overGRPC(t, reflectionDescribesTheServices) }
+func TestReflectionDescribesTheServices(t *testing.T) { everyHop(t, reflectionDescribesTheServices) }
 
 func reflectionDescribesTheServices(t *testing.T, _ *process, client *connect.Client) {
 	stream := grpcreflect.NewClient(client).NewStream(contextkit.PlatformContext(t.Context()))
@@ -404,7 +416,7 @@ func TestACallMayTakeLongerThanItsBody(t *testing.T) {
 	}
 }
 
-func TestEveryUnaryCallHasADeadline(t *testing.T) { overGRPC(t, everyUnaryCallHasADeadline) }
+func TestEveryUnaryCallHasADeadline(t *testing.T) { everyHop(t, everyUnaryCallHasADeadline) }
 
 func everyUnaryCallHasADeadline(t *testing.T, p *process, client *connect.Client) {
 	var left time.Duration
@@ -426,7 +438,7 @@ func everyUnaryCallHasADeadline(t *testing.T, p *process, client *connect.Client
 }
 
 func TestAnErrorThatIsNotMeantForCallersSaysNothing(t *testing.T) {
-	overGRPC(t, anErrorThatIsNotMeantForCallersSaysNothing)
+	everyHop(t, anErrorThatIsNotMeantForCallersSaysNothing)
 }
 
 func anErrorThatIsNotMeantForCallersSaysNothing(t *testing.T, p *process, client *connect.Client) {
@@ -434,6 +446,39 @@ func anErrorThatIsNotMeantForCallersSaysNothing(t *testing.T, p *process, client
 	_, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(acme(t), &projectionv1.ListViewsRequest{})
 	if err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Fatalf("err = %v", err)
+	}
+}
+
+func TestAStreamsHeadersComeWithItsFirstMessage(t *testing.T) {
+	everyHop(t, aStreamsHeadersComeWithItsFirstMessage)
+}
+
+func aStreamsHeadersComeWithItsFirstMessage(t *testing.T, _ *process, client *connect.Client) {
+	ctx, info := connect.NewClientContext(acme(t))
+	stream, err := gatewayv1connect.NewQueryServiceClient(client).Watch(ctx, &projectionv1.WatchRequest{View: "wallets"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if res, err := stream.Receive(); err != nil || res.GetPosition() != "p" || info.ResponseHeader().Get("x-before") != "wallets" {
+		t.Errorf("%v, %v with %q", res, err, info.ResponseHeader().Get("x-before"))
+	}
+	if _, err := stream.Receive(); !errors.Is(err, io.EOF) || info.ResponseTrailer().Get("x-after") != "all" {
+		t.Errorf("it ends with %v and %q", err, info.ResponseTrailer().Get("x-after"))
+	}
+}
+
+func TestAProcessThatHasEndedTakesNoCalls(t *testing.T) {
+	everyHop(t, aProcessThatHasEndedTakesNoCalls)
+}
+
+func aProcessThatHasEndedTakesNoCalls(t *testing.T, p *process, client *connect.Client) {
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(acme(t), &projectionv1.ListViewsRequest{})
+	if connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("%v, want UNAVAILABLE", err)
 	}
 }
 
@@ -455,7 +500,7 @@ func TestAnUnknownJSONFieldIsRefused(t *testing.T) {
 	}
 }
 
-func TestTheEndWaitsForCallsInFlight(t *testing.T) { overGRPC(t, theEndWaitsForCallsInFlight) }
+func TestTheEndWaitsForCallsInFlight(t *testing.T) { everyHop(t, theEndWaitsForCallsInFlight) }
 
 func theEndWaitsForCallsInFlight(t *testing.T, p *process, client *connect.Client) {
 	entered, release := make(chan struct{}), make(chan struct{})

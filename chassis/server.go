@@ -23,6 +23,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/encoding"
 )
 
@@ -132,7 +133,8 @@ type Server struct {
 	options  []connecthttp.Option
 	handler  atomic.Pointer[http.Handler]
 	grpc     *grpcPort
-	renew    func() *Server // an edge's
+	within   *semaphore.Weighted // of calls from within the process
+	renew    func() *Server      // an edge's
 }
 
 // NewServer returns a server for a service: its calls pass through recovery,
@@ -246,6 +248,7 @@ func NewAdmin(config Config, metrics *Metrics, ready Readiness, log zerolog.Logg
 func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Logger) *Server {
 	s := &Server{
 		HTTP: http.NewServeMux(), Metrics: metrics, grpc: &grpcPort{},
+		within:   semaphore.NewWeighted(int64(config.WithDefaults().MaxStreams)),
 		stopping: make(chan struct{}), config: config.WithDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
 	}
 	s.standardEndpoints()
@@ -312,6 +315,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.grpc.run(ctx) })
 	group.Go(func() error { return s.serveMain(ctx) })
+	group.Go(func() error { return s.endWithin(ctx) })
 	return group.Wait()
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/probe"
@@ -143,6 +144,28 @@ func start(t testing.TB, change func(*gateway.Config)) *edge { return startWith(
 // node serves it.
 func startWith(t testing.TB, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 	t.Helper()
+	return startHop(t, false, change, register, sets...)
+}
+
+// starter is [startWith] over one hop.
+type starter func(change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge
+
+// everyHop runs a test with a node that is called by gRPC, and with one in the gateway's
+// own process.
+func everyHop(t *testing.T, test func(t *testing.T, start starter)) {
+	t.Helper()
+	for name, within := range map[string]bool{"over gRPC": false, "in process": true} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
+				return startHop(t, within, change, register, sets...)
+			})
+		})
+	}
+}
+
+// startHop is startWith; within says that the node is called in the process.
+func startHop(t testing.TB, within bool, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() { cancel(); running.Wait() })
@@ -184,6 +207,15 @@ func startWith(t testing.TB, change func(*gateway.Config), register func(*connec
 	config := gateway.Config{
 		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
 		Probes: probe.Config{Every: time.Hour}, // once, so that tests say what is ready
+	}
+	if within {
+		local := server.InProcess(frame.GRPCCodec{})
+		config.Upstream.Local = func(endpoint string) connect.Transport {
+			if endpoint != server.Addr() {
+				return nil
+			}
+			return local
+		}
 	}
 	if change != nil {
 		change(&config)
@@ -372,7 +404,11 @@ func (e *edge) http(t *testing.T, method, path, body string, header ...string) (
 const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 func TestTheContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T) {
-	e := start(t, nil)
+	everyHop(t, theContractReachesTheNodeAndComesBackOverEveryProtocol)
+}
+
+func theContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T, start starter) {
+	e := start(nil, nil)
 	token := e.token(t, "acme", "query.read")
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
@@ -423,7 +459,11 @@ func TestTheContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T) {
 }
 
 func TestANodesErrorSurvivesEveryProtocol(t *testing.T) {
-	e := start(t, nil)
+	everyHop(t, aNodesErrorSurvivesEveryProtocol)
+}
+
+func aNodesErrorSurvivesEveryProtocol(t *testing.T, start starter) {
+	e := start(nil, nil)
 	token := e.token(t, "acme", "query.read")
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
@@ -604,7 +644,11 @@ func TestAPlatformCallNeedsACredentialForAllTenants(t *testing.T) {
 func patient(config *gateway.Config) { config.Breakers.Failures = 1000 }
 
 func TestOnlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T) {
-	e := start(t, patient)
+	everyHop(t, onlyWhatIsSafeToRepeatIsTriedAgain)
+}
+
+func onlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T, start starter) {
+	e := start(patient, nil)
 	token := e.token(t, "acme", "query.read", "command.submit")
 	commands := commandsconnect.NewCommandServiceClient(e.client("grpc"))
 	submit := func(key string) error {
@@ -658,7 +702,11 @@ func TestOnlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T) {
 }
 
 func TestADeadlineTravelsAndEndsTheNodesWork(t *testing.T) {
-	e := start(t, nil)
+	everyHop(t, aDeadlineTravelsAndEndsTheNodesWork)
+}
+
+func aDeadlineTravelsAndEndsTheNodesWork(t *testing.T, start starter) {
+	e := start(nil, nil)
 	token := e.token(t, "acme", "query.read")
 	for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb"} {
 		t.Run(protocol, func(t *testing.T) {

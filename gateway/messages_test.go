@@ -104,6 +104,10 @@ func (r *room) register(server *connect.Server) {
 }
 
 func TestEveryMessageOfAStreamIsBoundAndAuthorized(t *testing.T) {
+	everyHop(t, everyMessageOfAStreamIsBoundAndAuthorized)
+}
+
+func everyMessageOfAStreamIsBoundAndAuthorized(t *testing.T, start starter) {
 	clients := map[string]func(*edge) *connect.Client{ // both sides at once take HTTP/2
 		"connect":     func(e *edge) *connect.Client { return connect.NewClient(connecthttp.NewTransport(e.h2c, e.url)) },
 		"grpc":        func(e *edge) *connect.Client { return e.client("grpc") },
@@ -121,7 +125,7 @@ func TestEveryMessageOfAStreamIsBoundAndAuthorized(t *testing.T) {
 		} {
 			t.Run(protocol+", a message "+name, func(t *testing.T) {
 				r := newRoom(t)
-				e := startWith(t, nil, r.register, r.set)
+				e := start(nil, r.register, r.set)
 				ctx, info := connect.NewClientContext(t.Context())
 				info.RequestHeader().Set("Authorization", e.token(t, "acme", "room.talk:hall", "room.talk:yard"))
 				stream, err := client(e).CallClientStream(ctx, connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})

@@ -178,8 +178,10 @@ func TestWhenMostNodesAreSilentBreakersAreIgnored(t *testing.T) {
 	}
 }
 
-func TestANodesPushbackIsHonoured(t *testing.T) {
-	e := start(t, nil)
+func TestANodesPushbackIsHonoured(t *testing.T) { everyHop(t, aNodesPushbackIsHonoured) }
+
+func aNodesPushbackIsHonoured(t *testing.T, start starter) {
+	e := start(nil, nil)
 	token := e.token(t, "acme", "query.read")
 	for name, rule := range map[string]struct {
 		pushback string

@@ -348,8 +348,12 @@ func TestNodesOfTwoVersionsMayDescribeAService(t *testing.T) {
 }
 
 func TestAStreamOfADescriptorSetsServiceTakesEveryProtocol(t *testing.T) {
+	everyHop(t, aStreamOfADescriptorSetsServiceTakesEveryProtocol)
+}
+
+func aStreamOfADescriptorSetsServiceTakesEveryProtocol(t *testing.T, start starter) {
 	ticks := newTicker(t)
-	e := startWith(t, nil, ticks.register, ticks.set(t))
+	e := start(nil, ticks.register, ticks.set(t))
 	token := e.token(t, "acme", "tick.read")
 	for _, protocol := range []string{"connect+json", "connect+proto", "grpc", "grpcweb"} {
 		t.Run(protocol, func(t *testing.T) {

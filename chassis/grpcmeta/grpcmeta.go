@@ -61,6 +61,14 @@ func canonized(name string) string {
 	return textproto.CanonicalMIMEHeaderKey(name)
 }
 
+// Travels reports whether a header, in canonical form, goes on to the next hop: those of
+// a transport's own do not, see [From].
+func Travels(canonical string) bool { return travels(lowered(canonical)) }
+
+func travels(lower string) bool {
+	return !reserved[lower] && !strings.HasPrefix(lower, "grpc-") && !strings.HasPrefix(lower, "connect-")
+}
+
 // From renders headers as metadata, which shares their values; nil if there are none.
 func From(header *connect.Header) metadata.MD {
 	if header.Len() == 0 {
@@ -69,7 +77,7 @@ func From(header *connect.Header) metadata.MD {
 	md := make(metadata.MD, header.Len())
 	for key, values := range header.All() {
 		key = lowered(key)
-		if reserved[key] || strings.HasPrefix(key, "grpc-") || strings.HasPrefix(key, "connect-") {
+		if !travels(key) {
 			continue
 		}
 		if !strings.HasSuffix(key, binarySuffix) {

@@ -9,12 +9,14 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
@@ -67,6 +69,8 @@ type platform struct {
 	// runnerPool holds the runner's channel to the gateway, and controlPool the
 	// control service's to all nodes.
 	runnerPool, controlPool *upstream.Pool
+	// within has the ways to the services by their endpoints.
+	within map[string]connect.Transport
 }
 
 // Run runs the platform until the process is told to end.
@@ -141,10 +145,7 @@ func (p *platform) start(ctx context.Context) error {
 	if p.issuer, err = openDevIssuer(p.command.Data); err != nil {
 		return err
 	}
-	// The gateway calls them at ports that the system chooses.
-	listen := func(name, addr string) chassis.Config {
-		return chassis.Config{Name: name, Addr: addr, GRPC: "127.0.0.1:0"}
-	}
+	listen := func(name, addr string) chassis.Config { return chassis.Config{Name: name, Addr: addr} }
 	members := map[string]*member{}
 	for _, kind := range []string{"aggregate", "projection", "runner", kindControl} {
 		if members[kind], err = newMember(ctx, p.js, kind, kind+"-1", p.tenants, p.log); err != nil {
@@ -157,7 +158,7 @@ func (p *platform) start(ctx context.Context) error {
 	if p.projection, err = newProjection(ctx, members["projection"], models, sqlite.In(filepath.Join(p.command.Data, "views")), listen("projection", p.command.ProjectionListen)); err != nil {
 		return err
 	}
-	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{})
+	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{Local: p.local})
 	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.gateway.GRPCAddr() }, credential: p.runnerToken}
 	if p.runner, err = newRunner(ctx, members["runner"], models, commands.client(), webhook.Config{Allow: p.command.Webhook, Private: true, Plain: true}, listen("runner", p.command.RunnerListen)); err != nil {
 		return err
@@ -165,13 +166,18 @@ func (p *platform) start(ctx context.Context) error {
 	if p.control, err = newControl(ctx, members["control"], models, p.command.Model != "", p.controlPool, listen("control", p.command.ControlListen)); err != nil {
 		return err
 	}
+	p.within = map[string]connect.Transport{}
 	for _, s := range []*service{p.aggregate, p.projection, p.runner, p.control} {
 		if err := s.server.Listen(ctx); err != nil {
 			return err
 		}
+		p.within[s.endpoint()] = s.server.InProcess(frame.GRPCCodec{})
 	}
 	return p.startGateway(ctx)
 }
+
+// local returns the way to a service of this process.
+func (p *platform) local(endpoint string) connect.Transport { return p.within[endpoint] }
 
 func (p *platform) startBackbone(ctx context.Context) (err error) {
 	p.embedded, err = backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(p.command.Data, "nats"), LazySync: p.command.LazySync})
@@ -223,7 +229,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 	p.router = newRouter(routes, nil, p.log)
 	p.gateway, err = gateway.New(gateway.Config{
 		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen, GRPC: p.command.GRPCListen}, Admin: p.command.AdminListen, Auth: accepted, Origins: p.command.Origin,
-		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl},
+		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl}, Upstream: upstream.PoolConfig{Local: p.local},
 	}, catalog, routes, p.js, p.log)
 	if err != nil {
 		return err

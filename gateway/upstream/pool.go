@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/config"
 
 	"google.golang.org/grpc"
@@ -36,6 +37,9 @@ type PoolConfig struct {
 	PingTimeout time.Duration `yaml:"ping_timeout"`
 	// Credentials secure the channels. nil: clear text.
 	Credentials credentials.TransportCredentials `yaml:"-"`
+	// Local returns the transport to an endpoint that is a service of this process; nil:
+	// it is none. What is local has no channel. A nil Local knows of none.
+	Local func(endpoint string) connect.Transport `yaml:"-"`
 }
 
 // Validate names the fields that cannot be used.

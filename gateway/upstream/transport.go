@@ -31,7 +31,8 @@ func WithEndpoint(ctx context.Context, address string) context.Context {
 	return contextkit.Carry(ctx, endpoint(address))
 }
 
-// Transport implements [connect.Transport] over the pool's channels. The call's
+// Transport implements [connect.Transport] over the pool's channels, and over what is
+// local. The call's
 // context names its endpoint, see [WithEndpoint]. Messages are *frame.Frame or
 // protobuf messages.
 type Transport struct{ pool *Pool }
@@ -50,6 +51,11 @@ func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (con
 		ctx, info = connect.NewClientContext(ctx)
 	}
 	info.Spec, info.PeerAddr, info.Protocol, info.Codec = spec, string(to), connect.ProtocolNameGRPC, connect.CodecNameProto
+	if t.pool.config.Local != nil {
+		if local := t.pool.config.Local(string(to)); local != nil {
+			return local.NewClientStream(ctx, spec)
+		}
+	}
 	channel, err := t.pool.take(string(to))
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "the upstream cannot be connected to").WithCause(err)
