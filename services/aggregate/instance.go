@@ -51,12 +51,13 @@ func newInstance() *instance {
 // acquire returns the aggregate's instance, locked. Commands for one aggregate
 // queue here within their deadlines, since only one of them could win.
 func (s *Service) acquire(ctx context.Context, key aggregateKey) (*instance, error) {
-	fresh := newInstance()
-	i, found, _ := s.cache.PeekOrAdd(key, fresh)
+	i, found := s.cache.Get(key)
 	if !found {
-		i = fresh
+		fresh := newInstance()
+		if i, found, _ = s.cache.PeekOrAdd(key, fresh); !found { // another's may have come first
+			i = fresh
+		}
 	}
-	s.cache.Get(key) // counts as use
 	select {
 	case <-i.lock:
 		return i, nil
