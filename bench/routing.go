@@ -225,16 +225,31 @@ func (r *routing) query(ctx context.Context, conn *grpc.ClientConn, tenant int, 
 	return decision.Node, nil
 }
 
+// few is how many endpoints the first tenants that call are on.
+const few = 10
+
+// calling is so many tenants that call, on so many endpoints.
+type calling struct{ tenants, endpoints int }
+
+// tenant returns one of them, by its number among them.
+func (c calling) tenant(n, endpoints int) int { return n/c.endpoints*endpoints + n%c.endpoints }
+
+// loads are more and more tenants on few endpoints, then on all of them.
+func (r *routing) loads() (loads []calling) {
+	for _, endpoints := range []int{min(few, r.Endpoints), r.Endpoints} {
+		for n := endpoints; n <= r.Tenants/r.Endpoints*endpoints; n *= 10 {
+			loads = append(loads, calling{n, endpoints})
+		}
+	}
+	return loads
+}
+
 // cost measures calls of more and more tenants.
 func (r *routing) cost(ctx context.Context) error {
-	var counts []int
-	for n := 10; n < r.Tenants; n *= 10 {
-		counts = append(counts, n)
-	}
-	counts = append(counts, r.Tenants)
-	cpu, rates := map[int][]float64{}, map[int][]float64{}
+	loads := r.loads()
+	cpu, rates := make([][]float64, len(loads)), make([][]float64, len(loads))
 	for round := range r.Rounds + 1 { // the first warms up
-		for _, count := range counts {
+		for i, load := range loads {
 			var turn atomic.Int64
 			used, err := r.gateway.cpu()
 			if err != nil {
@@ -242,7 +257,7 @@ func (r *routing) cost(ctx context.Context) error {
 			}
 			began := time.Now()
 			made, err := saturate(ctx, func(ctx context.Context) error {
-				_, err := r.query(ctx, r.conns[turn.Add(1)%int64(len(r.conns))], rand.IntN(count), false)
+				_, err := r.query(ctx, r.conns[turn.Add(1)%int64(len(r.conns))], load.tenant(rand.IntN(load.tenants), r.Endpoints), false)
 				return err
 			}, r.Callers, r.Length)
 			if err != nil {
@@ -255,15 +270,15 @@ func (r *routing) cost(ctx context.Context) error {
 			if round == 0 {
 				continue
 			}
-			cpu[count] = append(cpu[count], float64((now-used).Microseconds())/float64(made))
-			rates[count] = append(rates[count], float64(made)/time.Since(began).Seconds())
+			cpu[i] = append(cpu[i], float64((now-used).Microseconds())/float64(made))
+			rates[i] = append(rates[i], float64(made)/time.Since(began).Seconds())
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round, r.Rounds)
 	}
 	fmt.Printf("| tenants that call | endpoints | calls/s | CPU µs a call |\n|---|---|---|---|\n")
-	for _, count := range counts {
-		fmt.Printf("| %d | %d | %.0f (%.0f to %.0f) | %.0f (%.0f to %.0f) |\n", count, min(count, r.Endpoints),
-			median(rates[count]), slices.Min(rates[count]), slices.Max(rates[count]), median(cpu[count]), slices.Min(cpu[count]), slices.Max(cpu[count]))
+	for i, load := range loads {
+		fmt.Printf("| %d | %d | %.0f (%.0f to %.0f) | %.0f (%.0f to %.0f) |\n", load.tenants, load.endpoints,
+			median(rates[i]), slices.Min(rates[i]), slices.Max(rates[i]), median(cpu[i]), slices.Min(cpu[i]), slices.Max(cpu[i]))
 	}
 	fmt.Println()
 	return nil
