@@ -33,12 +33,13 @@ var natsBinary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// cluster is the roles as processes of their own, on a nats-server process.
+// cluster is the roles as processes of their own, on nats-server processes.
 type cluster struct {
 	dir     string
 	config  string
-	nats    *process
-	wire    *wire // between the roles and NATS
+	nats    []*process
+	wires   []*wire // between the roles and each of these
+	bus     string  // the settings of NATS
 	roles   map[string]*process
 	gateway string // URL
 	admin   string // URL
@@ -237,21 +238,41 @@ func (w *wire) cut() {
 	}
 }
 
-// startCluster starts NATS and one process a role; the gateway calls some at their port
-// for gRPC alone, the runner at its main one. With certificates, every channel is TLS
-// and every node asks the gateway for a certificate.
-func startCluster(t *testing.T, files *tlsfiles.Files) *cluster {
+// startNATS starts one NATS server, or several that are one cluster. One syncs every write;
+// of several, which have a copy each, none does.
+func (c *cluster) startNATS(t *testing.T, servers int) {
 	t.Helper()
-	natsPath, err := natsBinary()
+	path, err := natsBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
+	var routes, urls []string
+	for range servers {
+		routes = append(routes, freePort(t))
+	}
+	for n, route := range routes {
+		listen := freePort(t)
+		text := fmt.Sprintf("server_name: n%d\nlisten: %q\njetstream {store_dir: %q", n, listen, filepath.Join(c.dir, fmt.Sprintf("nats-%d", n)))
+		if servers == 1 {
+			text += ", sync_interval: always}\n"
+		} else { // clients stay with the addresses that they were given, which are the wires'
+			text += fmt.Sprintf("}\ncluster {name: test, listen: %q, no_advertise: true, routes: [\"nats://%s\"]}\n", route, strings.Join(routes, `", "nats://`))
+		}
+		server := &process{path: path, ready: "Server is ready", args: []string{"-c", c.write(t, fmt.Sprintf("nats-%d.conf", n), text)}}
+		server.start(t)
+		c.nats, c.wires = append(c.nats, server), append(c.wires, startWire(t, listen))
+		urls = append(urls, "nats://"+c.wires[n].addr)
+	}
+	c.bus = fmt.Sprintf("{url: %q, replicas: %d, synced: %v}", strings.Join(urls, ","), servers, servers == 1)
+}
+
+// startCluster starts NATS and one process a role; the gateway calls some at their port
+// for gRPC alone, the runner at its main one. With certificates, every channel is TLS
+// and every node asks the gateway for a certificate.
+func startCluster(t *testing.T, natsServers int, files *tlsfiles.Files) *cluster {
+	t.Helper()
 	c := &cluster{dir: t.TempDir(), roles: map[string]*process{}}
-	natsAddr := freePort(t)
-	natsConfig := c.write(t, "nats.conf", fmt.Sprintf("listen: %q\njetstream {store_dir: %q, sync_interval: always}\n", natsAddr, filepath.Join(c.dir, "nats")))
-	c.nats = &process{path: natsPath, ready: "Server is ready", args: []string{"-c", natsConfig}}
-	c.nats.start(t)
-	c.wire = startWire(t, natsAddr)
+	c.startNATS(t, natsServers)
 
 	addr := map[string]string{}
 	for _, name := range []string{"gateway", "admin", "aggregate", "projection", "runner"} {
@@ -267,7 +288,7 @@ func startCluster(t *testing.T, files *tlsfiles.Files) *cluster {
 		client = fmt.Sprintf("{cert: %s, key: %s, ca: %s}", files.Cert, files.Key, files.CA)
 	}
 	c.config = c.write(t, "headgate.yaml", fmt.Sprintf(`
-nats: {url: "nats://%s", synced: true}
+nats: %s
 log: warn
 gateway:
   server: {listen: "%s"}%s
@@ -288,7 +309,7 @@ runner:
   gateway: "%s"
   credential: "%s"
   gateway_tls: %s
-`, c.wire.addr, addr["gateway"], edge, addr["admin"], keys, client,
+`, c.bus, addr["gateway"], edge, addr["admin"], keys, client,
 		addr["aggregate"], server, addr["projection"], server, filepath.Join(c.dir, "views"), addr["runner"], server, addr["gateway"], credential, client))
 	for _, role := range []string{"aggregate", "projection", "gateway", "runner"} {
 		c.roles[role] = &process{path: binary, ready: "listens on", args: []string{"serve", role, "--config", c.config}}
@@ -297,11 +318,10 @@ runner:
 	c.gateway, c.admin = scheme+"://"+addr["gateway"], "http://"+addr["admin"]
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	err = eventually(ctx, "the gateway hears of the nodes", func() (bool, error) {
+	if err := eventually(ctx, "the gateway hears of the nodes", func() (bool, error) {
 		status, _, err := get(ctx, c.admin+"/ready")
 		return status == http.StatusOK, err
-	})
-	if err != nil {
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -329,7 +349,7 @@ func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
 	authority := tlstest.NewAuthority(t)
 	certificates := t.TempDir()
 	files := authority.Issue(t, certificates, "headgate")
-	c := startCluster(t, &files)
+	c := startCluster(t, 1, &files)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	roots := x509.NewCertPool()
@@ -431,7 +451,7 @@ func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
 }
 
 func TestTheGatewayFollowsNodesThatDieDrainAndComeBack(t *testing.T) {
-	c := startCluster(t, nil)
+	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	until := func(what string, condition func(nodes string) bool) time.Duration {

@@ -45,17 +45,18 @@ const (
 // fault is what is done to the cluster while it works.
 type fault struct {
 	kind   string // "kill", "pause" or "cut"
-	target string // a role, or "nats"
+	target string // a role, or a NATS server by its number, "nats-0"
 }
 
-// faults returns one of each kind for each target, or n at random.
-func faults(t *testing.T) []fault {
-	targets := []string{"aggregate", "nats", "projection", "gateway", "runner"}
+// faults returns the given ones, or, if more are asked for, so many at random.
+func faults(t *testing.T, natsServers int, usual []fault) []fault {
 	n, err := strconv.Atoi(os.Getenv(faultsVariable))
 	if err != nil || n < 1 {
-		return []fault{
-			{"kill", "aggregate"}, {"pause", "nats"}, {"kill", "nats"}, {"cut", "nats"}, {"kill", "projection"}, {"pause", "aggregate"}, {"kill", "runner"}, {"kill", "gateway"},
-		}
+		return usual
+	}
+	targets := []string{"aggregate", "projection", "gateway", "runner"}
+	for server := range natsServers {
+		targets = append(targets, fmt.Sprintf("nats-%d", server))
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -74,9 +75,9 @@ func faults(t *testing.T) []fault {
 // inflict does it, and undoes it.
 func (c *cluster) inflict(t *testing.T, f fault) {
 	t.Helper()
-	target := c.roles[f.target]
-	if f.target == "nats" {
-		target = c.nats
+	target, server := c.roles[f.target], 0
+	if _, err := fmt.Sscanf(f.target, "nats-%d", &server); err == nil {
+		target = c.nats[server]
 	}
 	switch f.kind {
 	case "kill":
@@ -91,7 +92,7 @@ func (c *cluster) inflict(t *testing.T, f fault) {
 			t.Fatal(err)
 		}
 	case "cut":
-		c.wire.cut()
+		c.wires[server].cut()
 	}
 }
 
@@ -99,7 +100,23 @@ func TestNoAcknowledgedCommandIsLostWhateverIsKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a minute, and several under the race detector")
 	}
-	c := startCluster(t, nil)
+	for name, of := range map[string]struct {
+		natsServers int
+		usual       []fault // one of each kind for each target
+	}{
+		"one NATS server": {1, []fault{
+			{"kill", "aggregate"}, {"pause", "nats-0"}, {"kill", "nats-0"}, {"cut", "nats-0"}, {"kill", "projection"}, {"pause", "aggregate"}, {"kill", "runner"}, {"kill", "gateway"},
+		}},
+		"three NATS servers": {3, []fault{
+			{"kill", "nats-0"}, {"kill", "aggregate"}, {"kill", "nats-1"}, {"pause", "nats-2"}, {"kill", "nats-2"}, {"cut", "nats-0"}, {"kill", "runner"},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) { nothingIsLost(t, of.natsServers, of.usual) })
+	}
+}
+
+func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
+	c := startCluster(t, natsServers, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
 	rights := []string{"command.submit", "query.read", "aggregate.read", "workflow.read"}
@@ -178,7 +195,7 @@ func TestNoAcknowledgedCommandIsLostWhateverIsKilled(t *testing.T) {
 		}
 	}
 	kills := 0
-	for n, f := range faults(t) {
+	for n, f := range faults(t, natsServers, usual) {
 		reached := acked.Load() + progress
 		if err := eventually(clientCtx, "commands are answered", func() (bool, error) { return acked.Load() >= reached, nil }); err != nil {
 			t.Fatalf("before fault %d: %v; %v", n, err, clients.Wait())
@@ -263,7 +280,7 @@ func every(ctx context.Context, queries queriesconnect.QueryServiceClient, view,
 // and versions have no gaps.
 func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 	t.Helper()
-	conn, err := nats.Connect("nats://" + c.wire.addr)
+	conn, err := nats.Connect("nats://" + c.wires[0].addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,9 +301,14 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer messages.Stop()
 	keys, versions, grouped := map[string]string{}, map[string]int64{}, 0
 	for range info.State.Msgs {
-		msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+		msg, err := messages.Next(jetstream.NextMaxWait(time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}

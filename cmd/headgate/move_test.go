@@ -17,7 +17,7 @@ import (
 // the cluster's.
 func (c *cluster) further(t *testing.T, role, name, settings string) *process {
 	t.Helper()
-	config := c.write(t, name+".yaml", fmt.Sprintf("nats: {url: \"nats://%s\"}\nlog: warn\n%s:\n  node: {id: %s}\n%s\n", c.wire.addr, role, name, settings))
+	config := c.write(t, name+".yaml", fmt.Sprintf("nats: %s\nlog: warn\n%s:\n  node: {id: %s}\n%s\n", c.bus, role, name, settings))
 	p := &process{path: binary, ready: "listens on", args: []string{"serve", role, "--config", config}}
 	p.start(t)
 	return p
@@ -27,7 +27,7 @@ func (c *cluster) further(t *testing.T, role, name, settings string) *process {
 // nodes while it writes through one gateway and reads its writes through another,
 // and kills control in the midst of each move.
 func TestATenantMovesUnderLoadWithoutAFailedCall(t *testing.T) {
-	c := startCluster(t, nil)
+	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	gateways := []string{c.gateway}

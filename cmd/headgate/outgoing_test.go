@@ -20,7 +20,7 @@ var senders = map[string]bool{
 	"net.Dial": true, "net.DialTimeout": true, "(*net.Dialer).Dial": true, "(*net.Dialer).DialContext": true, "crypto/tls.Dial": true, "(*crypto/tls.Dialer).DialContext": true,
 	"google.golang.org/grpc.NewClient": true, "google.golang.org/grpc.Dial": true, "google.golang.org/grpc.DialContext": true,
 	"(*google.golang.org/grpc.ClientConn).NewStream": true, "(*google.golang.org/grpc.ClientConn).Invoke": true,
-	"connectrpc.com/connect/v2.NewClient": true, "connectrpc.com/connect/v2/connecthttp.NewTransport": true, "connectrpc.com/connect/v2/connectinprocess.NewTransport": true,
+	"connectrpc.com/connect/v2.NewClient": true, "connectrpc.com/connect/v2/connecthttp.NewTransport": true, "connectrpc.com/connect/v2/connectinprocess.New": true,
 	"github.com/nats-io/nats.go.Connect": true, "(*github.com/nats-io/nats.go.Conn).Publish": true, "(*github.com/nats-io/nats.go.Conn).PublishMsg": true,
 	"(*github.com/nats-io/nats.go.Conn).PublishRequest": true, "(*github.com/nats-io/nats.go.Conn).Request": true, "(*github.com/nats-io/nats.go.Conn).RequestMsg": true,
 	"(*github.com/nats-io/nats.go.Conn).RequestWithContext": true, "(*github.com/nats-io/nats.go.Conn).RequestMsgWithContext": true,
