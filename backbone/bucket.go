@@ -90,16 +90,12 @@ func readKept(ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue
 	case !errors.Is(err, jetstream.ErrKeyNotFound):
 		return Kept[[]byte]{}, fmt.Errorf("backbone: read %s/%s: %w", kv.Bucket(), key, err)
 	}
-	leader, err := js.Conn().JetStream() // its requests go to leaders
-	if err != nil {
-		return Kept[[]byte]{}, fmt.Errorf("backbone: read %s/%s: %w", kv.Bucket(), key, err)
-	}
-	msg, err := leader.GetLastMsg("KV_"+kv.Bucket(), "$KV."+kv.Bucket()+"."+key, nats.Context(ctx))
+	msg, err := askLeader(ctx, js, "KV_"+kv.Bucket(), question{Last: "$KV." + kv.Bucket() + "." + key})
 	switch {
-	case errors.Is(err, nats.ErrMsgNotFound), err == nil && msg.Header.Get("KV-Operation") != "":
-		return Kept[[]byte]{}, ErrNotKept
 	case err != nil:
 		return Kept[[]byte]{}, fmt.Errorf("backbone: read %s/%s: %w", kv.Bucket(), key, err)
+	case msg == nil, msg.Header.Get("KV-Operation") != "":
+		return Kept[[]byte]{}, ErrNotKept
 	}
 	return Kept[[]byte]{Value: msg.Data, Revision: msg.Sequence, Time: msg.Time}, nil
 }

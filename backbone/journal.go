@@ -182,17 +182,37 @@ func appendError(err error) error {
 const errCodeWrongLastSequenceConstant jetstream.ErrorCode = 10164
 
 // Load calls each for the aggregate's events in order, from the journal
-// sequence from (1: all) on, for most of them at most (0: all). It stops at each's
-// first error and returns it.
+// sequence from (1: all) on, for most of them at most (0: all). What was acknowledged
+// before the call is among them. It stops at each's first error and returns it.
 func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, most int, each func(Event) error) error {
+	subject := EventSubject(tenant, aggregateType, aggregateID)
+	next, left := max(from, 1), cmp.Or(most, math.MaxInt)
+	take := func(msg *jetstream.RawStreamMsg) error {
+		next, left = msg.Sequence+1, left-1
+		event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
+		if err != nil {
+			return err
+		}
+		return each(event)
+	}
 	return j.While(ctx, func(ctx context.Context) error {
-		return readBatches(ctx, j.js, StreamEvents, EventSubject(tenant, aggregateType, aggregateID), from, most, func(msg *jetstream.RawStreamMsg) error {
-			event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
-			if err != nil {
+		for left > 0 {
+			if err := readBatches(ctx, j.js, StreamEvents, subject, next, left, take); err != nil {
 				return err
 			}
-			return each(event)
-		})
+			if left == 0 {
+				break
+			}
+			// A replica has no more; the leader may have.
+			msg, err := askLeader(ctx, j.js, StreamEvents, question{From: next, Subject: subject})
+			if msg == nil || err != nil {
+				return err
+			}
+			if err := take(msg); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -270,15 +290,9 @@ func orSilent(ctx context.Context, err error) error {
 
 // Last returns the sequence of the tenant's last event, 0 if there is none.
 func (j *Journal) Last(ctx context.Context, tenant contextkit.TenantID) (uint64, error) {
-	stream, err := j.js.Stream(ctx, StreamEvents)
-	if err == nil {
-		var msg *jetstream.RawStreamMsg
-		if msg, err = stream.GetLastMsgForSubject(ctx, TenantEvents(tenant)); err == nil {
-			return msg.Sequence, nil
-		}
+	msg, err := askLeader(ctx, j.js, StreamEvents, question{Last: TenantEvents(tenant)})
+	if msg == nil || err != nil {
+		return 0, err
 	}
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return 0, nil
-	}
-	return 0, fmt.Errorf("backbone: last event of %s: %w", tenant, err)
+	return msg.Sequence, nil
 }

@@ -45,8 +45,9 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"the transport of contextkit.NewClient, and of nothing else", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
 	"upstream.unary.Receive grpc.Invoke": {
 		"the transport of contextkit.NewClient, and of nothing else", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
-	"backbone.Connect nats.Connect":          {"", ""},
-	"backbone.Embedded.Connect nats.Connect": {"", ""},
+	"backbone.Connect nats.Connect":              {"", ""},
+	"backbone.Embedded.Connect nats.Connect":     {"", ""},
+	"backbone.askLeader nats.RequestWithContext": {"", ""},
 	"backbone.Journal.publish jetstream.PublishMsg": {
 		"its messages are made by Event.message, which injects the contract or fails", "services/aggregate.TestTheContractReachesTheJournal"},
 	"backbone.Journal.publish jetstreamext.PublishMsgBatch": {

@@ -229,5 +229,8 @@ func (s *Service) replay(ctx context.Context, key aggregateKey, known answer) (d
 	if err != nil {
 		return decision{}, err
 	}
+	if len(out.events) != known.Events {
+		return decision{}, fmt.Errorf("%s %s: the journal has %d of the command's %d events from sequence %d on", key.aggregateType, key.id, len(out.events), known.Events, known.FirstSequence)
+	}
 	return out, nil
 }

@@ -1,0 +1,80 @@
+package backbone
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Direct gets are answered by any of a stream's replicas, and one that was away may not
+// have yet what has been acknowledged. That there is nothing more is therefore asked of
+// the leader, by JetStream's older request for one message (NATS ADR-31 has both).
+
+// question names a message to a stream's leader: the last on a subject, or the first on one
+// from a sequence on.
+type question struct {
+	From    uint64 `json:"seq,omitempty"`
+	Subject string `json:"next_by_subj,omitempty"`
+	Last    string `json:"last_by_subj,omitempty"`
+}
+
+// askLeader returns the message that a stream's leader has for a question, nil if it has
+// none. Errors: those of the request, and those that the leader answers.
+func askLeader(ctx context.Context, js jetstream.JetStream, stream string, q question) (*jetstream.RawStreamMsg, error) {
+	text, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	var reply *nats.Msg
+	for {
+		attempt, cancel := context.WithTimeout(ctx, silentAfter) // it may be gone, and another chosen
+		reply, err = js.Conn().RequestWithContext(attempt, "$JS.API.STREAM.MSG.GET."+stream, text)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("backbone: ask the leader of %s: %w", stream, err)
+	}
+	return readAnswer(stream, reply.Data)
+}
+
+// leaderAnswer is what a leader says.
+type leaderAnswer struct {
+	Error   *jetstream.APIError `json:"error"`
+	Message struct {
+		Subject  string    `json:"subject"`
+		Sequence uint64    `json:"seq"`
+		Header   []byte    `json:"hdrs"`
+		Data     []byte    `json:"data"`
+		Time     time.Time `json:"time"`
+	} `json:"message"`
+}
+
+// readAnswer returns the message in a leader's answer, nil if it says that there is none.
+func readAnswer(stream string, text []byte) (*jetstream.RawStreamMsg, error) {
+	var answer leaderAnswer
+	err := json.Unmarshal(text, &answer)
+	switch {
+	case err != nil:
+	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return nil, nil
+	case answer.Error != nil:
+		err = answer.Error
+	}
+	m := &answer.Message
+	msg := &jetstream.RawStreamMsg{Subject: m.Subject, Sequence: m.Sequence, Data: m.Data, Time: m.Time}
+	if err == nil && len(m.Header) > 0 {
+		msg.Header, err = nats.DecodeHeadersMsg(m.Header)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("backbone: the leader of %s answers: %w", stream, err)
+	}
+	return msg, nil
+}
