@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,9 +54,10 @@ func OpenBucket[T any](ctx context.Context, js jetstream.JetStream, name string)
 	return &Bucket[T]{js: js, kv: kv, name: name}, nil
 }
 
-// Get returns the value under key. Errors: [ErrNotKept], or the bucket's.
+// Get returns the value under key, as whoever put it last had it acknowledged. Errors:
+// [ErrNotKept], or the bucket's.
 func (b *Bucket[T]) Get(ctx context.Context, key string) (Kept[T], error) {
-	text, err := ReadKept(ctx, b.js, b.kv, key)
+	text, err := ReadKept(ctx, b.js, b.name, key)
 	out := Kept[T]{Revision: text.Revision, Time: text.Time}
 	if err == nil {
 		if err = json.Unmarshal(text.Value, &out.Value); err != nil {
@@ -65,35 +67,19 @@ func (b *Bucket[T]) Get(ctx context.Context, key string) (Kept[T], error) {
 	return out, err
 }
 
-// ReadKept returns the bytes under a bucket's key. A replica, which is asked first, may not
-// have yet what the stream's leader has acknowledged: that nothing is there is the leader's
-// word. Errors: [ErrNotKept], or the bucket's.
-func ReadKept(ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue, key string) (kept Kept[[]byte], err error) {
-	for {
-		attempt, cancel := context.WithTimeout(ctx, silentAfter) // the server that is asked may be gone
-		kept, err = readKept(attempt, js, kv, key)
-		silent := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
-		cancel()
-		if !silent {
-			return kept, err
-		}
-	}
-}
+// keyForm is what a key may be (NATS ADR-8).
+var keyForm = regexp.MustCompile(`^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$`)
 
-func readKept(ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue, key string) (Kept[[]byte], error) {
-	entry, err := kv.Get(ctx, key)
-	switch {
-	case err == nil:
-		return Kept[[]byte]{Value: entry.Value(), Revision: entry.Revision(), Time: entry.Created()}, nil
-	case errors.Is(err, jetstream.ErrInvalidKey):
-		return Kept[[]byte]{}, ErrNotKept
-	case !errors.Is(err, jetstream.ErrKeyNotFound):
-		return Kept[[]byte]{}, fmt.Errorf("backbone: read %s/%s: %w", kv.Bucket(), key, err)
+// ReadKept returns the bytes under a bucket's key, by the word of its leader: what the KV
+// API asks is any replica, which may be behind. Errors: [ErrNotKept], or the bucket's.
+func ReadKept(ctx context.Context, js jetstream.JetStream, bucket, key string) (Kept[[]byte], error) {
+	if !keyForm.MatchString(key) {
+		return Kept[[]byte]{}, ErrNotKept // a wildcard would be answered
 	}
-	msg, err := askLeader(ctx, js, "KV_"+kv.Bucket(), question{Last: "$KV." + kv.Bucket() + "." + key})
+	msg, err := askLeader(ctx, js, "KV_"+bucket, question{Last: "$KV." + bucket + "." + key})
 	switch {
 	case err != nil:
-		return Kept[[]byte]{}, fmt.Errorf("backbone: read %s/%s: %w", kv.Bucket(), key, err)
+		return Kept[[]byte]{}, fmt.Errorf("backbone: read %s/%s: %w", bucket, key, err)
 	case msg == nil, msg.Header.Get("KV-Operation") != "":
 		return Kept[[]byte]{}, ErrNotKept
 	}

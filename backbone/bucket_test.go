@@ -56,6 +56,11 @@ func TestAValueIsChangedAtItsRevisionAlone(t *testing.T) {
 	if kept, err := bucket.Get(ctx, "acme"); err != nil || kept.Value.Reason != "three" {
 		t.Errorf("%+v, %v", kept, err)
 	}
+	for _, key := range []string{">", "*", "ac*e", "", ".acme", "acme.", "acme..x", "ac me", "acmé"} {
+		if kept, err := bucket.Get(ctx, key); !errors.Is(err, backbone.ErrNotKept) {
+			t.Errorf("under %q, which is no key: %+v, %v", key, kept, err)
+		}
+	}
 }
 
 func TestAFollowerHearsOfEveryChangeAndFirstOfAllThereIs(t *testing.T) {

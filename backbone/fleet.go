@@ -212,7 +212,7 @@ func FollowNodes(ctx context.Context, js jetstream.JetStream, each func(nodes []
 				if away || time.Since(h.at) <= MissedHeartbeats*Heartbeat {
 					continue
 				}
-				switch now, err := lookFor(ctx, js, bucket, *h); {
+				switch now, err := lookFor(ctx, js, *h); {
 				case errors.Is(err, errSilent):
 					delete(known, id)
 					lose(lost, LostNode{h.node, h.at})
@@ -261,18 +261,15 @@ type heard struct {
 // lookFor returns what a node has said since it was heard of last. A word that is not
 // heard may still have been said: what watches a bucket may be lost with a server, and is
 // replaced some seconds later. Errors: errSilent, [ErrNotKept], or why it is not known,
-// such as that the bucket has no leader.
-func lookFor(ctx context.Context, js jetstream.JetStream, bucket jetstream.KeyValue, last heard) (heard, error) {
+// such as that the bucket has no leader, without whom no word is taken.
+func lookFor(ctx context.Context, js jetstream.JetStream, last heard) (heard, error) {
 	ctx, cancel := context.WithTimeout(ctx, Heartbeat/2)
 	defer cancel()
-	kept, err := readKept(ctx, js, bucket, last.node.ID)
+	kept, err := ReadKept(ctx, js, BucketNodes, last.node.ID)
 	switch {
 	case err != nil:
 		return last, err
 	case kept.Revision <= last.revision:
-		if _, err := bucket.Status(ctx); err != nil { // without a leader no word is taken
-			return last, err
-		}
 		return last, errSilent
 	}
 	now := heard{at: time.Now(), said: string(kept.Value), revision: kept.Revision}

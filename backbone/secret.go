@@ -27,9 +27,6 @@ func SharedSecret(ctx context.Context, js jetstream.JetStream, name string) ([]b
 	} else if !errors.Is(err, jetstream.ErrKeyExists) {
 		return nil, fmt.Errorf("backbone: make secret %s: %w", name, err)
 	}
-	entry, err := bucket.Get(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("backbone: read secret %s: %w", name, err)
-	}
-	return entry.Value(), nil
+	kept, err := ReadKept(ctx, js, BucketSecrets, name)
+	return kept.Value, err
 }

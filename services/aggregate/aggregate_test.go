@@ -378,7 +378,7 @@ func TestAKeyIsRememberedAlthoughItsRecordWasLostInACrash(t *testing.T) {
 
 func TestOnlyAKeyThatWasUsedIsLookedFor(t *testing.T) {
 	js := backbonetest.Start(t)
-	reads, err := js.Conn().SubscribeSync("$JS.API.DIRECT.GET.KV_" + backbone.BucketIdempotency + ".>")
+	reads, err := js.Conn().SubscribeSync("$JS.API.STREAM.MSG.GET.KV_" + backbone.BucketIdempotency)
 	if err != nil {
 		t.Fatal(err)
 	}

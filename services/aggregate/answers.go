@@ -29,21 +29,14 @@ type answer struct {
 // commands, a page or a chapter to a record. The events themselves bear their keys, so it is only
 // needed once these fall out of the recent ones; what is not known to be in the bucket yet
 // is kept in memory, and in snapshots.
-type answers struct {
-	bucket jetstream.KeyValue
-	async  jetstream.JetStream
-}
+type answers struct{ async jetstream.JetStream }
 
-func openAnswers(ctx context.Context, js jetstream.JetStream) (*answers, error) {
-	bucket, err := js.KeyValue(ctx, backbone.BucketIdempotency)
-	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketIdempotency, err)
-	}
+func openAnswers(js jetstream.JetStream) (*answers, error) {
 	async, err := jetstream.New(js.Conn(), jetstream.WithPublishAsyncMaxPending(maxPendingAnswers))
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketIdempotency, err)
 	}
-	return &answers{bucket: bucket, async: async}, nil
+	return &answers{async: async}, nil
 }
 
 // record begins to write a record; the future says when it is kept.
@@ -63,7 +56,7 @@ func (a *answers) record(ctx context.Context, name string, content any) (jetstre
 
 // read returns a record, nil when its time is over.
 func (a *answers) read(ctx context.Context, name string) ([]byte, error) {
-	kept, err := backbone.ReadKept(ctx, a.async, a.bucket, name)
+	kept, err := backbone.ReadKept(ctx, a.async, backbone.BucketIdempotency, name)
 	if errors.Is(err, backbone.ErrNotKept) {
 		return nil, nil
 	}

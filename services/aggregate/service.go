@@ -66,7 +66,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if err != nil {
 		return nil, err
 	}
-	answers, err := openAnswers(ctx, js)
+	answers, err := openAnswers(js)
 	if err != nil {
 		return nil, err
 	}

@@ -74,10 +74,10 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 		active: map[contextkit.TenantID]*active{}, changed: make(chan struct{}),
 	}
 	for _, tenant := range tenants.All() {
-		switch entry, err := decisions.Get(ctx, pausedKey(tenant)); {
+		switch kept, err := backbone.ReadKept(ctx, js, backbone.BucketRunner, pausedKey(tenant)); {
 		case err == nil:
-			s.decide(tenant, string(entry.Value()) == decidedPaused, entry.Revision())
-		case !errors.Is(err, jetstream.ErrKeyNotFound):
+			s.decide(tenant, string(kept.Value) == decidedPaused, kept.Revision)
+		case !errors.Is(err, backbone.ErrNotKept):
 			return nil, fmt.Errorf("read whether %s is paused: %w", tenant, err)
 		}
 	}
