@@ -40,6 +40,9 @@ const (
 	HopStep       = "step"       // a workflow's step was done
 )
 
+// HopFailed is the code of a step that is tried again.
+const HopFailed = "failed"
+
 // Hop is one station of what a call has caused.
 type Hop struct {
 	Kind string `json:"kind"`
@@ -73,6 +76,7 @@ type Timeline struct {
 	queue chan hop
 	rate  *rate.Limiter
 	lost  prometheus.Counter
+	told  func(contextkit.RequestContext, Hop) // nil: nobody is
 }
 
 type hop struct {
@@ -92,6 +96,10 @@ func NewTimeline(js jetstream.JetStream) (*Timeline, error) {
 	}, nil
 }
 
+// Tell has told hear of every hop too, those that are left out included. It is called
+// before the first is recorded, and must not block.
+func (t *Timeline) Tell(told func(contextkit.RequestContext, Hop)) { t.told = told }
+
 // Describe implements [prometheus.Collector].
 func (t *Timeline) Describe(descriptions chan<- *prometheus.Desc) { t.lost.Describe(descriptions) }
 
@@ -106,6 +114,9 @@ func (t *Timeline) Record(ctx context.Context, h Hop) {
 	rc, ok := contextkit.FromContext(ctx)
 	if !ok {
 		return
+	}
+	if t.told != nil {
+		t.told(rc, h)
 	}
 	if t.rate.Allow() {
 		select {

@@ -75,6 +75,9 @@ type Config struct {
 	// TLS secures the listener; nil: clear text. With an authority, clients must
 	// show a certificate of it (mTLS).
 	TLS *tlsfiles.Material `yaml:"-"`
+	// Ended is told of every call of a service that has ended, but for health and
+	// reflection; nil: nobody is. It must not block.
+	Ended func(contextkit.RequestContext, Ended) `yaml:"-"`
 }
 
 // Validate names the fields that cannot be used.
@@ -151,6 +154,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		Deadline,
 		s.endStreams,
 		s.Metrics.Observe(s.log, zerolog.DebugLevel),
+		s.tellEnded,
 		validate.NewServerInterceptor(),
 	)
 	jsonCodec := connectproto.NewJSONCodec()

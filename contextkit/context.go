@@ -29,8 +29,12 @@ type RequestContext struct {
 	Platform bool
 	// CorrelationID is shared by everything that one edge call causes.
 	CorrelationID string
-	// Traceparent is this hop's position in the trace.
+	// Traceparent is where in the trace this was asked for: its parent id is the asking
+	// process's span.
 	Traceparent Traceparent
+	// SpanID names what this process does about it, and is the parent id of all that it
+	// asks of others. With Traceparent's own parent id it is the first of the trace.
+	SpanID SpanID
 	// Tracestate travels beside it, uninterpreted.
 	Tracestate string
 	// TraceID is Traceparent's, or was given explicitly without a traceparent.
@@ -71,11 +75,15 @@ func TenantContext(ctx context.Context, tenant TenantID) context.Context {
 func (rc RequestContext) complete() RequestContext {
 	if rc.Traceparent.IsZero() {
 		rc.Traceparent = NewTraceparent()
+		rc.SpanID = rc.Traceparent.ParentID
 		if rc.TraceID != (TraceID{}) {
 			rc.Traceparent.TraceID = rc.TraceID
 		}
 	}
 	rc.TraceID = rc.Traceparent.TraceID // traceparent wins over an explicit trace-id
+	if rc.SpanID == (SpanID{}) {
+		rc.SpanID = NewSpanID()
+	}
 	if rc.CorrelationID == "" {
 		rc.CorrelationID = NewID()
 	}
@@ -97,8 +105,23 @@ func outgoing(ctx context.Context) (RequestContext, error) {
 	case rc.Traceparent.IsZero():
 		return rc, ErrNoTrace
 	}
-	rc.Traceparent = rc.Traceparent.Child()
+	if rc.SpanID == (SpanID{}) {
+		rc.SpanID = NewSpanID()
+	}
+	rc.Traceparent.ParentID = rc.SpanID
 	return rc, nil
+}
+
+// SpanContext returns ctx for one of several things that the process does about what it
+// was asked: it has a span of its own, and what it asks of others is a child of that.
+// Without a context it is ctx.
+func SpanContext(ctx context.Context) context.Context {
+	rc, ok := FromContext(ctx)
+	if !ok {
+		return ctx
+	}
+	rc.SpanID = NewSpanID()
+	return NewContext(ctx, rc)
 }
 
 // random reads random bytes that make ids differ, nothing more: no id is a secret.

@@ -50,11 +50,20 @@ func ParseTraceID(s string) (TraceID, bool) {
 	return id, true
 }
 
+// SpanID names a part of a trace. All zeros is none.
+type SpanID [8]byte
+
+// NewSpanID returns a random id.
+func NewSpanID() (id SpanID) {
+	fillRandom(id[:])
+	return id
+}
+
 // Traceparent is the position of a call in a trace. The zero value is no
 // position.
 type Traceparent struct {
 	TraceID  TraceID
-	ParentID [8]byte
+	ParentID SpanID
 	Flags    byte
 }
 
@@ -86,7 +95,7 @@ func ParseTraceparent(s string) (Traceparent, error) {
 		version[0] == 0 && len(s) != traceparentLength,
 		len(s) > traceparentLength && s[traceparentLength] != '-',
 		tp.TraceID == TraceID{},
-		tp.ParentID == [8]byte{}:
+		tp.ParentID == SpanID{}:
 		return Traceparent{}, ErrInvalidTraceparent
 	}
 	// Only flags that this version defines may be passed on (§3.2.2.5.3).
@@ -96,16 +105,9 @@ func ParseTraceparent(s string) (Traceparent, error) {
 
 // NewTraceparent starts a trace, sampled, with a random trace id.
 func NewTraceparent() Traceparent {
-	tp := Traceparent{Flags: FlagSampled | FlagRandom}
+	tp := Traceparent{ParentID: NewSpanID(), Flags: FlagSampled | FlagRandom}
 	fillRandom(tp.TraceID[:])
-	fillRandom(tp.ParentID[:])
 	return tp
-}
-
-// Child returns the same trace with a new parent id: what a hop sends onward.
-func (t Traceparent) Child() Traceparent {
-	fillRandom(t.ParentID[:])
-	return t
 }
 
 // IsZero reports whether t is no position.

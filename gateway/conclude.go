@@ -14,8 +14,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// conclude writes the call's line in the access log and, for a denial or an
-// operation that asks for it, its audit record.
+// conclude writes the call's line in the access log, tells whoever wants to know that it
+// has ended and, for a denial or an operation that asks for it, writes its audit record.
 func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
 	rc, _ := contextkit.FromContext(ctx)
 	if err != nil {
@@ -33,6 +33,12 @@ func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
 		chassis.Identify(event, rc).Str("procedure", call.Method.Spec.Procedure).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
 			Str("code", chassis.CodeName(err)).Str("principal", subject).Str("node", call.Node.ID).Int("attempts", call.Attempts).
 			Dur("ms", time.Since(call.start)).AnErr("error", err).Msg("call")
+	}
+	if g.config.Ended != nil {
+		g.config.Ended(rc, Ended{
+			Ended:     chassis.Ended{Procedure: call.Method.Spec.Procedure, Protocol: call.Info.Protocol, Started: call.start, Took: time.Since(call.start), Err: err},
+			Principal: subject, Node: call.Node.ID, Attempts: call.Attempts,
+		})
 	}
 	if err != nil || call.Method.Spec.IdempotencyLevel == connect.IdempotencyUnknown || call.Method.Audit {
 		g.remember(ctx, call, err)

@@ -31,6 +31,7 @@ import (
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
@@ -69,6 +70,18 @@ type Config struct {
 	UI http.Handler
 	// Timeline records calls that change something or fail; nil: none.
 	Timeline *backbone.Timeline
+	// Ended is told of every call that has ended; nil: nobody is. It must not block.
+	Ended func(contextkit.RequestContext, Ended)
+}
+
+// Ended is a call that has ended, with what the gateway decided on it.
+type Ended struct {
+	chassis.Ended
+
+	// Principal is who called, and Node who answered; "": not known.
+	Principal, Node string
+	// Attempts is how often a node was called.
+	Attempts int
 }
 
 const (
@@ -244,6 +257,11 @@ func (g *Gateway) URL() string { return g.server.URL() }
 
 // Addr returns the edge's address, once it listens.
 func (g *Gateway) Addr() string { return g.server.Addr() }
+
+// Register adds metrics to the gateway's own.
+func (g *Gateway) Register(metrics ...prometheus.Collector) {
+	g.server.Metrics.Registerer(g.config.Listen.Name).MustRegister(metrics...)
+}
 
 // AdminURL returns the operators' base URL, once it listens.
 func (g *Gateway) AdminURL() string { return g.admin.URL() }

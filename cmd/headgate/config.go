@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
 	"github.com/headgate/headgate/chassis/tlsfiles"
+	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/breaker"
@@ -42,6 +43,7 @@ type settings struct {
 	Tenants    []string           `yaml:"tenants"`
 	Model      string             `yaml:"model"`
 	Log        string             `yaml:"log"`
+	Tracing    tracing.Config     `yaml:"tracing"`
 	Gateway    gatewaySettings    `yaml:"gateway"`
 	Aggregate  serviceSettings    `yaml:"aggregate"`
 	Projection projectionSettings `yaml:"projection"`
@@ -236,7 +238,7 @@ func (s *settings) common() error {
 		errs = append(errs, config.Wrong("url", "is missing"))
 	}
 	errs = append(errs, config.AtLeast("replicas", s.NATS.Replicas, 1))
-	errs = []error{config.Inside("nats", errors.Join(errs...))}
+	errs = []error{config.Inside("nats", errors.Join(errs...)), config.Inside("tracing", s.Tracing.Validate())}
 	if _, err := zerolog.ParseLevel(s.Log); err != nil || s.Log == "" {
 		errs = append(errs, config.Wrong("log", "is %q, want debug, info, warn or error", s.Log))
 	}

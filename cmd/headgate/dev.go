@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
@@ -49,6 +50,7 @@ type devCommand struct {
 	Node             []string `help:"Further node, as KIND=HOST:PORT. Repeatable."`
 	Reflect          bool     `help:"Ask further nodes for the descriptors of their services (gRPC reflection), and serve those."`
 	LazySync         bool     `help:"Let the operating system decide when writes reach the disk: faster, and a power failure may lose acknowledged commands."`
+	OTLP             string   `name:"otlp" help:"URL of an OpenTelemetry collector that takes OTLP over gRPC, such as http://127.0.0.1:4317: it gets a span of every call, command, projection and step."`
 	LogLevel         string   `default:"warn" enum:"debug,info,warn,error" help:"Least level of the log lines on standard error; info has a line a call."`
 }
 
@@ -64,7 +66,8 @@ type platform struct {
 	aggregate, projection, runner, control *service
 	gateway                                *gateway.Gateway
 	router                                 *router
-	timeline                               *backbone.Timeline // the gateway's
+	timeline                               *backbone.Timeline // the gateway's, as spans
+	spans                                  spans
 	followModel                            func(context.Context) error
 	// runnerPool holds the runner's channel to the gateway, and controlPool the
 	// control service's to all nodes.
@@ -117,12 +120,12 @@ func (p *platform) layers() []chassis.Layer {
 		if s.after != nil {
 			after = append(after, s.after)
 		}
-		follows, records = append(follows, s.member.follow), append(records, s.member.record)
+		follows, records = append(follows, s.member.follow), append(records, s.member.record, s.member.spans.Run)
 	}
 	if p.followModel != nil {
 		follows = append(follows, p.followModel)
 	}
-	edge := edgeLayers(p.js, p.gateway, p.router, newNode("gateway", "gateway-1", p.gateway.Addr()), p.timeline, p.log)
+	edge := edgeLayers(p.js, p.gateway, p.router, newNode("gateway", edgeID, p.gateway.Addr()), p.timeline, p.spans, p.log)
 	return append([]chassis.Layer{append(announces, callers...)}, append(edge, servers, after, follows, records)...)
 }
 
@@ -148,7 +151,7 @@ func (p *platform) start(ctx context.Context) error {
 	listen := func(name, addr string) chassis.Config { return chassis.Config{Name: name, Addr: addr} }
 	members := map[string]*member{}
 	for _, kind := range []string{"aggregate", "projection", "runner", kindControl} {
-		if members[kind], err = newMember(ctx, p.js, kind, kind+"-1", p.tenants, p.log); err != nil {
+		if members[kind], err = newMember(ctx, p.js, kind, kind+"-1", p.tenants, p.tracing(), p.log); err != nil {
 			return err
 		}
 	}
@@ -175,6 +178,12 @@ func (p *platform) start(ctx context.Context) error {
 	}
 	return p.startGateway(ctx)
 }
+
+// edgeID is the gateway's.
+const edgeID = "gateway-1"
+
+// tracing says where spans go.
+func (p *platform) tracing() tracing.Config { return tracing.Config{Endpoint: p.command.OTLP} }
 
 // local returns the way to a service of this process.
 func (p *platform) local(endpoint string) connect.Transport { return p.within[endpoint] }
@@ -226,14 +235,22 @@ func (p *platform) startGateway(ctx context.Context) error {
 	if p.timeline, err = backbone.NewTimeline(p.js); err != nil {
 		return err
 	}
+	if p.spans, err = openSpans(ctx, p.tracing(), "gateway", edgeID, p.log); err != nil {
+		return err
+	}
+	var ended func(contextkit.RequestContext, gateway.Ended)
+	if p.spans.Exporter != nil {
+		ended = p.spans.edgeCall
+	}
 	p.router = newRouter(routes, nil, p.log)
 	p.gateway, err = gateway.New(gateway.Config{
 		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen, GRPC: p.command.GRPCListen}, Admin: p.command.AdminListen, Auth: accepted, Origins: p.command.Origin,
-		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl}, Upstream: upstream.PoolConfig{Local: p.local},
+		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl}, Ended: ended, Upstream: upstream.PoolConfig{Local: p.local},
 	}, catalog, routes, p.js, p.log)
 	if err != nil {
 		return err
 	}
+	p.gateway.Register(p.spans.metrics()...)
 	return errors.Join(p.router.loadPlacements(ctx, p.js), loadTenants(ctx, p.js, p.gateway), p.gateway.Listen(ctx))
 }
 

@@ -6,11 +6,13 @@ import (
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
@@ -24,17 +26,27 @@ type member struct {
 	kind, id   string
 	tenants    *chassis.Tenants
 	timeline   *backbone.Timeline
+	spans      spans
 	assignment *backbone.Assignment
 	suspend    func([]contextkit.TenantID) // nil: it does not concern the node
 	log        zerolog.Logger
 }
 
 // newMember returns the member of a kind with the tenants that it serves now.
-func newMember(ctx context.Context, js jetstream.JetStream, kind, id string, configured []contextkit.TenantID, log zerolog.Logger) (*member, error) {
+func newMember(ctx context.Context, js jetstream.JetStream, kind, id string, configured []contextkit.TenantID, traced tracing.Config, log zerolog.Logger) (*member, error) {
 	m := &member{js: js, kind: kind, id: id, tenants: chassis.NewTenants(), log: log}
 	var err error
-	if m.timeline, err = backbone.NewTimeline(js); err != nil || kind == kindControl {
-		return m, err // it serves no tenant itself
+	if m.spans, err = openSpans(ctx, traced, kind, id, log); err != nil {
+		return nil, err
+	}
+	if m.timeline, err = backbone.NewTimeline(js); err != nil {
+		return nil, err
+	}
+	if m.spans.Exporter != nil {
+		m.timeline.Tell(m.spans.hop)
+	}
+	if kind == kindControl {
+		return m, nil // it serves no tenant itself
 	}
 	if m.assignment, err = backbone.OpenAssignment(ctx, js, kind, id, configured); err != nil {
 		return nil, err
@@ -61,6 +73,17 @@ func (m *member) follow(ctx context.Context) error {
 
 // record publishes the node's hops until ctx ends.
 func (m *member) record(ctx context.Context) error { return m.timeline.Run(ctx, m.id) }
+
+// server returns the node's server, which has spans made of its calls, with the metrics
+// that all nodes have.
+func (m *member) server(listen chassis.Config, ready chassis.Readiness, metrics ...prometheus.Collector) *chassis.Server {
+	if m.spans.Exporter != nil {
+		listen.Ended = m.spans.call
+	}
+	server := chassis.NewServer(listen, ready, m.log)
+	server.Metrics.Registerer(listen.Name).MustRegister(append(append(metrics, m.timeline), m.spans.metrics()...)...)
+	return server
+}
 
 // complain returns what hears of failures that are tried again.
 func (m *member) complain(what string) func(error) {

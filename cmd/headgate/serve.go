@@ -146,10 +146,15 @@ func (p *plan) gateway(ctx context.Context) error {
 		if g.UI {
 			pages = ui.Handler()
 		}
+		var made spans // once it is known which node's
+		var ended func(contextkit.RequestContext, gateway.Ended)
+		if p.settings.Tracing.Endpoint != "" {
+			ended = func(rc contextkit.RequestContext, call gateway.Ended) { made.edgeCall(rc, call) }
+		}
 		edge, err := gateway.New(gateway.Config{
 			Listen: listen, Admin: g.Admin, Auth: accepted, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
 			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams, Limits: g.TenantLimits, Origins: g.Origins,
-			UI: pages, Timeline: timeline, Optional: []string{kindControl},
+			UI: pages, Timeline: timeline, Optional: []string{kindControl}, Ended: ended,
 		}, catalog, routes, js, p.log)
 		if err != nil {
 			return nil, err
@@ -166,6 +171,10 @@ func (p *plan) gateway(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
+		if made, err = openSpans(ctx, p.settings.Tracing, "gateway", id, p.log); err != nil {
+			return nil, err
+		}
+		edge.Register(made.metrics()...)
 		strangers := make(chan backbone.Node, maxStrangers)
 		router.stranger = func(node backbone.Node) {
 			select {
@@ -174,7 +183,7 @@ func (p *plan) gateway(ctx context.Context) error {
 			}
 		}
 		describe := func(ctx context.Context) error { return g.describe(ctx, edge, strangers, p.log) }
-		layers := edgeLayers(js, edge, router, node, timeline, p.log)
+		layers := edgeLayers(js, edge, router, node, timeline, made, p.log)
 		layers[1] = append(layers[1], describe)
 		return &running{url: edge.URL(), admin: edge.AdminURL(), layers: layers, close: func() error { return nil }}, nil
 	}
@@ -183,7 +192,7 @@ func (p *plan) gateway(ctx context.Context) error {
 
 // edgeLayers returns what a gateway runs, in the order in which it ends: it says
 // goodbye, then answers the calls in flight, then what they left behind is kept.
-func edgeLayers(js jetstream.JetStream, edge *gateway.Gateway, router *router, node backbone.Node, timeline *backbone.Timeline, log zerolog.Logger) []chassis.Layer {
+func edgeLayers(js jetstream.JetStream, edge *gateway.Gateway, router *router, node backbone.Node, timeline *backbone.Timeline, made spans, log zerolog.Logger) []chassis.Layer {
 	announce := func(ctx context.Context) error {
 		return ended(ctx, backbone.Announce(ctx, js, node, func(ctx context.Context, now *backbone.Node) error {
 			now.Load, now.Routing, now.Open = loadOf(edge.Load()), router.revision.Load(), edge.OpenBreakers()
@@ -198,7 +207,7 @@ func edgeLayers(js jetstream.JetStream, edge *gateway.Gateway, router *router, n
 			func(ctx context.Context) error { return router.followPlacements(ctx, js) },
 			func(ctx context.Context) error { return followTenants(ctx, js, edge, log) },
 		},
-		{func(ctx context.Context) error { return timeline.Run(ctx, node.ID) }},
+		{func(ctx context.Context) error { return timeline.Run(ctx, node.ID) }, made.Run},
 	}
 }
 
@@ -285,7 +294,7 @@ func (p *plan) service(ctx context.Context, name string, section serviceSettings
 		if err != nil {
 			return nil, err
 		}
-		m, err := newMember(ctx, js, name, id, tenants, p.log)
+		m, err := newMember(ctx, js, name, id, tenants, p.settings.Tracing, p.log)
 		if err != nil {
 			return nil, err
 		}

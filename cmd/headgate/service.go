@@ -39,7 +39,7 @@ func (s *service) layers() []chassis.Layer {
 			out = append(out, chassis.Layer{part})
 		}
 	}
-	return append(out, chassis.Layer{s.member.follow}, chassis.Layer{s.member.record})
+	return append(out, chassis.Layer{s.member.follow}, chassis.Layer{s.member.record, s.member.spans.Run})
 }
 
 // endpoint is where gateways call the service: its port for gRPC alone if there is one.
@@ -64,9 +64,8 @@ func newAggregate(ctx context.Context, m *member, models *model.Registry, config
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: chassis.NewServer(listen, aggregates.Ready, m.log), member: m, close: func() error { return nil }}
+	s := &service{server: m.server(listen, aggregates.Ready, aggregates), member: m, close: func() error { return nil }}
 	aggregates.Register(s.server.RPC)
-	s.server.Metrics.Registerer(listen.Name).MustRegister(aggregates, m.timeline)
 	return s, nil
 }
 
@@ -75,9 +74,8 @@ func newProjection(ctx context.Context, m *member, models *model.Registry, views
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: chassis.NewServer(listen, projections.Ready, m.log), member: m, after: projections.Run, lag: projections.Lag, close: projections.Close}
+	s := &service{server: m.server(listen, projections.Ready, projections), member: m, after: projections.Run, lag: projections.Lag, close: projections.Close}
 	projections.Register(s.server.RPC)
-	s.server.Metrics.Registerer(listen.Name).MustRegister(projections, m.timeline)
 	return s, nil
 }
 
@@ -87,9 +85,8 @@ func newRunner(ctx context.Context, m *member, models *model.Registry, commands 
 		return nil, err
 	}
 	m.suspend = workflows.Suspend
-	s := &service{server: chassis.NewServer(listen, workflows.Ready, m.log), member: m, before: workflows.Run, lag: workflows.Lag, close: func() error { return nil }}
+	s := &service{server: m.server(listen, workflows.Ready), member: m, before: workflows.Run, lag: workflows.Lag, close: func() error { return nil }}
 	workflows.Register(s.server.RPC)
-	s.server.Metrics.Registerer(listen.Name).MustRegister(m.timeline)
 	return s, nil
 }
 
@@ -100,8 +97,7 @@ func newControl(ctx context.Context, m *member, models *model.Registry, fixed bo
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: chassis.NewServer(listen, platform.Ready, m.log), member: m, before: platform.Run, close: func() error { return nil }}
+	s := &service{server: m.server(listen, platform.Ready), member: m, before: platform.Run, close: func() error { return nil }}
 	platform.Register(s.server.RPC)
-	s.server.Metrics.Registerer(listen.Name).MustRegister(m.timeline)
 	return s, nil
 }

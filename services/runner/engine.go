@@ -270,6 +270,7 @@ func (e *engine) backward(ctx context.Context, workflow *model.Workflow, i *inst
 // do does a step and returns its outcome, which the caller keeps. An error means
 // that it is to be tried again.
 func (e *engine) do(ctx context.Context, i *instance, name string, s model.Step) (*step, error) {
+	ctx = contextkit.SpanContext(ctx)
 	began := time.Now()
 	var err error
 	if s.Webhook != nil {
@@ -303,7 +304,7 @@ func (e *engine) record(ctx context.Context, i *instance, name string, s model.S
 	case errors.As(err, &refused):
 		hop.Code, hop.Detail = outcomeRefused, hop.Detail+": "+refused.message
 	case err != nil:
-		hop.Code, hop.Detail = "failed", hop.Detail+" is tried again"
+		hop.Code, hop.Detail = backbone.HopFailed, hop.Detail+" is tried again"
 	}
 	e.timeline.Record(ctx, hop)
 }
