@@ -20,7 +20,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -40,10 +40,10 @@ const (
 // Config says where spans go.
 type Config struct {
 	// Endpoint is the collector's URL, such as "http://127.0.0.1:4317" or, over TLS,
-	// "https://collector:4317". "": nothing is exported. What it asks for besides, such
-	// as headers, is taken from OpenTelemetry's own variables
-	// (OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE).
+	// "https://collector:4317". "": nothing is exported.
 	Endpoint string `yaml:"endpoint"`
+	// Headers go with what is sent, such as a credential.
+	Headers map[string]string `yaml:"headers"`
 	// Share is how much of the sampled traces is exported, by their ids: processes that
 	// have the same share export the same ones. 0: all.
 	Share float64 `yaml:"share"`
@@ -105,7 +105,11 @@ func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
-	sender, err := otlptracegrpc.New(ctx, otlptracegrpc.WithEndpointURL(c.Endpoint), otlptracegrpc.WithTimeout(sendTimeout))
+	sender, err := newSender(c)
+	if err != nil {
+		return nil, fmt.Errorf("tracing: %w", err)
+	}
+	exporter, err := otlptrace.New(ctx, sender)
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
@@ -115,7 +119,7 @@ func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*
 		sampler = sdk.TraceIDRatioBased(c.Share)
 	}
 	e.provider = sdk.NewTracerProvider(
-		sdk.WithBatcher(&teller{SpanExporter: sender, lost: e.lost, log: log, seldom: rate.Sometimes{Interval: complainEvery}}, sdk.WithMaxQueueSize(spanQueue)),
+		sdk.WithBatcher(&teller{SpanExporter: exporter, lost: e.lost, log: log, seldom: rate.Sometimes{Interval: complainEvery}}, sdk.WithMaxQueueSize(spanQueue)),
 		sdk.WithSampler(sampler), sdk.WithIDGenerator(contractIDs{}),
 		sdk.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", process.Name), attribute.String("service.instance.id", process.Node), attribute.String("service.version", process.Version),

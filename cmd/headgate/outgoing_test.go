@@ -48,6 +48,8 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"backbone.Connect nats.Connect":              {"", ""},
 	"backbone.Embedded.Connect nats.Connect":     {"", ""},
 	"backbone.askLeader nats.RequestWithContext": {"", ""},
+	"tracing.newSender grpc.NewClient":           {"", ""},
+	"tracing.sender.UploadTraces grpc.Invoke":    {"", ""},
 	"backbone.Journal.publish jetstream.PublishMsg": {
 		"its messages are made by Event.message, which injects the contract or fails", "services/aggregate.TestTheContractReachesTheJournal"},
 	"backbone.Journal.publish jetstreamext.PublishMsgBatch": {
