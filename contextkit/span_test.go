@@ -14,7 +14,7 @@ type metadata struct{ http.Header }
 func (m metadata) Values(key string) []string { return m.Header.Values(key) }
 
 // hop returns the contract as the next process takes it out of what ctx sends.
-func hop(t *testing.T, ctx context.Context) contextkit.RequestContext {
+func hop(ctx context.Context, t *testing.T) contextkit.RequestContext {
 	t.Helper()
 	md := metadata{http.Header{}}
 	if err := contextkit.Inject(ctx, md); err != nil {
@@ -39,11 +39,11 @@ func TestEachHopIsAChildOfTheOneBefore(t *testing.T) {
 		t.Fatalf("what continues a trace has the span %x under %x", first.SpanID, first.Traceparent.ParentID)
 	}
 	ctx := contextkit.NewContext(t.Context(), first)
-	second := hop(t, ctx)
+	second := hop(ctx, t)
 	if second.Traceparent.ParentID != first.SpanID || second.TraceID != first.TraceID || second.Traceparent.Flags != first.Traceparent.Flags || second.SpanID == first.SpanID {
 		t.Errorf("after %+v comes %+v", first, second)
 	}
-	if again := hop(t, ctx); again.Traceparent.ParentID != first.SpanID || again.SpanID == second.SpanID {
+	if again := hop(ctx, t); again.Traceparent.ParentID != first.SpanID || again.SpanID == second.SpanID {
 		t.Errorf("what is asked again is a child of %x with the span %x", again.Traceparent.ParentID, again.SpanID)
 	}
 
@@ -52,7 +52,7 @@ func TestEachHopIsAChildOfTheOneBefore(t *testing.T) {
 	if own.Traceparent != first.Traceparent || own.SpanID == first.SpanID || own.CorrelationID != first.CorrelationID {
 		t.Errorf("beside %+v stands %+v", first, own)
 	}
-	if third := hop(t, other); third.Traceparent.ParentID != own.SpanID {
+	if third := hop(other, t); third.Traceparent.ParentID != own.SpanID {
 		t.Errorf("what it asks is a child of %x, want %x", third.Traceparent.ParentID, own.SpanID)
 	}
 	if contextkit.SpanContext(t.Context()) != t.Context() {
