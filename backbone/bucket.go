@@ -143,18 +143,16 @@ func (b *Bucket[T]) Delete(ctx context.Context, key string, revision uint64) err
 
 // marker returns the revision at which key was deleted, 0 if it never was there.
 func (b *Bucket[T]) marker(ctx context.Context, key string) (uint64, error) {
-	history, err := b.kv.History(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return 0, nil
-	}
-	if err != nil {
+	last, err := askLeader(ctx, b.js, "KV_"+b.name, question{Last: b.subject(key)})
+	switch {
+	case err != nil:
 		return 0, fmt.Errorf("backbone: read %s/%s: %w", b.name, key, err)
-	}
-	last := history[len(history)-1]
-	if last.Operation() == jetstream.KeyValuePut {
+	case last == nil:
+		return 0, nil
+	case last.Header.Get("KV-Operation") == "":
 		return 0, fmt.Errorf("%w: %s/%s", ErrChanged, b.name, key)
 	}
-	return last.Revision(), nil
+	return last.Sequence, nil
 }
 
 func (b *Bucket[T]) publish(ctx context.Context, msg *nats.Msg, key string, revision uint64) (uint64, error) {
