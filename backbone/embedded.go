@@ -105,9 +105,18 @@ func Connect(url, name string, options ...nats.Option) (*nats.Conn, error) {
 	return conn, nil
 }
 
+// pingEvery is how often a server is asked for a sign of life, and pingsMissed how many it
+// may owe before it is left for another: a host that is gone says nothing, and its
+// connections stay as they are for minutes.
+const (
+	pingEvery   = 2 * time.Second
+	pingsMissed = 2
+)
+
 func connectOptions(name string) []nats.Option {
 	return []nats.Option{
 		nats.Name(name),
+		nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(pingsMissed),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectBufSize(-1), // a publish while disconnected fails at once instead of being kept and forgotten
