@@ -196,14 +196,7 @@ func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregat
 		return each(event)
 	}
 	return j.While(ctx, func(ctx context.Context) error {
-		for left > 0 {
-			if err := readBatches(ctx, j.js, StreamEvents, subject, next, left, take); err != nil {
-				return err
-			}
-			if left == 0 {
-				break
-			}
-			// A replica has no more; the leader may have.
+		for asked := 1; left > 0; asked++ {
 			msg, err := askLeader(ctx, j.js, StreamEvents, question{From: next, Subject: subject})
 			if msg == nil || err != nil {
 				return err
@@ -211,23 +204,33 @@ func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregat
 			if err := take(msg); err != nil {
 				return err
 			}
+			if asked >= fewEvents && left > 0 { // there may be many: replicas have most of them
+				if err := readBatches(ctx, j.js, StreamEvents, subject, next, left, take); err != nil {
+					return err
+				}
+			}
 		}
 		return nil
 	})
 }
 
+// fewEvents is how many events are asked of the leader one by one before the others are
+// read together: a command's node misses that many at most, as a rule.
+const fewEvents = 2
+
 // silentAfter is how long an answer may be silent before it is asked for again: the server
-// that was to give it may be gone.
-const silentAfter = 2 * time.Second
+// that was to give it may be gone. Where any replica may answer, another is asked soon:
+// after firstSilence, then after twice as long each time.
+const silentAfter, firstSilence = 2 * time.Second, 250 * time.Millisecond
 
 // readBatches calls each for a stream's messages on a subject in order, from a
 // sequence (1: all) on, for most of them at most (0: all). It stops at each's first error
 // and returns it.
 func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, each func(*jetstream.RawStreamMsg) error) error {
-	left := cmp.Or(most, math.MaxInt)
+	left, patience := cmp.Or(most, math.MaxInt), firstSilence
 	for next := max(from, 1); left > 0; {
 		var failed error
-		count, err := readBatch(ctx, js, stream, subject, next, min(left, loadBatch), func(msg *jetstream.RawStreamMsg) error {
+		count, err := readBatch(ctx, js, stream, subject, next, min(left, loadBatch), patience, func(msg *jetstream.RawStreamMsg) error {
 			next = msg.Sequence + 1
 			failed = each(msg)
 			return failed
@@ -240,7 +243,9 @@ func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject st
 			return nil
 		case ctx.Err() != nil:
 			return fmt.Errorf("backbone: read %s: %w", subject, context.Cause(ctx))
-		case err != nil && !errors.Is(err, errSilent):
+		case errors.Is(err, errSilent):
+			patience = min(2*patience, silentAfter)
+		case err != nil:
 			return fmt.Errorf("backbone: read %s: %w", subject, err)
 		}
 	}
@@ -250,13 +255,14 @@ func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject st
 // errSilent says that an answer was not given, or not to its end.
 var errSilent = errors.New("JetStream does not answer")
 
-// readBatch is readBatches with one request. It returns how many messages came. Beyond
+// readBatch is readBatches with one request, which may be silent for so long as there is
+// patience. It returns how many messages came. Beyond
 // those of each and the request: [errSilent], and [jetstreamext.ErrNoMessages] when there
 // are none.
-func readBatch(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, each func(*jetstream.RawStreamMsg) error) (count int, err error) {
+func readBatch(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, patience time.Duration, each func(*jetstream.RawStreamMsg) error) (count int, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := time.AfterFunc(silentAfter, func() { cancel(errSilent) })
+	silence := time.AfterFunc(patience, func() { cancel(errSilent) })
 	defer silence.Stop()
 	batch, err := jetstreamext.GetBatch(ctx, js, stream, most, jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(from))
 	if err != nil {
@@ -266,7 +272,7 @@ func readBatch(ctx context.Context, js jetstream.JetStream, stream, subject stri
 		if err != nil {
 			return count, orSilent(ctx, err)
 		}
-		silence.Reset(silentAfter)
+		silence.Reset(patience)
 		count++
 		if err := each(msg); err != nil {
 			return count, err

@@ -44,7 +44,7 @@ const (
 
 // fault is what is done to the cluster while it works.
 type fault struct {
-	kind   string // "kill", "pause" or "cut"
+	kind   string // "kill", "pause", "freeze" or "cut"
 	target string // a role, or a NATS server by its number, "nats-0"
 }
 
@@ -62,8 +62,12 @@ func faults(t *testing.T, natsServers int, usual []fault) []fault {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
 	var out []fault
+	kinds := []string{"kill", "kill", "pause", "cut"}
+	if natsServers > 1 {
+		kinds = append(kinds, "freeze")
+	}
 	for kills := 0; kills < n; {
-		f := fault{[]string{"kill", "kill", "pause", "cut"}[random.IntN(4)], targets[random.IntN(len(targets))]}
+		f := fault{kinds[random.IntN(len(kinds))], targets[random.IntN(len(targets))]}
 		if f.kind == "kill" {
 			kills++
 		}
@@ -84,15 +88,22 @@ func (c *cluster) inflict(t *testing.T, f fault) {
 		target.kill()
 		target.start(t)
 	case "pause": // a disk, or a host, that stands still for a while
-		if err := target.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		<-time.After(700 * time.Millisecond)
-		if err := target.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
+		target.standStill(t, 700*time.Millisecond)
+	case "freeze": // for so long that others lead in its place, of which it knows nothing
+		target.standStill(t, 10*time.Second)
 	case "cut":
 		c.wires[server].cut()
+	}
+}
+
+func (p *process) standStill(t *testing.T, long time.Duration) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(long)
+	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -108,7 +119,7 @@ func TestNoAcknowledgedCommandIsLostWhateverIsKilled(t *testing.T) {
 			{"kill", "aggregate"}, {"pause", "nats-0"}, {"kill", "nats-0"}, {"cut", "nats-0"}, {"kill", "projection"}, {"pause", "aggregate"}, {"kill", "runner"}, {"kill", "gateway"},
 		}},
 		"three NATS servers": {3, []fault{
-			{"kill", "nats-0"}, {"kill", "aggregate"}, {"kill", "nats-1"}, {"pause", "nats-2"}, {"kill", "nats-2"}, {"cut", "nats-0"}, {"kill", "runner"},
+			{"kill", "nats-0"}, {"kill", "aggregate"}, {"kill", "nats-1"}, {"freeze", "nats-2"}, {"kill", "nats-2"}, {"cut", "nats-0"}, {"kill", "runner"},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) { nothingIsLost(t, of.natsServers, of.usual) })

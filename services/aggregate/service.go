@@ -70,7 +70,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if err != nil {
 		return nil, err
 	}
-	snapshots, err := openSnapshots(ctx, js, journal.Epoch())
+	snapshots, err := openSnapshots(js, journal.Epoch())
 	if err != nil {
 		return nil, err
 	}

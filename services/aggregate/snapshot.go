@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
@@ -20,6 +21,8 @@ const (
 	maxSnapshotBytes = 768 << 10
 	// snapshotFormat tells snapshots of this form from those of others.
 	snapshotFormat = 3
+	// restoreTimeout bounds how long a snapshot is waited for: there are the events.
+	restoreTimeout = time.Second
 	// maxPendingSnapshots bounds those on their way; further ones are left out.
 	maxPendingSnapshots = 64
 )
@@ -28,9 +31,8 @@ const (
 // memory reads its last events only. They are a shortcut: whatever is wrong with
 // one, the events are folded instead.
 type snapshots struct {
-	bucket jetstream.KeyValue
-	async  jetstream.JetStream
-	epoch  int64
+	async jetstream.JetStream
+	epoch int64
 }
 
 // snapshot is a state at a version. It only counts under the model that folded
@@ -51,16 +53,12 @@ type snapshot struct {
 	Chapters []uint64 `json:"chapters,omitempty"`
 }
 
-func openSnapshots(ctx context.Context, js jetstream.JetStream, epoch int64) (*snapshots, error) {
-	bucket, err := js.KeyValue(ctx, backbone.BucketSnapshots)
-	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketSnapshots, err)
-	}
+func openSnapshots(js jetstream.JetStream, epoch int64) (*snapshots, error) {
 	async, err := jetstream.New(js.Conn(), jetstream.WithPublishAsyncMaxPending(maxPendingSnapshots))
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketSnapshots, err)
 	}
-	return &snapshots{bucket: bucket, async: async, epoch: epoch}, nil
+	return &snapshots{async: async, epoch: epoch}, nil
 }
 
 func (k aggregateKey) snapshotKey() string {
@@ -70,11 +68,13 @@ func (k aggregateKey) snapshotKey() string {
 // restore puts the aggregate's snapshot into an empty instance, if there is one
 // that counts.
 func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) {
-	entry, err := s.bucket.Get(ctx, key.snapshotKey())
+	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
+	defer cancel()
+	found, err := backbone.ReadKept(ctx, s.async, backbone.BucketSnapshots, key.snapshotKey())
 	if err != nil {
 		return
 	}
-	kept, state, pages, ok := parseSnapshot(entry.Value())
+	kept, state, pages, ok := parseSnapshot(found.Value)
 	if !ok || kept.Model != i.model || kept.Epoch != s.epoch {
 		return
 	}
