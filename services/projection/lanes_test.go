@@ -144,11 +144,16 @@ func TestAClientThatReadsNothingHoldsNothingUp(t *testing.T) {
 		_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w0"})
 		return err == nil
 	})
-	silent := f.watch(t, &projectionv1.WatchRequest{}) // takes no message
+	silent, other := f.watch(t, &projectionv1.WatchRequest{}), f.watch(t, &projectionv1.WatchRequest{})
 	defer silent.close()
-	other := f.watch(t, &projectionv1.WatchRequest{})
 	defer other.close()
-	if _, err := other.receive(); err != nil {
+	for _, w := range []*watcher{silent, other} { // both are there
+		if _, err := w.receive(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.append(t, "acme", "w0", "deposited", `{"amount":1,"reference":""}`)
+	if _, err := other.receive(); err != nil { // the silent one does not take it
 		t.Fatal(err)
 	}
 	for _, tenant := range []string{"initech", "umbrella"} { // the first takes acme's place, and the second the first's
