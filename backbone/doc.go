@@ -9,9 +9,10 @@
 //
 // What it promises: an append is all or nothing, checked against the
 // aggregate's last event and acknowledged once the server has stored it, on disk if it
-// syncs every write; appends that wait for such a server share a write. What it leaves to
+// syncs every write; appends that wait for such a server share a write. What was
+// acknowledged is read from then on, however far behind a replica is. What it leaves to
 // others: what an event means.
 //
 // Sources: CloudEvents NATS protocol binding 1.0.2 (binary mode), NATS ADR-50
-// (atomic batch publish), ADR-31 (direct get).
+// (atomic batch publish), ADR-31 (direct get), ADR-8 (key-value buckets).
 package backbone

@@ -256,9 +256,8 @@ func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject st
 var errSilent = errors.New("JetStream does not answer")
 
 // readBatch is readBatches with one request, which may be silent for so long as there is
-// patience. It returns how many messages came. Beyond
-// those of each and the request: [errSilent], and [jetstreamext.ErrNoMessages] when there
-// are none.
+// patience. It returns how many messages came. Errors beyond those of each and the
+// request: [errSilent], and [jetstreamext.ErrNoMessages] when there are none.
 func readBatch(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, patience time.Duration, each func(*jetstream.RawStreamMsg) error) (count int, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -70,7 +70,8 @@ type Config struct {
 	UI http.Handler
 	// Timeline records calls that change something or fail; nil: none.
 	Timeline *backbone.Timeline
-	// Ended is told of every call that has ended; nil: nobody is. It must not block.
+	// Ended is told of every call that has been through the pipeline, refused ones
+	// included, but for those that found no room; nil: nobody is. It must not block.
 	Ended func(contextkit.RequestContext, Ended)
 }
 

@@ -45,7 +45,7 @@ type Config struct {
 	// Headers go with what is sent, such as a credential.
 	Headers map[string]string `yaml:"headers"`
 	// Share is how much of the sampled traces is exported, by their ids: processes that
-	// have the same share export the same ones. 0: all.
+	// have the same share export the same ones. 0, as 1: all.
 	Share float64 `yaml:"share"`
 }
 

@@ -507,6 +507,8 @@ func TestSettingsAreCheckedWithoutStarting(t *testing.T) {
 	path := filepath.Join(dir, "f.yaml")
 	for text, want := range map[string]string{
 		"log: loud\n":                           path + ":1: log: is \"loud\"",
+		"tracing: {endpoint: collector}\n":      path + ":1: tracing.endpoint: \"collector\"",
+		"tracing: {share: 2}\n":                 path + ":1: tracing.share: is 2",
 		"nats: {url: \"nats://127.0.0.1:1\"}\n": "the settings of the aggregate can be used",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

@@ -66,7 +66,7 @@ type platform struct {
 	aggregate, projection, runner, control *service
 	gateway                                *gateway.Gateway
 	router                                 *router
-	timeline                               *backbone.Timeline // the gateway's, as spans
+	timeline                               *backbone.Timeline // the gateway's, as are the spans
 	spans                                  spans
 	followModel                            func(context.Context) error
 	// runnerPool holds the runner's channel to the gateway, and controlPool the

@@ -32,9 +32,8 @@ func WithEndpoint(ctx context.Context, address string) context.Context {
 }
 
 // Transport implements [connect.Transport] over the pool's channels, and over what is
-// local. The call's
-// context names its endpoint, see [WithEndpoint]. Messages are *frame.Frame or
-// protobuf messages.
+// local. The call's context names its endpoint, see [WithEndpoint]. Messages are
+// *frame.Frame or protobuf messages.
 type Transport struct{ pool *Pool }
 
 // NewTransport returns a transport over pool.
