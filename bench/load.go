@@ -52,10 +52,6 @@ func jsonCall(client *http.Client, url, token, body string, least int64) call {
 	}
 }
 
-// plainName is a compressor that the product registers and nobody speaks: clients ask
-// for it, so that no contestant compresses, since most cannot.
-const plainName = "headgate-plain"
-
 // grpcCall calls the query by gRPC.
 func grpcCall(addr, token, view string, least int) (call, func(), error) {
 	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))

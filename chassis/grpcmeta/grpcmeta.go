@@ -4,11 +4,14 @@
 package grpcmeta
 
 import (
+	"fmt"
 	"net/textproto"
 	"strings"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/contextkit"
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/metadata"
 )
 
@@ -106,5 +109,44 @@ func Into(header *connect.Header, md metadata.MD) {
 		for _, value := range values {
 			header.Add(key, connect.EncodeBinaryHeader([]byte(value)))
 		}
+	}
+}
+
+// Append adds headers to fields, as they travel: names in lower case, binary values
+// encoded. A value that HTTP/2 and gRPC do not let through is an error that names it.
+func Append(fields []hpack.HeaderField, header *connect.Header) ([]hpack.HeaderField, error) {
+	for key, values := range header.All() {
+		key = lowered(key)
+		if !travels(key) {
+			continue
+		}
+		for _, value := range values {
+			if !visible(value) || !httpguts.ValidHeaderFieldName(key) {
+				return nil, fmt.Errorf("the header %q has a value that cannot be sent: visible ASCII alone can", key)
+			}
+			fields = append(fields, hpack.HeaderField{Name: key, Value: value})
+		}
+	}
+	return fields, nil
+}
+
+// visible reports whether a value is of visible ASCII and spaces, as gRPC demands (see
+// grpc/doc/PROTOCOL-HTTP2.md, "ASCII-Value").
+func visible(value string) bool {
+	for i := range len(value) {
+		if value[i] < ' ' || value[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// Add adds fields to headers, as they came.
+func Add(header *connect.Header, fields []hpack.HeaderField) {
+	for _, field := range fields {
+		if reserved[field.Name] || strings.HasPrefix(field.Name, ":") || strings.HasPrefix(field.Name, "grpc-") && field.Name != pushback {
+			continue
+		}
+		header.Add(canonized(field.Name), field.Value)
 	}
 }

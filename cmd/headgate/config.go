@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -28,7 +29,6 @@ import (
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
-	"google.golang.org/grpc/credentials"
 )
 
 // documentedSettings says what every setting is and what it is when it is left
@@ -305,10 +305,11 @@ func openTLS(files tlsfiles.Files, log zerolog.Logger) (*tlsfiles.Material, erro
 	})
 }
 
-// channels returns the credentials of channels, nil for clear text.
-func (c clientTLS) channels(log zerolog.Logger) (credentials.TransportCredentials, error) {
+// channels returns what secures channels, nil for clear text. Each new connection takes
+// the files as they are then.
+func (c clientTLS) channels(log zerolog.Logger) (func() *tls.Config, error) {
 	if c == (clientTLS{}) {
-		return nil, nil //nolint:nilnil // no credentials are clear text
+		return nil, nil //nolint:nilnil // nothing is clear text
 	}
 	if c.CA == "" {
 		return nil, errors.New("ca is missing: the other side's certificate is checked with it")
@@ -317,7 +318,7 @@ func (c clientTLS) channels(log zerolog.Logger) (credentials.TransportCredential
 	if err != nil {
 		return nil, err
 	}
-	return upstream.Secure(material, c.ServerName), nil
+	return func() *tls.Config { return material.Client(c.ServerName) }, nil
 }
 
 // verify checks the section and opens what it names, keys apart.

@@ -34,7 +34,7 @@ func TestTheDocumentedSettingsAreWhatIsLeftOut(t *testing.T) {
 	listen := chassis.Config{Addr: s.Gateway.Server.Addr}.WithDefaults()
 	for name, pair := range map[string][2]any{
 		"gateway.server":             {s.Gateway.Server, listen},
-		"gateway.upstream":           {s.Gateway.Upstream, withoutCredentials(upstream.PoolConfig{}.WithDefaults())},
+		"gateway.upstream":           {s.Gateway.Upstream, upstream.PoolConfig{}.WithDefaults()},
 		"gateway.breakers":           {s.Gateway.Breakers, breaker.Config{}.WithDefaults()},
 		"gateway.probes":             {s.Gateway.Probes, probe.Config{}.WithDefaults()},
 		"gateway.tenant_limits":      {s.Gateway.TenantLimits, limit.Config{}.WithDefaults()},
@@ -51,11 +51,6 @@ func TestTheDocumentedSettingsAreWhatIsLeftOut(t *testing.T) {
 			t.Errorf("%s.server is documented as %+v and is %+v", name, server, want)
 		}
 	}
-}
-
-func withoutCredentials(c upstream.PoolConfig) upstream.PoolConfig {
-	c.Credentials = nil
-	return c
 }
 
 // keys returns the paths of all settings that a struct reads.

@@ -116,7 +116,7 @@ func (p *plan) gateway(ctx context.Context) error {
 	routes, routesErr := g.routes()
 	sets, setsErr := descriptorSets(g.Descriptors)
 	var channelsErr error
-	if g.Upstream.Credentials, channelsErr = g.UpstreamTLS.channels(p.log); channelsErr != nil {
+	if g.Upstream.TLS, channelsErr = g.UpstreamTLS.channels(p.log); channelsErr != nil {
 		channelsErr = config.Wrong("upstream_tls", "%v", channelsErr)
 	}
 	err := errors.Join(listenErr, config.Inside("auth", authErr), routesErr, setsErr, channelsErr,
@@ -332,7 +332,7 @@ func (p *plan) control(ctx context.Context) error {
 		err = config.Wrong("nodes_tls", "%v", err)
 	}
 	return errors.Join(err, p.service(ctx, "control", c.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
-		pool := upstream.NewPool(upstream.PoolConfig{Credentials: channels})
+		pool := upstream.NewPool(upstream.PoolConfig{TLS: channels})
 		s, err := newControl(ctx, m, models, p.settings.Model != "", pool, listen)
 		if err != nil {
 			pool.Close()
@@ -391,7 +391,7 @@ func (p *plan) runner(ctx context.Context) error {
 	}
 	return errors.Join(errors.Join(errs...), p.service(ctx, "runner", r.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
 		commands := &commander{
-			pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, Credentials: channels}),
+			pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, TLS: channels}),
 			gateway:    func() string { return r.Gateway },
 			credential: func() (string, error) { return readCredential(r.Credential) },
 		}

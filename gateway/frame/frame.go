@@ -208,6 +208,38 @@ func (c jsonCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) er
 	return err
 }
 
+// Wire returns a message's bytes: those of a [*Frame] themselves, or a protobuf message
+// that is encoded.
+func Wire(msg any) ([]byte, error) {
+	switch m := msg.(type) {
+	case *Frame:
+		return m.Data, nil
+	case proto.Message:
+		return proto.Marshal(m)
+	}
+	return nil, fmt.Errorf("frame: cannot send a %T", msg)
+}
+
+// Take has msg be what came by gRPC, and frees the buffer when nobody needs it any more.
+func Take(buffer mem.Buffer, msg any) error {
+	switch m := msg.(type) {
+	case *Frame:
+		m.Release()
+		if m.Lend {
+			m.lent = buffer
+			m.Data = slices.Clip(buffer.ReadOnlyData()) // what is added lies elsewhere
+			return nil
+		}
+		defer buffer.Free()
+		m.Data = slices.Clone(buffer.ReadOnlyData())
+		return nil
+	case proto.Message:
+		defer buffer.Free()
+		return proto.Unmarshal(buffer.ReadOnlyData(), m)
+	}
+	return fmt.Errorf("frame: cannot receive a %T", msg)
+}
+
 // GRPCCodec is grpc-go's codec for frames and for messages.
 type GRPCCodec struct{}
 
@@ -216,37 +248,18 @@ func (GRPCCodec) Name() string { return connect.CodecNameProto }
 
 // Marshal implements encoding.CodecV2.
 func (GRPCCodec) Marshal(msg any) (mem.BufferSlice, error) {
-	switch m := msg.(type) {
-	case *Frame:
-		if m.lent != nil && m.lent.Len() == len(m.Data) { // nothing was added
-			m.lent.Ref()
-			return mem.BufferSlice{m.lent}, nil
-		}
-		return mem.BufferSlice{mem.SliceBuffer(m.Data)}, nil
-	case proto.Message:
-		data, err := proto.Marshal(m)
-		if err != nil {
-			return nil, err
-		}
-		return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+	if f, ok := msg.(*Frame); ok && f.lent != nil && f.lent.Len() == len(f.Data) { // nothing was added
+		f.lent.Ref()
+		return mem.BufferSlice{f.lent}, nil
 	}
-	return nil, fmt.Errorf("frame: cannot send a %T", msg)
+	data, err := Wire(msg)
+	if err != nil {
+		return nil, err
+	}
+	return mem.BufferSlice{mem.SliceBuffer(data)}, nil
 }
 
 // Unmarshal implements encoding.CodecV2.
 func (GRPCCodec) Unmarshal(data mem.BufferSlice, msg any) error {
-	switch m := msg.(type) {
-	case *Frame:
-		m.Release()
-		if !m.Lend {
-			m.Data = data.Materialize()
-			return nil
-		}
-		m.lent = data.MaterializeToBuffer(Buffers)
-		m.Data = slices.Clip(m.lent.ReadOnlyData()) // what is added lies elsewhere
-		return nil
-	case proto.Message:
-		return proto.Unmarshal(data.Materialize(), m)
-	}
-	return fmt.Errorf("frame: cannot receive a %T", msg)
+	return Take(data.MaterializeToBuffer(Buffers), msg)
 }

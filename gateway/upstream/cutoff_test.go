@@ -13,9 +13,6 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -134,16 +131,5 @@ func TestStreamsOfAnAbandonedNodeAreUnavailable(t *testing.T) {
 			<-answered
 			pool.Abandon(endpoint)
 		})
-	}
-}
-
-func TestWhatGRPCSaysOfAConnectionThatWeGaveUpIsNoVerdict(t *testing.T) {
-	for _, err := range []error{
-		status.Error(codes.Canceled, closing),
-		status.Error(codes.Unavailable, grpc.ErrClientConnClosing.Error()), //nolint:staticcheck // deprecated for callers; it is what they get
-	} {
-		if !cutOff(err) {
-			t.Errorf("%v is taken for the node's", err)
-		}
 	}
 }

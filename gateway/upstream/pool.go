@@ -1,22 +1,16 @@
 package upstream
 
 import (
+	"crypto/tls"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/config"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/experimental"
-	"google.golang.org/grpc/keepalive"
-
 	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/upstream/h2"
 )
 
 // ErrPoolClosed says that the pool is closed.
@@ -35,8 +29,9 @@ type PoolConfig struct {
 	// that may take. 0: 20 s, at least 10 s, and 5 s.
 	PingAfter   time.Duration `yaml:"ping_after"`
 	PingTimeout time.Duration `yaml:"ping_timeout"`
-	// Credentials secure the channels. nil: clear text.
-	Credentials credentials.TransportCredentials `yaml:"-"`
+	// TLS returns the configuration of the next connection; a server name in it goes
+	// before the endpoint's host. nil: clear text.
+	TLS func() *tls.Config `yaml:"-"`
 	// Local returns the transport to an endpoint that is a service of this process; nil:
 	// it is none. What is local has no channel. A nil Local knows of none.
 	Local func(endpoint string) connect.Transport `yaml:"-"`
@@ -70,9 +65,6 @@ func (c PoolConfig) WithDefaults() PoolConfig {
 	if c.PingTimeout == 0 {
 		c.PingTimeout = 5 * time.Second
 	}
-	if c.Credentials == nil {
-		c.Credentials = insecure.NewCredentials()
-	}
 	return c
 }
 
@@ -82,7 +74,10 @@ const (
 	// streamWindow and channelWindow are the bytes of answers that may be under way:
 	// fixed, since finding them out asks the node for a PING with nearly every answer.
 	streamWindow, channelWindow = 1 << 20, 16 << 20
-	// leastPingAfter is grpc-go's own bound.
+	// firstBackoff and maxBackoff are between attempts to connect: short, since a node that
+	// restarts should be found again within a second.
+	firstBackoff, maxBackoff = 50 * time.Millisecond, time.Second
+	// leastPingAfter is what peers of grpc-go's put up with, if they are told to.
 	leastPingAfter = 10 * time.Second
 )
 
@@ -101,8 +96,6 @@ type Pool struct {
 	count   int
 	closed  bool
 	sweeper *time.Timer // gives up idle channels; nil until there is one
-
-	closing sync.WaitGroup // the channels that are abandoned
 }
 
 // Stats is what a pool has done, and what it keeps.
@@ -117,15 +110,10 @@ type Stats struct {
 // pool's own.
 type channel struct {
 	endpoint string
-	conn     *grpc.ClientConn
-	options  [channelOptions]grpc.CallOption // of every call
+	conn     *h2.Channel
 	calls    atomic.Int64
 	lastUsed atomic.Int64 // since the pool's start, in nanoseconds
 }
-
-// channelOptions is how many options every call has. They are given with each call,
-// since grpc-go makes a new list of a channel's defaults and a call's own.
-const channelOptions = 3
 
 // NewPool returns an empty pool.
 func NewPool(config PoolConfig) *Pool {
@@ -163,7 +151,7 @@ func (c *channel) join() bool {
 // release ends a call, or the pool's own hold.
 func (c *channel) release() {
 	if c.calls.Add(-1) == 0 {
-		_ = c.conn.Close() // it only fails when closed already
+		c.conn.Close()
 	}
 }
 
@@ -178,21 +166,11 @@ func (p *Pool) add(endpoint string) error {
 	if found, ok := p.channels.Load(endpoint); ok && found.(*channel).calls.Load() > 0 {
 		return nil
 	}
-	// The channel connects with its first call, in the background of others.
-	conn, err := grpc.NewClient("passthrough:///"+endpoint,
-		grpc.WithTransportCredentials(p.config.Credentials),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: p.config.PingAfter, Timeout: p.config.PingTimeout}),
-		grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(channelWindow),
-		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), // the gateway retries, knowing what may be
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff, MinConnectTimeout: connectTimeout}),
-		grpc.WithIdleTimeout(p.config.IdleTTL),
-	)
-	if err != nil {
-		return fmt.Errorf("upstream: endpoint %q: %w", endpoint, err)
-	}
-	c := &channel{endpoint: endpoint, conn: conn, options: [channelOptions]grpc.CallOption{
-		grpc.ForceCodecV2(frame.GRPCCodec{}), experimental.AcceptCompressors(plainName), grpc.MaxCallRecvMsgSize(p.config.MaxMessageBytes),
-	}}
+	c := &channel{endpoint: endpoint, conn: h2.NewChannel(endpoint, h2.Config{
+		TLS: p.config.TLS, StreamWindow: streamWindow, ConnWindow: channelWindow, MaxMessageBytes: p.config.MaxMessageBytes,
+		ConnectTimeout: connectTimeout, FirstBackoff: firstBackoff, MaxBackoff: maxBackoff,
+		PingAfter: p.config.PingAfter, PingTimeout: p.config.PingTimeout, Memory: frame.Buffers, UserAgent: "headgate",
+	})}
 	c.calls.Store(1)
 	c.lastUsed.Store(int64(time.Since(p.started)))
 	p.channels.Store(endpoint, c)
@@ -258,8 +236,7 @@ func (p *Pool) Abandon(endpoint string) {
 	if found, ok := p.channels.Load(endpoint); ok {
 		c := found.(*channel)
 		p.remove(c)
-		// grpc-go says goodbye first, for seconds if nothing is taken any more.
-		p.closing.Go(func() { _ = c.conn.Close() }) // it only fails when closed already
+		c.conn.Close()
 	}
 }
 
@@ -276,7 +253,6 @@ func (p *Pool) Stats() Stats {
 
 // Close gives up all channels; those with calls on them end with their calls.
 func (p *Pool) Close() {
-	defer p.closing.Wait() // some seconds at most
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true

@@ -2,27 +2,23 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/grpcmeta"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/upstream/h2"
 )
 
-// unary is a [connect.ClientStream] of one request and one answer, made as one
-// call when the answer is asked for: a stream of grpc-go's has a goroutine that
-// waits for its end beside it, a unary call has none. It is for one goroutine, as
-// [connect.Client.CallUnary] uses it.
+// unary is a [connect.ClientStream] of one request and one answer, made as one call when
+// the answer is asked for. It is for one goroutine, as [connect.Client.CallUnary] uses it.
 type unary struct {
 	ctx     context.Context //nolint:containedctx // the stream is the call; ends with it
 	channel *channel
 	info    *connect.CallInfo
 	request any
 	ended   bool
-
-	header, trailer metadata.MD                         // of the answer
-	options         [channelOptions + 2]grpc.CallOption // the channel's, and those that fill in header and trailer
 }
 
 // SendHeaders implements [connect.ClientStream]: they go with the request.
@@ -45,19 +41,45 @@ func (u *unary) Receive(msg any) error {
 	if u.request == nil {
 		return connect.Errorf(connect.CodeInternal, "%s is called without a request", u.info.Spec.Procedure)
 	}
-	ctx := metadata.NewOutgoingContext(u.ctx, grpcmeta.From(u.info.RequestHeader()))
-	options := append(append(u.options[:0], u.channel.options[:]...), grpc.Header(&u.header), grpc.Trailer(&u.trailer))
-	err := u.channel.conn.Invoke(ctx, u.info.Spec.Procedure, u.request, msg, options...)
-	grpcmeta.Into(u.info.ResponseHeader(), u.header)
-	grpcmeta.Into(u.info.ResponseTrailer(), u.trailer)
-	u.end()
-	switch {
-	case err == nil:
-		return nil
-	case cutOff(err), len(u.header) == 0 && len(u.trailer) == 0: // an answer has a content type at least
-		return local(u.ctx, err)
+	defer u.end()
+	wire, err := frame.Wire(u.request)
+	if err != nil {
+		return connect.NewError(connect.CodeInternal, "the request cannot be encoded").WithCause(err)
 	}
-	return remote(err)
+	request := h2.Request{Message: wire, HasMessage: true, Last: true, Whole: true}
+	err = u.call(request, msg)
+	// A node that leaves says so of calls that it has not begun with: it is right to send
+	// one again, whatever it does, and on another connection (RFC 9113, section 8.7).
+	if broken, ok := errors.AsType[*h2.BrokenError](err); ok && broken.Refused {
+		err = u.call(request, msg)
+	}
+	return local(u.ctx, err)
+}
+
+// call sends the request, and has msg be the answer. Errors are the node's verdict, or
+// those of a stream.
+func (u *unary) call(request h2.Request, msg any) error {
+	stream, err := begin(u.ctx, u.channel, u.info, request)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	buffer, err := stream.Receive(u.ctx)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	grpcmeta.Add(u.info.ResponseHeader(), stream.Header())
+	grpcmeta.Add(u.info.ResponseTrailer(), stream.Trailer())
+	if said := verdict(stream); said != nil {
+		if err == nil {
+			buffer.Free()
+		}
+		return said
+	}
+	if err != nil {
+		return errNoAnswer
+	}
+	return taken(buffer, msg)
 }
 
 // Close implements [connect.ClientStream].

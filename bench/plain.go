@@ -1,4 +1,4 @@
-package upstream
+package main
 
 import (
 	"io"
@@ -6,19 +6,18 @@ import (
 	"google.golang.org/grpc/encoding"
 )
 
-// plain is the compressor that channels ask for: one that no node knows, so that
-// answers come as they are. Inside a data centre compressing costs more than it
-// saves, and the edge compresses for its clients. It is there because grpc-go
-// offers every compressor that is known to the process (the edge's, see
-// chassis) unless it is told which: its AcceptCompressors, given none, offers
-// all, contrary to its documentation (grpc-go 1.85, newAcceptedCompressionConfig).
+// plain is the compressor that channels ask for: one that no server knows, so that answers
+// come as they are. It is there because grpc-go offers every compressor that is known to the
+// process (those of the product's edge) unless it is told which: its AcceptCompressors,
+// given none, offers all, contrary to its documentation (grpc-go 1.85,
+// newAcceptedCompressionConfig).
 type plain struct{}
 
 // It must be known before anything runs, as grpc-go asks.
 var plainName = func() string { encoding.RegisterCompressor(plain{}); return plain{}.Name() }()
 
 // Name implements [encoding.Compressor].
-func (plain) Name() string { return "headgate-plain" }
+func (plain) Name() string { return "bench-plain" }
 
 // Compress implements [encoding.Compressor]; nothing is.
 func (plain) Compress(w io.Writer) (io.WriteCloser, error) { return asIs{w}, nil }

@@ -1,0 +1,365 @@
+package h2
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	// firstWindow, firstFrame and firstTable are what a peer grants that says nothing else.
+	firstWindow, firstFrame, firstTable = 65535, 16384, 4096
+	// maxStreamID is the last stream of a connection, RFC 9113, section 5.1.1.
+	maxStreamID = math.MaxInt32
+	// readBuffer is what a connection reads into.
+	readBuffer = 32 << 10
+	// maxHeaderBytes bounds an answer's header fields, names and values.
+	maxHeaderBytes = 1 << 20
+)
+
+// conn is one connection. Two goroutines belong to it: one reads, and one writes what
+// others have put into out.
+type conn struct {
+	channel   *Channel
+	net       net.Conn
+	pingAfter time.Duration
+	greeted   chan struct{} // closed by the peer's first words
+	done      chan struct{} // closed by the end
+	wake      chan struct{} // tells the writer that there is something; holds one
+	heard     atomic.Int64  // when something was read last, since began
+	began     time.Time
+
+	fields inbound // the reader's alone
+
+	mu       sync.Mutex
+	err      error // why it has ended; nil: it has not
+	draining bool  // takes no further streams
+	streams  map[uint32]*Stream
+	nextID   uint32
+	waiting  []chan struct{} // calls that wait for a place, first come first served
+	out      []byte          // to be written next
+	spare    []byte          // what was written last, to be used again
+	writing  bool            // the writer knows that there is something
+	control  *http2.Framer   // writes into out
+	headers  outbound
+	queue    []*Stream // whose messages wait for room
+	window   int       // that the peer grants, of all streams
+	credit   int       // read and not yet granted anew
+
+	// What the peer has set.
+	maxStreams   int
+	maxFrame     int
+	streamWindow int
+	maxHeaders   uint64
+
+	alive    *time.Timer // looks for signs of life
+	pingedAt int64       // when the peer was asked for one; 0: it was not, or has answered
+}
+
+// newConn returns a connection that has not started.
+func newConn(channel *Channel, raw net.Conn) *conn {
+	c := &conn{
+		channel: channel, net: raw, greeted: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1), began: time.Now(),
+		streams: map[uint32]*Stream{}, nextID: 1, window: firstWindow,
+		maxStreams: math.MaxInt, maxFrame: firstFrame, streamWindow: firstWindow, maxHeaders: math.MaxUint64,
+	}
+	c.control = http2.NewFramer(appender{&c.out}, nil)
+	c.headers.init(&channel.config, channel.address)
+	c.fields.init()
+	return c
+}
+
+// appender is a writer at the end of some bytes.
+type appender struct{ to *[]byte }
+
+// Write implements [io.Writer].
+func (a appender) Write(p []byte) (int, error) {
+	*a.to = append(*a.to, p...)
+	return len(p), nil
+}
+
+// start says the first words, and has the connection read and written from then on.
+func (c *conn) start() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out = append(c.out, http2.ClientPreface...)
+	c.tell(c.control.WriteSettings(
+		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(c.channel.config.StreamWindow)}, //nolint:gosec // a bound of megabytes
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderBytes},
+	))
+	c.tell(c.control.WriteWindowUpdate(0, uint32(c.channel.config.ConnWindow-firstWindow))) //nolint:gosec // as above
+	c.alive = time.AfterFunc(c.pingAfter, c.look)
+	c.channel.running.Go(c.write)
+	c.channel.running.Go(c.read)
+}
+
+// tell has the writer write what the control framer has put into out. The error is of
+// what cannot be framed, which is no frame of ours. c.mu is held.
+func (c *conn) tell(err error) {
+	if err != nil {
+		panic(err) // not reached: appending does not fail, and our frames are sound
+	}
+	c.kick()
+}
+
+// kick has the writer look. c.mu is held.
+func (c *conn) kick() {
+	if !c.writing {
+		c.writing = true
+		c.wake <- struct{}{} // there is room: the writer takes it before it sets writing to false
+	}
+}
+
+// open begins a stream.
+func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.err == nil && !c.draining && len(c.streams) >= c.maxStreams {
+		if err := c.wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if c.err != nil || c.draining {
+		return nil, errElsewhere
+	}
+	deadline, bounded := ctx.Deadline()
+	remaining := time.Until(deadline)
+	if bounded && remaining <= 0 {
+		return nil, context.DeadlineExceeded
+	}
+	if !bounded {
+		remaining = 0
+	}
+	if c.headers.sizeOf(request.Fields, request.Path) > c.maxHeaders {
+		return nil, ErrHeadersTooLarge
+	}
+	c.headers.encode(request.Fields, request.Path, remaining)
+	s := newStream(c, c.nextID, request.Whole)
+	c.nextID += 2
+	if c.nextID > maxStreamID {
+		c.drain()
+	}
+	c.streams[s.id] = s
+	c.appendHeaders(s.id, c.headers.block.Bytes())
+	if request.HasMessage {
+		c.offer(s, request.Message, request.Last)
+	}
+	c.kick()
+	return s, nil
+}
+
+// wait waits for a place on the connection. c.mu is held, but not meanwhile.
+func (c *conn) wait(ctx context.Context) error {
+	turn := make(chan struct{}, 1)
+	c.waiting = append(c.waiting, turn)
+	c.mu.Unlock()
+	var err error
+	select {
+	case <-turn:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	c.mu.Lock()
+	if err != nil {
+		left := len(c.waiting)
+		c.waiting = slices.DeleteFunc(c.waiting, func(one chan struct{}) bool { return one == turn })
+		if len(c.waiting) == left {
+			c.next() // it was our turn already
+		}
+	}
+	return err
+}
+
+// next lets the first of those who wait go on. c.mu is held.
+func (c *conn) next() {
+	if len(c.waiting) > 0 {
+		c.waiting[0] <- struct{}{}
+		c.waiting = c.waiting[1:]
+	}
+}
+
+// drain takes no further streams; the connection ends with its last. c.mu is held.
+func (c *conn) drain() {
+	c.draining = true
+	c.channel.retire(c)
+	for len(c.waiting) > 0 {
+		c.next()
+	}
+}
+
+// remove ends a stream on our side. c.mu is held.
+func (c *conn) remove(s *Stream) {
+	if c.streams[s.id] != s {
+		return
+	}
+	delete(c.streams, s.id)
+	c.drop(s)
+	c.next()
+	if c.draining && len(c.streams) == 0 {
+		go c.end(errElsewhere) // it waits for nothing, and c.mu is held here
+	}
+}
+
+// stream returns the open stream of an id, nil if there is none any more.
+func (c *conn) stream(id uint32) (*Stream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id%2 == 0 || id >= c.nextID {
+		return nil, fmt.Errorf("the peer answers on stream %d, which was never opened", id)
+	}
+	return c.streams[id], nil
+}
+
+// takesNone reports whether the connection takes no further streams.
+func (c *conn) takesNone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.draining || c.err != nil
+}
+
+// cause returns why the connection has ended.
+func (c *conn) cause() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// end ends the connection, and the streams on it, once.
+func (c *conn) end(err error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.err = err
+	streams := make([]*Stream, 0, len(c.streams))
+	for _, s := range c.streams {
+		streams = append(streams, s)
+		c.drop(s)
+	}
+	clear(c.streams)
+	c.drain()
+	c.alive.Stop()
+	close(c.done)
+	c.mu.Unlock()
+	_ = c.net.Close() // whatever is wrong with it, it is over
+	for _, s := range streams {
+		s.settle(&BrokenError{Cause: err})
+	}
+	c.channel.forget(c)
+}
+
+// read handles what the peer says until the connection ends.
+func (c *conn) read() {
+	framer := http2.NewFramer(nil, bufio.NewReaderSize(listener{c}, readBuffer))
+	framer.SetReuseFrames()
+	framer.SetMaxReadFrameSize(firstFrame)
+	for {
+		frame, err := framer.ReadFrame()
+		if err == nil {
+			err = c.handle(frame)
+		}
+		if one, ok := errors.AsType[http2.StreamError](err); ok {
+			why := one.Cause
+			if why == nil {
+				why = one
+			}
+			c.reset(one.StreamID, one.Code, why)
+			continue
+		}
+		if errors.Is(err, io.EOF) { // which would be a stream's good end
+			err = errLeft
+		}
+		if err != nil {
+			c.end(err)
+			return
+		}
+	}
+}
+
+// listener notes when the peer is heard.
+type listener struct{ *conn }
+
+// Read implements [io.Reader].
+func (l listener) Read(p []byte) (int, error) {
+	n, err := l.net.Read(p)
+	l.heard.Store(int64(time.Since(l.began)))
+	return n, err
+}
+
+// look asks a peer for a sign of life that has been silent with calls on the connection,
+// and ends the connection when there is none.
+func (c *conn) look() {
+	c.mu.Lock()
+	now, heard := int64(time.Since(c.began)), c.heard.Load()
+	silent := time.Duration(now - heard)
+	switch {
+	case c.err != nil:
+	case c.pingedAt > heard && time.Duration(now-c.pingedAt) >= c.channel.config.PingTimeout:
+		c.mu.Unlock()
+		c.end(fmt.Errorf("the peer has been silent for %v", silent.Round(time.Millisecond)))
+		return
+	case c.pingedAt > heard:
+		c.alive.Reset(c.channel.config.PingTimeout - time.Duration(now-c.pingedAt))
+	case len(c.streams) == 0:
+		c.alive.Reset(c.pingAfter)
+	case silent < c.pingAfter:
+		c.alive.Reset(c.pingAfter - silent)
+	default:
+		c.pingedAt = now
+		c.tell(c.control.WritePing(false, [8]byte{}))
+		c.alive.Reset(c.channel.config.PingTimeout)
+	}
+	c.mu.Unlock()
+}
+
+// inbound decodes header blocks.
+type inbound struct {
+	decoder *hpack.Decoder
+	list    []hpack.HeaderField
+	size    int // of the list; beyond the bound nothing more is kept
+	read    int // bytes of the block
+	stream  uint32
+	last    bool // the block ends the stream
+}
+
+func (f *inbound) init() {
+	f.decoder = hpack.NewDecoder(firstTable, func(field hpack.HeaderField) {
+		if f.size += len(field.Name) + len(field.Value) + fieldOverhead; f.size <= maxHeaderBytes {
+			f.list = append(f.list, field)
+		}
+	})
+	f.decoder.SetMaxStringLength(maxHeaderBytes)
+}
+
+// begin starts a stream's block.
+func (f *inbound) begin(stream uint32, last bool) {
+	clear(f.list)
+	f.list, f.size, f.read, f.stream, f.last = f.list[:0], 0, 0, stream, last
+}
+
+// add decodes a part of the block.
+func (f *inbound) add(part []byte, end bool) error {
+	if f.read += len(part); f.read > maxHeaderBytes {
+		return errors.New("the peer's headers do not end")
+	}
+	if _, err := f.decoder.Write(part); err != nil {
+		return err
+	}
+	if end {
+		return f.decoder.Close()
+	}
+	return nil
+}

@@ -1,0 +1,355 @@
+package h2
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/mem"
+)
+
+// Stream is one call. One goroutine may send while another receives; [Stream.Close] ends
+// both.
+type Stream struct {
+	conn *conn
+	id   uint32
+
+	// What is sent; the connection's mu is held.
+	window   int // that the peer grants
+	prefix   [prefixBytes]byte
+	head     []byte        // of the prefix, not yet sent
+	pending  []byte        // of the message, not yet sent
+	last     bool          // it is the last
+	sentLast bool          // and has been sent
+	drained  chan struct{} // tells who waits that nothing is pending; nil: nobody does
+
+	mu       sync.Mutex
+	ready    chan struct{} // tells who waits that there is something; holds one
+	whole    bool          // whoever waits wants the answer as a whole
+	over     bool
+	err      error                // when over: io.EOF after the peer's last word
+	begun    bool                 // with the answer
+	initial  int                  // how many of the fields are the answer's headers
+	fields   []hpack.HeaderField  // headers, then trailers
+	place    [8]hpack.HeaderField // that they mostly lie in
+	messages []message            // complete, and not yet received
+	first    [1]message           // that they mostly lie in
+	coming   message              // not yet complete
+	room     int                  // bytes that the peer may still send
+	credit   int                  // bytes that it may be granted anew
+}
+
+// message is one of the peer's.
+type message struct {
+	prefix   [prefixBytes]byte
+	prefixed int     // bytes of the prefix that are there
+	size     int     // by the prefix
+	bytes    *[]byte // from the channel's memory; nil: there is no size yet
+	filled   int
+	owed     int // bytes that the peer is granted anew when this is received
+}
+
+func newStream(c *conn, id uint32, whole bool) *Stream {
+	s := &Stream{conn: c, id: id, window: c.streamWindow, whole: whole, ready: make(chan struct{}, 1), room: c.channel.config.StreamWindow}
+	s.fields, s.messages = s.place[:0], s.first[:0]
+	return s
+}
+
+// Send sends a message, and last says that none follows. It returns when the message's
+// memory may be used again. Errors: ctx's, which end the stream; [io.EOF] when the call
+// has ended, as [Stream.Receive] says.
+func (s *Stream) Send(ctx context.Context, message []byte, last bool) error {
+	c := s.conn
+	c.mu.Lock()
+	if c.streams[s.id] != s || s.last {
+		c.mu.Unlock()
+		return io.EOF
+	}
+	defer c.mu.Unlock()
+	c.kick()
+	if c.offer(s, message, last) {
+		return nil
+	}
+	if s.drained == nil {
+		s.drained = make(chan struct{}, 1)
+	}
+	c.mu.Unlock()
+	var err error
+	select {
+	case <-s.drained:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.Close()
+	}
+	c.mu.Lock()
+	if err == nil && c.streams[s.id] != s && !s.sentLast {
+		return io.EOF
+	}
+	return err
+}
+
+// CloseSend says that no message follows.
+func (s *Stream) CloseSend() {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.streams[s.id] != s || s.last {
+		return
+	}
+	s.last, s.sentLast = true, true
+	c.out = appendFrame(c.out, 0, http2.FrameData, http2.FlagDataEndStream, s.id)
+	c.kick()
+}
+
+// sent tells who waits that nothing is pending. The connection's mu is held.
+func (s *Stream) sent() {
+	if s.drained != nil {
+		select {
+		case s.drained <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Receive returns the next message, whose memory goes back when it is freed. Errors:
+// [io.EOF] after the peer's last word, which stands in the trailers; [*BrokenError];
+// ctx's, which end the stream.
+func (s *Stream) Receive(ctx context.Context) (mem.Buffer, error) {
+	for {
+		next, done, err := s.take()
+		if done {
+			return next, err
+		}
+		select {
+		case <-s.ready:
+		case <-ctx.Done():
+			s.Close()
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// take returns what Receive does, if it need not wait (done).
+func (s *Stream) take() (next mem.Buffer, done bool, err error) {
+	s.mu.Lock()
+	failed := s.over && s.err != io.EOF //nolint:errorlint // it is set to that itself
+	if len(s.messages) == 0 || s.whole && (!s.over || failed) {
+		defer s.mu.Unlock()
+		return nil, s.over, s.err
+	}
+	m := s.messages[0]
+	s.messages = slices.Delete(s.messages, 0, 1)
+	s.credit += m.owed
+	if len(s.messages) == 0 {
+		s.credit += s.coming.owed
+		s.coming.owed = 0
+	}
+	granted := 0
+	if !s.over {
+		granted = s.grant()
+	}
+	s.mu.Unlock()
+	if granted > 0 {
+		s.conn.regrant(s, granted)
+	}
+	return m.buffer(s.conn.channel.config.Memory), true, nil
+}
+
+// buffer returns the message's bytes, in memory that knows where it belongs.
+func (m *message) buffer(memory mem.BufferPool) mem.Buffer {
+	if m.bytes == nil {
+		return mem.SliceBuffer(nil)
+	}
+	return mem.NewBuffer(m.bytes, memory)
+}
+
+// Header returns the answer's header fields, once there has been a message or the end.
+// They are none when it has trailers alone.
+func (s *Stream) Header() []hpack.HeaderField {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fields[:s.initial]
+}
+
+// Trailer returns the answer's trailers, once it has ended.
+func (s *Stream) Trailer() []hpack.HeaderField {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fields[s.initial:]
+}
+
+// Close ends the call, if it has not ended, and gives back what was not received.
+func (s *Stream) Close() {
+	s.mu.Lock()
+	over := s.over
+	s.mu.Unlock()
+	if !over {
+		s.conn.reset(s.id, http2.ErrCodeCancel, context.Canceled)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.messages {
+		m.free(s.conn.channel.config.Memory)
+	}
+	s.messages = nil
+}
+
+func (m *message) free(memory mem.BufferPool) {
+	if m.bytes != nil {
+		memory.Put(m.bytes)
+		m.bytes = nil
+	}
+}
+
+// settle says that nothing more comes, and why, once.
+func (s *Stream) settle(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conclude(why)
+}
+
+// conclude is settle with s.mu held.
+func (s *Stream) conclude(why error) {
+	if s.over {
+		return
+	}
+	s.over, s.err = true, why
+	s.coming.free(s.conn.channel.config.Memory)
+	s.signal()
+}
+
+// signal tells who waits that there is something.
+func (s *Stream) signal() {
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+// headers takes a block of header fields, which are copied. [http2.StreamError] is one
+// that must not be.
+func (s *Stream) headers(fields []hpack.HeaderField, last bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.over:
+		return nil
+	case s.begun && !last:
+		return http2.StreamError{StreamID: s.id, Code: http2.ErrCodeProtocol}
+	case !s.begun && !last && informational(fields):
+		return nil
+	}
+	s.fields = append(s.fields, fields...)
+	if !last {
+		s.initial = len(fields)
+	}
+	s.begun = true
+	switch {
+	case last && s.coming.prefixed > 0:
+		s.conclude(&BrokenError{Cause: io.ErrUnexpectedEOF})
+	case last:
+		s.conclude(io.EOF)
+	}
+	return nil
+}
+
+// informational reports whether the fields are those of an answer before the answer, RFC
+// 9110, section 15.2.
+func informational(fields []hpack.HeaderField) bool {
+	return len(fields) > 0 && fields[0].Name == ":status" && strings.HasPrefix(fields[0].Value, "1")
+}
+
+// data takes a part of the answer's messages, which came in a frame of so many bytes, and
+// returns how many the peer may be granted anew. [http2.StreamError] ends the stream.
+func (s *Stream) data(part []byte, length int, last bool) (granted int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return 0, nil
+	}
+	if !s.begun {
+		return 0, http2.StreamError{StreamID: s.id, Code: http2.ErrCodeProtocol}
+	}
+	if s.room -= length; s.room < 0 {
+		return 0, http2.StreamError{StreamID: s.id, Code: http2.ErrCodeFlowControl}
+	}
+	s.credit += length - len(part) // padding
+	for len(part) > 0 {
+		n, err := s.coming.add(part, &s.conn.channel.config)
+		if err != nil {
+			return 0, http2.StreamError{StreamID: s.id, Code: http2.ErrCodeCancel, Cause: err}
+		}
+		part = part[n:]
+		// Of the message that is received next all must come, however large. Those after
+		// it wait until it has been.
+		if len(s.messages) == 0 {
+			s.credit += n
+		} else {
+			s.coming.owed += n
+		}
+		if s.coming.complete() {
+			s.messages = append(s.messages, s.coming)
+			s.coming = message{}
+			if !s.whole {
+				s.signal()
+			}
+		}
+	}
+	if last {
+		s.conclude(&BrokenError{Cause: errNoStatus})
+		return 0, nil
+	}
+	return s.grant(), nil
+}
+
+// grant returns what the peer may be granted anew, when it is worth a frame.
+func (s *Stream) grant() int {
+	if s.credit < s.conn.channel.config.StreamWindow/4 {
+		return 0
+	}
+	granted := s.credit
+	s.room += granted
+	s.credit = 0
+	return granted
+}
+
+// firstPlace is what a message gets that says it is larger: it must come to get more.
+const firstPlace = 1 << 20
+
+// add takes what of part belongs to the message, and returns how much.
+func (m *message) add(part []byte, config *Config) (int, error) {
+	if m.prefixed < prefixBytes {
+		n := copy(m.prefix[m.prefixed:], part)
+		if m.prefixed += n; m.prefixed < prefixBytes {
+			return n, nil
+		}
+		if m.prefix[0] != 0 {
+			return 0, ErrCompressed
+		}
+		size := binary.BigEndian.Uint32(m.prefix[1:])
+		if uint64(size) > uint64(config.MaxMessageBytes) { //nolint:gosec // positive
+			return 0, ErrTooLarge
+		}
+		if m.size = int(size); m.size > 0 {
+			m.bytes = config.Memory.Get(min(m.size, firstPlace))
+		}
+		return n, nil
+	}
+	if m.filled == len(*m.bytes) {
+		larger := config.Memory.Get(min(m.size, 2*m.filled))
+		copy(*larger, *m.bytes)
+		config.Memory.Put(m.bytes)
+		m.bytes = larger
+	}
+	n := copy((*m.bytes)[m.filled:], part)
+	m.filled += n
+	return n, nil
+}
+
+// complete reports whether all of the message is there.
+func (m *message) complete() bool { return m.prefixed == prefixBytes && m.filled == m.size }

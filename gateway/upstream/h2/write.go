@@ -1,0 +1,156 @@
+package h2
+
+import (
+	"encoding/binary"
+	"runtime"
+
+	"golang.org/x/net/http2"
+)
+
+const (
+	// maxOut is how much is kept ready to be written, messages not begun with apart.
+	maxOut = 64 << 10
+	// prefixBytes are before each message: whether it is compressed, and its length.
+	prefixBytes = 5
+	// frameHeaderBytes are before each frame.
+	frameHeaderBytes = 9
+)
+
+// write writes what is ready until the connection ends.
+func (c *conn) write() {
+	for {
+		select {
+		case <-c.wake:
+		case <-c.done:
+			return
+		}
+		runtime.Gosched() // whoever has something ready now comes along with this write
+		for {
+			ready := c.collect()
+			if ready == nil {
+				break
+			}
+			if _, err := c.net.Write(ready); err != nil {
+				c.end(err)
+				return
+			}
+		}
+	}
+}
+
+// collect returns what is to be written next; nil: there is nothing, and whoever has
+// something must kick.
+func (c *conn) collect() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unqueue()
+	if len(c.out) == 0 {
+		c.writing = false
+		return nil
+	}
+	ready := c.out
+	if cap(c.spare) > 2*maxOut {
+		c.spare = nil // it was large once
+	}
+	c.out, c.spare = c.spare[:0], ready
+	return ready
+}
+
+// unqueue takes messages that wait for room into what is written, in turns. c.mu is held.
+func (c *conn) unqueue() {
+	for range len(c.queue) {
+		s := c.queue[0]
+		before := len(c.out)
+		done := c.pump(s)
+		if !done && len(c.out) == before && (c.window == 0 || len(c.out) >= maxOut) {
+			return // nobody's turn
+		}
+		copy(c.queue, c.queue[1:])
+		c.queue = c.queue[:len(c.queue)-1]
+		if done {
+			s.sent()
+		} else {
+			c.queue = append(c.queue, s)
+		}
+	}
+}
+
+// offer takes a message to be sent, and reports whether it needs no more of the caller's
+// memory; else it waits for room in the queue. c.mu is held.
+func (c *conn) offer(s *Stream, message []byte, last bool) bool {
+	s.pending, s.last = message, last
+	s.head = s.prefix[:]
+	binary.BigEndian.PutUint32(s.prefix[1:], uint32(len(message))) //nolint:gosec // at most a message's bound
+	if len(c.queue) == 0 && c.pump(s) {
+		return true
+	}
+	c.queue = append(c.queue, s)
+	return false
+}
+
+// pump takes as much of a stream's message into out as there is room for, and reports
+// whether that was all. c.mu is held.
+func (c *conn) pump(s *Stream) bool {
+	for {
+		left := len(s.head) + len(s.pending)
+		n := min(left, c.maxFrame, c.window, s.window, max(maxOut-len(c.out), 0))
+		end := s.last && n == left
+		switch {
+		case n > 0 || end:
+		case left == 0:
+			return true
+		default:
+			return false
+		}
+		flags := http2.Flags(0)
+		if end {
+			flags = http2.FlagDataEndStream
+		}
+		c.out = appendFrame(c.out, n, http2.FrameData, flags, s.id)
+		c.window -= n
+		s.window -= n
+		k := min(n, len(s.head))
+		c.out, s.head = append(c.out, s.head[:k]...), s.head[k:]
+		c.out, s.pending = append(c.out, s.pending[:n-k]...), s.pending[n-k:]
+		if n == left {
+			s.pending = nil
+			s.sentLast = end
+			return true
+		}
+	}
+}
+
+// drop forgets what a stream still had to say. c.mu is held.
+func (c *conn) drop(s *Stream) {
+	for i, one := range c.queue {
+		if one == s {
+			c.queue = append(c.queue[:i], c.queue[i+1:]...)
+			break
+		}
+	}
+	s.pending, s.head = nil, nil
+	s.sent()
+}
+
+// appendHeaders adds a stream's header block. c.mu is held.
+func (c *conn) appendHeaders(id uint32, block []byte) {
+	kind := http2.FrameHeaders
+	for {
+		n, flags := min(len(block), c.maxFrame), http2.Flags(0)
+		if n == len(block) {
+			flags = http2.FlagHeadersEndHeaders
+		}
+		c.out = appendFrame(c.out, n, kind, flags, id)
+		c.out = append(c.out, block[:n]...)
+		if block = block[n:]; len(block) == 0 {
+			return
+		}
+		kind = http2.FrameContinuation
+	}
+}
+
+// appendFrame adds the header of a frame, RFC 9113, section 4.1.
+func appendFrame(to []byte, length int, kind http2.FrameType, flags http2.Flags, stream uint32) []byte {
+	to = append(to, byte(length>>16), byte(length>>8), byte(length), byte(kind), byte(flags)) //nolint:gosec // 24 bits
+	return binary.BigEndian.AppendUint32(to, stream)
+}

@@ -1,0 +1,117 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/grpcmeta"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/upstream/h2"
+)
+
+// stream is a [connect.ClientStream] over an HTTP/2 stream, opened by the first Send or
+// Receive, when the request headers are complete.
+type stream struct {
+	ctx     context.Context //nolint:containedctx // the stream is the call; ends with it
+	channel *channel
+	info    *connect.CallInfo
+
+	open    sync.Once
+	h2      *h2.Stream // nil: openErr says why
+	openErr error
+	end     sync.Once
+
+	headersRead bool
+	received    bool
+	ended       bool
+}
+
+// SendHeaders implements [connect.ClientStream].
+func (s *stream) SendHeaders() error {
+	s.open.Do(func() {
+		s.h2, s.openErr = begin(s.ctx, s.channel, s.info, h2.Request{})
+		s.openErr = local(s.ctx, s.openErr)
+	})
+	return s.openErr
+}
+
+// Send implements [connect.ClientStream].
+func (s *stream) Send(msg any) error {
+	if err := s.SendHeaders(); err != nil {
+		return err
+	}
+	wire, err := frame.Wire(msg)
+	if err != nil {
+		return connect.NewError(connect.CodeInternal, "the request cannot be encoded").WithCause(err)
+	}
+	single := s.info.Spec.StreamType&connect.StreamTypeClient == 0
+	err = s.h2.Send(s.ctx, wire, single)
+	switch {
+	case !errors.Is(err, io.EOF):
+		return err
+	case single:
+		return nil // the call has ended before its one request; Receive says how
+	}
+	return io.EOF
+}
+
+// CloseSend implements [connect.ClientStream].
+func (s *stream) CloseSend() error {
+	if err := s.SendHeaders(); err != nil {
+		return err
+	}
+	s.h2.CloseSend()
+	return nil
+}
+
+// Receive implements [connect.ClientStream].
+func (s *stream) Receive(msg any) error {
+	if s.ended {
+		return io.EOF
+	}
+	if err := s.SendHeaders(); err != nil {
+		return err
+	}
+	buffer, err := s.h2.Receive(s.ctx)
+	if !s.headersRead {
+		s.headersRead = true
+		grpcmeta.Add(s.info.ResponseHeader(), s.h2.Header())
+	}
+	if err == nil {
+		s.received = true
+		return taken(buffer, msg)
+	}
+	s.ended = true
+	grpcmeta.Add(s.info.ResponseTrailer(), s.h2.Trailer())
+	s.giveBack()
+	if !errors.Is(err, io.EOF) {
+		return local(s.ctx, err)
+	}
+	if err := verdict(s.h2); err != nil {
+		return err
+	}
+	if s.info.Spec.StreamType&connect.StreamTypeServer == 0 && !s.received {
+		return errNoAnswer
+	}
+	return io.EOF
+}
+
+// giveBack ends the stream, and its hold of the channel.
+func (s *stream) giveBack() {
+	s.end.Do(func() {
+		s.open.Do(func() { s.openErr = connect.NewError(connect.CodeCanceled, "the call was closed before it began") })
+		if s.h2 != nil {
+			s.h2.Close()
+		}
+		s.channel.release()
+	})
+}
+
+// Close implements [connect.ClientStream].
+func (s *stream) Close() error {
+	s.giveBack()
+	return nil
+}

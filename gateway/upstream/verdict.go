@@ -1,0 +1,172 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/grpcmeta"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/upstream/h2"
+	"golang.org/x/net/http2/hpack"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+)
+
+// usualHeaders is how many header fields a call mostly has at most.
+const usualHeaders = 24
+
+// begin opens a call with its headers.
+func begin(ctx context.Context, channel *channel, info *connect.CallInfo, request h2.Request) (*h2.Stream, error) {
+	fields, err := grpcmeta.Append(make([]hpack.HeaderField, 0, usualHeaders), info.RequestHeader())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err.Error())
+	}
+	request.Path, request.Fields = info.Spec.Procedure, fields
+	return channel.conn.Open(ctx, request)
+}
+
+// errNoAnswer is a node's mistake.
+var errNoAnswer = connect.NewError(connect.CodeInternal, "the upstream ended the call without an answer")
+
+// taken has msg be the node's message.
+func taken(buffer mem.Buffer, msg any) error {
+	if err := frame.Take(buffer, msg); err != nil {
+		return connect.NewError(connect.CodeInternal, "the upstream's answer cannot be read").WithCause(err)
+	}
+	return nil
+}
+
+// clockMargin is how much earlier than ours a peer's timer for the same deadline
+// may end: it then resets the stream, and the deadline is why.
+const clockMargin = 20 * time.Millisecond
+
+// local is the error of a call in ctx that got no answer; nil if there is none. A verdict stays one.
+// What broke a call off names addresses, and stays a cause.
+func local(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, said := errors.AsType[*connect.Error](err); said {
+		return err
+	}
+	if ctxErr := ctx.Err(); ctxErr != nil {
+		return ctxErr
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < clockMargin {
+		return context.DeadlineExceeded
+	}
+	switch {
+	case errors.Is(err, h2.ErrTooLarge):
+		return connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err)
+	case errors.Is(err, h2.ErrHeadersTooLarge):
+		return connect.NewError(connect.CodeResourceExhausted, "the call's headers are larger than the upstream takes").WithCause(err)
+	case errors.Is(err, h2.ErrCompressed):
+		return connect.NewError(connect.CodeInternal, "the upstream's answer cannot be read").WithCause(err)
+	}
+	return connect.NewError(connect.CodeUnavailable, "the upstream cannot be reached, or left before its answer was complete").WithCause(err)
+}
+
+// verdict returns what the node says of a call that it has ended; nil: that all is well.
+// Source: grpc/doc/PROTOCOL-HTTP2.md, "Responses".
+func verdict(stream *h2.Stream) error {
+	header, trailer := stream.Header(), stream.Trailer()
+	if len(header) == 0 {
+		header = trailer
+	}
+	if err := speaksGRPC(header); err != nil {
+		return err
+	}
+	number := valueOf(trailer, "grpc-status")
+	if number == "0" {
+		return nil
+	}
+	code, err := strconv.ParseUint(number, 10, 32)
+	switch {
+	case err != nil:
+		return connect.NewError(connect.CodeInternal, "the upstream ended the call without a status")
+	case code == 0 || code > uint64(connect.CodeUnauthenticated):
+		code = uint64(connect.CodeUnknown)
+	}
+	out := connect.NewError(connect.Code(code), unescape(valueOf(trailer, "grpc-message"))) //nolint:gosec // seventeen codes
+	for _, detail := range details(trailer) {
+		out = out.WithDetail(detail)
+	}
+	return out.WithRemote()
+}
+
+// details returns those of a status.
+func details(trailer []hpack.HeaderField) (found []*connect.ErrorDetail) {
+	text := valueOf(trailer, "grpc-status-details-bin")
+	if text == "" {
+		return nil
+	}
+	var st spb.Status
+	raw, err := connect.DecodeBinaryHeader(text)
+	if err != nil || proto.Unmarshal(raw, &st) != nil {
+		return nil // the code and the message say what counts
+	}
+	for _, detail := range st.GetDetails() {
+		name := detail.GetTypeUrl()
+		found = append(found, &connect.ErrorDetail{Type: name[strings.LastIndexByte(name, '/')+1:], Value: detail.GetValue()})
+	}
+	return found
+}
+
+// speaksGRPC returns an error for an answer that is not gRPC's: of something in between,
+// as a rule. Source: grpc/doc/http-grpc-status-mapping.md.
+func speaksGRPC(header []hpack.HeaderField) error {
+	status := valueOf(header, ":status")
+	if status == "200" && strings.HasPrefix(valueOf(header, "content-type"), "application/grpc") {
+		return nil
+	}
+	code := connect.CodeUnknown
+	switch status {
+	case "400":
+		code = connect.CodeInternal
+	case "401":
+		code = connect.CodeUnauthenticated
+	case "403":
+		code = connect.CodePermissionDenied
+	case "404":
+		code = connect.CodeUnimplemented
+	case "429", "502", "503", "504":
+		code = connect.CodeUnavailable
+	}
+	number, _ := strconv.Atoi(status)
+	return connect.Errorf(code, "what answers there does not speak gRPC: HTTP status %d %s", number, http.StatusText(number))
+}
+
+// valueOf returns the first value of a name, "" if there is none.
+func valueOf(fields []hpack.HeaderField, name string) string {
+	for i := range fields {
+		if fields[i].Name == name {
+			return fields[i].Value
+		}
+	}
+	return ""
+}
+
+// unescape undoes gRPC's percent-encoding; what is not encoded well stays as it is.
+func unescape(text string) string {
+	if !strings.Contains(text, "%") {
+		return text
+	}
+	out := make([]byte, 0, len(text))
+	for i := 0; i < len(text); i++ {
+		if text[i] == '%' && i+2 < len(text) {
+			if b, err := strconv.ParseUint(text[i+1:i+3], 16, 8); err == nil {
+				out = append(out, byte(b))
+				i += 2
+				continue
+			}
+		}
+		out = append(out, text[i])
+	}
+	return string(out)
+}
