@@ -26,20 +26,22 @@ func Deadline(next connect.ServerFunc) connect.ServerFunc {
 
 // Hop returns ctx for a hop further: it ends with the call's deadline, and at most
 // longest from now, less margin, so that what is said of a call that took too long
-// still reaches its client. Calls of an edge's gRPC address have come with it.
-func Hop(ctx context.Context, longest, margin time.Duration) (context.Context, context.CancelFunc) {
+// still reaches its client. Calls of an edge's gRPC address have come with it. Cancel end,
+// which may be nil, when the call has ended.
+func Hop(ctx context.Context, longest, margin time.Duration) (_ context.Context, end *contextkit.Until) {
 	if _, admitted := contextkit.Carried[admitted](ctx); admitted {
-		return ctx, func() {}
+		return ctx, nil
 	}
-	return hop(ctx, longest, margin)
+	end = hop(ctx, longest, margin)
+	return end, end
 }
 
-func hop(ctx context.Context, longest, margin time.Duration) (context.Context, context.CancelFunc) {
+func hop(ctx context.Context, longest, margin time.Duration) *contextkit.Until {
 	until := time.Now().Add(longest)
 	if asked, ok := ctx.Deadline(); ok && asked.Before(until) {
 		until = asked // a client that asked for less gets less
 	}
-	return context.WithDeadline(ctx, until.Add(-margin))
+	return contextkit.WithDeadline(ctx, until.Add(-margin))
 }
 
 // unaryTime is how long a call may take that comes over gRPC alone: as [Deadline]

@@ -3,11 +3,10 @@ package contextkit
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"math/rand/v2"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // Errors of a context that must not leave the process.
@@ -84,10 +83,12 @@ func (rc RequestContext) complete() RequestContext {
 	if rc.SpanID == (SpanID{}) {
 		rc.SpanID = NewSpanID()
 	}
-	if rc.CorrelationID == "" {
+	switch {
+	case rc.CorrelationID == "" && rc.RequestID == "":
+		rc.CorrelationID, rc.RequestID = newIDs()
+	case rc.CorrelationID == "":
 		rc.CorrelationID = NewID()
-	}
-	if rc.RequestID == "" {
+	case rc.RequestID == "":
 		rc.RequestID = NewID()
 	}
 	return rc
@@ -139,15 +140,34 @@ func (random) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// idLength is that of an id, in characters.
+const idLength = 36
+
 // NewID returns a new identifier: a UUIDv7 (RFC 9562 §5.7), so that ids sort by time,
 // to the millisecond. The uuid package's own would take a lock for the order within it.
 func NewID() string {
-	var id uuid.UUID
+	var text [idLength]byte
+	return string(appendID(text[:0]))
+}
+
+// newIDs returns two, which lie in one string: a call at the edge needs both.
+func newIDs() (one, other string) {
+	var text [2 * idLength]byte
+	both := string(appendID(appendID(text[:0])))
+	return both[:idLength], both[idLength:]
+}
+
+func appendID(to []byte) []byte {
+	var id [16]byte
 	_, _ = random{}.Read(id[:]) // it never fails
 	var ms [8]byte
 	binary.BigEndian.PutUint64(ms[:], uint64(time.Now().UnixMilli())) //nolint:gosec // after 1970
 	copy(id[:6], ms[2:])
 	id[6] = id[6]&0x0f | 0x70 // version 7
 	id[8] = id[8]&0x3f | 0x80 // variant 10
-	return id.String()
+	to = hex.AppendEncode(to, id[:4])
+	for _, group := range [...][]byte{id[4:6], id[6:8], id[8:10], id[10:]} {
+		to = hex.AppendEncode(append(to, '-'), group)
+	}
+	return to
 }

@@ -40,8 +40,9 @@ type Call struct {
 	// Denied says which rule refused the call, "" for none.
 	Denied string
 
-	// Frames that lie in the call.
+	// What lies in the call, so that it is no object of its own.
 	request, answer frame.Frame
+	subject         [1]string // the principal's header
 
 	start time.Time
 	use   limit.Use // the tenant's

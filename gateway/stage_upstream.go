@@ -235,11 +235,12 @@ func (g *Gateway) upstreamContext(ctx context.Context, call *Call) (context.Cont
 			info.RequestHeader().SetValues(key, values)
 		}
 	}
-	info.RequestHeader().Set(canonicalPrincipal, call.Principal.Subject)
+	call.subject[0] = call.Principal.Subject
+	info.RequestHeader().SetValues(canonicalPrincipal, call.subject[:])
 	return ctx, info
 }
 
-// canonicalPrincipal is the header's name as it is kept: setting it makes no new one.
+// canonicalPrincipal is the header's name as it is kept.
 var canonicalPrincipal = textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal)
 
 // stays has the request headers, in canonical form, that end at the gateway: credentials,

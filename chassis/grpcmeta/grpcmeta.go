@@ -122,7 +122,7 @@ func Append(fields []hpack.HeaderField, header *connect.Header) ([]hpack.HeaderF
 		}
 		for _, value := range values {
 			if !visible(value) || !httpguts.ValidHeaderFieldName(key) {
-				return nil, fmt.Errorf("the header %q has a value that cannot be sent: visible ASCII alone can", key)
+				return fields, fmt.Errorf("the header %q has a value that cannot be sent: visible ASCII alone can", key)
 			}
 			fields = append(fields, hpack.HeaderField{Name: key, Value: value})
 		}

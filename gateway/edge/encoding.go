@@ -77,11 +77,20 @@ func (e encodings) choose(req *http.Request) connect.Compressor {
 	return nil
 }
 
+const headerVary = "Vary"
+
+// varyEncoding is most answers' header. It is full: what is added makes a new one.
+var varyEncoding = []string{"Accept-Encoding"}
+
 // write answers a whole body, compressed if that pays and the client takes it. An error
 // is the connection's: the client is gone.
 func (e encodings) write(w http.ResponseWriter, req *http.Request, text []byte) error {
 	header := w.Header()
-	header.Add("Vary", "Accept-Encoding")
+	if header[headerVary] == nil {
+		header[headerVary] = varyEncoding
+	} else {
+		header.Add(headerVary, "Accept-Encoding")
+	}
 	if len(text) < minCompressed {
 		e = nil
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -18,16 +19,21 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// usualHeaders is how many header fields a call mostly has at most.
-const usualHeaders = 24
+// lists has lists of header fields, to be used again.
+var lists = sync.Pool{New: func() any { return new([]hpack.HeaderField) }}
 
 // begin opens a call with its headers.
 func begin(ctx context.Context, channel *channel, info *connect.CallInfo, request h2.Request) (*h2.Stream, error) {
-	fields, err := grpcmeta.Append(make([]hpack.HeaderField, 0, usualHeaders), info.RequestHeader())
-	if err != nil {
+	list, _ := lists.Get().(*[]hpack.HeaderField)
+	defer func() {
+		clear(*list) // what is in them is not to be kept
+		lists.Put(list)
+	}()
+	var err error
+	if *list, err = grpcmeta.Append((*list)[:0], info.RequestHeader()); err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err.Error())
 	}
-	request.Path, request.Fields = info.Spec.Procedure, fields
+	request.Path, request.Fields = info.Spec.Procedure, *list
 	return channel.conn.Open(ctx, request)
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/mem"
@@ -125,11 +126,9 @@ func (s *Stream) Receive(ctx context.Context) (mem.Buffer, error) {
 		if done {
 			return next, err
 		}
-		select {
-		case <-s.ready:
-		case <-ctx.Done():
+		if err := contextkit.Await(ctx, s.ready); err != nil {
 			s.Close()
-			return nil, ctx.Err()
+			return nil, err
 		}
 	}
 }

@@ -1,0 +1,177 @@
+package contextkit
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Until is a context with a deadline, for a call that mostly ends without anybody having
+// waited for its context, or with [Await] alone: it is one object, where
+// [context.WithDeadline] makes six, and a timer. In all else it is a context like others.
+type Until struct {
+	context.Context //nolint:containedctx // its parent
+
+	deadline time.Time
+
+	mu      sync.Mutex
+	watched context.Context    // as the context package makes it, once Done is asked for
+	end     context.CancelFunc // of watched
+	waiter  *waiter            // in Await; nil: there is none
+	ended   bool               // by Cancel
+}
+
+// WithDeadline returns parent with a deadline, its own if that is sooner. It ends at the
+// deadline, with parent, or by [Until.Cancel].
+func WithDeadline(parent context.Context, deadline time.Time) *Until {
+	if sooner, ok := parent.Deadline(); ok && sooner.Before(deadline) {
+		deadline = sooner
+	}
+	return &Until{Context: parent, deadline: deadline}
+}
+
+// untilKey finds an Until below contexts that carry values.
+type untilKey struct{}
+
+// Deadline implements [context.Context].
+func (u *Until) Deadline() (time.Time, bool) { return u.deadline, true }
+
+// Done implements [context.Context].
+func (u *Until) Done() <-chan struct{} {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.watched == nil {
+		u.watched, u.end = context.WithDeadline(u.Context, u.deadline)
+		if u.ended {
+			u.end()
+		}
+	}
+	return u.watched.Done()
+}
+
+// Err implements [context.Context].
+func (u *Until) Err() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.watched != nil {
+		return u.watched.Err()
+	}
+	if err := u.Context.Err(); err != nil {
+		return err
+	}
+	if u.ended {
+		return context.Canceled
+	}
+	if !time.Now().Before(u.deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// Value implements [context.Context]. What derives from this context, and so has asked
+// for Done, finds the one that the context package knows how to end.
+func (u *Until) Value(key any) any {
+	if key == (untilKey{}) {
+		return u
+	}
+	u.mu.Lock()
+	watched := u.watched
+	u.mu.Unlock()
+	if watched != nil {
+		return watched.Value(key)
+	}
+	return u.Context.Value(key)
+}
+
+// Cancel ends the context; of nil it does nothing.
+func (u *Until) Cancel() {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended {
+		return
+	}
+	u.ended = true
+	if u.watched != nil {
+		u.end()
+	}
+	if u.waiter != nil {
+		u.waiter.ended <- struct{}{} // there is room for one
+	}
+}
+
+// Await waits for ready, or for the end of ctx, whose error it returns then.
+func Await(ctx context.Context, ready <-chan struct{}) error {
+	u, _ := ctx.Value(untilKey{}).(*Until)
+	if u == nil {
+		return await(ctx, ready)
+	}
+	// What ends sooner than u either has another deadline or has asked u for Done.
+	if deadline, ok := ctx.Deadline(); !ok || !deadline.Equal(u.deadline) {
+		return await(ctx, ready)
+	}
+	w, _ := waiters.Get().(*waiter)
+	defer waiters.Put(w)
+	if !u.enter(w) {
+		return await(ctx, ready)
+	}
+	defer u.leave(w)
+	w.timer.Reset(time.Until(u.deadline))
+	defer w.timer.Stop()
+	select {
+	case <-ready:
+		return nil
+	case <-u.Context.Done():
+		return u.Context.Err()
+	case <-w.timer.C:
+		return context.DeadlineExceeded
+	case <-w.ended:
+		w.ended <- struct{}{} // for leave
+		return context.Canceled
+	}
+}
+
+func await(ctx context.Context, ready <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// waiter is what Await waits with, to be used again.
+type waiter struct {
+	timer *time.Timer
+	ended chan struct{} // holds one: Cancel's word
+}
+
+var waiters = sync.Pool{New: func() any {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return &waiter{timer, make(chan struct{}, 1)}
+}}
+
+// enter puts w in the place of whoever waits, if it is free and nothing but Cancel, the
+// deadline and the parent can end the context.
+func (u *Until) enter(w *waiter) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.watched != nil || u.waiter != nil || u.ended {
+		return false
+	}
+	u.waiter = w
+	return true
+}
+
+// leave frees the place.
+func (u *Until) leave(w *waiter) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.waiter = nil
+	if u.ended {
+		<-w.ended
+	}
+}
