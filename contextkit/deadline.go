@@ -15,7 +15,7 @@ type Until struct {
 	deadline time.Time
 
 	mu      sync.Mutex
-	watched context.Context    // as the context package makes it, once Done is asked for
+	watched context.Context    //nolint:containedctx // the same context, as its package makes it, once Done is asked for
 	end     context.CancelFunc // of watched
 	waiter  *waiter            // in Await; nil: there is none
 	ended   bool               // by Cancel
@@ -142,7 +142,8 @@ func await(ctx context.Context, ready <-chan struct{}) error {
 	}
 }
 
-// waiter is what Await waits with, to be used again.
+// waiter is what Await waits with, to be used again: so Await is not for the bubbles of
+// testing/synctest, whose timers belong to them.
 type waiter struct {
 	timer *time.Timer
 	ended chan struct{} // holds one: Cancel's word

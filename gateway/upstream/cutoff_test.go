@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -16,9 +17,29 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
+// acting runs a node that does something with each call, on one connection after the
+// other.
+func acting(t *testing.T, does func(framer *http2.Framer, stream uint32) error) string {
+	t.Helper()
+	return accepting(t, func(conn net.Conn) error { return calls(conn, does) })
+}
+
 // cutting runs a node that answers a call with half a message and then ends the stream
 // or the connection.
 func cutting(t *testing.T, end func(conn net.Conn, framer *http2.Framer, stream uint32) error) string {
+	t.Helper()
+	return accepting(t, func(conn net.Conn) error {
+		return calls(conn, func(framer *http2.Framer, stream uint32) error {
+			return errors.Join(
+				answerHeaders(framer, stream),
+				framer.WriteData(stream, false, []byte{0, 0, 0, 0, 10, 1, 2, 3}), // three bytes of ten
+				end(conn, framer, stream),
+			)
+		})
+	})
+}
+
+func accepting(t *testing.T, serve func(conn net.Conn) error) string {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -26,13 +47,16 @@ func cutting(t *testing.T, end func(conn net.Conn, framer *http2.Framer, stream 
 	}
 	done := make(chan error, 1)
 	go func() {
-		conn, err := listener.Accept()
-		if err != nil {
-			done <- err
-			return
+		var all error
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				done <- all
+				return
+			}
+			all = errors.Join(all, serve(conn))
+			_ = conn.Close() // it may be already
 		}
-		defer func() { _ = conn.Close() }()
-		done <- halfAnswer(conn, end)
 	}()
 	t.Cleanup(func() {
 		_ = listener.Close()
@@ -43,7 +67,8 @@ func cutting(t *testing.T, end func(conn net.Conn, framer *http2.Framer, stream 
 	return listener.Addr().String()
 }
 
-func halfAnswer(conn net.Conn, end func(net.Conn, *http2.Framer, uint32) error) error {
+// calls does something with each call of a connection until the client leaves.
+func calls(conn net.Conn, does func(framer *http2.Framer, stream uint32) error) error {
 	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
 		return err
 	}
@@ -54,25 +79,35 @@ func halfAnswer(conn net.Conn, end func(net.Conn, *http2.Framer, uint32) error) 
 	for {
 		frame, err := framer.ReadFrame()
 		if err != nil {
-			return err
+			return nil //nolint:nilerr // the client has left
 		}
-		if _, called := frame.(*http2.HeadersFrame); !called {
-			continue
-		}
-		stream := frame.Header().StreamID
-		var block bytes.Buffer
-		encoder := hpack.NewEncoder(&block)
-		for _, field := range []hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"}} {
-			if err := encoder.WriteField(field); err != nil {
+		if _, called := frame.(*http2.HeadersFrame); called {
+			if err := does(framer, frame.Header().StreamID); err != nil {
 				return err
 			}
 		}
-		return errors.Join(
-			framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true}),
-			framer.WriteData(stream, false, []byte{0, 0, 0, 0, 10, 1, 2, 3}), // three bytes of ten
-			end(conn, framer, stream),
-		)
 	}
+}
+
+func answerHeaders(framer *http2.Framer, stream uint32) error {
+	return fields(framer, stream, false, ":status", "200", "content-type", "application/grpc")
+}
+
+func trailers(framer *http2.Framer, stream uint32) error {
+	return fields(framer, stream, true, "grpc-status", "0")
+}
+
+// fields sends a block of header fields, given as names and values in turn, and none of
+// which is to be remembered.
+func fields(framer *http2.Framer, stream uint32, last bool, list ...string) error {
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	for i := 0; i < len(list); i += 2 {
+		if err := encoder.WriteField(hpack.HeaderField{Name: list[i], Value: list[i+1], Sensitive: true}); err != nil {
+			return err
+		}
+	}
+	return framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: last})
 }
 
 // unavailable calls the node, which answers with half a message, does something
@@ -131,5 +166,36 @@ func TestStreamsOfAnAbandonedNodeAreUnavailable(t *testing.T) {
 			<-answered
 			pool.Abandon(endpoint)
 		})
+	}
+}
+
+func TestACallThatANodeHasNotBegunWithIsSentAgain(t *testing.T) {
+	for name, refuse := range map[string]func(framer *http2.Framer, stream uint32) error{
+		"refused": func(framer *http2.Framer, stream uint32) error {
+			return framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+		},
+		"refused with all that follow": func(framer *http2.Framer, _ uint32) error {
+			return framer.WriteGoAway(0, http2.ErrCodeNo, nil)
+		},
+	} {
+		for _, times := range []int{1, 2} { // the second is the caller's to repeat, or not
+			t.Run(fmt.Sprintf("%s, %d times", name, times), func(t *testing.T) {
+				refused := 0
+				endpoint := acting(t, func(framer *http2.Framer, stream uint32) error {
+					if refused < times {
+						refused++
+						return refuse(framer, stream)
+					}
+					return errors.Join(answerHeaders(framer, stream), framer.WriteData(stream, false, make([]byte, 5)), trailers(framer, stream))
+				})
+				pool := NewPool(PoolConfig{})
+				t.Cleanup(pool.Close)
+				ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint)
+				err := contextkit.NewClient(NewTransport(pool)).CallUnary(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}, &emptypb.Empty{}, &emptypb.Empty{})
+				if times == 1 && err != nil || times == 2 && connect.CodeOf(err) != connect.CodeUnavailable {
+					t.Errorf("%v", err)
+				}
+			})
+		}
 	}
 }

@@ -75,7 +75,10 @@ func local(ctx context.Context, err error) error {
 	case errors.Is(err, h2.ErrCompressed):
 		return connect.NewError(connect.CodeInternal, "the upstream's answer cannot be read").WithCause(err)
 	}
-	return connect.NewError(connect.CodeUnavailable, "the upstream cannot be reached, or left before its answer was complete").WithCause(err)
+	if broken, ok := errors.AsType[*h2.BrokenError](err); ok && broken.Unreached {
+		return connect.NewError(connect.CodeUnavailable, "the upstream cannot be reached").WithCause(err)
+	}
+	return connect.NewError(connect.CodeUnavailable, "the upstream left before its answer was complete").WithCause(err)
 }
 
 // verdict returns what the node says of a call that it has ended; nil: that all is well.

@@ -131,12 +131,12 @@ func (c *Channel) connection(ctx context.Context) (*conn, error) {
 		}
 		current, err := c.try()
 		if err != nil {
-			return nil, &BrokenError{Cause: err}
+			return nil, &BrokenError{Unreached: true, Cause: err}
 		}
 		select {
 		case <-current.done:
 			if current.err != nil {
-				return nil, &BrokenError{Cause: current.err}
+				return nil, &BrokenError{Unreached: true, Cause: current.err}
 			}
 		case <-ctx.Done():
 			return nil, ctx.Err()

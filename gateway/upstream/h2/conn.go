@@ -126,7 +126,7 @@ func (c *conn) kick() {
 func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.err == nil && !c.draining && len(c.streams) >= c.maxStreams {
+	for c.err == nil && !c.draining && !c.room() {
 		if err := c.wait(ctx); err != nil {
 			return nil, err
 		}
@@ -160,6 +160,13 @@ func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
 	return s, nil
 }
 
+// maxReady is how much may be ready to be written when a call begins: a peer that takes
+// nothing must not fill our memory.
+const maxReady = 1 << 20
+
+// room reports whether the connection takes another call now. c.mu is held.
+func (c *conn) room() bool { return len(c.streams) < c.maxStreams && len(c.out) < maxReady }
+
 // wait waits for a place on the connection. c.mu is held, but not meanwhile.
 func (c *conn) wait(ctx context.Context) error {
 	turn := make(chan struct{}, 1)
@@ -182,7 +189,7 @@ func (c *conn) wait(ctx context.Context) error {
 	return err
 }
 
-// next lets the first of those who wait go on. c.mu is held.
+// next lets the first of those who wait look again. c.mu is held.
 func (c *conn) next() {
 	if len(c.waiting) > 0 {
 		c.waiting[0] <- struct{}{}
@@ -190,13 +197,24 @@ func (c *conn) next() {
 	}
 }
 
-// drain takes no further streams; the connection ends with its last. c.mu is held.
+// letIn lets as many of those who wait look again as there are places. c.mu is held.
+func (c *conn) letIn() {
+	if c.room() {
+		for range min(len(c.waiting), c.maxStreams-len(c.streams)) {
+			c.next()
+		}
+	}
+}
+
+// drain takes no further streams; the connection ends with its last, when what is ready
+// has been written. c.mu is held.
 func (c *conn) drain() {
 	c.draining = true
 	c.channel.retire(c)
 	for len(c.waiting) > 0 {
 		c.next()
 	}
+	c.kick()
 }
 
 // remove ends a stream on our side. c.mu is held.
@@ -207,8 +225,8 @@ func (c *conn) remove(s *Stream) {
 	delete(c.streams, s.id)
 	c.drop(s)
 	c.next()
-	if c.draining && len(c.streams) == 0 {
-		go c.end(errElsewhere) // it waits for nothing, and c.mu is held here
+	if c.draining {
+		c.kick() // it may have been the last
 	}
 }
 
@@ -263,7 +281,7 @@ func (c *conn) end(err error) {
 
 // read handles what the peer says until the connection ends.
 func (c *conn) read() {
-	framer := http2.NewFramer(nil, bufio.NewReaderSize(listener{c}, readBuffer))
+	framer := http2.NewFramer(nil, bufio.NewReaderSize(noting{c}, readBuffer))
 	framer.SetReuseFrames()
 	framer.SetMaxReadFrameSize(firstFrame)
 	for {
@@ -289,13 +307,13 @@ func (c *conn) read() {
 	}
 }
 
-// listener notes when the peer is heard.
-type listener struct{ *conn }
+// noting reads, and notes when the peer is heard.
+type noting struct{ *conn }
 
 // Read implements [io.Reader].
-func (l listener) Read(p []byte) (int, error) {
-	n, err := l.net.Read(p)
-	l.heard.Store(int64(time.Since(l.began)))
+func (c noting) Read(p []byte) (int, error) {
+	n, err := c.net.Read(p)
+	c.heard.Store(int64(time.Since(c.began)))
 	return n, err
 }
 

@@ -19,6 +19,8 @@ var (
 // BrokenError says that a call ended without its peer's word: the peer could not be
 // connected to, or the connection or the stream broke off.
 type BrokenError struct {
+	// Unreached says that the peer could not be connected to.
+	Unreached bool
 	// Refused says that the peer was connected to, and has said that it has not begun
 	// with the call: it may be sent again, whatever it is. Source: RFC 9113, section 8.7.
 	Refused bool

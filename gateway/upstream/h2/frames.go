@@ -33,19 +33,18 @@ func (c *conn) handle(frame http2.Frame) error {
 	case *http2.WindowUpdateFrame:
 		return c.grant(f.StreamID, int(f.Increment))
 	case *http2.GoAwayFrame:
-		return c.leave(f)
+		c.leave(f)
+		return nil
 	case *http2.PushPromiseFrame:
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
 	return nil // of a kind that is not known, which is to be ignored
 }
 
-// maxAnswers bounds what is kept ready for a peer that asks and does not read.
-const maxAnswers = 1 << 20
-
-// answer has the writer write an answer that the peer has asked for. c.mu is held.
+// answer has the writer write an answer that the peer has asked for; one that asks on and
+// on and reads nothing gets none. c.mu is held.
 func (c *conn) answer(err error) error {
-	if len(c.out) > maxAnswers {
+	if len(c.out) > 2*maxReady {
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
 	c.tell(err)
@@ -59,16 +58,19 @@ func (c *conn) data(f *http2.DataFrame) error {
 		return err
 	}
 	granted := 0
-	if s != nil {
-		if granted, err = s.data(f.Data(), int(f.Length), f.StreamEnded()); err != nil {
+	switch {
+	case s == nil: // we have given it up
+	case f.StreamEnded(): // what comes last are trailers
+		c.finish(s)
+		s.settle(&BrokenError{Cause: errNoStatus})
+	default:
+		if granted, err = s.data(f.Data(), int(f.Length)); err != nil {
 			return err
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s != nil && f.StreamEnded() {
-		c.finish(s)
-	} else if granted > 0 {
+	if granted > 0 {
 		c.tell(c.control.WriteWindowUpdate(f.StreamID, uint32(granted))) //nolint:gosec // at most a window
 	}
 	// What all streams may send is granted anew as it comes: whoever reads slowly is
@@ -96,20 +98,17 @@ func (c *conn) block(part []byte, end bool) error {
 	if c.fields.size > maxHeaderBytes {
 		return http2.StreamError{StreamID: s.id, Code: http2.ErrCodeCancel, Cause: ErrTooLarge}
 	}
-	if err := s.headers(c.fields.list, c.fields.last); err != nil {
-		return err
-	}
 	if c.fields.last {
-		c.mu.Lock()
-		defer c.mu.Unlock()
 		c.finish(s)
 	}
-	return nil
+	return s.headers(c.fields.list, c.fields.last)
 }
 
-// finish removes a stream that the peer has ended. What we still had to say nobody waits
-// for. c.mu is held.
+// finish removes a stream that the peer has ended, before whoever waits hears of it. What
+// we still had to say nobody waits for.
 func (c *conn) finish(s *Stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.streams[s.id] == s && !s.sentLast {
 		c.tell(c.control.WriteRSTStream(s.id, http2.ErrCodeCancel))
 	}
@@ -182,9 +181,7 @@ func (c *conn) set(f *http2.SettingsFrame) error {
 	if err != nil {
 		return err
 	}
-	for len(c.waiting) > 0 && len(c.streams) < c.maxStreams { // there may be more places now
-		c.next()
-	}
+	c.letIn() // there may be more places now
 	select {
 	case <-c.greeted:
 	default:
@@ -216,7 +213,7 @@ func (c *conn) grant(id uint32, more int) error {
 const tooManyPings = "too_many_pings"
 
 // leave takes the peer's farewell: streams that it has begun with go on, others never were.
-func (c *conn) leave(f *http2.GoAwayFrame) error {
+func (c *conn) leave(f *http2.GoAwayFrame) {
 	if f.ErrCode == http2.ErrCodeEnhanceYourCalm && string(f.DebugData()) == tooManyPings {
 		c.channel.calm()
 	}
@@ -228,13 +225,8 @@ func (c *conn) leave(f *http2.GoAwayFrame) error {
 			refused = append(refused, s)
 		}
 	}
-	over := len(c.streams) == 0
 	c.mu.Unlock()
 	for _, s := range refused {
 		c.broken(s.id, &BrokenError{Refused: true, Cause: fmt.Errorf("the peer leaves: %v", f.ErrCode)})
 	}
-	if over {
-		return errElsewhere
-	}
-	return nil
 }

@@ -80,11 +80,8 @@ func (s *Stream) Send(ctx context.Context, message []byte, last bool) error {
 		s.drained = make(chan struct{}, 1)
 	}
 	c.mu.Unlock()
-	var err error
-	select {
-	case <-s.drained:
-	case <-ctx.Done():
-		err = ctx.Err()
+	err := contextkit.Await(ctx, s.drained)
+	if err != nil {
 		s.Close()
 	}
 	c.mu.Lock()
@@ -265,7 +262,7 @@ func informational(fields []hpack.HeaderField) bool {
 
 // data takes a part of the answer's messages, which came in a frame of so many bytes, and
 // returns how many the peer may be granted anew. [http2.StreamError] ends the stream.
-func (s *Stream) data(part []byte, length int, last bool) (granted int, err error) {
+func (s *Stream) data(part []byte, length int) (granted int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
@@ -298,10 +295,6 @@ func (s *Stream) data(part []byte, length int, last bool) (granted int, err erro
 				s.signal()
 			}
 		}
-	}
-	if last {
-		s.conclude(&BrokenError{Cause: errNoStatus})
-		return 0, nil
 	}
 	return s.grant(), nil
 }

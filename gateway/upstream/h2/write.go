@@ -12,8 +12,6 @@ const (
 	maxOut = 64 << 10
 	// prefixBytes are before each message: whether it is compressed, and its length.
 	prefixBytes = 5
-	// frameHeaderBytes are before each frame.
-	frameHeaderBytes = 9
 )
 
 // write writes what is ready until the connection ends.
@@ -26,7 +24,11 @@ func (c *conn) write() {
 		}
 		runtime.Gosched() // whoever has something ready now comes along with this write
 		for {
-			ready := c.collect()
+			ready, last := c.collect()
+			if last {
+				c.end(errElsewhere)
+				return
+			}
 			if ready == nil {
 				break
 			}
@@ -39,21 +41,24 @@ func (c *conn) write() {
 }
 
 // collect returns what is to be written next; nil: there is nothing, and whoever has
-// something must kick.
-func (c *conn) collect() []byte {
+// something must kick, unless there never will be (last).
+func (c *conn) collect() (ready []byte, last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unqueue()
 	if len(c.out) == 0 {
 		c.writing = false
-		return nil
+		return nil, c.draining && len(c.streams) == 0
 	}
-	ready := c.out
+	ready = c.out
 	if cap(c.spare) > 2*maxOut {
 		c.spare = nil // it was large once
 	}
 	c.out, c.spare = c.spare[:0], ready
-	return ready
+	if len(ready) >= maxReady {
+		c.letIn()
+	}
+	return ready, false
 }
 
 // unqueue takes messages that wait for room into what is written, in turns. c.mu is held.
