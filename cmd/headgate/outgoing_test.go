@@ -19,7 +19,8 @@ var senders = map[string]bool{
 	"net/http.Get": true, "net/http.Post": true, "net/http.PostForm": true, "net/http.Head": true, "(net/http.RoundTripper).RoundTrip": true, "(*net/http.Transport).RoundTrip": true,
 	"net.Dial": true, "net.DialTimeout": true, "(*net.Dialer).Dial": true, "(*net.Dialer).DialContext": true, "crypto/tls.Dial": true, "(*crypto/tls.Dialer).DialContext": true,
 	"google.golang.org/grpc.NewClient": true, "google.golang.org/grpc.Dial": true, "google.golang.org/grpc.DialContext": true,
-	"(*google.golang.org/grpc.ClientConn).NewStream": true, "(*google.golang.org/grpc.ClientConn).Invoke": true,
+	"(*github.com/headgate/headgate/gateway/upstream/h2.Channel).Open": true,
+	"(*google.golang.org/grpc.ClientConn).NewStream":                   true, "(*google.golang.org/grpc.ClientConn).Invoke": true,
 	"connectrpc.com/connect/v2.NewClient": true, "connectrpc.com/connect/v2/connecthttp.NewTransport": true, "connectrpc.com/connect/v2/connectinprocess.New": true,
 	"github.com/nats-io/nats.go.Connect": true, "(*github.com/nats-io/nats.go.Conn).Publish": true, "(*github.com/nats-io/nats.go.Conn).PublishMsg": true,
 	"(*github.com/nats-io/nats.go.Conn).PublishRequest": true, "(*github.com/nats-io/nats.go.Conn).Request": true, "(*github.com/nats-io/nats.go.Conn).RequestMsg": true,
@@ -40,10 +41,8 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"it injects the contract or fails the request", "contextkit.TestACallWithoutContextIsRefused"},
 	"auth.URL http.Do": {
 		"the client's transport is contextkit.HTTPTransport, under the platform's context", "gateway/auth.TestKeysRotateWithoutARestart"},
-	"upstream.Pool.add grpc.NewClient": {"", ""},
-	"upstream.stream.SendHeaders grpc.NewStream": {
-		"the transport of contextkit.NewClient, and of nothing else", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
-	"upstream.unary.Receive grpc.Invoke": {
+	"h2.Channel.dial net.DialContext": {"", ""},
+	"upstream.begin h2.Open": {
 		"the transport of contextkit.NewClient, and of nothing else", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
 	"backbone.Connect nats.Connect":              {"", ""},
 	"backbone.Embedded.Connect nats.Connect":     {"", ""},
