@@ -112,19 +112,37 @@ func Into(header *connect.Header, md metadata.MD) {
 	}
 }
 
+// sent has how those names travel that most calls bear; "": they do not.
+var sent = func() map[string]string {
+	names := map[string]string{}
+	for name, low := range lower {
+		names[name] = ""
+		if travels(low) {
+			names[name] = low
+		}
+	}
+	return names
+}()
+
 // Append adds headers to fields, as they travel: names in lower case, binary values
 // encoded. A value that HTTP/2 and gRPC do not let through is an error that names it.
 func Append(fields []hpack.HeaderField, header *connect.Header) ([]hpack.HeaderField, error) {
 	for key, values := range header.All() {
-		key = lowered(key)
-		if !travels(key) {
+		name, known := sent[key]
+		if !known {
+			name = strings.ToLower(key)
+			if !travels(name) {
+				name = ""
+			}
+		}
+		if name == "" {
 			continue
 		}
 		for _, value := range values {
-			if !visible(value) || !httpguts.ValidHeaderFieldName(key) {
-				return fields, fmt.Errorf("the header %q has a value that cannot be sent: visible ASCII alone can", key)
+			if !visible(value) || !known && !httpguts.ValidHeaderFieldName(name) {
+				return fields, fmt.Errorf("the header %q has a value that cannot be sent: visible ASCII alone can", name)
 			}
-			fields = append(fields, hpack.HeaderField{Name: key, Value: value})
+			fields = append(fields, hpack.HeaderField{Name: name, Value: value})
 		}
 	}
 	return fields, nil
@@ -144,7 +162,7 @@ func visible(value string) bool {
 // Add adds fields to headers, as they came.
 func Add(header *connect.Header, fields []hpack.HeaderField) {
 	for _, field := range fields {
-		if reserved[field.Name] || strings.HasPrefix(field.Name, ":") || strings.HasPrefix(field.Name, "grpc-") && field.Name != pushback {
+		if strings.HasPrefix(field.Name, ":") || strings.HasPrefix(field.Name, "grpc-") && field.Name != pushback || reserved[field.Name] {
 			continue
 		}
 		header.Add(canonized(field.Name), field.Value)
