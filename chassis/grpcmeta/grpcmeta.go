@@ -38,39 +38,50 @@ const (
 	pushback = "grpc-retry-pushback-ms"
 )
 
-// lower and canonical have names that most calls bear, so that they need not be
-// made anew.
-var lower, canonical = func() (lower, canonical map[string]string) {
-	lower, canonical = map[string]string{}, map[string]string{}
-	for _, name := range append(contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal),
-		"Authorization", "Content-Type", "User-Agent", "Accept", "Accept-Encoding", "Content-Length", "Te") {
-		lower[name] = strings.ToLower(name)
-		canonical[lower[name]] = name
-	}
-	return lower, canonical
-}()
-
-func lowered(name string) string {
-	if known, ok := lower[name]; ok {
-		return known
-	}
-	return strings.ToLower(name)
+// names is how headers are called on the other side; "": they do not go there.
+type names struct {
+	usual map[string]string // those that most calls bear, which need not be made anew
+	other func(name string) string
 }
 
-func canonized(name string) string {
-	if known, ok := canonical[name]; ok {
+func newNames(usual []string, of func(name string) string) names {
+	n := names{map[string]string{}, of}
+	for _, name := range usual {
+		n.usual[name] = of(name)
+	}
+	return n
+}
+
+func (n names) of(name string) string {
+	if known, ok := n.usual[name]; ok {
 		return known
 	}
-	return textproto.CanonicalMIMEHeaderKey(name)
+	return n.other(name)
 }
+
+var usual = append(contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal),
+	"Authorization", "Content-Type", "User-Agent", "Accept", "Accept-Encoding", "Content-Length", "Te")
+
+// sent are the names of headers, which are in canonical form, as they travel.
+var sent = newNames(usual, func(canonical string) string {
+	lower := strings.ToLower(canonical)
+	if reserved[lower] || strings.HasPrefix(lower, "grpc-") || strings.HasPrefix(lower, "connect-") {
+		return ""
+	}
+	return lower
+})
+
+// received are the names of headers by those that have travelled.
+var received = newNames(strings.Split(strings.ToLower(strings.Join(usual, " ")), " "), func(lower string) string {
+	if reserved[lower] || strings.HasPrefix(lower, ":") || strings.HasPrefix(lower, "grpc-") && lower != pushback {
+		return ""
+	}
+	return textproto.CanonicalMIMEHeaderKey(lower)
+})
 
 // Travels reports whether a header, in canonical form, goes on to the next hop: those of
 // a transport's own do not, see [From].
-func Travels(canonical string) bool { return travels(lowered(canonical)) }
-
-func travels(lower string) bool {
-	return !reserved[lower] && !strings.HasPrefix(lower, "grpc-") && !strings.HasPrefix(lower, "connect-")
-}
+func Travels(canonical string) bool { return sent.of(canonical) != "" }
 
 // From renders headers as metadata, which shares their values; nil if there are none.
 func From(header *connect.Header) metadata.MD {
@@ -79,17 +90,15 @@ func From(header *connect.Header) metadata.MD {
 	}
 	md := make(metadata.MD, header.Len())
 	for key, values := range header.All() {
-		key = lowered(key)
-		if !travels(key) {
-			continue
-		}
-		if !strings.HasSuffix(key, binarySuffix) {
+		switch key = sent.of(key); {
+		case key == "":
+		case !strings.HasSuffix(key, binarySuffix):
 			md[key] = values
-			continue
-		}
-		for _, value := range values {
-			if raw, err := connect.DecodeBinaryHeader(value); err == nil {
-				md[key] = append(md[key], string(raw))
+		default:
+			for _, value := range values {
+				if raw, err := connect.DecodeBinaryHeader(value); err == nil {
+					md[key] = append(md[key], string(raw))
+				}
 			}
 		}
 	}
@@ -99,47 +108,29 @@ func From(header *connect.Header) metadata.MD {
 // Into sets headers to metadata, which they share the values of.
 func Into(header *connect.Header, md metadata.MD) {
 	for key, values := range md {
-		if reserved[key] || strings.HasPrefix(key, "grpc-") && key != pushback {
-			continue
-		}
-		if !strings.HasSuffix(key, binarySuffix) {
-			header.SetValues(canonized(key), values)
-			continue
-		}
-		for _, value := range values {
-			header.Add(key, connect.EncodeBinaryHeader([]byte(value)))
+		binary := strings.HasSuffix(key, binarySuffix)
+		switch key = received.of(key); {
+		case key == "":
+		case !binary:
+			header.SetValues(key, values)
+		default:
+			for _, value := range values {
+				header.Add(key, connect.EncodeBinaryHeader([]byte(value)))
+			}
 		}
 	}
 }
 
-// sent has how those names travel that most calls bear; "": they do not.
-var sent = func() map[string]string {
-	names := map[string]string{}
-	for name, low := range lower {
-		names[name] = ""
-		if travels(low) {
-			names[name] = low
-		}
-	}
-	return names
-}()
-
 // Append adds headers to fields, as they travel: names in lower case, binary values
-// encoded. A value that HTTP/2 and gRPC do not let through is an error that names it.
+// encoded. What HTTP/2 and gRPC do not let through is an error that names it.
 func Append(fields []hpack.HeaderField, header *connect.Header) ([]hpack.HeaderField, error) {
 	for key, values := range header.All() {
-		name, known := sent[key]
-		if !known {
-			name = strings.ToLower(key)
-			if !travels(name) {
-				name = ""
-			}
-		}
+		name := sent.of(key)
 		if name == "" {
 			continue
 		}
 		for _, value := range values {
-			if !visible(value) || !known && !httpguts.ValidHeaderFieldName(name) {
+			if !httpguts.ValidHeaderFieldName(name) || !visible(value) {
 				return fields, fmt.Errorf("the header %q has a value that cannot be sent: visible ASCII alone can", name)
 			}
 			fields = append(fields, hpack.HeaderField{Name: name, Value: value})
@@ -162,9 +153,8 @@ func visible(value string) bool {
 // Add adds fields to headers, as they came.
 func Add(header *connect.Header, fields []hpack.HeaderField) {
 	for _, field := range fields {
-		if strings.HasPrefix(field.Name, ":") || strings.HasPrefix(field.Name, "grpc-") && field.Name != pushback || reserved[field.Name] {
-			continue
+		if name := received.of(field.Name); name != "" {
+			header.Add(name, field.Value)
 		}
-		header.Add(canonized(field.Name), field.Value)
 	}
 }

@@ -111,7 +111,7 @@ type Request struct {
 // Open begins a call. ctx bounds the wait for a connection and for a place on it, and its
 // deadline travels as the call's. Errors: ctx's, [*BrokenError], [ErrHeadersTooLarge].
 func (c *Channel) Open(ctx context.Context, request Request) (*Stream, error) {
-	for {
+	for range maxConnections {
 		conn, err := c.connection(ctx)
 		if err != nil {
 			return nil, err
@@ -121,7 +121,11 @@ func (c *Channel) Open(ctx context.Context, request Request) (*Stream, error) {
 			return stream, err
 		}
 	}
+	return nil, &BrokenError{Refused: true, Cause: errElsewhere}
 }
+
+// maxConnections is how many a call tries whose peer leaves each before it has begun.
+const maxConnections = 3
 
 // connection returns one that takes calls.
 func (c *Channel) connection(ctx context.Context) (*conn, error) {

@@ -1,0 +1,68 @@
+package grpcmeta
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"golang.org/x/net/http2/hpack"
+)
+
+func TestHeadersGoOverAndComeBack(t *testing.T) {
+	binary := connect.EncodeBinaryHeader([]byte{0, 1, 0xff})
+	var header connect.Header
+	for name, values := range map[string][]string{
+		"X-Tenant-Id": {"acme"}, "X-Of-Their-Own": {"one", "two"}, "Some-Bin": {binary}, "Authorization": {"Bearer x"},
+		// A transport's own stay with it.
+		"Content-Type": {"application/json"}, "Te": {"trailers"}, "Connection": {"close"}, "Grpc-Timeout": {"1S"}, "Connect-Protocol-Version": {"1"},
+	} {
+		header.SetValues(name, values)
+	}
+	want := map[string][]string{"X-Tenant-Id": {"acme"}, "X-Of-Their-Own": {"one", "two"}, "Some-Bin": {binary}, "Authorization": {"Bearer x"}}
+	fields, err := Append(nil, &header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for way, back := range map[string]func(*connect.Header){
+		"as metadata": func(to *connect.Header) { Into(to, From(&header)) },
+		"as fields":   func(to *connect.Header) { Add(to, fields) },
+	} {
+		var got connect.Header
+		back(&got)
+		if got.Len() != len(want) {
+			t.Errorf("%s: %d headers come back, want %d", way, got.Len(), len(want))
+		}
+		for name, values := range want {
+			if !slices.Equal(got.Values(name), values) {
+				t.Errorf("%s: %s is %q, want %q", way, name, got.Values(name), values)
+			}
+		}
+	}
+	for _, field := range fields {
+		if field.Name != strings.ToLower(field.Name) {
+			t.Errorf("the field %q is not in lower case", field.Name)
+		}
+	}
+}
+
+func TestATransportsOwnFieldsAreNotHeaders(t *testing.T) {
+	var header connect.Header
+	Add(&header, []hpack.HeaderField{
+		{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"}, {Name: "grpc-status", Value: "0"}, {Name: "date", Value: "today"},
+		{Name: "grpc-retry-pushback-ms", Value: "100"},
+	})
+	if header.Len() != 1 || header.Get("grpc-retry-pushback-ms") != "100" {
+		t.Errorf("%d headers, the pushback is %q", header.Len(), header.Get("grpc-retry-pushback-ms"))
+	}
+}
+
+func TestWhatCannotTravelIsRefused(t *testing.T) {
+	for name, value := range map[string]string{"X-Own": "\xfc", "X-Line": "a\nb", "X-Tab": "a\tb", "X Y": "a"} {
+		var header connect.Header
+		header.SetValues(name, []string{value})
+		if _, err := Append(nil, &header); err == nil {
+			t.Errorf("%s: %q is sent", name, value)
+		}
+	}
+}
