@@ -26,22 +26,22 @@ func Deadline(next connect.ServerFunc) connect.ServerFunc {
 
 // Hop returns ctx for a hop further: it ends with the call's deadline, and at most
 // longest from now, less margin, so that what is said of a call that took too long
-// still reaches its client. Calls of an edge's gRPC address have come with it. Cancel end,
-// which may be nil, when the call has ended.
-func Hop(ctx context.Context, longest, margin time.Duration) (_ context.Context, end *contextkit.Until) {
+// still reaches its client. Calls of an edge's gRPC address have come with it; of others
+// until is what is returned, to be cancelled when the call has ended.
+func Hop(ctx context.Context, until *contextkit.Until, longest, margin time.Duration) context.Context {
 	if _, admitted := contextkit.Carried[admitted](ctx); admitted {
-		return ctx, nil
+		return ctx
 	}
-	end = hop(ctx, longest, margin)
-	return end, end
+	hop(ctx, until, longest, margin)
+	return until
 }
 
-func hop(ctx context.Context, longest, margin time.Duration) *contextkit.Until {
-	until := time.Now().Add(longest)
-	if asked, ok := ctx.Deadline(); ok && asked.Before(until) {
-		until = asked // a client that asked for less gets less
+func hop(ctx context.Context, until *contextkit.Until, longest, margin time.Duration) {
+	end := time.Now().Add(longest)
+	if asked, ok := ctx.Deadline(); ok && asked.Before(end) {
+		end = asked // a client that asked for less gets less
 	}
-	return contextkit.WithDeadline(ctx, until.Add(-margin))
+	until.Begin(ctx, end.Add(-margin))
 }
 
 // unaryTime is how long a call may take that comes over gRPC alone: as [Deadline]

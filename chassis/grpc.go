@@ -156,7 +156,8 @@ type admitted struct {
 func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
 	call := admitted{header: info.Header}
 	if longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName]); longest > 0 {
-		until := hop(ctx, longest, p.margin)
+		until := &contextkit.Until{}
+		hop(ctx, until, longest, p.margin)
 		ctx, call.cancel = until, until.Cancel
 	} else {
 		ctx, call.cancel = context.WithCancel(ctx)

@@ -7,7 +7,7 @@ import (
 )
 
 // Until is a context with a deadline, for a call that mostly ends without anybody having
-// waited for its context, or with [Await] alone: it is one object, where
+// waited for its context, or with [Await] alone: it is one object or lies in another, where
 // [context.WithDeadline] makes six, and a timer. In all else it is a context like others.
 type Until struct {
 	context.Context //nolint:containedctx // its parent
@@ -21,13 +21,13 @@ type Until struct {
 	ended   bool               // by Cancel
 }
 
-// WithDeadline returns parent with a deadline, its own if that is sooner. It ends at the
-// deadline, with parent, or by [Until.Cancel].
-func WithDeadline(parent context.Context, deadline time.Time) *Until {
+// Begin makes u parent with a deadline, its own if that is sooner. It ends at the
+// deadline, with parent, or by [Until.Cancel]. It is called once, before all else.
+func (u *Until) Begin(parent context.Context, deadline time.Time) {
 	if sooner, ok := parent.Deadline(); ok && sooner.Before(deadline) {
 		deadline = sooner
 	}
-	return &Until{Context: parent, deadline: deadline}
+	u.Context, u.deadline = parent, deadline
 }
 
 // untilKey finds an Until below contexts that carry values.
@@ -83,11 +83,8 @@ func (u *Until) Value(key any) any {
 	return u.Context.Value(key)
 }
 
-// Cancel ends the context; of nil it does nothing.
+// Cancel ends the context; of one that has not begun it does nothing.
 func (u *Until) Cancel() {
-	if u == nil {
-		return
-	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.ended {

@@ -42,7 +42,8 @@ func TestADeadlineIsAContextLikeOthers(t *testing.T) {
 			t.Run(name+", waited for "+way, func(t *testing.T) {
 				parent, cancel := context.WithCancel(context.WithValue(t.Context(), contextKey{}, "carried"))
 				defer cancel()
-				until := WithDeadline(parent, time.Now().Add(row.within))
+				until := &Until{}
+				until.Begin(parent, time.Now().Add(row.within))
 				defer until.Cancel()
 				told := make(chan error, 1)
 				go func() { told <- wait(until) }()
@@ -59,18 +60,19 @@ func TestADeadlineIsAContextLikeOthers(t *testing.T) {
 }
 
 func TestAwaitEndsWithWhatItWaitsFor(t *testing.T) {
-	until := WithDeadline(t.Context(), time.Now().Add(time.Hour))
+	var until Until
+	until.Begin(t.Context(), time.Now().Add(time.Hour))
 	defer until.Cancel()
 	ready := make(chan struct{}, 1)
 	for range 3 {
 		ready <- struct{}{}
-		if err := Await(until, ready); err != nil {
+		if err := Await(&until, ready); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if allocated := testing.AllocsPerRun(100, func() {
 		ready <- struct{}{}
-		if err := Await(until, ready); err != nil {
+		if err := Await(&until, ready); err != nil {
 			t.Fatal(err)
 		}
 	}); allocated > 0 && !testing.Short() { // -short goes with the race detector, whose pools lose what they hold
@@ -82,16 +84,19 @@ func TestASoonerDeadlineCounts(t *testing.T) {
 	soon := time.Now().Add(time.Minute)
 	parent, cancel := context.WithDeadline(t.Context(), soon)
 	defer cancel()
-	if deadline, ok := WithDeadline(parent, soon.Add(time.Minute)).Deadline(); !ok || !deadline.Equal(soon) {
+	var sooner Until
+	sooner.Begin(parent, soon.Add(time.Minute))
+	if deadline, ok := sooner.Deadline(); !ok || !deadline.Equal(soon) {
 		t.Errorf("the deadline is %v, want %v", deadline, soon)
 	}
 	// A context that goes on without its parent's end is not ended by it.
-	until := WithDeadline(t.Context(), time.Now())
+	var until Until
+	until.Begin(t.Context(), time.Now())
 	ready := make(chan struct{})
 	close(ready)
-	if err := Await(context.WithoutCancel(until), ready); err != nil {
+	if err := Await(context.WithoutCancel(&until), ready); err != nil {
 		t.Error(err)
 	}
-	var none *Until
+	var none Until
 	none.Cancel()
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/limit"
@@ -43,6 +44,7 @@ type Call struct {
 	// What lies in the call, so that it is no object of its own.
 	request, answer frame.Frame
 	subject         [1]string // the principal's header
+	until           contextkit.Until
 
 	start time.Time
 	use   limit.Use // the tenant's

@@ -374,8 +374,8 @@ func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
 			return exhausted("the gateway is full", "GATEWAY_FULL", 0)
 		}
 		defer room.Leave()
-		ctx, end := chassis.Hop(ctx, longest, hopMargin)
-		defer end.Cancel()
+		ctx = chassis.Hop(ctx, &call.until, longest, hopMargin)
+		defer call.until.Cancel()
 		var err error
 		for _, stage := range stages {
 			if ctx, err = stage(ctx, call); err != nil {

@@ -166,7 +166,7 @@ func (c *conn) set(f *http2.SettingsFrame) error {
 		case http2.SettingMaxHeaderListSize:
 			c.maxHeaders = uint64(setting.Val)
 		case http2.SettingHeaderTableSize:
-			c.headers.encoder.SetMaxDynamicTableSizeLimit(setting.Val)
+			c.headers.limit(setting.Val)
 		case http2.SettingInitialWindowSize:
 			more := int(setting.Val) - c.streamWindow
 			c.streamWindow += more

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -676,6 +677,42 @@ func tlsServer(t *testing.T, config *tls.Config) (address string) {
 		<-done
 	})
 	return listener.Addr().String()
+}
+
+func TestBlocksAreDecodedToWhatWasEncoded(t *testing.T) {
+	options := config()
+	var out outbound
+	out.init(&options, "node:1")
+	decoder := hpack.NewDecoder(firstTable, nil)
+	for round := range 300 {
+		phase := round / 20 // within which little changes
+		path := fmt.Sprintf("/s/m%d", phase%3+round%2)
+		fields := []hpack.HeaderField{{Name: "same", Value: "as before"}, {Name: "now and then", Value: fmt.Sprint(phase)}, {Name: "each", Value: fmt.Sprint(round)}}
+		for more := range phase % 5 * 10 {
+			fields = append(fields, hpack.HeaderField{Name: fmt.Sprint("more-", more, "-", phase), Value: strings.Repeat("v", more)})
+		}
+		if round%20 == 10 { // smaller and larger
+			size := uint32(round * 7 % firstTable) //nolint:gosec // of a test
+			out.limit(size)
+			decoder.SetAllowedMaxDynamicTableSize(size)
+		}
+		out.encode(fields, path, time.Duration(round)*time.Second)
+		got, err := decoder.DecodeFull(out.block.Bytes())
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		for i := range got {
+			got[i].Sensitive = false
+		}
+		want := slices.Clone(out.common[:])
+		want[pathAt].Value = path
+		if round > 0 {
+			want = append(want, hpack.HeaderField{Name: "grpc-timeout", Value: string(appendTimeout(nil, time.Duration(round)*time.Second))})
+		}
+		if want = append(want, fields...); !slices.Equal(got, want) {
+			t.Fatalf("round %d: %v, want %v", round, got, want)
+		}
+	}
 }
 
 // FuzzPeer has a peer say anything: a call must end, and take no more memory than it may.

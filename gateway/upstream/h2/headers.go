@@ -16,13 +16,21 @@ type outbound struct {
 	encoder *hpack.Encoder
 	block   bytes.Buffer
 	common  [7]hpack.HeaderField // of every call: HTTP/2's own, and gRPC's
+	begun   map[string]beginning // by path: the common fields, encoded
 	before  map[string]string    // the last value of a name
+	entered int                  // how many fields have been entered
 	timeout []byte
 }
 
+// beginning is what a block begins with as long as no more fields are entered.
+type beginning struct {
+	encoded []byte
+	entered int
+}
+
 const (
-	// maxNames bounds the names whose values are remembered.
-	maxNames = 64
+	// maxNames and maxPaths bound what is remembered.
+	maxNames, maxPaths = 64, 256
 	// fieldOverhead is what a field counts beside its name and value, RFC 9113, section 6.5.2.
 	fieldOverhead = 32
 	// pathAt is where the path stands among the common fields.
@@ -31,7 +39,7 @@ const (
 
 func (h *outbound) init(config *Config, authority string) {
 	h.encoder = hpack.NewEncoder(&h.block)
-	h.before = map[string]string{}
+	h.before, h.begun = map[string]string{}, map[string]beginning{}
 	scheme := "http"
 	if config.TLS != nil {
 		scheme = "https"
@@ -40,6 +48,12 @@ func (h *outbound) init(config *Config, authority string) {
 		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: scheme}, {Name: ":path"}, {Name: ":authority", Value: authority},
 		{Name: "content-type", Value: "application/grpc+proto"}, {Name: "te", Value: "trailers"}, {Name: "user-agent", Value: config.UserAgent},
 	}
+}
+
+// limit bounds the table, in bytes, as the peer wants it from the next block on.
+func (h *outbound) limit(size uint32) {
+	h.encoder.SetMaxDynamicTableSizeLimit(size)
+	clear(h.begun) // the next block begins with a word about it, RFC 7541, section 4.2
 }
 
 // sizeOf returns how large the peer takes the fields to be, RFC 9113, section 6.5.2, a
@@ -57,10 +71,7 @@ func (h *outbound) sizeOf(fields []hpack.HeaderField, path string) uint64 {
 // encode writes a call's block. remaining is the time that it has; 0: any.
 func (h *outbound) encode(fields []hpack.HeaderField, path string, remaining time.Duration) {
 	h.block.Reset()
-	h.common[pathAt].Value = path
-	for _, field := range h.common {
-		h.put(field)
-	}
+	h.begin(path)
 	if remaining > 0 {
 		h.timeout = appendTimeout(h.timeout[:0], remaining)
 		h.put(hpack.HeaderField{Name: "grpc-timeout", Value: string(h.timeout), Sensitive: true})
@@ -79,11 +90,40 @@ func (h *outbound) encode(fields []hpack.HeaderField, path string, remaining tim
 	}
 }
 
+// begin writes the common fields. When all of them are in the table they are the same bytes
+// in each call, until another is entered.
+func (h *outbound) begin(path string) {
+	if known := h.begun[path]; known.encoded != nil && known.entered == h.entered {
+		h.block.Write(known.encoded)
+		return
+	}
+	h.common[pathAt].Value = path
+	entered := h.entered
+	for _, field := range h.common {
+		h.put(field)
+	}
+	if entered == h.entered {
+		if len(h.begun) == maxPaths {
+			clear(h.begun)
+		}
+		h.begun[path] = beginning{bytes.Clone(h.block.Bytes()), entered}
+	}
+}
+
+// put writes a field.
 func (h *outbound) put(field hpack.HeaderField) {
+	at := h.block.Len()
 	if err := h.encoder.WriteField(field); err != nil {
 		panic(err) // not reached: a buffer takes all
 	}
+	if !indexed(h.block.Bytes()[at:]) {
+		h.entered++
+	}
 }
+
+// indexed reports whether a field is written without the table having changed: as a whole by
+// its index (RFC 7541, section 6.1), or never to be entered (section 6.2.3).
+func indexed(field []byte) bool { return field[0]&0x80 != 0 || field[0]&0xf0 == 0x10 }
 
 // maxTimeout is how long a rendered timeout can be.
 const maxTimeout = 9
