@@ -6,7 +6,8 @@
 // exactly one place (an interceptor, a handler or a consumer of this package)
 // and leaves it only through this package's clients and publishers, which
 // refuse a context that has neither a tenant nor the explicit platform scope:
-// forgetting the context is an error, not a silent gap.
+// forgetting the context is an error, not a silent gap. The time that a call has is part
+// of its context: [Until] keeps it and [Await] waits for it, at the cost of nothing else.
 //
 // Header names stand in this package and nowhere else.
 //

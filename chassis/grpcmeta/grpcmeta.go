@@ -1,6 +1,6 @@
-// Package grpcmeta turns Connect's headers into gRPC metadata and back: the names
-// are in lower case there, binary values are not encoded, and what belongs to a
-// transport stays with it.
+// Package grpcmeta turns Connect's headers into gRPC metadata, or into the fields of
+// HTTP/2, and back: the names are in lower case there, binary values are not encoded in
+// metadata, and what belongs to a transport stays with it.
 package grpcmeta
 
 import (
@@ -131,7 +131,7 @@ func Append(fields []hpack.HeaderField, header *connect.Header) ([]hpack.HeaderF
 		}
 		for _, value := range values {
 			if !httpguts.ValidHeaderFieldName(name) || !visible(value) {
-				return fields, fmt.Errorf("the header %q has a value that cannot be sent: visible ASCII alone can", name)
+				return fields, fmt.Errorf("the header %q cannot be sent: its name must be a token, and its value of visible ASCII", name)
 			}
 			fields = append(fields, hpack.HeaderField{Name: name, Value: value})
 		}

@@ -25,14 +25,13 @@ type stream struct {
 	end     sync.Once
 
 	headersRead bool
-	received    bool
 	ended       bool
 }
 
 // SendHeaders implements [connect.ClientStream].
 func (s *stream) SendHeaders() error {
 	s.open.Do(func() {
-		s.h2, s.openErr = begin(s.ctx, s.channel, s.info, h2.Request{})
+		s.h2, s.openErr = begin(s.ctx, s.channel, s.info, h2.Request{Whole: s.single()})
 		s.openErr = local(s.ctx, s.openErr)
 	})
 	return s.openErr
@@ -75,13 +74,17 @@ func (s *stream) Receive(msg any) error {
 	if err := s.SendHeaders(); err != nil {
 		return err
 	}
+	if s.single() {
+		s.ended = true
+		defer s.giveBack()
+		return local(s.ctx, only(s.ctx, s.h2, s.info, msg))
+	}
 	buffer, err := s.h2.Receive(s.ctx)
 	if !s.headersRead {
 		s.headersRead = true
 		grpcmeta.Add(s.info.ResponseHeader(), s.h2.Header())
 	}
 	if err == nil {
-		s.received = true
 		return taken(buffer, msg)
 	}
 	s.ended = true
@@ -93,11 +96,11 @@ func (s *stream) Receive(msg any) error {
 	if err := verdict(s.h2); err != nil {
 		return err
 	}
-	if s.info.Spec.StreamType&connect.StreamTypeServer == 0 && !s.received {
-		return errNoAnswer
-	}
 	return io.EOF
 }
+
+// single reports whether one answer is awaited, of many requests.
+func (s *stream) single() bool { return s.info.Spec.StreamType&connect.StreamTypeServer == 0 }
 
 // giveBack ends the stream, and its hold of the channel.
 func (s *stream) giveBack() {

@@ -6,7 +6,6 @@ import (
 	"io"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream/h2"
 )
@@ -64,22 +63,7 @@ func (u *unary) call(request h2.Request, msg any) error {
 		return err
 	}
 	defer stream.Close()
-	buffer, err := stream.Receive(u.ctx)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	grpcmeta.Add(u.info.ResponseHeader(), stream.Header())
-	grpcmeta.Add(u.info.ResponseTrailer(), stream.Trailer())
-	if said := verdict(stream); said != nil {
-		if err == nil {
-			buffer.Free()
-		}
-		return said
-	}
-	if err != nil {
-		return errNoAnswer
-	}
-	return taken(buffer, msg)
+	return only(u.ctx, stream, u.info, msg)
 }
 
 // Close implements [connect.ClientStream].

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -37,8 +38,37 @@ func begin(ctx context.Context, channel *channel, info *connect.CallInfo, reques
 	return channel.conn.Open(ctx, request)
 }
 
-// errNoAnswer is a node's mistake.
-var errNoAnswer = connect.NewError(connect.CodeInternal, "the upstream ended the call without an answer")
+// Mistakes of a node's.
+var (
+	errNoAnswer    = connect.NewError(connect.CodeInternal, "the upstream ended the call without an answer")
+	errManyAnswers = connect.NewError(connect.CodeInternal, "the upstream answered more than once")
+)
+
+// only waits for the end of a call whose answer is one message, has msg be that and copies the
+// answer's headers. Errors are the node's verdict, or those of the stream.
+func only(ctx context.Context, stream *h2.Stream, info *connect.CallInfo, msg any) error {
+	buffer, err := stream.Receive(ctx)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	grpcmeta.Add(info.ResponseHeader(), stream.Header())
+	grpcmeta.Add(info.ResponseTrailer(), stream.Trailer())
+	if said := verdict(stream); said != nil {
+		if err == nil {
+			buffer.Free()
+		}
+		return said
+	}
+	if err != nil {
+		return errNoAnswer
+	}
+	if more, err := stream.Receive(ctx); err == nil {
+		more.Free()
+		buffer.Free()
+		return errManyAnswers
+	}
+	return taken(buffer, msg)
+}
 
 // taken has msg be the node's message.
 func taken(buffer mem.Buffer, msg any) error {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/mem"
@@ -137,13 +138,11 @@ func (c *Channel) connection(ctx context.Context) (*conn, error) {
 		if err != nil {
 			return nil, &BrokenError{Unreached: true, Cause: err}
 		}
-		select {
-		case <-current.done:
-			if current.err != nil {
-				return nil, &BrokenError{Unreached: true, Cause: current.err}
-			}
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := contextkit.Await(ctx, current.done); err != nil {
+			return nil, err
+		}
+		if current.err != nil {
+			return nil, &BrokenError{Unreached: true, Cause: current.err}
 		}
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 const (
@@ -172,12 +172,7 @@ func (c *conn) wait(ctx context.Context) error {
 	turn := make(chan struct{}, 1)
 	c.waiting = append(c.waiting, turn)
 	c.mu.Unlock()
-	var err error
-	select {
-	case <-turn:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
+	err := contextkit.Await(ctx, turn)
 	c.mu.Lock()
 	if err != nil {
 		left := len(c.waiting)
@@ -341,43 +336,4 @@ func (c *conn) look() {
 		c.alive.Reset(c.channel.config.PingTimeout)
 	}
 	c.mu.Unlock()
-}
-
-// inbound decodes header blocks.
-type inbound struct {
-	decoder *hpack.Decoder
-	list    []hpack.HeaderField
-	size    int // of the list; beyond the bound nothing more is kept
-	read    int // bytes of the block
-	stream  uint32
-	last    bool // the block ends the stream
-}
-
-func (f *inbound) init() {
-	f.decoder = hpack.NewDecoder(firstTable, func(field hpack.HeaderField) {
-		if f.size += len(field.Name) + len(field.Value) + fieldOverhead; f.size <= maxHeaderBytes {
-			f.list = append(f.list, field)
-		}
-	})
-	f.decoder.SetMaxStringLength(maxHeaderBytes)
-}
-
-// begin starts a stream's block.
-func (f *inbound) begin(stream uint32, last bool) {
-	clear(f.list)
-	f.list, f.size, f.read, f.stream, f.last = f.list[:0], 0, 0, stream, last
-}
-
-// add decodes a part of the block.
-func (f *inbound) add(part []byte, end bool) error {
-	if f.read += len(part); f.read > maxHeaderBytes {
-		return errors.New("the peer's headers do not end")
-	}
-	if _, err := f.decoder.Write(part); err != nil {
-		return err
-	}
-	if end {
-		return f.decoder.Close()
-	}
-	return nil
 }

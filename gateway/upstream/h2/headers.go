@@ -2,6 +2,7 @@ package h2
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"strconv"
 	"time"
@@ -78,11 +79,7 @@ func (h *outbound) encode(fields []hpack.HeaderField, path string, remaining tim
 	}
 	for _, field := range fields {
 		before, known := h.before[field.Name]
-		switch {
-		case known && before == field.Value:
-		case known, len(h.before) == maxNames:
-			field.Sensitive = true // HPACK's word for what is not entered
-		}
+		field.Sensitive = known && before != field.Value || !known && len(h.before) == maxNames // HPACK's word for what is not entered
 		if known || !field.Sensitive {
 			h.before[field.Name] = field.Value
 		}
@@ -141,4 +138,43 @@ func appendTimeout(to []byte, d time.Duration) []byte {
 		}
 	}
 	return append(strconv.AppendInt(to, int64(d/time.Hour), 10), 'H')
+}
+
+// inbound decodes header blocks.
+type inbound struct {
+	decoder *hpack.Decoder
+	list    []hpack.HeaderField
+	size    int // of the list; beyond the bound nothing more is kept
+	read    int // bytes of the block
+	stream  uint32
+	last    bool // the block ends the stream
+}
+
+func (f *inbound) init() {
+	f.decoder = hpack.NewDecoder(firstTable, func(field hpack.HeaderField) {
+		if f.size += len(field.Name) + len(field.Value) + fieldOverhead; f.size <= maxHeaderBytes {
+			f.list = append(f.list, field)
+		}
+	})
+	f.decoder.SetMaxStringLength(maxHeaderBytes)
+}
+
+// begin starts a stream's block.
+func (f *inbound) begin(stream uint32, last bool) {
+	clear(f.list)
+	f.list, f.size, f.read, f.stream, f.last = f.list[:0], 0, 0, stream, last
+}
+
+// add decodes a part of the block.
+func (f *inbound) add(part []byte, end bool) error {
+	if f.read += len(part); f.read > maxHeaderBytes {
+		return errors.New("the peer's headers do not end")
+	}
+	if _, err := f.decoder.Write(part); err != nil {
+		return err
+	}
+	if end {
+		return f.decoder.Close()
+	}
+	return nil
 }
