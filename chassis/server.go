@@ -277,7 +277,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	protocols.SetHTTP2(true)
-	s.listener = netutil.LimitListener(listener, s.config.MaxConnections)
+	s.listener = lateDeadlines{netutil.LimitListener(listener, s.config.MaxConnections)}
 	if s.config.TLS != nil {
 		s.listener = tls.NewListener(s.listener, s.config.TLS.Server())
 	}

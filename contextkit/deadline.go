@@ -1,6 +1,7 @@
 package contextkit
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -95,7 +96,7 @@ func (u *Until) Cancel() {
 		u.end()
 	}
 	if u.waiter != nil {
-		u.waiter.ended <- struct{}{} // there is room for one
+		u.waiter.end()
 	}
 }
 
@@ -110,23 +111,19 @@ func Await(ctx context.Context, ready <-chan struct{}) error {
 		return await(ctx, ready)
 	}
 	w, _ := waiters.Get().(*waiter)
-	defer waiters.Put(w)
 	if !u.enter(w) {
+		waiters.Put(w)
 		return await(ctx, ready)
 	}
 	defer u.leave(w)
 	w.timer.Reset(time.Until(u.deadline))
-	defer w.timer.Stop()
 	select {
 	case <-ready:
 		return nil
 	case <-u.Context.Done():
 		return u.Context.Err()
-	case <-w.timer.C:
-		return context.DeadlineExceeded
-	case <-w.ended:
-		w.ended <- struct{}{} // for leave
-		return context.Canceled
+	case <-w.over:
+		return cmp.Or(u.Err(), context.DeadlineExceeded)
 	}
 }
 
@@ -143,13 +140,22 @@ func await(ctx context.Context, ready <-chan struct{}) error {
 // testing/synctest, whose timers belong to them.
 type waiter struct {
 	timer *time.Timer
-	ended chan struct{} // holds one: Cancel's word
+	over  chan struct{} // holds one: Cancel's word, or the timer's
+}
+
+// end tells whoever waits, once.
+func (w *waiter) end() {
+	select {
+	case w.over <- struct{}{}:
+	default:
+	}
 }
 
 var waiters = sync.Pool{New: func() any {
-	timer := time.NewTimer(time.Hour)
-	timer.Stop()
-	return &waiter{timer, make(chan struct{}, 1)}
+	w := &waiter{over: make(chan struct{}, 1)}
+	w.timer = time.AfterFunc(time.Hour, w.end)
+	w.timer.Stop()
+	return w
 }}
 
 // enter puts w in the place of whoever waits, if it is free and nothing but Cancel, the
@@ -164,12 +170,13 @@ func (u *Until) enter(w *waiter) bool {
 	return true
 }
 
-// leave frees the place.
+// leave frees the place, and keeps w for others if nobody will tell it anything more.
 func (u *Until) leave(w *waiter) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	u.waiter = nil
-	if u.ended {
-		<-w.ended
+	told := u.ended
+	u.mu.Unlock()
+	if w.timer.Stop() && !told {
+		waiters.Put(w)
 	}
 }

@@ -104,7 +104,7 @@ const (
 // header, to a principal that asks and holds the right. It is called before
 // the answer's headers are sent.
 func (g *Gateway) explain(ctx context.Context, call *Call, err error) {
-	if call.Info.RequestHeader().Get(headerExplain) == "" || call.Principal == nil || !call.Principal.Holds(rightExplain) {
+	if call.Principal == nil || !call.Principal.Holds(rightExplain) || call.Info.RequestHeader().Get(headerExplain) == "" {
 		return
 	}
 	rc, _ := contextkit.FromContext(ctx)

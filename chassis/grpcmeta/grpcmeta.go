@@ -72,12 +72,25 @@ var sent = newNames(usual, func(canonical string) string {
 })
 
 // received are the names of headers by those that have travelled.
-var received = newNames(strings.Split(strings.ToLower(strings.Join(usual, " ")), " "), func(lower string) string {
+var received = newNames(lower(usual), func(lower string) string {
 	if reserved[lower] || strings.HasPrefix(lower, ":") || strings.HasPrefix(lower, "grpc-") && lower != pushback {
 		return ""
 	}
 	return textproto.CanonicalMIMEHeaderKey(lower)
 })
+
+// answered are those of an answer's headers. The contract's are not among them: they say
+// what whoever called has said.
+var answered = newNames(lower(append(usual, ":status", "Grpc-Status", "Grpc-Message")), func(lower string) string {
+	if name := received.of(lower); !contextkit.IsContract(name) {
+		return name
+	}
+	return ""
+})
+
+func lower(names []string) []string {
+	return strings.Split(strings.ToLower(strings.Join(names, " ")), " ")
+}
 
 // Travels reports whether a header, in canonical form, goes on to the next hop: those of
 // a transport's own do not, see [From].
@@ -150,10 +163,10 @@ func visible(value string) bool {
 	return true
 }
 
-// Add adds fields to headers, as they came.
+// Add adds an answer's fields to headers, as they came, but for those of the contract.
 func Add(header *connect.Header, fields []hpack.HeaderField) {
 	for _, field := range fields {
-		if name := received.of(field.Name); name != "" {
+		if name := answered.of(field.Name); name != "" {
 			header.Add(name, field.Value)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2/hpack"
 )
 
@@ -13,13 +14,13 @@ func TestHeadersGoOverAndComeBack(t *testing.T) {
 	binary := connect.EncodeBinaryHeader([]byte{0, 1, 0xff})
 	var header connect.Header
 	for name, values := range map[string][]string{
-		"X-Tenant-Id": {"acme"}, "X-Of-Their-Own": {"one", "two"}, "Some-Bin": {binary}, "Authorization": {"Bearer x"},
+		"X-Of-Their-Own": {"one", "two"}, "Some-Bin": {binary}, "Authorization": {"Bearer x"},
 		// A transport's own stay with it.
 		"Content-Type": {"application/json"}, "Te": {"trailers"}, "Connection": {"close"}, "Grpc-Timeout": {"1S"}, "Connect-Protocol-Version": {"1"},
 	} {
 		header.SetValues(name, values)
 	}
-	want := map[string][]string{"X-Tenant-Id": {"acme"}, "X-Of-Their-Own": {"one", "two"}, "Some-Bin": {binary}, "Authorization": {"Bearer x"}}
+	want := map[string][]string{"X-Of-Their-Own": {"one", "two"}, "Some-Bin": {binary}, "Authorization": {"Bearer x"}}
 	fields, err := Append(nil, &header)
 	if err != nil {
 		t.Fatal(err)
@@ -54,6 +55,21 @@ func TestATransportsOwnFieldsAreNotHeaders(t *testing.T) {
 	})
 	if header.Len() != 1 || header.Get("grpc-retry-pushback-ms") != "100" {
 		t.Errorf("%d headers, the pushback is %q", header.Len(), header.Get("grpc-retry-pushback-ms"))
+	}
+}
+
+// A call's contract goes to the next hop. What comes back of it is what was said.
+func TestTheContractTravelsOneWay(t *testing.T) {
+	var request, answer connect.Header
+	for _, name := range contextkit.Headers() {
+		request.Set(name, "said")
+	}
+	fields, err := Append(nil, &request)
+	if err != nil || len(fields) != len(contextkit.Headers()) {
+		t.Errorf("%d of %d headers are sent: %v", len(fields), len(contextkit.Headers()), err)
+	}
+	if Add(&answer, fields); answer.Len() != 0 {
+		t.Errorf("%d headers come back", answer.Len())
 	}
 }
 
