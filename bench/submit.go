@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
@@ -173,13 +172,13 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 		return nil, err
 	}
 	node := server.InProcess(frame.GRPCCodec{})
-	p.within, err = p.gateway(ctx, running, accepted, server, func(string) connect.Transport { return node })
+	p.within, err = p.gateway(ctx, running, accepted, server, func(string) upstream.Opener { return node })
 	return p, err
 }
 
 // gateway runs a gateway before the node until running ends, and returns its address for
 // gRPC. Everything is on; the tenant's share is what the machine can do.
-func (p *platform) gateway(ctx, running context.Context, accepted auth.Config, node *chassis.Server, local func(string) connect.Transport) (string, error) {
+func (p *platform) gateway(ctx, running context.Context, accepted auth.Config, node *chassis.Server, local func(string) upstream.Opener) (string, error) {
 	catalog, err := policy.NewCatalog()
 	if err != nil {
 		return "", err

@@ -15,12 +15,12 @@ import (
 // ProtocolInProcess is what [connect.CallInfo] says of a call from within the process.
 const ProtocolInProcess = "in-process"
 
-// inProcess is a [connect.Transport] to a service in this process: the same methods and
+// InProcess is a [connect.Transport] to a service in this process: the same methods and
 // interceptors as by gRPC, without its frames, goroutines and system calls
 // (docs/decisions/0010-in-process-hop.md). What a call carries arrives as by gRPC, as
 // headers and bytes, and nothing else does: the two sides share no message and no value
 // of a context.
-type inProcess struct {
+type InProcess struct {
 	server *Server
 	codec  encoding.CodecV2 // of the caller's messages
 }
@@ -31,17 +31,24 @@ type inProcess struct {
 // listens, beyond so many at once as an HTTP/2 connection may have streams, and once it
 // ends, which waits for those in flight. Bodies are not bounded here: their sender is the
 // process itself.
-func (s *Server) InProcess(codec encoding.CodecV2) connect.Transport { return inProcess{s, codec} }
+func (s *Server) InProcess(codec encoding.CodecV2) InProcess { return InProcess{s, codec} }
 
 // NewClientStream implements [connect.Transport].
-func (t inProcess) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+func (t InProcess) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 	info, ok := connect.CallInfoForClientContext(ctx)
 	if !ok {
 		ctx, info = connect.NewClientContext(ctx)
 	}
-	info.Spec, info.Protocol, info.Codec = spec, ProtocolInProcess, connect.CodecNameProto
-	call := inProcessCall{inProcess: t, ctx: ctx, spec: spec, info: info}
-	if spec.StreamType == connect.StreamTypeUnary {
+	info.Spec = spec
+	return t.Open(ctx, info)
+}
+
+// Open begins a call of the procedure info.Spec with info's headers, and writes into info
+// what comes back.
+func (t InProcess) Open(ctx context.Context, info *connect.CallInfo) (connect.ClientStream, error) {
+	info.Protocol, info.Codec = ProtocolInProcess, connect.CodecNameProto
+	call := inProcessCall{InProcess: t, ctx: ctx, info: info}
+	if info.Spec.StreamType == connect.StreamTypeUnary {
 		return &inProcessUnary{inProcessCall: call}, nil
 	}
 	return newInProcessStream(call), nil
@@ -49,10 +56,9 @@ func (t inProcess) NewClientStream(ctx context.Context, spec connect.Spec) (conn
 
 // inProcessCall is a call from within, on both its sides.
 type inProcessCall struct {
-	inProcess
+	InProcess
 
-	ctx    context.Context //nolint:containedctx // the stream is the call; ends with it
-	spec   connect.Spec
+	ctx    context.Context   //nolint:containedctx // the stream is the call; ends with it
 	info   *connect.CallInfo // the caller's
 	served connect.CallInfo  // the service's
 }
@@ -64,7 +70,7 @@ func (c *inProcessCall) hand() {
 			c.served.RequestHeader().SetValues(key, values)
 		}
 	}
-	c.served.Spec, c.served.Protocol, c.served.Codec = c.spec, ProtocolInProcess, connect.CodecNameProto
+	c.served.Spec, c.served.Protocol, c.served.Codec = c.info.Spec, ProtocolInProcess, connect.CodecNameProto
 }
 
 // serve has the service answer the call on its side of the stream. The error is what a
@@ -77,7 +83,7 @@ func (c *inProcessCall) serve(stream connect.ServerStream) error {
 	defer c.server.within.Release(1)
 	ctx, cancel := contextkit.Detach(c.ctx)
 	defer cancel()
-	err := surface.rpc.Call(ctx, c.spec.Procedure, &c.served, stream)
+	err := surface.rpc.Call(ctx, c.info.Spec.Procedure, &c.served, stream)
 	if err == nil {
 		return nil
 	}

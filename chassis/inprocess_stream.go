@@ -75,7 +75,7 @@ func (s *inProcessStream) Send(msg any) error {
 		return nil
 	case <-s.returned:
 		data.Free()
-		if s.spec.StreamType&connect.StreamTypeClient == 0 {
+		if s.info.Spec.StreamType&connect.StreamTypeClient == 0 {
 			return nil // the call has ended before its one request; Receive says how
 		}
 		return io.EOF

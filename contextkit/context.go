@@ -42,6 +42,9 @@ type RequestContext struct {
 	RequestID string
 	// CausationID names the event or call that caused this one; "" at the edge.
 	CausationID string
+
+	// next is what [RequestContext.traceparent] returned, which may no longer be right.
+	next string
 }
 
 // NewContext returns ctx carrying rc.
@@ -83,15 +86,49 @@ func (rc RequestContext) complete() RequestContext {
 	if rc.SpanID == (SpanID{}) {
 		rc.SpanID = NewSpanID()
 	}
-	switch {
-	case rc.CorrelationID == "" && rc.RequestID == "":
-		rc.CorrelationID, rc.RequestID = newIDs()
-	case rc.CorrelationID == "":
-		rc.CorrelationID = NewID()
-	case rc.RequestID == "":
-		rc.RequestID = NewID()
+	if rc.CorrelationID != "" && rc.RequestID != "" {
+		rc.next = rc.traceparent()
+		return rc
+	}
+	// All that is made lies in one string.
+	var room [traceparentLength + 2*idLength]byte
+	made := rc.asking().append(room[:0])
+	ids := [...]*string{&rc.CorrelationID, &rc.RequestID}
+	for _, id := range ids {
+		if *id == "" {
+			made = appendID(made)
+		}
+	}
+	text := string(made)
+	rc.next, text = text[:traceparentLength], text[traceparentLength:]
+	for _, id := range ids {
+		if *id == "" {
+			*id, text = text[:idLength], text[idLength:]
+		}
 	}
 	return rc
+}
+
+// asking is where in the trace others are asked.
+func (rc *RequestContext) asking() Traceparent {
+	return Traceparent{TraceID: rc.Traceparent.TraceID, ParentID: rc.SpanID, Flags: rc.Traceparent.Flags}
+}
+
+// traceparent returns what the next hop is sent.
+func (rc *RequestContext) traceparent() string {
+	var room [traceparentLength]byte
+	if text := rc.asking().append(room[:0]); rc.next != string(text) {
+		return string(text)
+	}
+	return rc.next
+}
+
+// traceID returns TraceID's text.
+func (rc *RequestContext) traceID() string {
+	if rc.TraceID != rc.Traceparent.TraceID || rc.Traceparent.IsZero() {
+		return rc.TraceID.String()
+	}
+	return rc.traceparent()[traceIDAt:][:traceIDLength]
 }
 
 // outgoing returns the request context for the next hop, or why ctx must not
@@ -109,7 +146,6 @@ func outgoing(ctx context.Context) (RequestContext, error) {
 	if rc.SpanID == (SpanID{}) {
 		rc.SpanID = NewSpanID()
 	}
-	rc.Traceparent.ParentID = rc.SpanID
 	return rc, nil
 }
 
@@ -148,13 +184,6 @@ const idLength = 36
 func NewID() string {
 	var text [idLength]byte
 	return string(appendID(text[:0]))
-}
-
-// newIDs returns two, which lie in one string: a call at the edge needs both.
-func newIDs() (one, other string) {
-	var text [2 * idLength]byte
-	both := string(appendID(appendID(text[:0])))
-	return both[:idLength], both[idLength:]
 }
 
 func appendID(to []byte) []byte {

@@ -59,6 +59,39 @@ func TestTenantIDIsADNSLabel(t *testing.T) {
 	}
 }
 
+func TestWhatIsSentIsTheContextAsItIsNow(t *testing.T) {
+	sent := func(rc contextkit.RequestContext) (traceparent, told string) {
+		header, answer := http.Header{}, http.Header{}
+		if err := contextkit.Inject(contextkit.NewContext(t.Context(), rc), header); err != nil {
+			t.Fatal(err)
+		}
+		contextkit.InjectResponse(rc, answer)
+		return header.Get("traceparent"), answer.Get("trace-id")
+	}
+	want := func(rc contextkit.RequestContext) (traceparent, told string) {
+		return contextkit.Traceparent{TraceID: rc.Traceparent.TraceID, ParentID: rc.SpanID, Flags: rc.Traceparent.Flags}.String(), rc.TraceID.String()
+	}
+	received, err := contextkit.Extract(http.Header{"X-Tenant-Id": {"acme"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*contextkit.RequestContext){
+		"as it came":      func(*contextkit.RequestContext) {},
+		"another span":    func(rc *contextkit.RequestContext) { rc.SpanID = contextkit.NewSpanID() },
+		"another trace":   func(rc *contextkit.RequestContext) { rc.Traceparent = contextkit.NewTraceparent() },
+		"not sampled":     func(rc *contextkit.RequestContext) { rc.Traceparent.Flags = 0 },
+		"a trace id only": func(rc *contextkit.RequestContext) { rc.TraceID[0]++ },
+	} {
+		rc := received
+		change(&rc)
+		gotTraceparent, gotTold := sent(rc)
+		wantTraceparent, wantTold := want(rc)
+		if gotTraceparent != wantTraceparent || gotTold != wantTold {
+			t.Errorf("%s: %q and %q, want %q and %q", name, gotTraceparent, gotTold, wantTraceparent, wantTold)
+		}
+	}
+}
+
 func TestExtractReplacesWhatCannotBeUsedAndRefusesABadTenant(t *testing.T) {
 	header := func(pairs ...string) http.Header {
 		h := http.Header{}
@@ -155,7 +188,7 @@ func TestHTTPCarriesTheContractBothWays(t *testing.T) {
 		t.Errorf("traceparent %v: want the same trace with the hop's own parent id", seen.Traceparent)
 	}
 	seen.Traceparent = rc.Traceparent
-	if diff := cmp.Diff(rc, seen, cmp.AllowUnexported(contextkit.TenantID{}), cmpopts.IgnoreTypes(contextkit.SpanID{})); diff != "" {
+	if diff := cmp.Diff(rc, seen, cmp.AllowUnexported(contextkit.TenantID{}), cmpopts.IgnoreTypes(contextkit.SpanID{}), cmpopts.IgnoreUnexported(contextkit.RequestContext{})); diff != "" {
 		t.Errorf("context changed on the way (-sent +seen):\n%s", diff)
 	}
 }
@@ -252,7 +285,7 @@ func TestNATSCarriesTheContractBothWays(t *testing.T) {
 		t.Fatalf("extracted %+v, %v", got, err)
 	}
 	got.Traceparent = rc.Traceparent
-	if diff := cmp.Diff(rc, got, cmp.AllowUnexported(contextkit.TenantID{}), cmpopts.IgnoreTypes(contextkit.SpanID{})); diff != "" {
+	if diff := cmp.Diff(rc, got, cmp.AllowUnexported(contextkit.TenantID{}), cmpopts.IgnoreTypes(contextkit.SpanID{}), cmpopts.IgnoreUnexported(contextkit.RequestContext{})); diff != "" {
 		t.Errorf("context changed on the way (-sent +seen):\n%s", diff)
 	}
 	t.Run("either name of the correlation id is read", func(t *testing.T) {

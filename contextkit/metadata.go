@@ -66,14 +66,20 @@ func Extract(md Metadata) (RequestContext, error) {
 // Inject writes the contract into md for the next hop and returns why ctx must
 // not leave the process, if so. The trace id travels in traceparent alone: every
 // further header with a value of its own costs each hop, which HTTP/2 indexes anew.
-func Inject(ctx context.Context, md Metadata) error {
+func Inject(ctx context.Context, md Metadata) error { return new(Values).Inject(ctx, md) }
+
+// Values is where the values of one call's contract lie, if they lie in the call.
+type Values [6]string
+
+// Inject is [Inject], whose values lie in v until it is called again.
+func (v *Values) Inject(ctx context.Context, md Metadata) error {
 	rc, err := outgoing(ctx)
 	if err != nil {
 		return err
 	}
-	w := newWriter(md, 6)
+	w := newWriter(md, v[:0])
 	w.set(canonicalTenantID, rc.TenantID.String())
-	w.set(canonicalTraceparent, rc.Traceparent.String())
+	w.set(canonicalTraceparent, rc.traceparent())
 	w.set(canonicalTracestate, rc.Tracestate)
 	w.set(canonicalCausationID, rc.CausationID)
 	w.set(canonicalCorrelationID, rc.CorrelationID)
@@ -83,9 +89,9 @@ func Inject(ctx context.Context, md Metadata) error {
 
 // InjectResponse writes the ids that a caller needs to ask about its call.
 func InjectResponse(rc RequestContext, md Metadata) {
-	w := newWriter(md, 3)
+	w := newWriter(md, make([]string, 0, 3))
 	w.set(canonicalCorrelationID, rc.CorrelationID)
-	w.set(canonicalTraceID, rc.TraceID.String())
+	w.set(canonicalTraceID, rc.traceID())
 	w.set(canonicalRequestID, rc.RequestID)
 }
 
@@ -102,13 +108,10 @@ type sharer interface {
 	SetValues(key string, values []string)
 }
 
-// newWriter returns a writer of at most so many values.
-func newWriter(md Metadata, most int) *writer {
-	w := &writer{md: md}
-	if w.shared, _ = md.(sharer); w.shared != nil {
-		w.values = make([]string, 0, most)
-	}
-	return w
+// newWriter returns a writer of as many values as there is room for.
+func newWriter(md Metadata, room []string) *writer {
+	shared, _ := md.(sharer)
+	return &writer{md, shared, room}
 }
 
 // set sets key to value, unless there is none.

@@ -20,11 +20,11 @@ func InjectNATS(ctx context.Context, header nats.Header) error {
 	}
 	header.Set(NATSCorrelationID, rc.CorrelationID)
 	header.Set(natsCorrelationIDFirst, rc.CorrelationID)
-	header.Set(NATSTraceparent, rc.Traceparent.String())
+	header.Set(NATSTraceparent, rc.traceparent())
 	if rc.Tracestate != "" {
 		header.Set(NATSTracestate, rc.Tracestate)
 	}
-	header.Set(NATSTraceID, rc.TraceID.String())
+	header.Set(NATSTraceID, rc.traceID())
 	header.Set(NATSRequestID, rc.RequestID)
 	if rc.CausationID != "" {
 		header.Set(NATSCausationID, rc.CausationID)

@@ -118,14 +118,18 @@ func (t Traceparent) String() string {
 	if t.IsZero() {
 		return ""
 	}
-	var b [traceparentLength]byte
-	b[0], b[1], b[2] = '0', '0', '-'
-	hex.Encode(b[3:35], t.TraceID[:])
-	b[35] = '-'
-	hex.Encode(b[36:52], t.ParentID[:])
-	b[52] = '-'
-	hex.Encode(b[53:55], []byte{t.Flags})
-	return string(b[:])
+	var room [traceparentLength]byte
+	return string(t.append(room[:0]))
+}
+
+// append appends the header value.
+func (t Traceparent) append(to []byte) []byte {
+	to = append(to, "00-"...)
+	to = hex.AppendEncode(to, t.TraceID[:])
+	to = append(to, '-')
+	to = hex.AppendEncode(to, t.ParentID[:])
+	to = append(to, '-')
+	return hex.AppendEncode(to, []byte{t.Flags})
 }
 
 // maxTracestate bounds what is propagated: W3C Trace Context §3.3.1.5 asks for

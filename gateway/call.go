@@ -43,8 +43,10 @@ type Call struct {
 
 	// What lies in the call, so that it is no object of its own.
 	request, answer frame.Frame
-	subject         [1]string // the principal's header
 	until           contextkit.Until
+	hop             connect.CallInfo // of the node, in the last attempt
+	contract        contextkit.Values
+	subject         [1]string // the principal's header
 
 	start time.Time
 	use   limit.Use // the tenant's

@@ -104,7 +104,7 @@ type Gateway struct {
 	verifier *auth.Verifier
 	routes   *route.Table
 	pool     *upstream.Pool
-	client   *connect.Client
+	nodes    upstream.Opener
 	prober   *probe.Prober
 	audit    *audit.Recorder
 	log      zerolog.Logger
@@ -158,10 +158,10 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		return nil, err
 	}
 	pool := upstream.NewPool(config.Upstream)
-	client := contextkit.NewClient(upstream.NewTransport(pool))
+	nodes := upstream.NewTransport(pool)
 	g := &Gateway{
-		config: config, catalog: catalog, verifier: verifier, routes: routes, pool: pool, client: client,
-		prober: probe.New(config.Probes, routes, client, pool.Abandon, log), log: log,
+		config: config, catalog: catalog, verifier: verifier, routes: routes, pool: pool, nodes: nodes,
+		prober: probe.New(config.Probes, routes, contextkit.NewClient(nodes), pool.Abandon, log), log: log,
 		room: room, streams: streams, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
 	}
 	json := frame.JSONCodec()

@@ -31,6 +31,7 @@ import (
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/probe"
 	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/gateway/upstream"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
@@ -210,7 +211,7 @@ func startHop(t testing.TB, within bool, change func(*gateway.Config), register 
 	}
 	if within {
 		local := server.InProcess(frame.GRPCCodec{})
-		config.Upstream.Local = func(endpoint string) connect.Transport {
+		config.Upstream.Local = func(endpoint string) upstream.Opener {
 			if endpoint != server.Addr() {
 				return nil
 			}

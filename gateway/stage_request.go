@@ -54,7 +54,7 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 		return ctx, badRequest(err)
 	}
 	if call.Method.KeyField != 0 {
-		key, err := call.First.Text(call.Method.KeyField)
+		key, err := call.First.Text(call.Method.KeyField, "")
 		if err != nil {
 			return ctx, call.badField(call.Method.KeyField, err)
 		}
@@ -92,7 +92,7 @@ func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, erro
 	var named string
 	if call.Method.TenantField != 0 {
 		var err error
-		if named, err = call.First.Text(call.Method.TenantField); err != nil {
+		if named, err = call.First.Text(call.Method.TenantField, rc.TenantID.String()); err != nil {
 			if errors.Is(err, frame.ErrContradiction) {
 				return ctx, call.denyTenant("the request names two tenants")
 			}

@@ -57,7 +57,7 @@ func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error
 // none when any will do. It need not be ready, and is called whatever its
 // breaker says: the call is there to help it.
 func (g *Gateway) operated(call *Call, tenant contextkit.TenantID) (route.Node, error) {
-	name, err := call.First.Text(call.Method.NodeField)
+	name, err := call.First.Text(call.Method.NodeField, "")
 	if err != nil {
 		return route.Node{}, call.badField(call.Method.NodeField, err)
 	}
@@ -118,17 +118,16 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 		if !ok {
 			return silentNode(call, wait)
 		}
-		callCtx, info := g.upstreamContext(ctx, call)
-		err := g.client.CallUnary(callCtx, call.Method.Spec, call.First, answer)
-		g.done(ctx, pass, call, outcome(ctx, call, info, err))
+		err := g.ask(ctx, call, answer)
+		g.done(ctx, pass, call, outcome(ctx, call, err))
 		if err == nil {
 			g.retries.Call(call.Node.Endpoint)
-			passMetadata(call.Info, info)
+			passMetadata(call.Info, &call.hop)
 			g.explain(ctx, call, nil)
 			return call.Stream.Send(answer)
 		}
-		if !g.retry(ctx, call, info, err) {
-			passMetadata(call.Info, info)
+		if !g.retry(ctx, call, err) {
+			passMetadata(call.Info, &call.hop)
 			return reauthor(ctx, err)
 		}
 	}
@@ -156,14 +155,14 @@ const fairTime = time.Second
 // outcome says what a call tells of its node. A node that refuses as unavailable, and
 // does not say when to come back, is as good as silent: if it does so to everybody it
 // is left alone.
-func outcome(ctx context.Context, call *Call, info *connect.CallInfo, err error) breaker.Outcome {
+func outcome(ctx context.Context, call *Call, err error) breaker.Outcome {
 	if err == nil {
 		return breaker.Answered
 	}
 	verdict, _ := errors.AsType[*connect.Error](err)
 	switch {
 	case verdict != nil && verdict.IsRemote() && verdict.Code() == connect.CodeUnavailable:
-		if _, asked, _ := upstream.Pushback(info, err); asked {
+		if _, asked, _ := upstream.Pushback(&call.hop, err); asked {
 			return breaker.Answered
 		}
 		return breaker.Silent
@@ -180,11 +179,11 @@ func outcome(ctx context.Context, call *Call, info *connect.CallInfo, err error)
 // retry waits before another attempt, at another node if there is one, or
 // reports that there is none: the call must be safe to repeat and the node not
 // have taken it, or not be known to.
-func (g *Gateway) retry(ctx context.Context, call *Call, info *connect.CallInfo, err error) bool {
+func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
 	if connect.CodeOf(err) != connect.CodeUnavailable || call.Attempts >= maxAttempts || !call.Method.Retriable(call.Keyed) || ctx.Err() != nil {
 		return false
 	}
-	wait, asked, again := upstream.Pushback(info, err)
+	wait, asked, again := upstream.Pushback(&call.hop, err)
 	if !again {
 		g.counters.retried.WithLabelValues("refused by the node").Inc()
 		return false
@@ -227,17 +226,38 @@ func (g *Gateway) retry(ctx context.Context, call *Call, info *connect.CallInfo,
 	return true
 }
 
-// upstreamContext carries the client's own metadata to the node.
-func (g *Gateway) upstreamContext(ctx context.Context, call *Call) (context.Context, *connect.CallInfo) {
-	ctx, info := connect.NewClientContext(upstream.WithEndpoint(ctx, call.Node.Endpoint))
+// open begins a call of the node, to which go the client's own metadata, who calls, and
+// the contract.
+func (g *Gateway) open(ctx context.Context, call *Call) (connect.ClientStream, error) {
+	call.hop = connect.CallInfo{Spec: call.Method.Spec, PeerAddr: call.Node.Endpoint}
+	header := call.hop.RequestHeader()
 	for key, values := range call.Info.RequestHeader().All() {
 		if !stays[key] {
-			info.RequestHeader().SetValues(key, values)
+			header.SetValues(key, values)
 		}
 	}
 	call.subject[0] = call.Principal.Subject
-	info.RequestHeader().SetValues(canonicalPrincipal, call.subject[:])
-	return ctx, info
+	header.SetValues(canonicalPrincipal, call.subject[:])
+	if err := call.contract.Inject(ctx, header); err != nil {
+		return nil, connect.Errorf(connect.CodeInternal, "%s is called without context", call.Method.Spec.Procedure).WithCause(err)
+	}
+	return g.nodes.Open(ctx, &call.hop)
+}
+
+// ask makes a unary call of the node.
+func (g *Gateway) ask(ctx context.Context, call *Call, answer *frame.Frame) error {
+	stream, err := g.open(ctx, call)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }() // its error is Receive's
+	if err := stream.Send(call.First); err != nil {
+		return err
+	}
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	return stream.Receive(answer)
 }
 
 // canonicalPrincipal is the header's name as it is kept.
@@ -309,10 +329,9 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	defer done(breaker.Unknown)
 	ctx, release := g.while(ctx, call)
 	defer release()
-	ctx, info := g.upstreamContext(ctx, call)
-	stream, err := g.client.CallClientStream(ctx, call.Method.Spec)
+	stream, err := g.open(ctx, call)
 	if err != nil {
-		done(outcome(ctx, call, info, err))
+		done(outcome(ctx, call, err))
 		return reauthor(ctx, err)
 	}
 	defer func() { _ = stream.Close() }() // its error is Receive's
@@ -328,9 +347,9 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 		}
 	}()
 	g.explain(ctx, call, nil)
-	err = call.pumpAnswers(stream, info, done)
+	err = call.pumpAnswers(stream, done)
 	if err != nil {
-		done(outcome(ctx, call, info, err))
+		done(outcome(ctx, call, err))
 	}
 	select {
 	case failed := <-pumped:
@@ -349,13 +368,13 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 }
 
 // pumpAnswers passes the node's messages on until it ends the stream.
-func (c *Call) pumpAnswers(stream connect.ClientStream, info *connect.CallInfo, done func(breaker.Outcome)) error {
+func (c *Call) pumpAnswers(stream connect.ClientStream, done func(breaker.Outcome)) error {
 	answer := &frame.Frame{Program: c.Method.Output, Lend: true}
 	defer answer.Release()
 	for first := true; ; first = false {
 		err := stream.Receive(answer)
 		if first || err != nil {
-			passMetadata(c.Info, info)
+			passMetadata(c.Info, &c.hop)
 		}
 		if errors.Is(err, io.EOF) {
 			done(breaker.Answered)
@@ -376,7 +395,7 @@ func (c *Call) pumpAnswers(stream connect.ClientStream, info *connect.CallInfo, 
 func (c *Call) pumpRequests(stream connect.ClientStream) error {
 	var tenant string
 	if c.Method.TenantField != 0 {
-		tenant, _ = c.First.Text(c.Method.TenantField) // read before, without error
+		tenant, _ = c.First.Text(c.Method.TenantField, "") // read before, without error
 	}
 	for message := c.First; ; {
 		if err := stream.Send(message); err != nil {
@@ -406,7 +425,7 @@ func (c *Call) bind(message *frame.Frame, tenant string) error {
 	if c.Method.TenantField == 0 {
 		return nil
 	}
-	switch named, err := message.Text(c.Method.TenantField); {
+	switch named, err := message.Text(c.Method.TenantField, tenant); {
 	case err != nil:
 		return c.badField(c.Method.TenantField, err)
 	case named == "":

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/tracing"
@@ -73,7 +72,7 @@ type platform struct {
 	// control service's to all nodes.
 	runnerPool, controlPool *upstream.Pool
 	// within has the ways to the services by their endpoints.
-	within map[string]connect.Transport
+	within map[string]upstream.Opener
 }
 
 // Run runs the platform until the process is told to end.
@@ -169,7 +168,7 @@ func (p *platform) start(ctx context.Context) error {
 	if p.control, err = newControl(ctx, members["control"], models, p.command.Model != "", p.controlPool, listen("control", p.command.ControlListen)); err != nil {
 		return err
 	}
-	p.within = map[string]connect.Transport{}
+	p.within = map[string]upstream.Opener{}
 	for _, s := range []*service{p.aggregate, p.projection, p.runner, p.control} {
 		if err := s.server.Listen(ctx); err != nil {
 			return err
@@ -186,7 +185,7 @@ const edgeID = "gateway-1"
 func (p *platform) tracing() tracing.Config { return tracing.Config{Endpoint: p.command.OTLP} }
 
 // local returns the way to a service of this process.
-func (p *platform) local(endpoint string) connect.Transport { return p.within[endpoint] }
+func (p *platform) local(endpoint string) upstream.Opener { return p.within[endpoint] }
 
 func (p *platform) startBackbone(ctx context.Context) (err error) {
 	p.embedded, err = backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(p.command.Data, "nats"), LazySync: p.command.LazySync})

@@ -20,7 +20,8 @@ var senders = map[string]bool{
 	"net.Dial": true, "net.DialTimeout": true, "(*net.Dialer).Dial": true, "(*net.Dialer).DialContext": true, "crypto/tls.Dial": true, "(*crypto/tls.Dialer).DialContext": true,
 	"google.golang.org/grpc.NewClient": true, "google.golang.org/grpc.Dial": true, "google.golang.org/grpc.DialContext": true,
 	"(*github.com/headgate/headgate/gateway/upstream/h2.Channel).Open": true,
-	"(*google.golang.org/grpc.ClientConn).NewStream":                   true, "(*google.golang.org/grpc.ClientConn).Invoke": true,
+	"(*github.com/headgate/headgate/gateway/upstream.Transport).Open":  true, "(github.com/headgate/headgate/gateway/upstream.Opener).Open": true,
+	"(*google.golang.org/grpc.ClientConn).NewStream": true, "(*google.golang.org/grpc.ClientConn).Invoke": true,
 	"connectrpc.com/connect/v2.NewClient": true, "connectrpc.com/connect/v2/connecthttp.NewTransport": true, "connectrpc.com/connect/v2/connectinprocess.New": true,
 	"github.com/nats-io/nats.go.Connect": true, "(*github.com/nats-io/nats.go.Conn).Publish": true, "(*github.com/nats-io/nats.go.Conn).PublishMsg": true,
 	"(*github.com/nats-io/nats.go.Conn).PublishRequest": true, "(*github.com/nats-io/nats.go.Conn).Request": true, "(*github.com/nats-io/nats.go.Conn).RequestMsg": true,
@@ -33,7 +34,7 @@ var senders = map[string]bool{
 // outgoing is every place in the process that something leaves by, with what
 // makes it carry a tenant or the platform's scope, and the trace; and the test
 // that shows so. "" is a place that only opens a connection, on which the others
-// send.
+// send, or that passes on what they have made.
 var outgoing = map[string]struct{ carries, shown string }{
 	"contextkit.NewClient connect.NewClient": {
 		"its first interceptor injects the contract or fails the call", "contextkit.TestACallWithoutContextIsRefused"},
@@ -42,8 +43,12 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"auth.URL http.Do": {
 		"the client's transport is contextkit.HTTPTransport, under the platform's context", "gateway/auth.TestKeysRotateWithoutARestart"},
 	"h2.Channel.dial net.DialContext": {"", ""},
-	"upstream.begin h2.Open": {
-		"the transport of contextkit.NewClient, and of nothing else", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
+	"gateway.Gateway.open upstream.Open": {
+		"contextkit.Values.Inject, or it fails", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
+	"upstream.Transport.NewClientStream upstream.Open": {
+		"it is the transport of contextkit.NewClient, and of nothing else", "contextkit.TestACallWithoutContextIsRefused"},
+	"upstream.Transport.Open upstream.Open":      {"", ""},
+	"upstream.begin h2.Open":                     {"", ""},
 	"backbone.Connect nats.Connect":              {"", ""},
 	"backbone.Embedded.Connect nats.Connect":     {"", ""},
 	"backbone.askLeader nats.RequestWithContext": {"", ""},

@@ -174,7 +174,7 @@ func (e *events) Send(msg any) error {
 		if number := e.binding.method.EventIDField; number != 0 {
 			// An id with a line break would end the field, and a NUL is ignored by
 			// clients: such an id is left out.
-			if id, err := f.Text(number); err == nil && id != "" && !strings.ContainsAny(id, "\r\n\x00") {
+			if id, err := f.Text(number, ""); err == nil && id != "" && !strings.ContainsAny(id, "\r\n\x00") {
 				e.buffer = append(append(append(e.buffer, "id: "...), id...), '\n')
 			}
 		}

@@ -60,9 +60,9 @@ func (f *Frame) Len() int { return len(f.Data) }
 // twice, with different values.
 var ErrContradiction = errors.New("the field is given twice, with different values")
 
-// Text returns a string field of the message, found on the wire. Errors:
-// [ErrContradiction], [transcode.ErrWire].
-func (f *Frame) Text(number protowire.Number) (value string, err error) {
+// Text returns a string field of the message, found on the wire: known itself if it is that,
+// else a copy. Errors: [ErrContradiction], [transcode.ErrWire].
+func (f *Frame) Text(number protowire.Number, known string) (value string, err error) {
 	found := false
 	for wire := f.Data; len(wire) > 0; {
 		n, wireType, tag := protowire.ConsumeTag(wire)
@@ -81,7 +81,9 @@ func (f *Frame) Text(number protowire.Number) (value string, err error) {
 			if found && value != string(text) {
 				return "", ErrContradiction
 			}
-			value, found = string(text), true
+			if value, found = known, true; known != string(text) {
+				value = string(text)
+			}
 		}
 		wire = wire[tag+size:]
 	}
@@ -101,7 +103,7 @@ type Step struct {
 // one and stands twice is [ErrContradiction].
 func (f *Frame) AppendTexts(values []string, path []Step) ([]string, error) {
 	if len(path) == 1 {
-		value, err := f.Text(path[0].Number)
+		value, err := f.Text(path[0].Number, "")
 		if err == nil && !slices.Contains(values, value) {
 			values = append(values, value)
 		}

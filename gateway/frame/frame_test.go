@@ -30,26 +30,26 @@ func request(t testing.TB, req *projectionv1.QueryRequest) *frame.Frame {
 
 func TestAFieldIsFoundOnTheWire(t *testing.T) {
 	f := request(t, &projectionv1.QueryRequest{View: "wallets", Metadata: map[string]string{"view": "nested"}})
-	if view, err := f.Text(2); view != "wallets" || err != nil {
+	if view, err := f.Text(2, ""); view != "wallets" || err != nil {
 		t.Fatalf("%q, %v", view, err)
 	}
-	if tenant, err := f.Text(1); tenant != "" || err != nil {
+	if tenant, err := f.Text(1, ""); tenant != "" || err != nil {
 		t.Fatalf("an absent field: %q, %v", tenant, err)
 	}
 	f.AppendText(1, "acme")
 	f.AppendText(1, "acme")
-	if tenant, err := f.Text(1); tenant != "acme" || err != nil {
+	if tenant, err := f.Text(1, ""); tenant != "acme" || err != nil {
 		t.Fatalf("twice the same: %q, %v", tenant, err)
 	}
 	f.AppendText(1, "globex")
-	if _, err := f.Text(1); !errors.Is(err, frame.ErrContradiction) {
+	if _, err := f.Text(1, ""); !errors.Is(err, frame.ErrContradiction) {
 		t.Fatalf("twice and different: %v", err)
 	}
 	var parsed projectionv1.QueryRequest
 	if err := proto.Unmarshal(f.Data, &parsed); err != nil || parsed.GetTenantId() != "globex" {
 		t.Fatalf("%v, %v", &parsed, err)
 	}
-	if _, err := (&frame.Frame{Data: []byte{0x08, 0x01}}).Text(1); !errors.Is(err, transcode.ErrWire) {
+	if _, err := (&frame.Frame{Data: []byte{0x08, 0x01}}).Text(1, ""); !errors.Is(err, transcode.ErrWire) {
 		t.Fatalf("a number where text is wanted: %v", err)
 	}
 }
@@ -106,7 +106,7 @@ func FuzzText(f *testing.F) {
 	f.Add(request(f, &projectionv1.QueryRequest{TenantId: "acme", View: "wallets"}).Data)
 	f.Add([]byte{0x0a, 0x01})
 	f.Fuzz(func(t *testing.T, wire []byte) {
-		got, err := (&frame.Frame{Data: wire}).Text(2)
+		got, err := (&frame.Frame{Data: wire}).Text(2, "")
 		var parsed projectionv1.QueryRequest
 		if proto.Unmarshal(wire, &parsed) == nil && err == nil && got != parsed.GetView() {
 			t.Fatalf("the wire says %q, protobuf says %q", got, parsed.GetView())

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/config"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream/h2"
@@ -32,9 +31,9 @@ type PoolConfig struct {
 	// TLS returns the configuration of the next connection; a server name in it goes
 	// before the endpoint's host. nil: clear text.
 	TLS func() *tls.Config `yaml:"-"`
-	// Local returns the transport to an endpoint that is a service of this process; nil:
+	// Local returns what opens calls of an endpoint that is a service of this process; nil:
 	// it is none. What is local has no channel. A nil Local knows of none.
-	Local func(endpoint string) connect.Transport `yaml:"-"`
+	Local func(endpoint string) Opener `yaml:"-"`
 }
 
 // Validate names the fields that cannot be used.

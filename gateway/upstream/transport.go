@@ -15,9 +15,16 @@ func WithEndpoint(ctx context.Context, address string) context.Context {
 	return contextkit.Carry(ctx, endpoint(address))
 }
 
-// Transport implements [connect.Transport] over the pool's channels, and over what is
-// local. The call's context names its endpoint, see [WithEndpoint]. Messages are
-// *frame.Frame or protobuf messages.
+// Opener begins calls. What info says of the call are its procedure (Spec), its endpoint
+// (PeerAddr) and its headers, the contract among them (see contextkit.Inject); what comes
+// back is written into it. Messages are *frame.Frame or protobuf messages.
+type Opener interface {
+	Open(ctx context.Context, info *connect.CallInfo) (connect.ClientStream, error)
+}
+
+// Transport is an [Opener] over the pool's channels, and over what is local. For clients
+// it implements [connect.Transport]: the call's context names its endpoint then, see
+// [WithEndpoint].
 type Transport struct{ pool *Pool }
 
 // NewTransport returns a transport over pool.
@@ -33,17 +40,23 @@ func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (con
 	if !ok {
 		ctx, info = connect.NewClientContext(ctx)
 	}
-	info.Spec, info.PeerAddr, info.Protocol, info.Codec = spec, string(to), connect.ProtocolNameGRPC, connect.CodecNameProto
+	info.Spec, info.PeerAddr = spec, string(to)
+	return t.Open(ctx, info)
+}
+
+// Open implements [Opener].
+func (t *Transport) Open(ctx context.Context, info *connect.CallInfo) (connect.ClientStream, error) {
 	if t.pool.config.Local != nil {
-		if local := t.pool.config.Local(string(to)); local != nil {
-			return local.NewClientStream(ctx, spec)
+		if local := t.pool.config.Local(info.PeerAddr); local != nil {
+			return local.Open(ctx, info)
 		}
 	}
-	channel, err := t.pool.take(string(to))
+	channel, err := t.pool.take(info.PeerAddr)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "the upstream cannot be connected to").WithCause(err)
 	}
-	if spec.StreamType == connect.StreamTypeUnary {
+	info.Protocol, info.Codec = connect.ProtocolNameGRPC, connect.CodecNameProto
+	if info.Spec.StreamType == connect.StreamTypeUnary {
 		return &unary{ctx: ctx, channel: channel, info: info}, nil
 	}
 	return &stream{ctx: ctx, channel: channel, info: info}, nil
