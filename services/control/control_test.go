@@ -346,7 +346,7 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 	// So many have announced themselves that it takes a moment to read of all.
 	for n := range 10_000 {
 		id := fmt.Sprintf("other-%d", n)
-		if _, err := w.js.PublishAsync("$KV."+backbone.BucketNodes+"."+id, []byte(`{"id":"`+id+`","kind":"other","endpoint":"127.0.0.1:1"}`)); err != nil {
+		if _, err := w.js.PublishAsync("$KV."+backbone.BucketNodes+"."+id, []byte(`{"id":"`+id+`","kind":"other","endpoint":"127.0.0.1:1"}`), jetstream.WithStallWait(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}
