@@ -3,6 +3,7 @@ package h2
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -230,7 +231,7 @@ func (c *conn) stream(id uint32) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if id%2 == 0 || id >= c.nextID {
-		return nil, fmt.Errorf("the peer answers on stream %d, which was never opened", id)
+		return nil, fmt.Errorf("the peer answers on stream %d, which was never opened: %w", id, http2.ConnectionError(http2.ErrCodeProtocol))
 	}
 	return c.streams[id], nil
 }
@@ -296,10 +297,30 @@ func (c *conn) read() {
 			err = errLeft
 		}
 		if err != nil {
+			c.accuse(err)
 			c.end(err)
 			return
 		}
 	}
+}
+
+// accuseWithin is how long a peer has to take the last word.
+const accuseWithin = 100 * time.Millisecond
+
+// accuse tells a peer what it did wrong, if it did and takes it: RFC 9113, section 5.4.1.
+func (c *conn) accuse(err error) {
+	code, wrong := errors.AsType[http2.ConnectionError](err)
+	if errors.Is(err, http2.ErrFrameTooLarge) {
+		code, wrong = http2.ConnectionError(http2.ErrCodeFrameSize), true
+	}
+	if !wrong {
+		return
+	}
+	last := appendFrame(nil, 8, http2.FrameGoAway, 0, 0)
+	last = binary.BigEndian.AppendUint32(last, 0) // it has opened no streams
+	last = binary.BigEndian.AppendUint32(last, uint32(code))
+	_ = c.net.SetWriteDeadline(time.Now().Add(accuseWithin))
+	_, _ = c.net.Write(last) // whether it is taken or not, the connection ends
 }
 
 // noting reads, and notes when the peer is heard.

@@ -86,7 +86,7 @@ func (c *conn) data(f *http2.DataFrame) error {
 // blocks are decoded, since each tells of those to come.
 func (c *conn) block(part []byte, end bool) error {
 	if err := c.fields.add(part, end); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", http2.ConnectionError(http2.ErrCodeCompression), err)
 	}
 	if !end {
 		return nil

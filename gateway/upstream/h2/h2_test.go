@@ -287,14 +287,23 @@ func TestWhatAPeerDoesToACall(t *testing.T) {
 			}
 			return errors.Join(err, failed)
 		}, brokenOff},
-		"it answers what nobody asked": {func(p *peer, _ uint32) error { return p.begin(99) }, brokenOff},
-		"it pushes": {func(p *peer, stream uint32) error {
-			return p.WritePushPromise(http2.PushPromiseParam{StreamID: stream, PromiseID: 2, EndHeaders: true})
+		"it answers what nobody asked": {func(p *peer, _ uint32) error {
+			return errors.Join(p.begin(99), p.accused(http2.ErrCodeProtocol))
 		}, brokenOff},
-		"it grants too much":          {func(p *peer, _ uint32) error { return p.WriteWindowUpdate(0, math.MaxInt32) }, brokenOff},
+		"its headers are no headers": {func(p *peer, stream uint32) error {
+			block := http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0xff, 0xff}, EndHeaders: true}
+			return errors.Join(p.WriteHeaders(block), p.accused(http2.ErrCodeCompression))
+		}, brokenOff},
+		"it pushes": {func(p *peer, stream uint32) error {
+			push := http2.PushPromiseParam{StreamID: stream, PromiseID: 2, EndHeaders: true}
+			return errors.Join(p.WritePushPromise(push), p.accused(http2.ErrCodeProtocol))
+		}, brokenOff},
+		"it grants too much": {func(p *peer, _ uint32) error {
+			return errors.Join(p.WriteWindowUpdate(0, math.MaxInt32), p.accused(http2.ErrCodeFlowControl))
+		}, brokenOff},
 		"it grants a stream too much": {func(p *peer, stream uint32) error { return p.WriteWindowUpdate(stream, math.MaxInt32) }, brokenOff},
 		"its settings are wrong": {func(p *peer, _ uint32) error {
-			return p.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1})
+			return errors.Join(p.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1}), p.accused(http2.ErrCodeProtocol))
 		}, brokenOff},
 	} {
 		t.Run(name, func(t *testing.T) {

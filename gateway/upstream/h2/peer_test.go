@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -129,6 +130,15 @@ func (p *peer) headers(stream uint32, last bool, fields ...string) error {
 		m := min(len(block)-n, firstFrame)
 		err = p.WriteContinuation(stream, n+m == len(block), block[n:n+m])
 		n += m
+	}
+	return err
+}
+
+// accused waits for the client's last word, which says what the peer has done wrong.
+func (p *peer) accused(want http2.ErrCode) error {
+	last, err := frame[*http2.GoAwayFrame](p)
+	if err == nil && last.ErrCode != want {
+		err = fmt.Errorf("the client leaves for %v, want %v", last.ErrCode, want)
 	}
 	return err
 }
