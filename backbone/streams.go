@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 )
 
 // Streams.
@@ -98,7 +99,8 @@ func WorkSubject(tenant contextkit.TenantID, workflow, instance string) string {
 type Replicas int
 
 // EnsureStreams creates the streams and buckets that are missing and updates
-// the others to their definition. It may be called by every node at start.
+// the others to their definition, all at once: each that has no leader now is waited for.
+// It may be called by every node at start.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replicas) error {
 	streams := []jetstream.StreamConfig{
 		{
@@ -128,18 +130,22 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 			PersistMode: jetstream.AsyncPersistMode, // no call waits for the disk to remember it
 		},
 	}
+	all, ctx := errgroup.WithContext(ctx)
 	for _, config := range streams {
 		config.Storage = jetstream.FileStorage
 		config.Replicas = int(replicas)
 		if config.PersistMode == jetstream.AsyncPersistMode {
 			config.Replicas = 1 // what NATS allows; a lost server loses what it remembered, and until it is back nothing is
 		}
-		if err := patiently(ctx, func(ctx context.Context) error {
-			_, err := js.CreateOrUpdateStream(ctx, config)
-			return err
-		}); err != nil && (config.Replicas == int(replicas) || !offline(err)) {
-			return fmt.Errorf("backbone: stream %s: %w", config.Name, err)
-		}
+		all.Go(func() error {
+			if err := patiently(ctx, func(ctx context.Context) error {
+				_, err := js.CreateOrUpdateStream(ctx, config)
+				return err
+			}); err != nil && (config.Replicas == int(replicas) || !offline(err)) {
+				return fmt.Errorf("backbone: stream %s: %w", config.Name, err)
+			}
+			return nil
+		})
 	}
 	buckets := []jetstream.KeyValueConfig{
 		{Bucket: BucketIdempotency, TTL: IdempotencyTTL},
@@ -156,14 +162,17 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 	for _, config := range buckets {
 		config.Storage = jetstream.FileStorage
 		config.Replicas = int(replicas)
-		if err := patiently(ctx, func(ctx context.Context) error {
-			_, err := js.CreateOrUpdateKeyValue(ctx, config)
-			return err
-		}); err != nil {
-			return fmt.Errorf("backbone: bucket %s: %w", config.Bucket, err)
-		}
+		all.Go(func() error {
+			if err := patiently(ctx, func(ctx context.Context) error {
+				_, err := js.CreateOrUpdateKeyValue(ctx, config)
+				return err
+			}); err != nil {
+				return fmt.Errorf("backbone: bucket %s: %w", config.Bucket, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return all.Wait()
 }
 
 // offline reports whether the only server that has a stream is away: what can do without
