@@ -4,7 +4,7 @@
 //
 // A [RequestContext] travels in a context.Context. It enters a process at
 // exactly one place (an interceptor, a handler or a consumer of this package)
-// and leaves it only through this package's clients and publishers, which
+// and leaves it only through this package's clients and injections, which
 // refuse a context that has neither a tenant nor the explicit platform scope:
 // forgetting the context is an error, not a silent gap. The time that a call has is part
 // of its context: [Until] keeps it and [Await] waits for it, at the cost of nothing else.

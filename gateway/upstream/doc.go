@@ -4,5 +4,6 @@
 //
 // [Transport] implements connect v2's Transport, so that contextkit's client
 // and its interceptors work over it unchanged
-// (docs/decisions/0002-grpc-go-upstream.md).
+// (docs/decisions/0002-grpc-go-upstream.md). The gateway opens its own calls by
+// [Transport.Open], with the contract in what it hands over.
 package upstream
