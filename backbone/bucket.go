@@ -160,7 +160,12 @@ func (b *Bucket[T]) publish(ctx context.Context, msg *nats.Msg, key string, revi
 		return 0, err
 	}
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(revision, 10))
-	ack, err := b.js.PublishMsg(ctx, msg)
+	attempt, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	ack, err := b.js.PublishMsg(attempt, msg)
+	if err != nil && attempt.Err() != nil && ctx.Err() == nil {
+		err = errNoAck // whether it is kept, the key's next reader finds out
+	}
 	if err != nil {
 		if errors.Is(appendError(err), ErrConflict) {
 			return 0, fmt.Errorf("%w: %s/%s", ErrChanged, b.name, key)

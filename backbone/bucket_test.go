@@ -225,3 +225,23 @@ func TestTheLastChangedComeFirst(t *testing.T) {
 		}
 	}
 }
+
+func TestAValueThatNobodyAcknowledgesEndsBeforeItsCall(t *testing.T) {
+	_, js := openJournal(t)
+	bucket := tenants(t, js)
+	if err := js.DeleteStream(t.Context(), "KV_"+backbone.BucketTenants); err != nil {
+		t.Fatal(err)
+	}
+	silent, err := js.Conn().SubscribeSync("$KV." + backbone.BucketTenants + ".>") // takes what is published, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), time.Minute)
+	defer cancel()
+	if _, err := bucket.Put(ctx, "acme", backbone.Tenant{}, 0); err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, backbone.ErrChanged) || ctx.Err() != nil {
+		t.Errorf("%v, want that there is no acknowledgement, within the call's time", err)
+	}
+	if n, _, err := silent.Pending(); err != nil || n == 0 {
+		t.Errorf("%d messages are published, %v", n, err)
+	}
+}

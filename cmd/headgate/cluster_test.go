@@ -133,6 +133,8 @@ func (p *process) stop(t *testing.T) {
 	select {
 	case <-p.done:
 	case <-time.After(stopTimeout):
+		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // what it still does
+		<-p.done
 		t.Fatalf("%s did not stop within %v:\n%s", filepath.Base(p.path), stopTimeout, p.log())
 	}
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {

@@ -20,6 +20,8 @@ func later(ctx context.Context, js jetstream.JetStream, i *instance, at time.Tim
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout) // an acknowledgement may be lost
+	defer cancel()
 	_, err := js.PublishMsg(ctx, msg,
 		jetstream.WithScheduleAt(at.Add(time.Second-1).Truncate(time.Second)), // schedules have whole seconds
 		jetstream.WithScheduleTarget(backbone.WorkSubject(i.tenant, i.Workflow, i.ID)), jetstream.WithScheduleTTLNever())

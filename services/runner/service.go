@@ -96,7 +96,7 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	w, ok := s.workers[tenant]
 	if !ok {
 		w = &worker{
-			turns: s.turns, tenant: tenant, js: s.js, models: s.models,
+			turns: s.turns, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout,
 			engine: &engine{instances: s.instances, commands: s.commands, webhooks: s.webhooks, js: s.js, timeline: s.timeline},
 			log:    s.log.With().Str("tenant", tenant.String()).Logger(),
 		}

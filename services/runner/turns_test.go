@@ -12,6 +12,7 @@ import (
 
 	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 func TestTenantsTakeTurnsHoweverMuchEachHas(t *testing.T) {
@@ -88,5 +89,35 @@ func TestPlacesAreNeverMoreAndNeverLost(t *testing.T) {
 	}
 	if places.free != 4 || len(places.ring) != 0 || len(places.waiting) != 0 {
 		t.Errorf("at the end %d places are free, %d tenants wait", places.free, len(places.ring))
+	}
+}
+
+func TestWhatIsInWorkIsFinishedInTimeOrHandedBack(t *testing.T) {
+	for name, row := range map[string]struct {
+		finish time.Duration
+		work   func(ctx context.Context, stop func())
+		ended  bool // the work's context has, when the work has
+	}{
+		"work that takes its time": {time.Hour, func(_ context.Context, stop func()) { stop() }, false},
+		"work that has stuck": {time.Millisecond, func(ctx context.Context, stop func()) {
+			stop()
+			<-ctx.Done()
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &worker{turns: newTurns(1), finish: row.finish}
+			taking, stop := context.WithCancel(t.Context())
+			defer stop()
+			worked := false
+			w.inTurn(taking, nil, func(ctx context.Context, _ jetstream.Msg) {
+				row.work(ctx, stop)
+				if worked = true; (ctx.Err() != nil) != row.ended {
+					t.Errorf("the work's context: %v", ctx.Err())
+				}
+			})
+			if !worked || w.inFlight.Load() != 0 {
+				t.Errorf("worked: %v, in flight: %d", worked, w.inFlight.Load())
+			}
+		})
 	}
 }

@@ -24,8 +24,9 @@ const (
 	ackWait = 30 * time.Second
 	// heartbeat tells JetStream that an event is still being worked on.
 	heartbeat = ackWait / 3
-	// workTimeout bounds one attempt at an event.
-	workTimeout = 2 * time.Minute
+	// workTimeout bounds one attempt at an event, and finishTimeout what is left of it
+	// when no more work is taken.
+	workTimeout, finishTimeout = 2 * time.Minute, 20 * time.Second
 	// maxAttempts is how often an event is worked on before it is kept as a
 	// dead letter. With the delays below that is after about ten minutes.
 	maxAttempts = 12
@@ -41,6 +42,7 @@ type worker struct {
 	engine   *engine
 	turns    *turns // of all tenants
 	log      zerolog.Logger
+	finish   time.Duration // see finishTimeout
 	inFlight atomic.Int64
 	waiting  atomic.Int64 // events that waited when the last one came
 }
@@ -72,7 +74,7 @@ func (w *worker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 }
 
 // run takes events, and work that is due, until ctx ends, then finishes those in
-// work. What was delivered but not begun is handed back.
+// work. What was delivered but not begun is handed back, and what is not finished in time.
 func (w *worker) run(ctx context.Context) error {
 	triggers, err := w.consumer(ctx)
 	if err != nil {
@@ -125,9 +127,9 @@ func (w *worker) take(ctx context.Context, consumer jetstream.Consumer, working 
 }
 
 // inTurn works on a message when it is its tenant's turn. If no more is taken before
-// that, it is handed back; what is in work then is finished.
-func (w *worker) inTurn(ctx context.Context, msg jetstream.Msg, work func(context.Context, jetstream.Msg)) {
-	leave, err := w.turns.take(ctx, w.tenant)
+// that, it is handed back; what is in work then has some time to be finished.
+func (w *worker) inTurn(taking context.Context, msg jetstream.Msg, work func(context.Context, jetstream.Msg)) {
+	leave, err := w.turns.take(taking, w.tenant)
 	if err != nil {
 		_ = msg.Nak() // if that is lost, ackWait does it
 		return
@@ -135,8 +137,15 @@ func (w *worker) inTurn(ctx context.Context, msg jetstream.Msg, work func(contex
 	defer leave()
 	w.inFlight.Add(1)
 	defer w.inFlight.Add(-1)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), workTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(taking), workTimeout)
 	defer cancel()
+	defer context.AfterFunc(taking, func() {
+		select {
+		case <-time.After(w.finish):
+			cancel()
+		case <-ctx.Done():
+		}
+	})()
 	work(ctx, msg)
 }
 
