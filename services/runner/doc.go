@@ -12,5 +12,6 @@
 // record in a bucket that says which steps are done; an event is acknowledged
 // once its instance has ended or waits. A wait is a scheduled message, delivered to
 // a second durable consumer when it is time. A node's places go round its tenants,
-// which may come and go while it runs.
+// which may come and go while it runs. One that takes no more work finishes what it has
+// begun within a bound, and hands the rest back.
 package runner

@@ -3,7 +3,6 @@ package h2
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -316,11 +315,8 @@ func (c *conn) accuse(err error) {
 	if !wrong {
 		return
 	}
-	last := appendFrame(nil, 8, http2.FrameGoAway, 0, 0)
-	last = binary.BigEndian.AppendUint32(last, 0) // it has opened no streams
-	last = binary.BigEndian.AppendUint32(last, uint32(code))
 	_ = c.net.SetWriteDeadline(time.Now().Add(accuseWithin))
-	_, _ = c.net.Write(last) // whether it is taken or not, the connection ends
+	_ = http2.NewFramer(c.net, nil).WriteGoAway(0, http2.ErrCode(code), nil) // whether it is taken or not, the connection ends
 }
 
 // noting reads, and notes when the peer is heard.
