@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
@@ -55,6 +56,7 @@ type grpcPort struct {
 	json     connect.Codec
 	timeout  func(context.Context, connect.Spec) time.Duration // 0: the caller's deadline alone counts
 	margin   time.Duration                                     // see [Hop]
+	resets   *resetLimit                                       // nil: none
 	listener net.Listener                                      // nil: there is no address
 }
 
@@ -75,11 +77,15 @@ func (p *grpcPort) newServer() *grpc.Server {
 		grpc.WaitForHandlers(true), grpc.NumStreamWorkers(grpcWorkers),
 		grpc.StaticStreamWindowSize(grpcStreamWindow), grpc.StaticConnWindowSize(grpcConnWindow),
 	}
+	secure := insecure.NewCredentials()
 	if p.config.TLS != nil {
 		server := p.config.TLS.Server()
-		options = append(options, grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: server.GetConfigForClient})))
+		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: server.GetConfigForClient})
 	}
-	return grpc.NewServer(options...)
+	if p.resets != nil {
+		secure = countedCredentials{secure, p.resets}
+	}
+	return grpc.NewServer(append(options, grpc.Creds(secure))...)
 }
 
 // grpcSurface is what is served.
@@ -170,6 +176,11 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 	ctx := stream.Context()
 	call, _ := contextkit.Carried[admitted](ctx) // see bound
 	defer call.cancel()
+	if p.resets != nil {
+		if resets, ok := resetsOf(ctx); ok {
+			defer resets.ended(ctx, time.Now())
+		}
+	}
 	procedure, _ := grpc.MethodFromServerStream(stream)
 	served := p.surface.Load()
 	spec, ok := served.specs[procedure]

@@ -67,8 +67,9 @@ type Config struct {
 	// ShutdownTimeout bounds how long calls in flight may take to end. 0:
 	// [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
-	// MaxStreams bounds the calls at once on one HTTP/2 connection. 0:
-	// [DefaultMaxStreams], for a service [DefaultServiceStreams].
+	// MaxStreams bounds the calls at once on one HTTP/2 connection, and at an edge
+	// those that a client resets as soon as they have begun. 0: [DefaultMaxStreams],
+	// for a service [DefaultServiceStreams].
 	MaxStreams int `yaml:"max_streams"`
 	// MaxConnections bounds the connections. 0: [DefaultMaxConnections].
 	MaxConnections int `yaml:"max_connections"`
@@ -136,6 +137,7 @@ type Server struct {
 	options  []connecthttp.Option
 	handler  atomic.Pointer[http.Handler]
 	grpc     *grpcPort
+	resets   *resetLimit         // nil: none
 	within   *semaphore.Weighted // of calls from within the process
 	renew    func() *Server      // an edge's
 }
@@ -192,6 +194,8 @@ func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, inte
 	s := newEdge(newServer(config, NewMetrics(config.Name), ready, log), edge.Options, interceptors)
 	timeout := func(_ context.Context, spec connect.Spec) time.Duration { return edge.Timeout(spec.Procedure) }
 	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, timeout, edge.Margin)
+	s.resets = limitResets(s)
+	s.grpc.resets = s.resets
 	return s
 }
 
@@ -287,6 +291,9 @@ func (s *Server) Listen(ctx context.Context) error {
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: s.config.MaxStreams},
 		ErrorLog: stdLogger(s.log),
+	}
+	if s.resets != nil {
+		s.server.Handler, s.server.ConnContext = s.resets.count(s.server.Handler), s.resets.connContext
 	}
 	return nil
 }

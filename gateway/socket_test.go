@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -102,6 +103,7 @@ func bothPorts(t *testing.T, change func(*gateway.Config), test func(t *testing.
 	}
 }
 
+// CVE-2023-44487.
 func TestRapidResetsCostNobodyElse(t *testing.T) {
 	bothPorts(t, nil, rapidResets)
 }
@@ -110,25 +112,25 @@ func rapidResets(t *testing.T, e *edge, url string) {
 	token := e.token(t, "acme", "query.read")
 	attack := connectRaw(t, url)
 	body := message(t)
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for id := uint32(1); id < 40_000; id += 2 { // CVE-2023-44487
+	var attacking sync.WaitGroup
+	attacking.Go(func() {
+		for id := uint32(1); id < 80_000; id += 2 {
 			if attack.open(id, token) != nil || attack.framer.WriteData(id, true, body) != nil || attack.framer.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
-				return // the edge has had enough of it
+				return // the connection has ended
 			}
 		}
-	}()
-	go func() { _, _ = io.Copy(io.Discard, attack.conn) }() // ends with the connection
+	})
+	attacking.Go(func() { _, _ = io.Copy(io.Discard, attack.conn) }) // until the edge has had enough of it
 	for range 50 {
 		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
 			t.Fatalf("another client, meanwhile: %v", got.err)
 		}
 	}
-	<-stopped
+	attacking.Wait()
 	eventually(t, "no call stays behind", func() bool {
 		_, text := e.adminGet(t, "/metrics")
-		return strings.Contains(text, `headgate_in_flight{process="gateway"} 0`) && strings.Contains(text, `headgate_upstream_in_flight{process="gateway"} 0`)
+		return strings.Contains(text, `headgate_in_flight{process="gateway"} 0`) && strings.Contains(text, `headgate_upstream_in_flight{process="gateway"} 0`) &&
+			strings.Contains(text, `headgate_reset_connections_total{process="gateway"} 1`)
 	})
 }
 
