@@ -19,8 +19,8 @@ import (
 )
 
 type peersCommand struct {
-	Rounds  int           `default:"5" help:"Rounds at saturation, in which the contenders alternate."`
-	Length  time.Duration `default:"1500ms" help:"Length of a contender's turn."`
+	Rounds  int           `default:"15" help:"Rounds, in which the contenders alternate."`
+	Length  time.Duration `default:"500ms" help:"Length of a contender's turn."`
 	Callers int           `default:"32" help:"Callers at once."`
 	Plots   string        `type:"path" help:"Directory for plots (PNG)."`
 	Match   string        `help:"Part of the titles of the tables to make, such as gRPC; all if there is none."`
@@ -39,9 +39,9 @@ type contestant struct {
 type measured struct {
 	rate, cpu, allocs []float64 // by round: calls/s, µs of the process a call, objects a call
 	peak              float64   // MiB
-	// Times from when a call was due: at half of what the contestant can, and at half
-	// of what the slowest of the table can.
-	half, same *hdrhistogram.Histogram
+	// Times from when a call was due, by round: at half of what the contestant can, and
+	// at half of what the slowest of the table can.
+	half, same []*hdrhistogram.Histogram
 }
 
 // protocol is one between client and contestant.
@@ -98,13 +98,13 @@ func (c *peersCommand) Run(ctx context.Context) (err error) {
 func (c *peersCommand) measure(ctx context.Context, p protocol, view string) (map[string]*measured, error) {
 	results := map[string]*measured{}
 	for _, one := range p.group {
-		results[one.name] = &measured{half: newHistogram(), same: newHistogram()}
+		results[one.name] = &measured{}
 		if _, err := saturate(ctx, one.do[view], c.Callers, c.Length/3); err != nil { // warm
 			return nil, fmt.Errorf("%s: %w", one.name, err)
 		}
 	}
 	for round := range c.Rounds {
-		for _, one := range p.group {
+		for _, one := range turns(p.group, round) {
 			m := results[one.name]
 			used, err := one.p.cpu()
 			if err != nil {
@@ -139,18 +139,18 @@ func (c *peersCommand) measure(ctx context.Context, p protocol, view string) (ma
 	for _, m := range results {
 		slowest = min(slowest, median(m.rate))
 	}
-	for range c.Rounds {
-		for _, one := range p.group {
+	for round := range c.Rounds {
+		for _, one := range turns(p.group, round) {
 			m := results[one.name]
 			for _, load := range []struct {
-				times *hdrhistogram.Histogram
-				rate  float64
-			}{{m.half, median(m.rate) / 2}, {m.same, slowest / 2}} {
+				rounds *[]*hdrhistogram.Histogram
+				rate   float64
+			}{{&m.half, median(m.rate) / 2}, {&m.same, slowest / 2}} {
 				times, err := paced(ctx, one.do[view], 4*c.Callers, load.rate, c.Length)
 				if err != nil {
 					return nil, fmt.Errorf("%s: %w", one.name, err)
 				}
-				load.times.Merge(times)
+				*load.rounds = append(*load.rounds, times)
 			}
 		}
 	}
@@ -164,34 +164,60 @@ func (c *peersCommand) measure(ctx context.Context, p protocol, view string) (ma
 	return results, nil
 }
 
+// turns are a round's: each contestant is the first of some.
+func turns(group []*contestant, round int) []*contestant {
+	first := round % len(group)
+	return slices.Concat(group[first:], group[:first])
+}
+
+// printTable prints what was measured. What compares two contestants is the median of what
+// each round says: both had the same machine then.
 func printTable(title string, group []*contestant, results map[string]*measured) {
 	fmt.Printf("**%s**\n\n| | calls/s | CPU µs a call | Headgate's share of it | objects a call | p50 / p99 / p99.9 at half | the same at the slowest's half | p99 added to direct there | peak MiB |\n|---|---|---|---|---|---|---|---|---|\n", title)
-	ours := 0.0
-	if m := results["headgate"]; m != nil {
-		ours = median(m.cpu)
-	}
+	ours, direct := results["headgate"], results["direct"]
 	for _, one := range group {
 		m := results[one.name]
-		share, objects := "–", "–"
-		if one.name != "headgate" && !one.rest && ours > 0 {
-			share = fmt.Sprintf("%.2f", ours/median(m.cpu))
+		share, added, objects := "–", "–", "–"
+		if one.name != "headgate" && !one.rest && ours != nil {
+			share = within("%.2f", byRound(ours.cpu, m.cpu, func(x, y float64) float64 { return x / y }))
+		}
+		if one.name != "direct" && direct != nil {
+			added = within("%.1f", byRound(m.same, direct.same, func(x, y *hdrhistogram.Histogram) float64 { return ms(x, 99) - ms(y, 99) })) + " ms"
 		}
 		if len(m.allocs) > 0 {
 			objects = fmt.Sprintf("%.0f", median(m.allocs))
 		}
-		added := "–"
-		if direct := results["direct"]; direct != nil && one.name != "direct" {
-			added = fmt.Sprintf("%.1f ms", ms(m.same, 99)-ms(direct.same, 99))
-		}
-		fmt.Printf("| %s | %.0f (%.0f to %.0f) | %.0f (%.0f to %.0f) | %s | %s | %s | %s | %s | %.0f |\n", one.name,
-			median(m.rate), slices.Min(m.rate), slices.Max(m.rate), median(m.cpu), slices.Min(m.cpu), slices.Max(m.cpu), share, objects, quantiles(m.half), quantiles(m.same), added, m.peak)
+		fmt.Printf("| %s | %s | %s | %s | %s | %s | %s | %s | %.0f |\n", one.name,
+			within("%.0f", m.rate), within("%.0f", m.cpu), share, objects, quantiles(m.half), quantiles(m.same), added, m.peak)
 	}
 	fmt.Println()
 }
 
-// quantiles renders times.
-func quantiles(times *hdrhistogram.Histogram) string {
-	return fmt.Sprintf("%.1f / %.1f / %.1f ms", ms(times, 50), ms(times, 99), ms(times, 99.9))
+// byRound compares two contestants round by round.
+func byRound[T any](x, y []T, compare func(x, y T) float64) []float64 {
+	all := make([]float64, len(x))
+	for round := range x {
+		all[round] = compare(x[round], y[round])
+	}
+	return all
+}
+
+// within renders the rounds' median, and what half of the rounds lie within.
+func within(format string, rounds []float64) string {
+	sorted := slices.Sorted(slices.Values(rounds))
+	return fmt.Sprintf(format+" ("+format+" to "+format+")", median(sorted), sorted[len(sorted)/4], sorted[len(sorted)-1-len(sorted)/4])
+}
+
+// quantiles renders times: the medians of the rounds' p50 and p99, since a machine that
+// stalls once must not decide, and the p99.9 of all together, of which a round has too few.
+func quantiles(rounds []*hdrhistogram.Histogram) string {
+	all := newHistogram()
+	var middle, high []float64
+	for _, times := range rounds {
+		all.Merge(times)
+		middle, high = append(middle, ms(times, 50)), append(high, ms(times, 99))
+	}
+	return fmt.Sprintf("%.1f / %.1f / %.1f ms", median(middle), median(high), ms(all, 99.9))
 }
 
 // startArena builds the programs and starts NATS.
