@@ -25,19 +25,19 @@ func Deadline(next connect.ServerFunc) connect.ServerFunc {
 }
 
 // Hop returns ctx for a hop further: it ends with the call's deadline, and at most
-// longest from now, less margin, so that what is said of a call that took too long
+// longest after it began, less margin, so that what is said of a call that took too long
 // still reaches its client. Calls of an edge's gRPC address have come with it; of others
 // until is what is returned, to be cancelled when the call has ended.
-func Hop(ctx context.Context, until *contextkit.Until, longest, margin time.Duration) context.Context {
+func Hop(ctx context.Context, until *contextkit.Until, began time.Time, longest, margin time.Duration) context.Context {
 	if _, admitted := contextkit.Carried[admitted](ctx); admitted {
 		return ctx
 	}
-	hop(ctx, until, longest, margin)
+	hop(ctx, until, began, longest, margin)
 	return until
 }
 
-func hop(ctx context.Context, until *contextkit.Until, longest, margin time.Duration) {
-	end := time.Now().Add(longest)
+func hop(ctx context.Context, until *contextkit.Until, began time.Time, longest, margin time.Duration) {
+	end := began.Add(longest)
 	if asked, ok := ctx.Deadline(); ok && asked.Before(end) {
 		end = asked // a client that asked for less gets less
 	}

@@ -163,7 +163,7 @@ func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, 
 	call := admitted{header: info.Header}
 	if longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName]); longest > 0 {
 		until := &contextkit.Until{}
-		hop(ctx, until, longest, p.margin)
+		hop(ctx, until, time.Now(), longest, p.margin)
 		ctx, call.cancel = until, until.Cancel
 	} else {
 		ctx, call.cancel = context.WithCancel(ctx)

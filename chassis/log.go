@@ -2,6 +2,8 @@ package chassis
 
 import (
 	stdlog "log"
+	"strconv"
+	"time"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/rs/zerolog"
@@ -12,7 +14,16 @@ func Identify(event *zerolog.Event, rc contextkit.RequestContext) *zerolog.Event
 	if !rc.TenantID.IsZero() {
 		event.Str("tenant", rc.TenantID.String())
 	}
-	return event.Str("correlation_id", rc.CorrelationID).Str("trace_id", rc.TraceID.String()).Str("request_id", rc.RequestID)
+	return event.Str("correlation_id", rc.CorrelationID).Str("trace_id", rc.TraceIDText()).Str("request_id", rc.RequestID)
+}
+
+// Took adds how long something took to a log line, as "ms": milliseconds, to the
+// microsecond. (As a float of its own it takes four times as long to write.)
+func Took(event *zerolog.Event, took time.Duration) *zerolog.Event {
+	var room [24]byte
+	us := took.Microseconds()
+	text := append(strconv.AppendInt(room[:0], us/1000, 10), '.', '0'+byte(us/100%10), '0'+byte(us/10%10), '0'+byte(us%10)) //nolint:gosec // digits
+	return event.RawJSON("ms", text)
 }
 
 // stdLogger adapts net/http's complaints about clients.

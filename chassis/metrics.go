@@ -110,8 +110,8 @@ func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.Serve
 			observe(series.outcome(m, info.Protocol, code), elapsed, rc.TraceID)
 			event := log.WithLevel(lineLevel(level, err))
 			if event.Enabled() {
-				Identify(event, rc).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).
-					Str("code", code).Dur("ms", elapsed).AnErr("error", err).AnErr("cause", errors.Unwrap(err)).Msg("call")
+				Took(Identify(event, rc), elapsed).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).
+					Str("code", code).AnErr("error", err).AnErr("cause", errors.Unwrap(err)).Msg("call")
 			}
 			return err
 		}

@@ -43,8 +43,9 @@ type RequestContext struct {
 	// CausationID names the event or call that caused this one; "" at the edge.
 	CausationID string
 
-	// next is what [RequestContext.traceparent] returned, which may no longer be right.
+	// next is the text of the traceparent that others are asked with, if that is still made.
 	next string
+	made Traceparent
 }
 
 // NewContext returns ctx carrying rc.
@@ -86,17 +87,18 @@ func (rc RequestContext) complete() RequestContext {
 	if rc.SpanID == (SpanID{}) {
 		rc.SpanID = NewSpanID()
 	}
+	rc.made = rc.asking()
 	if rc.CorrelationID != "" && rc.RequestID != "" {
-		rc.next = rc.traceparent()
+		rc.next = rc.made.String()
 		return rc
 	}
 	// All that is made lies in one string.
 	var room [traceparentLength + 2*idLength]byte
-	made := rc.asking().append(room[:0])
+	made, now := rc.made.append(room[:0]), time.Now()
 	ids := [...]*string{&rc.CorrelationID, &rc.RequestID}
 	for _, id := range ids {
 		if *id == "" {
-			made = appendID(made)
+			made = appendID(made, now)
 		}
 	}
 	text := string(made)
@@ -116,19 +118,18 @@ func (rc *RequestContext) asking() Traceparent {
 
 // traceparent returns what the next hop is sent.
 func (rc *RequestContext) traceparent() string {
-	var room [traceparentLength]byte
-	if text := rc.asking().append(room[:0]); rc.next != string(text) {
-		return string(text)
+	if asking := rc.asking(); asking != rc.made {
+		return asking.String()
 	}
 	return rc.next
 }
 
-// traceID returns TraceID's text.
-func (rc *RequestContext) traceID() string {
-	if rc.TraceID != rc.Traceparent.TraceID || rc.Traceparent.IsZero() {
+// TraceIDText returns TraceID's text, which mostly is there already.
+func (rc *RequestContext) TraceIDText() string {
+	if rc.TraceID != rc.made.TraceID || rc.next == "" {
 		return rc.TraceID.String()
 	}
-	return rc.traceparent()[traceIDAt:][:traceIDLength]
+	return rc.next[traceIDAt:][:traceIDLength]
 }
 
 // outgoing returns the request context for the next hop, or why ctx must not
@@ -183,14 +184,14 @@ const idLength = 36
 // to the millisecond. The uuid package's own would take a lock for the order within it.
 func NewID() string {
 	var text [idLength]byte
-	return string(appendID(text[:0]))
+	return string(appendID(text[:0], time.Now()))
 }
 
-func appendID(to []byte) []byte {
+func appendID(to []byte, now time.Time) []byte {
 	var id [16]byte
 	_, _ = random{}.Read(id[:]) // it never fails
 	var ms [8]byte
-	binary.BigEndian.PutUint64(ms[:], uint64(time.Now().UnixMilli())) //nolint:gosec // after 1970
+	binary.BigEndian.PutUint64(ms[:], uint64(now.UnixMilli())) //nolint:gosec // after 1970
 	copy(id[:6], ms[2:])
 	id[6] = id[6]&0x0f | 0x70 // version 7
 	id[8] = id[8]&0x3f | 0x80 // variant 10

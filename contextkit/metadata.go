@@ -91,7 +91,7 @@ func (v *Values) Inject(ctx context.Context, md Metadata) error {
 func InjectResponse(rc RequestContext, md Metadata) {
 	w := newWriter(md, make([]string, 0, 3))
 	w.set(canonicalCorrelationID, rc.CorrelationID)
-	w.set(canonicalTraceID, rc.traceID())
+	w.set(canonicalTraceID, rc.TraceIDText())
 	w.set(canonicalRequestID, rc.RequestID)
 }
 

@@ -24,7 +24,7 @@ func InjectNATS(ctx context.Context, header nats.Header) error {
 	if rc.Tracestate != "" {
 		header.Set(NATSTracestate, rc.Tracestate)
 	}
-	header.Set(NATSTraceID, rc.traceID())
+	header.Set(NATSTraceID, rc.TraceIDText())
 	header.Set(NATSRequestID, rc.RequestID)
 	if rc.CausationID != "" {
 		header.Set(NATSCausationID, rc.CausationID)

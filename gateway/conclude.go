@@ -29,14 +29,15 @@ func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
 	if code := connect.CodeOf(err); err != nil && (code == connect.CodeInternal || code == connect.CodeDataLoss) {
 		level = zerolog.ErrorLevel
 	}
+	took := time.Since(call.start)
 	if event := g.log.WithLevel(level); event.Enabled() {
-		chassis.Identify(event, rc).Str("procedure", call.Method.Spec.Procedure).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
+		chassis.Took(chassis.Identify(event, rc), took).Str("procedure", call.Method.Spec.Procedure).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
 			Str("code", chassis.CodeName(err)).Str("principal", subject).Str("node", call.Node.ID).Int("attempts", call.Attempts).
-			Dur("ms", time.Since(call.start)).AnErr("error", err).Msg("call")
+			AnErr("error", err).Msg("call")
 	}
 	if g.config.Ended != nil {
 		g.config.Ended(rc, Ended{
-			Ended:     chassis.Ended{Procedure: call.Method.Spec.Procedure, Protocol: call.Info.Protocol, Started: call.start, Took: time.Since(call.start), Err: err},
+			Ended:     chassis.Ended{Procedure: call.Method.Spec.Procedure, Protocol: call.Info.Protocol, Started: call.start, Took: took, Err: err},
 			Principal: subject, Node: call.Node.ID, Attempts: call.Attempts,
 		})
 	}

@@ -374,7 +374,7 @@ func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
 			return exhausted("the gateway is full", "GATEWAY_FULL", 0)
 		}
 		defer room.Leave()
-		ctx = chassis.Hop(ctx, &call.until, longest, hopMargin)
+		ctx = chassis.Hop(ctx, &call.until, call.start, longest, hopMargin)
 		defer call.until.Cancel()
 		var err error
 		for _, stage := range stages {
