@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/grpcmeta"
@@ -40,14 +41,14 @@ func (t InProcess) NewClientStream(ctx context.Context, spec connect.Spec) (conn
 		ctx, info = connect.NewClientContext(ctx)
 	}
 	info.Spec = spec
-	return t.Open(ctx, info)
+	return t.Open(ctx, info, grpcmeta.Of(info.RequestHeader()))
 }
 
-// Open begins a call of the procedure info.Spec with info's headers, and writes into info
+// Open begins a call of the procedure info.Spec with these headers, and writes into info
 // what comes back.
-func (t InProcess) Open(ctx context.Context, info *connect.CallInfo) (connect.ClientStream, error) {
+func (t InProcess) Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
 	info.Protocol, info.Codec = ProtocolInProcess, connect.CodecNameProto
-	call := inProcessCall{InProcess: t, ctx: ctx, info: info}
+	call := inProcessCall{InProcess: t, ctx: ctx, info: info, header: header}
 	if info.Spec.StreamType == connect.StreamTypeUnary {
 		return &inProcessUnary{inProcessCall: call}, nil
 	}
@@ -60,17 +61,25 @@ type inProcessCall struct {
 
 	ctx    context.Context   //nolint:containedctx // the stream is the call; ends with it
 	info   *connect.CallInfo // the caller's
+	header grpcmeta.Header   // likewise
 	served connect.CallInfo  // the service's
 }
 
+// handed are lists of header fields, to be used again.
+var handed = sync.Pool{New: func() any { return new(grpcmeta.Fields) }}
+
 // hand gives the service what the caller's headers say so far.
-func (c *inProcessCall) hand() {
-	for key, values := range c.info.RequestHeader().All() {
-		if grpcmeta.Travels(key) {
-			c.served.RequestHeader().SetValues(key, values)
-		}
-	}
+func (c *inProcessCall) hand() error {
 	c.served.Spec, c.served.Protocol, c.served.Codec = c.info.Spec, ProtocolInProcess, connect.CodecNameProto
+	fields, _ := handed.Get().(*grpcmeta.Fields)
+	defer func() {
+		fields.Reset()
+		handed.Put(fields)
+	}()
+	if err := c.header.WriteHeader(c.ctx, fields); err != nil {
+		return err
+	}
+	return fields.Into(c.served.RequestHeader())
 }
 
 // serve has the service answer the call on its side of the stream. The error is what a
@@ -153,7 +162,9 @@ func (u *inProcessUnary) Receive(msg any) error {
 		return io.EOF
 	}
 	u.ended = true
-	u.hand()
+	if err := u.hand(); err != nil {
+		return err
+	}
 	err := u.serve((*inProcessService)(u))
 	passHeader(u.info.ResponseHeader(), u.served.ResponseHeader())
 	passHeader(u.info.ResponseTrailer(), u.served.ResponseTrailer())

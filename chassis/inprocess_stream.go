@@ -19,6 +19,7 @@ type inProcessStream struct {
 
 	cancel   context.CancelFunc
 	begin    sync.Once
+	unsent   error                // why it has not begun
 	half     sync.Once            // closes requests
 	requests chan mem.BufferSlice // closed by the caller
 	answers  chan mem.BufferSlice // closed when the handler has returned
@@ -42,7 +43,10 @@ func newInProcessStream(call inProcessCall) *inProcessStream {
 // SendHeaders implements [connect.ClientStream].
 func (s *inProcessStream) SendHeaders() error {
 	s.begin.Do(func() {
-		s.hand()
+		if s.unsent = s.hand(); s.unsent != nil {
+			s.cancel()
+			return
+		}
 		go func() {
 			defer close(s.answers)
 			defer close(s.returned)
@@ -50,7 +54,7 @@ func (s *inProcessStream) SendHeaders() error {
 			s.open()
 		}()
 	})
-	return nil
+	return s.unsent
 }
 
 // open keeps the answer's headers as they are now, unless that was done before.

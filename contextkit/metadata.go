@@ -14,8 +14,13 @@ var ErrDuplicateTenant = errors.New("the tenant is given more than once")
 // Metadata is what HTTP headers, gRPC metadata and Connect's headers have in
 // common: named, multi-valued, case-insensitive.
 type Metadata interface {
+	Writer
 	// Values returns all values under key.
 	Values(key string) []string
+}
+
+// Writer is metadata that is only written.
+type Writer interface {
 	// Set replaces the values under key.
 	Set(key, value string)
 }
@@ -66,18 +71,12 @@ func Extract(md Metadata) (RequestContext, error) {
 // Inject writes the contract into md for the next hop and returns why ctx must
 // not leave the process, if so. The trace id travels in traceparent alone: every
 // further header with a value of its own costs each hop, which HTTP/2 indexes anew.
-func Inject(ctx context.Context, md Metadata) error { return new(Values).Inject(ctx, md) }
-
-// Values is where the values of one call's contract lie, if they lie in the call.
-type Values [6]string
-
-// Inject is [Inject], whose values lie in v until it is called again.
-func (v *Values) Inject(ctx context.Context, md Metadata) error {
+func Inject(ctx context.Context, md Writer) error {
 	rc, err := outgoing(ctx)
 	if err != nil {
 		return err
 	}
-	w := newWriter(md, v[:0])
+	w := newWriter(md, 6)
 	w.set(canonicalTenantID, rc.TenantID.String())
 	w.set(canonicalTraceparent, rc.traceparent())
 	w.set(canonicalTracestate, rc.Tracestate)
@@ -88,8 +87,8 @@ func (v *Values) Inject(ctx context.Context, md Metadata) error {
 }
 
 // InjectResponse writes the ids that a caller needs to ask about its call.
-func InjectResponse(rc RequestContext, md Metadata) {
-	w := newWriter(md, make([]string, 0, 3))
+func InjectResponse(rc RequestContext, md Writer) {
+	w := newWriter(md, 3)
 	w.set(canonicalCorrelationID, rc.CorrelationID)
 	w.set(canonicalTraceID, rc.TraceIDText())
 	w.set(canonicalRequestID, rc.RequestID)
@@ -98,7 +97,7 @@ func InjectResponse(rc RequestContext, md Metadata) {
 // writer sets single values, all of which lie in one array where metadata allows
 // that: a call's headers are written at every hop.
 type writer struct {
-	md     Metadata
+	md     Writer
 	shared sharer
 	values []string
 }
@@ -108,10 +107,13 @@ type sharer interface {
 	SetValues(key string, values []string)
 }
 
-// newWriter returns a writer of as many values as there is room for.
-func newWriter(md Metadata, room []string) *writer {
-	shared, _ := md.(sharer)
-	return &writer{md, shared, room}
+// newWriter returns a writer of so many values at most.
+func newWriter(md Writer, most int) *writer {
+	w := &writer{md: md}
+	if w.shared, _ = md.(sharer); w.shared != nil {
+		w.values = make([]string, 0, most)
+	}
+	return w
 }
 
 // set sets key to value, unless there is none.

@@ -25,6 +25,8 @@ type Call struct {
 	Principal *auth.Principal
 	// First is the request, or a stream's first message, from receive on.
 	First *frame.Frame
+	// Tenant is whose call it is, from tenant on; zero: the platform's.
+	Tenant contextkit.TenantID
 	// Resource is what the policy's resource field names, from authorize on; of
 	// several, all, or the one that is denied.
 	Resource string
@@ -45,8 +47,6 @@ type Call struct {
 	request, answer frame.Frame
 	until           contextkit.Until
 	hop             connect.CallInfo // of the node, in the last attempt
-	contract        contextkit.Values
-	subject         [1]string // the principal's header
 
 	start time.Time
 	use   limit.Use // the tenant's

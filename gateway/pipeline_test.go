@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/compression"
+	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
@@ -143,7 +144,7 @@ func messages(t testing.TB) (request, answer []byte) {
 func transports(t testing.TB) func(ctx context.Context) error {
 	t.Helper()
 	request, answer := messages(t)
-	client := connect.NewClient(still{frame.Frame{Data: answer}})
+	client := connect.NewClient(still{answer: frame.Frame{Data: answer}})
 	server := connect.NewServer()
 	spec := connect.Spec{Procedure: queriesconnect.QueryServiceQueryProcedure}
 	server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
@@ -198,7 +199,7 @@ func quietGateway(t testing.TB) (g *Gateway, token string) {
 		t.Fatal(err)
 	}
 	_, answer := messages(t)
-	g.nodes = still{frame.Frame{Data: answer}}
+	g.nodes = still{frame.Frame{Data: answer}, new(grpcmeta.Fields)}
 	principal, err := auth.NewPrincipal("somebody", []string{"acme"}, []string{"query.read"})
 	if err != nil {
 		t.Fatal(err)
@@ -210,9 +211,15 @@ func quietGateway(t testing.TB) (g *Gateway, token string) {
 }
 
 // still is an [upstream.Opener], and a [connect.Transport], whose peer has answered already.
-type still struct{ answer frame.Frame }
+type still struct {
+	answer frame.Frame
+	fields *grpcmeta.Fields // of the last call
+}
 
-func (s still) Open(context.Context, *connect.CallInfo) (connect.ClientStream, error) { return s, nil }
+func (s still) Open(ctx context.Context, _ *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
+	s.fields.Reset()
+	return s, header.WriteHeader(ctx, s.fields)
+}
 
 func (s still) NewClientStream(context.Context, connect.Spec) (connect.ClientStream, error) {
 	return s, nil

@@ -7,7 +7,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/limit"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -15,11 +14,10 @@ import (
 
 // limits keeps the tenant within its rate and its calls in flight.
 func (g *Gateway) limits(ctx context.Context, call *Call) (context.Context, error) {
-	rc, _ := contextkit.FromContext(ctx)
-	if rc.TenantID.IsZero() {
+	if call.Tenant.IsZero() {
 		return ctx, nil // platform calls are few, and come from operators
 	}
-	use, wait, err := g.tenants.Enter(rc.TenantID, call.Method.Spec.StreamType&connect.StreamTypeServer != 0)
+	use, wait, err := g.tenants.Enter(call.Tenant, call.Method.Spec.StreamType&connect.StreamTypeServer != 0)
 	if err != nil {
 		reason := "CONCURRENCY_LIMIT"
 		switch {
@@ -29,7 +27,7 @@ func (g *Gateway) limits(ctx context.Context, call *Call) (context.Context, erro
 			reason = "STREAM_LIMIT"
 		}
 		g.counters.limited.WithLabelValues(reason).Inc()
-		if g.tenants.HoldBack(ctx, rc.TenantID) {
+		if g.tenants.HoldBack(ctx, call.Tenant) {
 			g.counters.held.Inc()
 		}
 		return ctx, exhausted(err.Error(), reason, wait)

@@ -128,6 +128,7 @@ func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, erro
 	if !call.Principal.ActsFor(tenant) {
 		return ctx, call.denyTenant("the credential is not for this tenant")
 	}
+	call.Tenant = tenant
 	if named == "" && call.Method.TenantField != 0 {
 		call.First.AppendText(call.Method.TenantField, tenant.String())
 	}

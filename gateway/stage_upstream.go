@@ -34,21 +34,20 @@ const (
 
 // route finds the node that answers.
 func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error) {
-	rc, _ := contextkit.FromContext(ctx)
 	if call.Method.NodeField != 0 {
-		if node, err := g.operated(call, rc.TenantID); err != nil || node.ID != "" {
+		if node, err := g.operated(call); err != nil || node.ID != "" {
 			call.Node, call.Forced = node, true
 			return ctx, err
 		}
 	}
-	node, ok := g.routes.Lookup(call.Method.Upstream, rc.TenantID)
+	node, ok := g.routes.Lookup(call.Method.Upstream, call.Tenant)
 	if !ok {
 		return ctx, chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: try again in a moment", call.Method.Upstream),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 	}
 	call.Node = node
 	if g.breakers.Open(node.Endpoint) {
-		g.avoid(call, rc.TenantID)
+		g.avoid(call)
 	}
 	return ctx, nil
 }
@@ -56,7 +55,7 @@ func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error
 // operated returns the node that the request names, or the only one of its kind;
 // none when any will do. It need not be ready, and is called whatever its
 // breaker says: the call is there to help it.
-func (g *Gateway) operated(call *Call, tenant contextkit.TenantID) (route.Node, error) {
+func (g *Gateway) operated(call *Call) (route.Node, error) {
 	name, err := call.First.Text(call.Method.NodeField, "")
 	if err != nil {
 		return route.Node{}, call.badField(call.Method.NodeField, err)
@@ -78,7 +77,7 @@ func (g *Gateway) operated(call *Call, tenant contextkit.TenantID) (route.Node, 
 	switch {
 	case len(all) == 1:
 		return all[0], nil
-	case len(all) > 1 && tenant.IsZero():
+	case len(all) > 1 && call.Tenant.IsZero():
 		return route.Node{}, connect.Errorf(connect.CodeInvalidArgument, "there are %d %s nodes: say which one (%s)", len(all), call.Method.Upstream, strings.Join(names, ", "))
 	}
 	return route.Node{}, nil
@@ -86,7 +85,7 @@ func (g *Gateway) operated(call *Call, tenant contextkit.TenantID) (route.Node, 
 
 // avoid looks for another node than call.Node, unless so many are open that the
 // breakers are not to be trusted: then call.Node is called all the same.
-func (g *Gateway) avoid(call *Call, tenant contextkit.TenantID) {
+func (g *Gateway) avoid(call *Call) {
 	ready := g.routes.Ready(call.Method.Upstream)
 	endpoints := make([]string, len(ready))
 	for i := range ready {
@@ -96,7 +95,7 @@ func (g *Gateway) avoid(call *Call, tenant contextkit.TenantID) {
 		call.Forced = true
 		return
 	}
-	other, ok := g.routes.Elsewhere(call.Method.Upstream, tenant, func(node route.Node) bool {
+	other, ok := g.routes.Elsewhere(call.Method.Upstream, call.Tenant, func(node route.Node) bool {
 		return node.ID == call.Node.ID || g.breakers.Open(node.Endpoint)
 	})
 	if ok {
@@ -194,8 +193,7 @@ func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait+minRemaining {
 		return false
 	}
-	rc, _ := contextkit.FromContext(ctx)
-	if !rc.TenantID.IsZero() && !g.tenants.Retry(rc.TenantID) {
+	if !call.Tenant.IsZero() && !g.tenants.Retry(call.Tenant) {
 		g.counters.retried.WithLabelValues("forbidden").Inc()
 		return false
 	}
@@ -210,10 +208,10 @@ func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
 	failed := call.Node
 	if !call.Forced {
 		// The tenant may have moved meanwhile.
-		if node, ok := g.routes.Lookup(call.Method.Upstream, rc.TenantID); ok && node.ID != call.Node.ID {
+		if node, ok := g.routes.Lookup(call.Method.Upstream, call.Tenant); ok && node.ID != call.Node.ID {
 			call.Node = node
 		} else {
-			g.avoid(call, rc.TenantID)
+			g.avoid(call)
 		}
 	}
 	// The node that would get the call has a say: what others fail at must not drown it.
@@ -226,22 +224,25 @@ func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
 	return true
 }
 
-// open begins a call of the node, to which go the client's own metadata, who calls, and
-// the contract.
+// open begins a call of the node.
 func (g *Gateway) open(ctx context.Context, call *Call) (connect.ClientStream, error) {
 	call.hop = connect.CallInfo{Spec: call.Method.Spec, PeerAddr: call.Node.Endpoint}
-	header := call.hop.RequestHeader()
-	for key, values := range call.Info.RequestHeader().All() {
+	return g.nodes.Open(ctx, &call.hop, call)
+}
+
+// WriteHeader implements [grpcmeta.Header]: to the node go the client's own metadata, who
+// calls, and the contract.
+func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
+	for key, values := range c.Info.RequestHeader().All() {
 		if !stays[key] {
-			header.SetValues(key, values)
+			to.Add(key, values...)
 		}
 	}
-	call.subject[0] = call.Principal.Subject
-	header.SetValues(canonicalPrincipal, call.subject[:])
-	if err := call.contract.Inject(ctx, header); err != nil {
-		return nil, connect.Errorf(connect.CodeInternal, "%s is called without context", call.Method.Spec.Procedure).WithCause(err)
+	to.Add(canonicalPrincipal, c.Principal.Subject)
+	if err := contextkit.Inject(ctx, to); err != nil {
+		return connect.Errorf(connect.CodeInternal, "%s is called without context", c.Method.Spec.Procedure).WithCause(err)
 	}
-	return g.nodes.Open(ctx, &call.hop)
+	return nil
 }
 
 // ask makes a unary call of the node.

@@ -54,8 +54,7 @@ func (g *Gateway) suspended(tenant contextkit.TenantID, principal *auth.Principa
 
 // standing refuses the calls of suspended tenants.
 func (g *Gateway) standing(ctx context.Context, call *Call) (context.Context, error) {
-	rc, _ := contextkit.FromContext(ctx)
-	if reason := g.suspended(rc.TenantID, call.Principal); reason != "" {
+	if reason := g.suspended(call.Tenant, call.Principal); reason != "" {
 		return ctx, call.denySuspended(reason)
 	}
 	return ctx, nil

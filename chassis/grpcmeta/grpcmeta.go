@@ -4,13 +4,11 @@
 package grpcmeta
 
 import (
-	"fmt"
 	"net/textproto"
 	"strings"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/contextkit"
-	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/metadata"
 )
@@ -52,11 +50,12 @@ func newNames(usual []string, of func(name string) string) names {
 	return n
 }
 
-func (n names) of(name string) string {
+// of returns the name, and whether it is of the usual ones.
+func (n names) of(name string) (other string, usual bool) {
 	if known, ok := n.usual[name]; ok {
-		return known
+		return known, true
 	}
-	return n.other(name)
+	return n.other(name), false
 }
 
 var usual = append(contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal),
@@ -82,7 +81,7 @@ var received = newNames(lower(usual), func(lower string) string {
 // answered are those of an answer's headers. The contract's are not among them: they say
 // what whoever called has said.
 var answered = newNames(lower(append(usual, ":status", "Grpc-Status", "Grpc-Message")), func(lower string) string {
-	if name := received.of(lower); !contextkit.IsContract(name) {
+	if name, _ := received.of(lower); !contextkit.IsContract(name) {
 		return name
 	}
 	return ""
@@ -92,10 +91,6 @@ func lower(names []string) []string {
 	return strings.Split(strings.ToLower(strings.Join(names, " ")), " ")
 }
 
-// Travels reports whether a header, in canonical form, goes on to the next hop: those of
-// a transport's own do not, see [From].
-func Travels(canonical string) bool { return sent.of(canonical) != "" }
-
 // From renders headers as metadata, which shares their values; nil if there are none.
 func From(header *connect.Header) metadata.MD {
 	if header.Len() == 0 {
@@ -103,7 +98,7 @@ func From(header *connect.Header) metadata.MD {
 	}
 	md := make(metadata.MD, header.Len())
 	for key, values := range header.All() {
-		switch key = sent.of(key); {
+		switch key, _ = sent.of(key); {
 		case key == "":
 		case !strings.HasSuffix(key, binarySuffix):
 			md[key] = values
@@ -122,7 +117,7 @@ func From(header *connect.Header) metadata.MD {
 func Into(header *connect.Header, md metadata.MD) {
 	for key, values := range md {
 		binary := strings.HasSuffix(key, binarySuffix)
-		switch key = received.of(key); {
+		switch key, _ = received.of(key); {
 		case key == "":
 		case !binary:
 			header.SetValues(key, values)
@@ -132,24 +127,6 @@ func Into(header *connect.Header, md metadata.MD) {
 			}
 		}
 	}
-}
-
-// Append adds headers to fields, as they travel: names in lower case, binary values
-// encoded. What HTTP/2 and gRPC do not let through is an error that names it.
-func Append(fields []hpack.HeaderField, header *connect.Header) ([]hpack.HeaderField, error) {
-	for key, values := range header.All() {
-		name := sent.of(key)
-		if name == "" {
-			continue
-		}
-		for _, value := range values {
-			if !httpguts.ValidHeaderFieldName(name) || !visible(value) {
-				return fields, fmt.Errorf("the header %q cannot be sent: its name must be a token, and its value of visible ASCII", name)
-			}
-			fields = append(fields, hpack.HeaderField{Name: name, Value: value})
-		}
-	}
-	return fields, nil
 }
 
 // visible reports whether a value is of visible ASCII and spaces, as gRPC demands (see
@@ -166,7 +143,7 @@ func visible(value string) bool {
 // Add adds an answer's fields to headers, as they came, but for those of the contract.
 func Add(header *connect.Header, fields []hpack.HeaderField) {
 	for _, field := range fields {
-		if name := answered.of(field.Name); name != "" {
+		if name, _ := answered.of(field.Name); name != "" {
 			header.Add(name, field.Value)
 		}
 	}

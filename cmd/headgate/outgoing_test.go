@@ -44,11 +44,11 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"the client's transport is contextkit.HTTPTransport, under the platform's context", "gateway/auth.TestKeysRotateWithoutARestart"},
 	"h2.Channel.dial net.DialContext": {"", ""},
 	"gateway.Gateway.open upstream.Open": {
-		"contextkit.Values.Inject, or it fails", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
+		"Call.WriteHeader injects the contract, or it fails", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
 	"upstream.Transport.NewClientStream upstream.Open": {
 		"it is the transport of contextkit.NewClient, and of nothing else", "contextkit.TestACallWithoutContextIsRefused"},
 	"upstream.Transport.Open upstream.Open":      {"", ""},
-	"upstream.begin h2.Open":                     {"", ""},
+	"upstream.outgoing.begin h2.Open":            {"", ""},
 	"backbone.Connect nats.Connect":              {"", ""},
 	"backbone.Embedded.Connect nats.Connect":     {"", ""},
 	"backbone.askLeader nats.RequestWithContext": {"", ""},

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"io"
 	"sync"
@@ -15,9 +14,7 @@ import (
 // stream is a [connect.ClientStream] over an HTTP/2 stream, opened by the first Send or
 // Receive, when the request headers are complete.
 type stream struct {
-	ctx     context.Context //nolint:containedctx // the stream is the call; ends with it
-	channel *channel
-	info    *connect.CallInfo
+	outgoing
 
 	open    sync.Once
 	h2      *h2.Stream // nil: openErr says why
@@ -31,7 +28,7 @@ type stream struct {
 // SendHeaders implements [connect.ClientStream].
 func (s *stream) SendHeaders() error {
 	s.open.Do(func() {
-		s.h2, s.openErr = begin(s.ctx, s.channel, s.info, h2.Request{Whole: s.single()})
+		s.h2, s.openErr = s.begin(h2.Request{Whole: s.single()})
 		s.openErr = local(s.ctx, s.openErr)
 	})
 	return s.openErr

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/contextkit"
 )
 
@@ -15,11 +16,12 @@ func WithEndpoint(ctx context.Context, address string) context.Context {
 	return contextkit.Carry(ctx, endpoint(address))
 }
 
-// Opener begins calls. What info says of the call are its procedure (Spec), its endpoint
-// (PeerAddr) and its headers, the contract among them (see contextkit.Inject); what comes
-// back is written into it. Messages are *frame.Frame or protobuf messages.
+// Opener begins calls. What info says of the call are its procedure (Spec) and its endpoint
+// (PeerAddr), and what comes back is written into it. header has its request headers, the
+// contract among them (see contextkit.Inject), and may be asked for them more than once.
+// Messages are *frame.Frame or protobuf messages.
 type Opener interface {
-	Open(ctx context.Context, info *connect.CallInfo) (connect.ClientStream, error)
+	Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error)
 }
 
 // Transport is an [Opener] over the pool's channels, and over what is local. For clients
@@ -41,14 +43,14 @@ func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (con
 		ctx, info = connect.NewClientContext(ctx)
 	}
 	info.Spec, info.PeerAddr = spec, string(to)
-	return t.Open(ctx, info)
+	return t.Open(ctx, info, grpcmeta.Of(info.RequestHeader()))
 }
 
 // Open implements [Opener].
-func (t *Transport) Open(ctx context.Context, info *connect.CallInfo) (connect.ClientStream, error) {
+func (t *Transport) Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
 	if t.pool.config.Local != nil {
 		if local := t.pool.config.Local(info.PeerAddr); local != nil {
-			return local.Open(ctx, info)
+			return local.Open(ctx, info, header)
 		}
 	}
 	channel, err := t.pool.take(info.PeerAddr)
@@ -56,8 +58,9 @@ func (t *Transport) Open(ctx context.Context, info *connect.CallInfo) (connect.C
 		return nil, connect.NewError(connect.CodeUnavailable, "the upstream cannot be connected to").WithCause(err)
 	}
 	info.Protocol, info.Codec = connect.ProtocolNameGRPC, connect.CodecNameProto
+	one := outgoing{ctx, channel, info, header}
 	if info.Spec.StreamType == connect.StreamTypeUnary {
-		return &unary{ctx: ctx, channel: channel, info: info}, nil
+		return &unary{outgoing: one}, nil
 	}
-	return &stream{ctx: ctx, channel: channel, info: info}, nil
+	return &stream{outgoing: one}, nil
 }

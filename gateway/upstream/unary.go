@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"io"
 
@@ -13,9 +12,8 @@ import (
 // unary is a [connect.ClientStream] of one request and one answer, made as one call when
 // the answer is asked for. It is for one goroutine, as [connect.Client.CallUnary] uses it.
 type unary struct {
-	ctx     context.Context //nolint:containedctx // the stream is the call; ends with it
-	channel *channel
-	info    *connect.CallInfo
+	outgoing
+
 	request any
 	ended   bool
 }
@@ -58,7 +56,7 @@ func (u *unary) Receive(msg any) error {
 // call sends the request, and has msg be the answer. Errors are the node's verdict, or
 // those of a stream.
 func (u *unary) call(request h2.Request, msg any) error {
-	stream, err := begin(u.ctx, u.channel, u.info, request)
+	stream, err := u.begin(request)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -19,24 +18,6 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 )
-
-// lists has lists of header fields, to be used again.
-var lists = sync.Pool{New: func() any { return new([]hpack.HeaderField) }}
-
-// begin opens a call with its headers.
-func begin(ctx context.Context, channel *channel, info *connect.CallInfo, request h2.Request) (*h2.Stream, error) {
-	list, _ := lists.Get().(*[]hpack.HeaderField)
-	defer func() {
-		clear(*list) // what is in them is not to be kept
-		lists.Put(list)
-	}()
-	var err error
-	if *list, err = grpcmeta.Append((*list)[:0], info.RequestHeader()); err != nil {
-		return nil, connect.NewError(connect.CodeInvalidArgument, err.Error())
-	}
-	request.Path, request.Fields = info.Spec.Procedure, *list
-	return channel.conn.Open(ctx, request)
-}
 
 // Mistakes of a node's.
 var (
