@@ -104,8 +104,9 @@ func (s *grpcStream) Send(msg any) error {
 	if !s.opened {
 		s.opened = true
 		s.compress(msg)
-		// The headers go with the message.
-		if err := s.grpc.SetHeader(grpcmeta.From(s.info.ResponseHeader())); err != nil {
+		// The headers go with the message: what is ready is written together. (SetHeader
+		// would copy them.)
+		if err := s.grpc.SendHeader(grpcmeta.From(s.info.ResponseHeader())); err != nil {
 			return err
 		}
 	}
