@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/textproto"
+
+	"connectrpc.com/connect/v2"
 )
 
 // ErrDuplicateTenant is returned when the tenant was written more than once: a
@@ -44,28 +46,73 @@ var (
 // [ErrDuplicateTenant]); an absent one is not, the caller decides whether it
 // needs one.
 func Extract(md Metadata) (RequestContext, error) {
+	said := saidIn(md)
 	rc := RequestContext{
-		CorrelationID: singleID(md, canonicalCorrelationID),
-		RequestID:     singleID(md, canonicalRequestID),
-		CausationID:   singleID(md, canonicalCausationID),
+		CorrelationID: singleID(said.correlation),
+		RequestID:     singleID(said.request),
+		CausationID:   singleID(said.causation),
 	}
-	if values := md.Values(canonicalTraceparent); len(values) == 1 {
+	if values := said.traceparent; len(values) == 1 {
 		// A bad value leaves the zero Traceparent: a new trace starts below.
 		if tp, err := ParseTraceparent(values[0]); err == nil {
 			rc.Traceparent = tp
 			// Tracestate means nothing without the traceparent it belongs to (§4.3).
-			rc.Tracestate = joinTracestate(md.Values(canonicalTracestate))
+			rc.Tracestate = joinTracestate(said.tracestate)
 		}
 	}
-	if values := md.Values(canonicalTraceID); len(values) == 1 {
+	if values := said.traceID; len(values) == 1 {
 		rc.TraceID, _ = ParseTraceID(values[0])
 	}
-	tenant, err := extractTenant(md)
+	tenant, err := extractTenant(said.tenant)
 	if err != nil {
 		return rc.complete(), err
 	}
 	rc.TenantID = tenant
 	return rc.complete(), nil
+}
+
+// said is what metadata says of the contract.
+type said struct {
+	tenant, correlation, request, causation, traceparent, tracestate, traceID []string
+}
+
+// saidIn reads metadata: Connect's headers in one pass, since most calls bear few, and
+// fewer of these.
+func saidIn(md Metadata) (s said) {
+	if header, ok := md.(*connect.Header); ok {
+		for key, values := range header.All() {
+			if field := s.field(key); field != nil {
+				*field = values
+			}
+		}
+		return s
+	}
+	for key := range contractHeaders {
+		*s.field(key) = md.Values(key)
+	}
+	return s
+}
+
+// field returns where the values of a header of the contract go, nil for another. Its
+// name is in canonical form.
+func (s *said) field(canonical string) *[]string {
+	switch canonical {
+	case canonicalTenantID:
+		return &s.tenant
+	case canonicalCorrelationID:
+		return &s.correlation
+	case canonicalRequestID:
+		return &s.request
+	case canonicalCausationID:
+		return &s.causation
+	case canonicalTraceparent:
+		return &s.traceparent
+	case canonicalTracestate:
+		return &s.tracestate
+	case canonicalTraceID:
+		return &s.traceID
+	}
+	return nil
 }
 
 // Inject writes the contract into md for the next hop and returns why ctx must
@@ -129,8 +176,7 @@ func (w *writer) set(key, value string) {
 	}
 }
 
-func extractTenant(md Metadata) (TenantID, error) {
-	values := md.Values(canonicalTenantID)
+func extractTenant(values []string) (TenantID, error) {
 	switch len(values) {
 	case 0:
 		return TenantID{}, nil
@@ -144,9 +190,8 @@ func extractTenant(md Metadata) (TenantID, error) {
 	return TenantID{}, fmt.Errorf("%s: %w", HeaderTenantID, ErrDuplicateTenant)
 }
 
-// singleID returns the one usable value under key, or "" so that it is replaced.
-func singleID(md Metadata, key string) string {
-	values := md.Values(key)
+// singleID returns the one usable value, or "" so that it is replaced.
+func singleID(values []string) string {
 	if len(values) != 1 || !validID(values[0]) {
 		return ""
 	}
