@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"sync"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/grpcmeta"
@@ -65,21 +64,16 @@ type inProcessCall struct {
 	served connect.CallInfo  // the service's
 }
 
-// handed are lists of header fields, to be used again.
-var handed = sync.Pool{New: func() any { return new(grpcmeta.Fields) }}
-
 // hand gives the service what the caller's headers say so far.
 func (c *inProcessCall) hand() error {
 	c.served.Spec, c.served.Protocol, c.served.Codec = c.info.Spec, ProtocolInProcess, connect.CodecNameProto
-	fields, _ := handed.Get().(*grpcmeta.Fields)
-	defer func() {
-		fields.Reset()
-		handed.Put(fields)
-	}()
-	if err := c.header.WriteHeader(c.ctx, fields); err != nil {
+	fields, err := grpcmeta.Write(c.ctx, c.header)
+	if err != nil {
 		return err
 	}
-	return fields.Into(c.served.RequestHeader())
+	defer fields.Free()
+	fields.Into(c.served.RequestHeader())
+	return nil
 }
 
 // serve has the service answer the call on its side of the stream. The error is what a

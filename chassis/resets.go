@@ -53,8 +53,7 @@ func (l *resetLimit) of(conn net.Conn) *resets {
 	return r
 }
 
-// ended counts a call that began then, and has ended or is of no use any more. ctx is the
-// client's: canceled when it has left.
+// ended counts a call that began then. ctx is the client's: canceled when it has left.
 func (r *resets) ended(ctx context.Context, began time.Time) {
 	if !errors.Is(ctx.Err(), context.Canceled) {
 		if left := r.left.Load(); left > 0 && left < r.limit.most {

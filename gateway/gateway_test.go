@@ -459,6 +459,22 @@ func theContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T, start 
 	}
 }
 
+func TestAHeaderThatCannotTravelIsRefusedByName(t *testing.T) {
+	everyHop(t, func(t *testing.T, start starter) {
+		e := start(nil, nil)
+		header := []string{"Authorization", e.token(t, "acme", "query.read"), "X-Custom", "gr\xfcn"}
+		for _, protocol := range []string{"connect", "rest"} { // gRPC's clients do not send it
+			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, header...)
+			if calls, _, _, _, _ := e.node.seen(); got.code != connect.CodeInvalidArgument || !strings.Contains(got.err.Error(), `"x-custom"`) || calls != 0 {
+				t.Errorf("%s: %v after %d calls of the node, want that the header is named", protocol, got.err, calls)
+			}
+		}
+		if status, text := e.http(t, http.MethodGet, "/v1/watch/wallets", "", header...); status != http.StatusBadRequest || !strings.Contains(text, "x-custom") {
+			t.Errorf("a stream: %d %s, want that the header is named", status, text)
+		}
+	})
+}
+
 func TestANodesErrorSurvivesEveryProtocol(t *testing.T) {
 	everyHop(t, aNodesErrorSurvivesEveryProtocol)
 }

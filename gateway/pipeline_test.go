@@ -144,7 +144,7 @@ func messages(t testing.TB) (request, answer []byte) {
 func transports(t testing.TB) func(ctx context.Context) error {
 	t.Helper()
 	request, answer := messages(t)
-	client := connect.NewClient(still{answer: frame.Frame{Data: answer}})
+	client := connect.NewClient(still{frame.Frame{Data: answer}})
 	server := connect.NewServer()
 	spec := connect.Spec{Procedure: queriesconnect.QueryServiceQueryProcedure}
 	server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
@@ -199,7 +199,7 @@ func quietGateway(t testing.TB) (g *Gateway, token string) {
 		t.Fatal(err)
 	}
 	_, answer := messages(t)
-	g.nodes = still{frame.Frame{Data: answer}, new(grpcmeta.Fields)}
+	g.nodes = still{frame.Frame{Data: answer}}
 	principal, err := auth.NewPrincipal("somebody", []string{"acme"}, []string{"query.read"})
 	if err != nil {
 		t.Fatal(err)
@@ -211,14 +211,14 @@ func quietGateway(t testing.TB) (g *Gateway, token string) {
 }
 
 // still is an [upstream.Opener], and a [connect.Transport], whose peer has answered already.
-type still struct {
-	answer frame.Frame
-	fields *grpcmeta.Fields // of the last call
-}
+type still struct{ answer frame.Frame }
 
 func (s still) Open(ctx context.Context, _ *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
-	s.fields.Reset()
-	return s, header.WriteHeader(ctx, s.fields)
+	fields, err := grpcmeta.Write(ctx, header)
+	if err == nil {
+		fields.Free()
+	}
+	return s, err
 }
 
 func (s still) NewClientStream(context.Context, connect.Spec) (connect.ClientStream, error) {

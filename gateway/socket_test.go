@@ -120,6 +120,7 @@ func rapidResets(t *testing.T, e *edge, url string) {
 			}
 		}
 	})
+	_ = attack.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	attacking.Go(func() { _, _ = io.Copy(io.Discard, attack.conn) }) // until the edge has had enough of it
 	for range 50 {
 		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {

@@ -2,6 +2,7 @@ package grpcmeta
 
 import (
 	"context"
+	"sync"
 
 	"connectrpc.com/connect/v2"
 	"golang.org/x/net/http/httpguts"
@@ -28,10 +29,35 @@ func (w written) WriteHeader(_ context.Context, to *Fields) error {
 }
 
 // Fields are headers as they travel: names in lower case, binary values encoded. What
-// belongs to a transport is left out. The zero value has none.
+// belongs to a transport is left out.
 type Fields struct {
 	list []hpack.HeaderField
 	bad  string // the name of the first that cannot travel
+}
+
+// lists are used again.
+var lists = sync.Pool{New: func() any { return new(Fields) }}
+
+// Write returns the fields of a call's headers, to be freed. Errors are header's, and
+// INVALID_ARGUMENT, which names one that HTTP/2 and gRPC do not let through.
+func Write(ctx context.Context, header Header) (*Fields, error) {
+	f, _ := lists.Get().(*Fields)
+	err := header.WriteHeader(ctx, f)
+	if err == nil && f.bad != "" {
+		err = connect.Errorf(connect.CodeInvalidArgument, "the header %q cannot be sent: its name must be a token, and its value of visible ASCII", f.bad)
+	}
+	if err != nil {
+		f.Free()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Free gives the fields back: nothing of them is to be used any more.
+func (f *Fields) Free() {
+	clear(f.list)
+	f.list, f.bad = f.list[:0], ""
+	lists.Put(f)
 }
 
 // Add adds a header, whose name is in canonical form.
@@ -54,24 +80,13 @@ func (f *Fields) Add(canonical string, values ...string) {
 // Set implements [contextkit.Writer] for headers that are not there yet.
 func (f *Fields) Set(canonical, value string) { f.Add(canonical, value) }
 
-// List returns the fields. The error, INVALID_ARGUMENT, names one that HTTP/2 and gRPC do
-// not let through.
-func (f *Fields) List() ([]hpack.HeaderField, error) {
-	if f.bad != "" {
-		return nil, connect.Errorf(connect.CodeInvalidArgument, "the header %q cannot be sent: its name must be a token, and its value of visible ASCII", f.bad)
-	}
-	return f.list, nil
-}
+// List returns the fields.
+func (f *Fields) List() []hpack.HeaderField { return f.list }
 
-// Into adds the fields to headers, as whoever is called finds them. Errors are those of
-// List.
-func (f *Fields) Into(header *connect.Header) error {
-	list, err := f.List()
-	if err != nil {
-		return err
-	}
-	values := make([]string, len(list)) // all in one place
-	for i, field := range list {
+// Into adds the fields to headers, as whoever is called finds them.
+func (f *Fields) Into(header *connect.Header) {
+	values := make([]string, len(f.list)) // all in one place
+	for i, field := range f.list {
 		values[i] = field.Value
 		switch name, _ := received.of(field.Name); {
 		case name == "":
@@ -81,11 +96,4 @@ func (f *Fields) Into(header *connect.Header) error {
 			header.SetValues(name, values[i:i+1:i+1])
 		}
 	}
-	return nil
-}
-
-// Reset forgets all fields, and keeps the place.
-func (f *Fields) Reset() {
-	clear(f.list)
-	f.list, f.bad = f.list[:0], ""
 }

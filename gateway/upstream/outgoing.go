@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"sync"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/grpcmeta"
@@ -17,23 +16,13 @@ type outgoing struct {
 	header  grpcmeta.Header
 }
 
-// lists are of header fields, to be used again.
-var lists = sync.Pool{New: func() any { return new(grpcmeta.Fields) }}
-
 // begin opens the call with its headers.
 func (o *outgoing) begin(request h2.Request) (*h2.Stream, error) {
-	to, _ := lists.Get().(*grpcmeta.Fields)
-	defer func() {
-		to.Reset() // what is in them is not to be kept
-		lists.Put(to)
-	}()
-	err := o.header.WriteHeader(o.ctx, to)
+	fields, err := grpcmeta.Write(o.ctx, o.header)
 	if err != nil {
 		return nil, err
 	}
-	request.Path = o.info.Spec.Procedure
-	if request.Fields, err = to.List(); err != nil {
-		return nil, err
-	}
+	defer fields.Free()
+	request.Path, request.Fields = o.info.Spec.Procedure, fields.List()
 	return o.channel.conn.Open(o.ctx, request)
 }
