@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 	"time"
@@ -86,9 +85,9 @@ type hop struct {
 
 // NewTimeline returns a timeline; Run must be running.
 func NewTimeline(js jetstream.JetStream) (*Timeline, error) {
-	async, err := jetstream.New(js.Conn(), jetstream.WithPublishAsyncMaxPending(hopsPending))
+	async, err := Async(js, hopsPending)
 	if err != nil {
-		return nil, fmt.Errorf("backbone: timeline: %w", err)
+		return nil, err
 	}
 	return &Timeline{
 		js: async, queue: make(chan hop, hopQueue), rate: rate.NewLimiter(hopRate, hopRate),
@@ -128,8 +127,8 @@ func (t *Timeline) Record(ctx context.Context, h Hop) {
 	t.lost.Inc()
 }
 
-// Run publishes the hops of the node until ctx ends and those recorded before have
-// been.
+// Run publishes the hops of the node until ctx ends, then those recorded before, as far
+// as they find a place within a bound.
 func (t *Timeline) Run(ctx context.Context, node string) error {
 	base := context.WithoutCancel(ctx)
 	for {
@@ -137,21 +136,22 @@ func (t *Timeline) Run(ctx context.Context, node string) error {
 		case h := <-t.queue:
 			t.publish(base, node, h)
 		case <-ctx.Done():
-			for {
-				select {
-				case h := <-t.queue:
-					t.publish(base, node, h)
-					continue
-				default:
-				}
-				break
-			}
-			select {
-			case <-t.js.PublishAsyncComplete():
-			case <-time.After(hopFlush):
-			}
+			t.flush(base, node)
 			return nil
 		}
+	}
+}
+
+// flush publishes what is recorded, and waits for what is on its way.
+func (t *Timeline) flush(ctx context.Context, node string) {
+	end := time.Now().Add(hopFlush)
+	for len(t.queue) > 0 && time.Now().Before(end) {
+		t.publish(ctx, node, <-t.queue)
+	}
+	t.lost.Add(float64(len(t.queue)))
+	select {
+	case <-t.js.PublishAsyncComplete():
+	case <-time.After(time.Until(end)):
 	}
 }
 

@@ -32,7 +32,7 @@ type answer struct {
 type answers struct{ async jetstream.JetStream }
 
 func openAnswers(js jetstream.JetStream) (*answers, error) {
-	async, err := jetstream.New(js.Conn(), jetstream.WithPublishAsyncMaxPending(maxPendingAnswers))
+	async, err := backbone.Async(js, maxPendingAnswers)
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketIdempotency, err)
 	}
