@@ -317,6 +317,15 @@ func TestAPanicIsOneCallsFailure(t *testing.T) {
 	if _, err := client.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil {
 		t.Fatalf("the next call: %v", err)
 	}
+	_, text := p.get(t, "/metrics")
+	for _, want := range []string{
+		`headgate_rpc_duration_seconds_count{code="internal",procedure="/projection.gateway.v1.QueryService/ListViews",process="views",protocol="connect"} 1`,
+		`headgate_rpc_in_flight{procedure="/projection.gateway.v1.QueryService/ListViews",process="views"} 0`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
 }
 
 func TestABodyThatTricklesHoldsNoCall(t *testing.T) {

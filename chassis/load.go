@@ -21,6 +21,9 @@ const (
 	loadBuckets = 104
 )
 
+// loadSteps is how many steps a factor of e has.
+var loadSteps = 1 / math.Log(loadStep)
+
 // Load is what a process has been doing in the last seconds.
 type Load struct {
 	// Calls and Errors are those that ended, a second; Errors are the process's own
@@ -70,7 +73,7 @@ func (w *window) observe(now time.Time, took time.Duration, stream, failed bool)
 	w.current.timed++
 	n := 0
 	if took > loadFirst {
-		n = min(int(math.Log(float64(took)/float64(loadFirst))/math.Log(loadStep))+1, loadBuckets-1)
+		n = min(int(math.Log(float64(took)/float64(loadFirst))*loadSteps)+1, loadBuckets-1)
 	}
 	w.current.took[n]++
 }

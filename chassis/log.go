@@ -9,12 +9,20 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Identify adds the contract's ids to a log line.
+// Identify adds the contract's ids to a log line: tokens, none of whose characters JSON
+// escapes.
 func Identify(event *zerolog.Event, rc contextkit.RequestContext) *zerolog.Event {
-	if !rc.TenantID.IsZero() {
-		event.Str("tenant", rc.TenantID.String())
+	var room [contextkit.MaxIDLength + 2]byte
+	token := func(name, id string) {
+		event.RawJSON(name, append(append(append(room[:0], '"'), id...), '"'))
 	}
-	return event.Str("correlation_id", rc.CorrelationID).Str("trace_id", rc.TraceIDText()).Str("request_id", rc.RequestID)
+	if !rc.TenantID.IsZero() {
+		token("tenant", rc.TenantID.String())
+	}
+	token("correlation_id", rc.CorrelationID)
+	token("trace_id", rc.TraceIDText())
+	token("request_id", rc.RequestID)
+	return event
 }
 
 // Took adds how long something took to a log line, as "ms": milliseconds, to the

@@ -46,10 +46,12 @@ func (m *Metrics) Registerer(process string) prometheus.Registerer {
 	return prometheus.WrapRegistererWith(prometheus.Labels{"process": process}, m.registry)
 }
 
-// calls are the series of a procedure, kept since finding one by its labels costs as
-// much as counting.
-type calls struct {
+// Calls counts and times the calls of one procedure. Its series are kept since finding
+// one by its labels costs as much as counting.
+type Calls struct {
+	metrics   *Metrics
 	procedure string
+	load      bool // they count as the process's load
 	inFlight  prometheus.Gauge
 	outcomes  atomic.Pointer[[]outcome] // those that there have been: as many as protocols and codes at most
 }
@@ -60,12 +62,33 @@ type outcome struct {
 	duration       prometheus.Observer
 }
 
-func (m *Metrics) callsOf(procedure string) *calls {
-	return &calls{procedure: procedure, inFlight: m.inFlight.WithLabelValues(procedure)}
+// Calls returns what counts the procedure's calls.
+func (m *Metrics) Calls(procedure string) *Calls {
+	return &Calls{metrics: m, procedure: procedure, load: counts(procedure), inFlight: m.inFlight.WithLabelValues(procedure)}
+}
+
+// Begin counts a call that begins. End is called once when it has ended.
+func (c *Calls) Begin() {
+	c.inFlight.Inc()
+	c.metrics.window.inFlight.Add(1)
+}
+
+// End counts a call that has ended, of that trace; if it does not say how long it took, by
+// now.
+func (c *Calls) End(ended Ended, kind connect.StreamType, trace contextkit.TraceID) {
+	if ended.Took == 0 {
+		ended.Took = time.Since(ended.Started)
+	}
+	c.metrics.window.inFlight.Add(-1)
+	c.inFlight.Dec()
+	if c.load {
+		c.metrics.window.observe(ended.Started.Add(ended.Took), ended.Took, kind != connect.StreamTypeUnary, ended.OwnFault())
+	}
+	observe(c.outcome(ended.Protocol, CodeName(ended.Err)), ended.Took, trace)
 }
 
 // outcome returns the series of calls that end so.
-func (c *calls) outcome(m *Metrics, protocol, code string) prometheus.Observer {
+func (c *Calls) outcome(protocol, code string) prometheus.Observer {
 	seen := c.outcomes.Load()
 	if seen != nil {
 		for _, one := range *seen {
@@ -74,7 +97,7 @@ func (c *calls) outcome(m *Metrics, protocol, code string) prometheus.Observer {
 			}
 		}
 	}
-	found := m.duration.WithLabelValues(c.procedure, protocol, code)
+	found := c.metrics.duration.WithLabelValues(c.procedure, protocol, code)
 	next := []outcome{{protocol, code, found}}
 	if seen != nil {
 		next = append(next, *seen...)
@@ -83,37 +106,34 @@ func (c *calls) outcome(m *Metrics, protocol, code string) prometheus.Observer {
 	return found
 }
 
+// ErrUnfinished is how a call has ended whose handler panicked.
+var ErrUnfinished = connect.NewError(connect.CodeInternal, "the call failed by a fault of the server")
+
 // Observe measures every call and writes one log line a call at level, or at
 // error level when the call failed by the process's own fault.
 func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
-		var known atomic.Pointer[calls] // a handler has one procedure, unless it is for all that are unknown
+		var known atomic.Pointer[Calls] // a handler has one procedure, unless it is for all that are unknown
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			start := time.Now()
-			series := known.Load()
-			if series == nil || series.procedure != spec.Procedure {
-				series = m.callsOf(spec.Procedure)
-				known.Store(series)
-			}
-			series.inFlight.Inc()
-			m.window.inFlight.Add(1)
-			err := next(ctx, spec, stream)
-			m.window.inFlight.Add(-1)
-			series.inFlight.Dec()
-			elapsed := time.Since(start)
-			if counts(spec.Procedure) {
-				m.window.observe(start.Add(elapsed), elapsed, spec.StreamType != connect.StreamTypeUnary, ownFault(err))
+			calls := known.Load()
+			if calls == nil || calls.procedure != spec.Procedure {
+				calls = m.Calls(spec.Procedure)
+				known.Store(calls)
 			}
 			info, _ := connect.CallInfoForServerContext(ctx)
-			code := CodeName(err)
 			rc, _ := contextkit.FromContext(ctx)
-			observe(series.outcome(m, info.Protocol, code), elapsed, rc.TraceID)
-			event := log.WithLevel(lineLevel(level, err))
-			if event.Enabled() {
-				Took(Identify(event, rc), elapsed).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).
-					Str("code", code).AnErr("error", err).AnErr("cause", errors.Unwrap(err)).Msg("call")
-			}
-			return err
+			ended := Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: time.Now(), Err: ErrUnfinished}
+			calls.Begin()
+			defer func() {
+				ended.Took = time.Since(ended.Started)
+				calls.End(ended, spec.StreamType, rc.TraceID)
+				if event := log.WithLevel(LineLevel(level, ended.Err)); event.Enabled() {
+					Took(Identify(event, rc), ended.Took).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).
+						Str("code", CodeName(ended.Err)).AnErr("error", ended.Err).AnErr("cause", errors.Unwrap(ended.Err)).Msg("call")
+				}
+			}()
+			ended.Err = next(ctx, spec, stream)
+			return ended.Err
 		}
 	}
 }
@@ -130,8 +150,9 @@ func observe(observer prometheus.Observer, elapsed time.Duration, trace contextk
 	observer.Observe(elapsed.Seconds())
 }
 
-// lineLevel raises the line of a call that failed by our own fault.
-func lineLevel(level zerolog.Level, err error) zerolog.Level {
+// LineLevel is the level of a call's log line: the given one, or error when the call failed
+// by our own fault.
+func LineLevel(level zerolog.Level, err error) zerolog.Level {
 	if err == nil {
 		return level
 	}
@@ -147,7 +168,7 @@ func lineLevel(level zerolog.Level, err error) zerolog.Level {
 // ownFault reports whether a call failed by the process's fault or that of those
 // behind it.
 func ownFault(err error) bool {
-	return err != nil && (lineLevel(zerolog.Disabled, err) == zerolog.ErrorLevel || connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded)
+	return err != nil && (LineLevel(zerolog.Disabled, err) == zerolog.ErrorLevel || connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded)
 }
 
 // CodeName returns the metric label of a call's outcome.

@@ -21,7 +21,7 @@ func Recover(log zerolog.Logger) connect.ServerInterceptor {
 					panic(r) // net/http's own way to give up a response
 				default:
 					log.Error().Str("procedure", spec.Procedure).Interface("panic", r).Bytes("stack", debug.Stack()).Msg("handler panicked")
-					err = connect.NewError(connect.CodeInternal, "the call failed by a fault of the server")
+					err = ErrUnfinished
 				}
 			}()
 			return next(ctx, spec, stream)

@@ -162,21 +162,6 @@ func SpanContext(ctx context.Context) context.Context {
 	return NewContext(ctx, rc)
 }
 
-// random reads random bytes that make ids differ, nothing more: no id is a secret.
-// The runtime's own ChaCha8 takes a tenth of the time of crypto/rand, and there are
-// several ids a call.
-type random struct{}
-
-// Read implements [io.Reader]. It never fails.
-func (random) Read(b []byte) (int, error) {
-	for i := 0; i < len(b); i += 8 {
-		var word [8]byte
-		binary.NativeEndian.PutUint64(word[:], rand.Uint64())
-		copy(b[i:], word[:])
-	}
-	return len(b), nil
-}
-
 // idLength is that of an id, in characters.
 const idLength = 36
 
@@ -189,15 +174,15 @@ func NewID() string {
 
 func appendID(to []byte, now time.Time) []byte {
 	var id [16]byte
-	_, _ = random{}.Read(id[:]) // it never fails
-	var ms [8]byte
-	binary.BigEndian.PutUint64(ms[:], uint64(now.UnixMilli())) //nolint:gosec // after 1970
-	copy(id[:6], ms[2:])
-	id[6] = id[6]&0x0f | 0x70 // version 7
-	id[8] = id[8]&0x3f | 0x80 // variant 10
-	to = hex.AppendEncode(to, id[:4])
-	for _, group := range [...][]byte{id[4:6], id[6:8], id[8:10], id[10:]} {
-		to = hex.AppendEncode(append(to, '-'), group)
-	}
-	return to
+	// No id is a secret, they only differ: the runtime's own ChaCha8 takes a tenth of the
+	// time of crypto/rand, and there are several ids a call.
+	binary.BigEndian.PutUint64(id[:8], uint64(now.UnixMilli())<<16|rand.Uint64()&0x0fff|7<<12) // version 7
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64()&^(3<<62)|2<<62)                           // variant 10
+	var digits [32]byte
+	hex.Encode(digits[:], id[:])
+	to = append(append(to, digits[:8]...), '-')
+	to = append(append(to, digits[8:12]...), '-')
+	to = append(append(to, digits[12:16]...), '-')
+	to = append(append(to, digits[16:20]...), '-')
+	return append(to, digits[20:]...)
 }

@@ -34,14 +34,14 @@ const (
 	NATSCausationID        = "causation-id"
 )
 
-// maxIDLength bounds every identifier but the tenant's, which is bounded by the
+// MaxIDLength bounds every identifier but the tenant's, which is bounded by the
 // DNS label's 63. 128 holds a UUID, a ULID or a trace id with a prefix.
-const maxIDLength = 128
+const MaxIDLength = 128
 
 // validID reports whether s may travel as an identifier: an RFC 9110 token, so
 // that no value can break out of a header, a log line or a subject.
 func validID(s string) bool {
-	if s == "" || len(s) > maxIDLength {
+	if s == "" || len(s) > MaxIDLength {
 		return false
 	}
 	for i := range len(s) {

@@ -39,6 +39,13 @@ var (
 	canonicalCausationID   = textproto.CanonicalMIMEHeaderKey(HeaderCausationID)
 )
 
+// Fields is metadata that keeps names in lower case, as HTTP/2 sends them: those of the
+// contract need not be found then.
+type Fields interface {
+	// SetField sets the value of a field that is not there yet.
+	SetField(name, value string)
+}
+
 // Extract reads the contract out of md, as an incoming call of HTTP, gRPC or
 // Connect bears it, and completes it: a missing or unusable correlation or
 // request id is replaced, a bad traceparent starts a new trace. A tenant that
@@ -124,27 +131,28 @@ func Inject(ctx context.Context, md Writer) error {
 		return err
 	}
 	w := newWriter(md, 6)
-	w.set(canonicalTenantID, rc.TenantID.String())
-	w.set(canonicalTraceparent, rc.traceparent())
-	w.set(canonicalTracestate, rc.Tracestate)
-	w.set(canonicalCausationID, rc.CausationID)
-	w.set(canonicalCorrelationID, rc.CorrelationID)
-	w.set(canonicalRequestID, rc.RequestID)
+	w.set(canonicalTenantID, HeaderTenantID, rc.TenantID.String())
+	w.set(canonicalTraceparent, HeaderTraceparent, rc.traceparent())
+	w.set(canonicalTracestate, HeaderTracestate, rc.Tracestate)
+	w.set(canonicalCausationID, HeaderCausationID, rc.CausationID)
+	w.set(canonicalCorrelationID, HeaderCorrelationID, rc.CorrelationID)
+	w.set(canonicalRequestID, HeaderRequestID, rc.RequestID)
 	return nil
 }
 
 // InjectResponse writes the ids that a caller needs to ask about its call.
 func InjectResponse(rc RequestContext, md Writer) {
 	w := newWriter(md, 3)
-	w.set(canonicalCorrelationID, rc.CorrelationID)
-	w.set(canonicalTraceID, rc.TraceIDText())
-	w.set(canonicalRequestID, rc.RequestID)
+	w.set(canonicalCorrelationID, HeaderCorrelationID, rc.CorrelationID)
+	w.set(canonicalTraceID, HeaderTraceID, rc.TraceIDText())
+	w.set(canonicalRequestID, HeaderRequestID, rc.RequestID)
 }
 
 // writer sets single values, all of which lie in one array where metadata allows
 // that: a call's headers are written at every hop.
 type writer struct {
 	md     Writer
+	fields Fields
 	shared sharer
 	values []string
 }
@@ -156,23 +164,27 @@ type sharer interface {
 
 // newWriter returns a writer of so many values at most.
 func newWriter(md Writer, most int) *writer {
-	w := &writer{md: md}
-	if w.shared, _ = md.(sharer); w.shared != nil {
-		w.values = make([]string, 0, most)
+	switch md := md.(type) {
+	case Fields:
+		return &writer{fields: md}
+	case sharer:
+		return &writer{shared: md, values: make([]string, 0, most)}
 	}
-	return w
+	return &writer{md: md}
 }
 
-// set sets key to value, unless there is none.
-func (w *writer) set(key, value string) {
+// set sets what is called canonical, or name in lower case, to value, unless there is none.
+func (w *writer) set(canonical, name, value string) {
 	switch {
 	case value == "":
-	case w.shared == nil:
-		w.md.Set(key, value)
-	default:
+	case w.fields != nil:
+		w.fields.SetField(name, value)
+	case w.shared != nil:
 		w.values = append(w.values, value)
 		n := len(w.values)
-		w.shared.SetValues(key, w.values[n-1:n:n])
+		w.shared.SetValues(canonical, w.values[n-1:n:n])
+	default:
+		w.md.Set(canonical, value)
 	}
 }
 

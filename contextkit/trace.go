@@ -1,8 +1,10 @@
 package contextkit
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"math/rand/v2"
 	"strings"
 )
 
@@ -17,7 +19,9 @@ const (
 	parentIDLength    = 16
 	flagsLength       = 2
 	traceIDAt         = versionLength + 1
-	traceparentLength = versionLength + 1 + traceIDLength + 1 + parentIDLength + 1 + flagsLength
+	parentIDAt        = traceIDAt + traceIDLength + 1
+	flagsAt           = parentIDAt + parentIDLength + 1
+	traceparentLength = flagsAt + flagsLength
 )
 
 // Flags of a traceparent (W3C Trace Context level 2 §3.2.2.5).
@@ -55,7 +59,7 @@ type SpanID [8]byte
 
 // NewSpanID returns a random id.
 func NewSpanID() (id SpanID) {
-	fillRandom(id[:])
+	binary.NativeEndian.PutUint64(id[:], max(rand.Uint64(), 1))
 	return id
 }
 
@@ -79,14 +83,10 @@ func ParseTraceparent(s string) (Traceparent, error) {
 		flags   [1]byte
 		tp      Traceparent
 	)
-	const (
-		parentAt = traceIDAt + traceIDLength + 1
-		flagsAt  = parentAt + parentIDLength + 1
-	)
-	if s[traceIDAt-1] != '-' || s[parentAt-1] != '-' || s[flagsAt-1] != '-' ||
+	if s[traceIDAt-1] != '-' || s[parentIDAt-1] != '-' || s[flagsAt-1] != '-' ||
 		!decodeLowerHex(version[:], s[:versionLength]) ||
-		!decodeLowerHex(tp.TraceID[:], s[traceIDAt:parentAt-1]) ||
-		!decodeLowerHex(tp.ParentID[:], s[parentAt:flagsAt-1]) ||
+		!decodeLowerHex(tp.TraceID[:], s[traceIDAt:parentIDAt-1]) ||
+		!decodeLowerHex(tp.ParentID[:], s[parentIDAt:flagsAt-1]) ||
 		!decodeLowerHex(flags[:], s[flagsAt:traceparentLength]) {
 		return Traceparent{}, ErrInvalidTraceparent
 	}
@@ -106,7 +106,8 @@ func ParseTraceparent(s string) (Traceparent, error) {
 // NewTraceparent starts a trace, sampled, with a random trace id.
 func NewTraceparent() Traceparent {
 	tp := Traceparent{ParentID: NewSpanID(), Flags: FlagSampled | FlagRandom}
-	fillRandom(tp.TraceID[:])
+	binary.NativeEndian.PutUint64(tp.TraceID[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(tp.TraceID[8:], max(rand.Uint64(), 1)) // not all zeros
 	return tp
 }
 
@@ -124,12 +125,14 @@ func (t Traceparent) String() string {
 
 // append appends the header value.
 func (t Traceparent) append(to []byte) []byte {
-	to = append(to, "00-"...)
-	to = hex.AppendEncode(to, t.TraceID[:])
-	to = append(to, '-')
-	to = hex.AppendEncode(to, t.ParentID[:])
-	to = append(to, '-')
-	return hex.AppendEncode(to, []byte{t.Flags})
+	var text [traceparentLength]byte
+	copy(text[:], "00-")
+	hex.Encode(text[traceIDAt:], t.TraceID[:])
+	text[parentIDAt-1] = '-'
+	hex.Encode(text[parentIDAt:], t.ParentID[:])
+	text[flagsAt-1] = '-'
+	hex.Encode(text[flagsAt:], []byte{t.Flags})
+	return append(to, text[:]...)
 }
 
 // maxTracestate bounds what is propagated: W3C Trace Context §3.3.1.5 asks for
@@ -149,18 +152,6 @@ func joinTracestate(values []string) string {
 		}
 	}
 	return joined
-}
-
-// fillRandom fills b with random bytes that are not all zero.
-func fillRandom(b []byte) {
-	for {
-		_, _ = random{}.Read(b) // it never fails
-		for _, c := range b {
-			if c != 0 {
-				return
-			}
-		}
-	}
 }
 
 // decodeLowerHex is hex.Decode without upper case, which W3C forbids.

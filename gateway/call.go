@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
@@ -48,6 +49,7 @@ type Call struct {
 	until           contextkit.Until
 	hop             connect.CallInfo // of the node, in the last attempt
 
-	start time.Time
-	use   limit.Use // the tenant's
+	end     chassis.Ended // from conclude on; before, when it began
+	entered time.Time     // when the tenant's limits let it in
+	use     limit.Use     // the tenant's
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 
 // conclude writes the call's line in the access log, tells whoever wants to know that it
 // has ended and, for a denial or an operation that asks for it, writes its audit record.
-func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
+func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call, err error) {
 	rc, _ := contextkit.FromContext(ctx)
 	if err != nil {
 		g.explain(ctx, call, err)
@@ -25,21 +26,14 @@ func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
 	if call.Principal != nil {
 		subject = call.Principal.Subject
 	}
-	level := zerolog.InfoLevel
-	if code := connect.CodeOf(err); err != nil && (code == connect.CodeInternal || code == connect.CodeDataLoss) {
-		level = zerolog.ErrorLevel
-	}
-	took := time.Since(call.start)
-	if event := g.log.WithLevel(level); event.Enabled() {
-		chassis.Took(chassis.Identify(event, rc), took).Str("procedure", call.Method.Spec.Procedure).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
+	call.end.Took, call.end.Err = time.Since(call.end.Started), err
+	if event := log.WithLevel(chassis.LineLevel(zerolog.InfoLevel, err)); event.Enabled() {
+		chassis.Took(chassis.Identify(event, rc), call.end.Took).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
 			Str("code", chassis.CodeName(err)).Str("principal", subject).Str("node", call.Node.ID).Int("attempts", call.Attempts).
-			AnErr("error", err).Msg("call")
+			AnErr("error", err).AnErr("cause", errors.Unwrap(err)).Msg("call")
 	}
 	if g.config.Ended != nil {
-		g.config.Ended(rc, Ended{
-			Ended:     chassis.Ended{Procedure: call.Method.Spec.Procedure, Protocol: call.Info.Protocol, Started: call.start, Took: took, Err: err},
-			Principal: subject, Node: call.Node.ID, Attempts: call.Attempts,
-		})
+		g.config.Ended(rc, Ended{Ended: call.end, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts})
 	}
 	if err != nil || call.Method.Spec.IdempotencyLevel == connect.IdempotencyUnknown || call.Method.Audit {
 		g.remember(ctx, call, err)
@@ -56,7 +50,7 @@ func (g *Gateway) conclude(ctx context.Context, call *Call, err error) {
 // remember notes the call in the timeline.
 func (g *Gateway) remember(ctx context.Context, call *Call, err error) {
 	hop := backbone.Hop{
-		Kind: backbone.HopCall, Name: call.Method.Spec.Procedure, Started: call.start, Milliseconds: float64(time.Since(call.start).Microseconds()) / 1000,
+		Kind: backbone.HopCall, Name: call.Method.Spec.Procedure, Started: call.end.Started, Milliseconds: float64(call.end.Took.Microseconds()) / 1000,
 		Code: chassis.CodeName(err), Detail: call.Info.Protocol,
 	}
 	if call.Node.ID != "" {
@@ -77,7 +71,7 @@ func (g *Gateway) record(rc contextkit.RequestContext, call *Call, err error) au
 		Time: time.Now().UTC(), Decision: "allowed", Tenant: rc.TenantID.String(),
 		Procedure: call.Method.Spec.Procedure, Right: call.Method.Right, Resource: call.Resource, Code: chassis.CodeName(err),
 		CorrelationID: rc.CorrelationID, TraceID: rc.TraceID.String(), RequestID: rc.RequestID,
-		Node: call.Node.ID, Attempts: call.Attempts, Waited: float64(call.Waited.Microseconds()) / 1000, Milliseconds: float64(time.Since(call.start).Microseconds()) / 1000,
+		Node: call.Node.ID, Attempts: call.Attempts, Waited: float64(call.Waited.Microseconds()) / 1000, Milliseconds: float64(time.Since(call.end.Started).Microseconds()) / 1000,
 	}
 	if call.Principal != nil {
 		record.Principal = call.Principal.Subject

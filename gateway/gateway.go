@@ -200,7 +200,7 @@ func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy
 		return nil, err
 	}
 	for _, method := range table.Methods() {
-		server.RPC.Register(connect.Method{Spec: method.Spec, Handler: server.Metrics.Observe(g.log, zerolog.Disabled)(g.handler(method))})
+		server.RPC.Register(connect.Method{Spec: method.Spec, Handler: g.handler(server.Metrics, method)})
 	}
 	// Reflection shows what is served, to whoever has a credential.
 	server.Guard(g.authenticated, func(rpc *connect.Server) {
@@ -223,7 +223,7 @@ func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy
 		return nil, err
 	}
 	server.HTTP.Handle("GET /openapi.json", openapi.Handler(document, func(r *http.Request) bool {
-		_, err := g.verifier.Authenticate(r.Context(), r.Header.Values(headerAuthorization))
+		_, err := g.verifier.Authenticate(r.Context(), time.Now(), r.Header.Values(headerAuthorization))
 		return err == nil
 	}))
 	return table, nil
@@ -361,20 +361,28 @@ func (g *Gateway) stages() []stage {
 }
 
 // handler returns the method's handler: the stages, then the upstream.
-func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
-	stages := g.stages()
+func (g *Gateway) handler(metrics *chassis.Metrics, method *policy.Method) connect.ServerFunc {
+	stages, calls := g.stages(), metrics.Calls(method.Spec.Procedure)
+	log := g.log.With().Str("procedure", method.Spec.Procedure).Logger()
 	room, longest := g.room, min(method.Timeout, g.longest(method))
 	if method.Spec.StreamType&connect.StreamTypeServer != 0 {
 		room = g.streams
 	}
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
-		call := &Call{Method: method, Info: info, Stream: stream, start: time.Now()}
+		call := &Call{Method: method, Info: info, Stream: stream}
+		call.end = chassis.Ended{Procedure: method.Spec.Procedure, Protocol: info.Protocol, Started: time.Now(), Err: chassis.ErrUnfinished}
+		calls.Begin()
+		defer func() {
+			rc, _ := contextkit.FromContext(ctx)
+			calls.End(call.end, method.Spec.StreamType, rc.TraceID)
+		}()
 		if !room.Enter(method.Priority) {
-			return exhausted("the gateway is full", "GATEWAY_FULL", 0)
+			call.end.Err = exhausted("the gateway is full", "GATEWAY_FULL", 0)
+			return call.end.Err
 		}
 		defer room.Leave()
-		ctx = chassis.Hop(ctx, &call.until, call.start, longest, hopMargin)
+		ctx = chassis.Hop(ctx, &call.until, call.end.Started, longest, hopMargin)
 		defer call.until.Cancel()
 		var err error
 		for _, stage := range stages {
@@ -386,7 +394,7 @@ func (g *Gateway) handler(method *policy.Method) connect.ServerFunc {
 		if err == nil {
 			err = g.forward(ctx, call)
 		}
-		g.conclude(ctx, call, err)
+		g.conclude(ctx, &log, call, err)
 		return err
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/contextkit"
@@ -24,7 +25,7 @@ type session struct {
 // WhoAmI implements SessionService.
 func (s session) WhoAmI(ctx context.Context, _ *gatewayv1.WhoAmIRequest) (*gatewayv1.WhoAmIResponse, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
-	principal, err := s.verifier.Authenticate(ctx, info.RequestHeader().Values(headerAuthorization))
+	principal, err := s.verifier.Authenticate(ctx, time.Now(), info.RequestHeader().Values(headerAuthorization))
 	if err != nil {
 		return nil, unauthenticated(err)
 	}

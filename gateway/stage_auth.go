@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
@@ -22,7 +23,7 @@ func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context
 		call.Principal = anonymous
 		return ctx, nil
 	}
-	principal, err := g.verifier.Authenticate(ctx, call.Info.RequestHeader().Values(headerAuthorization))
+	principal, err := g.verifier.Authenticate(ctx, call.end.Started, call.Info.RequestHeader().Values(headerAuthorization))
 	if err != nil {
 		return ctx, call.deny("CREDENTIAL", unauthenticated(err))
 	}
@@ -34,7 +35,7 @@ func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context
 func (g *Gateway) authenticated(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
-		if _, err := g.verifier.Authenticate(ctx, info.RequestHeader().Values(headerAuthorization)); err != nil {
+		if _, err := g.verifier.Authenticate(ctx, time.Now(), info.RequestHeader().Values(headerAuthorization)); err != nil {
 			return unauthenticated(err)
 		}
 		return next(ctx, spec, stream)

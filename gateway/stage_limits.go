@@ -14,10 +14,11 @@ import (
 
 // limits keeps the tenant within its rate and its calls in flight.
 func (g *Gateway) limits(ctx context.Context, call *Call) (context.Context, error) {
+	call.entered = time.Now()
 	if call.Tenant.IsZero() {
 		return ctx, nil // platform calls are few, and come from operators
 	}
-	use, wait, err := g.tenants.Enter(call.Tenant, call.Method.Spec.StreamType&connect.StreamTypeServer != 0)
+	use, wait, err := g.tenants.Enter(call.Tenant, call.entered, call.Method.Spec.StreamType&connect.StreamTypeServer != 0)
 	if err != nil {
 		reason := "CONCURRENCY_LIMIT"
 		switch {

@@ -27,7 +27,7 @@ const (
 // deadline refuses a call that could not finish in the time that its method's
 // policy and its client leave.
 func (g *Gateway) deadline(ctx context.Context, call *Call) (context.Context, error) {
-	if until, ok := ctx.Deadline(); ok && until.Sub(call.start) < minRemaining {
+	if until, ok := ctx.Deadline(); ok && until.Sub(call.end.Started) < minRemaining {
 		return ctx, connect.Errorf(connect.CodeDeadlineExceeded, "less than %v is left for the call", minRemaining+hopMargin)
 	}
 	return ctx, nil
@@ -38,7 +38,7 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 	call.request.Program = call.Method.Input
 	call.First = &call.request
 	until, _ := ctx.Deadline() // the handler's own
-	if limit := call.start.Add(g.config.Listen.BodyTimeout); limit.Before(until) {
+	if limit := call.end.Started.Add(g.config.Listen.BodyTimeout); limit.Before(until) {
 		until = limit
 	}
 	received := chassis.ReceiveBy(ctx, until)

@@ -111,9 +111,9 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 	answer := &call.answer
 	answer.Program, answer.Lend = call.Method.Output, true
 	defer answer.Release()
-	for {
+	for began := call.entered; ; began = time.Now() {
 		call.Attempts++
-		pass, wait, ok := g.breakers.Enter(call.Method.Upstream, call.Node.Endpoint, call.Forced)
+		pass, wait, ok := g.breakers.Enter(call.Method.Upstream, call.Node.Endpoint, began, call.Forced)
 		if !ok {
 			return silentNode(call, wait)
 		}
@@ -169,7 +169,7 @@ func outcome(ctx context.Context, call *Call, err error) breaker.Outcome {
 		return breaker.Answered
 	case verdict != nil && verdict.Code() == connect.CodeUnavailable:
 		return breaker.Silent
-	case errors.Is(ctx.Err(), context.DeadlineExceeded) && time.Since(call.start) >= fairTime:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) && time.Since(call.end.Started) >= fairTime:
 		return breaker.Silent
 	}
 	return breaker.Unknown
@@ -315,7 +315,7 @@ func reauthor(ctx context.Context, err error) error {
 // forwardStream pumps both directions of a stream until the node ends it.
 func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	call.Attempts++
-	pass, wait, ok := g.breakers.Enter(call.Method.Upstream, call.Node.Endpoint, call.Forced)
+	pass, wait, ok := g.breakers.Enter(call.Method.Upstream, call.Node.Endpoint, call.entered, call.Forced)
 	if !ok {
 		return silentNode(call, wait)
 	}

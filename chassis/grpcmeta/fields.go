@@ -1,6 +1,7 @@
 package grpcmeta
 
 import (
+	"cmp"
 	"context"
 	"sync"
 
@@ -67,18 +68,28 @@ func (f *Fields) Add(canonical string, values ...string) {
 		return
 	}
 	for _, value := range values {
-		if !usual && !httpguts.ValidHeaderFieldName(name) || !visible(value) {
-			if f.bad == "" {
-				f.bad = name
-			}
-			continue
+		if usual || httpguts.ValidHeaderFieldName(name) {
+			f.SetField(name, value)
+		} else {
+			f.refuse(name)
 		}
-		f.list = append(f.list, hpack.HeaderField{Name: name, Value: value})
 	}
 }
 
 // Set implements [contextkit.Writer] for headers that are not there yet.
 func (f *Fields) Set(canonical, value string) { f.Add(canonical, value) }
+
+// SetField implements [contextkit.Fields].
+func (f *Fields) SetField(name, value string) {
+	if !visible(value) {
+		f.refuse(name)
+		return
+	}
+	f.list = append(f.list, hpack.HeaderField{Name: name, Value: value})
+}
+
+// refuse notes what cannot travel.
+func (f *Fields) refuse(name string) { f.bad = cmp.Or(f.bad, name) }
 
 // List returns the fields.
 func (f *Fields) List() []hpack.HeaderField { return f.list }

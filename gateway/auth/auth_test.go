@@ -59,7 +59,7 @@ func TestATokenSaysWhoCallsAndWhatTheyMay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, header := range []string{"Bearer " + token, "bearer " + token} {
-		p, err := verifier.Authenticate(t.Context(), []string{header})
+		p, err := verifier.Authenticate(t.Context(), time.Now(), []string{header})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,20 +115,20 @@ func TestATokenThatDoesNotHoldIsRefused(t *testing.T) {
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
-			if p, err := verifier.Authenticate(t.Context(), tc.header); !errors.Is(err, tc.want) || p != nil {
+			if p, err := verifier.Authenticate(t.Context(), time.Now(), tc.header); !errors.Is(err, tc.want) || p != nil {
 				t.Fatalf("%v, %v; want %v", p, err, tc.want)
 			}
 		})
 	}
 	t.Run("another issuer", func(t *testing.T) {
 		token := sameKey("somebody", "audience")
-		if _, err := verifier.Authenticate(t.Context(), []string{"Bearer " + token}); !errors.Is(err, auth.ErrBadToken) {
+		if _, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + token}); !errors.Is(err, auth.ErrBadToken) {
 			t.Fatal(err)
 		}
 	})
 	t.Run("another audience", func(t *testing.T) {
 		token := sameKey("issuer", "somebody")
-		if _, err := verifier.Authenticate(t.Context(), []string{"Bearer " + token}); !errors.Is(err, auth.ErrBadToken) {
+		if _, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + token}); !errors.Is(err, auth.ErrBadToken) {
 			t.Fatal(err)
 		}
 	})
@@ -165,7 +165,7 @@ func TestATokenIsSignedWithItsKeysAlgorithmAndNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := verifier.Authenticate(t.Context(), []string{"Bearer " + string(forged)}); !errors.Is(err, auth.ErrBadToken) {
+	if _, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + string(forged)}); !errors.Is(err, auth.ErrBadToken) {
 		t.Fatalf("HS256: %v", err)
 	}
 	signer, _ := jwk.Import(private)
@@ -174,7 +174,7 @@ func TestATokenIsSignedWithItsKeysAlgorithmAndNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := verifier.Authenticate(t.Context(), []string{"Bearer " + string(good)}); err != nil {
+	if _, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + string(good)}); err != nil {
 		t.Fatalf("RS256: %v", err)
 	}
 }
@@ -308,7 +308,7 @@ func TestKeysRotateWithoutARestart(t *testing.T) {
 				t.Fatal(err)
 			}
 			use := func(token string) error {
-				_, err := verifier.Authenticate(t.Context(), []string{"Bearer " + token})
+				_, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + token})
 				return err
 			}
 			if err := use(oldToken); err != nil {
@@ -385,7 +385,7 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 		return func(context.Context) ([]byte, error) { return document, nil }
 	}
 	_, verifier := withAPIKeys(t, keys(document))
-	p, err := verifier.Authenticate(t.Context(), []string{"Bearer " + key})
+	p, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + key})
 	if err != nil || p.Subject != "key:app" || !p.AnyTenant || !p.Allows("command.submit", "wallet") || p.Allows("query.read", "wallets") {
 		t.Errorf("%+v, %v", p, err)
 	}
@@ -399,7 +399,7 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 		"no secret":                 {"hgk_app", auth.ErrBadToken},
 		"expired":                   {old, auth.ErrExpired},
 	} {
-		if _, err := verifier.Authenticate(t.Context(), []string{"Bearer " + tc.token}); !errors.Is(err, tc.want) {
+		if _, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + tc.token}); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v, want %v", name, err, tc.want)
 		}
 	}
@@ -449,7 +449,7 @@ func TestAPIKeysAreAsTheirSourceHasThem(t *testing.T) {
 		running.Go(func() { ring.Run(ctx, func() { changes++ }, func(error) { reports++ }) })
 		defer running.Wait()
 		defer cancel()
-		first, err := verifier.Authenticate(t.Context(), []string{"Bearer " + key})
+		first, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + key})
 		if err != nil || verifier.Withdrawn(first) {
 			t.Fatalf("%+v, %v", first, err)
 		}
@@ -477,8 +477,8 @@ func TestAPIKeysAreAsTheirSourceHasThem(t *testing.T) {
 			mu.Unlock()
 			time.Sleep(step.wait)
 			synctest.Wait()
-			_, app := verifier.Authenticate(t.Context(), []string{"Bearer " + key})
-			_, other := verifier.Authenticate(t.Context(), []string{"Bearer " + late})
+			_, app := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + key})
+			_, other := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + late})
 			if (app == nil) != step.app || (other == nil) != step.late || verifier.Withdrawn(first) != step.withdrawn || changes != step.changes || reports != step.reports {
 				t.Errorf("%s: app %v, late %v, withdrawn %v, %d changes, %d reports; want %+v", step.what, app, other, verifier.Withdrawn(first), changes, reports, step)
 			}
@@ -502,7 +502,7 @@ func TestATokenCountsWithinItsTimesAndTheLeeway(t *testing.T) {
 			t.Fatal(err)
 		}
 		use := func() error {
-			_, err := verifier.Authenticate(t.Context(), []string{"Bearer " + token})
+			_, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + token})
 			return err
 		}
 		if err := use(); err != nil {

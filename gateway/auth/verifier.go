@@ -59,7 +59,6 @@ type Config struct {
 // Verifier checks tokens. It may be used concurrently.
 type Verifier struct {
 	config Config
-	now    func() time.Time
 	known  *lru.Cache[string, verified]
 }
 
@@ -85,12 +84,12 @@ func NewVerifier(config Config) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
-	return &Verifier{config: config, now: time.Now, known: known}, nil
+	return &Verifier{config: config, known: known}, nil
 }
 
-// Authenticate returns the principal of the authorization header's values.
+// Authenticate returns the principal of the authorization header's values, now.
 // Errors: [ErrNoCredential], or one that wraps [ErrBadToken] or [ErrExpired].
-func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (*Principal, error) {
+func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorization []string) (*Principal, error) {
 	switch len(authorization) {
 	case 0:
 		return nil, ErrNoCredential
@@ -106,7 +105,7 @@ func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (*P
 		return nil, fmt.Errorf("%w: it is too long", ErrBadToken)
 	}
 	if strings.HasPrefix(token, apiKeyPrefix) {
-		return v.apiKeys().authenticate(token, v.now())
+		return v.apiKeys().authenticate(token, now)
 	}
 	known, ok := v.known.Get(token)
 	if !ok || known.generation != v.config.Keys.current.Load().generation {
@@ -116,7 +115,7 @@ func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (*P
 		}
 		v.known.Add(strings.Clone(token), known) // the header may be part of something larger
 	}
-	switch now := v.now(); {
+	switch {
 	case now.After(known.principal.Until):
 		return nil, ErrExpired
 	case now.Before(known.from.Add(-v.config.Leeway)):

@@ -135,12 +135,11 @@ type Pass struct {
 	trial bool // the one that was let through while the breaker is open
 }
 
-// Enter asks to call the endpoint, a node of the kind. Done of the pass must be
+// Enter asks to call the endpoint, a node of the kind, now. Done of the pass must be
 // called once. ok is false when the breaker is open; wait is then how long until
 // a call is let through. forced lets the call through all the same.
-func (s *Set) Enter(kind, endpoint string, forced bool) (pass Pass, wait time.Duration, ok bool) {
+func (s *Set) Enter(kind, endpoint string, now time.Time, forced bool) (pass Pass, wait time.Duration, ok bool) {
 	b := s.state(kind, endpoint)
-	now := time.Now()
 	trial := false
 	if b.openUntil.Load() != 0 && !forced {
 		b.mu.Lock()

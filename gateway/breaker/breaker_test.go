@@ -13,7 +13,7 @@ import (
 
 // call makes a call with an outcome, if it is let through.
 func call(s *breaker.Set, endpoint string, outcome breaker.Outcome) bool {
-	pass, _, ok := s.Enter("node", endpoint, false)
+	pass, _, ok := s.Enter("node", endpoint, time.Now(), false)
 	if ok {
 		pass.Done(outcome)
 	}
@@ -38,7 +38,7 @@ func TestABreakerOpensWhenANodeStaysSilentAndClosesWhenItAnswers(t *testing.T) {
 				t.Fatalf("call %d is not let through", i)
 			}
 		}
-		_, wait, ok := s.Enter("node", "a:1", false)
+		_, wait, ok := s.Enter("node", "a:1", time.Now(), false)
 		if ok || wait <= 0 || wait > 500*time.Millisecond || open(s) != 1 || !s.Open("a:1") {
 			t.Fatalf("after five silent calls: let through %v, wait %v", ok, wait)
 		}
@@ -46,7 +46,7 @@ func TestABreakerOpensWhenANodeStaysSilentAndClosesWhenItAnswers(t *testing.T) {
 			t.Error("another node pays for it")
 		}
 		time.Sleep(500 * time.Millisecond)
-		probe, _, ok := s.Enter("node", "a:1", false)
+		probe, _, ok := s.Enter("node", "a:1", time.Now(), false)
 		if !ok {
 			t.Fatal("after the pause no call is let through")
 		}
@@ -80,7 +80,7 @@ func TestCallsFromBeforeTheBreakerOpenedDoNotDisturbTheTrial(t *testing.T) {
 		s := breaker.NewSet(breaker.Config{})
 		enter := func() breaker.Pass {
 			t.Helper()
-			pass, _, ok := s.Enter("node", "a:1", false)
+			pass, _, ok := s.Enter("node", "a:1", time.Now(), false)
 			if !ok {
 				t.Fatal("a call is not let through")
 			}
@@ -140,7 +140,7 @@ func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 		)
 		for range 100 {
 			group.Go(func() {
-				if _, _, ok := s.Enter("node", "a:1", false); ok {
+				if _, _, ok := s.Enter("node", "a:1", time.Now(), false); ok {
 					through.Add(1)
 				}
 			})
@@ -149,7 +149,7 @@ func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 		if through.Load() != 1 {
 			t.Errorf("%d calls are let through, want one", through.Load())
 		}
-		if _, _, ok := s.Enter("node", "a:1", true); !ok {
+		if _, _, ok := s.Enter("node", "a:1", time.Now(), true); !ok {
 			t.Error("a forced call is not let through")
 		}
 	})
@@ -158,7 +158,7 @@ func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 // answer lets the node answer n calls after a while each.
 func answer(s *breaker.Set, endpoint string, n int, took time.Duration) {
 	for range n {
-		if pass, _, ok := s.Enter("node", endpoint, false); ok {
+		if pass, _, ok := s.Enter("node", endpoint, time.Now(), false); ok {
 			time.Sleep(took)
 			pass.Done(breaker.Answered)
 		}
@@ -209,7 +209,7 @@ func TestCallsFromBeforeABreakerOpenedDoNotCloseIt(t *testing.T) {
 		}
 		var under []breaker.Pass // calls under way at once, as at any busy node
 		for range 50 {
-			pass, _, _ := s.Enter("node", "slow:1", false)
+			pass, _, _ := s.Enter("node", "slow:1", time.Now(), false)
 			under = append(under, pass)
 		}
 		time.Sleep(time.Second)

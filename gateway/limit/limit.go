@@ -163,10 +163,10 @@ func (u Use) Leave() {
 	}
 }
 
-// Enter counts a call of the tenant, or a stream of answers, until its use ends. An
+// Enter counts a call of the tenant, or a stream of answers, now, until its use ends. An
 // error ([ErrRate], [ErrConcurrency] or [ErrStreams]) says that there is no room; wait is how long until there
 // probably is, 0 if that is not known.
-func (t *Tenants) Enter(id contextkit.TenantID, stream bool) (in Use, wait time.Duration, err error) {
+func (t *Tenants) Enter(id contextkit.TenantID, now time.Time, stream bool) (in Use, wait time.Duration, err error) {
 	use := t.use(id)
 	bounds := use.bounds.Load()
 	count, bound, full := &use.inFlight, bounds.Concurrent, ErrConcurrency
@@ -177,7 +177,6 @@ func (t *Tenants) Enter(id contextkit.TenantID, stream bool) (in Use, wait time.
 		count.Add(-1)
 		return Use{}, 0, full
 	}
-	now := time.Now()
 	if !use.limiter.AllowN(now, 1) {
 		count.Add(-1)
 		missing := 1 - use.limiter.TokensAt(now)

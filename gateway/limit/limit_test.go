@@ -29,7 +29,7 @@ func TestATenantsRateIsItsOwn(t *testing.T) {
 		}
 		calls := func(name string, n int) (accepted int, wait time.Duration) {
 			for range n {
-				use, w, err := tenants.Enter(tenant(t, name), false)
+				use, w, err := tenants.Enter(tenant(t, name), time.Now(), false)
 				switch {
 				case err == nil:
 					accepted++
@@ -71,7 +71,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 	for range 100 {
 		group.Go(func() {
 			<-begin
-			use, _, err := tenants.Enter(tenant(t, "acme"), false)
+			use, _, err := tenants.Enter(tenant(t, "acme"), time.Now(), false)
 			if err != nil {
 				refused.Add(1)
 				decided.Done()
@@ -96,7 +96,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 	if most.Load() > 8 || refused.Load() < 92 {
 		t.Errorf("%d calls were in flight at once and %d refused; want at most 8, and the rest refused", most.Load(), refused.Load())
 	}
-	if use, _, err := tenants.Enter(tenant(t, "acme"), false); err != nil {
+	if use, _, err := tenants.Enter(tenant(t, "acme"), time.Now(), false); err != nil {
 		t.Errorf("after all have left: %v", err)
 	} else {
 		use.Leave()
@@ -158,7 +158,7 @@ func TestATenantsRetriesAreATenthOfItsCalls(t *testing.T) {
 		t.Errorf("%d retries without a call, want the savings of 10", retries)
 	}
 	for range 20 {
-		use, _, err := tenants.Enter(tenant(t, "acme"), false)
+		use, _, err := tenants.Enter(tenant(t, "acme"), time.Now(), false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -261,7 +261,7 @@ func TestStreamsTakeNoRoomFromCalls(t *testing.T) {
 	}
 	count := func(stream bool) (n int, err error) {
 		for ; err == nil; n++ {
-			_, _, err = tenants.Enter(tenant(t, "acme"), stream)
+			_, _, err = tenants.Enter(tenant(t, "acme"), time.Now(), stream)
 		}
 		return n - 1, err
 	}
