@@ -51,7 +51,8 @@ func enter(next connect.ServerFunc, needTenant bool) connect.ServerFunc {
 		if !ok {
 			return connect.NewError(connect.CodeInternal, "the call carries no metadata")
 		}
-		rc, err := Extract(info.RequestHeader())
+		ctx, rc := carryEmpty[RequestContext](ctx)
+		err := rc.extract(info.RequestHeader())
 		InjectResponse(rc, info.ResponseHeader())
 		if err != nil {
 			return connect.NewError(connect.CodeInvalidArgument, err.Error())
@@ -63,7 +64,7 @@ func enter(next connect.ServerFunc, needTenant bool) connect.ServerFunc {
 			}
 			rc.Platform = !scoped
 		}
-		return next(NewContext(ctx, rc), spec, stream)
+		return next(ctx, spec, stream)
 	}
 }
 

@@ -61,7 +61,8 @@ func PlatformContext(ctx context.Context) context.Context {
 	rc, _ := FromContext(ctx)
 	rc.TenantID = TenantID{}
 	rc.Platform = true
-	return NewContext(ctx, rc.complete())
+	rc.complete()
+	return NewContext(ctx, rc)
 }
 
 // TenantContext returns ctx for work that the process itself does for a tenant
@@ -71,11 +72,12 @@ func TenantContext(ctx context.Context, tenant TenantID) context.Context {
 	rc, _ := FromContext(ctx)
 	rc.TenantID = tenant
 	rc.Platform = false
-	return NewContext(ctx, rc.complete())
+	rc.complete()
+	return NewContext(ctx, rc)
 }
 
 // complete fills in what a hop makes itself when it was not given.
-func (rc RequestContext) complete() RequestContext {
+func (rc *RequestContext) complete() {
 	if rc.Traceparent.IsZero() {
 		rc.Traceparent = NewTraceparent()
 		rc.SpanID = rc.Traceparent.ParentID
@@ -90,7 +92,7 @@ func (rc RequestContext) complete() RequestContext {
 	rc.made = rc.asking()
 	if rc.CorrelationID != "" && rc.RequestID != "" {
 		rc.next = rc.made.String()
-		return rc
+		return
 	}
 	// All that is made lies in one string.
 	var room [traceparentLength + 2*idLength]byte
@@ -108,7 +110,6 @@ func (rc RequestContext) complete() RequestContext {
 			*id, text = text[:idLength], text[idLength:]
 		}
 	}
-	return rc
 }
 
 // asking is where in the trace others are asked.
@@ -132,20 +133,21 @@ func (rc *RequestContext) TraceIDText() string {
 	return rc.next[traceIDAt:][:traceIDLength]
 }
 
-// outgoing returns the request context for the next hop, or why ctx must not
-// leave the process.
-func outgoing(ctx context.Context) (RequestContext, error) {
-	rc, ok := FromContext(ctx)
+// outgoing returns the request context for the next hop, which is not changed, or why ctx
+// must not leave the process.
+func outgoing(ctx context.Context) (*RequestContext, error) {
+	rc := find[RequestContext](ctx)
 	switch {
-	case !ok:
-		return rc, ErrNoContext
+	case rc == nil:
+		return nil, ErrNoContext
 	case rc.TenantID.IsZero() && !rc.Platform:
-		return rc, ErrNoTenant
+		return nil, ErrNoTenant
 	case rc.Traceparent.IsZero():
-		return rc, ErrNoTrace
-	}
-	if rc.SpanID == (SpanID{}) {
-		rc.SpanID = NewSpanID()
+		return nil, ErrNoTrace
+	case rc.SpanID == (SpanID{}):
+		asking := *rc
+		asking.SpanID = NewSpanID()
+		return &asking, nil
 	}
 	return rc, nil
 }

@@ -65,7 +65,7 @@ func TestWhatIsSentIsTheContextAsItIsNow(t *testing.T) {
 		if err := contextkit.Inject(contextkit.NewContext(t.Context(), rc), header); err != nil {
 			t.Fatal(err)
 		}
-		contextkit.InjectResponse(rc, answer)
+		contextkit.InjectResponse(&rc, answer)
 		return header.Get("traceparent"), answer.Get("trace-id")
 	}
 	want := func(rc contextkit.RequestContext) (traceparent, told string) {

@@ -31,7 +31,7 @@ func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 func HTTPMiddleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc, err := Extract(r.Header)
-		InjectResponse(rc, w.Header())
+		InjectResponse(&rc, w.Header())
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return

@@ -52,13 +52,17 @@ type Fields interface {
 // is duplicated or malformed is an error (it wraps [ErrInvalidTenant] or is
 // [ErrDuplicateTenant]); an absent one is not, the caller decides whether it
 // needs one.
-func Extract(md Metadata) (RequestContext, error) {
+func Extract(md Metadata) (rc RequestContext, err error) {
+	err = rc.extract(md)
+	return rc, err
+}
+
+// extract is Extract into a zero rc.
+func (rc *RequestContext) extract(md Metadata) (err error) {
 	said := saidIn(md)
-	rc := RequestContext{
-		CorrelationID: singleID(said.correlation),
-		RequestID:     singleID(said.request),
-		CausationID:   singleID(said.causation),
-	}
+	rc.CorrelationID = singleID(said.correlation)
+	rc.RequestID = singleID(said.request)
+	rc.CausationID = singleID(said.causation)
 	if values := said.traceparent; len(values) == 1 {
 		// A bad value leaves the zero Traceparent: a new trace starts below.
 		if tp, err := ParseTraceparent(values[0]); err == nil {
@@ -70,12 +74,9 @@ func Extract(md Metadata) (RequestContext, error) {
 	if values := said.traceID; len(values) == 1 {
 		rc.TraceID, _ = ParseTraceID(values[0])
 	}
-	tenant, err := extractTenant(said.tenant)
-	if err != nil {
-		return rc.complete(), err
-	}
-	rc.TenantID = tenant
-	return rc.complete(), nil
+	rc.TenantID, err = extractTenant(said.tenant)
+	rc.complete()
+	return err
 }
 
 // said is what metadata says of the contract.
@@ -141,7 +142,7 @@ func Inject(ctx context.Context, md Writer) error {
 }
 
 // InjectResponse writes the ids that a caller needs to ask about its call.
-func InjectResponse(rc RequestContext, md Writer) {
+func InjectResponse(rc *RequestContext, md Writer) {
 	w := newWriter(md, 3)
 	w.set(canonicalCorrelationID, HeaderCorrelationID, rc.CorrelationID)
 	w.set(canonicalTraceID, HeaderTraceID, rc.TraceIDText())

@@ -52,7 +52,7 @@ func ExtractNATS(header nats.Header) (RequestContext, error) {
 	if values := header[NATSTraceID]; len(values) == 1 {
 		rc.TraceID, _ = ParseTraceID(values[0])
 	}
-	rc = rc.complete()
+	rc.complete()
 	switch values := header[NATSTenantID]; len(values) {
 	case 0:
 		rc.Platform = true
