@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/grpcmeta"
+	"github.com/headgate/headgate/chassis/rawtcp"
 	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/netutil"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
@@ -113,7 +114,7 @@ func (p *grpcPort) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: gRPC: %w", p.config.Name, err)
 	}
-	p.listener = netutil.LimitListener(listener, p.config.MaxConnections)
+	p.listener = netutil.LimitListener(rawtcp.Listener(listener), p.config.MaxConnections)
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/grpcreflect/v2"
 	"connectrpc.com/validate"
+	"github.com/headgate/headgate/chassis/rawtcp"
 	"github.com/headgate/headgate/chassis/tlsfiles"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/rs/zerolog"
@@ -281,7 +282,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	protocols.SetHTTP2(true)
-	s.listener = lateDeadlines{netutil.LimitListener(listener, s.config.MaxConnections)}
+	s.listener = lateDeadlines{netutil.LimitListener(rawtcp.Listener(listener), s.config.MaxConnections)}
 	if s.config.TLS != nil {
 		s.listener = tls.NewListener(s.listener, s.config.TLS.Server())
 	}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headgate/headgate/chassis/rawtcp"
 	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -205,6 +206,7 @@ func (c *Channel) dial(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	raw = rawtcp.Conn(raw)
 	if c.config.TLS != nil {
 		if raw, err = c.secure(ctx, raw); err != nil {
 			return nil, err

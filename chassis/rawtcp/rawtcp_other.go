@@ -1,0 +1,7 @@
+//go:build !linux
+
+package rawtcp
+
+import "net"
+
+func wrap(tcp *net.TCPConn) net.Conn { return tcp }
