@@ -65,12 +65,16 @@ const (
 	ceFingerprint    = "ce-commandfingerprint"
 )
 
+// eventHeaders is how many headers an event's message has, those of the contract and of
+// JetStream included.
+const eventHeaders = 22
+
 // ErrMalformedEvent is wrapped when a message in the journal is not an event.
 var ErrMalformedEvent = errors.New("malformed event")
 
 // message renders e for publication under ctx's contract.
 func (e Event) message(ctx context.Context, tenant contextkit.TenantID) (*nats.Msg, error) {
-	msg := &nats.Msg{Subject: EventSubject(tenant, e.AggregateType, e.AggregateID), Header: nats.Header{}, Data: e.Data}
+	msg := &nats.Msg{Subject: EventSubject(tenant, e.AggregateType, e.AggregateID), Header: make(nats.Header, eventHeaders), Data: e.Data}
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package model_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/headgate/headgate/model"
 )
 
@@ -130,6 +132,39 @@ func TestTheWalletKeepsItsRules(t *testing.T) {
 		if balance, _ := state["balance"].(int64); balance != step.balance {
 			t.Fatalf("step %d, %s: balance %v, want %d", i, step.command, state["balance"], step.balance)
 		}
+	}
+}
+
+func TestWhatIsDecidedIsAsTheJournalGivesItBack(t *testing.T) {
+	for _, data := range []string{
+		"3.0", "0.1 + 0.2", "1e21", "-0.0", "9223372036854775807", "5u", "'a\\u00e9\\n<>&'", "b'x' == b'x'", "null",
+		"timestamp('2026-01-02T03:04:05.6789Z')", "[1.0, 2.5, [3.0, {'a': 4.0}]]", "{'a': {'b': [1.0, null]}, 'c': []}", "{}",
+		"cmd", "cmd.nested", "cmd.list", "state", "state.total", "meta", "meta.version", "cmd.fraction * 2.0", "cmd.list.map(x, x + 1)",
+	} {
+		t.Run(data, func(t *testing.T) {
+			m, err := model.Parse("test.yaml", []byte(strings.NewReplacer("{emit", "{payload: {type: object}, emit", "n: 1", fmt.Sprintf("n: %q", data)).Replace(head)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			thing, _ := m.Aggregate("thing")
+			state := model.Object{"total": int64(5), "rest": model.Object{"x": 1.5}}
+			payload := model.Normalize(model.Object{"nested": model.Object{"n": 7.0}, "list": []any{1.0, 2.0}, "fraction": 1.5}).(model.Object)
+			decided, err := decide(t, thing, state, "make", payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := json.Marshal(decided)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read, err := model.DecodeObject(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(read, decided); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
@@ -69,14 +70,16 @@ func commandRef(req *aggregatev1.SubmitRequest) backbone.CommandRef {
 	if req.GetIdempotencyKey() == "" {
 		return backbone.CommandRef{}
 	}
-	h := sha256.New()
 	payload, _ := json.Marshal(req.GetPayload().AsMap()) // sorted members; a Struct always encodes
 	expected := "any"
 	if req.ExpectedVersion != nil {
-		expected = fmt.Sprint(req.GetExpectedVersion())
+		expected = strconv.FormatInt(req.GetExpectedVersion(), 10)
 	}
+	var text []byte
 	for _, part := range []string{req.GetAggregateType(), req.GetAggregateId(), req.GetCommand(), expected, string(payload)} {
-		_, _ = fmt.Fprintf(h, "%d:%s;", len(part), part) // a hash does not fail
+		text = append(append(strconv.AppendInt(text, int64(len(part)), 10), ':'), part...)
+		text = append(text, ';')
 	}
-	return backbone.CommandRef{IdempotencyKey: req.GetIdempotencyKey(), Fingerprint: hex.EncodeToString(h.Sum(nil)[:16])}
+	sum := sha256.Sum256(text)
+	return backbone.CommandRef{IdempotencyKey: req.GetIdempotencyKey(), Fingerprint: hex.EncodeToString(sum[:16])}
 }

@@ -124,6 +124,11 @@ func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event b
 	if err != nil {
 		return fmt.Errorf("%w: at sequence %d: %w", backbone.ErrMalformedEvent, event.Sequence, err)
 	}
+	return i.evolve(ctx, key, by, event, data)
+}
+
+// evolve makes the next state of an event whose data is there already.
+func (i *instance) evolve(ctx context.Context, key aggregateKey, by rules, event backbone.Event, data model.Object) error {
 	state, err := by.Evolve(ctx, i.state, event.Type, data, key.meta(event.Version, event.Time, event.ID))
 	if err != nil {
 		return err

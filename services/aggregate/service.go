@@ -228,6 +228,7 @@ func rulesOf(m *model.Model, name string) (rules, error) {
 // decision is what a command did.
 type decision struct {
 	events   []backbone.Event
+	decided  []model.NewEvent // of which the events are made, unless it is replayed
 	version  int64
 	sequence uint64
 	replayed bool
@@ -238,11 +239,17 @@ func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, deci
 	if !dryRun {
 		res.Position = s.positions.Format(tenant, decided.sequence)
 	}
-	for _, event := range decided.events {
-		// A replayed command may have caused events of an earlier form.
-		data, err := s.models.Current().Event(ctx, model.EventRef{Aggregate: event.AggregateType, Event: event.Type}, event.DataVersion, event.Data)
-		if err != nil {
-			return nil, asConnectError(err)
+	for n, event := range decided.events {
+		var data model.Object
+		if !decided.replayed {
+			data = decided.decided[n].Data
+		} else {
+			// It may be of an earlier form.
+			var err error
+			data, err = s.models.Current().Event(ctx, model.EventRef{Aggregate: event.AggregateType, Event: event.Type}, event.DataVersion, event.Data)
+			if err != nil {
+				return nil, asConnectError(err)
+			}
 		}
 		object, err := structpb.NewStruct(data)
 		if err != nil {

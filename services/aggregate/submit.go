@@ -157,11 +157,12 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 				Version: ahead.version + 1, Time: now, Data: data, DataVersion: sub.rules.EventVersion(event.Type), Command: c.ref,
 			}
 			all = append(all, made)
-			if err := ahead.fold(ctx, sub.key, sub.rules, made); err != nil {
+			// What the model makes is as it will be read back.
+			if err := ahead.evolve(ctx, sub.key, sub.rules, made, event.Data); err != nil {
 				return nil, nil, &refusal{n, err}
 			}
 		}
-		out[n] = decision{events: all[first:], version: ahead.version, sequence: i.sequence}
+		out[n] = decision{events: all[first:], decided: decided, version: ahead.version, sequence: i.sequence}
 	}
 	// all may have been moved as it grew: the decisions' events are its parts.
 	first := 0
