@@ -32,10 +32,9 @@ func (s *Server) tellEnded(next connect.ServerFunc) connect.ServerFunc {
 			return next(ctx, spec, stream)
 		}
 		info, _ := connect.CallInfoForServerContext(ctx)
-		rc, _ := contextkit.FromContext(ctx)
-		started := time.Now()
+		rc := contextkit.In(ctx)
 		err := next(ctx, spec, stream)
-		s.config.Ended(rc, Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: started, Took: time.Since(started), Err: err})
+		s.config.Ended(*rc, Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: rc.Began(), Took: time.Since(rc.Began()), Err: err})
 		return err
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 // Identify adds the contract's ids to a log line: tokens, none of whose characters JSON
 // escapes.
-func Identify(event *zerolog.Event, rc contextkit.RequestContext) *zerolog.Event {
+func Identify(event *zerolog.Event, rc *contextkit.RequestContext) *zerolog.Event {
 	var room [contextkit.MaxIDLength + 2]byte
 	token := func(name, id string) {
 		event.RawJSON(name, append(append(append(room[:0], '"'), id...), '"'))

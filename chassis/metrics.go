@@ -75,7 +75,7 @@ func (c *Calls) Begin() {
 
 // End counts a call that has ended, of that trace; if it does not say how long it took, by
 // now.
-func (c *Calls) End(ended Ended, kind connect.StreamType, trace contextkit.TraceID) {
+func (c *Calls) End(ended *Ended, kind connect.StreamType, trace contextkit.TraceID) {
 	if ended.Took == 0 {
 		ended.Took = time.Since(ended.Started)
 	}
@@ -121,12 +121,12 @@ func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.Serve
 				known.Store(calls)
 			}
 			info, _ := connect.CallInfoForServerContext(ctx)
-			rc, _ := contextkit.FromContext(ctx)
-			ended := Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: time.Now(), Err: ErrUnfinished}
+			rc := contextkit.In(ctx)
+			ended := Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: rc.Began(), Err: ErrUnfinished}
 			calls.Begin()
 			defer func() {
 				ended.Took = time.Since(ended.Started)
-				calls.End(ended, spec.StreamType, rc.TraceID)
+				calls.End(&ended, spec.StreamType, rc.TraceID)
 				if event := log.WithLevel(LineLevel(level, ended.Err)); event.Enabled() {
 					Took(Identify(event, rc), ended.Took).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).
 						Str("code", CodeName(ended.Err)).AnErr("error", ended.Err).AnErr("cause", errors.Unwrap(ended.Err)).Msg("call")

@@ -46,13 +46,22 @@ type RequestContext struct {
 	// next is the text of the traceparent that others are asked with, if that is still made.
 	next string
 	made Traceparent
+
+	began time.Time
 }
+
+// Began is when the process was asked, zero if it was not by a call.
+func (rc *RequestContext) Began() time.Time { return rc.began }
 
 // NewContext returns ctx carrying rc.
 func NewContext(ctx context.Context, rc RequestContext) context.Context { return Carry(ctx, rc) }
 
 // FromContext returns the request context in ctx, if there is one.
 func FromContext(ctx context.Context) (RequestContext, bool) { return Carried[RequestContext](ctx) }
+
+// In is [FromContext] without a copy, nil if there is none: what it returns must not be
+// changed.
+func In(ctx context.Context) *RequestContext { return find[RequestContext](ctx) }
 
 // PlatformContext returns ctx for a call that concerns the platform and not a
 // tenant: a probe, a fleet snapshot, start-up work. It continues the trace and
@@ -96,7 +105,10 @@ func (rc *RequestContext) complete() {
 	}
 	// All that is made lies in one string.
 	var room [traceparentLength + 2*idLength]byte
-	made, now := rc.made.append(room[:0]), time.Now()
+	made, now := rc.made.append(room[:0]), rc.began
+	if now.IsZero() {
+		now = time.Now()
+	}
 	ids := [...]*string{&rc.CorrelationID, &rc.RequestID}
 	for _, id := range ids {
 		if *id == "" {

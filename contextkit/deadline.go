@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,11 +16,18 @@ type Until struct {
 
 	deadline time.Time
 
-	mu      sync.Mutex
-	watched context.Context    //nolint:containedctx // the same context, as its package makes it, once Done is asked for
-	end     context.CancelFunc // of watched
-	waiter  *waiter            // in Await; nil: there is none
-	ended   bool               // by Cancel
+	watched atomic.Pointer[watched] // nil until Done is asked for; set under mu
+
+	mu     sync.Mutex
+	waiter *waiter // in Await; nil: there is none
+	ended  bool    // by Cancel
+}
+
+// watched is the same context as its package makes it.
+type watched struct {
+	context.Context //nolint:containedctx // it is one
+
+	end context.CancelFunc
 }
 
 // Begin makes u parent with a deadline, its own if that is sooner. It ends at the
@@ -41,21 +49,24 @@ func (u *Until) Deadline() (time.Time, bool) { return u.deadline, true }
 func (u *Until) Done() <-chan struct{} {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.watched == nil {
-		u.watched, u.end = context.WithDeadline(u.Context, u.deadline)
+	w := u.watched.Load()
+	if w == nil {
+		w = &watched{}
+		w.Context, w.end = context.WithDeadline(u.Context, u.deadline)
 		if u.ended {
-			u.end()
+			w.end()
 		}
+		u.watched.Store(w)
 	}
-	return u.watched.Done()
+	return w.Done()
 }
 
 // Err implements [context.Context].
 func (u *Until) Err() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.watched != nil {
-		return u.watched.Err()
+	if w := u.watched.Load(); w != nil {
+		return w.Err()
 	}
 	if err := u.Context.Err(); err != nil {
 		return err
@@ -75,11 +86,8 @@ func (u *Until) Value(key any) any {
 	if key == (untilKey{}) {
 		return u
 	}
-	u.mu.Lock()
-	watched := u.watched
-	u.mu.Unlock()
-	if watched != nil {
-		return watched.Value(key)
+	if w := u.watched.Load(); w != nil {
+		return w.Value(key)
 	}
 	return u.Context.Value(key)
 }
@@ -92,8 +100,8 @@ func (u *Until) Cancel() {
 		return
 	}
 	u.ended = true
-	if u.watched != nil {
-		u.end()
+	if w := u.watched.Load(); w != nil {
+		w.end()
 	}
 	if u.waiter != nil {
 		u.waiter.end()
@@ -163,7 +171,7 @@ var waiters = sync.Pool{New: func() any {
 func (u *Until) enter(w *waiter) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.watched != nil || u.waiter != nil || u.ended {
+	if u.watched.Load() != nil || u.waiter != nil || u.ended {
 		return false
 	}
 	u.waiter = w

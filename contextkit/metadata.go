@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/textproto"
+	"time"
 
 	"connectrpc.com/connect/v2"
 )
@@ -60,6 +61,7 @@ func Extract(md Metadata) (rc RequestContext, err error) {
 // extract is Extract into a zero rc.
 func (rc *RequestContext) extract(md Metadata) (err error) {
 	said := saidIn(md)
+	rc.began = time.Now()
 	rc.CorrelationID = singleID(said.correlation)
 	rc.RequestID = singleID(said.request)
 	rc.CausationID = singleID(said.causation)

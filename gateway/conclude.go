@@ -18,7 +18,7 @@ import (
 // conclude writes the call's line in the access log, tells whoever wants to know that it
 // has ended and, for a denial or an operation that asks for it, writes its audit record.
 func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call, err error) {
-	rc, _ := contextkit.FromContext(ctx)
+	rc := contextkit.In(ctx)
 	if err != nil {
 		g.explain(ctx, call, err)
 	}
@@ -33,7 +33,7 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 			AnErr("error", err).AnErr("cause", errors.Unwrap(err)).Msg("call")
 	}
 	if g.config.Ended != nil {
-		g.config.Ended(rc, Ended{Ended: call.end, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts})
+		g.config.Ended(*rc, Ended{Ended: call.end, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts})
 	}
 	if err != nil || call.Method.Spec.IdempotencyLevel == connect.IdempotencyUnknown || call.Method.Audit {
 		g.remember(ctx, call, err)
@@ -41,9 +41,9 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 	switch {
 	case call.Denied != "":
 		g.counters.denied.WithLabelValues(call.Denied).Inc()
-		g.audit.Deny(rc, g.record(rc, call, err))
+		g.audit.Deny(*rc, g.record(rc, call, err))
 	case call.Method.Audit:
-		g.audit.Record(rc, g.record(rc, call, err))
+		g.audit.Record(*rc, g.record(rc, call, err))
 	}
 }
 
@@ -66,7 +66,7 @@ func (g *Gateway) remember(ctx context.Context, call *Call, err error) {
 }
 
 // record describes the decision on a call.
-func (g *Gateway) record(rc contextkit.RequestContext, call *Call, err error) audit.Record {
+func (g *Gateway) record(rc *contextkit.RequestContext, call *Call, err error) audit.Record {
 	record := audit.Record{
 		Time: time.Now().UTC(), Decision: "allowed", Tenant: rc.TenantID.String(),
 		Procedure: call.Method.Spec.Procedure, Right: call.Method.Right, Resource: call.Resource, Code: chassis.CodeName(err),
@@ -102,7 +102,7 @@ func (g *Gateway) explain(ctx context.Context, call *Call, err error) {
 	if call.Principal == nil || !call.Principal.Holds(rightExplain) || call.Info.RequestHeader().Get(headerExplain) == "" {
 		return
 	}
-	rc, _ := contextkit.FromContext(ctx)
+	rc := contextkit.In(ctx)
 	if text, failed := json.Marshal(g.record(rc, call, err)); failed == nil {
 		call.Info.ResponseHeader().Set(headerDecision, string(text))
 	}

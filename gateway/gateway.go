@@ -371,12 +371,9 @@ func (g *Gateway) handler(metrics *chassis.Metrics, method *policy.Method) conne
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		call := &Call{Method: method, Info: info, Stream: stream}
-		call.end = chassis.Ended{Procedure: method.Spec.Procedure, Protocol: info.Protocol, Started: time.Now(), Err: chassis.ErrUnfinished}
+		call.end = chassis.Ended{Procedure: method.Spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: chassis.ErrUnfinished}
 		calls.Begin()
-		defer func() {
-			rc, _ := contextkit.FromContext(ctx)
-			calls.End(call.end, method.Spec.StreamType, rc.TraceID)
-		}()
+		defer func() { calls.End(&call.end, method.Spec.StreamType, contextkit.In(ctx).TraceID) }()
 		if !room.Enter(method.Priority) {
 			call.end.Err = exhausted("the gateway is full", "GATEWAY_FULL", 0)
 			return call.end.Err

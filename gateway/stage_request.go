@@ -88,11 +88,11 @@ func (c *Call) badField(number protowire.Number, err error) error {
 // tenant makes the credential, x-tenant-id and the request agree on the tenant,
 // and fills in what is absent.
 func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, error) {
-	rc, _ := contextkit.FromContext(ctx)
+	in := contextkit.In(ctx)
 	var named string
 	if call.Method.TenantField != 0 {
 		var err error
-		if named, err = call.First.Text(call.Method.TenantField, rc.TenantID.String()); err != nil {
+		if named, err = call.First.Text(call.Method.TenantField, in.TenantID.String()); err != nil {
 			if errors.Is(err, frame.ErrContradiction) {
 				return ctx, call.denyTenant("the request names two tenants")
 			}
@@ -108,7 +108,7 @@ func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, erro
 		// A header that names a tenant changes nothing and is not passed on.
 		return contextkit.PlatformContext(ctx), nil
 	}
-	tenant := rc.TenantID
+	tenant := in.TenantID
 	if named != "" {
 		parsed, err := contextkit.ParseTenantID(named)
 		if err != nil {
@@ -132,9 +132,10 @@ func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, erro
 	if named == "" && call.Method.TenantField != 0 {
 		call.First.AppendText(call.Method.TenantField, tenant.String())
 	}
-	if rc.TenantID == tenant && !rc.Platform {
+	if in.TenantID == tenant && !in.Platform {
 		return ctx, nil
 	}
+	rc := *in
 	rc.TenantID, rc.Platform = tenant, false
 	return contextkit.NewContext(ctx, rc), nil
 }

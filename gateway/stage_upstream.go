@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"net/textproto"
 	"slices"
 	"strings"
 	"time"
@@ -238,7 +237,7 @@ func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
 			to.Add(key, values...)
 		}
 	}
-	to.Add(canonicalPrincipal, c.Principal.Subject)
+	to.SetField(contextkit.HeaderPrincipal, c.Principal.Subject)
 	if err := contextkit.Inject(ctx, to); err != nil {
 		return connect.Errorf(connect.CodeInternal, "%s is called without context", c.Method.Spec.Procedure).WithCause(err)
 	}
@@ -260,9 +259,6 @@ func (g *Gateway) ask(ctx context.Context, call *Call, answer *frame.Frame) erro
 	}
 	return stream.Receive(answer)
 }
-
-// canonicalPrincipal is the header's name as it is kept.
-var canonicalPrincipal = textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal)
 
 // stays has the request headers, in canonical form, that end at the gateway: credentials,
 // what belongs to the client's connection, and what every hop writes anew.
