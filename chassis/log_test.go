@@ -2,13 +2,40 @@ package chassis_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
 	"github.com/rs/zerolog"
 )
+
+// TestNothingBreaksOutOfALine has every byte in every id that a client may choose.
+func TestNothingBreaksOutOfALine(t *testing.T) {
+	for b := range 256 {
+		id := "a" + string([]byte{byte(b)}) + "b"
+		rc, _ := contextkit.Extract(http.Header{
+			"X-Tenant-Id": {id}, "X-Correlation-Id": {id}, "X-Request-Id": {id}, "Trace-Id": {id}, "Traceparent": {id},
+		}) // with ids of our own in the place of those that cannot be
+		var line bytes.Buffer
+		log := zerolog.New(&line)
+		chassis.Identify(log.Info(), &rc).Msg("call")
+		var said struct {
+			Correlation string `json:"correlation_id"`
+			Trace       string `json:"trace_id"`
+			Request     string `json:"request_id"`
+		}
+		if err := json.Unmarshal(line.Bytes(), &said); err != nil {
+			t.Fatalf("byte %#x: %v: %q", b, err, line.String())
+		}
+		if said.Correlation != rc.CorrelationID || said.Request != rc.RequestID || said.Trace != rc.TraceID.String() {
+			t.Errorf("byte %#x: the line says %+v of %+v", b, said, rc)
+		}
+	}
+}
 
 func TestALineSaysMillisecondsToTheMicrosecond(t *testing.T) {
 	for took, want := range map[time.Duration]string{
