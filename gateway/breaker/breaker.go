@@ -206,7 +206,8 @@ func (s *Set) Panics(endpoints []string) bool {
 	return float64(open) > s.config.PanicShare*float64(len(endpoints))
 }
 
-// Done says how the call ended, and reports whether that has opened the breaker.
+// Done says how the call ended, and reports whether that has opened the breaker, or would
+// have if it were not open for slowness alone: then its node has fallen silent too.
 func (p Pass) Done(outcome Outcome) (opened bool) {
 	b, config := p.state, &p.set.config
 	b.mu.Lock()
@@ -245,6 +246,7 @@ func (p Pass) Done(outcome Outcome) (opened bool) {
 			b.open(config)
 			return true
 		}
+		return open && b.silent == config.Failures // slowness has opened it
 	}
 	return false
 }

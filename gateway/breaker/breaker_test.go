@@ -222,6 +222,36 @@ func TestCallsFromBeforeABreakerOpenedDoNotCloseIt(t *testing.T) {
 	})
 }
 
+func TestANodeThatWasSlowAndFallsSilentIsToldOfOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := breaker.NewSet(breaker.Config{})
+		for i := range 2 {
+			answer(s, fmt.Sprintf("peer-%d:1", i), 20, time.Millisecond)
+		}
+		var under []breaker.Pass
+		for range 50 {
+			pass, _, _ := s.Enter("node", "slow:1", time.Now(), false)
+			under = append(under, pass)
+		}
+		time.Sleep(time.Second)
+		for _, pass := range under[:20] {
+			pass.Done(breaker.Answered)
+		}
+		if !s.Open("slow:1") {
+			t.Fatal("slowness has not opened it")
+		}
+		var told []int
+		for i, pass := range under[20:] {
+			if pass.Done(breaker.Silent) {
+				told = append(told, i)
+			}
+		}
+		if len(told) != 1 || told[0] != 4 {
+			t.Errorf("told of by the calls %v of those without an answer, want the fifth alone", told)
+		}
+	})
+}
+
 func TestBreakersAreIgnoredWhenMostNodesAreOpen(t *testing.T) {
 	s := breaker.NewSet(breaker.Config{})
 	nodes := []string{"a:1", "b:1", "c:1", "d:1"}
