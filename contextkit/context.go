@@ -148,7 +148,7 @@ func (rc *RequestContext) TraceIDText() string {
 // outgoing returns the request context for the next hop, which is not changed, or why ctx
 // must not leave the process.
 func outgoing(ctx context.Context) (*RequestContext, error) {
-	rc := find[RequestContext](ctx)
+	rc := In(ctx)
 	switch {
 	case rc == nil:
 		return nil, ErrNoContext

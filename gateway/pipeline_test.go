@@ -19,6 +19,7 @@ import (
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
@@ -101,6 +102,42 @@ func TestRESTAllocations(t *testing.T) {
 	if got > maxRESTObjects {
 		t.Errorf("a call allocates %v objects, at most %d are allowed", got, maxRESTObjects)
 	}
+}
+
+// TestWhateverEndsACallItIsCounted has calls end where the pipeline does not.
+func TestWhateverEndsACallItIsCounted(t *testing.T) {
+	for name, tc := range map[string]struct {
+		arrange func(g *Gateway)
+		code    connect.Code
+		fault   bool // of the gateway's own
+	}{
+		"a panic": {func(g *Gateway) { g.nodes = panicking{} }, connect.CodeInternal, true},
+		"a full gateway": {func(g *Gateway) {
+			for range g.config.MaxConcurrent {
+				g.room.Enter(limit.High)
+			}
+		}, connect.CodeResourceExhausted, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, token := quietGateway(t)
+			tc.arrange(g)
+			request, _ := messages(t)
+			err := g.server.RPC.Call(t.Context(), queriesconnect.QueryServiceQueryProcedure, incoming(token), &stillStream{request: request})
+			if connect.CodeOf(err) != tc.code {
+				t.Fatalf("the call ends with %v, want %v", err, tc.code)
+			}
+			if load := g.Load(); load.InFlight != 0 || load.Calls == 0 || (load.Errors > 0) != tc.fault {
+				t.Errorf("the load is %+v", load)
+			}
+		})
+	}
+}
+
+// panicking is an [upstream.Opener] with a fault.
+type panicking struct{}
+
+func (panicking) Open(context.Context, *connect.CallInfo, grpcmeta.Header) (connect.ClientStream, error) {
+	panic("a fault")
 }
 
 // discard is a [http.ResponseWriter] that keeps nothing.
