@@ -63,11 +63,33 @@ type Meta struct {
 	EventID string
 }
 
-func (m Meta) object() Object {
-	return Object{
-		"tenant": m.Tenant, "aggregate_type": m.AggregateType, "aggregate_id": m.AggregateID,
-		"version": m.Version, "time": m.Time, "event_id": m.EventID,
+// metaMembers are the members of the envelope as expressions see it.
+var metaMembers = []string{"tenant", "aggregate_type", "aggregate_id", "version", "time", "event_id"}
+
+func (m *Meta) member(name string) (any, bool) {
+	switch name {
+	case "tenant":
+		return m.Tenant, true
+	case "aggregate_type":
+		return m.AggregateType, true
+	case "aggregate_id":
+		return m.AggregateID, true
+	case "version":
+		return m.Version, true
+	case "time":
+		return m.Time, true
+	case "event_id":
+		return m.EventID, true
 	}
+	return nil, false
+}
+
+func (m *Meta) object() Object {
+	object := make(Object, len(metaMembers))
+	for _, name := range metaMembers {
+		object[name], _ = m.member(name)
+	}
+	return object
 }
 
 // RuleError says that a rule of the model refuses a command.
@@ -102,7 +124,7 @@ func (c *Command) Decide(ctx context.Context, state, payload Object, meta Meta) 
 	if err := validate(c.schema, payload); err != nil {
 		return nil, err
 	}
-	vars := map[string]any{"state": state, "cmd": payload, "meta": meta.object()}
+	vars := &scope{variables: [2]variable{{stateVariable, state}, {commandVariable, payload}}, meta: &meta}
 	for _, r := range c.require {
 		ok, err := r.that.boolean(ctx, vars)
 		if err != nil {
@@ -140,7 +162,7 @@ func (a *Aggregate) Evolve(ctx context.Context, state Object, eventType string, 
 	if !ok {
 		return state, nil
 	}
-	changed, err := changes.object(ctx, map[string]any{"state": state, "event": data, "meta": meta.object()})
+	changed, err := changes.object(ctx, &scope{variables: [2]variable{{stateVariable, state}, {eventVariable, data}}, meta: &meta})
 	if err != nil {
 		return nil, fmt.Errorf("evolve %s by %s: %w", a.Name, eventType, err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
 )
 
@@ -29,11 +30,19 @@ type expression struct {
 	source  string
 	program cel.Program
 	usesRow bool     // looks at the row that stands in a view
+	loops   bool     // may take long: it looks at the context meanwhile
 	member  []string // the variable's member that it is, if it is no more than that
 }
 
-// rowVariable is a view's row as it stands.
-const rowVariable = "row"
+// The variables of expressions.
+const (
+	metaVariable    = "meta"    // what is known of an event or a command beside its data
+	stateVariable   = "state"   // an aggregate's
+	commandVariable = "cmd"     // a command's payload
+	eventVariable   = "event"   // an event's data
+	rowVariable     = "row"     // a view's row as it stands
+	failureVariable = "failure" // why a workflow's step was refused
+)
 
 // environments hold the variables that an expression of each kind may use.
 type environments struct {
@@ -45,7 +54,7 @@ var sharedEnvironments = sync.OnceValues(newEnvironments)
 
 func newEnvironments() (environments, error) {
 	object := cel.MapType(cel.StringType, cel.DynType)
-	base, err := cel.NewEnv(cel.Variable("meta", object), ext.Strings(), ext.Math(), cel.OptionalTypes())
+	base, err := cel.NewEnv(cel.Variable(metaVariable, object), ext.Strings(), ext.Math(), cel.OptionalTypes())
 	if err != nil {
 		return environments{}, err
 	}
@@ -54,11 +63,11 @@ func newEnvironments() (environments, error) {
 		env   **cel.Env
 		names []string
 	}{
-		{&envs.decide, []string{"state", "cmd"}},
-		{&envs.evolve, []string{"state", "event"}},
-		{&envs.upcast, []string{"event"}},
-		{&envs.view, []string{rowVariable, "event"}},
-		{&envs.workflow, []string{"event", "failure"}},
+		{&envs.decide, []string{stateVariable, commandVariable}},
+		{&envs.evolve, []string{stateVariable, eventVariable}},
+		{&envs.upcast, []string{eventVariable}},
+		{&envs.view, []string{rowVariable, eventVariable}},
+		{&envs.workflow, []string{eventVariable, failureVariable}},
 	} {
 		var variables []cel.EnvOption
 		for _, name := range e.names {
@@ -84,7 +93,7 @@ func compile(env *cel.Env, source string, want *cel.Type) (*expression, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &expression{source: source, program: program, member: memberOf(ast.NativeRep().Expr())}
+	out := &expression{source: source, program: program, member: memberOf(ast.NativeRep().Expr()), loops: loops(ast.NativeRep())}
 	for _, reference := range ast.NativeRep().ReferenceMap() {
 		out.usesRow = out.usesRow || reference.Name == rowVariable
 	}
@@ -97,11 +106,11 @@ func firstIssue(issues *cel.Issues) string {
 }
 
 // value evaluates the expression to a plain JSON value.
-func (e *expression) value(ctx context.Context, vars map[string]any) (any, error) {
-	if v, ok := scalar(vars, e.member); ok {
+func (e *expression) value(ctx context.Context, vars *scope) (any, error) {
+	if v, ok := vars.scalar(e.member); ok {
 		return v, nil
 	}
-	out, _, err := e.program.ContextEval(ctx, vars)
+	out, err := e.evaluate(ctx, vars)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -115,8 +124,17 @@ func (e *expression) value(ctx context.Context, vars map[string]any) (any, error
 	return v, nil
 }
 
+func (e *expression) evaluate(ctx context.Context, vars *scope) (out ref.Val, err error) {
+	if e.loops {
+		out, _, err = e.program.ContextEval(ctx, vars)
+	} else {
+		out, _, err = e.program.Eval(vars)
+	}
+	return out, err
+}
+
 // boolean evaluates an expression that says yes or no.
-func (e *expression) boolean(ctx context.Context, vars map[string]any) (bool, error) {
+func (e *expression) boolean(ctx context.Context, vars *scope) (bool, error) {
 	v, err := e.value(ctx, vars)
 	if err != nil {
 		return false, err
@@ -129,7 +147,7 @@ func (e *expression) boolean(ctx context.Context, vars map[string]any) (bool, er
 }
 
 // text evaluates an expression that names something.
-func (e *expression) text(ctx context.Context, vars map[string]any) (string, error) {
+func (e *expression) text(ctx context.Context, vars *scope) (string, error) {
 	v, err := e.value(ctx, vars)
 	if err != nil {
 		return "", err
@@ -150,7 +168,7 @@ type field struct {
 }
 
 // object evaluates all members.
-func (f fields) object(ctx context.Context, vars map[string]any) (Object, error) {
+func (f fields) object(ctx context.Context, vars *scope) (Object, error) {
 	out := make(Object, len(f))
 	for _, member := range f {
 		v, err := member.expr.value(ctx, vars)

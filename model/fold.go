@@ -30,7 +30,7 @@ type fold struct {
 
 // folded returns the row with the event's values taken in; row is empty for a
 // group's first event.
-func folded(ctx context.Context, folds []fold, vars map[string]any, row Object) (Object, error) {
+func folded(ctx context.Context, folds []fold, vars *scope, row Object) (Object, error) {
 	out := make(Object, len(row)+len(folds))
 	for name, value := range row {
 		out[name] = value

@@ -26,25 +26,8 @@ func memberOf(e ast.Expr) []string {
 	return path
 }
 
-// scalar returns what stands at the path, as the evaluator would yield it; false for
-// whatever the evaluator has more to say of: what is missing, objects, arrays.
-func scalar(vars map[string]any, path []string) (any, bool) {
-	if path == nil {
-		return nil, false
-	}
-	var value any = vars
-	for _, name := range path {
-		object, ok := value.(map[string]any)
-		if !ok {
-			return nil, false
-		}
-		if value, ok = object[name]; !ok {
-			return nil, false
-		}
-	}
-	switch value.(type) {
-	case string, int64, bool, nil:
-		return value, true
-	}
-	return nil, false
+// loops reports whether an expression has a comprehension (all, exists, map, filter). Only
+// these ask whether they are to end; without one an evaluation is as short as its text.
+func loops(a *ast.AST) bool {
+	return len(ast.MatchDescendants(ast.NavigateAST(a), ast.KindMatcher(ast.ComprehensionKind))) > 0
 }

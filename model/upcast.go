@@ -57,7 +57,7 @@ func (a *Aggregate) Data(ctx context.Context, eventType string, version int, raw
 func (a *Aggregate) upcast(ctx context.Context, eventType string, version int, data Object) (Object, error) {
 	for history := a.history[eventType]; version < history.version(); version++ {
 		step := history.upcasts[max(version, 1)-1]
-		changes, err := step.set.object(ctx, map[string]any{"event": data})
+		changes, err := step.set.object(ctx, &scope{variables: [2]variable{{eventVariable, data}}})
 		if err != nil {
 			return nil, fmt.Errorf("upcast %s.%s from version %d: %w", a.Name, eventType, version, err)
 		}

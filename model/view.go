@@ -87,11 +87,11 @@ func (v *View) Key(ctx context.Context, ref EventRef, data Object, meta Meta) (s
 	if _, ok := v.on[ref]; !ok {
 		return "", false, nil
 	}
-	key, err := v.keyOf(ctx, map[string]any{"event": data, "meta": meta.object(), "row": noRow}, meta)
+	key, err := v.keyOf(ctx, &scope{variables: [2]variable{{rowVariable, noRow}, {eventVariable, data}}, meta: &meta}, meta)
 	return key, true, err
 }
 
-func (v *View) keyOf(ctx context.Context, vars map[string]any, meta Meta) (string, error) {
+func (v *View) keyOf(ctx context.Context, vars *scope, meta Meta) (string, error) {
 	if v.key == nil {
 		return meta.AggregateID, nil
 	}
@@ -110,7 +110,7 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 	if !ok {
 		return nil, nil
 	}
-	vars := map[string]any{"event": data, "meta": meta.object(), "row": noRow}
+	vars := &scope{variables: [2]variable{{rowVariable, noRow}, {eventVariable, data}}, meta: &meta}
 	key, err := v.keyOf(ctx, vars, meta)
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 		}
 		row = noRow
 	}
-	vars["row"] = row
+	vars.variables[0].value = row
 	var values Object // some of the columns'
 	if projector.kind == kindFold {
 		values, err = folded(ctx, projector.folds, vars, row)

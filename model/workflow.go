@@ -139,11 +139,9 @@ type Trigger struct {
 	Meta Meta
 }
 
-func (t Trigger) vars(failure Failure) map[string]any {
-	return map[string]any{
-		"event": t.Data, "meta": t.Meta.object(),
-		"failure": Object{"step": failure.Step, "message": failure.Message},
-	}
+func (t Trigger) vars(failure Failure) *scope {
+	failed := Object{"step": failure.Step, "message": failure.Message}
+	return &scope{variables: [2]variable{{eventVariable, t.Data}, {failureVariable, failed}}, meta: &t.Meta}
 }
 
 // Applies reports whether the event starts an instance.
