@@ -154,8 +154,10 @@ func connect(path string, connections int) (*sql.DB, error) {
 	// NORMAL may lose the newest commits with the machine, never consistency:
 	// the checkpoint goes back with the rows and the journal is read again. A log of
 	// 16 MiB, four times SQLite's own bound, is copied into the file a quarter as often:
-	// pages that many batches change are written and synced less.
-	pragmas := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(NORMAL)", "wal_autocheckpoint(4096)", "busy_timeout(5000)", "temp_store(MEMORY)"}}
+	// pages that many batches change are written and synced less. A transaction's pages
+	// stay in memory up to 32 MiB, sixteen times the cache: those that are written there
+	// before the commit are read back and written again.
+	pragmas := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(NORMAL)", "wal_autocheckpoint(4096)", "busy_timeout(5000)", "temp_store(MEMORY)", "cache_spill(8192)"}}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+pragmas.Encode())
 	if err != nil {
 		return nil, err
