@@ -176,7 +176,7 @@ func openRaw(ctx context.Context, dir string) (*sql.DB, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "raw.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=temp_store(MEMORY)&_pragma=wal_autocheckpoint(4096)&_pragma=cache_spill(8192)")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "raw.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=wal_autocheckpoint(4096)&_pragma=cache_size(-32768)&_pragma=temp_store(MEMORY)")
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +237,7 @@ func (c *projectionCommand) query(ctx context.Context) (err error) {
 	if err != nil || len(files) != 1 {
 		return fmt.Errorf("the view's file: %v, %w", files, err)
 	}
-	db, err := sql.Open("sqlite", "file:"+files[0]+"?_pragma=journal_mode(WAL)&_pragma=temp_store(MEMORY)&_pragma=wal_autocheckpoint(4096)")
+	db, err := sql.Open("sqlite", "file:"+files[0]+"?_pragma=journal_mode(WAL)&_pragma=wal_autocheckpoint(4096)")
 	if err != nil {
 		return err
 	}

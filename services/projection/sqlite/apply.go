@@ -28,7 +28,9 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.B
 	if err := change(batch, uint64(from)); err != nil {
 		return err
 	}
+	rows := 0
 	for view, changes := range batch.Changes() {
+		rows += len(changes.Puts) + len(changes.Deletes)
 		if err := s.writeView(ctx, tx, view, changes); err != nil {
 			return fmt.Errorf("sqlite: write %s: %w", view.Name, err)
 		}
@@ -39,6 +41,11 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.B
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("sqlite: commit: %w", err)
 	}
+	many := rows >= manyRows
+	if s.grown && !many { // what was far behind has caught up
+		_, _ = s.write.ExecContext(ctx, "PRAGMA shrink_memory") // the rows stand whether or not memory is given back
+	}
+	s.grown = many
 	return nil
 }
 

@@ -39,8 +39,22 @@ const rowsPerStatement = 16
 type Store struct {
 	write, read *sql.DB
 	statements  map[string]*statements
+	grown       bool   // the last transaction was a large one
 	release     func() // the file is no longer in use
 }
+
+// writing are the settings of the connection that writes. A log of 16 MiB, four times
+// SQLite's own bound, is copied into the file a quarter as often: pages that many batches
+// change are written and synced less. A large transaction's pages find room in memory:
+// those that are written before the commit are read back and written again. What undoes a
+// statement stays there too. Readers leave it at SQLite's file, since those that sort in
+// memory lose the pages that they have cached: a page of 100 rows out of a million takes
+// six times as long then.
+var writing = []string{"wal_autocheckpoint(4096)", "cache_size(-32768)", "temp_store(MEMORY)"}
+
+// manyRows is from how many rows on a transaction may leave far more pages in memory than
+// the next, smaller ones need.
+const manyRows = 512
 
 // statements are a view's prepared writes.
 type statements struct{ row, put, putMany, remove *sql.Stmt }
@@ -128,7 +142,7 @@ func (f *files) removeOld(tenant contextkit.TenantID) error {
 
 func open(ctx context.Context, path string, views []*model.View, origin string) (_ *Store, err error) {
 	s := &Store{statements: map[string]*statements{}}
-	if s.write, err = connect(path, 1); err != nil {
+	if s.write, err = connect(path, 1, writing...); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -150,14 +164,12 @@ func open(ctx context.Context, path string, views []*model.View, origin string) 
 	return s, nil
 }
 
-func connect(path string, connections int) (*sql.DB, error) {
+// connect opens the file for so many connections at a time, with settings beyond those
+// that all have.
+func connect(path string, connections int, settings ...string) (*sql.DB, error) {
 	// NORMAL may lose the newest commits with the machine, never consistency:
-	// the checkpoint goes back with the rows and the journal is read again. A log of
-	// 16 MiB, four times SQLite's own bound, is copied into the file a quarter as often:
-	// pages that many batches change are written and synced less. A transaction's pages
-	// stay in memory up to 32 MiB, sixteen times the cache: those that are written there
-	// before the commit are read back and written again.
-	pragmas := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(NORMAL)", "wal_autocheckpoint(4096)", "busy_timeout(5000)", "temp_store(MEMORY)", "cache_spill(8192)"}}
+	// the checkpoint goes back with the rows and the journal is read again.
+	pragmas := url.Values{"_pragma": append([]string{"journal_mode(WAL)", "synchronous(NORMAL)", "busy_timeout(5000)"}, settings...)}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+pragmas.Encode())
 	if err != nil {
 		return nil, err
