@@ -85,8 +85,8 @@ func TenantContext(ctx context.Context, tenant TenantID) context.Context {
 	return NewContext(ctx, rc)
 }
 
-// complete fills in what a hop makes itself when it was not given.
-func (rc *RequestContext) complete() {
+// place fills in where in a trace the hop is.
+func (rc *RequestContext) place() {
 	if rc.Traceparent.IsZero() {
 		rc.Traceparent = NewTraceparent()
 		rc.SpanID = rc.Traceparent.ParentID
@@ -99,6 +99,11 @@ func (rc *RequestContext) complete() {
 		rc.SpanID = NewSpanID()
 	}
 	rc.made = rc.asking()
+}
+
+// complete fills in what a hop makes itself when it was not given.
+func (rc *RequestContext) complete() {
+	rc.place()
 	if rc.CorrelationID != "" && rc.RequestID != "" {
 		rc.next = rc.made.String()
 		return
@@ -131,7 +136,7 @@ func (rc *RequestContext) asking() Traceparent {
 
 // traceparent returns what the next hop is sent.
 func (rc *RequestContext) traceparent() string {
-	if asking := rc.asking(); asking != rc.made {
+	if asking := rc.asking(); asking != rc.made || rc.next == "" {
 		return asking.String()
 	}
 	return rc.next

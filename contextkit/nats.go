@@ -52,7 +52,11 @@ func ExtractNATS(header nats.Header) (RequestContext, error) {
 	if values := header[NATSTraceID]; len(values) == 1 {
 		rc.TraceID, _ = ParseTraceID(values[0])
 	}
-	rc.complete()
+	if rc.CorrelationID != "" && rc.RequestID != "" {
+		rc.place() // most events are read by what asks nobody
+	} else {
+		rc.complete()
+	}
 	switch values := header[NATSTenantID]; len(values) {
 	case 0:
 		rc.Platform = true

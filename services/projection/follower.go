@@ -103,11 +103,14 @@ type prepared struct {
 	ref      model.EventRef
 	data     model.Object
 	meta     model.Meta
-	// changes are what the event does to the views that need no row for it; nil
-	// for the others.
+	// changes are what the event does to the views, nil for nothing, or later.
 	changes []*model.Change
 	context contextkit.RequestContext
 }
+
+// later stands for a change that can only be told once the events before it have been
+// applied, by the row that they leave.
+var later = new(model.Change)
 
 // prepare reads an event and does what can be done before those before it are
 // applied.
@@ -120,6 +123,7 @@ func (f *follower) prepare(ctx context.Context, event backbone.Event) (prepared,
 	p.changes = make([]*model.Change, len(f.model.Views()))
 	for i, view := range f.model.Views() {
 		if !view.Blind(p.ref) {
+			p.changes[i] = later
 			continue
 		}
 		if p.changes[i], err = view.Project(ctx, p.ref, p.data, p.meta, nil); err != nil {
@@ -205,7 +209,7 @@ func (f *follower) touch(ctx context.Context, event prepared, touched touchedRow
 func (f *follower) project(ctx context.Context, batch *store.Batch, event prepared, touched touchedRows) error {
 	for i, view := range f.model.Views() {
 		change := event.changes[i]
-		if !view.Blind(event.ref) {
+		if change == later {
 			var err error
 			change, err = view.Project(ctx, event.ref, event.data, event.meta, func(key string) (model.Object, error) {
 				return batch.Row(ctx, view, key)

@@ -41,11 +41,14 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.B
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("sqlite: commit: %w", err)
 	}
-	many := rows >= manyRows
-	if s.grown && !many { // what was far behind has caught up
-		_, _ = s.write.ExecContext(ctx, "PRAGMA shrink_memory") // the rows stand whether or not memory is given back
+	switch {
+	case rows >= manyRows:
+		s.small = 0
+	case s.small < calm:
+		if s.small++; s.small == calm { // what was far behind has caught up
+			_, _ = s.write.ExecContext(ctx, "PRAGMA shrink_memory") // the rows stand whether or not memory is given back
+		}
 	}
-	s.grown = many
 	return nil
 }
 

@@ -39,7 +39,7 @@ const rowsPerStatement = 16
 type Store struct {
 	write, read *sql.DB
 	statements  map[string]*statements
-	grown       bool   // the last transaction was a large one
+	small       int    // transactions since the last large one, up to calm
 	release     func() // the file is no longer in use
 }
 
@@ -52,9 +52,9 @@ type Store struct {
 // six times as long then.
 var writing = []string{"wal_autocheckpoint(4096)", "cache_size(-32768)", "temp_store(MEMORY)"}
 
-// manyRows is from how many rows on a transaction may leave far more pages in memory than
-// the next, smaller ones need.
-const manyRows = 512
+// A transaction of manyRows may leave far more pages in memory than smaller ones need.
+// They are given back after a calm of so many smaller ones.
+const manyRows, calm = 512, 16
 
 // statements are a view's prepared writes.
 type statements struct{ row, put, putMany, remove *sql.Stmt }
@@ -141,7 +141,7 @@ func (f *files) removeOld(tenant contextkit.TenantID) error {
 }
 
 func open(ctx context.Context, path string, views []*model.View, origin string) (_ *Store, err error) {
-	s := &Store{statements: map[string]*statements{}}
+	s := &Store{statements: map[string]*statements{}, small: calm}
 	if s.write, err = connect(path, 1, writing...); err != nil {
 		return nil, err
 	}

@@ -82,7 +82,7 @@ type Row struct {
 func (b *Batch) Changes() iter.Seq2[*model.View, Changes] {
 	return func(yield func(*model.View, Changes) bool) {
 		for view, rows := range b.views {
-			var c Changes
+			c := Changes{Puts: make([]Row, 0, len(rows))}
 			for key, bound := range rows {
 				if bound == nil {
 					c.Deletes = append(c.Deletes, key)
