@@ -284,6 +284,17 @@ func TestNATSCarriesTheContractBothWays(t *testing.T) {
 	if err != nil || got.Traceparent.TraceID != rc.TraceID {
 		t.Fatalf("extracted %+v, %v", got, err)
 	}
+	t.Run("what a message brought goes on", func(t *testing.T) {
+		onward := nats.Header{}
+		if err := contextkit.InjectNATS(contextkit.NewContext(t.Context(), got), onward); err != nil {
+			t.Fatal(err)
+		}
+		position, err := contextkit.ParseTraceparent(onward.Get("traceparent"))
+		want := contextkit.Traceparent{TraceID: rc.TraceID, ParentID: got.SpanID, Flags: got.Traceparent.Flags}
+		if err != nil || position != want || onward.Get("trace-id") != rc.TraceID.String() {
+			t.Errorf("sent on at %+v, %v, want %+v; trace-id %q", position, err, want, onward.Get("trace-id"))
+		}
+	})
 	got.Traceparent = rc.Traceparent
 	if diff := cmp.Diff(rc, got, cmp.AllowUnexported(contextkit.TenantID{}), cmpopts.IgnoreTypes(contextkit.SpanID{}), cmpopts.IgnoreUnexported(contextkit.RequestContext{})); diff != "" {
 		t.Errorf("context changed on the way (-sent +seen):\n%s", diff)
