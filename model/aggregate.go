@@ -64,30 +64,19 @@ type Meta struct {
 }
 
 // metaMembers are the members of the envelope as expressions see it.
-var metaMembers = []string{"tenant", "aggregate_type", "aggregate_id", "version", "time", "event_id"}
-
-func (m *Meta) member(name string) (any, bool) {
-	switch name {
-	case "tenant":
-		return m.Tenant, true
-	case "aggregate_type":
-		return m.AggregateType, true
-	case "aggregate_id":
-		return m.AggregateID, true
-	case "version":
-		return m.Version, true
-	case "time":
-		return m.Time, true
-	case "event_id":
-		return m.EventID, true
-	}
-	return nil, false
+var metaMembers = map[string]func(*Meta) any{
+	"tenant":         func(m *Meta) any { return m.Tenant },
+	"aggregate_type": func(m *Meta) any { return m.AggregateType },
+	"aggregate_id":   func(m *Meta) any { return m.AggregateID },
+	"version":        func(m *Meta) any { return m.Version },
+	"time":           func(m *Meta) any { return m.Time },
+	"event_id":       func(m *Meta) any { return m.EventID },
 }
 
 func (m *Meta) object() Object {
 	object := make(Object, len(metaMembers))
-	for _, name := range metaMembers {
-		object[name], _ = m.member(name)
+	for name, member := range metaMembers {
+		object[name] = member(m)
 	}
 	return object
 }

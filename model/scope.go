@@ -42,7 +42,11 @@ func (s *scope) scalar(path []string) (any, bool) {
 		return nil, false
 	}
 	if path[0] == metaVariable && s.meta != nil && len(path) == 2 {
-		return s.meta.member(path[1])
+		member, ok := metaMembers[path[1]]
+		if !ok {
+			return nil, false
+		}
+		return member(s.meta), true
 	}
 	value, ok := s.ResolveName(path[0])
 	for _, name := range path[1:] {

@@ -2,7 +2,6 @@ package model
 
 import (
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -43,16 +42,4 @@ func FuzzDecodeObject(f *testing.F) {
 			t.Fatal(diff)
 		}
 	})
-}
-
-func TestATimesTextIsOfFixedWidth(t *testing.T) {
-	const layout = "2006-01-02T15:04:05.000000000Z"
-	for _, at := range []time.Time{
-		time.Date(2026, 11, 27, 1, 2, 3, 0, time.UTC), time.Date(2026, 11, 27, 1, 2, 3, 999_999_999, time.UTC), time.Date(2026, 11, 27, 1, 2, 3, 40, time.UTC),
-		time.Date(2026, 12, 31, 23, 59, 59, 120_000_000, time.FixedZone("", -3*3600)), time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC),
-	} {
-		if got, want := FormatTime(at), at.UTC().Format(layout); got != want {
-			t.Errorf("%s, want %s", got, want)
-		}
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -131,7 +130,7 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 		}
 		row = noRow
 	}
-	vars.variables[0].value = row
+	vars.variables[0] = variable{rowVariable, row}
 	var values Object // some of the columns'
 	if projector.kind == kindFold {
 		values, err = folded(ctx, projector.folds, vars, row)
@@ -194,15 +193,7 @@ func (c Column) fit(value any) (any, error) {
 // FormatTime renders a time as every timestamp column holds it: RFC 3339, in
 // UTC, of fixed width, so that text order is time order.
 func FormatTime(t time.Time) string {
-	t = t.UTC()
-	var room [len("2006-01-02T15:04:05.000000000Z") + 4]byte // a year may have more digits
-	text := t.AppendFormat(room[:0], time.RFC3339)           // far faster than a layout of our own
-	text[len(text)-1] = '.'
-	const digits = 1_000_000_000
-	text = strconv.AppendInt(text, int64(digits+t.Nanosecond()), 10) // one digit more, for the zeros
-	copy(text[len(text)-10:], text[len(text)-9:])
-	text[len(text)-1] = 'Z'
-	return string(text)
+	return t.UTC().Format("2006-01-02T15:04:05.000000000Z")
 }
 
 func (p *parser) view(m *Model, name string, n *yaml.Node, path string) *View {

@@ -28,9 +28,7 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.B
 	if err := change(batch, uint64(from)); err != nil {
 		return err
 	}
-	rows := 0
 	for view, changes := range batch.Changes() {
-		rows += len(changes.Puts) + len(changes.Deletes)
 		if err := s.writeView(ctx, tx, view, changes); err != nil {
 			return fmt.Errorf("sqlite: write %s: %w", view.Name, err)
 		}
@@ -40,14 +38,6 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.B
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("sqlite: commit: %w", err)
-	}
-	switch {
-	case rows >= manyRows:
-		s.small = 0
-	case s.small < calm:
-		if s.small++; s.small == calm { // what was far behind has caught up
-			_, _ = s.write.ExecContext(ctx, "PRAGMA shrink_memory") // the rows stand whether or not memory is given back
-		}
 	}
 	return nil
 }

@@ -39,22 +39,16 @@ const rowsPerStatement = 16
 type Store struct {
 	write, read *sql.DB
 	statements  map[string]*statements
-	small       int    // transactions since the last large one, up to calm
 	release     func() // the file is no longer in use
 }
 
 // writing are the settings of the connection that writes. A log of 16 MiB, four times
 // SQLite's own bound, is copied into the file a quarter as often: pages that many batches
-// change are written and synced less. A large transaction's pages find room in memory:
-// those that are written before the commit are read back and written again. What undoes a
-// statement stays there too. Readers leave it at SQLite's file, since those that sort in
-// memory lose the pages that they have cached: a page of 100 rows out of a million takes
-// six times as long then.
-var writing = []string{"wal_autocheckpoint(4096)", "cache_size(-32768)", "temp_store(MEMORY)"}
-
-// A transaction of manyRows may leave far more pages in memory than smaller ones need.
-// They are given back after a calm of so many smaller ones.
-const manyRows, calm = 512, 16
+// change are written and synced less. What undoes a statement stays in memory. Readers leave
+// it at SQLite's file, since those that sort in memory lose the pages that they have
+// cached: a page of 100 rows out of a million takes six times as long then. A larger cache
+// applies a fifth more events a second, and would take twice its size of each tenant.
+var writing = []string{"wal_autocheckpoint(4096)", "temp_store(MEMORY)"}
 
 // statements are a view's prepared writes.
 type statements struct{ row, put, putMany, remove *sql.Stmt }
@@ -141,7 +135,7 @@ func (f *files) removeOld(tenant contextkit.TenantID) error {
 }
 
 func open(ctx context.Context, path string, views []*model.View, origin string) (_ *Store, err error) {
-	s := &Store{statements: map[string]*statements{}, small: calm}
+	s := &Store{statements: map[string]*statements{}}
 	if s.write, err = connect(path, 1, writing...); err != nil {
 		return nil, err
 	}
