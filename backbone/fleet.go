@@ -53,6 +53,9 @@ type Node struct {
 	// Ready says that it takes calls; Reason why not.
 	Ready  bool   `json:"ready"`
 	Reason string `json:"reason,omitempty"`
+	// Degraded has the kinds of nodes whose calls a gateway refuses, since none of their
+	// nodes takes calls, while it is ready for others'.
+	Degraded []string `json:"degraded,omitempty"`
 	// Load is what it is doing; nil: it does not say.
 	Load *Load `json:"load,omitempty"`
 	// Lag is how many events wait for it, of all its tenants; nil: none ever do.
@@ -128,7 +131,7 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 
 // news reports whether others should hear at once of what has changed since last.
 func (n *Node) news(last Node) bool {
-	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || !slices.Equal(n.Tenants, last.Tenants)
+	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || !slices.Equal(n.Degraded, last.Degraded) || !slices.Equal(n.Tenants, last.Tenants)
 }
 
 // say puts a node's word into the bucket. A put is a publish to this subject

@@ -2,9 +2,11 @@ package chassis
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/pprof"
 
+	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -33,26 +35,65 @@ func (s *Server) mountProfiles() {
 	s.HTTP.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 }
 
-// serveReady answers whether the process can serve; with ?tenant=, whether it
-// can serve that tenant.
+// serveReady answers whether the process can serve: 200, or 503 with the reason. With
+// ?tenant= it answers whether the process can serve that tenant: 400 for a name that is no
+// tenant's, 401 and 403 where the server restricts who may ask (see [Edge]), and 429 when
+// it was asked about too many tenants.
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	var tenant contextkit.TenantID
 	answer := statusBody{Status: "ready", Process: s.config.Name}
+	refuse := func(code int, err error) {
+		answer.Status, answer.Reason = "not ready", err.Error()
+		if known, ok := errors.AsType[*connect.Error](err); ok {
+			answer.Reason = known.Message()
+		}
+		writeStatus(w, code, answer)
+	}
 	if name := r.URL.Query().Get("tenant"); name != "" {
 		var err error
 		if tenant, err = contextkit.ParseTenantID(name); err != nil {
-			answer.Status, answer.Reason = "not ready", err.Error()
-			writeStatus(w, http.StatusBadRequest, answer)
+			refuse(http.StatusBadRequest, err)
 			return
 		}
 		answer.Tenant = tenant.String()
+		if s.mayAsk != nil {
+			err = s.mayAsk(r, tenant)
+		}
+		if err != nil {
+			answer.Tenant = ""
+			status := readyStatus(err)
+			if status == http.StatusUnauthorized {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+			}
+			refuse(status, err)
+			return
+		}
 	}
-	if err := s.ready(r.Context(), tenant); err != nil {
-		answer.Status, answer.Reason = "not ready", err.Error()
-		writeStatus(w, http.StatusServiceUnavailable, answer)
+	err := s.ready(r.Context(), tenant)
+	if s.degraded != nil {
+		answer.Degraded = s.degraded(r.Context(), tenant)
+	}
+	if err != nil {
+		refuse(readyStatus(err), err)
 		return
 	}
 	writeStatus(w, http.StatusOK, answer)
+}
+
+// readyStatus returns the HTTP status of an answer that is not "ready".
+func readyStatus(err error) int {
+	known, _ := errors.AsType[*connect.Error](err)
+	switch {
+	case known == nil:
+		return http.StatusServiceUnavailable
+	case known.Code() == connect.CodeUnauthenticated:
+		return http.StatusUnauthorized
+	case known.Code() == connect.CodePermissionDenied:
+		return http.StatusForbidden
+	case known.Code() == connect.CodeResourceExhausted:
+		return http.StatusTooManyRequests
+	}
+	return http.StatusServiceUnavailable
 }
 
 // statusBody is the body of /health and /ready.
@@ -61,6 +102,8 @@ type statusBody struct {
 	Process string `json:"process"`
 	Tenant  string `json:"tenant,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	// Degraded has the parts that do not work, with the reason of each.
+	Degraded map[string]string `json:"degraded,omitempty"`
 }
 
 func writeStatus(w http.ResponseWriter, code int, body statusBody) {

@@ -2,6 +2,7 @@ package chassis
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -16,8 +17,8 @@ const healthPoll = time.Second
 // (https://github.com/grpc/grpc/blob/master/doc/health-checking.md) over the
 // process's readiness. A service is known when it is registered on server; ""
 // is the process itself.
-func registerHealth(server *connect.Server, ready Readiness) {
-	h := health{server: server, ready: ready}
+func registerHealth(server *connect.Server, h health) {
+	h.server = server
 	methods := healthv1.File_grpc_health_v1_health_proto.Services().ByName("Health").Methods()
 	server.Register(
 		connect.Method{
@@ -40,8 +41,23 @@ func registerHealth(server *connect.Server, ready Readiness) {
 type health struct {
 	server *connect.Server
 	ready  Readiness
+	// ofTenants says that a call for a tenant asks for the readiness for that tenant. At
+	// an edge it asks for the process's: its callers need no credential here.
+	ofTenants bool
 }
 
+// tenant returns the tenant whose readiness the call asks for; zero: the process's.
+func (h health) tenant(ctx context.Context) contextkit.TenantID {
+	if !h.ofTenants {
+		return contextkit.TenantID{}
+	}
+	rc, _ := contextkit.FromContext(ctx)
+	return rc.TenantID
+}
+
+// check answers Check. Where the call is for a tenant that the process cannot serve, it
+// returns the reason: NOT_FOUND when the process does not have the tenant (see
+// [ErrNotServed]), else FAILED_PRECONDITION.
 func (h health) check(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 	var req healthv1.HealthCheckRequest
 	if err := stream.Receive(&req); err != nil {
@@ -50,6 +66,14 @@ func (h health) check(ctx context.Context, _ connect.Spec, stream connect.Server
 	status := h.status(ctx, req.GetService())
 	if status == healthv1.HealthCheckResponse_SERVICE_UNKNOWN {
 		return connect.Errorf(connect.CodeNotFound, "service %q is not served here", req.GetService())
+	}
+	if tenant := h.tenant(ctx); !tenant.IsZero() && status == healthv1.HealthCheckResponse_NOT_SERVING {
+		switch err := h.ready(ctx, tenant); {
+		case errors.Is(err, ErrNotServed):
+			return connect.NewError(connect.CodeNotFound, err.Error())
+		case err != nil:
+			return connect.NewError(connect.CodeFailedPrecondition, err.Error())
+		}
 	}
 	return stream.Send(&healthv1.HealthCheckResponse{Status: status})
 }
@@ -81,7 +105,7 @@ func (h health) status(ctx context.Context, service string) healthv1.HealthCheck
 	if service != "" && !h.serves(service) {
 		return healthv1.HealthCheckResponse_SERVICE_UNKNOWN
 	}
-	if h.ready(ctx, contextkit.TenantID{}) != nil {
+	if h.ready(ctx, h.tenant(ctx)) != nil {
 		return healthv1.HealthCheckResponse_NOT_SERVING
 	}
 	return healthv1.HealthCheckResponse_SERVING

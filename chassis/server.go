@@ -117,6 +117,10 @@ func (c Config) WithDefaults() Config {
 // call when tenant is zero. nil: it can.
 type Readiness func(ctx context.Context, tenant contextkit.TenantID) error
 
+// Degraded returns the parts of the process that do not work for a tenant, or for the
+// process when tenant is zero, each with the reason. A process that is ready may have some.
+type Degraded func(ctx context.Context, tenant contextkit.TenantID) map[string]string
+
 // Server is a process's front. Register handlers before Listen.
 type Server struct {
 	// RPC takes the process's handlers.
@@ -132,6 +136,8 @@ type Server struct {
 	config   Config
 	stopping chan struct{} // closed when Serve begins to end
 	ready    Readiness
+	degraded Degraded                                       // nil: it has no parts
+	mayAsk   func(*http.Request, contextkit.TenantID) error // nil: every client may
 	log      zerolog.Logger
 	listener net.Listener
 	server   *http.Server
@@ -170,7 +176,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	}
 	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, unaryTime, 0)
 	grpcreflect.Register(s.RPC)
-	registerHealth(s.RPC, ready)
+	registerHealth(s.RPC, health{ready: ready, ofTenants: true})
 	return s
 }
 
@@ -186,13 +192,21 @@ type Edge struct {
 	// handlers' context is that of [Hop] already.
 	Timeout func(procedure string) time.Duration
 	Margin  time.Duration
+	// Degraded is shown by /ready; nil: nothing is.
+	Degraded Degraded
+	// MayAsk returns why a request may not ask for a tenant's readiness (/ready?tenant=):
+	// clients of an edge are strangers, who must not find out which tenants there are or
+	// how they fare. nil: every client may.
+	MayAsk func(*http.Request, contextkit.TenantID) error
 }
 
 // NewEdge returns a server whose calls the given interceptors handle, with
 // codecs of the caller's own: the gateway's. Its metrics are not shown to the
 // edge's clients, see [NewAdmin].
 func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, interceptors ...connect.ServerInterceptor) *Server {
-	s := newEdge(newServer(config, NewMetrics(config.Name), ready, log), edge.Options, interceptors)
+	s := newServer(config, NewMetrics(config.Name), ready, log)
+	s.degraded, s.mayAsk = edge.Degraded, edge.MayAsk
+	s = newEdge(s, edge.Options, interceptors)
 	timeout := func(_ context.Context, spec connect.Spec) time.Duration { return edge.Timeout(spec.Procedure) }
 	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, timeout, edge.Margin)
 	s.resets = limitResets(s)
@@ -203,12 +217,12 @@ func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, inte
 func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.ServerInterceptor) *Server {
 	s.renew = func() *Server {
 		next := newServer(s.config, s.Metrics, s.ready, s.log)
-		next.stopping, next.Front = s.stopping, s.Front
+		next.stopping, next.Front, next.degraded, next.mayAsk = s.stopping, s.Front, s.degraded, s.mayAsk
 		return newEdge(next, options, interceptors)
 	}
 	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), s.endStreams}, interceptors...)...)
 	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
-	registerHealth(s.RPC, s.ready)
+	registerHealth(s.RPC, health{ready: s.ready})
 	return s
 }
 
@@ -244,10 +258,11 @@ func (s *Server) Guard(interceptor connect.ServerInterceptor, register func(*con
 	}
 }
 
-// NewAdmin returns a server for operators: another process's metrics and
-// readiness, and profiles of it (net/http/pprof).
-func NewAdmin(config Config, metrics *Metrics, ready Readiness, log zerolog.Logger) *Server {
-	s := newServer(config, metrics, ready, log)
+// NewAdmin returns a server for operators of an edge: the edge's metrics and readiness,
+// and profiles of its process (net/http/pprof).
+func NewAdmin(config Config, edge *Server, log zerolog.Logger) *Server {
+	s := newServer(config, edge.Metrics, edge.ready, log)
+	s.degraded = edge.degraded
 	s.RPC = connect.NewServer()
 	s.mountMetrics()
 	s.mountProfiles()
@@ -301,6 +316,9 @@ func (s *Server) Listen(ctx context.Context) error {
 
 // Ready reports why the process takes no calls, nil when it does.
 func (s *Server) Ready(ctx context.Context) error { return s.ready(ctx, contextkit.TenantID{}) }
+
+// Stopping returns a channel that is closed when the server begins to end.
+func (s *Server) Stopping() <-chan struct{} { return s.stopping }
 
 // Addr returns the bound address, host:port.
 func (s *Server) Addr() string { return s.listener.Addr().String() }

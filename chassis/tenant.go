@@ -3,6 +3,7 @@ package chassis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -55,6 +56,17 @@ func (t *Tenants) All() []contextkit.TenantID { return *t.current.Load() }
 func (t *Tenants) Serves(tenant contextkit.TenantID) bool {
 	_, found := slices.BinarySearchFunc(t.All(), tenant, compareTenants)
 	return found
+}
+
+// ErrNotServed is wrapped by [Tenants.Ready].
+var ErrNotServed = errors.New("is not served here")
+
+// Ready returns an error that wraps [ErrNotServed] unless tenant is in the set.
+func (t *Tenants) Ready(tenant contextkit.TenantID) error {
+	if !t.Serves(tenant) {
+		return fmt.Errorf("tenant %s %w", tenant, ErrNotServed)
+	}
+	return nil
 }
 
 // Replace makes the set that of the given tenants, and tells who waits for

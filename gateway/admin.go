@@ -19,7 +19,7 @@ func (g *Gateway) newAdmin() *chassis.Server {
 	if addr == "" {
 		addr = localAddr
 	}
-	admin := chassis.NewAdmin(chassis.Config{Name: g.config.Listen.Name + "-admin", Addr: addr}, g.server.Metrics, g.ready, g.log)
+	admin := chassis.NewAdmin(chassis.Config{Name: g.config.Listen.Name + "-admin", Addr: addr}, g.server, g.log)
 	admin.HTTP.Handle("GET /nodes", contextkit.HTTPMiddleware(http.HandlerFunc(g.serveNodes)))
 	return admin
 }

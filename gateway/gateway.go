@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"sync"
@@ -64,7 +63,8 @@ type Config struct {
 	// Origins are the origins whose pages may call the edge from a browser,
 	// such as "https://app.example.com". None by default.
 	Origins []string
-	// Optional are kinds of nodes without which the gateway takes calls all the same.
+	// Optional are kinds of nodes that serve operators and no calls of tenants' own: a
+	// tenant is ready without them (/ready?tenant=), and they are shown as degraded.
 	Optional []string
 	// UI serves the pages of the Control UI under /ui/; nil: there are none.
 	UI http.Handler
@@ -97,25 +97,26 @@ const (
 
 // Gateway is the edge. Run it with Listen, then Serve.
 type Gateway struct {
-	config   Config
-	server   *chassis.Server
-	admin    *chassis.Server
-	table    atomic.Pointer[policy.Table]
-	verifier *auth.Verifier
-	routes   *route.Table
-	pool     *upstream.Pool
-	nodes    upstream.Opener
-	prober   *probe.Prober
-	audit    *audit.Recorder
-	log      zerolog.Logger
-	room     *limit.Room
-	streams  *limit.Room // of streams of answers
-	tenants  *limit.Tenants
-	retries  *limit.Budget
-	breakers *breaker.Set
-	counters *counters
-	decided  atomic.Pointer[map[contextkit.TenantID]TenantState]
-	lasting  lasting
+	config    Config
+	server    *chassis.Server
+	admin     *chassis.Server
+	table     atomic.Pointer[policy.Table]
+	verifier  *auth.Verifier
+	routes    *route.Table
+	pool      *upstream.Pool
+	nodes     upstream.Opener
+	prober    *probe.Prober
+	audit     *audit.Recorder
+	log       zerolog.Logger
+	room      *limit.Room
+	streams   *limit.Room // of streams of answers
+	tenants   *limit.Tenants
+	retries   *limit.Budget
+	breakers  *breaker.Set
+	counters  *counters
+	decided   atomic.Pointer[map[contextkit.TenantID]TenantState]
+	lasting   lasting
+	standings *standings
 
 	mu        sync.Mutex // held by Describe
 	catalog   *policy.Catalog
@@ -164,6 +165,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		prober: probe.New(config.Probes, routes, contextkit.NewClient(nodes), pool.Abandon, log), log: log,
 		room: room, streams: streams, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
 	}
+	g.standings = newStandings(g)
 	json := frame.JSONCodec()
 	g.server = chassis.NewEdge(config.Listen, g.ready, log, chassis.Edge{
 		Options: []connecthttp.Option{
@@ -171,6 +173,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 			connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(chassis.CompressMinBytes),
 		},
 		Codec: frame.GRPCCodec{}, JSON: json, Timeout: g.timeout, Margin: hopMargin,
+		Degraded: g.degraded, MayAsk: g.mayAsk,
 	}, contextkit.EdgeInterceptor)
 	origins, err := crossOrigin(config.Origins)
 	if err != nil {
@@ -320,24 +323,6 @@ func (g *Gateway) followAPIKeys(ctx context.Context) error {
 func (g *Gateway) closePool(ctx context.Context) error {
 	<-ctx.Done()
 	g.pool.Close()
-	return nil
-}
-
-// ready reports why the gateway cannot serve a tenant, or anybody.
-func (g *Gateway) ready(_ context.Context, tenant contextkit.TenantID) error {
-	asked := map[string]bool{}
-	for _, kind := range g.config.Optional {
-		asked[kind] = true
-	}
-	for _, method := range g.table.Load().Methods() {
-		if asked[method.Upstream] {
-			continue
-		}
-		asked[method.Upstream] = true
-		if _, ok := g.routes.Lookup(method.Upstream, tenant); !ok {
-			return fmt.Errorf("no %s node is ready", method.Upstream)
-		}
-	}
 	return nil
 }
 

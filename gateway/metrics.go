@@ -40,10 +40,11 @@ var (
 	breakerOpen      = describe("headgate_breaker_open", "1 while the node is left alone.", "kind", "endpoint")
 	breakerLatency   = describe("headgate_upstream_latency_seconds", "Moving mean of the node's time to an answer.", "kind", "endpoint")
 	nodeReady        = describe("headgate_node_ready", "1 while the node takes calls.", "kind", "node")
+	kindDegraded     = describe("headgate_kind_degraded", "1 while no node of the kind takes calls, so that its methods are refused.", "kind")
 	routingRevision  = describe("headgate_routing_revision", "Changes of the routing table.")
 	probesMade       = describe("headgate_probes_total", "Nodes asked whether they take calls.")
 	everyDescription = []*prometheus.Desc{
-		roomInFlight, streamsInFlight, refusalsHeld, roomShed, poolChannels, poolCalls, poolMade, poolEvicted, breakerOpen, breakerLatency, nodeReady, routingRevision, probesMade,
+		roomInFlight, streamsInFlight, refusalsHeld, roomShed, poolChannels, poolCalls, poolMade, poolEvicted, breakerOpen, breakerLatency, nodeReady, kindDegraded, routingRevision, probesMade,
 	}
 )
 
@@ -79,6 +80,9 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 	for _, node := range c.routes.Nodes() {
 		gauge(nodeReady, number(node.Ready), node.Kind, node.ID)
+	}
+	for _, kind := range c.table.Load().Upstreams() {
+		gauge(kindDegraded, number(len(c.routes.Ready(kind)) == 0), kind)
 	}
 	gauge(routingRevision, float64(c.routes.Revision()))
 	counter(probesMade, c.prober.Probes())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -321,8 +322,17 @@ runner:
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
 	if err := eventually(ctx, "the gateway hears of the nodes", func() (bool, error) {
-		status, _, err := get(ctx, c.admin+"/ready")
-		return status == http.StatusOK, err
+		_, text, err := get(ctx, c.admin+"/ready")
+		if err != nil {
+			return false, err
+		}
+		var body struct {
+			Status   string            `json:"status"`
+			Degraded map[string]string `json:"degraded"`
+		}
+		err = json.Unmarshal([]byte(text), &body)
+		delete(body.Degraded, "control") // this cluster has none
+		return body.Status == "ready" && len(body.Degraded) == 0, err
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -244,7 +244,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 	p.router = newRouter(routes, nil, p.log)
 	p.gateway, err = gateway.New(gateway.Config{
 		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen, GRPC: p.command.GRPCListen}, Admin: p.command.AdminListen, Auth: accepted, Origins: p.command.Origin,
-		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl}, Ended: ended, Upstream: upstream.PoolConfig{Local: p.local},
+		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Upstream: upstream.PoolConfig{Local: p.local},
 	}, catalog, routes, p.js, p.log)
 	if err != nil {
 		return err

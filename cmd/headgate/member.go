@@ -16,8 +16,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// kindControl is the kind of node that serves the platform and no tenant.
-const kindControl = "control"
+// kindControl is the kind of node that serves the platform and no tenant, and kindRunner
+// that of the nodes which run tenants' workflows and serve operators.
+const kindControl, kindRunner = "control", "runner"
 
 // member is a node as a part of the platform: the tenants that it serves, which
 // operators change while it runs, and what it says of itself.

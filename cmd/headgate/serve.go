@@ -154,7 +154,7 @@ func (p *plan) gateway(ctx context.Context) error {
 		edge, err := gateway.New(gateway.Config{
 			Listen: listen, Admin: g.Admin, Auth: accepted, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
 			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams, Limits: g.TenantLimits, Origins: g.Origins,
-			UI: pages, Timeline: timeline, Optional: []string{kindControl}, Ended: ended,
+			UI: pages, Timeline: timeline, Optional: []string{kindControl, kindRunner}, Ended: ended,
 		}, catalog, routes, js, p.log)
 		if err != nil {
 			return nil, err
@@ -196,6 +196,7 @@ func edgeLayers(js jetstream.JetStream, edge *gateway.Gateway, router *router, n
 	announce := func(ctx context.Context) error {
 		return ended(ctx, backbone.Announce(ctx, js, node, func(ctx context.Context, now *backbone.Node) error {
 			now.Load, now.Routing, now.Open = loadOf(edge.Load()), router.revision.Load(), edge.OpenBreakers()
+			now.Degraded = edge.Degraded()
 			return edge.Ready(ctx)
 		}))
 	}

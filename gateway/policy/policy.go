@@ -9,6 +9,8 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,6 +73,8 @@ type Table struct {
 	methods     []*Method
 	byProcedure map[string]*Method
 	services    []string
+
+	upstreams, tenantUpstreams []string
 }
 
 // Methods returns the methods in the descriptors' order.
@@ -84,6 +88,12 @@ func (t *Table) Method(procedure string) (*Method, bool) {
 
 // Names returns the services that have a method in the table, for reflection.
 func (t *Table) Names() []string { return t.services }
+
+// Upstreams returns the kinds of nodes that answer the methods, sorted.
+func (t *Table) Upstreams() []string { return t.upstreams }
+
+// TenantUpstreams returns the kinds of nodes that answer calls for one tenant, sorted.
+func (t *Table) TenantUpstreams() []string { return t.tenantUpstreams }
 
 // Files is a set of descriptors, such as protoregistry.GlobalFiles.
 type Files interface {
@@ -103,7 +113,19 @@ func Build(files Files, compiler *transcode.Compiler) (*Table, error) {
 		}
 		return true
 	})
+	table.collectUpstreams()
 	return table, failed
+}
+
+func (t *Table) collectUpstreams() {
+	all, ofTenants := map[string]bool{}, map[string]bool{}
+	for _, method := range t.methods {
+		all[method.Upstream] = true
+		if method.Tenant {
+			ofTenants[method.Upstream] = true
+		}
+	}
+	t.upstreams, t.tenantUpstreams = slices.Sorted(maps.Keys(all)), slices.Sorted(maps.Keys(ofTenants))
 }
 
 func (t *Table) add(service protoreflect.ServiceDescriptor, compiler *transcode.Compiler) error {

@@ -187,6 +187,13 @@ func (t *Table) Lookup(kind string, tenant contextkit.TenantID) (Node, bool) {
 	return s.ready[kind].best(hash, nil)
 }
 
+// Placed returns the node that a tenant's calls of the kind are placed on, and whether no
+// other node can answer them. It reports false for a tenant without a placement.
+func (t *Table) Placed(kind string, tenant contextkit.TenantID) (node string, only, ok bool) {
+	p, ok := t.current.Load().placed.get(kind, tenant, hashOf(tenant.String()))
+	return p.node, p.only, ok
+}
+
 // Elsewhere returns the node that comes first for a tenant's call among those
 // that are not refused. A tenant that is placed has no other node.
 func (t *Table) Elsewhere(kind string, tenant contextkit.TenantID, refuse func(Node) bool) (Node, bool) {

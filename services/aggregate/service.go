@@ -112,10 +112,10 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	if !s.conn.IsConnected() {
 		return errors.New("the journal is not reachable")
 	}
-	if !tenant.IsZero() && !s.tenants.Serves(tenant) {
-		return fmt.Errorf("tenant %s is not served here", tenant)
+	if tenant.IsZero() {
+		return nil
 	}
-	return nil
+	return s.tenants.Ready(tenant)
 }
 
 // Submit implements CommandService.

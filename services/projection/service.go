@@ -111,7 +111,7 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	}
 	l, ok := s.lane(tenant)
 	if !ok {
-		return fmt.Errorf("tenant %s is not served here", tenant)
+		return fmt.Errorf("tenant %s %w", tenant, chassis.ErrNotServed)
 	}
 	f := l.shown
 	if err := f.failing(); err != nil {

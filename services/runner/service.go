@@ -271,7 +271,7 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	case tenant.IsZero():
 		return nil
 	case !s.tenants.Serves(tenant):
-		return fmt.Errorf("tenant %s is not served here", tenant)
+		return s.tenants.Ready(tenant)
 	case s.resting[tenant]:
 		return fmt.Errorf("tenant %s is suspended", tenant)
 	case s.paused[tenant]:

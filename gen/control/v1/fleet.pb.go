@@ -355,7 +355,10 @@ type Node struct {
 	// Why it did not answer.
 	Error string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
 	// When it was heard of last; absent: it says that it is there.
-	LastHeard     *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_heard,json=lastHeard,proto3" json:"last_heard,omitempty"`
+	LastHeard *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_heard,json=lastHeard,proto3" json:"last_heard,omitempty"`
+	// Kinds of nodes whose calls a gateway refuses, because none of their nodes takes
+	// calls. The gateway is ready all the same, for the calls of other kinds.
+	Degraded      []string `protobuf:"bytes,16,rep,name=degraded,proto3" json:"degraded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -495,6 +498,13 @@ func (x *Node) GetLastHeard() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Node) GetDegraded() []string {
+	if x != nil {
+		return x.Degraded
+	}
+	return nil
+}
+
 // Load is what a node has been doing in the last seconds.
 type Load struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -620,7 +630,7 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\x05taken\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05taken\x12\x15\n" +
 	"\x06age_ms\x18\x02 \x01(\x03R\x05ageMs\x12&\n" +
 	"\x05nodes\x18\x03 \x03(\v2\x10.control.v1.NodeR\x05nodes\x12\x16\n" +
-	"\x06silent\x18\x04 \x01(\x05R\x06silent\"\xe9\x03\n" +
+	"\x06silent\x18\x04 \x01(\x05R\x06silent\"\x85\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
@@ -638,7 +648,8 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\tanswer_ms\x18\r \x01(\x01R\banswerMs\x12\x14\n" +
 	"\x05error\x18\x0e \x01(\tR\x05error\x129\n" +
 	"\n" +
-	"last_heard\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tlastHeardB\x06\n" +
+	"last_heard\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tlastHeard\x12\x1a\n" +
+	"\bdegraded\x18\x10 \x03(\tR\bdegradedB\x06\n" +
 	"\x04_lag\"\x81\x02\n" +
 	"\x04Load\x12(\n" +
 	"\x10calls_per_second\x18\x01 \x01(\x01R\x0ecallsPerSecond\x12*\n" +

@@ -102,6 +102,12 @@ function State({ node }: { node: Node }) {
         <Badge tone="bad">silent</Badge> <span className="text-muted">{node.error}</span>
       </>
     );
+  if (node.state === NodeState.READY && node.degraded.length > 0)
+    return (
+      <>
+        <Badge tone="warn">ready, degraded</Badge> <span className="text-muted">{node.degraded.join(", ")}</span>
+      </>
+    );
   if (node.state === NodeState.READY) return <Badge tone="ok">ready</Badge>;
   return (
     <>

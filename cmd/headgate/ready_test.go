@@ -1,0 +1,93 @@
+package main_test
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fragile is a model whose view cannot project an event with a zero.
+const fragile = `
+model: fragile
+aggregates:
+  thing:
+    commands:
+      put:
+        payload: {type: object, required: [n], properties: {n: {type: integer}}}
+        emit: [{event: put, data: {n: cmd.n}}]
+    evolve:
+      put: {n: event.n}
+views:
+  things:
+    key: meta.aggregate_id
+    columns: {share: int}
+    on:
+      thing.put: {upsert: {share: 100 / event.n}}
+`
+
+func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs the whole platform, as others do under the race detector")
+	}
+	model := filepath.Join(t.TempDir(), "fragile.yaml")
+	if err := os.WriteFile(model, []byte(fragile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, t.TempDir(), nil, "--model", model)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	post := func(token, path, body string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.gateway+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, text, err := do(req, "Authorization", "Bearer "+p.tokens[token]); err != nil || status != http.StatusOK {
+			t.Fatalf("%s: %d %s, %v", path, status, text, err)
+		}
+	}
+	// reaches waits until both of the gateway's ports answer so.
+	reaches := func(tenant string, want int, reason string) {
+		t.Helper()
+		for _, url := range []string{p.gateway, p.admin} {
+			var last string
+			if err := eventually(ctx, "/ready?tenant="+tenant, func() (bool, error) {
+				status, text, err := get(ctx, url+"/ready?tenant="+tenant, "Authorization", "Bearer "+p.tokens["OPERATOR"])
+				last = text
+				return status == want && strings.Contains(text, reason), err
+			}); err != nil {
+				t.Fatalf("%v: it answers %s", err, last)
+			}
+		}
+	}
+	reaches("acme", http.StatusOK, `"ready"`)
+	reaches("nosuch", http.StatusServiceUnavailable, "aggregate: tenant nosuch is not served here; projection: tenant nosuch is not served here")
+	post("ACME", "/v1/commands/thing/a/put", `{"payload":{"n":0}}`)
+	reaches("acme", http.StatusServiceUnavailable, "projection: the tenant's projection does not advance")
+	reaches("globex", http.StatusOK, `"ready"`)
+	post("OPERATOR", "/v1/control/tenants/globex:suspend", `{"reason":"unpaid"}`)
+	reaches("globex", http.StatusServiceUnavailable, "tenant globex is suspended: unpaid")
+	post("OPERATOR", "/v1/control/tenants/globex:resume", `{}`)
+	post("OPERATOR", "/admin/runner/drain", `{}`)
+	reaches("globex", http.StatusOK, `"degraded":{"runner":"`)
+	if err := eventually(ctx, "the gateway is ready and degraded", func() (bool, error) {
+		status, text, err := get(ctx, p.gateway+"/ready")
+		if status != http.StatusOK {
+			t.Fatalf("a gateway whose last runner drains is not ready: %d %s", status, text)
+		}
+		return strings.Contains(text, `"degraded":{"runner":"no runner node takes calls"}`), err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := eventually(ctx, "the fleet shows it", func() (bool, error) {
+		_, text, err := get(ctx, p.gateway+"/v1/control/fleet", "Authorization", "Bearer "+p.tokens["OPERATOR"])
+		return strings.Contains(text, `"degraded":["runner"]`), err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	p.stop(t)
+}

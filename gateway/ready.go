@@ -1,0 +1,112 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/auth"
+)
+
+// errStopping is why a gateway that ends is not ready.
+var errStopping = errors.New("the gateway is stopping")
+
+// ready reports why the gateway cannot serve: any call, when tenant is zero, or the
+// tenant's calls.
+//
+// Without a tenant it is what a load balancer asks: the gateway is ready while a node of
+// at least one kind takes calls. Kinds without such a node are degraded (see
+// [Gateway.degraded]): no other gateway could serve their calls either.
+//
+// For a tenant it is stricter: every kind that answers calls for tenants must serve this
+// one, but for the optional ones (see Config.Optional), which are degraded.
+func (g *Gateway) ready(ctx context.Context, tenant contextkit.TenantID) error {
+	select {
+	case <-g.server.Stopping():
+		return errStopping
+	default:
+	}
+	if !tenant.IsZero() {
+		return g.readyFor(ctx, tenant)
+	}
+	kinds := g.table.Load().Upstreams()
+	if len(kinds) == 0 {
+		return errors.New("no method is served: no descriptor has a policy")
+	}
+	for _, kind := range kinds {
+		if len(g.routes.Ready(kind)) > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("no node takes calls; needed is one of %s", strings.Join(kinds, ", "))
+}
+
+// readyFor reports why the tenant's calls are refused.
+func (g *Gateway) readyFor(ctx context.Context, tenant contextkit.TenantID) error {
+	if reason := g.suspended(tenant, nobody); reason != "" {
+		return errors.New(reason)
+	}
+	refused, err := g.standings.of(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	var reasons []string
+	for _, kind := range slices.Sorted(maps.Keys(refused)) {
+		if !slices.Contains(g.config.Optional, kind) {
+			reasons = append(reasons, kind+": "+refused[kind])
+		}
+	}
+	if len(reasons) > 0 {
+		return errors.New(strings.Join(reasons, "; "))
+	}
+	return nil
+}
+
+// nobody is a principal without rights.
+var nobody = &auth.Principal{}
+
+// degraded returns the kinds of nodes whose calls are refused, each with the reason: for
+// all callers when tenant is zero, or for the tenant's.
+func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[string]string {
+	if !tenant.IsZero() {
+		refused, _ := g.standings.of(ctx, tenant) // readyFor returns its error
+		return refused
+	}
+	out := map[string]string{}
+	for _, kind := range g.table.Load().Upstreams() {
+		if len(g.routes.Ready(kind)) == 0 {
+			out[kind] = noNode(kind)
+		}
+	}
+	return out
+}
+
+func noNode(kind string) string { return "no " + kind + " node takes calls" }
+
+// Degraded returns the kinds of nodes of which none takes calls, sorted. Their calls are
+// refused; the gateway is ready for others'.
+func (g *Gateway) Degraded() []string {
+	return slices.Sorted(maps.Keys(g.degraded(context.Background(), contextkit.TenantID{})))
+}
+
+// mayAsk returns why a request at the edge may not ask for the tenant's readiness: it
+// needs a credential that acts for the tenant, as the tenant's calls do. Without, anyone
+// could find out which tenants there are, and which are suspended.
+func (g *Gateway) mayAsk(r *http.Request, tenant contextkit.TenantID) error {
+	principal, err := g.verifier.Authenticate(r.Context(), time.Now(), r.Header.Values(headerAuthorization))
+	if err != nil {
+		return unauthenticated(fmt.Errorf("a tenant's readiness is shown to its own credentials, and at the operators' port: %w", err))
+	}
+	if !principal.ActsFor(tenant) {
+		return chassis.WithDetails(connect.Errorf(connect.CodePermissionDenied, "the credential is not for tenant %s", tenant), chassis.Reason("TENANT"))
+	}
+	return nil
+}
