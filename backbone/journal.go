@@ -23,7 +23,15 @@ var (
 	ErrDuplicate = errors.New("the idempotency key was used before")
 	// ErrTooLarge: an event does not fit a message.
 	ErrTooLarge = errors.New("the event is too large")
+	// ErrTooMany: there are more than [MaxAppend] events.
+	ErrTooMany = errors.New("too many events for one append")
+	// ErrRefused: JetStream refused the append and stored nothing of it.
+	ErrRefused = errors.New("JetStream refused the events")
 )
+
+// MaxAppend bounds the events of one append: JetStream takes atomic batches of at most
+// 1,000 messages (NATS ADR-50).
+const MaxAppend = 1000
 
 // maxBatches bounds a node's atomic batches on their way: JetStream refuses a stream's
 // fifty-first.
@@ -75,10 +83,13 @@ func (j *Journal) Epoch() int64 { return j.epoch }
 
 // Append appends events, all of one aggregate, all or none, and sets their
 // Sequence. lastSequence is the sequence of the aggregate's last event, 0 for
-// none. It returns once the events are stored. Errors: [ErrConflict],
-// [ErrDuplicate], [ErrTooLarge]; any other leaves open whether the events were
-// appended, and the aggregate must be loaded again to know.
+// none. It returns once the events are stored. After [ErrConflict], [ErrDuplicate],
+// [ErrTooLarge], [ErrTooMany] and [ErrRefused] nothing was appended. After any other error
+// the outcome is unknown, and the caller must load the aggregate again.
 func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSequence uint64, events []Event) error {
+	if len(events) > MaxAppend {
+		return fmt.Errorf("%w: %d, at most %d", ErrTooMany, len(events), MaxAppend)
+	}
 	messages := make([]*nats.Msg, len(events))
 	for i := range events {
 		msg, err := events[i].message(ctx, tenant)
@@ -173,6 +184,10 @@ func appendError(err error) error {
 		case jetstreamext.JSErrCodeBatchPublishDuplicateMsgID:
 			return ErrDuplicate
 		}
+		return fmt.Errorf("backbone: append: %w: %w", ErrRefused, err) // the server answered: nothing is stored
+	}
+	if errors.Is(err, nats.ErrNoResponders) {
+		return fmt.Errorf("backbone: append: %w: %w", ErrRefused, err) // no server received it
 	}
 	return fmt.Errorf("backbone: append: %w", err)
 }

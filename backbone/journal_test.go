@@ -117,6 +117,35 @@ func TestAppendIsAllOrNothingAndCheckedAgainstTheLastEvent(t *testing.T) {
 	})
 }
 
+func TestAppend_RefusalByJetStreamIsDefinite(t *testing.T) {
+	journal, js := openJournal(t)
+	tenant := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), tenant)
+	if err := journal.Append(ctx, tenant, 0, events("a", 1, backbone.MaxAppend+1, "")); !errors.Is(err, backbone.ErrTooMany) {
+		t.Errorf("%d events: %v, want ErrTooMany", backbone.MaxAppend+1, err)
+	}
+	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	config.MaxMsgs, config.Discard = 1, jetstream.DiscardNew
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	if err := journal.Append(ctx, tenant, 0, events("a", 1, 1, "")); err != nil {
+		t.Fatal(err)
+	}
+	for _, count := range []int{1, 2} { // a message by itself, and an atomic batch
+		if err := journal.Append(ctx, tenant, 0, events("b", 1, count, "")); !errors.Is(err, backbone.ErrRefused) {
+			t.Errorf("%d events for a full stream: %v, want ErrRefused", count, err)
+		}
+	}
+	if got := load(t, journal, tenant, "b"); len(got) > 0 {
+		t.Errorf("%d refused events were stored", len(got))
+	}
+}
+
 func TestAnAppendThatNobodyAcknowledgesEndsBeforeItsCall(t *testing.T) {
 	journal, js := openJournal(t)
 	if err := js.DeleteStream(t.Context(), backbone.StreamEvents); err != nil {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
@@ -63,9 +65,10 @@ func exact(v any) bool {
 	return true
 }
 
-// Normalize returns v with every number as int64 where it has no fraction, else
-// as float64, so that "10" and "10.0" are the same amount to an expression. Objects
-// and arrays are changed where they are.
+// Normalize returns v with every number as an int64 where it is an integer that an int64
+// holds, else as a float64, so that "10" and "10.0" are the same amount to an expression.
+// A float64 above 2^53 becomes the integer that its JSON text reads as, so that a value is
+// the same before and after it was stored. Normalize changes objects and arrays in place.
 func Normalize(v any) any {
 	switch v := v.(type) {
 	case json.Number:
@@ -78,10 +81,7 @@ func Normalize(v any) any {
 		}
 		return Normalize(f)
 	case float64:
-		if v == math.Trunc(v) && math.Abs(v) <= maxExactInt {
-			return int64(v)
-		}
-		return v
+		return number64(v)
 	case int:
 		return int64(v)
 	case map[string]any:
@@ -101,6 +101,57 @@ func Normalize(v any) any {
 		}
 	}
 	return v
+}
+
+// number64 returns f as reading its JSON text returns it: an int64 if the text is an integer
+// that an int64 holds, else f.
+func number64(f float64) any {
+	switch {
+	case f != math.Trunc(f) || math.Abs(f) > -math.MinInt64:
+		return f
+	case math.Abs(f) <= maxExactInt:
+		return int64(f)
+	}
+	i, err := strconv.ParseInt(strconv.FormatFloat(f, 'f', -1, 64), 10, 64) // as encoding/json writes it
+	if err != nil {
+		return f // 2^63 does not fit
+	}
+	return i
+}
+
+// Encode returns the JSON of an event's data, and the data as reading that JSON returns it.
+// An aggregate decides and folds on the latter, so that every node that reads the event
+// folds the same. data may be changed.
+func Encode(data Object) (text []byte, stored Object, err error) {
+	if text, err = json.Marshal(data); err != nil {
+		return nil, nil, err
+	}
+	if storedExactly(data) {
+		return text, data, nil
+	}
+	stored, err = DecodeObject(text)
+	return text, stored, err
+}
+
+// storedExactly reports whether JSON holds v without loss: text, integers, booleans, null,
+// and objects and arrays of them. Reading these back would only take time.
+func storedExactly(v any) bool {
+	switch v := v.(type) {
+	case nil, bool, int64:
+		return true
+	case string:
+		return utf8.ValidString(v)
+	case map[string]any:
+		for name, value := range v {
+			if !utf8.ValidString(name) || !storedExactly(value) {
+				return false
+			}
+		}
+		return v != nil
+	case []any:
+		return v != nil && !slices.ContainsFunc(v, func(value any) bool { return !storedExactly(value) })
+	}
+	return false
 }
 
 // native turns what an expression yields into a plain JSON value.

@@ -56,6 +56,11 @@ func asConnectError(err error) error {
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, errUncertain.Error()+": send the command again under the same idempotency key to learn what became of it").WithCause(err), retryInfo())
 	case errors.Is(err, backbone.ErrTooLarge):
 		return connect.NewError(connect.CodeInvalidArgument, "an event of the command is larger than the journal takes").WithCause(err)
+	case errors.Is(err, backbone.ErrTooMany):
+		return chassis.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "the commands for one aggregate cause more than %d events: split the batch", backbone.MaxAppend).WithCause(err),
+			chassis.Reason("TOO_MANY_EVENTS", "max_events", fmt.Sprint(backbone.MaxAppend)))
+	case errors.Is(err, backbone.ErrRefused):
+		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal refused the events and stored none of them: try again").WithCause(err), retryInfo())
 	case errors.Is(err, model.ErrEvaluation):
 		return connect.NewError(connect.CodeInternal, "the model failed to decide the command: its author must look at it").WithCause(err)
 	}

@@ -2,7 +2,6 @@ package aggregate
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -120,7 +119,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 				err = &refusal{pending[0], errKeyReused}
 			}
 			return out, err
-		case errors.Is(err, backbone.ErrTooLarge), errors.Is(err, contextkit.ErrNoContext):
+		case errors.Is(err, backbone.ErrTooLarge), errors.Is(err, backbone.ErrTooMany), errors.Is(err, backbone.ErrRefused), errors.Is(err, contextkit.ErrNoContext):
 			return nil, err
 		default:
 			i.forget() // whether the events stand is not known
@@ -147,18 +146,19 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 			return nil, nil, &refusal{n, err}
 		}
 		first := len(all)
-		for _, event := range decided {
-			data, err := json.Marshal(event.Data)
+		for m, event := range decided {
+			data, stored, err := model.Encode(event.Data)
 			if err != nil {
 				return nil, nil, fmt.Errorf("encode %s: %w", event.Type, err)
 			}
+			decided[m].Data = stored
 			made := backbone.Event{
 				ID: contextkit.NewID(), Type: event.Type, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
 				Version: ahead.version + 1, Time: now, Data: data, DataVersion: sub.rules.EventVersion(event.Type), Command: c.ref,
 			}
 			all = append(all, made)
-			// What the model makes is as it will be read back.
-			if err := ahead.evolve(ctx, sub.key, sub.rules, made, event.Data); err != nil {
+			// Every node folds what is stored, and so does this one.
+			if err := ahead.evolve(ctx, sub.key, sub.rules, made, stored); err != nil {
 				return nil, nil, &refusal{n, err}
 			}
 		}
