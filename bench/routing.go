@@ -211,7 +211,7 @@ func (r *routing) query(ctx context.Context, conn *grpc.ClientConn, tenant int, 
 	}
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+r.token, contextkit.HeaderTenantID, numbered(tenant))
 	if explain {
-		ctx = metadata.AppendToOutgoingContext(ctx, "x-headgate-explain", "1")
+		ctx = metadata.AppendToOutgoingContext(ctx, contextkit.HeaderExplain, "1")
 	}
 	var out []byte
 	var header metadata.MD
@@ -219,7 +219,7 @@ func (r *routing) query(ctx context.Context, conn *grpc.ClientConn, tenant int, 
 		return "", err
 	}
 	var decision struct{ Node string }
-	if err := json.Unmarshal([]byte(strings.Join(header.Get("x-headgate-decision"), "")), &decision); err != nil {
+	if err := json.Unmarshal([]byte(strings.Join(header.Get(contextkit.HeaderDecision), "")), &decision); err != nil {
 		return "", fmt.Errorf("the gateway does not say where the call went: %w", err)
 	}
 	return decision.Node, nil

@@ -9,7 +9,9 @@
 // forgetting the context is an error, not a silent gap. The time that a call has is part
 // of its context: [Until] keeps it and [Await] waits for it, at the cost of nothing else.
 //
-// Header names stand in this package and nowhere else.
+// Header names stand in this package and nowhere else. [OwnedHeaders] is the set of those
+// that clients and nodes cannot send through the gateway. Values that may be any text, such
+// as the principal, travel encoded by [EncodeText].
 //
 // Source: W3C Trace Context level 2 (https://www.w3.org/TR/trace-context-2/).
 package contextkit

@@ -17,9 +17,20 @@ const (
 	HeaderCausationID   = "x-causation-id"
 )
 
-// HeaderPrincipal names who called the gateway, in a call to a node: the gateway
-// always writes it, so what a client writes there does not count.
-const HeaderPrincipal = "x-headgate-principal"
+// Names that the gateway alone writes, or reads. [OwnedHeaders] has the whole set of
+// headers that do not pass through it.
+const (
+	// HeaderPrincipal has the subject that called the gateway, encoded by [EncodeText], in a
+	// call to a node: [Principal] reads it.
+	HeaderPrincipal = ReservedPrefix + "principal"
+	// HeaderExplain asks the gateway for its decision on a call.
+	HeaderExplain = ReservedPrefix + "explain"
+	// HeaderDecision answers that: a JSON object, in ASCII.
+	HeaderDecision = ReservedPrefix + "decision"
+	// ReservedPrefix begins every name of the gateway's own: neither clients nor nodes can
+	// send such a header through it.
+	ReservedPrefix = "x-headgate-"
+)
 
 // Names of the contract in NATS message headers. NATS compares header names by
 // their exact case.

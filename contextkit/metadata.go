@@ -38,6 +38,7 @@ var (
 	canonicalTraceID       = textproto.CanonicalMIMEHeaderKey(HeaderTraceID)
 	canonicalRequestID     = textproto.CanonicalMIMEHeaderKey(HeaderRequestID)
 	canonicalCausationID   = textproto.CanonicalMIMEHeaderKey(HeaderCausationID)
+	canonicalPrincipal     = textproto.CanonicalMIMEHeaderKey(HeaderPrincipal)
 )
 
 // Fields is metadata that keeps names in lower case, as HTTP/2 sends them: those of the

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -86,24 +85,4 @@ func (g *Gateway) record(rc *contextkit.RequestContext, call *Call, err error) a
 		}
 	}
 	return record
-}
-
-// Headers of an explanation.
-const (
-	headerExplain  = "X-Headgate-Explain"
-	headerDecision = "X-Headgate-Decision"
-	rightExplain   = "gateway.explain"
-)
-
-// explain answers the decision on the call, as audit would record it, in a
-// header, to a principal that asks and holds the right. It is called before
-// the answer's headers are sent.
-func (g *Gateway) explain(ctx context.Context, call *Call, err error) {
-	if call.Principal == nil || !call.Principal.Holds(rightExplain) || call.Info.RequestHeader().Get(headerExplain) == "" {
-		return
-	}
-	rc := contextkit.In(ctx)
-	if text, failed := json.Marshal(g.record(rc, call, err)); failed == nil {
-		call.Info.ResponseHeader().Set(headerDecision, string(text))
-	}
 }

@@ -336,6 +336,7 @@ func (g *Gateway) stages() []stage {
 		g.authenticate,
 		g.admit,
 		g.deadline,
+		g.headers,
 		g.receive,
 		g.tenant,
 		g.standing,

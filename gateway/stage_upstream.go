@@ -5,14 +5,11 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/grpcmeta"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/route"
@@ -229,21 +226,6 @@ func (g *Gateway) open(ctx context.Context, call *Call) (connect.ClientStream, e
 	return g.nodes.Open(ctx, &call.hop, call)
 }
 
-// WriteHeader implements [grpcmeta.Header]: to the node go the client's own metadata, who
-// calls, and the contract.
-func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
-	for key, values := range c.Info.RequestHeader().All() {
-		if !stays[key] {
-			to.Add(key, values...)
-		}
-	}
-	to.SetField(contextkit.HeaderPrincipal, c.Principal.Subject)
-	if err := contextkit.Inject(ctx, to); err != nil {
-		return connect.Errorf(connect.CodeInternal, "%s is called without context", c.Method.Spec.Procedure).WithCause(err)
-	}
-	return nil
-}
-
 // ask makes a unary call of the node.
 func (g *Gateway) ask(ctx context.Context, call *Call, answer *frame.Frame) error {
 	stream, err := g.open(ctx, call)
@@ -258,34 +240,6 @@ func (g *Gateway) ask(ctx context.Context, call *Call, answer *frame.Frame) erro
 		return err
 	}
 	return stream.Receive(answer)
-}
-
-// stays has the request headers, in canonical form, that end at the gateway: credentials,
-// what belongs to the client's connection, and what every hop writes anew.
-var stays = func() map[string]bool {
-	set := map[string]bool{
-		headerAuthorization: true, "Cookie": true, "Proxy-Authorization": true, "Forwarded": true,
-		"X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true, "X-Real-Ip": true,
-		"Origin": true, "Referer": true, "Range": true, "If-None-Match": true, "If-Match": true, "If-Modified-Since": true,
-	}
-	for _, name := range slices.Concat(contextkit.Headers(), grpcmeta.Reserved()) {
-		set[name] = true
-	}
-	return set
-}()
-
-// passMetadata copies the node's metadata to the edge. The contract's own ids
-// stand there already.
-func passMetadata(to, from *connect.CallInfo) {
-	copyHeader := func(to, from *connect.Header) {
-		for key, values := range from.All() {
-			if !contextkit.IsContract(key) && key != upstream.HeaderPushback {
-				to.SetValues(key, values)
-			}
-		}
-	}
-	copyHeader(to.ResponseHeader(), from.ResponseHeader())
-	copyHeader(to.ResponseTrailer(), from.ResponseTrailer())
 }
 
 // reauthor makes the node's verdict the gateway's own: Connect scrubs a remote

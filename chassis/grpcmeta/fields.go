@@ -1,12 +1,11 @@
 package grpcmeta
 
 import (
-	"cmp"
 	"context"
+	"strings"
 	"sync"
 
 	"connectrpc.com/connect/v2"
-	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2/hpack"
 )
 
@@ -29,11 +28,12 @@ func (w written) WriteHeader(_ context.Context, to *Fields) error {
 	return nil
 }
 
-// Fields are headers as they travel: names in lower case, binary values encoded. What
-// belongs to a transport is left out.
+// Fields are headers as they travel: names in lower case, and each binary value of its own
+// and without padding. What belongs to a transport is left out.
 type Fields struct {
-	list []hpack.HeaderField
-	bad  string // the name of the first that cannot travel
+	list   []hpack.HeaderField
+	bad    string // the name of the first that cannot travel
+	reason string // why
 }
 
 // lists are used again.
@@ -45,7 +45,7 @@ func Write(ctx context.Context, header Header) (*Fields, error) {
 	f, _ := lists.Get().(*Fields)
 	err := header.WriteHeader(ctx, f)
 	if err == nil && f.bad != "" {
-		err = connect.Errorf(connect.CodeInvalidArgument, "the header %q cannot be sent: its name must be a token, and its value of visible ASCII", f.bad)
+		err = Refuse(f.bad, f.reason)
 	}
 	if err != nil {
 		f.Free()
@@ -54,10 +54,22 @@ func Write(ctx context.Context, header Header) (*Fields, error) {
 	return f, nil
 }
 
+// maxShownName bounds what an error shows of a name.
+const maxShownName = 64
+
+// Refuse returns the error, INVALID_ARGUMENT, for a header that cannot be sent.
+func Refuse(name, reason string) *connect.Error {
+	shown := strings.ToLower(name)
+	if len(shown) > maxShownName {
+		shown = shown[:maxShownName] + "…"
+	}
+	return connect.Errorf(connect.CodeInvalidArgument, "the header %q cannot be sent: %s", shown, reason)
+}
+
 // Free gives the fields back: nothing of them is to be used any more.
 func (f *Fields) Free() {
 	clear(f.list)
-	f.list, f.bad = f.list[:0], ""
+	f.list, f.bad, f.reason = f.list[:0], "", ""
 	lists.Put(f)
 }
 
@@ -67,12 +79,22 @@ func (f *Fields) Add(canonical string, values ...string) {
 	if name == "" {
 		return
 	}
-	for _, value := range values {
-		if usual || httpguts.ValidHeaderFieldName(name) {
-			f.SetField(name, value)
-		} else {
-			f.refuse(name)
+	if !usual {
+		if reason := Invalid(name, values); reason != "" {
+			f.refuse(name, reason)
+			return
 		}
+		if isBinary(name) {
+			for _, value := range values {
+				for part := range strings.SplitSeq(value, ",") {
+					f.list = append(f.list, hpack.HeaderField{Name: name, Value: unpadded(part)})
+				}
+			}
+			return
+		}
+	}
+	for _, value := range values {
+		f.SetField(name, value)
 	}
 }
 
@@ -81,15 +103,19 @@ func (f *Fields) Set(canonical, value string) { f.Add(canonical, value) }
 
 // SetField implements [contextkit.Fields].
 func (f *Fields) SetField(name, value string) {
-	if !visible(value) {
-		f.refuse(name)
+	if invisible(value) >= 0 {
+		f.refuse(name, Invalid(name, []string{value}))
 		return
 	}
 	f.list = append(f.list, hpack.HeaderField{Name: name, Value: value})
 }
 
 // refuse notes what cannot travel.
-func (f *Fields) refuse(name string) { f.bad = cmp.Or(f.bad, name) }
+func (f *Fields) refuse(name, reason string) {
+	if f.bad == "" {
+		f.bad, f.reason = name, reason
+	}
+}
 
 // List returns the fields.
 func (f *Fields) List() []hpack.HeaderField { return f.list }

@@ -4,6 +4,7 @@
 package grpcmeta
 
 import (
+	"encoding/base64"
 	"net/textproto"
 	"strings"
 
@@ -12,23 +13,6 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/metadata"
 )
-
-// reserved are headers that a transport itself writes.
-var reserved = map[string]bool{
-	"content-type": true, "te": true, "user-agent": true, "host": true, "connection": true, "content-length": true,
-	"content-encoding": true, "accept-encoding": true, "accept": true, "transfer-encoding": true, "trailer": true, "date": true,
-	"keep-alive": true, "upgrade": true, "proxy-connection": true, ":authority": true,
-}
-
-// Reserved returns the names of the headers, in canonical form, that a transport itself
-// writes: [From] leaves them out.
-func Reserved() []string {
-	var names []string
-	for name := range reserved {
-		names = append(names, textproto.CanonicalMIMEHeaderKey(name))
-	}
-	return names
-}
 
 const (
 	binarySuffix = "-bin"
@@ -63,19 +47,19 @@ var usual = append(contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contex
 
 // sent are the names of headers, which are in canonical form, as they travel.
 var sent = newNames(usual, func(canonical string) string {
-	lower := strings.ToLower(canonical)
-	if reserved[lower] || strings.HasPrefix(lower, "grpc-") || strings.HasPrefix(lower, "connect-") {
+	if contextkit.IsTransport(canonical) {
 		return ""
 	}
-	return lower
+	return strings.ToLower(canonical)
 })
 
 // received are the names of headers by those that have travelled.
 var received = newNames(lower(usual), func(lower string) string {
-	if reserved[lower] || strings.HasPrefix(lower, ":") || strings.HasPrefix(lower, "grpc-") && lower != pushback {
+	canonical := textproto.CanonicalMIMEHeaderKey(lower)
+	if strings.HasPrefix(lower, ":") || contextkit.IsTransport(canonical) && lower != pushback {
 		return ""
 	}
-	return textproto.CanonicalMIMEHeaderKey(lower)
+	return canonical
 })
 
 // answered are those of an answer's headers. The contract's are not among them: they say
@@ -104,8 +88,10 @@ func From(header *connect.Header) metadata.MD {
 			md[key] = values
 		default:
 			for _, value := range values {
-				if raw, err := connect.DecodeBinaryHeader(value); err == nil {
-					md[key] = append(md[key], string(raw))
+				for part := range strings.SplitSeq(value, ",") {
+					if raw, err := base64.RawStdEncoding.DecodeString(unpadded(part)); err == nil {
+						md[key] = append(md[key], string(raw))
+					}
 				}
 			}
 		}
@@ -127,17 +113,6 @@ func Into(header *connect.Header, md metadata.MD) {
 			}
 		}
 	}
-}
-
-// visible reports whether a value is of visible ASCII and spaces, as gRPC demands (see
-// grpc/doc/PROTOCOL-HTTP2.md, "ASCII-Value").
-func visible(value string) bool {
-	for i := range len(value) {
-		if value[i] < ' ' || value[i] > '~' {
-			return false
-		}
-	}
-	return true
 }
 
 // Add adds an answer's fields to headers, as they came, but for those of the contract.

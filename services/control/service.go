@@ -122,11 +122,11 @@ func (s *Service) probe(ctx context.Context, node backbone.Node) (struct{}, erro
 // checkSpec is the gRPC health protocol's question.
 var checkSpec = connect.Spec{Procedure: healthv1.Health_Check_FullMethodName, IdempotencyLevel: connect.IdempotencyNoSideEffects}
 
-// caller is who called the gateway.
+// caller returns the subject that called the gateway, "" if the call came by another way.
 func caller(ctx context.Context) string {
 	info, ok := connect.CallInfoForServerContext(ctx)
 	if !ok {
 		return ""
 	}
-	return info.RequestHeader().Get(contextkit.HeaderPrincipal)
+	return contextkit.Principal(info.RequestHeader())
 }

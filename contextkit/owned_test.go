@@ -1,0 +1,112 @@
+package contextkit_test
+
+import (
+	"net/http"
+	"net/textproto"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/headgate/headgate/contextkit"
+	"pgregory.net/rapid"
+)
+
+func TestOwnedHeaders_EachRowIsInForceForEveryFormOfItsName(t *testing.T) {
+	seen := map[string]bool{}
+	for _, owned := range contextkit.OwnedHeaders() {
+		if owned.Name != strings.ToLower(owned.Name) || owned.Meaning == "" || seen[owned.Name] {
+			t.Errorf("%+v: want one row in lower case, with a meaning", owned)
+		}
+		seen[owned.Name] = true
+		name := strings.Replace(owned.Name, "*", "any", 1)
+		for _, form := range []string{name, strings.ToUpper(name), strings.ReplaceAll(name, "-", "_")} {
+			canonical := textproto.CanonicalMIMEHeaderKey(form)
+			if contextkit.PassesToNode(canonical) != (owned.Request == contextkit.FromSender) || contextkit.PassesToClient(canonical) != (owned.Answer == contextkit.FromSender) {
+				t.Errorf("%s: the rule is not in force for %s", owned.Name, canonical)
+			}
+			if contextkit.IsTransport(canonical) != (owned.Request == contextkit.FromTransport) {
+				t.Errorf("%s: is %s a transport's? %v", owned.Name, canonical, contextkit.IsTransport(canonical))
+			}
+		}
+	}
+	for _, name := range contextkit.Headers() {
+		if contextkit.PassesToNode(name) || contextkit.PassesToClient(name) {
+			t.Errorf("the contract's %s passes", name)
+		}
+	}
+	for _, name := range []string{"X-Custom", "X-Custom-Bin", "Cache-Control", "Etag", "X-Headgat", "Accept-Language"} {
+		if !contextkit.PassesToNode(name) || !contextkit.PassesToClient(name) {
+			t.Errorf("%s does not pass", name)
+		}
+	}
+}
+
+func TestOwnedHeaders_LookingANameUpAllocatesNothing(t *testing.T) {
+	if n := testing.AllocsPerRun(100, func() {
+		_ = contextkit.PassesToNode("X-Custom")
+		_ = contextkit.PassesToClient("X-Headgate-Anything")
+	}); n != 0 {
+		t.Errorf("%v objects", n)
+	}
+}
+
+func TestEncodeText_ExactForms(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "app": "app", "key:ops": "key:ops", "auth0|5f7c+x@example.com": "auth0|5f7c+x@example.com", "Ada Lovelace": "Ada Lovelace",
+		"100%": "100%25", "%41": "%2541", "Zoë": "Zo%C3%AB", "josé": "jos%C3%A9", "名前": "%E5%90%8D%E5%89%8D", "🦊": "%F0%9F%A6%8A",
+		" outer ": "%20outer%20", " ": "%20", "a\r\nb\x00\t\x7f": "a%0D%0Ab%00%09%7F", "\xff": "%FF",
+	} {
+		if got := contextkit.EncodeText(text); got != want || contextkit.DecodeText(got) != text {
+			t.Errorf("%q is encoded as %q and decoded as %q, want %q", text, got, contextkit.DecodeText(got), want)
+		}
+	}
+}
+
+func TestDecodeText_LeavesWhatIsNotEncodedAsItIs(t *testing.T) {
+	for value, want := range map[string]string{"%": "%", "%4": "%4", "%zz": "%zz", "100%": "100%", "%c3%ab": "ë", "%%41": "%A"} {
+		if got := contextkit.DecodeText(value); got != want {
+			t.Errorf("%q is decoded as %q, want %q", value, got, want)
+		}
+	}
+}
+
+func TestEncodeText_AnyTextComesBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		checkText(t, rapid.OneOf(rapid.String(), rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) })).Draw(t, "text"))
+	})
+}
+
+func FuzzEncodeText(f *testing.F) {
+	for _, text := range []string{"app", "Zoë", " %41 ", "\x00\xff", "🦊%"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) { checkText(t, text) })
+}
+
+// checkText checks that a text travels in any header and comes back.
+func checkText(t interface{ Fatalf(string, ...any) }, text string) {
+	value := contextkit.EncodeText(text)
+	if got := contextkit.DecodeText(value); got != text {
+		t.Fatalf("%q comes back as %q", text, got)
+	}
+	if value != textproto.TrimString(value) || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' || r == utf8.RuneError }) {
+		t.Fatalf("%q is sent as %q, which a header cannot carry", text, value)
+	}
+	md := metadata{http.Header{}}
+	md.Set(contextkit.HeaderPrincipal, value)
+	if got := contextkit.Principal(md); got != text {
+		t.Fatalf("the principal %q is read as %q", text, got)
+	}
+}
+
+func TestPrincipal_IsReadOnlyIfThereIsOne(t *testing.T) {
+	md := metadata{http.Header{}}
+	if got := contextkit.Principal(md); got != "" {
+		t.Errorf("without the header: %q", got)
+	}
+	md.Add(contextkit.HeaderPrincipal, "root")
+	md.Add(contextkit.HeaderPrincipal, "app")
+	if got := contextkit.Principal(md); got != "" {
+		t.Errorf("of two: %q", got)
+	}
+}

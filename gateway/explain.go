@@ -1,0 +1,46 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"unicode/utf16"
+
+	"github.com/headgate/headgate/contextkit"
+)
+
+// rightExplain is what a principal needs to see the decisions on its calls.
+const rightExplain = "gateway.explain"
+
+// explain answers the decision on the call, as audit would record it, in a
+// header, to a principal that asks and holds the right. It is called before
+// the answer's headers are sent.
+func (g *Gateway) explain(ctx context.Context, call *Call, err error) {
+	if call.Principal == nil || !call.Principal.Holds(rightExplain) || call.Info.RequestHeader().Get(contextkit.HeaderExplain) == "" {
+		return
+	}
+	rc := contextkit.In(ctx)
+	if text, failed := json.Marshal(g.record(rc, call, err)); failed == nil {
+		call.Info.ResponseHeader().Set(contextkit.HeaderDecision, asciiJSON(string(text)))
+	}
+}
+
+// asciiJSON returns the same JSON in visible ASCII and spaces, which is all that a header
+// can carry: other characters stand in strings alone, as escapes (RFC 8259 §7).
+func asciiJSON(text string) string {
+	var out strings.Builder
+	out.Grow(len(text))
+	for _, r := range text {
+		switch {
+		case r >= ' ' && r <= '~':
+			out.WriteByte(byte(r))
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&out, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&out, `\u%04x`, r)
+		}
+	}
+	return out.String()
+}

@@ -1,0 +1,82 @@
+package gateway
+
+import (
+	"context"
+	"net/textproto"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/grpcmeta"
+	"github.com/headgate/headgate/contextkit"
+)
+
+// headers refuses a call with a header that would be forwarded and cannot be: the node
+// must not be blamed for what its client wrote.
+func (g *Gateway) headers(ctx context.Context, call *Call) (context.Context, error) {
+	header := call.Info.RequestHeader()
+	named := connectionHeaders(header)
+	for name, values := range header.All() {
+		if !forwarded(name, named) {
+			continue
+		}
+		if reason := grpcmeta.Invalid(name, values); reason != "" {
+			return ctx, grpcmeta.Refuse(name, reason)
+		}
+	}
+	return ctx, nil
+}
+
+// forwarded reports whether a client's header, its name in canonical form, goes to the
+// node. connection are the names that the client's Connection header lists.
+func forwarded(name string, connection []string) bool {
+	if !contextkit.PassesToNode(name) {
+		return false
+	}
+	for _, value := range connection {
+		for option := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(textproto.TrimString(option), name) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// connectionHeaders returns the values that list the headers of the client's connection
+// alone (RFC 9110 §7.6.1).
+func connectionHeaders(header *connect.Header) []string { return header.Values("Connection") }
+
+// WriteHeader implements [grpcmeta.Header]: to the node go the client's own metadata, the
+// principal and the contract.
+func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
+	header := c.Info.RequestHeader()
+	named := connectionHeaders(header)
+	for name, values := range header.All() {
+		if forwarded(name, named) {
+			to.Add(name, values...)
+		}
+	}
+	to.SetField(contextkit.HeaderPrincipal, contextkit.EncodeText(c.Principal.Subject))
+	if err := contextkit.Inject(ctx, to); err != nil {
+		return connect.Errorf(connect.CodeInternal, "%s is called without context", c.Method.Spec.Procedure).WithCause(err)
+	}
+	return nil
+}
+
+// passMetadata copies the node's own headers and trailers to the edge: what the gateway
+// owns, and what cannot be sent, is left out.
+func passMetadata(to, from *connect.CallInfo) {
+	passHeader(to.ResponseHeader(), from.ResponseHeader())
+	passHeader(to.ResponseTrailer(), from.ResponseTrailer())
+}
+
+func passHeader(to, from *connect.Header) {
+	for name, values := range from.All() {
+		if !contextkit.PassesToClient(name) {
+			continue
+		}
+		if values = grpcmeta.Sendable(name, values); len(values) > 0 {
+			to.SetValues(name, values)
+		}
+	}
+}
