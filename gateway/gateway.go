@@ -121,6 +121,8 @@ type Gateway struct {
 	mu        sync.Mutex // held by Describe
 	catalog   *policy.Catalog
 	described []description // the newest first
+
+	undescribed sync.Map // node → kind, of nodes that have not described their services
 }
 
 // New returns a gateway that serves the methods of the catalog to the nodes of

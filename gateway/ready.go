@@ -86,7 +86,23 @@ func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[
 			out[kind] = noNode(kind)
 		}
 	}
+	g.undescribed.Range(func(_, kind any) bool {
+		if kind := kind.(string); out[kind] == "" {
+			out[kind] = "a node has not described its services yet"
+		}
+		return true
+	})
 	return out
+}
+
+// SetUndescribed shows a kind as degraded whose node has not described its services yet,
+// so that they are not served (see [Gateway.Describe]); "" as the kind: it has.
+func (g *Gateway) SetUndescribed(node, kind string) {
+	if kind == "" {
+		g.undescribed.Delete(node)
+	} else {
+		g.undescribed.Store(node, kind)
+	}
 }
 
 func noNode(kind string) string { return "no " + kind + " node takes calls" }

@@ -405,6 +405,9 @@ func descriptorSets(paths []string) ([][]byte, error) {
 		if _, err := policy.NewCatalog(sets[i]); err != nil {
 			return nil, config.Wrong(fmt.Sprintf("descriptors.%d", i), "%s: %v", path, err)
 		}
+		if err := policy.CheckServed(sets[i]); err != nil {
+			return nil, config.Wrong(fmt.Sprintf("descriptors.%d", i), "%s: %v", path, err)
+		}
 	}
 	return sets, nil
 }

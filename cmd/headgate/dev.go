@@ -65,6 +65,7 @@ type platform struct {
 	aggregate, projection, runner, control *service
 	gateway                                *gateway.Gateway
 	router                                 *router
+	reflector                              *reflector
 	timeline                               *backbone.Timeline // the gateway's, as are the spans
 	spans                                  spans
 	followModel                            func(context.Context) error
@@ -125,6 +126,7 @@ func (p *platform) layers() []chassis.Layer {
 		follows = append(follows, p.followModel)
 	}
 	edge := edgeLayers(p.js, p.gateway, p.router, newNode("gateway", edgeID, p.gateway.Addr()), p.timeline, p.spans, p.log)
+	edge[1] = append(edge[1], p.reflector.run)
 	return append([]chassis.Layer{append(announces, callers...)}, append(edge, servers, after, follows, records)...)
 }
 
@@ -210,7 +212,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 		{ID: "runner-1", Kind: "runner", Endpoint: p.runner.endpoint(), Ready: true},
 		{ID: "control-1", Kind: "control", Endpoint: p.control.endpoint(), Ready: true},
 	}
-	var further gatewaySettings
+	var further []nodeSettings
 	for i, text := range p.command.Node {
 		kind, endpoint, ok := strings.Cut(text, "=")
 		if !ok {
@@ -218,7 +220,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 		}
 		id := fmt.Sprintf("%s-extra-%d", kind, i+1)
 		nodes = append(nodes, route.Node{ID: id, Kind: kind, Endpoint: endpoint, Ready: true})
-		further.Nodes = append(further.Nodes, nodeSettings{ID: id, Kind: kind, Endpoint: endpoint, Reflect: p.command.Reflect})
+		further = append(further, nodeSettings{ID: id, Kind: kind, Endpoint: endpoint, Reflect: p.command.Reflect})
 	}
 	if err := routes.Replace(nodes, nil); err != nil {
 		return err
@@ -227,7 +229,11 @@ func (p *platform) startGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	catalog, err := p.catalog(ctx, &further)
+	sets, err := descriptorSets(p.command.Descriptors)
+	if err != nil {
+		return err
+	}
+	catalog, err := policy.NewCatalog(sets...)
 	if err != nil {
 		return err
 	}
@@ -250,7 +256,13 @@ func (p *platform) startGateway(ctx context.Context) error {
 		return err
 	}
 	p.gateway.Register(p.spans.metrics()...)
-	return errors.Join(p.router.loadPlacements(ctx, p.js), loadTenants(ctx, p.js, p.gateway), p.gateway.Listen(ctx))
+	if err := errors.Join(p.router.loadPlacements(ctx, p.js), loadTenants(ctx, p.js, p.gateway), p.gateway.Listen(ctx)); err != nil {
+		return err
+	}
+	p.reflector = newReflector(further, upstream.PoolConfig{}, p.log)
+	p.reflector.start(ctx, p.gateway)
+	p.router.stranger = p.reflector.announce
+	return nil
 }
 
 // auth says which credentials count.
@@ -265,20 +277,6 @@ func (p *platform) auth(ctx context.Context) (auth.Config, error) {
 		}
 	}
 	return accepted, nil
-}
-
-// catalog reads the descriptors of services that are not linked in, from files
-// and from further nodes.
-func (p *platform) catalog(ctx context.Context, further *gatewaySettings) (*policy.Catalog, error) {
-	sets, err := descriptorSets(p.command.Descriptors)
-	if err != nil {
-		return nil, err
-	}
-	reflected, err := reflectNodes(ctx, further)
-	if err != nil {
-		return nil, err
-	}
-	return policy.NewCatalog(append(sets, reflected...)...)
 }
 
 // close releases what start opened, in reverse.

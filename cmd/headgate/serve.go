@@ -7,9 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
@@ -31,7 +29,7 @@ import (
 type serveCommand struct {
 	Role   string `arg:"" enum:"gateway,aggregate,projection,runner,control" help:"What to run: gateway, aggregate, projection, runner or control."`
 	Config string `required:"" type:"existingfile" help:"File of settings; 'headgate config' prints one with every setting explained."`
-	Check  bool   `help:"Read the settings and what they name, say what is wrong, and end."`
+	Check  bool   `help:"Check the settings and what they name, ask the gateway's nodes with 'reflect' for their services, and end. Exit code 1: the settings cannot be used; 3: they can, and nodes do not answer."`
 }
 
 // plan is a role whose settings have been checked; start needs NATS.
@@ -57,7 +55,10 @@ func (c *serveCommand) Run(ctx context.Context) error {
 	}
 	if c.Check {
 		fmt.Printf("%s: the settings of the %s can be used\n", c.Config, c.Role)
-		return nil
+		if c.Role != "gateway" {
+			return nil
+		}
+		return checkNodes(ctx, p.settings.Gateway.Nodes, p.settings.Gateway.Upstream)
 	}
 	return errors.Join(p.run(ctx, c.Role), p.lines.Flush())
 }
@@ -130,11 +131,7 @@ func (p *plan) gateway(ctx context.Context) error {
 		if accepted.Keys, err = auth.OpenKeyRing(ctx, keys); err != nil {
 			return nil, err
 		}
-		reflected, err := reflectNodes(ctx, g)
-		if err != nil {
-			return nil, err
-		}
-		catalog, err := policy.NewCatalog(append(sets, reflected...)...)
+		catalog, err := policy.NewCatalog(sets...)
 		if err != nil {
 			return nil, err
 		}
@@ -175,16 +172,11 @@ func (p *plan) gateway(ctx context.Context) error {
 			return nil, err
 		}
 		edge.Register(made.metrics()...)
-		strangers := make(chan backbone.Node, maxStrangers)
-		router.stranger = func(node backbone.Node) {
-			select {
-			case strangers <- node:
-			default: // it will be heard of again
-			}
-		}
-		describe := func(ctx context.Context) error { return g.describe(ctx, edge, strangers, p.log) }
+		described := newReflector(g.Nodes, g.Upstream, p.log)
+		described.start(ctx, edge)
+		router.stranger = described.announce
 		layers := edgeLayers(js, edge, router, node, timeline, made, p.log)
-		layers[1] = append(layers[1], describe)
+		layers[1] = append(layers[1], described.run)
 		return &running{url: edge.URL(), admin: edge.AdminURL(), layers: layers, close: func() error { return nil }}, nil
 	}
 	return nil
@@ -210,65 +202,6 @@ func edgeLayers(js jetstream.JetStream, edge *gateway.Gateway, router *router, n
 		},
 		{func(ctx context.Context) error { return timeline.Run(ctx, node.ID) }, made.Run},
 	}
-}
-
-// maxStrangers bounds the nodes that wait to be asked for their services, and maxKnown
-// those of which it is known that they were.
-const maxStrangers, maxKnown = 64, 1024
-
-// describe asks nodes that say so for their services, once each time that they
-// start, and has the gateway serve these too, until ctx ends.
-func (g *gatewaySettings) describe(ctx context.Context, edge *gateway.Gateway, strangers <-chan backbone.Node, log zerolog.Logger) error {
-	known, err := lru.New[string, time.Time](maxKnown)
-	if err != nil {
-		return err
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case node := <-strangers:
-			if started, ok := known.Get(node.ID); ok && started.Equal(node.Started) {
-				continue
-			}
-			one := *g
-			one.Nodes = []nodeSettings{{ID: node.ID, Kind: node.Kind, Endpoint: node.Endpoint, Reflect: true}}
-			asked, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), describeTimeout)
-			sets, err := reflectNodes(asked, &one)
-			cancel()
-			if err == nil {
-				err = edge.Describe(node.ID, node.Started, sets[0])
-			}
-			if err != nil {
-				log.Error().Err(err).Str("node", node.ID).Msg("the node's services cannot be served")
-				continue // it is asked again when it is heard of next
-			}
-			known.Add(node.ID, node.Started)
-			log.Info().Str("node", node.ID).Msg("the node's services are served")
-		}
-	}
-}
-
-// describeTimeout bounds how long a node may take to describe its services.
-const describeTimeout = 5 * time.Second
-
-// reflectNodes asks the nodes that say so for their descriptors.
-func reflectNodes(ctx context.Context, g *gatewaySettings) ([][]byte, error) {
-	pool := upstream.NewPool(g.Upstream)
-	defer pool.Close()
-	client := contextkit.NewClient(upstream.NewTransport(pool))
-	var sets [][]byte
-	for _, node := range g.Nodes {
-		if !node.Reflect {
-			continue
-		}
-		set, err := policy.Reflect(upstream.WithEndpoint(ctx, node.Endpoint), client)
-		if err != nil {
-			return nil, fmt.Errorf("node %s: %w", node.ID, err)
-		}
-		sets = append(sets, set)
-	}
-	return sets, nil
 }
 
 // service checks what the three services have in common and makes one at the

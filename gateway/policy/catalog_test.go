@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,28 @@ func TestAServiceIsServedFromADescriptorSetByItsOwnPolicy(t *testing.T) {
 	}
 	if _, err := catalog.FindMessageByName("test.Thing"); err != nil {
 		t.Errorf("the type cannot be found for Any: %v", err)
+	}
+}
+
+func TestCheckServed_SetNeedsAMethodWithAPolicy(t *testing.T) {
+	bare := set(t, func(f *descriptorpb.FileDescriptorProto) {
+		for _, service := range f.GetService() {
+			for _, method := range service.GetMethod() {
+				method.Options = nil
+			}
+		}
+	})
+	types := set(t, func(f *descriptorpb.FileDescriptorProto) { f.Service = nil })
+	for name, tc := range map[string]struct {
+		set  []byte
+		want error
+	}{"one has a policy": {set(t, nil), nil}, "none has": {bare, policy.ErrNoPolicy}, "types alone": {types, nil}} {
+		if err := policy.CheckServed(tc.set); !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v, want %v", name, err, tc.want)
+		}
+	}
+	if policy.CheckServed([]byte("hello")) == nil {
+		t.Error("what is no set is accepted")
 	}
 }
 
