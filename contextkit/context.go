@@ -34,7 +34,7 @@ type RequestContext struct {
 	// SpanID names what this process does about it, and is the parent id of all that it
 	// asks of others. With Traceparent's own parent id it is the first of the trace.
 	SpanID SpanID
-	// Tracestate travels beside it, uninterpreted.
+	// Tracestate travels beside it: the vendors' members as [CombineTracestate] returns them.
 	Tracestate string
 	// TraceID is Traceparent's, or was given explicitly without a traceparent.
 	TraceID TraceID

@@ -66,14 +66,7 @@ func (rc *RequestContext) extract(md Metadata) (err error) {
 	rc.CorrelationID = singleID(said.correlation)
 	rc.RequestID = singleID(said.request)
 	rc.CausationID = singleID(said.causation)
-	if values := said.traceparent; len(values) == 1 {
-		// A bad value leaves the zero Traceparent: a new trace starts below.
-		if tp, err := ParseTraceparent(values[0]); err == nil {
-			rc.Traceparent = tp
-			// Tracestate means nothing without the traceparent it belongs to (§4.3).
-			rc.Tracestate = joinTracestate(said.tracestate)
-		}
-	}
+	rc.Traceparent, rc.Tracestate = extractTrace(said.traceparent, said.tracestate)
 	if values := said.traceID; len(values) == 1 {
 		rc.TraceID, _ = ParseTraceID(values[0])
 	}

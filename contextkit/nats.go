@@ -43,12 +43,7 @@ func ExtractNATS(header nats.Header) (RequestContext, error) {
 	if rc.CorrelationID == "" {
 		rc.CorrelationID = natsID(header, natsCorrelationIDFirst)
 	}
-	if values := header[NATSTraceparent]; len(values) == 1 {
-		if tp, err := ParseTraceparent(values[0]); err == nil {
-			rc.Traceparent = tp
-			rc.Tracestate = joinTracestate(header[NATSTracestate])
-		}
-	}
+	rc.Traceparent, rc.Tracestate = extractTrace(header[NATSTraceparent], header[NATSTracestate])
 	if values := header[NATSTraceID]; len(values) == 1 {
 		rc.TraceID, _ = ParseTraceID(values[0])
 	}

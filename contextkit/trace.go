@@ -5,7 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
-	"strings"
+	"net/textproto"
 )
 
 // ErrInvalidTraceparent is returned for a traceparent that W3C Trace Context
@@ -103,6 +103,20 @@ func ParseTraceparent(s string) (Traceparent, error) {
 	return tp, nil
 }
 
+// extractTrace reads a position in a trace out of its headers' values. Without exactly one
+// traceparent that is valid, both are zero: a new trace starts (W3C Trace Context §4.2), and
+// tracestate means nothing without the traceparent that it belongs to.
+func extractTrace(traceparent, tracestate []string) (Traceparent, string) {
+	if len(traceparent) != 1 {
+		return Traceparent{}, ""
+	}
+	tp, err := ParseTraceparent(textproto.TrimString(traceparent[0])) // HTTP/2 does not strip what HTTP/1 does
+	if err != nil {
+		return Traceparent{}, ""
+	}
+	return tp, CombineTracestate(tracestate)
+}
+
 // NewTraceparent starts a trace, sampled, with a random trace id.
 func NewTraceparent() Traceparent {
 	tp := Traceparent{ParentID: NewSpanID(), Flags: FlagSampled | FlagRandom}
@@ -133,25 +147,6 @@ func (t Traceparent) append(to []byte) []byte {
 	text[flagsAt-1] = '-'
 	hex.Encode(text[flagsAt:], []byte{t.Flags})
 	return append(to, text[:]...)
-}
-
-// maxTracestate bounds what is propagated: W3C Trace Context §3.3.1.5 asks for
-// at least 512 characters.
-const maxTracestate = 512
-
-// joinTracestate combines the header's values as RFC 9110 §5.2 says and returns
-// "" when the result is not one that may be forwarded.
-func joinTracestate(values []string) string {
-	joined := strings.Join(values, ",")
-	if len(joined) > maxTracestate {
-		return ""
-	}
-	for i := range len(joined) {
-		if joined[i] < 0x20 || joined[i] > 0x7e {
-			return ""
-		}
-	}
-	return joined
 }
 
 // decodeLowerHex is hex.Decode without upper case, which W3C forbids.
