@@ -302,9 +302,13 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	)
 }
 
-// refreshKeys keeps the keys of tokens fresh until ctx ends.
+// refreshKeys refreshes the keys of tokens until ctx ends, and ends the streams that were
+// admitted under withdrawn ones.
 func (g *Gateway) refreshKeys(ctx context.Context) error {
-	g.config.Auth.Keys.Run(ctx, func(err error) { g.log.Error().Err(err).Msg("the keys of tokens are not refreshed; those in use stay") })
+	g.config.Auth.Keys.Run(ctx, func() {
+		g.log.Info().Msg("the keys of tokens have changed")
+		g.endWithdrawn(g.lasting.all()...)
+	}, func(err error) { g.log.Error().Err(err).Msg("the keys of tokens are not refreshed; those in use stay") })
 	return nil
 }
 

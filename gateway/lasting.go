@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -86,16 +85,15 @@ func (g *Gateway) endSuspended(streams ...*lastingStream) {
 	}
 }
 
-// endWithdrawn ends streams whose API keys do not count any more.
+// endWithdrawn ends streams whose API keys, or the keys that signed their tokens, were
+// withdrawn.
 func (g *Gateway) endWithdrawn(streams ...*lastingStream) {
 	for _, stream := range streams {
 		if g.verifier.Withdrawn(stream.principal) {
-			stream.end(errWithdrawn)
+			stream.end(auth.ErrWithdrawn)
 		}
 	}
 }
-
-var errWithdrawn = fmt.Errorf("%w: the API key was withdrawn or changed", auth.ErrBadToken)
 
 // ended returns why a stream was ended although neither side has, nil if it was not.
 func (c *Call) ended(ctx context.Context) error {
@@ -104,7 +102,7 @@ func (c *Call) ended(ctx context.Context) error {
 	switch {
 	case errors.As(cause, &suspended):
 		return c.denySuspended(suspended.reason)
-	case errors.Is(cause, auth.ErrExpired), errors.Is(cause, auth.ErrBadToken):
+	case errors.Is(cause, auth.ErrExpired), errors.Is(cause, auth.ErrWithdrawn):
 		return c.deny("CREDENTIAL", unauthenticated(cause))
 	}
 	return nil

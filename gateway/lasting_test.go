@@ -1,11 +1,13 @@
 package gateway_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,6 +57,51 @@ func (k keys) open(t *testing.T) *auth.APIKeyRing {
 	return ring
 }
 
+const signingKeyWithdrawn = "the key that signed the token is withdrawn"
+
+// signingKeys is an issuer whose key can be withdrawn.
+type signingKeys struct {
+	issuer *auth.Issuer
+	ring   *auth.KeyRing
+	set    atomic.Pointer[[]byte]
+}
+
+func newSigningKeys(t *testing.T) *signingKeys {
+	t.Helper()
+	s := &signingKeys{}
+	s.issuer = s.publish(t)
+	ring, err := auth.OpenKeyRing(t.Context(), func(context.Context) ([]byte, error) { return *s.set.Load(), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ring = ring
+	return s
+}
+
+// publish puts the key of a new issuer in the place of the former.
+func (s *signingKeys) publish(t *testing.T) *auth.Issuer {
+	t.Helper()
+	issuer, err := auth.OpenIssuer(filepath.Join(t.TempDir(), "key.json"), "test", "headgate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := issuer.PublicKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.set.Store(&set)
+	return issuer
+}
+
+// rotate withdraws the key.
+func (s *signingKeys) rotate(t *testing.T) {
+	t.Helper()
+	s.publish(t)
+	if err := s.ring.Refresh(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -68,14 +115,19 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 		{"the tenant is suspended", time.Hour, "acme", connect.CodePermissionDenied, "tenant acme is suspended: unpaid", "SUSPENDED"},
 		{"another tenant is suspended", time.Hour, "globex", 0, "", ""},
 		{"the API key is withdrawn", 0, "", connect.CodeUnauthenticated, "withdrawn", "CREDENTIAL"},
+		{signingKeyWithdrawn, time.Hour, "", connect.CodeUnauthenticated, "withdrawn", "CREDENTIAL"},
 	} {
 		for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb"} {
 			t.Run(test.name+", "+protocol, func(t *testing.T) {
 				t.Parallel()
 				ticks := newTicker(t)
 				apiKey, keys := keyFile(t)
+				signing := newSigningKeys(t)
 				e := startWith(t, func(config *gateway.Config) {
 					config.Auth.Leeway, config.Auth.APIKeys = time.Nanosecond, keys.open(t)
+					if test.name == signingKeyWithdrawn {
+						config.Auth.Keys, config.Auth.Issuer, config.Auth.Audience = signing.ring, "test", "headgate"
+					}
 				}, ticks.register, ticks.set(t))
 				denials, err := e.js.CreateConsumer(t.Context(), backbone.StreamAudit, jetstream.ConsumerConfig{})
 				if err != nil {
@@ -88,7 +140,11 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 				token, caller := apiKey, "key:app"
 				if test.lasts > 0 {
 					caller = "app"
-					if token, err = e.issuer.Issue(principal, test.lasts); err != nil {
+					issuer := e.issuer
+					if test.name == signingKeyWithdrawn {
+						issuer = signing.issuer
+					}
+					if token, err = issuer.Issue(principal, test.lasts); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -107,6 +163,9 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 				<-ticks.ask
 				if test.lasts == 0 {
 					keys.write(t, "")
+				}
+				if test.name == signingKeyWithdrawn {
+					signing.rotate(t)
 				}
 				if test.suspend != "" {
 					e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, test.suspend): {Suspended: true, Reason: "unpaid"}})

@@ -14,8 +14,8 @@ import (
 
 const headerAuthorization = "Authorization"
 
-// anonymous is whoever calls a method that asks for no credential.
-var anonymous = &auth.Principal{Subject: "anonymous"}
+// anonymous is the principal of each call of a method that asks for no credential.
+var anonymous = &auth.Principal{Subject: auth.AnonymousSubject}
 
 // authenticate finds out who calls.
 func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context, error) {
@@ -42,15 +42,21 @@ func (g *Gateway) authenticated(next connect.ServerFunc) connect.ServerFunc {
 	}
 }
 
+// unauthenticated returns the answer to a credential that is refused. The client learns
+// no more than it needs; the cause, which the log shows, says what is wrong.
 func unauthenticated(err error) *connect.Error {
-	reason := "BAD_CREDENTIAL"
+	reason, public := "BAD_CREDENTIAL", auth.Public(err)
 	switch {
-	case errors.Is(err, auth.ErrNoCredential):
+	case errors.Is(public, auth.ErrNoCredential):
 		reason = "NO_CREDENTIAL"
-	case errors.Is(err, auth.ErrExpired):
+	case errors.Is(public, auth.ErrExpired):
 		reason = "EXPIRED_CREDENTIAL"
 	}
-	return chassis.WithDetails(connect.NewError(connect.CodeUnauthenticated, err.Error()), chassis.Reason(reason))
+	answer := connect.NewError(connect.CodeUnauthenticated, public.Error())
+	if !errors.Is(public, err) { // it says more
+		answer = answer.WithCause(err)
+	}
+	return chassis.WithDetails(answer, chassis.Reason(reason))
 }
 
 // admit refuses a principal that lacks the method's right altogether, before

@@ -24,7 +24,6 @@ import (
 // hash of it cannot be searched back.
 const (
 	apiKeyPrefix      = "hgk_"
-	apiKeySubject     = "key:"
 	apiKeySecretBytes = 32
 )
 
@@ -68,7 +67,7 @@ func (k APIKey) principal() (*Principal, error) {
 	}
 	principal, err := NewPrincipal(apiKeySubject+k.ID, k.Tenants, k.Rights)
 	if err == nil {
-		principal.Until, principal.key = k.Expires, true
+		principal.Until, principal.apiKey = k.Expires, k.ID
 	}
 	return principal, err
 }
@@ -112,11 +111,12 @@ type APIKeyRing struct {
 
 // OpenAPIKeys reads a YAML list of kept keys; it fails when they cannot be used.
 func OpenAPIKeys(ctx context.Context, source Source) (*APIKeyRing, error) {
-	document, err := source(ctx)
+	r := &APIKeyRing{source: source}
+	document, err := r.read(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("auth: read API keys: %w", err)
 	}
-	r := &APIKeyRing{source: source, raw: document, seen: document}
+	r.raw, r.seen = document, document
 	r.current.Store(&apiKeys{})
 	return r, r.take(document)
 }
@@ -125,7 +125,7 @@ func OpenAPIKeys(ctx context.Context, source Source) (*APIKeyRing, error) {
 // change that counts, and report of failures: the keys in use then stay.
 func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)) {
 	every(ctx, lookEvery, func() {
-		document, err := r.source(ctx)
+		document, err := r.read(ctx)
 		again := bytes.Equal(document, r.seen)
 		r.seen = document
 		switch {
@@ -141,6 +141,31 @@ func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)
 			}
 		}
 	})
+}
+
+// read reads the source, for 5 s at most.
+func (r *APIKeyRing) read(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	document, err := r.source(ctx)
+	if err == nil && len(document) > maxKeysBytes {
+		err = fmt.Errorf("they are larger than %d bytes", maxKeysBytes)
+	}
+	return document, err
+}
+
+// every calls do after each period until ctx ends.
+func every(ctx context.Context, period time.Duration, do func()) {
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			do()
+		}
+	}
 }
 
 // take has the document's keys count. Those that it has as before keep their principals.
@@ -181,11 +206,6 @@ type apiKey struct {
 	principal *Principal
 }
 
-// holds reports whether the principal's key counts as it did when it was used.
-func (k apiKeys) holds(principal *Principal) bool {
-	return k[strings.TrimPrefix(principal.Subject, apiKeySubject)].principal == principal
-}
-
 // authenticate returns a key's principal. An unknown id takes as long as a wrong
 // secret.
 func (k apiKeys) authenticate(token string, now time.Time) (*Principal, error) {
@@ -197,7 +217,7 @@ func (k apiKeys) authenticate(token string, now time.Time) (*Principal, error) {
 	sum := sha256.Sum256([]byte(secret))
 	switch {
 	case subtle.ConstantTimeCompare(sum[:], key.hash) != 1 || !known:
-		return nil, fmt.Errorf("%w: the API key is not known", ErrBadToken)
+		return nil, refuse("unknown API key: id is %.*q", maxQuoted, id)
 	case !key.principal.Until.IsZero() && now.After(key.principal.Until):
 		return nil, ErrExpired
 	}

@@ -2,8 +2,10 @@ package auth
 
 import (
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,16 +13,15 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/lestrrat-go/jwx/v3/jwa"
-	"github.com/lestrrat-go/jwx/v3/jwk"
-	"github.com/lestrrat-go/jwx/v3/jwt"
+	"github.com/go-jose/go-jose/v4"
 )
 
 // Issuer signs tokens with a key of its own. A development node uses it in the
 // place of an identity provider.
 type Issuer struct {
 	name, audience string
-	private        jwk.Key
+	private        jose.JSONWebKey
+	signer         jose.Signer
 }
 
 // OpenIssuer reads the issuer's Ed25519 key at path, or makes one that only the
@@ -33,11 +34,19 @@ func OpenIssuer(path, name, audience string) (*Issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("auth: signing key: %w", err)
 	}
-	private, err := jwk.ParseKey(data)
+	issuer := &Issuer{name: name, audience: audience}
+	if err := issuer.private.UnmarshalJSON(data); err != nil {
+		return nil, fmt.Errorf("auth: signing key %s: %w", path, err)
+	}
+	if _, ok := issuer.private.Key.(ed25519.PrivateKey); !ok {
+		return nil, fmt.Errorf("auth: signing key %s: it is not a private Ed25519 key", path)
+	}
+	options := (&jose.SignerOptions{}).WithType("JWT")
+	issuer.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: issuer.private}, options)
 	if err != nil {
 		return nil, fmt.Errorf("auth: signing key %s: %w", path, err)
 	}
-	return &Issuer{name: name, audience: audience, private: private}, nil
+	return issuer, nil
 }
 
 func newKey(path string) ([]byte, error) {
@@ -45,16 +54,12 @@ func newKey(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := jwk.Import(raw)
+	key := jose.JSONWebKey{Key: raw, Algorithm: string(jose.EdDSA)}
+	thumbprint, err := key.Thumbprint(crypto.SHA256) // RFC 7638
 	if err != nil {
 		return nil, err
 	}
-	if err := jwk.AssignKeyID(key); err != nil {
-		return nil, err
-	}
-	if err := key.Set(jwk.AlgorithmKey, jwa.EdDSA()); err != nil {
-		return nil, err
-	}
+	key.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
 	data, err := json.Marshal(key)
 	if err != nil {
 		return nil, err
@@ -65,18 +70,9 @@ func newKey(path string) ([]byte, error) {
 	return data, os.WriteFile(path, data, 0o600)
 }
 
-// PublicKeys returns the JWK set (RFC 7517 §5) that the issuer's tokens are
-// checked with.
+// PublicKeys returns the JWK set (RFC 7517 §5) that verifies the issuer's tokens.
 func (i *Issuer) PublicKeys() ([]byte, error) {
-	public, err := i.private.PublicKey()
-	if err != nil {
-		return nil, fmt.Errorf("auth: %w", err)
-	}
-	set := jwk.NewSet()
-	if err := set.AddKey(public); err != nil {
-		return nil, fmt.Errorf("auth: %w", err)
-	}
-	return json.Marshal(set)
+	return json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{i.private.Public()}})
 }
 
 // Config returns the configuration that accepts the issuer's tokens.
@@ -102,15 +98,22 @@ func (i *Issuer) Issue(p *Principal, lifetime time.Duration) (string, error) {
 		rights[n] = right.String()
 	}
 	now := time.Now()
-	token, err := jwt.NewBuilder().Issuer(i.name).Audience([]string{i.audience}).Subject(p.Subject).
-		IssuedAt(now).NotBefore(now).Expiration(now.Add(lifetime)).
-		Claim(claimTenants, tenants).Claim(claimRights, rights).Build()
+	claims, err := json.Marshal(map[string]any{
+		"iss":        i.name,
+		"aud":        []string{i.audience},
+		"sub":        p.Subject,
+		"iat":        now.Unix(),
+		"nbf":        now.Unix(),
+		"exp":        now.Add(lifetime).Unix(),
+		claimTenants: tenants,
+		claimRights:  rights,
+	})
 	if err != nil {
 		return "", fmt.Errorf("auth: issue: %w", err)
 	}
-	signed, err := jwt.Sign(token, jwt.WithKey(jwa.EdDSA(), i.private))
+	signed, err := i.signer.Sign(claims)
 	if err != nil {
 		return "", fmt.Errorf("auth: issue: %w", err)
 	}
-	return string(signed), nil
+	return signed.CompactSerialize()
 }

@@ -8,40 +8,52 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/lestrrat-go/jwx/v3/jwa"
-	"github.com/lestrrat-go/jwx/v3/jwk"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Source reads a JWK set (RFC 7517 §5).
+// Source reads a document, such as a JWK set (RFC 7517 §5).
 type Source func(ctx context.Context) ([]byte, error)
 
-// File returns the source that reads path each time.
-func File(path string) Source {
-	return func(context.Context) ([]byte, error) { return os.ReadFile(path) }
-}
-
 const (
-	// maxKeysBytes bounds a JWK set.
+	// maxKeysBytes bounds a JWK set and a file of API keys.
 	maxKeysBytes = 1 << 20
-	// fetchTimeout bounds one attempt to read a JWK set.
+	// fetchTimeout bounds one attempt to read a source.
 	fetchTimeout = 5 * time.Second
-	// refreshEvery is how often keys are read again, so that a key that was
-	// withdrawn stops to count.
-	refreshEvery = 5 * time.Minute
-	// refreshAtMost is how often a token under an unknown key may have them read
-	// at once, so that a rotated key counts soon and nobody can make us hammer
-	// the source.
-	refreshAtMost = 10 * time.Second
+	// refreshEvery is how often keys are read, so that a withdrawn key ceases to count.
+	refreshEvery = time.Minute
+	// refreshAtMost is the interval and refreshBurst the burst of reads that tokens
+	// under unknown keys may cause, so that a rotated key counts soon and callers
+	// cannot overload the source.
+	refreshAtMost, refreshBurst = 2 * time.Second, 4
+	// unknownFor is how long an id that was not found causes no further read: a client
+	// with an old token does not use up the reads that rotated keys need.
+	unknownFor = 10 * time.Second
+	// trackedIDs bounds the ids that were not found.
+	trackedIDs = 1024
+	// maxWaiting bounds the calls that wait for a read; others are refused.
+	maxWaiting = 256
 )
 
-// URL returns the source that fetches a JWK set over HTTP.
+// File returns the source that reads the file at path each time, up to 1 MiB of it.
+func File(path string) Source {
+	return func(context.Context) ([]byte, error) {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = file.Close() }()
+		return readBounded(file)
+	}
+}
+
+// URL returns the source that fetches a document over HTTP, up to 1 MiB.
 func URL(address string) Source {
 	client := &http.Client{Transport: contextkit.HTTPTransport(http.DefaultTransport)}
 	return func(ctx context.Context) ([]byte, error) {
@@ -57,124 +69,235 @@ func URL(address string) Source {
 		if res.StatusCode != http.StatusOK {
 			return nil, fmt.Errorf("%s answers %s", address, res.Status)
 		}
-		return io.ReadAll(io.LimitReader(res.Body, maxKeysBytes+1))
+		return readBounded(res.Body)
 	}
 }
 
-// KeyRing holds the keys that tokens are signed with and keeps them fresh. Its
-// methods may be called concurrently.
+func readBounded(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxKeysBytes+1))
+	if err == nil && len(data) > maxKeysBytes {
+		err = fmt.Errorf("it is larger than %d bytes", maxKeysBytes)
+	}
+	return data, err
+}
+
+// KeyRing holds the keys that tokens are signed with and refreshes them. It reads its
+// source in one goroutine at a time, under a context of its own with a deadline of 5 s:
+// a caller that leaves ends only its own wait. The goroutine ends by that deadline, or
+// when Run ends. Methods may be called concurrently.
 type KeyRing struct {
 	source  Source
 	current atomic.Pointer[keys]
 
-	mu   sync.Mutex // held while reading
-	last time.Time  // when keys were last read because a token asked
+	ctx      context.Context //nolint:containedctx // of the reads, which outlive the calls that ask for them
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+	due      *rate.Limiter
+	unknown  *lru.Cache[string, time.Time] // when an id was last not found
+	changes  chan struct{}                 // signals Run
+	failures chan error
+
+	mu      sync.Mutex
+	reading *reading // nil: none
+	waiting int      // calls that wait for a read
 }
 
-// keys are a generation of a ring's keys.
+// keys are what a source contained.
 type keys struct {
-	set        jwk.Set
-	raw        []byte
-	generation uint64
+	byID map[string]*signingKey
+	raw  []byte
 }
 
-// OpenKeyRing reads the keys once; it fails when they cannot be used.
+// reading is a read of the source in progress; err is set before done is closed.
+type reading struct {
+	done chan struct{}
+	err  error
+}
+
+var errClosed = errors.New("auth: the key ring is closed")
+
+// OpenKeyRing reads the keys once, within ctx; it returns an error if they cannot be
+// used.
 func OpenKeyRing(ctx context.Context, source Source) (*KeyRing, error) {
-	r := &KeyRing{source: source}
-	r.current.Store(&keys{set: jwk.NewSet()})
+	unknown, err := lru.New[string, time.Time](trackedIDs)
+	if err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
+	r := &KeyRing{
+		source:   source,
+		due:      rate.NewLimiter(rate.Every(refreshAtMost), refreshBurst),
+		unknown:  unknown,
+		changes:  make(chan struct{}, 1),
+		failures: make(chan error, 1),
+	}
+	r.ctx, r.stop = context.WithCancel(context.WithoutCancel(ctx))
+	r.current.Store(&keys{})
 	if err := r.Refresh(ctx); err != nil {
+		r.close()
 		return nil, err
 	}
+	<-r.changes // the first keys are no change
 	return r, nil
 }
 
-// Refresh reads the keys again. On an error those in use stay.
-func (r *KeyRing) Refresh(ctx context.Context) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.refresh(ctx)
-}
-
-func (r *KeyRing) refresh(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
-	data, err := r.source(ctx)
-	if err != nil {
-		return fmt.Errorf("auth: read keys: %w", err)
-	}
-	if len(data) > maxKeysBytes {
-		return fmt.Errorf("auth: the key set is larger than %d bytes", maxKeysBytes)
-	}
-	old := r.current.Load()
-	if bytes.Equal(old.raw, data) {
-		return nil
-	}
-	set, err := jwk.Parse(data)
-	if err != nil {
-		return fmt.Errorf("auth: read keys: %w", err)
-	}
-	if err := checkKeys(set); err != nil {
-		return err
-	}
-	r.current.Store(&keys{set: set, raw: data, generation: old.generation + 1})
-	return nil
-}
-
-// refreshSoon reads the keys again for a token under a key that is not known,
-// unless that was done a moment ago. It reports whether they have changed.
-func (r *KeyRing) refreshSoon(ctx context.Context, known uint64) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.current.Load().generation != known {
-		return true
-	}
-	if time.Since(r.last) < refreshAtMost {
-		return false
-	}
-	r.last = time.Now()
-	return r.refresh(ctx) == nil && r.current.Load().generation != known
-}
-
-// Run keeps the keys fresh until ctx ends; report is told of failures.
-func (r *KeyRing) Run(ctx context.Context, report func(error)) {
-	every(ctx, refreshEvery, func() {
-		if err := r.Refresh(ctx); err != nil && ctx.Err() == nil {
-			report(err)
-		}
-	})
-}
-
-// every does something again and again, a period apart, until ctx ends.
-func every(ctx context.Context, period time.Duration, do func()) {
-	ticker := time.NewTicker(period)
+// Run refreshes the keys every minute until ctx ends, and then ends the ring's reads.
+// It calls changed after each change of the keys, whatever caused the read, and report
+// after failures, of which it may leave out some: the keys in use stay.
+func (r *KeyRing) Run(ctx context.Context, changed func(), report func(error)) {
+	defer r.close()
+	ticker := time.NewTicker(refreshEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			do()
+			r.mu.Lock()
+			r.read() //nolint:contextcheck // a read outlives the call that asks for it
+			r.mu.Unlock()
+		case <-r.changes:
+			changed()
+		case err := <-r.failures:
+			report(err)
 		}
 	}
 }
 
-// checkKeys refuses a set under which somebody else could sign.
-func checkKeys(set jwk.Set) error {
-	if set.Len() == 0 {
-		return errors.New("auth: there is no key in the set")
+// close ends the ring's reads and waits for them.
+func (r *KeyRing) close() {
+	r.mu.Lock()
+	r.stop()
+	r.mu.Unlock()
+	r.running.Wait()
+}
+
+// Refresh reads the source after the call began, and waits for that within ctx. On an
+// error the keys in use stay.
+func (r *KeyRing) Refresh(ctx context.Context) error {
+	r.mu.Lock()
+	before := r.reading
+	r.mu.Unlock()
+	if before != nil { // it may have seen the source as it was earlier
+		if err := before.wait(ctx); ctx.Err() != nil {
+			return err
+		}
 	}
-	for i := range set.Len() {
-		key, _ := set.Key(i)
-		algorithm, _ := key.Algorithm()
-		if !slices.ContainsFunc(algorithms, func(a jwa.SignatureAlgorithm) bool { return a.String() == fmt.Sprint(algorithm) }) {
-			return fmt.Errorf("auth: key %d has the algorithm %v, which is not allowed (allowed: %v)", i+1, algorithm, algorithms)
-		}
-		if id, ok := key.KeyID(); !ok || id == "" {
-			return fmt.Errorf("auth: key %d has no kid", i+1)
-		}
-		if private, err := jwk.IsPrivateKey(key); err != nil || private {
-			return fmt.Errorf("auth: key %d is not a public key", i+1)
-		}
+	r.mu.Lock()
+	now := r.read() //nolint:contextcheck // a read outlives the call that asks for it
+	r.mu.Unlock()
+	return now.wait(ctx)
+}
+
+func (r *reading) wait(ctx context.Context) error {
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return fmt.Errorf("auth: read keys: %w", context.Cause(ctx))
 	}
-	return nil
+}
+
+// read begins a read of the source, or joins the one in progress. r.mu is held.
+func (r *KeyRing) read() *reading {
+	if r.reading != nil {
+		return r.reading
+	}
+	now := &reading{done: make(chan struct{}), err: errClosed}
+	if r.ctx.Err() != nil {
+		close(now.done)
+		return now
+	}
+	r.reading = now
+	r.running.Go(func() {
+		changed, err := r.renew()
+		now.err = err
+		switch {
+		case err != nil:
+			select {
+			case r.failures <- err:
+			default:
+			}
+		case changed:
+			select {
+			case r.changes <- struct{}{}:
+			default:
+			}
+		}
+		r.mu.Lock()
+		r.reading = nil
+		r.mu.Unlock()
+		close(now.done)
+	})
+	return now
+}
+
+// renew takes the source's keys, and reports whether they have changed.
+func (r *KeyRing) renew() (changed bool, err error) {
+	ctx, cancel := context.WithTimeout(r.ctx, fetchTimeout)
+	defer cancel()
+	data, err := r.source(ctx)
+	if err != nil {
+		return false, fmt.Errorf("auth: read keys: %w", err)
+	}
+	if len(data) > maxKeysBytes {
+		return false, fmt.Errorf("auth: the key set is larger than %d bytes", maxKeysBytes)
+	}
+	before := r.current.Load()
+	if bytes.Equal(before.raw, data) {
+		return false, nil
+	}
+	set, err := parseKeySet(data)
+	if err != nil {
+		return false, fmt.Errorf("auth: read keys: %w", err)
+	}
+	for id, key := range set { // what stays keeps its identity
+		if known := before.byID[id]; known != nil && known.equal(key) {
+			set[id] = known
+		}
+		r.unknown.Remove(id)
+	}
+	r.current.Store(&keys{byID: set, raw: data})
+	return true, nil
+}
+
+// find returns the key of the id, nil if there is none. For an id that is unknown it
+// reads the source if a read is due, and waits for a read in progress within ctx.
+func (r *KeyRing) find(ctx context.Context, id string) *signingKey {
+	if key := r.current.Load().byID[id]; key != nil {
+		return key
+	}
+	now := r.ask(id) //nolint:contextcheck // a read outlives the call that asks for it
+	if now == nil {
+		return nil
+	}
+	_ = now.wait(ctx) // a failure is reported once, by Run
+	r.mu.Lock()
+	r.waiting--
+	r.mu.Unlock()
+	return r.current.Load().byID[id]
+}
+
+// ask returns the read that may find the id, nil for none; its caller counts as waiting.
+func (r *KeyRing) ask(id string) *reading {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting >= maxWaiting {
+		return nil
+	}
+	if r.reading == nil {
+		if at, ok := r.unknown.Get(id); ok && time.Since(at) < unknownFor {
+			return nil
+		}
+		if !r.due.Allow() {
+			return nil
+		}
+		r.unknown.Add(id, time.Now())
+	}
+	r.waiting++
+	return r.read()
+}
+
+// holds reports whether the key is still in use.
+func (r *KeyRing) holds(key *signingKey) bool {
+	return r.current.Load().byID[key.id] == key
 }

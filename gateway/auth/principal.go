@@ -1,14 +1,14 @@
 // Package auth says who calls: it turns a bearer token into a [Principal] with
 // tenants and rights.
 //
-// What it promises: a token counts only when its signature, issuer, audience
-// and times hold under an asymmetric algorithm of the allow-list, with the key
-// that its kid names; the algorithm is the key's, never the token's choice. An API key
-// counts, with the hash of its secret, while its source has it as it was.
+// A token counts only if its signature, issuer, audience and times are valid under an
+// asymmetric algorithm of the allow-list, with the key that its kid names; the
+// algorithm is the key's, never the token's choice. A token has one accepted text. An
+// API key counts, with the hash of its secret, while its source contains it unchanged.
 // What the principal may do is decided elsewhere, with [Principal.Allows].
 //
-// Sources: RFC 7519 (JWT), RFC 8725 (JWT best current practices), RFC 6750
-// (bearer tokens), RFC 7517 (JWK).
+// Sources: RFC 7519 (JWT), RFC 7515 (JWS), RFC 8725 (JWT best current practices),
+// RFC 6750 (bearer tokens), RFC 7517 (JWK).
 package auth
 
 import (
@@ -24,7 +24,9 @@ import (
 
 // Principal is who calls.
 type Principal struct {
-	// Subject names the caller.
+	// Subject names the caller: "key:ID" for an API key, "anonymous" for a caller
+	// without a credential, the token's subject otherwise. The three sets are disjoint: a
+	// token's subject that reads like one of the others is written after "token:".
 	Subject string
 	// Tenants are those that the caller acts for.
 	Tenants []contextkit.TenantID
@@ -35,7 +37,8 @@ type Principal struct {
 	// Until is when the credential ceases to count; the zero time: never.
 	Until time.Time
 
-	key bool // the credential is an API key
+	apiKey string      // the id of the API key that is the credential; "": it is none
+	signer *signingKey // the key that signed the token that is the credential; nil: it is none
 }
 
 // Right is an action, narrowed to resources or not.

@@ -7,42 +7,36 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/lestrrat-go/jwx/v3/jwa"
-	"github.com/lestrrat-go/jwx/v3/jwk"
-	"github.com/lestrrat-go/jwx/v3/jws"
-	"github.com/lestrrat-go/jwx/v3/jwt"
 )
 
-// Errors of a credential. The caller is told no more than these.
+// Errors of a credential. Their texts are what a caller may know; the errors that wrap
+// them say more, for the gateway's log.
 var (
-	ErrNoCredential = errors.New("no credential: send `authorization: Bearer TOKEN`")
-	ErrBadToken     = errors.New("the token is not valid")
-	ErrExpired      = errors.New("the token has expired")
+	ErrNoCredential   = errors.New("no credential: send `authorization: Bearer TOKEN`")
+	ErrManyCredential = errors.New("authorization is given more than once: send it once")
+	ErrBadToken       = errors.New("the token is invalid")
+	ErrExpired        = errors.New("the token has expired")
+	ErrNotYetValid    = errors.New("the token is not valid yet")
+	ErrWithdrawn      = errors.New("the credential was withdrawn or changed")
 )
 
-// Claims of our own.
-const (
-	claimTenants = "tenants" // names, or "*" for all
-	claimRights  = "rights"
-)
+// Public returns the error of a credential as a caller may see it.
+func Public(err error) error {
+	for _, known := range []error{ErrNoCredential, ErrManyCredential, ErrExpired, ErrNotYetValid, ErrWithdrawn} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	return ErrBadToken
+}
 
 const (
 	// DefaultLeeway is how far clocks may differ.
 	DefaultLeeway = 30 * time.Second
-	// cachedTokens bounds the tokens whose verification is remembered: checking
-	// a signature costs more than the rest of the pipeline. Only tokens that hold are,
-	// so that nobody fills the memory with others.
-	cachedTokens = 4096
-	// maxTokenBytes bounds a token; a header holds no more.
-	maxTokenBytes = 16 << 10
-	anyTenant     = "*"
+	// maxQuoted bounds the characters that an error quotes of a token.
+	maxQuoted = 64
+	anyTenant = "*"
 )
-
-// algorithms is the allow-list: asymmetric signatures only, so that nobody can
-// sign with what is published to verify.
-var algorithms = []jwa.SignatureAlgorithm{jwa.EdDSA(), jwa.ES256(), jwa.ES384(), jwa.RS256(), jwa.PS256()}
 
 // Config says which tokens count.
 type Config struct {
@@ -56,17 +50,10 @@ type Config struct {
 	Leeway time.Duration
 }
 
-// Verifier checks tokens. It may be used concurrently.
+// Verifier checks credentials. Methods may be called concurrently.
 type Verifier struct {
 	config Config
-	known  *lru.Cache[string, verified]
-}
-
-// verified is a token that holds; under other keys it must be checked again.
-type verified struct {
-	principal  *Principal
-	from       time.Time
-	generation uint64
+	known  *tokenCache
 }
 
 // NewVerifier returns a verifier, or why the configuration is unsafe.
@@ -80,46 +67,42 @@ func NewVerifier(config Config) (*Verifier, error) {
 	if config.Leeway == 0 {
 		config.Leeway = DefaultLeeway
 	}
-	known, err := lru.New[string, verified](cachedTokens)
-	if err != nil {
-		return nil, fmt.Errorf("auth: %w", err)
-	}
-	return &Verifier{config: config, known: known}, nil
+	return &Verifier{config: config, known: newTokenCache()}, nil
 }
 
-// Authenticate returns the principal of the authorization header's values, now.
-// Errors: [ErrNoCredential], or one that wraps [ErrBadToken] or [ErrExpired].
+// Authenticate returns the principal of the authorization header's values, now. It
+// waits only for keys that may have been rotated, within ctx. Its errors wrap one of
+// this package's; [Public] returns what the caller may know.
 func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorization []string) (*Principal, error) {
 	switch len(authorization) {
 	case 0:
 		return nil, ErrNoCredential
 	case 1:
 	default:
-		return nil, fmt.Errorf("%w: authorization is given more than once", ErrBadToken)
+		return nil, ErrManyCredential
 	}
-	scheme, token, _ := strings.Cut(authorization[0], " ")
-	if !strings.EqualFold(scheme, "bearer") || token == "" {
+	// RFC 9110 §11.4: the scheme is case-insensitive, and spaces follow it.
+	scheme, credential, _ := strings.Cut(authorization[0], " ")
+	credential = strings.TrimLeft(credential, " ")
+	if !strings.EqualFold(scheme, "bearer") || credential == "" {
 		return nil, ErrNoCredential
 	}
-	if len(token) > maxTokenBytes {
-		return nil, fmt.Errorf("%w: it is too long", ErrBadToken)
+	if strings.HasPrefix(credential, apiKeyPrefix) {
+		return v.apiKeys().authenticate(credential, now)
 	}
-	if strings.HasPrefix(token, apiKeyPrefix) {
-		return v.apiKeys().authenticate(token, now)
-	}
-	known, ok := v.known.Get(token)
-	if !ok || known.generation != v.config.Keys.current.Load().generation {
+	known, ok := v.known.get(credential)
+	if !ok || !v.config.Keys.holds(known.principal.signer) {
 		var err error
-		if known, err = v.verify(ctx, token); err != nil {
+		if known, err = v.verify(ctx, credential); err != nil {
 			return nil, err
 		}
-		v.known.Add(strings.Clone(token), known) // the header may be part of something larger
+		v.known.add(credential, known)
 	}
 	switch {
 	case now.After(known.principal.Until):
 		return nil, ErrExpired
-	case now.Before(known.from.Add(-v.config.Leeway)):
-		return nil, fmt.Errorf("%w: it is not valid yet", ErrBadToken)
+	case now.Before(known.notBefore.Add(-v.config.Leeway)):
+		return nil, ErrNotYetValid
 	}
 	return known.principal, nil
 }
@@ -132,94 +115,49 @@ func (v *Verifier) apiKeys() apiKeys {
 	return *v.config.APIKeys.current.Load()
 }
 
-// Withdrawn reports whether the API key that a principal was admitted by does not count
-// any more, or otherwise than then. Of a token that is not known before it expires.
+// Withdrawn reports whether a principal's credential was withdrawn since it was
+// admitted: its API key was removed or changed, or the key that signed its token is not
+// in use any more.
 func (v *Verifier) Withdrawn(principal *Principal) bool {
-	return principal.key && !v.apiKeys().holds(principal)
+	switch {
+	case principal.apiKey != "":
+		return v.apiKeys()[principal.apiKey].principal != principal
+	case principal.signer != nil:
+		return !v.config.Keys.holds(principal.signer)
+	}
+	return false
 }
 
-// verify checks all of a token but whether it is its time, which is checked at
-// each use.
-func (v *Verifier) verify(ctx context.Context, token string) (verified, error) {
-	keys := v.config.Keys.current.Load()
-	parsed, err := jwt.Parse([]byte(token), jwt.WithKeySet(keys.set), jwt.WithValidate(false))
-	if err != nil && unknownKey(keys.set, token) && v.config.Keys.refreshSoon(ctx, keys.generation) {
-		keys = v.config.Keys.current.Load()
-		parsed, err = jwt.Parse([]byte(token), jwt.WithKeySet(keys.set), jwt.WithValidate(false))
-	}
+// verify checks all of a token except its times, which are checked at each use.
+func (v *Verifier) verify(ctx context.Context, text string) (verified, error) {
+	token, err := parseToken(text)
 	if err != nil {
-		return verified{}, fmt.Errorf("%w: its signature does not hold", ErrBadToken)
+		return verified{}, refuse("%w", err)
 	}
-	if issuer, _ := parsed.Issuer(); issuer != v.config.Issuer {
-		return verified{}, fmt.Errorf("%w: it is of another issuer", ErrBadToken)
+	if token.claims.issuer != v.config.Issuer {
+		return verified{}, refuse("wrong issuer: iss is %.*q", maxQuoted, token.claims.issuer)
 	}
-	if audience, _ := parsed.Audience(); !slices.Contains(audience, v.config.Audience) {
-		return verified{}, fmt.Errorf("%w: it is for another audience", ErrBadToken)
+	if !slices.Contains(token.claims.audience, v.config.Audience) {
+		return verified{}, refuse("wrong audience: aud is %.*q", maxQuoted, strings.Join(token.claims.audience, " "))
 	}
-	until, ok := parsed.Expiration()
-	if !ok {
-		return verified{}, fmt.Errorf("%w: it does not expire", ErrBadToken)
+	key := v.config.Keys.find(ctx, token.keyID)
+	switch {
+	case key == nil:
+		return verified{}, refuse("unknown key: kid is %.*q", maxQuoted, token.keyID)
+	case token.algorithm != string(key.algorithm):
+		return verified{}, refuse("wrong algorithm: alg is %.*q, and that of key %.*q is %s", maxQuoted, token.algorithm, maxQuoted, key.id, key.algorithm)
+	case !key.verify(text):
+		return verified{}, refuse("invalid signature: it is not one of key %.*q", maxQuoted, key.id)
 	}
-	from, _ := parsed.NotBefore() // absent: the zero time, long ago
-	principal, err := principalOf(parsed)
+	principal, err := NewPrincipal(token.claims.subject, token.claims.tenants, token.claims.rights)
 	if err != nil {
-		return verified{}, err
+		return verified{}, refuse("invalid claims: %w", err)
 	}
-	principal.Until = until.Add(v.config.Leeway)
-	return verified{principal: principal, from: from, generation: keys.generation}, nil
+	principal.Until, principal.signer = token.claims.expires.Add(v.config.Leeway), key
+	return verified{principal: principal, notBefore: token.claims.notBefore}, nil
 }
 
-// unknownKey reports whether a token names a key that is not in the set: it may
-// be one that was added since.
-func unknownKey(set jwk.Set, token string) bool {
-	message, err := jws.Parse([]byte(token))
-	if err != nil || len(message.Signatures()) != 1 {
-		return false
-	}
-	id, named := message.Signatures()[0].ProtectedHeaders().KeyID()
-	if !named {
-		return false
-	}
-	_, known := set.LookupKeyID(id)
-	return !known
-}
-
-func principalOf(token jwt.Token) (*Principal, error) {
-	subject, _ := token.Subject()
-	if subject == "" {
-		return nil, fmt.Errorf("%w: it names no subject", ErrBadToken)
-	}
-	tenants, err := stringsClaim(token, claimTenants)
-	if err != nil {
-		return nil, err
-	}
-	rights, err := stringsClaim(token, claimRights)
-	if err != nil {
-		return nil, err
-	}
-	p, err := NewPrincipal(subject, tenants, rights)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadToken, err)
-	}
-	return p, nil
-}
-
-// stringsClaim reads a claim that is a list of strings, absent or not.
-func stringsClaim(token jwt.Token, name string) ([]string, error) {
-	if !token.Has(name) {
-		return nil, nil
-	}
-	var raw []any
-	if err := token.Get(name, &raw); err != nil {
-		return nil, fmt.Errorf("%w: claim %s is no list", ErrBadToken, name)
-	}
-	list := make([]string, len(raw))
-	for i, value := range raw {
-		text, ok := value.(string)
-		if !ok {
-			return nil, fmt.Errorf("%w: claim %s holds something else than strings", ErrBadToken, name)
-		}
-		list[i] = text
-	}
-	return list, nil
+// refuse returns an error that wraps ErrBadToken and says why.
+func refuse(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrBadToken, fmt.Errorf(format, args...))
 }

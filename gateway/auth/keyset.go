@@ -1,0 +1,130 @@
+package auth
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+const (
+	// minRSABits and maxRSABits bound RSA keys (RFC 7518 §3.3). The upper bound keeps
+	// the time of a verification small.
+	minRSABits, maxRSABits = 2048, 8192
+	// maxKeys bounds the keys of a set.
+	maxKeys = 256
+)
+
+// algorithms is the allow-list: asymmetric signatures only, because the keys that
+// verify them are public (RFC 8725 §3.1).
+var algorithms = []jose.SignatureAlgorithm{jose.EdDSA, jose.ES256, jose.ES384, jose.RS256, jose.PS256}
+
+// signingKey is a public key that tokens are signed with, for one algorithm.
+type signingKey struct {
+	id        string
+	algorithm jose.SignatureAlgorithm
+	public    publicKey
+}
+
+type publicKey interface {
+	Equal(other crypto.PublicKey) bool
+}
+
+// equal reports whether both are the same key for the same algorithm.
+func (k *signingKey) equal(other *signingKey) bool {
+	return k.id == other.id && k.algorithm == other.algorithm && k.public.Equal(other.public)
+}
+
+// verify reports whether the token's signature is the key's.
+func (k *signingKey) verify(text string) bool {
+	signed, err := jose.ParseSignedCompact(text, []jose.SignatureAlgorithm{k.algorithm})
+	if err != nil {
+		return false
+	}
+	_, err = signed.Verify(k.public)
+	return err == nil
+}
+
+// parseKeySet parses a JWK set (RFC 7517 §5) of public signing keys, by key id. Keys
+// for encryption ("use": "enc") are left out. Any other key that must not or cannot
+// verify tokens is an error: one without a kid or with the kid of another, one that is
+// not public, one whose alg is missing, not in the allow-list or not for its type and
+// curve, and RSA keys of less than 2048 bits.
+func parseKeySet(data []byte) (map[string]*signingKey, error) {
+	var document struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(data, &document); err != nil {
+		return nil, fmt.Errorf("the key set is not JSON: %w", err)
+	}
+	if len(document.Keys) > maxKeys {
+		return nil, fmt.Errorf("the key set has more than %d keys", maxKeys)
+	}
+	set := make(map[string]*signingKey, len(document.Keys))
+	for i, raw := range document.Keys {
+		key, err := parseKey(raw)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("key %d: %w", i+1, err)
+		case key == nil:
+			continue
+		case set[key.id] != nil:
+			return nil, fmt.Errorf("key %d: kid %.64q is another key's", i+1, key.id)
+		}
+		set[key.id] = key
+	}
+	if len(set) == 0 {
+		return nil, errors.New("the key set contains no signing key")
+	}
+	return set, nil
+}
+
+// parseKey parses a public signing key; it returns nil for a key for encryption.
+func parseKey(raw []byte) (*signingKey, error) {
+	var purpose struct {
+		Use string `json:"use"`
+	}
+	if err := json.Unmarshal(raw, &purpose); err != nil {
+		return nil, errors.New("it is not a JWK")
+	}
+	if purpose.Use == "enc" {
+		return nil, nil //nolint:nilnil // a key without use here is not an error
+	}
+	var key jose.JSONWebKey
+	if err := key.UnmarshalJSON(raw); err != nil {
+		return nil, fmt.Errorf("it is not a JWK: %w", err)
+	}
+	algorithm := jose.SignatureAlgorithm(key.Algorithm)
+	public, _ := key.Key.(publicKey)
+	switch {
+	case key.KeyID == "" || len(key.KeyID) > maxKeyIDBytes:
+		return nil, fmt.Errorf("kid must have 1 to %d bytes", maxKeyIDBytes)
+	case !slices.Contains(algorithms, algorithm):
+		return nil, fmt.Errorf("alg %.64q is not allowed (allowed: %v)", key.Algorithm, algorithms)
+	case !key.IsPublic() || public == nil:
+		return nil, errors.New("it is not a public key")
+	case !fits(public, algorithm):
+		return nil, fmt.Errorf("its type, curve or size is not one of %s (RSA keys have %d to %d bits)", algorithm, minRSABits, maxRSABits)
+	}
+	return &signingKey{id: key.KeyID, algorithm: algorithm, public: public}, nil
+}
+
+// fits reports whether the key is one for the algorithm (RFC 7518 §3.1, RFC 8037).
+func fits(public publicKey, algorithm jose.SignatureAlgorithm) bool {
+	switch key := public.(type) {
+	case ed25519.PublicKey:
+		return algorithm == jose.EdDSA
+	case *ecdsa.PublicKey:
+		return algorithm == jose.ES256 && key.Curve == elliptic.P256() || algorithm == jose.ES384 && key.Curve == elliptic.P384()
+	case *rsa.PublicKey:
+		return (algorithm == jose.RS256 || algorithm == jose.PS256) && key.N.BitLen() >= minRSABits && key.N.BitLen() <= maxRSABits
+	}
+	return false
+}

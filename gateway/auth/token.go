@@ -1,0 +1,207 @@
+package auth
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// maxTokenBytes bounds a token.
+	maxTokenBytes = 16 << 10
+	// maxKeyIDBytes bounds a token's kid.
+	maxKeyIDBytes = 256
+	// maxSubject bounds a token's subject in characters (OpenID Connect Core §2).
+	maxSubject = 255
+)
+
+// Claims of our own.
+const (
+	claimTenants = "tenants" // names, or "*" for all
+	claimRights  = "rights"
+)
+
+// token is a parsed JWT whose signature has not been verified.
+type token struct {
+	keyID, algorithm string
+	input            string // what is signed (RFC 7515 §5.1): all before the last dot
+	signature        string // base64url
+	claims           claims
+}
+
+// claims are the registered claims that count (RFC 7519 §4.1) and our own.
+type claims struct {
+	issuer, subject    string
+	audience           []string
+	notBefore, expires time.Time // notBefore is the zero time if it is absent
+	tenants, rights    []string
+}
+
+// parseToken parses a JWT in the JWS compact serialization (RFC 7515 §3.1). It
+// accepts one text for a header, claims and a signature: padding, whitespace, stray
+// bits in the last base64url character, JSON serializations and encrypted tokens are
+// errors. The error says what is wrong with the token; it quotes at most 64
+// characters of a name in it.
+func parseToken(text string) (*token, error) {
+	if len(text) > maxTokenBytes {
+		return nil, fmt.Errorf("malformed: it is longer than %d bytes", maxTokenBytes)
+	}
+	parts := strings.SplitN(text, ".", 4)
+	if len(parts) != 3 {
+		return nil, errors.New("malformed: it does not consist of header, claims and signature")
+	}
+	t := &token{input: text[:len(parts[0])+1+len(parts[1])], signature: parts[2]}
+	header, err := parsePart(parts[0])
+	if err != nil {
+		return nil, fmt.Errorf("malformed header: %w", err)
+	}
+	if err := t.readHeader(header); err != nil {
+		return nil, err
+	}
+	body, err := parsePart(parts[1])
+	if err != nil {
+		return nil, fmt.Errorf("malformed claims: %w", err)
+	}
+	if err := t.claims.read(body); err != nil {
+		return nil, fmt.Errorf("malformed claims: %w", err)
+	}
+	if _, err := decodePart(parts[2]); err != nil {
+		return nil, fmt.Errorf("malformed signature: %w", err)
+	}
+	return t, nil
+}
+
+func parsePart(part string) (members, error) {
+	data, err := decodePart(part)
+	if err != nil {
+		return nil, err
+	}
+	return parseMembers(data)
+}
+
+// decodePart decodes base64url without padding (RFC 7515 §2) in its only canonical
+// form (RFC 4648 §3.5).
+func decodePart(part string) ([]byte, error) {
+	if part == "" || strings.ContainsAny(part, "\r\n") { // which the decoder ignores
+		return nil, errors.New("it is not canonical base64url")
+	}
+	data, err := base64.RawURLEncoding.Strict().DecodeString(part)
+	if err != nil {
+		return nil, errors.New("it is not canonical base64url")
+	}
+	return data, nil
+}
+
+// readHeader reads the JOSE header. No extension is understood, so none may be
+// critical (RFC 7515 §4.1.11), and b64 may not change what is signed (RFC 7797).
+// Keys in the header (jwk, jku, x5c, x5u) are ignored: keys come from the ring alone.
+func (t *token) readHeader(header members) (err error) {
+	for _, name := range []string{"crit", "b64"} {
+		if value, ok := header[name]; ok {
+			return fmt.Errorf("header member %s is not supported: %.64q", name, value)
+		}
+	}
+	if t.algorithm, err = header.text("alg"); err != nil {
+		return fmt.Errorf("malformed header: %w", err)
+	}
+	if t.keyID, err = header.text("kid"); err != nil {
+		return fmt.Errorf("malformed header: %w", err)
+	}
+	if t.keyID == "" || len(t.keyID) > maxKeyIDBytes {
+		return fmt.Errorf("malformed header: kid must have 1 to %d bytes", maxKeyIDBytes)
+	}
+	if _, nested := header["cty"]; nested {
+		return errors.New("header member cty is not supported: the token must not contain another one")
+	}
+	typ, err := header.text("typ")
+	if err != nil {
+		return fmt.Errorf("malformed header: %w", err)
+	}
+	// Other types are tokens for other purposes (RFC 8725 §3.11).
+	switch strings.TrimPrefix(strings.ToLower(typ), "application/") {
+	case "", "jwt", "at+jwt": // at+jwt: RFC 9068 §2.1
+		return nil
+	}
+	return fmt.Errorf("wrong type: typ is %.64q, not JWT or at+jwt", typ)
+}
+
+func (c *claims) read(body members) (err error) {
+	var subject string
+	if subject, err = body.text("sub"); err != nil {
+		return err
+	}
+	if c.subject, err = tokenSubject(subject); err != nil {
+		return err
+	}
+	if c.issuer, err = body.text("iss"); err != nil {
+		return err
+	}
+	if raw := body["aud"]; len(raw) > 0 && raw[0] == '"' {
+		audience, err := body.text("aud")
+		if err != nil {
+			return err
+		}
+		c.audience = []string{audience}
+	} else if c.audience, err = body.texts("aud"); err != nil {
+		return err
+	}
+	var expires bool
+	if c.expires, expires, err = body.date("exp"); err != nil {
+		return err
+	}
+	if !expires {
+		return errors.New("exp is missing: the token would never expire")
+	}
+	if c.notBefore, _, err = body.date("nbf"); err != nil {
+		return err
+	}
+	if _, _, err = body.date("iat"); err != nil {
+		return err
+	}
+	if c.tenants, err = body.texts(claimTenants); err != nil {
+		return err
+	}
+	c.rights, err = body.texts(claimRights)
+	return err
+}
+
+// Names of principals that no token's subject has.
+const (
+	// AnonymousSubject is the subject of the principal of a call without a credential.
+	AnonymousSubject = "anonymous"
+	// apiKeySubject precedes the id of an API key.
+	apiKeySubject = "key:"
+	// tokenSubjectPrefix precedes a token's subject that reads like a reserved name.
+	tokenSubjectPrefix = "token:"
+)
+
+// tokenSubject returns the name of the principal of a token with the subject. The
+// names of tokens, of API keys ("key:ID") and of callers without a credential
+// ("anonymous") are disjoint: a subject that begins with a reserved prefix or is a
+// reserved name, as a reader sees it and in whatever case, is written after "token:".
+func tokenSubject(subject string) (string, error) {
+	if utf8.RuneCountInString(subject) > maxSubject {
+		return "", fmt.Errorf("sub has more than %d characters", maxSubject)
+	}
+	visible := strings.ToLower(strings.Map(visible, subject))
+	switch {
+	case visible == "":
+		return "", errors.New("sub is missing")
+	case visible == AnonymousSubject, strings.HasPrefix(visible, apiKeySubject), strings.HasPrefix(visible, tokenSubjectPrefix):
+		return tokenSubjectPrefix + subject, nil
+	}
+	return subject, nil
+}
+
+// visible maps characters that a reader does not see, such as spaces, controls and
+// changes of writing direction, to none.
+func visible(r rune) rune {
+	if unicode.IsSpace(r) || !unicode.IsGraphic(r) {
+		return -1
+	}
+	return r
+}

@@ -1,0 +1,124 @@
+package auth
+
+import (
+	"container/list"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Bounds of the cache of verified tokens. A verification costs more than the rest of
+// the pipeline. No subject has more than a share of the entries and of the bytes, so
+// that one with many tokens replaces its own ones.
+const (
+	cachedTokens      = 4096
+	cachedBytes       = 16 << 20
+	subjectShare      = 32
+	maxSubjectTokens  = cachedTokens / subjectShare
+	maxSubjectBytes   = cachedBytes / subjectShare
+	cachedEntryBytes  = 512 // of an entry, besides its texts
+	cachedBytesFactor = 3   // a token's text, and what is parsed from it
+)
+
+// verified is a token whose signature and claims have been verified.
+type verified struct {
+	principal *Principal
+	notBefore time.Time
+}
+
+// tokenCache holds the verified tokens that were used last. Entries are found by what
+// is signed, not by the signature: each ECDSA signature (r, s) has a second valid form
+// (r, n-s), which replaces an entry rather than adding one.
+// Methods may be called concurrently.
+type tokenCache struct {
+	mu       sync.Mutex
+	entries  map[string]*cachedToken // by signing input
+	recent   list.List               // of *cachedToken, the last used first
+	subjects map[string]*tokenShare
+	bytes    int
+}
+
+// tokenShare are the tokens of one subject.
+type tokenShare struct {
+	recent list.List // of *cachedToken, the last used first
+	bytes  int
+}
+
+type cachedToken struct {
+	verified
+
+	input, signature string
+	share            *tokenShare
+	all, own         *list.Element // in the cache's list and in the share's
+}
+
+func newTokenCache() *tokenCache {
+	return &tokenCache{entries: map[string]*cachedToken{}, subjects: map[string]*tokenShare{}}
+}
+
+// get returns the verified token of the text.
+func (c *tokenCache) get(text string) (verified, bool) {
+	dot := strings.LastIndexByte(text, '.')
+	if dot < 0 {
+		return verified{}, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	entry, ok := c.entries[text[:dot]]
+	if !ok || entry.signature != text[dot+1:] {
+		return verified{}, false
+	}
+	c.recent.MoveToFront(entry.all)
+	entry.share.recent.MoveToFront(entry.own)
+	return entry.verified, true
+}
+
+// add stores a verified token; others make room for it.
+func (c *tokenCache) add(text string, token verified) {
+	text = strings.Clone(text) // a header may be part of something larger
+	dot := strings.LastIndexByte(text, '.')
+	entry := &cachedToken{verified: token, input: text[:dot], signature: text[dot+1:]}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if former, ok := c.entries[entry.input]; ok {
+		c.remove(former)
+	}
+	share := c.subjects[token.principal.Subject]
+	for share != nil && (share.recent.Len() >= maxSubjectTokens || share.bytes+entry.size() > maxSubjectBytes) {
+		c.remove(oldest(&share.recent))
+		share = c.subjects[token.principal.Subject]
+	}
+	for len(c.entries) >= cachedTokens || c.bytes+entry.size() > cachedBytes {
+		c.remove(oldest(&c.recent))
+	}
+	if share = c.subjects[token.principal.Subject]; share == nil {
+		share = &tokenShare{}
+		c.subjects[token.principal.Subject] = share
+	}
+	entry.share = share
+	entry.all, entry.own = c.recent.PushFront(entry), share.recent.PushFront(entry)
+	c.entries[entry.input] = entry
+	c.bytes += entry.size()
+	share.bytes += entry.size()
+}
+
+func (c *tokenCache) remove(entry *cachedToken) {
+	delete(c.entries, entry.input)
+	c.recent.Remove(entry.all)
+	entry.share.recent.Remove(entry.own)
+	c.bytes -= entry.size()
+	entry.share.bytes -= entry.size()
+	if entry.share.recent.Len() == 0 {
+		delete(c.subjects, entry.principal.Subject)
+	}
+}
+
+func oldest(tokens *list.List) *cachedToken {
+	entry, _ := tokens.Back().Value.(*cachedToken)
+	return entry
+}
+
+// size estimates the bytes that the entry takes.
+func (t *cachedToken) size() int {
+	return cachedEntryBytes + cachedBytesFactor*(len(t.input)+len(t.signature))
+}
