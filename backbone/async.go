@@ -1,8 +1,11 @@
 package backbone
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -16,4 +19,37 @@ func Async(js jetstream.JetStream, most int) (jetstream.JetStream, error) {
 		return nil, fmt.Errorf("backbone: %w", err)
 	}
 	return async, nil
+}
+
+// Reasons why a message can never be stored, see [Refused].
+const (
+	RefusedTooLarge = "too_large"
+	RefusedInvalid  = "invalid"
+)
+
+// JetStream's codes of a message larger than its stream takes, of headers larger than it
+// takes, and of an account that has no room left, which an operator may make.
+const (
+	errCodeMessageTooLarge  jetstream.ErrorCode = 10054
+	errCodeHeaderTooLarge   jetstream.ErrorCode = 10097
+	errCodeAccountExhausted jetstream.ErrorCode = 10002
+)
+
+// Refused returns why a message whose publishing failed with err can never be stored,
+// [RefusedTooLarge] or [RefusedInvalid], and "" if a later attempt may succeed.
+func Refused(err error) string {
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, nats.ErrMaxPayload):
+		return RefusedTooLarge
+	case errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrInvalidMsg), errors.Is(err, nats.ErrHeadersNotSupported), errors.Is(err, jetstream.ErrInvalidSubject):
+		return RefusedInvalid
+	case !errors.As(err, &api):
+		return ""
+	case api.ErrorCode == errCodeMessageTooLarge, api.ErrorCode == errCodeHeaderTooLarge:
+		return RefusedTooLarge
+	case api.Code == http.StatusBadRequest && api.ErrorCode != errCodeAccountExhausted:
+		return RefusedInvalid
+	}
+	return ""
 }

@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// AuditRecord is a decision on a call, as the audit stream keeps it.
+// AuditRecord is a decision on a call, as the audit stream stores it.
 type AuditRecord struct {
 	Time          time.Time `json:"time"`
 	Decision      string    `json:"decision"` // "denied" or "allowed"
@@ -40,34 +41,72 @@ type AuditRecord struct {
 // auditScan is how many records are read at most for one answer.
 const auditScan = 20_000
 
-// AuditPlatform is the name under which the audit stream keeps what concerns no
-// tenant.
-const AuditPlatform = platformToken
+// auditMessageBytes bounds a message of the audit stream: a record that is
+// [AuditRecord.Bounded], as JSON, and the headers of the transport contract.
+const auditMessageBytes = 6 << 10
 
-// AuditSubjectOf is the subject of a tenant's audit records by its name, which may
-// be [AuditPlatform]; "" matches all.
-func AuditSubjectOf(name string) string {
-	if name == "" {
-		name = "*"
+// Bounds of a record's texts, in encoded bytes (see [excerpt.Text]).
+const (
+	auditName     = excerpt.Name
+	auditResource = 512
+	auditReason   = 1 << 10
+)
+
+// Bounded returns the record with every text cut to its bound, so that the record takes at
+// most 4 KiB as JSON whatever the request was.
+func (r AuditRecord) Bounded() AuditRecord {
+	for _, name := range []*string{&r.Decision, &r.Principal, &r.Tenant, &r.Procedure, &r.Right, &r.Code, &r.CorrelationID, &r.TraceID, &r.RequestID, &r.Node} {
+		*name = excerpt.Text(*name, auditName)
 	}
-	return "audit." + name
+	r.Resource, r.Reason = excerpt.Text(r.Resource, auditResource), excerpt.Text(r.Reason, auditReason)
+	return r
 }
 
-// AuditRecords calls each for the audit records under a subject, the newest first,
-// from before a number (0: from the newest) on, until it returns false. It returns
-// the number to go on before, 0 when there are no more: it may be that not all that
-// there are have been looked at.
-func AuditRecords(ctx context.Context, js jetstream.JetStream, subject string, before uint64, each func(AuditRecord) bool) (next uint64, err error) {
-	return readNewest(ctx, js, StreamAudit, subject, before, auditScan, func(msg *jetstream.RawStreamMsg) bool {
+// AuditClass separates the records of an account: each class has a subject of its own, so
+// that records of one class cannot displace those of another.
+type AuditClass string
+
+// Classes of audit records.
+const (
+	// AuditOperator are actions of principals that act for every tenant.
+	AuditOperator AuditClass = "operator"
+	// AuditRead are such principals' reads of tenants' data.
+	AuditRead AuditClass = "read"
+	// AuditTenant are audited actions of a tenant's own principals.
+	AuditTenant AuditClass = "tenant"
+	// AuditDenied are denials.
+	AuditDenied AuditClass = "denied"
+)
+
+// AuditSubject is the subject of an account's audit records of a class.
+func AuditSubject(account Account, class AuditClass) string {
+	return "audit." + string(account) + "." + string(class)
+}
+
+// AuditSubjects match an account's audit records of all classes, and those of earlier
+// versions, which had one subject per tenant; "" matches every account's.
+func AuditSubjects(account Account) []string {
+	if account == "" {
+		return []string{"audit.>"}
+	}
+	return []string{"audit." + string(account), "audit." + string(account) + ".*"}
+}
+
+// AuditRecords calls each for an account's audit records ("": all accounts'), the newest
+// first, from before a sequence (0: from the newest) on, until it returns false. It returns
+// the sequence to continue before, 0 when there are no more: not all existing records may
+// have been examined.
+func AuditRecords(ctx context.Context, js jetstream.JetStream, account Account, before uint64, each func(AuditRecord) bool) (next uint64, err error) {
+	return readNewest(ctx, js, StreamAudit, AuditSubjects(account), before, auditScan, func(msg *jetstream.RawStreamMsg) bool {
 		var record AuditRecord
 		return json.Unmarshal(msg.Data, &record) != nil || each(record) // else not for us to understand
 	})
 }
 
-// FollowAudit calls each for the audit records under a subject that are made from
-// now on, until ctx ends or each fails.
-func FollowAudit(ctx context.Context, js jetstream.JetStream, subject string, each func(AuditRecord) error) error {
-	consumer, err := js.OrderedConsumer(ctx, StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: followIdle})
+// FollowAudit calls each for an account's audit records ("": all accounts') that are stored
+// from now on, until ctx ends or each fails.
+func FollowAudit(ctx context.Context, js jetstream.JetStream, account Account, each func(AuditRecord) error) error {
+	consumer, err := js.OrderedConsumer(ctx, StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: AuditSubjects(account), DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: followIdle})
 	if err != nil {
 		return fmt.Errorf("backbone: follow audit: %w", err)
 	}

@@ -125,7 +125,7 @@ func (b *Bucket[T]) subject(key string) string { return "$KV." + b.name + "." + 
 // there are no more.
 func (b *Bucket[T]) Newest(ctx context.Context, pattern string, before uint64, scan int, each func(key string, kept Kept[T]) bool) (next uint64, err error) {
 	prefix := b.subject("")
-	return readNewest(ctx, b.js, "KV_"+b.name, b.subject(pattern), before, scan, func(msg *jetstream.RawStreamMsg) bool {
+	return readNewest(ctx, b.js, "KV_"+b.name, []string{b.subject(pattern)}, before, scan, func(msg *jetstream.RawStreamMsg) bool {
 		kept := Kept[T]{Revision: msg.Sequence, Time: msg.Time}
 		if msg.Header.Get("KV-Operation") != "" || json.Unmarshal(msg.Data, &kept.Value) != nil {
 			return true // a deleted key's marker, or not for us to understand

@@ -1,6 +1,7 @@
 package backbone
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,10 +14,10 @@ import (
 // messages are held at once.
 const newestWindow = 500
 
-// readNewest calls each for a stream's messages on a subject, the newest first, from
-// before a sequence (0: from the newest) on, until it returns false, or scan of them have
-// been read. It returns the sequence to go on before, 0 when there are no more.
-func readNewest(ctx context.Context, js jetstream.JetStream, stream, subject string, before uint64, scan int, each func(*jetstream.RawStreamMsg) bool) (next uint64, err error) {
+// readNewest calls each for a stream's messages on subjects that do not overlap, the newest
+// first, from before a sequence (0: from the newest) on, until it returns false, or scan of
+// them have been read. It returns the sequence to go on before, 0 when there are no more.
+func readNewest(ctx context.Context, js jetstream.JetStream, stream string, subjects []string, before uint64, scan int, each func(*jetstream.RawStreamMsg) bool) (next uint64, err error) {
 	info, err := js.Stream(ctx, stream)
 	if err != nil {
 		return 0, fmt.Errorf("backbone: read %s: %w", stream, err)
@@ -25,7 +26,6 @@ func readNewest(ctx context.Context, js jetstream.JetStream, stream, subject str
 	if before != 0 {
 		end = min(before, end)
 	}
-	errEnd := errors.New("end")
 	window := uint64(newestWindow)
 	for read := 0; end > first && read < scan; {
 		from := first
@@ -33,20 +33,17 @@ func readNewest(ctx context.Context, js jetstream.JetStream, stream, subject str
 			from = end - window
 		}
 		var found []*jetstream.RawStreamMsg
-		err := readBatches(ctx, js, stream, subject, from, 0, func(msg *jetstream.RawStreamMsg) error {
-			if msg.Sequence >= end {
-				return errEnd
+		for _, subject := range subjects {
+			part, count, partFrom, err := readWindow(ctx, js, stream, subject, from, end)
+			if err != nil {
+				return 0, err
 			}
-			read++
-			if found = append(found, msg); len(found) == 2*newestWindow {
-				found = slices.Delete(found, 0, newestWindow)
-				from = found[0].Sequence // those before are read again
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errEnd) {
-			return 0, err
+			read += count
+			from = max(from, partFrom)
+			found = append(found, part...)
 		}
+		found = slices.DeleteFunc(found, func(msg *jetstream.RawStreamMsg) bool { return msg.Sequence < from })
+		slices.SortFunc(found, func(a, b *jetstream.RawStreamMsg) int { return cmp.Compare(a.Sequence, b.Sequence) })
 		for _, msg := range slices.Backward(found) {
 			if !each(msg) {
 				return msg.Sequence + 1, nil // it did not take this one
@@ -65,4 +62,26 @@ func readNewest(ctx context.Context, js jetstream.JetStream, stream, subject str
 		return 0, nil
 	}
 	return end, nil
+}
+
+// readWindow returns a subject's messages with sequences from from up to before end, by
+// their sequence, and how many it has read: all of them, or as many as are held at once,
+// the newest; from is then the sequence of the first.
+func readWindow(ctx context.Context, js jetstream.JetStream, stream, subject string, from, end uint64) (found []*jetstream.RawStreamMsg, read int, _ uint64, err error) {
+	errEnd := errors.New("end")
+	err = readBatches(ctx, js, stream, subject, from, 0, func(msg *jetstream.RawStreamMsg) error {
+		if msg.Sequence >= end {
+			return errEnd
+		}
+		read++
+		if found = append(found, msg); len(found) == 2*newestWindow {
+			found = slices.Delete(found, 0, newestWindow)
+			from = found[0].Sequence // those before are read again
+		}
+		return nil
+	})
+	if errors.Is(err, errEnd) {
+		err = nil
+	}
+	return found, read, from, err
 }

@@ -56,8 +56,10 @@ const (
 	modelHistory = 64
 	// rebalanceTTL is how long a move is remembered after its last step.
 	rebalanceTTL = 30 * 24 * time.Hour
-	// auditAge is how long audit events are kept.
-	auditAge = 90 * 24 * time.Hour
+	// auditAge is how long audit records are stored, and auditMessages how many per
+	// subject, the newest: an account's records of one class.
+	auditAge      = 90 * 24 * time.Hour
+	auditMessages = 50_000
 )
 
 // EventSubject is the subject of an aggregate's events.
@@ -68,15 +70,6 @@ func EventSubject(tenant contextkit.TenantID, aggregateType, aggregateID string)
 // TenantEvents matches all events of a tenant.
 func TenantEvents(tenant contextkit.TenantID) string {
 	return "events." + tenant.String() + ".>"
-}
-
-// AuditSubject is the subject of a tenant's audit events; "platform" for the
-// zero tenant.
-func AuditSubject(tenant contextkit.TenantID) string {
-	if tenant.IsZero() {
-		return AuditSubjectOf(AuditPlatform)
-	}
-	return AuditSubjectOf(tenant.String())
 }
 
 // DeadLetterSubject is the subject of a tenant's dead letters.
@@ -110,8 +103,9 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 			DenyDelete: true, DenyPurge: true, // a fact stays a fact
 		},
 		{
-			Name: StreamAudit, Subjects: []string{"audit.*"},
+			Name: StreamAudit, Subjects: []string{"audit.*", "audit.*.*"},
 			Description: "denied calls and admin operations", MaxAge: auditAge, AllowDirect: true,
+			MaxMsgsPerSubject: auditMessages, MaxMsgSize: auditMessageBytes, // no MaxBytes, which NATS reserves
 		},
 		{
 			Name: StreamWork, Subjects: []string{"work.*.*.*", "later.*.*.*"},
@@ -139,8 +133,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 		}
 		all.Go(func() error {
 			if err := patiently(ctx, func(ctx context.Context) error {
-				_, err := js.CreateOrUpdateStream(ctx, config)
-				return err
+				return ensureStream(ctx, js, config)
 			}); err != nil && (config.Replicas == int(replicas) || !offline(err)) {
 				return fmt.Errorf("backbone: stream %s: %w", config.Name, err)
 			}
@@ -173,6 +166,21 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 		})
 	}
 	return all.Wait()
+}
+
+// ensureStream creates a stream, or updates it to config. Flags that JetStream never takes
+// back, and a later version may have set, stay set.
+func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
+	switch stream, err := js.Stream(ctx, config.Name); {
+	case err == nil:
+		now := stream.CachedInfo().Config
+		config.DenyDelete, config.DenyPurge = config.DenyDelete || now.DenyDelete, config.DenyPurge || now.DenyPurge
+		config.AllowMsgTTL, config.AllowMsgSchedules = config.AllowMsgTTL || now.AllowMsgTTL, config.AllowMsgSchedules || now.AllowMsgSchedules
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
+		return err
+	}
+	_, err := js.CreateOrUpdateStream(ctx, config)
+	return err
 }
 
 // offline reports whether the only server that has a stream is away: what can do without

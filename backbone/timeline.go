@@ -171,9 +171,6 @@ func (t *Timeline) publish(ctx context.Context, node string, h hop) {
 	}
 }
 
-// platformToken stands for the platform in subjects; no tenant can have this name.
-const platformToken = "_platform"
-
 func hopSubject(tenant contextkit.TenantID, correlation, trace, request string) string {
 	return hopsSubject(tenant, hopToken(correlation), hopToken(trace), hopToken(request))
 }

@@ -40,10 +40,38 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 	switch {
 	case call.Denied != "":
 		g.counters.denied.WithLabelValues(call.Denied).Inc()
-		g.audit.Deny(*rc, g.record(rc, call, err))
+		g.audit.Deny(*rc, call.account(), g.record(rc, call, err))
 	case call.Method.Audit:
-		g.audit.Record(*rc, g.record(rc, call, err))
+		g.audit.Record(*rc, call.account(), call.auditClass(), g.record(rc, call, err))
 	}
+}
+
+// account returns the account whose share of audit and timeline the call counts against: the
+// tenant that it is for, once the credential is known to be for that tenant, else the
+// credential's own. A tenant that a caller merely names is not charged.
+func (c *Call) account() backbone.Account {
+	principal := c.Principal
+	switch {
+	case principal == nil:
+	case !c.Tenant.IsZero() && principal.ActsFor(c.Tenant):
+		return backbone.AccountOf(c.Tenant)
+	case principal.AnyTenant:
+		return backbone.AccountPlatform
+	case len(principal.Tenants) > 0:
+		return backbone.AccountOf(principal.Tenants[0])
+	}
+	return backbone.AccountUnauthenticated
+}
+
+// auditClass returns the class of the record of a call that was not denied.
+func (c *Call) auditClass() backbone.AuditClass {
+	switch {
+	case c.Principal == nil || !c.Principal.AnyTenant:
+		return backbone.AuditTenant
+	case c.Method.Spec.IdempotencyLevel == connect.IdempotencyNoSideEffects:
+		return backbone.AuditRead
+	}
+	return backbone.AuditOperator
 }
 
 // remember notes the call in the timeline.
@@ -64,7 +92,7 @@ func (g *Gateway) remember(ctx context.Context, call *Call, err error) {
 	g.config.Timeline.Record(ctx, hop)
 }
 
-// record describes the decision on a call.
+// record describes the decision on a call, within the bounds of an audit record.
 func (g *Gateway) record(rc *contextkit.RequestContext, call *Call, err error) audit.Record {
 	record := audit.Record{
 		Time: time.Now().UTC(), Decision: "allowed", Tenant: rc.TenantID.String(),
@@ -84,5 +112,5 @@ func (g *Gateway) record(rc *contextkit.RequestContext, call *Call, err error) a
 			record.Reason += ": " + err.Error()
 		}
 	}
-	return record
+	return record.Bounded()
 }

@@ -189,7 +189,9 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		metrics.MustRegister(config.Timeline)
 	}
 	g.admin = g.newAdmin()
-	g.audit = audit.NewRecorder(js, metrics, log)
+	if g.audit, err = audit.NewRecorder(js, metrics, log); err != nil {
+		return nil, err
+	}
 	table, err := g.fill(g.server, catalog)
 	if err != nil {
 		return nil, err

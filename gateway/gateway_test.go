@@ -1063,7 +1063,7 @@ func TestDenialsAndOperationsAreAudited(t *testing.T) {
 	e.http(t, http.MethodPost, "/admin/runner/drain", "{}", "Authorization", e.token(t, "*", "runner.admin"))
 	operation, msg := next()
 	if operation.Decision != "allowed" || operation.Right != "runner.admin" || !strings.HasSuffix(operation.Procedure, "/Drain") ||
-		operation.Code != "unavailable" || msg.Subject() != "audit._platform" {
+		operation.Code != "unavailable" || msg.Subject() != "audit._platform.operator" {
 		t.Errorf("record %s on %s", msg.Data(), msg.Subject())
 	}
 }

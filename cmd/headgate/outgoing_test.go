@@ -71,7 +71,9 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"webhook.New net.DialContext": {"", ""},
 	"webhook.Caller.Post http.Do": {
 		"the client's transport is contextkit.HTTPTransport", "services/runner/webhook.TestACallIsSignedKeyedAndCarriesTheContract"},
-	"audit.Recorder.publish jetstream.PublishMsg": {
+	"audit.outbox.send jetstream.PublishMsgAsync": {
+		"contextkit.InjectNATS, or it fails", "gateway.TestDenialsAndOperationsAreAudited"},
+	"audit.outbox.settle jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestDenialsAndOperationsAreAudited"},
 	"aggregate.Service.keep jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS, or it does nothing", "services/aggregate.TestAColdNodeReadsASnapshotAndTheEventsAfterIt"},

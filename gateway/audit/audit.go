@@ -1,165 +1,118 @@
-// Package audit records who was denied what and who operated what: an event a
-// decision, published to the audit stream.
+// Package audit records denials and audited operations in the audit stream.
 //
-// A call never waits for NATS: records are queued, with a bound, and published
-// by one goroutine that tries again until each is stored. A call waits only
-// while the queue is full, and then no longer than [maxWait].
+// A call never waits for NATS: its record is added to a bounded queue and published in the
+// background. Operators' actions, audited actions of tenants with operators' reads, and
+// denials have queues of their own, each shared fairly between accounts, so that no flood
+// of denials delays or displaces an operator's record, and no tenant's records displace
+// another's. A record that NATS can never store, or that finds no room, is dropped, counted
+// (headgate_audit_lost_total, by reason) and logged.
+//
+// Sizes are bounded: a record takes at most 4 KiB (see [backbone.AuditRecord.Bounded]),
+// a queue at most 4096 records and 8 MiB, and a caller's denials at most ten per second.
 package audit
 
 import (
 	"context"
 	"encoding/json"
-	"sync/atomic"
+	"fmt"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/fairqueue"
 	"github.com/headgate/headgate/contextkit"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
-	"golang.org/x/time/rate"
+	"golang.org/x/sync/errgroup"
 )
 
-const (
-	// queueLength bounds the records that wait to be published.
-	queueLength = 4096
-	// maxWait is how long a call waits for a place in the queue.
-	maxWait = 50 * time.Millisecond
-	// flushTimeout bounds how long the end of the process waits for the queue.
-	flushTimeout = 5 * time.Second
-	// attemptTimeout bounds one attempt to publish.
-	attemptTimeout = 2 * time.Second
-	// denialRate and denialBurst are how many denials of one caller are kept a second,
-	// and at once: without a credential anybody can make some, and they stay for long.
-	denialRate, denialBurst = 10, 200
-	// trackedCallers bounds the callers whose denials are counted.
-	trackedCallers = 4096
-)
+// bounds of each queue.
+var bounds = fairqueue.Bounds{Items: 4096, Bytes: 8 << 20}
 
 // Record is a decision.
 type Record = backbone.AuditRecord
 
-// Recorder publishes records. Record may be called concurrently.
+// Recorder publishes records. Record and Deny may be called concurrently.
 type Recorder struct {
-	js         jetstream.JetStream
 	log        zerolog.Logger
-	queue      chan *queued // of pointers, so that an empty queue takes little
-	lost       prometheus.Counter
+	operators  *outbox // actions of operators
+	tenants    *outbox // tenants' own audited actions, and operators' reads
+	denials    *outbox
+	callers    *callers
 	suppressed prometheus.Counter
-	callers    *lru.Cache[string, *denials] // by principal, "" for whoever has no credential
-}
-
-// denials are those of one caller.
-type denials struct {
-	kept       *rate.Limiter
-	suppressed atomic.Int64 // since the last that was kept
-}
-
-type queued struct {
-	rc   contextkit.RequestContext
-	data []byte
 }
 
 // NewRecorder returns a recorder; Run must be running.
-func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zerolog.Logger) *Recorder {
-	callers, err := lru.New[string, *denials](trackedCallers)
+func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zerolog.Logger) (*Recorder, error) {
+	counters := newCounters(metrics)
+	outbox := func(name string) (*outbox, error) { return newOutbox(name, js, counters, log) }
+	operators, err := outbox("operators")
 	if err != nil {
-		panic(err) // the bound is a positive constant
+		return nil, err
 	}
-	r := &Recorder{
-		js: js, log: log, queue: make(chan *queued, queueLength), callers: callers,
-		suppressed: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_suppressed_total", Help: "Denials that were not kept, since their caller had too many; the next record of that caller says how many."}),
-		lost:       prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_lost_total", Help: "Audit records that found no place in the queue; each is in the log."}),
+	tenants, err := outbox("tenants")
+	if err != nil {
+		return nil, err
 	}
-	metrics.MustRegister(r.lost, r.suppressed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "headgate_audit_queued", Help: "Audit records that wait to be published.",
-	}, func() float64 { return float64(len(r.queue)) }))
-	return r
+	denials, err := outbox("denials")
+	if err != nil {
+		return nil, err
+	}
+	r := &Recorder{log: log, operators: operators, tenants: tenants, denials: denials, callers: newCallers(), suppressed: counters.suppressed}
+	metrics.MustRegister(states{operators, tenants, denials})
+	return r, nil
 }
 
-// Deny queues the record of a denial, unless its caller has too many: the next one that
-// is kept says how many were not.
-func (r *Recorder) Deny(rc contextkit.RequestContext, record Record) {
-	caller, ok := r.callers.Get(record.Principal)
+// Deny records a denial under an account, unless its caller or the account has too many:
+// the caller's next record that is stored says how many were not.
+func (r *Recorder) Deny(rc contextkit.RequestContext, account backbone.Account, record Record) {
+	caller, ok := r.callers.admit(account, record.Principal, time.Now())
 	if !ok {
-		fresh := &denials{kept: rate.NewLimiter(denialRate, denialBurst)}
-		if caller, ok, _ = r.callers.PeekOrAdd(record.Principal, fresh); !ok {
-			caller = fresh
-		}
-	}
-	if !caller.kept.Allow() {
 		caller.suppressed.Add(1)
 		r.suppressed.Inc()
 		return
 	}
 	record.Suppressed = caller.suppressed.Swap(0)
-	r.Record(rc, record)
+	for _, lost := range r.add(r.denials, rc, account, backbone.AuditDenied, record, caller) {
+		lost.caller.suppressed.Add(1 + lost.suppressed)
+		r.denials.lose(lost, reasonQueueFull, nil)
+	}
 }
 
-// Record queues a record under the call's context. One that finds no place goes
-// to the log.
-func (r *Recorder) Record(rc contextkit.RequestContext, record Record) {
-	data, err := json.Marshal(record)
+// Record records a call that was not denied, under an account and as a class other than
+// [backbone.AuditDenied].
+func (r *Recorder) Record(rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record) {
+	out := r.tenants
+	if class == backbone.AuditOperator {
+		out = r.operators
+	}
+	for _, lost := range r.add(out, rc, account, class, record, nil) {
+		out.lose(lost, reasonQueueFull, nil)
+	}
+}
+
+// overhead is the memory that an entry takes beside its record, in bytes, headers included.
+const overhead = 2 << 10
+
+// add adds a record to an outbox, and returns the entries that found no room.
+func (r *Recorder) add(out *outbox, rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record, caller *caller) []*entry {
+	data, err := json.Marshal(record.Bounded())
 	if err != nil {
-		return // a record is strings
+		r.log.Error().Err(err).Msg("audit record not stored: it cannot be encoded")
+		return nil
 	}
-	entry := &queued{rc: rc, data: data}
-	select {
-	case r.queue <- entry:
-		return
-	default:
-	}
-	timer := time.NewTimer(maxWait)
-	defer timer.Stop()
-	select {
-	case r.queue <- entry:
-	case <-timer.C:
-		r.lost.Inc()
-		r.log.Error().RawJSON("record", data).Msg("audit record not published: the queue is full")
-	}
+	e := &entry{rc: rc, subject: backbone.AuditSubject(account, class), data: data, caller: caller, suppressed: record.Suppressed}
+	return out.queue.Add(string(account), len(data)+overhead, e)
 }
 
-// Run publishes records until ctx ends and the queue is empty.
+// Run publishes records until ctx ends, and then for at most 5 s those that wait.
 func (r *Recorder) Run(ctx context.Context) error {
-	for {
-		select {
-		case entry := <-r.queue:
-			r.publish(ctx, entry)
-		case <-ctx.Done():
-			flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
-			defer cancel()
-			for {
-				select {
-				case entry := <-r.queue:
-					r.publish(flush, entry)
-				default:
-					return nil
-				}
-			}
-		}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, out := range []*outbox{r.operators, r.tenants, r.denials} {
+		group.Go(func() error { return out.run(ctx) })
 	}
-}
-
-// publish stores a record, trying until ctx ends.
-func (r *Recorder) publish(ctx context.Context, entry *queued) {
-	msg := &nats.Msg{Subject: backbone.AuditSubject(entry.rc.TenantID), Header: nats.Header{}, Data: entry.data}
-	rc := entry.rc
-	rc.Platform = rc.TenantID.IsZero()
-	if err := contextkit.InjectNATS(contextkit.NewContext(ctx, rc), msg.Header); err != nil {
-		r.log.Error().Err(err).RawJSON("record", entry.data).Msg("audit record not published")
-		return
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("audit: %w", err)
 	}
-	msg.Header.Set(jetstream.MsgIDHeader, contextkit.NewID()) // a second attempt is no second record
-	_, err := backoff.Retry(ctx, func() (*jetstream.PubAck, error) {
-		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
-		defer cancel()
-		return r.js.PublishMsg(attempt, msg)
-	}, backoff.WithMaxElapsedTime(0))
-	if err != nil {
-		r.lost.Inc()
-		r.log.Error().Err(err).RawJSON("record", entry.data).Msg("audit record not published")
-	}
+	return nil
 }

@@ -3,6 +3,9 @@ package audit_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +14,7 @@ import (
 	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -18,70 +22,278 @@ import (
 
 func TestMain(m *testing.M) { backbonetest.Main(m) }
 
-func TestACallersDenialsAreKeptUpToARate(t *testing.T) {
-	js := backbonetest.Start(t)
-	recorder := audit.NewRecorder(js, prometheus.NewRegistry(), zerolog.Nop())
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := recorder.Run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() { cancel(); running.Wait() })
-	consumer, err := js.OrderedConsumer(t.Context(), backbone.StreamAudit, jetstream.OrderedConsumerConfig{})
+// recorder is a running recorder.
+type recorder struct {
+	*audit.Recorder
+
+	metrics *prometheus.Registry
+	stop    func()
+}
+
+// start starts a recorder that ends with the test, if not before.
+func start(t *testing.T, js jetstream.JetStream) recorder {
+	t.Helper()
+	metrics := prometheus.NewRegistry()
+	r, err := audit.NewRecorder(js, metrics, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := func() (record audit.Record) {
-		t.Helper()
-		msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
-		if err != nil {
-			t.Fatal(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := r.Run(ctx); err != nil {
+			t.Error(err)
 		}
-		if err := json.Unmarshal(msg.Data(), &record); err != nil {
-			t.Fatal(err)
-		}
-		return record
+	})
+	stop := func() { cancel(); running.Wait() }
+	t.Cleanup(stop)
+	return recorder{r, metrics, stop}
+}
+
+// metric returns the value of a series whose labels' values are those given, in the order
+// of their names.
+func (r recorder) metric(t *testing.T, name string, labels ...string) float64 {
+	t.Helper()
+	families, err := r.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
 	}
-	rc := contextkit.RequestContext{Traceparent: contextkit.NewTraceparent(), CorrelationID: "c", RequestID: "r"}
-	deny := func(principal, reason string) {
-		recorder.Deny(rc, audit.Record{Decision: "denied", Principal: principal, Reason: reason})
+	for _, family := range families {
+		for _, series := range family.GetMetric() {
+			var values []string
+			for _, pair := range series.GetLabel() {
+				values = append(values, pair.GetValue())
+			}
+			if family.GetName() == name && strings.Join(values, ",") == strings.Join(labels, ",") {
+				return series.GetCounter().GetValue() + series.GetGauge().GetValue()
+			}
+		}
+	}
+	t.Fatalf("no series %s%v", name, labels)
+	return 0
+}
+
+// call is the context of a platform call.
+func call() contextkit.RequestContext {
+	return contextkit.RequestContext{Traceparent: contextkit.NewTraceparent(), CorrelationID: "c", RequestID: "r"}
+}
+
+func (r recorder) operate(procedure string) {
+	r.Record(call(), backbone.AccountPlatform, backbone.AuditOperator, audit.Record{Decision: "allowed", Principal: "operator", Procedure: procedure})
+}
+
+// reader reads the audit stream from its beginning.
+type reader struct {
+	t        *testing.T
+	consumer jetstream.Consumer
+}
+
+func read(t *testing.T, js jetstream.JetStream, subjects ...string) reader {
+	t.Helper()
+	consumer, err := js.OrderedConsumer(t.Context(), backbone.StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: subjects})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reader{t, consumer}
+}
+
+func (r reader) nextMsg() jetstream.Msg {
+	r.t.Helper()
+	msg, err := r.consumer.Next(jetstream.FetchMaxWait(20 * time.Second))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return msg
+}
+
+func (r reader) next() (record audit.Record) {
+	r.t.Helper()
+	if err := json.Unmarshal(r.nextMsg().Data(), &record); err != nil {
+		r.t.Fatal(err)
+	}
+	return record
+}
+
+func TestRecorder_ACallersDenialsAreRecordedUpToARate(t *testing.T) {
+	js := backbonetest.Start(t)
+	r := start(t, js)
+	deny := func(principal string) {
+		r.Deny(call(), backbone.AccountUnauthenticated, audit.Record{Decision: "denied", Principal: principal})
 	}
 	const storm = 1000
 	began := time.Now()
 	for range storm {
-		deny("", "CREDENTIAL")
+		deny("")
 	}
 	most := 200 + 10*int(time.Since(began).Seconds()+1)
-	deny("app", "RIGHT") // another caller is not drowned
-	recorder.Record(rc, audit.Record{Decision: "allowed", Principal: "operator"})
-	kept, told := 0, int64(0)
-	for record := next(); record.Principal == ""; record = next() {
-		kept, told = kept+1, told+record.Suppressed
-		if kept > most {
-			t.Fatalf("more than %d of %d are kept", most, storm)
+	deny("app") // another caller's is recorded
+	r.operate("/x.Y/Z")
+	denials := read(t, js, backbone.AuditSubject(backbone.AccountUnauthenticated, backbone.AuditDenied))
+	recorded, counted := 0, int64(0)
+	for record := denials.next(); record.Principal == ""; record = denials.next() {
+		if recorded, counted = recorded+1, counted+record.Suppressed; recorded > most {
+			t.Fatalf("more than %d of %d are recorded", most, storm)
 		}
 	}
-	if record := next(); record.Decision != "allowed" {
-		t.Errorf("after the other caller's denial comes %+v", record)
+	if recorded < 200 {
+		t.Errorf("%d denials at once are recorded, want 200", recorded)
 	}
-	if kept < 200 {
-		t.Errorf("%d denials at once are kept, want 200", kept)
+	if record := read(t, js, backbone.AuditSubject(backbone.AccountPlatform, backbone.AuditOperator)).next(); record.Procedure != "/x.Y/Z" {
+		t.Errorf("the operator's record is %+v", record)
 	}
-	// What was not kept is told with the next that is.
+	// What was not recorded is counted by the next that is.
+	stream, err := js.Stream(t.Context(), backbone.StreamAudit)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for deadline := time.Now().Add(20 * time.Second); ; {
-		deny("", "CREDENTIAL")
-		if info, err := js.Stream(t.Context(), backbone.StreamAudit); err != nil {
+		deny("")
+		if info, err := stream.Info(t.Context()); err != nil {
 			t.Fatal(err)
-		} else if info.CachedInfo().State.Msgs > uint64(kept)+2 {
+		} else if info.State.Msgs > uint64(recorded)+2 {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("no further denial is kept")
+			t.Fatal("no further denial is recorded")
 		}
 	}
-	if record := next(); record.Suppressed+told < int64(storm-kept) {
-		t.Errorf("%d denials are told to have been left out, want %d at least", record.Suppressed+told, storm-kept)
+	if record := denials.next(); record.Suppressed+counted < int64(storm-recorded) {
+		t.Errorf("%d denials are counted as suppressed, want %d at least", record.Suppressed+counted, storm-recorded)
+	}
+}
+
+func TestRecorder_ARecordIsBoundedWhateverTheRequestWas(t *testing.T) {
+	js := backbonetest.Start(t)
+	r, denials := start(t, js), read(t, js, "audit.*.denied")
+	for name, piece := range map[string]string{"ascii": "a", "quotes": `"`, "control": "\x01", "runes": "世", "not UTF-8": "\xff"} {
+		huge := strings.Repeat(piece, 95<<10/len(piece))
+		rc := call()
+		rc.CorrelationID, rc.RequestID, rc.CausationID = strings.Repeat("i", contextkit.MaxIDLength), strings.Repeat("r", contextkit.MaxIDLength), strings.Repeat("c", contextkit.MaxIDLength)
+		rc.TenantID, rc.Tracestate = backbonetest.Tenant(t, strings.Repeat("t", 63)), strings.Repeat("s", 512)
+		r.Deny(rc, backbone.AccountOf(rc.TenantID), audit.Record{
+			Decision: "denied", Reason: huge, Principal: huge, Tenant: huge, Procedure: huge, Right: huge, Resource: huge, Code: huge, Node: huge,
+			CorrelationID: huge, TraceID: huge, RequestID: huge,
+		})
+		msg := denials.nextMsg()
+		var record audit.Record
+		if err := json.Unmarshal(msg.Data(), &record); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(record.Resource, fmt.Sprintf("…(%d bytes)", len(huge))) {
+			t.Errorf("%s: the cut is not marked: %q", name, record.Resource)
+		}
+		if len(msg.Data()) > 4<<10 {
+			t.Errorf("%s: %d bytes", name, len(msg.Data()))
+		}
+	}
+}
+
+// What NATS can never store is dropped and counted, and what comes after it is stored.
+func TestRecorder_TooLargeIsFinal(t *testing.T) {
+	for name, limit := range map[string]func(t *testing.T) jetstream.JetStream{
+		"the server's max_payload": func(t *testing.T) jetstream.JetStream {
+			return backbonetest.Connect(t, backbonetest.Server(t, &server.Options{MaxPayload: 2048}))
+		},
+		"the stream's largest message": func(t *testing.T) jetstream.JetStream {
+			js := backbonetest.Start(t)
+			stream, err := js.Stream(t.Context(), backbone.StreamAudit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config := stream.CachedInfo().Config
+			config.MaxMsgSize = 1500
+			if _, err := js.UpdateStream(t.Context(), config); err != nil {
+				t.Fatal(err)
+			}
+			return js
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			js := limit(t)
+			r := start(t, js)
+			for range 300 { // more than the window
+				r.Record(call(), backbone.AccountPlatform, backbone.AuditOperator, audit.Record{
+					Decision: "allowed", Principal: strings.Repeat("p", 256), Procedure: strings.Repeat("m", 256), Resource: strings.Repeat("r", 512), Reason: strings.Repeat("x", 1024),
+				})
+			}
+			r.operate("/after.It/All")
+			if record := read(t, js, "audit.>").next(); record.Procedure != "/after.It/All" {
+				t.Errorf("%+v is stored", record)
+			}
+			r.stop()
+			if lost := r.metric(t, "headgate_audit_lost_total", "operators", backbone.RefusedTooLarge); lost != 300 {
+				t.Errorf("%v records are counted as too large, want 300", lost)
+			}
+			if retries := r.metric(t, "headgate_audit_retries_total", "operators"); retries != 0 {
+				t.Errorf("%v further attempts at what is final", retries)
+			}
+		})
+	}
+}
+
+// While NATS is away records wait, within the queue's bounds; once it is back each is stored
+// once.
+func TestRecorder_RecordsWaitForNATS(t *testing.T) {
+	options := server.Options{StoreDir: t.TempDir()}
+	first := backbonetest.Server(t, &options)
+	js := backbonetest.Connect(t, first)
+	r := start(t, js)
+	r.operate("/x.Y/M0")
+	operators := read(t, js, backbone.AuditSubject(backbone.AccountPlatform, backbone.AuditOperator))
+	if record := operators.next(); record.Procedure != "/x.Y/M0" {
+		t.Fatalf("%+v", record)
+	}
+	options.Port = first.Addr().(*net.TCPAddr).Port
+	first.Shutdown()
+	first.WaitForShutdown()
+
+	// A flood of denials of one tenant, a few of another tenant's, and the operator's.
+	for i := range 10_000 {
+		r.Deny(call(), "flood", audit.Record{Decision: "denied", Principal: fmt.Sprint("p", i/100), Procedure: "/x.Y/Flood", Resource: strings.Repeat("r", 95<<10)})
+	}
+	for i := range 3 {
+		r.Deny(call(), "quiet", audit.Record{Decision: "denied", Principal: "q", Procedure: fmt.Sprint("/x.Y/Quiet", i)})
+	}
+	const operations = 600 // more than the window
+	for i := range operations {
+		r.operate(fmt.Sprint("/x.Y/M", i+1))
+	}
+	if queued := r.metric(t, "headgate_audit_queued", "operators"); queued != operations {
+		t.Errorf("%v operators' records are queued, want %d", queued, operations)
+	}
+	if bytes := r.metric(t, "headgate_audit_queued_bytes", "denials"); bytes == 0 || bytes > 8<<20 {
+		t.Errorf("denials take %v bytes, the bound is 8 MiB", bytes)
+	}
+	if age := r.metric(t, "headgate_audit_oldest_seconds", "operators"); age <= 0 {
+		t.Errorf("the oldest record's age is %v", age)
+	}
+
+	backbonetest.Server(t, &options)
+	seen := map[string]int{}
+	for range operations {
+		seen[operators.next().Procedure]++
+	}
+	if len(seen) != operations {
+		t.Errorf("%d different records of %d arrive", len(seen), operations)
+	}
+	quiet := read(t, js, backbone.AuditSubject("quiet", backbone.AuditDenied))
+	for i := range 3 {
+		if record := quiet.next(); record.Procedure != fmt.Sprint("/x.Y/Quiet", i) {
+			t.Errorf("%+v is the other tenant's denial %d", record, i)
+		}
+	}
+	r.stop()
+	for _, queue := range []string{"operators", "denials"} {
+		if queued := r.metric(t, "headgate_audit_queued", queue) + r.metric(t, "headgate_audit_queued_bytes", queue) + r.metric(t, "headgate_audit_oldest_seconds", queue); queued != 0 {
+			t.Errorf("%s: something is queued still: %v", queue, queued)
+		}
+	}
+	stream, err := js.Stream(t.Context(), backbone.StreamAudit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter("audit._platform.operator"))
+	if err != nil || info.State.Subjects["audit._platform.operator"] != operations+1 {
+		t.Errorf("%v records, %v, want each once", info.State.Subjects, err)
 	}
 }

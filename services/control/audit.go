@@ -28,19 +28,21 @@ type auditService struct {
 	*Service
 }
 
-// auditSubject returns the subject of a tenant's records.
-func auditSubject(name string) (string, error) {
-	if name != "" && name != backbone.AuditPlatform {
-		if _, err := contextkit.ParseTenantID(name); err != nil {
-			return "", connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
-		}
+// auditAccount returns the account that a request names, "" for all.
+func auditAccount(name string) (backbone.Account, error) {
+	account := backbone.Account(name)
+	if account == "" || account == backbone.AccountPlatform || account == backbone.AccountUnauthenticated {
+		return account, nil
 	}
-	return backbone.AuditSubjectOf(name), nil
+	if _, err := contextkit.ParseTenantID(name); err != nil {
+		return "", connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
+	}
+	return account, nil
 }
 
 // QueryAudit implements AuditService.
 func (s auditService) QueryAudit(ctx context.Context, req *controlv1.QueryAuditRequest) (*controlv1.QueryAuditResponse, error) {
-	subject, err := auditSubject(req.GetTenantId())
+	account, err := auditAccount(req.GetTenantId())
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +58,7 @@ func (s auditService) QueryAudit(ctx context.Context, req *controlv1.QueryAuditR
 	}
 	res := &controlv1.QueryAuditResponse{}
 	ended := false
-	next, err := backbone.AuditRecords(ctx, s.js, subject, before, func(record backbone.AuditRecord) bool {
+	next, err := backbone.AuditRecords(ctx, s.js, account, before, func(record backbone.AuditRecord) bool {
 		if req.GetSince() != nil && record.Time.Before(req.GetSince().AsTime()) {
 			ended = true
 			return false
@@ -97,7 +99,7 @@ func auditMessage(record backbone.AuditRecord) *controlv1.AuditRecord {
 
 // FollowAudit implements AuditService.
 func (s auditService) FollowAudit(ctx context.Context, req *controlv1.FollowAuditRequest, stream controlv1connect.AuditServiceFollowAuditServerStream) error {
-	subject, err := auditSubject(req.GetTenantId())
+	account, err := auditAccount(req.GetTenantId())
 	if err != nil {
 		return err
 	}
@@ -109,7 +111,7 @@ func (s auditService) FollowAudit(ctx context.Context, req *controlv1.FollowAudi
 		}
 	}()
 	go func() {
-		ended <- backbone.FollowAudit(ctx, s.js, subject, func(record backbone.AuditRecord) error {
+		ended <- backbone.FollowAudit(ctx, s.js, account, func(record backbone.AuditRecord) error {
 			select {
 			case records <- record:
 				return nil

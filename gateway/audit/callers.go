@@ -1,0 +1,76 @@
+package audit
+
+import (
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/excerpt"
+	"golang.org/x/time/rate"
+)
+
+const (
+	// callerRate and callerBurst bound the denials of one caller that are recorded, per
+	// second and at once; accountRate and accountBurst those of one account.
+	callerRate, callerBurst   = 10, 200
+	accountRate, accountBurst = 100, 2000
+	// trackedCallers and trackedAccounts bound the rates that are tracked. One that is
+	// forgotten begins anew.
+	trackedCallers, trackedAccounts = 4096, 1024
+)
+
+// callers bounds the rate of recorded denials.
+type callers struct {
+	callers  *lru.Cache[callerKey, *caller]
+	accounts *lru.Cache[backbone.Account, *rate.Limiter]
+}
+
+// callerKey names a caller: an account's principal, "" without a credential. The principal
+// is an excerpt, which bounds the keys' memory.
+type callerKey struct {
+	account   backbone.Account
+	principal string
+}
+
+// caller is what is known of a caller's denials.
+type caller struct {
+	recorded   *rate.Limiter
+	suppressed atomic.Int64 // since the last that was recorded
+}
+
+func newCallers() *callers {
+	// The bounds are positive constants: neither fails.
+	byCaller, err := lru.New[callerKey, *caller](trackedCallers)
+	if err != nil {
+		panic(err)
+	}
+	byAccount, err := lru.New[backbone.Account, *rate.Limiter](trackedAccounts)
+	if err != nil {
+		panic(err)
+	}
+	return &callers{byCaller, byAccount}
+}
+
+// admit returns the caller, and whether a denial of it may be recorded now.
+func (c *callers) admit(account backbone.Account, principal string, now time.Time) (*caller, bool) {
+	key := callerKey{account, excerpt.Text(principal, excerpt.Name)}
+	one, ok := c.callers.Get(key)
+	if !ok {
+		fresh := &caller{recorded: rate.NewLimiter(callerRate, callerBurst)}
+		if one, ok, _ = c.callers.PeekOrAdd(key, fresh); !ok {
+			one = fresh
+		}
+	}
+	if !one.recorded.AllowN(now, 1) {
+		return one, false
+	}
+	all, ok := c.accounts.Get(account)
+	if !ok {
+		fresh := rate.NewLimiter(accountRate, accountBurst)
+		if all, ok, _ = c.accounts.PeekOrAdd(account, fresh); !ok {
+			all = fresh
+		}
+	}
+	return one, all.AllowN(now, 1)
+}

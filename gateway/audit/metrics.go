@@ -1,0 +1,67 @@
+package audit
+
+import (
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Reasons why a record is lost, beside those of [backbone.Refused].
+const (
+	reasonQueueFull = "queue_full"
+	reasonEnded     = "process_ended"
+)
+
+// counters are what recorders count.
+type counters struct {
+	lost, retries *prometheus.CounterVec
+	suppressed    prometheus.Counter
+}
+
+func newCounters(metrics prometheus.Registerer) *counters {
+	c := &counters{
+		lost:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_audit_lost_total", Help: "Audit records that were not stored, by queue and reason; they are in the log."}, []string{"queue", "reason"}),
+		retries:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_audit_retries_total", Help: "Further attempts to store an audit record, by queue."}, []string{"queue"}),
+		suppressed: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_suppressed_total", Help: "Denials that were not recorded because their caller or account had too many; the caller's next record counts them."}),
+	}
+	metrics.MustRegister(c.lost, c.retries, c.suppressed)
+	return c
+}
+
+// begin makes a queue's series exist from the start.
+func (c *counters) begin(queue string) {
+	for _, reason := range []string{reasonQueueFull, reasonEnded, backbone.RefusedTooLarge, backbone.RefusedInvalid} {
+		c.lost.WithLabelValues(queue, reason)
+	}
+	c.retries.WithLabelValues(queue)
+}
+
+var (
+	queuedRecords = prometheus.NewDesc("headgate_audit_queued", "Audit records that are not stored yet, by queue.", []string{"queue"}, nil)
+	queuedBytes   = prometheus.NewDesc("headgate_audit_queued_bytes", "Memory of the audit records that are not stored yet, by queue.", []string{"queue"}, nil)
+	oldestQueued  = prometheus.NewDesc("headgate_audit_oldest_seconds", "Age of the oldest audit record that is not stored yet, by queue; 0 if there is none.", []string{"queue"}, nil)
+)
+
+// states shows the outboxes' queues.
+type states []*outbox
+
+// Describe implements [prometheus.Collector].
+func (s states) Describe(descriptions chan<- *prometheus.Desc) {
+	descriptions <- queuedRecords
+	descriptions <- queuedBytes
+	descriptions <- oldestQueued
+}
+
+// Collect implements [prometheus.Collector].
+func (s states) Collect(metrics chan<- prometheus.Metric) {
+	for _, out := range s {
+		stats := out.queue.Stats()
+		gauge := func(desc *prometheus.Desc, value float64) {
+			metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, out.name)
+		}
+		gauge(queuedRecords, float64(stats.Items))
+		gauge(queuedBytes, float64(stats.Bytes))
+		gauge(oldestQueued, out.age(time.Now()).Seconds())
+	}
+}

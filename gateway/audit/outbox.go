@@ -1,0 +1,196 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/fairqueue"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+const (
+	// window bounds the records that were sent and are not acknowledged yet.
+	window = 256
+	// attemptTimeout bounds one further attempt to publish a record, and longestPause the
+	// pause between two.
+	attemptTimeout, longestPause = 2 * time.Second, 2 * time.Second
+	// flushTimeout bounds how long the end of the process waits for the queue.
+	flushTimeout = 5 * time.Second
+	// loggedLosses bounds the lost denials that are logged per second.
+	loggedLosses = 10
+)
+
+// outbox is a queue of records with what publishes them: as many as window at a time, each
+// again and again until NATS stores it or refuses it for good.
+type outbox struct {
+	name     string
+	js       jetstream.JetStream
+	queue    *fairqueue.Queue[*entry]
+	counters *counters
+	log      zerolog.Logger
+	losses   zerolog.Logger
+	settling atomic.Int64 // since when the entry that is being settled is in the queue, in ns; 0: none is
+}
+
+// entry is a record that waits.
+type entry struct {
+	rc         contextkit.RequestContext
+	subject    string
+	data       []byte
+	caller     *caller // of a denial
+	suppressed int64   // the record's
+}
+
+func newOutbox(name string, js jetstream.JetStream, counters *counters, log zerolog.Logger) (*outbox, error) {
+	async, err := backbone.Async(js, window)
+	if err != nil {
+		return nil, err
+	}
+	counters.begin(name)
+	return &outbox{
+		name: name, js: async, queue: fairqueue.New[*entry](bounds), counters: counters, log: log,
+		losses: log.Sample(&zerolog.BurstSampler{Burst: loggedLosses, Period: time.Second}),
+	}, nil
+}
+
+// sent is an entry on its way.
+type sent struct {
+	item   fairqueue.Item[*entry]
+	msg    *nats.Msg
+	future jetstream.PubAckFuture // nil: it was not sent, because of err
+	err    error
+}
+
+// run publishes entries until ctx ends, and then those that wait until flushTimeout.
+func (o *outbox) run(ctx context.Context) error {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	flush := time.AfterFunc(math.MaxInt64, end)
+	defer flush.Stop()
+	defer context.AfterFunc(ctx, func() { flush.Reset(flushTimeout) })()
+
+	// What is sent and not settled is bounded by the window: the channel, the one that is
+	// being settled and the one that is being sent.
+	pending, settled := make(chan sent, window-2), make(chan struct{})
+	go func() {
+		defer close(settled)
+		for s := range pending {
+			o.settle(life, s)
+		}
+	}()
+	for {
+		item, ok := o.next(ctx)
+		if !ok {
+			break
+		}
+		pending <- o.send(life, item)
+	}
+	close(pending)
+	<-settled
+	return nil
+}
+
+// next returns the next entry, waiting for one until ctx ends.
+func (o *outbox) next(ctx context.Context) (fairqueue.Item[*entry], bool) {
+	if item, err := o.queue.Take(ctx); err == nil {
+		return item, true
+	}
+	return o.queue.TryTake()
+}
+
+// send sends an entry.
+func (o *outbox) send(ctx context.Context, item fairqueue.Item[*entry]) sent {
+	e := item.Value
+	msg := &nats.Msg{Subject: e.subject, Header: nats.Header{}, Data: e.data}
+	rc := e.rc
+	rc.Platform = rc.TenantID.IsZero()
+	if err := contextkit.InjectNATS(contextkit.NewContext(ctx, rc), msg.Header); err != nil {
+		return sent{item: item, err: errors.Join(errNoContract, err)}
+	}
+	msg.Header.Set(jetstream.MsgIDHeader, contextkit.NewID()) // a further attempt is no second record
+	future, err := o.js.PublishMsgAsync(msg)
+	return sent{item, msg, future, err}
+}
+
+// errNoContract says that a record cannot be published because its call has no context.
+var errNoContract = errors.New("the record's call carries no context")
+
+// settle waits until an entry is stored, with further attempts until ctx ends, or can never
+// be.
+func (o *outbox) settle(ctx context.Context, s sent) {
+	o.settling.Store(s.item.Since.UnixNano())
+	defer o.settling.Store(0)
+	defer o.queue.Release(s.item)
+	err := s.err
+	if s.future != nil {
+		select {
+		case <-s.future.Ok():
+			return
+		case err = <-s.future.Err():
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	if reason := refused(err); reason != "" {
+		o.lose(s.item.Value, reason, err)
+		return
+	}
+	pause := backoff.NewExponentialBackOff()
+	pause.MaxInterval = longestPause
+	_, err = backoff.Retry(ctx, func() (*jetstream.PubAck, error) {
+		o.counters.retries.WithLabelValues(o.name).Inc()
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		defer cancel()
+		ack, err := o.js.PublishMsg(attempt, s.msg)
+		if refused(err) != "" {
+			err = backoff.Permanent(err)
+		}
+		return ack, err
+	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0))
+	if err == nil {
+		return
+	}
+	reason := refused(err)
+	if reason == "" {
+		reason = reasonEnded
+	}
+	o.lose(s.item.Value, reason, err)
+}
+
+// refused returns why a record can never be stored, "" if a further attempt may succeed.
+func refused(err error) string {
+	if errors.Is(err, errNoContract) {
+		return backbone.RefusedInvalid
+	}
+	return backbone.Refused(err)
+}
+
+// lose counts and logs an entry that is not stored.
+func (o *outbox) lose(e *entry, reason string, err error) {
+	o.counters.lost.WithLabelValues(o.name, reason).Inc()
+	log := &o.log
+	if e.caller != nil {
+		log = &o.losses
+	}
+	log.Error().Err(err).Str("queue", o.name).Str("reason", reason).RawJSON("record", e.data).Msg("audit record not stored")
+}
+
+// age returns how long the oldest entry has been in the queue, 0 if there is none.
+func (o *outbox) age(now time.Time) time.Duration {
+	oldest := o.queue.Stats().Oldest
+	if ns := o.settling.Load(); ns != 0 { // entries are settled in the order in which they were taken
+		oldest = time.Unix(0, ns)
+	}
+	if oldest.IsZero() {
+		return 0
+	}
+	return now.Sub(oldest)
+}
