@@ -30,7 +30,9 @@ const (
 // QueryAuditRequest asks for records. What is empty fits every record.
 type QueryAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; "_platform" is the calls that concern none.
+	// The account that was charged: a tenant, "_platform" for calls that concern none and
+	// those of credentials for all tenants, "_unauthenticated" for callers without a valid
+	// credential. Empty: all.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Who called.
 	Principal string `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
@@ -194,7 +196,7 @@ func (x *QueryAuditResponse) GetNextPageToken() string {
 // FollowAuditRequest asks for records to come.
 type FollowAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; "_platform" is the calls that concern none; empty: all.
+	// The account, as in QueryAuditRequest.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// "denied" or "allowed"; empty: both.
 	Decision      string `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`

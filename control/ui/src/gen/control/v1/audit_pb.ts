@@ -26,7 +26,9 @@ export const file_control_v1_audit: GenFile = /*@__PURE__*/
  */
 export type QueryAuditRequest = Message<"control.v1.QueryAuditRequest"> & {
   /**
-   * The tenant; "_platform" is the calls that concern none.
+   * The account that was charged: a tenant, "_platform" for calls that concern none and
+   * those of credentials for all tenants, "_unauthenticated" for callers without a valid
+   * credential. Empty: all.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -124,7 +126,7 @@ export const QueryAuditResponseSchema: GenMessage<QueryAuditResponse> = /*@__PUR
  */
 export type FollowAuditRequest = Message<"control.v1.FollowAuditRequest"> & {
   /**
-   * The tenant; "_platform" is the calls that concern none; empty: all.
+   * The account, as in QueryAuditRequest.
    *
    * @generated from field: string tenant_id = 1;
    */
