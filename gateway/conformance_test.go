@@ -44,6 +44,7 @@ const (
 	conformanceGate       = "HEADGATE_CONFORMANCE"            // set by whoever wants the suite to run
 	conformanceDescriptor = "HEADGATE_CONFORMANCE_DESCRIPTOR" // set for the server under test
 	conformanceReference  = "HEADGATE_CONFORMANCE_REFERENCE"
+	conformancePort       = "HEADGATE_CONFORMANCE_PORT" // "main": gRPC is called at the main port too
 )
 
 func TestTheEdgePassesTheConformanceSuite(t *testing.T) {
@@ -75,14 +76,22 @@ func TestTheEdgePassesTheConformanceSuite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	suite := exec.CommandContext(t.Context(), filepath.Join(dir, "connectconformance"), "--mode", "server", "--conf", "testdata/conformance.yaml",
-		"--known-failing", "@testdata/conformance-known-failing.txt", "--known-flaky", "@testdata/conformance-known-flaky.txt", "--", self)
-	suite.Env = append(os.Environ(), conformanceDescriptor+"="+set, conformanceReference+"="+filepath.Join(dir, "referenceserver"))
-	out, err := suite.CombinedOutput()
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	t.Log(lines[len(lines)-1])
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	// gRPC is spoken at both ports, everything else at the main one.
+	for name, port := range map[string]struct{ name, conf string }{
+		"every protocol, gRPC at its own port": {"", "testdata/conformance.yaml"},
+		"gRPC at the main port":                {"main", "testdata/conformance-grpc.yaml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			suite := exec.CommandContext(t.Context(), filepath.Join(dir, "connectconformance"), "--mode", "server", "--conf", port.conf,
+				"--known-failing", "@testdata/conformance-known-failing.txt", "--known-flaky", "@testdata/conformance-known-flaky.txt", "--", self)
+			suite.Env = append(os.Environ(), conformanceDescriptor+"="+set, conformanceReference+"="+filepath.Join(dir, "referenceserver"), conformancePort+"="+port.name)
+			out, err := suite.CombinedOutput()
+			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+			t.Log(lines[len(lines)-1])
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		})
 	}
 }
 
@@ -169,9 +178,9 @@ func serveConformance() error {
 		return err
 	}
 	addr := g.Addr()
-	// gRPC over HTTP/2 is asked of the port that is for it alone; gRPC-Web, and the
-	// rest, of the main one.
-	if varintField(request, protocol) == grpcProtocol && varintField(request, version) == http2 {
+	// gRPC over HTTP/2 is called at the port that is for it alone, or at the main one;
+	// gRPC-Web, and the rest, at the main one.
+	if os.Getenv(conformancePort) != "main" && varintField(request, protocol) == grpcProtocol && varintField(request, version) == http2 {
 		addr = g.GRPCAddr()
 	}
 	host, portText, err := net.SplitHostPort(addr)
