@@ -48,6 +48,9 @@ type Node struct {
 	// Reflect says that gateways do not know its services beforehand and shall ask
 	// for them (gRPC reflection).
 	Reflect bool `json:"reflect,omitempty"`
+	// Tokens is the newest version of positions and page tokens that it reads; 0, as nodes
+	// announce that know no other: 1.
+	Tokens int `json:"tokens,omitempty"`
 	// Started is when the process began.
 	Started time.Time `json:"started"`
 	// Ready says that it takes calls; Reason why not.

@@ -116,7 +116,7 @@ func (p *platform) follow(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	service, err := projection.New(ctx, p.js, models, chassis.NewTenants(p.tenant), sqlite.In(dir), nil, zerolog.Nop())
+	service, err := projection.New(ctx, projection.Config{}, p.js, models, chassis.NewTenants(p.tenant), sqlite.In(dir), nil, zerolog.Nop())
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func (c *projectionCommand) query(ctx context.Context) (err error) {
 	var rows store.Store
 	// The rows are written by the store itself: only reading is measured.
 	open := sqlite.In(filepath.Join(p.dir, "views"))
-	service, err := projection.New(contextkit.TenantContext(ctx, p.tenant), p.js, models, chassis.NewTenants(p.tenant), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+	service, err := projection.New(contextkit.TenantContext(ctx, p.tenant), projection.Config{}, p.js, models, chassis.NewTenants(p.tenant), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 		var err error
 		rows, err = open(ctx, tenant, views, origin)
 		return rows, err

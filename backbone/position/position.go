@@ -1,9 +1,13 @@
 // Package position is the token that says how far a tenant's journal has been
 // read or written: what Submit answers and Query waits for.
 //
-// Outside it is opaque. Inside it is versioned, signed and bound to the tenant
+// Outside it is opaque. Inside it is versioned, authenticated and bound to the tenant
 // and to the journal's epoch, so that a token of another tenant, of a wiped
-// journal or of somebody's own making is told apart instead of waited for.
+// journal or of a client's own making is rejected instead of waited for.
+//
+// The journal is shared by all tenants, so a sequence tells how many events they all
+// have. Version 2 is encrypted for that reason. Version 1 is not, stays readable, and is
+// issued only while a node of the platform does not read version 2.
 package position
 
 import (
@@ -13,6 +17,7 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/contextkit"
 )
 
@@ -25,46 +30,69 @@ var (
 )
 
 const (
-	tokenVersion = 1
-	macLength    = 12 // 96 bits: forging one takes 2^95 calls on average
-	bodyLength   = 1 + 8 + 8
-	tokenLength  = bodyLength + macLength
+	signedVersion = 1
+	sealedVersion = 2
+	macLength     = 12 // 96 bits: forging one takes 2^95 calls on average
+	contentLength = 8 + 8
+	signedLength  = 1 + contentLength + macLength
+	sealedLength  = 1 + token.Overhead + contentLength
 )
 
 // Codec makes and reads positions. It may be used concurrently.
 type Codec struct {
-	key   []byte
-	epoch int64
+	key    []byte // of version 1
+	sealer *token.Sealer
+	gate   *token.Gate
+	epoch  int64
 }
 
 // NewCodec returns a codec for the journal of that epoch, under a key that all
-// nodes share.
-func NewCodec(key []byte, epoch int64) *Codec { return &Codec{key: key, epoch: epoch} }
-
-// Format returns the token of a journal sequence.
-func (c *Codec) Format(tenant contextkit.TenantID, sequence uint64) string {
-	token := make([]byte, bodyLength, tokenLength)
-	token[0] = tokenVersion
-	binary.BigEndian.PutUint64(token[1:], uint64(c.epoch))
-	binary.BigEndian.PutUint64(token[9:], sequence)
-	return base64.RawURLEncoding.EncodeToString(append(token, c.mac(tenant, token)...))
+// nodes share. gate says which version is issued; nil: the newest.
+func NewCodec(key []byte, epoch int64, gate *token.Gate) *Codec {
+	return &Codec{key: key, sealer: token.NewSealer(key, "position"), gate: gate, epoch: epoch}
 }
 
-// Parse returns the journal sequence of a token. Errors: [ErrInvalid],
-// [ErrEpoch].
-func (c *Codec) Parse(tenant contextkit.TenantID, token string) (uint64, error) {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil || len(raw) != tokenLength || raw[0] != tokenVersion {
+// Format returns the token of a journal sequence. Equal sequences of a tenant have equal
+// tokens of a version.
+func (c *Codec) Format(tenant contextkit.TenantID, sequence uint64) string {
+	var content [contentLength]byte
+	binary.BigEndian.PutUint64(content[:], uint64(c.epoch))
+	binary.BigEndian.PutUint64(content[8:], sequence)
+	if c.gate.Sealed() {
+		out := append(make([]byte, 0, sealedLength), sealedVersion)
+		return base64.RawURLEncoding.EncodeToString(c.sealer.Seal(out, tenant.String(), content[:]))
+	}
+	out := append(make([]byte, 0, signedLength), signedVersion)
+	out = append(out, content[:]...)
+	return base64.RawURLEncoding.EncodeToString(append(out, c.mac(tenant, out)...))
+}
+
+// Parse returns the journal sequence of a token, of either version. Errors:
+// [ErrInvalid], [ErrEpoch].
+func (c *Codec) Parse(tenant contextkit.TenantID, text string) (uint64, error) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil {
 		return 0, ErrInvalid
 	}
-	body, mac := raw[:bodyLength], raw[bodyLength:]
-	if !hmac.Equal(mac, c.mac(tenant, body)) {
+	var content []byte
+	switch {
+	case len(raw) == signedLength && raw[0] == signedVersion:
+		body, mac := raw[:1+contentLength], raw[1+contentLength:]
+		if !hmac.Equal(mac, c.mac(tenant, body)) {
+			return 0, ErrInvalid
+		}
+		content = body[1:]
+	case len(raw) == sealedLength && raw[0] == sealedVersion:
+		if content, err = c.sealer.Open(tenant.String(), raw[1:]); err != nil {
+			return 0, ErrInvalid
+		}
+	default:
 		return 0, ErrInvalid
 	}
-	if int64(binary.BigEndian.Uint64(body[1:])) != c.epoch {
+	if int64(binary.BigEndian.Uint64(content)) != c.epoch {
 		return 0, ErrEpoch
 	}
-	return binary.BigEndian.Uint64(body[9:]), nil
+	return binary.BigEndian.Uint64(content[8:]), nil
 }
 
 func (c *Codec) mac(tenant contextkit.TenantID, body []byte) []byte {

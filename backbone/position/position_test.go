@@ -1,10 +1,14 @@
 package position_test
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"testing"
 
 	"github.com/headgate/headgate/backbone/position"
+	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/contextkit"
 	"pgregory.net/rapid"
 )
@@ -17,36 +21,98 @@ func tenant(t interface{ Fatal(...any) }, name string) contextkit.TenantID {
 	return id
 }
 
-func TestAPositionIsReadByItsTenantAloneAndForItsJournal(t *testing.T) {
+// versions are codecs that issue each version.
+func versions(key string, epoch int64) map[string]*position.Codec {
+	return map[string]*position.Codec{"1": position.NewCodec([]byte(key), epoch, &token.Gate{}), "2": position.NewCodec([]byte(key), epoch, nil)}
+}
+
+func TestPosition_IsReadByItsTenantAloneAndForItsJournal(t *testing.T) {
 	acme, globex := tenant(t, "acme"), tenant(t, "globex")
 	rapid.Check(t, func(t *rapid.T) {
 		sequence := rapid.Uint64().Draw(t, "sequence")
-		codec := position.NewCodec([]byte("key"), 7)
-		token := codec.Format(acme, sequence)
-		if got, err := codec.Parse(acme, token); err != nil || got != sequence {
-			t.Fatalf("parsed %d, %v; want %d", got, err, sequence)
-		}
-		if _, err := codec.Parse(globex, token); !errors.Is(err, position.ErrInvalid) {
-			t.Fatalf("another tenant's token: %v", err)
-		}
-		if _, err := position.NewCodec([]byte("key"), 8).Parse(acme, token); !errors.Is(err, position.ErrEpoch) {
-			t.Fatalf("another journal's token: %v", err)
-		}
-		if _, err := position.NewCodec([]byte("other"), 7).Parse(acme, token); !errors.Is(err, position.ErrInvalid) {
-			t.Fatalf("another platform's token: %v", err)
+		for version, codec := range versions("key", 7) {
+			text := codec.Format(acme, sequence)
+			if again := codec.Format(acme, sequence); again != text {
+				t.Fatalf("version %s: equal positions are %s and %s", version, text, again)
+			}
+			for _, reader := range versions("key", 7) {
+				if got, err := reader.Parse(acme, text); err != nil || got != sequence {
+					t.Fatalf("version %s: parsed %d, %v; want %d", version, got, err, sequence)
+				}
+				if _, err := reader.Parse(globex, text); !errors.Is(err, position.ErrInvalid) {
+					t.Fatalf("version %s: another tenant's token: %v", version, err)
+				}
+			}
+			if _, err := versions("key", 8)[version].Parse(acme, text); !errors.Is(err, position.ErrEpoch) {
+				t.Fatalf("version %s: another journal's token: %v", version, err)
+			}
+			if _, err := versions("other", 7)[version].Parse(acme, text); !errors.Is(err, position.ErrInvalid) {
+				t.Fatalf("version %s: another platform's token: %v", version, err)
+			}
 		}
 	})
 }
 
+// Two tenants that compare their tokens learn nothing of each other's events: neither is
+// the sequence in a token, nor have tokens of the same, or of neighboring, sequences
+// anything in common.
+func TestPosition_DoesNotRevealItsSequence(t *testing.T) {
+	codec := position.NewCodec([]byte("key"), 7, nil)
+	seen := map[[8]byte]bool{}
+	for _, name := range []string{"acme", "globex"} {
+		for sequence := range uint64(1000) {
+			raw, err := base64.RawURLEncoding.DecodeString(codec.Format(tenant(t, name), sequence))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(raw, binary.BigEndian.AppendUint64(nil, sequence)) {
+				t.Fatalf("sequence %d is in its token", sequence)
+			}
+			for i := 1; i+8 <= len(raw); i++ {
+				if part := [8]byte(raw[i:]); seen[part] {
+					t.Fatalf("the token of sequence %d of %s has 8 bytes of another", sequence, name)
+				} else {
+					seen[part] = true
+				}
+			}
+		}
+	}
+}
+
+func TestPosition_VersionFollowsTheGate(t *testing.T) {
+	var gate token.Gate
+	codec, acme := position.NewCodec([]byte("key"), 7, &gate), tenant(t, "acme")
+	version := func() byte {
+		raw, err := base64.RawURLEncoding.DecodeString(codec.Format(acme, 42))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw[0]
+	}
+	if v := version(); v != 1 {
+		t.Errorf("version %d is issued at a closed gate", v)
+	}
+	gate.Set(true)
+	if v := version(); v != 2 {
+		t.Errorf("version %d is issued at an open gate", v)
+	}
+	gate.Set(false)
+	if v := version(); v != 1 {
+		t.Errorf("version %d is issued once the gate is closed again", v)
+	}
+}
+
 func FuzzParse(f *testing.F) {
-	codec := position.NewCodec([]byte("key"), 7)
 	acme := tenant(f, "acme")
-	f.Add(codec.Format(acme, 42))
+	for _, codec := range versions("key", 7) {
+		f.Add(codec.Format(acme, 42))
+	}
 	f.Add("")
-	f.Fuzz(func(t *testing.T, token string) {
-		sequence, err := codec.Parse(acme, token)
-		if err == nil && codec.Format(acme, sequence) != token {
-			t.Fatalf("%q is read as %d, whose token is another", token, sequence)
+	f.Fuzz(func(t *testing.T, text string) {
+		codecs := versions("key", 7)
+		sequence, err := codecs["2"].Parse(acme, text)
+		if err == nil && codecs["1"].Format(acme, sequence) != text && codecs["2"].Format(acme, sequence) != text {
+			t.Fatalf("%q is read as %d, whose token is another", text, sequence)
 		}
 	})
 }

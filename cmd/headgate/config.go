@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/chassis/tlsfiles"
 	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/contextkit"
@@ -45,7 +47,7 @@ type settings struct {
 	Log        string             `yaml:"log"`
 	Tracing    tracing.Config     `yaml:"tracing"`
 	Gateway    gatewaySettings    `yaml:"gateway"`
-	Aggregate  serviceSettings    `yaml:"aggregate"`
+	Aggregate  aggregateSettings  `yaml:"aggregate"`
 	Projection projectionSettings `yaml:"projection"`
 	Runner     runnerSettings     `yaml:"runner"`
 	Control    controlSettings    `yaml:"control"`
@@ -120,18 +122,25 @@ func (a announceSettings) node(kind, id, addr string) (backbone.Node, error) {
 
 // newNode returns what a node says of itself that has just started.
 func newNode(kind, id, endpoint string) backbone.Node {
-	out := backbone.Node{ID: id, Kind: kind, Endpoint: endpoint, Started: time.Now().UTC()}
+	out := backbone.Node{ID: id, Kind: kind, Endpoint: endpoint, Tokens: token.Newest, Started: time.Now().UTC()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		out.Version = info.Main.Version
 	}
 	return out
 }
 
+type aggregateSettings struct {
+	serviceSettings `yaml:",inline"`
+
+	Answers response.Config `yaml:"answers"`
+}
+
 type projectionSettings struct {
 	serviceSettings `yaml:",inline"`
 
-	Data     string `yaml:"data"`
-	Postgres string `yaml:"postgres"`
+	Answers  response.Config `yaml:"answers"`
+	Data     string          `yaml:"data"`
+	Postgres string          `yaml:"postgres"`
 }
 
 // clientTLS is tlsfiles.Files with the name that a server must have.

@@ -22,6 +22,7 @@ import (
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
+	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
@@ -159,7 +160,7 @@ func (p *platform) start(ctx context.Context) error {
 	if p.aggregate, err = newAggregate(ctx, members["aggregate"], models, aggregate.Config{Synced: !p.command.LazySync}, listen("aggregate", p.command.AggregateListen)); err != nil {
 		return err
 	}
-	if p.projection, err = newProjection(ctx, members["projection"], models, sqlite.In(filepath.Join(p.command.Data, "views")), listen("projection", p.command.ProjectionListen)); err != nil {
+	if p.projection, err = newProjection(ctx, members["projection"], models, projection.Config{}, sqlite.In(filepath.Join(p.command.Data, "views")), listen("projection", p.command.ProjectionListen)); err != nil {
 		return err
 	}
 	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{Local: p.local})

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/contextkit"
@@ -30,7 +31,10 @@ type member struct {
 	spans      spans
 	assignment *backbone.Assignment
 	suspend    func([]contextkit.TenantID) // nil: it does not concern the node
-	log        zerolog.Logger
+	// tokens says which version of tokens the node issues; nil: the newest, as where all
+	// nodes are of one process.
+	tokens *token.Gate
+	log    zerolog.Logger
 }
 
 // newMember returns the member of a kind with the tenants that it serves now.
@@ -69,6 +73,14 @@ func (m *member) follow(ctx context.Context) error {
 			m.suspend(suspended)
 		}
 	}, m.complain("which tenants are served is not followed"))
+	return nil
+}
+
+// followTokens keeps to the version of tokens that all nodes read, until ctx ends.
+func (m *member) followTokens(ctx context.Context) error {
+	if m.tokens != nil {
+		backbone.FollowTokens(ctx, m.js, m.tokens, m.complain("nodes are not followed; the version of tokens stays"))
+	}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
 	"github.com/headgate/headgate/contextkit"
@@ -19,6 +20,7 @@ import (
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
+	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/nats-io/nats.go"
@@ -232,6 +234,7 @@ func (p *plan) service(ctx context.Context, name string, section serviceSettings
 		if err != nil {
 			return nil, err
 		}
+		m.tokens = &token.Gate{}
 		s, err := create(ctx, m, models, listen)
 		if err != nil {
 			return nil, err
@@ -254,9 +257,10 @@ func (p *plan) service(ctx context.Context, name string, section serviceSettings
 }
 
 func (p *plan) aggregate(ctx context.Context) error {
-	return p.service(ctx, "aggregate", p.settings.Aggregate, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
-		return newAggregate(ctx, m, models, aggregate.Config{Synced: p.settings.NATS.Synced}, listen)
-	})
+	a := &p.settings.Aggregate
+	return errors.Join(config.Inside("answers", a.Answers.Validate()), p.service(ctx, "aggregate", a.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+		return newAggregate(ctx, m, models, aggregate.Config{Synced: p.settings.NATS.Synced, Answers: a.Answers}, listen)
+	}))
 }
 
 func (p *plan) control(ctx context.Context) error {
@@ -282,16 +286,17 @@ func (p *plan) projection(ctx context.Context) error {
 	if p.settings.Projection.Data == "" && p.settings.Projection.Postgres == "" {
 		dataErr = config.Wrong("data", "is missing: the views need a directory")
 	}
-	return errors.Join(dataErr, p.service(ctx, "projection", p.settings.Projection.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+	answers := projection.Config{Answers: p.settings.Projection.Answers}
+	return errors.Join(dataErr, config.Inside("answers", answers.Answers.Validate()), p.service(ctx, "projection", p.settings.Projection.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
 		url := p.settings.Projection.Postgres
 		if url == "" {
-			return newProjection(ctx, m, models, sqlite.In(p.settings.Projection.Data), listen)
+			return newProjection(ctx, m, models, answers, sqlite.In(p.settings.Projection.Data), listen)
 		}
 		database, err := postgres.Open(ctx, url)
 		if err != nil {
 			return nil, err
 		}
-		s, err := newProjection(ctx, m, models, database.Views, listen)
+		s, err := newProjection(ctx, m, models, answers, database.Views, listen)
 		if err != nil {
 			database.Close()
 			return nil, err

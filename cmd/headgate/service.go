@@ -39,7 +39,7 @@ func (s *service) layers() []chassis.Layer {
 			out = append(out, chassis.Layer{part})
 		}
 	}
-	return append(out, chassis.Layer{s.member.follow}, chassis.Layer{s.member.record, s.member.spans.Run})
+	return append(out, chassis.Layer{s.member.follow, s.member.followTokens}, chassis.Layer{s.member.record, s.member.spans.Run})
 }
 
 // endpoint is where gateways call the service: its port for gRPC alone if there is one.
@@ -60,6 +60,7 @@ func openModel(ctx context.Context, source model.Source) (*model.Registry, error
 }
 
 func newAggregate(ctx context.Context, m *member, models *model.Registry, config aggregate.Config, listen chassis.Config) (*service, error) {
+	config.Tokens = m.tokens
 	aggregates, err := aggregate.New(ctx, config, m.js, models, m.tenants, m.timeline)
 	if err != nil {
 		return nil, err
@@ -69,8 +70,9 @@ func newAggregate(ctx context.Context, m *member, models *model.Registry, config
 	return s, nil
 }
 
-func newProjection(ctx context.Context, m *member, models *model.Registry, views store.Opener, listen chassis.Config) (*service, error) {
-	projections, err := projection.New(ctx, m.js, models, m.tenants, views, m.timeline, m.log)
+func newProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, views store.Opener, listen chassis.Config) (*service, error) {
+	config.Tokens = m.tokens
+	projections, err := projection.New(ctx, config, m.js, models, m.tenants, views, m.timeline, m.log)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,9 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/position"
+	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
@@ -48,6 +50,10 @@ type Config struct {
 	// Synced says that the NATS server syncs every write to disk. Commands that wait
 	// for others then share a write.
 	Synced bool
+	// Answers bounds answers in bytes.
+	Answers response.Config
+	// Tokens says which version of positions is issued; nil: the newest.
+	Tokens *token.Gate
 }
 
 // New returns the service over a backbone whose streams exist. timeline may be nil.
@@ -86,7 +92,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not kept in memory, or were behind."}),
 		groups:  groups,
 		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
-		positions: position.NewCodec(secret, journal.Epoch()), answers: answers, snapshots: snapshots, cache: cache, chapters: chapters, timeline: timeline,
+		positions: position.NewCodec(secret, journal.Epoch(), config.Tokens), answers: answers, snapshots: snapshots, cache: cache, chapters: chapters, timeline: timeline,
 	}, nil
 }
 

@@ -83,7 +83,7 @@ func (w *world) projection(t *testing.T, id string, tenants ...contextkit.Tenant
 		t.Fatal(err)
 	}
 	served := chassis.NewTenants(serves...)
-	service, err := projection.New(t.Context(), w.js, models, served, sqlite.In(t.TempDir()), nil, zerolog.Nop())
+	service, err := projection.New(t.Context(), projection.Config{}, w.js, models, served, sqlite.In(t.TempDir()), nil, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

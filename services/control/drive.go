@@ -305,12 +305,30 @@ func (s *Service) reached(ctx context.Context, m *move) (bool, string, error) {
 		if !generation.GetShown() {
 			continue
 		}
-		m.Applied = uint64(generation.GetApplied()) //nolint:gosec // a sequence
+		applied, target, err := s.progress(m.tenant(), generation)
+		if err != nil {
+			return false, "", err
+		}
+		m.Applied = applied
 		if generation.GetFailing() {
 			return false, "node " + m.Target + "'s projection does not advance: its log says why", nil
 		}
 		// An empty generation may be shown once it has its own target, too.
-		return m.Applied >= m.Goal && generation.GetApplied() >= generation.GetTarget(), "node " + m.Target + " applies the tenant's events", nil
+		return applied >= m.Goal && applied >= target, "node " + m.Target + " applies the tenant's events", nil
 	}
 	return false, "node " + m.Target + " opens the tenant's views", nil
+}
+
+// progress returns the journal sequences that a generation of views has applied, and must
+// have before it is shown.
+func (s *Service) progress(tenant contextkit.TenantID, g *projectionv1.Generation) (applied, target uint64, err error) {
+	if g.GetAppliedPosition() == "" { // of a node that reports sequences alone
+		return uint64(g.GetApplied()), uint64(g.GetTarget()), nil //nolint:gosec // sequences
+	}
+	applied, err = s.positions.Parse(tenant, g.GetAppliedPosition())
+	if err != nil {
+		return 0, 0, err
+	}
+	target, err = s.positions.Parse(tenant, g.GetTargetPosition())
+	return applied, target, err
 }

@@ -171,7 +171,11 @@ func (s placementService) missing(ctx context.Context, tenant contextkit.TenantI
 	}
 	for _, generation := range res.GetGenerations() {
 		if generation.GetShown() {
-			count = max(count-generation.GetApplied(), 0)
+			applied, _, err := s.progress(tenant, generation)
+			if err != nil {
+				return nil, nil // it is not known then, and the answer says so
+			}
+			count = max(count-int64(applied), 0) //nolint:gosec // far below 2^63
 			return &count, nil
 		}
 	}

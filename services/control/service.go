@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/position"
 	"github.com/headgate/headgate/chassis/fanout"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
@@ -35,6 +36,8 @@ type Service struct {
 	fixed bool
 	nodes Nodes
 	views gatewayv1connect.QueryServiceClient
+	// positions reads those of other nodes.
+	positions *position.Codec
 	log   zerolog.Logger
 
 	placements *backbone.Bucket[backbone.Placement]
@@ -66,12 +69,17 @@ func New(ctx context.Context, id string, js jetstream.JetStream, models *model.R
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
+	secret, err := backbone.SharedSecret(ctx, js, "tokens")
+	if err != nil {
+		return nil, err
+	}
+	s.positions = position.NewCodec(secret, s.journal.Epoch(), nil)
 	s.asked = fanout.NewGroup(fanout.Config{}, s.announced, s.probe)
 	// Gates of moves look at what nodes say of themselves: whoever knew none would find
 	// every gate open.
 	first, cancel := context.WithCancel(ctx)
 	defer cancel()
-	err := backbone.FollowNodes(first, js, func(nodes []backbone.Node, lost []backbone.LostNode) {
+	err = backbone.FollowNodes(first, js, func(nodes []backbone.Node, lost []backbone.LostNode) {
 		s.setNodes(nodes, lost)
 		cancel()
 	})

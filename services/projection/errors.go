@@ -32,7 +32,17 @@ func (e *behindError) Error() string {
 type buildingError struct{ done, target uint64 }
 
 func (e *buildingError) Error() string {
-	return fmt.Sprintf("the tenant's views are being built: event %d of %d", e.done, e.target)
+	return fmt.Sprintf("the tenant's views are being built: %d %%", percent(e.done, e.target))
+}
+
+// percent returns how much of a journal sequence has been applied, below 100 until all
+// has. The journal is shared by all tenants: the sequences themselves would tell a tenant
+// how many events the others have.
+func percent(done, target uint64) int {
+	if done >= target {
+		return 100
+	}
+	return int(float64(done) / float64(target) * 100)
 }
 
 // requestErrors are the client's mistakes and the field that each is in.
@@ -84,6 +94,9 @@ func asConnectError(err error) error {
 			return chassis.WithDetails(connect.NewError(connect.CodeInvalidArgument, err.Error()),
 				&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: mistake.field, Description: err.Error()}}})
 		}
+	}
+	if errors.Is(err, query.ErrLongKey) {
+		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, err.Error()), chassis.Reason("PAGE_TOKEN_TOO_LONG"))
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err

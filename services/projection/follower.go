@@ -19,6 +19,9 @@ import (
 // maxFollowWait bounds the wait before a failed follower tries again.
 const maxFollowWait = 10 * time.Second
 
+// maxResumes bounds a tenant's watchers that read at the same time what they have missed.
+const maxResumes = 4
+
 // follower keeps one tenant's views up to date.
 type follower struct {
 	tenant  contextkit.TenantID
@@ -29,6 +32,8 @@ type follower struct {
 
 	hub    *hub
 	shared *sharedRows // between watchers
+
+	resumes chan struct{} // holds a value for each watcher that reads what it has missed
 
 	target   uint64       // what the journal held when the follower was made
 	waiting  atomic.Int64 // events that waited when the last one was read
@@ -62,6 +67,7 @@ func newFollower(ctx context.Context, tenant contextkit.TenantID, journal *backb
 		target: target, gone: gone, leave: sync.OnceFunc(func() { close(gone) }),
 		tenant: tenant, journal: journal, model: m, rows: rows, checkpoint: checkpoint,
 		log: log.With().Str("tenant", tenant.String()).Logger(), changed: make(chan struct{}), hub: newHub(), shared: newSharedRows(),
+		resumes: make(chan struct{}, maxResumes),
 	}, nil
 }
 
@@ -100,6 +106,7 @@ func (f *follower) run(ctx context.Context) {
 // prepared is an event that is ready to be applied.
 type prepared struct {
 	sequence uint64
+	size     int // of its data, in bytes
 	ref      model.EventRef
 	data     model.Object
 	meta     model.Meta
@@ -115,7 +122,7 @@ var later = new(model.Change)
 // prepare reads an event and does what can be done before those before it are
 // applied.
 func (f *follower) prepare(ctx context.Context, event backbone.Event) (prepared, error) {
-	p := prepared{sequence: event.Sequence, context: event.Context}
+	p := prepared{sequence: event.Sequence, size: len(event.Data), context: event.Context}
 	var err error
 	if p.ref, p.data, p.meta, err = f.read(ctx, event); err != nil {
 		return p, fmt.Errorf("event %s at sequence %d: %w", event.ID, event.Sequence, err)

@@ -1,16 +1,25 @@
 package projection
 
 import (
+	"cmp"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 )
 
 const (
 	// maxWatchers bounds a tenant's watchers on a node.
 	maxWatchers = 10_000
-	// maxBacklog bounds the rows that wait for a watcher. Each waits once, however
-	// often it changes meanwhile.
-	maxBacklog = 10_000
+	// maxBacklog bounds the rows that wait for a watcher, and maxBacklogBytes the memory of
+	// their keys. Each row waits once, however often it changes meanwhile.
+	maxBacklog      = 10_000
+	maxBacklogBytes = 2 << 20
+	// maxHubBytes bounds the keys that wait for all of a tenant's watchers, those that a
+	// watcher is about to send included. Beyond it the watchers with the most end.
+	maxHubBytes = 64 << 20
+	// keyBytes is about what a key that waits takes beside its text.
+	keyBytes = 64
 )
 
 // Errors of watching.
@@ -43,10 +52,12 @@ type watcher struct {
 	view  string
 	ready chan struct{} // holds one value while there is something to take
 
-	mu   sync.Mutex
-	keys map[string]uint64 // with the journal sequence of their last change, or a later one
-	upTo uint64            // the journal sequence up to which keys are complete
-	err  error             // why there is nothing more to take
+	mu    sync.Mutex
+	keys  map[string]uint64 // with the journal sequence of their last change, or a later one
+	bytes int               // of keys
+	taken int               // bytes of the keys that were taken and have not been sent
+	upTo  uint64            // the journal sequence up to which keys are complete
+	err   error             // why there is nothing more to take
 }
 
 // join adds a watcher of a view; leave takes it out.
@@ -73,27 +84,69 @@ func (h *hub) join(view string) (w *watcher, leave func(), err error) {
 func (h *hub) publish(touched touchedRows, upTo uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	total := 0
 	for w := range h.watchers {
-		w.add(touched[w.view], upTo)
+		total += w.add(touched[w.view], upTo)
+	}
+	if total > maxHubBytes {
+		h.shed(total)
 	}
 }
 
-func (w *watcher) add(keys map[string]struct{}, upTo uint64) {
+// shed ends the watchers with the most waiting until the rest is within its bound. h.mu is
+// held.
+func (h *hub) shed(total int) {
+	waiting := make(map[*watcher]int, len(h.watchers))
+	for w := range h.watchers {
+		waiting[w] = w.waiting()
+	}
+	order := slices.SortedFunc(maps.Keys(waiting), func(a, b *watcher) int { return cmp.Compare(waiting[b], waiting[a]) })
+	for _, w := range order {
+		if total <= maxHubBytes {
+			return
+		}
+		total -= w.fail(errSlow)
+	}
+}
+
+// add adds keys, and returns the bytes that wait then.
+func (w *watcher) add(keys map[string]struct{}, upTo uint64) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.upTo = upTo
 	if len(keys) == 0 {
-		return
+		return w.bytes + w.taken
 	}
 	if w.err == nil {
 		for key := range keys {
+			if _, waits := w.keys[key]; !waits {
+				w.bytes += len(key) + keyBytes
+			}
 			w.keys[key] = upTo
 		}
-		if len(w.keys) > maxBacklog {
-			w.err, w.keys = errSlow, nil
+		if len(w.keys) > maxBacklog || w.bytes > maxBacklogBytes {
+			w.err, w.keys, w.bytes = errSlow, nil, 0
 		}
 	}
 	w.wake()
+	return w.bytes + w.taken
+}
+
+// waiting returns the bytes that wait to be taken.
+func (w *watcher) waiting() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.bytes
+}
+
+// fail ends the watcher, and returns the bytes that this releases.
+func (w *watcher) fail(err error) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	released := w.bytes
+	w.err, w.keys, w.bytes = err, nil, 0
+	w.wake()
+	return released
 }
 
 // wake has the watcher look. w.mu is held.
@@ -110,10 +163,7 @@ func (h *hub) close() {
 	defer h.mu.Unlock()
 	h.closed = true
 	for w := range h.watchers {
-		w.mu.Lock()
-		w.err, w.keys = errMoved, nil
-		w.wake()
-		w.mu.Unlock()
+		w.fail(errMoved)
 	}
 }
 
@@ -127,5 +177,13 @@ func (w *watcher) take() (changed map[string]uint64, upTo uint64, err error) {
 		return nil, 0, w.err
 	}
 	changed, w.keys = w.keys, map[string]uint64{}
+	w.taken, w.bytes = w.bytes, 0
 	return changed, w.upTo, nil
+}
+
+// sent says that what was taken has been sent.
+func (w *watcher) sent() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.taken = 0
 }

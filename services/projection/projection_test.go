@@ -106,7 +106,7 @@ func start(t *testing.T, js jetstream.JetStream, open store.Opener, source model
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := projection.New(t.Context(), js, models, tenants, open, nil, zerolog.Nop())
+	service, err := projection.New(t.Context(), projection.Config{}, js, models, tenants, open, nil, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func start(t *testing.T, js jetstream.JetStream, open store.Opener, source model
 	go func() { done <- service.Run(ctx) }()
 	f := &fixture{
 		client: gatewayv1connect.NewQueryServiceClient(contextkit.NewClient(connectinprocess.New(server))), service: service, models: models, tenants: tenants, journal: journal,
-		positions: position.NewCodec(secret, journal.Epoch()), last: map[string]uint64{}, versions: map[string]int64{}, sequence: map[string]uint64{},
+		positions: position.NewCodec(secret, journal.Epoch(), nil), last: map[string]uint64{}, versions: map[string]int64{}, sequence: map[string]uint64{},
 	}
 	stopped := false
 	f.stop = func() {
@@ -486,7 +486,7 @@ func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := projection.New(t.Context(), js, models, tenants, sqliteIn(t), nil, zerolog.Nop())
+	service, err := projection.New(t.Context(), projection.Config{}, js, models, tenants, sqliteIn(t), nil, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

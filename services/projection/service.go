@@ -11,7 +11,9 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/position"
+	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
@@ -44,6 +46,8 @@ type Service struct {
 	conn      *nats.Conn
 	positions *position.Codec
 	pages     *query.Pages
+	answers   *response.Limiter
+	tokens    *token.Gate
 	timeline  *backbone.Timeline
 	log       zerolog.Logger
 	built     chan struct{} // holds one value when Run shall look again
@@ -52,8 +56,16 @@ type Service struct {
 	lanes map[contextkit.TenantID]lane
 }
 
+// Config says how the service answers.
+type Config struct {
+	// Answers bounds answers in bytes.
+	Answers response.Config
+	// Tokens says which version of positions and page tokens is issued; nil: the newest.
+	Tokens *token.Gate
+}
+
 // New opens each tenant's views by open. timeline may be nil. Close releases them.
-func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, open store.Opener, timeline *backbone.Timeline, log zerolog.Logger) (_ *Service, err error) {
+func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, open store.Opener, timeline *backbone.Timeline, log zerolog.Logger) (_ *Service, err error) {
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
 		return nil, err
@@ -64,8 +76,9 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 	}
 	s := &Service{
 		tenants: tenants, models: models, journal: journal, opener: open, conn: js.Conn(), log: log, timeline: timeline,
-		positions: position.NewCodec(secret, journal.Epoch()), pages: query.NewPages(secret),
-		lanes: map[contextkit.TenantID]lane{}, built: make(chan struct{}, 1),
+		positions: position.NewCodec(secret, journal.Epoch(), config.Tokens), pages: query.NewPages(secret, config.Tokens),
+		answers: response.NewLimiter(config.Answers), tokens: config.Tokens,
+		lanes:   map[contextkit.TenantID]lane{}, built: make(chan struct{}, 1),
 	}
 	for _, tenant := range tenants.All() {
 		f, err := s.openViews(ctx, tenant)
@@ -128,10 +141,12 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- checkpointMetric
 	descriptions <- targetMetric
 	descriptions <- waitingMetric
+	s.answers.Describe(descriptions)
 }
 
 // Collect implements [prometheus.Collector].
 func (s *Service) Collect(metrics chan<- prometheus.Metric) {
+	s.answers.Collect(metrics)
 	for tenant, l := range s.allLanes() {
 		each := func(f *follower, generation string) {
 			metrics <- prometheus.MustNewConstMetric(checkpointMetric, prometheus.GaugeValue, float64(f.position()), tenant.String(), generation)
@@ -158,23 +173,29 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 		return nil, err
 	}
 	defer leave()
+	if err := s.answers.Admit(f.tenant); err != nil {
+		return nil, err
+	}
 	request := query.Request{
 		Filter: req.GetQuery().GetFilter(), OrderBy: req.GetQuery().GetOrderBy(), PageSize: int(req.GetQuery().GetPageSize()),
 		PageToken: req.GetQuery().GetPageToken(), Fields: req.GetQuery().GetFields(),
 	}
 	scope := f.tenant.String() + "/" + view.Name
-	plan, err := query.Compile(view, request, f.rows.Dialect(), s.pages, scope)
+	plan, err := s.plan(ctx, f, view, request, scope)
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	res := &projectionv1.QueryResponse{}
+	res, page := &projectionv1.QueryResponse{}, response.Page{Bytes: s.answers.PageBytes()}
 	var last []any
 	sequence, err := f.rows.Query(ctx, view, plan, func(values, terms []any) error {
-		if len(res.Rows) == plan.Limit-1 {
+		if len(res.Rows) == plan.Limit-1 || !page.Add(rowSize(plan.Columns, values)) {
 			// The row beyond the page: another page follows the one before it.
 			token, err := s.pages.Next(scope, request, last)
+			if err != nil {
+				return err
+			}
 			res.NextPageToken = token
-			return err
+			return store.ErrStop
 		}
 		row, err := structOf(plan.Columns, values)
 		if err != nil {
@@ -187,8 +208,38 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 	if err != nil {
 		return nil, asConnectError(err)
 	}
+	if err := s.answers.Hold(ctx, f.tenant, page.Used()); err != nil {
+		return nil, err
+	}
 	res.Position = s.positions.Format(f.tenant, sequence)
 	return res, nil
+}
+
+// plan plans a page of a view.
+func (s *Service) plan(ctx context.Context, f *follower, view *model.View, request query.Request, scope string) (query.Plan, error) {
+	plan, err := query.Compile(view, request, f.rows.Dialect())
+	if err != nil || request.PageToken == "" {
+		return plan, err
+	}
+	cursor, err := s.pages.Parse(request.PageToken, scope, request, len(plan.Terms))
+	if err != nil {
+		return plan, err
+	}
+	if cursor.Digests() {
+		row := store.ByKey(view, f.rows.Dialect(), cursor.Key())
+		row.Columns, row.Terms = nil, plan.Terms
+		var found []any
+		if _, err := f.rows.Query(ctx, view, row, func(_, terms []any) error {
+			found = slices.Clone(terms)
+			return nil
+		}); err != nil {
+			return plan, err
+		}
+		if err := cursor.Resolve(found); err != nil {
+			return plan, err
+		}
+	}
+	return plan.After(f.rows.Dialect(), cursor), nil
 }
 
 // Get implements QueryService.
@@ -198,6 +249,9 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 		return nil, err
 	}
 	defer leave()
+	if err := s.answers.Admit(f.tenant); err != nil {
+		return nil, err
+	}
 	plan := store.ByKey(view, f.rows.Dialect(), req.GetKey())
 	if plan.Columns, err = query.Columns(view, req.GetFields()); err != nil {
 		return nil, asConnectError(err)
@@ -212,6 +266,13 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 	}
 	if values == nil {
 		return nil, connect.Errorf(connect.CodeNotFound, "view %q has no row %q", view.Name, req.GetKey())
+	}
+	size := rowSize(plan.Columns, values)
+	if err := response.TooLarge("the row", size); err != nil {
+		return nil, err
+	}
+	if err := s.answers.Hold(ctx, f.tenant, size); err != nil {
+		return nil, err
 	}
 	row, err := structOf(plan.Columns, values)
 	if err != nil {
@@ -230,10 +291,10 @@ func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequ
 	if !ok {
 		return nil, asConnectError(errMoved)
 	}
-	res := &projectionv1.ListViewsResponse{Position: s.positions.Format(tenant, l.shown.position()), Generations: []*projectionv1.Generation{generation(l.shown)}}
+	res := &projectionv1.ListViewsResponse{Position: s.positions.Format(tenant, l.shown.position()), Generations: []*projectionv1.Generation{s.generation(l.shown)}}
 	res.Generations[0].Shown = true
 	if l.next != nil {
-		res.Generations = append(res.Generations, generation(l.next))
+		res.Generations = append(res.Generations, s.generation(l.next))
 	}
 	for _, view := range l.shown.model.Views() {
 		out := &projectionv1.View{Name: view.Name}
@@ -245,11 +306,20 @@ func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequ
 	return res, nil
 }
 
-// generation says how far a follower's views are.
-func generation(f *follower) *projectionv1.Generation {
-	return &projectionv1.Generation{
-		Model: f.model.Revision, Applied: int64(f.position()), Target: int64(f.target), Failing: f.failing() != nil, //nolint:gosec // far below 2^63
+// generation describes a follower's progress.
+func (s *Service) generation(f *follower) *projectionv1.Generation {
+	applied := f.position()
+	out := &projectionv1.Generation{
+		Model:           f.model.Revision,
+		Failing:         f.failing() != nil,
+		AppliedPosition: s.positions.Format(f.tenant, applied),
+		TargetPosition:  s.positions.Format(f.tenant, f.target),
+		Percent:         int32(percent(applied, f.target)), //nolint:gosec // at most 100
 	}
+	if !s.tokens.Sealed() { // control nodes that read no encrypted positions read these
+		out.Applied, out.Target = int64(applied), int64(f.target) //nolint:gosec // far below 2^63
+	}
+	return out
 }
 
 // open finds the view and waits until it has seen minPosition. leave ends the use
@@ -303,6 +373,15 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 		return nil, nil, nil, asConnectError(&behindError{failing: f.failing() != nil})
 	}
 	return f, view, release, nil
+}
+
+// rowSize returns the bytes of a row's message.
+func rowSize(columns []model.Column, values []any) int {
+	size := 0
+	for i, column := range columns {
+		size += response.Member(column.Name, values[i])
+	}
+	return size
 }
 
 // structOf makes a row's message.

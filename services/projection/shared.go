@@ -5,13 +5,17 @@ import (
 	"fmt"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/headgate/headgate/chassis/response"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
 const (
-	// sharedPlans and sharedPerPlan bound the rows that are shared.
+	// sharedPlans, sharedPerPlan and sharedBytes, of each plan, bound the rows that are
+	// shared.
 	sharedPlans   = 16
 	sharedPerPlan = 1024
+	sharedBytes   = 2 << 20
 )
 
 // sharedRows are rows as one watcher has read them, for the others that watch the same
@@ -21,15 +25,45 @@ type sharedRows struct{ plans *lru.Cache[string, *planRows] }
 
 // planRows are the rows of one view, filter and choice of fields.
 type planRows struct {
-	turn chan struct{} // holds a value while somebody looks and reads; the others then find what was read
+	turn chan struct{} // holds a value while one watcher looks and reads; the others then find what was read
 	rows *lru.Cache[string, sharedRow]
+
+	bytes int // of rows; whoever has the turn changes it
 }
 
-// sharedRow is a row, nil if there is none that fits, as it was at a journal sequence.
+// sharedRow is a row, nil if there is none that fits, as it was at a journal sequence,
+// with its bytes on the wire.
 type sharedRow struct {
 	row  *structpb.Struct
+	size int
 	asOf uint64
 }
+
+// keep adds a row, and removes those that were used the longest ago beyond the bound. The
+// caller has the turn.
+func (p *planRows) keep(key string, row sharedRow) {
+	if old, ok := p.rows.Peek(key); ok {
+		p.bytes -= cost(key, old)
+		p.rows.Remove(key)
+	}
+	if p.rows.Len() == sharedPerPlan {
+		p.forget()
+	}
+	p.rows.Add(key, row)
+	p.bytes += cost(key, row)
+	for p.bytes > sharedBytes {
+		p.forget()
+	}
+}
+
+func (p *planRows) forget() {
+	if key, old, ok := p.rows.RemoveOldest(); ok {
+		p.bytes -= cost(key, old)
+	}
+}
+
+// cost is about the memory of a row that is shared.
+func cost(key string, row sharedRow) int { return len(key) + keyBytes + row.size }
 
 func newSharedRows() *sharedRows {
 	plans, err := lru.New[string, *planRows](sharedPlans)
@@ -56,35 +90,58 @@ func (s *sharedRows) plan(view, filter string, fields []string) *planRows {
 	return fresh
 }
 
-// find returns the rows under keys, each as it was at the sequence of its last change
-// or later. What nobody has read since, read returns, with the sequence that it was read
-// at.
-func (p *planRows) find(ctx context.Context, keys []string, changed map[string]uint64, read func(ctx context.Context, keys []string) (map[string]*structpb.Struct, uint64, error)) (map[string]*structpb.Struct, error) {
+// readRows reads the rows under keys, which are sorted, until page is full. It returns
+// the sequence that they were read at, and how many of the keys it has come to; at least
+// one.
+type readRows func(ctx context.Context, keys []string, page response.Page) (rows map[string]sharedRow, asOf uint64, read int, err error)
+
+// find returns changes of the first of keys, which are sorted, as many as a page of that
+// many bytes has room for, at least one: the rows, each as it was at the sequence of its
+// last change or later. What no watcher has read since, read returns.
+func (p *planRows) find(ctx context.Context, keys []string, changed map[string]uint64, page *response.Page, read readRows) ([]*projectionv1.Change, error) {
 	select {
 	case p.turn <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	defer func() { <-p.turn }()
-	found := make(map[string]*structpb.Struct, len(keys))
+	found := make(map[string]sharedRow, len(keys))
 	var missing []string
 	for _, key := range keys {
 		if shared, ok := p.rows.Get(key); ok && shared.asOf >= changed[key] {
-			found[key] = shared.row
+			found[key] = shared
 		} else {
 			missing = append(missing, key)
 		}
 	}
-	if len(missing) == 0 {
-		return found, nil
+	if len(missing) > 0 {
+		fresh, asOf, count, err := read(ctx, missing, *page)
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range missing[:count] {
+			row := fresh[key]
+			row.asOf = asOf
+			found[key] = row
+			p.keep(key, row)
+		}
 	}
-	fresh, asOf, err := read(ctx, missing)
-	if err != nil {
-		return nil, err
+	changes := make([]*projectionv1.Change, 0, len(found))
+	for _, key := range keys {
+		row, ok := found[key]
+		if !ok || !page.Add(changeSize(key, row)) {
+			break
+		}
+		changes = append(changes, &projectionv1.Change{Key: key, Row: row.row})
 	}
-	for _, key := range missing {
-		found[key] = fresh[key]
-		p.rows.Add(key, sharedRow{fresh[key], asOf})
+	return changes, nil
+}
+
+// changeSize returns the bytes of a change.
+func changeSize(key string, row sharedRow) int {
+	size := response.Item(len(key))
+	if row.row != nil {
+		size += response.Item(row.size)
 	}
-	return found, nil
+	return size
 }

@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/headgate/headgate/chassis/response"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -19,24 +22,36 @@ type reader struct {
 	fail  error
 }
 
-func (r *reader) read(_ context.Context, keys []string) (map[string]*structpb.Struct, uint64, error) {
+func (r *reader) read(_ context.Context, keys []string, _ response.Page) (map[string]sharedRow, uint64, int, error) {
 	r.reads.Add(1)
 	if r.fail != nil {
-		return nil, 0, r.fail
+		return nil, 0, 0, r.fail
 	}
 	now := r.now.Load()
-	rows := map[string]*structpb.Struct{}
+	rows := map[string]sharedRow{}
 	for _, key := range keys {
 		if key == "gone" {
 			continue
 		}
 		row, err := structpb.NewStruct(map[string]any{"of": float64(now)})
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, 0, err
 		}
-		rows[key] = row
+		rows[key] = sharedRow{row: row, size: proto.Size(row)}
 	}
-	return rows, now, nil
+	return rows, now, len(keys), nil
+}
+
+// page has room for all rows of these tests.
+func page() *response.Page { return &response.Page{Bytes: 1 << 20} }
+
+// rowsOf returns the rows of changes by key.
+func rowsOf(changes []*projectionv1.Change) map[string]*structpb.Struct {
+	out := map[string]*structpb.Struct{}
+	for _, change := range changes {
+		out[change.GetKey()] = change.GetRow()
+	}
+	return out
 }
 
 func TestARowIsReadOnceForAllWatchersAndAgainWhenItChanges(t *testing.T) {
@@ -48,7 +63,8 @@ func TestARowIsReadOnceForAllWatchersAndAgainWhenItChanges(t *testing.T) {
 		var watchers sync.WaitGroup
 		for range 100 {
 			watchers.Go(func() {
-				found, err := shared.find(t.Context(), keys, changed, source.read)
+				changes, err := shared.find(t.Context(), keys, changed, page(), source.read)
+				found := rowsOf(changes)
 				if err != nil || found["gone"] != nil || uint64(found["a"].GetFields()["of"].GetNumberValue()) != sequence {
 					t.Errorf("%v, %v, want what is of %d", found, err, sequence)
 				}
@@ -60,7 +76,8 @@ func TestARowIsReadOnceForAllWatchersAndAgainWhenItChanges(t *testing.T) {
 		}
 	}
 	// Who still has to be told of an older change is told the row as it is.
-	if found, err := shared.find(t.Context(), keys[:1], map[string]uint64{"a": 1}, source.read); err != nil || found["a"].GetFields()["of"].GetNumberValue() != 3 || source.reads.Load() != 3 {
+	changes, err := shared.find(t.Context(), keys[:1], map[string]uint64{"a": 1}, page(), source.read)
+	if found := rowsOf(changes); err != nil || found["a"].GetFields()["of"].GetNumberValue() != 3 || source.reads.Load() != 3 {
 		t.Errorf("%v, %v after %d reads", found, err, source.reads.Load())
 	}
 }
@@ -68,18 +85,18 @@ func TestARowIsReadOnceForAllWatchersAndAgainWhenItChanges(t *testing.T) {
 func TestAReadThatFailsIsNobodyElses(t *testing.T) {
 	shared, source := newSharedRows().plan("v", "", nil), &reader{fail: errors.New("no disk")}
 	changed := map[string]uint64{"a": 1}
-	if _, err := shared.find(t.Context(), []string{"a"}, changed, source.read); !errors.Is(err, source.fail) {
+	if _, err := shared.find(t.Context(), []string{"a"}, changed, page(), source.read); !errors.Is(err, source.fail) {
 		t.Fatal(err)
 	}
 	source.fail = nil
 	source.now.Store(1)
-	if found, err := shared.find(t.Context(), []string{"a"}, changed, source.read); err != nil || found["a"] == nil {
+	if found, err := shared.find(t.Context(), []string{"a"}, changed, page(), source.read); err != nil || rowsOf(found)["a"] == nil {
 		t.Fatal(found, err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	shared.turn <- struct{}{} // somebody reads
 	cancel()
-	if _, err := shared.find(ended, []string{"a"}, changed, source.read); !errors.Is(err, context.Canceled) {
+	if _, err := shared.find(ended, []string{"a"}, changed, page(), source.read); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
@@ -100,7 +117,7 @@ func TestOtherFiltersAndFieldsShareNothingAndWhatIsKeptIsBounded(t *testing.T) {
 	}
 	source := &reader{}
 	for n := range 2 * sharedPerPlan {
-		if _, err := plans[0].find(t.Context(), []string{fmt.Sprint(n)}, nil, source.read); err != nil {
+		if _, err := plans[0].find(t.Context(), []string{fmt.Sprint(n)}, nil, page(), source.read); err != nil {
 			t.Fatal(err)
 		}
 	}

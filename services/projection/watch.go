@@ -1,6 +1,7 @@
 package projection
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -8,12 +9,12 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis/response"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 const (
@@ -21,9 +22,12 @@ const (
 	watchBatch = 500
 	// watchBeat is how often a watcher hears that the stream is alive.
 	watchBeat = 15 * time.Second
-	// maxMissed bounds the events that a watcher which comes back is told about;
-	// beyond them it gets all rows.
-	maxMissed = 10_000
+	// maxMissed bounds the events that a watcher which comes back is told about, and
+	// maxMissedBytes their data; beyond them it gets all rows.
+	maxMissed      = 10_000
+	maxMissedBytes = 16 << 20
+	// sendWait bounds the wait for other messages of the tenant to be sent.
+	sendWait = 5 * time.Second
 )
 
 // watch is one client's stream.
@@ -31,8 +35,6 @@ type watch struct {
 	*follower
 	service *Service
 	view    *model.View
-	request query.Request
-	scope   string
 	plan    query.Plan // all rows that fit
 	shared  *planRows
 	stream  gatewayv1connect.QueryServiceWatchServerStream
@@ -46,9 +48,9 @@ func (s *Service) Watch(ctx context.Context, req *projectionv1.WatchRequest, str
 		return err
 	}
 	release() // rows are entered for each reading: a client that takes nothing holds nothing up
-	w := &watch{follower: f, service: s, view: view, stream: stream, scope: f.tenant.String() + "/watch/" + view.Name}
-	w.request = query.Request{Filter: req.GetFilter(), Fields: req.GetFields(), PageSize: watchBatch}
-	if w.plan, err = query.Compile(view, w.request, f.rows.Dialect(), s.pages, w.scope); err != nil {
+	w := &watch{follower: f, service: s, view: view, stream: stream}
+	request := query.Request{Filter: req.GetFilter(), Fields: req.GetFields(), PageSize: watchBatch}
+	if w.plan, err = query.Compile(view, request, f.rows.Dialect()); err != nil {
 		return asConnectError(err)
 	}
 	w.shared = f.shared.plan(view.Name, req.GetFilter(), req.GetFields())
@@ -81,35 +83,35 @@ func (w *watch) begin(ctx context.Context, after string) error {
 		return w.snapshot(ctx)
 	case len(changed) == 0:
 		w.told = max(sequence, upTo)
-		return w.send(nil, w.told, false)
+		return w.send(ctx, nil, 0, w.told, false)
 	}
 	return w.tell(ctx, changed, upTo)
 }
 
 // snapshot sends all rows, page by page.
 func (w *watch) snapshot(ctx context.Context) error {
-	first := true
-	request := w.request
-	for {
-		plan, err := query.Compile(w.view, request, w.rows.Dialect(), w.service.pages, w.scope)
-		if err != nil {
-			return err
-		}
+	plan := w.plan
+	for first := true; ; first = false {
 		var (
 			changes []*projectionv1.Change
-			next    string
+			page    = w.page()
+			more    bool
 			last    []any
 		)
 		sequence, err := w.query(ctx, w.view, plan, func(values, terms []any) error {
-			if len(changes) == plan.Limit-1 {
-				next, err = w.service.pages.Next(w.scope, request, last)
+			row := sharedRow{size: rowSize(plan.Columns, values)}
+			if more = len(changes) == plan.Limit-1; more {
+				return store.ErrStop
+			}
+			var err error
+			if row.row, err = structOf(plan.Columns, values); err != nil {
 				return err
 			}
-			row, err := structOf(plan.Columns, values)
-			if err != nil {
-				return err
+			key := keyOf(terms)
+			if more = !page.Add(changeSize(key, row)); more {
+				return store.ErrStop
 			}
-			changes = append(changes, &projectionv1.Change{Key: keyOf(terms), Row: row})
+			changes = append(changes, &projectionv1.Change{Key: key, Row: row.row})
 			last = append(last[:0], terms...)
 			return nil
 		})
@@ -120,18 +122,21 @@ func (w *watch) snapshot(ctx context.Context) error {
 			w.told = sequence // later pages may be newer; what changed since is told again
 		}
 		position := w.told
-		if next != "" {
+		if more {
 			position = 0
 		}
-		if err := w.send(changes, position, first); err != nil {
+		if err := w.send(ctx, changes, page.Used(), position, first); err != nil {
 			return err
 		}
-		if next == "" {
+		if !more {
 			return nil
 		}
-		first, request.PageToken = false, next
+		plan = w.plan.After(w.rows.Dialect(), last)
 	}
 }
+
+// page returns an empty message's bound.
+func (w *watch) page() *response.Page { return &response.Page{Bytes: w.service.answers.PageBytes()} }
 
 // follow tells changes until ctx ends.
 func (w *watch) follow(ctx context.Context, changes *watcher) error {
@@ -142,7 +147,7 @@ func (w *watch) follow(ctx context.Context, changes *watcher) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-beat.C:
-			if err := w.send(nil, w.told, false); err != nil {
+			if err := w.send(ctx, nil, 0, w.told, false); err != nil {
 				return err
 			}
 		case <-changes.ready:
@@ -156,6 +161,7 @@ func (w *watch) follow(ctx context.Context, changes *watcher) error {
 			if err := w.tell(ctx, changed, upTo); err != nil {
 				return err
 			}
+			changes.sent()
 		}
 	}
 }
@@ -164,41 +170,56 @@ func (w *watch) follow(ctx context.Context, changes *watcher) error {
 // as they are now. These are all that have changed up to a journal sequence.
 func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64) error {
 	keys := slices.Sorted(maps.Keys(changed))
-	for part := range slices.Chunk(keys, watchBatch) {
-		found, err := w.shared.find(ctx, part, changed, w.read)
+	for len(keys) > 0 {
+		page := w.page()
+		changes, err := w.shared.find(ctx, keys[:min(len(keys), watchBatch)], changed, page, w.read)
 		if err != nil {
 			return err
 		}
-		changes := make([]*projectionv1.Change, len(part))
-		for i, key := range part {
-			changes[i] = &projectionv1.Change{Key: key, Row: found[key]}
-		}
+		keys = keys[len(changes):]
 		position := uint64(0)
-		if part[len(part)-1] == keys[len(keys)-1] { // before it, parts are missing
+		if len(keys) == 0 { // before it, parts are missing
 			w.told = max(w.told, upTo)
 			position = w.told
 		}
-		if err := w.send(changes, position, false); err != nil {
+		if err := w.send(ctx, changes, page.Used(), position, false); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// read returns the rows under keys, and the journal sequence that they are of.
-func (w *watch) read(ctx context.Context, keys []string) (map[string]*structpb.Struct, uint64, error) {
+// read implements [readRows].
+func (w *watch) read(ctx context.Context, keys []string, page response.Page) (found map[string]sharedRow, asOf uint64, read int, err error) {
 	plan := store.Among(w.plan, w.rows.Dialect(), keys)
-	found := make(map[string]*structpb.Struct, len(keys))
-	sequence, err := w.query(ctx, w.view, plan, func(values, terms []any) error {
-		row, err := structOf(plan.Columns, values)
-		found[keyOf(terms)] = row
-		return err
+	found, read = make(map[string]sharedRow, len(keys)), len(keys)
+	asOf, err = w.query(ctx, w.view, plan, func(values, terms []any) error {
+		key, row := keyOf(terms), sharedRow{size: rowSize(plan.Columns, values)}
+		var err error
+		if row.row, err = structOf(plan.Columns, values); err != nil {
+			return err
+		}
+		if !page.Add(changeSize(key, row)) {
+			read, _ = slices.BinarySearch(keys, key) // rows come in the order of their keys
+			return store.ErrStop
+		}
+		found[key] = row
+		return nil
 	})
-	return found, sequence, err
+	return found, asOf, read, err
 }
 
-// send sends a message; position 0 is none.
-func (w *watch) send(changes []*projectionv1.Change, position uint64, reset bool) error {
+// send sends a message whose changes have a size; position 0 is none. The size counts as
+// the tenant's until the transport has taken the message. A watcher that waits too long for
+// others of its tenant that do not read is ended, as if it did not read itself.
+func (w *watch) send(ctx context.Context, changes []*projectionv1.Change, size int, position uint64, reset bool) error {
+	waiting, cancel := context.WithTimeout(ctx, sendWait)
+	defer cancel()
+	release, err := w.service.answers.Wait(waiting, w.tenant, size)
+	if err != nil {
+		return cmp.Or(ctx.Err(), err)
+	}
+	defer release()
 	message := &projectionv1.WatchResponse{Changes: changes, Reset_: reset}
 	if position > 0 || !reset && len(changes) == 0 {
 		message.Position = w.service.positions.Format(w.tenant, position)
@@ -219,15 +240,23 @@ func (w *watch) missed(ctx context.Context, after uint64) (changed map[string]ui
 	if after >= until {
 		return nil, until, true, nil
 	}
+	select { // each reads ahead of what it has counted
+	case w.resumes <- struct{}{}:
+		defer func() { <-w.resumes }()
+	case <-ctx.Done():
+		return nil, 0, false, ctx.Err()
+	}
 	var (
 		errEnd  = errors.New("end")
 		errMany = errors.New("many")
 		touched = touchedRows{}
 		count   int
+		bytes   int
 	)
 	err = backbone.Follow(ctx, w.journal, w.tenant, after+1, w.prepare, func(ctx context.Context, events []prepared) error {
 		for _, event := range events {
-			if count++; count > maxMissed {
+			count, bytes = count+1, bytes+event.size
+			if count > maxMissed || bytes > maxMissedBytes {
 				return errMany
 			}
 			if err := w.touch(ctx, event, touched); err != nil {

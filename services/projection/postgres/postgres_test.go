@@ -190,7 +190,7 @@ func TestEveryTextComesBackAsItWas(t *testing.T) {
 			t.Fatal(err)
 		}
 		found := 0
-		plan, err := query.Compile(view, query.Request{}, query.PostgreSQL, query.NewPages([]byte("k")), "x")
+		plan, err := query.Compile(view, query.Request{}, query.PostgreSQL)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -110,29 +110,76 @@ func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, ea
 		if sequence, err = s.checkpoint(ctx, tx, ""); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, store.Select(view, plan), args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			values, err := scan(plan.Columns, rows)
-			if err != nil {
-				return err
-			}
-			if failed = each(values[:len(plan.Columns)], values[len(plan.Columns):]); failed != nil {
-				return failed
-			}
-		}
-		return rows.Err()
+		failed, err = read(ctx, tx, view, plan, args, each)
+		return errors.Join(failed, err)
 	})
 	switch {
+	case errors.Is(failed, store.ErrStop):
+		return sequence, nil
 	case failed != nil:
 		return 0, failed
 	case err != nil:
 		return 0, fmt.Errorf("postgres: query %s: %w", view.Name, err)
 	}
 	return sequence, nil
+}
+
+const (
+	// firstFetch is the rows that a query fetches before it knows their size.
+	firstFetch = 8
+	// fetchBytes bounds the rows of a further fetch, by the size of those before.
+	fetchBytes = 1 << 20
+)
+
+// read calls each for a plan's rows. They are fetched from a cursor, a few at a time: the
+// database would send all of them otherwise, also those that are not wanted any more.
+// failed is each's error.
+func read(ctx context.Context, tx pgx.Tx, view *model.View, plan query.Plan, args []any, each func(values, terms []any) error) (failed, err error) {
+	if plan.Limit <= firstFetch {
+		rows, err := tx.Query(ctx, store.Select(view, plan), args...)
+		if err != nil {
+			return nil, err
+		}
+		_, _, failed, err = consume(rows, plan, each)
+		return failed, err
+	}
+	if _, err := tx.Exec(ctx, "DECLARE page NO SCROLL CURSOR FOR "+store.Select(view, plan), args...); err != nil {
+		return nil, err
+	}
+	for next, left := firstFetch, plan.Limit; left > 0; {
+		// What a statement returns depends on the cursor: it must not be prepared.
+		rows, err := tx.Query(ctx, fmt.Sprintf("FETCH %d FROM page", min(next, left)), pgx.QueryExecModeExec)
+		if err != nil {
+			return nil, err
+		}
+		count, bytes, failed, err := consume(rows, plan, each)
+		if failed != nil || err != nil || count < min(next, left) {
+			return failed, err
+		}
+		left -= count
+		next = max(fetchBytes*count/max(bytes, 1), 1)
+	}
+	return nil, nil
+}
+
+// consume calls each for the rows of a result, and returns how many there were and how
+// many bytes they had.
+func consume(rows pgx.Rows, plan query.Plan, each func(values, terms []any) error) (count, bytes int, failed, err error) {
+	defer rows.Close()
+	for rows.Next() {
+		count++
+		for _, raw := range rows.RawValues() {
+			bytes += len(raw)
+		}
+		values, err := scan(plan.Columns, rows)
+		if err != nil {
+			return count, bytes, nil, err
+		}
+		if failed := each(values[:len(plan.Columns)], values[len(plan.Columns):]); failed != nil {
+			return count, bytes, failed, nil
+		}
+	}
+	return count, bytes, nil, rows.Err()
 }
 
 // scan reads a row's columns, and what follows them, as plain JSON values.

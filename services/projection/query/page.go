@@ -6,56 +6,204 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 
+	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/model"
 )
 
-// pageMAC is the length of a token's signature.
-const pageMAC = 16
+const (
+	// pageMAC is the length of a signature of version 1.
+	pageMAC = 16
+	// sealedVersion is the first byte of a sealed token, version 2. A token of version 1
+	// has none, and is told apart by its signature.
+	sealedVersion = 2
+	// maxTokenText bounds a token, as requests do.
+	maxTokenText = 4096
+	// longValue is the length beyond which a text of an order is represented by its digest,
+	// and shortValue is that where a token would be too long otherwise.
+	longValue  = 256
+	shortValue = 32
+)
 
-// Pages makes and reads page tokens: opaque, signed, and tied to the tenant,
-// the view and the request, so that a token cannot be carried elsewhere.
-type Pages struct{ key []byte }
-
-// NewPages returns pages under a key that all nodes share.
-func NewPages(key []byte) *Pages { return &Pages{key: key} }
-
-// Next returns the token of the page after a row with those values of the
-// plan's terms.
-func (p *Pages) Next(scope string, request Request, values []any) (string, error) {
-	body, err := json.Marshal(values)
-	if err != nil {
-		return "", fmt.Errorf("make a page token: %w", err)
-	}
-	return base64.RawURLEncoding.EncodeToString(append(p.mac(scope, request, body), body...)), nil
+// Pages makes and reads page tokens: opaque, authenticated, and bound to the tenant,
+// the view and the request, so that a token cannot be used elsewhere. Version 2 is
+// encrypted; version 1, which is signed only, stays readable.
+type Pages struct {
+	key    []byte // of version 1
+	sealer *token.Sealer
+	gate   *token.Gate
 }
 
-// parse returns the values in a token of a plan with count terms.
-func (p *Pages) parse(token, scope string, request Request, count int) ([]any, error) {
-	raw, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || len(raw) <= pageMAC {
+// NewPages returns pages under a key that all nodes share. gate says which version is
+// issued; nil: the newest.
+func NewPages(key []byte, gate *token.Gate) *Pages {
+	return &Pages{key: key, sealer: token.NewSealer(key, "page"), gate: gate}
+}
+
+// Cursor is where a page ends: the values of the plan's terms in its last row, the key
+// last. A text that is too long for a token is represented by its [Digest].
+type Cursor []any
+
+// Digest represents a long text in a token. The row under the cursor's key has the text.
+type Digest string
+
+func digest(text string) Digest {
+	sum := sha256.Sum256([]byte(text))
+	return Digest(base64.RawURLEncoding.EncodeToString(sum[:16]))
+}
+
+// Is reports whether a value is the text that is represented.
+func (d Digest) Is(value any) bool {
+	text, ok := value.(string)
+	return ok && digest(text) == d
+}
+
+// long is how a token holds a [Digest].
+type long struct {
+	SHA256 Digest `json:"sha256"`
+}
+
+// Next returns the token of the page after a row with those values of the
+// plan's terms. Error: [ErrLongKey].
+func (p *Pages) Next(scope string, request Request, values []any) (string, error) {
+	sealed := p.gate.Sealed()
+	limits := []int{longValue, shortValue}
+	if !sealed {
+		limits = []int{maxTokenText, shortValue} // nodes that read version 1 alone know no digests
+	}
+	for _, limit := range limits {
+		body, err := encodeCursor(values, limit)
+		if err != nil {
+			return "", fmt.Errorf("make a page token: %w", err)
+		}
+		var raw []byte
+		if sealed {
+			raw = p.sealer.Seal([]byte{sealedVersion}, bound(scope, request), body)
+		} else {
+			raw = append(p.mac(scope, request, body), body...)
+		}
+		if base64.RawURLEncoding.EncodedLen(len(raw)) <= maxTokenText {
+			return base64.RawURLEncoding.EncodeToString(raw), nil
+		}
+	}
+	return "", ErrLongKey
+}
+
+// encodeCursor encodes the values of a plan's terms; texts longer than limit, but the
+// key, are represented by their digests.
+func encodeCursor(values []any, limit int) ([]byte, error) {
+	out := make([]any, len(values))
+	for i, value := range values {
+		out[i] = value
+		if text, ok := value.(string); ok && len(text) > limit && i < len(values)-1 {
+			out[i] = long{digest(text)}
+		}
+	}
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(out)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+// Parse returns the cursor in a token of a plan with count terms. Error: wraps
+// [ErrToken].
+func (p *Pages) Parse(text, scope string, request Request, count int) (Cursor, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || len(raw) <= pageMAC || len(text) > maxTokenText {
 		return nil, fmt.Errorf("%w: it is not one that a query answered", ErrToken)
 	}
-	if !hmac.Equal(raw[:pageMAC], p.mac(scope, request, raw[pageMAC:])) {
-		return nil, fmt.Errorf("%w: it is of another query (filter, order, view and tenant must stay the same from page to page)", ErrToken)
+	body := raw[pageMAC:]
+	if !hmac.Equal(raw[:pageMAC], p.mac(scope, request, body)) {
+		err := token.ErrForged
+		if raw[0] == sealedVersion {
+			body, err = p.sealer.Open(bound(scope, request), raw[1:])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: it is of another query (filter, order, view and tenant must stay the same from page to page)", ErrToken)
+		}
 	}
-	decoder := json.NewDecoder(bytes.NewReader(raw[pageMAC:]))
+	return parseCursor(body, count)
+}
+
+func parseCursor(body []byte, count int) (Cursor, error) {
+	invalid := fmt.Errorf("%w: it is of another version of the view", ErrToken)
+	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
 	var values []any
 	if err := decoder.Decode(&values); err != nil || len(values) != count {
-		return nil, fmt.Errorf("%w: it is of another version of the view", ErrToken)
+		return nil, invalid
 	}
-	return model.Normalize(values).([]any), nil
+	for i, value := range values {
+		switch v := value.(type) {
+		case map[string]any:
+			text, ok := v["sha256"].(string)
+			if !ok || i == count-1 {
+				return nil, invalid
+			}
+			values[i] = Digest(text)
+		default:
+			values[i] = model.Normalize(v)
+		}
+	}
+	if _, ok := values[count-1].(string); !ok {
+		return nil, invalid
+	}
+	return values, nil
 }
 
-// mac signs a token's body for a request. The page's size and its fields may
+// Key returns the key of the page's last row.
+func (c Cursor) Key() string {
+	key, _ := c[len(c)-1].(string)
+	return key
+}
+
+// Digests reports whether values are represented by their digests: they must be replaced
+// by the row's before the cursor is used.
+func (c Cursor) Digests() bool {
+	for _, value := range c {
+		if _, ok := value.(Digest); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// Resolve replaces digests by the values of the row under the cursor's key, in the order
+// of the terms. Error: [ErrToken] when the row has changed since.
+func (c Cursor) Resolve(values []any) error {
+	for i, value := range c {
+		d, ok := value.(Digest)
+		switch {
+		case !ok:
+		case i < len(values) && d.Is(values[i]):
+			c[i] = values[i]
+		default:
+			return fmt.Errorf("%w: the row at which the page ended has changed: begin again", ErrToken)
+		}
+	}
+	return nil
+}
+
+// ErrLongKey says that no page can follow a row whose key is too long for a token.
+var ErrLongKey = errors.New("a row's key is too long for a page token: ask for a larger page, or filter")
+
+// bound is what a token is bound to. The page's size and its fields may
 // change between pages, the rest may not.
+func bound(scope string, request Request) string {
+	var b bytes.Buffer
+	for _, part := range []string{"page", scope, request.Filter, request.OrderBy} {
+		_, _ = fmt.Fprintf(&b, "%d:%s;", len(part), part) // a buffer does not fail
+	}
+	return b.String()
+}
+
+// mac signs a token's body of version 1.
 func (p *Pages) mac(scope string, request Request, body []byte) []byte {
 	h := hmac.New(sha256.New, p.key)
-	for _, part := range []string{"page", scope, request.Filter, request.OrderBy} {
-		_, _ = fmt.Fprintf(h, "%d:%s;", len(part), part) // a hash does not fail
-	}
+	h.Write([]byte(bound(scope, request)))
 	h.Write(body)
 	return h.Sum(nil)[:pageMAC]
 }

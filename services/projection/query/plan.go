@@ -103,10 +103,9 @@ var PostgreSQL = Dialect{
 	NullsLast:     " NULLS LAST",
 }
 
-// Compile plans a request against a view. Errors wrap [ErrFilter], [ErrOrder],
-// [ErrFields] or [ErrToken]. pages reads and makes tokens; scope is what they
-// are tied to besides the request itself.
-func Compile(view *model.View, request Request, dialect Dialect, pages *Pages, scope string) (Plan, error) {
+// Compile plans a request, but its page token, against a view. Errors wrap [ErrFilter],
+// [ErrOrder] or [ErrFields].
+func Compile(view *model.View, request Request, dialect Dialect) (Plan, error) {
 	b := &builder{dialect: dialect}
 	plan := Plan{Limit: request.PageSize}
 	if plan.Limit == 0 {
@@ -120,22 +119,11 @@ func Compile(view *model.View, request Request, dialect Dialect, pages *Pages, s
 	if plan.Terms, err = terms(view, request.OrderBy); err != nil {
 		return Plan{}, err
 	}
-	var conditions []string
 	if request.Filter != "" {
-		condition, err := b.filter(view, request.Filter)
-		if err != nil {
+		if plan.Where, err = b.filter(view, request.Filter); err != nil {
 			return Plan{}, err
 		}
-		conditions = append(conditions, condition)
 	}
-	if request.PageToken != "" {
-		after, err := pages.parse(request.PageToken, scope, request, len(plan.Terms))
-		if err != nil {
-			return Plan{}, err
-		}
-		conditions = append(conditions, b.after(plan.Terms, after))
-	}
-	plan.Where = strings.Join(conditions, " AND ")
 	plan.Args = b.args
 	order := make([]string, len(plan.Terms))
 	for i, term := range plan.Terms {
@@ -146,6 +134,18 @@ func Compile(view *model.View, request Request, dialect Dialect, pages *Pages, s
 	}
 	plan.OrderBy = strings.Join(order, ", ")
 	return plan, nil
+}
+
+// After narrows the plan to the rows that come after a cursor, in which no digest is
+// left.
+func (p Plan) After(dialect Dialect, cursor Cursor) Plan {
+	b := &builder{dialect: dialect, args: slices.Clone(p.Args)}
+	condition := b.after(p.Terms, cursor)
+	if p.Where != "" {
+		condition = "(" + p.Where + ") AND " + condition
+	}
+	p.Where, p.Args = condition, b.args
+	return p
 }
 
 // Columns returns the view's columns that fields name, all if there are none. The

@@ -3,7 +3,9 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
@@ -33,7 +35,7 @@ func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, ea
 	if err := tx.QueryRowContext(ctx, `SELECT sequence FROM "_checkpoint"`).Scan(&sequence); err != nil {
 		return 0, fmt.Errorf("sqlite: read checkpoint: %w", err)
 	}
-	rows, err := tx.QueryContext(ctx, store.Select(view, plan), plan.Args...)
+	rows, err := tx.QueryContext(ctx, statement(view, plan), plan.Args...)
 	if err != nil {
 		return 0, fmt.Errorf("sqlite: query %s: %w", view.Name, err)
 	}
@@ -43,7 +45,11 @@ func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, ea
 		if err != nil {
 			return 0, fmt.Errorf("sqlite: query %s: %w", view.Name, err)
 		}
-		if err := each(values[:len(plan.Columns)], values[len(plan.Columns):]); err != nil {
+		err = each(values[:len(plan.Columns)], values[len(plan.Columns):])
+		if errors.Is(err, store.ErrStop) {
+			return uint64(sequence), nil
+		}
+		if err != nil {
 			return 0, err
 		}
 	}
@@ -51,6 +57,32 @@ func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, ea
 		return 0, fmt.Errorf("sqlite: query %s: %w", view.Name, err)
 	}
 	return uint64(sequence), nil
+}
+
+// statement returns a plan's statement. Where rows may have to be sorted, their keys and
+// terms are, and the other columns are read afterwards, a row at a time, in that order: the
+// outer loop of a CROSS JOIN is the left one (https://sqlite.org/optoverview.html#crossjoin),
+// and the subquery yields its rows as it has ordered them. Otherwise SQLite would sort whole
+// rows, as many as the page may have, however large.
+func statement(view *model.View, plan query.Plan) string {
+	if plan.Where == "" && len(plan.Terms) == 1 || len(plan.Terms) == 0 {
+		return store.Select(view, plan) // in the order of the table itself
+	}
+	var inner, outer []string
+	for _, column := range plan.Columns {
+		outer = append(outer, fmt.Sprintf(`r.%q`, column.Name))
+	}
+	for i, term := range plan.Terms {
+		inner = append(inner, fmt.Sprintf(`%q AS t%d`, term.Column, i))
+		outer = append(outer, fmt.Sprintf("k.t%d", i))
+	}
+	where := ""
+	if plan.Where != "" {
+		where = " WHERE " + plan.Where
+	}
+	table := store.Table(view)
+	return fmt.Sprintf("SELECT %s FROM (SELECT %s FROM %q%s ORDER BY %s LIMIT %d) AS k CROSS JOIN %q AS r ON r.%q = k.t%d",
+		strings.Join(outer, ", "), strings.Join(inner, ", "), table, where, plan.OrderBy, plan.Limit, table, query.KeyColumn, len(plan.Terms)-1)
 }
 
 // scan reads the columns and then extra values of a row as plain JSON values.

@@ -32,7 +32,7 @@ export function Views() {
         .filter((generation) => !generation.shown)
         .map((generation) => (
           <p key={generation.model} className="panel">
-            <Badge tone={generation.failing ? "bad" : "warn"}>{generation.failing ? "does not advance" : "being built"}</Badge> The views of model {generation.model} are built beside these: event {String(generation.applied)} of {String(generation.target)}.
+            <Badge tone={generation.failing ? "bad" : "warn"}>{generation.failing ? "does not advance" : "being built"}</Badge> The views of model {generation.model} are built beside these: {generation.percent} %.
           </p>
         ))}
       {tenant === "" ? null : <Answered of={views}>{() => (view ? <Console key={tenant + view.name} tenant={tenant} view={view} /> : <Empty>The model has no view.</Empty>)}</Answered>}

@@ -119,7 +119,8 @@ type Query struct {
 	// An AIP-132 order, such as "balance desc, owner". The view's key is always
 	// the last criterion, so that pages never overlap.
 	OrderBy string `protobuf:"bytes,2,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
-	// Rows a page, 1 to 1000; 0: 100.
+	// Rows per page, 1 to 1000; 0: 100. A page ends earlier at a bound in bytes, 1 MiB
+	// unless the node is configured otherwise; it has at least one row.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before, for the same query.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -726,13 +727,19 @@ type Generation struct {
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// Whether queries are answered from it.
 	Shown bool `protobuf:"varint,2,opt,name=shown,proto3" json:"shown,omitempty"`
-	// The journal's sequence that it has followed.
+	// The journal's sequence that it has followed, while a node of the platform reads no
+	// encrypted positions; 0 otherwise: use applied_position and percent.
 	Applied int64 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
-	// The sequence from which on it can be shown: what the journal held when it was
-	// begun.
+	// The sequence from which on it can be shown; as applied.
 	Target int64 `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`
 	// Whether it does not advance, for a reason that the node's log tells.
-	Failing       bool `protobuf:"varint,5,opt,name=failing,proto3" json:"failing,omitempty"`
+	Failing bool `protobuf:"varint,5,opt,name=failing,proto3" json:"failing,omitempty"`
+	// How far it has followed the journal, as a position.
+	AppliedPosition string `protobuf:"bytes,6,opt,name=applied_position,json=appliedPosition,proto3" json:"applied_position,omitempty"`
+	// The position from which on it can be shown: what the journal held when it was begun.
+	TargetPosition string `protobuf:"bytes,7,opt,name=target_position,json=targetPosition,proto3" json:"target_position,omitempty"`
+	// How much of the journal up to the target it has followed, 0 to 100.
+	Percent       int32 `protobuf:"varint,8,opt,name=percent,proto3" json:"percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -800,6 +807,27 @@ func (x *Generation) GetFailing() bool {
 		return x.Failing
 	}
 	return false
+}
+
+func (x *Generation) GetAppliedPosition() string {
+	if x != nil {
+		return x.AppliedPosition
+	}
+	return ""
+}
+
+func (x *Generation) GetTargetPosition() string {
+	if x != nil {
+		return x.TargetPosition
+	}
+	return ""
+}
+
+func (x *Generation) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
 }
 
 // View describes a view.
@@ -977,14 +1005,17 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\x11ListViewsResponse\x121\n" +
 	"\x05views\x18\x01 \x03(\v2\x1b.projection.gateway.v1.ViewR\x05views\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\tR\bposition\x12C\n" +
-	"\vgenerations\x18\x03 \x03(\v2!.projection.gateway.v1.GenerationR\vgenerations\"\x84\x01\n" +
+	"\vgenerations\x18\x03 \x03(\v2!.projection.gateway.v1.GenerationR\vgenerations\"\xf2\x01\n" +
 	"\n" +
 	"Generation\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
 	"\x05shown\x18\x02 \x01(\bR\x05shown\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\x03R\aapplied\x12\x16\n" +
 	"\x06target\x18\x04 \x01(\x03R\x06target\x12\x18\n" +
-	"\afailing\x18\x05 \x01(\bR\afailing\"S\n" +
+	"\afailing\x18\x05 \x01(\bR\afailing\x12)\n" +
+	"\x10applied_position\x18\x06 \x01(\tR\x0fappliedPosition\x12'\n" +
+	"\x0ftarget_position\x18\a \x01(\tR\x0etargetPosition\x12\x18\n" +
+	"\apercent\x18\b \x01(\x05R\apercent\"S\n" +
 	"\x04View\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\acolumns\x18\x02 \x03(\v2\x1d.projection.gateway.v1.ColumnR\acolumns\"J\n" +

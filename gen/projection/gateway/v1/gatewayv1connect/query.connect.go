@@ -76,16 +76,20 @@ type QueryServiceClient interface {
 	//
 	// Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page
 	// token or position cannot be used; the message says where),
-	// DEADLINE_EXCEEDED (min_position was not reached in time).
+	// DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
+	// (answers to the tenant that have not been read hold too many bytes),
+	// FAILED_PRECONDITION (the key of a page's last row is too long for a page token).
 	Query(context.Context, *v1.QueryRequest) (*v1.QueryResponse, error)
 	// Get answers one row of a view by its key.
 	//
-	// Errors: NOT_FOUND (unknown view, or no such row); others as for Query.
+	// Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also when the row
+	// has more than 15 MiB); others as for Query.
 	Get(context.Context, *v1.GetRequest) (*v1.GetResponse, error)
 	// Watch answers a view's rows and then every change of them, until the client
 	// leaves or the method's time is over. A client that comes back with the last
 	// position that it got is told what it missed. A client that does not keep up is
-	// ended with RESOURCE_EXHAUSTED and may come back the same way.
+	// ended with RESOURCE_EXHAUSTED and may come back the same way. A message has at most
+	// 1 MiB of changes, unless the node is configured otherwise, or a single one.
 	Watch(context.Context, *v1.WatchRequest) (QueryServiceWatchClientStream, error)
 	// ListViews answers the views that the tenant's model declares.
 	ListViews(context.Context, *v1.ListViewsRequest) (*v1.ListViewsResponse, error)
@@ -123,16 +127,20 @@ type QueryServiceHandler interface {
 	//
 	// Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page
 	// token or position cannot be used; the message says where),
-	// DEADLINE_EXCEEDED (min_position was not reached in time).
+	// DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
+	// (answers to the tenant that have not been read hold too many bytes),
+	// FAILED_PRECONDITION (the key of a page's last row is too long for a page token).
 	Query(context.Context, *v1.QueryRequest) (*v1.QueryResponse, error)
 	// Get answers one row of a view by its key.
 	//
-	// Errors: NOT_FOUND (unknown view, or no such row); others as for Query.
+	// Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also when the row
+	// has more than 15 MiB); others as for Query.
 	Get(context.Context, *v1.GetRequest) (*v1.GetResponse, error)
 	// Watch answers a view's rows and then every change of them, until the client
 	// leaves or the method's time is over. A client that comes back with the last
 	// position that it got is told what it missed. A client that does not keep up is
-	// ended with RESOURCE_EXHAUSTED and may come back the same way.
+	// ended with RESOURCE_EXHAUSTED and may come back the same way. A message has at most
+	// 1 MiB of changes, unless the node is configured otherwise, or a single one.
 	Watch(context.Context, *v1.WatchRequest, QueryServiceWatchServerStream) error
 	// ListViews answers the views that the tenant's model declares.
 	ListViews(context.Context, *v1.ListViewsRequest) (*v1.ListViewsResponse, error)

@@ -16,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file projection/gateway/v1/query.proto.
  */
 export const file_projection_gateway_v1_query: GenFile = /*@__PURE__*/
-  fileDesc("CiFwcm9qZWN0aW9uL2dhdGV3YXkvdjEvcXVlcnkucHJvdG8SFXByb2plY3Rpb24uZ2F0ZXdheS52MSLaAgoMUXVlcnlSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIrCgVxdWVyeRgDIAEoCzIcLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeRJcCghtZXRhZGF0YRgEIAMoCzIxLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeVJlcXVlc3QuTWV0YWRhdGFFbnRyeUIXukgUmgEREBAiBnIEEAEYQCoFcgMYgAISHgoMbWluX3Bvc2l0aW9uGAUgASgJQgi6SAVyAxiAAhovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEilQEKBVF1ZXJ5EhgKBmZpbHRlchgBIAEoCUIIukgFcgMYgCASGgoIb3JkZXJfYnkYAiABKAlCCLpIBXIDGIAEEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiAIBIZCgZmaWVsZHMYBSADKAlCCbpIBpIBAxCAASJhCg1RdWVyeVJlc3BvbnNlEiUKBHJvd3MYASADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghwb3NpdGlvbhgDIAEoCSLQAQoKR2V0UmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSKwoEdmlldxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSFwoDa2V5GAMgASgJQgq6SAdyBRABGIAEEh4KDG1pbl9wb3NpdGlvbhgEIAEoCUIIukgFcgMYgAISGQoGZmllbGRzGAUgAygJQgm6SAaSAQMQgAEiRQoLR2V0UmVzcG9uc2USJAoDcm93GAEgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIQCghwb3NpdGlvbhgCIAEoCSLsAQoMV2F0Y2hSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIYCgZmaWx0ZXIYAyABKAlCCLpIBXIDGIAgEhkKBmZpZWxkcxgEIAMoCUIJukgGkgEDEIABEh4KDG1pbl9wb3NpdGlvbhgFIAEoCUIIukgFcgMYgAISFwoFYWZ0ZXIYBiABKAlCCLpIBXIDGIACImAKDVdhdGNoUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnByb2plY3Rpb24uZ2F0ZXdheS52MS5DaGFuZ2USEAoIcG9zaXRpb24YAiABKAkSDQoFcmVzZXQYAyABKAgiOwoGQ2hhbmdlEgsKA2tleRgBIAEoCRIkCgNyb3cYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IlUKEExpc3RWaWV3c1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kIokBChFMaXN0Vmlld3NSZXNwb25zZRIqCgV2aWV3cxgBIAMoCzIbLnByb2plY3Rpb24uZ2F0ZXdheS52MS5WaWV3EhAKCHBvc2l0aW9uGAIgASgJEjYKC2dlbmVyYXRpb25zGAMgAygLMiEucHJvamVjdGlvbi5nYXRld2F5LnYxLkdlbmVyYXRpb24iXAoKR2VuZXJhdGlvbhINCgVtb2RlbBgBIAEoCRINCgVzaG93bhgCIAEoCBIPCgdhcHBsaWVkGAMgASgDEg4KBnRhcmdldBgEIAEoAxIPCgdmYWlsaW5nGAUgASgIIkQKBFZpZXcSDAoEbmFtZRgBIAEoCRIuCgdjb2x1bW5zGAIgAygLMh0ucHJvamVjdGlvbi5nYXRld2F5LnYxLkNvbHVtbiI1CgZDb2x1bW4SDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEg8KB2luZGV4ZWQYAyABKAgy0AUKDFF1ZXJ5U2VydmljZRK5AQoFUXVlcnkSIy5wcm9qZWN0aW9uLmdhdGV3YXkudjEuUXVlcnlSZXF1ZXN0GiQucHJvamVjdGlvbi5nYXRld2F5LnYxLlF1ZXJ5UmVzcG9uc2UiZZACAartGC8KCnF1ZXJ5LnJlYWQQARoKcHJvamVjdGlvbiICCAUyBHZpZXc6CXRlbmFudF9pZILT5JMCKToBKloSEhAvdjEvcXVlcnkve3ZpZXd9IhAvdjEvcXVlcnkve3ZpZXd9EqIBCgNHZXQSIS5wcm9qZWN0aW9uLmdhdGV3YXkudjEuR2V0UmVxdWVzdBoiLnByb2plY3Rpb24uZ2F0ZXdheS52MS5HZXRSZXNwb25zZSJUkAIBqu0YLwoKcXVlcnkucmVhZBABGgpwcm9qZWN0aW9uIgIIBTIEdmlldzoJdGVuYW50X2lkgtPkkwIYEhYvdjEvcXVlcnkve3ZpZXd9L3trZXl9ErgBCgVXYXRjaBIjLnByb2plY3Rpb24uZ2F0ZXdheS52MS5XYXRjaFJlcXVlc3QaJC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuV2F0Y2hSZXNwb25zZSJikAIBqu0YQwoKcXVlcnkucmVhZBABGgpwcm9qZWN0aW9uIgMIkBwyBHZpZXc6CXRlbmFudF9pZFIIcG9zaXRpb25aBWFmdGVyaAGC0+STAhISEC92MS93YXRjaC97dmlld30wARKjAQoJTGlzdFZpZXdzEicucHJvamVjdGlvbi5nYXRld2F5LnYxLkxpc3RWaWV3c1JlcXVlc3QaKC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuTGlzdFZpZXdzUmVzcG9uc2UiQ5ACAartGCsKCnF1ZXJ5LnJlYWQQARoKcHJvamVjdGlvbiICCAU6CXRlbmFudF9pZGgBgtPkkwILEgkvdjEvdmlld3NiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_headgate_policy_v1_policy]);
+  fileDesc("CiFwcm9qZWN0aW9uL2dhdGV3YXkvdjEvcXVlcnkucHJvdG8SFXByb2plY3Rpb24uZ2F0ZXdheS52MSLaAgoMUXVlcnlSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIrCgVxdWVyeRgDIAEoCzIcLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeRJcCghtZXRhZGF0YRgEIAMoCzIxLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeVJlcXVlc3QuTWV0YWRhdGFFbnRyeUIXukgUmgEREBAiBnIEEAEYQCoFcgMYgAISHgoMbWluX3Bvc2l0aW9uGAUgASgJQgi6SAVyAxiAAhovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEilQEKBVF1ZXJ5EhgKBmZpbHRlchgBIAEoCUIIukgFcgMYgCASGgoIb3JkZXJfYnkYAiABKAlCCLpIBXIDGIAEEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiAIBIZCgZmaWVsZHMYBSADKAlCCbpIBpIBAxCAASJhCg1RdWVyeVJlc3BvbnNlEiUKBHJvd3MYASADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghwb3NpdGlvbhgDIAEoCSLQAQoKR2V0UmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSKwoEdmlldxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSFwoDa2V5GAMgASgJQgq6SAdyBRABGIAEEh4KDG1pbl9wb3NpdGlvbhgEIAEoCUIIukgFcgMYgAISGQoGZmllbGRzGAUgAygJQgm6SAaSAQMQgAEiRQoLR2V0UmVzcG9uc2USJAoDcm93GAEgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIQCghwb3NpdGlvbhgCIAEoCSLsAQoMV2F0Y2hSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIYCgZmaWx0ZXIYAyABKAlCCLpIBXIDGIAgEhkKBmZpZWxkcxgEIAMoCUIJukgGkgEDEIABEh4KDG1pbl9wb3NpdGlvbhgFIAEoCUIIukgFcgMYgAISFwoFYWZ0ZXIYBiABKAlCCLpIBXIDGIACImAKDVdhdGNoUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnByb2plY3Rpb24uZ2F0ZXdheS52MS5DaGFuZ2USEAoIcG9zaXRpb24YAiABKAkSDQoFcmVzZXQYAyABKAgiOwoGQ2hhbmdlEgsKA2tleRgBIAEoCRIkCgNyb3cYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IlUKEExpc3RWaWV3c1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kIokBChFMaXN0Vmlld3NSZXNwb25zZRIqCgV2aWV3cxgBIAMoCzIbLnByb2plY3Rpb24uZ2F0ZXdheS52MS5WaWV3EhAKCHBvc2l0aW9uGAIgASgJEjYKC2dlbmVyYXRpb25zGAMgAygLMiEucHJvamVjdGlvbi5nYXRld2F5LnYxLkdlbmVyYXRpb24ioAEKCkdlbmVyYXRpb24SDQoFbW9kZWwYASABKAkSDQoFc2hvd24YAiABKAgSDwoHYXBwbGllZBgDIAEoAxIOCgZ0YXJnZXQYBCABKAMSDwoHZmFpbGluZxgFIAEoCBIYChBhcHBsaWVkX3Bvc2l0aW9uGAYgASgJEhcKD3RhcmdldF9wb3NpdGlvbhgHIAEoCRIPCgdwZXJjZW50GAggASgFIkQKBFZpZXcSDAoEbmFtZRgBIAEoCRIuCgdjb2x1bW5zGAIgAygLMh0ucHJvamVjdGlvbi5nYXRld2F5LnYxLkNvbHVtbiI1CgZDb2x1bW4SDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEg8KB2luZGV4ZWQYAyABKAgy0AUKDFF1ZXJ5U2VydmljZRK5AQoFUXVlcnkSIy5wcm9qZWN0aW9uLmdhdGV3YXkudjEuUXVlcnlSZXF1ZXN0GiQucHJvamVjdGlvbi5nYXRld2F5LnYxLlF1ZXJ5UmVzcG9uc2UiZZACAartGC8KCnF1ZXJ5LnJlYWQQARoKcHJvamVjdGlvbiICCAUyBHZpZXc6CXRlbmFudF9pZILT5JMCKToBKloSEhAvdjEvcXVlcnkve3ZpZXd9IhAvdjEvcXVlcnkve3ZpZXd9EqIBCgNHZXQSIS5wcm9qZWN0aW9uLmdhdGV3YXkudjEuR2V0UmVxdWVzdBoiLnByb2plY3Rpb24uZ2F0ZXdheS52MS5HZXRSZXNwb25zZSJUkAIBqu0YLwoKcXVlcnkucmVhZBABGgpwcm9qZWN0aW9uIgIIBTIEdmlldzoJdGVuYW50X2lkgtPkkwIYEhYvdjEvcXVlcnkve3ZpZXd9L3trZXl9ErgBCgVXYXRjaBIjLnByb2plY3Rpb24uZ2F0ZXdheS52MS5XYXRjaFJlcXVlc3QaJC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuV2F0Y2hSZXNwb25zZSJikAIBqu0YQwoKcXVlcnkucmVhZBABGgpwcm9qZWN0aW9uIgMIkBwyBHZpZXc6CXRlbmFudF9pZFIIcG9zaXRpb25aBWFmdGVyaAGC0+STAhISEC92MS93YXRjaC97dmlld30wARKjAQoJTGlzdFZpZXdzEicucHJvamVjdGlvbi5nYXRld2F5LnYxLkxpc3RWaWV3c1JlcXVlc3QaKC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuTGlzdFZpZXdzUmVzcG9uc2UiQ5ACAartGCsKCnF1ZXJ5LnJlYWQQARoKcHJvamVjdGlvbiICCAU6CXRlbmFudF9pZGgBgtPkkwILEgkvdjEvdmlld3NiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_headgate_policy_v1_policy]);
 
 /**
  * QueryRequest asks for a page of a view.
@@ -91,7 +91,8 @@ export type Query = Message<"projection.gateway.v1.Query"> & {
   orderBy: string;
 
   /**
-   * Rows a page, 1 to 1000; 0: 100.
+   * Rows per page, 1 to 1000; 0: 100. A page ends earlier at a bound in bytes, 1 MiB
+   * unless the node is configured otherwise; it has at least one row.
    *
    * @generated from field: int32 page_size = 3;
    */
@@ -431,15 +432,15 @@ export type Generation = Message<"projection.gateway.v1.Generation"> & {
   shown: boolean;
 
   /**
-   * The journal's sequence that it has followed.
+   * The journal's sequence that it has followed, while a node of the platform reads no
+   * encrypted positions; 0 otherwise: use applied_position and percent.
    *
    * @generated from field: int64 applied = 3;
    */
   applied: bigint;
 
   /**
-   * The sequence from which on it can be shown: what the journal held when it was
-   * begun.
+   * The sequence from which on it can be shown; as applied.
    *
    * @generated from field: int64 target = 4;
    */
@@ -451,6 +452,27 @@ export type Generation = Message<"projection.gateway.v1.Generation"> & {
    * @generated from field: bool failing = 5;
    */
   failing: boolean;
+
+  /**
+   * How far it has followed the journal, as a position.
+   *
+   * @generated from field: string applied_position = 6;
+   */
+  appliedPosition: string;
+
+  /**
+   * The position from which on it can be shown: what the journal held when it was begun.
+   *
+   * @generated from field: string target_position = 7;
+   */
+  targetPosition: string;
+
+  /**
+   * How much of the journal up to the target it has followed, 0 to 100.
+   *
+   * @generated from field: int32 percent = 8;
+   */
+  percent: number;
 };
 
 /**
@@ -535,7 +557,9 @@ export const QueryService: GenService<{
    *
    * Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page
    * token or position cannot be used; the message says where),
-   * DEADLINE_EXCEEDED (min_position was not reached in time).
+   * DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
+   * (answers to the tenant that have not been read hold too many bytes),
+   * FAILED_PRECONDITION (the key of a page's last row is too long for a page token).
    *
    * @generated from rpc projection.gateway.v1.QueryService.Query
    */
@@ -547,7 +571,8 @@ export const QueryService: GenService<{
   /**
    * Get answers one row of a view by its key.
    *
-   * Errors: NOT_FOUND (unknown view, or no such row); others as for Query.
+   * Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also when the row
+   * has more than 15 MiB); others as for Query.
    *
    * @generated from rpc projection.gateway.v1.QueryService.Get
    */
@@ -560,7 +585,8 @@ export const QueryService: GenService<{
    * Watch answers a view's rows and then every change of them, until the client
    * leaves or the method's time is over. A client that comes back with the last
    * position that it got is told what it missed. A client that does not keep up is
-   * ended with RESOURCE_EXHAUSTED and may come back the same way.
+   * ended with RESOURCE_EXHAUSTED and may come back the same way. A message has at most
+   * 1 MiB of changes, unless the node is configured otherwise, or a single one.
    *
    * @generated from rpc projection.gateway.v1.QueryService.Watch
    */

@@ -1,0 +1,75 @@
+package backbone_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/backbone/token"
+)
+
+func TestReadSealedTokens_EveryNodeOfThePlatformMust(t *testing.T) {
+	node := func(kind string, tokens int) backbone.Node { return backbone.Node{Kind: kind, Tokens: tokens} }
+	for _, tc := range []struct {
+		name  string
+		nodes []backbone.Node
+		want  bool
+	}{
+		{"no node", nil, true},
+		{"all", []backbone.Node{node("aggregate", 2), node("projection", 2), node("gateway", 2)}, true},
+		{"newer ones", []backbone.Node{node("aggregate", 2), node("projection", 3)}, true},
+		{"one that announces no version", []backbone.Node{node("aggregate", 2), node("projection", 0)}, false},
+		{"one that reads version 1", []backbone.Node{node("control", 1), node("projection", 2)}, false},
+		{"a service that is not the platform's", []backbone.Node{node("projection", 2), node("orders", 0)}, true},
+	} {
+		if got := backbone.ReadSealedTokens(tc.nodes); got != tc.want {
+			t.Errorf("%s: %t, want %t", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestFollowTokens_TheVersionFollowsAnnouncements(t *testing.T) {
+	js := backbonetest.Start(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var gate token.Gate
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		backbone.FollowTokens(ctx, js, &gate, func(err error) { t.Error(err) })
+	}()
+	t.Cleanup(func() { cancel(); <-followed })
+
+	announce := func(id string, tokens int) (leave func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- backbone.Announce(ctx, js, backbone.Node{ID: id, Kind: "projection", Endpoint: "127.0.0.1:1", Tokens: tokens}, func(context.Context, *backbone.Node) error { return nil })
+		}()
+		return func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	until := func(sealed bool, when string) {
+		t.Helper()
+		deadline := time.After(20 * time.Second)
+		for gate.Sealed() != sealed {
+			select {
+			case <-deadline:
+				t.Fatalf("%s: sealed tokens are issued: %t", when, !sealed)
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}
+	leave := announce("new", 2)
+	defer leave()
+	until(true, "all nodes read version 2")
+	leaveOld := announce("old", 0)
+	until(false, "an old node is announced")
+	leaveOld()
+	until(true, "the old node is away")
+}

@@ -1,0 +1,128 @@
+package query_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/backbone/token"
+	"github.com/headgate/headgate/services/projection/query"
+	"pgregory.net/rapid"
+)
+
+// issuers are pages that issue each version.
+func issuers() map[string]*query.Pages {
+	return map[string]*query.Pages{"1": query.NewPages([]byte("key"), &token.Gate{}), "2": query.NewPages([]byte("key"), nil)}
+}
+
+func TestPages_ATokenIsOfOneRequest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		term := rapid.OneOf(rapid.Just[any](nil), rapid.Int64Range(-1<<53, 1<<53).AsAny(), rapid.Bool().AsAny(), rapid.StringMatching(`[ -~]{0,40}`).AsAny())
+		values := append(rapid.SliceOfN(term, 0, 8).Draw(t, "terms"), rapid.StringMatching(`[ -~]{1,200}`).Draw(t, "key"))
+		request := query.Request{Filter: "a > 1", OrderBy: "a"}
+		for version, issuer := range issuers() {
+			text, err := issuer.Next("acme/v", request, values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again, _ := issuer.Next("acme/v", request, values); again != text {
+				t.Fatalf("version %s: equal pages have other tokens", version)
+			}
+			for _, reader := range issuers() {
+				got, err := reader.Parse(text, "acme/v", request, len(values))
+				if err != nil || !reflect.DeepEqual([]any(got), values) {
+					t.Fatalf("version %s: %v, %v; want %v", version, got, err, values)
+				}
+				for name, refused := range map[string]func() error{
+					"another tenant": func() error { _, err := reader.Parse(text, "globex/v", request, len(values)); return err },
+					"another filter": func() error {
+						_, err := reader.Parse(text, "acme/v", query.Request{OrderBy: "a"}, len(values))
+						return err
+					},
+					"another order": func() error {
+						_, err := reader.Parse(text, "acme/v", query.Request{Filter: "a > 1"}, len(values))
+						return err
+					},
+					"another number of terms": func() error { _, err := reader.Parse(text, "acme/v", request, len(values)+1); return err },
+				} {
+					if err := refused(); !errors.Is(err, query.ErrToken) {
+						t.Fatalf("version %s, %s: %v", version, name, err)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestPages_ATokenStaysWithinItsBound(t *testing.T) {
+	long := strings.Repeat("\x01é", 500_000)
+	var values []any
+	for range 8 {
+		values = append(values, long)
+	}
+	values = append(values, strings.Repeat("ключ", 128)) // 512 characters, as Get takes them
+	for version, issuer := range issuers() {
+		text, err := issuer.Next("acme/v", query.Request{}, values)
+		if err != nil || len(text) > 4096 {
+			t.Fatalf("version %s: %d bytes, %v", version, len(text), err)
+		}
+		cursor, err := issuer.Parse(text, "acme/v", query.Request{}, len(values))
+		if err != nil || !cursor.Digests() {
+			t.Fatalf("version %s: %v", version, err)
+		}
+		if err := cursor.Resolve(values[:len(values)-1]); err != nil || !reflect.DeepEqual([]any(cursor), values) {
+			t.Errorf("version %s: %v", version, err)
+		}
+		cursor, err = issuer.Parse(text, "acme/v", query.Request{}, len(values))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, row := range map[string][]any{"changed": {long + "x"}, "gone": nil} {
+			if err := cursor.Resolve(row); !errors.Is(err, query.ErrToken) {
+				t.Errorf("version %s: a row that is %s: %v", version, name, err)
+			}
+		}
+		if _, err := issuer.Next("acme/v", query.Request{}, []any{long}); !errors.Is(err, query.ErrLongKey) {
+			t.Errorf("version %s: a key of %d bytes: %v", version, len(long), err)
+		}
+	}
+}
+
+func TestPages_ASealedTokenShowsNothing(t *testing.T) {
+	text, err := query.NewPages([]byte("key"), nil).Next("acme/v", query.Request{}, []any{"balance", int64(1234567), "the-key"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"balance", "1234567", "the-key"} {
+		if bytes.Contains(raw, []byte(part)) {
+			t.Errorf("%q is in the token", part)
+		}
+	}
+}
+
+func FuzzPageToken(f *testing.F) {
+	for _, issuer := range issuers() {
+		text, err := issuer.Next("acme/v", query.Request{}, []any{int64(7), "k"})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		cursor, err := issuers()["2"].Parse(text, "acme/v", query.Request{}, 2)
+		if err == nil && cursor.Key() == "" && !cursor.Digests() && len(cursor) != 2 {
+			t.Fatalf("%q is read as %v", text, cursor)
+		}
+		if err != nil && !errors.Is(err, query.ErrToken) {
+			t.Fatal(err)
+		}
+	})
+}
