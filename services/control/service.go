@@ -38,7 +38,7 @@ type Service struct {
 	views gatewayv1connect.QueryServiceClient
 	// positions reads those of other nodes.
 	positions *position.Codec
-	log   zerolog.Logger
+	log       zerolog.Logger
 
 	placements *backbone.Bucket[backbone.Placement]
 	tenants    *backbone.Bucket[backbone.Tenant]

@@ -78,7 +78,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		tenants: tenants, models: models, journal: journal, opener: open, conn: js.Conn(), log: log, timeline: timeline,
 		positions: position.NewCodec(secret, journal.Epoch(), config.Tokens), pages: query.NewPages(secret, config.Tokens),
 		answers: response.NewLimiter(config.Answers), tokens: config.Tokens,
-		lanes:   map[contextkit.TenantID]lane{}, built: make(chan struct{}, 1),
+		lanes: map[contextkit.TenantID]lane{}, built: make(chan struct{}, 1),
 	}
 	for _, tenant := range tenants.All() {
 		f, err := s.openViews(ctx, tenant)
