@@ -1,6 +1,8 @@
 package chassis
 
 import (
+	"bytes"
+	"crypto/rand"
 	"errors"
 	"io"
 
@@ -8,6 +10,7 @@ import (
 	"github.com/headgate/headgate/chassis/compression"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
 )
 
 // CompressMinBytes is the size below which compressing an answer costs more than
@@ -33,26 +36,64 @@ func (c grpcCompressor) Compress(w io.Writer) (io.WriteCloser, error) {
 	return c.Compressor.Compress(w)
 }
 
-// Decompress implements [encoding.Compressor].
+// Decompress implements [encoding.Compressor]. It does not fail, and neither do its readers:
+// grpc-go would end the call as INTERNAL, before its handler could say that the client is at
+// fault. What cannot be decompressed ends with [undecompressed] instead.
 func (c grpcCompressor) Decompress(r io.Reader) (io.Reader, error) {
 	plain, err := c.Compressor.Decompress(r)
 	if err != nil {
-		return nil, err
+		return bytes.NewReader(undecompressed), nil //nolint:nilerr // see above
 	}
-	return &untilEnd{plain}, nil
+	return &untilEnd{plain: plain}, nil
 }
 
-// untilEnd gives a pooled reader back when it has been read, or, as grpc-go does
-// when it gives up, closed.
-type untilEnd struct{ plain io.ReadCloser }
+// undecompressed stands at the end of a message that could not be decompressed. No client can
+// guess it: it begins with random bytes. It ends with bytes that are no protobuf, for clients
+// in this process, which do not look for it.
+var undecompressed = func() []byte {
+	mark := make([]byte, 16, 32)
+	_, _ = rand.Read(mark) // crypto/rand does not fail
+	return append(mark, bytes.Repeat([]byte{0xff}, 16)...)
+}()
 
+// isUndecompressed reports whether a message ends with [undecompressed].
+func isUndecompressed(data mem.BufferSlice) bool {
+	missing := len(undecompressed)
+	for i := len(data) - 1; i >= 0 && missing > 0; i-- {
+		part := data[i].ReadOnlyData()
+		n := min(len(part), missing)
+		if !bytes.Equal(part[len(part)-n:], undecompressed[missing-n:missing]) {
+			return false
+		}
+		missing -= n
+	}
+	return missing == 0
+}
+
+// untilEnd returns a pooled reader when it has been read, or, as grpc-go does when it gives
+// up, closed.
+type untilEnd struct {
+	plain io.ReadCloser // nil: it has been returned
+	mark  []byte        // what is left of undecompressed
+}
+
+// Read implements [io.Reader].
 func (r *untilEnd) Read(p []byte) (int, error) {
 	if r.plain == nil {
-		return 0, io.EOF
+		if len(r.mark) == 0 {
+			return 0, io.EOF
+		}
+		n := copy(p, r.mark)
+		r.mark = r.mark[n:]
+		return n, nil
 	}
 	n, err := r.plain.Read(p)
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		_ = r.Close() // its source is the call's
+	case err != nil:
+		_ = r.Close()
+		r.mark, err = undecompressed, nil
 	}
 	return n, err
 }

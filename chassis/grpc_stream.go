@@ -27,7 +27,32 @@ type grpcStream struct {
 	json     connect.Codec // nil: messages are protobuf
 	opened   bool
 	received bool
+	incoming incoming // the message that is received
 }
+
+// incoming is a message that is received. grpc-go ends a call whose message its codec does
+// not decode as INTERNAL; so the codec leaves the error here.
+type incoming struct {
+	msg        any
+	compressed bool // perhaps: the call has an encoding
+	err        error
+}
+
+// unmarshal has codec decode data.
+func (m *incoming) unmarshal(codec encoding.CodecV2, data mem.BufferSlice) {
+	if m.compressed && isUndecompressed(data) {
+		m.err = errUndecompressed
+		return
+	}
+	if t, ok := m.msg.(*text); ok {
+		t.bytes = data.Materialize()
+		return
+	}
+	m.err = codec.Unmarshal(data, m.msg)
+}
+
+// errUndecompressed is the cause of a message that could not be decompressed.
+var errUndecompressed = errors.New("chassis: the message cannot be decompressed")
 
 // Receive implements [connect.ServerStream]. A method of one request is called
 // with exactly one (gRPC's "cardinality violations" are UNIMPLEMENTED).
@@ -69,18 +94,24 @@ func (s *grpcStream) receive(msg any) error {
 }
 
 func (s *grpcStream) read(msg any) error {
-	err := s.grpc.RecvMsg(msg)
+	s.incoming = incoming{msg: msg, compressed: len(s.call.header.Get("grpc-encoding")) > 0}
+	err := s.grpc.RecvMsg(&s.incoming)
 	switch {
+	case err == nil && s.incoming.err != nil:
+		return errUndecodable.WithCause(s.incoming.err)
 	case err == nil, errors.Is(err, io.EOF):
 		return err
 	case s.grpc.Context().Err() != nil:
 		return s.grpc.Context().Err()
 	}
-	st := status.Convert(err)
-	if st.Code() == codes.ResourceExhausted {
+	switch code := status.Code(err); code {
+	case codes.ResourceExhausted:
 		return connect.Errorf(connect.CodeResourceExhausted, "the message is larger than %d bytes", s.config.MaxBodyBytes)
+	case codes.Internal: // grpc-go's code for a message that is cut off or has wrong flags
+		return errUndecodable.WithCause(err)
+	default:
+		return connect.NewError(connect.Code(code), "the message cannot be read").WithCause(err)
 	}
-	return connect.NewError(connect.Code(st.Code()), "the message cannot be read").WithCause(err)
 }
 
 // SendHeaders implements [connect.ServerStream].
@@ -97,6 +128,9 @@ func (s *grpcStream) Send(msg any) error {
 	if s.json != nil {
 		var message bytes.Buffer
 		if err := s.json.MarshalWrite(s.grpc.Context(), &message, msg); err != nil {
+			if _, known := errors.AsType[*connect.Error](err); known {
+				return err
+			}
 			return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
 		}
 		msg = &text{message.Bytes()}
@@ -119,7 +153,7 @@ type text struct{ bytes []byte }
 // Len returns its length in bytes.
 func (t *text) Len() int { return len(t.bytes) }
 
-// textCodec passes texts as they are.
+// textCodec passes texts as they are, and leaves errors with the [incoming] message.
 type textCodec struct{ encoding.CodecV2 }
 
 // Marshal implements [encoding.CodecV2].
@@ -132,8 +166,8 @@ func (c textCodec) Marshal(msg any) (mem.BufferSlice, error) {
 
 // Unmarshal implements [encoding.CodecV2].
 func (c textCodec) Unmarshal(data mem.BufferSlice, msg any) error {
-	if t, ok := msg.(*text); ok {
-		t.bytes = data.Materialize()
+	if m, ok := msg.(*incoming); ok {
+		m.unmarshal(c.CodecV2, data)
 		return nil
 	}
 	return c.CodecV2.Unmarshal(data, msg)

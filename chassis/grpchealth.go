@@ -61,7 +61,7 @@ func (h health) tenant(ctx context.Context) contextkit.TenantID {
 func (h health) check(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 	var req healthv1.HealthCheckRequest
 	if err := stream.Receive(&req); err != nil {
-		return err
+		return Undecodable(err)
 	}
 	status := h.status(ctx, req.GetService())
 	if status == healthv1.HealthCheckResponse_SERVICE_UNKNOWN {
@@ -81,7 +81,7 @@ func (h health) check(ctx context.Context, _ connect.Spec, stream connect.Server
 func (h health) watch(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 	var req healthv1.HealthCheckRequest
 	if err := stream.Receive(&req); err != nil {
-		return err
+		return Undecodable(err)
 	}
 	ticker := time.NewTicker(healthPoll)
 	defer ticker.Stop()

@@ -120,6 +120,12 @@ func decode(codec encoding.CodecV2, data mem.BufferSlice, msg any) error {
 	return nil
 }
 
+// decodeRequest reads a caller's message for the service. A message that cannot be
+// decoded is the caller's fault.
+func decodeRequest(data mem.BufferSlice, msg any) error {
+	return Undecodable(decode(messageCodec{}, data, msg))
+}
+
 // passHeader sets what stands in one header in another too.
 func passHeader(to, from *connect.Header) {
 	for key, values := range from.All() {
@@ -193,7 +199,7 @@ func (s *inProcessService) Receive(msg any) error {
 	s.sent = false
 	request := s.request
 	s.request = nil
-	return decode(messageCodec{}, request, msg)
+	return decodeRequest(request, msg)
 }
 
 // SendHeaders implements [connect.ServerStream]: they go with the answer.

@@ -137,7 +137,7 @@ func (s *inProcessServiceStream) Receive(msg any) error {
 		if !more {
 			return io.EOF
 		}
-		return decode(messageCodec{}, data, msg)
+		return decodeRequest(data, msg)
 	case <-s.ctx.Done():
 		return s.ctx.Err()
 	}

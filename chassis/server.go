@@ -164,6 +164,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		s.endStreams,
 		s.Metrics.Observe(s.log, zerolog.DebugLevel),
 		s.tellEnded,
+		undecodable,
 		validate.NewServerInterceptor(),
 	)
 	jsonCodec := connectproto.NewJSONCodec()
@@ -248,7 +249,7 @@ func (s *Server) mount() *http.Handler {
 
 // Guard registers methods that pass through interceptor first.
 func (s *Server) Guard(interceptor connect.ServerInterceptor, register func(*connect.Server)) {
-	collected := connect.NewServer(interceptor)
+	collected := connect.NewServer(interceptor, undecodable)
 	register(collected)
 	for spec := range collected.Specs() {
 		s.RPC.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {

@@ -42,7 +42,7 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 		until = limit
 	}
 	received := chassis.ReceiveBy(ctx, until)
-	err := call.Stream.Receive(call.First)
+	err := call.read(call.First)
 	received()
 	if err != nil && !time.Now().Before(until) {
 		return ctx, connect.NewError(connect.CodeDeadlineExceeded, "the request did not arrive in time")
@@ -51,7 +51,7 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 		return ctx, connect.NewError(connect.CodeInvalidArgument, "the call has no message")
 	}
 	if err != nil {
-		return ctx, badRequest(err)
+		return ctx, err
 	}
 	if call.Method.KeyField != 0 {
 		key, err := call.First.Text(call.Method.KeyField, "")
@@ -63,13 +63,28 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 	return ctx, nil
 }
 
-// badRequest says what is wrong with a message that could not be read.
-func badRequest(err error) error {
-	var syntax *transcode.SyntaxError
-	if errors.As(err, &syntax) {
-		return connect.NewError(connect.CodeInvalidArgument, syntax.Error())
+// read receives a message of the client's. A message that cannot be decompressed, decoded or
+// transcoded, or that is no protobuf message of its type, is INVALID_ARGUMENT: nodes would
+// refuse it, and it would count as their fault.
+func (c *Call) read(message *frame.Frame) error {
+	if err := c.Stream.Receive(message); err != nil {
+		var syntax *transcode.SyntaxError
+		if errors.As(err, &syntax) {
+			return connect.NewError(connect.CodeInvalidArgument, syntax.Error())
+		}
+		return chassis.Undecodable(err)
 	}
-	return err
+	err := message.Program.Validate(message.Data)
+	if err == nil {
+		return nil
+	}
+	refusal := connect.NewError(connect.CodeInvalidArgument, err.Error())
+	var wire *transcode.WireError
+	if !errors.As(err, &wire) || wire.Field == "" {
+		return refusal
+	}
+	return chassis.WithDetails(refusal,
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: wire.Field, Description: wire.Reason}}})
 }
 
 // badField says that a field which the pipeline reads cannot be read.

@@ -356,11 +356,11 @@ func (c *Call) pumpRequests(stream connect.ClientStream) error {
 			return stream.CloseSend()
 		}
 		message = &frame.Frame{Program: c.Method.Input}
-		switch err := c.Stream.Receive(message); {
+		switch err := c.read(message); {
 		case errors.Is(err, io.EOF):
 			return stream.CloseSend()
 		case err != nil:
-			return badRequest(err)
+			return err
 		}
 		if err := c.bind(message, tenant); err != nil {
 			return err

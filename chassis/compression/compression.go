@@ -1,14 +1,18 @@
 // Package compression brings Brotli and Zstandard to Connect, beside the gzip
 // that Connect has itself.
 //
-// Readers and writers are pooled. Their memory is bounded: a stream that asks
-// for a larger window than [maxWindow] is refused, and Connect bounds what comes
-// out of it.
+// Readers and writers are pooled. A decompressor allocates its window and some
+// tables, whatever the input announces and whichever reader it comes from: at most
+// 32 KiB for gzip, [maxWindow] for Zstandard and 16 MiB for Brotli, which is its
+// largest window (its 30-bit extension is refused). The output is produced as it is
+// read; the reader's user bounds it.
 //
-// Sources: RFC 7932 (Brotli), RFC 8878 (Zstandard; §3.1.1.1.2 on windows).
+// Sources: RFC 1952 (gzip), RFC 7932 (Brotli; §9.1 on windows), RFC 8878
+// (Zstandard; §3.1.1.1.2 on windows).
 package compression
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -20,7 +24,8 @@ import (
 )
 
 const (
-	// maxWindow is what RFC 8878 asks every decoder to take, and no more.
+	// maxWindow is the window in bytes that RFC 8878 §3.1.1.1.2 recommends every
+	// decoder to support. A frame that needs more is refused.
 	maxWindow = 8 << 20
 	// brotliLevel is fast: an answer is compressed once and read once.
 	brotliLevel = 4
@@ -59,7 +64,13 @@ func newZstd() *pooled {
 			return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
 		},
 		newDecoder: func() (decoder, error) {
-			return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+			return zstd.NewReader(nil,
+				zstd.WithDecoderConcurrency(1), // no goroutines
+				zstd.WithDecoderMaxWindow(maxWindow),
+				zstd.WithDecoderMaxMemory(maxWindow), // a frame of a single segment has no other window
+				zstd.WithDecodeBuffersBelow(0),       // decode as a stream, never the whole source in Reset
+				zstd.WithDecoderLowmem(true),
+			)
 		},
 	}
 }
@@ -97,11 +108,20 @@ func (p *pooled) Decompress(src io.Reader) (io.ReadCloser, error) {
 			return nil, fmt.Errorf("compression: %s: %w", p.name, err)
 		}
 	}
-	if err := d.Reset(src); err != nil {
+	r := &reader{pool: p, decoder: d, source: source{src}}
+	if err := d.Reset(&r.source); err != nil {
 		return nil, fmt.Errorf("compression: %s: %w", p.name, err)
 	}
-	return &reader{pool: p, decoder: d}, nil
+	return r, nil
 }
+
+// source hides everything of a reader but Read. Decoders have shortcuts for readers
+// that offer more: zstd's Reset decodes a source with Bytes and Len, such as a
+// [bytes.Buffer], immediately and into memory of the size that the frame announces.
+type source struct{ reader io.Reader }
+
+// Read implements [io.Reader].
+func (s *source) Read(p []byte) (int, error) { return s.reader.Read(p) }
 
 type writer struct {
 	pool    *pooled
@@ -122,20 +142,36 @@ func (w *writer) Close() error {
 
 type reader struct {
 	pool    *pooled
-	decoder decoder
+	decoder decoder // nil: closed
+	source  source
 }
 
-func (r *reader) Read(b []byte) (int, error) { return r.decoder.Read(b) }
+// Read implements [io.Reader].
+func (r *reader) Read(b []byte) (int, error) {
+	if r.decoder == nil {
+		return 0, errClosed
+	}
+	return r.decoder.Read(b)
+}
 
-// Close gives the decoder back without the source that it read.
+// Close returns the decoder to its pool, without the source. It may be called
+// again.
 func (r *reader) Close() error {
-	if r.decoder.Reset(nothing{}) == nil {
-		r.pool.decoders.Put(r.decoder)
+	d := r.decoder
+	if d == nil {
+		return nil
+	}
+	r.decoder, r.source.reader = nil, nothing{}
+	if d.Reset(nothing{}) == nil {
+		r.pool.decoders.Put(d)
 	}
 	return nil
 }
 
-// nothing is an empty source, so that a pooled decoder holds on to no other.
+// errClosed is returned by a closed reader, whose decoder may serve another call.
+var errClosed = errors.New("compression: read after Close")
+
+// nothing is an empty source, so that a pooled decoder refers to no other.
 type nothing struct{}
 
 func (nothing) Read([]byte) (int, error) { return 0, io.EOF }

@@ -3,7 +3,6 @@ package edge
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -18,20 +17,16 @@ const minCompressed = 512
 // encodings are the content encodings of bodies and answers (RFC 9110 §8.4).
 type encodings []connect.Compressor
 
-// decode returns the body in plain, or an error for the client. What comes out
-// is bounded by whoever reads it.
-func (e encodings) decode(req *http.Request, body io.ReadCloser) (io.ReadCloser, error) {
+// of returns the compressor of a request's body, nil for a plain one, or an error for the
+// client.
+func (e encodings) of(req *http.Request) (connect.Compressor, error) {
 	name := strings.ToLower(strings.TrimSpace(req.Header.Get("Content-Encoding")))
 	if name == "" || name == connect.CompressionNameIdentity {
-		return body, nil
+		return nil, nil //nolint:nilnil // there is none to find
 	}
 	for _, c := range e {
 		if c.Name() == name {
-			plain, err := c.Decompress(body)
-			if err != nil {
-				return nil, connect.Errorf(connect.CodeInvalidArgument, "the body is not %s", name)
-			}
-			return plain, nil
+			return c, nil
 		}
 	}
 	return nil, connect.Errorf(connect.CodeUnimplemented, "the content encoding %q is not known (known: %s)", name, e.names())

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,37 +78,52 @@ func (s *stream) bodyWire() ([]byte, error) {
 		if !json.Valid(body) { // it must not end the field that it is put into
 			return nil, errors.New("the body is no JSON value")
 		}
-		body = wrap([]string{s.binding.body}, body)
+		body = wrap([]string{s.binding.bodyName}, body)
 	}
 	return s.binding.method.Input.AppendWire(make([]byte, 0, len(body)+foreseenTenant), body)
 }
 
-// readBody appends the body, not compressed.
+// readBody appends the body, not compressed. A compressed body is read whole first: while
+// it arrives no decompressor waits for it.
 func (s *stream) readBody(dst []byte) ([]byte, error) {
-	plain, err := s.encodings.decode(s.request, s.body)
+	compressor, err := s.encodings.of(s.request)
 	if err != nil {
 		return nil, err
 	}
+	if compressor == nil {
+		return s.readWhole(dst, s.body, connect.CodeCanceled, "the body was cut off")
+	}
+	buffer := frame.Buffers.Get(leastForeseen)
+	defer frame.Buffers.Put(buffer)
+	packed, err := s.readWhole((*buffer)[:0], s.body, connect.CodeCanceled, "the body was cut off")
+	if err != nil {
+		return nil, err
+	}
+	malformed := "the body is not " + compressor.Name()
+	plain, err := compressor.Decompress(bytes.NewReader(packed))
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, malformed).WithCause(err)
+	}
+	defer func() { _ = plain.Close() }() // it has been read
+	return s.readWhole(dst, plain, connect.CodeInvalidArgument, malformed)
+}
+
+// readWhole appends what from has, up to the bound of bodies. code and message are for a
+// reader that fails.
+func (s *stream) readWhole(dst []byte, from io.Reader, code connect.Code, message string) ([]byte, error) {
+	var err error
 	for err == nil && int64(len(dst)) <= s.maxBody {
 		dst = slices.Grow(dst, 1)
 		var n int
-		n, err = plain.Read(dst[len(dst):cap(dst)])
+		n, err = from.Read(dst[len(dst):cap(dst)])
 		dst = dst[:len(dst)+n]
 	}
-	if int64(len(dst)) > s.maxBody {
-		err = &http.MaxBytesError{Limit: s.maxBody}
-	} else if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	_ = plain.Close() // it has been read, and its source is the server's to close
 	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
+	case int64(len(dst)) > s.maxBody, errors.As(err, &tooLarge):
 		return nil, connect.Errorf(connect.CodeResourceExhausted, "the body is larger than %d bytes", s.maxBody)
-	case err != nil && plain != s.body:
-		return nil, connect.Errorf(connect.CodeInvalidArgument, "the body is not %s", s.request.Header.Get("Content-Encoding")).WithCause(err)
-	case err != nil:
-		return nil, connect.NewError(connect.CodeCanceled, "the body was cut off").WithCause(err)
+	case err != nil && !errors.Is(err, io.EOF):
+		return nil, connect.NewError(code, message).WithCause(err)
 	}
 	return dst, nil
 }
@@ -124,7 +140,7 @@ func (s *stream) appendQuery(wire []byte) ([]byte, error) {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		p, err := newParameter(s.binding.method.Input.Descriptor(), name)
+		p, err := newParameter(s.binding.method.Input.Descriptor(), name, transcode.Field)
 		if err != nil {
 			return nil, fmt.Errorf("query: %w", err)
 		}
@@ -141,18 +157,21 @@ func (s *stream) appendQuery(wire []byte) ([]byte, error) {
 type parameter struct {
 	name  string
 	path  []protoreflect.FieldDescriptor
-	names []string         // of the path
+	names []string         // of the path, in JSON
 	text  protowire.Number // of a string field of the request itself; 0: it is another
 }
 
-func newParameter(input protoreflect.MessageDescriptor, name string) (parameter, error) {
-	path, err := fieldPath(input, name)
+// newParameter returns the parameter that name leads to by the fields that find finds.
+func newParameter(input protoreflect.MessageDescriptor, name string, find finder) (parameter, error) {
+	path, err := fieldPath(input, name, find)
 	if err != nil {
 		return parameter{}, err
 	}
 	p := parameter{name: name, path: path, names: make([]string, len(path))}
 	for i, f := range path {
-		p.names[i] = string(f.Name())
+		if p.names[i] = transcode.Name(f); p.names[i] == "" {
+			return parameter{}, fmt.Errorf("%q cannot be given: the names of %s are those of other fields", name, f.FullName())
+		}
 	}
 	if len(path) == 1 && path[0].Kind() == protoreflect.StringKind && !path[0].IsList() {
 		p.text = path[0].Number()
@@ -176,17 +195,27 @@ func (p *parameter) appendWire(wire []byte, input *transcode.Program, value stri
 	return out, nil
 }
 
-// fieldPath finds a field by its path of proto or JSON names.
-func fieldPath(message protoreflect.MessageDescriptor, name string) ([]protoreflect.FieldDescriptor, error) {
+// finder finds a message's field by a name, nil for none.
+type finder func(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor
+
+// byProtoName is the finder of path variables, whose fields google.api.http calls by their
+// proto names; JSON names serve too where they are no proto names. A query's parameters
+// are found as JSON's members are, by [transcode.Field].
+func byProtoName(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+	if f := message.Fields().ByName(protoreflect.Name(name)); f != nil {
+		return f
+	}
+	return message.Fields().ByJSONName(name)
+}
+
+// fieldPath finds a field by its path of names.
+func fieldPath(message protoreflect.MessageDescriptor, name string, find finder) ([]protoreflect.FieldDescriptor, error) {
 	var path []protoreflect.FieldDescriptor
 	for part := range strings.SplitSeq(name, ".") {
 		if message == nil {
 			return nil, fmt.Errorf("%q is no field", name)
 		}
-		f := message.Fields().ByName(protoreflect.Name(part))
-		if f == nil {
-			f = message.Fields().ByJSONName(part)
-		}
+		f := find(message, part)
 		if f == nil || f.IsMap() {
 			return nil, fmt.Errorf("%q is no field of %s", name, message.FullName())
 		}

@@ -72,7 +72,7 @@ func (s *single) Send(msg any) error {
 	*answer = text
 	if err != nil {
 		frame.Buffers.Put(answer)
-		return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
+		return frame.NoJSON(err)
 	}
 	s.answer = answer
 	return nil
@@ -182,7 +182,7 @@ func (e *events) Send(msg any) error {
 	}
 	var err error
 	if e.buffer, err = e.binding.appendJSON(e.buffer, f.Data); err != nil {
-		return connect.NewError(connect.CodeInternal, "the answer has no JSON form").WithCause(err)
+		return frame.NoJSON(err)
 	}
 	e.buffer = append(e.buffer, '\n')
 	if e.sse {

@@ -25,6 +25,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -54,8 +55,9 @@ type binding struct {
 	// parameters are the fields of the template's variables.
 	parameters []parameter
 
-	body   string           // "", "*" or a field
-	answer protowire.Number // the answer's field that is the response; 0: all of it
+	body     string           // "", "*" or a field
+	bodyName string           // the field's name in JSON
+	answer   protowire.Number // the answer's field that is the response; 0: all of it
 }
 
 // appendJSON appends the JSON of an answer.
@@ -125,14 +127,20 @@ func newBinding(method *policy.Method, rule *annotations.HttpRule) (*binding, er
 		return nil, err
 	}
 	for _, v := range b.template.variables {
-		p, err := newParameter(method.Input.Descriptor(), v.field)
+		p, err := newParameter(method.Input.Descriptor(), v.field, byProtoName)
 		if err != nil {
 			return nil, fmt.Errorf("path %q: %w", path, err)
 		}
 		b.parameters = append(b.parameters, p)
 	}
-	if b.body != "" && b.body != "*" && method.Input.Descriptor().Fields().ByName(protoreflect.Name(b.body)) == nil {
-		return nil, fmt.Errorf("body names %q, which is no field", b.body)
+	if b.body != "" && b.body != "*" {
+		field := method.Input.Descriptor().Fields().ByName(protoreflect.Name(b.body))
+		if field == nil {
+			return nil, fmt.Errorf("body names %q, which is no field", b.body)
+		}
+		if b.bodyName = transcode.Name(field); b.bodyName == "" {
+			return nil, fmt.Errorf("body names %q, whose names in JSON are those of other fields", b.body)
+		}
 	}
 	return b, nil
 }

@@ -190,10 +190,20 @@ func (c jsonCodec) MarshalWrite(ctx context.Context, dst io.Writer, msg any) err
 	}
 	text, err := f.Program.AppendJSON(place, f.Data)
 	if err != nil {
-		return err
+		return NoJSON(err)
 	}
 	_, err = dst.Write(text)
 	return err
+}
+
+// NoJSON returns what a client may know of an answer that could not be written as JSON: that
+// the node's message is malformed, or has a value without a JSON form. It is INTERNAL.
+func NoJSON(err error) error {
+	message := "the node's answer has no JSON form"
+	if errors.Is(err, transcode.ErrWire) {
+		message = "the node's answer is no protobuf message of its type"
+	}
+	return connect.NewError(connect.CodeInternal, message).WithCause(err)
 }
 
 // UnmarshalRead implements [connect.Codec].

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -103,7 +104,7 @@ func (b *builder) operation(method *policy.Method, rule *annotations.HttpRule, p
 		parameters = append(parameters, object{"name": match[1], "in": "path", "required": true, "schema": schema})
 	}
 	if rule.GetBody() != "*" {
-		parameters = append(parameters, b.query("", input, inPath, rule.GetBody(), nil)...)
+		parameters = append(parameters, b.query("", "", input, inPath, rule.GetBody(), nil)...)
 	}
 	suffix := ""
 	if path == "" {
@@ -157,8 +158,9 @@ func content(schema object) object { return object{"application/json": object{"s
 const maxQueryDepth = 4
 
 // query lists the parameters that a message's fields make, but for those in the
-// path and in the body.
-func (b *builder) query(prefix string, message protoreflect.MessageDescriptor, inPath map[string]bool, body string, above []protoreflect.FullName) []any {
+// path and in the body. prefix and names are the way to the message, in proto names and in
+// those of the parameters, which a query's reader finds.
+func (b *builder) query(prefix, names string, message protoreflect.MessageDescriptor, inPath map[string]bool, body string, above []protoreflect.FullName) []any {
 	if len(above) == maxQueryDepth {
 		return nil
 	}
@@ -166,15 +168,16 @@ func (b *builder) query(prefix string, message protoreflect.MessageDescriptor, i
 	fields := message.Fields()
 	for i := range fields.Len() {
 		field := fields.Get(i)
-		name := prefix + string(field.Name())
+		path, name := prefix+string(field.Name()), transcode.Name(field)
 		switch {
-		case inPath[name], prefix == "" && string(field.Name()) == body, field.IsMap():
+		case name == "": // its names lead to other fields
+		case inPath[path], prefix == "" && string(field.Name()) == body, field.IsMap():
 		case field.Message() != nil && wellKnown(field.Message().FullName()) == nil:
 			if !field.IsList() {
-				list = append(list, b.query(name+".", field.Message(), inPath, body, append(above, message.FullName()))...)
+				list = append(list, b.query(path+".", names+name+".", field.Message(), inPath, body, append(above, message.FullName()))...)
 			}
 		default:
-			list = append(list, object{"name": name, "in": "query", "schema": b.field(field)})
+			list = append(list, object{"name": names + name, "in": "query", "schema": b.field(field)})
 		}
 	}
 	return list

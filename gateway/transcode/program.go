@@ -19,12 +19,37 @@ type Program struct {
 	kind     messageKind
 	// slow says that the message has what only protojson handles.
 	slow bool
+	// whole says that the message, or one inside, has required fields or extensions: see
+	// [Program.Validate].
+	whole bool
 	// byNumber holds the fields with small numbers, sparse the others.
 	byNumber []*field
 	sparse   map[protowire.Number]*field
 	byName   map[string]*field
+	all      []*field // in the order of the descriptor
 	fields   int
 	oneofs   int
+}
+
+// Field returns the field of a message that JSON texts call by name: the first one that
+// has it for its JSON name, else the one that has it for its proto name; nil for none.
+// protojson has the same order.
+func Field(desc protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+	if f := desc.Fields().ByJSONName(name); f != nil {
+		return f
+	}
+	return desc.Fields().ByTextName(name)
+}
+
+// Name returns a name that [Field] finds the field by, its proto name if possible. "" says
+// that both its names are other fields'.
+func Name(field protoreflect.FieldDescriptor) string {
+	for _, name := range []string{field.TextName(), field.JSONName()} {
+		if found := Field(field.ContainingMessage(), name); found != nil && found.Number() == field.Number() {
+			return name
+		}
+	}
+	return ""
 }
 
 // Resolver finds the types of Any's contents.
@@ -80,6 +105,7 @@ type field struct {
 	list     bool
 	isMap    bool
 	packs    bool // is written packed
+	utf8     bool // a text that must be valid UTF-8
 	implicit bool // no presence: the zero value is not written
 	oneof    int  // dense index from 1; 0: none
 	message  *Program
@@ -118,7 +144,7 @@ func (c *Compiler) Compile(desc protoreflect.MessageDescriptor) *Program {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.compile(desc)
-	c.spreadSlow()
+	c.spread()
 	return p
 }
 
@@ -128,8 +154,9 @@ func (c *Compiler) compile(desc protoreflect.MessageDescriptor) *Program {
 	}
 	p := &Program{
 		desc: desc, resolver: c.resolver, kind: wellKnown[desc.FullName()], byName: map[string]*field{},
-		slow: desc.ExtensionRanges().Len() > 0 || desc.RequiredNumbers().Len() > 0,
+		whole: desc.ExtensionRanges().Len() > 0 || desc.RequiredNumbers().Len() > 0,
 	}
+	p.slow = p.whole
 	c.programs[desc] = p // before its fields, which may refer to it
 	fields := desc.Fields()
 	p.fields, p.oneofs = fields.Len(), desc.Oneofs().Len()
@@ -137,7 +164,6 @@ func (c *Compiler) compile(desc protoreflect.MessageDescriptor) *Program {
 		fd := fields.Get(i)
 		if fd.Kind() == protoreflect.GroupKind {
 			p.slow = true
-			continue
 		}
 		if fd.Enum() != nil && fd.Enum().IsClosed() {
 			p.slow = true // its unknown numbers are unknown fields
@@ -154,9 +180,18 @@ func (c *Compiler) compile(desc protoreflect.MessageDescriptor) *Program {
 			}
 			p.sparse[f.number] = f
 		}
-		// A member is read by its JSON name or by its proto name.
-		p.byName[string(fd.Name())] = f
-		p.byName[fd.JSONName()] = f
+		p.all = append(p.all, f)
+	}
+	// A member is read by its JSON name, or by its proto name (a group's is its type's)
+	// unless that is another field's JSON name: as protojson reads it.
+	for _, name := range []func(protoreflect.FieldDescriptor) string{
+		protoreflect.FieldDescriptor.JSONName, protoreflect.FieldDescriptor.TextName,
+	} {
+		for i, f := range p.all {
+			if _, taken := p.byName[name(fields.Get(i))]; !taken {
+				p.byName[name(fields.Get(i))] = f
+			}
+		}
 	}
 	return p
 }
@@ -165,11 +200,12 @@ func (c *Compiler) field(fd protoreflect.FieldDescriptor, index int) *field {
 	f := &field{
 		index: index, number: fd.Number(), kind: fd.Kind(), name: fd.JSONName(),
 		wireType: wireTypes[fd.Kind()], list: fd.IsList(), isMap: fd.IsMap(),
+		utf8:     fd.Kind() == protoreflect.StringKind && enforcesUTF8(fd),
 		implicit: !fd.HasPresence() && !fd.IsList() && !fd.IsMap(),
 		prefix:   append(quoted(fd.JSONName()), ':'),
 	}
 	f.tag = protowire.AppendTag(nil, f.number, f.wireType)
-	if f.list && f.wireType != protowire.BytesType {
+	if f.list && f.wireType != protowire.BytesType && f.wireType != protowire.StartGroupType {
 		f.packed = protowire.AppendTag(nil, f.number, protowire.BytesType)
 		f.packs = fd.IsPacked()
 	}
@@ -185,6 +221,15 @@ func (c *Compiler) field(fd protoreflect.FieldDescriptor, index int) *field {
 		f.enum = compileEnum(fd.Enum())
 	}
 	return f
+}
+
+// enforcesUTF8 reports whether protobuf-go refuses a text of the field that is not UTF-8: in
+// proto3, and in editions unless their features say otherwise.
+func enforcesUTF8(fd protoreflect.FieldDescriptor) bool {
+	if known, ok := fd.(interface{ EnforceUTF8() bool }); ok {
+		return known.EnforceUTF8()
+	}
+	return fd.Syntax() != protoreflect.Proto2
 }
 
 func compileEnum(desc protoreflect.EnumDescriptor) *enum {
@@ -203,19 +248,19 @@ func compileEnum(desc protoreflect.EnumDescriptor) *enum {
 	return e
 }
 
-// spreadSlow makes every message slow that has a slow one inside: protojson
-// must then have the whole.
-func (c *Compiler) spreadSlow() {
+// spread makes every message slow, or whole, that has such a one inside: protobuf must
+// then have the whole.
+func (c *Compiler) spread() {
 	for changed := true; changed; {
 		changed = false
 		for _, p := range c.programs {
-			if p.slow {
-				continue
-			}
-			for _, f := range p.byName {
-				if (f.message != nil && f.message.slow) || (f.val != nil && f.val.message != nil && f.val.message.slow) {
-					p.slow, changed = true, true
-					break
+			for _, f := range p.all {
+				inner := f.message
+				if f.val != nil {
+					inner = f.val.message
+				}
+				if inner != nil && (inner.slow && !p.slow || inner.whole && !p.whole) {
+					p.slow, p.whole, changed = p.slow || inner.slow, p.whole || inner.whole, true
 				}
 			}
 		}
@@ -239,6 +284,7 @@ var wireTypes = map[protoreflect.Kind]protowire.Type{
 	protoreflect.Sfixed32Kind: protowire.Fixed32Type, protoreflect.Fixed32Kind: protowire.Fixed32Type, protoreflect.FloatKind: protowire.Fixed32Type,
 	protoreflect.Sfixed64Kind: protowire.Fixed64Type, protoreflect.Fixed64Kind: protowire.Fixed64Type, protoreflect.DoubleKind: protowire.Fixed64Type,
 	protoreflect.StringKind: protowire.BytesType, protoreflect.BytesKind: protowire.BytesType, protoreflect.MessageKind: protowire.BytesType,
+	protoreflect.GroupKind: protowire.StartGroupType,
 }
 
 // seen holds the fields and oneofs met in one message.

@@ -545,20 +545,23 @@ const maxIntegerDigits = 20
 // integral parses a number with a fraction or exponent that is an integer all
 // the same, such as 1.0 or 1e3.
 func integral(digits []byte) (*big.Int, bool) {
-	mantissa, exponent := digits, 0
+	mantissa, power := digits, []byte(nil)
 	if e := bytes.IndexAny(digits, "eE"); e >= 0 {
-		var err error
-		if exponent, err = strconv.Atoi(string(digits[e+1:])); err != nil {
-			return nil, false
-		}
-		mantissa = digits[:e]
+		mantissa, power = digits[:e], digits[e+1:]
 	}
 	whole, fraction, _ := bytes.Cut(mantissa, []byte{'.'})
 	whole, negative := bytes.CutPrefix(whole, []byte{'-'})
 	whole = bytes.TrimPrefix(whole, []byte{'0'}) // there is at most one
 	fraction = bytes.TrimRight(fraction, "0")
 	if len(whole) == 0 && len(fraction) == 0 {
-		return new(big.Int), true
+		return new(big.Int), true // whatever its exponent is
+	}
+	exponent := 0
+	if power != nil {
+		var err error
+		if exponent, err = strconv.Atoi(string(power)); err != nil {
+			return nil, false
+		}
 	}
 	if exponent > 0 && len(whole)+exponent > maxIntegerDigits {
 		return nil, false
