@@ -44,6 +44,8 @@ type Call struct {
 	// Denied says which rule refused the call, "" for none.
 	Denied string
 
+	recorded bool // in audit, as an operator's
+
 	// What lies in the call, so that it is no object of its own.
 	request, answer frame.Frame
 	until           contextkit.Until

@@ -41,8 +41,31 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 	case call.Denied != "":
 		g.counters.denied.WithLabelValues(call.Denied).Inc()
 		g.audit.Deny(*rc, call.account(), g.record(rc, call, err))
-	case call.Method.Audit:
+	case call.recorded:
+	case call.Method.Audit && call.auditClass() != backbone.AuditRead:
 		g.audit.Record(*rc, call.account(), call.auditClass(), g.record(rc, call, err))
+	case g.operates(call):
+		g.recordOperation(rc, call, err)
+	}
+}
+
+// operates reports whether the call is an operator's on tenants' data, which is recorded at
+// a bounded rate: one for a tenant, or that the policy audits, by a principal that acts for
+// every tenant and is not configured as one of the platform's own.
+func (g *Gateway) operates(call *Call) bool {
+	if call.Principal == nil || !call.Principal.AnyTenant {
+		return false
+	}
+	return call.Method.Audit || call.Method.Tenant && !g.platform[call.Principal.Subject]
+}
+
+// recordOperation records an operator's call that was not denied, unless its principal has
+// too many.
+func (g *Gateway) recordOperation(rc *contextkit.RequestContext, call *Call, err error) {
+	call.recorded = true
+	class := call.auditClass()
+	if admission, ok := g.audit.Admit(class, call.Principal.Subject); ok {
+		g.audit.Operate(*rc, call.account(), class, g.record(rc, call, err), admission)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/grpcreflect/v2"
+	"connectrpc.com/validate"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/compression"
@@ -43,6 +44,11 @@ type Config struct {
 	Admin string
 	// Auth says which tokens count.
 	Auth auth.Config
+	// Platform are the names of the principals (see [auth.Principal]) whose calls for
+	// tenants are the platform's own, such as the runner's commands: audit records them
+	// only if they are denied or the method's policy asks for it. Calls for tenants by all
+	// other principals that act for every tenant are recorded as operators'.
+	Platform []string
 	// Upstream bounds the channels to nodes.
 	Upstream upstream.PoolConfig
 	// Breakers say when nodes are left alone.
@@ -114,6 +120,7 @@ type Gateway struct {
 	retries   *limit.Budget
 	breakers  *breaker.Set
 	counters  *counters
+	platform  map[string]bool // names of principals
 	decided   atomic.Pointer[map[contextkit.TenantID]TenantState]
 	lasting   lasting
 	standings *standings
@@ -168,6 +175,10 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		room: room, streams: streams, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
 	}
 	g.standings = newStandings(g)
+	g.platform = make(map[string]bool, len(config.Platform))
+	for _, principal := range config.Platform {
+		g.platform[principal] = true
+	}
 	json := frame.JSONCodec()
 	g.server = chassis.NewEdge(config.Listen, g.ready, log, chassis.Edge{
 		Options: []connecthttp.Option{
@@ -209,11 +220,12 @@ func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy
 	for _, method := range table.Methods() {
 		server.RPC.Register(connect.Method{Spec: method.Spec, Handler: g.handler(server.Metrics, method)})
 	}
-	// Reflection shows what is served, to whoever has a credential.
-	server.Guard(g.authenticated, func(rpc *connect.Server) {
+	// Reflection shows what is served, to each caller with a credential.
+	server.Guard(g.own, func(rpc *connect.Server) {
 		grpcreflect.Register(rpc, grpcreflect.WithNamer(table), grpcreflect.WithDescriptorResolver(catalog))
 	})
-	server.Guard(g.authenticated, func(rpc *connect.Server) {
+	check := validate.NewServerInterceptor()
+	server.Guard(func(next connect.ServerFunc) connect.ServerFunc { return g.own(check(next)) }, func(rpc *connect.Server) {
 		gatewayv1connect.RegisterSessionServiceHandler(rpc, session{Gateway: g})
 	})
 	if g.config.UI != nil {
@@ -229,10 +241,7 @@ func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy
 	if err != nil {
 		return nil, err
 	}
-	server.HTTP.Handle("GET /openapi.json", openapi.Handler(document, func(r *http.Request) bool {
-		_, err := g.verifier.Authenticate(r.Context(), time.Now(), r.Header.Values(headerAuthorization))
-		return err == nil
-	}))
+	server.HTTP.Handle("GET /openapi.json", contextkit.HTTPMiddleware(g.ownPage("/openapi.json", openapi.Handler(document))))
 	return table, nil
 }
 
@@ -382,6 +391,9 @@ func (g *Gateway) handler(metrics *chassis.Metrics, method *policy.Method) conne
 			}
 		}
 		defer call.use.Leave()
+		if err == nil && method.Spec.StreamType != connect.StreamTypeUnary && g.operates(call) {
+			g.recordOperation(contextkit.In(ctx), call, nil) // a stream's data flows long before it ends
+		}
 		if err == nil {
 			err = g.forward(ctx, call)
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/compression"
 	"github.com/headgate/headgate/chassis/grpcmeta"
@@ -231,7 +232,7 @@ func quietGateway(t testing.TB) (g *Gateway, token string) {
 	}
 	config := Config{Listen: chassis.Config{Name: "gateway"}, Auth: accepted}
 	config.Limits.Rate = 1e9
-	g, err = New(config, catalog, routes, nil, zerolog.New(io.Discard))
+	g, err = New(config, catalog, routes, backbonetest.Start(t), zerolog.New(io.Discard))
 	if err != nil {
 		t.Fatal(err)
 	}

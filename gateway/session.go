@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/contextkit"
@@ -12,6 +11,7 @@ import (
 	"github.com/headgate/headgate/gateway/policy"
 	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/genproto/googleapis/api/annotations"
 )
 
@@ -22,13 +22,15 @@ type session struct {
 	*Gateway
 }
 
+// callOf returns the call that [Gateway.own] has authenticated.
+func callOf(ctx context.Context) *Call {
+	call, _ := ctx.Value(ownCall{}).(*Call)
+	return call
+}
+
 // WhoAmI implements SessionService.
 func (s session) WhoAmI(ctx context.Context, _ *gatewayv1.WhoAmIRequest) (*gatewayv1.WhoAmIResponse, error) {
-	info, _ := connect.CallInfoForServerContext(ctx)
-	principal, err := s.verifier.Authenticate(ctx, time.Now(), info.RequestHeader().Values(headerAuthorization))
-	if err != nil {
-		return nil, unauthenticated(err)
-	}
+	principal := callOf(ctx).Principal
 	res := &gatewayv1.WhoAmIResponse{Subject: principal.Subject}
 	for _, tenant := range principal.Tenants {
 		res.Tenants = append(res.Tenants, tenant.String())
@@ -75,26 +77,41 @@ func ruleText(rule *annotations.HttpRule) string {
 	return rule.GetCustom().GetKind() + " " + rule.GetCustom().GetPath()
 }
 
-// Decide implements SessionService.
-func (s session) Decide(_ context.Context, req *gatewayv1.DecideRequest) (*gatewayv1.DecideResponse, error) {
+// rightFleet is what a principal needs to learn of other tenants and of nodes.
+const rightFleet = "fleet.read"
+
+// Decide implements SessionService. What it answers of a tenant, whether it is suspended and
+// which node serves it, is for principals that act for the tenant or hold fleet.read; which
+// node serves no tenant is for the latter.
+func (s session) Decide(ctx context.Context, req *gatewayv1.DecideRequest) (*gatewayv1.DecideResponse, error) {
+	call := callOf(ctx)
+	seesFleet := call.Principal.Allows(rightFleet, "")
+	var tenant contextkit.TenantID
+	if req.GetTenantId() != "" {
+		var err error
+		if tenant, err = contextkit.ParseTenantID(req.GetTenantId()); err != nil {
+			return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
+		}
+		if !seesFleet && !call.Principal.ActsFor(tenant) {
+			call.Resource = tenant.String()
+			return nil, call.denyTenant(fmt.Sprintf("tenant_id: the credential is not for this tenant, and lacks the right %q", rightFleet))
+		}
+	}
 	method, ok := s.table.Load().Method(req.GetProcedure())
 	if !ok {
 		return &gatewayv1.DecideResponse{Reason: "the method is not served: it has no policy, or does not exist"}, nil
 	}
-	principal, err := auth.NewPrincipal("somebody", req.GetTenants(), req.GetRights())
+	principal, err := auth.NewPrincipal("", req.GetTenants(), req.GetRights())
 	if err != nil {
-		return nil, connect.NewError(connect.CodeInvalidArgument, err.Error())
-	}
-	var tenant contextkit.TenantID
-	if req.GetTenantId() != "" {
-		if tenant, err = contextkit.ParseTenantID(req.GetTenantId()); err != nil {
-			return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
-		}
+		return nil, connect.NewError(connect.CodeInvalidArgument, excerpt.Text(err.Error(), excerpt.Message))
 	}
 	res := &gatewayv1.DecideResponse{}
 	res.Allowed, res.Reason = s.decide(method, principal, tenant, req.GetResource())
 	if !method.Tenant {
 		tenant = contextkit.TenantID{}
+	}
+	if tenant.IsZero() && !seesFleet {
+		return res, nil
 	}
 	if node, ok := s.routes.Lookup(method.Upstream, tenant); ok {
 		res.Node = node.ID

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
@@ -29,17 +28,6 @@ func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context
 	}
 	call.Principal = principal
 	return ctx, nil
-}
-
-// authenticated guards what any principal may use.
-func (g *Gateway) authenticated(next connect.ServerFunc) connect.ServerFunc {
-	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-		info, _ := connect.CallInfoForServerContext(ctx)
-		if _, err := g.verifier.Authenticate(ctx, time.Now(), info.RequestHeader().Values(headerAuthorization)); err != nil {
-			return unauthenticated(err)
-		}
-		return next(ctx, spec, stream)
-	}
 }
 
 // unauthenticated returns the answer to a credential that is refused. The client learns

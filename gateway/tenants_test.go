@@ -68,7 +68,7 @@ func TestTheSessionSaysWhoCallsAndWhoMayCallWhat(t *testing.T) {
 	}
 	as := func() context.Context {
 		ctx, info := connect.NewClientContext(t.Context())
-		info.RequestHeader().Set("authorization", e.token(t, "acme", "query.read:w*"))
+		info.RequestHeader().Set("authorization", e.token(t, "acme", "query.read:w*", "fleet.read"))
 		return ctx
 	}
 	who, err := client.WhoAmI(as(), &gatewayv1.WhoAmIRequest{})

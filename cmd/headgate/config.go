@@ -212,6 +212,7 @@ type authSettings struct {
 	Keys     string        `yaml:"keys"`
 	APIKeys  string        `yaml:"api_keys"`
 	Leeway   time.Duration `yaml:"leeway"`
+	Platform []string      `yaml:"platform"`
 }
 
 type nodeSettings struct {

@@ -250,7 +250,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 	}
 	p.router = newRouter(routes, nil, p.log)
 	p.gateway, err = gateway.New(gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen, GRPC: p.command.GRPCListen}, Admin: p.command.AdminListen, Auth: accepted, Origins: p.command.Origin,
+		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen, GRPC: p.command.GRPCListen}, Admin: p.command.AdminListen, Auth: accepted, Platform: []string{runnerSubject}, Origins: p.command.Origin,
 		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Upstream: upstream.PoolConfig{Local: p.local},
 	}, catalog, routes, p.js, p.log)
 	if err != nil {
@@ -304,9 +304,12 @@ func (p *platform) close() error {
 // for each command, which costs less than the command's append.
 const runnerTokenTTL = time.Minute
 
+// runnerSubject names the runner's principal.
+const runnerSubject = "runner"
+
 // runnerToken returns a token for the runner's next command.
 func (p *platform) runnerToken() (string, error) {
-	principal, err := auth.NewPrincipal("runner", []string{"*"}, []string{"command.submit"})
+	principal, err := auth.NewPrincipal(runnerSubject, []string{"*"}, []string{"command.submit"})
 	if err != nil {
 		return "", err
 	}

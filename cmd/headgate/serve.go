@@ -151,7 +151,7 @@ func (p *plan) gateway(ctx context.Context) error {
 			ended = func(rc contextkit.RequestContext, call gateway.Ended) { made.edgeCall(rc, call) }
 		}
 		edge, err := gateway.New(gateway.Config{
-			Listen: listen, Admin: g.Admin, Auth: accepted, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
+			Listen: listen, Admin: g.Admin, Auth: accepted, Platform: g.Auth.Platform, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
 			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams, Limits: g.TenantLimits, Origins: g.Origins,
 			UI: pages, Timeline: timeline, Optional: []string{kindControl, kindRunner}, Ended: ended,
 		}, catalog, routes, js, p.log)

@@ -41,7 +41,7 @@ settings() {
 for n in 1 2; do
 	settings "gateway-$n" gateway "$(port $((10 * n)))" "  grpc: 127.0.0.1:$(port $((10 * n + 1)))
   admin: 127.0.0.1:$(port $((10 * n + 2)))
-  auth: {issuer: headgate-dev, audience: headgate, keys: \"$dir/keys.json\"}"
+  auth: {issuer: headgate-dev, audience: headgate, keys: \"$dir/keys.json\", platform: [runner]}"
 	settings "aggregate-$n" aggregate "$(port $((30 + n)))" "  grpc: 127.0.0.1:0"
 	settings "runner-$n" runner "$(port $((50 + n)))" "  grpc: 127.0.0.1:0
   gateway: 127.0.0.1:$(port $((10 * n + 1)))

@@ -8,7 +8,8 @@
 // (headgate_audit_lost_total, by reason) and logged.
 //
 // Sizes are bounded: a record takes at most 4 KiB (see [backbone.AuditRecord.Bounded]),
-// a queue at most 4096 records and 8 MiB, and a caller's denials at most ten per second.
+// a queue at most 4096 records and 8 MiB, and a caller's denials at most ten per second, as
+// an operator's reads of tenants' data; of an operator's other calls for tenants, a hundred.
 package audit
 
 import (
@@ -38,7 +39,9 @@ type Recorder struct {
 	operators  *outbox // actions of operators
 	tenants    *outbox // tenants' own audited actions, and operators' reads
 	denials    *outbox
-	callers    *callers
+	denied     *callers
+	reads      *callers // of operators
+	writes     *callers // of operators
 	suppressed prometheus.Counter
 }
 
@@ -58,7 +61,7 @@ func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zero
 	if err != nil {
 		return nil, err
 	}
-	r := &Recorder{log: log, operators: operators, tenants: tenants, denials: denials, callers: newCallers(), suppressed: counters.suppressed}
+	r := &Recorder{log: log, operators: operators, tenants: tenants, denials: denials, denied: newCallers(1), reads: newCallers(1), writes: newCallers(writeFactor), suppressed: counters.suppressed}
 	metrics.MustRegister(states{operators, tenants, denials})
 	return r, nil
 }
@@ -66,7 +69,7 @@ func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zero
 // Deny records a denial under an account, unless its caller or the account has too many:
 // the caller's next record that is stored says how many were not.
 func (r *Recorder) Deny(rc contextkit.RequestContext, account backbone.Account, record Record) {
-	caller, ok := r.callers.admit(account, record.Principal, time.Now())
+	caller, ok := r.denied.admit(account, record.Principal, time.Now())
 	if !ok {
 		caller.suppressed.Add(1)
 		r.suppressed.Inc()
@@ -80,13 +83,45 @@ func (r *Recorder) Deny(rc contextkit.RequestContext, account backbone.Account, 
 }
 
 // Record records a call that was not denied, under an account and as a class other than
-// [backbone.AuditDenied].
+// [backbone.AuditDenied], whatever the caller's rate.
 func (r *Recorder) Record(rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record) {
+	r.record(rc, account, class, record, nil)
+}
+
+// Admission lets one record of an operator's call pass.
+type Admission struct{ caller *caller }
+
+// Admit reports whether a call of an operator for a tenant, of the class, may be recorded
+// now: of each principal a number per second for all tenants together. The next record that
+// may says how many were not. It allocates nothing for a principal that it knows.
+func (r *Recorder) Admit(class backbone.AuditClass, principal string) (Admission, bool) {
+	limits := r.writes
+	if class == backbone.AuditRead {
+		limits = r.reads
+	}
+	caller, ok := limits.admit(backbone.AccountPlatform, principal, time.Now())
+	if !ok {
+		caller.suppressed.Add(1)
+		r.suppressed.Inc()
+	}
+	return Admission{caller}, ok
+}
+
+// Operate records a call of an operator that was admitted.
+func (r *Recorder) Operate(rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record, admission Admission) {
+	record.Suppressed = admission.caller.suppressed.Swap(0)
+	r.record(rc, account, class, record, admission.caller)
+}
+
+func (r *Recorder) record(rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record, caller *caller) {
 	out := r.tenants
 	if class == backbone.AuditOperator {
 		out = r.operators
 	}
-	for _, lost := range r.add(out, rc, account, class, record, nil) {
+	for _, lost := range r.add(out, rc, account, class, record, caller) {
+		if lost.caller != nil {
+			lost.caller.suppressed.Add(1 + lost.suppressed)
+		}
 		out.lose(lost, reasonQueueFull, nil)
 	}
 }

@@ -11,17 +11,20 @@ import (
 )
 
 const (
-	// callerRate and callerBurst bound the denials of one caller that are recorded, per
-	// second and at once; accountRate and accountBurst those of one account.
+	// callerRate and callerBurst bound the denials, or the reads, of one caller that are
+	// recorded, per second and at once; accountRate and accountBurst those of one account.
 	callerRate, callerBurst   = 10, 200
 	accountRate, accountBurst = 100, 2000
+	// writeFactor is how many times as many of an operator's other calls are recorded.
+	writeFactor = 10
 	// trackedCallers and trackedAccounts bound the rates that are tracked. One that is
 	// forgotten begins anew.
 	trackedCallers, trackedAccounts = 4096, 1024
 )
 
-// callers bounds the rate of recorded denials.
+// callers bounds the rate of the records of one kind: factor times the constants.
 type callers struct {
+	factor   int
 	callers  *lru.Cache[callerKey, *caller]
 	accounts *lru.Cache[backbone.Account, *rate.Limiter]
 }
@@ -33,13 +36,13 @@ type callerKey struct {
 	principal string
 }
 
-// caller is what is known of a caller's denials.
+// caller is what is known of a caller's records of one kind.
 type caller struct {
 	recorded   *rate.Limiter
 	suppressed atomic.Int64 // since the last that was recorded
 }
 
-func newCallers() *callers {
+func newCallers(factor int) *callers {
 	// The bounds are positive constants: neither fails.
 	byCaller, err := lru.New[callerKey, *caller](trackedCallers)
 	if err != nil {
@@ -49,15 +52,15 @@ func newCallers() *callers {
 	if err != nil {
 		panic(err)
 	}
-	return &callers{byCaller, byAccount}
+	return &callers{factor, byCaller, byAccount}
 }
 
-// admit returns the caller, and whether a denial of it may be recorded now.
+// admit returns the caller, and whether a record of it may be made now.
 func (c *callers) admit(account backbone.Account, principal string, now time.Time) (*caller, bool) {
 	key := callerKey{account, excerpt.Text(principal, excerpt.Name)}
 	one, ok := c.callers.Get(key)
 	if !ok {
-		fresh := &caller{recorded: rate.NewLimiter(callerRate, callerBurst)}
+		fresh := &caller{recorded: rate.NewLimiter(rate.Limit(callerRate*c.factor), callerBurst*c.factor)}
 		if one, ok, _ = c.callers.PeekOrAdd(key, fresh); !ok {
 			one = fresh
 		}
@@ -67,7 +70,7 @@ func (c *callers) admit(account backbone.Account, principal string, now time.Tim
 	}
 	all, ok := c.accounts.Get(account)
 	if !ok {
-		fresh := rate.NewLimiter(accountRate, accountBurst)
+		fresh := rate.NewLimiter(rate.Limit(accountRate*c.factor), accountBurst*c.factor)
 		if all, ok, _ = c.accounts.PeekOrAdd(account, fresh); !ok {
 			all = fresh
 		}

@@ -23,7 +23,7 @@ func newCounters(metrics prometheus.Registerer) *counters {
 	c := &counters{
 		lost:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_audit_lost_total", Help: "Audit records that were not stored, by queue and reason; they are in the log."}, []string{"queue", "reason"}),
 		retries:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_audit_retries_total", Help: "Further attempts to store an audit record, by queue."}, []string{"queue"}),
-		suppressed: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_suppressed_total", Help: "Denials that were not recorded because their caller or account had too many; the caller's next record counts them."}),
+		suppressed: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_suppressed_total", Help: "Denials, and operators' calls for tenants, that were not recorded because their caller or account had too many; the caller's next record counts them."}),
 	}
 	metrics.MustRegister(c.lost, c.retries, c.suppressed)
 	return c

@@ -45,7 +45,7 @@ type entry struct {
 	rc         contextkit.RequestContext
 	subject    string
 	data       []byte
-	caller     *caller // of a denial
+	caller     *caller // whose rate is bounded; nil: none
 	suppressed int64   // the record's
 }
 

@@ -511,16 +511,16 @@ const file_control_v1_audit_proto_rawDesc = "" +
 	"\x02ms\x18\x0e \x01(\x01R\x02ms\x12\x1e\n" +
 	"\n" +
 	"suppressed\x18\x0f \x01(\x03R\n" +
-	"suppressed2\xb5\x02\n" +
-	"\fAuditService\x12\x8a\x01\n" +
+	"suppressed2\xb9\x02\n" +
+	"\fAuditService\x12\x8c\x01\n" +
 	"\n" +
-	"QueryAudit\x12\x1d.control.v1.QueryAuditRequest\x1a\x1e.control.v1.QueryAuditResponse\"=\xaa\xed\x18\x1d\n" +
+	"QueryAudit\x12\x1d.control.v1.QueryAuditRequest\x1a\x1e.control.v1.QueryAuditResponse\"?\xaa\xed\x18\x1f\n" +
 	"\n" +
 	"audit.read\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"h\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/control/audit\x90\x02\x01\x12\x97\x01\n" +
-	"\vFollowAudit\x12\x1e.control.v1.FollowAuditRequest\x1a\x1f.control.v1.FollowAuditResponse\"E\xaa\xed\x18\x1e\n" +
+	"(\x01h\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/control/audit\x90\x02\x01\x12\x99\x01\n" +
+	"\vFollowAudit\x12\x1e.control.v1.FollowAuditRequest\x1a\x1f.control.v1.FollowAuditResponse\"G\xaa\xed\x18 \n" +
 	"\n" +
-	"audit.read\x10\x02\x1a\acontrol\"\x03\b\x90\x1ch\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/control/audit:follow\x90\x02\x010\x01B\x9c\x01\n" +
+	"audit.read\x10\x02\x1a\acontrol\"\x03\b\x90\x1c(\x01h\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/control/audit:follow\x90\x02\x010\x01B\x9c\x01\n" +
 	"\x0ecom.control.v1B\n" +
 	"AuditProtoP\x01Z5github.com/headgate/headgate/gen/control/v1;controlv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Control.V1\xca\x02\n" +

@@ -326,7 +326,8 @@ type DecideRequest struct {
 	Tenants []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
 	// The caller's rights.
 	Rights []string `protobuf:"bytes,3,rep,name=rights,proto3" json:"rights,omitempty"`
-	// The tenant that the call would be for; empty: none.
+	// The tenant that the call would be for, one of the caller's own without the right
+	// "fleet.read"; empty: none.
 	TenantId string `protobuf:"bytes,4,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The resource that it would name; empty: none.
 	Resource      string `protobuf:"bytes,5,opt,name=resource,proto3" json:"resource,omitempty"`
@@ -406,7 +407,8 @@ type DecideResponse struct {
 	Allowed bool `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// The rule that decides, in words.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The node that would answer now; empty: none.
+	// The node that would answer now; empty: none, or no tenant is named and the caller
+	// lacks the right "fleet.read".
 	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -66,7 +66,9 @@ type SessionServiceClient interface {
 	WhoAmI(context.Context, *v1.WhoAmIRequest) (*v1.WhoAmIResponse, error)
 	// ListMethods answers every method that the gateway serves, and to whom.
 	ListMethods(context.Context, *v1.ListMethodsRequest) (*v1.ListMethodsResponse, error)
-	// Decide answers whether somebody could call a method, and which rule says so.
+	// Decide answers whether a caller could call a method, and which rule decides. The
+	// tenant must be one that the caller acts for, unless the caller has the right
+	// "fleet.read": otherwise the answer is PERMISSION_DENIED.
 	Decide(context.Context, *v1.DecideRequest) (*v1.DecideResponse, error)
 }
 
@@ -82,7 +84,9 @@ type SessionServiceHandler interface {
 	WhoAmI(context.Context, *v1.WhoAmIRequest) (*v1.WhoAmIResponse, error)
 	// ListMethods answers every method that the gateway serves, and to whom.
 	ListMethods(context.Context, *v1.ListMethodsRequest) (*v1.ListMethodsResponse, error)
-	// Decide answers whether somebody could call a method, and which rule says so.
+	// Decide answers whether a caller could call a method, and which rule decides. The
+	// tenant must be one that the caller acts for, unless the caller has the right
+	// "fleet.read": otherwise the answer is PERMISSION_DENIED.
 	Decide(context.Context, *v1.DecideRequest) (*v1.DecideResponse, error)
 }
 

@@ -151,7 +151,8 @@ type Policy struct {
 	Upstream string `protobuf:"bytes,3,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// How long a call may take when the client does not ask for less.
 	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Whether each call is recorded in the audit stream; denials always are.
+	// Whether each call is recorded in the audit stream. Denials always are, and so are
+	// calls for a tenant by principals that act for every tenant, at a bounded rate.
 	Audit bool `protobuf:"varint,5,opt,name=audit,proto3" json:"audit,omitempty"`
 	// The request field (proto name) that names the resource which a narrowed
 	// right is matched against, such as "view", or a path of names through messages,

@@ -199,7 +199,8 @@ export type DecideRequest = Message<"gateway.v1.DecideRequest"> & {
   rights: string[];
 
   /**
-   * The tenant that the call would be for; empty: none.
+   * The tenant that the call would be for, one of the caller's own without the right
+   * "fleet.read"; empty: none.
    *
    * @generated from field: string tenant_id = 4;
    */
@@ -241,7 +242,8 @@ export type DecideResponse = Message<"gateway.v1.DecideResponse"> & {
   reason: string;
 
   /**
-   * The node that would answer now; empty: none.
+   * The node that would answer now; empty: none, or no tenant is named and the caller
+   * lacks the right "fleet.read".
    *
    * @generated from field: string node = 3;
    */
@@ -256,7 +258,7 @@ export const DecideResponseSchema: GenMessage<DecideResponse> = /*@__PURE__*/
   messageDesc(file_gateway_v1_session, 6);
 
 /**
- * SessionService answers whoever has a credential; it needs no right.
+ * SessionService answers every caller with a credential. Denials are audited.
  *
  * @generated from service gateway.v1.SessionService
  */
@@ -282,7 +284,9 @@ export const SessionService: GenService<{
     output: typeof ListMethodsResponseSchema;
   },
   /**
-   * Decide answers whether somebody could call a method, and which rule says so.
+   * Decide answers whether a caller could call a method, and which rule decides. The
+   * tenant must be one that the caller acts for, unless the caller has the right
+   * "fleet.read": otherwise the answer is PERMISSION_DENIED.
    *
    * @generated from rpc gateway.v1.SessionService.Decide
    */

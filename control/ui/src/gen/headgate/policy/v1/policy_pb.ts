@@ -55,7 +55,8 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
   timeout?: Duration | undefined;
 
   /**
-   * Whether each call is recorded in the audit stream; denials always are.
+   * Whether each call is recorded in the audit stream. Denials always are, and so are
+   * calls for a tenant by principals that act for every tenant, at a bounded rate.
    *
    * @generated from field: bool audit = 5;
    */

@@ -1,0 +1,63 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/policy"
+)
+
+// ownCall is the context key of the [Call] of a method that the gateway answers itself.
+type ownCall struct{}
+
+// own guards the methods that the gateway answers itself, for each caller with a
+// credential. Denials, its own and those of the handlers, are concluded as the pipeline's
+// are: with the same line in the access log, audit record and metric.
+func (g *Gateway) own(next connect.ServerFunc) connect.ServerFunc {
+	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		info, _ := connect.CallInfoForServerContext(ctx)
+		call := newOwnCall(ctx, spec, info)
+		ctx, err := g.authenticate(ctx, call)
+		if err == nil {
+			err = next(context.WithValue(ctx, ownCall{}, call), spec, stream)
+		}
+		g.concludeOwn(ctx, call, err)
+		return err
+	}
+}
+
+// ownPage is [Gateway.own] for a page over plain HTTP.
+func (g *Gateway) ownPage(path string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info := &connect.CallInfo{PeerAddr: r.RemoteAddr, Protocol: "http"}
+		info.RequestHeader().SetValues(headerAuthorization, r.Header.Values(headerAuthorization))
+		call := newOwnCall(r.Context(), connect.Spec{Procedure: path}, info)
+		ctx, err := g.authenticate(r.Context(), call)
+		if err == nil {
+			next.ServeHTTP(w, r)
+		} else {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, chassis.Public(err).Message(), http.StatusUnauthorized)
+		}
+		g.concludeOwn(ctx, call, err)
+	})
+}
+
+func newOwnCall(ctx context.Context, spec connect.Spec, info *connect.CallInfo) *Call {
+	spec.IdempotencyLevel = connect.IdempotencyNoSideEffects // none of them changes anything
+	call := &Call{Method: &policy.Method{Spec: spec}, Info: info}
+	call.end = chassis.Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: chassis.ErrUnfinished}
+	if call.end.Started.IsZero() {
+		call.end.Started = time.Now()
+	}
+	return call
+}
+
+func (g *Gateway) concludeOwn(ctx context.Context, call *Call, err error) {
+	log := g.log.With().Str("procedure", call.Method.Spec.Procedure).Logger()
+	g.conclude(ctx, &log, call, err)
+}

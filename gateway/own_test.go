@@ -1,0 +1,238 @@
+package gateway_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/grpcreflect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
+	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/types/dynamicpb"
+)
+
+// records reads the audit stream as it grows.
+type records struct{ consumer jetstream.Consumer }
+
+func (e *edge) records(t *testing.T) records {
+	t.Helper()
+	consumer, err := e.js.OrderedConsumer(t.Context(), backbone.StreamAudit, jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records{consumer}
+}
+
+// next returns the next record and its subject.
+func (r records) next(t *testing.T) (record backbone.AuditRecord, subject string) {
+	t.Helper()
+	msg, err := r.consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(msg.Data(), &record); err != nil {
+		t.Fatal(err)
+	}
+	return record, msg.Subject()
+}
+
+// bearing returns a context whose call bears the token.
+func bearing(t *testing.T, token string) context.Context {
+	t.Helper()
+	ctx, info := connect.NewClientContext(t.Context())
+	if token != "" {
+		info.RequestHeader().Set("authorization", token)
+	}
+	return ctx
+}
+
+func TestOwnMethods_DenialsAreAudited(t *testing.T) {
+	for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb"} {
+		t.Run(protocol, func(t *testing.T) {
+			e := start(t, nil)
+			audited := e.records(t)
+			session := gatewayv1connect.NewSessionServiceClient(e.client(protocol))
+			reflection := grpcreflect.NewClient(e.client(protocol))
+			for _, token := range []string{"", "Bearer x"} {
+				for procedure, call := range map[string]func() error{
+					"/gateway.v1.SessionService/WhoAmI": func() error {
+						_, err := session.WhoAmI(bearing(t, token), &gatewayv1.WhoAmIRequest{})
+						return err
+					},
+					"/gateway.v1.SessionService/ListMethods": func() error {
+						_, err := session.ListMethods(bearing(t, token), &gatewayv1.ListMethodsRequest{})
+						return err
+					},
+					"/gateway.v1.SessionService/Decide": func() error {
+						_, err := session.Decide(bearing(t, token), &gatewayv1.DecideRequest{Procedure: "/x"})
+						return err
+					},
+					"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": func() error {
+						stream := reflection.NewStream(bearing(t, token))
+						_, err := stream.ListServices()
+						return err
+					},
+				} {
+					if (protocol == "grpcweb" || protocol == "connect+json") && strings.HasPrefix(procedure, "/grpc.") {
+						continue // their clients use HTTP/1.1, which has no bidirectional streams
+					}
+					if err := call(); connect.CodeOf(err) != connect.CodeUnauthenticated {
+						t.Errorf("%s: %v", procedure, err)
+					}
+					record, subject := audited.next(t)
+					if record.Decision != "denied" || !strings.HasPrefix(record.Reason, "CREDENTIAL: ") || record.Procedure != procedure || record.Code != "unauthenticated" || subject != "audit._unauthenticated.denied" {
+						t.Errorf("%s: the record is %+v on %s", procedure, record, subject)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestOpenAPI_DenialIsAudited(t *testing.T) {
+	e := start(t, nil)
+	audited := e.records(t)
+	status, text := e.http(t, http.MethodGet, "/openapi.json", "", "authorization", "Bearer x")
+	if status != http.StatusUnauthorized || !strings.Contains(text, "the token is invalid") {
+		t.Errorf("%d, %s", status, text)
+	}
+	if record, _ := audited.next(t); record.Decision != "denied" || !strings.HasPrefix(record.Reason, "CREDENTIAL: ") || record.Procedure != "/openapi.json" || record.TraceID == "" {
+		t.Errorf("the record is %+v", record)
+	}
+	if status, _ := e.http(t, http.MethodGet, "/openapi.json", "", "authorization", e.token(t, "acme", "query.read")); status != http.StatusOK {
+		t.Errorf("with a credential: %d", status)
+	}
+}
+
+func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
+	const procedure = "/projection.gateway.v1.QueryService/Query"
+	e := start(t, nil)
+	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}})
+	audited := e.records(t)
+	client := gatewayv1connect.NewSessionServiceClient(e.client("grpc"))
+	ask := func(token, tenant, procedure string) (*gatewayv1.DecideResponse, error) {
+		return client.Decide(bearing(t, token), &gatewayv1.DecideRequest{Procedure: procedure, Tenants: []string{"*"}, Rights: []string{"query.read"}, TenantId: tenant, Resource: "v"})
+	}
+	attacker := e.token(t, "acme", "query.read", "gateway.explain")
+	var answers []string
+	for _, tenant := range []string{"globex", "initech", "unknown"} { // suspended, served, not known
+		for _, procedure := range []string{procedure, "/no.Such/Method"} {
+			res, err := ask(attacker, tenant, procedure)
+			if res != nil || connect.CodeOf(err) != connect.CodePermissionDenied {
+				t.Errorf("%s: %v, %v", tenant, res, err)
+			}
+			answers = append(answers, connect.CodeOf(err).String()+err.Error())
+			if record, _ := audited.next(t); record.Decision != "denied" || !strings.HasPrefix(record.Reason, "TENANT: ") || record.Procedure != "/gateway.v1.SessionService/Decide" || record.Principal != "app" || record.Resource != tenant {
+				t.Errorf("%s: the record is %+v", tenant, record)
+			}
+		}
+	}
+	for _, answer := range answers {
+		if answer != answers[0] {
+			t.Errorf("answers differ: %q, %q", answer, answers[0])
+		}
+	}
+	for _, tc := range []struct {
+		name, token, tenant string
+		node                bool
+		reason              string
+	}{
+		{"the caller's own tenant", attacker, "acme", true, "is held"},
+		{"no tenant", attacker, "", false, "none is named"},
+		{"another's, with fleet.read", e.token(t, "acme", "fleet.read"), "globex", true, "suspended"},
+		{"any, for all tenants", e.token(t, "*", "query.read"), "globex", true, "suspended"},
+		{"no tenant, with fleet.read", e.token(t, "acme", "fleet.read"), "", true, "none is named"},
+	} {
+		res, err := ask(tc.token, tc.tenant, procedure)
+		if err != nil || (res.GetNode() != "") != tc.node || !strings.Contains(res.GetReason(), tc.reason) {
+			t.Errorf("%s: %v, %v", tc.name, res, err)
+		}
+	}
+	if _, err := ask(e.token(t, "acme", "fleet.read:x"), "globex", procedure); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("a narrowed right: %v", err)
+	}
+	long := strings.Repeat("x", 100_000)
+	if _, err := client.Decide(bearing(t, attacker), &gatewayv1.DecideRequest{Procedure: procedure, Rights: []string{long}}); connect.CodeOf(err) != connect.CodeInvalidArgument || len(err.Error()) > 5000 {
+		t.Errorf("a long right is answered with %d bytes", len(err.Error()))
+	}
+}
+
+func TestAudit_OperatorsCallsForTenantsAreRecorded(t *testing.T) {
+	ticks := newTicker(t)
+	e := startWith(t, func(config *gateway.Config) { config.Platform = []string{"runner"} }, ticks.register, ticks.set(t))
+	audited := e.records(t)
+	rights := []string{"query.read", "command.submit", "tick.read"}
+	tokenOf := func(subject string, tenants ...string) string {
+		principal, err := auth.NewPrincipal(subject, tenants, rights)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := e.issuer.Issue(principal, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "Bearer " + token
+	}
+	queries := queriesconnect.NewQueryServiceClient(e.client("grpc"))
+	commands := commandsconnect.NewCommandServiceClient(e.client("grpc"))
+	query := func(token string) {
+		if _, err := queries.Query(bearing(t, token), &projectionv1.QueryRequest{TenantId: "acme", View: "v"}); err != nil {
+			t.Error(err)
+		}
+	}
+	submit := func(token string) {
+		if _, err := commands.Submit(bearing(t, token), &aggregatev1.SubmitRequest{TenantId: "acme", AggregateType: "wallet", AggregateId: "a", Command: "open"}); err != nil {
+			t.Error(err)
+		}
+	}
+	expect := func(subject, procedure, principal string) {
+		t.Helper()
+		record, on := audited.next(t)
+		if record.Decision != "allowed" || record.Procedure != procedure || record.Principal != principal || record.Tenant != "acme" || on != subject {
+			t.Errorf("the record is %+v on %s, want %s by %s on %s", record, on, procedure, principal, subject)
+		}
+	}
+	// Those of a tenant's own principals, and the platform's, leave no record.
+	query(tokenOf("app", "acme"))
+	query(tokenOf("runner", "*"))
+	submit(tokenOf("runner", "*"))
+	query(tokenOf("operator", "*"))
+	expect("audit.acme.read", "/projection.gateway.v1.QueryService/Query", "operator")
+	submit(tokenOf("operator", "*"))
+	expect("audit.acme.operator", "/aggregate.gateway.v1.CommandService/Submit", "operator")
+
+	// A stream is recorded when it begins.
+	ctx := bearing(t, tokenOf("operator", "*"))
+	info, _ := connect.CallInfoForClientContext(ctx)
+	info.RequestHeader().Set(contextkit.HeaderTenantID, "acme")
+	go func() { ticks.next <- 0 }() // the headers come with it
+	stream, err := e.client("grpc").CallServerStream(ctx, connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc}, dynamicpb.NewMessage(ticks.desc.Input()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect("audit.acme.operator", "/test.Ticker/Watch", "operator") // it does not declare that it changes nothing
+	<-ticks.ask
+	close(ticks.next)
+	for stream.Receive(dynamicpb.NewMessage(ticks.desc.Output())) == nil {
+	}
+	_ = stream.Close()
+	<-ticks.done
+
+	// The end of the stream leaves no other record.
+	query(tokenOf("last", "*"))
+	expect("audit.acme.read", "/projection.gateway.v1.QueryService/Query", "last")
+}
