@@ -44,6 +44,7 @@ type health struct {
 	// ofTenants says that a call for a tenant asks for the readiness for that tenant. At
 	// an edge it asks for the process's: its callers need no credential here.
 	ofTenants bool
+	watches   *watches
 }
 
 // tenant returns the tenant whose readiness the call asks for; zero: the process's.
@@ -78,11 +79,22 @@ func (h health) check(ctx context.Context, _ connect.Spec, stream connect.Server
 	return stream.Send(&healthv1.HealthCheckResponse{Status: status})
 }
 
+// watch answers Watch, within the bounds of h.watches: it ends as UNAVAILABLE after its
+// longest time, so that its client calls again.
 func (h health) watch(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	leave, err := h.watches.enter(clientNetwork(ctx))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ends := time.NewTimer(h.watches.lasts())
+	defer ends.Stop()
+	received := ReceiveBy(ctx, time.Now().Add(watchRequestWithin))
 	var req healthv1.HealthCheckRequest
 	if err := stream.Receive(&req); err != nil {
 		return Undecodable(err)
 	}
+	received()
 	ticker := time.NewTicker(healthPoll)
 	defer ticker.Stop()
 	last := healthv1.HealthCheckResponse_UNKNOWN
@@ -96,6 +108,8 @@ func (h health) watch(ctx context.Context, _ connect.Spec, stream connect.Server
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-ends.C:
+			return errWatchEnds
 		case <-ticker.C:
 		}
 	}

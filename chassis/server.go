@@ -145,6 +145,7 @@ type Server struct {
 	handler  atomic.Pointer[http.Handler]
 	grpc     *grpcPort
 	resets   *resetLimit         // nil: none
+	watches  *watches            // of the health of the process
 	within   *semaphore.Weighted // of calls from within the process
 	renew    func() *Server      // an edge's
 }
@@ -175,9 +176,13 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		connecthttp.WithCodecs(binaryCodec, jsonCodec),
 		connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes),
 	}
-	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, unaryTime, 0)
+	s.watches = newWatches(s.Metrics.Registerer(config.Name))
+	timeout := func(ctx context.Context, spec connect.Spec) time.Duration {
+		return s.watches.grpcTime(spec.Procedure, unaryTime(ctx, spec))
+	}
+	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, timeout, 0)
 	grpcreflect.Register(s.RPC)
-	registerHealth(s.RPC, health{ready: ready, ofTenants: true})
+	registerHealth(s.RPC, health{ready: ready, ofTenants: true, watches: s.watches})
 	return s
 }
 
@@ -207,8 +212,11 @@ type Edge struct {
 func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, interceptors ...connect.ServerInterceptor) *Server {
 	s := newServer(config, NewMetrics(config.Name), ready, log)
 	s.degraded, s.mayAsk = edge.Degraded, edge.MayAsk
+	s.watches = newWatches(s.Metrics.Registerer(config.Name))
 	s = newEdge(s, edge.Options, interceptors)
-	timeout := func(_ context.Context, spec connect.Spec) time.Duration { return edge.Timeout(spec.Procedure) }
+	timeout := func(_ context.Context, spec connect.Spec) time.Duration {
+		return s.watches.grpcTime(spec.Procedure, edge.Timeout(spec.Procedure))
+	}
 	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, timeout, edge.Margin)
 	s.resets = limitResets(s)
 	s.grpc.resets = s.resets
@@ -219,11 +227,12 @@ func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.Ser
 	s.renew = func() *Server {
 		next := newServer(s.config, s.Metrics, s.ready, s.log)
 		next.stopping, next.Front, next.degraded, next.mayAsk = s.stopping, s.Front, s.degraded, s.mayAsk
+		next.watches = s.watches
 		return newEdge(next, options, interceptors)
 	}
 	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), s.endStreams}, interceptors...)...)
 	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
-	registerHealth(s.RPC, health{ready: s.ready})
+	registerHealth(s.RPC, health{ready: s.ready, watches: s.watches})
 	return s
 }
 
