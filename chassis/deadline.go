@@ -24,24 +24,36 @@ func Deadline(next connect.ServerFunc) connect.ServerFunc {
 	}
 }
 
-// Hop returns ctx for a hop further: it ends with the call's deadline, and at most
-// longest after it began, less margin, so that what is said of a call that took too long
-// still reaches its client. Calls of an edge's gRPC address have come with it; of others
-// until is what is returned, to be cancelled when the call has ended.
-func Hop(ctx context.Context, until *contextkit.Until, began time.Time, longest, margin time.Duration) context.Context {
-	if _, admitted := contextkit.Carried[admitted](ctx); admitted {
-		return ctx
+// Hop returns ctx for the handler of an edge's call: it ends with the call's deadline, and
+// at most longest after it began, less margin, so that the verdict on a call that took too
+// long still reaches its client. chosen reports whether the client has chosen a deadline
+// sooner than longest. Calls of an edge's gRPC address have come with such a context; of
+// others until is what is returned, to be cancelled when the call has ended.
+func Hop(ctx context.Context, until *contextkit.Until, began time.Time, longest, margin time.Duration) (handler context.Context, chosen bool) {
+	if call, ok := contextkit.Carried[admitted](ctx); ok {
+		return ctx, call.chosen
 	}
-	hop(ctx, until, began, longest, margin)
-	return until
+	return until, hop(ctx, until, began, longest, margin)
 }
 
-func hop(ctx context.Context, until *contextkit.Until, began time.Time, longest, margin time.Duration) {
+func hop(ctx context.Context, until *contextkit.Until, began time.Time, longest, margin time.Duration) (chosen bool) {
 	end := began.Add(longest)
 	if asked, ok := ctx.Deadline(); ok && asked.Before(end) {
-		end = asked // a client that asked for less gets less
+		end, chosen = asked, true
 	}
 	until.Begin(ctx, end.Add(-margin))
+	return chosen
+}
+
+// verdictTime is how much earlier the handlers of a service's gRPC address end than their
+// calls' deadlines, at which grpc-go resets the streams: time to send a verdict.
+const verdictTime = 5 * time.Millisecond
+
+// beforeReset begins until as ctx, and makes it end before the stream's deadline.
+func beforeReset(ctx context.Context, until *contextkit.Until, deadline time.Time) {
+	now := time.Now()
+	remaining := deadline.Sub(now)
+	until.Begin(ctx, now.Add(max(contextkit.CalleeTime(remaining), remaining-verdictTime)))
 }
 
 // unaryTime is how long a call may take that comes over gRPC alone: as [Deadline]

@@ -156,17 +156,25 @@ func (p *grpcPort) run(ctx context.Context) error {
 type admitted struct {
 	header metadata.MD
 	cancel context.CancelFunc // ends its longest time
+	chosen bool               // see [Hop]
 }
 
 // bound gives a call its longest time before anything of it is read, and keeps its
 // headers: what grpc-go gives of them later is a copy.
 func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
 	call := admitted{header: info.Header}
-	if longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName]); longest > 0 {
+	longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName])
+	deadline, given := ctx.Deadline()
+	switch {
+	case longest > 0:
 		until := &contextkit.Until{}
-		hop(ctx, until, time.Now(), longest, p.margin)
+		call.chosen = hop(ctx, until, time.Now(), longest, p.margin)
 		ctx, call.cancel = until, until.Cancel
-	} else {
+	case given:
+		until := &contextkit.Until{}
+		beforeReset(ctx, until, deadline)
+		ctx, call.cancel = until, until.Cancel
+	default:
 		ctx, call.cancel = context.WithCancel(ctx)
 	}
 	return contextkit.Carry(ctx, call), nil

@@ -47,11 +47,10 @@ func (t InProcess) NewClientStream(ctx context.Context, spec connect.Spec) (conn
 // what comes back.
 func (t InProcess) Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
 	info.Protocol, info.Codec = ProtocolInProcess, connect.CodecNameProto
-	call := inProcessCall{InProcess: t, ctx: ctx, info: info, header: header}
 	if info.Spec.StreamType == connect.StreamTypeUnary {
-		return &inProcessUnary{inProcessCall: call}, nil
+		return &inProcessUnary{inProcessCall: inProcessCall{InProcess: t, ctx: ctx, info: info, header: header}}, nil
 	}
-	return newInProcessStream(call), nil
+	return newInProcessStream(ctx, t, info, header), nil
 }
 
 // inProcessCall is a call from within, on both its sides.
@@ -62,6 +61,7 @@ type inProcessCall struct {
 	info   *connect.CallInfo // the caller's
 	header grpcmeta.Header   // likewise
 	served connect.CallInfo  // the service's
+	until  contextkit.Until  // the service's context
 }
 
 // hand gives the service what the caller's headers say so far.
@@ -84,7 +84,7 @@ func (c *inProcessCall) serve(stream connect.ServerStream) error {
 		return connect.Errorf(connect.CodeUnavailable, "%s takes no more calls now: try again in a moment", c.server.config.Name)
 	}
 	defer c.server.within.Release(1)
-	ctx, cancel := contextkit.Detach(c.ctx)
+	ctx, cancel := contextkit.Detach(c.ctx, &c.until)
 	defer cancel()
 	err := surface.rpc.Call(ctx, c.info.Spec.Procedure, &c.served, stream)
 	if err == nil {

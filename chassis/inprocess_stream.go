@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/grpcmeta"
 	"google.golang.org/grpc/mem"
 )
 
@@ -32,12 +33,15 @@ type inProcessStream struct {
 	headerRead bool // the caller's
 }
 
-func newInProcessStream(call inProcessCall) *inProcessStream {
-	s := &inProcessStream{
-		inProcessCall: call, requests: make(chan mem.BufferSlice, inProcessBacklog), answers: make(chan mem.BufferSlice, inProcessBacklog), returned: make(chan struct{}),
+func newInProcessStream(ctx context.Context, to InProcess, info *connect.CallInfo, header grpcmeta.Header) *inProcessStream {
+	ctx, cancel := context.WithCancel(ctx)
+	return &inProcessStream{
+		inProcessCall: inProcessCall{InProcess: to, ctx: ctx, info: info, header: header},
+		cancel:        cancel,
+		requests:      make(chan mem.BufferSlice, inProcessBacklog),
+		answers:       make(chan mem.BufferSlice, inProcessBacklog),
+		returned:      make(chan struct{}),
 	}
-	s.ctx, s.cancel = context.WithCancel(call.ctx)
-	return s
 }
 
 // SendHeaders implements [connect.ClientStream].

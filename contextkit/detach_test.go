@@ -17,13 +17,14 @@ func TestADetachedContextHasTheEndOfItsParentAndNothingElse(t *testing.T) {
 	parent, cancel := context.WithDeadline(parent, deadline)
 	defer cancel()
 
-	ctx, release := contextkit.Detach(parent)
+	var held contextkit.Until
+	ctx, release := contextkit.Detach(parent, &held)
 	defer release()
 	if _, carried := contextkit.FromContext(ctx); carried || ctx.Value(key{}) != nil {
 		t.Error("it carries what its parent does")
 	}
-	if until, ok := ctx.Deadline(); !ok || !until.Equal(deadline) {
-		t.Errorf("its deadline is %v, want its parent's, %v", until, deadline)
+	if until, ok := ctx.Deadline(); !ok || deadline.Sub(until) < contextkit.DeadlineMargin || deadline.Sub(until) > contextkit.DeadlineMargin+time.Minute {
+		t.Errorf("its deadline is %v, want its parent's less the margin, %v", until, deadline)
 	}
 	child, leave := context.WithCancel(ctx)
 	defer leave()
@@ -31,5 +32,33 @@ func TestADetachedContextHasTheEndOfItsParentAndNothingElse(t *testing.T) {
 	<-child.Done()
 	if err := context.Cause(ctx); !errors.Is(ctx.Err(), context.Canceled) || !errors.Is(err, context.Canceled) {
 		t.Errorf("it ends with %v, because of %v", ctx.Err(), err)
+	}
+}
+
+func TestCalleeTime_IsLessThanRemainsAndNeverNegative(t *testing.T) {
+	for remaining, want := range map[time.Duration]time.Duration{
+		time.Hour:             time.Hour - contextkit.DeadlineMargin,
+		time.Second:           980 * time.Millisecond,
+		80 * time.Millisecond: 60 * time.Millisecond,
+		40 * time.Millisecond: 30 * time.Millisecond,
+		5 * time.Millisecond:  3750 * time.Microsecond,
+		time.Nanosecond:       time.Nanosecond,
+		-5 * time.Millisecond: -3750 * time.Microsecond,
+	} {
+		if got := contextkit.CalleeTime(remaining); got != want {
+			t.Errorf("of %v a callee is given %v, want %v", remaining, got, want)
+		}
+	}
+}
+
+func TestDetach_WithoutADeadlineHasNone(t *testing.T) {
+	var held contextkit.Until
+	ctx, release := contextkit.Detach(context.Background(), &held)
+	if until, ok := ctx.Deadline(); ok {
+		t.Errorf("its deadline is %v, want none", until)
+	}
+	release()
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		t.Errorf("released, it ends with %v", ctx.Err())
 	}
 }

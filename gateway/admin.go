@@ -3,6 +3,8 @@ package gateway
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/chassis"
@@ -40,6 +42,37 @@ type nodeView struct {
 	Says     string  `json:"says,omitempty"`
 	Error    string  `json:"error,omitempty"`
 	TookMs   float64 `json:"tookMs"`
+	// Breakers are the open ones of the endpoint.
+	Breakers []breakerView `json:"breakers,omitempty"`
+}
+
+// breakerView is an open breaker.
+type breakerView struct {
+	// Procedure is the method's; "": the node as a whole.
+	Procedure string `json:"procedure,omitempty"`
+	// Tenant is the only tenant whose calls are refused; nil: all are.
+	Tenant   *string `json:"tenant,omitempty"`
+	Failures int     `json:"failures"`
+}
+
+// openBreakers returns the open breakers by endpoint.
+func (g *Gateway) openBreakers() map[string][]breakerView {
+	open := map[string][]breakerView{}
+	for _, state := range g.breakers.States() {
+		if !state.Open {
+			continue
+		}
+		view := breakerView{Procedure: state.Procedure, Failures: state.Failures}
+		if state.Single {
+			tenant := state.Tenant.String()
+			view.Tenant = &tenant
+		}
+		open[state.Endpoint] = append(open[state.Endpoint], view)
+	}
+	for _, views := range open {
+		slices.SortFunc(views, func(a, b breakerView) int { return strings.Compare(a.Procedure, b.Procedure) })
+	}
+	return open
 }
 
 // serveNodes answers what each node says of itself, at most a moment old, and
@@ -50,10 +83,11 @@ func (g *Gateway) serveNodes(w http.ResponseWriter, r *http.Request) {
 		return // the client has left
 	}
 	view := nodesView{AgeMs: snapshot.Age().Milliseconds(), Revision: g.routes.Revision(), Nodes: []nodeView{}}
+	open := g.openBreakers()
 	for _, answer := range snapshot.Answers {
 		node := nodeView{
 			ID: answer.Node.ID, Kind: answer.Node.Kind, Endpoint: answer.Node.Endpoint, Says: answer.Value,
-			TookMs: float64(answer.Took) / float64(time.Millisecond),
+			TookMs: float64(answer.Took) / float64(time.Millisecond), Breakers: open[answer.Node.Endpoint],
 		}
 		if now, ok := g.routes.Node(node.ID); ok {
 			node.Ready = now.Ready

@@ -51,6 +51,11 @@ type Call struct {
 	until           contextkit.Until
 	hop             connect.CallInfo // of the node, in the last attempt
 
+	// longest is the policy's bound of the call's time, and chosen says that the client
+	// has chosen a shorter one.
+	longest time.Duration
+	chosen  bool
+
 	end     chassis.Ended // from conclude on; before, when it began
 	entered time.Time     // when the tenant's limits let it in
 	use     limit.Use     // the tenant's

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -289,18 +288,6 @@ func (g *Gateway) Ready(ctx context.Context) error { return g.server.Ready(ctx) 
 // Load returns what the gateway has been doing in the last seconds.
 func (g *Gateway) Load() chassis.Load { return g.server.Metrics.Load() }
 
-// OpenBreakers returns the endpoints that are left alone now.
-func (g *Gateway) OpenBreakers() []string {
-	var open []string
-	for _, state := range g.breakers.States() {
-		if state.Open {
-			open = append(open, state.Endpoint)
-		}
-	}
-	slices.Sort(open)
-	return open
-}
-
 // Serve answers calls until ctx ends and those in flight have been answered.
 func (g *Gateway) Serve(ctx context.Context) error {
 	// What serves the calls ends after them; the last calls' audit records are
@@ -373,7 +360,7 @@ func (g *Gateway) handler(metrics *chassis.Metrics, method *policy.Method) conne
 	}
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
-		call := &Call{Method: method, Info: info, Stream: stream}
+		call := &Call{Method: method, Info: info, Stream: stream, longest: longest}
 		call.end = chassis.Ended{Procedure: method.Spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: chassis.ErrUnfinished}
 		calls.Begin()
 		defer func() { calls.End(&call.end, method.Spec.StreamType, contextkit.In(ctx).TraceID) }()
@@ -382,7 +369,7 @@ func (g *Gateway) handler(metrics *chassis.Metrics, method *policy.Method) conne
 			return call.end.Err
 		}
 		defer room.Leave()
-		ctx = chassis.Hop(ctx, &call.until, call.end.Started, longest, hopMargin)
+		ctx, call.chosen = chassis.Hop(ctx, &call.until, call.end.Started, longest, hopMargin)
 		defer call.until.Cancel()
 		var err error
 		for _, stage := range stages {

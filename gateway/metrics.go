@@ -37,14 +37,16 @@ var (
 	poolCalls        = describe("headgate_upstream_in_flight", "Calls on the channels now.")
 	poolMade         = describe("headgate_upstream_channels_made_total", "Channels made.")
 	poolEvicted      = describe("headgate_upstream_channels_evicted_total", "Channels given up: idle, or least recently used.")
-	breakerOpen      = describe("headgate_breaker_open", "1 while the node is left alone.", "kind", "endpoint")
+	breakerOpen      = describe("headgate_breaker_open", "1 while calls are diverted from the node.", "kind", "endpoint")
+	methodOpen       = describe("headgate_method_breaker_open", "1 while calls of the method are diverted from the node.", "kind", "endpoint", "procedure")
 	breakerLatency   = describe("headgate_upstream_latency_seconds", "Moving mean of the node's time to an answer.", "kind", "endpoint")
 	nodeReady        = describe("headgate_node_ready", "1 while the node takes calls.", "kind", "node")
 	kindDegraded     = describe("headgate_kind_degraded", "1 while no node of the kind takes calls, so that its methods are refused.", "kind")
 	routingRevision  = describe("headgate_routing_revision", "Changes of the routing table.")
 	probesMade       = describe("headgate_probes_total", "Nodes asked whether they take calls.")
 	everyDescription = []*prometheus.Desc{
-		roomInFlight, streamsInFlight, refusalsHeld, roomShed, poolChannels, poolCalls, poolMade, poolEvicted, breakerOpen, breakerLatency, nodeReady, kindDegraded, routingRevision, probesMade,
+		roomInFlight, streamsInFlight, refusalsHeld, roomShed, poolChannels, poolCalls, poolMade, poolEvicted,
+		breakerOpen, methodOpen, breakerLatency, nodeReady, kindDegraded, routingRevision, probesMade,
 	}
 )
 
@@ -55,7 +57,8 @@ func (c collector) Describe(descriptions chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements [prometheus.Collector]. Series are as many as nodes.
+// Collect implements [prometheus.Collector]. Series are as many as nodes, and as the methods
+// called of each.
 func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
@@ -75,6 +78,10 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	counter(poolMade, pool.Made)
 	counter(poolEvicted, pool.Evicted)
 	for _, state := range c.breakers.States() {
+		if state.Procedure != "" {
+			gauge(methodOpen, number(state.Open), state.Kind, state.Endpoint, state.Procedure)
+			continue
+		}
 		gauge(breakerOpen, number(state.Open), state.Kind, state.Endpoint)
 		gauge(breakerLatency, state.Latency.Seconds(), state.Kind, state.Endpoint)
 	}

@@ -18,7 +18,7 @@ import (
 const (
 	// hopMargin is kept of the remaining time so that the upstream's own verdict
 	// on a call that takes too long still reaches the caller.
-	hopMargin = 20 * time.Millisecond
+	hopMargin = contextkit.DeadlineMargin
 	// minRemaining is the time below which a hop is not made: it could not finish,
 	// and would only cost the upstream work.
 	minRemaining = 5 * time.Millisecond

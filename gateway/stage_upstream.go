@@ -42,7 +42,7 @@ func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 	}
 	call.Node = node
-	if g.breakers.Open(node.Endpoint) {
+	if g.breakers.Open(node.Endpoint, call.Method.Spec.Procedure, call.Tenant) {
 		g.avoid(call)
 	}
 	return ctx, nil
@@ -87,12 +87,12 @@ func (g *Gateway) avoid(call *Call) {
 	for i := range ready {
 		endpoints[i] = ready[i].Endpoint
 	}
-	if g.breakers.Panics(endpoints) {
+	if g.breakers.Panics(endpoints, call.Method.Spec.Procedure, call.Tenant) {
 		call.Forced = true
 		return
 	}
 	other, ok := g.routes.Elsewhere(call.Method.Upstream, call.Tenant, func(node route.Node) bool {
-		return node.ID == call.Node.ID || g.breakers.Open(node.Endpoint)
+		return node.ID == call.Node.ID || g.breakers.Open(node.Endpoint, call.Method.Spec.Procedure, call.Tenant)
 	})
 	if ok {
 		call.Node = other
@@ -109,12 +109,12 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 	defer answer.Release()
 	for began := call.entered; ; began = time.Now() {
 		call.Attempts++
-		pass, wait, ok := g.breakers.Enter(call.Method.Upstream, call.Node.Endpoint, began, call.Forced)
+		pass, wait, ok := g.enter(call, began)
 		if !ok {
 			return silentNode(call, wait)
 		}
 		err := g.ask(ctx, call, answer)
-		g.done(ctx, pass, call, outcome(ctx, call, err))
+		pass.Done(outcome(ctx, call, began, err))
 		if err == nil {
 			g.retries.Call(call.Node.Endpoint)
 			passMetadata(call.Info, &call.hop)
@@ -126,49 +126,6 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 			return reauthor(ctx, err)
 		}
 	}
-}
-
-// done tells the breaker how the call ended. When it opens because calls pass their
-// deadlines, those that still wait for the node are ended: what may be called again is
-// called elsewhere, instead of waiting for its deadline too.
-func (g *Gateway) done(ctx context.Context, pass breaker.Pass, call *Call, outcome breaker.Outcome) {
-	if pass.Done(outcome) && outcome == breaker.Silent && ctx.Err() != nil {
-		g.pool.Abandon(call.Node.Endpoint)
-	}
-}
-
-// silentNode says that the node is not called because it does not answer.
-func silentNode(call *Call, wait time.Duration) error {
-	return chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "the %s node does not answer, or refuses all calls: try again in a moment", call.Method.Upstream),
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, chassis.Reason("NODE_SILENT"))
-}
-
-// fairTime is the time that a node must have had before its silence counts: a
-// client's own tiny deadline says nothing of it.
-const fairTime = time.Second
-
-// outcome says what a call tells of its node. A node that refuses as unavailable, and
-// does not say when to come back, is as good as silent: if it does so to everybody it
-// is left alone.
-func outcome(ctx context.Context, call *Call, err error) breaker.Outcome {
-	if err == nil {
-		return breaker.Answered
-	}
-	verdict, _ := errors.AsType[*connect.Error](err)
-	switch {
-	case verdict != nil && verdict.IsRemote() && verdict.Code() == connect.CodeUnavailable:
-		if _, asked, _ := upstream.Pushback(&call.hop, err); asked {
-			return breaker.Answered
-		}
-		return breaker.Silent
-	case verdict != nil && verdict.IsRemote():
-		return breaker.Answered
-	case verdict != nil && verdict.Code() == connect.CodeUnavailable:
-		return breaker.Silent
-	case errors.Is(ctx.Err(), context.DeadlineExceeded) && time.Since(call.end.Started) >= fairTime:
-		return breaker.Silent
-	}
-	return breaker.Unknown
 }
 
 // retry waits before another attempt, at another node if there is one, or
@@ -265,16 +222,16 @@ func reauthor(ctx context.Context, err error) error {
 // forwardStream pumps both directions of a stream until the node ends it.
 func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	call.Attempts++
-	pass, wait, ok := g.breakers.Enter(call.Method.Upstream, call.Node.Endpoint, call.entered, call.Forced)
+	pass, wait, ok := g.enter(call, call.entered)
 	if !ok {
 		return silentNode(call, wait)
 	}
-	// The first that is known counts; if nothing is known by the end, that.
+	// The first outcome that is known counts; if none is by the end, that.
 	known := false
 	done := func(outcome breaker.Outcome) {
 		if !known {
 			known = true
-			g.done(ctx, pass, call, outcome)
+			pass.Done(outcome)
 		}
 	}
 	defer done(breaker.Unknown)
@@ -282,30 +239,31 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	defer release()
 	stream, err := g.open(ctx, call)
 	if err != nil {
-		done(outcome(ctx, call, err))
+		done(outcome(ctx, call, call.entered, err))
 		return reauthor(ctx, err)
 	}
 	defer func() { _ = stream.Close() }() // its error is Receive's
 	// A node may end the stream while the client still sends. The pump of
 	// requests then ends with the edge's own stream, whose Receive fails once
 	// the handler has returned; waiting for it here would wait for the client.
-	pumped := make(chan error, 1)
+	pumped := make(chan pumpEnd, 1)
 	go func() {
-		err := call.pumpRequests(stream)
-		pumped <- err
-		if err != nil {
+		sent := call.pumpRequests(stream)
+		pumped <- sent
+		if sent.err != nil {
 			_ = stream.Close() // ends the answers
 		}
 	}()
 	g.explain(ctx, call, nil)
 	err = call.pumpAnswers(stream, done)
 	if err != nil {
-		done(outcome(ctx, call, err))
+		done(outcome(ctx, call, call.entered, err))
 	}
 	select {
-	case failed := <-pumped:
-		if failed != nil {
-			return failed
+	case sent := <-pumped:
+		if sent.err != nil {
+			call.Denied, call.Resource = sent.denied, sent.resource
+			return sent.err
 		}
 	default:
 	}
@@ -341,24 +299,39 @@ func (c *Call) pumpAnswers(stream connect.ClientStream, done func(breaker.Outcom
 	}
 }
 
+// pumpEnd is how the pump of requests ended.
+type pumpEnd struct {
+	err error
+	// Of a denial: the rule, and the resource that is denied. The call has ended
+	// concurrently, maybe, and must not be written to.
+	denied, resource string
+}
+
 // pumpRequests sends the first message and those that follow. Every message of
 // a stream is for the tenant of the first, and for resources that the right covers.
-func (c *Call) pumpRequests(stream connect.ClientStream) error {
+func (c *Call) pumpRequests(stream connect.ClientStream) pumpEnd {
+	if err := stream.Send(c.First); err != nil {
+		return pumpEnd{} // the node has ended the call; its verdict is received
+	}
+	if c.Method.Spec.StreamType&connect.StreamTypeClient == 0 {
+		return pumpEnd{err: stream.CloseSend()}
+	}
+	further := &Call{Method: c.Method, Info: c.Info, Stream: c.Stream, Principal: c.Principal, First: c.First, Resource: c.Resource}
+	err := further.pump(stream)
+	return pumpEnd{err: err, denied: further.Denied, resource: further.Resource}
+}
+
+// pump sends the messages after the first.
+func (c *Call) pump(to connect.ClientStream) error {
 	var tenant string
 	if c.Method.TenantField != 0 {
 		tenant, _ = c.First.Text(c.Method.TenantField, "") // read before, without error
 	}
-	for message := c.First; ; {
-		if err := stream.Send(message); err != nil {
-			return nil //nolint:nilerr // the node has ended the call; its verdict is received
-		}
-		if c.Method.Spec.StreamType&connect.StreamTypeClient == 0 {
-			return stream.CloseSend()
-		}
-		message = &frame.Frame{Program: c.Method.Input}
+	for {
+		message := &frame.Frame{Program: c.Method.Input}
 		switch err := c.read(message); {
 		case errors.Is(err, io.EOF):
-			return stream.CloseSend()
+			return to.CloseSend()
 		case err != nil:
 			return err
 		}
@@ -367,6 +340,9 @@ func (c *Call) pumpRequests(stream connect.ClientStream) error {
 		}
 		if err := c.authorize(message); err != nil {
 			return err
+		}
+		if err := to.Send(message); err != nil {
+			return nil //nolint:nilerr // the node has ended the call; its verdict is received
 		}
 	}
 }

@@ -1,22 +1,27 @@
-// Package breaker stops calling a node that does not answer, or that is much
-// slower than its peers: calls go elsewhere or fail at once instead of waiting
-// for their deadlines, and the node is not buried while it recovers.
+// Package breaker diverts calls from nodes that fail: they go to another node, or fail
+// immediately instead of waiting for their deadlines, and a node is not overrun while it
+// recovers.
 //
-// A breaker opens after consecutive calls without an answer, or when its node's
-// answers take several times as long as those of its peers; it lets one call
-// through after a while, and closes when that is answered. An answer of any
-// kind, also a refusal, is an answer.
+// Each node has a breaker, which opens after consecutive calls that do not reach the node
+// or that it refuses; and so has each of its methods, which opens after consecutive calls
+// that pass the deadline of the method's policy while no call of the method is answered,
+// or when the answers take several times as long as those of the node's peers. A deadline
+// that a client chose counts for nothing.
+//
+// A breaker that opens by the calls of one tenant refuses that tenant alone. It refuses all
+// tenants once the calls of a second one fail too, or when the node cannot be reached.
+//
+// An open breaker admits a trial call after a pause, and closes with the answer to a call
+// that began after it opened. A trial without a result does not hold up the next one.
 package breaker
 
 import (
-	"errors"
-	"math/rand/v2"
-	"slices"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/contextkit"
 )
 
 // Outcome is how a call ended, as far as its node is concerned.
@@ -24,289 +29,232 @@ type Outcome int
 
 // Outcomes.
 const (
-	// Answered: the node said something.
+	// Answered: the node answered, with a message or an error.
 	Answered Outcome = iota
-	// Silent: the node could not be reached, let the deadline pass, or says that it
-	// cannot serve.
-	Silent
-	// Unknown: the call ended for another reason, such as that the client left.
+	// Unreached: the node could not be connected to.
+	Unreached
+	// Refused: the node is unavailable to the call, or the connection ended under it.
+	Refused
+	// TimedOut: the deadline of the method's policy passed.
+	TimedOut
+	// Unknown: the call ended for another reason, such as that the client left or that
+	// the deadline of its choice passed.
 	Unknown
 )
 
-// Config says when breakers open. The zero value is the default.
-type Config struct {
-	// Failures is how many calls in a row must stay without an answer. 0: 5.
-	Failures int `yaml:"failures"`
-	// SlowFactor is how many times slower than the median of its peers a node
-	// must be. 0: 5.
-	SlowFactor float64 `yaml:"slow_factor"`
-	// SlowFloor is the latency below which no node is slow. 0: 200 ms.
-	SlowFloor time.Duration `yaml:"slow_floor"`
-	// FirstPause is how long a breaker is open at first, and LongestPause at
-	// most: it doubles each time that the call let through stays without an
-	// answer. 0: 500 ms and 30 s.
-	FirstPause   time.Duration `yaml:"first_pause"`
-	LongestPause time.Duration `yaml:"longest_pause"`
-	// PanicShare is the share of a kind's nodes that may be open: beyond it the
-	// fault is more likely ours or everybody's, and breakers are ignored. It
-	// holds from three nodes on. 0: a half.
-	PanicShare float64 `yaml:"panic_share"`
-}
-
-// Validate names the fields that cannot be used.
-func (c Config) Validate() error {
-	return errors.Join(
-		config.AtLeast("failures", c.Failures, 0),
-		config.AtLeast("slow_floor", c.SlowFloor, 0),
-		config.AtLeast("first_pause", c.FirstPause, 0),
-		config.AtLeast("longest_pause", c.LongestPause, 0),
-		config.AtLeast("slow_factor", c.WithDefaults().SlowFactor, 1),
-		config.Within("panic_share", c.PanicShare, 0, 1),
-	)
-}
-
-// WithDefaults returns the configuration with what was left out.
-func (c Config) WithDefaults() Config {
-	if c.Failures == 0 {
-		c.Failures = 5
-	}
-	if c.SlowFactor == 0 {
-		c.SlowFactor = 5
-	}
-	if c.SlowFloor == 0 {
-		c.SlowFloor = 200 * time.Millisecond
-	}
-	if c.FirstPause == 0 {
-		c.FirstPause = 500 * time.Millisecond
-	}
-	if c.LongestPause == 0 {
-		c.LongestPause = max(30*time.Second, c.FirstPause)
-	}
-	if c.PanicShare == 0 {
-		c.PanicShare = 0.5
-	}
-	return c
-}
-
 const (
-	// trackedEndpoints bounds the endpoints whose breaker is known.
-	trackedEndpoints = 4096
+	// trackedNodes and trackedMethods bound the nodes, and the methods of each, whose
+	// breakers are stored.
+	trackedNodes   = 4096
+	trackedMethods = 4096
 	// panicFrom is the least number of nodes among which a share means anything,
 	// and of peers that have a median.
 	panicFrom = 3
-	// slowSamples is how many answers a node's latency is judged by, at least,
-	// and latencyWeight what each new one counts.
-	slowSamples   = 20
-	latencyWeight = 0.1
 )
 
-// Set holds the breakers of all endpoints. It may be used concurrently; calls on
-// different endpoints do not meet.
+// Set holds the breakers of all nodes. It may be used concurrently; calls of different
+// nodes do not contend.
 type Set struct {
 	config Config
-	states sync.Map // endpoint → *state
-	count  atomic.Int64
+	mu     sync.Mutex // held to add
+	nodes  atomic.Pointer[map[string]*node]
 }
 
-// state is an endpoint's breaker.
-type state struct {
-	kind string
-	// openUntil is when a call is let through again, in Unix nanoseconds; 0 while
-	// closed. It is written under mu.
-	openUntil atomic.Int64
+// node is an endpoint's breakers.
+type node struct {
+	kind    string
+	whole   breaker
+	mu      sync.Mutex // held to add a method
+	methods atomic.Pointer[map[string]*method]
+}
 
-	mu      sync.Mutex
-	opened  time.Time // the last time
-	silent  int       // calls in a row without an answer
-	pause   time.Duration
-	trying  bool // a call was let through and has not ended
-	latency float64
-	samples int
+// method is one of a node's methods.
+type method struct {
+	breaker
+
+	procedure string
+	times     latencies // mu is held
 }
 
 // NewSet returns breakers that are all closed.
-func NewSet(config Config) *Set { return &Set{config: config.WithDefaults()} }
+func NewSet(config Config) *Set {
+	s := &Set{config: config.WithDefaults()}
+	s.nodes.Store(&map[string]*node{})
+	return s
+}
 
-// Pass is a call that was let through.
+// Call is a call of a node.
+type Call struct {
+	// Kind and Endpoint are the node's, and Procedure is the method's.
+	Kind, Endpoint, Procedure string
+	// Tenant is the tenant of the call; zero: the platform.
+	Tenant contextkit.TenantID
+	// Stream says that it is no unary call.
+	Stream bool
+}
+
+// Pass is a call that was admitted.
 type Pass struct {
-	set   *Set
-	state *state
-	began time.Time
-	trial bool // the one that was let through while the breaker is open
+	set     *Set
+	node    *node
+	method  *method
+	tenant  contextkit.TenantID
+	stream  bool
+	entered time.Time
+	// Whether the call is the trial of the open breaker.
+	nodeTrial, methodTrial bool
 }
 
-// Enter asks to call the endpoint, a node of the kind, now. Done of the pass must be
-// called once. ok is false when the breaker is open; wait is then how long until
-// a call is let through. forced lets the call through all the same.
-func (s *Set) Enter(kind, endpoint string, now time.Time, forced bool) (pass Pass, wait time.Duration, ok bool) {
-	b := s.state(kind, endpoint)
-	trial := false
-	if b.openUntil.Load() != 0 && !forced {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if until := b.openUntil.Load(); until != 0 {
-			if wait := time.Duration(until - now.UnixNano()); wait > 0 {
-				return Pass{}, wait, false
-			}
-			if b.trying {
-				return Pass{}, s.config.FirstPause, false
-			}
-			b.trying, trial = true, true
+// Enter asks to make the call now. Done of the pass must be called once. ok is false when
+// a breaker refuses the call; wait is then the time until it admits one. forced admits the
+// call whatever its breakers say.
+func (s *Set) Enter(call Call, now time.Time, forced bool) (pass Pass, wait time.Duration, ok bool) {
+	n := s.node(call.Kind, call.Endpoint)
+	pass = Pass{set: s, node: n, method: n.method(call.Procedure), tenant: call.Tenant, stream: call.Stream, entered: now}
+	if forced {
+		return pass, 0, true
+	}
+	if pass.methodTrial, wait, ok = pass.method.enter(&s.config, call.Tenant, now); !ok {
+		return Pass{}, wait, false
+	}
+	if pass.nodeTrial, wait, ok = n.whole.enter(&s.config, call.Tenant, now); !ok {
+		if pass.methodTrial {
+			pass.method.withdraw(now)
 		}
+		return Pass{}, wait, false
 	}
-	return Pass{s, b, now, trial}, 0, true
+	return pass, 0, true
 }
 
-func (s *Set) state(kind, endpoint string) *state {
-	if b, ok := s.states.Load(endpoint); ok {
-		return b.(*state)
+func (s *Set) node(kind, endpoint string) *node {
+	if n := (*s.nodes.Load())[endpoint]; n != nil {
+		return n
 	}
-	if s.count.Load() >= trackedEndpoints {
-		s.states.Clear() // nodes have come and gone; all start closed
-		s.count.Store(0)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := *s.nodes.Load()
+	if n := known[endpoint]; n != nil {
+		return n
 	}
-	b, known := s.states.LoadOrStore(endpoint, &state{kind: kind})
-	if !known {
-		s.count.Add(1)
+	next := map[string]*node{}
+	if len(known) < trackedNodes { // else nodes have come and gone; all start closed
+		next = maps.Clone(known)
 	}
-	return b.(*state)
+	n := &node{kind: kind}
+	n.methods.Store(&map[string]*method{})
+	next[endpoint] = n
+	s.nodes.Store(&next)
+	return n
 }
 
-// Open reports whether a call on the endpoint would not be let through now.
-func (s *Set) Open(endpoint string) bool {
-	found, ok := s.states.Load(endpoint)
-	if !ok {
+func (n *node) method(procedure string) *method {
+	if m := (*n.methods.Load())[procedure]; m != nil {
+		return m
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	known := *n.methods.Load()
+	if m := known[procedure]; m != nil {
+		return m
+	}
+	next := map[string]*method{}
+	if len(known) < trackedMethods {
+		next = maps.Clone(known)
+	}
+	m := &method{procedure: procedure}
+	next[procedure] = m
+	n.methods.Store(&next)
+	return m
+}
+
+// Open reports whether the tenant's call of the method at the endpoint would be refused
+// now.
+func (s *Set) Open(endpoint, procedure string, tenant contextkit.TenantID) bool {
+	n := (*s.nodes.Load())[endpoint]
+	if n == nil {
 		return false
 	}
-	b := found.(*state)
-	until := b.openUntil.Load()
-	if until == 0 {
-		return false
-	}
-	if time.Now().UnixNano() < until {
+	now := time.Now()
+	if n.whole.refuses(&s.config, tenant, now) {
 		return true
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.trying
+	m := (*n.methods.Load())[procedure]
+	return m != nil && m.refuses(&s.config, tenant, now)
 }
 
-// Panics reports whether so many of the endpoints are open that breakers say
-// more of us than of them.
-func (s *Set) Panics(endpoints []string) bool {
+// Panics reports whether the breakers of so many of the endpoints refuse the tenant's calls
+// of the method that the fault is likely not the nodes'.
+func (s *Set) Panics(endpoints []string, procedure string, tenant contextkit.TenantID) bool {
 	if len(endpoints) < panicFrom {
 		return false
 	}
 	open := 0
 	for _, endpoint := range endpoints {
-		if s.Open(endpoint) {
+		if s.Open(endpoint, procedure, tenant) {
 			open++
 		}
 	}
 	return float64(open) > s.config.PanicShare*float64(len(endpoints))
 }
 
-// Done says how the call ended, and reports whether that has opened the breaker, or would
-// have if it were not open for slowness alone: then its node has fallen silent too.
-func (p Pass) Done(outcome Outcome) (opened bool) {
-	b, config := p.state, &p.set.config
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	open := b.openUntil.Load() != 0
+// Done reports how the call ended.
+func (p Pass) Done(outcome Outcome) {
+	now := time.Now()
+	ofNode, ofMethod := Unknown, Unknown
 	switch outcome {
 	case Answered:
-		if p.began.Before(b.opened) {
-			return false // it says nothing of the node as it is since, and must not close what its own slowness opened
-		}
-		took := float64(time.Since(p.began))
-		if open {
-			b.close()
-		}
-		b.silent = 0
-		b.samples++
-		if b.samples == 1 {
-			b.latency = took
-		} else {
-			b.latency += latencyWeight * (took - b.latency)
-		}
-		// Once in slowSamples answers, since it looks at all peers.
-		if b.samples >= slowSamples && b.samples%slowSamples == 0 && b.latency > float64(config.SlowFloor) {
-			if median, ok := p.set.peers(b); ok && b.latency > config.SlowFactor*median {
-				b.open(config)
-				b.samples, b.latency = 0, 0 // judged anew when it is back
-				return true
-			}
-		}
-	case Unknown:
-		b.trying = b.trying && !p.trial
-	case Silent:
-		b.silent++
-		// Calls that began before the breaker opened do not open it further.
-		if (open && p.trial) || (!open && b.silent >= config.Failures) {
-			b.open(config)
-			return true
-		}
-		return open && b.silent == config.Failures // slowness has opened it
+		p.answered(now)
+		return
+	case Unreached, Refused:
+		ofNode = outcome
+	case TimedOut:
+		ofMethod = outcome
 	}
-	return false
+	p.node.whole.failed(&p.set.config, p, ofNode, p.nodeTrial, now)
+	p.method.failed(&p.set.config, p, ofMethod, p.methodTrial, now)
 }
 
-// open opens the breaker for a pause, a quarter of which is jitter, so that
-// gateways do not come back together. b.mu is held.
-func (b *state) open(config *Config) {
-	b.trying, b.opened = false, time.Now()
-	b.pause = min(max(2*b.pause, config.FirstPause), config.LongestPause)
-	b.openUntil.Store(time.Now().Add(b.pause - rand.N(b.pause/4+1)).UnixNano())
-}
-
-// close closes the breaker. b.mu is held.
-func (b *state) close() {
-	b.trying, b.pause, b.silent = false, 0, 0
-	b.openUntil.Store(0)
-}
-
-// peers returns the median latency of the kind's other nodes, if enough are
-// known. own.mu is held; a peer that is being written to is left out rather than
-// waited for.
-func (s *Set) peers(own *state) (float64, bool) {
-	var latencies []float64
-	s.states.Range(func(_, value any) bool {
-		b := value.(*state)
-		if b == own || b.kind != own.kind || !b.mu.TryLock() {
-			return true
-		}
-		if b.samples > 0 && b.openUntil.Load() == 0 {
-			latencies = append(latencies, b.latency)
-		}
-		b.mu.Unlock()
-		return true
-	})
-	if len(latencies) < panicFrom-1 {
-		return 0, false
+// answered reports an answer, and opens the method's breaker if the node is slow. The time to
+// a stream's first message says nothing of the node.
+func (p Pass) answered(now time.Time) {
+	took := now.Sub(p.entered)
+	if p.stream {
+		took = 0
 	}
-	slices.Sort(latencies)
-	return latencies[len(latencies)/2], true
+	p.node.whole.mu.Lock()
+	p.node.whole.answered(p.entered, took, now)
+	p.node.whole.mu.Unlock()
+	m := p.method
+	m.mu.Lock()
+	judge := m.answered(p.entered, took, now) && took > 0 && m.times.add(p.tenant, took)
+	m.mu.Unlock()
+	if judge {
+		p.judge(now)
+	}
 }
 
-// State is what is known of an endpoint.
+// State is what is known of a node, or of one of its methods.
 type State struct {
 	Kind, Endpoint string
-	Open           bool
-	// Silent counts the calls in a row without an answer.
-	Silent int
+	// Procedure is the method's; "": the node as a whole.
+	Procedure string
+	// Open says that calls are refused: those of Tenant if Single says so, else all.
+	Open, Single bool
+	Tenant       contextkit.TenantID
+	// Failures counts the failed calls in a row.
+	Failures int
 	// Latency is a moving mean of the time to an answer; 0: not known.
 	Latency time.Duration
 }
 
-// States returns all endpoints' states.
+// States returns the states of all nodes, and of their methods that have been called.
 func (s *Set) States() []State {
 	var out []State
-	s.states.Range(func(endpoint, value any) bool {
-		b := value.(*state)
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		out = append(out, State{b.kind, endpoint.(string), b.openUntil.Load() != 0, b.silent, time.Duration(b.latency)})
-		return true
-	})
+	for endpoint, n := range *s.nodes.Load() {
+		out = append(out, n.whole.state(n.kind, endpoint, ""))
+		for procedure, m := range *n.methods.Load() {
+			out = append(out, m.state(n.kind, endpoint, procedure))
+		}
+	}
 	return out
 }

@@ -8,16 +8,37 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/breaker"
 )
 
-// call makes a call with an outcome, if it is let through.
+// enter asks for a unary call of a node by the platform.
+func enter(s *breaker.Set, endpoint string) (breaker.Pass, time.Duration, bool) {
+	return s.Enter(breaker.Call{Kind: "node", Endpoint: endpoint, Procedure: "/s/M"}, time.Now(), false)
+}
+
+// call makes a call with an outcome, if it is admitted.
 func call(s *breaker.Set, endpoint string, outcome breaker.Outcome) bool {
-	pass, _, ok := s.Enter("node", endpoint, time.Now(), false)
+	pass, _, ok := enter(s, endpoint)
 	if ok {
 		pass.Done(outcome)
 	}
 	return ok
+}
+
+// by makes a call of a tenant's with an outcome after a while, if it is admitted.
+func by(s *breaker.Set, tenant contextkit.TenantID, procedure string, took time.Duration, outcome breaker.Outcome) bool {
+	pass, _, ok := s.Enter(breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: procedure, Tenant: tenant}, time.Now(), false)
+	if ok {
+		time.Sleep(took)
+		pass.Done(outcome)
+	}
+	return ok
+}
+
+// admits reports whether a call of a tenant's is admitted, and leaves it without a result.
+func admits(s *breaker.Set, tenant contextkit.TenantID, procedure string) bool {
+	return by(s, tenant, procedure, 0, breaker.Unknown)
 }
 
 // open counts the open breakers.
@@ -34,26 +55,26 @@ func TestABreakerOpensWhenANodeStaysSilentAndClosesWhenItAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := breaker.NewSet(breaker.Config{})
 		for i := range 5 {
-			if !call(s, "a:1", breaker.Silent) {
+			if !call(s, "a:1", breaker.Unreached) {
 				t.Fatalf("call %d is not let through", i)
 			}
 		}
-		_, wait, ok := s.Enter("node", "a:1", time.Now(), false)
-		if ok || wait <= 0 || wait > 500*time.Millisecond || open(s) != 1 || !s.Open("a:1") {
+		_, wait, ok := enter(s, "a:1")
+		if ok || wait <= 0 || wait > 500*time.Millisecond || open(s) != 1 || !s.Open("a:1", "/s/M", contextkit.TenantID{}) {
 			t.Fatalf("after five silent calls: let through %v, wait %v", ok, wait)
 		}
 		if !call(s, "b:1", breaker.Answered) {
 			t.Error("another node pays for it")
 		}
 		time.Sleep(500 * time.Millisecond)
-		probe, _, ok := s.Enter("node", "a:1", time.Now(), false)
+		probe, _, ok := enter(s, "a:1")
 		if !ok {
 			t.Fatal("after the pause no call is let through")
 		}
 		if call(s, "a:1", breaker.Answered) {
 			t.Error("a second call is let through beside the first")
 		}
-		probe.Done(breaker.Silent)
+		probe.Done(breaker.Unreached)
 		time.Sleep(500 * time.Millisecond)
 		if call(s, "a:1", breaker.Answered) {
 			t.Error("the second pause is no longer than the first")
@@ -63,11 +84,11 @@ func TestABreakerOpensWhenANodeStaysSilentAndClosesWhenItAnswers(t *testing.T) {
 			t.Error("an answer does not close the breaker")
 		}
 		for range 4 {
-			call(s, "a:1", breaker.Silent)
+			call(s, "a:1", breaker.Unreached)
 		}
 		call(s, "a:1", breaker.Answered)
 		for range 4 {
-			call(s, "a:1", breaker.Silent)
+			call(s, "a:1", breaker.Unreached)
 		}
 		if !call(s, "a:1", breaker.Answered) {
 			t.Error("silent calls with an answer between them open the breaker")
@@ -80,7 +101,7 @@ func TestCallsFromBeforeTheBreakerOpenedDoNotDisturbTheTrial(t *testing.T) {
 		s := breaker.NewSet(breaker.Config{})
 		enter := func() breaker.Pass {
 			t.Helper()
-			pass, _, ok := s.Enter("node", "a:1", time.Now(), false)
+			pass, _, ok := enter(s, "a:1")
 			if !ok {
 				t.Fatal("a call is not let through")
 			}
@@ -91,12 +112,12 @@ func TestCallsFromBeforeTheBreakerOpenedDoNotDisturbTheTrial(t *testing.T) {
 			old = append(old, enter())
 		}
 		for range 5 {
-			call(s, "a:1", breaker.Silent)
+			call(s, "a:1", breaker.Unreached)
 		}
 		time.Sleep(500 * time.Millisecond)
 		trial := enter()
 		for n, pass := range old {
-			pass.Done([]breaker.Outcome{breaker.Silent, breaker.Unknown}[n%2])
+			pass.Done([]breaker.Outcome{breaker.Unreached, breaker.Unknown}[n%2])
 			if call(s, "a:1", breaker.Answered) {
 				t.Fatal("a second call is let through beside the trial")
 			}
@@ -118,7 +139,7 @@ func TestAClientThatLeavesSaysNothingOfTheNode(t *testing.T) {
 			t.Error("clients that left opened the breaker")
 		}
 		for range 5 {
-			call(s, "a:1", breaker.Silent)
+			call(s, "a:1", breaker.Unreached)
 		}
 		time.Sleep(time.Second)
 		if !call(s, "a:1", breaker.Unknown) || !call(s, "a:1", breaker.Answered) {
@@ -131,7 +152,7 @@ func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := breaker.NewSet(breaker.Config{})
 		for range 5 {
-			call(s, "a:1", breaker.Silent)
+			call(s, "a:1", breaker.Unreached)
 		}
 		time.Sleep(time.Second)
 		var (
@@ -140,7 +161,7 @@ func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 		)
 		for range 100 {
 			group.Go(func() {
-				if _, _, ok := s.Enter("node", "a:1", time.Now(), false); ok {
+				if _, _, ok := enter(s, "a:1"); ok {
 					through.Add(1)
 				}
 			})
@@ -149,7 +170,7 @@ func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 		if through.Load() != 1 {
 			t.Errorf("%d calls are let through, want one", through.Load())
 		}
-		if _, _, ok := s.Enter("node", "a:1", time.Now(), true); !ok {
+		if _, _, ok := s.Enter(breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M"}, time.Now(), true); !ok {
 			t.Error("a forced call is not let through")
 		}
 	})
@@ -158,7 +179,7 @@ func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 // answer lets the node answer n calls after a while each.
 func answer(s *breaker.Set, endpoint string, n int, took time.Duration) {
 	for range n {
-		if pass, _, ok := s.Enter("node", endpoint, time.Now(), false); ok {
+		if pass, _, ok := enter(s, endpoint); ok {
 			time.Sleep(took)
 			pass.Done(breaker.Answered)
 		}
@@ -185,15 +206,15 @@ func TestANodeMuchSlowerThanItsPeersIsLeftAlone(t *testing.T) {
 					answer(s, fmt.Sprintf("peer-%d:1", i), 20, rule.peer)
 				}
 				answer(s, "slow:1", 19, rule.slow)
-				if s.Open("slow:1") {
+				if s.Open("slow:1", "/s/M", contextkit.TenantID{}) {
 					t.Fatal("the breaker opens before enough is known")
 				}
 				answer(s, "slow:1", 1, rule.slow)
-				if s.Open("slow:1") != rule.want {
+				if s.Open("slow:1", "/s/M", contextkit.TenantID{}) != rule.want {
 					t.Fatalf("open: %v, want %v", !rule.want, rule.want)
 				}
 				time.Sleep(time.Second)
-				if !call(s, "slow:1", breaker.Answered) || s.Open("slow:1") {
+				if !call(s, "slow:1", breaker.Answered) || s.Open("slow:1", "/s/M", contextkit.TenantID{}) {
 					t.Error("it does not come back")
 				}
 			})
@@ -209,45 +230,15 @@ func TestCallsFromBeforeABreakerOpenedDoNotCloseIt(t *testing.T) {
 		}
 		var under []breaker.Pass // calls under way at once, as at any busy node
 		for range 50 {
-			pass, _, _ := s.Enter("node", "slow:1", time.Now(), false)
+			pass, _, _ := enter(s, "slow:1")
 			under = append(under, pass)
 		}
 		time.Sleep(time.Second)
 		for _, pass := range under {
 			pass.Done(breaker.Answered)
 		}
-		if !s.Open("slow:1") {
+		if !s.Open("slow:1", "/s/M", contextkit.TenantID{}) {
 			t.Error("its own slow answers have closed what they opened")
-		}
-	})
-}
-
-func TestANodeThatWasSlowAndFallsSilentIsToldOfOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := breaker.NewSet(breaker.Config{})
-		for i := range 2 {
-			answer(s, fmt.Sprintf("peer-%d:1", i), 20, time.Millisecond)
-		}
-		var under []breaker.Pass
-		for range 50 {
-			pass, _, _ := s.Enter("node", "slow:1", time.Now(), false)
-			under = append(under, pass)
-		}
-		time.Sleep(time.Second)
-		for _, pass := range under[:20] {
-			pass.Done(breaker.Answered)
-		}
-		if !s.Open("slow:1") {
-			t.Fatal("slowness has not opened it")
-		}
-		var told []int
-		for i, pass := range under[20:] {
-			if pass.Done(breaker.Silent) {
-				told = append(told, i)
-			}
-		}
-		if len(told) != 1 || told[0] != 4 {
-			t.Errorf("told of by the calls %v of those without an answer, want the fifth alone", told)
 		}
 	})
 }
@@ -257,13 +248,13 @@ func TestBreakersAreIgnoredWhenMostNodesAreOpen(t *testing.T) {
 	nodes := []string{"a:1", "b:1", "c:1", "d:1"}
 	for i, want := range []bool{false, false, true, true} {
 		for range 5 {
-			call(s, nodes[i], breaker.Silent)
+			call(s, nodes[i], breaker.Unreached)
 		}
-		if s.Panics(nodes) != want {
+		if s.Panics(nodes, "/s/M", contextkit.TenantID{}) != want {
 			t.Errorf("%d of 4 nodes open: panic %v, want %v", i+1, !want, want)
 		}
 	}
-	if s.Panics(nodes[:2]) {
+	if s.Panics(nodes[:2], "/s/M", contextkit.TenantID{}) {
 		t.Error("two nodes are too few to doubt the breakers")
 	}
 }

@@ -140,10 +140,8 @@ func unavailable(t *testing.T, streamType connect.StreamType, endpoint string, m
 func TestAnAnswerThatIsCutOffIsUnavailable(t *testing.T) {
 	for name, end := range map[string]func(net.Conn, *http2.Framer, uint32) error{
 		"with its connection": func(conn net.Conn, _ *http2.Framer, _ uint32) error { return conn.Close() },
-		"with its stream": func(conn net.Conn, framer *http2.Framer, stream uint32) error {
-			err := framer.WriteRSTStream(stream, http2.ErrCodeNo)
-			_, _ = io.Copy(io.Discard, conn) // its error is that the client has left
-			return err
+		"after a farewell": func(conn net.Conn, framer *http2.Framer, stream uint32) error {
+			return errors.Join(framer.WriteGoAway(stream, http2.ErrCodeNo, nil), conn.Close())
 		},
 	} {
 		for kind, streamType := range map[string]connect.StreamType{"unary": connect.StreamTypeUnary, "stream": connect.StreamTypeServer} {

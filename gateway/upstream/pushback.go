@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/gateway/upstream/h2"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 )
@@ -39,4 +40,10 @@ func Pushback(info *connect.CallInfo, err error) (wait time.Duration, asked, aga
 		}
 	}
 	return 0, false, true
+}
+
+// Unreached reports whether err is of a call whose node could not be connected to.
+func Unreached(err error) bool {
+	broken, ok := errors.AsType[*h2.BrokenError](err)
+	return ok && broken.Unreached
 }

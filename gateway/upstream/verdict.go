@@ -11,8 +11,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/grpcmeta"
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream/h2"
+	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/mem"
@@ -59,12 +61,12 @@ func taken(buffer mem.Buffer, msg any) error {
 	return nil
 }
 
-// clockMargin is how much earlier than ours a peer's timer for the same deadline
-// may end: it then resets the stream, and the deadline is why.
+// clockMargin is how much earlier than it should a peer's timer for a call's deadline may
+// end. The peer resets the stream then.
 const clockMargin = 20 * time.Millisecond
 
-// local is the error of a call in ctx that got no answer; nil if there is none. A verdict stays one.
-// What broke a call off names addresses, and stays a cause.
+// local is the error of a call in ctx that got no verdict of the node's; nil if there is none.
+// What ended the call names addresses, and stays a cause.
 func local(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -75,9 +77,6 @@ func local(ctx context.Context, err error) error {
 	if ctxErr := ctx.Err(); ctxErr != nil {
 		return ctxErr
 	}
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < clockMargin {
-		return context.DeadlineExceeded
-	}
 	switch {
 	case errors.Is(err, h2.ErrTooLarge):
 		return connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err)
@@ -86,10 +85,44 @@ func local(ctx context.Context, err error) error {
 	case errors.Is(err, h2.ErrCompressed):
 		return connect.NewError(connect.CodeInternal, "the upstream's answer cannot be read").WithCause(err)
 	}
-	if broken, ok := errors.AsType[*h2.BrokenError](err); ok && broken.Unreached {
+	broken, _ := errors.AsType[*h2.BrokenError](err)
+	switch {
+	case broken == nil:
+	case broken.Unreached:
 		return connect.NewError(connect.CodeUnavailable, "the upstream cannot be reached").WithCause(err)
+	case broken.Reset && http2.ErrCode(broken.Code) == http2.ErrCodeCancel && nearDeadline(ctx):
+		return context.DeadlineExceeded
+	case broken.Reset && !broken.Refused:
+		return connect.NewError(resetCode(http2.ErrCode(broken.Code)), "the upstream reset the call").WithCause(err)
+	case broken.Malformed:
+		return connect.NewError(connect.CodeInternal, "the upstream's answer breaks the protocol").WithCause(err)
 	}
 	return connect.NewError(connect.CodeUnavailable, "the upstream left before its answer was complete").WithCause(err)
+}
+
+// nearDeadline reports whether the deadline that the node was given has passed, by its clock.
+func nearDeadline(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && time.Until(deadline) < contextkit.DeadlineMargin+clockMargin
+}
+
+// resetCode returns the code of a call whose stream was reset.
+// Source: grpc/doc/PROTOCOL-HTTP2.md, "Errors", and grpc-go for what that leaves open.
+func resetCode(code http2.ErrCode) connect.Code {
+	switch code {
+	case http2.ErrCodeRefusedStream:
+		return connect.CodeUnavailable
+	case http2.ErrCodeCancel:
+		return connect.CodeCanceled
+	case http2.ErrCodeFlowControl, http2.ErrCodeEnhanceYourCalm:
+		return connect.CodeResourceExhausted
+	case http2.ErrCodeInadequateSecurity:
+		return connect.CodePermissionDenied
+	case http2.ErrCodeNo, http2.ErrCodeProtocol, http2.ErrCodeInternal, http2.ErrCodeSettingsTimeout, http2.ErrCodeStreamClosed,
+		http2.ErrCodeFrameSize, http2.ErrCodeCompression, http2.ErrCodeConnect, http2.ErrCodeHTTP11Required:
+		return connect.CodeInternal
+	}
+	return connect.CodeUnknown
 }
 
 // verdict returns what the node says of a call that it has ended; nil: that all is well.
@@ -99,8 +132,8 @@ func verdict(stream *h2.Stream) error {
 	if len(header) == 0 {
 		header = trailer
 	}
-	if err := speaksGRPC(header); err != nil {
-		return err
+	if !h2.SpeaksGRPC(header) {
+		return foreign(header)
 	}
 	number := valueOf(trailer, "grpc-status")
 	if number == "0" {
@@ -138,13 +171,10 @@ func details(trailer []hpack.HeaderField) (found []*connect.ErrorDetail) {
 	return found
 }
 
-// speaksGRPC returns an error for an answer that is not gRPC's: of something in between,
-// as a rule. Source: grpc/doc/http-grpc-status-mapping.md.
-func speaksGRPC(header []hpack.HeaderField) error {
+// foreign returns the error of an answer that is not gRPC's: usually of an HTTP server that
+// does not know the path, or of a proxy. Source: grpc/doc/http-grpc-status-mapping.md.
+func foreign(header []hpack.HeaderField) error {
 	status := valueOf(header, ":status")
-	if status == "200" && strings.HasPrefix(valueOf(header, "content-type"), "application/grpc") {
-		return nil
-	}
 	code := connect.CodeUnknown
 	switch status {
 	case "400":

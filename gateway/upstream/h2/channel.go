@@ -111,7 +111,8 @@ type Request struct {
 }
 
 // Open begins a call. ctx bounds the wait for a connection and for a place on it, and its
-// deadline travels as the call's. Errors: ctx's, [*BrokenError], [ErrHeadersTooLarge].
+// deadline, less the deadline margin (see [contextkit.CalleeTime]), travels as the call's.
+// Errors: ctx's, [*BrokenError], [ErrHeadersTooLarge].
 func (c *Channel) Open(ctx context.Context, request Request) (*Stream, error) {
 	for range maxConnections {
 		conn, err := c.connection(ctx)

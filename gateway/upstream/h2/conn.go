@@ -48,6 +48,7 @@ type conn struct {
 	streams  map[uint32]*Stream
 	nextID   uint32
 	waiting  []chan struct{} // calls that wait for a place, first come first served
+	turns    int             // places of calls that have waited and not yet begun
 	out      []byte          // to be written next
 	spare    []byte          // what was written last, to be used again
 	writing  bool            // the writer knows that there is something
@@ -126,10 +127,12 @@ func (c *conn) kick() {
 func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.err == nil && !c.draining && !c.room() {
+	if c.err == nil && !c.draining && (len(c.waiting) > 0 || !c.room()) {
 		if err := c.wait(ctx); err != nil {
 			return nil, err
 		}
+		c.turns--
+		defer c.admit() // of a call that does not begin after all, the next one has the place
 	}
 	if c.err != nil || c.draining {
 		return nil, errElsewhere
@@ -145,7 +148,7 @@ func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
 	if c.headers.sizeOf(request.Fields, request.Path) > c.maxHeaders {
 		return nil, ErrHeadersTooLarge
 	}
-	c.headers.encode(request.Fields, request.Path, remaining)
+	c.headers.encode(request.Fields, request.Path, contextkit.CalleeTime(remaining))
 	s := newStream(c, c.nextID, request.Whole)
 	c.nextID += 2
 	if c.nextID > maxStreamID {
@@ -165,39 +168,35 @@ func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
 const maxReady = 1 << 20
 
 // room reports whether the connection takes another call now. c.mu is held.
-func (c *conn) room() bool { return len(c.streams) < c.maxStreams && len(c.out) < maxReady }
+func (c *conn) room() bool { return len(c.streams)+c.turns < c.maxStreams && len(c.out) < maxReady }
 
-// wait waits for a place on the connection. c.mu is held, but not meanwhile.
+// wait waits for a place on the connection, which is the call's own then, as one of c.turns.
+// c.mu is held, but not while it waits. With an error the call has no place.
 func (c *conn) wait(ctx context.Context) error {
-	turn := make(chan struct{}, 1)
+	turn := make(chan struct{})
 	c.waiting = append(c.waiting, turn)
 	c.mu.Unlock()
 	err := contextkit.Await(ctx, turn)
 	c.mu.Lock()
-	if err != nil {
-		left := len(c.waiting)
-		c.waiting = slices.DeleteFunc(c.waiting, func(one chan struct{}) bool { return one == turn })
-		if len(c.waiting) == left {
-			c.next() // it was our turn already
-		}
+	if err == nil {
+		return nil
+	}
+	if at := slices.Index(c.waiting, turn); at >= 0 {
+		c.waiting = slices.Delete(c.waiting, at, at+1)
+	} else {
+		c.turns--
+		c.admit()
 	}
 	return err
 }
 
-// next lets the first of those who wait look again. c.mu is held.
-func (c *conn) next() {
-	if len(c.waiting) > 0 {
-		c.waiting[0] <- struct{}{}
+// admit gives places to as many of the calls that wait as there are. c.mu is held.
+func (c *conn) admit() {
+	for len(c.waiting) > 0 && (c.draining || c.room()) {
+		close(c.waiting[0])
+		c.waiting[0] = nil
 		c.waiting = c.waiting[1:]
-	}
-}
-
-// letIn lets as many of those who wait look again as there are places. c.mu is held.
-func (c *conn) letIn() {
-	if c.room() {
-		for range min(len(c.waiting), c.maxStreams-len(c.streams)) {
-			c.next()
-		}
+		c.turns++
 	}
 }
 
@@ -206,9 +205,7 @@ func (c *conn) letIn() {
 func (c *conn) drain() {
 	c.draining = true
 	c.channel.retire(c)
-	for len(c.waiting) > 0 {
-		c.next()
-	}
+	c.admit() // they find out
 	c.kick()
 }
 
@@ -219,7 +216,7 @@ func (c *conn) remove(s *Stream) {
 	}
 	delete(c.streams, s.id)
 	c.drop(s)
-	c.next()
+	c.admit()
 	if c.draining {
 		c.kick() // it may have been the last
 	}

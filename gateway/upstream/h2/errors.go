@@ -16,15 +16,20 @@ var (
 	ErrCompressed = errors.New("h2: the message is compressed, in a way that was not offered")
 )
 
-// BrokenError says that a call ended without its peer's word: the peer could not be
-// connected to, or the connection or the stream broke off.
+// BrokenError says that a call ended without its peer's verdict: the peer could not be
+// connected to, the connection broke, the peer reset the stream, or it broke the protocol.
 type BrokenError struct {
 	// Unreached says that the peer could not be connected to.
 	Unreached bool
-	// Refused says that the peer was connected to, and has said that it has not begun
+	// Refused says that the peer was connected to, and has reported that it has not begun
 	// with the call: it may be sent again, whatever it is. Source: RFC 9113, section 8.7.
 	Refused bool
-	Cause   error
+	// Reset says that the peer reset the stream, with Code (RFC 9113, section 7).
+	Reset bool
+	Code  uint32
+	// Malformed says that the peer's answer breaks the protocol.
+	Malformed bool
+	Cause     error
 }
 
 // Error implements error.

@@ -1,6 +1,8 @@
 package h2
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 
@@ -19,8 +21,7 @@ func (c *conn) handle(frame http2.Frame) error {
 	case *http2.ContinuationFrame:
 		return c.block(f.HeaderBlockFragment(), f.HeadersEnded())
 	case *http2.RSTStreamFrame:
-		c.broken(f.StreamID, &BrokenError{Refused: f.ErrCode == http2.ErrCodeRefusedStream, Cause: fmt.Errorf("the peer reset the stream: %v", f.ErrCode)})
-		return nil
+		return c.wasReset(f)
 	case *http2.SettingsFrame:
 		return c.set(f)
 	case *http2.PingFrame:
@@ -51,7 +52,8 @@ func (c *conn) answer(err error) error {
 	return nil
 }
 
-// data hands a part of an answer over.
+// data hands a part of an answer over. Whatever becomes of the stream, the frame's bytes are
+// granted anew to the connection: a stream that is refused must not cost the others room.
 func (c *conn) data(f *http2.DataFrame) error {
 	s, err := c.stream(f.StreamID)
 	if err != nil {
@@ -59,27 +61,29 @@ func (c *conn) data(f *http2.DataFrame) error {
 	}
 	granted := 0
 	switch {
-	case s == nil: // we have given it up
-	case f.StreamEnded(): // what comes last are trailers
+	case s == nil: // its call has ended
+	case f.StreamEnded(): // what ends an answer is trailers
 		c.finish(s)
-		s.settle(&BrokenError{Cause: errNoStatus})
+		s.settle(&BrokenError{Malformed: true, Cause: errNoStatus})
 	default:
-		if granted, err = s.data(f.Data(), int(f.Length)); err != nil {
-			return err
-		}
+		granted, err = s.data(f.Data(), int(f.Length))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if granted > 0 {
 		c.tell(c.control.WriteWindowUpdate(f.StreamID, uint32(granted))) //nolint:gosec // at most a window
 	}
-	// What all streams may send is granted anew as it comes: whoever reads slowly is
-	// bounded by its stream's own window, and must not hold up others.
-	if c.credit += int(f.Length); c.credit >= c.channel.config.ConnWindow/4 {
+	c.recredit(int(f.Length))
+	return err
+}
+
+// recredit grants the peer bytes of all streams anew, as they come: a caller that reads
+// slowly is bounded by its stream's own window, and must not hold up others. c.mu is held.
+func (c *conn) recredit(length int) {
+	if c.credit += length; c.credit >= c.channel.config.ConnWindow/4 {
 		c.tell(c.control.WriteWindowUpdate(0, uint32(c.credit))) //nolint:gosec // at most a window
 		c.credit = 0
 	}
-	return nil
 }
 
 // block adds to a block of header fields, and hands them over when it is complete. All
@@ -98,21 +102,38 @@ func (c *conn) block(part []byte, end bool) error {
 	if c.fields.size > maxHeaderBytes {
 		return http2.StreamError{StreamID: s.id, Code: http2.ErrCodeCancel, Cause: ErrTooLarge}
 	}
-	if c.fields.last {
+	foreign := !c.fields.last && s.foreign(c.fields.list)
+	if c.fields.last || foreign {
 		c.finish(s)
 	}
-	return s.headers(c.fields.list, c.fields.last)
+	return s.headers(c.fields.list, c.fields.last, foreign)
 }
 
-// finish removes a stream that the peer has ended, before whoever waits hears of it. What
-// we still had to say nobody waits for.
+// finish removes a stream whose answer has ended, before its caller is notified. The rest of
+// the request, and of an answer that is not gRPC's, is of no use.
 func (c *conn) finish(s *Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.streams[s.id] == s && !s.sentLast {
+	if c.streams[s.id] == s && (!s.sentLast || !c.fields.last) {
 		c.tell(c.control.WriteRSTStream(s.id, http2.ErrCodeCancel))
 	}
 	c.remove(s)
+}
+
+// wasReset ends a stream that the peer has reset.
+func (c *conn) wasReset(f *http2.RSTStreamFrame) error {
+	s, err := c.stream(f.StreamID)
+	if err != nil || s == nil {
+		return err
+	}
+	c.broken(s.id, &BrokenError{
+		// A peer that has begun to answer has begun with the call.
+		Refused: f.ErrCode == http2.ErrCodeRefusedStream && !s.answered(),
+		Reset:   true,
+		Code:    uint32(f.ErrCode),
+		Cause:   fmt.Errorf("the peer reset the stream: %v", f.ErrCode),
+	})
+	return nil
 }
 
 // broken ends a stream without its peer's word, which has to know unless it said so.
@@ -135,7 +156,7 @@ func (c *conn) reset(id uint32, code http2.ErrCode, why error) {
 		c.tell(c.control.WriteRSTStream(id, code))
 	}
 	c.mu.Unlock()
-	c.broken(id, &BrokenError{Cause: why})
+	c.broken(id, &BrokenError{Malformed: !errors.Is(why, context.Canceled), Cause: why})
 }
 
 // regrant lets the peer send more on a stream.
@@ -181,7 +202,7 @@ func (c *conn) set(f *http2.SettingsFrame) error {
 	if err != nil {
 		return err
 	}
-	c.letIn() // there may be more places now
+	c.admit() // there may be more places now
 	select {
 	case <-c.greeted:
 	default:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 
@@ -38,11 +37,12 @@ type Stream struct {
 	initial  int                  // how many of the fields are the answer's headers
 	fields   []hpack.HeaderField  // headers, then trailers
 	place    [8]hpack.HeaderField // that they mostly lie in
-	messages []message            // complete, and not yet received
-	first    [1]message           // that they mostly lie in
-	coming   message              // not yet complete
-	room     int                  // bytes that the peer may still send
-	credit   int                  // bytes that it may be granted anew
+	messages []message            // complete; those before next have been received
+	next     int
+	first    [1]message // that they mostly lie in
+	coming   message    // not yet complete
+	room     int        // bytes that the peer may still send
+	credit   int        // bytes that it may be granted anew
 }
 
 // message is one of the peer's.
@@ -134,14 +134,17 @@ func (s *Stream) Receive(ctx context.Context) (mem.Buffer, error) {
 func (s *Stream) take() (next mem.Buffer, done bool, err error) {
 	s.mu.Lock()
 	failed := s.over && s.err != io.EOF //nolint:errorlint // it is set to that itself
-	if len(s.messages) == 0 || s.whole && (!s.over || failed) {
+	if s.waiting() == 0 || s.whole && (!s.over || failed) {
 		defer s.mu.Unlock()
 		return nil, s.over, s.err
 	}
-	m := s.messages[0]
-	s.messages = slices.Delete(s.messages, 0, 1)
+	m := s.messages[s.next]
+	s.messages[s.next] = message{}
+	if s.next++; s.next == len(s.messages) {
+		s.messages, s.next = s.messages[:0], 0
+	}
 	s.credit += m.owed
-	if len(s.messages) == 0 {
+	if s.waiting() == 0 {
 		s.credit += s.coming.owed
 		s.coming.owed = 0
 	}
@@ -154,6 +157,20 @@ func (s *Stream) take() (next mem.Buffer, done bool, err error) {
 		s.conn.regrant(s, granted)
 	}
 	return m.buffer(s.conn.channel.config.Memory), true, nil
+}
+
+// waiting returns how many complete messages have not been received. s.mu is held.
+func (s *Stream) waiting() int { return len(s.messages) - s.next }
+
+// push adds a complete message, in the place of received ones once these are the most. s.mu
+// is held.
+func (s *Stream) push(m message) {
+	if len(s.messages) == cap(s.messages) && s.next > len(s.messages)/2 {
+		n := copy(s.messages, s.messages[s.next:])
+		clear(s.messages[n:])
+		s.messages, s.next = s.messages[:n], 0
+	}
+	s.messages = append(s.messages, m)
 }
 
 // buffer returns the message's bytes, in memory that knows where it belongs.
@@ -189,10 +206,10 @@ func (s *Stream) Close() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, m := range s.messages {
+	for _, m := range s.messages[s.next:] {
 		m.free(s.conn.channel.config.Memory)
 	}
-	s.messages = nil
+	s.messages, s.next = nil, 0
 }
 
 func (m *message) free(memory mem.BufferPool) {
@@ -227,9 +244,10 @@ func (s *Stream) signal() {
 	}
 }
 
-// headers takes a block of header fields, which are copied. [http2.StreamError] is one
-// that must not be.
-func (s *Stream) headers(fields []hpack.HeaderField, last bool) error {
+// headers takes a block of header fields, which are copied. foreign says that they are all
+// that counts of an answer which is not gRPC's. [http2.StreamError] is a block that must not
+// be.
+func (s *Stream) headers(fields []hpack.HeaderField, last, foreign bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -247,11 +265,45 @@ func (s *Stream) headers(fields []hpack.HeaderField, last bool) error {
 	s.begun = true
 	switch {
 	case last && s.coming.prefixed > 0:
-		s.conclude(&BrokenError{Cause: io.ErrUnexpectedEOF})
-	case last:
+		s.conclude(&BrokenError{Malformed: true, Cause: io.ErrUnexpectedEOF})
+	case last, foreign:
 		s.conclude(io.EOF)
 	}
 	return nil
+}
+
+// foreign reports whether the fields are the headers of an answer that is not gRPC's, such as
+// an HTTP server's to an unknown path. What follows them is no message.
+func (s *Stream) foreign(fields []hpack.HeaderField) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.begun && !informational(fields) && !SpeaksGRPC(fields)
+}
+
+// answered reports whether the peer has begun to answer.
+func (s *Stream) answered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun
+}
+
+// SpeaksGRPC reports whether an answer with these header fields is gRPC's: by a status of
+// gRPC's own, or else by its HTTP status and content type.
+// Source: grpc/doc/http-grpc-status-mapping.md.
+func SpeaksGRPC(fields []hpack.HeaderField) bool {
+	ok, grpc := false, false
+	for i := range fields {
+		switch f := &fields[i]; f.Name {
+		case ":status":
+			ok = f.Value == "200"
+		case "content-type":
+			rest, named := strings.CutPrefix(f.Value, "application/grpc")
+			grpc = named && (rest == "" || rest[0] == '+' || rest[0] == ';')
+		case "grpc-status":
+			return true
+		}
+	}
+	return ok && grpc
 }
 
 // informational reports whether the fields are those of an answer before the answer, RFC
@@ -283,13 +335,13 @@ func (s *Stream) data(part []byte, length int) (granted int, err error) {
 		part = part[n:]
 		// Of the message that is received next all must come, however large. Those after
 		// it wait until it has been.
-		if len(s.messages) == 0 {
+		if s.waiting() == 0 {
 			s.credit += n
 		} else {
 			s.coming.owed += n
 		}
 		if s.coming.complete() {
-			s.messages = append(s.messages, s.coming)
+			s.push(s.coming)
 			s.coming = message{}
 			if !s.whole {
 				s.signal()

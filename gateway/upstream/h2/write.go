@@ -56,7 +56,7 @@ func (c *conn) collect() (ready []byte, last bool) {
 	}
 	c.out, c.spare = c.spare[:0], ready
 	if len(ready) >= maxReady {
-		c.letIn()
+		c.admit()
 	}
 	return ready, false
 }

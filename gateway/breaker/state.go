@@ -1,0 +1,171 @@
+package breaker
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+)
+
+// breaker is that of a node or of a method. The zero value is closed.
+type breaker struct {
+	// openUntil is when a trial call is admitted, in Unix nanoseconds; 0 while closed. It
+	// is written under mu.
+	openUntil atomic.Int64
+
+	mu       sync.Mutex
+	opened   time.Time // the last time
+	pause    time.Duration
+	everyone bool // while open: all tenants are refused, not only
+	only     contextkit.TenantID
+	trial    trial
+	failures int // in a row
+	// tenant is whose calls failed first; several says that others' did too, or that the
+	// cause is not a tenant's.
+	tenant   contextkit.TenantID
+	several  bool
+	answerAt time.Time // of the last answer
+	mean     float64   // of the times to an answer, moving
+	answers  int       // whose time is in mean
+}
+
+// trial is the last trial call.
+type trial struct {
+	at     time.Time
+	tenant contextkit.TenantID
+	ended  bool
+}
+
+// enter admits a call unless the breaker refuses it. trial says that it is the trial call.
+func (b *breaker) enter(config *Config, tenant contextkit.TenantID, now time.Time) (isTrial bool, wait time.Duration, ok bool) {
+	if b.openUntil.Load() == 0 {
+		return false, 0, true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.concerns(tenant) {
+		return false, 0, true
+	}
+	if wait := b.wait(config, tenant, now); wait > 0 {
+		return false, wait, false
+	}
+	b.trial = trial{at: now, tenant: tenant}
+	return true, 0, true
+}
+
+// refuses reports whether a call would not be admitted.
+func (b *breaker) refuses(config *Config, tenant contextkit.TenantID, now time.Time) bool {
+	if b.openUntil.Load() == 0 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.concerns(tenant) && b.wait(config, tenant, now) > 0
+}
+
+// concerns reports whether the breaker is open to calls of the tenant. b.mu is held.
+func (b *breaker) concerns(tenant contextkit.TenantID) bool {
+	return b.openUntil.Load() != 0 && (b.everyone || b.only == tenant)
+}
+
+// wait returns the time until the tenant may make the trial call. While a trial has no
+// result, the next one follows after the first pause, and one of the same tenant after two:
+// no tenant's slow calls keep the trials to themselves. b.mu is held.
+func (b *breaker) wait(config *Config, tenant contextkit.TenantID, now time.Time) time.Duration {
+	wait := time.Duration(b.openUntil.Load() - now.UnixNano())
+	if b.trial.at.IsZero() || b.trial.ended {
+		return wait
+	}
+	next := b.trial.at.Add(config.FirstPause)
+	if b.trial.tenant == tenant {
+		next = next.Add(config.FirstPause)
+	}
+	return max(wait, next.Sub(now))
+}
+
+// withdraw ends the trial that began at a time without a result.
+func (b *breaker) withdraw(at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.endTrial(at)
+}
+
+func (b *breaker) endTrial(at time.Time) {
+	if b.trial.at.Equal(at) {
+		b.trial.ended = true
+	}
+}
+
+// answered notes an answer to a call that began at a time, and closes the breaker if it was
+// open then. took is the time to the answer; 0: it says nothing. It reports false for an
+// answer to a call from before the breaker opened: that says nothing of the node as it is
+// since, and must not close what its own slowness opened. b.mu is held.
+func (b *breaker) answered(began time.Time, took time.Duration, now time.Time) bool {
+	if began.Before(b.opened) {
+		return false
+	}
+	if b.openUntil.Load() != 0 {
+		b.openUntil.Store(0)
+		b.pause, b.trial = 0, trial{}
+	}
+	b.failures, b.answerAt = 0, now
+	if took > 0 {
+		b.answers++
+		b.mean = moved(b.mean, b.answers, took)
+	}
+	return true
+}
+
+// failed notes the end of a call without an answer, and opens the breaker if it is one too
+// many.
+func (b *breaker) failed(config *Config, p Pass, outcome Outcome, isTrial bool, now time.Time) {
+	if outcome == Unknown && !isTrial {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if isTrial {
+		b.endTrial(p.entered)
+	}
+	if outcome == Unknown || outcome == TimedOut && !b.answerAt.Before(p.entered) {
+		return // a client left, or other calls of the method were answered meanwhile
+	}
+	if b.failures == 0 {
+		b.tenant, b.several = p.tenant, false
+	}
+	b.failures++
+	b.several = b.several || p.tenant != b.tenant || outcome == Unreached
+	open := b.openUntil.Load() != 0
+	switch {
+	case !open && b.failures >= config.Failures, open && isTrial:
+		b.open(config, b.several || open && b.everyone, b.tenant, now)
+	case open && (b.several || p.tenant != b.only) && b.failures >= config.Failures:
+		b.everyone = true // until then the calls of one tenant alone had failed
+	}
+}
+
+// open opens the breaker, to everyone or to one tenant, for a pause, a quarter of which is
+// jitter, so that gateways do not come back together. b.mu is held.
+func (b *breaker) open(config *Config, everyone bool, only contextkit.TenantID, now time.Time) {
+	b.everyone, b.only = everyone, only
+	b.opened, b.trial = now, trial{}
+	b.pause = min(max(2*b.pause, config.FirstPause), config.LongestPause)
+	b.openUntil.Store(now.Add(b.pause - rand.N(b.pause/4+1)).UnixNano())
+}
+
+// state returns the breaker's state.
+func (b *breaker) state(kind, endpoint, procedure string) State {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	open := b.openUntil.Load() != 0
+	state := State{
+		Kind: kind, Endpoint: endpoint, Procedure: procedure, Open: open, Single: open && !b.everyone,
+		Failures: b.failures, Latency: time.Duration(b.mean),
+	}
+	if state.Single {
+		state.Tenant = b.only
+	}
+	return state
+}

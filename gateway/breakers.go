@@ -1,0 +1,96 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/gateway/breaker"
+	"github.com/headgate/headgate/gateway/upstream"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// enter asks the breakers of call.Node to admit the call.
+func (g *Gateway) enter(call *Call, began time.Time) (breaker.Pass, time.Duration, bool) {
+	return g.breakers.Enter(breaker.Call{
+		Kind: call.Method.Upstream, Endpoint: call.Node.Endpoint, Procedure: call.Method.Spec.Procedure,
+		Tenant: call.Tenant, Stream: call.Method.Spec.StreamType != connect.StreamTypeUnary,
+	}, began, call.Forced)
+}
+
+// silentNode is the error of a call that a breaker refuses.
+func silentNode(call *Call, wait time.Duration) error {
+	return chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "the %s node does not answer, or refuses all calls: try again in a moment", call.Method.Upstream),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, chassis.Reason("NODE_SILENT"))
+}
+
+// outcome returns what an upstream call that began at a time says of its node. A node that
+// is unavailable to the call, and does not say when to come back, has refused it. What says
+// nothing is a deadline that the client chose, and a reset stream: a message of the
+// client's may be the reason.
+func outcome(ctx context.Context, call *Call, began time.Time, err error) breaker.Outcome {
+	if err == nil {
+		return breaker.Answered
+	}
+	verdict, _ := errors.AsType[*connect.Error](err)
+	switch {
+	case verdict == nil:
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return call.timeout(began)
+		}
+		return breaker.Unknown
+	case !verdict.IsRemote() && verdict.Code() == connect.CodeUnavailable:
+		if upstream.Unreached(err) {
+			return breaker.Unreached
+		}
+		return breaker.Refused
+	case !verdict.IsRemote() && verdict.Code() != connect.CodeUnimplemented:
+		return breaker.Unknown
+	case verdict.Code() != connect.CodeUnavailable && verdict.Code() != connect.CodeDeadlineExceeded:
+		return breaker.Answered
+	}
+	if _, asked, _ := upstream.Pushback(&call.hop, err); asked {
+		return breaker.Answered
+	}
+	if verdict.Code() == connect.CodeDeadlineExceeded {
+		return call.timeout(began)
+	}
+	return breaker.Refused
+}
+
+// policyShare is the part of the policy's time that a node must have had before a timeout
+// counts: the rest may have gone into the client's request and other nodes.
+const policyShare = 2
+
+// timeout returns the outcome of an upstream call that began at a time and passed its
+// deadline. Streams may be quiet for as long as they may last.
+func (c *Call) timeout(began time.Time) breaker.Outcome {
+	if c.chosen || c.Method.Spec.StreamType != connect.StreamTypeUnary || time.Since(began) < c.longest/policyShare {
+		return breaker.Unknown
+	}
+	return breaker.TimedOut
+}
+
+// OpenBreakers returns what is diverted from now: the endpoints of nodes, and
+// "endpoint /service/Method" for the method of a node.
+func (g *Gateway) OpenBreakers() []string {
+	var open []string
+	for _, state := range g.breakers.States() {
+		if state.Open {
+			open = append(open, breakerName(state))
+		}
+	}
+	slices.Sort(open)
+	return open
+}
+
+func breakerName(state breaker.State) string {
+	if state.Procedure == "" {
+		return state.Endpoint
+	}
+	return state.Endpoint + " " + state.Procedure
+}
