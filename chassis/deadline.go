@@ -45,15 +45,11 @@ func hop(ctx context.Context, until *contextkit.Until, began time.Time, longest,
 	return chosen
 }
 
-// verdictTime is how much earlier the handlers of a service's gRPC address end than their
-// calls' deadlines, at which grpc-go resets the streams: time to send a verdict.
-const verdictTime = 5 * time.Millisecond
-
-// beforeReset begins until as ctx, and makes it end before the stream's deadline.
+// beforeReset begins until as ctx with an earlier deadline: grpc-go resets a stream at its
+// deadline, and the verdict of its handler has to be sent before.
 func beforeReset(ctx context.Context, until *contextkit.Until, deadline time.Time) {
 	now := time.Now()
-	remaining := deadline.Sub(now)
-	until.Begin(ctx, now.Add(max(contextkit.CalleeTime(remaining), remaining-verdictTime)))
+	until.Begin(ctx, now.Add(contextkit.CalleeTime(deadline.Sub(now))))
 }
 
 // unaryTime is how long a call may take that comes over gRPC alone: as [Deadline]

@@ -145,27 +145,36 @@ func start(t testing.TB, change func(*gateway.Config)) *edge { return startWith(
 // node serves it.
 func startWith(t testing.TB, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 	t.Helper()
-	return startHop(t, false, change, register, sets...)
+	return startHop(t, overMainPort, change, register, sets...)
 }
+
+// hop is how the gateway calls a node.
+type hop string
+
+const (
+	overMainPort hop = "over gRPC"
+	overGRPCPort hop = "over the port for gRPC alone"
+	inProcess    hop = "in process"
+)
 
 // starter is [startWith] over one hop.
 type starter func(change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge
 
-// everyHop runs a test with a node that is called by gRPC, and with one in the gateway's
-// own process.
+// everyHop runs a test with nodes that are called by gRPC, at either of their ports, and with
+// one in the gateway's own process.
 func everyHop(t *testing.T, test func(t *testing.T, start starter)) {
 	t.Helper()
-	for name, within := range map[string]bool{"over gRPC": false, "in process": true} {
-		t.Run(name, func(t *testing.T) {
+	for _, hop := range []hop{overMainPort, overGRPCPort, inProcess} {
+		t.Run(string(hop), func(t *testing.T) {
 			test(t, func(change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
-				return startHop(t, within, change, register, sets...)
+				return startHop(t, hop, change, register, sets...)
 			})
 		})
 	}
 }
 
-// startHop is startWith; within says that the node is called in the process.
-func startHop(t testing.TB, within bool, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
+// startHop is startWith, with a node that is called so.
+func startHop(t testing.TB, hop hop, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -178,7 +187,7 @@ func startHop(t testing.TB, within bool, change func(*gateway.Config), register 
 		})
 	}
 	e := &edge{node: &upstreamNode{}, js: backbonetest.Start(t)}
-	server := chassis.NewServer(chassis.Config{Name: "node", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+	server := chassis.NewServer(chassis.Config{Name: "node", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	queriesconnect.RegisterQueryServiceHandler(server.RPC, e.node)
 	commandsconnect.RegisterCommandServiceHandler(server.RPC, e.node)
 	if register != nil {
@@ -188,6 +197,10 @@ func startHop(t testing.TB, within bool, change func(*gateway.Config), register 
 		t.Fatal(err)
 	}
 	serve(server.Serve)
+	endpoint := server.Addr()
+	if hop == overGRPCPort {
+		endpoint = server.GRPCAddr()
+	}
 
 	var err error
 	if e.issuer, err = auth.OpenIssuer(filepath.Join(t.TempDir(), "key.json"), "test", "headgate"); err != nil {
@@ -199,8 +212,8 @@ func startHop(t testing.TB, within bool, change func(*gateway.Config), register 
 	}
 	e.routes = route.NewTable()
 	if err := e.routes.Replace([]route.Node{
-		{ID: "a", Kind: "aggregate", Endpoint: server.Addr(), Ready: true}, {ID: "p", Kind: "projection", Endpoint: server.Addr(), Ready: true},
-		{ID: "t", Kind: "ticker", Endpoint: server.Addr(), Ready: true},
+		{ID: "a", Kind: "aggregate", Endpoint: endpoint, Ready: true}, {ID: "p", Kind: "projection", Endpoint: endpoint, Ready: true},
+		{ID: "t", Kind: "ticker", Endpoint: endpoint, Ready: true},
 		{ID: "gone", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true},
 	}, nil); err != nil {
 		t.Fatal(err)
@@ -209,10 +222,10 @@ func startHop(t testing.TB, within bool, change func(*gateway.Config), register 
 		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
 		Probes: probe.Config{Every: time.Hour}, // once, so that tests say what is ready
 	}
-	if within {
+	if hop == inProcess {
 		local := server.InProcess(frame.GRPCCodec{})
-		config.Upstream.Local = func(endpoint string) upstream.Opener {
-			if endpoint != server.Addr() {
+		config.Upstream.Local = func(at string) upstream.Opener {
+			if at != endpoint {
 				return nil
 			}
 			return local
