@@ -64,7 +64,8 @@ type Node struct {
 	// Lag is how many events wait for it, of all its tenants; nil: none ever do.
 	Lag *int64 `json:"lag,omitempty"`
 	// Routing is the revision of the placements that a gateway routes by, and Open
-	// the endpoints that its breakers leave alone.
+	// the endpoints from which its breakers divert calls, or "endpoint /service/Method" for
+	// the calls of one method.
 	Routing uint64   `json:"routing,omitempty"`
 	Open    []string `json:"open,omitempty"`
 }
