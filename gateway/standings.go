@@ -119,7 +119,7 @@ func (s *standings) askKind(ctx context.Context, kind string, tenant contextkit.
 		}
 		return noNode(kind)
 	}
-	if s.gateway.breakers.Open(node.Endpoint) {
+	if s.gateway.breakers.Open(node.Endpoint, "", tenant) {
 		return "node " + node.ID + " does not answer: its breaker is open"
 	}
 	return s.askNode(ctx, node, tenant)

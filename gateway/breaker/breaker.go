@@ -168,7 +168,7 @@ func (n *node) method(procedure string) *method {
 }
 
 // Open reports whether the tenant's call of the method at the endpoint would be refused
-// now.
+// now; of "", whether the node refuses the tenant's calls of all methods.
 func (s *Set) Open(endpoint, procedure string, tenant contextkit.TenantID) bool {
 	n := (*s.nodes.Load())[endpoint]
 	if n == nil {
