@@ -54,8 +54,22 @@ type Letter struct {
 // DeadLetters calls each for the tenant's dead letters, the oldest first, from a
 // number (1: all) on, until it returns false or an error, which is returned.
 func DeadLetters(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, from uint64, each func(Letter) (bool, error)) error {
+	return deadLetters(ctx, js, tenant, from, 0, each)
+}
+
+// ReadDeadLetter returns the tenant's dead letter with a number; false: there is none.
+func ReadDeadLetter(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, sequence uint64) (letter Letter, found bool, err error) {
+	err = deadLetters(ctx, js, tenant, sequence, 1, func(next Letter) (bool, error) {
+		letter, found = next, next.Sequence == sequence
+		return false, nil
+	})
+	return letter, found, err
+}
+
+// deadLetters is DeadLetters for most of them at most; 0: all.
+func deadLetters(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, from uint64, most int, each func(Letter) (bool, error)) error {
 	errEnough := errors.New("enough")
-	err := readBatches(ctx, js, StreamDeadLetters, DeadLetterSubject(tenant), from, 0, func(msg *jetstream.RawStreamMsg) error {
+	err := readBatches(ctx, js, StreamDeadLetters, DeadLetterSubject(tenant), from, most, func(msg *jetstream.RawStreamMsg) error {
 		event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
 		if err != nil {
 			return err

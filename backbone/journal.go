@@ -47,6 +47,9 @@ const batchHeaders = 512
 // loadBatch is how many events one direct get asks for.
 const loadBatch = 512
 
+// loadBytes bounds the messages of one direct get, which are in memory together.
+const loadBytes = 8 << 20
+
 // Journal appends and reads the events of aggregates. Its methods may be called
 // concurrently.
 type Journal struct {
@@ -278,7 +281,7 @@ func readBatch(ctx context.Context, js jetstream.JetStream, stream, subject stri
 	defer cancel(nil)
 	silence := time.AfterFunc(patience, func() { cancel(errSilent) })
 	defer silence.Stop()
-	batch, err := jetstreamext.GetBatch(ctx, js, stream, most, jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(from))
+	batch, err := jetstreamext.GetBatch(ctx, js, stream, most, jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchMaxBytes(loadBytes))
 	if err != nil {
 		return 0, orSilent(ctx, err)
 	}

@@ -14,6 +14,9 @@ import (
 // messages are held at once.
 const newestWindow = 500
 
+// newestBytes bounds the bytes of the messages that are held at once.
+const newestBytes = 8 << 20
+
 // readNewest calls each for a stream's messages on subjects that do not overlap, the newest
 // first, from before a sequence (0: from the newest) on, until it returns false, or scan of
 // them have been read. It returns the sequence to go on before, 0 when there are no more.
@@ -51,6 +54,8 @@ func readNewest(ctx context.Context, js jetstream.JetStream, stream string, subj
 		}
 		// Where the subject's messages are few among others', more is read at once.
 		switch {
+		case from > end-min(window, end): // the messages are large: as many are read next as were held
+			window = max(end-from, 1)
 		case len(found) < newestWindow/2:
 			window *= 2
 		case len(found) > newestWindow:
@@ -66,16 +71,27 @@ func readNewest(ctx context.Context, js jetstream.JetStream, stream string, subj
 
 // readWindow returns a subject's messages with sequences from from up to before end, by
 // their sequence, and how many it has read: all of them, or as many as are held at once,
-// the newest; from is then the sequence of the first.
+// in number and bytes, the newest; from is then the sequence of the first.
 func readWindow(ctx context.Context, js jetstream.JetStream, stream, subject string, from, end uint64) (found []*jetstream.RawStreamMsg, read int, _ uint64, err error) {
 	errEnd := errors.New("end")
+	bytes := 0
 	err = readBatches(ctx, js, stream, subject, from, 0, func(msg *jetstream.RawStreamMsg) error {
 		if msg.Sequence >= end {
 			return errEnd
 		}
 		read++
-		if found = append(found, msg); len(found) == 2*newestWindow {
-			found = slices.Delete(found, 0, newestWindow)
+		found = append(found, msg)
+		bytes += len(msg.Data)
+		drop := 0
+		if len(found) == 2*newestWindow {
+			drop = newestWindow
+		}
+		for n := 0; n < len(found)-1 && (n < drop || bytes > newestBytes); n++ {
+			bytes -= len(found[n].Data)
+			drop = max(drop, n+1)
+		}
+		if drop > 0 {
+			found = slices.Delete(found, 0, drop)
 			from = found[0].Sequence // those before are read again
 		}
 		return nil

@@ -217,11 +217,14 @@ func Hops(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantI
 	return hops, complete, err
 }
 
-// readHops reads what stands under a subject, up to a bound.
+// maxHopBytes bounds the records that make up a timeline.
+const maxHopBytes = 1 << 20
+
+// readHops reads what stands under a subject, up to a bound in number and bytes.
 func readHops(ctx context.Context, js jetstream.JetStream, subject string) (hops []Hop, complete bool, err error) {
-	errMany := errors.New("many")
+	errMany, bytes := errors.New("many"), 0
 	err = readBatches(ctx, js, StreamTimeline, subject, 1, 0, func(msg *jetstream.RawStreamMsg) error {
-		if len(hops) == maxHops {
+		if bytes += len(msg.Data); len(hops) == maxHops || bytes > maxHopBytes {
 			return errMany
 		}
 		var h Hop

@@ -87,3 +87,35 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+func TestNumbers_BothVersionsAreRead(t *testing.T) {
+	sealed, plain := token.NewNumbers([]byte("secret"), "letters", nil), token.NewNumbers([]byte("secret"), "letters", &token.Gate{})
+	rapid.Check(t, func(t *rapid.T) {
+		number := rapid.Uint64().Draw(t, "number")
+		for _, text := range []string{sealed.Format("acme", number), plain.Format("acme", number)} {
+			for _, reader := range []*token.Numbers{sealed, plain} {
+				if got, err := reader.Parse("acme", text); err != nil || got != number {
+					t.Fatalf("%s: %d, %v; want %d", text, got, err, number)
+				}
+			}
+		}
+		text := sealed.Format("acme", number)
+		if _, err := sealed.Parse("globex", text); !errors.Is(err, token.ErrForged) {
+			t.Fatalf("another tenant's token: %v", err)
+		}
+		if _, err := token.NewNumbers([]byte("secret"), "workflows", nil).Parse("acme", text); !errors.Is(err, token.ErrForged) {
+			t.Fatalf("another list's token: %v", err)
+		}
+	})
+}
+
+func FuzzNumber(f *testing.F) {
+	numbers := token.NewNumbers([]byte("secret"), "letters", nil)
+	f.Add(numbers.Format("acme", 42))
+	f.Add("16")
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := numbers.Parse("acme", text); err != nil && !errors.Is(err, token.ErrForged) {
+			t.Fatal(err)
+		}
+	})
+}

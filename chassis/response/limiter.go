@@ -120,6 +120,17 @@ func (l *Limiter) Hold(ctx context.Context, tenant contextkit.TenantID, bytes in
 	return nil
 }
 
+// Count is [Limiter.Hold] for an answer that must not be refused, since what it describes
+// has happened: it may exceed the bounds, and later answers are refused instead.
+func (l *Limiter) Count(ctx context.Context, tenant contextkit.TenantID, bytes int) {
+	if bytes < smallBytes {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	context.AfterFunc(ctx, l.hold(tenant, int64(bytes)))
+}
+
 // Wait counts bytes of a stream's message until release is called, which must be once. It
 // waits until the tenant and the node have room, or ctx ends: then it returns
 // RESOURCE_EXHAUSTED.

@@ -153,6 +153,7 @@ type clientTLS struct {
 type runnerSettings struct {
 	serviceSettings `yaml:",inline"`
 
+	Answers    response.Config `yaml:"answers"`
 	Gateway    string          `yaml:"gateway"`
 	Credential string          `yaml:"credential"`
 	GatewayTLS clientTLS       `yaml:"gateway_tls"`

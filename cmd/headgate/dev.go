@@ -24,6 +24,7 @@ import (
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -165,7 +166,7 @@ func (p *platform) start(ctx context.Context) error {
 	}
 	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{Local: p.local})
 	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.gateway.GRPCAddr() }, credential: p.runnerToken}
-	if p.runner, err = newRunner(ctx, members["runner"], models, commands.client(), webhook.Config{Allow: p.command.Webhook, Private: true, Plain: true}, listen("runner", p.command.RunnerListen)); err != nil {
+	if p.runner, err = newRunner(ctx, members["runner"], models, runner.Config{}, commands.client(), webhook.Config{Allow: p.command.Webhook, Private: true, Plain: true}, listen("runner", p.command.RunnerListen)); err != nil {
 		return err
 	}
 	if p.control, err = newControl(ctx, members["control"], models, p.command.Model != "", p.controlPool, listen("control", p.command.ControlListen)); err != nil {

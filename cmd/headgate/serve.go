@@ -23,6 +23,7 @@ import (
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -320,6 +321,7 @@ func (p *plan) runner(ctx context.Context) error {
 	if _, err := readCredential(r.Credential); err != nil {
 		errs = append(errs, config.Wrong("credential", "%v", err))
 	}
+	errs = append(errs, config.Inside("answers", r.Answers.Validate()))
 	hooks, err := r.Webhooks.open()
 	if err != nil {
 		errs = append(errs, config.Inside("webhooks", err))
@@ -334,7 +336,7 @@ func (p *plan) runner(ctx context.Context) error {
 			gateway:    func() string { return r.Gateway },
 			credential: func() (string, error) { return readCredential(r.Credential) },
 		}
-		s, err := newRunner(ctx, m, models, commands.client(), hooks, listen)
+		s, err := newRunner(ctx, m, models, runner.Config{Answers: r.Answers}, commands.client(), hooks, listen)
 		if err != nil {
 			commands.pool.Close()
 			return nil, err

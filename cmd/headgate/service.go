@@ -81,13 +81,14 @@ func newProjection(ctx context.Context, m *member, models *model.Registry, confi
 	return s, nil
 }
 
-func newRunner(ctx context.Context, m *member, models *model.Registry, commands gatewayv1connect.CommandServiceClient, hooks webhook.Config, listen chassis.Config) (*service, error) {
-	workflows, err := runner.New(ctx, m.js, models, m.tenants, commands, hooks, m.timeline, m.log)
+func newRunner(ctx context.Context, m *member, models *model.Registry, config runner.Config, commands gatewayv1connect.CommandServiceClient, hooks webhook.Config, listen chassis.Config) (*service, error) {
+	config.Tokens = m.tokens
+	workflows, err := runner.New(ctx, config, m.js, models, m.tenants, commands, hooks, m.timeline, m.log)
 	if err != nil {
 		return nil, err
 	}
 	m.suspend = workflows.Suspend
-	s := &service{server: m.server(listen, workflows.Ready), member: m, before: workflows.Run, lag: workflows.Lag, close: func() error { return nil }}
+	s := &service{server: m.server(listen, workflows.Ready, workflows), member: m, before: workflows.Run, lag: workflows.Lag, close: func() error { return nil }}
 	workflows.Register(s.server.RPC)
 	return s, nil
 }

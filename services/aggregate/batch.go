@@ -31,6 +31,9 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 	if err != nil {
 		return nil, err
 	}
+	if err := s.limiter.Admit(tenant); err != nil {
+		return nil, err
+	}
 	if err := distinctKeys(req); err != nil {
 		return nil, err
 	}
@@ -56,6 +59,7 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 		p.rules = by
 		p.commands = append(p.commands, prepared)
 	}
+	room := s.budget()
 	var group errgroup.Group
 	group.SetLimit(batchConcurrency)
 	sequences := make([]uint64, len(order))
@@ -65,7 +69,7 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 			continue
 		}
 		group.Go(func() error {
-			sequences[i] = s.submitPart(ctx, p, res)
+			sequences[i] = s.submitPart(ctx, p, res, room)
 			return nil
 		})
 	}
@@ -77,6 +81,7 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 	if last > 0 && !req.GetDryRun() {
 		res.Position = s.positions.Format(tenant, last)
 	}
+	s.limiter.Count(ctx, tenant, room.page.Used())
 	return res, nil
 }
 
@@ -107,7 +112,7 @@ func batchKey(req *aggregatev1.SubmitBatchRequest, n int) string {
 
 // submitPart decides the commands for one aggregate, writes their results and
 // returns the sequence of the last event.
-func (s *Service) submitPart(ctx context.Context, p *part, res *aggregatev1.SubmitBatchResponse) (last uint64) {
+func (s *Service) submitPart(ctx context.Context, p *part, res *aggregatev1.SubmitBatchResponse, room *budget) (last uint64) {
 	began := time.Now()
 	decided, err := s.submit(ctx, p.submission)
 	if !p.dryRun {
@@ -126,7 +131,7 @@ func (s *Service) submitPart(ctx context.Context, p *part, res *aggregatev1.Subm
 		return 0
 	}
 	for n, d := range decided {
-		response, err := s.response(ctx, p.key.tenant, d, p.dryRun)
+		response, err := s.response(ctx, p.key.tenant, d, p.dryRun, room)
 		if err != nil {
 			res.Results[p.places[n]] = failed(err)
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -43,6 +44,7 @@ type Service struct {
 	cache     *lru.Cache[aggregateKey, *instance]
 	chapters  *lru.Cache[chapterRef, *chapter]
 	timeline  *backbone.Timeline
+	limiter   *response.Limiter // of answers' bytes
 }
 
 // Config says how the service works.
@@ -89,6 +91,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		return nil, err
 	}
 	return &Service{
+		limiter: response.NewLimiter(config.Answers),
 		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not kept in memory, or were behind."}),
 		groups:  groups,
 		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
@@ -103,12 +106,14 @@ func (s *Service) Register(server *connect.Server) {
 
 // Describe implements [prometheus.Collector].
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
+	s.limiter.Describe(descriptions)
 	s.loaded.Describe(descriptions)
 	s.groups.Describe(descriptions)
 }
 
 // Collect implements [prometheus.Collector].
 func (s *Service) Collect(metrics chan<- prometheus.Metric) {
+	s.limiter.Collect(metrics)
 	s.loaded.Collect(metrics)
 	s.groups.Collect(metrics)
 }
@@ -130,6 +135,9 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	if err := s.limiter.Admit(tenant); err != nil {
+		return nil, err
+	}
 	by, c, err := prepare(s.models.Current(), req)
 	if err != nil {
 		return nil, err
@@ -143,7 +151,13 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	return s.response(ctx, tenant, decided[0], req.GetDryRun())
+	room := s.budget()
+	res, err := s.response(ctx, tenant, decided[0], req.GetDryRun(), room)
+	if err != nil {
+		return nil, err
+	}
+	s.limiter.Count(ctx, tenant, room.page.Used())
+	return res, nil
 }
 
 // record notes commands and their events in the timeline. name is that of the
@@ -202,6 +216,9 @@ func (s *Service) GetAggregate(ctx context.Context, req *aggregatev1.GetAggregat
 	if err != nil {
 		return nil, err
 	}
+	if err := s.limiter.Admit(tenant); err != nil {
+		return nil, err
+	}
 	by, err := rulesOf(s.models.Current(), req.GetAggregateType())
 	if err != nil {
 		return nil, err
@@ -215,6 +232,13 @@ func (s *Service) GetAggregate(ctx context.Context, req *aggregatev1.GetAggregat
 		return nil, connect.Errorf(connect.CodeNotFound, "%s %q has no events", key.aggregateType, key.id)
 	case version < req.GetVersion():
 		return nil, connect.Errorf(connect.CodeOutOfRange, "%s %q is at version %d, version %d is not reached", key.aggregateType, key.id, version, req.GetVersion())
+	}
+	size := response.Object(state)
+	if err := response.TooLarge("the aggregate's state", size); err != nil {
+		return nil, err
+	}
+	if err := s.limiter.Hold(ctx, tenant, size); err != nil {
+		return nil, err
 	}
 	object, err := structpb.NewStruct(state)
 	if err != nil {
@@ -240,12 +264,33 @@ type decision struct {
 	replayed bool
 }
 
-func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, decided decision, dryRun bool) (*aggregatev1.SubmitResponse, error) {
+// budget is the bytes of an answer, which the parts of a batch share.
+type budget struct {
+	mu   sync.Mutex
+	page response.Page
+}
+
+func (s *Service) budget() *budget {
+	return &budget{page: response.Page{Bytes: s.limiter.PageBytes()}}
+}
+
+// add reports whether the data of an event is part of the answer.
+func (b *budget) add(size int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.page.Add(size)
+}
+
+// response describes what a command did. The data of events is left out beyond the
+// budget: the command has taken effect, whether or not the answer has room for them.
+func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, decided decision, dryRun bool, room *budget) (*aggregatev1.SubmitResponse, error) {
 	res := &aggregatev1.SubmitResponse{Version: decided.version, Replayed: decided.replayed}
 	if !dryRun {
 		res.Position = s.positions.Format(tenant, decided.sequence)
 	}
 	for n, event := range decided.events {
+		out := &aggregatev1.Event{Id: event.ID, Type: event.Type, Version: event.Version, Time: timestamppb.New(event.Time)}
+		res.Events = append(res.Events, out)
 		var data model.Object
 		if !decided.replayed {
 			data = decided.decided[n].Data
@@ -257,13 +302,14 @@ func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, deci
 				return nil, asConnectError(err)
 			}
 		}
-		object, err := structpb.NewStruct(data)
-		if err != nil {
+		if !room.add(response.Object(data)) {
+			out.DataOmitted = true
+			continue
+		}
+		var err error
+		if out.Data, err = structpb.NewStruct(data); err != nil {
 			return nil, asConnectError(err)
 		}
-		res.Events = append(res.Events, &aggregatev1.Event{
-			Id: event.ID, Type: event.Type, Version: event.Version, Time: timestamppb.New(event.Time), Data: object,
-		})
 	}
 	return res, nil
 }

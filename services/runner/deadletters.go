@@ -9,9 +9,11 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/contextkit"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/model"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -29,7 +31,11 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *adminv1.ListDeadLett
 	if err != nil {
 		return nil, err
 	}
-	from, err := parsePage(req.GetPageToken())
+	if err := s.answers.Admit(tenant); err != nil {
+		return nil, err
+	}
+	scope := tenant.String() + "/letters"
+	from, err := s.parsePage(scope, req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
@@ -37,23 +43,26 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *adminv1.ListDeadLett
 	if size == 0 {
 		size = defaultPage
 	}
-	res := &adminv1.ListDeadLettersResponse{}
+	res, page := &adminv1.ListDeadLettersResponse{}, response.Page{Bytes: s.answers.PageBytes()}
 	err = backbone.DeadLetters(ctx, s.js, tenant, from, func(letter backbone.Letter) (bool, error) {
 		if !strings.Contains(letter.Cause, req.GetCause()) {
 			return true, nil
 		}
-		if len(res.Letters) == size {
-			res.NextPageToken = formatPage(letter.Sequence)
+		out, err := letterMessage(letter)
+		if err != nil {
+			return false, err
+		}
+		if len(res.Letters) == size || !page.Add(proto.Size(out)) {
+			res.NextPageToken = s.pages.Format(scope, letter.Sequence)
 			return false, nil
 		}
-		out, err := letterMessage(letter)
 		res.Letters = append(res.Letters, out)
-		return true, err
+		return true, nil
 	})
 	if err != nil {
 		return nil, unavailable("dead letters", err)
 	}
-	return res, nil
+	return res, s.answers.Hold(ctx, tenant, page.Used())
 }
 
 func letterMessage(letter backbone.Letter) (*adminv1.DeadLetter, error) {
@@ -75,12 +84,12 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 	if err != nil {
 		return nil, err
 	}
-	// Collected first, since doing the work may make new letters.
-	var letters []backbone.Letter
+	// Their numbers are collected first, since doing the work may make new letters.
+	var letters []uint64
 	err = backbone.DeadLetters(ctx, s.js, tenant, 1, func(letter backbone.Letter) (bool, error) {
 		wanted := len(req.GetIds()) == 0 || slices.Contains(req.GetIds(), int64(letter.Sequence)) //nolint:gosec // far below 2^63
 		if wanted && strings.Contains(letter.Cause, req.GetCause()) {
-			letters = append(letters, letter)
+			letters = append(letters, letter.Sequence)
 		}
 		return true, nil
 	})
@@ -88,7 +97,14 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 		return nil, unavailable("dead letters", err)
 	}
 	res := &adminv1.ReplayDeadLettersResponse{}
-	for _, letter := range letters {
+	for _, sequence := range letters {
+		letter, found, err := backbone.ReadDeadLetter(ctx, s.js, tenant, sequence)
+		if err != nil {
+			return nil, unavailable("dead letters", err)
+		}
+		if !found {
+			continue // another call has replayed it
+		}
 		if err := s.replay(ctx, tenant, letter); err != nil {
 			if ctx.Err() != nil {
 				return nil, connect.Errorf(connect.CodeDeadlineExceeded, "%d letters are done, and the rest stays: replay again", res.Replayed).WithCause(err)

@@ -2,11 +2,12 @@ package runner
 
 import (
 	"context"
-	"strconv"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis/response"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -19,7 +20,11 @@ func (s *Service) ListWorkflows(ctx context.Context, req *adminv1.ListWorkflowsR
 	if err != nil {
 		return nil, err
 	}
-	before, err := parsePage(req.GetPageToken())
+	if err := s.answers.Admit(tenant); err != nil {
+		return nil, err
+	}
+	scope := tenant.String() + "/workflows"
+	before, err := s.parsePage(scope, req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
@@ -30,40 +35,39 @@ func (s *Service) ListWorkflows(ctx context.Context, req *adminv1.ListWorkflowsR
 	if size == 0 {
 		size = defaultPage
 	}
-	res := &adminv1.ListWorkflowsResponse{}
+	res, page := &adminv1.ListWorkflowsResponse{}, response.Page{Bytes: s.answers.PageBytes()}
 	next, err := s.instances.bucket.Newest(ctx, recordKey(tenant, workflow, "*"), before, listScan, func(_ string, kept backbone.Kept[*instance]) bool {
 		i := kept.Value
 		if req.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_UNSPECIFIED && stateMessages[i.State] != req.GetState() {
 			return true
 		}
-		if len(res.Instances) == size {
-			return false
-		}
-		res.Instances = append(res.Instances, &adminv1.WorkflowInstance{
+		out := &adminv1.WorkflowInstance{
 			Workflow: i.Workflow, InstanceId: i.ID, State: stateMessages[i.State], Failure: i.Failure.Message,
 			Started: timestamppb.New(i.Started), Updated: timestamppb.New(i.Updated),
-		})
+		}
+		if len(res.Instances) == size || !page.Add(proto.Size(out)) {
+			return false
+		}
+		res.Instances = append(res.Instances, out)
 		return true
 	})
 	if err != nil {
 		return nil, unavailable("instances", err)
 	}
 	if next > 0 {
-		res.NextPageToken = formatPage(next)
+		res.NextPageToken = s.pages.Format(scope, next)
 	}
-	return res, nil
+	return res, s.answers.Hold(ctx, tenant, page.Used())
 }
 
-// parsePage returns the number in a page token, 0 for none.
-func parsePage(token string) (uint64, error) {
-	if token == "" {
+// parsePage returns the number in a page token of a list, 0 for none.
+func (s *Service) parsePage(scope, text string) (uint64, error) {
+	if text == "" {
 		return 0, nil
 	}
-	number, err := strconv.ParseUint(token, 36, 64)
+	number, err := s.pages.Parse(scope, text)
 	if err != nil {
-		return 0, connect.NewError(connect.CodeInvalidArgument, "page_token is not one that was answered")
+		return 0, connect.NewError(connect.CodeInvalidArgument, "page_token is not one that was answered for this list")
 	}
 	return number, nil
 }
-
-func formatPage(number uint64) string { return strconv.FormatUint(number, 36) }

@@ -10,12 +10,15 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
@@ -32,6 +35,8 @@ type Service struct {
 	js        jetstream.JetStream
 	decisions jetstream.KeyValue
 	instances *instances
+	answers   *response.Limiter
+	pages     *token.Numbers
 	log       zerolog.Logger
 	commands  Commander
 	turns     *turns
@@ -55,9 +60,17 @@ type active struct {
 	stopping bool
 }
 
+// Config says how the service answers.
+type Config struct {
+	// Answers bounds answers in bytes.
+	Answers response.Config
+	// Tokens says which version of page tokens is issued; nil: the newest.
+	Tokens *token.Gate
+}
+
 // New returns a runner that sends commands through commands and webhooks as hooks
 // allow. timeline may be nil.
-func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, commands Commander, hooks webhook.Config, timeline *backbone.Timeline, log zerolog.Logger) (*Service, error) {
+func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, commands Commander, hooks webhook.Config, timeline *backbone.Timeline, log zerolog.Logger) (*Service, error) {
 	webhooks := webhook.New(hooks)
 	kept, err := openInstances(ctx, js)
 	if err != nil {
@@ -67,7 +80,13 @@ func New(ctx context.Context, js jetstream.JetStream, models *model.Registry, te
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketRunner, err)
 	}
+	secret, err := backbone.SharedSecret(ctx, js, "tokens")
+	if err != nil {
+		return nil, err
+	}
 	s := &Service{
+		answers:  response.NewLimiter(config.Answers),
+		pages:    token.NewNumbers(secret, "runner/page", config.Tokens),
 		webhooks: webhooks, commands: commands, turns: newTurns(nodeConcurrency), timeline: timeline,
 		tenants: tenants, models: models, js: js, decisions: decisions, instances: kept, log: log,
 		workers: map[contextkit.TenantID]*worker{}, paused: map[contextkit.TenantID]bool{}, decided: map[contextkit.TenantID]uint64{},
@@ -104,6 +123,12 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	}
 	return w
 }
+
+// Describe implements [prometheus.Collector].
+func (s *Service) Describe(descriptions chan<- *prometheus.Desc) { s.answers.Describe(descriptions) }
+
+// Collect implements [prometheus.Collector].
+func (s *Service) Collect(metrics chan<- prometheus.Metric) { s.answers.Collect(metrics) }
 
 // Register registers the service's handlers.
 func (s *Service) Register(server *connect.Server) {

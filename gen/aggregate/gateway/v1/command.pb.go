@@ -536,8 +536,11 @@ type Event struct {
 	Version int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// When it was decided.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
-	// What the event says.
-	Data          *structpb.Struct `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	// What the event says; absent when data_omitted.
+	Data *structpb.Struct `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	// The data is left out, since the answer would exceed its bound in bytes: 1 MiB, unless
+	// the node is configured otherwise. The first event of an answer always has its data.
+	DataOmitted   bool `protobuf:"varint,6,opt,name=data_omitted,json=dataOmitted,proto3" json:"data_omitted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -605,6 +608,13 @@ func (x *Event) GetData() *structpb.Struct {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *Event) GetDataOmitted() bool {
+	if x != nil {
+		return x.DataOmitted
+	}
+	return false
 }
 
 // GetAggregateRequest names an aggregate.
@@ -775,13 +785,14 @@ const file_aggregate_gateway_v1_command_proto_rawDesc = "" +
 	"\vBatchResult\x12B\n" +
 	"\bresponse\x18\x01 \x01(\v2$.aggregate.gateway.v1.SubmitResponseH\x00R\bresponse\x12*\n" +
 	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05errorB\b\n" +
-	"\x06result\"\xa2\x01\n" +
+	"\x06result\"\xc5\x01\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x03R\aversion\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12+\n" +
-	"\x04data\x18\x05 \x01(\v2\x17.google.protobuf.StructR\x04data\"\x8d\x02\n" +
+	"\x04data\x18\x05 \x01(\v2\x17.google.protobuf.StructR\x04data\x12!\n" +
+	"\fdata_omitted\x18\x06 \x01(\bR\vdataOmitted\"\x8d\x02\n" +
 	"\x13GetAggregateRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12D\n" +
 	"\x0eaggregate_type\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\raggregateType\x12@\n" +

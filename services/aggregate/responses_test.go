@@ -1,0 +1,101 @@
+package aggregate_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// pile is a model whose commands cause large events and whose state grows.
+func pile(context.Context) (string, []byte, error) {
+	return "pile.yaml", []byte(`model: pile
+aggregates:
+  wallet:
+    commands:
+      put:
+        payload: {type: object, required: [text], properties: {text: {type: string}}}
+        emit:
+          - {event: added, data: {text: cmd.text}}
+          - {event: added, data: {text: cmd.text}}
+          - {event: added, data: {text: cmd.text}}
+    evolve:
+      added: {texts: "has(state.texts) ? state.texts + [event.text] : [event.text]"}
+`), nil
+}
+
+func TestSubmit_DataBeyondTheAnswersBytesIsLeftOut(t *testing.T) {
+	client, _ := nodeOf(t, backbonetest.Start(t), pile)
+	text := map[string]any{"text": strings.Repeat("x", 500_000)}
+	check := func(name string, answer proto.Message, events []*aggregatev1.Event) {
+		t.Helper()
+		if size := proto.Size(answer); size > 1<<20 {
+			t.Errorf("%s has %d bytes", name, size)
+		}
+		omitted := 0
+		for i, event := range events {
+			if event.GetId() == "" || event.GetVersion() != int64(i%3+1) || (event.GetData() == nil) != event.GetDataOmitted() {
+				t.Errorf("%s: event %d is %v", name, i, event.GetVersion())
+			}
+			if event.GetDataOmitted() {
+				omitted++
+			}
+		}
+		if len(events) < 3 || omitted != len(events)-2 {
+			t.Errorf("%s: the data of %d of %d events is left out, want all but 2", name, omitted, len(events))
+		}
+	}
+	first := submit(t, client, "acme", command("a", "put", "once", text))
+	check("Submit", first, first.GetEvents())
+	again := submit(t, client, "acme", command("a", "put", "once", text))
+	if !again.GetReplayed() {
+		t.Error("the command is decided again")
+	}
+	check("Submit, replayed", again, again.GetEvents())
+
+	batch := &aggregatev1.SubmitBatchRequest{}
+	for n := range 2 {
+		c := command(fmt.Sprint("b", n), "put", "", map[string]any{"text": strings.Repeat("x", 300_000)})
+		batch.Commands = append(batch.Commands, &aggregatev1.BatchCommand{AggregateType: c.GetAggregateType(), AggregateId: c.GetAggregateId(), Command: c.GetCommand(), Payload: c.GetPayload()})
+	}
+	res, err := client.SubmitBatch(as(t, "acme"), batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size := proto.Size(res); size > 1<<20 {
+		t.Errorf("SubmitBatch has %d bytes", size)
+	}
+	for n, result := range res.GetResults() {
+		if result.GetResponse().GetVersion() != 3 || len(result.GetResponse().GetEvents()) != 3 {
+			t.Errorf("command %d: %v", n, result.GetError())
+		}
+	}
+}
+
+func TestGetAggregate_AStateBeyondAnAnswerIsRefused(t *testing.T) {
+	client, _ := nodeOf(t, backbonetest.Start(t), pile)
+	get := func() (*aggregatev1.GetAggregateResponse, error) {
+		call, end := context.WithCancel(as(t, "acme")) // as every transport ends it
+		defer end()
+		return client.GetAggregate(call, &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"})
+	}
+	for n := range 6 {
+		call, end := context.WithCancel(as(t, "acme"))
+		if _, err := client.Submit(call, command("a", "put", "", map[string]any{"text": strings.Repeat("x", 900_000)})); err != nil {
+			t.Fatal(err)
+		}
+		end()
+		res, err := get()
+		switch {
+		case n < 5 && (err != nil || len(res.GetState().AsMap()["texts"].([]any)) != 3*n+3):
+			t.Fatalf("a state of %d texts: %v", 3*n+3, err)
+		case n == 5 && (connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "state")):
+			t.Errorf("a state of 16 MB: %v", err)
+		}
+	}
+}

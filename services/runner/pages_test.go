@@ -1,0 +1,61 @@
+package runner_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+func TestListDeadLetters_PagesEndAtTheirBytes(t *testing.T) {
+	f := start(t)
+	acme := backbonetest.Tenant(t, "acme")
+	var want []string
+	for n, length := range []int{400_000, 400_000, 400_000, 1, 800_000, 2, 800_000} {
+		id := fmt.Sprintf("t%d", n)
+		want = append(want, id)
+		event := backbone.Event{
+			ID: contextkit.NewID(), Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1,
+			Data: fmt.Appendf(nil, `{"from":%q,"to":"b","amount":1}`, strings.Repeat("a", length)),
+		}
+		if err := backbone.DeadLetter(as(t, "acme"), f.js, acme, event, "test", errors.New("of a test")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var (
+		got   []string
+		token string
+	)
+	for pages := 1; ; pages++ {
+		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{PageSize: 500, PageToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size := proto.Size(res); size > 1<<20 && len(res.GetLetters()) > 1 {
+			t.Errorf("page %d has %d letters in %d bytes", pages, len(res.GetLetters()), size)
+		}
+		for _, letter := range res.GetLetters() {
+			got = append(got, letter.GetAggregateId())
+		}
+		if token = res.GetNextPageToken(); token == "" {
+			break
+		}
+		if _, err := f.admin.ListDeadLetters(as(t, "globex"), &adminv1.ListDeadLettersRequest{PageToken: token}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("another tenant's page token: %v", err)
+		}
+		if _, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{PageToken: token}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("another list's page token: %v", err)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the pages have %v, want %v", got, want)
+	}
+}
