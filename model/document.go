@@ -49,8 +49,29 @@ type document struct {
 	issues []Issue
 }
 
+// reject adds a mistake, unless there are as many as are listed. A long text in it is cut.
 func (d *document) reject(n *yaml.Node, path, format string, args ...any) {
-	d.issues = append(d.issues, Issue{File: d.file, Line: n.Line, Path: path, Message: fmt.Sprintf(format, args...)})
+	if len(d.issues) == maxIssues {
+		return
+	}
+	for i, arg := range args {
+		if text, ok := arg.(string); ok {
+			args[i] = cut(text, maxQuoted)
+		}
+	}
+	message := cut(fmt.Sprintf(format, args...), maxMessage)
+	d.issues = append(d.issues, Issue{File: d.file, Line: n.Line, Path: cut(path, maxMessage), Message: message})
+}
+
+// maxQuoted and maxMessage bound a text of the document in a message, and a message, in bytes.
+const maxQuoted, maxMessage = 200, 1000
+
+// cut returns the first bytes of a text that is longer.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // err returns the mistakes found, by line, or nil.

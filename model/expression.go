@@ -54,7 +54,10 @@ var sharedEnvironments = sync.OnceValues(newEnvironments)
 
 func newEnvironments() (environments, error) {
 	object := cel.MapType(cel.StringType, cel.DynType)
-	base, err := cel.NewEnv(cel.Variable(metaVariable, object), ext.Strings(), ext.Math(), cel.OptionalTypes())
+	base, err := cel.NewEnv(
+		cel.Variable(metaVariable, object), ext.Strings(), ext.Math(), cel.OptionalTypes(),
+		cel.ParserExpressionSizeLimit(maxExpressionBytes),
+	)
 	if err != nil {
 		return environments{}, err
 	}
@@ -81,13 +84,26 @@ func newEnvironments() (environments, error) {
 }
 
 // compile checks source; want, if given, is the type that it must yield.
-func compile(env *cel.Env, source string, want *cel.Type) (*expression, error) {
-	ast, issues := env.Compile(source)
+// Its regular expressions are taken from budget.
+func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) (*expression, error) {
+	if len(source) > maxExpressionBytes {
+		return nil, fmt.Errorf("the expression has %d bytes, at most are %d", len(source), maxExpressionBytes)
+	}
+	ast, issues := env.Parse(source)
 	if issues.Err() != nil {
+		return nil, errors.New(firstIssue(issues))
+	}
+	if nesting(ast.NativeRep().Expr()) > maxNesting {
+		return nil, fmt.Errorf("lists, mappings and loops stand in one another more than %d deep", maxNesting)
+	}
+	if ast, issues = env.Check(ast); issues.Err() != nil {
 		return nil, errors.New(firstIssue(issues))
 	}
 	if want != nil && !ast.OutputType().IsExactType(want) && !ast.OutputType().IsExactType(cel.DynType) {
 		return nil, fmt.Errorf("the expression yields %s, want %s", ast.OutputType(), want)
+	}
+	if err := budget.takeMatches(ast.NativeRep().Expr()); err != nil {
+		return nil, err
 	}
 	program, err := env.Program(ast, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(interruptEvery), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {

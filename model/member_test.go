@@ -21,7 +21,7 @@ func TestAMemberIsWhatTheEvaluatorYields(t *testing.T) {
 		"event.missing": true, "event.s.inner": true, "event.n.inner": true, "event.o.missing": true,
 		"has(event.s)": false, "event.?s": false, "event.s + 'x'": false, "event['s']": false, "event": false, "'text'": false, "event.l[0]": false, "meta": false, "meta['version']": false, "meta.size()": false,
 	} {
-		e, err := compile(envs.view, source, nil)
+		e, err := compile(envs.view, source, nil, &regexpBudget{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +70,7 @@ func TestOnlyAnExpressionThatLoopsAsksWhetherItIsToEnd(t *testing.T) {
 		"event.many.all(n, n >= 0)": true, "size(event.many.map(n, n + 1)) > 1": true, "!event.many.exists(n, n < 0)": true,
 		"event.many[3] + 1 > 0": false, "has(event.many)": false, "size(event.many) > 0 ? true : false": false,
 	} {
-		e, err := compile(envs.view, source, boolType)
+		e, err := compile(envs.view, source, boolType, &regexpBudget{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,8 +1,10 @@
 package model
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -10,9 +12,6 @@ import (
 	"cel.dev/cel-go/cel"
 	"go.yaml.in/yaml/v3"
 )
-
-// maxDocumentBytes bounds a document before it is parsed.
-const maxDocumentBytes = 1 << 20
 
 // Model is a checked document. It is immutable and may be used concurrently.
 type Model struct {
@@ -28,9 +27,21 @@ type Model struct {
 	workflows  []*Workflow
 }
 
-// Parse checks a document as a whole. The error is an [*Error] that names every
-// mistake with its line; file is the name to report them under.
+// Parse is [ParseContext] without a caller that may leave.
 func Parse(file string, source []byte) (*Model, error) {
+	return ParseContext(context.Background(), file, source)
+}
+
+// ParseContext checks a document as a whole. The error is an [*Error] that names the
+// mistakes with their lines, the first 200 of them; file is the name to report them under.
+// It is ctx's if that ends.
+//
+// A document may be hostile. It is at most 1 MiB, has at most 100,000 values and 2 MiB of
+// texts with its aliases written out, is nested at most 64 deep, and is checked within 30 s;
+// an expression has at most 8 KiB.
+func ParseContext(ctx context.Context, file string, source []byte) (*Model, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, maxCheckTime, errTooLong)
+	defer cancel()
 	doc := &document{file: file}
 	if len(source) > maxDocumentBytes {
 		doc.issues = append(doc.issues, Issue{File: file, Message: "the document is larger than 1 MiB"})
@@ -45,13 +56,19 @@ func Parse(file string, source []byte) (*Model, error) {
 		doc.issues = append(doc.issues, Issue{File: file, Line: 1, Message: "the document is empty"})
 		return nil, doc.err()
 	}
+	if !doc.bounded(&root) {
+		return nil, doc.err()
+	}
 	envs, err := sharedEnvironments()
 	if err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(source)
-	p := &parser{document: doc, envs: envs}
+	p := &parser{document: doc, envs: envs, ctx: ctx}
 	m := p.model(root.Content[0])
+	if p.ended && !errors.Is(context.Cause(ctx), errTooLong) {
+		return nil, ctx.Err()
+	}
 	m.Text = string(source)
 	m.Revision = hex.EncodeToString(sum[:6])
 	if err := doc.err(); err != nil {
@@ -91,6 +108,10 @@ func (m *Model) Workflows() []*Workflow { return m.workflows }
 type parser struct {
 	*document
 	envs environments
+	ctx  context.Context //nolint:containedctx // the parser is one call
+	// regexps are those of expressions and schemas.
+	regexps regexpBudget
+	ended   bool // ctx has ended: nothing is checked any more
 }
 
 func (p *parser) model(n *yaml.Node) *Model {
@@ -136,10 +157,10 @@ func (p *parser) model(n *yaml.Node) *Model {
 // expression compiles a scalar; want may be nil.
 func (p *parser) expression(env *cel.Env, n *yaml.Node, path string, want *cel.Type) *expression {
 	source, ok := p.scalar(n, path)
-	if !ok {
+	if !ok || p.late(n, path) {
 		return nil
 	}
-	expr, err := compile(env, source, want)
+	expr, err := compile(env, source, want, &p.regexps)
 	if err != nil {
 		p.reject(n, path, "%v", err)
 		return nil

@@ -54,7 +54,7 @@ func (r *Registry) Reload(ctx context.Context) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	m, err := Parse(name, document)
+	m, err := ParseContext(ctx, name, document)
 	if err != nil {
 		return false, err
 	}

@@ -72,17 +72,27 @@ func collect(err *jsonschema.ValidationError, out *PayloadError) {
 // schema compiles a JSON Schema written in YAML, and returns it as it stands there
 // too. References leave the document nowhere: nothing is fetched.
 func (p *parser) schema(n *yaml.Node, path string) (*jsonschema.Schema, Object) {
+	if p.late(n, path) {
+		return nil, nil
+	}
 	var raw any
 	if err := n.Decode(&raw); err != nil {
 		p.reject(n, path, "%v", err)
+		return nil, nil
+	}
+	if raw = Normalize(raw); !boundedSchema(raw) {
+		p.reject(n, path, "the schema has more than %d schemas inside, with its references written out", maxSchemaSteps)
 		return nil, nil
 	}
 	compiler := jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
 	compiler.UseLoader(noLoader{})
 	compiler.AssertFormat()
+	engine, checked := p.regexps.engine()
+	defer checked()
+	compiler.UseRegexpEngine(engine)
 	const url = "model:payload"
-	if err := compiler.AddResource(url, Normalize(raw)); err != nil {
+	if err := compiler.AddResource(url, raw); err != nil {
 		p.reject(n, path, "not a JSON Schema: %v", err)
 		return nil, nil
 	}
@@ -91,7 +101,7 @@ func (p *parser) schema(n *yaml.Node, path string) (*jsonschema.Schema, Object) 
 		p.reject(n, path, "not a JSON Schema: %s", strings.ReplaceAll(err.Error(), "\n", " "))
 		return nil, nil
 	}
-	object, _ := Normalize(raw).(Object) // true and false are schemas too, and say nothing of a form
+	object, _ := raw.(Object) // true and false are schemas too, and say nothing of a form
 	return schema, object
 }
 

@@ -636,6 +636,25 @@ func TestAModelIsCheckedComparedAndAppliedOnce(t *testing.T) {
 	}
 }
 
+func TestCheckModel_AHostileDocumentIsAMistakeWithItsLine(t *testing.T) {
+	w := newWorld(t)
+	c := w.control(t, "c1", "")
+	ctx := platform(t)
+	for _, text := range []string{
+		"model: m\nworkflows: {w: {on: a.b, steps: &s [{name: x, parallel: *s}]}}\n",
+		"model: m\nx: &a [1, 1]\n" + strings.Repeat("y: [", 70) + strings.Repeat("]", 70),
+		"model: m\n" + strings.Repeat("\n", 500_000),
+	} {
+		res, err := c.models.CheckModel(ctx, &controlv1.CheckModelRequest{Text: text})
+		if err != nil || len(res.GetMistakes()) == 0 || res.GetMistakes()[0].GetLine() == 0 {
+			t.Errorf("%.60q: %v, %v", text, res.GetMistakes(), err)
+		}
+		if _, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: text, ExpectedRevision: "x"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+			t.Errorf("%.60q is applied: %v", text, err)
+		}
+	}
+}
+
 func TestATimelineIsFoundByAnyOfItsIds(t *testing.T) {
 	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
 	timeline, err := backbone.NewTimeline(w.js)

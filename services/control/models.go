@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"connectrpc.com/connect/v2"
@@ -43,6 +44,14 @@ func (s *Service) document(ctx context.Context) (*controlv1.ModelDocument, uint6
 	return documentMessage(kept), kept.Revision, nil
 }
 
+// parsed returns the document's model: the one in use, if it is that.
+func (s modelService) parsed(ctx context.Context, document *controlv1.ModelDocument) (*model.Model, error) {
+	if current := s.models.Current(); current.Revision == document.GetRevision() {
+		return current, nil
+	}
+	return model.ParseContext(ctx, "model", []byte(document.GetText()))
+}
+
 func documentMessage(kept backbone.Kept[backbone.Document]) *controlv1.ModelDocument {
 	return &controlv1.ModelDocument{
 		Text: kept.Value.Text, Revision: kept.Value.Revision, By: kept.Value.By, Note: kept.Value.Note, Applied: timestamppb.New(kept.Time),
@@ -55,7 +64,10 @@ func (s modelService) GetModel(ctx context.Context, _ *controlv1.GetModelRequest
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	current, err := model.Parse("model", []byte(document.GetText()))
+	current, err := s.parsed(ctx, document)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, "the model in use cannot be read by this control node: it is of another version").WithCause(err)
 	}
@@ -84,13 +96,10 @@ func (s modelService) CheckModel(ctx context.Context, req *controlv1.CheckModelR
 		return nil, asConnectError(err)
 	}
 	res := &controlv1.CheckModelResponse{}
-	if res.Diff, err = difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: difflib.SplitLines(document.GetText()), B: difflib.SplitLines(req.GetText()),
-		FromFile: "in use, " + document.GetRevision(), ToFile: "new", Context: diffContext,
-	}); err != nil {
-		return nil, connect.NewError(connect.CodeInternal, "the difference cannot be shown").WithCause(err)
+	if res.Diff, err = difference(document, req.GetText()); err != nil {
+		return nil, err
 	}
-	parsed, err := model.Parse("model", []byte(req.GetText()))
+	parsed, err := s.checks.parse(ctx, caller(ctx), req.GetText())
 	var mistakes *model.Error
 	if errors.As(err, &mistakes) {
 		for _, issue := range mistakes.Issues {
@@ -103,7 +112,7 @@ func (s modelService) CheckModel(ctx context.Context, req *controlv1.CheckModelR
 		return res, nil
 	}
 	if err != nil {
-		return nil, connect.NewError(connect.CodeInternal, "the model cannot be checked").WithCause(err)
+		return nil, refusedCheck(ctx, err)
 	}
 	res.Revision = parsed.Revision
 	if parsed.Revision != document.GetRevision() {
@@ -114,12 +123,32 @@ func (s modelService) CheckModel(ctx context.Context, req *controlv1.CheckModelR
 	return res, nil
 }
 
+// maxCompared bounds the comparison of two documents: the lines of one times those of the
+// other, which the comparison's time grows with.
+const maxCompared = 20_000_000
+
+// difference returns the unified diff from the document in use to text.
+func difference(document *controlv1.ModelDocument, text string) (string, error) {
+	diff := difflib.UnifiedDiff{
+		A: difflib.SplitLines(document.GetText()), B: difflib.SplitLines(text),
+		FromFile: "in use, " + document.GetRevision(), ToFile: "new", Context: diffContext,
+	}
+	if len(diff.A)*len(diff.B) > maxCompared {
+		return fmt.Sprintf("--- %s\n+++ %s\n%d and %d lines: too many to be compared\n", diff.FromFile, diff.ToFile, len(diff.A), len(diff.B)), nil
+	}
+	shown, err := difflib.GetUnifiedDiffString(diff)
+	if err != nil {
+		return "", connect.NewError(connect.CodeInternal, "the difference cannot be shown").WithCause(err)
+	}
+	return shown, nil
+}
+
 // ApplyModel implements ModelService.
 func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelRequest) (*controlv1.ApplyModelResponse, error) {
 	if s.fixed {
 		return nil, precondition("MODEL_FROM_FILE", "the model comes from a file: change it there, or start the nodes without one")
 	}
-	parsed, err := model.Parse("model", []byte(req.GetText()))
+	parsed, err := s.checks.parse(ctx, caller(ctx), req.GetText())
 	var mistakes *model.Error
 	if errors.As(err, &mistakes) {
 		bad := &errdetails.BadRequest{}
@@ -129,7 +158,7 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 		return nil, chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "the model has mistakes and the old one stays:\n"+mistakes.Error()), bad)
 	}
 	if err != nil {
-		return nil, connect.NewError(connect.CodeInternal, "the model cannot be checked").WithCause(err)
+		return nil, refusedCheck(ctx, err)
 	}
 	document, revision, err := s.document(ctx)
 	if err != nil {

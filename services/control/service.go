@@ -39,6 +39,7 @@ type Service struct {
 	// positions reads those of other nodes.
 	positions *position.Codec
 	log       zerolog.Logger
+	checks    *checks
 
 	placements *backbone.Bucket[backbone.Placement]
 	tenants    *backbone.Bucket[backbone.Tenant]
@@ -58,7 +59,7 @@ type Service struct {
 func New(ctx context.Context, id string, js jetstream.JetStream, models *model.Registry, fixed bool, nodes Nodes, log zerolog.Logger) (*Service, error) {
 	s := &Service{
 		id: id, js: js, models: models, fixed: fixed, nodes: nodes, views: gatewayv1connect.NewQueryServiceClient(nodes.Client), log: log,
-		changed: make(chan struct{}), driven: map[string]bool{},
+		checks: newChecks(), changed: make(chan struct{}), driven: map[string]bool{},
 	}
 	var errs [5]error
 	s.journal, errs[0] = backbone.OpenJournal(ctx, js)

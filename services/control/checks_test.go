@@ -1,0 +1,42 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/model"
+)
+
+func TestChecks_ACallerWaitsAndIsBounded(t *testing.T) {
+	c := newChecks()
+	if err := c.running.Acquire(t.Context(), maxChecks); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, maxCallerChecks)
+	for range maxCallerChecks {
+		if !c.enter("ada") {
+			t.Fatal("a caller's first checks are refused")
+		}
+		go func() {
+			defer c.leave("ada")
+			ended <- c.running.Acquire(ctx, 1)
+		}()
+	}
+	if _, err := c.parse(t.Context(), "ada", "model: x"); connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Errorf("one more check of the same caller: %v", err)
+	}
+	cancel()
+	for range maxCallerChecks {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	c.running.Release(maxChecks)
+	var mistakes *model.Error
+	if _, err := c.parse(t.Context(), "bob", "model: x"); !errors.As(err, &mistakes) {
+		t.Errorf("another caller's: %v", err)
+	}
+}
