@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headgate/headgate/chassis/binnames"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -87,7 +88,8 @@ func (l *resetLimit) count(next http.Handler) http.Handler {
 	})
 }
 
-// countedCredentials have the calls of a gRPC connection know its resets.
+// countedCredentials have the calls of a gRPC connection know its resets, and receive binary
+// metadata as the client sent it.
 type countedCredentials struct {
 	credentials.TransportCredentials
 
@@ -107,6 +109,7 @@ func (c countedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 	if err != nil {
 		return nil, nil, err
 	}
+	conn = binnames.NewConn(conn)
 	return conn, countedClient{info, c.limit.of(conn)}, nil
 }
 

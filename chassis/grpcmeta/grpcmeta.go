@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/binnames"
 	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/metadata"
@@ -99,9 +100,16 @@ func From(header *connect.Header) metadata.MD {
 	return md
 }
 
-// Into sets headers to metadata, which they share the values of.
+// Into sets headers to metadata, which they share the values of. Binary values are in base64
+// again, or still, if the connection is one of package binnames.
 func Into(header *connect.Header, md metadata.MD) {
 	for key, values := range md {
+		if before, ok := strings.CutSuffix(key, binnames.Suffix); ok {
+			if name, _ := received.of(before + binarySuffix); name != "" {
+				header.SetValues(name, values)
+			}
+			continue
+		}
 		binary := strings.HasSuffix(key, binarySuffix)
 		switch key, _ = received.of(key); {
 		case key == "":

@@ -1,0 +1,118 @@
+package gateway_test
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/grpcmeta"
+)
+
+// TestMetadata_WhatGRPCCannotCarryIsRefused sends headers that would be the node's trouble.
+func TestMetadata_WhatGRPCCannotCarryIsRefused(t *testing.T) {
+	longest := "X-" + strings.Repeat("N", grpcmeta.MaxNameLength-2)
+	everyHop(t, func(t *testing.T, start starter) {
+		e, m := startMirror(t, start)
+		token := e.tokenOf(t, "app", mirrorRights...)
+		for _, w := range everyWay() {
+			t.Run(w.String(), func(t *testing.T) {
+				for what, row := range map[string]struct {
+					name, value string
+					fine        bool
+				}{
+					"not base64":                       {"X-Custom-Bin", "!", false},
+					"base64 of an alphabet for URLs":   {"X-Custom-Bin", "_-8", false},
+					"base64 that is cut off":           {"X-Custom-Bin", "AAECA", false},
+					"base64 with padding inside":       {"X-Custom-Bin", "AA==AA==", false},
+					"base64 with bits left over":       {"X-Custom-Bin", "AB", false},
+					"base64 with a space inside":       {"X-Custom-Bin", "AA AA", false},
+					"one of two is not base64":         {"X-Custom-Bin", "AAEC,%", false},
+					"a text under a binary name":       {"-Bin", "grün", false},
+					"bytes beyond ASCII":               {"X-Custom", "gr\xfcn", false},
+					"UTF-8":                            {"X-Custom", "grün", false},
+					"a tab inside":                     {"X-Custom", "a\tb", false},
+					"a name with another character":    {"X!Custom", "a", false},
+					"a name that is too long":          {longest + "N", "a", false},
+					"a name of the greatest length":    {longest, "a", true},
+					"a name with dots and underscores": {"X_custom.name", "a", true},
+					"an empty value":                   {"X-Custom", "", true},
+					"an empty binary value":            {"X-Custom-Bin", "", true},
+				} {
+					m.set(nil, nil)
+					got := w.do(t, e, m, http.Header{"Authorization": {token}, row.name: {row.value}})
+					switch seen := m.received(); {
+					case row.fine && (got.err != nil || !slices.Equal(seen[http.CanonicalHeaderKey(row.name)], []string{row.value})):
+						t.Errorf("%s: the node gets %q: %v", what, seen[http.CanonicalHeaderKey(row.name)], got.err)
+					case row.fine:
+					case connect.CodeOf(got.err) != connect.CodeInvalidArgument || seen != nil:
+						t.Errorf("%s: %v, the node is called: %v; want INVALID_ARGUMENT before", what, got.err, seen != nil)
+					case !strings.Contains(got.err.Error(), strings.ToLower(row.name)[:min(len(row.name), 60)]):
+						t.Errorf("%s: %v does not name the header", what, got.err)
+					}
+				}
+			})
+		}
+		if open := e.edge.OpenBreakers(); len(open) > 0 {
+			t.Errorf("the breakers of %q are open", open)
+		}
+	})
+}
+
+// TestMetadata_BinaryValuesPassBothWays sends binary values in every form that is allowed.
+func TestMetadata_BinaryValuesPassBothWays(t *testing.T) {
+	everyHop(t, func(t *testing.T, start starter) {
+		e, m := startMirror(t, start)
+		token := e.tokenOf(t, "app", mirrorRights...)
+		for _, w := range everyWay() {
+			for what, values := range map[string][]string{
+				"without padding":  {"AA", "AAE", "AAEC"},
+				"with padding":     {"AA==", "AAE=", "AAEC"},
+				"joined by commas": {"AA==,AAE, AAEC"},
+				"joined and apart": {"AA,AAE=", "AAEC"},
+			} {
+				sent := http.Header{"X-Some-Bin": values}
+				m.set(sent, http.Header{"X-Other-Bin": values})
+				got := w.do(t, e, m, http.Header{"Authorization": {token}, "X-Some-Bin": values})
+				want := []string{"AA", "AAE", "AAEC"}
+				if seen := m.received(); got.err != nil || !slices.Equal(seen["X-Some-Bin"], want) {
+					t.Errorf("%v, %s: the node gets %q, want %q: %v", w, what, seen["X-Some-Bin"], want, got.err)
+				}
+				for _, name := range []string{"X-Some-Bin", "X-Other-Bin"} {
+					if w.protocol == "rest" && w.stream && name == "X-Other-Bin" {
+						continue // a stream of events has no trailers
+					}
+					if !slices.Equal(got.fields[name], want) {
+						t.Errorf("%v, %s: the client gets %s %q, want %q", w, what, name, got.fields[name], want)
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestMetadata_WhatANodeCannotSendIsLeftOut has a node answer with headers that would fail
+// the client's call.
+func TestMetadata_WhatANodeCannotSendIsLeftOut(t *testing.T) {
+	everyHop(t, func(t *testing.T, start starter) {
+		e, m := startMirror(t, start)
+		token := e.tokenOf(t, "app", mirrorRights...)
+		bad := http.Header{
+			"X-Own": {"passes"}, "X-Some-Bin": {"!", "AA=="}, "X-Text": {"gr\xfcn", "green"}, "X-Tab": {"a\tb"},
+			"X!Custom": {"a"}, "X-" + strings.Repeat("n", grpcmeta.MaxNameLength): {"a"},
+		}
+		for _, w := range everyWay() {
+			m.set(bad, bad)
+			got := w.do(t, e, m, http.Header{"Authorization": {token}})
+			if got.err != nil || !slices.Contains(got.fields["X-Own"], "passes") || !slices.Contains(got.fields["X-Some-Bin"], "AA") || !slices.Contains(got.fields["X-Text"], "green") {
+				t.Errorf("%v: the client gets %v: %v", w, got.fields, got.err)
+			}
+			for name, values := range got.fields {
+				if strings.HasPrefix(name, "X-") && grpcmeta.Invalid(name, values) != "" {
+					t.Errorf("%v: the client gets %s %q", w, name, values)
+				}
+			}
+		}
+	})
+}
