@@ -20,7 +20,7 @@ func members(n int) string {
 }
 
 func TestCombineTracestate_FollowsLevel2(t *testing.T) {
-	long := func(letter string, n int) string { return strings.Repeat(letter, n) }
+	long := strings.Repeat
 	for name, row := range map[string]struct {
 		values []string
 		want   string
