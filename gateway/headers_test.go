@@ -397,7 +397,7 @@ func TestConnection_ListedHeadersAreNotForwarded(t *testing.T) {
 func TestPrincipal_AnySubjectReachesTheNode(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
-		for _, subject := range []string{"app", "key:ops", "100%", "%41", "Zoë", "josé", "名前", "🦊", "Ada Lovelace", " outer ", "a\r\nx-headgate-decision: b", "tab\tnul\x00"} {
+		for _, subject := range []string{"app", "auth0|5f7c+x@example.com", "100%", "%41", "Zoë", "josé", "名前", "🦊", "Ada Lovelace", " outer ", "a\r\nx-headgate-decision: b", "tab\tnul\x00"} {
 			want := strings.Replace(subject, "key:", "token:key:", 1) // a token's subject is no API key's name
 			for _, w := range everyWay() {
 				m.set(nil, nil)
