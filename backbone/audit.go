@@ -33,8 +33,8 @@ type AuditRecord struct {
 	Waited float64 `json:"waited_ms,omitempty"`
 	// Milliseconds since the call began.
 	Milliseconds float64 `json:"ms"`
-	// Suppressed is how many denials of the same caller before this one were not kept,
-	// since they came too fast.
+	// Suppressed is how many records of the same caller before this one, denials or an
+	// operator's calls for tenants, were not stored, because they came too fast.
 	Suppressed int64 `json:"suppressed,omitempty"`
 }
 

@@ -194,7 +194,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	g.server.Front = func(next http.Handler) http.Handler { return origins(privately(next)) }
 	metrics := g.server.Metrics.Registerer(config.Listen.Name)
 	g.counters = newCounters(metrics)
-	metrics.MustRegister(collector{g})
+	metrics.MustRegister(collector{g}, verifier)
 	if config.Timeline != nil {
 		metrics.MustRegister(config.Timeline)
 	}

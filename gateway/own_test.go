@@ -236,3 +236,35 @@ func TestAudit_OperatorsCallsForTenantsAreRecorded(t *testing.T) {
 	query(tokenOf("last", "*"))
 	expect("audit.acme.read", "/projection.gateway.v1.QueryService/Query", "last")
 }
+
+// An attacker with a credential for one tenant gets one answer for every other tenant,
+// whether it is suspended, served, unknown, or no name at all.
+func TestTenant_DenialTellsNothingOfTheTenant(t *testing.T) {
+	e := start(t, nil)
+	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}, backbonetest.Tenant(t, "initech"): {}})
+	token := e.token(t, "acme", "query.read", "command.submit", "workflow.read", "runner.admin", "audit.read", "gateway.explain")
+	for _, request := range []struct{ method, path, body string }{
+		{http.MethodPost, "/v1/query/v", `{}`},
+		{http.MethodPost, "/v1/commands/wallet/a/open", `{"payload":{}}`},
+		{http.MethodPost, "/projection.gateway.v1.QueryService/ListViews", `{}`},
+		{http.MethodPost, "/aggregate.gateway.v1.CommandService/GetAggregate", `{"aggregateType":"wallet","aggregateId":"a"}`},
+		{http.MethodPost, "/runner.admin.v1.RunnerAdmin/ListWorkflows", `{}`},
+		{http.MethodPost, "/runner.admin.v1.RunnerAdmin/PauseTenant", `{}`},
+		{http.MethodPost, "/runner.admin.v1.RunnerAdmin/Status", `{}`},
+	} {
+		var first string
+		for _, tenant := range []string{"globex", "initech", "unknown"} {
+			header := []string{"authorization", token, contextkit.HeaderTenantID, tenant, contextkit.HeaderExplain, "1", "content-type", "application/json"}
+			status, text := e.http(t, request.method, request.path, request.body, header...)
+			if status != http.StatusForbidden || strings.Contains(text, "suspended") {
+				t.Errorf("%s for %s: %d, %s", request.path, tenant, status, text)
+			}
+			if first == "" {
+				first = text
+			}
+			if text != first {
+				t.Errorf("%s for %s: %s; for another: %s", request.path, tenant, text, first)
+			}
+		}
+	}
+}

@@ -2,7 +2,6 @@ package auth
 
 // CachedTokens returns the number of tokens in the verifier's cache.
 func CachedTokens(v *Verifier) int {
-	v.known.mu.Lock()
-	defer v.known.mu.Unlock()
-	return len(v.known.entries)
+	tokens, _ := v.known.size()
+	return tokens
 }

@@ -100,6 +100,8 @@ type KeyRing struct {
 	mu      sync.Mutex
 	reading *reading // nil: none
 	waiting int      // calls that wait for a read
+
+	unchanged, changed, failed atomic.Int64 // reads
 }
 
 // keys are what a source contained.
@@ -213,15 +215,19 @@ func (r *KeyRing) read() *reading {
 		now.err = err
 		switch {
 		case err != nil:
+			r.failed.Add(1)
 			select {
 			case r.failures <- err:
 			default:
 			}
 		case changed:
+			r.changed.Add(1)
 			select {
 			case r.changes <- struct{}{}:
 			default:
 			}
+		default:
+			r.unchanged.Add(1)
 		}
 		r.mu.Lock()
 		r.reading = nil

@@ -102,6 +102,13 @@ func (c *tokenCache) add(text string, token verified) {
 	share.bytes += entry.size()
 }
 
+// size returns the number of tokens and the bytes that they take.
+func (c *tokenCache) size() (tokens, bytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.entries), c.bytes
+}
+
 func (c *tokenCache) remove(entry *cachedToken) {
 	delete(c.entries, entry.input)
 	c.recent.Remove(entry.all)

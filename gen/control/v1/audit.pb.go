@@ -325,8 +325,8 @@ type AuditRecord struct {
 	Node string `protobuf:"bytes,13,opt,name=node,proto3" json:"node,omitempty"`
 	// Milliseconds that the call took.
 	Ms float64 `protobuf:"fixed64,14,opt,name=ms,proto3" json:"ms,omitempty"`
-	// How many denials of the same caller before this one were not kept, since they came
-	// too fast.
+	// How many records of the same caller before this one, denials or an operator's calls
+	// for tenants, were not stored, because they came too fast.
 	Suppressed    int64 `protobuf:"varint,15,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

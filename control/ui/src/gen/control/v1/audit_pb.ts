@@ -273,8 +273,8 @@ export type AuditRecord = Message<"control.v1.AuditRecord"> & {
   ms: number;
 
   /**
-   * How many denials of the same caller before this one were not kept, since they came
-   * too fast.
+   * How many records of the same caller before this one, denials or an operator's calls
+   * for tenants, were not stored, because they came too fast.
    *
    * @generated from field: int64 suppressed = 15;
    */
