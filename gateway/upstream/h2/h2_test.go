@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -722,6 +724,77 @@ func TestBlocksAreDecodedToWhatWasEncoded(t *testing.T) {
 			t.Fatalf("round %d: %v, want %v", round, got, want)
 		}
 	}
+}
+
+// FuzzHeaders has calls of any headers, paths and timeouts follow on each other, while the peer
+// changes the size of its table: each block is decoded to what was encoded.
+func FuzzHeaders(f *testing.F) {
+	for seed := range uint64(60) {
+		f.Add(seed, uint8(seed), uint8(seed/4))
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, paths, names uint8) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		options := config()
+		var out outbound
+		out.init(&options, "node:1")
+		decoder := hpack.NewDecoder(firstTable, nil)
+		for call := range 300 {
+			if r.IntN(40) == 0 {
+				size := []uint32{0, 1, 40, 100, 300, 1000, 4096, 65536}[r.IntN(8)]
+				out.limit(size)
+				decoder.SetAllowedMaxDynamicTableSize(size)
+			}
+			path := fmt.Sprintf("/s/%d", r.IntN(2*int(paths)+1))
+			var fields []hpack.HeaderField
+			for range r.IntN(8) {
+				value := strings.Repeat(string(rune('a'+r.IntN(3))), []int{0, 1, 10, 100, 5000}[r.IntN(5)])
+				fields = append(fields, hpack.HeaderField{Name: fmt.Sprintf("x-%d", r.IntN(int(names)+1)), Value: value})
+			}
+			remaining := time.Duration(r.IntN(3)) * time.Duration(r.IntN(1e9))
+			out.encode(fields, path, remaining)
+			got, err := decoder.DecodeFull(out.block.Bytes())
+			if err != nil {
+				t.Fatalf("call %d: %v", call, err)
+			}
+			want := slices.Clone(out.common[:])
+			want[pathAt].Value = path
+			if remaining > 0 {
+				want = append(want, hpack.HeaderField{Name: "grpc-timeout", Value: string(appendTimeout(nil, remaining))})
+			}
+			want = append(want, fields...)
+			for i := range got {
+				got[i].Sensitive = false
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("call %d: %v, want %v", call, got, want)
+			}
+		}
+	})
+}
+
+// FuzzTimeout renders any duration: at most eight digits and a unit, and no more than one of
+// that unit longer than the duration.
+func FuzzTimeout(f *testing.F) {
+	for _, d := range []int64{1, 99_999_999, 100_000_000, 99_999_999_001, math.MaxInt64, int64(2000 * time.Hour), int64(100_000_000 * time.Second), int64(99_999_999*time.Minute + 1)} {
+		f.Add(d)
+	}
+	units := map[byte]time.Duration{'n': 1, 'u': time.Microsecond, 'm': time.Millisecond, 'S': time.Second, 'M': time.Minute, 'H': time.Hour}
+	f.Fuzz(func(t *testing.T, nanoseconds int64) {
+		d := time.Duration(nanoseconds)
+		if d <= 0 {
+			t.Skip("a call with a deadline has time left")
+		}
+		text := appendTimeout(nil, d)
+		number, unit := string(text[:len(text)-1]), units[text[len(text)-1]]
+		n, err := strconv.ParseInt(number, 10, 64)
+		if err != nil || len(number) > 8 || unit == 0 {
+			t.Fatalf("%d is %s", d, text)
+		}
+		// In hours it is rounded down: there are more than can be rounded up.
+		if over := time.Duration(n)*unit - d; over >= unit || over < 0 && unit != time.Hour || over <= -time.Hour {
+			t.Errorf("%d is %s, which is %v longer", d, text, over)
+		}
+	})
 }
 
 // FuzzPeer has a peer say anything: a call must end, and take no more memory than it may.

@@ -125,8 +125,8 @@ func indexed(field []byte) bool { return field[0]&0x80 != 0 || field[0]&0xf0 == 
 // maxTimeout is how long a rendered timeout can be.
 const maxTimeout = 9
 
-// appendTimeout renders a duration as gRPC does, rounded up: at most eight digits and a
-// unit. Source: grpc/doc/PROTOCOL-HTTP2.md, "Timeout".
+// appendTimeout renders a duration as gRPC does: at most eight digits and a unit, rounded up,
+// but for hours, which are rounded down. Source: grpc/doc/PROTOCOL-HTTP2.md, "Timeout".
 func appendTimeout(to []byte, d time.Duration) []byte {
 	const digits = 100_000_000
 	for _, in := range [...]struct {

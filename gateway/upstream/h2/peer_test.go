@@ -170,8 +170,18 @@ func framed(message string) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...) //nolint:gosec // of tests
 }
 
+// calling begins calls: a [Channel], or one of a path.
+type calling interface {
+	Open(ctx context.Context, request Request) (*Stream, error)
+}
+
+// opener is a function that begins calls.
+type opener func(ctx context.Context, request Request) (*Stream, error)
+
+func (o opener) Open(ctx context.Context, request Request) (*Stream, error) { return o(ctx, request) }
+
 // ask makes a unary call.
-func ask(ctx context.Context, channel *Channel, message string) (string, *Stream, error) {
+func ask(ctx context.Context, channel calling, message string) (string, *Stream, error) {
 	stream, err := channel.Open(ctx, Request{Path: "/any.Service/Call", Message: []byte(message), HasMessage: true, Last: true, Whole: true})
 	if err != nil {
 		return "", nil, err
