@@ -36,6 +36,9 @@ type Event struct {
 	// Command names the command that caused the event; the zero value when it
 	// came without an idempotency key.
 	Command CommandRef
+	// Span is that of the event's publication, the parent of what is done about it; zero:
+	// the parent is the span under which it is appended.
+	Span contextkit.SpanID
 	// Context is the contract as the event bears it.
 	Context contextkit.RequestContext
 }
@@ -75,6 +78,12 @@ var ErrMalformedEvent = errors.New("malformed event")
 // message renders e for publication under ctx's contract.
 func (e Event) message(ctx context.Context, tenant contextkit.TenantID) (*nats.Msg, error) {
 	msg := &nats.Msg{Subject: EventSubject(tenant, e.AggregateType, e.AggregateID), Header: make(nats.Header, eventHeaders), Data: e.Data}
+	if e.Span != (contextkit.SpanID{}) {
+		if rc, ok := contextkit.FromContext(ctx); ok {
+			rc.SpanID = e.Span
+			ctx = contextkit.NewContext(ctx, rc)
+		}
+	}
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
 		return nil, err
 	}

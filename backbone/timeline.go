@@ -61,6 +61,11 @@ type Hop struct {
 	Subject string `json:"subject,omitempty"`
 	Event   string `json:"event,omitempty"`
 
+	// Span is that of an event that was appended (see Event.Span), and Published how long it
+	// took to be acknowledged. They are for Tell alone.
+	Span      contextkit.SpanID `json:"-"`
+	Published time.Duration     `json:"-"`
+
 	CorrelationID string `json:"correlation_id"`
 	TraceID       string `json:"trace_id"`
 	RequestID     string `json:"request_id"`
@@ -98,6 +103,9 @@ func NewTimeline(js jetstream.JetStream) (*Timeline, error) {
 // Tell has told hear of every hop too, those that are left out included. It is called
 // before the first is recorded, and must not block.
 func (t *Timeline) Tell(told func(contextkit.RequestContext, Hop)) { t.told = told }
+
+// Told reports whether someone hears of every hop.
+func (t *Timeline) Told() bool { return t != nil && t.told != nil }
 
 // Describe implements [prometheus.Collector].
 func (t *Timeline) Describe(descriptions chan<- *prometheus.Desc) { t.lost.Describe(descriptions) }

@@ -2,16 +2,22 @@ package chassis
 
 import (
 	"context"
+	"net"
+	"net/http"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/contextkit"
+	"google.golang.org/grpc/peer"
 )
 
 // Ended is a call that has ended.
 type Ended struct {
 	// Procedure and Protocol are as Connect names them.
 	Procedure, Protocol string
+	// Server and Client are the addresses of its two ends, host:port, as far as they are
+	// known.
+	Server, Client string
 	// Started is when it began, and Took how long it took.
 	Started time.Time
 	Took    time.Duration
@@ -21,6 +27,27 @@ type Ended struct {
 
 // OwnFault says that it failed by the process's fault or that of those behind it.
 func (e Ended) OwnFault() bool { return ownFault(e.Err) }
+
+// Code returns how it ended, 0 for OK. It is one of the codes that [CodeName] names.
+func (e Ended) Code() connect.Code { return codeOf(e.Err) }
+
+// Ends returns the addresses of the ends of a call that is being answered, "" for what is
+// not known. It allocates.
+func Ends(ctx context.Context, info *connect.CallInfo) (server, client string) {
+	client = info.PeerAddr
+	if p, ok := peer.FromContext(ctx); ok {
+		return addrText(p.LocalAddr), addrText(p.Addr)
+	}
+	local, _ := ctx.Value(http.LocalAddrContextKey).(net.Addr)
+	return addrText(local), client
+}
+
+func addrText(addr net.Addr) string {
+	if addr == nil {
+		return ""
+	}
+	return addr.String()
+}
 
 // tellEnded tells the configuration's Ended, if there is one.
 func (s *Server) tellEnded(next connect.ServerFunc) connect.ServerFunc {
@@ -34,7 +61,9 @@ func (s *Server) tellEnded(next connect.ServerFunc) connect.ServerFunc {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		rc := contextkit.In(ctx)
 		err := next(ctx, spec, stream)
-		s.config.Ended(*rc, Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: rc.Began(), Took: time.Since(rc.Began()), Err: err})
+		ended := Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: rc.Began(), Took: time.Since(rc.Began()), Err: err}
+		ended.Server, ended.Client = Ends(ctx, info)
+		s.config.Ended(*rc, ended)
 		return err
 	}
 }

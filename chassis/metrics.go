@@ -173,17 +173,25 @@ func ownFault(err error) bool {
 
 // CodeName returns the metric label of a call's outcome.
 func CodeName(err error) string {
+	if code := codeOf(err); code != 0 {
+		return code.String()
+	}
+	return "ok"
+}
+
+// codeOf returns the code of a call's outcome, 0 for OK.
+func codeOf(err error) connect.Code {
 	switch {
 	case err == nil, errors.Is(err, io.EOF):
-		return "ok"
+		return 0
 	case errors.Is(err, context.Canceled):
-		return connect.CodeCanceled.String()
+		return connect.CodeCanceled
 	case errors.Is(err, context.DeadlineExceeded):
-		return connect.CodeDeadlineExceeded.String()
+		return connect.CodeDeadlineExceeded
 	}
 	code := connect.CodeOf(err)
 	if code > connect.CodeUnauthenticated {
-		return connect.CodeUnknown.String() // a peer must not invent series
+		return connect.CodeUnknown // a peer must not invent series
 	}
-	return code.String()
+	return code
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
+	"github.com/headgate/headgate/gateway/edge"
 	"github.com/rs/zerolog"
 )
 
@@ -32,7 +33,9 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 			AnErr("error", err).AnErr("cause", errors.Unwrap(err)).Msg("call")
 	}
 	if g.config.Ended != nil {
-		g.config.Ended(*rc, Ended{Ended: call.end, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts})
+		ended := Ended{Ended: call.end, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts, Request: edge.RequestOf(call.Stream)}
+		ended.Server, ended.Client = chassis.Ends(ctx, call.Info)
+		g.config.Ended(*rc, ended)
 	}
 	if err != nil || call.Method.Spec.IdempotencyLevel == connect.IdempotencyUnknown || call.Method.Audit {
 		g.remember(ctx, call, err)

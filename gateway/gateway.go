@@ -78,6 +78,9 @@ type Config struct {
 	// Ended is told of every call that has been through the pipeline, refused ones
 	// included, but for those that found no room; nil: nobody is. It must not block.
 	Ended func(contextkit.RequestContext, Ended)
+	// Asked is called when an upstream call has ended, each attempt of one that is tried
+	// again, if its trace is sampled; nil: nobody is told. It must not block.
+	Asked chassis.AskedFunc
 }
 
 // Ended is a call that has ended, with what the gateway decided on it.
@@ -88,6 +91,8 @@ type Ended struct {
 	Principal, Node string
 	// Attempts is how often a node was called.
 	Attempts int
+	// Request is that of a call over REST, zero for any other.
+	Request edge.Request
 }
 
 const (
@@ -167,10 +172,14 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		return nil, err
 	}
 	pool := upstream.NewPool(config.Upstream)
-	nodes := upstream.NewTransport(pool)
+	transport := upstream.NewTransport(pool)
+	var nodes upstream.Opener = transport
+	if config.Asked != nil {
+		nodes = upstream.Watched(transport, config.Asked)
+	}
 	g := &Gateway{
 		config: config, catalog: catalog, verifier: verifier, routes: routes, pool: pool, nodes: nodes,
-		prober: probe.New(config.Probes, routes, contextkit.NewClient(nodes), pool.Abandon, log), log: log,
+		prober: probe.New(config.Probes, routes, contextkit.NewClient(transport), pool.Abandon, log), log: log,
 		room: room, streams: streams, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
 	}
 	g.standings = newStandings(g)

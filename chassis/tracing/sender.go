@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/url"
+	"time"
 
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -24,6 +26,11 @@ const retryPolicy = `{"methodConfig": [{"name": [{}], "retryPolicy": {
 	"retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "ABORTED"]
 }}]}`
 
+// reconnect are the waits between attempts to connect: at most two seconds, where gRPC's own
+// grow to two minutes, so that a collector is found again within seconds after an outage of
+// any length.
+var reconnect = backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
+
 // sender is an [otlptrace.Client] over gRPC: OpenTelemetry's own brings a gateway with it.
 type sender struct {
 	conn    *grpc.ClientConn
@@ -39,7 +46,8 @@ func newSender(c Config) (*sender, error) {
 	if at.Scheme == "https" {
 		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
 	}
-	conn, err := grpc.NewClient(at.Host, grpc.WithTransportCredentials(secure), grpc.WithDefaultServiceConfig(retryPolicy))
+	conn, err := grpc.NewClient(at.Host, grpc.WithTransportCredentials(secure), grpc.WithDefaultServiceConfig(retryPolicy),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: sendTimeout}), grpc.WithIdleTimeout(0))
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/chassis/config"
@@ -23,6 +25,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 )
@@ -33,6 +36,13 @@ const (
 	// sendTimeout bounds the attempts to send, and flushTimeout how long the end of a
 	// process waits for the last ones.
 	sendTimeout, flushTimeout = 3 * time.Second, 5 * time.Second
+	// abandonTimeout bounds how long the end then waits for those that are lost to be
+	// counted.
+	abandonTimeout = time.Second
+	// batchTimeout is how long a span waits for others to be sent with.
+	batchTimeout = 2 * time.Second
+	// maxAttribute bounds a text among a span's attributes, in characters.
+	maxAttribute = 1024
 	// complainEvery is how often it is logged that spans cannot be sent.
 	complainEvery = time.Minute
 )
@@ -69,16 +79,19 @@ type Span struct {
 	Name string
 	// Kind is the span's part in the trace.
 	Kind trace.SpanKind
-	// Inner says that it is a part of what the process does and asks nothing of others;
-	// otherwise it is all that the context's SpanID stands for.
+	// ID is the id under which others were asked, for a span that is a part of what the
+	// process does; zero: there is none.
+	ID contextkit.SpanID
+	// Inner says that the span is a part of what the process does and asks nothing of
+	// others. Without ID and Inner it is all that the context's SpanID stands for.
 	Inner bool
 	// Started is when it began, and Took how long it took.
 	Started time.Time
 	Took    time.Duration
-	// Failed says that it failed by the process's own fault, and Outcome how it ended.
-	Failed  bool
-	Outcome string
-	// Attributes are what else is known.
+	// ErrorType is the class of the failure (error.type), of few values; "" when it has not
+	// failed, or not by a fault that the span's status shows.
+	ErrorType string
+	// Attributes are what else is known. Empty texts are left out.
 	Attributes []attribute.KeyValue
 }
 
@@ -87,8 +100,17 @@ type Span struct {
 type Exporter struct {
 	provider *sdk.TracerProvider
 	tracer   trace.Tracer
-	lost     prometheus.Counter
+	sender   *sender
+	waiting  atomic.Int64  // spans recorded, and not sent or lost yet
+	exported chan struct{} // receives after a batch has been sent, or lost
+	lost     *prometheus.CounterVec
 }
+
+// Reasons why spans are lost.
+const (
+	lostFull   = "queue full" // more were recorded than are sent
+	lostUnsent = "not sent"   // the collector did not take them
+)
 
 // Process is whose spans they are.
 type Process struct {
@@ -113,20 +135,32 @@ func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
-	e := &Exporter{lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_spans_lost_total", Help: "Spans that could not be sent to the collector."})}
+	e := &Exporter{sender: sender, exported: make(chan struct{}, 1), lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "headgate_spans_lost_total",
+		Help: "Spans that were not exported, by reason: the queue was full, or the collector did not take them.",
+	}, []string{"reason"})}
+	e.lost.WithLabelValues(lostFull)
+	e.lost.WithLabelValues(lostUnsent)
 	sampler := sdk.AlwaysSample()
 	if c.Share > 0 {
 		sampler = sdk.TraceIDRatioBased(c.Share)
 	}
 	e.provider = sdk.NewTracerProvider(
-		sdk.WithBatcher(&teller{SpanExporter: exporter, lost: e.lost, log: log, seldom: rate.Sometimes{Interval: complainEvery}}, sdk.WithMaxQueueSize(spanQueue)),
-		sdk.WithSampler(sampler), sdk.WithIDGenerator(contractIDs{}),
+		sdk.WithBatcher(&teller{SpanExporter: exporter, exporter: e, log: log, seldom: rate.Sometimes{Interval: complainEvery}}, sdk.WithMaxQueueSize(spanQueue), sdk.WithBatchTimeout(batchTimeout)),
+		sdk.WithRawSpanLimits(limits()), sdk.WithSampler(sampler), sdk.WithIDGenerator(contractIDs{}),
 		sdk.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", process.Name), attribute.String("service.instance.id", process.Node), attribute.String("service.version", process.Version),
 		)),
 	)
-	e.tracer = e.provider.Tracer("github.com/headgate/headgate")
+	e.tracer = e.provider.Tracer("github.com/headgate/headgate", trace.WithInstrumentationVersion(process.Version), trace.WithSchemaURL(semconv.SchemaURL))
 	return e, nil
+}
+
+// limits bounds spans: texts of requests, such as paths, may be long.
+func limits() sdk.SpanLimits {
+	out := sdk.NewSpanLimits()
+	out.AttributeValueLengthLimit = maxAttribute
+	return out
 }
 
 // Describe implements [prometheus.Collector].
@@ -135,26 +169,43 @@ func (e *Exporter) Describe(descriptions chan<- *prometheus.Desc) { e.lost.Descr
 // Collect implements [prometheus.Collector].
 func (e *Exporter) Collect(metrics chan<- prometheus.Metric) { e.lost.Collect(metrics) }
 
-// Record exports a span of what rc stands for, unless its trace is not sampled.
+// Record exports a span of what rc stands for, unless its trace is not sampled. A span
+// that finds the queue full is counted and left out.
 func (e *Exporter) Record(rc contextkit.RequestContext, s Span) {
 	if e == nil || rc.Traceparent.Flags&contextkit.FlagSampled == 0 {
 		return
 	}
 	own, parent := rc.SpanID, rc.Traceparent.ParentID
-	if s.Inner {
+	switch {
+	case s.ID != contextkit.SpanID{}:
+		own, parent = s.ID, rc.SpanID
+	case s.Inner:
 		own, parent = contextkit.NewSpanID(), rc.SpanID
 	}
 	ctx := contextkit.Carry(context.Background(), ids{trace.TraceID(rc.TraceID), trace.SpanID(own)})
 	if own != parent { // else it is the first
+		state, _ := trace.ParseTraceState(rc.Tracestate) // the contract has checked it
 		ctx = trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
-			TraceID: trace.TraceID(rc.TraceID), SpanID: trace.SpanID(parent), TraceFlags: trace.FlagsSampled, Remote: true,
+			TraceID: trace.TraceID(rc.TraceID), SpanID: trace.SpanID(parent), TraceFlags: trace.FlagsSampled, TraceState: state, Remote: true,
 		}))
 	}
-	_, span := e.tracer.Start(ctx, s.Name, trace.WithSpanKind(s.Kind), trace.WithTimestamp(s.Started), trace.WithAttributes(s.Attributes...),
-		trace.WithAttributes(attribute.String("headgate.tenant", rc.TenantID.String()), attribute.String("headgate.correlation_id", rc.CorrelationID), attribute.String("headgate.outcome", s.Outcome)))
-	if s.Failed {
-		span.SetStatus(codes.Error, s.Outcome)
+	_, span := e.tracer.Start(ctx, s.Name, trace.WithSpanKind(s.Kind), trace.WithTimestamp(s.Started))
+	if !span.IsRecording() {
+		return // the share leaves it out
 	}
+	if e.waiting.Add(1) > spanQueue {
+		e.waiting.Add(-1)
+		e.lost.WithLabelValues(lostFull).Inc()
+		return
+	}
+	all := append(s.Attributes, attribute.String("headgate.tenant", rc.TenantID.String()), attribute.String("headgate.correlation_id", rc.CorrelationID)) //nolint:gocritic // s is a copy, and its attributes nobody else's
+	if s.ErrorType != "" {
+		all = append(all, semconv.ErrorTypeKey.String(s.ErrorType))
+		span.SetStatus(codes.Error, s.ErrorType)
+	}
+	span.SetAttributes(slices.DeleteFunc(all, func(a attribute.KeyValue) bool {
+		return a.Value.Type() == attribute.STRING && a.Value.AsString() == ""
+	})...)
 	span.End(trace.WithTimestamp(s.Started.Add(s.Took)))
 }
 
@@ -167,7 +218,19 @@ func (e *Exporter) Run(ctx context.Context) error {
 	}
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
-	_ = e.provider.Shutdown(flush) // whom it concerns has been told by then
+	if e.provider.Shutdown(flush) == nil {
+		return nil
+	}
+	// Too many wait: they are lost. Without a connection each batch fails, and is counted.
+	_ = e.sender.conn.Close() // nothing is left to be done about an error
+	enough := time.After(abandonTimeout)
+	for e.waiting.Load() > 0 {
+		select {
+		case <-e.exported:
+		case <-enough:
+			return nil
+		}
+	}
 	return nil
 }
 
@@ -197,16 +260,22 @@ func (contractIDs) NewSpanID(ctx context.Context, _ trace.TraceID) trace.SpanID 
 type teller struct {
 	sdk.SpanExporter
 
-	lost   prometheus.Counter
-	log    zerolog.Logger
-	seldom rate.Sometimes
+	exporter *Exporter
+	log      zerolog.Logger
+	seldom   rate.Sometimes
 }
 
 // ExportSpans implements [sdk.SpanExporter].
 func (t *teller) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
-	if err := t.SpanExporter.ExportSpans(ctx, spans); err != nil {
-		t.lost.Add(float64(len(spans)))
+	err := t.SpanExporter.ExportSpans(ctx, spans)
+	if err != nil {
+		t.exporter.lost.WithLabelValues(lostUnsent).Add(float64(len(spans)))
 		t.seldom.Do(func() { t.log.Warn().Err(err).Int("spans", len(spans)).Msg("spans cannot be sent to the collector") })
+	}
+	t.exporter.waiting.Add(-int64(len(spans)))
+	select {
+	case t.exporter.exported <- struct{}{}:
+	default:
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/chassis/tracing/tracingtest"
 	"github.com/headgate/headgate/contextkit"
-	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
@@ -33,7 +33,7 @@ func fresh(t *testing.T) contextkit.RequestContext {
 // run has spans of contexts exported, and returns once they have been sent, or given up.
 func run(t *testing.T, config tracing.Config, service string, span tracing.Span, of ...contextkit.RequestContext) *tracing.Exporter {
 	t.Helper()
-	e, err := tracing.Open(t.Context(), config, tracing.Process{Name: service}, zerolog.Nop())
+	e, err := tracing.Open(t.Context(), config, tracing.Process{Name: service, Version: "1.2.3"}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestASpanIsWhatTheContractSays(t *testing.T) {
 	}
 
 	c = tracingtest.Start(t)
-	span.Inner, span.Failed, span.Outcome = true, true, "internal"
+	span.Inner, span.ErrorType = true, "internal"
 	run(t, tracing.Config{Endpoint: c.URL}, "a", span, first)
 	inner := c.Spans()
 	if len(inner) != 1 || inner[0].ID == id(first.SpanID) || inner[0].Parent != id(first.SpanID) || inner[0].GetStatus().GetMessage() != "internal" {
@@ -96,7 +96,25 @@ func TestProcessesOfOneShareExportTheSameTraces(t *testing.T) {
 	}
 }
 
-func TestSpansThatNobodyTakesAreCounted(t *testing.T) {
+// lost is what an exporter counts.
+func lost(t *testing.T, e *tracing.Exporter) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(e)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			out[metric.GetLabel()[0].GetValue()] = metric.GetCounter().GetValue()
+		}
+	}
+	return out
+}
+
+func TestExporter_LostSpansAreCounted(t *testing.T) {
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -105,9 +123,26 @@ func TestSpansThatNobodyTakesAreCounted(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
+	fine := run(t, tracing.Config{}, "a", tracing.Span{})
+	if fine != nil {
+		t.Fatal("there is an exporter without a collector")
+	}
 	e := run(t, tracing.Config{Endpoint: url}, "a", tracing.Span{Name: "call", Started: time.Now()}, fresh(t), fresh(t))
-	if lost := testutil.ToFloat64(e); lost != 2 {
-		t.Errorf("%v spans are lost, want 2", lost)
+	if got, want := lost(t, e), map[string]float64{"not sent": 2, "queue full": 0}; !maps.Equal(got, want) {
+		t.Errorf("lost are %v, want %v", got, want)
+	}
+	var many []contextkit.RequestContext
+	for range 10_000 {
+		many = append(many, fresh(t))
+	}
+	e = run(t, tracing.Config{Endpoint: url}, "a", tracing.Span{Name: "call", Started: time.Now()}, many...)
+	if got := lost(t, e); got["queue full"] == 0 || got["queue full"]+got["not sent"] != 10_000 {
+		t.Errorf("of 10,000 spans without a collector %v are lost", got)
+	}
+	c := tracingtest.Start(t)
+	e = run(t, tracing.Config{Endpoint: c.URL}, "a", tracing.Span{Name: "call", Started: time.Now()}, fresh(t))
+	if got, want := lost(t, e), map[string]float64{"not sent": 0, "queue full": 0}; !maps.Equal(got, want) || len(c.Spans()) != 1 {
+		t.Errorf("with a collector %v are lost, and it has %d", got, len(c.Spans()))
 	}
 }
 
@@ -125,4 +160,82 @@ func TestWithoutACollectorNothingIsRecorded(t *testing.T) {
 	if _, err := tracing.Open(t.Context(), tracing.Config{Endpoint: "collector"}, tracing.Process{}, zerolog.Nop()); err == nil {
 		t.Error("an endpoint that is none is taken")
 	}
+}
+
+func TestExporter_ReconnectsWithinSecondsAfterALongOutage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the waits between attempts to connect grow for seconds")
+	}
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	attempts := make(chan struct{})
+	go func() { // ends with the listener
+		defer close(attempts)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close() // the outage
+			attempts <- struct{}{}
+		}
+	}()
+	e, err := tracing.Open(t.Context(), tracing.Config{Endpoint: "http://" + listener.Addr().String()}, tracing.Process{Name: "a"}, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Record(fresh(t), tracing.Span{Name: "call", Started: time.Now()})
+	// With gRPC's own waits the eighth attempt comes after 43 s.
+	enough := time.After(30 * time.Second)
+	for n := range 8 {
+		select {
+		case <-attempts:
+		case <-enough:
+			t.Fatalf("only %d attempts to connect in 30 s", n)
+		}
+	}
+	go func() { // those after are taken too
+		for range attempts { //nolint:revive // nothing is done about them
+		}
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// BenchmarkRecord records spans of upstream calls, which are sent concurrently.
+func BenchmarkRecord(b *testing.B) {
+	c := tracingtest.Start(b)
+	e, err := tracing.Open(b.Context(), tracing.Config{Endpoint: c.URL}, tracing.Process{Name: "a"}, zerolog.Nop())
+	if err != nil {
+		b.Fatal(err)
+	}
+	rc, _ := contextkit.FromContext(contextkit.TenantContext(b.Context(), tenant(b)))
+	call := tracing.Call{Procedure: "/a.B/C", Protocol: "grpc", Server: "10.0.0.1:8080", Started: time.Now(), Took: time.Millisecond}
+	b.ReportAllocs()
+	for b.Loop() {
+		e.Record(rc, tracing.ClientSpan(call, contextkit.NewSpanID()))
+	}
+	b.StopTimer()
+	ctx, cancel := context.WithCancel(b.Context())
+	cancel()
+	if err := e.Run(ctx); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func tenant(b *testing.B) contextkit.TenantID {
+	b.Helper()
+	id, err := contextkit.ParseTenantID("acme")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return id
 }

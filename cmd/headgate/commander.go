@@ -19,9 +19,10 @@ type commander struct {
 	credential func() (string, error)
 }
 
-// client returns the client that the runner sends commands with.
-func (c *commander) client() gatewayv1connect.CommandServiceClient {
-	return gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(upstream.NewTransport(c.pool), c.intercept))
+// client returns the client that the runner sends commands with, through further
+// interceptors.
+func (c *commander) client(interceptors ...connect.ClientInterceptor) gatewayv1connect.CommandServiceClient {
+	return gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(upstream.NewTransport(c.pool), append(interceptors, c.intercept)...))
 }
 
 func (c *commander) intercept(next connect.ClientFunc) connect.ClientFunc {

@@ -166,7 +166,7 @@ func (p *platform) start(ctx context.Context) error {
 	}
 	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{Local: p.local})
 	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.gateway.GRPCAddr() }, credential: p.runnerToken}
-	if p.runner, err = newRunner(ctx, members["runner"], models, runner.Config{}, commands.client(), webhook.Config{Allow: p.command.Webhook, Private: true, Plain: true}, listen("runner", p.command.RunnerListen)); err != nil {
+	if p.runner, err = newRunner(ctx, members["runner"], models, runner.Config{}, commands.client(members["runner"].spans.clients()...), webhook.Config{Allow: p.command.Webhook, Private: true, Plain: true}, listen("runner", p.command.RunnerListen)); err != nil {
 		return err
 	}
 	if p.control, err = newControl(ctx, members["control"], models, p.command.Model != "", p.controlPool, listen("control", p.command.ControlListen)); err != nil {
@@ -245,14 +245,17 @@ func (p *platform) startGateway(ctx context.Context) error {
 	if p.spans, err = openSpans(ctx, p.tracing(), "gateway", edgeID, p.log); err != nil {
 		return err
 	}
-	var ended func(contextkit.RequestContext, gateway.Ended)
+	var (
+		ended func(contextkit.RequestContext, gateway.Ended)
+		asked chassis.AskedFunc
+	)
 	if p.spans.Exporter != nil {
-		ended = p.spans.edgeCall
+		ended, asked = p.spans.edgeCall, p.spans.asked
 	}
 	p.router = newRouter(routes, nil, p.log)
 	p.gateway, err = gateway.New(gateway.Config{
 		Listen: chassis.Config{Name: "gateway", Addr: p.command.Listen, GRPC: p.command.GRPCListen}, Admin: p.command.AdminListen, Auth: accepted, Platform: []string{runnerSubject}, Origins: p.command.Origin,
-		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Upstream: upstream.PoolConfig{Local: p.local},
+		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Asked: asked, Upstream: upstream.PoolConfig{Local: p.local},
 	}, catalog, routes, p.js, p.log)
 	if err != nil {
 		return err

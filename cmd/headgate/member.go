@@ -48,6 +48,7 @@ func newMember(ctx context.Context, js jetstream.JetStream, kind, id string, con
 		return nil, err
 	}
 	if m.spans.Exporter != nil {
+		m.spans.bus = js.Conn().ConnectedAddr
 		m.timeline.Tell(m.spans.hop)
 	}
 	if kind == kindControl {

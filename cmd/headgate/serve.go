@@ -148,13 +148,15 @@ func (p *plan) gateway(ctx context.Context) error {
 		}
 		var made spans // once it is known which node's
 		var ended func(contextkit.RequestContext, gateway.Ended)
+		var asked chassis.AskedFunc
 		if p.settings.Tracing.Endpoint != "" {
 			ended = func(rc contextkit.RequestContext, call gateway.Ended) { made.edgeCall(rc, call) }
+			asked = func(rc contextkit.RequestContext, call chassis.Asked) { made.asked(rc, call) }
 		}
 		edge, err := gateway.New(gateway.Config{
 			Listen: listen, Admin: g.Admin, Auth: accepted, Platform: g.Auth.Platform, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
 			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams, Limits: g.TenantLimits, Origins: g.Origins,
-			UI: pages, Timeline: timeline, Optional: []string{kindControl, kindRunner}, Ended: ended,
+			UI: pages, Timeline: timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Asked: asked,
 		}, catalog, routes, js, p.log)
 		if err != nil {
 			return nil, err
@@ -336,7 +338,7 @@ func (p *plan) runner(ctx context.Context) error {
 			gateway:    func() string { return r.Gateway },
 			credential: func() (string, error) { return readCredential(r.Credential) },
 		}
-		s, err := newRunner(ctx, m, models, runner.Config{Answers: r.Answers}, commands.client(), hooks, listen)
+		s, err := newRunner(ctx, m, models, runner.Config{Answers: r.Answers}, commands.client(m.spans.clients()...), hooks, listen)
 		if err != nil {
 			commands.pool.Close()
 			return nil, err

@@ -82,7 +82,7 @@ func newProjection(ctx context.Context, m *member, models *model.Registry, confi
 }
 
 func newRunner(ctx context.Context, m *member, models *model.Registry, config runner.Config, commands gatewayv1connect.CommandServiceClient, hooks webhook.Config, listen chassis.Config) (*service, error) {
-	config.Tokens = m.tokens
+	config.Tokens, hooks.Transport = m.tokens, m.spans.RoundTripper
 	workflows, err := runner.New(ctx, config, m.js, models, m.tenants, commands, hooks, m.timeline, m.log)
 	if err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ func newRunner(ctx context.Context, m *member, models *model.Registry, config ru
 
 // newControl returns the control role. fixed says that the model comes from a file.
 func newControl(ctx context.Context, m *member, models *model.Registry, fixed bool, pool *upstream.Pool, listen chassis.Config) (*service, error) {
-	nodes := control.Nodes{Client: contextkit.NewClient(upstream.NewTransport(pool)), At: upstream.WithEndpoint}
+	nodes := control.Nodes{Client: contextkit.NewClient(upstream.NewTransport(pool), m.spans.clients()...), At: upstream.WithEndpoint}
 	platform, err := control.New(ctx, m.id, m.js, models, fixed, nodes, m.log)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/tracing"
@@ -17,12 +18,17 @@ import (
 )
 
 // spans makes spans of what a role does.
-type spans struct{ *tracing.Exporter }
+type spans struct {
+	*tracing.Exporter
+
+	// bus returns the NATS server that the role is connected to; nil: it is not known.
+	bus func() string
+}
 
 // openSpans returns the spans of a node, which go nowhere if config says so.
 func openSpans(ctx context.Context, config tracing.Config, kind, id string, log zerolog.Logger) (spans, error) {
 	exporter, err := tracing.Open(ctx, config, tracing.Process{Name: "headgate-" + kind, Node: id, Version: newNode(kind, id, "").Version}, log)
-	return spans{exporter}, err
+	return spans{Exporter: exporter}, err
 }
 
 // metrics are the exporter's, none if there is no exporter.
@@ -33,46 +39,96 @@ func (s spans) metrics() []prometheus.Collector {
 	return []prometheus.Collector{s.Exporter}
 }
 
-// call is told of a service's calls.
-func (s spans) call(rc contextkit.RequestContext, call chassis.Ended) {
-	s.Record(rc, serverSpan(call))
+// clients returns the interceptors of a role's clients.
+func (s spans) clients() []connect.ClientInterceptor {
+	if s.Exporter == nil {
+		return nil
+	}
+	return []connect.ClientInterceptor{chassis.WatchClient(s.asked)}
 }
 
-// edgeCall is told of a gateway's calls.
+// callOf returns a call as the conventions know it.
+func callOf(call chassis.Ended) tracing.Call {
+	return tracing.Call{
+		Procedure: call.Procedure, Protocol: call.Protocol, Code: call.Code(), Server: call.Server, Client: call.Client,
+		Started: call.Started, Took: call.Took,
+	}
+}
+
+// call records a call that a service has answered.
+func (s spans) call(rc contextkit.RequestContext, call chassis.Ended) {
+	s.Record(rc, tracing.ServerSpan(callOf(call)))
+}
+
+// edgeCall records a call that a gateway has answered.
 func (s spans) edgeCall(rc contextkit.RequestContext, call gateway.Ended) {
-	span := serverSpan(call.Ended)
-	span.Attributes = append(span.Attributes,
-		attribute.String("enduser.id", call.Principal), attribute.String("headgate.node", call.Node), attribute.Int("headgate.attempts", call.Attempts))
+	span := tracing.ServerSpan(callOf(call.Ended))
+	if r := call.Request; r.Route != "" {
+		span = tracing.RESTSpan(callOf(call.Ended), tracing.Request(r))
+		span.Attributes = append(span.Attributes, attribute.String("headgate.procedure", strings.TrimPrefix(call.Procedure, "/")))
+	}
+	span.Attributes = append(span.Attributes, attribute.String("enduser.id", call.Principal), attribute.String("headgate.node", call.Node))
+	if call.Attempts > 0 {
+		span.Attributes = append(span.Attributes, attribute.Int("headgate.attempts", call.Attempts))
+	}
 	s.Record(rc, span)
 }
 
-// serverSpan is the span of a call that was answered (OpenTelemetry's conventions for
-// RPC).
-func serverSpan(call chassis.Ended) tracing.Span {
-	service, method, _ := strings.Cut(strings.TrimPrefix(call.Procedure, "/"), "/")
+// asked records an upstream call.
+func (s spans) asked(rc contextkit.RequestContext, call chassis.Asked) {
+	s.Record(rc, tracing.ClientSpan(callOf(call.Ended), call.Span))
+}
+
+// hop records a timeline's hops. Calls are spans already.
+func (s spans) hop(rc contextkit.RequestContext, hop backbone.Hop) {
+	switch took := time.Duration(hop.Milliseconds * float64(time.Millisecond)); hop.Kind {
+	case backbone.HopCommand:
+		span := inner(hop, took)
+		span.Inner = true
+		s.Record(rc, span)
+	case backbone.HopStep:
+		span := inner(hop, took)
+		if hop.Code == backbone.HopFailed {
+			span.ErrorType = hop.Code
+		}
+		s.Record(rc, span)
+	case backbone.HopEvent:
+		s.Record(rc, withEvent(tracing.PublishSpan(s.message(rc, hop, hop.Published), hop.Span), hop))
+	case backbone.HopProjection:
+		message := s.message(rc, hop, took)
+		message.Consumer = "projection"
+		s.Record(rc, withEvent(tracing.ProcessSpan(message), hop))
+	}
+}
+
+// inner is the span of what a process does by itself.
+func inner(hop backbone.Hop, took time.Duration) tracing.Span {
 	return tracing.Span{
-		Name: service + "/" + method, Kind: trace.SpanKindServer, Started: call.Started, Took: call.Took, Failed: call.OwnFault(), Outcome: chassis.CodeName(call.Err),
+		Name: hop.Kind + " " + hop.Name, Kind: trace.SpanKindInternal, Started: hop.Started, Took: took,
 		Attributes: []attribute.KeyValue{
-			attribute.String("rpc.system", "connect_rpc"), attribute.String("rpc.service", service), attribute.String("rpc.method", method), attribute.String("network.protocol.name", call.Protocol),
+			attribute.String("headgate.outcome", hop.Code), attribute.String("headgate.subject", hop.Subject), attribute.String("headgate.detail", hop.Detail),
 		},
 	}
 }
 
-// hop is told of a timeline's hops. Calls are spans already, and events are of no length.
-func (s spans) hop(rc contextkit.RequestContext, hop backbone.Hop) {
-	span := tracing.Span{
-		Name: hop.Kind + " " + hop.Name, Kind: trace.SpanKindInternal, Started: hop.Started, Took: time.Duration(hop.Milliseconds * float64(time.Millisecond)), Outcome: hop.Code,
-		Attributes: []attribute.KeyValue{attribute.String("headgate.subject", hop.Subject), attribute.String("headgate.detail", hop.Detail)},
+// eventTemplate is the subject of events (see [backbone.EventSubject]).
+const eventTemplate = "events.{tenant}.{aggregate_type}.{aggregate_id}"
+
+// message is the message of the event that a hop is about.
+func (s spans) message(rc contextkit.RequestContext, hop backbone.Hop, took time.Duration) tracing.Message {
+	aggregate, id, _ := strings.Cut(hop.Subject, "/")
+	m := tracing.Message{
+		Destination: backbone.EventSubject(rc.TenantID, aggregate, id), Template: eventTemplate, ID: hop.Event,
+		Started: hop.Started, Took: took,
 	}
-	switch hop.Kind {
-	case backbone.HopCommand:
-		span.Inner = true
-	case backbone.HopProjection:
-		span.Kind = trace.SpanKindConsumer
-	case backbone.HopStep:
-		span.Failed = hop.Code == backbone.HopFailed
-	default:
-		return
+	if s.bus != nil {
+		m.Server = s.bus()
 	}
-	s.Record(rc, span)
+	return m
+}
+
+// withEvent adds the event's type.
+func withEvent(span tracing.Span, hop backbone.Hop) tracing.Span {
+	span.Attributes = append(span.Attributes, attribute.String("headgate.event_type", hop.Name))
+	return span
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/chassis/tracing/tracingtest"
+	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
@@ -78,37 +79,60 @@ func TestEveryHopOfACallIsASpan(t *testing.T) {
 	spans := collector.Spans()
 
 	const (
-		submit  = "headgate-gateway aggregate.gateway.v1.CommandService/Submit"
-		decided = submit + " / headgate-aggregate aggregate.gateway.v1.CommandService/Submit"
-		seen    = "headgate-projection projection "
-		ask     = "headgate-gateway projection.gateway.v1.QueryService/Query"
+		asks     = "headgate-gateway aggregate.gateway.v1.CommandService/Submit"
+		submit   = "headgate-gateway POST /v1/commands/{aggregate_type}/{aggregate_id}/{command}"
+		decided  = asks + " / headgate-aggregate aggregate.gateway.v1.CommandService/Submit"
+		appended = decided + " / headgate-aggregate publish " + events
+		seen     = appended + " / headgate-projection process " + events
+		sends    = "headgate-runner aggregate.gateway.v1.CommandService/Submit / headgate-gateway aggregate.gateway.v1.CommandService/Submit"
+		query1   = "headgate-gateway POST /v1/query/{view}"
+		query2   = query1 + " / headgate-gateway projection.gateway.v1.QueryService/Query"
 	)
 	if got := paths(t, spans, quiet, parent); len(got) > 0 {
 		t.Errorf("a trace that is not sampled is exported: %q", got)
 	}
-	if got, want := paths(t, spans, query, parent), []string{ask, ask + " / headgate-projection projection.gateway.v1.QueryService/Query"}; !slices.Equal(got, want) {
+	if got, want := paths(t, spans, query, parent), []string{query1, query2, query2 + " / headgate-projection projection.gateway.v1.QueryService/Query"}; !slices.Equal(got, want) {
 		t.Errorf("a query: %q\nwant %q", got, want)
 	}
-	if got, want := paths(t, spans, command, parent), []string{submit, decided, decided + " / headgate-aggregate command deposit", decided + " / " + seen + "deposited"}; !slices.Equal(got, want) {
+	want := []string{submit, submit + " / " + asks, submit + " / " + decided, submit + " / " + decided + " / headgate-aggregate command deposit", submit + " / " + appended, submit + " / " + seen}
+	if got := paths(t, spans, command, parent); !slices.Equal(got, want) {
 		t.Errorf("a command: %q\nwant %q", got, want)
 	}
 	got := paths(t, spans, transfer, parent)
 	for _, want := range []string{
-		decided + " / headgate-aggregate command request",
-		decided + " / headgate-runner step transfer debit / " + decided + " / headgate-aggregate command withdraw",
-		decided + " / headgate-runner step transfer debit / " + decided + " / " + seen + "withdrawn",
-		decided + " / headgate-runner step transfer credit / " + decided + " / " + seen + "deposited",
+		submit + " / " + decided + " / headgate-aggregate command request",
+		submit + " / " + appended + " / headgate-runner step transfer debit / " + sends + " / " + decided + " / headgate-aggregate command withdraw",
+		submit + " / " + appended + " / headgate-runner step transfer debit / " + sends + " / " + seen,
+		submit + " / " + appended + " / headgate-runner step transfer credit / " + sends + " / " + seen,
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("a transfer has no span %q:\n%s", want, strings.Join(got, "\n"))
 		}
 	}
+	kinds := map[tracev1.Span_SpanKind]int{}
 	for _, s := range spans {
-		if s.GetName() != "aggregate.gateway.v1.CommandService/Submit" {
-			continue
-		}
-		if s.GetEndTimeUnixNano() <= s.GetStartTimeUnixNano() || s.Attribute("headgate.tenant") != "acme" || s.Attribute("headgate.outcome") != "ok" || s.GetKind() != tracev1.Span_SPAN_KIND_SERVER {
+		kinds[s.GetKind()]++
+		if s.GetEndTimeUnixNano() < s.GetStartTimeUnixNano() || s.Attribute("headgate.tenant") != "acme" {
 			t.Errorf("%v", s.Span)
+		}
+		for _, a := range s.GetAttributes() {
+			if text, ok := a.GetValue().GetValue().(*commonv1.AnyValue_StringValue); ok && text.StringValue == "" {
+				t.Errorf("%s has an empty attribute %s", s.GetName(), a.GetKey())
+			}
+		}
+		if strings.HasPrefix(s.GetName(), "POST ") && (s.Attribute("client.address") != "127.0.0.1" || s.Attribute("server.address") != "127.0.0.1" || s.Attribute("url.path") == "") {
+			t.Errorf("a REST call has the attributes %v", s.GetAttributes())
+		}
+		if s.GetName() == "publish "+events && (s.Attribute("messaging.message.id") == "" || !strings.HasPrefix(s.Attribute("messaging.destination.name"), "events.acme.")) {
+			t.Errorf("an event has the attributes %v", s.GetAttributes())
+		}
+	}
+	for _, kind := range []tracev1.Span_SpanKind{tracev1.Span_SPAN_KIND_SERVER, tracev1.Span_SPAN_KIND_CLIENT, tracev1.Span_SPAN_KIND_PRODUCER, tracev1.Span_SPAN_KIND_CONSUMER, tracev1.Span_SPAN_KIND_INTERNAL} {
+		if kinds[kind] == 0 {
+			t.Errorf("there is no span of kind %v", kind)
 		}
 	}
 }
+
+// events is the template of the subjects that events are published to.
+const events = "events.{tenant}.{aggregate_type}.{aggregate_id}"

@@ -51,6 +51,7 @@ type REST struct {
 type binding struct {
 	method   *policy.Method
 	verb     string // HTTP method
+	route    string // the path's template, as written
 	template *template
 	// parameters are the fields of the template's variables.
 	parameters []parameter
@@ -122,6 +123,7 @@ func newBinding(method *policy.Method, rule *annotations.HttpRule) (*binding, er
 		}
 		b.answer = field.Number()
 	}
+	b.route = path
 	var err error
 	if b.template, err = parseTemplate(path); err != nil {
 		return nil, err

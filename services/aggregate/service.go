@@ -188,6 +188,7 @@ func (s *Service) record(ctx context.Context, key aggregateKey, name string, beg
 			if !d.replayed {
 				s.timeline.Record(ctx, backbone.Hop{
 					Kind: backbone.HopEvent, Name: event.Type, Started: event.Time, Code: "ok", Subject: subject, Event: event.ID,
+					Span: event.Span, Published: time.Since(event.Time),
 					Detail: fmt.Sprintf("version %d", event.Version),
 				})
 			}

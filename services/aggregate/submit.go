@@ -156,6 +156,9 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 				ID: contextkit.NewID(), Type: event.Type, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
 				Version: ahead.version + 1, Time: now, Data: data, DataVersion: sub.rules.EventVersion(event.Type), Command: c.ref,
 			}
+			if s.timeline.Told() {
+				made.Span = contextkit.NewSpanID()
+			}
 			all = append(all, made)
 			// Every node folds what is stored, and so does this one.
 			if err := ahead.evolve(ctx, sub.key, sub.rules, made, stored); err != nil {

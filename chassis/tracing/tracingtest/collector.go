@@ -19,8 +19,8 @@ import (
 type Span struct {
 	*tracev1.Span
 
-	// Service is who exported it.
-	Service string
+	// Service is who exported it, and Scope the name and version of the instrumentation.
+	Service, Scope string
 	// ID, Parent and Trace are its ids in hexadecimal digits; Parent is "" for none.
 	ID, Parent, Trace string
 }
@@ -90,7 +90,8 @@ func (c *Collector) take(ctx context.Context, data *tracev1.TracesData) {
 		for _, scope := range resource.GetScopeSpans() {
 			for _, span := range scope.GetSpans() {
 				c.spans = append(c.spans, Span{
-					Span: span, Service: service, ID: hex.EncodeToString(span.GetSpanId()), Parent: hex.EncodeToString(span.GetParentSpanId()), Trace: hex.EncodeToString(span.GetTraceId()),
+					Span: span, Service: service, Scope: scope.GetScope().GetName() + " " + scope.GetScope().GetVersion(),
+					ID: hex.EncodeToString(span.GetSpanId()), Parent: hex.EncodeToString(span.GetParentSpanId()), Trace: hex.EncodeToString(span.GetTraceId()),
 				})
 			}
 		}

@@ -38,6 +38,9 @@ type Config struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// Secret is what calls are signed with; nil: they are not.
 	Secret []byte `yaml:"-"`
+	// Transport returns what sends requests instead of the transport that is given to it,
+	// such as one that records them; nil: that one sends them.
+	Transport func(http.RoundTripper) http.RoundTripper `yaml:"-"`
 }
 
 // Validate names the fields that cannot be used.
@@ -89,9 +92,17 @@ func New(c Config) *Caller {
 		MaxIdleConns: 100, MaxIdleConnsPerHost: 8, MaxConnsPerHost: 32, IdleConnTimeout: time.Minute,
 	}
 	return &Caller{config: c, client: &http.Client{
-		Transport: contextkit.HTTPTransport(transport), Timeout: c.Timeout,
+		Transport: c.transport(contextkit.HTTPTransport(transport)), Timeout: c.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+}
+
+// transport returns what requests are sent by.
+func (c Config) transport(sends http.RoundTripper) http.RoundTripper {
+	if c.Transport == nil {
+		return sends
+	}
+	return c.Transport(sends)
 }
 
 // Close ends idle connections.

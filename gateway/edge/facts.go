@@ -1,0 +1,33 @@
+package edge
+
+import "connectrpc.com/connect/v2"
+
+// Request is the HTTP request of a call over REST.
+type Request struct {
+	// Method is the HTTP method, and Route the path's template.
+	Method, Route string
+	// Path and Scheme are those of its URL, and UserAgent its header.
+	Path, Scheme, UserAgent string
+	// Begun says that the answer's headers have been sent.
+	Begun bool
+}
+
+// RequestOf returns the request of a stream that [REST] made; zero for any other.
+func RequestOf(of connect.ServerStream) Request {
+	var s *stream
+	out := Request{}
+	switch known := of.(type) {
+	case *single:
+		s = &known.stream
+	case *events:
+		s, out.Begun = known.stream, known.started
+	default:
+		return out
+	}
+	out.Method, out.Route = s.binding.verb, s.binding.route
+	out.Path, out.UserAgent, out.Scheme = s.request.URL.Path, s.request.UserAgent(), "http"
+	if s.request.TLS != nil {
+		out.Scheme = "https"
+	}
+	return out
+}

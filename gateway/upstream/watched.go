@@ -1,0 +1,57 @@
+package upstream
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/grpcmeta"
+	"github.com/headgate/headgate/contextkit"
+)
+
+// Watched returns an opener that gives each call of next, so each attempt of a call that
+// is tried again, a span of its own, and calls asked when it has ended. Calls of traces
+// that are not sampled pass unchanged.
+func Watched(next Opener, asked chassis.AskedFunc) Opener { return watched{next, asked} }
+
+type watched struct {
+	next  Opener
+	asked chassis.AskedFunc
+}
+
+// Open implements [Opener].
+func (w watched) Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
+	rc, sampled := chassis.Sampled(ctx)
+	if !sampled {
+		return w.next.Open(ctx, info, header)
+	}
+	span, began, procedure, endpoint := contextkit.NewSpanID(), time.Now(), info.Spec.Procedure, info.PeerAddr
+	stream, err := w.next.Open(ctx, info, spanHeader{header, span})
+	protocol := info.Protocol
+	return chassis.WatchStream(stream, err, info.Spec.StreamType, func(err error) {
+		w.asked(*rc, chassis.Asked{
+			Ended: chassis.Ended{
+				Procedure: procedure, Protocol: protocol, Server: endpoint,
+				Started: began, Took: time.Since(began), Err: err,
+			},
+			Span: span,
+		})
+	})
+}
+
+// spanHeader is a header whose contract names a span of its own as the parent.
+type spanHeader struct {
+	grpcmeta.Header
+
+	span contextkit.SpanID
+}
+
+// WriteHeader implements [grpcmeta.Header].
+func (h spanHeader) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
+	if rc, ok := contextkit.FromContext(ctx); ok {
+		rc.SpanID = h.span
+		ctx = contextkit.NewContext(ctx, rc)
+	}
+	return h.Header.WriteHeader(ctx, to)
+}
