@@ -41,7 +41,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"contextkit.roundTripper.RoundTrip http.RoundTrip": {
 		"it injects the contract or fails the request", "contextkit.TestACallWithoutContextIsRefused"},
 	"auth.URL http.Do": {
-		"the client's transport is contextkit.HTTPTransport, under the platform's context", "gateway/auth.TestKeysRotateWithoutARestart"},
+		"the client's transport is contextkit.HTTPTransport, under the platform's context", "gateway/auth.TestKeyRing_RotatesWithoutARestart"},
 	"h2.Channel.dial net.DialContext": {"", ""},
 	"gateway.Gateway.open upstream.Open": {
 		"Call.WriteHeader injects the contract, or it fails", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
