@@ -76,24 +76,25 @@ func lower(names []string) []string {
 	return strings.Split(strings.ToLower(strings.Join(names, " ")), " ")
 }
 
-// From renders headers as metadata, which shares their values; nil if there are none.
+// From renders headers as metadata, which shares their values; nil if there are none. What
+// cannot be sent is left out, since grpc-go would fail the call.
 func From(header *connect.Header) metadata.MD {
 	if header.Len() == 0 {
 		return nil
 	}
 	md := make(metadata.MD, header.Len())
 	for key, values := range header.All() {
-		switch key, _ = sent.of(key); {
-		case key == "":
-		case !strings.HasSuffix(key, binarySuffix):
+		if key, _ = sent.of(key); key == "" {
+			continue
+		}
+		switch values = Sendable(key, values); {
+		case len(values) == 0:
+		case !isBinary(key):
 			md[key] = values
 		default:
 			for _, value := range values {
-				for part := range strings.SplitSeq(value, ",") {
-					if raw, err := base64.RawStdEncoding.DecodeString(unpadded(part)); err == nil {
-						md[key] = append(md[key], string(raw))
-					}
-				}
+				raw, _ := base64.RawStdEncoding.DecodeString(value) // it can be sent
+				md[key] = append(md[key], string(raw))
 			}
 		}
 	}
