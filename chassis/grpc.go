@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -58,7 +59,9 @@ type grpcPort struct {
 	timeout  func(context.Context, connect.Spec) time.Duration // 0: the caller's deadline alone counts
 	margin   time.Duration                                     // see [Hop]
 	resets   *resetLimit                                       // nil: none
-	listener net.Listener                                      // nil: there is no address
+	clients  *clientLimit
+	slow     func()       // notified of each request that was cut off
+	listener net.Listener // nil: there is no address
 }
 
 // newGRPCPort returns a port without methods (see adopt), which does nothing if config
@@ -114,7 +117,7 @@ func (p *grpcPort) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: gRPC: %w", p.config.Name, err)
 	}
-	p.listener = netutil.LimitListener(rawtcp.Listener(listener), p.config.MaxConnections)
+	p.listener = p.clients.listener(netutil.LimitListener(rawtcp.Listener(listener), p.config.MaxConnections))
 	return nil
 }
 
@@ -154,26 +157,42 @@ func (p *grpcPort) run(ctx context.Context) error {
 
 // admitted is a call whose headers have come.
 type admitted struct {
-	header metadata.MD
-	cancel context.CancelFunc // ends its longest time
-	chosen bool               // see [Hop]
+	header   metadata.MD
+	cancel   context.CancelFunc // ends its longest time
+	chosen   bool               // see [Hop]
+	arriving *grpcArrival
+}
+
+// grpcArrival is a call's context, and what is charged for its requests.
+type grpcArrival struct {
+	contextkit.Until
+
+	meter Meter // nil: nothing
+	late  atomic.Bool
+}
+
+// Err implements [context.Context]. grpc-go writes the status of a Receive that fails
+// itself, by this error: a request that is late has passed its deadline.
+func (a *grpcArrival) Err() error {
+	if a.late.Load() {
+		return context.DeadlineExceeded
+	}
+	return a.Until.Err()
 }
 
 // bound gives a call its longest time before anything of it is read, and keeps its
 // headers: what grpc-go gives of them later is a copy.
 func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
-	call := admitted{header: info.Header}
+	call := admitted{header: info.Header, arriving: &grpcArrival{}}
 	longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName])
 	deadline, given := ctx.Deadline()
 	switch {
 	case longest > 0:
-		until := &contextkit.Until{}
-		call.chosen = hop(ctx, until, time.Now(), longest, p.margin)
-		ctx, call.cancel = until, until.Cancel
+		call.chosen = hop(ctx, &call.arriving.Until, time.Now(), longest, p.margin)
+		ctx, call.cancel = call.arriving, call.arriving.Cancel
 	case given:
-		until := &contextkit.Until{}
-		beforeReset(ctx, until, deadline)
-		ctx, call.cancel = until, until.Cancel
+		beforeReset(ctx, &call.arriving.Until, deadline)
+		ctx, call.cancel = call.arriving, call.arriving.Cancel
 	default:
 		ctx, call.cancel = context.WithCancel(ctx)
 	}
@@ -202,11 +221,17 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 	}
 	info := &connect.CallInfo{Spec: spec, Protocol: connect.ProtocolNameGRPC, Codec: codec}
 	grpcmeta.Into(info.RequestHeader(), call.header)
+	if from, ok := peer.FromContext(ctx); ok {
+		info.TransportInfo = from
+	}
 	st := &grpcStream{grpc: stream, info: info, call: call, config: &p.config, single: spec.StreamType&connect.StreamTypeServer == 0}
 	if codec == connect.CodecNameJSON {
 		st.json = p.json
 	}
 	err := served.rpc.Call(ctx, procedure, info, st)
+	if call.arriving.late.Load() {
+		p.slow()
+	}
 	if !st.opened {
 		_ = stream.SetHeader(grpcmeta.From(info.ResponseHeader())) // it only fails when they have been sent
 	}

@@ -28,6 +28,11 @@ type grpcStream struct {
 	opened   bool
 	received bool
 	incoming incoming // the message that is received
+
+	// Of the request, while a watch is on it.
+	began   time.Time
+	charged bool
+	refused error // by the meter
 }
 
 // incoming is a message that is received. grpc-go ends a call whose message its codec does
@@ -55,19 +60,67 @@ func (m *incoming) unmarshal(codec encoding.CodecV2, data mem.BufferSlice) {
 var errUndecompressed = errors.New("chassis: the message cannot be decompressed")
 
 // Receive implements [connect.ServerStream]. A method of one request is called
-// with exactly one (gRPC's "cardinality violations" are UNIMPLEMENTED).
+// with exactly one (gRPC's "cardinality violations" are UNIMPLEMENTED), which must arrive
+// in time. Of a stream of requests grpc-go does not show when a message begins: what it
+// may store of one is charged for as long as the stream lasts.
 func (s *grpcStream) Receive(msg any) error {
 	if s.info.Spec.StreamType&connect.StreamTypeClient != 0 {
+		if !s.received && s.call.arriving.meter != nil {
+			if err := s.call.arriving.meter.Hold(grpcStreamWindow); err != nil {
+				return err
+			}
+		}
+		s.received = true
 		return s.receive(msg)
 	}
 	if s.received {
 		return io.EOF
 	}
 	s.received = true
-	if !s.single {
-		// The call may last for ever, its request may not.
-		defer time.AfterFunc(s.config.BodyTimeout, s.call.cancel).Stop()
+	watch := stopwatches.Get().(*stopwatch) //nolint:forcetypeassert // its own
+	watch.begin(s)
+	err := s.receiveOne(msg)
+	watch.stop()
+	stopwatches.Put(watch)
+	switch {
+	case s.refused != nil:
+		return s.refused
+	case s.call.arriving.late.Load():
+		return errSlow
 	}
+	return err
+}
+
+// slowArrival is how long a request may take to arrive before all that it may become is
+// charged: grpc-go does not show how much of it has arrived.
+const slowArrival = 250 * time.Millisecond
+
+// start implements [watched].
+func (s *grpcStream) start(now time.Time) time.Duration {
+	s.began = now
+	return min(slowArrival, s.config.BodyTimeout)
+}
+
+// check implements [watched].
+func (s *grpcStream) check(now time.Time) time.Duration {
+	taken := now.Sub(s.began)
+	if taken < slowArrival && taken < s.config.BodyTimeout {
+		return min(slowArrival, s.config.BodyTimeout) - taken
+	}
+	if meter := s.call.arriving.meter; meter != nil && !s.charged {
+		s.charged = true
+		s.refused = meter.Hold(int64(s.config.MaxBodyBytes))
+	}
+	if taken < s.config.BodyTimeout && s.refused == nil {
+		return s.config.BodyTimeout - taken
+	}
+	s.call.arriving.late.Store(true)
+	s.call.cancel()
+	return 0
+}
+
+// receiveOne receives the one request of a call.
+func (s *grpcStream) receiveOne(msg any) error {
 	if err := s.receive(msg); errors.Is(err, io.EOF) {
 		return connect.NewError(connect.CodeUnimplemented, "the call has no message")
 	} else if err != nil {

@@ -89,12 +89,10 @@ func (h health) watch(ctx context.Context, _ connect.Spec, stream connect.Server
 	defer leave()
 	ends := time.NewTimer(h.watches.lasts())
 	defer ends.Stop()
-	received := ReceiveBy(ctx, time.Now().Add(watchRequestWithin))
 	var req healthv1.HealthCheckRequest
 	if err := stream.Receive(&req); err != nil {
 		return Undecodable(err)
 	}
-	received()
 	ticker := time.NewTicker(healthPoll)
 	defer ticker.Stop()
 	last := healthv1.HealthCheckResponse_UNKNOWN

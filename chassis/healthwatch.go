@@ -3,7 +3,6 @@ package chassis
 import (
 	"context"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/peer"
 )
 
 // Bounds of the streams of Health/Watch, which need no credential.
@@ -34,7 +32,7 @@ type watches struct {
 
 	mu        sync.Mutex
 	open      int
-	byAddress map[netip.Prefix]int
+	byAddress map[netip.Addr]int
 }
 
 // Bounds that refuse a watch, in metrics.
@@ -48,7 +46,7 @@ func newWatches(metrics prometheus.Registerer) *watches {
 		total:      maxWatches,
 		perAddress: maxAddressWatches,
 		life:       watchLife,
-		byAddress:  map[netip.Prefix]int{},
+		byAddress:  map[netip.Addr]int{},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_health_watches_refused_total",
 			Help: "Calls of grpc.health.v1.Health/Watch that were refused because too many were open, by bound: of the process (total) or of the client's address.",
@@ -69,7 +67,7 @@ func newWatches(metrics prometheus.Registerer) *watches {
 
 // enter counts a watch of a client's address until leave is called. It returns
 // RESOURCE_EXHAUSTED if the address, or the process, has too many.
-func (w *watches) enter(address netip.Prefix) (leave func(), err error) {
+func (w *watches) enter(address netip.Addr) (leave func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	bound := ""
@@ -112,28 +110,11 @@ func (w *watches) grpcTime(procedure string, others time.Duration) time.Duration
 	return others
 }
 
-// clientNetwork returns the network that counts as a call's client: its IPv4 address, or
-// the /64 of its IPv6 address; the zero value for a call from within the process.
-func clientNetwork(ctx context.Context) netip.Prefix {
-	var address string
-	if info, ok := connect.CallInfoForServerContext(ctx); ok {
-		address = info.PeerAddr
+// clientNetwork returns what counts as a call's client, see [Client].
+func clientNetwork(ctx context.Context) netip.Addr {
+	info, ok := connect.CallInfoForServerContext(ctx)
+	if !ok {
+		return netip.Addr{}
 	}
-	if from, ok := peer.FromContext(ctx); ok && address == "" {
-		address = from.Addr.String()
-	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip, bits := ip.Unmap().WithZone(""), 32
-	if ip.Is6() {
-		bits = 64
-	}
-	network, _ := ip.Prefix(bits)
-	return network
+	return Client(info)
 }

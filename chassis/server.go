@@ -37,6 +37,11 @@ const (
 	DefaultMaxBodyBytes = 1 << 20
 	// DefaultBodyTimeout bounds how long a request's body may take to arrive.
 	DefaultBodyTimeout = 20 * time.Second
+	// DefaultMinBodyRate is the bytes per second at which a request must arrive.
+	DefaultMinBodyRate = 1 << 10
+	// streamBuffer and connBuffer are the bytes of requests that net/http stores for
+	// handlers, of one stream and of one connection of HTTP/2.
+	streamBuffer, connBuffer = 256 << 10, 1 << 20
 	// DefaultMaxStreams bounds the calls at once on one HTTP/2 connection.
 	DefaultMaxStreams = 1000
 	// DefaultServiceStreams is DefaultMaxStreams for a service: all of a gateway's
@@ -62,9 +67,13 @@ type Config struct {
 	// MaxBodyBytes bounds a request message, decompressed. 0:
 	// [DefaultMaxBodyBytes].
 	MaxBodyBytes int `yaml:"max_body_bytes"`
-	// BodyTimeout bounds how long a request's body may take to arrive. 0:
-	// [DefaultBodyTimeout].
+	// BodyTimeout bounds how long a request's body may take to arrive, and of a stream
+	// of requests each message, from its first byte on. 0: [DefaultBodyTimeout].
 	BodyTimeout time.Duration `yaml:"body_timeout"`
+	// MinBodyRate is the bytes per second at which they must arrive on average, after
+	// the first quarter of BodyTimeout. 0: [DefaultMinBodyRate]. The gRPC address
+	// cannot tell how much of a message has arrived, and has BodyTimeout alone.
+	MinBodyRate int `yaml:"min_body_rate"`
 	// ShutdownTimeout bounds how long calls in flight may take to end. 0:
 	// [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
@@ -74,6 +83,9 @@ type Config struct {
 	MaxStreams int `yaml:"max_streams"`
 	// MaxConnections bounds the connections. 0: [DefaultMaxConnections].
 	MaxConnections int `yaml:"max_connections"`
+	// MaxClientConnections bounds those of one client address (of IPv6 a /64); further
+	// ones are closed. 0: MaxConnections, at an edge a quarter of them.
+	MaxClientConnections int `yaml:"max_client_connections"`
 	// TLS secures the listener; nil: clear text. With an authority, clients must
 	// show a certificate of it (mTLS).
 	TLS *tlsfiles.Material `yaml:"-"`
@@ -90,6 +102,8 @@ func (c Config) Validate() error {
 		config.AtLeast("shutdown_timeout", c.ShutdownTimeout, 0),
 		config.AtLeast("max_streams", c.MaxStreams, 0),
 		config.AtLeast("max_connections", c.MaxConnections, 0),
+		config.AtLeast("max_client_connections", c.MaxClientConnections, 0),
+		config.AtLeast("min_body_rate", c.MinBodyRate, 0),
 	)
 }
 
@@ -110,7 +124,21 @@ func (c Config) WithDefaults() Config {
 	if c.MaxConnections == 0 {
 		c.MaxConnections = DefaultMaxConnections
 	}
+	if c.MaxClientConnections == 0 {
+		c.MaxClientConnections = c.MaxConnections
+	}
+	if c.MinBodyRate == 0 {
+		c.MinBodyRate = DefaultMinBodyRate
+	}
 	return c
+}
+
+// WithEdgeDefaults is [Config.WithDefaults] for an edge.
+func (c Config) WithEdgeDefaults() Config {
+	if c.MaxClientConnections == 0 {
+		c.MaxClientConnections = max(c.WithDefaults().MaxConnections/edgeClientShare, 1)
+	}
+	return c.WithDefaults()
 }
 
 // Readiness reports why the process cannot serve: a tenant's calls, or any
@@ -144,8 +172,10 @@ type Server struct {
 	options  []connecthttp.Option
 	handler  atomic.Pointer[http.Handler]
 	grpc     *grpcPort
-	resets   *resetLimit         // nil: none
-	watches  *watches            // of the health of the process
+	resets   *resetLimit // nil: none
+	watches  *watches    // of the health of the process
+	clients  *clientLimit
+	slow     func()              // notified of each request that was cut off
 	within   *semaphore.Weighted // of calls from within the process
 	renew    func() *Server      // an edge's
 }
@@ -162,6 +192,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		Recover(s.log),
 		contextkit.ServerInterceptor,
 		Deadline,
+		eachMessage,
 		s.endStreams,
 		s.Metrics.Observe(s.log, zerolog.DebugLevel),
 		s.tellEnded,
@@ -181,6 +212,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		return s.watches.grpcTime(spec.Procedure, unaryTime(ctx, spec))
 	}
 	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, timeout, 0)
+	s.grpc.clients, s.grpc.slow = s.clients, s.slow
 	grpcreflect.Register(s.RPC)
 	registerHealth(s.RPC, health{ready: ready, ofTenants: true, watches: s.watches})
 	return s
@@ -210,7 +242,7 @@ type Edge struct {
 // codecs of the caller's own: the gateway's. Its metrics are not shown to the
 // edge's clients, see [NewAdmin].
 func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, interceptors ...connect.ServerInterceptor) *Server {
-	s := newServer(config, NewMetrics(config.Name), ready, log)
+	s := newServer(config.WithEdgeDefaults(), NewMetrics(config.Name), ready, log)
 	s.degraded, s.mayAsk = edge.Degraded, edge.MayAsk
 	s.watches = newWatches(s.Metrics.Registerer(config.Name))
 	s = newEdge(s, edge.Options, interceptors)
@@ -218,8 +250,8 @@ func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, inte
 		return s.watches.grpcTime(spec.Procedure, edge.Timeout(spec.Procedure))
 	}
 	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, timeout, edge.Margin)
-	s.resets = limitResets(s)
-	s.grpc.resets = s.resets
+	s.resets, s.clients.refused, s.slow = limitResets(s), countRefused(s), countSlow(s)
+	s.grpc.resets, s.grpc.clients, s.grpc.slow = s.resets, s.clients, s.slow
 	return s
 }
 
@@ -227,10 +259,10 @@ func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.Ser
 	s.renew = func() *Server {
 		next := newServer(s.config, s.Metrics, s.ready, s.log)
 		next.stopping, next.Front, next.degraded, next.mayAsk = s.stopping, s.Front, s.degraded, s.mayAsk
-		next.watches = s.watches
+		next.watches, next.slow = s.watches, s.slow
 		return newEdge(next, options, interceptors)
 	}
-	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), s.endStreams}, interceptors...)...)
+	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), eachMessage, s.endStreams}, interceptors...)...)
 	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
 	registerHealth(s.RPC, health{ready: s.ready, watches: s.watches})
 	return s
@@ -249,7 +281,7 @@ func (s *Server) Adopt(next *Server) {
 // mount returns all that is served.
 func (s *Server) mount() *http.Handler {
 	connecthttp.Mount(s.HTTP, s.RPC, s.options...)
-	handler := boundBody(s.config.BodyTimeout, s.HTTP)
+	handler := boundBodies(s.config, s.slow, s.HTTP)
 	if s.Front != nil {
 		handler = s.Front(handler)
 	}
@@ -284,6 +316,7 @@ func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Log
 		HTTP: http.NewServeMux(), Metrics: metrics, grpc: &grpcPort{},
 		within:   semaphore.NewWeighted(int64(config.WithDefaults().MaxStreams)),
 		stopping: make(chan struct{}), config: config.WithDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
+		clients: newClientLimit(config.WithDefaults().MaxClientConnections), slow: func() {},
 	}
 	s.standardEndpoints()
 	return s
@@ -307,7 +340,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	protocols.SetHTTP2(true)
-	s.listener = lateDeadlines{netutil.LimitListener(rawtcp.Listener(listener), s.config.MaxConnections)}
+	s.listener = lateDeadlines{s.clients.listener(netutil.LimitListener(rawtcp.Listener(listener), s.config.MaxConnections))}
 	if s.config.TLS != nil {
 		s.listener = tls.NewListener(s.listener, s.config.TLS.Server())
 	}
@@ -315,7 +348,9 @@ func (s *Server) Listen(ctx context.Context) error {
 		Handler:           grown(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.handler.Load()).ServeHTTP(w, r) })),
 		Protocols:         protocols,
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: s.config.MaxStreams},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: s.config.MaxStreams, MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: connBuffer,
+		},
 		ErrorLog: stdLogger(s.log),
 	}
 	if s.resets != nil {

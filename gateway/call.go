@@ -8,7 +8,6 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
-	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 )
@@ -24,9 +23,11 @@ type Call struct {
 	Stream connect.ServerStream
 	// Principal is who calls, from authenticate on.
 	Principal *auth.Principal
-	// First is the request, or a stream's first message, from receive on.
+	// First is the request, or a stream's first message, from receive on; nil: the
+	// stream is opened without one.
 	First *frame.Frame
-	// Tenant is whose call it is, from tenant on; zero: the platform's.
+	// Tenant is whose call it is: from standing on if credential, header or path name
+	// it, else from tenant on; zero: the platform's.
 	Tenant contextkit.TenantID
 	// Resource is what the policy's resource field names, from authorize on; of
 	// several, all, or the one that is denied.
@@ -57,6 +58,7 @@ type Call struct {
 	chosen  bool
 
 	end     chassis.Ended // from conclude on; before, when it began
-	entered time.Time     // when the tenant's limits let it in
-	use     limit.Use     // the tenant's
+	entered time.Time     // when the tenant's quota admitted it
+	charge
+	limited bool // a limit of its caller refused it
 }

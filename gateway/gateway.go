@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -57,12 +58,21 @@ type Config struct {
 	// MaxTimeout bounds every call, whatever its policy says, and MaxStreamTimeout
 	// every stream of answers. 0: 30 s and 1 h.
 	MaxTimeout, MaxStreamTimeout time.Duration
-	// MaxConcurrent bounds the calls in flight; more are refused at once, the
-	// least important first. 0: 4096.
+	// MaxConcurrent bounds the calls in flight, those included whose request is still
+	// arriving; more are refused, the least important first. 0: 4096.
 	MaxConcurrent int
 	// MaxStreams bounds the streams of answers in flight, beside the calls. 0:
 	// 16384.
 	MaxStreams int
+	// MaxBytes bounds the bytes of messages in memory. 0: 512 MiB.
+	MaxBytes int64
+	// TenantShare is the share of these three that one tenant may use, above 0 and at
+	// most 1. 0: a half.
+	TenantShare float64
+	// CallerShare is the share that one principal may use for calls whose tenant is not
+	// known yet and for calls that concern the platform, and one client address for calls
+	// without a credential. 0: a sixteenth.
+	CallerShare float64
 	// Limits bound each tenant.
 	Limits limit.Config
 	// Origins are the origins whose pages may call the edge from a browser,
@@ -75,8 +85,8 @@ type Config struct {
 	UI http.Handler
 	// Timeline records calls that change something or fail; nil: none.
 	Timeline *backbone.Timeline
-	// Ended is told of every call that has been through the pipeline, refused ones
-	// included, but for those that found no room; nil: nobody is. It must not block.
+	// Ended is notified of every call that has been through the pipeline, refused ones
+	// included; nil: there is none. It must not block.
 	Ended func(contextkit.RequestContext, Ended)
 	// Asked is called when an upstream call has ended, each attempt of one that is tried
 	// again, if its trace is sampled; nil: nobody is told. It must not block.
@@ -105,6 +115,13 @@ const (
 	heldShare = 16
 )
 
+// Defaults of a [Config].
+const (
+	DefaultMaxBytes    = 512 << 20
+	DefaultTenantShare = 0.5
+	DefaultCallerShare = 1.0 / 16
+)
+
 // Gateway is the edge. Run it with Listen, then Serve.
 type Gateway struct {
 	config    Config
@@ -118,16 +135,14 @@ type Gateway struct {
 	prober    *probe.Prober
 	audit     *audit.Recorder
 	log       zerolog.Logger
-	room      *limit.Room
-	streams   *limit.Room // of streams of answers
-	tenants   *limit.Tenants
-	retries   *limit.Budget
+	retries   *limit.Retries
 	breakers  *breaker.Set
 	counters  *counters
 	platform  map[string]bool // names of principals
 	decided   atomic.Pointer[map[contextkit.TenantID]TenantState]
 	lasting   lasting
 	standings *standings
+	*budgets
 
 	mu        sync.Mutex // held by Describe
 	catalog   *policy.Catalog
@@ -136,22 +151,21 @@ type Gateway struct {
 	undescribed sync.Map // node → kind, of nodes that have not described their services
 }
 
+func (c Config) withDefaults() Config {
+	c.MaxTimeout = cmp.Or(c.MaxTimeout, defaultMaxTimeout)
+	c.MaxStreamTimeout = cmp.Or(c.MaxStreamTimeout, defaultMaxStreamTimeout)
+	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, defaultMaxConcurrent)
+	c.MaxStreams = cmp.Or(c.MaxStreams, defaultMaxStreams)
+	c.MaxBytes = cmp.Or(c.MaxBytes, DefaultMaxBytes)
+	c.TenantShare = cmp.Or(c.TenantShare, DefaultTenantShare)
+	c.CallerShare = cmp.Or(c.CallerShare, DefaultCallerShare)
+	return c
+}
+
 // New returns a gateway that serves the methods of the catalog to the nodes of
 // routes. js takes the audit records.
 func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstream.JetStream, log zerolog.Logger) (*Gateway, error) {
-	if config.MaxTimeout == 0 {
-		config.MaxTimeout = defaultMaxTimeout
-	}
-	if config.MaxStreamTimeout == 0 {
-		config.MaxStreamTimeout = defaultMaxStreamTimeout
-	}
-	if config.MaxConcurrent == 0 {
-		config.MaxConcurrent = defaultMaxConcurrent
-	}
-	if config.MaxStreams == 0 {
-		config.MaxStreams = defaultMaxStreams
-	}
-	config.Listen = config.Listen.WithDefaults()
+	config = config.withDefaults()
 	if err := errors.Join(config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate()); err != nil {
 		return nil, err
 	}
@@ -159,15 +173,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	if err != nil {
 		return nil, err
 	}
-	tenants, err := limit.NewTenants(config.Limits, config.MaxConcurrent/heldShare)
-	if err != nil {
-		return nil, err
-	}
-	room, err := limit.NewRoom(config.MaxConcurrent)
-	if err != nil {
-		return nil, err
-	}
-	streams, err := limit.NewRoom(config.MaxStreams)
+	budgets, err := newBudgets(&config)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +186,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	g := &Gateway{
 		config: config, catalog: catalog, verifier: verifier, routes: routes, pool: pool, nodes: nodes,
 		prober: probe.New(config.Probes, routes, contextkit.NewClient(transport), pool.Abandon, log), log: log,
-		room: room, streams: streams, tenants: tenants, retries: limit.NewBudget(), breakers: breaker.NewSet(config.Breakers),
+		budgets: budgets, retries: limit.NewRetries(), breakers: breaker.NewSet(config.Breakers),
 	}
 	g.standings = newStandings(g)
 	g.platform = make(map[string]bool, len(config.Platform))
@@ -195,7 +201,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		},
 		Codec: frame.GRPCCodec{}, JSON: json, Timeout: g.timeout, Margin: hopMargin,
 		Degraded: g.degraded, MayAsk: g.mayAsk,
-	}, contextkit.EdgeInterceptor)
+	}, contextkit.EdgeInterceptor, g.boundOpen)
 	origins, err := crossOrigin(config.Origins)
 	if err != nil {
 		return nil, err
@@ -348,11 +354,12 @@ func (g *Gateway) stages() []stage {
 	return []stage{
 		g.authenticate,
 		g.admit,
+		g.standing,
+		g.admission,
 		g.deadline,
 		g.headers,
 		g.receive,
 		g.tenant,
-		g.standing,
 		g.authorize,
 		g.limits,
 		g.route,
@@ -363,30 +370,23 @@ func (g *Gateway) stages() []stage {
 func (g *Gateway) handler(metrics *chassis.Metrics, method *policy.Method) connect.ServerFunc {
 	stages, calls := g.stages(), metrics.Calls(method.Spec.Procedure)
 	log := g.log.With().Str("procedure", method.Spec.Procedure).Logger()
-	room, longest := g.room, min(method.Timeout, g.longest(method))
-	if method.Spec.StreamType&connect.StreamTypeServer != 0 {
-		room = g.streams
-	}
+	longest := min(method.Timeout, g.longest(method))
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		call := &Call{Method: method, Info: info, Stream: stream, longest: longest}
 		call.end = chassis.Ended{Procedure: method.Spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: chassis.ErrUnfinished}
 		calls.Begin()
 		defer func() { calls.End(&call.end, method.Spec.StreamType, contextkit.In(ctx).TraceID) }()
-		if !room.Enter(method.Priority) {
-			call.end.Err = exhausted("the gateway is full", "GATEWAY_FULL", 0)
-			return call.end.Err
-		}
-		defer room.Leave()
+		defer call.use.Leave()
 		ctx, call.chosen = chassis.Hop(ctx, &call.until, call.end.Started, longest, hopMargin)
 		defer call.until.Cancel()
 		var err error
 		for _, stage := range stages {
 			if ctx, err = stage(ctx, call); err != nil {
+				g.refused(ctx, call)
 				break
 			}
 		}
-		defer call.use.Leave()
 		if err == nil && method.Spec.StreamType != connect.StreamTypeUnary && g.operates(call) {
 			g.recordOperation(contextkit.In(ctx), call, nil) // a stream's data flows long before it ends
 		}

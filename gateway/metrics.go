@@ -13,8 +13,8 @@ type counters struct {
 
 func newCounters(metrics prometheus.Registerer) *counters {
 	c := &counters{
-		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls refused because their tenant used up its share, by reason."}, []string{"reason"}),
-		held:    prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_refusals_held_total", Help: "Refusals told a moment later, since their tenant's clients call again without waiting."}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls refused by a limit, by reason and by whose limit it is."}, []string{"reason", "scope"}),
+		held:    prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_refusals_held_total", Help: "Refusals answered a moment later, since their caller's come fast."}),
 		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Further attempts at a node, and those that a budget forbade."}, []string{"outcome"}),
 		denied:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_denied_total", Help: "Calls denied, by rule."}, []string{"rule"}),
 	}
@@ -46,6 +46,9 @@ var (
 	streamsInFlight  = describe("headgate_streams_in_flight", "Streams of answers in the gateway now.")
 	refusalsHeld     = describe("headgate_refusals_held", "Refusals that are held back now.")
 	roomShed         = describe("headgate_shed_total", "Calls refused because the gateway was nearly full, by priority.", "priority")
+	messageBytes     = describe("headgate_message_bytes", "Bytes of messages in memory now.")
+	budgetsTracked   = describe("headgate_budgets", "Callers with a budget of their own, by kind.", "scope")
+	budgetsFull      = describe("headgate_budgets_overflow_total", "Calls of callers that had to share a budget, since too many are tracked.", "scope")
 	poolChannels     = describe("headgate_upstream_channels", "Channels to nodes that are kept.")
 	poolCalls        = describe("headgate_upstream_in_flight", "Calls on the channels now.")
 	poolMade         = describe("headgate_upstream_channels_made_total", "Channels made.")
@@ -58,7 +61,7 @@ var (
 	routingRevision  = describe("headgate_routing_revision", "Changes of the routing table.")
 	probesMade       = describe("headgate_probes_total", "Nodes asked whether they take calls.")
 	everyDescription = []*prometheus.Desc{
-		roomInFlight, streamsInFlight, refusalsHeld, roomShed, poolChannels, poolCalls, poolMade, poolEvicted,
+		roomInFlight, streamsInFlight, refusalsHeld, roomShed, messageBytes, budgetsTracked, budgetsFull, poolChannels, poolCalls, poolMade, poolEvicted,
 		breakerOpen, methodOpen, breakerLatency, nodeReady, kindDegraded, routingRevision, probesMade,
 	}
 )
@@ -79,11 +82,20 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, value int64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
 	}
-	gauge(roomInFlight, float64(c.room.InFlight()))
-	gauge(streamsInFlight, float64(c.streams.InFlight()))
-	gauge(refusalsHeld, float64(c.tenants.Held()))
+	calls, streams := c.shared.Calls(), c.shared.Streams()
+	gauge(roomInFlight, float64(calls.Used()))
+	gauge(streamsInFlight, float64(streams.Used()))
+	gauge(messageBytes, float64(c.shared.Bytes().Used()))
+	gauge(refusalsHeld, float64(c.shared.Held()))
+	tracked := func(scope payer, budgets int, overflow int64) {
+		gauge(budgetsTracked, float64(budgets), scope.String())
+		counter(budgetsFull, overflow, scope.String())
+	}
+	tracked(payerTenant, c.tenants.Tracked(), c.tenants.Overflowed())
+	tracked(payerPrincipal, c.principals.Tracked(), c.principals.Overflowed())
+	tracked(payerAddress, c.addresses.Tracked(), c.addresses.Overflowed())
 	for _, priority := range []limit.Priority{limit.Low, limit.Normal, limit.High} {
-		counter(roomShed, c.room.Shed(priority)+c.streams.Shed(priority), priority.String())
+		counter(roomShed, calls.Shed(priority)+streams.Shed(priority)+c.shared.Bytes().Shed(priority), priority.String())
 	}
 	pool := c.pool.Stats()
 	gauge(poolChannels, float64(pool.Channels))

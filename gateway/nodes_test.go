@@ -345,7 +345,7 @@ func TestAnOperationReachesTheNodeThatItNamesReadyOrNot(t *testing.T) {
 }
 
 func TestOperatorsGetInWhenTheGatewayIsFullOfCalls(t *testing.T) {
-	e := start(t, func(c *gateway.Config) { c.MaxConcurrent = 10 })
+	e := start(t, func(c *gateway.Config) { c.MaxConcurrent, c.TenantShare = 10, 1 })
 	m := startMember(t, "projection", "p")
 	operated := startMember(t, "runner", "r")
 	e.replace(t, m, operated)

@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 )
 
@@ -22,7 +23,13 @@ func (g *Gateway) own(next connect.ServerFunc) connect.ServerFunc {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		call := newOwnCall(ctx, spec, info)
 		ctx, err := g.authenticate(ctx, call)
+		defer call.use.Leave()
 		if err == nil {
+			ctx, err = g.admission(ctx, call)
+		}
+		if err != nil {
+			g.refused(ctx, call)
+		} else {
 			err = next(context.WithValue(ctx, ownCall{}, call), spec, stream)
 		}
 		g.concludeOwn(ctx, call, err)
@@ -49,7 +56,7 @@ func (g *Gateway) ownPage(path string, next http.Handler) http.Handler {
 
 func newOwnCall(ctx context.Context, spec connect.Spec, info *connect.CallInfo) *Call {
 	spec.IdempotencyLevel = connect.IdempotencyNoSideEffects // none of them changes anything
-	call := &Call{Method: &policy.Method{Spec: spec}, Info: info}
+	call := &Call{Method: &policy.Method{Spec: spec, Priority: limit.Normal}, Info: info}
 	call.end = chassis.Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: chassis.ErrUnfinished}
 	if call.end.Started.IsZero() {
 		call.end.Started = time.Now()

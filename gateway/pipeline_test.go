@@ -115,7 +115,7 @@ func TestWhateverEndsACallItIsCounted(t *testing.T) {
 		"a panic": {func(g *Gateway) { g.nodes = panicking{} }, connect.CodeInternal, true},
 		"a full gateway": {func(g *Gateway) {
 			for range g.config.MaxConcurrent {
-				g.room.Enter(limit.High)
+				g.shared.Calls().Acquire(1, limit.High)
 			}
 		}, connect.CodeResourceExhausted, false},
 	} {

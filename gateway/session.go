@@ -132,10 +132,10 @@ func (s session) decide(method *policy.Method, principal *auth.Principal, tenant
 		return false, "the call is for one tenant, and none is named"
 	case method.Tenant && !tenant.IsZero() && !principal.ActsFor(tenant):
 		return false, "the credential is not for tenant " + tenant.String()
-	case method.ResourcePath != nil && !principal.Allows(method.Right, resource):
-		return false, fmt.Sprintf("the right %q is narrowed to other resources", method.Right)
 	case method.Tenant && s.suspended(tenant, principal) != "":
 		return false, "the tenant is suspended"
+	case method.ResourcePath != nil && !principal.Allows(method.Right, resource):
+		return false, fmt.Sprintf("the right %q is narrowed to other resources", method.Right)
 	}
 	return true, "the right " + strings.TrimSuffix(method.Right+":"+resource, ":") + " is held, and the tenant is the caller's"
 }

@@ -180,6 +180,12 @@ func trickle(t *testing.T, e *edge, url string) {
 	if err := r.framer.WriteData(1, false, message(t)[:7]); err != nil { // and no more
 		t.Fatal(err)
 	}
+	cutOff(t, r)
+}
+
+// cutOff waits until the only call of a connection has not arrived in time.
+func cutOff(t *testing.T, r *raw) {
+	t.Helper()
 	r.until(t, "the call ends", func(f http2.Frame) bool {
 		headers, ok := f.(*http2.MetaHeadersFrame)
 		if !ok {
@@ -228,7 +234,7 @@ func TestAHeaderThatNeverEndsIsCutOff(t *testing.T) {
 }
 
 func TestABoundedNumberOfConnectionsIsServed(t *testing.T) {
-	e := start(t, func(c *gateway.Config) { c.Listen.MaxConnections = 2 })
+	e := start(t, func(c *gateway.Config) { c.Listen.MaxConnections, c.Listen.MaxClientConnections = 2, 2 })
 	dial := func() (net.Conn, *bufio.Reader) {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
 		if err != nil {

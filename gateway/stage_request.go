@@ -33,25 +33,19 @@ func (g *Gateway) deadline(ctx context.Context, call *Call) (context.Context, er
 	return ctx, nil
 }
 
-// receive reads the request, or a stream's first message.
+// receive reads the request, or a stream's first message. A stream of requests of which
+// nothing need be known is opened without one.
 func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, error) {
 	call.request.Program = call.Method.Input
+	if !call.needsFirst() {
+		return ctx, nil
+	}
+	if err := call.read(&call.request); err != nil {
+		return ctx, g.unreceived(ctx, call, err)
+	}
 	call.First = &call.request
-	until, _ := ctx.Deadline() // the handler's own
-	if limit := call.end.Started.Add(g.config.Listen.BodyTimeout); limit.Before(until) {
-		until = limit
-	}
-	received := chassis.ReceiveBy(ctx, until)
-	err := call.read(call.First)
-	received()
-	if err != nil && !time.Now().Before(until) {
-		return ctx, connect.NewError(connect.CodeDeadlineExceeded, "the request did not arrive in time")
-	}
-	if errors.Is(err, io.EOF) {
-		return ctx, connect.NewError(connect.CodeInvalidArgument, "the call has no message")
-	}
-	if err != nil {
-		return ctx, err
+	if err := call.settle(call.First.Len()); err != nil {
+		return ctx, g.unreceived(ctx, call, err)
 	}
 	if call.Method.KeyField != 0 {
 		key, err := call.First.Text(call.Method.KeyField, "")
@@ -61,6 +55,27 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 		call.Keyed = key != ""
 	}
 	return ctx, nil
+}
+
+// needsFirst reports whether the pipeline needs a message: a single request, or a stream's
+// first one where only it names the tenant, the resource, the key or the node.
+func (c *Call) needsFirst() bool {
+	m := c.Method
+	return m.Spec.StreamType&connect.StreamTypeClient == 0 || m.ResourcePath != nil || m.KeyField != 0 || m.NodeField != 0 ||
+		m.TenantField != 0 && c.Tenant.IsZero()
+}
+
+// unreceived says why there is no request.
+func (g *Gateway) unreceived(ctx context.Context, call *Call, err error) error {
+	switch exceeded := call.use.Failed(); {
+	case exceeded != nil:
+		return g.exceed(call, exceeded, 0)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return connect.NewError(connect.CodeDeadlineExceeded, "the request did not arrive in time")
+	case errors.Is(err, io.EOF):
+		return connect.NewError(connect.CodeInvalidArgument, "the call has no message")
+	}
+	return err
 }
 
 // read receives a message of the client's. A message that cannot be decompressed, decoded or
@@ -100,59 +115,46 @@ func (c *Call) badField(number protowire.Number, err error) error {
 	return connect.NewError(connect.CodeInvalidArgument, "the request is no protobuf message")
 }
 
-// tenant makes the credential, x-tenant-id and the request agree on the tenant,
-// and fills in what is absent.
+// tenant makes the request agree with credential, x-tenant-id and path on the tenant, and
+// fills in what is absent. A call whose tenant only the request names is judged and charged
+// as the tenant's from here on.
 func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, error) {
-	in := contextkit.In(ctx)
 	var named string
-	if call.Method.TenantField != 0 {
+	if call.Method.TenantField != 0 && call.First != nil {
 		var err error
-		if named, err = call.First.Text(call.Method.TenantField, in.TenantID.String()); err != nil {
+		if named, err = call.First.Text(call.Method.TenantField, call.Tenant.String()); err != nil {
 			if errors.Is(err, frame.ErrContradiction) {
 				return ctx, call.denyTenant("the request names two tenants")
 			}
 			return ctx, call.badField(call.Method.TenantField, err)
 		}
 	}
-	if !call.Method.Tenant {
-		// What concerns the platform concerns every tenant: a right that was given
-		// for some tenants does not reach so far.
-		if !call.Method.Anonymous && !call.Principal.AnyTenant {
-			return ctx, call.denyTenant("the call concerns the platform, and the credential is not for all tenants")
+	switch {
+	case !call.Method.Tenant:
+		return ctx, nil
+	case named == "" && call.Tenant.IsZero():
+		return ctx, connect.Errorf(connect.CodeInvalidArgument, "%s is missing: the credential is not for exactly one tenant", contextkit.HeaderTenantID)
+	case named == "":
+		if call.Method.TenantField != 0 && call.First != nil {
+			call.First.AppendText(call.Method.TenantField, call.Tenant.String())
 		}
-		// A header that names a tenant changes nothing and is not passed on.
-		return contextkit.PlatformContext(ctx), nil
-	}
-	tenant := in.TenantID
-	if named != "" {
-		parsed, err := contextkit.ParseTenantID(named)
-		if err != nil {
-			return ctx, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
-		}
-		if !tenant.IsZero() && tenant != parsed {
-			return ctx, call.denyTenant("the request and its header name different tenants")
-		}
-		tenant = parsed
-	}
-	if tenant.IsZero() {
-		if call.Principal.AnyTenant || len(call.Principal.Tenants) != 1 {
-			return ctx, connect.Errorf(connect.CodeInvalidArgument, "%s is missing: the credential is not for exactly one tenant", contextkit.HeaderTenantID)
-		}
-		tenant = call.Principal.Tenants[0]
-	}
-	if !call.Principal.ActsFor(tenant) {
-		return ctx, call.denyTenant("the credential is not for this tenant")
-	}
-	call.Tenant = tenant
-	if named == "" && call.Method.TenantField != 0 {
-		call.First.AppendText(call.Method.TenantField, tenant.String())
-	}
-	if in.TenantID == tenant && !in.Platform {
+		return ctx, nil
+	case named == call.Tenant.String():
 		return ctx, nil
 	}
-	rc := *in
-	rc.TenantID, rc.Platform = tenant, false
-	return contextkit.NewContext(ctx, rc), nil
+	tenant, err := contextkit.ParseTenantID(named)
+	switch {
+	case err != nil:
+		return ctx, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
+	case !call.Tenant.IsZero() && call.Info.RequestHeader().Get(contextkit.HeaderTenantID) != "":
+		return ctx, call.denyTenant("the request and its header name different tenants")
+	case !call.Tenant.IsZero():
+		return ctx, call.denyTenant("the credential is not for this tenant")
+	}
+	if ctx, err = g.stand(ctx, call, tenant); err != nil {
+		return ctx, err
+	}
+	return ctx, g.recharge(call)
 }
 
 func (c *Call) denyTenant(message string) error {

@@ -146,7 +146,7 @@ func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait+minRemaining {
 		return false
 	}
-	if !call.Tenant.IsZero() && !g.tenants.Retry(call.Tenant) {
+	if !call.Tenant.IsZero() && !g.tenants.Of(call.Tenant).Retry() {
 		g.counters.retried.WithLabelValues("forbidden").Inc()
 		return false
 	}
@@ -307,29 +307,40 @@ type pumpEnd struct {
 	denied, resource string
 }
 
-// pumpRequests sends the first message and those that follow. Every message of
-// a stream is for the tenant of the first, and for resources that the right covers.
+// pumpRequests sends the first message, if there is one, and those that follow. Every
+// message of a stream is for the stream's tenant, and for resources that the right covers.
 func (c *Call) pumpRequests(stream connect.ClientStream) pumpEnd {
-	if err := stream.Send(c.First); err != nil {
-		return pumpEnd{} // the node has ended the call; its verdict is received
+	tenant := c.Tenant.String()
+	if c.First == nil {
+		if err := stream.SendHeaders(); err != nil {
+			return pumpEnd{} // the node's verdict is received
+		}
+	} else {
+		if c.Method.TenantField != 0 {
+			tenant, _ = c.First.Text(c.Method.TenantField, "") // read before, without error
+		}
+		if err := stream.Send(c.First); err != nil {
+			return pumpEnd{} // the node has ended the call; its verdict is received
+		}
+		c.sent()
 	}
 	if c.Method.Spec.StreamType&connect.StreamTypeClient == 0 {
 		return pumpEnd{err: stream.CloseSend()}
 	}
 	further := &Call{Method: c.Method, Info: c.Info, Stream: c.Stream, Principal: c.Principal, First: c.First, Resource: c.Resource}
-	err := further.pump(stream)
+	err := further.pump(stream, tenant, &c.charge)
 	return pumpEnd{err: err, denied: further.Denied, resource: further.Resource}
 }
 
-// pump sends the messages after the first.
-func (c *Call) pump(to connect.ClientStream) error {
-	var tenant string
-	if c.Method.TenantField != 0 {
-		tenant, _ = c.First.Text(c.Method.TenantField, "") // read before, without error
-	}
+// pump sends the messages after the first, which are charged to held while they pass.
+func (c *Call) pump(to connect.ClientStream, tenant string, held *charge) error {
 	for {
 		message := &frame.Frame{Program: c.Method.Input}
-		switch err := c.read(message); {
+		err := c.read(message)
+		if err == nil {
+			err = held.settle(message.Len())
+		}
+		switch {
 		case errors.Is(err, io.EOF):
 			return to.CloseSend()
 		case err != nil:
@@ -344,6 +355,7 @@ func (c *Call) pump(to connect.ClientStream) error {
 		if err := to.Send(message); err != nil {
 			return nil //nolint:nilerr // the node has ended the call; its verdict is received
 		}
+		held.sent()
 	}
 }
 

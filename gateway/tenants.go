@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"context"
-
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/limit"
@@ -50,12 +48,4 @@ func (g *Gateway) suspended(tenant contextkit.TenantID, principal *auth.Principa
 		reason += ": " + state.Reason
 	}
 	return reason
-}
-
-// standing refuses the calls of suspended tenants.
-func (g *Gateway) standing(ctx context.Context, call *Call) (context.Context, error) {
-	if reason := g.suspended(call.Tenant, call.Principal); reason != "" {
-		return ctx, call.denySuspended(reason)
-	}
-	return ctx, nil
 }

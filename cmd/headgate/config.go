@@ -197,6 +197,9 @@ type gatewaySettings struct {
 	MaxStreamTimeout time.Duration       `yaml:"max_stream_timeout"`
 	MaxConcurrent    int                 `yaml:"max_concurrent"`
 	MaxStreams       int                 `yaml:"max_streams"`
+	MaxBytes         int64               `yaml:"max_bytes"`
+	TenantShare      float64             `yaml:"tenant_share"`
+	CallerShare      float64             `yaml:"caller_share"`
 	TenantLimits     limit.Config        `yaml:"tenant_limits"`
 	Auth             authSettings        `yaml:"auth"`
 	Upstream         upstream.PoolConfig `yaml:"upstream"`

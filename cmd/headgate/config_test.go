@@ -11,6 +11,7 @@ import (
 
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/limit"
@@ -31,7 +32,7 @@ func documented(t *testing.T) *settings {
 
 func TestTheDocumentedSettingsAreWhatIsLeftOut(t *testing.T) {
 	s := documented(t)
-	listen := chassis.Config{Addr: s.Gateway.Server.Addr}.WithDefaults()
+	listen := chassis.Config{Addr: s.Gateway.Server.Addr}.WithEdgeDefaults()
 	for name, pair := range map[string][2]any{
 		"gateway.server":             {s.Gateway.Server, listen},
 		"gateway.upstream":           {s.Gateway.Upstream, upstream.PoolConfig{}.WithDefaults()},
@@ -41,6 +42,9 @@ func TestTheDocumentedSettingsAreWhatIsLeftOut(t *testing.T) {
 		"gateway.auth.leeway":        {s.Gateway.Auth.Leeway, auth.DefaultLeeway},
 		"gateway.max_timeout":        {s.Gateway.MaxTimeout, 30 * time.Second},
 		"gateway.max_stream_timeout": {s.Gateway.MaxStreamTimeout, time.Hour},
+		"gateway.max_bytes":          {s.Gateway.MaxBytes, int64(gateway.DefaultMaxBytes)},
+		"gateway.tenant_share":       {s.Gateway.TenantShare, gateway.DefaultTenantShare},
+		"gateway.caller_share":       {s.Gateway.CallerShare, gateway.DefaultCallerShare},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
 			t.Errorf("%s is documented as %+v and is %+v", name, pair[0], pair[1])

@@ -113,6 +113,9 @@ func (p *plan) run(ctx context.Context, role string) (err error) {
 	return chassis.RunLayers(ctx, r.layers...)
 }
 
+// leastShare is the least share of a gateway's capacity that a tenant or a caller may have.
+const leastShare = 0.001
+
 func (p *plan) gateway(ctx context.Context) error {
 	g := &p.settings.Gateway
 	listen, listenErr := g.listen("gateway", p.log)
@@ -125,7 +128,8 @@ func (p *plan) gateway(ctx context.Context) error {
 	}
 	err := errors.Join(listenErr, config.Inside("auth", authErr), routesErr, setsErr, channelsErr,
 		config.Inside("upstream", g.Upstream.Validate()), config.Inside("breakers", g.Breakers.Validate()), config.Inside("probes", g.Probes.Validate()),
-		config.Inside("tenant_limits", g.TenantLimits.Validate()), config.AtLeast("max_timeout", g.MaxTimeout, 0), config.AtLeast("max_stream_timeout", g.MaxStreamTimeout, 0), config.AtLeast("max_concurrent", g.MaxConcurrent, 1), config.AtLeast("max_streams", g.MaxStreams, 1))
+		config.Inside("tenant_limits", g.TenantLimits.Validate()), config.AtLeast("max_timeout", g.MaxTimeout, 0), config.AtLeast("max_stream_timeout", g.MaxStreamTimeout, 0), config.AtLeast("max_concurrent", g.MaxConcurrent, 1), config.AtLeast("max_streams", g.MaxStreams, 1),
+		config.AtLeast("max_bytes", g.MaxBytes, 1<<20), config.Within("tenant_share", g.TenantShare, leastShare, 1), config.Within("caller_share", g.CallerShare, leastShare, 1))
 	if err != nil {
 		return err
 	}
@@ -155,7 +159,8 @@ func (p *plan) gateway(ctx context.Context) error {
 		}
 		edge, err := gateway.New(gateway.Config{
 			Listen: listen, Admin: g.Admin, Auth: accepted, Platform: g.Auth.Platform, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
-			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams, Limits: g.TenantLimits, Origins: g.Origins,
+			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams,
+			MaxBytes: g.MaxBytes, TenantShare: g.TenantShare, CallerShare: g.CallerShare, Limits: g.TenantLimits, Origins: g.Origins,
 			UI: pages, Timeline: timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Asked: asked,
 		}, catalog, routes, js, p.log)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/frame"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // stream is the call's view of a REST request.
@@ -48,6 +49,16 @@ func (s *stream) Receive(msg any) error {
 	}
 	f.Data = data
 	return nil
+}
+
+// PathField returns the text of a string field that the request's path has, "" for none.
+func (s *stream) PathField(number protowire.Number) string {
+	for i := range s.binding.parameters {
+		if s.binding.parameters[i].text == number {
+			return s.values[i]
+		}
+	}
+	return ""
 }
 
 // single answers one message as a JSON body.

@@ -4,33 +4,34 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
-
-	"github.com/headgate/headgate/contextkit"
 )
 
 const (
-	// promptRefusals is the share of a tenant's rate, and of its burst, at which it is
-	// refused at once: clients that wait as they are told are not refused more often.
+	// promptRefusals is the share of a caller's rate, and of its burst, at which it is
+	// refused immediately: clients that wait as they are asked to are not refused more
+	// often.
 	promptRefusals = 0.1
 	// leastHeld and mostHeld are how long a further refusal is held back.
 	leastHeld, mostHeld = 50 * time.Millisecond, 150 * time.Millisecond
 )
 
-// HoldBack returns when the tenant's client may be told that its call is refused: at
-// once as a rule, and after a moment while the tenant's refusals come faster than a tenth
-// of its rate. To refuse costs nearly as much as to serve, and a client that calls again
-// at once, whatever it was told, would take for it what others need. It reports whether
-// it waited. No more than the bound given to [NewTenants] wait, all tenants together, and
-// no longer than ctx lasts; the others are told at once.
-func (t *Tenants) HoldBack(ctx context.Context, id contextkit.TenantID) bool {
-	if t.use(id).refusals.Allow() {
+// HoldBack waits until the caller may learn that its call is refused, and reports whether
+// it waited: not at all as a rule, and for a moment while the caller's refusals come faster
+// than a tenth of its rate. A refusal costs nearly as much as an answer, and a client that
+// calls again immediately would take for it what others need. No more than [Capacity].Held
+// refusals wait, of all callers together, and half as many of one; the others do not wait.
+// It returns early when ctx ends.
+func (b *Budget) HoldBack(ctx context.Context) bool {
+	if b.refusals.Allow() || !b.pin() {
 		return false
 	}
-	if t.held.Add(1) > t.maxHeld {
-		t.held.Add(-1)
+	defer b.unpin()
+	own, all := b.held.Add(1), b.shared.held.Add(1)
+	defer b.held.Add(-1)
+	defer b.shared.held.Add(-1)
+	if own > max(b.shared.maxHeld/2, 1) || all > b.shared.maxHeld {
 		return false
 	}
-	defer t.held.Add(-1)
 	timer := time.NewTimer(leastHeld + rand.N(mostHeld-leastHeld)) // not all come back together
 	defer timer.Stop()
 	select {
@@ -40,8 +41,5 @@ func (t *Tenants) HoldBack(ctx context.Context, id contextkit.TenantID) bool {
 	return true
 }
 
-// promptBurst is how many refusals a tenant is told at once after none.
-func promptBurst(bounds Config) int { return max(int(float64(bounds.Burst)*promptRefusals), 1) }
-
-// Held returns how many refusals are held back now.
-func (t *Tenants) Held() int64 { return t.held.Load() }
+// promptBurst is how many refusals a caller learns of immediately after none.
+func promptBurst(bounds bounds) int { return max(int(float64(bounds.burst)*promptRefusals), 1) }

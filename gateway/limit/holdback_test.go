@@ -12,13 +12,10 @@ import (
 
 func TestRefusalsAreHeldBackWhileATenantDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tenants, err := limit.NewTenants(limit.Config{Rate: 100, Burst: 50}, 10)
-		if err != nil {
-			t.Fatal(err)
-		}
+		tenants := budgets(t, limit.Config{Rate: 100, Burst: 50}, 10)
 		refuse := func(name string) time.Duration {
 			began := time.Now()
-			held := tenants.HoldBack(t.Context(), tenant(t, name))
+			held := tenants.Of(tenant(t, name)).HoldBack(t.Context())
 			took := time.Since(began)
 			if held != (took > 0) {
 				t.Fatalf("it says %v after %v", held, took)
@@ -43,37 +40,51 @@ func TestRefusalsAreHeldBackWhileATenantDoesNotWait(t *testing.T) {
 	})
 }
 
-func TestFewRefusalsAreHeldBackAtOnce(t *testing.T) {
+func TestHoldBack_IsBoundedForEachCallerAndForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const most = 3
-		tenants, err := limit.NewTenants(limit.Config{Rate: 1, Burst: 1}, most)
+		const most = 4
+		shared, err := limit.NewShared(limit.Capacity{Calls: 10, Streams: 10, Bytes: 10, Held: most})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tenants, err := limit.NewTenants(shared, limit.Config{Rate: 1, Burst: 1}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		noisy := tenant(t, "noisy")
-		tenants.HoldBack(ctx, noisy) // the one that is told at once
 		var waiting sync.WaitGroup
-		for range most {
-			waiting.Go(func() {
-				if !tenants.HoldBack(ctx, noisy) {
-					t.Error("a refusal is told at once")
-				}
-			})
+		hold := func(name string, n int) {
+			budget := tenants.Of(tenant(t, name))
+			if budget.HoldBack(ctx) {
+				t.Errorf("%s: the first refusal is held back", name)
+			}
+			for range n {
+				waiting.Go(func() {
+					if !budget.HoldBack(ctx) {
+						t.Errorf("%s: a refusal is not held back", name)
+					}
+				})
+			}
+			synctest.Wait()
 		}
-		synctest.Wait()
-		if held := tenants.Held(); held != most {
+		hold("noisy", most/2)
+		if tenants.Of(tenant(t, "noisy")).HoldBack(ctx) {
+			t.Error("more than half of the places are one caller's")
+		}
+		hold("loud", most/2)
+		if held := shared.Held(); held != most {
 			t.Errorf("%d are held back, want %d", held, most)
 		}
-		if tenants.HoldBack(ctx, noisy) {
+		third := tenants.Of(tenant(t, "third"))
+		if third.HoldBack(ctx) || third.HoldBack(ctx) {
 			t.Error("more are held back than may be")
 		}
 		began := time.Now()
 		cancel() // the clients leave
 		waiting.Wait()
-		if took := time.Since(began); took != 0 || tenants.Held() != 0 {
-			t.Errorf("%d are held back %v after their clients have left", tenants.Held(), took)
+		if took := time.Since(began); took != 0 || shared.Held() != 0 {
+			t.Errorf("%d are held back %v after their clients have left", shared.Held(), took)
 		}
 	})
 }

@@ -21,15 +21,39 @@ func tenant(t testing.TB, name string) contextkit.TenantID {
 	return id
 }
 
+// budgets returns tenants' budgets of a large capacity.
+func budgets(t testing.TB, quota limit.Config, held int) *limit.Tenants {
+	t.Helper()
+	shared, err := limit.NewShared(limit.Capacity{Calls: 4096, Streams: 16_384, Bytes: 1 << 30, Held: held})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenants, err := limit.NewTenants(shared, quota, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tenants
+}
+
+// enter has a call, or a stream, take its place and its part of the rate.
+func enter(t testing.TB, tenants *limit.Tenants, name string, stream bool) (use *limit.Use, wait time.Duration, err error) {
+	t.Helper()
+	use = &limit.Use{}
+	if err := tenants.Enter(tenant(t, name), use, stream, limit.Normal); err != nil {
+		return use, 0, err
+	}
+	if wait, err = use.Budget().Spend(time.Now()); err != nil {
+		use.Leave()
+	}
+	return use, wait, err
+}
+
 func TestATenantsRateIsItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tenants, err := limit.NewTenants(limit.Config{Rate: 10, Burst: 5}, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		tenants := budgets(t, limit.Config{Rate: 10, Burst: 5}, 0)
 		calls := func(name string, n int) (accepted int, wait time.Duration) {
 			for range n {
-				use, w, err := tenants.Enter(tenant(t, name), time.Now(), false)
+				use, w, err := enter(t, tenants, name, false)
 				switch {
 				case err == nil:
 					accepted++
@@ -56,10 +80,7 @@ func TestATenantsRateIsItsOwn(t *testing.T) {
 }
 
 func TestATenantsCallsInFlightAreBounded(t *testing.T) {
-	tenants, err := limit.NewTenants(limit.Config{Concurrent: 8}, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tenants := budgets(t, limit.Config{Concurrent: 8}, 0)
 	var (
 		group         sync.WaitGroup
 		now, most     atomic.Int64
@@ -71,7 +92,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 	for range 100 {
 		group.Go(func() {
 			<-begin
-			use, _, err := tenants.Enter(tenant(t, "acme"), time.Now(), false)
+			use, _, err := enter(t, tenants, "acme", false)
 			if err != nil {
 				refused.Add(1)
 				decided.Done()
@@ -96,7 +117,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 	if most.Load() > 8 || refused.Load() < 92 {
 		t.Errorf("%d calls were in flight at once and %d refused; want at most 8, and the rest refused", most.Load(), refused.Load())
 	}
-	if use, _, err := tenants.Enter(tenant(t, "acme"), time.Now(), false); err != nil {
+	if use, _, err := enter(t, tenants, "acme", false); err != nil {
 		t.Errorf("after all have left: %v", err)
 	} else {
 		use.Leave()
@@ -104,7 +125,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 }
 
 func TestRetriesAreATenthOfTheCalls(t *testing.T) {
-	budget := limit.NewBudget()
+	budget := limit.NewRetries()
 	const calls = 10_000
 	retries := 0
 	for range calls {
@@ -124,7 +145,7 @@ func TestRetriesAreATenthOfTheCalls(t *testing.T) {
 }
 
 func TestRetriesAreSavedUpToAHundred(t *testing.T) {
-	budget := limit.NewBudget()
+	budget := limit.NewRetries()
 	for range 10_000 {
 		budget.Call("node:1")
 	}
@@ -138,19 +159,20 @@ func TestRetriesAreSavedUpToAHundred(t *testing.T) {
 }
 
 func TestANegativeBoundIsRefused(t *testing.T) {
-	if _, err := limit.NewTenants(limit.Config{Rate: -1}, 0); err == nil {
+	shared, err := limit.NewShared(limit.Capacity{Calls: 1, Streams: 1, Bytes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := limit.NewTenants(shared, limit.Config{Rate: -1}, 1); err == nil {
 		t.Error("a negative rate is accepted")
 	}
 }
 
 func TestATenantsRetriesAreATenthOfItsCalls(t *testing.T) {
-	tenants, err := limit.NewTenants(limit.Config{}, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tenants := budgets(t, limit.Config{}, 0)
 	retries := 0
 	for range 50 {
-		if tenants.Retry(tenant(t, "acme")) {
+		if tenants.Of(tenant(t, "acme")).Retry() {
 			retries++
 		}
 	}
@@ -158,26 +180,26 @@ func TestATenantsRetriesAreATenthOfItsCalls(t *testing.T) {
 		t.Errorf("%d retries without a call, want the savings of 10", retries)
 	}
 	for range 20 {
-		use, _, err := tenants.Enter(tenant(t, "acme"), time.Now(), false)
+		use, _, err := enter(t, tenants, "acme", false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		use.Leave()
 	}
 	earned := 0
-	for tenants.Retry(tenant(t, "acme")) {
+	for tenants.Of(tenant(t, "acme")).Retry() {
 		earned++
 	}
 	if earned != 2 {
 		t.Error("20 calls do not earn 2 retries")
 	}
-	if !tenants.Retry(tenant(t, "globex")) {
+	if !tenants.Of(tenant(t, "globex")).Retry() {
 		t.Error("another tenant pays for the first")
 	}
 }
 
 func TestTheBudgetHoldsHoweverManyAsk(t *testing.T) {
-	budget := limit.NewBudget()
+	budget := limit.NewRetries()
 	var (
 		group   sync.WaitGroup
 		retries atomic.Int64
@@ -204,7 +226,7 @@ func TestTheLessImportantIsRefusedFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	fill := func(p limit.Priority) (n int) {
-		for room.Enter(p) {
+		for room.Acquire(1, p) {
 			n++
 		}
 		return n
@@ -212,11 +234,11 @@ func TestTheLessImportantIsRefusedFirst(t *testing.T) {
 	if low, normal, high := fill(limit.Low), fill(limit.Normal), fill(limit.High); low != 7 || normal != 2 || high != 1 {
 		t.Errorf("low fills %d, normal %d more, high %d more; want 7, 2 and 1 of 10", low, normal, high)
 	}
-	if room.Shed(limit.Low) != 1 || room.Shed(limit.High) != 1 || room.InFlight() != 10 {
-		t.Errorf("%d low and %d high calls refused, %d in flight", room.Shed(limit.Low), room.Shed(limit.High), room.InFlight())
+	if room.Shed(limit.Low) != 1 || room.Shed(limit.High) != 1 || room.Used() != 10 {
+		t.Errorf("%d low and %d high calls refused, %d in flight", room.Shed(limit.Low), room.Shed(limit.High), room.Used())
 	}
-	room.Leave()
-	if room.Enter(limit.Normal) || !room.Enter(limit.High) {
+	room.Release(1)
+	if room.Acquire(1, limit.Normal) || !room.Acquire(1, limit.High) {
 		t.Error("the place that is free goes to the less important")
 	}
 	if _, err := limit.NewRoom(0); err == nil {
@@ -237,31 +259,28 @@ func TestRoomIsNeverOverfull(t *testing.T) {
 	for i := range 200 {
 		group.Go(func() {
 			for range 200 {
-				if !room.Enter(limit.Priority(i % 3)) {
+				if !room.Acquire(1, limit.Priority(i%3)) {
 					continue
 				}
 				if now.Add(1) > 50 {
 					overfull.Store(true)
 				}
 				now.Add(-1)
-				room.Leave()
+				room.Release(1)
 			}
 		})
 	}
 	group.Wait()
-	if overfull.Load() || room.InFlight() != 0 {
-		t.Errorf("overfull %v; %d in flight at the end", overfull.Load(), room.InFlight())
+	if overfull.Load() || room.Used() != 0 {
+		t.Errorf("overfull %v; %d in flight at the end", overfull.Load(), room.Used())
 	}
 }
 
 func TestStreamsTakeNoRoomFromCalls(t *testing.T) {
-	tenants, err := limit.NewTenants(limit.Config{Concurrent: 2, Streams: 3}, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tenants := budgets(t, limit.Config{Concurrent: 2, Streams: 3}, 0)
 	count := func(stream bool) (n int, err error) {
 		for ; err == nil; n++ {
-			_, _, err = tenants.Enter(tenant(t, "acme"), time.Now(), stream)
+			_, _, err = enter(t, tenants, "acme", stream)
 		}
 		return n - 1, err
 	}

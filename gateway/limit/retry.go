@@ -39,26 +39,26 @@ func (s *savings) spend() bool {
 	}
 }
 
-// Budget allows retries as a share of the calls: a node in trouble gets at most
+// Retries allows retries as a share of the calls: a node in trouble gets at most
 // a tenth more calls, not a multiple.
-type Budget struct {
+type Retries struct {
 	endpoints sync.Map // endpoint → *savings
 	count     atomic.Int64
 }
 
-// trackedEndpoints bounds the endpoints whose budget is known.
+// trackedEndpoints bounds the endpoints whose savings are known.
 const trackedEndpoints = 4096
 
-// NewBudget returns a budget in which every endpoint has its first savings.
-func NewBudget() *Budget { return &Budget{} }
+// NewRetries returns retries of which every endpoint has its first savings.
+func NewRetries() *Retries { return &Retries{} }
 
 // Call counts a call to the endpoint.
-func (b *Budget) Call(endpoint string) { b.of(endpoint).earn() }
+func (b *Retries) Call(endpoint string) { b.of(endpoint).earn() }
 
 // Retry reports whether the endpoint may be called once more for the same call.
-func (b *Budget) Retry(endpoint string) bool { return b.of(endpoint).spend() }
+func (b *Retries) Retry(endpoint string) bool { return b.of(endpoint).spend() }
 
-func (b *Budget) of(endpoint string) *savings {
+func (b *Retries) of(endpoint string) *savings {
 	if found, ok := b.endpoints.Load(endpoint); ok {
 		return found.(*savings)
 	}

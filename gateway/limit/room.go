@@ -20,44 +20,44 @@ const (
 func (p Priority) String() string { return [...]string{"low", "normal", "high"}[p] }
 
 // tenths is how much of the room a priority may fill.
-var tenths = [priorities]int{Low: 7, Normal: 9, High: 10}
+var tenths = [priorities]int64{Low: 7, Normal: 9, High: 10}
 
-// Room bounds the calls in flight. As it fills up, what is least important is
-// refused first, so that operators still get in.
+// Room bounds a number of units (calls, streams or bytes) that are in use at once. As it
+// fills up, what is least important is refused first.
 type Room struct {
-	inFlight atomic.Int64
-	bound    [priorities]int64
-	shed     [priorities]atomic.Int64
+	used  atomic.Int64
+	bound [priorities]int64
+	shed  [priorities]atomic.Int64
 }
 
-// NewRoom returns room for so many calls; every priority has room for one.
-func NewRoom(calls int) (*Room, error) {
-	if calls < 1 {
-		return nil, fmt.Errorf("limit: room for %d calls: want at least 1", calls)
+// NewRoom returns room for a number of units; every priority has room for one.
+func NewRoom(units int64) (*Room, error) {
+	if units < 1 {
+		return nil, fmt.Errorf("limit: room for %d: want at least 1", units)
 	}
 	r := &Room{}
 	for p := range r.bound {
-		r.bound[p] = int64(max(calls*tenths[p]/10, 1))
+		r.bound[p] = max(units/10*tenths[p]+units%10*tenths[p]/10, 1)
 	}
 	return r, nil
 }
 
-// Enter counts a call, which Leave ends, or reports that there is no room for
-// its priority.
-func (r *Room) Enter(p Priority) bool {
-	if r.inFlight.Add(1) > r.bound[p] {
-		r.inFlight.Add(-1)
+// Acquire takes n units, which Release returns, or reports that there is no room for
+// them at this priority.
+func (r *Room) Acquire(n int64, p Priority) bool {
+	if r.used.Add(n) > r.bound[p] {
+		r.used.Add(-n)
 		r.shed[p].Add(1)
 		return false
 	}
 	return true
 }
 
-// Leave ends a call that was let in.
-func (r *Room) Leave() { r.inFlight.Add(-1) }
+// Release returns n units that were acquired.
+func (r *Room) Release(n int64) { r.used.Add(-n) }
 
-// InFlight returns how many calls are in the room.
-func (r *Room) InFlight() int64 { return r.inFlight.Load() }
+// Used returns how many units are in use.
+func (r *Room) Used() int64 { return r.used.Load() }
 
-// Shed returns how many calls of the priority have been refused.
+// Shed returns how often units were refused at the priority.
 func (r *Room) Shed(p Priority) int64 { return r.shed[p].Load() }

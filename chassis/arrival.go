@@ -1,0 +1,245 @@
+package chassis
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
+)
+
+// Meter is charged for a call's request messages while they arrive. Its errors are those
+// that the caller gets.
+type Meter interface {
+	// Reserve charges n bytes of messages, before they are used.
+	Reserve(n int64) error
+	// Hold charges n bytes for as long as the call lasts.
+	Hold(n int64) error
+}
+
+// Receiving has the transport of the call in ctx charge meter for request bytes as they
+// arrive, and fail a Receive that waits beyond ctx's deadline. It is called before the
+// call's first Receive. Transports from within the process charge nothing.
+func Receiving(ctx context.Context, meter Meter) {
+	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
+		a.meter = meter
+		a.by, _ = ctx.Deadline()
+	} else if call, ok := contextkit.Carried[admitted](ctx); ok {
+		call.arriving.meter = meter
+	}
+}
+
+// errSlow refuses a request that arrives too slowly.
+var errSlow = connect.NewError(connect.CodeDeadlineExceeded, "the request did not arrive in time")
+
+// arrivalBounds say how slowly a request may arrive: within timeout, and after a grace at
+// rate bytes per second on average. Of a stream of requests that is true for each message,
+// from its first byte on.
+type arrivalBounds struct {
+	timeout, grace time.Duration
+	rate           int64
+}
+
+// graceShare is the part of the timeout in which a request need not arrive at any rate.
+const graceShare = 4
+
+func boundsOf(config Config) arrivalBounds {
+	return arrivalBounds{timeout: config.BodyTimeout, grace: config.BodyTimeout / graceShare, rate: int64(config.MinBodyRate)}
+}
+
+// due returns how long after it began a message of which n bytes have arrived must have
+// got further.
+func (b arrivalBounds) due(n int64) time.Duration {
+	return min(b.timeout, b.grace+time.Duration(float64(n)/float64(b.rate)*float64(time.Second)))
+}
+
+// arrivalKey finds the arrival of a call in its context.
+type arrivalKey struct{}
+
+// arrival is the body of a request as it arrives, and the context that carries it.
+type arrival struct {
+	context.Context //nolint:containedctx // it is one
+
+	body    io.ReadCloser
+	control http.ResponseController
+	bounds  arrivalBounds
+	meter   Meter     // nil: none
+	by      time.Time // when it must have arrived; zero: nothing is known
+	watch   *stopwatch
+	failed  error
+
+	framed   bool // it has messages, each with a prefix
+	each     bool // and each is bounded by itself
+	prefix   [framePrefix]byte
+	prefixed int
+	left     uint64 // of the message's bytes
+	arrived  bool   // to its end
+
+	// The watch's mu is held.
+	quiet    bool // no message has begun
+	began    time.Time
+	received int64 // since it began
+	slow     bool
+}
+
+// framePrefix is the length of the prefix of gRPC's and Connect's messages.
+const framePrefix = 5
+
+// boundBodies gives requests their time to arrive, so that a client which trickles one
+// holds a place for a bounded time. slow is notified of those that are cut off.
+func boundBodies(config Config, slow func(), next http.Handler) http.Handler {
+	bounds := boundsOf(config)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		contentType := r.Header.Get("Content-Type")
+		a := &arrival{
+			Context: r.Context(), body: r.Body, control: *http.NewResponseController(w), bounds: bounds, watch: stopwatches.Get().(*stopwatch), //nolint:forcetypeassert // its own
+			framed: strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect+"),
+		}
+		// It is a copy, as http.MaxBytesHandler makes one: by the original's body net/http
+		// finds out whether the connection can take another request.
+		copied := r.WithContext(a)
+		copied.Body = a
+		defer func() {
+			if a.end() {
+				slow()
+			}
+			if !a.arrived && r.ProtoMajor < 2 {
+				// net/http reads some of what is left, to use the connection again.
+				_ = a.control.SetReadDeadline(time.Now().Add(bounds.grace))
+			}
+		}()
+		next.ServeHTTP(w, copied)
+	})
+}
+
+// Value implements [context.Context].
+func (a *arrival) Value(key any) any {
+	if key == (arrivalKey{}) {
+		return a
+	}
+	return a.Context.Value(key)
+}
+
+// eachMessage bounds the messages of streams of requests one by one: such a stream may be
+// quiet for as long as it lasts.
+func eachMessage(next connect.ServerFunc) connect.ServerFunc {
+	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		if spec.StreamType&connect.StreamTypeClient != 0 {
+			if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
+				a.each = a.framed
+			}
+		}
+		return next(ctx, spec, stream)
+	}
+}
+
+// Read implements [io.Reader].
+func (a *arrival) Read(p []byte) (int, error) {
+	if a.failed != nil {
+		return 0, a.failed
+	}
+	a.watch.begin(a)
+	n, err := a.body.Read(p)
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		a.arrived = true
+		a.watch.stop()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		a.failed, err = errSlow, errSlow
+	}
+	if n == 0 {
+		return n, err
+	}
+	a.watch.received(a, int64(n))
+	if a.each {
+		a.messages(p[:n])
+	}
+	if a.meter != nil {
+		if refused := a.meter.Reserve(int64(n)); refused != nil {
+			a.failed = refused
+			return n, refused
+		}
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (a *arrival) Close() error { return a.body.Close() }
+
+// messages follows the messages of a stream through its bytes.
+func (a *arrival) messages(part []byte) {
+	for len(part) > 0 {
+		if a.prefixed < framePrefix {
+			n := copy(a.prefix[a.prefixed:], part)
+			if a.prefixed == 0 {
+				a.watch.stop() // from now on it is due
+			}
+			a.prefixed, part = a.prefixed+n, part[n:]
+			if a.prefixed < framePrefix {
+				return
+			}
+			for _, b := range a.prefix[1:] {
+				a.left = a.left<<8 | uint64(b)
+			}
+		}
+		n := min(a.left, uint64(len(part)))
+		a.left, part = a.left-n, part[n:]
+		if a.left > 0 {
+			return
+		}
+		a.prefixed = 0
+		a.watch.stop()
+	}
+}
+
+// end releases what watches the body, and reports whether it was cut off.
+func (a *arrival) end() (slow bool) {
+	// What pumps a stream's requests may be in Read for a moment more: its watch is not
+	// used again.
+	a.watch.stopFor(a.each)
+	if slow = a.slow; !a.each {
+		stopwatches.Put(a.watch)
+	}
+	return slow
+}
+
+// start implements [watched].
+func (a *arrival) start(now time.Time) time.Duration {
+	a.quiet, a.began, a.received = a.each && a.prefixed == 0, now, 0
+	return a.due(now)
+}
+
+// due returns how long it is until more must have arrived; 0: for ever.
+func (a *arrival) due(now time.Time) time.Duration {
+	var due time.Duration
+	if !a.by.IsZero() {
+		due = max(a.by.Sub(now), 1)
+	}
+	if a.quiet {
+		return due
+	}
+	if own := max(a.bounds.due(a.received)-now.Sub(a.began), 1); due == 0 || own < due {
+		return own
+	}
+	return due
+}
+
+// check implements [watched].
+func (a *arrival) check(now time.Time) time.Duration {
+	if due := a.due(now); due != 1 {
+		return due
+	}
+	a.slow = true
+	_ = a.control.SetReadDeadline(time.Unix(1, 0)) // a connection that cannot do so has a limit of its own
+	return 0
+}

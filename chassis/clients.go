@@ -1,0 +1,139 @@
+package chassis
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+
+	"connectrpc.com/connect/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/peer"
+)
+
+const (
+	// edgeClientShare is the part of an edge's connections that one client may have.
+	edgeClientShare = 4
+	// clientPrefix is the length of the prefix of IPv6 addresses that are one client's.
+	clientPrefix = 64
+)
+
+// Client returns what a call's client is limited by: its host, of IPv6 its network of 64
+// bits (RFC 6177); the zero value if the transport has none.
+func Client(info *connect.CallInfo) netip.Addr {
+	if from, ok := info.TransportInfo.(*peer.Peer); ok {
+		if addr, ok := from.Addr.(*net.TCPAddr); ok {
+			return client(addr.AddrPort().Addr())
+		}
+	}
+	from, err := netip.ParseAddrPort(info.PeerAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return client(from.Addr())
+}
+
+func client(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
+	if addr.Is4() {
+		return addr
+	}
+	network, err := addr.Prefix(clientPrefix)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return network.Addr()
+}
+
+// clientLimit bounds the connections of each client address.
+type clientLimit struct {
+	most    int
+	refused prometheus.Counter // nil: none counts
+
+	mu    sync.Mutex
+	conns map[netip.Addr]int
+}
+
+func newClientLimit(most int) *clientLimit {
+	return &clientLimit{most: most, conns: map[netip.Addr]int{}}
+}
+
+// countRefused returns the counter of an edge's refused connections.
+func countRefused(s *Server) prometheus.Counter {
+	refused := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "headgate_client_connections_refused_total", Help: "Connections closed since their client address had as many as it may.",
+	})
+	s.Metrics.Registerer(s.config.Name).MustRegister(refused)
+	return refused
+}
+
+// countSlow returns what counts an edge's requests that were cut off.
+func countSlow(s *Server) func() {
+	slow := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "headgate_slow_requests_total", Help: "Requests cut off since they arrived too slowly.",
+	})
+	s.Metrics.Registerer(s.config.Name).MustRegister(slow)
+	return slow.Inc
+}
+
+// listener returns one whose connections are bounded.
+func (l *clientLimit) listener(from net.Listener) net.Listener { return &clientListener{from, l} }
+
+type clientListener struct {
+	net.Listener
+
+	limit *clientLimit
+}
+
+// Accept implements [net.Listener].
+func (l *clientListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		from, ok := conn.RemoteAddr().(*net.TCPAddr)
+		if !ok {
+			return conn, nil
+		}
+		addr := client(from.AddrPort().Addr())
+		if l.limit.enter(addr) {
+			return &clientConn{Conn: conn, limit: l.limit, addr: addr}, nil
+		}
+		_ = conn.Close() // it has not been used
+		if l.limit.refused != nil {
+			l.limit.refused.Inc()
+		}
+	}
+}
+
+func (l *clientLimit) enter(addr netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns[addr] >= l.most {
+		return false
+	}
+	l.conns[addr]++
+	return true
+}
+
+func (l *clientLimit) leave(addr netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns[addr]--; l.conns[addr] == 0 {
+		delete(l.conns, addr)
+	}
+}
+
+type clientConn struct {
+	net.Conn
+
+	limit *clientLimit
+	addr  netip.Addr
+	once  sync.Once
+}
+
+// Close implements [io.Closer].
+func (c *clientConn) Close() error {
+	c.once.Do(func() { c.limit.leave(c.addr) })
+	return c.Conn.Close()
+}

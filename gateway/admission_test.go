@@ -1,0 +1,413 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/limit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	// attackConns and attackStreams are the connections of an attack and its calls on each.
+	attackConns, attackStreams = 5, 40
+	attackCalls                = attackConns * attackStreams
+	// attackedCapacity is the capacity for calls of the gateway that is attacked, and
+	// tenantsPart and callersPart what one tenant, and one principal or address, may use.
+	attackedCapacity, tenantsPart, callersPart = 64, 32, 4
+)
+
+func attacked(c *gateway.Config) { c.MaxConcurrent, c.MaxStreams = attackedCapacity, attackedCapacity }
+
+// begin begins a call with these fields; the body follows.
+func (r *raw) begin(id uint32, fields ...string) error {
+	r.block.Reset()
+	for i := 0; i < len(fields); i += 2 {
+		if fields[i+1] == "" {
+			continue
+		}
+		if err := r.hpack.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}); err != nil {
+			return err
+		}
+	}
+	return r.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: r.block.Bytes(), EndHeaders: true})
+}
+
+// forms are ways to call Query over HTTP/2, as a path and a content type.
+var forms = map[string][2]string{
+	"grpc":          {"/projection.gateway.v1.QueryService/Query", "application/grpc+proto"},
+	"grpc-web":      {"/projection.gateway.v1.QueryService/Query", "application/grpc-web+proto"},
+	"connect":       {"/projection.gateway.v1.QueryService/Query", "application/json"},
+	"rest":          {"/v1/query/wallets", "application/json"},
+	"health":        {"/grpc.health.v1.Health/Check", "application/grpc+proto"},
+	"session":       {"/gateway.v1.SessionService/WhoAmI", "application/grpc+proto"},
+	"stream":        {"/projection.gateway.v1.QueryService/Watch", "application/grpc+proto"},
+	"operator":      {"/control.v1.TenantService/SuspendTenant", "application/grpc+proto"},
+	"connectstream": {"/projection.gateway.v1.QueryService/Watch", "application/connect+json"},
+}
+
+// attack opens calls whose bodies do not end on several connections, and returns once the
+// edge has ended all of them but those that it holds. body writes what there is of a body.
+func attack(t *testing.T, url string, held int, form [2]string, body func(r *raw, id uint32) error, header ...string) []*raw {
+	t.Helper()
+	var conns []*raw
+	over := make(chan struct{}, attackCalls)
+	for range attackConns {
+		r := connectRaw(t, url)
+		conns = append(conns, r)
+		var reading sync.WaitGroup
+		reading.Go(func() { // until the test ends
+			ended := map[uint32]bool{}
+			for {
+				f, err := r.framer.ReadFrame()
+				if err != nil {
+					return
+				}
+				id, last := f.Header().StreamID, false
+				switch f := f.(type) {
+				case *http2.MetaHeadersFrame:
+					last = f.StreamEnded()
+				case *http2.DataFrame:
+					last = f.StreamEnded()
+				case *http2.RSTStreamFrame:
+					last = true
+				}
+				if last && !ended[id] {
+					ended[id] = true
+					over <- struct{}{}
+				}
+			}
+		})
+		t.Cleanup(func() { r.conn.Close(); reading.Wait() })
+		for n := range attackStreams {
+			id := uint32(2*n + 1)
+			if err := r.begin(id, append([]string{":method", "POST", ":scheme", "http", ":authority", "edge", ":path", form[0], "content-type", form[1], "te", "trailers"}, header...)...); err != nil {
+				t.Fatal(err)
+			}
+			if body != nil {
+				if err := body(r, id); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for n := range attackCalls - held {
+		select {
+		case <-over:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("of %d calls %d have ended, want all but %d", attackCalls, n, held)
+		}
+	}
+	return conns
+}
+
+// losesNothing has another tenant call by every protocol.
+func losesNothing(t *testing.T, e *edge, when string) {
+	t.Helper()
+	token := e.token(t, "globex", "query.read")
+	for range 5 {
+		for _, protocol := range protocols {
+			if got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+				t.Errorf("%s: another tenant's call by %s: %v", when, protocol, got.err)
+			}
+		}
+	}
+}
+
+func TestAdmission_UnfinishedBodiesCostOtherTenantsNothing(t *testing.T) {
+	suspended := func(t *testing.T, e *edge) {
+		e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "acme"): {Suspended: true, Reason: "unpaid"}})
+	}
+	overQuota := func(t *testing.T, e *edge) {
+		e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 0.001, Burst: 1, Concurrent: 3}}})
+	}
+	one := func(r *raw, id uint32) error { return r.framer.WriteData(id, false, []byte{0}) }
+	for name, tc := range map[string]struct {
+		arrange func(t *testing.T, e *edge)
+		form    string
+		tenants string // of the credential; "": there is none
+		header  []string
+		rights  []string
+		held    int // calls that the edge holds
+		body    func(r *raw, id uint32) error
+	}{
+		"of a tenant by gRPC":             {form: "grpc", tenants: "acme", held: tenantsPart},
+		"of a tenant by gRPC-Web":         {form: "grpc-web", tenants: "acme", held: tenantsPart},
+		"of a tenant by Connect":          {form: "connect", tenants: "acme", held: tenantsPart},
+		"of a tenant by REST":             {form: "rest", tenants: "acme", held: tenantsPart},
+		"of a tenant's streams by gRPC":   {form: "stream", tenants: "acme", held: tenantsPart},
+		"of a tenant's streams":           {form: "connectstream", tenants: "acme", held: tenantsPart},
+		"that have begun":                 {form: "grpc", tenants: "acme", held: tenantsPart, body: one},
+		"of a suspended tenant":           {form: "grpc", tenants: "acme", arrange: suspended},
+		"of a suspended tenant by REST":   {form: "rest", tenants: "acme", arrange: suspended},
+		"of a tenant over its quota":      {form: "grpc", tenants: "acme", arrange: overQuota, held: 3},
+		"that name another tenant":        {form: "grpc", tenants: "acme", header: []string{"x-tenant-id", "globex"}},
+		"without the right":               {form: "grpc", tenants: "acme", rights: []string{"command.submit"}},
+		"whose tenant is not known":       {form: "grpc", tenants: "acme,initech", held: callersPart},
+		"whose header names the tenant":   {form: "grpc", tenants: "acme,initech", header: []string{"x-tenant-id", "acme"}, held: tenantsPart},
+		"of an operator":                  {form: "operator", tenants: "*", rights: []string{"fleet.admin"}, held: callersPart},
+		"without a credential":            {form: "grpc"},
+		"without a credential by Connect": {form: "connect"},
+		"of health checks":                {form: "health", held: callersPart},
+		"of the session service":          {form: "session", tenants: "acme", held: callersPart},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, port := range []string{"main", "grpc"} {
+				t.Run(port, func(t *testing.T) {
+					form := forms[tc.form]
+					if port == "grpc" && form[1] != "application/grpc+proto" {
+						t.Skip("the port speaks gRPC alone")
+					}
+					e := start(t, attacked)
+					if tc.arrange != nil {
+						tc.arrange(t, e)
+					}
+					header := tc.header
+					if tc.tenants != "" {
+						rights := tc.rights
+						if rights == nil {
+							rights = []string{"query.read"}
+						}
+						header = append(header, "authorization", e.token(t, tc.tenants, rights...))
+					}
+					attack(t, map[string]string{"main": e.url, "grpc": e.grpc}[port], tc.held, form, tc.body, header...)
+					losesNothing(t, e, "while the bodies do not end")
+				})
+			}
+		})
+	}
+}
+
+// TestAdmission_TricklesAreCutOffAndCostOtherTenantsNothing has each body come a byte now
+// and then: at no rate, or for longer than it may.
+func TestAdmission_TricklesAreCutOff(t *testing.T) {
+	bothPorts(t, func(c *gateway.Config) {
+		attacked(c)
+		c.Listen.BodyTimeout, c.Listen.MinBodyRate = 2*time.Second, 1<<20 // cut off by the rate after half a second
+	}, func(t *testing.T, e *edge, url string) {
+		conns := attack(t, url, tenantsPart, forms["grpc"], nil, "authorization", e.token(t, "acme", "query.read"))
+		var trickling sync.WaitGroup
+		stop := make(chan struct{})
+		for _, r := range conns {
+			trickling.Go(func() {
+				for {
+					for n := range attackStreams {
+						select {
+						case <-stop:
+							return
+						case <-time.After(5 * time.Millisecond):
+						}
+						if r.framer.WriteData(uint32(2*n+1), false, []byte{0}) != nil {
+							return
+						}
+					}
+				}
+			})
+		}
+		losesNothing(t, e, "while the bodies trickle")
+		eventually(t, "no call of the attack is left", func() bool {
+			_, text := e.adminGet(t, "/metrics")
+			return strings.Contains(text, `headgate_in_flight{process="gateway"} 0`) && strings.Contains(text, `headgate_message_bytes{process="gateway"} 0`) &&
+				!strings.Contains(text, `headgate_slow_requests_total{process="gateway"} 0`)
+		})
+		close(stop)
+		trickling.Wait()
+	})
+}
+
+func TestAdmission_BodiesOverHTTP1CostOtherTenantsNothing(t *testing.T) {
+	e := start(t, func(c *gateway.Config) {
+		attacked(c)
+		c.Listen.BodyTimeout = 2 * time.Second
+	})
+	token := e.token(t, "acme", "query.read")
+	var conns []net.Conn
+	for range 3 * tenantsPart {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /v1/query/wallets HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\nContent-Length: 100\r\nAuthorization: %s\r\n\r\n{", token)
+		conns = append(conns, conn)
+	}
+	eventually(t, "the tenant has as many as it may", func() bool {
+		_, text := e.adminGet(t, "/metrics")
+		return strings.Contains(text, fmt.Sprintf(`headgate_in_flight{process="gateway"} %d`, tenantsPart)) &&
+			strings.Contains(text, fmt.Sprintf(`headgate_limited_total{process="gateway",reason="CONCURRENCY_LIMIT",scope="tenant"} %d`, 2*tenantsPart))
+	})
+	losesNothing(t, e, "while the bodies do not end")
+	for _, conn := range conns { // each is answered and closed in the end
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestAdmission_RefusalsCostOtherTenantsNothing has calls denied as fast as they come.
+func TestAdmission_RefusalsCostOtherTenantsNothing(t *testing.T) {
+	for name, credential := range map[string]func(e *edge) string{
+		"without the right":      func(e *edge) string { return e.token(t, "acme", "command.submit") },
+		"for another tenant":     func(e *edge) string { return e.token(t, "initech", "query.read") },
+		"without a credential":   func(*edge) string { return "" },
+		"with a forged one":      func(e *edge) string { return e.token(t, "acme", "query.read") + "x" },
+		"more often than it may": func(e *edge) string { return e.token(t, "acme", "query.read") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothPorts(t, func(c *gateway.Config) {
+				attacked(c)
+				c.Limits = limit.Config{Rate: 100, Burst: 100}
+			}, func(t *testing.T, e *edge, url string) {
+				token, protocol := credential(e), map[bool]string{true: "native grpc", false: "grpc"}[url == e.grpc]
+				losesNothing(t, e, "before")
+				var attacking sync.WaitGroup
+				stop := make(chan struct{})
+				for range 16 { // each calls again as soon as it is refused
+					attacking.Go(func() {
+						for {
+							select {
+							case <-stop:
+								return
+							default:
+							}
+							_ = e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", "acme")
+						}
+					})
+				}
+				eventually(t, "refusals are held back", func() bool {
+					_, text := e.adminGet(t, "/metrics")
+					return strings.Contains(text, "headgate_refusals_held_total") && !strings.Contains(text, `headgate_refusals_held_total{process="gateway"} 0`)
+				})
+				losesNothing(t, e, "while others are refused")
+				close(stop)
+				attacking.Wait()
+			})
+		})
+	}
+}
+
+// TestAdmission_DenialsCountAgainstTheTenant uses a tenant's rate up by calls that are denied.
+func TestAdmission_DenialsCountAgainstTheTenant(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Rate: 0.001, Burst: 5} })
+	query := func(tenant string, rights ...string) connect.Code {
+		return e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, tenant, rights...)).code
+	}
+	for range 5 {
+		if code := query("acme", "query.read:other"); code != connect.CodePermissionDenied {
+			t.Fatalf("a call that is denied: %v", code)
+		}
+	}
+	if code := query("acme", "query.read"); code != connect.CodeResourceExhausted {
+		t.Errorf("after as many denials as it may make calls: %v", code)
+	}
+	if code := query("globex", "query.read"); code != 0 {
+		t.Errorf("another tenant: %v", code)
+	}
+}
+
+func TestAdmission_BytesOfATenantAreBounded(t *testing.T) {
+	const size = 600 << 10 // three fit into the tenant's two megabytes
+	for protocol, client := range streaming {
+		t.Run(protocol, func(t *testing.T) {
+			release, came := make(chan struct{}), make(chan struct{}, 7)
+			h := newHall(t)
+			h.say = func(context.Context) error {
+				came <- struct{}{}
+				<-release
+				return nil
+			}
+			e := startWith(t, func(c *gateway.Config) { c.MaxBytes = 4 << 20 }, h.register, h.set)
+			say := func(tenant string, text string) error {
+				ctx, info := connect.NewClientContext(t.Context())
+				info.RequestHeader().Set("Authorization", e.token(t, tenant, "hall.use"))
+				return client(e).CallUnary(ctx, h.spec("Say"), h.word("", text), h.word())
+			}
+			results, other := make(chan error, 6), make(chan error, 1)
+			for range 6 {
+				go func() { results <- say("acme", strings.Repeat("x", size)) }()
+			}
+			for range 3 {
+				<-came
+				if err := <-results; connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "too many bytes in memory") {
+					t.Errorf("a call beyond the tenant's bytes: %v", err)
+				}
+			}
+			if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_limited_total{process="gateway",reason="BYTES_LIMIT",scope="tenant"} 3`) {
+				t.Error("the metrics do not show it")
+			}
+			go func() { other <- say("globex", strings.Repeat("x", size)) }()
+			<-came
+			close(release)
+			if err := <-other; err != nil {
+				t.Errorf("another tenant: %v", err)
+			}
+			for range 3 {
+				if err := <-results; err != nil {
+					t.Errorf("a call that fits: %v", err)
+				}
+			}
+			eventually(t, "nothing is held", func() bool {
+				_, text := e.adminGet(t, "/metrics")
+				return strings.Contains(text, `headgate_message_bytes{process="gateway"} 0`)
+			})
+		})
+	}
+}
+
+func TestAdmission_ConnectionsOfOneClientAreBounded(t *testing.T) {
+	bothPorts(t, func(c *gateway.Config) { c.Listen.MaxClientConnections = 2 }, func(t *testing.T, e *edge, url string) {
+		dial := func() net.Conn {
+			conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close() })
+			return conn
+		}
+		first, second, third := dial(), dial(), dial()
+		_ = third.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := third.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
+			t.Errorf("a third connection: %v", err)
+		}
+		_, _ = first, second
+		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_client_connections_refused_total{process="gateway"} 1`) {
+			t.Error("the metrics do not show it")
+		}
+		first.Close()
+		eventually(t, "another one takes its place", func() bool {
+			conn := dial()
+			_, _ = io.WriteString(conn, http2.ClientPreface)
+			framer := http2.NewFramer(conn, conn)
+			_ = framer.WriteSettings()
+			_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_, err := framer.ReadFrame()
+			return err == nil
+		})
+	})
+}
+
+// TestAdmission_AHostilePrincipalCannotChargeAnother names a tenant that is not the caller's.
+func TestAdmission_ATenantPaysForItsOwnCallersAlone(t *testing.T) {
+	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Rate: 0.001, Burst: 20} })
+	hostile := e.token(t, "acme", "query.read")
+	for range 100 {
+		if got := e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", hostile, "X-Tenant-Id", "globex"); got.err == nil {
+			t.Fatal("it is admitted")
+		}
+	}
+	if got := e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "globex", "query.read")); got.err != nil {
+		t.Errorf("the tenant whose name it used: %v", got.err)
+	}
+}

@@ -1,0 +1,33 @@
+package gateway
+
+import (
+	"context"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/gateway/limit"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// healthProcedures begins the procedures of the health service.
+var healthProcedures = "/" + healthv1.Health_ServiceDesc.ServiceName + "/"
+
+// boundOpen charges health checks, which need no credential and do not pass through the
+// pipeline, to the client's address.
+func (g *Gateway) boundOpen(next connect.ServerFunc) connect.ServerFunc {
+	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		if !strings.HasPrefix(spec.Procedure, healthProcedures) {
+			return next(ctx, spec, stream)
+		}
+		info, _ := connect.CallInfoForServerContext(ctx)
+		held := &charge{payer: payerAddress}
+		if err := g.addresses.Enter(chassis.Client(info), &held.use, spec.StreamType&connect.StreamTypeServer != 0, limit.Normal); err != nil {
+			g.counters.limited.WithLabelValues(limitReason(err), payerAddress.String()).Inc()
+			return exceeded(payerAddress, err, 0)
+		}
+		defer held.use.Leave()
+		chassis.Receiving(ctx, held)
+		return next(ctx, spec, stream)
+	}
+}

@@ -1,0 +1,61 @@
+package limit
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"github.com/headgate/headgate/chassis/config"
+)
+
+// Capacity is how much all callers together may use.
+type Capacity struct {
+	// Calls and Streams are the calls and the streams of answers in flight.
+	Calls, Streams int
+	// Bytes is the bytes of messages in memory.
+	Bytes int64
+	// Held is the refusals that are held back, see [Budget.HoldBack].
+	Held int
+}
+
+// Shared is the capacity that all callers share. As it fills up, what is least important
+// is refused first, so that operators still get in.
+type Shared struct {
+	calls, streams, bytes *Room
+
+	held    atomic.Int64 // refusals that are held back
+	maxHeld int64
+}
+
+// NewShared returns a capacity of which nothing is used. Calls, streams and bytes must be
+// at least 1.
+func NewShared(capacity Capacity) (*Shared, error) {
+	calls, err := NewRoom(int64(capacity.Calls))
+	streams, wrong := NewRoom(int64(capacity.Streams))
+	bytes, bad := NewRoom(capacity.Bytes)
+	if err := errors.Join(err, wrong, bad, config.AtLeast("refusals held back", capacity.Held, 0)); err != nil {
+		return nil, err
+	}
+	return &Shared{calls: calls, streams: streams, bytes: bytes, maxHeld: int64(capacity.Held)}, nil
+}
+
+// Calls, Streams and Bytes return what is used of each.
+func (s *Shared) Calls() *Room { return s.calls }
+
+// Streams is described at [Shared.Calls].
+func (s *Shared) Streams() *Room { return s.streams }
+
+// Bytes is described at [Shared.Calls].
+func (s *Shared) Bytes() *Room { return s.bytes }
+
+// Held returns how many refusals are held back now.
+func (s *Shared) Held() int64 { return s.held.Load() }
+
+// part returns the part of n that a share is, at least 1.
+func part[N int | int64](n N, share float64) N { return max(N(float64(n)*share), 1) }
+
+// portion returns the bounds of a caller that may use a share of the capacity.
+func (s *Shared) portion(share float64) bounds {
+	return bounds{
+		calls: part(s.calls.bound[High], share), streams: part(s.streams.bound[High], share), bytes: part(s.bytes.bound[High], share),
+	}
+}

@@ -1,0 +1,167 @@
+package limit
+
+import "sync"
+
+// Use is what one call holds: a place and bytes, each of its caller's budget and of the
+// shared capacity. The zero value holds nothing. [Budgets.Enter] fills it in, and
+// [Use.Leave] returns all that it holds. Its methods are safe for concurrent use.
+type Use struct {
+	mu       sync.Mutex
+	budget   *Budget // nil: it holds nothing
+	room     *Room   // of the shared capacity; nil: given back
+	stream   bool
+	priority Priority
+	bytes    int64
+	failed   error
+}
+
+// enter takes a place of the budget, which is pinned, and of the shared capacity. It
+// releases the pin if there is none. A use that has been filled in already is an error of
+// the caller's.
+func (u *Use) enter(b *Budget, stream bool, priority Priority) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := b.takePlace(stream); err != nil {
+		b.unpin()
+		return err
+	}
+	room := b.shared.calls
+	if stream {
+		room = b.shared.streams
+	}
+	if !room.Acquire(1, priority) {
+		b.leavePlace(stream)
+		b.unpin()
+		return ErrFull
+	}
+	u.budget, u.room, u.stream, u.priority, u.bytes, u.failed = b, room, stream, priority, 0, nil
+	return nil
+}
+
+// move charges all that the use holds to another budget, which is pinned. On an error it
+// stays where it is, and the pin is released.
+func (u *Use) move(to *Budget) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	from := u.budget
+	if from == nil {
+		to.unpin()
+		return ErrLeft
+	}
+	if err := to.takePlace(u.stream); err != nil {
+		to.unpin()
+		return err
+	}
+	if !to.takeBytes(u.bytes) {
+		to.leavePlace(u.stream)
+		to.unpin()
+		return ErrBytes
+	}
+	from.leavePlace(u.stream)
+	from.bytes.Add(-u.bytes)
+	from.unpin()
+	u.budget = to
+	return nil
+}
+
+// Reserve charges n more bytes of messages in memory. Errors: [ErrBytes] (of the budget),
+// [ErrFull] (of the shared capacity), [ErrLeft].
+func (u *Use) Reserve(n int64) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.reserve(n)
+}
+
+func (u *Use) reserve(n int64) error {
+	b := u.budget
+	switch {
+	case b == nil:
+		return ErrLeft
+	case !b.takeBytes(n):
+		u.failed = ErrBytes
+		return u.failed
+	case !b.shared.bytes.Acquire(n, u.priority):
+		b.bytes.Add(-n)
+		u.failed = ErrFull
+		return u.failed
+	}
+	u.bytes += n
+	return nil
+}
+
+// ReserveAtLeast charges what is missing until the use holds n bytes. Errors are those of
+// [Use.Reserve].
+func (u *Use) ReserveAtLeast(n int64) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if n <= u.bytes {
+		return nil
+	}
+	return u.reserve(n - u.bytes)
+}
+
+// Release returns n bytes, at most those that are reserved.
+func (u *Use) Release(n int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.release(min(n, u.bytes))
+}
+
+func (u *Use) release(n int64) {
+	if u.budget == nil || n == 0 {
+		return
+	}
+	u.bytes -= n
+	u.budget.bytes.Add(-n)
+	u.budget.shared.bytes.Release(n)
+}
+
+// Bytes returns how many bytes are reserved.
+func (u *Use) Bytes() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.bytes
+}
+
+// Failed returns why bytes were refused last; nil: none were.
+func (u *Use) Failed() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.failed
+}
+
+// Budget returns the budget that is charged, nil for none.
+func (u *Use) Budget() *Budget {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.budget
+}
+
+// LeaveShared returns the bytes and the shared capacity's place. The budget's place is
+// held until Leave.
+func (u *Use) LeaveShared() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.leaveShared()
+}
+
+func (u *Use) leaveShared() {
+	u.release(u.bytes)
+	if u.room != nil {
+		u.room.Release(1)
+		u.room = nil
+	}
+}
+
+// Leave returns all that is held; of a use that holds nothing it does nothing.
+func (u *Use) Leave() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.budget == nil {
+		return
+	}
+	u.leaveShared()
+	u.budget.leavePlace(u.stream)
+	u.budget.unpin()
+	u.budget = nil
+}
