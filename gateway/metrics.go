@@ -24,6 +24,12 @@ func newCounters(metrics prometheus.Registerer) *counters {
 		}
 	}
 	metrics.MustRegister(c.limited, c.held, c.retried, c.denied)
+	c.limited.WithLabelValues(reasonRate, payerTenant.String())
+	for _, payer := range []payer{payerTenant, payerPrincipal, payerAddress} {
+		for _, reason := range []string{reasonConcurrency, reasonStreams, reasonBytes, reasonFull} {
+			c.limited.WithLabelValues(reason, payer.String())
+		}
+	}
 	return c
 }
 

@@ -121,6 +121,9 @@ func (s session) Decide(ctx context.Context, req *gatewayv1.DecideRequest) (*gat
 
 // decide says what the pipeline's stages would, in their order.
 func (s session) decide(method *policy.Method, principal *auth.Principal, tenant contextkit.TenantID, resource string) (bool, string) {
+	if tenant.IsZero() {
+		tenant = onlyTenant(principal)
+	}
 	switch {
 	case method.Anonymous:
 		return true, "the method is open to all"
@@ -128,9 +131,9 @@ func (s session) decide(method *policy.Method, principal *auth.Principal, tenant
 		return false, fmt.Sprintf("the right %q is missing", method.Right)
 	case !method.Tenant && !principal.AnyTenant:
 		return false, "the call concerns the platform, which needs a credential for all tenants"
-	case method.Tenant && tenant.IsZero() && (principal.AnyTenant || len(principal.Tenants) != 1):
+	case method.Tenant && tenant.IsZero():
 		return false, "the call is for one tenant, and none is named"
-	case method.Tenant && !tenant.IsZero() && !principal.ActsFor(tenant):
+	case method.Tenant && !principal.ActsFor(tenant):
 		return false, "the credential is not for tenant " + tenant.String()
 	case method.Tenant && s.suspended(tenant, principal) != "":
 		return false, "the tenant is suspended"

@@ -223,19 +223,28 @@ func (g *Gateway) exceed(call *Call, err error, wait time.Duration) error {
 	return exceeded(call.payer, err, wait)
 }
 
-// limitReason is the reason of a refusal in metrics and error details.
+// Reasons of refusals by a limit, in metrics and error details.
+const (
+	reasonRate        = "RATE_LIMIT"
+	reasonConcurrency = "CONCURRENCY_LIMIT"
+	reasonStreams     = "STREAM_LIMIT"
+	reasonBytes       = "BYTES_LIMIT"
+	reasonFull        = "GATEWAY_FULL"
+)
+
+// limitReason returns the reason of a [limit] error.
 func limitReason(err error) string {
 	switch {
 	case errors.Is(err, limit.ErrRate):
-		return "RATE_LIMIT"
+		return reasonRate
 	case errors.Is(err, limit.ErrStreams):
-		return "STREAM_LIMIT"
+		return reasonStreams
 	case errors.Is(err, limit.ErrBytes):
-		return "BYTES_LIMIT"
+		return reasonBytes
 	case errors.Is(err, limit.ErrFull):
-		return "GATEWAY_FULL"
+		return reasonFull
 	}
-	return "CONCURRENCY_LIMIT"
+	return reasonConcurrency
 }
 
 // exceeded says which limit of a caller refuses a call; wait is how long until there is
@@ -246,8 +255,8 @@ func exceeded(payer payer, err error, wait time.Duration) error {
 	}
 	reason, message := limitReason(err), err.Error()
 	switch reason {
-	case "GATEWAY_FULL":
-	case "RATE_LIMIT":
+	case reasonFull:
+	case reasonRate:
 		message = "the tenant's " + message
 	default:
 		message = payer.subject() + message
