@@ -106,7 +106,7 @@ func boundBodies(config Config, slow func(), next http.Handler) http.Handler {
 		}
 		// It is a copy, as http.MaxBytesHandler makes one: by the original's body net/http
 		// finds out whether the connection can take another request.
-		copied := r.WithContext(a)
+		copied := r.WithContext(a) //nolint:contextcheck // a is in the request's own
 		copied.Body = a
 		defer func() {
 			if a.end() {

@@ -128,8 +128,7 @@ func (b *Budgets[K]) Enter(key K, use *Use, stream bool, priority Priority) erro
 // [ErrConcurrency], [ErrStreams], [ErrBytes], [ErrLeft].
 func (b *Budgets[K]) Move(key K, use *Use) error { return use.move(b.pinned(key)) }
 
-// Tracked returns how many callers have a budget of their own, and Overflowed how often a
-// caller has had none.
+// Tracked returns how many callers have a budget of their own.
 func (b *Budgets[K]) Tracked() int {
 	n := 0
 	for i := range b.shards {
@@ -141,7 +140,7 @@ func (b *Budgets[K]) Tracked() int {
 	return n
 }
 
-// Overflowed is described at [Budgets.Tracked].
+// Overflowed returns how often a caller had to share a budget.
 func (b *Budgets[K]) Overflowed() int64 { return b.overflow.Load() }
 
 // Tenants has the budget of each tenant: its quota, and at most a share of the shared

@@ -38,13 +38,13 @@ func NewShared(capacity Capacity) (*Shared, error) {
 	return &Shared{calls: calls, streams: streams, bytes: bytes, maxHeld: int64(capacity.Held)}, nil
 }
 
-// Calls, Streams and Bytes return what is used of each.
+// Calls returns the room for calls.
 func (s *Shared) Calls() *Room { return s.calls }
 
-// Streams is described at [Shared.Calls].
+// Streams returns the room for streams of answers.
 func (s *Shared) Streams() *Room { return s.streams }
 
-// Bytes is described at [Shared.Calls].
+// Bytes returns the room for bytes of messages.
 func (s *Shared) Bytes() *Room { return s.bytes }
 
 // Held returns how many refusals are held back now.
