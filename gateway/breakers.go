@@ -75,12 +75,12 @@ func (c *Call) timeout(began time.Time) breaker.Outcome {
 	return breaker.TimedOut
 }
 
-// OpenBreakers returns what is diverted from now: the endpoints of nodes, and
-// "endpoint /service/Method" for the method of a node.
+// OpenBreakers returns what the calls of all tenants are diverted from now: the endpoints of
+// nodes, and "endpoint /service/Method" for the method of a node.
 func (g *Gateway) OpenBreakers() []string {
 	var open []string
 	for _, state := range g.breakers.States() {
-		if state.Open {
+		if state.Open && !state.Single {
 			open = append(open, breakerName(state))
 		}
 	}

@@ -59,8 +59,9 @@ var (
 	poolCalls        = describe("headgate_upstream_in_flight", "Calls on the channels now.")
 	poolMade         = describe("headgate_upstream_channels_made_total", "Channels made.")
 	poolEvicted      = describe("headgate_upstream_channels_evicted_total", "Channels given up: idle, or least recently used.")
-	breakerOpen      = describe("headgate_breaker_open", "1 while calls are diverted from the node.", "kind", "endpoint")
-	methodOpen       = describe("headgate_method_breaker_open", "1 while calls of the method are diverted from the node.", "kind", "endpoint", "procedure")
+	breakerOpen      = describe("headgate_breaker_open", "1 while the calls of all tenants are diverted from the node.", "kind", "endpoint")
+	methodOpen       = describe("headgate_method_breaker_open", "1 while all tenants' calls of the method are diverted from the node.", "kind", "endpoint", "procedure")
+	singleOpen       = describe("headgate_single_tenant_breakers_open", "Breakers that refuse the calls of one tenant alone.")
 	breakerLatency   = describe("headgate_upstream_latency_seconds", "Moving mean of the node's time to an answer.", "kind", "endpoint")
 	nodeReady        = describe("headgate_node_ready", "1 while the node takes calls.", "kind", "node")
 	kindDegraded     = describe("headgate_kind_degraded", "1 while no node of the kind takes calls, so that its methods are refused.", "kind")
@@ -68,7 +69,7 @@ var (
 	probesMade       = describe("headgate_probes_total", "Nodes asked whether they take calls.")
 	everyDescription = []*prometheus.Desc{
 		roomInFlight, streamsInFlight, refusalsHeld, roomShed, messageBytes, budgetsTracked, budgetsFull, poolChannels, poolCalls, poolMade, poolEvicted,
-		breakerOpen, methodOpen, breakerLatency, nodeReady, kindDegraded, routingRevision, probesMade,
+		breakerOpen, methodOpen, singleOpen, breakerLatency, nodeReady, kindDegraded, routingRevision, probesMade,
 	}
 )
 
@@ -108,14 +109,20 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	gauge(poolCalls, float64(pool.Calls))
 	counter(poolMade, pool.Made)
 	counter(poolEvicted, pool.Evicted)
+	single := 0
 	for _, state := range c.breakers.States() {
+		if state.Open && state.Single {
+			single++
+		}
+		open := number(state.Open && !state.Single)
 		if state.Procedure != "" {
-			gauge(methodOpen, number(state.Open), state.Kind, state.Endpoint, state.Procedure)
+			gauge(methodOpen, open, state.Kind, state.Endpoint, state.Procedure)
 			continue
 		}
-		gauge(breakerOpen, number(state.Open), state.Kind, state.Endpoint)
+		gauge(breakerOpen, open, state.Kind, state.Endpoint)
 		gauge(breakerLatency, state.Latency.Seconds(), state.Kind, state.Endpoint)
 	}
+	gauge(singleOpen, float64(single))
 	for _, node := range c.routes.Nodes() {
 		gauge(nodeReady, number(node.Ready), node.Kind, node.ID)
 	}

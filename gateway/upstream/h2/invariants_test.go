@@ -152,13 +152,13 @@ func do(channel *Channel, r *rand.Rand, path string) error {
 	}
 	stream, err := channel.Open(ctx, request)
 	if err != nil {
-		return nil //nolint:nilerr // it had no time, or its headers were too large
+		return nil // it had no time, or its headers were too large
 	}
 	defer stream.Close()
 	for range r.IntN(3) {
 		buffer, err := stream.Receive(ctx)
 		if err != nil {
-			return nil //nolint:nilerr // as the behaviour has it
+			return nil // as the behaviour has it
 		}
 		if path == "/echo" && string(buffer.ReadOnlyData()) != string(message) {
 			buffer.Free()
@@ -238,7 +238,7 @@ func TestChannel_RefusedAnswersGiveTheirWindowBack(t *testing.T) {
 				for {
 					frame, err := p.ReadFrame()
 					if err != nil {
-						return nil //nolint:nilerr // the client has left
+						return nil // the client has left
 					}
 					switch f := frame.(type) {
 					case *http2.WindowUpdateFrame:
@@ -329,7 +329,7 @@ func TestChannel_APlaceThatACallDoesNotTakeGoesToTheNext(t *testing.T) {
 }
 
 // past is a context whose deadline has passed, although it has not ended: its timer is late.
-type past struct{ context.Context } //nolint:containedctx // it is one
+type past struct{ context.Context }
 
 func (past) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
 
