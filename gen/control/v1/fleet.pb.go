@@ -346,7 +346,8 @@ type Node struct {
 	Load *Load `protobuf:"bytes,9,opt,name=load,proto3" json:"load,omitempty"`
 	// How many events wait for it, of all its tenants; absent: none ever do.
 	Lag *int64 `protobuf:"varint,10,opt,name=lag,proto3,oneof" json:"lag,omitempty"`
-	// Endpoints that a gateway's breakers leave alone.
+	// What a gateway diverts all calls from: endpoints of nodes, and "endpoint
+	// /service/Method" for one method of a node.
 	OpenBreakers []string `protobuf:"bytes,11,rep,name=open_breakers,json=openBreakers,proto3" json:"open_breakers,omitempty"`
 	// Whether it answered when it was asked, and in how many milliseconds.
 	Answered bool `protobuf:"varint,12,opt,name=answered,proto3" json:"answered,omitempty"`

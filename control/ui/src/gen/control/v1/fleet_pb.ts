@@ -210,7 +210,8 @@ export type Node = Message<"control.v1.Node"> & {
   lag?: bigint | undefined;
 
   /**
-   * Endpoints that a gateway's breakers leave alone.
+   * What a gateway diverts all calls from: endpoints of nodes, and "endpoint
+   * /service/Method" for one method of a node.
    *
    * @generated from field: repeated string open_breakers = 11;
    */
