@@ -72,7 +72,7 @@ function Nodes({ fleet }: { fleet: FleetMessage }) {
       />
       {fleet.nodes.some((node) => node.openBreakers.length > 0) ? (
         <section className="panel" aria-label="Open breakers">
-          <h2>Left alone by breakers</h2>
+          <h2>Diverted by breakers</h2>
           <ul>
             {fleet.nodes.flatMap((node) =>
               node.openBreakers.map((endpoint) => (
