@@ -109,8 +109,8 @@ func noNode(kind string) string { return "no " + kind + " node takes calls" }
 
 // Degraded returns the kinds of nodes of which none takes calls, sorted. Their calls are
 // refused; the gateway is ready for others'.
-func (g *Gateway) Degraded() []string {
-	return slices.Sorted(maps.Keys(g.degraded(context.Background(), contextkit.TenantID{})))
+func (g *Gateway) Degraded(ctx context.Context) []string {
+	return slices.Sorted(maps.Keys(g.degraded(ctx, contextkit.TenantID{})))
 }
 
 // mayAsk returns why a request at the edge may not ask for the tenant's readiness: it

@@ -105,7 +105,7 @@ func TestReady_LastNodeOfAKindDegradesTheGateway(t *testing.T) {
 		if err := e.edge.Ready(t.Context()); (err == nil) != (tc.status == 200) {
 			t.Errorf("%s: the gateway announces %v", tc.name, err)
 		}
-		if got := e.edge.Degraded(); slices.Contains(got, "runner") != slices.Contains(tc.degraded, "runner") {
+		if got := e.edge.Degraded(t.Context()); slices.Contains(got, "runner") != slices.Contains(tc.degraded, "runner") {
 			t.Errorf("%s: the gateway announces %v as degraded", tc.name, got)
 		}
 		_, metrics := e.adminGet(t, "/metrics")

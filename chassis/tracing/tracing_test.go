@@ -197,7 +197,7 @@ func TestExporter_ReconnectsWithinSecondsAfterALongOutage(t *testing.T) {
 		}
 	}
 	go func() { // those after are taken too
-		for range attempts { //nolint:revive // nothing is done about them
+		for range attempts {
 		}
 	}()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -198,7 +198,7 @@ func edgeLayers(js jetstream.JetStream, edge *gateway.Gateway, router *router, n
 	announce := func(ctx context.Context) error {
 		return ended(ctx, backbone.Announce(ctx, js, node, func(ctx context.Context, now *backbone.Node) error {
 			now.Load, now.Routing, now.Open = loadOf(edge.Load()), router.revision.Load(), edge.OpenBreakers()
-			now.Degraded = edge.Degraded()
+			now.Degraded = edge.Degraded(ctx)
 			return edge.Ready(ctx)
 		}))
 	}
