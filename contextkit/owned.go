@@ -136,43 +136,54 @@ func OwnedHeaders() []OwnedHeader { return slices.Clone(ownedHeaders) }
 // PassesToNode reports whether a header of a client's request, its name in canonical form,
 // is forwarded to nodes. An underscore counts as a hyphen: servers that hand headers over
 // as variables (CGI, WSGI) do not tell them apart.
-func PassesToNode(canonical string) bool { return ownerOf(canonical).Request == FromSender }
+func PassesToNode(canonical string) bool { return ruleOf(canonical).request == FromSender }
 
 // PassesToClient reports whether a header or trailer of a node's answer, its name in
 // canonical form, is forwarded to clients. An underscore counts as a hyphen.
-func PassesToClient(canonical string) bool { return ownerOf(canonical).Answer == FromSender }
+func PassesToClient(canonical string) bool { return ruleOf(canonical).answer == FromSender }
 
 // IsTransport reports whether a header, its name in canonical form, belongs to a transport,
 // which writes it by itself.
-func IsTransport(canonical string) bool { return ownerOf(canonical).Request == FromTransport }
+func IsTransport(canonical string) bool { return ruleOf(canonical).request == FromTransport }
 
-// ownerOf returns who owns a header; the zero value says that it passes.
-func ownerOf(canonical string) OwnedHeader {
+// rule is who writes a header; the zero value says that it passes.
+type rule struct{ request, answer Source }
+
+func ruleOf(canonical string) rule {
 	if strings.IndexByte(canonical, '_') >= 0 {
 		canonical = textproto.CanonicalMIMEHeaderKey(strings.ReplaceAll(canonical, "_", "-"))
 	}
 	if owned, ok := ownedNames[canonical]; ok {
 		return owned
 	}
-	for i := range ownedPrefixes {
-		if strings.HasPrefix(canonical, ownedPrefixes[i].Name) {
-			return ownedPrefixes[i]
+	if canonical == "" {
+		return rule{}
+	}
+	for _, owned := range ownedPrefixes[canonical[0]] {
+		if strings.HasPrefix(canonical, owned.prefix) {
+			return owned.rule
 		}
 	}
-	return OwnedHeader{}
+	return rule{}
+}
+
+// prefixRule is the rule of all names with a prefix.
+type prefixRule struct {
+	prefix string
+	rule   rule
 }
 
 // The set in canonical form, since that is how net/http and Connect store names: single
-// names, and prefixes without their "*".
-var ownedNames, ownedPrefixes = func() (map[string]OwnedHeader, []OwnedHeader) {
-	names, prefixes := map[string]OwnedHeader{}, []OwnedHeader(nil)
+// names, and prefixes by their first letter.
+var ownedNames, ownedPrefixes = func() (names map[string]rule, prefixes [256][]prefixRule) {
+	names = map[string]rule{}
 	for _, owned := range ownedHeaders {
 		prefix, isPrefix := strings.CutSuffix(owned.Name, "*")
-		owned.Name = textproto.CanonicalMIMEHeaderKey(prefix)
+		canonical, rule := textproto.CanonicalMIMEHeaderKey(prefix), rule{owned.Request, owned.Answer}
 		if isPrefix {
-			prefixes = append(prefixes, owned)
+			prefixes[canonical[0]] = append(prefixes[canonical[0]], prefixRule{canonical, rule})
 		} else {
-			names[owned.Name] = owned
+			names[canonical] = rule
 		}
 	}
 	return names, prefixes
