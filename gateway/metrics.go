@@ -18,25 +18,25 @@ func newCounters(metrics prometheus.Registerer) *counters {
 		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Further attempts at a node, and those that a budget forbade."}, []string{"outcome"}),
 		denied:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_denied_total", Help: "Calls denied, by rule."}, []string{"rule"}),
 	}
-	for counter, values := range map[*prometheus.CounterVec][]string{c.limited: limitReasons, c.retried: retryOutcomes, c.denied: denialRules} {
+	for counter, values := range map[*prometheus.CounterVec][]string{c.retried: retryOutcomes, c.denied: denialRules} {
 		for _, value := range values {
 			counter.WithLabelValues(value)
 		}
 	}
-	metrics.MustRegister(c.limited, c.held, c.retried, c.denied)
 	c.limited.WithLabelValues(reasonRate, payerTenant.String())
 	for _, payer := range []payer{payerTenant, payerPrincipal, payerAddress} {
-		for _, reason := range []string{reasonConcurrency, reasonStreams, reasonBytes, reasonFull} {
+		for _, reason := range limitReasons {
 			c.limited.WithLabelValues(reason, payer.String())
 		}
 	}
+	metrics.MustRegister(c.limited, c.held, c.retried, c.denied)
 	return c
 }
 
 // The values of the counters' labels. They exist from the start at zero: a rate over a
 // series that begins with its first event would not show that event.
 var (
-	limitReasons  = []string{"RATE_LIMIT", "CONCURRENCY_LIMIT", "STREAM_LIMIT"}
+	limitReasons  = []string{reasonConcurrency, reasonStreams, reasonBytes, reasonFull} // of every payer
 	retryOutcomes = []string{"sent", "forbidden", "refused by the node"}
 	denialRules   = []string{"CREDENTIAL", "RIGHT", "SUSPENDED", "TENANT"}
 )
