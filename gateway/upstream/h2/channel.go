@@ -108,6 +108,9 @@ type Request struct {
 	// Whole says that one message is awaited at most, of no use before the call has
 	// ended.
 	Whole bool
+	// Meter bounds the memory of the answer's messages; nil: nothing does, but
+	// MaxMessageBytes for each.
+	Meter Meter
 }
 
 // Open begins a call. ctx bounds the wait for a connection and for a place on it, and its

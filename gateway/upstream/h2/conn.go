@@ -149,7 +149,7 @@ func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
 		return nil, ErrHeadersTooLarge
 	}
 	c.headers.encode(request.Fields, request.Path, contextkit.CalleeTime(remaining))
-	s := newStream(c, c.nextID, request.Whole)
+	s := newStream(c, c.nextID, &request)
 	c.nextID += 2
 	if c.nextID > maxStreamID {
 		c.drain()

@@ -16,6 +16,16 @@ var (
 	ErrCompressed = errors.New("h2: the message is compressed, in a way that was not offered")
 )
 
+// MeterError says that the call's [Meter] refused memory for a message of the answer. The
+// stream was reset; the connection goes on.
+type MeterError struct{ Cause error }
+
+// Error implements error.
+func (e *MeterError) Error() string { return fmt.Sprintf("h2: no memory for the answer: %v", e.Cause) }
+
+// Unwrap returns the meter's error.
+func (e *MeterError) Unwrap() error { return e.Cause }
+
 // BrokenError says that a call ended without its peer's verdict: the peer could not be
 // connected to, the connection broke, the peer reset the stream, or it broke the protocol.
 type BrokenError struct {

@@ -43,6 +43,7 @@ type Stream struct {
 	coming   message    // not yet complete
 	room     int        // bytes that the peer may still send
 	credit   int        // bytes that it may be granted anew
+	memory   memory     // of messages
 }
 
 // message is one of the peer's.
@@ -55,9 +56,10 @@ type message struct {
 	owed     int // bytes that the peer is granted anew when this is received
 }
 
-func newStream(c *conn, id uint32, whole bool) *Stream {
-	s := &Stream{conn: c, id: id, window: c.streamWindow, whole: whole, ready: make(chan struct{}, 1), room: c.channel.config.StreamWindow}
+func newStream(c *conn, id uint32, request *Request) *Stream {
+	s := &Stream{conn: c, id: id, window: c.streamWindow, whole: request.Whole, ready: make(chan struct{}, 1), room: c.channel.config.StreamWindow}
 	s.fields, s.messages = s.place[:0], s.first[:0]
+	s.memory = memory{pool: c.channel.config.Memory, meter: request.Meter}
 	return s
 }
 
@@ -156,7 +158,7 @@ func (s *Stream) take() (next mem.Buffer, done bool, err error) {
 	if granted > 0 {
 		s.conn.regrant(s, granted)
 	}
-	return m.buffer(s.conn.channel.config.Memory), true, nil
+	return m.buffer(&s.memory), true, nil
 }
 
 // waiting returns how many complete messages have not been received. s.mu is held.
@@ -174,9 +176,12 @@ func (s *Stream) push(m message) {
 }
 
 // buffer returns the message's bytes, in memory that knows where it belongs.
-func (m *message) buffer(memory mem.BufferPool) mem.Buffer {
+func (m *message) buffer(memory *memory) mem.Buffer {
 	if m.bytes == nil {
 		return mem.SliceBuffer(nil)
+	}
+	if mem.IsBelowBufferPoolingThreshold(cap(*m.bytes)) {
+		memory.received(len(*m.bytes)) // nothing reports that it is freed
 	}
 	return mem.NewBuffer(m.bytes, memory)
 }
@@ -207,12 +212,12 @@ func (s *Stream) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.messages[s.next:] {
-		m.free(s.conn.channel.config.Memory)
+		m.free(&s.memory)
 	}
 	s.messages, s.next = nil, 0
 }
 
-func (m *message) free(memory mem.BufferPool) {
+func (m *message) free(memory *memory) {
 	if m.bytes != nil {
 		memory.Put(m.bytes)
 		m.bytes = nil
@@ -232,7 +237,7 @@ func (s *Stream) conclude(why error) {
 		return
 	}
 	s.over, s.err = true, why
-	s.coming.free(s.conn.channel.config.Memory)
+	s.coming.free(&s.memory)
 	s.signal()
 }
 
@@ -328,7 +333,7 @@ func (s *Stream) data(part []byte, length int) (granted int, err error) {
 	}
 	s.credit += length - len(part) // padding
 	for len(part) > 0 {
-		n, err := s.coming.add(part, &s.conn.channel.config)
+		n, err := s.coming.add(part, s.conn.channel.config.MaxMessageBytes, &s.memory)
 		if err != nil {
 			return 0, http2.StreamError{StreamID: s.id, Code: http2.ErrCodeCancel, Cause: err}
 		}
@@ -365,8 +370,9 @@ func (s *Stream) grant() int {
 // firstPlace is what a message gets that says it is larger: it must come to get more.
 const firstPlace = 1 << 20
 
-// add takes what of part belongs to the message, and returns how much.
-func (m *message) add(part []byte, config *Config) (int, error) {
+// add takes what of part belongs to the message, of at most so many bytes, and returns how
+// much.
+func (m *message) add(part []byte, most int, memory *memory) (int, error) {
 	if m.prefixed < prefixBytes {
 		n := copy(m.prefix[m.prefixed:], part)
 		if m.prefixed += n; m.prefixed < prefixBytes {
@@ -376,18 +382,24 @@ func (m *message) add(part []byte, config *Config) (int, error) {
 			return 0, ErrCompressed
 		}
 		size := binary.BigEndian.Uint32(m.prefix[1:])
-		if uint64(size) > uint64(config.MaxMessageBytes) { //nolint:gosec // positive
+		if uint64(size) > uint64(most) { //nolint:gosec // positive
 			return 0, ErrTooLarge
 		}
 		if m.size = int(size); m.size > 0 {
-			m.bytes = config.Memory.Get(min(m.size, firstPlace))
+			var err error
+			if m.bytes, err = memory.take(min(m.size, firstPlace)); err != nil {
+				return 0, err
+			}
 		}
 		return n, nil
 	}
 	if m.filled == len(*m.bytes) {
-		larger := config.Memory.Get(min(m.size, 2*m.filled))
+		larger, err := memory.take(min(m.size, 2*m.filled))
+		if err != nil {
+			return 0, err
+		}
 		copy(*larger, *m.bytes)
-		config.Memory.Put(m.bytes)
+		memory.Put(m.bytes)
 		m.bytes = larger
 	}
 	n := copy((*m.bytes)[m.filled:], part)
