@@ -204,8 +204,10 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 	ctx := stream.Context()
 	call, _ := contextkit.Carried[admitted](ctx) // see bound
 	defer call.cancel()
+	var gone <-chan struct{}
 	if p.resets != nil {
 		if resets, ok := resetsOf(ctx); ok {
+			gone = resets.gone
 			defer resets.ended(ctx, time.Now())
 		}
 	}
@@ -224,7 +226,7 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 	if from, ok := peer.FromContext(ctx); ok {
 		info.TransportInfo = from
 	}
-	st := &grpcStream{grpc: stream, info: info, call: call, config: &p.config, single: spec.StreamType&connect.StreamTypeServer == 0}
+	st := &grpcStream{grpc: stream, info: info, call: call, config: &p.config, gone: gone, single: spec.StreamType&connect.StreamTypeServer == 0}
 	if codec == connect.CodecNameJSON {
 		st.json = p.json
 	}

@@ -27,7 +27,8 @@ type grpcStream struct {
 	json     connect.Codec // nil: messages are protobuf
 	opened   bool
 	received bool
-	incoming incoming // the message that is received
+	incoming incoming        // the message that is received
+	gone     <-chan struct{} // closed when the connection has ended; nil: not known
 
 	// Of the request, while a watch is on it.
 	began   time.Time
@@ -197,7 +198,13 @@ func (s *grpcStream) Send(msg any) error {
 			return err
 		}
 	}
-	return s.grpc.SendMsg(msg)
+	if sized, ok := msg.(interface{ Len() int }); ok && sized.Len() < flushBytes {
+		return s.grpc.SendMsg(msg)
+	}
+	if message, ok := msg.(proto.Message); ok && proto.Size(message) < flushBytes {
+		return s.grpc.SendMsg(msg)
+	}
+	return sendTracked(s.grpc, msg, s.gone)
 }
 
 // text is a message as it stands on the wire.
@@ -211,6 +218,13 @@ type textCodec struct{ encoding.CodecV2 }
 
 // Marshal implements [encoding.CodecV2].
 func (c textCodec) Marshal(msg any) (mem.BufferSlice, error) {
+	if t, ok := msg.(*tracked); ok {
+		data, err := c.Marshal(t.msg)
+		if err != nil {
+			return nil, err
+		}
+		return t.watch(data), nil
+	}
 	if t, ok := msg.(*text); ok {
 		return mem.BufferSlice{mem.SliceBuffer(t.bytes)}, nil
 	}

@@ -48,7 +48,7 @@ func (t InProcess) NewClientStream(ctx context.Context, spec connect.Spec) (conn
 func (t InProcess) Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
 	info.Protocol, info.Codec = ProtocolInProcess, connect.CodecNameProto
 	if info.Spec.StreamType == connect.StreamTypeUnary {
-		return &inProcessUnary{inProcessCall: inProcessCall{InProcess: t, ctx: ctx, info: info, header: header}}, nil
+		return &inProcessUnary{inProcessCall: inProcessCall{InProcess: t, ctx: ctx, info: info, header: header, meter: grpcmeta.MeterOf(header)}}, nil
 	}
 	return newInProcessStream(ctx, t, info, header), nil
 }
@@ -60,6 +60,7 @@ type inProcessCall struct {
 	ctx    context.Context   //nolint:containedctx // the stream is the call; ends with it
 	info   *connect.CallInfo // the caller's
 	header grpcmeta.Header   // likewise
+	meter  grpcmeta.Meter    // of the answers, the caller's
 	served connect.CallInfo  // the service's
 	until  contextkit.Until  // the service's context
 }
@@ -173,6 +174,10 @@ func (u *inProcessUnary) Receive(msg any) error {
 		return err
 	case u.answer == nil:
 		return connect.NewError(connect.CodeInternal, "the service ended the call without an answer")
+	}
+	// It is charged for as long as the call lasts: with the call's end all is released.
+	if err := u.meter.Reserve(int64(u.answer.Len())); err != nil {
+		return err
 	}
 	answer := u.answer
 	u.answer = nil

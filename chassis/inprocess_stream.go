@@ -30,13 +30,14 @@ type inProcessStream struct {
 	opened bool             // the service's: they are there
 	err    error            // what the handler returned; read when answers is closed
 
-	headerRead bool // the caller's
+	headerRead bool  // the caller's
+	held       int64 // bytes of the message that it has, until it asks for the next
 }
 
 func newInProcessStream(ctx context.Context, to InProcess, info *connect.CallInfo, header grpcmeta.Header) *inProcessStream {
 	ctx, cancel := context.WithCancel(ctx)
 	return &inProcessStream{
-		inProcessCall: inProcessCall{InProcess: to, ctx: ctx, info: info, header: header},
+		inProcessCall: inProcessCall{InProcess: to, ctx: ctx, info: info, header: header, meter: grpcmeta.MeterOf(header)},
 		cancel:        cancel,
 		requests:      make(chan mem.BufferSlice, inProcessBacklog),
 		answers:       make(chan mem.BufferSlice, inProcessBacklog),
@@ -104,6 +105,8 @@ func (s *inProcessStream) Receive(msg any) error {
 	if err := s.SendHeaders(); err != nil {
 		return err
 	}
+	s.meter.Release(s.held)
+	s.held = 0
 	select {
 	case data, more := <-s.answers:
 		if !s.headerRead {
@@ -111,6 +114,7 @@ func (s *inProcessStream) Receive(msg any) error {
 			passHeader(s.info.ResponseHeader(), s.header.ResponseHeader())
 		}
 		if more {
+			s.held = int64(data.Len())
 			return s.take(data, msg)
 		}
 		passHeader(s.info.ResponseTrailer(), s.served.ResponseTrailer())
@@ -159,11 +163,16 @@ func (s *inProcessServiceStream) Send(msg any) error {
 	if err != nil {
 		return err
 	}
+	size := int64(data.Len())
+	if err := s.meter.Reserve(size); err != nil {
+		return err
+	}
 	(*inProcessStream)(s).open()
 	select {
 	case s.answers <- data:
 		return nil
 	case <-s.ctx.Done():
+		s.meter.Release(size)
 		data.Free()
 		return s.ctx.Err()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,11 +46,12 @@ func limitResets(s *Server) *resetLimit {
 type resets struct {
 	limit *resetLimit
 	conn  net.Conn
-	left  atomic.Int64 // that may still come
+	left  atomic.Int64  // that may still come
+	gone  chan struct{} // closed with a gRPC connection
 }
 
 func (l *resetLimit) of(conn net.Conn) *resets {
-	r := &resets{limit: l, conn: conn}
+	r := &resets{limit: l, conn: conn, gone: make(chan struct{})}
 	r.left.Store(l.most)
 	return r
 }
@@ -109,8 +111,22 @@ func (c countedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 	if err != nil {
 		return nil, nil, err
 	}
-	conn = binnames.NewConn(conn)
-	return conn, countedClient{info, c.limit.of(conn)}, nil
+	counted := c.limit.of(conn)
+	return &endingConn{Conn: binnames.NewConn(conn), gone: counted.gone}, countedClient{info, counted}, nil
+}
+
+// endingConn reports its end.
+type endingConn struct {
+	net.Conn
+
+	once sync.Once
+	gone chan struct{}
+}
+
+// Close implements [io.Closer].
+func (c *endingConn) Close() error {
+	c.once.Do(func() { close(c.gone) })
+	return c.Conn.Close()
 }
 
 // resetsOf returns those of a gRPC call's connection, if they are limited.

@@ -14,6 +14,7 @@ type outgoing struct {
 	channel *channel
 	info    *connect.CallInfo
 	header  grpcmeta.Header
+	meter   h2.Meter // of the answer's memory
 }
 
 // begin opens the call with its headers.
@@ -23,6 +24,6 @@ func (o *outgoing) begin(request h2.Request) (*h2.Stream, error) {
 		return nil, err
 	}
 	defer fields.Free()
-	request.Path, request.Fields = o.info.Spec.Procedure, fields.List()
+	request.Path, request.Fields, request.Meter = o.info.Spec.Procedure, fields.List(), o.meter
 	return o.channel.conn.Open(o.ctx, request)
 }

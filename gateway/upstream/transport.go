@@ -18,7 +18,9 @@ func WithEndpoint(ctx context.Context, address string) context.Context {
 
 // Opener begins calls. What info says of the call are its procedure (Spec) and its endpoint
 // (PeerAddr), and what comes back is written into it. header has its request headers, the
-// contract among them (see contextkit.Inject), and may be asked for them more than once.
+// contract among them (see contextkit.Inject), and may be asked for them more than once; if it
+// is a [grpcmeta.Metered], that bounds the memory of the answer's messages, and a call beyond
+// it ends with the meter's error.
 // Messages are *frame.Frame or protobuf messages.
 type Opener interface {
 	Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error)
@@ -58,7 +60,7 @@ func (t *Transport) Open(ctx context.Context, info *connect.CallInfo, header grp
 		return nil, connect.NewError(connect.CodeUnavailable, "the upstream cannot be connected to").WithCause(err)
 	}
 	info.Protocol, info.Codec = connect.ProtocolNameGRPC, connect.CodecNameProto
-	one := outgoing{ctx, channel, info, header}
+	one := outgoing{ctx: ctx, channel: channel, info: info, header: header, meter: grpcmeta.MeterOf(header)}
 	if info.Spec.StreamType == connect.StreamTypeUnary {
 		return &unary{outgoing: one}, nil
 	}

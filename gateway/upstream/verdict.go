@@ -74,6 +74,9 @@ func local(ctx context.Context, err error) error {
 	if _, said := errors.AsType[*connect.Error](err); said {
 		return err
 	}
+	if metered, ok := errors.AsType[*h2.MeterError](err); ok {
+		return connect.NewError(connect.CodeResourceExhausted, "the upstream's answer finds no memory").WithCause(metered)
+	}
 	if ctxErr := ctx.Err(); ctxErr != nil {
 		return ctxErr
 	}

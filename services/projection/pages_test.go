@@ -1,6 +1,7 @@
 package projection_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,8 +9,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/chassis/response"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/store"
 	"google.golang.org/protobuf/proto"
 )
@@ -157,4 +160,38 @@ func watchMessagesEndAtTheirBytes(t *testing.T, newStore func(t *testing.T) stor
 		}
 		w.close()
 	}
+}
+
+func TestQuery_UnreadAnswersOfATenantCostOthersNothing(t *testing.T) {
+	f := startWith(t, backbonetest.Start(t), sqliteIn(t), longOwners(t), projection.Config{Answers: response.Config{TenantBytes: 2 << 20}})
+	f.fillLarge(t)
+	f.append(t, "globex", "secret", "opened", fmt.Sprintf(`{"owner":%q}`, strings.Repeat("g", 900_000)))
+	query := func(ctx context.Context) error {
+		_, err := f.client.Query(ctx, &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1000, OrderBy: "owner desc"}})
+		return err
+	}
+	within(t, "the views are whole", func() bool {
+		_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w12", Fields: []string{"balance"}, MinPosition: f.position(t, "acme")})
+		return err == nil
+	})
+	unread, read := context.WithCancel(as(t, "acme")) // calls that do not end, since their client does not read
+	defer read()
+	refused := 0
+	for range 20 {
+		if err := query(unread); connect.CodeOf(err) == connect.CodeResourceExhausted {
+			refused++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		call, end := context.WithCancel(as(t, "globex"))
+		if err := query(call); err != nil {
+			t.Fatalf("another tenant's call: %v", err)
+		}
+		end()
+	}
+	if refused != 18 {
+		t.Errorf("%d of 20 calls are refused, want all but 2 of about 900 kB", refused)
+	}
+	read()
+	within(t, "the tenant's calls are answered once it has read", func() bool { return query(as(t, "acme")) == nil })
 }

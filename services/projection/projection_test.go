@@ -98,6 +98,11 @@ type fixture struct {
 
 func start(t *testing.T, js jetstream.JetStream, open store.Opener, source model.Source) *fixture {
 	t.Helper()
+	return startWith(t, js, open, source, projection.Config{})
+}
+
+func startWith(t *testing.T, js jetstream.JetStream, open store.Opener, source model.Source, config projection.Config) *fixture {
+	t.Helper()
 	models, err := model.Open(t.Context(), source)
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +111,7 @@ func start(t *testing.T, js jetstream.JetStream, open store.Opener, source model
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := projection.New(t.Context(), projection.Config{}, js, models, tenants, open, nil, zerolog.Nop())
+	service, err := projection.New(t.Context(), config, js, models, tenants, open, nil, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

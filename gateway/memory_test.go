@@ -1,0 +1,101 @@
+package gateway_test
+
+import (
+	"encoding/binary"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/gateway"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"golang.org/x/net/http2"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// unreadCalls is the calls of an attack that asks for large answers and does not read.
+	unreadCalls = 200
+	// memoryShare is what one tenant's messages may take of the gateway's memory.
+	memoryShare = 16 << 20
+)
+
+func heap() int64 {
+	var stats runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc) //nolint:gosec // far below 2^63
+}
+
+// A client that does not read its answers, which lie in the gateway meanwhile, occupies its
+// own tenant's share of the memory: its further calls are refused, and the other tenants
+// lose none, also at the node that answers both.
+func TestAnswers_AClientThatDoesNotReadCostsOtherTenantsNothing(t *testing.T) {
+	everyHop(t, func(t *testing.T, start starter) {
+		for name, url := range map[string]func(*edge) string{
+			"main port": func(e *edge) string { return e.url },
+			"gRPC port": func(e *edge) string { return e.grpc },
+		} {
+			t.Run(name, func(t *testing.T) {
+				e := start(func(c *gateway.Config) { c.MaxBytes, c.TenantShare = 4*memoryShare, 0.25 }, nil)
+				losesNothing(t, e, "before the attack")
+				before := heap()
+				unread(t, url(e), e.token(t, "acme", "query.read"))
+				losesNothing(t, e, "during the attack")
+				// What the node and the client's side of the sockets hold is in it too.
+				if grown := heap() - before; grown > 6*memoryShare {
+					t.Errorf("%d calls for %d bytes each take %d MiB of memory", unreadCalls, largeBytes, grown>>20)
+				}
+			})
+		}
+	})
+}
+
+// unread makes the calls on one connection whose windows it never opens, and returns once
+// all are refused but those whose answers the tenant's share has room for.
+func unread(t *testing.T, url, token string) {
+	t.Helper()
+	r := connectRaw(t, url)
+	wire, err := proto.Marshal(&projectionv1.QueryRequest{View: largeView})
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(wire))), wire...) //nolint:gosec // a few bytes
+	refused := make(chan struct{}, unreadCalls)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for {
+			f, err := r.framer.ReadFrame()
+			if err != nil {
+				return
+			}
+			headers, ok := f.(*http2.MetaHeadersFrame)
+			if !ok || !headers.StreamEnded() {
+				continue
+			}
+			for _, field := range headers.Fields {
+				if field.Name == "grpc-status" && field.Value == "8" { // RESOURCE_EXHAUSTED
+					refused <- struct{}{}
+				}
+			}
+		}
+	})
+	t.Cleanup(func() { r.conn.Close(); reading.Wait() })
+	for n := range unreadCalls {
+		id := uint32(2*n + 1) //nolint:gosec // few
+		if err := r.open(id, token); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.framer.WriteData(id, true, message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := unreadCalls - memoryShare/largeBytes
+	for n := range want {
+		select {
+		case <-refused:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%d of %d calls are refused, want %d at least", n, unreadCalls, want)
+		}
+	}
+}
