@@ -48,10 +48,11 @@ var usual = append(contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contex
 
 // sent are the names of headers, which are in canonical form, as they travel.
 var sent = newNames(usual, func(canonical string) string {
-	if contextkit.IsTransport(canonical) {
+	lower := strings.ToLower(canonical)
+	if contextkit.IsTransport(canonical) && lower != pushback {
 		return ""
 	}
-	return strings.ToLower(canonical)
+	return lower
 })
 
 // received are the names of headers by those that have travelled.
