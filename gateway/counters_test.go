@@ -27,7 +27,7 @@ func TestCounters_ExistFromTheStartAtZero(t *testing.T) {
 		for pattern, series := range map[string]string{
 			`\.deny\("([A-Z_]+)"`:                   `headgate_denied_total{process="gateway",rule="%s"} 0`,
 			`retried\.WithLabelValues\("([^"]+)"\)`: `headgate_upstream_retries_total{outcome="%s",process="gateway"} 0`,
-			`reason :?= "([A-Z]+_LIMIT)"`:           `headgate_limited_total{process="gateway",reason="%s"} 0`,
+			`reason[A-Z]\w+ += "([A-Z_]+)"`:         `headgate_limited_total{process="gateway",reason="%s",scope="tenant"} 0`,
 		} {
 			for _, match := range regexp.MustCompile(pattern).FindAllSubmatch(source, -1) {
 				found[series]++
