@@ -49,9 +49,8 @@ const (
 	// nodesTTL is how long a silent node's last word is kept; those who listen give
 	// it up long before.
 	nodesTTL = time.Minute
-	// timelineAge and timelineBytes bound what is remembered of calls.
-	timelineAge   = 24 * time.Hour
-	timelineBytes = 1 << 30
+	// timelineAge is how long hops are stored; how many, see [timelineSlots].
+	timelineAge = 24 * time.Hour
 	// modelHistory is how many models are remembered (the most that a bucket can).
 	modelHistory = 64
 	// rebalanceTTL is how long a move is remembered after its last step.
@@ -118,9 +117,9 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 			Description: "work that could not be done, with its cause", AllowDirect: true,
 		},
 		{
-			Name: StreamTimeline, Subjects: []string{"timeline.*.*.*.*"},
-			Description: "what calls have caused, hop by hop", AllowDirect: true,
-			MaxAge: timelineAge, MaxBytes: timelineBytes, Discard: jetstream.DiscardOld,
+			Name: StreamTimeline, Subjects: []string{"timeline.*.*", "timeline.*.*.*.*"},
+			Description: "what calls have caused, hop by hop", AllowDirect: true, Discard: jetstream.DiscardOld,
+			MaxAge: timelineAge, MaxMsgsPerSubject: timelineMessages, MaxMsgSize: timelineMessageBytes, // no MaxBytes, which NATS reserves
 			PersistMode: jetstream.AsyncPersistMode, // no call waits for the disk to remember it
 		},
 	}

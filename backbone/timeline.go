@@ -2,15 +2,12 @@ package backbone
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"regexp"
-	"slices"
 	"time"
 
+	"github.com/headgate/headgate/backbone/fairqueue"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,17 +15,19 @@ import (
 )
 
 const (
-	// hopRate bounds the hops that a process records a second; further ones are
-	// counted and left out.
+	// hopRate bounds the hops that a process publishes per second, and at once.
 	hopRate = 1000
-	// hopQueue bounds those that wait to be published, and hopsPending those on
-	// their way.
-	hopQueue, hopsPending = 2048, 512
+	// hopsPending bounds the hops that were published and are not acknowledged.
+	hopsPending = 512
 	// hopFlush bounds how long the end of a process waits for the last ones.
 	hopFlush = 2 * time.Second
 	// maxHops bounds what is read of one timeline.
 	maxHops = 2000
 )
+
+// hopBounds bound the hops that wait to be published; when there is no room, those of the
+// account with most make room.
+var hopBounds = fairqueue.Bounds{Items: 2048, Bytes: 4 << 20}
 
 // Kinds of hops.
 const (
@@ -72,20 +71,46 @@ type Hop struct {
 	CausationID   string `json:"causation_id,omitempty"`
 }
 
-// Timeline records hops, so that what a call has caused can be looked at
-// afterwards. Nobody waits for it: a hop that finds no place is counted and left
-// out. Record may be called concurrently; a nil Timeline records nothing.
+// hopOverhead is the memory that a hop takes beside its texts, in bytes.
+const hopOverhead = 1 << 10
+
+// Bounds of a hop's texts, in encoded bytes (see [excerpt.Text]): a hop takes at most 3 KiB
+// as JSON, whatever its call was.
+const (
+	hopName   = excerpt.Name
+	hopDetail = 512
+)
+
+// bounded returns the hop with every text cut to its bound, and the bytes of its texts.
+func (h Hop) bounded() (_ Hop, size int) {
+	h.Detail = excerpt.Text(h.Detail, hopDetail)
+	size = len(h.Detail)
+	for _, name := range [...]*string{&h.Kind, &h.Name, &h.Node, &h.Code, &h.Subject, &h.Event} {
+		*name = excerpt.Text(*name, hopName)
+		size += len(*name)
+	}
+	return h, size
+}
+
+// Timeline records hops, so that what a call has caused can be looked at afterwards.
+//
+// Record does not block. Accounts share a bounded queue, and the rate at which it is
+// published, fairly: a hop that finds no room is counted (headgate_timeline_lost_total) and
+// left out, and an account that records much displaces its own hops alone. What is stored is
+// bounded per account, see [StreamTimeline]. Record may be called concurrently; a nil
+// Timeline records nothing.
 type Timeline struct {
 	js    jetstream.JetStream
-	queue chan hop
+	queue *fairqueue.Queue[hop]
 	rate  *rate.Limiter
 	lost  prometheus.Counter
 	told  func(contextkit.RequestContext, Hop) // nil: nobody is
 }
 
 type hop struct {
-	rc  contextkit.RequestContext
-	hop Hop
+	rc      contextkit.RequestContext
+	account Account
+	hop     Hop
 }
 
 // NewTimeline returns a timeline; Run must be running.
@@ -95,7 +120,7 @@ func NewTimeline(js jetstream.JetStream) (*Timeline, error) {
 		return nil, err
 	}
 	return &Timeline{
-		js: async, queue: make(chan hop, hopQueue), rate: rate.NewLimiter(hopRate, hopRate),
+		js: async, queue: fairqueue.New[hop](hopBounds), rate: rate.NewLimiter(hopRate, hopRate),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_timeline_lost_total", Help: "Hops that were left out of the timeline, since there were too many."}),
 	}, nil
 }
@@ -113,26 +138,28 @@ func (t *Timeline) Describe(descriptions chan<- *prometheus.Desc) { t.lost.Descr
 // Collect implements [prometheus.Collector].
 func (t *Timeline) Collect(metrics chan<- prometheus.Metric) { t.lost.Collect(metrics) }
 
-// Record takes a hop of the call in ctx.
+// Record records a hop of the call in ctx, under the account of the call's tenant.
 func (t *Timeline) Record(ctx context.Context, h Hop) {
 	if t == nil {
 		return
 	}
-	rc, ok := contextkit.FromContext(ctx)
-	if !ok {
+	if rc := contextkit.In(ctx); rc != nil {
+		t.RecordFor(rc, AccountOf(rc.TenantID), h)
+	}
+}
+
+// RecordFor records a hop of a call under an account other than that of the tenant which the
+// call names.
+func (t *Timeline) RecordFor(rc *contextkit.RequestContext, account Account, h Hop) {
+	if t == nil {
 		return
 	}
+	h, size := h.bounded()
 	if t.told != nil {
-		t.told(rc, h)
+		t.told(*rc, h)
 	}
-	if t.rate.Allow() {
-		select {
-		case t.queue <- hop{rc, h}:
-			return
-		default:
-		}
-	}
-	t.lost.Inc()
+	displaced := t.queue.Add(string(account), size+hopOverhead, hop{*rc, account, h})
+	t.lost.Add(float64(len(displaced)))
 }
 
 // Run publishes the hops of the node until ctx ends, then those recorded before, as far
@@ -140,23 +167,28 @@ func (t *Timeline) Record(ctx context.Context, h Hop) {
 func (t *Timeline) Run(ctx context.Context, node string) error {
 	base := context.WithoutCancel(ctx)
 	for {
-		select {
-		case h := <-t.queue:
-			t.publish(base, node, h)
-		case <-ctx.Done():
+		item, err := t.queue.Take(ctx)
+		if err != nil {
 			t.flush(base, node)
 			return nil
 		}
+		_ = t.rate.Wait(ctx) // it fails when ctx ends
+		t.queue.Release(item)
+		t.publish(base, node, item.Value)
 	}
 }
 
 // flush publishes what is recorded, and waits for what is on its way.
 func (t *Timeline) flush(ctx context.Context, node string) {
 	end := time.Now().Add(hopFlush)
-	for len(t.queue) > 0 && time.Now().Before(end) {
-		t.publish(ctx, node, <-t.queue)
+	for item, ok := t.queue.TryTake(); ok; item, ok = t.queue.TryTake() {
+		t.queue.Release(item)
+		if time.Now().After(end) {
+			t.lost.Inc()
+			continue
+		}
+		t.publish(ctx, node, item.Value)
 	}
-	t.lost.Add(float64(len(t.queue)))
 	select {
 	case <-t.js.PublishAsyncComplete():
 	case <-time.After(time.Until(end)):
@@ -164,11 +196,11 @@ func (t *Timeline) flush(ctx context.Context, node string) {
 }
 
 func (t *Timeline) publish(ctx context.Context, node string, h hop) {
-	h.hop.Node = node
+	h.hop.Node = excerpt.Text(node, hopName)
 	h.hop.CorrelationID, h.hop.TraceID, h.hop.RequestID, h.hop.CausationID = h.rc.CorrelationID, h.rc.TraceID.String(), h.rc.RequestID, h.rc.CausationID
 	data, err := json.Marshal(h.hop)
 	if err == nil {
-		msg := &nats.Msg{Subject: hopSubject(h.rc.TenantID, h.rc.CorrelationID, h.rc.TraceID.String(), h.rc.RequestID), Header: nats.Header{}, Data: data}
+		msg := &nats.Msg{Subject: hopSubject(h.account, h.rc.CorrelationID), Header: nats.Header{}, Data: data}
 		if err = contextkit.InjectNATS(contextkit.NewContext(ctx, h.rc), msg.Header); err == nil {
 			// It waits when too many are on their way; the queue fills, and calls do not.
 			_, err = t.js.PublishMsgAsync(msg)
@@ -177,73 +209,4 @@ func (t *Timeline) publish(ctx context.Context, node string, h hop) {
 	if err != nil {
 		t.lost.Inc()
 	}
-}
-
-func hopSubject(tenant contextkit.TenantID, correlation, trace, request string) string {
-	return hopsSubject(tenant, hopToken(correlation), hopToken(trace), hopToken(request))
-}
-
-// hopsSubject takes tokens, of which "*" matches any.
-func hopsSubject(tenant contextkit.TenantID, correlation, trace, request string) string {
-	name := platformToken
-	if !tenant.IsZero() {
-		name = tenant.String()
-	}
-	return "timeline." + name + "." + correlation + "." + trace + "." + request
-}
-
-var plainToken = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-
-// hopToken makes an id a subject's token, which may not hold everything.
-func hopToken(id string) string {
-	if plainToken.MatchString(id) {
-		return id
-	}
-	sum := sha256.Sum256([]byte(id))
-	return "=" + hex.EncodeToString(sum[:16])
-}
-
-// Hops returns the tenant's hops that share a correlation id with the one that id
-// is the correlation, trace or request id of, by their start; complete is false
-// when there are more than are read. The zero tenant is the platform.
-func Hops(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, id string) (hops []Hop, complete bool, err error) {
-	token := hopToken(id)
-	for _, subject := range []string{
-		hopsSubject(tenant, token, "*", "*"), hopsSubject(tenant, "*", token, "*"), hopsSubject(tenant, "*", "*", token),
-	} {
-		if hops, complete, err = readHops(ctx, js, subject); err != nil {
-			return nil, false, err
-		}
-		if len(hops) > 0 {
-			break
-		}
-	}
-	if len(hops) > 0 && hops[0].CorrelationID != id {
-		hops, complete, err = readHops(ctx, js, hopsSubject(tenant, hopToken(hops[0].CorrelationID), "*", "*"))
-	}
-	slices.SortStableFunc(hops, func(a, b Hop) int { return a.Started.Compare(b.Started) })
-	return hops, complete, err
-}
-
-// maxHopBytes bounds the records that make up a timeline.
-const maxHopBytes = 1 << 20
-
-// readHops reads what stands under a subject, up to a bound in number and bytes.
-func readHops(ctx context.Context, js jetstream.JetStream, subject string) (hops []Hop, complete bool, err error) {
-	errMany, bytes := errors.New("many"), 0
-	err = readBatches(ctx, js, StreamTimeline, subject, 1, 0, func(msg *jetstream.RawStreamMsg) error {
-		if bytes += len(msg.Data); len(hops) == maxHops || bytes > maxHopBytes {
-			return errMany
-		}
-		var h Hop
-		if err := json.Unmarshal(msg.Data, &h); err != nil {
-			return nil //nolint:nilerr // not for us to understand
-		}
-		hops = append(hops, h)
-		return nil
-	})
-	if errors.Is(err, errMany) {
-		return hops, false, nil
-	}
-	return hops, true, err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
 	"github.com/headgate/headgate/gateway/edge"
+	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/rs/zerolog"
 )
 
@@ -24,7 +25,7 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 	}
 	subject := ""
 	if call.Principal != nil {
-		subject = call.Principal.Subject
+		subject = excerpt.Text(call.Principal.Subject, excerpt.Name)
 	}
 	call.end.Took, call.end.Err = time.Since(call.end.Started), err
 	if event := log.WithLevel(chassis.LineLevel(zerolog.InfoLevel, err)); event.Enabled() {
@@ -38,15 +39,15 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 		g.config.Ended(*rc, ended)
 	}
 	if err != nil || call.Method.Spec.IdempotencyLevel == connect.IdempotencyUnknown || call.Method.Audit {
-		g.remember(ctx, call, err)
+		g.remember(rc, call, err)
 	}
 	switch {
 	case call.Denied != "":
 		g.counters.denied.WithLabelValues(call.Denied).Inc()
-		g.audit.Deny(*rc, call.account(), g.record(rc, call, err))
+		g.audit.Deny(*rc, call.account(rc), g.record(rc, call, err))
 	case call.recorded:
 	case call.Method.Audit && call.auditClass() != backbone.AuditRead:
-		g.audit.Record(*rc, call.account(), call.auditClass(), g.record(rc, call, err))
+		g.audit.Record(*rc, call.account(rc), call.auditClass(), g.record(rc, call, err))
 	case g.operates(call):
 		g.recordOperation(rc, call, err)
 	}
@@ -68,19 +69,19 @@ func (g *Gateway) recordOperation(rc *contextkit.RequestContext, call *Call, err
 	call.recorded = true
 	class := call.auditClass()
 	if admission, ok := g.audit.Admit(class, call.Principal.Subject); ok {
-		g.audit.Operate(*rc, call.account(), class, g.record(rc, call, err), admission)
+		g.audit.Operate(*rc, call.account(rc), class, g.record(rc, call, err), admission)
 	}
 }
 
 // account returns the account whose share of audit and timeline the call counts against: the
-// tenant that it is for, once the credential is known to be for that tenant, else the
-// credential's own. A tenant that a caller merely names is not charged.
-func (c *Call) account() backbone.Account {
+// tenant that the call names, if the credential is for it, else the credential's own. A
+// tenant that a caller merely names is not charged.
+func (c *Call) account(rc *contextkit.RequestContext) backbone.Account {
 	principal := c.Principal
 	switch {
 	case principal == nil:
-	case !c.Tenant.IsZero() && principal.ActsFor(c.Tenant):
-		return backbone.AccountOf(c.Tenant)
+	case !rc.TenantID.IsZero() && principal.ActsFor(rc.TenantID):
+		return backbone.AccountOf(rc.TenantID)
 	case principal.AnyTenant:
 		return backbone.AccountPlatform
 	case len(principal.Tenants) > 0:
@@ -101,7 +102,7 @@ func (c *Call) auditClass() backbone.AuditClass {
 }
 
 // remember notes the call in the timeline.
-func (g *Gateway) remember(ctx context.Context, call *Call, err error) {
+func (g *Gateway) remember(rc *contextkit.RequestContext, call *Call, err error) {
 	hop := backbone.Hop{
 		Kind: backbone.HopCall, Name: call.Method.Spec.Procedure, Started: call.end.Started, Milliseconds: float64(call.end.Took.Microseconds()) / 1000,
 		Code: chassis.CodeName(err), Detail: call.Info.Protocol,
@@ -115,7 +116,7 @@ func (g *Gateway) remember(ctx context.Context, call *Call, err error) {
 	if err != nil {
 		hop.Detail += ": " + chassis.Public(err).Message()
 	}
-	g.config.Timeline.Record(ctx, hop)
+	g.config.Timeline.RecordFor(rc, call.account(rc), hop)
 }
 
 // record describes the decision on a call, within the bounds of an audit record.

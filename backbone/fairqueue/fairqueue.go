@@ -9,6 +9,7 @@ package fairqueue
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -28,6 +29,7 @@ type Queue[V any] struct {
 	mu       sync.Mutex
 	accounts map[string]*account[V]
 	turns    []*account[V] // the accounts with items, the next to be served first
+	spare    *account[V]   // one without items, which the next account becomes
 	items    int           // waiting or taken
 	bytes    int           // likewise
 	waiting  int
@@ -36,8 +38,41 @@ type Queue[V any] struct {
 // account is the share of one account. It is in the queue while it has items.
 type account[V any] struct {
 	name  string
-	items []Item[V] // the oldest first
+	items []Item[V] // the oldest first, from head on
+	head  int
 	bytes int
+}
+
+// waiting returns how many items the account has.
+func (a *account[V]) waiting() int { return len(a.items) - a.head }
+
+// push adds an item.
+func (a *account[V]) push(item Item[V]) {
+	if a.head > 0 && len(a.items) == cap(a.items) { // there is room where items were
+		n := copy(a.items, a.items[a.head:])
+		clear(a.items[n:])
+		a.items, a.head = a.items[:n], 0
+	}
+	a.items = append(a.items, item)
+	a.bytes += item.Size
+}
+
+// first removes and returns the oldest item.
+func (a *account[V]) first() Item[V] {
+	item := a.items[a.head]
+	a.items[a.head] = Item[V]{}
+	a.head++
+	a.bytes -= item.Size
+	return item
+}
+
+// last removes and returns the newest item.
+func (a *account[V]) last() Item[V] {
+	item := a.items[len(a.items)-1]
+	a.items[len(a.items)-1] = Item[V]{}
+	a.items = a.items[:len(a.items)-1]
+	a.bytes -= item.Size
+	return item
 }
 
 // Item is a value in a queue.
@@ -72,11 +107,13 @@ func (q *Queue[V]) Add(name string, size int, value V) (displaced []V) {
 	}
 	a := q.accounts[name]
 	if a == nil {
-		a = &account[V]{name: name}
+		if a, q.spare = q.spare, nil; a == nil {
+			a = &account[V]{}
+		}
+		a.name = name
 		q.accounts[name], q.turns = a, append(q.turns, a)
 	}
-	a.items = append(a.items, Item[V]{Value: value, Size: size, Since: time.Now()})
-	a.bytes += size
+	a.push(Item[V]{Value: value, Size: size, Since: time.Now()})
 	q.items, q.bytes, q.waiting = q.items+1, q.bytes+size, q.waiting+1
 	select {
 	case q.added <- struct{}{}:
@@ -97,44 +134,42 @@ func (q *Queue[V]) largest() (found *account[V]) {
 
 // drop removes and returns an account's newest value.
 func (q *Queue[V]) drop(a *account[V]) V {
-	last := len(a.items) - 1
-	item := a.items[last]
-	a.items[last] = Item[V]{}
-	a.items = a.items[:last]
-	q.left(a, item)
+	item := a.last()
+	q.waiting--
 	q.items, q.bytes = q.items-1, q.bytes-item.Size
+	if a.waiting() == 0 {
+		q.turns = slices.DeleteFunc(q.turns, func(other *account[V]) bool { return other == a })
+		q.remove(a)
+	}
 	return item.Value
 }
 
-// left accounts for an item that waits no more.
-func (q *Queue[V]) left(a *account[V], item Item[V]) {
-	a.bytes -= item.Size
-	q.waiting--
-	if len(a.items) > 0 {
-		return
-	}
+// remove forgets an account without items, which has no turn any more.
+func (q *Queue[V]) remove(a *account[V]) {
 	delete(q.accounts, a.name)
-	for i, other := range q.turns {
-		if other == a {
-			q.turns = append(q.turns[:i], q.turns[i+1:]...)
-			return
-		}
+	a.name, a.items, a.head = "", a.items[:0], 0
+	if cap(a.items) <= spareItems {
+		q.spare = a
 	}
 }
 
-// Take removes and returns the next item, and waits for it until ctx ends. The item counts
+// spareItems bounds the room for items that is used again.
+const spareItems = 256
+
+// Take removes and returns the next item, and waits for it until ctx ends; after that it
+// fails, whether or not there are items. The item counts
 // against the queue's bounds until it is passed to [Queue.Release].
 func (q *Queue[V]) Take(ctx context.Context) (Item[V], error) {
-	for {
+	for ctx.Err() == nil {
 		if item, ok := q.TryTake(); ok {
 			return item, nil
 		}
 		select {
 		case <-q.added:
 		case <-ctx.Done():
-			return Item[V]{}, ctx.Err()
 		}
 	}
+	return Item[V]{}, ctx.Err()
 }
 
 // TryTake is Take without waiting: ok is false if no item waits.
@@ -145,13 +180,16 @@ func (q *Queue[V]) TryTake() (item Item[V], ok bool) {
 		return item, false
 	}
 	a := q.turns[0]
-	item = a.items[0]
-	a.items[0] = Item[V]{}
-	a.items = a.items[1:]
-	q.left(a, item)
-	if len(a.items) > 0 {
-		q.turns = append(q.turns[1:], a) // its next turn comes after the others'
+	item = a.first()
+	q.waiting--
+	copy(q.turns, q.turns[1:])
+	if a.waiting() > 0 {
+		q.turns[len(q.turns)-1] = a // its next turn comes after the others'
+		return item, true
 	}
+	q.turns[len(q.turns)-1] = nil
+	q.turns = q.turns[:len(q.turns)-1]
+	q.remove(a)
 	return item, true
 }
 
@@ -179,7 +217,7 @@ func (q *Queue[V]) Stats() Stats {
 	defer q.mu.Unlock()
 	stats := Stats{Items: q.items, Bytes: q.bytes, Waiting: q.waiting}
 	for _, a := range q.turns {
-		if since := a.items[0].Since; stats.Oldest.IsZero() || since.Before(stats.Oldest) {
+		if since := a.items[a.head].Since; stats.Oldest.IsZero() || since.Before(stats.Oldest) {
 			stats.Oldest = since
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -101,5 +102,48 @@ func TestQueue_TakeWaitsForAnItemOrTheContextsEnd(t *testing.T) {
 	cancel()
 	if _, err := q.Take(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+func TestQueue_AnItemThatDoesNotWaitAllocatesNothing(t *testing.T) {
+	q := fairqueue.New[string](fairqueue.Bounds{Items: 100, Bytes: 1000})
+	if n := testing.AllocsPerRun(100, func() {
+		q.Add("a", 1, "x")
+		if item, ok := q.TryTake(); ok {
+			q.Release(item)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// The queue holds what a plain list of lists would.
+func TestQueue_KeepsEveryItemThroughAnyMix(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	q := fairqueue.New[string](fairqueue.Bounds{Items: 1000, Bytes: 1 << 20})
+	waiting, next := map[string][]string{}, 0
+	for range 20_000 {
+		if random.IntN(2) == 0 {
+			name, value := string(rune('a'+random.IntN(5))), fmt.Sprint(next)
+			next++
+			if lost := q.Add(name, 1, name+value); len(lost) > 0 {
+				t.Fatalf("%v is displaced", lost)
+			}
+			waiting[name] = append(waiting[name], name+value)
+		} else if item, ok := q.TryTake(); ok {
+			name := item.Value[:1]
+			if waiting[name][0] != item.Value {
+				t.Fatalf("%s comes before %s", item.Value, waiting[name][0])
+			}
+			waiting[name] = waiting[name][1:]
+			q.Release(item)
+		}
+	}
+	left := 0
+	for _, values := range waiting {
+		left += len(values)
+	}
+	if stats := q.Stats(); stats.Waiting != left || stats.Items != left || stats.Bytes != left {
+		t.Errorf("%+v, want %d", stats, left)
 	}
 }

@@ -1,0 +1,151 @@
+package backbone
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"hash/fnv"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// An account's hops are on timelineSlots subjects, by their correlation id, each of which
+// holds the newest timelineMessages: a correlation's hops are read with those of its slot
+// alone, and what an account stores is bounded by messages per subject.
+const (
+	timelineSlots    = 64
+	timelineMessages = 512
+	// timelineMessageBytes bounds a message: a hop as JSON, and the headers of the
+	// transport contract.
+	timelineMessageBytes = 5 << 10
+	// maxHopBytes bounds the records that make up a timeline.
+	maxHopBytes = 1 << 20
+)
+
+// hopSubject is the subject of an account's hops with a correlation id.
+func hopSubject(account Account, correlation string) string {
+	slot := fnv.New32a()
+	_, _ = slot.Write([]byte(correlation)) // it never fails
+	return hopSlot(account, strconv.Itoa(int(slot.Sum32()%timelineSlots)))
+}
+
+// hopSlot is the subject of a slot, "*" for any.
+func hopSlot(account Account, slot string) string { return "timeline." + string(account) + "." + slot }
+
+// earlierSubject is the subject of hops of earlier versions, of which there is one per call.
+// It takes tokens, of which "*" matches any.
+func earlierSubject(account Account, correlation, trace, request string) string {
+	return "timeline." + string(account) + "." + correlation + "." + trace + "." + request
+}
+
+var plainToken = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// earlierToken makes an id a token of such a subject, which may not hold everything.
+func earlierToken(id string) string {
+	if plainToken.MatchString(id) {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return "=" + hex.EncodeToString(sum[:16])
+}
+
+// Hops returns the tenant's hops that share a correlation id with the one that id is the
+// correlation, trace or request id of, by their start; complete is false when there are more
+// than are read. Calls that name the tenant without a valid credential are among them. The
+// zero tenant is the platform.
+func Hops(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, id string) (hops []Hop, complete bool, err error) {
+	read := hopReader{js, tenant, AccountOf(tenant)}
+	hops, complete, err = read.correlation(ctx, id)
+	if err != nil || len(hops) > 0 {
+		return hops, complete, err
+	}
+	found, err := read.find(ctx, id)
+	if err != nil || found == nil {
+		return nil, true, err
+	}
+	return read.correlation(ctx, found.CorrelationID)
+}
+
+// hopReader reads a tenant's hops.
+type hopReader struct {
+	js      jetstream.JetStream
+	tenant  contextkit.TenantID
+	account Account
+}
+
+var (
+	errEnough = errors.New("enough")
+	errMany   = errors.New("many")
+)
+
+// correlation returns the hops with a correlation id.
+func (r hopReader) correlation(ctx context.Context, id string) (hops []Hop, complete bool, err error) {
+	total := 0
+	for _, subject := range []string{
+		hopSubject(r.account, id), earlierSubject(r.account, earlierToken(id), "*", "*"), hopSubject(AccountUnauthenticated, id),
+	} {
+		err = r.each(ctx, subject, id, func(h Hop, size int) error {
+			if h.CorrelationID != id {
+				return nil
+			}
+			if total += size; len(hops) == maxHops || total > maxHopBytes {
+				return errMany
+			}
+			hops = append(hops, h)
+			return nil
+		})
+		if err != nil {
+			break
+		}
+	}
+	if complete = err == nil; errors.Is(err, errMany) {
+		err = nil
+	}
+	slices.SortStableFunc(hops, func(a, b Hop) int { return a.Started.Compare(b.Started) })
+	return hops, complete, err
+}
+
+// find returns a hop with a trace or request id, nil if there is none.
+func (r hopReader) find(ctx context.Context, id string) (found *Hop, err error) {
+	token := earlierToken(id)
+	for _, subject := range []string{
+		hopSlot(r.account, "*"), hopSlot(AccountUnauthenticated, "*"),
+		earlierSubject(r.account, "*", token, "*"), earlierSubject(r.account, "*", "*", token),
+	} {
+		err = r.each(ctx, subject, id, func(h Hop, _ int) error {
+			if h.TraceID != id && h.RequestID != id {
+				return nil
+			}
+			found = &h
+			return errEnough
+		})
+		if err != nil {
+			break
+		}
+	}
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return found, err
+}
+
+// each calls do for the tenant's hops under a subject that mention an id, until it fails.
+// Calls without a valid credential have one account, whichever tenant they name.
+func (r hopReader) each(ctx context.Context, subject, id string, do func(h Hop, size int) error) error {
+	mention, shared := []byte(id), strings.HasPrefix(subject, hopSlot(AccountUnauthenticated, ""))
+	return readBatches(ctx, r.js, StreamTimeline, subject, 1, 0, func(msg *jetstream.RawStreamMsg) error {
+		var h Hop
+		if !bytes.Contains(msg.Data, mention) || shared && msg.Header.Get(contextkit.NATSTenantID) != r.tenant.String() || json.Unmarshal(msg.Data, &h) != nil {
+			return nil
+		}
+		return do(h, len(msg.Data))
+	})
+}
