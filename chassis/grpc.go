@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/chassis/rawtcp"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/excerpt"
 	"golang.org/x/net/netutil"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
@@ -43,6 +44,8 @@ const (
 	grpcWorkers = 64
 	// grpcLeastPing is how often a client may ask for a sign of life.
 	grpcLeastPing = 5 * time.Second
+	// longestMethod bounds the name of a method: grpc-go quotes one that it cannot parse.
+	longestMethod = 1 << 10
 )
 
 // grpcPort serves the calls of a connect.Server on grpc-go's HTTP/2 stack, on an
@@ -183,6 +186,9 @@ func (a *grpcArrival) Err() error {
 // bound gives a call its longest time before anything of it is read, and keeps its
 // headers: what grpc-go gives of them later is a copy.
 func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if len(info.FullMethodName) > longestMethod {
+		return nil, status.Error(codes.Unimplemented, "the method is not served: its name is too long")
+	}
 	call := admitted{header: info.Header, arriving: &grpcArrival{}}
 	longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName])
 	deadline, given := ctx.Deadline()
@@ -215,11 +221,12 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 	served := p.surface.Load()
 	spec, ok := served.specs[procedure]
 	if !ok {
-		return status.Errorf(codes.Unimplemented, "%s is not served", procedure)
+		return status.Errorf(codes.Unimplemented, "%s is not served", excerpt.Text(procedure, excerpt.Name))
 	}
 	codec, ok := grpcCodecOf(call.header)
 	if !ok {
-		return status.Errorf(codes.Unimplemented, "messages are application/grpc+proto or application/grpc+json, not %s", call.header.Get("content-type"))
+		return status.Errorf(codes.Unimplemented, "messages are application/grpc+proto or application/grpc+json, not %s",
+			excerpt.Text(strings.Join(call.header.Get("content-type"), ", "), excerpt.Name))
 	}
 	info := &connect.CallInfo{Spec: spec, Protocol: connect.ProtocolNameGRPC, Codec: codec}
 	grpcmeta.Into(info.RequestHeader(), call.header)

@@ -6,8 +6,22 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/rs/zerolog"
 )
+
+// loggedError bounds an error's text in a log line, in encoded bytes.
+const loggedError = 8 << 10
+
+// An error may quote a request: its text in a log line is bounded, in every process.
+func init() {
+	zerolog.ErrorMarshalFunc = func(err error) any {
+		if err == nil {
+			return nil
+		}
+		return excerpt.Text(err.Error(), loggedError)
+	}
+}
 
 // Identify adds the contract's ids to a log line: tokens, none of whose characters JSON
 // escapes.

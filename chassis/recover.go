@@ -2,10 +2,12 @@ package chassis
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"runtime/debug"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/rs/zerolog"
 )
 
@@ -20,7 +22,7 @@ func Recover(log zerolog.Logger) connect.ServerInterceptor {
 				case http.ErrAbortHandler:
 					panic(r) // net/http's own way to give up a response
 				default:
-					log.Error().Str("procedure", spec.Procedure).Interface("panic", r).Bytes("stack", debug.Stack()).Msg("handler panicked")
+					log.Error().Str("procedure", spec.Procedure).Str("panic", excerpt.Text(fmt.Sprint(r), excerpt.Message)).Bytes("stack", debug.Stack()).Msg("handler panicked")
 					err = ErrUnfinished
 				}
 			}()

@@ -180,8 +180,8 @@ type Server struct {
 	renew    func() *Server      // an edge's
 }
 
-// NewServer returns a server for a service: its calls pass through recovery,
-// the transport contract, a deadline, observation and validation, in this order.
+// NewServer returns a server for a service: its calls pass through recovery, the transport
+// contract, a deadline, observation, the bound of errors and validation, in this order.
 func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	if config.MaxStreams == 0 {
 		config.MaxStreams = DefaultServiceStreams
@@ -196,6 +196,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		s.endStreams,
 		s.Metrics.Observe(s.log, zerolog.DebugLevel),
 		s.tellEnded,
+		BoundErrors,
 		undecodable,
 		validate.NewServerInterceptor(),
 	)
@@ -262,7 +263,7 @@ func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.Ser
 		next.watches, next.slow = s.watches, s.slow
 		return newEdge(next, options, interceptors)
 	}
-	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), eachMessage, s.endStreams}, interceptors...)...)
+	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), BoundErrors, eachMessage, s.endStreams}, interceptors...)...)
 	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
 	registerHealth(s.RPC, health{ready: s.ready, watches: s.watches})
 	return s
@@ -281,7 +282,7 @@ func (s *Server) Adopt(next *Server) {
 // mount returns all that is served.
 func (s *Server) mount() *http.Handler {
 	connecthttp.Mount(s.HTTP, s.RPC, s.options...)
-	handler := boundBodies(s.config, s.slow, s.HTTP)
+	handler := boundQuoted(boundBodies(s.config, s.slow, s.HTTP))
 	if s.Front != nil {
 		handler = s.Front(handler)
 	}

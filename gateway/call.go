@@ -29,8 +29,8 @@ type Call struct {
 	// Tenant is whose call it is: from standing on if credential, header or path name
 	// it, else from tenant on; zero: the platform's.
 	Tenant contextkit.TenantID
-	// Resource is what the policy's resource field names, from authorize on; of
-	// several, all, or the one that is denied.
+	// Resource is an excerpt of what the policy's resource field names, from authorize on; of
+	// several, of all, or of the one that is denied.
 	Resource string
 	// Keyed says that the request has an idempotency key.
 	Keyed bool

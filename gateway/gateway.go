@@ -393,6 +393,7 @@ func (g *Gateway) handler(metrics *chassis.Metrics, method *policy.Method) conne
 		if err == nil {
 			err = g.forward(ctx, call)
 		}
+		err = chassis.Bounded(err)
 		g.conclude(ctx, &log, call, err)
 		return err
 	}

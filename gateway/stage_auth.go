@@ -9,6 +9,7 @@ import (
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 const headerAuthorization = "Authorization"
@@ -73,24 +74,27 @@ func (c *Call) authorize(message *frame.Frame) error {
 		}
 	}
 	if message == c.First {
-		c.Resource = strings.Join(resources, ",")
+		c.Resource = excerpt.Text(strings.Join(resources, ","), maxResource)
 	}
 	if c.Method.Anonymous {
 		return nil
 	}
 	for _, resource := range resources {
 		if !c.Principal.Allows(c.Method.Right, resource) {
-			c.Resource = resource
+			c.Resource = excerpt.Text(resource, maxResource)
 			return c.denyRight()
 		}
 	}
 	return nil
 }
 
+// maxResource bounds the text of a resource in answers and records, in encoded bytes.
+const maxResource = 512
+
 func (c *Call) denyRight() error {
 	right := auth.Right{Action: c.Method.Right, Resources: c.Resource}
 	return c.deny("RIGHT", chassis.WithDetails(
-		connect.Errorf(connect.CodePermissionDenied, "%s needs the right %q, which %q does not have", c.Method.Spec.Procedure, right, c.Principal.Subject),
+		connect.Errorf(connect.CodePermissionDenied, "%s needs the right %q, which %q does not have", c.Method.Spec.Procedure, right, excerpt.Text(c.Principal.Subject, excerpt.Name)),
 		chassis.Reason("MISSING_RIGHT", "right", right.String())))
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -59,7 +60,7 @@ func (g *Gateway) operated(call *Call) (route.Node, error) {
 	if name != "" {
 		node, ok := g.routes.Node(name)
 		if !ok || node.Kind != call.Method.Upstream {
-			return route.Node{}, connect.Errorf(connect.CodeNotFound, "no %s node is called %q", call.Method.Upstream, name)
+			return route.Node{}, connect.Errorf(connect.CodeNotFound, "no %s node is called %q", call.Method.Upstream, excerpt.Text(name, excerpt.Name))
 		}
 		return node, nil
 	}

@@ -12,7 +12,10 @@ import (
 )
 
 // PayloadError says where a payload does not fit its command's schema.
-type PayloadError struct{ Violations []Violation }
+type PayloadError struct {
+	// Violations are the places, 32 at most.
+	Violations []Violation
+}
 
 // Violation is one place in a payload that does not fit.
 type Violation struct {
@@ -54,9 +57,15 @@ func validate(schema *jsonschema.Schema, payload Object) error {
 
 var english = message.NewPrinter(language.English)
 
-// collect gathers the leaves: the causes say what is wrong, their parents only
-// that something is.
+// maxViolations bounds the violations that are listed.
+const maxViolations = 32
+
+// collect gathers the leaves, up to maxViolations: the causes say what is wrong, their
+// parents only that something is.
 func collect(err *jsonschema.ValidationError, out *PayloadError) {
+	if len(out.Violations) == maxViolations {
+		return
+	}
 	if len(err.Causes) == 0 {
 		out.Violations = append(out.Violations, Violation{
 			Field:   strings.Join(append([]string{"payload"}, err.InstanceLocation...), "."),

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // SyntaxError says where a JSON text cannot be read as the message, and why.
@@ -30,6 +32,14 @@ type scanner struct {
 
 // fail makes an error at a place in the text.
 func (s *scanner) fail(at int, format string, args ...any) error {
+	for i, arg := range args {
+		switch text := arg.(type) {
+		case string:
+			args[i] = excerpt.Text(text, excerpt.Name)
+		case []byte:
+			args[i] = excerpt.Text(string(text), excerpt.Name)
+		}
+	}
 	at = min(at, len(s.src))
 	before := s.src[:at]
 	return &SyntaxError{

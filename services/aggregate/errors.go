@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/model"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -29,11 +30,13 @@ func asConnectError(err error) error {
 	case err == nil, errors.As(err, &known):
 		return err
 	case errors.As(err, &payload):
-		bad := &errdetails.BadRequest{}
+		bad, shown := &errdetails.BadRequest{}, &model.PayloadError{} // places and messages quote the payload
 		for _, v := range payload.Violations {
+			v.Field, v.Message = excerpt.Text(v.Field, excerpt.Name), excerpt.Text(v.Message, excerpt.Name)
+			shown.Violations = append(shown.Violations, v)
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Message})
 		}
-		return chassis.WithDetails(connect.NewError(connect.CodeInvalidArgument, payload.Error()), bad)
+		return chassis.WithDetails(connect.NewError(connect.CodeInvalidArgument, shown.Error()), bad)
 	case errors.As(err, &rule):
 		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rule.Message),
 			&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{

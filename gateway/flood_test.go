@@ -1,0 +1,194 @@
+package gateway_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/audit"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// second starts another gateway on the same nodes and NATS.
+func (e *edge) second(t *testing.T, config gateway.Config) *edge {
+	t.Helper()
+	catalog, err := policy.NewCatalog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := gateway.New(config, catalog, e.routes, e.js, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := g.Serve(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	other := *e
+	other.edge, other.url, other.grpc = g, g.URL(), "http://"+g.GRPCAddr()
+	return &other
+}
+
+// flood makes denied calls with large resources, so many at a time at each gateway.
+func flood(t *testing.T, token string, calls int, gateways ...*edge) {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"view": huge["control"]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const workers = 8
+	var all sync.WaitGroup
+	for _, e := range gateways {
+		for range workers {
+			all.Go(func() {
+				for range calls / workers {
+					if got := e.ask(t, e.plain, http.MethodPost, e.url+"/projection.gateway.v1.QueryService/Query", body, http.Header{"Authorization": {token}, "Content-Type": {"application/json"}}); got.status != http.StatusForbidden {
+						t.Errorf("status %d: %.200s", got.status, got.text)
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+}
+
+// heap returns the bytes of the heap in use.
+func heap() uint64 {
+	var stats runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&stats)
+	return stats.HeapInuse
+}
+
+// Denials of calls with large resources are recorded within bounds, and neither displace nor
+// delay what others do.
+func TestAudit_LargeDenialsStopNothing(t *testing.T) {
+	e := start(t, nil)
+	e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "Authorization", e.token(t, "acme", "query.read")) // connections are made
+	before := heap()
+	flood(t, e.token(t, "acme", "query.read:wallets"), 320, e)
+	if grown := int64(heap()) - int64(before); grown > 32<<20 { //nolint:gosec // a few MB
+		t.Errorf("the heap has grown by %d MiB", grown>>20)
+	}
+	e.http(t, http.MethodPost, "/v1/query/secrets", "{}", "Authorization", e.token(t, "globex", "query.read:wallets"))
+	e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "X-Tenant-Id", "globex")
+	e.http(t, http.MethodPost, "/admin/runner/drain", "{}", "Authorization", e.token(t, "*", "runner.admin"))
+	for subject, want := range map[string]string{
+		backbone.AuditSubject("acme", backbone.AuditDenied):                          "…(97280 bytes)",
+		backbone.AuditSubject("globex", backbone.AuditDenied):                        "secrets",
+		backbone.AuditSubject(backbone.AccountUnauthenticated, backbone.AuditDenied): "",
+		backbone.AuditSubject(backbone.AccountPlatform, backbone.AuditOperator):      "",
+	} {
+		consumer, err := e.js.OrderedConsumer(t.Context(), backbone.StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg, err := consumer.Next(jetstream.FetchMaxWait(20 * time.Second))
+		if err != nil {
+			t.Fatalf("%s: %v", subject, err)
+		}
+		var record audit.Record
+		if err := json.Unmarshal(msg.Data(), &record); err != nil || !strings.HasSuffix(record.Resource, want) || len(msg.Data()) > 4<<10 {
+			t.Errorf("%s: %d bytes, %v: %.300s", subject, len(msg.Data()), err, msg.Data())
+		}
+	}
+}
+
+// Denials of a tenant's calls, however large and at however many gateways, leave the other
+// tenants' timelines as they are.
+func TestTimeline_LargeDenialsLeaveOtherTenantsHops(t *testing.T) {
+	js := backbonetest.Start(t)
+	var timelines []*backbone.Timeline
+	for range 2 {
+		timeline, err := backbone.NewTimeline(js)
+		if err != nil {
+			t.Fatal(err)
+		}
+		timelines = append(timelines, timeline)
+	}
+	var config gateway.Config
+	first := start(t, func(c *gateway.Config) {
+		c.Timeline = timelines[0]
+		config = *c
+	})
+	first.js = js // of the timelines
+	config.Timeline = timelines[1]
+	second := first.second(t, config)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for n, timeline := range timelines {
+		running.Go(func() {
+			if err := timeline.Run(ctx, fmt.Sprint("g", n)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	ended := sync.OnceFunc(func() { cancel(); running.Wait() }) // what is recorded is published
+	t.Cleanup(ended)
+
+	quiet := func(id string) {
+		for _, e := range []*edge{first, second} {
+			if status, text := e.http(t, http.MethodPost, "/v1/commands/wallet/a/open", `{"payload":{}}`, "Authorization", e.token(t, "globex", "command.submit"), contextkit.HeaderCorrelationID, id); status != http.StatusOK {
+				t.Fatal(status, text)
+			}
+		}
+	}
+	quiet("before")
+	// A caller without a credential names the other tenant, too.
+	for range 50 {
+		first.http(t, http.MethodPost, "/v1/query/wallets", "{}", contextkit.HeaderTenantID, "globex", contextkit.HeaderCorrelationID, "before")
+	}
+	flood(t, first.token(t, "acme", "query.read:wallets"), 240, first, second)
+	quiet("amid")
+	ended()
+	for _, id := range []string{"before", "amid"} {
+		hops, _, err := backbone.Hops(t.Context(), js, backbonetest.Tenant(t, "globex"), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for _, hop := range hops {
+			if hop.Code == "ok" {
+				found++
+			}
+		}
+		if found != 2 {
+			t.Errorf("%s the flood: %d of 2 calls are in the timeline", id, found)
+		}
+	}
+	stream, err := js.Stream(t.Context(), backbone.StreamTimeline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter("timeline.>"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	accounts := map[string]uint64{}
+	for subject, messages := range info.State.Subjects {
+		accounts[strings.Split(subject, ".")[1]] += messages
+	}
+	if accounts["globex"] != 4 || accounts["_unauthenticated"] != 50 || accounts["acme"] != 480 {
+		t.Errorf("%v hops are stored", accounts)
+	}
+}
