@@ -214,9 +214,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		metrics.MustRegister(config.Timeline)
 	}
 	g.admin = g.newAdmin()
-	if g.audit, err = audit.NewRecorder(js, metrics, log); err != nil {
-		return nil, err
-	}
+	g.audit = audit.NewRecorder(js, metrics, log)
 	table, err := g.fill(g.server, catalog)
 	if err != nil {
 		return nil, err

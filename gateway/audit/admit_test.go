@@ -13,10 +13,7 @@ import (
 )
 
 func TestRecorder_OperatorsCallsAreAdmittedAtARate(t *testing.T) {
-	recorder, err := audit.NewRecorder(backbonetest.Start(t), prometheus.NewRegistry(), zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
+	recorder := audit.NewRecorder(backbonetest.Start(t), prometheus.NewRegistry(), zerolog.Nop())
 	synctest.Test(t, func(t *testing.T) {
 		admitted := func(class backbone.AuditClass, principal string) (n int) {
 			for range 10_000 {

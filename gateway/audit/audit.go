@@ -46,24 +46,16 @@ type Recorder struct {
 }
 
 // NewRecorder returns a recorder; Run must be running.
-func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zerolog.Logger) (*Recorder, error) {
+func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zerolog.Logger) *Recorder {
 	counters := newCounters(metrics)
-	outbox := func(name string) (*outbox, error) { return newOutbox(name, js, counters, log) }
-	operators, err := outbox("operators")
-	if err != nil {
-		return nil, err
+	someLosses := log.Sample(&zerolog.BurstSampler{Burst: loggedLosses, Period: time.Second})
+	r := &Recorder{
+		log: log, suppressed: counters.suppressed,
+		operators: newOutbox("operators", js, counters, log), tenants: newOutbox("tenants", js, counters, log), denials: newOutbox("denials", js, counters, someLosses),
+		denied: newCallers(1), reads: newCallers(1), writes: newCallers(writeFactor),
 	}
-	tenants, err := outbox("tenants")
-	if err != nil {
-		return nil, err
-	}
-	denials, err := outbox("denials")
-	if err != nil {
-		return nil, err
-	}
-	r := &Recorder{log: log, operators: operators, tenants: tenants, denials: denials, denied: newCallers(1), reads: newCallers(1), writes: newCallers(writeFactor), suppressed: counters.suppressed}
-	metrics.MustRegister(states{operators, tenants, denials})
-	return r, nil
+	metrics.MustRegister(states{r.operators, r.tenants, r.denials})
+	return r
 }
 
 // Deny records a denial under an account, unless its caller or the account has too many:

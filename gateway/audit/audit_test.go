@@ -34,10 +34,7 @@ type recorder struct {
 func start(t *testing.T, js jetstream.JetStream) recorder {
 	t.Helper()
 	metrics := prometheus.NewRegistry()
-	r, err := audit.NewRecorder(js, metrics, zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := audit.NewRecorder(js, metrics, zerolog.Nop())
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {

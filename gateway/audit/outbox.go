@@ -24,7 +24,8 @@ const (
 	attemptTimeout, longestPause = 2 * time.Second, 2 * time.Second
 	// flushTimeout bounds how long the end of the process waits for the queue.
 	flushTimeout = 5 * time.Second
-	// loggedLosses bounds the lost denials that are logged per second.
+	// loggedLosses bounds the lost denials that are logged per second; of other records each
+	// is.
 	loggedLosses = 10
 )
 
@@ -36,7 +37,6 @@ type outbox struct {
 	queue    *fairqueue.Queue[*entry]
 	counters *counters
 	log      zerolog.Logger
-	losses   zerolog.Logger
 	settling atomic.Int64 // since when the entry that is being settled is in the queue, in ns; 0: none is
 }
 
@@ -49,16 +49,11 @@ type entry struct {
 	suppressed int64   // the record's
 }
 
-func newOutbox(name string, js jetstream.JetStream, counters *counters, log zerolog.Logger) (*outbox, error) {
-	async, err := backbone.Async(js, window)
-	if err != nil {
-		return nil, err
-	}
+func newOutbox(name string, js jetstream.JetStream, counters *counters, log zerolog.Logger) *outbox {
 	counters.begin(name)
 	return &outbox{
-		name: name, js: async, queue: fairqueue.New[*entry](bounds), counters: counters, log: log,
-		losses: log.Sample(&zerolog.BurstSampler{Burst: loggedLosses, Period: time.Second}),
-	}, nil
+		name: name, js: js, queue: fairqueue.New[*entry](bounds), counters: counters, log: log,
+	}
 }
 
 // sent is an entry on its way.
@@ -71,6 +66,10 @@ type sent struct {
 
 // run publishes entries until ctx ends, and then those that wait until flushTimeout.
 func (o *outbox) run(ctx context.Context) error {
+	js, err := backbone.Async(o.js, window)
+	if err != nil {
+		return err
+	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	flush := time.AfterFunc(math.MaxInt64, end)
@@ -83,7 +82,7 @@ func (o *outbox) run(ctx context.Context) error {
 	go func() {
 		defer close(settled)
 		for s := range pending {
-			o.settle(life, s)
+			o.settle(life, js, s)
 		}
 	}()
 	for {
@@ -91,7 +90,7 @@ func (o *outbox) run(ctx context.Context) error {
 		if !ok {
 			break
 		}
-		pending <- o.send(life, item)
+		pending <- o.send(life, js, item)
 	}
 	close(pending)
 	<-settled
@@ -107,7 +106,7 @@ func (o *outbox) next(ctx context.Context) (fairqueue.Item[*entry], bool) {
 }
 
 // send sends an entry.
-func (o *outbox) send(ctx context.Context, item fairqueue.Item[*entry]) sent {
+func (o *outbox) send(ctx context.Context, js jetstream.JetStream, item fairqueue.Item[*entry]) sent {
 	e := item.Value
 	msg := &nats.Msg{Subject: e.subject, Header: nats.Header{}, Data: e.data}
 	rc := e.rc
@@ -116,7 +115,7 @@ func (o *outbox) send(ctx context.Context, item fairqueue.Item[*entry]) sent {
 		return sent{item: item, err: errors.Join(errNoContract, err)}
 	}
 	msg.Header.Set(jetstream.MsgIDHeader, contextkit.NewID()) // a further attempt is no second record
-	future, err := o.js.PublishMsgAsync(msg)
+	future, err := js.PublishMsgAsync(msg)
 	return sent{item, msg, future, err}
 }
 
@@ -125,7 +124,7 @@ var errNoContract = errors.New("the record's call carries no context")
 
 // settle waits until an entry is stored, with further attempts until ctx ends, or can never
 // be.
-func (o *outbox) settle(ctx context.Context, s sent) {
+func (o *outbox) settle(ctx context.Context, js jetstream.JetStream, s sent) {
 	o.settling.Store(s.item.Since.UnixNano())
 	defer o.settling.Store(0)
 	defer o.queue.Release(s.item)
@@ -149,7 +148,7 @@ func (o *outbox) settle(ctx context.Context, s sent) {
 		o.counters.retries.WithLabelValues(o.name).Inc()
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		defer cancel()
-		ack, err := o.js.PublishMsg(attempt, s.msg)
+		ack, err := js.PublishMsg(attempt, s.msg)
 		if refused(err) != "" {
 			err = backoff.Permanent(err)
 		}
@@ -176,11 +175,7 @@ func refused(err error) string {
 // lose counts and logs an entry that is not stored.
 func (o *outbox) lose(e *entry, reason string, err error) {
 	o.counters.lost.WithLabelValues(o.name, reason).Inc()
-	log := &o.log
-	if e.caller != nil {
-		log = &o.losses
-	}
-	log.Error().Err(err).Str("queue", o.name).Str("reason", reason).RawJSON("record", e.data).Msg("audit record not stored")
+	o.log.Error().Err(err).Str("queue", o.name).Str("reason", reason).RawJSON("record", e.data).Msg("audit record not stored")
 }
 
 // age returns how long the oldest entry has been in the queue, 0 if there is none.
