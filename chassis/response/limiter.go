@@ -16,6 +16,8 @@ import (
 )
 
 const (
+	// DefaultPageBytes bounds a page that no setting bounds.
+	DefaultPageBytes = 1 << 20
 	// MaxBytes bounds a single answer that cannot be divided, such as one row or an
 	// aggregate's state: gateways refuse messages of more than 16 MiB.
 	MaxBytes = 15 << 20
@@ -52,7 +54,7 @@ func (c Config) Validate() error {
 
 func (c Config) withDefaults() Config {
 	if c.PageBytes == 0 {
-		c.PageBytes = 1 << 20
+		c.PageBytes = DefaultPageBytes
 	}
 	if c.TenantBytes == 0 {
 		c.TenantBytes = 32 << 20
@@ -249,6 +251,9 @@ type Page struct {
 	used int
 	any  bool
 }
+
+// NewPage returns a page of at most [DefaultPageBytes], what surrounds the items included.
+func NewPage() Page { return Page{Bytes: DefaultPageBytes - pageMargin} }
 
 // Add takes an item of a size, and reports whether it is part of the page: the first is,
 // whatever its size.

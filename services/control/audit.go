@@ -8,9 +8,11 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -56,7 +58,7 @@ func (s auditService) QueryAudit(ctx context.Context, req *controlv1.QueryAuditR
 	if size == 0 {
 		size = defaultAuditPage
 	}
-	res := &controlv1.QueryAuditResponse{}
+	res, page := &controlv1.QueryAuditResponse{}, response.NewPage()
 	ended := false
 	next, err := backbone.AuditRecords(ctx, s.js, account, before, func(record backbone.AuditRecord) bool {
 		if req.GetSince() != nil && record.Time.Before(req.GetSince().AsTime()) {
@@ -66,10 +68,11 @@ func (s auditService) QueryAudit(ctx context.Context, req *controlv1.QueryAuditR
 		if !fits(req, record) {
 			return true
 		}
-		if len(res.Records) == size {
+		message := auditMessage(record)
+		if len(res.Records) == size || !page.Add(proto.Size(message)) {
 			return false
 		}
-		res.Records = append(res.Records, auditMessage(record))
+		res.Records = append(res.Records, message)
 		return true
 	})
 	if err != nil {

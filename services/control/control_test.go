@@ -28,6 +28,7 @@ import (
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/proto"
 )
 
 func TestMain(m *testing.M) { backbonetest.Main(m) }
@@ -746,5 +747,34 @@ func TestAuditIsReadBackwardsPageByPageAndFollowed(t *testing.T) {
 	}
 	if len(seen) != 600 || seen[0] != "/x.Y/M1198" || seen[599] != "/x.Y/M0" || len(slices.Compact(slices.Sorted(slices.Values(seen)))) != 600 {
 		t.Errorf("%d records, from %v to %v", len(seen), seen[0], seen[len(seen)-1])
+	}
+}
+
+func TestListModels_TheAnswerEndsAtItsBytes(t *testing.T) {
+	w := newWorld(t)
+	c := w.control(t, "c1", "")
+	ctx := platform(t)
+	documents, err := backbone.OpenBucket[backbone.Document](ctx, w.js, backbone.BucketModels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var revision uint64
+	for n := range 5 {
+		document := backbone.Document{Text: "model: m\n# " + strings.Repeat("x", 400_000), Revision: fmt.Sprint(n)}
+		if revision, err = documents.Put(ctx, backbone.ModelKey, document, revision); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := c.models.ListModels(ctx, &controlv1.ListModelsRequest{})
+	if err != nil || len(list.GetDocuments()) != 5 {
+		t.Fatalf("%d documents, %v", len(list.GetDocuments()), err)
+	}
+	if size := proto.Size(list); size > 1<<20 {
+		t.Errorf("the answer has %d bytes", size)
+	}
+	for n, document := range list.GetDocuments() {
+		if document.GetRevision() != fmt.Sprint(4-n) || (document.GetText() != "") != (n < 2) {
+			t.Errorf("document %d is %s with %d bytes of text", n, document.GetRevision(), len(document.GetText()))
+		}
 	}
 }

@@ -4,16 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/response"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/model"
 	"github.com/pmezard/go-difflib/difflib"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -182,9 +183,13 @@ func (s modelService) ListModels(ctx context.Context, _ *controlv1.ListModelsReq
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	res := &controlv1.ListModelsResponse{}
-	for _, kept := range slices.All(history) {
-		res.Documents = append(res.Documents, documentMessage(kept))
+	res, page := &controlv1.ListModelsResponse{}, response.NewPage()
+	for _, kept := range history { // the newest first
+		message := documentMessage(kept)
+		if !page.Add(proto.Size(message)) {
+			message.Text = ""
+		}
+		res.Documents = append(res.Documents, message)
 	}
 	return res, nil
 }

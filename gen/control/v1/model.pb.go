@@ -132,7 +132,7 @@ func (x *GetModelResponse) GetWorkflows() []string {
 // ModelDocument is a model's document.
 type ModelDocument struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The YAML.
+	// The YAML; empty for the older ones of a list whose texts exceed 1 MiB.
 	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
 	// The model's revision, a fingerprint of the document.
 	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`

@@ -76,7 +76,7 @@ export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*
  */
 export type ModelDocument = Message<"control.v1.ModelDocument"> & {
   /**
-   * The YAML.
+   * The YAML; empty for the older ones of a list whose texts exceed 1 MiB.
    *
    * @generated from field: string text = 1;
    */
