@@ -55,6 +55,16 @@ var sent = newNames(usual, func(canonical string) string {
 	return lower
 })
 
+// rendered are the names of an answer's headers and trailers as they travel: those that are
+// sent, and the node's pushback.
+var rendered = newNames(usual, func(canonical string) string {
+	if lower := strings.ToLower(canonical); lower == pushback {
+		return lower
+	}
+	name, _ := sent.of(canonical)
+	return name
+})
+
 // received are the names of headers by those that have travelled.
 var received = newNames(lower(usual), func(lower string) string {
 	canonical := textproto.CanonicalMIMEHeaderKey(lower)
@@ -77,7 +87,7 @@ func lower(names []string) []string {
 	return strings.Split(strings.ToLower(strings.Join(names, " ")), " ")
 }
 
-// From renders headers as metadata, which shares their values; nil if there are none. What
+// From renders an answer's headers as metadata, which shares their values; nil if there are none. What
 // cannot be sent is left out, since grpc-go would fail the call.
 func From(header *connect.Header) metadata.MD {
 	if header.Len() == 0 {
@@ -85,7 +95,7 @@ func From(header *connect.Header) metadata.MD {
 	}
 	md := make(metadata.MD, header.Len())
 	for key, values := range header.All() {
-		if key, _ = sent.of(key); key == "" {
+		if key, _ = rendered.of(key); key == "" {
 			continue
 		}
 		switch values = Sendable(key, values); {
