@@ -266,21 +266,24 @@ func (r *KeyRing) renew() (changed bool, err error) {
 	return true, nil
 }
 
-// find returns the key of the id, nil if there is none. For an id that is unknown it
-// reads the source if a read is due, and waits for a read in progress within ctx.
-func (r *KeyRing) find(ctx context.Context, id string) *signingKey {
-	if key := r.current.Load().byID[id]; key != nil {
-		return key
+// find returns the keys in use and the one of the id, nil if there is none. For an id that
+// is unknown it reads the source if a read is due, and waits for a read in progress within
+// ctx.
+func (r *KeyRing) find(ctx context.Context, id string) (*keys, *signingKey) {
+	current := r.current.Load()
+	if key := current.byID[id]; key != nil {
+		return current, key
 	}
 	now := r.ask(id) //nolint:contextcheck // a read outlives the call that asks for it
 	if now == nil {
-		return nil
+		return current, nil
 	}
 	_ = now.wait(ctx) // a failure is reported once, by Run
 	r.mu.Lock()
 	r.waiting--
 	r.mu.Unlock()
-	return r.current.Load().byID[id]
+	current = r.current.Load()
+	return current, current.byID[id]
 }
 
 // ask returns the read that may find the id, nil for none; its caller counts as waiting.

@@ -91,7 +91,7 @@ func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorizatio
 		return v.apiKeys().authenticate(credential, now)
 	}
 	known, ok := v.known.get(credential)
-	if !ok || !v.config.Keys.holds(known.principal.signer) {
+	if !ok || known.keys != v.config.Keys.current.Load() && !v.config.Keys.holds(known.principal.signer) {
 		var err error
 		if known, err = v.verify(ctx, credential); err != nil {
 			return nil, err
@@ -140,7 +140,7 @@ func (v *Verifier) verify(ctx context.Context, text string) (verified, error) {
 	if !slices.Contains(token.claims.audience, v.config.Audience) {
 		return verified{}, refuse("wrong audience: aud is %.*q", maxQuoted, strings.Join(token.claims.audience, " "))
 	}
-	key := v.config.Keys.find(ctx, token.keyID)
+	keys, key := v.config.Keys.find(ctx, token.keyID)
 	switch {
 	case key == nil:
 		return verified{}, refuse("unknown key: kid is %.*q", maxQuoted, token.keyID)
@@ -154,7 +154,7 @@ func (v *Verifier) verify(ctx context.Context, text string) (verified, error) {
 		return verified{}, refuse("invalid claims: %w", err)
 	}
 	principal.Until, principal.signer = token.claims.expires.Add(v.config.Leeway), key
-	return verified{principal: principal, notBefore: token.claims.notBefore}, nil
+	return verified{principal: principal, notBefore: token.claims.notBefore, keys: keys}, nil
 }
 
 // refuse returns an error that wraps ErrBadToken and says why.
