@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/flood"
 	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/chassis/rawtcp"
 	"github.com/headgate/headgate/contextkit"
@@ -63,14 +64,15 @@ type grpcPort struct {
 	margin   time.Duration                                     // see [Hop]
 	resets   *resetLimit                                       // nil: none
 	clients  *clientLimit
-	slow     func()       // notified of each request that was cut off
+	slow     func() // notified of each request that was cut off
+	flooded  func(net.Conn, flood.Kind)
 	listener net.Listener // nil: there is no address
 }
 
 // newGRPCPort returns a port without methods (see adopt), which does nothing if config
-// has no address for it.
-func newGRPCPort(config Config, codec encoding.CodecV2, json connect.Codec, timeout func(context.Context, connect.Spec) time.Duration, margin time.Duration) *grpcPort {
-	return &grpcPort{config: config, codec: codec, json: json, timeout: timeout, margin: margin}
+// has no address for it. flooded is notified of connections that [flood] closes.
+func newGRPCPort(config Config, codec encoding.CodecV2, json connect.Codec, timeout func(context.Context, connect.Spec) time.Duration, margin time.Duration, flooded func(net.Conn, flood.Kind)) *grpcPort {
+	return &grpcPort{config: config, codec: codec, json: json, timeout: timeout, margin: margin, flooded: flooded}
 }
 
 // newServer returns grpc-go's server, whose workers run from then on.
@@ -89,6 +91,7 @@ func (p *grpcPort) newServer() *grpc.Server {
 		server := p.config.TLS.Server()
 		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: server.GetConfigForClient})
 	}
+	secure = watchedCredentials{secure, p.flooded}
 	if p.resets != nil {
 		secure = countedCredentials{secure, p.resets}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/flood"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -19,6 +20,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	duration *prometheus.HistogramVec
 	inFlight *prometheus.GaugeVec
+	floods   *prometheus.CounterVec
 	window   window
 }
 
@@ -35,8 +37,15 @@ func NewMetrics(process string) *Metrics {
 			Name: "headgate_rpc_in_flight",
 			Help: "Calls being answered now, by procedure.",
 		}, []string{"procedure"}),
+		floods: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "headgate_flood_connections_total",
+			Help: "HTTP/2 connections closed since their clients sent too many frames without effect, by the frames' type.",
+		}, []string{"frame"}),
 	}
-	m.Registerer(process).MustRegister(m.duration, m.inFlight,
+	for _, kind := range flood.Kinds() {
+		m.floods.WithLabelValues(string(kind)) // it is 0 from the start
+	}
+	m.Registerer(process).MustRegister(m.duration, m.inFlight, m.floods,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -2,7 +2,6 @@ package chassis
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -212,7 +211,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	timeout := func(ctx context.Context, spec connect.Spec) time.Duration {
 		return s.watches.grpcTime(spec.Procedure, unaryTime(ctx, spec))
 	}
-	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, timeout, 0)
+	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, timeout, 0, s.flooded)
 	s.grpc.clients, s.grpc.slow = s.clients, s.slow
 	grpcreflect.Register(s.RPC)
 	registerHealth(s.RPC, health{ready: ready, ofTenants: true, watches: s.watches})
@@ -250,7 +249,7 @@ func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, inte
 	timeout := func(_ context.Context, spec connect.Spec) time.Duration {
 		return s.watches.grpcTime(spec.Procedure, edge.Timeout(spec.Procedure))
 	}
-	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, timeout, edge.Margin)
+	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, timeout, edge.Margin, s.flooded)
 	s.resets, s.clients.refused, s.slow = limitResets(s), countRefused(s), countSlow(s)
 	s.grpc.resets, s.grpc.clients, s.grpc.slow = s.resets, s.clients, s.slow
 	return s
@@ -341,10 +340,12 @@ func (s *Server) Listen(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	protocols.SetHTTP2(true)
-	s.listener = lateDeadlines{s.clients.listener(netutil.LimitListener(rawtcp.Listener(listener), s.config.MaxConnections))}
+	accepted := s.clients.listener(netutil.LimitListener(rawtcp.Listener(listener), s.config.MaxConnections))
+	watched := watchedListener{Listener: lateDeadlines{accepted}, server: s}
 	if s.config.TLS != nil {
-		s.listener = tls.NewListener(s.listener, s.config.TLS.Server())
+		watched.tls = s.config.TLS.Server()
 	}
+	s.listener = watched
 	s.server = &http.Server{
 		Handler:           grown(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.handler.Load()).ServeHTTP(w, r) })),
 		Protocols:         protocols,
@@ -356,6 +357,16 @@ func (s *Server) Listen(ctx context.Context) error {
 	}
 	if s.resets != nil {
 		s.server.Handler, s.server.ConnContext = s.resets.count(s.server.Handler), s.resets.connContext
+	}
+	if s.config.TLS != nil {
+		s.server.Handler = securedRequests(s.server.Handler)
+		next := s.server.ConnContext
+		s.server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+			if next != nil {
+				ctx = next(ctx, conn)
+			}
+			return securedContext(ctx, conn)
+		}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headgate/headgate/chassis/flood"
 	"github.com/headgate/headgate/chassis/rawtcp"
 	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
@@ -216,7 +217,7 @@ func (c *Channel) dial(ctx context.Context) (*conn, error) {
 			return nil, err
 		}
 	}
-	made := newConn(c, raw)
+	made := newConn(c, flood.Client(raw, func(net.Conn, flood.Kind) {})) // the connection's end says so
 	if err := c.keep(made); err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}

@@ -1,0 +1,241 @@
+// Package flood watches the frames of HTTP/2 connections, and ends those whose peer sends
+// frames without effect faster than any peer has reason to.
+//
+// net/http, grpc-go and x/net bound the bytes of header blocks, streams and windows. They do
+// not bound frames that change none of these: empty CONTINUATION frames of a header block
+// that never ends (RFC 9113 §10.5), empty DATA frames, PING, SETTINGS, PRIORITY,
+// WINDOW_UPDATE, RST_STREAM of streams that have ended, and unknown ones. A peer can send
+// millions of them per second on one connection.
+//
+// A [Conn] sees frames in clear text: it stands above TLS. It reads their headers of nine
+// bytes, and allocates nothing.
+package flood
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// MaxContinuations is how many CONTINUATION frames a header block may have. A block of
+	// 64 KiB has four if they are full.
+	MaxContinuations = 128
+	// Credit is how many frames without effect a peer may send at once.
+	Credit = 10_000
+	// refill is how many more it may send per second, and earned is how many for each
+	// HEADERS or DATA frame that is sent to it and each HEADERS frame of its own: answers
+	// to a DATA frame are two WINDOW_UPDATE frames and a PING at most, and the end of a
+	// call is RST_STREAM.
+	refill, earned = 100, 4
+)
+
+// ErrFlood ends a connection whose peer floods it.
+var ErrFlood = errors.New("flood: the peer sends HTTP/2 frames without effect: the connection is closed")
+
+// Kind is what a flood consists of.
+type Kind string
+
+// Kinds of floods, by their frames.
+const (
+	Continuation Kind = "CONTINUATION"
+	Data         Kind = "DATA"
+	Priority     Kind = "PRIORITY"
+	Reset        Kind = "RST_STREAM"
+	Settings     Kind = "SETTINGS"
+	Ping         Kind = "PING"
+	WindowUpdate Kind = "WINDOW_UPDATE"
+	Other        Kind = "other"
+)
+
+// Kinds returns every kind.
+func Kinds() []Kind {
+	return []Kind{Continuation, Data, Priority, Reset, Settings, Ping, WindowUpdate, Other}
+}
+
+// Frame types and flags (RFC 9113 §6).
+const (
+	typeData, typeHeaders, typePriority, typeReset, typeSettings = 0, 1, 2, 3, 4
+	typePing, typeWindowUpdate, typeContinuation                 = 6, 8, 9
+
+	flagEndStream, flagEndHeaders, flagPadded = 0x1, 0x4, 0x8
+
+	frameHeader = 9
+)
+
+// preface begins a client's side of a connection (RFC 9113 §3.4).
+var preface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+
+// Conn is a connection whose peer's frames are watched. Read fails with [ErrFlood], and the
+// connection is closed, when the peer floods it.
+type Conn struct {
+	net.Conn
+
+	flooded func(net.Conn, Kind)
+	begun   int  // bytes of the preface that have come
+	plain   bool // it does not speak HTTP/2: it is not watched
+	in      frames
+	block   int       // CONTINUATION frames of the header block that comes
+	credit  int       // of frames without effect
+	filled  time.Time // when credit was refilled
+	failed  bool
+
+	mu   sync.Mutex // of writers
+	out  frames
+	sent atomic.Int64 // HEADERS and DATA frames since credit was refilled
+}
+
+// Server returns a server's connection, whose peer begins with HTTP/2's preface or speaks
+// another protocol. flooded is called once, before the connection is closed.
+func Server(c net.Conn, flooded func(net.Conn, Kind)) *Conn {
+	return &Conn{Conn: c, flooded: flooded, credit: Credit, filled: time.Now()}
+}
+
+// Client returns a client's connection of HTTP/2. flooded is as for [Server].
+func Client(c net.Conn, flooded func(net.Conn, Kind)) *Conn {
+	watched := Server(c, flooded)
+	watched.begun = len(preface)
+	watched.out.skip = len(preface) // it is sent first
+	return watched
+}
+
+// Read implements [net.Conn].
+func (c *Conn) Read(p []byte) (int, error) {
+	if c.failed {
+		return 0, ErrFlood
+	}
+	n, err := c.Conn.Read(p)
+	if !c.plain && n > 0 {
+		if kind, flooded := c.received(p[:n]); flooded {
+			c.failed = true
+			c.flooded(c.Conn, kind)
+			_ = c.Conn.Close() // whatever is wrong with it, it is over
+			return 0, ErrFlood
+		}
+	}
+	return n, err
+}
+
+// Write implements [net.Conn].
+func (c *Conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sent := int64(0)
+	for rest := p[:n]; ; {
+		frame, _, _, more, ok := c.out.next(rest)
+		if !ok {
+			break
+		}
+		if frame == typeData || frame == typeHeaders {
+			sent++
+		}
+		rest = more
+	}
+	if sent > 0 {
+		c.sent.Add(sent)
+	}
+	return n, err
+}
+
+// received judges bytes of the peer's.
+func (c *Conn) received(p []byte) (kind Kind, flooded bool) {
+	if c.begun < len(preface) {
+		n := min(len(p), len(preface)-c.begun)
+		if !bytes.Equal(p[:n], preface[c.begun:c.begun+n]) {
+			c.plain = true
+			return "", false
+		}
+		c.begun += n
+		p = p[n:]
+	}
+	for {
+		frame, flags, length, rest, ok := c.in.next(p)
+		if !ok {
+			return "", false
+		}
+		p = rest
+		if kind := c.judge(frame, flags, length); kind != "" {
+			return kind, true
+		}
+	}
+}
+
+// judge counts a frame, and returns its kind if it is one too many.
+func (c *Conn) judge(frame, flags byte, length int) Kind {
+	kind := Other
+	switch frame {
+	case typeHeaders:
+		c.block = 0
+		c.earn(1)
+		return ""
+	case typeContinuation:
+		if c.block++; c.block > MaxContinuations {
+			return Continuation
+		}
+		if length > 0 || flags&flagEndHeaders != 0 {
+			return ""
+		}
+		kind = Continuation
+	case typeData:
+		if flags&flagEndStream != 0 || length > 0 && flags&flagPadded == 0 {
+			return ""
+		}
+		kind = Data
+	case typePriority:
+		kind = Priority
+	case typeReset:
+		kind = Reset
+	case typeSettings:
+		kind = Settings
+	case typePing:
+		kind = Ping
+	case typeWindowUpdate:
+		kind = WindowUpdate
+	}
+	if c.credit--; c.credit > 0 {
+		return ""
+	}
+	c.earn(c.sent.Swap(0))
+	now := time.Now()
+	c.credit = min(Credit, c.credit+int(min(now.Sub(c.filled).Seconds()*refill, Credit)))
+	c.filled = now
+	if c.credit > 0 {
+		return ""
+	}
+	return kind
+}
+
+// earn adds what so many frames with effect earn.
+func (c *Conn) earn(frames int64) {
+	c.credit = int(min(Credit, int64(c.credit)+frames*earned))
+}
+
+// frames finds the headers of frames in a stream of bytes.
+type frames struct {
+	skip   int // bytes of the payload to come
+	have   int // bytes of the header that have come
+	header [frameHeader]byte
+}
+
+// next returns the next frame whose header ends in p, and what follows the header; ok is
+// false if there is none.
+func (f *frames) next(p []byte) (kind, flags byte, length int, rest []byte, ok bool) {
+	if f.skip >= len(p) {
+		f.skip -= len(p)
+		return 0, 0, 0, nil, false
+	}
+	p = p[f.skip:]
+	f.skip = 0
+	n := copy(f.header[f.have:], p)
+	if f.have += n; f.have < frameHeader {
+		return 0, 0, 0, nil, false
+	}
+	f.have = 0
+	length = int(f.header[0])<<16 | int(f.header[1])<<8 | int(f.header[2])
+	f.skip = length
+	return f.header[3], f.header[4], length, p[n:], true
+}

@@ -1,0 +1,85 @@
+package chassis
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+
+	"github.com/headgate/headgate/chassis/flood"
+	"github.com/headgate/headgate/contextkit"
+	"google.golang.org/grpc/credentials"
+)
+
+// flooded counts a connection that is closed since its client sends frames without effect.
+func (s *Server) flooded(conn net.Conn, kind flood.Kind) {
+	s.Metrics.floods.WithLabelValues(string(kind)).Inc()
+	s.log.Warn().Stringer("client", conn.RemoteAddr()).Str("frame", string(kind)).
+		Msg("the client floods its HTTP/2 connection with frames without effect: the connection is closed")
+}
+
+// watchedListener has the frames of its connections watched; the TLS below them, if any, is
+// begun by the first read, within the time that a request's headers have.
+type watchedListener struct {
+	net.Listener
+
+	server *Server
+	tls    *tls.Config // nil: clear text
+}
+
+// Accept implements [net.Listener].
+func (l watchedListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if l.tls == nil {
+		return flood.Server(conn, l.server.flooded), nil
+	}
+	secured := tls.Server(conn, l.tls)
+	return &securedConn{flood.Server(secured, l.server.flooded), secured}, nil
+}
+
+// securedConn is a connection in clear text above TLS. net/http does not know of the TLS: it
+// speaks HTTP/2 by prior knowledge on it, and HTTP/1.1, as the client chose by ALPN.
+type securedConn struct {
+	*flood.Conn
+
+	tls *tls.Conn
+}
+
+// securedContext has the requests of a connection know its TLS; see [securedRequests].
+func securedContext(ctx context.Context, conn net.Conn) context.Context {
+	secured, ok := conn.(*securedConn)
+	if !ok {
+		return ctx
+	}
+	return contextkit.Carry(ctx, secured.tls)
+}
+
+// securedRequests sets the TLS of requests, which net/http would set if it knew.
+func securedRequests(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if secured, ok := contextkit.Carried[*tls.Conn](r.Context()); ok {
+			state := secured.ConnectionState()
+			r.TLS = &state
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// watchedCredentials has the frames of a gRPC server's connections watched, above TLS.
+type watchedCredentials struct {
+	credentials.TransportCredentials
+
+	flooded func(net.Conn, flood.Kind)
+}
+
+// ServerHandshake implements [credentials.TransportCredentials].
+func (c watchedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	return flood.Server(conn, c.flooded), info, nil
+}
