@@ -69,10 +69,6 @@ func (u *Use) move(to *Budget) error {
 func (u *Use) Reserve(n int64) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.reserve(n)
-}
-
-func (u *Use) reserve(n int64) error {
 	b := u.budget
 	switch {
 	case b == nil:
@@ -89,17 +85,6 @@ func (u *Use) reserve(n int64) error {
 	return nil
 }
 
-// ReserveAtLeast charges what is missing until the use holds n bytes. Errors are those of
-// [Use.Reserve].
-func (u *Use) ReserveAtLeast(n int64) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if n <= u.bytes {
-		return nil
-	}
-	return u.reserve(n - u.bytes)
-}
-
 // Release returns n bytes, at most those that are reserved.
 func (u *Use) Release(n int64) {
 	u.mu.Lock()
@@ -114,13 +99,6 @@ func (u *Use) release(n int64) {
 	u.bytes -= n
 	u.budget.bytes.Add(-n)
 	u.budget.shared.bytes.Release(n)
-}
-
-// Bytes returns how many bytes are reserved.
-func (u *Use) Bytes() int64 {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.bytes
 }
 
 // Failed returns why bytes were refused last; nil: none were.
