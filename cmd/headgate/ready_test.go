@@ -69,6 +69,12 @@ func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
 	post("ACME", "/v1/commands/thing/a/put", `{"payload":{"n":0}}`)
 	reaches("acme", http.StatusServiceUnavailable, "projection: the tenant's projection does not advance")
 	reaches("globex", http.StatusOK, `"ready"`)
+	if err := eventually(ctx, "control hears of the tenants", func() (bool, error) {
+		_, text, err := get(ctx, p.gateway+"/v1/control/tenants", "Authorization", "Bearer "+p.tokens["OPERATOR"])
+		return strings.Contains(text, `"globex"`), err
+	}); err != nil {
+		t.Fatal(err)
+	}
 	post("OPERATOR", "/v1/control/tenants/globex:suspend", `{"reason":"unpaid"}`)
 	reaches("globex", http.StatusServiceUnavailable, "tenant globex is suspended: unpaid")
 	post("OPERATOR", "/v1/control/tenants/globex:resume", `{}`)
