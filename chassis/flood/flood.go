@@ -112,7 +112,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if kind, flooded := c.received(p[:n]); flooded {
 			c.failed = true
 			c.flooded(c.Conn, kind)
-			_ = c.Conn.Close() // whatever is wrong with it, it is over
+			_ = c.Close() // whatever is wrong with it, it is over
 			return 0, ErrFlood
 		}
 	}
