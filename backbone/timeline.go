@@ -170,7 +170,7 @@ func (t *Timeline) Run(ctx context.Context, node string) error {
 		item, err := t.queue.Take(ctx)
 		if err != nil {
 			t.flush(base, node)
-			return nil
+			return nil //nolint:nilerr // it was asked to end
 		}
 		_ = t.rate.Wait(ctx) // it fails when ctx ends
 		t.queue.Release(item)
