@@ -20,7 +20,7 @@ const (
 	memoryShare = 16 << 20
 )
 
-func heap() int64 {
+func heapInUse() int64 {
 	var stats runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&stats)
@@ -39,11 +39,11 @@ func TestAnswers_AClientThatDoesNotReadCostsOtherTenantsNothing(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				e := start(func(c *gateway.Config) { c.MaxBytes, c.TenantShare = 4*memoryShare, 0.25 }, nil)
 				losesNothing(t, e, "before the attack")
-				before := heap()
+				before := heapInUse()
 				unread(t, url(e), e.token(t, "acme", "query.read"))
 				losesNothing(t, e, "during the attack")
 				// What the node and the client's side of the sockets hold is in it too.
-				if grown := heap() - before; grown > 6*memoryShare {
+				if grown := heapInUse() - before; grown > 6*memoryShare {
 					t.Errorf("%d calls for %d bytes each take %d MiB of memory", unreadCalls, largeBytes, grown>>20)
 				}
 			})
