@@ -12,9 +12,14 @@ import (
 // Async returns a JetStream over js's connection for publishes that nobody waits for: most
 // of them may be on their way. One that is not acknowledged within seconds is given up, and
 // its future fails ([jetstream.ErrAsyncPublishTimeout]): the server that had it may be gone
-// while the connection, to another, stays.
-func Async(js jetstream.JetStream, most int) (jetstream.JetStream, error) {
-	async, err := jetstream.New(js.Conn(), jetstream.WithPublishAsyncMaxPending(most), jetstream.WithPublishAsyncTimeout(ackTimeout))
+// while the connection, to another, stays. failed, if not nil, is called with the error of
+// each publish that fails after it was sent; it must not block, nor publish.
+func Async(js jetstream.JetStream, most int, failed func(error)) (jetstream.JetStream, error) {
+	options := []jetstream.JetStreamOpt{jetstream.WithPublishAsyncMaxPending(most), jetstream.WithPublishAsyncTimeout(ackTimeout)}
+	if failed != nil {
+		options = append(options, jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { failed(err) }))
+	}
+	async, err := jetstream.New(js.Conn(), options...)
 	if err != nil {
 		return nil, fmt.Errorf("backbone: %w", err)
 	}

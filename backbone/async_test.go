@@ -27,7 +27,7 @@ func swallow(t *testing.T, js jetstream.JetStream, stream, subject string) {
 func TestWhatIsNeverAcknowledgedGivesItsPlaceBack(t *testing.T) {
 	_, js := openJournal(t)
 	swallow(t, js, backbone.StreamTimeline, "timeline.>")
-	async, err := backbone.Async(js, 1)
+	async, err := backbone.Async(js, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

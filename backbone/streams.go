@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
@@ -90,11 +91,9 @@ func WorkSubject(tenant contextkit.TenantID, workflow, instance string) string {
 // Replicas is how many copies a stream has: 1 on a single node, 3 in a cluster.
 type Replicas int
 
-// EnsureStreams creates the streams and buckets that are missing and updates
-// the others to their definition, all at once: each that has no leader now is waited for.
-// It may be called by every node at start.
-func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replicas) error {
-	streams := []jetstream.StreamConfig{
+// streams returns the definitions of the streams, without where and how often each is stored.
+func streams() []jetstream.StreamConfig {
+	return []jetstream.StreamConfig{
 		{
 			Name: StreamEvents, Subjects: []string{"events.>"},
 			Description:        "the journal: every event of every tenant",
@@ -123,8 +122,14 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 			PersistMode: jetstream.AsyncPersistMode, // no call waits for the disk to remember it
 		},
 	}
+}
+
+// EnsureStreams creates the streams and buckets that are missing and updates
+// the others to their definition, all at once: each that has no leader now is waited for.
+// It may be called by every node at start.
+func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replicas) error {
 	all, ctx := errgroup.WithContext(ctx)
-	for _, config := range streams {
+	for _, config := range streams() {
 		config.Storage = jetstream.FileStorage
 		config.Replicas = int(replicas)
 		if config.PersistMode == jetstream.AsyncPersistMode {
@@ -167,12 +172,13 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 	return all.Wait()
 }
 
-// ensureStream creates a stream, or updates it to config. Flags that JetStream never takes
-// back, and a later version may have set, stay set.
+// ensureStream creates a stream, or updates it to config. Subjects of a later version, and
+// flags that JetStream never takes back and a later version may have set, stay set.
 func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
 	switch stream, err := js.Stream(ctx, config.Name); {
 	case err == nil:
 		now := stream.CachedInfo().Config
+		config.Subjects = withSubjects(config.Subjects, now.Subjects)
 		config.DenyDelete, config.DenyPurge = config.DenyDelete || now.DenyDelete, config.DenyPurge || now.DenyPurge
 		config.AllowMsgTTL, config.AllowMsgSchedules = config.AllowMsgTTL || now.AllowMsgTTL, config.AllowMsgSchedules || now.AllowMsgSchedules
 	case !errors.Is(err, jetstream.ErrStreamNotFound):
@@ -180,6 +186,40 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.
 	}
 	_, err := js.CreateOrUpdateStream(ctx, config)
 	return err
+}
+
+// withSubjects returns subjects and those of further that none of them is.
+func withSubjects(subjects, further []string) []string {
+	all := slices.Clone(subjects)
+	for _, subject := range further {
+		if !slices.Contains(all, subject) {
+			all = append(all, subject)
+		}
+	}
+	return all
+}
+
+// RestoreStream updates a stream to its definition if it lacks one of the definition's
+// subjects, because a process of an earlier version has started since. It is for when a
+// publish to the stream fails with [jetstream.ErrNoStreamResponse], and reports whether the
+// stream had to be updated. It does not create a stream.
+func RestoreStream(ctx context.Context, js jetstream.JetStream, name string) (bool, error) {
+	stream, err := js.Stream(ctx, name)
+	if err != nil {
+		return false, fmt.Errorf("backbone: stream %s: %w", name, err)
+	}
+	now := stream.CachedInfo().Config
+	for _, config := range streams() {
+		if config.Name != name || len(withSubjects(now.Subjects, config.Subjects)) == len(now.Subjects) {
+			continue
+		}
+		config.Storage, config.Replicas = now.Storage, now.Replicas
+		if err := ensureStream(ctx, js, config); err != nil {
+			return false, fmt.Errorf("backbone: stream %s: %w", name, err)
+		}
+		return true, nil
+	}
+	return false, nil
 }
 
 // offline reports whether the only server that has a stream is away: what can do without

@@ -58,6 +58,54 @@ func TestEnsureStreams_UpgradesTheAuditStream(t *testing.T) {
 	}
 }
 
+// narrow updates a stream as a process of an earlier version does when it starts: it knows
+// fewer subjects.
+func narrow(t *testing.T, js jetstream.JetStream, name string, subjects ...string) {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	config.Subjects, config.MaxMsgsPerSubject = subjects, -1
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRestoreStream_GivesBackWhatAnEarlierVersionTook(t *testing.T) {
+	js := backbonetest.Start(t)
+	narrow(t, js, backbone.StreamAudit, "audit.*")
+	for _, want := range []bool{true, false} {
+		restored, err := backbone.RestoreStream(t.Context(), js, backbone.StreamAudit)
+		if err != nil || restored != want {
+			t.Fatalf("%v, %v, want %v", restored, err, want)
+		}
+		if _, err := js.Publish(t.Context(), backbone.AuditSubject("acme", backbone.AuditDenied), nil); err != nil {
+			t.Error(err)
+		}
+	}
+	stream, err := js.Stream(t.Context(), backbone.StreamAudit)
+	if err != nil || stream.CachedInfo().Config.MaxMsgsPerSubject <= 0 {
+		t.Errorf("%+v, %v: want the bound of this version", stream.CachedInfo().Config, err)
+	}
+	if _, err := backbone.RestoreStream(t.Context(), js, "NONE"); err == nil {
+		t.Error("a stream that does not exist is restored")
+	}
+}
+
+// Subjects that a later version has added stay when a process of this one starts.
+func TestEnsureStreams_TakesNoSubjects(t *testing.T) {
+	js := backbonetest.Start(t)
+	narrow(t, js, backbone.StreamAudit, "audit.*", "audit.*.*", "audit.*.*.*")
+	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), "audit.acme.denied.later", nil); err != nil {
+		t.Error(err)
+	}
+}
+
 // Many records of one class do not hide those of another, whichever page they are on.
 func TestAuditRecords_PagesHoldAllClasses(t *testing.T) {
 	js := backbonetest.Start(t)

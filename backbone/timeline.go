@@ -3,6 +3,8 @@ package backbone
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"sync"
 	"time"
 
 	"github.com/headgate/headgate/backbone/fairqueue"
@@ -21,6 +23,8 @@ const (
 	hopsPending = 512
 	// hopFlush bounds how long the end of a process waits for the last ones.
 	hopFlush = 2 * time.Second
+	// restoreTimeout bounds an attempt to restore the stream, restorePause is between two.
+	restoreTimeout, restorePause = 4 * time.Second, 2 * time.Second
 	// maxHops bounds what is read of one timeline.
 	maxHops = 2000
 )
@@ -104,7 +108,9 @@ type Timeline struct {
 	queue *fairqueue.Queue[hop]
 	rate  *rate.Limiter
 	lost  prometheus.Counter
-	told  func(contextkit.RequestContext, Hop) // nil: nobody is
+	// restore says that the stream lacks a subject of ours; see [RestoreStream].
+	restore chan struct{}
+	told    func(contextkit.RequestContext, Hop) // nil: nobody is
 }
 
 type hop struct {
@@ -115,14 +121,45 @@ type hop struct {
 
 // NewTimeline returns a timeline; Run must be running.
 func NewTimeline(js jetstream.JetStream) (*Timeline, error) {
-	async, err := Async(js, hopsPending)
-	if err != nil {
+	t := &Timeline{
+		queue: fairqueue.New[hop](hopBounds), rate: rate.NewLimiter(hopRate, hopRate), restore: make(chan struct{}, 1),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_timeline_lost_total", Help: "Hops that were left out of the timeline: there were too many, or NATS did not acknowledge them."}),
+	}
+	var err error
+	if t.js, err = Async(js, hopsPending, t.failed); err != nil {
 		return nil, err
 	}
-	return &Timeline{
-		js: async, queue: fairqueue.New[hop](hopBounds), rate: rate.NewLimiter(hopRate, hopRate),
-		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_timeline_lost_total", Help: "Hops that were left out of the timeline, since there were too many."}),
-	}, nil
+	return t, nil
+}
+
+// failed counts a hop that was published and is not known to be stored.
+func (t *Timeline) failed(err error) {
+	t.lost.Inc()
+	if errors.Is(err, jetstream.ErrNoStreamResponse) {
+		select {
+		case t.restore <- struct{}{}:
+		default: // it is known
+		}
+	}
+}
+
+// keepStream restores the stream when it lacks a subject of ours, until ctx ends.
+func (t *Timeline) keepStream(ctx context.Context) {
+	for {
+		select {
+		case <-t.restore:
+		case <-ctx.Done():
+			return
+		}
+		attempt, cancel := context.WithTimeout(ctx, restoreTimeout)
+		_, _ = RestoreStream(attempt, t.js, StreamTimeline) // the next hop that fails says so again
+		cancel()
+		select {
+		case <-time.After(restorePause):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Tell has told hear of every hop too, those that are left out included. It is called
@@ -166,6 +203,9 @@ func (t *Timeline) RecordFor(rc *contextkit.RequestContext, account Account, h H
 // as they find a place within a bound.
 func (t *Timeline) Run(ctx context.Context, node string) error {
 	base := context.WithoutCancel(ctx)
+	var keeper sync.WaitGroup
+	defer keeper.Wait()
+	keeper.Go(func() { t.keepStream(ctx) })
 	for {
 		item, err := t.queue.Take(ctx)
 		if err != nil {

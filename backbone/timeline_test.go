@@ -122,6 +122,40 @@ func TestTimeline_ATenantDisplacesItsOwnHopsAlone(t *testing.T) {
 	}
 }
 
+// A process of an earlier version that starts takes the stream's new subjects: the hops that
+// are not stored meanwhile are counted, and the stream has its subjects again.
+func TestTimeline_RestoresItsStream(t *testing.T) {
+	js := backbonetest.Start(t)
+	narrow(t, js, backbone.StreamTimeline, "timeline.*.*.*.*")
+	timeline := openTimeline(t, js)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() {
+		if err := timeline.Run(ctx, "n1"); err != nil {
+			t.Error(err)
+		}
+	})
+	follow, err := js.Conn().SubscribeSync("$JS.EVENT.ADVISORY.STREAM.UPDATED." + backbone.StreamTimeline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	timeline.Record(callOf(t, "acme", "first"), backbone.Hop{Kind: backbone.HopCall})
+	if _, err := follow.NextMsg(20 * time.Second); err != nil {
+		t.Fatalf("the stream is not updated: %v", err)
+	}
+	if lost := testutil.ToFloat64(timeline); lost != 1 {
+		t.Errorf("%v hops are counted as lost, want 1", lost)
+	}
+	timeline.Record(callOf(t, "acme", "second"), backbone.Hop{Kind: backbone.HopCall})
+	cancel()
+	running.Wait()
+	if hops := hopsOf(t, js, "acme", "second"); len(hops) != 1 {
+		t.Errorf("%+v, want the hop", hops)
+	}
+}
+
 func TestHops_CallersWithoutACredentialHaveAnAccountOfTheirOwn(t *testing.T) {
 	js := backbonetest.Start(t)
 	timeline := openTimeline(t, js)

@@ -294,3 +294,27 @@ func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 		t.Errorf("%v records, %v, want each once", info.State.Subjects, err)
 	}
 }
+
+// A process of an earlier version that starts takes the stream's new subjects: records wait
+// until the recorder has given them back, and none is lost.
+func TestRecorder_RestoresItsStream(t *testing.T) {
+	js := backbonetest.Start(t)
+	stream, err := js.Stream(t.Context(), backbone.StreamAudit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	config.Subjects, config.MaxMsgsPerSubject, config.MaxMsgSize = []string{"audit.*"}, -1, -1
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, js)
+	r.operate("/x.Y/M0")
+	r.operate("/x.Y/M1")
+	operators := read(t, js, backbone.AuditSubject(backbone.AccountPlatform, backbone.AuditOperator))
+	for i := range 2 {
+		if record := operators.next(); record.Procedure != fmt.Sprint("/x.Y/M", i) {
+			t.Errorf("%+v is record %d", record, i)
+		}
+	}
+}

@@ -66,7 +66,7 @@ type sent struct {
 
 // run publishes entries until ctx ends, and then those that wait until flushTimeout.
 func (o *outbox) run(ctx context.Context) error {
-	js, err := backbone.Async(o.js, window)
+	js, err := backbone.Async(o.js, window, nil)
 	if err != nil {
 		return err
 	}
@@ -149,8 +149,11 @@ func (o *outbox) settle(ctx context.Context, js jetstream.JetStream, s sent) {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		defer cancel()
 		ack, err := js.PublishMsg(attempt, s.msg)
-		if refused(err) != "" {
+		switch {
+		case refused(err) != "":
 			err = backoff.Permanent(err)
+		case errors.Is(err, jetstream.ErrNoStreamResponse):
+			o.restore(attempt)
 		}
 		return ack, err
 	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0))
@@ -162,6 +165,17 @@ func (o *outbox) settle(ctx context.Context, js jetstream.JetStream, s sent) {
 		reason = reasonEnded
 	}
 	o.lose(s.item.Value, reason, err)
+}
+
+// restore gives the stream back the subjects that a process of an earlier version has taken
+// from it.
+func (o *outbox) restore(ctx context.Context) {
+	switch restored, err := backbone.RestoreStream(ctx, o.js, backbone.StreamAudit); {
+	case err != nil:
+		o.log.Warn().Err(err).Str("queue", o.name).Msg("audit stream not restored")
+	case restored:
+		o.log.Warn().Str("queue", o.name).Str("stream", backbone.StreamAudit).Msg("a process of an earlier version had taken subjects from the stream; it has them again")
+	}
 }
 
 // refused returns why a record can never be stored, "" if a further attempt may succeed.

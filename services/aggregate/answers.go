@@ -33,7 +33,7 @@ type answer struct {
 type answers struct{ async jetstream.JetStream }
 
 func openAnswers(js jetstream.JetStream) (*answers, error) {
-	async, err := backbone.Async(js, maxPendingAnswers)
+	async, err := backbone.Async(js, maxPendingAnswers, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketIdempotency, err)
 	}

@@ -54,7 +54,7 @@ type snapshot struct {
 }
 
 func openSnapshots(js jetstream.JetStream, epoch int64) (*snapshots, error) {
-	async, err := backbone.Async(js, maxPendingSnapshots)
+	async, err := backbone.Async(js, maxPendingSnapshots, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketSnapshots, err)
 	}
