@@ -2,10 +2,11 @@
 // asks each by the gRPC health protocol, over the same channels and under the
 // same contract as every other call.
 //
-// A node that says that it does not serve is left out at once. One that does not
-// answer is asked again as soon as may be, and left out the second time, when those who
-// still wait for it hear of it. A node without the health protocol is left out while it
-// answers nothing; whether it takes calls else, it announces or its configuration says.
+// A node that says that it does not serve, or that it is unavailable, is left out at once.
+// One that does not answer is asked again as soon as may be, and left out the second time,
+// when those who still wait for it hear of it. A node that answers anything else, such as
+// that it lacks the health protocol or that the gateway may not ask, is left out while it
+// answers nothing; its announcement or its configuration says whether it takes calls.
 package probe
 
 import (
@@ -94,7 +95,7 @@ type silence struct {
 const (
 	serving    = "SERVING"
 	notServing = "NOT_SERVING"
-	unknown    = "UNKNOWN" // it answers and does not know the protocol
+	unknown    = "UNKNOWN" // its answer does not say whether it serves
 )
 
 // ask returns the node's own word.
@@ -103,7 +104,10 @@ func (p *Prober) ask(ctx context.Context, node route.Node) (string, error) {
 	var res healthv1.HealthCheckResponse
 	err := p.client.CallUnary(ctx, checkSpec, &healthv1.HealthCheckRequest{}, &res)
 	switch {
-	case connect.CodeOf(err) == connect.CodeUnimplemented:
+	case err != nil && upstream.Answered(err):
+		if connect.CodeOf(err) == connect.CodeUnavailable {
+			return notServing, nil
+		}
 		return unknown, nil
 	case err != nil:
 		return "", err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"testing"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -93,4 +96,92 @@ func TestANodeWithoutTheHealthProtocolSaysItselfWhetherItTakesCalls(t *testing.T
 	_, stop = serve(t, addr)
 	defer stop()
 	until(t, "it gets calls again when it answers", ready)
+}
+
+// serveHTTP serves a handler over clear-text HTTP/2.
+func serveHTTP(t *testing.T, handler http.HandlerFunc) (endpoint string) {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Protocols: protocols, Handler: handler, ReadHeaderTimeout: time.Minute}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-served
+	})
+	return listener.Addr().String()
+}
+
+func TestProbe_AnyAnswerIsNoSilence(t *testing.T) {
+	says := func(code codes.Code) func(t *testing.T) string {
+		return func(t *testing.T) string {
+			t.Helper()
+			listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			server := grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return status.Error(code, "as the test has it") }))
+			served := make(chan error, 1)
+			go func() { served <- server.Serve(listener) }()
+			t.Cleanup(func() {
+				server.Stop()
+				<-served
+			})
+			return listener.Addr().String()
+		}
+	}
+	answers := func(code int) func(t *testing.T) string {
+		return func(t *testing.T) string {
+			t.Helper()
+			return serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "as the test has it", code) })
+		}
+	}
+	for name, tc := range map[string]struct {
+		node  func(t *testing.T) (endpoint string)
+		ready bool
+	}{
+		"UNIMPLEMENTED":      {says(codes.Unimplemented), true},
+		"PERMISSION_DENIED":  {says(codes.PermissionDenied), true},
+		"UNAUTHENTICATED":    {says(codes.Unauthenticated), true},
+		"NOT_FOUND":          {says(codes.NotFound), true},
+		"RESOURCE_EXHAUSTED": {says(codes.ResourceExhausted), true},
+		"INTERNAL":           {says(codes.Internal), true},
+		"UNAVAILABLE":        {says(codes.Unavailable), false},
+		"HTTP status 403":    {answers(http.StatusForbidden), true},
+		"HTTP status 404":    {answers(http.StatusNotFound), true},
+		"HTTP status 500":    {answers(http.StatusInternalServerError), true},
+		"HTTP status 503":    {answers(http.StatusServiceUnavailable), false},
+		"a page":             {answers(http.StatusOK), true},
+		"a reset": {func(t *testing.T) string {
+			t.Helper()
+			return serveHTTP(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := route.NewTable()
+			if err := table.SetNodes([]route.Node{{ID: "own", Kind: "thing", Endpoint: tc.node(t), Ready: true}}); err != nil {
+				t.Fatal(err)
+			}
+			pool := upstream.NewPool(upstream.PoolConfig{})
+			defer pool.Close()
+			config := probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{Timeout: 20 * time.Second, TTL: time.Millisecond}}
+			prober := probe.New(config, table, contextkit.NewClient(upstream.NewTransport(pool)), func(string) { t.Error("it is cut off as silent") }, zerolog.Nop())
+			ctx, cancel := context.WithCancel(t.Context())
+			ran := make(chan error, 1)
+			go func() { ran <- prober.Run(ctx) }()
+			until(t, "it is asked often", func() bool { return prober.Probes() >= 5 })
+			cancel()
+			if err := <-ran; err != nil {
+				t.Error(err)
+			}
+			if node, _ := table.Node("own"); node.Ready != tc.ready {
+				t.Errorf("it takes calls: %t", node.Ready)
+			}
+		})
+	}
 }

@@ -192,7 +192,27 @@ func foreign(header []hpack.HeaderField) error {
 		code = connect.CodeUnavailable
 	}
 	number, _ := strconv.Atoi(status)
-	return connect.Errorf(code, "what answers there does not speak gRPC: HTTP status %d %s", number, http.StatusText(number))
+	return connect.Errorf(code, "what answers there does not speak gRPC: HTTP status %d %s", number, http.StatusText(number)).WithCause(errForeign)
+}
+
+// errForeign is the cause of an error that stands for an answer that is not gRPC's.
+var errForeign = errors.New("the answer is not gRPC's")
+
+// Answered reports whether a call that failed with err got an answer of its peer, whatever it
+// says; a reset of the call's stream is one too. It got none if the peer cannot be reached, has
+// left, or has let the deadline pass.
+func Answered(err error) bool {
+	verdict, ok := errors.AsType[*connect.Error](err)
+	if !ok {
+		return false
+	}
+	switch verdict.Code() {
+	case connect.CodeDeadlineExceeded, connect.CodeCanceled:
+		return false
+	case connect.CodeUnavailable:
+		return verdict.IsRemote() || errors.Is(err, errForeign)
+	}
+	return true
 }
 
 // valueOf returns the first value of a name, "" if there is none.
