@@ -41,6 +41,25 @@ func TestOwnedHeaders_EachRowIsInForceForEveryFormOfItsName(t *testing.T) {
 	}
 }
 
+// What nodes and clients trust is named here once more: a row that is lost, or that passes a
+// header, is found by this test and not by those that read the set.
+func TestOwnedHeaders_HaveWhatIsTrusted(t *testing.T) {
+	for _, name := range []string{
+		"X-Tenant-Id", "X-Correlation-Id", "X-Request-Id", "X-Causation-Id", "Traceparent", "Tracestate", "Trace-Id",
+		"X-Headgate-Principal", "X-Headgate-Explain", "X-Headgate-Decision", "X-Headgate-Any",
+		"Authorization", "Cookie", "Set-Cookie", "Www-Authenticate", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip",
+		"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Origin", "Server", "Connection", "Te", "Grpc-Status", "Grpc-Timeout",
+		"Connect-Timeout-Ms", "Content-Type", "Content-Length", "Transfer-Encoding", "Host",
+	} {
+		if contextkit.PassesToNode(name) {
+			t.Errorf("%s of a client passes to nodes", name)
+		}
+		if contextkit.PassesToClient(name) {
+			t.Errorf("%s of a node passes to clients", name)
+		}
+	}
+}
+
 func TestOwnedHeaders_LookingANameUpAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		_ = contextkit.PassesToNode("X-Custom")

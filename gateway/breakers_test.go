@@ -189,6 +189,28 @@ func TestBreaker_WhatOneTenantOpensRefusesItAlone(t *testing.T) {
 	}
 }
 
+// A deadline that a client chose says nothing of the node, however near the policy's own it is.
+func TestBreaker_ClientDeadlineDoesNotCount(t *testing.T) {
+	everyHop(t, func(t *testing.T, start starter) {
+		r := newRoom(t)
+		e := start(func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = time.Second, time.Hour }, r.register, r.set)
+		e.node.set(quietly)
+		var group sync.WaitGroup
+		for i := range 24 {
+			token := e.token(t, "globex", "query.read")
+			header := [][]string{{"Connect-Timeout-Ms", "900"}, {"Connect-Timeout-Ms", "600"}}[i%2]
+			group.Go(func() {
+				e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, append(header, "Authorization", token)...)
+			})
+		}
+		group.Wait()
+		_, text := e.adminGet(t, "/metrics")
+		if open := e.edge.OpenBreakers(); len(open) > 0 || !strings.Contains(text, `headgate_single_tenant_breakers_open{process="gateway"} 0`) {
+			t.Errorf("breakers are open: %q, or the tenant's own:\n%s", open, text)
+		}
+	})
+}
+
 func TestBreaker_PolicyTimeoutsOfTwoTenantsDivertTheMethodAndCutNothing(t *testing.T) {
 	r := newRoom(t)
 	e := startWith(t, func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = 300*time.Millisecond, time.Hour }, r.register, r.set)

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -55,6 +56,51 @@ func (k keys) open(t *testing.T) *auth.APIKeyRing {
 		t.Fatal(err)
 	}
 	return ring
+}
+
+// Forms of a stream over REST: Server-Sent Events, and lines of JSON.
+const events, lines = "text/event-stream", "application/x-ndjson"
+
+// receiving opens a stream of ticks and returns what receives the next one, or the stream's end.
+func (e *edge) receiving(t *testing.T, ticks *ticker, protocol, token string) (receive func() error) {
+	t.Helper()
+	if protocol == events || protocol == lines {
+		_, text := e.watch(t, "Authorization", "Bearer "+token, "Accept", protocol)
+		return func() error { return nextOf(text) }
+	}
+	ctx, info := connect.NewClientContext(t.Context())
+	info.RequestHeader().Set("Authorization", "Bearer "+token)
+	stream, err := e.client(protocol).CallServerStream(ctx, connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc}, dynamicpb.NewMessage(ticks.desc.Input()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stream.Close() })
+	return func() error { return stream.Receive(dynamicpb.NewMessage(ticks.desc.Output())) }
+}
+
+// nextOf reads a stream over REST up to its next message, or returns the error that it ends with.
+func nextOf(text *bufio.Reader) error {
+	for {
+		line, err := text.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		data, _ := strings.CutPrefix(line, "data: ")
+		if !strings.HasPrefix(data, "{") {
+			continue
+		}
+		var message struct {
+			Error *struct{ Code, Message string }
+		}
+		if err := json.Unmarshal([]byte(data), &message); err != nil || message.Error == nil {
+			return err
+		}
+		var code connect.Code
+		if err := code.UnmarshalText([]byte(message.Error.Code)); err != nil {
+			return err
+		}
+		return connect.NewError(code, message.Error.Message)
+	}
 }
 
 const signingKeyWithdrawn = "the key that signed the token is withdrawn"
@@ -117,7 +163,7 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 		{"the API key is withdrawn", 0, "", connect.CodeUnauthenticated, "withdrawn", "CREDENTIAL"},
 		{signingKeyWithdrawn, time.Hour, "", connect.CodeUnauthenticated, "withdrawn", "CREDENTIAL"},
 	} {
-		for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb"} {
+		for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb", events, lines} {
 			t.Run(test.name+", "+protocol, func(t *testing.T) {
 				t.Parallel()
 				ticks := newTicker(t)
@@ -148,15 +194,8 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				ctx, info := connect.NewClientContext(t.Context())
-				info.RequestHeader().Set("Authorization", "Bearer "+token)
 				go func() { ticks.next <- 0 }() // the headers come with it
-				stream, err := e.client(protocol).CallServerStream(ctx, connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc}, dynamicpb.NewMessage(ticks.desc.Input()))
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer stream.Close()
-				receive := func() error { return stream.Receive(dynamicpb.NewMessage(ticks.desc.Output())) }
+				receive := e.receiving(t, ticks, protocol, token)
 				if err := receive(); err != nil {
 					t.Fatal(err)
 				}
