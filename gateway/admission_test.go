@@ -161,7 +161,8 @@ func TestAdmission_UnfinishedBodiesCostOtherTenantsNothing(t *testing.T) {
 		"without a credential":            {form: "grpc"},
 		"without a credential by Connect": {form: "connect"},
 		"of health checks":                {form: "health", held: callersPart},
-		"of the session service":          {form: "session", tenants: "acme", held: callersPart},
+		"of the session service":          {form: "session", tenants: "acme", held: tenantsPart},
+		"of the session service for more": {form: "session", tenants: "acme,initech", held: callersPart},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, port := range []string{"main", "grpc"} {

@@ -22,19 +22,31 @@ func (g *Gateway) own(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		call := newOwnCall(ctx, spec, info)
-		ctx, err := g.authenticate(ctx, call)
 		defer call.use.Leave()
+		ctx, err := g.enterOwn(ctx, call)
 		if err == nil {
-			ctx, err = g.admission(ctx, call)
+			err = next(context.WithValue(ctx, ownCall{}, call), spec, stream)
 		}
 		if err != nil {
 			g.refused(ctx, call)
-		} else {
-			err = next(context.WithValue(ctx, ownCall{}, call), spec, stream)
 		}
 		g.concludeOwn(ctx, call, err)
 		return err
 	}
+}
+
+// enterOwn admits a call within the budget and the rate of the caller's tenant, whichever of
+// the tenant's principals calls.
+func (g *Gateway) enterOwn(ctx context.Context, call *Call) (context.Context, error) {
+	ctx, err := g.authenticate(ctx, call)
+	if err != nil {
+		return ctx, err
+	}
+	call.Tenant = onlyTenant(call.Principal)
+	if ctx, err = g.admission(ctx, call); err != nil {
+		return ctx, err
+	}
+	return g.limits(ctx, call)
 }
 
 // ownPage is [Gateway.own] for a page over plain HTTP.
@@ -43,10 +55,16 @@ func (g *Gateway) ownPage(path string, next http.Handler) http.Handler {
 		info := &connect.CallInfo{PeerAddr: r.RemoteAddr, Protocol: "http"}
 		info.RequestHeader().SetValues(headerAuthorization, r.Header.Values(headerAuthorization))
 		call := newOwnCall(r.Context(), connect.Spec{Procedure: path}, info)
-		ctx, err := g.authenticate(r.Context(), call)
-		if err == nil {
+		defer call.use.Leave()
+		ctx, err := g.enterOwn(r.Context(), call)
+		switch {
+		case err == nil:
 			next.ServeHTTP(w, r)
-		} else {
+		case connect.CodeOf(err) == connect.CodeResourceExhausted:
+			g.refused(ctx, call)
+			http.Error(w, chassis.Public(err).Message(), http.StatusTooManyRequests)
+		default:
+			g.refused(ctx, call)
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, chassis.Public(err).Message(), http.StatusUnauthorized)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/limit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
@@ -118,6 +119,43 @@ func TestOpenAPI_DenialIsAudited(t *testing.T) {
 	}
 }
 
+// TestOwnCalls_AreTheTenants: what the gateway answers itself counts against the rate of the
+// tenant whose credential it is, and so do its denials.
+func TestOwnCalls_AreTheTenants(t *testing.T) {
+	for name, ask := range map[string]func(e *edge, token string) bool{
+		"SessionService": func(e *edge, token string) bool {
+			_, err := gatewayv1connect.NewSessionServiceClient(e.client("grpc")).WhoAmI(bearing(t, token), &gatewayv1.WhoAmIRequest{})
+			return connect.CodeOf(err) == connect.CodeResourceExhausted
+		},
+		"a denial of SessionService": func(e *edge, token string) bool {
+			_, err := gatewayv1connect.NewSessionServiceClient(e.client("grpc")).Decide(bearing(t, token), &gatewayv1.DecideRequest{Procedure: "/x", TenantId: "globex"})
+			return connect.CodeOf(err) == connect.CodeResourceExhausted
+		},
+		"a page": func(e *edge, token string) bool {
+			status, _ := e.http(t, http.MethodGet, "/openapi.json", "", "authorization", token)
+			return status == http.StatusTooManyRequests
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := start(t, nil)
+			e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 1e-6, Burst: 2}}})
+			token := e.token(t, "acme", "query.read")
+			limited := 0
+			for range 4 {
+				if ask(e, token) {
+					limited++
+				}
+			}
+			if limited < 2 {
+				t.Errorf("%d of 4 calls are beyond the rate, want at least 2", limited)
+			}
+			if ask(e, e.token(t, "globex", "query.read")) {
+				t.Error("another tenant is refused")
+			}
+		})
+	}
+}
+
 func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 	const procedure = "/projection.gateway.v1.QueryService/Query"
 	e := start(t, nil)
@@ -139,6 +177,16 @@ func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 			if record, _ := audited.next(t); record.Decision != "denied" || !strings.HasPrefix(record.Reason, "TENANT: ") || record.Procedure != "/gateway.v1.SessionService/Decide" || record.Principal != "app" || record.Resource != tenant {
 				t.Errorf("%s: the record is %+v", tenant, record)
 			}
+		}
+	}
+	// A call that names no tenant is for the only one of its principal.
+	for _, tenant := range []string{"globex", "initech", "unknown"} {
+		res, err := client.Decide(bearing(t, attacker), &gatewayv1.DecideRequest{Procedure: procedure, Tenants: []string{tenant}, Rights: []string{"query.read"}, Resource: "v"})
+		if res != nil || connect.CodeOf(err) != connect.CodePermissionDenied {
+			t.Errorf("%s as the principal's: %v, %v", tenant, res, err)
+		}
+		if record, _ := audited.next(t); record.Decision != "denied" || record.Resource != tenant {
+			t.Errorf("%s as the principal's: the record is %+v", tenant, record)
 		}
 	}
 	for _, answer := range answers {

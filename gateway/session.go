@@ -92,18 +92,23 @@ func (s session) Decide(ctx context.Context, req *gatewayv1.DecideRequest) (*gat
 		if tenant, err = contextkit.ParseTenantID(req.GetTenantId()); err != nil {
 			return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
 		}
-		if !seesFleet && !call.Principal.ActsFor(tenant) {
-			call.Resource = tenant.String()
-			return nil, call.denyTenant(fmt.Sprintf("tenant_id: the credential is not for this tenant, and lacks the right %q", rightFleet))
+		if err := call.mayLearn("tenant_id", tenant); err != nil {
+			return nil, err
+		}
+	}
+	principal, err := auth.NewPrincipal("", req.GetTenants(), req.GetRights())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, excerpt.Text(err.Error(), excerpt.Message))
+	}
+	if tenant.IsZero() {
+		tenant = onlyTenant(principal) // as a call that names none
+		if err := call.mayLearn("tenants", tenant); err != nil {
+			return nil, err
 		}
 	}
 	method, ok := s.table.Load().Method(req.GetProcedure())
 	if !ok {
 		return &gatewayv1.DecideResponse{Reason: "the method is not served: it has no policy, or does not exist"}, nil
-	}
-	principal, err := auth.NewPrincipal("", req.GetTenants(), req.GetRights())
-	if err != nil {
-		return nil, connect.NewError(connect.CodeInvalidArgument, excerpt.Text(err.Error(), excerpt.Message))
 	}
 	res := &gatewayv1.DecideResponse{}
 	res.Allowed, res.Reason = s.decide(method, principal, tenant, req.GetResource())
@@ -119,11 +124,18 @@ func (s session) Decide(ctx context.Context, req *gatewayv1.DecideRequest) (*gat
 	return res, nil
 }
 
+// mayLearn denies a caller what concerns a tenant that it does not act for, unless it holds
+// fleet.read. field is the request's that names the tenant.
+func (c *Call) mayLearn(field string, tenant contextkit.TenantID) error {
+	if tenant.IsZero() || c.Principal.Allows(rightFleet, "") || c.Principal.ActsFor(tenant) {
+		return nil
+	}
+	c.Resource = tenant.String()
+	return c.denyTenant(fmt.Sprintf("%s: the credential is not for this tenant, and lacks the right %q", field, rightFleet))
+}
+
 // decide says what the pipeline's stages would, in their order.
 func (s session) decide(method *policy.Method, principal *auth.Principal, tenant contextkit.TenantID, resource string) (bool, string) {
-	if tenant.IsZero() {
-		tenant = onlyTenant(principal)
-	}
 	switch {
 	case method.Anonymous:
 		return true, "the method is open to all"

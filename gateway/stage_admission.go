@@ -37,6 +37,10 @@ func (p payer) subject() string {
 	return [...]string{"the tenant has ", "the caller has ", "the client's address has "}[p]
 }
 
+// addressesShare is the share of what callers share that calls without a credential may use
+// together, however many addresses they come from.
+const addressesShare = 0.5
+
 // budgets are those of all callers.
 type budgets struct {
 	shared     *limit.Shared
@@ -56,8 +60,8 @@ func newBudgets(config *Config) (*budgets, error) {
 	rate := config.Limits.WithDefaults().Rate
 	var errs [3]error
 	b.tenants, errs[0] = limit.NewTenants(shared, config.Limits, config.TenantShare)
-	b.principals, errs[1] = limit.NewCallers[string](shared, config.CallerShare, rate)
-	b.addresses, errs[2] = limit.NewCallers[netip.Addr](shared, config.CallerShare, rate)
+	b.principals, errs[1] = limit.NewCallers[string](shared, config.CallerShare, 1, rate)
+	b.addresses, errs[2] = limit.NewCallers[netip.Addr](shared, config.CallerShare, max(config.CallerShare, addressesShare), rate)
 	return b, errors.Join(errs[:]...)
 }
 

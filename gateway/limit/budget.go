@@ -20,6 +20,8 @@ type bounds struct {
 type Budget struct {
 	shared *Shared
 	bounds atomic.Pointer[bounds]
+	// group bounds what all budgets of a table use together; nil: nothing does.
+	group *Budget
 
 	// pins counts what must not be forgotten; a forgotten budget has fewer than none.
 	pins                  atomic.Int64
@@ -30,9 +32,10 @@ type Budget struct {
 	retries               savings
 }
 
-func newBudget(shared *Shared, bounds bounds) *Budget {
+func newBudget(shared *Shared, bounds bounds, group *Budget) *Budget {
 	b := &Budget{
 		shared:   shared,
+		group:    group,
 		limiter:  rate.NewLimiter(rate.Limit(bounds.rate), bounds.burst),
 		refusals: rate.NewLimiter(rate.Limit(bounds.rate*promptRefusals), promptBurst(bounds)),
 	}
@@ -103,16 +106,29 @@ func (b *Budget) InFlight() (calls, streams, bytes int64) {
 	return b.calls.Load(), b.streams.Load(), b.bytes.Load()
 }
 
-// takeBytes reserves n bytes of the budget alone.
-func (b *Budget) takeBytes(n int64) bool {
+// takeBytes reserves n bytes of the budget and of its group. Errors: [ErrBytes] (of the
+// budget), [ErrFull] (of the group).
+func (b *Budget) takeBytes(n int64) error {
 	if b.bytes.Add(n) > b.bounds.Load().bytes {
 		b.bytes.Add(-n)
-		return false
+		return ErrBytes
 	}
-	return true
+	if b.group != nil && b.group.takeBytes(n) != nil {
+		b.bytes.Add(-n)
+		return ErrFull
+	}
+	return nil
 }
 
-// takePlace counts a call or a stream of the budget alone.
+func (b *Budget) returnBytes(n int64) {
+	b.bytes.Add(-n)
+	if b.group != nil {
+		b.group.returnBytes(n)
+	}
+}
+
+// takePlace counts a call or a stream of the budget and of its group. Errors:
+// [ErrConcurrency] and [ErrStreams] (of the budget), [ErrFull] (of the group).
 func (b *Budget) takePlace(stream bool) error {
 	bounds := b.bounds.Load()
 	count, bound, full := &b.calls, bounds.calls, ErrConcurrency
@@ -123,6 +139,10 @@ func (b *Budget) takePlace(stream bool) error {
 		count.Add(-1)
 		return full
 	}
+	if b.group != nil && b.group.takePlace(stream) != nil {
+		count.Add(-1)
+		return ErrFull
+	}
 	return nil
 }
 
@@ -131,5 +151,8 @@ func (b *Budget) leavePlace(stream bool) {
 		b.streams.Add(-1)
 	} else {
 		b.calls.Add(-1)
+	}
+	if b.group != nil {
+		b.group.leavePlace(stream)
 	}
 }

@@ -62,9 +62,48 @@ func TestBudget_OneTenantUsesAtMostItsShare(t *testing.T) {
 	}
 }
 
+// TestCallers_ManyTogetherUseAtMostTheirShare: callers that cost nothing to invent, such as
+// client addresses, leave room for the others however many they are.
+func TestCallers_ManyTogetherUseAtMostTheirShare(t *testing.T) {
+	shared := capacity(t, 100, 40, 1000)
+	callers, err := limit.NewCallers[int](shared, 0.1, 0.5, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entered := func(stream bool) (uses []*limit.Use, err error) {
+		for caller := range 100 {
+			use := &limit.Use{}
+			if err = callers.Enter(caller, use, stream, limit.Normal); err != nil {
+				return uses, err
+			}
+			uses = append(uses, use)
+		}
+		return uses, nil
+	}
+	calls, err := entered(false)
+	if len(calls) != 50 || !errors.Is(err, limit.ErrFull) {
+		t.Errorf("%d calls, then %v; want 50", len(calls), err)
+	}
+	streams, err := entered(true)
+	if len(streams) != 20 || !errors.Is(err, limit.ErrFull) {
+		t.Errorf("%d streams, then %v; want 20", len(streams), err)
+	}
+	for n, use := range calls[:6] {
+		if err := use.Reserve(100); (err == nil) != (n < 5) || err != nil && !errors.Is(err, limit.ErrFull) {
+			t.Errorf("%d bytes, then %v; want 500", 100*n, err)
+		}
+	}
+	for _, use := range append(calls, streams...) {
+		use.Leave()
+	}
+	if again, err := entered(false); len(again) != 50 || !errors.Is(err, limit.ErrFull) {
+		t.Errorf("when all have left: %d calls, then %v; want 50", len(again), err)
+	}
+}
+
 func TestBudget_OperatorsHaveAReserveOfBytes(t *testing.T) {
 	shared := capacity(t, 10, 10, 1000)
-	callers, err := limit.NewCallers[string](shared, 1, 1)
+	callers, err := limit.NewCallers[string](shared, 1, 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +135,7 @@ func TestUse_ReturnsAllThatItHolds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	callers, err := limit.NewCallers[string](shared, 0.25, 1e9)
+	callers, err := limit.NewCallers[string](shared, 0.25, 0.5, 1e9)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +222,7 @@ func TestUse_MovesToItsTenantOrStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	callers, err := limit.NewCallers[string](shared, 1, 1)
+	callers, err := limit.NewCallers[string](shared, 1, 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,8 @@ const (
 type Budgets[K comparable] struct {
 	shared *Shared
 	bounds func(K) bounds
-	most   int // of a shard
+	group  *Budget // see [Budget]
+	most   int     // of a shard
 	seed   maphash.Seed
 	shards [shards]shard[K]
 	// others is the budget of the callers for which there was no place.
@@ -41,26 +42,30 @@ type shard[K comparable] struct {
 	swept time.Time
 }
 
-func newBudgets[K comparable](shared *Shared, most int, bounds func(K) bounds) *Budgets[K] {
-	b := &Budgets[K]{shared: shared, bounds: bounds, most: max(most/shards, 1), seed: maphash.MakeSeed()}
+func newBudgets[K comparable](shared *Shared, most int, bounds func(K) bounds, group *Budget) *Budgets[K] {
+	b := &Budgets[K]{shared: shared, bounds: bounds, group: group, most: max(most/shards, 1), seed: maphash.MakeSeed()}
 	for i := range b.shards {
 		b.shards[i].known = map[K]*Budget{}
 	}
 	var none K
-	b.others = newBudget(shared, bounds(none))
+	b.others = newBudget(shared, bounds(none), group)
 	return b
 }
 
-// NewCallers returns budgets of callers that each may use a share of the shared capacity,
-// above 0 and at most 1. Refusals beyond a tenth of rate (per second) are held back, see
+// NewCallers returns budgets of callers that each may use a share of the shared capacity, and
+// all together another one, both above 0 and at most 1. Refusals beyond a tenth of rate (per second) are held back, see
 // [Budget.HoldBack].
-func NewCallers[K comparable](shared *Shared, share, rate float64) (*Budgets[K], error) {
-	if err := validShare(share); err != nil {
+func NewCallers[K comparable](shared *Shared, share, together, rate float64) (*Budgets[K], error) {
+	if err := errors.Join(validShare(share), validShare(together)); err != nil {
 		return nil, err
 	}
 	most := shared.portion(share)
 	most.rate, most.burst = rate, max(int(2*rate), 1)
-	return newBudgets(shared, trackedCallers, func(K) bounds { return most }), nil
+	var group *Budget
+	if together < 1 {
+		group = newBudget(shared, shared.portion(together), nil)
+	}
+	return newBudgets(shared, trackedCallers, func(K) bounds { return most }, group), nil
 }
 
 func validShare(share float64) error {
@@ -88,7 +93,7 @@ func (b *Budgets[K]) Of(key K) *Budget {
 		b.overflow.Add(1)
 		return b.others
 	}
-	fresh := newBudget(b.shared, b.bounds(key))
+	fresh := newBudget(b.shared, b.bounds(key), b.group)
 	s.known[key] = fresh
 	return fresh
 }
@@ -160,7 +165,7 @@ func NewTenants(shared *Shared, quota Config, share float64) (*Tenants, error) {
 		return nil, err
 	}
 	t := &Tenants{config: quota.WithDefaults(), most: shared.portion(share)}
-	t.Budgets = newBudgets(shared, trackedCallers, t.boundsOf)
+	t.Budgets = newBudgets(shared, trackedCallers, t.boundsOf, nil)
 	return t, nil
 }
 

@@ -52,13 +52,13 @@ func (u *Use) move(to *Budget) error {
 		to.unpin()
 		return err
 	}
-	if !to.takeBytes(u.bytes) {
+	if err := to.takeBytes(u.bytes); err != nil {
 		to.leavePlace(u.stream)
 		to.unpin()
-		return ErrBytes
+		return err
 	}
 	from.leavePlace(u.stream)
-	from.bytes.Add(-u.bytes)
+	from.returnBytes(u.bytes)
 	from.unpin()
 	u.budget = to
 	return nil
@@ -70,14 +70,15 @@ func (u *Use) Reserve(n int64) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	b := u.budget
-	switch {
-	case b == nil:
+	if b == nil {
 		return ErrLeft
-	case !b.takeBytes(n):
-		u.failed = ErrBytes
-		return u.failed
-	case !b.shared.bytes.Acquire(n, u.priority):
-		b.bytes.Add(-n)
+	}
+	if err := b.takeBytes(n); err != nil {
+		u.failed = err
+		return err
+	}
+	if !b.shared.bytes.Acquire(n, u.priority) {
+		b.returnBytes(n)
 		u.failed = ErrFull
 		return u.failed
 	}
@@ -97,7 +98,7 @@ func (u *Use) release(n int64) {
 		return
 	}
 	u.bytes -= n
-	u.budget.bytes.Add(-n)
+	u.budget.returnBytes(n)
 	u.budget.shared.bytes.Release(n)
 }
 
