@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/tlsfiles"
 	"github.com/headgate/headgate/chassis/tlsfiles/tlstest"
@@ -21,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/encoding"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -170,7 +172,7 @@ func startEdge(t *testing.T) *chassis.Server {
 	t.Helper()
 	server := chassis.NewEdge(chassis.Config{Name: "edge", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"},
 		func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop(),
-		chassis.Edge{Codec: unchecked{}, Timeout: func(string) time.Duration { return time.Minute }})
+		chassis.Edge{Codec: encoding.GetCodecV2(connect.CodecNameProto), Timeout: func(string) time.Duration { return time.Minute }})
 	run(t, server)
 	return server
 }

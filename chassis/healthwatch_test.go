@@ -98,18 +98,29 @@ func TestHealthWatch_IsBoundedPerAddressAndInTotal(t *testing.T) {
 	}
 }
 
+// endsAfterItsTime checks a watch of a server whose watches last for a second.
+func endsAfterItsTime(t *testing.T, client *connect.Client) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	stream, err := watchHealth(ctx, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if err := stream.Receive(&healthv1.HealthCheckResponse{}); connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "call again") {
+		t.Errorf("the watch ends with %v", err)
+	}
+}
+
 func TestHealthWatch_EndsAfterItsLongestTime(t *testing.T) {
 	everyHop(t, func(t *testing.T, p *process, client *connect.Client) {
 		p.server.BoundWatches(5, 3, time.Second)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		stream, err := watchHealth(ctx, client)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer stream.Close()
-		if err := stream.Receive(&healthv1.HealthCheckResponse{}); connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "call again") {
-			t.Errorf("the watch ends with %v", err)
-		}
+		endsAfterItsTime(t, client)
 	})
+	edge := startEdge(t)
+	edge.BoundWatches(5, 3, time.Second)
+	for port, url := range map[string]string{"an edge's main port": edge.URL(), "an edge's port for gRPC alone": "http://" + edge.GRPCAddr()} {
+		t.Run(port, func(t *testing.T) { endsAfterItsTime(t, from(t, "127.0.0.2", url)) })
+	}
 }

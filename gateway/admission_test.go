@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
@@ -18,6 +19,7 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 const (
@@ -411,4 +413,52 @@ func TestAdmission_ATenantPaysForItsOwnCallersAlone(t *testing.T) {
 	if got := e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "globex", "query.read")); got.err != nil {
 		t.Errorf("the tenant whose name it used: %v", got.err)
 	}
+}
+
+// Health/Watch needs no credential: its streams are the address's own, at the edge as at nodes.
+func TestHealthWatch_AtTheEdgeCostsOtherTenantsNothing(t *testing.T) {
+	bothPorts(t, attacked, func(t *testing.T, e *edge, url string) {
+		client := connect.NewClient(connecthttp.NewTransport(e.h2c, url, connecthttp.WithGRPC()))
+		spec := connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}
+		watch := func() (connect.ClientStream, error) {
+			stream, err := client.CallServerStream(t.Context(), spec, &healthv1.HealthCheckRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var res healthv1.HealthCheckResponse
+			if err := stream.Receive(&res); err != nil {
+				_ = stream.Close()
+				return nil, err
+			}
+			if res.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+				t.Errorf("the gateway is %v", res.GetStatus())
+			}
+			return stream, nil
+		}
+		var open []connect.ClientStream
+		for range callersPart {
+			stream, err := watch()
+			if err != nil {
+				t.Fatalf("watch %d: %v", len(open), err)
+			}
+			open = append(open, stream)
+		}
+		for range attackCalls {
+			if _, err := watch(); connect.CodeOf(err) != connect.CodeResourceExhausted {
+				t.Fatalf("a watch beyond the address's part: %v", err)
+			}
+		}
+		losesNothing(t, e, "while the address watches")
+		_ = open[0].Close()
+		eventually(t, "a watch takes the place of one that has ended", func() bool {
+			stream, err := watch()
+			if err == nil {
+				open[0] = stream
+			}
+			return err == nil
+		})
+		for _, stream := range open {
+			_ = stream.Close()
+		}
+	})
 }
