@@ -22,13 +22,13 @@ import (
 )
 
 // second starts another gateway on the same nodes and NATS.
-func (e *edge) second(t *testing.T, config gateway.Config) *edge {
+func (e *edge) second(t *testing.T, config gateway.Config, log zerolog.Logger) *edge {
 	t.Helper()
 	catalog, err := policy.NewCatalog()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := gateway.New(config, catalog, e.routes, e.js, zerolog.Nop())
+	g, err := gateway.New(config, catalog, e.routes, e.js, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestTimeline_LargeDenialsLeaveOtherTenantsHops(t *testing.T) {
 	})
 	first.js = js // of the timelines
 	config.Timeline = timelines[1]
-	second := first.second(t, config)
+	second := first.second(t, config, zerolog.Nop())
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

@@ -2,9 +2,12 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +26,7 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
@@ -314,5 +318,54 @@ func TestTenant_DenialTellsNothingOfTheTenant(t *testing.T) {
 				t.Errorf("%s for %s: %s; for another: %s", request.path, tenant, text, first)
 			}
 		}
+	}
+}
+
+// logged keeps the lines of a log.
+type logged struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+// Write implements [io.Writer].
+func (l *logged) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, string(line))
+	return len(line), nil
+}
+
+func (l *logged) holds(texts ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.lines, func(line string) bool {
+		return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) })
+	})
+}
+
+// The client learns that its credential is refused, and the operator why.
+func TestCredential_TheLogSaysWhyItIsRefused(t *testing.T) {
+	var (
+		config gateway.Config
+		log    logged
+	)
+	first := start(t, func(c *gateway.Config) { config = *c })
+	e := first.second(t, config, zerolog.New(&log))
+	good := strings.TrimPrefix(e.token(t, "acme", "query.read"), "Bearer ")
+	_, rest, _ := strings.Cut(good, ".")
+	header := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) + "." + rest }
+	for token, reason := range map[string]string{
+		header(`{"alg":"EdDSA","kid":"k","crit":["exp"],"exp":1}`): "header member crit is not supported",
+		header(`{"alg":"EdDSA","kid":"k","typ":"JWS"}`):            "wrong type",
+		good + "=": "malformed signature: it is not canonical base64url",
+		"x.y":      "malformed: it does not consist of header, claims and signature",
+	} {
+		for _, protocol := range []string{"rest", "native grpc"} {
+			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", "Bearer "+token)
+			if got.code != connect.CodeUnauthenticated || got.err.Message() != auth.ErrBadToken.Error() {
+				t.Errorf("%s, by %s: the client is told %v", reason, protocol, got.err)
+			}
+		}
+		eventually(t, "the log says: "+reason, func() bool { return log.holds(queriesconnect.QueryServiceQueryProcedure, reason) })
 	}
 }

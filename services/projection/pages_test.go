@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis/response"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/model"
@@ -194,4 +195,36 @@ func TestQuery_UnreadAnswersOfATenantCostOthersNothing(t *testing.T) {
 	}
 	read()
 	within(t, "the tenant's calls are answered once it has read", func() bool { return query(as(t, "acme")) == nil })
+}
+
+// What a view reports of its progress is a position and a part: the journal's sequences
+// would tell a tenant how many events the others have.
+func TestListViews_ProgressRevealsNoSequence(t *testing.T) {
+	for name, tc := range map[string]struct {
+		gate *token.Gate
+		told bool
+	}{
+		"all nodes read version 2":                 {nil, false},
+		"a node of an earlier version needs these": {&token.Gate{}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := startWith(t, backbonetest.Start(t), sqliteIn(t), longOwners(t), projection.Config{Tokens: tc.gate})
+			for i := range 5 {
+				f.append(t, "globex", fmt.Sprint("secret", i), "opened", `{"owner":"grace"}`)
+			}
+			f.append(t, "acme", "w", "opened", `{"owner":"ada"}`)
+			within(t, "the view is whole", func() bool {
+				_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w", MinPosition: f.position(t, "acme")})
+				return err == nil
+			})
+			res, err := f.client.ListViews(as(t, "acme"), &projectionv1.ListViewsRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := res.GetGenerations()[0]
+			if told := g.GetApplied() != 0; told != tc.told || g.GetPercent() != 100 || g.GetAppliedPosition() == "" {
+				t.Errorf("it reports %v", g)
+			}
+		})
+	}
 }
