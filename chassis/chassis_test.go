@@ -8,6 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -569,5 +572,44 @@ func TestTenantsAreParsedAndChecked(t *testing.T) {
 	}
 	if tenant, err := tenants.Of(acme(t), ""); err != nil || tenant.String() != "acme" {
 		t.Errorf("no field: %v, %v", tenant, err)
+	}
+}
+
+// A call whose client's deadline passes before its answer is sent is counted as that over
+// every protocol, and not as a failure of the process.
+func TestMetrics_AnAnswerAfterTheDeadlineIsNoUnknownFailure(t *testing.T) {
+	p := start(t)
+	gone := make(chan struct{}, 1)
+	p.views.list = func(context.Context) error { <-gone; return nil }
+	clients := p.clients()
+	delete(clients, "in process") // its client waits for the handler
+	for name, client := range clients {
+		ctx, cancel := context.WithTimeout(acme(t), 100*time.Millisecond)
+		if _, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(ctx, &projectionv1.ListViewsRequest{}); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
+		gone <- struct{}{}
+	}
+	counted := regexp.MustCompile(`headgate_rpc_duration_seconds_count\{code="([a-z_]+)",procedure="/projection.gateway.v1.QueryService/ListViews",[^}]*\} (\d+)`)
+	for {
+		_, text := p.get(t, "/metrics")
+		calls := 0
+		for _, series := range counted.FindAllStringSubmatch(text, -1) {
+			count, err := strconv.Atoi(series[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if calls += count; series[1] != "deadline_exceeded" && series[1] != "ok" && series[1] != "canceled" {
+				t.Fatalf("a call is counted as %s:\n%s", series[1], series[0])
+			}
+		}
+		if calls == len(clients) {
+			return
+		}
+		if t.Context().Err() != nil {
+			t.Fatal("the calls are not counted")
+		}
+		runtime.Gosched()
 	}
 }

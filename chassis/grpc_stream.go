@@ -2,6 +2,7 @@ package chassis
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -174,7 +175,29 @@ func (s *grpcStream) SendHeaders() error {
 		return nil
 	}
 	s.opened = true
-	return s.grpc.SendHeader(grpcmeta.From(s.info.ResponseHeader()))
+	return s.sent(s.grpc.SendHeader(grpcmeta.From(s.info.ResponseHeader())))
+}
+
+// sent returns the error of a call whose answer could not be sent: usually the call has ended,
+// as its client's deadline has passed or the client has left. grpc-go returns statuses, which
+// are not errors of ours.
+func (s *grpcStream) sent(err error) error {
+	if err == nil {
+		return nil
+	}
+	if ended := s.grpc.Context().Err(); ended != nil {
+		return ended
+	}
+	switch code := status.Code(err); code {
+	case codes.DeadlineExceeded:
+		return context.DeadlineExceeded
+	case codes.Canceled:
+		return context.Canceled
+	case codes.Unknown: // not a status
+		return err
+	default:
+		return connect.NewError(connect.Code(code), "the answer cannot be sent").WithCause(err)
+	}
 }
 
 // Send implements [connect.ServerStream].
@@ -195,16 +218,16 @@ func (s *grpcStream) Send(msg any) error {
 		// The headers go with the message: what is ready is written together. (SetHeader
 		// would copy them.)
 		if err := s.grpc.SendHeader(grpcmeta.From(s.info.ResponseHeader())); err != nil {
-			return err
+			return s.sent(err)
 		}
 	}
 	if sized, ok := msg.(interface{ Len() int }); ok && sized.Len() < flushBytes {
-		return s.grpc.SendMsg(msg)
+		return s.sent(s.grpc.SendMsg(msg))
 	}
 	if message, ok := msg.(proto.Message); ok && proto.Size(message) < flushBytes {
-		return s.grpc.SendMsg(msg)
+		return s.sent(s.grpc.SendMsg(msg))
 	}
-	return sendTracked(s.grpc, msg, s.gone)
+	return s.sent(sendTracked(s.grpc, msg, s.gone))
 }
 
 // text is a message as it stands on the wire.
