@@ -211,7 +211,7 @@ func malformedQueries() map[string][]byte {
 		"a map's value that is not UTF-8": []byte("\x22\x06\x0a\x01a\x12\x01\xff"),
 		"a map's entry cut off":           []byte("\x22\x02\x0a\x05"),
 		"a message inside, cut off":       []byte("\x1a\x02\x0a\x05"),
-		"a message inside, damaged":       append([]byte("\x1a\x06"), protowire.AppendVarint(nil, 1<<32|0)...),
+		"a message inside, damaged":       append(protowire.AppendVarint([]byte("\x1a\x06"), 1<<32), 1), // a field number of 2^29
 	}
 }
 
