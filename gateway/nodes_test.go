@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -402,6 +403,27 @@ func TestOperatorsHaveAServerOfTheirOwn(t *testing.T) {
 			t.Errorf("there is no metric %s", name)
 		}
 	}
+}
+
+// A node that fell silent is shown as one that takes no calls, until it is back.
+func TestMetrics_ALostNodeIsNotReady(t *testing.T) {
+	e := start(t, nil)
+	one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
+	shown := func(want ...string) {
+		t.Helper()
+		_, text := e.adminGet(t, "/metrics")
+		if got := regexp.MustCompile(`headgate_node_ready\{kind="projection",node="(?:one|two)",process="gateway"\} \d`).FindAllString(text, -1); len(got) != len(want) || !strings.HasSuffix(got[0], want[0]) || !strings.HasSuffix(got[len(got)-1], want[len(want)-1]) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	e.replace(t, one)
+	e.routes.SetLost([]route.Node{two.node})
+	shown("1", "0")
+	e.replace(t, one, two)
+	shown("1", "1")
+	e.replace(t, one)
+	e.routes.SetLost(nil)
+	shown("1")
 }
 
 func TestCallsThatWaitForASilentNodeGoElsewhere(t *testing.T) {

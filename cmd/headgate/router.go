@@ -50,11 +50,12 @@ func newRouter(table *route.Table, placed []route.Placement, log zerolog.Logger)
 // followNodes keeps the table's nodes until ctx ends.
 func (r *router) followNodes(ctx context.Context, js jetstream.JetStream) error {
 	for ctx.Err() == nil {
-		err := backbone.FollowNodes(ctx, js, func(nodes []backbone.Node, _ []backbone.LostNode) {
+		err := backbone.FollowNodes(ctx, js, func(nodes []backbone.Node, lost []backbone.LostNode) {
 			r.mu.Lock()
 			r.announced = nodes
 			r.apply()
 			r.mu.Unlock()
+			r.table.SetLost(lostNodes(lost))
 			for _, node := range nodes {
 				if node.Reflect && r.stranger != nil {
 					r.stranger(node)
@@ -70,6 +71,17 @@ func (r *router) followNodes(ctx context.Context, js jetstream.JetStream) error 
 		}
 	}
 	return nil
+}
+
+// lostNodes returns the nodes that a gateway would call and that are lost.
+func lostNodes(lost []backbone.LostNode) []route.Node {
+	var nodes []route.Node
+	for _, l := range lost {
+		if l.Node.Kind != "gateway" && l.Node.Kind != "" {
+			nodes = append(nodes, route.Node{ID: l.Node.ID, Kind: l.Node.Kind, Endpoint: l.Node.Endpoint})
+		}
+	}
+	return nodes
 }
 
 // loadPlacements takes in the placements that there are: a gateway that did not know

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/rs/zerolog"
 )
@@ -52,4 +56,58 @@ func TestAProbesWordStaysUntilTheNodeHasSomethingElseToSay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A node that falls silent without a goodbye leaves the routing, and is known as lost until
+// it is back; one that has said goodbye is not.
+func TestRouter_KnowsTheNodesThatAreLost(t *testing.T) {
+	js := backbonetest.Start(t)
+	bucket, err := js.KeyValue(t.Context(), backbone.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRouter(route.NewTable(), nil, zerolog.Nop())
+	ctx, cancel := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer cancel()
+	following.Go(func() {
+		if err := r.followNodes(ctx, js); err != nil {
+			t.Error(err)
+		}
+	})
+	until := func(what string, nodes, lost int) {
+		t.Helper()
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.Now().Add(30 * time.Second); len(r.table.Nodes()) != nodes || len(r.table.Lost()) != lost; {
+			<-tick.C
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %v are there, %v lost", what, r.table.Nodes(), r.table.Lost())
+			}
+		}
+	}
+	announce := func(ids ...string) {
+		t.Helper()
+		for _, id := range ids {
+			data, err := json.Marshal(backbone.Node{ID: id, Kind: "projection", Endpoint: "127.0.0.1:1" + id[1:], Ready: true})
+			if err == nil {
+				_, err = bucket.Put(t.Context(), id, data)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	announce("n1", "n2")
+	until("announced", 2, 0)
+	if err := bucket.Delete(t.Context(), "n2"); err != nil {
+		t.Fatal(err)
+	}
+	until("one says goodbye, the other nothing", 0, 1)
+	if lost := r.table.Lost()[0]; lost.ID != "n1" || lost.Kind != "projection" || lost.Ready {
+		t.Errorf("%+v", lost)
+	}
+	announce("n1")
+	until("it is back", 1, 0)
 }

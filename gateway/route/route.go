@@ -51,6 +51,7 @@ type snapshot struct {
 // Table is the routing table. Its methods may be called concurrently.
 type Table struct {
 	current atomic.Pointer[snapshot]
+	lost    atomic.Pointer[[]Node]
 	mu      sync.Mutex // held to make the next snapshot
 }
 
@@ -167,6 +168,27 @@ func (t *Table) Revision() uint64 { return t.current.Load().revision }
 
 // Nodes returns all nodes, ready or not. The slice must not be changed.
 func (t *Table) Nodes() []Node { return t.current.Load().nodes }
+
+// SetLost sets the nodes that fell silent without a goodbye, to be shown: no call is routed to
+// them. The slice must not be changed afterwards.
+func (t *Table) SetLost(nodes []Node) { t.lost.Store(&nodes) }
+
+// Lost returns the nodes that were set as lost and are not in the table. They are not ready.
+func (t *Table) Lost() []Node {
+	set := t.lost.Load()
+	if set == nil {
+		return nil
+	}
+	known := t.current.Load().byID
+	var lost []Node
+	for _, node := range *set {
+		if _, back := known[node.ID]; !back {
+			node.Ready = false
+			lost = append(lost, node)
+		}
+	}
+	return lost
+}
 
 // Ready returns the kind's nodes that take calls. The slice must not be changed.
 func (t *Table) Ready(kind string) []Node { return t.current.Load().ready[kind].all() }
