@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -73,18 +74,20 @@ type arrival struct {
 	watch   *stopwatch
 	failed  error
 
+	multiplexed bool        // it is a stream of a connection with HTTP/2
+	arrived     atomic.Bool // to its end
+	slow        atomic.Bool // it was cut off
+
 	framed   bool // it has messages, each with a prefix
 	each     bool // and each is bounded by itself
 	prefix   [framePrefix]byte
 	prefixed int
 	left     uint64 // of the message's bytes
-	arrived  bool   // to its end
 
 	// The watch's mu is held.
 	quiet    bool // no message has begun
 	began    time.Time
 	received int64 // since it began
-	slow     bool
 }
 
 // framePrefix is the length of the prefix of gRPC's and Connect's messages.
@@ -102,7 +105,8 @@ func boundBodies(config Config, slow func(), next http.Handler) http.Handler {
 		contentType := r.Header.Get("Content-Type")
 		a := &arrival{
 			Context: r.Context(), body: r.Body, control: *http.NewResponseController(w), bounds: bounds, watch: stopwatches.Get().(*stopwatch), //nolint:forcetypeassert // its own
-			framed: strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect+"),
+			multiplexed: r.ProtoMajor >= 2,
+			framed:      strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect+"),
 		}
 		// It is a copy, as http.MaxBytesHandler makes one: by the original's body net/http
 		// finds out whether the connection can take another request.
@@ -112,10 +116,7 @@ func boundBodies(config Config, slow func(), next http.Handler) http.Handler {
 			if a.end() {
 				slow()
 			}
-			if !a.arrived && r.ProtoMajor < 2 {
-				// net/http reads some of what is left, to use the connection again.
-				_ = a.control.SetReadDeadline(time.Now().Add(bounds.grace))
-			}
+			a.boundRest()
 		}()
 		next.ServeHTTP(w, copied)
 	})
@@ -152,7 +153,7 @@ func (a *arrival) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
-		a.arrived = true
+		a.arrived.Store(true)
 		a.watch.stop()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		a.failed, err = errSlow, errSlow
@@ -174,7 +175,27 @@ func (a *arrival) Read(p []byte) (int, error) {
 }
 
 // Close implements [io.Closer].
-func (a *arrival) Close() error { return a.body.Close() }
+func (a *arrival) Close() error {
+	if a.boundRest() { // a stream of answers may go on for longer
+		defer func() { _ = a.control.SetReadDeadline(time.Time{}) }()
+	}
+	return a.body.Close()
+}
+
+// boundRest bounds the time in which net/http reads what is left of a request over
+// HTTP/1.1, up to 256 KiB, before it answers, to use the connection again: the grace of
+// requests, or no time if this one was cut off. It reports whether there may be a rest.
+func (a *arrival) boundRest() bool {
+	if a.multiplexed || a.arrived.Load() {
+		return false
+	}
+	rest := a.bounds.grace
+	if a.slow.Load() {
+		rest = 0
+	}
+	_ = a.control.SetReadDeadline(time.Now().Add(rest))
+	return true
+}
 
 // messages follows the messages of a stream through its bytes.
 func (a *arrival) messages(part []byte) {
@@ -207,10 +228,10 @@ func (a *arrival) end() (slow bool) {
 	// What pumps a stream's requests may be in Read for a moment more: its watch is not
 	// used again.
 	a.watch.stopFor(a.each)
-	if slow = a.slow; !a.each {
+	if !a.each {
 		stopwatches.Put(a.watch)
 	}
-	return slow
+	return a.slow.Load()
 }
 
 // start implements [watched].
@@ -239,7 +260,7 @@ func (a *arrival) check(now time.Time) time.Duration {
 	if due := a.due(now); due != 1 {
 		return due
 	}
-	a.slow = true
+	a.slow.Store(true)
 	_ = a.control.SetReadDeadline(time.Unix(1, 0)) // a connection that cannot do so has a limit of its own
 	return 0
 }

@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/transcode"
+	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -46,7 +47,7 @@ func (s *stream) message() (wire []byte, err error) {
 			return nil, err
 		}
 	} else if s.request.URL.RawQuery != "" {
-		return nil, errors.New("this path takes no query parameters: everything is in the body")
+		return nil, errors.New("the path takes no query parameters: send every field in the body")
 	}
 	for i, value := range s.values {
 		if wire, err = b.parameters[i].appendWire(wire, input, value); err != nil {
@@ -60,7 +61,7 @@ func (s *stream) message() (wire []byte, err error) {
 func (s *stream) bodyWire() ([]byte, error) {
 	if contentType := s.request.Header.Get("Content-Type"); contentType != "" && contentType != mediaJSON {
 		if media, _, err := mime.ParseMediaType(contentType); err != nil || media != mediaJSON {
-			return nil, fmt.Errorf("the body is %q, want %s", contentType, mediaJSON)
+			return nil, fmt.Errorf("the content type is %q: send %s", excerpt.Text(contentType, excerpt.Name), mediaJSON)
 		}
 	}
 	room := leastForeseen
@@ -76,7 +77,7 @@ func (s *stream) bodyWire() ([]byte, error) {
 	}
 	if s.binding.body != "*" {
 		if !json.Valid(body) { // it must not end the field that it is put into
-			return nil, errors.New("the body is no JSON value")
+			return nil, errors.New("the body is not a JSON value")
 		}
 		body = wrap([]string{s.binding.bodyName}, body)
 	}
@@ -109,7 +110,7 @@ func (s *stream) readBody(dst []byte) ([]byte, error) {
 }
 
 // readWhole appends what from has, up to the bound of bodies. code and message are for a
-// reader that fails.
+// reader that fails without a Connect error.
 func (s *stream) readWhole(dst []byte, from io.Reader, code connect.Code, message string) ([]byte, error) {
 	var err error
 	for err == nil && int64(len(dst)) <= s.maxBody {
@@ -119,9 +120,12 @@ func (s *stream) readWhole(dst []byte, from io.Reader, code connect.Code, messag
 		dst = dst[:len(dst)+n]
 	}
 	var tooLarge *http.MaxBytesError
+	var known *connect.Error
 	switch {
 	case int64(len(dst)) > s.maxBody, errors.As(err, &tooLarge):
 		return nil, connect.Errorf(connect.CodeResourceExhausted, "the body is larger than %d bytes", s.maxBody)
+	case errors.As(err, &known):
+		return nil, known
 	case err != nil && !errors.Is(err, io.EOF):
 		return nil, connect.NewError(code, message).WithCause(err)
 	}
@@ -132,7 +136,7 @@ func (s *stream) readWhole(dst []byte, from io.Reader, code connect.Code, messag
 func (s *stream) appendQuery(wire []byte) ([]byte, error) {
 	query, err := url.ParseQuery(s.request.URL.RawQuery)
 	if err != nil {
-		return nil, errors.New("the query cannot be read")
+		return nil, errors.New("the query string is malformed: percent-encode its names and values, and separate them by &")
 	}
 	names := make([]string, 0, len(query))
 	for name := range query {
@@ -142,11 +146,14 @@ func (s *stream) appendQuery(wire []byte) ([]byte, error) {
 	for _, name := range names {
 		p, err := newParameter(s.binding.method.Input.Descriptor(), name, transcode.Field)
 		if err != nil {
-			return nil, fmt.Errorf("query: %w", err)
+			return nil, fmt.Errorf("query parameter: %w", err)
+		}
+		if given := len(query[name]); given > 1 && !p.path[len(p.path)-1].IsList() {
+			return nil, fmt.Errorf("query parameter: %s is given %d times, and takes one value", p.name, given)
 		}
 		for _, value := range query[name] {
 			if wire, err = p.appendWire(wire, s.binding.method.Input, value); err != nil {
-				return nil, fmt.Errorf("query: %w", err)
+				return nil, fmt.Errorf("query parameter: %w", err)
 			}
 		}
 	}
@@ -181,7 +188,10 @@ func newParameter(input protoreflect.MessageDescriptor, name string, find finder
 
 // appendWire adds the field.
 func (p *parameter) appendWire(wire []byte, input *transcode.Program, value string) ([]byte, error) {
-	if p.text != 0 && value != "" && utf8.ValidString(value) {
+	if !utf8.ValidString(value) {
+		return nil, fmt.Errorf("%s: the text is not valid UTF-8", p.name)
+	}
+	if p.text != 0 && value != "" {
 		return protowire.AppendString(protowire.AppendTag(wire, p.text, protowire.BytesType), value), nil
 	}
 	text, err := parameterJSON(p.path[len(p.path)-1], value)
@@ -190,7 +200,7 @@ func (p *parameter) appendWire(wire []byte, input *transcode.Program, value stri
 	}
 	out, err := input.AppendWire(wire, wrap(p.names, text))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %q cannot be used", p.name, value)
+		return nil, fmt.Errorf("%s: %q is not a value of its type", p.name, excerpt.Text(value, excerpt.Name))
 	}
 	return out, nil
 }
@@ -213,14 +223,14 @@ func fieldPath(message protoreflect.MessageDescriptor, name string, find finder)
 	var path []protoreflect.FieldDescriptor
 	for part := range strings.SplitSeq(name, ".") {
 		if message == nil {
-			return nil, fmt.Errorf("%q is no field", name)
+			return nil, fmt.Errorf("%q is not a field", excerpt.Text(name, excerpt.Name))
 		}
 		f := find(message, part)
 		if f == nil || f.IsMap() {
-			return nil, fmt.Errorf("%q is no field of %s", name, message.FullName())
+			return nil, fmt.Errorf("%q is not a field of %s", excerpt.Text(name, excerpt.Name), message.FullName())
 		}
 		if len(path) > 0 && path[len(path)-1].IsList() {
-			return nil, fmt.Errorf("%q leads through a list", name)
+			return nil, fmt.Errorf("%q leads through a list", excerpt.Text(name, excerpt.Name))
 		}
 		path = append(path, f)
 		message = f.Message()
@@ -234,7 +244,7 @@ func parameterJSON(f protoreflect.FieldDescriptor, value string) ([]byte, error)
 	switch {
 	case f.Kind() == protoreflect.BoolKind:
 		if value != "true" && value != "false" {
-			return nil, fmt.Errorf("%q is not true or false", value)
+			return nil, fmt.Errorf("%q is not true or false", excerpt.Text(value, excerpt.Name))
 		}
 		text = []byte(value)
 	case f.Kind() == protoreflect.EnumKind && value != "" && strings.Trim(value, "-0123456789") == "":
