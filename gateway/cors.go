@@ -31,7 +31,7 @@ func crossOrigin(origins []string) (func(http.Handler) http.Handler, error) {
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: append(connectcors.AllowedMethods(), http.MethodPut, http.MethodPatch, http.MethodDelete),
-		AllowedHeaders: append(append(connectcors.AllowedHeaders(), headerAuthorization, contextkit.HeaderExplain), contract...),
+		AllowedHeaders: append(append(connectcors.AllowedHeaders(), headerAuthorization, contextkit.HeaderExplain, "Last-Event-ID"), contract...),
 		ExposedHeaders: append(append(connectcors.ExposedHeaders(), contextkit.HeaderDecision), contract...),
 		MaxAge:         preflightSeconds,
 	}).Handler, nil

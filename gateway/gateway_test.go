@@ -960,7 +960,7 @@ func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
 		}
 		req.Header.Set("Origin", origin)
 		req.Header.Set("Access-Control-Request-Method", "POST")
-		req.Header.Set("Access-Control-Request-Headers", "authorization,connect-protocol-version,content-type,x-tenant-id")
+		req.Header.Set("Access-Control-Request-Headers", "authorization,connect-protocol-version,content-type,last-event-id,x-tenant-id")
 		res, err := e.plain.Do(req)
 		if err != nil {
 			t.Fatal(err)

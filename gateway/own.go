@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/limit"
@@ -49,6 +50,9 @@ func (g *Gateway) enterOwn(ctx context.Context, call *Call) (context.Context, er
 	return g.limits(ctx, call)
 }
 
+// pageErrors writes errors as JSON with their HTTP status, as REST does.
+var pageErrors = connecthttp.NewErrorWriter()
+
 // ownPage is [Gateway.own] for a page over plain HTTP.
 func (g *Gateway) ownPage(path string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -57,16 +61,14 @@ func (g *Gateway) ownPage(path string, next http.Handler) http.Handler {
 		call := newOwnCall(r.Context(), connect.Spec{Procedure: path}, info)
 		defer call.use.Leave()
 		ctx, err := g.enterOwn(r.Context(), call)
-		switch {
-		case err == nil:
+		if err == nil {
 			next.ServeHTTP(w, r)
-		case connect.CodeOf(err) == connect.CodeResourceExhausted:
+		} else {
 			g.refused(ctx, call)
-			http.Error(w, chassis.Public(err).Message(), http.StatusTooManyRequests)
-		default:
-			g.refused(ctx, call)
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, chassis.Public(err).Message(), http.StatusUnauthorized)
+			if connect.CodeOf(err) == connect.CodeUnauthenticated {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+			}
+			_ = pageErrors.Write(w, r, chassis.Public(err)) // the client is gone if this fails
 		}
 		g.concludeOwn(ctx, call, err)
 	})

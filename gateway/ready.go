@@ -46,7 +46,7 @@ func (g *Gateway) ready(ctx context.Context, tenant contextkit.TenantID) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("no node takes calls; needed is one of %s", strings.Join(kinds, ", "))
+	return fmt.Errorf("no node takes calls: start one of these kinds: %s", strings.Join(kinds, ", "))
 }
 
 // readyFor reports why the tenant's calls are refused.

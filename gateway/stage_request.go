@@ -28,7 +28,7 @@ const (
 // policy and its client leave.
 func (g *Gateway) deadline(ctx context.Context, call *Call) (context.Context, error) {
 	if until, ok := ctx.Deadline(); ok && until.Sub(call.end.Started) < minRemaining {
-		return ctx, connect.Errorf(connect.CodeDeadlineExceeded, "less than %v is left for the call", minRemaining+hopMargin)
+		return ctx, connect.Errorf(connect.CodeDeadlineExceeded, "the call's deadline leaves less than %v: allow it more time", minRemaining+hopMargin)
 	}
 	return ctx, nil
 }

@@ -73,11 +73,11 @@ func TestBadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		status           int
 		code, message    string
 	}{
-		{"malformed JSON", submit, `{"command":`, nil, 400, "invalid_argument", "the text ends where a string is wanted"},
+		{"malformed JSON", submit, `{"command":`, nil, 400, "invalid_argument", "unexpected end of the text, expected a string"},
 		{"malformed JSON over REST", rest, `{"payload":{`, nil, 400, "invalid_argument", "JSON line 1 column 13"},
 		{"unknown field", submit, `{"amount":1}`, nil, 400, "invalid_argument", `unknown field \"amount\"`},
 		{"wrong type", submit, `{"payload":[1]}`, nil, 400, "invalid_argument", `unexpected '['`},
-		{"wrong type of version", rest, `{"expectedVersion":1.5}`, nil, 400, "invalid_argument", "1.5 is no 64-bit integer"},
+		{"wrong type of version", rest, `{"expectedVersion":1.5}`, nil, 400, "invalid_argument", "1.5 is not a 64-bit integer, as expectedVersion requires"},
 		{"rule of the API broken", submit, `{"aggregateType":"wallet","aggregateId":"a.b","command":"deposit"}`, nil, 400, "invalid_argument", "aggregate_id"},
 		{"payload that does not fit", rest, `{"payload":{"amount":"1"}}`, nil, 400, "invalid_argument", "payload.amount: got string, want integer"},
 		{"tenant a.b", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "a.b"}, 400, "invalid_argument", `invalid tenant id: \".\" is not allowed at position 2`},
@@ -104,7 +104,7 @@ func TestBadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		{"oversized body over REST", rest, `{"payload":{"x":"` + strings.Repeat("x", 2<<20) + `"}}`, nil, 429, "resource_exhausted", "the body is larger than 1048576 bytes"},
 		{"no right", "/admin/runner/drain", `{}`, nil, 403, "permission_denied", `needs the right \"runner.admin\"`},
 		{"no time", rest, `{"payload":{"amount":1}}`, []string{"Connect-Timeout-Ms", "1"}, 504, "deadline_exceeded", ""},
-		{"time that is none", rest, `{"payload":{"amount":1}}`, []string{"Connect-Timeout-Ms", "soon"}, 400, "invalid_argument", "want milliseconds"},
+		{"time that is none", rest, `{"payload":{"amount":1}}`, []string{"Connect-Timeout-Ms", "soon"}, 400, "invalid_argument", "send milliseconds"},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {

@@ -26,6 +26,7 @@ import (
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/transcode"
+	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -230,7 +231,8 @@ func (r *REST) find(req *http.Request) (found *binding, values []string, allowed
 func (r *REST) notFound(w http.ResponseWriter, req *http.Request, allowed []string) {
 	if len(allowed) > 0 {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		w.WriteHeader(http.StatusMethodNotAllowed)
+		err := connect.Errorf(connect.CodeUnimplemented, "%s is not allowed at %s: use %s", req.Method, req.URL.Path, strings.Join(allowed, " or "))
+		r.fail(notAllowed{w}, req, err)
 		return
 	}
 	err := connect.Errorf(connect.CodeNotFound, "nothing is served at %s", req.URL.Path)
@@ -243,6 +245,17 @@ func (r *REST) notFound(w http.ResponseWriter, req *http.Request, allowed []stri
 		return
 	}
 	r.fail(w, req, err)
+}
+
+// notAllowed answers with HTTP 405 in place of the status of UNIMPLEMENTED.
+type notAllowed struct{ http.ResponseWriter }
+
+// WriteHeader implements [http.ResponseWriter].
+func (w notAllowed) WriteHeader(status int) {
+	if status == http.StatusNotImplemented {
+		status = http.StatusMethodNotAllowed
+	}
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // fail writes an error in the form that the client understands. Only an error
@@ -258,7 +271,7 @@ func withTimeout(req *http.Request) (context.Context, context.CancelFunc, error)
 	}
 	ms, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || ms < 0 || len(text) > 10 { // Connect's own bound
-		return req.Context(), func() {}, connect.Errorf(connect.CodeInvalidArgument, "%s is %q, want milliseconds", headerTimeout, text)
+		return req.Context(), func() {}, connect.Errorf(connect.CodeInvalidArgument, "%s is %q: send milliseconds, at most ten digits", headerTimeout, excerpt.Text(text, excerpt.Name))
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), time.Duration(ms)*time.Millisecond)
 	return ctx, cancel, nil

@@ -277,15 +277,15 @@ func depthOf(text []byte) (deepest int) {
 func TestARequestIsRefusedWithThePlaceAndTheReason(t *testing.T) {
 	program := transcode.NewCompiler(nil).Compile((&aggregatev1.SubmitRequest{}).ProtoReflect().Descriptor())
 	cases := []struct{ name, text, want string }{
-		{"cut off", `{"command": "open"`, `JSON line 1 column 19: the text ends where "," or "}" is wanted`},
+		{"cut off", `{"command": "open"`, `JSON line 1 column 19: unexpected end of the text, expected "," or "}"`},
 		{"unknown field", "{\n  \"comand\": 1}", `JSON line 2 column 3: unknown field "comand" of aggregate.gateway.v1.SubmitRequest`},
-		{"wrong type", `{"command": 1}`, `JSON line 1 column 13: unexpected '1' where a string is wanted`},
-		{"wrong number", `{"expectedVersion": "one"}`, `JSON line 1 column 21: "one" is no number`},
-		{"payload that is a list", `{"payload": []}`, `JSON line 1 column 13: unexpected '[' where "{" is wanted`},
-		{"twice", `{"command": "a", "command": "b"}`, `JSON line 1 column 18: field "command" stands here twice`},
+		{"wrong type", `{"command": 1}`, `JSON line 1 column 13: unexpected '1', expected a string`},
+		{"wrong number", `{"expectedVersion": "one"}`, `JSON line 1 column 21: "one" is not a number`},
+		{"payload that is a list", `{"payload": []}`, `JSON line 1 column 13: unexpected '[', expected "{"`},
+		{"twice", `{"command": "a", "command": "b"}`, `JSON line 1 column 18: field "command" is given more than once`},
 		{"too deep", `{"payload":` + strings.Repeat(`{"a":`, 120) + `1` + strings.Repeat(`}`, 121), "nested deeper than 100"},
-		{"not JSON", `hello`, `JSON line 1 column 1: unexpected 'h' where "{" is wanted`},
-		{"nothing", ``, `JSON line 1 column 1: the text ends where "{" is wanted`},
+		{"not JSON", `hello`, `JSON line 1 column 1: unexpected 'h', expected "{"`},
+		{"nothing", ``, `JSON line 1 column 1: unexpected end of the text, expected "{"`},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {

@@ -74,16 +74,16 @@ func (s *scanner) take(c byte) error {
 
 func (s *scanner) unexpected(wanted string) error {
 	if s.peek(); s.pos >= len(s.src) {
-		return s.fail(s.pos, "the text ends where %s is wanted", wanted)
+		return s.fail(s.pos, "unexpected end of the text, expected %s", wanted)
 	}
 	r, _ := utf8.DecodeRune(s.src[s.pos:])
-	return s.fail(s.pos, "unexpected %q where %s is wanted", r, wanted)
+	return s.fail(s.pos, "unexpected %q, expected %s", r, wanted)
 }
 
 // end checks that nothing follows the value.
 func (s *scanner) end() error {
 	if s.peek(); s.pos < len(s.src) {
-		return s.unexpected("the end")
+		return s.unexpected("the end of the text")
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func (s *scanner) text() ([]byte, error) {
 		case c == '"':
 			s.pos = i + 1
 			if !ascii && !utf8.Valid(s.src[start:i]) {
-				return nil, s.fail(start, "the string is not UTF-8")
+				return nil, s.fail(start, "the string is not valid UTF-8")
 			}
 			return s.src[start:i:i], nil
 		case c == '\\':
@@ -208,7 +208,7 @@ func (s *scanner) escaped(start, i int) ([]byte, error) {
 		case c == '"':
 			s.pos, s.scratch = i+1, out
 			if !utf8.Valid(out) {
-				return nil, s.fail(start, "the string is not UTF-8")
+				return nil, s.fail(start, "the string is not valid UTF-8")
 			}
 			return out, nil
 		case c < ' ':
@@ -237,7 +237,7 @@ func (s *scanner) escaped(start, i int) ([]byte, error) {
 		case 'u':
 			r, ok := hex4(s.src[min(i+2, len(s.src)):])
 			if !ok {
-				return nil, s.fail(i, "four hexadecimal digits are wanted after \\u")
+				return nil, s.fail(i, "expected four hexadecimal digits after \\u")
 			}
 			i += 6
 			if utf16.IsSurrogate(r) {
@@ -246,14 +246,14 @@ func (s *scanner) escaped(start, i int) ([]byte, error) {
 					low, ok = hex4(s.src[i+2:])
 				}
 				if r = utf16.DecodeRune(r, low); !ok || r == utf8.RuneError {
-					return nil, s.fail(i-6, "half of a surrogate pair is no character")
+					return nil, s.fail(i-6, "unpaired surrogate")
 				}
 				i += 6
 			}
 			out = utf8.AppendRune(out, r)
 			continue
 		default:
-			return nil, s.fail(i, "\\%q is no escape", rune(e))
+			return nil, s.fail(i, "unknown escape sequence: a backslash and %q", rune(e))
 		}
 		i += 2
 	}

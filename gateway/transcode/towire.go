@@ -157,14 +157,14 @@ func (p *Program) readObject(w *writer, depth int) error {
 		}
 		again, conflict := met.mark(p, f)
 		if again {
-			return w.fail(at, "field %q stands here twice", f.name)
+			return w.fail(at, "field %q is given more than once", f.name)
 		}
 		if !f.takesNull() && w.literal("null") {
 			met.unmark(p, f, conflict)
 			continue
 		}
 		if conflict {
-			return w.fail(at, "field %q excludes another one that is set (they are one oneof)", f.name)
+			return w.fail(at, "field %q cannot be set together with another field of its oneof", f.name)
 		}
 		switch {
 		case f.list:
@@ -270,7 +270,7 @@ func (f *field) readMap(w *writer, depth int) error {
 			return err
 		}
 		if !keys.add(w.dst[key:]) {
-			return w.fail(at, "key %q stands twice in the object at byte %d", name, begin)
+			return w.fail(at, "key %q is given more than once in the object at byte %d", name, begin)
 		}
 		if err := w.take(':'); err != nil {
 			return err
@@ -310,7 +310,7 @@ func (f *field) readKey(w *writer, at int, name []byte) error {
 			return nil
 		}
 	}
-	return w.fail(at, "%q is no key of type %s", name, f.kind)
+	return w.fail(at, "%q is not a valid key of type %s", name, f.kind)
 }
 
 func isUnsigned(kind protoreflect.Kind) bool {
@@ -379,7 +379,7 @@ func (w *writer) numberOrText() ([]byte, error) {
 		return nil, err
 	}
 	if n := numberLength(text); n == 0 || n != len(text) {
-		return nil, w.fail(at, "%q is no number", text)
+		return nil, w.fail(at, "%q is not a number", text)
 	}
 	return text, nil
 }
@@ -414,7 +414,7 @@ func (f *field) readEnum(w *writer) error {
 		}
 		number, ok := f.enum.byName[string(name)]
 		if !ok {
-			return w.fail(at, "%q is no value of %s", name, f.name)
+			return w.fail(at, "%q is not a value of %s", name, f.name)
 		}
 		w.dst = protowire.AppendVarint(w.dst, uint64(int64(number)))
 		return nil
@@ -425,7 +425,7 @@ func (f *field) readEnum(w *writer) error {
 	}
 	v, ok := signed(digits, 32)
 	if !ok {
-		return w.fail(at, "%s is no value of %s", digits, f.name)
+		return w.fail(at, "%s is not a value of %s", digits, f.name)
 	}
 	w.dst = protowire.AppendVarint(w.dst, uint64(v))
 	return nil
@@ -454,7 +454,7 @@ func (f *field) readFloat(w *writer) error {
 		default:
 			special = false
 			if n := numberLength(text); n == 0 || n != len(text) {
-				return w.fail(at, "%q is no number", text)
+				return w.fail(at, "%q is not a number", text)
 			}
 		}
 	} else if text, err = w.number(); err != nil {
@@ -485,14 +485,14 @@ func (f *field) readInteger(w *writer, at int, digits []byte) error {
 	if isUnsigned(f.kind) {
 		v, ok := unsigned(digits, bits)
 		if !ok {
-			return w.fail(at, "%s is no unsigned %d-bit integer, which %s is", digits, bits, f.name)
+			return w.fail(at, "%s is not an unsigned %d-bit integer, as %s requires", digits, bits, f.name)
 		}
 		f.appendInteger(w, v)
 		return nil
 	}
 	v, ok := signed(digits, bits)
 	if !ok {
-		return w.fail(at, "%s is no %d-bit integer, which %s is", digits, bits, f.name)
+		return w.fail(at, "%s is not a %d-bit integer, as %s requires", digits, bits, f.name)
 	}
 	f.appendInteger(w, uint64(v))
 	return nil

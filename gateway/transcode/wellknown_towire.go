@@ -31,7 +31,7 @@ func (p *Program) readStruct(w *writer, depth int) error {
 			return err
 		}
 		if !keys.add(name) {
-			return w.fail(at, "member %q stands here twice", name)
+			return w.fail(at, "member %q is given more than once", name)
 		}
 		w.dst = append(w.dst, tagBytes1)
 		entry := w.open()
@@ -157,11 +157,11 @@ func (p *Program) readTimestamp(w *writer) error {
 	text := string(raw)
 	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
-		return w.fail(at, "%q is no RFC 3339 timestamp", text)
+		return w.fail(at, "%q is not an RFC 3339 timestamp", text)
 	}
 	point, zone := strings.LastIndexByte(text, '.'), strings.LastIndexAny(text, "Z-+")
 	if point >= 0 && zone >= point && zone-point > len(".999999999") {
-		return w.fail(at, "%q has more than nine digits of a second", text)
+		return w.fail(at, "%q has more than nine fractional digits", text)
 	}
 	if s := t.Unix(); s < minTimestamp || s > maxTimestamp {
 		return w.fail(at, "%q is not in the years 1 to 9999", text)
@@ -179,7 +179,7 @@ func (p *Program) readDuration(w *writer) error {
 	}
 	seconds, nanos, ok := parseDuration(text)
 	if !ok || seconds < -maxDuration || seconds > maxDuration {
-		return w.fail(at, "%q is no duration such as \"1.5s\", or out of range", text)
+		return w.fail(at, "%q is not a duration such as \"1.5s\", or is out of range", text)
 	}
 	w.appendTime(seconds, nanos)
 	return nil
@@ -241,7 +241,7 @@ func (p *Program) readFieldMask(w *writer) error {
 	for camel := range strings.SplitSeq(text, ",") {
 		path := snakeCase(camel)
 		if strings.Contains(camel, "_") || !protoreflect.FullName(path).IsValid() {
-			return w.fail(at, "%q is no field mask path", camel)
+			return w.fail(at, "%q is not a field mask path", camel)
 		}
 		w.dst = append(w.dst, tagBytes1)
 		w.appendBytes([]byte(path))
