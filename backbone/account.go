@@ -7,7 +7,7 @@ import "github.com/headgate/headgate/contextkit"
 // then displace that tenant's own alone.
 type Account string
 
-// Accounts beside the tenants', whose names no tenant can have.
+// Accounts other than the tenants'. No tenant can have these names.
 const (
 	// AccountPlatform is the account of calls that concern no tenant.
 	AccountPlatform Account = platformToken

@@ -32,8 +32,8 @@ const (
 	RefusedInvalid  = "invalid"
 )
 
-// JetStream's codes of a message larger than its stream takes, of headers larger than it
-// takes, and of an account that has no room left, which an operator may make.
+// JetStream's error codes: the message or its headers are larger than the stream accepts; the
+// account has no room left, which an operator can change.
 const (
 	errCodeMessageTooLarge  jetstream.ErrorCode = 10054
 	errCodeHeaderTooLarge   jetstream.ErrorCode = 10097

@@ -78,13 +78,14 @@ const (
 	AuditDenied AuditClass = "denied"
 )
 
-// AuditSubject is the subject of an account's audit records of a class.
+// AuditSubject returns the subject of an account's audit records of a class.
 func AuditSubject(account Account, class AuditClass) string {
 	return "audit." + string(account) + "." + string(class)
 }
 
-// AuditSubjects match an account's audit records of all classes, and those of earlier
-// versions, which had one subject per tenant; "" matches every account's.
+// AuditSubjects returns the subjects that match an account's audit records of all classes, and
+// the records of earlier versions, which had one subject per tenant. "" matches every
+// account's.
 func AuditSubjects(account Account) []string {
 	if account == "" {
 		return []string{"audit.>"}
@@ -93,9 +94,9 @@ func AuditSubjects(account Account) []string {
 }
 
 // AuditRecords calls each for an account's audit records ("": all accounts'), the newest
-// first, from before a sequence (0: from the newest) on, until it returns false. It returns
-// the sequence to continue before, 0 when there are no more: not all existing records may
-// have been examined.
+// first, starting before a sequence (0: at the newest), until it returns false. It returns the
+// sequence to continue before, 0 when there are no more; existing records may remain
+// unexamined.
 func AuditRecords(ctx context.Context, js jetstream.JetStream, account Account, before uint64, each func(AuditRecord) bool) (next uint64, err error) {
 	return readNewest(ctx, js, StreamAudit, AuditSubjects(account), before, auditScan, func(msg *jetstream.RawStreamMsg) bool {
 		var record AuditRecord

@@ -36,8 +36,8 @@ type Event struct {
 	// Command names the command that caused the event; the zero value when it
 	// came without an idempotency key.
 	Command CommandRef
-	// Span is that of the event's publication, the parent of what is done about it; zero:
-	// the parent is the span under which it is appended.
+	// Span is the span id of the event's publication, which is the parent of the event's
+	// processing; zero: the parent is the span under which the event is appended.
 	Span contextkit.SpanID
 	// Context is the contract as the event bears it.
 	Context contextkit.RequestContext

@@ -48,16 +48,16 @@ type Node struct {
 	// Reflect says that gateways do not know its services beforehand and shall ask
 	// for them (gRPC reflection).
 	Reflect bool `json:"reflect,omitempty"`
-	// Tokens is the newest version of positions and page tokens that it reads; 0, as nodes
-	// announce that know no other: 1.
+	// Tokens is the newest version of positions and page tokens that the node reads. Nodes
+	// that read version 1 alone announce 0.
 	Tokens int `json:"tokens,omitempty"`
 	// Started is when the process began.
 	Started time.Time `json:"started"`
 	// Ready says that it takes calls; Reason why not.
 	Ready  bool   `json:"ready"`
 	Reason string `json:"reason,omitempty"`
-	// Degraded has the kinds of nodes whose calls a gateway refuses, since none of their
-	// nodes takes calls, while it is ready for others'.
+	// Degraded lists the kinds of nodes whose calls a gateway refuses, since none of their
+	// nodes takes calls. It is ready for the calls of other kinds.
 	Degraded []string `json:"degraded,omitempty"`
 	// Load is what it is doing; nil: it does not say.
 	Load *Load `json:"load,omitempty"`

@@ -14,12 +14,13 @@ import (
 // messages are held at once.
 const newestWindow = 500
 
-// newestBytes bounds the bytes of the messages that are held at once.
+// newestBytes bounds the bytes of the messages that are in memory together.
 const newestBytes = 8 << 20
 
 // readNewest calls each for a stream's messages on subjects that do not overlap, the newest
-// first, from before a sequence (0: from the newest) on, until it returns false, or scan of
-// them have been read. It returns the sequence to go on before, 0 when there are no more.
+// first, starting before a sequence (0: at the newest), until it returns false or scan
+// messages have been read. It returns the sequence to continue before, 0 when there are no
+// more.
 func readNewest(ctx context.Context, js jetstream.JetStream, stream string, subjects []string, before uint64, scan int, each func(*jetstream.RawStreamMsg) bool) (next uint64, err error) {
 	info, err := js.Stream(ctx, stream)
 	if err != nil {
@@ -69,9 +70,9 @@ func readNewest(ctx context.Context, js jetstream.JetStream, stream string, subj
 	return end, nil
 }
 
-// readWindow returns a subject's messages with sequences from from up to before end, by
-// their sequence, and how many it has read: all of them, or as many as are held at once,
-// in number and bytes, the newest; from is then the sequence of the first.
+// readWindow returns a subject's messages with sequences in [from, end), in order, and the
+// number of messages that it has read. If not all of them fit the bounds in number and bytes,
+// it returns the newest, and the sequence of the first of these.
 func readWindow(ctx context.Context, js jetstream.JetStream, stream, subject string, from, end uint64) (found []*jetstream.RawStreamMsg, read int, _ uint64, err error) {
 	errEnd := errors.New("end")
 	bytes := 0

@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Forty values of 0.9 MB are more than are held at once: each is read once all the same,
+// Forty values of 0.9 MB exceed the bound of bytes in memory: each is still read once,
 // the last changed first, among small ones and page by page.
 func TestNewest_LargeValuesAreReadAFewAtATime(t *testing.T) {
 	_, js := openJournal(t)

@@ -172,8 +172,8 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 	return all.Wait()
 }
 
-// ensureStream creates a stream, or updates it to config. Subjects of a later version, and
-// flags that JetStream never takes back and a later version may have set, stay set.
+// ensureStream creates a stream, or updates it to config. Subjects of a later version, and flags
+// that JetStream cannot unset and a later version may have set, stay set.
 func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
 	switch stream, err := js.Stream(ctx, config.Name); {
 	case err == nil:

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// hopRate bounds the hops that a process publishes per second, and at once.
+	// hopRate bounds the hops that a process publishes per second, and their burst.
 	hopRate = 1000
 	// hopsPending bounds the hops that were published and are not acknowledged.
 	hopsPending = 512
@@ -29,8 +29,8 @@ const (
 	maxHops = 2000
 )
 
-// hopBounds bound the hops that wait to be published; when there is no room, those of the
-// account with most make room.
+// hopBounds bound the hops that wait to be published. When there is no room, hops of the
+// account with the most are dropped.
 var hopBounds = fairqueue.Bounds{Items: 2048, Bytes: 4 << 20}
 
 // Kinds of hops.
@@ -64,8 +64,8 @@ type Hop struct {
 	Subject string `json:"subject,omitempty"`
 	Event   string `json:"event,omitempty"`
 
-	// Span is that of an event that was appended (see Event.Span), and Published how long it
-	// took to be acknowledged. They are for Tell alone.
+	// Span is the span id of an event that was appended (see Event.Span), and Published is the
+	// time until it was acknowledged. Only the function given to Tell receives them.
 	Span      contextkit.SpanID `json:"-"`
 	Published time.Duration     `json:"-"`
 
@@ -96,7 +96,7 @@ func (h Hop) bounded() (_ Hop, size int) {
 	return h, size
 }
 
-// Timeline records hops, so that what a call has caused can be looked at afterwards.
+// Timeline records hops, so that what a call has caused can be inspected afterwards.
 //
 // Record does not block. Accounts share a bounded queue, and the rate at which it is
 // published, fairly: a hop that finds no room is counted (headgate_timeline_lost_total) and
@@ -166,7 +166,7 @@ func (t *Timeline) keepStream(ctx context.Context) {
 // before the first is recorded, and must not block.
 func (t *Timeline) Tell(told func(contextkit.RequestContext, Hop)) { t.told = told }
 
-// Told reports whether someone hears of every hop.
+// Told reports whether a function is notified of every hop.
 func (t *Timeline) Told() bool { return t != nil && t.told != nil }
 
 // Describe implements [prometheus.Collector].
@@ -185,8 +185,8 @@ func (t *Timeline) Record(ctx context.Context, h Hop) {
 	}
 }
 
-// RecordFor records a hop of a call under an account other than that of the tenant which the
-// call names.
+// RecordFor records a hop of a call under an account, which may be another than that of the
+// tenant that the call names.
 func (t *Timeline) RecordFor(rc *contextkit.RequestContext, account Account, h Hop) {
 	if t == nil {
 		return

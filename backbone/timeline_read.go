@@ -30,25 +30,26 @@ const (
 	maxHopBytes = 1 << 20
 )
 
-// hopSubject is the subject of an account's hops with a correlation id.
+// hopSubject returns the subject of an account's hops with a correlation id.
 func hopSubject(account Account, correlation string) string {
 	slot := fnv.New32a()
 	_, _ = slot.Write([]byte(correlation)) // it never fails
 	return hopSlot(account, strconv.Itoa(int(slot.Sum32()%timelineSlots)))
 }
 
-// hopSlot is the subject of a slot, "*" for any.
+// hopSlot returns the subject of a slot, "*" for any.
 func hopSlot(account Account, slot string) string { return "timeline." + string(account) + "." + slot }
 
-// earlierSubject is the subject of hops of earlier versions, of which there is one per call.
-// It takes tokens, of which "*" matches any.
+// earlierSubject returns the subject on which earlier versions published hops, one per call.
+// Its arguments are subject tokens; "*" matches any.
 func earlierSubject(account Account, correlation, trace, request string) string {
 	return "timeline." + string(account) + "." + correlation + "." + trace + "." + request
 }
 
 var plainToken = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// earlierToken makes an id a token of such a subject, which may not hold everything.
+// earlierToken returns an id as a token of such a subject, which not every character may be
+// part of.
 func earlierToken(id string) string {
 	if plainToken.MatchString(id) {
 		return id
@@ -57,10 +58,10 @@ func earlierToken(id string) string {
 	return "=" + hex.EncodeToString(sum[:16])
 }
 
-// Hops returns the tenant's hops that share a correlation id with the one that id is the
-// correlation, trace or request id of, by their start; complete is false when there are more
-// than are read. Calls that name the tenant without a valid credential are among them. The
-// zero tenant is the platform.
+// Hops returns the tenant's hops of one correlation id, ordered by their start. id is that
+// correlation id, or the trace or request id of one of the hops. complete is false when there
+// are more hops than are read. Calls that name the tenant without a valid credential are
+// included. The zero tenant is the platform.
 func Hops(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, id string) (hops []Hop, complete bool, err error) {
 	read := hopReader{js, tenant, AccountOf(tenant)}
 	hops, complete, err = read.correlation(ctx, id)
@@ -137,14 +138,14 @@ func (r hopReader) find(ctx context.Context, id string) (found *Hop, err error) 
 	return found, err
 }
 
-// each calls do for the tenant's hops under a subject that mention an id, until it fails.
+// each calls do for the tenant's hops under a subject that contain an id, until do fails.
 // Calls without a valid credential have one account, whichever tenant they name.
 func (r hopReader) each(ctx context.Context, subject, id string, do func(h Hop, size int) error) error {
 	mention, shared := []byte(id), strings.HasPrefix(subject, hopSlot(AccountUnauthenticated, ""))
 	return readBatches(ctx, r.js, StreamTimeline, subject, 1, 0, func(msg *jetstream.RawStreamMsg) error {
 		var h Hop
 		if !bytes.Contains(msg.Data, mention) || shared && msg.Header.Get(contextkit.NATSTenantID) != r.tenant.String() || json.Unmarshal(msg.Data, &h) != nil {
-			return nil //nolint:nilerr // of another format, as the other cases none to show
+			return nil //nolint:nilerr // a record of another format is skipped, as are those of other calls
 		}
 		return do(h, len(msg.Data))
 	})

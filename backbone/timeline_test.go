@@ -90,7 +90,8 @@ func TestTimeline_ATenantDisplacesItsOwnHopsAlone(t *testing.T) {
 	if lost := testutil.ToFloat64(timelines[0]); lost < 2000 {
 		t.Errorf("%v hops of the flood are lost, want what the queue does not hold", lost)
 	}
-	// The stream holds a number of messages of a size per subject, whoever sends how much.
+	// The stream bounds the number and size of messages per subject, however much a tenant
+	// sends.
 	for range 3 {
 		for range 500 {
 			for _, timeline := range timelines {

@@ -9,11 +9,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// tokensAgain is the wait before nodes are followed again after a failure.
+// tokensAgain is the pause before the nodes are followed again after a failure.
 const tokensAgain = time.Second
 
 // tokenKinds are the kinds of nodes that issue, read or pass on tokens. Others announce
-// themselves too: services that are not the platform's, which know no tokens.
+// themselves too: services that are not part of the platform and handle no tokens.
 var tokenKinds = []string{"gateway", "aggregate", "projection", "runner", "control"}
 
 // ReadSealedTokens reports whether every one of the nodes reads sealed tokens, version 2.
@@ -21,9 +21,9 @@ func ReadSealedTokens(nodes []Node) bool {
 	return !slices.ContainsFunc(nodes, func(n Node) bool { return n.Tokens < token.Newest && slices.Contains(tokenKinds, n.Kind) })
 }
 
-// FollowTokens opens the gate while every announced node reads sealed tokens, and closes
-// it while one does not, until ctx ends. While nodes cannot be followed the gate stays as
-// it is, and failed is called.
+// FollowTokens opens the gate while every announced node reads sealed tokens, and closes it
+// while one does not, until ctx ends. When nodes cannot be followed, failed is called and the
+// gate does not change.
 func FollowTokens(ctx context.Context, js jetstream.JetStream, gate *token.Gate, failed func(error)) {
 	for ctx.Err() == nil {
 		err := FollowNodes(ctx, js, func(nodes []Node, _ []LostNode) { gate.Set(ReadSealedTokens(nodes)) })

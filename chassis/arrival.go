@@ -14,8 +14,8 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Meter is charged for a call's request messages while they arrive. Its errors are those
-// that the caller gets.
+// Meter is charged for a call's request messages while they arrive. The caller receives its
+// errors.
 type Meter interface {
 	// Reserve charges n bytes of messages, before they are used.
 	Reserve(n int64) error
@@ -23,9 +23,9 @@ type Meter interface {
 	Hold(n int64) error
 }
 
-// Receiving has the transport of the call in ctx charge meter for request bytes as they
-// arrive, and fail a Receive that waits beyond ctx's deadline. It is called before the
-// call's first Receive. Transports from within the process charge nothing.
+// Receiving makes the transport of the call in ctx charge meter for request bytes as they
+// arrive, and fail a Receive that waits beyond ctx's deadline. Call it before the call's first
+// Receive. In-process transports charge nothing.
 func Receiving(ctx context.Context, meter Meter) {
 	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
 		a.meter = meter
@@ -38,23 +38,24 @@ func Receiving(ctx context.Context, meter Meter) {
 // errSlow refuses a request that arrives too slowly.
 var errSlow = connect.NewError(connect.CodeDeadlineExceeded, "the request did not arrive in time")
 
-// arrivalBounds say how slowly a request may arrive: within timeout, and after a grace at
-// rate bytes per second on average. Of a stream of requests that is true for each message,
+// arrivalBounds bound how slowly a request may arrive: within timeout, and after grace at an
+// average of rate bytes per second. In a stream of requests the bounds apply to each message,
 // from its first byte on.
 type arrivalBounds struct {
 	timeout, grace time.Duration
 	rate           int64
 }
 
-// graceShare is the part of the timeout in which a request need not arrive at any rate.
+// graceShare is the divisor of the timeout that yields the grace period, in which no rate is
+// required.
 const graceShare = 4
 
 func boundsOf(config Config) arrivalBounds {
 	return arrivalBounds{timeout: config.BodyTimeout, grace: config.BodyTimeout / graceShare, rate: int64(config.MinBodyRate)}
 }
 
-// due returns how long after it began a message of which n bytes have arrived must have
-// got further.
+// due returns the time, from a message's beginning, at which more than n bytes of it must have
+// arrived.
 func (b arrivalBounds) due(n int64) time.Duration {
 	return min(b.timeout, b.grace+time.Duration(float64(n)/float64(b.rate)*float64(time.Second)))
 }
@@ -94,7 +95,7 @@ type arrival struct {
 const framePrefix = 5
 
 // boundBodies gives requests their time to arrive, so that a client which trickles one
-// holds a place for a bounded time. slow is notified of those that are cut off.
+// holds a place for a bounded time. slow is called for each request that is cut off.
 func boundBodies(config Config, slow func(), next http.Handler) http.Handler {
 	bounds := boundsOf(config)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -108,8 +109,8 @@ func boundBodies(config Config, slow func(), next http.Handler) http.Handler {
 			multiplexed: r.ProtoMajor >= 2,
 			framed:      strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect+"),
 		}
-		// It is a copy, as http.MaxBytesHandler makes one: by the original's body net/http
-		// finds out whether the connection can take another request.
+		// The request is a copy, as in http.MaxBytesHandler: net/http uses the original's body
+		// to decide whether the connection can carry another request.
 		copied := r.WithContext(a) //nolint:contextcheck // a is in the request's own
 		copied.Body = a
 		defer func() {
@@ -130,8 +131,8 @@ func (a *arrival) Value(key any) any {
 	return a.Context.Value(key)
 }
 
-// eachMessage bounds the messages of streams of requests one by one: such a stream may be
-// quiet for as long as it lasts.
+// eachMessage bounds each message of a stream of requests by itself: between messages such a
+// stream may be idle for as long as it lasts.
 func eachMessage(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		if spec.StreamType&connect.StreamTypeClient != 0 {
@@ -225,8 +226,8 @@ func (a *arrival) messages(part []byte) {
 
 // end releases what watches the body, and reports whether it was cut off.
 func (a *arrival) end() (slow bool) {
-	// What pumps a stream's requests may be in Read for a moment more: its watch is not
-	// used again.
+	// The goroutine that pumps a stream's requests may still be in Read: its watch is not
+	// reused.
 	a.watch.stopFor(a.each)
 	if !a.each {
 		stopwatches.Put(a.watch)
@@ -240,7 +241,7 @@ func (a *arrival) start(now time.Time) time.Duration {
 	return a.due(now)
 }
 
-// due returns how long it is until more must have arrived; 0: for ever.
+// due returns the time until more must have arrived; 0: no bound.
 func (a *arrival) due(now time.Time) time.Duration {
 	var due time.Duration
 	if !a.by.IsZero() {
@@ -261,6 +262,6 @@ func (a *arrival) check(now time.Time) time.Duration {
 		return due
 	}
 	a.slow.Store(true)
-	_ = a.control.SetReadDeadline(time.Unix(1, 0)) // a connection that cannot do so has a limit of its own
+	_ = a.control.SetReadDeadline(time.Unix(1, 0)) // a connection without read deadlines has another limit
 	return 0
 }

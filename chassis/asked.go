@@ -11,7 +11,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Asked is an upstream call that has ended: what a client asked of a server.
+// Asked is an upstream call that has ended, as its client sees it.
 type Asked struct {
 	Ended
 
@@ -59,9 +59,9 @@ func Sampled(ctx context.Context) (rc *contextkit.RequestContext, sampled bool) 
 	return rc, rc != nil && rc.Traceparent.Flags&contextkit.FlagSampled != 0
 }
 
-// WatchStream returns the stream of a call that has begun, or failed to with err, which
-// calls ended once when the call has ended: with its error, nil when it ended well, or
-// CANCELED when the stream is closed before.
+// WatchStream returns the stream of a call that has begun, or failed to with err, which calls
+// ended once when the call has ended: with its error, nil when it ended well, or CANCELED when
+// the stream is closed before that.
 func WatchStream(stream connect.ClientStream, err error, kind connect.StreamType, ended func(error)) (connect.ClientStream, error) {
 	if err != nil {
 		ended(err)
@@ -102,4 +102,4 @@ func (s *watchedStream) Close() error {
 	return s.ClientStream.Close()
 }
 
-var errClosed = connect.NewError(connect.CodeCanceled, "the call was closed")
+var errClosed = connect.NewError(connect.CodeCanceled, "the call was closed before it ended")

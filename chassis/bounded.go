@@ -13,9 +13,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Bounds of an error's details, all together: as protobuf and as JSON. With the message's
-// ([excerpt.Message]) an error takes at most 8 KiB of an answer in every protocol, which is
-// what the clients with the tightest bound of headers accept.
+// Bounds of all of an error's details together, as protobuf and as JSON. With the bound of its
+// message ([excerpt.Message]) an error takes at most 8 KiB of an answer in every protocol,
+// which the clients with the tightest bounds of headers accept.
 const (
 	detailBytes = 1536
 	detailJSON  = 2048
@@ -26,7 +26,7 @@ const (
 // Bounded returns err with the message and details of the [connect.Error] in it cut to their
 // bounds, so that no answer, log line or record echoes much of a request: texts in details are
 // shortened and lists cut, and a detail that cannot be cut is left out. An err that is within
-// its bounds, or of a node's ([connect.Error.IsRemote]), is returned as it is.
+// its bounds, or that a node has answered ([connect.Error.IsRemote]), is returned unchanged.
 func Bounded(err error) error {
 	known, ok := errors.AsType[*connect.Error](err)
 	if !ok || known == nil || known.IsRemote() {
@@ -38,7 +38,7 @@ func Bounded(err error) error {
 	return err
 }
 
-// boundedError is Bounded for an error of our own.
+// boundedError is Bounded for an error of this process.
 func boundedError(err *connect.Error) *connect.Error {
 	message := excerpt.Text(err.Message(), excerpt.Message)
 	size := 0
@@ -61,12 +61,12 @@ func boundedError(err *connect.Error) *connect.Error {
 	return bounded
 }
 
-// boundedDetail returns a detail that takes no more bytes, as protobuf and as JSON, than are
-// left, and how many it takes; nil if there is none.
+// boundedDetail returns the detail, cut so that it takes no more bytes than are left as
+// protobuf and as JSON, and the bytes that it takes; nil if it cannot be cut so far.
 func boundedDetail(detail *connect.ErrorDetail, left, leftJSON int) (_ *connect.ErrorDetail, size, sizeJSON int) {
 	message, err := connectproto.UnmarshalErrorDetail(detail)
 	if err != nil {
-		return nil, 0, 0 // it is of no type that is known
+		return nil, 0, 0 // its type is unknown
 	}
 	for text, items := excerpt.Name, 64; items > 0; text, items = text/2, items/2 {
 		shorten(message.ProtoReflect(), text, items)
@@ -84,8 +84,8 @@ func boundedDetail(detail *connect.ErrorDetail, left, leftJSON int) (_ *connect.
 	return nil, 0, 0
 }
 
-// shorten cuts a message's texts to a bound of encoded bytes and its lists and maps to a
-// number of items, in messages within it too.
+// shorten cuts a message's texts to a number of encoded bytes and its lists and maps to a
+// number of items, recursively.
 func shorten(message protoreflect.Message, text, items int) {
 	message.SetUnknown(nil)
 	message.Range(func(f protoreflect.FieldDescriptor, value protoreflect.Value) bool {
@@ -125,7 +125,7 @@ func shortened(f protoreflect.FieldDescriptor, value protoreflect.Value, text, i
 	return value
 }
 
-// quoted are the headers that Connect's handlers quote in errors of their own making.
+// quoted lists the headers that Connect's handlers quote in their errors.
 var quoted = [...]string{"Content-Encoding", "Connect-Content-Encoding", "Connect-Timeout-Ms", "Grpc-Encoding", "Grpc-Timeout"}
 
 // boundQuoted cuts values of these headers that are too long to be valid, so that errors do

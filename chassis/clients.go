@@ -13,12 +13,12 @@ import (
 const (
 	// edgeClientShare is the part of an edge's connections that one client may have.
 	edgeClientShare = 4
-	// clientPrefix is the length of the prefix of IPv6 addresses that are one client's.
+	// clientPrefix is the length of the prefix that the IPv6 addresses of one client share.
 	clientPrefix = 64
 )
 
-// Client returns what a call's client is limited by: its host, of IPv6 its network of 64
-// bits (RFC 6177); the zero value if the transport has none.
+// Client returns the address that a call's client is limited by: its IPv4 address, or the /64
+// prefix of its IPv6 address (RFC 6177); the zero value if the transport has none.
 func Client(info *connect.CallInfo) netip.Addr {
 	if from, ok := info.TransportInfo.(*peer.Peer); ok {
 		if addr, ok := from.Addr.(*net.TCPAddr); ok {
@@ -47,7 +47,7 @@ func client(addr netip.Addr) netip.Addr {
 // clientLimit bounds the connections of each client address.
 type clientLimit struct {
 	most    int
-	refused prometheus.Counter // nil: none counts
+	refused prometheus.Counter // nil: refusals are not counted
 
 	mu    sync.Mutex
 	conns map[netip.Addr]int
@@ -60,22 +60,22 @@ func newClientLimit(most int) *clientLimit {
 // countRefused returns the counter of an edge's refused connections.
 func countRefused(s *Server) prometheus.Counter {
 	refused := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "headgate_client_connections_refused_total", Help: "Connections closed since their client address had as many as it may.",
+		Name: "headgate_client_connections_refused_total", Help: "Connections closed because their client address had as many as it may.",
 	})
 	s.Metrics.Registerer(s.config.Name).MustRegister(refused)
 	return refused
 }
 
-// countSlow returns what counts an edge's requests that were cut off.
+// countSlow returns a function that counts an edge's requests that were cut off.
 func countSlow(s *Server) func() {
 	slow := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "headgate_slow_requests_total", Help: "Requests cut off since they arrived too slowly.",
+		Name: "headgate_slow_requests_total", Help: "Requests cut off because they arrived too slowly.",
 	})
 	s.Metrics.Registerer(s.config.Name).MustRegister(slow)
 	return slow.Inc
 }
 
-// listener returns one whose connections are bounded.
+// listener returns a listener whose connections are bounded.
 func (l *clientLimit) listener(from net.Listener) net.Listener { return &clientListener{from, l} }
 
 type clientListener struct {

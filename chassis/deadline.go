@@ -24,11 +24,11 @@ func Deadline(next connect.ServerFunc) connect.ServerFunc {
 	}
 }
 
-// Hop returns ctx for the handler of an edge's call: it ends with the call's deadline, and
-// at most longest after it began, less margin, so that the verdict on a call that took too
-// long still reaches its client. chosen reports whether the client has chosen a deadline
-// sooner than longest. Calls of an edge's gRPC address have come with such a context; of
-// others until is what is returned, to be cancelled when the call has ended.
+// Hop returns ctx for the handler of an edge's call: it ends with the call's deadline, and at
+// most longest after it began, less margin, so that the verdict on a call that took too long
+// still reaches its client. chosen reports whether the client has chosen a deadline sooner
+// than longest. Calls of an edge's gRPC address already have such a context; for others Hop
+// returns until, which the caller cancels when the call has ended.
 func Hop(ctx context.Context, until *contextkit.Until, began time.Time, longest, margin time.Duration) (handler context.Context, chosen bool) {
 	if call, ok := contextkit.Carried[admitted](ctx); ok {
 		return ctx, call.chosen
@@ -46,7 +46,7 @@ func hop(ctx context.Context, until *contextkit.Until, began time.Time, longest,
 }
 
 // beforeReset begins until as ctx with an earlier deadline: grpc-go resets a stream at its
-// deadline, and the verdict of its handler has to be sent before.
+// deadline, and the handler's verdict must be sent before that.
 func beforeReset(ctx context.Context, until *contextkit.Until, deadline time.Time) {
 	now := time.Now()
 	until.Begin(ctx, now.Add(contextkit.CalleeTime(deadline.Sub(now))))

@@ -15,8 +15,7 @@ import (
 type Ended struct {
 	// Procedure and Protocol are as Connect names them.
 	Procedure, Protocol string
-	// Server and Client are the addresses of its two ends, host:port, as far as they are
-	// known.
+	// Server and Client are the addresses of its two ends, host:port; "" if not known.
 	Server, Client string
 	// Started is when it began, and Took how long it took.
 	Started time.Time
@@ -31,8 +30,8 @@ func (e Ended) OwnFault() bool { return ownFault(e.Err) }
 // Code returns how it ended, 0 for OK. It is one of the codes that [CodeName] names.
 func (e Ended) Code() connect.Code { return codeOf(e.Err) }
 
-// Ends returns the addresses of the ends of a call that is being answered, "" for what is
-// not known. It allocates.
+// Ends returns the addresses of the two ends of a server's call; "" if not known. It
+// allocates.
 func Ends(ctx context.Context, info *connect.CallInfo) (server, client string) {
 	client = info.PeerAddr
 	if p, ok := peer.FromContext(ctx); ok {

@@ -35,10 +35,10 @@ func (s *Server) mountProfiles() {
 	s.HTTP.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 }
 
-// serveReady answers whether the process can serve: 200, or 503 with the reason. With
-// ?tenant= it answers whether the process can serve that tenant: 400 for a name that is no
-// tenant's, 401 and 403 where the server restricts who may ask (see [Edge]), and 429 when
-// it was asked about too many tenants.
+// serveReady answers whether the process can serve: 200, or 503 with the reason. With ?tenant=
+// it answers whether the process can serve that tenant: 400 for an invalid name, 401 and 403
+// where the server restricts the question (see [Edge]), and 429 after questions about too many
+// tenants.
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	var tenant contextkit.TenantID
 	answer := statusBody{Status: "ready", Process: s.config.Name}
@@ -102,7 +102,7 @@ type statusBody struct {
 	Process string `json:"process"`
 	Tenant  string `json:"tenant,omitempty"`
 	Reason  string `json:"reason,omitempty"`
-	// Degraded has the parts that do not work, with the reason of each.
+	// Degraded maps each part that does not work to the reason.
 	Degraded map[string]string `json:"degraded,omitempty"`
 }
 

@@ -11,15 +11,16 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// flooded counts a connection that is closed since its client sends frames without effect.
+// flooded counts and logs a connection that is closed because its client sends frames without
+// effect.
 func (s *Server) flooded(conn net.Conn, kind flood.Kind) {
 	s.Metrics.floods.WithLabelValues(string(kind)).Inc()
 	s.log.Warn().Stringer("client", conn.RemoteAddr()).Str("frame", string(kind)).
 		Msg("the client floods its HTTP/2 connection with frames without effect: the connection is closed")
 }
 
-// watchedListener has the frames of its connections watched; the TLS below them, if any, is
-// begun by the first read, within the time that a request's headers have.
+// watchedListener watches the frames of its connections. The first read performs the TLS
+// handshake, if there is one, within the time for a request's headers.
 type watchedListener struct {
 	net.Listener
 
@@ -40,15 +41,16 @@ func (l watchedListener) Accept() (net.Conn, error) {
 	return &securedConn{flood.Server(secured, l.server.flooded), secured}, nil
 }
 
-// securedConn is a connection in clear text above TLS. net/http does not know of the TLS: it
-// speaks HTTP/2 by prior knowledge on it, and HTTP/1.1, as the client chose by ALPN.
+// securedConn is a TLS connection that net/http takes for one in clear text: net/http speaks
+// HTTP/2 with prior knowledge on it, or HTTP/1.1, whichever the client has negotiated by ALPN.
 type securedConn struct {
 	*flood.Conn
 
 	tls *tls.Conn
 }
 
-// securedContext has the requests of a connection know its TLS; see [securedRequests].
+// securedContext adds a connection's TLS to the context of its requests; see
+// [securedRequests].
 func securedContext(ctx context.Context, conn net.Conn) context.Context {
 	secured, ok := conn.(*securedConn)
 	if !ok {
@@ -57,7 +59,7 @@ func securedContext(ctx context.Context, conn net.Conn) context.Context {
 	return contextkit.Carry(ctx, secured.tls)
 }
 
-// securedRequests sets the TLS of requests, which net/http would set if it knew.
+// securedRequests sets the TLS field of requests, which net/http leaves nil.
 func securedRequests(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if secured, ok := contextkit.Carried[*tls.Conn](r.Context()); ok {
@@ -68,7 +70,7 @@ func securedRequests(next http.Handler) http.Handler {
 	})
 }
 
-// watchedCredentials has the frames of a gRPC server's connections watched, above TLS.
+// watchedCredentials watches the frames of a gRPC server's connections, on top of TLS.
 type watchedCredentials struct {
 	credentials.TransportCredentials
 

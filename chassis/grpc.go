@@ -64,13 +64,13 @@ type grpcPort struct {
 	margin   time.Duration                                     // see [Hop]
 	resets   *resetLimit                                       // nil: none
 	clients  *clientLimit
-	slow     func() // notified of each request that was cut off
+	slow     func() // called for each request that is cut off
 	flooded  func(net.Conn, flood.Kind)
 	listener net.Listener // nil: there is no address
 }
 
 // newGRPCPort returns a port without methods (see adopt), which does nothing if config
-// has no address for it. flooded is notified of connections that [flood] closes.
+// has no address for it. flooded is called for connections that [flood] closes.
 func newGRPCPort(config Config, codec encoding.CodecV2, json connect.Codec, timeout func(context.Context, connect.Spec) time.Duration, margin time.Duration, flooded func(net.Conn, flood.Kind)) *grpcPort {
 	return &grpcPort{config: config, codec: codec, json: json, timeout: timeout, margin: margin, flooded: flooded}
 }
@@ -169,7 +169,7 @@ type admitted struct {
 	arriving *grpcArrival
 }
 
-// grpcArrival is a call's context, and what is charged for its requests.
+// grpcArrival is a call's context, and the meter that is charged for its requests.
 type grpcArrival struct {
 	contextkit.Until
 
@@ -177,8 +177,8 @@ type grpcArrival struct {
 	late  atomic.Bool
 }
 
-// Err implements [context.Context]. grpc-go writes the status of a Receive that fails
-// itself, by this error: a request that is late has passed its deadline.
+// Err implements [context.Context]. grpc-go derives the status of a failed Receive from this
+// error: a request that is late is DEADLINE_EXCEEDED.
 func (a *grpcArrival) Err() error {
 	if a.late.Load() {
 		return context.DeadlineExceeded
@@ -190,7 +190,7 @@ func (a *grpcArrival) Err() error {
 // headers: what grpc-go gives of them later is a copy.
 func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
 	if len(info.FullMethodName) > longestMethod {
-		return nil, status.Error(codes.Unimplemented, "the method is not served: its name is too long")
+		return nil, status.Errorf(codes.Unimplemented, "the method is not served: its name is longer than %d bytes", longestMethod)
 	}
 	call := admitted{header: info.Header, arriving: &grpcArrival{}}
 	longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName])

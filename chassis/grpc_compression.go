@@ -37,8 +37,8 @@ func (c grpcCompressor) Compress(w io.Writer) (io.WriteCloser, error) {
 }
 
 // Decompress implements [encoding.Compressor]. It does not fail, and neither do its readers:
-// grpc-go would end the call as INTERNAL, before its handler could say that the client is at
-// fault. What cannot be decompressed ends with [undecompressed] instead.
+// grpc-go would end the call as INTERNAL before its handler could report the client's fault. A
+// message that cannot be decompressed ends with [undecompressed] instead.
 func (c grpcCompressor) Decompress(r io.Reader) (io.Reader, error) {
 	plain, err := c.Compressor.Decompress(r)
 	if err != nil {
@@ -48,7 +48,7 @@ func (c grpcCompressor) Decompress(r io.Reader) (io.Reader, error) {
 }
 
 // undecompressed stands at the end of a message that could not be decompressed. No client can
-// guess it: it begins with random bytes. It ends with bytes that are no protobuf, for clients
+// guess it: it begins with random bytes. It ends with bytes that are not protobuf, for clients
 // in this process, which do not look for it.
 var undecompressed = func() []byte {
 	mark := make([]byte, 16, 32)
@@ -70,11 +70,11 @@ func isUndecompressed(data mem.BufferSlice) bool {
 	return missing == 0
 }
 
-// untilEnd returns a pooled reader when it has been read, or, as grpc-go does when it gives
-// up, closed.
+// untilEnd returns a pooled reader to its pool when the reader has been read, or when grpc-go
+// gives up and closes it.
 type untilEnd struct {
 	plain io.ReadCloser // nil: it has been returned
-	mark  []byte        // what is left of undecompressed
+	mark  []byte        // the rest of undecompressed
 }
 
 // Read implements [io.Reader].

@@ -9,20 +9,20 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// flushBytes is the size from which on an answer's sender waits until grpc-go has written
-// it. Smaller ones fit the window that a client's stream begins with.
+// flushBytes is the least size of an answer whose sender waits until grpc-go has written it.
+// Smaller answers fit a stream's initial window.
 const flushBytes = 32 << 10
 
 // tracked is a message that reports when grpc-go no longer holds it. SendMsg returns as soon
-// as the message is queued: without the report a call would end, and what it is charged with
-// it, while its answer waits in memory for a client that does not read.
+// as the message is queued: without the report a call and its charge would end while its
+// answer waits in memory for a client that does not read.
 type tracked struct {
 	msg  any
-	left atomic.Int32  // buffers that are held, and one until all have been counted
-	done chan struct{} // closed when none is
+	left atomic.Int32  // buffers that are held, plus one until all have been counted
+	done chan struct{} // closed when none is held
 }
 
-// watch has the message's buffers report.
+// watch returns the message's buffers, wrapped to report when they are freed.
 func (t *tracked) watch(data mem.BufferSlice) mem.BufferSlice {
 	t.left.Store(1)
 	out := make(mem.BufferSlice, len(data))
@@ -45,7 +45,7 @@ func (t *tracked) freed() {
 	}
 }
 
-// reporting is where a buffer's memory goes when it is freed.
+// reporting is the pool of one buffer: it reports that the buffer is freed.
 type reporting struct {
 	message *tracked
 	buffer  mem.Buffer

@@ -29,7 +29,7 @@ type grpcStream struct {
 	opened   bool
 	received bool
 	incoming incoming        // the message that is received
-	gone     <-chan struct{} // closed when the connection has ended; nil: not known
+	gone     <-chan struct{} // closed when the connection has ended; nil: unknown
 
 	// Of the request, while a watch is on it.
 	began   time.Time
@@ -37,15 +37,15 @@ type grpcStream struct {
 	refused error // by the meter
 }
 
-// incoming is a message that is received. grpc-go ends a call whose message its codec does
-// not decode as INTERNAL; so the codec leaves the error here.
+// incoming is a message that is received. grpc-go ends a call as INTERNAL when its codec
+// fails, so the codec stores the error here.
 type incoming struct {
 	msg        any
-	compressed bool // perhaps: the call has an encoding
+	compressed bool // possibly: the call has an encoding
 	err        error
 }
 
-// unmarshal has codec decode data.
+// unmarshal decodes data by codec.
 func (m *incoming) unmarshal(codec encoding.CodecV2, data mem.BufferSlice) {
 	if m.compressed && isUndecompressed(data) {
 		m.err = errUndecompressed
@@ -61,10 +61,10 @@ func (m *incoming) unmarshal(codec encoding.CodecV2, data mem.BufferSlice) {
 // errUndecompressed is the cause of a message that could not be decompressed.
 var errUndecompressed = errors.New("chassis: the message cannot be decompressed")
 
-// Receive implements [connect.ServerStream]. A method of one request is called
-// with exactly one (gRPC's "cardinality violations" are UNIMPLEMENTED), which must arrive
-// in time. Of a stream of requests grpc-go does not show when a message begins: what it
-// may store of one is charged for as long as the stream lasts.
+// Receive implements [connect.ServerStream]. A method of one request is called with exactly
+// one (gRPC's "cardinality violations" are UNIMPLEMENTED), which must arrive in time. grpc-go
+// does not show when a message of a stream begins, so the most that it may store of one is
+// charged for as long as the stream lasts.
 func (s *grpcStream) Receive(msg any) error {
 	if s.info.Spec.StreamType&connect.StreamTypeClient != 0 {
 		if !s.received && s.call.arriving.meter != nil {
@@ -93,7 +93,7 @@ func (s *grpcStream) Receive(msg any) error {
 	return err
 }
 
-// slowArrival is how long a request may take to arrive before all that it may become is
+// slowArrival is how long a request may take to arrive before its greatest possible size is
 // charged: grpc-go does not show how much of it has arrived.
 const slowArrival = 250 * time.Millisecond
 
@@ -162,7 +162,7 @@ func (s *grpcStream) read(msg any) error {
 	switch code := status.Code(err); code {
 	case codes.ResourceExhausted:
 		return connect.Errorf(connect.CodeResourceExhausted, "the message is larger than %d bytes", s.config.MaxBodyBytes)
-	case codes.Internal: // grpc-go's code for a message that is cut off or has wrong flags
+	case codes.Internal: // grpc-go's code for a message that is truncated or has wrong flags
 		return errUndecodable.WithCause(err)
 	default:
 		return connect.NewError(connect.Code(code), "the message cannot be read").WithCause(err)
@@ -236,7 +236,7 @@ type text struct{ bytes []byte }
 // Len returns its length in bytes.
 func (t *text) Len() int { return len(t.bytes) }
 
-// textCodec passes texts as they are, and leaves errors with the [incoming] message.
+// textCodec passes texts unchanged, and stores errors in the [incoming] message.
 type textCodec struct{ encoding.CodecV2 }
 
 // Marshal implements [encoding.CodecV2].

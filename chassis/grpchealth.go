@@ -41,13 +41,13 @@ func registerHealth(server *connect.Server, h health) {
 type health struct {
 	server *connect.Server
 	ready  Readiness
-	// ofTenants says that a call for a tenant asks for the readiness for that tenant. At
-	// an edge it asks for the process's: its callers need no credential here.
+	// ofTenants says that a call for a tenant asks for the tenant's readiness. At an edge,
+	// whose callers need no credential here, it asks for the process's.
 	ofTenants bool
 	watches   *watches
 }
 
-// tenant returns the tenant whose readiness the call asks for; zero: the process's.
+// tenant returns the tenant whose readiness the call asks for; zero: that of the process.
 func (h health) tenant(ctx context.Context) contextkit.TenantID {
 	if !h.ofTenants {
 		return contextkit.TenantID{}

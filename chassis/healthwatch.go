@@ -14,13 +14,13 @@ import (
 
 // Bounds of the streams of Health/Watch, which need no credential.
 const (
-	// maxWatches bounds those of a process, and maxAddressWatches those of one client's
-	// address (of IPv6, a /64 network).
+	// maxWatches bounds the streams of a process, and maxAddressWatches those of one client
+	// address (IPv6: of a /64 prefix).
 	maxWatches, maxAddressWatches = 1024, 64
-	// watchLife is how long one lasts at most, and a tenth less at least: its client calls
-	// again, and the places of clients that do not are free.
+	// watchLife is the longest life of a stream; the shortest is a tenth less. Its client then
+	// calls again; the place of a client that does not becomes free.
 	watchLife = 30 * time.Minute
-	// watchRequestWithin is how long its request may take to arrive.
+	// watchRequestWithin is how long a stream's request may take to arrive.
 	watchRequestWithin = 10 * time.Second
 )
 
@@ -94,15 +94,16 @@ func (w *watches) enter(address netip.Addr) (leave func(), err error) {
 	}, nil
 }
 
-// lasts returns how long a watch that begins now lasts: not all end together.
+// lasts returns how long a watch that begins now may last, with jitter, so that watches do not
+// end together.
 func (w *watches) lasts() time.Duration {
 	return w.life - rand.N(w.life/10+1) //nolint:gosec // a spread, not a secret
 }
 
 var errWatchEnds = connect.NewError(connect.CodeUnavailable, "the watch has reached its longest time: call again")
 
-// grpcTime returns how long a call of the procedure may take on a port for gRPC alone, also
-// one whose message never comes; 0: no bound.
+// grpcTime returns how long a call of the procedure may take on a port for gRPC alone, even if
+// its message never arrives; 0: no bound.
 func (w *watches) grpcTime(procedure string, others time.Duration) time.Duration {
 	if procedure == healthv1.Health_Watch_FullMethodName {
 		return w.life + watchRequestWithin
@@ -110,7 +111,7 @@ func (w *watches) grpcTime(procedure string, others time.Duration) time.Duration
 	return others
 }
 
-// clientNetwork returns what counts as a call's client, see [Client].
+// clientNetwork returns the address of the call's client, see [Client].
 func clientNetwork(ctx context.Context) netip.Addr {
 	info, ok := connect.CallInfoForServerContext(ctx)
 	if !ok {

@@ -121,8 +121,8 @@ func decode(codec encoding.CodecV2, data mem.BufferSlice, msg any) error {
 	return nil
 }
 
-// decodeRequest reads a caller's message for the service. A message that cannot be
-// decoded is the caller's fault.
+// decodeRequest decodes a caller's message for the service. A message that cannot be decoded
+// is the caller's fault.
 func decodeRequest(data mem.BufferSlice, msg any) error {
 	return Undecodable(decode(messageCodec{}, data, msg))
 }
@@ -175,7 +175,7 @@ func (u *inProcessUnary) Receive(msg any) error {
 	case u.answer == nil:
 		return connect.NewError(connect.CodeInternal, "the service ended the call without an answer")
 	}
-	// It is charged for as long as the call lasts: with the call's end all is released.
+	// It is charged until the call ends, which releases all.
 	if err := u.meter.Reserve(int64(u.answer.Len())); err != nil {
 		return err
 	}

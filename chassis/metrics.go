@@ -39,11 +39,11 @@ func NewMetrics(process string) *Metrics {
 		}, []string{"procedure"}),
 		floods: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_flood_connections_total",
-			Help: "HTTP/2 connections closed since their clients sent too many frames without effect, by the frames' type.",
+			Help: "HTTP/2 connections closed because their clients sent too many frames without effect, by the frames' type.",
 		}, []string{"frame"}),
 	}
 	for _, kind := range flood.Kinds() {
-		m.floods.WithLabelValues(string(kind)) // it is 0 from the start
+		m.floods.WithLabelValues(string(kind)) // the series exists from the start, at 0
 	}
 	m.Registerer(process).MustRegister(m.duration, m.inFlight, m.floods,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

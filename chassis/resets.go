@@ -90,7 +90,7 @@ func (l *resetLimit) count(next http.Handler) http.Handler {
 	})
 }
 
-// countedCredentials have the calls of a gRPC connection know its resets, and receive binary
+// countedCredentials count the resets of a gRPC connection and make its calls receive binary
 // metadata as the client sent it.
 type countedCredentials struct {
 	credentials.TransportCredentials
@@ -115,7 +115,7 @@ func (c countedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 	return &endingConn{Conn: binnames.NewConn(conn), gone: counted.gone}, countedClient{info, counted}, nil
 }
 
-// endingConn reports its end.
+// endingConn closes a channel when the connection is closed.
 type endingConn struct {
 	net.Conn
 

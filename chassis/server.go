@@ -144,8 +144,8 @@ func (c Config) WithEdgeDefaults() Config {
 // call when tenant is zero. nil: it can.
 type Readiness func(ctx context.Context, tenant contextkit.TenantID) error
 
-// Degraded returns the parts of the process that do not work for a tenant, or for the
-// process when tenant is zero, each with the reason. A process that is ready may have some.
+// Degraded returns the parts of the process that do not work for a tenant, or for the process
+// when tenant is zero, each with the reason. A process that is ready may have degraded parts.
 type Degraded func(ctx context.Context, tenant contextkit.TenantID) map[string]string
 
 // Server is a process's front. Register handlers before Listen.
@@ -164,7 +164,7 @@ type Server struct {
 	stopping chan struct{} // closed when Serve begins to end
 	ready    Readiness
 	degraded Degraded                                       // nil: it has no parts
-	mayAsk   func(*http.Request, contextkit.TenantID) error // nil: every client may
+	mayAsk   func(*http.Request, contextkit.TenantID) error // nil: every client may ask
 	log      zerolog.Logger
 	listener net.Listener
 	server   *http.Server
@@ -174,7 +174,7 @@ type Server struct {
 	resets   *resetLimit // nil: none
 	watches  *watches    // of the health of the process
 	clients  *clientLimit
-	slow     func()              // notified of each request that was cut off
+	slow     func()              // called for each request that is cut off
 	within   *semaphore.Weighted // of calls from within the process
 	renew    func() *Server      // an edge's
 }
@@ -232,9 +232,9 @@ type Edge struct {
 	Margin  time.Duration
 	// Degraded is shown by /ready; nil: nothing is.
 	Degraded Degraded
-	// MayAsk returns why a request may not ask for a tenant's readiness (/ready?tenant=):
-	// clients of an edge are strangers, who must not find out which tenants there are or
-	// how they fare. nil: every client may.
+	// MayAsk returns why a request may not ask for a tenant's readiness (/ready?tenant=): an
+	// edge's unknown clients must not find out which tenants exist and in which state. nil:
+	// every client may ask.
 	MayAsk func(*http.Request, contextkit.TenantID) error
 }
 

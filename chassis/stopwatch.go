@@ -5,20 +5,19 @@ import (
 	"time"
 )
 
-// watched is something that must make progress. Its methods are called with the watch's mu
-// held, and return how long until check is called (again); 0: never.
+// watched is an operation that must make progress. Its methods are called with the stopwatch's
+// mu held, and return the time until the next call of check; 0: none.
 type watched interface {
 	start(now time.Time) time.Duration
 	check(now time.Time) time.Duration
 }
 
-// stopwatch is a timer that is used again and again. Its owner gives it back to stopwatches after
-// it has stopped.
+// stopwatch is a reusable timer. Its owner returns it to stopwatches after it has stopped.
 type stopwatch struct {
 	mu    sync.Mutex
 	timer *time.Timer
 	of    watched // nil: nothing is watched
-	over  bool    // and nothing will be
+	over  bool    // begin does nothing any more
 }
 
 var stopwatches = sync.Pool{New: func() any {
@@ -28,7 +27,7 @@ var stopwatches = sync.Pool{New: func() any {
 	return w
 }}
 
-// begin watches of, unless it does so already.
+// begin starts to watch of, unless something is watched already.
 func (w *stopwatch) begin(of watched) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -40,10 +39,10 @@ func (w *stopwatch) begin(of watched) {
 	}
 }
 
-// stop ends what begin began.
+// stop ends the watch.
 func (w *stopwatch) stop() { w.stopFor(false) }
 
-// stopFor is stop; with good, begin does nothing from then on.
+// stopFor is stop; if good is set, begin does nothing from then on.
 func (w *stopwatch) stopFor(good bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -61,7 +60,8 @@ func (w *stopwatch) received(a *arrival, n int64) {
 	a.received += n
 }
 
-// fire may be late, when another is watched already: it is that one's check then.
+// fire checks what is watched. A timer that fires late may find another operation watched,
+// which is then checked early.
 func (w *stopwatch) fire() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

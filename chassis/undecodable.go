@@ -12,8 +12,7 @@ var errUndecodable = connect.NewError(connect.CodeInvalidArgument, "the message 
 
 // Undecodable returns the error of a [connect.ServerStream]'s Receive as INVALID_ARGUMENT
 // if it is INTERNAL: transports use that code for a message that cannot be decompressed or
-// decoded, which is the client's fault. Other errors, nil among them, are returned as they
-// are.
+// decoded, which is the client's fault. Other errors, and nil, are returned unchanged.
 func Undecodable(err error) error {
 	if known, ok := errors.AsType[*connect.Error](err); ok && known.Code() == connect.CodeInternal {
 		return errUndecodable.WithCause(err)
@@ -21,8 +20,8 @@ func Undecodable(err error) error {
 	return err
 }
 
-// undecodable is the interceptor of services that applies [Undecodable] to what is
-// received. The streams of this package do so themselves.
+// undecodable is the interceptor of services that applies [Undecodable] to the errors of
+// Receive. The streams of this package do so themselves.
 func undecodable(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		switch stream.(type) {

@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// Bounds of a queue, both positive.
+// Bounds are the bounds of a queue, both positive.
 type Bounds struct {
-	// Items and Bytes bound what waits, and what was taken and is not released.
+	// Items and Bytes bound the items that wait, and those taken and not released.
 	Items, Bytes int
 }
 

@@ -6,7 +6,7 @@
 // journal or of a client's own making is rejected instead of waited for.
 //
 // The journal is shared by all tenants, so a sequence tells how many events they all
-// have. Version 2 is encrypted for that reason. Version 1 is not, stays readable, and is
+// have. For that reason version 2 is encrypted. Version 1 is not, stays readable, and is
 // issued only while a node of the platform does not read version 2.
 package position
 
@@ -32,7 +32,7 @@ var (
 const (
 	signedVersion = 1
 	sealedVersion = 2
-	macLength     = 12 // 96 bits: forging one takes 2^95 calls on average
+	macLength     = 12 // 96 bits: a forgery takes 2^95 calls on average
 	contentLength = 8 + 8
 	signedLength  = 1 + contentLength + macLength
 	sealedLength  = 1 + token.Overhead + contentLength
@@ -46,14 +46,14 @@ type Codec struct {
 	epoch  int64
 }
 
-// NewCodec returns a codec for the journal of that epoch, under a key that all
-// nodes share. gate says which version is issued; nil: the newest.
+// NewCodec returns a codec for the journal of that epoch, under a key that all nodes share.
+// gate selects the version to issue; nil: the newest.
 func NewCodec(key []byte, epoch int64, gate *token.Gate) *Codec {
 	return &Codec{key: key, sealer: token.NewSealer(key, "position"), gate: gate, epoch: epoch}
 }
 
-// Format returns the token of a journal sequence. Equal sequences of a tenant have equal
-// tokens of a version.
+// Format returns the token of a journal sequence. Within a version, equal sequences of a
+// tenant have equal tokens.
 func (c *Codec) Format(tenant contextkit.TenantID, sequence uint64) string {
 	var content [contentLength]byte
 	binary.BigEndian.PutUint64(content[:], uint64(c.epoch))

@@ -11,16 +11,15 @@ const (
 	numberLength  = 1 + Overhead + 8
 )
 
-// Numbers makes and reads tokens that are a number, such as the sequence at which a page
-// of a stream ends. Version 1 is the number itself, in base 36. It may be used
-// concurrently.
+// Numbers formats and parses tokens of a number, such as the sequence at which a page of a
+// stream ends. Version 1 is the number itself, in base 36. It may be used concurrently.
 type Numbers struct {
 	sealer *Sealer
 	gate   *Gate
 }
 
-// NewNumbers returns the tokens of a purpose under the secret that all nodes share. gate
-// says which version is issued; nil: the newest.
+// NewNumbers returns the codec of a purpose under the secret that all nodes share. gate
+// selects the version to issue; nil: the newest.
 func NewNumbers(secret []byte, purpose string, gate *Gate) *Numbers {
 	return &Numbers{sealer: NewSealer(secret, purpose), gate: gate}
 }

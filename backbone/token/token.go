@@ -2,12 +2,11 @@
 // bearer learns nothing from them.
 //
 // Sealing is deterministic and authenticated, as RFC 5297 (SIV) does it: the synthetic
-// initialization vector is an HMAC-SHA-256 of the scope and the content, cut to 128 bits;
-// the content is encrypted by AES-256-CTR under that vector. Equal contents of one scope
-// are equal tokens, which clients may compare; of two different contents, or scopes,
-// tokens reveal nothing but their lengths. Both keys are derived from the platform's
-// secret by HKDF (RFC 5869), one pair per purpose, so that a token of one purpose cannot
-// be used for another.
+// initialization vector is an HMAC-SHA-256 of the scope and the content, cut to 128 bits; the
+// content is encrypted by AES-256-CTR under that vector. Equal contents of one scope are equal
+// tokens, which clients may compare. Tokens of different contents or scopes reveal nothing but
+// their lengths. Both keys are derived from the platform's secret by HKDF (RFC 5869), one pair
+// per purpose, so that a token of one purpose cannot be used for another.
 package token
 
 import (
@@ -44,7 +43,7 @@ type Sealer struct {
 func NewSealer(secret []byte, purpose string) *Sealer {
 	block, err := aes.NewCipher(derive(secret, purpose+"/encryption"))
 	if err != nil {
-		panic(err) // the key's length is a constant that AES has
+		panic(err) // the key's length is one that AES supports
 	}
 	return &Sealer{mac: derive(secret, purpose+"/authentication"), block: block}
 }
@@ -95,8 +94,8 @@ func (s *Sealer) crypt(vector [Overhead]byte, content []byte) {
 	cipher.NewCTR(s.block, vector[:]).XORKeyStream(content, content)
 }
 
-// Gate says which version of tokens is issued: version 2, sealed, once every node of the
-// platform reads it; version 1 before. A nil gate is open. It may be used concurrently.
+// Gate selects the version of tokens to issue: version 2, sealed, while every node of the
+// platform reads it; else version 1. A nil gate is open. It may be used concurrently.
 type Gate struct{ open atomic.Bool }
 
 // Sealed reports whether tokens of version 2 are issued.

@@ -1,15 +1,15 @@
 // Package binnames lets a grpc-go server receive binary metadata as its clients sent it.
 //
 // grpc-go decodes the values of headers whose names end in "-bin" before any of its hooks
-// runs. It answers INTERNAL for one that is not base64, though its client is at fault, and
-// refuses values that are joined by commas, which gRPC's protocol allows. A connection of
-// this package renames such headers on their way in, from "-bin" to [Suffix]: to grpc-go they
-// are text, and the server reads and judges the values itself.
+// runs. It answers INTERNAL to a value that is not base64, though the client is at fault, and
+// refuses values that are joined by commas, which gRPC's protocol allows. A connection of this
+// package renames such headers on their way in, from "-bin" to [Suffix]: grpc-go treats them
+// as text, and the server reads and validates the values itself.
 //
 // A rename changes one letter where a header's name stands as a literal (RFC 7541 §6.2). The
 // new name has the same length, in Huffman code too, so that no byte moves; and since the
-// decoder indexes what it reads, later references to the name need no change. The package
-// holds no HPACK table and stores nothing of a call.
+// decoder indexes what it reads, later references to the name need no change. The package has
+// no HPACK table and stores nothing of a call. ADR-0014 has the reasons.
 //
 // Sources: RFC 9113 §4, §6.2, §6.10; RFC 7541 §5, §6; grpc/doc/PROTOCOL-HTTP2.md.
 package binnames
@@ -22,11 +22,11 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Suffix ends the names of binary headers after the rename, in place of "-bin". gRPC allows
-// no such name, so that no client means it.
+// Suffix ends the names of binary headers after the rename, in place of "-bin". gRPC allows no
+// such name, so no client can send it as a header of its own.
 const Suffix = "-bi%"
 
-// suffix is how such names end before.
+// suffix ends the names of binary headers before the rename.
 const suffix = "-bin"
 
 // The end of a name in Huffman code (RFC 7541 appendix B): "-" is 010110, "b" is 100011, "i"
@@ -38,7 +38,7 @@ const (
 )
 
 // maxName bounds the Huffman code of a name that is stored until it is complete, in bytes:
-// longer names stay as they are. Memory for more than usualName is not kept.
+// longer names are not renamed. A buffer of more than usualName is not reused.
 const maxName, usualName = 64 << 10, 256
 
 // Conn is a server's HTTP/2 connection whose clients' binary headers are renamed. It is for
@@ -51,8 +51,8 @@ type Conn struct {
 	isHeld  bool
 }
 
-// NewConn returns a connection over c, from which nothing has been read. c is not to be read
-// any more.
+// NewConn returns a connection over c, from which nothing must have been read, nor be read by
+// others afterwards.
 func NewConn(c net.Conn) *Conn {
 	return &Conn{Conn: c, scanner: scanner{skip: len(http2.ClientPreface)}}
 }
@@ -64,14 +64,15 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if c.isHeld && len(p) > 0 {
 			p[0], begin, c.isHeld = c.held, 1, false
 			if len(p) == 1 {
-				return 1, nil // its letter may stay as it is
+				return 1, nil // the name is not renamed if its last letter begins in this byte
 			}
 		}
 		n, err := c.Conn.Read(p[begin:])
 		n += begin
 		c.scanner.scan(p[:n], begin)
 		if err == nil && n > 0 && c.scanner.endsNext() {
-			// The letter may begin in this byte: it waits for the next.
+			// The letter may begin in this byte, which is therefore held until the next one is
+			// read.
 			n--
 			c.held, c.isHeld = p[n], true
 			if n == 0 {
@@ -98,8 +99,8 @@ const (
 
 // scanner follows frames and header blocks.
 type scanner struct {
-	skip   int  // bytes that are no header block, still to come
-	broken bool // what comes is no HTTP/2: grpc-go says so
+	skip   int  // bytes to come that are not part of a header block
+	broken bool // the input is not HTTP/2: grpc-go reports it
 
 	// The frame.
 	head     [9]byte
@@ -117,7 +118,7 @@ type scanner struct {
 	shift    int  // of the size's next bits
 	huffman  bool
 	name     []byte // in Huffman code
-	nameHere int    // how much of it stands in this frame, side by side
+	nameHere int    // the bytes of it that are in this frame
 	tail     uint32 // the last four bytes of a name in ASCII
 }
 
@@ -157,7 +158,7 @@ func (s *scanner) scan(b []byte, begin int) {
 	}
 }
 
-// begin begins a frame whose header has been read.
+// begin handles a frame's header.
 func (s *scanner) begin() {
 	length := int(s.head[0])<<16 | int(s.head[1])<<8 | int(s.head[2])
 	flags := http2.Flags(s.head[4])
@@ -181,7 +182,7 @@ func (s *scanner) begin() {
 	s.broken = s.fragment < 0
 }
 
-// prefix reads a byte before a header block.
+// prefix handles a byte of a HEADERS frame before its header block.
 func (s *scanner) prefix(b byte) {
 	if s.padded {
 		s.padded, s.padding = false, int(b)
@@ -193,10 +194,10 @@ func (s *scanner) prefix(b byte) {
 	}
 }
 
-// endFragment ends a frame's part of a header block.
+// endFragment handles the end of a frame's part of a header block.
 func (s *scanner) endFragment() { s.skip, s.padding = s.padding, 0 }
 
-// block reads b from i to end, all of a header block.
+// block reads b[i:end], which is part of a header block.
 func (s *scanner) block(b []byte, i, end int) {
 	for i < end && !s.broken {
 		switch s.step {
@@ -218,7 +219,7 @@ func (s *scanner) block(b []byte, i, end int) {
 		case atNameSize, atValueSize:
 			s.size += int(b[i]&0x7f) << s.shift
 			s.shift += 7
-			s.broken = s.shift > 21 // longer than any header list
+			s.broken = s.shift > 21 // longer than any header list may be
 			if b[i] < 0x80 {
 				s.sized()
 			}
@@ -236,13 +237,13 @@ func (s *scanner) block(b []byte, i, end int) {
 	}
 }
 
-// field reads a field's first byte (RFC 7541 §6).
+// field handles a field's first byte (RFC 7541 §6).
 func (s *scanner) field(b byte) {
 	var mask byte
 	switch {
 	case b&0x80 != 0: // indexed
 		mask, s.valued = 0x7f, false
-	case b&0x40 != 0: // a literal that is indexed from now on
+	case b&0x40 != 0: // a literal with incremental indexing
 		mask, s.valued = 0x3f, true
 	case b&0x20 != 0: // the table's size
 		mask, s.valued = 0x1f, false
@@ -257,7 +258,7 @@ func (s *scanner) field(b byte) {
 	s.afterIndex()
 }
 
-// afterIndex goes on behind a field's index.
+// afterIndex sets the step that follows a field's index.
 func (s *scanner) afterIndex() {
 	switch {
 	case s.named:
@@ -269,7 +270,7 @@ func (s *scanner) afterIndex() {
 	}
 }
 
-// sized goes on behind a string's length.
+// sized sets the step that follows a string's length.
 func (s *scanner) sized() {
 	s.step++
 	if s.size == 0 {
@@ -277,7 +278,7 @@ func (s *scanner) sized() {
 	}
 }
 
-// afterString goes on behind a string.
+// afterString sets the step that follows a string.
 func (s *scanner) afterString() {
 	if s.step == inName {
 		s.step = atValue
@@ -286,7 +287,7 @@ func (s *scanner) afterString() {
 	}
 }
 
-// letter reads a byte of a name, and renames at the last.
+// letter handles a byte of a name, and renames at the last one.
 func (s *scanner) letter(b []byte, i int) {
 	s.size--
 	last := s.size == 0
@@ -310,9 +311,9 @@ func (s *scanner) letter(b []byte, i int) {
 	}
 }
 
-// rename changes the last letter of a name in Huffman code that ends at b[i], if the name is
-// a binary header's. The letter may begin in the byte before: if that stands in another
-// frame, as no usual client sends it, or was read alone, the name stays.
+// rename changes the last letter of a Huffman-coded name that ends at b[i], if the name is a
+// binary header's. The letter may begin in the byte before. If that byte is in another frame,
+// which no known client does, or was read alone, the name is not changed.
 func (s *scanner) rename(b []byte, i int) {
 	padding, ok := s.isBinary()
 	letter := uint16(1<<huffmanLetterBits-1) << padding
@@ -325,8 +326,8 @@ func (s *scanner) rename(b []byte, i int) {
 	}
 }
 
-// isBinary reports whether the name in Huffman code ends in "-bin", and behind how many bits
-// of padding.
+// isBinary reports whether the Huffman-coded name ends in "-bin", and how many bits of padding
+// follow.
 func (s *scanner) isBinary() (padding int, ok bool) {
 	var tail uint32
 	for _, b := range s.name[max(0, len(s.name)-4):] {
@@ -335,7 +336,7 @@ func (s *scanner) isBinary() (padding int, ok bool) {
 	for ; padding < 8; padding++ {
 		ones := uint32(1)<<padding - 1
 		if tail&ones == ones && tail>>padding&(1<<huffmanSuffixBits-1) == huffmanSuffix {
-			// Other letters may end in the same bits: only the whole name is certain.
+			// Other letters may end in the same bits: only decoding the whole name is certain.
 			var name bytes.Buffer
 			_, err := hpack.HuffmanDecode(&name, s.name)
 			return padding, err == nil && bytes.HasSuffix(name.Bytes(), []byte(suffix))

@@ -1,11 +1,10 @@
 // Package compression brings Brotli and Zstandard to Connect, beside the gzip
 // that Connect has itself.
 //
-// Readers and writers are pooled. A decompressor allocates its window and some
-// tables, whatever the input announces and whichever reader it comes from: at most
-// 32 KiB for gzip, [maxWindow] for Zstandard and 16 MiB for Brotli, which is its
-// largest window (its 30-bit extension is refused). The output is produced as it is
-// read; the reader's user bounds it.
+// Readers and writers are pooled. A decompressor allocates its window and some tables,
+// whatever the input announces and whichever reader it comes from: at most 32 KiB for gzip,
+// [maxWindow] for Zstandard and 16 MiB for Brotli, which is its largest window (its 30-bit
+// extension is refused). The output is produced while it is read; the caller bounds it.
 //
 // Sources: RFC 1952 (gzip), RFC 7932 (Brotli; §9.1 on windows), RFC 8878
 // (Zstandard; §3.1.1.1.2 on windows).
@@ -115,9 +114,9 @@ func (p *pooled) Decompress(src io.Reader) (io.ReadCloser, error) {
 	return r, nil
 }
 
-// source hides everything of a reader but Read. Decoders have shortcuts for readers
-// that offer more: zstd's Reset decodes a source with Bytes and Len, such as a
-// [bytes.Buffer], immediately and into memory of the size that the frame announces.
+// source hides everything of a reader but Read. Decoders have shortcuts for readers that offer
+// more: zstd's Reset immediately decodes a source with Bytes and Len, such as a
+// [bytes.Buffer], into memory of the size that the frame announces.
 type source struct{ reader io.Reader }
 
 // Read implements [io.Reader].

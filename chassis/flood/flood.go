@@ -1,5 +1,5 @@
-// Package flood watches the frames of HTTP/2 connections, and ends those whose peer sends
-// frames without effect faster than any peer has reason to.
+// Package flood watches the frames of HTTP/2 connections, and closes a connection whose peer
+// sends frames without effect faster than any peer has reason to.
 //
 // net/http, grpc-go and x/net bound the bytes of header blocks, streams and windows. They do
 // not bound frames that change none of these: empty CONTINUATION frames of a header block
@@ -7,8 +7,8 @@
 // WINDOW_UPDATE, RST_STREAM of streams that have ended, and unknown ones. A peer can send
 // millions of them per second on one connection.
 //
-// A [Conn] sees frames in clear text: it stands above TLS. It reads their headers of nine
-// bytes, and allocates nothing.
+// A [Conn] reads frames in clear text, so it is layered on top of TLS. It parses only their
+// headers of nine bytes, and allocates nothing. ADR-0015 has the reasons for the numbers.
 package flood
 
 import (
@@ -24,22 +24,22 @@ const (
 	// MaxContinuations is how many CONTINUATION frames a header block may have. A block of
 	// 64 KiB has four if they are full.
 	MaxContinuations = 128
-	// Credit is how many frames without effect a peer may send at once.
+	// Credit bounds the burst of frames without effect.
 	Credit = 10_000
-	// refill is how many more it may send per second, and earned is how many for each
-	// HEADERS or DATA frame that is sent to it and each HEADERS frame of its own: answers
-	// to a DATA frame are two WINDOW_UPDATE frames and a PING at most, and the end of a
-	// call is RST_STREAM.
+	// refill is the further frames per second, and earned the further frames for each HEADERS
+	// or DATA frame that is sent to the peer and each HEADERS frame of the peer: a peer
+	// answers a DATA frame with two WINDOW_UPDATE frames and a PING at most, and ends a call
+	// with RST_STREAM.
 	refill, earned = 100, 4
 )
 
-// ErrFlood ends a connection whose peer floods it.
+// ErrFlood is the error of a connection whose peer floods it.
 var ErrFlood = errors.New("flood: the peer sends HTTP/2 frames without effect: the connection is closed")
 
-// Kind is what a flood consists of.
+// Kind is the type of a flood's frames.
 type Kind string
 
-// Kinds of floods, by their frames.
+// Kinds of floods.
 const (
 	Continuation Kind = "CONTINUATION"
 	Data         Kind = "DATA"
@@ -75,10 +75,10 @@ type Conn struct {
 	net.Conn
 
 	flooded func(net.Conn, Kind)
-	begun   int  // bytes of the preface that have come
-	plain   bool // it does not speak HTTP/2: it is not watched
+	begun   int  // bytes of the preface that have been received
+	plain   bool // the peer does not speak HTTP/2, and is not watched
 	in      frames
-	block   int       // CONTINUATION frames of the header block that comes
+	block   int       // CONTINUATION frames of the current header block
 	credit  int       // of frames without effect
 	filled  time.Time // when credit was refilled
 	failed  bool
@@ -112,7 +112,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if kind, flooded := c.received(p[:n]); flooded {
 			c.failed = true
 			c.flooded(c.Conn, kind)
-			_ = c.Close() // whatever is wrong with it, it is over
+			_ = c.Close() // ErrFlood is the more important error
 			return 0, ErrFlood
 		}
 	}
@@ -141,7 +141,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// received judges bytes of the peer's.
+// received counts the frames in bytes of the peer, and reports a flood.
 func (c *Conn) received(p []byte) (kind Kind, flooded bool) {
 	if c.begun < len(preface) {
 		n := min(len(p), len(preface)-c.begun)
@@ -164,7 +164,7 @@ func (c *Conn) received(p []byte) (kind Kind, flooded bool) {
 	}
 }
 
-// judge counts a frame, and returns its kind if it is one too many.
+// judge counts a frame, and returns its kind if the credit is used up, else "".
 func (c *Conn) judge(frame, flags byte, length int) Kind {
 	kind := Other
 	switch frame {
@@ -209,19 +209,19 @@ func (c *Conn) judge(frame, flags byte, length int) Kind {
 	return kind
 }
 
-// earn adds what so many frames with effect earn.
+// earn adds the credit of a number of frames with effect.
 func (c *Conn) earn(frames int64) {
 	c.credit = int(min(Credit, int64(c.credit)+frames*earned))
 }
 
 // frames finds the headers of frames in a stream of bytes.
 type frames struct {
-	skip   int // bytes of the payload to come
-	have   int // bytes of the header that have come
+	skip   int // bytes of the payload still to come
+	have   int // bytes of the header that have been read
 	header [frameHeader]byte
 }
 
-// next returns the next frame whose header ends in p, and what follows the header; ok is
+// next returns the next frame whose header ends in p, and the bytes after the header; ok is
 // false if there is none.
 func (f *frames) next(p []byte) (kind, flags byte, length int, rest []byte, ok bool) {
 	if f.skip >= len(p) {

@@ -28,11 +28,11 @@ func (w written) WriteHeader(_ context.Context, to *Fields) error {
 	return nil
 }
 
-// Fields are headers as they travel: names in lower case, and each binary value of its own
-// and without padding. What belongs to a transport is left out.
+// Fields are headers as they are sent: names in lower case, one field per binary value,
+// without padding. Headers of the transport are left out.
 type Fields struct {
 	list   []hpack.HeaderField
-	bad    string // the name of the first that cannot travel
+	bad    string // the name of the first header that cannot be sent
 	reason string // why
 }
 
@@ -54,7 +54,7 @@ func Write(ctx context.Context, header Header) (*Fields, error) {
 	return f, nil
 }
 
-// maxShownName bounds what an error shows of a name.
+// maxShownName bounds the bytes of a name that an error shows.
 const maxShownName = 64
 
 // Refuse returns the error, INVALID_ARGUMENT, for a header that cannot be sent.
@@ -110,7 +110,7 @@ func (f *Fields) SetField(name, value string) {
 	f.list = append(f.list, hpack.HeaderField{Name: name, Value: value})
 }
 
-// refuse notes what cannot travel.
+// refuse records a header that cannot be sent.
 func (f *Fields) refuse(name, reason string) {
 	if f.bad == "" {
 		f.bad, f.reason = name, reason

@@ -55,8 +55,8 @@ var sent = newNames(usual, func(canonical string) string {
 	return lower
 })
 
-// rendered are the names of an answer's headers and trailers as they travel: those that are
-// sent, and the node's pushback.
+// rendered maps the names of an answer's headers and trailers to the names that are sent:
+// those of sent, and the node's pushback.
 var rendered = newNames(usual, func(canonical string) string {
 	if lower := strings.ToLower(canonical); lower == pushback {
 		return lower
@@ -87,8 +87,8 @@ func lower(names []string) []string {
 	return strings.Split(strings.ToLower(strings.Join(names, " ")), " ")
 }
 
-// From renders an answer's headers as metadata, which shares their values; nil if there are none. What
-// cannot be sent is left out, since grpc-go would fail the call.
+// From renders an answer's headers as metadata, which shares their values; nil if there are
+// none. Headers that cannot be sent are left out, since grpc-go would fail the call.
 func From(header *connect.Header) metadata.MD {
 	if header.Len() == 0 {
 		return nil
@@ -112,8 +112,8 @@ func From(header *connect.Header) metadata.MD {
 	return md
 }
 
-// Into sets headers to metadata, which they share the values of. Binary values are in base64
-// again, or still, if the connection is one of package binnames.
+// Into sets headers to metadata, whose values they share. It encodes binary values in base64,
+// unless package binnames has left them so.
 func Into(header *connect.Header, md metadata.MD) {
 	for key, values := range md {
 		if before, ok := strings.CutSuffix(key, binnames.Suffix); ok {

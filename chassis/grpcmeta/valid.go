@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// MaxNameLength bounds the name of a header that travels as metadata, in bytes.
+// MaxNameLength bounds the name of a header that is sent as metadata, in bytes.
 const MaxNameLength = 128
 
-// Invalid returns why a header cannot travel as gRPC metadata, "" if it can. Its name is in
+// Invalid returns why a header cannot be sent as gRPC metadata, "" if it can. Its name is in
 // canonical form or in lower case.
 // Source: grpc/doc/PROTOCOL-HTTP2.md, "Custom-Metadata".
 func Invalid(name string, values []string) (reason string) {
@@ -34,8 +34,8 @@ func Invalid(name string, values []string) (reason string) {
 	return ""
 }
 
-// Sendable returns the values of a header that can travel as gRPC metadata, in order; none
-// if its name cannot. Each binary value is one that is not padded.
+// Sendable returns the values of a header that can be sent as gRPC metadata, in order; none if
+// its name cannot be. Joined binary values are separated, and binary values have no padding.
 func Sendable(name string, values []string) []string {
 	switch {
 	case invalidName(name) != "":
@@ -44,7 +44,7 @@ func Sendable(name string, values []string) []string {
 		var parts []string
 		for i, value := range values {
 			if parts == nil && value == unpadded(value) && isBase64(value) {
-				continue // most are one value, as it is
+				continue // usually it is a single value that needs no change
 			}
 			if parts == nil {
 				parts = slices.Clone(values[:i])
@@ -84,7 +84,7 @@ func invalidName(name string) string {
 	return ""
 }
 
-// isBinary reports whether the values of a name are bytes in base64.
+// isBinary reports whether the values under a name are base64.
 func isBinary(name string) bool {
 	at := len(name) - len(binarySuffix)
 	return at >= 0 && strings.EqualFold(name[at:], binarySuffix)
@@ -123,7 +123,7 @@ func isBase64(value string) bool {
 	return true
 }
 
-// base64Digits has each digit's value, and one.
+// base64Digits maps each digit to its value plus one.
 var base64Digits = func() (table [256]byte) {
 	for i, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") {
 		table[c] = byte(i + 1)
@@ -131,8 +131,8 @@ var base64Digits = func() (table [256]byte) {
 	return table
 }()
 
-// invisible returns where a value has a byte that is neither visible ASCII nor a space, -1
-// for nowhere (see grpc/doc/PROTOCOL-HTTP2.md, "ASCII-Value").
+// invisible returns the index of the first byte that is neither visible ASCII nor a space, or
+// -1 (see grpc/doc/PROTOCOL-HTTP2.md, "ASCII-Value").
 func invisible(value string) int {
 	for i := range len(value) {
 		if value[i] < ' ' || value[i] > '~' {

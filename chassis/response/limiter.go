@@ -22,10 +22,10 @@ const (
 	// aggregate's state: gateways refuse messages of more than 16 MiB.
 	MaxBytes = 15 << 20
 	// smallBytes is the size below which an answer is not counted: the bound on calls in
-	// flight bounds those.
+	// flight also bounds small answers.
 	smallBytes = 64 << 10
-	// pageMargin is the part of a page's bytes that is left for its token, its position and
-	// the fields around the rows.
+	// pageMargin is the part of a page's bytes that is reserved for its token, its position
+	// and the fields around the rows.
 	pageMargin = 8 << 10
 	// retryAfter is when a refused caller may try again.
 	retryAfter = 500 * time.Millisecond
@@ -73,10 +73,10 @@ type Limiter struct {
 
 	mu     sync.Mutex
 	total  int64
-	tenant map[contextkit.TenantID]int64 // without those that hold nothing
+	tenant map[contextkit.TenantID]int64 // tenants that hold nothing are absent
 
 	waiting bool          // a call of Wait waits for freed
-	freed   chan struct{} // closed, and replaced, when bytes are released while one does
+	freed   chan struct{} // closed, and replaced, when bytes are released while waiting is set
 }
 
 // NewLimiter returns a limiter. It is a [prometheus.Collector] too.
@@ -86,7 +86,7 @@ func NewLimiter(config Config) *Limiter {
 		tenant: map[contextkit.TenantID]int64{},
 		freed:  make(chan struct{}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "headgate_responses_refused_total", Help: "Calls refused because answers held too many bytes, by whose bound was reached.",
+			Name: "headgate_responses_refused_total", Help: "Calls refused because answers held too many bytes, by bound: of the tenant or of the node.",
 		}, []string{"bound"}),
 		bytes: prometheus.NewDesc("headgate_response_bytes", "Bytes of answers that are held until their calls end.", nil, nil),
 	}
@@ -95,8 +95,8 @@ func NewLimiter(config Config) *Limiter {
 	return l
 }
 
-// PageBytes returns the bytes that the items of a page may take. The rest of the
-// configured bound is left for what surrounds them.
+// PageBytes returns the bytes that the items of a page may take. The rest of the configured
+// bound is reserved for the fields around them.
 func (l *Limiter) PageBytes() int { return l.config.PageBytes - pageMargin }
 
 // Admit returns nil while the tenant may hold more, else RESOURCE_EXHAUSTED. A caller asks
@@ -133,8 +133,8 @@ func (l *Limiter) Count(ctx context.Context, tenant contextkit.TenantID, bytes i
 	context.AfterFunc(ctx, l.hold(tenant, int64(bytes)))
 }
 
-// Wait counts bytes of a stream's message until release is called, which must be once. It
-// waits until the tenant and the node have room, or ctx ends: then it returns
+// Wait counts bytes of a stream's message until release is called, which must be called once.
+// It waits until the tenant and the node have room, or ctx ends: then it returns
 // RESOURCE_EXHAUSTED.
 func (l *Limiter) Wait(ctx context.Context, tenant contextkit.TenantID, bytes int) (release func(), err error) {
 	if bytes == 0 {
@@ -177,7 +177,7 @@ func (l *Limiter) hold(tenant contextkit.TenantID, bytes int64) (release func())
 	}
 }
 
-// fullError says whose bound is reached.
+// fullError says which bound is reached.
 type fullError struct{ bound, message, reason string }
 
 var (
@@ -213,13 +213,13 @@ func (l *Limiter) full(tenant contextkit.TenantID, bytes int64) *fullError {
 	return nil
 }
 
-// TooLarge returns nil, or RESOURCE_EXHAUSTED when an answer of a size, which cannot be
-// divided, exceeds [MaxBytes].
+// TooLarge returns RESOURCE_EXHAUSTED when the bytes of an indivisible answer exceed
+// [MaxBytes], else nil.
 func TooLarge(what string, bytes int) error {
 	if bytes <= MaxBytes {
 		return nil
 	}
-	return chassis.WithDetails(connect.Errorf(connect.CodeResourceExhausted, "%s has %d bytes, an answer at most %d", what, bytes, MaxBytes),
+	return chassis.WithDetails(connect.Errorf(connect.CodeResourceExhausted, "%s has %d bytes; an answer has at most %d", what, bytes, MaxBytes),
 		chassis.Reason("RESPONSE_TOO_LARGE"))
 }
 
@@ -242,21 +242,21 @@ func (l *Limiter) Collect(metrics chan<- prometheus.Metric) {
 	l.refused.Collect(metrics)
 }
 
-// Page collects the items of a page until its bytes are used. The zero value has no
-// room for a second item.
+// Page counts the items of a page until its bytes are used up. The zero value has no room for
+// a second item.
 type Page struct {
-	// Bytes bounds the items, as [Limiter.PageBytes] has it.
+	// Bytes bounds the items, see [Limiter.PageBytes].
 	Bytes int
 
 	used int
 	any  bool
 }
 
-// NewPage returns a page of at most [DefaultPageBytes], what surrounds the items included.
+// NewPage returns a page of at most [DefaultPageBytes], the fields around the items included.
 func NewPage() Page { return Page{Bytes: DefaultPageBytes - pageMargin} }
 
-// Add takes an item of a size, and reports whether it is part of the page: the first is,
-// whatever its size.
+// Add adds an item of a size if the page has room for it, and reports whether it has. The
+// first item always fits.
 func (p *Page) Add(size int) bool {
 	if p.any && p.used+Item(size) > p.Bytes {
 		return false

@@ -7,7 +7,7 @@ import (
 )
 
 // Size returns the bytes that a plain JSON value takes as a google.protobuf.Value, as
-// structpb.NewValue makes it. Values of other types count as their text.
+// structpb.NewValue encodes it. Values of other types count as their text.
 func Size(value any) int {
 	switch v := value.(type) {
 	case string:

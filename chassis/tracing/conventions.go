@@ -17,7 +17,7 @@ import (
 // (Connect and gRPC), HTTP and messaging
 // (https://opentelemetry.io/docs/specs/semconv/).
 
-// Call is a call, as its server or its client knows it.
+// Call describes a call, as its server or its client sees it.
 type Call struct {
 	// Procedure is "/package.Service/Method".
 	Procedure string
@@ -26,15 +26,15 @@ type Call struct {
 	Protocol string
 	// Code is how it ended, 0 for OK.
 	Code connect.Code
-	// Server and Client are the addresses of its ends, host:port; "" for what is not known.
+	// Server and Client are the addresses of its ends, host:port; "" if not known.
 	Server, Client string
 	// Started is when it began, and Took how long it took.
 	Started time.Time
 	Took    time.Duration
 }
 
-// ServerSpan returns the SERVER span of a call: all that the context's SpanID stands for.
-// Only what is the server's fault is an error.
+// ServerSpan returns the SERVER span of a call, whose id is the context's SpanID. Its status
+// is an error only if the server is at fault.
 func ServerSpan(c Call) Span {
 	span := c.span(trace.SpanKindServer)
 	if serverFault(c.Code) {
@@ -43,8 +43,8 @@ func ServerSpan(c Call) Span {
 	return span
 }
 
-// ClientSpan returns the CLIENT span of an upstream call, under the id that its server
-// knows as its parent. Every code but OK is an error.
+// ClientSpan returns the CLIENT span of an upstream call. id is the parent id that the server
+// received. Every code but OK is an error.
 func ClientSpan(c Call, id contextkit.SpanID) Span {
 	span := c.span(trace.SpanKindClient)
 	span.ID = id
@@ -71,7 +71,8 @@ func (c Call) span(kind trace.SpanKind) Span {
 	}
 }
 
-// connectCode returns the name of a code in the conventions, which write two l.
+// connectCode returns the name of a code in the conventions, which spell "cancelled" with two
+// l.
 func connectCode(code connect.Code) string {
 	if code == connect.CodeCanceled {
 		return "cancelled"
@@ -115,7 +116,7 @@ type Request struct {
 	Begun bool
 }
 
-// RESTSpan returns the SERVER span of a call that came as a plain HTTP request.
+// RESTSpan returns the SERVER span of a call that was made by a plain HTTP request.
 func RESTSpan(c Call, r Request) Span {
 	status := HTTPStatus(c.Code)
 	if r.Begun {
@@ -168,7 +169,7 @@ func HTTPStatus(code connect.Code) int {
 	return 500
 }
 
-// Message is a message of NATS, as its producer or a consumer knows it.
+// Message describes a NATS message, as its producer or a consumer sees it.
 type Message struct {
 	// Destination is its subject, and Template the subject with the names of its variable
 	// parts, such as "events.{tenant}".
@@ -179,21 +180,20 @@ type Message struct {
 	Server string
 	// Consumer names the group of consumers that shares the messages; "" for a producer.
 	Consumer string
-	// Started is when it was begun with, and Took how long it took.
+	// Started is when the operation began, and Took how long it took.
 	Started time.Time
 	Took    time.Duration
 }
 
-// PublishSpan returns the PRODUCER span of a message, under the id that the message bears
-// as its parent.
+// PublishSpan returns the PRODUCER span of a message. id is the parent id in the message.
 func PublishSpan(m Message, id contextkit.SpanID) Span {
 	span := m.span("publish", trace.SpanKindProducer, semconv.MessagingOperationTypeSend)
 	span.ID = id
 	return span
 }
 
-// ProcessSpan returns the CONSUMER span of a message: all that the SpanID of the
-// message's context stands for.
+// ProcessSpan returns the CONSUMER span of a message, whose id is the SpanID of the message's
+// context.
 func ProcessSpan(m Message) Span {
 	return m.span("process", trace.SpanKindConsumer, semconv.MessagingOperationTypeProcess)
 }

@@ -13,9 +13,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// RoundTripper returns next with a CLIENT span of each request whose trace is sampled. The
-// request's context names that span as what the process does, so next injects it. A nil
-// Exporter returns next.
+// RoundTripper returns next with a CLIENT span for each request whose trace is sampled. The
+// span is in the request's context, so next injects it as the parent. A nil Exporter returns
+// next.
 func (e *Exporter) RoundTripper(next http.RoundTripper) http.RoundTripper {
 	if e == nil {
 		return next

@@ -26,9 +26,9 @@ const retryPolicy = `{"methodConfig": [{"name": [{}], "retryPolicy": {
 	"retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "ABORTED"]
 }}]}`
 
-// reconnect are the waits between attempts to connect: at most two seconds, where gRPC's own
-// grow to two minutes, so that a collector is found again within seconds after an outage of
-// any length.
+// reconnect bounds the waits between attempts to connect at two seconds, where gRPC's default
+// grows to two minutes, so that spans reach a collector within seconds after an outage of any
+// length.
 var reconnect = backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
 
 // sender is an [otlptrace.Client] over gRPC: OpenTelemetry's own brings a gateway with it.

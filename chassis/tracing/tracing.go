@@ -36,10 +36,9 @@ const (
 	// sendTimeout bounds the attempts to send, and flushTimeout how long the end of a
 	// process waits for the last ones.
 	sendTimeout, flushTimeout = 3 * time.Second, 5 * time.Second
-	// abandonTimeout bounds how long the end then waits for those that are lost to be
-	// counted.
+	// abandonTimeout bounds how long Run then waits until lost spans are counted.
 	abandonTimeout = time.Second
-	// batchTimeout is how long a span waits for others to be sent with.
+	// batchTimeout is how long a span waits for further spans of its batch.
 	batchTimeout = 2 * time.Second
 	// maxAttribute bounds a text among a span's attributes, in characters.
 	maxAttribute = 1024
@@ -79,19 +78,19 @@ type Span struct {
 	Name string
 	// Kind is the span's part in the trace.
 	Kind trace.SpanKind
-	// ID is the id under which others were asked, for a span that is a part of what the
-	// process does; zero: there is none.
+	// ID is the span's id, if other processes received it as their parent: the span is then a
+	// child of the context's SpanID. Zero: none did.
 	ID contextkit.SpanID
-	// Inner says that the span is a part of what the process does and asks nothing of
-	// others. Without ID and Inner it is all that the context's SpanID stands for.
+	// Inner says that the span is a child of the context's SpanID that no other process
+	// received. Without ID and Inner the span is that of the context's SpanID itself.
 	Inner bool
 	// Started is when it began, and Took how long it took.
 	Started time.Time
 	Took    time.Duration
-	// ErrorType is the class of the failure (error.type), of few values; "" when it has not
-	// failed, or not by a fault that the span's status shows.
+	// ErrorType is the class of the failure (error.type), with few values; "" if the span's
+	// status is not an error.
 	ErrorType string
-	// Attributes are what else is known. Empty texts are left out.
+	// Attributes are further attributes. Empty texts are left out.
 	Attributes []attribute.KeyValue
 }
 
@@ -101,15 +100,15 @@ type Exporter struct {
 	provider *sdk.TracerProvider
 	tracer   trace.Tracer
 	sender   *sender
-	waiting  atomic.Int64  // spans recorded, and not sent or lost yet
-	exported chan struct{} // receives after a batch has been sent, or lost
+	waiting  atomic.Int64  // spans recorded, and neither sent nor lost yet
+	exported chan struct{} // signaled after a batch has been sent or lost
 	lost     *prometheus.CounterVec
 }
 
 // Reasons why spans are lost.
 const (
-	lostFull   = "queue full" // more were recorded than are sent
-	lostUnsent = "not sent"   // the collector did not take them
+	lostFull   = "queue full" // spans were recorded faster than sent
+	lostUnsent = "not sent"   // the collector did not accept them
 )
 
 // Process is whose spans they are.
@@ -137,7 +136,7 @@ func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*
 	}
 	e := &Exporter{sender: sender, exported: make(chan struct{}, 1), lost: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "headgate_spans_lost_total",
-		Help: "Spans that were not exported, by reason: the queue was full, or the collector did not take them.",
+		Help: "Spans that were not exported, by reason: the queue was full, or the collector did not accept them.",
 	}, []string{"reason"})}
 	e.lost.WithLabelValues(lostFull)
 	e.lost.WithLabelValues(lostUnsent)
@@ -156,7 +155,7 @@ func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*
 	return e, nil
 }
 
-// limits bounds spans: texts of requests, such as paths, may be long.
+// limits bounds spans, since texts of requests, such as paths, may be long.
 func limits() sdk.SpanLimits {
 	out := sdk.NewSpanLimits()
 	out.AttributeValueLengthLimit = maxAttribute
@@ -191,14 +190,14 @@ func (e *Exporter) Record(rc contextkit.RequestContext, s Span) {
 	}
 	_, span := e.tracer.Start(ctx, s.Name, trace.WithSpanKind(s.Kind), trace.WithTimestamp(s.Started))
 	if !span.IsRecording() {
-		return // the share leaves it out
+		return // it is not sampled
 	}
 	if e.waiting.Add(1) > spanQueue {
 		e.waiting.Add(-1)
 		e.lost.WithLabelValues(lostFull).Inc()
 		return
 	}
-	all := append(s.Attributes, attribute.String("headgate.tenant", rc.TenantID.String()), attribute.String("headgate.correlation_id", rc.CorrelationID)) //nolint:gocritic // s is a copy, and its attributes nobody else's
+	all := append(s.Attributes, attribute.String("headgate.tenant", rc.TenantID.String()), attribute.String("headgate.correlation_id", rc.CorrelationID)) //nolint:gocritic // s is a copy, and its attributes are not shared
 	if s.ErrorType != "" {
 		all = append(all, semconv.ErrorTypeKey.String(s.ErrorType))
 		span.SetStatus(codes.Error, s.ErrorType)
@@ -221,8 +220,9 @@ func (e *Exporter) Run(ctx context.Context) error {
 	if e.provider.Shutdown(flush) == nil {
 		return nil
 	}
-	// Too many wait: they are lost. Without a connection each batch fails, and is counted.
-	_ = e.sender.conn.Close() // nothing is left to be done about an error
+	// The spans that still wait are lost: without a connection each batch fails, and is
+	// counted.
+	_ = e.sender.conn.Close() // an error changes nothing
 	enough := time.After(abandonTimeout)
 	for e.waiting.Load() > 0 {
 		select {
