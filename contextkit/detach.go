@@ -9,21 +9,21 @@ import (
 // that the callee's own verdict on a call that took too long still reaches the caller.
 const DeadlineMargin = 20 * time.Millisecond
 
-// marginShare is the part of the remaining time that a deadline margin may take.
+// marginShare is the divisor of the remaining time that yields the largest deadline margin.
 const marginShare = 4
 
-// CalleeTime returns the time that a callee is given of a caller's remaining time: all but
-// the deadline margin, which is [DeadlineMargin], and at most a quarter of a short time. It
-// is positive if remaining is.
+// CalleeTime returns the callee's part of a caller's remaining time: all but the deadline
+// margin, which is [DeadlineMargin] but at most a quarter of the remaining time. It is
+// positive if remaining is.
 func CalleeTime(remaining time.Duration) time.Duration {
 	return remaining - min(DeadlineMargin, remaining/marginShare)
 }
 
-// Detach returns ctx without anything that it carries, for a call that begins in this
-// process as if it had come from another: it ends with ctx, and at its deadline less the
-// deadline margin (see [CalleeTime]). Its cause of ending is no more than
-// [context.Canceled] or [context.DeadlineExceeded]. Cancel it when the call has ended.
-// until, which has not begun, holds the context where ctx has a deadline.
+// Detach returns ctx without anything that it carries, for a call that begins in this process
+// as if it had come from another: it ends with ctx, and at its deadline less the deadline
+// margin (see [CalleeTime]). Its cause is [context.Canceled] or [context.DeadlineExceeded]
+// alone. Cancel it when the call has ended. until, which has not begun, is the returned
+// context if ctx has a deadline.
 func Detach(ctx context.Context, until *Until) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {

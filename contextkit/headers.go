@@ -17,18 +17,18 @@ const (
 	HeaderCausationID   = "x-causation-id"
 )
 
-// Names that the gateway alone writes, or reads. [OwnedHeaders] has the whole set of
+// Names of headers that only the gateway writes or reads. [OwnedHeaders] has the whole set of
 // headers that do not pass through it.
 const (
-	// HeaderPrincipal has the subject that called the gateway, encoded by [EncodeText], in a
-	// call to a node: [Principal] reads it.
+	// HeaderPrincipal is the subject of the gateway's caller, encoded by [EncodeText], in
+	// calls to nodes. [Principal] reads it.
 	HeaderPrincipal = ReservedPrefix + "principal"
 	// HeaderExplain asks the gateway for its decision on a call.
 	HeaderExplain = ReservedPrefix + "explain"
-	// HeaderDecision answers that: a JSON object, in ASCII.
+	// HeaderDecision is the answer to HeaderExplain: a JSON object, in ASCII.
 	HeaderDecision = ReservedPrefix + "decision"
-	// ReservedPrefix begins every name of the gateway's own: neither clients nor nodes can
-	// send such a header through it.
+	// ReservedPrefix begins every name that is reserved for the gateway: neither clients nor
+	// nodes can send such a header through it.
 	ReservedPrefix = "x-headgate-"
 )
 

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Source is who writes a header in one direction of a call through the gateway.
+// Source is the writer of a header in one direction of a call through the gateway.
 type Source uint8
 
 const (
@@ -30,12 +30,12 @@ type OwnedHeader struct {
 	Name string
 	// Meaning says what the value is.
 	Meaning string
-	// Request is who writes the header in calls to nodes, and Answer in answers to clients.
+	// Request is the writer of the header in calls to nodes, and Answer in answers to clients.
 	Request, Answer Source
 }
 
-// ownedHeaders is the whole set: what stands here is removed from what clients and nodes
-// send, and every other header passes.
+// ownedHeaders is the whole set: these headers are removed from the messages of clients and
+// nodes, and every other header passes.
 var ownedHeaders = []OwnedHeader{
 	// The transport contract.
 	{HeaderTenantID, "the tenant that the call is for; a client may name it", FromGateway, FromNone},
@@ -71,7 +71,7 @@ var ownedHeaders = []OwnedHeader{
 	{"referer", "the page", FromNone, FromNone},
 	{"access-control-*", "what pages of other origins may do (Fetch standard)", FromNone, FromGateway},
 
-	// What concerns the edge's own answers.
+	// Ranges, conditions, caching and software of the edge's own answers.
 	{"range", "a part of an answer", FromNone, FromNone},
 	{"accept-ranges", "whether parts can be requested", FromNone, FromNone},
 	{"content-range", "which part a body is", FromNone, FromNone},
@@ -106,7 +106,7 @@ var ownedHeaders = []OwnedHeader{
 	{"x-content-type-options", "whether the type is guessed", FromNone, FromGateway},
 	{"x-frame-options", "who may frame an answer", FromNone, FromGateway},
 
-	// One connection's (RFC 9110 §7.6.1), and one message's form on it.
+	// Headers of one connection (RFC 9110 §7.6.1), and of the form of one message on it.
 	{"connection", "headers of this connection alone", FromTransport, FromTransport},
 	{"keep-alive", "how long the connection stays", FromTransport, FromTransport},
 	{"proxy-connection", "as connection", FromTransport, FromTransport},
@@ -146,7 +146,7 @@ func PassesToClient(canonical string) bool { return ruleOf(canonical).answer == 
 // which writes it by itself.
 func IsTransport(canonical string) bool { return ruleOf(canonical).request == FromTransport }
 
-// rule is who writes a header; the zero value says that it passes.
+// rule is the writer of a header in both directions; the zero value says that it passes.
 type rule struct{ request, answer Source }
 
 func ruleOf(canonical string) rule {

@@ -4,8 +4,8 @@ import (
 	"strings"
 )
 
-// Principal returns who called the gateway, as the gateway wrote it into a call of a node,
-// decoded; "" if the call did not come from a gateway, or names more than one.
+// Principal returns the decoded subject of the gateway's caller from a call to a node; "" if
+// the call did not come from a gateway, or names more than one subject.
 func Principal(md Metadata) string {
 	if values := md.Values(canonicalPrincipal); len(values) == 1 {
 		return DecodeText(values[0])
@@ -15,10 +15,10 @@ func Principal(md Metadata) string {
 
 const upperHex = "0123456789ABCDEF"
 
-// EncodeText returns any text as the value of a header. Visible ASCII and inner spaces stay
-// as they are; "%", every other byte, and spaces at either end become "%" and two upper-case
+// EncodeText returns any text as the value of a header. Visible ASCII and inner spaces are
+// unchanged; "%", every other byte, and spaces at either end become "%" and two upper-case
 // hexadecimal digits (RFC 3986 §2.1), since gRPC sends printable ASCII alone and HTTP strips
-// outer spaces. It allocates nothing for text that stays as it is.
+// outer spaces. It allocates nothing for text that is unchanged.
 func EncodeText(text string) string {
 	first := 0
 	for first < len(text) && staysText(text, first) {
@@ -43,14 +43,14 @@ func EncodeText(text string) string {
 	return out.String()
 }
 
-// staysText reports whether the byte at i stays as it is.
+// staysText reports whether the byte at i is unchanged.
 func staysText(text string, i int) bool {
 	c := text[i]
 	return c > ' ' && c <= '~' && c != '%' || c == ' ' && i > 0 && i < len(text)-1
 }
 
-// DecodeText returns the text of a value that [EncodeText] made. A "%" that no two
-// hexadecimal digits follow stays as it is.
+// DecodeText returns the text of a value that [EncodeText] made. A "%" without two hexadecimal
+// digits after it is unchanged.
 func DecodeText(value string) string {
 	first := strings.IndexByte(value, '%')
 	if first < 0 {

@@ -103,9 +103,9 @@ func ParseTraceparent(s string) (Traceparent, error) {
 	return tp, nil
 }
 
-// extractTrace reads a position in a trace out of its headers' values. Without exactly one
-// traceparent that is valid, both are zero: a new trace starts (W3C Trace Context §4.2), and
-// tracestate means nothing without the traceparent that it belongs to.
+// extractTrace parses the trace headers' values. Without exactly one valid traceparent both
+// results are zero: a new trace starts (W3C Trace Context §4.2), and tracestate has no meaning
+// without its traceparent.
 func extractTrace(traceparent, tracestate []string) (Traceparent, string) {
 	if len(traceparent) != 1 {
 		return Traceparent{}, ""

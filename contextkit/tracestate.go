@@ -11,19 +11,19 @@ const (
 	maxTracestateKey     = 256
 	maxTracestateValue   = 256
 	// maxTracestate bounds what is propagated, in characters: §3.3.1.5 asks for at least 512,
-	// and this holds one member of the greatest length in any case.
+	// and one member of the greatest length always fits.
 	maxTracestate = 1024
 	// longTracestateMember is the length beyond which members are left out first when the
 	// whole is too long.
 	longTracestateMember = 128
 )
 
-// CombineTracestate returns the values of all tracestate headers, in order, as the one that
-// is propagated: members separated by commas, without empty ones and without the space
-// around them; of members with the same key the first, which is the most recent. It returns
-// "" if there are more than 32 members or one of them is malformed: a list that cannot be
-// parsed is dropped whole. Of a list of more than 1024 characters, members of more than 128
-// are left out first, then the last ones.
+// CombineTracestate combines the values of all tracestate headers, in order, into the value
+// that is propagated: members separated by commas, without empty members and without the space
+// around them; of members with the same key the first, which is the most recent. It returns ""
+// if there are more than 32 members or one of them is malformed: a list that cannot be parsed
+// is dropped whole. From a list of more than 1024 characters it removes members of more than
+// 128 characters first, then the last ones.
 // Source: W3C Trace Context level 2 §3.3.
 func CombineTracestate(values []string) string {
 	var room [maxTracestateMembers]string
@@ -50,7 +50,7 @@ func CombineTracestate(values []string) string {
 	case len(members) == 1:
 		return members[0]
 	case len(values) == 1 && len(values[0]) == tracestateLength(members):
-		return values[0] // as most are sent
+		return values[0] // the usual case, which allocates nothing
 	}
 	return strings.Join(members, ",")
 }
@@ -84,7 +84,7 @@ func hasTracestateKey(members []string, key string) bool {
 	})
 }
 
-// tracestateLength is that of the members with commas between them.
+// tracestateLength returns the length of the members with commas between them.
 func tracestateLength(members []string) (length int) {
 	for _, member := range members {
 		length += len(member) + 1

@@ -19,8 +19,8 @@ type commander struct {
 	credential func() (string, error)
 }
 
-// client returns the client that the runner sends commands with, through further
-// interceptors.
+// client returns the client by which the runner sends commands. interceptors are applied
+// first.
 func (c *commander) client(interceptors ...connect.ClientInterceptor) gatewayv1connect.CommandServiceClient {
 	return gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(upstream.NewTransport(c.pool), append(interceptors, c.intercept)...))
 }

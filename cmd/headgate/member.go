@@ -17,8 +17,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// kindControl is the kind of node that serves the platform and no tenant, and kindRunner
-// that of the nodes which run tenants' workflows and serve operators.
+// kindControl is the kind of nodes that serve the platform and no tenant, and kindRunner that
+// of the nodes that run tenants' workflows and serve operators.
 const kindControl, kindRunner = "control", "runner"
 
 // member is a node as a part of the platform: the tenants that it serves, which
@@ -31,8 +31,8 @@ type member struct {
 	spans      spans
 	assignment *backbone.Assignment
 	suspend    func([]contextkit.TenantID) // nil: it does not concern the node
-	// tokens says which version of tokens the node issues; nil: the newest, as where all
-	// nodes are of one process.
+	// tokens selects the version of tokens that the node issues; nil: the newest, for nodes
+	// that are all in one process.
 	tokens *token.Gate
 	log    zerolog.Logger
 }
@@ -77,10 +77,10 @@ func (m *member) follow(ctx context.Context) error {
 	return nil
 }
 
-// followTokens keeps to the version of tokens that all nodes read, until ctx ends.
+// followTokens selects the newest version of tokens that all nodes read, until ctx ends.
 func (m *member) followTokens(ctx context.Context) error {
 	if m.tokens != nil {
-		backbone.FollowTokens(ctx, m.js, m.tokens, m.complain("nodes are not followed; the version of tokens stays"))
+		backbone.FollowTokens(ctx, m.js, m.tokens, m.complain("nodes are not followed; the version of tokens does not change"))
 	}
 	return nil
 }

@@ -23,22 +23,22 @@ const (
 	// describeTimeout bounds how long a node may take to describe its services, and so
 	// how long the start of a gateway waits for its nodes.
 	describeTimeout = 5 * time.Second
-	// firstReflectWait is the wait before a node that could not be asked is asked again;
-	// it doubles up to maxReflectWait. A node that has answered is asked again after
-	// maxReflectWait too, since it may restart with other services.
+	// firstReflectWait is the wait after a failed request for a node's descriptors; it doubles
+	// up to maxReflectWait. A node that has answered is asked again after maxReflectWait,
+	// since it may restart with other services.
 	firstReflectWait, maxReflectWait = 500 * time.Millisecond, 10 * time.Second
-	// maxStrangers bounds the announced nodes that wait to be asked for their services,
-	// and maxKnown those of which it is stored that they were.
+	// maxStrangers bounds the announced nodes that wait to be asked for their services, and
+	// maxKnown the remembered nodes that have answered.
 	maxStrangers, maxKnown = 64, 1024
 )
 
-// reflector asks nodes for the descriptors of their services (gRPC reflection), and has a
-// gateway serve those.
+// reflector asks nodes for the descriptors of their services (gRPC reflection), and makes a
+// gateway serve them.
 type reflector struct {
 	edge *gateway.Gateway
 	// nodes are those of the settings.
 	nodes []*reflectedNode
-	// announced receives the nodes that announce themselves and ask to be asked.
+	// announced receives the announced nodes that have reflect set.
 	announced chan backbone.Node
 	pool      *upstream.Pool
 	client    *connect.Client
@@ -52,12 +52,12 @@ type reflector struct {
 type reflectedNode struct {
 	nodeSettings
 
-	set []byte // what the gateway serves of it; nil: nothing
+	set []byte // the descriptors that the gateway serves; nil: none
 	err error  // of the last attempt
 }
 
-// newReflector returns a reflector of the nodes that have reflect set. Its run, or the
-// caller, closes the pool.
+// newReflector returns a reflector of the nodes that have reflect set. Its pool is closed by
+// run, or else by the caller.
 func newReflector(nodes []nodeSettings, channels upstream.PoolConfig, log zerolog.Logger) *reflector {
 	r := &reflector{
 		announced: make(chan backbone.Node, maxStrangers), pool: upstream.NewPool(channels), log: log,
@@ -72,8 +72,8 @@ func newReflector(nodes []nodeSettings, channels upstream.PoolConfig, log zerolo
 	return r
 }
 
-// announce has an announced node asked, unless too many wait: then it is asked after one
-// of its next announcements.
+// announce queues an announced node, unless the queue is full: then a later announcement of
+// the node queues it.
 func (r *reflector) announce(node backbone.Node) {
 	select {
 	case r.announced <- node:
@@ -102,15 +102,15 @@ func (r *reflector) each(do func(node *reflectedNode)) {
 	asking.Wait()
 }
 
-// start asks the nodes of the settings once, concurrently, and has edge serve what they
-// describe. A node that is away does not keep the gateway from starting: run asks it again.
+// start asks the nodes of the settings once, concurrently, and makes edge serve their
+// services. A node that does not answer does not prevent the start: run asks it again.
 func (r *reflector) start(ctx context.Context, edge *gateway.Gateway) {
 	r.edge = edge
 	r.each(func(node *reflectedNode) { r.renew(ctx, node) })
 }
 
-// run asks nodes until ctx ends: those of the settings again and again, and those that
-// announce themselves once each time that they start.
+// run asks nodes until ctx ends: the nodes of the settings periodically, and announced nodes
+// once after each of their starts.
 func (r *reflector) run(ctx context.Context) error {
 	defer r.pool.Close()
 	var asking sync.WaitGroup
@@ -121,8 +121,8 @@ func (r *reflector) run(ctx context.Context) error {
 	return r.followAnnounced(ctx)
 }
 
-// follow asks a node of the settings again and again, with waits that grow while it cannot
-// be asked, until ctx ends.
+// follow asks a node of the settings periodically, with waits that grow after failures, until
+// ctx ends.
 func (r *reflector) follow(ctx context.Context, node *reflectedNode) {
 	wait := r.firstWait
 	for {
@@ -143,9 +143,9 @@ func (r *reflector) follow(ctx context.Context, node *reflectedNode) {
 	}
 }
 
-// renew asks a node of the settings, and has the gateway serve what it describes if that
-// is something else than before. While nothing of the node is served, its kind is shown as
-// degraded. A failure is logged once.
+// renew asks a node of the settings, and makes the gateway serve its services if they have
+// changed. While no service of the node is served, its kind is shown as degraded. Consecutive
+// equal failures are logged once.
 func (r *reflector) renew(ctx context.Context, node *reflectedNode) {
 	set, err := r.ask(ctx, node.Endpoint)
 	if err == nil && !bytes.Equal(set, node.set) {
@@ -168,7 +168,7 @@ func (r *reflector) renew(ctx context.Context, node *reflectedNode) {
 	}
 }
 
-// followAnnounced asks announced nodes, once each time that they start, until ctx ends.
+// followAnnounced asks announced nodes, once after each of their starts, until ctx ends.
 func (r *reflector) followAnnounced(ctx context.Context) error {
 	known, err := lru.New[string, time.Time](maxKnown)
 	if err != nil {
@@ -189,8 +189,8 @@ func (r *reflector) followAnnounced(ctx context.Context) error {
 	}
 }
 
-// describeAnnounced has the gateway serve what an announced node describes, and reports
-// whether it does.
+// describeAnnounced makes the gateway serve an announced node's services, and reports whether
+// it does.
 func (r *reflector) describeAnnounced(ctx context.Context, node backbone.Node) bool {
 	set, err := r.ask(ctx, node.Endpoint)
 	if err == nil {
@@ -204,19 +204,19 @@ func (r *reflector) describeAnnounced(ctx context.Context, node backbone.Node) b
 	return true
 }
 
-// exitNodesAway is the exit code of 'serve --check' when the settings can be used and
-// nodes could not be asked for their services.
+// exitNodesAway is the exit code of 'serve --check' when the settings are valid and nodes do
+// not answer the request for their services.
 const exitNodesAway = 3
 
-// nodesAwayError says that nodes could not be asked.
+// nodesAwayError says that nodes do not answer.
 type nodesAwayError struct{ error }
 
 // ExitCode implements [kong.ExitCoder].
 func (nodesAwayError) ExitCode() int { return exitNodesAway }
 
-// checkNodes asks the nodes of the settings once. Errors name each node that could not be
-// asked: a nodesAwayError when some do not answer, another error when one describes nothing
-// that can be served.
+// checkNodes asks the nodes of the settings once. Its error names each node that failed: it is
+// a nodesAwayError when nodes do not answer, another error when a node has no method with a
+// policy.
 func checkNodes(ctx context.Context, nodes []nodeSettings, channels upstream.PoolConfig) error {
 	r := newReflector(nodes, channels, zerolog.Nop())
 	defer r.pool.Close()

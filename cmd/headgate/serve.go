@@ -113,7 +113,7 @@ func (p *plan) run(ctx context.Context, role string) (err error) {
 	return chassis.RunLayers(ctx, r.layers...)
 }
 
-// leastShare is the least share of a gateway's capacity that a tenant or a caller may have.
+// leastShare is the smallest valid tenant_share and caller_share.
 const leastShare = 0.001
 
 func (p *plan) gateway(ctx context.Context) error {

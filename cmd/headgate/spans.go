@@ -21,7 +21,8 @@ import (
 type spans struct {
 	*tracing.Exporter
 
-	// bus returns the NATS server that the role is connected to; nil: it is not known.
+	// bus returns the address of the NATS server that the role is connected to; nil: not
+	// known.
 	bus func() string
 }
 
@@ -47,7 +48,7 @@ func (s spans) clients() []connect.ClientInterceptor {
 	return []connect.ClientInterceptor{chassis.WatchClient(s.asked)}
 }
 
-// callOf returns a call as the conventions know it.
+// callOf returns a call in the form that package tracing takes.
 func callOf(call chassis.Ended) tracing.Call {
 	return tracing.Call{
 		Procedure: call.Procedure, Protocol: call.Protocol, Code: call.Code(), Server: call.Server, Client: call.Client,
@@ -101,7 +102,7 @@ func (s spans) hop(rc contextkit.RequestContext, hop backbone.Hop) {
 	}
 }
 
-// inner is the span of what a process does by itself.
+// inner returns the INTERNAL span of a hop.
 func inner(hop backbone.Hop, took time.Duration) tracing.Span {
 	return tracing.Span{
 		Name: hop.Kind + " " + hop.Name, Kind: trace.SpanKindInternal, Started: hop.Started, Took: took,
@@ -111,10 +112,10 @@ func inner(hop backbone.Hop, took time.Duration) tracing.Span {
 	}
 }
 
-// eventTemplate is the subject of events (see [backbone.EventSubject]).
+// eventTemplate is the template of events' subjects (see [backbone.EventSubject]).
 const eventTemplate = "events.{tenant}.{aggregate_type}.{aggregate_id}"
 
-// message is the message of the event that a hop is about.
+// message returns the NATS message of a hop's event.
 func (s spans) message(rc contextkit.RequestContext, hop backbone.Hop, took time.Duration) tracing.Message {
 	aggregate, id, _ := strings.Cut(hop.Subject, "/")
 	m := tracing.Message{

@@ -1,11 +1,11 @@
 // Package excerpt bounds text that a request supplies before the text is stored, logged
 // or sent back: a resource, a field's value, an error that quotes its input.
 //
-// A bound counts the bytes of the text once it is encoded, in the larger of the two
-// encodings that such text gets: a JSON string as [encoding/json] writes it, and gRPC's
-// percent-encoded grpc-message. A text of control characters or quotes therefore cannot
-// grow past its bound on the wire, at rest or in a log. The package itself encodes and
-// escapes nothing: what it returns is the beginning of the text, as it was.
+// A bound counts the bytes of the text once it is encoded, in the larger of the two encodings
+// that such text gets: a JSON string as [encoding/json] writes it, and gRPC's percent-encoded
+// grpc-message. A text of control characters or quotes therefore cannot grow past its bound on
+// the wire, at rest or in a log. The package itself encodes and escapes nothing: it returns
+// the beginning of the text, unchanged.
 package excerpt
 
 import (
@@ -33,16 +33,15 @@ const (
 const markRoom = 3*percent + len("(9223372036854775807 bytes)")
 
 // Text returns text if its encoded size is at most bound, else a copy of its beginning, cut
-// between two runes and followed by a mark with the text's length: "wallet-000…(97280
-// bytes)". The encoded size of the result, mark included, is at most bound, which is taken
-// as 64 if it is less. A text that fits is returned without an allocation; the copy holds no
-// reference to text.
+// between two runes and followed by a mark with the text's length: "wallet-000…(97280 bytes)".
+// The encoded size of the result, mark included, is at most bound; a bound below 64 counts as
+// 64. A text that fits is returned without an allocation; the copy holds no reference to text.
 func Text(text string, bound int) string {
 	if len(text)*unicode <= bound {
 		return text
 	}
 	bound = max(bound, 64)
-	size, cut := 0, 0 // cut is the last place at which the mark still fits
+	size, cut := 0, 0 // cut is the last index at which the mark still fits
 	for i := 0; i < len(text); {
 		width, cost := cost(text[i:])
 		if size += cost; size > bound {
