@@ -42,7 +42,7 @@ type nodeView struct {
 	Says     string  `json:"says,omitempty"`
 	Error    string  `json:"error,omitempty"`
 	TookMs   float64 `json:"tookMs"`
-	// Breakers are the open ones of the endpoint.
+	// Breakers are the open breakers of the endpoint.
 	Breakers []breakerView `json:"breakers,omitempty"`
 }
 
@@ -50,7 +50,7 @@ type nodeView struct {
 type breakerView struct {
 	// Procedure is the method's; "": the node as a whole.
 	Procedure string `json:"procedure,omitempty"`
-	// Tenant is the only tenant whose calls are refused; nil: all are.
+	// Tenant is the only tenant whose calls are refused; nil: all tenants' calls are.
 	Tenant   *string `json:"tenant,omitempty"`
 	Failures int     `json:"failures"`
 }

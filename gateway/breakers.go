@@ -22,16 +22,15 @@ func (g *Gateway) enter(call *Call, began time.Time) (breaker.Pass, time.Duratio
 	}, began, call.Forced)
 }
 
-// silentNode is the error of a call that a breaker refuses.
+// silentNode returns the error of a call that a breaker refuses.
 func silentNode(call *Call, wait time.Duration) error {
 	return chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "the %s node does not answer, or refuses all calls: try again in a moment", call.Method.Upstream),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, chassis.Reason("NODE_SILENT"))
 }
 
-// outcome returns what an upstream call that began at a time says of its node. A node that
-// is unavailable to the call, and does not say when to come back, has refused it. What says
-// nothing is a deadline that the client chose, and a reset stream: a message of the
-// client's may be the reason.
+// outcome returns the breaker's outcome of an upstream call that began at a time. UNAVAILABLE
+// without a time to retry counts as refused. A deadline that the client chose, and a reset
+// stream, whose cause may be a message of the client, are Unknown.
 func outcome(ctx context.Context, call *Call, began time.Time, err error) breaker.Outcome {
 	if err == nil {
 		return breaker.Answered
@@ -62,12 +61,12 @@ func outcome(ctx context.Context, call *Call, began time.Time, err error) breake
 	return breaker.Refused
 }
 
-// policyShare is the part of the policy's time that a node must have had before a timeout
-// counts: the rest may have gone into the client's request and other nodes.
+// policyShare is the divisor of the policy's time that yields the time that a node must have
+// had before a timeout counts: the client's request and other nodes may have used the rest.
 const policyShare = 2
 
 // timeout returns the outcome of an upstream call that began at a time and passed its
-// deadline. Streams may be quiet for as long as they may last.
+// deadline. Streams may be idle for as long as they may last.
 func (c *Call) timeout(began time.Time) breaker.Outcome {
 	if c.chosen || c.Method.Spec.StreamType != connect.StreamTypeUnary || time.Since(began) < c.longest/policyShare {
 		return breaker.Unknown
@@ -75,8 +74,8 @@ func (c *Call) timeout(began time.Time) breaker.Outcome {
 	return breaker.TimedOut
 }
 
-// OpenBreakers returns what the calls of all tenants are diverted from now: the endpoints of
-// nodes, and "endpoint /service/Method" for the method of a node.
+// OpenBreakers returns the open breakers that divert all tenants' calls: endpoints of nodes,
+// and "endpoint /service/Method" for one method of a node.
 func (g *Gateway) OpenBreakers() []string {
 	var open []string
 	for _, state := range g.breakers.States() {

@@ -7,9 +7,9 @@
 // another's. A record that NATS can never store, or that finds no room, is dropped, counted
 // (headgate_audit_lost_total, by reason) and logged.
 //
-// Sizes are bounded: a record takes at most 4 KiB (see [backbone.AuditRecord.Bounded]),
-// a queue at most 4096 records and 8 MiB, and a caller's denials at most ten per second, as
-// an operator's reads of tenants' data; of an operator's other calls for tenants, a hundred.
+// Sizes are bounded: a record takes at most 4 KiB (see [backbone.AuditRecord.Bounded]), a
+// queue at most 4096 records and 8 MiB. At most ten denials of one caller, ten reads of
+// tenants' data and a hundred other calls for tenants of one operator are recorded per second.
 package audit
 
 import (
@@ -80,12 +80,13 @@ func (r *Recorder) Record(rc contextkit.RequestContext, account backbone.Account
 	r.record(rc, account, class, record, nil)
 }
 
-// Admission lets one record of an operator's call pass.
+// Admission permits one record of an operator's call.
 type Admission struct{ caller *caller }
 
-// Admit reports whether a call of an operator for a tenant, of the class, may be recorded
-// now: of each principal a number per second for all tenants together. The next record that
-// may says how many were not. It allocates nothing for a principal that it knows.
+// Admit reports whether an operator's call for a tenant, of the class, may be recorded now: it
+// bounds the records per second of each principal for all tenants together. The next record
+// that is stored says how many were not. It allocates nothing for a principal that is tracked
+// already.
 func (r *Recorder) Admit(class backbone.AuditClass, principal string) (Admission, bool) {
 	limits := r.writes
 	if class == backbone.AuditRead {
@@ -99,7 +100,7 @@ func (r *Recorder) Admit(class backbone.AuditClass, principal string) (Admission
 	return Admission{caller}, ok
 }
 
-// Operate records a call of an operator that was admitted.
+// Operate records an operator's call that Admit has admitted.
 func (r *Recorder) Operate(rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record, admission Admission) {
 	record.Suppressed = admission.caller.suppressed.Swap(0)
 	r.record(rc, account, class, record, admission.caller)
@@ -132,7 +133,7 @@ func (r *Recorder) add(out *outbox, rc contextkit.RequestContext, account backbo
 	return out.queue.Add(string(account), len(data)+overhead, e)
 }
 
-// Run publishes records until ctx ends, and then for at most 5 s those that wait.
+// Run publishes records until ctx ends, and then, for at most 5 s, the records that wait.
 func (r *Recorder) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, out := range []*outbox{r.operators, r.tenants, r.denials} {

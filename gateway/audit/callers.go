@@ -12,13 +12,14 @@ import (
 
 const (
 	// callerRate and callerBurst bound the denials, or the reads, of one caller that are
-	// recorded, per second and at once; accountRate and accountBurst those of one account.
+	// recorded, per second and as a burst; accountRate and accountBurst bound those of one
+	// account.
 	callerRate, callerBurst   = 10, 200
 	accountRate, accountBurst = 100, 2000
-	// writeFactor is how many times as many of an operator's other calls are recorded.
+	// writeFactor multiplies these bounds for an operator's other calls.
 	writeFactor = 10
-	// trackedCallers and trackedAccounts bound the rates that are tracked. One that is
-	// forgotten begins anew.
+	// trackedCallers and trackedAccounts bound the rates that are tracked. The rate of an
+	// evicted caller starts afresh.
 	trackedCallers, trackedAccounts = 4096, 1024
 )
 
@@ -36,10 +37,10 @@ type callerKey struct {
 	principal string
 }
 
-// caller is what is known of a caller's records of one kind.
+// caller tracks a caller's records of one kind.
 type caller struct {
 	recorded   *rate.Limiter
-	suppressed atomic.Int64 // since the last that was recorded
+	suppressed atomic.Int64 // since the last record
 }
 
 func newCallers(factor int) *callers {
@@ -55,7 +56,7 @@ func newCallers(factor int) *callers {
 	return &callers{factor, byCaller, byAccount}
 }
 
-// admit returns the caller, and whether a record of it may be made now.
+// admit returns the caller, and whether its call may be recorded now.
 func (c *callers) admit(account backbone.Account, principal string, now time.Time) (*caller, bool) {
 	key := callerKey{account, excerpt.Text(principal, excerpt.Name)}
 	one, ok := c.callers.Get(key)

@@ -13,7 +13,7 @@ const (
 	reasonEnded     = "process_ended"
 )
 
-// counters are what recorders count.
+// counters are a recorder's counters.
 type counters struct {
 	lost, retries *prometheus.CounterVec
 	suppressed    prometheus.Counter
@@ -29,7 +29,7 @@ func newCounters(metrics prometheus.Registerer) *counters {
 	return c
 }
 
-// begin makes a queue's series exist from the start.
+// begin creates a queue's series at 0.
 func (c *counters) begin(queue string) {
 	for _, reason := range []string{reasonQueueFull, reasonEnded, backbone.RefusedTooLarge, backbone.RefusedInvalid} {
 		c.lost.WithLabelValues(queue, reason)
@@ -43,7 +43,7 @@ var (
 	oldestQueued  = prometheus.NewDesc("headgate_audit_oldest_seconds", "Age of the oldest audit record that is not stored yet, by queue; 0 if there is none.", []string{"queue"}, nil)
 )
 
-// states shows the outboxes' queues.
+// states collects the state of the outboxes' queues.
 type states []*outbox
 
 // Describe implements [prometheus.Collector].

@@ -24,20 +24,20 @@ const (
 	attemptTimeout, longestPause = 2 * time.Second, 2 * time.Second
 	// flushTimeout bounds how long the end of the process waits for the queue.
 	flushTimeout = 5 * time.Second
-	// loggedLosses bounds the lost denials that are logged per second; of other records each
-	// is.
+	// loggedLosses bounds the lost denials that are logged per second; other lost records are
+	// all logged.
 	loggedLosses = 10
 )
 
-// outbox is a queue of records with what publishes them: as many as window at a time, each
-// again and again until NATS stores it or refuses it for good.
+// outbox is a queue of records and its publisher: at most window records are in flight, and
+// each is retried until NATS stores it or refuses it permanently.
 type outbox struct {
 	name     string
 	js       jetstream.JetStream
 	queue    *fairqueue.Queue[*entry]
 	counters *counters
 	log      zerolog.Logger
-	settling atomic.Int64 // since when the entry that is being settled is in the queue, in ns; 0: none is
+	settling atomic.Int64 // when the entry that is being settled was queued, in Unix ns; 0: none is
 }
 
 // entry is a record that waits.
@@ -60,11 +60,12 @@ func newOutbox(name string, js jetstream.JetStream, counters *counters, log zero
 type sent struct {
 	item   fairqueue.Item[*entry]
 	msg    *nats.Msg
-	future jetstream.PubAckFuture // nil: it was not sent, because of err
+	future jetstream.PubAckFuture // nil: the entry was not sent, because of err
 	err    error
 }
 
-// run publishes entries until ctx ends, and then those that wait until flushTimeout.
+// run publishes entries until ctx ends, and then, for at most flushTimeout, the entries that
+// wait.
 func (o *outbox) run(ctx context.Context) error {
 	js, err := backbone.Async(o.js, window, nil)
 	if err != nil {
@@ -76,8 +77,8 @@ func (o *outbox) run(ctx context.Context) error {
 	defer flush.Stop()
 	defer context.AfterFunc(ctx, func() { flush.Reset(flushTimeout) })()
 
-	// What is sent and not settled is bounded by the window: the channel, the one that is
-	// being settled and the one that is being sent.
+	// The window bounds the entries that are sent and not settled: those in the channel, the
+	// one being settled and the one being sent.
 	pending, settled := make(chan sent, window-2), make(chan struct{})
 	go func() {
 		defer close(settled)
@@ -114,16 +115,17 @@ func (o *outbox) send(ctx context.Context, js jetstream.JetStream, item fairqueu
 	if err := contextkit.InjectNATS(contextkit.NewContext(ctx, rc), msg.Header); err != nil {
 		return sent{item: item, err: errors.Join(errNoContract, err)}
 	}
-	msg.Header.Set(jetstream.MsgIDHeader, contextkit.NewID()) // a further attempt is no second record
+	msg.Header.Set(jetstream.MsgIDHeader, contextkit.NewID()) // a retry makes no second record
 	future, err := js.PublishMsgAsync(msg)
 	return sent{item, msg, future, err}
 }
 
-// errNoContract says that a record cannot be published because its call has no context.
+// errNoContract says that a record cannot be published because its call has no transport
+// contract.
 var errNoContract = errors.New("the record's call carries no context")
 
-// settle waits until an entry is stored, with further attempts until ctx ends, or can never
-// be.
+// settle waits until an entry is stored, with retries until ctx ends, or is refused
+// permanently.
 func (o *outbox) settle(ctx context.Context, js jetstream.JetStream, s sent) {
 	o.settling.Store(s.item.Since.UnixNano())
 	defer o.settling.Store(0)

@@ -143,7 +143,7 @@ func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)
 	})
 }
 
-// read reads the source, for 5 s at most.
+// read reads the source within 5 s.
 func (r *APIKeyRing) read(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()

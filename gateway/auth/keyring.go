@@ -81,15 +81,15 @@ func readBounded(r io.Reader) ([]byte, error) {
 	return data, err
 }
 
-// KeyRing holds the keys that tokens are signed with and refreshes them. It reads its
-// source in one goroutine at a time, under a context of its own with a deadline of 5 s:
-// a caller that leaves ends only its own wait. The goroutine ends by that deadline, or
-// when Run ends. Methods may be called concurrently.
+// KeyRing holds the keys that tokens are signed with and refreshes them. It reads its source
+// in one goroutine at a time, under a separate context with a deadline of 5 s: a caller that
+// leaves ends only its own wait. The goroutine ends by that deadline, or when Run ends.
+// Methods may be called concurrently.
 type KeyRing struct {
 	source  Source
 	current atomic.Pointer[keys]
 
-	ctx      context.Context //nolint:containedctx // of the reads, which outlive the calls that ask for them
+	ctx      context.Context //nolint:containedctx // of the reads, which outlive the calls that cause them
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	due      *rate.Limiter
@@ -138,13 +138,13 @@ func OpenKeyRing(ctx context.Context, source Source) (*KeyRing, error) {
 		r.close()
 		return nil, err
 	}
-	<-r.changes // the first keys are no change
+	<-r.changes // the first keys do not count as a change
 	return r, nil
 }
 
-// Run refreshes the keys every minute until ctx ends, and then ends the ring's reads.
-// It calls changed after each change of the keys, whatever caused the read, and report
-// after failures, of which it may leave out some: the keys in use stay.
+// Run refreshes the keys every minute until ctx ends, and then ends the ring's reads. It calls
+// changed after each change of the keys, whatever caused the read, and report after failures,
+// though not after each one: the keys in use stay.
 func (r *KeyRing) Run(ctx context.Context, changed func(), report func(error)) {
 	defer r.close()
 	ticker := time.NewTicker(refreshEvery)
@@ -173,13 +173,13 @@ func (r *KeyRing) close() {
 	r.running.Wait()
 }
 
-// Refresh reads the source after the call began, and waits for that within ctx. On an
-// error the keys in use stay.
+// Refresh makes a read of the source that begins after the call, and waits for it within ctx.
+// On an error the keys in use stay.
 func (r *KeyRing) Refresh(ctx context.Context) error {
 	r.mu.Lock()
 	before := r.reading
 	r.mu.Unlock()
-	if before != nil { // it may have seen the source as it was earlier
+	if before != nil { // it may have read an earlier state of the source
 		if err := before.wait(ctx); ctx.Err() != nil {
 			return err
 		}
@@ -237,7 +237,7 @@ func (r *KeyRing) read() *reading {
 	return now
 }
 
-// renew takes the source's keys, and reports whether they have changed.
+// renew reads the source's keys into use, and reports whether they have changed.
 func (r *KeyRing) renew() (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, fetchTimeout)
 	defer cancel()
@@ -256,7 +256,7 @@ func (r *KeyRing) renew() (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("auth: read keys: %w", err)
 	}
-	for id, key := range set { // what stays keeps its identity
+	for id, key := range set { // an unchanged key keeps its identity
 		if known := before.byID[id]; known != nil && known.equal(key) {
 			set[id] = known
 		}
@@ -286,7 +286,7 @@ func (r *KeyRing) find(ctx context.Context, id string) (*keys, *signingKey) {
 	return current, current.byID[id]
 }
 
-// ask returns the read that may find the id, nil for none; its caller counts as waiting.
+// ask returns the read that may find the id, nil for none. Its caller then counts as waiting.
 func (r *KeyRing) ask(id string) *reading {
 	r.mu.Lock()
 	defer r.mu.Unlock()

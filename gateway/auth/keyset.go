@@ -26,7 +26,7 @@ const (
 // verify them are public (RFC 8725 §3.1).
 var algorithms = []jose.SignatureAlgorithm{jose.EdDSA, jose.ES256, jose.ES384, jose.RS256, jose.PS256}
 
-// signingKey is a public key that tokens are signed with, for one algorithm.
+// signingKey is a public key that verifies tokens, for one algorithm.
 type signingKey struct {
 	id        string
 	algorithm jose.SignatureAlgorithm
@@ -42,7 +42,7 @@ func (k *signingKey) equal(other *signingKey) bool {
 	return k.id == other.id && k.algorithm == other.algorithm && k.public.Equal(other.public)
 }
 
-// verify reports whether the token's signature is the key's.
+// verify reports whether the token's signature was made with the key.
 func (k *signingKey) verify(text string) bool {
 	signed, err := jose.ParseSignedCompact(text, []jose.SignatureAlgorithm{k.algorithm})
 	if err != nil {
@@ -52,11 +52,11 @@ func (k *signingKey) verify(text string) bool {
 	return err == nil
 }
 
-// parseKeySet parses a JWK set (RFC 7517 §5) of public signing keys, by key id. Keys
-// for encryption ("use": "enc") are left out. Any other key that must not or cannot
-// verify tokens is an error: one without a kid or with the kid of another, one that is
-// not public, one whose alg is missing, not in the allow-list or not for its type and
-// curve, and RSA keys of less than 2048 bits.
+// parseKeySet parses a JWK set (RFC 7517 §5) of public signing keys, by key id. Keys for
+// encryption ("use": "enc") are left out. Any other key that must not or cannot verify tokens
+// is an error: a key without a kid or with another key's kid, a key that is not public, a key
+// whose alg is missing, not in the allow-list or not for its type and curve, and an RSA key of
+// less than 2048 bits.
 func parseKeySet(data []byte) (map[string]*signingKey, error) {
 	var document struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -95,7 +95,7 @@ func parseKey(raw []byte) (*signingKey, error) {
 		return nil, errors.New("it is not a JWK")
 	}
 	if purpose.Use == "enc" {
-		return nil, nil //nolint:nilnil // a key without use here is not an error
+		return nil, nil //nolint:nilnil // a key for encryption is not an error
 	}
 	var key jose.JSONWebKey
 	if err := key.UnmarshalJSON(raw); err != nil {

@@ -37,8 +37,8 @@ type Principal struct {
 	// Until is when the credential ceases to count; the zero time: never.
 	Until time.Time
 
-	apiKey string      // the id of the API key that is the credential; "": it is none
-	signer *signingKey // the key that signed the token that is the credential; nil: it is none
+	apiKey string      // the id of the credential if it is an API key, else ""
+	signer *signingKey // the key that signed the credential if it is a token, else nil
 }
 
 // Right is an action, narrowed to resources or not.

@@ -19,7 +19,7 @@ const (
 	maxSubject = 255
 )
 
-// Claims of our own.
+// Private claims (RFC 7519 §4.3).
 const (
 	claimTenants = "tenants" // names, or "*" for all
 	claimRights  = "rights"
@@ -28,12 +28,12 @@ const (
 // token is a parsed JWT whose signature has not been verified.
 type token struct {
 	keyID, algorithm string
-	input            string // what is signed (RFC 7515 §5.1): all before the last dot
+	input            string // the signing input (RFC 7515 §5.1): all before the last dot
 	signature        string // base64url
 	claims           claims
 }
 
-// claims are the registered claims that count (RFC 7519 §4.1) and our own.
+// claims are the registered claims that are checked (RFC 7519 §4.1) and the private ones.
 type claims struct {
 	issuer, subject    string
 	audience           []string
@@ -169,7 +169,7 @@ func (c *claims) read(body members) (err error) {
 	return err
 }
 
-// Names of principals that no token's subject has.
+// Reserved names of principals, which no token's subject has.
 const (
 	// AnonymousSubject is the subject of the principal of a call without a credential.
 	AnonymousSubject = "anonymous"
@@ -197,8 +197,8 @@ func tokenSubject(subject string) (string, error) {
 	return subject, nil
 }
 
-// visible maps characters that a reader does not see, such as spaces, controls and
-// changes of writing direction, to none.
+// visible removes characters that a reader does not see, such as spaces, controls and changes
+// of writing direction.
 func visible(r rune) rune {
 	if unicode.IsSpace(r) || !unicode.IsGraphic(r) {
 		return -1

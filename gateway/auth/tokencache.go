@@ -7,30 +7,29 @@ import (
 	"time"
 )
 
-// Bounds of the cache of verified tokens. A verification costs more than the rest of
-// the pipeline. No subject has more than a share of the entries and of the bytes, so
-// that one with many tokens replaces its own ones.
+// Bounds of the cache of verified tokens. A verification costs more than the rest of the
+// pipeline. Each subject has at most a share of the entries and of the bytes, so a subject
+// with many tokens replaces its own ones.
 const (
 	cachedTokens      = 4096
 	cachedBytes       = 16 << 20
 	subjectShare      = 32
 	maxSubjectTokens  = cachedTokens / subjectShare
 	maxSubjectBytes   = cachedBytes / subjectShare
-	cachedEntryBytes  = 512 // of an entry, besides its texts
-	cachedBytesFactor = 3   // a token's text, and what is parsed from it
+	cachedEntryBytes  = 512 // of an entry, beside its texts
+	cachedBytesFactor = 3   // of a token's text, for the values parsed from it
 )
 
 // verified is a token whose signature and claims have been verified.
 type verified struct {
 	principal *Principal
 	notBefore time.Time
-	keys      *keys // those in use when it was verified
+	keys      *keys // the keys in use when it was verified
 }
 
-// tokenCache holds the verified tokens that were used last. Entries are found by what
-// is signed, not by the signature: each ECDSA signature (r, s) has a second valid form
-// (r, n-s), which replaces an entry rather than adding one.
-// Methods may be called concurrently.
+// tokenCache is an LRU cache of verified tokens. Its key is the signing input without the
+// signature: each ECDSA signature (r, s) has a second valid form (r, n-s), which replaces an
+// entry rather than adding one. Methods may be called concurrently.
 type tokenCache struct {
 	mu       sync.Mutex
 	entries  map[string]*cachedToken // by signing input
@@ -39,7 +38,7 @@ type tokenCache struct {
 	bytes    int
 }
 
-// tokenShare are the tokens of one subject.
+// tokenShare holds the tokens of one subject.
 type tokenShare struct {
 	recent list.List // of *cachedToken, the last used first
 	bytes  int
@@ -71,7 +70,7 @@ func (c *tokenCache) get(text string) (verified, bool) {
 	return entry.verified, true
 }
 
-// cutSignature returns what is signed of a token and the signature: what is before and after
+// cutSignature returns a token's signing input and its signature, the text before and after
 // the second dot. Two searches forward are faster than one backward.
 func cutSignature(text string) (input, signature string) {
 	first := strings.IndexByte(text, '.') + 1
@@ -82,7 +81,7 @@ func cutSignature(text string) (input, signature string) {
 	return text[:first+second], text[first+second+1:]
 }
 
-// add stores a verified token; others make room for it.
+// add stores a verified token, and evicts others to make room for it.
 func (c *tokenCache) add(text string, token verified) {
 	input, signature := cutSignature(strings.Clone(text)) // a header may be part of something larger
 	entry := &cachedToken{verified: token, input: input, signature: signature}

@@ -70,9 +70,9 @@ func NewVerifier(config Config) (*Verifier, error) {
 	return &Verifier{config: config, known: newTokenCache()}, nil
 }
 
-// Authenticate returns the principal of the authorization header's values, now. It
-// waits only for keys that may have been rotated, within ctx. Its errors wrap one of
-// this package's; [Public] returns what the caller may know.
+// Authenticate returns the principal of the authorization header's values at the time now. It
+// waits only for keys that may have been rotated, within ctx. Its errors wrap this package's
+// errors; [Public] returns what the caller may know.
 func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorization []string) (*Principal, error) {
 	switch len(authorization) {
 	case 0:

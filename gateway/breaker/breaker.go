@@ -1,12 +1,12 @@
-// Package breaker diverts calls from nodes that fail: they go to another node, or fail
-// immediately instead of waiting for their deadlines, and a node is not overrun while it
+// Package breaker diverts calls from nodes that fail: the calls go to another node, or fail
+// immediately instead of waiting for their deadlines, and a node is not overloaded while it
 // recovers.
 //
-// Each node has a breaker, which opens after consecutive calls that do not reach the node
-// or that it refuses; and so has each of its methods, which opens after consecutive calls
-// that pass the deadline of the method's policy while no call of the method is answered,
-// or when the answers take several times as long as those of the node's peers. A deadline
-// that a client chose counts for nothing.
+// Each node has a breaker, which opens after consecutive calls that do not reach the node or
+// that it refuses; and so has each of its methods, which opens after consecutive calls that
+// pass the deadline of the method's policy while no call of the method is answered, or when
+// its answers take several times as long as those of the node's peers. A deadline that a
+// client chose is not counted.
 //
 // A breaker that opens by the calls of one tenant refuses that tenant alone. It refuses all
 // tenants once the calls of a second one fail too, or when the node cannot be reached.
@@ -37,14 +37,14 @@ const (
 	Refused
 	// TimedOut: the deadline of the method's policy passed.
 	TimedOut
-	// Unknown: the call ended for another reason, such as that the client left or that
-	// the deadline of its choice passed.
+	// Unknown: the call ended for another reason, such as a client that left or a deadline
+	// that the client chose.
 	Unknown
 )
 
 const (
-	// trackedNodes and trackedMethods bound the nodes, and the methods of each, whose
-	// breakers are stored.
+	// trackedNodes and trackedMethods bound the stored breakers of nodes, and of the methods
+	// of each node.
 	trackedNodes   = 4096
 	trackedMethods = 4096
 	// panicFrom is the least number of nodes among which a share means anything,
@@ -89,11 +89,11 @@ type Call struct {
 	Kind, Endpoint, Procedure string
 	// Tenant is the tenant of the call; zero: the platform.
 	Tenant contextkit.TenantID
-	// Stream says that it is no unary call.
+	// Stream says that the call is not unary.
 	Stream bool
 }
 
-// Pass is a call that was admitted.
+// Pass is an admitted call.
 type Pass struct {
 	set     *Set
 	node    *node
@@ -105,9 +105,9 @@ type Pass struct {
 	nodeTrial, methodTrial bool
 }
 
-// Enter asks to make the call now. Done of the pass must be called once. ok is false when
-// a breaker refuses the call; wait is then the time until it admits one. forced admits the
-// call whatever its breakers say.
+// Enter admits the call, or reports false when a breaker refuses it; wait is then the time
+// until the breaker admits a call. The caller calls Done of the pass once. forced admits the
+// call in any state of its breakers.
 func (s *Set) Enter(call Call, now time.Time, forced bool) (pass Pass, wait time.Duration, ok bool) {
 	n := s.node(call.Kind, call.Endpoint)
 	pass = Pass{set: s, node: n, method: n.method(call.Procedure), tenant: call.Tenant, stream: call.Stream, entered: now}
@@ -137,7 +137,7 @@ func (s *Set) node(kind, endpoint string) *node {
 		return n
 	}
 	next := map[string]*node{}
-	if len(known) < trackedNodes { // else nodes have come and gone; all start closed
+	if len(known) < trackedNodes { // else all breakers start afresh, closed
 		next = maps.Clone(known)
 	}
 	n := &node{kind: kind}
@@ -167,8 +167,8 @@ func (n *node) method(procedure string) *method {
 	return m
 }
 
-// Open reports whether the tenant's call of the method at the endpoint would be refused
-// now; of "", whether the node refuses the tenant's calls of all methods.
+// Open reports whether the tenant's call of the method at the endpoint would be refused now;
+// for the procedure "", whether the tenant's calls of all methods would be.
 func (s *Set) Open(endpoint, procedure string, tenant contextkit.TenantID) bool {
 	n := (*s.nodes.Load())[endpoint]
 	if n == nil {
@@ -182,8 +182,8 @@ func (s *Set) Open(endpoint, procedure string, tenant contextkit.TenantID) bool 
 	return m != nil && m.refuses(&s.config, tenant, now)
 }
 
-// Panics reports whether the breakers of so many of the endpoints refuse the tenant's calls
-// of the method that the fault is likely not the nodes'.
+// Panics reports whether more than the panic share of the endpoints' breakers refuse the
+// tenant's calls of the method, so that the nodes are probably not at fault.
 func (s *Set) Panics(endpoints []string, procedure string, tenant contextkit.TenantID) bool {
 	if len(endpoints) < panicFrom {
 		return false
@@ -214,8 +214,8 @@ func (p Pass) Done(outcome Outcome) {
 	p.method.failed(&p.set.config, p, ofMethod, p.methodTrial, now)
 }
 
-// answered reports an answer, and opens the method's breaker if the node is slow. The time to
-// a stream's first message says nothing of the node.
+// answered records an answer, and opens the method's breaker if the node is slow. The time to
+// a stream's first message is not measured.
 func (p Pass) answered(now time.Time) {
 	took := now.Sub(p.entered)
 	if p.stream {
@@ -233,17 +233,17 @@ func (p Pass) answered(now time.Time) {
 	}
 }
 
-// State is what is known of a node, or of one of its methods.
+// State is the state of the breaker of a node, or of one of its methods.
 type State struct {
 	Kind, Endpoint string
 	// Procedure is the method's; "": the node as a whole.
 	Procedure string
-	// Open says that calls are refused: those of Tenant if Single says so, else all.
+	// Open says that calls are refused: those of Tenant if Single is set, else all.
 	Open, Single bool
 	Tenant       contextkit.TenantID
 	// Failures counts the failed calls in a row.
 	Failures int
-	// Latency is a moving mean of the time to an answer; 0: not known.
+	// Latency is a moving mean of the time to an answer; 0: unknown.
 	Latency time.Duration
 }
 

@@ -16,13 +16,13 @@ type Config struct {
 	SlowFactor float64 `yaml:"slow_factor"`
 	// SlowFloor is the latency below which no node is slow. 0: 200 ms.
 	SlowFloor time.Duration `yaml:"slow_floor"`
-	// FirstPause is how long a breaker is open at first, and LongestPause at most: it
-	// doubles with each trial call that fails. 0: 500 ms and 30 s.
+	// FirstPause is how long a breaker is open at first, and LongestPause at most: it doubles
+	// with each failed trial call. 0: 500 ms and 30 s.
 	FirstPause   time.Duration `yaml:"first_pause"`
 	LongestPause time.Duration `yaml:"longest_pause"`
-	// PanicShare is the share of a kind's nodes that may be open: beyond it the
-	// fault is more likely the gateway's or everybody's, and breakers are ignored. It
-	// holds from three nodes on. 0: a half.
+	// PanicShare is the share of a kind's nodes that may be open: beyond it the fault is more
+	// likely the gateway's or common to all, and breakers are ignored. It applies to kinds
+	// with three or more nodes. 0: a half.
 	PanicShare float64 `yaml:"panic_share"`
 }
 
@@ -38,7 +38,7 @@ func (c Config) Validate() error {
 	)
 }
 
-// WithDefaults returns the configuration with what was left out.
+// WithDefaults returns the configuration with defaults in place of zero values.
 func (c Config) WithDefaults() Config {
 	if c.Failures == 0 {
 		c.Failures = 5

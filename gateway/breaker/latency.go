@@ -9,23 +9,23 @@ import (
 )
 
 const (
-	// slowSamples is how many answers a method's latency is judged by, at least, and
-	// tenantSamples how many of a tenant make its latency count.
+	// slowSamples is the least number of answers by which a method's latency is judged, and
+	// tenantSamples the least number of a tenant's answers for its latency to count.
 	slowSamples, tenantSamples = 20, 5
-	// latencyWeight is what each new answer counts in a mean.
+	// latencyWeight is the weight of a new answer in a mean.
 	latencyWeight = 0.1
-	// slots is how many tenants' latencies are stored.
+	// slots is the number of tenants whose latencies are stored.
 	slots = 16
 )
 
-// latencies are moving means of the times to an answer, each of one tenant. What one tenant
-// asks for may take long, which says little of the node.
+// latencies are moving means of the times to an answer, one per tenant. One tenant's calls may
+// be expensive, which says little about the node.
 type latencies struct {
 	answers int
 	tenants [slots]latency
 }
 
-// latency is that of a tenant's calls.
+// latency is the latency of one tenant's calls.
 type latency struct {
 	tenant contextkit.TenantID
 	mean   float64
@@ -34,8 +34,8 @@ type latency struct {
 
 var seed = maphash.MakeSeed()
 
-// add notes an answer, and reports whether it is time to judge the node: once in
-// slowSamples answers, since that looks at all peers.
+// add records an answer, and reports whether to judge the node now: once per slowSamples
+// answers, since that inspects all peers.
 func (l *latencies) add(tenant contextkit.TenantID, took time.Duration) (judge bool) {
 	l.answers++
 	slot := &l.tenants[maphash.String(seed, tenant.String())%slots]
@@ -54,8 +54,8 @@ func moved(mean float64, count int, took time.Duration) float64 {
 	return mean + latencyWeight*(float64(took)-mean)
 }
 
-// typical returns the median of the tenants' latencies, the lower one of two, and how many
-// tenants there are: with two or more, one of them alone cannot raise it. 0: not known.
+// typical returns the median of the tenants' latencies, the lower one of two, and the number
+// of tenants: with two or more, no single tenant can raise it. 0: unknown.
 func (l *latencies) typical() (median float64, tenants int) {
 	var buffer [slots]float64
 	means := buffer[:0]
@@ -71,7 +71,7 @@ func (l *latencies) typical() (median float64, tenants int) {
 	return means[(len(means)-1)/2], len(means)
 }
 
-// busiest returns the tenant with the most answers of those that are stored.
+// busiest returns the stored tenant with the most answers.
 func (l *latencies) busiest() contextkit.TenantID {
 	return slices.MaxFunc(l.tenants[:], func(a, b latency) int { return a.count - b.count }).tenant
 }
@@ -95,11 +95,11 @@ func (p Pass) judge(now time.Time) {
 		return
 	}
 	m.open(config, tenants > 1, m.times.busiest(), now)
-	m.failures, m.times = 0, latencies{} // it is judged anew when it is back
+	m.failures, m.times = 0, latencies{} // it is judged afresh once it is closed
 }
 
-// peers returns the median of the method's latencies at the kind's other nodes, if enough
-// are known.
+// peers returns the median of the method's latencies at the other nodes of the kind, and false
+// if too few are known.
 func (s *Set) peers(own *node, procedure string) (float64, bool) {
 	var all []float64
 	for _, n := range *s.nodes.Load() {

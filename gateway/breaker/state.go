@@ -9,7 +9,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// breaker is that of a node or of a method. The zero value is closed.
+// breaker is the breaker of a node or of a method. The zero value is closed.
 type breaker struct {
 	// openUntil is when a trial call is admitted, in Unix nanoseconds; 0 while closed. It
 	// is written under mu.
@@ -18,12 +18,12 @@ type breaker struct {
 	mu       sync.Mutex
 	opened   time.Time // the last time
 	pause    time.Duration
-	everyone bool // while open: all tenants are refused, not only
+	everyone bool // while open: all tenants are refused, not the tenant in only
 	only     contextkit.TenantID
 	trial    trial
 	failures int // in a row
-	// tenant is whose calls failed first; several says that others' did too, or that the
-	// cause is not a tenant's.
+	// tenant is the tenant whose call failed first; several says that calls of another tenant
+	// failed too, or that no tenant can be the cause.
 	tenant   contextkit.TenantID
 	several  bool
 	answerAt time.Time // of the last answer
@@ -38,7 +38,7 @@ type trial struct {
 	ended  bool
 }
 
-// enter admits a call unless the breaker refuses it. trial says that it is the trial call.
+// enter admits a call unless the breaker refuses it. isTrial says that it is the trial call.
 func (b *breaker) enter(config *Config, tenant contextkit.TenantID, now time.Time) (isTrial bool, wait time.Duration, ok bool) {
 	if b.openUntil.Load() == 0 {
 		return false, 0, true
@@ -70,9 +70,9 @@ func (b *breaker) concerns(tenant contextkit.TenantID) bool {
 	return b.openUntil.Load() != 0 && (b.everyone || b.only == tenant)
 }
 
-// wait returns the time until the tenant may make the trial call. While a trial has no
-// result, the next one follows after the first pause, and one of the same tenant after two:
-// no tenant's slow calls keep the trials to themselves. b.mu is held.
+// wait returns the time until the tenant may make the trial call. While a trial has no result,
+// the next one follows after the first pause, and one of the same tenant after two, so that no
+// tenant's slow calls occupy all trials. b.mu is held.
 func (b *breaker) wait(config *Config, tenant contextkit.TenantID, now time.Time) time.Duration {
 	wait := time.Duration(b.openUntil.Load() - now.UnixNano())
 	if b.trial.at.IsZero() || b.trial.ended {
@@ -85,7 +85,7 @@ func (b *breaker) wait(config *Config, tenant contextkit.TenantID, now time.Time
 	return max(wait, next.Sub(now))
 }
 
-// withdraw ends the trial that began at a time without a result.
+// withdraw ends the trial that began at a time, without a result.
 func (b *breaker) withdraw(at time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -98,10 +98,10 @@ func (b *breaker) endTrial(at time.Time) {
 	}
 }
 
-// answered notes an answer to a call that began at a time, and closes the breaker if it was
-// open then. took is the time to the answer; 0: it says nothing. It reports false for an
-// answer to a call from before the breaker opened: that says nothing of the node as it is
-// since, and must not close what its own slowness opened. b.mu is held.
+// answered records an answer to a call that began at a time, and closes the breaker if it is
+// open. took is the time to the answer; 0: not measured. It reports false, and changes
+// nothing, for an answer to a call that began before the breaker opened: such a slow answer
+// must not close the breaker that it opened. b.mu is held.
 func (b *breaker) answered(began time.Time, took time.Duration, now time.Time) bool {
 	if began.Before(b.opened) {
 		return false
@@ -118,8 +118,8 @@ func (b *breaker) answered(began time.Time, took time.Duration, now time.Time) b
 	return true
 }
 
-// failed notes the end of a call without an answer, and opens the breaker if it is one too
-// many.
+// failed records the end of a call without an answer, and opens the breaker if the call is one
+// failure too many.
 func (b *breaker) failed(config *Config, p Pass, outcome Outcome, isTrial bool, now time.Time) {
 	if outcome == Unknown && !isTrial {
 		return
@@ -130,7 +130,7 @@ func (b *breaker) failed(config *Config, p Pass, outcome Outcome, isTrial bool, 
 		b.endTrial(p.entered)
 	}
 	if outcome == Unknown || outcome == TimedOut && !b.answerAt.Before(p.entered) {
-		return // a client left, or other calls of the method were answered meanwhile
+		return // the client left, or other calls of the method were answered since the call began
 	}
 	if b.failures == 0 {
 		b.tenant, b.several = p.tenant, false
@@ -142,12 +142,12 @@ func (b *breaker) failed(config *Config, p Pass, outcome Outcome, isTrial bool, 
 	case !open && b.failures >= config.Failures, open && isTrial:
 		b.open(config, b.several || open && b.everyone, b.tenant, now)
 	case open && (b.several || p.tenant != b.only) && b.failures >= config.Failures:
-		b.everyone = true // until then the calls of one tenant alone had failed
+		b.everyone = true // before, only one tenant's calls had failed
 	}
 }
 
-// open opens the breaker, to everyone or to one tenant, for a pause, a quarter of which is
-// jitter, so that gateways do not come back together. b.mu is held.
+// open opens the breaker, for everyone or for one tenant, for a pause, a quarter of which is
+// jitter, so that gateways do not retry together. b.mu is held.
 func (b *breaker) open(config *Config, everyone bool, only contextkit.TenantID, now time.Time) {
 	b.everyone, b.only = everyone, only
 	b.opened, b.trial = now, trial{}
