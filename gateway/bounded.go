@@ -10,7 +10,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// healthProcedures begins the procedures of the health service.
+// healthProcedures is the prefix of the health service's procedures.
 var healthProcedures = "/" + healthv1.Health_ServiceDesc.ServiceName + "/"
 
 // boundOpen charges health checks, which need no credential and do not pass through the

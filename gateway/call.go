@@ -23,14 +23,14 @@ type Call struct {
 	Stream connect.ServerStream
 	// Principal is who calls, from authenticate on.
 	Principal *auth.Principal
-	// First is the request, or a stream's first message, from receive on; nil: the
-	// stream is opened without one.
+	// First is the request, or a stream's first message, set by receive; nil: the stream is
+	// opened without one.
 	First *frame.Frame
-	// Tenant is whose call it is: from standing on if credential, header or path name
-	// it, else from tenant on; zero: the platform's.
+	// Tenant is the tenant of the call, set by standing if credential, header or path name it,
+	// else by tenant; zero: the platform.
 	Tenant contextkit.TenantID
-	// Resource is an excerpt of what the policy's resource field names, from authorize on; of
-	// several, of all, or of the one that is denied.
+	// Resource is an excerpt of the resources that the policy's resource field names, or of
+	// the one that is denied; set by authorize.
 	Resource string
 	// Keyed says that the request has an idempotency key.
 	Keyed bool
@@ -45,14 +45,14 @@ type Call struct {
 	// Denied says which rule refused the call, "" for none.
 	Denied string
 
-	recorded bool // in audit, as an operator's
+	recorded bool // in audit, as an operator's call
 
 	// What lies in the call, so that it is no object of its own.
 	request, answer frame.Frame
 	until           contextkit.Until
 	hop             connect.CallInfo // of the node, in the last attempt
 
-	// longest is the policy's bound of the call's time, and chosen says that the client
+	// longest is the policy's bound of the call's duration, and chosen says that the client
 	// has chosen a shorter one.
 	longest time.Duration
 	chosen  bool
@@ -60,5 +60,5 @@ type Call struct {
 	end     chassis.Ended // from conclude on; before, when it began
 	entered time.Time     // when the tenant's quota admitted it
 	charge
-	limited bool // a limit of its caller refused it
+	limited bool // refused by a limit of its caller
 }

@@ -53,9 +53,9 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 	}
 }
 
-// operates reports whether the call is an operator's on tenants' data, which is recorded at
-// a bounded rate: one for a tenant, or that the policy audits, by a principal that acts for
-// every tenant and is not configured as one of the platform's own.
+// operates reports whether the call is an operator's, which is recorded at a bounded rate: a
+// call by a principal that acts for every tenant, and either audited by its policy, or for a
+// tenant by a principal that is not configured as the platform's.
 func (g *Gateway) operates(call *Call) bool {
 	if call.Principal == nil || !call.Principal.AnyTenant {
 		return false
@@ -63,8 +63,8 @@ func (g *Gateway) operates(call *Call) bool {
 	return call.Method.Audit || call.Method.Tenant && !g.platform[call.Principal.Subject]
 }
 
-// recordOperation records an operator's call that was not denied, unless its principal has
-// too many.
+// recordOperation records an operator's call that was not denied, unless its principal exceeds
+// the rate.
 func (g *Gateway) recordOperation(rc *contextkit.RequestContext, call *Call, err error) {
 	call.recorded = true
 	class := call.auditClass()
@@ -73,8 +73,8 @@ func (g *Gateway) recordOperation(rc *contextkit.RequestContext, call *Call, err
 	}
 }
 
-// account returns the account whose share of audit and timeline the call counts against: the
-// tenant that the call names, if the credential is for it, else the credential's own. A
+// account returns the account whose share of audit and timeline is charged for the call: that
+// of the tenant that the call names, if the credential is for it, else the credential's own. A
 // tenant that a caller merely names is not charged.
 func (c *Call) account(rc *contextkit.RequestContext) backbone.Account {
 	principal := c.Principal

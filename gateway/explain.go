@@ -10,12 +10,12 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// rightExplain is what a principal needs to see the decisions on its calls.
+// rightExplain is the right to see the decisions on one's own calls.
 const rightExplain = "gateway.explain"
 
-// explain answers the decision on the call, as audit would record it, in a
-// header, to a principal that asks and holds the right. It is called before
-// the answer's headers are sent.
+// explain sets the header with the decision on the call, as audit would record it, for a
+// principal that asks for it and holds the right. It is called before the answer's headers are
+// sent.
 func (g *Gateway) explain(ctx context.Context, call *Call, err error) {
 	if call.Principal == nil || !call.Principal.Holds(rightExplain) || call.Info.RequestHeader().Get(contextkit.HeaderExplain) == "" {
 		return
@@ -26,8 +26,8 @@ func (g *Gateway) explain(ctx context.Context, call *Call, err error) {
 	}
 }
 
-// asciiJSON returns the same JSON in visible ASCII and spaces, which is all that a header
-// can carry: other characters stand in strings alone, as escapes (RFC 8259 §7).
+// asciiJSON returns the same JSON in visible ASCII and spaces, which a header can carry: other
+// characters, which JSON has in strings alone, become escapes (RFC 8259 §7).
 func asciiJSON(text string) string {
 	var out strings.Builder
 	out.Grow(len(text))

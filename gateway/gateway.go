@@ -44,10 +44,10 @@ type Config struct {
 	Admin string
 	// Auth says which tokens count.
 	Auth auth.Config
-	// Platform are the names of the principals (see [auth.Principal]) whose calls for
-	// tenants are the platform's own, such as the runner's commands: audit records them
-	// only if they are denied or the method's policy asks for it. Calls for tenants by all
-	// other principals that act for every tenant are recorded as operators'.
+	// Platform lists the principals (by [auth.Principal].Subject) whose calls for tenants are
+	// the platform's own, such as the runner's commands: audit records them only if they are
+	// denied or the method's policy requires it. Calls for tenants by all other principals
+	// that act for every tenant are recorded as operators' calls.
 	Platform []string
 	// Upstream bounds the channels to nodes.
 	Upstream upstream.PoolConfig
@@ -58,38 +58,38 @@ type Config struct {
 	// MaxTimeout bounds every call, whatever its policy says, and MaxStreamTimeout
 	// every stream of answers. 0: 30 s and 1 h.
 	MaxTimeout, MaxStreamTimeout time.Duration
-	// MaxConcurrent bounds the calls in flight, those included whose request is still
-	// arriving; more are refused, the least important first. 0: 4096.
+	// MaxConcurrent bounds the calls in flight, including those whose request is still
+	// arriving; more are refused, those of low priority first. 0: 4096.
 	MaxConcurrent int
 	// MaxStreams bounds the streams of answers in flight, beside the calls. 0:
 	// 16384.
 	MaxStreams int
 	// MaxBytes bounds the bytes of messages in memory. 0: 512 MiB.
 	MaxBytes int64
-	// TenantShare is the share of these three that one tenant may use, above 0 and at
+	// TenantShare is the share of these three bounds that one tenant may use, above 0 and at
 	// most 1. 0: a half.
 	TenantShare float64
-	// CallerShare is the share that one principal may use for calls whose tenant is not
-	// known yet and for calls that concern the platform, and one client address for calls
-	// without a credential. 0: a sixteenth.
+	// CallerShare is the share that one principal may use for calls whose tenant is not known
+	// yet and for calls of the platform, and one client address for calls without a
+	// credential. 0: a sixteenth.
 	CallerShare float64
 	// Limits bound each tenant.
 	Limits limit.Config
 	// Origins are the origins whose pages may call the edge from a browser,
 	// such as "https://app.example.com". None by default.
 	Origins []string
-	// Optional are kinds of nodes that serve operators and no calls of tenants' own: a
-	// tenant is ready without them (/ready?tenant=), and they are shown as degraded.
+	// Optional lists kinds of nodes that serve operators and not tenants' own calls: without
+	// them a tenant is ready (/ready?tenant=), and they are shown as degraded.
 	Optional []string
 	// UI serves the pages of the Control UI under /ui/; nil: there are none.
 	UI http.Handler
 	// Timeline records calls that change something or fail; nil: none.
 	Timeline *backbone.Timeline
-	// Ended is notified of every call that has been through the pipeline, refused ones
-	// included; nil: there is none. It must not block.
+	// Ended is called when a call has ended, including calls that the pipeline refused; nil:
+	// no function is called. It must not block.
 	Ended func(contextkit.RequestContext, Ended)
-	// Asked is called when an upstream call has ended, each attempt of one that is tried
-	// again, if its trace is sampled; nil: nobody is told. It must not block.
+	// Asked is called when an upstream call has ended, for each attempt of a call that is
+	// retried, if its trace is sampled; nil: no function is called. It must not block.
 	Asked chassis.AskedFunc
 }
 
@@ -101,7 +101,7 @@ type Ended struct {
 	Principal, Node string
 	// Attempts is how often a node was called.
 	Attempts int
-	// Request is that of a call over REST, zero for any other.
+	// Request is the HTTP request of a call over REST, zero for any other call.
 	Request edge.Request
 }
 
@@ -232,7 +232,7 @@ func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy
 	for _, method := range table.Methods() {
 		server.RPC.Register(connect.Method{Spec: method.Spec, Handler: g.handler(server.Metrics, method)})
 	}
-	// Reflection shows what is served, to each caller with a credential.
+	// Reflection shows the served methods to every caller with a credential.
 	server.Guard(g.own, func(rpc *connect.Server) {
 		grpcreflect.Register(rpc, grpcreflect.WithNamer(table), grpcreflect.WithDescriptorResolver(catalog))
 	})

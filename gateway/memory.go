@@ -2,10 +2,10 @@ package gateway
 
 import "github.com/headgate/headgate/chassis/grpcmeta"
 
-// AnswerMeter implements [grpcmeta.Metered]: the messages that the node answers are charged
-// to the call's caller for as long as they are in memory, so that a client which does not
-// read occupies its own tenant's share alone. A call beyond it is RESOURCE_EXHAUSTED, and its
-// stream upstream is reset; the channel to the node goes on.
+// AnswerMeter implements [grpcmeta.Metered]: the messages that the node answers are charged to
+// the call's caller for as long as they are in memory, so that a client which does not read
+// occupies its own tenant's share alone. A call beyond that is RESOURCE_EXHAUSTED, and its
+// upstream stream is reset; the channel to the node is unaffected.
 func (c *Call) AnswerMeter() grpcmeta.Meter { return (*answerMeter)(&c.charge) }
 
 // answerMeter charges a call for its answers.

@@ -13,8 +13,8 @@ type counters struct {
 
 func newCounters(metrics prometheus.Registerer) *counters {
 	c := &counters{
-		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls refused by a limit, by reason and by whose limit it is."}, []string{"reason", "scope"}),
-		held:    prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_refusals_held_total", Help: "Refusals answered a moment later, since their caller's come fast."}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls refused by a limit, by reason and by the limit's scope: tenant, principal or address."}, []string{"reason", "scope"}),
+		held:    prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_refusals_held_total", Help: "Refusals that were delayed because their caller's come too fast."}),
 		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Further attempts at a node, and those that a budget forbade."}, []string{"outcome"}),
 		denied:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_denied_total", Help: "Calls denied, by rule."}, []string{"rule"}),
 	}
@@ -33,7 +33,7 @@ func newCounters(metrics prometheus.Registerer) *counters {
 	return c
 }
 
-// The values of the counters' labels. They exist from the start at zero: a rate over a
+// The values of the counters' labels. Their series exist from the start, at 0: a rate over a
 // series that begins with its first event would not show that event.
 var (
 	limitReasons  = []string{reasonConcurrency, reasonStreams, reasonBytes, reasonFull} // of every payer
@@ -54,7 +54,7 @@ var (
 	roomShed         = describe("headgate_shed_total", "Calls refused because the gateway was nearly full, by priority.", "priority")
 	messageBytes     = describe("headgate_message_bytes", "Bytes of messages in memory now.")
 	budgetsTracked   = describe("headgate_budgets", "Callers with a budget of their own, by kind.", "scope")
-	budgetsFull      = describe("headgate_budgets_overflow_total", "Calls of callers that had to share a budget, since too many are tracked.", "scope")
+	budgetsFull      = describe("headgate_budgets_overflow_total", "Calls of callers that had to share a budget because too many are tracked.", "scope")
 	poolChannels     = describe("headgate_upstream_channels", "Channels to nodes that are kept.")
 	poolCalls        = describe("headgate_upstream_in_flight", "Calls on the channels now.")
 	poolMade         = describe("headgate_upstream_channels_made_total", "Channels made.")
@@ -80,8 +80,8 @@ func (c collector) Describe(descriptions chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements [prometheus.Collector]. Series are as many as nodes, and as the methods
-// called of each.
+// Collect implements [prometheus.Collector]. The number of series is bounded by the nodes and
+// their called methods.
 func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)

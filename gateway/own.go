@@ -16,9 +16,9 @@ import (
 // ownCall is the context key of the [Call] of a method that the gateway answers itself.
 type ownCall struct{}
 
-// own guards the methods that the gateway answers itself, for each caller with a
-// credential. Denials, its own and those of the handlers, are concluded as the pipeline's
-// are: with the same line in the access log, audit record and metric.
+// own guards the methods that the gateway answers itself: callers need a credential. Denials
+// by it and by the handlers are concluded like the pipeline's: with the same access log line,
+// audit record and metric.
 func (g *Gateway) own(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)

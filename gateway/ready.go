@@ -16,18 +16,18 @@ import (
 	"github.com/headgate/headgate/gateway/auth"
 )
 
-// errStopping is why a gateway that ends is not ready.
+// errStopping is the reason that a gateway in shutdown is not ready.
 var errStopping = errors.New("the gateway is stopping")
 
 // ready reports why the gateway cannot serve: any call, when tenant is zero, or the
 // tenant's calls.
 //
-// Without a tenant it is what a load balancer asks: the gateway is ready while a node of
-// at least one kind takes calls. Kinds without such a node are degraded (see
-// [Gateway.degraded]): no other gateway could serve their calls either.
+// Without a tenant it answers a load balancer: the gateway is ready while a node of at least
+// one kind takes calls. Kinds without such a node are degraded (see [Gateway.degraded]): no
+// other gateway could serve their calls either.
 //
 // For a tenant it is stricter: every kind that answers calls for tenants must serve this
-// one, but for the optional ones (see Config.Optional), which are degraded.
+// tenant, except for the optional kinds (see Config.Optional), which are degraded.
 func (g *Gateway) ready(ctx context.Context, tenant contextkit.TenantID) error {
 	select {
 	case <-g.server.Stopping():
@@ -51,7 +51,7 @@ func (g *Gateway) ready(ctx context.Context, tenant contextkit.TenantID) error {
 
 // readyFor reports why the tenant's calls are refused.
 func (g *Gateway) readyFor(ctx context.Context, tenant contextkit.TenantID) error {
-	if reason := g.suspended(tenant, nobody); reason != "" {
+	if reason := g.suspended(tenant, unprivileged); reason != "" {
 		return errors.New(reason)
 	}
 	refused, err := g.standings.of(ctx, tenant)
@@ -70,8 +70,8 @@ func (g *Gateway) readyFor(ctx context.Context, tenant contextkit.TenantID) erro
 	return nil
 }
 
-// nobody is a principal without rights.
-var nobody = &auth.Principal{}
+// unprivileged is a principal without rights.
+var unprivileged = &auth.Principal{}
 
 // degraded returns the kinds of nodes whose calls are refused, each with the reason: for
 // all callers when tenant is zero, or for the tenant's.
@@ -95,8 +95,8 @@ func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[
 	return out
 }
 
-// SetUndescribed shows a kind as degraded whose node has not described its services yet,
-// so that they are not served (see [Gateway.Describe]); "" as the kind: it has.
+// SetUndescribed shows the kind as degraded because the node has not described its services
+// yet, so that they are not served (see [Gateway.Describe]). The kind "" says that it has.
 func (g *Gateway) SetUndescribed(node, kind string) {
 	if kind == "" {
 		g.undescribed.Delete(node)
@@ -108,14 +108,14 @@ func (g *Gateway) SetUndescribed(node, kind string) {
 func noNode(kind string) string { return "no " + kind + " node takes calls" }
 
 // Degraded returns the kinds of nodes of which none takes calls, sorted. Their calls are
-// refused; the gateway is ready for others'.
+// refused; the gateway is ready for calls of other kinds.
 func (g *Gateway) Degraded(ctx context.Context) []string {
 	return slices.Sorted(maps.Keys(g.degraded(ctx, contextkit.TenantID{})))
 }
 
-// mayAsk returns why a request at the edge may not ask for the tenant's readiness: it
-// needs a credential that acts for the tenant, as the tenant's calls do. Without, anyone
-// could find out which tenants there are, and which are suspended.
+// mayAsk returns why a request at the edge may not ask for the tenant's readiness: it needs a
+// credential that acts for the tenant, as the tenant's calls do. Otherwise anyone could find
+// out which tenants exist, and which are suspended.
 func (g *Gateway) mayAsk(r *http.Request, tenant contextkit.TenantID) error {
 	principal, err := g.verifier.Authenticate(r.Context(), time.Now(), r.Header.Values(headerAuthorization))
 	if err != nil {

@@ -77,12 +77,12 @@ func ruleText(rule *annotations.HttpRule) string {
 	return rule.GetCustom().GetKind() + " " + rule.GetCustom().GetPath()
 }
 
-// rightFleet is what a principal needs to learn of other tenants and of nodes.
+// rightFleet is the right to read the state of other tenants and of nodes.
 const rightFleet = "fleet.read"
 
-// Decide implements SessionService. What it answers of a tenant, whether it is suspended and
-// which node serves it, is for principals that act for the tenant or hold fleet.read; which
-// node serves no tenant is for the latter.
+// Decide implements SessionService. A tenant's suspension and node are shown to principals
+// that act for the tenant or hold fleet.read; the node of a call without a tenant is shown to
+// the latter only.
 func (s session) Decide(ctx context.Context, req *gatewayv1.DecideRequest) (*gatewayv1.DecideResponse, error) {
 	call := callOf(ctx)
 	seesFleet := call.Principal.Allows(rightFleet, "")

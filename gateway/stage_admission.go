@@ -16,23 +16,23 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// payer is whose budget a call is charged to.
+// payer is the kind of caller whose budget a call is charged to.
 type payer int
 
 const (
 	payerTenant payer = iota
-	// payerPrincipal pays while the call's tenant is not known, for what concerns the
-	// platform, and for operators' calls of a tenant, which must get through when the
-	// tenant's budget is used up.
+	// payerPrincipal pays while the call's tenant is not known, for calls of the platform, and
+	// for operators' calls for a tenant, which must be admitted when the tenant's budget is
+	// used up.
 	payerPrincipal
 	// payerAddress pays for calls without a credential.
 	payerAddress
 )
 
-// String names the payer as metrics and error details do.
+// String returns the payer's name in metrics and error details.
 func (p payer) String() string { return [...]string{"tenant", "principal", "address"}[p] }
 
-// subject begins a sentence about the payer.
+// subject returns the beginning of a sentence about the payer.
 func (p payer) subject() string {
 	return [...]string{"the tenant has ", "the caller has ", "the client's address has "}[p]
 }
@@ -65,8 +65,8 @@ func newBudgets(config *Config) (*budgets, error) {
 	return b, errors.Join(errs[:]...)
 }
 
-// charge is what a call holds, and who pays for it. It is the [chassis.Meter] of the call's
-// requests.
+// charge is the capacity that a call holds, and its payer. It is the [chassis.Meter] of the
+// call's requests.
 type charge struct {
 	use     limit.Use
 	payer   payer
@@ -90,8 +90,8 @@ func (c *charge) Hold(n int64) error {
 	return nil
 }
 
-// settle charges what a message takes in memory beyond what has arrived of it: it may have
-// been compressed, or in JSON.
+// settle charges the memory of a message beyond the bytes that have arrived: the message may
+// have been compressed, or in JSON.
 func (c *charge) settle(size int) error {
 	if missing := int64(size) - c.arrived; missing > 0 {
 		return c.Reserve(missing)
@@ -99,7 +99,7 @@ func (c *charge) settle(size int) error {
 	return nil
 }
 
-// sent returns the bytes of a message that has been passed on.
+// sent releases the bytes of a message that has been forwarded.
 func (c *charge) sent() {
 	c.use.Release(c.arrived)
 	c.arrived = 0
@@ -110,12 +110,12 @@ func (c *charge) sent() {
 // name the tenant.
 func (g *Gateway) standing(ctx context.Context, call *Call) (context.Context, error) {
 	if !call.Method.Tenant {
-		// What concerns the platform concerns every tenant: a right that was given
-		// for some tenants does not reach so far.
+		// A call of the platform affects every tenant: a right for some tenants does not
+		// suffice.
 		if !call.Method.Anonymous && !call.Principal.AnyTenant {
 			return ctx, call.denyTenant("the call concerns the platform, and the credential is not for all tenants")
 		}
-		// A header that names a tenant changes nothing and is not passed on.
+		// A header that names a tenant is ignored, and not forwarded.
 		return contextkit.PlatformContext(ctx), nil
 	}
 	tenant, err := call.named(ctx)
@@ -125,7 +125,7 @@ func (g *Gateway) standing(ctx context.Context, call *Call) (context.Context, er
 	return g.stand(ctx, call, tenant)
 }
 
-// pathNamer is a stream whose request's path names fields.
+// pathNamer is a stream whose request has fields in its path.
 type pathNamer interface {
 	PathField(number protowire.Number) string
 }
@@ -177,8 +177,8 @@ func (g *Gateway) stand(ctx context.Context, call *Call, tenant contextkit.Tenan
 	return ctx, nil
 }
 
-// admission takes the call's place in its caller's budget and in the capacity that all
-// share, for as long as the call lasts, and has its requests charged as they arrive.
+// admission takes a place in the caller's budget and in the shared capacity, for as long as
+// the call lasts, and makes the transport charge requests as they arrive.
 func (g *Gateway) admission(ctx context.Context, call *Call) (context.Context, error) {
 	stream, priority := call.Method.Spec.StreamType&connect.StreamTypeServer != 0, call.Method.Priority
 	var err error
@@ -197,7 +197,7 @@ func (g *Gateway) admission(ctx context.Context, call *Call) (context.Context, e
 	return ctx, nil
 }
 
-// pays returns whose budget the call is charged to, as far as is known.
+// pays returns the payer of the call, as far as its tenant is known.
 func (c *Call) pays() payer {
 	switch {
 	case c.Principal == nil || c.Principal == anonymous:
@@ -208,7 +208,7 @@ func (c *Call) pays() payer {
 	return payerTenant
 }
 
-// recharge charges the call to its tenant, which only the request has named.
+// recharge charges the call to its tenant, if only the request has named it.
 func (g *Gateway) recharge(call *Call) error {
 	if call.payer == payerTenant || call.pays() != payerTenant {
 		return nil
@@ -222,7 +222,7 @@ func (g *Gateway) recharge(call *Call) error {
 
 // exceed refuses a call beyond its caller's budget or the shared capacity.
 func (g *Gateway) exceed(call *Call, err error, wait time.Duration) error {
-	call.limited = !errors.Is(err, limit.ErrFull) // that is not the caller's doing
+	call.limited = !errors.Is(err, limit.ErrFull) // which the caller has not caused
 	g.counters.limited.WithLabelValues(limitReason(err), call.payer.String()).Inc()
 	return exceeded(call.payer, err, wait)
 }
@@ -251,8 +251,8 @@ func limitReason(err error) string {
 	return reasonConcurrency
 }
 
-// exceeded says which limit of a caller refuses a call; wait is how long until there is
-// probably room, 0 if that is not known.
+// exceeded returns the error of a call that a limit refuses; wait is the time until there is
+// probably room, 0 if unknown.
 func exceeded(payer payer, err error, wait time.Duration) error {
 	if errors.Is(err, limit.ErrLeft) {
 		return connect.NewError(connect.CodeCanceled, err.Error())
@@ -272,9 +272,9 @@ func exceeded(payer payer, err error, wait time.Duration) error {
 // minRetryDelay is the least that a client is asked to wait.
 const minRetryDelay = 50 * time.Millisecond
 
-// refused accounts for a call that a stage has refused: a denial counts as a call of its
-// caller, and a caller whose refusals come fast learns of them later. Nothing that others
-// share is held meanwhile.
+// refused accounts for a call that a stage has refused: a denial counts against its caller's
+// rate, and the answers to a caller whose refusals come fast are delayed. During the delay no
+// shared capacity is held.
 func (g *Gateway) refused(ctx context.Context, call *Call) {
 	if call.Denied == "" && !call.limited {
 		return
@@ -289,7 +289,7 @@ func (g *Gateway) refused(ctx context.Context, call *Call) {
 	}
 }
 
-// budgetOf returns the budget of whoever's refusal it is: never that of a tenant which the
+// budgetOf returns the budget that a refusal is charged to: never that of a tenant that the
 // caller does not act for.
 func (g *Gateway) budgetOf(call *Call) *limit.Budget {
 	if call.Principal == nil || call.Principal == anonymous {

@@ -31,8 +31,8 @@ func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context
 	return ctx, nil
 }
 
-// unauthenticated returns the answer to a credential that is refused. The client learns
-// no more than it needs; the cause, which the log shows, says what is wrong.
+// unauthenticated returns the answer to a credential that is refused. It tells the client only
+// the class of the fault; the cause, which is logged, says what is wrong.
 func unauthenticated(err error) *connect.Error {
 	reason, public := "BAD_CREDENTIAL", auth.Public(err)
 	switch {
@@ -42,7 +42,7 @@ func unauthenticated(err error) *connect.Error {
 		reason = "EXPIRED_CREDENTIAL"
 	}
 	answer := connect.NewError(connect.CodeUnauthenticated, public.Error())
-	if !errors.Is(public, err) { // it says more
+	if !errors.Is(public, err) { // err has details
 		answer = answer.WithCause(err)
 	}
 	return chassis.WithDetails(answer, chassis.Reason(reason))

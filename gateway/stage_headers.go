@@ -10,8 +10,8 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// headers refuses a call with a header that would be forwarded and cannot be: the node
-// must not be blamed for what its client wrote.
+// headers refuses a call with a header that would be forwarded and cannot be sent: it must not
+// count as the node's fault.
 func (g *Gateway) headers(ctx context.Context, call *Call) (context.Context, error) {
 	header := call.Info.RequestHeader()
 	named := connectionHeaders(header)
@@ -42,12 +42,12 @@ func forwarded(name string, connection []string) bool {
 	return true
 }
 
-// connectionHeaders returns the values that list the headers of the client's connection
-// alone (RFC 9110 §7.6.1).
+// connectionHeaders returns the values of Connection, which list hop-by-hop headers (RFC 9110
+// §7.6.1).
 func connectionHeaders(header *connect.Header) []string { return header.Values("Connection") }
 
-// WriteHeader implements [grpcmeta.Header]: to the node go the client's own metadata, the
-// principal and the contract.
+// WriteHeader implements [grpcmeta.Header]: it writes the client's own metadata, the principal
+// and the contract.
 func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
 	header := c.Info.RequestHeader()
 	named := connectionHeaders(header)
@@ -63,8 +63,8 @@ func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
 	return nil
 }
 
-// passMetadata copies the node's own headers and trailers to the edge: what the gateway
-// owns, and what cannot be sent, is left out.
+// passMetadata copies the node's headers and trailers to the edge. Headers that the gateway
+// owns, and headers that cannot be sent, are left out.
 func passMetadata(to, from *connect.CallInfo) {
 	passHeader(to.ResponseHeader(), from.ResponseHeader())
 	passHeader(to.ResponseTrailer(), from.ResponseTrailer())

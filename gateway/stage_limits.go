@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// limits keeps the tenant within its rate. Its calls in flight are bounded by admission.
+// limits bounds the tenant's rate. Admission bounds its calls in flight.
 func (g *Gateway) limits(ctx context.Context, call *Call) (context.Context, error) {
 	call.entered = time.Now()
 	if call.Tenant.IsZero() || call.payer != payerTenant {

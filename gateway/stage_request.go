@@ -33,8 +33,8 @@ func (g *Gateway) deadline(ctx context.Context, call *Call) (context.Context, er
 	return ctx, nil
 }
 
-// receive reads the request, or a stream's first message. A stream of requests of which
-// nothing need be known is opened without one.
+// receive reads the request, or a stream's first message. A stream of requests is opened
+// without one if the pipeline needs no field of it.
 func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, error) {
 	call.request.Program = call.Method.Input
 	if !call.needsFirst() {
@@ -65,7 +65,7 @@ func (c *Call) needsFirst() bool {
 		m.TenantField != 0 && c.Tenant.IsZero()
 }
 
-// unreceived says why there is no request.
+// unreceived returns the error of a call whose request was not received.
 func (g *Gateway) unreceived(ctx context.Context, call *Call, err error) error {
 	switch exceeded := call.use.Failed(); {
 	case exceeded != nil:
@@ -78,9 +78,9 @@ func (g *Gateway) unreceived(ctx context.Context, call *Call, err error) error {
 	return err
 }
 
-// read receives a message of the client's. A message that cannot be decompressed, decoded or
-// transcoded, or that is no protobuf message of its type, is INVALID_ARGUMENT: nodes would
-// refuse it, and it would count as their fault.
+// read receives a message of the client. A message that cannot be decompressed, decoded or
+// transcoded, or that is not a valid protobuf message of its type, is INVALID_ARGUMENT: a node
+// would refuse it, which would count as the node's fault.
 func (c *Call) read(message *frame.Frame) error {
 	if err := c.Stream.Receive(message); err != nil {
 		var syntax *transcode.SyntaxError
@@ -116,8 +116,8 @@ func (c *Call) badField(number protowire.Number, err error) error {
 }
 
 // tenant makes the request agree with credential, x-tenant-id and path on the tenant, and
-// fills in what is absent. A call whose tenant only the request names is judged and charged
-// as the tenant's from here on.
+// fills in absent fields. A call whose tenant only the request names is checked and charged as
+// the tenant's from here on.
 func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, error) {
 	var named string
 	if call.Method.TenantField != 0 && call.First != nil {

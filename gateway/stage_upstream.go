@@ -227,7 +227,7 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	if !ok {
 		return silentNode(call, wait)
 	}
-	// The first outcome that is known counts; if none is by the end, that.
+	// The first known outcome counts, or Unknown at the end if there is none.
 	known := false
 	done := func(outcome breaker.Outcome) {
 		if !known {
@@ -303,13 +303,13 @@ func (c *Call) pumpAnswers(stream connect.ClientStream, done func(breaker.Outcom
 // pumpEnd is how the pump of requests ended.
 type pumpEnd struct {
 	err error
-	// Of a denial: the rule, and the resource that is denied. The call has ended
-	// concurrently, maybe, and must not be written to.
+	// The rule and the resource of a denial. They are not written to the call, which may have
+	// ended concurrently.
 	denied, resource string
 }
 
-// pumpRequests sends the first message, if there is one, and those that follow. Every
-// message of a stream is for the stream's tenant, and for resources that the right covers.
+// pumpRequests sends the first message, if there is one, and the following ones. Every message
+// of a stream must be for the stream's tenant, and for resources that the right covers.
 func (c *Call) pumpRequests(stream connect.ClientStream) pumpEnd {
 	tenant := c.Tenant.String()
 	if c.First == nil {
@@ -333,7 +333,7 @@ func (c *Call) pumpRequests(stream connect.ClientStream) pumpEnd {
 	return pumpEnd{err: err, denied: further.Denied, resource: further.Resource}
 }
 
-// pump sends the messages after the first, which are charged to held while they pass.
+// pump sends the messages after the first, each charged to held until it is sent.
 func (c *Call) pump(to connect.ClientStream, tenant string, held *charge) error {
 	for {
 		message := &frame.Frame{Program: c.Method.Input}

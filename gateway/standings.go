@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	// standingTTL is how long the nodes' answers about a tenant are used again.
+	// standingTTL is how long the nodes' answers about a tenant are cached.
 	standingTTL = 2 * time.Second
-	// standingTimeout bounds the questions about one tenant.
+	// standingTimeout bounds the time of the health checks for one tenant.
 	standingTimeout = time.Second
-	// standingRate bounds the tenants per second that nodes are asked about, with
-	// standingBurst at a time: whoever asks about many tenants is refused, and nodes have
-	// at most as many questions per second as that, times their kinds.
+	// standingRate bounds the tenants per second that nodes are asked about, and standingBurst
+	// the burst. Further questions are refused, so each node gets at most this rate of health
+	// checks.
 	standingRate, standingBurst = 20, 40
 	// maxStandings bounds the tenants whose answers are stored.
 	maxStandings = 1024
@@ -42,7 +42,7 @@ type standings struct {
 	known *simplelru.LRU[contextkit.TenantID, *standing]
 }
 
-// standing is what nodes answer about one tenant.
+// standing is the answers of nodes about one tenant.
 type standing struct {
 	done    chan struct{} // closed when refused is complete
 	asked   time.Time
@@ -55,11 +55,12 @@ func newStandings(g *Gateway) *standings {
 	return &standings{gateway: g, client: contextkit.NewClient(upstream.NewTransport(g.pool)), rate: rate.NewLimiter(standingRate, standingBurst), known: known}
 }
 
-var errStandingRate = connect.NewError(connect.CodeResourceExhausted, "nodes are asked about too many tenants: ask again in a moment")
+var errStandingRate = connect.NewError(connect.CodeResourceExhausted, "the readiness of too many tenants is asked for: ask again in a moment")
 
-// of returns the kinds of nodes that refuse the tenant's calls, each with the reason, at
-// most standingTTL old and since the last change of the routing table. Callers who ask about the same tenant share one question. Errors:
-// RESOURCE_EXHAUSTED when too many tenants are asked about, and that of ctx.
+// of returns the kinds of nodes that refuse the tenant's calls, each with the reason. The
+// answer is at most standingTTL old, and from after the last change of the routing table.
+// Concurrent callers for one tenant share the health checks. Errors: RESOURCE_EXHAUSTED when
+// too many tenants are asked about, and that of ctx.
 func (s *standings) of(ctx context.Context, tenant contextkit.TenantID) (map[string]string, error) {
 	now, epoch := time.Now(), s.gateway.routes.Revision()
 	s.mu.Lock()
@@ -80,7 +81,7 @@ func (s *standings) of(ctx context.Context, tenant contextkit.TenantID) (map[str
 	found = &standing{done: make(chan struct{}), asked: now, epoch: epoch}
 	s.known.Add(tenant, found)
 	s.mu.Unlock()
-	// The answers are for all who ask, so they do not end with this caller.
+	// The answers are shared, so the checks do not end with this caller.
 	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), standingTimeout)
 	defer cancel()
 	found.refused = s.ask(asked, tenant)
@@ -125,13 +126,13 @@ func (s *standings) askKind(ctx context.Context, kind string, tenant contextkit.
 	return s.askNode(ctx, node, tenant)
 }
 
-// healthSpec is the question of the gRPC health protocol.
+// healthSpec is the method Check of the gRPC health protocol.
 var healthSpec = connect.Spec{
 	Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary, IdempotencyLevel: connect.IdempotencyNoSideEffects,
 }
 
-// askNode returns why the node does not serve the tenant. A node that does not speak the
-// health protocol, or does not know tenants there, serves all.
+// askNode returns why the node does not serve the tenant. A node without the health protocol,
+// or one that ignores tenants in it, serves all tenants.
 func (s *standings) askNode(ctx context.Context, node route.Node, tenant contextkit.TenantID) string {
 	ctx = upstream.WithEndpoint(contextkit.TenantContext(ctx, tenant), node.Endpoint)
 	var answer healthv1.HealthCheckResponse

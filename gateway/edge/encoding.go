@@ -17,8 +17,8 @@ const minCompressed = 512
 // encodings are the content encodings of bodies and answers (RFC 9110 §8.4).
 type encodings []connect.Compressor
 
-// of returns the compressor of a request's body, nil for a plain one, or an error for the
-// client.
+// of returns the compressor of a request's body, nil for an uncompressed one, or an error for
+// the client.
 func (e encodings) of(req *http.Request) (connect.Compressor, error) {
 	name := strings.ToLower(strings.TrimSpace(req.Header.Get("Content-Encoding")))
 	if name == "" || name == connect.CompressionNameIdentity {

@@ -84,8 +84,8 @@ func (s *stream) bodyWire() ([]byte, error) {
 	return s.binding.method.Input.AppendWire(make([]byte, 0, len(body)+foreseenTenant), body)
 }
 
-// readBody appends the body, not compressed. A compressed body is read whole first: while
-// it arrives no decompressor waits for it.
+// readBody appends the decompressed body to dst. A compressed body is read whole first, so
+// that no decompressor is occupied while the body arrives.
 func (s *stream) readBody(dst []byte) ([]byte, error) {
 	compressor, err := s.encodings.of(s.request)
 	if err != nil {
@@ -168,7 +168,7 @@ type parameter struct {
 	text  protowire.Number // of a string field of the request itself; 0: it is another
 }
 
-// newParameter returns the parameter that name leads to by the fields that find finds.
+// newParameter returns the parameter of a path of field names, which find resolves.
 func newParameter(input protoreflect.MessageDescriptor, name string, find finder) (parameter, error) {
 	path, err := fieldPath(input, name, find)
 	if err != nil {
@@ -177,7 +177,7 @@ func newParameter(input protoreflect.MessageDescriptor, name string, find finder
 	p := parameter{name: name, path: path, names: make([]string, len(path))}
 	for i, f := range path {
 		if p.names[i] = transcode.Name(f); p.names[i] == "" {
-			return parameter{}, fmt.Errorf("%q cannot be given: the names of %s are those of other fields", name, f.FullName())
+			return parameter{}, fmt.Errorf("%q cannot be set: the names of %s are those of other fields", name, f.FullName())
 		}
 	}
 	if len(path) == 1 && path[0].Kind() == protoreflect.StringKind && !path[0].IsList() {
@@ -205,12 +205,12 @@ func (p *parameter) appendWire(wire []byte, input *transcode.Program, value stri
 	return out, nil
 }
 
-// finder finds a message's field by a name, nil for none.
+// finder returns a message's field by a name, nil for none.
 type finder func(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor
 
-// byProtoName is the finder of path variables, whose fields google.api.http calls by their
-// proto names; JSON names serve too where they are no proto names. A query's parameters
-// are found as JSON's members are, by [transcode.Field].
+// byProtoName is the finder of path variables, which google.api.http names by proto names; a
+// JSON name is accepted if it is no field's proto name. Query parameters are resolved as JSON
+// members are, by [transcode.Field].
 func byProtoName(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	if f := message.Fields().ByName(protoreflect.Name(name)); f != nil {
 		return f
@@ -218,7 +218,7 @@ func byProtoName(message protoreflect.MessageDescriptor, name string) protorefle
 	return message.Fields().ByJSONName(name)
 }
 
-// fieldPath finds a field by its path of names.
+// fieldPath returns the fields of a path of names.
 func fieldPath(message protoreflect.MessageDescriptor, name string, find finder) ([]protoreflect.FieldDescriptor, error) {
 	var path []protoreflect.FieldDescriptor
 	for part := range strings.SplitSeq(name, ".") {

@@ -196,12 +196,12 @@ func (c jsonCodec) MarshalWrite(ctx context.Context, dst io.Writer, msg any) err
 	return err
 }
 
-// NoJSON returns what a client may know of an answer that could not be written as JSON: that
-// the node's message is malformed, or has a value without a JSON form. It is INTERNAL.
+// NoJSON returns the error, INTERNAL, for a client whose answer could not be written as JSON:
+// the node's message is malformed, or has a value without a JSON form.
 func NoJSON(err error) error {
 	message := "the node's answer has no JSON form"
 	if errors.Is(err, transcode.ErrWire) {
-		message = "the node's answer is no protobuf message of its type"
+		message = "the node's answer is not a valid protobuf message of its type"
 	}
 	return connect.NewError(connect.CodeInternal, message).WithCause(err)
 }

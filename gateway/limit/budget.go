@@ -16,18 +16,19 @@ type bounds struct {
 	bytes          int64
 }
 
-// Budget is what one caller uses of the gateway, and its bounds.
+// Budget is one caller's use of the gateway, and its bounds.
 type Budget struct {
 	shared *Shared
 	bounds atomic.Pointer[bounds]
 	// group bounds what all budgets of a table use together; nil: nothing does.
 	group *Budget
 
-	// pins counts what must not be forgotten; a forgotten budget has fewer than none.
+	// pins counts the users of the budget, which its table must not forget while there are
+	// any; a forgotten budget has a negative number.
 	pins                  atomic.Int64
 	calls, streams, bytes atomic.Int64
 	limiter               *rate.Limiter // of calls
-	refusals              *rate.Limiter // of those that are reported immediately
+	refusals              *rate.Limiter // of refusals that are reported immediately
 	held                  atomic.Int64  // refusals that are held back
 	retries               savings
 }
@@ -43,7 +44,7 @@ func newBudget(shared *Shared, bounds bounds, group *Budget) *Budget {
 	return b
 }
 
-// bind puts bounds in force, also for what is in flight.
+// bind sets the bounds, which also apply to calls in flight.
 func (b *Budget) bind(bounds bounds) {
 	if *b.bounds.Load() == bounds {
 		return
@@ -55,11 +56,11 @@ func (b *Budget) bind(bounds bounds) {
 	b.bounds.Store(&bounds)
 }
 
-// forgotten is the number of pins of a budget that its table has given up.
+// forgotten is the number of pins of a budget that its table has removed.
 const forgotten = math.MinInt64 / 2
 
-// pin keeps the budget in its table until unpin. It reports false when the table has
-// given the budget up.
+// pin retains the budget in its table until unpin. It reports false if the table has removed
+// the budget.
 func (b *Budget) pin() bool {
 	if b.pins.Add(1) > 0 {
 		return true
@@ -70,8 +71,8 @@ func (b *Budget) pin() bool {
 
 func (b *Budget) unpin() { b.pins.Add(-1) }
 
-// forget gives the budget up if a new one would be the same: nothing is in flight, and no
-// limit has been used up in part.
+// forget marks the budget as removed, and reports true, if a new budget would be the same:
+// nothing is in flight, and no limit is partly used up.
 func (b *Budget) forget() bool {
 	if b.pins.Load() != 0 || b.retries.earned.Load() < 0 {
 		return false
@@ -83,8 +84,8 @@ func (b *Budget) forget() bool {
 	return b.pins.CompareAndSwap(0, forgotten)
 }
 
-// Spend counts a call against the rate. [ErrRate] says that calls come faster; wait is how
-// long until the next one may.
+// Spend counts a call against the rate. If calls exceed the rate it returns [ErrRate] and the
+// time until the next call is allowed.
 func (b *Budget) Spend(now time.Time) (wait time.Duration, err error) {
 	if !b.limiter.AllowN(now, 1) {
 		missing := 1 - b.limiter.TokensAt(now)
@@ -98,7 +99,7 @@ func (b *Budget) Spend(now time.Time) (wait time.Duration, err error) {
 // answer.
 func (b *Budget) Denied(now time.Time) { b.limiter.AllowN(now, 1) }
 
-// Retry reports whether the caller may have a call tried once more.
+// Retry reports whether a call of the caller may be retried, and counts the retry.
 func (b *Budget) Retry() bool { return b.retries.spend() }
 
 // InFlight returns the calls and streams in flight, and the bytes that they hold.

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// shards is how many locks a table of budgets has.
+	// shards is the number of locks of a table of budgets.
 	shards = 16
 	// trackedCallers bounds the budgets of a table. While none of them can be forgotten,
 	// further callers share one.
@@ -22,8 +22,8 @@ const (
 )
 
 // Budgets has a budget for each caller, by key. A budget is forgotten only when a new one
-// would be the same, so that callers with many keys evict no one's limits; while the table
-// is full, further callers share a budget.
+// would be the same, so that callers with many keys cannot reset any limit; while the table is
+// full, further callers share a budget.
 type Budgets[K comparable] struct {
 	shared *Shared
 	bounds func(K) bounds
@@ -31,7 +31,7 @@ type Budgets[K comparable] struct {
 	most   int     // of a shard
 	seed   maphash.Seed
 	shards [shards]shard[K]
-	// others is the budget of the callers for which there was no place.
+	// others is the budget that callers share for which the table has no place.
 	others   *Budget
 	overflow atomic.Int64
 }
@@ -98,7 +98,8 @@ func (b *Budgets[K]) Of(key K) *Budget {
 	return fresh
 }
 
-// sweep forgets what can be forgotten, and reports whether there is a place. s.mu is held.
+// sweep forgets the budgets that can be forgotten, and reports whether there is a place. s.mu
+// is held.
 func (s *shard[K]) sweep() bool {
 	now := time.Now()
 	if now.Sub(s.swept) < sweepPause {
@@ -129,7 +130,7 @@ func (b *Budgets[K]) Enter(key K, use *Use, stream bool, priority Priority) erro
 	return use.enter(b.pinned(key), stream, priority)
 }
 
-// Move charges a use to the caller. On an error it stays charged to whom it was. Errors:
+// Move charges a use to the caller. On an error it stays charged to its former caller. Errors:
 // [ErrConcurrency], [ErrStreams], [ErrBytes], [ErrLeft].
 func (b *Budgets[K]) Move(key K, use *Use) error { return use.move(b.pinned(key)) }
 
@@ -154,12 +155,12 @@ type Tenants struct {
 	*Budgets[contextkit.TenantID]
 
 	config Config
-	most   bounds                                         // by the share
+	most   bounds                                         // of the share
 	own    atomic.Pointer[map[contextkit.TenantID]Config] // tenants' own quotas
 }
 
-// NewTenants returns budgets of tenants with a quota, which each may use a share of the
-// shared capacity, above 0 and at most 1.
+// NewTenants returns budgets of tenants with a quota, which may each use a share of the shared
+// capacity, above 0 and at most 1.
 func NewTenants(shared *Shared, quota Config, share float64) (*Tenants, error) {
 	if err := errors.Join(quota.Validate(), validShare(share)); err != nil {
 		return nil, err
@@ -169,14 +170,13 @@ func NewTenants(shared *Shared, quota Config, share float64) (*Tenants, error) {
 	return t, nil
 }
 
-// SetBounds gives tenants quotas of their own; those that are not named have the
-// same as all others, and so has what is 0. It counts immediately, also for what is in
-// flight.
+// SetBounds sets the quotas of single tenants. Other tenants, and fields that are 0, have the
+// default. The quotas apply immediately, also to calls in flight.
 func (t *Tenants) SetBounds(own map[contextkit.TenantID]Config) {
 	t.own.Store(&own)
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.mu.Lock() // what is added after it has the new quotas
+		s.mu.Lock() // budgets that are added later have the new quotas
 		for id, budget := range s.known {
 			budget.bind(t.boundsOf(id))
 		}

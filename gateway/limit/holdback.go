@@ -7,20 +7,19 @@ import (
 )
 
 const (
-	// promptRefusals is the share of a caller's rate, and of its burst, at which it is
-	// refused immediately: clients that wait as they are asked to are not refused more
+	// promptRefusals is the share of a caller's rate, and of its burst, up to which refusals
+	// are reported immediately: a client that waits as RetryInfo asks is not refused more
 	// often.
 	promptRefusals = 0.1
 	// leastHeld and mostHeld are how long a further refusal is held back.
 	leastHeld, mostHeld = 50 * time.Millisecond, 150 * time.Millisecond
 )
 
-// HoldBack waits until the caller may learn that its call is refused, and reports whether
-// it waited: not at all as a rule, and for a moment while the caller's refusals come faster
-// than a tenth of its rate. A refusal costs nearly as much as an answer, and a client that
-// calls again immediately would take for it what others need. No more than [Capacity].Held
-// refusals wait, of all callers together, and half as many of one; the others do not wait.
-// It returns early when ctx ends.
+// HoldBack delays the report of a refusal, and reports whether it has: it waits 50 to 150 ms
+// while the caller's refusals come faster than a tenth of its rate, and not at all otherwise.
+// A refusal costs nearly as much as an answer, so a client that calls again immediately would
+// take capacity from others. At most [Capacity].Held refusals of all callers wait, and half as
+// many of one caller; further ones do not wait. It returns early when ctx ends.
 func (b *Budget) HoldBack(ctx context.Context) bool {
 	if b.refusals.Allow() || !b.pin() {
 		return false
@@ -41,5 +40,5 @@ func (b *Budget) HoldBack(ctx context.Context) bool {
 	return true
 }
 
-// promptBurst is how many refusals a caller learns of immediately after none.
+// promptBurst is the burst of refusals that are reported immediately.
 func promptBurst(bounds bounds) int { return max(int(float64(bounds.burst)*promptRefusals), 1) }

@@ -1,5 +1,5 @@
-// Package limit keeps one caller's calls from taking the gateway from the
-// others, and retries from multiplying a node's trouble.
+// Package limit prevents one caller's calls from exhausting the gateway for the others, and
+// retries from overloading a node that fails.
 //
 // [Shared] is the capacity that all callers share: calls, streams and bytes. A [Budget]
 // is what one caller (a tenant, a principal, a client address) may take of it, and a [Use]

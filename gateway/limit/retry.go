@@ -39,8 +39,8 @@ func (s *savings) spend() bool {
 	}
 }
 
-// Retries allows retries as a share of the calls: a node in trouble gets at most
-// a tenth more calls, not a multiple.
+// Retries permits retries as a share of the calls: a failing node gets at most a tenth more
+// calls, not a multiple.
 type Retries struct {
 	endpoints sync.Map // endpoint → *savings
 	count     atomic.Int64
@@ -49,7 +49,7 @@ type Retries struct {
 // trackedEndpoints bounds the endpoints whose savings are known.
 const trackedEndpoints = 4096
 
-// NewRetries returns retries of which every endpoint has its first savings.
+// NewRetries returns retries with the initial savings for every endpoint.
 func NewRetries() *Retries { return &Retries{} }
 
 // Call counts a call to the endpoint.

@@ -22,8 +22,8 @@ func (p Priority) String() string { return [...]string{"low", "normal", "high"}[
 // tenths is how much of the room a priority may fill.
 var tenths = [priorities]int64{Low: 7, Normal: 9, High: 10}
 
-// Room bounds a number of units (calls, streams or bytes) that are in use at once. As it
-// fills up, what is least important is refused first.
+// Room bounds the number of units (calls, streams or bytes) in use. As it fills up, low
+// priorities are refused first.
 type Room struct {
 	used  atomic.Int64
 	bound [priorities]int64
@@ -42,7 +42,7 @@ func NewRoom(units int64) (*Room, error) {
 	return r, nil
 }
 
-// Acquire takes n units, which Release returns, or reports that there is no room for
+// Acquire takes n units, to be returned by Release, and reports false if there is no room for
 // them at this priority.
 func (r *Room) Acquire(n int64, p Priority) bool {
 	if r.used.Add(n) > r.bound[p] {

@@ -13,12 +13,12 @@ type Capacity struct {
 	Calls, Streams int
 	// Bytes is the bytes of messages in memory.
 	Bytes int64
-	// Held is the refusals that are held back, see [Budget.HoldBack].
+	// Held bounds the refusals that are held back, see [Budget.HoldBack].
 	Held int
 }
 
-// Shared is the capacity that all callers share. As it fills up, what is least important
-// is refused first, so that operators still get in.
+// Shared is the capacity that all callers share. As it fills up, low priorities are refused
+// first, so that operators are still admitted.
 type Shared struct {
 	calls, streams, bytes *Room
 
@@ -50,7 +50,7 @@ func (s *Shared) Bytes() *Room { return s.bytes }
 // Held returns how many refusals are held back now.
 func (s *Shared) Held() int64 { return s.held.Load() }
 
-// part returns the part of n that a share is, at least 1.
+// part returns a share of n, at least 1.
 func part[N int | int64](n N, share float64) N { return max(N(float64(n)*share), 1) }
 
 // portion returns the bounds of a caller that may use a share of the capacity.

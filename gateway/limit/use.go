@@ -2,22 +2,21 @@ package limit
 
 import "sync"
 
-// Use is what one call holds: a place and bytes, each of its caller's budget and of the
-// shared capacity. The zero value holds nothing. [Budgets.Enter] fills it in, and
-// [Use.Leave] returns all that it holds. Its methods are safe for concurrent use.
+// Use is the part of its caller's budget and of the shared capacity that one call holds: a
+// place and bytes. The zero value holds nothing. [Budgets.Enter] fills it in, and [Use.Leave]
+// returns all that it holds. Its methods are safe for concurrent use.
 type Use struct {
 	mu       sync.Mutex
 	budget   *Budget // nil: it holds nothing
-	room     *Room   // of the shared capacity; nil: given back
+	room     *Room   // of the shared capacity; nil: released
 	stream   bool
 	priority Priority
 	bytes    int64
 	failed   error
 }
 
-// enter takes a place of the budget, which is pinned, and of the shared capacity. It
-// releases the pin if there is none. A use that has been filled in already is an error of
-// the caller's.
+// enter takes a place of the budget, which is pinned, and of the shared capacity. On an error
+// it releases the pin. The use must hold nothing.
 func (u *Use) enter(b *Budget, stream bool, priority Priority) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -86,7 +85,7 @@ func (u *Use) Reserve(n int64) error {
 	return nil
 }
 
-// Release returns n bytes, at most those that are reserved.
+// Release returns n bytes, or all reserved bytes if they are fewer.
 func (u *Use) Release(n int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -102,7 +101,7 @@ func (u *Use) release(n int64) {
 	u.budget.shared.bytes.Release(n)
 }
 
-// Failed returns why bytes were refused last; nil: none were.
+// Failed returns the last error of Reserve by which bytes were refused, nil if there is none.
 func (u *Use) Failed() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -116,8 +115,8 @@ func (u *Use) Budget() *Budget {
 	return u.budget
 }
 
-// LeaveShared returns the bytes and the shared capacity's place. The budget's place is
-// held until Leave.
+// LeaveShared returns the bytes and the place in the shared capacity. The place in the budget
+// is held until Leave.
 func (u *Use) LeaveShared() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -132,7 +131,7 @@ func (u *Use) leaveShared() {
 	}
 }
 
-// Leave returns all that is held; of a use that holds nothing it does nothing.
+// Leave returns all that the use holds, if it holds anything.
 func (u *Use) Leave() {
 	u.mu.Lock()
 	defer u.mu.Unlock()

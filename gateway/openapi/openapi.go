@@ -157,9 +157,9 @@ func content(schema object) object { return object{"application/json": object{"s
 // maxQueryDepth bounds the nesting of query parameters.
 const maxQueryDepth = 4
 
-// query lists the parameters that a message's fields make, but for those in the
-// path and in the body. prefix and names are the way to the message, in proto names and in
-// those of the parameters, which a query's reader finds.
+// query lists the parameters that a message's fields make, but for those in the path and in
+// the body. prefix and names are the path to the message, in proto names and in the names of
+// query parameters.
 func (b *builder) query(prefix, names string, message protoreflect.MessageDescriptor, inPath map[string]bool, body string, above []protoreflect.FullName) []any {
 	if len(above) == maxQueryDepth {
 		return nil
@@ -197,7 +197,7 @@ func find(message protoreflect.MessageDescriptor, path string) protoreflect.Fiel
 	return field
 }
 
-// Handler serves the document to every caller: guard it.
+// Handler serves the document to every caller. The caller of Handler guards it.
 func Handler(document []byte) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

@@ -26,7 +26,7 @@ func Reflect(ctx context.Context, client *connect.Client) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy: list the node's services: %w", err)
 	}
-	slices.Sort(services) // the same services are the same set
+	slices.Sort(services) // equal services give equal sets
 	r := reflected{stream: stream, files: map[string]*descriptorpb.FileDescriptorProto{}, done: map[string]bool{}}
 	for _, service := range services {
 		if err := r.service(service); err != nil {

@@ -209,8 +209,8 @@ func (t *Table) Lookup(kind string, tenant contextkit.TenantID) (Node, bool) {
 	return s.ready[kind].best(hash, nil)
 }
 
-// Placed returns the node that a tenant's calls of the kind are placed on, and whether no
-// other node can answer them. It reports false for a tenant without a placement.
+// Placed returns the node that the tenant is placed on for the kind, and whether only that
+// node can answer its calls. ok is false for a tenant without a placement.
 func (t *Table) Placed(kind string, tenant contextkit.TenantID) (node string, only, ok bool) {
 	p, ok := t.current.Load().placed.get(kind, tenant, hashOf(tenant.String()))
 	return p.node, p.only, ok

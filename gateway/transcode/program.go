@@ -19,8 +19,8 @@ type Program struct {
 	kind     messageKind
 	// slow says that the message has what only protojson handles.
 	slow bool
-	// whole says that the message, or one inside, has required fields or extensions: see
-	// [Program.Validate].
+	// whole says that the message, or a message within it, has required fields or extensions:
+	// see [Program.Validate].
 	whole bool
 	// byNumber holds the fields with small numbers, sparse the others.
 	byNumber []*field
@@ -31,9 +31,9 @@ type Program struct {
 	oneofs   int
 }
 
-// Field returns the field of a message that JSON texts call by name: the first one that
-// has it for its JSON name, else the one that has it for its proto name; nil for none.
-// protojson has the same order.
+// Field returns the field of a message that a JSON member name refers to: the first field with
+// that JSON name, else the field with that proto name; nil for none. protojson has the same
+// order.
 func Field(desc protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	if f := desc.Fields().ByJSONName(name); f != nil {
 		return f
@@ -41,8 +41,8 @@ func Field(desc protoreflect.MessageDescriptor, name string) protoreflect.FieldD
 	return desc.Fields().ByTextName(name)
 }
 
-// Name returns a name that [Field] finds the field by, its proto name if possible. "" says
-// that both its names are other fields'.
+// Name returns a name by which [Field] returns the field, its proto name if possible, or "" if
+// both its names refer to other fields.
 func Name(field protoreflect.FieldDescriptor) string {
 	for _, name := range []string{field.TextName(), field.JSONName()} {
 		if found := Field(field.ContainingMessage(), name); found != nil && found.Number() == field.Number() {
@@ -105,7 +105,7 @@ type field struct {
 	list     bool
 	isMap    bool
 	packs    bool // is written packed
-	utf8     bool // a text that must be valid UTF-8
+	utf8     bool // a string that must be valid UTF-8
 	implicit bool // no presence: the zero value is not written
 	oneof    int  // dense index from 1; 0: none
 	message  *Program
@@ -182,8 +182,8 @@ func (c *Compiler) compile(desc protoreflect.MessageDescriptor) *Program {
 		}
 		p.all = append(p.all, f)
 	}
-	// A member is read by its JSON name, or by its proto name (a group's is its type's)
-	// unless that is another field's JSON name: as protojson reads it.
+	// As in protojson, a member has its field's JSON name, or its proto name (a group's is its
+	// type's) unless that is another field's JSON name.
 	for _, name := range []func(protoreflect.FieldDescriptor) string{
 		protoreflect.FieldDescriptor.JSONName, protoreflect.FieldDescriptor.TextName,
 	} {
@@ -223,8 +223,8 @@ func (c *Compiler) field(fd protoreflect.FieldDescriptor, index int) *field {
 	return f
 }
 
-// enforcesUTF8 reports whether protobuf-go refuses a text of the field that is not UTF-8: in
-// proto3, and in editions unless their features say otherwise.
+// enforcesUTF8 reports whether protobuf-go refuses a string of the field that is not UTF-8: it
+// does in proto3, and in editions unless a feature disables it.
 func enforcesUTF8(fd protoreflect.FieldDescriptor) bool {
 	if known, ok := fd.(interface{ EnforceUTF8() bool }); ok {
 		return known.EnforceUTF8()
@@ -248,8 +248,8 @@ func compileEnum(desc protoreflect.EnumDescriptor) *enum {
 	return e
 }
 
-// spread makes every message slow, or whole, that has such a one inside: protobuf must
-// then have the whole.
+// spread makes every message slow, or whole, that contains such a message: the protobuf
+// library must then read all of it.
 func (c *Compiler) spread() {
 	for changed := true; changed; {
 		changed = false

@@ -554,7 +554,7 @@ func integral(digits []byte) (*big.Int, bool) {
 	whole = bytes.TrimPrefix(whole, []byte{'0'}) // there is at most one
 	fraction = bytes.TrimRight(fraction, "0")
 	if len(whole) == 0 && len(fraction) == 0 {
-		return new(big.Int), true // whatever its exponent is
+		return new(big.Int), true // zero, with any exponent
 	}
 	exponent := 0
 	if power != nil {

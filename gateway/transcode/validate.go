@@ -12,13 +12,13 @@ import (
 type WireError struct {
 	// Message is the innermost message's type.
 	Message protoreflect.FullName
-	// Field is the JSON name of the field in it that is malformed; "": the message is.
+	// Field is the JSON name of its malformed field; "": the message itself is malformed.
 	Field string
 	// Reason says what is wrong.
 	Reason string
 }
 
-// Error returns the reason with the field.
+// Error implements error.
 func (e *WireError) Error() string {
 	where := string(e.Message)
 	if e.Field != "" {
@@ -33,19 +33,19 @@ func (e *WireError) Unwrap() error { return ErrWire }
 // Reasons of a WireError.
 const (
 	reasonCutOff = "the value is cut off, or its length or type is malformed"
-	reasonTag    = "a field number is not between 1 and 536870911, or a group ends that has not begun"
+	reasonTag    = "a field number is not between 1 and 536870911, or a group ends that was not started"
 	reasonUTF8   = "the text is not valid UTF-8"
 	reasonDepth  = "messages are nested deeper than 10000"
 	reasonGroup  = "a group does not end"
 )
 
-// Validate reports whether [proto.Unmarshal] reads wire as a message of the type, without
-// making the message: nil, or a [*WireError]. It allocates nothing unless it fails, but
-// for types with required fields or extensions, which proto.Unmarshal itself has to read.
+// Validate returns nil if [proto.Unmarshal] accepts wire as a message of the type, else a
+// [*WireError]. It allocates nothing unless it fails, except for types with required fields or
+// extensions, which it reads by proto.Unmarshal.
 //
 // Source: https://protobuf.dev/programming-guides/encoding/; the bounds are those of
-// protobuf-go (field numbers, depth), which accepts as an unknown field what has a known
-// number and another wire type.
+// protobuf-go (field numbers, depth), which treats a known field number with another wire type
+// as an unknown field.
 func (p *Program) Validate(wire []byte) error {
 	if _, err := p.validate(wire, 0, protowire.DefaultRecursionLimit); err != nil {
 		return err
@@ -56,8 +56,8 @@ func (p *Program) Validate(wire []byte) error {
 	return nil
 }
 
-// validateWhole has protobuf read a message whose required fields and extensions only it
-// can judge.
+// validateWhole reads a message by proto.Unmarshal, which alone can check required fields and
+// extensions.
 func (p *Program) validateWhole(wire []byte) error {
 	if _, err := p.unmarshal(wire); err == nil {
 		return nil
@@ -65,8 +65,8 @@ func (p *Program) validateWhole(wire []byte) error {
 	return &WireError{p.desc.FullName(), "", "an extension is malformed, or a required field is missing"}
 }
 
-// validate walks a message up to the end of wire or, in a group with that number, up to
-// the group's end. It returns how many bytes the message has.
+// validate checks a message up to the end of wire or, in a group with that number, up to the
+// group's end. It returns the message's length in bytes.
 func (p *Program) validate(wire []byte, group protowire.Number, depth int) (int, error) {
 	if depth--; depth < 0 {
 		return 0, &WireError{p.desc.FullName(), "", reasonDepth}
@@ -108,7 +108,8 @@ func (p *Program) validate(wire []byte, group protowire.Number, depth int) (int,
 	return len(wire), nil
 }
 
-// validate checks one value of the field, which p has, and returns how many bytes it has.
+// validate checks one value of the field, which is one of p's, and returns its length in
+// bytes.
 func (f *field) validate(p *Program, b []byte, wireType protowire.Type, depth int) (size int, err error) {
 	switch {
 	case wireType == protowire.BytesType && (f.wireType == protowire.BytesType || f.packed != nil):
@@ -142,7 +143,7 @@ func (f *field) validate(p *Program, b []byte, wireType protowire.Type, depth in
 	return size, nil
 }
 
-// validateEntry checks an entry of the map field f, which p has.
+// validateEntry checks an entry of the map field f, which is one of p's.
 func (f *field) validateEntry(p *Program, b []byte, depth int) error {
 	if depth--; depth < 0 {
 		return &WireError{p.desc.FullName(), f.name, reasonDepth}

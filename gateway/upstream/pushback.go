@@ -42,7 +42,7 @@ func Pushback(info *connect.CallInfo, err error) (wait time.Duration, asked, aga
 	return 0, false, true
 }
 
-// Unreached reports whether err is of a call whose node could not be connected to.
+// Unreached reports whether err says that no connection to the node could be made.
 func Unreached(err error) bool {
 	broken, ok := errors.AsType[*h2.BrokenError](err)
 	return ok && broken.Unreached

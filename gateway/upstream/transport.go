@@ -19,9 +19,8 @@ func WithEndpoint(ctx context.Context, address string) context.Context {
 // Opener begins calls. What info says of the call are its procedure (Spec) and its endpoint
 // (PeerAddr), and what comes back is written into it. header has its request headers, the
 // contract among them (see contextkit.Inject), and may be asked for them more than once; if it
-// is a [grpcmeta.Metered], that bounds the memory of the answer's messages, and a call beyond
-// it ends with the meter's error.
-// Messages are *frame.Frame or protobuf messages.
+// is a [grpcmeta.Metered], its meter bounds the memory of the answer's messages, and a call
+// beyond it ends with the meter's error. Messages are *frame.Frame or protobuf messages.
 type Opener interface {
 	Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error)
 }

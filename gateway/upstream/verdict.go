@@ -61,12 +61,12 @@ func taken(buffer mem.Buffer, msg any) error {
 	return nil
 }
 
-// clockMargin is how much earlier than it should a peer's timer for a call's deadline may
-// end. The peer resets the stream then.
+// clockMargin is how much too early a peer's timer for a call's deadline may fire. The peer
+// then resets the stream.
 const clockMargin = 20 * time.Millisecond
 
-// local is the error of a call in ctx that got no verdict of the node's; nil if there is none.
-// What ended the call names addresses, and stays a cause.
+// local returns the error of a call in ctx that ended without the node's verdict; nil for a
+// nil err. The underlying error, which names addresses, is the cause.
 func local(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -75,7 +75,7 @@ func local(ctx context.Context, err error) error {
 		return err
 	}
 	if metered, ok := errors.AsType[*h2.MeterError](err); ok {
-		return connect.NewError(connect.CodeResourceExhausted, "the upstream's answer finds no memory").WithCause(metered)
+		return connect.NewError(connect.CodeResourceExhausted, "the node's answer exceeds the memory that the call may use").WithCause(metered)
 	}
 	if ctxErr := ctx.Err(); ctxErr != nil {
 		return ctxErr
@@ -96,14 +96,14 @@ func local(ctx context.Context, err error) error {
 	case broken.Reset && http2.ErrCode(broken.Code) == http2.ErrCodeCancel && nearDeadline(ctx):
 		return context.DeadlineExceeded
 	case broken.Reset && !broken.Refused:
-		return connect.NewError(resetCode(http2.ErrCode(broken.Code)), "the upstream reset the call").WithCause(err)
+		return connect.NewError(resetCode(http2.ErrCode(broken.Code)), "the node reset the call").WithCause(err)
 	case broken.Malformed:
-		return connect.NewError(connect.CodeInternal, "the upstream's answer breaks the protocol").WithCause(err)
+		return connect.NewError(connect.CodeInternal, "the node's answer violates the gRPC protocol").WithCause(err)
 	}
 	return connect.NewError(connect.CodeUnavailable, "the upstream left before its answer was complete").WithCause(err)
 }
 
-// nearDeadline reports whether the deadline that the node was given has passed, by its clock.
+// nearDeadline reports whether the node's deadline may have passed by the node's clock.
 func nearDeadline(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ok && time.Until(deadline) < contextkit.DeadlineMargin+clockMargin

@@ -10,9 +10,9 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Watched returns an opener that gives each call of next, so each attempt of a call that
-// is tried again, a span of its own, and calls asked when it has ended. Calls of traces
-// that are not sampled pass unchanged.
+// Watched returns an opener that gives each call of next, and so each attempt of a call that
+// is retried, its own span, and calls asked when the call has ended. Calls of traces that are
+// not sampled pass unchanged.
 func Watched(next Opener, asked chassis.AskedFunc) Opener { return watched{next, asked} }
 
 type watched struct {
@@ -40,7 +40,7 @@ func (w watched) Open(ctx context.Context, info *connect.CallInfo, header grpcme
 	})
 }
 
-// spanHeader is a header whose contract names a span of its own as the parent.
+// spanHeader is a header whose transport contract has another span as the parent.
 type spanHeader struct {
 	grpcmeta.Header
 

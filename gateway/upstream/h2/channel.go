@@ -109,8 +109,8 @@ type Request struct {
 	// Whole says that one message is awaited at most, of no use before the call has
 	// ended.
 	Whole bool
-	// Meter bounds the memory of the answer's messages; nil: nothing does, but
-	// MaxMessageBytes for each.
+	// Meter bounds the memory of the answer's messages together; nil: only MaxMessageBytes
+	// bounds each.
 	Meter Meter
 }
 
@@ -217,7 +217,7 @@ func (c *Channel) dial(ctx context.Context) (*conn, error) {
 			return nil, err
 		}
 	}
-	made := newConn(c, flood.Client(raw, func(net.Conn, flood.Kind) {})) // the connection's end says so
+	made := newConn(c, flood.Client(raw, func(net.Conn, flood.Kind) {})) // the connection's error reports it
 	if err := c.keep(made); err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}

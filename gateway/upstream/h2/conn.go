@@ -48,7 +48,7 @@ type conn struct {
 	streams  map[uint32]*Stream
 	nextID   uint32
 	waiting  []chan struct{} // calls that wait for a place, first come first served
-	turns    int             // places of calls that have waited and not yet begun
+	turns    int             // places of calls that have waited and have not begun yet
 	out      []byte          // to be written next
 	spare    []byte          // what was written last, to be used again
 	writing  bool            // the writer knows that there is something
@@ -132,7 +132,7 @@ func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
 			return nil, err
 		}
 		c.turns--
-		defer c.admit() // of a call that does not begin after all, the next one has the place
+		defer c.admit() // if the call does not begin after all, the next one gets its place
 	}
 	if c.err != nil || c.draining {
 		return nil, errElsewhere
@@ -170,8 +170,8 @@ const maxReady = 1 << 20
 // room reports whether the connection takes another call now. c.mu is held.
 func (c *conn) room() bool { return len(c.streams)+c.turns < c.maxStreams && len(c.out) < maxReady }
 
-// wait waits for a place on the connection, which is the call's own then, as one of c.turns.
-// c.mu is held, but not while it waits. With an error the call has no place.
+// wait waits for a place on the connection, which is then reserved for the call as one of
+// c.turns. c.mu is held, but not while it waits. After an error the call has no place.
 func (c *conn) wait(ctx context.Context) error {
 	turn := make(chan struct{})
 	c.waiting = append(c.waiting, turn)
@@ -190,7 +190,7 @@ func (c *conn) wait(ctx context.Context) error {
 	return err
 }
 
-// admit gives places to as many of the calls that wait as there are. c.mu is held.
+// admit gives the free places to the calls that wait. c.mu is held.
 func (c *conn) admit() {
 	for len(c.waiting) > 0 && (c.draining || c.room()) {
 		close(c.waiting[0])
@@ -205,7 +205,7 @@ func (c *conn) admit() {
 func (c *conn) drain() {
 	c.draining = true
 	c.channel.retire(c)
-	c.admit() // they find out
+	c.admit() // the calls that wait fail
 	c.kick()
 }
 

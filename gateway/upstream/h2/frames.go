@@ -52,8 +52,8 @@ func (c *conn) answer(err error) error {
 	return nil
 }
 
-// data hands a part of an answer over. Whatever becomes of the stream, the frame's bytes are
-// granted anew to the connection: a stream that is refused must not cost the others room.
+// data adds a part of an answer to its stream. In any case the frame's bytes are granted again
+// to the connection: a stream that is reset must not reduce the other streams' window.
 func (c *conn) data(f *http2.DataFrame) error {
 	s, err := c.stream(f.StreamID)
 	if err != nil {
@@ -77,8 +77,8 @@ func (c *conn) data(f *http2.DataFrame) error {
 	return err
 }
 
-// recredit grants the peer bytes of all streams anew, as they come: a caller that reads
-// slowly is bounded by its stream's own window, and must not hold up others. c.mu is held.
+// recredit immediately grants the peer the received bytes again on the connection: a slow
+// reader is bounded by its stream's window, and must not block other streams. c.mu is held.
 func (c *conn) recredit(length int) {
 	if c.credit += length; c.credit >= c.channel.config.ConnWindow/4 {
 		c.tell(c.control.WriteWindowUpdate(0, uint32(c.credit))) //nolint:gosec // at most a window
@@ -110,7 +110,7 @@ func (c *conn) block(part []byte, end bool) error {
 }
 
 // finish removes a stream whose answer has ended, before its caller is notified. The rest of
-// the request, and of an answer that is not gRPC's, is of no use.
+// the request, and of an answer that is not gRPC's, is discarded.
 func (c *conn) finish(s *Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -127,7 +127,7 @@ func (c *conn) wasReset(f *http2.RSTStreamFrame) error {
 		return err
 	}
 	c.broken(s.id, &BrokenError{
-		// A peer that has begun to answer has begun with the call.
+		// A peer that has begun to answer has processed the call.
 		Refused: f.ErrCode == http2.ErrCodeRefusedStream && !s.answered(),
 		Reset:   true,
 		Code:    uint32(f.ErrCode),

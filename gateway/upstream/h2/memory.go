@@ -2,17 +2,16 @@ package h2
 
 import "google.golang.org/grpc/mem"
 
-// Meter bounds the memory of a call's messages. The connection's reader calls Reserve
-// before it takes memory for a message, and must not wait for it: an error resets the
-// call's stream. Release is called when memory is given back. Both are safe for concurrent
-// use.
+// Meter bounds the memory of a call's messages. The connection's reader calls Reserve before
+// it allocates memory for a message, so Reserve must not block: an error resets the call's
+// stream. Release is called when memory is freed. Both are safe for concurrent use.
 type Meter interface {
 	Reserve(bytes int64) error
 	Release(bytes int64)
 }
 
-// memory is what a stream's messages lie in: a pool whose use is metered. A buffer that has
-// left the stream gives its memory back to it.
+// memory allocates a stream's messages from a pool, and meters them. It is also the pool to
+// which a received message's buffer is returned.
 type memory struct {
 	pool  mem.BufferPool
 	meter Meter // nil: none
@@ -28,8 +27,8 @@ func (m *memory) take(size int) (*[]byte, error) {
 	return m.pool.Get(size), nil
 }
 
-// received releases what a message took that has left the stream, and whose memory the
-// pool will not see again.
+// received releases the metered bytes of a received message whose buffer is not returned to
+// the pool.
 func (m *memory) received(size int) {
 	if m.meter != nil {
 		m.meter.Release(int64(size))

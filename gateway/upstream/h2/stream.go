@@ -39,7 +39,7 @@ type Stream struct {
 	place    [8]hpack.HeaderField // that they mostly lie in
 	messages []message            // complete; those before next have been received
 	next     int
-	first    [1]message // that they mostly lie in
+	first    [1]message // the usual storage of messages
 	coming   message    // not yet complete
 	room     int        // bytes that the peer may still send
 	credit   int        // bytes that it may be granted anew
@@ -164,8 +164,8 @@ func (s *Stream) take() (next mem.Buffer, done bool, err error) {
 // waiting returns how many complete messages have not been received. s.mu is held.
 func (s *Stream) waiting() int { return len(s.messages) - s.next }
 
-// push adds a complete message, in the place of received ones once these are the most. s.mu
-// is held.
+// push adds a complete message, and reuses the places of received ones once these are more
+// than half. s.mu is held.
 func (s *Stream) push(m message) {
 	if len(s.messages) == cap(s.messages) && s.next > len(s.messages)/2 {
 		n := copy(s.messages, s.messages[s.next:])
@@ -249,9 +249,9 @@ func (s *Stream) signal() {
 	}
 }
 
-// headers takes a block of header fields, which are copied. foreign says that they are all
-// that counts of an answer which is not gRPC's. [http2.StreamError] is a block that must not
-// be.
+// headers handles a block of header fields, which it copies. foreign says that they are the
+// headers of an answer that is not gRPC's, whose rest is discarded. It returns
+// [http2.StreamError] for an invalid block.
 func (s *Stream) headers(fields []hpack.HeaderField, last, foreign bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -278,7 +278,7 @@ func (s *Stream) headers(fields []hpack.HeaderField, last, foreign bool) error {
 }
 
 // foreign reports whether the fields are the headers of an answer that is not gRPC's, such as
-// an HTTP server's to an unknown path. What follows them is no message.
+// an HTTP server's to an unknown path. No messages follow them.
 func (s *Stream) foreign(fields []hpack.HeaderField) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -370,8 +370,8 @@ func (s *Stream) grant() int {
 // firstPlace is what a message gets that says it is larger: it must come to get more.
 const firstPlace = 1 << 20
 
-// add takes what of part belongs to the message, of at most so many bytes, and returns how
-// much.
+// add appends the beginning of part that belongs to the message, and returns its length.
+// Error: [ErrTooLarge] for a message of more than most bytes, and those of memory.
 func (m *message) add(part []byte, most int, memory *memory) (int, error) {
 	if m.prefixed < prefixBytes {
 		n := copy(m.prefix[m.prefixed:], part)
