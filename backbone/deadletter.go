@@ -57,7 +57,7 @@ func DeadLetters(ctx context.Context, js jetstream.JetStream, tenant contextkit.
 	return deadLetters(ctx, js, tenant, from, 0, each)
 }
 
-// ReadDeadLetter returns the tenant's dead letter with a number; false: there is none.
+// ReadDeadLetter returns the tenant's dead letter with a sequence, and false if there is none.
 func ReadDeadLetter(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, sequence uint64) (letter Letter, found bool, err error) {
 	err = deadLetters(ctx, js, tenant, sequence, 1, func(next Letter) (bool, error) {
 		letter, found = next, next.Sequence == sequence
@@ -66,7 +66,7 @@ func ReadDeadLetter(ctx context.Context, js jetstream.JetStream, tenant contextk
 	return letter, found, err
 }
 
-// deadLetters is DeadLetters for most of them at most; 0: all.
+// deadLetters is DeadLetters for at most the given number of letters; 0: all.
 func deadLetters(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, from uint64, most int, each func(Letter) (bool, error)) error {
 	errEnough := errors.New("enough")
 	err := readBatches(ctx, js, StreamDeadLetters, DeadLetterSubject(tenant), from, most, func(msg *jetstream.RawStreamMsg) error {

@@ -16,8 +16,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Bounds of a document, with its aliases written out. A document that exceeds one is refused
-// with the line at which it does.
+// Bounds of a document with its aliases expanded. A document that exceeds one is refused with
+// the line at which it does.
 const (
 	// maxDocumentBytes bounds a document before it is parsed.
 	maxDocumentBytes = 1 << 20
@@ -27,37 +27,37 @@ const (
 	maxTextBytes = 2 * maxDocumentBytes
 	// maxDepth bounds the nesting.
 	maxDepth = 64
-	// maxIssues bounds the mistakes that are listed.
+	// maxIssues bounds the mistakes that are reported.
 	maxIssues = 200
-	// maxCheckTime bounds the check, which looks at it between expressions and schemas; each
-	// of these takes less than a second. Real models take milliseconds.
+	// maxCheckTime bounds the duration of a check. It is tested between expressions and
+	// schemas, each of which takes less than a second. Real models take milliseconds.
 	maxCheckTime = 30 * time.Second
-	// maxExpressionBytes bounds an expression, and maxNesting the lists, mappings and loops in
-	// one another: the time that CEL's checker takes grows with the third power of these.
-	// CEL's parser bounds the nesting of everything else, at 250.
+	// maxExpressionBytes bounds an expression, and maxNesting the nesting of lists, mappings
+	// and loops: the time of CEL's checker grows with the third power of these. CEL's parser
+	// bounds the nesting of everything else at 250.
 	maxExpressionBytes = 8 << 10
 	maxNesting         = 32
-	// maxRegexpSteps bounds the instructions of a regular expression, of which 128 MiB could
-	// be made by a repeat (Go's regexp/syntax).
+	// maxRegexpSteps bounds the instructions of a compiled regular expression, which a repeat
+	// could grow to 128 MiB (Go's regexp/syntax).
 	maxRegexpSteps = 10_000
-	// maxAllRegexpSteps bounds those of a document together.
+	// maxAllRegexpSteps bounds the instructions of all of a document's regular expressions.
 	maxAllRegexpSteps = 200_000
-	// maxSchemaSteps bounds the schemas that a JSON Schema has with its references written
-	// out: references to references may double them again and again.
+	// maxSchemaSteps bounds the subschemas of a JSON Schema with its references expanded: each
+	// reference to a reference may double them.
 	maxSchemaSteps = 10_000
 )
 
-// size is how much of a document a node has with its aliases written out.
+// size is the size of a node with its aliases expanded.
 type size struct{ nodes, bytes, depth int }
 
-// sizer measures a document before anything follows its aliases.
+// sizer measures a document before anything else follows its aliases.
 type sizer struct {
 	*document
 	known map[*yaml.Node]size // of anchors
-	open  map[*yaml.Node]bool // anchors that the way leads through
+	open  map[*yaml.Node]bool // anchors that contain the current node
 }
 
-// bounded reports whether the document is within the bounds; if not, it has rejected it.
+// bounded reports whether the document is within the bounds, and rejects it otherwise.
 func (d *document) bounded(root *yaml.Node) bool {
 	s := sizer{document: d, known: map[*yaml.Node]size{}, open: map[*yaml.Node]bool{}}
 	_, ok := s.measure(root, 0)
@@ -86,10 +86,10 @@ func (s *sizer) measure(n *yaml.Node, depth int) (total size, ok bool) {
 		total.nodes, total.bytes, total.depth = total.nodes+inner.nodes, total.bytes+inner.bytes, max(total.depth, inner.depth+1)
 		switch {
 		case total.nodes > maxNodes:
-			s.reject(child, "", "column %d: the document has more than %d values, with its aliases written out", child.Column, maxNodes)
+			s.reject(child, "", "column %d: the document has more than %d values, with its aliases expanded", child.Column, maxNodes)
 			return size{}, false
 		case total.bytes > maxTextBytes:
-			s.reject(child, "", "column %d: the document's texts are longer than %d bytes, with its aliases written out", child.Column, maxTextBytes)
+			s.reject(child, "", "column %d: the document's texts are longer than %d bytes, with its aliases expanded", child.Column, maxTextBytes)
 			return size{}, false
 		}
 	}
@@ -101,22 +101,22 @@ func (s *sizer) measure(n *yaml.Node, depth int) (total size, ok bool) {
 
 func (s *sizer) measureAlias(n *yaml.Node, depth int) (size, bool) {
 	if s.open[n.Alias] {
-		s.reject(n, "", "column %d: the alias *%s stands in what it is an alias of", n.Column, n.Value)
+		s.reject(n, "", "column %d: the alias *%s is within its own anchor", n.Column, n.Value)
 		return size{}, false
 	}
-	total, ok := s.known[n.Alias] // anchors stand before their aliases
+	total, ok := s.known[n.Alias] // anchors come before their aliases
 	if ok && depth+total.depth > maxDepth+1 {
-		s.reject(n, "", "column %d: the nesting is deeper than %d, with aliases written out", n.Column, maxDepth)
+		s.reject(n, "", "column %d: the nesting is deeper than %d, with aliases expanded", n.Column, maxDepth)
 		return size{}, false
 	}
 	return total, ok
 }
 
-// errTooLong ends a check.
+// errTooLong is the cause of a check's end by maxCheckTime.
 var errTooLong = fmt.Errorf("the check takes longer than %v: make the document smaller", maxCheckTime)
 
 // late reports whether the check has run out of time, or its caller has left. The first time
-// it rejects n.
+// that it has run out of time, late rejects n.
 func (p *parser) late(n *yaml.Node, path string) bool {
 	if !p.ended && p.ctx.Err() != nil {
 		p.ended = true
@@ -127,14 +127,15 @@ func (p *parser) late(n *yaml.Node, path string) bool {
 	return p.ended
 }
 
-// boundedRegexp returns how many steps a regular expression has, or what is wrong with it.
+// boundedRegexp returns the number of steps of a regular expression, or an error if it is
+// malformed or too large.
 func boundedRegexp(text string) (steps int, err error) {
 	parsed, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
 		return 0, err
 	}
 	if steps = regexpSteps(parsed); steps > maxRegexpSteps {
-		return 0, fmt.Errorf("the regular expression has more than %d steps, with its repeats written out", maxRegexpSteps)
+		return 0, fmt.Errorf("the regular expression has more than %d steps, with its repeats expanded", maxRegexpSteps)
 	}
 	return steps, nil
 }
@@ -142,7 +143,7 @@ func boundedRegexp(text string) (steps int, err error) {
 // regexpBudget counts the steps of a document's regular expressions while it is checked.
 type regexpBudget struct{ used int }
 
-// take takes a regular expression's steps, or returns what is wrong with it.
+// take takes a regular expression's steps from the budget. Errors are as for boundedRegexp.
 func (b *regexpBudget) take(text string) error {
 	steps, err := boundedRegexp(text)
 	if err != nil {
@@ -154,7 +155,7 @@ func (b *regexpBudget) take(text string) error {
 	return nil
 }
 
-// regexpSteps returns about how many instructions an expression has when it is compiled.
+// regexpSteps estimates the instructions of a compiled expression.
 func regexpSteps(re *syntax.Regexp) int {
 	steps := 1
 	if re.Op == syntax.OpLiteral {
@@ -169,7 +170,7 @@ func regexpSteps(re *syntax.Regexp) int {
 	return steps
 }
 
-// nesting returns how deep lists, mappings and loops stand in one another.
+// nesting returns the depth to which lists, mappings and loops are nested.
 func nesting(e ast.Expr) (depth int) {
 	var inner []ast.Expr
 	switch e.Kind() {
@@ -198,7 +199,7 @@ func nesting(e ast.Expr) (depth int) {
 	return depth + deepest
 }
 
-// takeMatches takes the regular expressions that stand in an expression as they are.
+// takeMatches takes the regular expressions that are literals in an expression.
 func (b *regexpBudget) takeMatches(expr ast.Expr) (err error) {
 	ast.PreOrderVisit(expr, ast.NewExprVisitor(func(e ast.Expr) {
 		if e.Kind() != ast.CallKind || e.AsCall().FunctionName() != "matches" {
@@ -217,8 +218,9 @@ func (b *regexpBudget) takeMatches(expr ast.Expr) (err error) {
 	return err
 }
 
-// engine returns a jsonschema.RegexpEngine that takes from b, until checked is called. Then
-// it compiles what a payload holds (the format "regex"), each within its bound.
+// engine returns a jsonschema.RegexpEngine that takes from b until checked is called. From
+// then on it compiles the regular expressions in payloads (format "regex"), each within its
+// own bound.
 func (b *regexpBudget) engine() (engine jsonschema.RegexpEngine, checked func()) {
 	return func(text string) (jsonschema.Regexp, error) {
 		if b == nil {
@@ -232,14 +234,14 @@ func (b *regexpBudget) engine() (engine jsonschema.RegexpEngine, checked func())
 	}, func() { b = nil }
 }
 
-// schemaSizer counts the schemas of a JSON Schema with its references written out.
+// schemaSizer counts the subschemas of a JSON Schema with its references expanded.
 type schemaSizer struct {
 	root  any
-	known map[string]int // of references, by what they refer to; 0: on the way
+	known map[string]int // of references, by their target; 0: being counted
 }
 
-// boundedSchema reports whether a schema is within the bound. References to what they stand
-// in count once: there the payload's own nesting bounds them.
+// boundedSchema reports whether a schema is within the bound. A recursive reference counts
+// once: the payload's nesting bounds it.
 func boundedSchema(root any) bool {
 	s := schemaSizer{root: root, known: map[string]int{}}
 	return s.steps(root) <= maxSchemaSteps

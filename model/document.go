@@ -49,7 +49,7 @@ type document struct {
 	issues []Issue
 }
 
-// reject adds a mistake, unless there are as many as are listed. A long text in it is cut.
+// reject adds a mistake, up to maxIssues. Long texts in it are cut.
 func (d *document) reject(n *yaml.Node, path, format string, args ...any) {
 	if len(d.issues) == maxIssues {
 		return

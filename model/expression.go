@@ -83,18 +83,18 @@ func newEnvironments() (environments, error) {
 	return envs, nil
 }
 
-// compile checks source; want, if given, is the type that it must yield.
-// Its regular expressions are taken from budget.
+// compile checks source; want, if given, is the type that it must yield. Its regular
+// expressions are charged to budget.
 func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) (*expression, error) {
 	if len(source) > maxExpressionBytes {
-		return nil, fmt.Errorf("the expression has %d bytes, at most are %d", len(source), maxExpressionBytes)
+		return nil, fmt.Errorf("the expression has %d bytes; at most %d are allowed", len(source), maxExpressionBytes)
 	}
 	ast, issues := env.Parse(source)
 	if issues.Err() != nil {
 		return nil, errors.New(firstIssue(issues))
 	}
 	if nesting(ast.NativeRep().Expr()) > maxNesting {
-		return nil, fmt.Errorf("lists, mappings and loops stand in one another more than %d deep", maxNesting)
+		return nil, fmt.Errorf("lists, mappings and loops are nested more than %d deep", maxNesting)
 	}
 	if ast, issues = env.Check(ast); issues.Err() != nil {
 		return nil, errors.New(firstIssue(issues))

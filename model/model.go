@@ -27,18 +27,16 @@ type Model struct {
 	workflows  []*Workflow
 }
 
-// Parse is [ParseContext] without a caller that may leave.
+// Parse is [ParseContext] with the background context.
 func Parse(file string, source []byte) (*Model, error) {
 	return ParseContext(context.Background(), file, source)
 }
 
-// ParseContext checks a document as a whole. The error is an [*Error] that names the
-// mistakes with their lines, the first 200 of them; file is the name to report them under.
-// It is ctx's if that ends.
+// ParseContext checks a document as a whole. The error is an [*Error] with the first 200
+// mistakes and their lines, or ctx's error if ctx ends; file is the name in the mistakes.
 //
-// A document may be hostile. It is at most 1 MiB, has at most 100,000 values and 2 MiB of
-// texts with its aliases written out, is nested at most 64 deep, and is checked within 30 s;
-// an expression has at most 8 KiB.
+// A document may be hostile. Its bounds are 1 MiB, 100,000 values and 2 MiB of texts with its
+// aliases expanded, 64 levels of nesting, and 8 KiB per expression; the check ends after 30 s.
 func ParseContext(ctx context.Context, file string, source []byte) (*Model, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxCheckTime, errTooLong)
 	defer cancel()
@@ -111,7 +109,7 @@ type parser struct {
 	ctx  context.Context //nolint:containedctx // the parser is one call
 	// regexps are those of expressions and schemas.
 	regexps regexpBudget
-	ended   bool // ctx has ended: nothing is checked any more
+	ended   bool // ctx has ended: nothing more is checked
 }
 
 func (p *parser) model(n *yaml.Node) *Model {

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/text/message"
 )
 
-// PayloadError says where a payload does not fit its command's schema.
+// PayloadError says where a payload violates its command's schema.
 type PayloadError struct {
-	// Violations are the places, 32 at most.
+	// Violations lists the violations, at most 32.
 	Violations []Violation
 }
 
@@ -57,7 +57,7 @@ func validate(schema *jsonschema.Schema, payload Object) error {
 
 var english = message.NewPrinter(language.English)
 
-// maxViolations bounds the violations that are listed.
+// maxViolations bounds the violations that are reported.
 const maxViolations = 32
 
 // collect gathers the leaves, up to maxViolations: the causes say what is wrong, their
@@ -90,7 +90,7 @@ func (p *parser) schema(n *yaml.Node, path string) (*jsonschema.Schema, Object) 
 		return nil, nil
 	}
 	if raw = Normalize(raw); !boundedSchema(raw) {
-		p.reject(n, path, "the schema has more than %d schemas inside, with its references written out", maxSchemaSteps)
+		p.reject(n, path, "the schema has more than %d subschemas, with its references expanded", maxSchemaSteps)
 		return nil, nil
 	}
 	compiler := jsonschema.NewCompiler()
@@ -110,7 +110,7 @@ func (p *parser) schema(n *yaml.Node, path string) (*jsonschema.Schema, Object) 
 		p.reject(n, path, "not a JSON Schema: %s", strings.ReplaceAll(err.Error(), "\n", " "))
 		return nil, nil
 	}
-	object, _ := raw.(Object) // true and false are schemas too, and say nothing of a form
+	object, _ := raw.(Object) // true and false are schemas too, and describe no object
 	return schema, object
 }
 

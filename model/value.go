@@ -66,9 +66,9 @@ func exact(v any) bool {
 }
 
 // Normalize returns v with every number as an int64 where it is an integer that an int64
-// holds, else as a float64, so that "10" and "10.0" are the same amount to an expression.
-// A float64 above 2^53 becomes the integer that its JSON text reads as, so that a value is
-// the same before and after it was stored. Normalize changes objects and arrays in place.
+// holds, else as a float64, so that "10" and "10.0" are the same amount to an expression. A
+// float64 above 2^53 becomes the integer that its JSON text represents, so that a value is the
+// same before and after it is stored. Normalize changes objects and arrays in place.
 func Normalize(v any) any {
 	switch v := v.(type) {
 	case json.Number:
@@ -103,8 +103,8 @@ func Normalize(v any) any {
 	return v
 }
 
-// number64 returns f as reading its JSON text returns it: an int64 if the text is an integer
-// that an int64 holds, else f.
+// number64 returns the number that decoding f's JSON text yields: an int64 if the text is an
+// integer that an int64 holds, else f.
 func number64(f float64) any {
 	switch {
 	case f != math.Trunc(f) || math.Abs(f) > -math.MinInt64:
@@ -119,9 +119,9 @@ func number64(f float64) any {
 	return i
 }
 
-// Encode returns the JSON of an event's data, and the data as reading that JSON returns it.
-// An aggregate decides and folds on the latter, so that every node that reads the event
-// folds the same. data may be changed.
+// Encode returns the JSON of an event's data, and the data that decoding that JSON yields. An
+// aggregate decides and folds on the latter, so that every node that reads the event folds the
+// same data. Encode may change data.
 func Encode(data Object) (text []byte, stored Object, err error) {
 	if text, err = json.Marshal(data); err != nil {
 		return nil, nil, err
@@ -133,8 +133,8 @@ func Encode(data Object) (text []byte, stored Object, err error) {
 	return text, stored, err
 }
 
-// storedExactly reports whether JSON holds v without loss: text, integers, booleans, null,
-// and objects and arrays of them. Reading these back would only take time.
+// storedExactly reports whether JSON represents v without loss: strings, integers, booleans,
+// null, and objects and arrays of them need not be decoded again.
 func storedExactly(v any) bool {
 	switch v := v.(type) {
 	case nil, bool, int64:

@@ -54,7 +54,7 @@ type Config struct {
 	Synced bool
 	// Answers bounds answers in bytes.
 	Answers response.Config
-	// Tokens says which version of positions is issued; nil: the newest.
+	// Tokens selects the version of positions that is issued; nil: the newest.
 	Tokens *token.Gate
 }
 
@@ -265,7 +265,7 @@ type decision struct {
 	replayed bool
 }
 
-// budget is the bytes of an answer, which the parts of a batch share.
+// budget bounds the bytes of an answer, which the parts of a batch share.
 type budget struct {
 	mu   sync.Mutex
 	page response.Page
@@ -275,15 +275,15 @@ func (s *Service) budget() *budget {
 	return &budget{page: response.Page{Bytes: s.limiter.PageBytes()}}
 }
 
-// add reports whether the data of an event is part of the answer.
+// add counts the data of an event, and reports whether the answer has room for it.
 func (b *budget) add(size int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.page.Add(size)
 }
 
-// response describes what a command did. The data of events is left out beyond the
-// budget: the command has taken effect, whether or not the answer has room for them.
+// response describes the outcome of a command. Beyond the budget the data of events is
+// omitted: the command has taken effect anyway.
 func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, decided decision, dryRun bool, room *budget) (*aggregatev1.SubmitResponse, error) {
 	res := &aggregatev1.SubmitResponse{Version: decided.version, Replayed: decided.replayed}
 	if !dryRun {

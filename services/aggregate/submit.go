@@ -160,7 +160,7 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 				made.Span = contextkit.NewSpanID()
 			}
 			all = append(all, made)
-			// Every node folds what is stored, and so does this one.
+			// This node folds the stored data, as every other node does.
 			if err := ahead.evolve(ctx, sub.key, sub.rules, made, stored); err != nil {
 				return nil, nil, &refusal{n, err}
 			}

@@ -51,7 +51,7 @@ func (s auditService) QueryAudit(ctx context.Context, req *controlv1.QueryAuditR
 	before := uint64(0)
 	if token := req.GetPageToken(); token != "" {
 		if before, err = strconv.ParseUint(token, 36, 64); err != nil || before == 0 {
-			return nil, connect.NewError(connect.CodeInvalidArgument, "page_token is not one that was answered")
+			return nil, connect.NewError(connect.CodeInvalidArgument, "page_token was not issued for this query")
 		}
 	}
 	size := int(req.GetPageSize())

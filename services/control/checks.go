@@ -10,14 +10,15 @@ import (
 )
 
 const (
-	// maxChecks is how many models are checked concurrently.
+	// maxChecks bounds the models that are checked concurrently.
 	maxChecks = 2
-	// maxCallerChecks is how many of one caller's models are checked or wait for it.
+	// maxCallerChecks bounds the models of one caller that are checked or wait for their
+	// check.
 	maxCallerChecks = 2
 )
 
-// checks bounds the checks of models, each of which may take seconds of CPU and hundreds of
-// megabytes: of the process, and of each caller.
+// checks bounds the concurrent checks of models, per process and per caller: a check may take
+// seconds of CPU and hundreds of megabytes.
 type checks struct {
 	running *semaphore.Weighted
 
@@ -29,11 +30,11 @@ func newChecks() *checks {
 	return &checks{running: semaphore.NewWeighted(maxChecks), callers: map[string]int{}}
 }
 
-// parse is [model.ParseContext] when the caller's turn has come. A caller's further checks
-// are RESOURCE_EXHAUSTED.
+// parse is [model.ParseContext], once there is a place for the check. It returns
+// RESOURCE_EXHAUSTED if the caller has too many checks already.
 func (c *checks) parse(ctx context.Context, caller, text string) (*model.Model, error) {
 	if !c.enter(caller) {
-		return nil, connect.Errorf(connect.CodeResourceExhausted, "%d models of this caller are being checked: wait for their answers", maxCallerChecks)
+		return nil, connect.Errorf(connect.CodeResourceExhausted, "%d models of this caller are being checked already: wait for their answers", maxCallerChecks)
 	}
 	defer c.leave(caller)
 	if err := c.running.Acquire(ctx, 1); err != nil {
@@ -61,8 +62,7 @@ func (c *checks) leave(caller string) {
 	}
 }
 
-// refusedCheck returns the error of a check that was not made, and nil for mistakes of the
-// model.
+// refusedCheck returns the error of a check that was not completed.
 func refusedCheck(ctx context.Context, err error) error {
 	switch {
 	case err == nil:

@@ -319,10 +319,10 @@ func (s *Service) reached(ctx context.Context, m *move) (bool, string, error) {
 	return false, "node " + m.Target + " opens the tenant's views", nil
 }
 
-// progress returns the journal sequences that a generation of views has applied, and must
-// have before it is shown.
+// progress returns the journal sequence that a generation of views has applied, and the
+// sequence that it must reach before it is shown.
 func (s *Service) progress(tenant contextkit.TenantID, g *projectionv1.Generation) (applied, target uint64, err error) {
-	if g.GetAppliedPosition() == "" { // of a node that reports sequences alone
+	if g.GetAppliedPosition() == "" { // an older node reports sequences only
 		return uint64(g.GetApplied()), uint64(g.GetTarget()), nil //nolint:gosec // sequences
 	}
 	applied, err = s.positions.Parse(tenant, g.GetAppliedPosition())

@@ -45,7 +45,7 @@ func (s *Service) document(ctx context.Context) (*controlv1.ModelDocument, uint6
 	return documentMessage(kept), kept.Revision, nil
 }
 
-// parsed returns the document's model: the one in use, if it is that.
+// parsed returns the document's model, without parsing it if it is the model in use.
 func (s modelService) parsed(ctx context.Context, document *controlv1.ModelDocument) (*model.Model, error) {
 	if current := s.models.Current(); current.Revision == document.GetRevision() {
 		return current, nil
@@ -124,11 +124,11 @@ func (s modelService) CheckModel(ctx context.Context, req *controlv1.CheckModelR
 	return res, nil
 }
 
-// maxCompared bounds the comparison of two documents: the lines of one times those of the
-// other, which the comparison's time grows with.
+// maxCompared bounds the product of the lines of two documents that are compared, with which
+// the comparison's time grows.
 const maxCompared = 20_000_000
 
-// difference returns the unified diff from the document in use to text.
+// difference returns the unified diff from document to text.
 func difference(document *controlv1.ModelDocument, text string) (string, error) {
 	diff := difflib.UnifiedDiff{
 		A: difflib.SplitLines(document.GetText()), B: difflib.SplitLines(text),

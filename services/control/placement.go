@@ -167,13 +167,13 @@ func (s placementService) missing(ctx context.Context, tenant contextkit.TenantI
 	defer cancel()
 	res, err := s.views.ListViews(s.nodes.At(contextkit.TenantContext(ctx, tenant), node.Endpoint), &projectionv1.ListViewsRequest{TenantId: tenant.String()})
 	if err != nil {
-		return nil, nil // it is not known then, and the answer says so
+		return nil, nil // unknown, and the answer says so
 	}
 	for _, generation := range res.GetGenerations() {
 		if generation.GetShown() {
 			applied, _, err := s.progress(tenant, generation)
 			if err != nil {
-				return nil, nil // it is not known then, and the answer says so
+				return nil, nil // unknown, and the answer says so
 			}
 			count = max(count-int64(applied), 0) //nolint:gosec // far below 2^63
 			return &count, nil

@@ -36,7 +36,7 @@ type Service struct {
 	fixed bool
 	nodes Nodes
 	views gatewayv1connect.QueryServiceClient
-	// positions reads those of other nodes.
+	// positions parses the positions that other nodes report.
 	positions *position.Codec
 	log       zerolog.Logger
 	checks    *checks
@@ -131,7 +131,8 @@ func (s *Service) probe(ctx context.Context, node backbone.Node) (struct{}, erro
 // checkSpec is the gRPC health protocol's question.
 var checkSpec = connect.Spec{Procedure: healthv1.Health_Check_FullMethodName, IdempotencyLevel: connect.IdempotencyNoSideEffects}
 
-// caller returns the subject that called the gateway, "" if the call came by another way.
+// caller returns the subject of the gateway's caller, "" if the call did not come from a
+// gateway.
 func caller(ctx context.Context) string {
 	info, ok := connect.CallInfoForServerContext(ctx)
 	if !ok {

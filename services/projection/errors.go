@@ -35,9 +35,9 @@ func (e *buildingError) Error() string {
 	return fmt.Sprintf("the tenant's views are being built: %d %%", percent(e.done, e.target))
 }
 
-// percent returns how much of a journal sequence has been applied, below 100 until all
-// has. The journal is shared by all tenants: the sequences themselves would tell a tenant
-// how many events the others have.
+// percent returns the applied share of a journal sequence, below 100 until all is applied. The
+// journal is shared by all tenants: the sequences themselves would reveal how many events the
+// other tenants have.
 func percent(done, target uint64) int {
 	if done >= target {
 		return 100

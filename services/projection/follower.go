@@ -19,7 +19,8 @@ import (
 // maxFollowWait bounds the wait before a failed follower tries again.
 const maxFollowWait = 10 * time.Second
 
-// maxResumes bounds a tenant's watchers that read at the same time what they have missed.
+// maxResumes bounds a tenant's watchers that concurrently read the events that they have
+// missed.
 const maxResumes = 4
 
 // follower keeps one tenant's views up to date.
@@ -33,7 +34,7 @@ type follower struct {
 	hub    *hub
 	shared *sharedRows // between watchers
 
-	resumes chan struct{} // holds a value for each watcher that reads what it has missed
+	resumes chan struct{} // holds a value for each watcher that reads missed events
 
 	target   uint64       // what the journal held when the follower was made
 	waiting  atomic.Int64 // events that waited when the last one was read

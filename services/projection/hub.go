@@ -12,13 +12,13 @@ const (
 	// maxWatchers bounds a tenant's watchers on a node.
 	maxWatchers = 10_000
 	// maxBacklog bounds the rows that wait for a watcher, and maxBacklogBytes the memory of
-	// their keys. Each row waits once, however often it changes meanwhile.
+	// their keys. Each row waits once, however often it changes.
 	maxBacklog      = 10_000
 	maxBacklogBytes = 2 << 20
-	// maxHubBytes bounds the keys that wait for all of a tenant's watchers, those that a
-	// watcher is about to send included. Beyond it the watchers with the most end.
+	// maxHubBytes bounds the keys that wait for all of a tenant's watchers, including keys
+	// that a watcher is about to send. Beyond it the watchers with the most bytes end.
 	maxHubBytes = 64 << 20
-	// keyBytes is about what a key that waits takes beside its text.
+	// keyBytes estimates the memory of a waiting key beside its text.
 	keyBytes = 64
 )
 
@@ -55,7 +55,7 @@ type watcher struct {
 	mu    sync.Mutex
 	keys  map[string]uint64 // with the journal sequence of their last change, or a later one
 	bytes int               // of keys
-	taken int               // bytes of the keys that were taken and have not been sent
+	taken int               // bytes of the keys that were taken and not sent yet
 	upTo  uint64            // the journal sequence up to which keys are complete
 	err   error             // why there is nothing more to take
 }
@@ -93,8 +93,8 @@ func (h *hub) publish(touched touchedRows, upTo uint64) {
 	}
 }
 
-// shed ends the watchers with the most waiting until the rest is within its bound. h.mu is
-// held.
+// shed ends the watchers with the most waiting bytes until the rest is within the bound. h.mu
+// is held.
 func (h *hub) shed(total int) {
 	waiting := make(map[*watcher]int, len(h.watchers))
 	for w := range h.watchers {
@@ -109,7 +109,7 @@ func (h *hub) shed(total int) {
 	}
 }
 
-// add adds keys, and returns the bytes that wait then.
+// add adds keys, and returns the watcher's bytes, taken ones included.
 func (w *watcher) add(keys map[string]struct{}, upTo uint64) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -139,7 +139,7 @@ func (w *watcher) waiting() int {
 	return w.bytes
 }
 
-// fail ends the watcher, and returns the bytes that this releases.
+// fail ends the watcher, and returns the bytes that it releases.
 func (w *watcher) fail(err error) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -181,7 +181,7 @@ func (w *watcher) take() (changed map[string]uint64, upTo uint64, err error) {
 	return changed, w.upTo, nil
 }
 
-// sent says that what was taken has been sent.
+// sent records that the taken keys have been sent.
 func (w *watcher) sent() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

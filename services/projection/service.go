@@ -60,7 +60,7 @@ type Service struct {
 type Config struct {
 	// Answers bounds answers in bytes.
 	Answers response.Config
-	// Tokens says which version of positions and page tokens is issued; nil: the newest.
+	// Tokens selects the version of positions and page tokens that is issued; nil: the newest.
 	Tokens *token.Gate
 }
 
@@ -215,7 +215,7 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 	return res, nil
 }
 
-// plan plans a page of a view.
+// plan returns the plan of a page of a view.
 func (s *Service) plan(ctx context.Context, f *follower, view *model.View, request query.Request, scope string) (query.Plan, error) {
 	plan, err := query.Compile(view, request, f.rows.Dialect())
 	if err != nil || request.PageToken == "" {
@@ -316,7 +316,7 @@ func (s *Service) generation(f *follower) *projectionv1.Generation {
 		TargetPosition:  s.positions.Format(f.tenant, f.target),
 		Percent:         int32(percent(applied, f.target)), //nolint:gosec // at most 100
 	}
-	if !s.tokens.Sealed() { // control nodes that read no encrypted positions read these
+	if !s.tokens.Sealed() { // for control nodes that cannot read encrypted positions
 		out.Applied, out.Target = int64(applied), int64(f.target) //nolint:gosec // far below 2^63
 	}
 	return out

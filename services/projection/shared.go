@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// sharedPlans, sharedPerPlan and sharedBytes, of each plan, bound the rows that are
-	// shared.
+	// sharedPlans bounds the plans whose rows are shared, and sharedPerPlan and sharedBytes
+	// the rows of each plan.
 	sharedPlans   = 16
 	sharedPerPlan = 1024
 	sharedBytes   = 2 << 20
@@ -25,22 +25,22 @@ type sharedRows struct{ plans *lru.Cache[string, *planRows] }
 
 // planRows are the rows of one view, filter and choice of fields.
 type planRows struct {
-	turn chan struct{} // holds a value while one watcher looks and reads; the others then find what was read
+	turn chan struct{} // holds a value while a watcher looks up and reads rows; the others wait, and find the rows
 	rows *lru.Cache[string, sharedRow]
 
-	bytes int // of rows; whoever has the turn changes it
+	bytes int // of rows; only the holder of the turn accesses it
 }
 
-// sharedRow is a row, nil if there is none that fits, as it was at a journal sequence,
-// with its bytes on the wire.
+// sharedRow is a row at a journal sequence, with its bytes on the wire. row is nil if there is
+// no row, or it does not match the filter.
 type sharedRow struct {
 	row  *structpb.Struct
 	size int
 	asOf uint64
 }
 
-// keep adds a row, and removes those that were used the longest ago beyond the bound. The
-// caller has the turn.
+// keep adds a row, and evicts the least recently used rows beyond the bound. The caller has
+// the turn.
 func (p *planRows) keep(key string, row sharedRow) {
 	if old, ok := p.rows.Peek(key); ok {
 		p.bytes -= cost(key, old)
@@ -62,7 +62,7 @@ func (p *planRows) forget() {
 	}
 }
 
-// cost is about the memory of a row that is shared.
+// cost estimates the memory of a shared row.
 func cost(key string, row sharedRow) int { return len(key) + keyBytes + row.size }
 
 func newSharedRows() *sharedRows {
@@ -90,14 +90,13 @@ func (s *sharedRows) plan(view, filter string, fields []string) *planRows {
 	return fresh
 }
 
-// readRows reads the rows under keys, which are sorted, until page is full. It returns
-// the sequence that they were read at, and how many of the keys it has come to; at least
-// one.
+// readRows reads the rows with the sorted keys until page is full. It returns the rows, the
+// sequence at which they were read, and the number of keys that they cover, at least one.
 type readRows func(ctx context.Context, keys []string, page response.Page) (rows map[string]sharedRow, asOf uint64, read int, err error)
 
-// find returns changes of the first of keys, which are sorted, as many as a page of that
-// many bytes has room for, at least one: the rows, each as it was at the sequence of its
-// last change or later. What no watcher has read since, read returns.
+// find returns the changes of the first of the sorted keys, as many as page has room for, at
+// least one. Each row is from the sequence of its last change or later. Rows that no watcher
+// has read since then are read by read.
 func (p *planRows) find(ctx context.Context, keys []string, changed map[string]uint64, page *response.Page, read readRows) ([]*projectionv1.Change, error) {
 	select {
 	case p.turn <- struct{}{}:

@@ -22,7 +22,7 @@ const (
 	watchBatch = 500
 	// watchBeat is how often a watcher hears that the stream is alive.
 	watchBeat = 15 * time.Second
-	// maxMissed bounds the events that a watcher which comes back is told about, and
+	// maxMissed bounds the missed events that a resumed watcher is notified of, and
 	// maxMissedBytes their data; beyond them it gets all rows.
 	maxMissed      = 10_000
 	maxMissedBytes = 16 << 20
@@ -135,7 +135,7 @@ func (w *watch) snapshot(ctx context.Context) error {
 	}
 }
 
-// page returns an empty message's bound.
+// page returns the page of an empty message.
 func (w *watch) page() *response.Page { return &response.Page{Bytes: w.service.answers.PageBytes()} }
 
 // follow tells changes until ctx ends.
@@ -209,9 +209,10 @@ func (w *watch) read(ctx context.Context, keys []string, page response.Page) (fo
 	return found, asOf, read, err
 }
 
-// send sends a message whose changes have a size; position 0 is none. The size counts as
-// the tenant's until the transport has taken the message. A watcher that waits too long for
-// others of its tenant that do not read is ended, as if it did not read itself.
+// send sends a message whose changes have a size in bytes; position 0 is none. The size is
+// charged to the tenant until the transport has taken the message. A watcher that waits for
+// longer than sendWait, because other watchers of its tenant do not read, is ended, as if it
+// did not read itself.
 func (w *watch) send(ctx context.Context, changes []*projectionv1.Change, size int, position uint64, reset bool) error {
 	waiting, cancel := context.WithTimeout(ctx, sendWait)
 	defer cancel()
@@ -240,7 +241,7 @@ func (w *watch) missed(ctx context.Context, after uint64) (changed map[string]ui
 	if after >= until {
 		return nil, until, true, nil
 	}
-	select { // each reads ahead of what it has counted
+	select { // a reader holds more than it has counted
 	case w.resumes <- struct{}{}:
 		defer func() { <-w.resumes }()
 	case <-ctx.Done():

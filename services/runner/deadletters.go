@@ -84,7 +84,7 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 	if err != nil {
 		return nil, err
 	}
-	// Their numbers are collected first, since doing the work may make new letters.
+	// Their sequences are collected first, since a replay may add new letters.
 	var letters []uint64
 	err = backbone.DeadLetters(ctx, s.js, tenant, 1, func(letter backbone.Letter) (bool, error) {
 		wanted := len(req.GetIds()) == 0 || slices.Contains(req.GetIds(), int64(letter.Sequence)) //nolint:gosec // far below 2^63
@@ -103,7 +103,7 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 			return nil, unavailable("dead letters", err)
 		}
 		if !found {
-			continue // another call has replayed it
+			continue // another call has replayed the letter
 		}
 		if err := s.replay(ctx, tenant, letter); err != nil {
 			if ctx.Err() != nil {

@@ -67,7 +67,7 @@ func (s *Service) parsePage(scope, text string) (uint64, error) {
 	}
 	number, err := s.pages.Parse(scope, text)
 	if err != nil {
-		return 0, connect.NewError(connect.CodeInvalidArgument, "page_token is not one that was answered for this list")
+		return 0, connect.NewError(connect.CodeInvalidArgument, "page_token was not issued for this list")
 	}
 	return number, nil
 }

@@ -64,7 +64,7 @@ type active struct {
 type Config struct {
 	// Answers bounds answers in bytes.
 	Answers response.Config
-	// Tokens says which version of page tokens is issued; nil: the newest.
+	// Tokens selects the version of page tokens that is issued; nil: the newest.
 	Tokens *token.Gate
 }
 

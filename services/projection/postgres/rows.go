@@ -125,15 +125,15 @@ func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, ea
 }
 
 const (
-	// firstFetch is the rows that a query fetches before it knows their size.
+	// firstFetch is the number of rows of a query's first fetch, when their size is unknown.
 	firstFetch = 8
-	// fetchBytes bounds the rows of a further fetch, by the size of those before.
+	// fetchBytes bounds the estimated bytes of each further fetch.
 	fetchBytes = 1 << 20
 )
 
-// read calls each for a plan's rows. They are fetched from a cursor, a few at a time: the
-// database would send all of them otherwise, also those that are not wanted any more.
-// failed is each's error.
+// read calls each for a plan's rows. It fetches them from a cursor, a few at a time: otherwise
+// the database would send all of them, including rows after each has stopped. failed is each's
+// error.
 func read(ctx context.Context, tx pgx.Tx, view *model.View, plan query.Plan, args []any, each func(values, terms []any) error) (failed, err error) {
 	if plan.Limit <= firstFetch {
 		rows, err := tx.Query(ctx, store.Select(view, plan), args...)
@@ -147,7 +147,7 @@ func read(ctx context.Context, tx pgx.Tx, view *model.View, plan query.Plan, arg
 		return nil, err
 	}
 	for next, left := firstFetch, plan.Limit; left > 0; {
-		// What a statement returns depends on the cursor: it must not be prepared.
+		// The statement's columns depend on the cursor: it must not be prepared.
 		rows, err := tx.Query(ctx, fmt.Sprintf("FETCH %d FROM page", min(next, left)), pgx.QueryExecModeExec)
 		if err != nil {
 			return nil, err
@@ -162,8 +162,7 @@ func read(ctx context.Context, tx pgx.Tx, view *model.View, plan query.Plan, arg
 	return nil, nil
 }
 
-// consume calls each for the rows of a result, and returns how many there were and how
-// many bytes they had.
+// consume calls each for the rows of a result, and returns their number and bytes.
 func consume(rows pgx.Rows, plan query.Plan, each func(values, terms []any) error) (count, bytes int, failed, err error) {
 	defer rows.Close()
 	for rows.Next() {

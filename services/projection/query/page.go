@@ -16,28 +16,28 @@ import (
 const (
 	// pageMAC is the length of a signature of version 1.
 	pageMAC = 16
-	// sealedVersion is the first byte of a sealed token, version 2. A token of version 1
-	// has none, and is told apart by its signature.
+	// sealedVersion is the first byte of a sealed token, version 2. A token of version 1 has
+	// no version byte, and is recognized by its signature.
 	sealedVersion = 2
 	// maxTokenText bounds a token, as requests do.
 	maxTokenText = 4096
-	// longValue is the length beyond which a text of an order is represented by its digest,
-	// and shortValue is that where a token would be too long otherwise.
+	// longValue is the length beyond which a text among the cursor's values is represented by
+	// its digest. shortValue is used instead where a token would be too long otherwise.
 	longValue  = 256
 	shortValue = 32
 )
 
-// Pages makes and reads page tokens: opaque, authenticated, and bound to the tenant,
-// the view and the request, so that a token cannot be used elsewhere. Version 2 is
-// encrypted; version 1, which is signed only, stays readable.
+// Pages formats and parses page tokens: opaque, authenticated, and bound to the tenant, the
+// view and the request, so that a token cannot be used elsewhere. Version 2 is encrypted;
+// version 1, which is signed only, stays readable.
 type Pages struct {
 	key    []byte // of version 1
 	sealer *token.Sealer
 	gate   *token.Gate
 }
 
-// NewPages returns pages under a key that all nodes share. gate says which version is
-// issued; nil: the newest.
+// NewPages returns pages under a key that all nodes share. gate selects the version to issue;
+// nil: the newest.
 func NewPages(key []byte, gate *token.Gate) *Pages {
 	return &Pages{key: key, sealer: token.NewSealer(key, "page"), gate: gate}
 }
@@ -46,7 +46,7 @@ func NewPages(key []byte, gate *token.Gate) *Pages {
 // last. A text that is too long for a token is represented by its [Digest].
 type Cursor []any
 
-// Digest represents a long text in a token. The row under the cursor's key has the text.
+// Digest represents a long text in a token. The row with the cursor's key has the text.
 type Digest string
 
 func digest(text string) Digest {
@@ -54,13 +54,13 @@ func digest(text string) Digest {
 	return Digest(base64.RawURLEncoding.EncodeToString(sum[:16]))
 }
 
-// Is reports whether a value is the text that is represented.
+// Is reports whether a value is the text that the digest represents.
 func (d Digest) Is(value any) bool {
 	text, ok := value.(string)
 	return ok && digest(text) == d
 }
 
-// long is how a token holds a [Digest].
+// long is the JSON form of a [Digest] in a token.
 type long struct {
 	SHA256 Digest `json:"sha256"`
 }
@@ -71,7 +71,7 @@ func (p *Pages) Next(scope string, request Request, values []any) (string, error
 	sealed := p.gate.Sealed()
 	limits := []int{longValue, shortValue}
 	if !sealed {
-		limits = []int{maxTokenText, shortValue} // nodes that read version 1 alone know no digests
+		limits = []int{maxTokenText, shortValue} // nodes that read only version 1 cannot read digests
 	}
 	for _, limit := range limits {
 		body, err := encodeCursor(values, limit)
@@ -91,7 +91,7 @@ func (p *Pages) Next(scope string, request Request, values []any) (string, error
 	return "", ErrLongKey
 }
 
-// encodeCursor encodes the values of a plan's terms; texts longer than limit, but the
+// encodeCursor encodes the values of a plan's terms. Texts longer than limit, except for the
 // key, are represented by their digests.
 func encodeCursor(values []any, limit int) ([]byte, error) {
 	out := make([]any, len(values))
@@ -108,12 +108,11 @@ func encodeCursor(values []any, limit int) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-// Parse returns the cursor in a token of a plan with count terms. Error: wraps
-// [ErrToken].
+// Parse returns the cursor in a token of a plan with count terms. Its error wraps [ErrToken].
 func (p *Pages) Parse(text, scope string, request Request, count int) (Cursor, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil || len(raw) <= pageMAC || len(text) > maxTokenText {
-		return nil, fmt.Errorf("%w: it is not one that a query answered", ErrToken)
+		return nil, fmt.Errorf("%w: it was not issued by a query", ErrToken)
 	}
 	body := raw[pageMAC:]
 	if !hmac.Equal(raw[:pageMAC], p.mac(scope, request, body)) {
@@ -160,8 +159,8 @@ func (c Cursor) Key() string {
 	return key
 }
 
-// Digests reports whether values are represented by their digests: they must be replaced
-// by the row's before the cursor is used.
+// Digests reports whether the cursor has digests. [Cursor.Resolve] must replace them before
+// the cursor is used.
 func (c Cursor) Digests() bool {
 	for _, value := range c {
 		if _, ok := value.(Digest); ok {
@@ -171,8 +170,8 @@ func (c Cursor) Digests() bool {
 	return false
 }
 
-// Resolve replaces digests by the values of the row under the cursor's key, in the order
-// of the terms. Error: [ErrToken] when the row has changed since.
+// Resolve replaces digests by the values of the row with the cursor's key, in the order of the
+// terms. Error: [ErrToken] when the row has changed since.
 func (c Cursor) Resolve(values []any) error {
 	for i, value := range c {
 		d, ok := value.(Digest)
@@ -190,8 +189,8 @@ func (c Cursor) Resolve(values []any) error {
 // ErrLongKey says that no page can follow a row whose key is too long for a token.
 var ErrLongKey = errors.New("a row's key is too long for a page token: ask for a larger page, or filter")
 
-// bound is what a token is bound to. The page's size and its fields may
-// change between pages, the rest may not.
+// bound returns the text that a token is bound to. The page's size and its fields may change
+// between pages, the rest may not.
 func bound(scope string, request Request) string {
 	var b bytes.Buffer
 	for _, part := range []string{"page", scope, request.Filter, request.OrderBy} {

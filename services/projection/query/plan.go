@@ -103,7 +103,7 @@ var PostgreSQL = Dialect{
 	NullsLast:     " NULLS LAST",
 }
 
-// Compile plans a request, but its page token, against a view. Errors wrap [ErrFilter],
+// Compile plans a request, except for its page token, against a view. Errors wrap [ErrFilter],
 // [ErrOrder] or [ErrFields].
 func Compile(view *model.View, request Request, dialect Dialect) (Plan, error) {
 	b := &builder{dialect: dialect}
@@ -136,8 +136,7 @@ func Compile(view *model.View, request Request, dialect Dialect) (Plan, error) {
 	return plan, nil
 }
 
-// After narrows the plan to the rows that come after a cursor, in which no digest is
-// left.
+// After narrows the plan to the rows after a cursor without digests.
 func (p Plan) After(dialect Dialect, cursor Cursor) Plan {
 	b := &builder{dialect: dialect, args: slices.Clone(p.Args)}
 	condition := b.after(p.Terms, cursor)

@@ -59,14 +59,14 @@ func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, ea
 	return uint64(sequence), nil
 }
 
-// statement returns a plan's statement. Where rows may have to be sorted, their keys and
-// terms are, and the other columns are read afterwards, a row at a time, in that order: the
+// statement returns a plan's statement. Where rows may have to be sorted, only their keys and
+// terms are, and the other columns are read afterwards, one row at a time, in that order: the
 // outer loop of a CROSS JOIN is the left one (https://sqlite.org/optoverview.html#crossjoin),
-// and the subquery yields its rows as it has ordered them. Otherwise SQLite would sort whole
-// rows, as many as the page may have, however large.
+// and the subquery yields its rows in its order. Otherwise SQLite would sort whole rows, as
+// many as the page may have, however large.
 func statement(view *model.View, plan query.Plan) string {
 	if plan.Where == "" && len(plan.Terms) == 1 || len(plan.Terms) == 0 {
-		return store.Select(view, plan) // in the order of the table itself
+		return store.Select(view, plan) // in the table's own order
 	}
 	var inner, outer []string
 	for _, column := range plan.Columns {

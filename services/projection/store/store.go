@@ -29,17 +29,17 @@ type Store interface {
 	// sequence; change is told where it is, since another node may have moved it.
 	// Nothing changes when it returns an error.
 	Apply(ctx context.Context, sequence uint64, change func(batch *Batch, from uint64) error) error
-	// Query calls each for the plan's rows, up to its limit, with the values of
-	// its columns and of its terms, and returns the checkpoint at which they were
-	// read. Rows are read one at a time: no more than a few are in memory, and when each
-	// returns [ErrStop] none that follow are. each must not retain the slices.
+	// Query calls each for the plan's rows, up to its limit, with the values of its columns
+	// and of its terms, and returns the checkpoint at which they were read. Only a few rows
+	// are in memory at a time, and when each returns [ErrStop] no further rows are read. each
+	// must not retain the slices.
 	Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error)
 	// Close gives up what the store holds.
 	Close() error
 }
 
-// ErrStop ends a query early, without an error.
-var ErrStop = errors.New("store: no more rows are wanted")
+// ErrStop, returned by each, ends a query early, without an error.
+var ErrStop = errors.New("store: no further rows are needed")
 
 // Opener opens a tenant's store for views; origin fingerprints the model and the
 // journal that they are made from. Rows of another origin are not shown.

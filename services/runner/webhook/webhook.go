@@ -38,8 +38,8 @@ type Config struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// Secret is what calls are signed with; nil: they are not.
 	Secret []byte `yaml:"-"`
-	// Transport returns what sends requests instead of the transport that is given to it,
-	// such as one that records them; nil: that one sends them.
+	// Transport wraps the transport of requests, for example to record them; nil: the
+	// transport is not wrapped.
 	Transport func(http.RoundTripper) http.RoundTripper `yaml:"-"`
 }
 
@@ -97,7 +97,7 @@ func New(c Config) *Caller {
 	}}
 }
 
-// transport returns what requests are sent by.
+// transport returns the transport of requests.
 func (c Config) transport(sends http.RoundTripper) http.RoundTripper {
 	if c.Transport == nil {
 		return sends
