@@ -83,10 +83,10 @@ func AuditSubject(account Account, class AuditClass) string {
 	return "audit." + string(account) + "." + string(class)
 }
 
-// AuditSubjects returns the subjects that match an account's audit records of all classes, and
+// auditSubjects returns the subjects that match an account's audit records of all classes, and
 // the records of earlier versions, which had one subject per tenant. "" matches every
 // account's.
-func AuditSubjects(account Account) []string {
+func auditSubjects(account Account) []string {
 	if account == "" {
 		return []string{"audit.>"}
 	}
@@ -98,7 +98,7 @@ func AuditSubjects(account Account) []string {
 // sequence to continue before, 0 when there are no more; existing records may remain
 // unexamined.
 func AuditRecords(ctx context.Context, js jetstream.JetStream, account Account, before uint64, each func(AuditRecord) bool) (next uint64, err error) {
-	return readNewest(ctx, js, StreamAudit, AuditSubjects(account), before, auditScan, func(msg *jetstream.RawStreamMsg) bool {
+	return readNewest(ctx, js, StreamAudit, auditSubjects(account), before, auditScan, func(msg *jetstream.RawStreamMsg) bool {
 		var record AuditRecord
 		return json.Unmarshal(msg.Data, &record) != nil || each(record) // else not for us to understand
 	})
@@ -107,7 +107,7 @@ func AuditRecords(ctx context.Context, js jetstream.JetStream, account Account, 
 // FollowAudit calls each for an account's audit records ("": all accounts') that are stored
 // from now on, until ctx ends or each fails.
 func FollowAudit(ctx context.Context, js jetstream.JetStream, account Account, each func(AuditRecord) error) error {
-	consumer, err := js.OrderedConsumer(ctx, StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: AuditSubjects(account), DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: followIdle})
+	consumer, err := js.OrderedConsumer(ctx, StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: auditSubjects(account), DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: followIdle})
 	if err != nil {
 		return fmt.Errorf("backbone: follow audit: %w", err)
 	}

@@ -143,8 +143,8 @@ func boundQuoted(next http.Handler) http.Handler {
 	})
 }
 
-// BoundErrors is the interceptor that makes every error of a call [Bounded].
-func BoundErrors(next connect.ServerFunc) connect.ServerFunc {
+// boundErrors is the interceptor that makes every error of a call [Bounded].
+func boundErrors(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		if err := next(ctx, spec, stream); err != nil {
 			return Bounded(err)

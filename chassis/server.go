@@ -195,7 +195,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		s.endStreams,
 		s.Metrics.Observe(s.log, zerolog.DebugLevel),
 		s.tellEnded,
-		BoundErrors,
+		boundErrors,
 		undecodable,
 		validate.NewServerInterceptor(),
 	)
@@ -262,7 +262,7 @@ func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.Ser
 		next.watches, next.slow = s.watches, s.slow
 		return newEdge(next, options, interceptors)
 	}
-	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), BoundErrors, eachMessage, s.endStreams}, interceptors...)...)
+	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), boundErrors, eachMessage, s.endStreams}, interceptors...)...)
 	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
 	registerHealth(s.RPC, health{ready: s.ready, watches: s.watches})
 	return s

@@ -59,8 +59,8 @@ func TestParse_AHostileDocumentIsRefusedWithinBounds(t *testing.T) {
 	const megabyte = 1 << 20
 	for name, tc := range map[string]struct{ document, want string }{
 		"an alias in itself":               {demo("&s [{name: x, parallel: *s}]", "true", "{}"), ":16: column 36: the alias *s is within its own anchor"},
-		"an alias in itself, by a mapping": {"model: m\naggregates: &a\n  x: *a\n", ":3: column 6: the alias *a stands"},
-		"an alias in itself, by a merge":   {"model: m\naggregates: &a\n  <<: *a\n", ":3: column 7: the alias *a stands"},
+		"an alias in itself, by a mapping": {"model: m\naggregates: &a\n  x: *a\n", ":3: column 6: the alias *a is within"},
+		"an alias in itself, by a merge":   {"model: m\naggregates: &a\n  <<: *a\n", ":3: column 7: the alias *a is within"},
 		"aliases of aliases":               {laughs(9), ":7: column 25: the document has more than 100000 values"},
 		"aliases of a long text":           {"model: m\nx: &a " + strings.Repeat("a", 100_000) + "\ny: [" + strings.Repeat("*a,", 1000) + "]\n", ":3: column"},
 		"aliases of depth":                 {"model: m\nx: &a " + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "\ny: " + strings.Repeat("[", 40) + "*a" + strings.Repeat("]", 40) + "\n", ":3: column 44: the nesting is deeper"},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/headgate/headgate/internal/excerpt"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -56,23 +57,16 @@ func (d *document) reject(n *yaml.Node, path, format string, args ...any) {
 	}
 	for i, arg := range args {
 		if text, ok := arg.(string); ok {
-			args[i] = cut(text, maxQuoted)
+			args[i] = excerpt.Text(text, maxQuoted)
 		}
 	}
-	message := cut(fmt.Sprintf(format, args...), maxMessage)
-	d.issues = append(d.issues, Issue{File: d.file, Line: n.Line, Path: cut(path, maxMessage), Message: message})
+	message := excerpt.Text(fmt.Sprintf(format, args...), maxMessage)
+	d.issues = append(d.issues, Issue{File: d.file, Line: n.Line, Path: excerpt.Text(path, maxMessage), Message: message})
 }
 
-// maxQuoted and maxMessage bound a text of the document in a message, and a message, in bytes.
-const maxQuoted, maxMessage = 200, 1000
-
-// cut returns the first bytes of a text that is longer.
-func cut(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
-}
+// maxQuoted and maxMessage bound a text of the document in a message, and a message, in
+// encoded bytes (see [excerpt.Text]).
+const maxQuoted, maxMessage = excerpt.Name, 1 << 10
 
 // err returns the mistakes found, by line, or nil.
 func (d *document) err() error {

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/internal/excerpt"
 	"golang.org/x/net/http2/hpack"
 )
 
@@ -54,15 +55,9 @@ func Write(ctx context.Context, header Header) (*Fields, error) {
 	return f, nil
 }
 
-// maxShownName bounds the bytes of a name that an error shows.
-const maxShownName = 64
-
 // Refuse returns the error, INVALID_ARGUMENT, for a header that cannot be sent.
 func Refuse(name, reason string) *connect.Error {
-	shown := strings.ToLower(name)
-	if len(shown) > maxShownName {
-		shown = shown[:maxShownName] + "…"
-	}
+	shown := excerpt.Text(strings.ToLower(name), excerpt.Name)
 	return connect.Errorf(connect.CodeInvalidArgument, "the header %q cannot be sent: %s", shown, reason)
 }
 

@@ -118,7 +118,7 @@ type Request struct {
 
 // RESTSpan returns the SERVER span of a call that was made by a plain HTTP request.
 func RESTSpan(c Call, r Request) Span {
-	status := HTTPStatus(c.Code)
+	status := httpStatus(c.Code)
 	if r.Begun {
 		status = 200
 	}
@@ -138,10 +138,10 @@ func RESTSpan(c Call, r Request) Span {
 	return span
 }
 
-// HTTPStatus returns the status of a call over HTTP that ends with the code, 0 for OK, as
+// httpStatus returns the status of a call over HTTP that ends with the code, 0 for OK, as
 // the Connect protocol maps codes
 // (https://connectrpc.com/docs/protocol#error-codes).
-func HTTPStatus(code connect.Code) int {
+func httpStatus(code connect.Code) int {
 	switch code {
 	case 0:
 		return 200

@@ -300,8 +300,8 @@ func TestVerifier_AuthorizationHeader(t *testing.T) {
 		{"no scheme", []string{good}, auth.ErrNoCredential},
 		{"another scheme", []string{"Basic " + good}, auth.ErrNoCredential},
 		{"DPoP", []string{"DPoP " + good}, auth.ErrNoCredential},
-		{"twice", []string{"Bearer " + good, "Bearer " + good}, auth.ErrManyCredential},
-		{"twice, one empty", []string{"Bearer " + good, ""}, auth.ErrManyCredential},
+		{"twice", []string{"Bearer " + good, "Bearer " + good}, auth.ErrManyCredentials},
+		{"twice, one empty", []string{"Bearer " + good, ""}, auth.ErrManyCredentials},
 		{"twice in one", []string{"Bearer " + good + ",Bearer " + good}, auth.ErrBadToken},
 		{"an API key's prefix in capitals", []string{"Bearer HGK_app_x"}, auth.ErrBadToken},
 	} {

@@ -12,17 +12,17 @@ import (
 // Errors of a credential. Their texts are what a caller may know; the errors that wrap
 // them say more, for the gateway's log.
 var (
-	ErrNoCredential   = errors.New("no credential: send `authorization: Bearer TOKEN`")
-	ErrManyCredential = errors.New("authorization is given more than once: send it once")
-	ErrBadToken       = errors.New("the token is invalid")
-	ErrExpired        = errors.New("the token has expired")
-	ErrNotYetValid    = errors.New("the token is not valid yet")
-	ErrWithdrawn      = errors.New("the credential was withdrawn or changed")
+	ErrNoCredential    = errors.New("no credential: send `authorization: Bearer TOKEN`")
+	ErrManyCredentials = errors.New("authorization is given more than once: send it once")
+	ErrBadToken        = errors.New("the token is invalid")
+	ErrExpired         = errors.New("the token has expired")
+	ErrNotYetValid     = errors.New("the token is not valid yet")
+	ErrWithdrawn       = errors.New("the credential was withdrawn or changed")
 )
 
 // Public returns the error of a credential as a caller may see it.
 func Public(err error) error {
-	for _, known := range []error{ErrNoCredential, ErrManyCredential, ErrExpired, ErrNotYetValid, ErrWithdrawn} {
+	for _, known := range []error{ErrNoCredential, ErrManyCredentials, ErrExpired, ErrNotYetValid, ErrWithdrawn} {
 		if errors.Is(err, known) {
 			return known
 		}
@@ -79,7 +79,7 @@ func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorizatio
 		return nil, ErrNoCredential
 	case 1:
 	default:
-		return nil, ErrManyCredential
+		return nil, ErrManyCredentials
 	}
 	// RFC 9110 §11.4: the scheme is case-insensitive, and spaces follow it.
 	scheme, credential, _ := strings.Cut(authorization[0], " ")
