@@ -37,11 +37,11 @@ func (p payer) subject() string {
 	return [...]string{"the tenant has ", "the caller has ", "the client's address has "}[p]
 }
 
-// addressesShare is the share of what callers share that calls without a credential may use
-// together, however many addresses they come from.
+// addressesShare is the share of the shared capacity that calls without a credential may use
+// together, from any number of addresses.
 const addressesShare = 0.5
 
-// budgets are those of all callers.
+// budgets are the budgets of all callers.
 type budgets struct {
 	shared     *limit.Shared
 	tenants    *limit.Tenants

@@ -180,7 +180,7 @@ func (o *outbox) restore(ctx context.Context) {
 	}
 }
 
-// refused returns why a record can never be stored, "" if a further attempt may succeed.
+// refused returns why a record can never be stored, "" if a retry may succeed.
 func refused(err error) string {
 	if errors.Is(err, errNoContract) {
 		return backbone.RefusedInvalid

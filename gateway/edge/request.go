@@ -109,8 +109,8 @@ func (s *stream) readBody(dst []byte) ([]byte, error) {
 	return s.readWhole(dst, plain, connect.CodeInvalidArgument, malformed)
 }
 
-// readWhole appends what from has, up to the bound of bodies. code and message are for a
-// reader that fails without a Connect error.
+// readWhole appends all of from, up to the bound of bodies. code and message are those of the
+// error if the reader fails without a Connect error.
 func (s *stream) readWhole(dst []byte, from io.Reader, code connect.Code, message string) ([]byte, error) {
 	var err error
 	for err == nil && int64(len(dst)) <= s.maxBody {

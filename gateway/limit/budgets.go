@@ -52,9 +52,9 @@ func newBudgets[K comparable](shared *Shared, most int, bounds func(K) bounds, g
 	return b
 }
 
-// NewCallers returns budgets of callers that each may use a share of the shared capacity, and
-// all together another one, both above 0 and at most 1. Refusals beyond a tenth of rate (per second) are held back, see
-// [Budget.HoldBack].
+// NewCallers returns budgets of callers, each of which may use a share of the shared capacity,
+// and all together another share; both are above 0 and at most 1. Refusals faster than a tenth
+// of rate, which is per second, are held back, see [Budget.HoldBack].
 func NewCallers[K comparable](shared *Shared, share, together, rate float64) (*Budgets[K], error) {
 	if err := errors.Join(validShare(share), validShare(together)); err != nil {
 		return nil, err
