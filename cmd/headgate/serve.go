@@ -85,7 +85,7 @@ func (c *serveCommand) plan(ctx context.Context) (*plan, error) {
 func (p *plan) run(ctx context.Context, role string) (err error) {
 	start, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), startTimeout)
 	defer cancel()
-	var options []nats.Option
+	options := natsLog(p.log)
 	if p.settings.NATS.Credentials != "" {
 		options = append(options, nats.UserCredentials(p.settings.NATS.Credentials))
 	}
