@@ -3,16 +3,19 @@ package main_test
 import (
 	"bufio"
 	"context"
-	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/headgate/headgate/chassis/tracing/tracingtest"
 )
 
 func TestTheSettingsOfEveryDeploymentCanBeUsed(t *testing.T) {
@@ -47,25 +50,42 @@ func TestTheSettingsOfEveryDeploymentCanBeUsed(t *testing.T) {
 	}
 }
 
-func TestAlertsAndDashboardsAskForMetricsThatThereAre(t *testing.T) {
-	name := regexp.MustCompile(`headgate_[a-z0-9_]+`)
-	made := map[string]bool{}
-	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() && (entry.Name() == "node_modules" || strings.HasPrefix(entry.Name(), ".") && len(entry.Name()) > 2) {
-			if err == nil {
-				return filepath.SkipDir
-			}
-			return err
+// Every metric that the alerts, the dashboard and the docs name is exported from the start,
+// with the labels that the alerts select by, and each alert has its playbook.
+func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs the whole platform, as others do under the race detector")
+	}
+	collector := tracingtest.Start(t)
+	p := start(t, t.TempDir(), nil, "--otlp", collector.URL)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.gateway+"/v1/query/wallets", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is known of calls and nodes is exported once there was a call.
+	if status, text, err := do(req, "Authorization", "Bearer "+p.tokens["ACME"]); err != nil || status != http.StatusOK {
+		t.Fatalf("%d %s, %v", status, text, err)
+	}
+	series := regexp.MustCompile(`(?m)^(headgate_[a-z0-9_]+?)(?:_bucket|_count|_sum)?(?:\{(.*)\})? \S+$`)
+	exported := map[string][]string{} // the labels of its series, by a metric's name
+	for _, url := range []string{p.admin, p.aggregate, p.projection, p.runner} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
+		status, text, err := do(req)
+		if err != nil || status != http.StatusOK {
+			t.Fatalf("%s: %d, %v", url, status, err)
 		}
-		source, err := os.ReadFile(path)
-		for _, quoted := range regexp.MustCompile(`"headgate_[a-z0-9_]+"`).FindAllString(string(source), -1) {
-			made[strings.Trim(quoted, `"`)] = true
+		for _, found := range series.FindAllStringSubmatch(text, -1) {
+			exported[found[1]] = append(exported[found[1]], found[2])
 		}
-		return err
-	})
+	}
+	docs, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions, err := filepath.Glob("../../docs/decisions/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,18 +93,32 @@ func TestAlertsAndDashboardsAskForMetricsThatThereAre(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"prometheus/headgate.rules.yaml", "grafana/headgate.json"} {
-		text, err := os.ReadFile("../../deploy/" + path)
+	asked := regexp.MustCompile(`(headgate_[a-z0-9_]+?)(?:_bucket|_count|_sum)?(?:\{([^{}]*)\}|[^a-z0-9_{]|$)`)
+	selected := regexp.MustCompile(`[a-z]+=\\?"[^"\\]*`)
+	deployed := []string{"../../deploy/prometheus/headgate.rules.yaml", "../../deploy/grafana/headgate.json"}
+	for i, path := range slices.Concat(deployed, docs, decisions) {
+		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		asked := name.FindAllString(string(text), -1)
-		if len(asked) == 0 {
+		names := asked.FindAllStringSubmatch(string(text), -1)
+		if len(names) == 0 && i < len(deployed) {
 			t.Errorf("%s asks for nothing", path)
 		}
-		for _, metric := range asked {
-			if !made[strings.TrimSuffix(strings.TrimSuffix(metric, "_bucket"), "_count")] {
-				t.Errorf("%s asks for %s, which nothing makes", path, metric)
+		for _, name := range names {
+			all, known := exported[name[1]]
+			if !known {
+				t.Errorf("%s names %s, which no process exports", path, name[1])
+				continue
+			}
+			for _, want := range selected.FindAllString(name[2], -1) {
+				want = strings.ReplaceAll(want, `\`, "") + `"`
+				if want == `generation="next"` {
+					continue // while views are rebuilt
+				}
+				if !slices.ContainsFunc(all, func(labels string) bool { return strings.Contains(labels, want) }) {
+					t.Errorf("%s selects %s{%s}, which no series has", path, name[1], want)
+				}
 			}
 		}
 		for _, alert := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(string(text), -1) {
