@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis/flood"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/peer"
 )
@@ -44,17 +45,39 @@ func client(addr netip.Addr) netip.Addr {
 	return network.Addr()
 }
 
-// clientLimit bounds the connections of each client address.
+// clientLimit bounds the connections of each client address, and their streams.
 type clientLimit struct {
 	most    int
+	streams int                // 0: not bounded
 	refused prometheus.Counter // nil: refusals are not counted
 
 	mu    sync.Mutex
-	conns map[netip.Addr]int
+	known map[netip.Addr]*clientUse
 }
 
-func newClientLimit(most int) *clientLimit {
-	return &clientLimit{most: most, conns: map[netip.Addr]int{}}
+// clientUse is what one address uses.
+type clientUse struct {
+	conns   int // clientLimit.mu is held
+	streams *flood.Streams
+}
+
+func newClientLimit(most, streams int) *clientLimit {
+	return &clientLimit{most: most, streams: streams, known: map[netip.Addr]*clientUse{}}
+}
+
+// watch has the frames of a connection watched that the client's address has made, above TLS.
+func (l *clientLimit) watch(conn net.Conn, flooded func(net.Conn, flood.Kind)) *flood.Conn {
+	watched := flood.Server(conn, flooded)
+	from, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok || l.streams == 0 {
+		return watched
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if use := l.known[client(from.AddrPort().Addr())]; use != nil { // nil: it has been closed
+		watched.Bound(use.streams)
+	}
+	return watched
 }
 
 // countRefused returns the counter of an edge's refused connections.
@@ -109,18 +132,24 @@ func (l *clientListener) Accept() (net.Conn, error) {
 func (l *clientLimit) enter(addr netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conns[addr] >= l.most {
+	use := l.known[addr]
+	if use == nil {
+		use = &clientUse{streams: flood.NewStreams(l.streams)}
+		l.known[addr] = use
+	}
+	if use.conns >= l.most {
 		return false
 	}
-	l.conns[addr]++
+	use.conns++
 	return true
 }
 
 func (l *clientLimit) leave(addr netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conns[addr]--; l.conns[addr] == 0 {
-		delete(l.conns, addr)
+	use := l.known[addr]
+	if use.conns--; use.conns == 0 {
+		delete(l.known, addr)
 	}
 }
 

@@ -12,11 +12,14 @@ import (
 )
 
 // flooded counts and logs a connection that is closed because its client sends frames without
-// effect.
+// effect, or holds too many streams.
 func (s *Server) flooded(conn net.Conn, kind flood.Kind) {
 	s.Metrics.floods.WithLabelValues(string(kind)).Inc()
-	s.log.Warn().Stringer("client", conn.RemoteAddr()).Str("frame", string(kind)).
-		Msg("the client floods its HTTP/2 connection with frames without effect: the connection is closed")
+	message := "the client floods its HTTP/2 connection with frames without effect: the connection is closed"
+	if kind == flood.Headers {
+		message = "the client's address has too many calls whose answers have not been sent to their end: the connection is closed"
+	}
+	s.log.Warn().Stringer("client", conn.RemoteAddr()).Str("frame", string(kind)).Msg(message)
 }
 
 // watchedListener watches the frames of its connections. The first read performs the TLS
@@ -35,10 +38,10 @@ func (l watchedListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	if l.tls == nil {
-		return flood.Server(conn, l.server.flooded), nil
+		return l.server.clients.watch(conn, l.server.flooded), nil
 	}
 	secured := tls.Server(conn, l.tls)
-	return &securedConn{flood.Server(secured, l.server.flooded), secured}, nil
+	return &securedConn{l.server.clients.watch(secured, l.server.flooded), secured}, nil
 }
 
 // securedConn is a TLS connection that net/http takes for one in clear text: net/http speaks
@@ -74,6 +77,7 @@ func securedRequests(next http.Handler) http.Handler {
 type watchedCredentials struct {
 	credentials.TransportCredentials
 
+	clients *clientLimit
 	flooded func(net.Conn, flood.Kind)
 }
 
@@ -83,5 +87,5 @@ func (c watchedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 	if err != nil {
 		return nil, nil, err
 	}
-	return flood.Server(conn, c.flooded), info, nil
+	return c.clients.watch(conn, c.flooded), info, nil
 }

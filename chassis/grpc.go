@@ -91,7 +91,7 @@ func (p *grpcPort) newServer() *grpc.Server {
 		server := p.config.TLS.Server()
 		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: server.GetConfigForClient})
 	}
-	secure = watchedCredentials{secure, p.flooded}
+	secure = watchedCredentials{secure, p.clients, p.flooded}
 	if p.resets != nil {
 		secure = countedCredentials{secure, p.resets}
 	}

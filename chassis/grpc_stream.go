@@ -191,7 +191,7 @@ func (s *grpcStream) sent(err error) error {
 	switch code := status.Code(err); code {
 	case codes.DeadlineExceeded:
 		return context.DeadlineExceeded
-	case codes.Canceled:
+	case codes.Canceled, codes.Unavailable: // the connection has ended: the client has left
 		return context.Canceled
 	case codes.Unknown: // not a status
 		return err

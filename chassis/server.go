@@ -46,6 +46,9 @@ const (
 	// DefaultServiceStreams is DefaultMaxStreams for a service: all of a gateway's
 	// calls come by one connection.
 	DefaultServiceStreams = 20_000
+	// DefaultMaxClientStreams bounds the calls of one client address at an edge that have
+	// not been answered to their end: as many as an edge has in flight by default.
+	DefaultMaxClientStreams = 20_480
 	// DefaultMaxConnections bounds a listener's connections; further ones wait to
 	// be accepted.
 	DefaultMaxConnections = 16_384
@@ -85,6 +88,11 @@ type Config struct {
 	// MaxClientConnections bounds those of one client address (of IPv6 a /64); further
 	// ones are closed. 0: MaxConnections, at an edge a quarter of them.
 	MaxClientConnections int `yaml:"max_client_connections"`
+	// MaxClientStreams bounds the calls of one client address on HTTP/2 at both addresses,
+	// from when they begin until their answers have been sent to their end; of a client
+	// that exceeds it, connections with many of them are closed. 0: at an edge
+	// [DefaultMaxClientStreams], else none.
+	MaxClientStreams int `yaml:"max_client_streams"`
 	// TLS secures the listener; nil: clear text. With an authority, clients must
 	// show a certificate of it (mTLS).
 	TLS *tlsfiles.Material `yaml:"-"`
@@ -102,6 +110,7 @@ func (c Config) Validate() error {
 		config.AtLeast("max_streams", c.MaxStreams, 0),
 		config.AtLeast("max_connections", c.MaxConnections, 0),
 		config.AtLeast("max_client_connections", c.MaxClientConnections, 0),
+		config.AtLeast("max_client_streams", c.MaxClientStreams, 0),
 		config.AtLeast("min_body_rate", c.MinBodyRate, 0),
 	)
 }
@@ -136,6 +145,9 @@ func (c Config) WithDefaults() Config {
 func (c Config) WithEdgeDefaults() Config {
 	if c.MaxClientConnections == 0 {
 		c.MaxClientConnections = max(c.WithDefaults().MaxConnections/edgeClientShare, 1)
+	}
+	if c.MaxClientStreams == 0 {
+		c.MaxClientStreams = DefaultMaxClientStreams
 	}
 	return c.WithDefaults()
 }
@@ -316,7 +328,7 @@ func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Log
 		HTTP: http.NewServeMux(), Metrics: metrics, grpc: &grpcPort{},
 		within:   semaphore.NewWeighted(int64(config.WithDefaults().MaxStreams)),
 		stopping: make(chan struct{}), config: config.WithDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
-		clients: newClientLimit(config.WithDefaults().MaxClientConnections), slow: func() {},
+		clients: newClientLimit(config.WithDefaults().MaxClientConnections, config.MaxClientStreams), slow: func() {},
 	}
 	s.standardEndpoints()
 	return s

@@ -369,6 +369,41 @@ func TestAdmission_BytesOfATenantAreBounded(t *testing.T) {
 	}
 }
 
+// TestAdmission_AnswersThatAreNotTakenAreBounded: a client that opens no window for its answers
+// holds their streams, which no budget counts once the calls have ended.
+func TestAdmission_AnswersThatAreNotTakenAreBounded(t *testing.T) {
+	bothPorts(t, func(c *gateway.Config) { c.Listen.MaxClientStreams = 50 }, func(t *testing.T, e *edge, url string) {
+		r := connectRaw(t, url)
+		if err := r.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
+			t.Fatal(err)
+		}
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_, _ = io.Copy(io.Discard, r.conn)
+		}()
+		for n := range 60 {
+			var err error
+			if url == e.url { // the answers say that there is no credential
+				err = r.begin(uint32(2*n+1), ":method", "POST", ":scheme", "http", ":authority", "edge", ":path", "/v1/query/wallets", "content-type", "application/json")
+			} else { // an error without a message needs no window: these calls have not ended
+				err = r.open(uint32(2*n+1), e.token(t, "acme", "query.read"))
+			}
+			if err != nil {
+				break // it has been closed
+			}
+			if n == 45 {
+				losesNothing(t, e, "while the client is within the bound")
+			}
+		}
+		<-closed
+		losesNothing(t, e, "when the connection is closed")
+		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_flood_connections_total{frame="HEADERS",process="gateway"} 1`) {
+			t.Error("the metrics do not show it")
+		}
+	})
+}
+
 func TestAdmission_ConnectionsOfOneClientAreBounded(t *testing.T) {
 	bothPorts(t, func(c *gateway.Config) { c.Listen.MaxClientConnections = 2 }, func(t *testing.T, e *edge, url string) {
 		dial := func() net.Conn {

@@ -5,7 +5,8 @@
 // not bound frames that change none of these: empty CONTINUATION frames of a header block
 // that never ends (RFC 9113 §10.5), empty DATA frames, PING, SETTINGS, PRIORITY,
 // WINDOW_UPDATE, RST_STREAM of streams that have ended, and unknown ones. A peer can send
-// millions of them per second on one connection.
+// millions of them per second on one connection. Nor do they bound the streams of a client on
+// all of its connections, see [Streams].
 //
 // A [Conn] reads frames in clear text, so it is layered on top of TLS. It parses only their
 // headers of nine bytes, and allocates nothing. ADR-0015 has the reasons for the numbers.
@@ -13,6 +14,7 @@ package flood
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
@@ -42,6 +44,7 @@ type Kind string
 // Kinds of floods.
 const (
 	Continuation Kind = "CONTINUATION"
+	Headers      Kind = "HEADERS" // of streams beyond the client's bound
 	Data         Kind = "DATA"
 	Priority     Kind = "PRIORITY"
 	Reset        Kind = "RST_STREAM"
@@ -53,7 +56,7 @@ const (
 
 // Kinds returns every kind.
 func Kinds() []Kind {
-	return []Kind{Continuation, Data, Priority, Reset, Settings, Ping, WindowUpdate, Other}
+	return []Kind{Continuation, Headers, Data, Priority, Reset, Settings, Ping, WindowUpdate, Other}
 }
 
 // Frame types and flags (RFC 9113 §6).
@@ -83,8 +86,9 @@ type Conn struct {
 	filled  time.Time // when credit was refilled
 	failed  bool
 
-	mu   sync.Mutex // of writers
+	mu   sync.Mutex // of writers, and of held
 	out  frames
+	held held
 	sent atomic.Int64 // HEADERS and DATA frames since credit was refilled
 }
 
@@ -126,12 +130,15 @@ func (c *Conn) Write(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	sent := int64(0)
 	for rest := p[:n]; ; {
-		frame, _, _, more, ok := c.out.next(rest)
+		frame, flags, _, more, ok := c.out.next(rest)
 		if !ok {
 			break
 		}
 		if frame == typeData || frame == typeHeaders {
 			sent++
+		}
+		if frame == typeReset || (frame == typeData || frame == typeHeaders) && flags&flagEndStream != 0 {
+			c.held.end(c.out.stream())
 		}
 		rest = more
 	}
@@ -139,6 +146,14 @@ func (c *Conn) Write(p []byte) (int, error) {
 		c.sent.Add(sent)
 	}
 	return n, err
+}
+
+// Close implements [io.Closer].
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	c.held.close()
+	c.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // received counts the frames in bytes of the peer, and reports a flood.
@@ -171,6 +186,9 @@ func (c *Conn) judge(frame, flags byte, length int) Kind {
 	case typeHeaders:
 		c.block = 0
 		c.earn(1)
+		if c.begins() {
+			return Headers
+		}
 		return ""
 	case typeContinuation:
 		if c.block++; c.block > MaxContinuations {
@@ -189,6 +207,7 @@ func (c *Conn) judge(frame, flags byte, length int) Kind {
 		kind = Priority
 	case typeReset:
 		kind = Reset
+		c.ends()
 	case typeSettings:
 		kind = Settings
 	case typePing:
@@ -209,6 +228,20 @@ func (c *Conn) judge(frame, flags byte, length int) Kind {
 	return kind
 }
 
+// begins counts a stream that the peer begins, and reports whether it is one too many.
+func (c *Conn) begins() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held.begin(c.in.stream())
+}
+
+// ends counts a stream that the peer resets.
+func (c *Conn) ends() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held.end(c.in.stream())
+}
+
 // earn adds the credit of a number of frames with effect.
 func (c *Conn) earn(frames int64) {
 	c.credit = int(min(Credit, int64(c.credit)+frames*earned))
@@ -219,6 +252,11 @@ type frames struct {
 	skip   int // bytes of the payload still to come
 	have   int // bytes of the header that have been read
 	header [frameHeader]byte
+}
+
+// stream returns the stream of the frame that next has returned.
+func (f *frames) stream() uint32 {
+	return binary.BigEndian.Uint32(f.header[5:]) &^ (1 << 31)
 }
 
 // next returns the next frame whose header ends in p, and the bytes after the header; ok is
