@@ -158,7 +158,7 @@ func (r *reflector) renew(ctx context.Context, node *reflectedNode) {
 		return
 	}
 	if err != nil && (node.err == nil || node.err.Error() != err.Error()) {
-		r.log.Error().Err(err).Str("node", node.ID).Bool("served", node.set != nil).Msg("the node cannot be asked for its services; it is asked again")
+		r.log.Error().Err(err).Str("node", node.ID).Bool("served", node.set != nil).Msg("the node's services cannot be read by reflection: the gateway tries again")
 	}
 	node.err = err
 	if node.set == nil {

@@ -91,7 +91,7 @@ func (p *plan) run(ctx context.Context, role string) (err error) {
 	}
 	conn, err := backbone.Connect(p.settings.NATS.URL, "headgate-"+role, options...)
 	if err != nil {
-		return err
+		return fmt.Errorf("nats.url: %w", err)
 	}
 	defer conn.Close()
 	js, err := jetstream.New(conn)
