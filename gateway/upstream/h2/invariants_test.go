@@ -333,6 +333,67 @@ type past struct{ context.Context }
 
 func (past) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
 
+// leaving is a context that has ended, and does something before it says so.
+type leaving struct {
+	context.Context
+
+	done   chan struct{}
+	before func()
+}
+
+func (l leaving) Done() <-chan struct{} { return l.done }
+
+func (l leaving) Err() error {
+	l.before()
+	return context.Canceled
+}
+
+// A call may be given its place in the moment in which its caller leaves.
+func TestChannel_APlaceGivenToACallThatLeavesGoesToTheNext(t *testing.T) {
+	config, memory := countedConfig()
+	first := make(chan struct{})
+	channel := channelTo(t, script(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}, func(p *peer) error {
+		one, _, err := p.call()
+		if err != nil {
+			return err
+		}
+		close(first)
+		two, _, err := p.call()
+		return errors.Join(err, p.answer(two, "two"), p.answer(one, "one"), p.left())
+	}), config)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var group sync.WaitGroup
+	ask := func(want string) {
+		group.Go(func() {
+			if got, _, err := ask(ctx, channel, "?"); got != want {
+				t.Errorf("%q, %v, want %q", got, err, want)
+			}
+		})
+	}
+	ask("one")
+	<-first
+	c := channel.live.Load()
+	c.mu.Lock()
+	ended := make(chan struct{})
+	close(ended)
+	err := c.wait(leaving{ctx, ended, func() {
+		ask("two")
+		waits(channel, 2)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.maxStreams = 2
+		c.admit()
+	}})
+	c.mu.Unlock()
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the call that left ends with %v", err)
+	}
+	group.Wait()
+	idle(t, channel, memory)
+	channel.Close()
+}
+
 // waits returns when so many calls wait for a place.
 func waits(channel *Channel, calls int) {
 	for {
