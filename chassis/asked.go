@@ -43,8 +43,8 @@ func WatchClient(asked AskedFunc) connect.ClientInterceptor {
 			return WatchStream(stream, err, spec.StreamType, func(err error) {
 				asked(*rc, Asked{
 					Ended: Ended{
-						Procedure: spec.Procedure, Protocol: info.Protocol, Server: info.PeerAddr,
-						Started: began, Took: time.Since(began), Err: err,
+						Outcome: Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: began, Took: time.Since(began), Err: err},
+						Server:  info.PeerAddr,
 					},
 					Span: contextkit.In(child).SpanID,
 				})

@@ -11,24 +11,31 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// Ended is a call that has ended.
-type Ended struct {
+// Outcome is how a call ended.
+type Outcome struct {
 	// Procedure and Protocol are as Connect names them.
 	Procedure, Protocol string
-	// Server and Client are the addresses of its two ends, host:port; "" if not known.
-	Server, Client string
-	// Started is when it began, and Took how long it took.
+	// Started is when the call began, and Took how long it took.
 	Started time.Time
 	Took    time.Duration
-	// Err is how it ended.
+	// Err is the call's error; nil: it succeeded.
 	Err error
 }
 
-// OwnFault says that it failed by the process's fault or that of those behind it.
-func (e Ended) OwnFault() bool { return ownFault(e.Err) }
+// OwnFault reports whether the call failed by the fault of the process or of what it calls.
+func (o Outcome) OwnFault() bool { return ownFault(o.Err) }
 
-// Code returns how it ended, 0 for OK. It is one of the codes that [CodeName] names.
-func (e Ended) Code() connect.Code { return codeOf(e.Err) }
+// Code returns the code of the call's error, 0 for OK. It is one of the codes that
+// [CodeName] names.
+func (o Outcome) Code() connect.Code { return codeOf(o.Err) }
+
+// Ended is a call that has ended.
+type Ended struct {
+	Outcome
+
+	// Server and Client are the addresses of its two ends, host:port; "" if not known.
+	Server, Client string
+}
 
 // Ends returns the addresses of the two ends of a server's call; "" if not known. It
 // allocates.
@@ -60,7 +67,7 @@ func (s *Server) tellEnded(next connect.ServerFunc) connect.ServerFunc {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		rc := contextkit.In(ctx)
 		err := next(ctx, spec, stream)
-		ended := Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: rc.Began(), Took: time.Since(rc.Began()), Err: err}
+		ended := Ended{Outcome: Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: rc.Began(), Took: time.Since(rc.Began()), Err: err}}
 		ended.Server, ended.Client = Ends(ctx, info)
 		s.config.Ended(*rc, ended)
 		return err

@@ -84,7 +84,7 @@ func (c *Calls) Begin() {
 
 // End counts a call that has ended, of that trace; if it does not say how long it took, by
 // now.
-func (c *Calls) End(ended *Ended, kind connect.StreamType, trace contextkit.TraceID) {
+func (c *Calls) End(ended *Outcome, kind connect.StreamType, trace contextkit.TraceID) {
 	if ended.Took == 0 {
 		ended.Took = time.Since(ended.Started)
 	}
@@ -131,7 +131,7 @@ func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.Serve
 			}
 			info, _ := connect.CallInfoForServerContext(ctx)
 			rc := contextkit.In(ctx)
-			ended := Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: rc.Began(), Err: ErrUnfinished}
+			ended := Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: rc.Began(), Err: ErrUnfinished}
 			calls.Begin()
 			defer func() {
 				ended.Took = time.Since(ended.Started)

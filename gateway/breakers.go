@@ -39,7 +39,7 @@ func outcome(ctx context.Context, call *Call, began time.Time, err error) breake
 	switch {
 	case verdict == nil:
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return call.timeout(began)
+			return call.timeout(ctx, began)
 		}
 		return breaker.Unknown
 	case !verdict.IsRemote() && verdict.Code() == connect.CodeUnavailable:
@@ -56,7 +56,7 @@ func outcome(ctx context.Context, call *Call, began time.Time, err error) breake
 		return breaker.Answered
 	}
 	if verdict.Code() == connect.CodeDeadlineExceeded {
-		return call.timeout(began)
+		return call.timeout(ctx, began)
 	}
 	return breaker.Refused
 }
@@ -67,8 +67,9 @@ const policyShare = 2
 
 // timeout returns the outcome of an upstream call that began at a time and passed its
 // deadline. Streams may be idle for as long as they may last.
-func (c *Call) timeout(began time.Time) breaker.Outcome {
-	if c.chosen || c.Method.Spec.StreamType != connect.StreamTypeUnary || time.Since(began) < c.longest/policyShare {
+func (c *Call) timeout(ctx context.Context, began time.Time) breaker.Outcome {
+	until, bounded := ctx.Deadline()
+	if c.chosen || !bounded || c.Method.Spec.StreamType != connect.StreamTypeUnary || time.Since(began) < until.Sub(c.end.Started)/policyShare {
 		return breaker.Unknown
 	}
 	return breaker.TimedOut

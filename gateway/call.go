@@ -32,12 +32,8 @@ type Call struct {
 	// Resource is an excerpt of the resources that the policy's resource field names, or of
 	// the one that is denied; set by authorize.
 	Resource string
-	// Keyed says that the request has an idempotency key.
-	Keyed bool
 	// Node answers, from route on.
 	Node route.Node
-	// Forced says that the node is called whatever its breaker says.
-	Forced bool
 	// Attempts counts the upstream calls.
 	Attempts int
 	// Waited is the time spent between attempts.
@@ -45,20 +41,25 @@ type Call struct {
 	// Denied says which rule refused the call, "" for none.
 	Denied string
 
-	recorded bool // in audit, as an operator's call
+	// Keyed says that the request has an idempotency key.
+	Keyed bool
+	// Forced says that the node is called whatever its breaker says.
+	Forced bool
+
+	forwards bool // the client sent headers that go to the node; from headers on
+	recorded bool // in audit, as an operator's
+	chosen   bool // the client chose a shorter time than the policy's
+	limited  bool // a limit of its caller refused it
 
 	// What lies in the call, so that it is no object of its own.
 	request, answer frame.Frame
 	until           contextkit.Until
 	hop             connect.CallInfo // of the node, in the last attempt
 
-	// longest is the policy's bound of the call's duration, and chosen says that the client
-	// has chosen a shorter one.
-	longest time.Duration
-	chosen  bool
-
-	end     chassis.Ended // from conclude on; before, when it began
-	entered time.Time     // when the tenant's quota admitted it
+	end     chassis.Outcome // from conclude on; before, when it began
+	entered time.Duration   // from the beginning until the tenant's quota admitted it
 	charge
-	limited bool // refused by a limit of its caller
 }
+
+// enteredAt returns when the tenant's quota admitted the call.
+func (c *Call) enteredAt() time.Time { return c.end.Started.Add(c.entered) }

@@ -34,7 +34,7 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 			AnErr("error", err).AnErr("cause", errors.Unwrap(err)).Msg("call")
 	}
 	if g.config.Ended != nil {
-		ended := Ended{Ended: call.end, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts, Request: edge.RequestOf(call.Stream)}
+		ended := Ended{Ended: chassis.Ended{Outcome: call.end}, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts, Request: edge.RequestOf(call.Stream)}
 		ended.Server, ended.Client = chassis.Ends(ctx, call.Info)
 		g.config.Ended(*rc, ended)
 	}

@@ -77,7 +77,7 @@ func (g *Gateway) ownPage(path string, next http.Handler) http.Handler {
 func newOwnCall(ctx context.Context, spec connect.Spec, info *connect.CallInfo) *Call {
 	spec.IdempotencyLevel = connect.IdempotencyNoSideEffects // none of them changes anything
 	call := &Call{Method: &policy.Method{Spec: spec, Priority: limit.Normal}, Info: info}
-	call.end = chassis.Ended{Procedure: spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: chassis.ErrUnfinished}
+	call.end = chassis.Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: chassis.ErrUnfinished}
 	if call.end.Started.IsZero() {
 		call.end.Started = time.Now()
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // payer is the kind of caller whose budget a call is charged to.
-type payer int
+type payer uint8
 
 const (
 	payerTenant payer = iota

@@ -14,25 +14,26 @@ import (
 // count as the node's fault.
 func (g *Gateway) headers(ctx context.Context, call *Call) (context.Context, error) {
 	header := call.Info.RequestHeader()
-	named := connectionHeaders(header)
 	for name, values := range header.All() {
-		if !forwarded(name, named) {
+		if !forwarded(name, header) {
 			continue
 		}
 		if reason := grpcmeta.Invalid(name, values); reason != "" {
 			return ctx, grpcmeta.Refuse(name, reason)
 		}
+		call.forwards = true
 	}
 	return ctx, nil
 }
 
 // forwarded reports whether a client's header, its name in canonical form, goes to the
-// node. connection are the names that the client's Connection header lists.
-func forwarded(name string, connection []string) bool {
+// node. Those that the client's Connection header lists do not: they are for its connection
+// alone (RFC 9110 §7.6.1).
+func forwarded(name string, header *connect.Header) bool {
 	if !contextkit.PassesToNode(name) {
 		return false
 	}
-	for _, value := range connection {
+	for _, value := range header.Values("Connection") {
 		for option := range strings.SplitSeq(value, ",") {
 			if strings.EqualFold(textproto.TrimString(option), name) {
 				return false
@@ -42,18 +43,15 @@ func forwarded(name string, connection []string) bool {
 	return true
 }
 
-// connectionHeaders returns the values of Connection, which list hop-by-hop headers (RFC 9110
-// §7.6.1).
-func connectionHeaders(header *connect.Header) []string { return header.Values("Connection") }
-
 // WriteHeader implements [grpcmeta.Header]: it writes the client's own metadata, the principal
 // and the contract.
 func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
-	header := c.Info.RequestHeader()
-	named := connectionHeaders(header)
-	for name, values := range header.All() {
-		if forwarded(name, named) {
-			to.Add(name, values...)
+	if c.forwards {
+		header := c.Info.RequestHeader()
+		for name, values := range header.All() {
+			if forwarded(name, header) {
+				to.Add(name, values...)
+			}
 		}
 	}
 	to.SetField(contextkit.HeaderPrincipal, contextkit.EncodeText(c.Principal.Subject))

@@ -108,7 +108,7 @@ func (g *Gateway) forward(ctx context.Context, call *Call) error {
 	answer := &call.answer
 	answer.Program, answer.Lend = call.Method.Output, true
 	defer answer.Release()
-	for began := call.entered; ; began = time.Now() {
+	for began := call.enteredAt(); ; began = time.Now() {
 		call.Attempts++
 		pass, wait, ok := g.enter(call, began)
 		if !ok {
@@ -223,7 +223,7 @@ func reauthor(ctx context.Context, err error) error {
 // forwardStream pumps both directions of a stream until the node ends it.
 func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	call.Attempts++
-	pass, wait, ok := g.enter(call, call.entered)
+	pass, wait, ok := g.enter(call, call.enteredAt())
 	if !ok {
 		return silentNode(call, wait)
 	}
@@ -240,7 +240,7 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	defer release()
 	stream, err := g.open(ctx, call)
 	if err != nil {
-		done(outcome(ctx, call, call.entered, err))
+		done(outcome(ctx, call, call.enteredAt(), err))
 		return reauthor(ctx, err)
 	}
 	defer func() { _ = stream.Close() }() // its error is Receive's
@@ -258,7 +258,7 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	g.explain(ctx, call, nil)
 	err = call.pumpAnswers(stream, done)
 	if err != nil {
-		done(outcome(ctx, call, call.entered, err))
+		done(outcome(ctx, call, call.enteredAt(), err))
 	}
 	select {
 	case sent := <-pumped:

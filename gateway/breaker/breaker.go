@@ -174,12 +174,12 @@ func (s *Set) Open(endpoint, procedure string, tenant contextkit.TenantID) bool 
 	if n == nil {
 		return false
 	}
-	now := time.Now()
-	if n.whole.refuses(&s.config, tenant, now) {
-		return true
-	}
 	m := (*n.methods.Load())[procedure]
-	return m != nil && m.refuses(&s.config, tenant, now)
+	if n.whole.closed() && (m == nil || m.closed()) {
+		return false // as most are; the clock is not read
+	}
+	now := time.Now()
+	return n.whole.refuses(&s.config, tenant, now) || m != nil && m.refuses(&s.config, tenant, now)
 }
 
 // Panics reports whether more than the panic share of the endpoints' breakers refuse the

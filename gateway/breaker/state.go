@@ -40,7 +40,7 @@ type trial struct {
 
 // enter admits a call unless the breaker refuses it. isTrial says that it is the trial call.
 func (b *breaker) enter(config *Config, tenant contextkit.TenantID, now time.Time) (isTrial bool, wait time.Duration, ok bool) {
-	if b.openUntil.Load() == 0 {
+	if b.closed() {
 		return false, 0, true
 	}
 	b.mu.Lock()
@@ -57,7 +57,7 @@ func (b *breaker) enter(config *Config, tenant contextkit.TenantID, now time.Tim
 
 // refuses reports whether a call would not be admitted.
 func (b *breaker) refuses(config *Config, tenant contextkit.TenantID, now time.Time) bool {
-	if b.openUntil.Load() == 0 {
+	if b.closed() {
 		return false
 	}
 	b.mu.Lock()
@@ -65,9 +65,12 @@ func (b *breaker) refuses(config *Config, tenant contextkit.TenantID, now time.T
 	return b.concerns(tenant) && b.wait(config, tenant, now) > 0
 }
 
+// closed reports whether the breaker admits every call.
+func (b *breaker) closed() bool { return b.openUntil.Load() == 0 }
+
 // concerns reports whether the breaker is open to calls of the tenant. b.mu is held.
 func (b *breaker) concerns(tenant contextkit.TenantID) bool {
-	return b.openUntil.Load() != 0 && (b.everyone || b.only == tenant)
+	return !b.closed() && (b.everyone || b.only == tenant)
 }
 
 // wait returns the time until the tenant may make the trial call. While a trial has no result,

@@ -6,7 +6,7 @@ import (
 )
 
 // Priority says which calls are refused first when room gets scarce.
-type Priority int
+type Priority uint8
 
 // Priorities, the first to be refused first.
 const (

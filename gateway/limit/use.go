@@ -1,6 +1,9 @@
 package limit
 
-import "sync"
+import (
+	"errors"
+	"sync"
+)
 
 // Use is the part of its caller's budget and of the shared capacity that one call holds: a
 // place and bytes. The zero value holds nothing. [Budgets.Enter] fills it in, and [Use.Leave]
@@ -9,11 +12,20 @@ type Use struct {
 	mu       sync.Mutex
 	budget   *Budget // nil: it holds nothing
 	room     *Room   // of the shared capacity; nil: released
+	bytes    int64
 	stream   bool
 	priority Priority
-	bytes    int64
-	failed   error
+	failed   refusal
 }
+
+// refusal is why bytes were refused last.
+type refusal uint8
+
+const (
+	none         refusal = iota
+	beyondBudget         // of the caller's budget
+	beyondShared         // of its group, or of the shared capacity
+)
 
 // enter takes a place of the budget, which is pinned, and of the shared capacity. On an error
 // it releases the pin. The use must hold nothing.
@@ -33,7 +45,7 @@ func (u *Use) enter(b *Budget, stream bool, priority Priority) error {
 		b.unpin()
 		return ErrFull
 	}
-	u.budget, u.room, u.stream, u.priority, u.bytes, u.failed = b, room, stream, priority, 0, nil
+	u.budget, u.room, u.stream, u.priority, u.bytes, u.failed = b, room, stream, priority, 0, none
 	return nil
 }
 
@@ -73,13 +85,16 @@ func (u *Use) Reserve(n int64) error {
 		return ErrLeft
 	}
 	if err := b.takeBytes(n); err != nil {
-		u.failed = err
+		u.failed = beyondBudget
+		if errors.Is(err, ErrFull) {
+			u.failed = beyondShared
+		}
 		return err
 	}
 	if !b.shared.bytes.Acquire(n, u.priority) {
 		b.returnBytes(n)
-		u.failed = ErrFull
-		return u.failed
+		u.failed = beyondShared
+		return ErrFull
 	}
 	u.bytes += n
 	return nil
@@ -105,7 +120,13 @@ func (u *Use) release(n int64) {
 func (u *Use) Failed() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.failed
+	switch u.failed {
+	case beyondBudget:
+		return ErrBytes
+	case beyondShared:
+		return ErrFull
+	}
+	return nil
 }
 
 // Budget returns the budget that is charged, nil for none.

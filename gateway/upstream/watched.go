@@ -32,8 +32,8 @@ func (w watched) Open(ctx context.Context, info *connect.CallInfo, header grpcme
 	return chassis.WatchStream(stream, err, info.Spec.StreamType, func(err error) {
 		w.asked(*rc, chassis.Asked{
 			Ended: chassis.Ended{
-				Procedure: procedure, Protocol: protocol, Server: endpoint,
-				Started: began, Took: time.Since(began), Err: err,
+				Outcome: chassis.Outcome{Procedure: procedure, Protocol: protocol, Started: began, Took: time.Since(began), Err: err},
+				Server:  endpoint,
 			},
 			Span: span,
 		})
