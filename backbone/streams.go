@@ -125,7 +125,7 @@ func streams() []jetstream.StreamConfig {
 }
 
 // EnsureStreams creates the streams and buckets that are missing and updates
-// the others to their definition, all at once: each that has no leader now is waited for.
+// the others to their definition, concurrently: it waits for each stream that has no leader.
 // It may be called by every node at start.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replicas) error {
 	all, ctx := errgroup.WithContext(ctx)

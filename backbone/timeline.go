@@ -110,7 +110,7 @@ type Timeline struct {
 	lost  prometheus.Counter
 	// restore says that the stream lacks a subject of ours; see [RestoreStream].
 	restore chan struct{}
-	told    func(contextkit.RequestContext, Hop) // nil: nobody is
+	told    func(contextkit.RequestContext, Hop) // notified of every hop; nil: none
 }
 
 type hop struct {

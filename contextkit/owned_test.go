@@ -42,7 +42,7 @@ func TestOwnedHeaders_EachRowIsInForceForEveryFormOfItsName(t *testing.T) {
 }
 
 // What nodes and clients trust is named here once more: a row that is lost, or that passes a
-// header, is found by this test and not by those that read the set.
+// header, is found by this test and not by the tests that read the set.
 func TestOwnedHeaders_HaveWhatIsTrusted(t *testing.T) {
 	for _, name := range []string{
 		"X-Tenant-Id", "X-Correlation-Id", "X-Request-Id", "X-Causation-Id", "Traceparent", "Tracestate", "Trace-Id",

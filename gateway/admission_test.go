@@ -60,8 +60,9 @@ var forms = map[string][2]string{
 	"connectstream": {"/projection.gateway.v1.QueryService/Watch", "application/connect+json"},
 }
 
-// attack opens calls whose bodies do not end on several connections, and returns once the
-// edge has ended all of them but those that it holds. body writes what there is of a body.
+// attack opens calls whose bodies do not end on several connections, and returns once the edge
+// has ended all of them except for the calls that it holds. body writes the begun body of a
+// call.
 func attack(t *testing.T, url string, held int, form [2]string, body func(r *raw, id uint32) error, header ...string) []*raw {
 	t.Helper()
 	var conns []*raw

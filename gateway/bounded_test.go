@@ -28,14 +28,14 @@ var huge = map[string]string{
 	"mixed":   strings.Repeat("😀\x00\"%\\a", 95<<10/9),
 }
 
-// answer is an HTTP answer as it is on the wire, without compression.
+// answer is an uncompressed HTTP answer, as read from the wire.
 type answer struct {
 	status int
 	size   int    // of headers, body and trailers
 	text   string // all of it
 }
 
-// ask sends a request as it is.
+// ask sends a request unchanged.
 func (e *edge) ask(t *testing.T, client *http.Client, method, url string, body []byte, header http.Header) answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(body))

@@ -113,7 +113,7 @@ func (u *upstreamNode) Query(ctx context.Context, req *projectionv1.QueryRequest
 	return &projectionv1.QueryResponse{Rows: []*structpb.Struct{row}, Position: "p"}, err
 }
 
-// largeView is the view whose answers have about so many bytes.
+// largeView is the view whose answers have about largeBytes bytes.
 const (
 	largeView  = "large"
 	largeBytes = 1 << 20

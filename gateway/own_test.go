@@ -363,7 +363,7 @@ func TestCredential_TheLogSaysWhyItIsRefused(t *testing.T) {
 		for _, protocol := range []string{"rest", "native grpc"} {
 			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", "Bearer "+token)
 			if got.code != connect.CodeUnauthenticated || got.err.Message() != auth.ErrBadToken.Error() {
-				t.Errorf("%s, by %s: the client is told %v", reason, protocol, got.err)
+				t.Errorf("%s, by %s: the client receives %v", reason, protocol, got.err)
 			}
 		}
 		eventually(t, "the log says: "+reason, func() bool { return log.holds(queriesconnect.QueryServiceQueryProcedure, reason) })

@@ -164,7 +164,8 @@ func (p *plain) connectGo(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// nodeGate is set by whoever wants the tests with a connect-node server to run, or to fail.
+// nodeGate names the environment variable that makes the tests with a connect-node server
+// fail, rather than be skipped, where they cannot run.
 const nodeGate = "HEADGATE_NODE"
 
 // connectNode serves it by connect-node (testdata/connectnode). It returns the address.

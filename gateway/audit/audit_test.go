@@ -133,7 +133,7 @@ func TestRecorder_ACallersDenialsAreRecordedUpToARate(t *testing.T) {
 		}
 	}
 	if recorded < 200 {
-		t.Errorf("%d denials at once are recorded, want 200", recorded)
+		t.Errorf("%d denials of a burst are recorded, want 200", recorded)
 	}
 	if record := read(t, js, backbone.AuditSubject(backbone.AccountPlatform, backbone.AuditOperator)).next(); record.Procedure != "/x.Y/Z" {
 		t.Errorf("the operator's record is %+v", record)

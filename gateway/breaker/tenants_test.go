@@ -161,7 +161,7 @@ func TestBreaker_TheSameTenantMayTryAgainAfterTwoPauses(t *testing.T) {
 func TestBreaker_SlowCallsOfOneTenantRefuseThatTenantAlone(t *testing.T) {
 	for name, rule := range map[string]struct {
 		slow []int // the tenants whose calls are slow
-		want []int // those that are refused
+		want []int // the refused tenants
 	}{
 		"one of two":   {[]int{0}, nil}, // the other's answers are fast: the node is
 		"both":         {[]int{0, 1}, []int{0, 1, 2}},

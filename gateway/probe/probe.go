@@ -2,11 +2,11 @@
 // asks each by the gRPC health protocol, over the same channels and under the
 // same contract as every other call.
 //
-// A node that says that it does not serve, or that it is unavailable, is left out at once.
-// One that does not answer is asked again as soon as may be, and left out the second time,
-// when those who still wait for it hear of it. A node that answers anything else, such as
-// that it lacks the health protocol or that the gateway may not ask, is left out while it
-// answers nothing; its announcement or its configuration says whether it takes calls.
+// A node that answers that it does not serve, or that it is unavailable, is removed from the
+// routing immediately. One that does not answer is asked again as soon as may be, and left out
+// the second time, when those who still wait for it hear of it. A node that answers anything
+// else, such as that it lacks the health protocol or that the gateway may not ask, is left out
+// while it answers nothing; its announcement or its configuration says whether it takes calls.
 package probe
 
 import (

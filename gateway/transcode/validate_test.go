@@ -85,8 +85,8 @@ type judge struct {
 	fresh   func() proto.Message
 }
 
-// judges are types whose messages the tests read: generated ones, as the nodes' are, and
-// those that only descriptors know.
+// judges are types whose messages the tests read: generated ones, as the nodes' are, and types
+// that exist as descriptors only.
 func judges(t testing.TB) []judge {
 	t.Helper()
 	var list []judge

@@ -394,7 +394,7 @@ func TestChannel_APlaceGivenToACallThatLeavesGoesToTheNext(t *testing.T) {
 	channel.Close()
 }
 
-// waits returns when so many calls wait for a place.
+// waits returns when a number of calls wait for a place.
 func waits(channel *Channel, calls int) {
 	for {
 		c := channel.live.Load()
