@@ -207,15 +207,21 @@ func (t *Timeline) Run(ctx context.Context, node string) error {
 	defer keeper.Wait()
 	keeper.Go(func() { t.keepStream(ctx) })
 	for {
-		item, err := t.queue.Take(ctx)
-		if err != nil {
+		item, ok := t.next(ctx)
+		if !ok {
 			t.flush(base, node)
-			return nil //nolint:nilerr // it was asked to end
+			return nil
 		}
 		_ = t.rate.Wait(ctx) // it fails when ctx ends
 		t.queue.Release(item)
 		t.publish(base, node, item.Value)
 	}
+}
+
+// next returns the next hop, and false when ctx has ended.
+func (t *Timeline) next(ctx context.Context) (fairqueue.Item[hop], bool) {
+	item, err := t.queue.Take(ctx)
+	return item, err == nil
 }
 
 // flush publishes what is recorded, and waits for what is on its way.

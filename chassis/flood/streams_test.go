@@ -31,12 +31,12 @@ func answer(t *testing.T, conn net.Conn, write func(*http2.Framer) error) {
 
 // reading returns a connection of the client's that has read the frames, the error of the read
 // after the last, and what it is closed for.
-func reading(t *testing.T, bound *flood.Streams, write func(*http2.Framer) error) (*flood.Conn, error, flood.Kind) {
+func reading(t *testing.T, bound *flood.Streams, write func(*http2.Framer) error) (*flood.Conn, flood.Kind, error) {
 	t.Helper()
 	var kind flood.Kind
 	conn := flood.Server(&chunks{in: frames(t, write), size: 7}, func(_ net.Conn, k flood.Kind) { kind = k }).Bound(bound)
 	_, err := io.Copy(io.Discard, conn)
-	return conn, err, kind
+	return conn, kind, err
 }
 
 func TestStreams_AreHeldUntilTheirAnswersHaveBeenSent(t *testing.T) {
@@ -83,7 +83,7 @@ func TestStreams_AreHeldUntilTheirAnswersHaveBeenSent(t *testing.T) {
 // closed that holds many streams; another user's at the same address stays.
 func TestStreams_BeyondTheBoundEndTheConnectionWithMany(t *testing.T) {
 	bound := flood.NewStreams(10)
-	few, err, _ := reading(t, bound, headers(1, 3))
+	few, _, err := reading(t, bound, headers(1, 3))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestStreams_BeyondTheBoundEndTheConnectionWithMany(t *testing.T) {
 	for n := range many {
 		many[n] = uint32(2*n + 1)
 	}
-	if _, err, kind := reading(t, bound, headers(many...)); err == nil || kind != flood.Headers {
+	if _, kind, err := reading(t, bound, headers(many...)); err == nil || kind != flood.Headers {
 		t.Errorf("beyond the bound: %v, closed for %q", err, kind)
 	}
 	if open := bound.Open(); open != 2 {

@@ -38,7 +38,7 @@ type Store interface {
 	Close() error
 }
 
-// ErrStop, returned by each, ends a query early, without an error.
+// ErrStop ends a query early, without an error, when each returns it.
 var ErrStop = errors.New("store: no further rows are needed")
 
 // Opener opens a tenant's store for views; origin fingerprints the model and the
