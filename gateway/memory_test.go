@@ -15,7 +15,7 @@ import (
 
 const (
 	// unreadCalls is the calls of an attack that asks for large answers and does not read.
-	unreadCalls = 200
+	unreadCalls = 300
 	// memoryShare is what one tenant's messages may take of the gateway's memory.
 	memoryShare = 16 << 20
 )
@@ -23,6 +23,7 @@ const (
 func heapInUse() int64 {
 	var stats runtime.MemStats
 	runtime.GC()
+	runtime.GC() // buffers in pools outlive one
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc) //nolint:gosec // far below 2^63
 }
@@ -42,8 +43,9 @@ func TestAnswers_AClientThatDoesNotReadCostsOtherTenantsNothing(t *testing.T) {
 				before := heapInUse()
 				unread(t, url(e), e.token(t, "acme", "query.read"))
 				losesNothing(t, e, "during the attack")
-				// What the node and the client's side of the sockets hold is in it too.
-				if grown := heapInUse() - before; grown > 6*memoryShare {
+				// What the node and the client's side of the sockets hold is in it too. Without a
+				// bound all answers are: 300 MiB.
+				if grown := heapInUse() - before; grown > 10*memoryShare {
 					t.Errorf("%d calls for %d bytes each take %d MiB of memory", unreadCalls, largeBytes, grown>>20)
 				}
 			})

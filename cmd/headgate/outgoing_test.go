@@ -47,7 +47,11 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"Call.WriteHeader injects the contract, or it fails", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
 	"upstream.Transport.NewClientStream upstream.Open": {
 		"it is the transport of contextkit.NewClient, and of nothing else", "contextkit.TestACallWithoutContextIsRefused"},
-	"upstream.Transport.Open upstream.Open":      {"", ""},
+	"upstream.Transport.Open upstream.Open": {"", ""},
+	"upstream.watched.Open upstream.Open": {
+		"it passes the call's own header on, with a span of its own", "gateway.TestAsked_EachAttemptHasASpanOfItsOwn"},
+	"tracing.roundTripper.RoundTrip http.RoundTrip": {
+		"the transport below is contextkit.HTTPTransport, under a context with a span of its own", "chassis/tracing.TestRoundTripper_RequestsHaveAClientSpan"},
 	"upstream.outgoing.begin h2.Open":            {"", ""},
 	"backbone.Connect nats.Connect":              {"", ""},
 	"backbone.Embedded.Connect nats.Connect":     {"", ""},
