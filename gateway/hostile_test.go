@@ -306,7 +306,7 @@ func TestMalformedAnswer_IsInternal(t *testing.T) {
 		token := e.token(t, "acme", "tick.read")
 		for _, accept := range []string{"text/event-stream", "*/*"} {
 			status, text := e.http(t, http.MethodGet, "/v1/ticks/rooms/hall", "", "Authorization", token, "Accept", accept)
-			if !strings.Contains(text, "internal") || !strings.Contains(text, "no protobuf message of its type") {
+			if !strings.Contains(text, "internal") || !strings.Contains(text, "not a valid protobuf message of its type") {
 				t.Errorf("%s: %d %s", accept, status, text)
 			}
 		}
@@ -322,7 +322,7 @@ func TestMalformedAnswer_IsInternal(t *testing.T) {
 				err = stream.Receive(dynamicpb.NewMessage(ticks.desc.Output()))
 				_ = stream.Close()
 			}
-			if connect.CodeOf(err) != connect.CodeInternal || !strings.Contains(err.Error(), "no protobuf message of its type") {
+			if connect.CodeOf(err) != connect.CodeInternal || !strings.Contains(err.Error(), "not a valid protobuf message of its type") {
 				t.Errorf("%s: %v", protocol, err)
 			}
 		}
