@@ -185,7 +185,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	}
 	g := &Gateway{
 		config: config, catalog: catalog, verifier: verifier, routes: routes, pool: pool, nodes: nodes,
-		prober: probe.New(config.Probes, routes, contextkit.NewClient(transport), pool.Abandon, log), log: log,
+		prober: probe.New(config.Probes, routes, contextkit.NewClient(transport), pool, log), log: log,
 		budgets: budgets, retries: limit.NewRetries(), breakers: breaker.NewSet(config.Breakers),
 	}
 	g.standings = newStandings(g)

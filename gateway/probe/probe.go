@@ -7,6 +7,10 @@
 // the second time, when those who still wait for it hear of it. A node that answers anything
 // else, such as that it lacks the health protocol or that the gateway may not ask, is left out
 // while it answers nothing; its announcement or its configuration says whether it takes calls.
+//
+// A probe that passes its deadline says nothing of a node that answered other calls meanwhile,
+// nor while the gateway itself is so short of CPU time that the deadline is noticed late: a
+// client that keeps a gateway busy must not take the nodes from all others.
 package probe
 
 import (
@@ -65,7 +69,7 @@ type Prober struct {
 	table  *route.Table
 	client *connect.Client
 	group  *fanout.Group[route.Node, string]
-	silent func(endpoint string)
+	nodes  Channels
 	log    zerolog.Logger
 
 	mu      sync.Mutex
@@ -76,11 +80,19 @@ var checkSpec = connect.Spec{
 	Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary, IdempotencyLevel: connect.IdempotencyNoSideEffects,
 }
 
-// New returns a prober over client, whose transport calls endpoints. silent hears of
-// nodes that are left out because they do not answer.
-func New(config Config, table *route.Table, client *connect.Client, silent func(endpoint string), log zerolog.Logger) *Prober {
+// Channels are the channels to nodes. Its methods may be called concurrently.
+type Channels interface {
+	// Answered returns when the endpoint last sent a part of any call's answer, the zero time
+	// if that is not known.
+	Answered(endpoint string) time.Time
+	// Abandon ends the calls of an endpoint that does not answer.
+	Abandon(endpoint string)
+}
+
+// New returns a prober over client, whose transport calls endpoints by the channels.
+func New(config Config, table *route.Table, client *connect.Client, nodes Channels, log zerolog.Logger) *Prober {
 	config = config.WithDefaults()
-	p := &Prober{config: config, table: table, client: client, silent: silent, log: log, unheard: map[string]silence{}}
+	p := &Prober{config: config, table: table, client: client, nodes: nodes, log: log, unheard: map[string]silence{}}
 	p.group = fanout.NewGroup(config.FanOut, table.Nodes, p.ask)
 	return p
 }
@@ -95,13 +107,16 @@ type silence struct {
 const (
 	serving    = "SERVING"
 	notServing = "NOT_SERVING"
-	unknown    = "UNKNOWN" // its answer does not say whether it serves
+	unknown    = "UNKNOWN"   // its answer does not say whether it serves
+	answering  = "ANSWERING" // it answers other calls, and did not answer the probe
+	undecided  = ""          // no answer was noticed in time, which is not the node's fault
 )
 
 // ask returns the node's own word.
 func (p *Prober) ask(ctx context.Context, node route.Node) (string, error) {
 	ctx = upstream.WithEndpoint(contextkit.PlatformContext(ctx), node.Endpoint)
 	var res healthv1.HealthCheckResponse
+	began := time.Now()
 	err := p.client.CallUnary(ctx, checkSpec, &healthv1.HealthCheckRequest{}, &res)
 	switch {
 	case err != nil && upstream.Answered(err):
@@ -109,12 +124,25 @@ func (p *Prober) ask(ctx context.Context, node route.Node) (string, error) {
 			return notServing, nil
 		}
 		return unknown, nil
+	case err != nil && ctx.Err() != nil && p.nodes.Answered(node.Endpoint).After(began):
+		return answering, nil
+	case err != nil && ctx.Err() != nil && p.late(began):
+		return undecided, nil
 	case err != nil:
 		return "", err
 	case res.GetStatus() != healthv1.HealthCheckResponse_SERVING:
 		return notServing, nil
 	}
 	return serving, nil
+}
+
+// lateness is how long after the deadline of a probe its end may be noticed: beyond it the
+// gateway itself lacks CPU time, and an answer may be waiting to be read.
+const lateness = 500 * time.Millisecond
+
+// late reports whether a probe that began at a time has ended much later than its deadline.
+func (p *Prober) late(began time.Time) bool {
+	return time.Since(began) > p.config.FanOut.Timeout+lateness
 }
 
 // Snapshot returns what the nodes say, at most a moment old.
@@ -164,6 +192,12 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 				continue
 			}
 			ready = false
+		case answer.Value == answering:
+			continue
+		case answer.Value == undecided:
+			p.unheard[node.ID] = silence{node, missed}
+			doubt = doubt || missed < silences && node.Ready
+			continue
 		case answer.Value == unknown && missed < silences:
 			continue // it says nothing here of whether it takes calls
 		}
@@ -174,13 +208,13 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 			}
 			p.log.WithLevel(level).Str("node", node.ID).Str("kind", node.Kind).Bool("ready", ready).AnErr("error", answer.Err).Msg("node")
 			if answer.Err != nil {
-				p.silent(node.Endpoint)
+				p.nodes.Abandon(node.Endpoint)
 			}
 		}
 	}
 	for _, gone := range before {
 		if _, there := p.table.Node(gone.node.ID); !there {
-			p.silent(gone.node.Endpoint)
+			p.nodes.Abandon(gone.node.Endpoint)
 		}
 	}
 	return doubt

@@ -51,6 +51,16 @@ func until(t *testing.T, what string, condition func() bool) {
 	}
 }
 
+// uncut are channels none of which is to be abandoned.
+type uncut struct {
+	*upstream.Pool
+
+	t *testing.T
+}
+
+// Abandon implements [probe.Channels].
+func (u uncut) Abandon(endpoint string) { u.t.Errorf("%s is cut off as silent", endpoint) }
+
 func TestANodeWithoutTheHealthProtocolSaysItselfWhetherItTakesCalls(t *testing.T) {
 	addr, stop := serve(t, "127.0.0.1:0")
 	table := route.NewTable()
@@ -61,7 +71,7 @@ func TestANodeWithoutTheHealthProtocolSaysItselfWhetherItTakesCalls(t *testing.T
 	pool := upstream.NewPool(upstream.PoolConfig{})
 	defer pool.Close()
 	config := probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{Timeout: 5 * time.Second, TTL: time.Millisecond}}
-	prober := probe.New(config, table, contextkit.NewClient(upstream.NewTransport(pool)), func(string) {}, zerolog.Nop())
+	prober := probe.New(config, table, contextkit.NewClient(upstream.NewTransport(pool)), pool, zerolog.Nop())
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- prober.Run(ctx) }()
@@ -170,7 +180,7 @@ func TestProbe_AnyAnswerIsNoSilence(t *testing.T) {
 			pool := upstream.NewPool(upstream.PoolConfig{})
 			defer pool.Close()
 			config := probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{Timeout: 20 * time.Second, TTL: time.Millisecond}}
-			prober := probe.New(config, table, contextkit.NewClient(upstream.NewTransport(pool)), func(string) { t.Error("it is cut off as silent") }, zerolog.Nop())
+			prober := probe.New(config, table, contextkit.NewClient(upstream.NewTransport(pool)), uncut{pool, t}, zerolog.Nop())
 			ctx, cancel := context.WithCancel(t.Context())
 			ran := make(chan error, 1)
 			go func() { ran <- prober.Run(ctx) }()

@@ -239,6 +239,16 @@ func (p *Pool) Abandon(endpoint string) {
 	}
 }
 
+// Answered returns when the endpoint last sent a part of any call's answer, the zero time if
+// that is not known.
+func (p *Pool) Answered(endpoint string) time.Time {
+	found, ok := p.channels.Load(endpoint)
+	if !ok {
+		return time.Time{}
+	}
+	return found.(*channel).conn.Answered()
+}
+
 // Stats returns what the pool has done, and what it keeps.
 func (p *Pool) Stats() Stats {
 	stats := Stats{Made: p.made.Load(), Evicted: p.evicted.Load()}

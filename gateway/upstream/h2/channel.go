@@ -95,6 +95,21 @@ func (c *Channel) Close() {
 	c.running.Wait()
 }
 
+// Answered returns when a part of any call's answer was read last, the zero time if none was
+// on a connection that has not ended.
+func (c *Channel) Answered() (last time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for one := range c.conns {
+		if since := one.answered.Load(); since > 0 {
+			if at := one.began.Add(time.Duration(since)); at.After(last) {
+				last = at
+			}
+		}
+	}
+	return last
+}
+
 // Request is what a call begins with.
 type Request struct {
 	// Path is the method's, "/service/Method".

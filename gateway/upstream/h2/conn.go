@@ -38,6 +38,7 @@ type conn struct {
 	done      chan struct{} // closed by the end
 	wake      chan struct{} // tells the writer that there is something; holds one
 	heard     atomic.Int64  // when something was read last, since began
+	answered  atomic.Int64  // when a part of an answer was read last, since began
 	began     time.Time
 
 	fields inbound // the reader's alone
