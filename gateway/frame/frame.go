@@ -65,11 +65,7 @@ var ErrContradiction = errors.New("the field is given twice, with different valu
 func (f *Frame) Text(number protowire.Number, known string) (value string, err error) {
 	found := false
 	for wire := f.Data; len(wire) > 0; {
-		n, wireType, tag := protowire.ConsumeTag(wire)
-		if tag < 0 {
-			return "", transcode.ErrWire
-		}
-		size := protowire.ConsumeFieldValue(n, wireType, wire[tag:])
+		n, wireType, tag, size := transcode.ConsumeField(wire)
 		if size < 0 {
 			return "", transcode.ErrWire
 		}
@@ -111,11 +107,7 @@ func (f *Frame) AppendTexts(values []string, path []Step) ([]string, error) {
 	}
 	found := path[0].List
 	for wire := f.Data; len(wire) > 0; {
-		n, wireType, tag := protowire.ConsumeTag(wire)
-		if tag < 0 {
-			return nil, transcode.ErrWire
-		}
-		size := protowire.ConsumeFieldValue(n, wireType, wire[tag:])
+		n, wireType, tag, size := transcode.ConsumeField(wire)
 		if size < 0 || n == path[0].Number && wireType != protowire.BytesType {
 			return nil, transcode.ErrWire
 		}

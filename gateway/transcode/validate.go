@@ -114,7 +114,10 @@ func (f *field) validate(p *Program, b []byte, wireType protowire.Type, depth in
 	switch {
 	case wireType == protowire.BytesType && (f.wireType == protowire.BytesType || f.packed != nil):
 		var value []byte
-		if value, size = protowire.ConsumeBytes(b); size < 0 {
+		if len(b) > 0 && int(b[0]) < min(0x80, len(b)) { // as most are
+			size = 1 + int(b[0])
+			value = b[1:size]
+		} else if value, size = protowire.ConsumeBytes(b); size < 0 {
 			break
 		}
 		switch {
