@@ -1,7 +1,6 @@
 package breaker
 
 import (
-	"hash/maphash"
 	"slices"
 	"time"
 
@@ -14,8 +13,10 @@ const (
 	slowSamples, tenantSamples = 20, 5
 	// latencyWeight is the weight of a new answer in a mean.
 	latencyWeight = 0.1
-	// slots is the number of tenants whose latencies are stored.
+	// slots is the number of tenants whose latencies are stored: those with the most answers.
 	slots = 16
+	// agingAnswers is the number of answers after which former ones count half.
+	agingAnswers = slots * slowSamples
 )
 
 // latencies are moving means of the times to an answer, one per tenant. One tenant's calls may
@@ -32,19 +33,35 @@ type latency struct {
 	count  int
 }
 
-var seed = maphash.MakeSeed()
-
 // add records an answer, and reports whether to judge the node now: once per slowSamples
 // answers, since that inspects all peers.
 func (l *latencies) add(tenant contextkit.TenantID, took time.Duration) (judge bool) {
 	l.answers++
-	slot := &l.tenants[maphash.String(seed, tenant.String())%slots]
-	if slot.tenant != tenant {
-		*slot = latency{tenant: tenant}
-	}
+	slot := l.slot(tenant)
 	slot.count++
 	slot.mean = moved(slot.mean, slot.count, took)
+	if l.answers%agingAnswers == 0 {
+		for i := range l.tenants {
+			l.tenants[i].count /= 2
+		}
+	}
 	return l.answers%slowSamples == 0
+}
+
+// slot returns the slot of a tenant: its own, or that of the tenant with the fewest answers.
+func (l *latencies) slot(tenant contextkit.TenantID) *latency {
+	fewest := &l.tenants[0]
+	for i := range l.tenants {
+		slot := &l.tenants[i]
+		if slot.count > 0 && slot.tenant == tenant {
+			return slot
+		}
+		if slot.count < fewest.count {
+			fewest = slot
+		}
+	}
+	*fewest = latency{tenant: tenant}
+	return fewest
 }
 
 func moved(mean float64, count int, took time.Duration) float64 {

@@ -1,6 +1,7 @@
 package breaker_test
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -218,6 +219,30 @@ func TestBreaker_TheTimeToAStreamsFirstMessageIsNoLatency(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 			pass.Done(breaker.Answered)
+		}
+	})
+}
+
+// The latencies of the tenants that call most are known, however many others call.
+func TestBreaker_RareTenantsDoNotHideTheSlownessThatOthersMeet(t *testing.T) {
+	bubble(t, func(t *testing.T, s *breaker.Set) {
+		names := make([]string, 200)
+		for i := range names {
+			names[i] = fmt.Sprintf("t%d", i)
+		}
+		id := tenants(t, names...)
+		for _, peer := range []string{"peer-1:1", "peer-2:1"} {
+			answer(s, peer, 20, 10*time.Millisecond)
+		}
+		refused := func() bool { return s.Open("a:1", "/s/M", id[0]) && s.Open("a:1", "/s/M", id[199]) }
+		for i := 0; i < 400 && !refused(); i++ {
+			for _, busy := range id[:3] {
+				by(s, busy, "/s/M", 600*time.Millisecond, breaker.Answered)
+			}
+			by(s, id[3+i%197], "/s/M", 600*time.Millisecond, breaker.Answered)
+		}
+		if !refused() {
+			t.Error("a node that is slow to all tenants is not diverted from")
 		}
 	})
 }
