@@ -26,6 +26,8 @@ type RequestContext struct {
 	TenantID TenantID
 	// Platform says that the call concerns no tenant, on purpose.
 	Platform bool
+	// plain says that the metadata had nothing that the gateway forwards.
+	plain bool
 	// CorrelationID is shared by everything that one edge call causes.
 	CorrelationID string
 	// Traceparent is where in the trace this was asked for: its parent id is the asking
@@ -52,6 +54,10 @@ type RequestContext struct {
 
 // Began is when the process was asked, zero if it was not by a call.
 func (rc *RequestContext) Began() time.Time { return rc.began }
+
+// MayForward reports whether the metadata that the context was extracted from may have headers
+// that pass to nodes (see [PassesToNode]). It is true unless they are known to be none.
+func (rc *RequestContext) MayForward() bool { return !rc.plain }
 
 // NewContext returns ctx carrying rc.
 func NewContext(ctx context.Context, rc RequestContext) context.Context { return Carry(ctx, rc) }

@@ -62,6 +62,7 @@ func Extract(md Metadata) (rc RequestContext, err error) {
 // extract is Extract into a zero rc.
 func (rc *RequestContext) extract(md Metadata) (err error) {
 	said := saidIn(md)
+	rc.plain = said.plain
 	rc.began = time.Now()
 	rc.CorrelationID = singleID(said.correlation)
 	rc.RequestID = singleID(said.request)
@@ -78,15 +79,19 @@ func (rc *RequestContext) extract(md Metadata) (err error) {
 // said is what metadata says of the contract.
 type said struct {
 	tenant, correlation, request, causation, traceparent, tracestate, traceID []string
+	plain                                                                     bool // there is nothing that the gateway forwards
 }
 
 // saidIn reads metadata: Connect's headers in one pass, since most calls bear few, and
 // fewer of these.
 func saidIn(md Metadata) (s said) {
 	if header, ok := md.(*connect.Header); ok {
+		s.plain = true
 		for key, values := range header.All() {
 			if field := s.field(key); field != nil {
 				*field = values
+			} else if s.plain {
+				s.plain = !PassesToNode(key)
 			}
 		}
 		return s

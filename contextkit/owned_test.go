@@ -7,6 +7,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/contextkit"
 	"pgregory.net/rapid"
 )
@@ -127,5 +128,29 @@ func TestPrincipal_IsReadOnlyIfThereIsOne(t *testing.T) {
 	md.Add(contextkit.HeaderPrincipal, "app")
 	if got := contextkit.Principal(md); got != "" {
 		t.Errorf("of two: %q", got)
+	}
+}
+
+func TestMayForward_IsFalseOnlyWithoutAHeaderThatPasses(t *testing.T) {
+	for name, row := range map[string]struct {
+		headers []string
+		want    bool
+	}{
+		"none":                     {nil, false},
+		"the contract and owned":   {[]string{contextkit.HeaderTenantID, "Authorization", "User-Agent", "Accept", contextkit.HeaderPrincipal}, false},
+		"one that passes":          {[]string{"X-Anything"}, true},
+		"one that passes, and all": {[]string{contextkit.HeaderTenantID, "Authorization", "X-Anything", "Accept"}, true},
+	} {
+		header := &connect.Header{}
+		for _, key := range row.headers {
+			header.Set(key, "acme")
+		}
+		rc, err := contextkit.Extract(header)
+		if err != nil || rc.MayForward() != row.want {
+			t.Errorf("%s: %t, want %t; %v", name, rc.MayForward(), row.want, err)
+		}
+	}
+	if rc, err := contextkit.Extract(metadata{http.Header{}}); err != nil || !rc.MayForward() {
+		t.Errorf("metadata of another kind: its headers are not known: %v", err)
 	}
 }

@@ -13,6 +13,9 @@ import (
 // headers refuses a call with a header that would be forwarded and cannot be sent: it must not
 // count as the node's fault.
 func (g *Gateway) headers(ctx context.Context, call *Call) (context.Context, error) {
+	if !contextkit.In(ctx).MayForward() {
+		return ctx, nil
+	}
 	header := call.Info.RequestHeader()
 	for name, values := range header.All() {
 		if !forwarded(name, header) {
