@@ -30,8 +30,8 @@ func (g *Gateway) headers(ctx context.Context, call *Call) (context.Context, err
 }
 
 // forwarded reports whether a client's header, its name in canonical form, goes to the
-// node. Those that the client's Connection header lists do not: they are for its connection
-// alone (RFC 9110 §7.6.1).
+// node. Headers that the client's Connection header lists do not: they are hop-by-hop (RFC 9110
+// §7.6.1).
 func forwarded(name string, header *connect.Header) bool {
 	if !contextkit.PassesToNode(name) {
 		return false

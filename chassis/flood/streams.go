@@ -4,16 +4,16 @@ import (
 	"sync/atomic"
 )
 
-// Streams bounds the streams that one client's connections hold together: those that have
-// begun and whose answers have not been sent to their end. A client that opens no window for
-// its answers holds their streams, and what they take in memory, after their calls have ended,
-// where no bound of calls counts them. Its methods may be called concurrently.
+// Streams bounds the open streams of one client over all its connections. A stream is open from
+// its HEADERS until its answer has been sent completely. A client that opens no window for its
+// answers holds streams, and their memory, after their calls have ended, where no bound of
+// calls counts them. Its methods may be called concurrently.
 type Streams struct {
 	most        int64
 	conns, open atomic.Int64
 }
 
-// NewStreams returns the bound of a client that may hold so many streams.
+// NewStreams returns the bound of a client that may hold most open streams.
 func NewStreams(most int) *Streams { return &Streams{most: int64(most)} }
 
 // Open returns how many streams the client holds.
