@@ -78,6 +78,9 @@ type Config struct {
 	// Origins are the origins whose pages may call the edge from a browser,
 	// such as "https://app.example.com". None by default.
 	Origins []string
+	// ForeignOnly serves the services of descriptor sets and of nodes that describe
+	// themselves, and not the platform's own, of which there are then no nodes to wait for.
+	ForeignOnly bool
 	// Optional lists kinds of nodes that serve operators and not tenants' own calls: without
 	// them a tenant is ready (/ready?tenant=), and they are shown as degraded.
 	Optional []string
@@ -225,7 +228,11 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 
 // fill registers everything that the catalog describes and a policy lets out.
 func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy.Table, error) {
-	table, err := policy.Build(catalog, transcode.NewCompiler(catalog))
+	files := policy.Files(catalog)
+	if g.config.ForeignOnly {
+		files = catalog.Foreign()
+	}
+	table, err := policy.Build(files, transcode.NewCompiler(catalog))
 	if err != nil {
 		return nil, err
 	}

@@ -17,8 +17,10 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/route"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/rs/zerolog"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/types/dynamicpb"
 )
 
 // readiness is the body of /ready.
@@ -276,5 +278,44 @@ func TestReady_QuestionsAboutTenantsAreBounded(t *testing.T) {
 	// Each question reads the node's readiness at most twice.
 	if asked := node.asked.Load(); asked == 0 || refused == 0 || asked > 2*int64(500-refused) {
 		t.Errorf("of 500 tenants %d were refused, and the node was asked %d times", refused, asked)
+	}
+}
+
+// A gateway in front of foreign services alone serves no others, and waits for no nodes of the
+// platform.
+func TestReady_WithForeignServicesAloneNoPlatformNodeIsMissing(t *testing.T) {
+	r := newRoom(t)
+	register := func(server *connect.Server) {
+		server.Register(connect.Method{
+			Spec: connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc},
+			Handler: func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
+				note := dynamicpb.NewMessage(r.desc.Input())
+				if err := stream.Receive(note); err != nil {
+					return err
+				}
+				return stream.Send(note)
+			},
+		})
+	}
+	e := startWith(t, func(c *gateway.Config) { c.ForeignOnly = true }, register, r.set)
+	if got := e.edge.Degraded(t.Context()); len(got) > 0 {
+		t.Errorf("degraded: %v", got)
+	}
+	if err := e.edge.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+	token := e.token(t, "acme", "query.read", "room.talk")
+	if got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.code != connect.CodeNotFound {
+		t.Errorf("a query of the platform's own: %v", got.err)
+	}
+	ctx, info := connect.NewClientContext(t.Context())
+	info.RequestHeader().Set("Authorization", token)
+	stream, err := e.client("grpc").CallClientStream(ctx, connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if err := errors.Join(stream.Send(r.note("acme", "hall", "hello")), stream.Receive(dynamicpb.NewMessage(r.desc.Output()))); err != nil {
+		t.Error(err)
 	}
 }

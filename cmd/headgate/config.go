@@ -190,6 +190,7 @@ type gatewaySettings struct {
 	serviceSettings `yaml:",inline"`
 
 	UI               bool                `yaml:"ui"`
+	PlatformServices bool                `yaml:"platform_services"`
 	Admin            string              `yaml:"admin"`
 	Origins          []string            `yaml:"origins"`
 	Descriptors      []string            `yaml:"descriptors"`

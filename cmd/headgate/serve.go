@@ -161,7 +161,7 @@ func (p *plan) gateway(ctx context.Context) error {
 			Listen: listen, Admin: g.Admin, Auth: accepted, Platform: g.Auth.Platform, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
 			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams,
 			MaxBytes: g.MaxBytes, TenantShare: g.TenantShare, CallerShare: g.CallerShare, Limits: g.TenantLimits, Origins: g.Origins,
-			UI: pages, Timeline: timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Asked: asked,
+			UI: pages, ForeignOnly: !g.PlatformServices, Timeline: timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Asked: asked,
 		}, catalog, routes, js, p.log)
 		if err != nil {
 			return nil, err

@@ -98,6 +98,10 @@ func isLinked(path string) bool {
 	return err == nil
 }
 
+// Foreign returns the catalog's files that are not linked into the binary: those of services
+// that are not the platform's.
+func (c *Catalog) Foreign() Files { return &c.added }
+
 // RangeFiles implements [Files].
 func (c *Catalog) RangeFiles(yield func(protoreflect.FileDescriptor) bool) {
 	more := true
