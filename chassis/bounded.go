@@ -2,6 +2,7 @@ package chassis
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"net/http"
 
@@ -17,8 +18,8 @@ import (
 // message ([excerpt.Message]) an error takes at most 8 KiB of an answer in every protocol,
 // which the clients with the tightest bounds of headers accept.
 const (
-	detailBytes = 1536
-	detailJSON  = 2048
+	detailBytes = 3 << 10
+	detailJSON  = 4 << 10
 	// smallDetails is the size up to which details are within any bound.
 	smallDetails = detailJSON / 6
 )
@@ -65,8 +66,12 @@ func boundedError(err *connect.Error) *connect.Error {
 // protobuf and as JSON, and the bytes that it takes; nil if it cannot be cut so far.
 func boundedDetail(detail *connect.ErrorDetail, left, leftJSON int) (_ *connect.ErrorDetail, size, sizeJSON int) {
 	message, err := connectproto.UnmarshalErrorDetail(detail)
-	if err != nil {
-		return nil, 0, 0 // its type is unknown
+	if err != nil { // its type is unknown, such as a foreign node's: it is kept whole or not at all
+		size = len(detail.Type) + len(detail.Value)
+		if sizeJSON = len(detail.Type) + base64.StdEncoding.EncodedLen(len(detail.Value)); size > left || sizeJSON > leftJSON {
+			return nil, 0, 0
+		}
+		return detail, size, sizeJSON
 	}
 	for text, items := excerpt.Name, 64; items > 0; text, items = text/2, items/2 {
 		shorten(message.ProtoReflect(), text, items)
