@@ -66,7 +66,7 @@ func boundedError(err *connect.Error) *connect.Error {
 // protobuf and as JSON, and the bytes that it takes; nil if it cannot be cut so far.
 func boundedDetail(detail *connect.ErrorDetail, left, leftJSON int) (_ *connect.ErrorDetail, size, sizeJSON int) {
 	message, err := connectproto.UnmarshalErrorDetail(detail)
-	if err != nil { // its type is unknown, such as a foreign node's: it is kept whole or not at all
+	if err != nil { // an unknown type, such as a foreign node's, cannot be cut: it stays whole or is left out
 		size = len(detail.Type) + len(detail.Value)
 		if sizeJSON = len(detail.Type) + base64.StdEncoding.EncodedLen(len(detail.Value)); size > left || sizeJSON > leftJSON {
 			return nil, 0, 0

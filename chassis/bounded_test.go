@@ -68,3 +68,16 @@ func TestLog_ErrorsAreBounded(t *testing.T) {
 		t.Errorf("the line has %d bytes", out.Len())
 	}
 }
+
+// A detail of a type that this process does not know cannot be cut: it stays if it is within
+// the bounds of details, and is left out if not.
+func TestBounded_DetailOfAnUnknownTypeStaysWholeOrIsLeftOut(t *testing.T) {
+	for size, want := range map[int]int{100: 1, 2000: 1, 64 << 10: 0} {
+		detail := &connect.ErrorDetail{Type: "foreign.v1.Reason", Value: make([]byte, size)}
+		err := chassis.Bounded(connect.NewError(connect.CodeInternal, "the node failed").WithDetail(detail))
+		bounded, _ := errors.AsType[*connect.Error](err)
+		if bounded == nil || len(bounded.Details()) != want || want == 1 && len(bounded.Details()[0].Value) != size {
+			t.Errorf("%d bytes: %v, want %d details", size, err, want)
+		}
+	}
+}
