@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"github.com/headgate/headgate/internal/collector"
 )
 
 // cli is the command line.
@@ -30,7 +31,7 @@ const memProfileRate = 2 << 20
 
 func main() {
 	runtime.MemProfileRate = memProfileRate
-	adaptCollector()
+	collector.Adapt()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	parsed := kong.Parse(&cli{}, kong.Name("headgate"), kong.UsageOnError(),

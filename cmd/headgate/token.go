@@ -3,23 +3,12 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/internal/node"
 	"go.yaml.in/yaml/v3"
 )
-
-// Names in the tokens of a development platform.
-const (
-	devIssuer   = "headgate-dev"
-	devAudience = "headgate"
-)
-
-// openDevIssuer opens the signing key of a development platform.
-func openDevIssuer(data string) (*auth.Issuer, error) {
-	return auth.OpenIssuer(filepath.Join(data, "dev-signing-key.json"), devIssuer, devAudience)
-}
 
 type tokenCommand struct {
 	Data    string        `default:"./data" type:"path" help:"Data directory of the platform."`
@@ -35,7 +24,7 @@ func (c *tokenCommand) Run() error {
 	if err != nil {
 		return err
 	}
-	issuer, err := openDevIssuer(c.Data)
+	issuer, err := node.OpenDevIssuer(c.Data)
 	if err != nil {
 		return err
 	}
@@ -53,7 +42,7 @@ type keysCommand struct {
 
 // Run prints the public keys of the tokens that 'token' issues.
 func (c *keysCommand) Run() error {
-	issuer, err := openDevIssuer(c.Data)
+	issuer, err := node.OpenDevIssuer(c.Data)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
-package main
+package node
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -126,7 +127,7 @@ func TestWrongSettingsAreRefusedWithLineAndReason(t *testing.T) {
 			if err := os.WriteFile(path, []byte(rule.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := (&serveCommand{Role: rule.role, Config: path}).plan(t.Context())
+			_, err := Open(t.Context(), rule.role, path, io.Discard)
 			if err == nil || !strings.Contains(err.Error(), rule.want) {
 				t.Errorf("%v, want %s", err, rule.want)
 			}
@@ -145,7 +146,7 @@ func TestRightSettingsOfEveryRoleAreAccepted(t *testing.T) {
 	}
 	file := path("f.yaml", "gateway: {auth: {issuer: i, audience: a, keys: "+path("keys.json", "{}")+"}}\nrunner: {credential: "+path("key", "k")+"}\n")
 	for _, role := range []string{"gateway", "aggregate", "projection", "runner"} {
-		if _, err := (&serveCommand{Role: role, Config: file}).plan(t.Context()); err != nil {
+		if _, err := Open(t.Context(), role, file, io.Discard); err != nil {
 			t.Errorf("%s: %v", role, err)
 		}
 	}

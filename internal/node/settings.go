@@ -1,6 +1,7 @@
-package main
+package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	_ "embed"
@@ -33,11 +34,14 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// documentedSettings says what every setting is and what it is when it is left
-// out.
+// documentedSettings has every setting with its explanation and its default.
 //
 //go:embed headgate.yaml
 var documentedSettings []byte
+
+// DocumentedSettings returns a settings file with every setting, its explanation and its
+// default.
+func DocumentedSettings() []byte { return bytes.Clone(documentedSettings) }
 
 // settings are the file of 'headgate serve'.
 type settings struct {
@@ -425,12 +429,4 @@ func descriptorSets(paths []string) ([][]byte, error) {
 		}
 	}
 	return sets, nil
-}
-
-type configCommand struct{}
-
-// Run prints the documented settings.
-func (configCommand) Run() error {
-	_, err := os.Stdout.Write(documentedSettings)
-	return err
 }

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"bytes"
@@ -204,18 +204,11 @@ func (r *reflector) describeAnnounced(ctx context.Context, node backbone.Node) b
 	return true
 }
 
-// exitNodesAway is the exit code of 'serve --check' when the settings are valid and nodes do
-// not answer the request for their services.
-const exitNodesAway = 3
-
-// nodesAwayError says that nodes do not answer.
-type nodesAwayError struct{ error }
-
-// ExitCode implements [kong.ExitCoder].
-func (nodesAwayError) ExitCode() int { return exitNodesAway }
+// NodesAwayError is the error of [Plan.CheckNodes] when nodes do not answer.
+type NodesAwayError struct{ error }
 
 // checkNodes asks the nodes of the settings once. Its error names each node that failed: it is
-// a nodesAwayError when nodes do not answer, another error when a node has no method with a
+// a NodesAwayError when nodes do not answer, another error when a node has no method with a
 // policy.
 func checkNodes(ctx context.Context, nodes []nodeSettings, channels upstream.PoolConfig) error {
 	r := newReflector(nodes, channels, zerolog.Nop())
@@ -231,6 +224,6 @@ func checkNodes(ctx context.Context, nodes []nodeSettings, channels upstream.Poo
 	case all == nil, errors.Is(all, policy.ErrNoPolicy):
 		return all
 	default:
-		return nodesAwayError{all}
+		return NodesAwayError{all}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package collector
 
 import (
 	"runtime"
@@ -42,7 +42,7 @@ func TestCollectionsAreHeardOfAgainAndAgain(t *testing.T) {
 func TestTheCollectorFollowsWhatIsLive(t *testing.T) {
 	t.Setenv("GOGC", "")
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
-	adaptCollector()
+	Adapt()
 	percent := func() uint64 {
 		sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
 		metrics.Read(sample)

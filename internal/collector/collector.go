@@ -1,4 +1,7 @@
-package main
+// Package collector adapts how far the heap grows before Go's garbage collector runs: a
+// process with little live data collects less often than by Go's default, and a process with
+// much live data uses no more memory than by the default.
+package collector
 
 import (
 	"os"
@@ -23,9 +26,9 @@ func growth(live uint64) int {
 	return int(min(max(growthBytes*100/max(live, 1), leastGrowth), mostGrowth))
 }
 
-// adaptCollector keeps the percentage as it should be while the process runs. GOGC says
-// otherwise, and GOMEMLIMIT bounds both.
-func adaptCollector() {
+// Adapt sets the percentage now and after each collection, while the process runs. It does
+// nothing if GOGC is set; GOMEMLIMIT is respected in either case.
+func Adapt() {
 	if os.Getenv("GOGC") != "" {
 		return
 	}

@@ -1,0 +1,324 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/tracing"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/control/ui"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate"
+	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/headgate/headgate/services/runner"
+	"github.com/headgate/headgate/services/runner/webhook"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// startTimeout bounds the start, recovery of the store included.
+const startTimeout = 2 * time.Minute
+
+// DevConfig is the configuration of a development process. The flags of 'headgate dev' say
+// what each field is.
+type DevConfig struct {
+	Data             string
+	Model            string
+	Tenants          []string
+	Listen           string
+	GRPCListen       string
+	AdminListen      string
+	AggregateListen  string
+	ProjectionListen string
+	ControlListen    string
+	RunnerListen     string
+	Origin           []string
+	Webhook          []string
+	APIKeys          string
+	Descriptors      []string
+	Node             []string
+	Reflect          bool
+	LazySync         bool
+	OTLP             string
+	LogLevel         string
+}
+
+// platform is everything that runs in a development process.
+type platform struct {
+	config   *DevConfig
+	tenants  []contextkit.TenantID
+	log      zerolog.Logger
+	embedded *backbone.Embedded
+	js       jetstream.JetStream
+	issuer   *auth.Issuer
+
+	aggregate, projection, runner, control *service
+	gateway                                *gateway.Gateway
+	router                                 *router
+	reflector                              *reflector
+	timeline                               *backbone.Timeline // the gateway's, as are the spans
+	spans                                  spans
+	followModel                            func(context.Context) error
+	// runnerPool holds the runner's channel to the gateway, and controlPool the
+	// control service's to all nodes.
+	runnerPool, controlPool *upstream.Pool
+	// within has the ways to the services by their endpoints.
+	within map[string]upstream.Opener
+}
+
+// Dev runs all roles in this process, over an embedded NATS server, until ctx ends. It writes
+// where the platform is and how to try it to out, and log lines to logs.
+func Dev(ctx context.Context, c DevConfig, out, logs io.Writer) (err error) {
+	level, err := zerolog.ParseLevel(c.LogLevel)
+	if err != nil {
+		return err
+	}
+	p := &platform{config: &c, log: zerolog.New(logs).Level(level).With().Timestamp().Logger()}
+	tenants, err := chassis.ParseTenants(c.Tenants)
+	if err != nil {
+		return err
+	}
+	p.tenants = tenants.All()
+	began := time.Now()
+	start, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), startTimeout)
+	defer cancel()
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := p.start(start); err != nil {
+		return err
+	}
+	if err := p.announce(out, time.Since(began)); err != nil {
+		return err
+	}
+	err = chassis.RunLayers(ctx, p.layers()...)
+	if err == nil {
+		_, err = fmt.Fprintln(out, "headgate has stopped; the data is in", c.Data)
+	}
+	return err
+}
+
+// layers returns what runs, in the order in which it ends: what calls others ends
+// first, then the edge, then the services.
+func (p *platform) layers() []chassis.Layer {
+	services := []*service{p.aggregate, p.projection, p.runner, p.control}
+	var announces, callers, servers, after, follows, records chassis.Layer
+	for _, s := range services {
+		node := newNode(s.member.kind, s.member.id, s.endpoint())
+		announces = append(announces, s.announce(node))
+		if s.before != nil {
+			callers = append(callers, s.before)
+		}
+		servers = append(servers, s.server.Serve)
+		if s.after != nil {
+			after = append(after, s.after)
+		}
+		follows, records = append(follows, s.member.follow), append(records, s.member.record, s.member.spans.Run)
+	}
+	if p.followModel != nil {
+		follows = append(follows, p.followModel)
+	}
+	edge := edgeLayers(p.js, p.gateway, p.router, newNode("gateway", edgeID, p.gateway.Addr()), p.timeline, p.spans, p.log)
+	edge[1] = append(edge[1], p.reflector.run)
+	return append([]chassis.Layer{append(announces, callers...)}, append(edge, servers, after, follows, records)...)
+}
+
+// start opens and binds everything, without answering calls yet.
+func (p *platform) start(ctx context.Context) error {
+	// The model first: nothing is touched when it has mistakes.
+	if p.config.Model != "" {
+		if _, err := openModel(ctx, model.File(p.config.Model)); err != nil {
+			return err
+		}
+	}
+	if err := p.startBackbone(ctx); err != nil {
+		return err
+	}
+	models, follow, err := openModels(ctx, p.js, p.config.Model, p.log)
+	if err != nil {
+		return err
+	}
+	p.followModel = follow
+	if p.issuer, err = OpenDevIssuer(p.config.Data); err != nil {
+		return err
+	}
+	listen := func(name, addr string) chassis.Config { return chassis.Config{Name: name, Addr: addr} }
+	members := map[string]*member{}
+	for _, kind := range []string{"aggregate", "projection", "runner", kindControl} {
+		if members[kind], err = newMember(ctx, p.js, kind, kind+"-1", p.tenants, p.tracing(), p.log); err != nil {
+			return err
+		}
+	}
+	if p.aggregate, err = newAggregate(ctx, members["aggregate"], models, aggregate.Config{Synced: !p.config.LazySync}, listen("aggregate", p.config.AggregateListen)); err != nil {
+		return err
+	}
+	if p.projection, err = newProjection(ctx, members["projection"], models, projection.Config{}, sqlite.In(filepath.Join(p.config.Data, "views")), listen("projection", p.config.ProjectionListen)); err != nil {
+		return err
+	}
+	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{Local: p.local})
+	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.gateway.GRPCAddr() }, credential: p.runnerToken}
+	if p.runner, err = newRunner(ctx, members["runner"], models, runner.Config{}, commands.client(members["runner"].spans.clients()...), webhook.Config{Allow: p.config.Webhook, Private: true, Plain: true}, listen("runner", p.config.RunnerListen)); err != nil {
+		return err
+	}
+	if p.control, err = newControl(ctx, members["control"], models, p.config.Model != "", p.controlPool, listen("control", p.config.ControlListen)); err != nil {
+		return err
+	}
+	p.within = map[string]upstream.Opener{}
+	for _, s := range []*service{p.aggregate, p.projection, p.runner, p.control} {
+		if err := s.server.Listen(ctx); err != nil {
+			return err
+		}
+		p.within[s.endpoint()] = s.server.InProcess(frame.GRPCCodec{})
+	}
+	return p.startGateway(ctx)
+}
+
+// edgeID is the gateway's.
+const edgeID = "gateway-1"
+
+// tracing says where spans go.
+func (p *platform) tracing() tracing.Config { return tracing.Config{Endpoint: p.config.OTLP} }
+
+// local returns the way to a service of this process.
+func (p *platform) local(endpoint string) upstream.Opener { return p.within[endpoint] }
+
+func (p *platform) startBackbone(ctx context.Context) (err error) {
+	p.embedded, err = backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(p.config.Data, "nats"), LazySync: p.config.LazySync})
+	if err != nil {
+		return err
+	}
+	conn, err := p.embedded.Connect("headgate-dev")
+	if err != nil {
+		return err
+	}
+	if p.js, err = jetstream.New(conn); err != nil {
+		return err
+	}
+	return backbone.EnsureStreams(ctx, p.js, 1)
+}
+
+func (p *platform) startGateway(ctx context.Context) error {
+	routes := route.NewTable()
+	nodes := []route.Node{
+		{ID: "aggregate-1", Kind: "aggregate", Endpoint: p.aggregate.endpoint(), Ready: true},
+		{ID: "projection-1", Kind: "projection", Endpoint: p.projection.endpoint(), Ready: true},
+		{ID: "runner-1", Kind: "runner", Endpoint: p.runner.endpoint(), Ready: true},
+		{ID: "control-1", Kind: "control", Endpoint: p.control.endpoint(), Ready: true},
+	}
+	var further []nodeSettings
+	for i, text := range p.config.Node {
+		kind, endpoint, ok := strings.Cut(text, "=")
+		if !ok {
+			return fmt.Errorf("--node %q: want KIND=HOST:PORT", text)
+		}
+		id := fmt.Sprintf("%s-extra-%d", kind, i+1)
+		nodes = append(nodes, route.Node{ID: id, Kind: kind, Endpoint: endpoint, Ready: true})
+		further = append(further, nodeSettings{ID: id, Kind: kind, Endpoint: endpoint, Reflect: p.config.Reflect})
+	}
+	if err := routes.Replace(nodes, nil); err != nil {
+		return err
+	}
+	accepted, err := p.auth(ctx)
+	if err != nil {
+		return err
+	}
+	sets, err := descriptorSets(p.config.Descriptors)
+	if err != nil {
+		return err
+	}
+	catalog, err := policy.NewCatalog(sets...)
+	if err != nil {
+		return err
+	}
+	if p.timeline, err = backbone.NewTimeline(p.js); err != nil {
+		return err
+	}
+	if p.spans, err = openSpans(ctx, p.tracing(), "gateway", edgeID, p.log); err != nil {
+		return err
+	}
+	var (
+		ended func(contextkit.RequestContext, gateway.Ended)
+		asked chassis.AskedFunc
+	)
+	if p.spans.Exporter != nil {
+		ended, asked = p.spans.edgeCall, p.spans.asked
+	}
+	p.router = newRouter(routes, nil, p.log)
+	p.gateway, err = gateway.New(gateway.Config{
+		Listen: chassis.Config{Name: "gateway", Addr: p.config.Listen, GRPC: p.config.GRPCListen}, Admin: p.config.AdminListen, Auth: accepted, Platform: []string{runnerSubject}, Origins: p.config.Origin,
+		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Asked: asked, Upstream: upstream.PoolConfig{Local: p.local},
+	}, catalog, routes, p.js, p.log)
+	if err != nil {
+		return err
+	}
+	p.gateway.Register(p.spans.metrics()...)
+	if err := errors.Join(p.router.loadPlacements(ctx, p.js), loadTenants(ctx, p.js, p.gateway), p.gateway.Listen(ctx)); err != nil {
+		return err
+	}
+	p.reflector = newReflector(further, upstream.PoolConfig{}, p.log)
+	p.reflector.start(ctx, p.gateway)
+	p.router.stranger = p.reflector.announce
+	return nil
+}
+
+// auth says which credentials count.
+func (p *platform) auth(ctx context.Context) (auth.Config, error) {
+	accepted, err := p.issuer.Config(ctx)
+	if err != nil {
+		return auth.Config{}, err
+	}
+	if path := p.config.APIKeys; path != "" {
+		if accepted.APIKeys, err = auth.OpenAPIKeys(ctx, auth.File(path)); err != nil {
+			return auth.Config{}, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return accepted, nil
+}
+
+// close releases what start opened, in reverse.
+func (p *platform) close() error {
+	var errs []error
+	for _, pool := range []*upstream.Pool{p.runnerPool, p.controlPool} {
+		if pool != nil {
+			pool.Close()
+		}
+	}
+	if p.projection != nil {
+		errs = append(errs, p.projection.close())
+	}
+	if p.js != nil {
+		p.js.Conn().Close()
+	}
+	if p.embedded != nil {
+		p.embedded.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// runnerTokenTTL is how long a token of the runner's is good for: one is issued
+// for each command, which costs less than the command's append.
+const runnerTokenTTL = time.Minute
+
+// runnerSubject names the runner's principal.
+const runnerSubject = "runner"
+
+// runnerToken returns a token for the runner's next command.
+func (p *platform) runnerToken() (string, error) {
+	principal, err := auth.NewPrincipal(runnerSubject, []string{"*"}, []string{"command.submit"})
+	if err != nil {
+		return "", err
+	}
+	return p.issuer.Issue(principal, runnerTokenTTL)
+}

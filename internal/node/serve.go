@@ -1,0 +1,373 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/token"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/control/ui"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate"
+	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/projection/postgres"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/headgate/headgate/services/runner"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// Plan is a role whose settings have been checked. Run needs NATS.
+type Plan struct {
+	role     string
+	settings *settings
+	lines    *chassis.Lines
+	log      zerolog.Logger
+	start    func(ctx context.Context, js jetstream.JetStream) (*running, error)
+}
+
+// running is a role that listens.
+type running struct {
+	url, admin string
+	layers     []chassis.Layer
+	close      func() error
+}
+
+// Open reads the settings of a role from the file at path, and checks everything that can be
+// checked without NATS. role is gateway, aggregate, projection, runner or control. Errors name
+// the file, the line and the setting. Log lines are written to logs.
+func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error) {
+	s, err := readSettings(path)
+	if err != nil {
+		return nil, err
+	}
+	level, _ := zerolog.ParseLevel(s.Log) // checked by common
+	lines := chassis.NewLines(logs)
+	p := &Plan{role: role, settings: s, lines: lines, log: zerolog.New(lines).Level(level).With().Timestamp().Str("role", role).Logger()}
+	prepare := map[string]func(context.Context) error{"gateway": p.gateway, "aggregate": p.aggregate, "projection": p.projection, "runner": p.runner, "control": p.control}[role]
+	if prepare == nil {
+		return nil, fmt.Errorf("there is no role %q", role)
+	}
+	if err := errors.Join(s.common(), config.Inside(role, prepare(contextkit.PlatformContext(ctx)))); err != nil {
+		return nil, s.file.Locate(err)
+	}
+	return p, nil
+}
+
+// CheckNodes asks the nodes of a gateway's settings that have reflect set for their services.
+// Errors: a [NodesAwayError] if nodes do not answer, any other error if a node has no method
+// with a policy. Roles other than the gateway have no nodes to ask.
+func (p *Plan) CheckNodes(ctx context.Context) error {
+	if p.role != "gateway" {
+		return nil
+	}
+	return checkNodes(ctx, p.settings.Gateway.Nodes, p.settings.Gateway.Upstream)
+}
+
+// Run runs the role until ctx ends. It writes where the role listens to out.
+func (p *Plan) Run(ctx context.Context, out io.Writer) error {
+	return errors.Join(p.run(ctx, out), p.lines.Flush())
+}
+
+func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
+	start, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), startTimeout)
+	defer cancel()
+	options := natsLog(p.log)
+	if p.settings.NATS.Credentials != "" {
+		options = append(options, nats.UserCredentials(p.settings.NATS.Credentials))
+	}
+	conn, err := backbone.Connect(p.settings.NATS.URL, "headgate-"+p.role, options...)
+	if err != nil {
+		return fmt.Errorf("nats.url: %w", err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
+	if err := backbone.EnsureStreams(start, js, backbone.Replicas(p.settings.NATS.Replicas)); err != nil {
+		return err
+	}
+	r, err := p.start(start, js)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	listens := fmt.Sprintf("headgate %s listens on %s\n", p.role, r.url)
+	if r.admin != "" {
+		listens += fmt.Sprintf("for operators: %s\n", r.admin)
+	}
+	if _, err := io.WriteString(out, listens); err != nil {
+		return err
+	}
+	return chassis.RunLayers(ctx, r.layers...)
+}
+
+// leastShare is the smallest valid tenant_share and caller_share.
+const leastShare = 0.001
+
+func (p *Plan) gateway(ctx context.Context) error {
+	g := &p.settings.Gateway
+	listen, listenErr := g.listen("gateway", p.log)
+	accepted, keys, authErr := g.Auth.verify(ctx)
+	routes, routesErr := g.routes()
+	sets, setsErr := descriptorSets(g.Descriptors)
+	var channelsErr error
+	if g.Upstream.TLS, channelsErr = g.UpstreamTLS.channels(p.log); channelsErr != nil {
+		channelsErr = config.Wrong("upstream_tls", "%v", channelsErr)
+	}
+	err := errors.Join(listenErr, config.Inside("auth", authErr), routesErr, setsErr, channelsErr,
+		config.Inside("upstream", g.Upstream.Validate()), config.Inside("breakers", g.Breakers.Validate()), config.Inside("probes", g.Probes.Validate()),
+		config.Inside("tenant_limits", g.TenantLimits.Validate()), config.AtLeast("max_timeout", g.MaxTimeout, 0), config.AtLeast("max_stream_timeout", g.MaxStreamTimeout, 0), config.AtLeast("max_concurrent", g.MaxConcurrent, 1), config.AtLeast("max_streams", g.MaxStreams, 1),
+		config.AtLeast("max_bytes", g.MaxBytes, 1<<20), config.Within("tenant_share", g.TenantShare, leastShare, 1), config.Within("caller_share", g.CallerShare, leastShare, 1))
+	if err != nil {
+		return err
+	}
+	p.start = func(ctx context.Context, js jetstream.JetStream) (*running, error) {
+		var err error
+		if accepted.Keys, err = auth.OpenKeyRing(ctx, keys); err != nil {
+			return nil, err
+		}
+		catalog, err := policy.NewCatalog(sets...)
+		if err != nil {
+			return nil, err
+		}
+		timeline, err := backbone.NewTimeline(js)
+		if err != nil {
+			return nil, err
+		}
+		var pages http.Handler
+		if g.UI {
+			pages = ui.Handler()
+		}
+		var made spans // once it is known which node's
+		var ended func(contextkit.RequestContext, gateway.Ended)
+		var asked chassis.AskedFunc
+		if p.settings.Tracing.Endpoint != "" {
+			ended = func(rc contextkit.RequestContext, call gateway.Ended) { made.edgeCall(rc, call) }
+			asked = func(rc contextkit.RequestContext, call chassis.Asked) { made.asked(rc, call) }
+		}
+		edge, err := gateway.New(gateway.Config{
+			Listen: listen, Admin: g.Admin, Auth: accepted, Platform: g.Auth.Platform, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
+			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams,
+			MaxBytes: g.MaxBytes, TenantShare: g.TenantShare, CallerShare: g.CallerShare, Limits: g.TenantLimits, Origins: g.Origins,
+			UI: pages, ForeignOnly: !g.PlatformServices, Timeline: timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Asked: asked,
+		}, catalog, routes, js, p.log)
+		if err != nil {
+			return nil, err
+		}
+		router := newRouter(routes, g.placed(), p.log)
+		if err := errors.Join(router.loadPlacements(ctx, js), loadTenants(ctx, js, edge), edge.Listen(ctx)); err != nil {
+			return nil, err
+		}
+		id, err := g.Node.identify("gateway", edge.Addr())
+		if err != nil {
+			return nil, err
+		}
+		node, err := g.Node.node("gateway", id, edge.Addr())
+		if err != nil {
+			return nil, err
+		}
+		if made, err = openSpans(ctx, p.settings.Tracing, "gateway", id, p.log); err != nil {
+			return nil, err
+		}
+		edge.Register(made.metrics()...)
+		described := newReflector(g.Nodes, g.Upstream, p.log)
+		described.start(ctx, edge)
+		router.stranger = described.announce
+		layers := edgeLayers(js, edge, router, node, timeline, made, p.log)
+		layers[1] = append(layers[1], described.run)
+		return &running{url: edge.URL(), admin: edge.AdminURL(), layers: layers, close: func() error { return nil }}, nil
+	}
+	return nil
+}
+
+// edgeLayers returns what a gateway runs, in the order in which it ends: it says
+// goodbye, then answers the calls in flight, then what they left behind is kept.
+func edgeLayers(js jetstream.JetStream, edge *gateway.Gateway, router *router, node backbone.Node, timeline *backbone.Timeline, made spans, log zerolog.Logger) []chassis.Layer {
+	announce := func(ctx context.Context) error {
+		return ended(ctx, backbone.Announce(ctx, js, node, func(ctx context.Context, now *backbone.Node) error {
+			now.Load, now.Routing, now.Open = loadOf(edge.Load()), router.revision.Load(), edge.OpenBreakers()
+			now.Degraded = edge.Degraded(ctx)
+			return edge.Ready(ctx)
+		}))
+	}
+	return []chassis.Layer{
+		{announce},
+		{
+			edge.Serve,
+			func(ctx context.Context) error { return router.followNodes(ctx, js) },
+			func(ctx context.Context) error { return router.followPlacements(ctx, js) },
+			func(ctx context.Context) error { return followTenants(ctx, js, edge, log) },
+		},
+		{func(ctx context.Context) error { return timeline.Run(ctx, node.ID) }, made.Run},
+	}
+}
+
+// service checks what the three services have in common and makes one at the
+// start.
+func (p *Plan) service(ctx context.Context, name string, section serviceSettings, create func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error)) error {
+	listen, err := section.listen(name, p.log)
+	tenants, tenantsErr := p.settings.served()
+	if _, modelErr := openModel(ctx, p.settings.source()); modelErr != nil {
+		tenantsErr = errors.Join(tenantsErr, modelErr)
+	}
+	if tenantsErr != nil {
+		// It stands outside the role's section, so its lines are found here.
+		tenantsErr = p.settings.file.Locate(tenantsErr)
+	}
+	if err := errors.Join(err, tenantsErr); err != nil {
+		return err
+	}
+	p.start = func(ctx context.Context, js jetstream.JetStream) (*running, error) {
+		models, follow, err := openModels(ctx, js, p.settings.Model, p.log)
+		if err != nil {
+			return nil, err
+		}
+		id, err := section.Node.identify(name, listen.Addr)
+		if err != nil {
+			return nil, err
+		}
+		m, err := newMember(ctx, js, name, id, tenants, p.settings.Tracing, p.log)
+		if err != nil {
+			return nil, err
+		}
+		m.tokens = &token.Gate{}
+		s, err := create(ctx, m, models, listen)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.server.Listen(ctx); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+		node, err := section.Node.node(name, id, s.endpoint())
+		if err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+		// It says goodbye before anything ends, so that no more calls come.
+		layers := append([]chassis.Layer{{s.announce(node)}}, s.layers()...)
+		if follow != nil {
+			layers = append(layers, chassis.Layer{follow})
+		}
+		return &running{url: s.server.URL(), layers: layers, close: s.close}, nil
+	}
+	return nil
+}
+
+func (p *Plan) aggregate(ctx context.Context) error {
+	a := &p.settings.Aggregate
+	return errors.Join(config.Inside("answers", a.Answers.Validate()), p.service(ctx, "aggregate", a.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+		return newAggregate(ctx, m, models, aggregate.Config{Synced: p.settings.NATS.Synced, Answers: a.Answers}, listen)
+	}))
+}
+
+func (p *Plan) control(ctx context.Context) error {
+	c := &p.settings.Control
+	channels, err := c.NodesTLS.channels(p.log)
+	if err != nil {
+		err = config.Wrong("nodes_tls", "%v", err)
+	}
+	return errors.Join(err, p.service(ctx, "control", c.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+		pool := upstream.NewPool(upstream.PoolConfig{TLS: channels})
+		s, err := newControl(ctx, m, models, p.settings.Model != "", pool, listen)
+		if err != nil {
+			pool.Close()
+			return nil, err
+		}
+		s.close = func() error { pool.Close(); return nil }
+		return s, nil
+	}))
+}
+
+func (p *Plan) projection(ctx context.Context) error {
+	var dataErr error
+	if p.settings.Projection.Data == "" && p.settings.Projection.Postgres == "" {
+		dataErr = config.Wrong("data", "is missing: the views need a directory")
+	}
+	answers := projection.Config{Answers: p.settings.Projection.Answers}
+	return errors.Join(dataErr, config.Inside("answers", answers.Answers.Validate()), p.service(ctx, "projection", p.settings.Projection.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+		url := p.settings.Projection.Postgres
+		if url == "" {
+			return newProjection(ctx, m, models, answers, sqlite.In(p.settings.Projection.Data), listen)
+		}
+		database, err := postgres.Open(ctx, url)
+		if err != nil {
+			return nil, err
+		}
+		s, err := newProjection(ctx, m, models, answers, database.Views, listen)
+		if err != nil {
+			database.Close()
+			return nil, err
+		}
+		views := s.close
+		s.close = func() error {
+			err := views()
+			database.Close()
+			return err
+		}
+		return s, nil
+	}))
+}
+
+func (p *Plan) runner(ctx context.Context) error {
+	r := &p.settings.Runner
+	var errs []error
+	if r.Gateway == "" {
+		errs = append(errs, config.Wrong("gateway", "is missing: commands go there"))
+	}
+	if _, err := readCredential(r.Credential); err != nil {
+		errs = append(errs, config.Wrong("credential", "%v", err))
+	}
+	errs = append(errs, config.Inside("answers", r.Answers.Validate()))
+	hooks, err := r.Webhooks.open()
+	if err != nil {
+		errs = append(errs, config.Inside("webhooks", err))
+	}
+	channels, err := r.GatewayTLS.channels(p.log)
+	if err != nil {
+		errs = append(errs, config.Wrong("gateway_tls", "%v", err))
+	}
+	return errors.Join(errors.Join(errs...), p.service(ctx, "runner", r.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+		commands := &commander{
+			pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, TLS: channels}),
+			gateway:    func() string { return r.Gateway },
+			credential: func() (string, error) { return readCredential(r.Credential) },
+		}
+		s, err := newRunner(ctx, m, models, runner.Config{Answers: r.Answers}, commands.client(m.spans.clients()...), hooks, listen)
+		if err != nil {
+			commands.pool.Close()
+			return nil, err
+		}
+		s.close = func() error { commands.pool.Close(); return nil }
+		return s, nil
+	}))
+}
+
+// readCredential reads a token or API key from its file.
+func readCredential(path string) (string, error) {
+	if path == "" {
+		return "", errors.New("is missing: commands are sent under it")
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	credential := strings.TrimSpace(string(text))
+	if credential == "" {
+		return "", fmt.Errorf("%s is empty", path)
+	}
+	return credential, nil
+}
