@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"time"
 
@@ -92,6 +93,8 @@ func WorkSubject(tenant contextkit.TenantID, workflow, instance string) string {
 type Replicas int
 
 // streams returns the definitions of the streams, without where and how often each is stored.
+// None has MaxBytes: NATS reserves that much of the disk, and refuses to start or update any
+// stream where there is less.
 func streams() []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
 		{
@@ -103,7 +106,7 @@ func streams() []jetstream.StreamConfig {
 		{
 			Name: StreamAudit, Subjects: []string{"audit.*", "audit.*.*"},
 			Description: "denied calls and admin operations", MaxAge: auditAge, AllowDirect: true,
-			MaxMsgsPerSubject: auditMessages, MaxMsgSize: auditMessageBytes, // no MaxBytes, which NATS reserves
+			MaxMsgsPerSubject: auditMessages, MaxMsgSize: auditMessageBytes,
 		},
 		{
 			Name: StreamWork, Subjects: []string{"work.*.*.*", "later.*.*.*"},
@@ -117,75 +120,168 @@ func streams() []jetstream.StreamConfig {
 		},
 		{
 			Name: StreamTimeline, Subjects: []string{"timeline.*.*", "timeline.*.*.*.*"},
-			Description: "what calls have caused, hop by hop", AllowDirect: true, Discard: jetstream.DiscardOld,
-			MaxAge: timelineAge, MaxMsgsPerSubject: timelineMessages, MaxMsgSize: timelineMessageBytes, // no MaxBytes, which NATS reserves
+			Description: "what calls have caused, hop by hop", AllowDirect: true,
+			MaxAge: timelineAge, MaxMsgsPerSubject: timelineMessages, MaxMsgSize: timelineMessageBytes,
 			PersistMode: jetstream.AsyncPersistMode, // no call waits for the disk to remember it
 		},
 	}
 }
 
-// EnsureStreams creates the streams and buckets that are missing and updates
-// the others to their definition, concurrently: it waits for each stream that has no leader.
-// It may be called by every node at start.
+// buckets returns the definitions of the streams behind the buckets (NATS ADR-8), as streams
+// does.
+func buckets() []jetstream.StreamConfig {
+	bucket := func(name string, history int64, ttl time.Duration) jetstream.StreamConfig {
+		config := jetstream.StreamConfig{
+			Name: "KV_" + name, Subjects: []string{"$KV." + name + ".>"},
+			MaxMsgsPerSubject: history, MaxAge: ttl, Duplicates: dedupeWindow, Discard: jetstream.DiscardNew,
+			AllowRollup: true, DenyDelete: true, AllowDirect: true,
+		}
+		if ttl > 0 {
+			config.Duplicates = min(dedupeWindow, ttl)
+		}
+		return config
+	}
+	return []jetstream.StreamConfig{
+		bucket(BucketIdempotency, 1, IdempotencyTTL),
+		bucket(BucketWorkflows, 1, workflowTTL),
+		bucket(BucketRunner, 1, 0),
+		bucket(BucketSnapshots, 1, 0),
+		bucket(BucketSecrets, 1, 0),
+		bucket(BucketPlacement, 1, 0),
+		bucket(BucketTenants, 1, 0),
+		bucket(BucketModels, modelHistory, 0),
+		bucket(BucketRebalances, 1, rebalanceTTL),
+		bucket(BucketNodes, 1, nodesTTL),
+	}
+}
+
+// EnsureStreams creates the streams and buckets that are missing and updates those that differ
+// from their definition, concurrently: it waits for each stream that has no leader. It may be
+// called by every node at start.
+//
+// A failure of TIMELINE, which only records what calls have caused, is not an error: a
+// [Timeline] creates the stream when it can.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replicas) error {
+	if err := giveUpReservation(ctx, js); err != nil {
+		return err
+	}
+	timeline, cancel := context.WithCancel(ctx)
+	defer cancel()
 	all, ctx := errgroup.WithContext(ctx)
-	for _, config := range streams() {
-		config.Storage = jetstream.FileStorage
-		config.Replicas = int(replicas)
-		if config.PersistMode == jetstream.AsyncPersistMode {
-			config.Replicas = 1 // what NATS allows; a lost server loses what it remembered, and until it is back nothing is
+	recorded := make(chan struct{})
+	for _, config := range slices.Concat(streams(), buckets()) {
+		config = stored(config, replicas)
+		if config.Name == StreamTimeline {
+			go func() {
+				defer close(recorded)
+				_ = patiently(timeline, func(ctx context.Context) error { return ensureStream(ctx, js, config) })
+			}()
+			continue
 		}
 		all.Go(func() error {
-			if err := patiently(ctx, func(ctx context.Context) error {
-				return ensureStream(ctx, js, config)
-			}); err != nil && (config.Replicas == int(replicas) || !offline(err)) {
+			if err := patiently(ctx, func(ctx context.Context) error { return ensureStream(ctx, js, config) }); err != nil {
 				return fmt.Errorf("backbone: stream %s: %w", config.Name, err)
 			}
 			return nil
 		})
 	}
-	buckets := []jetstream.KeyValueConfig{
-		{Bucket: BucketIdempotency, TTL: IdempotencyTTL},
-		{Bucket: BucketWorkflows, TTL: workflowTTL},
-		{Bucket: BucketRunner},
-		{Bucket: BucketSnapshots, History: 1},
-		{Bucket: BucketSecrets},
-		{Bucket: BucketPlacement},
-		{Bucket: BucketTenants},
-		{Bucket: BucketModels, History: modelHistory},
-		{Bucket: BucketRebalances, TTL: rebalanceTTL},
-		{Bucket: BucketNodes, TTL: nodesTTL},
+	err := all.Wait()
+	if err == nil {
+		select {
+		case <-recorded:
+		case <-time.After(attemptTimeout):
+		}
 	}
-	for _, config := range buckets {
-		config.Storage = jetstream.FileStorage
-		config.Replicas = int(replicas)
-		all.Go(func() error {
-			if err := patiently(ctx, func(ctx context.Context) error {
-				_, err := js.CreateOrUpdateKeyValue(ctx, config)
-				return err
-			}); err != nil {
-				return fmt.Errorf("backbone: bucket %s: %w", config.Bucket, err)
-			}
-			return nil
-		})
-	}
-	return all.Wait()
+	cancel()
+	<-recorded
+	return err
 }
 
-// ensureStream creates a stream, or updates it to config. Subjects of a later version, and flags
-// that JetStream cannot unset and a later version may have set, stay set.
+// errCodeNoStorage is the server's code for a stream that it has no room for, as its limit and
+// the reservations of all streams (MaxBytes) say.
+const errCodeNoStorage jetstream.ErrorCode = 10047
+
+// giveUpReservation removes TIMELINE's reservation, which earlier versions made. While it exceeds
+// the server's limit, three quarters of the free disk by default, the server refuses to create
+// and to update any stream, so that no role would start, and even to remove the reservation:
+// TIMELINE is then deleted, and the hops of the last day with it. The only error is that of ctx.
+func giveUpReservation(ctx context.Context, js jetstream.JetStream) error {
+	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	stream, err := js.Stream(attempt, StreamTimeline)
+	if err != nil {
+		return ctx.Err() // what follows finds out why
+	}
+	config := stream.CachedInfo().Config
+	if config.MaxBytes <= 0 {
+		return nil
+	}
+	config.MaxBytes = -1
+	_, err = js.UpdateStream(attempt, config)
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == errCodeNoStorage {
+		_ = js.DeleteStream(attempt, StreamTimeline)
+	}
+	return ctx.Err()
+}
+
+// stored returns a definition with where and how often the stream is stored.
+func stored(config jetstream.StreamConfig, replicas Replicas) jetstream.StreamConfig {
+	config.Storage, config.Replicas = jetstream.FileStorage, int(replicas)
+	if config.PersistMode == jetstream.AsyncPersistMode {
+		config.Replicas = 1 // what NATS allows; a lost server loses what it stored, and until it is back nothing is
+	}
+	return config
+}
+
+// ensureStream creates a stream, or updates it if it differs from config.
 func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
-	switch stream, err := js.Stream(ctx, config.Name); {
-	case err == nil:
-		now := stream.CachedInfo().Config
-		config.Subjects = withSubjects(config.Subjects, now.Subjects)
-		config.DenyDelete, config.DenyPurge = config.DenyDelete || now.DenyDelete, config.DenyPurge || now.DenyPurge
-		config.AllowMsgTTL, config.AllowMsgSchedules = config.AllowMsgTTL || now.AllowMsgTTL, config.AllowMsgSchedules || now.AllowMsgSchedules
-	case !errors.Is(err, jetstream.ErrStreamNotFound):
+	stream, err := js.Stream(ctx, config.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = js.CreateStream(ctx, config)
+		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return err
+		}
+		stream, err = js.Stream(ctx, config.Name) // another process, of another version, was first
+	}
+	if err != nil {
 		return err
 	}
-	_, err := js.CreateOrUpdateStream(ctx, config)
+	now := stream.CachedInfo().Config
+	next := updated(now, config)
+	if reflect.DeepEqual(now, next) {
+		return nil // an update needs room on the disk, and the server's limits may refuse it
+	}
+	_, err = js.UpdateStream(ctx, next)
 	return err
+}
+
+// updated returns a stream's configuration brought up to its definition. Subjects of a later
+// version, and flags that JetStream cannot unset and a later version may have set, stay; so does
+// everything that the definition does not concern.
+func updated(now, definition jetstream.StreamConfig) jetstream.StreamConfig {
+	unlimited := func(bound int64) int64 {
+		if bound == 0 {
+			return -1 // as the server writes it
+		}
+		return bound
+	}
+	next := now
+	next.Subjects = withSubjects(definition.Subjects, now.Subjects)
+	next.Description, next.Discard, next.Replicas = definition.Description, definition.Discard, definition.Replicas
+	next.MaxAge, next.MaxBytes, next.MaxMsgs = definition.MaxAge, -1, -1
+	next.MaxMsgsPerSubject, next.MaxMsgSize = unlimited(definition.MaxMsgsPerSubject), int32(unlimited(int64(definition.MaxMsgSize)))
+	if definition.Duplicates > 0 {
+		next.Duplicates = definition.Duplicates
+	}
+	for flag, set := range map[*bool]bool{
+		&next.AllowAtomicPublish: definition.AllowAtomicPublish, &next.AllowDirect: definition.AllowDirect,
+		&next.AllowMsgSchedules: definition.AllowMsgSchedules, &next.AllowMsgTTL: definition.AllowMsgTTL, &next.AllowRollup: definition.AllowRollup,
+		&next.DenyDelete: definition.DenyDelete, &next.DenyPurge: definition.DenyPurge,
+	} {
+		*flag = *flag || set
+	}
+	return next
 }
 
 // withSubjects returns subjects and those of further that none of them is.
@@ -202,9 +298,18 @@ func withSubjects(subjects, further []string) []string {
 // RestoreStream updates a stream to its definition if it lacks one of the definition's
 // subjects, because a process of an earlier version has started since. It is for when a
 // publish to the stream fails with [jetstream.ErrNoStreamResponse], and reports whether the
-// stream had to be updated. It does not create a stream.
+// stream had to be updated. Of the streams it creates TIMELINE alone, without which processes
+// start.
 func RestoreStream(ctx context.Context, js jetstream.JetStream, name string) (bool, error) {
 	stream, err := js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) && name == StreamTimeline {
+		for _, config := range streams() {
+			if config.Name == name {
+				err = ensureStream(ctx, js, stored(config, 1))
+			}
+		}
+		return err == nil, err
+	}
 	if err != nil {
 		return false, fmt.Errorf("backbone: stream %s: %w", name, err)
 	}
@@ -221,16 +326,6 @@ func RestoreStream(ctx context.Context, js jetstream.JetStream, name string) (bo
 	}
 	return false, nil
 }
-
-// offline reports whether the only server that has a stream is away: what can do without
-// must not wait for it.
-func offline(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == errCodeStreamOffline
-}
-
-// errCodeStreamOffline is the server's code for a stream none of whose servers is there.
-const errCodeStreamOffline jetstream.ErrorCode = 10118
 
 // patiently does what may be done again until it is done, ctx ends, or it fails for
 // another reason than that servers have just started: those of a cluster answer nothing

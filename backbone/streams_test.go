@@ -8,6 +8,7 @@ import (
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -102,6 +103,113 @@ func TestEnsureStreams_TakesNoSubjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := js.Publish(t.Context(), "audit.acme.denied.later", nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// A stream that differs in nothing is not updated: an update needs room on the disk.
+func TestEnsureStreams_DoesNotUpdateWhatDiffersInNothing(t *testing.T) {
+	js := backbonetest.Start(t)
+	updates, err := js.Conn().SubscribeSync("$JS.EVENT.ADVISORY.STREAM.UPDATED.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+		t.Fatal(err)
+	}
+	narrow(t, js, backbone.StreamAudit, "audit.*") // its update is announced after any other
+	msg, err := updates.NextMsgWithContext(t.Context())
+	if err != nil || msg.Subject != "$JS.EVENT.ADVISORY.STREAM.UPDATED."+backbone.StreamAudit {
+		t.Errorf("%v, %v: want no update before that of the test", msg, err)
+	}
+}
+
+// Streams of an earlier version, which reserved more of the disk than there is, are brought up to
+// date on a server that has no room for the reservation any more.
+func TestEnsureStreams_TakesBackReservations(t *testing.T) {
+	for name, room := range map[string]int64{"room": 4 << 30, "no room": 700 << 20} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := backbonetest.Server(t, &server.Options{StoreDir: dir, JetStreamMaxStore: 4 << 30})
+			conn, err := backbone.Connect(s.ClientURL(), t.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			js, err := jetstream.New(conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: backbone.StreamAudit, Subjects: []string{"audit.*"}, AllowDirect: true}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: backbone.StreamTimeline, Subjects: []string{"timeline.*.*"}, MaxBytes: 1 << 30}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := js.Publish(t.Context(), "audit.acme", []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+			s.Shutdown()
+			s.WaitForShutdown()
+
+			js = backbonetest.Connect(t, backbonetest.Server(t, &server.Options{StoreDir: dir, JetStreamMaxStore: room}))
+			streams, count := js.ListStreams(t.Context()), 0
+			for info := range streams.Info() {
+				count++
+				if info.Config.MaxBytes > 0 {
+					t.Errorf("%s reserves %d bytes", info.Config.Name, info.Config.MaxBytes)
+				}
+				if info.Config.Name == backbone.StreamAudit && info.State.Msgs != 1 {
+					t.Errorf("%s has %d messages, want the one from before", info.Config.Name, info.State.Msgs)
+				}
+			}
+			if streams.Err() != nil || count != 15 {
+				t.Errorf("%d streams, %v, want 15", count, streams.Err())
+			}
+		})
+	}
+}
+
+// A bucket's reservation is taken back too.
+func TestEnsureStreams_TakesBackReservationsOfBuckets(t *testing.T) {
+	js := backbonetest.Start(t)
+	stream, err := js.Stream(t.Context(), "KV_"+backbone.BucketSnapshots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	config.MaxBytes = 1 << 20
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := stream.Info(t.Context()); err != nil || info.Config.MaxBytes > 0 {
+		t.Errorf("%+v, %v: want no reservation", info, err)
+	}
+}
+
+// A TIMELINE that cannot be made stops no role; it is made once it can be.
+func TestEnsureStreams_TimelineStopsNoRole(t *testing.T) {
+	js := backbonetest.Start(t)
+	if err := js.DeleteStream(t.Context(), backbone.StreamTimeline); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"timeline.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+		t.Fatalf("%v: want a start without timelines", err)
+	}
+	if err := js.DeleteStream(t.Context(), "OTHER"); err != nil {
+		t.Fatal(err)
+	}
+	if made, err := backbone.RestoreStream(t.Context(), js, backbone.StreamTimeline); !made || err != nil {
+		t.Errorf("%v, %v: want the stream made", made, err)
+	}
+	if _, err := js.Publish(t.Context(), "timeline.acme.1", []byte("{}")); err != nil {
 		t.Error(err)
 	}
 }
