@@ -156,21 +156,46 @@ func (b *Bucket[T]) marker(ctx context.Context, key string) (uint64, error) {
 }
 
 func (b *Bucket[T]) publish(ctx context.Context, msg *nats.Msg, key string, revision uint64) (uint64, error) {
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(revision, 10))
+	return publishKept(ctx, b.js, b.name, key, msg)
+}
+
+// PutKept stores bytes under a bucket's key, whatever is there, and returns the new revision.
+// The message carries ctx's contract. After an error the outcome is not known.
+func PutKept(ctx context.Context, js jetstream.JetStream, bucket, key string, data []byte) (uint64, error) {
+	return publishKept(ctx, js, bucket, key, &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{}, Data: data})
+}
+
+// createKept stores bytes under a bucket's key that never had a value. Error: [ErrChanged] if it had.
+func createKept(ctx context.Context, js jetstream.JetStream, bucket, key string, data []byte) error {
+	msg := &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}}, Data: data}
+	_, err := publishKept(ctx, js, bucket, key, msg)
+	return err
+}
+
+// deleteKept removes the value under a bucket's key, whatever it is.
+func deleteKept(ctx context.Context, js jetstream.JetStream, bucket, key string) error {
+	_, err := publishKept(ctx, js, bucket, key, &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{"KV-Operation": {"DEL"}}})
+	return err
+}
+
+// publishKept publishes a change of a bucket's key under ctx's contract and returns the new
+// revision. Error: [ErrChanged] if the key is not at the revision that the message expects.
+func publishKept(ctx context.Context, js jetstream.JetStream, bucket, key string, msg *nats.Msg) (uint64, error) {
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
 		return 0, err
 	}
-	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(revision, 10))
 	attempt, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
-	ack, err := b.js.PublishMsg(attempt, msg)
+	ack, err := js.PublishMsg(attempt, msg)
 	if err != nil && attempt.Err() != nil && ctx.Err() == nil {
-		err = errNoAck // whether it is kept, the key's next reader finds out
+		err = errNoAck // whether it is stored, the key's next reader finds out
 	}
 	if err != nil {
 		if errors.Is(appendError(err), ErrConflict) {
-			return 0, fmt.Errorf("%w: %s/%s", ErrChanged, b.name, key)
+			return 0, fmt.Errorf("%w: %s/%s", ErrChanged, bucket, key)
 		}
-		return 0, fmt.Errorf("backbone: keep %s/%s: %w", b.name, key, err)
+		return 0, fmt.Errorf("backbone: keep %s/%s: %w", bucket, key, err)
 	}
 	return ack.Sequence, nil
 }

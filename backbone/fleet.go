@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -98,10 +97,6 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 	if !nodeID.MatchString(node.ID) {
 		return fmt.Errorf("backbone: node id %q: want letters, digits, '-', '_' and '.'", node.ID)
 	}
-	bucket, err := js.KeyValue(ctx, BucketNodes)
-	if err != nil {
-		return fmt.Errorf("backbone: open bucket %s: %w", BucketNodes, err)
-	}
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	var (
@@ -127,7 +122,7 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 		case <-ctx.Done():
 			goodbye, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 			defer cancel()
-			_ = bucket.Delete(goodbye, node.ID) // if it is lost, silence says the same
+			_ = deleteKept(contextkit.PlatformContext(goodbye), js, BucketNodes, node.ID) // if it is lost, silence says the same
 			return nil
 		}
 	}
@@ -138,16 +133,11 @@ func (n *Node) news(last Node) bool {
 	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || !slices.Equal(n.Degraded, last.Degraded) || !slices.Equal(n.Tenants, last.Tenants)
 }
 
-// say puts a node's word into the bucket. A put is a publish to this subject
-// (NATS ADR-8), which bears the contract as every message does.
+// say stores a node's announcement under the platform's context.
 func say(ctx context.Context, js jetstream.JetStream, id string, data []byte) error {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), Heartbeat)
 	defer cancel()
-	msg := &nats.Msg{Subject: "$KV." + BucketNodes + "." + id, Header: nats.Header{}, Data: data}
-	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
-		return err
-	}
-	_, err := js.PublishMsg(ctx, msg)
+	_, err := PutKept(ctx, js, BucketNodes, id, data)
 	return err
 }
 

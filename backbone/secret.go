@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -13,19 +14,15 @@ import (
 // exceeded, its strength reached.
 const secretBytes = 32
 
-// SharedSecret returns the secret called name that all nodes share, made by the
-// first that asks.
+// SharedSecret returns the secret called name that all nodes share, created by the first node
+// that asks, under the platform's context.
 func SharedSecret(ctx context.Context, js jetstream.JetStream, name string) ([]byte, error) {
-	bucket, err := js.KeyValue(ctx, BucketSecrets)
-	if err != nil {
-		return nil, fmt.Errorf("backbone: secret %s: %w", name, err)
-	}
 	fresh := make([]byte, secretBytes)
 	_, _ = rand.Read(fresh) // crypto/rand.Read never fails (Go 1.24)
-	if _, err := bucket.Create(ctx, name, fresh); err == nil {
+	if err := createKept(contextkit.PlatformContext(ctx), js, BucketSecrets, name, fresh); err == nil {
 		return fresh, nil
-	} else if !errors.Is(err, jetstream.ErrKeyExists) {
-		return nil, fmt.Errorf("backbone: make secret %s: %w", name, err)
+	} else if !errors.Is(err, ErrChanged) {
+		return nil, fmt.Errorf("backbone: create secret %s: %w", name, err)
 	}
 	kept, err := ReadKept(ctx, js, BucketSecrets, name)
 	return kept.Value, err

@@ -29,6 +29,14 @@ var senders = map[string]bool{
 	"(github.com/nats-io/nats.go/jetstream.Publisher).Publish": true, "(github.com/nats-io/nats.go/jetstream.Publisher).PublishMsg": true,
 	"(github.com/nats-io/nats.go/jetstream.Publisher).PublishAsync": true, "(github.com/nats-io/nats.go/jetstream.Publisher).PublishMsgAsync": true,
 	"github.com/synadia-io/orbit.go/jetstreamext.PublishMsgBatch": true, "github.com/synadia-io/orbit.go/jetstreamext.NewBatchPublisher": true,
+	// A bucket's writes are publishes, and take no headers: none of these can carry the contract.
+	"(github.com/nats-io/nats.go/jetstream.KeyValue).Put": true, "(github.com/nats-io/nats.go/jetstream.KeyValue).PutString": true,
+	"(github.com/nats-io/nats.go/jetstream.KeyValue).Create": true, "(github.com/nats-io/nats.go/jetstream.KeyValue).Update": true,
+	"(github.com/nats-io/nats.go/jetstream.KeyValue).Delete": true, "(github.com/nats-io/nats.go/jetstream.KeyValue).Purge": true,
+	"(github.com/nats-io/nats.go/jetstream.KeyValue).PurgeDeletes": true,
+	"(github.com/nats-io/nats.go/jetstream.ObjectStore).Put":       true, "(github.com/nats-io/nats.go/jetstream.ObjectStore).PutBytes": true,
+	"(github.com/nats-io/nats.go/jetstream.ObjectStore).PutString": true, "(github.com/nats-io/nats.go/jetstream.ObjectStore).PutFile": true,
+	"(github.com/nats-io/nats.go/jetstream.ObjectStore).Delete": true, "(github.com/nats-io/nats.go/jetstream.ObjectStore).UpdateMeta": true,
 }
 
 // outgoing is every place in the process that something leaves by, with what
@@ -64,10 +72,8 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"as the line above", "services/aggregate.TestTheContractReachesTheJournal"},
 	"backbone.DeadLetter jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkThatCannotBeUndoneIsKeptAsADeadLetter"},
-	"backbone.say jetstream.PublishMsg": {
-		"contextkit.InjectNATS under the platform's context, or it fails", "backbone.TestNodesAreKnownWhileTheySpeak"},
-	"backbone.Bucket.publish jetstream.PublishMsg": {
-		"contextkit.InjectNATS, or it fails", "backbone.TestWhatIsKeptInABucketCarriesTheContract"},
+	"backbone.publishKept jetstream.PublishMsg": {
+		"contextkit.InjectNATS, or it fails; what no call causes is sent under the platform's context", "backbone.TestKept_PlatformWritesCarryTheContract"},
 	"backbone.Timeline.publish jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS under the call's own context, or it is counted as lost", "backbone.TestAHopCarriesTheContractOfItsCall"},
 	"runner.later jetstream.PublishMsg": {

@@ -94,7 +94,7 @@ func (s *Service) setPaused(ctx context.Context, field string, paused bool) (*ad
 	if paused {
 		decision = decidedPaused
 	}
-	revision, err := s.decisions.Put(ctx, pausedKey(tenant), []byte(decision))
+	revision, err := backbone.PutKept(ctx, s.js, backbone.BucketRunner, pausedKey(tenant), []byte(decision))
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "the decision could not be kept: try again").WithCause(err)
 	}

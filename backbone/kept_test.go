@@ -1,0 +1,71 @@
+package backbone_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+)
+
+// TestKept_PlatformWritesCarryTheContract drives the writes to buckets that no call causes: the
+// shared secret, and a node's announcements and goodbye.
+func TestKept_PlatformWritesCarryTheContract(t *testing.T) {
+	js := backbonetest.Start(t)
+	ctx := contextkit.PlatformContext(t.Context())
+	if _, err := backbone.SharedSecret(ctx, js, "carried"); err != nil {
+		t.Fatal(err)
+	}
+	same(ctx, t, js, "KV_"+backbone.BucketSecrets, 1)
+
+	announced, leave := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		done <- backbone.Announce(announced, js, backbone.Node{ID: "n1", Kind: "runner", Endpoint: "127.0.0.1:1"}, func(context.Context, *backbone.Node) error { return nil })
+	}()
+	nodes := make(chan []backbone.Node, 16)
+	following, stop := context.WithCancel(ctx)
+	followed := make(chan error, 1)
+	go func() {
+		followed <- backbone.FollowNodes(following, js, func(now []backbone.Node, _ []backbone.LostNode) { nodes <- now })
+	}()
+	for len(<-nodes) == 0 {
+	}
+	leave()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if err := <-followed; err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(ctx, "KV_"+backbone.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := stream.CachedInfo().State.LastSeq
+	if msg, err := stream.GetMsg(ctx, last); err != nil || msg.Header.Get("KV-Operation") != "DEL" {
+		t.Fatalf("the goodbye: %+v, %v", msg, err)
+	}
+	same(ctx, t, js, "KV_"+backbone.BucketNodes, last)
+}
+
+func TestPutKept_CarriesTheContractOrFails(t *testing.T) {
+	js := backbonetest.Start(t)
+	if _, err := backbone.PutKept(t.Context(), js, backbone.BucketRunner, "paused.acme", []byte("paused")); err == nil {
+		t.Error("a write without a context is accepted")
+	}
+	ctx := contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "acme"))
+	for range 2 { // whatever is there
+		sequence, err := backbone.PutKept(ctx, js, backbone.BucketRunner, "paused.acme", []byte("paused"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(ctx, t, js, "KV_"+backbone.BucketRunner, sequence)
+	}
+	kept, err := backbone.ReadKept(ctx, js, backbone.BucketRunner, "paused.acme")
+	if err != nil || string(kept.Value) != "paused" {
+		t.Errorf("%q, %v", kept.Value, err)
+	}
+}
