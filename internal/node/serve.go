@@ -22,7 +22,6 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection"
-	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go"
@@ -303,22 +302,7 @@ func (p *Plan) projection(ctx context.Context) error {
 		if url == "" {
 			return newProjection(ctx, m, models, answers, sqlite.In(p.settings.Projection.Data), listen)
 		}
-		database, err := postgres.Open(ctx, url)
-		if err != nil {
-			return nil, err
-		}
-		s, err := newProjection(ctx, m, models, answers, database.Views, listen)
-		if err != nil {
-			database.Close()
-			return nil, err
-		}
-		views := s.close
-		s.close = func() error {
-			err := views()
-			database.Close()
-			return err
-		}
-		return s, nil
+		return newPostgresProjection(ctx, m, models, answers, url, listen)
 	}))
 }
 

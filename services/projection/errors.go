@@ -10,12 +10,16 @@ import (
 	"github.com/headgate/headgate/backbone/position"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/services/projection/query"
+	"github.com/headgate/headgate/services/projection/store"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // retryAfter is what a client is told to wait before it tries again.
 const retryAfter = 200 * time.Millisecond
+
+// storeRetryAfter is the wait that a client is asked for while the views' database is away.
+const storeRetryAfter = 500 * time.Millisecond
 
 // behindError says that min_position was not reached within the deadline.
 type behindError struct{ failing bool }
@@ -81,6 +85,9 @@ func asConnectError(err error) error {
 	case errors.Is(err, errMoved):
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, errMoved.Error()+": call again, and a watcher with its last position"),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_MOVED"))
+	case errors.Is(err, store.ErrUnavailable):
+		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrUnavailable.Error()+": try again").WithCause(err),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetryAfter)}, chassis.Reason("VIEWS_UNAVAILABLE"))
 	case errors.Is(err, errSlow):
 		return exhausted(err, "SLOW_CONSUMER")
 	case errors.Is(err, errTooManyWatchers):

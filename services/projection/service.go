@@ -48,6 +48,7 @@ type Service struct {
 	pages     *query.Pages
 	answers   *response.Limiter
 	tokens    *token.Gate
+	store     func() error // nil: see [Config]
 	timeline  *backbone.Timeline
 	log       zerolog.Logger
 	built     chan struct{} // holds one value when Run shall look again
@@ -62,6 +63,9 @@ type Config struct {
 	Answers response.Config
 	// Tokens selects the version of positions and page tokens that is issued; nil: the newest.
 	Tokens *token.Gate
+	// Store returns why the views' database cannot be used, nil when it can; it does not block.
+	// nil: the views have no database beside the node.
+	Store func() error
 }
 
 // New opens each tenant's views by open. timeline may be nil. Close releases them.
@@ -77,7 +81,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	s := &Service{
 		tenants: tenants, models: models, journal: journal, opener: open, conn: js.Conn(), log: log, timeline: timeline,
 		positions: position.NewCodec(secret, journal.Epoch(), config.Tokens), pages: query.NewPages(secret, config.Tokens),
-		answers: response.NewLimiter(config.Answers), tokens: config.Tokens,
+		answers: response.NewLimiter(config.Answers), tokens: config.Tokens, store: config.Store,
 		lanes: map[contextkit.TenantID]lane{}, built: make(chan struct{}, 1),
 	}
 	for _, tenant := range tenants.All() {
@@ -118,6 +122,11 @@ func (s *Service) Lag() int64 {
 func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	if !s.conn.IsConnected() {
 		return errors.New("the journal is not reachable")
+	}
+	if s.store != nil {
+		if err := s.store(); err != nil {
+			return err
+		}
 	}
 	if tenant.IsZero() {
 		return nil

@@ -43,13 +43,14 @@ var ErrUnsafeRole = errors.New("postgres: the database's user is not subject to 
 
 // Database is a PostgreSQL database for views.
 type Database struct {
-	pool *pgxpool.Pool
+	pool   *pgxpool.Pool
+	health health
 
 	mu    sync.Mutex
 	inUse map[string]int // stores by schema
 }
 
-// Open connects to the database at url. Errors: [ErrUnsafeRole], or the
+// Open connects to the database at url. Errors: [ErrUnsafeRole], [store.ErrUnavailable], or the
 // driver's.
 func Open(ctx context.Context, url string) (*Database, error) {
 	config, err := pgxpool.ParseConfig(url)
@@ -57,6 +58,9 @@ func Open(ctx context.Context, url string) (*Database, error) {
 		return nil, fmt.Errorf("postgres: the URL cannot be used: %w", err)
 	}
 	config.MaxConns = connections
+	if config.ConnConfig.ConnectTimeout == 0 { // the URL has no connect_timeout
+		config.ConnConfig.ConnectTimeout = connectTimeout
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
@@ -68,7 +72,7 @@ func Open(ctx context.Context, url string) (*Database, error) {
 	}
 	if err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("postgres: connect: %w", err)
+		return nil, fmt.Errorf("postgres: connect: %w", available(ctx, err))
 	}
 	return &Database{pool: pool, inUse: map[string]int{}}, nil
 }
@@ -83,7 +87,7 @@ func (d *Database) Views(ctx context.Context, tenant contextkit.TenantID, views 
 	s.release = d.use(s.schema)
 	if err := s.prepare(ctx, views, d.used()); err != nil {
 		s.release()
-		return nil, fmt.Errorf("postgres: %w", err)
+		return nil, fmt.Errorf("postgres: %w", available(ctx, err))
 	}
 	for _, view := range views {
 		s.statements[view.Name] = newStatements(view)

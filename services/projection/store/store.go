@@ -41,6 +41,10 @@ type Store interface {
 // ErrStop ends a query early, without an error, when each returns it.
 var ErrStop = errors.New("store: no further rows are needed")
 
+// ErrUnavailable says that the database cannot be reached, or cannot serve any query now. A
+// later attempt may succeed.
+var ErrUnavailable = errors.New("the views' database does not answer")
+
 // Opener opens a tenant's store for views; origin fingerprints the model and the
 // journal that they are made from. Rows of another origin are not shown.
 type Opener func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (Store, error)

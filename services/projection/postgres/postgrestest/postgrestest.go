@@ -34,9 +34,11 @@ const (
 
 // Server is a running server.
 type Server struct {
-	dir string
-	cmd *exec.Cmd
-	n   atomic.Int64
+	dir        string
+	bin        string // directory of PostgreSQL's programs
+	attributes *syscall.SysProcAttr
+	cmd        *exec.Cmd
+	n          atomic.Int64
 }
 
 // binaries returns the directory of the newest server on this machine.
@@ -62,10 +64,9 @@ func Start() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir}
-	attributes, err := unprivileged(dir)
-	if err == nil {
-		err = s.start(bin, attributes)
+	s := &Server{dir: dir, bin: bin}
+	if s.attributes, err = unprivileged(dir); err == nil {
+		err = s.create()
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Stop())
@@ -99,18 +100,30 @@ func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
 }
 
-func (s *Server) start(bin string, attributes *syscall.SysProcAttr) error {
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// create makes the cluster and starts its server.
+func (s *Server) create() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	data := filepath.Join(s.dir, "data")
-	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale", "C")
-	initdb.SysProcAttr, initdb.Dir = attributes, s.dir
+	initdb := exec.CommandContext(ctx, filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale", "C")
+	initdb.SysProcAttr, initdb.Dir = s.attributes, s.dir
 	if output, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("postgrestest: initdb: %w: %s", err, output)
 	}
+	if err := s.Resume(); err != nil {
+		return err
+	}
+	return s.execute(ctx, "postgres", "CREATE ROLE "+role+" LOGIN")
+}
+
+// Resume starts the server over the data that there are, after Halt.
+func (s *Server) Resume() error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
 	//nolint:noctx // the server outlives its start
-	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
-	s.cmd.SysProcAttr, s.cmd.Dir = attributes, s.dir
+	s.cmd = exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
+	s.cmd.SysProcAttr, s.cmd.Dir = s.attributes, s.dir
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		return err
@@ -125,7 +138,10 @@ func (s *Server) start(bin string, attributes *syscall.SysProcAttr) error {
 		for lines.Scan() {
 			said = append(said, lines.Text())
 			if strings.Contains(lines.Text(), "database system is ready") {
-				ready <- ""
+				select {
+				case ready <- "":
+				default:
+				}
 			}
 		}
 		select {
@@ -141,7 +157,17 @@ func (s *Server) start(bin string, attributes *syscall.SysProcAttr) error {
 	case <-ctx.Done():
 		return fmt.Errorf("postgrestest: the server was not ready within %v", startTimeout)
 	}
-	return s.execute(ctx, "postgres", "CREATE ROLE "+role+" LOGIN")
+	return nil
+}
+
+// Halt stops the server and leaves its data; its clients' connections end.
+func (s *Server) Halt() error {
+	err := s.cmd.Process.Signal(syscall.SIGINT) // "fast shutdown"
+	if err == nil {
+		err = s.cmd.Wait()
+	}
+	s.cmd = nil
+	return err
 }
 
 // Stop ends the server and removes what it wrote.

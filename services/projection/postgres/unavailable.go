@@ -1,0 +1,123 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/services/projection/store"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/rs/zerolog"
+)
+
+const (
+	// connectTimeout bounds an attempt to connect, so that calls with a longer deadline learn
+	// that the database does not answer.
+	connectTimeout = 2 * time.Second
+	// watchEvery is the interval between two checks of the database, and watchTimeout bounds
+	// one.
+	watchEvery   = time.Second
+	watchTimeout = 2 * time.Second
+)
+
+// unavailableClasses are the SQLSTATE classes and codes (PostgreSQL 15, appendix A) of errors
+// that a later attempt need not meet again and that no query causes.
+var unavailableClasses = []string{
+	"08",    // connection exceptions
+	"53",    // insufficient resources: too many connections, disk full, out of memory
+	"57P",   // operator intervention: shut down, starting up, database dropped
+	"25006", // read-only transaction: a standby answers during a failover
+	"58",    // system errors, such as of its disk
+}
+
+// available marks err as [store.ErrUnavailable] if the database cannot be reached or cannot
+// serve any query now. An error of ctx stays as it is.
+func available(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil || !unavailable(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+}
+
+// unavailable reports whether err says that the database is away.
+func unavailable(err error) bool {
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
+		for _, class := range unavailableClasses {
+			if strings.HasPrefix(server.Code, class) {
+				return true
+			}
+		}
+		return false
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err) ||
+		strings.Contains(err.Error(), "conn closed") // pgconn does not export this error
+}
+
+// health is whether the database answers.
+type health struct {
+	mu    sync.Mutex
+	err   error
+	since time.Time // of the last change
+}
+
+// set records the outcome of a check, and reports whether it is a change.
+func (h *health) set(err error, now time.Time) (changed bool, before time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	changed, before = (h.err == nil) != (err == nil), h.since
+	h.err = err
+	if changed {
+		h.since = now
+	}
+	return changed, before
+}
+
+// Ready returns why the database cannot be used, nil when it can, as of the last check, which
+// [Database.Watch] makes each second.
+func (d *Database) Ready() error {
+	d.health.mu.Lock()
+	defer d.health.mu.Unlock()
+	if d.health.err == nil {
+		return nil
+	}
+	return fmt.Errorf("PostgreSQL does not answer since %s", d.health.since.UTC().Format(time.RFC3339))
+}
+
+// Watch checks each second whether the database answers, for [Database.Ready], until ctx ends.
+// Changes are logged, once each, at level warn.
+func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, watchTimeout)
+		err := d.pool.Ping(attempt)
+		cancel()
+		if ctx.Err() != nil {
+			return nil
+		}
+		now := time.Now()
+		switch changed, before := d.health.set(err, now); {
+		case !changed:
+		case err != nil:
+			log.Warn().Err(err).Dur("again_in", watchEvery).Msg("PostgreSQL does not answer: queries are refused as UNAVAILABLE, and no events are applied")
+		default:
+			log.Warn().Dur("after", now.Sub(before)).Msg("PostgreSQL answers again")
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
