@@ -74,7 +74,7 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 	tokens = append(tokens, announcedToken{"OPERATOR", token})
 	err = announcement.Execute(w, map[string]any{
 		"Took": took.Round(time.Millisecond), "Data": p.config.Data, "TTL": devTokenTTL, "Tokens": tokens,
-		"Gateway": p.gateway.URL(), "Admin": p.gateway.AdminURL(), "GRPC": p.gateway.GRPCAddr(), "Aggregate": p.aggregate.server.URL(), "Projection": p.projection.server.URL(), "Runner": p.runner.server.URL(), "Control": p.control.server.URL(),
+		"Gateway": p.edge.gateway.URL(), "Admin": p.edge.gateway.AdminURL(), "GRPC": p.edge.gateway.GRPCAddr(), "Aggregate": p.aggregate.server.URL(), "Projection": p.projection.server.URL(), "Runner": p.runner.server.URL(), "Control": p.control.server.URL(),
 		"First": variable(p.tenants[0]), "Tenant": p.tenants[0],
 	})
 	if err != nil {

@@ -17,7 +17,6 @@ import (
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
-	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/model"
@@ -67,11 +66,7 @@ type platform struct {
 	issuer   *auth.Issuer
 
 	aggregate, projection, runner, control *service
-	gateway                                *gateway.Gateway
-	router                                 *router
-	reflector                              *reflector
-	timeline                               *backbone.Timeline // the gateway's, as are the spans
-	spans                                  spans
+	edge                                   *edge
 	followModel                            func(context.Context) error
 	// runnerPool holds the runner's channel to the gateway, and controlPool the
 	// control service's to all nodes.
@@ -130,8 +125,7 @@ func (p *platform) layers() []chassis.Layer {
 	if p.followModel != nil {
 		follows = append(follows, p.followModel)
 	}
-	edge := edgeLayers(p.js, p.gateway, p.router, newNode("gateway", edgeID, p.gateway.Addr()), p.timeline, p.spans, p.log)
-	edge[1] = append(edge[1], p.reflector.run)
+	edge := p.edge.layers(newNode("gateway", edgeID, p.edge.gateway.Addr()))
 	return append([]chassis.Layer{append(announces, callers...)}, append(edge, servers, after, follows, records)...)
 }
 
@@ -168,7 +162,7 @@ func (p *platform) start(ctx context.Context) error {
 		return err
 	}
 	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{Local: p.local})
-	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.gateway.GRPCAddr() }, credential: p.runnerToken}
+	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.edge.gateway.GRPCAddr() }, credential: p.runnerToken}
 	if p.runner, err = newRunner(ctx, members["runner"], models, runner.Config{}, commands.client(members["runner"].spans.clients()...), webhook.Config{Allow: p.config.Webhook, Private: true, Plain: true}, listen("runner", p.config.RunnerListen)); err != nil {
 		return err
 	}
@@ -238,39 +232,15 @@ func (p *platform) startGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	catalog, err := policy.NewCatalog(sets...)
-	if err != nil {
-		return err
-	}
-	if p.timeline, err = backbone.NewTimeline(p.js); err != nil {
-		return err
-	}
-	if p.spans, err = openSpans(ctx, p.tracing(), "gateway", edgeID, p.log); err != nil {
-		return err
-	}
-	var (
-		ended func(contextkit.RequestContext, gateway.Ended)
-		asked chassis.AskedFunc
-	)
-	if p.spans.Exporter != nil {
-		ended, asked = p.spans.edgeCall, p.spans.asked
-	}
-	p.router = newRouter(routes, nil, p.log)
-	p.gateway, err = gateway.New(gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: p.config.Listen, GRPC: p.config.GRPCListen}, Admin: p.config.AdminListen, Auth: accepted, Platform: []string{runnerSubject}, Origins: p.config.Origin,
-		UI: ui.Handler(), Timeline: p.timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Asked: asked, Upstream: upstream.PoolConfig{Local: p.local},
-	}, catalog, routes, p.js, p.log)
-	if err != nil {
-		return err
-	}
-	p.gateway.Register(p.spans.metrics()...)
-	if err := errors.Join(p.router.loadPlacements(ctx, p.js), loadTenants(ctx, p.js, p.gateway), p.gateway.Listen(ctx)); err != nil {
-		return err
-	}
-	p.reflector = newReflector(further, upstream.PoolConfig{}, p.log)
-	p.reflector.start(ctx, p.gateway)
-	p.router.stranger = p.reflector.announce
-	return nil
+	p.edge, err = openEdge(ctx, p.js, edgeConfig{
+		gateway: gateway.Config{
+			Listen: chassis.Config{Name: "gateway", Addr: p.config.Listen, GRPC: p.config.GRPCListen}, Admin: p.config.AdminListen,
+			Auth: accepted, Platform: []string{runnerSubject}, Origins: p.config.Origin,
+			UI: ui.Handler(), Upstream: upstream.PoolConfig{Local: p.local},
+		},
+		id: edgeID, tracing: p.tracing(), descriptors: sets, routes: routes, nodes: further,
+	}, p.log)
+	return err
 }
 
 // auth says which credentials count.

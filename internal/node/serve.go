@@ -17,7 +17,6 @@ import (
 	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
-	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
@@ -140,11 +139,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 		if accepted.Keys, err = auth.OpenKeyRing(ctx, keys); err != nil {
 			return nil, err
 		}
-		catalog, err := policy.NewCatalog(sets...)
-		if err != nil {
-			return nil, err
-		}
-		timeline, err := backbone.NewTimeline(js)
+		id, err := g.Node.identify("gateway", listen.Addr)
 		if err != nil {
 			return nil, err
 		}
@@ -152,68 +147,25 @@ func (p *Plan) gateway(ctx context.Context) error {
 		if g.UI {
 			pages = ui.Handler()
 		}
-		var made spans // once it is known which node's
-		var ended func(contextkit.RequestContext, gateway.Ended)
-		var asked chassis.AskedFunc
-		if p.settings.Tracing.Endpoint != "" {
-			ended = func(rc contextkit.RequestContext, call gateway.Ended) { made.edgeCall(rc, call) }
-			asked = func(rc contextkit.RequestContext, call chassis.Asked) { made.asked(rc, call) }
-		}
-		edge, err := gateway.New(gateway.Config{
-			Listen: listen, Admin: g.Admin, Auth: accepted, Platform: g.Auth.Platform, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
-			MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams,
-			MaxBytes: g.MaxBytes, TenantShare: g.TenantShare, CallerShare: g.CallerShare, Limits: g.TenantLimits, Origins: g.Origins,
-			UI: pages, ForeignOnly: !g.PlatformServices, Timeline: timeline, Optional: []string{kindControl, kindRunner}, Ended: ended, Asked: asked,
-		}, catalog, routes, js, p.log)
+		e, err := openEdge(ctx, js, edgeConfig{
+			gateway: gateway.Config{
+				Listen: listen, Admin: g.Admin, Auth: accepted, Platform: g.Auth.Platform, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
+				MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams,
+				MaxBytes: g.MaxBytes, TenantShare: g.TenantShare, CallerShare: g.CallerShare, Limits: g.TenantLimits, Origins: g.Origins,
+				UI: pages, ForeignOnly: !g.PlatformServices,
+			},
+			id: id, tracing: p.settings.Tracing, descriptors: sets, routes: routes, placed: g.placed(), nodes: g.Nodes,
+		}, p.log)
 		if err != nil {
 			return nil, err
 		}
-		router := newRouter(routes, g.placed(), p.log)
-		if err := errors.Join(router.loadPlacements(ctx, js), loadTenants(ctx, js, edge), edge.Listen(ctx)); err != nil {
-			return nil, err
-		}
-		id, err := g.Node.identify("gateway", edge.Addr())
+		node, err := g.Node.node("gateway", id, e.gateway.Addr())
 		if err != nil {
 			return nil, err
 		}
-		node, err := g.Node.node("gateway", id, edge.Addr())
-		if err != nil {
-			return nil, err
-		}
-		if made, err = openSpans(ctx, p.settings.Tracing, "gateway", id, p.log); err != nil {
-			return nil, err
-		}
-		edge.Register(made.metrics()...)
-		described := newReflector(g.Nodes, g.Upstream, p.log)
-		described.start(ctx, edge)
-		router.stranger = described.announce
-		layers := edgeLayers(js, edge, router, node, timeline, made, p.log)
-		layers[1] = append(layers[1], described.run)
-		return &running{url: edge.URL(), admin: edge.AdminURL(), layers: layers, close: func() error { return nil }}, nil
+		return &running{url: e.gateway.URL(), admin: e.gateway.AdminURL(), layers: e.layers(node), close: func() error { return nil }}, nil
 	}
 	return nil
-}
-
-// edgeLayers returns what a gateway runs, in the order in which it ends: it says
-// goodbye, then answers the calls in flight, then what they left behind is kept.
-func edgeLayers(js jetstream.JetStream, edge *gateway.Gateway, router *router, node backbone.Node, timeline *backbone.Timeline, made spans, log zerolog.Logger) []chassis.Layer {
-	announce := func(ctx context.Context) error {
-		return ended(ctx, backbone.Announce(ctx, js, node, func(ctx context.Context, now *backbone.Node) error {
-			now.Load, now.Routing, now.Open = loadOf(edge.Load()), router.revision.Load(), edge.OpenBreakers()
-			now.Degraded = edge.Degraded(ctx)
-			return edge.Ready(ctx)
-		}))
-	}
-	return []chassis.Layer{
-		{announce},
-		{
-			edge.Serve,
-			func(ctx context.Context) error { return router.followNodes(ctx, js) },
-			func(ctx context.Context) error { return router.followPlacements(ctx, js) },
-			func(ctx context.Context) error { return followTenants(ctx, js, edge, log) },
-		},
-		{func(ctx context.Context) error { return timeline.Run(ctx, node.ID) }, made.Run},
-	}
 }
 
 // service checks what the three services have in common and makes one at the

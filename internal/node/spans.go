@@ -32,6 +32,13 @@ func openSpans(ctx context.Context, config tracing.Config, kind, id string, log 
 	return spans{Exporter: exporter}, err
 }
 
+// close releases the exporter of a role that does not run.
+func (s spans) close() error {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	return s.Run(ended)
+}
+
 // metrics are the exporter's, none if there is no exporter.
 func (s spans) metrics() []prometheus.Collector {
 	if s.Exporter == nil {

@@ -1,0 +1,107 @@
+package node
+
+import (
+	"context"
+	"errors"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/tracing"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// edge is a gateway with what it follows: nodes, placements, what operators decide about
+// tenants, and the services that nodes describe.
+type edge struct {
+	id        string
+	js        jetstream.JetStream
+	gateway   *gateway.Gateway
+	router    *router
+	reflector *reflector
+	timeline  *backbone.Timeline
+	spans     spans
+	log       zerolog.Logger
+}
+
+// edgeConfig describes an edge.
+type edgeConfig struct {
+	// gateway is complete but for its timeline, its spans and its optional kinds of nodes.
+	gateway gateway.Config
+	id      string
+	tracing tracing.Config
+	// descriptors are FileDescriptorSets of further services.
+	descriptors [][]byte
+	// routes has the configured nodes, and placed the configured placements.
+	routes *route.Table
+	placed []route.Placement
+	// nodes are the configured nodes that may describe their services.
+	nodes []nodeSettings
+}
+
+// openEdge returns an edge that listens and knows the placements and tenants that there are.
+// Nothing needs NATS after the edge has begun to listen, so that a failed attempt can be
+// repeated with the same addresses.
+func openEdge(ctx context.Context, js jetstream.JetStream, c edgeConfig, log zerolog.Logger) (_ *edge, err error) {
+	e := &edge{id: c.id, js: js, log: log, router: newRouter(c.routes, c.placed, log)}
+	catalog, err := policy.NewCatalog(c.descriptors...)
+	if err != nil {
+		return nil, err
+	}
+	if e.timeline, err = backbone.NewTimeline(js); err != nil {
+		return nil, err
+	}
+	if e.spans, err = openSpans(ctx, c.tracing, "gateway", c.id, log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.spans.close())
+		}
+	}()
+	config := c.gateway
+	config.Timeline, config.Optional = e.timeline, []string{kindControl, kindRunner}
+	if e.spans.Exporter != nil {
+		config.Ended, config.Asked = e.spans.edgeCall, e.spans.asked
+	}
+	if e.gateway, err = gateway.New(config, catalog, c.routes, js, log); err != nil {
+		return nil, err
+	}
+	e.gateway.Register(e.spans.metrics()...)
+	if err := errors.Join(e.router.loadPlacements(ctx, js), loadTenants(ctx, js, e.gateway)); err != nil {
+		return nil, err
+	}
+	if err := e.gateway.Listen(ctx); err != nil {
+		return nil, err
+	}
+	e.reflector = newReflector(c.nodes, config.Upstream, log)
+	e.reflector.start(ctx, e.gateway)
+	e.router.stranger = e.reflector.announce
+	return e, nil
+}
+
+// layers returns what the edge runs, in the order in which it ends: the announcement of the
+// node, the calls in flight, then the timeline and spans of those calls.
+func (e *edge) layers(node backbone.Node) []chassis.Layer {
+	announce := func(ctx context.Context) error {
+		return ended(ctx, backbone.Announce(ctx, e.js, node, func(ctx context.Context, now *backbone.Node) error {
+			now.Load, now.Routing, now.Open = loadOf(e.gateway.Load()), e.router.revision.Load(), e.gateway.OpenBreakers()
+			now.Degraded = e.gateway.Degraded(ctx)
+			return e.gateway.Ready(ctx)
+		}))
+	}
+	return []chassis.Layer{
+		{announce},
+		{
+			e.gateway.Serve,
+			func(ctx context.Context) error { return e.router.followNodes(ctx, e.js) },
+			func(ctx context.Context) error { return e.router.followPlacements(ctx, e.js) },
+			func(ctx context.Context) error { return followTenants(ctx, e.js, e.gateway, e.log) },
+			e.reflector.run,
+		},
+		{func(ctx context.Context) error { return e.timeline.Run(ctx, e.id) }, e.spans.Run},
+	}
+}
