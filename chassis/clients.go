@@ -67,7 +67,7 @@ func newClientLimit(most, streams int) *clientLimit {
 
 // watch has the frames of a connection watched that the client's address has made, above TLS.
 func (l *clientLimit) watch(conn net.Conn, flooded func(net.Conn, flood.Kind)) *flood.Conn {
-	watched := flood.Server(conn, flooded)
+	watched := flood.Server(conn, flooded).Through(writer(conn))
 	from, ok := conn.RemoteAddr().(*net.TCPAddr)
 	if !ok || l.streams == 0 {
 		return watched
@@ -98,29 +98,40 @@ func countSlow(s *Server) func() {
 	return slow.Inc
 }
 
-// listener returns a listener whose connections are bounded.
-func (l *clientLimit) listener(from net.Listener) net.Listener { return &clientListener{from, l} }
+// listener returns a listener of at most most connections, further ones of which wait to be
+// accepted, and of which each client has at most its share: further ones of it are closed.
+func (l *clientLimit) listener(from net.Listener, most int) net.Listener {
+	return &clientListener{Listener: from, limit: l, places: make(chan struct{}, most), closed: make(chan struct{})}
+}
 
 type clientListener struct {
 	net.Listener
 
-	limit *clientLimit
+	limit  *clientLimit
+	places chan struct{} // holds a value for each connection
+	once   sync.Once
+	closed chan struct{}
 }
 
 // Accept implements [net.Listener].
 func (l *clientListener) Accept() (net.Conn, error) {
+	select {
+	case l.places <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
+			<-l.places
 			return nil, err
 		}
-		from, ok := conn.RemoteAddr().(*net.TCPAddr)
-		if !ok {
-			return conn, nil
+		accepted := &clientConn{Conn: conn, listener: l}
+		if from, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+			accepted.addr = client(from.AddrPort().Addr())
 		}
-		addr := client(from.AddrPort().Addr())
-		if l.limit.enter(addr) {
-			return &clientConn{Conn: conn, limit: l.limit, addr: addr}, nil
+		if l.limit.enter(accepted.addr) {
+			return accepted, nil
 		}
 		_ = conn.Close() // it has not been used
 		if l.limit.refused != nil {
@@ -129,7 +140,17 @@ func (l *clientListener) Accept() (net.Conn, error) {
 	}
 }
 
+// Close implements [net.Listener].
+func (l *clientListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// enter counts a connection of a client, and reports whether the client may have it.
 func (l *clientLimit) enter(addr netip.Addr) bool {
+	if !addr.IsValid() {
+		return true
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	use := l.known[addr]
@@ -145,6 +166,9 @@ func (l *clientLimit) enter(addr netip.Addr) bool {
 }
 
 func (l *clientLimit) leave(addr netip.Addr) {
+	if !addr.IsValid() {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	use := l.known[addr]
@@ -156,13 +180,31 @@ func (l *clientLimit) leave(addr netip.Addr) {
 type clientConn struct {
 	net.Conn
 
-	limit *clientLimit
-	addr  netip.Addr
-	once  sync.Once
+	listener *clientListener
+	addr     netip.Addr // of the client; the zero value: it has none
+	once     sync.Once
 }
 
 // Close implements [io.Closer].
 func (c *clientConn) Close() error {
-	c.once.Do(func() { c.limit.leave(c.addr) })
+	c.once.Do(func() {
+		c.listener.limit.leave(c.addr)
+		<-c.listener.places
+	})
 	return c.Conn.Close()
+}
+
+// writer returns the connection below conn that writes: net/http writes each frame of HTTP/2
+// on a goroutine of its own, whose small stack every layer above it makes grow.
+func writer(conn net.Conn) net.Conn {
+	for {
+		switch c := conn.(type) {
+		case *lateConn:
+			conn = c.Conn
+		case *clientConn:
+			conn = c.Conn
+		default:
+			return conn
+		}
+	}
 }

@@ -2,9 +2,9 @@ package chassis
 
 import "net/http"
 
-// grown has next run on a stack that is large enough from the start. net/http answers each
-// call of HTTP/2 on a goroutine of its own, whose small stack would be copied again and
-// again as the call gets deeper, each time with all of the frames that lie on it.
+// grown makes next run on a stack that is large enough from the start. net/http answers each
+// call of HTTP/2 on a goroutine of its own. As the call gets deeper, the runtime would copy
+// its small stack several times, each time with all frames on it.
 func grown(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor > 1 {
@@ -14,11 +14,14 @@ func grown(next http.Handler) http.Handler {
 	})
 }
 
-// growStack takes as much of the stack as a call does, a moment. It is told anything that
-// the compiler does not know.
+// callStack is how much of the stack a call needs, in bytes.
+const callStack = 9 << 10
+
+// growStack uses callStack bytes of the stack for a moment. n is any number that the compiler
+// does not know, so that it keeps the array.
 //
 //go:noinline
 func growStack(n int) byte {
-	var room [6 << 10]byte
+	var room [callStack]byte
 	return room[n%len(room)]
 }

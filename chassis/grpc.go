@@ -16,7 +16,6 @@ import (
 	"github.com/headgate/headgate/chassis/rawtcp"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/excerpt"
-	"golang.org/x/net/netutil"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -123,7 +122,7 @@ func (p *grpcPort) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: gRPC: %w", p.config.Name, err)
 	}
-	p.listener = p.clients.listener(netutil.LimitListener(rawtcp.Listener(listener), p.config.MaxConnections))
+	p.listener = p.clients.listener(rawtcp.Listener(listener), p.config.MaxConnections)
 	return nil
 }
 

@@ -21,7 +21,6 @@ import (
 	"github.com/headgate/headgate/chassis/tlsfiles"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/rs/zerolog"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/encoding"
@@ -352,7 +351,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	protocols.SetHTTP2(true)
-	accepted := s.clients.listener(netutil.LimitListener(rawtcp.Listener(listener), s.config.MaxConnections))
+	accepted := s.clients.listener(rawtcp.Listener(listener), s.config.MaxConnections)
 	watched := watchedListener{Listener: lateDeadlines{accepted}, server: s}
 	if s.config.TLS != nil {
 		watched.tls = s.config.TLS.Server()

@@ -29,9 +29,12 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 	}
 	call.end.Took, call.end.Err = time.Since(call.end.Started), err
 	if event := log.WithLevel(chassis.LineLevel(zerolog.InfoLevel, err)); event.Enabled() {
-		chassis.Took(chassis.Identify(event, rc), call.end.Took).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
-			Str("code", chassis.CodeName(err)).Str("principal", subject).Str("node", call.Node.ID).Int("attempts", call.Attempts).
-			AnErr("error", err).AnErr("cause", errors.Unwrap(err)).Msg("call")
+		event = chassis.Took(chassis.Identify(event, rc), call.end.Took).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
+			Str("code", chassis.CodeName(err)).Str("principal", subject).Str("node", call.Node.ID).Int("attempts", call.Attempts)
+		if err != nil {
+			event = event.AnErr("error", err).AnErr("cause", errors.Unwrap(err))
+		}
+		event.Msg("call")
 	}
 	if g.config.Ended != nil {
 		ended := Ended{Ended: chassis.Ended{Outcome: call.end}, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts, Request: edge.RequestOf(call.Stream)}

@@ -16,6 +16,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -78,6 +79,7 @@ type Conn struct {
 	net.Conn
 
 	flooded func(net.Conn, Kind)
+	writer  io.Writer
 	begun   int  // bytes of the preface that have been received
 	plain   bool // the peer does not speak HTTP/2, and is not watched
 	in      frames
@@ -95,7 +97,7 @@ type Conn struct {
 // Server returns a server's connection, whose peer begins with HTTP/2's preface or speaks
 // another protocol. flooded is called once, before the connection is closed.
 func Server(c net.Conn, flooded func(net.Conn, Kind)) *Conn {
-	return &Conn{Conn: c, flooded: flooded, credit: Credit, filled: time.Now()}
+	return &Conn{Conn: c, flooded: flooded, writer: c, credit: Credit, filled: time.Now()}
 }
 
 // Client returns a client's connection of HTTP/2. flooded is as for [Server].
@@ -104,6 +106,13 @@ func Client(c net.Conn, flooded func(net.Conn, Kind)) *Conn {
 	watched.begun = len(preface)
 	watched.out.skip = len(preface) // it is sent first
 	return watched
+}
+
+// Through makes the connection write through w, a layer below its own that adds nothing to
+// writing. Call it before the first Write.
+func (c *Conn) Through(w io.Writer) *Conn {
+	c.writer = w
+	return c
 }
 
 // Read implements [net.Conn].
@@ -123,14 +132,23 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write implements [net.Conn].
+// Write implements [net.Conn]. It uses little of the stack: net/http writes each frame on a
+// goroutine of its own, whose small stack must not have to grow.
 func (c *Conn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
+	n, err := c.writer.Write(p)
+	c.written(p[:n])
+	return n, err
+}
+
+// written counts the frames in bytes that have been sent.
+//
+//go:noinline
+func (c *Conn) written(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sent := int64(0)
-	for rest := p[:n]; ; {
-		frame, flags, _, more, ok := c.out.next(rest)
+	for {
+		frame, flags, _, rest, ok := c.out.next(p)
 		if !ok {
 			break
 		}
@@ -140,12 +158,11 @@ func (c *Conn) Write(p []byte) (int, error) {
 		if frame == typeReset || (frame == typeData || frame == typeHeaders) && flags&flagEndStream != 0 {
 			c.held.end(c.out.stream())
 		}
-		rest = more
+		p = rest
 	}
 	if sent > 0 {
 		c.sent.Add(sent)
 	}
-	return n, err
 }
 
 // Close implements [io.Closer].

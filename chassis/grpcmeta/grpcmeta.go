@@ -44,7 +44,9 @@ func (n names) of(name string) (other string, usual bool) {
 }
 
 var usual = append(contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal),
-	"Authorization", "Content-Type", "User-Agent", "Accept", "Accept-Encoding", "Content-Length", "Te")
+	"Authorization", "Content-Type", "User-Agent", "Accept", "Accept-Encoding", "Content-Length", "Te",
+	"Content-Encoding", "Date", "Trailer", "Vary", "Grpc-Status", "Grpc-Message", "Grpc-Encoding", "Grpc-Accept-Encoding", "Grpc-Timeout",
+	"Connect-Protocol-Version", "Connect-Timeout-Ms", "Connect-Accept-Encoding")
 
 // sent are the names of headers, which are in canonical form, as they travel.
 var sent = newNames(usual, func(canonical string) string {
@@ -66,7 +68,7 @@ var rendered = newNames(usual, func(canonical string) string {
 })
 
 // received are the names of headers by those that have travelled.
-var received = newNames(lower(usual), func(lower string) string {
+var received = newNames(append(lower(usual), ":authority", ":status"), func(lower string) string {
 	canonical := textproto.CanonicalMIMEHeaderKey(lower)
 	if strings.HasPrefix(lower, ":") || contextkit.IsTransport(canonical) && lower != pushback {
 		return ""
@@ -76,7 +78,7 @@ var received = newNames(lower(usual), func(lower string) string {
 
 // answered are those of an answer's headers. The contract's are not among them: they say
 // what whoever called has said.
-var answered = newNames(lower(append(usual, ":status", "Grpc-Status", "Grpc-Message")), func(lower string) string {
+var answered = newNames(append(lower(usual), ":status"), func(lower string) string {
 	if name, _ := received.of(lower); !contextkit.IsContract(name) {
 		return name
 	}
