@@ -118,7 +118,7 @@ func connectOptions(name string) []nats.Option {
 		nats.Name(name),
 		nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(pingsMissed),
 		nats.MaxReconnects(-1),
-		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectBufSize(-1), // a publish while disconnected fails at once instead of being kept and forgotten
 	}
 }

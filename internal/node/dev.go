@@ -25,7 +25,6 @@ import (
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
 
@@ -62,7 +61,7 @@ type platform struct {
 	tenants  []contextkit.TenantID
 	log      zerolog.Logger
 	embedded *backbone.Embedded
-	js       jetstream.JetStream
+	js       *bus
 	issuer   *auth.Issuer
 
 	aggregate, projection, runner, control *service
@@ -126,7 +125,7 @@ func (p *platform) layers() []chassis.Layer {
 		follows = append(follows, p.followModel)
 	}
 	edge := p.edge.layers(newNode("gateway", edgeID, p.edge.gateway.Addr()))
-	return append([]chassis.Layer{append(announces, callers...)}, append(edge, servers, after, follows, records)...)
+	return append([]chassis.Layer{append(announces, callers...)}, append(edge, servers, after, follows, append(records, p.js.monitor.Run))...)
 }
 
 // start opens and binds everything, without answering calls yet.
@@ -197,7 +196,7 @@ func (p *platform) startBackbone(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if p.js, err = jetstream.New(conn); err != nil {
+	if p.js, err = openBus(conn, p.log); err != nil {
 		return err
 	}
 	return backbone.EnsureStreams(ctx, p.js, 1)

@@ -10,7 +10,6 @@ import (
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
 
@@ -18,7 +17,7 @@ import (
 // tenants, and the services that nodes describe.
 type edge struct {
 	id        string
-	js        jetstream.JetStream
+	js        *bus
 	gateway   *gateway.Gateway
 	router    *router
 	reflector *reflector
@@ -45,7 +44,7 @@ type edgeConfig struct {
 // openEdge returns an edge that listens and knows the placements and tenants that there are.
 // Nothing needs NATS after the edge has begun to listen, so that a failed attempt can be
 // repeated with the same addresses.
-func openEdge(ctx context.Context, js jetstream.JetStream, c edgeConfig, log zerolog.Logger) (_ *edge, err error) {
+func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_ *edge, err error) {
 	e := &edge{id: c.id, js: js, log: log, router: newRouter(c.routes, c.placed, log)}
 	catalog, err := policy.NewCatalog(c.descriptors...)
 	if err != nil {
@@ -70,7 +69,7 @@ func openEdge(ctx context.Context, js jetstream.JetStream, c edgeConfig, log zer
 	if e.gateway, err = gateway.New(config, catalog, c.routes, js, log); err != nil {
 		return nil, err
 	}
-	e.gateway.Register(e.spans.metrics()...)
+	e.gateway.Register(append(e.spans.metrics(), js.monitor)...)
 	if err := errors.Join(e.router.loadPlacements(ctx, js), loadTenants(ctx, js, e.gateway)); err != nil {
 		return nil, err
 	}

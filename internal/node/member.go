@@ -24,7 +24,7 @@ const kindControl, kindRunner = "control", "runner"
 // member is a node as a part of the platform: the tenants that it serves, which
 // operators change while it runs, and what it says of itself.
 type member struct {
-	js         jetstream.JetStream
+	js         *bus
 	kind, id   string
 	tenants    *chassis.Tenants
 	timeline   *backbone.Timeline
@@ -38,7 +38,7 @@ type member struct {
 }
 
 // newMember returns the member of a kind with the tenants that it serves now.
-func newMember(ctx context.Context, js jetstream.JetStream, kind, id string, configured []contextkit.TenantID, traced tracing.Config, log zerolog.Logger) (*member, error) {
+func newMember(ctx context.Context, js *bus, kind, id string, configured []contextkit.TenantID, traced tracing.Config, log zerolog.Logger) (*member, error) {
 	m := &member{js: js, kind: kind, id: id, tenants: chassis.NewTenants(), log: log}
 	var err error
 	if m.spans, err = openSpans(ctx, traced, kind, id, log); err != nil {
@@ -95,7 +95,7 @@ func (m *member) server(listen chassis.Config, ready chassis.Readiness, metrics 
 		listen.Ended = m.spans.call
 	}
 	server := chassis.NewServer(listen, ready, m.log)
-	server.Metrics.Registerer(listen.Name).MustRegister(append(append(metrics, m.timeline), m.spans.metrics()...)...)
+	server.Metrics.Registerer(listen.Name).MustRegister(append(append(metrics, m.timeline, m.js.monitor), m.spans.metrics()...)...)
 	return server
 }
 

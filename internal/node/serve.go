@@ -24,7 +24,6 @@ import (
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
 
@@ -34,7 +33,7 @@ type Plan struct {
 	settings *settings
 	lines    *chassis.Lines
 	log      zerolog.Logger
-	start    func(ctx context.Context, js jetstream.JetStream) (*running, error)
+	start    func(ctx context.Context, js *bus) (*running, error)
 }
 
 // running is a role that listens.
@@ -83,7 +82,7 @@ func (p *Plan) Run(ctx context.Context, out io.Writer) error {
 func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
 	start, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), startTimeout)
 	defer cancel()
-	options := natsLog(p.log)
+	var options []nats.Option
 	if p.settings.NATS.Credentials != "" {
 		options = append(options, nats.UserCredentials(p.settings.NATS.Credentials))
 	}
@@ -92,7 +91,7 @@ func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
 		return fmt.Errorf("nats.url: %w", err)
 	}
 	defer conn.Close()
-	js, err := jetstream.New(conn)
+	js, err := openBus(conn, p.log)
 	if err != nil {
 		return err
 	}
@@ -111,7 +110,7 @@ func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
 	if _, err := io.WriteString(out, listens); err != nil {
 		return err
 	}
-	return chassis.RunLayers(ctx, r.layers...)
+	return chassis.RunLayers(ctx, append(r.layers, chassis.Layer{js.monitor.Run})...)
 }
 
 // leastShare is the smallest valid tenant_share and caller_share.
@@ -134,7 +133,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.start = func(ctx context.Context, js jetstream.JetStream) (*running, error) {
+	p.start = func(ctx context.Context, js *bus) (*running, error) {
 		var err error
 		if accepted.Keys, err = auth.OpenKeyRing(ctx, keys); err != nil {
 			return nil, err
@@ -183,7 +182,7 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 	if err := errors.Join(err, tenantsErr); err != nil {
 		return err
 	}
-	p.start = func(ctx context.Context, js jetstream.JetStream) (*running, error) {
+	p.start = func(ctx context.Context, js *bus) (*running, error) {
 		models, follow, err := openModels(ctx, js, p.settings.Model, p.log)
 		if err != nil {
 			return nil, err
