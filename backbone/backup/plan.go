@@ -1,0 +1,72 @@
+package backup
+
+import (
+	"slices"
+
+	"github.com/headgate/headgate/backbone"
+)
+
+// phase says when a stream is read; see the package's documentation.
+type phase int
+
+const (
+	phasePositions phase = iota
+	phaseWork
+	phaseRecords
+	phaseJournal
+	phaseSettings
+)
+
+// bucketStream is the stream of a key-value bucket (NATS ADR-8).
+func bucketStream(bucket string) string { return "KV_" + bucket }
+
+// phaseOf returns the phase of a stream. Streams that it does not know are records.
+func phaseOf(stream string) phase {
+	switch stream {
+	case backbone.StreamEvents:
+		return phaseJournal
+	case backbone.StreamWork, backbone.StreamDeadLetters:
+		return phaseWork
+	case bucketStream(backbone.BucketModels), bucketStream(backbone.BucketTenants), bucketStream(backbone.BucketPlacement),
+		bucketStream(backbone.BucketRebalances), bucketStream(backbone.BucketRunner), bucketStream(backbone.BucketSecrets):
+		return phaseSettings
+	}
+	return phaseRecords
+}
+
+// omitted are the streams that a backup does not have, with the reason.
+var omitted = map[string]string{
+	bucketStream(backbone.BucketNodes):     "announcements of running nodes",
+	bucketStream(backbone.BucketSnapshots): "states of aggregates, which are made again from the events and belong to one journal",
+}
+
+// ordered returns the streams of a backup in the order in which they are read, and the same
+// order is used whatever order they come in.
+func ordered(streams []string) []string {
+	var out []string
+	for _, name := range streams {
+		if _, left := omitted[name]; !left {
+			out = append(out, name)
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int {
+		if d := int(phaseOf(a)) - int(phaseOf(b)); d != 0 {
+			return d
+		}
+		// Workflow records are read last of the records: the fewer change until the end of
+		// the journal is read, the better.
+		late := bucketStream(backbone.BucketWorkflows)
+		switch {
+		case a == b:
+			return 0
+		case a == late:
+			return 1
+		case b == late:
+			return -1
+		case a < b:
+			return -1
+		}
+		return 1
+	})
+	return out
+}

@@ -1,0 +1,64 @@
+package backbone
+
+import (
+	"context"
+	"errors"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// directHeaders are the headers that JetStream adds to the answers of direct gets (NATS
+// ADR-31): they are no part of the stored message.
+var directHeaders = []string{
+	jetstream.StreamHeader, jetstream.SubjectHeader, jetstream.SequenceHeader, jetstream.TimeStampHeaer,
+	"Nats-Num-Pending", "Nats-Last-Sequence", "Nats-UpTo-Sequence",
+}
+
+// errReadEnough ends a read at its last sequence.
+var errReadEnough = errors.New("read enough")
+
+// ReadAll calls each for a stream's messages in order, as they are stored, from a sequence on
+// up to the sequence to (0: until the stream's leader has no further one). It returns the
+// sequence to go on from.
+//
+// A message that is replaced by a later one on its subject while the stream is read may be
+// missing; with to = 0 the later one is then among those that each is called for. What each is
+// called for therefore contains all messages that the stream had at the end of the read.
+func ReadAll(ctx context.Context, js jetstream.JetStream, stream string, from, to uint64, each func(*jetstream.RawStreamMsg) error) (next uint64, err error) {
+	next = max(from, 1)
+	take := func(msg *jetstream.RawStreamMsg) error {
+		if to > 0 && msg.Sequence > to {
+			return errReadEnough
+		}
+		for _, name := range directHeaders {
+			delete(msg.Header, name)
+		}
+		if err := each(msg); err != nil {
+			return err
+		}
+		next = msg.Sequence + 1
+		if next > to && to > 0 {
+			return errReadEnough
+		}
+		return nil
+	}
+	for to == 0 || next <= to {
+		err := readBatches(ctx, js, stream, ">", next, 0, take)
+		if err == nil { // as far as the replica that has answered knows
+			var msg *jetstream.RawStreamMsg
+			if msg, err = askLeader(ctx, js, stream, question{From: next, Subject: ">"}); msg == nil && err == nil {
+				return next, nil
+			}
+			if err == nil {
+				err = take(msg)
+			}
+		}
+		switch {
+		case errors.Is(err, errReadEnough):
+			return next, nil
+		case err != nil:
+			return next, err
+		}
+	}
+	return next, nil
+}
