@@ -3,6 +3,7 @@ package backbone
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -62,3 +63,15 @@ func ReadAll(ctx context.Context, js jetstream.JetStream, stream string, from, t
 	}
 	return next, nil
 }
+
+// StreamNames returns the names of the platform's streams, those of buckets included.
+func StreamNames() []string {
+	var names []string
+	for _, config := range slices.Concat(streams(), buckets()) {
+		names = append(names, config.Name)
+	}
+	return names
+}
+
+// RunnerConsumer is the name of the durable consumer of a tenant's trigger events.
+func RunnerConsumer(tenant string) string { return "runner-" + tenant }

@@ -162,6 +162,9 @@ func buckets() []jetstream.StreamConfig {
 // A failure of TIMELINE, which only records what calls have caused, is not an error: a
 // [Timeline] creates the stream when it can.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replicas) error {
+	if err := checkRestored(ctx, js); err != nil {
+		return err
+	}
 	if err := giveUpReservation(ctx, js); err != nil {
 		return err
 	}

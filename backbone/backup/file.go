@@ -183,6 +183,18 @@ func noEOF(err error) error {
 
 func (r *reader) close() { _ = r.file.Close() }
 
+// describe returns a file's size and checksum.
+func describe(dir, name string) (File, error) {
+	file, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return File{}, err
+	}
+	defer func() { _ = file.Close() }()
+	sum := sha256.New()
+	size, err := io.Copy(sum, file)
+	return File{Name: name, Size: size, SHA256: hex.EncodeToString(sum.Sum(nil))}, err
+}
+
 // check compares a file with its size and checksum. Errors wrap [ErrDamaged].
 func (f File) check(ctx context.Context, dir string) error {
 	if filepath.Base(f.Name) != f.Name {

@@ -1,0 +1,227 @@
+package backup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Errors of Restore beyond those of reading a backup.
+var (
+	// ErrData: the server has streams of a platform, and Replace is not set.
+	ErrData = errors.New("the NATS server has a platform's data")
+	// ErrRunning: nodes run on the server.
+	ErrRunning = errors.New("nodes are running")
+	// ErrDiffers: what was restored differs from the backup.
+	ErrDiffers = errors.New("what was restored differs from the backup")
+)
+
+// Target says where and how a backup is restored.
+type Target struct {
+	// Replicas is how many copies each stream has; 0 is 1.
+	Replicas int
+	// Replace deletes the platform's streams that the server has, with all data.
+	Replace bool
+	// Refusals adds to a workflow's record, as it was restored (nil: there is none), the
+	// refusals that a later version of the record knows of. It returns nil if there are none.
+	Refusals func(restored, later []byte) ([]byte, error)
+}
+
+// Report says what was restored and compared.
+type Report struct {
+	// Streams and Messages count what is the same as in the backup.
+	Streams  int
+	Messages uint64
+	// Events and Aggregates are those of the journal, whose versions have no gap.
+	Events, Aggregates uint64
+	// Ended are messages of the backup that have come due, expired or been replaced.
+	Ended uint64
+	// Refusals are the workflow records that refusals were added to.
+	Refusals int
+}
+
+// Restore writes the backup in a directory to a NATS server on which no node runs, and compares
+// the result with the backup. It checks the backup's checksums before it changes anything.
+// While it runs, and after it has failed, nodes refuse to start (see
+// [backbone.ErrRestoring]); a further Restore with Replace starts again. Errors wrap
+// [ErrIncomplete], [ErrNewer], [ErrDamaged], [ErrData], [ErrRunning] and [ErrDiffers].
+func Restore(ctx context.Context, js jetstream.JetStream, dir string, target Target, options Options) (*Report, error) {
+	manifest, err := ReadManifest(dir)
+	if err != nil {
+		return nil, err
+	}
+	r := &restoring{js: js, dir: dir, manifest: manifest, options: options, replicas: target.Replicas, refusals: target.Refusals}
+	for _, file := range manifest.files() {
+		options.progress(Progress{Step: "check", Stream: file.Name, Total: uint64(file.Size)}) //nolint:gosec // not negative
+		if err := file.check(ctx, dir); err != nil {
+			return nil, err
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(dir, positionsFile))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err := json.Unmarshal(text, &r.positions); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, positionsFile, err)
+	}
+	if err := r.prepare(ctx, target.Replace); err != nil {
+		return nil, err
+	}
+	if err := r.run(ctx); err != nil {
+		return nil, fmt.Errorf("%w; the restore is incomplete and nodes will not start: restore again, replacing what is there", err)
+	}
+	return &r.report, nil
+}
+
+// restoring is a restore that is under way.
+type restoring struct {
+	js        jetstream.JetStream
+	dir       string
+	manifest  *Manifest
+	positions []position
+	options   Options
+	replicas  int
+	refusals  func(restored, later []byte) ([]byte, error)
+	report    Report
+}
+
+// quiet is how long a server on which no node runs has no announcement.
+const quiet = 3 * time.Second
+
+// prepare checks that nothing is in the way, or removes it.
+func (r *restoring) prepare(ctx context.Context, replace bool) error {
+	var there []string
+	known := backbone.StreamNames()
+	list := r.js.StreamNames(ctx)
+	for name := range list.Name() {
+		if slices.Contains(known, name) {
+			there = append(there, name)
+		}
+	}
+	if err := list.Err(); err != nil {
+		return fmt.Errorf("backup: list streams: %w", err)
+	}
+	if len(there) > 0 && !replace {
+		return fmt.Errorf("backup: %w (%s): restore to an empty server, or replace it explicitly", ErrData, strings.Join(there, ", "))
+	}
+	if err := r.noNodes(ctx, there); err != nil {
+		return err
+	}
+	if err := backbone.BeginRestore(ctx, r.js); err != nil {
+		return err
+	}
+	for _, name := range there {
+		if err := r.js.DeleteStream(ctx, name); err != nil {
+			return fmt.Errorf("backup: delete stream %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// noNodes returns [ErrRunning] if a node announces itself.
+func (r *restoring) noNodes(ctx context.Context, there []string) error {
+	if !slices.Contains(there, bucketStream(backbone.BucketNodes)) {
+		return nil // nodes make it at their start
+	}
+	heard, err := r.js.Conn().SubscribeSync("$KV." + backbone.BucketNodes + ".>")
+	if err != nil {
+		return fmt.Errorf("backup: %w", err)
+	}
+	defer func() { _ = heard.Unsubscribe() }()
+	waiting, cancel := context.WithTimeout(ctx, quiet)
+	defer cancel()
+	for {
+		msg, err := heard.NextMsgWithContext(waiting)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			return nil //nolint:nilerr // nothing was announced for so long
+		case msg.Header.Get("KV-Operation") == "" && len(msg.Data) > 0:
+			return fmt.Errorf("backup: %w (%s): stop them first", ErrRunning, strings.TrimPrefix(msg.Subject, "$KV."+backbone.BucketNodes+"."))
+		}
+	}
+}
+
+func (r *restoring) run(ctx context.Context) error {
+	// The journal comes last: without it no node of any version mistakes the rest for whole.
+	order := slices.Clone(r.manifest.Streams)
+	slices.SortStableFunc(order, func(a, b Stream) int {
+		return boolInt(a.Stream == backbone.StreamEvents) - boolInt(b.Stream == backbone.StreamEvents)
+	})
+	for _, stream := range order {
+		var consumers []position
+		if stream.Stream == backbone.StreamEvents {
+			consumers = r.positions
+		}
+		if err := r.upload(ctx, stream, consumers); err != nil {
+			return fmt.Errorf("backup: restore %s: %w", stream.Stream, err)
+		}
+	}
+	if err := r.verify(ctx, order); err != nil {
+		return err
+	}
+	if err := r.addRefusals(ctx); err != nil {
+		return err
+	}
+	return backbone.EndRestore(ctx, r.js)
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// addRefusals adds refusals to the restored workflow records that became known after these
+// were read.
+func (r *restoring) addRefusals(ctx context.Context) error {
+	if r.refusals == nil || !slices.ContainsFunc(r.manifest.Files, func(f File) bool { return f.Name == laterFile }) {
+		return nil
+	}
+	in, err := open(r.dir, laterFile)
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	prefix := "$KV." + backbone.BucketWorkflows + "."
+	for {
+		m, err := in.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if len(m.header) > 0 && strings.Contains(string(m.header), "KV-Operation") {
+			continue // it was deleted: there is nothing to be known of it
+		}
+		key := strings.TrimPrefix(m.subject, prefix)
+		kept, err := backbone.ReadKept(ctx, r.js, backbone.BucketWorkflows, key)
+		if err != nil && !errors.Is(err, backbone.ErrNotKept) {
+			return err
+		}
+		changed, err := r.refusals(kept.Value, m.data)
+		if err != nil {
+			return fmt.Errorf("backup: workflow record %s: %w", key, err)
+		}
+		if changed == nil {
+			continue
+		}
+		if _, err := r.js.Publish(ctx, m.subject, changed); err != nil {
+			return fmt.Errorf("backup: workflow record %s: %w", key, err)
+		}
+		r.report.Refusals++
+	}
+}

@@ -1,0 +1,51 @@
+package backbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// streamRestoring is a stream that exists while a backup is being restored, and after a
+// restore has failed.
+const streamRestoring = "RESTORING"
+
+// ErrRestoring says that a backup is being restored to the NATS servers, or that a restore has
+// failed: what they have is not whole.
+var ErrRestoring = errors.New("a backup is being restored, or a restore was interrupted: wait for it, or restore again with --replace")
+
+// BeginRestore keeps nodes from starting until [EndRestore].
+func BeginRestore(ctx context.Context, js jetstream.JetStream) error {
+	_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name: streamRestoring, Subjects: []string{"restoring"}, MaxMsgs: 1, Storage: jetstream.FileStorage,
+		Description: "a restore of a backup is under way or was interrupted",
+	})
+	if err != nil {
+		return fmt.Errorf("backbone: begin restore: %w", err)
+	}
+	return nil
+}
+
+// EndRestore lets nodes start.
+func EndRestore(ctx context.Context, js jetstream.JetStream) error {
+	if err := js.DeleteStream(ctx, streamRestoring); err != nil {
+		return fmt.Errorf("backbone: end restore: %w", err)
+	}
+	return nil
+}
+
+// checkRestored returns [ErrRestoring] if a restore is incomplete.
+func checkRestored(ctx context.Context, js jetstream.JetStream) error {
+	return patiently(ctx, func(ctx context.Context) error {
+		_, err := js.Stream(ctx, streamRestoring)
+		switch {
+		case err == nil:
+			return ErrRestoring
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			return nil
+		}
+		return fmt.Errorf("backbone: stream %s: %w", streamRestoring, err)
+	})
+}
