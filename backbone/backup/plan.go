@@ -20,15 +20,21 @@ const (
 // bucketStream is the stream of a key-value bucket (NATS ADR-8).
 func bucketStream(bucket string) string { return "KV_" + bucket }
 
+// bucketCursors has the positions of runners that share the journal's consumer. The bucket
+// runner, which says whether they do, is read before it: what it says is in it then.
+const bucketCursors = "cursors"
+
 // phaseOf returns the phase of a stream. Streams that it does not know are records.
 func phaseOf(stream string) phase {
 	switch stream {
 	case backbone.StreamEvents:
 		return phaseJournal
+	case bucketStream(backbone.BucketRunner), bucketStream(bucketCursors):
+		return phasePositions
 	case backbone.StreamWork, backbone.StreamDeadLetters:
 		return phaseWork
 	case bucketStream(backbone.BucketModels), bucketStream(backbone.BucketTenants), bucketStream(backbone.BucketPlacement),
-		bucketStream(backbone.BucketRebalances), bucketStream(backbone.BucketRunner), bucketStream(backbone.BucketSecrets):
+		bucketStream(backbone.BucketRebalances), bucketStream(backbone.BucketSecrets):
 		return phaseSettings
 	}
 	return phaseRecords
@@ -54,8 +60,11 @@ func ordered(streams []string) []string {
 			return d
 		}
 		// Workflow records are read last of the records: the fewer change until the end of
-		// the journal is read, the better.
+		// the journal is read, the better. Cursors are read after the bucket runner.
 		late := bucketStream(backbone.BucketWorkflows)
+		if phaseOf(a) == phasePositions {
+			late = bucketStream(bucketCursors)
+		}
 		switch {
 		case a == b:
 			return 0

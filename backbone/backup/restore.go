@@ -56,17 +56,11 @@ type Report struct {
 // [backbone.ErrRestoring]); a further Restore with Replace starts again. Errors wrap
 // [ErrIncomplete], [ErrNewer], [ErrDamaged], [ErrData], [ErrRunning] and [ErrDiffers].
 func Restore(ctx context.Context, js jetstream.JetStream, dir string, target Target, options Options) (*Report, error) {
-	manifest, err := ReadManifest(dir)
+	manifest, err := check(ctx, dir, options)
 	if err != nil {
 		return nil, err
 	}
 	r := &restoring{js: js, dir: dir, manifest: manifest, options: options, replicas: target.Replicas, refusals: target.Refusals}
-	for _, file := range manifest.files() {
-		options.progress(Progress{Step: "check", Stream: file.Name, Total: uint64(file.Size)}) //nolint:gosec // not negative
-		if err := file.check(ctx, dir); err != nil {
-			return nil, err
-		}
-	}
 	text, err := os.ReadFile(filepath.Join(dir, positionsFile))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -79,6 +73,42 @@ func Restore(ctx context.Context, js jetstream.JetStream, dir string, target Tar
 	}
 	if err := r.run(ctx); err != nil {
 		return nil, fmt.Errorf("%w; the restore is incomplete and nodes will not start: restore again, replacing what is there", err)
+	}
+	return &r.report, nil
+}
+
+// check reads the manifest and compares all files with it.
+func check(ctx context.Context, dir string, options Options) (*Manifest, error) {
+	manifest, err := ReadManifest(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range manifest.files() {
+		if err := file.check(ctx, dir); err != nil {
+			return nil, err
+		}
+		options.progress(Progress{Step: "check", Stream: file.Name, Done: uint64(file.Size), Total: uint64(file.Size)}) //nolint:gosec // not negative
+	}
+	return manifest, nil
+}
+
+// Check compares the files of a backup with the manifest, and checks that no aggregate's events
+// have a gap in their versions. Errors wrap [ErrIncomplete], [ErrNewer], [ErrDamaged] and
+// [ErrDiffers].
+func Check(ctx context.Context, dir string, options Options) (*Report, error) {
+	manifest, err := check(ctx, dir, options)
+	if err != nil {
+		return nil, err
+	}
+	r := &restoring{dir: dir, manifest: manifest, options: options}
+	for _, stream := range manifest.Streams {
+		r.report.Streams++
+		r.report.Messages += stream.Messages
+	}
+	if events, there := manifest.stream(backbone.StreamEvents); there {
+		if err := r.chains(ctx, events); err != nil {
+			return nil, err
+		}
 	}
 	return &r.report, nil
 }

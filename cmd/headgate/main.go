@@ -15,13 +15,15 @@ import (
 
 // cli is the command line.
 type cli struct {
-	Dev    devCommand    `cmd:"" help:"Run the whole platform in this process, on embedded NATS and SQLite."`
-	Serve  serveCommand  `cmd:"" help:"Run one role in this process, on an external NATS."`
-	Config configCommand `cmd:"" help:"Print every setting of 'serve', explained."`
-	Token  tokenCommand  `cmd:"" help:"Issue a token that the platform of 'dev' accepts."`
-	Keys   keysCommand   `cmd:"" help:"Print the public keys of the tokens that 'token' issues, for 'serve'."`
-	APIKey apiKeyCommand `cmd:"" name:"apikey" help:"Make an API key and the entry to keep of it."`
-	Model  modelCommand  `cmd:"" help:"Work on domain models."`
+	Dev     devCommand     `cmd:"" help:"Run the whole platform in this process, on embedded NATS and SQLite."`
+	Serve   serveCommand   `cmd:"" help:"Run one role in this process, on an external NATS."`
+	Backup  backupCommand  `cmd:"" help:"Copy a platform's streams and buckets to a directory, while it runs."`
+	Restore restoreCommand `cmd:"" help:"Copy a backup to NATS servers without nodes, and compare the result with it."`
+	Config  configCommand  `cmd:"" help:"Print every setting of 'serve', explained."`
+	Token   tokenCommand   `cmd:"" help:"Issue a token that the platform of 'dev' accepts."`
+	Keys    keysCommand    `cmd:"" help:"Print the public keys of the tokens that 'token' issues, for 'serve'."`
+	APIKey  apiKeyCommand  `cmd:"" name:"apikey" help:"Make an API key and the entry to keep of it."`
+	Model   modelCommand   `cmd:"" help:"Work on domain models."`
 }
 
 // memProfileRate is the bytes allocated for each allocation whose stack is noted for

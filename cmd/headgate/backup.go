@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/headgate/headgate/internal/node"
+)
+
+// storeFlags say which platform's streams are meant.
+type storeFlags struct {
+	Config string `type:"existingfile" xor:"store" help:"File of settings of 'serve', of any role: its section 'nats' says which servers."`
+	Data   string `type:"path" xor:"store" help:"Data directory of 'dev', which must not run."`
+}
+
+func (f storeFlags) store() node.Store { return node.Store{Config: f.Config, Data: f.Data} }
+
+type backupCommand struct {
+	Dir string `arg:"" type:"path" help:"Directory of the backup; it must be absent or empty."`
+
+	storeFlags
+}
+
+// Run takes a backup.
+func (c *backupCommand) Run(ctx context.Context) error {
+	return node.Backup(ctx, c.store(), c.Dir, os.Stdout, os.Stderr)
+}
+
+type restoreCommand struct {
+	Dir     string `arg:"" type:"existingdir" help:"Directory of the backup."`
+	Replace bool   `help:"Delete the platform's data that is there, and restore in its place."`
+	Check   bool   `help:"Check the backup's files, checksums and the versions of its events, and restore nothing."`
+
+	storeFlags
+}
+
+// Run restores a backup, or checks one.
+func (c *restoreCommand) Run(ctx context.Context) error {
+	if c.Check {
+		return node.CheckBackup(ctx, c.Dir, os.Stdout, os.Stderr)
+	}
+	return node.Restore(ctx, c.store(), c.Dir, c.Replace, os.Stdout, os.Stderr)
+}

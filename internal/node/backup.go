@@ -1,0 +1,160 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backup"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/services/runner"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Store names the streams of a platform: those of the NATS servers in a file of settings, or
+// those in the data directory of a development platform, which must not run. One of the two
+// is set.
+type Store struct {
+	// Config is the path of a file of settings of any role.
+	Config string
+	// Data is a data directory.
+	Data string
+}
+
+// open connects to the store. create makes a data directory that is absent.
+func (s Store) open(ctx context.Context, create bool) (js jetstream.JetStream, replicas int, closed func(), err error) {
+	if (s.Config == "") == (s.Data == "") {
+		return nil, 0, nil, errors.New("name either --config (the settings of 'serve') or --data (the directory of 'dev')")
+	}
+	var conn *nats.Conn
+	closed = func() {}
+	replicas = 1
+	if s.Data != "" {
+		dir := filepath.Join(s.Data, "nats")
+		if _, err := os.Stat(dir); err != nil && !create {
+			return nil, 0, nil, fmt.Errorf("--data %s: there is no platform: %w", s.Data, err)
+		}
+		embedded, err := backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: dir})
+		if err != nil {
+			return nil, 0, nil, fmt.Errorf("--data %s: %w: stop 'headgate dev' first", s.Data, err)
+		}
+		if conn, err = embedded.Connect("headgate-backup"); err != nil {
+			embedded.Close()
+			return nil, 0, nil, err
+		}
+		closed = func() { conn.Close(); embedded.Close() }
+	} else {
+		settings, err := readSettings(s.Config)
+		if err != nil {
+			return nil, 0, nil, err
+		}
+		if err := settings.common(); err != nil {
+			return nil, 0, nil, settings.file.Locate(err)
+		}
+		var options []nats.Option
+		if settings.NATS.Credentials != "" {
+			options = append(options, nats.UserCredentials(settings.NATS.Credentials))
+		}
+		if conn, err = backbone.Connect(settings.NATS.URL, "headgate-backup", options...); err != nil {
+			return nil, 0, nil, fmt.Errorf("nats.url: %w", err)
+		}
+		replicas, closed = settings.NATS.Replicas, conn.Close
+	}
+	if js, err = jetstream.New(conn); err != nil {
+		closed()
+		return nil, 0, nil, err
+	}
+	return js, replicas, closed, nil
+}
+
+// Backup writes a backup of the store to the directory dir, which must be absent or empty. The
+// platform may run, unless it is that of a data directory. What was done is written to out,
+// and the progress to progress. Errors: those of [backup.Take], and of the store.
+func Backup(ctx context.Context, from Store, dir string, out, progress io.Writer) error {
+	ctx = contextkit.PlatformContext(ctx)
+	js, _, closed, err := from.open(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer closed()
+	began := time.Now()
+	manifest, err := backup.Take(ctx, js, dir, backup.Options{Version: version(), Progress: showProgress(progress)})
+	if err != nil {
+		return err
+	}
+	var messages, bytes uint64
+	for _, stream := range manifest.Streams {
+		messages, bytes = messages+stream.Messages, bytes+stream.Bytes
+	}
+	_, err = fmt.Fprintf(out, "%s: %d streams, %d messages, %d bytes; the journal up to sequence %d; %v\n",
+		dir, len(manifest.Streams), messages, bytes, manifest.Last, time.Since(began).Round(time.Millisecond))
+	return err
+}
+
+// Restore writes the backup in the directory dir to the store, on which no node may run, and
+// compares the result with the backup. replace allows it to delete a platform's data that is
+// there. Errors: those of [backup.Restore], and of the store.
+func Restore(ctx context.Context, to Store, dir string, replace bool, out, progress io.Writer) error {
+	ctx = contextkit.PlatformContext(ctx)
+	if _, err := backup.ReadManifest(dir); err != nil {
+		return err // before a data directory is made
+	}
+	js, replicas, closed, err := to.open(ctx, true)
+	if err != nil {
+		return err
+	}
+	defer closed()
+	began := time.Now()
+	report, err := backup.Restore(ctx, js, dir,
+		backup.Target{Replicas: replicas, Replace: replace, Refusals: runner.AddRefusals},
+		backup.Options{Version: version(), Progress: showProgress(progress)})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "restored and compared %d streams with %d messages: %d events of %d aggregates, without a gap; %d messages have ended since; %d workflow records completed; %v\n",
+		report.Streams, report.Messages, report.Events, report.Aggregates, report.Ended, report.Refusals, time.Since(began).Round(time.Millisecond))
+	return err
+}
+
+// CheckBackup checks the backup in the directory dir without a NATS server. Errors: those of
+// [backup.Check].
+func CheckBackup(ctx context.Context, dir string, out, progress io.Writer) error {
+	report, err := backup.Check(ctx, dir, backup.Options{Progress: showProgress(progress)})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s is complete: %d streams with %d messages, %d events of %d aggregates, without a gap\n",
+		dir, report.Streams, report.Messages, report.Events, report.Aggregates)
+	return err
+}
+
+// progressEvery is the least time between two lines of progress of the same step.
+const progressEvery = time.Second
+
+// showProgress returns what writes a line of progress each second, and one for each stream's
+// end.
+func showProgress(to io.Writer) func(backup.Progress) {
+	var last time.Time
+	return func(p backup.Progress) {
+		if p.Done < p.Total && time.Since(last) < progressEvery {
+			return
+		}
+		last = time.Now()
+		_, _ = fmt.Fprintf(to, "%s %s: %d of %d\n", p.Step, p.Stream, p.Done, p.Total) // progress is a courtesy
+	}
+}
+
+// version is the program's version.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return ""
+}

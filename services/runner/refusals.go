@@ -1,0 +1,39 @@
+package runner
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// AddRefusals is for restoring a backup in which an instance's record is older than the
+// journal. It adds to the restored record (nil: there is none) the refusal that a later version
+// of the record knows of, and returns nil if there is nothing to add.
+//
+// A step that was done is found again under its idempotency key, but a refused command leaves
+// nothing in the journal: sent again, it might be accepted after the steps before it have been
+// undone. With the refusal in its record the instance is undone, to its end, whatever the journal
+// has of it.
+func AddRefusals(restored, later []byte) ([]byte, error) {
+	var knows instance
+	if err := json.Unmarshal(later, &knows); err != nil {
+		return nil, fmt.Errorf("read the later record: %w", err)
+	}
+	refused, found := knows.find(knows.Failure.Step)
+	if !found || refused.Outcome != outcomeRefused {
+		return nil, nil
+	}
+	if restored == nil {
+		knows.State, knows.Steps, knows.Waiting = stateRunning, []step{refused}, nil
+		knows.Failure.Step, knows.Failure.Message = "", ""
+		return json.Marshal(&knows)
+	}
+	var known instance
+	if err := json.Unmarshal(restored, &known); err != nil {
+		return nil, fmt.Errorf("read the record: %w", err)
+	}
+	if _, has := known.find(refused.Name); has || known.State != stateRunning {
+		return nil, nil
+	}
+	known.Steps = append(known.Steps, refused)
+	return json.Marshal(&known)
+}
