@@ -75,3 +75,16 @@ func StreamNames() []string {
 
 // RunnerConsumer is the name of the durable consumer of a tenant's trigger events.
 func RunnerConsumer(tenant string) string { return "runner-" + tenant }
+
+// ReadPart calls each for a stream's messages on a subject (with wildcards) in order, from a
+// sequence on, for most of them at most. It stops at each's first error and returns it. It may
+// miss what a replica does not have yet.
+func ReadPart(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, each func(*jetstream.RawStreamMsg) error) error {
+	return readBatches(ctx, js, stream, subject, from, most, each)
+}
+
+// HasMessage reports whether a stream has a message on a subject, by the word of its leader.
+func HasMessage(ctx context.Context, js jetstream.JetStream, stream, subject string) (bool, error) {
+	msg, err := askLeader(ctx, js, stream, question{Last: subject})
+	return msg != nil, err
+}

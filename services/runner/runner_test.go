@@ -64,6 +64,7 @@ type fixture struct {
 	gate   *gate
 	source model.Source
 	hooks  webhook.Config
+	config runner.Config
 	admin  adminv1connect.RunnerAdminClient
 	node   *runner.Service
 	models *model.Registry
@@ -109,7 +110,7 @@ func (f *fixture) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.models = registry(t, f.source)
-	if f.node, err = runner.New(t.Context(), runner.Config{}, f.js, f.models, tenants, f.gate, f.hooks, nil, zerolog.Nop()); err != nil {
+	if f.node, err = runner.New(t.Context(), f.config, f.js, f.models, tenants, f.gate, f.hooks, nil, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 	server := connect.NewServer(contextkit.ServerInterceptor)

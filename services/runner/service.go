@@ -42,6 +42,8 @@ type Service struct {
 	turns     *turns
 	timeline  *backbone.Timeline
 
+	rearmEvery time.Duration // see Config.Rearm
+
 	mu       sync.Mutex
 	workers  map[contextkit.TenantID]*worker
 	drained  bool
@@ -66,6 +68,9 @@ type Config struct {
 	Answers response.Config
 	// Tokens selects the version of page tokens that is issued; nil: the newest.
 	Tokens *token.Gate
+	// Rearm is the least time between two searches for waits whose message is missing; 0: ten
+	// minutes, and records of the last minute are left out.
+	Rearm time.Duration
 }
 
 // New returns a runner that sends commands through commands and webhooks as hooks
@@ -85,6 +90,8 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		return nil, err
 	}
 	s := &Service{
+		rearmEvery: config.Rearm,
+
 		answers:  response.NewLimiter(config.Answers),
 		pages:    token.NewNumbers(secret, "runner/page", config.Tokens),
 		webhooks: webhooks, commands: commands, turns: newTurns(nodeConcurrency), timeline: timeline,
@@ -144,6 +151,7 @@ func (s *Service) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	running.Go(func() { s.followDecisions(ctx) })
+	running.Go(func() { s.rearm(ctx) })
 	for {
 		served, models := s.tenants.Changed(), s.models.Changed()
 		s.mu.Lock()

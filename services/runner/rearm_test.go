@@ -1,0 +1,154 @@
+package runner_test
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/services/runner"
+	"github.com/headgate/headgate/services/runner/webhook"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// lose starts a transfer that waits, stops the runner and removes the message of the wait. It
+// returns the correlation id of the transfer.
+func lose(t *testing.T, f *fixture) string {
+	t.Helper()
+	f.wallets(t, "acme")
+	f.transfer(t, "acme", "t", "b", 100)
+	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var correlation string
+	wait(t, "the schedule is stored", func() bool {
+		msg, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.t")
+		if err != nil {
+			return false
+		}
+		rc, err := contextkit.ExtractNATS(msg.Header)
+		correlation = rc.CorrelationID
+		return err == nil
+	})
+	f.stop()
+	if err := stream.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return correlation
+}
+
+func TestRearm_WaitWithoutMessageEnds(t *testing.T) {
+	f := startWith(t, withSteps(t, debit+"      - {name: cool, wait: \"'1s'\"}\n"+complete), webhook.Config{})
+	correlation := lose(t, f)
+	seen := make(chan string, 1)
+	f.gate.set(func(ctx context.Context, req *aggregatev1.SubmitRequest) error {
+		if req.GetCommand() == "complete" {
+			rc, _ := contextkit.FromContext(ctx)
+			select {
+			case seen <- rc.CorrelationID:
+			default:
+			}
+		}
+		return nil
+	})
+	f.config.Rearm = 50 * time.Millisecond
+	f.run(t)
+	if got := f.ended(t, "acme", "t"); steps(got) != "debit done, cool done, complete done" {
+		t.Errorf("it ends with %s", steps(got))
+	}
+	if balance := f.balance(t, "acme", "a"); balance != 900 {
+		t.Errorf("a has %v, want 900", balance)
+	}
+	if got := <-seen; got != correlation {
+		t.Errorf("it goes on under the correlation %q, and began under %q", got, correlation)
+	}
+}
+
+func TestRearm_LeavesWaitsWithMessagesAlone(t *testing.T) {
+	f := startWith(t, withSteps(t, "      - {name: cool, wait: \"'1h'\"}\n"+complete), webhook.Config{})
+	f.wallets(t, "acme")
+	f.transfer(t, "acme", "t", "b", 100)
+	f.transfer(t, "acme", "u", "b", 100)
+	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sequence := func(instance string) uint64 {
+		msg, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer."+instance)
+		if err != nil {
+			return 0
+		}
+		return msg.Sequence
+	}
+	wait(t, "the schedules are stored", func() bool { return sequence("t") > 0 && sequence("u") > 0 })
+	f.stop()
+	before := sequence("t")
+	if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject("later.acme.transfer.u")); err != nil {
+		t.Fatal(err)
+	}
+	f.config.Rearm = 50 * time.Millisecond
+	f.run(t)
+	wait(t, "the other is scheduled again", func() bool { return sequence("u") > 0 }) // by a search that saw both
+	if now := sequence("t"); now != before {
+		t.Errorf("a wait with a message was scheduled again: at %d, and was at %d", now, before)
+	}
+}
+
+func TestAddRefusals_OfALaterRecord(t *testing.T) {
+	const (
+		running  = `{"workflow":"w","id":"i","state":"running","steps":[{"name":"debit","outcome":"done"}]}`
+		refused  = `{"workflow":"w","id":"i","state":"compensated","failure":{"Step":"credit","Message":"closed"},"steps":[{"name":"debit","outcome":"done"},{"name":"credit","outcome":"refused","message":"closed"},{"name":"undo debit","outcome":"done"}]}`
+		waiting  = `{"workflow":"w","id":"i","state":"running","waiting":{"step":"cool"},"steps":[]}`
+		complete = `{"workflow":"w","id":"i","state":"completed","steps":[{"name":"debit","outcome":"done"},{"name":"credit","outcome":"done"}]}`
+	)
+	for name, of := range map[string]struct{ restored, later, steps, state string }{
+		"behind a refusal":       {running, refused, "debit done, credit refused", "running"},
+		"no record":              {"", refused, "credit refused", "running"},
+		"waiting":                {waiting, refused, "credit refused", "running"},
+		"it is there":            {refused, refused, "", ""},
+		"nothing was refused":    {running, complete, "", ""},
+		"neither, and no record": {"", complete, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var restored []byte
+			if of.restored != "" {
+				restored = []byte(of.restored)
+			}
+			out, err := runner.AddRefusals(restored, []byte(of.later))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if of.steps == "" {
+				if out != nil {
+					t.Fatalf("it becomes %s", out)
+				}
+				return
+			}
+			var got struct {
+				State string `json:"state"`
+				Steps []struct {
+					Name    string `json:"name"`
+					Outcome string `json:"outcome"`
+				} `json:"steps"`
+				Waiting *struct{ Step string } `json:"waiting"`
+			}
+			if err := json.Unmarshal(out, &got); err != nil {
+				t.Fatal(err)
+			}
+			text := ""
+			for _, step := range got.Steps {
+				if text != "" {
+					text += ", "
+				}
+				text += step.Name + " " + step.Outcome
+			}
+			if text != of.steps || got.State != of.state || (got.Waiting != nil) != (of.restored == waiting) {
+				t.Errorf("it becomes %s", out)
+			}
+		})
+	}
+}
