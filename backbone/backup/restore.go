@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -249,7 +251,11 @@ func (r *restoring) addRefusals(ctx context.Context) error {
 		if changed == nil {
 			continue
 		}
-		if _, err := r.js.Publish(ctx, m.subject, changed); err != nil {
+		msg := &nats.Msg{Subject: m.subject, Header: nats.Header{}, Data: changed}
+		if err := contextkit.InjectNATS(contextkit.PlatformContext(ctx), msg.Header); err != nil {
+			return err
+		}
+		if _, err := r.js.PublishMsg(ctx, msg); err != nil {
 			return fmt.Errorf("backup: workflow record %s: %w", key, err)
 		}
 		r.report.Refusals++
