@@ -219,8 +219,8 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 
 func (p *Plan) aggregate(ctx context.Context) error {
 	a := &p.settings.Aggregate
-	return errors.Join(config.Inside("answers", a.Answers.Validate()), p.service(ctx, "aggregate", a.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
-		return newAggregate(ctx, m, models, aggregate.Config{Synced: p.settings.NATS.Synced, Answers: a.Answers}, listen)
+	return errors.Join(config.Inside("answers", a.Answers.Validate()), config.AtLeast("cache_bytes", a.CacheBytes, aggregate.MinCacheBytes), p.service(ctx, "aggregate", a.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+		return newAggregate(ctx, m, models, aggregate.Config{Synced: p.settings.NATS.Synced, Answers: a.Answers, CacheBytes: a.CacheBytes}, listen)
 	}))
 }
 

@@ -136,7 +136,8 @@ func newNode(kind, id, endpoint string) backbone.Node {
 type aggregateSettings struct {
 	serviceSettings `yaml:",inline"`
 
-	Answers response.Config `yaml:"answers"`
+	Answers    response.Config `yaml:"answers"`
+	CacheBytes int64           `yaml:"cache_bytes"`
 }
 
 type projectionSettings struct {

@@ -16,9 +16,6 @@ const (
 	// maxChapters bounds the chapters that an aggregate knows, a million commands; the
 	// keys of older ones are forgotten.
 	maxChapters = 256
-	// cachedChapters bounds the chapters in memory, of all aggregates together: about
-	// 20 KiB each.
-	cachedChapters = 8192
 )
 
 // chapter is the hashes of an aggregate's pages, one after the other, that are all in
@@ -80,6 +77,9 @@ func (c *chapter) kept(i *instance) {
 	}
 }
 
+// resident estimates the bytes of memory that the chapter takes.
+func (c *chapter) resident() int64 { return int64(8*len(c.firsts) + 5*len(c.hashes) + pageBytes) }
+
 // chapterName cannot be a page's: it has more answers.
 func chapterName(key aggregateKey, first uint64) string {
 	return recordName(key, first, chapterPages*pageAnswers)
@@ -113,7 +113,7 @@ func parseChapter(text []byte, first uint64) (*chapter, error) {
 // chapter returns one of an aggregate's chapters, nil when its time is over.
 func (s *Service) chapter(ctx context.Context, key aggregateKey, first uint64) (*chapter, error) {
 	ref := chapterRef{key, first}
-	if c, ok := s.chapters.Get(ref); ok {
+	if c, ok := s.chapters.get(ref); ok {
 		return c, nil
 	}
 	name := chapterName(key, first)
@@ -125,6 +125,5 @@ func (s *Service) chapter(ctx context.Context, key aggregateKey, first uint64) (
 	if err != nil {
 		return nil, fmt.Errorf("read the idempotency record %s: %w", name, err)
 	}
-	s.chapters.Add(ref, c)
-	return c, nil
+	return s.chapters.getOrAdd(ref, c, c.resident()), nil
 }

@@ -20,14 +20,18 @@ const retryAfter = 100 * time.Millisecond
 
 // asConnectError is the one place where the service's errors become RPC errors.
 func asConnectError(err error) error {
+	if err == nil {
+		return nil // before the variables, which are objects
+	}
 	var (
 		payload *model.PayloadError
 		rule    *model.RuleError
 		version *versionError
 		known   *connect.Error
+		large   *stateTooLarge
 	)
 	switch {
-	case err == nil, errors.As(err, &known):
+	case errors.As(err, &known):
 		return err
 	case errors.As(err, &payload):
 		bad, shown := &errdetails.BadRequest{}, &model.PayloadError{} // places and messages quote the payload
@@ -45,6 +49,9 @@ func asConnectError(err error) error {
 	case errors.As(err, &version):
 		return chassis.WithDetails(connect.NewError(connect.CodeAborted, version.Error()),
 			chassis.Reason("VERSION_MISMATCH", "current_version", fmt.Sprint(version.current)))
+	case errors.As(err, &large):
+		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, large.Error()+": divide the aggregate, or keep less in its state"),
+			chassis.Reason("STATE_TOO_LARGE", "bytes", fmt.Sprint(large.bytes), "max_bytes", fmt.Sprint(maxStateBytes)))
 	case errors.Is(err, errKeyReused):
 		return chassis.WithDetails(connect.NewError(connect.CodeAlreadyExists, errKeyReused.Error()+": use a new key for a new command"),
 			chassis.Reason("IDEMPOTENCY_KEY_REUSED"))

@@ -31,6 +31,7 @@ type instance struct {
 	sequence uint64    // of its last event
 	newest   time.Time // when its last event was
 	kept     int64     // version of the last snapshot
+	measured int64     // version whose size the cache knows
 	state    model.Object
 	// recent is only added to and peeked at, so that answers fall out of it in the
 	// journal's order.
@@ -51,12 +52,9 @@ func newInstance() *instance {
 // acquire returns the aggregate's instance, locked. Commands for one aggregate
 // queue here within their deadlines, since only one of them could win.
 func (s *Service) acquire(ctx context.Context, key aggregateKey) (*instance, error) {
-	i, found := s.cache.Get(key)
+	i, found := s.cache.get(key)
 	if !found {
-		fresh := newInstance()
-		if i, found, _ = s.cache.PeekOrAdd(key, fresh); !found { // another's may have come first
-			i = fresh
-		}
+		i = s.cache.getOrAdd(key, newInstance(), instanceBytes) // another call's may have come first
 	}
 	select {
 	case <-i.lock:
@@ -66,11 +64,18 @@ func (s *Service) acquire(ctx context.Context, key aggregateKey) (*instance, err
 	}
 }
 
-func (i *instance) release() { i.lock <- struct{}{} }
+// release unlocks an instance, and charges the cache for what it has become.
+func (s *Service) release(key aggregateKey, i *instance) {
+	if i.measured != i.version {
+		i.measured = i.version
+		s.cache.resize(key, i, i.resident())
+	}
+	i.lock <- struct{}{}
+}
 
 // forget makes the next catchUp fold from the first event on.
 func (i *instance) forget() {
-	i.version, i.sequence, i.kept, i.state = 0, 0, 0, model.Object{}
+	i.version, i.sequence, i.kept, i.state, i.measured = 0, 0, 0, model.Object{}, -1
 	i.recent.Purge()
 	i.pages, i.chapters, i.binding, i.unkept = nil, nil, false, nil // folding again makes them again
 }
@@ -160,7 +165,7 @@ func (s *Service) state(ctx context.Context, key aggregateKey, by rules, version
 	if err != nil {
 		return nil, 0, err
 	}
-	defer i.release()
+	defer s.release(key, i)
 	if err := s.catchUp(ctx, key, by, i); err != nil {
 		return nil, 0, err
 	}

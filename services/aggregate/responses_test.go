@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"google.golang.org/protobuf/proto"
 )
@@ -78,23 +81,29 @@ func TestSubmit_DataBeyondTheAnswersBytesIsLeftOut(t *testing.T) {
 }
 
 func TestGetAggregate_AStateBeyondAnAnswerIsRefused(t *testing.T) {
-	client, _ := nodeOf(t, backbonetest.Start(t), pile)
-	get := func() (*aggregatev1.GetAggregateResponse, error) {
-		call, end := context.WithCancel(as(t, "acme")) // as every transport ends it
-		defer end()
-		return client.GetAggregate(call, &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"})
+	js := backbonetest.Start(t)
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for n := range 6 {
-		call, end := context.WithCancel(as(t, "acme"))
-		if _, err := client.Submit(call, command("a", "put", "", map[string]any{"text": strings.Repeat("x", 900_000)})); err != nil {
+	client, _ := nodeOf(t, js, pile)
+	var sequence uint64
+	for n := range 18 { // more than a command may make today
+		events := []backbone.Event{{
+			ID: contextkit.NewID(), Type: "added", AggregateType: "wallet", AggregateID: "a", Version: int64(n + 1), Time: time.Now(),
+			Data: fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", 900_000)),
+		}}
+		if err := journal.Append(as(t, "acme"), backbonetest.Tenant(t, "acme"), sequence, events); err != nil {
 			t.Fatal(err)
 		}
+		sequence = events[0].Sequence
+		call, end := context.WithCancel(as(t, "acme")) // as every transport ends it
+		res, err := client.GetAggregate(call, &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"})
 		end()
-		res, err := get()
 		switch {
-		case n < 5 && (err != nil || len(res.GetState().AsMap()["texts"].([]any)) != 3*n+3):
-			t.Fatalf("a state of %d texts: %v", 3*n+3, err)
-		case n == 5 && (connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "state")):
+		case n < 17 && (err != nil || len(res.GetState().AsMap()["texts"].([]any)) != n+1):
+			t.Fatalf("a state of %d texts: %v", n+1, err)
+		case n == 17 && (connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "state")):
 			t.Errorf("a state of 16 MB: %v", err)
 		}
 	}

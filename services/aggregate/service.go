@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/position"
 	"github.com/headgate/headgate/backbone/token"
@@ -25,8 +24,14 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// cachedAggregates bounds the aggregates whose state is kept.
-const cachedAggregates = 10_000
+const (
+	// DefaultCacheBytes is the default of [Config.CacheBytes].
+	DefaultCacheBytes = 128 << 20
+	// MinCacheBytes is the least [Config.CacheBytes]: a few of the largest states.
+	MinCacheBytes = 16 << 20
+	// chapterShare is the divisor of the cache's bytes that yields those of chapters.
+	chapterShare = 4
+)
 
 // Service is the CommandService. Its methods may be called concurrently.
 type Service struct {
@@ -41,8 +46,9 @@ type Service struct {
 	groups    prometheus.Histogram
 	answers   *answers
 	snapshots *snapshots
-	cache     *lru.Cache[aggregateKey, *instance]
-	chapters  *lru.Cache[chapterRef, *chapter]
+	cache     *cache[aggregateKey, *instance]
+	chapters  *cache[chapterRef, *chapter]
+	memory    cacheMetrics
 	timeline  *backbone.Timeline
 	limiter   *response.Limiter // of answers' bytes
 }
@@ -52,6 +58,10 @@ type Config struct {
 	// Synced says that the NATS server syncs every write to disk. Commands that wait
 	// for others then share a write.
 	Synced bool
+	// CacheBytes bounds the memory of aggregates that are kept to decide their next commands,
+	// and of what is known of their former ones, by an estimate; 0: [DefaultCacheBytes]. While
+	// it is used up, a tenant that uses more than a quarter of it makes room first.
+	CacheBytes int64
 	// Answers bounds answers in bytes.
 	Answers response.Config
 	// Tokens selects the version of positions that is issued; nil: the newest.
@@ -82,20 +92,19 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if err != nil {
 		return nil, err
 	}
-	cache, err := lru.New[aggregateKey, *instance](cachedAggregates)
-	if err != nil {
-		return nil, err
+	if config.CacheBytes == 0 {
+		config.CacheBytes = DefaultCacheBytes
 	}
-	chapters, err := lru.New[chapterRef, *chapter](cachedChapters)
-	if err != nil {
-		return nil, err
-	}
+	chapterBytes := config.CacheBytes / chapterShare
 	return &Service{
 		limiter: response.NewLimiter(config.Answers),
 		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not kept in memory, or were behind."}),
 		groups:  groups,
 		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
-		positions: position.NewCodec(secret, journal.Epoch(), config.Tokens), answers: answers, snapshots: snapshots, cache: cache, chapters: chapters, timeline: timeline,
+		positions: position.NewCodec(secret, journal.Epoch(), config.Tokens), answers: answers, snapshots: snapshots, memory: newCacheMetrics(),
+		cache:    newCache[aggregateKey, *instance](config.CacheBytes-chapterBytes, func(k aggregateKey) contextkit.TenantID { return k.tenant }),
+		chapters: newCache[chapterRef, *chapter](chapterBytes, func(r chapterRef) contextkit.TenantID { return r.key.tenant }),
+		timeline: timeline,
 	}, nil
 }
 
@@ -109,6 +118,7 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	s.limiter.Describe(descriptions)
 	s.loaded.Describe(descriptions)
 	s.groups.Describe(descriptions)
+	s.memory.describe(descriptions)
 }
 
 // Collect implements [prometheus.Collector].
@@ -116,6 +126,8 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.limiter.Collect(metrics)
 	s.loaded.Collect(metrics)
 	s.groups.Collect(metrics)
+	s.memory.collect(metrics, "aggregates", s.cache.stats())
+	s.memory.collect(metrics, "chapters", s.chapters.stats())
 }
 
 // Ready reports why the service cannot take commands.

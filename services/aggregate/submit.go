@@ -70,7 +70,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 	if err != nil {
 		return nil, err
 	}
-	defer i.release()
+	defer s.release(sub.key, i)
 	if err := s.settle(ctx, sub.key, i); err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 		if err != nil {
 			return nil, nil, &refusal{n, err}
 		}
-		first := len(all)
+		first, before := len(all), ahead.state
 		for m, event := range decided {
 			data, stored, err := model.Encode(event.Data)
 			if err != nil {
@@ -164,6 +164,9 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 			if err := ahead.evolve(ctx, sub.key, sub.rules, made, stored); err != nil {
 				return nil, nil, &refusal{n, err}
 			}
+		}
+		if err := boundState(before, ahead.state); err != nil {
+			return nil, nil, &refusal{n, err}
 		}
 		out[n] = decision{events: all[first:], decided: decided, version: ahead.version, sequence: i.sequence}
 	}

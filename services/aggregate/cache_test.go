@@ -1,0 +1,117 @@
+package aggregate
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+)
+
+type cached struct{ bytes int64 }
+
+func testCache(t *testing.T, most int64) (*cache[aggregateKey, *cached], func(tenant, id string) aggregateKey) {
+	t.Helper()
+	tenants := map[string]contextkit.TenantID{}
+	return newCache[aggregateKey, *cached](most, func(k aggregateKey) contextkit.TenantID { return k.tenant }), func(tenant, id string) aggregateKey {
+		if _, ok := tenants[tenant]; !ok {
+			tenants[tenant] = backbonetest.Tenant(t, tenant)
+		}
+		return aggregateKey{tenants[tenant], "wallet", id}
+	}
+}
+
+// check compares what the cache counts with its entries.
+func (c *cache[K, V]) check(t *testing.T) {
+	t.Helper()
+	var bytes int64
+	own := map[contextkit.TenantID]int64{}
+	for _, e := range c.entries {
+		bytes += e.bytes
+		own[e.identity] += e.bytes
+	}
+	if c.bytes != bytes || c.used.Len() != len(c.entries) {
+		t.Fatalf("%d bytes of %d entries are counted, want %d of %d", c.bytes, c.used.Len(), bytes, len(c.entries))
+	}
+	if c.bytes > c.most {
+		t.Fatalf("%d bytes, want at most %d", c.bytes, c.most)
+	}
+	for identity, tenant := range c.tenants {
+		_, greedy := c.greedy[identity]
+		if tenant.bytes != own[identity] || tenant.used.Len() == 0 || greedy != (tenant.bytes > c.most/tenantShare) {
+			t.Fatalf("%s has %d bytes of %d entries and is greedy: %v; want %d bytes", identity, tenant.bytes, tenant.used.Len(), greedy, own[identity])
+		}
+	}
+	if len(c.tenants) != len(own) {
+		t.Fatalf("%d tenants are known, %d have entries", len(c.tenants), len(own))
+	}
+}
+
+func TestCache_BoundsHoldWhateverIsDone(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	c, key := testCache(t, 10_000)
+	for range 50_000 {
+		k := key(fmt.Sprintf("t%d", random.IntN(6)), fmt.Sprint(random.IntN(100)))
+		switch random.IntN(3) {
+		case 0:
+			c.get(k)
+		case 1:
+			v := &cached{int64(random.IntN(500))}
+			c.getOrAdd(k, v, v.bytes)
+		case 2:
+			if v, ok := c.get(k); ok {
+				c.resize(k, v, int64(random.IntN(3000)))
+			}
+			c.resize(k, &cached{}, 1<<40) // another's value under the key has no effect
+		}
+		c.check(t)
+	}
+}
+
+func TestCache_ATenantBeyondItsShareMakesRoomAndNoOther(t *testing.T) {
+	c, key := testCache(t, 1000)
+	for n := range 10 { // 200 bytes: less than a quarter
+		c.getOrAdd(key("quiet", fmt.Sprint(n)), &cached{}, 20)
+	}
+	for n := range 1000 {
+		c.getOrAdd(key("greedy", fmt.Sprint(n)), &cached{}, 100)
+		c.check(t)
+	}
+	for n := range 10 {
+		if _, ok := c.get(key("quiet", fmt.Sprint(n))); !ok {
+			t.Errorf("entry %d of the tenant within its share has been evicted", n)
+		}
+	}
+	if _, ok := c.get(key("greedy", "999")); !ok {
+		t.Error("the greedy tenant's newest entry is not there")
+	}
+	if stats := c.stats(); stats.entries != 18 || stats.bytes != 1000 || stats.evicted != 992 {
+		t.Errorf("%+v, want 18 entries of 1000 bytes, 992 evicted", stats)
+	}
+}
+
+func TestCache_ATenantAloneUsesTheWhole(t *testing.T) {
+	c, key := testCache(t, 1000)
+	for n := range 20 {
+		c.getOrAdd(key("only", fmt.Sprint(n)), &cached{}, 50)
+	}
+	if stats := c.stats(); stats.bytes != 1000 || stats.evicted != 0 {
+		t.Errorf("%+v, want 1000 bytes and nothing evicted", stats)
+	}
+}
+
+func TestCache_TheLeastRecentlyUsedGoesFirst(t *testing.T) {
+	c, key := testCache(t, 1000)
+	for n := range 10 {
+		c.getOrAdd(key(fmt.Sprintf("t%d", n), "one"), &cached{}, 100)
+	}
+	c.get(key("t0", "one"))
+	c.getOrAdd(key("t10", "one"), &cached{}, 100)
+	if _, ok := c.get(key("t1", "one")); ok {
+		t.Error("the least recently used entry is still there")
+	}
+	if _, ok := c.get(key("t0", "one")); !ok {
+		t.Error("an entry that was just used has been evicted")
+	}
+}
