@@ -28,7 +28,7 @@ func asConnectError(err error) error {
 		rule    *model.RuleError
 		version *versionError
 		known   *connect.Error
-		large   *stateTooLarge
+		large   *stateSizeError
 	)
 	switch {
 	case errors.As(err, &known):

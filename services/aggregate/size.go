@@ -21,11 +21,11 @@ const (
 	valueBytes    = 16      // of a text's header, or a number
 )
 
-// stateTooLarge is the error of a command that would make an aggregate's state larger than
+// stateSizeError is the error of a command that would make an aggregate's state larger than
 // maxStateBytes.
-type stateTooLarge struct{ bytes int }
+type stateSizeError struct{ bytes int }
 
-func (e *stateTooLarge) Error() string {
+func (e *stateSizeError) Error() string {
 	return fmt.Sprintf("the command would make the aggregate's state %d bytes large; a state has at most %d", e.bytes, maxStateBytes)
 }
 
@@ -35,7 +35,7 @@ func boundState(before, after model.Object) error {
 	if bytes <= maxStateBytes || bytes <= response.Object(before) {
 		return nil
 	}
-	return &stateTooLarge{bytes}
+	return &stateSizeError{bytes}
 }
 
 // resident estimates the bytes of memory that the instance takes.
