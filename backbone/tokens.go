@@ -16,17 +16,22 @@ const tokensAgain = time.Second
 // themselves too: services that are not part of the platform and handle no tokens.
 var tokenKinds = []string{"gateway", "aggregate", "projection", "runner", "control"}
 
-// ReadSealedTokens reports whether every one of the nodes reads sealed tokens, version 2.
-func ReadSealedTokens(nodes []Node) bool {
-	return !slices.ContainsFunc(nodes, func(n Node) bool { return n.Tokens < token.Newest && slices.Contains(tokenKinds, n.Kind) })
+// TokenVersion returns the newest version of tokens that every one of the nodes reads.
+func TokenVersion(nodes []Node) int {
+	version := token.Newest
+	for _, n := range nodes {
+		if slices.Contains(tokenKinds, n.Kind) {
+			version = min(version, n.Tokens)
+		}
+	}
+	return version
 }
 
-// FollowTokens opens the gate while every announced node reads sealed tokens, and closes it
-// while one does not, until ctx ends. When nodes cannot be followed, failed is called and the
-// gate does not change.
+// FollowTokens sets the gate to the newest version of tokens that every announced node reads,
+// until ctx ends. When nodes cannot be followed, failed is called and the gate does not change.
 func FollowTokens(ctx context.Context, js jetstream.JetStream, gate *token.Gate, failed func(error)) {
 	for ctx.Err() == nil {
-		err := FollowNodes(ctx, js, func(nodes []Node, _ []LostNode) { gate.Set(ReadSealedTokens(nodes)) })
+		err := FollowNodes(ctx, js, func(nodes []Node, _ []LostNode) { gate.Set(TokenVersion(nodes)) })
 		if err != nil && ctx.Err() == nil {
 			failed(err)
 		}

@@ -10,22 +10,23 @@ import (
 	"github.com/headgate/headgate/backbone/token"
 )
 
-func TestReadSealedTokens_EveryNodeOfThePlatformMust(t *testing.T) {
+func TestTokenVersion_EveryNodeOfThePlatformReadsIt(t *testing.T) {
 	node := func(kind string, tokens int) backbone.Node { return backbone.Node{Kind: kind, Tokens: tokens} }
 	for _, tc := range []struct {
 		name  string
 		nodes []backbone.Node
-		want  bool
+		want  int
 	}{
-		{"no node", nil, true},
-		{"all", []backbone.Node{node("aggregate", 2), node("projection", 2), node("gateway", 2)}, true},
-		{"newer ones", []backbone.Node{node("aggregate", 2), node("projection", 3)}, true},
-		{"one that announces no version", []backbone.Node{node("aggregate", 2), node("projection", 0)}, false},
-		{"one that reads version 1", []backbone.Node{node("control", 1), node("projection", 2)}, false},
-		{"a service that is not the platform's", []backbone.Node{node("projection", 2), node("orders", 0)}, true},
+		{"no node", nil, token.Newest},
+		{"all", []backbone.Node{node("aggregate", 2), node("projection", 2), node("gateway", 2)}, 2},
+		{"newer ones", []backbone.Node{node("aggregate", 2), node("projection", 3)}, 2},
+		{"one that announces no version", []backbone.Node{node("aggregate", 2), node("projection", 0)}, 0},
+		{"one that reads version 1", []backbone.Node{node("control", 1), node("projection", 2)}, 1},
+		{"a service that is not the platform's", []backbone.Node{node("projection", 2), node("orders", 0)}, 2},
+		{"a node of the future", []backbone.Node{node("projection", 3), node("gateway", 9)}, 3},
 	} {
-		if got := backbone.ReadSealedTokens(tc.nodes); got != tc.want {
-			t.Errorf("%s: %t, want %t", tc.name, got, tc.want)
+		if got := backbone.TokenVersion(tc.nodes); got != tc.want {
+			t.Errorf("%s: %d, want %d", tc.name, got, tc.want)
 		}
 	}
 }

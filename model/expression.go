@@ -34,6 +34,14 @@ type expression struct {
 	member  []string // the variable's member that it is, if it is no more than that
 }
 
+// sourceText returns the expression's source, "" for none.
+func (e *expression) sourceText() string {
+	if e == nil {
+		return ""
+	}
+	return e.source
+}
+
 // The variables of expressions.
 const (
 	metaVariable    = "meta"    // what is known of an event or a command beside its data

@@ -72,6 +72,9 @@ func ParseContext(ctx context.Context, file string, source []byte) (*Model, erro
 	if err := doc.err(); err != nil {
 		return nil, err
 	}
+	for _, view := range m.views {
+		view.fingerprint = m.fingerprintOf(view)
+	}
 	return m, nil
 }
 

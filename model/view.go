@@ -38,8 +38,9 @@ type View struct {
 	// Columns are the view's columns in the document's order.
 	Columns []Column
 
-	key *expression // nil: the aggregate's id
-	on  map[EventRef]projector
+	key         *expression // nil: the aggregate's id
+	on          map[EventRef]projector
+	fingerprint uint64
 }
 
 type changeKind int

@@ -7,7 +7,9 @@
 //
 // The journal is shared by all tenants, so a sequence tells how many events they all
 // have. For that reason version 2 is encrypted. Version 1 is not, stays readable, and is
-// issued only while a node of the platform does not read version 2.
+// issued only while a node of the platform does not read version 2. Version 3 is a position of
+// a view: it has a fingerprint of the view's definition besides, and is read wherever version 2
+// is.
 package position
 
 import (
@@ -32,10 +34,12 @@ var (
 const (
 	signedVersion = 1
 	sealedVersion = 2
+	viewVersion   = 3
 	macLength     = 12 // 96 bits: a forgery takes 2^95 calls on average
 	contentLength = 8 + 8
 	signedLength  = 1 + contentLength + macLength
 	sealedLength  = 1 + token.Overhead + contentLength
+	viewLength    = sealedLength + 8
 )
 
 // Codec makes and reads positions. It may be used concurrently.
@@ -67,32 +71,55 @@ func (c *Codec) Format(tenant contextkit.TenantID, sequence uint64) string {
 	return base64.RawURLEncoding.EncodeToString(append(out, c.mac(tenant, out)...))
 }
 
-// Parse returns the journal sequence of a token, of either version. Errors:
+// FormatView returns the token of a journal sequence up to which a client knows a view with
+// that fingerprint. While a node does not read version 3, it has no fingerprint.
+func (c *Codec) FormatView(tenant contextkit.TenantID, sequence, fingerprint uint64) string {
+	if !c.gate.Views() {
+		return c.Format(tenant, sequence)
+	}
+	content := binary.BigEndian.AppendUint64(make([]byte, 0, contentLength+8), uint64(c.epoch))
+	content = binary.BigEndian.AppendUint64(content, sequence)
+	content = binary.BigEndian.AppendUint64(content, fingerprint)
+	out := append(make([]byte, 0, viewLength), viewVersion)
+	return base64.RawURLEncoding.EncodeToString(c.sealer.Seal(out, tenant.String(), content))
+}
+
+// Parse returns the journal sequence of a token, of any version. Errors:
 // [ErrInvalid], [ErrEpoch].
 func (c *Codec) Parse(tenant contextkit.TenantID, text string) (uint64, error) {
+	sequence, _, err := c.ParseView(tenant, text)
+	return sequence, err
+}
+
+// ParseView is Parse, and returns the view's fingerprint too; nil for a token without one.
+func (c *Codec) ParseView(tenant contextkit.TenantID, text string) (sequence uint64, fingerprint *uint64, err error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil {
-		return 0, ErrInvalid
+		return 0, nil, ErrInvalid
 	}
 	var content []byte
 	switch {
 	case len(raw) == signedLength && raw[0] == signedVersion:
 		body, mac := raw[:1+contentLength], raw[1+contentLength:]
 		if !hmac.Equal(mac, c.mac(tenant, body)) {
-			return 0, ErrInvalid
+			return 0, nil, ErrInvalid
 		}
 		content = body[1:]
-	case len(raw) == sealedLength && raw[0] == sealedVersion:
+	case len(raw) == sealedLength && raw[0] == sealedVersion, len(raw) == viewLength && raw[0] == viewVersion:
 		if content, err = c.sealer.Open(tenant.String(), raw[1:]); err != nil {
-			return 0, ErrInvalid
+			return 0, nil, ErrInvalid
 		}
 	default:
-		return 0, ErrInvalid
+		return 0, nil, ErrInvalid
 	}
 	if int64(binary.BigEndian.Uint64(content)) != c.epoch {
-		return 0, ErrEpoch
+		return 0, nil, ErrEpoch
 	}
-	return binary.BigEndian.Uint64(content[8:]), nil
+	if len(content) > contentLength {
+		of := binary.BigEndian.Uint64(content[contentLength:])
+		fingerprint = &of
+	}
+	return binary.BigEndian.Uint64(content[8:]), fingerprint, nil
 }
 
 func (c *Codec) mac(tenant contextkit.TenantID, body []byte) []byte {

@@ -92,13 +92,40 @@ func TestPosition_VersionFollowsTheGate(t *testing.T) {
 	if v := version(); v != 1 {
 		t.Errorf("version %d is issued at a closed gate", v)
 	}
-	gate.Set(true)
+	gate.Set(token.Newest)
 	if v := version(); v != 2 {
 		t.Errorf("version %d is issued at an open gate", v)
 	}
-	gate.Set(false)
+	gate.Set(1)
 	if v := version(); v != 1 {
 		t.Errorf("version %d is issued once the gate is closed again", v)
+	}
+}
+
+// A position of a view has the fingerprint of its definition, once every node reads it, and is
+// read as a position wherever one is.
+func TestPosition_OfAViewHasItsFingerprint(t *testing.T) {
+	var gate token.Gate
+	codec, acme := position.NewCodec([]byte("key"), 7, &gate), tenant(t, "acme")
+	for version := range token.Newest + 1 {
+		gate.Set(version)
+		text := codec.FormatView(acme, 42, 0xabcdef)
+		sequence, fingerprint, err := codec.ParseView(acme, text)
+		if err != nil || sequence != 42 {
+			t.Fatalf("version %d: %d, %v", version, sequence, err)
+		}
+		if with := fingerprint != nil; with != (version >= 3) || with && *fingerprint != 0xabcdef {
+			t.Errorf("version %d: the fingerprint is %v", version, fingerprint)
+		}
+		if sequence, err := codec.Parse(acme, text); err != nil || sequence != 42 {
+			t.Errorf("version %d: read as a position: %d, %v", version, sequence, err)
+		}
+		if _, _, err := codec.ParseView(tenant(t, "globex"), text); !errors.Is(err, position.ErrInvalid) {
+			t.Errorf("version %d: another tenant's: %v", version, err)
+		}
+		if len(text) > 256 {
+			t.Errorf("version %d: %d bytes", version, len(text))
+		}
 	}
 }
 
@@ -108,9 +135,16 @@ func FuzzParse(f *testing.F) {
 		f.Add(codec.Format(acme, 42))
 	}
 	f.Add("")
+	f.Add(position.NewCodec([]byte("key"), 7, nil).FormatView(acme, 42, 1))
 	f.Fuzz(func(t *testing.T, text string) {
 		codecs := versions("key", 7)
-		sequence, err := codecs["2"].Parse(acme, text)
+		sequence, fingerprint, err := codecs["2"].ParseView(acme, text)
+		if err == nil && fingerprint != nil {
+			if codecs["2"].FormatView(acme, sequence, *fingerprint) != text {
+				t.Fatalf("%q is read as %d of %x, whose token is another", text, sequence, *fingerprint)
+			}
+			return
+		}
 		if err == nil && codecs["1"].Format(acme, sequence) != text && codecs["2"].Format(acme, sequence) != text {
 			t.Fatalf("%q is read as %d, whose token is another", text, sequence)
 		}

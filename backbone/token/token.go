@@ -22,7 +22,8 @@ import (
 
 const (
 	// Newest is the newest version of tokens that this program reads. Nodes announce it.
-	Newest = 2
+	// Version 2 is sealed; 3 has positions of views besides, which have a fingerprint.
+	Newest = 3
 	// Overhead is the bytes that sealing adds.
 	Overhead = 16
 
@@ -94,12 +95,21 @@ func (s *Sealer) crypt(vector [Overhead]byte, content []byte) {
 	cipher.NewCTR(s.block, vector[:]).XORKeyStream(content, content)
 }
 
-// Gate selects the version of tokens to issue: version 2, sealed, while every node of the
-// platform reads it; else version 1. A nil gate is open. It may be used concurrently.
-type Gate struct{ open atomic.Bool }
+// The versions of tokens that a [Gate] tells apart.
+const (
+	sealed    = 2
+	withViews = 3
+)
 
-// Sealed reports whether tokens of version 2 are issued.
-func (g *Gate) Sealed() bool { return g == nil || g.open.Load() }
+// Gate selects the version of tokens to issue: the newest that every node of the platform
+// reads. The zero Gate selects version 1, a nil one the newest. It may be used concurrently.
+type Gate struct{ version atomic.Int32 }
 
-// Set opens the gate, or closes it.
-func (g *Gate) Set(open bool) { g.open.Store(open) }
+// Sealed reports whether tokens of version 2 are issued, which are sealed.
+func (g *Gate) Sealed() bool { return g == nil || g.version.Load() >= sealed }
+
+// Views reports whether positions of views are issued with a fingerprint, version 3.
+func (g *Gate) Views() bool { return g == nil || g.version.Load() >= withViews }
+
+// Set selects the version that every node reads.
+func (g *Gate) Set(version int) { g.version.Store(int32(min(max(version, 0), Newest))) } //nolint:gosec // at most Newest

@@ -199,7 +199,7 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 	sequence, err := f.rows.Query(ctx, view, plan, func(values, terms []any) error {
 		if len(res.Rows) == plan.Limit-1 || !page.Add(rowSize(plan.Columns, values)) {
 			// The row beyond the page: another page follows the one before it.
-			token, err := s.pages.Next(scope, request, last)
+			token, err := s.pages.Next(scope, request, plan, last)
 			if err != nil {
 				return err
 			}
@@ -230,7 +230,7 @@ func (s *Service) plan(ctx context.Context, f *follower, view *model.View, reque
 	if err != nil || request.PageToken == "" {
 		return plan, err
 	}
-	cursor, err := s.pages.Parse(request.PageToken, scope, request, len(plan.Terms))
+	cursor, err := s.pages.Parse(request.PageToken, scope, request, plan)
 	if err != nil {
 		return plan, err
 	}

@@ -71,9 +71,12 @@ func (w *watch) begin(ctx context.Context, after string) error {
 	if after == "" {
 		return w.snapshot(ctx)
 	}
-	sequence, err := w.service.positions.Parse(w.tenant, after)
+	sequence, fingerprint, err := w.service.positions.ParseView(w.tenant, after)
 	if err != nil {
 		return err
+	}
+	if fingerprint != nil && *fingerprint != w.view.Fingerprint() {
+		return w.snapshot(ctx) // the rows that the client knows were made by another definition
 	}
 	changed, upTo, ok, err := w.missed(ctx, sequence)
 	switch {
@@ -223,7 +226,7 @@ func (w *watch) send(ctx context.Context, changes []*projectionv1.Change, size i
 	defer release()
 	message := &projectionv1.WatchResponse{Changes: changes, Reset_: reset}
 	if position > 0 || !reset && len(changes) == 0 {
-		message.Position = w.service.positions.Format(w.tenant, position)
+		message.Position = w.service.positions.FormatView(w.tenant, position, w.view.Fingerprint())
 	}
 	return w.stream.Send(message)
 }

@@ -161,3 +161,68 @@ func TestManyWatchersAllHearEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A position is of a view's definition: after a change of it, what the client knew counts no
+// more. A change of the rest of the model resets nothing.
+func TestWatch_ResetsWhenTheDefinitionHasChanged(t *testing.T) {
+	overBoth(t, watchResetsWhenTheDefinitionHasChanged)
+}
+
+func watchResetsWhenTheDefinitionHasChanged(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	var c changing
+	old := wallet(t)
+	c.text.Store(&old)
+	f := start(t, backbonetest.Start(t), newStore(t), c.source)
+	f.fill(t)
+	apply := func(text string) {
+		t.Helper()
+		if text == *c.text.Load() {
+			t.Fatal("the model does not change")
+		}
+		c.text.Store(&text)
+		if _, err := f.models.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		revision := f.models.Current().Revision
+		within(t, "the new views are shown", func() bool {
+			res, err := f.client.ListViews(as(t, "acme"), &projectionv1.ListViewsRequest{})
+			return err == nil && res.GetGenerations()[0].GetModel() == revision
+		})
+	}
+	w := f.watch(t, &projectionv1.WatchRequest{MinPosition: f.position(t, "acme")})
+	w.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")
+	w.close()
+	page, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func() error {
+		_, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 2, PageToken: page.GetNextPageToken()}})
+		return err
+	}
+
+	apply("# another text\n" + old)
+	back := f.watch(t, &projectionv1.WatchRequest{After: w.position})
+	back.rows = w.rows
+	back.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")
+	back.close()
+	if err := next(); back.resets != 0 || err != nil {
+		t.Errorf("after another change: %d resets, the next page: %v", back.resets, err)
+	}
+
+	apply(strings.Replace(old, "balance: row.balance + event.amount", "balance: row.balance + event.amount * 2", 1))
+	back = f.watch(t, &projectionv1.WatchRequest{After: back.position})
+	back.rows = w.rows
+	back.until(t, "w0=2 w1=202 w2=402 w3=2 w4=202")
+	back.close()
+	if err := next(); back.resets != 1 || connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("after a change of the view: %d resets, the next page: %v", back.resets, err)
+	}
+	// A position without a fingerprint counts.
+	bare := f.watch(t, &projectionv1.WatchRequest{After: f.position(t, "acme")})
+	bare.until(t, "")
+	bare.close()
+	if bare.resets != 0 {
+		t.Error("a position without a fingerprint resets")
+	}
+}

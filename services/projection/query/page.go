@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +30,8 @@ const (
 
 // Pages formats and parses page tokens: opaque, authenticated, and bound to the tenant, the
 // view and the request, so that a token cannot be used elsewhere. Version 2 is encrypted;
-// version 1, which is signed only, stays readable.
+// version 1, which is signed only, stays readable. A fingerprint of the view's definition
+// follows the cursor; nodes of earlier versions ignore it, and tokens without one are read.
 type Pages struct {
 	key    []byte // of version 1
 	sealer *token.Sealer
@@ -60,24 +62,26 @@ func (d Digest) Is(value any) bool {
 	return ok && digest(text) == d
 }
 
-// long is the JSON form of a [Digest] in a token.
+// long is the JSON form of a text that is not written as it is: one of its members.
 type long struct {
-	SHA256 Digest `json:"sha256"`
+	SHA256 Digest `json:"sha256,omitempty"`
+	Base64 []byte `json:"base64,omitempty"`
 }
 
 // Next returns the token of the page after a row with those values of the
 // plan's terms. Error: [ErrLongKey].
-func (p *Pages) Next(scope string, request Request, values []any) (string, error) {
+func (p *Pages) Next(scope string, request Request, plan Plan, values []any) (string, error) {
 	sealed := p.gate.Sealed()
-	limits := []int{longValue, shortValue}
+	forms := []form{{limit: longValue}, {limit: shortValue}, {limit: shortValue, compact: true}}
 	if !sealed {
-		limits = []int{maxTokenText, shortValue} // nodes that read only version 1 cannot read digests
+		forms[0].limit = maxTokenText // nodes that read only version 1 cannot read digests
 	}
-	for _, limit := range limits {
-		body, err := encodeCursor(values, limit)
+	for _, form := range forms {
+		body, err := form.encode(values)
 		if err != nil {
 			return "", fmt.Errorf("make a page token: %w", err)
 		}
+		body = binary.BigEndian.AppendUint64(body, plan.Fingerprint)
 		var raw []byte
 		if sealed {
 			raw = p.sealer.Seal([]byte{sealedVersion}, bound(scope, request), body)
@@ -91,14 +95,24 @@ func (p *Pages) Next(scope string, request Request, values []any) (string, error
 	return "", ErrLongKey
 }
 
-// encodeCursor encodes the values of a plan's terms. Texts longer than limit, except for the
-// key, are represented by their digests.
-func encodeCursor(values []any, limit int) ([]byte, error) {
+// form is how a token represents texts.
+type form struct {
+	limit   int  // longer texts, except for the key, are represented by their digests
+	compact bool // texts of which JSON would escape much are in base64
+}
+
+// encode encodes the values of a plan's terms.
+func (f form) encode(values []any) ([]byte, error) {
 	out := make([]any, len(values))
 	for i, value := range values {
 		out[i] = value
-		if text, ok := value.(string); ok && len(text) > limit && i < len(values)-1 {
-			out[i] = long{digest(text)}
+		text, ok := value.(string)
+		switch {
+		case !ok:
+		case len(text) > f.limit && i < len(values)-1:
+			out[i] = long{SHA256: digest(text)}
+		case f.compact && text != "":
+			out[i] = long{Base64: []byte(text)}
 		}
 	}
 	var b bytes.Buffer
@@ -108,8 +122,8 @@ func encodeCursor(values []any, limit int) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-// Parse returns the cursor in a token of a plan with count terms. Its error wraps [ErrToken].
-func (p *Pages) Parse(text, scope string, request Request, count int) (Cursor, error) {
+// Parse returns the cursor in a token of a plan. Its error wraps [ErrToken].
+func (p *Pages) Parse(text, scope string, request Request, plan Plan) (Cursor, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil || len(raw) <= pageMAC || len(text) > maxTokenText {
 		return nil, fmt.Errorf("%w: it was not issued by a query", ErrToken)
@@ -124,33 +138,66 @@ func (p *Pages) Parse(text, scope string, request Request, count int) (Cursor, e
 			return nil, fmt.Errorf("%w: it is of another query (filter, order, view and tenant must stay the same from page to page)", ErrToken)
 		}
 	}
-	return parseCursor(body, count)
+	return parseCursor(body, plan)
 }
 
-func parseCursor(body []byte, count int) (Cursor, error) {
-	invalid := fmt.Errorf("%w: it is of another version of the view", ErrToken)
+func parseCursor(body []byte, plan Plan) (Cursor, error) {
+	changed := fmt.Errorf("%w: the view's definition has changed since the page before: begin again", ErrToken)
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
 	var values []any
-	if err := decoder.Decode(&values); err != nil || len(values) != count {
-		return nil, invalid
+	if err := decoder.Decode(&values); err != nil || len(values) != len(plan.Terms) {
+		return nil, changed
 	}
-	for i, value := range values {
-		switch v := value.(type) {
-		case map[string]any:
-			text, ok := v["sha256"].(string)
-			if !ok || i == count-1 {
-				return nil, invalid
-			}
-			values[i] = Digest(text)
-		default:
-			values[i] = model.Normalize(v)
+	if rest := body[decoder.InputOffset():]; len(rest) > 0 && (len(rest) != 8 || binary.BigEndian.Uint64(rest) != plan.Fingerprint) {
+		return nil, changed
+	}
+	for i, term := range plan.Terms {
+		var ok bool
+		if values[i], ok = term.value(values[i]); !ok || i == len(values)-1 && !isText(values[i]) {
+			return nil, changed
 		}
 	}
-	if _, ok := values[count-1].(string); !ok {
-		return nil, invalid
-	}
 	return values, nil
+}
+
+// value returns a value of the term's column as it is bound, or false if it is none.
+func (t Term) value(v any) (any, bool) {
+	if object, ok := v.(map[string]any); ok {
+		if text, ok := object["sha256"].(string); ok {
+			return Digest(text), t.text()
+		}
+		text, ok := object["base64"].(string)
+		raw, err := base64.StdEncoding.DecodeString(text)
+		return string(raw), ok && err == nil && t.text()
+	}
+	switch v := model.Normalize(v).(type) {
+	case nil:
+		return nil, true
+	case string:
+		return v, t.text()
+	case bool:
+		return v, t.Type == model.TypeBool
+	case int64:
+		switch t.Type {
+		case model.TypeBool: // as SQLite has it
+			return v != 0, true
+		case model.TypeDouble:
+			return float64(v), true
+		}
+		return v, t.Type == model.TypeInt
+	case float64:
+		return v, t.Type == model.TypeDouble
+	}
+	return nil, false
+}
+
+// text reports whether the term's values are texts.
+func (t Term) text() bool { return t.Type == model.TypeString || t.Type == model.TypeTimestamp }
+
+func isText(v any) bool {
+	_, ok := v.(string)
+	return ok
 }
 
 // Key returns the key of the page's last row.

@@ -51,11 +51,14 @@ type Plan struct {
 	// Terms are the columns of the order, the key last: their values in the
 	// last row of a page make the next page's token.
 	Terms []Term
+	// Fingerprint is of the view's definition.
+	Fingerprint uint64
 }
 
 // Term is a criterion of an order.
 type Term struct {
 	Column string
+	Type   model.ColumnType
 	Desc   bool
 }
 
@@ -68,46 +71,21 @@ type Dialect struct {
 	// Contains is a format of two operands: whether the first has the second in
 	// it.
 	Contains string
+	// Like is a format of two operands: whether a text has the form of a [Pattern].
+	Like string
+	// JSON returns the condition that a JSON column passes a test. bind binds a value and
+	// returns its parameter.
+	JSON func(column string, test JSONTest, bind func(value any) string) string
 	// NullsFirst is appended to an ascending and NullsLast to a descending
 	// criterion where the database would sort otherwise.
 	NullsFirst, NullsLast string
-}
-
-// SQLite is SQLite's dialect.
-var SQLite = Dialect{
-	Placeholder:   func(int, any) string { return "?" },
-	NullSafeEqual: "IS",
-	Contains:      "instr(%s, %s) > 0",
-}
-
-// PostgreSQL is PostgreSQL's dialect. A parameter says its type, since the
-// database would otherwise take that of the column that it is compared with.
-var PostgreSQL = Dialect{
-	Placeholder: func(n int, value any) string {
-		kind := ""
-		switch value.(type) {
-		case string:
-			kind = "::text"
-		case int64:
-			kind = "::bigint"
-		case float64:
-			kind = "::double precision"
-		case bool:
-			kind = "::boolean"
-		}
-		return fmt.Sprintf("$%d%s", n, kind)
-	},
-	NullSafeEqual: "IS NOT DISTINCT FROM",
-	Contains:      "strpos(%s, %s) > 0",
-	NullsFirst:    " NULLS FIRST",
-	NullsLast:     " NULLS LAST",
 }
 
 // Compile plans a request, except for its page token, against a view. Errors wrap [ErrFilter],
 // [ErrOrder] or [ErrFields].
 func Compile(view *model.View, request Request, dialect Dialect) (Plan, error) {
 	b := &builder{dialect: dialect}
-	plan := Plan{Limit: request.PageSize}
+	plan := Plan{Limit: request.PageSize, Fingerprint: view.Fingerprint()}
 	if plan.Limit == 0 {
 		plan.Limit = DefaultPageSize
 	}
@@ -119,7 +97,7 @@ func Compile(view *model.View, request Request, dialect Dialect) (Plan, error) {
 	if plan.Terms, err = terms(view, request.OrderBy); err != nil {
 		return Plan{}, err
 	}
-	if request.Filter != "" {
+	if strings.TrimSpace(request.Filter) != "" {
 		if plan.Where, err = b.filter(view, request.Filter); err != nil {
 			return Plan{}, err
 		}
@@ -184,9 +162,9 @@ func terms(view *model.View, orderBy string) ([]Term, error) {
 		case column.Type == model.TypeJSON:
 			return nil, fmt.Errorf("%w: column %q is JSON, which has no order", ErrOrder, f.Path)
 		}
-		list = append(list, Term{Column: column.Name, Desc: f.Desc})
+		list = append(list, Term{Column: column.Name, Type: column.Type, Desc: f.Desc})
 	}
-	return append(list, Term{Column: KeyColumn}), nil
+	return append(list, Term{Column: KeyColumn, Type: model.TypeString}), nil
 }
 
 // after is the condition that a row comes after the given values of terms. NULL
@@ -194,14 +172,15 @@ func terms(view *model.View, orderBy string) ([]Term, error) {
 func (b *builder) after(terms []Term, values []any) string {
 	var alternatives []string
 	for i, term := range terms {
+		if values[i] == nil && term.Desc {
+			continue // no value comes after NULL in a descending order
+		}
 		parts := make([]string, 0, i+1)
 		for j, equal := range terms[:i] {
 			parts = append(parts, quote(equal.Column)+" "+b.dialect.NullSafeEqual+" "+b.bind(values[j]))
 		}
 		column := quote(term.Column)
 		switch {
-		case values[i] == nil && term.Desc:
-			continue // nothing comes after NULL in a descending order
 		case values[i] == nil:
 			parts = append(parts, column+" IS NOT NULL")
 		case term.Desc:
@@ -219,7 +198,6 @@ type builder struct {
 	dialect Dialect
 	view    *model.View
 	args    []any
-	depth   int
 }
 
 func (b *builder) bind(value any) string {

@@ -1,0 +1,317 @@
+package query
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	// maxFilterDepth bounds the nesting of a filter's parentheses and negations.
+	maxFilterDepth = 32
+	// maxFilterTerms bounds the conditions of a filter.
+	maxFilterTerms = 512
+	// maxMembers bounds the members that lead to a value in a JSON column.
+	maxMembers = 16
+)
+
+// node is a part of a filter: one of *junction, *negation, *restriction, and among the
+// values of a restriction *value.
+type node any
+
+// junction is "all of" or "any of" its parts.
+type junction struct {
+	any   bool
+	parts []node
+}
+
+// negation is true where its part is not.
+type negation struct{ part node }
+
+// restriction compares a member with a value. operator "" is none: the member alone.
+type restriction struct {
+	at       int
+	path     []string // a column and the members in it
+	operator string
+	arg      node // a *value, or junctions and negations of them
+}
+
+// value is a literal.
+type value struct {
+	at     int
+	text   string // unquoted; an escaped asterisk is [literalStar]
+	quoted bool
+	time   bool // given as timestamp("…")
+}
+
+// parser reads a filter by the grammar of AIP-160. It is more liberal in whitespace.
+type parser struct {
+	lexer lexer
+	ahead lexeme // the next token, if it has been read
+	read  bool
+	depth int
+	terms int
+	// values is set within the parentheses of a restriction's values.
+	values bool
+}
+
+// parse returns a filter's tree. Its errors are *syntaxError.
+func parse(source string) (node, error) {
+	if !utf8.ValidString(source) {
+		return nil, mistake(0, "the filter is not valid UTF-8")
+	}
+	if at := strings.IndexRune(source, literalStar); at >= 0 {
+		return nil, mistake(at, "%U is not a character", literalStar)
+	}
+	p := &parser{lexer: lexer{source: source}}
+	out, err := p.expression(p.restriction)
+	if err != nil {
+		return nil, err
+	}
+	t, err := p.peek()
+	if err == nil && t.kind != tokenEnd {
+		err = mistake(t.at, "%q is not expected here", t.text)
+	}
+	return out, err
+}
+
+func (p *parser) peek() (lexeme, error) {
+	if !p.read {
+		before := p.lexer.at
+		var err error
+		if p.ahead, err = p.lexer.next(false); err != nil {
+			p.lexer.at = before // the next call returns the same error
+			return lexeme{}, err
+		}
+		p.read = true
+	}
+	return p.ahead, nil
+}
+
+// next returns the next token.
+func (p *parser) next() (lexeme, error) {
+	t, err := p.peek()
+	p.read = false
+	return t, err
+}
+
+// keyword reports whether the next token is the keyword, and takes it if it is.
+func (p *parser) keyword(word string) bool {
+	if t, err := p.peek(); err != nil || t.kind != tokenText || t.text != word {
+		return false
+	}
+	p.read = false
+	return true
+}
+
+// mark reports whether the next token is the mark, and takes it if it is.
+func (p *parser) mark(mark string) bool {
+	if t, err := p.peek(); err != nil || t.kind != tokenMark || t.text != mark {
+		return false
+	}
+	p.read = false
+	return true
+}
+
+// expression reads sequences that AND joins. simple reads what is not composite.
+func (p *parser) expression(simple func() (node, error)) (node, error) {
+	var parts []node
+	for {
+		part, err := p.sequence(simple)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part)
+		if !p.keyword("AND") {
+			return join(false, parts), nil
+		}
+	}
+}
+
+// sequence reads factors side by side, all of which must be true.
+func (p *parser) sequence(simple func() (node, error)) (node, error) {
+	var parts []node
+	for {
+		part, err := p.factor(simple)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part)
+		t, err := p.peek()
+		if err != nil {
+			return nil, err
+		}
+		if t.kind == tokenEnd || t.kind == tokenMark && t.text != "(" && t.text != "-" || t.kind == tokenText && t.text == "AND" {
+			return join(false, parts), nil
+		}
+	}
+}
+
+// factor reads terms that OR joins.
+func (p *parser) factor(simple func() (node, error)) (node, error) {
+	var parts []node
+	for {
+		part, err := p.term(simple)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part)
+		if !p.keyword("OR") {
+			return join(true, parts), nil
+		}
+	}
+}
+
+// join returns the junction of parts, or the only one.
+func join(or bool, parts []node) node {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	return &junction{or, parts}
+}
+
+// term reads what may be negated.
+func (p *parser) term(simple func() (node, error)) (node, error) {
+	if p.depth++; p.depth > maxFilterDepth {
+		return nil, mistake(p.lexer.at, "it is nested deeper than %d", maxFilterDepth)
+	}
+	defer func() { p.depth-- }()
+	if p.keyword("NOT") || !p.negative() && p.mark("-") {
+		part, err := p.term(simple)
+		return &negation{part}, err
+	}
+	if !p.mark("(") {
+		if p.terms++; p.terms > maxFilterTerms {
+			return nil, mistake(p.lexer.at, "it has more than %d conditions", maxFilterTerms)
+		}
+		return simple()
+	}
+	part, err := p.expression(simple)
+	if err != nil {
+		return nil, err
+	}
+	return part, p.closed()
+}
+
+// negative reports whether a negative number among the values in parentheses is next.
+func (p *parser) negative() bool {
+	t, err := p.peek()
+	if err != nil || !p.values || t.kind != tokenMark || t.text != "-" {
+		return false
+	}
+	rest := p.lexer.source[t.at+1:]
+	return rest != "" && strings.IndexByte(".0123456789", rest[0]) >= 0
+}
+
+func (p *parser) closed() error {
+	if p.mark(")") {
+		return nil
+	}
+	t, err := p.peek()
+	if err != nil {
+		return err
+	}
+	return mistake(t.at, `")" is expected here`)
+}
+
+// restriction reads a member, and what it is compared with, if it is.
+func (p *parser) restriction() (node, error) {
+	t, err := p.next()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case t.kind == tokenEnd:
+		return nil, mistake(t.at, "a condition is expected here")
+	case t.kind != tokenText && t.kind != tokenString || t.kind == tokenText && (t.text == "AND" || t.text == "OR" || t.text == "NOT"):
+		return nil, mistake(t.at, "a condition is expected here, not %q", t.text)
+	}
+	out := &restriction{at: t.at, path: []string{plain(t)}}
+	for p.mark(".") {
+		member, err := p.next()
+		if err != nil {
+			return nil, err
+		}
+		if member.kind != tokenText && member.kind != tokenString {
+			return nil, mistake(member.at, "a member's name is expected after the dot")
+		}
+		if out.path = append(out.path, plain(member)); len(out.path) > maxMembers+1 {
+			return nil, mistake(member.at, "more than %d members are named", maxMembers)
+		}
+	}
+	operator, err := p.peek()
+	if err != nil {
+		return nil, err
+	}
+	if operator.kind == tokenMark && operator.text == "(" && operator.at == t.at+len(t.text) {
+		return nil, mistake(t.at, "there is no function %q here: timestamp(\"…\") follows a comparator", t.text)
+	}
+	if operator.kind != tokenOperator {
+		return out, nil
+	}
+	p.read = false
+	out.operator = operator.text
+	out.arg, err = p.arg()
+	return out, err
+}
+
+// plain returns the text of a token in which asterisks have no meaning.
+func plain(t lexeme) string { return strings.ReplaceAll(t.text, string(literalStar), "*") }
+
+// arg reads what a member is compared with: a value, or values in parentheses that AND, OR and
+// NOT join.
+func (p *parser) arg() (node, error) {
+	p.lexer.space()
+	if !strings.HasPrefix(p.lexer.source[p.lexer.at:], "(") {
+		return p.value()
+	}
+	p.lexer.at++
+	if p.depth++; p.depth > maxFilterDepth {
+		return nil, mistake(p.lexer.at, "it is nested deeper than %d", maxFilterDepth)
+	}
+	p.values = true
+	defer func() { p.depth, p.values = p.depth-1, false }()
+	out, err := p.expression(p.listed)
+	if err != nil {
+		return nil, err
+	}
+	return out, p.closed()
+}
+
+// listed reads a value in parentheses, of which the parser has looked at the first token.
+func (p *parser) listed() (node, error) {
+	t, err := p.peek()
+	if err != nil {
+		return nil, err
+	}
+	p.lexer.at, p.read = t.at, false
+	return p.value()
+}
+
+// value reads a literal.
+func (p *parser) value() (node, error) {
+	t, err := p.lexer.next(true)
+	if err != nil {
+		return nil, err
+	}
+	switch t.kind {
+	case tokenString:
+		return &value{at: t.at, text: t.text, quoted: true}, nil
+	case tokenText:
+		if t.text != "timestamp" || !strings.HasPrefix(p.lexer.source[p.lexer.at:], "(") {
+			if strings.HasPrefix(p.lexer.source[p.lexer.at:], "(") {
+				return nil, mistake(t.at, "there is no function %q: use timestamp(\"…\"), or quote the text", t.text)
+			}
+			return &value{at: t.at, text: t.text}, nil
+		}
+		p.lexer.at++
+		inner, err := p.lexer.next(true)
+		if err != nil {
+			return nil, err
+		}
+		if inner.kind != tokenString {
+			return nil, mistake(inner.at, "timestamp() takes a string")
+		}
+		return &value{at: t.at, text: inner.text, quoted: true, time: true}, p.closed()
+	}
+	return nil, mistake(t.at, "a value is expected here")
+}
