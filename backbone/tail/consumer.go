@@ -1,0 +1,200 @@
+package tail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// pulledMessages and pulledBytes bound the messages of one request for more.
+	pulledMessages, pulledBytes = 512, 2 * backbone.MaxMessageBytes
+	// heartbeat is how often the server shows that a consumer without messages is there.
+	heartbeat = 2 * time.Second
+	// inactive is how long the server stores a consumer that is not read.
+	inactive = 30 * time.Second
+	// checkTimeout bounds questions about a stream or a consumer.
+	checkTimeout = 5 * time.Second
+	// firstPause and longestPause are the waits before a consumer that failed is made again.
+	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
+)
+
+// errGap says that messages of a consumer were lost on their way.
+var errGap = errors.New("messages were lost on their way from NATS")
+
+// consume calls each for a consumer's messages, from a sequence on, until it returns false or
+// ctx ends. Each message follows the one before it: when messages were lost on their way, the
+// error is errGap.
+func (t *Tail) consume(ctx context.Context, kind string, subjects []string, from uint64, each func(message) bool) error {
+	consumer, err := t.js.CreateConsumer(ctx, backbone.StreamEvents, jetstream.ConsumerConfig{
+		Name:              t.config.Name + "-" + kind + "-" + contextkit.NewID(),
+		FilterSubjects:    subjects,
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       max(from, 1),
+		AckPolicy:         jetstream.AckNonePolicy,
+		InactiveThreshold: inactive,
+		MemoryStorage:     true,
+		Replicas:          1,
+	})
+	if err != nil {
+		return fmt.Errorf("make a consumer: %w", err)
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+		defer cancel()
+		_ = t.js.DeleteConsumer(ctx, backbone.StreamEvents, consumer.CachedInfo().Name) // else the server does, when it is inactive
+	}()
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pulledMessages, pulledBytes), jetstream.PullHeartbeat(heartbeat))
+	if err != nil {
+		return fmt.Errorf("read a consumer: %w", err)
+	}
+	defer messages.Stop()
+	for expected := uint64(1); ; expected++ {
+		msg, err := t.next(ctx, consumer, messages)
+		if err != nil {
+			return err
+		}
+		m, err := newMessage(msg)
+		if err != nil {
+			return err
+		}
+		if m.delivery != expected {
+			return errGap
+		}
+		if !each(m) {
+			return nil
+		}
+	}
+}
+
+// next returns a consumer's next message.
+func (t *Tail) next(ctx context.Context, consumer jetstream.Consumer, messages jetstream.MessagesContext) (jetstream.Msg, error) {
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if err == nil {
+			return msg, nil
+		}
+		if ctx.Err() != nil || !errors.Is(err, jetstream.ErrNoHeartbeat) {
+			return nil, err
+		}
+		// The consumer may be gone, with the server that had it.
+		check, cancel := context.WithTimeout(ctx, checkTimeout)
+		_, err = consumer.Info(check)
+		cancel()
+		if err != nil {
+			return nil, fmt.Errorf("the consumer does not answer: %w", err)
+		}
+	}
+}
+
+// stream returns what the leader of the journal's stream says of it.
+func (t *Tail) stream(ctx context.Context) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	stream, err := t.js.Stream(ctx, backbone.StreamEvents)
+	if err != nil {
+		return nil, err
+	}
+	return stream.CachedInfo(), nil
+}
+
+// follow reads new messages until ctx ends.
+func (t *Tail) follow(ctx context.Context) error {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		before := t.Position()
+		err := t.read(ctx)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // that is how it ends
+		}
+		if t.Position() != before {
+			pause = firstPause
+		}
+		if err == nil {
+			continue // the subjects have changed
+		}
+		t.config.Log.Warn().Err(err).Dur("again_in", pause).Uint64("position", t.Position()).Msg("the journal's tail is interrupted")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// read dispatches new messages until the consumer fails, or nil when the subjects change.
+func (t *Tail) read(ctx context.Context) error {
+	from, subjects, changed, err := t.open(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-stop:
+		}
+	}()
+	err = t.consume(ctx, "tail", subjects, from, func(m message) bool {
+		t.dispatch(m)
+		return true
+	})
+	select {
+	case <-changed:
+		return nil
+	default:
+		return err
+	}
+}
+
+// open checks that the journal is the one that was read before, and returns where to continue.
+func (t *Tail) open(ctx context.Context) (from uint64, subjects []string, changed chan struct{}, err error) {
+	info, err := t.stream(ctx)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	epoch := t.journal.Epoch()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.epoch != 0 && t.epoch == epoch {
+		switch {
+		case !info.Created.Equal(t.created):
+			err = ErrReplaced
+		case info.State.LastSeq < t.position:
+			err = fmt.Errorf("%w: at %d, after %d", ErrShorter, info.State.LastSeq, t.position)
+		}
+		if t.broken = err; err != nil {
+			return 0, nil, nil, err
+		}
+	} else {
+		// The first time, or an operator has accepted that events are lost.
+		t.position = info.State.LastSeq - min(info.State.LastSeq, overlap)
+		t.broken = nil
+		for _, entry := range t.tenants {
+			entry.newest = 0
+			for _, s := range entry.subs {
+				if t.epoch != 0 {
+					s.renew()
+				}
+			}
+		}
+		t.epoch, t.created = epoch, info.Created
+	}
+	t.work()
+	return t.position + 1, t.config.Subjects, t.subjects, nil
+}
+
+// Err returns why no events are delivered, nil if they are: [ErrReplaced] or [ErrShorter].
+func (t *Tail) Err() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.broken
+}

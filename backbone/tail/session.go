@@ -1,0 +1,256 @@
+package tail
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// gatherTime bounds how long events wait for others that are known to come, to be applied
+// together.
+const gatherTime = 5 * time.Millisecond
+
+// askCursors reads where a subscription is, and what the tenant's last event is.
+func (t *Tail) askCursors(s *Subscription) {
+	ctx := s.ctx
+	cursor, last, err := t.cursors(ctx, s)
+	recovered := false
+	if err != nil {
+		s.report(ctx, err)
+	}
+	t.mu.Lock()
+	if err == nil && !s.renewed {
+		s.known, s.asked = true, true
+		s.offered, s.delivered = cursor, cursor
+		s.newest = max(s.newest, last)
+		// Where nothing waits, no event will show that it advances again.
+		if recovered = s.failures > 0 && s.caughtUp(); recovered {
+			s.failures = 0
+		}
+	}
+	t.mu.Unlock()
+	if recovered {
+		s.handler.Report(nil)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.end(err)
+}
+
+func (t *Tail) cursors(ctx context.Context, s *Subscription) (cursor, last uint64, err error) {
+	if cursor, err = s.handler.Cursor(ctx); err != nil {
+		return 0, 0, err
+	}
+	if last, err = t.journal.Last(ctx, s.tenant); err != nil {
+		return 0, 0, err
+	}
+	if cursor > max(last, t.Position()) {
+		// Another node may have read more than this one. If not even the journal has it, the
+		// journal has lost its end.
+		stream, err := t.stream(ctx)
+		if err != nil {
+			return 0, 0, err
+		}
+		if end := stream.State.LastSeq; cursor > end {
+			return 0, 0, fmt.Errorf("%w: at %d, after %d", ErrShorter, cursor, end)
+		}
+	}
+	return cursor, last, nil
+}
+
+// report tells the handler of an error, unless that is the end of its context.
+func (s *Subscription) report(ctx context.Context, err error) {
+	if ctx.Err() == nil {
+		s.handler.Report(err)
+	}
+}
+
+// session applies a subscription's events until none is queued, or until another subscription
+// waits for a session.
+func (t *Tail) session(s *Subscription) {
+	ctx := s.ctx
+	err := t.apply(ctx, s)
+	if err != nil {
+		s.report(ctx, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.end(err)
+}
+
+// filled is a batch that is ready to be applied.
+type filled struct {
+	batch Batch
+	count int
+	bytes int64
+	last  uint64
+	err   error // of the event after the batch
+}
+
+func (t *Tail) apply(ctx context.Context, s *Subscription) error {
+	next := t.fill(ctx, s, nil)
+	for next != nil {
+		b := next
+		next = nil
+		// The next batch is made ready concurrently, if the session may go on.
+		ahead, applied := (chan *filled)(nil), make(chan struct{})
+		if b.err == nil && t.mayGoOn(s) {
+			ahead = make(chan *filled, 1)
+			go func() { ahead <- t.fill(ctx, s, applied) }()
+		}
+		var err error
+		if b.count > 0 {
+			err = b.batch.Apply(ctx)
+		}
+		close(applied)
+		if ahead != nil {
+			next = <-ahead
+		}
+		if err != nil {
+			return err
+		}
+		t.applied(s, b)
+		if b.err != nil {
+			return b.err
+		}
+		if t.isPaused(s) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// mayGoOn reports whether the session should make another batch ready: more events are known, and
+// no other subscription waits for a session.
+func (t *Tail) mayGoOn(s *Subscription) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ready.len() == 0 && (len(s.queue) > 0 || s.reader != nil) && s.accepting()
+}
+
+func (t *Tail) isPaused(s *Subscription) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return s.paused || s.stopped || t.over
+}
+
+// applied records that a batch has taken effect.
+func (t *Tail) applied(s *Subscription, b *filled) {
+	t.mu.Lock()
+	s.delivered = max(s.delivered, b.last)
+	s.inFlight -= b.bytes
+	if s.overdue {
+		s.overdue = false
+		s.slot = &t.sessions
+		t.sessions++
+		t.overdue--
+		t.used += s.inFlight
+	} else {
+		t.used -= b.bytes
+	}
+	s.since = time.Now()
+	t.counts.applied += uint64(b.count) //nolint:gosec // not negative
+	recovered := s.failures > 0 && b.err == nil && b.count > 0
+	if recovered {
+		s.failures = 0
+	}
+	s.catchUp()
+	t.changed.Broadcast()
+	t.work()
+	t.mu.Unlock()
+	if recovered {
+		s.handler.Report(nil)
+	}
+}
+
+// fill makes a batch of what is queued, nil if nothing is. It waits a moment for events that are
+// known to come; while the batch before is being applied, until that has been.
+func (t *Tail) fill(ctx context.Context, s *Subscription, applied <-chan struct{}) *filled {
+	var (
+		f    *filled
+		late <-chan time.Time
+	)
+	for f == nil || f.count < s.options.Events && f.bytes < s.options.Bytes {
+		taken, expected := t.take(s, f)
+		if len(taken) > 0 && f == nil {
+			f = &filled{batch: s.handler.Batch()}
+		}
+		for i := range taken {
+			m := &taken[i]
+			event, err := m.event()
+			if err == nil {
+				err = f.batch.Add(ctx, event)
+			}
+			if err != nil {
+				f.err = fmt.Errorf("event at sequence %d: %w", m.sequence, err)
+				return f
+			}
+			f.count, f.bytes, f.last = f.count+1, f.bytes+m.size(), m.sequence
+		}
+		if len(taken) > 0 {
+			continue
+		}
+		var wait <-chan time.Time
+		switch {
+		case applied != nil: // until then
+		case f == nil || !expected:
+			return f
+		default:
+			if late == nil {
+				late = time.After(gatherTime)
+			}
+			wait = late
+		}
+		select {
+		case <-s.arrived:
+		case <-wait:
+			return f
+		case <-applied:
+			applied = nil // what has arrived is taken
+			if f == nil {
+				f = t.fill(ctx, s, nil)
+				return f
+			}
+			late = closedTimer
+		case <-ctx.Done():
+			return f
+		}
+	}
+	return f
+}
+
+// closedTimer is a timer that has fired.
+var closedTimer = func() <-chan time.Time {
+	c := make(chan time.Time)
+	close(c)
+	return c
+}()
+
+// take takes queued events, as many as the batch has room for, and reports whether more are
+// expected soon.
+func (t *Tail) take(s *Subscription, f *filled) (taken []message, expected bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.arrived == nil {
+		s.arrived = make(chan struct{}, 1)
+	}
+	events, bytes := s.options.Events, s.options.Bytes
+	if f != nil {
+		events, bytes = events-f.count, bytes-f.bytes
+	}
+	count, size := 0, int64(0)
+	for count < len(s.queue) && count < events && size < bytes {
+		size += s.queue[count].size()
+		count++
+	}
+	taken = s.queue[:count:count]
+	if s.queue = s.queue[count:]; len(s.queue) == 0 {
+		s.queue = nil
+	}
+	s.queueBytes -= size
+	s.inFlight += size
+	if count > 0 && s.reader != nil {
+		t.changed.Broadcast() // its queue has room again
+	}
+	return taken, s.reader != nil && !s.caughtUp()
+}
