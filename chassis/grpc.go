@@ -118,7 +118,7 @@ func (p *grpcPort) listen(ctx context.Context) error {
 	if p.config.GRPC == "" {
 		return nil
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.config.GRPC)
+	listener, err := p.config.Sockets.take(ctx, p.config.GRPC)
 	if err != nil {
 		return fmt.Errorf("%s: gRPC: %w", p.config.Name, err)
 	}

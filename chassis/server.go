@@ -95,6 +95,8 @@ type Config struct {
 	// TLS secures the listener; nil: clear text. With an authority, clients must
 	// show a certificate of it (mTLS).
 	TLS *tlsfiles.Material `yaml:"-"`
+	// Sockets has addresses that the process has bound already; nil: the server binds its own.
+	Sockets *Sockets `yaml:"-"`
 	// Ended is told of every call of a service that has ended, but for health and
 	// reflection; nil: nobody is. It must not block.
 	Ended func(contextkit.RequestContext, Ended) `yaml:"-"`
@@ -177,6 +179,7 @@ type Server struct {
 	degraded Degraded                                       // nil: it has no parts
 	mayAsk   func(*http.Request, contextkit.TenantID) error // nil: every client may ask
 	log      zerolog.Logger
+	listen   func(ctx context.Context, addr string) (net.Listener, error)
 	listener net.Listener
 	server   *http.Server
 	options  []connecthttp.Option
@@ -329,6 +332,7 @@ func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Log
 		stopping: make(chan struct{}), config: config.WithDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
 		clients: newClientLimit(config.WithDefaults().MaxClientConnections, config.MaxClientStreams), slow: func() {},
 	}
+	s.listen = config.Sockets.take
 	s.standardEndpoints()
 	return s
 }
@@ -338,7 +342,7 @@ func (s *Server) MaxBodyBytes() int { return s.config.MaxBodyBytes }
 
 // Listen binds the address and mounts the handlers.
 func (s *Server) Listen(ctx context.Context) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.config.Addr)
+	listener, err := s.listen(ctx, s.config.Addr)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.config.Name, err)
 	}

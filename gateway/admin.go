@@ -21,7 +21,7 @@ func (g *Gateway) newAdmin() *chassis.Server {
 	if addr == "" {
 		addr = localAddr
 	}
-	admin := chassis.NewAdmin(chassis.Config{Name: g.config.Listen.Name + "-admin", Addr: addr}, g.server, g.log)
+	admin := chassis.NewAdmin(chassis.Config{Name: g.config.Listen.Name + "-admin", Addr: addr, Sockets: g.config.Listen.Sockets}, g.server, g.log)
 	admin.HTTP.Handle("GET /nodes", contextkit.HTTPMiddleware(http.HandlerFunc(g.serveNodes)))
 	return admin
 }

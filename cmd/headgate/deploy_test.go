@@ -50,6 +50,24 @@ func TestTheSettingsOfEveryDeploymentCanBeUsed(t *testing.T) {
 	}
 }
 
+// By default systemd gives up a unit that has ended five times in ten seconds.
+func TestDeploy_SystemdNeverGivesUp(t *testing.T) {
+	units, err := filepath.Glob("../../deploy/systemd/*.service")
+	if err != nil || len(units) < 2 {
+		t.Fatal(units, err)
+	}
+	for _, unit := range units {
+		text, err := os.ReadFile(unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, _, _ := strings.Cut(string(text), "[Service]")
+		if !strings.Contains(head, "\nStartLimitIntervalSec=0\n") || !strings.Contains(string(text), "\nRestart=always\n") {
+			t.Errorf("%s: systemd gives it up after some failures", unit)
+		}
+	}
+}
+
 // Every metric that the alerts, the dashboard and the docs name is exported from the start,
 // with the labels that the alerts select by, and each alert has its playbook.
 func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {

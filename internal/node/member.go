@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/headgate/headgate/backbone"
@@ -38,12 +39,16 @@ type member struct {
 }
 
 // newMember returns the member of a kind with the tenants that it serves now.
-func newMember(ctx context.Context, js *bus, kind, id string, configured []contextkit.TenantID, traced tracing.Config, log zerolog.Logger) (*member, error) {
+func newMember(ctx context.Context, js *bus, kind, id string, configured []contextkit.TenantID, traced tracing.Config, log zerolog.Logger) (_ *member, err error) {
 	m := &member{js: js, kind: kind, id: id, tenants: chassis.NewTenants(), log: log}
-	var err error
 	if m.spans, err = openSpans(ctx, traced, kind, id, log); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.spans.close())
+		}
+	}()
 	if m.timeline, err = backbone.NewTimeline(js); err != nil {
 		return nil, err
 	}

@@ -2,23 +2,17 @@ package node
 
 import (
 	"context"
-	"errors"
-	"time"
 
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/postgres"
-	"github.com/headgate/headgate/services/projection/store"
-	"github.com/rs/zerolog"
 )
 
-// databaseAgain is the wait before a database that does not answer is connected to again.
-const databaseAgain = time.Second
-
-// newPostgresProjection returns the projection role with its views in PostgreSQL.
+// newPostgresProjection returns the projection role with its views in PostgreSQL. The error is
+// store.ErrUnavailable while the database does not answer.
 func newPostgresProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, url string, listen chassis.Config) (*service, error) {
-	database, err := openDatabase(ctx, url, m.log)
+	database, err := postgres.Open(ctx, url)
 	if err != nil {
 		return nil, err
 	}
@@ -38,23 +32,4 @@ func newPostgresProjection(ctx context.Context, m *member, models *model.Registr
 		return err
 	}
 	return s, nil
-}
-
-// openDatabase connects to PostgreSQL. While the database does not answer, it tries again until
-// ctx ends.
-func openDatabase(ctx context.Context, url string, log zerolog.Logger) (*postgres.Database, error) {
-	for waiting := false; ; waiting = true {
-		database, err := postgres.Open(ctx, url)
-		if !errors.Is(err, store.ErrUnavailable) {
-			return database, err
-		}
-		if !waiting {
-			log.Warn().Err(err).Dur("again_in", databaseAgain).Msg("PostgreSQL does not answer: the start waits for it")
-		}
-		select {
-		case <-time.After(databaseAgain):
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
 }

@@ -8,8 +8,9 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
+	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
@@ -23,7 +24,6 @@ import (
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/runner"
-	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 )
 
@@ -33,7 +33,16 @@ type Plan struct {
 	settings *settings
 	lines    *chassis.Lines
 	log      zerolog.Logger
-	start    func(ctx context.Context, js *bus) (*running, error)
+	// listen and admin are the role's addresses, which sockets has from the start on.
+	listen  chassis.Config
+	admin   string
+	sockets chassis.Sockets
+	// open makes the role and binds its addresses. It may be called again after an error.
+	open func(ctx context.Context, js *bus) (*running, error)
+
+	waits          atomic.Pointer[string] // why the role is not ready while it starts
+	connected      atomic.Bool            // to NATS, while it starts
+	streamsTimeout time.Duration
 }
 
 // running is a role that listens.
@@ -41,6 +50,7 @@ type running struct {
 	url, admin string
 	layers     []chassis.Layer
 	close      func() error
+	js         *bus
 }
 
 // Open reads the settings of a role from the file at path, and checks everything that can be
@@ -53,7 +63,10 @@ func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error)
 	}
 	level, _ := zerolog.ParseLevel(s.Log) // checked by common
 	lines := chassis.NewLines(logs)
-	p := &Plan{role: role, settings: s, lines: lines, log: zerolog.New(lines).Level(level).With().Timestamp().Str("role", role).Logger()}
+	p := &Plan{
+		role: role, settings: s, lines: lines, streamsTimeout: defaultStreamsTimeout,
+		log: zerolog.New(lines).Level(level).With().Timestamp().Str("role", role).Logger(),
+	}
 	prepare := map[string]func(context.Context) error{"gateway": p.gateway, "aggregate": p.aggregate, "projection": p.projection, "runner": p.runner, "control": p.control}[role]
 	if prepare == nil {
 		return nil, fmt.Errorf("there is no role %q", role)
@@ -80,28 +93,14 @@ func (p *Plan) Run(ctx context.Context, out io.Writer) error {
 }
 
 func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
-	start, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), startTimeout)
-	defer cancel()
-	var options []nats.Option
-	if p.settings.NATS.Credentials != "" {
-		options = append(options, nats.UserCredentials(p.settings.NATS.Credentials))
-	}
-	conn, err := backbone.Connect(p.settings.NATS.URL, "headgate-"+p.role, options...)
-	if err != nil {
-		return fmt.Errorf("nats.url: %w", err)
-	}
-	defer conn.Close()
-	js, err := openBus(conn, p.log)
-	if err != nil {
+	r, err := p.start(ctx)
+	switch {
+	case ctx.Err() != nil && r == nil:
+		return nil // it is stopped before it has started
+	case err != nil:
 		return err
 	}
-	if err := backbone.EnsureStreams(start, js, backbone.Replicas(p.settings.NATS.Replicas)); err != nil {
-		return err
-	}
-	r, err := p.start(start, js)
-	if err != nil {
-		return err
-	}
+	defer r.js.Conn().Close()
 	defer func() { err = errors.Join(err, r.close()) }()
 	listens := fmt.Sprintf("headgate %s listens on %s\n", p.role, r.url)
 	if r.admin != "" {
@@ -110,7 +109,7 @@ func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
 	if _, err := io.WriteString(out, listens); err != nil {
 		return err
 	}
-	return chassis.RunLayers(ctx, append(r.layers, chassis.Layer{js.monitor.Run})...)
+	return chassis.RunLayers(ctx, append(r.layers, chassis.Layer{r.js.monitor.Run})...)
 }
 
 // leastShare is the smallest valid tenant_share and caller_share.
@@ -133,10 +132,18 @@ func (p *Plan) gateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.start = func(ctx context.Context, js *bus) (*running, error) {
+	listen.Sockets = &p.sockets
+	p.listen, p.admin = listen, g.Admin
+	p.open = func(ctx context.Context, js *bus) (*running, error) {
 		var err error
-		if accepted.Keys, err = auth.OpenKeyRing(ctx, keys); err != nil {
-			return nil, err
+		if accepted.Keys == nil {
+			accepted.Keys, err = auth.OpenKeyRing(ctx, keys)
+			switch {
+			case err != nil && isURL(g.Auth.Keys):
+				return nil, awayError{"the keys of tokens cannot be read", err}
+			case err != nil:
+				return nil, err
+			}
 		}
 		id, err := g.Node.identify("gateway", listen.Addr)
 		if err != nil {
@@ -182,7 +189,9 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 	if err := errors.Join(err, tenantsErr); err != nil {
 		return err
 	}
-	p.start = func(ctx context.Context, js *bus) (*running, error) {
+	listen.Sockets = &p.sockets
+	p.listen = listen
+	p.open = func(ctx context.Context, js *bus) (*running, error) {
 		models, follow, err := openModels(ctx, js, p.settings.Model, p.log)
 		if err != nil {
 			return nil, err
@@ -198,7 +207,7 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 		m.tokens = &token.Gate{}
 		s, err := create(ctx, m, models, listen)
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, m.spans.close())
 		}
 		if err := s.server.Listen(ctx); err != nil {
 			return nil, errors.Join(err, s.close())

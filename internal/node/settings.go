@@ -356,7 +356,7 @@ func (a authSettings) verify(ctx context.Context) (auth.Config, auth.Source, err
 	}
 	errs = append(errs, config.AtLeast("leeway", a.Leeway, 0))
 	source := auth.File(a.Keys)
-	if strings.HasPrefix(a.Keys, "https://") || strings.HasPrefix(a.Keys, "http://") {
+	if isURL(a.Keys) {
 		source = auth.URL(a.Keys)
 	} else if a.Keys != "" {
 		if _, err := os.Stat(a.Keys); err != nil {
@@ -370,6 +370,11 @@ func (a authSettings) verify(ctx context.Context) (auth.Config, auth.Source, err
 		}
 	}
 	return out, source, errors.Join(errs...)
+}
+
+// isURL reports whether a source is fetched over HTTP.
+func isURL(source string) bool {
+	return strings.HasPrefix(source, "https://") || strings.HasPrefix(source, "http://")
 }
 
 // placed returns the section's placements, which routes has checked.

@@ -1,0 +1,204 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/services/projection/store"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// firstStartWait is the wait after a failed attempt to start; it doubles up to
+	// longestStartWait.
+	firstStartWait, longestStartWait = 250 * time.Millisecond, 10 * time.Second
+	// defaultStreamsTimeout bounds the wait for the leaders of streams in one attempt.
+	defaultStreamsTimeout = 10 * time.Second
+	// sameCause is the time after which a cause that has not changed is logged again.
+	sameCause = time.Minute
+)
+
+// awayError is the error of an attempt to start that fails because something the role needs is
+// away. A later attempt may succeed.
+type awayError struct {
+	// reason is for /ready: it names what is away, and no addresses.
+	reason string
+	error
+}
+
+// Unwrap returns the cause.
+func (e awayError) Unwrap() error { return e.error }
+
+// start starts the role. While something that the role needs is away, it tries again, with
+// waits that double from 250 ms to 10 s, until ctx ends, and the role's addresses answer that
+// the process is alive and not ready (see [chassis.NewWaiting]).
+func (p *Plan) start(ctx context.Context) (_ *running, err error) {
+	p.waitFor("the start has not ended")
+	if err := p.bind(ctx); err != nil {
+		return nil, err
+	}
+	stop, err := p.serveWaiting(ctx)
+	if err != nil {
+		return nil, errors.Join(err, p.sockets.Close())
+	}
+	defer func() {
+		stop()
+		err = errors.Join(err, p.sockets.Close()) // those that no server has taken
+	}()
+	p.sockets.Yield = stop
+	var told struct {
+		cause string
+		at    time.Time
+	}
+	for wait := firstStartWait; ; wait = min(2*wait, longestStartWait) {
+		r, err := p.attempt(ctx)
+		var away awayError
+		if err == nil || ctx.Err() != nil || p.sockets.Taken() || !errors.As(err, &away) {
+			return r, err
+		}
+		p.waitFor("the start waits: " + away.reason)
+		if told.cause != err.Error() || time.Since(told.at) >= sameCause {
+			told.cause, told.at = err.Error(), time.Now()
+			p.log.Warn().Err(err).Dur("again_in", wait).Msg("the start waits: " + away.reason)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// attempt tries to start the role once. Errors: an [awayError], or any other that repeating
+// does not change.
+func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
+	ctx = contextkit.PlatformContext(ctx)
+	conn, err := p.connect()
+	if err != nil {
+		return nil, err
+	}
+	p.connected.Store(true)
+	defer func() {
+		if err != nil {
+			p.connected.Store(false)
+			conn.Close()
+		}
+	}()
+	js, err := openBus(conn, p.log)
+	if err != nil {
+		return nil, err
+	}
+	streams, cancel := context.WithTimeout(ctx, p.streamsTimeout)
+	defer cancel()
+	if err := backbone.EnsureStreams(streams, js, backbone.Replicas(p.settings.NATS.Replicas)); err != nil {
+		return nil, ifAway(err, "the streams of JetStream cannot be opened")
+	}
+	start, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	r, err := p.open(start, js)
+	switch {
+	case errors.Is(err, store.ErrUnavailable):
+		return nil, awayError{"PostgreSQL does not answer", err}
+	case err != nil:
+		return nil, ifAway(err, "JetStream does not answer")
+	}
+	r.js = js
+	return r, nil
+}
+
+// ifAway returns err as an [awayError] if NATS may be able later to do what failed.
+func ifAway(err error, reason string) error {
+	if backbone.Away(err) {
+		return awayError{reason, err}
+	}
+	return err
+}
+
+// connect connects to NATS once.
+func (p *Plan) connect() (*nats.Conn, error) {
+	var options []nats.Option
+	if p.settings.NATS.Credentials != "" {
+		options = append(options, nats.UserCredentials(p.settings.NATS.Credentials))
+	}
+	conn, err := backbone.Connect(p.settings.NATS.URL, "headgate-"+p.role, options...)
+	if err != nil {
+		return nil, ifAway(fmt.Errorf("nats.url: %w", err), "NATS does not accept a connection")
+	}
+	return conn, nil
+}
+
+// bind binds the role's addresses.
+func (p *Plan) bind(ctx context.Context) error {
+	for _, addr := range []string{p.listen.Addr, p.listen.GRPC, p.admin} {
+		if addr == "" {
+			continue
+		}
+		if err := p.sockets.Bind(ctx, addr); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", p.role, err), p.sockets.Close())
+		}
+	}
+	return nil
+}
+
+// serveWaiting answers at the role's addresses while the role starts, until stop is called,
+// which waits for the end and may be called repeatedly.
+func (p *Plan) serveWaiting(ctx context.Context) (stop func(), err error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var serving sync.WaitGroup
+	stop = func() {
+		cancel()
+		serving.Wait()
+	}
+	ready := func(context.Context, contextkit.TenantID) error {
+		return errors.New(*p.waits.Load())
+	}
+	operators := p.listen.Addr
+	if p.role == "gateway" {
+		operators = p.admin
+	}
+	for _, addr := range []string{p.listen.Addr, p.listen.GRPC, p.admin} {
+		if addr == "" {
+			continue
+		}
+		config := p.listen
+		config.Addr, config.Ended = addr, nil
+		if addr == p.admin {
+			config.TLS = nil
+		}
+		server := chassis.NewWaiting(config, addr == operators, ready, p.log, p.whileWaiting()...)
+		if err := server.Listen(ctx); err != nil {
+			stop()
+			return nil, err
+		}
+		serving.Go(func() {
+			if err := server.Serve(ctx); err != nil {
+				p.log.Error().Err(err).Str("address", addr).Msg("the address does not answer while the role starts")
+			}
+		})
+	}
+	return stop, nil
+}
+
+// whileWaiting returns metrics that the monitor exports once the role has started (see
+// [backbone.Monitor]), so that the alerts on them fire while it starts.
+func (p *Plan) whileWaiting() []prometheus.Collector {
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "headgate_nats_connected", Help: "1 while the process is connected to NATS."}, func() float64 {
+			if p.connected.Load() {
+				return 1
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "headgate_jetstream_available", Help: "0 while the process has not started."}, func() float64 { return 0 }),
+	}
+}
+
+// waitFor sets the reason that the role is not ready.
+func (p *Plan) waitFor(reason string) { p.waits.Store(&reason) }
