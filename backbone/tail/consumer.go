@@ -182,6 +182,7 @@ func (t *Tail) open(ctx context.Context) (from uint64, subjects []string, change
 			entry.newest = 0
 			for _, s := range entry.subs {
 				if t.epoch != 0 {
+					s.newest, s.asked, s.missed = 0, false, 0
 					s.renew()
 				}
 			}

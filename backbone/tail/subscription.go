@@ -117,6 +117,14 @@ func (s *Subscription) Resume() {
 	s.tail.work()
 }
 
+// Reset has the cursor read again, and continues after it. A subscription that waits after a
+// failure does not wait any longer.
+func (s *Subscription) Reset() {
+	s.tail.mu.Lock()
+	defer s.tail.mu.Unlock()
+	s.renew()
+}
+
 // Stop ends the subscription. It cancels the context of the handler's calls, and returns when
 // none is running.
 func (s *Subscription) Stop() {
@@ -313,11 +321,13 @@ func (s *Subscription) ask() {
 	s.tail.work()
 }
 
-// renew has the cursor read again: what was known of the journal holds no longer.
+// renew has the cursor read again.
 func (s *Subscription) renew() {
+	if s.retry != nil {
+		s.retry.Stop()
+	}
 	s.drop()
-	s.known, s.asked, s.newest, s.offered, s.missed = false, false, 0, 0, 0
-	s.renewed = s.busy
+	s.known, s.renewed = false, s.busy
 	s.ask()
 }
 
@@ -364,7 +374,7 @@ func (s *Subscription) end(err error) {
 			close(s.ended)
 		}
 	case s.renewed:
-		s.renewed, s.known = false, false
+		s.renewed, s.known = false, false // it may have been set meanwhile
 		s.ask()
 	case t.over:
 	case err != nil:

@@ -430,6 +430,8 @@ func TestTail_DeliversEachEventOnceInOrderUnderFaults(t *testing.T) {
 				case action == 10:
 					subs[id].Stop()
 					subs[id] = w.tail.Subscribe(id, handlers[id], tail.Options{Events: 3})
+				case action == 13:
+					subs[id].Reset()
 				case action == 11:
 					w.deleteConsumers()
 				case action == 12:
