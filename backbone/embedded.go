@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"sync"
 	"time"
 
+	"github.com/headgate/headgate/internal/disk"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
 )
 
 const (
@@ -27,38 +31,64 @@ type EmbeddedConfig struct {
 	// By default each write is synced before it is acknowledged, since a single
 	// node has no replica to lose nothing with.
 	LazySync bool
+	// Log receives the server's warnings and errors, and those of [Embedded.Run]. The zero value
+	// discards them.
+	Log *zerolog.Logger
 }
 
-// Embedded is a NATS server in this process, without a listener.
+// Embedded is a NATS server in this process, without a listener. While [Embedded.Run] runs, the
+// server is started anew when it has ceased to store messages and there is room on its disk again.
+// Its methods may be called concurrently.
 type Embedded struct {
-	server *server.Server
+	config EmbeddedConfig
+	log    zerolog.Logger
 	lock   *os.File
+	anchor *disk.Anchor
+	events os.FileInfo // the directory of EVENTS, nil before it is there; Run's after the start
+
+	mu     sync.Mutex
+	server *server.Server // nil while it is being started anew
+	closed bool
 }
 
 // StartEmbedded starts a server and waits until it takes connections.
-func StartEmbedded(ctx context.Context, config EmbeddedConfig) (_ *Embedded, err error) {
+func StartEmbedded(ctx context.Context, config EmbeddedConfig) (*Embedded, error) {
 	file, err := lock(config.Dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			_ = file.Close() // gives the lock back
-		}
-	}()
+	e := &Embedded{config: config, log: zerolog.Nop(), lock: file, anchor: disk.NewAnchor(file)}
+	if config.Log != nil {
+		e.log = *config.Log
+	}
+	if e.server, err = e.start(ctx); err != nil {
+		return nil, errors.Join(err, file.Close()) // which gives the lock back
+	}
+	if found, err := e.statEvents(); err == nil {
+		e.events = found
+	}
+	return e, nil
+}
+
+// start starts a server over the directory and waits until it takes connections.
+func (e *Embedded) start(ctx context.Context) (*server.Server, error) {
 	s, err := server.NewServer(&server.Options{
 		ServerName: "headgate",
 		DontListen: true,
 		JetStream:  true,
-		StoreDir:   config.Dir,
-		SyncAlways: !config.LazySync,
-		MaxPayload: MaxMessageBytes,
-		NoSigs:     true,
-		NoLog:      true,
+		StoreDir:   e.config.Dir,
+		// The disk is the bound. By default it is a share of what is free at the start, which
+		// refuses messages although there is room.
+		JetStreamMaxStore: maxStore,
+		SyncAlways:        !e.config.LazySync,
+		MaxPayload:        MaxMessageBytes,
+		NoSigs:            true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("backbone: start embedded NATS: %w", err)
 	}
+	lines := newServerLog(e.log)
+	s.SetLogger(lines, false, false)
 	s.Start()
 	deadline := startTimeout
 	if d, ok := ctx.Deadline(); ok {
@@ -66,29 +96,66 @@ func StartEmbedded(ctx context.Context, config EmbeddedConfig) (_ *Embedded, err
 	}
 	if !s.ReadyForConnections(deadline) {
 		s.Shutdown()
+		s.WaitForShutdown()
 		return nil, fmt.Errorf("backbone: embedded NATS was not ready within %v", deadline)
 	}
 	if !s.JetStreamEnabled() {
 		s.Shutdown()
-		return nil, fmt.Errorf("backbone: embedded NATS could not open its store in %s", config.Dir)
+		s.WaitForShutdown()
+		return nil, fmt.Errorf("backbone: embedded NATS could not open its store in %s: %s", e.config.Dir, lines.why())
 	}
-	return &Embedded{server: s, lock: file}, nil
+	return s, nil
 }
 
-// Connect returns a connection to the server that uses no socket.
-func (e *Embedded) Connect(name string) (*nats.Conn, error) {
-	conn, err := nats.Connect("", append(connectOptions(name), nats.InProcessServer(e.server))...)
+// maxStore bounds the bytes of an embedded server's streams: more than any disk has.
+const maxStore = 1 << 60
+
+// errNoServer is the error of connecting while the server is being started anew.
+var errNoServer = errors.New("backbone: the embedded NATS server is being started")
+
+// InProcessConn returns a connection to the server as it is now. It implements
+// [nats.InProcessConnProvider].
+func (e *Embedded) InProcessConn() (net.Conn, error) {
+	e.mu.Lock()
+	s := e.server
+	e.mu.Unlock()
+	if s == nil {
+		return nil, errNoServer
+	}
+	return s.InProcessConn()
+}
+
+// Connect returns a connection to the server that uses no socket. It is restored by itself when
+// the server is started anew.
+func (e *Embedded) Connect(name string, options ...nats.Option) (*nats.Conn, error) {
+	conn, err := nats.Connect("", append(append(connectOptions(name), options...), nats.InProcessServer(e))...)
 	if err != nil {
 		return nil, fmt.Errorf("backbone: connect to embedded NATS: %w", err)
 	}
 	return conn, nil
 }
 
-// Close stops the server and waits until its store is closed.
+// Close stops the server and waits until its store is closed. Run must have ended.
 func (e *Embedded) Close() {
-	e.server.Shutdown()
-	e.server.WaitForShutdown()
-	_ = e.lock.Close() // gives the lock back
+	e.stop()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.closed {
+		e.closed = true
+		_ = e.lock.Close() // gives the lock back
+	}
+}
+
+// stop stops the server, if there is one.
+func (e *Embedded) stop() {
+	e.mu.Lock()
+	s := e.server
+	e.server = nil
+	e.mu.Unlock()
+	if s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+	}
 }
 
 // Connect returns a connection to the NATS servers at url that never stops

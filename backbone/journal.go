@@ -25,7 +25,8 @@ var (
 	ErrTooLarge = errors.New("the event is too large")
 	// ErrTooMany: there are more than [MaxAppend] events.
 	ErrTooMany = errors.New("too many events for one append")
-	// ErrRefused: JetStream refused the append and stored nothing of it.
+	// ErrRefused: JetStream refused the append and stored nothing of it. While it stores
+	// nothing, the error is a [*StorageError] too.
 	ErrRefused = errors.New("JetStream refused the events")
 )
 
@@ -58,6 +59,7 @@ type Journal struct {
 	commits *committer    // nil: every append goes by itself
 	link    func() *link  // of the connection
 	batches chan struct{} // holds a value for each batch on its way
+	storage *Storage      // what is known of EVENTS; may be nil
 }
 
 // OpenJournal opens the journal that [EnsureStreams] made.
@@ -69,7 +71,7 @@ func OpenJournal(ctx context.Context, js jetstream.JetStream) (*Journal, error) 
 	return &Journal{
 		js: js, epoch: stream.CachedInfo().Created.UnixNano(),
 		link:    sync.OnceValue(func() *link { return watch(js.Conn()) }), // by the first use
-		batches: make(chan struct{}, maxBatches),
+		batches: make(chan struct{}, maxBatches), storage: StorageOf(js),
 	}, nil
 }
 
@@ -109,6 +111,9 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 	}
 	messages[0].Header.Set(jetstream.ExpectedLastSubjSeqHeader, fmt.Sprint(lastSequence))
 
+	if err := j.storage.admit(StreamEvents); err != nil {
+		return fmt.Errorf("backbone: append: %w: %w", ErrRefused, err)
+	}
 	var result committed
 	if j.commits != nil {
 		result = j.commits.commit(ctx, messages)
@@ -146,6 +151,7 @@ var errNoAck = errors.New("JetStream did not acknowledge in time")
 
 // publish publishes messages, all or none. Their sequences end with the one returned.
 func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result committed) {
+	began := time.Now()
 	result.err = j.While(ctx, func(ctx context.Context) (err error) {
 		if len(messages) > 1 {
 			select {
@@ -175,6 +181,7 @@ func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result com
 		}
 		return err
 	})
+	j.storage.report(StreamEvents, began, result.err)
 	return result
 }
 

@@ -18,6 +18,13 @@ import (
 // retryAfter is what a client is told to wait before it tries again.
 const retryAfter = 100 * time.Millisecond
 
+// retryStorage is what a client is told to wait while the journal stores nothing, and
+// storageReason the reason in the details of such an error.
+const (
+	retryStorage  = 5 * time.Second
+	storageReason = "JOURNAL_STORES_NOTHING"
+)
+
 // asConnectError is the one place where the service's errors become RPC errors.
 func asConnectError(err error) error {
 	if err == nil {
@@ -29,6 +36,7 @@ func asConnectError(err error) error {
 		version *versionError
 		known   *connect.Error
 		large   *stateSizeError
+		storage *backbone.StorageError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -69,6 +77,9 @@ func asConnectError(err error) error {
 	case errors.Is(err, backbone.ErrTooMany):
 		return chassis.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "the commands for one aggregate cause more than %d events: split the batch", backbone.MaxAppend).WithCause(err),
 			chassis.Reason("TOO_MANY_EVENTS", "max_events", fmt.Sprint(backbone.MaxAppend)))
+	case errors.As(err, &storage):
+		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "nothing was stored: "+storage.What()+"; try again later").WithCause(err),
+			chassis.Reason(storageReason, "refusal", string(storage.Refusal)), &errdetails.RetryInfo{RetryDelay: durationpb.New(retryStorage)})
 	case errors.Is(err, backbone.ErrRefused):
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal refused the events and stored none of them: try again").WithCause(err), retryInfo())
 	case errors.Is(err, model.ErrEvaluation):

@@ -1,0 +1,245 @@
+//go:build linux
+
+package backbone_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/disk/disktest"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+// logLines hands over the lines of a log.
+type logLines chan string
+
+func (l logLines) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
+}
+
+// await returns the next line that has text.
+func (l logLines) await(t *testing.T, text string) string {
+	t.Helper()
+	for {
+		select {
+		case line := <-l:
+			if strings.Contains(line, text) {
+				return line
+			}
+		case <-t.Context().Done():
+			t.Fatalf("no line says %q", text)
+		}
+	}
+}
+
+// watched is an embedded server that examines itself.
+type watched struct {
+	lines   logLines
+	storage *backbone.Storage
+	js      jetstream.JetStream
+	journal *backbone.Journal
+}
+
+func startWatched(t *testing.T, dir string) watched {
+	t.Helper()
+	w := watched{lines: make(logLines, 1024)}
+	log := zerolog.New(w.lines)
+	w.storage = backbone.NewStorage(log)
+	embedded, err := backbone.StartEmbedded(t.Context(), backbone.EmbeddedConfig{Dir: dir, Log: &log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(embedded.Close)
+	conn, err := embedded.Connect(t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	plain, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.js = w.storage.Observe(plain)
+	if err := backbone.EnsureStreams(t.Context(), w.js, 1); err != nil {
+		t.Fatal(err)
+	}
+	if w.journal, err = backbone.OpenJournal(t.Context(), w.js); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- embedded.Run(ctx, w.storage) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// refused fails the test unless the storage refuses events for a reason.
+func (w watched) refused(t *testing.T, want backbone.Refusal) {
+	t.Helper()
+	var storage *backbone.StorageError
+	if err := w.storage.Check(backbone.StreamEvents); !errors.As(err, &storage) || storage.Refusal != want {
+		t.Errorf("%v: want the refusal %s", err, want)
+	}
+}
+
+// A full disk is noticed, named, and survived: once there is room the server is started anew, and
+// every event that was acknowledged is there once, and no other.
+func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
+	dir := disktest.Small(t, 64<<20)
+	w := startWatched(t, filepath.Join(dir, "nats"))
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	var last uint64
+	stored := map[string]bool{}
+	appendOne := func(n int) error {
+		event := events("w", n, 1, fmt.Sprintf("key-%d", n))
+		err := w.journal.Append(ctx, acme, last, event)
+		if err == nil {
+			last, stored[event[0].ID] = event[0].Sequence, true
+		}
+		return err
+	}
+	for round := range 2 {
+		if err := appendOne(len(stored)+1); err != nil {
+			t.Fatal(err)
+		}
+		free := disktest.Fill(t, dir)
+		for appendOne(len(stored)+1) == nil { // until the block of the file system is full
+		}
+		if line := w.lines.await(t, "the disk of the journal refuses writes"); !strings.Contains(line, "no space left on device") || !strings.Contains(line, dir) {
+			t.Errorf("%s: want the cause and the directory", line)
+		}
+		w.refused(t, backbone.RefusalNoRoom)
+		var known *backbone.StorageError
+		if err := appendOne(len(stored)+1); !errors.Is(err, backbone.ErrRefused) || !errors.As(err, &known) || !strings.Contains(known.Error(), "disk") {
+			t.Errorf("round %d: %v: want a refusal that names the disk", round, err)
+		}
+		if value := writable(t, w.storage, backbone.StreamEvents); value != 0 {
+			t.Errorf("headgate_stream_writable is %v", value)
+		}
+		if got := load(t, w.journal, acme, "w"); len(got) != len(stored) { // reads go on
+			t.Errorf("round %d: %d events are read, want %d", round, len(got), len(stored))
+		}
+		restored := w.js.Conn().StatusChanged(nats.CONNECTED)
+		free()
+		w.lines.await(t, "the journal stores messages again")
+		<-restored
+		if err := w.storage.Check(backbone.StreamEvents); err != nil || writable(t, w.storage, backbone.StreamEvents) != 1 {
+			t.Errorf("%v: want a stream that stores", err)
+		}
+	}
+	if err := appendOne(len(stored)+1); err != nil {
+		t.Errorf("%v: want an append on the last event that was acknowledged", err)
+	}
+	got := load(t, w.journal, acme, "w")
+	for _, event := range got {
+		if !stored[event.ID] {
+			t.Errorf("event %s was not acknowledged", event.ID)
+		}
+	}
+	if len(got) != len(stored) {
+		t.Errorf("%d events, want the %d that were acknowledged", len(got), len(stored))
+	}
+}
+
+// While the directory is gone nothing is stored, and no empty journal takes its place; when it is
+// back, the journal goes on.
+func TestEmbedded_NoticesThatItsDirectoryIsGone(t *testing.T) {
+	for _, part := range []string{".", "jetstream"} {
+		t.Run(part, func(t *testing.T) {
+			parent := t.TempDir()
+			dir, moved := filepath.Join(parent, "nats"), filepath.Join(parent, "moved")
+			prepare(t, dir)
+			w := startWatched(t, dir)
+			acme := backbonetest.Tenant(t, "acme")
+			ctx := contextkit.TenantContext(t.Context(), acme)
+			first := events("w", 1, 1, "")
+			if err := w.journal.Append(ctx, acme, 0, first); err != nil {
+				t.Fatal(err)
+			}
+			gone := filepath.Join(dir, part)
+			if err := os.Rename(gone, moved); err != nil {
+				t.Fatal(err)
+			}
+			if line := w.lines.await(t, "has disappeared"); !strings.Contains(line, dir) {
+				t.Errorf("%s: want the directory", line)
+			}
+			w.refused(t, backbone.RefusalGone)
+			if err := w.journal.Append(ctx, acme, first[0].Sequence, events("w", 2, 1, "")); !errors.Is(err, backbone.ErrRefused) {
+				t.Errorf("%v: want a refusal", err)
+			}
+			if got := load(t, w.journal, acme, "w"); len(got) != 1 {
+				t.Errorf("%d events are read, want 1", len(got))
+			}
+			if _, err := os.Stat(gone); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%v: want nothing made in the directory's place", err)
+			}
+			if err := os.Rename(moved, gone); err != nil {
+				t.Fatal(err)
+			}
+			w.lines.await(t, "stores messages again")
+			if err := w.journal.Append(ctx, acme, first[0].Sequence, events("w", 2, 1, "")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// prepare makes the streams in a directory.
+func prepare(t *testing.T, dir string) {
+	t.Helper()
+	embedded, err := backbone.StartEmbedded(t.Context(), backbone.EmbeddedConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer embedded.Close()
+	conn, err := embedded.Connect(t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err == nil {
+		err = backbone.EnsureStreams(t.Context(), js, 1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writable returns headgate_stream_writable of a stream.
+func writable(t *testing.T, storage *backbone.Storage, stream string) float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(storage)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if family.GetName() == "headgate_stream_writable" && metric.GetLabel()[0].GetValue() == stream {
+				return metric.GetGauge().GetValue()
+			}
+		}
+	}
+	t.Fatalf("no headgate_stream_writable of %s", stream)
+	return 0
+}

@@ -1,0 +1,210 @@
+package backbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/internal/disk"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// examineEvery is how often an embedded server and its directory are examined.
+	examineEvery = 250 * time.Millisecond
+	// probeEvery is the time between two attempts to write to a disk that was full, and probeBytes
+	// the room that must be there before the server is started anew: more than the largest
+	// message.
+	probeEvery, probeBytes = time.Second, 2 * MaxMessageBytes
+	// maxRestartPause bounds the pause between two starts of a server that fails again.
+	maxRestartPause = time.Minute
+)
+
+// errNotEnabled says that the server has switched JetStream off.
+var errNotEnabled = errors.New("the server has switched JetStream off")
+
+// Run examines the server and its directory until ctx ends, and tells storage which streams fail.
+//
+// A NATS server whose disk refuses one write stores nothing more in the stream concerned until it
+// is started anew, however much room there is then, and does not answer those who publish to it.
+// Run starts it anew as soon as a write succeeds; connections of [Embedded.Connect] are restored.
+//
+// While the directory is not the one that the server was started over, because it was removed,
+// moved or unmounted, every stream is declared as failing, and the server is neither ended nor
+// started anew: it can still read the files that it has open, which are lost when it ends, and a
+// new one would begin with an empty journal. When the directory is back, streams are used again.
+func (e *Embedded) Run(ctx context.Context, storage *Storage) error {
+	ticker := time.NewTicker(examineEvery)
+	defer ticker.Stop()
+	w := &embeddedWatch{Embedded: e, storage: storage, pause: probeEvery}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			w.examine(ctx)
+		}
+	}
+}
+
+// embeddedWatch is what Run knows.
+type embeddedWatch struct {
+	*Embedded
+
+	storage *Storage
+	said    Refusal     // what is declared
+	since   time.Time   // when that began
+	next    time.Time   // when the server may be started anew
+	started time.Time   // when it was
+	pause   time.Duration
+}
+
+func (w *embeddedWatch) examine(ctx context.Context) {
+	if err := w.gone(); err != nil {
+		w.declare(RefusalGone, allStreams(err))
+		return
+	}
+	failing := w.failing()
+	if len(failing) == 0 {
+		w.declare("", nil)
+		return
+	}
+	w.declare(RefusalNoRoom, failing)
+	if now := time.Now(); now.Before(w.next) {
+		return
+	} else if err := disk.Probe(w.config.Dir, probeBytes); err != nil {
+		w.next = now.Add(probeEvery)
+		return
+	}
+	w.restart(ctx)
+}
+
+// gone returns why the directory is not the one that the server was started over; its own, or that
+// of EVENTS in it.
+func (w *embeddedWatch) gone() error {
+	if err := w.anchor.Check(); errors.Is(err, disk.ErrGone) {
+		return err
+	}
+	found, err := w.statEvents()
+	switch {
+	case w.events == nil && err == nil:
+		w.events = found
+	case w.events != nil && (errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(found, w.events)):
+		return fmt.Errorf("%s, %s: %w", w.config.Dir, StreamEvents, disk.ErrGone)
+	}
+	return nil
+}
+
+// statEvents returns the directory of EVENTS.
+func (e *Embedded) statEvents() (os.FileInfo, error) {
+	return os.Stat(filepath.Join(e.config.Dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", StreamEvents))
+}
+
+// restart starts the server anew, but for a directory that has disappeared.
+func (w *embeddedWatch) restart(ctx context.Context) {
+	w.stop()
+	if w.gone() != nil {
+		return // the next examination says so
+	}
+	s, err := w.start(ctx)
+	if err == nil {
+		w.mu.Lock()
+		w.server = s
+		w.mu.Unlock()
+	} else if ctx.Err() == nil {
+		w.log.Error().Err(err).Str("directory", w.config.Dir).Dur("again_in", w.pause).Msg("the NATS server cannot be started anew; it is tried again")
+	}
+	w.started = time.Now()
+	w.next, w.pause = w.started.Add(w.pause), min(2*w.pause, maxRestartPause)
+}
+
+// failing returns why streams of the server do not store messages.
+func (w *embeddedWatch) failing() map[string]error {
+	w.mu.Lock()
+	s := w.server
+	w.mu.Unlock()
+	if s == nil {
+		return allStreams(errNoServer)
+	}
+	if !s.JetStreamEnabled() {
+		return allStreams(errNotEnabled)
+	}
+	out := map[string]error{}
+	for _, found := range s.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		if found.Type == server.HealthzErrorStream && strings.Contains(found.Error, "write error") {
+			out[found.Stream] = errors.New(found.Error)
+		}
+	}
+	return out
+}
+
+// allStreams returns the same error for every stream.
+func allStreams(err error) map[string]error {
+	out := map[string]error{}
+	for _, name := range storageStreams() {
+		out[name] = err
+	}
+	return out
+}
+
+// declare tells storage which streams fail, and logs a change.
+func (w *embeddedWatch) declare(refusal Refusal, failing map[string]error) {
+	if refusal == "" && w.said == "" {
+		return
+	}
+	if w.said == "" {
+		w.since = time.Now()
+		if w.since.Sub(w.started) > maxRestartPause {
+			w.pause = probeEvery
+		}
+	}
+	errs, cause := make([]*StorageError, 0, len(failing)), error(nil)
+	for stream, err := range failing {
+		cause = err // one of them
+		errs = append(errs, &StorageError{Stream: stream, Refusal: refusal, Since: w.since, embedded: true, cause: err})
+	}
+	w.storage.Declare(errs)
+	if refusal == w.said {
+		return
+	}
+	w.said = refusal
+	if refusal == "" {
+		w.log.Warn().Str("directory", w.config.Dir).Dur("after", time.Since(w.since)).Msg("the journal stores messages again")
+		return
+	}
+	line := w.log.Error().Err(cause).Str("directory", w.config.Dir).Int("streams", len(failing))
+	if free, known, err := disk.Room(w.config.Dir); known && err == nil {
+		line = line.Uint64("bytes_free", free)
+	}
+	if refusal == RefusalGone {
+		line.Msg("the directory of the journal has disappeared: commands are refused. Put it back, and they go on; what the process has open is lost when it ends")
+	} else {
+		line.Msg("the disk of the journal refuses writes: commands are refused. Make room, and they go on by themselves")
+	}
+}
+
+var journalDisk = prometheus.NewDesc("headgate_journal_disk_bytes", "Bytes of the file system that has the journal's directory: used by the messages of streams, and free.", []string{"state"}, nil)
+
+// Describe implements [prometheus.Collector].
+func (e *Embedded) Describe(descriptions chan<- *prometheus.Desc) { descriptions <- journalDisk }
+
+// Collect implements [prometheus.Collector].
+func (e *Embedded) Collect(metrics chan<- prometheus.Metric) {
+	if free, known, err := disk.Room(e.config.Dir); known && err == nil {
+		metrics <- prometheus.MustNewConstMetric(journalDisk, prometheus.GaugeValue, float64(free), "free")
+	}
+	e.mu.Lock()
+	s := e.server
+	e.mu.Unlock()
+	if s == nil {
+		return
+	}
+	if used, err := s.Jsz(nil); err == nil {
+		metrics <- prometheus.MustNewConstMetric(journalDisk, prometheus.GaugeValue, float64(used.Store), "used")
+	}
+}

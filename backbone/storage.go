@@ -1,0 +1,329 @@
+package backbone
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+const (
+	// lastingRefusal is how long a stream must have no leader, or no server, until it counts as
+	// failing: a change of leaders is shorter.
+	lastingRefusal = 5 * time.Second
+	// firstTrial is the time from a failure until appends are tried again, doubled with each
+	// trial up to lastTrial. A trial that no append uses ends after trialTime.
+	firstTrial, lastTrial, trialTime = time.Second, time.Minute, 5 * time.Second
+	// silentStream is how long a publish waits at least before its silence says something of the
+	// stream, and silentNodes the same of announcements, which do not wait longer.
+	silentStream, silentNodes = 3 * time.Second, 900 * time.Millisecond
+	// suspicionTimeout bounds the question whether a stream answers that acknowledges nothing.
+	suspicionTimeout = time.Second
+)
+
+// Storage knows which streams store what is published to them, and why others do not. It learns
+// that from the publishes of the process ([Storage.Observe]), and, of an embedded server, from the
+// server itself ([Storage.Declare]).
+//
+// A stream that fails is tried again by one append at a time, after a pause that grows, and when
+// the connection to NATS is restored. A stream that is declared as failing is not tried. A nil
+// Storage knows nothing. Its methods may be called concurrently.
+type Storage struct {
+	log     zerolog.Logger
+	refused *prometheus.CounterVec
+	// trouble is true unless every stream stores, so that a success costs one load.
+	trouble  atomic.Bool
+	suspects chan string // streams that may store nothing
+
+	mu        sync.Mutex
+	failing   map[string]*failure
+	declared  map[string]*StorageError
+	connected time.Time // when the connection was restored last
+}
+
+// failure is what is known of a stream whose publishes fail.
+type failure struct {
+	StorageError
+
+	counts bool          // it is known to fail; before that it is under suspicion
+	last   time.Time     // of the newest failure
+	pause  time.Duration // until the trial after the next
+	trial  time.Time     // when the next one begins
+}
+
+// NewStorage returns a Storage that logs each change of a stream's state once.
+func NewStorage(log zerolog.Logger) *Storage {
+	s := &Storage{log: log, failing: map[string]*failure{}, suspects: make(chan string, 16)}
+	s.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_appends_refused_total", Help: "Appends to the journal that were not stored, or not acknowledged, by reason."}, []string{"reason"})
+	for reason := range refusalTexts {
+		s.refused.WithLabelValues(string(reason))
+	}
+	return s
+}
+
+// observed is a JetStream whose publishes a Storage observes.
+type observed struct {
+	jetstream.JetStream
+
+	storage *Storage
+}
+
+// Observe returns js, observed: what is published over it tells the Storage whether the streams
+// store it, and a [Journal] over it refuses events while EVENTS does not. It is called once. Its
+// goroutine ends when the connection is closed.
+func (s *Storage) Observe(js jetstream.JetStream) jetstream.JetStream {
+	changes := js.Conn().StatusChanged(nats.CONNECTED, nats.CLOSED)
+	go func() {
+		for {
+			select {
+			case stream := <-s.suspects:
+				s.examine(js.Conn(), stream)
+			case status, open := <-changes:
+				switch {
+				case !open:
+					return
+				case status == nats.CLOSED:
+					js.Conn().RemoveStatusListener(changes)
+				default:
+					s.reconnected()
+				}
+			}
+			if js.Conn().IsClosed() {
+				return
+			}
+		}
+	}()
+	return observed{js, s}
+}
+
+// StorageOf returns the Storage that observes js, nil if none does.
+func StorageOf(js jetstream.JetStream) *Storage {
+	if o, ok := js.(observed); ok {
+		return o.storage
+	}
+	return nil
+}
+
+// PublishMsg implements [jetstream.Publisher].
+func (o observed) PublishMsg(ctx context.Context, msg *nats.Msg, options ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	began := time.Now()
+	ack, err := o.JetStream.PublishMsg(ctx, msg, options...)
+	if stream := streamOf(msg.Subject); stream != StreamEvents { // the journal reports its own
+		o.storage.report(stream, began, err)
+	}
+	return ack, err
+}
+
+// report takes in the outcome of a publish that began at a time.
+func (s *Storage) report(stream string, began time.Time, err error) {
+	if s == nil || stream == "" || err == nil && !s.trouble.Load() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.succeed(stream, began)
+		return
+	}
+	refusal := refusalOf(err)
+	if stream == StreamEvents && refusal != "" {
+		s.refused.WithLabelValues(string(refusal)).Inc()
+	}
+	silent := silentStream
+	if stream == "KV_"+BucketNodes {
+		silent = silentNodes
+	}
+	if refusal == "" || began.Before(s.connected) || refusal == RefusalNoAck && time.Since(began) < silent {
+		return
+	}
+	s.fail(stream, refusal, began, err)
+}
+
+// succeed takes in a publish that was stored. The lock is held.
+func (s *Storage) succeed(stream string, began time.Time) {
+	f := s.failing[stream]
+	if f == nil || began.Before(f.last) && f.Refusal == RefusalNoAck {
+		return
+	}
+	delete(s.failing, stream)
+	s.troubled()
+	if f.counts {
+		s.log.Warn().Str("stream", stream).Time("since", f.Since).Msg("the stream stores messages again")
+	}
+}
+
+// fail takes in a publish that was not stored. The lock is held.
+func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause error) {
+	now, f := time.Now(), s.failing[stream]
+	first := f == nil
+	if first {
+		f = &failure{StorageError: StorageError{Stream: stream, Since: now}, pause: firstTrial}
+		s.failing[stream] = f
+		s.troubled()
+	}
+	before := f.Refusal
+	f.Refusal, f.cause, f.last = refusal, cause, now
+	f.trial = now.Add(f.pause)
+	switch {
+	case f.counts && before != refusal:
+		s.say(f)
+	case f.counts:
+	case refusal == RefusalNoRoom, refusal != RefusalNoAck && now.Sub(f.Since) >= lastingRefusal:
+		f.counts = true
+		s.say(f)
+	case refusal == RefusalNoAck && !first && began.After(f.Since):
+		select {
+		case s.suspects <- stream:
+		default: // the next failure asks again
+		}
+	}
+}
+
+// say logs that a stream fails. The lock is held.
+func (s *Storage) say(f *failure) {
+	s.log.Error().Err(f.cause).Str("stream", f.Stream).Str("reason", string(f.Refusal)).Msg(f.Error() + "; it is tried again until it stores messages")
+}
+
+// examine decides whether a stream that has acknowledged two publishes in a row to nobody stores
+// nothing: then it answers other questions. Where it does not, NATS is away, which is not for
+// Storage to say.
+func (s *Storage) examine(conn *nats.Conn, stream string) {
+	reply, err := conn.Request("$JS.API.STREAM.INFO."+stream, nil, suspicionTimeout)
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err == nil {
+		err = json.Unmarshal(reply.Data, &answer)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.failing[stream]
+	switch {
+	case f == nil || f.counts || f.Refusal != RefusalNoAck:
+	case err != nil || answer.Error != nil:
+		delete(s.failing, stream)
+		s.troubled()
+	default:
+		f.counts = true
+		s.say(f)
+	}
+}
+
+// reconnected forgets what was refused before the connection was restored: the server may be
+// another, or have been restarted with room on its disk.
+func (s *Storage) reconnected() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.connected = time.Now()
+	for stream, f := range s.failing {
+		if f.counts {
+			s.log.Warn().Str("stream", stream).Time("since", f.Since).Msg("the connection to NATS is restored; the stream is used again")
+		}
+	}
+	clear(s.failing)
+	s.troubled()
+}
+
+// troubled notes whether any stream fails. The lock is held.
+func (s *Storage) troubled() { s.trouble.Store(len(s.failing)+len(s.declared) > 0) }
+
+// Declare replaces what is known of the streams of an embedded server by its own word: those that
+// fail. They are not tried before they are declared to store again.
+func (s *Storage) Declare(failing []*StorageError) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.declared = make(map[string]*StorageError, len(failing))
+	for _, f := range failing {
+		s.declared[f.Stream] = f
+	}
+	if len(failing) == 0 {
+		clear(s.failing) // the server knows better
+	}
+	s.troubled()
+}
+
+// Check returns nil if the streams store what is published, as far as is known, else the
+// [*StorageError] of one that does not.
+func (s *Storage) Check(streams ...string) error { return s.check(false, streams...) }
+
+// admit is Check for an append, which is the trial if it is time for one.
+func (s *Storage) admit(stream string) error {
+	err := s.check(true, stream)
+	var storage *StorageError
+	if errors.As(err, &storage) {
+		s.refused.WithLabelValues(string(storage.Refusal)).Inc()
+	}
+	return err
+}
+
+func (s *Storage) check(try bool, streams ...string) error {
+	if s == nil || !s.trouble.Load() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for _, stream := range streams {
+		if known := s.declared[stream]; known != nil {
+			return known
+		}
+		f := s.failing[stream]
+		if f == nil || !f.counts {
+			continue
+		}
+		if now.After(f.trial.Add(trialTime)) { // nothing was appended during the trial
+			f.pause = min(2*f.pause, lastTrial)
+			f.trial = now.Add(f.pause)
+		}
+		if now.Before(f.trial) {
+			known := f.StorageError
+			return &known
+		}
+		if try {
+			f.pause = min(2*f.pause, lastTrial)
+			f.trial = now.Add(ackTimeout + f.pause) // one at a time
+		}
+	}
+	return nil
+}
+
+// storageStreams are the streams whose state is a metric.
+func storageStreams() (names []string) {
+	for _, config := range slices.Concat(streams(), buckets()) {
+		names = append(names, config.Name)
+	}
+	return names
+}
+
+var streamWritable = prometheus.NewDesc("headgate_stream_writable", "1 while the stream stores what this process publishes, as far as it knows; 0 while its disk is full, or it refuses messages for another reason.", []string{"stream"}, nil)
+
+// Describe implements [prometheus.Collector].
+func (s *Storage) Describe(descriptions chan<- *prometheus.Desc) {
+	s.refused.Describe(descriptions)
+	descriptions <- streamWritable
+}
+
+// Collect implements [prometheus.Collector].
+func (s *Storage) Collect(metrics chan<- prometheus.Metric) {
+	s.refused.Collect(metrics)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, stream := range storageStreams() {
+		writable := 1.0
+		if f := s.failing[stream]; s.declared[stream] != nil || f != nil && f.counts {
+			writable = 0
+		}
+		metrics <- prometheus.MustNewConstMetric(streamWritable, prometheus.GaugeValue, writable, stream)
+	}
+}

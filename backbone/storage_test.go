@@ -1,0 +1,123 @@
+//go:build linux
+
+package backbone_test
+
+import (
+	"errors"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/disk/disktest"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+)
+
+// A NATS server whose disk has refused a write acknowledges nothing and says nothing. Those who
+// append notice it, refuse further events without waiting, and go on by themselves once the
+// server has been restarted with room.
+func TestStorage_NoticesAServerThatStoresNothing(t *testing.T) {
+	dir := disktest.Small(t, 64<<20)
+	options := func(port int) *server.Options {
+		return &server.Options{StoreDir: filepath.Join(dir, "nats"), Port: port, SyncAlways: true}
+	}
+	s := backbonetest.Server(t, options(0))
+	lines := make(logLines, 1024)
+	storage := backbone.NewStorage(zerolog.New(lines))
+	js := storage.Observe(backbonetest.Connect(t, s))
+	if backbone.StorageOf(js) != storage {
+		t.Fatal("the Storage of an observed JetStream is not known")
+	}
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	stored, last := 0, uint64(0)
+	appendOne := func() error {
+		event := events("w", stored+1, 1, "key-"+strconv.Itoa(stored))
+		err := journal.Append(ctx, acme, last, event)
+		if err == nil {
+			stored, last = stored+1, event[0].Sequence
+		}
+		return err
+	}
+	if err := appendOne(); err != nil {
+		t.Fatal(err)
+	}
+	free := disktest.Fill(t, dir)
+	for appendOne() == nil { // until the block of the file system is full
+	}
+	if err := storage.Check(backbone.StreamEvents); err != nil {
+		t.Errorf("%v after one append without an answer: a server may have been slow", err)
+	}
+	if err := appendOne(); err == nil || errors.Is(err, backbone.ErrRefused) {
+		t.Errorf("%v: want an append whose outcome is not known", err)
+	}
+	lines.await(t, "the journal stores nothing, which is so when its disk has been full")
+	var known *backbone.StorageError
+	if err := appendOne(); !errors.Is(err, backbone.ErrRefused) || !errors.As(err, &known) || known.Refusal != backbone.RefusalNoAck {
+		t.Errorf("%v: want a refusal", err)
+	}
+	if writable(t, storage, backbone.StreamEvents) != 0 || writable(t, storage, backbone.StreamAudit) != 1 {
+		t.Error("headgate_stream_writable is not 0 for EVENTS alone")
+	}
+	free()
+	restored := js.Conn().StatusChanged(nats.CONNECTED)
+	s.Shutdown()
+	s.WaitForShutdown()
+	backbonetest.Server(t, options(portOf(t, s)))
+	<-restored
+	lines.await(t, "the stream is used again")
+	if err := appendOne(); err != nil {
+		t.Error(err)
+	}
+	if got := load(t, journal, acme, "w"); len(got) != stored {
+		t.Errorf("%d events, want the %d that were acknowledged", len(got), stored)
+	}
+}
+
+// portOf returns the port of a server.
+func portOf(t *testing.T, s *server.Server) int {
+	t.Helper()
+	port, err := strconv.Atoi(s.ClientURL()[len("nats://127.0.0.1:"):])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// A refusal by the server's or the account's limit is one for lack of room, and the next append
+// that is stored ends it.
+func TestStorage_LimitOfTheServer(t *testing.T) {
+	s := backbonetest.Server(t, &server.Options{JetStreamMaxStore: 64 << 10})
+	lines := make(logLines, 1024)
+	storage := backbone.NewStorage(zerolog.New(lines))
+	journal, err := backbone.OpenJournal(t.Context(), storage.Observe(backbonetest.Connect(t, s)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	last := uint64(0)
+	for n := 1; ; n++ {
+		event := events("w", n, 1, "")
+		if err = journal.Append(ctx, acme, last, event); err != nil {
+			break
+		}
+		last = event[0].Sequence
+	}
+	if !errors.Is(err, backbone.ErrRefused) {
+		t.Errorf("%v: want a refusal", err)
+	}
+	lines.await(t, "the disk of the journal is full")
+	var known *backbone.StorageError
+	if err := storage.Check(backbone.StreamEvents); !errors.As(err, &known) || known.Refusal != backbone.RefusalNoRoom {
+		t.Errorf("%v: want a stream without room", err)
+	}
+}

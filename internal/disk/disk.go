@@ -1,0 +1,66 @@
+// Package disk answers what a process must know about the file system under its data: whether an
+// error says that it is full, how much room it has, whether a write succeeds, and whether a
+// directory is still the one that the process opened.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// ErrGone is the error of [Anchor.Check] for a directory that was removed, moved, unmounted, or
+// replaced by another.
+var ErrGone = errors.New("the directory is not the one that this process opened")
+
+// Probe writes a file of size bytes in dir, syncs it to the disk, and removes it. It returns why
+// that fails. Room alone does not say whether writes succeed: quotas, inodes and read-only file
+// systems count too.
+func Probe(dir string, size int) (err error) {
+	file, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return fmt.Errorf("disk: %w", err)
+	}
+	defer func() {
+		err = errors.Join(err, file.Close(), os.Remove(file.Name()))
+		if err != nil {
+			err = fmt.Errorf("disk: %w", err)
+		}
+	}()
+	block := make([]byte, 64<<10)
+	for left := size; left > 0; left -= len(block) {
+		if _, err := file.Write(block[:min(left, len(block))]); err != nil {
+			return err
+		}
+	}
+	return file.Sync()
+}
+
+// Anchor identifies a directory by a file in it that the process holds open. Files that a process
+// has open outlive their directory: what it writes to them is lost when it ends, without an error.
+// Its methods may be called concurrently.
+type Anchor struct {
+	path string
+	file *os.File
+}
+
+// NewAnchor returns the anchor of the directory that has file, which stays the caller's.
+func NewAnchor(file *os.File) *Anchor { return &Anchor{path: filepath.Clean(file.Name()), file: file} }
+
+// Check returns nil while the path of the file still leads to the file. Errors: [ErrGone], with
+// the directory in its text, or why it is not known.
+func (a *Anchor) Check() error {
+	opened, err := a.file.Stat()
+	if err != nil {
+		return fmt.Errorf("disk: %w", err)
+	}
+	found, err := os.Stat(a.path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(opened, found) {
+		return fmt.Errorf("%s: %w: it was removed, moved, unmounted, or replaced", filepath.Dir(a.path), ErrGone)
+	}
+	if err != nil {
+		return fmt.Errorf("disk: %w", err)
+	}
+	return nil
+}
