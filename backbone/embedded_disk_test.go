@@ -21,16 +21,16 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// logLines hands over the lines of a log.
-type logLines chan string
+// awaitedLines hands over the lines of a log.
+type awaitedLines chan string
 
-func (l logLines) Write(line []byte) (int, error) {
+func (l awaitedLines) Write(line []byte) (int, error) {
 	l <- string(line)
 	return len(line), nil
 }
 
 // await returns the next line that has text.
-func (l logLines) await(t *testing.T, text string) string {
+func (l awaitedLines) await(t *testing.T, text string) string {
 	t.Helper()
 	for {
 		select {
@@ -46,7 +46,7 @@ func (l logLines) await(t *testing.T, text string) string {
 
 // watched is an embedded server that examines itself.
 type watched struct {
-	lines   logLines
+	lines   awaitedLines
 	storage *backbone.Storage
 	js      jetstream.JetStream
 	journal *backbone.Journal
@@ -54,7 +54,7 @@ type watched struct {
 
 func startWatched(t *testing.T, dir string) watched {
 	t.Helper()
-	w := watched{lines: make(logLines, 1024)}
+	w := watched{lines: make(awaitedLines, 1024)}
 	log := zerolog.New(w.lines)
 	w.storage = backbone.NewStorage(log)
 	embedded, err := backbone.StartEmbedded(t.Context(), backbone.EmbeddedConfig{Dir: dir, Log: &log})
@@ -117,7 +117,7 @@ func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
 		return err
 	}
 	for round := range 2 {
-		if err := appendOne(len(stored)+1); err != nil {
+		if err := appendOne(len(stored) + 1); err != nil {
 			t.Fatal(err)
 		}
 		free := disktest.Fill(t, dir)
@@ -128,7 +128,7 @@ func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
 		}
 		w.refused(t, backbone.RefusalNoRoom)
 		var known *backbone.StorageError
-		if err := appendOne(len(stored)+1); !errors.Is(err, backbone.ErrRefused) || !errors.As(err, &known) || !strings.Contains(known.Error(), "disk") {
+		if err := appendOne(len(stored) + 1); !errors.Is(err, backbone.ErrRefused) || !errors.As(err, &known) || !strings.Contains(known.Error(), "disk") {
 			t.Errorf("round %d: %v: want a refusal that names the disk", round, err)
 		}
 		if value := writable(t, w.storage, backbone.StreamEvents); value != 0 {
@@ -145,7 +145,7 @@ func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
 			t.Errorf("%v: want a stream that stores", err)
 		}
 	}
-	if err := appendOne(len(stored)+1); err != nil {
+	if err := appendOne(len(stored) + 1); err != nil {
 		t.Errorf("%v: want an append on the last event that was acknowledged", err)
 	}
 	got := load(t, w.journal, acme, "w")

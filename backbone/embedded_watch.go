@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,10 +59,11 @@ type embeddedWatch struct {
 	*Embedded
 
 	storage *Storage
-	said    Refusal     // what is declared
-	since   time.Time   // when that began
-	next    time.Time   // when the server may be started anew
-	started time.Time   // when it was
+	said    Refusal   // what is declared
+	journal bool      // of EVENTS too
+	since   time.Time // when that began
+	next    time.Time // when the server may be started anew
+	started time.Time // when it was
 	pause   time.Duration
 }
 
@@ -169,22 +172,23 @@ func (w *embeddedWatch) declare(refusal Refusal, failing map[string]error) {
 		errs = append(errs, &StorageError{Stream: stream, Refusal: refusal, Since: w.since, embedded: true, cause: err})
 	}
 	w.storage.Declare(errs)
-	if refusal == w.said {
+	_, journal := failing[StreamEvents]
+	if refusal == w.said && journal == w.journal {
 		return
 	}
-	w.said = refusal
+	w.said, w.journal = refusal, journal
 	if refusal == "" {
 		w.log.Warn().Str("directory", w.config.Dir).Dur("after", time.Since(w.since)).Msg("the journal stores messages again")
 		return
 	}
-	line := w.log.Error().Err(cause).Str("directory", w.config.Dir).Int("streams", len(failing))
+	line := w.log.Error().Err(cause).Str("directory", w.config.Dir).Strs("streams", slices.Sorted(maps.Keys(failing)))
 	if free, known, err := disk.Room(w.config.Dir); known && err == nil {
 		line = line.Uint64("bytes_free", free)
 	}
 	if refusal == RefusalGone {
 		line.Msg("the directory of the journal has disappeared: commands are refused. Put it back, and they go on; what the process has open is lost when it ends")
 	} else {
-		line.Msg("the disk of the journal refuses writes: commands are refused. Make room, and they go on by themselves")
+		line.Msg("the disk of the journal refuses writes: nothing is stored in these streams, and commands are refused if " + StreamEvents + " is one of them. Make room, and it goes on by itself")
 	}
 }
 

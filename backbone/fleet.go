@@ -55,6 +55,9 @@ type Node struct {
 	// Ready says that it takes calls; Reason why not.
 	Ready  bool   `json:"ready"`
 	Reason string `json:"reason,omitempty"`
+	// Refusal is what clients are told while the node takes no calls, as a clause such as "the
+	// disk of the journal is full"; "": nothing. It has nothing internal.
+	Refusal string `json:"refusal,omitempty"`
 	// Degraded lists the kinds of nodes whose calls a gateway refuses, since none of their
 	// nodes takes calls. It is ready for the calls of other kinds.
 	Degraded []string `json:"degraded,omitempty"`

@@ -68,10 +68,15 @@ func OpenJournal(ctx context.Context, js jetstream.JetStream) (*Journal, error) 
 	if err != nil {
 		return nil, fmt.Errorf("backbone: open journal: %w", err)
 	}
+	storage := StorageOf(js)
 	return &Journal{
 		js: js, epoch: stream.CachedInfo().Created.UnixNano(),
-		link:    sync.OnceValue(func() *link { return watch(js.Conn()) }), // by the first use
-		batches: make(chan struct{}, maxBatches), storage: StorageOf(js),
+		link: sync.OnceValue(func() *link { // by the first use
+			l := watch(js.Conn())
+			storage.whenDeclared(l.interrupt)
+			return l
+		}),
+		batches: make(chan struct{}, maxBatches), storage: storage,
 	}, nil
 }
 

@@ -11,8 +11,8 @@ import (
 // errLinkLost is why what was sent ends whose answer cannot come any more.
 var errLinkLost = errors.New("the connection to NATS was lost before the answer")
 
-// link says when the connection to NATS is lost: what was sent before is not answered
-// after it.
+// link says when the connection to NATS is lost, or an embedded server stores nothing any more:
+// what was sent before is not answered after it.
 type link struct {
 	mu sync.Mutex
 	//nolint:containedctx // it is the connection's, and ends with it
@@ -32,16 +32,21 @@ func watch(conn *nats.Conn) *link {
 	}
 	go func() {
 		for status := range changes {
-			l.mu.Lock()
-			l.lose(errLinkLost)
-			l.renew()
-			l.mu.Unlock()
+			l.interrupt()
 			if status == nats.CLOSED {
 				conn.RemoveStatusListener(changes)
 			}
 		}
 	}()
 	return l
+}
+
+// interrupt ends what was sent and is not answered yet.
+func (l *link) interrupt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lose(errLinkLost)
+	l.renew()
 }
 
 func (l *link) renew() { l.ctx, l.lose = context.WithCancelCause(context.Background()) }

@@ -120,7 +120,7 @@ func streamOf(subject string) string {
 		return StreamTimeline
 	case "$KV":
 		bucket, _, _ := strings.Cut(rest, ".")
-		return "KV_" + bucket
+		return BucketStream(bucket)
 	}
 	return ""
 }

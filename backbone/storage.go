@@ -47,6 +47,7 @@ type Storage struct {
 	failing   map[string]*failure
 	declared  map[string]*StorageError
 	connected time.Time // when the connection was restored last
+	notify    []func()  // of a declaration that EVENTS fails
 }
 
 // failure is what is known of a stream whose publishes fail.
@@ -104,10 +105,13 @@ func (s *Storage) Observe(js jetstream.JetStream) jetstream.JetStream {
 	return observed{js, s}
 }
 
-// StorageOf returns the Storage that observes js, nil if none does.
+// Storage returns the Storage that observes the JetStream.
+func (o observed) Storage() *Storage { return o.storage }
+
+// StorageOf returns the Storage that observes js, by its method Storage; nil if it has none.
 func StorageOf(js jetstream.JetStream) *Storage {
-	if o, ok := js.(observed); ok {
-		return o.storage
+	if o, ok := js.(interface{ Storage() *Storage }); ok {
+		return o.Storage()
 	}
 	return nil
 }
@@ -138,7 +142,7 @@ func (s *Storage) report(stream string, began time.Time, err error) {
 		s.refused.WithLabelValues(string(refusal)).Inc()
 	}
 	silent := silentStream
-	if stream == "KV_"+BucketNodes {
+	if stream == BucketStream(BucketNodes) {
 		silent = silentNodes
 	}
 	if refusal == "" || began.Before(s.connected) || refusal == RefusalNoAck && time.Since(began) < silent {
@@ -243,14 +247,30 @@ func (s *Storage) Declare(failing []*StorageError) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before := s.declared[StreamEvents]
 	s.declared = make(map[string]*StorageError, len(failing))
 	for _, f := range failing {
 		s.declared[f.Stream] = f
+	}
+	if before == nil && s.declared[StreamEvents] != nil {
+		for _, notify := range s.notify {
+			notify()
+		}
 	}
 	if len(failing) == 0 {
 		clear(s.failing) // the server knows better
 	}
 	s.troubled()
+}
+
+// whenDeclared has notify called whenever EVENTS is declared to fail. It must not block.
+func (s *Storage) whenDeclared(notify func()) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notify = append(s.notify, notify)
 }
 
 // Check returns nil if the streams store what is published, as far as is known, else the

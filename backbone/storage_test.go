@@ -26,7 +26,7 @@ func TestStorage_NoticesAServerThatStoresNothing(t *testing.T) {
 		return &server.Options{StoreDir: filepath.Join(dir, "nats"), Port: port, SyncAlways: true}
 	}
 	s := backbonetest.Server(t, options(0))
-	lines := make(logLines, 1024)
+	lines := make(awaitedLines, 1024)
 	storage := backbone.NewStorage(zerolog.New(lines))
 	js := storage.Observe(backbonetest.Connect(t, s))
 	if backbone.StorageOf(js) != storage {
@@ -96,7 +96,7 @@ func portOf(t *testing.T, s *server.Server) int {
 // that is stored ends it.
 func TestStorage_LimitOfTheServer(t *testing.T) {
 	s := backbonetest.Server(t, &server.Options{JetStreamMaxStore: 64 << 10})
-	lines := make(logLines, 1024)
+	lines := make(awaitedLines, 1024)
 	storage := backbone.NewStorage(zerolog.New(lines))
 	journal, err := backbone.OpenJournal(t.Context(), storage.Observe(backbonetest.Connect(t, s)))
 	if err != nil {

@@ -127,12 +127,15 @@ func streams() []jetstream.StreamConfig {
 	}
 }
 
+// BucketStream returns the name of the stream behind a bucket (NATS ADR-8).
+func BucketStream(bucket string) string { return "KV_" + bucket }
+
 // buckets returns the definitions of the streams behind the buckets (NATS ADR-8), as streams
 // does.
 func buckets() []jetstream.StreamConfig {
 	bucket := func(name string, history int64, ttl time.Duration) jetstream.StreamConfig {
 		config := jetstream.StreamConfig{
-			Name: "KV_" + name, Subjects: []string{"$KV." + name + ".>"},
+			Name: BucketStream(name), Subjects: []string{"$KV." + name + ".>"},
 			MaxMsgsPerSubject: history, MaxAge: ttl, Duplicates: dedupeWindow, Discard: jetstream.DiscardNew,
 			AllowRollup: true, DenyDelete: true, AllowDirect: true,
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // errStopping is the reason that a gateway in shutdown is not ready.
@@ -83,7 +84,7 @@ func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[
 	out := map[string]string{}
 	for _, kind := range g.table.Load().Upstreams() {
 		if len(g.routes.Ready(kind)) == 0 {
-			out[kind] = noNode(kind)
+			out[kind] = g.noNode(kind)
 		}
 	}
 	g.undescribed.Range(func(_, kind any) bool {
@@ -105,7 +106,14 @@ func (g *Gateway) SetUndescribed(node, kind string) {
 	}
 }
 
-func noNode(kind string) string { return "no " + kind + " node takes calls" }
+// noNode returns why calls of the kind are refused.
+func (g *Gateway) noNode(kind string) string {
+	text := "no " + kind + " node takes calls"
+	if refusal := g.routes.Refusal(kind); refusal != "" {
+		text += ": " + excerpt.Text(refusal, excerpt.Name)
+	}
+	return text
+}
 
 // Degraded returns the kinds of nodes of which none takes calls, sorted. Their calls are
 // refused; the gateway is ready for calls of other kinds.

@@ -25,8 +25,9 @@ const (
 	// firstBackoff is the longest wait before the second attempt; each further
 	// one doubles it. Waits have full jitter.
 	firstBackoff = 20 * time.Millisecond
-	// retryAfter is what a client is told to wait when no node is ready.
-	retryAfter = 500 * time.Millisecond
+	// retryAfter is what a client is told to wait when no node is ready, and retryRefused when
+	// the nodes say why.
+	retryAfter, retryRefused = 500 * time.Millisecond, 5 * time.Second
 )
 
 // route finds the node that answers.
@@ -39,14 +40,24 @@ func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error
 	}
 	node, ok := g.routes.Lookup(call.Method.Upstream, call.Tenant)
 	if !ok {
-		return ctx, chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: try again in a moment", call.Method.Upstream),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
+		return ctx, g.noNodeReady(call.Method.Upstream)
 	}
 	call.Node = node
 	if g.breakers.Open(node.Endpoint, call.Method.Spec.Procedure, call.Tenant) {
 		g.avoid(call)
 	}
 	return ctx, nil
+}
+
+// noNodeReady returns the error of a call that no node of the kind takes, with what the nodes want
+// clients to be told.
+func (g *Gateway) noNodeReady(kind string) error {
+	if refusal := g.routes.Refusal(kind); refusal != "" {
+		return chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: %s; try again later", kind, excerpt.Text(refusal, excerpt.Name)),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryRefused)})
+	}
+	return chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: try again in a moment", kind),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 }
 
 // operated returns the node that the request names, or the only one of its kind;

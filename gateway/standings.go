@@ -118,7 +118,7 @@ func (s *standings) askKind(ctx context.Context, kind string, tenant contextkit.
 		if placed, only, found := routes.Placed(kind, tenant); found && only {
 			return fmt.Sprintf("the tenant is placed on node %s, which takes no calls", placed)
 		}
-		return noNode(kind)
+		return s.gateway.noNode(kind)
 	}
 	if s.gateway.breakers.Open(node.Endpoint, "", tenant) {
 		return "node " + node.ID + " does not answer: its breaker is open"

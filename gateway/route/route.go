@@ -27,6 +27,8 @@ type Node struct {
 	Endpoint string
 	// Ready says that it takes calls.
 	Ready bool
+	// Refusal is what clients are told while the node takes no calls, as a clause; "": nothing.
+	Refusal string
 }
 
 // Placement puts a tenant's calls of a kind on a node.
@@ -192,6 +194,17 @@ func (t *Table) Lost() []Node {
 
 // Ready returns the kind's nodes that take calls. The slice must not be changed.
 func (t *Table) Ready(kind string) []Node { return t.current.Load().ready[kind].all() }
+
+// Refusal returns what a node of the kind that takes no calls wants clients to be told, "" if
+// none does.
+func (t *Table) Refusal(kind string) string {
+	for _, node := range t.current.Load().nodes {
+		if node.Kind == kind && !node.Ready && node.Refusal != "" {
+			return node.Refusal
+		}
+	}
+	return ""
+}
 
 // Node returns the node with the id.
 func (t *Table) Node(id string) (Node, bool) {

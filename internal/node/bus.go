@@ -1,19 +1,45 @@
 package node
 
 import (
+	"context"
+
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
 // bus is JetStream over the process's connection, with the monitor of both, which the roles'
-// readiness and metrics show and which one layer of the process runs.
+// readiness and metrics show and which one layer of the process runs, and with what is known of
+// the streams' storage.
 type bus struct {
 	jetstream.JetStream
 
 	monitor *backbone.Monitor
+	storage *backbone.Storage
+	journal *backbone.Embedded // nil: the server is another process
 }
+
+// collectors returns the metrics of the bus.
+func (b *bus) collectors() []prometheus.Collector {
+	if b.journal != nil {
+		return []prometheus.Collector{b.monitor, b.storage, b.journal}
+	}
+	return []prometheus.Collector{b.monitor, b.storage}
+}
+
+// run follows the connection, JetStream and an embedded server, until ctx ends.
+func (b *bus) run() chassis.Layer {
+	if b.journal != nil {
+		return chassis.Layer{b.monitor.Run, func(ctx context.Context) error { return b.journal.Run(ctx, b.storage) }}
+	}
+	return chassis.Layer{b.monitor.Run}
+}
+
+// Storage returns what is known of the streams' storage.
+func (b *bus) Storage() *backbone.Storage { return b.storage }
 
 // openBus returns the bus over a connection.
 func openBus(conn *nats.Conn, log zerolog.Logger) (*bus, error) {
@@ -21,5 +47,6 @@ func openBus(conn *nats.Conn, log zerolog.Logger) (*bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bus{JetStream: js, monitor: backbone.NewMonitor(js, log)}, nil
+	storage := backbone.NewStorage(log)
+	return &bus{JetStream: storage.Observe(js), monitor: backbone.NewMonitor(js, log), storage: storage}, nil
 }

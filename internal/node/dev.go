@@ -125,7 +125,7 @@ func (p *platform) layers() []chassis.Layer {
 		follows = append(follows, p.followModel)
 	}
 	edge := p.edge.layers(newNode("gateway", edgeID, p.edge.gateway.Addr()))
-	return append([]chassis.Layer{append(announces, callers...)}, append(edge, servers, after, follows, append(records, p.js.monitor.Run))...)
+	return append([]chassis.Layer{append(announces, callers...)}, append(edge, servers, after, follows, append(records, p.js.run()...))...)
 }
 
 // start opens and binds everything, without answering calls yet.
@@ -188,7 +188,7 @@ func (p *platform) tracing() tracing.Config { return tracing.Config{Endpoint: p.
 func (p *platform) local(endpoint string) upstream.Opener { return p.within[endpoint] }
 
 func (p *platform) startBackbone(ctx context.Context) (err error) {
-	p.embedded, err = backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(p.config.Data, "nats"), LazySync: p.config.LazySync})
+	p.embedded, err = backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(p.config.Data, "nats"), LazySync: p.config.LazySync, Log: &p.log})
 	if err != nil {
 		return err
 	}
@@ -199,6 +199,7 @@ func (p *platform) startBackbone(ctx context.Context) (err error) {
 	if p.js, err = openBus(conn, p.log); err != nil {
 		return err
 	}
+	p.js.journal = p.embedded
 	return backbone.EnsureStreams(ctx, p.js, 1)
 }
 

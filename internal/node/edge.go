@@ -69,7 +69,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	if e.gateway, err = gateway.New(config, catalog, c.routes, js, log); err != nil {
 		return nil, err
 	}
-	e.gateway.Register(append(e.spans.metrics(), js.monitor)...)
+	e.gateway.Register(append(e.spans.metrics(), js.collectors()...)...)
 	if err := errors.Join(e.router.loadPlacements(ctx, js), loadTenants(ctx, js, e.gateway)); err != nil {
 		return nil, err
 	}

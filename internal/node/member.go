@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate/backbone"
@@ -99,9 +100,27 @@ func (m *member) server(listen chassis.Config, ready chassis.Readiness, metrics 
 	if m.spans.Exporter != nil {
 		listen.Ended = m.spans.call
 	}
-	server := chassis.NewServer(listen, ready, m.log)
-	server.Metrics.Registerer(listen.Name).MustRegister(append(append(metrics, m.timeline, m.js.monitor), m.spans.metrics()...)...)
+	server := chassis.NewServer(listen, m.whileStored(ready), m.log)
+	server.Metrics.Registerer(listen.Name).MustRegister(slices.Concat(metrics, m.js.collectors(), []prometheus.Collector{m.timeline}, m.spans.metrics())...)
 	return server
+}
+
+// storedIn are the streams that a kind of node must be able to append to.
+var storedIn = map[string][]string{
+	"aggregate": {backbone.StreamEvents},
+	kindRunner:  {backbone.StreamWork, backbone.BucketStream(backbone.BucketWorkflows), backbone.StreamDeadLetters},
+	kindControl: {backbone.BucketStream(backbone.BucketPlacement), backbone.BucketStream(backbone.BucketTenants), backbone.BucketStream(backbone.BucketModels), backbone.BucketStream(backbone.BucketRebalances)},
+}
+
+// whileStored returns the node's readiness: while a stream that it appends to stores nothing, it
+// takes no calls, and says why.
+func (m *member) whileStored(ready chassis.Readiness) chassis.Readiness {
+	return func(ctx context.Context, tenant contextkit.TenantID) error {
+		if err := m.js.storage.Check(storedIn[m.kind]...); err != nil {
+			return err
+		}
+		return ready(ctx, tenant)
+	}
 }
 
 // complain returns what hears of failures that are tried again.
@@ -120,6 +139,10 @@ func (m *member) announce(ctx context.Context, node backbone.Node, server *chass
 		if lag != nil {
 			waits := lag()
 			now.Lag = &waits
+		}
+		now.Refusal = ""
+		if storage := (*backbone.StorageError)(nil); errors.As(m.js.storage.Check(storedIn[m.kind]...), &storage) {
+			now.Refusal = storage.What()
 		}
 		return server.Ready(ctx)
 	}))

@@ -167,10 +167,15 @@ func (r *router) apply() {
 		nodes = append(nodes, node)
 		known[node.ID] = node
 	}
+	refusals := map[string]string{}
+	for _, n := range r.announced {
+		refusals[n.ID] = n.Refusal
+	}
 	for _, node := range r.fixed {
 		if now, ok := r.table.Node(node.ID); ok {
 			node.Ready = now.Ready
 		}
+		node.Refusal = refusals[node.ID]
 		add(node)
 	}
 	for _, n := range r.announced {
@@ -190,7 +195,7 @@ func (r *router) apply() {
 			ready = ready && now.Ready
 		}
 		words[n.ID] = said
-		add(route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: ready})
+		add(route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: ready, Refusal: n.Refusal})
 	}
 	r.words = words
 	slices.SortFunc(nodes, func(a, b route.Node) int { return strings.Compare(a.ID, b.ID) })

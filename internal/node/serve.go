@@ -109,7 +109,7 @@ func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
 	if _, err := io.WriteString(out, listens); err != nil {
 		return err
 	}
-	return chassis.RunLayers(ctx, append(r.layers, chassis.Layer{r.js.monitor.Run})...)
+	return chassis.RunLayers(ctx, append(r.layers, r.js.run())...)
 }
 
 // leastShare is the smallest valid tenant_share and caller_share.

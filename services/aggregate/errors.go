@@ -78,7 +78,7 @@ func asConnectError(err error) error {
 		return chassis.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "the commands for one aggregate cause more than %d events: split the batch", backbone.MaxAppend).WithCause(err),
 			chassis.Reason("TOO_MANY_EVENTS", "max_events", fmt.Sprint(backbone.MaxAppend)))
 	case errors.As(err, &storage):
-		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "nothing was stored: "+storage.What()+"; try again later").WithCause(err),
+		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the command is not stored: "+storage.What()+"; send it again later, under the same idempotency key").WithCause(err),
 			chassis.Reason(storageReason, "refusal", string(storage.Refusal)), &errdetails.RetryInfo{RetryDelay: durationpb.New(retryStorage)})
 	case errors.Is(err, backbone.ErrRefused):
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal refused the events and stored none of them: try again").WithCause(err), retryInfo())
