@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Event is a fact about an aggregate, as it stands in the journal.
@@ -30,6 +32,8 @@ type Event struct {
 	DataVersion int
 	// Sequence is the event's place in the journal; 0 before it is appended.
 	Sequence uint64
+	// Size is the size of its message in bytes, once it is appended.
+	Size int
 	// Pending is how many events of the tenant waited when it was delivered to a
 	// follower.
 	Pending int64
@@ -143,4 +147,22 @@ func ParseEvent(header nats.Header, data []byte, sequence uint64) (Event, error)
 		return Event{}, fmt.Errorf("%w: at sequence %d: type or aggregate is missing", ErrMalformedEvent, sequence)
 	}
 	return event, nil
+}
+
+// IsFirst reports whether a message of the journal is an aggregate's first event.
+func IsFirst(header nats.Header) bool { return header.Get(ceVersion) == "1" }
+
+// MessageBytes is the size of a stored message: its subject, headers and data.
+func MessageBytes(msg *jetstream.RawStreamMsg) int64 {
+	const lineEnd, colon = 2, 2
+	size := len(msg.Subject) + len(msg.Data) + len("NATS/1.0\r\n\r\n")
+	for name, values := range msg.Header {
+		if slices.Contains(directHeaders, name) {
+			continue
+		}
+		for _, value := range values {
+			size += len(name) + colon + len(value) + lineEnd
+		}
+	}
+	return int64(size)
 }

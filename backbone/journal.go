@@ -133,6 +133,7 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 	}
 	for i := range events {
 		events[i].Sequence = result.last - uint64(len(events)-1-i)
+		events[i].Size = messages[i].Size() // with the headers of JetStream
 	}
 	return nil
 }

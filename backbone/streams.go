@@ -35,6 +35,7 @@ const (
 	BucketTenants     = "tenants"     // tenant → what is known of it beside the configuration
 	BucketModels      = "models"      // the platform's model and those before it
 	BucketRebalances  = "rebalances"  // id → a move of a tenant from node to node
+	BucketUsage       = "usage"       // what tenants store, counted by aggregate nodes
 	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
 )
 
@@ -150,6 +151,7 @@ func buckets() []jetstream.StreamConfig {
 		bucket(BucketRunner, 1, 0),
 		bucket(BucketSnapshots, 1, 0),
 		bucket(BucketSecrets, 1, 0),
+		bucket(BucketUsage, 1, 0),
 		bucket(BucketPlacement, 1, 0),
 		bucket(BucketTenants, 1, 0),
 		bucket(BucketModels, modelHistory, 0),

@@ -43,6 +43,8 @@ func phaseOf(stream string) phase {
 // omitted are the streams that a backup does not have, with the reason.
 var omitted = map[string]string{
 	bucketStream(backbone.BucketNodes):     "announcements of running nodes",
+	bucketStream("leases"):                 "which running process owns which tenant",
+	bucketStream(backbone.BucketUsage):     "counts of what tenants store, which are made again from the events",
 	bucketStream(backbone.BucketSnapshots): "states of aggregates, which are made again from the events and belong to one journal",
 }
 

@@ -228,9 +228,14 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 
 func (p *Plan) aggregate(ctx context.Context) error {
 	a := &p.settings.Aggregate
-	return errors.Join(config.Inside("answers", a.Answers.Validate()), config.AtLeast("cache_bytes", a.CacheBytes, aggregate.MinCacheBytes), p.service(ctx, "aggregate", a.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
-		return newAggregate(ctx, m, models, aggregate.Config{Synced: p.settings.NATS.Synced, Answers: a.Answers, CacheBytes: a.CacheBytes}, listen)
+	return errors.Join(config.Inside("answers", a.Answers.Validate()), config.AtLeast("cache_bytes", a.CacheBytes, aggregate.MinCacheBytes), config.Inside("quota", checkQuota(a.Quota)), p.service(ctx, "aggregate", a.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+		return newAggregate(ctx, m, models, aggregate.Config{Synced: p.settings.NATS.Synced, Answers: a.Answers, CacheBytes: a.CacheBytes, Quota: a.Quota}, listen)
 	}))
+}
+
+// checkQuota checks the quota of tenants without one of their own.
+func checkQuota(q backbone.StorageQuota) error {
+	return errors.Join(config.AtLeast("events", q.Events, 0), config.AtLeast("bytes", q.Bytes, 0), config.AtLeast("aggregates", q.Aggregates, 0), config.AtLeast("keys", q.Keys, 0))
 }
 
 func (p *Plan) control(ctx context.Context) error {

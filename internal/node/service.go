@@ -60,12 +60,12 @@ func openModel(ctx context.Context, source model.Source) (*model.Registry, error
 }
 
 func newAggregate(ctx context.Context, m *member, models *model.Registry, config aggregate.Config, listen chassis.Config) (*service, error) {
-	config.Tokens = m.tokens
+	config.Tokens, config.Log = m.tokens, m.log
 	aggregates, err := aggregate.New(ctx, config, m.js, models, m.tenants, m.timeline)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: m.server(listen, aggregates.Ready, aggregates), member: m, close: func() error { return nil }}
+	s := &service{server: m.server(listen, aggregates.Ready, aggregates), member: m, after: aggregates.Run, close: func() error { return nil }}
 	aggregates.Register(s.server.RPC)
 	return s, nil
 }

@@ -138,6 +138,8 @@ type aggregateSettings struct {
 
 	Answers    response.Config `yaml:"answers"`
 	CacheBytes int64           `yaml:"cache_bytes"`
+
+	Quota backbone.StorageQuota `yaml:"quota"`
 }
 
 type projectionSettings struct {

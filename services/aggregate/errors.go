@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/usage"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/model"
@@ -37,6 +38,7 @@ func asConnectError(err error) error {
 		known   *connect.Error
 		large   *stateSizeError
 		storage *backbone.StorageError
+		quota   *usage.QuotaError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -60,6 +62,13 @@ func asConnectError(err error) error {
 	case errors.As(err, &large):
 		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, large.Error()+": divide the aggregate, or keep less in its state"),
 			chassis.Reason("STATE_TOO_LARGE", "bytes", fmt.Sprint(large.bytes), "max_bytes", fmt.Sprint(maxStateBytes)))
+	case errors.As(err, &quota):
+		return chassis.WithDetails(connect.NewError(connect.CodeResourceExhausted, quota.Error()),
+			&errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{
+				Subject: "tenant:" + quota.Tenant.String(), Description: quota.Error(), QuotaId: quota.Quota, QuotaValue: quota.Limit,
+				QuotaMetric: "headgate/tenant/" + quota.Quota, QuotaDimensions: map[string]string{"tenant": quota.Tenant.String()},
+			}}},
+			chassis.Reason("STORAGE_QUOTA", "scope", "tenant", "quota", quota.Quota, "limit", fmt.Sprint(quota.Limit), "use", fmt.Sprint(quota.Use)))
 	case errors.Is(err, errKeyReused):
 		return chassis.WithDetails(connect.NewError(connect.CodeAlreadyExists, errKeyReused.Error()+": use a new key for a new command"),
 			chassis.Reason("IDEMPOTENCY_KEY_REUSED"))

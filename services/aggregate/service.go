@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/position"
 	"github.com/headgate/headgate/backbone/token"
+	"github.com/headgate/headgate/backbone/usage"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/contextkit"
@@ -20,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -51,6 +53,7 @@ type Service struct {
 	memory    cacheMetrics
 	timeline  *backbone.Timeline
 	limiter   *response.Limiter // of answers' bytes
+	usage     *usage.Meter
 }
 
 // Config says how the service works.
@@ -66,6 +69,10 @@ type Config struct {
 	Answers response.Config
 	// Tokens selects the version of positions that is issued; nil: the newest.
 	Tokens *token.Gate
+	// Quota bounds what a tenant stores that has no quota of its own.
+	Quota backbone.StorageQuota
+	// Log gets warnings; the zero value discards them.
+	Log zerolog.Logger
 }
 
 // New returns the service over a backbone whose streams exist. timeline may be nil.
@@ -92,6 +99,10 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if err != nil {
 		return nil, err
 	}
+	meter, err := usage.Open(ctx, js, journal, usage.Config{Quota: config.Quota, Log: config.Log})
+	if err != nil {
+		return nil, err
+	}
 	if config.CacheBytes == 0 {
 		config.CacheBytes = DefaultCacheBytes
 	}
@@ -104,9 +115,13 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		positions: position.NewCodec(secret, journal.Epoch(), config.Tokens), answers: answers, snapshots: snapshots, memory: newCacheMetrics(),
 		cache:    newCache[aggregateKey, *instance](config.CacheBytes-chapterBytes, func(k aggregateKey) contextkit.TenantID { return k.tenant }),
 		chapters: newCache[chapterRef, *chapter](chapterBytes, func(r chapterRef) contextkit.TenantID { return r.key.tenant }),
-		timeline: timeline,
+		timeline: timeline, usage: meter,
 	}, nil
 }
+
+// Run shares what tenants have stored with other nodes, until ctx ends. Without it a node
+// knows only of its own commands.
+func (s *Service) Run(ctx context.Context) error { return s.usage.Run(ctx) }
 
 // Register registers the service's handlers.
 func (s *Service) Register(server *connect.Server) {
@@ -119,6 +134,7 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	s.loaded.Describe(descriptions)
 	s.groups.Describe(descriptions)
 	s.memory.describe(descriptions)
+	s.usage.Describe(descriptions)
 }
 
 // Collect implements [prometheus.Collector].
@@ -128,6 +144,7 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.groups.Collect(metrics)
 	s.memory.collect(metrics, "aggregates", s.cache.stats())
 	s.memory.collect(metrics, "chapters", s.chapters.stats())
+	s.usage.Collect(metrics)
 }
 
 // Ready reports why the service cannot take commands.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/usage"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
 )
@@ -106,6 +107,9 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 			err = refresh()
 			continue
 		}
+		if err := s.usage.Admit(sub.key.tenant, s.wanted(sub, i, pending, events), sub.commands[pending[0]].ref.IdempotencyKey); err != nil {
+			return nil, err
+		}
 		switch err = s.journal.Append(ctx, sub.key.tenant, i.sequence, events); {
 		case err == nil:
 			s.acknowledge(ctx, sub, i, pending, out, events, ahead)
@@ -180,8 +184,34 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 	return all, ahead, nil
 }
 
+// eventBytes is about the size of an event's message without its data.
+const eventBytes = 1024
+
+// wanted returns what appending events would add to what the tenant has stored.
+func (s *Service) wanted(sub submission, i *instance, pending []int, events []backbone.Event) usage.Counts {
+	add := usage.Counts{Events: int64(len(events))}
+	if i.version == 0 {
+		add.Aggregates = 1
+	}
+	for _, n := range pending {
+		if sub.commands[n].ref.IdempotencyKey != "" {
+			add.Keys++
+		}
+	}
+	for n := range events {
+		add.Bytes += int64(len(events[n].Data)) + eventBytes
+	}
+	return add
+}
+
 // acknowledge takes over the state that follows from what was appended.
 func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []backbone.Event, ahead *instance) {
+	stored := s.wanted(sub, i, pending, events)
+	stored.Bytes = 0
+	for n := range events {
+		stored.Bytes += int64(events[n].Size)
+	}
+	s.usage.Add(sub.key.tenant, stored)
 	i.state, i.version, i.newest = ahead.state, ahead.version, ahead.newest
 	for _, event := range events {
 		i.sequence = event.Sequence

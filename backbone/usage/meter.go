@@ -1,0 +1,278 @@
+package usage
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+// Config says what tenants may store.
+type Config struct {
+	// Quota is that of a tenant without one of its own; a quota of 0 is none.
+	Quota backbone.StorageQuota
+	// Flush is how often counts are shared; 0: every two seconds.
+	Flush time.Duration
+	// Log gets warnings of tenants that come close to their quotas.
+	Log zerolog.Logger
+}
+
+const (
+	// flushEvery is how often counts are shared, and firstFlush the wait before the first time.
+	flushEvery = 2 * time.Second
+	// warnAt is the part of a quota from which its use is warned of.
+	warnAt = 0.8
+	// reserve is the part of a quota, one in so many, that the steps of workflows may use beyond
+	// it: what a tenant has begun, such as a transfer, comes to its end.
+	reserve = 20
+	// workflowKeys is how the idempotency keys of workflows' steps begin.
+	workflowKeys = "workflow:"
+)
+
+// Meter counts what tenants store, and refuses what exceeds their quotas. Its methods may be
+// called concurrently.
+type Meter struct {
+	js      jetstream.JetStream
+	journal *backbone.Journal
+	config  Config
+	bucket  *backbone.Bucket[record]
+	tenants *backbone.Bucket[backbone.Tenant]
+	node    string // of this process, in records
+
+	refused map[string]prometheus.Counter // by quota
+
+	mu    sync.RWMutex
+	known map[contextkit.TenantID]*tenant
+	own   map[contextkit.TenantID]backbone.StorageQuota // tenants' own quotas
+	shard [shards]known
+
+	flushes map[int]string // ids of flushes that have not ended, by shard; of Run's goroutine
+}
+
+// known is a shard as it was last seen.
+type known struct {
+	revision uint64
+	record   record
+}
+
+// tenant is a tenant's counts.
+type tenant struct {
+	name   string
+	limits atomic.Pointer[[len(Quotas)]int64] // nil: no quota
+
+	mu      sync.Mutex
+	stored  Counts // in the records of all nodes
+	pending *entry // that this node has appended, and not yet added to a record
+	flushed *entry // the part of pending that is on its way; nil: none
+	warned  [len(Quotas)]bool
+}
+
+// Open returns the meter of a node, with the counts and quotas that are stored.
+func Open(ctx context.Context, js jetstream.JetStream, journal *backbone.Journal, config Config) (*Meter, error) {
+	m := &Meter{
+		js: js, journal: journal, config: config, node: contextkit.NewID(),
+		known: map[contextkit.TenantID]*tenant{}, own: map[contextkit.TenantID]backbone.StorageQuota{},
+		refused: map[string]prometheus.Counter{},
+	}
+	for _, quota := range Quotas {
+		m.refused[quota] = prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headgate_quota_refused_total", Help: "Commands refused because their tenant's storage quota is used up, by quota.",
+			ConstLabels: prometheus.Labels{"quota": quota},
+		})
+	}
+	var err error
+	if m.bucket, err = backbone.OpenBucket[record](ctx, js, backbone.BucketUsage); err != nil {
+		return nil, err
+	}
+	if m.tenants, err = backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants); err != nil {
+		return nil, err
+	}
+	quotas, err := m.tenants.All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m.setQuotas(backbone.Changes[backbone.Tenant]{Put: quotas, Whole: true})
+	for n := range shards {
+		kept, err := m.bucket.Get(ctx, shardKey(n))
+		if isAbsent(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		m.see(n, kept)
+	}
+	return m, nil
+}
+
+func isAbsent(err error) bool { return errors.Is(err, backbone.ErrNotKept) }
+
+// Admit returns a [*QuotaError] if adding counts would exceed the tenant's quota. key is the
+// idempotency key of the command, or of one of a batch.
+func (m *Meter) Admit(id contextkit.TenantID, add Counts, key string) error {
+	t := m.tenant(id)
+	quota := t.limits.Load()
+	if quota == nil {
+		return nil
+	}
+	t.mu.Lock()
+	use := t.stored.plus(t.pending.counts(today(time.Now())))
+	t.mu.Unlock()
+	wanted := use.plus(add).values()
+	for n, used := range use.values() {
+		limit := quota[n]
+		if strings.HasPrefix(key, workflowKeys) {
+			limit += limit / reserve
+		}
+		if quota[n] > 0 && wanted[n] > limit && wanted[n] > used {
+			m.refused[Quotas[n]].Inc()
+			return &QuotaError{Tenant: id, Quota: Quotas[n], Limit: quota[n], Use: used}
+		}
+	}
+	return nil
+}
+
+// Add counts what was appended.
+func (m *Meter) Add(id contextkit.TenantID, add Counts) {
+	t := m.tenant(id)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pending.Events += add.Events
+	t.pending.Bytes += add.Bytes
+	t.pending.Aggregates += add.Aggregates
+	if add.Keys > 0 {
+		t.pending.count(today(time.Now()), add.Keys)
+	}
+}
+
+// Use returns what a tenant has stored, as far as the node knows.
+func (m *Meter) Use(id contextkit.TenantID) Counts {
+	t := m.tenant(id)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.stored.plus(t.pending.counts(today(time.Now())))
+}
+
+// tenant returns a tenant's counts.
+func (m *Meter) tenant(id contextkit.TenantID) *tenant {
+	m.mu.RLock()
+	t := m.known[id]
+	m.mu.RUnlock()
+	if t != nil {
+		return t
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.make(id)
+}
+
+// make is tenant with m.mu held.
+func (m *Meter) make(id contextkit.TenantID) *tenant {
+	t := m.known[id]
+	if t == nil {
+		t = &tenant{name: id.String(), pending: &entry{}}
+		m.limit(id, t)
+		if e := m.shard[shardOf(t.name)].record.Tenants[t.name]; e != nil {
+			t.stored = e.counts(today(time.Now()))
+		}
+		m.known[id] = t
+	}
+	return t
+}
+
+// limit gives a tenant its quota. m.mu is held.
+func (m *Meter) limit(id contextkit.TenantID, t *tenant) {
+	quota, defaults := limits(m.own[id]), limits(m.config.Quota)
+	bounded := false
+	for n := range quota {
+		if quota[n] == 0 {
+			quota[n] = defaults[n]
+		}
+		bounded = bounded || quota[n] > 0
+	}
+	if !bounded {
+		t.limits.Store(nil)
+		return
+	}
+	t.limits.Store(&quota)
+}
+
+// setQuotas takes over changes of tenants' own quotas.
+func (m *Meter) setQuotas(changes backbone.Changes[backbone.Tenant]) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if changes.Whole {
+		clear(m.own)
+	}
+	for name, kept := range changes.Put {
+		id, err := contextkit.ParseTenantID(name)
+		if err != nil {
+			continue // written by another program
+		}
+		delete(m.own, id)
+		if q := kept.Value.Storage; q != nil {
+			m.own[id] = *q
+		}
+	}
+	for _, name := range changes.Deleted {
+		if id, err := contextkit.ParseTenantID(name); err == nil {
+			delete(m.own, id)
+		}
+	}
+	for id, t := range m.known {
+		m.limit(id, t)
+	}
+}
+
+// see takes over a shard that was read, unless a newer one is known. It reports whether it did.
+func (m *Meter) see(n int, kept backbone.Kept[record]) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if kept.Revision <= m.shard[n].revision {
+		return false
+	}
+	if kept.Value.Epoch != m.journal.Epoch() {
+		kept.Value = record{} // of a journal that was replaced
+	}
+	m.shard[n] = known{kept.Revision, kept.Value}
+	day := today(time.Now())
+	for id, t := range m.known {
+		if shardOf(t.name) != n {
+			continue
+		}
+		t.mu.Lock()
+		t.stored = Counts{}
+		if e := kept.Value.Tenants[t.name]; e != nil {
+			t.stored = e.counts(day)
+		}
+		t.mu.Unlock()
+		m.warn(id, t)
+	}
+	return true
+}
+
+// warn logs that a tenant comes close to its quota, once until it no longer does.
+func (m *Meter) warn(id contextkit.TenantID, t *tenant) {
+	quota := t.limits.Load()
+	if quota == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for n, used := range t.stored.values() {
+		near := quota[n] > 0 && float64(used) >= warnAt*float64(quota[n])
+		if near && !t.warned[n] {
+			m.config.Log.Warn().Str("tenant", id.String()).Str("quota", Quotas[n]).Int64("use", used).Int64("limit", quota[n]).
+				Msg("a tenant comes close to its storage quota; its commands are refused beyond it")
+		}
+		t.warned[n] = near
+	}
+}

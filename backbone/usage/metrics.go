@@ -1,0 +1,66 @@
+package usage
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// topTenants is how many tenants have a metric: those that have used most of a quota.
+const topTenants = 10
+
+var (
+	usedRatio = prometheus.NewDesc("headgate_tenant_quota_used_ratio",
+		"Part of a storage quota that its tenant has used, of the tenants that have used most.", []string{"tenant", "quota"}, nil)
+	nearQuota = prometheus.NewDesc("headgate_tenants_near_quota",
+		"Tenants that have used four fifths of one of their storage quotas or more.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (m *Meter) Describe(descriptions chan<- *prometheus.Desc) {
+	descriptions <- usedRatio
+	descriptions <- nearQuota
+	for _, quota := range Quotas {
+		m.refused[quota].Describe(descriptions)
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (m *Meter) Collect(metrics chan<- prometheus.Metric) {
+	type use struct {
+		tenant, quota string
+		ratio         float64
+	}
+	var most []use
+	near := 0
+	m.mu.RLock()
+	for _, t := range m.known {
+		quota := t.limits.Load()
+		if quota == nil {
+			continue
+		}
+		t.mu.Lock()
+		values := t.stored.values()
+		t.mu.Unlock()
+		top := use{tenant: t.name}
+		for n, used := range values {
+			if ratio := float64(used) / float64(max(quota[n], 1)); quota[n] > 0 && ratio >= top.ratio {
+				top.quota, top.ratio = Quotas[n], ratio
+			}
+		}
+		if top.ratio >= warnAt {
+			near++
+		}
+		most = append(most, top)
+	}
+	m.mu.RUnlock()
+	slices.SortFunc(most, func(a, b use) int { return cmp.Or(cmp.Compare(b.ratio, a.ratio), cmp.Compare(a.tenant, b.tenant)) })
+	for _, u := range most[:min(len(most), topTenants)] {
+		metrics <- prometheus.MustNewConstMetric(usedRatio, prometheus.GaugeValue, u.ratio, u.tenant, u.quota)
+	}
+	metrics <- prometheus.MustNewConstMetric(nearQuota, prometheus.GaugeValue, float64(near))
+	for _, quota := range Quotas {
+		m.refused[quota].Collect(metrics)
+	}
+}

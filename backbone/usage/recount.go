@@ -1,0 +1,230 @@
+package usage
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"cmp"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// checkEvery is how often the counts are compared with the journal.
+	checkEvery = time.Minute
+	// driftShare and driftLeast are how much they must differ to be counted again: one in so
+	// many messages, and so many.
+	driftShare, driftLeast = 100, 10_000
+	// recountPause is the least time between two counts of a journal.
+	recountPause = time.Hour
+	// claim is how long a node that counts is believed to do so without a sign of life.
+	claim = 30 * time.Second
+	// countPart is how many messages are read together, and countRest how many times as long as
+	// a part took the node pauses after it.
+	countPart, countRest = 512, 4
+)
+
+// keyCount is where nodes agree on who counts the journal.
+const keyCount = "count"
+
+// counting is a count of the journal.
+type counting struct {
+	// Epoch is that of the journal.
+	Epoch int64 `json:"epoch"`
+	// Node counts it until Until, if no sign of life comes; both are zero when it is done.
+	Node  string    `json:"node,omitempty"`
+	Until time.Time `json:"until"`
+	// Done is when it was counted last.
+	Done time.Time `json:"done"`
+}
+
+// recount counts the journal whenever the counts are not its own, until ctx ends.
+func (m *Meter) recount(ctx context.Context) {
+	bucket, err := backbone.OpenBucket[counting](ctx, m.js, backbone.BucketUsage)
+	pause := cmp.Or(m.config.Flush, flushEvery)
+	for drifts := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = checkEvery
+		if bucket == nil {
+			if bucket, err = backbone.OpenBucket[counting](ctx, m.js, backbone.BucketUsage); err != nil {
+				continue
+			}
+		}
+		kept, err := bucket.Get(ctx, keyCount)
+		if err != nil && !isAbsent(err) {
+			continue // NATS is away
+		}
+		now, epoch := time.Now(), m.journal.Epoch()
+		never := kept.Value.Epoch != epoch || kept.Value.Done.IsZero()
+		drifts++
+		if !never && (now.Sub(kept.Value.Done) < recountPause || !m.drifts(ctx)) {
+			drifts = 0
+		}
+		if (!never && drifts < 2) || kept.Value.Epoch == epoch && now.Before(kept.Value.Until) {
+			continue
+		}
+		if err := m.count(ctx, bucket, kept); err != nil && ctx.Err() == nil && !errors.Is(err, backbone.ErrChanged) {
+			m.config.Log.Warn().Err(err).Msg("the journal is not counted to its end; it is tried again")
+		}
+	}
+}
+
+// drifts reports whether the counts of all tenants differ much from the journal's messages.
+func (m *Meter) drifts(ctx context.Context) bool {
+	stream, err := m.js.Stream(ctx, backbone.StreamEvents)
+	if err != nil {
+		return false
+	}
+	messages := int64(stream.CachedInfo().State.Msgs) //nolint:gosec // far below 2^63
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for n := range m.shard {
+		for _, e := range m.shard[n].record.Tenants {
+			messages -= e.Events
+		}
+	}
+	return max(messages, -messages) > max(driftLeast, int64(stream.CachedInfo().State.Msgs)/driftShare) //nolint:gosec // see above
+}
+
+// count counts the journal up to where it ends now, if no other node does, and puts the
+// result in the place of what nodes had counted until then.
+func (m *Meter) count(ctx context.Context, bucket *backbone.Bucket[counting], kept backbone.Kept[counting]) error {
+	began := time.Now()
+	mine := counting{Epoch: m.journal.Epoch(), Node: m.node, Until: began.Add(claim)}
+	if kept.Value.Epoch == mine.Epoch {
+		mine.Done = kept.Value.Done
+	}
+	revision, err := bucket.Put(ctx, keyCount, mine, kept.Revision)
+	if err != nil {
+		return err
+	}
+	stream, err := m.js.Stream(ctx, backbone.StreamEvents)
+	if err != nil {
+		return err
+	}
+	last := stream.CachedInfo().State.LastSeq
+	// All nodes share what they have appended until here before the counts are noted.
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(2 * cmp.Or(m.config.Flush, flushEvery)):
+	}
+	var before [shards]record
+	for n := range shards {
+		kept, err := m.bucket.Get(ctx, shardKey(n))
+		if err != nil && !isAbsent(err) {
+			return err
+		}
+		if kept.Value.Epoch == mine.Epoch {
+			before[n] = kept.Value
+		}
+	}
+	var counted record
+	for next := uint64(1); next <= last; {
+		part, from := time.Now(), next
+		err := backbone.ReadPart(ctx, m.js, backbone.StreamEvents, "events.>", next, countPart, func(msg *jetstream.RawStreamMsg) error {
+			next = msg.Sequence + 1
+			if msg.Sequence <= last {
+				counted.event(msg)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if next == from {
+			break // the rest are no events
+		}
+		if time.Until(mine.Until) < claim/2 {
+			mine.Until = time.Now().Add(claim)
+			if revision, err = bucket.Put(ctx, keyCount, mine, revision); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(countRest * time.Since(part)):
+		}
+	}
+	if err := m.replace(ctx, mine.Epoch, &counted, &before); err != nil {
+		return err
+	}
+	mine.Node, mine.Until, mine.Done = "", time.Time{}, time.Now().UTC()
+	if _, err := bucket.Put(ctx, keyCount, mine, revision); err != nil {
+		return err
+	}
+	m.config.Log.Info().Uint64("until", last).Dur("took", time.Since(began)).Msg("what tenants store was counted in the journal")
+	return nil
+}
+
+// event counts a message of the journal.
+func (r *record) event(msg *jetstream.RawStreamMsg) {
+	parts := strings.SplitN(msg.Subject, ".", 3) // events.TENANT.…
+	if len(parts) < 3 {
+		return
+	}
+	e := r.of(parts[1])
+	e.Events++
+	e.Bytes += backbone.MessageBytes(msg)
+	if backbone.IsFirst(msg.Header) {
+		e.Aggregates++
+	}
+	if day := today(msg.Time); msg.Header.Get(jetstream.MsgIDHeader) != "" && day > today(time.Now())-keyDays {
+		e.count(day, 1)
+	}
+}
+
+// replace puts what was counted in the place of what the shards had before; what nodes have
+// added since stays.
+func (m *Meter) replace(ctx context.Context, epoch int64, counted *record, before *[shards]record) error {
+	var parts [shards]record
+	for name, e := range counted.Tenants {
+		*parts[shardOf(name)].of(name) = *e
+	}
+	day := today(time.Now())
+	for n := range shards {
+		err := errors.Join(backbone.ErrChanged)
+		for try := 0; try < flushTries && errors.Is(err, backbone.ErrChanged); try++ {
+			var now backbone.Kept[record]
+			if now, err = m.bucket.Get(ctx, shardKey(n)); err != nil && !isAbsent(err) {
+				return err
+			}
+			if now.Value.Epoch != epoch {
+				now.Value = record{}
+			}
+			if len(parts[n].Tenants) == 0 && len(now.Value.Tenants) == 0 {
+				err = nil
+				break
+			}
+			next := record{Epoch: epoch, Flushes: now.Value.Flushes}
+			for name, e := range parts[n].Tenants {
+				*next.of(name) = *e.clone()
+			}
+			for name, e := range now.Value.Tenants {
+				next.of(name).add(e, 1)
+			}
+			for name, e := range before[n].Tenants {
+				next.of(name).add(e, -1)
+			}
+			for _, e := range next.Tenants {
+				e.settle(day)
+			}
+			var revision uint64
+			if revision, err = m.bucket.Put(ctx, shardKey(n), next, now.Revision); err == nil {
+				m.see(n, backbone.Kept[record]{Value: next, Revision: revision})
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

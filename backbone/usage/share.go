@@ -1,0 +1,160 @@
+package usage
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"cmp"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+)
+
+// flushTries bounds how often a shard is changed again because another node came first.
+const flushTries = 8
+
+// lastFlush bounds the last flush, when the node ends.
+const lastFlush = 5 * time.Second
+
+// Run shares counts with other nodes, and follows theirs and the quotas, until ctx ends; then
+// it shares the rest.
+func (m *Meter) Run(ctx context.Context) error {
+	ctx = contextkit.PlatformContext(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	failed := func(err error) {
+		m.config.Log.Warn().Err(err).Msg("the use of tenants' quotas is not followed; it is tried again")
+	}
+	running.Go(func() {
+		m.bucket.FollowChanges(ctx, func(changes backbone.Changes[record]) {
+			for key, kept := range changes.Put {
+				if n, err := strconv.Atoi(strings.TrimPrefix(key, "shard.")); err == nil && n >= 0 && n < shards && key == shardKey(n) {
+					m.see(n, kept)
+				}
+			}
+		}, failed)
+	})
+	running.Go(func() { m.tenants.FollowChanges(ctx, m.setQuotas, failed) })
+	running.Go(func() { m.recount(ctx) })
+	every := cmp.Or(m.config.Flush, flushEvery)
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
+			defer cancel()
+			return m.flush(last)
+		case <-time.After(every/2 + rand.N(every)):
+		}
+		if err := m.flush(ctx); err != nil && ctx.Err() == nil {
+			m.config.Log.Warn().Err(err).Msg("the use of tenants' quotas is not shared; it is tried again")
+		}
+	}
+}
+
+// flush adds what the node has counted to the shards.
+func (m *Meter) flush(ctx context.Context) error {
+	var dirty [shards][]*tenant
+	m.mu.RLock()
+	for _, t := range m.known {
+		t.mu.Lock()
+		if t.flushed != nil || t.pending.Events > 0 {
+			n := shardOf(t.name)
+			dirty[n] = append(dirty[n], t)
+		}
+		t.mu.Unlock()
+	}
+	m.mu.RUnlock()
+	var errs []error
+	for n, tenants := range dirty {
+		if len(tenants) > 0 {
+			errs = append(errs, m.flushShard(ctx, n, tenants))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// flushShard adds the counts of tenants to their shard. If the outcome is unknown they are
+// added by the next flush, under the same id.
+func (m *Meter) flushShard(ctx context.Context, n int, tenants []*tenant) error {
+	id := m.begin(n, tenants)
+	day := today(time.Now())
+	for range flushTries {
+		m.mu.RLock()
+		at := m.shard[n]
+		m.mu.RUnlock()
+		if slices.Contains(at.record.Flushes, id) {
+			m.end(n, tenants) // an earlier attempt was stored
+			return nil
+		}
+		next := record{Epoch: m.journal.Epoch(), Flushes: at.record.Flushes}
+		for name, e := range at.record.Tenants {
+			*next.of(name) = *e.clone()
+		}
+		for _, t := range tenants {
+			if t.flushed != nil { // it is this goroutine's
+				next.of(t.name).add(t.flushed, 1)
+			}
+		}
+		for _, e := range next.Tenants {
+			e.settle(day)
+		}
+		next.flushed(id)
+		revision, err := m.bucket.Put(ctx, shardKey(n), next, at.revision)
+		switch {
+		case err == nil:
+			m.end(n, tenants)
+			m.see(n, backbone.Kept[record]{Value: next, Revision: revision})
+			return nil
+		case !errors.Is(err, backbone.ErrChanged):
+			return err
+		}
+		kept, err := m.bucket.Get(ctx, shardKey(n))
+		if err != nil {
+			return err
+		}
+		m.see(n, kept)
+	}
+	return backbone.ErrChanged
+}
+
+// begin takes what the tenants of a shard have counted, unless an earlier flush of it has not
+// ended, and returns the id of the flush.
+func (m *Meter) begin(n int, tenants []*tenant) string {
+	if m.flushes == nil {
+		m.flushes = map[int]string{}
+	}
+	if id, again := m.flushes[n]; again {
+		return id
+	}
+	for _, t := range tenants {
+		t.mu.Lock()
+		t.flushed = t.pending.clone()
+		t.mu.Unlock()
+	}
+	m.flushes[n] = contextkit.NewID()
+	return m.flushes[n]
+}
+
+// end takes what was flushed out of what is pending.
+func (m *Meter) end(n int, tenants []*tenant) {
+	delete(m.flushes, n)
+	for _, t := range tenants {
+		t.mu.Lock()
+		if t.flushed != nil {
+			t.pending.add(t.flushed, -1)
+			for day, keys := range t.pending.Keys {
+				if keys == 0 {
+					delete(t.pending.Keys, day)
+				}
+			}
+		}
+		t.flushed = nil
+		t.mu.Unlock()
+	}
+}
