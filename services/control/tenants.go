@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/usage"
 	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
@@ -44,10 +45,18 @@ func (s tenantService) ListTenants(ctx context.Context, _ *controlv1.ListTenants
 	for name := range known {
 		names[name] = nil
 	}
+	stored, err := usage.Read(ctx, s.js)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
 	res := &controlv1.ListTenantsResponse{}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		kept, created := known[name]
-		res.Tenants = append(res.Tenants, tenantMessage(name, kept.Value, served[name], !created))
+		out := tenantMessage(name, kept.Value, served[name], !created)
+		if use, counted := stored[name]; counted {
+			out.StorageUse = &controlv1.StorageUse{Events: use.Events, Bytes: use.Bytes, Aggregates: use.Aggregates, Keys: use.Keys}
+		}
+		res.Tenants = append(res.Tenants, out)
 	}
 	return res, nil
 }
@@ -57,7 +66,17 @@ func tenantMessage(name string, tenant backbone.Tenant, nodes []string, configur
 	if q := tenant.Quota; q != nil {
 		out.Quota = &controlv1.Quota{Rate: q.Rate, Burst: int32(q.Burst), Concurrent: int32(q.Concurrent), Streams: int32(q.Streams)} //nolint:gosec // bounded by the API
 	}
+	if q := tenant.Storage; q != nil {
+		out.StorageQuota = &controlv1.StorageQuota{Events: q.Events, Bytes: q.Bytes, Aggregates: q.Aggregates, Keys: q.Keys}
+	}
 	return out
+}
+
+func storageQuota(q *controlv1.StorageQuota) *backbone.StorageQuota {
+	if q == nil {
+		return nil
+	}
+	return &backbone.StorageQuota{Events: q.GetEvents(), Bytes: q.GetBytes(), Aggregates: q.GetAggregates(), Keys: q.GetKeys()}
 }
 
 func quota(q *controlv1.Quota) *backbone.Quota {
@@ -74,7 +93,7 @@ func (s tenantService) CreateTenant(ctx context.Context, req *controlv1.CreateTe
 	if len(s.served()[name]) > 0 {
 		return nil, taken
 	}
-	tenant := backbone.Tenant{Quota: quota(req.GetQuota())}
+	tenant := backbone.Tenant{Quota: quota(req.GetQuota()), Storage: storageQuota(req.GetStorageQuota())}
 	if _, err := s.tenants.Put(ctx, name, tenant, 0); err != nil {
 		if errors.Is(err, backbone.ErrChanged) {
 			return nil, taken
@@ -100,6 +119,12 @@ func (s tenantService) ResumeTenant(ctx context.Context, req *controlv1.ResumeTe
 func (s tenantService) SetQuota(ctx context.Context, req *controlv1.SetQuotaRequest) (*controlv1.SetQuotaResponse, error) {
 	tenant, err := s.change(ctx, req.GetTenantId(), func(t *backbone.Tenant) { t.Quota = quota(req.GetQuota()) })
 	return &controlv1.SetQuotaResponse{Tenant: tenant}, err
+}
+
+// SetStorageQuota implements TenantService.
+func (s tenantService) SetStorageQuota(ctx context.Context, req *controlv1.SetStorageQuotaRequest) (*controlv1.SetStorageQuotaResponse, error) {
+	tenant, err := s.change(ctx, req.GetTenantId(), func(t *backbone.Tenant) { t.Storage = storageQuota(req.GetQuota()) })
+	return &controlv1.SetStorageQuotaResponse{Tenant: tenant}, err
 }
 
 // change changes what is known of a tenant.

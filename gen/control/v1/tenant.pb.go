@@ -123,7 +123,11 @@ type Tenant struct {
 	// The nodes that serve it.
 	Nodes []string `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// Whether it is known only from the nodes' configuration.
-	Configured    bool `protobuf:"varint,6,opt,name=configured,proto3" json:"configured,omitempty"`
+	Configured bool `protobuf:"varint,6,opt,name=configured,proto3" json:"configured,omitempty"`
+	// Its own bounds of what it stores; absent: as all others.
+	StorageQuota *StorageQuota `protobuf:"bytes,7,opt,name=storage_quota,json=storageQuota,proto3" json:"storage_quota,omitempty"`
+	// What it stores, as counted within the last seconds.
+	StorageUse    *StorageUse `protobuf:"bytes,8,opt,name=storage_use,json=storageUse,proto3" json:"storage_use,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -200,6 +204,168 @@ func (x *Tenant) GetConfigured() bool {
 	return false
 }
 
+func (x *Tenant) GetStorageQuota() *StorageQuota {
+	if x != nil {
+		return x.StorageQuota
+	}
+	return nil
+}
+
+func (x *Tenant) GetStorageUse() *StorageUse {
+	if x != nil {
+		return x.StorageUse
+	}
+	return nil
+}
+
+// StorageQuota bounds what a tenant stores in the journal. 0: as all others, by the setting
+// aggregate.quota. Commands beyond it are RESOURCE_EXHAUSTED, with a QuotaFailure. The steps of
+// workflows may exceed it by a twentieth.
+type StorageQuota struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Events.
+	Events int64 `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"`
+	// Bytes of the events' messages.
+	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Aggregates that have events.
+	Aggregates int64 `protobuf:"varint,3,opt,name=aggregates,proto3" json:"aggregates,omitempty"`
+	// Commands with idempotency keys within seven days.
+	Keys          int64 `protobuf:"varint,4,opt,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StorageQuota) Reset() {
+	*x = StorageQuota{}
+	mi := &file_control_v1_tenant_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StorageQuota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StorageQuota) ProtoMessage() {}
+
+func (x *StorageQuota) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_tenant_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StorageQuota.ProtoReflect.Descriptor instead.
+func (*StorageQuota) Descriptor() ([]byte, []int) {
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *StorageQuota) GetEvents() int64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *StorageQuota) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *StorageQuota) GetAggregates() int64 {
+	if x != nil {
+		return x.Aggregates
+	}
+	return 0
+}
+
+func (x *StorageQuota) GetKeys() int64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+// StorageUse is what a tenant stores in the journal.
+type StorageUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Events.
+	Events int64 `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"`
+	// Bytes of the events' messages.
+	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Aggregates that have events.
+	Aggregates int64 `protobuf:"varint,3,opt,name=aggregates,proto3" json:"aggregates,omitempty"`
+	// Commands with idempotency keys within seven days.
+	Keys          int64 `protobuf:"varint,4,opt,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StorageUse) Reset() {
+	*x = StorageUse{}
+	mi := &file_control_v1_tenant_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StorageUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StorageUse) ProtoMessage() {}
+
+func (x *StorageUse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_tenant_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StorageUse.ProtoReflect.Descriptor instead.
+func (*StorageUse) Descriptor() ([]byte, []int) {
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *StorageUse) GetEvents() int64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *StorageUse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *StorageUse) GetAggregates() int64 {
+	if x != nil {
+		return x.Aggregates
+	}
+	return 0
+}
+
+func (x *StorageUse) GetKeys() int64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
 // Quota bounds a tenant's calls at each gateway. 0: as all others.
 type Quota struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -217,7 +383,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_control_v1_tenant_proto_msgTypes[3]
+	mi := &file_control_v1_tenant_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -229,7 +395,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_tenant_proto_msgTypes[3]
+	mi := &file_control_v1_tenant_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -242,7 +408,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_control_v1_tenant_proto_rawDescGZIP(), []int{3}
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Quota) GetRate() float64 {
@@ -279,14 +445,16 @@ type CreateTenantRequest struct {
 	// Its name, a DNS label.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Its own bounds; absent: as all others.
-	Quota         *Quota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
+	Quota *Quota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
+	// Its own bounds of what it stores; absent: as all others.
+	StorageQuota  *StorageQuota `protobuf:"bytes,3,opt,name=storage_quota,json=storageQuota,proto3" json:"storage_quota,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateTenantRequest) Reset() {
 	*x = CreateTenantRequest{}
-	mi := &file_control_v1_tenant_proto_msgTypes[4]
+	mi := &file_control_v1_tenant_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +466,7 @@ func (x *CreateTenantRequest) String() string {
 func (*CreateTenantRequest) ProtoMessage() {}
 
 func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_tenant_proto_msgTypes[4]
+	mi := &file_control_v1_tenant_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +479,7 @@ func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantRequest.ProtoReflect.Descriptor instead.
 func (*CreateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_tenant_proto_rawDescGZIP(), []int{4}
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateTenantRequest) GetTenantId() string {
@@ -328,6 +496,13 @@ func (x *CreateTenantRequest) GetQuota() *Quota {
 	return nil
 }
 
+func (x *CreateTenantRequest) GetStorageQuota() *StorageQuota {
+	if x != nil {
+		return x.StorageQuota
+	}
+	return nil
+}
+
 // CreateTenantResponse is the tenant.
 type CreateTenantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -339,7 +514,7 @@ type CreateTenantResponse struct {
 
 func (x *CreateTenantResponse) Reset() {
 	*x = CreateTenantResponse{}
-	mi := &file_control_v1_tenant_proto_msgTypes[5]
+	mi := &file_control_v1_tenant_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +526,7 @@ func (x *CreateTenantResponse) String() string {
 func (*CreateTenantResponse) ProtoMessage() {}
 
 func (x *CreateTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_tenant_proto_msgTypes[5]
+	mi := &file_control_v1_tenant_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +539,7 @@ func (x *CreateTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantResponse.ProtoReflect.Descriptor instead.
 func (*CreateTenantResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_tenant_proto_rawDescGZIP(), []int{5}
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateTenantResponse) GetTenant() *Tenant {
@@ -387,7 +562,7 @@ type SuspendTenantRequest struct {
 
 func (x *SuspendTenantRequest) Reset() {
 	*x = SuspendTenantRequest{}
-	mi := &file_control_v1_tenant_proto_msgTypes[6]
+	mi := &file_control_v1_tenant_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -399,7 +574,7 @@ func (x *SuspendTenantRequest) String() string {
 func (*SuspendTenantRequest) ProtoMessage() {}
 
 func (x *SuspendTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_tenant_proto_msgTypes[6]
+	mi := &file_control_v1_tenant_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -412,7 +587,7 @@ func (x *SuspendTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendTenantRequest.ProtoReflect.Descriptor instead.
 func (*SuspendTenantRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_tenant_proto_rawDescGZIP(), []int{6}
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SuspendTenantRequest) GetTenantId() string {
@@ -440,7 +615,7 @@ type SuspendTenantResponse struct {
 
 func (x *SuspendTenantResponse) Reset() {
 	*x = SuspendTenantResponse{}
-	mi := &file_control_v1_tenant_proto_msgTypes[7]
+	mi := &file_control_v1_tenant_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +627,7 @@ func (x *SuspendTenantResponse) String() string {
 func (*SuspendTenantResponse) ProtoMessage() {}
 
 func (x *SuspendTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_tenant_proto_msgTypes[7]
+	mi := &file_control_v1_tenant_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +640,7 @@ func (x *SuspendTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendTenantResponse.ProtoReflect.Descriptor instead.
 func (*SuspendTenantResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_tenant_proto_rawDescGZIP(), []int{7}
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SuspendTenantResponse) GetTenant() *Tenant {
@@ -486,7 +661,7 @@ type ResumeTenantRequest struct {
 
 func (x *ResumeTenantRequest) Reset() {
 	*x = ResumeTenantRequest{}
-	mi := &file_control_v1_tenant_proto_msgTypes[8]
+	mi := &file_control_v1_tenant_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -498,7 +673,7 @@ func (x *ResumeTenantRequest) String() string {
 func (*ResumeTenantRequest) ProtoMessage() {}
 
 func (x *ResumeTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_tenant_proto_msgTypes[8]
+	mi := &file_control_v1_tenant_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +686,7 @@ func (x *ResumeTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeTenantRequest.ProtoReflect.Descriptor instead.
 func (*ResumeTenantRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_tenant_proto_rawDescGZIP(), []int{8}
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ResumeTenantRequest) GetTenantId() string {
@@ -532,7 +707,7 @@ type ResumeTenantResponse struct {
 
 func (x *ResumeTenantResponse) Reset() {
 	*x = ResumeTenantResponse{}
-	mi := &file_control_v1_tenant_proto_msgTypes[9]
+	mi := &file_control_v1_tenant_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +719,7 @@ func (x *ResumeTenantResponse) String() string {
 func (*ResumeTenantResponse) ProtoMessage() {}
 
 func (x *ResumeTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_tenant_proto_msgTypes[9]
+	mi := &file_control_v1_tenant_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +732,7 @@ func (x *ResumeTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeTenantResponse.ProtoReflect.Descriptor instead.
 func (*ResumeTenantResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_tenant_proto_rawDescGZIP(), []int{9}
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ResumeTenantResponse) GetTenant() *Tenant {
@@ -580,7 +755,7 @@ type SetQuotaRequest struct {
 
 func (x *SetQuotaRequest) Reset() {
 	*x = SetQuotaRequest{}
-	mi := &file_control_v1_tenant_proto_msgTypes[10]
+	mi := &file_control_v1_tenant_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +767,7 @@ func (x *SetQuotaRequest) String() string {
 func (*SetQuotaRequest) ProtoMessage() {}
 
 func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_tenant_proto_msgTypes[10]
+	mi := &file_control_v1_tenant_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +780,7 @@ func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_tenant_proto_rawDescGZIP(), []int{10}
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SetQuotaRequest) GetTenantId() string {
@@ -633,7 +808,7 @@ type SetQuotaResponse struct {
 
 func (x *SetQuotaResponse) Reset() {
 	*x = SetQuotaResponse{}
-	mi := &file_control_v1_tenant_proto_msgTypes[11]
+	mi := &file_control_v1_tenant_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +820,7 @@ func (x *SetQuotaResponse) String() string {
 func (*SetQuotaResponse) ProtoMessage() {}
 
 func (x *SetQuotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_tenant_proto_msgTypes[11]
+	mi := &file_control_v1_tenant_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,10 +833,111 @@ func (x *SetQuotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaResponse.ProtoReflect.Descriptor instead.
 func (*SetQuotaResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_tenant_proto_rawDescGZIP(), []int{11}
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetQuotaResponse) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+// SetStorageQuotaRequest bounds what a tenant stores.
+type SetStorageQuotaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Its bounds; absent: as all others.
+	Quota         *StorageQuota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetStorageQuotaRequest) Reset() {
+	*x = SetStorageQuotaRequest{}
+	mi := &file_control_v1_tenant_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetStorageQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetStorageQuotaRequest) ProtoMessage() {}
+
+func (x *SetStorageQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_tenant_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetStorageQuotaRequest.ProtoReflect.Descriptor instead.
+func (*SetStorageQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SetStorageQuotaRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *SetStorageQuotaRequest) GetQuota() *StorageQuota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+// SetStorageQuotaResponse is the tenant.
+type SetStorageQuotaResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant.
+	Tenant        *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetStorageQuotaResponse) Reset() {
+	*x = SetStorageQuotaResponse{}
+	mi := &file_control_v1_tenant_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetStorageQuotaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetStorageQuotaResponse) ProtoMessage() {}
+
+func (x *SetStorageQuotaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_tenant_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetStorageQuotaResponse.ProtoReflect.Descriptor instead.
+func (*SetStorageQuotaResponse) Descriptor() ([]byte, []int) {
+	return file_control_v1_tenant_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SetStorageQuotaResponse) GetTenant() *Tenant {
 	if x != nil {
 		return x.Tenant
 	}
@@ -676,7 +952,7 @@ const file_control_v1_tenant_proto_rawDesc = "" +
 	"control.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\x14\n" +
 	"\x12ListTenantsRequest\"C\n" +
 	"\x13ListTenantsResponse\x12,\n" +
-	"\atenants\x18\x01 \x03(\v2\x12.control.v1.TenantR\atenants\"\xba\x01\n" +
+	"\atenants\x18\x01 \x03(\v2\x12.control.v1.TenantR\atenants\"\xb2\x02\n" +
 	"\x06Tenant\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
 	"\tsuspended\x18\x02 \x01(\bR\tsuspended\x12\x16\n" +
@@ -685,17 +961,36 @@ const file_control_v1_tenant_proto_rawDesc = "" +
 	"\x05nodes\x18\x05 \x03(\tR\x05nodes\x12\x1e\n" +
 	"\n" +
 	"configured\x18\x06 \x01(\bR\n" +
-	"configured\"\xad\x01\n" +
+	"configured\x12=\n" +
+	"\rstorage_quota\x18\a \x01(\v2\x18.control.v1.StorageQuotaR\fstorageQuota\x127\n" +
+	"\vstorage_use\x18\b \x01(\v2\x16.control.v1.StorageUseR\n" +
+	"storageUse\"\xb8\x01\n" +
+	"\fStorageQuota\x12(\n" +
+	"\x06events\x18\x01 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\x06events\x12&\n" +
+	"\x05bytes\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\x05bytes\x120\n" +
+	"\n" +
+	"aggregates\x18\x03 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\n" +
+	"aggregates\x12$\n" +
+	"\x04keys\x18\x04 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\x04keys\"n\n" +
+	"\n" +
+	"StorageUse\x12\x16\n" +
+	"\x06events\x18\x01 \x01(\x03R\x06events\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1e\n" +
+	"\n" +
+	"aggregates\x18\x03 \x01(\x03R\n" +
+	"aggregates\x12\x12\n" +
+	"\x04keys\x18\x04 \x01(\x03R\x04keys\"\xad\x01\n" +
 	"\x05Quota\x12-\n" +
 	"\x04rate\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x04rate\x12!\n" +
 	"\x05burst\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\x05burst\x12+\n" +
 	"\n" +
 	"concurrent\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\n" +
 	"concurrent\x12%\n" +
-	"\astreams\x18\x04 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\astreams\"\x88\x01\n" +
+	"\astreams\x18\x04 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\astreams\"\xc7\x01\n" +
 	"\x13CreateTenantRequest\x12H\n" +
 	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12'\n" +
-	"\x05quota\x18\x02 \x01(\v2\x11.control.v1.QuotaR\x05quota\"B\n" +
+	"\x05quota\x18\x02 \x01(\v2\x11.control.v1.QuotaR\x05quota\x12=\n" +
+	"\rstorage_quota\x18\x03 \x01(\v2\x18.control.v1.StorageQuotaR\fstorageQuota\"B\n" +
 	"\x14CreateTenantResponse\x12*\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant\"\x82\x01\n" +
 	"\x14SuspendTenantRequest\x12H\n" +
@@ -711,7 +1006,12 @@ const file_control_v1_tenant_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12'\n" +
 	"\x05quota\x18\x02 \x01(\v2\x11.control.v1.QuotaR\x05quota\">\n" +
 	"\x10SetQuotaResponse\x12*\n" +
-	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant2\xe6\x06\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant\"\x92\x01\n" +
+	"\x16SetStorageQuotaRequest\x12H\n" +
+	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12.\n" +
+	"\x05quota\x18\x02 \x01(\v2\x18.control.v1.StorageQuotaR\x05quota\"E\n" +
+	"\x17SetStorageQuotaResponse\x12*\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant2\xaf\b\n" +
 	"\rTenantService\x12\x8f\x01\n" +
 	"\vListTenants\x12\x1e.control.v1.ListTenantsRequest\x1a\x1f.control.v1.ListTenantsResponse\"?\xaa\xed\x18\x1d\n" +
 	"\n" +
@@ -728,7 +1028,10 @@ const file_control_v1_tenant_proto_rawDesc = "" +
 	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/control/tenants/{tenant_id}:resume\x90\x02\x02\x12\xa9\x01\n" +
 	"\bSetQuota\x12\x1b.control.v1.SetQuotaRequest\x1a\x1c.control.v1.SetQuotaResponse\"b\xaa\xed\x18+\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02*:\x01*\"%/v1/control/tenants/{tenant_id}/quota\x90\x02\x02B\x9d\x01\n" +
+	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02*:\x01*\"%/v1/control/tenants/{tenant_id}/quota\x90\x02\x02\x12\xc6\x01\n" +
+	"\x0fSetStorageQuota\x12\".control.v1.SetStorageQuotaRequest\x1a#.control.v1.SetStorageQuotaResponse\"j\xaa\xed\x18+\n" +
+	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
+	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x022:\x01*\"-/v1/control/tenants/{tenant_id}/storage-quota\x90\x02\x02B\x9d\x01\n" +
 	"\x0ecom.control.v1B\vTenantProtoP\x01Z5github.com/headgate/headgate/gen/control/v1;controlv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Control.V1\xca\x02\n" +
 	"Control\\V1\xe2\x02\x16Control\\V1\\GPBMetadata\xea\x02\vControl::V1b\x06proto3"
@@ -745,45 +1048,56 @@ func file_control_v1_tenant_proto_rawDescGZIP() []byte {
 	return file_control_v1_tenant_proto_rawDescData
 }
 
-var file_control_v1_tenant_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_control_v1_tenant_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_control_v1_tenant_proto_goTypes = []any{
-	(*ListTenantsRequest)(nil),    // 0: control.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),   // 1: control.v1.ListTenantsResponse
-	(*Tenant)(nil),                // 2: control.v1.Tenant
-	(*Quota)(nil),                 // 3: control.v1.Quota
-	(*CreateTenantRequest)(nil),   // 4: control.v1.CreateTenantRequest
-	(*CreateTenantResponse)(nil),  // 5: control.v1.CreateTenantResponse
-	(*SuspendTenantRequest)(nil),  // 6: control.v1.SuspendTenantRequest
-	(*SuspendTenantResponse)(nil), // 7: control.v1.SuspendTenantResponse
-	(*ResumeTenantRequest)(nil),   // 8: control.v1.ResumeTenantRequest
-	(*ResumeTenantResponse)(nil),  // 9: control.v1.ResumeTenantResponse
-	(*SetQuotaRequest)(nil),       // 10: control.v1.SetQuotaRequest
-	(*SetQuotaResponse)(nil),      // 11: control.v1.SetQuotaResponse
+	(*ListTenantsRequest)(nil),      // 0: control.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),     // 1: control.v1.ListTenantsResponse
+	(*Tenant)(nil),                  // 2: control.v1.Tenant
+	(*StorageQuota)(nil),            // 3: control.v1.StorageQuota
+	(*StorageUse)(nil),              // 4: control.v1.StorageUse
+	(*Quota)(nil),                   // 5: control.v1.Quota
+	(*CreateTenantRequest)(nil),     // 6: control.v1.CreateTenantRequest
+	(*CreateTenantResponse)(nil),    // 7: control.v1.CreateTenantResponse
+	(*SuspendTenantRequest)(nil),    // 8: control.v1.SuspendTenantRequest
+	(*SuspendTenantResponse)(nil),   // 9: control.v1.SuspendTenantResponse
+	(*ResumeTenantRequest)(nil),     // 10: control.v1.ResumeTenantRequest
+	(*ResumeTenantResponse)(nil),    // 11: control.v1.ResumeTenantResponse
+	(*SetQuotaRequest)(nil),         // 12: control.v1.SetQuotaRequest
+	(*SetQuotaResponse)(nil),        // 13: control.v1.SetQuotaResponse
+	(*SetStorageQuotaRequest)(nil),  // 14: control.v1.SetStorageQuotaRequest
+	(*SetStorageQuotaResponse)(nil), // 15: control.v1.SetStorageQuotaResponse
 }
 var file_control_v1_tenant_proto_depIdxs = []int32{
 	2,  // 0: control.v1.ListTenantsResponse.tenants:type_name -> control.v1.Tenant
-	3,  // 1: control.v1.Tenant.quota:type_name -> control.v1.Quota
-	3,  // 2: control.v1.CreateTenantRequest.quota:type_name -> control.v1.Quota
-	2,  // 3: control.v1.CreateTenantResponse.tenant:type_name -> control.v1.Tenant
-	2,  // 4: control.v1.SuspendTenantResponse.tenant:type_name -> control.v1.Tenant
-	2,  // 5: control.v1.ResumeTenantResponse.tenant:type_name -> control.v1.Tenant
-	3,  // 6: control.v1.SetQuotaRequest.quota:type_name -> control.v1.Quota
-	2,  // 7: control.v1.SetQuotaResponse.tenant:type_name -> control.v1.Tenant
-	0,  // 8: control.v1.TenantService.ListTenants:input_type -> control.v1.ListTenantsRequest
-	4,  // 9: control.v1.TenantService.CreateTenant:input_type -> control.v1.CreateTenantRequest
-	6,  // 10: control.v1.TenantService.SuspendTenant:input_type -> control.v1.SuspendTenantRequest
-	8,  // 11: control.v1.TenantService.ResumeTenant:input_type -> control.v1.ResumeTenantRequest
-	10, // 12: control.v1.TenantService.SetQuota:input_type -> control.v1.SetQuotaRequest
-	1,  // 13: control.v1.TenantService.ListTenants:output_type -> control.v1.ListTenantsResponse
-	5,  // 14: control.v1.TenantService.CreateTenant:output_type -> control.v1.CreateTenantResponse
-	7,  // 15: control.v1.TenantService.SuspendTenant:output_type -> control.v1.SuspendTenantResponse
-	9,  // 16: control.v1.TenantService.ResumeTenant:output_type -> control.v1.ResumeTenantResponse
-	11, // 17: control.v1.TenantService.SetQuota:output_type -> control.v1.SetQuotaResponse
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	5,  // 1: control.v1.Tenant.quota:type_name -> control.v1.Quota
+	3,  // 2: control.v1.Tenant.storage_quota:type_name -> control.v1.StorageQuota
+	4,  // 3: control.v1.Tenant.storage_use:type_name -> control.v1.StorageUse
+	5,  // 4: control.v1.CreateTenantRequest.quota:type_name -> control.v1.Quota
+	3,  // 5: control.v1.CreateTenantRequest.storage_quota:type_name -> control.v1.StorageQuota
+	2,  // 6: control.v1.CreateTenantResponse.tenant:type_name -> control.v1.Tenant
+	2,  // 7: control.v1.SuspendTenantResponse.tenant:type_name -> control.v1.Tenant
+	2,  // 8: control.v1.ResumeTenantResponse.tenant:type_name -> control.v1.Tenant
+	5,  // 9: control.v1.SetQuotaRequest.quota:type_name -> control.v1.Quota
+	2,  // 10: control.v1.SetQuotaResponse.tenant:type_name -> control.v1.Tenant
+	3,  // 11: control.v1.SetStorageQuotaRequest.quota:type_name -> control.v1.StorageQuota
+	2,  // 12: control.v1.SetStorageQuotaResponse.tenant:type_name -> control.v1.Tenant
+	0,  // 13: control.v1.TenantService.ListTenants:input_type -> control.v1.ListTenantsRequest
+	6,  // 14: control.v1.TenantService.CreateTenant:input_type -> control.v1.CreateTenantRequest
+	8,  // 15: control.v1.TenantService.SuspendTenant:input_type -> control.v1.SuspendTenantRequest
+	10, // 16: control.v1.TenantService.ResumeTenant:input_type -> control.v1.ResumeTenantRequest
+	12, // 17: control.v1.TenantService.SetQuota:input_type -> control.v1.SetQuotaRequest
+	14, // 18: control.v1.TenantService.SetStorageQuota:input_type -> control.v1.SetStorageQuotaRequest
+	1,  // 19: control.v1.TenantService.ListTenants:output_type -> control.v1.ListTenantsResponse
+	7,  // 20: control.v1.TenantService.CreateTenant:output_type -> control.v1.CreateTenantResponse
+	9,  // 21: control.v1.TenantService.SuspendTenant:output_type -> control.v1.SuspendTenantResponse
+	11, // 22: control.v1.TenantService.ResumeTenant:output_type -> control.v1.ResumeTenantResponse
+	13, // 23: control.v1.TenantService.SetQuota:output_type -> control.v1.SetQuotaResponse
+	15, // 24: control.v1.TenantService.SetStorageQuota:output_type -> control.v1.SetStorageQuotaResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_tenant_proto_init() }
@@ -797,7 +1111,7 @@ func file_control_v1_tenant_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_tenant_proto_rawDesc), len(file_control_v1_tenant_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,6 +36,9 @@ const (
 	TenantServiceResumeTenantProcedure = "/control.v1.TenantService/ResumeTenant"
 	// TenantServiceSetQuotaProcedure is the procedure name of the TenantService's SetQuota RPC.
 	TenantServiceSetQuotaProcedure = "/control.v1.TenantService/SetQuota"
+	// TenantServiceSetStorageQuotaProcedure is the procedure name of the TenantService's
+	// SetStorageQuota RPC.
+	TenantServiceSetStorageQuotaProcedure = "/control.v1.TenantService/SetStorageQuota"
 )
 
 var (
@@ -78,6 +81,14 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	tenantServiceSetStorageQuotaSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_control_v1_tenant_proto.Services().ByName("TenantService").Methods().ByName("SetStorageQuota"),
+			Procedure:        TenantServiceSetStorageQuotaProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
 )
 
 // TenantServiceClient is a client for the control.v1.TenantService service.
@@ -94,6 +105,10 @@ type TenantServiceClient interface {
 	ResumeTenant(context.Context, *v1.ResumeTenantRequest) (*v1.ResumeTenantResponse, error)
 	// SetQuota bounds the tenant's calls at each gateway.
 	SetQuota(context.Context, *v1.SetQuotaRequest) (*v1.SetQuotaResponse, error)
+	// SetStorageQuota bounds what the tenant stores in the journal. It takes effect at every
+	// aggregate node within seconds. A quota below the use refuses further commands; nothing is
+	// deleted.
+	SetStorageQuota(context.Context, *v1.SetStorageQuotaRequest) (*v1.SetStorageQuotaResponse, error)
 }
 
 // NewTenantServiceClient constructs a client for the control.v1.TenantService service. Multiple
@@ -116,6 +131,10 @@ type TenantServiceHandler interface {
 	ResumeTenant(context.Context, *v1.ResumeTenantRequest) (*v1.ResumeTenantResponse, error)
 	// SetQuota bounds the tenant's calls at each gateway.
 	SetQuota(context.Context, *v1.SetQuotaRequest) (*v1.SetQuotaResponse, error)
+	// SetStorageQuota bounds what the tenant stores in the journal. It takes effect at every
+	// aggregate node within seconds. A quota below the use refuses further commands; nothing is
+	// deleted.
+	SetStorageQuota(context.Context, *v1.SetStorageQuotaRequest) (*v1.SetStorageQuotaResponse, error)
 }
 
 // RegisterTenantServiceHandler registers svc as the control.v1.TenantService implementation on
@@ -128,6 +147,7 @@ func RegisterTenantServiceHandler(server *connect.Server, svc TenantServiceHandl
 		connect.Method{Spec: tenantServiceSuspendTenantSpec(), Handler: adapter.suspendTenant},
 		connect.Method{Spec: tenantServiceResumeTenantSpec(), Handler: adapter.resumeTenant},
 		connect.Method{Spec: tenantServiceSetQuotaSpec(), Handler: adapter.setQuota},
+		connect.Method{Spec: tenantServiceSetStorageQuotaSpec(), Handler: adapter.setStorageQuota},
 	)
 }
 
@@ -152,6 +172,10 @@ func (UnimplementedTenantServiceHandler) ResumeTenant(context.Context, *v1.Resum
 
 func (UnimplementedTenantServiceHandler) SetQuota(context.Context, *v1.SetQuotaRequest) (*v1.SetQuotaResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.TenantService.SetQuota is not implemented")
+}
+
+func (UnimplementedTenantServiceHandler) SetStorageQuota(context.Context, *v1.SetStorageQuotaRequest) (*v1.SetStorageQuotaResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.TenantService.SetStorageQuota is not implemented")
 }
 
 type tenantServiceClient struct {
@@ -193,6 +217,14 @@ func (c *tenantServiceClient) ResumeTenant(ctx context.Context, req *v1.ResumeTe
 func (c *tenantServiceClient) SetQuota(ctx context.Context, req *v1.SetQuotaRequest) (*v1.SetQuotaResponse, error) {
 	var res v1.SetQuotaResponse
 	if err := c.client.CallUnary(ctx, tenantServiceSetQuotaSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *tenantServiceClient) SetStorageQuota(ctx context.Context, req *v1.SetStorageQuotaRequest) (*v1.SetStorageQuotaResponse, error) {
+	var res v1.SetStorageQuotaResponse
+	if err := c.client.CallUnary(ctx, tenantServiceSetStorageQuotaSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -254,6 +286,18 @@ func (h tenantServiceHandler) setQuota(ctx context.Context, _ connect.Spec, stre
 		return err
 	}
 	res, err := h.svc.SetQuota(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h tenantServiceHandler) setStorageQuota(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.SetStorageQuotaRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SetStorageQuota(ctx, &req)
 	if err != nil {
 		return err
 	}

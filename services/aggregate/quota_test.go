@@ -1,0 +1,113 @@
+package aggregate_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectproto"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+func walletCommand(t *testing.T, id, command, key string, payload map[string]any) *aggregatev1.SubmitRequest {
+	t.Helper()
+	object, err := structpb.NewStruct(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &aggregatev1.SubmitRequest{AggregateType: "wallet", AggregateId: id, Command: command, Payload: object, IdempotencyKey: key}
+}
+
+// exhausted checks that an error says which quota is used up, to a person and to a program.
+func exhausted(t *testing.T, err error, quota string, limit int64) {
+	t.Helper()
+	if connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Fatalf("it answers %v, want resource_exhausted", err)
+	}
+	if text := err.Error(); !strings.Contains(text, "acme") || !strings.Contains(text, fmt.Sprintf("%d %s", limit, quota)) || !strings.Contains(text, "SetStorageQuota") {
+		t.Errorf("the error says %q: want tenant, quota and what to do", text)
+	}
+	var known *connect.Error
+	if !errors.As(err, &known) {
+		t.Fatalf("%v is no error of an RPC", err)
+	}
+	var failure *errdetails.QuotaFailure
+	var info *errdetails.ErrorInfo
+	for _, detail := range known.Details() {
+		value, err := connectproto.UnmarshalErrorDetail(detail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch value := value.(type) {
+		case *errdetails.QuotaFailure:
+			failure = value
+		case *errdetails.ErrorInfo:
+			info = value
+		case *errdetails.RetryInfo:
+			t.Error("it asks the client to try again")
+		}
+	}
+	if v := failure.GetViolations(); len(v) != 1 || v[0].GetSubject() != "tenant:acme" || v[0].GetQuotaId() != quota || v[0].GetQuotaValue() != limit {
+		t.Errorf("the violations are %v", v)
+	}
+	if info.GetReason() != "STORAGE_QUOTA" || info.GetMetadata()["quota"] != quota || info.GetMetadata()["use"] == "" {
+		t.Errorf("the reason is %v", info)
+	}
+}
+
+func TestQuota_CommandsBeyondItAreRefused(t *testing.T) {
+	js := backbonetest.Start(t)
+	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Events: 5, Aggregates: 2}})
+	acme := as(t, "acme")
+	submit := func(id, command, key string, payload map[string]any) (*aggregatev1.SubmitResponse, error) {
+		return client.Submit(acme, walletCommand(t, id, command, key, payload))
+	}
+	for n, id := range []string{"a", "b"} {
+		if _, err := submit(id, "open", fmt.Sprint("k", n), map[string]any{"owner": "ada"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := submit("c", "open", "k2", map[string]any{"owner": "ada"})
+	exhausted(t, err, "aggregates", 2)
+	for n := range 3 {
+		if _, err := submit("a", "deposit", fmt.Sprint("d", n), map[string]any{"amount": 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = submit("a", "deposit", "d3", map[string]any{"amount": 1})
+	exhausted(t, err, "events", 5)
+
+	// Reading, dry runs and commands that took effect before go on.
+	again, err := submit("a", "deposit", "d2", map[string]any{"amount": 1})
+	if err != nil || !again.GetReplayed() {
+		t.Errorf("a command that took effect before answers %v, %v", again, err)
+	}
+	dry := walletCommand(t, "a", "deposit", "", map[string]any{"amount": 1})
+	dry.DryRun = true
+	if _, err := client.Submit(acme, dry); err != nil {
+		t.Errorf("a dry run answers %v", err)
+	}
+	if got, err := client.GetAggregate(acme, &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"}); err != nil || got.GetVersion() != 4 {
+		t.Errorf("reading answers %v, %v", got, err)
+	}
+	// Another tenant has a quota of its own.
+	if _, err := client.Submit(as(t, "globex"), walletCommand(t, "a", "open", "k0", map[string]any{"owner": "ada"})); err != nil {
+		t.Errorf("another tenant is refused: %v", err)
+	}
+	// A batch is refused as its aggregate's commands are.
+	object, _ := structpb.NewStruct(map[string]any{"amount": 1})
+	batch, err := client.SubmitBatch(acme, &aggregatev1.SubmitBatchRequest{Commands: []*aggregatev1.BatchCommand{
+		{AggregateType: "wallet", AggregateId: "b", Command: "deposit", Payload: object},
+	}})
+	if err != nil || connect.Code(batch.GetResults()[0].GetError().GetCode()) != connect.CodeResourceExhausted {
+		t.Errorf("a batch answers %v, %v", batch, err)
+	}
+}

@@ -1,0 +1,64 @@
+package control_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/backbone/usage"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+)
+
+func TestSetStorageQuota_StandsBesideTheOtherQuotaAndTheUse(t *testing.T) {
+	w := newWorld(t)
+	c := w.control(t, "c1", "")
+	ctx := platform(t)
+	if _, err := c.tenants.CreateTenant(ctx, &controlv1.CreateTenantRequest{TenantId: "initech", StorageQuota: &controlv1.StorageQuota{Events: 10}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.tenants.SetQuota(ctx, &controlv1.SetQuotaRequest{TenantId: "initech", Quota: &controlv1.Quota{Rate: 5}}); err != nil {
+		t.Fatal(err)
+	}
+	res, err := c.tenants.SetStorageQuota(ctx, &controlv1.SetStorageQuotaRequest{TenantId: "initech", Quota: &controlv1.StorageQuota{Events: 20, Bytes: 5000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := res.GetTenant(); got.GetQuota().GetRate() != 5 || got.GetStorageQuota().GetEvents() != 20 || got.GetStorageQuota().GetBytes() != 5000 {
+		t.Errorf("the tenant is %v", got)
+	}
+	if _, err := c.tenants.SetStorageQuota(ctx, &controlv1.SetStorageQuotaRequest{TenantId: "nobody"}); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("a tenant that does not exist: %v", err)
+	}
+
+	journal, err := backbone.OpenJournal(t.Context(), w.js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meter, err := usage.Open(t.Context(), w.js, journal, usage.Config{Flush: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	meter.Add(backbonetest.Tenant(t, "initech"), usage.Counts{Events: 3, Bytes: 300, Aggregates: 1, Keys: 2})
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := meter.Run(ended); err != nil { // shares what there is
+		t.Fatal(err)
+	}
+	list, err := c.tenants.ListTenants(ctx, &controlv1.ListTenantsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tenant := range list.GetTenants() {
+		if tenant.GetTenantId() != "initech" {
+			continue
+		}
+		if use := tenant.GetStorageUse(); use.GetEvents() != 3 || use.GetBytes() != 300 || use.GetAggregates() != 1 || use.GetKeys() != 2 || tenant.GetStorageQuota().GetEvents() != 20 {
+			t.Errorf("the tenant is %v", tenant)
+		}
+		return
+	}
+	t.Errorf("the tenant is not listed: %v", list)
+}
