@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/tenant.proto.
  */
 export const file_control_v1_tenant: GenFile = /*@__PURE__*/
-  fileDesc("Chdjb250cm9sL3YxL3RlbmFudC5wcm90bxIKY29udHJvbC52MSIUChJMaXN0VGVuYW50c1JlcXVlc3QiOgoTTGlzdFRlbmFudHNSZXNwb25zZRIjCgd0ZW5hbnRzGAEgAygLMhIuY29udHJvbC52MS5UZW5hbnQigwEKBlRlbmFudBIRCgl0ZW5hbnRfaWQYASABKAkSEQoJc3VzcGVuZGVkGAIgASgIEg4KBnJlYXNvbhgDIAEoCRIgCgVxdW90YRgEIAEoCzIRLmNvbnRyb2wudjEuUXVvdGESDQoFbm9kZXMYBSADKAkSEgoKY29uZmlndXJlZBgGIAEoCCKLAQoFUXVvdGESJwoEcmF0ZRgBIAEoAUIZukgWEhRAARkAAAAAgIQuQSkAAAAAAAAAABIaCgVidXJzdBgCIAEoBUILukgIGgYYwIQ9KAASHwoKY29uY3VycmVudBgDIAEoBUILukgIGgYYwIQ9KAASHAoHc3RyZWFtcxgEIAEoBUILukgIGgYYwIQ9KAAidwoTQ3JlYXRlVGVuYW50UmVxdWVzdBI+Cgl0ZW5hbnRfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSIAoFcXVvdGEYAiABKAsyES5jb250cm9sLnYxLlF1b3RhIjoKFENyZWF0ZVRlbmFudFJlc3BvbnNlEiIKBnRlbmFudBgBIAEoCzISLmNvbnRyb2wudjEuVGVuYW50InAKFFN1c3BlbmRUZW5hbnRSZXF1ZXN0Ej4KCXRlbmFudF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIYCgZyZWFzb24YAiABKAlCCLpIBXIDGMgBIjsKFVN1c3BlbmRUZW5hbnRSZXNwb25zZRIiCgZ0ZW5hbnQYASABKAsyEi5jb250cm9sLnYxLlRlbmFudCJVChNSZXN1bWVUZW5hbnRSZXF1ZXN0Ej4KCXRlbmFudF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JCI6ChRSZXN1bWVUZW5hbnRSZXNwb25zZRIiCgZ0ZW5hbnQYASABKAsyEi5jb250cm9sLnYxLlRlbmFudCJzCg9TZXRRdW90YVJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEiAKBXF1b3RhGAIgASgLMhEuY29udHJvbC52MS5RdW90YSI2ChBTZXRRdW90YVJlc3BvbnNlEiIKBnRlbmFudBgBIAEoCzISLmNvbnRyb2wudjEuVGVuYW50MuYGCg1UZW5hbnRTZXJ2aWNlEo8BCgtMaXN0VGVuYW50cxIeLmNvbnRyb2wudjEuTGlzdFRlbmFudHNSZXF1ZXN0Gh8uY29udHJvbC52MS5MaXN0VGVuYW50c1Jlc3BvbnNlIj+QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhUSEy92MS9jb250cm9sL3RlbmFudHMSoAEKDENyZWF0ZVRlbmFudBIfLmNvbnRyb2wudjEuQ3JlYXRlVGVuYW50UmVxdWVzdBogLmNvbnRyb2wudjEuQ3JlYXRlVGVuYW50UmVzcG9uc2UiTartGCsKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyCXRlbmFudF9pZGgDgtPkkwIYOgEqIhMvdjEvY29udHJvbC90ZW5hbnRzEroBCg1TdXNwZW5kVGVuYW50EiAuY29udHJvbC52MS5TdXNwZW5kVGVuYW50UmVxdWVzdBohLmNvbnRyb2wudjEuU3VzcGVuZFRlbmFudFJlc3BvbnNlImSQAgKq7RgrCgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgl0ZW5hbnRfaWRoA4LT5JMCLDoBKiInL3YxL2NvbnRyb2wvdGVuYW50cy97dGVuYW50X2lkfTpzdXNwZW5kErYBCgxSZXN1bWVUZW5hbnQSHy5jb250cm9sLnYxLlJlc3VtZVRlbmFudFJlcXVlc3QaIC5jb250cm9sLnYxLlJlc3VtZVRlbmFudFJlc3BvbnNlImOQAgKq7RgrCgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgl0ZW5hbnRfaWRoA4LT5JMCKzoBKiImL3YxL2NvbnRyb2wvdGVuYW50cy97dGVuYW50X2lkfTpyZXN1bWUSqQEKCFNldFF1b3RhEhsuY29udHJvbC52MS5TZXRRdW90YVJlcXVlc3QaHC5jb250cm9sLnYxLlNldFF1b3RhUmVzcG9uc2UiYpACAqrtGCsKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyCXRlbmFudF9pZGgDgtPkkwIqOgEqIiUvdjEvY29udHJvbC90ZW5hbnRzL3t0ZW5hbnRfaWR9L3F1b3RhYgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_headgate_policy_v1_policy]);
+  fileDesc("Chdjb250cm9sL3YxL3RlbmFudC5wcm90bxIKY29udHJvbC52MSIUChJMaXN0VGVuYW50c1JlcXVlc3QiOgoTTGlzdFRlbmFudHNSZXNwb25zZRIjCgd0ZW5hbnRzGAEgAygLMhIuY29udHJvbC52MS5UZW5hbnQi4QEKBlRlbmFudBIRCgl0ZW5hbnRfaWQYASABKAkSEQoJc3VzcGVuZGVkGAIgASgIEg4KBnJlYXNvbhgDIAEoCRIgCgVxdW90YRgEIAEoCzIRLmNvbnRyb2wudjEuUXVvdGESDQoFbm9kZXMYBSADKAkSEgoKY29uZmlndXJlZBgGIAEoCBIvCg1zdG9yYWdlX3F1b3RhGAcgASgLMhguY29udHJvbC52MS5TdG9yYWdlUXVvdGESKwoLc3RvcmFnZV91c2UYCCABKAsyFi5jb250cm9sLnYxLlN0b3JhZ2VVc2UilwEKDFN0b3JhZ2VRdW90YRIgCgZldmVudHMYASABKANCELpIDSILGICAgICAgIAQKAASHwoFYnl0ZXMYAiABKANCELpIDSILGICAgICAgIAQKAASJAoKYWdncmVnYXRlcxgDIAEoA0IQukgNIgsYgICAgICAgBAoABIeCgRrZXlzGAQgASgDQhC6SA0iCxiAgICAgICAECgAIk0KClN0b3JhZ2VVc2USDgoGZXZlbnRzGAEgASgDEg0KBWJ5dGVzGAIgASgDEhIKCmFnZ3JlZ2F0ZXMYAyABKAMSDAoEa2V5cxgEIAEoAyKLAQoFUXVvdGESJwoEcmF0ZRgBIAEoAUIZukgWEhRAARkAAAAAgIQuQSkAAAAAAAAAABIaCgVidXJzdBgCIAEoBUILukgIGgYYwIQ9KAASHwoKY29uY3VycmVudBgDIAEoBUILukgIGgYYwIQ9KAASHAoHc3RyZWFtcxgEIAEoBUILukgIGgYYwIQ9KAAiqAEKE0NyZWF0ZVRlbmFudFJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEiAKBXF1b3RhGAIgASgLMhEuY29udHJvbC52MS5RdW90YRIvCg1zdG9yYWdlX3F1b3RhGAMgASgLMhguY29udHJvbC52MS5TdG9yYWdlUXVvdGEiOgoUQ3JlYXRlVGVuYW50UmVzcG9uc2USIgoGdGVuYW50GAEgASgLMhIuY29udHJvbC52MS5UZW5hbnQicAoUU3VzcGVuZFRlbmFudFJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMYyAEiOwoVU3VzcGVuZFRlbmFudFJlc3BvbnNlEiIKBnRlbmFudBgBIAEoCzISLmNvbnRyb2wudjEuVGVuYW50IlUKE1Jlc3VtZVRlbmFudFJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kIjoKFFJlc3VtZVRlbmFudFJlc3BvbnNlEiIKBnRlbmFudBgBIAEoCzISLmNvbnRyb2wudjEuVGVuYW50InMKD1NldFF1b3RhUmVxdWVzdBI+Cgl0ZW5hbnRfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSIAoFcXVvdGEYAiABKAsyES5jb250cm9sLnYxLlF1b3RhIjYKEFNldFF1b3RhUmVzcG9uc2USIgoGdGVuYW50GAEgASgLMhIuY29udHJvbC52MS5UZW5hbnQigQEKFlNldFN0b3JhZ2VRdW90YVJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEicKBXF1b3RhGAIgASgLMhguY29udHJvbC52MS5TdG9yYWdlUXVvdGEiPQoXU2V0U3RvcmFnZVF1b3RhUmVzcG9uc2USIgoGdGVuYW50GAEgASgLMhIuY29udHJvbC52MS5UZW5hbnQyrwgKDVRlbmFudFNlcnZpY2USjwEKC0xpc3RUZW5hbnRzEh4uY29udHJvbC52MS5MaXN0VGVuYW50c1JlcXVlc3QaHy5jb250cm9sLnYxLkxpc3RUZW5hbnRzUmVzcG9uc2UiP5ACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCApoA4LT5JMCFRITL3YxL2NvbnRyb2wvdGVuYW50cxKgAQoMQ3JlYXRlVGVuYW50Eh8uY29udHJvbC52MS5DcmVhdGVUZW5hbnRSZXF1ZXN0GiAuY29udHJvbC52MS5DcmVhdGVUZW5hbnRSZXNwb25zZSJNqu0YKwoLZmxlZXQuYWRtaW4QAhoHY29udHJvbCICCAooATIJdGVuYW50X2lkaAOC0+STAhg6ASoiEy92MS9jb250cm9sL3RlbmFudHMSugEKDVN1c3BlbmRUZW5hbnQSIC5jb250cm9sLnYxLlN1c3BlbmRUZW5hbnRSZXF1ZXN0GiEuY29udHJvbC52MS5TdXNwZW5kVGVuYW50UmVzcG9uc2UiZJACAqrtGCsKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyCXRlbmFudF9pZGgDgtPkkwIsOgEqIicvdjEvY29udHJvbC90ZW5hbnRzL3t0ZW5hbnRfaWR9OnN1c3BlbmQStgEKDFJlc3VtZVRlbmFudBIfLmNvbnRyb2wudjEuUmVzdW1lVGVuYW50UmVxdWVzdBogLmNvbnRyb2wudjEuUmVzdW1lVGVuYW50UmVzcG9uc2UiY5ACAqrtGCsKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyCXRlbmFudF9pZGgDgtPkkwIrOgEqIiYvdjEvY29udHJvbC90ZW5hbnRzL3t0ZW5hbnRfaWR9OnJlc3VtZRKpAQoIU2V0UXVvdGESGy5jb250cm9sLnYxLlNldFF1b3RhUmVxdWVzdBocLmNvbnRyb2wudjEuU2V0UXVvdGFSZXNwb25zZSJikAICqu0YKwoLZmxlZXQuYWRtaW4QAhoHY29udHJvbCICCAooATIJdGVuYW50X2lkaAOC0+STAio6ASoiJS92MS9jb250cm9sL3RlbmFudHMve3RlbmFudF9pZH0vcXVvdGESxgEKD1NldFN0b3JhZ2VRdW90YRIiLmNvbnRyb2wudjEuU2V0U3RvcmFnZVF1b3RhUmVxdWVzdBojLmNvbnRyb2wudjEuU2V0U3RvcmFnZVF1b3RhUmVzcG9uc2UiapACAqrtGCsKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyCXRlbmFudF9pZGgDgtPkkwIyOgEqIi0vdjEvY29udHJvbC90ZW5hbnRzL3t0ZW5hbnRfaWR9L3N0b3JhZ2UtcXVvdGFiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_headgate_policy_v1_policy]);
 
 /**
  * ListTenantsRequest asks for the tenants.
@@ -100,6 +100,20 @@ export type Tenant = Message<"control.v1.Tenant"> & {
    * @generated from field: bool configured = 6;
    */
   configured: boolean;
+
+  /**
+   * Its own bounds of what it stores; absent: as all others.
+   *
+   * @generated from field: control.v1.StorageQuota storage_quota = 7;
+   */
+  storageQuota?: StorageQuota | undefined;
+
+  /**
+   * What it stores, as counted within the last seconds.
+   *
+   * @generated from field: control.v1.StorageUse storage_use = 8;
+   */
+  storageUse?: StorageUse | undefined;
 };
 
 /**
@@ -108,6 +122,92 @@ export type Tenant = Message<"control.v1.Tenant"> & {
  */
 export const TenantSchema: GenMessage<Tenant> = /*@__PURE__*/
   messageDesc(file_control_v1_tenant, 2);
+
+/**
+ * StorageQuota bounds what a tenant stores in the journal. 0: as all others, by the setting
+ * aggregate.quota. Commands beyond it are RESOURCE_EXHAUSTED, with a QuotaFailure. The steps of
+ * workflows may exceed it by a twentieth.
+ *
+ * @generated from message control.v1.StorageQuota
+ */
+export type StorageQuota = Message<"control.v1.StorageQuota"> & {
+  /**
+   * Events.
+   *
+   * @generated from field: int64 events = 1;
+   */
+  events: bigint;
+
+  /**
+   * Bytes of the events' messages.
+   *
+   * @generated from field: int64 bytes = 2;
+   */
+  bytes: bigint;
+
+  /**
+   * Aggregates that have events.
+   *
+   * @generated from field: int64 aggregates = 3;
+   */
+  aggregates: bigint;
+
+  /**
+   * Commands with idempotency keys within seven days.
+   *
+   * @generated from field: int64 keys = 4;
+   */
+  keys: bigint;
+};
+
+/**
+ * Describes the message control.v1.StorageQuota.
+ * Use `create(StorageQuotaSchema)` to create a new message.
+ */
+export const StorageQuotaSchema: GenMessage<StorageQuota> = /*@__PURE__*/
+  messageDesc(file_control_v1_tenant, 3);
+
+/**
+ * StorageUse is what a tenant stores in the journal.
+ *
+ * @generated from message control.v1.StorageUse
+ */
+export type StorageUse = Message<"control.v1.StorageUse"> & {
+  /**
+   * Events.
+   *
+   * @generated from field: int64 events = 1;
+   */
+  events: bigint;
+
+  /**
+   * Bytes of the events' messages.
+   *
+   * @generated from field: int64 bytes = 2;
+   */
+  bytes: bigint;
+
+  /**
+   * Aggregates that have events.
+   *
+   * @generated from field: int64 aggregates = 3;
+   */
+  aggregates: bigint;
+
+  /**
+   * Commands with idempotency keys within seven days.
+   *
+   * @generated from field: int64 keys = 4;
+   */
+  keys: bigint;
+};
+
+/**
+ * Describes the message control.v1.StorageUse.
+ * Use `create(StorageUseSchema)` to create a new message.
+ */
+export const StorageUseSchema: GenMessage<StorageUse> = /*@__PURE__*/
+  messageDesc(file_control_v1_tenant, 4);
 
 /**
  * Quota bounds a tenant's calls at each gateway. 0: as all others.
@@ -149,7 +249,7 @@ export type Quota = Message<"control.v1.Quota"> & {
  * Use `create(QuotaSchema)` to create a new message.
  */
 export const QuotaSchema: GenMessage<Quota> = /*@__PURE__*/
-  messageDesc(file_control_v1_tenant, 3);
+  messageDesc(file_control_v1_tenant, 5);
 
 /**
  * CreateTenantRequest creates a tenant.
@@ -170,6 +270,13 @@ export type CreateTenantRequest = Message<"control.v1.CreateTenantRequest"> & {
    * @generated from field: control.v1.Quota quota = 2;
    */
   quota?: Quota | undefined;
+
+  /**
+   * Its own bounds of what it stores; absent: as all others.
+   *
+   * @generated from field: control.v1.StorageQuota storage_quota = 3;
+   */
+  storageQuota?: StorageQuota | undefined;
 };
 
 /**
@@ -177,7 +284,7 @@ export type CreateTenantRequest = Message<"control.v1.CreateTenantRequest"> & {
  * Use `create(CreateTenantRequestSchema)` to create a new message.
  */
 export const CreateTenantRequestSchema: GenMessage<CreateTenantRequest> = /*@__PURE__*/
-  messageDesc(file_control_v1_tenant, 4);
+  messageDesc(file_control_v1_tenant, 6);
 
 /**
  * CreateTenantResponse is the tenant.
@@ -198,7 +305,7 @@ export type CreateTenantResponse = Message<"control.v1.CreateTenantResponse"> & 
  * Use `create(CreateTenantResponseSchema)` to create a new message.
  */
 export const CreateTenantResponseSchema: GenMessage<CreateTenantResponse> = /*@__PURE__*/
-  messageDesc(file_control_v1_tenant, 5);
+  messageDesc(file_control_v1_tenant, 7);
 
 /**
  * SuspendTenantRequest suspends a tenant.
@@ -226,7 +333,7 @@ export type SuspendTenantRequest = Message<"control.v1.SuspendTenantRequest"> & 
  * Use `create(SuspendTenantRequestSchema)` to create a new message.
  */
 export const SuspendTenantRequestSchema: GenMessage<SuspendTenantRequest> = /*@__PURE__*/
-  messageDesc(file_control_v1_tenant, 6);
+  messageDesc(file_control_v1_tenant, 8);
 
 /**
  * SuspendTenantResponse is the tenant.
@@ -247,7 +354,7 @@ export type SuspendTenantResponse = Message<"control.v1.SuspendTenantResponse"> 
  * Use `create(SuspendTenantResponseSchema)` to create a new message.
  */
 export const SuspendTenantResponseSchema: GenMessage<SuspendTenantResponse> = /*@__PURE__*/
-  messageDesc(file_control_v1_tenant, 7);
+  messageDesc(file_control_v1_tenant, 9);
 
 /**
  * ResumeTenantRequest resumes a tenant.
@@ -268,7 +375,7 @@ export type ResumeTenantRequest = Message<"control.v1.ResumeTenantRequest"> & {
  * Use `create(ResumeTenantRequestSchema)` to create a new message.
  */
 export const ResumeTenantRequestSchema: GenMessage<ResumeTenantRequest> = /*@__PURE__*/
-  messageDesc(file_control_v1_tenant, 8);
+  messageDesc(file_control_v1_tenant, 10);
 
 /**
  * ResumeTenantResponse is the tenant.
@@ -289,7 +396,7 @@ export type ResumeTenantResponse = Message<"control.v1.ResumeTenantResponse"> & 
  * Use `create(ResumeTenantResponseSchema)` to create a new message.
  */
 export const ResumeTenantResponseSchema: GenMessage<ResumeTenantResponse> = /*@__PURE__*/
-  messageDesc(file_control_v1_tenant, 9);
+  messageDesc(file_control_v1_tenant, 11);
 
 /**
  * SetQuotaRequest bounds a tenant.
@@ -317,7 +424,7 @@ export type SetQuotaRequest = Message<"control.v1.SetQuotaRequest"> & {
  * Use `create(SetQuotaRequestSchema)` to create a new message.
  */
 export const SetQuotaRequestSchema: GenMessage<SetQuotaRequest> = /*@__PURE__*/
-  messageDesc(file_control_v1_tenant, 10);
+  messageDesc(file_control_v1_tenant, 12);
 
 /**
  * SetQuotaResponse is the tenant.
@@ -338,7 +445,56 @@ export type SetQuotaResponse = Message<"control.v1.SetQuotaResponse"> & {
  * Use `create(SetQuotaResponseSchema)` to create a new message.
  */
 export const SetQuotaResponseSchema: GenMessage<SetQuotaResponse> = /*@__PURE__*/
-  messageDesc(file_control_v1_tenant, 11);
+  messageDesc(file_control_v1_tenant, 13);
+
+/**
+ * SetStorageQuotaRequest bounds what a tenant stores.
+ *
+ * @generated from message control.v1.SetStorageQuotaRequest
+ */
+export type SetStorageQuotaRequest = Message<"control.v1.SetStorageQuotaRequest"> & {
+  /**
+   * The tenant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * Its bounds; absent: as all others.
+   *
+   * @generated from field: control.v1.StorageQuota quota = 2;
+   */
+  quota?: StorageQuota | undefined;
+};
+
+/**
+ * Describes the message control.v1.SetStorageQuotaRequest.
+ * Use `create(SetStorageQuotaRequestSchema)` to create a new message.
+ */
+export const SetStorageQuotaRequestSchema: GenMessage<SetStorageQuotaRequest> = /*@__PURE__*/
+  messageDesc(file_control_v1_tenant, 14);
+
+/**
+ * SetStorageQuotaResponse is the tenant.
+ *
+ * @generated from message control.v1.SetStorageQuotaResponse
+ */
+export type SetStorageQuotaResponse = Message<"control.v1.SetStorageQuotaResponse"> & {
+  /**
+   * The tenant.
+   *
+   * @generated from field: control.v1.Tenant tenant = 1;
+   */
+  tenant?: Tenant | undefined;
+};
+
+/**
+ * Describes the message control.v1.SetStorageQuotaResponse.
+ * Use `create(SetStorageQuotaResponseSchema)` to create a new message.
+ */
+export const SetStorageQuotaResponseSchema: GenMessage<SetStorageQuotaResponse> = /*@__PURE__*/
+  messageDesc(file_control_v1_tenant, 15);
 
 /**
  * TenantService says which tenants there are and bounds them.
@@ -397,6 +553,18 @@ export const TenantService: GenService<{
     methodKind: "unary";
     input: typeof SetQuotaRequestSchema;
     output: typeof SetQuotaResponseSchema;
+  },
+  /**
+   * SetStorageQuota bounds what the tenant stores in the journal. It takes effect at every
+   * aggregate node within seconds. A quota below the use refuses further commands; nothing is
+   * deleted.
+   *
+   * @generated from rpc control.v1.TenantService.SetStorageQuota
+   */
+  setStorageQuota: {
+    methodKind: "unary";
+    input: typeof SetStorageQuotaRequestSchema;
+    output: typeof SetStorageQuotaResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_control_v1_tenant, 0);

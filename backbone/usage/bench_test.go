@@ -1,0 +1,36 @@
+package usage_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/backbone/usage"
+)
+
+// BenchmarkAdmitAndAdd is what a command pays: with a quota, and for a tenant without one.
+func BenchmarkAdmitAndAdd(b *testing.B) {
+	for name, quota := range map[string]backbone.StorageQuota{"quota": {Events: 1 << 50, Bytes: 1 << 50, Aggregates: 1 << 50, Keys: 1 << 50}, "none": {}} {
+		b.Run(name, func(b *testing.B) {
+			js := backbonetest.Start(b)
+			journal, err := backbone.OpenJournal(b.Context(), js)
+			if err != nil {
+				b.Fatal(err)
+			}
+			m, err := usage.Open(b.Context(), js, journal, usage.Config{Quota: quota, Flush: time.Hour})
+			if err != nil {
+				b.Fatal(err)
+			}
+			acme := backbonetest.Tenant(b, "acme")
+			add := usage.Counts{Events: 1, Bytes: 1500, Keys: 1}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := m.Admit(acme, add, "key"); err != nil {
+					b.Fatal(err)
+				}
+				m.Add(acme, add)
+			}
+		})
+	}
+}
