@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
