@@ -245,11 +245,34 @@ func (b *Bucket[T]) History(ctx context.Context, key string) ([]Kept[T], error) 
 }
 
 // Follow calls each with all values, first as they are and then whenever some
-// change, until ctx ends. failed hears of what keeps it from following meanwhile:
-// it tries again.
+// change, until ctx ends. When it cannot follow, it calls failed, once until it can again, and
+// tries again each second; the values known last stay.
 func (b *Bucket[T]) Follow(ctx context.Context, each func(map[string]Kept[T]), failed func(error)) {
 	b.FollowChanges(ctx, whole(each), failed)
 }
+
+// FollowBucket opens a bucket and follows its changes until ctx ends, see [Bucket.FollowChanges].
+// While it cannot be opened, it tries again each second.
+func FollowBucket[T any](ctx context.Context, js jetstream.JetStream, name string, each func(Changes[T]), failed func(error)) {
+	for failing := false; ctx.Err() == nil; failing = true {
+		bucket, err := OpenBucket[T](ctx, js, name)
+		if err == nil {
+			bucket.FollowChanges(ctx, each, failed)
+			return
+		}
+		if !failing && ctx.Err() == nil {
+			failed(err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(followAgain):
+		}
+	}
+}
+
+// Whole returns a function for [FollowBucket] that calls each with all values, which may be
+// retained.
+func Whole[T any](each func(map[string]Kept[T])) func(Changes[T]) { return whole(each) }
 
 // Changes are what happened to a bucket's keys.
 type Changes[T any] struct {
@@ -264,8 +287,13 @@ type Changes[T any] struct {
 // FollowChanges is [Bucket.Follow] for buckets with much in them: each hears of all
 // values first, and then of what changes alone.
 func (b *Bucket[T]) FollowChanges(ctx context.Context, each func(Changes[T]), failed func(error)) {
-	for ctx.Err() == nil {
-		if err := b.watch(ctx, each); err != nil && ctx.Err() == nil {
+	for failing := false; ctx.Err() == nil; {
+		err := b.watch(ctx, func(changes Changes[T]) {
+			failing = false
+			each(changes)
+		})
+		if err != nil && ctx.Err() == nil && !failing {
+			failing = true
 			failed(err)
 		}
 		select {

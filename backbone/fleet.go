@@ -3,9 +3,7 @@ package backbone
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"time"
@@ -24,10 +22,6 @@ const (
 	lookEvery = 100 * time.Millisecond
 	// goodbyeTimeout bounds how long the end of a process waits to say so.
 	goodbyeTimeout = 2 * time.Second
-	// lostKept is how long a node that fell silent is remembered, and maxLost how
-	// many are.
-	lostKept = 10 * time.Minute
-	maxLost  = 256
 )
 
 // Node is what a process says of itself.
@@ -52,6 +46,9 @@ type Node struct {
 	Tokens int `json:"tokens,omitempty"`
 	// Started is when the process began.
 	Started time.Time `json:"started"`
+	// Beat counts the announcements of the process, so that an older one that arrives late is
+	// recognized; 0: it does not count.
+	Beat uint64 `json:"beat,omitempty"`
 	// Ready says that it takes calls; Reason why not.
 	Ready  bool   `json:"ready"`
 	Reason string `json:"reason,omitempty"`
@@ -103,21 +100,25 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	var (
-		said time.Time
-		last Node
+		tried       time.Time
+		last, wants Node // announced, and attempted
 	)
 	for {
 		node.Ready, node.Reason = true, ""
 		if err := now(ctx, &node); err != nil {
 			node.Ready, node.Reason = false, err.Error()
 		}
-		if node.news(last) || time.Since(said) >= Heartbeat {
+		// What cannot be stored is announced again with the next heartbeat, unless it changes:
+		// those who follow the nodes receive it although it is not stored.
+		if node.news(last) && node.news(wants) || time.Since(tried) >= Heartbeat {
+			node.Beat++
 			data, err := json.Marshal(node)
 			if err != nil {
 				return fmt.Errorf("backbone: announce %s: %w", node.ID, err)
 			}
+			tried, wants = time.Now(), node
 			if say(ctx, js, node.ID, data) == nil {
-				said, last = time.Now(), node
+				last = node
 			}
 		}
 		select {
@@ -142,145 +143,4 @@ func say(ctx context.Context, js jetstream.JetStream, id string, data []byte) er
 	defer cancel()
 	_, err := PutKept(ctx, js, BucketNodes, id, data)
 	return err
-}
-
-// LostNode is a node that fell silent without a goodbye.
-type LostNode struct {
-	// Node is what it said last, and Heard when.
-	Node  Node
-	Heard time.Time
-}
-
-// FollowNodes calls each with all nodes that are there, and those that were lost in the
-// last ten minutes and have not come back, both in no order, whenever that changes,
-// until ctx ends. While JetStream is away, or the nodes' bucket without a leader, nobody is
-// taken to be gone.
-func FollowNodes(ctx context.Context, js jetstream.JetStream, each func(nodes []Node, lost []LostNode)) error {
-	bucket, err := js.KeyValue(ctx, BucketNodes)
-	if err != nil {
-		return fmt.Errorf("backbone: open bucket %s: %w", BucketNodes, err)
-	}
-	updates, err := bucket.WatchAll(ctx)
-	if err != nil {
-		return fmt.Errorf("backbone: follow nodes: %w", err)
-	}
-	defer func() { _ = updates.Stop() }() // it ends with ctx anyway
-	known, lost := map[string]*heard{}, map[string]LostNode{}
-	ticker := time.NewTicker(Heartbeat / 4)
-	defer ticker.Stop()
-	complete := false
-	for {
-		changed := false
-		select {
-		case <-ctx.Done():
-			return nil
-		case entry, open := <-updates.Updates():
-			if !open && ctx.Err() != nil {
-				return nil
-			}
-			if !open {
-				return errors.New("backbone: follow nodes: the watch has ended")
-			}
-			switch {
-			case entry == nil:
-				complete, changed = true, true // all that were there before are known
-			case entry.Operation() != jetstream.KeyValuePut:
-				_, wasThere := known[entry.Key()]
-				_, wasLost := lost[entry.Key()]
-				changed = wasThere || wasLost
-				delete(known, entry.Key())
-				delete(lost, entry.Key())
-			default:
-				var node Node
-				if json.Unmarshal(entry.Value(), &node) != nil || node.ID != entry.Key() {
-					continue // not for us to understand
-				}
-				before := known[node.ID]
-				known[node.ID] = &heard{node, time.Now(), string(entry.Value()), entry.Revision()}
-				delete(lost, node.ID)
-				changed = before == nil || before.said != string(entry.Value())
-			}
-		case <-ticker.C:
-			if !js.Conn().IsConnected() {
-				for _, h := range known {
-					h.at = time.Now() // whoever cannot be heard is not silent
-				}
-				continue
-			}
-			away := false
-			for id, h := range known {
-				if away || time.Since(h.at) <= MissedHeartbeats*Heartbeat {
-					continue
-				}
-				switch now, err := lookFor(ctx, js, *h); {
-				case errors.Is(err, errSilent):
-					delete(known, id)
-					lose(lost, LostNode{h.node, h.at})
-					changed = true
-				case errors.Is(err, ErrNotKept): // it has said goodbye
-					delete(known, id)
-					changed = true
-				case err != nil: // nobody can say anything
-					away = true
-				default:
-					changed = changed || now.said != h.said
-					*h = now
-				}
-			}
-			if away {
-				for _, h := range known {
-					h.at = time.Now()
-				}
-			}
-			for id, l := range lost {
-				if time.Since(l.Heard) > lostKept {
-					delete(lost, id)
-					changed = true
-				}
-			}
-		}
-		if !changed || !complete {
-			continue
-		}
-		nodes := make([]Node, 0, len(known))
-		for _, h := range known {
-			nodes = append(nodes, h.node)
-		}
-		each(nodes, slices.Collect(maps.Values(lost)))
-	}
-}
-
-// heard is what a node has said last.
-type heard struct {
-	node     Node
-	at       time.Time // by our clock
-	said     string
-	revision uint64
-}
-
-// lookFor returns what a node has said since it was heard of last. A word that is not
-// heard may still have been said: what watches a bucket may be lost with a server, and is
-// replaced some seconds later. Errors: errSilent, [ErrNotKept], or why it is not known,
-// such as that the bucket has no leader, without whom no word is taken.
-func lookFor(ctx context.Context, js jetstream.JetStream, last heard) (heard, error) {
-	ctx, cancel := context.WithTimeout(ctx, Heartbeat/2)
-	defer cancel()
-	kept, err := ReadKept(ctx, js, BucketNodes, last.node.ID)
-	switch {
-	case err != nil:
-		return last, err
-	case kept.Revision <= last.revision:
-		return last, errSilent
-	}
-	now := heard{at: time.Now(), said: string(kept.Value), revision: kept.Revision}
-	return now, json.Unmarshal(kept.Value, &now.node)
-}
-
-// lose adds a node to those that were lost, in the place of the first of them if there
-// are too many.
-func lose(lost map[string]LostNode, node LostNode) {
-	if len(lost) >= maxLost {
-		delete(lost, slices.MinFunc(slices.Collect(maps.Values(lost)), func(a, b LostNode) int { return a.Heard.Compare(b.Heard) }).Node.ID)
-	}
-	lost[node.Node.ID] = node
 }

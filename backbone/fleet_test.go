@@ -18,19 +18,36 @@ func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
 	js := backbonetest.Start(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	seen := make(chan string, 64)
-	followed := make(chan error, 1)
+	followed := make(chan struct{})
 	go func() {
-		followed <- backbone.FollowNodes(ctx, js, func(nodes []backbone.Node, lost []backbone.LostNode) {
+		defer close(followed)
+		backbone.FollowNodes(ctx, js, backbone.Follower{Each: func(fleet backbone.Fleet) {
 			var parts []string
-			for _, l := range lost {
+			for _, l := range fleet.Lost {
 				parts = append(parts, "lost "+l.Node.ID)
 			}
-			for _, node := range nodes {
-				parts = append(parts, fmt.Sprintf("%s %v %s", node.ID, node.Ready, node.Reason))
+			for _, node := range fleet.Nodes {
+				if node.ID != "speaker" && fleet.Silent[node.ID].IsZero() {
+					parts = append(parts, fmt.Sprintf("%s %v %s", node.ID, node.Ready, node.Reason))
+				}
 			}
 			slices.Sort(parts)
-			seen <- strings.Join(parts, ", ")
-		})
+			select {
+			case seen <- strings.Join(parts, ", "):
+			case <-ctx.Done():
+			}
+		}, Failed: func(err error) { t.Error(err) }})
+	}()
+	speaking, hush := context.WithCancel(t.Context())
+	spoken := make(chan error, 1)
+	go func() { // it shows that nodes can be heard
+		spoken <- backbone.Announce(speaking, js, backbone.Node{ID: "speaker", Kind: "gateway", Endpoint: "127.0.0.1:2"}, func(context.Context, *backbone.Node) error { return nil })
+	}()
+	defer func() {
+		hush()
+		if err := <-spoken; err != nil {
+			t.Error(err)
+		}
 	}()
 	until := func(want string) time.Duration {
 		t.Helper()
@@ -110,9 +127,7 @@ func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
 	}
 	until("")
 	cancel()
-	if err := <-followed; err != nil {
-		t.Error(err)
-	}
+	<-followed
 	if err := backbone.Announce(t.Context(), js, backbone.Node{ID: "a b"}, nil); err == nil {
 		t.Error("a node id with a space is accepted")
 	}

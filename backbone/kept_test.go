@@ -26,9 +26,15 @@ func TestKept_PlatformWritesCarryTheContract(t *testing.T) {
 	}()
 	nodes := make(chan []backbone.Node, 16)
 	following, stop := context.WithCancel(ctx)
-	followed := make(chan error, 1)
+	followed := make(chan struct{})
 	go func() {
-		followed <- backbone.FollowNodes(following, js, func(now []backbone.Node, _ []backbone.LostNode) { nodes <- now })
+		defer close(followed)
+		backbone.FollowNodes(following, js, backbone.Follower{Each: func(fleet backbone.Fleet) {
+			select {
+			case nodes <- fleet.Nodes:
+			case <-following.Done():
+			}
+		}, Failed: func(err error) { t.Error(err) }})
 	}()
 	for len(<-nodes) == 0 {
 	}
@@ -37,9 +43,7 @@ func TestKept_PlatformWritesCarryTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
-	if err := <-followed; err != nil {
-		t.Fatal(err)
-	}
+	<-followed
 	stream, err := js.Stream(ctx, "KV_"+backbone.BucketNodes)
 	if err != nil {
 		t.Fatal(err)

@@ -84,6 +84,9 @@ type Config struct {
 	// Optional lists kinds of nodes that serve operators and not tenants' own calls: without
 	// them a tenant is ready (/ready?tenant=), and they are shown as degraded.
 	Optional []string
+	// Outage returns the present outage of NATS, which /ready shows as degraded, and false for
+	// none; nil: none is known.
+	Outage func() (backbone.Outage, bool)
 	// UI serves the pages of the Control UI under /ui/; nil: there are none.
 	UI http.Handler
 	// Timeline records calls that change something or fail; nil: none.
@@ -203,7 +206,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 			connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(chassis.CompressMinBytes),
 		},
 		Codec: frame.GRPCCodec{}, JSON: json, Timeout: g.timeout, Margin: hopMargin,
-		Degraded: g.degraded, MayAsk: g.mayAsk,
+		Degraded: g.parts, MayAsk: g.mayAsk,
 	}, contextkit.EdgeInterceptor, g.boundOpen)
 	origins, err := crossOrigin(config.Origins)
 	if err != nil {

@@ -63,7 +63,7 @@ var (
 	methodOpen       = describe("headgate_method_breaker_open", "1 while all tenants' calls of the method are diverted from the node.", "kind", "endpoint", "procedure")
 	singleOpen       = describe("headgate_single_tenant_breakers_open", "Breakers that refuse the calls of one tenant alone.")
 	breakerLatency   = describe("headgate_upstream_latency_seconds", "Moving mean of the node's time to an answer.", "kind", "endpoint")
-	nodeReady        = describe("headgate_node_ready", "1 while the node takes calls; 0 for ten minutes after it fell silent without a goodbye, too.", "kind", "node")
+	nodeReady        = describe("headgate_node_ready", "1 while the node takes calls; 0 while it is lost, too: it fell silent without a goodbye and does not answer.", "kind", "node")
 	kindDegraded     = describe("headgate_kind_degraded", "1 while no node of the kind takes calls, so that its methods are refused.", "kind")
 	routingRevision  = describe("headgate_routing_revision", "Changes of the routing table.")
 	probesMade       = describe("headgate_probes_total", "Nodes asked whether they take calls.")

@@ -96,6 +96,22 @@ func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[
 	return out
 }
 
+// parts returns what /ready shows as degraded: the kinds of nodes whose calls are refused, and
+// NATS while it is away, since what the gateway knows over it is then as of its last answer.
+func (g *Gateway) parts(ctx context.Context, tenant contextkit.TenantID) map[string]string {
+	out := g.degraded(ctx, tenant)
+	if g.config.Outage == nil {
+		return out
+	}
+	if outage, away := g.config.Outage(); away {
+		if out == nil {
+			out = map[string]string{}
+		}
+		out["nats"] = outage.String() + ": nodes, placements, tenants and their limits are those known then"
+	}
+	return out
+}
+
 // SetUndescribed shows the kind as degraded because the node has not described its services
 // yet, so that they are not served (see [Gateway.Describe]). The kind "" says that it has.
 func (g *Gateway) SetUndescribed(node, kind string) {
@@ -105,6 +121,10 @@ func (g *Gateway) SetUndescribed(node, kind string) {
 		g.undescribed.Store(node, kind)
 	}
 }
+
+// Answers reports whether a node of the routing table answers the gateway's probes, with whatever
+// answer. known is false before it has been probed.
+func (g *Gateway) Answers(node string) (answers, known bool) { return g.prober.Answers(node) }
 
 // noNode returns why calls of the kind are refused.
 func (g *Gateway) noNode(kind string) string {

@@ -74,6 +74,7 @@ type Prober struct {
 
 	mu      sync.Mutex
 	unheard map[string]silence // by node
+	answers map[string]bool    // by node: whether the last conclusive probe was answered
 }
 
 var checkSpec = connect.Spec{
@@ -180,10 +181,18 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 	defer p.mu.Unlock()
 	before := p.unheard
 	p.unheard = make(map[string]silence, len(snapshot.Answers))
+	answers := make(map[string]bool, len(snapshot.Answers))
+	defer func() { p.answers = answers }()
 	for _, answer := range snapshot.Answers {
 		node, ready := answer.Node, answer.Value != notServing
 		missed := before[node.ID].probes
 		delete(before, node.ID)
+		if answered, known := p.answers[node.ID]; known {
+			answers[node.ID] = answered
+		}
+		if answer.Err == nil && answer.Value != undecided {
+			answers[node.ID] = true
+		}
 		switch {
 		case answer.Err != nil:
 			p.unheard[node.ID] = silence{node, missed + 1}
@@ -191,7 +200,7 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 				doubt = doubt || node.Ready
 				continue
 			}
-			ready = false
+			answers[node.ID], ready = false, false
 		case answer.Value == answering:
 			continue
 		case answer.Value == undecided:
@@ -218,6 +227,15 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 		}
 	}
 	return doubt
+}
+
+// Answers reports whether a node answers probes, with whatever answer. known is false before it
+// has been probed.
+func (p *Prober) Answers(node string) (answers, known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	answers, known = p.answers[node]
+	return answers, known
 }
 
 // Probes counts the nodes asked.

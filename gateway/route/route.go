@@ -29,6 +29,11 @@ type Node struct {
 	Ready bool
 	// Refusal is what clients are told while the node takes no calls, as a clause; "": nothing.
 	Refusal string
+	// Silent says that the node has not announced itself lately. It takes calls while it is
+	// ready, but for those of tenants that other nodes can serve, while at least half of the
+	// kind's ready nodes do announce themselves: then it is more likely at fault than NATS is,
+	// and what it serves may be out of date.
+	Silent bool
 }
 
 // Placement puts a tenant's calls of a kind on a node.
@@ -155,14 +160,40 @@ func (s *snapshot) withNodes(nodes []Node) (*snapshot, error) {
 			return nil, fmt.Errorf("route: two nodes are called %q", node.ID)
 		}
 		next.byID[node.ID] = node
-		if node.Ready {
-			if next.ready[node.Kind] == nil {
-				next.ready[node.Kind] = &ring{}
-			}
-			next.ready[node.Kind].add(node)
+	}
+	avoid := silentKinds(nodes)
+	for _, node := range nodes {
+		if !node.Ready || node.Silent && avoid[node.Kind] {
+			continue
 		}
+		if next.ready[node.Kind] == nil {
+			next.ready[node.Kind] = &ring{}
+		}
+		next.ready[node.Kind].add(node)
 	}
 	return next, nil
+}
+
+// silentKinds returns the kinds whose silent nodes are avoided: those of whose ready nodes at
+// least half are not silent.
+func silentKinds(nodes []Node) map[string]bool {
+	type count struct{ ready, silent int }
+	kinds := map[string]count{}
+	for _, node := range nodes {
+		if node.Ready {
+			c := kinds[node.Kind]
+			c.ready++
+			if node.Silent {
+				c.silent++
+			}
+			kinds[node.Kind] = c
+		}
+	}
+	avoid := map[string]bool{}
+	for kind, c := range kinds {
+		avoid[kind] = 2*c.silent <= c.ready
+	}
+	return avoid
 }
 
 // Revision counts the changes of the table.

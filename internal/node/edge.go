@@ -63,13 +63,14 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	}()
 	config := c.gateway
 	config.Timeline, config.Optional = e.timeline, []string{kindControl, kindRunner}
+	config.Outage = js.monitor.Outage
 	if e.spans.Exporter != nil {
 		config.Ended, config.Asked = e.spans.edgeCall, e.spans.asked
 	}
 	if e.gateway, err = gateway.New(config, catalog, c.routes, js, log); err != nil {
 		return nil, err
 	}
-	e.gateway.Register(append(e.spans.metrics(), js.collectors()...)...)
+	e.gateway.Register(append(e.spans.metrics(), append(js.collectors(), &e.router.fleet)...)...)
 	if err := errors.Join(e.router.loadPlacements(ctx, js), loadTenants(ctx, js, e.gateway)); err != nil {
 		return nil, err
 	}
@@ -78,7 +79,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	}
 	e.reflector = newReflector(c.nodes, config.Upstream, log)
 	e.reflector.start(ctx, e.gateway)
-	e.router.stranger = e.reflector.announce
+	e.router.stranger, e.router.answers = e.reflector.announce, e.gateway.Answers
 	return e, nil
 }
 

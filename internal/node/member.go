@@ -19,9 +19,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// kindControl is the kind of nodes that serve the platform and no tenant, and kindRunner that
-// of the nodes that run tenants' workflows and serve operators.
-const kindControl, kindRunner = "control", "runner"
+// kindControl is the kind of nodes that serve the platform and no tenant, kindRunner that of the
+// nodes that run tenants' workflows and serve operators, and kindGateway that of the gateways.
+const kindControl, kindRunner, kindGateway = "control", "runner", "gateway"
 
 // member is a node as a part of the platform: the tenants that it serves, which
 // operators change while it runs, and what it says of itself.
@@ -101,6 +101,7 @@ func (m *member) server(listen chassis.Config, ready chassis.Readiness, metrics 
 		listen.Ended = m.spans.call
 	}
 	server := chassis.NewServer(listen, m.whileStored(ready), m.log)
+	server.ShowDegraded(m.degraded)
 	server.Metrics.Registerer(listen.Name).MustRegister(slices.Concat(metrics, m.js.collectors(), []prometheus.Collector{m.timeline}, m.spans.metrics())...)
 	return server
 }
@@ -109,7 +110,13 @@ func (m *member) server(listen chassis.Config, ready chassis.Readiness, metrics 
 var storedIn = map[string][]string{
 	"aggregate": {backbone.StreamEvents},
 	kindRunner:  {backbone.StreamWork, backbone.BucketStream(backbone.BucketWorkflows), backbone.StreamDeadLetters},
-	kindControl: {backbone.BucketStream(backbone.BucketPlacement), backbone.BucketStream(backbone.BucketTenants), backbone.BucketStream(backbone.BucketModels), backbone.BucketStream(backbone.BucketRebalances)},
+}
+
+// changedIn are the streams without which control changes nothing. It shows what it knows all the
+// same: operators look then.
+var changedIn = []string{
+	backbone.BucketStream(backbone.BucketPlacement), backbone.BucketStream(backbone.BucketTenants),
+	backbone.BucketStream(backbone.BucketModels), backbone.BucketStream(backbone.BucketRebalances),
 }
 
 // whileStored returns the node's readiness: while a stream that it appends to stores nothing, it
@@ -123,9 +130,23 @@ func (m *member) whileStored(ready chassis.Readiness) chassis.Readiness {
 	}
 }
 
+// degraded returns what the node does without while NATS is away, or stores nothing.
+func (m *member) degraded(context.Context, contextkit.TenantID) map[string]string {
+	parts := map[string]string{}
+	if outage, away := m.js.monitor.Outage(); away {
+		parts["nats"] = outage.String() + ": tenants, models and views are those known then"
+	}
+	if m.kind == kindControl {
+		if err := m.js.storage.Check(changedIn...); err != nil {
+			parts["storage"] = err.Error()
+		}
+	}
+	return parts
+}
+
 // complain returns what hears of failures that are tried again.
 func (m *member) complain(what string) func(error) {
-	return func(err error) { m.log.Error().Err(err).Msg(what + "; it is tried again") }
+	return func(err error) { m.log.Warn().Err(err).Dur("again_in", followAgain).Msg(what) }
 }
 
 // announce says that the node is there, until ctx ends. lag may be nil.
@@ -166,18 +187,16 @@ func loadOf(l chassis.Load) *backbone.Load {
 
 // followModel has the registry renewed whenever a model is applied, until ctx ends.
 func followModel(ctx context.Context, js jetstream.JetStream, models *model.Registry, log zerolog.Logger) error {
-	documents, err := backbone.OpenBucket[backbone.Document](ctx, js, backbone.BucketModels)
-	if err != nil {
-		return ended(ctx, err)
-	}
-	complain := func(err error) { log.Error().Err(err).Msg("the applied model is not used; the old one stays") }
-	documents.Follow(ctx, func(map[string]backbone.Kept[backbone.Document]) {
+	applied := func(map[string]backbone.Kept[backbone.Document]) {
 		if changed, err := models.Reload(ctx); err != nil && ctx.Err() == nil {
-			complain(err)
+			log.Error().Err(err).Msg("the applied model is not used; the old one stays")
 		} else if changed {
 			log.Info().Str("model", models.Current().Revision).Msg("the applied model is used")
 		}
-	}, complain)
+	}
+	backbone.FollowBucket(ctx, js, backbone.BucketModels, backbone.Whole(applied), func(err error) {
+		log.Warn().Err(err).Dur("again_in", followAgain).Msg("applied models are not followed; the one in use stays")
+	})
 	return nil
 }
 
@@ -197,12 +216,9 @@ func loadTenants(ctx context.Context, js jetstream.JetStream, edge *gateway.Gate
 // followTenants has the gateway keep to what operators decide about tenants, until
 // ctx ends.
 func followTenants(ctx context.Context, js jetstream.JetStream, edge *gateway.Gateway, log zerolog.Logger) error {
-	tenants, err := backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
-	if err != nil {
-		return ended(ctx, err)
-	}
-	tenants.Follow(ctx, func(all map[string]backbone.Kept[backbone.Tenant]) { edge.SetTenants(statesOf(all)) }, func(err error) {
-		log.Error().Err(err).Msg("what is decided about tenants is not followed; it is tried again")
+	known := func(all map[string]backbone.Kept[backbone.Tenant]) { edge.SetTenants(statesOf(all)) }
+	backbone.FollowBucket(ctx, js, backbone.BucketTenants, backbone.Whole(known), func(err error) {
+		log.Warn().Err(err).Dur("again_in", followAgain).Msg("what is decided about tenants is not followed; what was decided last stays in force")
 	})
 	return nil
 }

@@ -27,9 +27,13 @@ type router struct {
 	log    zerolog.Logger
 	// stranger hears of nodes that ask to be asked for their services.
 	stranger func(backbone.Node)
+	// answers reports whether a node of the table answers the gateway's probes, and whether that
+	// is known; nil: it is not.
+	answers func(node string) (answers, known bool)
+	fleet   backbone.FleetMetrics
 
 	mu        sync.Mutex
-	announced []backbone.Node
+	announced backbone.Fleet
 	words     map[string]word // by node: what the table has taken in
 	// revision is that of the placements that the table routes by.
 	revision atomic.Uint64
@@ -47,37 +51,72 @@ func newRouter(table *route.Table, placed []route.Placement, log zerolog.Logger)
 	return &router{table: table, fixed: slices.Clone(table.Nodes()), placed: placed, log: log}
 }
 
-// followNodes keeps the table's nodes until ctx ends.
+// followNodes keeps the table's nodes until ctx ends. A node that is not heard stays while it
+// answers the gateway's probes, which decide whether it takes calls.
 func (r *router) followNodes(ctx context.Context, js jetstream.JetStream) error {
-	for ctx.Err() == nil {
-		err := backbone.FollowNodes(ctx, js, func(nodes []backbone.Node, lost []backbone.LostNode) {
+	backbone.FollowNodes(ctx, js, backbone.Follower{
+		Each: func(fleet backbone.Fleet) {
+			r.fleet.Set(fleet)
 			r.mu.Lock()
-			r.announced = nodes
+			r.announced = fleet
 			r.apply()
 			r.mu.Unlock()
-			r.table.SetLost(lostNodes(lost))
-			for _, node := range nodes {
+			r.table.SetLost(lostNodes(fleet.Lost))
+			for _, node := range fleet.Nodes {
 				if node.Reflect && r.stranger != nil {
 					r.stranger(node)
 				}
 			}
-		})
-		if err != nil {
-			r.log.Error().Err(err).Msg("nodes are not followed; those known stay, and it is tried again")
+		},
+		Ask: r.ask,
+		Failed: func(err error) {
+			r.log.Warn().Err(err).Dur("again_in", followAgain).Msg("announcements of nodes are not received; those known stay while they answer probes")
+		},
+	})
+	return nil
+}
+
+// ask returns what the gateway's probes know of silent nodes. A node that a heard one has replaced
+// at its address is gone, whoever answers there.
+func (r *router) ask(_ context.Context, silent []backbone.Node) map[string]backbone.Verdict {
+	taken := r.heardEndpoints(silent)
+	verdicts := make(map[string]backbone.Verdict, len(silent))
+	for _, node := range silent {
+		if r.answers == nil || node.Kind == kindGateway {
+			continue // gateways are not probed
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(followAgain):
+		switch answers, known := r.answers(node.ID); {
+		case taken[node.Endpoint], known && !answers:
+			verdicts[node.ID] = backbone.Gone
+		case known:
+			verdicts[node.ID] = backbone.Answers
 		}
 	}
-	return nil
+	return verdicts
+}
+
+// heardEndpoints returns the endpoints of configured nodes, and of those that announce themselves:
+// all but the silent ones.
+func (r *router) heardEndpoints(silent []backbone.Node) map[string]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	endpoints := map[string]bool{}
+	for _, node := range r.fixed {
+		endpoints[node.Endpoint] = true
+	}
+	for _, node := range r.announced.Nodes {
+		if !slices.ContainsFunc(silent, func(s backbone.Node) bool { return s.ID == node.ID }) {
+			endpoints[node.Endpoint] = true
+		}
+	}
+	return endpoints
 }
 
 // lostNodes returns the nodes that a gateway would call and that are lost.
 func lostNodes(lost []backbone.LostNode) []route.Node {
 	var nodes []route.Node
 	for _, l := range lost {
-		if l.Node.Kind != "gateway" && l.Node.Kind != "" {
+		if l.Node.Kind != kindGateway && l.Node.Kind != "" {
 			nodes = append(nodes, route.Node{ID: l.Node.ID, Kind: l.Node.Kind, Endpoint: l.Node.Endpoint})
 		}
 	}
@@ -146,29 +185,25 @@ func (r *router) configured(kind string, tenant contextkit.TenantID) route.Place
 
 // followPlacements keeps the table's placements until ctx ends.
 func (r *router) followPlacements(ctx context.Context, js jetstream.JetStream) error {
-	placements, err := backbone.OpenBucket[backbone.Placement](ctx, js, backbone.BucketPlacement)
-	if err != nil {
-		return ended(ctx, err)
-	}
-	placements.FollowChanges(ctx, r.place, func(err error) {
-		r.log.Error().Err(err).Msg("placements are not followed; those known stay, and it is tried again")
+	backbone.FollowBucket(ctx, js, backbone.BucketPlacement, r.place, func(err error) {
+		r.log.Warn().Err(err).Dur("again_in", followAgain).Msg("placements are not followed; those known stay")
 	})
 	return nil
 }
 
 // apply puts the nodes that are known into the table. What probes know of a node stays:
 // of a configured one always, and of one that announces itself until it has something
-// else to say than before. r.mu is held.
+// else to say than before, or is silent. r.mu is held.
 func (r *router) apply() {
 	var nodes []route.Node
-	words := make(map[string]word, len(r.announced))
+	words := make(map[string]word, len(r.announced.Nodes))
 	known := map[string]route.Node{}
 	add := func(node route.Node) {
 		nodes = append(nodes, node)
 		known[node.ID] = node
 	}
 	refusals := map[string]string{}
-	for _, n := range r.announced {
+	for _, n := range r.announced.Nodes {
 		refusals[n.ID] = n.Refusal
 	}
 	for _, node := range r.fixed {
@@ -178,10 +213,11 @@ func (r *router) apply() {
 		node.Refusal = refusals[node.ID]
 		add(node)
 	}
-	for _, n := range r.announced {
-		if n.Kind == "gateway" {
-			continue // nobody is routed to one
+	for _, n := range r.announced.Nodes {
+		if n.Kind == kindGateway {
+			continue // no call is routed to one
 		}
+		silent := !r.announced.Silent[n.ID].IsZero()
 		other, taken := known[n.ID]
 		if taken && other.Kind == n.Kind && other.Endpoint == n.Endpoint {
 			continue
@@ -192,10 +228,10 @@ func (r *router) apply() {
 		}
 		said, ready := word{n.Started.UTC(), n.Endpoint, n.Ready}, n.Ready
 		if now, ok := r.table.Node(n.ID); ok && r.words[n.ID] == said {
-			ready = ready && now.Ready
+			ready = (ready || silent) && now.Ready
 		}
 		words[n.ID] = said
-		add(route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: ready, Refusal: n.Refusal})
+		add(route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: ready, Silent: silent, Refusal: n.Refusal})
 	}
 	r.words = words
 	slices.SortFunc(nodes, func(a, b route.Node) int { return strings.Compare(a.ID, b.ID) })

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func TestAProbesWordStaysUntilTheNodeHasSomethingElseToSay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRouter(route.NewTable(), nil, zerolog.Nop())
 			announce := func(node backbone.Node) {
-				r.announced = []backbone.Node{node}
+				r.announced = backbone.Fleet{Nodes: []backbone.Node{node}}
 				r.apply()
 			}
 			announce(ready)
@@ -67,6 +68,7 @@ func TestRouter_KnowsTheNodesThatAreLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRouter(route.NewTable(), nil, zerolog.Nop())
+	r.answers = func(string) (bool, bool) { return false, true }
 	ctx, cancel := context.WithCancel(t.Context())
 	var following sync.WaitGroup
 	defer following.Wait()
@@ -110,4 +112,44 @@ func TestRouter_KnowsTheNodesThatAreLost(t *testing.T) {
 	}
 	announce("n1")
 	until("it is back", 1, 0)
+}
+
+// A silent node stays in the routing while it answers the gateway's probes, whatever it announced
+// last; one that does not answer, or whose address another node announces, is gone.
+func TestRouter_ProbesDecideOnSilentNodes(t *testing.T) {
+	r := newRouter(route.NewTable(), nil, zerolog.Nop())
+	verdicts := map[string]bool{"p1": true, "p2": false, "p3": true}
+	r.answers = func(node string) (answers, known bool) {
+		answers, known = verdicts[node]
+		return answers, known
+	}
+	node := func(id, kind, endpoint string) backbone.Node {
+		return backbone.Node{ID: id, Kind: kind, Endpoint: endpoint, Ready: true}
+	}
+	silent := []backbone.Node{
+		node("p1", "projection", "127.0.0.1:1"), node("p2", "projection", "127.0.0.1:2"), node("p3", "projection", "127.0.0.1:3"),
+		node("p4", "projection", "127.0.0.1:4"), node("g1", "gateway", "127.0.0.1:5"),
+	}
+	r.announced = backbone.Fleet{Nodes: append([]backbone.Node{node("r1", "runner", "127.0.0.1:3")}, silent...)}
+	got := r.ask(t.Context(), silent)
+	want := map[string]backbone.Verdict{"p1": backbone.Answers, "p2": backbone.Gone, "p3": backbone.Gone}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+
+	refusing := silent[0]
+	refusing.Ready = false
+	r.announced = backbone.Fleet{Nodes: []backbone.Node{refusing}}
+	r.apply()
+	r.announced.Silent = map[string]time.Time{"p1": time.Now()}
+	r.table.SetReady("p1", true) // by a probe
+	r.apply()
+	if now, ok := r.table.Node("p1"); !ok || !now.Ready || !now.Silent {
+		t.Errorf("%+v: a silent node that serves by its probe takes calls", now)
+	}
+	r.announced.Silent = nil
+	r.apply()
+	if now, ok := r.table.Node("p1"); !ok || now.Ready || now.Silent {
+		t.Errorf("%+v: its own word counts again", now)
+	}
 }

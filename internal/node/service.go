@@ -71,7 +71,7 @@ func newAggregate(ctx context.Context, m *member, models *model.Registry, config
 }
 
 func newProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, views store.Opener, listen chassis.Config) (*service, error) {
-	config.Tokens = m.tokens
+	config.Tokens, config.Outage = m.tokens, m.js.monitor.Outage
 	projections, err := projection.New(ctx, config, m.js, models, m.tenants, views, m.timeline, m.log)
 	if err != nil {
 		return nil, err
@@ -96,11 +96,11 @@ func newRunner(ctx context.Context, m *member, models *model.Registry, config ru
 // newControl returns the control role. fixed says that the model comes from a file.
 func newControl(ctx context.Context, m *member, models *model.Registry, fixed bool, pool *upstream.Pool, listen chassis.Config) (*service, error) {
 	nodes := control.Nodes{Client: contextkit.NewClient(upstream.NewTransport(pool), m.spans.clients()...), At: upstream.WithEndpoint}
-	platform, err := control.New(ctx, m.id, m.js, models, fixed, nodes, m.log)
+	platform, err := control.New(ctx, control.Config{ID: m.id, Fixed: fixed, Nodes: nodes, Outage: m.js.monitor.Outage}, m.js, models, m.log)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: m.server(listen, platform.Ready), member: m, before: platform.Run, close: func() error { return nil }}
+	s := &service{server: m.server(listen, platform.Ready, platform), member: m, before: platform.Run, close: func() error { return nil }}
 	platform.Register(s.server.RPC)
 	return s, nil
 }

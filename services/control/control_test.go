@@ -183,7 +183,7 @@ func (w *world) control(t *testing.T, id, stage string) *controller {
 		}
 	})
 	nodes := control.Nodes{Client: contextkit.NewClient(upstream.NewTransport(w.pool)), At: upstream.WithEndpoint}
-	service, err := control.New(t.Context(), id, w.js, models, false, nodes, zerolog.New(watch))
+	service, err := control.New(t.Context(), control.Config{ID: id, Nodes: nodes}, w.js, models, zerolog.New(watch))
 	if err != nil {
 		t.Fatal(err)
 	}

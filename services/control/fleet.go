@@ -3,13 +3,17 @@ package control
 import (
 	"cmp"
 	"context"
+	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -27,29 +31,67 @@ type fleetService struct {
 	*Service
 }
 
-// setNodes puts other nodes in the place of those that were known.
-func (s *Service) setNodes(nodes []backbone.Node, lost []backbone.LostNode) {
-	slices.SortFunc(nodes, byName)
-	slices.SortFunc(lost, func(a, b backbone.LostNode) int { return byName(a.Node, b.Node) })
+// setFleet puts another fleet in the place of the one that was known.
+func (s *Service) setFleet(fleet backbone.Fleet) {
+	slices.SortFunc(fleet.Nodes, byName)
+	slices.SortFunc(fleet.Lost, func(a, b backbone.LostNode) int { return byName(a.Node, b.Node) })
+	s.counts.Set(fleet)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fleet, s.lost = nodes, lost
+	s.fleet = fleet
+	maps.DeleteFunc(s.missed, func(id string, _ int) bool { return fleet.Silent[id].IsZero() })
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
 // followNodes keeps the fleet until ctx ends.
 func (s *Service) followNodes(ctx context.Context) {
-	for ctx.Err() == nil {
-		err := backbone.FollowNodes(ctx, s.js, s.setNodes)
-		if err != nil && ctx.Err() == nil {
-			s.log.Error().Err(err).Msg("nodes are not followed; those known stay, and it is tried again")
+	backbone.FollowNodes(ctx, s.js, backbone.Follower{Each: s.setFleet, Ask: s.askSilent, Failed: s.unfollowed})
+}
+
+func (s *Service) unfollowed(err error) {
+	s.log.Warn().Err(err).Dur("again_in", followAgain).Msg("announcements of nodes are not received; those known stay while they answer")
+}
+
+const (
+	// askedTogether bounds the silent nodes that are asked concurrently.
+	askedTogether = 16
+	// missedChecks is the number of checks in a row without an answer after which a silent node
+	// is gone.
+	missedChecks = 2
+)
+
+// askSilent asks silent nodes whether they are there.
+func (s *Service) askSilent(ctx context.Context, silent []backbone.Node) map[string]backbone.Verdict {
+	var (
+		asking   errgroup.Group
+		answered = make([]bool, len(silent))
+	)
+	asking.SetLimit(askedTogether)
+	for i, node := range silent {
+		asking.Go(func() error {
+			_, err := s.probe(ctx, node)
+			verdict, _ := errors.AsType[*connect.Error](err)
+			answered[i] = err == nil || verdict != nil && verdict.IsRemote() // whatever it answers
+			return nil
+		})
+	}
+	_ = asking.Wait() // they return no error
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	verdicts := make(map[string]backbone.Verdict, len(silent))
+	for i, node := range silent {
+		if answered[i] {
+			s.missed[node.ID], verdicts[node.ID] = 0, backbone.Answers
+			continue
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(followAgain):
+		verdicts[node.ID] = backbone.Answers // until it has missed another
+		if s.missed[node.ID]++; s.missed[node.ID] >= missedChecks {
+			verdicts[node.ID] = backbone.Gone
+			delete(s.missed, node.ID)
 		}
 	}
+	return verdicts
 }
 
 func byName(a, b backbone.Node) int {
@@ -60,7 +102,7 @@ func byName(a, b backbone.Node) int {
 func (s *Service) announced() []backbone.Node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.fleet
+	return s.fleet.Nodes
 }
 
 // node returns the node with the id.
@@ -81,9 +123,12 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 		return nil, err
 	}
 	s.mu.Lock()
-	lost := s.lost
+	lost, silent := s.fleet.Lost, s.fleet.Silent
 	s.mu.Unlock()
 	out := &controlv1.Fleet{Taken: timestamppb.New(answers.Taken), AgeMs: answers.Age().Milliseconds()}
+	if outage, away := s.outage(); away {
+		out.AsOf, out.Outage = timestamppb.New(outage.Since), outage.Cause
+	}
 	for _, answer := range answers.Answers {
 		node := answer.Node
 		if slices.ContainsFunc(lost, func(l backbone.LostNode) bool { return l.Node.ID == node.ID }) {
@@ -93,6 +138,9 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 			node = now
 		}
 		message := nodeMessage(node)
+		if heard := silent[node.ID]; !heard.IsZero() {
+			message.LastHeard = timestamppb.New(heard)
+		}
 		message.Answered, message.AnswerMs = answer.Err == nil, float64(answer.Took.Microseconds())/1000
 		if answer.Err != nil {
 			message.Error = answer.Err.Error()

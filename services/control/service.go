@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
@@ -47,19 +48,34 @@ type Service struct {
 	moves      *backbone.Bucket[move]
 	asked      *fanout.Group[backbone.Node, struct{}]
 
+	outage func() (backbone.Outage, bool)
+
 	mu      sync.Mutex
-	fleet   []backbone.Node     // sorted; replaced, never changed
-	lost    []backbone.LostNode // the same
-	changed chan struct{}       // closed and replaced when fleet or lost changes
-	driven  map[string]bool     // moves that this node drives
+	fleet   backbone.Fleet  // sorted; replaced, never changed
+	missed  map[string]int  // silent nodes → checks in a row that they did not answer
+	changed chan struct{}   // closed and replaced when fleet changes
+	driven  map[string]bool // moves that this node drives
+	counts  backbone.FleetMetrics
 }
 
-// New returns the services of a control node, which knows the nodes that are there. fixed
-// says that models comes from a file, so that none can be applied.
-func New(ctx context.Context, id string, js jetstream.JetStream, models *model.Registry, fixed bool, nodes Nodes, log zerolog.Logger) (*Service, error) {
+// Config describes a control node.
+type Config struct {
+	// ID is the node's.
+	ID string
+	// Fixed says that the model comes from a file, so that none can be applied.
+	Fixed bool
+	// Nodes is how other nodes are called.
+	Nodes Nodes
+	// Outage returns the present outage of NATS, and false for none; nil: none is known.
+	Outage func() (backbone.Outage, bool)
+}
+
+// New returns the services of a control node, which knows the nodes that are there.
+func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, log zerolog.Logger) (*Service, error) {
+	nodes := config.Nodes
 	s := &Service{
-		id: id, js: js, models: models, fixed: fixed, nodes: nodes, views: gatewayv1connect.NewQueryServiceClient(nodes.Client), log: log,
-		checks: newChecks(), changed: make(chan struct{}), driven: map[string]bool{},
+		id: config.ID, js: js, models: models, fixed: config.Fixed, nodes: nodes, outage: config.Outage, views: gatewayv1connect.NewQueryServiceClient(nodes.Client), log: log,
+		checks: newChecks(), changed: make(chan struct{}), driven: map[string]bool{}, missed: map[string]int{},
 	}
 	var errs [5]error
 	s.journal, errs[0] = backbone.OpenJournal(ctx, js)
@@ -76,15 +92,20 @@ func New(ctx context.Context, id string, js jetstream.JetStream, models *model.R
 	}
 	s.positions = position.NewCodec(secret, s.journal.Epoch(), nil)
 	s.asked = fanout.NewGroup(fanout.Config{}, s.announced, s.probe)
-	// Gates of moves look at what nodes say of themselves: whoever knew none would find
-	// every gate open.
+	if s.outage == nil {
+		s.outage = func() (backbone.Outage, bool) { return backbone.Outage{}, false }
+	}
+	// Gates of moves look at what nodes announce: without any node every gate would be open.
 	first, cancel := context.WithCancel(ctx)
 	defer cancel()
-	err = backbone.FollowNodes(first, js, func(nodes []backbone.Node, lost []backbone.LostNode) {
-		s.setNodes(nodes, lost)
-		cancel()
+	backbone.FollowNodes(first, js, backbone.Follower{
+		Each: func(fleet backbone.Fleet) {
+			s.setFleet(fleet)
+			cancel()
+		},
+		Failed: s.unfollowed,
 	})
-	if err = errors.Join(err, ctx.Err()); err != nil {
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -100,13 +121,15 @@ func (s *Service) Register(server *connect.Server) {
 	controlv1connect.RegisterTimelineServiceHandler(server, timelineService{Service: s})
 }
 
-// Ready reports why the node takes no calls.
-func (s *Service) Ready(context.Context, contextkit.TenantID) error {
-	if !s.js.Conn().IsConnected() {
-		return errors.New("NATS is not reachable")
-	}
-	return nil
-}
+// Ready reports why the node takes no calls. It takes them without NATS too, and shows what it
+// knew last: an outage is when operators look.
+func (s *Service) Ready(context.Context, contextkit.TenantID) error { return nil }
+
+// Describe implements [prometheus.Collector].
+func (s *Service) Describe(descriptions chan<- *prometheus.Desc) { s.counts.Describe(descriptions) }
+
+// Collect implements [prometheus.Collector].
+func (s *Service) Collect(metrics chan<- prometheus.Metric) { s.counts.Collect(metrics) }
 
 // Run follows the nodes and drives moves until ctx ends; a move that is under way
 // is then left to the next control node.

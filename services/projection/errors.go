@@ -22,9 +22,15 @@ const retryAfter = 200 * time.Millisecond
 const storeRetryAfter = 500 * time.Millisecond
 
 // behindError says that min_position was not reached within the deadline.
-type behindError struct{ failing bool }
+type behindError struct {
+	failing bool // the projection does not advance
+	away    bool // the journal cannot be reached
+}
 
 func (e *behindError) Error() string {
+	if e.away {
+		return "the view has not reached min_position: the journal cannot be read now"
+	}
 	if e.failing {
 		return "the view has not reached min_position: its projection does not advance"
 	}

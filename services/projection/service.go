@@ -49,6 +49,7 @@ type Service struct {
 	answers   *response.Limiter
 	tokens    *token.Gate
 	store     func() error // nil: see [Config]
+	outage    func() (backbone.Outage, bool)
 	timeline  *backbone.Timeline
 	log       zerolog.Logger
 	built     chan struct{} // holds one value when Run shall look again
@@ -66,6 +67,9 @@ type Config struct {
 	// Store returns why the views' database cannot be used, nil when it can; it does not block.
 	// nil: the views have no database beside the node.
 	Store func() error
+	// Outage returns the present outage of NATS, and false for none; nil: while the connection is
+	// lost there is one.
+	Outage func() (backbone.Outage, bool)
 }
 
 // New opens each tenant's views by open. timeline may be nil. Close releases them.
@@ -81,8 +85,11 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	s := &Service{
 		tenants: tenants, models: models, journal: journal, opener: open, conn: js.Conn(), log: log, timeline: timeline,
 		positions: position.NewCodec(secret, journal.Epoch(), config.Tokens), pages: query.NewPages(secret, config.Tokens),
-		answers: response.NewLimiter(config.Answers), tokens: config.Tokens, store: config.Store,
+		answers: response.NewLimiter(config.Answers), tokens: config.Tokens, store: config.Store, outage: config.Outage,
 		lanes: map[contextkit.TenantID]lane{}, built: make(chan struct{}, 1),
+	}
+	if s.outage == nil {
+		s.outage = func() (backbone.Outage, bool) { return backbone.Outage{}, !s.conn.IsConnected() }
 	}
 	for _, tenant := range tenants.All() {
 		f, err := s.openViews(ctx, tenant)
@@ -118,11 +125,9 @@ func (s *Service) Lag() int64 {
 	return lag
 }
 
-// Ready reports why the service cannot answer, for a tenant or at all.
+// Ready reports why the service cannot answer, for a tenant or at all. It answers without NATS:
+// the views are here, as of their position.
 func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
-	if !s.conn.IsConnected() {
-		return errors.New("the journal is not reachable")
-	}
 	if s.store != nil {
 		if err := s.store(); err != nil {
 			return err
@@ -136,13 +141,19 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 		return fmt.Errorf("tenant %s %w", tenant, chassis.ErrNotServed)
 	}
 	f := l.shown
-	if err := f.failing(); err != nil {
+	if err := f.failing(); err != nil && !s.away() {
 		return errors.New("the tenant's projection does not advance: its log says why")
 	}
 	if done, building := f.building(); building {
 		return &buildingError{done, f.target}
 	}
 	return nil
+}
+
+// away reports whether the journal cannot be read, for no fault of a tenant's views.
+func (s *Service) away() bool {
+	_, away := s.outage()
+	return away
 }
 
 // Describe implements [prometheus.Collector].
@@ -379,7 +390,7 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 		case ctx.Err() != nil:
 			return nil, nil, nil, ctx.Err()
 		}
-		return nil, nil, nil, asConnectError(&behindError{failing: f.failing() != nil})
+		return nil, nil, nil, asConnectError(&behindError{failing: f.failing() != nil, away: s.away()})
 	}
 	return f, view, release, nil
 }

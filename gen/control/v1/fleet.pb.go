@@ -256,11 +256,16 @@ type Fleet struct {
 	Taken *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=taken,proto3" json:"taken,omitempty"`
 	// Milliseconds since then.
 	AgeMs int64 `protobuf:"varint,2,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
-	// The nodes, by kind and name; at the end those that were lost in the last ten
-	// minutes, which nobody asked.
+	// The nodes, by kind and name; at the end the lost ones, for a day or until they are back,
+	// have said goodbye, or a new node of their kind has come.
 	Nodes []*Node `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// How many were asked and did not answer, or are lost; each says why.
-	Silent        int32 `protobuf:"varint,4,opt,name=silent,proto3" json:"silent,omitempty"`
+	Silent int32 `protobuf:"varint,4,opt,name=silent,proto3" json:"silent,omitempty"`
+	// While NATS or JetStream is away: when JetStream answered last. What nodes announced is as of
+	// then; whether they answer is not. Absent: it is current.
+	AsOf *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	// What is away, such as "NATS is not reachable"; empty: nothing.
+	Outage        string `protobuf:"bytes,6,opt,name=outage,proto3" json:"outage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,6 +328,20 @@ func (x *Fleet) GetSilent() int32 {
 	return 0
 }
 
+func (x *Fleet) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+func (x *Fleet) GetOutage() string {
+	if x != nil {
+		return x.Outage
+	}
+	return ""
+}
+
 // Node is a process of the platform.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -355,7 +374,8 @@ type Node struct {
 	AnswerMs float64 `protobuf:"fixed64,13,opt,name=answer_ms,json=answerMs,proto3" json:"answer_ms,omitempty"`
 	// Why it did not answer.
 	Error string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
-	// When it was heard of last; absent: it says that it is there.
+	// When its last announcement arrived, of a node that is lost or silent: one that has not
+	// announced itself for three seconds and is not known to be gone. Absent: it announces itself.
 	LastHeard *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_heard,json=lastHeard,proto3" json:"last_heard,omitempty"`
 	// Kinds of nodes whose calls a gateway refuses, because none of their nodes takes
 	// calls. The gateway is ready all the same, for the calls of other kinds.
@@ -626,12 +646,14 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\x05fleet\x18\x01 \x01(\v2\x11.control.v1.FleetR\x05fleet\"\x13\n" +
 	"\x11WatchFleetRequest\"=\n" +
 	"\x12WatchFleetResponse\x12'\n" +
-	"\x05fleet\x18\x01 \x01(\v2\x11.control.v1.FleetR\x05fleet\"\x90\x01\n" +
+	"\x05fleet\x18\x01 \x01(\v2\x11.control.v1.FleetR\x05fleet\"\xd9\x01\n" +
 	"\x05Fleet\x120\n" +
 	"\x05taken\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05taken\x12\x15\n" +
 	"\x06age_ms\x18\x02 \x01(\x03R\x05ageMs\x12&\n" +
 	"\x05nodes\x18\x03 \x03(\v2\x10.control.v1.NodeR\x05nodes\x12\x16\n" +
-	"\x06silent\x18\x04 \x01(\x05R\x06silent\"\x85\x04\n" +
+	"\x06silent\x18\x04 \x01(\x05R\x06silent\x12/\n" +
+	"\x05as_of\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x16\n" +
+	"\x06outage\x18\x06 \x01(\tR\x06outage\"\x85\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
@@ -711,19 +733,20 @@ var file_control_v1_fleet_proto_depIdxs = []int32{
 	5,  // 1: control.v1.WatchFleetResponse.fleet:type_name -> control.v1.Fleet
 	8,  // 2: control.v1.Fleet.taken:type_name -> google.protobuf.Timestamp
 	6,  // 3: control.v1.Fleet.nodes:type_name -> control.v1.Node
-	8,  // 4: control.v1.Node.started:type_name -> google.protobuf.Timestamp
-	0,  // 5: control.v1.Node.state:type_name -> control.v1.NodeState
-	7,  // 6: control.v1.Node.load:type_name -> control.v1.Load
-	8,  // 7: control.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
-	1,  // 8: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
-	3,  // 9: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
-	2,  // 10: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
-	4,  // 11: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
-	10, // [10:12] is the sub-list for method output_type
-	8,  // [8:10] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	8,  // 4: control.v1.Fleet.as_of:type_name -> google.protobuf.Timestamp
+	8,  // 5: control.v1.Node.started:type_name -> google.protobuf.Timestamp
+	0,  // 6: control.v1.Node.state:type_name -> control.v1.NodeState
+	7,  // 7: control.v1.Node.load:type_name -> control.v1.Load
+	8,  // 8: control.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	1,  // 9: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
+	3,  // 10: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
+	2,  // 11: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
+	4,  // 12: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
+	11, // [11:13] is the sub-list for method output_type
+	9,  // [9:11] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_fleet_proto_init() }

@@ -1,0 +1,277 @@
+package backbone_test
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// followed is what a follower of nodes knows.
+type followed struct {
+	mu       sync.Mutex
+	fleet    backbone.Fleet
+	verdicts map[string]backbone.Verdict
+	asked    int
+	failures int
+}
+
+func (f *followed) set(id string, v backbone.Verdict) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.verdicts[id] = v
+}
+
+// state returns "" for a node that is not known, else "heard", "silent" or "lost".
+func (f *followed) state(id string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, l := range f.fleet.Lost {
+		if l.Node.ID == id {
+			return "lost"
+		}
+	}
+	for _, node := range f.fleet.Nodes {
+		if node.ID != id {
+			continue
+		}
+		if !f.fleet.Silent[id].IsZero() {
+			return "silent"
+		}
+		return "heard"
+	}
+	return ""
+}
+
+func (f *followed) times() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
+}
+
+func follow(t *testing.T, js jetstream.JetStream) *followed {
+	t.Helper()
+	f := &followed{verdicts: map[string]backbone.Verdict{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		backbone.FollowNodes(ctx, js, backbone.Follower{
+			Each: func(fleet backbone.Fleet) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.fleet = fleet
+			},
+			Ask: func(_ context.Context, silent []backbone.Node) map[string]backbone.Verdict {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.asked++
+				out := map[string]backbone.Verdict{}
+				for _, node := range silent {
+					out[node.ID] = f.verdicts[node.ID]
+				}
+				return out
+			},
+			Failed: func(error) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.failures++
+			},
+		})
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return f
+}
+
+// announceNode announces a node until stop is called, as a process does.
+func announceNode(t *testing.T, js jetstream.JetStream, id, kind string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- backbone.Announce(ctx, js, backbone.Node{ID: id, Kind: kind, Endpoint: "127.0.0.1:1"}, func(context.Context, *backbone.Node) error { return nil })
+	}()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// say announces a node once, as one that dies then.
+func say(t *testing.T, js jetstream.JetStream, id, kind string) {
+	t.Helper()
+	bucket, err := js.KeyValue(t.Context(), backbone.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(backbone.Node{ID: id, Kind: kind, Endpoint: "127.0.0.1:1", Ready: true})
+	if err == nil {
+		_, err = bucket.Put(t.Context(), id, data)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *followed) until(t *testing.T, id, want string) {
+	t.Helper()
+	eventually(t, id+" is "+want, func() bool { return f.state(id) == want })
+}
+
+// While no node is heard, silence says nothing of any: NATS may be away, or may store nothing.
+func TestFollowNodes_SilenceOfAllRemovesNone(t *testing.T) {
+	js := backbonetest.Start(t)
+	f := follow(t, js)
+	say(t, js, "p1", "projection")
+	f.until(t, "p1", "silent")
+	for before := f.times(); f.times() < before+3; {
+		if state := f.state("p1"); state != "silent" {
+			t.Fatalf("it is %q", state)
+		}
+	}
+}
+
+// The follower's verdict decides on a silent node while others are heard: a node that answers
+// stays, one that does not is lost, and so is one that was not asked.
+func TestFollowNodes_TheVerdictDecidesOnASilentNode(t *testing.T) {
+	js := backbonetest.Start(t)
+	f := follow(t, js)
+	f.set("answers", backbone.Answers)
+	f.set("gone", backbone.Gone)
+	announceNode(t, js, "speaker", "gateway")
+	for _, id := range []string{"answers", "gone", "unknown"} {
+		say(t, js, id, "projection")
+	}
+	f.until(t, "gone", "lost")
+	f.until(t, "unknown", "lost")
+	if state := f.state("answers"); state != "silent" {
+		t.Errorf("one that answers is %q", state)
+	}
+	f.set("answers", backbone.Gone)
+	f.until(t, "answers", "lost")
+	say(t, js, "gone", "projection")
+	f.until(t, "gone", "heard")
+}
+
+// A new node takes the place of the first lost one of its kind, as in a deployment that gives
+// every process a new name.
+func TestFollowNodes_ANewNodeReplacesALostOne(t *testing.T) {
+	js := backbonetest.Start(t)
+	f := follow(t, js)
+	announceNode(t, js, "speaker", "gateway")
+	f.until(t, "speaker", "heard")
+	say(t, js, "p1", "projection")
+	f.until(t, "p1", "lost")
+	announceNode(t, js, "r1", "runner")
+	f.until(t, "r1", "heard")
+	if state := f.state("p1"); state != "lost" {
+		t.Errorf("after a node of another kind it is %q", state)
+	}
+	announceNode(t, js, "p2", "projection")
+	f.until(t, "p2", "heard")
+	if state := f.state("p1"); state != "" {
+		t.Errorf("after one of its kind it is %q", state)
+	}
+}
+
+// A bucket that stores nothing, as one whose disk is full, does not silence the nodes.
+func TestFollowNodes_HearsWhatIsNotStored(t *testing.T) {
+	js := backbonetest.Start(t)
+	f := follow(t, js)
+	stream, err := js.Stream(t.Context(), "KV_"+backbone.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	config.MaxMsgSize = 1
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	announceNode(t, js, "p1", "projection")
+	f.until(t, "p1", "heard")
+	f.set("ghost", backbone.Unknown)
+	for before := f.times(); f.times() < before+1; { // a ghost that is published once becomes silent
+		if f.state("ghost") == "" {
+			if err := js.Conn().Publish("$KV."+backbone.BucketNodes+".ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"x:1"}`)); err != nil {
+				t.Fatal(err)
+			}
+			f.until(t, "ghost", "heard")
+		}
+	}
+	if state := f.state("p1"); state != "heard" {
+		t.Errorf("after longer than it may be silent it is %q", state)
+	}
+}
+
+// That a node's key has expired is no goodbye: while nothing is stored, all keys expire.
+func TestFollowNodes_AnExpiredKeyIsNoGoodbye(t *testing.T) {
+	js := backbonetest.Start(t)
+	f := follow(t, js)
+	f.set("p1", backbone.Answers)
+	announceNode(t, js, "speaker", "gateway")
+	say(t, js, "p1", "projection")
+	f.until(t, "p1", "heard")
+	stream, err := js.Stream(t.Context(), "KV_"+backbone.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject("$KV."+backbone.BucketNodes+".p1")); err != nil {
+		t.Fatal(err)
+	}
+	f.until(t, "p1", "silent")
+	for before := f.times(); f.times() < before+2; {
+		if state := f.state("p1"); state != "silent" {
+			t.Fatalf("it is %q", state)
+		}
+	}
+	bucket, err := js.KeyValue(t.Context(), backbone.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bucket.Delete(t.Context(), "p1"); err != nil {
+		t.Fatal(err)
+	}
+	f.until(t, "p1", "") // that is one
+}
+
+// An outage of NATS removes no node that answers, and none is lost when NATS is back, whichever
+// is heard first.
+func TestFollowNodes_NodesStayWhileNATSIsAway(t *testing.T) {
+	options := server.Options{StoreDir: t.TempDir()}
+	bus := backbonetest.Server(t, &options)
+	js := backbonetest.Connect(t, bus)
+	f := follow(t, js)
+	nodes := []string{"p1", "p2", "p3"}
+	for _, id := range nodes {
+		announceNode(t, js, id, "projection")
+		f.until(t, id, "heard")
+	}
+	f.set("p3", backbone.Gone)
+	options.Port = bus.Addr().(*net.TCPAddr).Port
+	bus.Shutdown()
+	bus.WaitForShutdown()
+	f.until(t, "p1", "silent")
+	f.until(t, "p2", "silent")
+	f.until(t, "p3", "lost") // it died meanwhile, by the follower's own word
+	backbonetest.Server(t, &options)
+	f.set("p3", backbone.Unknown)
+	for _, id := range nodes {
+		for f.state(id) != "heard" {
+			for _, other := range nodes[:2] {
+				if f.state(other) == "lost" {
+					t.Fatalf("%s is lost", other)
+				}
+			}
+		}
+	}
+}

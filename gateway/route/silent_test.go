@@ -1,0 +1,58 @@
+package route_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/headgate/headgate/gateway/route"
+)
+
+// Silent nodes take calls unless at least half of the ready ones are heard: then they are more
+// likely at fault than NATS is.
+func TestTable_SilentNodesAreAvoidedWhileOthersAreHeard(t *testing.T) {
+	node := func(id string, ready, silent bool) route.Node {
+		return route.Node{ID: id, Kind: "projection", Endpoint: id + ":1", Ready: ready, Silent: silent}
+	}
+	for name, tc := range map[string]struct {
+		nodes []route.Node
+		want  []string
+	}{
+		"all are silent":               {[]route.Node{node("a", true, true), node("b", true, true)}, []string{"a", "b"}},
+		"one of two is":                {[]route.Node{node("a", true, true), node("b", true, false)}, []string{"b"}},
+		"two of three are":             {[]route.Node{node("a", true, true), node("b", true, true), node("c", true, false)}, []string{"a", "b", "c"}},
+		"the heard one takes no calls": {[]route.Node{node("a", true, true), node("b", false, false)}, []string{"a"}},
+		"the silent one takes none":    {[]route.Node{node("a", false, true), node("b", true, false)}, []string{"b"}},
+		"another kind's are heard": {[]route.Node{
+			node("a", true, true), {ID: "r", Kind: "runner", Endpoint: "r:1", Ready: true}, {ID: "s", Kind: "runner", Endpoint: "s:1", Ready: true},
+		}, []string{"a"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := route.NewTable()
+			if err := table.SetNodes(tc.nodes); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, node := range table.Ready("projection") {
+				got = append(got, node.ID)
+			}
+			if slices.Sort(got); !slices.Equal(got, tc.want) {
+				t.Errorf("%v take calls, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+// A tenant that is placed on a silent node stays there: no other node can answer.
+func TestTable_APlacedTenantStaysOnASilentNode(t *testing.T) {
+	table := route.NewTable()
+	err := table.Replace([]route.Node{
+		{ID: "a", Kind: "projection", Endpoint: "a:1", Ready: true, Silent: true},
+		{ID: "b", Kind: "projection", Endpoint: "b:1", Ready: true},
+	}, []route.Placement{{Tenant: tenant(t, "acme"), Kind: "projection", Node: "a", Only: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if node, ok := table.Lookup("projection", tenant(t, "acme")); !ok || node.ID != "a" {
+		t.Errorf("%+v, %t", node, ok)
+	}
+}
