@@ -59,6 +59,9 @@ func (m *Meter) Collect(metrics chan<- prometheus.Metric) {
 	for _, u := range most[:min(len(most), topTenants)] {
 		metrics <- prometheus.MustNewConstMetric(usedRatio, prometheus.GaugeValue, u.ratio, u.tenant, u.quota)
 	}
+	if len(most) == 0 { // the metric is there from the start
+		metrics <- prometheus.MustNewConstMetric(usedRatio, prometheus.GaugeValue, 0, "", Quotas[0])
+	}
 	metrics <- prometheus.MustNewConstMetric(nearQuota, prometheus.GaugeValue, float64(near))
 	for _, quota := range Quotas {
 		m.refused[quota].Collect(metrics)
