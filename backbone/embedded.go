@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/internal/disk"
@@ -45,6 +46,8 @@ type Embedded struct {
 	lock   *os.File
 	anchor *disk.Anchor
 	events os.FileInfo // the directory of EVENTS, nil before it is there; Run's after the start
+
+	lost atomic.Bool // the directory has disappeared
 
 	mu     sync.Mutex
 	server *server.Server // nil while it is being started anew

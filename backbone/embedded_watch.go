@@ -68,7 +68,9 @@ type embeddedWatch struct {
 }
 
 func (w *embeddedWatch) examine(ctx context.Context) {
-	if err := w.gone(); err != nil {
+	err := w.gone()
+	w.lost.Store(err != nil)
+	if err != nil {
 		w.declare(RefusalGone, allStreams(err))
 		return
 	}
@@ -194,11 +196,27 @@ func (w *embeddedWatch) declare(refusal Refusal, failing map[string]error) {
 
 var journalDisk = prometheus.NewDesc("headgate_journal_disk_bytes", "Bytes of the file system that has the journal's directory: used by the messages of streams, and free.", []string{"state"}, nil)
 
+var journalPresent = DirectoryPresent("journal")
+
+// DirectoryPresent returns the description of the metric that says whether a directory is still
+// the one that the process opened.
+func DirectoryPresent(directory string) *prometheus.Desc {
+	return prometheus.NewDesc("headgate_data_directory_present", "1 while the directory is the one that the process opened; 0 when it was removed, moved or unmounted.", nil, prometheus.Labels{"directory": directory})
+}
+
 // Describe implements [prometheus.Collector].
-func (e *Embedded) Describe(descriptions chan<- *prometheus.Desc) { descriptions <- journalDisk }
+func (e *Embedded) Describe(descriptions chan<- *prometheus.Desc) {
+	descriptions <- journalDisk
+	descriptions <- journalPresent
+}
 
 // Collect implements [prometheus.Collector].
 func (e *Embedded) Collect(metrics chan<- prometheus.Metric) {
+	present := 1.0
+	if e.lost.Load() {
+		present = 0
+	}
+	metrics <- prometheus.MustNewConstMetric(journalPresent, prometheus.GaugeValue, present)
 	if free, known, err := disk.Room(e.config.Dir); known && err == nil {
 		metrics <- prometheus.MustNewConstMetric(journalDisk, prometheus.GaugeValue, float64(free), "free")
 	}

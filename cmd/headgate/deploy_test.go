@@ -50,6 +50,23 @@ func TestTheSettingsOfEveryDeploymentCanBeUsed(t *testing.T) {
 	}
 }
 
+// Each alert fires in its fault, and not without it, as far as promtool's tests say.
+func TestDeploy_AlertsFireInTheirFaults(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed")
+	}
+	tests, err := filepath.Glob("../../deploy/prometheus/*.test.yaml")
+	if err != nil || len(tests) == 0 {
+		t.Fatal(tests, err)
+	}
+	for _, test := range tests {
+		if output, err := exec.CommandContext(t.Context(), promtool, "test", "rules", test).CombinedOutput(); err != nil {
+			t.Errorf("%s: %s", test, output)
+		}
+	}
+}
+
 // By default systemd gives up a unit that has ended five times in ten seconds.
 func TestDeploy_SystemdNeverGivesUp(t *testing.T) {
 	units, err := filepath.Glob("../../deploy/systemd/*.service")

@@ -37,7 +37,7 @@ func Probe(dir string, size int) (err error) {
 	return file.Sync()
 }
 
-// Anchor identifies a directory by a file in it that the process holds open. Files that a process
+// Anchor identifies a directory that the process holds open, or a file in it. Files that a process
 // has open outlive their directory: what it writes to them is lost when it ends, without an error.
 // Its methods may be called concurrently.
 type Anchor struct {
@@ -45,11 +45,11 @@ type Anchor struct {
 	file *os.File
 }
 
-// NewAnchor returns the anchor of the directory that has file, which stays the caller's.
+// NewAnchor returns the anchor of a file, or of a directory, that is open. It stays the caller's.
 func NewAnchor(file *os.File) *Anchor { return &Anchor{path: filepath.Clean(file.Name()), file: file} }
 
 // Check returns nil while the path of the file still leads to the file. Errors: [ErrGone], with
-// the directory in its text, or why it is not known.
+// the path in its text, or why it is not known.
 func (a *Anchor) Check() error {
 	opened, err := a.file.Stat()
 	if err != nil {
@@ -57,7 +57,7 @@ func (a *Anchor) Check() error {
 	}
 	found, err := os.Stat(a.path)
 	if errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(opened, found) {
-		return fmt.Errorf("%s: %w: it was removed, moved, unmounted, or replaced", filepath.Dir(a.path), ErrGone)
+		return fmt.Errorf("%s: %w: it was removed, moved, unmounted, or replaced", a.path, ErrGone)
 	}
 	if err != nil {
 		return fmt.Errorf("disk: %w", err)

@@ -22,7 +22,6 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection"
-	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/rs/zerolog"
@@ -157,7 +156,7 @@ func (p *platform) start(ctx context.Context) error {
 	if p.aggregate, err = newAggregate(ctx, members["aggregate"], models, aggregate.Config{Synced: !p.config.LazySync}, listen("aggregate", p.config.AggregateListen)); err != nil {
 		return err
 	}
-	if p.projection, err = newProjection(ctx, members["projection"], models, projection.Config{}, sqlite.In(filepath.Join(p.config.Data, "views")), listen("projection", p.config.ProjectionListen)); err != nil {
+	if p.projection, err = newSQLiteProjection(ctx, members["projection"], models, projection.Config{}, filepath.Join(p.config.Data, "views"), listen("projection", p.config.ProjectionListen)); err != nil {
 		return err
 	}
 	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{Local: p.local})

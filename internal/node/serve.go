@@ -23,7 +23,6 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection"
-	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/rs/zerolog"
 )
@@ -266,7 +265,7 @@ func (p *Plan) projection(ctx context.Context) error {
 	return errors.Join(dataErr, config.Inside("answers", answers.Answers.Validate()), p.service(ctx, "projection", p.settings.Projection.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
 		url := p.settings.Projection.Postgres
 		if url == "" {
-			return newProjection(ctx, m, models, answers, sqlite.In(p.settings.Projection.Data), listen)
+			return newSQLiteProjection(ctx, m, models, answers, p.settings.Projection.Data, listen)
 		}
 		return newPostgresProjection(ctx, m, models, answers, url, listen)
 	}))

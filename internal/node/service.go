@@ -17,6 +17,7 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // service is a role that listens, with what runs beside its server.
@@ -70,13 +71,13 @@ func newAggregate(ctx context.Context, m *member, models *model.Registry, config
 	return s, nil
 }
 
-func newProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, views store.Opener, listen chassis.Config) (*service, error) {
+func newProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, views store.Opener, listen chassis.Config, metrics ...prometheus.Collector) (*service, error) {
 	config.Tokens, config.Outage = m.tokens, m.js.monitor.Outage
 	projections, err := projection.New(ctx, config, m.js, models, m.tenants, views, m.timeline, m.log)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: m.server(listen, projections.Ready, projections), member: m, after: projections.Run, lag: projections.Lag, close: projections.Close}
+	s := &service{server: m.server(listen, projections.Ready, append(metrics, projections)...), member: m, after: projections.Run, lag: projections.Lag, close: projections.Close}
 	projections.Register(s.server.RPC)
 	return s, nil
 }

@@ -1,0 +1,127 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/disk"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+// newSQLiteProjection returns the projection role with its views in a directory, which is made if
+// it is absent.
+func newSQLiteProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, path string, listen chassis.Config) (*service, error) {
+	views, err := openViewsDirectory(path, m.log)
+	if err != nil {
+		return nil, err
+	}
+	config.Store = views.ready
+	s, err := newProjection(ctx, m, models, config, sqlite.In(path), listen, views)
+	if err != nil {
+		return nil, errors.Join(err, views.close())
+	}
+	run, closeViews := s.after, s.close
+	s.after = func(ctx context.Context) error {
+		return chassis.RunLayers(ctx, chassis.Layer{run, views.run})
+	}
+	s.close = func() error { return errors.Join(closeViews(), views.close()) }
+	return s, nil
+}
+
+// examineViewsEvery is how often the views' directory is examined.
+const examineViewsEvery = time.Second
+
+// viewsDirectory is the directory of a projection's views, which may disappear while the process
+// has its files open: what is written to them then is lost when it ends. Its methods may be called
+// concurrently.
+type viewsDirectory struct {
+	path   string
+	file   *os.File
+	anchor *disk.Anchor
+	gone   atomic.Bool
+	log    zerolog.Logger
+}
+
+func openViewsDirectory(path string, log zerolog.Logger) (*viewsDirectory, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("the directory of the views: %w", err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("the directory of the views: %w", err)
+	}
+	return &viewsDirectory{path: path, file: file, anchor: disk.NewAnchor(file), log: log}, nil
+}
+
+// errViewsGone is why a projection is not ready whose directory has disappeared.
+var errViewsGone = errors.New("the directory of the views has disappeared: put it back, or restart the process, which builds the views anew")
+
+// ready returns errViewsGone while the directory is not the one that was opened.
+func (d *viewsDirectory) ready() error {
+	if d.gone.Load() {
+		return errViewsGone
+	}
+	return nil
+}
+
+// run examines the directory until ctx ends, and logs each change once.
+func (d *viewsDirectory) run(ctx context.Context) error {
+	ticker := time.NewTicker(examineViewsEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			d.examine()
+		}
+	}
+}
+
+func (d *viewsDirectory) examine() {
+	err := d.anchor.Check()
+	gone := errors.Is(err, disk.ErrGone)
+	if gone == d.gone.Swap(gone) {
+		return
+	}
+	if gone {
+		d.log.Error().Err(err).Str("directory", d.path).Msg(errViewsGone.Error())
+	} else {
+		d.log.Warn().Str("directory", d.path).Msg("the directory of the views is back")
+	}
+}
+
+func (d *viewsDirectory) close() error { return d.file.Close() }
+
+var (
+	viewsDisk    = prometheus.NewDesc("headgate_views_disk_bytes", "Bytes of the file system that has the directory of the views, by state: free.", []string{"state"}, nil)
+	viewsPresent = backbone.DirectoryPresent("views")
+)
+
+// Describe implements [prometheus.Collector].
+func (d *viewsDirectory) Describe(descriptions chan<- *prometheus.Desc) {
+	descriptions <- viewsDisk
+	descriptions <- viewsPresent
+}
+
+// Collect implements [prometheus.Collector].
+func (d *viewsDirectory) Collect(metrics chan<- prometheus.Metric) {
+	present := 1.0
+	if d.gone.Load() {
+		present = 0
+	}
+	metrics <- prometheus.MustNewConstMetric(viewsPresent, prometheus.GaugeValue, present)
+	if free, known, err := disk.Room(d.path); known && err == nil {
+		metrics <- prometheus.MustNewConstMetric(viewsDisk, prometheus.GaugeValue, float64(free), "free")
+	}
+}
