@@ -44,8 +44,12 @@ type Report struct {
 	// Streams and Messages count what is the same as in the backup.
 	Streams  int
 	Messages uint64
-	// Events and Aggregates are those of the journal, whose versions have no gap.
+	// Events and Aggregates are those of the journal. Gaps counts events whose version does
+	// not follow that of the event before them, and FirstGap says where the first is: the
+	// journal was damaged when the backup was taken.
 	Events, Aggregates uint64
+	Gaps               uint64
+	FirstGap           string
 	// Ended are messages of the backup that have come due, expired or been replaced.
 	Ended uint64
 	// Refusals are the workflow records that refusals were added to.
@@ -94,9 +98,8 @@ func check(ctx context.Context, dir string, options Options) (*Manifest, error) 
 	return manifest, nil
 }
 
-// Check compares the files of a backup with the manifest, and checks that no aggregate's events
-// have a gap in their versions. Errors wrap [ErrIncomplete], [ErrNewer], [ErrDamaged] and
-// [ErrDiffers].
+// Check compares the files of a backup with the manifest, and looks for gaps in the versions of
+// each aggregate's events. Errors wrap [ErrIncomplete], [ErrNewer] and [ErrDamaged].
 func Check(ctx context.Context, dir string, options Options) (*Report, error) {
 	manifest, err := check(ctx, dir, options)
 	if err != nil {
@@ -201,6 +204,9 @@ func (r *restoring) run(ctx context.Context) error {
 		}
 	}
 	if err := r.verify(ctx, order); err != nil {
+		return err
+	}
+	if err := r.moveCursors(ctx); err != nil {
 		return err
 	}
 	if err := r.addRefusals(ctx); err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// verify compares each restored stream with its file, message by message, and checks that no
-// aggregate's events have a gap in their versions.
+// verify compares each restored stream with its file, message by message, and looks for gaps in
+// the versions of each aggregate's events.
 func (r *restoring) verify(ctx context.Context, streams []Stream) error {
 	for _, stream := range streams {
 		if err := r.same(ctx, stream); err != nil {
@@ -136,7 +136,7 @@ func (r *restoring) mayBeGone(ctx context.Context, restored jetstream.Stream, st
 // journal's file is read several times.
 const chainsAtOnce = 2 << 20
 
-// chains checks that the events of each aggregate have the versions 1, 2, 3 and so on.
+// chains reports where the events of an aggregate do not have the versions 1, 2, 3 and so on.
 func (r *restoring) chains(ctx context.Context, events Stream) error {
 	seed := maphash.MakeSeed()
 	parts := uint64(1)
@@ -169,7 +169,10 @@ func (r *restoring) chains(ctx context.Context, events Stream) error {
 					continue
 				}
 				if event.Version != versions[subject]+1 {
-					return fmt.Errorf("backup: %w: the event at sequence %d (%s) has version %d after %d", ErrDiffers, m.sequence, m.subject, event.Version, versions[subject])
+					r.report.Gaps++
+					if r.report.FirstGap == "" {
+						r.report.FirstGap = fmt.Sprintf("the event at sequence %d (%s) has version %d after %d", m.sequence, m.subject, event.Version, versions[subject])
+					}
 				}
 				versions[subject] = event.Version
 				if len(versions) > chainsAtOnce {
@@ -180,7 +183,7 @@ func (r *restoring) chains(ctx context.Context, events Stream) error {
 			return ctx.Err()
 		}()
 		if errors.Is(err, errTooMany) {
-			part, parts, r.report.Events, r.report.Aggregates = ^uint64(0), 2*parts, 0, 0
+			part, parts, r.report.Events, r.report.Aggregates, r.report.Gaps, r.report.FirstGap = ^uint64(0), 2*parts, 0, 0, 0, ""
 			continue // from the first part on
 		}
 		if err != nil {

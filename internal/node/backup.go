@@ -118,8 +118,8 @@ func Restore(ctx context.Context, to Store, dir string, replace bool, out, progr
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "restored and compared %d streams with %d messages: %d events of %d aggregates, without a gap; %d messages have ended since; %d workflow records completed; %v\n",
-		report.Streams, report.Messages, report.Events, report.Aggregates, report.Ended, report.Refusals, time.Since(began).Round(time.Millisecond))
+	_, err = fmt.Fprintf(out, "restored and compared %d streams with %d messages: %d events of %d aggregates, %s; %d messages have ended since; %d workflow records completed; %v\n",
+		report.Streams, report.Messages, report.Events, report.Aggregates, gaps(report), report.Ended, report.Refusals, time.Since(began).Round(time.Millisecond))
 	return err
 }
 
@@ -130,9 +130,17 @@ func CheckBackup(ctx context.Context, dir string, out, progress io.Writer) error
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "%s is complete: %d streams with %d messages, %d events of %d aggregates, without a gap\n",
-		dir, report.Streams, report.Messages, report.Events, report.Aggregates)
+	_, err = fmt.Fprintf(out, "%s is complete: %d streams with %d messages, %d events of %d aggregates, %s\n",
+		dir, report.Streams, report.Messages, report.Events, report.Aggregates, gaps(report))
 	return err
+}
+
+// gaps says whether the versions of aggregates' events have gaps.
+func gaps(report *backup.Report) string {
+	if report.Gaps == 0 {
+		return "without a gap in their versions"
+	}
+	return fmt.Sprintf("WITH %d GAPS in their versions, so that the journal was damaged when the backup was taken (%s)", report.Gaps, report.FirstGap)
 }
 
 // progressEvery is the least time between two lines of progress of the same step.
