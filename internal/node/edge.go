@@ -58,7 +58,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.spans.close())
+			err = errors.Join(err, e.spans.close(ctx))
 		}
 	}()
 	config := c.gateway

@@ -47,7 +47,7 @@ func newMember(ctx context.Context, js *bus, kind, id string, configured []conte
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, m.spans.close())
+			err = errors.Join(err, m.spans.close(ctx))
 		}
 	}()
 	if m.timeline, err = backbone.NewTimeline(js); err != nil {

@@ -207,7 +207,7 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 		m.tokens = &token.Gate{}
 		s, err := create(ctx, m, models, listen)
 		if err != nil {
-			return nil, errors.Join(err, m.spans.close())
+			return nil, errors.Join(err, m.spans.close(ctx))
 		}
 		if err := s.server.Listen(ctx); err != nil {
 			return nil, errors.Join(err, s.close())

@@ -33,8 +33,8 @@ func openSpans(ctx context.Context, config tracing.Config, kind, id string, log 
 }
 
 // close releases the exporter of a role that does not run.
-func (s spans) close() error {
-	ended, cancel := context.WithCancel(context.Background())
+func (s spans) close(ctx context.Context) error {
+	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	return s.Run(ended)
 }

@@ -121,7 +121,7 @@ func (r *role) end(t *testing.T) error {
 	t.Helper()
 	r.stop()
 	go func() {
-		for range r.lines { //nolint:revive // it writes until it has ended
+		for range r.lines {
 		}
 	}()
 	select {
