@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/format"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
@@ -160,6 +161,9 @@ func buckets() []jetstream.StreamConfig {
 	}
 }
 
+// definitions returns the definitions of all streams, those of buckets included.
+func definitions() []jetstream.StreamConfig { return slices.Concat(streams(), buckets()) }
+
 // EnsureStreams creates the streams and buckets that are missing and updates those that differ
 // from their definition, concurrently: it waits for each stream that has no leader. It may be
 // called by every node at start.
@@ -170,6 +174,9 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 	if err := checkRestored(ctx, js); err != nil {
 		return err
 	}
+	if err := patiently(ctx, func(ctx context.Context) error { return checkFormats(ctx, js) }); err != nil {
+		return fmt.Errorf("backbone: %w", err)
+	}
 	if err := giveUpReservation(ctx, js); err != nil {
 		return err
 	}
@@ -177,7 +184,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 	defer cancel()
 	all, ctx := errgroup.WithContext(ctx)
 	recorded := make(chan struct{})
-	for _, config := range slices.Concat(streams(), buckets()) {
+	for _, config := range definitions() {
 		config = stored(config, replicas)
 		if config.Name == StreamTimeline {
 			go func() {
@@ -221,7 +228,7 @@ func giveUpReservation(ctx context.Context, js jetstream.JetStream) error {
 		return ctx.Err() // what follows finds out why
 	}
 	config := stream.CachedInfo().Config
-	if config.MaxBytes <= 0 {
+	if config.MaxBytes <= 0 || appliedLimits(config) != nil { // a version that records limits reserves nothing: it is an operator's
 		return nil
 	}
 	config.MaxBytes = -1
@@ -242,11 +249,16 @@ func stored(config jetstream.StreamConfig, replicas Replicas) jetstream.StreamCo
 	return config
 }
 
-// ensureStream creates a stream, or updates it if it differs from config.
+// ensureStream creates a stream, or updates it if it differs from config. Error: a
+// [format.NewerError], among others.
 func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
 	stream, err := js.Stream(ctx, config.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		_, err = js.CreateStream(ctx, config)
+		created := config
+		if created.Metadata, err = recorded(nil, format.Record{Format: formatOf(config.Name)}, limitsOf(config)); err != nil {
+			return err
+		}
+		_, err = js.CreateStream(ctx, created)
 		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return err
 		}
@@ -256,32 +268,30 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.
 		return err
 	}
 	now := stream.CachedInfo().Config
-	next := updated(now, config)
-	if reflect.DeepEqual(now, next) {
-		return nil // an update needs room on the disk, and the server's limits may refuse it
+	next, err := updated(now, config)
+	if err != nil || reflect.DeepEqual(now, next) {
+		return err // an update needs room on the disk, and the server's limits may refuse it
 	}
 	_, err = js.UpdateStream(ctx, next)
+	if err != nil && ctx.Err() == nil {
+		if next.Metadata = now.Metadata; reflect.DeepEqual(now, next) {
+			return nil // the stream can be used; what is not recorded now the next start records
+		}
+	}
 	return err
 }
 
-// updated returns a stream's configuration brought up to its definition. Subjects of a later
-// version, and flags that JetStream cannot unset and a later version may have set, stay; so does
-// everything that the definition does not concern.
-func updated(now, definition jetstream.StreamConfig) jetstream.StreamConfig {
-	unlimited := func(bound int64) int64 {
-		if bound == 0 {
-			return -1 // as the server writes it
-		}
-		return bound
+// updated returns a stream's configuration brought up to its definition: what is missing is
+// added, flags are raised and none is lowered, and so are replicas. Limits that an operator has
+// set, and everything that the definition does not concern, stay. Of a stream that a newer
+// version has changed, only missing flags and subjects are added.
+func updated(now, definition jetstream.StreamConfig) (jetstream.StreamConfig, error) {
+	record, err := upgrade(now)
+	if err != nil {
+		return now, err
 	}
 	next := now
 	next.Subjects = withSubjects(definition.Subjects, now.Subjects)
-	next.Description, next.Discard, next.Replicas = definition.Description, definition.Discard, definition.Replicas
-	next.MaxAge, next.MaxBytes, next.MaxMsgs = definition.MaxAge, -1, -1
-	next.MaxMsgsPerSubject, next.MaxMsgSize = unlimited(definition.MaxMsgsPerSubject), int32(unlimited(int64(definition.MaxMsgSize)))
-	if definition.Duplicates > 0 {
-		next.Duplicates = definition.Duplicates
-	}
 	for flag, set := range map[*bool]bool{
 		&next.AllowAtomicPublish: definition.AllowAtomicPublish, &next.AllowDirect: definition.AllowDirect,
 		&next.AllowMsgSchedules: definition.AllowMsgSchedules, &next.AllowMsgTTL: definition.AllowMsgTTL, &next.AllowRollup: definition.AllowRollup,
@@ -289,7 +299,17 @@ func updated(now, definition jetstream.StreamConfig) jetstream.StreamConfig {
 	} {
 		*flag = *flag || set
 	}
-	return next
+	next.Replicas = max(now.Replicas, definition.Replicas)
+	if record.Version > formatOf(now.Name).Version {
+		return next, nil
+	}
+	next.Description, next.Discard = definition.Description, definition.Discard
+	want := limitsOf(definition)
+	bounds, _ := nextLimits(limitsOf(now), want, appliedLimits(now))
+	next.MaxAge, next.MaxBytes, next.MaxMsgs = bounds.MaxAge, bounds.MaxBytes, bounds.MaxMsgs
+	next.MaxMsgsPerSubject, next.MaxMsgSize, next.Duplicates = bounds.MaxMsgsPerSubject, int32(bounds.MaxMsgSize), bounds.Duplicates //nolint:gosec // it was an int32
+	next.Metadata, err = recorded(now.Metadata, record, want)
+	return next, err
 }
 
 // withSubjects returns subjects and those of further that none of them is.

@@ -68,7 +68,7 @@ func narrow(t *testing.T, js jetstream.JetStream, name string, subjects ...strin
 		t.Fatal(err)
 	}
 	config := stream.CachedInfo().Config
-	config.Subjects, config.MaxMsgsPerSubject = subjects, -1
+	config.Subjects, config.MaxMsgsPerSubject, config.Metadata = subjects, -1, nil
 	if _, err := js.UpdateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestEnsureStreams_TakesBackReservations(t *testing.T) {
 	}
 }
 
-// A bucket's reservation is taken back too.
+// A bucket's reservation that an earlier version made is taken back too.
 func TestEnsureStreams_TakesBackReservationsOfBuckets(t *testing.T) {
 	js := backbonetest.Start(t)
 	stream, err := js.Stream(t.Context(), "KV_"+backbone.BucketSnapshots)
@@ -179,7 +179,7 @@ func TestEnsureStreams_TakesBackReservationsOfBuckets(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := stream.CachedInfo().Config
-	config.MaxBytes = 1 << 20
+	config.MaxBytes, config.Metadata = 1<<20, nil
 	if _, err := js.UpdateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/backup"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/format"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -40,6 +41,9 @@ func (s Store) open(ctx context.Context, create bool) (js jetstream.JetStream, r
 		dir := filepath.Join(s.Data, "nats")
 		if _, err := os.Stat(dir); err != nil && !create {
 			return nil, 0, nil, fmt.Errorf("--data %s: there is no platform: %w", s.Data, err)
+		}
+		if err := format.OpenDir(s.Data, devFormat); err != nil {
+			return nil, 0, nil, err
 		}
 		embedded, err := backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: dir})
 		if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/format"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection"
@@ -187,6 +188,9 @@ func (p *platform) tracing() tracing.Config { return tracing.Config{Endpoint: p.
 func (p *platform) local(endpoint string) upstream.Opener { return p.within[endpoint] }
 
 func (p *platform) startBackbone(ctx context.Context) (err error) {
+	if err := format.OpenDir(p.config.Data, devFormat); err != nil {
+		return err
+	}
 	p.embedded, err = backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(p.config.Data, "nats"), LazySync: p.config.LazySync, Log: &p.log})
 	if err != nil {
 		return err
@@ -199,7 +203,7 @@ func (p *platform) startBackbone(ctx context.Context) (err error) {
 		return err
 	}
 	p.js.journal = p.embedded
-	return backbone.EnsureStreams(ctx, p.js, 1)
+	return ensureStreams(ctx, p.js, 1, p.log)
 }
 
 func (p *platform) startGateway(ctx context.Context) error {

@@ -97,7 +97,7 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 	}
 	streams, cancel := context.WithTimeout(ctx, p.streamsTimeout)
 	defer cancel()
-	if err := backbone.EnsureStreams(streams, js, backbone.Replicas(p.settings.NATS.Replicas)); err != nil {
+	if err := ensureStreams(streams, js, backbone.Replicas(p.settings.NATS.Replicas), p.log); err != nil {
 		return nil, ifAway(err, "the streams of JetStream cannot be opened")
 	}
 	start, cancel := context.WithTimeout(ctx, startTimeout)

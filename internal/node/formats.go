@@ -1,0 +1,44 @@
+package node
+
+import (
+	"context"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/rs/zerolog"
+)
+
+// The formats of directories that this version writes. See [format.Format] for when to raise
+// them; those of streams and buckets are in package backbone.
+var (
+	// devFormat is that of the data directory of 'dev': the folders in it and what they are for.
+	devFormat = format.Format{Version: 1, Floor: 1}
+	// viewsFormat is that of a directory of views in SQLite: the files' names and layout.
+	viewsFormat = format.Format{Version: 1, Floor: 1}
+)
+
+// newSQLiteProjection returns the projection role with its views in a directory. Error: a
+// [format.NewerError] for a directory of a newer version.
+func newSQLiteProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, dir string, listen chassis.Config) (*service, error) {
+	if err := format.OpenDir(dir, viewsFormat); err != nil {
+		return nil, err
+	}
+	return newProjection(ctx, m, models, config, sqlite.In(dir), listen)
+}
+
+// ensureStreams creates and updates streams and buckets (see [backbone.EnsureStreams]), and
+// logs what stays as an operator has set it.
+func ensureStreams(ctx context.Context, js *bus, replicas backbone.Replicas, log zerolog.Logger) error {
+	if err := backbone.EnsureStreams(ctx, js, replicas); err != nil {
+		return err
+	}
+	lines, err := backbone.KeptLimits(ctx, js, replicas)
+	for _, line := range lines {
+		log.Info().Msg(line)
+	}
+	return err
+}
