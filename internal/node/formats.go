@@ -4,11 +4,7 @@ import (
 	"context"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/internal/format"
-	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/projection"
-	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/rs/zerolog"
 )
 
@@ -20,15 +16,6 @@ var (
 	// viewsFormat is that of a directory of views in SQLite: the files' names and layout.
 	viewsFormat = format.Format{Version: 1, Floor: 1}
 )
-
-// newSQLiteProjection returns the projection role with its views in a directory. Error: a
-// [format.NewerError] for a directory of a newer version.
-func newSQLiteProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, dir string, listen chassis.Config) (*service, error) {
-	if err := format.OpenDir(dir, viewsFormat); err != nil {
-		return nil, err
-	}
-	return newProjection(ctx, m, models, config, sqlite.In(dir), listen)
-}
 
 // ensureStreams creates and updates streams and buckets (see [backbone.EnsureStreams]), and
 // logs what stays as an operator has set it.

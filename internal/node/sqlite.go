@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/internal/disk"
+	"github.com/headgate/headgate/internal/format"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
@@ -19,7 +20,7 @@ import (
 )
 
 // newSQLiteProjection returns the projection role with its views in a directory, which is made if
-// it is absent.
+// it is absent. Error: a [format.NewerError] for a directory of a newer version.
 func newSQLiteProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, path string, listen chassis.Config) (*service, error) {
 	views, err := openViewsDirectory(path, m.log)
 	if err != nil {
@@ -53,8 +54,8 @@ type viewsDirectory struct {
 }
 
 func openViewsDirectory(path string, log zerolog.Logger) (*viewsDirectory, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("the directory of the views: %w", err)
+	if err := format.OpenDir(path, viewsFormat); err != nil {
+		return nil, err
 	}
 	file, err := os.Open(path)
 	if err != nil {
