@@ -173,6 +173,26 @@ func createKept(ctx context.Context, js jetstream.JetStream, bucket, key string,
 	return err
 }
 
+// replaceDeleted stores bytes under a bucket's key whose value was deleted. Error: [ErrChanged] if
+// it has a value.
+func replaceDeleted(ctx context.Context, js jetstream.JetStream, bucket, key string, data []byte) error {
+	subject := "$KV." + bucket + "." + key
+	marker, err := askLeader(ctx, js, "KV_"+bucket, question{Last: subject})
+	if err != nil {
+		return fmt.Errorf("backbone: read %s/%s: %w", bucket, key, err)
+	}
+	last := uint64(0)
+	if marker != nil {
+		if marker.Header.Get("KV-Operation") == "" {
+			return fmt.Errorf("%w: %s/%s", ErrChanged, bucket, key)
+		}
+		last = marker.Sequence
+	}
+	msg := &nats.Msg{Subject: subject, Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(last, 10)}}, Data: data}
+	_, err = publishKept(ctx, js, bucket, key, msg)
+	return err
+}
+
 // deleteKept removes the value under a bucket's key, whatever it is.
 func deleteKept(ctx context.Context, js jetstream.JetStream, bucket, key string) error {
 	_, err := publishKept(ctx, js, bucket, key, &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{"KV-Operation": {"DEL"}}})

@@ -25,5 +25,18 @@ func SharedSecret(ctx context.Context, js jetstream.JetStream, name string) ([]b
 		return nil, fmt.Errorf("backbone: create secret %s: %w", name, err)
 	}
 	kept, err := ReadKept(ctx, js, BucketSecrets, name)
-	return kept.Value, err
+	if errors.Is(err, ErrNotKept) { // it was deleted: an operator wants a new one
+		if err = replaceDeleted(contextkit.PlatformContext(ctx), js, BucketSecrets, name, fresh); err == nil || errors.Is(err, ErrChanged) {
+			kept, err = ReadKept(ctx, js, BucketSecrets, name)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(kept.Value) != secretBytes {
+		return nil, fmt.Errorf("backbone: the secret %q in bucket %s is damaged: it has %d bytes instead of %d. "+
+			"Restore it, or delete the key (nats kv del %s %s) and restart all nodes: a new one is made, and the tokens that were issued before are refused",
+			name, BucketSecrets, len(kept.Value), secretBytes, BucketSecrets, name)
+	}
+	return kept.Value, nil
 }

@@ -39,9 +39,15 @@ func (e *behindError) Error() string {
 
 // buildingError says that the views do not hold yet what the journal held when
 // the node started.
-type buildingError struct{ done, target uint64 }
+type buildingError struct {
+	done, target uint64
+	rebuilt      bool // since they were damaged
+}
 
 func (e *buildingError) Error() string {
+	if e.rebuilt {
+		return fmt.Sprintf("the tenant's views were damaged, and are being built anew: %d %%", percent(e.done, e.target))
+	}
 	return fmt.Sprintf("the tenant's views are being built: %d %%", percent(e.done, e.target))
 }
 
@@ -91,6 +97,10 @@ func asConnectError(err error) error {
 	case errors.Is(err, errMoved):
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, errMoved.Error()+": call again, and a watcher with its last position"),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_MOVED"))
+	case errors.Is(err, store.ErrDamaged):
+		// Another node may have them whole; this one builds them anew.
+		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the tenant's views are damaged, and are being built anew: call again").WithCause(err),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_BUILDING"))
 	case errors.Is(err, store.ErrUnavailable):
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrUnavailable.Error()+": try again").WithCause(err),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetryAfter)}, chassis.Reason("VIEWS_UNAVAILABLE"))

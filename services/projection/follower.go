@@ -41,6 +41,9 @@ type follower struct {
 	timeline *backbone.Timeline
 	advanced atomic.Pointer[func()] // hears of every batch; nil: nobody does
 
+	damaged atomic.Bool // the rows' store is damaged: Run replaces the follower
+	rebuilt bool        // the rows are built anew, since they were damaged
+
 	gone   chan struct{}      // closed by leave: nobody waits for a position here any more
 	leave  func()             // the follower is about to be closed
 	cancel context.CancelFunc // ends run; nil: it has not begun

@@ -9,6 +9,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
+	"github.com/headgate/headgate/services/projection/store"
 )
 
 // openAgain is the wait before a tenant's views are opened again after a failure.
@@ -72,6 +73,13 @@ func (s *Service) reconcile(ctx context.Context) error {
 	var errs []error
 	for _, tenant := range s.tenants.All() {
 		l, known := s.lane(tenant)
+		if known {
+			replaced, err := s.replaceDamaged(ctx, tenant, l)
+			errs = append(errs, err)
+			if replaced {
+				continue
+			}
+		}
 		current := s.models.Current()
 		switch {
 		case !known:
@@ -135,15 +143,39 @@ func (s *Service) wake() {
 // openViews opens a tenant's views of the model in use.
 func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*follower, error) {
 	current := s.models.Current()
-	rows, err := s.opener(ctx, tenant, current.Views(), fmt.Sprintf("%s@%d", current.Revision, s.journal.Epoch()))
+	origin := fmt.Sprintf("%s@%d", current.Revision, s.journal.Epoch())
+	var (
+		rows    store.Store
+		checked *checkedStore
+		f       *follower
+		err     error
+	)
+	for range 2 { // a damaged store is set aside when it is opened again
+		if rows, err = s.opener(ctx, tenant, current.Views(), origin); err != nil {
+			return nil, err
+		}
+		checked = &checkedStore{Store: rows, report: func(error) {}}
+		if f, err = newFollower(ctx, tenant, s.journal, current, checked, s.log); err == nil {
+			break
+		}
+		if err = errors.Join(err, rows.Close()); !errors.Is(err, store.ErrDamaged) {
+			return nil, err
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	f, err := newFollower(ctx, tenant, s.journal, current, rows, s.log)
-	if err != nil {
-		return nil, errors.Join(err, rows.Close())
-	}
 	f.timeline = s.timeline
+	checked.report = func(err error) {
+		if !f.damaged.Swap(true) {
+			s.log.Error().Err(err).Str("tenant", tenant.String()).Msg("the tenant's views are damaged")
+			s.wake()
+		}
+	}
+	if r, ok := rows.(replacing); ok && r.Replaced() != nil {
+		f.rebuilt = true
+		s.noteReplaced(tenant, r.Replaced())
+	}
 	return f, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -53,6 +54,7 @@ type Service struct {
 	timeline  *backbone.Timeline
 	log       zerolog.Logger
 	built     chan struct{} // holds one value when Run shall look again
+	damaged   atomic.Int64  // stores that were set aside
 
 	mu    sync.RWMutex
 	lanes map[contextkit.TenantID]lane
@@ -91,12 +93,20 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if s.outage == nil {
 		s.outage = func() (backbone.Outage, bool) { return backbone.Outage{}, !s.conn.IsConnected() }
 	}
+	var failed []error
 	for _, tenant := range tenants.All() {
 		f, err := s.openViews(ctx, tenant)
 		if err != nil {
-			return nil, errors.Join(err, s.Close())
+			failed = append(failed, err)
+			continue
 		}
 		s.lanes[tenant] = lane{shown: f}
+	}
+	switch err := errors.Join(failed...); {
+	case err != nil && (len(s.lanes) == 0 || ctx.Err() != nil):
+		return nil, errors.Join(err, s.Close())
+	case err != nil: // Run opens them, if it can: other tenants are served
+		log.Error().Err(err).Msg("views of some tenants are not opened")
 	}
 	return s, nil
 }
@@ -145,7 +155,7 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 		return errors.New("the tenant's projection does not advance: its log says why")
 	}
 	if done, building := f.building(); building {
-		return &buildingError{done, f.target}
+		return &buildingError{done, f.target, f.rebuilt}
 	}
 	return nil
 }
@@ -161,12 +171,14 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- checkpointMetric
 	descriptions <- targetMetric
 	descriptions <- waitingMetric
+	descriptions <- damagedMetric
 	s.answers.Describe(descriptions)
 }
 
 // Collect implements [prometheus.Collector].
 func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.answers.Collect(metrics)
+	metrics <- prometheus.MustNewConstMetric(damagedMetric, prometheus.CounterValue, float64(s.damaged.Load()))
 	for tenant, l := range s.allLanes() {
 		each := func(f *follower, generation string) {
 			metrics <- prometheus.MustNewConstMetric(checkpointMetric, prometheus.GaugeValue, float64(f.position()), tenant.String(), generation)
@@ -368,7 +380,7 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 		return nil, nil, nil, connect.Errorf(connect.CodeNotFound, "there is no view %q in the model", name)
 	}
 	if done, building := f.building(); building {
-		return nil, nil, nil, asConnectError(&buildingError{done, f.target})
+		return nil, nil, nil, asConnectError(&buildingError{done, f.target, f.rebuilt})
 	}
 	if minPosition == "" {
 		return f, view, release, nil

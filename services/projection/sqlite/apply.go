@@ -13,6 +13,10 @@ import (
 
 // Apply implements [store.Store].
 func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
+	return s.check(s.apply(ctx, sequence, change))
+}
+
+func (s *Store) apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("sqlite: begin: %w", err)

@@ -19,13 +19,18 @@ func (s *Store) Dialect() query.Dialect { return query.SQLite }
 func (s *Store) Checkpoint(ctx context.Context) (uint64, error) {
 	var sequence int64
 	if err := s.read.QueryRowContext(ctx, `SELECT sequence FROM "_checkpoint"`).Scan(&sequence); err != nil {
-		return 0, fmt.Errorf("sqlite: read checkpoint: %w", err)
+		return 0, s.check(fmt.Errorf("sqlite: read checkpoint: %w", err))
 	}
 	return uint64(sequence), nil
 }
 
 // Query implements [store.Store].
 func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error) {
+	sequence, err := s.query(ctx, view, plan, each)
+	return sequence, s.check(err)
+}
+
+func (s *Store) query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error) {
 	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return 0, fmt.Errorf("sqlite: begin: %w", err)

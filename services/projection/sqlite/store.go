@@ -25,7 +25,8 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	_ "modernc.org/sqlite" // the driver
+	"modernc.org/sqlite" // and the driver
+	lib "modernc.org/sqlite/lib"
 )
 
 // readers bounds the queries that run at the same time on one tenant's file.
@@ -40,6 +41,10 @@ type Store struct {
 	write, read *sql.DB
 	statements  map[string]*statements
 	release     func() // the file is no longer in use
+
+	files    *files
+	path     string
+	replaced error // why an earlier file was set aside
 }
 
 // writing are the settings of the connection that writes. A log of 16 MiB, four times
@@ -57,13 +62,18 @@ type statements struct{ row, put, putMany, remove *sql.Stmt }
 type files struct {
 	dir string
 
-	mu    sync.Mutex
-	inUse map[string]int // by path
+	mu     sync.Mutex
+	inUse  map[string]int   // by path
+	broken map[string]error // by path: files that are set aside when they are opened next
+}
+
+func newFiles(dir string) *files {
+	return &files{dir: dir, inUse: map[string]int{}, broken: map[string]error{}}
 }
 
 // In returns the opener of files in dir.
 func In(dir string) store.Opener {
-	f := &files{dir: dir, inUse: map[string]int{}}
+	f := newFiles(dir)
 	return func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 		return f.open(ctx, tenant, views, origin)
 	}
@@ -77,7 +87,7 @@ const keptGenerations = 3
 // fingerprints what the file is made from; files of other origins stay beside it,
 // but for old ones.
 func Open(ctx context.Context, dir string, tenant contextkit.TenantID, views []*model.View, origin string) (*Store, error) {
-	return (&files{dir: dir, inUse: map[string]int{}}).open(ctx, tenant, views, origin)
+	return newFiles(dir).open(ctx, tenant, views, origin)
 }
 
 func (f *files) open(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (*Store, error) {
@@ -86,10 +96,11 @@ func (f *files) open(ctx context.Context, tenant contextkit.TenantID, views []*m
 	}
 	sum := sha256.Sum256([]byte(origin))
 	path := filepath.Join(f.dir, tenant.String()+"."+hex.EncodeToString(sum[:8])+".db")
-	opened, err := open(ctx, path, views, origin)
+	opened, replaced, err := openWhole(ctx, path, views, origin, f.takeBroken(path))
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %s: %w", path, err)
 	}
+	opened.files, opened.path, opened.replaced = f, path, replaced
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
@@ -125,7 +136,7 @@ func (f *files) removeOld(tenant contextkit.TenantID) error {
 		if f.inUse[path] > 0 {
 			continue
 		}
-		for _, suffix := range []string{"", "-wal", "-shm"} {
+		for _, suffix := range sidecars {
 			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
@@ -152,6 +163,9 @@ func open(ctx context.Context, path string, views []*model.View, origin string) 
 	}
 	for _, view := range views {
 		if s.statements[view.Name], err = s.prepare(ctx, view); err != nil {
+			if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code() == lib.SQLITE_ERROR { // no such table or column
+				err = fmt.Errorf("%w: %w", errIncomplete, err)
+			}
 			return nil, err
 		}
 	}
@@ -189,7 +203,7 @@ func (s *Store) prepareFile(ctx context.Context, views []*model.View, origin str
 	case err == nil && found == origin:
 		return nil
 	case err == nil:
-		return errors.New("the file was made from another model or journal")
+		return errForeign
 	case !errors.Is(err, sql.ErrNoRows):
 		return err
 	}

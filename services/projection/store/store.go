@@ -45,6 +45,13 @@ var ErrStop = errors.New("store: no further rows are needed")
 // later attempt may succeed.
 var ErrUnavailable = errors.New("the views' database does not answer")
 
+// ErrDamaged says that what a tenant's views are stored in is damaged. The store must be closed
+// and opened again: what is damaged is then set aside, and the views are empty.
+var ErrDamaged = errors.New("the views' file is damaged")
+
+// ErrDecode says that a stored value is not what was stored.
+var ErrDecode = errors.New("a stored value cannot be read")
+
 // Opener opens a tenant's store for views; origin fingerprints the model and the
 // journal that they are made from. Rows of another origin are not shown.
 type Opener func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (Store, error)
@@ -118,7 +125,7 @@ func Decode(column model.Column, value any) (any, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()
 	if err := decoder.Decode(&out); err != nil {
-		return nil, fmt.Errorf("column %s: %w", column.Name, err)
+		return nil, fmt.Errorf("%w: column %s: %w", ErrDecode, column.Name, err)
 	}
 	return model.Normalize(out), nil
 }

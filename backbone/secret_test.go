@@ -1,0 +1,39 @@
+package backbone_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+)
+
+func TestSharedSecret_IsOneForAllNodesAndNeverADamagedOne(t *testing.T) {
+	js := backbonetest.Start(t)
+	first, err := backbone.SharedSecret(t.Context(), js, "tokens")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := backbone.SharedSecret(t.Context(), js, "tokens"); err != nil || !bytes.Equal(again, first) {
+		t.Errorf("another node has another secret, %v", err)
+	}
+	bucket, err := js.KeyValue(t.Context(), backbone.BucketSecrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, damaged := range []string{"", "short", strings.Repeat("x", 33)} {
+		if _, err := bucket.Put(t.Context(), "tokens", []byte(damaged)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := backbone.SharedSecret(t.Context(), js, "tokens"); err == nil || !strings.Contains(err.Error(), `the secret "tokens" in bucket `+backbone.BucketSecrets) {
+			t.Errorf("a secret of %d bytes: %v", len(damaged), err)
+		}
+	}
+	if err := bucket.Delete(t.Context(), "tokens"); err != nil {
+		t.Fatal(err)
+	}
+	if fresh, err := backbone.SharedSecret(t.Context(), js, "tokens"); err != nil || bytes.Equal(fresh, first) {
+		t.Errorf("after the key was deleted: %v", err)
+	}
+}

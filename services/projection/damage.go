@@ -1,0 +1,82 @@
+package projection
+
+import (
+	"context"
+	"errors"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/query"
+	"github.com/headgate/headgate/services/projection/store"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// replacing is a store that has set aside what was damaged when it was opened.
+type replacing interface {
+	// Replaced returns why, nil if nothing was set aside.
+	Replaced() error
+}
+
+// checkedStore reports that its store is damaged.
+type checkedStore struct {
+	store.Store
+	report func(error)
+}
+
+func (c *checkedStore) check(err error) error {
+	if errors.Is(err, store.ErrDamaged) {
+		c.report(err)
+	}
+	return err
+}
+
+// Checkpoint implements [store.Store].
+func (c *checkedStore) Checkpoint(ctx context.Context) (uint64, error) {
+	sequence, err := c.Store.Checkpoint(ctx)
+	return sequence, c.check(err)
+}
+
+// Apply implements [store.Store].
+func (c *checkedStore) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
+	return c.check(c.Store.Apply(ctx, sequence, change))
+}
+
+// Query implements [store.Store].
+func (c *checkedStore) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error) {
+	sequence, err := c.Store.Query(ctx, view, plan, each)
+	return sequence, c.check(err)
+}
+
+// damagedMetric counts what was found damaged and set aside.
+var damagedMetric = prometheus.NewDesc("headgate_projection_damaged_total", "Stores of tenants' views that were damaged, and are set aside and built anew.", nil, nil)
+
+// noteReplaced logs and counts a tenant's views that were damaged and set aside.
+func (s *Service) noteReplaced(tenant contextkit.TenantID, why error) {
+	s.damaged.Add(1)
+	s.log.Error().Err(why).Str("tenant", tenant.String()).Msg("the tenant's views were damaged: they are set aside, and built anew from the journal")
+}
+
+// replaceDamaged ends a tenant's followers whose stores are damaged, and opens their views anew.
+// It returns false if none is damaged. Run calls it.
+func (s *Service) replaceDamaged(ctx context.Context, tenant contextkit.TenantID, l lane) (bool, error) {
+	switch {
+	case l.next != nil && l.next.damaged.Load():
+		s.setLane(tenant, lane{shown: l.shown})
+		s.wake() // they are opened anew
+		return true, l.next.end()
+	case !l.shown.damaged.Load():
+		return false, nil
+	case l.next != nil:
+		s.setLane(tenant, lane{shown: l.next})
+		l.next.advanced.Store(nil)
+		return true, l.shown.end()
+	}
+	ended := l.shown.end() // its calls are UNAVAILABLE until the views are opened
+	f, err := s.openViews(ctx, tenant)
+	if err != nil {
+		return true, errors.Join(ended, err)
+	}
+	s.start(ctx, f)
+	s.setLane(tenant, lane{shown: f})
+	return true, ended
+}

@@ -1,0 +1,180 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/store"
+	"modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+)
+
+const (
+	// maxSetAside bounds the damaged files of a tenant that are retained, the newest.
+	maxSetAside = 2
+	// asideMark is in the names of files that were set aside, before the time in nanoseconds.
+	asideMark = ".damaged-"
+)
+
+// sidecars are the suffixes of the files that belong to a database file, its own first.
+var sidecars = []string{"", "-wal", "-shm"}
+
+// openWhole opens a tenant's file. A file that is damaged, or cannot be one, is set aside, and an
+// empty one is opened instead: it is a cache of the journal. replaced is why, nil if the file was
+// opened as it is. broken is what an earlier use of the file has met, nil for nothing.
+func openWhole(ctx context.Context, path string, views []*model.View, origin string, broken error) (s *Store, replaced, err error) {
+	replaced = broken
+	if replaced == nil {
+		replaced = unusable(path)
+	}
+	if replaced == nil {
+		if s, err = open(ctx, path, views, origin); err == nil || !damaged(err) {
+			return s, nil, err
+		}
+		replaced = err
+	}
+	aside, err := setAside(path, time.Now())
+	if err != nil {
+		return nil, nil, fmt.Errorf("it is damaged (%w) and cannot be set aside: %w", replaced, err)
+	}
+	if s, err = open(ctx, path, views, origin); err != nil {
+		return nil, nil, err
+	}
+	return s, fmt.Errorf("%s was damaged, and is now %s: %w", path, aside, replaced), nil
+}
+
+// errForeign says that a file was made from another model or journal, whatever its name.
+var errForeign = errors.New("the file was made from another model or journal")
+
+// errIncomplete says that a table or column is missing.
+var errIncomplete = errors.New("the file's tables are not those of the views")
+
+// damaged reports whether an error says that the file's content cannot be used. Errors that
+// may pass (a full disk, too many open files, a lock) are not among them.
+func damaged(err error) bool {
+	if errors.Is(err, errForeign) || errors.Is(err, errIncomplete) {
+		return true
+	}
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return false
+	}
+	switch e.Code() {
+	case lib.SQLITE_IOERR_SHORT_READ, lib.SQLITE_IOERR_CORRUPTFS, lib.SQLITE_READONLY_DBMOVED:
+		return true
+	}
+	switch e.Code() & 0xff {
+	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB, lib.SQLITE_FORMAT:
+		return true
+	}
+	return false
+}
+
+// unusable returns why what is in a file's place cannot be opened as a database, nil if it can
+// or there is nothing.
+func unusable(path string) error {
+	for _, suffix := range sidecars {
+		info, err := os.Lstat(path + suffix)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return nil //nolint:nilerr // opening it reports the error
+		case !info.Mode().IsRegular():
+			return fmt.Errorf("%s is no regular file (%s)", filepath.Base(path)+suffix, info.Mode().Type())
+		case suffix == "" && info.Size() == 0:
+			return errors.New("it is empty")
+		}
+		file, err := os.OpenFile(path+suffix, os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("the process may not read and write %s", filepath.Base(path)+suffix)
+		}
+		if err == nil {
+			_ = file.Close() // nothing was written
+		}
+	}
+	return damagedLog(path + "-wal")
+}
+
+// setAside renames a file and those that belong to it, so that they can be inspected, and removes
+// older ones of the tenant beyond the bound. It returns the new path.
+func setAside(path string, now time.Time) (string, error) {
+	aside := fmt.Sprintf("%s%s%d", path, asideMark, now.UnixNano())
+	for _, suffix := range sidecars {
+		if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	tenant, _, _ := strings.Cut(filepath.Base(path), ".") // tenants' names have no dot
+	found, err := filepath.Glob(filepath.Join(filepath.Dir(path), tenant+".*"+asideMark+"*"))
+	if err != nil {
+		return "", err
+	}
+	times := map[string]struct{}{}
+	for _, name := range found {
+		times[asideTime(name)] = struct{}{}
+	}
+	for len(times) > maxSetAside {
+		oldest := ""
+		for at := range times {
+			if oldest == "" || len(at) < len(oldest) || len(at) == len(oldest) && at < oldest {
+				oldest = at
+			}
+		}
+		delete(times, oldest)
+		for _, name := range found {
+			if asideTime(name) == oldest {
+				_ = os.Remove(name) // a directory that has files stays: someone else made it
+			}
+		}
+	}
+	return aside, nil
+}
+
+// asideTime returns the time in the name of a file that was set aside.
+func asideTime(name string) string {
+	_, at, _ := strings.Cut(filepath.Base(name), asideMark)
+	at, _, _ = strings.Cut(at, "-")
+	return at
+}
+
+// check returns an operation's error. One that says that the file is damaged wraps
+// [store.ErrDamaged], and the file is set aside when it is opened next.
+func (s *Store) check(err error) error {
+	if err == nil || !damaged(err) && !errors.Is(err, store.ErrDecode) {
+		return err
+	}
+	if s.files != nil {
+		s.files.markBroken(s.path, err)
+	}
+	return fmt.Errorf("%w: %s: %w", store.ErrDamaged, s.path, err)
+}
+
+// Replaced returns why an earlier file was set aside when the store was opened, nil if none was.
+func (s *Store) Replaced() error { return s.replaced }
+
+// markBroken notes that a file is damaged.
+func (f *files) markBroken(path string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken[path] = err
+}
+
+// takeBroken returns what has been noted of a file, and forgets it.
+func (f *files) takeBroken(path string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err := f.broken[path]
+	delete(f.broken, path)
+	return err
+}
+
+// Path returns the file's path.
+func (s *Store) Path() string { return s.path }
