@@ -82,7 +82,7 @@ func (d *Database) Close() { d.pool.Close() }
 
 // Views implements [store.Opener].
 func (d *Database) Views(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
-	sum := sha256.Sum256([]byte(origin))
+	sum := sha256.Sum256([]byte(origin + namesOf(views)))
 	s := &Store{pool: d.pool, tenant: tenant, schema: "views_" + hex.EncodeToString(sum[:8]), statements: map[string]statements{}}
 	s.release = d.use(s.schema)
 	if err := s.prepare(ctx, views, d.used()); err != nil {
@@ -93,6 +93,17 @@ func (d *Database) Views(ctx context.Context, tenant contextkit.TenantID, views 
 		s.statements[view.Name] = newStatements(view)
 	}
 	return s, nil
+}
+
+// namesOf is a part of the generation's name. It is "" unless a view's table had a name in
+// earlier versions that PostgreSQL cut: those views are built anew, under another name.
+func namesOf(views []*model.View) string {
+	for _, view := range views {
+		if table := "view_" + view.Name; query.PostgresName(table) != table {
+			return "/names-2"
+		}
+	}
+	return ""
 }
 
 // use counts a store of a schema until it is released.
@@ -132,15 +143,16 @@ func newStatements(view *model.View) statements {
 	columns, marks, changes := []string{"_tenant", `"` + query.KeyColumn + `"`}, []string{"$1", "$2"}, []string{}
 	var selected []string
 	for i, column := range view.Columns {
-		name := fmt.Sprintf("%q", column.Name)
+		name := query.PostgreSQL.Column(column.Name)
 		columns, selected = append(columns, name), append(selected, name)
 		marks = append(marks, fmt.Sprintf("$%d", i+3))
 		changes = append(changes, fmt.Sprintf("%s = EXCLUDED.%s", name, name))
 	}
-	where := fmt.Sprintf("FROM %q WHERE _tenant = $1 AND %q = $2", store.Table(view), query.KeyColumn)
+	table := query.PostgreSQL.Table(view.Name)
+	where := fmt.Sprintf("FROM %s WHERE _tenant = $1 AND %q = $2", table, query.KeyColumn)
 	return statements{
 		row: fmt.Sprintf("SELECT %s %s", strings.Join(selected, ", "), where),
-		put: fmt.Sprintf("INSERT INTO %q (%s) VALUES (%s) ON CONFLICT (_tenant, %q) DO UPDATE SET %s", store.Table(view),
+		put: fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s) ON CONFLICT (_tenant, %q) DO UPDATE SET %s", table,
 			strings.Join(columns, ", "), strings.Join(marks, ", "), query.KeyColumn, strings.Join(changes, ", ")),
 		remove: "DELETE " + where,
 	}
@@ -203,26 +215,31 @@ func schema(name string, views []*model.View) []string {
 		fmt.Sprintf(`SET LOCAL search_path TO %q`, name),
 		`CREATE TABLE _checkpoint (_tenant TEXT COLLATE "C" PRIMARY KEY, sequence BIGINT NOT NULL)`,
 	}
-	tables := []string{"_checkpoint"}
+	tables := []string{`"_checkpoint"`}
 	for _, view := range views {
+		table := query.PostgreSQL.Table(view.Name)
 		columns := []string{`_tenant TEXT COLLATE "C" NOT NULL`, fmt.Sprintf(`%q TEXT COLLATE "C" NOT NULL`, query.KeyColumn)}
 		var indexes []string
 		for _, column := range view.Columns {
-			columns = append(columns, fmt.Sprintf("%q %s", column.Name, sqlTypes[column.Type]))
+			name := query.PostgreSQL.Column(column.Name)
+			columns = append(columns, name+" "+sqlTypes[column.Type])
 			if column.Index {
-				// Nulls as the orders of queries have them.
-				indexes = append(indexes, fmt.Sprintf("CREATE INDEX ON %q (_tenant, %q NULLS FIRST, %q)", store.Table(view), column.Name, query.KeyColumn))
+				// Nulls as the orders of queries have them. Tables and indexes share their names;
+				// no table's has a dot, unless it has a hash after it.
+				index := query.PostgresName(fmt.Sprintf("view_%s.%s.index", view.Name, column.Name))
+				indexes = append(indexes, fmt.Sprintf("CREATE INDEX %q ON %s (_tenant, %s NULLS FIRST, %q)", index, table, name, query.KeyColumn))
 			}
 		}
-		columns = append(columns, fmt.Sprintf("PRIMARY KEY (_tenant, %q)", query.KeyColumn))
-		out = append(append(out, fmt.Sprintf("CREATE TABLE %q (%s)", store.Table(view), strings.Join(columns, ", "))), indexes...)
-		tables = append(tables, store.Table(view))
+		key := query.PostgresName("view_" + view.Name + ".key")
+		columns = append(columns, fmt.Sprintf("CONSTRAINT %q PRIMARY KEY (_tenant, %q)", key, query.KeyColumn))
+		out = append(append(out, fmt.Sprintf("CREATE TABLE %s (%s)", table, strings.Join(columns, ", "))), indexes...)
+		tables = append(tables, table)
 	}
 	for _, table := range tables {
 		out = append(out,
-			fmt.Sprintf("ALTER TABLE %q ENABLE ROW LEVEL SECURITY", table),
-			fmt.Sprintf("ALTER TABLE %q FORCE ROW LEVEL SECURITY", table), // the owner, which we are, too
-			fmt.Sprintf("CREATE POLICY tenant ON %q USING (_tenant = current_setting('headgate.tenant')) WITH CHECK (_tenant = current_setting('headgate.tenant'))", table))
+			fmt.Sprintf("ALTER TABLE %s ENABLE ROW LEVEL SECURITY", table),
+			fmt.Sprintf("ALTER TABLE %s FORCE ROW LEVEL SECURITY", table), // the owner, which we are, too
+			fmt.Sprintf("CREATE POLICY tenant ON %s USING (_tenant = current_setting('headgate.tenant')) WITH CHECK (_tenant = current_setting('headgate.tenant'))", table))
 	}
 	return out
 }

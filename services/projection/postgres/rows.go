@@ -136,14 +136,14 @@ const (
 // error.
 func read(ctx context.Context, tx pgx.Tx, view *model.View, plan query.Plan, args []any, each func(values, terms []any) error) (failed, err error) {
 	if plan.Limit <= firstFetch {
-		rows, err := tx.Query(ctx, store.Select(view, plan), args...)
+		rows, err := tx.Query(ctx, store.Select(query.PostgreSQL, view, plan), args...)
 		if err != nil {
 			return nil, err
 		}
 		_, _, failed, err = consume(rows, plan, each)
 		return failed, err
 	}
-	if _, err := tx.Exec(ctx, "DECLARE page NO SCROLL CURSOR FOR "+store.Select(view, plan), args...); err != nil {
+	if _, err := tx.Exec(ctx, "DECLARE page NO SCROLL CURSOR FOR "+store.Select(query.PostgreSQL, view, plan), args...); err != nil {
 		return nil, err
 	}
 	for next, left := firstFetch, plan.Limit; left > 0; {

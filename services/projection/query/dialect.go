@@ -1,8 +1,11 @@
 package query
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -16,8 +19,11 @@ const (
 
 // SQLite is SQLite's dialect.
 var SQLite = Dialect{
+	Table:         func(name string) string { return quote("view_" + name) },
+	Column:        quote,
 	Placeholder:   func(int, any) string { return "?" },
 	NullSafeEqual: "IS",
+	Not:           "(NOT ifnull(%s, 0))", // TRUE and FALSE may be columns
 	Contains:      "instr(%s, %s) > 0",
 	Like:          SQLiteLike + "(%s, %s)",
 	JSON: func(column string, test JSONTest, bind func(any) string) string {
@@ -32,6 +38,8 @@ var SQLite = Dialect{
 // PostgreSQL is PostgreSQL's dialect. A parameter says its type, since the
 // database would otherwise take that of the column that it is compared with.
 var PostgreSQL = Dialect{
+	Table:  func(name string) string { return quote(PostgresName("view_" + name)) },
+	Column: func(name string) string { return quote(postgresColumn(name)) },
 	Placeholder: func(n int, value any) string {
 		kind := ""
 		switch value.(type) {
@@ -47,11 +55,43 @@ var PostgreSQL = Dialect{
 		return fmt.Sprintf("$%d%s", n, kind)
 	},
 	NullSafeEqual: "IS NOT DISTINCT FROM",
+	Not:           "((%s) IS NOT TRUE)",
 	Contains:      "strpos(%s, %s) > 0",
 	Like:          "(%s LIKE %s)",
 	JSON:          postgresJSON,
 	NullsFirst:    " NULLS FIRST",
 	NullsLast:     " NULLS LAST",
+}
+
+// quote quotes a name, which the model has checked to be a plain one.
+func quote(name string) string { return `"` + name + `"` }
+
+const (
+	// postgresNameBytes is the length to which PostgreSQL cuts names.
+	postgresNameBytes = 63
+	// nameHash is the length of the hash in a name that is derived from a longer one.
+	nameHash = 16
+)
+
+// PostgresName returns the name of a table, index or constraint. One that PostgreSQL would cut,
+// and might then confuse with another, gets a hash; the dot before it is in no name of a model.
+func PostgresName(name string) string {
+	if len(name) <= postgresNameBytes {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return name[:postgresNameBytes-nameHash-1] + "." + hex.EncodeToString(sum[:nameHash/2])
+}
+
+// postgresSystemColumns are columns that every table has (PostgreSQL 15, §5.5).
+var postgresSystemColumns = []string{"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", "oid"}
+
+// postgresColumn returns a column's name, another than those of system columns.
+func postgresColumn(name string) string {
+	if slices.Contains(postgresSystemColumns, name) {
+		return name + "."
+	}
+	return name
 }
 
 // postgresJSON implements [Dialect.JSON]. The column's text may have \u0000, which jsonb cannot:

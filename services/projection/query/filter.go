@@ -47,7 +47,7 @@ func (b *builder) condition(part node) (string, error) {
 		return b.junction(part, b.condition)
 	case *negation:
 		inner, err := b.condition(part.part)
-		return not(inner), err
+		return b.not(inner), err
 	case *restriction:
 		return b.restriction(part)
 	}
@@ -55,7 +55,7 @@ func (b *builder) condition(part node) (string, error) {
 }
 
 // not returns the condition that is true where inner is false or NULL.
-func not(inner string) string { return "((" + inner + ") IS NOT TRUE)" }
+func (b *builder) not(inner string) string { return fmt.Sprintf(b.dialect.Not, inner) }
 
 // junction compiles the parts and joins them. The joined conditions are a balanced tree:
 // SQLite bounds the depth of expressions.
@@ -109,13 +109,13 @@ func (b *builder) argument(column model.Column, r *restriction, arg node) (strin
 		return b.junction(arg, func(part node) (string, error) { return b.argument(column, r, part) })
 	case *negation:
 		inner, err := b.argument(column, r, arg.part)
-		return not(inner), err
+		return b.not(inner), err
 	case *value:
 		if r.operator != "!=" {
 			return b.compare(column, r, r.operator, arg)
 		}
 		equal, err := b.compare(column, r, "=", arg)
-		return not(equal), err
+		return b.not(equal), err
 	}
 	return "", fmt.Errorf("query: an argument of type %T", arg)
 }
@@ -125,7 +125,7 @@ func (b *builder) compare(column model.Column, r *restriction, operator string, 
 	if column.Type == model.TypeJSON {
 		return b.compareJSON(column, r, operator, v)
 	}
-	name := quote(column.Name)
+	name := b.dialect.Column(column.Name)
 	if !v.quoted {
 		switch {
 		case v.text == "null" && (operator == "=" || operator == ":"):
@@ -136,7 +136,7 @@ func (b *builder) compare(column model.Column, r *restriction, operator string, 
 			return name + " IS NOT NULL", nil
 		}
 		if other, ok := b.view.Column(v.text); ok && operator != ":" && sameOrder(column, other) {
-			return "(" + name + " " + operator + " " + quote(other.Name) + ")", nil
+			return "(" + name + " " + operator + " " + b.dialect.Column(other.Name) + ")", nil
 		}
 	}
 	if column.Type == model.TypeString && !v.time {
@@ -200,9 +200,9 @@ func (b *builder) compareJSON(column model.Column, r *restriction, operator stri
 	case isPattern && equality:
 		test.Kind, test.Text = KindPattern, string(p)
 	}
-	condition := b.dialect.JSON(quote(column.Name), test, b.bind)
+	condition := b.dialect.JSON(b.dialect.Column(column.Name), test, b.bind)
 	if missing {
-		condition = not(condition)
+		condition = b.not(condition)
 	}
 	return condition, nil
 }

@@ -64,10 +64,14 @@ type Term struct {
 
 // Dialect is what differs between databases.
 type Dialect struct {
+	// Table and Column return the quoted names of a view's table and of a column.
+	Table, Column func(name string) string
 	// Placeholder returns the n-th bound parameter, from 1, that takes value.
 	Placeholder func(n int, value any) string
 	// NullSafeEqual is the operator that finds NULL equal to NULL.
 	NullSafeEqual string
+	// Not is a format of a condition: whether it is false or NULL.
+	Not string
 	// Contains is a format of two operands: whether the first has the second in
 	// it.
 	Contains string
@@ -105,9 +109,9 @@ func Compile(view *model.View, request Request, dialect Dialect) (Plan, error) {
 	plan.Args = b.args
 	order := make([]string, len(plan.Terms))
 	for i, term := range plan.Terms {
-		order[i] = quote(term.Column) + " ASC" + dialect.NullsFirst
+		order[i] = dialect.Column(term.Column) + " ASC" + dialect.NullsFirst
 		if term.Desc {
-			order[i] = quote(term.Column) + " DESC" + dialect.NullsLast
+			order[i] = dialect.Column(term.Column) + " DESC" + dialect.NullsLast
 		}
 	}
 	plan.OrderBy = strings.Join(order, ", ")
@@ -177,9 +181,9 @@ func (b *builder) after(terms []Term, values []any) string {
 		}
 		parts := make([]string, 0, i+1)
 		for j, equal := range terms[:i] {
-			parts = append(parts, quote(equal.Column)+" "+b.dialect.NullSafeEqual+" "+b.bind(values[j]))
+			parts = append(parts, b.dialect.Column(equal.Column)+" "+b.dialect.NullSafeEqual+" "+b.bind(values[j]))
 		}
-		column := quote(term.Column)
+		column := b.dialect.Column(term.Column)
 		switch {
 		case values[i] == nil:
 			parts = append(parts, column+" IS NOT NULL")
@@ -204,9 +208,6 @@ func (b *builder) bind(value any) string {
 	b.args = append(b.args, value)
 	return b.dialect.Placeholder(len(b.args), value)
 }
-
-// quote writes a column's name, which the model has checked to be a plain one.
-func quote(column string) string { return `"` + column + `"` }
 
 func names(view *model.View) string {
 	list := make([]string, len(view.Columns))

@@ -13,7 +13,11 @@ import (
 
 // Apply implements [store.Store].
 func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
-	return s.check(s.apply(ctx, sequence, change))
+	err := s.check(s.apply(ctx, sequence, change))
+	if err == nil {
+		s.boundLog(ctx)
+	}
+	return err
 }
 
 func (s *Store) apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {

@@ -26,6 +26,8 @@ func (s *Store) Checkpoint(ctx context.Context) (uint64, error) {
 
 // Query implements [store.Store].
 func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error) {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
 	sequence, err := s.query(ctx, view, plan, each)
 	return sequence, s.check(err)
 }
@@ -71,22 +73,22 @@ func (s *Store) query(ctx context.Context, view *model.View, plan query.Plan, ea
 // many as the page may have, however large.
 func statement(view *model.View, plan query.Plan) string {
 	if plan.Where == "" && len(plan.Terms) == 1 || len(plan.Terms) == 0 {
-		return store.Select(view, plan) // in the table's own order
+		return store.Select(query.SQLite, view, plan) // in the table's own order
 	}
 	var inner, outer []string
 	for _, column := range plan.Columns {
 		outer = append(outer, fmt.Sprintf(`r.%q`, column.Name))
 	}
 	for i, term := range plan.Terms {
-		inner = append(inner, fmt.Sprintf(`%q AS t%d`, term.Column, i))
-		outer = append(outer, fmt.Sprintf("k.t%d", i))
+		inner = append(inner, fmt.Sprintf(`%q AS "term.%d"`, term.Column, i)) // no column has such a name
+		outer = append(outer, fmt.Sprintf(`k."term.%d"`, i))
 	}
 	where := ""
 	if plan.Where != "" {
 		where = " WHERE " + plan.Where
 	}
-	table := store.Table(view)
-	return fmt.Sprintf("SELECT %s FROM (SELECT %s FROM %q%s ORDER BY %s LIMIT %d) AS k CROSS JOIN %q AS r ON r.%q = k.t%d",
+	table := query.SQLite.Table(view.Name)
+	return fmt.Sprintf("SELECT %s FROM (SELECT %s FROM %s%s ORDER BY %s LIMIT %d) AS k CROSS JOIN %s AS r ON r.%q = k.\"term.%d\"",
 		strings.Join(outer, ", "), strings.Join(inner, ", "), table, where, plan.OrderBy, plan.Limit, table, query.KeyColumn, len(plan.Terms)-1)
 }
 

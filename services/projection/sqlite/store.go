@@ -45,6 +45,9 @@ type Store struct {
 	files    *files
 	path     string
 	replaced error // why an earlier file was set aside
+
+	maxLog  int64        // bytes
+	reading sync.RWMutex // held to read while a query reads
 }
 
 // writing are the settings of the connection that writes. A log of 16 MiB, four times
@@ -100,7 +103,7 @@ func (f *files) open(ctx context.Context, tenant contextkit.TenantID, views []*m
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %s: %w", path, err)
 	}
-	opened.files, opened.path, opened.replaced = f, path, replaced
+	opened.files, opened.replaced = f, replaced
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
@@ -146,7 +149,7 @@ func (f *files) removeOld(tenant contextkit.TenantID) error {
 }
 
 func open(ctx context.Context, path string, views []*model.View, origin string) (_ *Store, err error) {
-	s := &Store{statements: map[string]*statements{}}
+	s := &Store{statements: map[string]*statements{}, path: path, maxLog: maxLog}
 	if s.write, err = connect(path, 1, writing...); err != nil {
 		return nil, err
 	}
@@ -227,19 +230,22 @@ var sqlTypes = map[model.ColumnType]string{
 
 // schema returns the statements that make a view's table.
 func schema(view *model.View) []string {
+	table := query.SQLite.Table(view.Name)
 	columns := []string{`"` + query.KeyColumn + `" TEXT PRIMARY KEY`}
 	var indexes []string
 	for _, column := range view.Columns {
 		columns = append(columns, fmt.Sprintf("%q %s", column.Name, sqlTypes[column.Type]))
 		if column.Index {
-			indexes = append(indexes, fmt.Sprintf(`CREATE INDEX "%s_%s" ON %q (%q, %q)`, store.Table(view), column.Name, store.Table(view), column.Name, query.KeyColumn))
+			// Tables and indexes share their names; no table's has a dot.
+			indexes = append(indexes, fmt.Sprintf(`CREATE INDEX "view_%s.%s" ON %s (%q, %q)`, view.Name, column.Name, table, column.Name, query.KeyColumn))
 		}
 	}
-	create := fmt.Sprintf("CREATE TABLE %q (%s) WITHOUT ROWID", store.Table(view), strings.Join(columns, ", "))
+	create := fmt.Sprintf("CREATE TABLE %s (%s) WITHOUT ROWID", table, strings.Join(columns, ", "))
 	return append([]string{create}, indexes...)
 }
 
 func (s *Store) prepare(ctx context.Context, view *model.View) (*statements, error) {
+	table := query.SQLite.Table(view.Name)
 	columns := []string{`"` + query.KeyColumn + `"`}
 	var selected []string
 	for _, column := range view.Columns {
@@ -247,16 +253,16 @@ func (s *Store) prepare(ctx context.Context, view *model.View) (*statements, err
 		selected = append(selected, fmt.Sprintf("%q", column.Name))
 	}
 	marks := "(?" + strings.Repeat(", ?", len(view.Columns)) + ")"
-	put := fmt.Sprintf("INSERT OR REPLACE INTO %q (%s) VALUES ", store.Table(view), strings.Join(columns, ", "))
+	put := fmt.Sprintf("INSERT OR REPLACE INTO %s (%s) VALUES ", table, strings.Join(columns, ", "))
 	st := &statements{}
 	for _, p := range []struct {
 		stmt **sql.Stmt
 		text string
 	}{
-		{&st.row, fmt.Sprintf("SELECT %s FROM %q WHERE %q = ?", strings.Join(selected, ", "), store.Table(view), query.KeyColumn)},
+		{&st.row, fmt.Sprintf("SELECT %s FROM %s WHERE %q = ?", strings.Join(selected, ", "), table, query.KeyColumn)},
 		{&st.put, put + marks},
 		{&st.putMany, put + marks + strings.Repeat(", "+marks, rowsPerStatement-1)},
-		{&st.remove, fmt.Sprintf("DELETE FROM %q WHERE %q = ?", store.Table(view), query.KeyColumn)},
+		{&st.remove, fmt.Sprintf("DELETE FROM %s WHERE %q = ?", table, query.KeyColumn)},
 	} {
 		var err error
 		//nolint:sqlclosecheck // Close does

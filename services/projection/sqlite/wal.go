@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 )
 
@@ -28,10 +27,7 @@ var errLog = errors.New("its write-ahead log is damaged")
 func damagedLog(path string) error {
 	file, err := os.Open(path)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return nil //nolint:nilerr // opening the database reports the error
+		return nil // there is none, or opening the database reports the error
 	}
 	defer func() { _ = file.Close() }() // it is only read
 	in := bufio.NewReaderSize(file, 1<<20)
@@ -57,7 +53,7 @@ func damagedLog(path string) error {
 	frame, salts, invalid := make([]byte, frameHeader+int(pageSize)), [8]byte(header[16:24]), false
 	for {
 		if _, err := io.ReadFull(in, frame); err != nil {
-			return nil //nolint:nilerr // the end, or an incomplete frame
+			return nil // the end, or an incomplete frame
 		}
 		if [8]byte(frame[8:16]) != salts {
 			if !invalid {

@@ -56,9 +56,6 @@ var ErrDecode = errors.New("a stored value cannot be read")
 // journal that they are made from. Rows of another origin are not shown.
 type Opener func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (Store, error)
 
-// Table returns the name of a view's table.
-func Table(view *model.View) string { return "view_" + view.Name }
-
 // ByKey is the plan that finds the row under a key.
 func ByKey(view *model.View, dialect query.Dialect, key string) query.Plan {
 	return query.Plan{
@@ -84,15 +81,15 @@ func Among(plan query.Plan, dialect query.Dialect, keys []string) query.Plan {
 }
 
 // Select returns a plan's statement.
-func Select(view *model.View, plan query.Plan) string {
+func Select(dialect query.Dialect, view *model.View, plan query.Plan) string {
 	selected := make([]string, 0, len(plan.Columns)+len(plan.Terms))
 	for _, column := range plan.Columns {
-		selected = append(selected, fmt.Sprintf("%q", column.Name))
+		selected = append(selected, dialect.Column(column.Name))
 	}
 	for _, term := range plan.Terms {
-		selected = append(selected, fmt.Sprintf("%q", term.Column))
+		selected = append(selected, dialect.Column(term.Column))
 	}
-	text := fmt.Sprintf("SELECT %s FROM %q", strings.Join(selected, ", "), Table(view))
+	text := "SELECT " + strings.Join(selected, ", ") + " FROM " + dialect.Table(view.Name)
 	if plan.Where != "" {
 		text += " WHERE " + plan.Where
 	}
