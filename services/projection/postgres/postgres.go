@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
@@ -30,10 +31,6 @@ import (
 const (
 	// connections bounds a node's connections to the database.
 	connections = 32
-	// keptGenerations is how many schemas of views are kept, those that were used last,
-	// beside this node's own: one is shown, one may be built beside it, one is that
-	// before an upgrade.
-	keptGenerations = 3
 	// schemaLock is the advisory lock under which schemas are made and dropped.
 	schemaLock = 0x68656164 // "head"
 )
@@ -48,6 +45,8 @@ type Database struct {
 
 	mu    sync.Mutex
 	inUse map[string]int // stores by schema
+
+	renewed time.Time // when Watch has renewed the generations in use
 }
 
 // Open connects to the database at url. Errors: [ErrUnsafeRole], [store.ErrUnavailable], or the
@@ -184,7 +183,7 @@ func (s *Store) prepare(ctx context.Context, views []*model.View, used []string)
 				return fmt.Errorf("%s: %w", statement, err)
 			}
 		}
-		if _, err := tx.Exec(ctx, `UPDATE headgate.generations SET used = clock_timestamp() WHERE name = ANY ($1)`, used); err != nil {
+		if err := renew(ctx, tx, used); err != nil {
 			return err
 		}
 		if !exists {
@@ -198,13 +197,6 @@ func (s *Store) prepare(ctx context.Context, views []*model.View, used []string)
 		_, err := tx.Exec(ctx, `INSERT INTO _checkpoint VALUES ($1, 0) ON CONFLICT DO NOTHING`, s.tenant.String())
 		return err
 	})
-}
-
-// generations are the statements that make the table of generations.
-var generations = []string{
-	`CREATE SCHEMA IF NOT EXISTS headgate`,
-	`CREATE TABLE IF NOT EXISTS headgate.generations (name TEXT PRIMARY KEY, made TIMESTAMPTZ NOT NULL DEFAULT now())`,
-	`ALTER TABLE headgate.generations ADD COLUMN IF NOT EXISTS used TIMESTAMPTZ NOT NULL DEFAULT now()`,
 }
 
 // schema returns the statements that make a generation.
@@ -242,27 +234,6 @@ func schema(name string, views []*model.View) []string {
 			fmt.Sprintf("CREATE POLICY tenant ON %s USING (_tenant = current_setting('headgate.tenant')) WITH CHECK (_tenant = current_setting('headgate.tenant'))", table))
 	}
 	return out
-}
-
-// dropOld drops the schemas of generations that nobody uses any more.
-func dropOld(ctx context.Context, tx pgx.Tx, used []string) error {
-	rows, err := tx.Query(ctx, `SELECT name FROM (SELECT name FROM headgate.generations ORDER BY used DESC, name OFFSET $1) old WHERE name <> ALL ($2)`, keptGenerations, used)
-	if err != nil {
-		return err
-	}
-	old, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return err
-	}
-	for _, name := range old {
-		if _, err := tx.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{name}.Sanitize()+" CASCADE"); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, `DELETE FROM headgate.generations WHERE name = $1`, name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // enter puts the transaction into the tenant's rows of the generation.

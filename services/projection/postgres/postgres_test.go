@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/model"
@@ -208,49 +209,130 @@ func TestEveryTextComesBackAsItWas(t *testing.T) {
 	})
 }
 
-func TestAnOldGenerationIsKeptForTheWayBackAndOlderOnesAreDropped(t *testing.T) {
+// generationTests is the fixture of tests of generations.
+type generationTests struct {
+	d    *Database
+	view *model.View
+}
+
+// checkpoint opens a generation and closes it again, and returns the tenant's checkpoint in it.
+func (g generationTests) checkpoint(t *testing.T, origin string) uint64 {
+	t.Helper()
+	s := open(t, g.d, "acme", origin)
+	sequence, err := s.Checkpoint(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return sequence
+}
+
+// age makes all generations unused for longer than a time, which keeps their order.
+func (g generationTests) age(t *testing.T, d time.Duration) {
+	t.Helper()
+	if _, err := g.d.pool.Exec(t.Context(), `UPDATE headgate.generations SET used = used - $1 * interval '1 second'`, int64(d.Seconds())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestGenerations_AnOldOneIsRetainedForTheWayBack(t *testing.T) {
 	d, _, _ := database(t)
-	view := notes(t)[0]
+	g := generationTests{d, notes(t)[0]}
 	one := open(t, d, "acme", "one")
-	if err := put(t.Context(), one, view, 7, "k", "old"); err != nil {
+	if err := put(t.Context(), one, g.view, 7, "k", "old"); err != nil {
 		t.Fatal(err)
 	}
 	if err := one.Close(); err != nil {
 		t.Fatal(err)
 	}
-	checkpoint := func(origin string) uint64 {
-		t.Helper()
-		s := open(t, d, "acme", origin)
-		sequence, err := s.Checkpoint(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return sequence
-	}
-	if n := checkpoint("two"); n != 0 {
+	if n := g.checkpoint(t, "two"); n != 0 {
 		t.Errorf("a new generation begins at %d", n)
 	}
-	if n := checkpoint("one"); n != 7 {
+	if n := g.checkpoint(t, "one"); n != 7 {
 		t.Errorf("the old generation is at %d, want 7: it serves until the last node is upgraded", n)
 	}
-	checkpoint("three")
-	checkpoint("four") // drops the second, which was used longest ago
-	if n := checkpoint("one"); n != 7 {
+	g.age(t, 2*unusedFor)
+	g.checkpoint(t, "three")
+	g.age(t, 2*unusedFor)
+	g.checkpoint(t, "four") // drops the second, which was used longest ago
+	if n := g.checkpoint(t, "one"); n != 7 {
 		t.Errorf("the generation that was gone back to is at %d, want 7", n)
 	}
-	if err := put(t.Context(), open(t, d, "acme", "four"), view, 9, "k", "shown"); err != nil { // and stays in use
+	if err := put(t.Context(), open(t, d, "acme", "four"), g.view, 9, "k", "shown"); err != nil { // and stays in use
 		t.Fatal(err)
 	}
 	for _, origin := range []string{"five", "six", "seven", "eight"} {
-		checkpoint(origin)
+		g.age(t, 2*unusedFor)
+		g.checkpoint(t, origin)
 	}
-	if n := checkpoint("four"); n != 9 {
+	if n := g.checkpoint(t, "four"); n != 9 {
 		t.Errorf("the generation in use is at %d, want 9", n)
 	}
-	if n := checkpoint("one"); n != 0 {
+	if n := g.checkpoint(t, "one"); n != 0 {
 		t.Errorf("the generation that was used longest ago is still there, at %d", n)
+	}
+}
+
+// What another node shows is not dropped, as long as that node renews it, and for an hour after.
+func TestGenerations_AnotherNodesIsRetained(t *testing.T) {
+	d, _, url := database(t)
+	g := generationTests{d, notes(t)[0]}
+	other, err := Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(other.Close)
+	shown := open(t, other, "acme", "shown")
+	if err := put(t.Context(), shown, g.view, 7, "k", "there"); err != nil {
+		t.Fatal(err)
+	}
+	many := []string{"one", "two", "three", "four", "five", "six"}
+	for _, origin := range many { // within an hour
+		g.checkpoint(t, origin)
+	}
+	for _, origin := range many { // for longer, with a renewal from time to time
+		g.age(t, unusedFor/2)
+		if err := other.Renew(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		g.checkpoint(t, origin+" again")
+	}
+	if n, err := shown.Checkpoint(t.Context()); err != nil || n != 7 {
+		t.Fatalf("the generation that another node shows is at %d, %v", n, err)
+	}
+	// A node that was cut off for longer has it made anew.
+	for _, origin := range many {
+		g.age(t, 2*unusedFor)
+		g.checkpoint(t, origin+" later")
+	}
+	if _, err := shown.Checkpoint(t.Context()); !errors.Is(err, store.ErrDamaged) {
+		t.Fatalf("a generation that was dropped: %v, want %v", err, store.ErrDamaged)
+	}
+	if err := put(t.Context(), shown, g.view, 8, "k", "there"); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("an event for it: %v", err)
+	}
+	if err := shown.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := open(t, other, "acme", "shown").Checkpoint(t.Context()); err != nil || n != 0 {
+		t.Errorf("it is made anew at %d, %v", n, err)
+	}
+}
+
+// Generations of earlier versions are found under the names that they have.
+func TestGenerations_NamesStayUnlessPostgreSQLCutThem(t *testing.T) {
+	d, _, _ := database(t)
+	if s := open(t, d, "acme", "o"); s.schema != "views_65c74c15a686187b" {
+		t.Errorf("the generation's name is %s", s.schema)
+	}
+	long := &model.View{Name: strings.Repeat("x", 60), Columns: notes(t)[0].Columns}
+	s, err := d.Views(t.Context(), backbonetest.Tenant(t, "acme"), []*model.View{long}, "o")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name := s.(*Store).schema; name == "views_65c74c15a686187b" {
+		t.Errorf("the generation of a view with a long name is %s as well", name)
 	}
 }

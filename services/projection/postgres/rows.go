@@ -21,7 +21,7 @@ func (s *Store) Checkpoint(ctx context.Context) (sequence uint64, err error) {
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("postgres: read checkpoint: %w", available(ctx, err))
+		return 0, fmt.Errorf("postgres: read checkpoint: %w", usable(ctx, err))
 	}
 	return sequence, nil
 }
@@ -58,7 +58,7 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.B
 		return tx.SendBatch(ctx, &writes).Close()
 	})
 	if err != nil && failed == nil {
-		return fmt.Errorf("postgres: apply: %w", available(ctx, err))
+		return fmt.Errorf("postgres: apply: %w", usable(ctx, err))
 	}
 	return err
 }
@@ -119,7 +119,7 @@ func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, ea
 	case failed != nil:
 		return 0, failed
 	case err != nil:
-		return 0, fmt.Errorf("postgres: query %s: %w", view.Name, available(ctx, err))
+		return 0, fmt.Errorf("postgres: query %s: %w", view.Name, usable(ctx, err))
 	}
 	return sequence, nil
 }

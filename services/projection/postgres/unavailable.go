@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/headgate/headgate/services/projection/store"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog"
 )
@@ -34,6 +36,19 @@ var unavailableClasses = []string{
 	"25006", // read-only transaction: a standby answers during a failover
 	"58",    // system errors, such as of its disk
 }
+
+// usable marks err as [store.ErrDamaged] if the generation is no longer there: a node that was
+// away for longer than the others wait makes it anew. Otherwise it is [available].
+func usable(ctx context.Context, err error) error {
+	server, ok := errors.AsType[*pgconn.PgError](err)
+	if ok && slices.Contains(missingCodes, server.Code) || errors.Is(err, pgx.ErrNoRows) { // no checkpoint
+		return fmt.Errorf("%w: %w", store.ErrDamaged, err)
+	}
+	return available(ctx, err)
+}
+
+// missingCodes are the SQLSTATE codes of a table or schema that is missing.
+var missingCodes = []string{"42P01", "3F000"}
 
 // available marks err as [store.ErrUnavailable] if the database cannot be reached or cannot
 // serve any query now. An error of ctx stays as it is.
@@ -94,8 +109,9 @@ func (d *Database) Ready() error {
 	return fmt.Errorf("PostgreSQL does not answer since %s", d.health.since.UTC().Format(time.RFC3339))
 }
 
-// Watch checks each second whether the database answers, for [Database.Ready], until ctx ends.
-// Changes are logged, once each, at level warn.
+// Watch checks each second whether the database answers, for [Database.Ready], and renews the
+// generations in use every few minutes, until ctx ends. Changes are logged, once each, at level
+// warn.
 func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
@@ -113,6 +129,11 @@ func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
 			log.Warn().Err(err).Dur("again_in", watchEvery).Msg("PostgreSQL does not answer: queries are refused as UNAVAILABLE, and no events are applied")
 		default:
 			log.Warn().Dur("after", now.Sub(before)).Msg("PostgreSQL answers again")
+		}
+		if err == nil {
+			if err := d.renewSometimes(ctx, now); err != nil && ctx.Err() == nil {
+				log.Warn().Err(err).Msg("that views are in use is not noted in PostgreSQL; it is tried again")
+			}
 		}
 		select {
 		case <-ticker.C:

@@ -45,9 +45,10 @@ var ErrStop = errors.New("store: no further rows are needed")
 // later attempt may succeed.
 var ErrUnavailable = errors.New("the views' database does not answer")
 
-// ErrDamaged says that what a tenant's views are stored in is damaged. The store must be closed
-// and opened again: what is damaged is then set aside, and the views are empty.
-var ErrDamaged = errors.New("the views' file is damaged")
+// ErrDamaged says that what a tenant's views are stored in is damaged, or no longer there. The
+// store must be closed and opened again: what is damaged is then set aside, and the views are
+// empty.
+var ErrDamaged = errors.New("the views' store is damaged or missing")
 
 // ErrDecode says that a stored value is not what was stored.
 var ErrDecode = errors.New("a stored value cannot be read")

@@ -1,0 +1,93 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// keptGenerations is how many schemas of views are retained in any case, those that were
+	// used last: one is shown, one may be built beside it, one is that before an upgrade.
+	keptGenerations = 3
+	// unusedFor is how long a further schema must not have been used by any node before it is
+	// dropped, and renewEvery the interval at which a node renews those that it uses.
+	unusedFor  = time.Hour
+	renewEvery = 5 * time.Minute
+	// renewAgain is the wait after a renewal that failed.
+	renewAgain = time.Minute
+)
+
+// generations are the statements that make the table of generations.
+var generations = []string{
+	`CREATE SCHEMA IF NOT EXISTS headgate`,
+	`CREATE TABLE IF NOT EXISTS headgate.generations (name TEXT PRIMARY KEY, made TIMESTAMPTZ NOT NULL DEFAULT now())`,
+	`ALTER TABLE headgate.generations ADD COLUMN IF NOT EXISTS used TIMESTAMPTZ NOT NULL DEFAULT now()`,
+}
+
+// renew notes that schemas are in use.
+func renew(ctx context.Context, tx pgx.Tx, used []string) error {
+	_, err := tx.Exec(ctx, `UPDATE headgate.generations SET used = clock_timestamp() WHERE name = ANY ($1)`, used)
+	return err
+}
+
+// dropOld drops the schemas of generations that no node has used for unusedFor, except for the
+// newest. The caller has the lock of schemas, and has renewed those that it uses.
+func dropOld(ctx context.Context, tx pgx.Tx, used []string) error {
+	rows, err := tx.Query(ctx, `SELECT name FROM (SELECT name, used FROM headgate.generations ORDER BY used DESC, name OFFSET $1) old
+		WHERE used < clock_timestamp() - $2 * interval '1 second' AND name <> ALL ($3)`, keptGenerations, int64(unusedFor.Seconds()), used)
+	if err != nil {
+		return err
+	}
+	old, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, name := range old {
+		if _, err := tx.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{name}.Sanitize()+" CASCADE"); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM headgate.generations WHERE name = $1`, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Renew notes that the generations of the stores that are open are in use, so that no node drops
+// them, and drops old ones. [Database.Watch] calls it every few minutes.
+func (d *Database) Renew(ctx context.Context) error {
+	used := d.used()
+	if len(used) == 0 {
+		return nil
+	}
+	return pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(schemaLock)); err != nil {
+			return err
+		}
+		if err := renew(ctx, tx, used); err != nil {
+			return fmt.Errorf("postgres: renew generations: %w", err)
+		}
+		return dropOld(ctx, tx, used)
+	})
+}
+
+// renewSometimes calls [Database.Renew] if it is time to. Watch calls it.
+func (d *Database) renewSometimes(ctx context.Context, now time.Time) error {
+	if now.Sub(d.renewed) < renewEvery {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	defer cancel()
+	d.renewed = now
+	err := d.Renew(ctx)
+	if err != nil {
+		d.renewed = now.Add(renewAgain - renewEvery)
+	}
+	return err
+}
+
+// renewTimeout bounds a renewal, which waits for nodes that make schemas.
+const renewTimeout = 10 * time.Second
