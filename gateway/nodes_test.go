@@ -197,6 +197,7 @@ func aNodesPushbackIsHonoured(t *testing.T, start starter) {
 		"RetryInfo":             {detail: 150 * time.Millisecond, calls: 2, atLeast: 150 * time.Millisecond},
 		"after the deadline":    {pushback: "60000", calls: 1},
 		"RetryInfo, much later": {detail: time.Minute, calls: 1},
+		"the client's to wait":  {detail: 1500 * time.Millisecond, calls: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e.node.set(func(ctx context.Context, call int) error {

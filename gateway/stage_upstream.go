@@ -25,6 +25,9 @@ const (
 	// firstBackoff is the longest wait before the second attempt; each further
 	// one doubles it. Waits have full jitter.
 	firstBackoff = 20 * time.Millisecond
+	// maxPushback is the longest wait that a node may ask for and that the gateway waits itself. A
+	// longer one is the client's: a call that waits occupies its tenant's share.
+	maxPushback = time.Second
 	// retryAfter is what a client is told to wait when no node is ready, and retryRefused when
 	// the nodes say why.
 	retryAfter, retryRefused = 500 * time.Millisecond, 5 * time.Second
@@ -155,7 +158,7 @@ func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
 	if !asked {
 		wait = rand.N(firstBackoff << (call.Attempts - 1))
 	}
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait+minRemaining {
+	if deadline, ok := ctx.Deadline(); wait > maxPushback || ok && time.Until(deadline) < wait+minRemaining {
 		return false
 	}
 	if !call.Tenant.IsZero() && !g.tenants.Of(call.Tenant).Retry() {

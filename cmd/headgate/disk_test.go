@@ -1,0 +1,196 @@
+//go:build linux
+
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/internal/disk/disktest"
+)
+
+// depositor deposits 1 under a new key with each command, and knows what was acknowledged.
+type depositor struct {
+	caller
+
+	acknowledged int
+}
+
+func (d *depositor) deposit(ctx context.Context) (status int, text string) {
+	d.t.Helper()
+	status, text = d.post(ctx, "/v1/commands/wallet/a/deposit", fmt.Sprintf(`{"payload":{"amount":1},"idempotencyKey":"d%d"}`, d.acknowledged))
+	if status == http.StatusOK {
+		d.acknowledged++
+	}
+	return status, text
+}
+
+// fillsUp deposits until the disk, which is full but for what files have left of their blocks,
+// takes no event, and checks what is answered then.
+func (d *depositor) fillsUp(ctx context.Context) {
+	d.t.Helper()
+	var status int
+	var text string
+	for status = http.StatusOK; status == http.StatusOK; {
+		status, text = d.deposit(ctx)
+	}
+	if err := eventually(ctx, "commands are refused for the disk", func() (bool, error) {
+		status, text = d.deposit(ctx)
+		return strings.Contains(text, "disk"), fmt.Errorf("%d %s", status, text)
+	}); err != nil {
+		d.t.Fatal(err)
+	}
+	if status != http.StatusServiceUnavailable || !strings.Contains(text, "google.rpc.RetryInfo") {
+		d.t.Errorf("%d %s: want UNAVAILABLE with RetryInfo", status, text)
+	}
+	if status, text := d.post(ctx, "/v1/query/wallets", `{}`); status != http.StatusOK || !strings.Contains(text, "Ada") {
+		d.t.Errorf("a query on a full disk: %d %s", status, text)
+	}
+}
+
+// goesOn waits until commands are answered, and checks that each that was acknowledged has had its
+// effect once.
+func (d *depositor) goesOn(ctx context.Context) {
+	d.t.Helper()
+	var text string
+	if err := eventually(ctx, "commands are answered again", func() (bool, error) {
+		var status int
+		status, text = d.deposit(ctx)
+		return status == http.StatusOK, fmt.Errorf("%d %s", status, text)
+	}); err != nil {
+		d.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(text, `"position":"`)
+	position, _, _ := strings.Cut(rest, `"`)
+	want := fmt.Sprintf(`"balance":%d,`, d.acknowledged)
+	if err := eventually(ctx, "the views go on", func() (bool, error) {
+		status, text := d.post(ctx, "/v1/query/wallets", fmt.Sprintf(`{"minPosition":%q}`, position))
+		return status == http.StatusOK && strings.Contains(text, want), fmt.Errorf("%d %s: want %s", status, text, want)
+	}); err != nil {
+		d.t.Error(err)
+	}
+}
+
+// open opens the wallet and waits for its row.
+func (d *depositor) open(ctx context.Context) {
+	d.t.Helper()
+	if status, text := d.post(ctx, "/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`); status != http.StatusOK {
+		d.t.Fatalf("%d %s", status, text)
+	}
+	if err := eventually(ctx, "the view has the wallet", func() (bool, error) {
+		_, text := d.post(ctx, "/v1/query/wallets", `{}`)
+		return strings.Contains(text, "Ada"), nil
+	}); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// A full disk stops the commands of `dev`, which says so, and nothing else; it goes on by itself
+// as often as there is room again.
+func TestDisk_DevGoesOnOnceThereIsRoom(t *testing.T) {
+	dir := disktest.Small(t, 96<<20)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	p := start(t, filepath.Join(dir, "data"), nil)
+	d := &depositor{caller: caller{t, p.gateway, "Bearer " + p.tokens["ACME"]}}
+	d.open(ctx)
+	for range 2 {
+		free := disktest.Fill(t, dir)
+		d.fillsUp(ctx)
+		if status, body := ready(ctx, t, p.aggregate); status != http.StatusServiceUnavailable || !strings.Contains(body.Reason, "disk") {
+			t.Errorf("the aggregate: %d %+v, want not ready for the disk", status, body)
+		}
+		if err := eventually(ctx, "the gateway is degraded for the disk", func() (bool, error) {
+			status, body := ready(ctx, t, p.gateway)
+			return status == http.StatusOK && strings.Contains(body.Degraded["aggregate"], "disk"), fmt.Errorf("%d %+v", status, body)
+		}); err != nil {
+			t.Error(err)
+		}
+		free()
+		d.goesOn(ctx)
+	}
+	p.stop(t)
+	if log := p.stderr.String(); strings.Count(log, "the disk of the journal refuses writes") > 4 || !strings.Contains(log, "no space left on device") {
+		t.Errorf("want a line for each change, with the cause:\n%s", log)
+	}
+}
+
+// When the data directory of `dev` is removed, it takes no commands and says why, and no empty
+// journal takes the place of the old one.
+func TestDisk_DevNoticesThatItsDirectoryIsGone(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	p := start(t, data, nil)
+	d := &depositor{caller: caller{t, p.gateway, "Bearer " + p.tokens["ACME"]}}
+	d.open(ctx)
+	if err := os.Rename(data, data+"-moved"); err != nil {
+		t.Fatal(err)
+	}
+	if err := eventually(ctx, "commands are refused", func() (bool, error) {
+		status, text := d.deposit(ctx)
+		return status == http.StatusServiceUnavailable && strings.Contains(text, "directory"), fmt.Errorf("%d %s", status, text)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := eventually(ctx, "the projection is not ready", func() (bool, error) {
+		status, body := ready(ctx, t, p.projection)
+		return status == http.StatusServiceUnavailable && strings.Contains(body.Reason, "directory"), fmt.Errorf("%d %+v", status, body)
+	}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(data); !os.IsNotExist(err) {
+		t.Errorf("%v: want nothing in the place of the directory", err)
+	}
+	if err := os.Rename(data+"-moved", data); err != nil {
+		t.Fatal(err)
+	}
+	d.goesOn(ctx)
+	p.stop(t)
+	if log := p.stderr.String(); !strings.Contains(log, data) || !strings.Contains(log, "disappeared") {
+		t.Errorf("want lines that name the directory:\n%s", log)
+	}
+}
+
+// On a NATS server of its own, whose disk is full, every role goes on without a restart once the
+// server has been restarted with room.
+func TestDisk_RolesGoOnAfterTheServersRestart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs every role as a process, as others do under the race detector")
+	}
+	if _, err := natsBinary(); err != nil {
+		t.Fatal(err)
+	}
+	dir := disktest.Small(t, 96<<20)
+	t.Run("everything on one disk", func(t *testing.T) {
+		t.Setenv("TMPDIR", dir)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		c := startCluster(t, 1, nil)
+		d := &depositor{caller: caller{t, c.gateway, c.token(t, "acme", "command.submit", "query.read")}}
+		d.open(ctx)
+		free := disktest.Fill(t, dir)
+		d.fillsUp(ctx)
+		aggregate := c.roles["aggregate"].listens(t)
+		if status, body := ready(ctx, t, aggregate); status != http.StatusServiceUnavailable || !strings.Contains(body.Reason, "disk") {
+			t.Errorf("the aggregate: %d %+v, want not ready for the disk", status, body)
+		}
+		_, text, err := get(ctx, aggregate+"/metrics")
+		if err != nil || !strings.Contains(text, `headgate_stream_writable{process="aggregate",stream="EVENTS"} 0`) {
+			t.Errorf("%v: the metrics do not say that EVENTS stores nothing", err)
+		}
+		if log := c.roles["aggregate"].log(); strings.Count(log, "the journal stores nothing") != 1 {
+			t.Errorf("want one line of the change:\n%s", log)
+		}
+		free()
+		c.nats[0].kill()
+		c.nats[0].start(t)
+		d.goesOn(ctx)
+	})
+}
