@@ -38,6 +38,8 @@ const (
 	BucketRebalances  = "rebalances"  // id → a move of a tenant from node to node
 	BucketUsage       = "usage"       // what tenants store, counted by aggregate nodes
 	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
+	BucketLeases      = "leases"      // group.lease → a live process; see package lease
+	BucketCursors     = "cursors"     // tenant → how far the tenant's triggers are taken, and by which runner
 )
 
 const (
@@ -53,6 +55,8 @@ const (
 	// nodesTTL is how long a silent node's last word is kept; those who listen give
 	// it up long before.
 	nodesTTL = time.Minute
+	// leasesTTL removes leases that no process is left to take away, and deletion markers.
+	leasesTTL = 10 * time.Minute
 	// timelineAge is how long hops are stored; how many, see [timelineSlots].
 	timelineAge = 24 * time.Hour
 	// modelHistory is how many models are remembered (the most that a bucket can).

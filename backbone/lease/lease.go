@@ -1,0 +1,310 @@
+// Package lease tells which processes of a group are alive, so that one of them at a time can
+// own a piece of work.
+//
+// Each process holds one lease: a key of its own in the bucket [backbone.BucketLeases], which it
+// rewrites each second by compare and set. A process that does not rewrite its lease within
+// [Config.Lost] is dead for the others: one of them deletes the key at the revision that it has
+// last seen, and from then on the owner cannot rewrite it. A process that stood still therefore
+// finds out that its lease is lost before it believes in it again.
+//
+// It guarantees that a lease that was deleted is never held again, and that its owner's
+// [Lease.Valid] is false before any other process may take it for dead, as long as clocks run
+// equally fast. What an owner writes elsewhere must be fenced there: by compare and set on a
+// record that names the lease.
+//
+// Source: C. Gray, D. Cheriton: Leases, SOSP 1989.
+package lease
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// Config configures a lease. The zero value of each duration is its default.
+type Config struct {
+	// Group is the kind of the processes that compete: letters and digits.
+	Group string
+	// Node is the id of the process's node, which stays the same across restarts.
+	Node string
+	// Every is the time between two renewals; default 1 s.
+	Every time.Duration
+	// Lost is the time without a renewal after which others take the lease away; default
+	// 5 s. At half of it the owner stops believing in it.
+	Lost time.Duration
+	// Log receives faults.
+	Log zerolog.Logger
+}
+
+// Member is a live process of the group.
+type Member struct {
+	// ID is the id of its lease, which is another after each start and each loss.
+	ID string `json:"id"`
+	// Node is the id of its node.
+	Node string `json:"node"`
+	// Taking is false while the process finishes its work and begins none.
+	Taking bool `json:"taking"`
+}
+
+// seen is a member as this process knows it.
+type seen struct {
+	member   Member
+	revision uint64
+	at       time.Time // of the last change, by this process's clock
+}
+
+// Lease is one process's lease. Its methods may be called concurrently.
+type Lease struct {
+	config Config
+	js     jetstream.JetStream
+	bucket *backbone.Bucket[Member]
+	wake   chan struct{} // asks for a renewal now
+
+	mu       sync.Mutex
+	own      Member // ID is "" while there is none
+	revision uint64
+	renewed  time.Time // when the last renewal that succeeded began
+	members  map[string]seen
+	changed  chan struct{}
+}
+
+// New returns a lease that [Lease.Run] acquires. Error: the bucket's.
+func New(ctx context.Context, js jetstream.JetStream, config Config) (*Lease, error) {
+	if config.Every <= 0 {
+		config.Every = time.Second
+	}
+	if config.Lost <= 0 {
+		config.Lost = 5 * time.Second
+	}
+	bucket, err := backbone.OpenBucket[Member](ctx, js, backbone.BucketLeases)
+	if err != nil {
+		return nil, err
+	}
+	return &Lease{
+		config: config, js: js, bucket: bucket, wake: make(chan struct{}, 1),
+		own: Member{Node: config.Node, Taking: true}, members: map[string]seen{}, changed: make(chan struct{}),
+	}, nil
+}
+
+func (l *Lease) key(id string) string { return l.config.Group + "." + id }
+
+// Run holds a lease until ctx ends, and a new one whenever it was lost. It calls term with the
+// id of each; term's context ends with ctx or when the lease is lost, and the lease is renewed
+// until term has returned.
+func (l *Lease) Run(ctx context.Context, term func(ctx context.Context, id string)) {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watch, stop := context.WithCancel(ctx)
+	defer stop()
+	watching.Go(func() { l.follow(watch) })
+	failed := false
+	for ctx.Err() == nil {
+		if err := l.acquire(ctx); err != nil {
+			if ctx.Err() == nil && !failed {
+				l.config.Log.Warn().Err(err).Msg("the lease cannot be acquired; trying again")
+			}
+			failed = true
+			l.pause(ctx, l.config.Every)
+			continue
+		}
+		failed = false
+		l.hold(ctx, term)
+	}
+}
+
+// acquire makes a new lease.
+func (l *Lease) acquire(ctx context.Context) error {
+	l.mu.Lock()
+	own := l.own
+	l.mu.Unlock()
+	own.ID = strings.ReplaceAll(contextkit.NewID(), ".", "-")
+	began := time.Now()
+	revision, err := l.bucket.Put(contextkit.PlatformContext(ctx), l.key(own.ID), own, 0)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.own.ID, l.revision, l.renewed = own.ID, revision, began
+	l.notify()
+	return nil
+}
+
+// hold runs one term.
+func (l *Lease) hold(ctx context.Context, term func(ctx context.Context, id string)) {
+	id := l.ID()
+	termCtx, end := context.WithCancel(ctx)
+	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var renewal sync.WaitGroup
+	renewal.Go(func() {
+		defer end()
+		l.renewUntilLost(renewing)
+	})
+	term(termCtx, id)
+	if ctx.Err() == nil {
+		<-termCtx.Done() // the lease is renewed even if there is nothing to do
+	}
+	stop()
+	renewal.Wait()
+	l.release(context.WithoutCancel(ctx))
+}
+
+// releaseTimeout bounds the wait for the deletion of a lease that is given up; without it,
+// others wait for [Config.Lost].
+const releaseTimeout = 2 * time.Second
+
+// release gives the lease up, if it is still held.
+func (l *Lease) release(ctx context.Context) {
+	l.mu.Lock()
+	id, revision := l.own.ID, l.revision
+	l.own.ID, l.renewed = "", time.Time{}
+	l.notify()
+	l.mu.Unlock()
+	if id == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), releaseTimeout)
+	defer cancel()
+	_ = l.bucket.Delete(ctx, l.key(id), revision) // without it, others notice the silence
+}
+
+// renewUntilLost renews the lease until it is lost or ctx ends.
+func (l *Lease) renewUntilLost(ctx context.Context) {
+	for {
+		l.pause(ctx, l.config.Every)
+		if ctx.Err() != nil {
+			return
+		}
+		if !l.renew(ctx) {
+			l.mu.Lock()
+			l.own.ID, l.renewed = "", time.Time{}
+			l.notify()
+			l.mu.Unlock()
+			l.config.Log.Warn().Msg("the lease is lost: this process was silent for too long")
+			return
+		}
+	}
+}
+
+// renew rewrites the lease, and reports false once it is lost for certain.
+func (l *Lease) renew(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), l.config.Lost/2)
+	defer cancel()
+	l.mu.Lock()
+	own, revision, began := l.own, l.revision, time.Now()
+	l.mu.Unlock()
+	next, err := l.bucket.Put(ctx, l.key(own.ID), own, revision)
+	if errors.Is(err, backbone.ErrChanged) {
+		// An earlier renewal may have been stored without an acknowledgement.
+		var kept backbone.Kept[Member]
+		kept, err = l.bucket.Get(ctx, l.key(own.ID))
+		if errors.Is(err, backbone.ErrNotKept) {
+			return false
+		}
+		next = kept.Revision
+	}
+	if err != nil {
+		return true // not known: until it is, Valid decides
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if began.Sub(l.renewed) > l.config.Lost/2 {
+		// This process, or JetStream, stood still: the others have their time again.
+		for id, s := range l.members {
+			s.at = time.Now()
+			l.members[id] = s
+		}
+	}
+	l.revision, l.renewed = next, began
+	return true
+}
+
+func (l *Lease) pause(ctx context.Context, long time.Duration) {
+	timer := time.NewTimer(long)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.wake:
+	case <-ctx.Done():
+	}
+}
+
+// notify wakes callers of Changed. l.mu is held.
+func (l *Lease) notify() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// ID returns the id of the lease, "" while there is none.
+func (l *Lease) ID() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.own.ID
+}
+
+// Valid reports whether the lease is held and was renewed so lately that no other process can
+// have taken it away.
+func (l *Lease) Valid() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.own.ID != "" && time.Since(l.renewed) < l.config.Lost/2
+}
+
+// SetTaking announces whether this process begins new work.
+func (l *Lease) SetTaking(taking bool) {
+	l.mu.Lock()
+	changed := l.own.Taking != taking
+	if l.own.Taking = taking; changed {
+		l.notify()
+	}
+	l.mu.Unlock()
+	if changed {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Members returns the live processes of the group, this one included while it has a lease, by
+// id, and a channel that is closed when they change.
+func (l *Lease) Members() ([]Member, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []Member
+	for _, s := range l.members {
+		if s.member.ID != l.own.ID {
+			out = append(out, s.member)
+		}
+	}
+	if l.own.ID != "" {
+		out = append(out, l.own)
+	}
+	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	return out, l.changed
+}
+
+// Alive reports whether the lease with an id is held. Error: the bucket's.
+func (l *Lease) Alive(ctx context.Context, id string) (bool, error) {
+	l.mu.Lock()
+	_, known := l.members[id]
+	known = known || id == l.own.ID && id != ""
+	l.mu.Unlock()
+	if known {
+		return true, nil
+	}
+	// Its announcement may not have arrived here yet.
+	_, err := backbone.ReadKept(ctx, l.js, backbone.BucketLeases, l.key(id))
+	if errors.Is(err, backbone.ErrNotKept) {
+		return false, nil
+	}
+	return err == nil, err
+}
