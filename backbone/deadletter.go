@@ -90,15 +90,7 @@ func deadLetters(ctx context.Context, js jetstream.JetStream, tenant contextkit.
 // RemoveDeadLetter removes a letter whose work is done. One that is not there is
 // removed already.
 func RemoveDeadLetter(ctx context.Context, js jetstream.JetStream, sequence uint64) error {
-	stream, err := js.Stream(ctx, StreamDeadLetters)
-	if err == nil {
-		err = stream.DeleteMsg(ctx, sequence)
-	}
-	var api *jetstream.APIError
-	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-		return nil
-	}
-	if err != nil {
+	if err := removeMessage(ctx, js, StreamDeadLetters, sequence); err != nil {
 		return fmt.Errorf("backbone: remove dead letter %d: %w", sequence, err)
 	}
 	return nil

@@ -157,6 +157,8 @@ func buckets() []jetstream.StreamConfig {
 		bucket(BucketSnapshots, 1, 0),
 		bucket(BucketSecrets, 1, 0),
 		bucket(BucketUsage, 1, 0),
+		bucket(BucketLeases, 1, leasesTTL),
+		bucket(BucketCursors, 1, 0),
 		bucket(BucketPlacement, 1, 0),
 		bucket(BucketTenants, 1, 0),
 		bucket(BucketModels, modelHistory, 0),
