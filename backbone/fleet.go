@@ -44,6 +44,9 @@ type Node struct {
 	// Tokens is the newest version of positions and page tokens that the node reads. Nodes
 	// that read version 1 alone announce 0.
 	Tokens int `json:"tokens,omitempty"`
+	// Runner is the newest way in which a runner can take triggers: 1: by cursors. Earlier
+	// versions announce 0.
+	Runner int `json:"runner,omitempty"`
 	// Started is when the process began.
 	Started time.Time `json:"started"`
 	// Beat counts the announcements of the process, so that an older one that arrives late is

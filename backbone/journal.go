@@ -332,3 +332,14 @@ func (j *Journal) Last(ctx context.Context, tenant contextkit.TenantID) (uint64,
 	}
 	return msg.Sequence, nil
 }
+
+// Event returns the tenant's event with a sequence, and false if the journal has none there. An
+// error wraps [ErrMalformedEvent] if the message there is no event.
+func (j *Journal) Event(ctx context.Context, tenant contextkit.TenantID, sequence uint64) (Event, bool, error) {
+	msg, err := askLeader(ctx, j.js, StreamEvents, question{From: sequence, Subject: TenantEvents(tenant)})
+	if err != nil || msg == nil || msg.Sequence != sequence {
+		return Event{}, false, err
+	}
+	event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
+	return event, err == nil, err
+}

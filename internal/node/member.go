@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -155,6 +156,9 @@ func (m *member) announce(ctx context.Context, node backbone.Node, server *chass
 		now.Tenants = nil
 		for _, tenant := range m.tenants.All() {
 			now.Tenants = append(now.Tenants, tenant.String())
+		}
+		if m.kind == kindRunner {
+			now.Runner = runner.Abilities
 		}
 		now.Load = loadOf(server.Metrics.Load())
 		if lag != nil {

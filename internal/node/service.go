@@ -83,7 +83,7 @@ func newProjection(ctx context.Context, m *member, models *model.Registry, confi
 }
 
 func newRunner(ctx context.Context, m *member, models *model.Registry, config runner.Config, commands gatewayv1connect.CommandServiceClient, hooks webhook.Config, listen chassis.Config) (*service, error) {
-	config.Tokens, hooks.Transport = m.tokens, m.spans.RoundTripper
+	config.Node, config.Tokens, hooks.Transport = m.id, m.tokens, m.spans.RoundTripper
 	workflows, err := runner.New(ctx, config, m.js, models, m.tenants, commands, hooks, m.timeline, m.log)
 	if err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ func (s *Service) Drain(ctx context.Context, _ *adminv1.DrainRequest) (*adminv1.
 		waiting, cancel = context.WithDeadline(ctx, deadline.Add(-answerMargin))
 	}
 	defer cancel()
-	if err := s.until(waiting, func() bool { return !s.drained || len(s.active) == 0 }); err != nil && ctx.Err() != nil {
+	if err := s.until(waiting, func() bool { return !s.drained || s.idle() }); err != nil && ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	status, err := s.nodeStatus(ctx)
@@ -60,8 +60,9 @@ func (s *Service) Reload(ctx context.Context, _ *adminv1.ReloadRequest) (*adminv
 		return nil, connect.NewError(connect.CodeFailedPrecondition, "the model cannot be read and the old one stays").WithCause(err)
 	}
 	if changed {
-		// What triggers a workflow may have changed: the consumers follow.
-		for _, tenant := range s.tenants.All() {
+		// What triggers a workflow may have changed: the durable consumers, where they are in
+		// use, follow.
+		for _, tenant := range s.byDurables() {
 			if _, err := s.worker(tenant).consumer(ctx); err != nil {
 				return nil, connect.NewError(connect.CodeUnavailable, "the model is loaded, but the journal does not deliver by it yet: reload again").WithCause(err)
 			}
@@ -74,32 +75,14 @@ func (s *Service) Reload(ctx context.Context, _ *adminv1.ReloadRequest) (*adminv
 
 // PauseTenant implements RunnerAdmin.
 func (s *Service) PauseTenant(ctx context.Context, req *adminv1.PauseTenantRequest) (*adminv1.PauseTenantResponse, error) {
-	status, err := s.setPaused(ctx, req.GetTenantId(), true)
+	status, err := s.pause(ctx, req.GetTenantId(), true)
 	return &adminv1.PauseTenantResponse{Tenant: status}, err
 }
 
 // ResumeTenant implements RunnerAdmin.
 func (s *Service) ResumeTenant(ctx context.Context, req *adminv1.ResumeTenantRequest) (*adminv1.ResumeTenantResponse, error) {
-	status, err := s.setPaused(ctx, req.GetTenantId(), false)
+	status, err := s.pause(ctx, req.GetTenantId(), false)
 	return &adminv1.ResumeTenantResponse{Tenant: status}, err
-}
-
-// setPaused keeps the decision first, so that a restart does not forget it.
-func (s *Service) setPaused(ctx context.Context, field string, paused bool) (*adminv1.TenantStatus, error) {
-	tenant, err := s.tenants.Of(ctx, field)
-	if err != nil {
-		return nil, err
-	}
-	decision := decidedRunning
-	if paused {
-		decision = decidedPaused
-	}
-	revision, err := backbone.PutKept(ctx, s.js, backbone.BucketRunner, pausedKey(tenant), []byte(decision))
-	if err != nil {
-		return nil, connect.NewError(connect.CodeUnavailable, "the decision could not be kept: try again").WithCause(err)
-	}
-	s.decide(tenant, paused, revision)
-	return s.tenantStatus(ctx, tenant)
 }
 
 // change changes what the workers should do and wakes Run.
@@ -134,7 +117,7 @@ func (s *Service) nodeStatus(ctx context.Context) (*adminv1.NodeStatus, error) {
 	defer s.mu.Unlock()
 	if s.drained {
 		status.State = adminv1.NodeState_NODE_STATE_DRAINING
-		if len(s.active) == 0 {
+		if s.idle() {
 			status.State = adminv1.NodeState_NODE_STATE_DRAINED
 		}
 	}
@@ -142,20 +125,67 @@ func (s *Service) nodeStatus(ctx context.Context) (*adminv1.NodeStatus, error) {
 }
 
 func (s *Service) tenantStatus(ctx context.Context, tenant contextkit.TenantID) (*adminv1.TenantStatus, error) {
-	w := s.worker(tenant)
 	s.mu.Lock()
-	status := &adminv1.TenantStatus{TenantId: tenant.String(), Paused: s.paused[tenant], InFlight: w.inFlight.Load()}
+	status := &adminv1.TenantStatus{TenantId: tenant.String(), Paused: s.paused[tenant]}
+	if w := s.workers[tenant]; w != nil {
+		status.InFlight = w.inFlight.Load()
+	}
 	s.mu.Unlock()
-	consumer, err := s.js.Consumer(ctx, backbone.StreamEvents, w.consumerName())
-	switch {
-	case errors.Is(err, jetstream.ErrConsumerNotFound): // nothing has been asked for yet
-	case err != nil:
+	var err error
+	if status.AckPending, status.Pending, err = s.waiting(ctx, tenant); err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "the journal does not answer: try again").WithCause(err)
-	default:
-		status.AckPending = int64(consumer.CachedInfo().NumAckPending)
-		status.Pending = int64(consumer.CachedInfo().NumPending)
 	}
 	return status, nil
+}
+
+// waiting returns the number of the tenant's triggers that were begun and have not ended, and of
+// those that nobody has begun, whichever runner owns the tenant.
+func (s *Service) waiting(ctx context.Context, tenant contextkit.TenantID) (begun, behind int64, err error) {
+	s.mu.Lock()
+	t, byCursors := s.term, s.cursorsSince != 0
+	s.mu.Unlock()
+	if byCursors {
+		if t != nil {
+			if o := t.owner(tenant); o != nil {
+				return o.waiting()
+			}
+		}
+		return s.waitingElsewhere(ctx, tenant)
+	}
+	consumer, err := s.js.Consumer(ctx, backbone.StreamEvents, durableName(tenant))
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound): // nothing has been asked for yet
+		return 0, 0, nil
+	case err != nil:
+		return 0, 0, err
+	}
+	return int64(consumer.CachedInfo().NumAckPending), int64(consumer.CachedInfo().NumPending), nil //nolint:gosec // far below 2^63
+}
+
+// waitingElsewhere is waiting by the stored cursor.
+func (s *Service) waitingElsewhere(ctx context.Context, tenant contextkit.TenantID) (begun, behind int64, err error) {
+	stored, err := s.loadCursor(ctx, tenant)
+	if err != nil {
+		return 0, 0, err
+	}
+	if stored.revision == 0 {
+		if stored.cursor, err = s.startingCursor(ctx, tenant); err != nil {
+			return 0, 0, err
+		}
+	}
+	seen := map[string]bool{}
+	for _, workflow := range s.models.Current().Workflows() {
+		if seen[workflow.On.Aggregate] {
+			continue
+		}
+		seen[workflow.On.Aggregate] = true
+		count, err := backbone.CountEvents(ctx, s.js, backbone.EventSubject(tenant, workflow.On.Aggregate, "*"), stored.Read)
+		if err != nil {
+			return 0, 0, err
+		}
+		behind += count
+	}
+	return int64(len(stored.Open)), behind, nil
 }
 
 var stateMessages = map[state]adminv1.WorkflowState{

@@ -8,10 +8,11 @@
 // with the steps before the refused one undone, or, when even that is refused,
 // failed and kept as a dead letter.
 //
-// How: a durable consumer per tenant delivers trigger events; an instance is a
-// record in a bucket that says which steps are done; an event is acknowledged
-// once its instance has ended or waits. A wait is a scheduled message, delivered to
-// a second durable consumer when it is time. A node's places go round its tenants,
-// which may come and go while it runs. One that takes no more work finishes what it has
-// begun within a bound, and hands the rest back.
+// How: one runner at a time owns a tenant, by a lease that it holds and a cursor that names it
+// (see ADR-0016). Trigger events come from the journal's tail; an instance is a record in a
+// bucket that says which steps are done; the cursor lists the events that were begun and have not
+// ended. A wait is a scheduled message, which is read when it is due and removed when it is done.
+// A node's places go round its tenants, which may come and go while it runs. A runner that takes
+// no more work finishes what it has begun within a bound, and leaves the rest to others. While
+// runners of an earlier version are announced, durable consumers deliver events, as to those.
 package runner

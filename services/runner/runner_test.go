@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect/v2/connectinprocess"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/backbone/lease"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
@@ -69,6 +70,12 @@ type fixture struct {
 	node   *runner.Service
 	models *model.Registry
 	stop   func()
+	// nodeID is the runner's node, and lost the silence after which it is dead for others; the
+	// zero values are for tests with one runner.
+	nodeID string
+	lost   time.Duration
+	// before is called with the runner before it runs.
+	before func(*runner.Service)
 }
 
 func registry(t *testing.T, source model.Source) *model.Registry {
@@ -85,8 +92,13 @@ func start(t *testing.T) *fixture { return startWith(t, model.Wallet, webhook.Co
 // startWith is start with a model, with what webhooks may do, and with further tenants.
 func startWith(t *testing.T, source model.Source, hooks webhook.Config, further ...string) *fixture {
 	t.Helper()
-	js := backbonetest.Start(t)
-	served := append([]string{"acme", "globex"}, further...)
+	return startOn(t, backbonetest.Start(t), source, hooks, append([]string{"acme", "globex"}, further...))
+}
+
+// startOn is startWith over a JetStream, for tenants, without a runner if prepare is given: then
+// it is called in its place.
+func startOn(t *testing.T, js jetstream.JetStream, source model.Source, hooks webhook.Config, served []string, prepare ...func(*fixture)) *fixture {
+	t.Helper()
 	tenants, err := chassis.ParseTenants(served)
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +110,10 @@ func startWith(t *testing.T, source model.Source, hooks webhook.Config, further 
 	server := connect.NewServer(contextkit.ServerInterceptor)
 	service.Register(server)
 	f := &fixture{source: source, hooks: hooks, served: served, js: js, gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server)))}}
+	for _, f2 := range prepare {
+		f2(f)
+		return f
+	}
 	f.run(t)
 	return f
 }
@@ -110,8 +126,12 @@ func (f *fixture) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.models = registry(t, f.source)
+	f.config.Node, f.config.Lease = f.nodeID, lease.Config{Lost: f.lost, Every: f.lost / 10}
 	if f.node, err = runner.New(t.Context(), f.config, f.js, f.models, tenants, f.gate, f.hooks, nil, zerolog.Nop()); err != nil {
 		t.Fatal(err)
+	}
+	if f.before != nil {
+		f.before(f.node)
 	}
 	server := connect.NewServer(contextkit.ServerInterceptor)
 	f.node.Register(server)

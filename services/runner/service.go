@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/lease"
+	"github.com/headgate/headgate/backbone/tail"
 	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/response"
@@ -30,9 +32,15 @@ const restartWait = time.Second
 type Service struct {
 	adminv1connect.UnimplementedRunnerAdminHandler
 
+	node      string
 	tenants   *chassis.Tenants
 	models    *model.Registry
 	js        jetstream.JetStream
+	journal   *backbone.Journal
+	tail      *tail.Tail
+	lease     *lease.Lease
+	cursors   *backbone.Bucket[cursor]
+	flags     *backbone.Bucket[string] // cursorsKey alone
 	decisions jetstream.KeyValue
 	instances *instances
 	answers   *response.Limiter
@@ -41,6 +49,9 @@ type Service struct {
 	commands  Commander
 	turns     *turns
 	timeline  *backbone.Timeline
+	settled   time.Duration // see [settled]
+	// nodesKnown is closed when it is known which nodes are announced.
+	nodesKnown chan struct{}
 
 	rearmEvery time.Duration // see Config.Rearm
 
@@ -52,7 +63,15 @@ type Service struct {
 	webhooks *webhook.Caller
 	decided  map[contextkit.TenantID]uint64  // revision of the decision in paused
 	active   map[contextkit.TenantID]*active // workers that run or are finishing
-	changed  chan struct{}                   // closed and replaced when any of the above changes
+	changed  chan struct{}                   // closed and replaced when any of these changes
+	// announced has the tenants of each announced runner, sorted, by node; nil: not known yet.
+	announced map[string][]string
+	// ableSince is since when every announced runner can take triggers by cursors; zero: not all can.
+	ableSince time.Time
+	// cursorsSince is the revision of the decision that all do; 0: it is not taken.
+	cursorsSince uint64
+	durables     map[string]bool // tenants with a durable consumer of an earlier version
+	term         *term           // nil while no lease is held
 }
 
 // active is a worker that was started.
@@ -62,8 +81,12 @@ type active struct {
 	stopping bool
 }
 
-// Config says how the service answers.
+// Config configures the service.
 type Config struct {
+	// Node is the id of the runner's node. Tenants are shared among runners by it.
+	Node string
+	// Lease says when other runners take this one for dead; zero: package lease's defaults.
+	Lease lease.Config
 	// Answers bounds answers in bytes.
 	Answers response.Config
 	// Tokens selects the version of page tokens that is issued; nil: the newest.
@@ -89,25 +112,36 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if err != nil {
 		return nil, err
 	}
+	journal, err := backbone.OpenJournal(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	cursors, err := backbone.OpenBucket[cursor](ctx, js, backbone.BucketCursors)
+	if err != nil {
+		return nil, err
+	}
+	flags, err := backbone.OpenBucket[string](ctx, js, backbone.BucketRunner)
+	if err != nil {
+		return nil, err
+	}
+	config.Lease.Group, config.Lease.Node, config.Lease.Log = "runner", config.Node, log
+	held, err := lease.New(ctx, js, config.Lease)
+	if err != nil {
+		return nil, err
+	}
 	s := &Service{
+		node: config.Node, journal: journal, lease: held, cursors: cursors, flags: flags,
 		rearmEvery: config.Rearm,
-
-		answers:  response.NewLimiter(config.Answers),
-		pages:    token.NewNumbers(secret, "runner/page", config.Tokens),
-		webhooks: webhooks, commands: commands, turns: newTurns(nodeConcurrency), timeline: timeline,
+		answers:    response.NewLimiter(config.Answers),
+		pages:      token.NewNumbers(secret, "runner/page", config.Tokens),
+		webhooks:   webhooks, commands: commands, turns: newTurns(nodeConcurrency), timeline: timeline,
 		tenants: tenants, models: models, js: js, decisions: decisions, instances: kept, log: log,
 		workers: map[contextkit.TenantID]*worker{}, paused: map[contextkit.TenantID]bool{}, decided: map[contextkit.TenantID]uint64{},
 		active: map[contextkit.TenantID]*active{}, changed: make(chan struct{}),
+		settled: settled, nodesKnown: make(chan struct{}),
 	}
-	for _, tenant := range tenants.All() {
-		switch kept, err := backbone.ReadKept(ctx, js, backbone.BucketRunner, pausedKey(tenant)); {
-		case err == nil:
-			s.decide(tenant, string(kept.Value) == decidedPaused, kept.Revision)
-		case !errors.Is(err, backbone.ErrNotKept):
-			return nil, fmt.Errorf("read whether %s is paused: %w", tenant, err)
-		}
-	}
-	return s, nil
+	s.tail = tail.New(js, journal, tail.Config{Name: "triggers", Subjects: s.subjects(), Log: log})
+	return s, s.loadDecisions(ctx)
 }
 
 // worker returns the tenant's worker.
@@ -125,6 +159,10 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 			turns: s.turns, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout,
 			engine: &engine{instances: s.instances, commands: s.commands, webhooks: s.webhooks, js: s.js, timeline: s.timeline},
 			log:    s.log.With().Str("tenant", tenant.String()).Logger(),
+			obsolete: func(ctx context.Context) (bool, error) {
+				revision, _, err := s.usesCursors(ctx)
+				return revision != 0, err
+			},
 		}
 		s.workers[tenant] = w
 	}
@@ -142,8 +180,8 @@ func (s *Service) Register(server *connect.Server) {
 	adminv1connect.RegisterRunnerAdminHandler(server, s)
 }
 
-// Run starts and stops workers as Drain, PauseTenant, Reload and their
-// opposites ask, until ctx ends; then it waits for the work in flight.
+// Run works on the tenants as Drain, PauseTenant, Reload and their opposites ask, until ctx ends;
+// then it finishes the work in flight, and leaves the rest to other runners.
 func (s *Service) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer s.webhooks.Close()
@@ -152,28 +190,72 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stop()
 	running.Go(func() { s.followDecisions(ctx) })
 	running.Go(func() { s.rearm(ctx) })
-	for {
-		served, models := s.tenants.Changed(), s.models.Changed()
-		s.mu.Lock()
-		changed := s.changed
-		for _, tenant := range s.tenants.All() {
-			s.reconcile(ctx, tenant, &running)
-		}
-		for tenant := range s.active {
-			if !s.tenants.Serves(tenant) {
-				s.reconcile(ctx, tenant, &running)
-			}
-		}
-		s.mu.Unlock()
-		select {
-		case <-changed:
-		case <-served:
-		case <-models:
-			s.renew(ctx)
-		case <-ctx.Done():
-			return nil
+	running.Go(func() { s.followNodes(ctx) })
+	select {
+	case <-s.nodesKnown:
+	case <-ctx.Done():
+		return nil
+	}
+	able, _ := s.allAble()
+	if decided, err := s.decideCursors(ctx, able); err != nil || !decided {
+		durables, switched := context.WithCancel(ctx)
+		running.Go(func() { s.runDurables(durables, &running) })
+		err := s.awaitCursors(ctx)
+		switched()
+		if err != nil {
+			return nil // ctx has ended
 		}
 	}
+	s.runCursors(ctx)
+	return nil
+}
+
+// runCursors takes triggers by cursors until ctx ends, and gives the tenants up in order then.
+func (s *Service) runCursors(ctx context.Context) {
+	var background sync.WaitGroup
+	defer background.Wait()
+	lasting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	background.Go(func() { s.again(lasting, "the journal's tail is not read", s.tail.Run) })
+	s.again(ctx, "the consumers of earlier versions are not listed", s.loadDurables)
+	background.Go(func() { s.again(ctx, "the consumers of earlier versions are not deleted", s.deleteDurablesLater) })
+	s.lease.Run(ctx, func(termCtx context.Context, id string) {
+		t := s.newTerm(termCtx, id)
+		s.change(func() { s.term = t })
+		t.run(ctx)
+		s.change(func() { s.term = nil })
+	})
+}
+
+// again calls f until it succeeds or ctx ends.
+func (s *Service) again(ctx context.Context, fault string, f func(context.Context) error) {
+	for ctx.Err() == nil {
+		err := f(ctx)
+		if err == nil {
+			return
+		}
+		if ctx.Err() == nil {
+			s.log.Error().Err(err).Msg(fault + "; trying again")
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(restartWait):
+		}
+	}
+}
+
+// subjects returns the subjects of the events that start workflows.
+func (s *Service) subjects() []string {
+	var subjects []string
+	for _, workflow := range s.models.Current().Workflows() {
+		if subject := "events.*." + workflow.On.Aggregate + ".*"; !slices.Contains(subjects, subject) {
+			subjects = append(subjects, subject)
+		}
+	}
+	if len(subjects) == 0 {
+		return []string{"events.*.-.-"} // none
+	}
+	return subjects
 }
 
 // Suspend leaves the work of these tenants alone, and of these only, until the next
@@ -184,49 +266,6 @@ func (s *Service) Suspend(tenants []contextkit.TenantID) {
 		resting[tenant] = true
 	}
 	s.change(func() { s.resting = resting })
-}
-
-// followDecisions takes in what operators tell other runners, until ctx ends.
-func (s *Service) followDecisions(ctx context.Context) {
-	for ctx.Err() == nil {
-		if err := s.takeDecisions(ctx); err != nil && ctx.Err() == nil {
-			s.log.Error().Err(err).Msg("other runners' decisions are not heard; trying again")
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(restartWait):
-		}
-	}
-}
-
-// takeDecisions takes decisions in as they come, those made meanwhile first.
-func (s *Service) takeDecisions(ctx context.Context) error {
-	decisions, err := s.decisions.Watch(ctx, pausedPrefix+">")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = decisions.Stop() }() // it ends with ctx anyway
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case entry, open := <-decisions.Updates():
-			if !open && ctx.Err() != nil {
-				return nil
-			}
-			if !open {
-				return errors.New("the watch has ended")
-			}
-			if entry == nil {
-				continue // what was decided before has been said
-			}
-			tenant, err := contextkit.ParseTenantID(strings.TrimPrefix(entry.Key(), pausedPrefix))
-			if err != nil {
-				continue
-			}
-			s.decide(tenant, string(entry.Value()) == decidedPaused, entry.Revision())
-		}
-	}
 }
 
 // reconcile starts or stops the tenant's worker. s.mu is held.
@@ -266,6 +305,21 @@ func (s *Service) supervise(ctx context.Context, w *worker) {
 		case <-time.After(restartWait):
 		}
 	}
+}
+
+// idle reports whether the node works for no tenant. s.mu is held.
+func (s *Service) idle() bool {
+	return len(s.active) == 0 && (s.term == nil || s.term.count() == 0)
+}
+
+// byDurables returns the tenants whose triggers durable consumers deliver.
+func (s *Service) byDurables() []contextkit.TenantID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cursorsSince != 0 {
+		return nil
+	}
+	return s.tenants.All()
 }
 
 // notify wakes whoever waits for a change. s.mu is held.
@@ -313,39 +367,18 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	return nil
 }
 
-// A tenant's decision is kept under this prefix and its name.
-const (
-	pausedPrefix   = "paused."
-	decidedPaused  = "paused"
-	decidedRunning = "running"
-)
-
-func pausedKey(tenant contextkit.TenantID) string { return pausedPrefix + tenant.String() }
-
-// decide takes a decision in, unless a later one has been.
-func (s *Service) decide(tenant contextkit.TenantID, paused bool, revision uint64) {
-	s.change(func() {
-		if revision > s.decided[tenant] {
-			s.decided[tenant], s.paused[tenant] = revision, paused
-		}
-	})
-}
-
-// renew has the journal deliver what the model in use asks for.
-func (s *Service) renew(ctx context.Context) {
-	for _, tenant := range s.tenants.All() {
-		if _, err := s.worker(tenant).consumer(ctx); err != nil && ctx.Err() == nil {
-			s.log.Error().Err(err).Str("tenant", tenant.String()).Msg("the journal does not deliver by the new model yet")
-		}
-	}
-}
-
-// Lag is how many events and pieces of work wait for the node's tenants, as far as
-// JetStream told last; those in work included.
+// Lag is the number of events and pieces of work that wait for the node's tenants, those in work
+// included, as far as is known.
 func (s *Service) Lag() int64 {
+	s.mu.Lock()
+	t := s.term
 	var lag int64
-	for _, tenant := range s.tenants.All() {
-		lag += s.worker(tenant).waiting.Load()
+	for tenant := range s.active {
+		lag += s.workerOf(tenant).waiting.Load()
+	}
+	s.mu.Unlock()
+	if t != nil {
+		lag += t.lag()
 	}
 	return lag
 }

@@ -36,19 +36,22 @@ const (
 
 // worker works on one tenant's trigger events.
 type worker struct {
-	tenant   contextkit.TenantID
-	js       jetstream.JetStream
-	models   *model.Registry
-	engine   *engine
-	turns    *turns // of all tenants
+	tenant contextkit.TenantID
+	js     jetstream.JetStream
+	models *model.Registry
+	engine *engine
+	turns  *turns // of all tenants
+	// obsolete reports whether triggers are taken by cursors: then there are no durable consumers.
+	obsolete func(context.Context) (bool, error)
 	log      zerolog.Logger
 	finish   time.Duration // see finishTimeout
 	inFlight atomic.Int64
 	waiting  atomic.Int64 // events that waited when the last one came
 }
 
-// consumerName is the durable consumer of a tenant's trigger events.
-func (w *worker) consumerName() string { return "runner-" + w.tenant.String() }
+// consumerName is the durable consumer of a tenant's trigger events, and the name of its work in
+// dead letters.
+func (w *worker) consumerName() string { return durableName(w.tenant) }
 
 // consumer returns the tenant's consumer, brought up to the model in use.
 func (w *worker) consumer(ctx context.Context) (jetstream.Consumer, error) {
@@ -62,6 +65,9 @@ func (w *worker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	}
 	if len(subjects) == 0 {
 		return nil, nil
+	}
+	if obsolete, err := w.obsolete(ctx); err != nil || obsolete {
+		return nil, err
 	}
 	consumer, err := w.js.CreateOrUpdateConsumer(ctx, backbone.StreamEvents, jetstream.ConsumerConfig{
 		Durable: w.consumerName(), FilterSubjects: subjects, AckPolicy: jetstream.AckExplicitPolicy,
@@ -81,7 +87,7 @@ func (w *worker) run(ctx context.Context) error {
 		return err
 	}
 	if triggers == nil {
-		<-ctx.Done() // the model has no workflow
+		<-ctx.Done() // the model has no workflow, or triggers are taken by cursors
 		return nil
 	}
 	due, err := w.dueConsumer(ctx)

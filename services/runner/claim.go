@@ -1,0 +1,192 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Cursor implements [tail.Handler]: it loads the tenant's cursor, and claims the tenant if its
+// last owner has left work unfinished.
+func (o *owned) Cursor(ctx context.Context) (uint64, error) {
+	o.claiming.Lock()
+	defer o.claiming.Unlock()
+	o.mu.Lock()
+	if o.loaded && o.epoch != o.term.service.journal.Epoch() {
+		o.loaded = false // sequences have another meaning
+	}
+	o.mu.Unlock()
+	if err := o.load(ctx); err != nil {
+		o.term.await(o, errors.Is(err, errOwned))
+		return 0, err
+	}
+	o.term.await(o, false)
+	o.mu.Lock()
+	unfinished := !o.claimed && (o.stored.revision == 0 && o.term.service.hasDurable(o.tenant) || o.stored.Owner != "" || len(o.stored.Open) > 0 || o.stored.Durable > 0)
+	o.mu.Unlock()
+	if unfinished {
+		if err := o.claim(ctx); err != nil {
+			return 0, err
+		}
+	}
+	if err := o.term.scanDue(ctx, o); err != nil {
+		return 0, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.read, nil
+}
+
+// load reads the cursor unless it is known. o.claiming is held.
+func (o *owned) load(ctx context.Context) error {
+	o.mu.Lock()
+	loaded := o.loaded
+	o.mu.Unlock()
+	if loaded {
+		return nil
+	}
+	s := o.term.service
+	stored, err := s.loadCursor(ctx, o.tenant)
+	if err != nil {
+		return err
+	}
+	if stored.revision == 0 {
+		if stored.cursor, err = s.startingCursor(ctx, o.tenant); err != nil {
+			return err
+		}
+	}
+	if stored.Owner != "" && stored.Owner != o.term.id {
+		switch alive, err := s.lease.Alive(ctx, stored.Owner); {
+		case err != nil:
+			return err
+		case alive:
+			return fmt.Errorf("%w: tenant %s", errOwned, o.tenant)
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stored, o.loaded, o.claimed = stored, true, stored.Owner == o.term.id
+	o.read, o.epoch = s.readFrom(stored.cursor), s.journal.Epoch()
+	return nil
+}
+
+// claim makes this runner the owner. o.claiming is held. Errors: those of [owned.load], and
+// [errFenced] if another runner was quicker: then the cursor is read again.
+func (o *owned) claim(ctx context.Context) error {
+	if err := o.load(ctx); err != nil {
+		return err
+	}
+	s := o.term.service
+	if !s.lease.Valid() || s.lease.ID() != o.term.id {
+		return errNoLease
+	}
+	o.mu.Lock()
+	claimed, next := o.claimed, o.stored
+	next.Read, next.Epoch, next.Owner = o.read, s.journal.Epoch(), o.term.id
+	o.mu.Unlock()
+	if claimed {
+		return nil
+	}
+	if next.revision == 0 {
+		if err := s.bar(ctx, o.tenant); err != nil {
+			return err
+		}
+	}
+	revision, err := s.saveCursor(ctx, o.tenant, next)
+	if err != nil {
+		o.mu.Lock()
+		o.loaded = false
+		o.mu.Unlock()
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	next.revision = revision
+	o.stored, o.claimed, o.idleSince = next, true, time.Now()
+	for _, left := range next.Open {
+		o.add(&piece{sequence: left.Sequence, failed: left.Failed})
+	}
+	o.term.claim(o)
+	if next.Durable > 0 && !o.drains {
+		o.drains = true
+		o.term.goes(func() { o.drainDurable(o.taking) })
+	}
+	o.pump()
+	return nil
+}
+
+// flush stores the cursor if it is behind, and gives the claim up if there has been nothing to do
+// for [claimIdle], or if leaving.
+func (o *owned) flush(ctx context.Context, leaving bool) error {
+	o.claiming.Lock()
+	defer o.claiming.Unlock()
+	o.mu.Lock()
+	idle := len(o.open) == 0 && len(o.due) == 0 && o.running == 0 && o.stored.Durable == 0
+	release := leaving || idle && time.Since(o.idleSince) >= claimIdle
+	if !o.claimed || !o.dirty && !release {
+		o.mu.Unlock()
+		return nil
+	}
+	next := o.stored
+	next.Read, next.Epoch, next.Open, next.Due = o.read, o.term.service.journal.Epoch(), attempts(o.open, false), attempts(o.due, true)
+	if release {
+		next.Owner = ""
+	}
+	o.dirty = false
+	o.mu.Unlock()
+	revision, err := o.term.service.saveCursor(ctx, o.tenant, next)
+	if errors.Is(err, errFenced) {
+		o.term.lose(o)
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err != nil {
+		o.dirty = true
+		return err
+	}
+	next.revision = revision
+	o.stored = next
+	if release {
+		o.claimed = false
+		o.term.unclaim(o)
+	}
+	return nil
+}
+
+// noteFar bounds the events of other types that are passed over again after a restart: an idle
+// tenant's cursor is written when the last of its events is further ahead, in sequences.
+const noteFar = 4096
+
+// note stores how far an idle tenant's events are passed over, if that is far.
+func (o *owned) note(ctx context.Context) error {
+	o.claiming.Lock()
+	defer o.claiming.Unlock()
+	o.mu.Lock()
+	sub, next, ok := o.sub, o.stored, o.loaded && !o.claimed && len(o.open) == 0 && o.taking.Err() == nil
+	o.mu.Unlock()
+	if !ok || sub == nil {
+		return nil
+	}
+	delivered := sub.Delivered()
+	if newest, known := sub.Newest(); !known || delivered < newest || delivered < next.Read+noteFar || !o.term.service.lease.Valid() {
+		return nil
+	}
+	if next.revision == 0 {
+		if err := o.term.service.bar(ctx, o.tenant); err != nil {
+			return err
+		}
+	}
+	next.Read, next.Epoch, next.Owner = delivered, o.term.service.journal.Epoch(), ""
+	revision, err := o.term.service.saveCursor(ctx, o.tenant, next)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err != nil {
+		o.loaded = false // the next claim reads it again
+		return err
+	}
+	next.revision = revision
+	o.stored, o.read = next, max(o.read, delivered)
+	return nil
+}

@@ -1,0 +1,123 @@
+package runner
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// cursor is how far a tenant's triggers are taken, as stored under the tenant's name in the
+// bucket "cursors". Only the owner changes it, by compare and set: its revision is the fencing
+// token of the owner's work.
+type cursor struct {
+	// Read is the last sequence that was taken: every trigger up to it has ended, waits for its
+	// time, is a dead letter, or is in Open.
+	Read uint64 `json:"read"`
+	// Epoch is the journal's, by which Read is to be understood.
+	Epoch int64 `json:"epoch"`
+	// Open are the triggers that were begun and have not ended, at most [window] of them.
+	Open []attempt `json:"open,omitempty"`
+	// Due is due work that has failed and will be tried again.
+	Due []attempt `json:"due,omitempty"`
+	// Owner is the lease of the runner that works on the tenant; "": none does.
+	Owner string `json:"owner,omitempty"`
+	// Durable is set after an upgrade: the durable consumer of earlier versions has
+	// unacknowledged triggers up to this sequence, which it delivers; 0: none.
+	Durable uint64 `json:"durable,omitempty"`
+}
+
+// attempt is a message and the number of attempts at it that have failed.
+type attempt struct {
+	Sequence uint64 `json:"seq"`
+	Failed   int    `json:"failed,omitempty"`
+}
+
+// errOwned says that another live runner owns a tenant.
+var errOwned = errors.New("another runner owns the tenant")
+
+// errFenced says that a runner's claim on a tenant is not valid any more.
+var errFenced = errors.New("the claim on the tenant is lost")
+
+// storedCursor is a cursor as it stands in the bucket; revision 0: there is none.
+type storedCursor struct {
+	cursor
+
+	revision uint64
+}
+
+// loadCursor returns the tenant's cursor.
+func (s *Service) loadCursor(ctx context.Context, tenant contextkit.TenantID) (storedCursor, error) {
+	kept, err := s.cursors.Get(ctx, tenant.String())
+	if errors.Is(err, backbone.ErrNotKept) {
+		return storedCursor{}, nil
+	}
+	return storedCursor{kept.Value, kept.Revision}, err
+}
+
+// saveCursor stores the tenant's cursor if it is at its revision. Error: [errFenced] if it is
+// not; any other leaves open whether it was stored.
+func (s *Service) saveCursor(ctx context.Context, tenant contextkit.TenantID, c storedCursor) (uint64, error) {
+	for {
+		revision, err := s.cursors.Put(contextkit.TenantContext(ctx, tenant), tenant.String(), c.cursor, c.revision)
+		if !errors.Is(err, backbone.ErrChanged) {
+			return revision, err
+		}
+		// An earlier attempt may have been stored without an acknowledgement: nobody else
+		// writes a cursor that this lease owns.
+		now, err := s.loadCursor(ctx, tenant)
+		switch {
+		case err != nil:
+			return 0, err
+		case now.revision == c.revision || now.revision == 0 || now.Owner == "" || now.Owner != s.lease.ID():
+			return 0, fmt.Errorf("%w: tenant %s", errFenced, tenant)
+		}
+		c.revision = now.revision
+	}
+}
+
+// attempts returns the pieces' sequences with their failures, in order; failed alone: those that
+// have failed.
+func attempts(pieces map[uint64]*piece, failedAlone bool) []attempt {
+	var out []attempt
+	for sequence, p := range pieces {
+		if p.failed > 0 || !failedAlone {
+			out = append(out, attempt{sequence, p.failed})
+		}
+	}
+	slices.SortFunc(out, func(a, b attempt) int { return cmp.Compare(a.Sequence, b.Sequence) })
+	return out
+}
+
+// startingCursor returns the cursor of a tenant that has none: after what the durable consumer
+// of earlier versions has taken, or at the journal's start. What that consumer has delivered
+// and was not acknowledged stays its business until it is.
+func (s *Service) startingCursor(ctx context.Context, tenant contextkit.TenantID) (cursor, error) {
+	c := cursor{Epoch: s.journal.Epoch()}
+	if !s.hasDurable(tenant) {
+		return c, nil
+	}
+	consumer, err := s.js.Consumer(ctx, backbone.StreamEvents, durableName(tenant))
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		return c, nil
+	case err != nil:
+		return c, fmt.Errorf("consumer %s: %w", durableName(tenant), err)
+	}
+	info := consumer.CachedInfo()
+	c.Read = info.Delivered.Stream
+	if info.NumAckPending > 0 {
+		c.Durable = info.Delivered.Stream
+	}
+	return c, nil
+}
+
+// readFrom returns the sequence that a cursor stands for in the journal.
+func (s *Service) readFrom(c cursor) uint64 {
+	return c.Read
+}

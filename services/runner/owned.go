@@ -1,0 +1,334 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/tail"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+)
+
+const (
+	// window bounds a tenant's pieces that were taken and have not ended, those that wait for
+	// another attempt included, of triggers and of due work each; windowBytes the events of
+	// triggers in memory.
+	window      = 4 * tenantConcurrency
+	windowBytes = 8 << 20
+)
+
+// Why a tenant's work ends.
+var (
+	errLeaving = errors.New("the runner takes no more work of the tenant")
+	errLost    = errors.New("the runner does not own the tenant any more")
+)
+
+// errNoLease says that this runner's lease was not renewed lately enough to begin work under it.
+var errNoLease = errors.New("the lease is not renewed at the moment")
+
+// owned is a tenant that this runner should own. Idle, it is this struct and a subscription: no
+// goroutine, timer or consumer.
+type owned struct {
+	term   *term
+	tenant contextkit.TenantID
+	// taking ends, with errLeaving or errLost as its cause, when no more work is begun.
+	taking context.Context //nolint:containedctx // it lives as long as the struct
+	end    context.CancelCauseFunc
+
+	// leaving says that the tenant is being given up; the term's mutex is held for it.
+	leaving bool
+	// claiming is held while the cursor is read or written, and while triggers are added.
+	claiming sync.Mutex
+
+	mu      sync.Mutex
+	sub     *tail.Subscription
+	stored  storedCursor // as last read or written
+	loaded  bool         // stored is known
+	claimed bool         // stored names this runner's lease
+	dirty   bool         // stored is behind
+	read    uint64
+	epoch   int64             // of the journal, when stored was read
+	open    map[uint64]*piece // triggers
+	due     map[uint64]*piece // due work, by its sequence in WORK
+	// dueBehind says that WORK has due work that found no room here.
+	dueBehind bool
+	ready     []*piece // that wait to be begun
+	running   int
+	bytes     int64 // of the events in open
+	held      bool  // the subscription is paused
+	drains    bool  // a goroutine takes what the durable consumer has left
+	idleSince time.Time
+	idle      chan struct{} // closed when nothing runs, while someone waits for it
+}
+
+// Batch implements [tail.Handler].
+func (o *owned) Batch() tail.Batch { return &batch{owned: o, model: o.term.service.models.Current()} }
+
+// Report implements [tail.Handler].
+func (o *owned) Report(err error) {
+	if err != nil && !errors.Is(err, errOwned) {
+		o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("the tenant's triggers are not taken; trying again")
+	}
+}
+
+// batch is triggers that are taken together.
+type batch struct {
+	owned  *owned
+	model  *model.Model
+	last   uint64
+	events []backbone.Event
+}
+
+// Add implements [tail.Batch].
+func (b *batch) Add(_ context.Context, event backbone.Event) error {
+	b.last = event.Sequence
+	for _, workflow := range b.model.Workflows() {
+		if workflow.On == (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {
+			b.events = append(b.events, event)
+			break
+		}
+	}
+	return nil
+}
+
+// Apply implements [tail.Batch]: the triggers are begun, not ended.
+func (b *batch) Apply(ctx context.Context) error {
+	o := b.owned
+	o.claiming.Lock()
+	defer o.claiming.Unlock()
+	if len(b.events) > 0 {
+		if err := o.claim(ctx); err != nil {
+			return err
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.loaded {
+		return errFenced
+	}
+	for _, event := range b.events {
+		if event.Sequence > o.read {
+			o.add(&piece{sequence: event.Sequence, event: &event})
+		}
+	}
+	o.read = max(o.read, b.last)
+	o.touch()
+	o.pump()
+	return nil
+}
+
+// add takes a trigger. o.mu is held.
+func (o *owned) add(p *piece) {
+	if _, known := o.open[p.sequence]; known {
+		return
+	}
+	if o.open == nil {
+		o.open = map[uint64]*piece{}
+	}
+	o.open[p.sequence] = p
+	o.ready = append(o.ready, p)
+	o.bytes += p.bytes()
+	if !o.held && o.sub != nil && (len(o.open) >= window || o.bytes >= windowBytes) {
+		o.held = true
+		o.sub.Pause()
+	}
+}
+
+// offer takes due work unless there is no room, or it is taken already.
+func (o *owned) offer(work backbone.DueWork) (room bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, known := o.due[work.Sequence]; known {
+		return true
+	}
+	if len(o.due) >= window || o.taking.Err() != nil || !o.loaded {
+		o.dueBehind = true
+		return false
+	}
+	p := &piece{sequence: work.Sequence, due: &work}
+	for _, failed := range o.stored.Due {
+		if failed.Sequence == work.Sequence {
+			p.failed = failed.Failed
+		}
+	}
+	if o.due == nil {
+		o.due = map[uint64]*piece{}
+	}
+	o.due[work.Sequence] = p
+	o.ready = append(o.ready, p)
+	o.pump()
+	return true
+}
+
+// touch marks the stored cursor as behind. o.mu is held.
+func (o *owned) touch() {
+	if o.claimed {
+		o.dirty, o.idleSince = true, time.Now()
+	}
+}
+
+// pump begins pieces, as many as the tenant may have in work. o.mu is held.
+func (o *owned) pump() {
+	for o.running < tenantConcurrency && len(o.ready) > 0 && o.taking.Err() == nil {
+		p := o.ready[0]
+		o.ready = o.ready[1:]
+		o.running++
+		o.term.goes(func() { o.begin(p) })
+	}
+	if len(o.ready) == 0 {
+		o.ready = nil
+	}
+}
+
+// begin works on a piece when it is its tenant's turn.
+func (o *owned) begin(p *piece) {
+	ended, failed, again := o.inTurn(o.taking, p)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.running--
+	if failed {
+		p.failed++
+	}
+	switch {
+	case ended:
+		o.settle(p)
+	case o.taking.Err() == nil:
+		o.retry(p, again)
+	}
+	o.pump()
+	o.refill()
+	if o.running == 0 && o.idle != nil {
+		close(o.idle)
+		o.idle = nil
+	}
+}
+
+// retry has a piece tried again after a wait. o.mu is held.
+func (o *owned) retry(p *piece, after time.Duration) {
+	if p.event != nil {
+		o.bytes -= p.bytes()
+		p.event = nil // it is read again
+		o.bytes += p.bytes()
+	}
+	o.touch()
+	p.retry = time.AfterFunc(after, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		p.retry = nil
+		o.ready = append(o.ready, p)
+		o.pump()
+	})
+}
+
+// settle forgets a piece that has ended. o.mu is held.
+func (o *owned) settle(p *piece) {
+	if p.due != nil {
+		delete(o.due, p.sequence)
+	} else {
+		delete(o.open, p.sequence)
+		o.bytes -= p.bytes()
+	}
+	if len(o.due) == 0 {
+		o.due = nil
+	}
+	if len(o.open) == 0 {
+		o.open = nil
+	}
+	o.touch()
+}
+
+// refill asks for more once half of the window is free, or all that is in it waits for another
+// attempt. o.mu is held.
+func (o *owned) refill() {
+	if o.taking.Err() != nil {
+		return
+	}
+	stuck := o.running == 0 && len(o.ready) == 0
+	if o.held && (len(o.open) <= window/2 || stuck && len(o.open) < window) && o.bytes < windowBytes/2 {
+		o.held = false
+		o.sub.Resume()
+	}
+	if o.dueBehind && (len(o.due) <= window/2 || stuck && len(o.due) < window) {
+		o.dueBehind = false
+		o.term.goes(func() { o.term.rescan(o) })
+	}
+}
+
+// claimWait is the pause before a piece is tried again whose tenant cannot be claimed now.
+const claimWait = 500 * time.Millisecond
+
+// inTurn works on a piece when it is its tenant's turn and the tenant is claimed. If no more is
+// taken before that, it does not begin; what is in work then has some time to be finished.
+func (o *owned) inTurn(taking context.Context, p *piece) (ended, failed bool, again time.Duration) {
+	w := o.term.service.worker(o.tenant)
+	leave, err := w.turns.take(taking, o.tenant)
+	if err != nil {
+		return false, false, 0
+	}
+	defer leave()
+	o.claiming.Lock()
+	err = o.claim(taking)
+	o.claiming.Unlock()
+	if err != nil || !o.term.service.lease.Valid() {
+		if errors.Is(err, errFenced) || errors.Is(err, errOwned) {
+			o.term.lose(o)
+		}
+		return false, false, claimWait
+	}
+	w.inFlight.Add(1)
+	defer w.inFlight.Add(-1)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(taking), workTimeout)
+	defer cancel()
+	defer context.AfterFunc(taking, func() {
+		if o.lost() {
+			cancel()
+			return
+		}
+		select {
+		case <-time.After(w.finish):
+			cancel()
+		case <-ctx.Done():
+		}
+	})()
+	ended, again = o.work(ctx, p)
+	return ended, !ended && !errors.Is(context.Cause(ctx), context.Canceled), again
+}
+
+// lost reports whether another runner owns the tenant.
+func (o *owned) lost() bool { return errors.Is(context.Cause(o.taking), errLost) }
+
+// quiet returns a channel that is closed when no piece is in work.
+func (o *owned) quiet() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, pieces := range []map[uint64]*piece{o.open, o.due} {
+		for _, p := range pieces {
+			if p.retry != nil {
+				p.retry.Stop()
+			}
+		}
+	}
+	if o.idle == nil {
+		o.idle = make(chan struct{})
+	}
+	idle := o.idle
+	if o.running == 0 {
+		close(o.idle)
+		o.idle = nil
+	}
+	return idle
+}
+
+// waiting returns the number of pieces that were begun and have not ended, and about that of
+// the events that have not been taken.
+func (o *owned) waiting() (begun, behind int64, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.sub != nil {
+		behind = o.sub.Waiting()
+	}
+	return int64(len(o.open) + len(o.due)), behind, nil
+}

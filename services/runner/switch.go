@@ -1,0 +1,154 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+)
+
+// Abilities is the newest way of taking triggers that this version knows, as announced
+// ([backbone.Node.Runner]): 1: by cursors.
+const Abilities = 1
+
+// cursorsKey is the key in the bucket "runner" under which it is stored that runners take
+// triggers by cursors. It is written once, and holds for good.
+const cursorsKey = "cursors"
+
+// settled is how long every announced runner must be able to, before runners switch where there
+// are consumers of an earlier version: one that is just being restarted comes back meanwhile.
+const settled = 10 * time.Second
+
+// lostLately is how long a runner that fell silent is expected back.
+const lostLately = 10 * time.Minute
+
+// usesCursors returns the revision of the decision that runners take triggers by cursors, 0 if it
+// is not taken, and when it was taken.
+func (s *Service) usesCursors(ctx context.Context) (revision uint64, since time.Time, err error) {
+	kept, err := backbone.ReadKept(ctx, s.js, backbone.BucketRunner, cursorsKey)
+	if errors.Is(err, backbone.ErrNotKept) {
+		return 0, time.Time{}, nil
+	}
+	return kept.Revision, kept.Time, err
+}
+
+// awaitCursors waits until runners take triggers by cursors, and decides it once every announced
+// runner can, or returns ctx's error.
+func (s *Service) awaitCursors(ctx context.Context) error {
+	for {
+		able, changed := s.allAble()
+		if decided, err := s.decideCursors(ctx, able); err != nil && ctx.Err() == nil {
+			s.log.Warn().Err(err).Msg("how triggers are taken is not known; trying again")
+		} else if decided {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-time.After(restartWait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// decideCursors reports whether runners take triggers by cursors, and decides it if it is time.
+func (s *Service) decideCursors(ctx context.Context, able time.Duration) (bool, error) {
+	revision, _, err := s.usesCursors(ctx)
+	if err == nil && revision == 0 && able > 0 {
+		if err = s.loadDurables(ctx); err != nil {
+			return false, err
+		}
+		s.mu.Lock()
+		fresh := len(s.durables) == 0
+		s.mu.Unlock()
+		if !fresh && able < s.settled {
+			return false, nil
+		}
+		s.log.Info().Msg("every runner takes triggers by cursors from now on")
+		if _, err = s.flags.Put(contextkit.PlatformContext(ctx), cursorsKey, s.node, 0); err != nil && !errors.Is(err, backbone.ErrChanged) {
+			return false, err
+		}
+		revision, _, err = s.usesCursors(ctx)
+	}
+	if err != nil || revision == 0 {
+		return false, err
+	}
+	s.setCursorsSince(revision)
+	return true, nil
+}
+
+// allAble returns for how long every announced runner, and every one that was lost lately, has
+// been able to take triggers by cursors, 0 if one is not, and a channel that is closed when
+// runners are announced anew.
+func (s *Service) allAble() (time.Duration, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ableSince.IsZero() {
+		return 0, s.changed
+	}
+	return max(time.Since(s.ableSince), 1), s.changed
+}
+
+// setNodes takes in which nodes are announced.
+func (s *Service) setNodes(fleet backbone.Fleet) {
+	announced, able := map[string][]string{}, true
+	for _, n := range fleet.Nodes {
+		if n.Kind == "runner" {
+			announced[n.ID] = n.Tenants
+			able = able && (n.Runner >= Abilities || n.ID == s.node)
+		}
+	}
+	for _, l := range fleet.Lost {
+		if time.Since(l.Heard) > lostLately {
+			continue
+		}
+		if _, back := announced[l.Node.ID]; l.Node.Kind == "runner" && !back && l.Node.ID != s.node {
+			able = able && l.Node.Runner >= Abilities
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := false
+	for id, tenants := range announced {
+		if !slices.IsSorted(tenants) {
+			tenants = slices.Sorted(slices.Values(tenants))
+			announced[id] = tenants
+		}
+		changed = changed || !slices.Equal(tenants, s.announced[id])
+	}
+	changed = changed || len(announced) != len(s.announced) || able == s.ableSince.IsZero()
+	if s.announced == nil {
+		close(s.nodesKnown)
+	}
+	s.announced = announced
+	switch {
+	case !able:
+		s.ableSince = time.Time{}
+	case s.ableSince.IsZero():
+		s.ableSince = time.Now()
+	}
+	if changed {
+		s.notify()
+	}
+}
+
+// followNodes takes in which nodes are announced until ctx ends.
+func (s *Service) followNodes(ctx context.Context) {
+	backbone.FollowNodes(ctx, s.js, backbone.Follower{Each: s.setNodes, Failed: func(err error) {
+		s.log.Error().Err(err).Msg("nodes are not followed; those known stay, and it is tried again")
+	}})
+}
+
+// bar keeps runners of earlier versions from a tenant that has no cursor yet: to them it is
+// paused. Such a runner, started by mistake, would begin at the journal's start.
+func (s *Service) bar(ctx context.Context, tenant contextkit.TenantID) error {
+	ctx = contextkit.TenantContext(ctx, tenant)
+	if _, err := backbone.PutKept(ctx, s.js, backbone.BucketRunner, pausedKey(tenant), []byte(decidedPaused)); err != nil {
+		return fmt.Errorf("keep runners of earlier versions from tenant %s: %w", tenant, err)
+	}
+	return nil
+}

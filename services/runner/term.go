@@ -1,0 +1,442 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/tail"
+	"github.com/headgate/headgate/contextkit"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// flushEvery is the time between two looks at the cursors that changed: so much work may be
+	// repeated after a kill, with one effect.
+	flushEvery = 500 * time.Millisecond
+	// claimIdle is how long a tenant that has nothing to do stays claimed.
+	claimIdle = 5 * time.Second
+	// flushes bounds the cursors that are written concurrently.
+	flushes = 16
+	// ownedAgain is the time between two looks at the cursors of tenants that another runner owns
+	// still, and noteEvery that between two looks at idle tenants' progress.
+	ownedAgain, noteEvery = 500 * time.Millisecond, time.Minute
+	// leaveTimeout bounds the last write of a cursor; without it, the next owner repeats what
+	// has ended since the last one.
+	leaveTimeout = 5 * time.Second
+	// duePoll is the time between two looks for due work, and dueRescan between two looks at all
+	// of it: what a replica that was behind did not show is found then.
+	duePoll, dueRescan = 250 * time.Millisecond, time.Minute
+)
+
+// term is the time for which this runner holds one lease: it owns the tenants that fall to it.
+type term struct {
+	service *Service
+	id      string          // of the lease
+	ctx     context.Context //nolint:containedctx // it lives as long as the struct
+	// lasting is ctx without its end: what is begun is finished after it.
+	lasting context.Context //nolint:containedctx // it lives as long as the struct
+	running sync.WaitGroup  // goroutines of pieces, scans and departures
+
+	mu      sync.Mutex
+	tenants map[contextkit.TenantID]*owned
+	changed chan struct{} // holds a value when a tenant was given up
+
+	claims  sync.Mutex // held for what follows, while a tenant's own mutex may be held
+	claimed map[*owned]bool
+	waiting map[*owned]bool // tenants that another runner owns still
+}
+
+func (s *Service) newTerm(ctx context.Context, id string) *term {
+	return &term{service: s, id: id, ctx: ctx, lasting: context.WithoutCancel(ctx), tenants: map[contextkit.TenantID]*owned{}, claimed: map[*owned]bool{}, waiting: map[*owned]bool{}, changed: make(chan struct{}, 1)}
+}
+
+// goes runs f, which the term waits for.
+func (t *term) goes(f func()) { t.running.Go(f) }
+
+// run owns tenants until stopping ends, then gives them up in order; or until the lease is lost.
+func (t *term) run(stopping context.Context) {
+	s := t.service
+	background, stop := context.WithCancel(context.WithoutCancel(stopping))
+	var loops sync.WaitGroup
+	loops.Go(func() { t.flushCursors(background) })
+	loops.Go(func() { t.pollDue(background) })
+	loops.Go(func() { t.noteProgress(background) })
+	loops.Go(func() { t.awaitOwners(background) })
+	for {
+		served, models := s.tenants.Changed(), s.models.Changed()
+		_, members := s.lease.Members()
+		s.mu.Lock()
+		changed := s.changed
+		s.mu.Unlock()
+		t.reconcile()
+		select {
+		case <-changed:
+		case <-served:
+		case <-members:
+			t.askAgain()
+		case <-t.changed:
+		case <-models:
+			s.tail.SetSubjects(s.subjects())
+			t.resubscribe()
+		case <-t.ctx.Done():
+			cause := errLost
+			if stopping.Err() != nil {
+				cause = errLeaving
+			}
+			t.end(cause)
+			t.running.Wait()
+			stop()
+			loops.Wait()
+			return
+		}
+	}
+}
+
+// reconcile takes up the tenants that fall to this runner and gives up the others.
+func (t *term) reconcile() {
+	s := t.service
+	candidates := s.candidates()
+	wanted := map[contextkit.TenantID]bool{}
+	s.mu.Lock()
+	taking := !s.drained
+	for _, tenant := range s.tenants.All() {
+		if taking && !s.paused[tenant] && !s.resting[tenant] && s.isMine(tenant, candidates) {
+			wanted[tenant] = true
+		}
+	}
+	s.mu.Unlock()
+	if len(s.models.Current().Workflows()) == 0 {
+		clear(wanted)
+	}
+	s.lease.SetTaking(taking)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for tenant, o := range t.tenants {
+		if !wanted[tenant] {
+			t.leave(o, errLeaving)
+		}
+	}
+	for tenant := range wanted {
+		if t.tenants[tenant] == nil {
+			t.add(tenant)
+		}
+	}
+}
+
+// add takes a tenant up. t.mu is held.
+func (t *term) add(tenant contextkit.TenantID) {
+	o := &owned{term: t, tenant: tenant}
+	o.taking, o.end = context.WithCancelCause(t.lasting)
+	t.tenants[tenant] = o
+	sub := t.service.tail.Subscribe(tenant, o, t.options())
+	o.mu.Lock()
+	o.sub = sub
+	o.mu.Unlock()
+}
+
+// options returns how triggers are delivered by the model in use.
+func (t *term) options() tail.Options {
+	types := map[string]bool{}
+	for _, workflow := range t.service.models.Current().Workflows() {
+		types[workflow.On.Aggregate] = true
+	}
+	return tail.Options{Events: window, Bytes: windowBytes / 2, Accept: func(aggregateType string) bool { return types[aggregateType] }}
+}
+
+// leave gives a tenant up: what is in work is finished, if it is not lost. t.mu is held. The
+// tenant stays in t.tenants until that is done.
+func (t *term) leave(o *owned, cause error) {
+	if o.leaving {
+		return
+	}
+	o.leaving = true
+	o.end(cause)
+	t.goes(func() { t.depart(t.lasting, o, cause) })
+}
+
+// depart finishes what is in work, and stores the tenant's last cursor unless the tenant is lost.
+func (t *term) depart(ctx context.Context, o *owned, cause error) {
+	o.mu.Lock()
+	sub := o.sub
+	o.mu.Unlock()
+	sub.Stop()
+	<-o.quiet()
+	if errors.Is(cause, errLeaving) {
+		ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+		defer cancel()
+		if err := o.flush(ctx, true); err != nil {
+			t.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("a tenant is given up without its last cursor; its next owner repeats work, with one effect")
+		}
+	}
+	t.unclaim(o)
+	t.mu.Lock()
+	delete(t.tenants, o.tenant)
+	t.mu.Unlock()
+	t.notify()
+}
+
+// lose gives a tenant up that another runner has claimed.
+func (t *term) lose(o *owned) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leave(o, errLost)
+}
+
+// end gives all tenants up.
+func (t *term) end(cause error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range t.tenants {
+		t.leave(o, cause)
+	}
+}
+
+func (t *term) notify() {
+	select {
+	case t.changed <- struct{}{}:
+	default:
+	}
+	t.service.change(func() {}) // a drain may wait for it
+}
+
+// resubscribe has the tail deliver by the model in use.
+func (t *term) resubscribe() {
+	t.mu.Lock()
+	var all []*owned
+	for _, o := range t.tenants {
+		if !o.leaving {
+			all = append(all, o)
+		}
+	}
+	t.mu.Unlock()
+	for _, o := range all {
+		o.mu.Lock()
+		old := o.sub
+		o.mu.Unlock()
+		old.Stop()
+		t.mu.Lock()
+		if !o.leaving {
+			o.mu.Lock()
+			o.held = false
+			o.sub = t.service.tail.Subscribe(o.tenant, o, t.options())
+			o.mu.Unlock()
+		}
+		t.mu.Unlock()
+	}
+}
+
+// claim has the tenant's cursor written as it changes.
+func (t *term) claim(o *owned) {
+	t.claims.Lock()
+	defer t.claims.Unlock()
+	t.claimed[o] = true
+}
+
+func (t *term) unclaim(o *owned) {
+	t.claims.Lock()
+	defer t.claims.Unlock()
+	delete(t.claimed, o)
+	if o.taking.Err() != nil {
+		delete(t.waiting, o)
+	}
+}
+
+// owner returns the tenant if this runner takes it up, nil if not.
+func (t *term) owner(tenant contextkit.TenantID) *owned {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tenants[tenant]
+}
+
+// await has a tenant's cursor read again soon, if another runner owns it still.
+func (t *term) await(o *owned, waits bool) {
+	t.claims.Lock()
+	defer t.claims.Unlock()
+	if waits {
+		t.waiting[o] = true
+	} else {
+		delete(t.waiting, o)
+	}
+}
+
+// askAgain has the cursors of tenants read again that another runner owned.
+func (t *term) askAgain() {
+	t.claims.Lock()
+	waiting := slices.Collect(maps.Keys(t.waiting))
+	t.claims.Unlock()
+	for _, o := range waiting {
+		o.mu.Lock()
+		sub := o.sub
+		o.mu.Unlock()
+		if sub != nil {
+			sub.Reset()
+		}
+	}
+}
+
+// awaitOwners calls askAgain periodically until ctx ends.
+func (t *term) awaitOwners(ctx context.Context) {
+	ticker := time.NewTicker(ownedAgain)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			t.askAgain()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// noteProgress writes how far idle tenants are, where that is far ahead, until ctx ends.
+func (t *term) noteProgress(ctx context.Context) {
+	ticker := time.NewTicker(noteEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		t.mu.Lock()
+		tenants := slices.Collect(maps.Values(t.tenants))
+		t.mu.Unlock()
+		for _, o := range tenants {
+			if err := o.note(ctx); err != nil && ctx.Err() == nil {
+				t.service.log.Debug().Err(err).Str("tenant", o.tenant.String()).Msg("an idle tenant's cursor is not written; trying again")
+			}
+		}
+	}
+}
+
+// flushCursors writes cursors that are behind until ctx ends.
+func (t *term) flushCursors(ctx context.Context) {
+	ticker := time.NewTicker(flushEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		t.claims.Lock()
+		claimed := slices.Collect(maps.Keys(t.claimed))
+		t.claims.Unlock()
+		var group errgroup.Group
+		group.SetLimit(flushes)
+		for _, o := range claimed {
+			group.Go(func() error {
+				if err := o.flush(ctx, false); err != nil && ctx.Err() == nil && !errors.Is(err, errFenced) {
+					t.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("a cursor is not written; trying again")
+				}
+				return nil
+			})
+		}
+		_ = group.Wait() // they report their errors
+	}
+}
+
+// pollDue offers due work to its tenants as it comes, until ctx ends.
+func (t *term) pollDue(ctx context.Context) {
+	ticker := time.NewTicker(duePoll)
+	defer ticker.Stop()
+	var whole time.Time
+	next, failed := uint64(1), false
+	for {
+		if time.Since(whole) >= dueRescan {
+			whole, next = time.Now(), 1
+		}
+		err := backbone.ReadDueWork(ctx, t.service.js, contextkit.TenantID{}, next, 0, func(work backbone.DueWork) error {
+			next = work.Sequence + 1
+			if o := t.owner(work.Tenant); o != nil {
+				o.offer(work)
+			}
+			return nil
+		}, func(sequence uint64, subject string, err error) {
+			next = sequence + 1
+			t.removeMalformed(ctx, sequence, subject, err)
+		})
+		if err != nil && ctx.Err() == nil && !failed {
+			t.service.log.Warn().Err(err).Msg("due work is not read; trying again")
+		}
+		failed = err != nil
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// removeMalformed removes a message of WORK that no attempt will read better.
+func (t *term) removeMalformed(ctx context.Context, sequence uint64, subject string, err error) {
+	t.service.log.Error().Err(err).Str("subject", subject).Msg("due work cannot be read, and is removed")
+	if err := backbone.RemoveDueWork(ctx, t.service.js, sequence); err != nil {
+		t.service.log.Warn().Err(err).Msg("malformed due work is not removed; trying again")
+	}
+}
+
+// scanDue offers a tenant its due work from the start, as far as it has room.
+func (t *term) scanDue(ctx context.Context, o *owned) error {
+	o.mu.Lock()
+	o.dueBehind = false
+	o.mu.Unlock()
+	errFull := errors.New("no room")
+	err := backbone.ReadDueWork(ctx, t.service.js, o.tenant, 1, 0, func(work backbone.DueWork) error {
+		if !o.offer(work) {
+			return errFull
+		}
+		return nil
+	}, func(uint64, string, error) {}) // pollDue removes them
+	if errors.Is(err, errFull) {
+		return nil
+	}
+	return err
+}
+
+// rescan is scanDue once more, for a tenant that has room again.
+func (t *term) rescan(o *owned) {
+	if err := t.scanDue(o.taking, o); err != nil && o.taking.Err() == nil {
+		o.mu.Lock()
+		o.dueBehind = true // when the next piece ends
+		o.mu.Unlock()
+	}
+}
+
+// errNoTrigger says that the journal has no message at a trigger's sequence.
+var errNoTrigger = errors.New("the journal has no event of the tenant there")
+
+// event reads a tenant's event.
+func (t *term) event(ctx context.Context, tenant contextkit.TenantID, sequence uint64) (backbone.Event, error) {
+	event, found, err := t.service.journal.Event(ctx, tenant, sequence)
+	if err == nil && !found {
+		err = fmt.Errorf("%w: sequence %d", errNoTrigger, sequence)
+	}
+	return event, err
+}
+
+// count returns the number of tenants that are taken up or not given up yet.
+func (t *term) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.tenants)
+}
+
+// lag returns the number of events and pieces of work that wait for the term's tenants, as far as
+// is known.
+func (t *term) lag() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var lag int64
+	for _, o := range t.tenants {
+		begun, behind, _ := o.waiting() // it knows without asking
+		lag += begun + behind
+	}
+	return lag
+}
