@@ -41,6 +41,9 @@ type AuditRecord struct {
 // auditScan is how many records are read at most for one answer.
 const auditScan = 20_000
 
+// auditIdle is how long the server stores the consumer of a reader that has ended.
+const auditIdle = 30 * time.Second
+
 // auditMessageBytes bounds a message of the audit stream: a record that is
 // [AuditRecord.Bounded], as JSON, and the headers of the transport contract.
 const auditMessageBytes = 6 << 10
@@ -107,7 +110,7 @@ func AuditRecords(ctx context.Context, js jetstream.JetStream, account Account, 
 // FollowAudit calls each for an account's audit records ("": all accounts') that are stored
 // from now on, until ctx ends or each fails.
 func FollowAudit(ctx context.Context, js jetstream.JetStream, account Account, each func(AuditRecord) error) error {
-	consumer, err := js.OrderedConsumer(ctx, StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: auditSubjects(account), DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: followIdle})
+	consumer, err := js.OrderedConsumer(ctx, StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: auditSubjects(account), DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: auditIdle})
 	if err != nil {
 		return fmt.Errorf("backbone: follow audit: %w", err)
 	}

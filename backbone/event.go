@@ -34,9 +34,6 @@ type Event struct {
 	Sequence uint64
 	// Size is the size of its message in bytes, once it is appended.
 	Size int
-	// Pending is how many events of the tenant waited when it was delivered to a
-	// follower.
-	Pending int64
 	// Command names the command that caused the event; the zero value when it
 	// came without an idempotency key.
 	Command CommandRef

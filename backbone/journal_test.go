@@ -236,38 +236,6 @@ func TestLoadReadsLongHistoriesWholeAndInOrder(t *testing.T) {
 	}
 }
 
-func TestFollowDeliversATenantsEventsInOrderAndGoesOnWithNewOnes(t *testing.T) {
-	journal, _ := openJournal(t)
-	acme, globex := backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "globex")
-	appendOne := func(tenant contextkit.TenantID, id string) {
-		if err := journal.Append(contextkit.TenantContext(t.Context(), tenant), tenant, 0, events(id, 1, 1, "")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	appendOne(acme, "a")
-	appendOne(globex, "x")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	done := errors.New("seen enough")
-	var seen []string
-	err := backbone.Follow(ctx, journal, acme, 1, func(_ context.Context, e backbone.Event) (backbone.Event, error) { return e, nil }, func(_ context.Context, batch []backbone.Event) error {
-		for _, event := range batch {
-			seen = append(seen, event.AggregateID)
-		}
-		switch len(seen) {
-		case 1:
-			appendOne(globex, "y")
-			appendOne(acme, "b")
-		case 2:
-			return done
-		}
-		return nil
-	})
-	if !errors.Is(err, done) || strings.Join(seen, "") != "ab" {
-		t.Fatalf("saw %v, %v; want a then b", seen, err)
-	}
-}
-
 func TestTheJournalOutlivesItsServer(t *testing.T) {
 	dir := t.TempDir()
 	acme := backbonetest.Tenant(t, "acme")
@@ -323,29 +291,6 @@ func FuzzParseEvent(f *testing.F) {
 			t.Fatalf("accepted %+v", event)
 		}
 	})
-}
-
-func TestWhatStandsBeforeABadEventIsApplied(t *testing.T) {
-	journal, _ := openJournal(t)
-	acme := backbonetest.Tenant(t, "acme")
-	ctx := contextkit.TenantContext(t.Context(), acme)
-	if err := journal.Append(ctx, acme, 0, events("w", 1, 9, "")); err != nil {
-		t.Fatal(err)
-	}
-	errBad := errors.New("bad")
-	applied := int64(0)
-	err := backbone.Follow(ctx, journal, acme, 1, func(_ context.Context, e backbone.Event) (int64, error) {
-		if e.Version == 7 {
-			return 0, errBad
-		}
-		return e.Version, nil
-	}, func(_ context.Context, batch []int64) error {
-		applied = batch[len(batch)-1]
-		return nil
-	})
-	if !errors.Is(err, errBad) || applied != 6 {
-		t.Errorf("applied up to version %d, then %v; want all six before the bad one", applied, err)
-	}
 }
 
 func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {

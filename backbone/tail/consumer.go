@@ -117,6 +117,9 @@ func (t *Tail) follow(ctx context.Context) error {
 		if err == nil {
 			continue // the subjects have changed
 		}
+		t.mu.Lock()
+		t.failure = err
+		t.mu.Unlock()
 		t.config.Log.Warn().Err(err).Dur("again_in", pause).Uint64("position", t.Position()).Msg("the journal's tail is interrupted")
 		select {
 		case <-ctx.Done():
@@ -171,13 +174,13 @@ func (t *Tail) open(ctx context.Context) (from uint64, subjects []string, change
 		case info.State.LastSeq < t.position:
 			err = fmt.Errorf("%w: at %d, after %d", ErrShorter, info.State.LastSeq, t.position)
 		}
-		if t.broken = err; err != nil {
+		if t.broken = err != nil; t.broken {
 			return 0, nil, nil, err
 		}
 	} else {
 		// The first time, or an operator has accepted that events are lost.
 		t.position = info.State.LastSeq - min(info.State.LastSeq, overlap)
-		t.broken = nil
+		t.broken = false
 		for _, entry := range t.tenants {
 			entry.newest = 0
 			for _, s := range entry.subs {
@@ -189,13 +192,24 @@ func (t *Tail) open(ctx context.Context) (from uint64, subjects []string, change
 		}
 		t.epoch, t.created = epoch, info.Created
 	}
+	t.failure = nil
 	t.work()
 	return t.position + 1, t.config.Subjects, t.subjects, nil
 }
 
-// Err returns why no events are delivered, nil if they are: [ErrReplaced] or [ErrShorter].
+// Err returns why no events are delivered, nil if they are: [ErrReplaced], [ErrShorter], or what
+// keeps the tail from reading the journal now.
 func (t *Tail) Err() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.broken
+	return t.failure
+}
+
+// End returns the sequence of the journal's last message.
+func (t *Tail) End(ctx context.Context) (uint64, error) {
+	info, err := t.stream(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("tail: %w", err)
+	}
+	return info.State.LastSeq, nil
 }

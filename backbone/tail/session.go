@@ -14,21 +14,26 @@ const gatherTime = 5 * time.Millisecond
 func (t *Tail) askCursors(s *Subscription) {
 	ctx := s.ctx
 	cursor, last, err := t.cursors(ctx, s)
-	recovered := false
+	recovered, newest := false, uint64(0)
 	if err != nil {
 		s.report(ctx, err)
 	}
 	t.mu.Lock()
-	if err == nil && !s.renewed {
+	started := err == nil && !s.renewed
+	if started {
 		s.known, s.asked = true, true
 		s.offered, s.delivered = cursor, cursor
 		s.newest = max(s.newest, last)
+		newest = s.newest
 		// Where nothing waits, no event will show that it advances again.
 		if recovered = s.failures > 0 && s.caughtUp(); recovered {
 			s.failures = 0
 		}
 	}
 	t.mu.Unlock()
+	if starter, ok := s.handler.(Starter); ok && started {
+		starter.Start(newest)
+	}
 	if recovered {
 		s.handler.Report(nil)
 	}

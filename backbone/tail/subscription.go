@@ -31,6 +31,13 @@ type Handler interface {
 	Report(err error)
 }
 
+// Starter is a [Handler] that is also told where the journal is.
+type Starter interface {
+	// Start is called when the cursor has been read, with the sequence of the tenant's last event
+	// in the journal, 0 for none. It must not block.
+	Start(newest uint64)
+}
+
 // Batch is a number of events that take effect together. Its methods are called one after the
 // other; while Apply is called, Add may be called for the batch that follows.
 type Batch interface {

@@ -78,7 +78,8 @@ type Tail struct {
 	position uint64 // of the tail: every message up to it that matches the subjects has been dispatched
 	epoch    int64  // of the journal when the tail began; 0: it has not
 	created  time.Time
-	broken   error         // why nothing is delivered; nil: it is
+	broken   bool          // the journal is another, or has lost events: nothing is delivered
+	failure  error         // why the tail is not read; nil: it is
 	subjects chan struct{} // closed and replaced when config.Subjects changes
 
 	used     int64 // bytes of events that are queued or applied, without overdue subscriptions
@@ -211,7 +212,7 @@ func (t *Tail) dispatch(m message) {
 
 // work starts what waits and may run. t.mu is held.
 func (t *Tail) work() {
-	if t.derive == nil || t.over || t.broken != nil || t.epoch == 0 {
+	if t.derive == nil || t.over || t.broken || t.epoch == 0 {
 		return
 	}
 	for t.asking < maxAsking && t.toAsk.len() > 0 {

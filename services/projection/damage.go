@@ -47,6 +47,14 @@ func (c *checkedStore) Query(ctx context.Context, view *model.View, plan query.P
 	return sequence, c.check(err)
 }
 
+// Replaced implements [replacing].
+func (c *checkedStore) Replaced() error {
+	if r, ok := c.Store.(replacing); ok {
+		return r.Replaced()
+	}
+	return nil
+}
+
 // damagedMetric counts what was found damaged and set aside.
 var damagedMetric = prometheus.NewDesc("headgate_projection_damaged_total", "Stores of tenants' views that were damaged, and are set aside and built anew.", nil, nil)
 
@@ -62,13 +70,13 @@ func (s *Service) replaceDamaged(ctx context.Context, tenant contextkit.TenantID
 	switch {
 	case l.next != nil && l.next.damaged.Load():
 		s.setLane(tenant, lane{shown: l.shown})
-		s.wake() // they are opened anew
-		return true, l.next.end()
+		err := l.next.end()
+		return true, errors.Join(err, s.reconcile(ctx, tenant)) // they are opened anew
 	case !l.shown.damaged.Load():
 		return false, nil
 	case l.next != nil:
 		s.setLane(tenant, lane{shown: l.next})
-		l.next.advanced.Store(nil)
+		l.next.next.Store(false)
 		return true, l.shown.end()
 	}
 	ended := l.shown.end() // its calls are UNAVAILABLE until the views are opened
@@ -76,7 +84,7 @@ func (s *Service) replaceDamaged(ctx context.Context, tenant contextkit.TenantID
 	if err != nil {
 		return true, errors.Join(ended, err)
 	}
-	s.start(ctx, f)
 	s.setLane(tenant, lane{shown: f})
+	s.start(f)
 	return true, ended
 }

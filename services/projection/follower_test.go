@@ -16,11 +16,10 @@ func (closing) Close() error { return nil }
 
 func TestWhoWaitsForAPositionIsToldThatTheViewsHaveMoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gone := make(chan struct{})
-		f := &follower{rows: closing{}, hub: newHub(), checkpoint: 7, changed: make(chan struct{}), gone: gone, leave: func() { close(gone) }}
+		f := &follower{rows: closing{}, checkpoint: 7, gone: make(chan struct{})}
 		answers := make(chan error, 2)
 		for _, sequence := range []uint64{7, 8} {
-			go func() { answers <- f.wait(t.Context(), sequence) }()
+			go func() { answers <- f.reaches(t.Context(), sequence) }()
 			synctest.Wait()
 		}
 		if err := <-answers; err != nil {

@@ -38,14 +38,13 @@ func (t touchedRows) add(view, key string) {
 	t[view][key] = struct{}{}
 }
 
-// hub tells a tenant's watchers which rows have changed. It never waits for one.
+// hub tells a tenant's watchers which rows have changed. It never waits for one. The zero value
+// has no watchers.
 type hub struct {
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
 	closed   bool
 }
-
-func newHub() *hub { return &hub{watchers: map[*watcher]struct{}{}} }
 
 // watcher collects the rows of a view that have changed since it last looked.
 type watcher struct {
@@ -71,6 +70,9 @@ func (h *hub) join(view string) (w *watcher, leave func(), err error) {
 		return nil, nil, errTooManyWatchers
 	}
 	w = &watcher{view: view, ready: make(chan struct{}, 1), keys: map[string]uint64{}}
+	if h.watchers == nil {
+		h.watchers = map[*watcher]struct{}{}
+	}
 	h.watchers[w] = struct{}{}
 	return w, func() {
 		h.mu.Lock()

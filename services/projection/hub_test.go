@@ -7,7 +7,7 @@ import (
 )
 
 func TestASlowWatcherIsEndedAndBlocksNobody(t *testing.T) {
-	h := newHub()
+	h := &hub{}
 	slow, leaveSlow, err := h.join("v")
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func TestASlowWatcherIsEndedAndBlocksNobody(t *testing.T) {
 }
 
 func TestARowThatChangesOftenWaitsOnce(t *testing.T) {
-	h := newHub()
+	h := &hub{}
 	w, leave, err := h.join("v")
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func TestARowThatChangesOftenWaitsOnce(t *testing.T) {
 }
 
 func TestWatchersAreBounded(t *testing.T) {
-	h := newHub()
+	h := &hub{}
 	for range maxWatchers {
 		if _, _, err := h.join("v"); err != nil {
 			t.Fatal(err)

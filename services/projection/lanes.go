@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/headgate/headgate/backbone/tail"
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/projection/query"
-	"github.com/headgate/headgate/services/projection/store"
 )
 
 // openAgain is the wait before a tenant's views are opened again after a failure.
 const openAgain = time.Second
+
+// batchBytes bounds the events that are committed together, in bytes, and queueBytes those of a
+// tenant that wait for it.
+const batchBytes, queueBytes = 16 << 20, 32 << 20
 
 // errMoved ends what reads views that are no longer kept here, or have been
 // replaced by those of another model.
@@ -30,92 +32,63 @@ type lane struct {
 // ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer func() {
-		cancel()
-		for _, f := range s.followers() {
-			f.stopped()
-		}
-	}()
+	ended := make(chan error, 1)
+	go func() { ended <- s.tail.Run(ctx) }()
 	for _, f := range s.followers() {
-		s.start(ctx, f)
+		s.start(f)
 	}
-	for {
+	err := s.follow(ctx)
+	cancel()
+	err = errors.Join(err, <-ended)
+	for _, f := range s.followers() {
+		f.stopped()
+	}
+	return err
+}
+
+// follow reconciles the lanes with the tenants and the model whenever these or a lane change.
+func (s *Service) follow(ctx context.Context) error {
+	for all := true; ; {
 		tenants, models := s.tenants.Changed(), s.models.Changed()
+		var err error
+		if all {
+			s.takeChanged()
+			err = s.reconcileAll(ctx)
+		} else {
+			err = s.reconcileChanged(ctx)
+		}
 		var again <-chan time.Time
-		if err := s.reconcile(ctx); err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			s.log.Error().Err(err).Dur("again_in", openAgain).Msg("views are not opened")
 			again = time.After(openAgain)
 		}
 		select {
 		case <-tenants:
+			all = true
 		case <-models:
-		case <-s.built:
+			all = true
 		case <-again:
+			all = true
+		case <-s.wakes:
+			all = err != nil
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// start runs a follower until it is stopped.
-func (s *Service) start(ctx context.Context, f *follower) {
-	ctx, f.cancel = context.WithCancel(ctx)
-	f.ended = make(chan struct{})
-	go func() {
-		defer close(f.ended)
-		f.run(ctx)
-	}()
+// start has the tail deliver a follower's events.
+func (s *Service) start(f *follower) {
+	f.subscription.Store(s.tail.Subscribe(f.tenant, f, tail.Options{Bytes: batchBytes}))
 }
 
-// reconcile opens what is to be followed and ends what is not, and shows views
-// that have been built. Run calls it, and nobody else changes the lanes.
-func (s *Service) reconcile(ctx context.Context) error {
+// reconcileAll brings every lane up to date, and ends those of tenants that are no longer
+// served.
+func (s *Service) reconcileAll(ctx context.Context) error {
 	var errs []error
 	for _, tenant := range s.tenants.All() {
-		l, known := s.lane(tenant)
-		if known {
-			replaced, err := s.replaceDamaged(ctx, tenant, l)
+		if err := s.reconcile(ctx, tenant); err != nil {
 			errs = append(errs, err)
-			if replaced {
-				continue
-			}
-		}
-		current := s.models.Current()
-		switch {
-		case !known:
-			f, err := s.openViews(ctx, tenant)
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			s.start(ctx, f)
-			s.setLane(tenant, lane{shown: f})
-		case l.next != nil && l.next.model.Revision != current.Revision, l.next != nil && l.shown.model.Revision == current.Revision:
-			// The model has changed once more meanwhile, or back.
-			s.setLane(tenant, lane{shown: l.shown})
-			errs = append(errs, l.next.end())
-			s.wake()
-		case l.next != nil && l.next.position() >= l.shown.position():
-			if _, building := l.next.building(); building {
-				continue
-			}
-			l.next.advanced.Store(nil)
-			s.setLane(tenant, lane{shown: l.next})
-			s.log.Info().Str("tenant", tenant.String()).Str("model", l.next.model.Revision).Msg("views of the new model are shown")
-			errs = append(errs, l.shown.end())
-		case l.next != nil: // it wakes Run as it goes on
-		case l.shown.model.Revision != current.Revision:
-			f, err := s.openViews(ctx, tenant)
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			wake := s.wake
-			f.advanced.Store(&wake)
-			s.start(ctx, f)
-			s.setLane(tenant, lane{shown: l.shown, next: f})
-			s.log.Info().Str("tenant", tenant.String()).Str("model", f.model.Revision).Msg("views of the new model are built")
-			s.wake() // they may be whole already
 		}
 	}
 	for tenant, l := range s.allLanes() {
@@ -127,54 +100,116 @@ func (s *Service) reconcile(ctx context.Context) error {
 		if l.next != nil {
 			errs = append(errs, l.next.end())
 		}
-		s.log.Info().Str("tenant", tenant.String()).Msg("the tenant's views are no longer kept here")
+		s.log.Info().Str("tenant", tenant.String()).Msg("the tenant's views are no longer stored here")
 	}
 	return errors.Join(errs...)
 }
 
-// wake has Run look again.
-func (s *Service) wake() {
+// reconcileChanged brings the lanes up to date that have changed.
+func (s *Service) reconcileChanged(ctx context.Context) error {
+	var errs []error
+	for tenant := range s.takeChanged() {
+		if s.tenants.Serves(tenant) {
+			errs = append(errs, s.reconcile(ctx, tenant))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reconcile brings a tenant's lane up to date: it opens the views of the model in use beside those
+// that are shown, and shows them once they are complete. follow calls it, and nothing else changes
+// lanes once Run has begun.
+func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) error {
+	l, known := s.lane(tenant)
+	if known {
+		if replaced, err := s.replaceDamaged(ctx, tenant, l); replaced || err != nil {
+			return err
+		}
+	}
+	origin, model := s.origin(), s.models.Current()
+	switch {
+	case !known:
+		f, err := s.openViews(ctx, tenant)
+		if err != nil {
+			return err
+		}
+		s.setLane(tenant, lane{shown: f})
+		s.start(f)
+	case l.next != nil && (l.next.origin != origin || l.shown.origin == origin):
+		// The model has changed once more, or back.
+		s.setLane(tenant, lane{shown: l.shown})
+		err := l.next.end()
+		return errors.Join(err, s.reconcile(ctx, tenant))
+	case l.next != nil && l.next.complete(l.shown):
+		l.next.next.Store(false)
+		s.setLane(tenant, lane{shown: l.next})
+		s.log.Info().Str("tenant", tenant.String()).Str("model", l.next.model.Revision).Msg("views of the new model are shown")
+		return l.shown.end()
+	case l.next != nil: // it reports its changes
+	case l.shown.origin != origin:
+		f, err := s.openViews(ctx, tenant)
+		if err != nil {
+			return err
+		}
+		f.next.Store(true)
+		s.setLane(tenant, lane{shown: l.shown, next: f})
+		s.start(f)
+		s.log.Info().Str("tenant", tenant.String()).Str("model", model.Revision).Msg("views of the new model are built")
+	}
+	return nil
+}
+
+// complete reports whether the views hold what those that are shown do.
+func (f *follower) complete(shown *follower) bool {
+	if _, _, building := f.building(); building {
+		return false
+	}
+	return f.epoch != shown.epoch || f.position() >= shown.position()
+}
+
+// noteChange has Run bring a follower's lane up to date.
+func (s *Service) noteChange(f *follower) {
+	s.changedMu.Lock()
+	s.changed[f.tenant] = struct{}{}
+	s.changedMu.Unlock()
 	select {
-	case s.built <- struct{}{}:
+	case s.wakes <- struct{}{}:
 	default:
 	}
 }
 
-// openViews opens a tenant's views of the model in use.
+// takeChanged returns the tenants whose followers have changed, and forgets them.
+func (s *Service) takeChanged() map[contextkit.TenantID]struct{} {
+	s.changedMu.Lock()
+	defer s.changedMu.Unlock()
+	taken := s.changed
+	s.changed = map[contextkit.TenantID]struct{}{}
+	return taken
+}
+
+// origin fingerprints what views are made from now: see [store.Opener].
+func (s *Service) origin() string {
+	return fmt.Sprintf("%s@%d", s.models.Current().Revision, s.journal.Epoch())
+}
+
+// openViews returns the follower of a tenant's views of the model in use.
 func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*follower, error) {
-	current := s.models.Current()
-	origin := fmt.Sprintf("%s@%d", current.Revision, s.journal.Epoch())
-	var (
-		rows    store.Store
-		checked *checkedStore
-		f       *follower
-		err     error
-	)
-	for range 2 { // a damaged store is set aside when it is opened again
-		if rows, err = s.opener(ctx, tenant, current.Views(), origin); err != nil {
-			return nil, err
-		}
-		checked = &checkedStore{Store: rows, report: func(error) {}}
-		if f, err = newFollower(ctx, tenant, s.journal, current, checked, s.log); err == nil {
-			break
-		}
-		if err = errors.Join(err, rows.Close()); !errors.Is(err, store.ErrDamaged) {
-			return nil, err
-		}
-	}
+	current, epoch := s.models.Current(), s.journal.Epoch()
+	origin := fmt.Sprintf("%s@%d", current.Revision, epoch)
+	rows, err := s.opener(ctx, tenant, current.Views(), origin)
 	if err != nil {
 		return nil, err
 	}
-	f.timeline = s.timeline
+	checked := &checkedStore{Store: rows}
+	f := newFollower(tenant, s.tail, current, checked, origin, epoch, s.log)
+	f.timeline, f.whole = s.timeline, max(s.end, s.tail.Position())
+	f.changes = s.noteChange
+	f.replaced = func(why error) { s.noteReplaced(tenant, why) }
 	checked.report = func(err error) {
 		if !f.damaged.Swap(true) {
 			s.log.Error().Err(err).Str("tenant", tenant.String()).Msg("the tenant's views are damaged")
-			s.wake()
+			s.noteChange(f)
 		}
-	}
-	if r, ok := rows.(replacing); ok && r.Replaced() != nil {
-		f.rebuilt = true
-		s.noteReplaced(tenant, r.Replaced())
 	}
 	return f, nil
 }
@@ -218,49 +253,4 @@ func (s *Service) followers() []*follower {
 		}
 	}
 	return out
-}
-
-// enter begins to read the follower's rows, which leave ends. It reports false
-// when they are no longer kept.
-func (f *follower) enter() (leave func(), ok bool) {
-	f.use.RLock()
-	if f.closed {
-		f.use.RUnlock()
-		return nil, false
-	}
-	return f.use.RUnlock, true
-}
-
-// query is the rows' Query. Error: [errMoved] when they are no longer kept.
-func (f *follower) query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (sequence uint64, err error) {
-	leave, ok := f.enter()
-	if !ok {
-		return 0, errMoved
-	}
-	defer leave()
-	return f.rows.Query(ctx, view, plan, each)
-}
-
-// stopped ends the follower's run, if it has begun, and returns when it has ended.
-func (f *follower) stopped() {
-	if f.cancel == nil {
-		return
-	}
-	f.cancel()
-	<-f.ended
-}
-
-// end ends the follower: its run, those who watch it, and once nobody reads them
-// any more its rows.
-func (f *follower) end() error {
-	f.leave()
-	f.stopped()
-	f.hub.close()
-	f.use.Lock()
-	defer f.use.Unlock()
-	if f.closed {
-		return nil
-	}
-	f.closed = true
-	return f.rows.Close()
 }

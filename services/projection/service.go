@@ -1,6 +1,7 @@
 package projection
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/position"
+	"github.com/headgate/headgate/backbone/tail"
 	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/response"
@@ -32,6 +34,9 @@ const (
 	// answerMargin is kept of a call's deadline so that "not yet" still reaches
 	// the caller instead of its own timeout.
 	answerMargin = 20 * time.Millisecond
+	// maxStartWait bounds the wait of a call for views whose checkpoint has not been read: another
+	// node may have them.
+	maxStartWait = 500 * time.Millisecond
 	// maxPositionWait bounds the wait of a call without a deadline.
 	maxPositionWait = 5 * time.Second
 )
@@ -53,11 +58,18 @@ type Service struct {
 	outage    func() (backbone.Outage, bool)
 	timeline  *backbone.Timeline
 	log       zerolog.Logger
-	built     chan struct{} // holds one value when Run shall look again
+	tail      *tail.Tail
+	end       uint64        // of the journal when the node started
+	wakes     chan struct{} // holds a value when changed has tenants
 	damaged   atomic.Int64  // stores that were set aside
 
 	mu    sync.RWMutex
 	lanes map[contextkit.TenantID]lane
+
+	changedMu sync.Mutex
+	changed   map[contextkit.TenantID]struct{} // tenants whose lanes may have to change
+
+	lag cached
 }
 
 // Config says how the service answers.
@@ -88,7 +100,11 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		tenants: tenants, models: models, journal: journal, opener: open, conn: js.Conn(), log: log, timeline: timeline,
 		positions: position.NewCodec(secret, journal.Epoch(), config.Tokens), pages: query.NewPages(secret, config.Tokens),
 		answers: response.NewLimiter(config.Answers), tokens: config.Tokens, store: config.Store, outage: config.Outage,
-		lanes: map[contextkit.TenantID]lane{}, built: make(chan struct{}, 1),
+		lanes: map[contextkit.TenantID]lane{}, wakes: make(chan struct{}, 1), changed: map[contextkit.TenantID]struct{}{},
+		tail: tail.New(js, journal, tail.Config{Name: "projection", QueueBytes: queueBytes, Log: log}),
+	}
+	if s.end, err = s.tail.End(ctx); err != nil {
+		return nil, err
 	}
 	if s.outage == nil {
 		s.outage = func() (backbone.Outage, bool) { return backbone.Outage{}, !s.conn.IsConnected() }
@@ -125,14 +141,28 @@ func (s *Service) Close() error {
 	return errors.Join(errs...)
 }
 
+// cached is a number that is computed once per second at most.
+type cached struct {
+	mu    sync.Mutex
+	at    time.Time
+	value int64
+}
+
 // Lag is how many events wait to be applied to the views that are shown, of all
-// tenants.
+// tenants. It is up to a second old.
 func (s *Service) Lag() int64 {
-	var lag int64
-	for _, l := range s.allLanes() {
-		lag += l.shown.waiting.Load()
+	s.lag.mu.Lock()
+	defer s.lag.mu.Unlock()
+	if time.Since(s.lag.at) < time.Second {
+		return s.lag.value
 	}
-	return lag
+	s.lag.at, s.lag.value = time.Now(), 0
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, l := range s.lanes {
+		s.lag.value += l.shown.waiting()
+	}
+	return s.lag.value
 }
 
 // Ready reports why the service cannot answer, for a tenant or at all. It answers without NATS:
@@ -151,13 +181,10 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 		return fmt.Errorf("tenant %s %w", tenant, chassis.ErrNotServed)
 	}
 	f := l.shown
-	if err := f.failing(); err != nil && !s.away() {
+	if f.failing() != nil && !s.away() {
 		return errors.New("the tenant's projection does not advance: its log says why")
 	}
-	if done, building := f.building(); building {
-		return &buildingError{done, f.target, f.rebuilt}
-	}
-	return nil
+	return f.progress()
 }
 
 // away reports whether the journal cannot be read, for no fault of a tenant's views.
@@ -173,17 +200,20 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- waitingMetric
 	descriptions <- damagedMetric
 	s.answers.Describe(descriptions)
+	s.tail.Describe(descriptions)
 }
 
 // Collect implements [prometheus.Collector].
 func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.answers.Collect(metrics)
+	s.tail.Collect(metrics)
 	metrics <- prometheus.MustNewConstMetric(damagedMetric, prometheus.CounterValue, float64(s.damaged.Load()))
 	for tenant, l := range s.allLanes() {
 		each := func(f *follower, generation string) {
-			metrics <- prometheus.MustNewConstMetric(checkpointMetric, prometheus.GaugeValue, float64(f.position()), tenant.String(), generation)
-			metrics <- prometheus.MustNewConstMetric(targetMetric, prometheus.GaugeValue, float64(f.target), tenant.String(), generation)
-			metrics <- prometheus.MustNewConstMetric(waitingMetric, prometheus.GaugeValue, float64(f.waiting.Load()), tenant.String(), generation)
+			done, target, _ := f.building()
+			metrics <- prometheus.MustNewConstMetric(checkpointMetric, prometheus.GaugeValue, float64(done), tenant.String(), generation)
+			metrics <- prometheus.MustNewConstMetric(targetMetric, prometheus.GaugeValue, float64(target), tenant.String(), generation)
+			metrics <- prometheus.MustNewConstMetric(waitingMetric, prometheus.GaugeValue, float64(f.waiting()), tenant.String(), generation)
 		}
 		each(l.shown, "shown")
 		if l.next != nil {
@@ -340,16 +370,16 @@ func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequ
 
 // generation describes a follower's progress.
 func (s *Service) generation(f *follower) *projectionv1.Generation {
-	applied := f.position()
+	applied, target, _ := f.building()
 	out := &projectionv1.Generation{
 		Model:           f.model.Revision,
 		Failing:         f.failing() != nil,
 		AppliedPosition: s.positions.Format(f.tenant, applied),
-		TargetPosition:  s.positions.Format(f.tenant, f.target),
-		Percent:         int32(percent(applied, f.target)), //nolint:gosec // at most 100
+		TargetPosition:  s.positions.Format(f.tenant, target),
+		Percent:         int32(percent(applied, target)), //nolint:gosec // at most 100
 	}
 	if !s.tokens.Sealed() { // for control nodes that cannot read encrypted positions
-		out.Applied, out.Target = int64(applied), int64(f.target) //nolint:gosec // far below 2^63
+		out.Applied, out.Target = int64(applied), int64(target) //nolint:gosec // far below 2^63
 	}
 	return out
 }
@@ -379,8 +409,16 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 	if !ok {
 		return nil, nil, nil, connect.Errorf(connect.CodeNotFound, "there is no view %q in the model", name)
 	}
-	if done, building := f.building(); building {
-		return nil, nil, nil, asConnectError(&buildingError{done, f.target, f.rebuilt})
+	if err := f.progress(); err != nil {
+		// If the node has just started, how far the views are is about to be known.
+		waiting, cancel := context.WithTimeout(ctx, maxStartWait)
+		defer cancel()
+		if waitErr := f.starts(waiting); ctx.Err() != nil || errors.Is(waitErr, errMoved) {
+			return nil, nil, nil, asConnectError(cmp.Or(ctx.Err(), waitErr))
+		}
+		if err := f.progress(); err != nil {
+			return nil, nil, nil, asConnectError(err)
+		}
 	}
 	if minPosition == "" {
 		return f, view, release, nil
@@ -395,7 +433,7 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 	}
 	waiting, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	if err := f.wait(waiting, sequence); err != nil {
+	if err := f.reaches(waiting, sequence); err != nil {
 		switch {
 		case errors.Is(err, errMoved):
 			return nil, nil, nil, asConnectError(err)

@@ -3,6 +3,7 @@ package projection
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/headgate/headgate/chassis/response"
@@ -20,8 +21,11 @@ const (
 
 // sharedRows are rows as one watcher has read them, for the others that watch the same
 // view with the same filter and fields: a change is read once, not once for each of a
-// thousand watchers. It may be used concurrently.
-type sharedRows struct{ plans *lru.Cache[string, *planRows] }
+// thousand watchers. The zero value has no rows. It may be used concurrently.
+type sharedRows struct {
+	once  sync.Once // makes plans
+	plans *lru.Cache[string, *planRows]
+}
 
 // planRows are the rows of one view, filter and choice of fields.
 type planRows struct {
@@ -65,16 +69,14 @@ func (p *planRows) forget() {
 // cost estimates the memory of a shared row.
 func cost(key string, row sharedRow) int { return len(key) + keyBytes + row.size }
 
-func newSharedRows() *sharedRows {
-	plans, err := lru.New[string, *planRows](sharedPlans)
-	if err != nil {
-		panic(err) // the bound is a positive constant
-	}
-	return &sharedRows{plans: plans}
-}
-
 // plan returns the rows that are shared by watchers of the same view, filter and fields.
 func (s *sharedRows) plan(view, filter string, fields []string) *planRows {
+	s.once.Do(func() {
+		var err error
+		if s.plans, err = lru.New[string, *planRows](sharedPlans); err != nil {
+			panic(err) // the bound is a positive constant
+		}
+	})
 	key := fmt.Sprintf("%q %q %q", view, filter, fields)
 	if p, ok := s.plans.Get(key); ok {
 		return p

@@ -55,7 +55,7 @@ func rowsOf(changes []*projectionv1.Change) map[string]*structpb.Struct {
 }
 
 func TestARowIsReadOnceForAllWatchersAndAgainWhenItChanges(t *testing.T) {
-	shared, source := newSharedRows().plan("v", "", nil), &reader{}
+	shared, source := (&sharedRows{}).plan("v", "", nil), &reader{}
 	keys := []string{"a", "gone"}
 	for sequence := uint64(1); sequence <= 3; sequence++ {
 		source.now.Store(sequence)
@@ -83,7 +83,7 @@ func TestARowIsReadOnceForAllWatchersAndAgainWhenItChanges(t *testing.T) {
 }
 
 func TestAReadThatFailsIsNobodyElses(t *testing.T) {
-	shared, source := newSharedRows().plan("v", "", nil), &reader{fail: errors.New("no disk")}
+	shared, source := (&sharedRows{}).plan("v", "", nil), &reader{fail: errors.New("no disk")}
 	changed := map[string]uint64{"a": 1}
 	if _, err := shared.find(t.Context(), []string{"a"}, changed, page(), source.read); !errors.Is(err, source.fail) {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func TestAReadThatFailsIsNobodyElses(t *testing.T) {
 }
 
 func TestOtherFiltersAndFieldsShareNothingAndWhatIsKeptIsBounded(t *testing.T) {
-	all := newSharedRows()
+	all := &sharedRows{}
 	plans := []*planRows{all.plan("v", "", nil), all.plan("v", "a > 1", nil), all.plan("v", "", []string{"a"}), all.plan("w", "", nil)}
 	for i, p := range plans {
 		if slices.Index(plans, p) != i {

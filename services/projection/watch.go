@@ -251,31 +251,27 @@ func (w *watch) missed(ctx context.Context, after uint64) (changed map[string]ui
 		return nil, 0, false, ctx.Err()
 	}
 	var (
-		errEnd  = errors.New("end")
 		errMany = errors.New("many")
 		touched = touchedRows{}
 		count   int
 		bytes   int
 	)
-	err = backbone.Follow(ctx, w.journal, w.tenant, after+1, w.prepare, func(ctx context.Context, events []prepared) error {
-		for _, event := range events {
-			count, bytes = count+1, bytes+event.size
-			if count > maxMissed || bytes > maxMissedBytes {
-				return errMany
-			}
-			if err := w.touch(ctx, event, touched); err != nil {
-				return err
-			}
-			if event.sequence >= until {
-				return errEnd
-			}
+	err = w.tail.Read(ctx, w.tenant, after+1, until, func(event backbone.Event) error {
+		count, bytes = count+1, bytes+len(event.Data)
+		if count > maxMissed || bytes > maxMissedBytes {
+			return errMany
 		}
-		return nil
+		p := prepared{}
+		var err error
+		if p.ref, p.data, p.meta, err = w.follower.read(ctx, event); err != nil {
+			return err
+		}
+		return w.touch(ctx, p, touched)
 	})
 	switch {
 	case errors.Is(err, errMany):
 		return nil, 0, false, nil
-	case !errors.Is(err, errEnd):
+	case err != nil:
 		return nil, 0, false, err
 	}
 	changed = map[string]uint64{}

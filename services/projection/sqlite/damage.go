@@ -167,6 +167,13 @@ func (f *files) markBroken(path string, err error) {
 	f.broken[path] = err
 }
 
+// isBroken reports whether a file was found to be damaged and has not been set aside yet.
+func (f *files) isBroken(path string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.broken[path] != nil
+}
+
 // takeBroken returns what has been noted of a file, and forgets it.
 func (f *files) takeBroken(path string) error {
 	f.mu.Lock()

@@ -24,7 +24,6 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
-	"github.com/headgate/headgate/services/projection/store"
 	"modernc.org/sqlite" // and the driver
 	lib "modernc.org/sqlite/lib"
 )
@@ -74,14 +73,6 @@ func newFiles(dir string) *files {
 	return &files{dir: dir, inUse: map[string]int{}, broken: map[string]error{}}
 }
 
-// In returns the opener of files in dir.
-func In(dir string) store.Opener {
-	f := newFiles(dir)
-	return func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
-		return f.open(ctx, tenant, views, origin)
-	}
-}
-
 // keptGenerations is how many files a tenant has, the newest, beside those in use:
 // one may be shown while another is built, and one is for the way back.
 const keptGenerations = 3
@@ -97,31 +88,49 @@ func (f *files) open(ctx context.Context, tenant contextkit.TenantID, views []*m
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
-	sum := sha256.Sum256([]byte(origin))
-	path := filepath.Join(f.dir, tenant.String()+"."+hex.EncodeToString(sum[:8])+".db")
+	path := f.path(tenant, origin)
+	_, absent := os.Lstat(path)
 	opened, replaced, err := openWhole(ctx, path, views, origin, f.takeBroken(path))
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %s: %w", path, err)
 	}
 	opened.files, opened.replaced = f, replaced
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	opened.release = f.use(path)
 	now := time.Now()
-	if err := errors.Join(os.Chtimes(path, now, now), f.removeOld(tenant)); err != nil { // in use, so the newest
+	err = os.Chtimes(path, now, now) // in use, so the newest
+	if absent != nil || replaced != nil {
+		err = errors.Join(err, f.removeOld(tenant))
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite: %w", err), opened.Close())
 	}
-	f.inUse[path]++
-	opened.release = sync.OnceFunc(func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.inUse[path]--
-	})
 	return opened, nil
 }
 
-// removeOld removes the tenant's files of generations that nobody goes back to.
-// f.mu is held.
+// path returns the path of a tenant's file of an origin.
+func (f *files) path(tenant contextkit.TenantID, origin string) string {
+	sum := sha256.Sum256([]byte(origin))
+	return filepath.Join(f.dir, tenant.String()+"."+hex.EncodeToString(sum[:8])+".db")
+}
+
+// use counts a file that is not removed until it is released.
+func (f *files) use(path string) (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.inUse[path]++
+	return sync.OnceFunc(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.inUse[path]--; f.inUse[path] == 0 {
+			delete(f.inUse, path)
+		}
+	})
+}
+
+// removeOld removes the tenant's files of generations that are not gone back to.
 func (f *files) removeOld(tenant contextkit.TenantID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	paths, err := filepath.Glob(filepath.Join(f.dir, tenant.String()+".*.db"))
 	if err != nil {
 		return err

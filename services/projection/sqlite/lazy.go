@@ -1,0 +1,312 @@
+package sqlite
+
+import (
+	"container/list"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/query"
+	"github.com/headgate/headgate/services/projection/store"
+)
+
+const (
+	// maxOpen bounds the files that a process has open in a directory. Each has up to 12
+	// descriptors and about 1 MiB of memory.
+	maxOpen = 256
+	// closeAfter is how long a file that is not used stays open. SQLite copies its log into the
+	// file, and removes it, when it is closed.
+	closeAfter = 30 * time.Second
+)
+
+// errClosed is returned by a store after Close.
+var errClosed = errors.New("sqlite: the store is closed")
+
+// In returns the opener of files in dir. A file is open while it is used, and for some time
+// afterwards; at most 256 are open together, and further ones wait until one of these is not in
+// use. A store without events has no file before it is queried.
+func In(dir string) store.Opener { return newPool(dir, maxOpen, closeAfter).opener }
+
+// pool are the files of a directory that are open.
+type pool struct {
+	files      *files
+	most       int
+	closeAfter time.Duration
+
+	mu      sync.Mutex
+	open    int           // files that are open, or being opened or closed
+	idle    list.List     // of *handle: open and not in use, the longest first
+	changed chan struct{} // closed and replaced when a file was closed, or is not in use any longer
+	timer   *time.Timer   // nil: no file is idle
+}
+
+func newPool(dir string, most int, closeAfter time.Duration) *pool {
+	return &pool{files: newFiles(dir), most: most, closeAfter: closeAfter, changed: make(chan struct{})}
+}
+
+// opener implements [store.Opener].
+func (p *pool) opener(_ context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+	h := &handle{pool: p, tenant: tenant, views: views, origin: origin, path: p.files.path(tenant, origin)}
+	h.retained = p.files.use(h.path) // the file of a generation that is shown is not an old one
+	return h, nil
+}
+
+// handle is a tenant's views, whose file is open only while they are used.
+type handle struct {
+	pool     *pool
+	tenant   contextkit.TenantID
+	views    []*model.View
+	origin   string
+	path     string
+	retained func() // releases the file's generation
+
+	// What follows is guarded by pool.mu.
+
+	store    *Store        // nil: the file is closed
+	busy     bool          // the file is being opened or closed
+	users    int           // of store
+	idle     *list.Element // in pool.idle
+	since    time.Time     // idle
+	ended    bool
+	seen     uint64 // the greatest checkpoint that was seen
+	replaced error  // why an earlier file was set aside
+}
+
+// acquire opens the file, unless it is open, and retains it until release.
+func (h *handle) acquire(ctx context.Context) (*Store, error) {
+	p := h.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		switch {
+		case h.ended:
+			return nil, errClosed
+		case h.busy:
+		case h.store != nil:
+			h.users++
+			if h.idle != nil {
+				p.idle.Remove(h.idle)
+				h.idle = nil
+			}
+			return h.store, nil
+		case p.open < p.most:
+			return h.openFile(ctx)
+		case p.idle.Len() > 0:
+			p.close(p.idle.Front().Value.(*handle)) //nolint:forcetypeassert // it has nothing else
+			continue
+		}
+		changed := p.changed
+		p.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			p.mu.Lock()
+			return nil, ctx.Err()
+		}
+		p.mu.Lock()
+	}
+}
+
+// openFile opens the file for one user. pool.mu is held, but while the file is opened.
+func (h *handle) openFile(ctx context.Context) (*Store, error) {
+	p := h.pool
+	p.open++
+	h.busy = true
+	seen := h.seen
+	p.mu.Unlock()
+	opened, err := p.files.open(ctx, h.tenant, h.views, h.origin)
+	var checkpoint uint64
+	if err == nil {
+		if checkpoint, err = opened.Checkpoint(ctx); err == nil && checkpoint < seen {
+			err = fmt.Errorf("%w: its checkpoint went back from %d to %d", store.ErrDamaged, seen, checkpoint)
+			p.files.markBroken(h.path, err)
+		}
+		if err != nil {
+			err = errors.Join(err, opened.Close())
+		}
+	}
+	p.mu.Lock()
+	h.busy = false
+	p.notify()
+	if err != nil {
+		p.open--
+		return nil, err
+	}
+	h.store, h.users = opened, 1
+	h.seen = max(h.seen, checkpoint)
+	if opened.Replaced() != nil {
+		h.replaced = opened.Replaced()
+	}
+	return opened, nil
+}
+
+// release is acquire's opposite.
+func (h *handle) release(checkpoint uint64) {
+	p := h.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h.seen = max(h.seen, checkpoint)
+	if h.users--; h.users > 0 {
+		return
+	}
+	h.idle, h.since = p.idle.PushBack(h), time.Now()
+	if p.timer == nil {
+		p.timer = time.AfterFunc(p.closeAfter, p.sweep)
+	}
+	p.notify()
+}
+
+// notify wakes those who wait for a file. p.mu is held.
+func (p *pool) notify() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// close closes an idle file. p.mu is held, but while the file is closed.
+func (p *pool) close(h *handle) error {
+	p.idle.Remove(h.idle)
+	closing := h.store
+	h.idle, h.store, h.busy = nil, nil, true
+	p.mu.Unlock()
+	err := closing.Close()
+	p.mu.Lock()
+	h.busy = false
+	p.open--
+	p.notify()
+	return err
+}
+
+// sweep closes the files that are idle for long.
+func (p *pool) sweep() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.idle.Len() > 0 {
+		h := p.idle.Front().Value.(*handle) //nolint:forcetypeassert // it has nothing else
+		if left := p.closeAfter - time.Since(h.since); left > 0 {
+			p.timer = time.AfterFunc(left, p.sweep)
+			return
+		}
+		_ = p.close(h) // what was applied is in the file or in its log
+	}
+	p.timer = nil
+}
+
+// Dialect implements [store.Store].
+func (h *handle) Dialect() query.Dialect { return query.SQLite }
+
+// Checkpoint implements [store.Store]. It does not leave the file open: a node that starts asks
+// every tenant's.
+func (h *handle) Checkpoint(ctx context.Context) (uint64, error) {
+	p := h.pool
+	p.mu.Lock()
+	closed, seen := h.store == nil && !h.busy && !h.ended, h.seen
+	p.mu.Unlock()
+	if closed {
+		if sequence, ok := h.peek(ctx); ok && sequence >= seen {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			h.seen = max(h.seen, sequence)
+			return sequence, nil
+		}
+	}
+	s, err := h.acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	sequence, err := s.Checkpoint(ctx)
+	h.release(sequence)
+	return sequence, err
+}
+
+// peek reads the checkpoint of a file that is not open, at a fraction of what opening it for
+// its views takes. It returns false where the file has to be opened to know: then whatever is
+// wrong with it is found.
+func (h *handle) peek(ctx context.Context) (sequence uint64, ok bool) {
+	if h.pool.files.isBroken(h.path) {
+		return 0, false
+	}
+	if _, err := os.Lstat(h.path); errors.Is(err, fs.ErrNotExist) {
+		return 0, true
+	}
+	if log, err := os.Lstat(h.path + "-wal"); err == nil && log.Size() > 0 {
+		return 0, false // of a process that was killed; SQLite would remove it, whatever it has
+	}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: h.path}).EscapedPath()+"?mode=rw")
+	if err != nil {
+		return 0, false
+	}
+	db.SetMaxOpenConns(1)
+	defer func() { _ = db.Close() }() // it was only read
+	var (
+		found  int64
+		origin string
+	)
+	err = db.QueryRowContext(ctx, `SELECT sequence, origin FROM "_checkpoint"`).Scan(&found, &origin)
+	return uint64(found), err == nil && origin == h.origin && found >= 0 //nolint:gosec // not negative
+}
+
+// Apply implements [store.Store].
+func (h *handle) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
+	s, err := h.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	applied := uint64(0)
+	defer func() { h.release(applied) }()
+	if err := s.Apply(ctx, sequence, change); err != nil {
+		return err
+	}
+	applied = sequence
+	return nil
+}
+
+// Query implements [store.Store].
+func (h *handle) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error) {
+	s, err := h.acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	sequence, err := s.Query(ctx, view, plan, each)
+	h.release(sequence)
+	return sequence, err
+}
+
+// Replaced returns why an earlier file was set aside when the file was opened, nil if none was.
+func (h *handle) Replaced() error {
+	h.pool.mu.Lock()
+	defer h.pool.mu.Unlock()
+	return h.replaced
+}
+
+// Path returns the file's path.
+func (h *handle) Path() string { return h.path }
+
+// Close implements [store.Store]. Calls that are running end before.
+func (h *handle) Close() error {
+	p := h.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h.ended {
+		return nil
+	}
+	h.ended = true
+	defer h.retained()
+	for h.busy || h.users > 0 {
+		changed := p.changed
+		p.mu.Unlock()
+		<-changed
+		p.mu.Lock()
+	}
+	if h.store == nil {
+		return nil
+	}
+	return p.close(h)
+}
