@@ -2,7 +2,7 @@ package model
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -34,11 +34,13 @@ type Command struct {
 }
 
 type rule struct {
+	id      string
 	that    *expression
 	message string
 }
 
 type emission struct {
+	id    string
 	event string
 	when  *expression // nil: always
 	data  fields
@@ -83,6 +85,8 @@ func (m *Meta) object() Object {
 
 // RuleError says that a rule of the model refuses a command.
 type RuleError struct {
+	// ID is the rule's place in the model: "aggregates.wallet.commands.withdraw.require[0]".
+	ID string
 	// Rule is the rule's expression.
 	Rule string
 	// Message is the model's own words.
@@ -91,6 +95,29 @@ type RuleError struct {
 
 // Error returns the model's own words.
 func (e *RuleError) Error() string { return e.Message }
+
+// EvaluationError says that a rule cannot be evaluated for a command, in the aggregate's state: a
+// member is missing, a sum is too large, types do not fit. It wraps [ErrEvaluation].
+type EvaluationError struct {
+	// ID is the rule's place in the model, as in [RuleError].
+	ID string
+	// Err is the reason, with the rule's expression.
+	Err error
+}
+
+// Error returns the rule's place and the reason.
+func (e *EvaluationError) Error() string { return e.ID + ": " + e.Err.Error() }
+
+// Unwrap returns the reason.
+func (e *EvaluationError) Unwrap() error { return e.Err }
+
+// evaluating returns err as an [EvaluationError] of a rule, if it wraps [ErrEvaluation].
+func evaluating(id string, err error) error {
+	if errors.Is(err, ErrEvaluation) {
+		return &EvaluationError{ID: id, Err: err}
+	}
+	return err
+}
 
 // Command returns the command of that name.
 func (a *Aggregate) Command(name string) (*Command, bool) {
@@ -108,7 +135,7 @@ func (a *Aggregate) Commands() []*Command {
 func (c *Command) Schema() Object { return c.raw }
 
 // Decide returns the events that follow from the command in that state. Errors:
-// [*PayloadError], [*RuleError], one that wraps [ErrEvaluation], or ctx's.
+// [*PayloadError], [*RuleError], [*EvaluationError], one that wraps [ErrEvaluation], or ctx's.
 func (c *Command) Decide(ctx context.Context, state, payload Object, meta Meta) ([]NewEvent, error) {
 	if err := validate(c.schema, payload); err != nil {
 		return nil, err
@@ -117,10 +144,10 @@ func (c *Command) Decide(ctx context.Context, state, payload Object, meta Meta) 
 	for _, r := range c.require {
 		ok, err := r.that.boolean(ctx, vars)
 		if err != nil {
-			return nil, err
+			return nil, evaluating(r.id, err)
 		}
 		if !ok {
-			return nil, &RuleError{Rule: r.that.source, Message: r.message}
+			return nil, &RuleError{ID: r.id, Rule: r.that.source, Message: r.message}
 		}
 	}
 	var events []NewEvent
@@ -128,7 +155,7 @@ func (c *Command) Decide(ctx context.Context, state, payload Object, meta Meta) 
 		if e.when != nil {
 			ok, err := e.when.boolean(ctx, vars)
 			if err != nil {
-				return nil, err
+				return nil, evaluating(e.id, err)
 			}
 			if !ok {
 				continue
@@ -136,7 +163,7 @@ func (c *Command) Decide(ctx context.Context, state, payload Object, meta Meta) 
 		}
 		data, err := e.data.object(ctx, vars)
 		if err != nil {
-			return nil, err
+			return nil, evaluating(e.id, err)
 		}
 		events = append(events, NewEvent{Type: e.event, Data: data})
 	}
@@ -153,7 +180,7 @@ func (a *Aggregate) Evolve(ctx context.Context, state Object, eventType string, 
 	}
 	changed, err := changes.object(ctx, &scope{variables: [2]variable{{stateVariable, state}, {eventVariable, data}}, meta: &meta})
 	if err != nil {
-		return nil, fmt.Errorf("evolve %s by %s: %w", a.Name, eventType, err)
+		return nil, evaluating("aggregates."+a.Name+".evolve."+eventType, err)
 	}
 	next := make(Object, len(state)+len(changed))
 	for name, value := range state {
@@ -221,7 +248,7 @@ func (p *parser) command(a *Aggregate, key, n *yaml.Node, path string) *Command 
 }
 
 func (p *parser) rule(n *yaml.Node, path string) rule {
-	var r rule
+	r := rule{id: path}
 	for key, value := range p.members(n, path, "that", "else") {
 		switch key.Value {
 		case "that":
@@ -237,7 +264,7 @@ func (p *parser) rule(n *yaml.Node, path string) rule {
 }
 
 func (p *parser) emission(a *Aggregate, n *yaml.Node, path string) emission {
-	var e emission
+	e := emission{id: path}
 	for key, value := range p.members(n, path, "event", "when", "data") {
 		path := join(path, key.Value)
 		switch key.Value {

@@ -101,7 +101,7 @@ func (p *parser) schema(n *yaml.Node, path string) (*jsonschema.Schema, Object) 
 	defer checked()
 	compiler.UseRegexpEngine(engine)
 	const url = "model:payload"
-	if err := compiler.AddResource(url, raw); err != nil {
+	if err := compiler.AddResource(url, boundIntegers(raw)); err != nil {
 		p.reject(n, path, "not a JSON Schema: %v", err)
 		return nil, nil
 	}

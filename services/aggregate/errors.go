@@ -26,6 +26,9 @@ const (
 	storageReason = "JOURNAL_STORES_NOTHING"
 )
 
+// maxReason bounds the text of why a rule cannot be evaluated, which may quote the payload.
+const maxReason = 512
+
 // asConnectError is the one place where the service's errors become RPC errors.
 func asConnectError(err error) error {
 	if err == nil {
@@ -34,11 +37,14 @@ func asConnectError(err error) error {
 	var (
 		payload *model.PayloadError
 		rule    *model.RuleError
-		version *versionError
-		known   *connect.Error
-		large   *stateSizeError
-		storage *backbone.StorageError
-		quota   *usage.QuotaError
+
+		undecided *undecidableError
+		rounded   *roundedError
+		version   *versionError
+		known     *connect.Error
+		large     *stateSizeError
+		storage   *backbone.StorageError
+		quota     *usage.QuotaError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -55,7 +61,21 @@ func asConnectError(err error) error {
 		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rule.Message),
 			&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 				{Type: "RULE", Subject: rule.Rule, Description: rule.Message},
-			}})
+			}},
+			chassis.Reason("RULE_NOT_MET", "rule", rule.ID))
+	case errors.As(err, &undecided):
+		id, text := "", excerpt.Text(undecided.Error(), maxReason)
+		if failed, ok := errors.AsType[*model.EvaluationError](err); ok {
+			id = failed.ID
+		}
+		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, text),
+			&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
+				{Type: "EVALUATION", Subject: id, Description: text},
+			}},
+			chassis.Reason("RULE_NOT_EVALUATED", "rule", id))
+	case errors.As(err, &rounded):
+		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
+			chassis.Reason("INTEGER_TOO_LARGE", "place", excerpt.Text(rounded.place, excerpt.Name)))
 	case errors.As(err, &version):
 		return chassis.WithDetails(connect.NewError(connect.CodeAborted, version.Error()),
 			chassis.Reason("VERSION_MISMATCH", "current_version", fmt.Sprint(version.current)))

@@ -38,6 +38,27 @@ func boundState(before, after model.Object) error {
 	return &stateSizeError{bytes}
 }
 
+// roundedError is the error of a command that would make an integer which answers, in JSON,
+// would round.
+type roundedError struct{ place string }
+
+func (e *roundedError) Error() string {
+	return fmt.Sprintf("the command would make %s an integer that JSON does not represent exactly (above 2^53)", e.place)
+}
+
+// boundIntegers refuses an event's data, or a state, with an integer that JSON would round; of a
+// state, unless the one before has one too.
+func boundIntegers(what string, before, after model.Object) error {
+	place, found := model.Rounded(after)
+	if !found {
+		return nil
+	}
+	if _, found := model.Rounded(before); found {
+		return nil
+	}
+	return &roundedError{what + "." + place}
+}
+
 // resident estimates the bytes of memory that the instance takes.
 func (i *instance) resident() int64 {
 	bytes := instanceBytes + resident(i.state) + answerBytes*i.recent.Len() + 8*len(i.chapters)

@@ -168,13 +168,13 @@ func TestAnEventThatCouldNotBeFoldedIsNotAppended(t *testing.T) {
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	submit(t, client, "acme", deposit("w", "one", 1))
 	_, err := client.Submit(as(t, "acme"), deposit("w", "two", 1))
-	refused(t, err, connect.CodeInternal, "the model failed to decide the command")
+	refused(t, err, connect.CodeFailedPrecondition, "integer overflow")
 	dry := deposit("w", "", 1)
 	dry.DryRun = true
 	_, err = client.Submit(as(t, "acme"), dry)
-	refused(t, err, connect.CodeInternal, "the model failed to decide the command")
+	refused(t, err, connect.CodeFailedPrecondition, "integer overflow")
 	res, err := client.SubmitBatch(as(t, "acme"), batch("b", deposit("w", "", 1), command("w", "withdraw", "", map[string]any{"amount": 5})))
-	if err != nil || outcomes(res) != "internal, aborted" {
+	if err != nil || outcomes(res) != "failed_precondition, aborted" {
 		t.Errorf("a batch: %s, %v", outcomes(res), err)
 	}
 	// The aggregate goes on, on a node that folds it too.
@@ -185,7 +185,7 @@ func TestAnEventThatCouldNotBeFoldedIsNotAppended(t *testing.T) {
 			t.Errorf("%s: %v, %v, want version 2", name, got, err)
 		}
 	}
-	if v := submit(t, client, "acme", command("w", "withdraw", "", map[string]any{"amount": 5})).GetVersion(); v != 3 {
+	if v := submit(t, client, "acme", command("w", "withdraw", "", map[string]any{"amount": 1 << 20})).GetVersion(); v != 3 {
 		t.Errorf("the next command makes version %d, want 3", v)
 	}
 }

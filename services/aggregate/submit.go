@@ -50,6 +50,24 @@ type refusal struct {
 func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
+// undecidableError says that the model's rules cannot be evaluated for a command. The state or
+// the payload is why: events that were stored before are not concerned.
+type undecidableError struct{ err error }
+
+func (e *undecidableError) Error() string {
+	return "the model's rules cannot be evaluated for this command: " + e.err.Error()
+}
+
+func (e *undecidableError) Unwrap() error { return e.err }
+
+// undecidable returns err as an undecidableError, if an evaluation has failed.
+func undecidable(err error) error {
+	if errors.Is(err, model.ErrEvaluation) {
+		return &undecidableError{err}
+	}
+	return err
+}
+
 // Errors of submit beyond the model's and the journal's.
 var (
 	errContended = errors.New("other commands for the aggregate kept winning")
@@ -147,13 +165,16 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 		}
 		decided, err := c.rule.Decide(ctx, ahead.state, c.payload, sub.key.meta(ahead.version, now, ""))
 		if err != nil {
-			return nil, nil, &refusal{n, err}
+			return nil, nil, &refusal{n, undecidable(err)}
 		}
 		first, before := len(all), ahead.state
 		for m, event := range decided {
 			data, stored, err := model.Encode(event.Data)
 			if err != nil {
 				return nil, nil, fmt.Errorf("encode %s: %w", event.Type, err)
+			}
+			if err := boundIntegers(event.Type, nil, stored); err != nil {
+				return nil, nil, &refusal{n, err}
 			}
 			decided[m].Data = stored
 			made := backbone.Event{
@@ -166,10 +187,10 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 			all = append(all, made)
 			// This node folds the stored data, as every other node does.
 			if err := ahead.evolve(ctx, sub.key, sub.rules, made, stored); err != nil {
-				return nil, nil, &refusal{n, err}
+				return nil, nil, &refusal{n, undecidable(err)}
 			}
 		}
-		if err := boundState(before, ahead.state); err != nil {
+		if err := errors.Join(boundState(before, ahead.state), boundIntegers("state", before, ahead.state)); err != nil {
 			return nil, nil, &refusal{n, err}
 		}
 		out[n] = decision{events: all[first:], decided: decided, version: ahead.version, sequence: i.sequence}

@@ -1,0 +1,46 @@
+package model
+
+import (
+	"encoding/json"
+	"math"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestRounded_IsAnIntegerThatNoFloat64Has(t *testing.T) {
+	for _, tc := range []struct {
+		value any
+		place string
+		found bool
+	}{
+		{int64(1) << 53, "", false}, {int64(1)<<53 + 1, "", true}, {-int64(1)<<53 - 1, "", true}, {int64(1)<<53 + 2, "", false}, {int64(1) << 62, "", false},
+		{int64(math.MaxInt64), "", true}, {int64(math.MinInt64), "", false}, {1e300, "", false}, {nil, "", false}, {"9007199254740993", "", false},
+		{Object{"lines": []any{int64(1), Object{"total": int64(1)<<53 + 1}}}, "lines[1].total", true}, {[]any{[]any{int64(1)<<53 + 1}}, "[0][0]", true},
+	} {
+		if place, found := Rounded(tc.value); place != tc.place || found != tc.found {
+			t.Errorf("%v: %q, %v", tc.value, place, found)
+		}
+	}
+}
+
+// What JSON readers that have float64 alone return is what was accepted.
+func TestRounded_WhatIsNotSurvivesAFloat64(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.OneOf(rapid.Int64(), rapid.Custom(func(t *rapid.T) int64 { return rapid.Int64().Draw(t, "n") &^ 0x7ff })).Draw(t, "value")
+		if _, found := Rounded(n); found {
+			return
+		}
+		text, err := json.Marshal(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read float64
+		if err := json.Unmarshal(text, &read); err != nil {
+			t.Fatal(err)
+		}
+		if again := Normalize(read); again != any(n) && int64(read) != n {
+			t.Fatalf("%d is read as %v", n, again)
+		}
+	})
+}

@@ -1,0 +1,117 @@
+package aggregate_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectproto"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+)
+
+// ledger is a model whose rules fail for some payloads and states.
+func ledger(context.Context) (string, []byte, error) {
+	return "ledger.yaml", []byte(`model: ledger
+aggregates:
+  wallet:
+    commands:
+      book:
+        payload:
+          type: object
+          properties:
+            amount: {type: integer}
+            rate: {type: number}
+            const: {type: [integer, "null"], minimum: 0}
+            note: {type: string}
+            lines: {type: array, items: {$ref: "#/$defs/line"}}
+          $defs: {line: {type: object, properties: {count: {type: integer}}}}
+        emit:
+          - {event: booked, data: {amount: "has(cmd.amount) ? cmd.amount : 0"}}
+      note:
+        payload: {type: object, properties: {note: {type: string}}}
+        require: [{that: "cmd.note != ''", else: a note is wanted}]
+        emit: [{event: noted, data: {note: cmd.note}}]
+      tell:
+        payload: {type: object, properties: {note: {type: string}}}
+        emit: [{event: noted, data: {note: cmd.note}}]
+      add:
+        payload: {type: object}
+        emit: [{event: added, data: {value: cmd.value}}]
+      double:
+        emit: [{event: added, data: {value: state.total}}]
+      divide:
+        payload: {type: object}
+        emit: [{event: noted, data: {note: "string(10 / cmd.by)"}}]
+    evolve:
+      booked: {booked: event.amount}
+      noted: {note: event.note}
+      added: {total: "(has(state.total) ? state.total : 0) + event.value"}
+`), nil
+}
+
+// reasonOf returns an error's reason and the rule that it names.
+func reasonOf(err error) (reason, rule string) {
+	known, ok := errors.AsType[*connect.Error](err)
+	if !ok {
+		return "", ""
+	}
+	for _, detail := range known.Details() {
+		value, err := connectproto.UnmarshalErrorDetail(detail)
+		if info, ok := value.(*errdetails.ErrorInfo); ok && err == nil {
+			reason, rule = info.GetReason(), info.GetMetadata()["rule"]
+		}
+	}
+	return reason, rule
+}
+
+// What a client's payload causes in a state is its own mistake, or a precondition that does not
+// hold: never INTERNAL, and the rule that could not be evaluated is named.
+func TestSubmit_WhatThePayloadCausesIsNeverInternal(t *testing.T) {
+	client, _ := nodeOf(t, backbonetest.Start(t), ledger)
+	for id, value := range map[string]float64{"big": 1 << 62, "odd": 1 << 53} { // states to begin with
+		if _, err := client.Submit(as(t, "acme"), command(id, "add", "", map[string]any{"value": value})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const in = "aggregates.wallet.commands."
+	for _, tc := range []struct {
+		name, id, command string
+		payload           map[string]any
+		code              connect.Code
+		text, rule        string
+	}{
+		{"an integer that 64 bits do not hold", "w", "book", map[string]any{"amount": 1e20}, connect.CodeInvalidArgument, "payload.amount: maximum", ""},
+		{"a negative one", "w", "book", map[string]any{"amount": -1e20}, connect.CodeInvalidArgument, "payload.amount: minimum", ""},
+		{"one that was rounded", "w", "book", map[string]any{"amount": float64(1<<53 + 1)}, connect.CodeInvalidArgument, "payload.amount: maximum", ""},
+		{"one that may be null", "w", "book", map[string]any{"const": 1e17}, connect.CodeInvalidArgument, "payload.const: maximum", ""},
+		{"one behind a reference", "w", "book", map[string]any{"lines": []any{map[string]any{"count": 1e17}}}, connect.CodeInvalidArgument, "count: maximum", ""},
+		{"an optional member in a rule", "w", "note", map[string]any{}, connect.CodeFailedPrecondition, "note", in + "note.require[0]"},
+		{"an optional member in an event", "w", "tell", map[string]any{}, connect.CodeFailedPrecondition, "note", in + "tell.emit[0]"},
+		{"a sum past 2^63", "big", "double", nil, connect.CodeFailedPrecondition, "overflow", "aggregates.wallet.evolve.added"},
+		{"a sum that JSON rounds", "odd", "add", map[string]any{"value": 1}, connect.CodeFailedPrecondition, "state.total an integer that JSON", ""},
+		{"a division by zero", "w", "divide", map[string]any{"by": 0}, connect.CodeFailedPrecondition, "zero", in + "divide.emit[0]"},
+		{"types that do not fit", "big", "add", map[string]any{"value": "x"}, connect.CodeFailedPrecondition, "no such overload", "aggregates.wallet.evolve.added"},
+		{"a rule that does not hold", "w", "note", map[string]any{"note": ""}, connect.CodeFailedPrecondition, "a note is wanted", in + "note.require[0]"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			before, _ := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: tc.id})
+			_, err := client.Submit(as(t, "acme"), command(tc.id, tc.command, "", tc.payload))
+			refused(t, err, tc.code, tc.text)
+			if _, rule := reasonOf(err); rule != tc.rule {
+				t.Errorf("the error names the rule %q, want %q", rule, tc.rule)
+			}
+			after, _ := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: tc.id})
+			if after.GetVersion() != before.GetVersion() {
+				t.Errorf("the aggregate has gone from version %d to %d", before.GetVersion(), after.GetVersion())
+			}
+		})
+	}
+	for _, payload := range []map[string]any{{"amount": float64(1<<53 - 1)}, {"amount": -float64(1<<53 - 1)}, {"rate": 1e20}, {"const": nil}} {
+		if _, err := client.Submit(as(t, "acme"), command("fine", "book", "", payload)); err != nil {
+			t.Errorf("%v: %v", payload, err)
+		}
+	}
+}
