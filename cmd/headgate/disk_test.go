@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,6 +119,89 @@ func TestDisk_DevGoesOnOnceThereIsRoom(t *testing.T) {
 	p.stop(t)
 	if log := p.stderr.String(); strings.Count(log, "the disk of the journal refuses writes") > 4 || !strings.Contains(log, "no space left on device") {
 		t.Errorf("want a line for each change, with the cause:\n%s", log)
+	}
+}
+
+// Under concurrent commands and batches a disk that is full again and again loses nothing that was
+// acknowledged, and nothing has its effect twice.
+func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
+	for name, flags := range map[string][]string{"synced": nil, "lazy": {"--lazy-sync"}} {
+		t.Run(name, func(t *testing.T) {
+			dir := disktest.Small(t, 96<<20)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			defer cancel()
+			p := start(t, filepath.Join(dir, "data"), nil, flags...)
+			acme := caller{t, p.gateway, "Bearer " + p.tokens["ACME"]}
+			const wallets = 12
+			for n := range wallets {
+				if status, text := acme.post(ctx, fmt.Sprintf("/v1/commands/wallet/w%d/open", n), fmt.Sprintf(`{"payload":{"owner":"o%d"}}`, n)); status != http.StatusOK {
+					t.Fatalf("%d %s", status, text)
+				}
+			}
+			full, ended := make(chan struct{}), make(chan struct{})
+			var clients sync.WaitGroup
+			var stored [wallets]int
+			for n := range wallets {
+				clients.Go(func() {
+					for i := 0; ; i++ {
+						path, body, cents := fmt.Sprintf("/v1/commands/wallet/w%d/deposit", n), fmt.Sprintf(`{"payload":{"amount":1},"idempotencyKey":"k%d-%d"}`, n, i), 1
+						if n%3 == 0 { // a batch of three events, all or none
+							one := func(m int) string {
+								return fmt.Sprintf(`{"aggregateType":"wallet","aggregateId":"w%d","command":"deposit","payload":{"amount":1},"idempotencyKey":"k%d-%d-%d"}`, n, n, i, m)
+							}
+							path, cents = "/v1/commands:batch", 3
+							body = fmt.Sprintf(`{"commands":[%s,%s,%s]}`, one(0), one(1), one(2))
+						}
+						for { // the same command under the same key, until it is known to be stored
+							status, text := acme.post(ctx, path, body)
+							if status == http.StatusOK && !strings.Contains(text, `"error"`) {
+								break
+							}
+							if ctx.Err() != nil {
+								return
+							}
+						}
+						stored[n] += cents
+						select {
+						case <-ended:
+							return
+						default:
+						}
+					}
+				})
+			}
+			go func() {
+				defer close(ended)
+				for range 3 {
+					free := disktest.Fill(t, dir)
+					err := eventually(ctx, "commands are refused", func() (bool, error) {
+						status, body := ready(ctx, t, p.aggregate)
+						return status == http.StatusServiceUnavailable && strings.Contains(body.Reason, "disk"), nil
+					})
+					free()
+					if err == nil {
+						err = eventually(ctx, "the aggregate is ready", func() (bool, error) {
+							status, _ := ready(ctx, t, p.aggregate)
+							return status == http.StatusOK, nil
+						})
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+				close(full)
+			}()
+			<-full
+			clients.Wait()
+			for n, want := range stored {
+				if err := eventually(ctx, "the view has every deposit once", func() (bool, error) {
+					_, text := acme.post(ctx, "/v1/query/wallets", fmt.Sprintf(`{"query":{"filter":"wallet_id = \"w%d\""}}`, n))
+					return strings.Contains(text, fmt.Sprintf(`"balance":%d,`, want)), fmt.Errorf("%s: want %d", text, want)
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

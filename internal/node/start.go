@@ -104,6 +104,8 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 	defer cancel()
 	r, err := p.open(start, js)
 	switch {
+	case errors.Is(err, store.ErrFull):
+		return nil, awayError{store.ErrFull.Error() + ": make room", err}
 	case errors.Is(err, store.ErrUnavailable):
 		return nil, awayError{"PostgreSQL does not answer", err}
 	case err != nil:

@@ -18,6 +18,9 @@ import (
 // retryAfter is what a client is told to wait before it tries again.
 const retryAfter = 200 * time.Millisecond
 
+// fullRetryAfter is the wait that a client is asked for while the disk of the views is full.
+const fullRetryAfter = 5 * time.Second
+
 // storeRetryAfter is the wait that a client is asked for while the views' database is away.
 const storeRetryAfter = 500 * time.Millisecond
 
@@ -101,6 +104,9 @@ func asConnectError(err error) error {
 		// Another node may have them whole; this one builds them anew.
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the tenant's views are damaged, and are being built anew: call again").WithCause(err),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_BUILDING"))
+	case errors.Is(err, store.ErrFull):
+		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrFull.Error()+": try again later").WithCause(err),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(fullRetryAfter)}, chassis.Reason("VIEWS_DISK_FULL"))
 	case errors.Is(err, store.ErrUnavailable):
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrUnavailable.Error()+": try again").WithCause(err),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetryAfter)}, chassis.Reason("VIEWS_UNAVAILABLE"))

@@ -45,6 +45,10 @@ var ErrStop = errors.New("store: no further rows are needed")
 // later attempt may succeed.
 var ErrUnavailable = errors.New("the views' database does not answer")
 
+// ErrFull says that the disk of the views has no room. Nothing has changed, and a later attempt may
+// succeed.
+var ErrFull = errors.New("the disk of the views is full")
+
 // ErrDamaged says that what a tenant's views are stored in is damaged, or no longer there. The
 // store must be closed and opened again: what is damaged is then set aside, and the views are
 // empty.
