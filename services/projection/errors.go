@@ -27,12 +27,16 @@ const storeRetryAfter = 500 * time.Millisecond
 // behindError says that min_position was not reached within the deadline.
 type behindError struct {
 	failing bool // the projection does not advance
+	full    bool // for lack of room on its disk
 	away    bool // the journal cannot be reached
 }
 
 func (e *behindError) Error() string {
 	if e.away {
 		return "the view has not reached min_position: the journal cannot be read now"
+	}
+	if e.full {
+		return "the view has not reached min_position: " + store.ErrFull.Error()
 	}
 	if e.failing {
 		return "the view has not reached min_position: its projection does not advance"

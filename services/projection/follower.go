@@ -101,12 +101,13 @@ func (f *follower) Start(newest uint64) {
 
 // Report implements [tail.Handler]. A failure is retained for readiness; nothing is skipped.
 func (f *follower) Report(err error) {
-	if err != nil {
+	f.mu.Lock()
+	before := f.failure
+	f.failure = err
+	f.mu.Unlock()
+	if err != nil && (before == nil || before.Error() != err.Error()) { // a line for each change
 		f.logger().Error().Err(err).Uint64("checkpoint", f.position()).Msg("projection does not advance; it is tried again")
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.failure = err
 }
 
 func (f *follower) position() uint64 {

@@ -181,7 +181,9 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 		return fmt.Errorf("tenant %s %w", tenant, chassis.ErrNotServed)
 	}
 	f := l.shown
-	if f.failing() != nil && !s.away() {
+	if err := f.failing(); errors.Is(err, store.ErrFull) {
+		return fmt.Errorf("the tenant's projection does not advance: %w: make room, and it goes on by itself", store.ErrFull)
+	} else if err != nil && !s.away() {
 		return errors.New("the tenant's projection does not advance: its log says why")
 	}
 	return f.progress()
@@ -440,7 +442,7 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 		case ctx.Err() != nil:
 			return nil, nil, nil, ctx.Err()
 		}
-		return nil, nil, nil, asConnectError(&behindError{failing: f.failing() != nil, away: s.away()})
+		return nil, nil, nil, asConnectError(&behindError{failing: f.failing() != nil, full: errors.Is(f.failing(), store.ErrFull), away: s.away()})
 	}
 	return f, view, release, nil
 }

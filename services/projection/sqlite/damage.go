@@ -146,10 +146,11 @@ func asideTime(name string) string {
 }
 
 // check returns an operation's error. One that says that the file is damaged wraps
-// [store.ErrDamaged], and the file is set aside when it is opened next.
+// [store.ErrDamaged], and the file is set aside when it is opened next. One for lack of room wraps
+// [store.ErrFull].
 func (s *Store) check(err error) error {
 	if err == nil || !damaged(err) && !errors.Is(err, store.ErrDecode) {
-		return err
+		return full(s.path, err)
 	}
 	if s.files != nil {
 		s.files.markBroken(s.path, err)

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/headgate/headgate/internal/disk"
@@ -34,4 +35,18 @@ func full(path string, err error) error {
 		}
 	}
 	return err
+}
+
+// removeEmpty removes a file that could be made, and into which nothing could be written: it would
+// be taken for a damaged one.
+func removeEmpty(path string) {
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || info.Size() > 0 {
+		return
+	}
+	if log, err := os.Lstat(path + "-wal"); err == nil && log.Size() > 0 {
+		return
+	}
+	for _, suffix := range sidecars {
+		_ = os.Remove(path + suffix) // what stays, the next start finds
+	}
 }

@@ -164,7 +164,8 @@ func open(ctx context.Context, path string, views []*model.View, origin string) 
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.Close())
+			err = errors.Join(full(path, err), s.Close())
+			removeEmpty(path)
 		}
 	}()
 	if err := s.prepareFile(ctx, views, origin); err != nil {

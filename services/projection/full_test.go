@@ -1,0 +1,77 @@
+//go:build linux
+
+package projection_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/disk/disktest"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/headgate/headgate/services/projection/store"
+)
+
+// A full disk is no damage: what was applied stays, what fails says that the disk is full, reads go
+// on, and the views go on where they were once there is room.
+func TestSQLite_GoesOnAfterAFullDisk(t *testing.T) {
+	dir, view := disktest.Small(t, 16<<20), notes(t)
+	tenant := backbonetest.Tenant(t, "acme")
+	s, err := sqlite.Open(t.Context(), dir, tenant, []*model.View{view}, "origin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	sequence := uint64(0)
+	apply := func() error {
+		err := s.Apply(context.Background(), sequence+1, putting(view, fmt.Sprint(sequence+1)+strings.Repeat("x", 2000)))
+		if err == nil {
+			sequence++
+		}
+		return err
+	}
+	for range 2 {
+		if err := apply(); err != nil {
+			t.Fatal(err)
+		}
+		free := disktest.Fill(t, dir)
+		for err = nil; err == nil; {
+			err = apply()
+		}
+		if !errors.Is(err, store.ErrFull) {
+			t.Errorf("%v: want an error that says that the disk is full", err)
+		}
+		if at, err := s.Checkpoint(t.Context()); err != nil || at != sequence {
+			t.Errorf("checkpoint %d, %v, want %d", at, err, sequence)
+		}
+		other, err := sqlite.Open(t.Context(), dir, backbonetest.Tenant(t, "globex"), []*model.View{view}, "origin")
+		if err == nil {
+			err = other.Close()
+		}
+		if !errors.Is(err, store.ErrFull) {
+			t.Errorf("%v: want a start that says that the disk is full", err)
+		}
+		free()
+		if err := apply(); err != nil {
+			t.Error(err)
+		}
+	}
+	found, err := os.ReadDir(dir)
+	for _, file := range found {
+		if strings.Contains(file.Name(), "damaged") {
+			t.Errorf("%s was set aside as damaged", file.Name())
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
