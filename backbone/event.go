@@ -2,6 +2,8 @@ package backbone
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -108,6 +110,16 @@ func (e Event) message(ctx context.Context, tenant contextkit.TenantID) (*nats.M
 		msg.Header.Set(ceFingerprint, e.Command.Fingerprint)
 	}
 	return msg, nil
+}
+
+// eventID returns the id of the event in a message of the journal: its own, or one made of its
+// place. The latter is hashed, since sequences tell how many events all tenants have.
+func eventID(header nats.Header, sequence uint64) string {
+	if id := header.Get(ceID); id != "" {
+		return id
+	}
+	sum := sha256.Sum256([]byte(StreamEvents + "/" + strconv.FormatUint(sequence, 10)))
+	return hex.EncodeToString(sum[:16])
 }
 
 // ParseEvent reads an event out of a message of the journal. An error wraps

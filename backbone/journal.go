@@ -55,22 +55,23 @@ const loadBytes = 8 << 20
 // concurrently.
 type Journal struct {
 	js      jetstream.JetStream
-	epoch   int64
+	health  *Integrity
 	commits *committer    // nil: every append goes by itself
 	link    func() *link  // of the connection
 	batches chan struct{} // holds a value for each batch on its way
 	storage *Storage      // what is known of EVENTS; may be nil
 }
 
-// OpenJournal opens the journal that [EnsureStreams] made.
+// OpenJournal opens the journal that [EnsureStreams] made, and checks whether it is whole. See
+// [Journal.Integrity] for what goes on doing so.
 func OpenJournal(ctx context.Context, js jetstream.JetStream) (*Journal, error) {
-	stream, err := js.Stream(ctx, StreamEvents)
+	health, err := openIntegrity(ctx, js)
 	if err != nil {
 		return nil, fmt.Errorf("backbone: open journal: %w", err)
 	}
 	storage := StorageOf(js)
 	return &Journal{
-		js: js, epoch: stream.CachedInfo().Created.UnixNano(),
+		js: js, health: health,
 		link: sync.OnceValue(func() *link { // by the first use
 			l := watch(js.Conn())
 			storage.whenDeclared(l.interrupt)
@@ -80,6 +81,13 @@ func OpenJournal(ctx context.Context, js jetstream.JetStream) (*Journal, error) 
 	}, nil
 }
 
+// Replicated reports whether several servers have the journal.
+func (j *Journal) Replicated() bool { return j.health.replicated.Load() }
+
+// Integrity tells whether the journal is whole. Its Run must run for as long as the journal is
+// used by a process, which learns of damage, and of losses that are accepted, from it.
+func (j *Journal) Integrity() *Integrity { return j.health }
+
 // GroupCommit lets appends that wait for others share a write. It is for a server that
 // syncs every write to disk, which then bounds what it stores in a second; of one that
 // does not, a group takes more than its messages one by one. It is called before the
@@ -88,15 +96,19 @@ func (j *Journal) GroupCommit(grouped func(appends int)) {
 	j.commits = &committer{publish: j.publish, grouped: grouped}
 }
 
-// Epoch tells this journal from any other: a sequence means nothing without it.
-func (j *Journal) Epoch() int64 { return j.epoch }
+// Epoch tells this journal from any other: a sequence means nothing without it. It changes when
+// an operator accepts that the journal's end is lost, see [Integrity.Changed].
+func (j *Journal) Epoch() int64 { return j.health.epoch.Load() }
 
 // Append appends events, all of one aggregate, all or none, and sets their
 // Sequence. lastSequence is the sequence of the aggregate's last event, 0 for
 // none. It returns once the events are stored. After [ErrConflict], [ErrDuplicate],
-// [ErrTooLarge], [ErrTooMany] and [ErrRefused] nothing was appended. After any other error
+// [ErrTooLarge], [ErrTooMany], [ErrRefused] and [ErrEndMissing] nothing was appended. After any other error
 // the outcome is unknown, and the caller must load the aggregate again.
 func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSequence uint64, events []Event) error {
+	if err := j.health.Appendable(); err != nil {
+		return err
+	}
 	if len(events) > MaxAppend {
 		return fmt.Errorf("%w: %d, at most %d", ErrTooMany, len(events), MaxAppend)
 	}
@@ -135,6 +147,7 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 		events[i].Sequence = result.last - uint64(len(events)-1-i)
 		events[i].Size = messages[i].Size() // with the headers of JetStream
 	}
+	j.health.acknowledged(&events[len(events)-1])
 	return nil
 }
 
@@ -214,36 +227,91 @@ const errCodeWrongLastSequenceConstant jetstream.ErrorCode = 10164
 
 // Load calls each for the aggregate's events in order, from the journal
 // sequence from (1: all) on, for most of them at most (0: all). What was acknowledged
-// before the call is among them. It stops at each's first error and returns it.
+// before the call is among them. It stops at each's first error and returns it. A version that
+// is missing in the order is missing in what the leader of the stream has, not in a replica
+// alone.
 func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, most int, each func(Event) error) error {
-	subject := EventSubject(tenant, aggregateType, aggregateID)
-	next, left := max(from, 1), cmp.Or(most, math.MaxInt)
-	take := func(msg *jetstream.RawStreamMsg) error {
-		next, left = msg.Sequence+1, left-1
+	l := loading{js: j.js, subject: EventSubject(tenant, aggregateType, aggregateID), next: max(from, 1), left: cmp.Or(most, math.MaxInt), each: each}
+	return j.While(ctx, func(ctx context.Context) error { return l.read(ctx, math.MaxUint64) })
+}
+
+// LoadAll is Load for all events from a sequence on, and returns the sequence and version of the
+// aggregate's last event, whether it is among them or before; zeros: the aggregate has no events,
+// or its last one cannot be read, see [Journal.Count]. Error: [ErrUnreadable], beyond Load's.
+func (j *Journal) LoadAll(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, each func(Event) error) (last uint64, version int64, err error) {
+	l := loading{js: j.js, subject: EventSubject(tenant, aggregateType, aggregateID), next: max(from, 1), left: math.MaxInt, each: each}
+	err = j.While(ctx, func(ctx context.Context) error {
+		msg, err := askLeader(ctx, j.js, StreamEvents, question{Last: l.subject})
+		if msg == nil || err != nil {
+			return err
+		}
 		event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
 		if err != nil {
 			return err
 		}
-		return each(event)
-	}
-	return j.While(ctx, func(ctx context.Context) error {
-		for asked := 1; left > 0; asked++ {
-			msg, err := askLeader(ctx, j.js, StreamEvents, question{From: next, Subject: subject})
-			if msg == nil || err != nil {
+		last, version = event.Sequence, event.Version
+		switch {
+		case last < l.next:
+			return nil
+		case last == l.next, from <= 1 && version == 1:
+			return each(event) // there are no others
+		}
+		return l.read(ctx, last)
+	})
+	return last, version, err
+}
+
+// ErrUnreadable: the journal has an event of the aggregate that cannot be read.
+var ErrUnreadable = errors.New("an event of the aggregate cannot be read")
+
+// loading reads the events of an aggregate in order.
+type loading struct {
+	js      jetstream.JetStream
+	subject string
+	next    uint64 // the sequence to go on at
+	left    int
+	version int64 // of the last event that was read, 0: of none
+	each    func(Event) error
+}
+
+// read reads events up to the sequence last, or all of them without knowing the last.
+func (l *loading) read(ctx context.Context, last uint64) error {
+	leader := false // the leader is asked for the rest, one by one
+	for asked := 1; l.left > 0 && l.next <= last; asked++ {
+		msg, err := askLeader(ctx, l.js, StreamEvents, question{From: l.next, Subject: l.subject})
+		if msg == nil && err == nil && last != math.MaxUint64 {
+			return ErrUnreadable
+		}
+		if msg == nil || err != nil {
+			return err
+		}
+		if err := l.take(msg, false); err != nil {
+			return err
+		}
+		if asked >= fewEvents && l.left > 0 && l.next <= last && !leader { // there may be many: replicas have most of them
+			err := readBatchesWithin(ctx, l.js, StreamEvents, l.subject, l.next, l.left, fewSilences, func(msg *jetstream.RawStreamMsg) error { return l.take(msg, true) })
+			if leader = errors.Is(err, errReplicaGap) || errors.Is(err, errSilent); err != nil && !leader {
 				return err
-			}
-			if err := take(msg); err != nil {
-				return err
-			}
-			if asked >= fewEvents && left > 0 { // there may be many: replicas have most of them
-				if err := readBatches(ctx, j.js, StreamEvents, subject, next, left, take); err != nil {
-					return err
-				}
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
+
+func (l *loading) take(msg *jetstream.RawStreamMsg, replica bool) error {
+	event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
+	if err != nil {
+		return err
+	}
+	if replica && event.Version > l.version+1 {
+		return errReplicaGap
+	}
+	l.next, l.left, l.version = msg.Sequence+1, l.left-1, event.Version
+	return l.each(event)
+}
+
+// errReplicaGap says that a replica lacks an event.
+var errReplicaGap = errors.New("a version is missing")
 
 // fewEvents is how many events are asked of the leader one by one before the others are
 // read together: a command's node misses that many at most, as a rule.
@@ -258,7 +326,17 @@ const silentAfter, firstSilence = 2 * time.Second, 250 * time.Millisecond
 // sequence (1: all) on, for most of them at most (0: all). It stops at each's first error
 // and returns it.
 func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, each func(*jetstream.RawStreamMsg) error) error {
-	left, patience := cmp.Or(most, math.MaxInt), firstSilence
+	return readBatchesWithin(ctx, js, stream, subject, from, most, math.MaxInt, each)
+}
+
+// fewSilences is after how many unanswered requests in a row, some four seconds, a batch is taken
+// to be one that the server cannot read: it does not answer then.
+const fewSilences = 4
+
+// readBatchesWithin is readBatches that returns [errSilent] after as many unanswered requests in
+// a row.
+func readBatchesWithin(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most, silences int, each func(*jetstream.RawStreamMsg) error) error {
+	left, patience, silent := cmp.Or(most, math.MaxInt), firstSilence, 0
 	for next := max(from, 1); left > 0; {
 		var failed error
 		count, err := readBatch(ctx, js, stream, subject, next, min(left, loadBatch), patience, func(msg *jetstream.RawStreamMsg) error {
@@ -276,9 +354,14 @@ func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject st
 			return fmt.Errorf("backbone: read %s: %w", subject, context.Cause(ctx))
 		case errors.Is(err, errSilent):
 			patience = min(2*patience, silentAfter)
+			if silent++; silent >= silences && count == 0 {
+				return errSilent
+			}
+			continue
 		case err != nil:
 			return fmt.Errorf("backbone: read %s: %w", subject, err)
 		}
+		silent = 0
 	}
 	return nil
 }
@@ -342,4 +425,14 @@ func (j *Journal) Event(ctx context.Context, tenant contextkit.TenantID, sequenc
 	}
 	event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
 	return event, err == nil, err
+}
+
+// Count returns how many events of the aggregate the journal has, whether they can be read or
+// not.
+func (j *Journal) Count(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string) (count uint64, err error) {
+	err = j.While(ctx, func(ctx context.Context) (err error) {
+		count, err = countMessages(ctx, j.js, StreamEvents, EventSubject(tenant, aggregateType, aggregateID))
+		return err
+	})
+	return count, err
 }

@@ -24,25 +24,59 @@ type question struct {
 }
 
 // askLeader returns the message that a stream's leader has for a question, nil if it has
-// none. Errors: those of the request, and those that the leader answers.
+// none. Errors: those of the request, and those that the leader answers. Where the files of the
+// stream are damaged it may have a message and answer that it has none, see [countMessages].
 func askLeader(ctx context.Context, js jetstream.JetStream, stream string, q question) (*jetstream.RawStreamMsg, error) {
-	text, err := json.Marshal(q)
+	answer, err := requestLeader(ctx, js, "$JS.API.STREAM.MSG.GET."+stream, q)
+	if err != nil {
+		return nil, fmt.Errorf("backbone: ask the leader of %s: %w", stream, err)
+	}
+	return readAnswer(stream, answer)
+}
+
+// requestLeader returns a leader's answer to a request of the JetStream API.
+func requestLeader(ctx context.Context, js jetstream.JetStream, subject string, content any) ([]byte, error) {
+	text, err := json.Marshal(content)
 	if err != nil {
 		return nil, err
 	}
 	var reply *nats.Msg
 	for {
 		attempt, cancel := context.WithTimeout(ctx, silentAfter) // it may be gone, and another chosen
-		reply, err = js.Conn().RequestWithContext(attempt, "$JS.API.STREAM.MSG.GET."+stream, text)
+		reply, err = js.Conn().RequestWithContext(attempt, subject, text)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 			break
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("backbone: ask the leader of %s: %w", stream, err)
+		return nil, err
 	}
-	return readAnswer(stream, reply.Data)
+	return reply.Data, nil
+}
+
+// countMessages returns how many messages a stream's leader has on a subject without wildcards,
+// by its index alone: also those that cannot be read.
+func countMessages(ctx context.Context, js jetstream.JetStream, stream, subject string) (uint64, error) {
+	text, err := requestLeader(ctx, js, "$JS.API.STREAM.INFO."+stream, struct {
+		Subjects string `json:"subjects_filter"`
+	}{subject})
+	if err != nil {
+		return 0, fmt.Errorf("backbone: ask the leader of %s: %w", stream, err)
+	}
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+		State struct {
+			Subjects map[string]uint64 `json:"subjects"`
+		} `json:"state"`
+	}
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return 0, fmt.Errorf("backbone: the leader of %s answers: %w", stream, err)
+	}
+	if answer.Error != nil {
+		return 0, fmt.Errorf("backbone: the leader of %s answers: %w", stream, answer.Error)
+	}
+	return answer.State.Subjects[subject], nil
 }
 
 // leaderAnswer is what a leader says.

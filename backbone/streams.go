@@ -40,6 +40,7 @@ const (
 	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
 	BucketLeases      = "leases"      // group.lease → a live process; see package lease
 	BucketCursors     = "cursors"     // tenant → how far the tenant's triggers are taken, and by which runner
+	BucketJournal     = "journal"     // what is known of the journal outside its stream, to notice losses
 )
 
 const (
@@ -159,6 +160,7 @@ func buckets() []jetstream.StreamConfig {
 		bucket(BucketUsage, 1, 0),
 		bucket(BucketLeases, 1, leasesTTL),
 		bucket(BucketCursors, 1, 0),
+		bucket(BucketJournal, 1, 0),
 		bucket(BucketPlacement, 1, 0),
 		bucket(BucketTenants, 1, 0),
 		bucket(BucketModels, modelHistory, 0),
@@ -175,8 +177,9 @@ func definitions() []jetstream.StreamConfig { return slices.Concat(streams(), bu
 // called by every node at start.
 //
 // A failure of TIMELINE, which only records what calls have caused, is not an error: a
-// [Timeline] creates the stream when it can.
-func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replicas) error {
+// [Timeline] creates the stream when it can. Error: [ErrJournalMissing], unless options have
+// [NewJournal].
+func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replicas, options ...StreamOption) error {
 	if err := checkRestored(ctx, js); err != nil {
 		return err
 	}
@@ -184,6 +187,14 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 		return fmt.Errorf("backbone: %w", err)
 	}
 	if err := giveUpReservation(ctx, js); err != nil {
+		return err
+	}
+	var chosen streamOptions
+	for _, option := range options {
+		option(&chosen)
+	}
+	replaced, err := ensureJournal(ctx, js, replicas, chosen)
+	if err != nil {
 		return err
 	}
 	timeline, cancel := context.WithCancel(ctx)
@@ -206,7 +217,12 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 			return nil
 		})
 	}
-	err := all.Wait()
+	err = all.Wait()
+	if err == nil && replaced {
+		if _, err = AcceptLoss(contextkit.PlatformContext(timeline), js, "", "a new journal was asked for at start"); errors.Is(err, ErrNoLoss) {
+			err = nil // of the former one nothing was recorded
+		}
+	}
 	if err == nil {
 		select {
 		case <-recorded:

@@ -47,12 +47,12 @@ type Codec struct {
 	key    []byte // of version 1
 	sealer *token.Sealer
 	gate   *token.Gate
-	epoch  int64
+	epoch  func() int64
 }
 
-// NewCodec returns a codec for the journal of that epoch, under a key that all nodes share.
-// gate selects the version to issue; nil: the newest.
-func NewCodec(key []byte, epoch int64, gate *token.Gate) *Codec {
+// NewCodec returns a codec for the journal whose epoch the function returns, under a key that all
+// nodes share. gate selects the version to issue; nil: the newest.
+func NewCodec(key []byte, epoch func() int64, gate *token.Gate) *Codec {
 	return &Codec{key: key, sealer: token.NewSealer(key, "position"), gate: gate, epoch: epoch}
 }
 
@@ -60,7 +60,7 @@ func NewCodec(key []byte, epoch int64, gate *token.Gate) *Codec {
 // tenant have equal tokens.
 func (c *Codec) Format(tenant contextkit.TenantID, sequence uint64) string {
 	var content [contentLength]byte
-	binary.BigEndian.PutUint64(content[:], uint64(c.epoch))
+	binary.BigEndian.PutUint64(content[:], uint64(c.epoch()))
 	binary.BigEndian.PutUint64(content[8:], sequence)
 	if c.gate.Sealed() {
 		out := append(make([]byte, 0, sealedLength), sealedVersion)
@@ -77,7 +77,7 @@ func (c *Codec) FormatView(tenant contextkit.TenantID, sequence, fingerprint uin
 	if !c.gate.Views() {
 		return c.Format(tenant, sequence)
 	}
-	content := binary.BigEndian.AppendUint64(make([]byte, 0, contentLength+8), uint64(c.epoch))
+	content := binary.BigEndian.AppendUint64(make([]byte, 0, contentLength+8), uint64(c.epoch()))
 	content = binary.BigEndian.AppendUint64(content, sequence)
 	content = binary.BigEndian.AppendUint64(content, fingerprint)
 	out := append(make([]byte, 0, viewLength), viewVersion)
@@ -112,7 +112,7 @@ func (c *Codec) ParseView(tenant contextkit.TenantID, text string) (sequence uin
 	default:
 		return 0, nil, ErrInvalid
 	}
-	if int64(binary.BigEndian.Uint64(content)) != c.epoch {
+	if int64(binary.BigEndian.Uint64(content)) != c.epoch() {
 		return 0, nil, ErrEpoch
 	}
 	if len(content) > contentLength {

@@ -26,6 +26,7 @@ type devCommand struct {
 	Node             []string `help:"Further node, as KIND=HOST:PORT. Repeatable."`
 	Reflect          bool     `help:"Ask further nodes for the descriptors of their services (gRPC reflection), and serve those."`
 	LazySync         bool     `help:"Let the operating system decide when writes reach the disk: faster, and a power failure may lose acknowledged commands."`
+	NewJournal       bool     `help:"Start with an empty journal where the data directory has views or records of one that is gone, and accept the loss of its events."`
 	OTLP             string   `name:"otlp" help:"URL of an OpenTelemetry collector that takes OTLP over gRPC, such as http://127.0.0.1:4317: it gets a span of every call, command, projection and step."`
 	LogLevel         string   `default:"warn" enum:"debug,info,warn,error" help:"Least level of the log lines on standard error; info has a line a call."`
 }

@@ -60,12 +60,12 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"it passes the call's own header on, with a span of its own", "gateway.TestAsked_EachAttemptHasASpanOfItsOwn"},
 	"tracing.roundTripper.RoundTrip http.RoundTrip": {
 		"the transport below is contextkit.HTTPTransport, under a context with a span of its own", "chassis/tracing.TestRoundTripper_RequestsHaveAClientSpan"},
-	"upstream.outgoing.begin h2.Open":            {"", ""},
-	"backbone.Connect nats.Connect":              {"", ""},
-	"backbone.Embedded.Connect nats.Connect":     {"", ""},
-	"backbone.askLeader nats.RequestWithContext": {"", ""},
-	"tracing.newSender grpc.NewClient":           {"", ""},
-	"tracing.sender.UploadTraces grpc.Invoke":    {"", ""},
+	"upstream.outgoing.begin h2.Open":                {"", ""},
+	"backbone.Connect nats.Connect":                  {"", ""},
+	"backbone.Embedded.Connect nats.Connect":         {"", ""},
+	"backbone.requestLeader nats.RequestWithContext": {"", ""},
+	"tracing.newSender grpc.NewClient":               {"", ""},
+	"tracing.sender.UploadTraces grpc.Invoke":        {"", ""},
 	"backbone.Journal.publish jetstream.PublishMsg": {
 		"its messages are made by Event.message, which injects the contract or fails", "services/aggregate.TestTheContractReachesTheJournal"},
 	"backbone.Journal.publish jetstreamext.PublishMsgBatch": {

@@ -51,6 +51,7 @@ type DevConfig struct {
 	Node             []string
 	Reflect          bool
 	LazySync         bool
+	NewJournal       bool
 	OTLP             string
 	LogLevel         string
 }
@@ -119,7 +120,7 @@ func (p *platform) layers() []chassis.Layer {
 		if s.after != nil {
 			after = append(after, s.after)
 		}
-		follows, records = append(follows, s.member.follow), append(records, s.member.record, s.member.spans.Run)
+		follows, records = append(follows, s.member.follow, s.member.guard), append(records, s.member.record, s.member.spans.Run)
 	}
 	if p.followModel != nil {
 		follows = append(follows, p.followModel)
@@ -203,7 +204,38 @@ func (p *platform) startBackbone(ctx context.Context) (err error) {
 		return err
 	}
 	p.js.journal = p.embedded
-	return ensureStreams(ctx, p.js, 1, p.log)
+	if err := ensureStreams(ctx, p.js, 1, p.log, streamOptions(p.config.NewJournal, filepath.Join(p.config.Data, "views"))...); err != nil {
+		return err
+	}
+	if p.config.LazySync {
+		return p.acceptLazily(ctx)
+	}
+	return nil
+}
+
+// acceptLazily accepts what a power failure has taken from a journal whose writes are not synced.
+func (p *platform) acceptLazily(ctx context.Context) error {
+	journal, err := backbone.OpenJournal(ctx, p.js)
+	if err != nil {
+		return err
+	}
+	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil {
+		return nil
+	}
+	loss, err := backbone.AcceptLoss(ctx, p.js, "", "writes are not synced (--lazy-sync)")
+	if err == nil {
+		p.log.Warn().Any("loss", loss).Msg("the journal has lost events, which --lazy-sync accepts; views are built anew")
+	}
+	return err
+}
+
+// streamOptions returns the options of the streams for a role with a directory of views, or "".
+func streamOptions(newJournal bool, views string) []backbone.StreamOption {
+	options := []backbone.StreamOption{backbone.Beside(views)}
+	if newJournal {
+		options = append(options, backbone.NewJournal)
+	}
+	return options
 }
 
 func (p *platform) startGateway(ctx context.Context) error {

@@ -19,8 +19,8 @@ var (
 
 // ensureStreams creates and updates streams and buckets (see [backbone.EnsureStreams]), and
 // logs what stays as an operator has set it.
-func ensureStreams(ctx context.Context, js *bus, replicas backbone.Replicas, log zerolog.Logger) error {
-	if err := backbone.EnsureStreams(ctx, js, replicas); err != nil {
+func ensureStreams(ctx context.Context, js *bus, replicas backbone.Replicas, log zerolog.Logger, options ...backbone.StreamOption) error {
+	if err := backbone.EnsureStreams(ctx, js, replicas, options...); err != nil {
 		return err
 	}
 	lines, err := backbone.KeptLimits(ctx, js, replicas)

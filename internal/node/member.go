@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -37,7 +38,9 @@ type member struct {
 	// tokens selects the version of tokens that the node issues; nil: the newest, for nodes
 	// that are all in one process.
 	tokens *token.Gate
-	log    zerolog.Logger
+	// integrity tells whether the journal is whole; nil: the node does not use the journal.
+	integrity *backbone.Integrity
+	log       zerolog.Logger
 }
 
 // newMember returns the member of a kind with the tenants that it serves now.
@@ -92,6 +95,15 @@ func (m *member) followTokens(ctx context.Context) error {
 	return nil
 }
 
+// guard checks the journal until ctx ends; control reads it through.
+func (m *member) guard(ctx context.Context) error {
+	if m.integrity == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return m.integrity.Run(ctx, m.kind == kindControl, m.log)
+}
+
 // record publishes the node's hops until ctx ends.
 func (m *member) record(ctx context.Context) error { return m.timeline.Run(ctx, m.id) }
 
@@ -131,9 +143,13 @@ func (m *member) whileStored(ready chassis.Readiness) chassis.Readiness {
 	}
 }
 
-// degraded returns what the node does without while NATS is away, or stores nothing.
+// degraded returns what the node does without while NATS is away, or stores nothing, and while
+// the journal is damaged.
 func (m *member) degraded(context.Context, contextkit.TenantID) map[string]string {
 	parts := map[string]string{}
+	if m.integrity != nil {
+		maps.Copy(parts, m.integrity.Degraded())
+	}
 	if outage, away := m.js.monitor.Outage(); away {
 		parts["nats"] = outage.String() + ": tenants, models and views are those known then"
 	}
@@ -164,6 +180,10 @@ func (m *member) announce(ctx context.Context, node backbone.Node, server *chass
 		if lag != nil {
 			waits := lag()
 			now.Lag = &waits
+		}
+		now.Degraded = nil
+		if m.integrity != nil {
+			now.Degraded = slices.Sorted(maps.Keys(m.integrity.Degraded()))
 		}
 		now.Refusal = ""
 		if storage := (*backbone.StorageError)(nil); errors.As(m.js.storage.Check(storedIn[m.kind]...), &storage) {

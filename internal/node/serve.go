@@ -29,6 +29,10 @@ import (
 
 // Plan is a role whose settings have been checked. Run needs NATS.
 type Plan struct {
+	// NewJournal has the role start with an empty journal where other streams, buckets or its
+	// views were made from one that is gone, and accept the loss of its events.
+	NewJournal bool
+
 	role     string
 	settings *settings
 	lines    *chassis.Lines

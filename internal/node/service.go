@@ -40,7 +40,7 @@ func (s *service) layers() []chassis.Layer {
 			out = append(out, chassis.Layer{part})
 		}
 	}
-	return append(out, chassis.Layer{s.member.follow, s.member.followTokens}, chassis.Layer{s.member.record, s.member.spans.Run})
+	return append(out, chassis.Layer{s.member.follow, s.member.followTokens, s.member.guard}, chassis.Layer{s.member.record, s.member.spans.Run})
 }
 
 // endpoint is where gateways call the service: its port for gRPC alone if there is one.
@@ -66,7 +66,8 @@ func newAggregate(ctx context.Context, m *member, models *model.Registry, config
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: m.server(listen, aggregates.Ready, aggregates), member: m, after: aggregates.Run, close: func() error { return nil }}
+	m.integrity = aggregates.Integrity()
+	s := &service{server: m.server(listen, aggregates.Ready, aggregates, m.integrity), member: m, after: aggregates.Run, close: func() error { return nil }}
 	aggregates.Register(s.server.RPC)
 	return s, nil
 }
@@ -77,7 +78,8 @@ func newProjection(ctx context.Context, m *member, models *model.Registry, confi
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: m.server(listen, projections.Ready, append(metrics, projections)...), member: m, after: projections.Run, lag: projections.Lag, close: projections.Close}
+	m.integrity = projections.Integrity()
+	s := &service{server: m.server(listen, projections.Ready, append(metrics, projections, m.integrity)...), member: m, after: projections.Run, lag: projections.Lag, close: projections.Close}
 	projections.Register(s.server.RPC)
 	return s, nil
 }
@@ -101,7 +103,8 @@ func newControl(ctx context.Context, m *member, models *model.Registry, fixed bo
 	if err != nil {
 		return nil, err
 	}
-	s := &service{server: m.server(listen, platform.Ready, platform), member: m, before: platform.Run, close: func() error { return nil }}
+	m.integrity = platform.Integrity()
+	s := &service{server: m.server(listen, platform.Ready, platform, m.integrity), member: m, before: platform.Run, close: func() error { return nil }}
 	platform.Register(s.server.RPC)
 	return s, nil
 }

@@ -97,7 +97,11 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 	}
 	streams, cancel := context.WithTimeout(ctx, p.streamsTimeout)
 	defer cancel()
-	if err := ensureStreams(streams, js, backbone.Replicas(p.settings.NATS.Replicas), p.log); err != nil {
+	views := ""
+	if p.role == "projection" {
+		views = p.settings.Projection.Data
+	}
+	if err := ensureStreams(streams, js, backbone.Replicas(p.settings.NATS.Replicas), p.log, streamOptions(p.NewJournal, views)...); err != nil {
 		return nil, ifAway(err, "the streams of JetStream cannot be opened")
 	}
 	start, cancel := context.WithTimeout(ctx, startTimeout)

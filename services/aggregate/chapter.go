@@ -28,6 +28,7 @@ type chapter struct {
 
 // chapterRef names a chapter.
 type chapterRef struct {
+	epoch int64 // of the journal
 	key   aggregateKey
 	first uint64
 }
@@ -112,7 +113,7 @@ func parseChapter(text []byte, first uint64) (*chapter, error) {
 
 // chapter returns one of an aggregate's chapters, nil when its time is over.
 func (s *Service) chapter(ctx context.Context, key aggregateKey, first uint64) (*chapter, error) {
-	ref := chapterRef{key, first}
+	ref := chapterRef{s.journal.Epoch(), key, first}
 	if c, ok := s.chapters.get(ref); ok {
 		return c, nil
 	}

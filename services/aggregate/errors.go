@@ -45,10 +45,13 @@ func asConnectError(err error) error {
 		large     *stateSizeError
 		storage   *backbone.StorageError
 		quota     *usage.QuotaError
+		damaged   *damagedError
 	)
 	switch {
 	case errors.As(err, &known):
 		return err
+	case errors.As(err, &damaged), errors.Is(err, backbone.ErrEndMissing):
+		return dataLoss(err, damaged)
 	case errors.As(err, &payload):
 		bad, shown := &errdetails.BadRequest{}, &model.PayloadError{} // places and messages quote the payload
 		for _, v := range payload.Violations {

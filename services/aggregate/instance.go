@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,6 +28,9 @@ type aggregateKey struct {
 type instance struct {
 	lock     chan struct{} // holds one value while free
 	model    string        // revision of the model that folded it
+	epoch    int64         // of the journal that it was folded from
+	known    event         // of a snapshot, also of another model
+	counted  int64         // events that the journal had when it had more than were folded
 	version  int64
 	sequence uint64    // of its last event
 	newest   time.Time // when its last event was
@@ -81,32 +85,67 @@ func (i *instance) forget() {
 }
 
 // catchUp folds the events that are new since the last time. What was folded before an
-// error is not folded again: an aggregate may have more events than a call has time for.
+// error is not folded again: an aggregate may have more events than a call has time for. A
+// [*damagedError] says that the journal does not have all of them.
 func (s *Service) catchUp(ctx context.Context, key aggregateKey, by rules, i *instance) error {
-	if i.model != by.revision {
-		i.forget() // another model may fold the same events to another state
-		i.model = by.revision
+	for attempt := 0; ; attempt++ {
+		err := s.fold(ctx, key, by, i)
+		for errors.Is(err, errBehind) {
+			err = s.fold(ctx, key, by, i)
+		}
+		var damaged *damagedError
+		if !errors.As(err, &damaged) || !s.doubted(ctx, attempt) {
+			return err
+		}
+	}
+}
+
+// fold is catchUp by one look at the journal.
+func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *instance) error {
+	if epoch := s.journal.Epoch(); i.model != by.revision || i.epoch != epoch {
+		i.forget() // another model, or another journal, may fold to another state
+		if i.epoch != epoch {
+			i.known = event{}
+		}
+		i.model, i.epoch = by.revision, epoch
 	}
 	if i.version == 0 {
 		_ = s.journal.While(ctx, func(ctx context.Context) error { // without it all events are folded
-			s.snapshots.restore(ctx, key, i)
+			i.known = s.snapshots.restore(ctx, key, i)
 			return nil
 		})
 	}
+	known := event{max(i.version, i.known.version), max(i.sequence, i.known.sequence)}
 	var broken error
-	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, 0, func(event backbone.Event) error {
+	last, version, err := s.journal.LoadAll(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, func(event backbone.Event) error {
 		s.loaded.Inc()
 		if broken = i.apply(ctx, key, by, event); broken != nil {
 			return broken
 		}
 		return s.settle(ctx, key, i)
 	})
-	if broken != nil {
+	switch {
+	case broken != nil:
 		i.forget()
 		return err
+	case errors.Is(err, backbone.ErrUnreadable):
+		return &damagedError{key: key, from: i.version + 1, to: version}
+	case err == nil && last < known.sequence: // what was folded stays, so that it is noticed again
+		return &damagedError{key: key, from: version + 1, to: known.version}
 	}
-	s.keep(ctx, key, i)
+	if err == nil && i.version > 0 && s.journal.Integrity().Damage() != nil {
+		err = s.counted(ctx, key, i)
+	}
+	if err == nil {
+		s.keep(ctx, key, i)
+	}
 	return err
+}
+
+// event is an event's version and sequence.
+type event struct {
+	version  int64
+	sequence uint64
 }
 
 // apply folds one event, and remembers the command that it is of.
@@ -123,7 +162,7 @@ func (i *instance) apply(ctx context.Context, key aggregateKey, by rules, event 
 // fold makes the next state of an event.
 func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event backbone.Event) error {
 	if event.Version != i.version+1 {
-		return fmt.Errorf("%s %s: the event at sequence %d has version %d after %d", key.aggregateType, key.id, event.Sequence, event.Version, i.version)
+		return &damagedError{key: key, from: min(i.version+1, event.Version), to: max(event.Version-1, i.version)}
 	}
 	data, err := by.Data(ctx, event.Type, event.DataVersion, event.Data)
 	if err != nil {
@@ -155,11 +194,7 @@ func (i *instance) remember(event backbone.Event) {
 // state returns the state at version, 0 for the newest, and the version reached.
 func (s *Service) state(ctx context.Context, key aggregateKey, by rules, version int64) (model.Object, int64, error) {
 	if version > 0 {
-		at := newInstance()
-		err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, 1, int(version), func(event backbone.Event) error {
-			return at.fold(ctx, key, by, event)
-		})
-		return at.state, at.version, err
+		return s.stateAt(ctx, key, by, version)
 	}
 	i, err := s.acquire(ctx, key)
 	if err != nil {
@@ -169,5 +204,21 @@ func (s *Service) state(ctx context.Context, key aggregateKey, by rules, version
 	if err := s.catchUp(ctx, key, by, i); err != nil {
 		return nil, 0, err
 	}
-	return i.state, i.version, nil
+	return i.state, i.version, s.absent(ctx, key, by, i)
+}
+
+// stateAt returns the state at version, or at the last version below, and the version reached.
+func (s *Service) stateAt(ctx context.Context, key aggregateKey, by rules, version int64) (model.Object, int64, error) {
+	for again := false; ; again = true {
+		at := newInstance()
+		err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, 1, int(version), func(event backbone.Event) error {
+			return at.fold(ctx, key, by, event)
+		})
+		if err != nil || at.version == version || again {
+			return at.state, at.version, err
+		}
+		if _, newest, err := s.state(ctx, key, by, 0); err != nil || newest < version {
+			return at.state, at.version, err // the journal is damaged, or ends there
+		}
+	}
 }

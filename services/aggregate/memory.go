@@ -67,7 +67,7 @@ func (s *Service) bind(key aggregateKey, i *instance) {
 	c := bind(oldest)
 	i.binding = true
 	i.unkept = append(i.unkept, &unkept{keepable: c})
-	s.chapters.getOrAdd(chapterRef{key, c.firsts[0]}, c, c.resident())
+	s.chapters.getOrAdd(chapterRef{i.epoch, key, c.firsts[0]}, c, c.resident())
 }
 
 // settle sees to it that full pages and chapters are kept: it sends them, again if that

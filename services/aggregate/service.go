@@ -95,7 +95,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if err != nil {
 		return nil, err
 	}
-	snapshots, err := openSnapshots(js, journal.Epoch())
+	snapshots, err := openSnapshots(js)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not kept in memory, or were behind."}),
 		groups:  groups,
 		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
-		positions: position.NewCodec(secret, journal.Epoch(), config.Tokens), answers: answers, snapshots: snapshots, memory: newCacheMetrics(),
+		positions: position.NewCodec(secret, journal.Epoch, config.Tokens), answers: answers, snapshots: snapshots, memory: newCacheMetrics(),
 		cache:    newCache[aggregateKey, *instance](config.CacheBytes-chapterBytes, func(k aggregateKey) contextkit.TenantID { return k.tenant }),
 		chapters: newCache[chapterRef, *chapter](chapterBytes, func(r chapterRef) contextkit.TenantID { return r.key.tenant }),
 		timeline: timeline, usage: meter,
@@ -146,6 +146,9 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.memory.collect(metrics, "chapters", s.chapters.stats())
 	s.usage.Collect(metrics)
 }
+
+// Integrity tells whether the journal is whole. Its Run must run for as long as the service does.
+func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
 
 // Ready reports why the service cannot take commands.
 func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {

@@ -30,10 +30,7 @@ const (
 // snapshots keep states, so that a node which does not have an aggregate in
 // memory reads its last events only. They are a shortcut: whatever is wrong with
 // one, the events are folded instead.
-type snapshots struct {
-	async jetstream.JetStream
-	epoch int64
-}
+type snapshots struct{ async jetstream.JetStream }
 
 // snapshot is a state at a version. It only counts under the model that folded
 // it and for the journal that it was folded from.
@@ -53,30 +50,34 @@ type snapshot struct {
 	Chapters []uint64 `json:"chapters,omitempty"`
 }
 
-func openSnapshots(js jetstream.JetStream, epoch int64) (*snapshots, error) {
+func openSnapshots(js jetstream.JetStream) (*snapshots, error) {
 	async, err := backbone.Async(js, maxPendingSnapshots, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketSnapshots, err)
 	}
-	return &snapshots{async: async, epoch: epoch}, nil
+	return &snapshots{async}, nil
 }
 
 func (k aggregateKey) snapshotKey() string {
 	return k.tenant.String() + "." + k.aggregateType + "." + k.id
 }
 
-// restore puts the aggregate's snapshot into an empty instance, if there is one
-// that counts.
-func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) {
+// restore puts the aggregate's snapshot into an empty instance, if there is one that counts. It
+// returns the event that the snapshot was taken at, also if it is of another model, and zeros if
+// there is none of the instance's journal.
+func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) event {
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
 	found, err := backbone.ReadKept(ctx, s.async, backbone.BucketSnapshots, key.snapshotKey())
 	if err != nil {
-		return
+		return event{}
 	}
 	kept, state, pages, ok := parseSnapshot(found.Value)
-	if !ok || kept.Model != i.model || kept.Epoch != s.epoch {
-		return
+	if !ok || kept.Epoch != i.epoch {
+		return event{}
+	}
+	if kept.Model != i.model {
+		return event{kept.Version, kept.Sequence}
 	}
 	i.version, i.sequence, i.kept, i.state = kept.Version, kept.Sequence, kept.Version, state
 	for _, name := range kept.Order {
@@ -88,6 +89,7 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 			i.unkept = append(i.unkept, &unkept{keepable: p})
 		}
 	}
+	return event{kept.Version, kept.Sequence}
 }
 
 // parseSnapshot returns a snapshot with its state and pages, false if it is none of this
@@ -118,7 +120,7 @@ func (s *Service) keep(ctx context.Context, key aggregateKey, i *instance) {
 	if err != nil {
 		return
 	}
-	kept := snapshot{Format: snapshotFormat, Model: i.model, Epoch: s.snapshots.epoch, Version: i.version, Sequence: i.sequence, State: state, Recent: map[string]answer{}, Order: i.recent.Keys(), Chapters: i.chapters}
+	kept := snapshot{Format: snapshotFormat, Model: i.model, Epoch: i.epoch, Version: i.version, Sequence: i.sequence, State: state, Recent: map[string]answer{}, Order: i.recent.Keys(), Chapters: i.chapters}
 	for _, name := range kept.Order {
 		kept.Recent[name], _ = i.recent.Peek(name)
 	}

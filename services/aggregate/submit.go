@@ -85,6 +85,9 @@ func (e *versionError) Error() string {
 // submit decides the commands and appends their events. The decisions are in the
 // commands' order. A command that refuses them all is a [*refusal].
 func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error) {
+	if err := s.journal.Integrity().Appendable(); err != nil {
+		return nil, err
+	}
 	i, err := s.acquire(ctx, sub.key)
 	if err != nil {
 		return nil, err
@@ -105,7 +108,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		}
 		return err
 	}
-	if i.version == 0 || i.model != sub.rules.revision {
+	if i.version == 0 || i.model != sub.rules.revision || i.epoch != s.journal.Epoch() || i.sequence < i.known.sequence {
 		err = refresh()
 	} else {
 		pending, err = s.previous(ctx, sub, i, out)
@@ -120,6 +123,9 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 			// try an append, which checks it; before anything else is believed, it is
 			// caught up once.
 			if caughtUp || ctx.Err() != nil {
+				if err := s.absent(ctx, sub.key, sub.rules, i); err != nil {
+					return nil, err
+				}
 				return out, refused
 			}
 			err = refresh()
@@ -133,7 +139,10 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 			s.acknowledge(ctx, sub, i, pending, out, events, ahead)
 			return out, nil
 		case errors.Is(err, backbone.ErrConflict):
-			err = refresh()
+			before := i.sequence
+			if err = refresh(); err == nil && i.sequence == before {
+				err = s.absent(ctx, sub.key, sub.rules, i)
+			}
 		case errors.Is(err, backbone.ErrDuplicate):
 			// JetStream has seen the key and the kept state has not: another node has
 			// decided the command, or the key is another aggregate's.
@@ -141,7 +150,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 				err = &refusal{pending[0], errKeyReused}
 			}
 			return out, err
-		case errors.Is(err, backbone.ErrTooLarge), errors.Is(err, backbone.ErrTooMany), errors.Is(err, backbone.ErrRefused), errors.Is(err, contextkit.ErrNoContext):
+		case errors.Is(err, backbone.ErrTooLarge), errors.Is(err, backbone.ErrTooMany), errors.Is(err, backbone.ErrRefused), errors.Is(err, backbone.ErrEndMissing), errors.Is(err, contextkit.ErrNoContext):
 			return nil, err
 		default:
 			i.forget() // whether the events stand is not known
@@ -288,7 +297,7 @@ func (s *Service) replay(ctx context.Context, key aggregateKey, known answer) (d
 		return decision{}, err
 	}
 	if len(out.events) != known.Events {
-		return decision{}, fmt.Errorf("%s %s: the journal has %d of the command's %d events from sequence %d on", key.aggregateType, key.id, len(out.events), known.Events, known.FirstSequence)
+		return decision{}, &damagedError{key: key}
 	}
 	return out, nil
 }

@@ -90,7 +90,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if err != nil {
 		return nil, err
 	}
-	s.positions = position.NewCodec(secret, s.journal.Epoch(), nil)
+	s.positions = position.NewCodec(secret, s.journal.Epoch, nil)
 	s.asked = fanout.NewGroup(fanout.Config{}, s.announced, s.probe)
 	if s.outage == nil {
 		s.outage = func() (backbone.Outage, bool) { return backbone.Outage{}, false }
@@ -110,6 +110,9 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	}
 	return s, nil
 }
+
+// Integrity tells whether the journal is whole. Its Run must run for as long as the service does.
+func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
 
 // Register registers the services' handlers.
 func (s *Service) Register(server *connect.Server) {

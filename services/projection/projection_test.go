@@ -130,7 +130,7 @@ func startWith(t *testing.T, js jetstream.JetStream, open store.Opener, source m
 	go func() { done <- service.Run(ctx) }()
 	f := &fixture{
 		client: gatewayv1connect.NewQueryServiceClient(contextkit.NewClient(connectinprocess.New(server))), service: service, models: models, tenants: tenants, journal: journal,
-		positions: position.NewCodec(secret, journal.Epoch(), nil), last: map[string]uint64{}, versions: map[string]int64{}, sequence: map[string]uint64{},
+		positions: position.NewCodec(secret, journal.Epoch, nil), last: map[string]uint64{}, versions: map[string]int64{}, sequence: map[string]uint64{},
 	}
 	stopped := false
 	f.stop = func() {

@@ -98,7 +98,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	}
 	s := &Service{
 		tenants: tenants, models: models, journal: journal, opener: open, conn: js.Conn(), log: log, timeline: timeline,
-		positions: position.NewCodec(secret, journal.Epoch(), config.Tokens), pages: query.NewPages(secret, config.Tokens),
+		positions: position.NewCodec(secret, journal.Epoch, config.Tokens), pages: query.NewPages(secret, config.Tokens),
 		answers: response.NewLimiter(config.Answers), tokens: config.Tokens, store: config.Store, outage: config.Outage,
 		lanes: map[contextkit.TenantID]lane{}, wakes: make(chan struct{}, 1), changed: map[contextkit.TenantID]struct{}{},
 		tail: tail.New(js, journal, tail.Config{Name: "projection", QueueBytes: queueBytes, Log: log}),
@@ -126,6 +126,9 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	}
 	return s, nil
 }
+
+// Integrity tells whether the journal is whole. Its Run must run for as long as the service does.
+func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
 
 // Register registers the service's handlers.
 func (s *Service) Register(server *connect.Server) {

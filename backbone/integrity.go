@@ -1,0 +1,430 @@
+package backbone
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+const (
+	// checkEvery is the time between checks of the journal, of four requests each.
+	checkEvery = time.Minute
+	// recordEvery is how often the journal's last acknowledged event is recorded outside it.
+	recordEvery = 5 * time.Second
+	// confirmEvery is the time between the checks that confirm a missing end in a cluster, and
+	// confirmations their number: a server that has just become the leader may not have applied
+	// yet everything that it has. A standstill of that many checks in a row is none of that.
+	confirmEvery  = time.Second
+	confirmations = 10
+	// maxDeleted bounds the missing messages whose sequences are asked for.
+	maxDeleted = 1_000_000
+)
+
+// Integrity tells whether the journal is whole. EVENTS denies deletion, so each of these proves
+// damage: a first sequence above 1, missing sequences, a last sequence below one that was
+// recorded or that views have reached, another event at a recorded sequence, another stream. Its
+// methods may be called concurrently.
+type Integrity struct {
+	js      jetstream.JetStream
+	records journalRecords
+	epoch   atomic.Int64
+	damage  atomic.Pointer[Damage] // nil: none
+
+	replicated atomic.Bool
+
+	checking  sync.Mutex // held during a check
+	suspected int        // checks in a row that found the end missing where that has to be confirmed
+	suspect   LostEnd    // what the last of them found
+	deleted   struct {   // the missing sequences as they were asked for last
+		first, count uint64
+		gaps         []Gap
+	}
+
+	mu      sync.Mutex
+	acked   Tail          // the last event that this process appended and JetStream acknowledged
+	changed chan struct{} // closed and replaced when the damage or the epoch changes
+}
+
+// openIntegrity returns the integrity of the journal after a first check.
+func openIntegrity(ctx context.Context, js jetstream.JetStream) (*Integrity, error) {
+	records, err := openJournalRecords(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	i := &Integrity{js: js, records: records, changed: make(chan struct{})}
+	return i, i.check(contextkit.PlatformContext(ctx))
+}
+
+// Damage returns what is missing of the journal, nil if nothing is known to be. It must not be
+// changed.
+func (i *Integrity) Damage() *Damage { return i.damage.Load() }
+
+// Degraded is Damage for readiness: the damaged part with its reason, nil without damage.
+func (i *Integrity) Degraded() map[string]string {
+	if damage := i.damage.Load(); damage != nil {
+		return map[string]string{DegradedJournal: damage.String()}
+	}
+	return nil
+}
+
+// DegradedJournal names the journal among the degraded parts of a node.
+const DegradedJournal = "journal"
+
+// Appendable returns [ErrEndMissing], with what proves it, while nothing may be appended.
+func (i *Integrity) Appendable() error {
+	damage := i.damage.Load()
+	if damage == nil || damage.End == nil {
+		return nil
+	}
+	return fmt.Errorf("%w (%s)", ErrEndMissing, damage.End.Why)
+}
+
+// Changed is closed when the damage or the epoch changes next.
+func (i *Integrity) Changed() <-chan struct{} {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.changed
+}
+
+// acknowledged notes the last event of an append.
+func (i *Integrity) acknowledged(event *Event) {
+	i.mu.Lock()
+	if event.Sequence > i.acked.Sequence {
+		i.acked = Tail{Epoch: i.epoch.Load(), Sequence: event.Sequence, EventID: event.ID}
+	}
+	i.mu.Unlock()
+}
+
+// Report records a sequence that the journal had, which something made from it shows, such as
+// views' checkpoint. If the journal does not have the sequence any more, its end is missing.
+func (i *Integrity) Report(ctx context.Context, sequence uint64, why string) error {
+	ctx = contextkit.PlatformContext(ctx)
+	epoch := i.epoch.Load()
+	err := i.records.change(ctx, func(record *JournalRecord) (bool, error) {
+		return record.find(Finding{Epoch: epoch, End: sequence, Why: why, Time: time.Now().UTC()}), nil
+	})
+	if err != nil {
+		return err
+	}
+	return i.check(ctx)
+}
+
+// Run checks the journal every minute, after each reconnection, and when the record of the
+// journal changes, and records the journal's tail, until ctx ends. scrub has it read the journal
+// through by and by, see [Integrity.scrub]; one process of a platform needs to.
+func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) error {
+	ctx = contextkit.PlatformContext(ctx)
+	log = log.With().Str("stream", StreamEvents).Logger()
+	var (
+		running sync.WaitGroup
+		told    = "" // the damage that was logged last
+		failing = "" // the failure that was logged last
+		reader  = newScrubber(i)
+	)
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	revised := make(chan struct{}, 1)
+	running.Go(func() { i.followRecord(ctx, revised) })
+	connected := i.js.Conn().StatusChanged(nats.CONNECTED)
+	defer i.js.Conn().RemoveStatusListener(connected)
+	next := time.NewTimer(0)
+	defer next.Stop()
+	record := time.NewTicker(recordEvery)
+	defer record.Stop()
+	full := true // the next check is also one of the reader's turns
+	for {
+		select {
+		case <-ctx.Done():
+			last, stop := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
+			defer stop()
+			_ = i.recordAcked(last) // the next check records it, of whichever process
+			return nil
+		case <-record.C:
+			_ = i.recordAcked(ctx) // it is tried again
+			continue
+		case <-next.C:
+		case <-revised:
+		case _, open := <-connected:
+			if !open {
+				connected = nil
+				continue
+			}
+			full = true
+		}
+		err := i.check(ctx)
+		if err == nil && scrub && full {
+			err = reader.turn(ctx)
+		}
+		if ctx.Err() != nil {
+			continue
+		}
+		switch text := ""; {
+		case err != nil:
+			if text = err.Error(); text != failing {
+				log.Warn().Err(err).Msg("the journal cannot be checked; it is tried again")
+			}
+			failing = text
+		default:
+			failing = ""
+		}
+		switch damage := i.damage.Load(); {
+		case damage != nil && damage.String() != told:
+			told = damage.String()
+			log.Error().Any("damage", damage).Msg(told)
+		case damage == nil && told != "":
+			told = ""
+			log.Info().Msg("the journal's damage is gone, or its loss was accepted")
+		}
+		wait := checkEvery
+		full = true
+		if i.confirming() {
+			wait, full = confirmEvery, false
+		}
+		next.Reset(wait)
+	}
+}
+
+// followRecord sends to revised when losses or findings are recorded, until ctx ends.
+func (i *Integrity) followRecord(ctx context.Context, revised chan<- struct{}) {
+	known := [2]int{-1, -1}
+	i.records.Follow(ctx, func(all map[string]Kept[JournalRecord]) {
+		record := all[recordKey].Value
+		now := [2]int{len(record.Findings), len(record.Accepted)}
+		if loss := len(record.Accepted); loss > 0 {
+			now[1] = int(record.Accepted[loss-1].Time.UnixNano()) // their number is bounded
+		}
+		if now == known {
+			return
+		}
+		known = now
+		select {
+		case revised <- struct{}{}:
+		default:
+		}
+	}, func(error) {}) // the checks find out themselves
+}
+
+func (i *Integrity) confirming() bool {
+	i.checking.Lock()
+	defer i.checking.Unlock()
+	return i.suspected > 0 && i.suspected < confirmations
+}
+
+// recordAcked records the last event that this process has appended.
+func (i *Integrity) recordAcked(ctx context.Context) error {
+	i.mu.Lock()
+	tail := i.acked
+	i.mu.Unlock()
+	if tail.Sequence == 0 || tail.Epoch != i.epoch.Load() || i.Appendable() != nil {
+		return nil
+	}
+	return i.records.raise(ctx, tail)
+}
+
+// check compares the journal with what is recorded of it.
+func (i *Integrity) check(ctx context.Context) error {
+	i.checking.Lock()
+	defer i.checking.Unlock()
+	kept, err := i.records.read(ctx)
+	if err != nil {
+		return err
+	}
+	record := &kept.Value
+	stream, err := i.js.Stream(ctx, StreamEvents)
+	if err != nil {
+		return fmt.Errorf("backbone: check the journal: %w", err)
+	}
+	info := stream.CachedInfo()
+	created := info.Created.UnixNano()
+	i.replicated.Store(info.Config.Replicas > 1)
+	found, last, err := i.compare(ctx, stream, record)
+	if err != nil {
+		return fmt.Errorf("backbone: check the journal: %w", err)
+	}
+	if end := found.End; end != nil && end.unconfirmed() && info.Config.Replicas > 1 {
+		if found.End, err = i.confirm(*end), nil; found.End == nil {
+			last = Tail{} // nothing is recorded meanwhile
+		}
+	} else {
+		i.suspected = 0
+	}
+	i.set(record.epoch(created), found)
+	if found.End == nil && last.Sequence > record.Tail.Sequence {
+		return i.records.raise(ctx, last)
+	}
+	return nil
+}
+
+// confirm counts the checks in a row that find the same end missing, and returns it once they
+// are enough.
+func (i *Integrity) confirm(end LostEnd) *LostEnd {
+	if i.suspected == 0 || end.Last == i.suspect.Last {
+		i.suspected++
+	} else {
+		i.suspected = 1 // the server still applies what it has
+	}
+	i.suspect = end
+	if i.suspected < confirmations {
+		return nil
+	}
+	return &end
+}
+
+// whyShort is the proof that a server may give that has just become the leader and has not
+// applied everything yet.
+const whyShort = "its last sequence is below the recorded one"
+
+func (e *LostEnd) unconfirmed() bool { return e.Why == whyShort }
+
+// compare returns what the journal lacks by the record, and the journal's last event.
+func (i *Integrity) compare(ctx context.Context, stream jetstream.Stream, record *JournalRecord) (found Damage, last Tail, err error) {
+	info := stream.CachedInfo()
+	created, state := info.Created.UnixNano(), info.State
+	epoch, tail := record.epoch(created), record.Tail
+	gaps, err := i.stateGaps(ctx, stream)
+	if err != nil {
+		return found, last, err
+	}
+	recorded := tail.Sequence
+	lost := func(why string) { found.End = &LostEnd{Last: state.LastSeq, Recorded: recorded, Why: why} }
+	for _, finding := range record.Findings {
+		switch {
+		case finding.Epoch != epoch:
+		case finding.Gap != (Gap{}):
+			gaps = append(gaps, finding.Gap)
+		default:
+			recorded = max(recorded, finding.End)
+			lost(finding.Why)
+		}
+	}
+	gaps = mergeGaps(gaps)
+	accepted := record.acceptedGaps(created)
+	switch {
+	case tail.Sequence > 0 && tail.Epoch != epoch:
+		lost("the stream is not the one that was recorded")
+	case state.LastSeq < tail.Sequence:
+		lost(whyShort)
+	case tail.Sequence > 0 && !inGaps(gaps, tail.Sequence):
+		there, err := i.eventAt(ctx, tail.Sequence)
+		if err != nil {
+			return found, last, err
+		}
+		if there == "" {
+			gaps = mergeGaps(append(gaps, Gap{tail.Sequence, tail.Sequence}))
+		} else if tail.EventID != "" && there != tail.EventID {
+			lost("another event is at the recorded sequence")
+		}
+	}
+	if state.LastSeq > 0 && found.End == nil {
+		last = Tail{Epoch: epoch, Sequence: state.LastSeq}
+		if !inGaps(gaps, state.LastSeq) {
+			if last.EventID, err = i.eventAt(ctx, state.LastSeq); err != nil {
+				return found, last, err
+			}
+			if last.EventID == "" {
+				gaps = mergeGaps(append(gaps, Gap{state.LastSeq, state.LastSeq}))
+			}
+		}
+	}
+	found.Gaps = subtractGaps(gaps, mergeGaps(accepted))
+	if state.LastSeq > 0 && found.End == nil && inGaps(found.Gaps, state.LastSeq) {
+		lost("its last events cannot be read")
+	}
+	found.Missing = countGaps(found.Gaps)
+	return found, last, nil
+}
+
+// stateGaps returns the sequences that the stream itself reports as missing.
+func (i *Integrity) stateGaps(ctx context.Context, stream jetstream.Stream) ([]Gap, error) {
+	state := stream.CachedInfo().State
+	var gaps []Gap
+	first := max(state.FirstSeq, 1)
+	switch {
+	case state.Msgs == 0 && state.LastSeq > 0:
+		return []Gap{{1, state.LastSeq}}, nil
+	case state.Msgs == 0:
+		return nil, nil
+	case first > 1:
+		gaps = append(gaps, Gap{1, first - 1})
+	}
+	missing := state.LastSeq - first + 1 - state.Msgs
+	if missing == 0 || state.Msgs > state.LastSeq-first+1 {
+		return gaps, nil
+	}
+	if missing > maxDeleted {
+		return append(gaps, Gap{first + 1, first + missing}), nil // which ones is not asked
+	}
+	if i.deleted.first != first || i.deleted.count != missing {
+		info, err := stream.Info(ctx, jetstream.WithDeletedDetails(true))
+		if err != nil {
+			return nil, err
+		}
+		i.deleted.first, i.deleted.count, i.deleted.gaps = first, missing, rangesOf(info.State.Deleted)
+	}
+	return append(gaps, i.deleted.gaps...), nil
+}
+
+// eventAt returns the id of the event at a sequence, "" if there is none or it cannot be read.
+func (i *Integrity) eventAt(ctx context.Context, sequence uint64) (string, error) {
+	msg, err := askLeader(ctx, i.js, StreamEvents, question{From: sequence})
+	if msg == nil || err != nil {
+		return "", err
+	}
+	return eventID(msg.Header, msg.Sequence), nil
+}
+
+// set stores the outcome of a check.
+func (i *Integrity) set(epoch int64, found Damage) {
+	var next *Damage
+	if before := i.damage.Load(); found.End != nil || len(found.Gaps) > 0 {
+		next, found.Since = &found, time.Now().UTC()
+		if before != nil {
+			found.Since = before.Since
+		}
+	}
+	before := i.damage.Swap(next)
+	if old := i.epoch.Swap(epoch); old == epoch && before.String() == next.String() {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	close(i.changed)
+	i.changed = make(chan struct{})
+}
+
+var (
+	damageMetric  = prometheus.NewDesc("headgate_journal_damage", "1 while damage of the journal is known and not accepted: gap: events before its end are missing; end: acknowledged events at its end are missing, and commands are refused.", []string{"kind"}, nil)
+	missingMetric = prometheus.NewDesc("headgate_journal_missing_events", "Events that are known to be missing before the journal's end, and not accepted as lost.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (i *Integrity) Describe(descriptions chan<- *prometheus.Desc) {
+	descriptions <- damageMetric
+	descriptions <- missingMetric
+}
+
+// Collect implements [prometheus.Collector].
+func (i *Integrity) Collect(metrics chan<- prometheus.Metric) {
+	gap, end, missing := 0.0, 0.0, 0.0
+	if damage := i.damage.Load(); damage != nil {
+		if len(damage.Gaps) > 0 {
+			gap = 1
+		}
+		if damage.End != nil {
+			end = 1
+		}
+		missing = float64(damage.Missing)
+	}
+	metrics <- prometheus.MustNewConstMetric(damageMetric, prometheus.GaugeValue, gap, "gap")
+	metrics <- prometheus.MustNewConstMetric(damageMetric, prometheus.GaugeValue, end, "end")
+	metrics <- prometheus.MustNewConstMetric(missingMetric, prometheus.GaugeValue, missing)
+}

@@ -1,0 +1,264 @@
+package backbone_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// damagedEvents fill three blocks of a stream's files.
+const damagedEvents = 700
+
+// wholeJournal returns the directory of a stopped server whose journal has damagedEvents
+// recorded events, each of a wallet of its own.
+func wholeJournal(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	js, stop := backbonetest.StartStop(t, dir)
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	journal, err := backbone.OpenJournal(ctx, js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendLarge(ctx, t, journal, 0, damagedEvents)
+	if damage := journal.Integrity().Damage(); damage != nil {
+		t.Fatal(damage)
+	}
+	if err := backbone.CheckJournal(contextkit.PlatformContext(ctx), journal); err != nil { // it records the tail
+		t.Fatal(err)
+	}
+	stop()
+	return dir
+}
+
+func appendLarge(ctx context.Context, t *testing.T, journal *backbone.Journal, from, to int) {
+	t.Helper()
+	for n := from; n < to; n++ {
+		event := eventsOf(fmt.Sprintf("w%d", n), 1, 1)
+		event[0].Data = fmt.Appendf(nil, `{"text":"%030000d"}`, n)
+		if err := journal.Append(ctx, backbonetest.Tenant(t, "acme"), 0, event); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// copied returns a copy of a server's directory.
+func copied(t *testing.T, dir string) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "nats")
+	if err := os.CopyFS(out, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
+	whole := wholeJournal(t)
+	block := func(t *testing.T, dir string, n int) string {
+		blocks := backbonetest.Blocks(t, dir, backbone.StreamEvents)
+		return blocks[(n+len(blocks))%len(blocks)]
+	}
+	remove := func(t *testing.T, path string) {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	index := func(t *testing.T, dir string) { backbonetest.DropIndex(t, dir, backbone.StreamEvents) }
+	for _, tc := range []struct {
+		name     string
+		do       func(t *testing.T, dir string)
+		gap, end bool
+		scrub    bool // it takes reading the journal to find it
+	}{
+		{name: "none", do: func(*testing.T, string) {}},
+		{name: "no index", do: index},
+		{name: "altered bytes", do: func(t *testing.T, dir string) { backbonetest.Alter(t, block(t, dir, 0), 100_000); index(t, dir) }, gap: true},
+		{name: "altered bytes under an index", do: func(t *testing.T, dir string) { backbonetest.Alter(t, block(t, dir, 0), 100_000) }, gap: true, scrub: true},
+		{name: "altered bytes of the last block", do: func(t *testing.T, dir string) { backbonetest.Alter(t, block(t, dir, -1), 100_000); index(t, dir) }, end: true},
+		{name: "altered last event", do: func(t *testing.T, dir string) { backbonetest.Alter(t, block(t, dir, -1), -200); index(t, dir) }, end: true},
+		{name: "altered last event under an index", do: func(t *testing.T, dir string) { backbonetest.Alter(t, block(t, dir, -1), -200) }, gap: true, end: true},
+		{name: "missing first block", do: func(t *testing.T, dir string) { remove(t, block(t, dir, 0)) }, gap: true},
+		{name: "missing block", do: func(t *testing.T, dir string) { remove(t, block(t, dir, 1)); index(t, dir) }, gap: true},
+		{name: "missing last block", do: func(t *testing.T, dir string) { remove(t, block(t, dir, -1)); index(t, dir) }, end: true},
+		{name: "missing last block under an index", do: func(t *testing.T, dir string) { remove(t, block(t, dir, -1)) }, gap: true, end: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := copied(t, whole)
+			tc.do(t, dir)
+			js, _ := backbonetest.StartStop(t, dir)
+			ctx := contextkit.PlatformContext(t.Context())
+			journal, err := backbone.OpenJournal(ctx, js)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tc.scrub {
+				if damage := journal.Integrity().Damage(); damage != nil {
+					t.Errorf("found without reading: %v", damage)
+				}
+				if err := errors.Join(backbone.ScrubJournal(ctx, journal), backbone.CheckJournal(ctx, journal)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			damage := journal.Integrity().Damage()
+			t.Log(damage)
+			if damage == nil {
+				if tc.gap || tc.end {
+					t.Fatal("no damage is known")
+				}
+				return
+			}
+			if gap, end := len(damage.Gaps) > 0, damage.End != nil; gap != tc.gap || end != tc.end {
+				t.Fatalf("gap %v, end %v: want %v and %v", gap, end, tc.gap, tc.end)
+			}
+			if !strings.Contains(damage.String(), "damaged") || journal.Integrity().Degraded()[backbone.DegradedJournal] != damage.String() {
+				t.Errorf("%q", damage)
+			}
+			acme := backbonetest.Tenant(t, "acme")
+			tenant := contextkit.TenantContext(ctx, acme)
+			appended := func() error { return journal.Append(tenant, acme, 0, eventsOf("new-"+contextkit.NewID(), 1, 1)) }
+			if err := appended(); errors.Is(err, backbone.ErrEndMissing) != tc.end {
+				t.Errorf("append: %v", err)
+			}
+
+			epoch := journal.Epoch()
+			loss, err := backbone.AcceptLoss(ctx, js, "operator", "the disk is gone")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := backbone.CheckJournal(ctx, journal); err != nil {
+				t.Fatal(err)
+			}
+			if damage := journal.Integrity().Damage(); damage != nil || (journal.Epoch() != epoch) != tc.end || journal.Epoch() != loss.Epoch {
+				t.Errorf("after the loss was accepted: %v, epoch %d after %d, %+v", damage, journal.Epoch(), epoch, loss)
+			}
+			if err := appended(); err != nil {
+				t.Error(err)
+			}
+			if _, err := backbone.AcceptLoss(ctx, js, "operator", "again"); !errors.Is(err, backbone.ErrNoLoss) {
+				t.Errorf("a whole journal: %v", err)
+			}
+			if err := errors.Join(backbone.ScrubJournal(ctx, journal), backbone.CheckJournal(ctx, journal)); err != nil {
+				t.Fatal(err)
+			}
+			again, err := backbone.OpenJournal(ctx, js)
+			if err != nil || again.Integrity().Damage() != nil || again.Epoch() != loss.Epoch {
+				t.Errorf("opened again: %v, %v", again.Integrity().Damage(), err)
+			}
+		})
+	}
+}
+
+// TestIntegrity_OtherEventsAtTheEndAreFound appends, after the journal's end was lost, as many
+// events as were lost: its last sequence is none below what was recorded.
+func TestIntegrity_OtherEventsAtTheEndAreFound(t *testing.T) {
+	dir := copied(t, wholeJournal(t))
+	blocks := backbonetest.Blocks(t, dir, backbone.StreamEvents)
+	if err := os.Remove(blocks[len(blocks)-1]); err != nil {
+		t.Fatal(err)
+	}
+	backbonetest.DropIndex(t, dir, backbone.StreamEvents)
+	js, _ := backbonetest.StartStop(t, dir)
+	acme := backbonetest.Tenant(t, "acme")
+	for n := range damagedEvents { // as a process of an earlier version does
+		if _, err := js.Publish(t.Context(), backbone.EventSubject(acme, "wallet", fmt.Sprintf("other%d", n)), []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil || !strings.Contains(damage.End.Why, "another event") {
+		t.Errorf("%v", damage)
+	}
+}
+
+// TestIntegrity_ReportedSequenceIsRecorded reports a sequence that the journal once had.
+func TestIntegrity_ReportedSequenceIsRecorded(t *testing.T) {
+	js := backbonetest.Start(t)
+	ctx := contextkit.PlatformContext(t.Context())
+	journal, err := backbone.OpenJournal(ctx, js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := journal.Integrity().Changed()
+	if err := journal.Integrity().Report(ctx, 7, "views have followed more"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-changed:
+	default:
+		t.Error("no change was signalled")
+	}
+	other, err := backbone.OpenJournal(ctx, js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range []*backbone.Journal{journal, other} {
+		if damage := j.Integrity().Damage(); damage == nil || damage.End == nil || damage.End.Recorded != 7 {
+			t.Errorf("%v", damage)
+		}
+	}
+}
+
+// TestEnsureStreams_NewJournalBesideRecordsIsRefused takes EVENTS away, whole or its header alone.
+func TestEnsureStreams_NewJournalBesideRecordsIsRefused(t *testing.T) {
+	whole := wholeJournal(t)
+	for name, do := range map[string]func(t *testing.T, stream string){
+		"removed": func(t *testing.T, stream string) {
+			if err := os.RemoveAll(stream); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"altered header": func(t *testing.T, stream string) { backbonetest.Alter(t, filepath.Join(stream, "meta.inf"), 10) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := copied(t, whole)
+			do(t, backbonetest.StreamDir(dir, backbone.StreamEvents))
+			embedded, err := backbone.StartEmbedded(t.Context(), backbone.EmbeddedConfig{Dir: dir, LazySync: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(embedded.Close)
+			conn, err := embedded.Connect(t.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(conn.Close)
+			js, err := jetstream.New(conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx := contextkit.PlatformContext(t.Context())
+			for range 2 {
+				if err := backbone.EnsureStreams(ctx, js, 1); !errors.Is(err, backbone.ErrJournalMissing) || !strings.Contains(err.Error(), "--new-journal") {
+					t.Fatalf("without the option: %v", err)
+				}
+			}
+			if err := backbone.EnsureStreams(ctx, js, 1, backbone.NewJournal); err != nil {
+				t.Fatal(err)
+			}
+			if err := backbone.EnsureStreams(ctx, js, 1); err != nil {
+				t.Errorf("the next start: %v", err)
+			}
+			journal, err := backbone.OpenJournal(ctx, js)
+			if err != nil || journal.Integrity().Damage() != nil {
+				t.Fatalf("%v, %v", journal.Integrity().Damage(), err)
+			}
+			acme := backbonetest.Tenant(t, "acme")
+			if err := journal.Append(contextkit.TenantContext(ctx, acme), acme, 0, eventsOf("fresh", 1, 1)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,105 @@
+package backbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// StreamOption is an option of [EnsureStreams].
+type StreamOption func(*streamOptions)
+
+type streamOptions struct {
+	newJournal bool
+	views      string
+}
+
+// NewJournal has [EnsureStreams] create the stream EVENTS where others, or views, have been made
+// from one that is gone.
+func NewJournal(options *streamOptions) { options.newJournal = true }
+
+// Beside names a directory that has files only after EVENTS had events, such as that of views; "":
+// none.
+func Beside(views string) StreamOption {
+	return func(options *streamOptions) { options.views = views }
+}
+
+// ErrJournalMissing: the stream EVENTS is missing, and what other streams and buckets hold was
+// made from one. A new one would be empty beside them, and take sequences that they know.
+var ErrJournalMissing = errors.New("the stream " + StreamEvents + " is missing")
+
+// madeOfEvents are the streams that have messages only after EVENTS had.
+var madeOfEvents = []string{
+	"KV_" + BucketJournal, "KV_" + BucketSnapshots, "KV_" + BucketIdempotency, "KV_" + BucketWorkflows, StreamDeadLetters, StreamWork,
+	"KV_" + BucketTenants, "KV_" + BucketModels, "KV_" + BucketSecrets,
+}
+
+// missingLooks is how often EVENTS is looked for beside streams that were made from it: another
+// process may have just created all of them.
+const missingLooks = 3
+
+// ensureJournal creates the stream EVENTS, before all others, if it is missing, and reports
+// whether it replaces one. Error: [ErrJournalMissing], unless options allow it.
+func ensureJournal(ctx context.Context, js jetstream.JetStream, replicas Replicas, options streamOptions) (replaces bool, err error) {
+	events := stored(streams()[slices.IndexFunc(streams(), func(c jetstream.StreamConfig) bool { return c.Name == StreamEvents })], replicas)
+	var beside string
+	err = patiently(ctx, func(ctx context.Context) error {
+		for look := range missingLooks {
+			_, err := js.Stream(ctx, StreamEvents)
+			if !errors.Is(err, jetstream.ErrStreamNotFound) {
+				beside = ""
+				return err
+			}
+			if beside, err = firstUsed(ctx, js, options.views); err != nil {
+				return err
+			}
+			if beside == "" || look == missingLooks-1 {
+				break
+			}
+			select {
+			case <-time.After(attemptPause):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if beside != "" && !options.newJournal {
+			return fmt.Errorf("%w, and %s was made from it: restore %s from a backup, or start with a new journal (--new-journal), which accepts the loss of all events", ErrJournalMissing, beside, StreamEvents)
+		}
+		return ensureStream(ctx, js, events)
+	})
+	if err != nil && !errors.Is(err, ErrJournalMissing) {
+		err = fmt.Errorf("stream %s: %w", StreamEvents, err)
+	}
+	if err != nil {
+		return false, fmt.Errorf("backbone: %w", err)
+	}
+	return beside != "", nil
+}
+
+// firstUsed returns the first of madeOfEvents that has messages, or the directory of views if it
+// has entries; "": none has.
+func firstUsed(ctx context.Context, js jetstream.JetStream, views string) (string, error) {
+	for _, name := range madeOfEvents {
+		stream, err := js.Stream(ctx, name)
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+		case err != nil:
+			return "", err
+		case stream.CachedInfo().State.LastSeq > 0:
+			return "what " + name + " has", nil
+		}
+	}
+	if views == "" {
+		return "", nil
+	}
+	entries, err := os.ReadDir(views)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
+		return "", nil
+	}
+	return "what " + views + " has", err
+}
