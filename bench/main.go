@@ -21,6 +21,8 @@ type cli struct {
 	Projection projectionCommand `cmd:"" help:"Applying events and answering queries against raw SQLite."`
 	Platform   platformCommand   `cmd:"" help:"From a command to its row: freshness, and a thousand who watch."`
 	Routing    routingCommand    `cmd:"" help:"A hundred thousand tenants over a thousand endpoints."`
+	Tenants    tenantsCommand    `cmd:"" help:"What idle tenants cost a projection node, by their number."`
+	TenantNode tenantNodeCommand `cmd:"" hidden:"" help:"One of the processes of tenants."`
 	Peers      peersCommand      `cmd:"" help:"One call through Headgate, and through its peers."`
 	Peer       peerCommand       `cmd:"" hidden:"" help:"One of the processes of peers."`
 }

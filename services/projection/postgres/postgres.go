@@ -43,8 +43,9 @@ type Database struct {
 	pool   *pgxpool.Pool
 	health health
 
-	mu    sync.Mutex
-	inUse map[string]int // stores by schema
+	mu       sync.Mutex
+	inUse    map[string]int                   // stores by schema
+	prepared map[string]map[string]statements // by schema and view: of generations that are there
 
 	renewed time.Time // when Watch has renewed the generations in use
 }
@@ -73,7 +74,7 @@ func Open(ctx context.Context, url string) (*Database, error) {
 		pool.Close()
 		return nil, fmt.Errorf("postgres: connect: %w", available(ctx, err))
 	}
-	return &Database{pool: pool, inUse: map[string]int{}}, nil
+	return &Database{pool: pool, inUse: map[string]int{}, prepared: map[string]map[string]statements{}}, nil
 }
 
 // Close closes the connections. The stores must be closed before.
@@ -82,16 +83,30 @@ func (d *Database) Close() { d.pool.Close() }
 // Views implements [store.Opener].
 func (d *Database) Views(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 	sum := sha256.Sum256([]byte(origin + namesOf(views)))
-	s := &Store{pool: d.pool, tenant: tenant, schema: "views_" + hex.EncodeToString(sum[:8]), statements: map[string]statements{}}
+	s := &Store{pool: d.pool, tenant: tenant, schema: "views_" + hex.EncodeToString(sum[:8])}
 	s.release = d.use(s.schema)
-	if err := s.prepare(ctx, views, d.used()); err != nil {
+	if s.statements = d.statements(s.schema); s.statements != nil {
+		return s, nil // another tenant's store has prepared the generation
+	}
+	if err := d.prepare(ctx, s.schema, views, d.used()); err != nil {
 		s.release()
 		return nil, fmt.Errorf("postgres: %w", available(ctx, err))
 	}
+	s.statements = map[string]statements{}
 	for _, view := range views {
 		s.statements[view.Name] = newStatements(view)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.prepared[s.schema] = s.statements
 	return s, nil
+}
+
+// statements returns the statements of a generation that has been prepared, nil if it has not.
+func (d *Database) statements(schema string) map[string]statements {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.prepared[schema]
 }
 
 // namesOf is a part of the generation's name. It is "" unless a view's table had a name in
@@ -115,6 +130,7 @@ func (d *Database) use(schema string) (release func()) {
 		defer d.mu.Unlock()
 		if d.inUse[schema]--; d.inUse[schema] == 0 {
 			delete(d.inUse, schema)
+			delete(d.prepared, schema) // from now on it may be dropped
 		}
 	})
 }
@@ -131,7 +147,7 @@ type Store struct {
 	pool       *pgxpool.Pool
 	tenant     contextkit.TenantID
 	schema     string
-	statements map[string]statements
+	statements map[string]statements // by view; shared by all tenants
 	release    func()
 }
 
@@ -163,20 +179,20 @@ var sqlTypes = map[model.ColumnType]string{
 	model.TypeInt: "BIGINT", model.TypeBool: "BOOLEAN", model.TypeDouble: "DOUBLE PRECISION",
 }
 
-// prepare makes the schema and the tenant's checkpoint, once however many nodes
-// start together, and drops old generations, but none that the node uses.
-func (s *Store) prepare(ctx context.Context, views []*model.View, used []string) error {
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+// prepare makes a generation's schema, once however many nodes start together, and drops old
+// generations, but none that the node uses.
+func (d *Database) prepare(ctx context.Context, name string, views []*model.View, used []string) error {
+	return pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(schemaLock)); err != nil {
 			return err
 		}
 		var exists bool
-		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)`, s.schema).Scan(&exists); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)`, name).Scan(&exists); err != nil {
 			return err
 		}
 		statements := generations
 		if !exists {
-			statements = append(slices.Clone(statements), schema(s.schema, views)...)
+			statements = append(slices.Clone(statements), schema(name, views)...)
 		}
 		for _, statement := range statements {
 			if _, err := tx.Exec(ctx, statement); err != nil {
@@ -187,15 +203,9 @@ func (s *Store) prepare(ctx context.Context, views []*model.View, used []string)
 			return err
 		}
 		if !exists {
-			if err := dropOld(ctx, tx, used); err != nil {
-				return err
-			}
+			return dropOld(ctx, tx, used)
 		}
-		if err := s.enter(ctx, tx); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, `INSERT INTO _checkpoint VALUES ($1, 0) ON CONFLICT DO NOTHING`, s.tenant.String())
-		return err
+		return nil
 	})
 }
 

@@ -26,10 +26,27 @@ func (s *Store) Checkpoint(ctx context.Context) (sequence uint64, err error) {
 	return sequence, nil
 }
 
+// checkpoint returns the tenant's checkpoint, 0 if there is none yet.
 func (s *Store) checkpoint(ctx context.Context, tx pgx.Tx, lock string) (uint64, error) {
 	var sequence int64
 	err := tx.QueryRow(ctx, `SELECT sequence FROM _checkpoint WHERE _tenant = $1`+lock, s.tenant.String()).Scan(&sequence)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
 	return uint64(sequence), err //nolint:gosec // it was one
+}
+
+// lockCheckpoint is checkpoint for the only transaction that may change it. It makes the
+// checkpoint if there is none yet.
+func (s *Store) lockCheckpoint(ctx context.Context, tx pgx.Tx) (uint64, error) {
+	from, err := s.checkpoint(ctx, tx, " FOR UPDATE")
+	if err != nil || from > 0 {
+		return from, err
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO _checkpoint VALUES ($1, 0) ON CONFLICT DO NOTHING`, s.tenant.String()); err != nil {
+		return 0, err
+	}
+	return s.checkpoint(ctx, tx, " FOR UPDATE")
 }
 
 // Apply implements [store.Store]. Nodes that follow the same tenant take turns,
@@ -40,7 +57,7 @@ func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.B
 		if err := s.enter(ctx, tx); err != nil {
 			return err
 		}
-		from, err := s.checkpoint(ctx, tx, " FOR UPDATE")
+		from, err := s.lockCheckpoint(ctx, tx)
 		if err != nil {
 			return err
 		}

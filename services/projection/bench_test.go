@@ -1,0 +1,63 @@
+package projection_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/rs/zerolog"
+)
+
+// BenchmarkFollow measures applying events to new views, by the event.
+func BenchmarkFollow(b *testing.B) {
+	js := backbonetest.Start(b)
+	journal, err := backbone.OpenJournal(b.Context(), js)
+	if err != nil {
+		b.Fatal(err)
+	}
+	acme := backbonetest.Tenant(b, "acme")
+	ctx := contextkit.TenantContext(b.Context(), acme)
+	const each = 100
+	for n := 0; n < b.N; n += each {
+		events := make([]backbone.Event, each)
+		for i := range events {
+			events[i] = backbone.Event{
+				ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n),
+				Version: int64(i + 1), Time: time.Unix(1_800_000_000, 0), Data: []byte(`{"owner":"ada"}`),
+			}
+		}
+		if err := journal.Append(ctx, acme, 0, events); err != nil {
+			b.Fatal(err)
+		}
+	}
+	models, err := model.Open(ctx, model.Wallet)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	service, err := projection.New(ctx, projection.Config{}, js, models, chassis.NewTenants(acme), sqlite.In(b.TempDir()), nil, zerolog.Nop())
+	if err != nil {
+		b.Fatal(err)
+	}
+	running, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- service.Run(running) }()
+	for service.Ready(ctx, acme) != nil {
+		time.Sleep(time.Millisecond)
+	}
+	b.StopTimer()
+	cancel()
+	if err := errors.Join(<-done, service.Close()); err != nil {
+		b.Error(err)
+	}
+}
