@@ -39,7 +39,7 @@ const (
 	contentLength = 8 + 8
 	signedLength  = 1 + contentLength + macLength
 	sealedLength  = 1 + token.Overhead + contentLength
-	viewLength    = sealedLength + 8
+	viewLength    = sealedLength + 8 + 8
 )
 
 // Codec makes and reads positions. It may be used concurrently.
@@ -71,15 +71,24 @@ func (c *Codec) Format(tenant contextkit.TenantID, sequence uint64) string {
 	return base64.RawURLEncoding.EncodeToString(append(out, c.mac(tenant, out)...))
 }
 
-// FormatView returns the token of a journal sequence up to which a client knows a view with
-// that fingerprint. While a node does not read version 3, it has no fingerprint.
-func (c *Codec) FormatView(tenant contextkit.TenantID, sequence, fingerprint uint64) string {
+// View is what a position says of the view that its holder knows.
+type View struct {
+	// Fingerprint identifies the view's definition.
+	Fingerprint uint64
+	// Filter identifies what a node has recorded of a filter's rows; 0: nothing.
+	Filter uint64
+}
+
+// FormatView returns the token of a journal sequence up to which a client knows a view. While a
+// node does not read version 3, it has nothing of the view.
+func (c *Codec) FormatView(tenant contextkit.TenantID, sequence uint64, view View) string {
 	if !c.gate.Views() {
 		return c.Format(tenant, sequence)
 	}
-	content := binary.BigEndian.AppendUint64(make([]byte, 0, contentLength+8), uint64(c.epoch()))
-	content = binary.BigEndian.AppendUint64(content, sequence)
-	content = binary.BigEndian.AppendUint64(content, fingerprint)
+	content := make([]byte, 0, contentLength+16)
+	for _, number := range []uint64{uint64(c.epoch()), sequence, view.Fingerprint, view.Filter} {
+		content = binary.BigEndian.AppendUint64(content, number)
+	}
 	out := append(make([]byte, 0, viewLength), viewVersion)
 	return base64.RawURLEncoding.EncodeToString(c.sealer.Seal(out, tenant.String(), content))
 }
@@ -91,8 +100,8 @@ func (c *Codec) Parse(tenant contextkit.TenantID, text string) (uint64, error) {
 	return sequence, err
 }
 
-// ParseView is Parse, and returns the view's fingerprint too; nil for a token without one.
-func (c *Codec) ParseView(tenant contextkit.TenantID, text string) (sequence uint64, fingerprint *uint64, err error) {
+// ParseView is Parse, and returns what the token has of a view too; nil for nothing.
+func (c *Codec) ParseView(tenant contextkit.TenantID, text string) (sequence uint64, view *View, err error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil {
 		return 0, nil, ErrInvalid
@@ -116,10 +125,12 @@ func (c *Codec) ParseView(tenant contextkit.TenantID, text string) (sequence uin
 		return 0, nil, ErrEpoch
 	}
 	if len(content) > contentLength {
-		of := binary.BigEndian.Uint64(content[contentLength:])
-		fingerprint = &of
+		view = &View{
+			Fingerprint: binary.BigEndian.Uint64(content[contentLength:]),
+			Filter:      binary.BigEndian.Uint64(content[contentLength+8:]),
+		}
 	}
-	return binary.BigEndian.Uint64(content[8:]), fingerprint, nil
+	return binary.BigEndian.Uint64(content[8:]), view, nil
 }
 
 func (c *Codec) mac(tenant contextkit.TenantID, body []byte) []byte {

@@ -107,15 +107,16 @@ func TestPosition_VersionFollowsTheGate(t *testing.T) {
 func TestPosition_OfAViewHasItsFingerprint(t *testing.T) {
 	var gate token.Gate
 	codec, acme := position.NewCodec([]byte("key"), at(7), &gate), tenant(t, "acme")
+	of := position.View{Fingerprint: 0xabcdef, Filter: 1 << 63}
 	for version := range token.Newest + 1 {
 		gate.Set(version)
-		text := codec.FormatView(acme, 42, 0xabcdef)
-		sequence, fingerprint, err := codec.ParseView(acme, text)
+		text := codec.FormatView(acme, 42, of)
+		sequence, view, err := codec.ParseView(acme, text)
 		if err != nil || sequence != 42 {
 			t.Fatalf("version %d: %d, %v", version, sequence, err)
 		}
-		if with := fingerprint != nil; with != (version >= 3) || with && *fingerprint != 0xabcdef {
-			t.Errorf("version %d: the fingerprint is %v", version, fingerprint)
+		if with := view != nil; with != (version >= 3) || with && *view != of {
+			t.Errorf("version %d: it has %v", version, view)
 		}
 		if sequence, err := codec.Parse(acme, text); err != nil || sequence != 42 {
 			t.Errorf("version %d: read as a position: %d, %v", version, sequence, err)
@@ -135,13 +136,13 @@ func FuzzParse(f *testing.F) {
 		f.Add(codec.Format(acme, 42))
 	}
 	f.Add("")
-	f.Add(position.NewCodec([]byte("key"), at(7), nil).FormatView(acme, 42, 1))
+	f.Add(position.NewCodec([]byte("key"), at(7), nil).FormatView(acme, 42, position.View{Fingerprint: 1}))
 	f.Fuzz(func(t *testing.T, text string) {
 		codecs := versions("key", 7)
-		sequence, fingerprint, err := codecs["2"].ParseView(acme, text)
-		if err == nil && fingerprint != nil {
-			if codecs["2"].FormatView(acme, sequence, *fingerprint) != text {
-				t.Fatalf("%q is read as %d of %x, whose token is another", text, sequence, *fingerprint)
+		sequence, view, err := codecs["2"].ParseView(acme, text)
+		if err == nil && view != nil {
+			if codecs["2"].FormatView(acme, sequence, *view) != text {
+				t.Fatalf("%q is read as %d of %v, whose token is another", text, sequence, *view)
 			}
 			return
 		}

@@ -3,7 +3,9 @@ package projection
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/headgate/headgate/chassis/response"
@@ -23,8 +25,9 @@ const (
 // view with the same filter and fields: a change is read once, not once for each of a
 // thousand watchers. The zero value has no rows. It may be used concurrently.
 type sharedRows struct {
-	once  sync.Once // makes plans
-	plans *lru.Cache[string, *planRows]
+	once    sync.Once // makes plans
+	plans   *lru.Cache[string, *planRows]
+	matched *atomic.Int64 // keys that are remembered of all filters
 }
 
 // planRows are the rows of one view, filter and choice of fields.
@@ -33,6 +36,8 @@ type planRows struct {
 	rows *lru.Cache[string, sharedRow]
 
 	bytes int // of rows; only the holder of the turn accesses it
+
+	matched *matchedKeys // nil: there is no filter
 }
 
 // sharedRow is a row at a journal sequence, with its bytes on the wire. row is nil if there is
@@ -76,6 +81,7 @@ func (s *sharedRows) plan(view, filter string, fields []string) *planRows {
 		if s.plans, err = lru.New[string, *planRows](sharedPlans); err != nil {
 			panic(err) // the bound is a positive constant
 		}
+		s.matched = &atomic.Int64{}
 	})
 	key := fmt.Sprintf("%q %q %q", view, filter, fields)
 	if p, ok := s.plans.Get(key); ok {
@@ -86,6 +92,9 @@ func (s *sharedRows) plan(view, filter string, fields []string) *planRows {
 		panic(err) // the bound is a positive constant
 	}
 	fresh := &planRows{turn: make(chan struct{}, 1), rows: rows}
+	if strings.TrimSpace(filter) != "" {
+		fresh.matched = newMatchedKeys(s.matched)
+	}
 	if p, ok, _ := s.plans.PeekOrAdd(key, fresh); ok {
 		return p
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
+	positions "github.com/headgate/headgate/backbone/position"
 	"github.com/headgate/headgate/chassis/response"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
@@ -39,6 +40,8 @@ type watch struct {
 	shared  *planRows
 	stream  gatewayv1connect.QueryServiceWatchServerStream
 	told    uint64 // the client knows the view up to this sequence
+	// known is set once all rows that the client knows are among the filter's [matchedKeys].
+	known bool
 }
 
 // Watch implements QueryService.
@@ -71,13 +74,14 @@ func (w *watch) begin(ctx context.Context, after string) error {
 	if after == "" {
 		return w.snapshot(ctx)
 	}
-	sequence, fingerprint, err := w.service.positions.ParseView(w.tenant, after)
+	sequence, of, err := w.service.positions.ParseView(w.tenant, after)
 	if err != nil {
 		return err
 	}
-	if fingerprint != nil && *fingerprint != w.view.Fingerprint() {
+	if of != nil && of.Fingerprint != w.view.Fingerprint() {
 		return w.snapshot(ctx) // the rows that the client knows were made by another definition
 	}
+	w.known = w.shared.matched == nil || of != nil && of.Filter == w.shared.matched.id
 	changed, upTo, ok, err := w.missed(ctx, sequence)
 	switch {
 	case err != nil:
@@ -88,12 +92,13 @@ func (w *watch) begin(ctx context.Context, after string) error {
 		w.told = max(sequence, upTo)
 		return w.send(ctx, nil, 0, w.told, false)
 	}
-	return w.tell(ctx, changed, upTo)
+	return w.tell(ctx, changed, upTo, true)
 }
 
 // snapshot sends all rows, page by page.
 func (w *watch) snapshot(ctx context.Context) error {
 	plan := w.plan
+	w.known = true
 	for first := true; ; first = false {
 		var (
 			changes []*projectionv1.Change
@@ -115,6 +120,9 @@ func (w *watch) snapshot(ctx context.Context) error {
 				return store.ErrStop
 			}
 			changes = append(changes, &projectionv1.Change{Key: key, Row: row.row})
+			if w.shared.matched != nil {
+				w.shared.matched.add(key)
+			}
 			last = append(last[:0], terms...)
 			return nil
 		})
@@ -161,7 +169,7 @@ func (w *watch) follow(ctx context.Context, changes *watcher) error {
 			if len(changed) == 0 {
 				continue // taken together with those before
 			}
-			if err := w.tell(ctx, changed, upTo); err != nil {
+			if err := w.tell(ctx, changed, upTo, false); err != nil {
 				return err
 			}
 			changes.sent()
@@ -170,8 +178,9 @@ func (w *watch) follow(ctx context.Context, changes *watcher) error {
 }
 
 // tell sends the rows that have changed, each with the sequence of its last change,
-// as they are now. These are all that have changed up to a journal sequence.
-func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64) error {
+// as they are now. These are all that have changed up to a journal sequence. Without any to send
+// it sends the position if always is set; otherwise the next message has it.
+func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64, always bool) error {
 	keys := slices.Sorted(maps.Keys(changed))
 	for len(keys) > 0 {
 		page := w.page()
@@ -180,16 +189,47 @@ func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64
 			return err
 		}
 		keys = keys[len(changes):]
+		var whole bool
+		if changes, whole = w.matching(changes); !whole {
+			return w.snapshot(ctx)
+		}
 		position := uint64(0)
 		if len(keys) == 0 { // before it, parts are missing
 			w.told = max(w.told, upTo)
 			position = w.told
+		}
+		if len(changes) == 0 && (position == 0 || !always) {
+			continue
 		}
 		if err := w.send(ctx, changes, page.Used(), position, false); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// matching returns the changes of rows that the filter selects, or has selected for a watcher
+// before. It returns false if the client may know a row that the filter selects no more, and
+// there is no telling.
+func (w *watch) matching(changes []*projectionv1.Change) ([]*projectionv1.Change, bool) {
+	matched := w.shared.matched
+	if matched == nil {
+		return changes, true
+	}
+	out := make([]*projectionv1.Change, 0, len(changes))
+	for _, change := range changes {
+		switch {
+		case change.GetRow() != nil:
+			matched.add(change.GetKey())
+		case matched.has(change.GetKey()):
+		case !w.known:
+			return nil, false
+		default:
+			continue
+		}
+		out = append(out, change)
+	}
+	return out, true
 }
 
 // read implements [readRows].
@@ -226,7 +266,11 @@ func (w *watch) send(ctx context.Context, changes []*projectionv1.Change, size i
 	defer release()
 	message := &projectionv1.WatchResponse{Changes: changes, Reset_: reset}
 	if position > 0 || !reset && len(changes) == 0 {
-		message.Position = w.service.positions.FormatView(w.tenant, position, w.view.Fingerprint())
+		of := positions.View{Fingerprint: w.view.Fingerprint()}
+		if w.known && w.shared.matched != nil {
+			of.Filter = w.shared.matched.id
+		}
+		message.Position = w.service.positions.FormatView(w.tenant, position, of)
 	}
 	return w.stream.Send(message)
 }

@@ -1,0 +1,69 @@
+package projection
+
+import (
+	"hash/maphash"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	// maxMatched bounds the keys that are remembered for one filter, and maxAllMatched those for
+	// all of a tenant's filters on a node. A key takes some 20 bytes.
+	maxMatched    = 1 << 16
+	maxAllMatched = 1 << 18
+)
+
+// matchedKeys are the hashes of the keys of rows that a filter has selected for some watcher: the
+// keys of others are not sent to watchers with the filter. Beyond the bounds it knows no key: all may have
+// been selected. It may be used concurrently.
+type matchedKeys struct {
+	id    uint64 // of this set, in positions; never 0
+	seed  maphash.Seed
+	total *atomic.Int64 // of all of the tenant's sets
+	count *atomic.Int64 // of this one
+
+	mu   sync.Mutex
+	keys map[uint64]struct{} // nil: any
+}
+
+func newMatchedKeys(total *atomic.Int64) *matchedKeys {
+	m := &matchedKeys{
+		id: rand.Uint64() | 1, seed: maphash.MakeSeed(), //nolint:gosec // it tells sets apart, and hides nothing
+		total: total, count: &atomic.Int64{}, keys: map[uint64]struct{}{},
+	}
+	// Sets end with their last watcher, or when they have not been used for long.
+	runtime.AddCleanup(m, func(count *atomic.Int64) { total.Add(-count.Load()) }, m.count)
+	return m
+}
+
+// add remembers a key that was selected.
+func (m *matchedKeys) add(key string) {
+	hash := maphash.String(m.seed, key)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.keys == nil {
+		return
+	}
+	if _, known := m.keys[hash]; known {
+		return
+	}
+	if len(m.keys) == maxMatched || m.total.Load() >= maxAllMatched {
+		m.keys = nil
+		m.total.Add(-m.count.Swap(0))
+		return
+	}
+	m.keys[hash] = struct{}{}
+	m.count.Add(1)
+	m.total.Add(1)
+}
+
+// has reports whether a key may have been selected.
+func (m *matchedKeys) has(key string) bool {
+	hash := maphash.String(m.seed, key)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, known := m.keys[hash]
+	return known || m.keys == nil
+}

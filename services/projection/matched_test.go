@@ -1,0 +1,107 @@
+package projection_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/headgate/headgate/services/projection/store"
+)
+
+// removals makes a watcher record the keys that it is told to remove.
+func removals(w *watcher) map[string]bool {
+	gone, receive := map[string]bool{}, w.receive
+	w.receive = func() (*projectionv1.WatchResponse, error) {
+		message, err := receive()
+		for _, change := range message.GetChanges() {
+			if change.GetRow() == nil {
+				gone[change.GetKey()] = true
+			}
+		}
+		return message, err
+	}
+	return gone
+}
+
+// A watcher with a filter is told of rows that match it, and that rows match no more which did;
+// the keys of others are not its business.
+func TestWatch_AFilterHidesRowsThatNeverMatched(t *testing.T) {
+	overBoth(t, watchAFilterHidesRowsThatNeverMatched)
+}
+
+func watchAFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	js, open := backbonetest.Start(t), newStore(t)
+	f := start(t, js, open, model.Wallet)
+	f.fill(t)
+	move := func(wallet, kind string, amount int) {
+		f.append(t, "acme", wallet, kind, fmt.Sprintf(`{"amount":%d,"reference":""}`, amount))
+	}
+	watch := func(after string) (*watcher, map[string]bool) {
+		w := f.watch(t, &projectionv1.WatchRequest{Filter: "balance > 100", After: after, MinPosition: f.position(t, "acme")})
+		return w, removals(w)
+	}
+	w, gone := watch("")
+	w.until(t, "w1=101 w2=201 w4=101")
+	move("w0", "deposited", 5) // 6: it never matches
+	f.append(t, "acme", "poor", "opened", `{"owner":"new"}`)
+	move("w3", "deposited", 500) // 501: it matches from now on
+	w.until(t, "w1=101 w2=201 w3=501 w4=101")
+	move("w3", "withdrawn", 499) // and then no more
+	move("w0", "deposited", 1)
+	move("w4", "deposited", 1)
+	w.until(t, "w1=101 w2=201 w4=102")
+	if len(gone) != 1 || !gone["w3"] {
+		t.Errorf("the keys %v were sent as removed, want w3 alone", gone)
+	}
+	w.close()
+
+	// Whoever comes back to the same node is told what it missed, and nothing else.
+	move("w0", "deposited", 1)
+	move("w1", "withdrawn", 100)
+	move("poor", "deposited", 1)
+	back, gone := watch(w.position)
+	back.rows = w.rows
+	back.until(t, "w2=201 w4=102")
+	if back.resets != 0 || len(gone) != 1 || !gone["w1"] {
+		t.Errorf("%d resets, and the keys %v were sent as removed, want w1 alone", back.resets, gone)
+	}
+	move("w0", "deposited", 1)
+	move("w2", "deposited", 1)
+	back.until(t, "w2=202 w4=102")
+	back.close()
+
+	// A node that does not know what the client knows starts it anew rather than send other
+	// rows' keys, or keep quiet about a row that no longer matches.
+	last, versions, sequence := f.last, f.versions, f.sequence
+	f.stop()
+	f = start(t, js, open, model.Wallet)
+	f.last, f.versions, f.sequence = last, versions, sequence
+	unchanged, _ := watch(back.position)
+	unchanged.rows = back.rows
+	move("w4", "withdrawn", 100)
+	unchanged.until(t, "w2=202")
+	if unchanged.resets != 1 {
+		t.Errorf("%d resets by a row that matches no more", unchanged.resets)
+	}
+	move("w0", "deposited", 1)
+	move("w2", "deposited", 1)
+	unchanged.until(t, "w2=203")
+	if unchanged.resets != 1 {
+		t.Errorf("%d resets once the client's rows are known", unchanged.resets)
+	}
+	unchanged.close()
+}
+
+// Without a filter nothing changes: every row's key is told.
+func TestWatch_WithoutAFilterEveryRemovalIsTold(t *testing.T) {
+	f := start(t, backbonetest.Start(t), sqlite.In(t.TempDir()), model.Wallet)
+	f.fill(t)
+	w := f.watch(t, &projectionv1.WatchRequest{Filter: "  ", MinPosition: f.position(t, "acme")})
+	w.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")
+	f.append(t, "acme", "w0", "deposited", `{"amount":1,"reference":""}`)
+	w.until(t, "w0=2 w1=101 w2=201 w3=1 w4=101")
+	w.close()
+}
