@@ -16,8 +16,11 @@ import (
 )
 
 const (
-	// chunkBytes is the size of a chunk that is sent to the server.
-	chunkBytes = 128 << 10
+	// chunkBytes is the size of a chunk that is sent to the server, and of a block of the
+	// stream in it. The server gives a restore up when it is busy with one chunk for five seconds:
+	// one that syncs each message may store twenty per second, so chunks are small and not
+	// compressed.
+	chunkBytes = 32 << 10
 	// chunkWait bounds the wait for a chunk's acknowledgement, and finishWait that for the
 	// restored stream, which in a cluster is copied to its replicas.
 	chunkWait, finishWait = 30 * time.Second, 10 * time.Minute
@@ -104,7 +107,7 @@ func (r *restoring) pack(to io.Writer, stream Stream, state jetstream.StreamStat
 		return err
 	}
 	defer in.close()
-	packed := s2.NewWriter(to, s2.WriterConcurrency(1))
+	packed := s2.NewWriter(to, s2.WriterConcurrency(1), s2.WriterBlockSize(chunkBytes), s2.WriterUncompressed())
 	out := archive.NewWriter(packed)
 	now := time.Now().UnixNano()
 	entry := func(name string, value any) error {

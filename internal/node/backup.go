@@ -29,8 +29,9 @@ type Store struct {
 	Data string
 }
 
-// open connects to the store. create makes a data directory that is absent.
-func (s Store) open(ctx context.Context, create bool) (js jetstream.JetStream, replicas int, closed func(), err error) {
+// open connects to the store. To restore, it makes a data directory that is absent, and writes
+// reach the disk when the server is closed, not each before the next.
+func (s Store) open(ctx context.Context, restore bool) (js jetstream.JetStream, replicas int, closed func(), err error) {
 	if (s.Config == "") == (s.Data == "") {
 		return nil, 0, nil, errors.New("name either --config (the settings of 'serve') or --data (the directory of 'dev')")
 	}
@@ -39,13 +40,13 @@ func (s Store) open(ctx context.Context, create bool) (js jetstream.JetStream, r
 	replicas = 1
 	if s.Data != "" {
 		dir := filepath.Join(s.Data, "nats")
-		if _, err := os.Stat(dir); err != nil && !create {
+		if _, err := os.Stat(dir); err != nil && !restore {
 			return nil, 0, nil, fmt.Errorf("--data %s: there is no platform: %w", s.Data, err)
 		}
 		if err := format.OpenDir(s.Data, devFormat); err != nil {
 			return nil, 0, nil, err
 		}
-		embedded, err := backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: dir})
+		embedded, err := backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: dir, LazySync: restore})
 		if err != nil {
 			return nil, 0, nil, fmt.Errorf("--data %s: %w: stop 'headgate dev' first", s.Data, err)
 		}
