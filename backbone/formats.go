@@ -64,6 +64,13 @@ func upgrade(now jetstream.StreamConfig) (format.Record, error) {
 	return recordOf(now).Upgrade(what, formatOf(now.Name))
 }
 
+// CheckFormat returns a [format.NewerError] if a stream or bucket, by its configuration, needs a
+// newer version of this program.
+func CheckFormat(config jetstream.StreamConfig) error {
+	_, err := upgrade(config)
+	return err
+}
+
 // bucketPrefix begins the names of the streams of buckets (NATS ADR-8).
 const bucketPrefix = "KV_"
 

@@ -359,7 +359,10 @@ func TestRestore_RefusesWhatItMustNotUse(t *testing.T) {
 		dir  string
 		want error
 	}{
-		"newer format":     {edit("manifest.json", func(s string) string { return strings.Replace(s, `"format": 1`, `"format": 2`, 1) }), backup.ErrNewer},
+		"newer format": {edit("manifest.json", func(s string) string { return strings.Replace(s, `"format": 1`, `"format": 2`, 1) }), backup.ErrNewer},
+		"newer stream": {edit("manifest.json", func(s string) string {
+			return strings.Replace(s, `"headgate.format": "`, `"headgate.floor": "9", "headgate.format": "9`, 1)
+		}), backup.ErrNewer},
 		"no manifest":      {without("manifest.json"), backup.ErrIncomplete},
 		"a file is absent": {without("WORK.s2"), backup.ErrDamaged},
 		"altered bytes":    {edit("EVENTS.s2", func(s string) string { return s[:900] + "x" + s[901:] }), backup.ErrDamaged},

@@ -15,7 +15,7 @@ import (
 // sequences in them, up to the journal's end, are those of the events that were restored. Other
 // members of a cursor stay as they are.
 func (r *restoring) moveCursors(ctx context.Context) error {
-	if _, there := r.manifest.stream(bucketStream(bucketCursors)); !there {
+	if _, there := r.manifest.stream(bucketStream(backbone.BucketCursors)); !there {
 		return nil
 	}
 	journal, err := r.js.Stream(ctx, backbone.StreamEvents)
@@ -24,7 +24,7 @@ func (r *restoring) moveCursors(ctx context.Context) error {
 	}
 	epoch := journal.CachedInfo().Created.UnixNano()
 	ctx = contextkit.PlatformContext(ctx)
-	stream := bucketStream(bucketCursors)
+	stream := bucketStream(backbone.BucketCursors)
 	info, err := r.js.Stream(ctx, stream)
 	if err != nil {
 		return fmt.Errorf("backup: stream %s: %w", stream, err)

@@ -20,16 +20,12 @@ const (
 // bucketStream is the stream of a key-value bucket (NATS ADR-8).
 func bucketStream(bucket string) string { return "KV_" + bucket }
 
-// bucketCursors has the positions of runners that share the journal's consumer. The bucket
-// runner, which says whether they do, is read before it: what it says is in it then.
-const bucketCursors = "cursors"
-
 // phaseOf returns the phase of a stream. Streams that it does not know are records.
 func phaseOf(stream string) phase {
 	switch stream {
 	case backbone.StreamEvents:
 		return phaseJournal
-	case bucketStream(backbone.BucketRunner), bucketStream(bucketCursors):
+	case bucketStream(backbone.BucketRunner), bucketStream(backbone.BucketCursors):
 		return phasePositions
 	case backbone.StreamWork, backbone.StreamDeadLetters:
 		return phaseWork
@@ -43,7 +39,7 @@ func phaseOf(stream string) phase {
 // omitted are the streams that a backup does not have, with the reason.
 var omitted = map[string]string{
 	bucketStream(backbone.BucketNodes):     "announcements of running nodes",
-	bucketStream("leases"):                 "which running process owns which tenant",
+	bucketStream(backbone.BucketLeases):    "which running process owns which tenant",
 	bucketStream(backbone.BucketUsage):     "counts of what tenants store, which are made again from the events",
 	bucketStream(backbone.BucketSnapshots): "states of aggregates, which are made again from the events and belong to one journal",
 }
@@ -62,10 +58,11 @@ func ordered(streams []string) []string {
 			return d
 		}
 		// Workflow records are read last of the records: the fewer change until the end of
-		// the journal is read, the better. Cursors are read after the bucket runner.
+		// the journal is read, the better. Cursors are read after the
+		// bucket runner, which says whether runners go by them: if so, they are complete.
 		late := bucketStream(backbone.BucketWorkflows)
 		if phaseOf(a) == phasePositions {
-			late = bucketStream(bucketCursors)
+			late = bucketStream(backbone.BucketCursors)
 		}
 		switch {
 		case a == b:

@@ -89,6 +89,11 @@ func check(ctx context.Context, dir string, options Options) (*Manifest, error) 
 	if err != nil {
 		return nil, err
 	}
+	for _, stream := range manifest.Streams {
+		if err := backbone.CheckFormat(stream.Config); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNewer, err)
+		}
+	}
 	for _, file := range manifest.files() {
 		if err := file.check(ctx, dir); err != nil {
 			return nil, err
