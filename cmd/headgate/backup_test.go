@@ -52,11 +52,15 @@ func (c *cluster) startRoles(t *testing.T, roles ...string) {
 	}
 }
 
-// transfer requests the transfer with a number: every fourth has no receiver, and is undone.
+// transfer requests the transfer with a number. Every fourth has no receiver, and is undone:
+// "nowhere" is opened after the restore, "void" never.
 func (r *rehearsed) transfer(ctx context.Context, n int) (replayed bool, err error) {
 	random := rand.New(rand.NewPCG(uint64(n), 3)) //nolint:gosec // not negative
 	from, to := random.IntN(pools), fmt.Sprintf("pool-%d", random.IntN(pools))
-	if n%4 == 0 || to == fmt.Sprintf("pool-%d", from) {
+	switch {
+	case n%8 == 0:
+		to = "void"
+	case n%4 == 0, to == fmt.Sprintf("pool-%d", from):
 		to = "nowhere"
 	}
 	mover := &walk{api: r.money, acked: &r.acked}
