@@ -50,6 +50,17 @@ func (s *Store) apply(ctx context.Context, sequence uint64, change func(*store.B
 	return nil
 }
 
+// rowSize estimates the bytes of the write-ahead log that a row takes.
+func rowSize(row store.Row) int64 {
+	size := pageBytes
+	for _, value := range row.Values {
+		if text, ok := value.(string); ok {
+			size += len(text)
+		}
+	}
+	return int64(size)
+}
+
 // row returns the row of a view under key, nil for none.
 func (s *Store) row(ctx context.Context, tx *sql.Tx, view *model.View, key string) (model.Object, error) {
 	//nolint:sqlclosecheck // the transaction closes its statements
@@ -67,6 +78,7 @@ func (s *Store) row(ctx context.Context, tx *sql.Tx, view *model.View, key strin
 // writeView writes a view's changes, many rows by one statement.
 func (s *Store) writeView(ctx context.Context, tx *sql.Tx, view *model.View, changes store.Changes) error {
 	st := s.statements[view.Name]
+	s.written += int64(pageBytes * len(changes.Deletes))
 	for _, key := range changes.Deletes {
 		//nolint:sqlclosecheck // the transaction closes its statements
 		if _, err := tx.StmtContext(ctx, st.remove).ExecContext(ctx, key); err != nil {
@@ -78,6 +90,7 @@ func (s *Store) writeView(ctx context.Context, tx *sql.Tx, view *model.View, cha
 		args = args[:0]
 		for _, row := range rows {
 			args = append(append(args, row.Key), row.Values...)
+			s.written += rowSize(row)
 		}
 		if len(rows) == rowsPerStatement {
 			//nolint:sqlclosecheck // the transaction closes its statements

@@ -10,15 +10,22 @@ const (
 	// maxLog is the size of the write-ahead log in bytes above which it is truncated. SQLite
 	// itself starts it anew only when no connection reads from it, which is never while a tenant
 	// is read all the time.
-	maxLog = 32 << 20
+	maxLog = 64 << 20
 	// truncateWait bounds the wait for connections that read from the log, once it is above its
 	// bound. From twice the bound on, new reads wait instead.
 	truncateWait = 100 * time.Millisecond
+	// pageBytes is the size of a page of the file.
+	pageBytes = 4096
 )
 
 // boundLog truncates the write-ahead log if it is above its bound. Apply calls it after a
 // commit. What is not achieved now is tried again after the next one.
 func (s *Store) boundLog(ctx context.Context) {
+	// The file's size is looked up now and then alone: each commit takes two pages or more.
+	if s.written += 2 * pageBytes; s.written < s.maxLog/8 {
+		return
+	}
+	s.written = 0
 	info, err := os.Stat(s.path + "-wal")
 	if err != nil || info.Size() <= s.maxLog {
 		return

@@ -46,6 +46,7 @@ type Store struct {
 	replaced error // why an earlier file was set aside
 
 	maxLog  int64        // bytes
+	written int64        // estimated bytes since the log's size was looked up; of the one that applies
 	reading sync.RWMutex // held to read while a query reads
 }
 
