@@ -55,17 +55,18 @@ const (
 //
 // It is a transport and nothing else.
 type grpcPort struct {
-	config   Config
-	surface  atomic.Pointer[grpcSurface]
-	codec    encoding.CodecV2
-	json     connect.Codec
-	timeout  func(context.Context, connect.Spec) time.Duration // 0: the caller's deadline alone counts
-	margin   time.Duration                                     // see [Hop]
-	resets   *resetLimit                                       // nil: none
-	clients  *clientLimit
-	slow     func() // called for each request that is cut off
-	flooded  func(net.Conn, flood.Kind)
-	listener net.Listener // nil: there is no address
+	config    Config
+	surface   atomic.Pointer[grpcSurface]
+	codec     encoding.CodecV2
+	json      connect.Codec
+	timeout   func(context.Context, connect.Spec) time.Duration // 0: the caller's deadline alone counts
+	margin    time.Duration                                     // see [Hop]
+	resets    *resetLimit                                       // nil: none
+	clients   *clientLimit
+	accepting *accepting
+	slow      func() // called for each request that is cut off
+	flooded   func(net.Conn, flood.Kind)
+	listener  net.Listener // nil: there is no address
 }
 
 // newGRPCPort returns a port without methods (see adopt), which does nothing if config
@@ -122,7 +123,7 @@ func (p *grpcPort) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: gRPC: %w", p.config.Name, err)
 	}
-	p.listener = p.clients.listener(rawtcp.Listener(listener), p.config.MaxConnections)
+	p.listener = p.clients.listener(rawtcp.Listener(p.accepting.listener(listener)), p.config.MaxConnections)
 	return nil
 }
 

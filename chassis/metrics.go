@@ -21,6 +21,7 @@ type Metrics struct {
 	duration *prometheus.HistogramVec
 	inFlight *prometheus.GaugeVec
 	floods   *prometheus.CounterVec
+	accepts  prometheus.Counter // that failed
 	window   window
 }
 
@@ -42,10 +43,14 @@ func NewMetrics(process string) *Metrics {
 			Help: "HTTP/2 connections closed because their clients sent too many frames without effect, by the frames' type; HEADERS: their address had too many calls whose answers were not sent to their end.",
 		}, []string{"frame"}),
 	}
+	m.accepts = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "headgate_accept_failures_total",
+		Help: "Attempts to accept a connection that failed because the process, or the system, had too many open files.",
+	})
 	for _, kind := range flood.Kinds() {
 		m.floods.WithLabelValues(string(kind)) // the series exists from the start, at 0
 	}
-	m.Registerer(process).MustRegister(m.duration, m.inFlight, m.floods,
+	m.Registerer(process).MustRegister(m.duration, m.inFlight, m.floods, m.accepts,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -173,24 +173,25 @@ type Server struct {
 	// nothing. Set it before Listen.
 	Front func(http.Handler) http.Handler
 
-	config   Config
-	stopping chan struct{} // closed when Serve begins to end
-	ready    Readiness
-	degraded Degraded                                       // nil: it has no parts
-	mayAsk   func(*http.Request, contextkit.TenantID) error // nil: every client may ask
-	log      zerolog.Logger
-	listen   func(ctx context.Context, addr string) (net.Listener, error)
-	listener net.Listener
-	server   *http.Server
-	options  []connecthttp.Option
-	handler  atomic.Pointer[http.Handler]
-	grpc     *grpcPort
-	resets   *resetLimit // nil: none
-	watches  *watches    // of the health of the process
-	clients  *clientLimit
-	slow     func()              // called for each request that is cut off
-	within   *semaphore.Weighted // of calls from within the process
-	renew    func() *Server      // an edge's
+	config    Config
+	stopping  chan struct{} // closed when Serve begins to end
+	ready     Readiness
+	degraded  Degraded                                       // nil: it has no parts
+	mayAsk    func(*http.Request, contextkit.TenantID) error // nil: every client may ask
+	log       zerolog.Logger
+	accepting *accepting
+	listen    func(ctx context.Context, addr string) (net.Listener, error)
+	listener  net.Listener
+	server    *http.Server
+	options   []connecthttp.Option
+	handler   atomic.Pointer[http.Handler]
+	grpc      *grpcPort
+	resets    *resetLimit // nil: none
+	watches   *watches    // of the health of the process
+	clients   *clientLimit
+	slow      func()              // called for each request that is cut off
+	within    *semaphore.Weighted // of calls from within the process
+	renew     func() *Server      // an edge's
 }
 
 // NewServer returns a server for a service: its calls pass through recovery, the transport
@@ -226,9 +227,9 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		return s.watches.grpcTime(spec.Procedure, unaryTime(ctx, spec))
 	}
 	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, timeout, 0, s.flooded)
-	s.grpc.clients, s.grpc.slow = s.clients, s.slow
+	s.grpc.clients, s.grpc.accepting, s.grpc.slow = s.clients, s.accepting, s.slow
 	grpcreflect.Register(s.RPC)
-	registerHealth(s.RPC, health{ready: ready, ofTenants: true, watches: s.watches})
+	registerHealth(s.RPC, health{ready: s.ready, ofTenants: true, watches: s.watches})
 	return s
 }
 
@@ -265,7 +266,7 @@ func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, inte
 	}
 	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, timeout, edge.Margin, s.flooded)
 	s.resets, s.clients.refused, s.slow = limitResets(s), countRefused(s), countSlow(s)
-	s.grpc.resets, s.grpc.clients, s.grpc.slow = s.resets, s.clients, s.slow
+	s.grpc.resets, s.grpc.clients, s.grpc.accepting, s.grpc.slow = s.resets, s.clients, s.accepting, s.slow
 	return s
 }
 
@@ -332,6 +333,8 @@ func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Log
 		stopping: make(chan struct{}), config: config.WithDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
 		clients: newClientLimit(config.WithDefaults().MaxClientConnections, config.MaxClientStreams), slow: func() {},
 	}
+	s.accepting = &accepting{failures: metrics.accepts, log: s.log}
+	s.ready = s.accepting.ready(ready)
 	s.listen = config.Sockets.take
 	s.standardEndpoints()
 	return s
@@ -355,7 +358,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	protocols.SetHTTP2(true)
-	accepted := s.clients.listener(rawtcp.Listener(listener), s.config.MaxConnections)
+	accepted := s.clients.listener(rawtcp.Listener(s.accepting.listener(listener)), s.config.MaxConnections)
 	watched := watchedListener{Listener: lateDeadlines{accepted}, server: s}
 	if s.config.TLS != nil {
 		watched.tls = s.config.TLS.Server()

@@ -25,7 +25,7 @@ func NewWaiting(config Config, operators bool, ready Readiness, log zerolog.Logg
 	s.watches = newWatches(s.Metrics.Registerer(config.Name))
 	s.RPC = connect.NewServer(Recover(s.log), boundErrors, s.endStreams)
 	s.options = []connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}
-	registerHealth(s.RPC, health{ready: ready, watches: s.watches})
+	registerHealth(s.RPC, health{ready: s.ready, watches: s.watches})
 	if operators {
 		s.Metrics.Registerer(config.Name).MustRegister(metrics...)
 		s.mountMetrics()

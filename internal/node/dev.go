@@ -131,6 +131,9 @@ func (p *platform) layers() []chassis.Layer {
 
 // start opens and binds everything, without answering calls yet.
 func (p *platform) start(ctx context.Context) error {
+	if err := checkFiles(p.log, p.files()...); err != nil {
+		return err
+	}
 	// The model first: nothing is touched when it has mistakes.
 	if p.config.Model != "" {
 		if _, err := openModel(ctx, model.File(p.config.Model)); err != nil {

@@ -40,6 +40,9 @@ func (e awayError) Unwrap() error { return e.error }
 // waits that double from 250 ms to 10 s, until ctx ends, and the role's addresses answer that
 // the process is alive and not ready (see [chassis.NewWaiting]).
 func (p *Plan) start(ctx context.Context) (_ *running, err error) {
+	if err := checkFiles(p.log, p.files()...); err != nil {
+		return nil, err
+	}
 	p.waitFor("the start has not ended")
 	if err := p.bind(ctx); err != nil {
 		return nil, err

@@ -1,0 +1,75 @@
+// Package descriptors has the process's limit of open files (RLIMIT_NOFILE): it raises the limit,
+// compares it with what the settings need, and says so where the limit is the cause of an error.
+package descriptors
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// Need is a number of open files that a part of the process may need at once.
+type Need struct {
+	// What needs them, such as "connections (max_connections)".
+	What  string
+	Count int
+	// Always says that the process cannot start without them.
+	Always bool
+}
+
+// Check raises the process's limit as far as it may and compares it with the needs. warning is
+// what to tell an operator whose process may run out of open files; "": nothing. The error says
+// that the process cannot start with so few.
+func Check(needs ...Need) (warning string, err error) {
+	limit, err := raise()
+	if err != nil || limit == 0 {
+		return "", err
+	}
+	return compare(limit, needs)
+}
+
+// compare is Check for a limit.
+func compare(limit uint64, needs []Need) (warning string, err error) {
+	least, most := 0, 0
+	var parts []string
+	for _, need := range needs {
+		most += need.Count
+		if need.Always {
+			least += need.Count
+		}
+		parts = append(parts, fmt.Sprintf("%d for %s", need.Count, need.What))
+	}
+	switch {
+	case limit < uint64(least): //nolint:gosec // counts of thousands
+		return "", fmt.Errorf("the process may have %d open files, and needs at least %d to start: raise the hard limit (LimitNOFILE= of a systemd unit, ulimit -Hn)", limit, least)
+	case limit < uint64(most): //nolint:gosec // counts of thousands
+		return fmt.Sprintf("the process may have %d open files, and the settings allow it to need %d (%s): raise the hard limit (LimitNOFILE= of a systemd unit, ulimit -Hn), or lower the settings",
+			limit, most, strings.Join(parts, ", ")), nil
+	}
+	return "", nil
+}
+
+// Exhausted reports whether err says that this process (EMFILE), or the system (ENFILE), has no
+// open file left.
+func Exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// Explain returns err with the cause, if no open file is left and err does not say so: libraries
+// such as SQLite report that they cannot open a file, and not why.
+func Explain(err error) error {
+	if err == nil || Exhausted(err) {
+		return err
+	}
+	file, cause := os.Open(os.DevNull)
+	if cause == nil {
+		_ = file.Close() // nothing was written
+		return err
+	}
+	if !Exhausted(cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errors.Unwrap(cause), err)
+}

@@ -1,0 +1,56 @@
+package node
+
+import (
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/descriptors"
+	"github.com/rs/zerolog"
+)
+
+// Open files that a process needs beside its connections.
+const (
+	// baseFiles are the runtime's, the log's, those of NATS, certificates and settings.
+	baseFiles = 96
+	// embeddedFiles are those of an embedded NATS server's streams.
+	embeddedFiles = 256
+	// viewFiles are those of a projection's SQLite files: 256 are open at once, with up to 12 each.
+	viewFiles = 256 * 12
+)
+
+// checkFiles raises the process's limit of open files, and compares it with the needs.
+func checkFiles(log zerolog.Logger, needs ...descriptors.Need) error {
+	warning, err := descriptors.Check(needs...)
+	if warning != "" {
+		log.Warn().Msg(warning)
+	}
+	return err
+}
+
+// files returns the open files that the role may need.
+func (p *Plan) files() []descriptors.Need {
+	needs := []descriptors.Need{{What: "the process", Count: baseFiles, Always: true}}
+	connections := p.listen.WithDefaults().MaxConnections
+	needs = append(needs, descriptors.Need{What: p.role + ".server.max_connections", Count: connections})
+	if p.listen.GRPC != "" {
+		needs = append(needs, descriptors.Need{What: "the same at " + p.role + ".grpc", Count: connections})
+	}
+	switch {
+	case p.role == "gateway":
+		needs = append(needs, descriptors.Need{What: "gateway.upstream.max_endpoints", Count: p.settings.Gateway.Upstream.WithDefaults().MaxEndpoints})
+	case p.role == "projection" && p.settings.Projection.Postgres == "":
+		needs = append(needs, descriptors.Need{What: "files of views", Count: viewFiles})
+	}
+	return needs
+}
+
+// files returns the open files that the platform may need. Of connections it counts those of
+// the gateway: its calls reach the services without connections.
+func (p *platform) files() []descriptors.Need {
+	connections := chassis.Config{}.WithDefaults().MaxConnections
+	return []descriptors.Need{
+		{What: "the process", Count: 2 * baseFiles, Always: true},
+		{What: "the streams of NATS", Count: embeddedFiles, Always: true},
+		{What: "files of views", Count: viewFiles},
+		{What: "connections to the gateway", Count: connections},
+		{What: "the same at its address for gRPC alone", Count: connections},
+	}
+}
