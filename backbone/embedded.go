@@ -83,9 +83,11 @@ func (e *Embedded) start(ctx context.Context) (*server.Server, error) {
 		// The disk is the bound. By default it is a share of what is free at the start, which
 		// refuses messages although there is room.
 		JetStreamMaxStore: maxStore,
-		SyncAlways:        !e.config.LazySync,
-		MaxPayload:        MaxMessageBytes,
-		NoSigs:            true,
+		// By default the server refuses more than a thousand consumers of a stream.
+		JetStreamLimits: server.JSLimitOpts{DefaultMaxConsumers: -1},
+		SyncAlways:      !e.config.LazySync,
+		MaxPayload:      MaxMessageBytes,
+		NoSigs:          true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("backbone: start embedded NATS: %w", err)

@@ -79,7 +79,8 @@ stop() {
 trap stop EXIT
 trap 'exit 0' INT TERM
 
-"$dir/bin/nats-server" -a 127.0.0.1 -p "$nats" -js -sd "$dir/nats" >>"$dir/logs/nats.log" 2>&1 &
+echo "max_payload: 4MB" >"$dir/nats.conf"
+"$dir/bin/nats-server" -c "$dir/nats.conf" -a 127.0.0.1 -p "$nats" -js -sd "$dir/nats" >>"$dir/logs/nats.log" 2>&1 &
 server=$!
 echo $server >"$dir/pids/nats"
 until (exec 3<>"/dev/tcp/127.0.0.1/$nats") 2>/dev/null; do sleep 0.05; done

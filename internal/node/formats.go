@@ -17,11 +17,19 @@ var (
 	viewsFormat = format.Format{Version: 1, Floor: 1}
 )
 
-// ensureStreams creates and updates streams and buckets (see [backbone.EnsureStreams]), and
-// logs what stays as an operator has set it.
+// ensureStreams checks the limits of NATS, creates and updates streams and buckets (see
+// [backbone.EnsureStreams]), and logs what an operator should change and what stays as an
+// operator has set it.
 func ensureStreams(ctx context.Context, js *bus, replicas backbone.Replicas, log zerolog.Logger, options ...backbone.StreamOption) error {
+	warnings, err := backbone.CheckLimits(ctx, js, replicas)
+	if err != nil {
+		return err
+	}
 	if err := backbone.EnsureStreams(ctx, js, replicas, options...); err != nil {
 		return err
+	}
+	for _, warning := range warnings {
+		log.Warn().Msg(warning)
 	}
 	lines, err := backbone.KeptLimits(ctx, js, replicas)
 	for _, line := range lines {
