@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/descriptors"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -43,6 +44,9 @@ func outcome(ctx context.Context, call *Call, began time.Time, err error) breake
 		}
 		return breaker.Unknown
 	case !verdict.IsRemote() && verdict.Code() == connect.CodeUnavailable:
+		if descriptors.Exhausted(err) {
+			return breaker.Unknown // the gateway has no open file left: the node is not the cause
+		}
 		if upstream.Unreached(err) {
 			return breaker.Unreached
 		}

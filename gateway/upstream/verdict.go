@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream/h2"
+	"github.com/headgate/headgate/internal/descriptors"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
@@ -91,6 +92,8 @@ func local(ctx context.Context, err error) error {
 	broken, _ := errors.AsType[*h2.BrokenError](err)
 	switch {
 	case broken == nil:
+	case broken.Unreached && descriptors.Exhausted(err):
+		return connect.NewError(connect.CodeUnavailable, "too many open files: the upstream cannot be connected to").WithCause(err)
 	case broken.Unreached:
 		return connect.NewError(connect.CodeUnavailable, "the upstream cannot be reached").WithCause(err)
 	case broken.Reset && http2.ErrCode(broken.Code) == http2.ErrCodeCancel && nearDeadline(ctx):

@@ -114,7 +114,7 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 	case errors.Is(err, store.ErrFull):
 		return nil, awayError{store.ErrFull.Error() + ": make room", err}
 	case errors.Is(err, store.ErrUnavailable):
-		return nil, awayError{"PostgreSQL does not answer", err}
+		return nil, awayError{"the database of the views does not answer", err}
 	case err != nil:
 		return nil, ifAway(err, "JetStream does not answer")
 	}

@@ -223,7 +223,7 @@ func (h *handle) Checkpoint(ctx context.Context) (uint64, error) {
 	}
 	sequence, err := s.Checkpoint(ctx)
 	h.release(sequence)
-	return sequence, err
+	return sequence, explained(err)
 }
 
 // peek reads the checkpoint of a file that is not open, at a fraction of what opening it for
@@ -262,7 +262,7 @@ func (h *handle) Apply(ctx context.Context, sequence uint64, change func(*store.
 	applied := uint64(0)
 	defer func() { h.release(applied) }()
 	if err := s.Apply(ctx, sequence, change); err != nil {
-		return err
+		return explained(err)
 	}
 	applied = sequence
 	return nil
@@ -276,7 +276,7 @@ func (h *handle) Query(ctx context.Context, view *model.View, plan query.Plan, e
 	}
 	sequence, err := s.Query(ctx, view, plan, each)
 	h.release(sequence)
-	return sequence, err
+	return sequence, explained(err)
 }
 
 // Replaced returns why an earlier file was set aside when the file was opened, nil if none was.

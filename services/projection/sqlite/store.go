@@ -93,7 +93,7 @@ func (f *files) open(ctx context.Context, tenant contextkit.TenantID, views []*m
 	_, absent := os.Lstat(path)
 	opened, replaced, err := openWhole(ctx, path, views, origin, f.takeBroken(path))
 	if err != nil {
-		return nil, fmt.Errorf("sqlite: %s: %w", path, err)
+		return nil, explained(fmt.Errorf("sqlite: %s: %w", path, err))
 	}
 	opened.files, opened.replaced = f, replaced
 	opened.release = f.use(path)

@@ -1,0 +1,27 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/headgate/headgate/internal/descriptors"
+	"github.com/headgate/headgate/services/projection/store"
+	driver "modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+)
+
+// explained returns err as a [store.ErrUnavailable] with the cause, if a file cannot be opened
+// because the process, or the system, has no open file left: SQLite does not say so.
+func explained(err error) error {
+	if e, ok := errors.AsType[*driver.Error](err); ok {
+		if code := e.Code() & 0xff; code != lib.SQLITE_CANTOPEN && code != lib.SQLITE_IOERR {
+			return err
+		}
+	} else if !descriptors.Exhausted(err) {
+		return err
+	}
+	if cause := descriptors.Explain(err); descriptors.Exhausted(cause) {
+		return fmt.Errorf("%w: %w", store.ErrUnavailable, cause)
+	}
+	return err
+}
