@@ -58,7 +58,7 @@ type breakerView struct {
 // openBreakers returns the open breakers by endpoint.
 func (g *Gateway) openBreakers() map[string][]breakerView {
 	open := map[string][]breakerView{}
-	for _, state := range g.breakers.States() {
+	for _, state := range g.breakerStates() {
 		if !state.Open {
 			continue
 		}

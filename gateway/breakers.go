@@ -83,13 +83,24 @@ func (c *Call) timeout(ctx context.Context, began time.Time) breaker.Outcome {
 // and "endpoint /service/Method" for one method of a node.
 func (g *Gateway) OpenBreakers() []string {
 	var open []string
-	for _, state := range g.breakers.States() {
+	for _, state := range g.breakerStates() {
 		if state.Open && !state.Single {
 			open = append(open, breakerName(state))
 		}
 	}
 	slices.Sort(open)
 	return open
+}
+
+// breakerStates returns the states of the breakers of the nodes in the routing table, after it has
+// dropped those of nodes that have left it.
+func (g *Gateway) breakerStates() []breaker.State {
+	used := map[string]bool{}
+	for _, node := range g.routes.Nodes() {
+		used[node.Endpoint] = true
+	}
+	g.breakers.Retain(func(endpoint string) bool { return used[endpoint] })
+	return g.breakers.States()
 }
 
 func breakerName(state breaker.State) string {

@@ -36,6 +36,9 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 		}
 		event.Msg("call")
 	}
+	if call.Method.Spec.StreamType != connect.StreamTypeUnary && call.Attempts > 0 {
+		g.counters.streams.WithLabelValues(call.streamEnd(err)).Inc()
+	}
 	if g.config.Ended != nil {
 		ended := Ended{Ended: chassis.Ended{Outcome: call.end}, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts, Request: edge.RequestOf(call.Stream)}
 		ended.Server, ended.Client = chassis.Ends(ctx, call.Info)

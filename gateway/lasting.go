@@ -103,11 +103,11 @@ func (c *Call) ended(ctx context.Context) error {
 	case errors.As(cause, &suspended):
 		return c.denySuspended(suspended.reason)
 	case errors.Is(cause, auth.ErrExpired), errors.Is(cause, auth.ErrWithdrawn):
-		return c.deny("CREDENTIAL", unauthenticated(cause))
+		return c.deny(ruleCredential, unauthenticated(cause))
 	}
 	return nil
 }
 
 func (c *Call) denySuspended(reason string) error {
-	return c.deny("SUSPENDED", chassis.WithDetails(connect.NewError(connect.CodePermissionDenied, reason), chassis.Reason("TENANT_SUSPENDED")))
+	return c.deny(ruleSuspended, chassis.WithDetails(connect.NewError(connect.CodePermissionDenied, reason), chassis.Reason("TENANT_SUSPENDED")))
 }

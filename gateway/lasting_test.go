@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -234,6 +235,8 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 				if err := json.Unmarshal(msg.Data(), &record); err != nil || record.Decision != "denied" || !strings.HasPrefix(record.Reason, test.denied) || record.Principal != caller {
 					t.Errorf("the audit record is %s, %v", msg.Data(), err)
 				}
+				want := fmt.Sprintf(`headgate_streams_ended_total{process="gateway",reason=%q} 1`, strings.ToLower(test.denied))
+				eventually(t, "the end is counted", func() bool { return slices.Contains(e.series(t, "headgate_streams_ended_total"), want) })
 			})
 		}
 	}

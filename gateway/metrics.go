@@ -1,14 +1,20 @@
 package gateway
 
 import (
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // counters are what the pipeline counts as it goes.
 type counters struct {
-	limited, retried, denied *prometheus.CounterVec
-	held                     prometheus.Counter
+	limited, retried, denied, streams *prometheus.CounterVec
+	held                              prometheus.Counter
+	// limitedTenants counts the refusals by a tenant's own limit.
+	limitedTenants limit.Top
 }
 
 func newCounters(metrics prometheus.Registerer) *counters {
@@ -16,9 +22,10 @@ func newCounters(metrics prometheus.Registerer) *counters {
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls refused by a limit, by reason and by the limit's scope: tenant, principal or address."}, []string{"reason", "scope"}),
 		held:    prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_refusals_held_total", Help: "Refusals that were delayed because their caller's come too fast."}),
 		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Further attempts at a node, and those that a budget forbade."}, []string{"outcome"}),
+		streams: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_streams_ended_total", Help: "Streams that were sent to a node and have ended, by reason. completed and client: either side ended it; credential, suspended: what admitted it ended; exhausted: a bound, such as for a client that does not read; node: the node was lost or ended it as UNAVAILABLE; deadline; error: any other."}, []string{"reason"}),
 		denied:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_denied_total", Help: "Calls denied, by rule."}, []string{"rule"}),
 	}
-	for counter, values := range map[*prometheus.CounterVec][]string{c.retried: retryOutcomes, c.denied: denialRules} {
+	for counter, values := range map[*prometheus.CounterVec][]string{c.retried: retryOutcomes, c.denied: denialRules, c.streams: streamEnds} {
 		for _, value := range values {
 			counter.WithLabelValues(value)
 		}
@@ -29,17 +36,60 @@ func newCounters(metrics prometheus.Registerer) *counters {
 			c.limited.WithLabelValues(reason, payer.String())
 		}
 	}
-	metrics.MustRegister(c.limited, c.held, c.retried, c.denied)
+	metrics.MustRegister(c.limited, c.held, c.retried, c.denied, c.streams)
 	return c
 }
+
+// Rules of denials that end streams, too.
+const ruleCredential, ruleSuspended = "CREDENTIAL", "SUSPENDED"
+
+// shownTenants bounds the tenants with series of their own.
+const shownTenants = 10
 
 // The values of the counters' labels. Their series exist from the start, at 0: a rate over a
 // series that begins with its first event would not show that event.
 var (
 	limitReasons  = []string{reasonConcurrency, reasonStreams, reasonBytes, reasonFull} // of every payer
 	retryOutcomes = []string{"sent", "forbidden", "refused by the node"}
-	denialRules   = []string{"CREDENTIAL", "RIGHT", "SUSPENDED", "TENANT"}
+	denialRules   = []string{ruleCredential, "RIGHT", ruleSuspended, "TENANT"}
 )
+
+// Reasons of a stream's end.
+const (
+	endCompleted  = "completed"
+	endClient     = "client"
+	endCredential = "credential"
+	endSuspended  = "suspended"
+	endExhausted  = "exhausted"
+	endNode       = "node"
+	endDeadline   = "deadline"
+	endError      = "error"
+)
+
+var streamEnds = []string{endCompleted, endClient, endCredential, endSuspended, endExhausted, endNode, endDeadline, endError}
+
+// streamEnd returns the reason that a stream has ended with err.
+func (c *Call) streamEnd(err error) string {
+	switch {
+	case c.Denied == ruleCredential:
+		return endCredential
+	case c.Denied == ruleSuspended:
+		return endSuspended
+	}
+	switch chassis.CodeName(err) {
+	case "ok":
+		return endCompleted
+	case connect.CodeCanceled.String():
+		return endClient
+	case connect.CodeDeadlineExceeded.String():
+		return endDeadline
+	case connect.CodeResourceExhausted.String():
+		return endExhausted
+	case connect.CodeUnavailable.String():
+		return endNode
+	}
+	return endError
+}
 
 // collector shows the state of the parts when it is asked for.
 type collector struct{ *Gateway }
@@ -65,11 +115,12 @@ var (
 	breakerLatency   = describe("headgate_upstream_latency_seconds", "Moving mean of the node's time to an answer.", "kind", "endpoint")
 	nodeReady        = describe("headgate_node_ready", "1 while the node takes calls; 0 while it is lost, too: it fell silent without a goodbye and does not answer.", "kind", "node")
 	kindDegraded     = describe("headgate_kind_degraded", "1 while no node of the kind takes calls, so that its methods are refused.", "kind")
+	tenantLimited    = describe("headgate_tenant_limited", "Calls of the tenant that its own limits refused in the last half to one minute, of the ten tenants with most.", "tenant")
 	routingRevision  = describe("headgate_routing_revision", "Changes of the routing table.")
 	probesMade       = describe("headgate_probes_total", "Nodes asked whether they take calls.")
 	everyDescription = []*prometheus.Desc{
 		roomInFlight, streamsInFlight, refusalsHeld, roomShed, messageBytes, budgetsTracked, budgetsFull, poolChannels, poolCalls, poolMade, poolEvicted,
-		breakerOpen, methodOpen, singleOpen, breakerLatency, nodeReady, kindDegraded, routingRevision, probesMade,
+		breakerOpen, methodOpen, singleOpen, breakerLatency, nodeReady, kindDegraded, tenantLimited, routingRevision, probesMade,
 	}
 )
 
@@ -110,7 +161,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	counter(poolMade, pool.Made)
 	counter(poolEvicted, pool.Evicted)
 	single := 0
-	for _, state := range c.breakers.States() {
+	for _, state := range c.breakerStates() {
 		if state.Open && state.Single {
 			single++
 		}
@@ -131,6 +182,9 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 	for _, kind := range c.table.Load().Upstreams() {
 		gauge(kindDegraded, number(len(c.routes.Ready(kind)) == 0), kind)
+	}
+	for _, top := range c.counters.limitedTenants.Most(shownTenants, time.Now()) {
+		gauge(tenantLimited, float64(top.Count), top.Tenant.String())
 	}
 	gauge(routingRevision, float64(c.routes.Revision()))
 	counter(probesMade, c.prober.Probes())

@@ -224,6 +224,9 @@ func (g *Gateway) recharge(call *Call) error {
 func (g *Gateway) exceed(call *Call, err error, wait time.Duration) error {
 	call.limited = !errors.Is(err, limit.ErrFull) // which the caller has not caused
 	g.counters.limited.WithLabelValues(limitReason(err), call.payer.String()).Inc()
+	if call.limited && call.payer == payerTenant {
+		g.counters.limitedTenants.Add(call.Tenant, time.Now())
+	}
 	return exceeded(call.payer, err, wait)
 }
 

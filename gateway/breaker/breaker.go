@@ -147,6 +147,29 @@ func (s *Set) node(kind, endpoint string) *node {
 	return n
 }
 
+// Retain drops the breakers of all nodes whose endpoints are not in use: a node that has left must
+// not be shown as diverted, and one that comes to its address later starts with closed breakers.
+func (s *Set) Retain(used func(endpoint string) bool) {
+	unused := func(endpoint string, _ *node) bool { return !used(endpoint) }
+	if !anyOf(*s.nodes.Load(), unused) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := maps.Clone(*s.nodes.Load())
+	maps.DeleteFunc(next, unused)
+	s.nodes.Store(&next)
+}
+
+func anyOf(nodes map[string]*node, is func(string, *node) bool) bool {
+	for endpoint, n := range nodes {
+		if is(endpoint, n) {
+			return true
+		}
+	}
+	return false
+}
+
 func (n *node) method(procedure string) *method {
 	if m := (*n.methods.Load())[procedure]; m != nil {
 		return m
