@@ -25,7 +25,6 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/types/known/structpb"
 )
@@ -197,41 +196,6 @@ func (s *Service) away() bool {
 	_, away := s.outage()
 	return away
 }
-
-// Describe implements [prometheus.Collector].
-func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
-	descriptions <- checkpointMetric
-	descriptions <- targetMetric
-	descriptions <- waitingMetric
-	descriptions <- damagedMetric
-	s.answers.Describe(descriptions)
-	s.tail.Describe(descriptions)
-}
-
-// Collect implements [prometheus.Collector].
-func (s *Service) Collect(metrics chan<- prometheus.Metric) {
-	s.answers.Collect(metrics)
-	s.tail.Collect(metrics)
-	metrics <- prometheus.MustNewConstMetric(damagedMetric, prometheus.CounterValue, float64(s.damaged.Load()))
-	for tenant, l := range s.allLanes() {
-		each := func(f *follower, generation string) {
-			done, target, _ := f.building()
-			metrics <- prometheus.MustNewConstMetric(checkpointMetric, prometheus.GaugeValue, float64(done), tenant.String(), generation)
-			metrics <- prometheus.MustNewConstMetric(targetMetric, prometheus.GaugeValue, float64(target), tenant.String(), generation)
-			metrics <- prometheus.MustNewConstMetric(waitingMetric, prometheus.GaugeValue, float64(f.waiting()), tenant.String(), generation)
-		}
-		each(l.shown, "shown")
-		if l.next != nil {
-			each(l.next, "next")
-		}
-	}
-}
-
-var (
-	checkpointMetric = prometheus.NewDesc("headgate_projection_checkpoint", "Journal sequence that the tenant's views have followed.", []string{"tenant", "generation"}, nil)
-	targetMetric     = prometheus.NewDesc("headgate_projection_target", "Journal sequence from which on the tenant's views are shown.", []string{"tenant", "generation"}, nil)
-	waitingMetric    = prometheus.NewDesc("headgate_projection_waiting", "Events of the tenant that waited when the last one was read.", []string{"tenant", "generation"}, nil)
-)
 
 // Query implements QueryService.
 func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*projectionv1.QueryResponse, error) {

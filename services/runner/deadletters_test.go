@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect/v2"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 func TestDeadLettersAreListedAndReplayedInOrder(t *testing.T) {
@@ -42,6 +43,16 @@ func TestDeadLettersAreListedAndReplayedInOrder(t *testing.T) {
 			_, ids := list("acme", "", "", 0)
 			return strings.HasSuffix(ids, id)
 		})
+	}
+	if err := testutil.CollectAndCompare(f.node, strings.NewReader(`
+# HELP headgate_dead_letters Dead letters of all tenants: work that was given up and waits for an operator.
+# TYPE headgate_dead_letters gauge
+headgate_dead_letters 3
+# HELP headgate_tenant_dead_letters Dead letters of the ten tenants with most.
+# TYPE headgate_tenant_dead_letters gauge
+headgate_tenant_dead_letters{tenant="acme"} 3
+`), "headgate_dead_letters", "headgate_tenant_dead_letters"); err != nil {
+		t.Error(err)
 	}
 	if _, ids := list("globex", "", "", 0); ids != "" {
 		t.Errorf("globex has acme's letters: %s", ids)

@@ -40,6 +40,7 @@ type engine struct {
 	webhooks  *webhook.Caller
 	js        jetstream.JetStream
 	timeline  *backbone.Timeline
+	failing   *failing
 }
 
 // refusedError says that the command of a step was refused for good.
@@ -123,8 +124,18 @@ func (e *engine) resume(ctx context.Context, m *model.Model, tenant contextkit.T
 	return backbone.Event{}, fmt.Errorf("%w: the model has no workflow %q any more", model.ErrEvaluation, name)
 }
 
-// drive does what is to be done until the instance ends or has to wait.
+// drive does what is to be done until the instance ends or has to wait. An error other than
+// [errFailed], which is the instance's end, leaves it to be tried again: it is failing then.
 func (e *engine) drive(ctx context.Context, workflow *model.Workflow, i *instance) error {
+	err := e.advance(ctx, workflow, i)
+	if !errors.Is(ctx.Err(), context.Canceled) { // else the runner has given the work up
+		e.failing.note(i, err != nil && !errors.Is(err, errFailed), time.Now())
+	}
+	return err
+}
+
+// advance is drive without a record of its failure.
+func (e *engine) advance(ctx context.Context, workflow *model.Workflow, i *instance) error {
 	if i.State == stateRunning {
 		waits, err := e.forward(ctx, workflow, i)
 		if err != nil || waits {

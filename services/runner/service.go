@@ -20,7 +20,6 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
@@ -44,6 +43,8 @@ type Service struct {
 	decisions jetstream.KeyValue
 	instances *instances
 	answers   *response.Limiter
+	stored    stored
+	failing   failing
 	pages     *token.Numbers
 	log       zerolog.Logger
 	commands  Commander
@@ -157,7 +158,7 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	if !ok {
 		w = &worker{
 			turns: s.turns, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout,
-			engine: &engine{instances: s.instances, commands: s.commands, webhooks: s.webhooks, js: s.js, timeline: s.timeline},
+			engine: &engine{instances: s.instances, commands: s.commands, webhooks: s.webhooks, js: s.js, timeline: s.timeline, failing: &s.failing},
 			log:    s.log.With().Str("tenant", tenant.String()).Logger(),
 			obsolete: func(ctx context.Context) (bool, error) {
 				revision, _, err := s.usesCursors(ctx)
@@ -168,12 +169,6 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	}
 	return w
 }
-
-// Describe implements [prometheus.Collector].
-func (s *Service) Describe(descriptions chan<- *prometheus.Desc) { s.answers.Describe(descriptions) }
-
-// Collect implements [prometheus.Collector].
-func (s *Service) Collect(metrics chan<- prometheus.Metric) { s.answers.Collect(metrics) }
 
 // Register registers the service's handlers.
 func (s *Service) Register(server *connect.Server) {

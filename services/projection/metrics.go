@@ -1,0 +1,124 @@
+package projection
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// shownTenants bounds the tenants with series of their own: those whose views fail, then those
+// with most events that wait.
+const shownTenants = 10
+
+var (
+	checkpointMetric = prometheus.NewDesc("headgate_projection_checkpoint", "Journal sequence that the tenant's views have followed, of the ten tenants whose views are furthest behind or fail.", []string{"tenant", "generation"}, nil)
+	targetMetric     = prometheus.NewDesc("headgate_projection_target", "Journal sequence of the tenant's newest event, of the same tenants.", []string{"tenant", "generation"}, nil)
+	waitingMetric    = prometheus.NewDesc("headgate_projection_waiting", "Events of the tenant that are not in its views yet, of the same tenants; an estimate, at least 1 while there are any.", []string{"tenant", "generation"}, nil)
+	failingMetric    = prometheus.NewDesc("headgate_projection_failing", "1 while the tenant's views cannot apply an event, of the same tenants.", []string{"tenant", "generation"}, nil)
+
+	tenantsMetric    = prometheus.NewDesc("headgate_projection_tenants", "Tenants whose views are kept here, by state: current, behind (events wait), building (not shown yet) or failing (an event cannot be applied).", []string{"state"}, nil)
+	allWaitingMetric = prometheus.NewDesc("headgate_projection_waiting_events", "Events of all tenants that are not in the shown views yet.", nil, nil)
+	databaseMetric   = prometheus.NewDesc("headgate_views_database_available", "1 while the views' database answers; always 1 for views in files.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{checkpointMetric, targetMetric, waitingMetric, failingMetric, tenantsMetric, allWaitingMetric, databaseMetric, damagedMetric} {
+		descriptions <- d
+	}
+	s.answers.Describe(descriptions)
+	s.tail.Describe(descriptions)
+}
+
+// progress is what metrics show of a tenant's lane.
+type progress struct {
+	tenant  contextkit.TenantID
+	lane    lane
+	waiting int64 // of the shown views
+	failing bool  // either of the views
+}
+
+// Collect implements [prometheus.Collector]. The number of series is bounded however many tenants
+// there are.
+func (s *Service) Collect(metrics chan<- prometheus.Metric) {
+	s.answers.Collect(metrics)
+	s.tail.Collect(metrics)
+	metrics <- prometheus.MustNewConstMetric(damagedMetric, prometheus.CounterValue, float64(s.damaged.Load()))
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	gauge(databaseMetric, number(s.store == nil || s.store() == nil))
+	all, waiting, states := s.progress()
+	gauge(allWaitingMetric, float64(waiting))
+	for state, tenants := range states {
+		gauge(tenantsMetric, float64(tenants), state)
+	}
+	for _, p := range all[:min(shownTenants, len(all))] {
+		each := func(f *follower, generation string) {
+			gauge(checkpointMetric, float64(f.position()), p.tenant.String(), generation)
+			gauge(targetMetric, float64(f.newestEvent()), p.tenant.String(), generation)
+			gauge(waitingMetric, float64(f.unapplied()), p.tenant.String(), generation)
+			gauge(failingMetric, number(f.failing() != nil), p.tenant.String(), generation)
+		}
+		each(p.lane.shown, "shown")
+		if p.lane.next != nil {
+			each(p.lane.next, "next")
+		}
+	}
+}
+
+// progress returns all tenants' progress, those that fail or are furthest behind first, the sum of
+// the events that wait, and the number of tenants by state.
+func (s *Service) progress() (all []progress, waiting int64, states map[string]int) {
+	states = map[string]int{"current": 0, "behind": 0, "building": 0, "failing": 0}
+	for tenant, l := range s.allLanes() {
+		p := progress{tenant: tenant, lane: l, waiting: l.shown.unapplied(), failing: l.shown.failing() != nil || l.next != nil && l.next.failing() != nil}
+		waiting += p.waiting
+		_, _, building := l.shown.building()
+		switch {
+		case p.failing:
+			states["failing"]++
+		case building:
+			states["building"]++
+		case p.waiting > 0:
+			states["behind"]++
+		default:
+			states["current"]++
+		}
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b progress) int {
+		return cmp.Or(cmp.Compare(number(b.failing), number(a.failing)), cmp.Compare(b.waiting, a.waiting), cmp.Compare(a.tenant.String(), b.tenant.String()))
+	})
+	return all, waiting, states
+}
+
+// newestEvent returns the journal sequence of the tenant's newest event, as far as is known.
+func (f *follower) newestEvent() uint64 {
+	done, target, _ := f.building()
+	newest := max(done, target)
+	if subscription := f.subscription.Load(); subscription != nil {
+		if last, known := subscription.Newest(); known {
+			newest = max(newest, last)
+		}
+	}
+	return newest
+}
+
+// unapplied returns the number of the tenant's events that are not in the views yet, at least 1
+// while the newest is not.
+func (f *follower) unapplied() int64 {
+	if f.newestEvent() <= f.position() {
+		return 0
+	}
+	return max(f.waiting(), 1)
+}
+
+func number(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,66 @@
+package projection_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// gathered returns the values of the service's series, by name and labels.
+func gathered(t *testing.T, c prometheus.Collector) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(c)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			var labels []string
+			for _, label := range m.GetLabel() {
+				labels = append(labels, label.GetName()+"="+label.GetValue())
+			}
+			out[family.GetName()+"{"+strings.Join(labels, ",")+"}"] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return out
+}
+
+// Once a projection has stopped, its target goes on growing with the journal, events wait for it,
+// and it is counted and named as failing.
+func TestMetrics_AStoppedProjectionFallsBehind(t *testing.T) {
+	f := start(t, backbonetest.Start(t), sqlite.In(t.TempDir()), model.Wallet)
+	f.append(t, "acme", "w", "opened", `{"owner":"Ada"}`)
+	until(t, "it is applied", func() bool {
+		now := gathered(t, f.service)
+		return now["headgate_projection_tenants{state=current}"] == 2 && now["headgate_projection_checkpoint{generation=shown,tenant=acme}"] == float64(f.sequence["acme"])
+	})
+	f.append(t, "acme", "w", "deposited", `{"amount":"nothing"}`) // no number
+	until(t, "it fails", func() bool {
+		now := gathered(t, f.service)
+		return now["headgate_projection_tenants{state=failing}"] == 1 && now["headgate_projection_failing{generation=shown,tenant=acme}"] == 1
+	})
+	stopped := gathered(t, f.service)["headgate_projection_checkpoint{generation=shown,tenant=acme}"]
+	for n := range 5 {
+		f.append(t, "acme", "w", "deposited", fmt.Sprintf(`{"amount":%d}`, n+1))
+	}
+	until(t, "the target is the journal's tail, and events wait", func() bool {
+		now := gathered(t, f.service)
+		return now["headgate_projection_target{generation=shown,tenant=acme}"] == float64(f.sequence["acme"]) && now["headgate_projection_waiting{generation=shown,tenant=acme}"] >= 1 &&
+			now["headgate_projection_waiting_events{}"] >= 1
+	})
+	now := gathered(t, f.service)
+	if now["headgate_projection_checkpoint{generation=shown,tenant=acme}"] != stopped || now["headgate_projection_waiting{generation=shown,tenant=globex}"] != 0 || now["headgate_projection_failing{generation=shown,tenant=globex}"] != 0 {
+		t.Errorf("%v", now)
+	}
+	if now["headgate_views_database_available{}"] != 1 {
+		t.Error("views in files have a database that does not answer")
+	}
+}

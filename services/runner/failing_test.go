@@ -1,0 +1,41 @@
+package runner
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
+)
+
+func TestFailing_CountsFailingAndStuckInstances(t *testing.T) {
+	var f failing
+	now := time.Unix(1_800_000_000, 0)
+	one := func(tenant, id string) *instance {
+		return &instance{Workflow: "w", ID: id, tenant: backbonetest.Tenant(t, tenant)}
+	}
+	check := func(what string, at time.Time, wantTotal, wantStuck int, wantMost string) {
+		t.Helper()
+		total, stuck, most := f.counts(2, at)
+		if text := fmt.Sprint(most); total != wantTotal || stuck != wantStuck || text != wantMost {
+			t.Errorf("%s: %d failing, %d stuck, %s; want %d, %d, %s", what, total, stuck, text, wantTotal, wantStuck, wantMost)
+		}
+	}
+	check("none", now, 0, 0, "[]")
+	f.note(one("acme", "a"), true, now)
+	f.note(one("globex", "b"), true, now)
+	f.note(one("globex", "c"), true, now)
+	f.note(one("hooli", "d"), true, now)
+	check("the tenants with most", now, 4, 0, "[{globex 2} {acme 1}]")
+	f.note(one("globex", "b"), false, now)
+	f.note(one("hooli", "d"), false, now)
+	later := now.Add(max(stuckAfter, failureKept) + time.Second)
+	f.note(one("acme", "a"), true, later)
+	check("one fails for long; the other is not heard of, or is another runner's", later, 1, 1, "[{acme 1}]")
+	f.note(one("acme", "a"), false, later)
+	check("it has succeeded", later, 0, 0, "[]")
+	for i := range 2 * maxFailing {
+		f.note(one("acme", fmt.Sprint(i)), true, later)
+	}
+	check("memory is bounded", later, maxFailing, 0, fmt.Sprintf("[{acme %d}]", maxFailing))
+}

@@ -1,0 +1,106 @@
+package runner
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// shownTenants bounds the tenants with series of their own.
+	shownTenants = 10
+	// storedEvery is how old the counts of stored work may be, and storedTimeout bounds a read.
+	storedEvery, storedTimeout = 15 * time.Second, time.Second
+)
+
+var (
+	deadLettersMetric     = prometheus.NewDesc("headgate_dead_letters", "Dead letters of all tenants: work that was given up and waits for an operator.", nil, nil)
+	tenantLettersMetric   = prometheus.NewDesc("headgate_tenant_dead_letters", "Dead letters of the ten tenants with most.", []string{"tenant"}, nil)
+	workflowsWaiting      = prometheus.NewDesc("headgate_workflows_waiting", "Workflow instances of all tenants that wait for a time, or whose time has come and that no runner has driven on yet.", nil, nil)
+	workflowsFailing      = prometheus.NewDesc("headgate_workflows_failing", "Workflow instances whose last attempt at this runner failed and that are tried again.", nil, nil)
+	workflowsStuck        = prometheus.NewDesc("headgate_workflows_stuck", "Failing workflow instances that have failed for five minutes or longer.", nil, nil)
+	tenantWorkflowsMetric = prometheus.NewDesc("headgate_tenant_workflows_failing", "Failing workflow instances of the ten tenants with most.", []string{"tenant"}, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
+	s.answers.Describe(descriptions)
+	for _, d := range []*prometheus.Desc{deadLettersMetric, tenantLettersMetric, workflowsWaiting, workflowsFailing, workflowsStuck, tenantWorkflowsMetric} {
+		descriptions <- d
+	}
+}
+
+// Collect implements [prometheus.Collector]. The number of series is bounded however many tenants
+// there are. Counts of what is stored, which every runner exports alike, are up to 15 s old, and
+// stay while NATS is away.
+func (s *Service) Collect(metrics chan<- prometheus.Metric) {
+	s.answers.Collect(metrics)
+	gauge := func(d *prometheus.Desc, value int, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
+	}
+	letters, waiting, tenants := s.stored.read(s.js)
+	gauge(deadLettersMetric, letters)
+	gauge(workflowsWaiting, waiting)
+	for _, one := range tenants {
+		gauge(tenantLettersMetric, one.count, one.tenant)
+	}
+	total, stuck, most := s.failing.counts(shownTenants, time.Now())
+	gauge(workflowsFailing, total)
+	gauge(workflowsStuck, stuck)
+	for _, one := range most {
+		gauge(tenantWorkflowsMetric, one.count, one.tenant)
+	}
+}
+
+// stored counts the work that is stored: dead letters, and instances that wait.
+type stored struct {
+	mu               sync.Mutex
+	at               time.Time
+	letters, waiting int
+	tenants          []tenantCount // with most dead letters
+}
+
+// read returns the counts, which it reads from JetStream if they are too old. If that fails, the
+// last ones stay until the next read is due.
+func (c *stored) read(js jetstream.JetStream) (letters, waiting int, tenants []tenantCount) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.at) >= storedEvery {
+		c.at = time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), storedTimeout)
+		defer cancel()
+		c.renew(ctx, js)
+	}
+	return c.letters, c.waiting, c.tenants
+}
+
+func (c *stored) renew(ctx context.Context, js jetstream.JetStream) {
+	if work, err := js.Stream(ctx, backbone.StreamWork); err == nil {
+		c.waiting = int(work.CachedInfo().State.Msgs) //nolint:gosec // far below 2^63
+	}
+	stream, err := js.Stream(ctx, backbone.StreamDeadLetters)
+	if err != nil {
+		return
+	}
+	if c.letters = int(stream.CachedInfo().State.Msgs); c.letters == 0 { //nolint:gosec // far below 2^63
+		c.tenants = nil
+		return
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(deadLetters+"*"))
+	if err != nil {
+		return
+	}
+	tenants := make(map[string]int, len(info.State.Subjects))
+	for subject, count := range info.State.Subjects {
+		tenants[strings.TrimPrefix(subject, deadLetters)] = int(count) //nolint:gosec // far below 2^63
+	}
+	c.tenants = mostOf(tenants, shownTenants)
+}
+
+// deadLetters is the prefix of the subjects of dead letters, see [backbone.DeadLetterSubject].
+const deadLetters = "deadletters."
