@@ -60,7 +60,7 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 			gauge(checkpointMetric, float64(f.position()), p.tenant.String(), generation)
 			gauge(targetMetric, float64(f.newestEvent()), p.tenant.String(), generation)
 			gauge(waitingMetric, float64(f.unapplied()), p.tenant.String(), generation)
-			gauge(failingMetric, number(f.failing() != nil), p.tenant.String(), generation)
+			gauge(failingMetric, number(s.stopped(f)), p.tenant.String(), generation)
 		}
 		each(p.lane.shown, "shown")
 		if p.lane.next != nil {
@@ -74,7 +74,7 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 func (s *Service) progress() (all []progress, waiting int64, states map[string]int) {
 	states = map[string]int{"current": 0, "behind": 0, "building": 0, "failing": 0}
 	for tenant, l := range s.allLanes() {
-		p := progress{tenant: tenant, lane: l, waiting: l.shown.unapplied(), failing: l.shown.failing() != nil || l.next != nil && l.next.failing() != nil}
+		p := progress{tenant: tenant, lane: l, waiting: l.shown.unapplied(), failing: s.stopped(l.shown) || l.next != nil && s.stopped(l.next)}
 		waiting += p.waiting
 		_, _, building := l.shown.building()
 		switch {
@@ -93,6 +93,12 @@ func (s *Service) progress() (all []progress, waiting int64, states map[string]i
 		return cmp.Or(cmp.Compare(number(b.failing), number(a.failing)), cmp.Compare(b.waiting, a.waiting), cmp.Compare(a.tenant.String(), b.tenant.String()))
 	})
 	return all, waiting, states
+}
+
+// stopped reports whether views cannot apply an event, for another reason than that the journal or
+// the database is away.
+func (s *Service) stopped(f *follower) bool {
+	return f.failing() != nil && !s.away() && (s.store == nil || s.store() == nil)
 }
 
 // newestEvent returns the journal sequence of the tenant's newest event, as far as is known.
