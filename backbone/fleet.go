@@ -36,8 +36,15 @@ type Node struct {
 	Endpoint string `json:"endpoint"`
 	// Version is the program's.
 	Version string `json:"version,omitempty"`
-	// Tenants are those that it serves.
+	// Tenants are those that it serves. Where TenantsDigest is set they are not part of the
+	// announcement, but of the bucket [BucketServed]: [FollowNodes] fills them in.
 	Tenants []string `json:"tenants,omitempty"`
+	// TenantCount and TenantsDigest are the number and digest of Tenants.
+	TenantCount   int    `json:"tenant_count,omitempty"`
+	TenantsDigest string `json:"tenants_digest,omitempty"`
+	// Lists is the newest form of tenants that the node reads, see [Lists]. Earlier versions
+	// announce 0.
+	Lists int `json:"lists,omitempty"`
 	// Reflect says that gateways do not know its services beforehand and shall ask
 	// for them (gRPC reflection).
 	Reflect bool `json:"reflect,omitempty"`
@@ -95,11 +102,15 @@ var nodeID = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 // Announce says every heartbeat that the node is there, and at once when it
 // begins or ceases to take calls; until ctx ends: then it says goodbye. now tells
 // what changes about the node (with other slices, where these change), and why it takes
-// no calls. While JetStream is away nothing is said.
+// no calls. While JetStream is away nothing is said. Its tenants are written when they change, and
+// their number and digest announced; while a node of an earlier version is announced, all of
+// them are.
 func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(context.Context, *Node) error) error {
 	if !nodeID.MatchString(node.ID) {
 		return fmt.Errorf("backbone: node id %q: want letters, digits, '-', '_' and '.'", node.ID)
 	}
+	node.Lists = Lists
+	served := &servedWriter{js: js, node: node.ID}
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	var (
@@ -115,7 +126,11 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 		// those who follow the nodes receive it although it is not stored.
 		if node.news(last) && node.news(wants) || time.Since(tried) >= Heartbeat {
 			node.Beat++
-			data, err := json.Marshal(node)
+			said := node
+			if served.allRead(ctx) && served.write(ctx, node.Tenants) {
+				said.Tenants, said.TenantCount, said.TenantsDigest = nil, len(node.Tenants), served.digest
+			}
+			data, err := json.Marshal(said)
 			if err != nil {
 				return fmt.Errorf("backbone: announce %s: %w", node.ID, err)
 			}
@@ -137,7 +152,12 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 
 // news reports whether others should hear at once of what has changed since last.
 func (n *Node) news(last Node) bool {
-	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || !slices.Equal(n.Degraded, last.Degraded) || !slices.Equal(n.Tenants, last.Tenants)
+	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || !slices.Equal(n.Degraded, last.Degraded) || !sameTenants(n.Tenants, last.Tenants)
+}
+
+// sameTenants compares tenants, at no cost where they are the same slice.
+func sameTenants(a, b []string) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
 }
 
 // say stores a node's announcement under the platform's context.

@@ -66,6 +66,8 @@ const (
 
 // Follower is told of nodes.
 type Follower struct {
+	// Tenants says that [Node.Tenants] is to be filled in.
+	Tenants bool
 	// Each is called with all nodes whenever they change.
 	Each func(Fleet)
 	// Ask returns the verdicts on silent nodes, by id, within a heartbeat; nil: all are
@@ -81,7 +83,7 @@ type Follower struct {
 // when it is silent and the follower's verdict is that it is gone. Announcements are received as
 // they are published, stored or not, and from the bucket, which has those of before.
 func FollowNodes(ctx context.Context, js jetstream.JetStream, f Follower) {
-	s := &following{js: js, follower: f, known: map[string]*heard{}, lost: map[string]LostNode{}}
+	s := &following{js: js, follower: f, known: map[string]*heard{}, lost: map[string]LostNode{}, served: servedLists{nodes: map[string]*servedList{}}}
 	for failed := false; ctx.Err() == nil; {
 		err := s.follow(ctx, func() { failed = false })
 		if err != nil && ctx.Err() == nil && !failed && f.Failed != nil {
@@ -99,7 +101,8 @@ type following struct {
 
 	known    map[string]*heard
 	lost     map[string]LostNode
-	complete bool      // what the bucket had at first has been read
+	served   servedLists
+	complete bool      // what the buckets had at first has been read
 	changed  bool      // since the follower was told
 	heard    time.Time // any node
 	since    time.Time // from when on nodes have been heard without a pause of [silence]
@@ -125,7 +128,18 @@ func (s *following) follow(ctx context.Context, began func()) error {
 	if err != nil {
 		return fmt.Errorf("backbone: follow nodes: %w", err)
 	}
-	defer func() { _ = updates.Stop() }() // it ends with ctx anyway
+	defer func() { _ = updates.Stop() }()    // it ends with ctx anyway
+	var lists <-chan jetstream.KeyValueEntry // nil: they are not needed
+	if s.follower.Tenants {
+		watcher, err := s.watchServed(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = watcher.Stop() }() // it ends with ctx anyway
+		lists = watcher.Updates()
+	}
+	listed := lists == nil
+	announced := false
 	published := make(chan *nats.Msg, heardBuffer)
 	direct, err := s.js.Conn().ChanSubscribe(nodesSubject+"*", published)
 	if err != nil {
@@ -147,9 +161,22 @@ func (s *following) follow(ctx context.Context, began func()) error {
 				return errors.New("backbone: follow nodes: the watch has ended")
 			}
 			if entry == nil {
-				s.complete, s.changed = true, true // all that were there before are known
+				announced = true // all that were there before are known
+				s.complete, s.changed = s.complete || listed, true
 			} else {
 				s.take(entry.Key(), entry.Value(), entry.Revision(), entry.Operation() != jetstream.KeyValuePut)
+			}
+		case entry, open := <-lists:
+			switch {
+			case !open && ctx.Err() != nil:
+				return nil
+			case !open:
+				return errors.New("backbone: follow nodes: the watch of their tenants has ended")
+			case entry == nil:
+				listed = true
+				s.complete, s.changed = s.complete || announced, true
+			default:
+				s.changed = s.known[s.served.take(entry)] != nil || s.changed
 			}
 		case msg := <-published:
 			s.take(strings.TrimPrefix(msg.Subject, nodesSubject), msg.Data, 0, msg.Header.Get("KV-Operation") != "")
@@ -158,6 +185,20 @@ func (s *following) follow(ctx context.Context, began func()) error {
 		}
 		s.tell()
 	}
+}
+
+// watchServed returns the changes of the nodes' tenants, those that there are first.
+func (s *following) watchServed(ctx context.Context) (jetstream.KeyWatcher, error) {
+	bucket, err := s.js.KeyValue(ctx, BucketServed)
+	if err != nil {
+		return nil, fmt.Errorf("backbone: open bucket %s: %w", BucketServed, err)
+	}
+	watcher, err := bucket.WatchAll(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("backbone: follow nodes: %w", err)
+	}
+	s.served.forget(func(node string) bool { return s.known[node] != nil })
+	return watcher, nil
 }
 
 // nodesSubject is the prefix of the subjects of announcements (NATS ADR-8).
@@ -180,7 +221,11 @@ func (s *following) tell() {
 	}
 	s.changed = false
 	fleet := Fleet{Silent: map[string]time.Time{}, Lost: slices.Collect(maps.Values(s.lost)), Heard: s.heard}
+	for n := range fleet.Lost {
+		fleet.Lost[n].Node.Tenants = s.served.tenants(fleet.Lost[n].Node)
+	}
 	for id, h := range s.known {
+		h.node.Tenants = s.served.tenants(h.node)
 		fleet.Nodes = append(fleet.Nodes, h.node)
 		if h.silent {
 			fleet.Silent[id] = h.at

@@ -38,6 +38,7 @@ const (
 	BucketRebalances  = "rebalances"  // id → a move of a tenant from node to node
 	BucketUsage       = "usage"       // what tenants store, counted by aggregate nodes
 	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
+	BucketServed      = "served"      // part.node → some of the tenants that the node serves
 	BucketLeases      = "leases"      // group.lease → a live process; see package lease
 	BucketCursors     = "cursors"     // tenant → how far the tenant's triggers are taken, and by which runner
 	BucketJournal     = "journal"     // what is known of the journal outside its stream, to notice losses
@@ -158,6 +159,7 @@ func buckets() []jetstream.StreamConfig {
 		bucket(BucketSnapshots, 1, 0),
 		bucket(BucketSecrets, 1, 0),
 		bucket(BucketUsage, 1, 0),
+		bucket(BucketServed, 1, servedTTL),
 		bucket(BucketLeases, 1, leasesTTL),
 		bucket(BucketCursors, 1, 0),
 		bucket(BucketJournal, 1, 0),

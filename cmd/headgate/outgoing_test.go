@@ -64,6 +64,9 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"backbone.Connect nats.Connect":                  {"", ""},
 	"backbone.Embedded.Connect nats.Connect":         {"", ""},
 	"backbone.requestLeader nats.RequestWithContext": {"", ""},
+	// Requests to JetStream's API, as those of the client library.
+	"backbone.removeMessage nats.RequestWithContext": {"", ""},
+	"backbone.CountEvents nats.RequestWithContext":   {"", ""},
 	"tracing.newSender grpc.NewClient":               {"", ""},
 	"tracing.sender.UploadTraces grpc.Invoke":        {"", ""},
 	"backbone.Journal.publish jetstream.PublishMsg": {

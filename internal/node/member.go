@@ -168,18 +168,26 @@ func (m *member) complain(what string) func(error) {
 
 // announce says that the node is there, until ctx ends. lag may be nil.
 func (m *member) announce(ctx context.Context, node backbone.Node, server *chassis.Server, lag func() int64) error {
+	if m.kind == kindRunner {
+		node.Runner = runner.Abilities
+	}
+	var (
+		tenants  []contextkit.TenantID // of which now.Tenants are the names
+		measured time.Time
+	)
 	return ended(ctx, backbone.Announce(ctx, m.js, node, func(ctx context.Context, now *backbone.Node) error {
-		now.Tenants = nil
-		for _, tenant := range m.tenants.All() {
-			now.Tenants = append(now.Tenants, tenant.String())
+		if all := m.tenants.All(); len(all) != len(tenants) || len(all) > 0 && &all[0] != &tenants[0] {
+			tenants, now.Tenants = all, make([]string, 0, len(all))
+			for _, tenant := range all {
+				now.Tenants = append(now.Tenants, tenant.String())
+			}
 		}
-		if m.kind == kindRunner {
-			now.Runner = runner.Abilities
-		}
-		now.Load = loadOf(server.Metrics.Load())
-		if lag != nil {
-			waits := lag()
-			now.Lag = &waits
+		if time.Since(measured) >= backbone.Heartbeat/2 { // it is called more often than a node announces itself
+			measured, now.Load = time.Now(), loadOf(server.Metrics.Load())
+			if lag != nil {
+				waits := lag()
+				now.Lag = &waits
+			}
 		}
 		now.Degraded = nil
 		if m.integrity != nil {

@@ -46,7 +46,7 @@ func (s *Service) setFleet(fleet backbone.Fleet) {
 
 // followNodes keeps the fleet until ctx ends.
 func (s *Service) followNodes(ctx context.Context) {
-	backbone.FollowNodes(ctx, s.js, backbone.Follower{Each: s.setFleet, Ask: s.askSilent, Failed: s.unfollowed})
+	backbone.FollowNodes(ctx, s.js, backbone.Follower{Tenants: true, Each: s.setFleet, Ask: s.askSilent, Failed: s.unfollowed})
 }
 
 func (s *Service) unfollowed(err error) {

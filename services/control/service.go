@@ -99,6 +99,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	first, cancel := context.WithCancel(ctx)
 	defer cancel()
 	backbone.FollowNodes(first, js, backbone.Follower{
+		Tenants: true,
 		Each: func(fleet backbone.Fleet) {
 			s.setFleet(fleet)
 			cancel()

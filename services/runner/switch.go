@@ -138,7 +138,7 @@ func (s *Service) setNodes(fleet backbone.Fleet) {
 
 // followNodes takes in which nodes are announced until ctx ends.
 func (s *Service) followNodes(ctx context.Context) {
-	backbone.FollowNodes(ctx, s.js, backbone.Follower{Each: s.setNodes, Failed: func(err error) {
+	backbone.FollowNodes(ctx, s.js, backbone.Follower{Tenants: true, Each: s.setNodes, Failed: func(err error) {
 		s.log.Error().Err(err).Msg("nodes are not followed; those known stay, and it is tried again")
 	}})
 }
