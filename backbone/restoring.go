@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -47,5 +48,30 @@ func checkRestored(ctx context.Context, js jetstream.JetStream) error {
 			return nil
 		}
 		return fmt.Errorf("backbone: stream %s: %w", streamRestoring, err)
+	})
+}
+
+// RecordRestored has the restored record of the journal say of the restored stream what it said
+// of the one that was backed up, created at from (nanoseconds since 1970): the gaps that
+// operators have accepted stay accepted, and a later end is not missing.
+func RecordRestored(ctx context.Context, js jetstream.JetStream, from int64) error {
+	stream, err := js.Stream(ctx, StreamEvents)
+	if err != nil {
+		return fmt.Errorf("backbone: stream %s: %w", StreamEvents, err)
+	}
+	records, err := openJournalRecords(ctx, js)
+	if err != nil {
+		return err
+	}
+	created, last := stream.CachedInfo().Created.UnixNano(), stream.CachedInfo().State.LastSeq
+	return records.change(ctx, func(record *JournalRecord) (bool, error) {
+		if gaps := record.acceptedGaps(from); len(gaps) > 0 {
+			record.Accepted = append(record.Accepted, AcceptedLoss{
+				Stream: created, Epoch: created, Last: last, Recorded: last, Gaps: gaps, Reason: "accepted before the backup was taken", Time: time.Now().UTC(),
+			})
+			record.Accepted = record.Accepted[max(0, len(record.Accepted)-maxAccepted):]
+		}
+		record.Tail, record.Findings = Tail{}, nil
+		return true, nil
 	})
 }

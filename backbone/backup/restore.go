@@ -214,6 +214,11 @@ func (r *restoring) run(ctx context.Context) error {
 	if err := r.moveCursors(ctx); err != nil {
 		return err
 	}
+	if _, there := r.manifest.stream(bucketStream(backbone.BucketJournal)); there {
+		if err := backbone.RecordRestored(contextkit.PlatformContext(ctx), r.js, r.manifest.Epoch); err != nil {
+			return err
+		}
+	}
 	if err := r.addRefusals(ctx); err != nil {
 		return err
 	}
