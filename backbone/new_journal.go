@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/headgate/headgate/internal/format"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -82,7 +83,7 @@ func ensureJournal(ctx context.Context, js jetstream.JetStream, replicas Replica
 }
 
 // firstUsed returns the first of madeOfEvents that has messages, or the directory of views if it
-// has entries; "": none has.
+// has entries beside its format; "": none has.
 func firstUsed(ctx context.Context, js jetstream.JetStream, views string) (string, error) {
 	for _, name := range madeOfEvents {
 		stream, err := js.Stream(ctx, name)
@@ -98,6 +99,7 @@ func firstUsed(ctx context.Context, js jetstream.JetStream, views string) (strin
 		return "", nil
 	}
 	entries, err := os.ReadDir(views)
+	entries = slices.DeleteFunc(entries, func(entry os.DirEntry) bool { return entry.Name() == format.File })
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
 		return "", nil
 	}
