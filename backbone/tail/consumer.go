@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/backbone"
@@ -15,7 +16,10 @@ const (
 	// pulledMessages and pulledBytes bound the messages of one request for more.
 	pulledMessages, pulledBytes = 512, 2 * backbone.MaxMessageBytes
 	// heartbeat is how often the server shows that a consumer without messages is there.
-	heartbeat = 2 * time.Second
+	heartbeat = 5 * time.Second
+	// checkEvery is how often a consumer without messages is asked whether some were lost, and
+	// inFlight how long a message may be on its way.
+	checkEvery, inFlight = 10 * time.Second, 2 * time.Second
 	// inactive is how long the server stores a consumer that is not read.
 	inactive = 30 * time.Second
 	// checkTimeout bounds questions about a stream or a consumer.
@@ -28,66 +32,117 @@ const (
 var errGap = errors.New("messages were lost on their way from NATS")
 
 // consume calls each for a consumer's messages, from a sequence on, until it returns false or
-// ctx ends. Each message follows the one before it: when messages were lost on their way, the
-// error is errGap.
+// ctx ends. Each message follows the one before it: when messages were lost on their way, or may
+// have been, because the connection was, it returns an error.
 func (t *Tail) consume(ctx context.Context, kind string, subjects []string, from uint64, each func(message) bool) error {
-	consumer, err := t.js.CreateConsumer(ctx, backbone.StreamEvents, jetstream.ConsumerConfig{
-		Name:              t.config.Name + "-" + kind + "-" + contextkit.NewID(),
-		FilterSubjects:    subjects,
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       max(from, 1),
-		AckPolicy:         jetstream.AckNonePolicy,
-		InactiveThreshold: inactive,
-		MemoryStorage:     true,
-		Replicas:          1,
+	return t.journal.While(ctx, func(ctx context.Context) error {
+		consumer, err := t.js.CreateConsumer(ctx, backbone.StreamEvents, jetstream.ConsumerConfig{
+			Name:              t.config.Name + "-" + kind + "-" + contextkit.NewID(),
+			FilterSubjects:    subjects,
+			DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+			OptStartSeq:       max(from, 1),
+			AckPolicy:         jetstream.AckNonePolicy,
+			InactiveThreshold: inactive,
+			MemoryStorage:     true,
+			Replicas:          1,
+		})
+		if err != nil {
+			return fmt.Errorf("make a consumer: %w", err)
+		}
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+			defer cancel()
+			_ = t.js.DeleteConsumer(ctx, backbone.StreamEvents, consumer.CachedInfo().Name) // else the server does, when it is inactive
+		}()
+		return t.receive(ctx, consumer, each)
 	})
-	if err != nil {
-		return fmt.Errorf("make a consumer: %w", err)
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
-		defer cancel()
-		_ = t.js.DeleteConsumer(ctx, backbone.StreamEvents, consumer.CachedInfo().Name) // else the server does, when it is inactive
-	}()
+}
+
+// receive calls each for a consumer's messages.
+func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each func(message) bool) error {
 	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pulledMessages, pulledBytes), jetstream.PullHeartbeat(heartbeat))
 	if err != nil {
 		return fmt.Errorf("read a consumer: %w", err)
 	}
-	defer messages.Stop()
-	for expected := uint64(1); ; expected++ {
-		msg, err := t.next(ctx, consumer, messages)
+	defer drain(ctx, messages)
+	ctx, lose := context.WithCancelCause(ctx)
+	var (
+		received atomic.Uint64
+		taking   atomic.Bool // each is being called: messages may be waiting
+	)
+	checked := make(chan struct{})
+	go func() {
+		defer close(checked)
+		checkLoss(ctx, consumer, &received, &taking, lose)
+	}()
+	defer func() { <-checked }()
+	defer lose(nil)
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
-			return err
+			if errors.Is(context.Cause(ctx), errGap) {
+				return errGap
+			}
+			return err // among others ErrNoHeartbeat: to ask for more might be to ask twice
 		}
 		m, err := newMessage(msg)
 		if err != nil {
 			return err
 		}
-		if m.delivery != expected {
+		if m.delivery != received.Load()+1 {
 			return errGap
 		}
-		if !each(m) {
+		received.Add(1)
+		taking.Store(true)
+		more := each(m)
+		if taking.Store(false); !more {
 			return nil
 		}
 	}
 }
 
-// next returns a consumer's next message.
-func (t *Tail) next(ctx context.Context, consumer jetstream.Consumer, messages jetstream.MessagesContext) (jetstream.Msg, error) {
+// drain ends the reading of a consumer. It takes what has arrived, which would otherwise leave no
+// room for what the server sends last.
+func drain(ctx context.Context, messages jetstream.MessagesContext) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), inFlight)
+	defer cancel()
+	messages.Drain()
 	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if err == nil {
-			return msg, nil
+		if _, err := messages.Next(jetstream.NextContext(ctx)); err != nil {
+			messages.Stop()
+			return
 		}
-		if ctx.Err() != nil || !errors.Is(err, jetstream.ErrNoHeartbeat) {
-			return nil, err
+	}
+}
+
+// checkLoss calls lose with [errGap] when messages were lost and none follows that would show it,
+// until ctx ends.
+func checkLoss(ctx context.Context, consumer jetstream.Consumer, received *atomic.Uint64, taking *atomic.Bool, lose context.CancelCauseFunc) {
+	ticker := time.NewTicker(checkEvery)
+	defer ticker.Stop()
+	for before := uint64(0); ; before = received.Load() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
 		}
-		// The consumer may be gone, with the server that had it.
+		if received.Load() != before || taking.Load() {
+			continue
+		}
 		check, cancel := context.WithTimeout(ctx, checkTimeout)
-		_, err = consumer.Info(check)
+		info, err := consumer.Info(check)
 		cancel()
-		if err != nil {
-			return nil, fmt.Errorf("the consumer does not answer: %w", err)
+		if err != nil || info.Delivered.Consumer == received.Load() {
+			continue // that the consumer is gone shows by its heartbeats
+		}
+		select {
+		case <-time.After(inFlight):
+		case <-ctx.Done():
+			return
+		}
+		if received.Load() == before && !taking.Load() {
+			lose(errGap)
+			return
 		}
 	}
 }

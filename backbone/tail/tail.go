@@ -26,7 +26,7 @@ const (
 	// overlap is the number of messages before the journal's end at which the tail begins. If a
 	// replica that is behind by less than that answered what a tenant's last event is, the tail
 	// corrects it.
-	overlap = 4096
+	overlap = 1024
 	// maxStrangers bounds the tenants without a subscription whose newest event is remembered.
 	maxStrangers = 65_536
 	// maxOverdue bounds the handlers' calls beyond [Config.Sessions] that do not return.

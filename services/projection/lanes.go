@@ -37,9 +37,9 @@ func (s *Service) Run(ctx context.Context) error {
 	for _, f := range s.followers() {
 		s.start(f)
 	}
-	err := s.follow(ctx)
+	s.follow(ctx)
 	cancel()
-	err = errors.Join(err, <-ended)
+	err := <-ended
 	for _, f := range s.followers() {
 		f.stopped()
 	}
@@ -47,7 +47,7 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // follow reconciles the lanes with the tenants and the model whenever these or a lane change.
-func (s *Service) follow(ctx context.Context) error {
+func (s *Service) follow(ctx context.Context) {
 	for all := true; ; {
 		tenants, models := s.tenants.Changed(), s.models.Changed()
 		var err error
@@ -72,7 +72,7 @@ func (s *Service) follow(ctx context.Context) error {
 		case <-s.wakes:
 			all = err != nil
 		case <-ctx.Done():
-			return nil
+			return
 		}
 	}
 }
