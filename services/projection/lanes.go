@@ -70,10 +70,21 @@ func (s *Service) follow(ctx context.Context) {
 		case <-again:
 			all = true
 		case <-s.wakes:
-			all = err != nil
+			// A change of the tenants or the model that came concurrently must not be missed.
+			all = err != nil || closed(tenants) || closed(models)
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// closed reports whether a channel that carries no values is closed.
+func closed(changed <-chan struct{}) bool {
+	select {
+	case <-changed:
+		return true
+	default:
+		return false
 	}
 }
 
