@@ -53,3 +53,14 @@ func AcceptLoss(ctx context.Context, js jetstream.JetStream, by, reason string) 
 	})
 	return loss, err
 }
+
+// AcceptedLosses returns the losses that were accepted, the oldest first, as far as they are
+// remembered.
+func AcceptedLosses(ctx context.Context, js jetstream.JetStream) ([]AcceptedLoss, error) {
+	records, err := openJournalRecords(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := records.read(ctx)
+	return kept.Value.Accepted, err
+}

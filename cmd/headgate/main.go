@@ -19,6 +19,7 @@ type cli struct {
 	Serve   serveCommand   `cmd:"" help:"Run one role in this process, on an external NATS."`
 	Backup  backupCommand  `cmd:"" help:"Copy a platform's streams and buckets to a directory, while it runs."`
 	Restore restoreCommand `cmd:"" help:"Copy a backup to NATS servers without nodes, and compare the result with it."`
+	Journal journalCommand `cmd:"" help:"Verify the journal, and accept losses."`
 	Config  configCommand  `cmd:"" help:"Print every setting of 'serve', explained."`
 	Token   tokenCommand   `cmd:"" help:"Issue a token that the platform of 'dev' accepts."`
 	Keys    keysCommand    `cmd:"" help:"Print the public keys of the tokens that 'token' issues, for 'serve'."`

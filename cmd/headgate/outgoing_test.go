@@ -50,6 +50,8 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"it injects the contract or fails the request", "contextkit.TestACallWithoutContextIsRefused"},
 	"auth.URL http.Do": {
 		"the client's transport is contextkit.HTTPTransport, under the platform's context", "gateway/auth.TestKeyRing_RotatesWithoutARestart"},
+	"node.AcceptLoss http.Do": {
+		"the client's transport is contextkit.HTTPTransport, under the platform's context", "cmd/headgate.TestJournal_LossIsAcceptedThroughTheGateway"},
 	"h2.Channel.dial net.DialContext": {"", ""},
 	"gateway.Gateway.open upstream.Open": {
 		"Call.WriteHeader injects the contract, or it fails", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},

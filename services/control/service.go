@@ -123,6 +123,7 @@ func (s *Service) Register(server *connect.Server) {
 	controlv1connect.RegisterModelServiceHandler(server, modelService{Service: s})
 	controlv1connect.RegisterAuditServiceHandler(server, auditService{Service: s})
 	controlv1connect.RegisterTimelineServiceHandler(server, timelineService{Service: s})
+	controlv1connect.RegisterJournalServiceHandler(server, journalService{Service: s})
 }
 
 // Ready reports why the node takes no calls. It takes them without NATS too, and shows what it

@@ -1,0 +1,139 @@
+package backbone
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// maxListed bounds the faults of each kind that a [JournalReport] lists; it counts the others.
+const maxListed = 100
+
+// JournalReport is what [VerifyJournal] has found.
+type JournalReport struct {
+	// Events is the number of events that were read, and Aggregates of how many aggregates.
+	Events, Aggregates int
+	// Damage is what the stream's state and its record show; nil: nothing.
+	Damage *Damage
+	// Gaps are the sequences that cannot be read, accepted ones included.
+	Gaps []Gap
+	// Faults are the aggregates whose versions have gaps, the snapshots that the journal ends
+	// before, and the messages that are no events, as texts; More is how many are not listed.
+	Faults []string
+	More   int
+}
+
+// Whole reports whether nothing was found.
+func (r *JournalReport) Whole() bool {
+	return r.Damage == nil && len(r.Gaps) == 0 && len(r.Faults) == 0
+}
+
+func (r *JournalReport) fault(format string, args ...any) {
+	if len(r.Faults) == maxListed {
+		r.More++
+		return
+	}
+	r.Faults = append(r.Faults, fmt.Sprintf(format, args...))
+}
+
+// VerifyJournal reads the whole journal and compares it with its record and with the snapshots of
+// aggregates. It holds a few dozen bytes per aggregate, and changes nothing but the record, as a
+// node that starts does.
+func VerifyJournal(ctx context.Context, js jetstream.JetStream) (*JournalReport, error) {
+	health, err := openIntegrity(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := js.Stream(ctx, StreamEvents)
+	if err != nil {
+		return nil, fmt.Errorf("backbone: verify the journal: %w", err)
+	}
+	report, newest := &JournalReport{Damage: health.Damage()}, map[string]verified{}
+	next, last := uint64(1), stream.CachedInfo().State.LastSeq
+	take := func(msg *jetstream.RawStreamMsg) error {
+		if msg.Sequence > last {
+			return errVerified
+		}
+		if msg.Sequence > next {
+			report.Gaps = append(report.Gaps, Gap{next, msg.Sequence - 1})
+		}
+		next = msg.Sequence + 1
+		report.verify(newest, msg)
+		return nil
+	}
+	for next <= last {
+		err := readBatchesWithin(ctx, js, StreamEvents, "events.>", next, math.MaxInt, fewSilences, take)
+		if errors.Is(err, errSilent) { // the server cannot read a block by subject: message by message
+			var msg *jetstream.RawStreamMsg
+			for step := next; step <= last && step < next+loadBatch && err != nil; step++ {
+				if msg, err = askLeader(ctx, js, StreamEvents, question{From: step}); err == nil && msg != nil {
+					err = take(msg)
+				} else if err == nil {
+					report.Gaps, next = append(report.Gaps, Gap{step, step}), step+1
+				}
+			}
+		} else if err == nil {
+			break
+		}
+		if errors.Is(err, errVerified) {
+			break
+		}
+		if err != nil && !errors.Is(err, errSilent) {
+			return nil, fmt.Errorf("backbone: verify the journal: %w", err)
+		}
+	}
+	if next <= last {
+		report.Gaps = append(report.Gaps, Gap{next, last})
+	}
+	report.Gaps, report.Aggregates = mergeGaps(report.Gaps), len(newest)
+	return report, report.snapshots(ctx, js, newest, health.epoch.Load())
+}
+
+// errVerified ends the reading of the journal.
+var errVerified = errors.New("verified")
+
+// verified is how far an aggregate was read.
+type verified struct {
+	version  int64
+	sequence uint64
+}
+
+// verify checks that a message continues its aggregate's versions.
+func (r *JournalReport) verify(newest map[string]verified, msg *jetstream.RawStreamMsg) {
+	r.Events++
+	event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
+	if err != nil {
+		r.fault("sequence %d of %s: %v", msg.Sequence, msg.Subject, err)
+		return
+	}
+	name := strings.TrimPrefix(msg.Subject, "events.")
+	if before := newest[name]; event.Version != before.version+1 {
+		r.fault("aggregate %s: version %d at sequence %d follows version %d", name, event.Version, msg.Sequence, before.version)
+	}
+	newest[name] = verified{event.Version, msg.Sequence}
+}
+
+// snapshots compares the aggregates' snapshots with what was read of them.
+func (r *JournalReport) snapshots(ctx context.Context, js jetstream.JetStream, newest map[string]verified, epoch int64) error {
+	prefix := "$KV." + BucketSnapshots + "."
+	return readBatches(ctx, js, BucketStream(BucketSnapshots), prefix+">", 1, 0, func(msg *jetstream.RawStreamMsg) error {
+		var snapshot struct {
+			Epoch    int64  `json:"epoch"`
+			Version  int64  `json:"version"`
+			Sequence uint64 `json:"sequence"`
+		}
+		if msg.Header.Get("KV-Operation") != "" || json.Unmarshal(msg.Data, &snapshot) != nil || snapshot.Epoch != epoch {
+			return nil // it does not count
+		}
+		name := strings.TrimPrefix(msg.Subject, prefix)
+		if has := newest[name]; has.sequence < snapshot.Sequence {
+			r.fault("aggregate %s: the journal ends at version %d, before its snapshot of version %d", name, has.version, snapshot.Version)
+		}
+		return nil
+	})
+}

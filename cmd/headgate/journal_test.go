@@ -1,0 +1,120 @@
+package main_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+)
+
+// TestJournal_LossIsAcceptedThroughTheGateway has the journal of 'dev' lose its last event.
+func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	data := t.TempDir()
+	p := start(t, data, nil)
+	post := func(path, token, body string) (int, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.gateway+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, text, err := do(req, "authorization", "Bearer "+p.tokens[token], "content-type", "application/json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status, text
+	}
+	deposit := func() (int, string) {
+		return post("/v1/commands/wallet/ada/deposit", "ACME", `{"payload":{"amount":5}}`)
+	}
+	if status, text := post("/v1/commands/wallet/ada/open", "ACME", `{"payload":{"owner":"Ada"}}`); status != http.StatusOK {
+		t.Fatal(status, text)
+	}
+	for range 3 {
+		if status, text := deposit(); status != http.StatusOK {
+			t.Fatal(status, text)
+		}
+	}
+	p.stop(t)
+	verify := func() (string, error) {
+		output, err := exec.CommandContext(ctx, binary, "journal", "verify", "--data", data).Output()
+		return string(output), err
+	}
+	if output, err := verify(); err != nil || !strings.Contains(output, "4 events of 1 aggregates were read\nthe journal is whole") {
+		t.Errorf("%s, %v", output, err)
+	}
+	nats := filepath.Join(data, "nats")
+	blocks := backbonetest.Blocks(t, nats, backbone.StreamEvents)
+	backbonetest.Alter(t, blocks[len(blocks)-1], -100)
+	backbonetest.DropIndex(t, nats, backbone.StreamEvents)
+	output, err := verify()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(output, "its end is missing") {
+		t.Errorf("%s, %v", output, err)
+	}
+
+	p = start(t, data, nil)
+	if status, text := deposit(); status != http.StatusInternalServerError || !strings.Contains(text, "JOURNAL_END_MISSING") {
+		t.Errorf("a command: %d %s", status, text)
+	}
+	if status, text := post("/v1/query/wallets", "ACME", `{}`); status != http.StatusOK || !strings.Contains(text, "Ada") {
+		t.Errorf("a query: %d %s", status, text)
+	}
+	if status, text, err := get(ctx, p.aggregate+"/ready"); err != nil || status != http.StatusOK || !strings.Contains(text, "its end is missing") {
+		t.Errorf("readiness: %d %s, %v", status, text, err)
+	}
+	if status, text, err := get(ctx, p.aggregate+"/metrics"); err != nil || status != http.StatusOK || !strings.Contains(text, `headgate_journal_damage{kind="end",process="aggregate"} 1`) {
+		t.Errorf("metrics: %d, %v", status, err)
+	}
+	if status, text := post("/v1/control/journal:acceptLoss", "ACME", `{"reason":"mine"}`); status != http.StatusForbidden {
+		t.Errorf("a tenant accepts the loss: %d %s", status, text)
+	}
+	credential := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(credential, []byte(p.tokens["OPERATOR"]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	accepted := headgate(t, "journal", "accept-loss", "--gateway", p.gateway, "--credential", credential, "--reason", "the disk is gone")
+	if !strings.Contains(accepted, "the disk is gone") || !strings.Contains(accepted, `"by":"operator"`) {
+		t.Errorf("%s", accepted)
+	}
+	if err := eventually(ctx, "commands are taken again", func() (bool, error) {
+		status, text := deposit()
+		return status == http.StatusOK, fmt.Errorf("%d %s", status, text)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if status, text, err := get(ctx, p.gateway+"/v1/control/journal", "authorization", "Bearer "+p.tokens["OPERATOR"]); err != nil || status != http.StatusOK || !strings.Contains(text, "the journal is whole") {
+		t.Errorf("%d %s, %v", status, text, err)
+	}
+	p.stop(t)
+	if !strings.Contains(p.stderr.String(), "the journal is damaged") {
+		t.Errorf("no line says that the journal is damaged:\n%s", p.stderr)
+	}
+}
+
+// TestJournal_NewOneBesideViewsIsRefused removes the journal of 'dev', and leaves the views.
+func TestJournal_NewOneBesideViewsIsRefused(t *testing.T) {
+	data := t.TempDir()
+	p := start(t, data, nil)
+	p.stop(t)
+	if err := os.RemoveAll(filepath.Join(data, "nats")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	output, err := exec.CommandContext(ctx, binary, p.args...).CombinedOutput()
+	if err == nil || !strings.Contains(string(output), "--new-journal") {
+		t.Fatalf("%v: %s", err, output)
+	}
+	start(t, data, nil, "--new-journal").stop(t)
+	start(t, data, nil).stop(t)
+}

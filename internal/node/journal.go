@@ -1,0 +1,91 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+)
+
+// ErrDamaged: a journal is not whole.
+var ErrDamaged = errors.New("the journal is not whole")
+
+// VerifyJournal reads the journal of a store through and writes to out what is missing of it.
+// Error: [ErrDamaged] if anything is.
+func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
+	ctx = contextkit.PlatformContext(ctx)
+	js, _, closed, err := store.open(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer closed()
+	report, err := backbone.VerifyJournal(ctx, js)
+	if err != nil {
+		return err
+	}
+	lines := []string{fmt.Sprintf("%d events of %d aggregates were read", report.Events, report.Aggregates)}
+	if report.Damage != nil {
+		lines = append(lines, report.Damage.String())
+	}
+	for _, gap := range report.Gaps {
+		lines = append(lines, "missing: sequences "+gap.String())
+	}
+	lines = append(lines, report.Faults...)
+	if report.More > 0 {
+		lines = append(lines, fmt.Sprintf("and %d further faults", report.More))
+	}
+	if report.Whole() {
+		lines = append(lines, "the journal is whole")
+	}
+	if _, err := fmt.Fprintln(out, strings.Join(lines, "\n")); err != nil || report.Whole() {
+		return err
+	}
+	return ErrDamaged
+}
+
+// acceptTimeout bounds the call that accepts a loss, and maxAcceptAnswer the bytes of its answer.
+const acceptTimeout, maxAcceptAnswer = 15 * time.Second, 64 << 10
+
+// AcceptLoss has a gateway's control accept the journal's loss, under the credential in a file,
+// and writes the answer to out.
+func AcceptLoss(ctx context.Context, gateway, credential, reason string, out io.Writer) error {
+	token, err := readCredential(credential)
+	if err != nil {
+		return fmt.Errorf("--credential: %w", err)
+	}
+	body, err := json.Marshal(map[string]string{"reason": reason})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), acceptTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(gateway, "/")+"/v1/control/journal:acceptLoss", bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("--gateway: %w", err)
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	request.Header.Set("Content-Type", "application/json")
+	client := &http.Client{Transport: contextkit.HTTPTransport(http.DefaultTransport)}
+	response, err := client.Do(request)
+	if err != nil {
+		return fmt.Errorf("--gateway: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAcceptAnswer))
+	if err != nil {
+		return fmt.Errorf("--gateway: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("the gateway answers %s: %s", response.Status, bytes.TrimSpace(answer))
+	}
+	_, err = fmt.Fprintln(out, string(bytes.TrimSpace(answer)))
+	return err
+}
