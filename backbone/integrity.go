@@ -48,6 +48,8 @@ type Integrity struct {
 		gaps         []Gap
 	}
 
+	reached chan Finding // what Reached has noted
+
 	mu      sync.Mutex
 	acked   Tail          // the last event that this process appended and JetStream acknowledged
 	changed chan struct{} // closed and replaced when the damage or the epoch changes
@@ -59,7 +61,7 @@ func openIntegrity(ctx context.Context, js jetstream.JetStream) (*Integrity, err
 	if err != nil {
 		return nil, err
 	}
-	i := &Integrity{js: js, records: records, changed: make(chan struct{})}
+	i := &Integrity{js: js, records: records, changed: make(chan struct{}), reached: make(chan Finding, 1)}
 	return i, i.check(contextkit.PlatformContext(ctx))
 }
 
@@ -117,6 +119,34 @@ func (i *Integrity) Report(ctx context.Context, sequence uint64, why string) err
 	return i.check(ctx)
 }
 
+// Reached notes, for Run to compare with the journal's end, a sequence that something made from
+// the journal has reached, such as views. It does not block.
+func (i *Integrity) Reached(sequence uint64, why string) {
+	select {
+	case i.reached <- Finding{End: sequence, Why: why}:
+	default: // another one is compared
+	}
+}
+
+// beyond reports a sequence that was reached if the journal ends before it: in a cluster, if it
+// does so in several looks.
+func (i *Integrity) beyond(ctx context.Context, noted Finding) error {
+	for looks := 1; ; looks++ {
+		stream, err := i.js.Stream(ctx, StreamEvents)
+		if err != nil || stream.CachedInfo().State.LastSeq >= noted.End {
+			return err
+		}
+		if !i.replicated.Load() || looks == confirmations {
+			return i.Report(ctx, noted.End, noted.Why)
+		}
+		select {
+		case <-time.After(confirmEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // Run checks the journal every minute, after each reconnection, and when the record of the
 // journal changes, and records the journal's tail, until ctx ends. scrub has it read the journal
 // through by and by, see [Integrity.scrub]; one process of a platform needs to.
@@ -151,6 +181,8 @@ func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) err
 		case <-record.C:
 			_ = i.recordAcked(ctx) // it is tried again
 			continue
+		case noted := <-i.reached:
+			_ = i.beyond(ctx, noted) // the next start of the views notes it again
 		case <-next.C:
 		case <-revised:
 		case _, open := <-connected:

@@ -13,6 +13,7 @@ import (
 	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 )
 
 // damagedEvents fill three blocks of a stream's files.
@@ -260,5 +261,31 @@ func TestEnsureStreams_NewJournalBesideRecordsIsRefused(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestIntegrity_WhatIsMadeFromTheJournalProvesALostEnd notes sequences that views have reached.
+func TestIntegrity_WhatIsMadeFromTheJournalProvesALostEnd(t *testing.T) {
+	js := backbonetest.Start(t)
+	acme := backbonetest.Tenant(t, "acme")
+	ctx, cancel := context.WithCancel(contextkit.TenantContext(t.Context(), acme))
+	journal, err := backbone.OpenJournal(ctx, js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := journal.Append(ctx, acme, 0, eventsOf("w", 1, 3)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- journal.Integrity().Run(ctx, false, zerolog.Nop()) }()
+	changed := journal.Integrity().Changed()
+	journal.Integrity().Reached(9, "views have followed it further")
+	<-changed
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil || damage.End.Last != 3 || damage.End.Recorded != 9 {
+		t.Errorf("%v", damage)
 	}
 }

@@ -37,6 +37,7 @@ type follower struct {
 
 	timeline *backbone.Timeline
 	replaced func(error)     // is called when damaged rows were set aside
+	beyond   func(uint64)    // is called with a checkpoint beyond the newest event of the tenant
 	changes  func(*follower) // is called when the follower may have to be shown, or replaced
 	next     atomic.Bool     // it is not shown yet
 
@@ -60,7 +61,7 @@ type follower struct {
 func newFollower(tenant contextkit.TenantID, journal *tail.Tail, m *model.Model, rows store.Store, origin string, epoch int64, log zerolog.Logger) *follower {
 	return &follower{
 		tenant: tenant, tail: journal, model: m, rows: rows, origin: origin, epoch: epoch, log: log,
-		gone: make(chan struct{}), resumes: make(chan struct{}, maxResumes), changes: func(*follower) {}, replaced: func(error) {},
+		gone: make(chan struct{}), resumes: make(chan struct{}, maxResumes), changes: func(*follower) {}, replaced: func(error) {}, beyond: func(uint64) {},
 	}
 }
 
@@ -94,6 +95,9 @@ func (f *follower) Start(newest uint64) {
 		// of these, there is no way to know the last one before it.
 		f.started, f.target = true, min(newest, f.whole)
 		f.notify()
+		if f.checkpoint > newest {
+			f.beyond(f.checkpoint) // the journal has gone back, or its server has not applied all of it
+		}
 	}
 	f.mu.Unlock()
 	f.changes(f)

@@ -49,7 +49,7 @@ func (s *Service) Run(ctx context.Context) error {
 // follow reconciles the lanes with the tenants and the model whenever these or a lane change.
 func (s *Service) follow(ctx context.Context) {
 	for all := true; ; {
-		tenants, models := s.tenants.Changed(), s.models.Changed()
+		tenants, models, journal := s.tenants.Changed(), s.models.Changed(), s.journal.Integrity().Changed()
 		var err error
 		if all {
 			s.takeChanged()
@@ -66,6 +66,8 @@ func (s *Service) follow(ctx context.Context) {
 		case <-tenants:
 			all = true
 		case <-models:
+			all = true
+		case <-journal: // it may be of another epoch, since an operator has accepted a loss
 			all = true
 		case <-again:
 			all = true
@@ -215,6 +217,11 @@ func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*f
 	f := newFollower(tenant, s.tail, current, checked, origin, epoch, s.log)
 	f.timeline, f.whole = s.timeline, max(s.end, s.tail.Position())
 	f.changes = s.noteChange
+	f.beyond = func(checkpoint uint64) {
+		if epoch == s.journal.Epoch() {
+			s.journal.Integrity().Reached(checkpoint, "a tenant's views have followed it further")
+		}
+	}
 	f.replaced = func(why error) { s.noteReplaced(tenant, why) }
 	checked.report = func(err error) {
 		if !f.damaged.Swap(true) {
