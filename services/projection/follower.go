@@ -95,9 +95,6 @@ func (f *follower) Start(newest uint64) {
 		// of these, there is no way to know the last one before it.
 		f.started, f.target = true, min(newest, f.whole)
 		f.notify()
-		if f.checkpoint > newest {
-			f.beyond(f.checkpoint) // the journal has gone back, or its server has not applied all of it
-		}
 	}
 	f.mu.Unlock()
 	f.changes(f)
@@ -108,6 +105,11 @@ func (f *follower) Report(err error) {
 	f.mu.Lock()
 	before := f.failure
 	f.failure = err
+	if errors.Is(err, tail.ErrShorter) && !f.started { // they have all that the journal has, and are shown
+		f.started, f.target = true, f.checkpoint
+		f.notify()
+		f.beyond(f.checkpoint)
+	}
 	f.mu.Unlock()
 	if err != nil && (before == nil || before.Error() != err.Error()) { // a line for each change
 		f.logger().Error().Err(err).Uint64("checkpoint", f.position()).Msg("projection does not advance; it is tried again")
