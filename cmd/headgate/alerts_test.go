@@ -202,7 +202,13 @@ func TestAlerts_FireOnFailingViewsAndWorkflows(t *testing.T) {
 	defer cancel()
 	urls := map[string]string{"projection": p.projection, "runner": p.runner, "gateway": p.admin}
 	acme := caller{t, p.gateway, "Bearer " + p.tokens["ACME"]}
-	healthy := scrape(ctx, t, urls)
+	var healthy samples
+	if err := eventually(ctx, "the views are current", func() (bool, error) {
+		healthy = scrape(ctx, t, urls)
+		return healthy[`headgate_projection_tenants{instance="projection",process="projection",state="current"}`] == 2, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	put := func(id string, n int) {
 		t.Helper()
 		if status, text := acme.post(ctx, "/v1/commands/thing/"+id+"/put", fmt.Sprintf(`{"payload":{"n":%d}}`, n)); status != http.StatusOK {

@@ -39,6 +39,11 @@ function Nodes({ fleet }: { fleet: FleetMessage }) {
   const ready = fleet.nodes.filter((node) => node.state === NodeState.READY).length;
   return (
     <>
+      {fleet.outage ? (
+        <p role="status">
+          <Badge tone="warn">{fleet.outage}</Badge> <span className="text-muted">What nodes announced is as of {since(fleet.asOf)} ago; whether they answer is current.</span>
+        </p>
+      ) : null}
       <div className="flex flex-wrap items-end gap-4">
         <p>
           <strong>{ready}</strong> of <strong>{fleet.nodes.length}</strong> nodes take calls
@@ -100,6 +105,12 @@ function State({ node }: { node: Node }) {
     return (
       <>
         <Badge tone="bad">silent</Badge> <span className="text-muted">{node.error}</span>
+      </>
+    );
+  if (node.lastHeard)
+    return (
+      <>
+        <Badge tone="warn">not heard</Badge> <span className="text-muted">answers; its last announcement arrived {since(node.lastHeard)} ago</span>
       </>
     );
   if (node.state === NodeState.READY && node.degraded.length > 0)

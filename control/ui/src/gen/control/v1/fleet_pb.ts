@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/fleet.proto.
  */
 export const file_control_v1_fleet: GenFile = /*@__PURE__*/
-  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0InMKBUZsZWV0EikKBXRha2VuGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZhZ2VfbXMYAiABKAMSHwoFbm9kZXMYAyADKAsyEC5jb250cm9sLnYxLk5vZGUSDgoGc2lsZW50GAQgASgFIv4CCgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSLgoKbGFzdF9oZWFyZBgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIZGVncmFkZWQYECADKAlCBgoEX2xhZyKoAQoETG9hZBIYChBjYWxsc19wZXJfc2Vjb25kGAEgASgBEhkKEWVycm9yc19wZXJfc2Vjb25kGAIgASgBEg4KBnA1MF9tcxgDIAEoARIOCgZwOTVfbXMYBCABKAESDgoGcDk5X21zGAUgASgBEhEKCWluX2ZsaWdodBgGIAEoAxIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEgoKZ29yb3V0aW5lcxgIIAEoAypsCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEE5PREVfU1RBVEVfUkVBRFkQARIYChROT0RFX1NUQVRFX05PVF9SRUFEWRACEhMKD05PREVfU1RBVEVfTE9TVBADMqsCCgxGbGVldFNlcnZpY2UShAEKCEdldEZsZWV0EhsuY29udHJvbC52MS5HZXRGbGVldFJlcXVlc3QaHC5jb250cm9sLnYxLkdldEZsZWV0UmVzcG9uc2UiPZACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCAVoA4LT5JMCExIRL3YxL2NvbnRyb2wvZmxlZXQSkwEKCldhdGNoRmxlZXQSHS5jb250cm9sLnYxLldhdGNoRmxlZXRSZXF1ZXN0Gh4uY29udHJvbC52MS5XYXRjaEZsZWV0UmVzcG9uc2UiRJACAartGB4KCmZsZWV0LnJlYWQQAhoHY29udHJvbCIDCJAcaAGC0+STAhkSFy92MS9jb250cm9sL2ZsZWV0OndhdGNoMAFiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0Iq4BCgVGbGVldBIpCgV0YWtlbhgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYWdlX21zGAIgASgDEh8KBW5vZGVzGAMgAygLMhAuY29udHJvbC52MS5Ob2RlEg4KBnNpbGVudBgEIAEoBRIpCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3V0YWdlGAYgASgJIv4CCgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSLgoKbGFzdF9oZWFyZBgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIZGVncmFkZWQYECADKAlCBgoEX2xhZyKoAQoETG9hZBIYChBjYWxsc19wZXJfc2Vjb25kGAEgASgBEhkKEWVycm9yc19wZXJfc2Vjb25kGAIgASgBEg4KBnA1MF9tcxgDIAEoARIOCgZwOTVfbXMYBCABKAESDgoGcDk5X21zGAUgASgBEhEKCWluX2ZsaWdodBgGIAEoAxIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEgoKZ29yb3V0aW5lcxgIIAEoAypsCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEE5PREVfU1RBVEVfUkVBRFkQARIYChROT0RFX1NUQVRFX05PVF9SRUFEWRACEhMKD05PREVfU1RBVEVfTE9TVBADMqsCCgxGbGVldFNlcnZpY2UShAEKCEdldEZsZWV0EhsuY29udHJvbC52MS5HZXRGbGVldFJlcXVlc3QaHC5jb250cm9sLnYxLkdldEZsZWV0UmVzcG9uc2UiPZACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCAVoA4LT5JMCExIRL3YxL2NvbnRyb2wvZmxlZXQSkwEKCldhdGNoRmxlZXQSHS5jb250cm9sLnYxLldhdGNoRmxlZXRSZXF1ZXN0Gh4uY29udHJvbC52MS5XYXRjaEZsZWV0UmVzcG9uc2UiRJACAartGB4KCmZsZWV0LnJlYWQQAhoHY29udHJvbCIDCJAcaAGC0+STAhkSFy92MS9jb250cm9sL2ZsZWV0OndhdGNoMAFiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * GetFleetRequest asks for the fleet.
@@ -111,8 +111,8 @@ export type Fleet = Message<"control.v1.Fleet"> & {
   ageMs: bigint;
 
   /**
-   * The nodes, by kind and name; at the end those that were lost in the last ten
-   * minutes, which nobody asked.
+   * The nodes, by kind and name; at the end the lost ones, for a day or until they are back,
+   * have said goodbye, or a new node of their kind has come.
    *
    * @generated from field: repeated control.v1.Node nodes = 3;
    */
@@ -124,6 +124,21 @@ export type Fleet = Message<"control.v1.Fleet"> & {
    * @generated from field: int32 silent = 4;
    */
   silent: number;
+
+  /**
+   * While NATS or JetStream is away: when JetStream answered last. What nodes announced is as of
+   * then; whether they answer is not. Absent: it is current.
+   *
+   * @generated from field: google.protobuf.Timestamp as_of = 5;
+   */
+  asOf?: Timestamp | undefined;
+
+  /**
+   * What is away, such as "NATS is not reachable"; empty: nothing.
+   *
+   * @generated from field: string outage = 6;
+   */
+  outage: string;
 };
 
 /**
@@ -239,7 +254,8 @@ export type Node = Message<"control.v1.Node"> & {
   error: string;
 
   /**
-   * When it was heard of last; absent: it says that it is there.
+   * When its last announcement arrived, of a node that is lost or silent: one that has not
+   * announced itself for three seconds and is not known to be gone. Absent: it announces itself.
    *
    * @generated from field: google.protobuf.Timestamp last_heard = 15;
    */
