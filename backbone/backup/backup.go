@@ -15,7 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ErrExists: the directory of the backup has files.
+// ErrExists says that the directory of the backup has files.
 var ErrExists = errors.New("the directory is not empty")
 
 // Progress is how much of a stream has been copied or compared.

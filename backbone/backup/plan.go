@@ -39,6 +39,7 @@ func phaseOf(stream string) phase {
 // omitted are the streams that a backup does not have, with the reason.
 var omitted = map[string]string{
 	bucketStream(backbone.BucketNodes):     "announcements of running nodes",
+	bucketStream(backbone.BucketServed):    "the tenants that running nodes serve",
 	bucketStream(backbone.BucketLeases):    "which running process owns which tenant",
 	bucketStream(backbone.BucketUsage):     "counts of what tenants store, which are made again from the events",
 	bucketStream(backbone.BucketSnapshots): "states of aggregates, which are made again from the events and belong to one journal",

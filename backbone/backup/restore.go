@@ -186,7 +186,7 @@ func (r *restoring) noNodes(ctx context.Context, there []string) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			return nil //nolint:nilerr // nothing was announced for so long
+			return nil // nothing was announced for so long
 		case msg.Header.Get("KV-Operation") == "" && len(msg.Data) > 0:
 			return fmt.Errorf("backup: %w (%s): stop them first", ErrRunning, strings.TrimPrefix(msg.Subject, "$KV."+backbone.BucketNodes+"."))
 		}

@@ -232,12 +232,12 @@ func (m *Meter) setQuotas(changes backbone.Changes[backbone.Tenant]) {
 	}
 }
 
-// see takes over a shard that was read, unless a newer one is known. It reports whether it did.
-func (m *Meter) see(n int, kept backbone.Kept[record]) bool {
+// see takes over a shard that was read, unless a newer one is known.
+func (m *Meter) see(n int, kept backbone.Kept[record]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if kept.Revision <= m.shard[n].revision {
-		return false
+		return
 	}
 	if kept.Value.Epoch != m.journal.Epoch() {
 		kept.Value = record{} // of a journal that was replaced
@@ -256,7 +256,6 @@ func (m *Meter) see(n int, kept backbone.Kept[record]) bool {
 		t.mu.Unlock()
 		m.warn(id, t)
 	}
-	return true
 }
 
 // warn logs that a tenant comes close to its quota, once until it no longer does.

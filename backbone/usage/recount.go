@@ -43,7 +43,7 @@ type counting struct {
 
 // recount counts the journal whenever the counts are not its own, until ctx ends.
 func (m *Meter) recount(ctx context.Context) {
-	bucket, err := backbone.OpenBucket[counting](ctx, m.js, backbone.BucketUsage)
+	var bucket *backbone.Bucket[counting]
 	pause := cmp.Or(m.config.Flush, flushEvery)
 	for drifts := 0; ; {
 		select {
@@ -53,9 +53,11 @@ func (m *Meter) recount(ctx context.Context) {
 		}
 		pause = checkEvery
 		if bucket == nil {
-			if bucket, err = backbone.OpenBucket[counting](ctx, m.js, backbone.BucketUsage); err != nil {
+			opened, err := backbone.OpenBucket[counting](ctx, m.js, backbone.BucketUsage)
+			if err != nil {
 				continue
 			}
+			bucket = opened
 		}
 		kept, err := bucket.Get(ctx, keyCount)
 		if err != nil && !isAbsent(err) {
