@@ -3,6 +3,7 @@ package backbone_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -163,6 +164,9 @@ func TestAnnounce_EarlierVersionsReceiveAllTenants(t *testing.T) {
 	// whole reports whether the bucket's announcement has all tenants.
 	whole := func() bool {
 		entry, err := bucket.Get(t.Context(), "views-1")
+		for errors.Is(err, jetstream.ErrKeyNotFound) && t.Context().Err() == nil { // it was heard, and is being stored
+			entry, err = bucket.Get(t.Context(), "views-1")
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
