@@ -64,7 +64,7 @@ func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each fu
 	if err != nil {
 		return fmt.Errorf("read a consumer: %w", err)
 	}
-	defer drain(ctx, messages)
+	defer messages.Stop()
 	ctx, lose := context.WithCancelCause(ctx)
 	var (
 		received atomic.Uint64
@@ -97,20 +97,6 @@ func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each fu
 		more := each(m)
 		if taking.Store(false); !more {
 			return nil
-		}
-	}
-}
-
-// drain ends the reading of a consumer. It takes what has arrived, which would otherwise leave no
-// room for what the server sends last.
-func drain(ctx context.Context, messages jetstream.MessagesContext) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), inFlight)
-	defer cancel()
-	messages.Drain()
-	for {
-		if _, err := messages.Next(jetstream.NextContext(ctx)); err != nil {
-			messages.Stop()
-			return
 		}
 	}
 }
