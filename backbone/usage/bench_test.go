@@ -26,10 +26,12 @@ func BenchmarkAdmitAndAdd(b *testing.B) {
 			add := usage.Counts{Events: 1, Bytes: 1500, Keys: 1}
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := m.Admit(acme, add, "key"); err != nil {
+				held, err := m.Admit(acme, add, "key")
+				if err != nil {
 					b.Fatal(err)
 				}
 				m.Add(acme, add)
+				held.Release()
 			}
 		})
 	}

@@ -70,6 +70,7 @@ type tenant struct {
 
 	mu      sync.Mutex
 	stored  Counts // in the records of all nodes
+	held    Counts // admitted, and neither added nor released
 	pending *entry // that this node has appended, and not yet added to a record
 	flushed *entry // the part of pending that is on its way; nil: none
 	warned  [len(Quotas)]bool
@@ -115,17 +116,18 @@ func Open(ctx context.Context, js jetstream.JetStream, journal *backbone.Journal
 
 func isAbsent(err error) bool { return errors.Is(err, backbone.ErrNotKept) }
 
-// Admit returns a [*QuotaError] if adding counts would exceed the tenant's quota. key is the
-// idempotency key of the command, or of one of a batch.
-func (m *Meter) Admit(id contextkit.TenantID, add Counts, key string) error {
+// Admit returns a [*QuotaError] if adding counts would exceed the tenant's quota. Otherwise it
+// holds them, so that concurrent commands of this node do not exceed the quota together, until
+// the caller calls [Held.Release]. key is the idempotency key of the command, or of one of a batch.
+func (m *Meter) Admit(id contextkit.TenantID, add Counts, key string) (Held, error) {
 	t := m.tenant(id)
 	quota := t.limits.Load()
 	if quota == nil {
-		return nil
+		return Held{}, nil
 	}
 	t.mu.Lock()
-	use := t.stored.plus(t.pending.counts(today(time.Now())))
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	use := t.stored.plus(t.pending.counts(today(time.Now()))).plus(t.held)
 	wanted := use.plus(add).values()
 	for n, used := range use.values() {
 		limit := quota[n]
@@ -134,10 +136,28 @@ func (m *Meter) Admit(id contextkit.TenantID, add Counts, key string) error {
 		}
 		if quota[n] > 0 && wanted[n] > limit && wanted[n] > used {
 			m.refused[Quotas[n]].Inc()
-			return &QuotaError{Tenant: id, Quota: Quotas[n], Limit: quota[n], Use: used}
+			return Held{}, &QuotaError{Tenant: id, Quota: Quotas[n], Limit: quota[n], Use: used}
 		}
 	}
-	return nil
+	t.held = t.held.plus(add)
+	return Held{t, add}, nil
+}
+
+// Held is a part of a tenant's quota that a command uses until its events are added or known not
+// to be stored. The zero value holds nothing.
+type Held struct {
+	tenant *tenant
+	counts Counts
+}
+
+// Release gives the part back. It is called once, after [Meter.Add] if the events were appended.
+func (h Held) Release() {
+	if h.tenant == nil {
+		return
+	}
+	h.tenant.mu.Lock()
+	defer h.tenant.mu.Unlock()
+	h.tenant.held = h.tenant.held.minus(h.counts)
 }
 
 // Add counts what was appended.

@@ -7,8 +7,9 @@
 //
 // # Tolerance
 //
-// A quota can be exceeded by what all nodes append for the tenant within about three seconds,
-// and by one command's events. A node that is killed leaves out what it appended within the last
+// One node does not exceed a quota: a command's counts are held from its admission on, so that
+// concurrent commands do not exceed it together. A quota can be exceeded by what the other nodes
+// append for the tenant within about three seconds. A node that is killed leaves out what it appended within the last
 // two seconds. Where the counts of all tenants and the journal's number of messages differ by
 // more than a hundredth and 10,000 messages, because nodes were killed often or nodes of a
 // version that does not count have appended, one node counts the journal again; so it does for a
@@ -42,6 +43,10 @@ type Counts struct {
 
 func (c Counts) plus(d Counts) Counts {
 	return Counts{c.Events + d.Events, c.Bytes + d.Bytes, c.Aggregates + d.Aggregates, c.Keys + d.Keys}
+}
+
+func (c Counts) minus(d Counts) Counts {
+	return Counts{c.Events - d.Events, c.Bytes - d.Bytes, c.Aggregates - d.Aggregates, c.Keys - d.Keys}
 }
 
 // Quotas are the names of a tenant's quotas, as in errors, settings and metrics.

@@ -119,7 +119,7 @@ func TestMeter_RefusesWhatExceedsAQuota(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			id := backbonetest.Tenant(t, strings.ReplaceAll("t-"+strings.ToLower(strings.NewReplacer(" ", "-", "'", "").Replace(name)), "--", "-"))
 			m.Add(id, of.used)
-			err := m.Admit(id, of.add, of.key)
+			_, err := m.Admit(id, of.add, of.key)
 			var quota *usage.QuotaError
 			switch {
 			case of.quota == "" && err != nil:
@@ -130,7 +130,7 @@ func TestMeter_RefusesWhatExceedsAQuota(t *testing.T) {
 		})
 	}
 	m.Add(acme, usage.Counts{Events: 1000})
-	if err := m.Admit(globex, usage.Counts{Events: 1}, ""); err != nil {
+	if _, err := m.Admit(globex, usage.Counts{Events: 1}, ""); err != nil {
 		t.Errorf("another tenant is refused: %v", err)
 	}
 	if got := testutil.CollectAndCount(m, "headgate_tenant_quota_used_ratio"); got == 0 || got > 10 {
@@ -144,7 +144,7 @@ func TestMeter_ATenantsOwnQuotaCounts(t *testing.T) {
 	var log strings.Builder
 	m, stop := run(t, js, usage.Config{Quota: backbone.StorageQuota{Events: 10, Bytes: 100}, Log: zerolog.New(&log)})
 	m.Add(acme, usage.Counts{Events: 10})
-	if err := m.Admit(acme, usage.Counts{Events: 1}, ""); err == nil {
+	if _, err := m.Admit(acme, usage.Counts{Events: 1}, ""); err == nil {
 		t.Error("the quota of all does not count")
 	}
 	tenants, err := backbone.OpenBucket[backbone.Tenant](t.Context(), js, backbone.BucketTenants)
@@ -156,15 +156,23 @@ func TestMeter_ATenantsOwnQuotaCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "its own quota does not count", func() bool { return m.Admit(acme, usage.Counts{Events: 10}, "") == nil })
+	eventually(t, "its own quota does not count", func() bool {
+		held, err := m.Admit(acme, usage.Counts{Events: 10}, "")
+		held.Release()
+		return err == nil
+	})
 	var quota *usage.QuotaError
-	if err := m.Admit(acme, usage.Counts{Events: 1, Bytes: 101}, ""); !errors.As(err, &quota) || quota.Quota != "bytes" || quota.Limit != 100 {
+	if _, err := m.Admit(acme, usage.Counts{Events: 1, Bytes: 101}, ""); !errors.As(err, &quota) || quota.Quota != "bytes" || quota.Limit != 100 {
 		t.Errorf("what its own quota leaves out: %v", err)
 	}
 	if _, err := tenants.Put(ctx, "acme", backbone.Tenant{}, revision); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the quota of all does not count again", func() bool { return m.Admit(acme, usage.Counts{Events: 1}, "") != nil })
+	eventually(t, "the quota of all does not count again", func() bool {
+		held, err := m.Admit(acme, usage.Counts{Events: 1}, "")
+		held.Release()
+		return err != nil
+	})
 	m.Add(acme, usage.Counts{Bytes: 85, Events: 1})
 	eventually(t, "it is not shared", func() bool {
 		all, err := usage.Read(t.Context(), js)
@@ -228,4 +236,37 @@ func TestMeter_AJournalThatWasNeverCountedIsCounted(t *testing.T) {
 		all, err := usage.Read(t.Context(), js)
 		return err == nil && all["acme"].Events == 304
 	})
+}
+
+func TestMeter_ConcurrentCommandsDoNotExceedTheQuotaTogether(t *testing.T) {
+	js := backbonetest.Start(t)
+	acme := backbonetest.Tenant(t, "acme")
+	m, _ := run(t, js, usage.Config{Quota: backbone.StorageQuota{Events: 10}})
+	var held []usage.Held
+	for range 5 {
+		part, err := m.Admit(acme, usage.Counts{Events: 2}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, part)
+	}
+	if _, err := m.Admit(acme, usage.Counts{Events: 1}, ""); err == nil {
+		t.Fatal("a command is admitted beyond what others hold")
+	}
+	held[0].Release() // it was refused
+	m.Add(acme, usage.Counts{Events: 2})
+	held[1].Release() // it was appended
+	part, err := m.Admit(acme, usage.Counts{Events: 2}, "")
+	if err != nil {
+		t.Fatalf("what was released is not free: %v", err)
+	}
+	if _, err := m.Admit(acme, usage.Counts{Events: 1}, ""); err == nil {
+		t.Error("what was appended is free")
+	}
+	for _, part := range append(held[2:], part) {
+		part.Release()
+	}
+	if use := m.Use(acme); use.Events != 2 {
+		t.Errorf("%d events are in use, want 2", use.Events)
+	}
 }

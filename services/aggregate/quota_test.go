@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -109,5 +111,31 @@ func TestQuota_CommandsBeyondItAreRefused(t *testing.T) {
 	}})
 	if err != nil || connect.Code(batch.GetResults()[0].GetError().GetCode()) != connect.CodeResourceExhausted {
 		t.Errorf("a batch answers %v, %v", batch, err)
+	}
+}
+
+func TestQuota_ConcurrentCommandsDoNotExceedIt(t *testing.T) {
+	js := backbonetest.Start(t)
+	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Aggregates: 3}})
+	acme := as(t, "acme")
+	var stored atomic.Int64
+	var calls sync.WaitGroup
+	begin := make(chan struct{})
+	for n := range 64 {
+		calls.Go(func() {
+			<-begin
+			_, err := client.Submit(acme, walletCommand(t, fmt.Sprint("w", n), "open", fmt.Sprint("k", n), map[string]any{"owner": "ada"}))
+			switch {
+			case err == nil:
+				stored.Add(1)
+			case connect.CodeOf(err) != connect.CodeResourceExhausted:
+				t.Errorf("it answers %v", err)
+			}
+		})
+	}
+	close(begin)
+	calls.Wait()
+	if n := stored.Load(); n != 3 {
+		t.Errorf("%d of 64 concurrent commands made an aggregate, want 3", n)
 	}
 }

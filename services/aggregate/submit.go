@@ -131,10 +131,16 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 			err = refresh()
 			continue
 		}
-		if err := s.usage.Admit(sub.key.tenant, s.wanted(sub, i, pending, events), sub.commands[pending[0]].ref.IdempotencyKey); err != nil {
-			return nil, err
+		held, refusedBy := s.usage.Admit(sub.key.tenant, s.wanted(sub, i, pending, events), sub.commands[pending[0]].ref.IdempotencyKey)
+		if refusedBy != nil {
+			return nil, refusedBy
 		}
-		switch err = s.journal.Append(ctx, sub.key.tenant, i.sequence, events); {
+		err = s.journal.Append(ctx, sub.key.tenant, i.sequence, events)
+		if err == nil {
+			s.count(sub, i, pending, events)
+		}
+		held.Release()
+		switch {
 		case err == nil:
 			s.acknowledge(ctx, sub, i, pending, out, events, ahead)
 			return out, nil
@@ -234,14 +240,18 @@ func (s *Service) wanted(sub submission, i *instance, pending []int, events []ba
 	return add
 }
 
-// acknowledge takes over the state that follows from what was appended.
-func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []backbone.Event, ahead *instance) {
+// count adds what was appended to what the tenant has stored.
+func (s *Service) count(sub submission, i *instance, pending []int, events []backbone.Event) {
 	stored := s.wanted(sub, i, pending, events)
 	stored.Bytes = 0
 	for n := range events {
 		stored.Bytes += int64(events[n].Size)
 	}
 	s.usage.Add(sub.key.tenant, stored)
+}
+
+// acknowledge takes over the state that follows from what was appended.
+func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []backbone.Event, ahead *instance) {
 	i.state, i.version, i.newest = ahead.state, ahead.version, ahead.newest
 	for _, event := range events {
 		i.sequence = event.Sequence
