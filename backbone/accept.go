@@ -24,7 +24,7 @@ func AcceptLoss(ctx context.Context, js jetstream.JetStream, by, reason string) 
 		if err != nil {
 			return false, fmt.Errorf("backbone: accept a loss: %w", err)
 		}
-		found, last, err := i.compare(ctx, stream, record)
+		found, _, err := i.compare(ctx, stream, record)
 		if err != nil {
 			return false, fmt.Errorf("backbone: accept a loss: %w", err)
 		}
@@ -38,7 +38,7 @@ func AcceptLoss(ctx context.Context, js jetstream.JetStream, by, reason string) 
 		}
 		if end := found.End; end != nil {
 			loss.Epoch, loss.Recorded = now.UnixNano(), end.Recorded
-			last = Tail{Epoch: loss.Epoch, Sequence: loss.Last}
+			last := Tail{Epoch: loss.Epoch, Sequence: loss.Last}
 			if last.Sequence > 0 && !inGaps(loss.Gaps, last.Sequence) {
 				if last.EventID, err = i.eventAt(ctx, last.Sequence); err != nil {
 					return false, err

@@ -199,14 +199,11 @@ func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) err
 		if ctx.Err() != nil {
 			continue
 		}
-		switch text := ""; {
-		case err != nil:
-			if text = err.Error(); text != failing {
-				log.Warn().Err(err).Msg("the journal cannot be checked; it is tried again")
-			}
-			failing = text
-		default:
+		if err == nil {
 			failing = ""
+		} else if text := err.Error(); text != failing {
+			log.Warn().Err(err).Msg("the journal cannot be checked; it is tried again")
+			failing = text
 		}
 		switch damage := i.damage.Load(); {
 		case damage != nil && damage.String() != told:
@@ -256,7 +253,7 @@ func (i *Integrity) recordAcked(ctx context.Context) error {
 	i.mu.Lock()
 	tail := i.acked
 	i.mu.Unlock()
-	if tail.Sequence == 0 || tail.Epoch != i.epoch.Load() || i.Appendable() != nil {
+	if damaged := i.Appendable() != nil; damaged || tail.Sequence == 0 || tail.Epoch != i.epoch.Load() {
 		return nil
 	}
 	return i.records.raise(ctx, tail)
@@ -283,7 +280,7 @@ func (i *Integrity) check(ctx context.Context) error {
 		return fmt.Errorf("backbone: check the journal: %w", err)
 	}
 	if end := found.End; end != nil && end.unconfirmed() && info.Config.Replicas > 1 {
-		if found.End, err = i.confirm(*end), nil; found.End == nil {
+		if found.End = i.confirm(*end); found.End == nil {
 			last = Tail{} // nothing is recorded meanwhile
 		}
 	} else {

@@ -261,7 +261,7 @@ func (j *Journal) LoadAll(ctx context.Context, tenant contextkit.TenantID, aggre
 	return last, version, err
 }
 
-// ErrUnreadable: the journal has an event of the aggregate that cannot be read.
+// ErrUnreadable means that the journal has an event of the aggregate that cannot be read.
 var ErrUnreadable = errors.New("an event of the aggregate cannot be read")
 
 // loading reads the events of an aggregate in order.

@@ -30,8 +30,8 @@ func Beside(views string) StreamOption {
 	return func(options *streamOptions) { options.views = views }
 }
 
-// ErrJournalMissing: the stream EVENTS is missing, and what other streams and buckets hold was
-// made from one. A new one would be empty beside them, and take sequences that they know.
+// ErrJournalMissing means that the stream EVENTS is missing, and what other streams and buckets
+// hold was made from one. A new one would be empty beside them, and take sequences that they know.
 var ErrJournalMissing = errors.New("the stream " + StreamEvents + " is missing")
 
 // madeOfEvents are the streams that have messages only after EVENTS had.

@@ -127,8 +127,8 @@ func (r *JournalReport) snapshots(ctx context.Context, js jetstream.JetStream, n
 			Version  int64  `json:"version"`
 			Sequence uint64 `json:"sequence"`
 		}
-		if msg.Header.Get("KV-Operation") != "" || json.Unmarshal(msg.Data, &snapshot) != nil || snapshot.Epoch != epoch {
-			return nil // it does not count
+		if counts := msg.Header.Get("KV-Operation") == "" && json.Unmarshal(msg.Data, &snapshot) == nil && snapshot.Epoch == epoch; !counts {
+			return nil
 		}
 		name := strings.TrimPrefix(msg.Subject, prefix)
 		if has := newest[name]; has.sequence < snapshot.Sequence {

@@ -42,13 +42,13 @@ func TestAccepting_ExhaustionMakesNotReadyAndIsLoggedOncePerChange(t *testing.T)
 				if err := now(); err == nil || !strings.Contains(err.Error(), "too many open files") {
 					t.Errorf("%v: %v", errno, err)
 				}
-				time.Sleep(time.Second) //nolint:forbidigo // of the test's clock
+				time.Sleep(time.Second)
 			}
 			under.err = nil
 			if _, err := l.Accept(); err != nil { // one that succeeds between failures
 				t.Fatal(err)
 			}
-			time.Sleep(acceptQuiet) //nolint:forbidigo // of the test's clock
+			time.Sleep(acceptQuiet)
 			if err := now(); err != nil {
 				t.Errorf("%v after connections are accepted", err)
 			}

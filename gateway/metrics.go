@@ -70,10 +70,10 @@ var streamEnds = []string{endCompleted, endClient, endCredential, endSuspended, 
 
 // streamEnd returns the reason that a stream has ended with err.
 func (c *Call) streamEnd(err error) string {
-	switch {
-	case c.Denied == ruleCredential:
+	switch c.Denied {
+	case ruleCredential:
 		return endCredential
-	case c.Denied == ruleSuspended:
+	case ruleSuspended:
 		return endSuspended
 	}
 	switch chassis.CodeName(err) {

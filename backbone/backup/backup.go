@@ -15,7 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ErrExists says that the directory of the backup has files.
+// ErrExists is the error of a backup to a directory that has files.
 var ErrExists = errors.New("the directory is not empty")
 
 // Progress is how much of a stream has been copied or compared.

@@ -22,8 +22,8 @@ type rehearsed struct {
 	*cluster
 
 	money api
-	ctx   context.Context //nolint:containedctx // of the test, for globex
-	sent  atomic.Int64    // transfers requested
+	ctx   context.Context
+	sent  atomic.Int64 // transfers requested
 	acked atomic.Int64
 }
 

@@ -83,8 +83,8 @@ func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 	if status, text := acme.post(ctx, "/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`); status != http.StatusOK {
 		t.Fatalf("%d %s", status, text)
 	}
-	query := func(min string) (int, string) {
-		return acme.post(ctx, "/v1/query/wallets", fmt.Sprintf(`{"minPosition":%q}`, min))
+	query := func(position string) (int, string) {
+		return acme.post(ctx, "/v1/query/wallets", fmt.Sprintf(`{"minPosition":%q}`, position))
 	}
 	if err := eventually(ctx, "the view has it, and control is known", func() (bool, error) {
 		_, text := query("")

@@ -36,7 +36,6 @@ func (s Store) open(ctx context.Context, restore bool) (js jetstream.JetStream, 
 		return nil, 0, nil, errors.New("name either --config (the settings of 'serve') or --data (the directory of 'dev')")
 	}
 	var conn *nats.Conn
-	closed = func() {}
 	replicas = 1
 	if s.Data != "" {
 		dir := filepath.Join(s.Data, "nats")

@@ -15,7 +15,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// ErrDamaged: a journal is not whole.
+// ErrDamaged means that a journal is not whole.
 var ErrDamaged = errors.New("the journal is not whole")
 
 // VerifyJournal reads the journal of a store through and writes to out what is missing of it.
