@@ -98,6 +98,7 @@ type Subscription struct {
 	reader   *reader // that reads for the subscription
 
 	listedAsk, listedReady, listedBehind bool
+	hastened                             bool // it is in the tail's list of these
 
 	since   time.Time       // the handler is called
 	ctx     context.Context //nolint:containedctx // of the calls to the handler while busy
@@ -130,6 +131,17 @@ func (s *Subscription) Reset() {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
 	s.renew()
+}
+
+// Hasten has the cursor read before those of other subscriptions, if it waits to be read: a call
+// waits for the tenant, while many others are started. It may be called at any time.
+func (s *Subscription) Hasten() {
+	s.tail.mu.Lock()
+	defer s.tail.mu.Unlock()
+	if s.listedAsk && !s.hastened {
+		s.hastened = true
+		s.tail.hastened.push(s)
+	}
 }
 
 // Stop ends the subscription. It cancels the context of the handler's calls, and returns when

@@ -84,6 +84,7 @@ type Tail struct {
 
 	used     int64 // bytes of events that are queued or applied, without overdue subscriptions
 	toAsk    list  // whose cursors are to be read
+	hastened list  // those of toAsk that come first
 	ready    list  // that have events to apply and wait for a session
 	behind   list  // that wait for a reader of groups
 	bulk     list  // that wait for a reader of their own
@@ -215,9 +216,14 @@ func (t *Tail) work() {
 	if t.derive == nil || t.over || t.broken || t.epoch == 0 {
 		return
 	}
-	for t.asking < maxAsking && t.toAsk.len() > 0 {
-		s := t.toAsk.pop()
-		if s.listedAsk = false; s.stopped || s.busy {
+	for t.asking < maxAsking && t.hastened.len()+t.toAsk.len() > 0 {
+		next := &t.toAsk
+		if t.hastened.len() > 0 {
+			next = &t.hastened
+		}
+		s := next.pop()
+		listed := s.listedAsk // else it came first
+		if s.listedAsk, s.hastened = false, false; !listed || s.stopped || s.busy {
 			continue
 		}
 		s.begin(&t.asking)

@@ -637,3 +637,59 @@ func TestTail_SubjectsMayChange(t *testing.T) {
 	}
 	orders.has(want)
 }
+
+// slowStart is a recorder whose cursor is read when gate is closed, and that records the order in
+// which the cursors of several were read.
+type slowStart struct {
+	*recorder
+	gate  <-chan struct{}
+	asked chan<- contextkit.TenantID
+}
+
+func (s *slowStart) Cursor(ctx context.Context) (uint64, error) {
+	s.asked <- s.tenant
+	select {
+	case <-s.gate:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	return s.recorder.Cursor(ctx)
+}
+
+func TestSubscription_OneForWhichACallWaitsIsStartedBeforeOthers(t *testing.T) {
+	w := start(t, tail.Config{Overdue: time.Hour})
+	gate, asked := make(chan struct{}), make(chan contextkit.TenantID, 100)
+	var subs []*tail.Subscription
+	var ids []contextkit.TenantID
+	for n := range 40 {
+		id := backbonetest.Tenant(t, fmt.Sprintf("t%02d", n))
+		ids = append(ids, id)
+		subs = append(subs, w.tail.Subscribe(id, &slowStart{newRecorder(t, id), gate, asked}, tail.Options{}))
+	}
+	for range 8 { // as many as are concurrently read
+		<-asked
+	}
+	subs[39].Hasten()
+	subs[39].Hasten()
+	subs[0].Hasten() // it is being read
+	close(gate)
+	if next := <-asked; next != ids[39] {
+		t.Errorf("the next one is %s, want %s", next, ids[39])
+	}
+	seen := map[contextkit.TenantID]bool{}
+	for range 31 {
+		next := <-asked
+		if seen[next] || next == ids[39] {
+			t.Errorf("%s is read again", next)
+		}
+		seen[next] = true
+	}
+	for _, s := range subs {
+		s.Stop()
+	}
+	select {
+	case again := <-asked:
+		t.Errorf("%s is read again", again)
+	default:
+	}
+}

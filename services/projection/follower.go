@@ -166,8 +166,12 @@ func (f *follower) reaches(ctx context.Context, sequence uint64) error {
 	return f.wait(ctx, func() bool { return f.checkpoint >= sequence })
 }
 
-// starts waits until the checkpoint and the target are known. Errors: see wait.
+// starts waits until the checkpoint and the target are known, which are read before those of
+// tenants for which no call waits. Errors: see wait.
 func (f *follower) starts(ctx context.Context) error {
+	if subscription := f.subscription.Load(); subscription != nil {
+		subscription.Hasten()
+	}
 	return f.wait(ctx, func() bool { return f.started })
 }
 
