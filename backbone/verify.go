@@ -20,15 +20,17 @@ type JournalReport struct {
 	Events, Aggregates int
 	// Damage is what the stream's state and its record show; nil: nothing.
 	Damage *Damage
-	// Gaps are the sequences that cannot be read, accepted ones included.
-	Gaps []Gap
+	// Gaps are the sequences that cannot be read, and Accepted those of them whose loss an
+	// operator has accepted, which Gaps does not have.
+	Gaps, Accepted []Gap
 	// Faults are the aggregates whose versions have gaps, the snapshots that the journal ends
 	// before, and the messages that are no events, as texts; More is how many are not listed.
 	Faults []string
 	More   int
 }
 
-// Whole reports whether nothing was found.
+// Whole reports whether nothing was found but accepted losses. Aggregates that lack versions are
+// faults, accepted or not, since they answer DATA_LOSS.
 func (r *JournalReport) Whole() bool {
 	return r.Damage == nil && len(r.Gaps) == 0 && len(r.Faults) == 0
 }
@@ -90,7 +92,13 @@ func VerifyJournal(ctx context.Context, js jetstream.JetStream) (*JournalReport,
 	if next <= last {
 		report.Gaps = append(report.Gaps, Gap{next, last})
 	}
-	report.Gaps, report.Aggregates = mergeGaps(report.Gaps), len(newest)
+	kept, err := health.records.read(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("backbone: verify the journal: %w", err)
+	}
+	found := mergeGaps(report.Gaps)
+	report.Gaps = subtractGaps(found, mergeGaps(kept.Value.acceptedGaps(stream.CachedInfo().Created.UnixNano())))
+	report.Accepted, report.Aggregates = subtractGaps(found, report.Gaps), len(newest)
 	return report, report.snapshots(ctx, js, newest, health.epoch.Load())
 }
 

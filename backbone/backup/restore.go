@@ -152,7 +152,7 @@ func (r *restoring) prepare(ctx context.Context, replace bool) error {
 		return fmt.Errorf("backup: list streams: %w", err)
 	}
 	if len(there) > 0 && !replace {
-		return fmt.Errorf("backup: %w (%s): restore to an empty server, or replace it explicitly", ErrData, strings.Join(there, ", "))
+		return fmt.Errorf("backup: %w (%s): restore to an empty server, or delete this data and restore in its place (--replace)", ErrData, strings.Join(there, ", "))
 	}
 	if err := r.noNodes(ctx, there); err != nil {
 		return err

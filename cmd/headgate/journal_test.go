@@ -81,6 +81,9 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 	if status, text, err := get(ctx, p.aggregate+"/ready"); err != nil || status != http.StatusOK || !strings.Contains(text, "its end is missing") {
 		t.Errorf("readiness: %d %s, %v", status, text, err)
 	}
+	if status, text, err := get(ctx, p.aggregate+"/ready?tenant=acme"); err != nil || status != http.StatusServiceUnavailable || !strings.Contains(text, "until an operator accepts the loss") {
+		t.Errorf("readiness for a tenant: %d %s, %v", status, text, err)
+	}
 	if status, text, err := get(ctx, p.aggregate+"/metrics"); err != nil || status != http.StatusOK || !strings.Contains(text, `headgate_journal_damage{kind="end",process="aggregate"} 1`) {
 		t.Errorf("metrics: %d, %v", status, err)
 	}
@@ -115,12 +118,40 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 func TestJournal_NewOneBesideViewsIsRefused(t *testing.T) {
 	data := t.TempDir()
 	p := start(t, data, nil)
-	p.stop(t)
-	if err := os.RemoveAll(filepath.Join(data, "nats")); err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
+	send := func(path, body string) (int, string) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.gateway+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, text, err := do(req, "authorization", "Bearer "+p.tokens["ACME"], "content-type", "application/json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status, text
+	}
+	if status, text := send("/v1/commands/wallet/ada/open", `{"payload":{"owner":"Ada"}}`); status != http.StatusOK {
+		t.Fatal(status, text)
+	}
+	if err := eventually(ctx, "the view has the wallet", func() (bool, error) {
+		status, text := send("/v1/query/wallets", `{}`)
+		return status == http.StatusOK && strings.Contains(text, "Ada"), fmt.Errorf("%d %s", status, text)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	p.stop(t)
+	nats := filepath.Join(data, "nats")
+	if err := os.RemoveAll(backbonetest.StreamDir(nats, backbone.StreamEvents)); err != nil {
+		t.Fatal(err)
+	}
+	verified, err := exec.CommandContext(ctx, binary, "journal", "verify", "--data", data).CombinedOutput()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(string(verified), "the stream EVENTS is missing") {
+		t.Errorf("verify: %v: %s", err, verified)
+	}
+	if err := os.RemoveAll(nats); err != nil {
+		t.Fatal(err)
+	}
 	output, err := exec.CommandContext(ctx, binary, p.args...).CombinedOutput()
 	if err == nil || !strings.Contains(string(output), "--new-journal") {
 		t.Fatalf("%v: %s", err, output)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // ErrDamaged means that a journal is not whole.
@@ -28,6 +29,9 @@ func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 	}
 	defer closed()
 	report, err := backbone.VerifyJournal(ctx, js)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("%w: %w", ErrDamaged, backbone.ErrJournalMissing)
+	}
 	if err != nil {
 		return err
 	}
@@ -38,11 +42,17 @@ func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 	for _, gap := range report.Gaps {
 		lines = append(lines, "missing: sequences "+gap.String())
 	}
+	for _, gap := range report.Accepted {
+		lines = append(lines, "missing, and accepted as lost by an operator: sequences "+gap.String())
+	}
 	lines = append(lines, report.Faults...)
 	if report.More > 0 {
 		lines = append(lines, fmt.Sprintf("and %d further faults", report.More))
 	}
-	if report.Whole() {
+	switch {
+	case report.Whole() && len(report.Accepted) > 0:
+		lines = append(lines, "the journal is whole but for accepted losses")
+	case report.Whole():
 		lines = append(lines, "the journal is whole")
 	}
 	if _, err := fmt.Fprintln(out, strings.Join(lines, "\n")); err != nil || report.Whole() {

@@ -28,10 +28,13 @@ func (e *damagedError) Error() string {
 	return fmt.Sprintf("the journal is damaged: %s %q cannot be read, since the journal does not have %s in order", e.key.aggregateType, e.key.id, which)
 }
 
+// endMissing is what clients and operators read while the journal's end is missing.
+const endMissing = "the journal has lost acknowledged events at its end: no command is taken until an operator accepts the loss"
+
 // dataLoss renders an error of a damaged aggregate, or without one [backbone.ErrEndMissing].
 func dataLoss(err error, damaged *damagedError) error {
 	if damaged == nil {
-		return chassis.WithDetails(connect.NewError(connect.CodeDataLoss, "the journal has lost acknowledged events at its end: no command is taken until an operator accepts the loss").WithCause(err),
+		return chassis.WithDetails(connect.NewError(connect.CodeDataLoss, endMissing).WithCause(err),
 			chassis.Reason("JOURNAL_END_MISSING"))
 	}
 	return chassis.WithDetails(connect.NewError(connect.CodeDataLoss, damaged.Error()+": an operator has to restore the journal").WithCause(err),

@@ -150,13 +150,18 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 // Integrity tells whether the journal is whole. Its Run must run for as long as the service does.
 func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
 
-// Ready reports why the service cannot take commands.
+// Ready reports why the service cannot take commands: of the tenant, or without one of every
+// tenant that the process can serve. While the journal's end is missing the service is ready for
+// reads, and ready for no tenant.
 func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	if !s.conn.IsConnected() {
 		return errors.New("the journal is not reachable")
 	}
 	if tenant.IsZero() {
 		return nil
+	}
+	if s.journal.Integrity().Appendable() != nil {
+		return errors.New(endMissing)
 	}
 	return s.tenants.Ready(tenant)
 }
