@@ -36,7 +36,8 @@ type Integrity struct {
 	js      jetstream.JetStream
 	records journalRecords
 	epoch   atomic.Int64
-	damage  atomic.Pointer[Damage] // nil: none
+	ends    atomic.Pointer[func(epoch int64) uint64] // of the record as it was read last
+	damage  atomic.Pointer[Damage]                   // nil: none
 
 	replicated atomic.Bool
 
@@ -286,6 +287,8 @@ func (i *Integrity) check(ctx context.Context) error {
 	} else {
 		i.suspected = 0
 	}
+	ends := func(epoch int64) uint64 { return record.acceptedEnd(created, epoch) }
+	i.ends.Store(&ends) // before the epoch
 	i.set(record.epoch(created), found)
 	if found.End == nil && last.Sequence > record.Tail.Sequence {
 		return i.records.raise(ctx, last)

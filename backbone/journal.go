@@ -100,6 +100,11 @@ func (j *Journal) GroupCommit(grouped func(appends int)) {
 // an operator accepts that the journal's end is lost, see [Integrity.Changed].
 func (j *Journal) Epoch() int64 { return j.health.epoch.Load() }
 
+// AcceptedEnd returns the last sequence that counts of those that were noted in an epoch, such as
+// cursors: those after it are lost, or are of other events now. It is the largest number where no
+// loss of the end has been accepted since.
+func (j *Journal) AcceptedEnd(epoch int64) uint64 { return (*j.health.ends.Load())(epoch) }
+
 // Append appends events, all of one aggregate, all or none, and sets their
 // Sequence. lastSequence is the sequence of the aggregate's last event, 0 for
 // none. It returns once the events are stored. After [ErrConflict], [ErrDuplicate],

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -91,6 +92,21 @@ func (r *JournalRecord) acceptedGaps(created int64) []Gap {
 		return loss.Gaps
 	}
 	return nil
+}
+
+// acceptedEnd returns up to where sequences of an epoch count in the stream that was created then:
+// the least of the ends that were accepted after the epoch began.
+func (r *JournalRecord) acceptedEnd(created, epoch int64) uint64 {
+	end := uint64(math.MaxUint64)
+	for _, loss := range slices.Backward(r.Accepted) {
+		if loss.Epoch == epoch {
+			break
+		}
+		if loss.Stream == created {
+			end = min(end, loss.Last)
+		}
+	}
+	return end
 }
 
 // find adds a finding, and reports whether it was not known.

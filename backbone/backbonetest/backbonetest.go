@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -73,6 +74,16 @@ func Server(t testing.TB, options *server.Options) *server.Server {
 		t.Fatal("NATS does not start")
 	}
 	return s
+}
+
+// Port returns the port on which a server listens, for another one in its place.
+func Port(t testing.TB, s *server.Server) int {
+	t.Helper()
+	address, ok := s.Addr().(*net.TCPAddr)
+	if !ok {
+		t.Fatalf("the server listens at %v", s.Addr())
+	}
+	return address.Port
 }
 
 // Connect returns JetStream over servers, which keep everything on each of them.

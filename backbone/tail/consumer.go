@@ -147,7 +147,7 @@ func (t *Tail) stream(ctx context.Context) (*jetstream.StreamInfo, error) {
 // follow reads new messages until ctx ends.
 func (t *Tail) follow(ctx context.Context) error {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		before := t.Position()
+		before, judged := t.Position(), t.journal.Integrity().Changed()
 		err := t.read(ctx)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // that is how it ends
@@ -156,7 +156,7 @@ func (t *Tail) follow(ctx context.Context) error {
 			pause = firstPause
 		}
 		if err == nil {
-			continue // the subjects have changed
+			continue // the subjects or the epoch have changed
 		}
 		t.mu.Lock()
 		t.failure = err
@@ -165,14 +165,17 @@ func (t *Tail) follow(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-judged: // an operator may have accepted a loss
 		case <-time.After(pause):
 		}
 	}
 }
 
-// read dispatches new messages until the consumer fails, or nil when the subjects change.
+// read dispatches new messages until the consumer fails, or nil when the subjects or the journal's
+// epoch change.
 func (t *Tail) read(ctx context.Context) error {
-	from, subjects, changed, err := t.open(ctx)
+	judged, epoch := t.journal.Integrity().Changed(), t.journal.Epoch()
+	from, subjects, changed, err := t.open(ctx, epoch)
 	if err != nil {
 		return err
 	}
@@ -181,10 +184,16 @@ func (t *Tail) read(ctx context.Context) error {
 	stop := make(chan struct{})
 	defer close(stop)
 	go func() {
-		select {
-		case <-changed:
-			cancel()
-		case <-stop:
+		defer cancel()
+		for t.journal.Epoch() == epoch {
+			select {
+			case <-changed:
+				return
+			case <-judged:
+				judged = t.journal.Integrity().Changed()
+			case <-stop:
+				return
+			}
 		}
 	}()
 	err = t.consume(ctx, "tail", subjects, from, func(m message) bool {
@@ -195,17 +204,20 @@ func (t *Tail) read(ctx context.Context) error {
 	case <-changed:
 		return nil
 	default:
-		return err
 	}
+	if t.journal.Epoch() != epoch {
+		return nil
+	}
+	return err
 }
 
-// open checks that the journal is the one that was read before, and returns where to continue.
-func (t *Tail) open(ctx context.Context) (from uint64, subjects []string, changed chan struct{}, err error) {
+// open checks that the journal, of an epoch, is the one that was read before, and returns where to
+// continue.
+func (t *Tail) open(ctx context.Context, epoch int64) (from uint64, subjects []string, changed chan struct{}, err error) {
 	info, err := t.stream(ctx)
 	if err != nil {
 		return 0, nil, nil, err
 	}
-	epoch := t.journal.Epoch()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.epoch != 0 && t.epoch == epoch {

@@ -90,8 +90,8 @@ func newRunner(ctx context.Context, m *member, models *model.Registry, config ru
 	if err != nil {
 		return nil, err
 	}
-	m.suspend = workflows.Suspend
-	s := &service{server: m.server(listen, workflows.Ready, workflows), member: m, before: workflows.Run, lag: workflows.Lag, close: func() error { return nil }}
+	m.suspend, m.integrity = workflows.Suspend, workflows.Integrity()
+	s := &service{server: m.server(listen, workflows.Ready, workflows, m.integrity), member: m, before: workflows.Run, lag: workflows.Lag, close: func() error { return nil }}
 	workflows.Register(s.server.RPC)
 	return s, nil
 }

@@ -13,10 +13,12 @@ func (o *owned) Cursor(ctx context.Context) (uint64, error) {
 	o.claiming.Lock()
 	defer o.claiming.Unlock()
 	o.mu.Lock()
-	if o.loaded && o.epoch != o.term.service.journal.Epoch() {
-		o.loaded = false // sequences have another meaning
-	}
+	changed := o.epochChanged()
 	o.mu.Unlock()
+	if changed {
+		o.term.renew(o)
+		return 0, errEpoch
+	}
 	if err := o.load(ctx); err != nil {
 		o.term.await(o, errors.Is(err, errOwned))
 		return 0, err
@@ -38,6 +40,12 @@ func (o *owned) Cursor(ctx context.Context) (uint64, error) {
 	return o.read, nil
 }
 
+// errEpoch says that sequences have another meaning than when the tenant was taken up.
+var errEpoch = errors.New("an operator has accepted a loss of the journal's end: the tenant is taken up again")
+
+// epochChanged reports whether the cursor is of a former epoch. o.mu is held.
+func (o *owned) epochChanged() bool { return o.loaded && o.epoch != o.term.service.journal.Epoch() }
+
 // load reads the cursor unless it is known. o.claiming is held.
 func (o *owned) load(ctx context.Context) error {
 	o.mu.Lock()
@@ -47,9 +55,13 @@ func (o *owned) load(ctx context.Context) error {
 		return nil
 	}
 	s := o.term.service
+	epoch := s.journal.Epoch()
 	stored, err := s.loadCursor(ctx, o.tenant)
 	if err != nil {
 		return err
+	}
+	if stored.Epoch != epoch {
+		stored.cursor = stored.cutTo(s.journal.AcceptedEnd(stored.Epoch))
 	}
 	if stored.revision == 0 {
 		if stored.cursor, err = s.startingCursor(ctx, o.tenant); err != nil {
@@ -66,8 +78,8 @@ func (o *owned) load(ctx context.Context) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.stored, o.loaded, o.claimed = stored, true, stored.Owner == o.term.id
-	o.read, o.epoch = s.readFrom(stored.cursor), s.journal.Epoch()
+	o.stored, o.loaded, o.claimed = stored, true, false // its claim takes up what is open
+	o.read, o.epoch = stored.Read, epoch
 	return nil
 }
 
@@ -83,7 +95,7 @@ func (o *owned) claim(ctx context.Context) error {
 	}
 	o.mu.Lock()
 	claimed, next := o.claimed, o.stored
-	next.Read, next.Epoch, next.Owner = o.read, s.journal.Epoch(), o.term.id
+	next.Read, next.Epoch, next.Owner = o.read, o.epoch, o.term.id
 	o.mu.Unlock()
 	if claimed {
 		return nil
@@ -129,7 +141,7 @@ func (o *owned) flush(ctx context.Context, leaving bool) error {
 		return nil
 	}
 	next := o.stored
-	next.Read, next.Epoch, next.Open, next.Due = o.read, o.term.service.journal.Epoch(), attempts(o.open, false), attempts(o.due, true)
+	next.Read, next.Epoch, next.Open, next.Due = o.read, o.epoch, attempts(o.open, false), attempts(o.due, true)
 	if release {
 		next.Owner = ""
 	}
@@ -164,7 +176,8 @@ func (o *owned) note(ctx context.Context) error {
 	o.claiming.Lock()
 	defer o.claiming.Unlock()
 	o.mu.Lock()
-	sub, next, ok := o.sub, o.stored, o.loaded && !o.claimed && len(o.open) == 0 && o.taking.Err() == nil
+	sub, next, ok := o.sub, o.stored, o.loaded && !o.epochChanged() && !o.claimed && len(o.open) == 0 && o.taking.Err() == nil
+	next.Epoch = o.epoch
 	o.mu.Unlock()
 	if !ok || sub == nil {
 		return nil
@@ -178,7 +191,7 @@ func (o *owned) note(ctx context.Context) error {
 			return err
 		}
 	}
-	next.Read, next.Epoch, next.Owner = delivered, o.term.service.journal.Epoch(), ""
+	next.Read, next.Owner = delivered, ""
 	revision, err := o.term.service.saveCursor(ctx, o.tenant, next)
 	o.mu.Lock()
 	defer o.mu.Unlock()

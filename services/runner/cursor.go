@@ -117,7 +117,11 @@ func (s *Service) startingCursor(ctx context.Context, tenant contextkit.TenantID
 	return c, nil
 }
 
-// readFrom returns the sequence that a cursor stands for in the journal.
-func (s *Service) readFrom(c cursor) uint64 {
-	return c.Read
+// cutTo returns the cursor as it stands after the journal's events from end on were lost, and the
+// loss was accepted: what it says of sequences after end is of lost events, and other events have
+// these sequences now.
+func (c cursor) cutTo(end uint64) cursor {
+	c.Read, c.Durable = min(c.Read, end), min(c.Durable, end)
+	c.Open = slices.DeleteFunc(slices.Clone(c.Open), func(a attempt) bool { return a.Sequence > end })
+	return c
 }

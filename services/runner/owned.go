@@ -50,7 +50,7 @@ type owned struct {
 	claimed bool         // stored names this runner's lease
 	dirty   bool         // stored is behind
 	read    uint64
-	epoch   int64             // of the journal, when stored was read
+	epoch   int64             // of the journal, by which read and open are to be understood
 	open    map[uint64]*piece // triggers
 	due     map[uint64]*piece // due work, by its sequence in WORK
 	// dueBehind says that WORK has due work that found no room here.
@@ -69,7 +69,7 @@ func (o *owned) Batch() tail.Batch { return &batch{owned: o, model: o.term.servi
 
 // Report implements [tail.Handler].
 func (o *owned) Report(err error) {
-	if err != nil && !errors.Is(err, errOwned) {
+	if err != nil && !errors.Is(err, errOwned) && !errors.Is(err, errEpoch) {
 		o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("the tenant's triggers are not taken; trying again")
 	}
 }
@@ -108,6 +108,9 @@ func (b *batch) Apply(ctx context.Context) error {
 	defer o.mu.Unlock()
 	if !o.loaded {
 		return errFenced
+	}
+	if o.epochChanged() {
+		return errEpoch
 	}
 	for _, event := range b.events {
 		if event.Sequence > o.read {

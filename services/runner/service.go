@@ -175,6 +175,9 @@ func (s *Service) Register(server *connect.Server) {
 	adminv1connect.RegisterRunnerAdminHandler(server, s)
 }
 
+// Integrity tells whether the journal is whole; its Run must run for as long as the service is used.
+func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
+
 // Run works on the tenants as Drain, PauseTenant, Reload and their opposites ask, until ctx ends;
 // then it finishes the work in flight, and leaves the rest to other runners.
 func (s *Service) Run(ctx context.Context) error {

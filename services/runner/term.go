@@ -188,6 +188,14 @@ func (t *term) lose(o *owned) {
 	t.leave(o, errLost)
 }
 
+// renew gives a tenant up, and takes it up again by the journal's epoch once what is in work is
+// finished.
+func (t *term) renew(o *owned) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leave(o, errLeaving)
+}
+
 // end gives all tenants up.
 func (t *term) end(cause error) {
 	t.mu.Lock()
