@@ -638,8 +638,8 @@ func TestTail_SubjectsMayChange(t *testing.T) {
 	orders.has(want)
 }
 
-// slowStart is a recorder whose cursor is read when gate is closed, and that records the order in
-// which the cursors of several were read.
+// slowStart is a recorder whose cursor is read when gate lets it, and that records the order in
+// which the cursors of several are read.
 type slowStart struct {
 	*recorder
 	gate  <-chan struct{}
@@ -672,10 +672,11 @@ func TestSubscription_OneForWhichACallWaitsIsStartedBeforeOthers(t *testing.T) {
 	subs[39].Hasten()
 	subs[39].Hasten()
 	subs[0].Hasten() // it is being read
-	close(gate)
+	gate <- struct{}{} // one of them ends, so that one other begins
 	if next := <-asked; next != ids[39] {
 		t.Errorf("the next one is %s, want %s", next, ids[39])
 	}
+	close(gate)
 	seen := map[contextkit.TenantID]bool{}
 	for range 31 {
 		next := <-asked
