@@ -671,7 +671,7 @@ func TestSubscription_OneForWhichACallWaitsIsStartedBeforeOthers(t *testing.T) {
 	}
 	subs[39].Hasten()
 	subs[39].Hasten()
-	subs[0].Hasten() // it is being read
+	subs[0].Hasten()   // it is being read
 	gate <- struct{}{} // one of them ends, so that one other begins
 	if next := <-asked; next != ids[39] {
 		t.Errorf("the next one is %s, want %s", next, ids[39])
