@@ -18,6 +18,9 @@ const maxListed = 100
 type JournalReport struct {
 	// Events is the number of events that were read, and Aggregates of how many aggregates.
 	Events, Aggregates int
+	// Last is the last sequence that the journal has, and Epoch its epoch, see [Journal.Epoch].
+	Last  uint64
+	Epoch int64
 	// Damage is what the stream's state and its record show; nil: nothing.
 	Damage *Damage
 	// Gaps are the sequences that cannot be read, and Accepted those of them whose loss an
@@ -99,6 +102,7 @@ func VerifyJournal(ctx context.Context, js jetstream.JetStream) (*JournalReport,
 	found := mergeGaps(report.Gaps)
 	report.Gaps = subtractGaps(found, mergeGaps(kept.Value.acceptedGaps(stream.CachedInfo().Created.UnixNano())))
 	report.Accepted, report.Aggregates = subtractGaps(found, report.Gaps), len(newest)
+	report.Last, report.Epoch = last, health.epoch.Load()
 	return report, report.snapshots(ctx, js, newest, health.epoch.Load())
 }
 

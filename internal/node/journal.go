@@ -19,8 +19,8 @@ import (
 // ErrDamaged means that a journal is not whole.
 var ErrDamaged = errors.New("the journal is not whole")
 
-// VerifyJournal reads the journal of a store through and writes to out what is missing of it.
-// Error: [ErrDamaged] if anything is.
+// VerifyJournal reads the journal of a store through and writes to out what is missing of it,
+// and which views in SQLite have followed it beyond its end. Error: [ErrDamaged] if anything is.
 func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 	ctx = contextkit.PlatformContext(ctx)
 	js, _, closed, err := store.open(ctx, false)
@@ -45,17 +45,22 @@ func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 	for _, gap := range report.Accepted {
 		lines = append(lines, "missing, and accepted as lost by an operator: sequences "+gap.String())
 	}
-	lines = append(lines, report.Faults...)
+	beyond, unread, err := store.compareViews(ctx, report)
+	if err != nil {
+		return err
+	}
+	lines = append(append(append(lines, report.Faults...), beyond...), unread...)
 	if report.More > 0 {
 		lines = append(lines, fmt.Sprintf("and %d further faults", report.More))
 	}
+	whole := report.Whole() && len(beyond) == 0
 	switch {
-	case report.Whole() && len(report.Accepted) > 0:
+	case whole && len(report.Accepted) > 0:
 		lines = append(lines, "the journal is whole but for accepted losses")
-	case report.Whole():
+	case whole:
 		lines = append(lines, "the journal is whole")
 	}
-	if _, err := fmt.Fprintln(out, strings.Join(lines, "\n")); err != nil || report.Whole() {
+	if _, err := fmt.Fprintln(out, strings.Join(lines, "\n")); err != nil || whole {
 		return err
 	}
 	return ErrDamaged

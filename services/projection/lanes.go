@@ -3,7 +3,6 @@ package projection
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/headgate/headgate/backbone/tail"
@@ -202,13 +201,13 @@ func (s *Service) takeChanged() map[contextkit.TenantID]struct{} {
 
 // origin fingerprints what views are made from now: see [store.Opener].
 func (s *Service) origin() string {
-	return fmt.Sprintf("%s@%d", s.models.Current().Revision, s.journal.Epoch())
+	return originOf(s.models.Current().Revision, s.journal.Epoch())
 }
 
 // openViews returns the follower of a tenant's views of the model in use.
 func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*follower, error) {
 	current, epoch := s.models.Current(), s.journal.Epoch()
-	origin := fmt.Sprintf("%s@%d", current.Revision, epoch)
+	origin := originOf(current.Revision, epoch)
 	rows, err := s.opener(ctx, tenant, current.Views(), origin)
 	if err != nil {
 		return nil, err

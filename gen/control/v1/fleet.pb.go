@@ -377,8 +377,9 @@ type Node struct {
 	// When its last announcement arrived, of a node that is lost or silent: one that has not
 	// announced itself for three seconds and is not known to be gone. Absent: it announces itself.
 	LastHeard *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_heard,json=lastHeard,proto3" json:"last_heard,omitempty"`
-	// Kinds of nodes whose calls a gateway refuses, because none of their nodes takes
-	// calls. The gateway is ready all the same, for the calls of other kinds.
+	// What of a node that is ready works in part: of a gateway, the kinds of nodes whose calls it
+	// refuses, because none of their nodes takes calls; of other nodes, "journal": events of the
+	// journal are missing.
 	Degraded      []string `protobuf:"bytes,16,rep,name=degraded,proto3" json:"degraded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

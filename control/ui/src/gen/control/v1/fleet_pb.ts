@@ -262,8 +262,9 @@ export type Node = Message<"control.v1.Node"> & {
   lastHeard?: Timestamp | undefined;
 
   /**
-   * Kinds of nodes whose calls a gateway refuses, because none of their nodes takes
-   * calls. The gateway is ready all the same, for the calls of other kinds.
+   * What of a node that is ready works in part: of a gateway, the kinds of nodes whose calls it
+   * refuses, because none of their nodes takes calls; of other nodes, "journal": events of the
+   * journal are missing.
    *
    * @generated from field: repeated string degraded = 16;
    */
