@@ -129,8 +129,16 @@ func countGaps(gaps []Gap) (count uint64) {
 }
 
 // inGaps reports whether a sequence is in one of the gaps.
-func inGaps(gaps []Gap, sequence uint64) bool {
-	return slices.ContainsFunc(gaps, func(g Gap) bool { return g.From <= sequence && sequence <= g.To })
+func inGaps(gaps []Gap, sequence uint64) bool { return gapOf(gaps, sequence).To > 0 }
+
+// gapOf returns the gap that has a sequence above 0, the zero value if there is none.
+func gapOf(gaps []Gap, sequence uint64) Gap {
+	for _, gap := range gaps {
+		if sequence > 0 && gap.From <= sequence && sequence <= gap.To {
+			return gap
+		}
+	}
+	return Gap{}
 }
 
 // rangesOf returns the gaps that sorted sequences are.

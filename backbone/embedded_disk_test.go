@@ -159,6 +159,44 @@ func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
 	}
 }
 
+// A write that the disk refuses leaves a sequence without an event in the server's count. It was
+// never acknowledged: the journal's end is not missing, and commands go on.
+func TestEmbedded_AnEventThatAFullDiskRefusedIsNoLostEnd(t *testing.T) {
+	dir := disktest.Small(t, 64<<20)
+	w := startWatched(t, filepath.Join(dir, "nats"))
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	free := disktest.Fill(t, dir)
+	for n := 1; w.storage.Check(backbone.StreamEvents) == nil; n++ {
+		if err := w.journal.Append(ctx, acme, 0, events(fmt.Sprintf("w%d", n), 1, 1, "")); err == nil {
+			t.Skip("the file system had room for an event")
+		}
+	}
+	restored := w.js.Conn().StatusChanged(nats.CONNECTED)
+	free()
+	w.lines.await(t, "the journal stores messages again")
+	<-restored
+	if err := backbone.CheckJournal(contextkit.PlatformContext(t.Context()), w.journal); err != nil {
+		t.Fatal(err)
+	}
+	if damage := w.journal.Integrity().Damage(); damage != nil && damage.End != nil {
+		t.Errorf("%v: want no lost end", damage)
+	}
+	first := events("w", 1, 1, "")
+	if err := w.journal.Append(ctx, acme, 0, first); err != nil {
+		t.Fatal(err)
+	}
+	if err := backbone.CheckJournal(contextkit.PlatformContext(t.Context()), w.journal); err != nil {
+		t.Fatal(err)
+	}
+	if damage := w.journal.Integrity().Damage(); damage != nil && damage.End != nil {
+		t.Errorf("%v after another event: want no lost end", damage)
+	}
+	if got := load(t, w.journal, acme, "w"); len(got) != 1 || got[0].ID != first[0].ID {
+		t.Errorf("%d events are read, want the one that was acknowledged", len(got))
+	}
+}
+
 // While the directory is gone nothing is stored, and no empty journal takes its place; when it is
 // back, the journal goes on.
 func TestEmbedded_NoticesThatItsDirectoryIsGone(t *testing.T) {

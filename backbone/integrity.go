@@ -106,6 +106,16 @@ func (i *Integrity) acknowledged(event *Event) {
 	i.mu.Unlock()
 }
 
+// lastAcked returns the sequence of the last event that this process has appended in an epoch.
+func (i *Integrity) lastAcked(epoch int64) uint64 {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.acked.Epoch != epoch {
+		return 0
+	}
+	return i.acked.Sequence
+}
+
 // Report records a sequence that the journal had, which something made from it shows, such as
 // views' checkpoint. If the journal does not have the sequence any more, its end is missing.
 func (i *Integrity) Report(ctx context.Context, sequence uint64, why string) error {
@@ -368,8 +378,14 @@ func (i *Integrity) compare(ctx context.Context, stream jetstream.Stream, record
 		}
 	}
 	found.Gaps = subtractGaps(gaps, mergeGaps(accepted))
-	if state.LastSeq > 0 && found.End == nil && inGaps(found.Gaps, state.LastSeq) {
-		lost("its last events cannot be read")
+	if end := gapOf(found.Gaps, state.LastSeq); end.To > 0 && found.End == nil {
+		if end.From <= max(tail.Sequence, i.lastAcked(epoch)) {
+			lost("its last events cannot be read")
+		} else {
+			// As far as is known none of them was acknowledged: a write that fails, as on a
+			// full disk, leaves its sequence without an event. Nothing is recorded of it.
+			last = Tail{}
+		}
 	}
 	found.Missing = countGaps(found.Gaps)
 	return found, last, nil
