@@ -199,6 +199,14 @@ func (s *Subscription) Waiting() int64 {
 	return waiting
 }
 
+// Started reports whether the cursor has been read: before that, Waiting is no more than an
+// estimate of whether there are events.
+func (s *Subscription) Started() bool {
+	s.tail.mu.Lock()
+	defer s.tail.mu.Unlock()
+	return s.known
+}
+
 // accepting reports whether events can be queued.
 func (s *Subscription) accepting() bool {
 	return s.known && !s.paused && !s.stopped && !s.overdue

@@ -69,8 +69,17 @@ var outgoing = map[string]struct{ carries, shown string }{
 	// Requests to JetStream's API, as those of the client library.
 	"backbone.removeMessage nats.RequestWithContext": {"", ""},
 	"backbone.CountEvents nats.RequestWithContext":   {"", ""},
+	"backbone.Storage.examine nats.Request":          {"", ""},
+	"backup.ask nats.RequestWithContext":             {"", ""},
+	"backbonetest.NextBlock jetstream.Publish":       {"", ""}, // of tests alone
 	"tracing.newSender grpc.NewClient":               {"", ""},
-	"tracing.sender.UploadTraces grpc.Invoke":        {"", ""},
+	"backbone.observed.PublishMsg jetstream.PublishMsg": {
+		"it passes the message on as it is", "backbone.TestStorage_NoticesAServerThatStoresNothing"},
+	"backup.restoring.addRefusals jetstream.PublishMsg": {
+		"contextkit.InjectNATS under the platform's context, or it fails", "services/runner.TestBackup_WhatWasUndoneDoesNotGoForward"},
+	"backup.restoring.moveCursors jetstream.PublishMsg": {
+		"contextkit.InjectNATS under the platform's context, or it fails", "cmd/headgate.TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing"},
+	"tracing.sender.UploadTraces grpc.Invoke": {"", ""},
 	"backbone.Journal.publish jetstream.PublishMsg": {
 		"its messages are made by Event.message, which injects the contract or fails", "services/aggregate.TestTheContractReachesTheJournal"},
 	"backbone.Journal.publish jetstreamext.PublishMsgBatch": {

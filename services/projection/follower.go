@@ -1,6 +1,7 @@
 package projection
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -173,6 +174,20 @@ func (f *follower) starts(ctx context.Context) error {
 		subscription.Hasten()
 	}
 	return f.wait(ctx, func() bool { return f.started })
+}
+
+// startedProgress is progress. If the node has just started, it waits a moment until it is known
+// how far the views are. Errors: also [errMoved], and ctx's.
+func (f *follower) startedProgress(ctx context.Context) error {
+	if f.progress() == nil {
+		return nil
+	}
+	waiting, cancel := context.WithTimeout(ctx, maxStartWait)
+	defer cancel()
+	if err := f.starts(waiting); ctx.Err() != nil || errors.Is(err, errMoved) {
+		return cmp.Or(ctx.Err(), err)
+	}
+	return f.progress()
 }
 
 // failing returns why the follower does not advance, nil when it does.

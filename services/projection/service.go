@@ -1,7 +1,6 @@
 package projection
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -169,7 +168,7 @@ func (s *Service) Lag() int64 {
 
 // Ready reports why the service cannot answer, for a tenant or at all. It answers without NATS:
 // the views are here, as of their position.
-func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
+func (s *Service) Ready(ctx context.Context, tenant contextkit.TenantID) error {
 	if s.store != nil {
 		if err := s.store(); err != nil {
 			return err
@@ -188,7 +187,7 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	} else if err != nil && !s.away() {
 		return errors.New("the tenant's projection does not advance: its log says why")
 	}
-	return f.progress()
+	return f.startedProgress(ctx)
 }
 
 // away reports whether the journal cannot be read, for no fault of a tenant's views.
@@ -378,16 +377,8 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 	if !ok {
 		return nil, nil, nil, connect.Errorf(connect.CodeNotFound, "there is no view %q in the model", name)
 	}
-	if err := f.progress(); err != nil {
-		// If the node has just started, how far the views are is about to be known.
-		waiting, cancel := context.WithTimeout(ctx, maxStartWait)
-		defer cancel()
-		if waitErr := f.starts(waiting); ctx.Err() != nil || errors.Is(waitErr, errMoved) {
-			return nil, nil, nil, asConnectError(cmp.Or(ctx.Err(), waitErr))
-		}
-		if err := f.progress(); err != nil {
-			return nil, nil, nil, asConnectError(err)
-		}
+	if err := f.startedProgress(ctx); err != nil {
+		return nil, nil, nil, asConnectError(err)
 	}
 	if minPosition == "" {
 		return f, view, release, nil

@@ -147,7 +147,9 @@ func (s *Service) waiting(ctx context.Context, tenant contextkit.TenantID) (begu
 	if byCursors {
 		if t != nil {
 			if o := t.owner(tenant); o != nil {
-				return o.waiting()
+				if begun, behind, known := o.waiting(); known {
+					return begun, behind, nil
+				}
 			}
 		}
 		return s.waitingElsewhere(ctx, tenant)
