@@ -264,10 +264,10 @@ func (i *Integrity) recordAcked(ctx context.Context) error {
 	i.mu.Lock()
 	tail := i.acked
 	i.mu.Unlock()
-	if damaged := i.Appendable() != nil; damaged || tail.Sequence == 0 || tail.Epoch != i.epoch.Load() {
-		return nil
+	if whole := i.Appendable() == nil; whole && tail.Sequence > 0 && tail.Epoch == i.epoch.Load() {
+		return i.records.raise(ctx, tail)
 	}
-	return i.records.raise(ctx, tail)
+	return nil
 }
 
 // check compares the journal with what is recorded of it.

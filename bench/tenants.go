@@ -122,13 +122,13 @@ func (c *tenantsCommand) measure(ctx context.Context, tenants int) (row *tenants
 	if row.startCPU, err = second.cpu(); err != nil {
 		return nil, err
 	}
-	time.Sleep(c.Settle)
+	lasting(ctx, c.Settle)
 	before, err := second.cpu()
 	if err != nil {
 		return nil, err
 	}
 	began := time.Now()
-	time.Sleep(c.Idle)
+	lasting(ctx, c.Idle)
 	after, err := second.cpu()
 	if err != nil {
 		return nil, err
@@ -291,7 +291,7 @@ func (c *tenantNodeCommand) Run(ctx context.Context) (err error) {
 	fmt.Println("listens")
 	for _, tenant := range tenants.All() {
 		for service.Ready(ctx, tenant) != nil && ctx.Err() == nil {
-			time.Sleep(10 * time.Millisecond)
+			lasting(ctx, 10*time.Millisecond)
 		}
 	}
 	fmt.Println("ready")
@@ -305,4 +305,12 @@ func (c *tenantNodeCommand) Run(ctx context.Context) (err error) {
 		}
 	}()
 	return errors.Join(<-done, service.Close())
+}
+
+// lasting returns after a measured time, or when ctx ends.
+func lasting(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
