@@ -125,6 +125,9 @@ func TestDisk_DevGoesOnOnceThereIsRoom(t *testing.T) {
 // Under concurrent commands and batches a disk that is full again and again loses nothing that was
 // acknowledged, and nothing has its effect twice.
 func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it fills a disk under load several times")
+	}
 	for name, flags := range map[string][]string{"synced": nil, "lazy": {"--lazy-sync"}} {
 		t.Run(name, func(t *testing.T) {
 			dir := disktest.Small(t, 96<<20)
