@@ -199,12 +199,12 @@ func (s *Subscription) Waiting() int64 {
 	return waiting
 }
 
-// Started reports whether the cursor has been read: before that, Waiting is no more than an
-// estimate of whether there are events.
+// Started reports whether the cursor has been read, and the journal asked for the tenant's newest
+// event: before that, Waiting is no more than an estimate of whether there are events.
 func (s *Subscription) Started() bool {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
-	return s.known
+	return s.known && s.asked
 }
 
 // accepting reports whether events can be queued.

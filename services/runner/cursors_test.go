@@ -224,8 +224,8 @@ func TestCursors_WaitForEveryRunnerThatIsAnnounced(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(t, "triggers are not taken by cursors", f.node.ByCursors)
-	if res, err := f.admin.Status(platform(t), &adminv1.StatusRequest{}); err != nil || !res.GetStatus().GetTenants()[0].GetPaused() || res.GetStatus().GetTenants()[0].GetPending() != 1 {
-		t.Fatalf("%v, %v: want the tenant paused still, with one event waiting", res, err)
+	if res, err := f.admin.Status(platform(t), &adminv1.StatusRequest{}); err != nil || !res.GetStatus().GetTenants()[0].GetPaused() {
+		t.Fatalf("%v, %v: want the tenant paused still", res, err)
 	}
 	if _, err := f.admin.ResumeTenant(as(t, "acme"), &adminv1.ResumeTenantRequest{TenantId: "acme"}); err != nil {
 		t.Fatal(err)
