@@ -154,6 +154,11 @@ func (s *Service) waiting(ctx context.Context, tenant contextkit.TenantID) (begu
 		}
 		return s.waitingElsewhere(ctx, tenant)
 	}
+	return s.waitingAtDurable(ctx, tenant)
+}
+
+// waitingAtDurable is waiting by the durable consumer of earlier versions.
+func (s *Service) waitingAtDurable(ctx context.Context, tenant contextkit.TenantID) (begun, behind int64, err error) {
 	consumer, err := s.js.Consumer(ctx, backbone.StreamEvents, durableName(tenant))
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound): // nothing has been asked for yet
@@ -187,7 +192,12 @@ func (s *Service) waitingElsewhere(ctx context.Context, tenant contextkit.Tenant
 		}
 		behind += count
 	}
-	return int64(len(stored.Open)), behind, nil
+	if stored.Durable > 0 {
+		if begun, _, err = s.waitingAtDurable(ctx, tenant); err != nil {
+			return 0, 0, err
+		}
+	}
+	return begun + int64(len(stored.Open)), behind, nil
 }
 
 var stateMessages = map[state]adminv1.WorkflowState{

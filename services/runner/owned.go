@@ -326,11 +326,11 @@ func (o *owned) quiet() <-chan struct{} {
 }
 
 // waiting returns the number of pieces that were begun and have not ended, and about that of
-// the events that have not been taken; false if that is not known yet.
+// the events that have not been taken; false if that is not known here.
 func (o *owned) waiting() (begun, behind int64, known bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.sub == nil || !o.sub.Started() {
+	if o.sub == nil || !o.sub.Started() || o.stored.Durable > 0 {
 		return 0, 0, false
 	}
 	return int64(len(o.open) + len(o.due)), o.sub.Waiting(), true
