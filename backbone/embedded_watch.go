@@ -122,7 +122,7 @@ func (w *embeddedWatch) restart(ctx context.Context) {
 		w.server = s
 		w.mu.Unlock()
 	} else if ctx.Err() == nil {
-		w.log.Error().Err(err).Str("directory", w.config.Dir).Dur("again_in", w.pause).Msg("the NATS server cannot be started anew; it is tried again")
+		w.log.Error().Err(err).Str("directory", w.config.Dir).Dur("again_in_ms", w.pause).Msg("the NATS server cannot be started anew; it is tried again")
 	}
 	w.started = time.Now()
 	w.next, w.pause = w.started.Add(w.pause), min(2*w.pause, maxRestartPause)
@@ -180,7 +180,7 @@ func (w *embeddedWatch) declare(refusal Refusal, failing map[string]error) {
 	}
 	w.said, w.journal = refusal, journal
 	if refusal == "" {
-		w.log.Warn().Str("directory", w.config.Dir).Dur("after", time.Since(w.since)).Msg("the journal stores messages again")
+		w.log.Warn().Str("directory", w.config.Dir).Dur("after_ms", time.Since(w.since)).Msg("the journal stores messages again")
 		return
 	}
 	line := w.log.Error().Err(cause).Str("directory", w.config.Dir).Strs("streams", slices.Sorted(maps.Keys(failing)))

@@ -107,7 +107,7 @@ func (m *Monitor) disconnected(conn *nats.Conn, err error) {
 		err = errors.New("the server closed it")
 	}
 	m.set(natsAway, true)
-	m.log.Warn().Err(err).Dur("again_in", reconnectWait).Msg("the connection to NATS is lost; it is restored when a server answers")
+	m.log.Warn().Err(err).Dur("again_in_ms", reconnectWait).Msg("the connection to NATS is lost; it is restored when a server answers")
 }
 
 // Kinds of errors that the client reports.
@@ -213,14 +213,14 @@ func (m *Monitor) answers(state jetstream.StreamState, now time.Time) {
 	m.lastSeq, m.bytes = state.LastSeq, state.Bytes
 	m.mu.Unlock()
 	if cause != "" {
-		m.log.Warn().Dur("after", now.Sub(since)).Msg("JetStream answers again")
+		m.log.Warn().Dur("after_ms", now.Sub(since)).Msg("JetStream answers again")
 	}
 }
 
 // lose records that JetStream is away though NATS is reachable.
 func (m *Monitor) lose(err error) {
 	if m.set(jetStreamAway, true) {
-		m.log.Warn().Err(err).Dur("again_in", monitorEvery).Msg("JetStream does not answer; it is asked again")
+		m.log.Warn().Err(err).Dur("again_in_ms", monitorEvery).Msg("JetStream does not answer; it is asked again")
 	}
 }
 

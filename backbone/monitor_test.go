@@ -108,7 +108,7 @@ func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
 	if !away || !strings.Contains(outage.String(), "NATS is not reachable") || outage.Since.IsZero() {
 		t.Errorf("%v, %v", outage, away)
 	}
-	if lines.count(`"level":"warn"`) != 1 || lines.count(`"again_in"`) != 1 || lines.count(`"error"`) != 1 {
+	if lines.count(`"level":"warn"`) != 1 || lines.count(`"again_in_ms"`) != 1 || lines.count(`"error"`) != 1 {
 		t.Errorf("want one line of level warn with cause and next attempt:\n%s", lines.text.String())
 	}
 	if value(t, m, "headgate_nats_connected") != 0 || value(t, m, "headgate_jetstream_available") != 0 || value(t, m, "headgate_nats_disconnects_total") != 1 || value(t, m, "headgate_nats_view_age_seconds") <= 0 {
@@ -139,7 +139,7 @@ func TestMonitor_SaysThatJetStreamIsAway(t *testing.T) {
 	if outage, away := m.Outage(); !away || !strings.Contains(outage.Cause, "JetStream does not answer") {
 		t.Errorf("%v, %v", outage, away)
 	}
-	if n := lines.count(`"again_in"`); n != 1 {
+	if n := lines.count(`"again_in_ms"`); n != 1 {
 		t.Errorf("%d lines, want 1:\n%s", n, lines.text.String())
 	}
 }

@@ -161,7 +161,7 @@ func (t *Tail) follow(ctx context.Context) error {
 		t.mu.Lock()
 		t.failure = err
 		t.mu.Unlock()
-		t.config.Log.Warn().Err(err).Dur("again_in", pause).Uint64("position", t.Position()).Msg("the journal's tail is interrupted")
+		t.config.Log.Warn().Err(err).Dur("again_in_ms", pause).Uint64("position", t.Position()).Msg("the journal's tail is interrupted")
 		select {
 		case <-ctx.Done():
 			return nil

@@ -77,7 +77,7 @@ func (r *reader) read(subjects []string, from uint64) {
 	if err == nil || r.ctx.Err() != nil {
 		return
 	}
-	r.tail.config.Log.Warn().Err(err).Dur("again_in", firstPause).Msg("reading the journal is interrupted")
+	r.tail.config.Log.Warn().Err(err).Dur("again_in_ms", firstPause).Msg("reading the journal is interrupted")
 	select {
 	case <-time.After(firstPause):
 	case <-r.ctx.Done():

@@ -163,7 +163,7 @@ func (m *Meter) count(ctx context.Context, bucket *backbone.Bucket[counting], ke
 	if _, err := bucket.Put(ctx, keyCount, mine, revision); err != nil {
 		return err
 	}
-	m.config.Log.Info().Uint64("until", last).Dur("took", time.Since(began)).Msg("what tenants store was counted in the journal")
+	m.config.Log.Info().Uint64("until", last).Dur("took_ms", time.Since(began)).Msg("what tenants store was counted in the journal")
 	return nil
 }
 

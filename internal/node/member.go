@@ -163,7 +163,7 @@ func (m *member) degraded(context.Context, contextkit.TenantID) map[string]strin
 
 // complain returns what hears of failures that are tried again.
 func (m *member) complain(what string) func(error) {
-	return func(err error) { m.log.Warn().Err(err).Dur("again_in", followAgain).Msg(what) }
+	return func(err error) { m.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg(what) }
 }
 
 // announce says that the node is there, until ctx ends. lag may be nil.
@@ -227,7 +227,7 @@ func followModel(ctx context.Context, js jetstream.JetStream, models *model.Regi
 		}
 	}
 	backbone.FollowBucket(ctx, js, backbone.BucketModels, backbone.Whole(applied), func(err error) {
-		log.Warn().Err(err).Dur("again_in", followAgain).Msg("applied models are not followed; the one in use stays")
+		log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("applied models are not followed; the one in use stays")
 	})
 	return nil
 }
@@ -250,7 +250,7 @@ func loadTenants(ctx context.Context, js jetstream.JetStream, edge *gateway.Gate
 func followTenants(ctx context.Context, js jetstream.JetStream, edge *gateway.Gateway, log zerolog.Logger) error {
 	known := func(all map[string]backbone.Kept[backbone.Tenant]) { edge.SetTenants(statesOf(all)) }
 	backbone.FollowBucket(ctx, js, backbone.BucketTenants, backbone.Whole(known), func(err error) {
-		log.Warn().Err(err).Dur("again_in", followAgain).Msg("what is decided about tenants is not followed; what was decided last stays in force")
+		log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("what is decided about tenants is not followed; what was decided last stays in force")
 	})
 	return nil
 }

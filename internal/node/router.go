@@ -70,7 +70,7 @@ func (r *router) followNodes(ctx context.Context, js jetstream.JetStream) error 
 		},
 		Ask: r.ask,
 		Failed: func(err error) {
-			r.log.Warn().Err(err).Dur("again_in", followAgain).Msg("announcements of nodes are not received; those known stay while they answer probes")
+			r.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("announcements of nodes are not received; those known stay while they answer probes")
 		},
 	})
 	return nil
@@ -186,7 +186,7 @@ func (r *router) configured(kind string, tenant contextkit.TenantID) route.Place
 // followPlacements keeps the table's placements until ctx ends.
 func (r *router) followPlacements(ctx context.Context, js jetstream.JetStream) error {
 	backbone.FollowBucket(ctx, js, backbone.BucketPlacement, r.place, func(err error) {
-		r.log.Warn().Err(err).Dur("again_in", followAgain).Msg("placements are not followed; those known stay")
+		r.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("placements are not followed; those known stay")
 	})
 	return nil
 }

@@ -69,7 +69,7 @@ func (p *Plan) start(ctx context.Context) (_ *running, err error) {
 		p.waitFor("the start waits: " + away.reason)
 		if told.cause != err.Error() || time.Since(told.at) >= sameCause {
 			told.cause, told.at = err.Error(), time.Now()
-			p.log.Warn().Err(err).Dur("again_in", wait).Msg("the start waits: " + away.reason)
+			p.log.Warn().Err(err).Dur("again_in_ms", wait).Msg("the start waits: " + away.reason)
 		}
 		select {
 		case <-time.After(wait):

@@ -189,7 +189,7 @@ func TestStart_RolesWaitForNATS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := startRole(t, name)
 			line := r.until(t, "the start waits")
-			for _, want := range []string{`"level":"warn"`, "no servers available", "again_in", "NATS does not accept a connection"} {
+			for _, want := range []string{`"level":"warn"`, "no servers available", "again_in_ms", "NATS does not accept a connection"} {
 				if !strings.Contains(line, want) {
 					t.Errorf("%s: want %s", line, want)
 				}

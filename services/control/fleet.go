@@ -50,7 +50,7 @@ func (s *Service) followNodes(ctx context.Context) {
 }
 
 func (s *Service) unfollowed(err error) {
-	s.log.Warn().Err(err).Dur("again_in", followAgain).Msg("announcements of nodes are not received; those known stay while they answer")
+	s.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("announcements of nodes are not received; those known stay while they answer")
 }
 
 const (

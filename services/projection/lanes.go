@@ -58,7 +58,7 @@ func (s *Service) follow(ctx context.Context) {
 		}
 		var again <-chan time.Time
 		if err != nil && ctx.Err() == nil {
-			s.log.Error().Err(err).Dur("again_in", openAgain).Msg("views are not opened")
+			s.log.Error().Err(err).Dur("again_in_ms", openAgain).Msg("views are not opened")
 			again = time.After(openAgain)
 		}
 		select {

@@ -75,7 +75,7 @@ func (w *worker) due(ctx context.Context, msg jetstream.Msg) {
 		_ = msg.TermWithReason("dead letter")
 	default:
 		delay := retryDelay(attempt)
-		log.Warn().Err(err).Dur("again_in", delay).Msg("due work is tried again")
+		log.Warn().Err(err).Dur("again_in_ms", delay).Msg("due work is tried again")
 		_ = msg.NakWithDelay(delay) // if it is lost, ackWait delivers it again
 	}
 }

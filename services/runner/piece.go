@@ -67,7 +67,7 @@ func (w *worker) workTrigger(ctx context.Context, event backbone.Event, attempt 
 		return true, 0
 	case !final(err) && attempt < maxAttempts:
 		again = retryDelay(attempt)
-		log.Warn().Err(err).Dur("again_in", again).Msg("workflow is tried again")
+		log.Warn().Err(err).Dur("again_in_ms", again).Msg("workflow is tried again")
 		return false, again
 	}
 	log.Error().Err(err).Msg("workflow trigger becomes a dead letter")
@@ -93,7 +93,7 @@ func (w *worker) workDue(ctx context.Context, p *piece) (ended bool, again time.
 		}
 	default:
 		again = retryDelay(p.failed + 1)
-		log.Warn().Err(err).Dur("again_in", again).Msg("due work is tried again")
+		log.Warn().Err(err).Dur("again_in_ms", again).Msg("due work is tried again")
 		return false, again
 	}
 	if err := backbone.RemoveDueWork(ctx, w.js, p.sequence); err != nil {

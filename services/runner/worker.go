@@ -246,7 +246,7 @@ func (w *worker) settle(ctx context.Context, msg jetstream.Msg, event backbone.E
 		}
 	case !final(err) && attempt < maxAttempts:
 		delay := retryDelay(attempt)
-		log.Warn().Err(err).Dur("again_in", delay).Msg("workflow is tried again")
+		log.Warn().Err(err).Dur("again_in_ms", delay).Msg("workflow is tried again")
 		_ = msg.NakWithDelay(delay) // if it is lost, ackWait delivers the event again
 	default:
 		log.Error().Err(err).Msg("workflow trigger becomes a dead letter")

@@ -126,9 +126,9 @@ func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
 		switch changed, before := d.health.set(err, now); {
 		case !changed:
 		case err != nil:
-			log.Warn().Err(err).Dur("again_in", watchEvery).Msg("PostgreSQL does not answer: queries are refused as UNAVAILABLE, and no events are applied")
+			log.Warn().Err(err).Dur("again_in_ms", watchEvery).Msg("PostgreSQL does not answer: queries are refused as UNAVAILABLE, and no events are applied")
 		default:
-			log.Warn().Dur("after", now.Sub(before)).Msg("PostgreSQL answers again")
+			log.Warn().Dur("after_ms", now.Sub(before)).Msg("PostgreSQL answers again")
 		}
 		if err == nil {
 			if err := d.renewSometimes(ctx, now); err != nil && ctx.Err() == nil {
