@@ -65,11 +65,16 @@ func (c *committer) commit(ctx context.Context, messages []*nats.Msg) committed 
 	own := &commit{messages: messages, turn: make(chan struct{}, 1), done: make(chan committed, 1)}
 	c.waiting = append(c.waiting, own)
 	c.mu.Unlock()
+	return c.await(ctx, own)
+}
+
+// await returns what became of an append that waits for its turn or its group.
+func (c *committer) await(ctx context.Context, own *commit) committed {
 	select {
 	case result := <-own.done:
 		return result
 	case <-own.turn:
-		return c.publishAlone(ctx, messages)
+		return c.publishAlone(ctx, own.messages)
 	case <-ctx.Done():
 		c.leave(own) //nolint:contextcheck // a group outlives each of its callers
 		return committed{err: ctx.Err()}
@@ -137,8 +142,9 @@ func (c *committer) group() int {
 	return len(c.waiting)
 }
 
-// publishGroup publishes what appends want as one batch. When the server refuses it,
-// nothing of it is written: each then goes by itself, and learns whether it was why.
+// publishGroup publishes what appends want as one batch. When the server refuses it, or a message
+// exceeds the server's max_payload, nothing of it is written: each then goes by itself, and learns
+// whether it was why.
 func (c *committer) publishGroup(group []*commit) {
 	var messages []*nats.Msg
 	for _, one := range group {
@@ -146,7 +152,7 @@ func (c *committer) publishGroup(group []*commit) {
 	}
 	result := c.publish(context.Background(), messages) // each of its appends waits as long as its own context lets it
 	var refusal jetstream.JetStreamError
-	refused := errors.As(result.err, &refusal) && refusal.APIError() != nil
+	refused := errors.As(result.err, &refusal) && refusal.APIError() != nil || errors.Is(result.err, nats.ErrMaxPayload)
 	if result.err == nil {
 		c.grouped(len(group))
 	}

@@ -3,6 +3,8 @@ package backbone
 import (
 	"context"
 	"time"
+
+	"github.com/nats-io/nats.go"
 )
 
 // CheckJournal checks a journal now, and Scrub reads it through once.
@@ -18,3 +20,28 @@ const (
 )
 
 var _ time.Duration = ConfirmEvery
+
+// Publish publishes messages as one append does after its checks.
+func (j *Journal) Publish(ctx context.Context, messages []*nats.Msg) error {
+	if err := j.publish(ctx, messages).err; err != nil {
+		return appendError(err)
+	}
+	return nil
+}
+
+// PublishGroup publishes appends in one group commit, and returns the outcome of each.
+func (j *Journal) PublishGroup(ctx context.Context, appends [][]*nats.Msg) []error {
+	c := &committer{publish: j.publish, grouped: func(int) {}, busy: true}
+	group := make([]*commit, len(appends))
+	for n, messages := range appends {
+		group[n] = &commit{messages: messages, turn: make(chan struct{}, 1), done: make(chan committed, 1)}
+	}
+	c.publishGroup(group)
+	outcomes := make([]error, len(group))
+	for n, one := range group {
+		if err := c.await(ctx, one).err; err != nil {
+			outcomes[n] = appendError(err)
+		}
+	}
+	return outcomes
+}

@@ -123,15 +123,17 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 		if err != nil {
 			return err
 		}
-		if most := min(MaxMessageBytes, j.js.Conn().MaxPayload()) - batchHeaders; int64(msg.Size()) > most {
-			return fmt.Errorf("%w: %s has %d bytes, and NATS takes %d", ErrTooLarge, events[i].Type, msg.Size(), most)
-		}
 		messages[i] = msg
 	}
 	if key := events[0].Command.IdempotencyKey; key != "" {
 		messages[0].Header.Set(jetstream.MsgIDHeader, tenant.String()+"/"+key)
 	}
 	messages[0].Header.Set(jetstream.ExpectedLastSubjSeqHeader, fmt.Sprint(lastSequence))
+	for i, msg := range messages {
+		if most := min(MaxMessageBytes, j.js.Conn().MaxPayload()) - batchHeaders; int64(msg.Size()) > most {
+			return fmt.Errorf("%w: %s has %d bytes, and NATS takes %d", ErrTooLarge, events[i].Type, msg.Size(), most)
+		}
+	}
 
 	if err := j.storage.admit(StreamEvents); err != nil {
 		return fmt.Errorf("backbone: append: %w: %w", ErrRefused, err)
@@ -210,6 +212,9 @@ func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result com
 }
 
 func appendError(err error) error {
+	if Refused(err) == RefusedTooLarge { // by another server than the one that was measured for, or by the stream
+		return fmt.Errorf("backbone: append: %w: %w", ErrTooLarge, err)
+	}
 	var api jetstream.JetStreamError
 	if errors.As(err, &api) && api.APIError() != nil {
 		switch api.APIError().ErrorCode {

@@ -182,9 +182,9 @@ func TestAnEventIsAsLargeAsItsServerTakes(t *testing.T) {
 	}
 	acme := backbonetest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
-	refused := 0
-	for size := most - 2000; size <= most; size += 20 {
-		for count := 1; count <= 2; count++ { // alone, and in a batch
+	for count := 1; count <= 2; count++ { // alone, and in a batch
+		refused := 0
+		for size := most - 2000; size <= most; size += 20 {
 			list := events(fmt.Sprintf("w-%d-%d", size, count), 1, count, "key")
 			list[count-1].Data = []byte(`"` + strings.Repeat("x", size) + `"`)
 			list[0].Command.IdempotencyKey = fmt.Sprint(size, "-", count)
@@ -197,9 +197,84 @@ func TestAnEventIsAsLargeAsItsServerTakes(t *testing.T) {
 				t.Fatalf("%d bytes are taken, less were refused", size)
 			}
 		}
+		if refused == 0 {
+			t.Errorf("%d events: nothing is too large", count)
+		}
 	}
-	if refused == 0 {
-		t.Error("nothing is too large")
+}
+
+// largeMessage returns an event's message of more than size bytes, which no check of Append has seen.
+func largeMessage(tenant contextkit.TenantID, id string, size int) *nats.Msg {
+	msg := nats.NewMsg(backbone.EventSubject(tenant, "wallet", id))
+	msg.Data = []byte(`"` + strings.Repeat("x", size) + `"`)
+	return msg
+}
+
+// The max_payload of a server is found too small after Append has compared sizes with it, as when
+// the connection is restored to another server.
+func TestAppend_MessageAboveMaxPayloadIsTooLarge(t *testing.T) {
+	const most = 64 << 10
+	js := backbonetest.Connect(t, backbonetest.Server(t, &server.Options{MaxPayload: most}))
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	message := func(id string, size int) *nats.Msg { return largeMessage(acme, id, size) }
+	for name, messages := range map[string][]*nats.Msg{
+		"single":        {message("single", most)},
+		"first of two":  {message("first", most), message("first", 1)},
+		"last of two":   {message("last", 1), message("last", most)},
+		"second of six": {message("six", 1), message("six", most), message("six", 1), message("six", 1), message("six", 1), message("six", 1)},
+	} {
+		if err := journal.Publish(ctx, messages); !errors.Is(err, backbone.ErrTooLarge) {
+			t.Errorf("%s: %v, want ErrTooLarge", name, err)
+		}
+	}
+	if last, err := journal.Last(ctx, acme); last != 0 || err != nil {
+		t.Errorf("the last sequence is %d, %v: want none", last, err)
+	}
+	outcomes := journal.PublishGroup(ctx, [][]*nats.Msg{{message("a", 1)}, {message("b", most)}, {message("c", 1), message("c", 1)}})
+	if outcomes[0] != nil || !errors.Is(outcomes[1], backbone.ErrTooLarge) || outcomes[2] != nil {
+		t.Errorf("%v: want that only the second of a group is too large", outcomes)
+	}
+	if last, err := journal.Last(ctx, acme); last != 3 || err != nil {
+		t.Errorf("the last sequence is %d, %v: want 3", last, err)
+	}
+	for _, keyBytes := range []int{1, 700, 2000} { // JetStream's headers count too
+		for size := most - 4000; size <= most; size += 100 {
+			list := events(fmt.Sprintf("w-%d-%d", keyBytes, size), 1, 1, fmt.Sprintf("%0*d", keyBytes, size))
+			list[0].Data = []byte(`"` + strings.Repeat("x", size) + `"`)
+			if err := journal.Append(ctx, acme, 0, list); err != nil && !errors.Is(err, backbone.ErrTooLarge) {
+				t.Fatalf("%d bytes under a key of %d: %v", size, keyBytes, err)
+			}
+		}
+	}
+}
+
+func TestAppend_EventAboveTheStreamsMaxMsgSizeIsTooLarge(t *testing.T) {
+	journal, js := openJournal(t)
+	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	config.MaxMsgSize = 4 << 10
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	for count := 1; count <= 3; count++ {
+		list := events(fmt.Sprint("w", count), 1, count, "")
+		list[count-1].Data = []byte(`"` + strings.Repeat("x", 4<<10) + `"`)
+		if err := journal.Append(ctx, acme, 0, list); !errors.Is(err, backbone.ErrTooLarge) {
+			t.Errorf("%d events: %v, want ErrTooLarge", count, err)
+		}
+	}
+	if last, err := journal.Last(ctx, acme); last != 0 || err != nil {
+		t.Errorf("the last sequence is %d, %v: want none", last, err)
 	}
 }
 
