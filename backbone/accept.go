@@ -20,7 +20,7 @@ func AcceptLoss(ctx context.Context, js jetstream.JetStream, by, reason string) 
 	}
 	var loss AcceptedLoss
 	err = i.records.change(ctx, func(record *JournalRecord) (bool, error) {
-		stream, err := js.Stream(ctx, StreamEvents)
+		stream, err := openEvents(ctx, js)
 		if err != nil {
 			return false, fmt.Errorf("backbone: accept a loss: %w", err)
 		}

@@ -24,6 +24,9 @@ const (
 	// yet everything that it has. A standstill of that many checks in a row is none of that.
 	confirmEvery  = time.Second
 	confirmations = 10
+	// answerTimeout bounds each request of a check. A change of leaders, which loses requests, takes
+	// less.
+	answerTimeout = 10 * time.Second
 	// maxDeleted bounds the missing messages whose sequences are asked for.
 	maxDeleted = 1_000_000
 )
@@ -143,7 +146,7 @@ func (i *Integrity) Reached(sequence uint64, why string) {
 // does so in several looks.
 func (i *Integrity) beyond(ctx context.Context, noted Finding) error {
 	for looks := 1; ; looks++ {
-		stream, err := i.js.Stream(ctx, StreamEvents)
+		stream, err := openEvents(ctx, i.js)
 		if err != nil || stream.CachedInfo().State.LastSeq >= noted.End {
 			return err
 		}
@@ -270,7 +273,25 @@ func (i *Integrity) recordAcked(ctx context.Context) error {
 	return nil
 }
 
-// check compares the journal with what is recorded of it.
+// answered sends a request, and again while a change of leaders loses it, until it is answered or
+// [answerTimeout] has passed.
+func answered(ctx context.Context, request func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return patiently(ctx, request)
+}
+
+// openEvents returns EVENTS with its current state.
+func openEvents(ctx context.Context, js jetstream.JetStream) (stream jetstream.Stream, err error) {
+	err = answered(ctx, func(ctx context.Context) (err error) {
+		stream, err = js.Stream(ctx, StreamEvents)
+		return err
+	})
+	return stream, err
+}
+
+// check compares the journal with its record. It ends although ctx has no deadline: each of its
+// requests is bounded by [answerTimeout].
 func (i *Integrity) check(ctx context.Context) error {
 	i.checking.Lock()
 	defer i.checking.Unlock()
@@ -279,7 +300,7 @@ func (i *Integrity) check(ctx context.Context) error {
 		return err
 	}
 	record := &kept.Value
-	stream, err := i.js.Stream(ctx, StreamEvents)
+	stream, err := openEvents(ctx, i.js)
 	if err != nil {
 		return fmt.Errorf("backbone: check the journal: %w", err)
 	}
@@ -412,8 +433,11 @@ func (i *Integrity) stateGaps(ctx context.Context, stream jetstream.Stream) ([]G
 		return append(gaps, Gap{first + 1, first + missing}), nil // which ones is not asked
 	}
 	if i.deleted.first != first || i.deleted.count != missing {
-		info, err := stream.Info(ctx, jetstream.WithDeletedDetails(true))
-		if err != nil {
+		var info *jetstream.StreamInfo
+		if err := answered(ctx, func(ctx context.Context) (err error) {
+			info, err = stream.Info(ctx, jetstream.WithDeletedDetails(true))
+			return err
+		}); err != nil {
 			return nil, err
 		}
 		i.deleted.first, i.deleted.count, i.deleted.gaps = first, missing, rangesOf(info.State.Deleted)
@@ -423,6 +447,8 @@ func (i *Integrity) stateGaps(ctx context.Context, stream jetstream.Stream) ([]G
 
 // eventAt returns the id of the event at a sequence, "" if there is none or it cannot be read.
 func (i *Integrity) eventAt(ctx context.Context, sequence uint64) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	msg, err := askLeader(ctx, i.js, StreamEvents, question{From: sequence})
 	if msg == nil || err != nil {
 		return "", err

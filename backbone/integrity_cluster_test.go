@@ -70,25 +70,16 @@ func TestIntegrity_FaultsOfAClusterAreNoDamage(t *testing.T) {
 			}
 			appended++ // stored, unknown or a conflict with the former attempt: the next wallet
 		}
-		for {
-			attempt, cancel := context.WithTimeout(ctx, 5*time.Second)                 // a question may be lost with its leader
-			err := backbone.CheckJournal(contextkit.PlatformContext(attempt), journal) // it records the tail
-			cancel()
-			if err == nil {
-				break
-			}
-			if ctx.Err() != nil {
-				t.Fatal(what, err)
-			}
-		}
-		opened := func() (*backbone.Journal, error) { // as a node that starts
-			attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-			defer cancel()
-			return backbone.OpenJournal(attempt, js)
-		}
-		other, err := opened()
+		err := backbone.CheckJournal(contextkit.PlatformContext(ctx), journal) // it records the tail
 		for err != nil && ctx.Err() == nil {
-			other, err = opened()
+			err = backbone.CheckJournal(contextkit.PlatformContext(ctx), journal)
+		}
+		if err != nil {
+			t.Fatal(what, err)
+		}
+		other, err := backbone.OpenJournal(ctx, js) // as a node that starts
+		for err != nil && ctx.Err() == nil {
+			other, err = backbone.OpenJournal(ctx, js)
 		}
 		if err != nil {
 			t.Fatal(what, err)

@@ -7,11 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
@@ -287,5 +290,79 @@ func TestIntegrity_WhatIsMadeFromTheJournalProvesALostEnd(t *testing.T) {
 	}
 	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil || damage.End.Last != 3 || damage.End.Recorded != 9 {
 		t.Errorf("%v", damage)
+	}
+}
+
+// losingQuestions is a JetStream that loses the first requests for a stream or a bucket, as a
+// change of leaders does: they are not answered.
+type losingQuestions struct {
+	jetstream.JetStream
+
+	left atomic.Int32
+}
+
+func (l *losingQuestions) lost(ctx context.Context) bool {
+	if l.left.Add(-1) < 0 {
+		return false
+	}
+	<-ctx.Done()
+	return true
+}
+
+func (l *losingQuestions) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	if l.lost(ctx) {
+		return nil, ctx.Err()
+	}
+	return l.JetStream.Stream(ctx, name)
+}
+
+func (l *losingQuestions) KeyValue(ctx context.Context, name string) (jetstream.KeyValue, error) {
+	if l.lost(ctx) {
+		return nil, ctx.Err()
+	}
+	return l.JetStream.KeyValue(ctx, name)
+}
+
+// The context has a deadline long after that of one request.
+func TestIntegrity_LostQuestionsAreAskedAgain(t *testing.T) {
+	js := &losingQuestions{JetStream: backbonetest.Start(t)}
+	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), time.Hour)
+	defer cancel()
+	js.left.Store(1)
+	journal, err := backbone.OpenJournal(ctx, js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	js.left.Store(1)
+	if err := backbone.CheckJournal(ctx, journal); err != nil {
+		t.Error(err)
+	}
+}
+
+// The leader of the journal's record answers nothing, as in a cluster that has lost its majority,
+// while the connection stays.
+func TestIntegrity_CheckEndsWithoutAnswers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for answers that do not come")
+	}
+	s := backbonetest.Server(t, &server.Options{})
+	js := backbonetest.Connect(t, s)
+	ctx := contextkit.PlatformContext(t.Context()) // without a deadline, as that of a process
+	journal, err := backbone.OpenJournal(ctx, js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unanswered, err := js.Conn().SubscribeSync("unanswered.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.GlobalAccount().AddMapping("$JS.API.STREAM.MSG.GET.*", "unanswered.$1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := backbone.CheckJournal(ctx, journal); !backbone.Away(err) {
+		t.Errorf("%v, want an error of a server that is away", err)
+	}
+	if asked, _, err := unanswered.Pending(); asked < 2 || err != nil {
+		t.Errorf("%d questions, %v: want that it was asked again", asked, err)
 	}
 }

@@ -132,12 +132,18 @@ func (r *JournalRecord) find(finding Finding) bool {
 type journalRecords struct{ *Bucket[JournalRecord] }
 
 func openJournalRecords(ctx context.Context, js jetstream.JetStream) (journalRecords, error) {
-	bucket, err := OpenBucket[JournalRecord](ctx, js, BucketJournal)
+	var bucket *Bucket[JournalRecord]
+	err := answered(ctx, func(ctx context.Context) (err error) {
+		bucket, err = OpenBucket[JournalRecord](ctx, js, BucketJournal)
+		return err
+	})
 	return journalRecords{bucket}, err
 }
 
 // read returns the record, an empty one if there is none.
 func (r journalRecords) read(ctx context.Context) (Kept[JournalRecord], error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	kept, err := r.Get(ctx, recordKey)
 	if errors.Is(err, ErrNotKept) {
 		err = nil

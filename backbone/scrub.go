@@ -72,7 +72,7 @@ const scrubSteps = 4096
 // step reads on where the server answers no batch, since it cannot read a block of its files by
 // subject: message by message.
 func (s *scrubber) step(ctx context.Context, gaps []Gap, next uint64) ([]Gap, uint64, error) {
-	stream, err := s.js.Stream(ctx, StreamEvents)
+	stream, err := openEvents(ctx, s.js)
 	if err != nil {
 		return gaps, next, err
 	}
@@ -103,7 +103,7 @@ func (s *scrubber) record(ctx context.Context, gap Gap) error {
 	if err != nil {
 		return err
 	}
-	stream, err := s.js.Stream(ctx, StreamEvents)
+	stream, err := openEvents(ctx, s.js)
 	if err != nil {
 		return err
 	}

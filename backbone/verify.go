@@ -54,7 +54,7 @@ func VerifyJournal(ctx context.Context, js jetstream.JetStream) (*JournalReport,
 	if err != nil {
 		return nil, err
 	}
-	stream, err := js.Stream(ctx, StreamEvents)
+	stream, err := openEvents(ctx, js)
 	if err != nil {
 		return nil, fmt.Errorf("backbone: verify the journal: %w", err)
 	}
