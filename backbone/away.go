@@ -16,7 +16,7 @@ import (
 // room. It is false for an error that stays until a setting or the program changes.
 func Away(err error) bool {
 	for _, known := range []error{
-		nats.ErrNoServers, nats.ErrTimeout, nats.ErrConnectionClosed, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
+		nats.ErrNoServers, nats.ErrTimeout, nats.ErrConnectionClosed, nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
 		nats.ErrStaleConnection, nats.ErrNoResponders, nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrMaxConnectionsExceeded,
 		nats.ErrMaxAccountConnectionsExceeded, jetstream.ErrNoStreamResponse, jetstream.ErrServerShutdown, context.DeadlineExceeded,
 	} {

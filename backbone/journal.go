@@ -225,7 +225,7 @@ func appendError(err error) error {
 		}
 		return fmt.Errorf("backbone: append: %w: %w", ErrRefused, err) // the server answered: nothing is stored
 	}
-	if errors.Is(err, nats.ErrNoResponders) {
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrReconnectBufExceeded) {
 		return fmt.Errorf("backbone: append: %w: %w", ErrRefused, err) // no server received it
 	}
 	return fmt.Errorf("backbone: append: %w", err)

@@ -203,6 +203,26 @@ func TestAnEventIsAsLargeAsItsServerTakes(t *testing.T) {
 	}
 }
 
+// A publish without a connection is not sent: the client has no buffer for it.
+func TestAppend_WithoutAConnectionIsRefused(t *testing.T) {
+	s := backbonetest.Server(t, &server.Options{})
+	js := backbonetest.Connect(t, s)
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := js.Conn().StatusChanged(nats.RECONNECTING)
+	s.Shutdown()
+	<-lost
+	acme := backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	for count := 1; count <= 3; count++ {
+		if err := journal.Append(ctx, acme, 0, events("w", 1, count, "")); !errors.Is(err, backbone.ErrRefused) || !backbone.Away(err) {
+			t.Errorf("%d events: %v, want ErrRefused since NATS is away", count, err)
+		}
+	}
+}
+
 // largeMessage returns an event's message of more than size bytes, which no check of Append has seen.
 func largeMessage(tenant contextkit.TenantID, id string, size int) *nats.Msg {
 	msg := nats.NewMsg(backbone.EventSubject(tenant, "wallet", id))
