@@ -162,38 +162,58 @@ func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
 // A write that the disk refuses leaves a sequence without an event in the server's count. It was
 // never acknowledged: the journal's end is not missing, and commands go on.
 func TestEmbedded_AnEventThatAFullDiskRefusedIsNoLostEnd(t *testing.T) {
+	for _, before := range []int{0, 2} {
+		t.Run(fmt.Sprintf("%d events before", before), func(t *testing.T) { refusedEventIsNoLostEnd(t, before) })
+	}
+}
+
+func refusedEventIsNoLostEnd(t *testing.T, before int) {
+	t.Helper()
 	dir := disktest.Small(t, 64<<20)
 	w := startWatched(t, filepath.Join(dir, "nats"))
 	acme := backbonetest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
-	free := disktest.Fill(t, dir)
-	for n := 1; w.storage.Check(backbone.StreamEvents) == nil; n++ {
-		if err := w.journal.Append(ctx, acme, 0, events(fmt.Sprintf("w%d", n), 1, 1, "")); err == nil {
-			t.Skip("the file system had room for an event")
+	acknowledged := 0
+	appendOne := func() error {
+		err := w.journal.Append(ctx, acme, 0, events(fmt.Sprintf("w%d", acknowledged+1), 1, 1, ""))
+		if err == nil {
+			acknowledged++
 		}
+		return err
+	}
+	for acknowledged < before {
+		if err := appendOne(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	free := disktest.Fill(t, dir)
+	for w.storage.Check(backbone.StreamEvents) == nil {
+		_ = appendOne() // stored until the block of the file system is full
 	}
 	restored := w.js.Conn().StatusChanged(nats.CONNECTED)
 	free()
 	w.lines.await(t, "the journal stores messages again")
 	<-restored
-	if err := backbone.CheckJournal(contextkit.PlatformContext(t.Context()), w.journal); err != nil {
-		t.Fatal(err)
+	for _, when := range []string{"after the restart", "after another event"} {
+		if err := backbone.CheckJournal(contextkit.PlatformContext(t.Context()), w.journal); err != nil {
+			t.Fatal(err)
+		}
+		damage := w.journal.Integrity().Damage()
+		t.Logf("%s, with %d acknowledged: %v", when, acknowledged, damage)
+		if damage != nil && damage.End != nil {
+			t.Errorf("%s: %v: want no lost end", when, damage)
+		}
+		if err := appendOne(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if damage := w.journal.Integrity().Damage(); damage != nil && damage.End != nil {
-		t.Errorf("%v: want no lost end", damage)
+	for n := 1; n <= acknowledged; n++ {
+		if got := load(t, w.journal, acme, fmt.Sprintf("w%d", n)); len(got) != 1 {
+			t.Errorf("%d events of wallet %d, want the one that was acknowledged", len(got), n)
+		}
 	}
-	first := events("w", 1, 1, "")
-	if err := w.journal.Append(ctx, acme, 0, first); err != nil {
-		t.Fatal(err)
-	}
-	if err := backbone.CheckJournal(contextkit.PlatformContext(t.Context()), w.journal); err != nil {
-		t.Fatal(err)
-	}
-	if damage := w.journal.Integrity().Damage(); damage != nil && damage.End != nil {
-		t.Errorf("%v after another event: want no lost end", damage)
-	}
-	if got := load(t, w.journal, acme, "w"); len(got) != 1 || got[0].ID != first[0].ID {
-		t.Errorf("%d events are read, want the one that was acknowledged", len(got))
+	if last, err := w.journal.Last(ctx, acme); err != nil || last < uint64(acknowledged) {
+		t.Errorf("the last sequence is %d after %d events, %v", last, acknowledged, err)
 	}
 }
 
