@@ -123,14 +123,21 @@ func (p *platform) follow(ctx context.Context, dir string) (err error) {
 	running, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- service.Run(running) }()
-	for service.Ready(ctx, p.tenant) != nil {
+	err = ready(ctx, service, p.tenant)
+	stop()
+	return errors.Join(err, <-done, service.Close())
+}
+
+// ready waits until a tenant's views are built.
+func ready(ctx context.Context, service *projection.Service, tenant contextkit.TenantID) error {
+	for service.Ready(ctx, tenant) != nil {
 		select {
 		case <-time.After(time.Millisecond):
 		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	stop()
-	return errors.Join(<-done, service.Close())
+	return nil
 }
 
 // rawApply writes the rows that the events make, so many by a statement.
@@ -232,6 +239,16 @@ func (c *projectionCommand) query(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+	}
+	running, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- service.Run(running) }()
+	defer func() {
+		stop()
+		err = errors.Join(err, <-done)
+	}()
+	if err := ready(ctx, service, p.tenant); err != nil {
+		return err
 	}
 	files, err := filepath.Glob(filepath.Join(p.dir, "views", "*.db"))
 	if err != nil || len(files) != 1 {

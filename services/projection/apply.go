@@ -32,11 +32,15 @@ func (f *follower) Batch() tail.Batch {
 
 // Add implements [tail.Batch].
 func (b *viewBatch) Add(ctx context.Context, event backbone.Event) error {
+	if f := b.follower; !f.final {
+		f.aim(event.Sequence)
+	}
 	p, err := b.follower.prepare(ctx, event)
 	if err != nil {
 		return err
 	}
 	b.events = append(b.events, p)
+	b.follower.added = event.Sequence
 	return nil
 }
 

@@ -30,6 +30,8 @@ type follower struct {
 	origin string // of the rows: see [store.Opener]
 	epoch  int64  // of the journal that the rows are made from
 	whole  uint64 // the journal's end when the follower was made
+	added  uint64 // the last sequence that was added to a batch, or the checkpoint; only the handler's methods access it
+	final  bool   // target does not change any longer; only the handler's methods access it
 	log    zerolog.Logger
 
 	hub     hub
@@ -54,7 +56,8 @@ type follower struct {
 	mu         sync.Mutex
 	started    bool          // checkpoint and target are known
 	checkpoint uint64        // the last sequence that was applied
-	target     uint64        // the tenant's last sequence when the follower was started
+	target     uint64        // the tenant's last sequence when the follower was made
+	guessed    bool          // target is an upper bound, until the first event after the checkpoint is delivered
 	changed    chan struct{} // closed and replaced when one of the above, or failure, changes; nil: no call waits
 	failure    error         // why the follower does not advance
 }
@@ -81,6 +84,7 @@ func (f *follower) Cursor(ctx context.Context) (uint64, error) {
 	if r, ok := f.rows.(replacing); ok && r.Replaced() != nil && !f.rebuilt.Swap(true) {
 		f.replaced(r.Replaced())
 	}
+	f.added = checkpoint
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.checkpoint = checkpoint
@@ -92,13 +96,31 @@ func (f *follower) Cursor(ctx context.Context) (uint64, error) {
 func (f *follower) Start(newest uint64) {
 	f.mu.Lock()
 	if !f.started {
-		// What comes after that end is waited for by calls that ask for it. If the newest event is one
-		// of these, there is no way to know the last one before it.
+		// Calls that need later events wait for them. If the newest event is later, the last one
+		// before is not known yet: see aim.
 		f.started, f.target = true, min(newest, f.whole)
+		f.final = newest <= f.whole || f.checkpoint >= f.whole
+		f.guessed = !f.final
 		f.notify()
 	}
 	f.mu.Unlock()
 	f.changes(f)
+}
+
+// aim lowers the target to the last event before whole, once the first event after it is
+// delivered. sequence is the next event's.
+func (f *follower) aim(sequence uint64) {
+	f.mu.Lock()
+	f.guessed = false
+	f.final = sequence > f.whole
+	if f.final {
+		f.target = min(f.target, f.added)
+	}
+	f.notify()
+	f.mu.Unlock()
+	if f.final && f.next.Load() {
+		f.changes(f)
+	}
 }
 
 // Report implements [tail.Handler]. A failure is retained for readiness; nothing is skipped.
@@ -107,7 +129,7 @@ func (f *follower) Report(err error) {
 	before := f.failure
 	f.failure = err
 	if errors.Is(err, tail.ErrShorter) && !f.started { // they have all that the journal has, and are shown
-		f.started, f.target = true, f.checkpoint
+		f.started, f.target, f.final = true, f.checkpoint, true
 		f.notify()
 		f.beyond(f.checkpoint)
 	}
@@ -173,7 +195,7 @@ func (f *follower) starts(ctx context.Context) error {
 	if subscription := f.subscription.Load(); subscription != nil {
 		subscription.Hasten()
 	}
-	return f.wait(ctx, func() bool { return f.started })
+	return f.wait(ctx, func() bool { return f.started && !f.guessed })
 }
 
 // startedProgress is progress. If the node has just started, it waits a moment until it is known

@@ -1,0 +1,83 @@
+package projection_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/store"
+)
+
+// unread is a store whose checkpoint cannot be read before a channel is closed.
+type unread struct {
+	store.Store
+
+	may <-chan struct{}
+}
+
+func (u unread) Checkpoint(ctx context.Context) (uint64, error) {
+	select {
+	case <-u.may:
+		return u.Store.Checkpoint(ctx)
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+func TestStart_EventsAppendedAfterItDoNotHideCompleteViews(t *testing.T) {
+	overBoth(t, eventsAppendedAfterTheStartDoNotHideCompleteViews)
+}
+
+func eventsAppendedAfterTheStartDoNotHideCompleteViews(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	for name, test := range map[string]struct {
+		complete bool // the views hold what the journal held at the start
+		tenants  []string
+	}{
+		"one event":                   {true, []string{"acme"}},
+		"several events":              {true, []string{"acme", "globex", "acme", "acme"}},
+		"other tenants' events":       {true, []string{"globex", "globex"}},
+		"one event, views not built":  {false, []string{"acme"}},
+		"no event, views not built":   {false, nil},
+		"other events, and not built": {false, []string{"globex"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			js, open := backbonetest.Start(t), newStore(t)
+			first := start(t, js, open, model.Wallet)
+			first.fill(t) // its last event is globex's: the tenant's own last one is not the journal's end
+			if _, err := first.query(t, nil); err != nil {
+				t.Fatal(err)
+			}
+			first.stop()
+			if !test.complete {
+				open = newStore(t)
+			}
+			read, apply := make(chan struct{}), make(chan struct{})
+			second := start(t, js, func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+				s, err := open(ctx, tenant, views, origin)
+				return unread{held{s, apply}, read}, err
+			}, model.Wallet)
+			second.last, second.versions, second.sequence = first.last, first.versions, first.sequence
+			for _, tenant := range test.tenants {
+				second.append(t, tenant, "late", "opened", `{"owner":"late"}`)
+			}
+			close(read)
+			res, err := second.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
+			switch {
+			case test.complete && (err != nil || len(res.GetRows()) != 5):
+				t.Errorf("%v, %v: want the rows that the node had", res.GetRows(), err)
+			case !test.complete && (connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "are being built")):
+				t.Errorf("views that are not built are shown: %v", err)
+			}
+			close(apply)
+			if _, err := second.query(t, nil); test.complete && err != nil {
+				t.Error(err)
+			}
+			second.whole(t)
+		})
+	}
+}
