@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone/position"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -58,6 +59,14 @@ func (e *buildingError) Error() string {
 	return fmt.Sprintf("the tenant's views are being built: %d %%", percent(e.done, e.target))
 }
 
+// roundedError says that a row has an integer that answers, in JSON, would round.
+type roundedError struct{ key, column string }
+
+func (e *roundedError) Error() string {
+	return fmt.Sprintf("column %q of the row %q has an integer that JSON does not represent exactly (above 2^53): ask for other fields, without this column",
+		e.column, excerpt.Text(e.key, excerpt.Name))
+}
+
 // percent returns the applied share of a journal sequence, below 100 until all is applied. The
 // journal is shared by all tenants: the sequences themselves would reveal how many events the
 // other tenants have.
@@ -92,6 +101,7 @@ func asConnectError(err error) error {
 	var (
 		behind   *behindError
 		building *buildingError
+		rounded  *roundedError
 		known    *connect.Error
 	)
 	switch {
@@ -101,6 +111,9 @@ func asConnectError(err error) error {
 		// Another node may have them: the gateway asks it.
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, building.Error()),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_BUILDING"))
+	case errors.As(err, &rounded):
+		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
+			chassis.Reason("INTEGER_TOO_LARGE", "column", rounded.column, "key", excerpt.Text(rounded.key, excerpt.Name)))
 	case errors.Is(err, errMoved):
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, errMoved.Error()+": call again, and a watcher with its last position"),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_MOVED"))

@@ -227,7 +227,7 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 			res.NextPageToken = token
 			return store.ErrStop
 		}
-		row, err := structOf(plan.Columns, values)
+		row, err := structOf(keyOf(terms), plan.Columns, values)
 		if err != nil {
 			return err
 		}
@@ -304,7 +304,7 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 	if err := s.answers.Hold(ctx, f.tenant, size); err != nil {
 		return nil, err
 	}
-	row, err := structOf(plan.Columns, values)
+	row, err := structOf(req.GetKey(), plan.Columns, values)
 	if err != nil {
 		return nil, asConnectError(err)
 	}
@@ -414,10 +414,14 @@ func rowSize(columns []model.Column, values []any) int {
 	return size
 }
 
-// structOf makes a row's message.
-func structOf(columns []model.Column, values []any) (*structpb.Struct, error) {
+// structOf makes the message of the row under key. Error: [*roundedError] if a value cannot be
+// represented.
+func structOf(key string, columns []model.Column, values []any) (*structpb.Struct, error) {
 	fields := make(map[string]*structpb.Value, len(columns))
 	for i, column := range columns {
+		if _, rounded := model.Rounded(values[i]); rounded {
+			return nil, &roundedError{key: key, column: column.Name}
+		}
 		value, err := structpb.NewValue(values[i])
 		if err != nil {
 			return nil, fmt.Errorf("column %s: %w", column.Name, err)

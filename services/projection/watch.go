@@ -112,10 +112,10 @@ func (w *watch) snapshot(ctx context.Context) error {
 				return store.ErrStop
 			}
 			var err error
-			if row.row, err = structOf(plan.Columns, values); err != nil {
+			key := keyOf(terms)
+			if row.row, err = structOf(key, plan.Columns, values); err != nil {
 				return err
 			}
-			key := keyOf(terms)
 			if more = !page.Add(changeSize(key, row)); more {
 				return store.ErrStop
 			}
@@ -239,7 +239,7 @@ func (w *watch) read(ctx context.Context, keys []string, page response.Page) (fo
 	asOf, err = w.query(ctx, w.view, plan, func(values, terms []any) error {
 		key, row := keyOf(terms), sharedRow{size: rowSize(plan.Columns, values)}
 		var err error
-		if row.row, err = structOf(plan.Columns, values); err != nil {
+		if row.row, err = structOf(key, plan.Columns, values); err != nil {
 			return err
 		}
 		if !page.Add(changeSize(key, row)) {

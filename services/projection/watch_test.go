@@ -1,6 +1,7 @@
 package projection_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -29,7 +30,7 @@ type watcher struct {
 func (f *fixture) watch(t *testing.T, req *projectionv1.WatchRequest) *watcher {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(as(t, "acme"), 30*time.Second)
-	req.View = "wallets"
+	req.View = cmp.Or(req.GetView(), "wallets")
 	stream, err := f.client.Watch(ctx, req)
 	if err != nil {
 		cancel()
