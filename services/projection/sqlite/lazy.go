@@ -158,6 +158,10 @@ func (h *handle) release(checkpoint uint64) {
 		return
 	}
 	h.idle, h.since = p.idle.PushBack(h), time.Now()
+	if h.store.single { // the next use has more connections, if the disk has room by then
+		_ = p.close(h) // what was applied is in the file or in its log
+		return
+	}
 	if p.timer == nil {
 		p.timer = time.AfterFunc(p.closeAfter, p.sweep)
 	}

@@ -7,6 +7,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -24,6 +25,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
+	"github.com/headgate/headgate/services/projection/store"
 	"modernc.org/sqlite" // and the driver
 	lib "modernc.org/sqlite/lib"
 )
@@ -44,6 +46,7 @@ type Store struct {
 	files    *files
 	path     string
 	replaced error // why an earlier file was set aside
+	single   bool  // read and write are the same connection: see openFor
 
 	maxLog  int64        // bytes
 	written int64        // estimated bytes since the log's size was looked up; of the one that applies
@@ -57,6 +60,11 @@ type Store struct {
 // cached: a page of 100 rows out of a million takes six times as long then. A larger cache
 // applies a fifth more events a second, and would take twice its size of each tenant.
 var writing = []string{"wal_autocheckpoint(4096)", "temp_store(MEMORY)"}
+
+// sharedMode is the setting of a connection to a file that has others. singleMode is that of a
+// single one: the driver executes settings in the order of their names, and the one of the journal
+// would use the log before the lock is exclusive.
+const sharedMode, singleMode = "journal_mode(WAL)", "locking_mode(EXCLUSIVE)"
 
 // statements are a view's prepared writes.
 type statements struct{ row, put, putMany, remove *sql.Stmt }
@@ -158,9 +166,30 @@ func (f *files) removeOld(tenant contextkit.TenantID) error {
 	return nil
 }
 
-func open(ctx context.Context, path string, views []*model.View, origin string) (_ *Store, err error) {
-	s := &Store{statements: map[string]*statements{}, path: path, maxLog: maxLog}
-	if s.write, err = connect(path, 1, writing...); err != nil {
+// open opens a file. If its disk has no room for what connections share, it is opened for one
+// connection, which can read it.
+func open(ctx context.Context, path string, views []*model.View, origin string) (*Store, error) {
+	s, err := openFor(ctx, path, views, origin, false)
+	if !errors.Is(err, store.ErrFull) {
+		return s, err
+	}
+	if s, again := openFor(ctx, path, views, origin, true); again == nil {
+		return s, nil
+	}
+	return nil, err
+}
+
+// openFor opens a file for a connection that writes and others that read, or for a single one. A
+// single connection has an exclusive lock, and the index of the write-ahead log in its memory
+// instead of a file (https://sqlite.org/wal.html#use_of_wal_without_shared_memory): reads need no
+// room on the disk.
+func openFor(ctx context.Context, path string, views []*model.View, origin string, single bool) (_ *Store, err error) {
+	s := &Store{statements: map[string]*statements{}, path: path, maxLog: maxLog, single: single}
+	mode := sharedMode
+	if single {
+		mode = singleMode
+	}
+	if s.write, err = connect(path, 1, append([]string{mode}, writing...)...); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -169,11 +198,19 @@ func open(ctx context.Context, path string, views []*model.View, origin string) 
 			removeEmpty(path)
 		}
 	}()
+	if single {
+		var found string
+		if err := s.write.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&found); err != nil || found != "wal" {
+			return nil, cmp.Or(err, errors.New("the file has no write-ahead log"))
+		}
+	}
 	if err := s.prepareFile(ctx, views, origin); err != nil {
 		return nil, err
 	}
-	if s.read, err = connect(path, readers); err != nil {
-		return nil, err
+	if s.read = s.write; !single {
+		if s.read, err = connect(path, readers, sharedMode); err != nil {
+			return nil, err
+		}
 	}
 	for _, view := range views {
 		if s.statements[view.Name], err = s.prepare(ctx, view); err != nil {
@@ -191,7 +228,7 @@ func open(ctx context.Context, path string, views []*model.View, origin string) 
 func connect(path string, connections int, settings ...string) (*sql.DB, error) {
 	// NORMAL may lose the newest commits with the machine, never consistency:
 	// the checkpoint goes back with the rows and the journal is read again.
-	pragmas := url.Values{"_pragma": append([]string{"journal_mode(WAL)", "synchronous(NORMAL)", "busy_timeout(5000)"}, settings...)}
+	pragmas := url.Values{"_pragma": append([]string{"synchronous(NORMAL)", "busy_timeout(5000)"}, settings...)}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+pragmas.Encode())
 	if err != nil {
 		return nil, err
