@@ -23,6 +23,9 @@ const (
 	// HeaderPrincipal is the subject of the gateway's caller, encoded by [EncodeText], in
 	// calls to nodes. [Principal] reads it.
 	HeaderPrincipal = ReservedPrefix + "principal"
+	// HeaderPlatform is "1" in calls to nodes whose caller is the platform itself, such as the
+	// runner; calls of other callers do not have it. [FromPlatform] reads it.
+	HeaderPlatform = ReservedPrefix + "platform"
 	// HeaderExplain asks the gateway for its decision on a call.
 	HeaderExplain = ReservedPrefix + "explain"
 	// HeaderDecision is the answer to HeaderExplain: a JSON object, in ASCII.

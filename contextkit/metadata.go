@@ -39,6 +39,7 @@ var (
 	canonicalRequestID     = textproto.CanonicalMIMEHeaderKey(HeaderRequestID)
 	canonicalCausationID   = textproto.CanonicalMIMEHeaderKey(HeaderCausationID)
 	canonicalPrincipal     = textproto.CanonicalMIMEHeaderKey(HeaderPrincipal)
+	canonicalPlatform      = textproto.CanonicalMIMEHeaderKey(HeaderPlatform)
 )
 
 // Fields is metadata that keeps names in lower case, as HTTP/2 sends them: those of the

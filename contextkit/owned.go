@@ -47,6 +47,7 @@ var ownedHeaders = []OwnedHeader{
 	{HeaderTraceID, "the trace, for clients without traceparent", FromNone, FromGateway},
 	{"traceresponse", "the trace of a node that restarted it", FromNone, FromNone},
 	{HeaderPrincipal, "the subject that called, encoded by EncodeText", FromGateway, FromNone},
+	{HeaderPlatform, "1: the caller is the platform itself", FromGateway, FromNone},
 	{HeaderExplain, "asks the gateway for its decision", FromNone, FromNone},
 	{HeaderDecision, "the gateway's decision, JSON in ASCII", FromNone, FromGateway},
 	{ReservedPrefix + "*", "reserved for the gateway", FromNone, FromNone},

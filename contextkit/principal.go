@@ -13,6 +13,13 @@ func Principal(md Metadata) string {
 	return ""
 }
 
+// FromPlatform reports whether the caller of a node is the platform itself, as the gateway states
+// it; false if the call did not come from a gateway.
+func FromPlatform(md Metadata) bool {
+	values := md.Values(canonicalPlatform)
+	return len(values) == 1 && values[0] == "1"
+}
+
 const upperHex = "0123456789ABCDEF"
 
 // EncodeText returns any text as the value of a header. Visible ASCII and inner spaces are

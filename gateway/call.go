@@ -47,6 +47,7 @@ type Call struct {
 	Forced bool
 
 	forwards bool // the client sent headers that go to the node; from headers on
+	platform bool // the caller is the platform; from headers on
 	recorded bool // in audit, as an operator's
 	chosen   bool // the client chose a shorter time than the policy's
 	limited  bool // a limit of its caller refused it

@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
+	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/rs/zerolog"
@@ -66,7 +67,13 @@ func (g *Gateway) operates(call *Call) bool {
 	if call.Principal == nil || !call.Principal.AnyTenant {
 		return false
 	}
-	return call.Method.Audit || call.Method.Tenant && !g.platform[call.Principal.Subject]
+	return call.Method.Audit || call.Method.Tenant && !g.isPlatform(call.Principal)
+}
+
+// isPlatform reports whether the principal is configured as the platform's, and acts for every
+// tenant as the platform does: a tenant's token with the same subject is the tenant's.
+func (g *Gateway) isPlatform(principal *auth.Principal) bool {
+	return principal != nil && principal.AnyTenant && g.platform[principal.Subject]
 }
 
 // recordOperation records an operator's call that was not denied, unless its principal exceeds

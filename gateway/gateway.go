@@ -46,7 +46,8 @@ type Config struct {
 	Auth auth.Config
 	// Platform lists the principals (by [auth.Principal].Subject) whose calls for tenants are
 	// the platform's own, such as the runner's commands: audit records them only if they are
-	// denied or the method's policy requires it. Calls for tenants by all other principals
+	// denied or the method's policy requires it, and nodes get [contextkit.HeaderPlatform]. A
+	// principal counts only if it acts for every tenant. Calls for tenants by all other principals
 	// that act for every tenant are recorded as operators' calls.
 	Platform []string
 	// Upstream bounds the channels to nodes.

@@ -284,6 +284,51 @@ func checkForged(t *testing.T, e *edge, m *mirror, w way, token, what string, he
 	}
 }
 
+// TestPlatformHeader_IsSetForThePlatformAlone: a principal counts as the platform if it is
+// configured and acts for every tenant; no header of a client makes it one.
+func TestPlatformHeader_IsSetForThePlatformAlone(t *testing.T) {
+	everyHop(t, func(t *testing.T, start starter) {
+		m := &mirror{ticker: newTicker(t)}
+		e := start(func(config *gateway.Config) { config.Platform = []string{"runner"} }, m.register, m.ticker.set(t))
+		e.node.set(func(ctx context.Context, _ int) error { m.answer(ctx); return nil })
+		for _, caller := range []struct {
+			subject, tenant string
+			want            []string
+		}{
+			{"runner", "*", []string{"1"}},
+			{"runner", "acme", nil},
+			{"Runner", "*", nil},
+			{"operator", "*", nil},
+			{"app", "acme", nil},
+		} {
+			principal, err := auth.NewPrincipal(caller.subject, []string{caller.tenant}, mirrorRights)
+			if err != nil {
+				t.Fatal(err)
+			}
+			token, err := e.issuer.Issue(principal, time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range everyWay() {
+				m.set(nil, nil)
+				got := w.do(t, e, m, http.Header{
+					"Authorization": {"Bearer " + token},
+					http.CanonicalHeaderKey(contextkit.HeaderTenantID): {"acme"},
+					http.CanonicalHeaderKey(contextkit.HeaderPlatform): {"1"},
+				})
+				seen := m.received()
+				if got.err != nil || seen == nil {
+					t.Errorf("%s of %s, %v: the call fails: %v", caller.subject, caller.tenant, w, got.err)
+					continue
+				}
+				if values := seen.Values(contextkit.HeaderPlatform); !slices.Equal(values, caller.want) {
+					t.Errorf("%s of %s, %v: the node gets %q, want %q", caller.subject, caller.tenant, w, values, caller.want)
+				}
+			}
+		}
+	})
+}
+
 func TestOwnedHeaders_NoNodeForgesOne(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)

@@ -13,6 +13,7 @@ import (
 // headers refuses a call with a header that would be forwarded and cannot be sent: it must not
 // count as the node's fault.
 func (g *Gateway) headers(ctx context.Context, call *Call) (context.Context, error) {
+	call.platform = g.isPlatform(call.Principal)
 	if !contextkit.In(ctx).MayForward() {
 		return ctx, nil
 	}
@@ -58,6 +59,9 @@ func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
 		}
 	}
 	to.SetField(contextkit.HeaderPrincipal, contextkit.EncodeText(c.Principal.Subject))
+	if c.platform {
+		to.SetField(contextkit.HeaderPlatform, "1")
+	}
 	if err := contextkit.Inject(ctx, to); err != nil {
 		return connect.Errorf(connect.CodeInternal, "%s is called without context", c.Method.Spec.Procedure).WithCause(err)
 	}

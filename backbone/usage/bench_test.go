@@ -26,7 +26,7 @@ func BenchmarkAdmitAndAdd(b *testing.B) {
 			add := usage.Counts{Events: 1, Bytes: 1500, Keys: 1}
 			b.ReportAllocs()
 			for b.Loop() {
-				held, err := m.Admit(acme, add, "key")
+				held, err := m.Admit(acme, add, false)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -3,7 +3,6 @@ package usage
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,11 +29,9 @@ const (
 	flushEvery = 2 * time.Second
 	// warnAt is the part of a quota from which its use is warned of.
 	warnAt = 0.8
-	// reserve is the part of a quota, one in so many, that the steps of workflows may use beyond
-	// it: what a tenant has begun, such as a transfer, comes to its end.
+	// reserve is the divisor of a quota that gives what the platform's commands, which are the
+	// steps of workflows, may use beyond it: a transfer that has begun can end.
 	reserve = 20
-	// workflowKeys is how the idempotency keys of workflows' steps begin.
-	workflowKeys = "workflow:"
 )
 
 // Meter counts what tenants store, and refuses what exceeds their quotas. Its methods may be
@@ -118,8 +115,9 @@ func isAbsent(err error) bool { return errors.Is(err, backbone.ErrNotKept) }
 
 // Admit returns a [*QuotaError] if adding counts would exceed the tenant's quota. Otherwise it
 // holds them, so that concurrent commands of this node do not exceed the quota together, until
-// the caller calls [Held.Release]. key is the idempotency key of the command, or of one of a batch.
-func (m *Meter) Admit(id contextkit.TenantID, add Counts, key string) (Held, error) {
+// the caller calls [Held.Release]. platform says that the command is the platform's own, which may
+// use a twentieth beyond the quota.
+func (m *Meter) Admit(id contextkit.TenantID, add Counts, platform bool) (Held, error) {
 	t := m.tenant(id)
 	quota := t.limits.Load()
 	if quota == nil {
@@ -131,7 +129,7 @@ func (m *Meter) Admit(id contextkit.TenantID, add Counts, key string) (Held, err
 	wanted := use.plus(add).values()
 	for n, used := range use.values() {
 		limit := quota[n]
-		if strings.HasPrefix(key, workflowKeys) {
+		if platform {
 			limit += limit / reserve
 		}
 		if quota[n] > 0 && wanted[n] > limit && wanted[n] > used {

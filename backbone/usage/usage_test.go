@@ -103,23 +103,23 @@ func TestMeter_RefusesWhatExceedsAQuota(t *testing.T) {
 	m, _ := run(t, js, usage.Config{Quota: backbone.StorageQuota{Events: 100, Aggregates: 10, Bytes: 10_000, Keys: 50}, Flush: time.Hour})
 	for name, of := range map[string]struct {
 		used, add usage.Counts
-		key       string
+		platform  bool
 		quota     string
 	}{
-		"room for all":              {usage.Counts{Events: 90}, usage.Counts{Events: 10}, "", ""},
-		"events":                    {usage.Counts{Events: 90}, usage.Counts{Events: 11}, "", "events"},
-		"a workflow's reserve":      {usage.Counts{Events: 100}, usage.Counts{Events: 5}, "workflow:x:y:z", ""},
-		"beyond the reserve":        {usage.Counts{Events: 100}, usage.Counts{Events: 6}, "workflow:x:y:z", "events"},
-		"aggregates":                {usage.Counts{Aggregates: 10}, usage.Counts{Events: 1, Aggregates: 1}, "", "aggregates"},
-		"no aggregate more":         {usage.Counts{Aggregates: 12}, usage.Counts{Events: 1}, "", ""},
-		"bytes":                     {usage.Counts{Bytes: 9000}, usage.Counts{Events: 1, Bytes: 1001}, "", "bytes"},
-		"keys":                      {usage.Counts{Keys: 50}, usage.Counts{Events: 1, Keys: 1}, "k", "keys"},
-		"without a key there is no": {usage.Counts{Keys: 50}, usage.Counts{Events: 1}, "", ""},
+		"room for all":              {usage.Counts{Events: 90}, usage.Counts{Events: 10}, false, ""},
+		"events":                    {usage.Counts{Events: 90}, usage.Counts{Events: 11}, false, "events"},
+		"the platform's reserve":    {usage.Counts{Events: 100}, usage.Counts{Events: 5}, true, ""},
+		"beyond the reserve":        {usage.Counts{Events: 100}, usage.Counts{Events: 6}, true, "events"},
+		"aggregates":                {usage.Counts{Aggregates: 10}, usage.Counts{Events: 1, Aggregates: 1}, false, "aggregates"},
+		"no aggregate more":         {usage.Counts{Aggregates: 12}, usage.Counts{Events: 1}, false, ""},
+		"bytes":                     {usage.Counts{Bytes: 9000}, usage.Counts{Events: 1, Bytes: 1001}, false, "bytes"},
+		"keys":                      {usage.Counts{Keys: 50}, usage.Counts{Events: 1, Keys: 1}, false, "keys"},
+		"without a key there is no": {usage.Counts{Keys: 50}, usage.Counts{Events: 1}, false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			id := backbonetest.Tenant(t, strings.ReplaceAll("t-"+strings.ToLower(strings.NewReplacer(" ", "-", "'", "").Replace(name)), "--", "-"))
 			m.Add(id, of.used)
-			_, err := m.Admit(id, of.add, of.key)
+			_, err := m.Admit(id, of.add, of.platform)
 			var quota *usage.QuotaError
 			switch {
 			case of.quota == "" && err != nil:
@@ -130,7 +130,7 @@ func TestMeter_RefusesWhatExceedsAQuota(t *testing.T) {
 		})
 	}
 	m.Add(acme, usage.Counts{Events: 1000})
-	if _, err := m.Admit(globex, usage.Counts{Events: 1}, ""); err != nil {
+	if _, err := m.Admit(globex, usage.Counts{Events: 1}, false); err != nil {
 		t.Errorf("another tenant is refused: %v", err)
 	}
 	if got := testutil.CollectAndCount(m, "headgate_tenant_quota_used_ratio"); got == 0 || got > 10 {
@@ -144,7 +144,7 @@ func TestMeter_ATenantsOwnQuotaCounts(t *testing.T) {
 	var log strings.Builder
 	m, stop := run(t, js, usage.Config{Quota: backbone.StorageQuota{Events: 10, Bytes: 100}, Log: zerolog.New(&log)})
 	m.Add(acme, usage.Counts{Events: 10})
-	if _, err := m.Admit(acme, usage.Counts{Events: 1}, ""); err == nil {
+	if _, err := m.Admit(acme, usage.Counts{Events: 1}, false); err == nil {
 		t.Error("the quota of all does not count")
 	}
 	tenants, err := backbone.OpenBucket[backbone.Tenant](t.Context(), js, backbone.BucketTenants)
@@ -157,19 +157,19 @@ func TestMeter_ATenantsOwnQuotaCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "its own quota does not count", func() bool {
-		held, err := m.Admit(acme, usage.Counts{Events: 10}, "")
+		held, err := m.Admit(acme, usage.Counts{Events: 10}, false)
 		held.Release()
 		return err == nil
 	})
 	var quota *usage.QuotaError
-	if _, err := m.Admit(acme, usage.Counts{Events: 1, Bytes: 101}, ""); !errors.As(err, &quota) || quota.Quota != "bytes" || quota.Limit != 100 {
+	if _, err := m.Admit(acme, usage.Counts{Events: 1, Bytes: 101}, false); !errors.As(err, &quota) || quota.Quota != "bytes" || quota.Limit != 100 {
 		t.Errorf("what its own quota leaves out: %v", err)
 	}
 	if _, err := tenants.Put(ctx, "acme", backbone.Tenant{}, revision); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the quota of all does not count again", func() bool {
-		held, err := m.Admit(acme, usage.Counts{Events: 1}, "")
+		held, err := m.Admit(acme, usage.Counts{Events: 1}, false)
 		held.Release()
 		return err != nil
 	})
@@ -244,23 +244,23 @@ func TestMeter_ConcurrentCommandsDoNotExceedTheQuotaTogether(t *testing.T) {
 	m, _ := run(t, js, usage.Config{Quota: backbone.StorageQuota{Events: 10}})
 	var held []usage.Held
 	for range 5 {
-		part, err := m.Admit(acme, usage.Counts{Events: 2}, "")
+		part, err := m.Admit(acme, usage.Counts{Events: 2}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		held = append(held, part)
 	}
-	if _, err := m.Admit(acme, usage.Counts{Events: 1}, ""); err == nil {
+	if _, err := m.Admit(acme, usage.Counts{Events: 1}, false); err == nil {
 		t.Fatal("a command is admitted beyond what others hold")
 	}
 	held[0].Release() // it was refused
 	m.Add(acme, usage.Counts{Events: 2})
 	held[1].Release() // it was appended
-	part, err := m.Admit(acme, usage.Counts{Events: 2}, "")
+	part, err := m.Admit(acme, usage.Counts{Events: 2}, false)
 	if err != nil {
 		t.Fatalf("what was released is not free: %v", err)
 	}
-	if _, err := m.Admit(acme, usage.Counts{Events: 1}, ""); err == nil {
+	if _, err := m.Admit(acme, usage.Counts{Events: 1}, false); err == nil {
 		t.Error("what was appended is free")
 	}
 	for _, part := range append(held[2:], part) {

@@ -40,12 +40,12 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 	res := &aggregatev1.SubmitBatchResponse{Results: make([]*aggregatev1.BatchResult, len(req.GetCommands()))}
 	parts, broken := map[aggregateKey]*part{}, map[aggregateKey]bool{}
 	var order []*part
-	current := s.models.Current()
+	current, platform := s.models.Current(), fromPlatform(ctx)
 	for n, c := range req.GetCommands() {
 		key := aggregateKey{tenant, c.GetAggregateType(), c.GetAggregateId()}
 		p := parts[key]
 		if p == nil {
-			p = &part{submission: submission{key: key, dryRun: req.GetDryRun()}}
+			p = &part{submission: submission{key: key, dryRun: req.GetDryRun(), platform: platform}}
 			parts[key] = p
 			order = append(order, p)
 		}

@@ -1,8 +1,10 @@
 package aggregate_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,9 +14,12 @@ import (
 	"connectrpc.com/connect/v2/connectproto"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/structpb"
 )
@@ -137,5 +142,115 @@ func TestQuota_ConcurrentCommandsDoNotExceedIt(t *testing.T) {
 	calls.Wait()
 	if n := stored.Load(); n != 3 {
 		t.Errorf("%d of 64 concurrent commands made an aggregate, want 3", n)
+	}
+}
+
+// TestQuota_OnlyThePlatformHasTheReserve: the reserve depends on the caller, whatever its
+// idempotency keys are.
+func TestQuota_OnlyThePlatformHasTheReserve(t *testing.T) {
+	js := backbonetest.Start(t)
+	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Events: 20}})
+	acme := as(t, "acme")
+	for n := range 20 {
+		if _, err := client.Submit(acme, walletCommand(t, fmt.Sprint("w", n), "open", fmt.Sprint("k", n), map[string]any{"owner": "ada"})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range []string{"workflow:e:transfer:take", "workflow:", "WORKFLOW:x", ""} {
+		_, err := client.Submit(acme, walletCommand(t, "w0", "deposit", key, map[string]any{"amount": 1}))
+		exhausted(t, err, "events", 20)
+		_, err = client.Submit(platform(acme, "true"), walletCommand(t, "w0", "deposit", key, map[string]any{"amount": 1}))
+		exhausted(t, err, "events", 20)
+	}
+	object, _ := structpb.NewStruct(map[string]any{"amount": 1})
+	batch := func(ctx context.Context, keys ...string) (codes []connect.Code) {
+		t.Helper()
+		req := &aggregatev1.SubmitBatchRequest{}
+		for n, key := range keys {
+			req.Commands = append(req.Commands, &aggregatev1.BatchCommand{
+				AggregateType: "wallet", AggregateId: fmt.Sprint("w", n), Command: "deposit", Payload: object, IdempotencyKey: key,
+			})
+		}
+		res, err := client.SubmitBatch(ctx, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, result := range res.GetResults() {
+			codes = append(codes, connect.Code(result.GetError().GetCode()))
+		}
+		return codes
+	}
+	refused := []connect.Code{connect.CodeResourceExhausted, connect.CodeResourceExhausted}
+	if codes := batch(acme, "workflow:a", "b"); !slices.Equal(codes, refused) {
+		t.Errorf("a client's batch answers %v", codes)
+	}
+	// The platform has one event in twenty more, with any key; a batch has no more than a command.
+	codes := batch(platform(acme, "1"), "a", "workflow:b")
+	slices.Sort(codes)
+	if !slices.Equal(codes, []connect.Code{0, connect.CodeResourceExhausted}) {
+		t.Errorf("the platform's batch answers %v, want one success and one refusal", codes)
+	}
+	_, err := client.Submit(platform(acme, "1"), walletCommand(t, "w5", "deposit", "workflow:c", map[string]any{"amount": 1}))
+	exhausted(t, err, "events", 20)
+}
+
+// platform returns ctx for a call that names its caller the platform.
+func platform(ctx context.Context, value string) context.Context {
+	ctx, info := connect.NewClientContext(ctx)
+	info.RequestHeader().Set(contextkit.HeaderPlatform, value)
+	return ctx
+}
+
+// TestQuota_CancelledCommandsAreCounted: callers that leave while their events are on their way
+// store no more than their quota.
+func TestQuota_CancelledCommandsAreCounted(t *testing.T) {
+	const quota, most = 20, 100
+	js := backbonetest.StartSynced(t) // its acknowledgements take a while
+	for name, config := range map[string]aggregate.Config{"acme": {}, "globex": {Synced: true}} {
+		t.Run(name, func(t *testing.T) {
+			config.Quota = backbone.StorageQuota{Events: quota}
+			client, _ := nodeWith(t, js, model.Wallet, config)
+			tenant := as(t, name)
+			published := make(chan *nats.Msg, most)
+			if _, err := js.Conn().ChanSubscribe("events."+name+".>", published); err != nil {
+				t.Fatal(err)
+			}
+			cancelled, refused := 0, false
+			for n := 0; n < most && !refused; n++ {
+				ctx, cancel := context.WithCancel(tenant)
+				done := make(chan error, 1)
+				go func() {
+					_, err := client.Submit(ctx, walletCommand(t, fmt.Sprint("w", n), "open", "", map[string]any{"owner": "ada"}))
+					done <- err
+				}()
+				select {
+				case <-published:
+					cancel()
+					if <-done != nil {
+						cancelled++
+					}
+				case err := <-done:
+					if refused = connect.CodeOf(err) == connect.CodeResourceExhausted; !refused && err != nil {
+						t.Fatal(err)
+					}
+				}
+				cancel()
+			}
+			stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter("events."+name+".>"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			stored := uint64(0)
+			for _, messages := range info.State.Subjects {
+				stored += messages
+			}
+			if stored != quota || !refused {
+				t.Errorf("%d events are stored, the quota is %d; %d calls were cancelled", stored, quota, cancelled)
+			}
+		})
 	}
 }

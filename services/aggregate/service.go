@@ -181,7 +181,7 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 	}
 	began := time.Now()
 	key := aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}
-	decided, err := s.submit(ctx, submission{key: key, rules: by, commands: []command{c}, dryRun: req.GetDryRun()})
+	decided, err := s.submit(ctx, submission{key: key, rules: by, commands: []command{c}, dryRun: req.GetDryRun(), platform: fromPlatform(ctx)})
 	if !req.GetDryRun() {
 		s.record(ctx, key, req.GetCommand(), began, decided, asConnectError(err))
 	}
@@ -195,6 +195,12 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 	}
 	s.limiter.Count(ctx, tenant, room.page.Used())
 	return res, nil
+}
+
+// fromPlatform reports whether the caller is the platform itself, as the gateway states it.
+func fromPlatform(ctx context.Context) bool {
+	info, ok := connect.CallInfoForServerContext(ctx)
+	return ok && contextkit.FromPlatform(info.RequestHeader())
 }
 
 // record notes commands and their events in the timeline. name is that of the

@@ -23,6 +23,7 @@ type submission struct {
 	rules    rules
 	commands []command
 	dryRun   bool
+	platform bool // the caller is the platform: the runner
 }
 
 // rules are an aggregate's by one model, which may be another's a moment later: what is
@@ -131,7 +132,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 			err = refresh()
 			continue
 		}
-		held, refusedBy := s.usage.Admit(sub.key.tenant, s.wanted(sub, i, pending, events), sub.commands[pending[0]].ref.IdempotencyKey)
+		held, refusedBy := s.usage.Admit(sub.key.tenant, s.wanted(sub, i, pending, events), sub.platform)
 		if refusedBy != nil {
 			return nil, refusedBy
 		}
