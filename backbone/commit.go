@@ -44,7 +44,6 @@ type commit struct {
 	messages []*nats.Msg
 	turn     chan struct{}
 	done     chan committed
-	left     bool // nobody waits for it any more
 }
 
 // committed is what became of messages.
@@ -76,25 +75,31 @@ func (c *committer) await(ctx context.Context, own *commit) committed {
 	case <-own.turn:
 		return c.publishAlone(ctx, own.messages)
 	case <-ctx.Done():
-		c.leave(own) //nolint:contextcheck // a group outlives each of its callers
-		return committed{err: ctx.Err()}
+		if c.leave(own) {
+			return committed{err: ctx.Err()}
+		}
+	}
+	// A group has it, whose outcome is known within ackTimeout.
+	select {
+	case result := <-own.done:
+		return result
+	case <-own.turn:
+		return c.publishAlone(ctx, own.messages) // which sends nothing
 	}
 }
 
-// leave gives up an append: its place among those that wait, or its turn. If it is on
-// its way with others it may come to stand.
-func (c *committer) leave(own *commit) {
+// leave removes an append from the queues, and reports whether it was in one. Otherwise it is in a
+// group, or it is its turn.
+func (c *committer) leave(own *commit) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	own.left = true
-	left := func(other *commit) bool { return other == own }
-	c.waiting, c.refused = slices.DeleteFunc(c.waiting, left), slices.DeleteFunc(c.refused, left)
-	select {
-	case <-own.turn:
-		c.alone--
-		c.next()
-	default:
+	for _, queue := range []*[]*commit{&c.refused, &c.waiting} {
+		if at := slices.Index(*queue, own); at >= 0 {
+			*queue = slices.Delete(*queue, at, at+1)
+			return true
+		}
 	}
+	return false
 }
 
 // publishAlone publishes messages that alone has been counted for.
@@ -150,7 +155,7 @@ func (c *committer) publishGroup(group []*commit) {
 	for _, one := range group {
 		messages = append(messages, one.messages...)
 	}
-	result := c.publish(context.Background(), messages) // each of its appends waits as long as its own context lets it
+	result := c.publish(context.Background(), messages) // it is not any one caller's
 	var refusal jetstream.JetStreamError
 	refused := errors.As(result.err, &refusal) && refusal.APIError() != nil || errors.Is(result.err, nats.ErrMaxPayload)
 	if result.err == nil {
@@ -163,16 +168,14 @@ func (c *committer) publishGroup(group []*commit) {
 	last := result.last - uint64(len(messages))
 	for _, one := range group {
 		last += uint64(len(one.messages))
-		switch {
-		case refused && one.left:
-		case refused:
+		if refused {
 			for _, msg := range one.messages {
 				for _, name := range []string{jetstreamext.BatchIDHeader, jetstreamext.BatchSeqHeader, jetstreamext.BatchCommitHeader} {
 					msg.Header.Del(name)
 				}
 			}
 			c.refused = append(c.refused, one)
-		default:
+		} else {
 			one.done <- committed{last: last, err: result.err}
 		}
 	}

@@ -108,7 +108,9 @@ func (j *Journal) AcceptedEnd(epoch int64) uint64 { return (*j.health.ends.Load(
 // Append appends events, all of one aggregate, all or none, and sets their
 // Sequence. lastSequence is the sequence of the aggregate's last event, 0 for
 // none. It returns once the events are stored. After [ErrConflict], [ErrDuplicate],
-// [ErrTooLarge], [ErrTooMany], [ErrRefused] and [ErrEndMissing] nothing was appended. After any other error
+// [ErrTooLarge], [ErrTooMany], [ErrRefused] and [ErrEndMissing] nothing was appended; so it is if ctx
+// ended before the events were sent, whose error is then returned. Once they are sent, Append
+// waits for their outcome for four seconds whether ctx ends or not. After any other error
 // the outcome is unknown, and the caller must load the aggregate again.
 func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSequence uint64, events []Event) error {
 	if err := j.health.Appendable(); err != nil {
@@ -175,18 +177,22 @@ func (j *Journal) While(ctx context.Context, do func(ctx context.Context) error)
 // it may be gone.
 var errNoAck = errors.New("JetStream did not acknowledge in time")
 
-// publish publishes messages, all or none. Their sequences end with the one returned.
+// publish publishes messages, all or none. Their sequences end with the one returned. After ctx
+// has ended it sends nothing; messages that it has sent it waits for until ackTimeout.
 func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result committed) {
-	began := time.Now()
-	result.err = j.While(ctx, func(ctx context.Context) (err error) {
-		if len(messages) > 1 {
-			select {
-			case j.batches <- struct{}{}:
-				defer func() { <-j.batches }()
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+	if len(messages) > 1 {
+		select {
+		case j.batches <- struct{}{}:
+			defer func() { <-j.batches }()
+		case <-ctx.Done():
 		}
+	}
+	if result.err = ctx.Err(); result.err != nil {
+		return result
+	}
+	began := time.Now()
+	//nolint:contextcheck // a caller that leaves must learn what it has appended
+	result.err = j.While(context.Background(), func(ctx context.Context) (err error) {
 		attempt, cancel := context.WithTimeout(ctx, ackTimeout)
 		defer cancel()
 		if len(messages) == 1 {
