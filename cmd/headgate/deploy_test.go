@@ -3,6 +3,7 @@ package main_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -179,6 +180,7 @@ func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 	}
 }
 
+// The local cluster also outlives its NATS server, which can be started again.
 func TestTheLocalClusterStartsAndStops(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it builds programs of its own")
@@ -194,7 +196,8 @@ func TestTheLocalClusterStartsAndStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Below the ports that the system gives to connections, which come and go.
-	cmd.Env = append(os.Environ(), "HEADGATE_PORTS="+strconv.Itoa(20_000+chosen%100*100))
+	base := 20_000 + chosen%100*100
+	cmd.Env = append(os.Environ(), "HEADGATE_PORTS="+strconv.Itoa(base))
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -211,6 +214,7 @@ func TestTheLocalClusterStartsAndStops(t *testing.T) {
 			ready = true
 		}
 		if strings.HasPrefix(scanner.Text(), "curl") && strings.Contains(scanner.Text(), "/v1/query/") {
+			restartNATS(ctx, t, dir, fmt.Sprintf("http://127.0.0.1:%d", base+12))
 			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
@@ -221,5 +225,37 @@ func TestTheLocalClusterStartsAndStops(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "pids", "*")); len(left) > 0 {
 		t.Errorf("%v still run", left)
+	}
+}
+
+// restartNATS kills the NATS server of the local cluster in dir, and starts it again once the
+// gateway whose operators' port is at admin reports the outage.
+func restartNATS(ctx context.Context, t *testing.T, dir, admin string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "pids", "nats"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	outage := func(want bool) func() (bool, error) {
+		return func() (bool, error) {
+			status, body := ready(ctx, t, admin)
+			return status == http.StatusOK && (body.Degraded["nats"] != "") == want, fmt.Errorf("%d %+v", status, body)
+		}
+	}
+	if err := eventually(ctx, "the gateway reports that NATS is away", outage(true)); err != nil {
+		t.Error(err)
+	}
+	if output, err := exec.CommandContext(ctx, filepath.Join(dir, "start"), "nats").CombinedOutput(); err != nil {
+		t.Errorf("start nats: %v: %s", err, output)
+	}
+	if err := eventually(ctx, "the gateway reaches NATS again", outage(false)); err != nil {
+		t.Error(err)
 	}
 }

@@ -5,8 +5,8 @@
 #   deploy/local/cluster.sh [DIR]      data, settings and logs in DIR (./cluster)
 #
 # Ctrl-C stops all of it, and the next start finds its data again. `kill -9` one of the
-# processes in DIR/pids to see what the others make of it; `DIR/start NAME` starts it
-# again.
+# processes in DIR/pids, NATS (`nats`) included, to see what the others make of it;
+# `DIR/start NAME` starts it again.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 dir=${1:-./cluster}
@@ -56,6 +56,11 @@ done
 cat >"$dir/start" <<SH
 #!/usr/bin/env bash
 # start NAME: starts one of the processes again.
+if [ "\$1" = nats ]; then
+	"$dir/bin/nats-server" -c "$dir/nats.conf" -a 127.0.0.1 -p "$nats" -js -sd "$dir/nats" >>"$dir/logs/nats.log" 2>&1 &
+	echo \$! >"$dir/pids/nats"
+	exit
+fi
 "$headgate" serve "\$(cat "$dir/settings/\$1.role")" --config "$dir/settings/\$1.yaml" >>"$dir/logs/\$1.log" 2>&1 &
 echo \$! >"$dir/pids/\$1"
 SH
@@ -80,10 +85,11 @@ trap stop EXIT
 trap 'exit 0' INT TERM
 
 echo "max_payload: 4MB" >"$dir/nats.conf"
-"$dir/bin/nats-server" -c "$dir/nats.conf" -a 127.0.0.1 -p "$nats" -js -sd "$dir/nats" >>"$dir/logs/nats.log" 2>&1 &
-server=$!
-echo $server >"$dir/pids/nats"
-until (exec 3<>"/dev/tcp/127.0.0.1/$nats") 2>/dev/null; do sleep 0.05; done
+"$dir/start" nats
+until (exec 3<>"/dev/tcp/127.0.0.1/$nats") 2>/dev/null; do
+	kill -0 "$(cat "$dir/pids/nats")" 2>/dev/null || { echo "nats has ended:" >&2; tail -5 "$dir/logs/nats.log" >&2; exit 1; }
+	sleep 0.05
+done
 names="aggregate-1 aggregate-2 projection-1 projection-2 projection-3 gateway-1 gateway-2 runner-1 runner-2 control-1 control-2"
 for name in $names; do "$dir/start" "$name"; done
 
@@ -112,6 +118,7 @@ export ACME=$acme
 curl -s $gateway/v1/commands/wallet/ada/open -H "authorization: Bearer \$ACME" --json '{"payload":{"owner":"Ada"}}'
 curl -s $gateway/v1/query/wallets -H "authorization: Bearer \$ACME" --json '{}'
 TEXT
-# Until it is told to end, or NATS ends; another process that is killed stays away until
-# it is started again.
-wait "$server" || true
+# Until Ctrl-C. A process that is killed, NATS included, stays away until it is started again.
+tail -f /dev/null &
+trap 'kill $!; exit 0' INT TERM
+wait $!
