@@ -65,8 +65,8 @@ type Node struct {
 	// Refusal is what clients are told while the node takes no calls, as a clause such as "the
 	// disk of the journal is full"; "": nothing. It has nothing internal.
 	Refusal string `json:"refusal,omitempty"`
-	// Degraded lists the kinds of nodes whose calls a gateway refuses, since none of their
-	// nodes takes calls. It is ready for the calls of other kinds.
+	// Degraded lists what works in part at a node that is ready: at a gateway the kinds of nodes
+	// of which none takes calls, at other nodes [DegradedJournal].
 	Degraded []string `json:"degraded,omitempty"`
 	// Load is what it is doing; nil: it does not say.
 	Load *Load `json:"load,omitempty"`

@@ -85,9 +85,9 @@ type Config struct {
 	// Optional lists kinds of nodes that serve operators and not tenants' own calls: without
 	// them a tenant is ready (/ready?tenant=), and they are shown as degraded.
 	Optional []string
-	// Outage returns the present outage of NATS, which /ready shows as degraded, and false for
-	// none; nil: none is known.
-	Outage func() (backbone.Outage, bool)
+	// Degraded returns the degraded parts of the platform other than kinds of nodes, each with
+	// the reason, which /ready shows; nil: there are none. The map is the caller's.
+	Degraded func() map[string]string
 	// UI serves the pages of the Control UI under /ui/; nil: there are none.
 	UI http.Handler
 	// Timeline records calls that change something or fail; nil: none.

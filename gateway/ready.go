@@ -97,19 +97,15 @@ func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[
 }
 
 // parts returns what /ready shows as degraded: the kinds of nodes whose calls are refused, and
-// NATS while it is away, since what the gateway knows over it is then as of its last answer.
+// the other parts of the platform (see [Config]).
 func (g *Gateway) parts(ctx context.Context, tenant contextkit.TenantID) map[string]string {
 	out := g.degraded(ctx, tenant)
-	if g.config.Outage == nil {
+	if g.config.Degraded == nil {
 		return out
 	}
-	if outage, away := g.config.Outage(); away {
-		if out == nil {
-			out = map[string]string{}
-		}
-		out["nats"] = outage.String() + ": nodes, placements, tenants and their limits are those known then"
-	}
-	return out
+	parts := g.config.Degraded()
+	maps.Copy(parts, out)
+	return parts
 }
 
 // SetUndescribed shows the kind as degraded because the node has not described its services

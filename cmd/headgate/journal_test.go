@@ -82,6 +82,14 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 	if status, text, err := get(ctx, p.aggregate+"/ready"); err != nil || status != http.StatusOK || !strings.Contains(text, "its end is missing") {
 		t.Errorf("readiness: %d %s, %v", status, text, err)
 	}
+	for name, url := range map[string]string{"projection": p.projection, "runner": p.runner, "edge": p.gateway, "gateway's operators' port": p.admin} {
+		if err := eventually(ctx, name+" reports the damage", func() (bool, error) {
+			status, body := ready(ctx, t, url)
+			return status == http.StatusOK && strings.Contains(body.Degraded["journal"], "missing"), fmt.Errorf("%d %+v", status, body)
+		}); err != nil {
+			t.Error(err)
+		}
+	}
 	if status, text, err := get(ctx, p.aggregate+"/ready?tenant=acme"); err != nil || status != http.StatusServiceUnavailable || !strings.Contains(text, "until an operator accepts the loss") {
 		t.Errorf("readiness for a tenant: %d %s, %v", status, text, err)
 	}
@@ -106,8 +114,14 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	projected(15) // two that are left, and the new one: the view is built anew
-	if status, text, err := get(ctx, p.gateway+"/v1/control/journal", "authorization", "Bearer "+p.tokens["OPERATOR"]); err != nil || status != http.StatusOK || !strings.Contains(text, "the journal is whole") {
+	if status, text, err := get(ctx, p.gateway+"/v1/control/journal", "authorization", "Bearer "+p.tokens["OPERATOR"]); err != nil || status != http.StatusOK || !strings.Contains(text, "the journal is whole, except for losses that an operator has accepted") {
 		t.Errorf("%d %s, %v", status, text, err)
+	}
+	if err := eventually(ctx, "the gateway reports no damage", func() (bool, error) {
+		_, body := ready(ctx, t, p.gateway)
+		return body.Degraded["journal"] == "", nil
+	}); err != nil {
+		t.Error(err)
 	}
 	p.stop(t)
 	if output, err := verify(); err != nil || strings.Contains(output, "views") { // those of the former epoch do not count

@@ -63,7 +63,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	}()
 	config := c.gateway
 	config.Timeline, config.Optional = e.timeline, []string{kindControl, kindRunner}
-	config.Outage = js.monitor.Outage
+	config.Degraded = e.degraded
 	if e.spans.Exporter != nil {
 		config.Ended, config.Asked = e.spans.edgeCall, e.spans.asked
 	}
@@ -81,6 +81,20 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	e.reflector.start(ctx, e.gateway)
 	e.router.stranger, e.router.answers = e.reflector.announce, e.gateway.Answers
 	return e, nil
+}
+
+// degraded returns the degraded parts of the platform: NATS while it is away, since what the
+// gateway knows over it is then as of its last answer, and the journal while nodes announce that
+// it is damaged.
+func (e *edge) degraded() map[string]string {
+	parts := map[string]string{}
+	if outage, away := e.js.monitor.Outage(); away {
+		parts["nats"] = outage.String() + ": nodes, placements, tenants and their limits are those known then"
+	}
+	if e.router.journalDamaged() {
+		parts[backbone.DegradedJournal] = "events of the journal are missing: GET /v1/control/journal returns their sequences"
+	}
+	return parts
 }
 
 // layers returns what the edge runs, in the order in which it ends: the announcement of the

@@ -56,7 +56,7 @@ func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 	whole := report.Whole() && len(beyond) == 0
 	switch {
 	case whole && len(report.Accepted) > 0:
-		lines = append(lines, "the journal is whole but for accepted losses")
+		lines = append(lines, "the journal is whole, except for losses that an operator has accepted")
 	case whole:
 		lines = append(lines, "the journal is whole")
 	}

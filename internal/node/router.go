@@ -112,6 +112,15 @@ func (r *router) heardEndpoints(silent []backbone.Node) map[string]bool {
 	return endpoints
 }
 
+// journalDamaged reports whether a node announces that the journal is damaged.
+func (r *router) journalDamaged() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.announced.Nodes, func(n backbone.Node) bool {
+		return n.Kind != kindGateway && slices.Contains(n.Degraded, backbone.DegradedJournal)
+	})
+}
+
 // lostNodes returns the nodes that a gateway would call and that are lost.
 func lostNodes(lost []backbone.LostNode) []route.Node {
 	var nodes []route.Node

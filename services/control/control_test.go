@@ -562,6 +562,42 @@ func TestTheFleetSaysWhoWasLost(t *testing.T) {
 	})
 }
 
+// A node that is silent, and answers checks of its health, may have announced that it is ready
+// before it lost NATS: its answers count.
+func TestGetFleet_SilentNodeThatTakesNoCallsIsNotReady(t *testing.T) {
+	w := newWorld(t)
+	bucket, err := w.js.KeyValue(t.Context(), backbone.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, err := range map[string]error{"refuses": errors.New("the journal is not reachable"), "takes": nil} {
+		server := chassis.NewServer(chassis.Config{Name: "aggregate", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return err }, zerolog.Nop())
+		if err := server.Listen(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.run(t, server.Serve)
+		node := fmt.Sprintf(`{"id":%q,"kind":"aggregate","endpoint":%q,"ready":true}`, id, server.Addr())
+		if _, err := bucket.Put(t.Context(), id, []byte(node)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := w.control(t, "c1", "")
+	c.knows(t, 2)
+	want := map[string]controlv1.NodeState{"refuses": controlv1.NodeState_NODE_STATE_NOT_READY, "takes": controlv1.NodeState_NODE_STATE_READY}
+	eventually(t, "both are silent, and one takes no calls", func() bool {
+		res, err := c.fleet.GetFleet(platform(t), &controlv1.GetFleetRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, node := range res.GetFleet().GetNodes() {
+			if !node.GetAnswered() || node.GetLastHeard() == nil || node.GetState() != want[node.GetId()] || (node.GetReason() == "") != (node.GetId() == "takes") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func TestTenantsAreCreatedSuspendedAndBounded(t *testing.T) {
 	w, acme, initech := newWorld(t), backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "initech")
 	served := w.projection(t, "p1", acme)

@@ -140,6 +140,9 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 		message := nodeMessage(node)
 		if heard := silent[node.ID]; !heard.IsZero() {
 			message.LastHeard = timestamppb.New(heard)
+			if answer.Err == nil && !answer.Value && node.Ready { // newer than its last announcement
+				message.State, message.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, "its health check answers that it takes no calls: its /ready and its log say why"
+			}
 		}
 		message.Answered, message.AnswerMs = answer.Err == nil, float64(answer.Took.Microseconds())/1000
 		if answer.Err != nil {

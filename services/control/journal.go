@@ -24,6 +24,9 @@ func (s journalService) GetJournal(ctx context.Context, _ *controlv1.GetJournalR
 	}
 	damage := s.journal.Integrity().Damage()
 	out := &controlv1.Journal{Damaged: damage != nil, Summary: damage.String()}
+	if damage == nil && len(accepted) > 0 {
+		out.Summary = "the journal is whole, except for losses that an operator has accepted"
+	}
 	if damage != nil {
 		out.Gaps, out.EndMissing, out.Since = gapMessages(damage.Gaps), damage.End != nil, timestamppb.New(damage.Since)
 	}

@@ -46,7 +46,7 @@ type Service struct {
 	tenants    *backbone.Bucket[backbone.Tenant]
 	documents  *backbone.Bucket[backbone.Document]
 	moves      *backbone.Bucket[move]
-	asked      *fanout.Group[backbone.Node, struct{}]
+	asked      *fanout.Group[backbone.Node, bool] // whether the node takes calls
 
 	outage func() (backbone.Outage, bool)
 
@@ -149,11 +149,12 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// probe asks a node whether it takes calls.
-func (s *Service) probe(ctx context.Context, node backbone.Node) (struct{}, error) {
+// probe asks a node whether it takes calls. Errors: those of the call.
+func (s *Service) probe(ctx context.Context, node backbone.Node) (takesCalls bool, err error) {
 	ctx = s.nodes.At(contextkit.PlatformContext(ctx), node.Endpoint)
 	req, res := &healthv1.HealthCheckRequest{}, &healthv1.HealthCheckResponse{}
-	return struct{}{}, s.nodes.Client.CallUnary(ctx, checkSpec, req, res)
+	err = s.nodes.Client.CallUnary(ctx, checkSpec, req, res)
+	return res.GetStatus() == healthv1.HealthCheckResponse_SERVING, err
 }
 
 // checkSpec is the gRPC health protocol's question.
