@@ -261,10 +261,10 @@ type Fleet struct {
 	Nodes []*Node `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// How many were asked and did not answer, or are lost; each says why.
 	Silent int32 `protobuf:"varint,4,opt,name=silent,proto3" json:"silent,omitempty"`
-	// While NATS or JetStream is away: when JetStream answered last. What nodes announced is as of
-	// then; whether they answer is not. Absent: it is current.
+	// While NATS or JetStream is away: when JetStream answered last. Announcements are not newer;
+	// whether nodes answer is current. Absent: there is no outage.
 	AsOf *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
-	// What is away, such as "NATS is not reachable"; empty: nothing.
+	// The cause of the outage, such as "NATS is not reachable"; empty: there is none.
 	Outage        string `protobuf:"bytes,6,opt,name=outage,proto3" json:"outage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -376,9 +376,10 @@ type Node struct {
 	Error string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
 	// When its last announcement arrived, of a node that is lost or silent: one that has not
 	// announced itself for three seconds and is not known to be gone. Absent: it announces itself.
+	// The state of a silent node that answers is NOT_READY if its health check says so.
 	LastHeard *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_heard,json=lastHeard,proto3" json:"last_heard,omitempty"`
-	// What of a node that is ready works in part: of a gateway, the kinds of nodes whose calls it
-	// refuses, because none of their nodes takes calls; of other nodes, "journal": events of the
+	// The degraded parts of a node that is ready. At a gateway: the kinds of nodes of which none
+	// takes calls, so that it refuses their calls. At other nodes: "journal", while events of the
 	// journal are missing.
 	Degraded      []string `protobuf:"bytes,16,rep,name=degraded,proto3" json:"degraded,omitempty"`
 	unknownFields protoimpl.UnknownFields

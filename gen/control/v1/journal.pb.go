@@ -156,10 +156,10 @@ func (x *AcceptLossRequest) GetReason() string {
 	return ""
 }
 
-// AcceptLossResponse is what was accepted.
+// AcceptLossResponse returns the accepted loss.
 type AcceptLossResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What was accepted.
+	// The accepted loss.
 	Loss          *JournalLoss `protobuf:"bytes,1,opt,name=loss,proto3" json:"loss,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -202,12 +202,12 @@ func (x *AcceptLossResponse) GetLoss() *JournalLoss {
 	return nil
 }
 
-// Journal is what is missing of the journal.
+// Journal is the state of the journal: its known damage, and accepted losses.
 type Journal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether damage is known that was not accepted.
 	Damaged bool `protobuf:"varint,1,opt,name=damaged,proto3" json:"damaged,omitempty"`
-	// What is missing, for operators.
+	// A description of the damage for operators.
 	Summary string `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
 	// Sequences before the journal's end that are missing; the last may join several.
 	Gaps []*JournalGap `protobuf:"bytes,3,rep,name=gaps,proto3" json:"gaps,omitempty"`
@@ -354,15 +354,15 @@ type JournalLoss struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The last sequence of the journal at that time.
 	Last int64 `protobuf:"varint,1,opt,name=last,proto3" json:"last,omitempty"`
-	// The last sequence that it had had before.
+	// The highest sequence that was recorded before.
 	Recorded int64 `protobuf:"varint,2,opt,name=recorded,proto3" json:"recorded,omitempty"`
 	// Missing sequences before the end.
 	Gaps []*JournalGap `protobuf:"bytes,3,rep,name=gaps,proto3" json:"gaps,omitempty"`
-	// Who accepted it; empty: the settings of a process.
+	// The principal that accepted it; empty: a process, by --new-journal or --lazy-sync.
 	By string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
-	// Why.
+	// The reason that was given.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// When.
+	// The time of the acceptance.
 	Time          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

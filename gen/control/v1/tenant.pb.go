@@ -124,9 +124,9 @@ type Tenant struct {
 	Nodes []string `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// Whether it is known only from the nodes' configuration.
 	Configured bool `protobuf:"varint,6,opt,name=configured,proto3" json:"configured,omitempty"`
-	// Its own bounds of what it stores; absent: as all others.
+	// Its own storage quota; absent: the setting aggregate.quota applies.
 	StorageQuota *StorageQuota `protobuf:"bytes,7,opt,name=storage_quota,json=storageQuota,proto3" json:"storage_quota,omitempty"`
-	// What it stores, as counted within the last seconds.
+	// Its storage use, counted a few seconds ago.
 	StorageUse    *StorageUse `protobuf:"bytes,8,opt,name=storage_use,json=storageUse,proto3" json:"storage_use,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -218,8 +218,8 @@ func (x *Tenant) GetStorageUse() *StorageUse {
 	return nil
 }
 
-// StorageQuota bounds what a tenant stores in the journal. 0: as all others, by the setting
-// aggregate.quota. Commands beyond it are RESOURCE_EXHAUSTED, with a QuotaFailure. The steps of
+// StorageQuota bounds what a tenant stores in the journal. 0: the bound of the setting
+// aggregate.quota applies. Commands beyond it are RESOURCE_EXHAUSTED, with a QuotaFailure. The steps of
 // workflows may exceed it by a twentieth.
 type StorageQuota struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -446,7 +446,7 @@ type CreateTenantRequest struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Its own bounds; absent: as all others.
 	Quota *Quota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
-	// Its own bounds of what it stores; absent: as all others.
+	// Its own storage quota; absent: the setting aggregate.quota applies.
 	StorageQuota  *StorageQuota `protobuf:"bytes,3,opt,name=storage_quota,json=storageQuota,proto3" json:"storage_quota,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -747,7 +747,7 @@ type SetQuotaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Its bounds; absent: as all others.
+	// Its quota; absent: the setting aggregate.quota applies.
 	Quota         *Quota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -848,7 +848,7 @@ type SetStorageQuotaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Its bounds; absent: as all others.
+	// Its quota; absent: the setting aggregate.quota applies.
 	Quota         *StorageQuota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -51,11 +51,11 @@ var (
 
 // JournalServiceClient is a client for the control.v1.JournalService service.
 type JournalServiceClient interface {
-	// GetJournal answers what is missing of the journal, by the control node's last check.
+	// GetJournal returns the state of the journal by the control node's last check.
 	GetJournal(context.Context, *v1.GetJournalRequest) (*v1.GetJournalResponse, error)
 	// AcceptLoss accepts all damage of the journal that is known. Where acknowledged events are
-	// missing at its end, commands are taken again, views are built anew, and positions from
-	// before are refused. Aggregates with gaps in their versions go on answering DATA_LOSS.
+	// missing at its end, commands are accepted again, views are built anew, and positions from
+	// before are refused. Aggregates with gaps in their versions still answer DATA_LOSS.
 	// FAILED_PRECONDITION: no loss is known.
 	AcceptLoss(context.Context, *v1.AcceptLossRequest) (*v1.AcceptLossResponse, error)
 }
@@ -68,11 +68,11 @@ func NewJournalServiceClient(client *connect.Client) JournalServiceClient {
 
 // JournalServiceHandler is an implementation of the control.v1.JournalService service.
 type JournalServiceHandler interface {
-	// GetJournal answers what is missing of the journal, by the control node's last check.
+	// GetJournal returns the state of the journal by the control node's last check.
 	GetJournal(context.Context, *v1.GetJournalRequest) (*v1.GetJournalResponse, error)
 	// AcceptLoss accepts all damage of the journal that is known. Where acknowledged events are
-	// missing at its end, commands are taken again, views are built anew, and positions from
-	// before are refused. Aggregates with gaps in their versions go on answering DATA_LOSS.
+	// missing at its end, commands are accepted again, views are built anew, and positions from
+	// before are refused. Aggregates with gaps in their versions still answer DATA_LOSS.
 	// FAILED_PRECONDITION: no loss is known.
 	AcceptLoss(context.Context, *v1.AcceptLossRequest) (*v1.AcceptLossResponse, error)
 }
