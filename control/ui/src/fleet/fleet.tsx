@@ -41,7 +41,7 @@ function Nodes({ fleet }: { fleet: FleetMessage }) {
     <>
       {fleet.outage ? (
         <p role="status">
-          <Badge tone="warn">{fleet.outage}</Badge> <span className="text-muted">What nodes announced is as of {since(fleet.asOf)} ago; whether they answer is current.</span>
+          <Badge tone="warn">{fleet.outage}</Badge> <span className="text-muted">Announcements are from {since(fleet.asOf)} ago. Whether nodes answer is current.</span>
         </p>
       ) : null}
       <div className="flex flex-wrap items-end gap-4">
@@ -110,7 +110,10 @@ function State({ node }: { node: Node }) {
   if (node.lastHeard)
     return (
       <>
-        <Badge tone="warn">not heard</Badge> <span className="text-muted">answers; its last announcement arrived {since(node.lastHeard)} ago</span>
+        <Badge tone="warn">no announcements</Badge>{" "}
+        <span className="text-muted">
+          answers{node.state === NodeState.NOT_READY ? ", and takes no calls" : ""}; its last announcement arrived {since(node.lastHeard)} ago
+        </span>
       </>
     );
   if (node.state === NodeState.READY && node.degraded.length > 0)

@@ -126,15 +126,15 @@ export type Fleet = Message<"control.v1.Fleet"> & {
   silent: number;
 
   /**
-   * While NATS or JetStream is away: when JetStream answered last. What nodes announced is as of
-   * then; whether they answer is not. Absent: it is current.
+   * While NATS or JetStream is away: when JetStream answered last. Announcements are not newer;
+   * whether nodes answer is current. Absent: there is no outage.
    *
    * @generated from field: google.protobuf.Timestamp as_of = 5;
    */
   asOf?: Timestamp | undefined;
 
   /**
-   * What is away, such as "NATS is not reachable"; empty: nothing.
+   * The cause of the outage, such as "NATS is not reachable"; empty: there is none.
    *
    * @generated from field: string outage = 6;
    */
@@ -256,14 +256,15 @@ export type Node = Message<"control.v1.Node"> & {
   /**
    * When its last announcement arrived, of a node that is lost or silent: one that has not
    * announced itself for three seconds and is not known to be gone. Absent: it announces itself.
+   * The state of a silent node that answers is NOT_READY if its health check says so.
    *
    * @generated from field: google.protobuf.Timestamp last_heard = 15;
    */
   lastHeard?: Timestamp | undefined;
 
   /**
-   * What of a node that is ready works in part: of a gateway, the kinds of nodes whose calls it
-   * refuses, because none of their nodes takes calls; of other nodes, "journal": events of the
+   * The degraded parts of a node that is ready. At a gateway: the kinds of nodes of which none
+   * takes calls, so that it refuses their calls. At other nodes: "journal", while events of the
    * journal are missing.
    *
    * @generated from field: repeated string degraded = 16;

@@ -77,13 +77,13 @@ export const AcceptLossRequestSchema: GenMessage<AcceptLossRequest> = /*@__PURE_
   messageDesc(file_control_v1_journal, 2);
 
 /**
- * AcceptLossResponse is what was accepted.
+ * AcceptLossResponse returns the accepted loss.
  *
  * @generated from message control.v1.AcceptLossResponse
  */
 export type AcceptLossResponse = Message<"control.v1.AcceptLossResponse"> & {
   /**
-   * What was accepted.
+   * The accepted loss.
    *
    * @generated from field: control.v1.JournalLoss loss = 1;
    */
@@ -98,7 +98,7 @@ export const AcceptLossResponseSchema: GenMessage<AcceptLossResponse> = /*@__PUR
   messageDesc(file_control_v1_journal, 3);
 
 /**
- * Journal is what is missing of the journal.
+ * Journal is the state of the journal: its known damage, and accepted losses.
  *
  * @generated from message control.v1.Journal
  */
@@ -111,7 +111,7 @@ export type Journal = Message<"control.v1.Journal"> & {
   damaged: boolean;
 
   /**
-   * What is missing, for operators.
+   * A description of the damage for operators.
    *
    * @generated from field: string summary = 2;
    */
@@ -196,7 +196,7 @@ export type JournalLoss = Message<"control.v1.JournalLoss"> & {
   last: bigint;
 
   /**
-   * The last sequence that it had had before.
+   * The highest sequence that was recorded before.
    *
    * @generated from field: int64 recorded = 2;
    */
@@ -210,21 +210,21 @@ export type JournalLoss = Message<"control.v1.JournalLoss"> & {
   gaps: JournalGap[];
 
   /**
-   * Who accepted it; empty: the settings of a process.
+   * The principal that accepted it; empty: a process, by --new-journal or --lazy-sync.
    *
    * @generated from field: string by = 4;
    */
   by: string;
 
   /**
-   * Why.
+   * The reason that was given.
    *
    * @generated from field: string reason = 5;
    */
   reason: string;
 
   /**
-   * When.
+   * The time of the acceptance.
    *
    * @generated from field: google.protobuf.Timestamp time = 6;
    */
@@ -239,13 +239,13 @@ export const JournalLossSchema: GenMessage<JournalLoss> = /*@__PURE__*/
   messageDesc(file_control_v1_journal, 6);
 
 /**
- * JournalService tells whether the journal is whole.
+ * JournalService reports whether the journal is whole.
  *
  * @generated from service control.v1.JournalService
  */
 export const JournalService: GenService<{
   /**
-   * GetJournal answers what is missing of the journal, by the control node's last check.
+   * GetJournal returns the state of the journal by the control node's last check.
    *
    * @generated from rpc control.v1.JournalService.GetJournal
    */
@@ -256,8 +256,8 @@ export const JournalService: GenService<{
   },
   /**
    * AcceptLoss accepts all damage of the journal that is known. Where acknowledged events are
-   * missing at its end, commands are taken again, views are built anew, and positions from
-   * before are refused. Aggregates with gaps in their versions go on answering DATA_LOSS.
+   * missing at its end, commands are accepted again, views are built anew, and positions from
+   * before are refused. Aggregates with gaps in their versions still answer DATA_LOSS.
    * FAILED_PRECONDITION: no loss is known.
    *
    * @generated from rpc control.v1.JournalService.AcceptLoss

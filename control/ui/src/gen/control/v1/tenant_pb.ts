@@ -102,14 +102,14 @@ export type Tenant = Message<"control.v1.Tenant"> & {
   configured: boolean;
 
   /**
-   * Its own bounds of what it stores; absent: as all others.
+   * Its own storage quota; absent: the setting aggregate.quota applies.
    *
    * @generated from field: control.v1.StorageQuota storage_quota = 7;
    */
   storageQuota?: StorageQuota | undefined;
 
   /**
-   * What it stores, as counted within the last seconds.
+   * Its storage use, counted a few seconds ago.
    *
    * @generated from field: control.v1.StorageUse storage_use = 8;
    */
@@ -124,8 +124,8 @@ export const TenantSchema: GenMessage<Tenant> = /*@__PURE__*/
   messageDesc(file_control_v1_tenant, 2);
 
 /**
- * StorageQuota bounds what a tenant stores in the journal. 0: as all others, by the setting
- * aggregate.quota. Commands beyond it are RESOURCE_EXHAUSTED, with a QuotaFailure. The steps of
+ * StorageQuota bounds what a tenant stores in the journal. 0: the bound of the setting
+ * aggregate.quota applies. Commands beyond it are RESOURCE_EXHAUSTED, with a QuotaFailure. The steps of
  * workflows may exceed it by a twentieth.
  *
  * @generated from message control.v1.StorageQuota
@@ -272,7 +272,7 @@ export type CreateTenantRequest = Message<"control.v1.CreateTenantRequest"> & {
   quota?: Quota | undefined;
 
   /**
-   * Its own bounds of what it stores; absent: as all others.
+   * Its own storage quota; absent: the setting aggregate.quota applies.
    *
    * @generated from field: control.v1.StorageQuota storage_quota = 3;
    */
@@ -412,7 +412,7 @@ export type SetQuotaRequest = Message<"control.v1.SetQuotaRequest"> & {
   tenantId: string;
 
   /**
-   * Its bounds; absent: as all others.
+   * Its quota; absent: the setting aggregate.quota applies.
    *
    * @generated from field: control.v1.Quota quota = 2;
    */
@@ -461,7 +461,7 @@ export type SetStorageQuotaRequest = Message<"control.v1.SetStorageQuotaRequest"
   tenantId: string;
 
   /**
-   * Its bounds; absent: as all others.
+   * Its quota; absent: the setting aggregate.quota applies.
    *
    * @generated from field: control.v1.StorageQuota quota = 2;
    */
