@@ -214,7 +214,7 @@ func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*f
 	}
 	checked := &checkedStore{Store: rows}
 	f := newFollower(tenant, s.tail, current, checked, origin, epoch, s.log)
-	f.timeline, f.whole = s.timeline, max(s.end, s.tail.Position())
+	f.timeline, f.whole, f.shared.node = s.timeline, max(s.end, s.tail.Position()), &s.filters
 	f.changes = s.noteChange
 	f.beyond = func(checkpoint uint64) {
 		if epoch == s.journal.Epoch() {

@@ -9,32 +9,56 @@ import (
 )
 
 const (
-	// maxMatched bounds the keys that are remembered for one filter, and maxAllMatched those for
-	// all of a tenant's filters on a node. A key takes some 20 bytes.
-	maxMatched    = 1 << 16
-	maxAllMatched = 1 << 18
+	// maxMatched bounds the keys that are remembered for one filter, maxAllMatched those for all
+	// of a tenant's filters on a node, and maxNodeMatched those for all tenants' filters. A key
+	// takes some 20 bytes.
+	maxMatched     = 1 << 16
+	maxAllMatched  = 1 << 18
+	maxNodeMatched = 1 << 22
 )
 
+// nodeKeys counts the keys that are remembered for all tenants' filters.
+type nodeKeys struct {
+	keys     atomic.Int64
+	exceeded atomic.Int64 // sets that have exceeded a bound
+}
+
+// tenantKeys counts the keys that are remembered for a tenant's filters.
+type tenantKeys struct {
+	keys atomic.Int64
+	node *nodeKeys
+}
+
+func (t *tenantKeys) add(keys int64) {
+	t.keys.Add(keys)
+	t.node.keys.Add(keys)
+}
+
+// full reports whether no further key may be remembered.
+func (t *tenantKeys) full() bool {
+	return t.keys.Load() >= maxAllMatched || t.node.keys.Load() >= maxNodeMatched
+}
+
 // matchedKeys are the hashes of the keys of rows that a filter has selected for some watcher: the
-// keys of others are not sent to watchers with the filter. Beyond the bounds it knows no key: all may have
-// been selected. It may be used concurrently.
+// keys of other rows are not sent to watchers with the filter. Beyond the bounds it knows no key: all
+// may have been selected. It may be used concurrently.
 type matchedKeys struct {
 	id    uint64 // of this set, in positions; never 0
 	seed  maphash.Seed
-	total *atomic.Int64 // of all of the tenant's sets
-	count *atomic.Int64 // of this one
+	total *tenantKeys
+	count *atomic.Int64 // of this set
 
 	mu   sync.Mutex
 	keys map[uint64]struct{} // nil: any
 }
 
-func newMatchedKeys(total *atomic.Int64) *matchedKeys {
+func newMatchedKeys(total *tenantKeys) *matchedKeys {
 	m := &matchedKeys{
-		id: rand.Uint64() | 1, seed: maphash.MakeSeed(), //nolint:gosec // it tells sets apart, and hides nothing
+		id: rand.Uint64() | 1, seed: maphash.MakeSeed(), //nolint:gosec // it identifies the set, and hides nothing
 		total: total, count: &atomic.Int64{}, keys: map[uint64]struct{}{},
 	}
 	// Sets end with their last watcher, or when they have not been used for long.
-	runtime.AddCleanup(m, func(count *atomic.Int64) { total.Add(-count.Load()) }, m.count)
+	runtime.AddCleanup(m, func(count *atomic.Int64) { total.add(-count.Load()) }, m.count)
 	return m
 }
 
@@ -49,14 +73,15 @@ func (m *matchedKeys) add(key string) {
 	if _, known := m.keys[hash]; known {
 		return
 	}
-	if len(m.keys) == maxMatched || m.total.Load() >= maxAllMatched {
+	if len(m.keys) == maxMatched || m.total.full() {
 		m.keys = nil
-		m.total.Add(-m.count.Swap(0))
+		m.total.add(-m.count.Swap(0))
+		m.total.node.exceeded.Add(1)
 		return
 	}
 	m.keys[hash] = struct{}{}
 	m.count.Add(1)
-	m.total.Add(1)
+	m.total.add(1)
 }
 
 // has reports whether a key may have been selected.

@@ -2,28 +2,31 @@ package projection
 
 import (
 	"fmt"
-	"sync/atomic"
 	"testing"
 )
 
-func TestMatchedKeys_AreBoundedPerFilterAndForAll(t *testing.T) {
-	var total atomic.Int64
-	m := newMatchedKeys(&total)
+func TestMatchedKeys_AreBoundedPerFilterTenantAndNode(t *testing.T) {
+	total := &tenantKeys{node: &nodeKeys{}}
+	m := newMatchedKeys(total)
 	for i := range maxMatched {
 		m.add(fmt.Sprint(i))
 		m.add(fmt.Sprint(i)) // once more
 	}
-	if total.Load() != maxMatched || !m.has("0") || m.has("another") {
-		t.Fatalf("%d keys", total.Load())
+	if total.keys.Load() != maxMatched || total.node.keys.Load() != maxMatched || !m.has("0") || m.has("another") {
+		t.Fatalf("%d keys of the tenant, %d of the node", total.keys.Load(), total.node.keys.Load())
 	}
 	m.add("one more")
-	if total.Load() != 0 || !m.has("another") {
-		t.Errorf("beyond the bound %d keys are remembered, and another is unknown", total.Load())
+	if total.keys.Load() != 0 || total.node.keys.Load() != 0 || total.node.exceeded.Load() != 1 || !m.has("another") {
+		t.Errorf("beyond the bound %d keys are remembered, and another is unknown", total.keys.Load())
 	}
-	total.Store(maxAllMatched)
-	other := newMatchedKeys(&total)
-	other.add("k")
-	if total.Load() != maxAllMatched || !other.has("another") {
-		t.Errorf("beyond the bound of all %d keys are remembered", total.Load())
+	for name, bound := range map[string]struct{ tenant, node int64 }{"tenant": {maxAllMatched, maxAllMatched}, "node": {0, maxNodeMatched}} {
+		total := &tenantKeys{node: &nodeKeys{}}
+		total.keys.Store(bound.tenant)
+		total.node.keys.Store(bound.node)
+		other := newMatchedKeys(total)
+		other.add("k")
+		if total.keys.Load() != bound.tenant || total.node.keys.Load() != bound.node || !other.has("another") {
+			t.Errorf("beyond the bound of the %s %d keys are remembered", name, total.keys.Load())
+		}
 	}
 }

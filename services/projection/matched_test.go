@@ -45,6 +45,9 @@ func watchAFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testin
 	}
 	w, gone := watch("")
 	w.until(t, "w1=101 w2=201 w4=101")
+	if keys := gathered(t, f.service)["headgate_projection_filter_keys{}"]; keys != 3 {
+		t.Errorf("metrics show %v keys, want those of 3 rows", keys)
+	}
 	move("w0", "deposited", 5) // 6: it never matches
 	f.append(t, "acme", "poor", "opened", `{"owner":"new"}`)
 	move("w3", "deposited", 500) // 501: it matches from now on

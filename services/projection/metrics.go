@@ -20,12 +20,14 @@ var (
 
 	tenantsMetric    = prometheus.NewDesc("headgate_projection_tenants", "Tenants whose views are kept here, by state: current, behind (events wait), building (not shown yet) or failing (an event cannot be applied).", []string{"state"}, nil)
 	allWaitingMetric = prometheus.NewDesc("headgate_projection_waiting_events", "Events of all tenants that are not in the shown views yet.", nil, nil)
+	filterKeysMetric = prometheus.NewDesc("headgate_projection_filter_keys", "Hashes of the keys of rows that filters of watches have selected, in memory, of all tenants.", nil, nil)
+	filtersMetric    = prometheus.NewDesc("headgate_projection_filters_exceeded_total", "Filters of watches whose keys exceeded a bound of the filter, the tenant or the node: removals of rows that never matched are sent too.", nil, nil)
 	databaseMetric   = prometheus.NewDesc("headgate_views_database_available", "1 while the views' database answers; always 1 for views in files.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{checkpointMetric, targetMetric, waitingMetric, failingMetric, tenantsMetric, allWaitingMetric, databaseMetric, damagedMetric} {
+	for _, d := range []*prometheus.Desc{checkpointMetric, targetMetric, waitingMetric, failingMetric, tenantsMetric, allWaitingMetric, databaseMetric, damagedMetric, filterKeysMetric, filtersMetric} {
 		descriptions <- d
 	}
 	s.answers.Describe(descriptions)
@@ -49,6 +51,8 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
+	gauge(filterKeysMetric, float64(s.filters.keys.Load()))
+	metrics <- prometheus.MustNewConstMetric(filtersMetric, prometheus.CounterValue, float64(s.filters.exceeded.Load()))
 	gauge(databaseMetric, number(s.store == nil || s.store() == nil))
 	all, waiting, states := s.progress()
 	gauge(allWaitingMetric, float64(waiting))

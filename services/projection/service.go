@@ -60,6 +60,7 @@ type Service struct {
 	end       uint64        // of the journal when the node started
 	wakes     chan struct{} // holds a value when changed has tenants
 	damaged   atomic.Int64  // stores that were set aside
+	filters   nodeKeys      // of watches
 
 	mu    sync.RWMutex
 	lanes map[contextkit.TenantID]lane

@@ -1,11 +1,11 @@
 package projection
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/headgate/headgate/chassis/response"
@@ -27,7 +27,8 @@ const (
 type sharedRows struct {
 	once    sync.Once // makes plans
 	plans   *lru.Cache[string, *planRows]
-	matched *atomic.Int64 // keys that are remembered of all filters
+	node    *nodeKeys   // nil: a node without other tenants
+	matched *tenantKeys // of all filters
 }
 
 // planRows are the rows of one view, filter and choice of fields.
@@ -81,7 +82,7 @@ func (s *sharedRows) plan(view, filter string, fields []string) *planRows {
 		if s.plans, err = lru.New[string, *planRows](sharedPlans); err != nil {
 			panic(err) // the bound is a positive constant
 		}
-		s.matched = &atomic.Int64{}
+		s.matched = &tenantKeys{node: cmp.Or(s.node, &nodeKeys{})}
 	})
 	key := fmt.Sprintf("%q %q %q", view, filter, fields)
 	if p, ok := s.plans.Get(key); ok {
