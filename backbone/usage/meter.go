@@ -14,20 +14,20 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Config says what tenants may store.
+// Config configures a [Meter].
 type Config struct {
-	// Quota is that of a tenant without one of its own; a quota of 0 is none.
+	// Quota is the quota of tenants that have no individual one; 0 is unlimited.
 	Quota backbone.StorageQuota
-	// Flush is how often counts are shared; 0: every two seconds.
+	// Flush is the time between two exchanges of counts; 0: two seconds.
 	Flush time.Duration
 	// Log gets warnings of tenants that come close to their quotas.
 	Log zerolog.Logger
 }
 
 const (
-	// flushEvery is how often counts are shared, and firstFlush the wait before the first time.
+	// flushEvery is the default of Config.Flush.
 	flushEvery = 2 * time.Second
-	// warnAt is the part of a quota from which its use is warned of.
+	// warnAt is the used part of a quota from which on a warning is logged.
 	warnAt = 0.8
 	// reserve is the divisor of a quota that gives what the platform's commands, which are the
 	// steps of workflows, may use beyond it: a transfer that has begun can end.
@@ -48,13 +48,13 @@ type Meter struct {
 
 	mu    sync.RWMutex
 	known map[contextkit.TenantID]*tenant
-	own   map[contextkit.TenantID]backbone.StorageQuota // tenants' own quotas
+	own   map[contextkit.TenantID]backbone.StorageQuota // individual quotas
 	shard [shards]known
 
-	flushes map[int]string // ids of flushes that have not ended, by shard; of Run's goroutine
+	flushes map[int]string // ids of flushes that have not ended, by shard; used by Run's goroutine alone
 }
 
-// known is a shard as it was last seen.
+// known is the last version of a shard that was read or written.
 type known struct {
 	revision uint64
 	record   record
@@ -68,12 +68,12 @@ type tenant struct {
 	mu      sync.Mutex
 	stored  Counts // in the records of all nodes
 	held    Counts // admitted, and neither added nor released
-	pending *entry // that this node has appended, and not yet added to a record
-	flushed *entry // the part of pending that is on its way; nil: none
+	pending *entry // appended by this node, and not yet added to a record
+	flushed *entry // the part of pending that a flush adds now; nil: no flush runs
 	warned  [len(Quotas)]bool
 }
 
-// Open returns the meter of a node, with the counts and quotas that are stored.
+// Open returns the meter of a node, with the stored counts and quotas.
 func Open(ctx context.Context, js jetstream.JetStream, journal *backbone.Journal, config Config) (*Meter, error) {
 	m := &Meter{
 		js: js, journal: journal, config: config, node: contextkit.NewID(),
@@ -158,7 +158,7 @@ func (h Held) Release() {
 	h.tenant.held = h.tenant.held.minus(h.counts)
 }
 
-// Add counts what was appended.
+// Add adds appended events to the tenant's counts.
 func (m *Meter) Add(id contextkit.TenantID, add Counts) {
 	t := m.tenant(id)
 	t.mu.Lock()
@@ -171,7 +171,7 @@ func (m *Meter) Add(id contextkit.TenantID, add Counts) {
 	}
 }
 
-// Use returns what a tenant has stored, as far as the node knows.
+// Use returns a tenant's counts, as far as the node knows them.
 func (m *Meter) Use(id contextkit.TenantID) Counts {
 	t := m.tenant(id)
 	t.mu.Lock()
@@ -223,7 +223,7 @@ func (m *Meter) limit(id contextkit.TenantID, t *tenant) {
 	t.limits.Store(&quota)
 }
 
-// setQuotas takes over changes of tenants' own quotas.
+// setQuotas applies changes of tenants' individual quotas.
 func (m *Meter) setQuotas(changes backbone.Changes[backbone.Tenant]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -250,7 +250,7 @@ func (m *Meter) setQuotas(changes backbone.Changes[backbone.Tenant]) {
 	}
 }
 
-// see takes over a shard that was read, unless a newer one is known.
+// see applies a shard that was read, unless a newer version is known.
 func (m *Meter) see(n int, kept backbone.Kept[record]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -276,7 +276,7 @@ func (m *Meter) see(n int, kept backbone.Kept[record]) {
 	}
 }
 
-// warn logs that a tenant comes close to its quota, once until it no longer does.
+// warn logs once that a tenant has used four fifths of a quota; again only after the use has fallen.
 func (m *Meter) warn(id contextkit.TenantID, t *tenant) {
 	quota := t.limits.Load()
 	if quota == nil {
@@ -288,7 +288,7 @@ func (m *Meter) warn(id contextkit.TenantID, t *tenant) {
 		near := quota[n] > 0 && float64(used) >= warnAt*float64(quota[n])
 		if near && !t.warned[n] {
 			m.config.Log.Warn().Str("tenant", id.String()).Str("quota", Quotas[n]).Int64("use", used).Int64("limit", quota[n]).
-				Msg("a tenant comes close to its storage quota; its commands are refused beyond it")
+				Msg("a tenant has used four fifths of its storage quota; commands beyond the quota are refused")
 		}
 		t.warned[n] = near
 	}

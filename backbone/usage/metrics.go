@@ -7,14 +7,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// topTenants is how many tenants have a metric: those that have used most of a quota.
+// topTenants bounds the tenants with a metric: the ones with the highest used part of a quota.
 const topTenants = 10
 
 var (
 	usedRatio = prometheus.NewDesc("headgate_tenant_quota_used_ratio",
-		"Part of a storage quota that its tenant has used, of the tenants that have used most.", []string{"tenant", "quota"}, nil)
+		"Used part of a storage quota, for the tenants with the highest used parts.", []string{"tenant", "quota"}, nil)
 	nearQuota = prometheus.NewDesc("headgate_tenants_near_quota",
-		"Tenants that have used four fifths of one of their storage quotas or more.", nil, nil)
+		"Tenants that have used four fifths of a storage quota or more.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].

@@ -1,12 +1,11 @@
 package usage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
 	"time"
-
-	"cmp"
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/nats-io/nats.go/jetstream"
@@ -15,33 +14,33 @@ import (
 const (
 	// checkEvery is how often the counts are compared with the journal.
 	checkEvery = time.Minute
-	// driftShare and driftLeast are how much they must differ to be counted again: one in so
-	// many messages, and so many.
+	// The journal is counted again when counts and messages differ by more than the messages
+	// divided by driftShare, and by more than driftLeast.
 	driftShare, driftLeast = 100, 10_000
 	// recountPause is the least time between two counts of a journal.
 	recountPause = time.Hour
-	// claim is how long a node that counts is believed to do so without a sign of life.
+	// claim is the time after its last sign of life for which a node is taken to be counting.
 	claim = 30 * time.Second
-	// countPart is how many messages are read together, and countRest how many times as long as
-	// a part took the node pauses after it.
+	// countPart bounds the messages of one read. After a read the node pauses for countRest times
+	// the duration of the read.
 	countPart, countRest = 512, 4
 )
 
-// keyCount is where nodes agree on who counts the journal.
+// keyCount is the key by which nodes agree on the node that counts the journal.
 const keyCount = "count"
 
 // counting is a count of the journal.
 type counting struct {
-	// Epoch is that of the journal.
+	// Epoch is the journal's epoch.
 	Epoch int64 `json:"epoch"`
 	// Node counts it until Until, if no sign of life comes; both are zero when it is done.
 	Node  string    `json:"node,omitempty"`
 	Until time.Time `json:"until"`
-	// Done is when it was counted last.
+	// Done is the time of the last complete count.
 	Done time.Time `json:"done"`
 }
 
-// recount counts the journal whenever the counts are not its own, until ctx ends.
+// recount counts the journal whenever the stored counts differ from it, until ctx ends.
 func (m *Meter) recount(ctx context.Context) {
 	var bucket *backbone.Bucket[counting]
 	pause := cmp.Or(m.config.Flush, flushEvery)
@@ -73,7 +72,7 @@ func (m *Meter) recount(ctx context.Context) {
 			continue
 		}
 		if err := m.count(ctx, bucket, kept); err != nil && ctx.Err() == nil && !errors.Is(err, backbone.ErrChanged) {
-			m.config.Log.Warn().Err(err).Msg("the journal is not counted to its end; it is tried again")
+			m.config.Log.Warn().Err(err).Msg("counting the journal was interrupted; retrying")
 		}
 	}
 }
@@ -95,8 +94,8 @@ func (m *Meter) drifts(ctx context.Context) bool {
 	return max(messages, -messages) > max(driftLeast, int64(stream.CachedInfo().State.Msgs)/driftShare) //nolint:gosec // see above
 }
 
-// count counts the journal up to where it ends now, if no other node does, and puts the
-// result in the place of what nodes had counted until then.
+// count counts the journal up to its current end, if no other node does, and replaces by the
+// result what nodes had counted until then.
 func (m *Meter) count(ctx context.Context, bucket *backbone.Bucket[counting], kept backbone.Kept[counting]) error {
 	began := time.Now()
 	mine := counting{Epoch: m.journal.Epoch(), Node: m.node, Until: began.Add(claim)}
@@ -112,7 +111,7 @@ func (m *Meter) count(ctx context.Context, bucket *backbone.Bucket[counting], ke
 		return err
 	}
 	last := stream.CachedInfo().State.LastSeq
-	// All nodes share what they have appended until here before the counts are noted.
+	// Before the counts are read, all nodes share what they have appended so far.
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -142,7 +141,7 @@ func (m *Meter) count(ctx context.Context, bucket *backbone.Bucket[counting], ke
 			return err
 		}
 		if next == from {
-			break // the rest are no events
+			break // no events follow
 		}
 		if time.Until(mine.Until) < claim/2 {
 			mine.Until = time.Now().Add(claim)
@@ -163,7 +162,7 @@ func (m *Meter) count(ctx context.Context, bucket *backbone.Bucket[counting], ke
 	if _, err := bucket.Put(ctx, keyCount, mine, revision); err != nil {
 		return err
 	}
-	m.config.Log.Info().Uint64("until", last).Dur("took_ms", time.Since(began)).Msg("what tenants store was counted in the journal")
+	m.config.Log.Info().Uint64("until", last).Dur("took_ms", time.Since(began)).Msg("storage counts of tenants were recounted from the journal")
 	return nil
 }
 
@@ -184,8 +183,8 @@ func (r *record) event(msg *jetstream.RawStreamMsg) {
 	}
 }
 
-// replace puts what was counted in the place of what the shards had before; what nodes have
-// added since stays.
+// replace replaces the shards' former counts by the counted ones, and retains what nodes have
+// added since.
 func (m *Meter) replace(ctx context.Context, epoch int64, counted *record, before *[shards]record) error {
 	var parts [shards]record
 	for name, e := range counted.Tenants {
@@ -193,7 +192,7 @@ func (m *Meter) replace(ctx context.Context, epoch int64, counted *record, befor
 	}
 	day := today(time.Now())
 	for n := range shards {
-		err := errors.Join(backbone.ErrChanged)
+		err := backbone.ErrChanged
 		for try := 0; try < flushTries && errors.Is(err, backbone.ErrChanged); try++ {
 			var now backbone.Kept[record]
 			if now, err = m.bucket.Get(ctx, shardKey(n)); err != nil && !isAbsent(err) {

@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -10,26 +11,25 @@ import (
 	"sync"
 	"time"
 
-	"cmp"
-
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/rs/zerolog"
 )
 
-// flushTries bounds how often a shard is changed again because another node came first.
+// flushTries bounds the attempts to change a shard that other nodes change concurrently.
 const flushTries = 8
 
 // lastFlush bounds the last flush, when the node ends.
 const lastFlush = 5 * time.Second
 
-// Run shares counts with other nodes, and follows theirs and the quotas, until ctx ends; then
-// it shares the rest.
+// Run shares counts with other nodes, and follows their counts and the quotas, until ctx ends; then
+// it shares the counts that are left.
 func (m *Meter) Run(ctx context.Context) error {
 	ctx = contextkit.PlatformContext(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
 	failed := func(err error) {
-		m.config.Log.Warn().Err(err).Msg("the use of tenants' quotas is not followed; it is tried again")
+		m.config.Log.Warn().Err(err).Msg("storage counts and quotas of tenants cannot be followed; retrying")
 	}
 	running.Go(func() {
 		m.bucket.FollowChanges(ctx, func(changes backbone.Changes[record]) {
@@ -43,6 +43,7 @@ func (m *Meter) Run(ctx context.Context) error {
 	running.Go(func() { m.tenants.FollowChanges(ctx, m.setQuotas, failed) })
 	running.Go(func() { m.recount(ctx) })
 	every := cmp.Or(m.config.Flush, flushEvery)
+	var flushes outage
 	for {
 		select {
 		case <-ctx.Done():
@@ -51,10 +52,24 @@ func (m *Meter) Run(ctx context.Context) error {
 			return m.flush(last)
 		case <-time.After(every/2 + rand.N(every)):
 		}
-		if err := m.flush(ctx); err != nil && ctx.Err() == nil {
-			m.config.Log.Warn().Err(err).Msg("the use of tenants' quotas is not shared; it is tried again")
+		if err := m.flush(ctx); ctx.Err() == nil {
+			flushes.log(m.config.Log, err)
 		}
 	}
+}
+
+// outage is whether the counts cannot be shared. The zero value: they can.
+type outage bool
+
+// log logs the result of a flush where it differs from the one before.
+func (o *outage) log(log zerolog.Logger, err error) {
+	switch {
+	case err != nil && !bool(*o):
+		log.Warn().Err(err).Msg("storage counts of tenants cannot be shared with other nodes; retrying")
+	case err == nil && bool(*o):
+		log.Info().Msg("storage counts of tenants are shared with other nodes again")
+	}
+	*o = err != nil
 }
 
 // flush adds what the node has counted to the shards.
@@ -123,7 +138,7 @@ func (m *Meter) flushShard(ctx context.Context, n int, tenants []*tenant) error 
 	return backbone.ErrChanged
 }
 
-// begin takes what the tenants of a shard have counted, unless an earlier flush of it has not
+// begin copies the pending counts of a shard's tenants, unless an earlier flush of the shard has not
 // ended, and returns the id of the flush.
 func (m *Meter) begin(n int, tenants []*tenant) string {
 	if m.flushes == nil {
@@ -141,7 +156,7 @@ func (m *Meter) begin(n int, tenants []*tenant) string {
 	return m.flushes[n]
 }
 
-// end takes what was flushed out of what is pending.
+// end subtracts the flushed counts from the pending ones.
 func (m *Meter) end(n int, tenants []*tenant) {
 	delete(m.flushes, n)
 	for _, t := range tenants {

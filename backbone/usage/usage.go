@@ -1,20 +1,20 @@
-// Package usage counts what each tenant stores in the journal, and refuses what exceeds its
-// quota.
+// Package usage counts each tenant's events in the journal, and refuses commands that exceed the
+// tenant's storage quota.
 //
-// Aggregate nodes count what they append themselves, which costs nothing but an addition, and
-// every two seconds add it to records that they share (bucket "usage": 64 of them, each with a
-// part of the tenants). A node knows the records of all nodes within about a second.
+// Each aggregate node counts the events that it appends, and every two seconds adds the counts to
+// records that all nodes share (bucket "usage": 64 records, each for a part of the tenants). A
+// node receives changes of the records within about a second.
 //
 // # Tolerance
 //
 // One node does not exceed a quota: a command's counts are held from its admission on, so that
-// concurrent commands do not exceed it together. A quota can be exceeded by what the other nodes
-// append for the tenant within about three seconds. A node that is killed leaves out what it appended within the last
-// two seconds. Where the counts of all tenants and the journal's number of messages differ by
-// more than a hundredth and 10,000 messages, because nodes were killed often or nodes of a
-// version that does not count have appended, one node counts the journal again; so it does for a
-// journal that was never counted, or was restored. A count is right to within what was appended
-// in about five seconds.
+// concurrent commands do not exceed it together. A quota can be exceeded by events that other nodes
+// append for the tenant within about three seconds. Not counted are the events that a node appended
+// within two seconds before it was killed, and stored events whose acknowledgement was lost
+// with the connection to NATS. Where the counts of all tenants and the journal's number of
+// messages differ by more than a hundredth and 10,000 messages, one node counts the journal again;
+// so it does for a journal that was never counted, or was restored. A count is right to within the
+// events of about five seconds.
 package usage
 
 import (
@@ -30,14 +30,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Counts is what a tenant has stored, or what is added to that.
+// Counts are a tenant's stored events, or additions to them.
 type Counts struct {
-	// Events and Bytes are the events in the journal, and the bytes of their messages.
+	// Events counts events in the journal, and Bytes the bytes of their messages.
 	Events, Bytes int64
-	// Aggregates have at least one event.
+	// Aggregates counts aggregates with at least one event.
 	Aggregates int64
-	// Keys are the commands with idempotency keys of the last seven days, for which keys are
-	// remembered.
+	// Keys counts commands with idempotency keys within the last seven days, after which keys
+	// are forgotten.
 	Keys int64
 }
 
@@ -49,7 +49,7 @@ func (c Counts) minus(d Counts) Counts {
 	return Counts{c.Events - d.Events, c.Bytes - d.Bytes, c.Aggregates - d.Aggregates, c.Keys - d.Keys}
 }
 
-// Quotas are the names of a tenant's quotas, as in errors, settings and metrics.
+// Quotas are the names of the quotas in errors, settings and metrics.
 var Quotas = [...]string{"events", "bytes", "aggregates", "keys"}
 
 // values returns the counts in the order of [Quotas].
@@ -62,12 +62,12 @@ func limits(q backbone.StorageQuota) [len(Quotas)]int64 {
 	return [...]int64{q.Events, q.Bytes, q.Aggregates, q.Keys}
 }
 
-// QuotaError says that a command would exceed its tenant's quota.
+// QuotaError reports that a command would exceed its tenant's quota.
 type QuotaError struct {
 	// Tenant is the tenant, and Quota one of [Quotas].
 	Tenant contextkit.TenantID
 	Quota  string
-	// Limit is the quota, and Use what is stored.
+	// Limit is the quota, and Use the current count.
 	Limit, Use int64
 }
 
@@ -76,18 +76,18 @@ func (e *QuotaError) Error() string {
 }
 
 const (
-	// shards is how many records the tenants are divided among. It is part of the stored form.
+	// shards is the number of records among which tenants are divided. The stored form depends on it.
 	shards = 64
-	// keyDays is how many days keys are remembered, this one included.
+	// keyDays is the number of days for which keys are remembered, including the current one.
 	keyDays = int64(backbone.IdempotencyTTL/(24*time.Hour)) + 1
-	// recentFlushes is how many flushes a record remembers, so that one whose outcome is
-	// unknown is not added twice.
+	// recentFlushes bounds the flush ids of a record, by which a flush of unknown outcome is not
+	// added twice.
 	recentFlushes = 64
 )
 
-// record is a shard as it is stored.
+// record is the stored form of a shard.
 type record struct {
-	// Epoch is that of the journal that is counted.
+	// Epoch is the epoch of the counted journal.
 	Epoch int64 `json:"epoch"`
 	// Tenants are the counts by tenant.
 	Tenants map[string]*entry `json:"tenants"`
@@ -95,7 +95,7 @@ type record struct {
 	Flushes []string `json:"flushes,omitempty"`
 }
 
-// entry is what is stored of a tenant.
+// entry is the stored form of a tenant's counts.
 type entry struct {
 	Events     int64 `json:"events"`
 	Bytes      int64 `json:"bytes"`
@@ -133,7 +133,7 @@ func (e *entry) count(day, keys int64) {
 	e.Keys[day] += keys
 }
 
-// settle drops what is no longer remembered, and what cannot be.
+// settle removes keys that are forgotten by now, and negative counts.
 func (e *entry) settle(day int64) {
 	e.Events, e.Bytes, e.Aggregates = max(e.Events, 0), max(e.Bytes, 0), max(e.Aggregates, 0)
 	maps.DeleteFunc(e.Keys, func(at, keys int64) bool { return at <= day-keyDays || keys <= 0 })
