@@ -10,7 +10,7 @@ import (
 
 // AcceptLoss accepts all damage of the journal that is known, in the name of an operator, and
 // returns what was accepted. Where the end was missing, the journal continues under a new epoch:
-// commands are taken again, views are built anew, and positions, snapshots and cursors of the
+// commands are accepted again, views are rebuilt, and positions, snapshots and cursors of the
 // former epoch do not count, since they may be of lost events. Aggregates with gaps in their
 // versions stay damaged. Error: [ErrNoLoss].
 func AcceptLoss(ctx context.Context, js jetstream.JetStream, by, reason string) (AcceptedLoss, error) {

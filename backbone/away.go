@@ -11,9 +11,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Away reports whether err says that NATS or JetStream cannot do now what it may do later: no
-// server is reached, a server refuses the connection, a stream has no leader, or there is no
-// room. It is false for an error that stays until a setting or the program changes.
+// Away reports whether err is a temporary failure of NATS or JetStream: no server is reached, a
+// server refuses the connection, a stream has no leader, or there is no room. It is false for an
+// error that lasts until a setting or the program changes.
 func Away(err error) bool {
 	for _, known := range []error{
 		nats.ErrNoServers, nats.ErrTimeout, nats.ErrConnectionClosed, nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,

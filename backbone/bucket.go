@@ -160,7 +160,7 @@ func (b *Bucket[T]) publish(ctx context.Context, msg *nats.Msg, key string, revi
 	return publishKept(ctx, b.js, b.name, key, msg)
 }
 
-// PutKept stores bytes under a bucket's key, whatever is there, and returns the new revision.
+// PutKept stores bytes under a bucket's key, replaces its value, and returns the new revision.
 // The message carries ctx's contract. After an error the outcome is not known.
 func PutKept(ctx context.Context, js jetstream.JetStream, bucket, key string, data []byte) (uint64, error) {
 	return publishKept(ctx, js, bucket, key, &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{}, Data: data})
@@ -193,7 +193,7 @@ func replaceDeleted(ctx context.Context, js jetstream.JetStream, bucket, key str
 	return err
 }
 
-// deleteKept removes the value under a bucket's key, whatever it is.
+// deleteKept removes the value under a bucket's key at any revision.
 func deleteKept(ctx context.Context, js jetstream.JetStream, bucket, key string) error {
 	_, err := publishKept(ctx, js, bucket, key, &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{"KV-Operation": {"DEL"}}})
 	return err

@@ -147,9 +147,9 @@ func (c *committer) group() int {
 	return len(c.waiting)
 }
 
-// publishGroup publishes what appends want as one batch. When the server refuses it, or a message
-// exceeds the server's max_payload, nothing of it is written: each then goes by itself, and learns
-// whether it was why.
+// publishGroup publishes the messages of appends as one batch. When the server refuses it, or a
+// message exceeds the server's max_payload, nothing of it is written: each append is then published
+// alone, so that only the cause fails.
 func (c *committer) publishGroup(group []*commit) {
 	var messages []*nats.Msg
 	for _, one := range group {

@@ -36,14 +36,14 @@ func (g Gap) String() string {
 
 // LostEnd is the end of the journal that is missing.
 type LostEnd struct {
-	// Last is the last sequence that the journal has, and Recorded the last one that it had.
+	// Last is the journal's last sequence, and Recorded its last recorded sequence.
 	Last     uint64 `json:"last"`
 	Recorded uint64 `json:"recorded"`
-	// Why says what proves the loss.
+	// Why is the proof of the loss.
 	Why string `json:"why"`
 }
 
-// Damage is what is missing of the journal. The stream denies deletion, so that every missing
+// Damage describes the missing part of the journal. The stream denies deletion, so every missing
 // sequence is damage.
 type Damage struct {
 	// Gaps are the missing sequences before the journal's end, in order and not adjacent.
@@ -82,8 +82,8 @@ func (d *Damage) String() string {
 	return "the journal is damaged: " + strings.Join(parts, "; ")
 }
 
-// mergeGaps returns gaps in order, with those that overlap or are adjacent joined, at most
-// maxGaps of them.
+// mergeGaps returns gaps in order and joins gaps that overlap or are adjacent. It returns at most
+// maxGaps.
 func mergeGaps(gaps []Gap) []Gap {
 	gaps = slices.Clone(gaps)
 	slices.SortFunc(gaps, func(a, b Gap) int { return cmp.Compare(a.From, b.From) })

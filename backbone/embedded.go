@@ -38,7 +38,7 @@ type EmbeddedConfig struct {
 }
 
 // Embedded is a NATS server in this process, without a listener. While [Embedded.Run] runs, the
-// server is started anew when it has ceased to store messages and there is room on its disk again.
+// server is restarted when it has stopped storing messages and there is room on its disk again.
 // Its methods may be called concurrently.
 type Embedded struct {
 	config EmbeddedConfig
@@ -50,7 +50,7 @@ type Embedded struct {
 	lost atomic.Bool // the directory has disappeared
 
 	mu     sync.Mutex
-	server *server.Server // nil while it is being started anew
+	server *server.Server // nil during a restart
 	closed bool
 }
 
@@ -80,7 +80,7 @@ func (e *Embedded) start(ctx context.Context) (*server.Server, error) {
 		DontListen: true,
 		JetStream:  true,
 		StoreDir:   e.config.Dir,
-		// The disk is the bound. By default it is a share of what is free at the start, which
+		// The disk is the bound. The default is a share of the free space at the start, which
 		// refuses messages although there is room.
 		JetStreamMaxStore: maxStore,
 		// By default the server refuses more than a thousand consumers of a stream.
@@ -115,10 +115,10 @@ func (e *Embedded) start(ctx context.Context) (*server.Server, error) {
 // maxStore bounds the bytes of an embedded server's streams: more than any disk has.
 const maxStore = 1 << 60
 
-// errNoServer is the error of connecting while the server is being started anew.
+// errNoServer is the error of connecting during a restart of the server.
 var errNoServer = errors.New("backbone: the embedded NATS server is being started")
 
-// InProcessConn returns a connection to the server as it is now. It implements
+// InProcessConn returns a connection to the current server. It implements
 // [nats.InProcessConnProvider].
 func (e *Embedded) InProcessConn() (net.Conn, error) {
 	e.mu.Lock()
@@ -130,8 +130,8 @@ func (e *Embedded) InProcessConn() (net.Conn, error) {
 	return s.InProcessConn()
 }
 
-// Connect returns a connection to the server that uses no socket. It is restored by itself when
-// the server is started anew.
+// Connect returns a connection to the server that uses no socket. It is restored
+// automatically when the server is restarted.
 func (e *Embedded) Connect(name string, options ...nats.Option) (*nats.Conn, error) {
 	conn, err := nats.Connect("", append(append(connectOptions(name), options...), nats.InProcessServer(e))...)
 	if err != nil {

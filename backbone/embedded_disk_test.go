@@ -39,7 +39,7 @@ func (l awaitedLines) await(t *testing.T, text string) string {
 				return line
 			}
 		case <-t.Context().Done():
-			t.Fatalf("no line says %q", text)
+			t.Fatalf("no line has %q", text)
 		}
 	}
 }
@@ -99,7 +99,7 @@ func (w watched) refused(t *testing.T, want backbone.Refusal) {
 	}
 }
 
-// A full disk is noticed, named, and survived: once there is room the server is started anew, and
+// A full disk is noticed, named, and survived: once there is room the server is restarted, and
 // every event that was acknowledged is there once, and no other.
 func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
 	dir := disktest.Small(t, 64<<20)
@@ -209,7 +209,7 @@ func refusedEventIsNoLostEnd(t *testing.T, before int) {
 	}
 	for n := 1; n <= acknowledged; n++ {
 		if got := load(t, w.journal, acme, fmt.Sprintf("w%d", n)); len(got) != 1 {
-			t.Errorf("%d events of wallet %d, want the one that was acknowledged", len(got), n)
+			t.Errorf("%d events of wallet %d, want the acknowledged one", len(got), n)
 		}
 	}
 	if last, err := w.journal.Last(ctx, acme); err != nil || last < uint64(acknowledged) {

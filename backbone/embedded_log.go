@@ -24,12 +24,12 @@ func newServerLog(log zerolog.Logger) *serverLog {
 	return &serverLog{log: log.With().Str("from", "nats-server").Logger(), rate: rate.NewLimiter(serverLines, serverBurst)}
 }
 
-// why returns why the server could not start, as far as it said so.
+// why returns the logged reason why the server could not start.
 func (l *serverLog) why() string {
 	if text := l.fatal.Load(); text != nil {
 		return *text
 	}
-	return "the server does not say why"
+	return "the server has logged no reason"
 }
 
 func (l *serverLog) write(level zerolog.Level, format string, values []any) {
@@ -51,7 +51,7 @@ func (l *serverLog) Fatalf(format string, values ...any) {
 	l.write(zerolog.ErrorLevel, "%s", []any{text})
 }
 
-// Noticef logs at level debug what the server says of its start and end.
+// Noticef logs the server's notices of its start and end at level debug.
 func (l *serverLog) Noticef(format string, values ...any) {
 	l.write(zerolog.DebugLevel, format, values)
 }

@@ -20,26 +20,26 @@ const (
 	// examineEvery is how often an embedded server and its directory are examined.
 	examineEvery = 250 * time.Millisecond
 	// probeEvery is the time between two attempts to write to a disk that was full, and probeBytes
-	// the room that must be there before the server is started anew: more than the largest
-	// message.
+	// the free space that a restart of the server requires: more than the largest message.
 	probeEvery, probeBytes = time.Second, 2 * MaxMessageBytes
 	// maxRestartPause bounds the pause between two starts of a server that fails again.
 	maxRestartPause = time.Minute
 )
 
-// errNotEnabled says that the server has switched JetStream off.
-var errNotEnabled = errors.New("the server has switched JetStream off")
+// errNotEnabled means that the server has disabled JetStream.
+var errNotEnabled = errors.New("the server has disabled JetStream")
 
-// Run examines the server and its directory until ctx ends, and tells storage which streams fail.
+// Run examines the server and its directory until ctx ends, and declares to storage which streams
+// fail.
 //
-// A NATS server whose disk refuses one write stores nothing more in the stream concerned until it
-// is started anew, however much room there is then, and does not answer those who publish to it.
-// Run starts it anew as soon as a write succeeds; connections of [Embedded.Connect] are restored.
+// A NATS server whose disk refuses one write stores nothing more in that stream until it is
+// restarted, even when there is room again, and does not answer its publishers. Run restarts it as
+// soon as a write succeeds; connections of [Embedded.Connect] are restored.
 //
-// While the directory is not the one that the server was started over, because it was removed,
-// moved or unmounted, every stream is declared as failing, and the server is neither ended nor
-// started anew: it can still read the files that it has open, which are lost when it ends, and a
-// new one would begin with an empty journal. When the directory is back, streams are used again.
+// While the directory is missing, because it was removed, moved or unmounted, Run declares every
+// stream as failing, and neither stops nor restarts the server: the server can still read its open
+// files, which are lost when it stops, and a restarted server would begin with an empty journal.
+// When the directory is back, the streams are used again.
 func (e *Embedded) Run(ctx context.Context, storage *Storage) error {
 	ticker := time.NewTicker(examineEvery)
 	defer ticker.Stop()
@@ -54,17 +54,17 @@ func (e *Embedded) Run(ctx context.Context, storage *Storage) error {
 	}
 }
 
-// embeddedWatch is what Run knows.
+// embeddedWatch is the state of Run.
 type embeddedWatch struct {
 	*Embedded
 
-	storage *Storage
-	said    Refusal   // what is declared
-	journal bool      // of EVENTS too
-	since   time.Time // when that began
-	next    time.Time // when the server may be started anew
-	started time.Time // when it was
-	pause   time.Duration
+	storage  *Storage
+	declared Refusal   // "": none
+	journal  bool      // of EVENTS too
+	since    time.Time // when that began
+	next     time.Time // when the server may be restarted
+	started  time.Time // of the last restart
+	pause    time.Duration
 }
 
 func (w *embeddedWatch) examine(ctx context.Context) {
@@ -89,8 +89,8 @@ func (w *embeddedWatch) examine(ctx context.Context) {
 	w.restart(ctx)
 }
 
-// gone returns why the directory is not the one that the server was started over; its own, or that
-// of EVENTS in it.
+// gone returns an error if the server's directory, or that of EVENTS in it, has disappeared or was
+// replaced.
 func (w *embeddedWatch) gone() error {
 	if err := w.anchor.Check(); errors.Is(err, disk.ErrGone) {
 		return err
@@ -110,11 +110,11 @@ func (e *Embedded) statEvents() (os.FileInfo, error) {
 	return os.Stat(filepath.Join(e.config.Dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", StreamEvents))
 }
 
-// restart starts the server anew, but for a directory that has disappeared.
+// restart restarts the server unless its directory has disappeared.
 func (w *embeddedWatch) restart(ctx context.Context) {
 	w.stop()
 	if w.gone() != nil {
-		return // the next examination says so
+		return // the next examination declares it
 	}
 	s, err := w.start(ctx)
 	if err == nil {
@@ -122,7 +122,7 @@ func (w *embeddedWatch) restart(ctx context.Context) {
 		w.server = s
 		w.mu.Unlock()
 	} else if ctx.Err() == nil {
-		w.log.Error().Err(err).Str("directory", w.config.Dir).Dur("again_in_ms", w.pause).Msg("the NATS server cannot be started anew; it is tried again")
+		w.log.Error().Err(err).Str("directory", w.config.Dir).Dur("again_in_ms", w.pause).Msg("the NATS server cannot be restarted; it is tried again")
 	}
 	w.started = time.Now()
 	w.next, w.pause = w.started.Add(w.pause), min(2*w.pause, maxRestartPause)
@@ -148,7 +148,7 @@ func (w *embeddedWatch) failing() map[string]error {
 	return out
 }
 
-// allStreams returns the same error for every stream.
+// allStreams returns one error for all streams.
 func allStreams(err error) map[string]error {
 	out := map[string]error{}
 	for _, name := range storageStreams() {
@@ -157,12 +157,12 @@ func allStreams(err error) map[string]error {
 	return out
 }
 
-// declare tells storage which streams fail, and logs a change.
+// declare declares to storage which streams fail, and logs a change.
 func (w *embeddedWatch) declare(refusal Refusal, failing map[string]error) {
-	if refusal == "" && w.said == "" {
+	if refusal == "" && w.declared == "" {
 		return
 	}
-	if w.said == "" {
+	if w.declared == "" {
 		w.since = time.Now()
 		if w.since.Sub(w.started) > maxRestartPause {
 			w.pause = probeEvery
@@ -175,10 +175,10 @@ func (w *embeddedWatch) declare(refusal Refusal, failing map[string]error) {
 	}
 	w.storage.Declare(errs)
 	_, journal := failing[StreamEvents]
-	if refusal == w.said && journal == w.journal {
+	if refusal == w.declared && journal == w.journal {
 		return
 	}
-	w.said, w.journal = refusal, journal
+	w.declared, w.journal = refusal, journal
 	if refusal == "" {
 		w.log.Warn().Str("directory", w.config.Dir).Dur("after_ms", time.Since(w.since)).Msg("the journal stores messages again")
 		return
@@ -188,9 +188,9 @@ func (w *embeddedWatch) declare(refusal Refusal, failing map[string]error) {
 		line = line.Uint64("bytes_free", free)
 	}
 	if refusal == RefusalGone {
-		line.Msg("the directory of the journal has disappeared: commands are refused. Put it back, and they go on; what the process has open is lost when it ends")
+		line.Msg("the directory of the journal has disappeared: commands are refused. Restore the directory, and commands are accepted again; the files that the process has open are lost when it ends")
 	} else {
-		line.Msg("the disk of the journal refuses writes: nothing is stored in these streams, and commands are refused if " + StreamEvents + " is one of them. Make room, and it goes on by itself")
+		line.Msg("the disk of the journal refuses writes: nothing is stored in these streams, and commands are refused if " + StreamEvents + " is one of them. Free disk space; the server is then restarted automatically")
 	}
 }
 
@@ -198,10 +198,10 @@ var journalDisk = prometheus.NewDesc("headgate_journal_disk_bytes", "Bytes of th
 
 var journalPresent = DirectoryPresent("journal")
 
-// DirectoryPresent returns the description of the metric that says whether a directory is still
-// the one that the process opened.
+// DirectoryPresent returns the description of the metric that reports whether a directory is
+// still the directory that the process opened.
 func DirectoryPresent(directory string) *prometheus.Desc {
-	return prometheus.NewDesc("headgate_data_directory_present", "1 while the directory is the one that the process opened; 0 when it was removed, moved or unmounted.", nil, prometheus.Labels{"directory": directory})
+	return prometheus.NewDesc("headgate_data_directory_present", "1 while the directory that the process opened is present; 0 after it was removed, moved or unmounted.", nil, prometheus.Labels{"directory": directory})
 }
 
 // Describe implements [prometheus.Collector].

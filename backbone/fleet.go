@@ -36,8 +36,8 @@ type Node struct {
 	Endpoint string `json:"endpoint"`
 	// Version is the program's.
 	Version string `json:"version,omitempty"`
-	// Tenants are those that it serves. Where TenantsDigest is set they are not part of the
-	// announcement, but of the bucket [BucketServed]: [FollowNodes] fills them in.
+	// Tenants are the tenants that it serves. Where TenantsDigest is set they are stored in the
+	// bucket [BucketServed] instead of the announcement: [FollowNodes] fills them in.
 	Tenants []string `json:"tenants,omitempty"`
 	// TenantCount and TenantsDigest are the number and digest of Tenants.
 	TenantCount   int    `json:"tenant_count,omitempty"`
@@ -56,14 +56,14 @@ type Node struct {
 	Runner int `json:"runner,omitempty"`
 	// Started is when the process began.
 	Started time.Time `json:"started"`
-	// Beat counts the announcements of the process, so that an older one that arrives late is
-	// recognized; 0: it does not count.
+	// Beat counts the announcements of the process, so that an older announcement that
+	// arrives late is recognized; 0: it does not count.
 	Beat uint64 `json:"beat,omitempty"`
 	// Ready says that it takes calls; Reason why not.
 	Ready  bool   `json:"ready"`
 	Reason string `json:"reason,omitempty"`
-	// Refusal is what clients are told while the node takes no calls, as a clause such as "the
-	// disk of the journal is full"; "": nothing. It has nothing internal.
+	// Refusal is the reason that clients receive while the node takes no calls, as a clause such
+	// as "the disk of the journal is full"; "": none. It has nothing internal.
 	Refusal string `json:"refusal,omitempty"`
 	// Degraded lists what works in part at a node that is ready: at a gateway the kinds of nodes
 	// of which none takes calls, at other nodes [DegradedJournal].
@@ -102,7 +102,7 @@ var nodeID = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 // Announce says every heartbeat that the node is there, and at once when it
 // begins or ceases to take calls; until ctx ends: then it says goodbye. now tells
 // what changes about the node (with other slices, where these change), and why it takes
-// no calls. While JetStream is away nothing is said. Its tenants are written when they change, and
+// no calls. While JetStream is away nothing is announced. Its tenants are written when they change, and
 // their number and digest announced; while a node of an earlier version is announced, all of
 // them are.
 func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(context.Context, *Node) error) error {
@@ -122,20 +122,20 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 		if err := now(ctx, &node); err != nil {
 			node.Ready, node.Reason = false, err.Error()
 		}
-		// What cannot be stored is announced again with the next heartbeat, unless it changes:
-		// those who follow the nodes receive it although it is not stored.
+		// An announcement that cannot be stored is repeated with the next heartbeat, unless it
+		// changes: followers receive it although it is not stored.
 		if node.news(last) && node.news(wants) || time.Since(tried) >= Heartbeat {
 			node.Beat++
-			said := node
+			announced := node
 			if served.allRead(ctx) && served.write(ctx, node.Tenants) {
-				said.Tenants, said.TenantCount, said.TenantsDigest = nil, len(node.Tenants), served.digest
+				announced.Tenants, announced.TenantCount, announced.TenantsDigest = nil, len(node.Tenants), served.digest
 			}
-			data, err := json.Marshal(said)
+			data, err := json.Marshal(announced)
 			if err != nil {
 				return fmt.Errorf("backbone: announce %s: %w", node.ID, err)
 			}
 			tried, wants = time.Now(), node
-			if say(ctx, js, node.ID, data) == nil {
+			if putAnnouncement(ctx, js, node.ID, data) == nil {
 				last = node
 			}
 		}
@@ -144,7 +144,7 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 		case <-ctx.Done():
 			goodbye, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 			defer cancel()
-			_ = deleteKept(contextkit.PlatformContext(goodbye), js, BucketNodes, node.ID) // if it is lost, silence says the same
+			_ = deleteKept(contextkit.PlatformContext(goodbye), js, BucketNodes, node.ID) // if it is lost, the node's silence has the same effect
 			return nil
 		}
 	}
@@ -160,8 +160,8 @@ func sameTenants(a, b []string) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
 }
 
-// say stores a node's announcement under the platform's context.
-func say(ctx context.Context, js jetstream.JetStream, id string, data []byte) error {
+// putAnnouncement stores a node's announcement under the platform's context.
+func putAnnouncement(ctx context.Context, js jetstream.JetStream, id string, data []byte) error {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), Heartbeat)
 	defer cancel()
 	_, err := PutKept(ctx, js, BucketNodes, id, data)

@@ -17,26 +17,26 @@ import (
 const (
 	// silence is how long a node may not announce itself before it is silent.
 	silence = MissedHeartbeats * Heartbeat
-	// speech is how long after an announcement nodes can still be heard: longer than a heartbeat,
-	// and so much shorter than silence that it ends before the first node is silent.
-	speech = 3 * Heartbeat / 2
-	// lostKept is how long a lost node is remembered, and maxLost bounds their number.
-	lostKept = 24 * time.Hour
-	maxLost  = 256
-	// heardBuffer bounds the announcements that have arrived and have not been read.
-	heardBuffer = 4096
+	// recent is how long after an announcement other announcements can be expected: longer than a
+	// heartbeat, and shorter than silence by enough to end before the first node is silent.
+	recent = 3 * Heartbeat / 2
+	// lostRetention is how long a lost node is retained, and maxLost bounds their number.
+	lostRetention = 24 * time.Hour
+	maxLost       = 256
+	// announcementBuffer bounds the received announcements that are not read yet.
+	announcementBuffer = 4096
 )
 
-// Fleet is what a follower knows of the nodes.
+// Fleet is a follower's view of the nodes.
 type Fleet struct {
-	// Nodes are the nodes that are there, in no order, each by its last announcement: those that
-	// announce themselves, and silent ones that are not known to be gone.
+	// Nodes are the present nodes, in no order, each by its last announcement: the nodes that
+	// announce themselves, and silent nodes that are not known to be gone.
 	Nodes []Node
-	// Silent has those of Nodes that have not announced themselves for [MissedHeartbeats], and
-	// when they did last, by id.
+	// Silent has the time of the last announcement, by id, of the nodes that have not announced
+	// themselves for [MissedHeartbeats].
 	Silent map[string]time.Time
 	// Lost are nodes that fell silent without a goodbye and do not answer, for a day or until
-	// they are back, say goodbye, or another node of their kind comes under a new id.
+	// they are back, send a goodbye, or are replaced by a node of their kind with a new id.
 	Lost []LostNode
 	// Heard is when the last announcement of any node arrived, zero for never.
 	Heard time.Time
@@ -49,7 +49,7 @@ type LostNode struct {
 	Heard time.Time
 }
 
-// Verdict is what a follower knows of a silent node by other means than announcements.
+// Verdict is the result of probing a silent node.
 type Verdict int
 
 // Verdicts.
@@ -64,9 +64,9 @@ const (
 	Gone
 )
 
-// Follower is told of nodes.
+// Follower receives the nodes.
 type Follower struct {
-	// Tenants says that [Node.Tenants] is to be filled in.
+	// Tenants requests that [Node.Tenants] is filled in.
 	Tenants bool
 	// Each is called with all nodes whenever they change.
 	Each func(Fleet)
@@ -78,12 +78,13 @@ type Follower struct {
 	Failed func(error)
 }
 
-// FollowNodes follows the nodes' announcements until ctx ends. That a node is not heard does not
-// remove it: NATS may be away, its bucket full or without a leader. It leaves by its goodbye, or
-// when it is silent and the follower's verdict is that it is gone. Announcements are received as
-// they are published, stored or not, and from the bucket, which has those of before.
+// FollowNodes follows the nodes' announcements until ctx ends. Silence
+// alone does not remove a node: NATS may be away, its bucket full or without a leader. A node is
+// removed by its goodbye, or when it is silent and the follower's verdict is that it is gone.
+// Announcements are received when they are published, stored or not, and earlier ones from the
+// bucket.
 func FollowNodes(ctx context.Context, js jetstream.JetStream, f Follower) {
-	s := &following{js: js, follower: f, known: map[string]*heard{}, lost: map[string]LostNode{}, served: servedLists{nodes: map[string]*servedList{}}}
+	s := &following{js: js, follower: f, known: map[string]*announcement{}, lost: map[string]LostNode{}, served: servedLists{nodes: map[string]*servedList{}}}
 	for failed := false; ctx.Err() == nil; {
 		err := s.follow(ctx, func() { failed = false })
 		if err != nil && ctx.Err() == nil && !failed && f.Failed != nil {
@@ -99,21 +100,21 @@ type following struct {
 	js       jetstream.JetStream
 	follower Follower
 
-	known    map[string]*heard
+	known    map[string]*announcement
 	lost     map[string]LostNode
 	served   servedLists
-	complete bool      // what the buckets had at first has been read
-	changed  bool      // since the follower was told
-	heard    time.Time // any node
-	since    time.Time // from when on nodes have been heard without a pause of [silence]
+	complete bool      // the initial content of the buckets has been read
+	changed  bool      // since the follower was notified
+	newest   time.Time // of the last announcement of any node
+	since    time.Time // start of the period in which announcements came without a pause of [silence]
 	asked    time.Time // silent nodes
 }
 
-// heard is the last announcement of a node.
-type heard struct {
+// announcement is the last announcement of a node.
+type announcement struct {
 	node     Node
 	at       time.Time // by our clock
-	said     string
+	text     string
 	revision uint64 // in the bucket; 0: not stored yet, as far as is known
 	silent   bool
 }
@@ -140,7 +141,7 @@ func (s *following) follow(ctx context.Context, began func()) error {
 	}
 	listed := lists == nil
 	announced := false
-	published := make(chan *nats.Msg, heardBuffer)
+	published := make(chan *nats.Msg, announcementBuffer)
 	direct, err := s.js.Conn().ChanSubscribe(nodesSubject+"*", published)
 	if err != nil {
 		return fmt.Errorf("backbone: follow nodes: %w", err)
@@ -183,11 +184,11 @@ func (s *following) follow(ctx context.Context, began func()) error {
 		case <-ticker.C:
 			s.look(ctx)
 		}
-		s.tell()
+		s.notify()
 	}
 }
 
-// watchServed returns the changes of the nodes' tenants, those that there are first.
+// watchServed returns the current tenants of the nodes and then their changes.
 func (s *following) watchServed(ctx context.Context) (jetstream.KeyWatcher, error) {
 	bucket, err := s.js.KeyValue(ctx, BucketServed)
 	if err != nil {
@@ -204,23 +205,23 @@ func (s *following) watchServed(ctx context.Context) (jetstream.KeyWatcher, erro
 // nodesSubject is the prefix of the subjects of announcements (NATS ADR-8).
 const nodesSubject = "$KV." + BucketNodes + "."
 
-// wait waits before following is attempted again; silent nodes are looked at meanwhile.
+// wait waits before following is attempted again, and examines silent nodes.
 func (s *following) wait(ctx context.Context, pause time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(pause):
 		s.look(ctx)
-		s.tell()
+		s.notify()
 	}
 }
 
-// tell tells the follower of a change.
-func (s *following) tell() {
+// notify notifies the follower of a change.
+func (s *following) notify() {
 	if !s.changed || !s.complete {
 		return
 	}
 	s.changed = false
-	fleet := Fleet{Silent: map[string]time.Time{}, Lost: slices.Collect(maps.Values(s.lost)), Heard: s.heard}
+	fleet := Fleet{Silent: map[string]time.Time{}, Lost: slices.Collect(maps.Values(s.lost)), Heard: s.newest}
 	for n := range fleet.Lost {
 		fleet.Lost[n].Node.Tenants = s.served.tenants(fleet.Lost[n].Node)
 	}
@@ -234,8 +235,8 @@ func (s *following) tell() {
 	s.follower.Each(fleet)
 }
 
-// take records an announcement, or a goodbye. revision is 0 for one that was published and may
-// not be stored.
+// take records an announcement or a goodbye. revision is 0 for a published message, which may not
+// be stored.
 func (s *following) take(id string, data []byte, revision uint64, goodbye bool) {
 	before := s.known[id]
 	if goodbye {
@@ -250,7 +251,7 @@ func (s *following) take(id string, data []byte, revision uint64, goodbye bool) 
 		return // of a version that this one does not understand
 	}
 	now := time.Now()
-	next := &heard{node: node, at: now, said: string(data), revision: revision}
+	next := &announcement{node: node, at: now, text: string(data), revision: revision}
 	if before != nil {
 		if node.Beat > 0 && node.Started.Equal(before.node.Started) && node.Beat <= before.node.Beat {
 			before.revision = max(before.revision, revision)
@@ -258,12 +259,12 @@ func (s *following) take(id string, data []byte, revision uint64, goodbye bool) 
 		}
 		next.revision = max(before.revision, revision)
 	}
-	if now.Sub(s.heard) > silence {
+	if now.Sub(s.newest) > silence {
 		s.since = now
 	}
-	s.heard = now
+	s.newest = now
 	s.known[id] = next
-	s.changed = s.changed || before == nil || before.silent || before.said != next.said
+	s.changed = s.changed || before == nil || before.silent || before.text != next.text
 	if _, back := s.lost[id]; back {
 		delete(s.lost, id)
 	} else if before == nil && s.complete {
@@ -298,7 +299,7 @@ func (s *following) look(ctx context.Context) {
 		}
 	}
 	for id, l := range s.lost {
-		if now.Sub(l.Heard) > lostKept {
+		if now.Sub(l.Heard) > lostRetention {
 			delete(s.lost, id)
 			s.changed = true
 		}
@@ -316,9 +317,9 @@ func (s *following) look(ctx context.Context) {
 		defer cancel()
 		verdicts = s.follower.Ask(asking, silent)
 	}
-	// Others must have been heard after the silent ones fell silent, which at the begin of an
-	// outage they have not; and for a while, since at its end some are heard before others.
-	others := now.Sub(s.heard) <= speech && now.Sub(s.since) > silence
+	// Other nodes must have announced themselves after these fell silent, which is not so when an
+	// outage begins, and for some time, since when it ends some nodes announce themselves first.
+	others := now.Sub(s.newest) <= recent && now.Sub(s.since) > silence
 	for _, node := range silent {
 		if v := verdicts[node.ID]; v == Gone || v == Unknown && others {
 			s.lose(LostNode{node, s.known[node.ID].at})
@@ -326,8 +327,8 @@ func (s *following) look(ctx context.Context) {
 	}
 }
 
-// lookFor reads from the bucket what silent nodes have announced since, which may have been
-// missed with a server, and returns those that are silent still.
+// lookFor reads later announcements of silent nodes from the bucket, which may have been lost with
+// a server, and returns the nodes that are still silent.
 func (s *following) lookFor(ctx context.Context, silent []Node) []Node {
 	if !s.js.Conn().IsConnected() {
 		return silent
@@ -339,7 +340,7 @@ func (s *following) lookFor(ctx context.Context, silent []Node) []Node {
 		switch {
 		case err != nil:
 			return silent // the bucket has no leader, or too many are silent: the verdicts decide
-		case msg == nil: // it has expired, which says nothing
+		case msg == nil: // it has expired, which proves nothing
 		case msg.Sequence > s.known[node.ID].revision:
 			s.take(node.ID, msg.Data, msg.Sequence, msg.Header.Get("KV-Operation") != "")
 		}

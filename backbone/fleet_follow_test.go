@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// followed is what a follower of nodes knows.
+// followed is the state of a follower of nodes.
 type followed struct {
 	mu       sync.Mutex
 	fleet    backbone.Fleet
@@ -28,7 +28,7 @@ func (f *followed) set(id string, v backbone.Verdict) {
 	f.verdicts[id] = v
 }
 
-// state returns "" for a node that is not known, else "heard", "silent" or "lost".
+// state returns "" for a node that is not known, else "announced", "silent" or "lost".
 func (f *followed) state(id string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -44,7 +44,7 @@ func (f *followed) state(id string) string {
 		if !f.fleet.Silent[id].IsZero() {
 			return "silent"
 		}
-		return "heard"
+		return "announced"
 	}
 	return ""
 }
@@ -107,8 +107,8 @@ func announceNode(t *testing.T, js jetstream.JetStream, id, kind string) (stop f
 	return stop
 }
 
-// say announces a node once, as one that dies then.
-func say(t *testing.T, js jetstream.JetStream, id, kind string) {
+// announceOnce announces a node once, like a node that dies then.
+func announceOnce(t *testing.T, js jetstream.JetStream, id, kind string) {
 	t.Helper()
 	bucket, err := js.KeyValue(t.Context(), backbone.BucketNodes)
 	if err != nil {
@@ -128,11 +128,11 @@ func (f *followed) until(t *testing.T, id, want string) {
 	eventually(t, id+" is "+want, func() bool { return f.state(id) == want })
 }
 
-// While no node is heard, silence says nothing of any: NATS may be away, or may store nothing.
+// While no node announces itself, silence proves nothing: NATS may be away, or may store nothing.
 func TestFollowNodes_SilenceOfAllRemovesNone(t *testing.T) {
 	js := backbonetest.Start(t)
 	f := follow(t, js)
-	say(t, js, "p1", "projection")
+	announceOnce(t, js, "p1", "projection")
 	f.until(t, "p1", "silent")
 	for before := f.times(); f.times() < before+3; {
 		if state := f.state("p1"); state != "silent" {
@@ -141,8 +141,8 @@ func TestFollowNodes_SilenceOfAllRemovesNone(t *testing.T) {
 	}
 }
 
-// The follower's verdict decides on a silent node while others are heard: a node that answers
-// stays, one that does not is lost, and so is one that was not asked.
+// The follower's verdict decides on a silent node while others announce themselves: a node that
+// answers stays; a node that does not answer, or was not asked, is lost.
 func TestFollowNodes_TheVerdictDecidesOnASilentNode(t *testing.T) {
 	js := backbonetest.Start(t)
 	f := follow(t, js)
@@ -150,17 +150,17 @@ func TestFollowNodes_TheVerdictDecidesOnASilentNode(t *testing.T) {
 	f.set("gone", backbone.Gone)
 	announceNode(t, js, "speaker", "gateway")
 	for _, id := range []string{"answers", "gone", "unknown"} {
-		say(t, js, id, "projection")
+		announceOnce(t, js, id, "projection")
 	}
 	f.until(t, "gone", "lost")
 	f.until(t, "unknown", "lost")
 	if state := f.state("answers"); state != "silent" {
-		t.Errorf("one that answers is %q", state)
+		t.Errorf("a node that answers is %q", state)
 	}
 	f.set("answers", backbone.Gone)
 	f.until(t, "answers", "lost")
-	say(t, js, "gone", "projection")
-	f.until(t, "gone", "heard")
+	announceOnce(t, js, "gone", "projection")
+	f.until(t, "gone", "announced")
 }
 
 // A new node takes the place of the first lost one of its kind, as in a deployment that gives
@@ -169,16 +169,16 @@ func TestFollowNodes_ANewNodeReplacesALostOne(t *testing.T) {
 	js := backbonetest.Start(t)
 	f := follow(t, js)
 	announceNode(t, js, "speaker", "gateway")
-	f.until(t, "speaker", "heard")
-	say(t, js, "p1", "projection")
+	f.until(t, "speaker", "announced")
+	announceOnce(t, js, "p1", "projection")
 	f.until(t, "p1", "lost")
 	announceNode(t, js, "r1", "runner")
-	f.until(t, "r1", "heard")
+	f.until(t, "r1", "announced")
 	if state := f.state("p1"); state != "lost" {
 		t.Errorf("after a node of another kind it is %q", state)
 	}
 	announceNode(t, js, "p2", "projection")
-	f.until(t, "p2", "heard")
+	f.until(t, "p2", "announced")
 	if state := f.state("p1"); state != "" {
 		t.Errorf("after one of its kind it is %q", state)
 	}
@@ -198,17 +198,17 @@ func TestFollowNodes_HearsWhatIsNotStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	announceNode(t, js, "p1", "projection")
-	f.until(t, "p1", "heard")
+	f.until(t, "p1", "announced")
 	f.set("ghost", backbone.Unknown)
 	for before := f.times(); f.times() < before+1; { // a ghost that is published once becomes silent
 		if f.state("ghost") == "" {
 			if err := js.Conn().Publish("$KV."+backbone.BucketNodes+".ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"x:1"}`)); err != nil {
 				t.Fatal(err)
 			}
-			f.until(t, "ghost", "heard")
+			f.until(t, "ghost", "announced")
 		}
 	}
-	if state := f.state("p1"); state != "heard" {
+	if state := f.state("p1"); state != "announced" {
 		t.Errorf("after longer than it may be silent it is %q", state)
 	}
 }
@@ -219,8 +219,8 @@ func TestFollowNodes_AnExpiredKeyIsNoGoodbye(t *testing.T) {
 	f := follow(t, js)
 	f.set("p1", backbone.Answers)
 	announceNode(t, js, "speaker", "gateway")
-	say(t, js, "p1", "projection")
-	f.until(t, "p1", "heard")
+	announceOnce(t, js, "p1", "projection")
+	f.until(t, "p1", "announced")
 	stream, err := js.Stream(t.Context(), "KV_"+backbone.BucketNodes)
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +254,7 @@ func TestFollowNodes_NodesStayWhileNATSIsAway(t *testing.T) {
 	nodes := []string{"p1", "p2", "p3"}
 	for _, id := range nodes {
 		announceNode(t, js, id, "projection")
-		f.until(t, id, "heard")
+		f.until(t, id, "announced")
 	}
 	f.set("p3", backbone.Gone)
 	options.Port = bus.Addr().(*net.TCPAddr).Port
@@ -262,11 +262,11 @@ func TestFollowNodes_NodesStayWhileNATSIsAway(t *testing.T) {
 	bus.WaitForShutdown()
 	f.until(t, "p1", "silent")
 	f.until(t, "p2", "silent")
-	f.until(t, "p3", "lost") // it died meanwhile, by the follower's own word
+	f.until(t, "p3", "lost") // it died during the outage, by the follower's verdict
 	backbonetest.Server(t, &options)
 	f.set("p3", backbone.Unknown)
 	for _, id := range nodes {
-		for f.state(id) != "heard" {
+		for f.state(id) != "announced" {
 			for _, other := range nodes[:2] {
 				if f.state(other) == "lost" {
 					t.Fatalf("%s is lost", other)

@@ -40,7 +40,7 @@ func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
 	}()
 	speaking, hush := context.WithCancel(t.Context())
 	spoken := make(chan error, 1)
-	go func() { // it shows that nodes can be heard
+	go func() { // it shows that announcements arrive
 		spoken <- backbone.Announce(speaking, js, backbone.Node{ID: "speaker", Kind: "gateway", Endpoint: "127.0.0.1:2"}, func(context.Context, *backbone.Node) error { return nil })
 	}()
 	defer func() {

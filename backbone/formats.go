@@ -178,10 +178,10 @@ var allLimits = []limit{
 }
 
 // nextLimits returns the limits that a stream has after the start of a program that defines
-// want, and the names of those that stay as an operator has set them: limits that differ from
-// what a program applied last (nil: not recorded). Where that is not recorded, a limit is an
-// operator's if the definition is narrower.
-func nextLimits(now, want limits, applied *limits) (next limits, kept []string) {
+// want, and the names of the limits that an operator has set, which stay: they differ from the
+// limits that a program applied last (nil: not recorded). Where these are not recorded, a limit is
+// an operator's if the definition is narrower.
+func nextLimits(now, want limits, applied *limits) (next limits, retained []string) {
 	next = want
 	for _, l := range allLimits {
 		is, defined := l.of(&now), l.of(&want)
@@ -193,10 +193,10 @@ func nextLimits(now, want limits, applied *limits) (next limits, kept []string) 
 		}
 		if operators {
 			l.set(&next, is)
-			kept = append(kept, l.name)
+			retained = append(retained, l.name)
 		}
 	}
-	return next, kept
+	return next, retained
 }
 
 // KeptLimits returns a line for each limit of a stream or bucket that start-up leaves as an
@@ -214,14 +214,14 @@ func KeptLimits(ctx context.Context, js jetstream.JetStream, replicas Replicas) 
 			continue
 		}
 		now, want := limitsOf(info.Config), limitsOf(definition)
-		_, kept := nextLimits(now, want, appliedLimits(info.Config))
+		_, retained := nextLimits(now, want, appliedLimits(info.Config))
 		for _, l := range allLimits {
-			if slices.Contains(kept, l.name) {
+			if slices.Contains(retained, l.name) {
 				lines = append(lines, fmt.Sprintf("%s: %s stays %d as an operator has set it; this version defines %d", info.Config.Name, l.name, l.of(&now), l.of(&want)))
 			}
 		}
 		if info.Config.Replicas > definition.Replicas {
-			lines = append(lines, fmt.Sprintf("%s: it keeps %d replicas, the settings ask for %d", info.Config.Name, info.Config.Replicas, definition.Replicas))
+			lines = append(lines, fmt.Sprintf("%s: it has %d replicas and retains them; the settings ask for %d", info.Config.Name, info.Config.Replicas, definition.Replicas))
 		}
 	}
 	return lines, list.Err()

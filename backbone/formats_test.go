@@ -142,8 +142,8 @@ func TestEnsureStreams_LimitsOfOperatorsStay(t *testing.T) {
 	}
 }
 
-// Where nothing is recorded, a stream is an earlier version's: what is narrower than the
-// definition or has no bound takes the definition's, and what is wider stays.
+// Where nothing is recorded, a stream is an earlier version's: a limit that is narrower than
+// the definition's, or unlimited, takes the definition's value, and a wider one stays.
 func TestEnsureStreams_UnrecordedLimitsAreNotShrunk(t *testing.T) {
 	js := backbonetest.Start(t)
 	edit(t, js, backbone.StreamAudit, func(c *jetstream.StreamConfig) {

@@ -32,8 +32,8 @@ const (
 )
 
 // Integrity tells whether the journal is whole. EVENTS denies deletion, so each of these proves
-// damage: a first sequence above 1, missing sequences, a last sequence below one that was
-// recorded or that views have reached, another event at a recorded sequence, another stream. Its
+// damage: a first sequence above 1, missing sequences, a last sequence below a recorded sequence
+// or a view's checkpoint, another event at a recorded sequence, another stream. Its
 // methods may be called concurrently.
 type Integrity struct {
 	js      jetstream.JetStream
@@ -46,7 +46,7 @@ type Integrity struct {
 
 	checking  sync.Mutex // held during a check
 	suspected int        // checks in a row that found the end missing where that has to be confirmed
-	suspect   LostEnd    // what the last of them found
+	suspect   LostEnd    // the result of the last of them
 	deleted   struct {   // the missing sequences as they were asked for last
 		first, count uint64
 		gaps         []Gap
@@ -69,8 +69,7 @@ func openIntegrity(ctx context.Context, js jetstream.JetStream) (*Integrity, err
 	return i, i.check(contextkit.PlatformContext(ctx))
 }
 
-// Damage returns what is missing of the journal, nil if nothing is known to be. It must not be
-// changed.
+// Damage returns the known damage of the journal, nil without damage. It must not be changed.
 func (i *Integrity) Damage() *Damage { return i.damage.Load() }
 
 // Degraded is Damage for readiness: the damaged part with its reason, nil without damage.
@@ -162,15 +161,15 @@ func (i *Integrity) beyond(ctx context.Context, noted Finding) error {
 }
 
 // Run checks the journal every minute, after each reconnection, and when the record of the
-// journal changes, and records the journal's tail, until ctx ends. scrub has it read the journal
-// through by and by, see [Integrity.scrub]; one process of a platform needs to.
+// journal changes, and records the journal's tail, until ctx ends. With scrub it also reads the
+// whole journal, a part per turn (see scrubber), which one process of a platform needs to do.
 func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) error {
 	ctx = contextkit.PlatformContext(ctx)
 	log = log.With().Str("stream", StreamEvents).Logger()
 	var (
 		running sync.WaitGroup
-		told    = "" // the damage that was logged last
-		failing = "" // the failure that was logged last
+		logged  = "" // the last logged damage
+		failing = "" // the last logged failure
 		reader  = newScrubber(i)
 	)
 	defer running.Wait()
@@ -220,11 +219,11 @@ func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) err
 			failing = text
 		}
 		switch damage := i.damage.Load(); {
-		case damage != nil && damage.String() != told:
-			told = damage.String()
-			log.Error().Any("damage", damage).Msg(told)
-		case damage == nil && told != "":
-			told = ""
+		case damage != nil && damage.String() != logged:
+			logged = damage.String()
+			log.Error().Any("damage", damage).Msg(logged)
+		case damage == nil && logged != "":
+			logged = ""
 			log.Info().Msg("the journal's damage is gone, or its loss was accepted")
 		}
 		wait := checkEvery
@@ -313,7 +312,7 @@ func (i *Integrity) check(ctx context.Context) error {
 	}
 	if end := found.End; end != nil && end.unconfirmed() && info.Config.Replicas > 1 {
 		if found.End = i.confirm(*end); found.End == nil {
-			last = Tail{} // nothing is recorded meanwhile
+			last = Tail{} // nothing is recorded until it is confirmed
 		}
 	} else {
 		i.suspected = 0
@@ -348,7 +347,7 @@ const whyShort = "its last sequence is below the recorded one"
 
 func (e *LostEnd) unconfirmed() bool { return e.Why == whyShort }
 
-// compare returns what the journal lacks by the record, and the journal's last event.
+// compare returns the damage of the journal by its record, and the journal's last event.
 func (i *Integrity) compare(ctx context.Context, stream jetstream.Stream, record *JournalRecord) (found Damage, last Tail, err error) {
 	info := stream.CachedInfo()
 	created, state := info.Created.UnixNano(), info.State
@@ -373,7 +372,7 @@ func (i *Integrity) compare(ctx context.Context, stream jetstream.Stream, record
 	accepted := record.acceptedGaps(created)
 	switch {
 	case tail.Sequence > 0 && tail.Epoch != epoch:
-		lost("the stream is not the one that was recorded")
+		lost("the stream is not the recorded one")
 	case state.LastSeq < tail.Sequence:
 		lost(whyShort)
 	case tail.Sequence > 0 && !inGaps(gaps, tail.Sequence):

@@ -23,7 +23,7 @@ import (
 const damagedEvents = 700
 
 // wholeJournal returns the directory of a stopped server whose journal has damagedEvents
-// recorded events, each of a wallet of its own.
+// recorded events, one per wallet.
 func wholeJournal(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -163,7 +163,7 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 }
 
 // TestIntegrity_OtherEventsAtTheEndAreFound appends, after the journal's end was lost, as many
-// events as were lost: its last sequence is none below what was recorded.
+// events as were lost: its last sequence is not below the recorded one.
 func TestIntegrity_OtherEventsAtTheEndAreFound(t *testing.T) {
 	dir := copied(t, wholeJournal(t))
 	blocks := backbonetest.Blocks(t, dir, backbone.StreamEvents)

@@ -59,7 +59,7 @@ type Journal struct {
 	commits *committer    // nil: every append goes by itself
 	link    func() *link  // of the connection
 	batches chan struct{} // holds a value for each batch on its way
-	storage *Storage      // what is known of EVENTS; may be nil
+	storage *Storage      // the state of EVENTS' storage; may be nil
 }
 
 // OpenJournal opens the journal that [EnsureStreams] made, and checks whether it is whole. See
@@ -100,9 +100,9 @@ func (j *Journal) GroupCommit(grouped func(appends int)) {
 // an operator accepts that the journal's end is lost, see [Integrity.Changed].
 func (j *Journal) Epoch() int64 { return j.health.epoch.Load() }
 
-// AcceptedEnd returns the last sequence that counts of those that were noted in an epoch, such as
-// cursors: those after it are lost, or are of other events now. It is the largest number where no
-// loss of the end has been accepted since.
+// AcceptedEnd returns the last valid sequence of an epoch, with which cursors that were stored in
+// that epoch are compared: later ones are lost, or are of other events now. It is the largest
+// number where no loss of the end has been accepted since.
 func (j *Journal) AcceptedEnd(epoch int64) uint64 { return (*j.health.ends.Load())(epoch) }
 
 // Append appends events, all of one aggregate, all or none, and sets their
@@ -218,7 +218,7 @@ func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result com
 }
 
 func appendError(err error) error {
-	if Refused(err) == RefusedTooLarge { // by another server than the one that was measured for, or by the stream
+	if Refused(err) == RefusedTooLarge { // by a server with a smaller max_payload than before, or by the stream
 		return fmt.Errorf("backbone: append: %w: %w", ErrTooLarge, err)
 	}
 	var api jetstream.JetStreamError
@@ -345,8 +345,8 @@ func readBatches(ctx context.Context, js jetstream.JetStream, stream, subject st
 	return readBatchesWithin(ctx, js, stream, subject, from, most, math.MaxInt, each)
 }
 
-// fewSilences is after how many unanswered requests in a row, some four seconds, a batch is taken
-// to be one that the server cannot read: it does not answer then.
+// fewSilences is the number of unanswered requests in a row, some four seconds, after which the
+// server counts as unable to read a batch: it does not answer then.
 const fewSilences = 4
 
 // readBatchesWithin is readBatches that returns [errSilent] after as many unanswered requests in

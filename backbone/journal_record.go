@@ -18,7 +18,7 @@ const recordKey = "record"
 // often a change of the record is made again because another process came first.
 const maxAccepted, maxRecordTries = 64, 8
 
-// JournalRecord is what is known of the journal outside its stream, by which a loss is noticed.
+// JournalRecord is the record of the journal outside its stream, by which a loss is noticed.
 type JournalRecord struct {
 	// Tail is an event near the journal's end.
 	Tail Tail `json:"tail"`
@@ -41,10 +41,10 @@ type Tail struct {
 type Finding struct {
 	Epoch int64 `json:"epoch"`
 	// Gap are sequences that cannot be read; End, with a zero Gap, is a sequence that the
-	// journal once had and has no more.
+	// journal had and does not have any more.
 	Gap Gap    `json:"gap,omitzero"`
 	End uint64 `json:"end,omitempty"`
-	// Why says what proves it.
+	// Why is the proof.
 	Why  string    `json:"why,omitempty"`
 	Time time.Time `json:"time"`
 }
@@ -56,7 +56,7 @@ type AcceptedLoss struct {
 	// Epoch is the journal's from then on: a new one if the end was lost, so that positions,
 	// snapshots and views of lost events do not count.
 	Epoch int64 `json:"epoch"`
-	// Last is the journal's last sequence at that time, and Recorded the last one that it had.
+	// Last is the journal's last sequence at that time, and Recorded its last recorded sequence.
 	Last     uint64 `json:"last"`
 	Recorded uint64 `json:"recorded"`
 	// Gaps are all sequences before Last that are accepted as missing.

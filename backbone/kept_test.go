@@ -61,7 +61,7 @@ func TestPutKept_CarriesTheContractOrFails(t *testing.T) {
 		t.Error("a write without a context is accepted")
 	}
 	ctx := contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "acme"))
-	for range 2 { // whatever is there
+	for range 2 { // at any revision
 		sequence, err := backbone.PutKept(ctx, js, backbone.BucketRunner, "paused.acme", []byte("paused"))
 		if err != nil {
 			t.Fatal(err)

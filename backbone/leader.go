@@ -24,7 +24,7 @@ type question struct {
 }
 
 // askLeader returns the message that a stream's leader has for a question, nil if it has
-// none. Errors: those of the request, and those that the leader answers. Where the files of the
+// none. Errors: of the request, and of the leader's answer. Where the files of the
 // stream are damaged it may have a message and answer that it has none, see [countMessages].
 func askLeader(ctx context.Context, js jetstream.JetStream, stream string, q question) (*jetstream.RawStreamMsg, error) {
 	answer, err := requestLeader(ctx, js, "$JS.API.STREAM.MSG.GET."+stream, q)
@@ -56,7 +56,7 @@ func requestLeader(ctx context.Context, js jetstream.JetStream, subject string, 
 }
 
 // countMessages returns how many messages a stream's leader has on a subject without wildcards,
-// by its index alone: also those that cannot be read.
+// by its index alone, unreadable messages included.
 func countMessages(ctx context.Context, js jetstream.JetStream, stream, subject string) (uint64, error) {
 	text, err := requestLeader(ctx, js, "$JS.API.STREAM.INFO."+stream, struct {
 		Subjects string `json:"subjects_filter"`

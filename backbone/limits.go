@@ -99,7 +99,7 @@ func checkAccount(tier jetstream.Tier, missing int) (warnings []string, err erro
 	case limits.MaxBytesRequired:
 		return refuse("requires max_bytes of each stream (max_bytes_required), which reserves disk: take the limit back")
 	case limits.MaxStreams > 0 && limits.MaxStreams-tier.Streams < missing:
-		return refuse("may have %d streams and has %d, and %d are to be created: raise max_streams to at least %d", limits.MaxStreams, tier.Streams, missing, tier.Streams+missing)
+		return refuse("may have %d streams and has %d, and needs %d more: raise max_streams to at least %d", limits.MaxStreams, tier.Streams, missing, tier.Streams+missing)
 	case limits.MaxConsumers > 0 && limits.MaxConsumers < roleConsumers:
 		return refuse("may have %d consumers: raise max_consumers to at least %d for each process", limits.MaxConsumers, roleConsumers)
 	}

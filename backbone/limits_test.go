@@ -21,7 +21,7 @@ func TestCheckLimits_NamesWhatIsMissing(t *testing.T) {
 		"no limits":              {tier(func(*jetstream.Tier) {}), "", ""},
 		"zero is no limit":       {tier(func(t *jetstream.Tier) { t.Limits = jetstream.AccountLimits{} }), "", ""},
 		"enough streams":         {tier(func(t *jetstream.Tier) { t.Limits.MaxStreams = 13 }), "", ""},
-		"too few streams":        {tier(func(t *jetstream.Tier) { t.Limits.MaxStreams = 12 }), "", "may have 12 streams and has 3, and 10 are to be created: raise max_streams to at least 13"},
+		"too few streams":        {tier(func(t *jetstream.Tier) { t.Limits.MaxStreams = 12 }), "", "may have 12 streams and has 3, and needs 10 more: raise max_streams to at least 13"},
 		"too few consumers":      {tier(func(t *jetstream.Tier) { t.Limits.MaxConsumers = 63 }), "", "may have 63 consumers"},
 		"few consumers are left": {tier(func(t *jetstream.Tier) { t.Limits.MaxConsumers = 70 }), "may have 70 consumers and has 10", ""},
 		"storage is nearly full": {tier(func(t *jetstream.Tier) { t.Limits.MaxStore = 1100 }), "may store 1100 bytes and stores 1000", ""},

@@ -11,8 +11,8 @@ import (
 // errLinkLost is why what was sent ends whose answer cannot come any more.
 var errLinkLost = errors.New("the connection to NATS was lost before the answer")
 
-// link says when the connection to NATS is lost, or an embedded server stores nothing any more:
-// what was sent before is not answered after it.
+// link has a context that ends when the connection to NATS is lost, or an embedded server stops
+// storing: earlier requests are not answered then.
 type link struct {
 	mu sync.Mutex
 	//nolint:containedctx // it is the connection's, and ends with it
@@ -41,7 +41,7 @@ func watch(conn *nats.Conn) *link {
 	return l
 }
 
-// interrupt ends what was sent and is not answered yet.
+// interrupt ends the requests that are not answered yet.
 func (l *link) interrupt() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

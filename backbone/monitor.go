@@ -20,7 +20,7 @@ const (
 	monitorEvery   = 2 * time.Second
 	monitorTimeout = 2 * time.Second
 	// monitorSilences is the number of checks in a row without an answer after which JetStream
-	// counts as away. An answer that says so counts immediately.
+	// counts as away. An answer with that error counts immediately.
 	monitorSilences = 2
 	// reconnectWait is the wait between two attempts to connect.
 	reconnectWait = 250 * time.Millisecond
@@ -36,12 +36,12 @@ const (
 	jetStreamAway = "JetStream does not answer"
 )
 
-// Outage is a time without NATS, or without JetStream: what a process knows over them is as of
-// Since.
+// Outage is a time without NATS, or without JetStream: the state that a process has received over
+// them is that of Since.
 type Outage struct {
 	// Since is when JetStream answered last.
 	Since time.Time
-	// Cause is what is away; the log says why.
+	// Cause names NATS or JetStream; the log has the reason.
 	Cause string
 }
 
@@ -60,7 +60,7 @@ type Monitor struct {
 
 	mu       sync.Mutex
 	answered time.Time // when JetStream answered last
-	cause    string    // what is away, NATS or JetStream; "": neither
+	cause    string    // of the outage; "": none
 	silences int
 	faults   map[string]time.Time // error of the client → when it occurred last
 	lastSeq  uint64               // of the journal, and its bytes, by the last answer
@@ -119,8 +119,8 @@ const (
 
 var faultKinds = []string{faultSlow, faultPermission, faultOther}
 
-// failed records an error that the client reports beside its calls. It is logged when it begins:
-// when it has not occurred within faultQuiet.
+// failed records an error that the client reports asynchronously. It is logged when it has not
+// occurred within faultQuiet.
 func (m *Monitor) failed(_ *nats.Conn, sub *nats.Subscription, err error) {
 	kind := faultOther
 	switch {
@@ -156,7 +156,7 @@ func (m *Monitor) begins(fault string, now time.Time) bool {
 		}
 	}
 	if !known && len(m.faults) >= maxFaults {
-		return false // they are counted all the same
+		return false // the metric counts them
 	}
 	m.faults[fault] = now
 	return !known || now.Sub(last) >= faultQuiet
@@ -224,8 +224,8 @@ func (m *Monitor) lose(err error) {
 	}
 }
 
-// set records why NATS or JetStream is away, in place of a cause that is known already if
-// better says so. It reports whether neither was away before.
+// set records why NATS or JetStream is away; better replaces a cause that is already recorded. It
+// reports whether neither was away before.
 func (m *Monitor) set(cause string, better bool) (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -247,7 +247,7 @@ var (
 	natsConnected  = prometheus.NewDesc("headgate_nats_connected", "1 while the process is connected to NATS.", nil, nil)
 	natsDisconnect = prometheus.NewDesc("headgate_nats_disconnects_total", "Connections to NATS that were lost.", nil, nil)
 	jetStreamThere = prometheus.NewDesc("headgate_jetstream_available", "1 while JetStream answers for the journal; 0 while NATS is away, JetStream is, or the journal has no leader.", nil, nil)
-	natsViewAge    = prometheus.NewDesc("headgate_nats_view_age_seconds", "Time since JetStream answered last: the age of what the process knows over NATS.", nil, nil)
+	natsViewAge    = prometheus.NewDesc("headgate_nats_view_age_seconds", "Time since JetStream answered last: the age of the state that the process has received over NATS.", nil, nil)
 	journalLast    = prometheus.NewDesc("headgate_journal_last_sequence", "Last sequence of the journal, by JetStream's last answer.", nil, nil)
 	journalBytes   = prometheus.NewDesc("headgate_journal_bytes", "Bytes of the journal's messages, of one replica, by JetStream's last answer.", nil, nil)
 )

@@ -112,7 +112,7 @@ func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
 		t.Errorf("want one line of level warn with cause and next attempt:\n%s", lines.text.String())
 	}
 	if value(t, m, "headgate_nats_connected") != 0 || value(t, m, "headgate_jetstream_available") != 0 || value(t, m, "headgate_nats_disconnects_total") != 1 || value(t, m, "headgate_nats_view_age_seconds") <= 0 {
-		t.Error("the metrics do not say so")
+		t.Error("the metrics do not show it")
 	}
 
 	backbonetest.Server(t, &options)
@@ -134,7 +134,7 @@ func TestMonitor_SaysThatJetStreamIsAway(t *testing.T) {
 	}
 	eventually(t, "the loss is logged", func() bool { return lines.count("JetStream does not answer") > 0 })
 	if value(t, m, "headgate_nats_connected") != 1 || value(t, m, "headgate_jetstream_available") != 0 {
-		t.Error("the metrics do not say so")
+		t.Error("the metrics do not show it")
 	}
 	if outage, away := m.Outage(); !away || !strings.Contains(outage.Cause, "JetStream does not answer") {
 		t.Errorf("%v, %v", outage, away)
@@ -144,7 +144,7 @@ func TestMonitor_SaysThatJetStreamIsAway(t *testing.T) {
 	}
 }
 
-// However many messages a consumer is too slow for, one line says so.
+// A slow consumer is logged once, however many messages it loses.
 func TestMonitor_ASlowConsumerIsOneLine(t *testing.T) {
 	bus := backbonetest.Server(t, &server.Options{StoreDir: t.TempDir()})
 	js := backbonetest.Connect(t, bus)

@@ -20,18 +20,18 @@ type streamOptions struct {
 	views      string
 }
 
-// NewJournal has [EnsureStreams] create the stream EVENTS where others, or views, have been made
-// from one that is gone.
+// NewJournal allows [EnsureStreams] to create the stream EVENTS although other streams, or views,
+// were made from a former one.
 func NewJournal(options *streamOptions) { options.newJournal = true }
 
-// Beside names a directory that has files only after EVENTS had events, such as that of views; "":
-// none.
+// Beside names a directory that has files only after EVENTS had events, such as the directory of
+// views; "": none.
 func Beside(views string) StreamOption {
 	return func(options *streamOptions) { options.views = views }
 }
 
-// ErrJournalMissing means that the stream EVENTS is missing, and what other streams and buckets
-// hold was made from one. A new one would be empty beside them, and take sequences that they know.
+// ErrJournalMissing means that the stream EVENTS is missing although other streams or buckets were
+// made from it. A new EVENTS would be empty, and reuse sequences that they refer to.
 var ErrJournalMissing = errors.New("the stream " + StreamEvents + " is missing")
 
 // madeOfEvents are the streams that have messages only after EVENTS had.
@@ -40,26 +40,26 @@ var madeOfEvents = []string{
 	"KV_" + BucketTenants, "KV_" + BucketModels, "KV_" + BucketSecrets,
 }
 
-// missingLooks is how often EVENTS is looked for beside streams that were made from it: another
-// process may have just created all of them.
+// missingLooks is the number of lookups of EVENTS while streams that were made from it exist:
+// another process may have just created all of them.
 const missingLooks = 3
 
 // ensureJournal creates the stream EVENTS, before all others, if it is missing, and reports
 // whether it replaces one. Error: [ErrJournalMissing], unless options allow it.
 func ensureJournal(ctx context.Context, js jetstream.JetStream, replicas Replicas, options streamOptions) (replaces bool, err error) {
 	events := stored(streams()[slices.IndexFunc(streams(), func(c jetstream.StreamConfig) bool { return c.Name == StreamEvents })], replicas)
-	var beside string
+	var derived string
 	err = patiently(ctx, func(ctx context.Context) error {
 		for look := range missingLooks {
 			_, err := js.Stream(ctx, StreamEvents)
 			if !errors.Is(err, jetstream.ErrStreamNotFound) {
-				beside = ""
+				derived = ""
 				return err
 			}
-			if beside, err = firstUsed(ctx, js, options.views); err != nil {
+			if derived, err = firstUsed(ctx, js, options.views); err != nil {
 				return err
 			}
-			if beside == "" || look == missingLooks-1 {
+			if derived == "" || look == missingLooks-1 {
 				break
 			}
 			select {
@@ -68,8 +68,8 @@ func ensureJournal(ctx context.Context, js jetstream.JetStream, replicas Replica
 				return ctx.Err()
 			}
 		}
-		if beside != "" && !options.newJournal {
-			return fmt.Errorf("%w, and %s was made from it: restore %s from a backup, or start with a new journal (--new-journal), which accepts the loss of all events", ErrJournalMissing, beside, StreamEvents)
+		if derived != "" && !options.newJournal {
+			return fmt.Errorf("%w, and %s was made from it: restore %s from a backup, or start with a new journal (--new-journal), which accepts the loss of all events", ErrJournalMissing, derived, StreamEvents)
 		}
 		return ensureStream(ctx, js, events)
 	})
@@ -79,11 +79,11 @@ func ensureJournal(ctx context.Context, js jetstream.JetStream, replicas Replica
 	if err != nil {
 		return false, fmt.Errorf("backbone: %w", err)
 	}
-	return beside != "", nil
+	return derived != "", nil
 }
 
 // firstUsed returns the first of madeOfEvents that has messages, or the directory of views if it
-// has entries beside its format; "": none has.
+// has entries other than its format; "": none.
 func firstUsed(ctx context.Context, js jetstream.JetStream, views string) (string, error) {
 	for _, name := range madeOfEvents {
 		stream, err := js.Stream(ctx, name)
@@ -92,7 +92,7 @@ func firstUsed(ctx context.Context, js jetstream.JetStream, views string) (strin
 		case err != nil:
 			return "", err
 		case stream.CachedInfo().State.LastSeq > 0:
-			return "what " + name + " has", nil
+			return "the content of " + name, nil
 		}
 	}
 	if views == "" {
@@ -103,5 +103,5 @@ func firstUsed(ctx context.Context, js jetstream.JetStream, views string) (strin
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
 		return "", nil
 	}
-	return "what " + views + " has", err
+	return "the content of " + views, err
 }

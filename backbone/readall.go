@@ -23,8 +23,8 @@ var errReadEnough = errors.New("read enough")
 // sequence to go on from.
 //
 // A message that is replaced by a later one on its subject while the stream is read may be
-// missing; with to = 0 the later one is then among those that each is called for. What each is
-// called for therefore contains all messages that the stream had at the end of the read.
+// missing; with to = 0, each is then called for the later one. Together, the messages that each is
+// called for contain all messages that the stream had at the end of the read.
 func ReadAll(ctx context.Context, js jetstream.JetStream, stream string, from, to uint64, each func(*jetstream.RawStreamMsg) error) (next uint64, err error) {
 	next = max(from, 1)
 	take := func(msg *jetstream.RawStreamMsg) error {
@@ -78,12 +78,12 @@ func RunnerConsumer(tenant string) string { return "runner-" + tenant }
 
 // ReadPart calls each for a stream's messages on a subject (with wildcards) in order, from a
 // sequence on, for most of them at most. It stops at each's first error and returns it. It may
-// miss what a replica does not have yet.
+// miss messages that a replica does not have yet.
 func ReadPart(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, each func(*jetstream.RawStreamMsg) error) error {
 	return readBatches(ctx, js, stream, subject, from, most, each)
 }
 
-// HasMessage reports whether a stream has a message on a subject, by the word of its leader.
+// HasMessage reports whether the leader of a stream has a message on a subject.
 func HasMessage(ctx context.Context, js jetstream.JetStream, stream, subject string) (bool, error) {
 	msg, err := askLeader(ctx, js, stream, question{Last: subject})
 	return msg != nil, err

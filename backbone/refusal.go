@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Refusal is why JetStream does not store what is published.
+// Refusal is the reason why JetStream does not store a published message.
 type Refusal string
 
 // Refusals, as the label reason of headgate_appends_refused_total.
@@ -26,32 +26,32 @@ const (
 	RefusalOther       Refusal = "other"
 )
 
-// refusalTexts say what is wrong, which clients may read, and what an operator does about it. The
-// verb's subject is the journal, or a stream.
+// refusalTexts describe each fault, for clients too, and its remedy, for operators. The verb's
+// subject is the journal or a stream.
 var refusalTexts = map[Refusal]struct{ what, remedy string }{
 	RefusalNoRoom:      {"the disk of %s is full", "make room on the NATS server's disk"},
-	RefusalNoAck:       {"%s stores nothing, which is so when its disk has been full", "make room on the NATS server's disk, and restart the server"},
-	RefusalNoLeader:    {"%s has no leader", "look at the NATS servers: most of them are away, or they choose one"},
-	RefusalUnavailable: {"JetStream does not answer for %s", "look at the NATS servers: one whose disk was full switches JetStream off until it is restarted"},
-	RefusalGone:        {"the directory of %s has disappeared", "put it back; the files that the process has open are lost when it ends"},
+	RefusalNoAck:       {"%s stores nothing, as after its disk has been full", "make room on the NATS server's disk, and restart the server"},
+	RefusalNoLeader:    {"%s has no leader", "check the NATS servers: most of them are away, or they are electing a leader"},
+	RefusalUnavailable: {"JetStream does not answer for %s", "check the NATS servers: a server whose disk was full disables JetStream until it is restarted"},
+	RefusalGone:        {"the directory of %s has disappeared", "restore it; the files that the process has open are lost when it ends"},
 	RefusalDamaged:     {"%s is damaged", "restore it, or accept the loss"},
-	RefusalOther:       {"%s refuses messages", "look at the log"},
+	RefusalOther:       {"%s refuses messages", "check the log"},
 }
 
-// StorageError says that a stream does not store what is published. Its text has nothing that a
-// client must not read.
+// StorageError means that a stream does not store published messages. Its text is safe for
+// clients.
 type StorageError struct {
 	Stream  string
 	Refusal Refusal
 	// Since is when the first message was refused.
 	Since time.Time
-	// embedded says that the stream is on a server in this process, which is started anew by
-	// itself.
+	// embedded means that the stream is on a server in this process, which is restarted
+	// automatically.
 	embedded bool
 	cause    error
 }
 
-// What says what is wrong.
+// What describes the fault.
 func (e *StorageError) What() string {
 	name := "the journal"
 	if e.Stream != StreamEvents {
@@ -60,18 +60,18 @@ func (e *StorageError) What() string {
 	return fmt.Sprintf(refusalTexts[e.Refusal].what, name)
 }
 
-// Error says what is wrong, and what an operator does about it.
+// Error describes the fault and its remedy.
 func (e *StorageError) Error() string {
 	if e.embedded && e.Refusal == RefusalNoRoom {
-		return e.What() + ": make room, and it goes on by itself"
+		return e.What() + ": free disk space; the server is then restarted automatically"
 	}
 	return e.What() + ": " + refusalTexts[e.Refusal].remedy
 }
 
-// Unwrap returns what NATS or the disk said.
+// Unwrap returns the error of NATS or of the disk.
 func (e *StorageError) Unwrap() error { return e.cause }
 
-// JetStream's error codes that say that nothing can be stored now.
+// JetStream's error codes for a stream that cannot store now.
 const (
 	errCodeInsufficientResources jetstream.ErrorCode = 10023
 	errCodeStoreFailed           jetstream.ErrorCode = 10077
@@ -79,8 +79,8 @@ const (
 	errCodeStreamOffline         jetstream.ErrorCode = 10118
 )
 
-// refusalOf returns why a publish was not stored, "" if its error says nothing of the stream: the
-// message was refused for what it is, its caller left, or the connection was lost.
+// refusalOf returns why a publish was not stored, "" if its error is not about the stream: the
+// message itself was refused, its caller left, or the connection was lost.
 func refusalOf(err error) Refusal {
 	var api jetstream.JetStreamError
 	switch {

@@ -13,11 +13,11 @@ import (
 // restore has failed.
 const streamRestoring = "RESTORING"
 
-// ErrRestoring says that a backup is being restored to the NATS servers, or that a restore has
-// failed: what they have is not whole.
+// ErrRestoring means that a backup is being restored to the NATS servers, or that a restore has
+// failed: their data is incomplete.
 var ErrRestoring = errors.New("a backup is being restored, or a restore was interrupted: wait for it, or restore again with --replace")
 
-// BeginRestore keeps nodes from starting until [EndRestore].
+// BeginRestore prevents nodes from starting until [EndRestore].
 func BeginRestore(ctx context.Context, js jetstream.JetStream) error {
 	_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: streamRestoring, Subjects: []string{"restoring"}, MaxMsgs: 1, Storage: jetstream.FileStorage,
@@ -51,9 +51,9 @@ func checkRestored(ctx context.Context, js jetstream.JetStream) error {
 	})
 }
 
-// RecordRestored has the restored record of the journal say of the restored stream what it said
-// of the one that was backed up, created at from (nanoseconds since 1970): the gaps that
-// operators have accepted stay accepted, and a later end is not missing.
+// RecordRestored transfers the record of the backed-up stream, created at from (nanoseconds since
+// 1970), to the restored stream: the gaps that operators have accepted stay accepted, and a later
+// end is not missing.
 func RecordRestored(ctx context.Context, js jetstream.JetStream, from int64) error {
 	stream, err := js.Stream(ctx, StreamEvents)
 	if err != nil {

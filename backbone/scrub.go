@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// scrubMessages and scrubBytes bound what is read of the journal in a turn.
+// scrubMessages and scrubBytes bound the part of the journal that a turn reads.
 const (
 	scrubMessages = 16_384
 	scrubBytes    = 32 << 20
@@ -16,7 +16,7 @@ const (
 
 // scrubber reads the journal through, a bounded part per turn, from its first event to its last
 // and then again: where an index of the stream survived, a message that cannot be read any more
-// is missing nowhere but there. What is found is recorded, for all processes.
+// is missing nowhere but there. Findings are recorded, for all processes.
 type scrubber struct {
 	*Integrity
 
@@ -25,7 +25,7 @@ type scrubber struct {
 
 func newScrubber(i *Integrity) *scrubber { return &scrubber{i, 1} }
 
-// turn reads the next part, and looks again at what was found before.
+// turn reads the next part, and reviews former findings.
 func (s *scrubber) turn(ctx context.Context) error {
 	if err := s.review(ctx); err != nil {
 		return err
@@ -93,8 +93,8 @@ func (s *scrubber) step(ctx context.Context, gaps []Gap, next uint64) ([]Gap, ui
 	return mergeGaps(gaps), next, nil
 }
 
-// record records a gap if the leader of the stream lacks its messages too, and it is not known:
-// what was read may be a replica's.
+// record records a gap that is not known, if the leader of the stream lacks its messages too: the
+// batches may have been a replica's.
 func (s *scrubber) record(ctx context.Context, gap Gap) error {
 	if damage := s.damage.Load(); damage != nil && len(subtractGaps([]Gap{gap}, damage.Gaps)) == 0 {
 		return nil
@@ -124,7 +124,7 @@ func (s *scrubber) record(ctx context.Context, gap Gap) error {
 	return nil
 }
 
-// reviewed bounds the findings that are looked at again in a turn.
+// reviewed bounds the findings that a turn reviews.
 const reviewed = 16
 
 // review removes findings of gaps whose messages can be read again, since the stream was

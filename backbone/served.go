@@ -53,10 +53,10 @@ type servedWriter struct {
 	js   jetstream.JetStream
 	node string
 
-	loaded  bool // written has what the bucket had at first
+	loaded  bool // written has the former content of the bucket
 	written [servedParts][]string
 	at      time.Time // when all parts were written last
-	// tenants are those that are written, with their digest.
+	// tenants are the written tenants, with their digest.
 	tenants []string
 	digest  string
 
@@ -64,10 +64,10 @@ type servedWriter struct {
 	read  bool      // all do
 }
 
-// askReaders is the time between two looks at which nodes read tenants from the bucket.
+// askReaders is the interval of checking which nodes read tenants from the bucket.
 const askReaders = 3 * Heartbeat
 
-// allRead reports whether all of the platform's nodes read tenants from the bucket, as far as is
+// allRead reports whether all of the platform's nodes read tenants from the bucket, as far as
 // known.
 func (w *servedWriter) allRead(ctx context.Context) bool {
 	if time.Since(w.asked) < askReaders {
@@ -129,14 +129,14 @@ func (w *servedWriter) write(ctx context.Context, tenants []string) bool {
 	return true
 }
 
-// load reads what a process of the node has written before.
+// load reads the parts that an earlier process of the node has written.
 func (w *servedWriter) load(ctx context.Context) error {
 	prefix := "$KV." + BucketServed + "."
 	w.written = [servedParts][]string{}
 	err := readBatches(ctx, w.js, "KV_"+BucketServed, prefix+"*."+w.node, 1, 0, func(msg *jetstream.RawStreamMsg) error {
 		text, _, _ := strings.Cut(strings.TrimPrefix(msg.Subject, prefix), ".")
 		if n, err := strconv.Atoi(text); err == nil && n >= 0 && n < servedParts {
-			_ = json.Unmarshal(msg.Data, &w.written[n]) // what is not readable is written again
+			_ = json.Unmarshal(msg.Data, &w.written[n]) // an unreadable part is written again
 		}
 		return nil
 	})
@@ -153,7 +153,7 @@ type servedLists struct {
 type servedList struct {
 	parts [servedParts][]string
 	count int
-	stale bool      // tenants are not what the parts have
+	stale bool      // tenants differ from the parts
 	at    time.Time // of the last change
 	// tenants are the last that agreed with an announcement, sorted, with their digest.
 	tenants []string
@@ -185,8 +185,8 @@ func (l *servedLists) take(entry jetstream.KeyValueEntry) string {
 	return node
 }
 
-// tenants returns what a node serves by its announcement; as long as parts of that have not
-// arrived, what it served before. The slice must not be changed.
+// tenants returns the tenants that a node serves by its announcement; until all of their parts have
+// arrived, the former ones. The slice must not be changed.
 func (l *servedLists) tenants(node Node) []string {
 	if node.TenantsDigest == "" {
 		return node.Tenants

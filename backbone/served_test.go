@@ -135,7 +135,7 @@ func TestAnnounce_TenantsAreWrittenWhenTheyChange(t *testing.T) {
 	if now := written(); now != before+1 {
 		t.Errorf("%d parts are written for one tenant", now-before)
 	}
-	// A follower that comes later knows them, and a node that has fewer after a restart says so.
+	// A follower that starts later receives them, and a node with fewer after a restart announces that.
 	followTenants(t, js, "views-1")(fewer)
 	a.stop()
 	few := names(3)
@@ -164,7 +164,7 @@ func TestAnnounce_EarlierVersionsReceiveAllTenants(t *testing.T) {
 	// whole reports whether the bucket's announcement has all tenants.
 	whole := func() bool {
 		entry, err := bucket.Get(t.Context(), "views-1")
-		for errors.Is(err, jetstream.ErrKeyNotFound) && t.Context().Err() == nil { // it was heard, and is being stored
+		for errors.Is(err, jetstream.ErrKeyNotFound) && t.Context().Err() == nil { // it was received, and is being stored
 			entry, err = bucket.Get(t.Context(), "views-1")
 		}
 		if err != nil {
@@ -188,7 +188,7 @@ func TestAnnounce_EarlierVersionsReceiveAllTenants(t *testing.T) {
 		select {
 		case <-tick.C:
 		case <-late:
-			t.Fatal("all tenants are announced for ever")
+			t.Fatal("all tenants are still announced")
 		}
 	}
 	// It comes back.

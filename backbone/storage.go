@@ -16,22 +16,21 @@ import (
 )
 
 const (
-	// lastingRefusal is how long a stream must have no leader, or no server, until it counts as
+	// persistentRefusal is how long a stream must have no leader, or no server, until it counts as
 	// failing: a change of leaders is shorter.
-	lastingRefusal = 5 * time.Second
+	persistentRefusal = 5 * time.Second
 	// firstTrial is the time from a failure until appends are tried again, doubled with each
 	// trial up to lastTrial. A trial that no append uses ends after trialTime.
 	firstTrial, lastTrial, trialTime = time.Second, time.Minute, 5 * time.Second
-	// silentStream is how long a publish waits at least before its silence says something of the
-	// stream, and silentNodes the same of announcements, which do not wait longer.
+	// silentStream is the minimum wait of a publish without an answer that counts against its
+	// stream, and silentNodes that of an announcement, which does not wait longer.
 	silentStream, silentNodes = 3 * time.Second, 900 * time.Millisecond
 	// suspicionTimeout bounds the question whether a stream answers that acknowledges nothing.
 	suspicionTimeout = time.Second
 )
 
-// Storage knows which streams store what is published to them, and why others do not. It learns
-// that from the publishes of the process ([Storage.Observe]), and, of an embedded server, from the
-// server itself ([Storage.Declare]).
+// Storage records which streams store published messages, and why others do not. Its sources are
+// the publishes of the process ([Storage.Observe]) and an embedded server ([Storage.Declare]).
 //
 // A stream that fails is tried again by one append at a time, after a pause that grows, and when
 // the connection to NATS is restored. A stream that is declared as failing is not tried. A nil
@@ -50,7 +49,7 @@ type Storage struct {
 	notify    []func()  // of a declaration that EVENTS fails
 }
 
-// failure is what is known of a stream whose publishes fail.
+// failure is the state of a stream whose publishes fail.
 type failure struct {
 	StorageError
 
@@ -77,8 +76,8 @@ type observed struct {
 	storage *Storage
 }
 
-// Observe returns js, observed: what is published over it tells the Storage whether the streams
-// store it, and a [Journal] over it refuses events while EVENTS does not. It is called once. Its
+// Observe returns js, observed: publishes over it show the Storage whether the streams store
+// messages, and a [Journal] over it refuses events while EVENTS does not. It is called once. Its
 // goroutine ends when the connection is closed.
 func (s *Storage) Observe(js jetstream.JetStream) jetstream.JetStream {
 	changes := js.Conn().StatusChanged(nats.CONNECTED, nats.CLOSED)
@@ -178,11 +177,11 @@ func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause er
 	f.trial = now.Add(f.pause)
 	switch {
 	case f.counts && before != refusal:
-		s.say(f)
+		s.logFailure(f)
 	case f.counts:
-	case refusal == RefusalNoRoom, refusal != RefusalNoAck && now.Sub(f.Since) >= lastingRefusal:
+	case refusal == RefusalNoRoom, refusal != RefusalNoAck && now.Sub(f.Since) >= persistentRefusal:
 		f.counts = true
-		s.say(f)
+		s.logFailure(f)
 	case refusal == RefusalNoAck && !first && began.After(f.Since):
 		select {
 		case s.suspects <- stream:
@@ -191,14 +190,14 @@ func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause er
 	}
 }
 
-// say logs that a stream fails. The lock is held.
-func (s *Storage) say(f *failure) {
+// logFailure logs that a stream fails. The lock is held.
+func (s *Storage) logFailure(f *failure) {
 	s.log.Error().Err(f.cause).Str("stream", f.Stream).Str("reason", string(f.Refusal)).Msg(f.Error() + "; it is tried again until it stores messages")
 }
 
-// examine decides whether a stream that has acknowledged two publishes in a row to nobody stores
-// nothing: then it answers other questions. Where it does not, NATS is away, which is not for
-// Storage to say.
+// examine decides whether a stream that has not acknowledged two publishes in a row stores
+// nothing: it then answers other requests. Where it does not answer, NATS is away, which [Monitor]
+// reports.
 func (s *Storage) examine(conn *nats.Conn, stream string) {
 	reply, err := conn.Request("$JS.API.STREAM.INFO."+stream, nil, suspicionTimeout)
 	var answer struct {
@@ -217,11 +216,11 @@ func (s *Storage) examine(conn *nats.Conn, stream string) {
 		s.troubled()
 	default:
 		f.counts = true
-		s.say(f)
+		s.logFailure(f)
 	}
 }
 
-// reconnected forgets what was refused before the connection was restored: the server may be
+// reconnected forgets the failures from before the connection was restored: the server may be
 // another, or have been restarted with room on its disk.
 func (s *Storage) reconnected() {
 	s.mu.Lock()
@@ -239,8 +238,8 @@ func (s *Storage) reconnected() {
 // troubled notes whether any stream fails. The lock is held.
 func (s *Storage) troubled() { s.trouble.Store(len(s.failing)+len(s.declared) > 0) }
 
-// Declare replaces what is known of the streams of an embedded server by its own word: those that
-// fail. They are not tried before they are declared to store again.
+// Declare replaces the failing streams of an embedded server. They are not tried before they are
+// declared to store again.
 func (s *Storage) Declare(failing []*StorageError) {
 	if s == nil {
 		return
@@ -258,7 +257,7 @@ func (s *Storage) Declare(failing []*StorageError) {
 		}
 	}
 	if len(failing) == 0 {
-		clear(s.failing) // the server knows better
+		clear(s.failing) // the server has declared that all store
 	}
 	s.troubled()
 }
@@ -273,8 +272,8 @@ func (s *Storage) whenDeclared(notify func()) {
 	s.notify = append(s.notify, notify)
 }
 
-// Check returns nil if the streams store what is published, as far as is known, else the
-// [*StorageError] of one that does not.
+// Check returns nil if the streams store published messages, as far as known, else the
+// [*StorageError] of a stream that does not.
 func (s *Storage) Check(streams ...string) error { return s.check(false, streams...) }
 
 // admit is Check for an append, which is the trial if it is time for one.
@@ -326,7 +325,7 @@ func storageStreams() (names []string) {
 	return names
 }
 
-var streamWritable = prometheus.NewDesc("headgate_stream_writable", "1 while the stream stores what this process publishes, as far as it knows; 0 while its disk is full, or it refuses messages for another reason.", []string{"stream"}, nil)
+var streamWritable = prometheus.NewDesc("headgate_stream_writable", "1 while the stream stores the messages of this process, as far as known; 0 while its disk is full, or it refuses messages for another reason.", []string{"stream"}, nil)
 
 // Describe implements [prometheus.Collector].
 func (s *Storage) Describe(descriptions chan<- *prometheus.Desc) {

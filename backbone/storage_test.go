@@ -17,9 +17,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// A NATS server whose disk has refused a write acknowledges nothing and says nothing. Those who
-// append notice it, refuse further events without waiting, and go on by themselves once the
-// server has been restarted with room.
+// A NATS server whose disk has refused a write does not answer publishes. A journal notices it,
+// refuses further events without waiting, and resumes once the server has been restarted with room.
 func TestStorage_NoticesAServerThatStoresNothing(t *testing.T) {
 	dir := disktest.Small(t, 64<<20)
 	options := func(port int) *server.Options {
@@ -59,7 +58,7 @@ func TestStorage_NoticesAServerThatStoresNothing(t *testing.T) {
 	if err := appendOne(); err == nil || errors.Is(err, backbone.ErrRefused) {
 		t.Errorf("%v: want an append whose outcome is not known", err)
 	}
-	lines.await(t, "the journal stores nothing, which is so when its disk has been full")
+	lines.await(t, "the journal stores nothing, as after its disk has been full")
 	var known *backbone.StorageError
 	if err := appendOne(); !errors.Is(err, backbone.ErrRefused) || !errors.As(err, &known) || known.Refusal != backbone.RefusalNoAck {
 		t.Errorf("%v: want a refusal", err)

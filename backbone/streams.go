@@ -41,7 +41,7 @@ const (
 	BucketServed      = "served"      // part.node → some of the tenants that the node serves
 	BucketLeases      = "leases"      // group.lease → a live process; see package lease
 	BucketCursors     = "cursors"     // tenant → how far the tenant's triggers are taken, and by which runner
-	BucketJournal     = "journal"     // what is known of the journal outside its stream, to notice losses
+	BucketJournal     = "journal"     // the record of the journal outside its stream, to notice losses
 )
 
 const (
@@ -174,8 +174,8 @@ func buckets() []jetstream.StreamConfig {
 // definitions returns the definitions of all streams, those of buckets included.
 func definitions() []jetstream.StreamConfig { return slices.Concat(streams(), buckets()) }
 
-// EnsureStreams creates the streams and buckets that are missing and updates those that differ
-// from their definition, concurrently: it waits for each stream that has no leader. It may be
+// EnsureStreams creates missing streams and buckets and updates streams that differ from their
+// definition, concurrently: it waits for each stream that has no leader. It may be
 // called by every node at start.
 //
 // A failure of TIMELINE, which only records what calls have caused, is not an error: a
@@ -236,20 +236,20 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas Replica
 	return err
 }
 
-// errCodeNoStorage is the server's code for a stream that it has no room for, as its limit and
-// the reservations of all streams (MaxBytes) say.
+// errCodeNoStorage is the server's code for a stream that does not fit into its limit, given the
+// reservations (MaxBytes) of all streams.
 const errCodeNoStorage jetstream.ErrorCode = 10047
 
 // giveUpReservation removes TIMELINE's reservation, which earlier versions made. While it exceeds
 // the server's limit, three quarters of the free disk by default, the server refuses to create
 // and to update any stream, so that no role would start, and even to remove the reservation:
-// TIMELINE is then deleted, and the hops of the last day with it. The only error is that of ctx.
+// TIMELINE is then deleted, and the spans of the last day with it. The only error is that of ctx.
 func giveUpReservation(ctx context.Context, js jetstream.JetStream) error {
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	stream, err := js.Stream(attempt, StreamTimeline)
 	if err != nil {
-		return ctx.Err() // what follows finds out why
+		return ctx.Err() // the next steps report it
 	}
 	config := stream.CachedInfo().Config
 	if config.MaxBytes <= 0 || appliedLimits(config) != nil { // a version that records limits reserves nothing: it is an operator's
@@ -268,7 +268,7 @@ func giveUpReservation(ctx context.Context, js jetstream.JetStream) error {
 func stored(config jetstream.StreamConfig, replicas Replicas) jetstream.StreamConfig {
 	config.Storage, config.Replicas = jetstream.FileStorage, int(replicas)
 	if config.PersistMode == jetstream.AsyncPersistMode {
-		config.Replicas = 1 // what NATS allows; a lost server loses what it stored, and until it is back nothing is
+		config.Replicas = 1 // NATS allows no more; a lost server loses its records, and until it is back none is stored
 	}
 	return config
 }
@@ -299,14 +299,14 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.
 	_, err = js.UpdateStream(ctx, next)
 	if err != nil && ctx.Err() == nil {
 		if next.Metadata = now.Metadata; reflect.DeepEqual(now, next) {
-			return nil // the stream can be used; what is not recorded now the next start records
+			return nil // the stream can be used; the next start records its format
 		}
 	}
 	return err
 }
 
-// updated returns a stream's configuration brought up to its definition: what is missing is
-// added, flags are raised and none is lowered, and so are replicas. Limits that an operator has
+// updated returns a stream's configuration brought up to its definition: missing subjects are
+// added, and flags and replicas are raised and never lowered. Limits that an operator has
 // set, and everything that the definition does not concern, stay. Of a stream that a newer
 // version has changed, only missing flags and subjects are added.
 func updated(now, definition jetstream.StreamConfig) (jetstream.StreamConfig, error) {

@@ -8,12 +8,12 @@ type Tenant struct {
 	Reason    string `json:"reason,omitempty"`
 	// Quota bounds the tenant's calls; nil: as all others.
 	Quota *Quota `json:"quota,omitempty"`
-	// Storage bounds what the tenant stores; nil: as all others.
+	// Storage bounds the tenant's stored data; nil: the bounds of all tenants.
 	Storage *StorageQuota `json:"storage,omitempty"`
 }
 
-// StorageQuota bounds what a tenant stores in the journal. 0: as all others, or without a
-// bound where it is the quota of all others.
+// StorageQuota bounds a tenant's data in the journal. 0: the bound of all tenants, or no bound in
+// the quota of all tenants.
 type StorageQuota struct {
 	// Events and Bytes are the events, and the bytes of their messages.
 	Events int64 `json:"events,omitempty" yaml:"events"`

@@ -20,8 +20,8 @@ func TestTokenVersion_EveryNodeOfThePlatformReadsIt(t *testing.T) {
 		{"no node", nil, token.Newest},
 		{"all", []backbone.Node{node("aggregate", 2), node("projection", 2), node("gateway", 2)}, 2},
 		{"newer ones", []backbone.Node{node("aggregate", 2), node("projection", 3)}, 2},
-		{"one that announces no version", []backbone.Node{node("aggregate", 2), node("projection", 0)}, 0},
-		{"one that reads version 1", []backbone.Node{node("control", 1), node("projection", 2)}, 1},
+		{"a node without a version", []backbone.Node{node("aggregate", 2), node("projection", 0)}, 0},
+		{"a node that reads version 1", []backbone.Node{node("control", 1), node("projection", 2)}, 1},
 		{"a service that is not the platform's", []backbone.Node{node("projection", 2), node("orders", 0)}, 2},
 		{"a node of the future", []backbone.Node{node("projection", 3), node("gateway", 9)}, 3},
 	} {

@@ -21,7 +21,7 @@ type JournalReport struct {
 	// Last is the last sequence that the journal has, and Epoch its epoch, see [Journal.Epoch].
 	Last  uint64
 	Epoch int64
-	// Damage is what the stream's state and its record show; nil: nothing.
+	// Damage is the damage that the stream's state and its record show; nil: none.
 	Damage *Damage
 	// Gaps are the sequences that cannot be read, and Accepted those of them whose loss an
 	// operator has accepted, which Gaps does not have.
@@ -130,7 +130,7 @@ func (r *JournalReport) verify(newest map[string]verified, msg *jetstream.RawStr
 	newest[name] = verified{event.Version, msg.Sequence}
 }
 
-// snapshots compares the aggregates' snapshots with what was read of them.
+// snapshots compares the aggregates' snapshots with their events.
 func (r *JournalReport) snapshots(ctx context.Context, js jetstream.JetStream, newest map[string]verified, epoch int64) error {
 	prefix := "$KV." + BucketSnapshots + "."
 	return readBatches(ctx, js, BucketStream(BucketSnapshots), prefix+">", 1, 0, func(msg *jetstream.RawStreamMsg) error {

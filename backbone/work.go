@@ -62,7 +62,7 @@ func parseDueWork(msg *jetstream.RawStreamMsg) (DueWork, error) {
 	return DueWork{Sequence: msg.Sequence, Tenant: tenant, Workflow: parts[2], Instance: parts[3], Context: rc}, nil
 }
 
-// RemoveDueWork removes a message of work that is done. One that is not there is removed already.
+// RemoveDueWork removes a message of completed work. A missing message is no error.
 func RemoveDueWork(ctx context.Context, js jetstream.JetStream, sequence uint64) error {
 	if err := removeMessage(ctx, js, StreamWork, sequence); err != nil {
 		return fmt.Errorf("backbone: remove due work %d: %w", sequence, err)
@@ -97,7 +97,7 @@ func removeMessage(ctx context.Context, js jetstream.JetStream, stream string, s
 }
 
 // errCodeDeleteFailed is the server's code for a message that it did not delete, and absent has
-// its descriptions for one that is not there.
+// its descriptions of a missing message.
 const errCodeDeleteFailed jetstream.ErrorCode = 10057
 
 var absent = map[string]bool{"no message found": true, "deleted message": true, "stream store EOF": true}

@@ -126,8 +126,8 @@ func Tenant(t testing.TB, name string) contextkit.TenantID {
 	return id
 }
 
-// Main runs a package's tests and fails them for goroutines left behind, but for those that the
-// embedded server and its client never end.
+// Main runs a package's tests and fails them for leaked goroutines, except those that the embedded
+// server and its client never end.
 // cleanups run after the tests and before goroutines are counted.
 func Main(m *testing.M, cleanups ...func() error) {
 	goleak.VerifyTestMain(tests{m, cleanups},

@@ -8,8 +8,7 @@
 // The journal is shared by all tenants, so a sequence tells how many events they all
 // have. For that reason version 2 is encrypted. Version 1 is not, stays readable, and is
 // issued only while a node of the platform does not read version 2. Version 3 is a position of
-// a view: it has a fingerprint of the view's definition besides, and is read wherever version 2
-// is.
+// a view: it also has a fingerprint of the view's definition, and is read wherever version 2 is.
 package position
 
 import (
@@ -71,16 +70,16 @@ func (c *Codec) Format(tenant contextkit.TenantID, sequence uint64) string {
 	return base64.RawURLEncoding.EncodeToString(append(out, c.mac(tenant, out)...))
 }
 
-// View is what a position says of the view that its holder knows.
+// View describes the view that the holder of a position knows.
 type View struct {
 	// Fingerprint identifies the view's definition.
 	Fingerprint uint64
-	// Filter identifies what a node has recorded of a filter's rows; 0: nothing.
+	// Filter identifies a node's record of the rows of a filter; 0: none.
 	Filter uint64
 }
 
 // FormatView returns the token of a journal sequence up to which a client knows a view. While a
-// node does not read version 3, it has nothing of the view.
+// node does not read version 3, the token has no view.
 func (c *Codec) FormatView(tenant contextkit.TenantID, sequence uint64, view View) string {
 	if !c.gate.Views() {
 		return c.Format(tenant, sequence)
@@ -100,7 +99,7 @@ func (c *Codec) Parse(tenant contextkit.TenantID, text string) (uint64, error) {
 	return sequence, err
 }
 
-// ParseView is Parse, and returns what the token has of a view too; nil for nothing.
+// ParseView is Parse, and also returns the token's view; nil: it has none.
 func (c *Codec) ParseView(tenant contextkit.TenantID, text string) (sequence uint64, view *View, err error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil {

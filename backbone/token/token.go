@@ -22,7 +22,7 @@ import (
 
 const (
 	// Newest is the newest version of tokens that this program reads. Nodes announce it.
-	// Version 2 is sealed; 3 has positions of views besides, which have a fingerprint.
+	// Version 2 is sealed; version 3 adds positions of views, which have a fingerprint.
 	Newest = 3
 	// Overhead is the bytes that sealing adds.
 	Overhead = 16
@@ -95,7 +95,7 @@ func (s *Sealer) crypt(vector [Overhead]byte, content []byte) {
 	cipher.NewCTR(s.block, vector[:]).XORKeyStream(content, content)
 }
 
-// The versions of tokens that a [Gate] tells apart.
+// The versions of tokens that a [Gate] distinguishes.
 const (
 	sealed    = 2
 	withViews = 3
