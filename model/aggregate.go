@@ -135,7 +135,7 @@ func (a *Aggregate) Commands() []*Command {
 func (c *Command) Schema() Object { return c.raw }
 
 // Decide returns the events that follow from the command in that state. Errors:
-// [*PayloadError], [*RuleError], [*EvaluationError], one that wraps [ErrEvaluation], or ctx's.
+// [*PayloadError], [*RuleError], [*EvaluationError], an error that wraps [ErrEvaluation], or ctx's.
 func (c *Command) Decide(ctx context.Context, state, payload Object, meta Meta) ([]NewEvent, error) {
 	if err := validate(c.schema, payload); err != nil {
 		return nil, err

@@ -40,7 +40,7 @@ func TestView_FingerprintIsOfTheViewAlone(t *testing.T) {
 		"another order":         {[]string{"{n: int, s: string}", "{s: string, n: int}"}, false},
 		"another command":       {[]string{"commands: {", "commands: {again: {emit: [{event: made, data: {n: '1'}}]}, "}, false},
 		"another evolve rule":   {[]string{"evolve: {made: {n: event.n}}", "evolve: {made: {n: event.n + 1}}"}, false},
-		"a view beside it":      {[]string{"views:\n", "views:\n  w: {columns: {n: int}, on: {a.made: {upsert: {n: event.n}}}}\n"}, false},
+		"another view":          {[]string{"views:\n", "views:\n  w: {columns: {n: int}, on: {a.made: {upsert: {n: event.n}}}}\n"}, false},
 		"a key":                 {[]string{"    on:", "    key: event.s\n    on:"}, true},
 		"another type":          {[]string{"s: string", "s: json"}, true},
 		"another column":        {[]string{"s: string", "s: string, z: string"}, true},

@@ -24,7 +24,7 @@ func TestRounded_IsAnIntegerThatNoFloat64Has(t *testing.T) {
 	}
 }
 
-// What JSON readers that have float64 alone return is what was accepted.
+// JSON readers that only have float64 return the integer that was accepted.
 func TestRounded_WhatIsNotSurvivesAFloat64(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.OneOf(rapid.Int64(), rapid.Custom(func(t *rapid.T) int64 { return rapid.Int64().Draw(t, "n") &^ 0x7ff })).Draw(t, "value")

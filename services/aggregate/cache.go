@@ -10,9 +10,9 @@ import (
 // tenantShare is the divisor of a cache's bytes that yields a tenant's share.
 const tenantShare = 4
 
-// cache keeps values that tenants share the memory of, and evicts the least recently used ones
-// while they exceed its bytes: of a tenant beyond its share if there is one, else of any
-// tenant. A tenant alone may use the whole cache. An evicted value may still be in use. The
+// cache stores values of all tenants, and evicts the least recently used ones while they exceed
+// its bytes: those of the tenant that is furthest beyond its share if there is one, else of any
+// tenant. A single tenant may use the whole cache. An evicted value may still be in use. The
 // methods may be called concurrently.
 type cache[K, V comparable] struct {
 	most   int64 // in bytes
@@ -92,7 +92,7 @@ func (c *cache[K, V]) resize(key K, value V, bytes int64) {
 	}
 }
 
-// touch makes e the most recently used entry. c.mu is held, as it is for what follows.
+// touch makes e the most recently used entry. c.mu is held, also by the callers of the methods below.
 func (c *cache[K, V]) touch(e *cacheEntry[K, V]) {
 	c.used.MoveToFront(e.inAll)
 	e.owner.used.MoveToFront(e.inOwn)

@@ -2,7 +2,7 @@ package aggregate
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// cacheMetrics describes the caches of a service, by what is in them.
+// cacheMetrics are the metrics of a service's caches, labelled by their content.
 type cacheMetrics struct{ entries, bytes, evicted *prometheus.Desc }
 
 func newCacheMetrics() cacheMetrics {

@@ -42,10 +42,11 @@ func dataLoss(err error, damaged *damagedError) error {
 			"first_version", fmt.Sprint(damaged.from), "last_version", fmt.Sprint(damaged.to)))
 }
 
-// doubtPause is the time between looks at damage that is in doubt, and maxDoubts their number.
+// doubtPause is the interval at which doubtful damage is checked again, and maxDoubts the number of
+// checks.
 const doubtPause, maxDoubts = 250 * time.Millisecond, 8
 
-// doubted reports whether damage of an aggregate has to be looked at again, after a pause: a
+// doubted reports whether damage of an aggregate has to be checked again, after a pause: a
 // server of a cluster that led until a moment ago, or that has just become the leader, may answer
 // less than the cluster has. Not where the journal is known to be damaged.
 func (s *Service) doubted(ctx context.Context, attempt int) bool {

@@ -119,7 +119,7 @@ func TestDamage_UnreadableAggregateIsNotTakenForOneWithoutEvents(t *testing.T) {
 		if client, service = nodeOf(t, js, model.Wallet); service.Integrity().Damage() == nil {
 			break
 		}
-		if tries == 10 { // the server sometimes reads its files anew, and misses the rest of the block
+		if tries == 10 { // the server sometimes reads its files again, and misses the rest of the block
 			t.Fatal("the index is never used")
 		}
 	}
@@ -145,7 +145,7 @@ func TestDamage_AggregateThatEndsBeforeItsSnapshotIsDataLoss(t *testing.T) {
 	for n := range 20 {
 		submit(t, client, "acme", deposit("w", fmt.Sprintf("w-lost-%02d-key", n), 1))
 	}
-	kept(t, js, "acme.wallet.w")
+	awaitSnapshot(t, js, "acme.wallet.w")
 	backbonetest.NextBlock(t, js, "events.acme.filler.f")
 	fill(t, client, 1, "later")
 	stop()
@@ -160,8 +160,8 @@ func TestDamage_AggregateThatEndsBeforeItsSnapshotIsDataLoss(t *testing.T) {
 	}
 }
 
-// kept waits until an aggregate's snapshot is stored.
-func kept(t *testing.T, js jetstream.JetStream, key string) {
+// awaitSnapshot waits until an aggregate's snapshot is stored.
+func awaitSnapshot(t *testing.T, js jetstream.JetStream, key string) {
 	t.Helper()
 	wait := time.After(10 * time.Second)
 	bucket, err := js.KeyValue(t.Context(), backbone.BucketSnapshots)
@@ -230,7 +230,7 @@ func TestDamage_CommandsAreRefusedUntilTheLossOfTheEndIsAccepted(t *testing.T) {
 	for _, client := range []gatewayv1connect.CommandServiceClient{client, other} {
 		for _, id := range []string{"w", "last"} {
 			if _, err := get(t, client, id); err != nil {
-				t.Errorf("reads go on: %v", err)
+				t.Errorf("a read failed: %v", err)
 			}
 			_, err := client.Submit(as(t, "acme"), deposit(id, "", 1))
 			refused(t, err, connect.CodeDataLoss, "until an operator accepts the loss")
@@ -270,7 +270,7 @@ func startIntegrity(t *testing.T, service *aggregate.Service) (stop func()) {
 	}
 }
 
-// runIntegrity has a service's integrity record what it knows.
+// runIntegrity runs a service's integrity checks once, which record the journal's end.
 func runIntegrity(t *testing.T, service *aggregate.Service) {
 	t.Helper()
 	startIntegrity(t, service)()

@@ -19,7 +19,7 @@ import (
 // retryAfter is what a client is told to wait before it tries again.
 const retryAfter = 100 * time.Millisecond
 
-// retryStorage is what a client is told to wait while the journal stores nothing, and
+// retryStorage is the wait that a client is asked for while the journal stores nothing, and
 // storageReason the reason in the details of such an error.
 const (
 	retryStorage  = 5 * time.Second

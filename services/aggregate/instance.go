@@ -68,7 +68,7 @@ func (s *Service) acquire(ctx context.Context, key aggregateKey) (*instance, err
 	}
 }
 
-// release unlocks an instance, and charges the cache for what it has become.
+// release unlocks an instance, and charges the cache for its present size.
 func (s *Service) release(key aggregateKey, i *instance) {
 	if i.measured != i.version {
 		i.measured = i.version
@@ -130,7 +130,7 @@ func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *insta
 		return err
 	case errors.Is(err, backbone.ErrUnreadable):
 		return &damagedError{key: key, from: i.version + 1, to: version}
-	case err == nil && last < known.sequence: // what was folded stays, so that it is noticed again
+	case err == nil && last < known.sequence: // the folded state stays, so that the next call notices it too
 		return &damagedError{key: key, from: version + 1, to: known.version}
 	}
 	if err == nil && i.version > 0 && s.journal.Integrity().Damage() != nil {

@@ -92,7 +92,7 @@ func TestQuota_CommandsBeyondItAreRefused(t *testing.T) {
 	_, err = submit("a", "deposit", "d3", map[string]any{"amount": 1})
 	exhausted(t, err, "events", 5)
 
-	// Reading, dry runs and commands that took effect before go on.
+	// Reads, dry runs and repeated commands succeed.
 	again, err := submit("a", "deposit", "d2", map[string]any{"amount": 1})
 	if err != nil || !again.GetReplayed() {
 		t.Errorf("a command that took effect before answers %v, %v", again, err)
@@ -105,7 +105,7 @@ func TestQuota_CommandsBeyondItAreRefused(t *testing.T) {
 	if got, err := client.GetAggregate(acme, &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"}); err != nil || got.GetVersion() != 4 {
 		t.Errorf("reading answers %v, %v", got, err)
 	}
-	// Another tenant has a quota of its own.
+	// Another tenant has its own quota.
 	if _, err := client.Submit(as(t, "globex"), walletCommand(t, "a", "open", "k0", map[string]any{"owner": "ada"})); err != nil {
 		t.Errorf("another tenant is refused: %v", err)
 	}

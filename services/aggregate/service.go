@@ -61,15 +61,15 @@ type Config struct {
 	// Synced says that the NATS server syncs every write to disk. Commands that wait
 	// for others then share a write.
 	Synced bool
-	// CacheBytes bounds the memory of aggregates that are kept to decide their next commands,
-	// and of what is known of their former ones, by an estimate; 0: [DefaultCacheBytes]. While
+	// CacheBytes bounds the memory of cached aggregates and of their idempotency logs, by an
+	// estimate; 0: [DefaultCacheBytes]. While
 	// it is used up, a tenant that uses more than a quarter of it makes room first.
 	CacheBytes int64
 	// Answers bounds answers in bytes.
 	Answers response.Config
 	// Tokens selects the version of positions that is issued; nil: the newest.
 	Tokens *token.Gate
-	// Quota bounds what a tenant stores that has no quota of its own.
+	// Quota bounds the storage of tenants without their own quota.
 	Quota backbone.StorageQuota
 	// Log gets warnings; the zero value discards them.
 	Log zerolog.Logger

@@ -21,7 +21,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
-// notebook is a model whose state grows by what is written.
+// notebook is a model whose state grows with each note.
 func notebook(context.Context) (string, []byte, error) {
 	return "notebook.yaml", []byte(`model: notebook
 aggregates:

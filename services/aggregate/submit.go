@@ -224,7 +224,7 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 // eventBytes is about the size of an event's message without its data.
 const eventBytes = 1024
 
-// wanted returns what appending events would add to what the tenant has stored.
+// wanted returns the storage that appending events would use.
 func (s *Service) wanted(sub submission, i *instance, pending []int, events []backbone.Event) usage.Counts {
 	add := usage.Counts{Events: int64(len(events))}
 	if i.version == 0 {
@@ -241,7 +241,7 @@ func (s *Service) wanted(sub submission, i *instance, pending []int, events []ba
 	return add
 }
 
-// count adds what was appended to what the tenant has stored.
+// count adds appended events to the tenant's use of storage.
 func (s *Service) count(sub submission, i *instance, pending []int, events []backbone.Event) {
 	stored := s.wanted(sub, i, pending, events)
 	stored.Bytes = 0

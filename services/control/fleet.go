@@ -31,7 +31,7 @@ type fleetService struct {
 	*Service
 }
 
-// setFleet puts another fleet in the place of the one that was known.
+// setFleet replaces the known fleet.
 func (s *Service) setFleet(fleet backbone.Fleet) {
 	slices.SortFunc(fleet.Nodes, byName)
 	slices.SortFunc(fleet.Lost, func(a, b backbone.LostNode) int { return byName(a.Node, b.Node) })
@@ -138,8 +138,8 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 			node = now
 		}
 		message := nodeMessage(node)
-		if heard := silent[node.ID]; !heard.IsZero() {
-			message.LastHeard = timestamppb.New(heard)
+		if last := silent[node.ID]; !last.IsZero() {
+			message.LastHeard = timestamppb.New(last)
 			if answer.Err == nil && !answer.Value && node.Ready { // newer than its last announcement
 				message.State, message.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, "its health check answers that it takes no calls: its /ready and its log say why"
 			}

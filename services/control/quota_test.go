@@ -44,7 +44,7 @@ func TestSetStorageQuota_StandsBesideTheOtherQuotaAndTheUse(t *testing.T) {
 	meter.Add(backbonetest.Tenant(t, "initech"), usage.Counts{Events: 3, Bytes: 300, Aggregates: 1, Keys: 2})
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if err := meter.Run(ended); err != nil { // shares what there is
+	if err := meter.Run(ended); err != nil { // publishes its counts
 		t.Fatal(err)
 	}
 	list, err := c.tenants.ListTenants(ctx, &controlv1.ListTenantsRequest{})

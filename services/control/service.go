@@ -126,8 +126,8 @@ func (s *Service) Register(server *connect.Server) {
 	controlv1connect.RegisterJournalServiceHandler(server, journalService{Service: s})
 }
 
-// Ready reports why the node takes no calls. It takes them without NATS too, and shows what it
-// knew last: an outage is when operators look.
+// Ready reports why the node takes no calls. Without NATS it answers with the last
+// known state: operators need it in an outage.
 func (s *Service) Ready(context.Context, contextkit.TenantID) error { return nil }
 
 // Describe implements [prometheus.Collector].

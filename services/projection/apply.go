@@ -60,13 +60,13 @@ type prepared struct {
 	ref      model.EventRef
 	data     model.Object
 	meta     model.Meta
-	// changes are what the event does to the views, nil for nothing, or later.
+	// changes are the event's changes of the views, nil for none, or later.
 	changes []*model.Change
 	context contextkit.RequestContext
 }
 
-// later stands for a change that can only be told once the events before it have been
-// applied, by the row that they leave.
+// later stands for a change that is computed from the row that the events before it leave, once
+// they are applied.
 var later = new(model.Change)
 
 // prepare reads an event and does what can be done before those before it are
@@ -99,7 +99,7 @@ func (f *follower) apply(ctx context.Context, events []prepared) error {
 		for _, event := range events {
 			var err error
 			if event.sequence <= from {
-				// Another node has applied it; this one's watchers are told all the same.
+				// Another node has applied it; this node's watchers are notified too.
 				err = f.touch(ctx, event, touched)
 			} else {
 				err = f.project(ctx, batch, event, touched)
@@ -135,7 +135,7 @@ func (f *follower) record(ctx context.Context, events []prepared, began time.Tim
 	}
 }
 
-// read returns what the model's rules know of an event.
+// read decodes an event for the model's rules.
 func (f *follower) read(ctx context.Context, event backbone.Event) (model.EventRef, model.Object, model.Meta, error) {
 	ref := model.EventRef{Aggregate: event.AggregateType, Event: event.Type}
 	if event.Context.TenantID != f.tenant {

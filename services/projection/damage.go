@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// replacing is a store that has set aside what was damaged when it was opened.
+// replacing is a store that may have set aside a damaged predecessor when it was opened.
 type replacing interface {
 	// Replaced returns why, nil if nothing was set aside.
 	Replaced() error
@@ -55,23 +55,23 @@ func (c *checkedStore) Replaced() error {
 	return nil
 }
 
-// damagedMetric counts what was found damaged and set aside.
-var damagedMetric = prometheus.NewDesc("headgate_projection_damaged_total", "Stores of tenants' views that were damaged, and are set aside and built anew.", nil, nil)
+// damagedMetric counts damaged stores that were set aside.
+var damagedMetric = prometheus.NewDesc("headgate_projection_damaged_total", "Stores of tenants' views that were damaged, set aside and rebuilt.", nil, nil)
 
 // noteReplaced logs and counts a tenant's views that were damaged and set aside.
 func (s *Service) noteReplaced(tenant contextkit.TenantID, why error) {
 	s.damaged.Add(1)
-	s.log.Error().Err(why).Str("tenant", tenant.String()).Msg("the tenant's views were damaged: they are set aside, and built anew from the journal")
+	s.log.Error().Err(why).Str("tenant", tenant.String()).Msg("the tenant's views were damaged: they are set aside, and rebuilt from the journal")
 }
 
-// replaceDamaged ends a tenant's followers whose stores are damaged, and opens their views anew.
+// replaceDamaged ends a tenant's followers whose stores are damaged, and opens their views again.
 // It returns false if none is damaged. Run calls it.
 func (s *Service) replaceDamaged(ctx context.Context, tenant contextkit.TenantID, l lane) (bool, error) {
 	switch {
 	case l.next != nil && l.next.damaged.Load():
 		s.setLane(tenant, lane{shown: l.shown})
 		err := l.next.end()
-		return true, errors.Join(err, s.reconcile(ctx, tenant)) // they are opened anew
+		return true, errors.Join(err, s.reconcile(ctx, tenant)) // which opens them again
 	case !l.shown.damaged.Load():
 		return false, nil
 	case l.next != nil:

@@ -103,7 +103,7 @@ var damages = map[string]func(t *testing.T, path string){
 	},
 }
 
-// A tenant's file that is damaged is set aside and built anew; the process starts, and others'
+// A tenant's file that is damaged is set aside and rebuilt; the process starts, and other tenants'
 // views are as they were.
 func TestDamage_AFileIsSetAsideAndBuiltAnew(t *testing.T) {
 	for name, damage := range damages {

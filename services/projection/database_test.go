@@ -60,8 +60,8 @@ func until(t *testing.T, what string, condition func() bool) {
 }
 
 // While PostgreSQL is away, every read is UNAVAILABLE with a time to retry, the node is not ready
-// and says why; once it is back, everything goes on by itself, and nothing that was appended
-// meanwhile is missing.
+// and says why; once it is back, the node resumes without a restart, and no event that was
+// appended during the outage is missing.
 func TestDatabase_ReadsAreUnavailableWhileItIsAway(t *testing.T) {
 	server, err := postgrestest.Start()
 	if errors.Is(err, postgrestest.ErrNotInstalled) && os.Getenv("HEADGATE_POSTGRES") == "" {
@@ -152,7 +152,7 @@ func TestDatabase_ReadsAreUnavailableWhileItIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the node is ready", func() bool { return f.service.Ready(t.Context(), contextkit.TenantID{}) == nil })
-	until(t, "the views hold what was appended", func() bool {
+	until(t, "the views have all events", func() bool {
 		ids, err := f.query(t, nil)
 		return err == nil && len(ids) == 6
 	})

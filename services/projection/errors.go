@@ -118,7 +118,7 @@ func asConnectError(err error) error {
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, errMoved.Error()+": call again, and a watcher with its last position"),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_MOVED"))
 	case errors.Is(err, store.ErrDamaged):
-		// Another node may have them whole; this one builds them anew.
+		// Another node may have them intact; this node rebuilds them.
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the tenant's views are damaged, and are being built anew: call again").WithCause(err),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_BUILDING"))
 	case errors.Is(err, store.ErrFull):

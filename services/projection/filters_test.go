@@ -197,7 +197,7 @@ func condition(t *rapid.T, depth int) string {
 	return "NOT (" + left + ")"
 }
 
-// Both databases answer every filter alike, and NOT selects exactly the other rows.
+// Both databases give the same answer to every filter, and NOT selects exactly the other rows.
 func TestFilter_BothStoresAgreeAndNotIsTheComplement(t *testing.T) {
 	stores := map[string]store.Store{}
 	var view *model.View

@@ -21,7 +21,7 @@ import (
 const maxResumes = 4
 
 // follower keeps one tenant's views up to date: it is the handler of a subscription of the
-// node's [tail.Tail]. A tenant without events and calls costs its memory alone.
+// node's [tail.Tail]. A tenant without events and calls costs only its memory.
 type follower struct {
 	tenant contextkit.TenantID
 	tail   *tail.Tail
@@ -45,7 +45,7 @@ type follower struct {
 	next     atomic.Bool     // it is not shown yet
 
 	damaged atomic.Bool // the rows' store is damaged: Run replaces the follower
-	rebuilt atomic.Bool // the rows are built anew, since they were damaged
+	rebuilt atomic.Bool // the rows are rebuilt, since they were damaged
 
 	subscription atomic.Pointer[tail.Subscription] // nil: Run has not started it
 	gone         chan struct{}                     // closed by end: no call waits for a position here any longer
@@ -189,7 +189,7 @@ func (f *follower) reaches(ctx context.Context, sequence uint64) error {
 	return f.wait(ctx, func() bool { return f.checkpoint >= sequence })
 }
 
-// starts waits until the checkpoint and the target are known, which are read before those of
+// starts waits until the checkpoint and the target are known. They are read before those of
 // tenants for which no call waits. Errors: see wait.
 func (f *follower) starts(ctx context.Context) error {
 	if subscription := f.subscription.Load(); subscription != nil {

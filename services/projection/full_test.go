@@ -17,8 +17,8 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// A full disk is no damage: what was applied stays, what fails says that the disk is full, reads go
-// on, and the views go on where they were once there is room.
+// A full disk is no damage: applied rows stay, errors say that the disk is full, reads succeed, and
+// the views resume from their checkpoint once there is room.
 func TestSQLite_GoesOnAfterAFullDisk(t *testing.T) {
 	dir, view := disktest.Small(t, 16<<20), notes(t)
 	tenant := backbonetest.Tenant(t, "acme")

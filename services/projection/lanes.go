@@ -12,8 +12,8 @@ import (
 // openAgain is the wait before a tenant's views are opened again after a failure.
 const openAgain = time.Second
 
-// batchBytes bounds the events that are committed together, in bytes, and queueBytes those of a
-// tenant that wait for it.
+// batchBytes bounds the events that are committed together, in bytes, and queueBytes a tenant's
+// events that wait for it.
 const batchBytes, queueBytes = 16 << 20, 32 << 20
 
 // errMoved ends what reads views that are no longer kept here, or have been
@@ -94,7 +94,7 @@ func (s *Service) start(f *follower) {
 	f.subscription.Store(s.tail.Subscribe(f.tenant, f, tail.Options{Bytes: batchBytes}))
 }
 
-// reconcileAll brings every lane up to date, and ends those of tenants that are no longer
+// reconcileAll brings every lane up to date, and ends the lanes of tenants that are no longer
 // served.
 func (s *Service) reconcileAll(ctx context.Context) error {
 	var errs []error
@@ -128,8 +128,8 @@ func (s *Service) reconcileChanged(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// reconcile brings a tenant's lane up to date: it opens the views of the model in use beside those
-// that are shown, and shows them once they are complete. follow calls it, and nothing else changes
+// reconcile brings a tenant's lane up to date: it opens the views of the model in use in addition
+// to the shown ones, and shows them once they are complete. follow calls it, and nothing else changes
 // lanes once Run has begun.
 func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) error {
 	l, known := s.lane(tenant)
@@ -148,7 +148,7 @@ func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) err
 		s.setLane(tenant, lane{shown: f})
 		s.start(f)
 	case l.next != nil && (l.next.origin != origin || l.shown.origin == origin):
-		// The model has changed once more, or back.
+		// The model has changed again, or back.
 		s.setLane(tenant, lane{shown: l.shown})
 		err := l.next.end()
 		return errors.Join(err, s.reconcile(ctx, tenant))
@@ -171,7 +171,7 @@ func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) err
 	return nil
 }
 
-// complete reports whether the views hold what those that are shown do.
+// complete reports whether the views have followed the journal as far as the shown ones.
 func (f *follower) complete(shown *follower) bool {
 	if _, _, building := f.building(); building {
 		return false

@@ -87,7 +87,7 @@ func TestWatch_AThousandWatchersResume(t *testing.T) {
 			defer func() { _ = stream.Close() }()
 			message, err := stream.Receive()
 			if err != nil || message.GetReset_() || len(message.GetChanges()) != 1 || message.GetChanges()[0].GetKey() != "w0" {
-				t.Errorf("a watcher that resumes is told %v, %v; want the row that has changed", message, err)
+				t.Errorf("a watcher that resumes receives %v, %v; want the row that has changed", message, err)
 			}
 		})
 	}

@@ -10,7 +10,7 @@ func TestMatchedKeys_AreBoundedPerFilterTenantAndNode(t *testing.T) {
 	m := newMatchedKeys(total)
 	for i := range maxMatched {
 		m.add(fmt.Sprint(i))
-		m.add(fmt.Sprint(i)) // once more
+		m.add(fmt.Sprint(i)) // again
 	}
 	if total.keys.Load() != maxMatched || total.node.keys.Load() != maxMatched || !m.has("0") || m.has("another") {
 		t.Fatalf("%d keys of the tenant, %d of the node", total.keys.Load(), total.node.keys.Load())

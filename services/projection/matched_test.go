@@ -11,7 +11,7 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// removals makes a watcher record the keys that it is told to remove.
+// removals makes a watcher record the keys of removals that it receives.
 func removals(w *watcher) map[string]bool {
 	gone, receive := map[string]bool{}, w.receive
 	w.receive = func() (*projectionv1.WatchResponse, error) {
@@ -26,8 +26,8 @@ func removals(w *watcher) map[string]bool {
 	return gone
 }
 
-// A watcher with a filter is told of rows that match it, and that rows match no more which did;
-// the keys of others are not its business.
+// A watcher with a filter receives rows that match it, and the removal of rows that no longer match;
+// keys of other rows are not sent.
 func TestWatch_AFilterHidesRowsThatNeverMatched(t *testing.T) {
 	overBoth(t, watchAFilterHidesRowsThatNeverMatched)
 }
@@ -52,16 +52,16 @@ func watchAFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testin
 	f.append(t, "acme", "poor", "opened", `{"owner":"new"}`)
 	move("w3", "deposited", 500) // 501: it matches from now on
 	w.until(t, "w1=101 w2=201 w3=501 w4=101")
-	move("w3", "withdrawn", 499) // and then no more
+	move("w3", "withdrawn", 499) // and then it no longer matches
 	move("w0", "deposited", 1)
 	move("w4", "deposited", 1)
 	w.until(t, "w1=101 w2=201 w4=102")
 	if len(gone) != 1 || !gone["w3"] {
-		t.Errorf("the keys %v were sent as removed, want w3 alone", gone)
+		t.Errorf("the keys %v were sent as removed, want only w3", gone)
 	}
 	w.close()
 
-	// Whoever comes back to the same node is told what it missed, and nothing else.
+	// A client that resumes on the same node receives the changes that it missed, and no others.
 	move("w0", "deposited", 1)
 	move("w1", "withdrawn", 100)
 	move("poor", "deposited", 1)
@@ -69,15 +69,15 @@ func watchAFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testin
 	back.rows = w.rows
 	back.until(t, "w2=201 w4=102")
 	if back.resets != 0 || len(gone) != 1 || !gone["w1"] {
-		t.Errorf("%d resets, and the keys %v were sent as removed, want w1 alone", back.resets, gone)
+		t.Errorf("%d resets, and the keys %v were sent as removed, want only w1", back.resets, gone)
 	}
 	move("w0", "deposited", 1)
 	move("w2", "deposited", 1)
 	back.until(t, "w2=202 w4=102")
 	back.close()
 
-	// A node that does not know what the client knows starts it anew rather than send other
-	// rows' keys, or keep quiet about a row that no longer matches.
+	// A node that does not know which rows the client has resets the watch, rather than send keys
+	// of other rows or omit the removal of a row.
 	last, versions, sequence := f.last, f.versions, f.sequence
 	f.stop()
 	f = start(t, js, open, model.Wallet)
@@ -87,7 +87,7 @@ func watchAFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testin
 	move("w4", "withdrawn", 100)
 	unchanged.until(t, "w2=202")
 	if unchanged.resets != 1 {
-		t.Errorf("%d resets by a row that matches no more", unchanged.resets)
+		t.Errorf("%d resets by a row that no longer matches", unchanged.resets)
 	}
 	move("w0", "deposited", 1)
 	move("w2", "deposited", 1)
@@ -98,7 +98,7 @@ func watchAFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testin
 	unchanged.close()
 }
 
-// Without a filter nothing changes: every row's key is told.
+// Without a filter every row's key is sent.
 func TestWatch_WithoutAFilterEveryRemovalIsTold(t *testing.T) {
 	f := start(t, backbonetest.Start(t), sqlite.In(t.TempDir()), model.Wallet)
 	f.fill(t)

@@ -8,8 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// shownTenants bounds the tenants with series of their own: those whose views fail, then those
-// with most events that wait.
+// shownTenants bounds the tenants with series of their own: tenants whose views fail, then
+// tenants with the most events that wait.
 const shownTenants = 10
 
 var (
@@ -18,7 +18,7 @@ var (
 	waitingMetric    = prometheus.NewDesc("headgate_projection_waiting", "Events of the tenant that are not in its views yet, of the same tenants; an estimate, at least 1 while there are any.", []string{"tenant", "generation"}, nil)
 	failingMetric    = prometheus.NewDesc("headgate_projection_failing", "1 while the tenant's views cannot apply an event, of the same tenants.", []string{"tenant", "generation"}, nil)
 
-	tenantsMetric    = prometheus.NewDesc("headgate_projection_tenants", "Tenants whose views are kept here, by state: current, behind (events wait), building (not shown yet) or failing (an event cannot be applied).", []string{"state"}, nil)
+	tenantsMetric    = prometheus.NewDesc("headgate_projection_tenants", "Tenants whose views are on this node, by state: current, behind (events wait), building (not shown yet) or failing (an event cannot be applied).", []string{"state"}, nil)
 	allWaitingMetric = prometheus.NewDesc("headgate_projection_waiting_events", "Events of all tenants that are not in the shown views yet.", nil, nil)
 	filterKeysMetric = prometheus.NewDesc("headgate_projection_filter_keys", "Hashes of the keys of rows that filters of watches have selected, in memory, of all tenants.", nil, nil)
 	filtersMetric    = prometheus.NewDesc("headgate_projection_filters_exceeded_total", "Filters of watches whose keys exceeded a bound of the filter, the tenant or the node: removals of rows that never matched are sent too.", nil, nil)
@@ -73,8 +73,8 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// progress returns all tenants' progress, those that fail or are furthest behind first, the sum of
-// the events that wait, and the number of tenants by state.
+// progress returns all tenants' progress, failing ones and then the furthest behind first, the
+// sum of the events that wait, and the number of tenants by state.
 func (s *Service) progress() (all []progress, waiting int64, states map[string]int) {
 	states = map[string]int{"current": 0, "behind": 0, "building": 0, "failing": 0}
 	for tenant, l := range s.allLanes() {

@@ -33,8 +33,8 @@ func gathered(t *testing.T, c prometheus.Collector) map[string]float64 {
 	return out
 }
 
-// Once a projection has stopped, its target goes on growing with the journal, events wait for it,
-// and it is counted and named as failing.
+// While a projection cannot apply an event, its target still grows with the journal, events wait for
+// it, and metrics count and name it as failing.
 func TestMetrics_AStoppedProjectionFallsBehind(t *testing.T) {
 	f := start(t, backbonetest.Start(t), sqlite.In(t.TempDir()), model.Wallet)
 	f.append(t, "acme", "w", "opened", `{"owner":"Ada"}`)

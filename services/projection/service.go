@@ -78,7 +78,7 @@ type Config struct {
 	// Tokens selects the version of positions and page tokens that is issued; nil: the newest.
 	Tokens *token.Gate
 	// Store returns why the views' database cannot be used, nil when it can; it does not block.
-	// nil: the views have no database beside the node.
+	// nil: the views are in files of the node.
 	Store func() error
 	// Outage returns the present outage of NATS, and false for none; nil: while the connection is
 	// lost there is one.
@@ -184,7 +184,7 @@ func (s *Service) Ready(ctx context.Context, tenant contextkit.TenantID) error {
 	}
 	f := l.shown
 	if err := f.failing(); errors.Is(err, store.ErrFull) {
-		return fmt.Errorf("the tenant's projection does not advance: %w: make room, and it goes on by itself", store.ErrFull)
+		return fmt.Errorf("the tenant's projection does not advance: %w: make room, and it resumes without a restart", store.ErrFull)
 	} else if err != nil && !s.away() {
 		return errors.New("the tenant's projection does not advance: its log says why")
 	}

@@ -209,8 +209,8 @@ func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64
 }
 
 // matching returns the changes of rows that the filter selects, or has selected for a watcher
-// before. It returns false if the client may know a row that the filter selects no more, and
-// there is no telling.
+// before. It returns false if the client may have a row that the filter no longer selects, and the
+// node cannot know.
 func (w *watch) matching(changes []*projectionv1.Change) ([]*projectionv1.Change, bool) {
 	matched := w.shared.matched
 	if matched == nil {

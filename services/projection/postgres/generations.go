@@ -9,11 +9,11 @@ import (
 )
 
 const (
-	// keptGenerations is how many schemas of views are retained in any case, those that were
-	// used last: one is shown, one may be built beside it, one is that before an upgrade.
+	// keptGenerations is the number of schemas of views, the last used ones, that are always
+	// retained: the shown one, one that is being built, and the one before an upgrade.
 	keptGenerations = 3
 	// unusedFor is how long a further schema must not have been used by any node before it is
-	// dropped, and renewEvery the interval at which a node renews those that it uses.
+	// dropped, and renewEvery the interval at which a node renews the schemas that it uses.
 	unusedFor  = time.Hour
 	renewEvery = 5 * time.Minute
 	// renewAgain is the wait after a renewal that failed.

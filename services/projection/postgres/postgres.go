@@ -110,7 +110,7 @@ func (d *Database) statements(schema string) map[string]statements {
 }
 
 // namesOf is a part of the generation's name. It is "" unless a view's table had a name in
-// earlier versions that PostgreSQL cut: those views are built anew, under another name.
+// earlier versions that PostgreSQL cut: those views are rebuilt, under another name.
 func namesOf(views []*model.View) string {
 	for _, view := range views {
 		if table := "view_" + view.Name; query.PostgresName(table) != table {

@@ -229,7 +229,7 @@ func (g generationTests) checkpoint(t *testing.T, origin string) uint64 {
 	return sequence
 }
 
-// age makes all generations unused for longer than a time, which keeps their order.
+// age makes all generations unused for longer than a time, and preserves their order.
 func (g generationTests) age(t *testing.T, d time.Duration) {
 	t.Helper()
 	if _, err := g.d.pool.Exec(t.Context(), `UPDATE headgate.generations SET used = used - $1 * interval '1 second'`, int64(d.Seconds())); err != nil {
@@ -302,7 +302,7 @@ func TestGenerations_AnotherNodesIsRetained(t *testing.T) {
 	if n, err := shown.Checkpoint(t.Context()); err != nil || n != 7 {
 		t.Fatalf("the generation that another node shows is at %d, %v", n, err)
 	}
-	// A node that was cut off for longer has it made anew.
+	// A node that was cut off for longer makes it again.
 	for _, origin := range many {
 		g.age(t, 2*unusedFor)
 		g.checkpoint(t, origin+" later")
@@ -317,7 +317,7 @@ func TestGenerations_AnotherNodesIsRetained(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n, err := open(t, other, "acme", "shown").Checkpoint(t.Context()); err != nil || n != 0 {
-		t.Errorf("it is made anew at %d, %v", n, err)
+		t.Errorf("it is made again at %d, %v", n, err)
 	}
 }
 

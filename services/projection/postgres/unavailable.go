@@ -51,7 +51,7 @@ func usable(ctx context.Context, err error) error {
 var missingCodes = []string{"42P01", "3F000"}
 
 // available marks err as [store.ErrUnavailable] if the database cannot be reached or cannot
-// serve any query now. An error of ctx stays as it is.
+// serve any query now. An error of ctx is returned unchanged.
 func available(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil || !unavailable(err) {
 		return err

@@ -73,7 +73,7 @@ const (
 	nameHash = 16
 )
 
-// PostgresName returns the name of a table, index or constraint. One that PostgreSQL would cut,
+// PostgresName returns the name of a table, index or constraint. A name that PostgreSQL would cut,
 // and might then confuse with another, gets a hash; the dot before it is in no name of a model.
 func PostgresName(name string) string {
 	if len(name) <= postgresNameBytes {
@@ -86,7 +86,7 @@ func PostgresName(name string) string {
 // postgresSystemColumns are columns that every table has (PostgreSQL 15, §5.5).
 var postgresSystemColumns = []string{"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", "oid"}
 
-// postgresColumn returns a column's name, another than those of system columns.
+// postgresColumn returns a column's name, which differs from the names of system columns.
 func postgresColumn(name string) string {
 	if slices.Contains(postgresSystemColumns, name) {
 		return name + "."

@@ -21,7 +21,7 @@ import (
 //   - `:` asks whether a text contains another, a JSON list or object has an element or member,
 //     any other column equals the value; `column:*` whether it has a value
 //   - members of JSON columns by dots; values in parentheses, joined by AND, OR and NOT, after a
-//     comparator; a column of type bool alone
+//     comparator; a column of type bool without a comparator
 //
 // A condition on a column without a value is false, except for = null and !=; NOT is true
 // exactly where its condition is not. Errors wrap [ErrFilter].

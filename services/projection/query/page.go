@@ -62,7 +62,7 @@ func (d Digest) Is(value any) bool {
 	return ok && digest(text) == d
 }
 
-// long is the JSON form of a text that is not written as it is: one of its members.
+// long is the JSON form of a text that is not written verbatim. One of its members is set.
 type long struct {
 	SHA256 Digest `json:"sha256,omitempty"`
 	Base64 []byte `json:"base64,omitempty"`
@@ -161,7 +161,7 @@ func parseCursor(body []byte, plan Plan) (Cursor, error) {
 	return values, nil
 }
 
-// value returns a value of the term's column as it is bound, or false if it is none.
+// value returns v as the bound value of the term's column, or false if its type does not fit.
 func (t Term) value(v any) (any, bool) {
 	if object, ok := v.(map[string]any); ok {
 		if text, ok := object["sha256"].(string); ok {

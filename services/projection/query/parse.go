@@ -27,7 +27,7 @@ type junction struct {
 // negation is true where its part is not.
 type negation struct{ part node }
 
-// restriction compares a member with a value. operator "" is none: the member alone.
+// restriction compares a member with a value. operator "": there is no comparator.
 type restriction struct {
 	at       int
 	path     []string // a column and the members in it
@@ -213,7 +213,7 @@ func (p *parser) closed() error {
 	return mistake(t.at, `")" is expected here`)
 }
 
-// restriction reads a member, and what it is compared with, if it is.
+// restriction reads a member, and an operator and value if there are any.
 func (p *parser) restriction() (node, error) {
 	t, err := p.next()
 	if err != nil {
@@ -277,7 +277,7 @@ func (p *parser) arg() (node, error) {
 	return out, p.closed()
 }
 
-// listed reads a value in parentheses, of which the parser has looked at the first token.
+// listed reads a value in parentheses, whose first token the parser has inspected.
 func (p *parser) listed() (node, error) {
 	t, err := p.peek()
 	if err != nil {

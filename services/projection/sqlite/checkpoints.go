@@ -13,8 +13,8 @@ import (
 type Found struct {
 	// Path is the file's, and Tenant the tenant by its name.
 	Path, Tenant string
-	// Origin is what the file was made from, and Checkpoint the sequence up to which it has
-	// followed the journal at least: what its log has is not read.
+	// Origin fingerprints the model and journal of the file's views. Checkpoint is the sequence up
+	// to which they have followed the journal at least: the write-ahead log is not read.
 	Origin     string
 	Checkpoint uint64
 	// Err is why the file cannot be read; nil: it was.

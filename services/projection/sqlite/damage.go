@@ -27,8 +27,8 @@ const (
 var sidecars = []string{"", "-wal", "-shm"}
 
 // openWhole opens a tenant's file. A file that is damaged, or cannot be one, is set aside, and an
-// empty one is opened instead: it is a cache of the journal. replaced is why, nil if the file was
-// opened as it is. broken is what an earlier use of the file has met, nil for nothing.
+// empty one is opened instead: it is a cache of the journal. replaced is the reason, nil if the
+// existing file was opened. broken is the damage that an earlier use has found, nil for none.
 func openWhole(ctx context.Context, path string, views []*model.View, origin string, broken error) (s *Store, replaced, err error) {
 	replaced = broken
 	if replaced == nil {
@@ -77,8 +77,8 @@ func damaged(err error) bool {
 	return false
 }
 
-// unusable returns why what is in a file's place cannot be opened as a database, nil if it can
-// or there is nothing.
+// unusable returns why the entry at path cannot be opened as a database, nil if it can or there is
+// none.
 func unusable(path string) error {
 	for _, suffix := range sidecars {
 		info, err := os.Lstat(path + suffix)
@@ -103,8 +103,8 @@ func unusable(path string) error {
 	return damagedLog(path + "-wal")
 }
 
-// setAside renames a file and those that belong to it, so that they can be inspected, and removes
-// older ones of the tenant beyond the bound. It returns the new path.
+// setAside renames a file and its sidecars, so that they can be inspected, and removes the tenant's
+// oldest ones beyond the bound. It returns the new path.
 func setAside(path string, now time.Time) (string, error) {
 	aside := fmt.Sprintf("%s%s%d", path, asideMark, now.UnixNano())
 	for _, suffix := range sidecars {
@@ -145,9 +145,9 @@ func asideTime(name string) string {
 	return at
 }
 
-// check returns an operation's error. One that says that the file is damaged wraps
-// [store.ErrDamaged], and the file is set aside when it is opened next. One for lack of room wraps
-// [store.ErrFull].
+// check returns an operation's error. An error of a damaged file wraps
+// [store.ErrDamaged], and the file is set aside when it is opened next. An error for lack of room
+// wraps [store.ErrFull].
 func (s *Store) check(err error) error {
 	if err == nil || !damaged(err) && !errors.Is(err, store.ErrDecode) {
 		return full(s.path, err)

@@ -100,7 +100,7 @@ func (h *handle) acquire(ctx context.Context) (*Store, error) {
 		case p.open < p.most:
 			return h.openFile(ctx)
 		case p.idle.Len() > 0:
-			_ = p.close(p.idle.Front().Value.(*handle)) //nolint:forcetypeassert // it has nothing else; what was applied is in the file or in its log
+			_ = p.close(p.idle.Front().Value.(*handle)) //nolint:forcetypeassert // it has nothing else; an error loses nothing: rows are in the file or its log
 			continue
 		}
 		changed := p.changed
@@ -159,7 +159,7 @@ func (h *handle) release(checkpoint uint64) {
 	}
 	h.idle, h.since = p.idle.PushBack(h), time.Now()
 	if h.store.single { // the next use has more connections, if the disk has room by then
-		_ = p.close(h) // what was applied is in the file or in its log
+		_ = p.close(h) // an error loses nothing: rows are in the file or its log
 		return
 	}
 	if p.timer == nil {
@@ -168,7 +168,7 @@ func (h *handle) release(checkpoint uint64) {
 	p.notify()
 }
 
-// notify wakes those who wait for a file. p.mu is held.
+// notify wakes calls that wait for a file. p.mu is held.
 func (p *pool) notify() {
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -198,7 +198,7 @@ func (p *pool) sweep() {
 			p.timer = time.AfterFunc(left, p.sweep)
 			return
 		}
-		_ = p.close(h) // what was applied is in the file or in its log
+		_ = p.close(h) // an error loses nothing: rows are in the file or its log
 	}
 	p.timer = nil
 }
@@ -231,8 +231,8 @@ func (h *handle) Checkpoint(ctx context.Context) (uint64, error) {
 }
 
 // peek reads the checkpoint of a file that is not open, at a fraction of what opening it for
-// its views takes. It returns false where the file has to be opened to know: then whatever is
-// wrong with it is found.
+// its views takes. It returns false where the file has to be opened to know: opening it finds what
+// is wrong.
 func (h *handle) peek(ctx context.Context) (sequence uint64, ok bool) {
 	if h.pool.files.isBroken(h.path) {
 		return 0, false

@@ -185,7 +185,7 @@ func TestPool_AFileThatWentBackIsDamaged(t *testing.T) {
 	}
 	again := lazyStore(t, p, "acme", views)
 	if sequence, err := again.Checkpoint(t.Context()); err != nil || sequence != 0 || again.Replaced() == nil {
-		t.Errorf("checkpoint %d, %v, replaced: %v; want the views made anew", sequence, err, again.Replaced())
+		t.Errorf("checkpoint %d, %v, replaced: %v; want empty views", sequence, err, again.Replaced())
 	}
 }
 

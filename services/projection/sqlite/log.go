@@ -8,7 +8,7 @@ import (
 
 const (
 	// maxLog is the size of the write-ahead log in bytes above which it is truncated. SQLite
-	// itself starts it anew only when no connection reads from it, which is never while a tenant
+	// itself restarts it only when no connection reads from it, which is never while a tenant
 	// is read all the time.
 	maxLog = 64 << 20
 	// truncateWait bounds the wait for connections that read from the log, once it is above its
@@ -19,9 +19,9 @@ const (
 )
 
 // boundLog truncates the write-ahead log if it is above its bound. Apply calls it after a
-// commit. What is not achieved now is tried again after the next one.
+// commit. If it fails, the next commit tries again.
 func (s *Store) boundLog(ctx context.Context) {
-	// The file's size is looked up now and then alone: each commit takes two pages or more.
+	// The file's size is not read after each commit: a commit takes two pages or more.
 	if s.written += 2 * pageBytes; s.written < s.maxLog/8 {
 		return
 	}
@@ -37,6 +37,6 @@ func (s *Store) boundLog(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, truncateWait)
 	defer cancel()
 	var busy, frames, copied int
-	// An error leaves the log as it is: the commit before it counts.
+	// An error leaves the log unchanged: the commit before stands.
 	_ = s.write.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &copied)
 }

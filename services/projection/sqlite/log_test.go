@@ -40,7 +40,7 @@ views:
 	return s, view
 }
 
-// While reads overlap without a pause, SQLite never starts its log anew by itself.
+// While reads overlap without a pause, SQLite never restarts its log itself.
 func TestStore_TheLogIsBoundedWhileTheTenantIsReadAllTheTime(t *testing.T) {
 	s, view := open1(t)
 	s.maxLog = 1 << 20
@@ -110,7 +110,7 @@ func TestStore_TheLogIsBoundedWhileTheTenantIsReadAllTheTime(t *testing.T) {
 func TestStore_TheLogIsTruncatedAboveItsBound(t *testing.T) {
 	s, view := open1(t)
 	s.maxLog = 1 << 20
-	// A read that began before keeps the log, until it ends.
+	// A read that began before holds the log until it ends.
 	tx, err := s.read.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -49,7 +49,7 @@ type Store struct {
 	single   bool  // read and write are the same connection: see openFor
 
 	maxLog  int64        // bytes
-	written int64        // estimated bytes since the log's size was looked up; of the one that applies
+	written int64        // estimated bytes since the log's size was read; only Apply accesses it
 	reading sync.RWMutex // held to read while a query reads
 }
 

@@ -19,7 +19,7 @@ const (
 var errLog = errors.New("its write-ahead log is damaged")
 
 // damagedLog returns [errLog] if a write-ahead log cannot be what a process left that ended:
-// its header is invalid, or frames of the same log follow one that is invalid. SQLite would
+// its header is invalid, or frames of the same log follow an invalid one. SQLite would
 // ignore the former and what follows it, although their pages may already be in the
 // file: it would show a mixture. A log whose last frames are incomplete is as a crash leaves it.
 //
@@ -68,7 +68,7 @@ func damagedLog(path string) error {
 			continue
 		}
 		if invalid {
-			return errLog // a frame of this log follows one that is invalid
+			return errLog // a frame of this log follows an invalid one
 		}
 		invalid, sum = true, before
 	}

@@ -50,11 +50,11 @@ var ErrUnavailable = errors.New("the views' database does not answer")
 var ErrFull = errors.New("the disk of the views is full")
 
 // ErrDamaged says that what a tenant's views are stored in is damaged, or no longer there. The
-// store must be closed and opened again: what is damaged is then set aside, and the views are
+// store must be closed and opened again: the damaged store is then set aside, and the views are
 // empty.
 var ErrDamaged = errors.New("the views' store is damaged or missing")
 
-// ErrDecode says that a stored value is not what was stored.
+// ErrDecode says that a stored value has changed since it was written.
 var ErrDecode = errors.New("a stored value cannot be read")
 
 // Opener opens a tenant's store for views; origin fingerprints the model and the
