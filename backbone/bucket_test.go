@@ -72,7 +72,7 @@ func TestAFollowerHearsOfEveryChangeAndFirstOfAllThereIs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	heard, done := make(chan []string, 16), make(chan struct{})
+	received, done := make(chan []string, 16), make(chan struct{})
 	go func() {
 		defer close(done)
 		bucket.Follow(ctx, func(all map[string]backbone.Kept[backbone.Tenant]) {
@@ -81,18 +81,18 @@ func TestAFollowerHearsOfEveryChangeAndFirstOfAllThereIs(t *testing.T) {
 				names = append(names, name)
 			}
 			slices.Sort(names)
-			heard <- names
+			received <- names
 		}, func(err error) { t.Error(err) })
 	}()
 	expect := func(want ...string) {
 		t.Helper()
 		select {
-		case got := <-heard:
+		case got := <-received:
 			if !slices.Equal(got, want) {
-				t.Fatalf("heard %v, want %v", got, want)
+				t.Fatalf("received %v, want %v", got, want)
 			}
 		case <-time.After(10 * time.Second):
-			t.Fatalf("never heard %v", want)
+			t.Fatalf("never received %v", want)
 		}
 	}
 	expect("t0", "t1", "t2")

@@ -74,10 +74,10 @@ func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 	for n := range wallets {
 		all.Go(func() {
 			id := fmt.Sprintf("w%d", n)
-			told := false
+			notified := false
 			for version, last := 1, uint64(0); version <= events; {
-				if version > events/3 && !told {
-					told = true
+				if version > events/3 && !notified {
+					notified = true
 					began <- struct{}{}
 				}
 				next := eventsOf(id, version, 1+version%3)

@@ -93,8 +93,8 @@ func TestAnnounce_TenantsAreWrittenWhenTheyChange(t *testing.T) {
 	js := backbonetest.Start(t)
 	all := names(10_000)
 	until := followTenants(t, js, "views-1")
-	heard := make(chan *nats.Msg, 1024)
-	direct, err := js.Conn().ChanSubscribe("$KV.nodes.views-1", heard)
+	published := make(chan *nats.Msg, 1024)
+	direct, err := js.Conn().ChanSubscribe("$KV.nodes.views-1", published)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestAnnounce_TenantsAreWrittenWhenTheyChange(t *testing.T) {
 		t.Helper()
 		for late := time.After(20 * time.Second); ; {
 			select {
-			case msg := <-heard:
+			case msg := <-published:
 				var node backbone.Node
 				if err := json.Unmarshal(msg.Data, &node); err == nil && len(msg.Data) < 1024 && node.TenantCount > 0 {
 					return

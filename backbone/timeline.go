@@ -110,7 +110,7 @@ type Timeline struct {
 	lost  prometheus.Counter
 	// restore says that the stream lacks a subject of ours; see [RestoreStream].
 	restore chan struct{}
-	told    func(contextkit.RequestContext, Hop) // notified of every hop; nil: none
+	notify  func(contextkit.RequestContext, Hop) // notified of every hop; nil: none
 }
 
 type hop struct {
@@ -162,12 +162,12 @@ func (t *Timeline) keepStream(ctx context.Context) {
 	}
 }
 
-// Tell has told hear of every hop too, those that are left out included. It is called
-// before the first is recorded, and must not block.
-func (t *Timeline) Tell(told func(contextkit.RequestContext, Hop)) { t.told = told }
+// Tell registers notify, which is called for every hop, also for hops that are left out of the
+// timeline. It must be called before the first hop is recorded; notify must not block.
+func (t *Timeline) Tell(notify func(contextkit.RequestContext, Hop)) { t.notify = notify }
 
 // Told reports whether a function is notified of every hop.
-func (t *Timeline) Told() bool { return t != nil && t.told != nil }
+func (t *Timeline) Told() bool { return t != nil && t.notify != nil }
 
 // Describe implements [prometheus.Collector].
 func (t *Timeline) Describe(descriptions chan<- *prometheus.Desc) { t.lost.Describe(descriptions) }
@@ -192,8 +192,8 @@ func (t *Timeline) RecordFor(rc *contextkit.RequestContext, account Account, h H
 		return
 	}
 	h, size := h.bounded()
-	if t.told != nil {
-		t.told(*rc, h)
+	if t.notify != nil {
+		t.notify(*rc, h)
 	}
 	displaced := t.queue.Add(string(account), size+hopOverhead, hop{*rc, account, h})
 	t.lost.Add(float64(len(displaced)))

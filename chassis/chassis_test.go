@@ -251,14 +251,14 @@ func streamsEndWhenTheProcessDoes(t *testing.T, p *process, client *connect.Clie
 }
 
 func TestAProcessMayBeToldToEndBeforeItHasBegun(t *testing.T) {
-	told, tell := context.WithCancel(t.Context())
-	tell()
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
 	for range 100 { // who comes first is up to the scheduler
 		server := chassis.NewServer(chassis.Config{Name: "node", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 		if err := server.Listen(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := server.Serve(told); err != nil {
+		if err := server.Serve(stopped); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,26 +11,26 @@ import (
 // past is a deadline that has passed, by which net/http ends a read.
 var past = time.Unix(1, 0)
 
-// told counts the deadlines that a connection is told of.
-type told struct {
+// countedConn counts the deadlines that are set on a connection.
+type countedConn struct {
 	net.Conn
 
 	deadlines []time.Time
 	reading   chan struct{} // one for each read that begins
 }
 
-func (c *told) SetReadDeadline(t time.Time) error {
+func (c *countedConn) SetReadDeadline(t time.Time) error {
 	c.deadlines = append(c.deadlines, t)
 	return c.Conn.SetReadDeadline(t)
 }
 
-func (c *told) Read(p []byte) (int, error) {
+func (c *countedConn) Read(p []byte) (int, error) {
 	c.reading <- struct{}{}
 	return c.Conn.Read(p)
 }
 
 // latePair returns both ends of a connection.
-func latePair(t *testing.T) (conn *lateConn, below *told, peer net.Conn) {
+func latePair(t *testing.T) (conn *lateConn, below *countedConn, peer net.Conn) {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -45,7 +45,7 @@ func latePair(t *testing.T) (conn *lateConn, below *told, peer net.Conn) {
 		t.Fatal(err)
 	}
 	conn, _ = accepted.(*lateConn)
-	below = &told{Conn: conn.Conn, reading: make(chan struct{}, 10)}
+	below = &countedConn{Conn: conn.Conn, reading: make(chan struct{}, 10)}
 	conn.Conn = below
 	t.Cleanup(func() { _, _ = conn.Close(), peer.Close() })
 	return conn, below, peer

@@ -27,8 +27,8 @@ func (c compressions) HandleRPC(_ context.Context, event stats.RPCStats) {
 func TestAStreamOverTheGRPCPortIsCompressedAsItsRequestWas(t *testing.T) {
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register, ticks.set(t))
-	heard := make(compressions, 1)
-	conn, err := grpc.NewClient(strings.TrimPrefix(e.grpc, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStatsHandler(heard))
+	requested := make(compressions, 1)
+	conn, err := grpc.NewClient(strings.TrimPrefix(e.grpc, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStatsHandler(requested))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestAStreamOverTheGRPCPortIsCompressedAsItsRequestWas(t *testing.T) {
 		if err := stream.RecvMsg(dynamicpb.NewMessage(ticks.desc.Output())); err != nil {
 			t.Fatal(err)
 		}
-		if got := <-heard; got != asked && (asked != "" || got != "identity") {
+		if got := <-requested; got != asked && (asked != "" || got != "identity") {
 			t.Errorf("a request compressed by %q is answered by %q", asked, got)
 		}
 		cancel()

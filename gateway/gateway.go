@@ -147,7 +147,7 @@ type Gateway struct {
 	counters  *counters
 	platform  map[string]bool // names of principals
 	decided   atomic.Pointer[map[contextkit.TenantID]TenantState]
-	lasting   lasting
+	live      liveStreams
 	standings *standings
 	*budgets
 
@@ -329,7 +329,7 @@ func (g *Gateway) Serve(ctx context.Context) error {
 func (g *Gateway) refreshKeys(ctx context.Context) error {
 	g.config.Auth.Keys.Run(ctx, func() {
 		g.log.Info().Msg("the keys of tokens have changed")
-		g.endWithdrawn(g.lasting.all()...)
+		g.endWithdrawn(g.live.all()...)
 	}, func(err error) { g.log.Error().Err(err).Msg("the keys of tokens are not refreshed; those in use stay") })
 	return nil
 }
@@ -342,7 +342,7 @@ func (g *Gateway) followAPIKeys(ctx context.Context) error {
 	}
 	g.config.Auth.APIKeys.Run(ctx, func() {
 		g.log.Info().Msg("the API keys have changed")
-		g.endWithdrawn(g.lasting.all()...)
+		g.endWithdrawn(g.live.all()...)
 	}, func(err error) { g.log.Error().Err(err).Msg("the API keys are not renewed; those in use stay") })
 	return nil
 }

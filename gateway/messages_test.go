@@ -27,8 +27,8 @@ type room struct {
 	set  []byte
 	desc protoreflect.MethodDescriptor
 
-	mu    sync.Mutex
-	heard []string
+	mu       sync.Mutex
+	received []string
 }
 
 func newRoom(t *testing.T) *room {
@@ -93,7 +93,7 @@ func (r *room) register(server *connect.Server) {
 					return err
 				}
 				r.mu.Lock()
-				r.heard = append(r.heard, r.fields(note))
+				r.received = append(r.received, r.fields(note))
 				r.mu.Unlock()
 				if err := stream.Send(note); err != nil {
 					return err
@@ -156,7 +156,7 @@ func everyMessageOfAStreamIsBoundAndAuthorized(t *testing.T, start starter) {
 				}
 				r.mu.Lock()
 				defer r.mu.Unlock()
-				if got := strings.Join(r.heard, ", "); got != strings.Join(want, ", ") {
+				if got := strings.Join(r.received, ", "); got != strings.Join(want, ", ") {
 					t.Errorf("the node hears %q, want %q", got, want)
 				}
 			})

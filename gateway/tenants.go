@@ -29,7 +29,7 @@ func (g *Gateway) SetTenants(states map[contextkit.TenantID]TenantState) {
 	}
 	g.tenants.SetBounds(bounds)
 	g.decided.Store(&states)
-	g.endSuspended(g.lasting.all()...)
+	g.endSuspended(g.live.all()...)
 }
 
 // suspended returns why the principal's calls for the tenant are refused, "" when

@@ -173,15 +173,15 @@ func (r *restoring) noNodes(ctx context.Context, there []string) error {
 	if !slices.Contains(there, bucketStream(backbone.BucketNodes)) {
 		return nil // nodes make it at their start
 	}
-	heard, err := r.js.Conn().SubscribeSync("$KV." + backbone.BucketNodes + ".>")
+	announced, err := r.js.Conn().SubscribeSync("$KV." + backbone.BucketNodes + ".>")
 	if err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
-	defer func() { _ = heard.Unsubscribe() }()
+	defer func() { _ = announced.Unsubscribe() }()
 	waiting, cancel := context.WithTimeout(ctx, quiet)
 	defer cancel()
 	for {
-		msg, err := heard.NextMsgWithContext(waiting)
+		msg, err := announced.NextMsgWithContext(waiting)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)

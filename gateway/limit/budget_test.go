@@ -275,8 +275,8 @@ func TestBudgets_ManyKeysResetNoLimit(t *testing.T) {
 		if err := spend("acme"); err != nil {
 			t.Fatal(err)
 		}
-		var lasting limit.Use
-		if err := tenants.Enter(tenant(t, "globex"), &lasting, true, limit.Normal); err != nil {
+		var stream limit.Use
+		if err := tenants.Enter(tenant(t, "globex"), &stream, true, limit.Normal); err != nil {
 			t.Fatal(err)
 		}
 		for n := range 100_000 { // each uses its rate up, so that none is forgotten
@@ -305,6 +305,6 @@ func TestBudgets_ManyKeysResetNoLimit(t *testing.T) {
 		if grown := tenants.Overflowed() - before; grown != 0 {
 			t.Errorf("idle callers keep %d newcomers out", grown)
 		}
-		lasting.Leave()
+		stream.Leave()
 	})
 }

@@ -125,9 +125,9 @@ func unavailable(t *testing.T, streamType connect.StreamType, endpoint string, m
 	if err := errors.Join(stream.Send(&emptypb.Empty{}), stream.CloseSend()); err != nil {
 		t.Fatal(err)
 	}
-	var beside sync.WaitGroup
-	defer beside.Wait()
-	beside.Go(func() { meanwhile(pool) })
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { meanwhile(pool) })
 	err = stream.Receive(&emptypb.Empty{})
 	if verdict, ok := errors.AsType[*connect.Error](err); !ok || verdict.Code() != connect.CodeUnavailable || verdict.IsRemote() {
 		t.Errorf("%v, want UNAVAILABLE of our own", err)

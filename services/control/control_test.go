@@ -228,7 +228,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// knows waits until the control node has heard of so many nodes.
+// knows waits until the control node has records of so many nodes.
 func (c *controller) knows(t *testing.T, count int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d nodes are known", count), func() bool {
@@ -461,7 +461,7 @@ func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 		return back.Node == "p1"
 	})
 	if !slices.Equal(back.Also, []string{"p2"}) {
-		t.Errorf("p2 gives the tenant up before gateways have heard: %+v", back)
+		t.Errorf("p2 gives the tenant up before gateways have records: %+v", back)
 	}
 	close(awake)
 	if ended := second.end(t, id); ended.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_ABORTED {
@@ -749,16 +749,16 @@ func TestAuditIsReadBackwardsPageByPageAndFollowed(t *testing.T) {
 		publish([]string{"acme", "globex"}[n%2], "allowed", n)
 	}
 	// The consumer may begin with what is made after its first message was answered.
-	heard := make(chan *controlv1.AuditRecord, 1)
+	records := make(chan *controlv1.AuditRecord, 1)
 	go func() {
 		if res, err := stream.Receive(); err == nil {
-			heard <- res.GetRecord()
+			records <- res.GetRecord()
 		}
 	}()
-	eventually(t, "a denial is heard of", func() bool {
+	eventually(t, "a denial is records of", func() bool {
 		publish("acme", "denied", 7)
 		select {
-		case record := <-heard:
+		case record := <-records:
 			return record.GetProcedure() == "/x.Y/M7"
 		default:
 			return false

@@ -89,13 +89,13 @@ func (m *move) tenant() contextkit.TenantID {
 	return tenant
 }
 
-// others are the nodes that keep up with the tenant beside the one that calls go
-// to, while it moves.
-func (m *move) others(beside string) []string {
+// others are the nodes that follow the tenant during its move, without routed, the node that
+// receives its calls.
+func (m *move) others(routed string) []string {
 	switch {
 	case m.Source == "":
 		return []string{"*"}
-	case beside == m.Source:
+	case routed == m.Source:
 		return []string{m.Target}
 	}
 	return []string{m.Source}

@@ -201,8 +201,8 @@ func TestQuery_UnreadAnswersOfATenantCostOthersNothing(t *testing.T) {
 // would tell a tenant how many events the others have.
 func TestListViews_ProgressRevealsNoSequence(t *testing.T) {
 	for name, tc := range map[string]struct {
-		gate *token.Gate
-		told bool
+		gate  *token.Gate
+		known bool
 	}{
 		"all nodes read version 2":                 {nil, false},
 		"a node of an earlier version needs these": {&token.Gate{}, true},
@@ -222,7 +222,7 @@ func TestListViews_ProgressRevealsNoSequence(t *testing.T) {
 				t.Fatal(err)
 			}
 			g := res.GetGenerations()[0]
-			if told := g.GetApplied() != 0; told != tc.told || g.GetPercent() != 100 || g.GetAppliedPosition() == "" {
+			if known := g.GetApplied() != 0; known != tc.known || g.GetPercent() != 100 || g.GetAppliedPosition() == "" {
 				t.Errorf("it reports %v", g)
 			}
 		})

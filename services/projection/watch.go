@@ -39,7 +39,7 @@ type watch struct {
 	plan    query.Plan // all rows that fit
 	shared  *planRows
 	stream  gatewayv1connect.QueryServiceWatchServerStream
-	told    uint64 // the client knows the view up to this sequence
+	sent    uint64 // the client knows the view up to this sequence
 	// known is set once all rows that the client knows are among the filter's [matchedKeys].
 	known bool
 }
@@ -89,8 +89,8 @@ func (w *watch) begin(ctx context.Context, after string) error {
 	case !ok:
 		return w.snapshot(ctx)
 	case len(changed) == 0:
-		w.told = max(sequence, upTo)
-		return w.send(ctx, nil, 0, w.told, false)
+		w.sent = max(sequence, upTo)
+		return w.send(ctx, nil, 0, w.sent, false)
 	}
 	return w.tell(ctx, changed, upTo, true)
 }
@@ -130,9 +130,9 @@ func (w *watch) snapshot(ctx context.Context) error {
 			return err
 		}
 		if first {
-			w.told = sequence // later pages may be newer; what changed since is told again
+			w.sent = sequence // later pages may be newer; what changed since is told again
 		}
-		position := w.told
+		position := w.sent
 		if more {
 			position = 0
 		}
@@ -158,7 +158,7 @@ func (w *watch) follow(ctx context.Context, changes *watcher) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-beat.C:
-			if err := w.send(ctx, nil, 0, w.told, false); err != nil {
+			if err := w.send(ctx, nil, 0, w.sent, false); err != nil {
 				return err
 			}
 		case <-changes.ready:
@@ -195,8 +195,8 @@ func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64
 		}
 		position := uint64(0)
 		if len(keys) == 0 { // before it, parts are missing
-			w.told = max(w.told, upTo)
-			position = w.told
+			w.sent = max(w.sent, upTo)
+			position = w.sent
 		}
 		if len(changes) == 0 && (position == 0 || !always) {
 			continue

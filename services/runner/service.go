@@ -212,9 +212,9 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) runCursors(ctx context.Context) {
 	var background sync.WaitGroup
 	defer background.Wait()
-	lasting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	detached, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	background.Go(func() { s.again(lasting, "the journal's tail is not read", s.tail.Run) })
+	background.Go(func() { s.again(detached, "the journal's tail is not read", s.tail.Run) })
 	s.again(ctx, "the consumers of earlier versions are not listed", s.loadDurables)
 	background.Go(func() { s.again(ctx, "the consumers of earlier versions are not deleted", s.deleteDurablesLater) })
 	s.lease.Run(ctx, func(termCtx context.Context, id string) {

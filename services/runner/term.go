@@ -39,9 +39,9 @@ type term struct {
 	service *Service
 	id      string          // of the lease
 	ctx     context.Context //nolint:containedctx // it lives as long as the struct
-	// lasting is ctx without its end: what is begun is finished after it.
-	lasting context.Context //nolint:containedctx // it lives as long as the struct
-	running sync.WaitGroup  // goroutines of pieces, scans and departures
+	// detached is ctx without its end: what is begun is finished after it.
+	detached context.Context //nolint:containedctx // it lives as long as the struct
+	running  sync.WaitGroup  // goroutines of pieces, scans and departures
 
 	mu      sync.Mutex
 	tenants map[contextkit.TenantID]*owned
@@ -53,7 +53,7 @@ type term struct {
 }
 
 func (s *Service) newTerm(ctx context.Context, id string) *term {
-	return &term{service: s, id: id, ctx: ctx, lasting: context.WithoutCancel(ctx), tenants: map[contextkit.TenantID]*owned{}, claimed: map[*owned]bool{}, waiting: map[*owned]bool{}, changed: make(chan struct{}, 1)}
+	return &term{service: s, id: id, ctx: ctx, detached: context.WithoutCancel(ctx), tenants: map[contextkit.TenantID]*owned{}, claimed: map[*owned]bool{}, waiting: map[*owned]bool{}, changed: make(chan struct{}, 1)}
 }
 
 // goes runs f, which the term waits for.
@@ -132,7 +132,7 @@ func (t *term) reconcile() {
 // add takes a tenant up. t.mu is held.
 func (t *term) add(tenant contextkit.TenantID) {
 	o := &owned{term: t, tenant: tenant}
-	o.taking, o.end = context.WithCancelCause(t.lasting)
+	o.taking, o.end = context.WithCancelCause(t.detached)
 	t.tenants[tenant] = o
 	sub := t.service.tail.Subscribe(tenant, o, t.options())
 	o.mu.Lock()
@@ -157,7 +157,7 @@ func (t *term) leave(o *owned, cause error) {
 	}
 	o.leaving = true
 	o.end(cause)
-	t.goes(func() { t.depart(t.lasting, o, cause) })
+	t.goes(func() { t.depart(t.detached, o, cause) })
 }
 
 // depart finishes what is in work, and stores the tenant's last cursor unless the tenant is lost.

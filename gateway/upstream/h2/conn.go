@@ -37,7 +37,7 @@ type conn struct {
 	greeted   chan struct{} // closed by the peer's first words
 	done      chan struct{} // closed by the end
 	wake      chan struct{} // tells the writer that there is something; holds one
-	heard     atomic.Int64  // when something was read last, since began
+	lastRead  atomic.Int64  // when something was read last, since began
 	answered  atomic.Int64  // when a part of an answer was read last, since began
 	began     time.Time
 
@@ -323,7 +323,7 @@ type noting struct{ *conn }
 // Read implements [io.Reader].
 func (c noting) Read(p []byte) (int, error) {
 	n, err := c.net.Read(p)
-	c.heard.Store(int64(time.Since(c.began)))
+	c.lastRead.Store(int64(time.Since(c.began)))
 	return n, err
 }
 
@@ -331,15 +331,15 @@ func (c noting) Read(p []byte) (int, error) {
 // and ends the connection when there is none.
 func (c *conn) look() {
 	c.mu.Lock()
-	now, heard := int64(time.Since(c.began)), c.heard.Load()
-	silent := time.Duration(now - heard)
+	now, lastRead := int64(time.Since(c.began)), c.lastRead.Load()
+	silent := time.Duration(now - lastRead)
 	switch {
 	case c.err != nil:
-	case c.pingedAt > heard && time.Duration(now-c.pingedAt) >= c.channel.config.PingTimeout:
+	case c.pingedAt > lastRead && time.Duration(now-c.pingedAt) >= c.channel.config.PingTimeout:
 		c.mu.Unlock()
 		c.end(fmt.Errorf("the peer has been silent for %v", silent.Round(time.Millisecond)))
 		return
-	case c.pingedAt > heard:
+	case c.pingedAt > lastRead:
 		c.alive.Reset(c.channel.config.PingTimeout - time.Duration(now-c.pingedAt))
 	case len(c.streams) == 0:
 		c.alive.Reset(c.pingAfter)

@@ -55,7 +55,7 @@ func (c *conn) answer(err error) error {
 // data adds a part of an answer to its stream. In any case the frame's bytes are granted again
 // to the connection: a stream that is reset must not reduce the other streams' window.
 func (c *conn) data(f *http2.DataFrame) error {
-	c.answered.Store(c.heard.Load())
+	c.answered.Store(c.lastRead.Load())
 	s, err := c.stream(f.StreamID)
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (c *conn) block(part []byte, end bool) error {
 	if !end {
 		return nil
 	}
-	c.answered.Store(c.heard.Load())
+	c.answered.Store(c.lastRead.Load())
 	s, err := c.stream(c.fields.stream)
 	if err != nil || s == nil {
 		return err

@@ -474,7 +474,7 @@ func TestCallsWaitForAPlace(t *testing.T) {
 
 func TestThePeerHearsOfACallThatIsGivenUp(t *testing.T) {
 	began := make(chan struct{})
-	told := make(chan http2.ErrCode, 1)
+	codes := make(chan http2.ErrCode, 1)
 	channel := channelTo(t, script(t, nil, func(p *peer) error {
 		if _, _, err := p.call(); err != nil {
 			return err
@@ -484,7 +484,7 @@ func TestThePeerHearsOfACallThatIsGivenUp(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		told <- reset.ErrCode
+		codes <- reset.ErrCode
 		return p.left()
 	}), config())
 	ctx, cancel := context.WithCancel(t.Context())
@@ -495,7 +495,7 @@ func TestThePeerHearsOfACallThatIsGivenUp(t *testing.T) {
 	if _, _, err := ask(ctx, channel, "?"); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	if code := <-told; code != http2.ErrCodeCancel {
+	if code := <-codes; code != http2.ErrCodeCancel {
 		t.Errorf("the peer hears %v", code)
 	}
 	channel.Close()

@@ -12,25 +12,25 @@ import (
 	"github.com/headgate/headgate/gateway/auth"
 )
 
-// lasting are the streams that run. A stream may outlive what it was admitted by: it
+// liveStreams are the open streams. A stream may outlive the credential that admitted it: it
 // ends when its credential expires or is withdrawn, and when its tenant is suspended.
-type lasting struct {
+type liveStreams struct {
 	mu      sync.Mutex
-	streams map[*lastingStream]struct{}
+	streams map[*liveStream]struct{}
 }
 
-// lastingStream is one of them.
-type lastingStream struct {
+// liveStream is an open stream.
+type liveStream struct {
 	tenant    contextkit.TenantID
 	principal *auth.Principal
 	end       context.CancelCauseFunc
 }
 
-func (l *lasting) join(stream *lastingStream) (leave func()) {
+func (l *liveStreams) join(stream *liveStream) (leave func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.streams == nil {
-		l.streams = map[*lastingStream]struct{}{}
+		l.streams = map[*liveStream]struct{}{}
 	}
 	l.streams[stream] = struct{}{}
 	return func() {
@@ -41,10 +41,10 @@ func (l *lasting) join(stream *lastingStream) (leave func()) {
 }
 
 // all returns the streams that run now.
-func (l *lasting) all() []*lastingStream {
+func (l *liveStreams) all() []*liveStream {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := make([]*lastingStream, 0, len(l.streams))
+	out := make([]*liveStream, 0, len(l.streams))
 	for stream := range l.streams {
 		out = append(out, stream)
 	}
@@ -61,8 +61,8 @@ func (e *suspendedError) Error() string { return e.reason }
 func (g *Gateway) while(ctx context.Context, call *Call) (_ context.Context, release func()) {
 	ctx, end := context.WithCancelCause(ctx)
 	rc, _ := contextkit.FromContext(ctx)
-	stream := &lastingStream{tenant: rc.TenantID, principal: call.Principal, end: end}
-	leave := g.lasting.join(stream)
+	stream := &liveStream{tenant: rc.TenantID, principal: call.Principal, end: end}
+	leave := g.live.join(stream)
 	g.endSuspended(stream) // if that was decided between its stage and this
 	g.endWithdrawn(stream)
 	expires := func() bool { return true }
@@ -77,7 +77,7 @@ func (g *Gateway) while(ctx context.Context, call *Call) (_ context.Context, rel
 }
 
 // endSuspended ends streams whose tenants are suspended.
-func (g *Gateway) endSuspended(streams ...*lastingStream) {
+func (g *Gateway) endSuspended(streams ...*liveStream) {
 	for _, stream := range streams {
 		if reason := g.suspended(stream.tenant, stream.principal); reason != "" {
 			stream.end(&suspendedError{reason})
@@ -87,7 +87,7 @@ func (g *Gateway) endSuspended(streams ...*lastingStream) {
 
 // endWithdrawn ends streams whose API keys, or the keys that signed their tokens, were
 // withdrawn.
-func (g *Gateway) endWithdrawn(streams ...*lastingStream) {
+func (g *Gateway) endWithdrawn(streams ...*liveStream) {
 	for _, stream := range streams {
 		if g.verifier.Withdrawn(stream.principal) {
 			stream.end(auth.ErrWithdrawn)
