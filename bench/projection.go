@@ -226,7 +226,8 @@ func (c *projectionCommand) query(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, service.Close()) }()
 	fmt.Fprintf(os.Stderr, "writing %d rows\n", c.Rows)
 	for first := 0; first < c.Rows; first += 10_000 {
-		err := rows.Apply(ctx, 0, func(b *store.Batch, _ uint64) error {
+		err := rows.Apply(ctx, func(b *store.Batch, _ store.State) error {
+			b.Advance(store.Checkpoint{Sequence: 0})
 			for n := first; n < min(first+10_000, c.Rows); n++ {
 				id := fmt.Sprintf("n%d", n)
 				row := model.Object{"note_id": id, "owner": fmt.Sprintf("o%d", n%1000), "amount": int64(n * 7919 % c.Rows), "at": "2026-01-01T00:00:00.000000000Z"}

@@ -13,8 +13,9 @@ import (
 var (
 	// devFormat is that of the data directory of 'dev': the folders in it and what they are for.
 	devFormat = format.Format{Version: 1, Floor: 1}
-	// viewsFormat is that of a directory of views in SQLite: the files' names and layout.
-	viewsFormat = format.Format{Version: 1, Floor: 1}
+	// viewsFormat is that of a directory of views in SQLite: the files' names and layout. Version 2
+	// has the id of the last event and records of single views, which version 1 leaves alone.
+	viewsFormat = format.Format{Version: 2, Floor: 1}
 )
 
 // ensureStreams checks the limits of NATS, creates and updates streams and buckets (see

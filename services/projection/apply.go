@@ -93,12 +93,14 @@ func (f *follower) prepare(ctx context.Context, event backbone.Event) (prepared,
 // apply commits a batch of events with its checkpoint.
 func (f *follower) apply(ctx context.Context, events []prepared) error {
 	began := time.Now()
-	last := events[len(events)-1].sequence
+	newest := &events[len(events)-1]
+	last := newest.sequence
 	touched := touchedRows{}
-	err := f.rows.Apply(ctx, last, func(batch *store.Batch, from uint64) error {
+	err := f.rows.Apply(ctx, func(batch *store.Batch, state store.State) error {
+		batch.Advance(store.Checkpoint{Sequence: last, EventID: newest.meta.EventID})
 		for _, event := range events {
 			var err error
-			if event.sequence <= from {
+			if event.sequence <= state.Sequence {
 				// Another node has applied it; this node's watchers are notified too.
 				err = f.touch(ctx, event, touched)
 			} else {

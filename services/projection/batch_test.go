@@ -73,7 +73,8 @@ func TestRowsDoNotDependOnWhereABatchEnds(t *testing.T) {
 			}()
 			for sequence := uint64(1); len(all) > 0; sequence++ {
 				size := min(len(all), batches[sequence%uint64(len(batches))])
-				err := s.Apply(t.Context(), sequence, func(b *store.Batch, _ uint64) error {
+				err := s.Apply(t.Context(), func(b *store.Batch, _ store.State) error {
+					b.Advance(store.Checkpoint{Sequence: sequence})
 					for _, step := range all[:size] {
 						row, err := b.Row(t.Context(), view, step.from)
 						if err != nil {

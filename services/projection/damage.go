@@ -30,21 +30,21 @@ func (c *checkedStore) check(err error) error {
 	return err
 }
 
-// Checkpoint implements [store.Store].
-func (c *checkedStore) Checkpoint(ctx context.Context) (uint64, error) {
-	sequence, err := c.Store.Checkpoint(ctx)
-	return sequence, c.check(err)
+// State implements [store.Store].
+func (c *checkedStore) State(ctx context.Context) (store.State, error) {
+	state, err := c.Store.State(ctx)
+	return state, c.check(err)
 }
 
 // Apply implements [store.Store].
-func (c *checkedStore) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
-	return c.check(c.Store.Apply(ctx, sequence, change))
+func (c *checkedStore) Apply(ctx context.Context, change func(*store.Batch, store.State) error) error {
+	return c.check(c.Store.Apply(ctx, change))
 }
 
 // Query implements [store.Store].
-func (c *checkedStore) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error) {
-	sequence, err := c.Store.Query(ctx, view, plan, each)
-	return sequence, c.check(err)
+func (c *checkedStore) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
+	state, err := c.Store.Query(ctx, view, plan, each)
+	return state, c.check(err)
 }
 
 // Replaced implements [replacing].

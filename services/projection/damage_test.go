@@ -221,7 +221,7 @@ func TestDamage_ALogThatACrashHasCutIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for sequence := uint64(1); sequence <= 20; sequence++ {
-		if err := s.Apply(context.Background(), sequence, putting(view, fmt.Sprint(sequence))); err != nil {
+		if err := s.Apply(context.Background(), putting(view, sequence)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -257,9 +257,13 @@ func TestDamage_ALogThatACrashHasCutIsUsed(t *testing.T) {
 	}
 }
 
-// putting is a change that puts a row under a key.
-func putting(view *model.View, key string) func(*store.Batch, uint64) error {
-	return func(batch *store.Batch, _ uint64) error { return batch.Put(view, key, model.Object{"title": key}) }
+// putting is a change that puts a row of 2 kB under a sequence as its key.
+func putting(view *model.View, sequence uint64) func(*store.Batch, store.State) error {
+	return func(batch *store.Batch, _ store.State) error {
+		batch.Advance(store.Checkpoint{Sequence: sequence})
+		key := fmt.Sprint(sequence)
+		return batch.Put(view, key, model.Object{"title": key + strings.Repeat("x", 2000)})
+	}
 }
 
 func emptyFile(t *testing.T, path string) bool {

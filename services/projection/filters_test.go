@@ -79,7 +79,8 @@ func noteStore(t *testing.T, open store.Opener) (store.Store, *model.View) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	err = s.Apply(t.Context(), 1, func(batch *store.Batch, _ uint64) error {
+	err = s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
+		batch.Advance(store.Checkpoint{Sequence: 1})
 		for key, row := range noteRows {
 			if err := batch.Put(view, key, row); err != nil {
 				return err

@@ -77,7 +77,8 @@ func (f *follower) logger() *zerolog.Logger {
 
 // Cursor implements [tail.Handler].
 func (f *follower) Cursor(ctx context.Context) (uint64, error) {
-	checkpoint, err := f.rows.Checkpoint(ctx)
+	state, err := f.rows.State(ctx)
+	checkpoint := state.Sequence
 	if err != nil {
 		return 0, err
 	}
@@ -276,7 +277,8 @@ func (f *follower) query(ctx context.Context, view *model.View, plan query.Plan,
 		return 0, errMoved
 	}
 	defer leave()
-	return f.rows.Query(ctx, view, plan, each)
+	state, err := f.rows.Query(ctx, view, plan, each)
+	return state.Sequence, err
 }
 
 // stopped ends the follower's subscription, if it has begun, and returns when nothing is being

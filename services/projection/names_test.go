@@ -52,7 +52,8 @@ func TestStore_NamesDoNotClash(t *testing.T) {
 				at := slices.Index(clashingColumns, column)
 				return fmt.Sprintf("%d %s %s", (row+at)%3, view, column)
 			}
-			err = s.Apply(t.Context(), 1, func(batch *store.Batch, _ uint64) error {
+			err = s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
+				batch.Advance(store.Checkpoint{Sequence: 1})
 				for _, view := range m.Views() {
 					for row := range 3 {
 						object := model.Object{}

@@ -141,11 +141,10 @@ func TestPages_TogetherAreTheWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = s.Close() }()
-		pages, sequence := query.NewPages([]byte("key"), nil), uint64(0)
+		pages := query.NewPages([]byte("key"), nil)
 		rapid.Check(t, func(t *rapid.T) {
 			rows := rapid.SliceOfN(rapid.Custom(thing), 0, 12).Draw(t, "rows")
-			sequence++
-			err := s.Apply(context.Background(), sequence, func(batch *store.Batch, _ uint64) error {
+			err := s.Apply(context.Background(), func(batch *store.Batch, _ store.State) error {
 				for i := range 12 {
 					batch.Delete(view, fmt.Sprintf("k%02d", i))
 				}

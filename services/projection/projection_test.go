@@ -444,13 +444,13 @@ type held struct {
 	may <-chan struct{}
 }
 
-func (h held) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
+func (h held) Apply(ctx context.Context, change func(*store.Batch, store.State) error) error {
 	select {
 	case <-h.may:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return h.Store.Apply(ctx, sequence, change)
+	return h.Store.Apply(ctx, change)
 }
 
 func TestReadinessTellsTenantsApart(t *testing.T) { overBoth(t, readinessTellsTenantsApart) }

@@ -218,7 +218,7 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 	}
 	res, page := &projectionv1.QueryResponse{}, response.Page{Bytes: s.answers.PageBytes()}
 	var last []any
-	sequence, err := f.rows.Query(ctx, view, plan, func(values, terms []any) error {
+	state, err := f.rows.Query(ctx, view, plan, func(values, terms []any) error {
 		if len(res.Rows) == plan.Limit-1 || !page.Add(rowSize(plan.Columns, values)) {
 			// The row beyond the page: another page follows the one before it.
 			token, err := s.pages.Next(scope, request, plan, last)
@@ -242,7 +242,7 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 	if err := s.answers.Hold(ctx, f.tenant, page.Used()); err != nil {
 		return nil, err
 	}
-	res.Position = s.positions.Format(f.tenant, sequence)
+	res.Position = s.positions.Format(f.tenant, state.Sequence)
 	return res, nil
 }
 
@@ -288,7 +288,7 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 		return nil, asConnectError(err)
 	}
 	var values []any
-	sequence, err := f.rows.Query(ctx, view, plan, func(found, _ []any) error {
+	state, err := f.rows.Query(ctx, view, plan, func(found, _ []any) error {
 		values = slices.Clone(found)
 		return nil
 	})
@@ -309,7 +309,7 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	return &projectionv1.GetResponse{Row: row, Position: s.positions.Format(f.tenant, sequence)}, nil
+	return &projectionv1.GetResponse{Row: row, Position: s.positions.Format(f.tenant, state.Sequence)}, nil
 }
 
 // ListViews implements QueryService.

@@ -20,12 +20,12 @@ type unread struct {
 	may <-chan struct{}
 }
 
-func (u unread) Checkpoint(ctx context.Context) (uint64, error) {
+func (u unread) State(ctx context.Context) (store.State, error) {
 	select {
 	case <-u.may:
-		return u.Store.Checkpoint(ctx)
+		return u.Store.State(ctx)
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return store.State{}, ctx.Err()
 	}
 }
 

@@ -83,7 +83,7 @@ func (d *Database) Close() { d.pool.Close() }
 // Views implements [store.Opener].
 func (d *Database) Views(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 	sum := sha256.Sum256([]byte(origin + namesOf(views)))
-	s := &Store{pool: d.pool, tenant: tenant, schema: "views_" + hex.EncodeToString(sum[:8])}
+	s := &Store{pool: d.pool, tenant: tenant, views: views, schema: "views_" + hex.EncodeToString(sum[:8])}
 	s.release = d.use(s.schema)
 	if s.statements = d.statements(s.schema); s.statements != nil {
 		return s, nil // another tenant's store has prepared the generation
@@ -147,6 +147,7 @@ type Store struct {
 	pool       *pgxpool.Pool
 	tenant     contextkit.TenantID
 	schema     string
+	views      []*model.View
 	statements map[string]statements // by view; shared by all tenants
 	release    func()
 }
@@ -199,6 +200,11 @@ func (d *Database) prepare(ctx context.Context, name string, views []*model.View
 				return fmt.Errorf("%s: %w", statement, err)
 			}
 		}
+		if exists {
+			if err := upgrade(ctx, tx, name); err != nil {
+				return err
+			}
+		}
 		if err := renew(ctx, tx, used); err != nil {
 			return err
 		}
@@ -238,12 +244,9 @@ func schema(name string, views []*model.View) []string {
 		tables = append(tables, table)
 	}
 	for _, table := range tables {
-		out = append(out,
-			fmt.Sprintf("ALTER TABLE %s ENABLE ROW LEVEL SECURITY", table),
-			fmt.Sprintf("ALTER TABLE %s FORCE ROW LEVEL SECURITY", table), // the owner, which we are, too
-			fmt.Sprintf("CREATE POLICY tenant ON %s USING (_tenant = current_setting('headgate.tenant')) WITH CHECK (_tenant = current_setting('headgate.tenant'))", table))
+		out = append(out, policies(table)...)
 	}
-	return out
+	return append(out, stateTables()...)
 }
 
 // enter puts the transaction into the tenant's rows of the generation.

@@ -70,7 +70,8 @@ func open(t *testing.T, d *Database, tenant, origin string) *Store {
 }
 
 func put(ctx context.Context, s *Store, view *model.View, sequence uint64, key, text string) error {
-	return s.Apply(ctx, sequence, func(b *store.Batch, _ uint64) error {
+	return s.Apply(ctx, func(b *store.Batch, _ store.State) error {
+		b.Advance(store.Checkpoint{Sequence: sequence})
 		return b.Put(view, key, model.Object{"text": text, "n": int64(1)})
 	})
 }
@@ -140,8 +141,9 @@ func TestNodesThatFollowTheSameTenantTakeTurns(t *testing.T) {
 		s := open(t, d, "acme", "o")
 		group.Go(func() error {
 			for next := uint64(1); next <= events; next++ {
-				err := s.Apply(t.Context(), next, func(b *store.Batch, from uint64) error {
-					for event := from + 1; event <= next; event++ {
+				err := s.Apply(t.Context(), func(b *store.Batch, state store.State) error {
+					b.Advance(store.Checkpoint{Sequence: next})
+					for event := state.Sequence + 1; event <= next; event++ {
 						row, err := b.Row(t.Context(), view, "counter")
 						if err != nil {
 							return err
@@ -167,14 +169,14 @@ func TestNodesThatFollowTheSameTenantTakeTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, d, "acme", "o")
-	sequence, err := s.Query(t.Context(), view, store.ByKey(view, query.PostgreSQL, "counter"), func(values, _ []any) error {
+	state, err := s.Query(t.Context(), view, store.ByKey(view, query.PostgreSQL, "counter"), func(values, _ []any) error {
 		if values[1] != int64(events) {
 			t.Errorf("four nodes count %v of %d events", values[1], events)
 		}
 		return nil
 	})
-	if err != nil || sequence != events {
-		t.Errorf("checkpoint %d, %v", sequence, err)
+	if err != nil || state.Sequence != events {
+		t.Errorf("state %+v, %v", state, err)
 	}
 }
 
@@ -219,14 +221,14 @@ type generationTests struct {
 func (g generationTests) checkpoint(t *testing.T, origin string) uint64 {
 	t.Helper()
 	s := open(t, g.d, "acme", origin)
-	sequence, err := s.Checkpoint(t.Context())
+	state, err := s.State(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return sequence
+	return state.Sequence
 }
 
 // age makes all generations unused for longer than a time, and preserves their order.
@@ -299,15 +301,15 @@ func TestGenerations_AnotherNodesIsRetained(t *testing.T) {
 		}
 		g.checkpoint(t, origin+" again")
 	}
-	if n, err := shown.Checkpoint(t.Context()); err != nil || n != 7 {
-		t.Fatalf("the generation that another node shows is at %d, %v", n, err)
+	if n, err := shown.State(t.Context()); err != nil || n.Sequence != 7 {
+		t.Fatalf("the generation that another node shows is at %+v, %v", n, err)
 	}
 	// A node that was cut off for longer makes it again.
 	for _, origin := range many {
 		g.age(t, 2*unusedFor)
 		g.checkpoint(t, origin+" later")
 	}
-	if _, err := shown.Checkpoint(t.Context()); !errors.Is(err, store.ErrDamaged) {
+	if _, err := shown.State(t.Context()); !errors.Is(err, store.ErrDamaged) {
 		t.Fatalf("a generation that was dropped: %v, want %v", err, store.ErrDamaged)
 	}
 	if err := put(t.Context(), shown, g.view, 8, "k", "there"); !errors.Is(err, store.ErrDamaged) {
@@ -316,8 +318,8 @@ func TestGenerations_AnotherNodesIsRetained(t *testing.T) {
 	if err := shown.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := open(t, other, "acme", "shown").Checkpoint(t.Context()); err != nil || n != 0 {
-		t.Errorf("it is made again at %d, %v", n, err)
+	if n, err := open(t, other, "acme", "shown").State(t.Context()); err != nil || n.Sequence != 0 {
+		t.Errorf("it is made anew at %+v, %v", n, err)
 	}
 }
 

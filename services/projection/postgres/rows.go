@@ -11,73 +11,60 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Checkpoint implements [store.Store].
-func (s *Store) Checkpoint(ctx context.Context) (sequence uint64, err error) {
-	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if err := s.enter(ctx, tx); err != nil {
-			return err
-		}
-		sequence, err = s.checkpoint(ctx, tx, "")
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("postgres: read checkpoint: %w", usable(ctx, err))
-	}
-	return sequence, nil
-}
-
-// checkpoint returns the tenant's checkpoint, 0 if there is none yet.
-func (s *Store) checkpoint(ctx context.Context, tx pgx.Tx, lock string) (uint64, error) {
-	var sequence int64
-	err := tx.QueryRow(ctx, `SELECT sequence FROM _checkpoint WHERE _tenant = $1`+lock, s.tenant.String()).Scan(&sequence)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, nil
-	}
-	return uint64(sequence), err //nolint:gosec // it was one
-}
-
-// lockCheckpoint is checkpoint for the only transaction that may change it. It makes the
-// checkpoint if there is none yet.
-func (s *Store) lockCheckpoint(ctx context.Context, tx pgx.Tx) (uint64, error) {
-	from, err := s.checkpoint(ctx, tx, " FOR UPDATE")
-	if err != nil || from > 0 {
-		return from, err
-	}
-	if _, err := tx.Exec(ctx, `INSERT INTO _checkpoint VALUES ($1, 0) ON CONFLICT DO NOTHING`, s.tenant.String()); err != nil {
-		return 0, err
-	}
-	return s.checkpoint(ctx, tx, " FOR UPDATE")
-}
-
-// Apply implements [store.Store]. Nodes that follow the same tenant take turns,
-// and each begins where the other ended. What there is to write is sent at once.
-func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
+// Apply implements [store.Store]. Nodes that follow the same tenant take turns, and each begins
+// where the other ended. What there is to write is sent together.
+func (s *Store) Apply(ctx context.Context, change func(*store.Batch, store.State) error) error {
 	var failed error
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := s.enter(ctx, tx); err != nil {
 			return err
 		}
-		from, err := s.lockCheckpoint(ctx, tx)
+		state, distrusted, err := s.lockState(ctx, tx)
 		if err != nil {
 			return err
 		}
 		batch := store.NewBatch(func(ctx context.Context, view *model.View, key string) (model.Object, error) {
 			return s.row(ctx, tx, view, key)
 		})
-		if failed = change(batch, from); failed != nil {
+		batch.Restart(s.views, state, distrusted)
+		if failed = change(batch, state); failed != nil {
 			return failed
 		}
-		var writes pgx.Batch
-		for view, changes := range batch.Changes() {
-			s.queue(&writes, view, changes)
-		}
-		writes.Queue(`UPDATE _checkpoint SET sequence = greatest(sequence, $2) WHERE _tenant = $1`, s.tenant.String(), int64(sequence)) //nolint:gosec // below 2^63
-		return tx.SendBatch(ctx, &writes).Close()
+		return s.send(ctx, tx, batch, state)
 	})
 	if err != nil && failed == nil {
 		return fmt.Errorf("postgres: apply: %w", usable(ctx, err))
 	}
 	return err
+}
+
+// send writes a batch.
+func (s *Store) send(ctx context.Context, tx pgx.Tx, batch *store.Batch, from store.State) error {
+	var writes pgx.Batch
+	for view := range batch.Cleared() {
+		writes.Queue(fmt.Sprintf("DELETE FROM %s WHERE _tenant = $1", query.PostgreSQL.Table(view.Name)), s.tenant.String())
+	}
+	type part struct {
+		view   *model.View // nil: none
+		writes int
+	}
+	parts := []part{{nil, writes.Len()}}
+	for view, changes := range batch.Changes() {
+		before := writes.Len()
+		s.queue(&writes, view, changes)
+		parts = append(parts, part{view, writes.Len() - before})
+	}
+	s.queueState(&writes, batch, from)
+	results := tx.SendBatch(ctx, &writes)
+	for _, p := range parts {
+		for range p.writes {
+			if _, err := results.Exec(); err != nil {
+				_ = results.Close() // it fails for the same reason
+				return rejected(p.view, err)
+			}
+		}
+	}
+	return results.Close()
 }
 
 // queue adds the writes that make a view's changes.
@@ -113,7 +100,7 @@ func (s *Store) row(ctx context.Context, tx pgx.Tx, view *model.View, key string
 }
 
 // Query implements [store.Store].
-func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (sequence uint64, err error) {
+func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (state store.ViewState, err error) {
 	args := make([]any, len(plan.Args))
 	for i, arg := range plan.Args {
 		args[i] = escape(arg)
@@ -124,21 +111,23 @@ func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, ea
 		if err := s.enter(ctx, tx); err != nil {
 			return err
 		}
-		if sequence, err = s.checkpoint(ctx, tx, ""); err != nil {
+		all, _, _, err := s.state(ctx, tx, "")
+		if err != nil {
 			return err
 		}
+		state = all.View(view.Name)
 		failed, err = read(ctx, tx, view, plan, args, each)
 		return errors.Join(failed, err)
 	})
 	switch {
 	case errors.Is(failed, store.ErrStop):
-		return sequence, nil
+		return state, nil
 	case failed != nil:
-		return 0, failed
+		return store.ViewState{}, failed
 	case err != nil:
-		return 0, fmt.Errorf("postgres: query %s: %w", view.Name, usable(ctx, err))
+		return store.ViewState{}, fmt.Errorf("postgres: query %s: %w", view.Name, usable(ctx, err))
 	}
-	return sequence, nil
+	return state, nil
 }
 
 const (

@@ -9,45 +9,72 @@ import (
 
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/store"
+	"modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
 )
 
 // Apply implements [store.Store].
-func (s *Store) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
-	err := s.check(s.apply(ctx, sequence, change))
+func (s *Store) Apply(ctx context.Context, change func(*store.Batch, store.State) error) error {
+	err := s.check(s.apply(ctx, change))
 	if err == nil {
 		s.boundLog(ctx)
 	}
 	return err
 }
 
-func (s *Store) apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
+func (s *Store) apply(ctx context.Context, change func(*store.Batch, store.State) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("sqlite: begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
-	var from int64
-	if err := tx.QueryRowContext(ctx, `SELECT sequence FROM "_checkpoint"`).Scan(&from); err != nil {
-		return fmt.Errorf("sqlite: read checkpoint: %w", err)
+	state, distrusted, err := readState(ctx, tx)
+	if err != nil {
+		return err
 	}
 	batch := store.NewBatch(func(ctx context.Context, view *model.View, key string) (model.Object, error) {
 		return s.row(ctx, tx, view, key)
 	})
-	if err := change(batch, uint64(from)); err != nil {
+	batch.Restart(s.views, state, distrusted)
+	if err := change(batch, state); err != nil {
 		return err
+	}
+	for view := range batch.Cleared() {
+		if err := s.clear(ctx, tx, view); err != nil {
+			return err
+		}
 	}
 	for view, changes := range batch.Changes() {
 		if err := s.writeView(ctx, tx, view, changes); err != nil {
-			return fmt.Errorf("sqlite: write %s: %w", view.Name, err)
+			return rejected(view, fmt.Errorf("sqlite: write %s: %w", view.Name, err))
 		}
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE "_checkpoint" SET sequence = max(sequence, ?)`, int64(sequence)); err != nil {
-		return fmt.Errorf("sqlite: checkpoint: %w", err)
+	if err := writeState(ctx, tx, batch, state); err != nil {
+		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("sqlite: commit: %w", err)
 	}
 	return nil
+}
+
+// rejected returns an error of writing a view's rows, as a [*store.RejectedError] if it is caused by
+// what is in them.
+func rejected(view *model.View, err error) error {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return err
+	}
+	reason := ""
+	switch e.Code() & 0xff {
+	case lib.SQLITE_TOOBIG:
+		reason = "a value is larger than the database can store"
+	case lib.SQLITE_CONSTRAINT, lib.SQLITE_MISMATCH, lib.SQLITE_RANGE:
+		reason = "the database does not accept a value"
+	default:
+		return err
+	}
+	return &store.RejectedError{View: view.Name, Reason: reason, Err: err}
 }
 
 // rowSize estimates the bytes of the write-ahead log that a row takes.

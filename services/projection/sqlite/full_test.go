@@ -63,15 +63,16 @@ func TestPool_ReadsClosedFilesOnAFullDisk(t *testing.T) {
 			}
 			free := disktest.Fill(t, dir)
 			s := lazyStore(t, newPool(dir, 2, time.Hour), "acme", views)
-			if at, err := s.Checkpoint(t.Context()); err != nil || at != 5 {
-				t.Errorf("checkpoint %d, %v", at, err)
+			if at, err := s.State(t.Context()); err != nil || at.Sequence != 5 {
+				t.Errorf("checkpoint %+v, %v", at, err)
 			}
 			for range 3 { // each opens the file
 				if n, err := rows(t, s, views[0]); err != nil || n != 5 {
 					t.Errorf("%d rows, %v", n, err)
 				}
 			}
-			large := s.Apply(t.Context(), 6, func(batch *store.Batch, _ uint64) error {
+			large := s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
+				batch.Advance(store.Checkpoint{Sequence: 6})
 				return batch.Put(views[0], "6", model.Object{"text": strings.Repeat("x", 1<<20)})
 			})
 			if !errors.Is(large, store.ErrFull) {

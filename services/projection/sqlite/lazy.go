@@ -125,7 +125,9 @@ func (h *handle) openFile(ctx context.Context) (*Store, error) {
 	opened, err := p.files.open(ctx, h.tenant, h.views, h.origin)
 	var checkpoint uint64
 	if err == nil {
-		if checkpoint, err = opened.Checkpoint(ctx); err == nil && checkpoint < seen {
+		var state store.State
+		state, err = opened.State(ctx)
+		if checkpoint = state.Sequence; err == nil && checkpoint < seen {
 			err = fmt.Errorf("%w: its checkpoint went back from %d to %d", store.ErrDamaged, seen, checkpoint)
 			p.files.markBroken(h.path, err)
 		}
@@ -206,81 +208,91 @@ func (p *pool) sweep() {
 // Dialect implements [store.Store].
 func (h *handle) Dialect() query.Dialect { return query.SQLite }
 
-// Checkpoint implements [store.Store]. It does not leave the file open: a node that starts asks
-// every tenant's.
-func (h *handle) Checkpoint(ctx context.Context) (uint64, error) {
+// State implements [store.Store]. It does not leave the file open: a node that starts asks every
+// tenant's.
+func (h *handle) State(ctx context.Context) (store.State, error) {
 	p := h.pool
 	p.mu.Lock()
 	closed, seen := h.store == nil && !h.busy && !h.ended, h.seen
 	p.mu.Unlock()
 	if closed {
-		if sequence, ok := h.peek(ctx); ok && sequence >= seen {
+		if state, ok := h.peek(ctx); ok && state.Sequence >= seen {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			h.seen = max(h.seen, sequence)
-			return sequence, nil
+			h.seen = max(h.seen, state.Sequence)
+			return state, nil
 		}
 	}
 	s, err := h.acquire(ctx)
 	if err != nil {
-		return 0, err
+		return store.State{}, err
 	}
-	sequence, err := s.Checkpoint(ctx)
-	h.release(sequence)
-	return sequence, explained(err)
+	state, err := s.State(ctx)
+	h.release(state.Sequence)
+	return state, explained(err)
 }
 
-// peek reads the checkpoint of a file that is not open, at a fraction of what opening it for
-// its views takes. It returns false where the file has to be opened to know: opening it finds what
-// is wrong.
-func (h *handle) peek(ctx context.Context) (sequence uint64, ok bool) {
+// peek reads the state of a file that is not open, at a fraction of what opening it for its views
+// takes. It returns false where the file has to be opened to know: then whatever is wrong with it
+// is found, and a file of an earlier layout is upgraded.
+func (h *handle) peek(ctx context.Context) (state store.State, ok bool) {
 	if h.pool.files.isBroken(h.path) {
-		return 0, false
+		return state, false
 	}
 	if _, err := os.Lstat(h.path); errors.Is(err, fs.ErrNotExist) {
-		return 0, true
+		return state, true
 	}
 	if log, err := os.Lstat(h.path + "-wal"); err == nil && log.Size() > 0 {
-		return 0, false // of a process that was killed; SQLite would remove it, whatever it has
+		return state, false // of a process that was killed; SQLite would remove it, whatever it has
 	}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: h.path}).EscapedPath()+"?mode=rw")
 	if err != nil {
-		return 0, false
+		return state, false
 	}
 	db.SetMaxOpenConns(1)
 	defer func() { _ = db.Close() }() // it was only read
-	var (
-		found  int64
-		origin string
-	)
-	err = db.QueryRowContext(ctx, `SELECT sequence, origin FROM "_checkpoint"`).Scan(&found, &origin)
-	return uint64(found), err == nil && origin == h.origin && found >= 0 //nolint:gosec // not negative
+	var origin string
+	if err := db.QueryRowContext(ctx, `SELECT origin FROM "_checkpoint"`).Scan(&origin); err != nil || origin != h.origin {
+		return state, false
+	}
+	state, distrusted, err := readState(ctx, db)
+	return state, err == nil && len(distrusted) == 0
 }
 
 // Apply implements [store.Store].
-func (h *handle) Apply(ctx context.Context, sequence uint64, change func(*store.Batch, uint64) error) error {
+func (h *handle) Apply(ctx context.Context, change func(*store.Batch, store.State) error) error {
 	s, err := h.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	applied := uint64(0)
 	defer func() { h.release(applied) }()
-	if err := s.Apply(ctx, sequence, change); err != nil {
+	var to uint64
+	err = s.Apply(ctx, func(batch *store.Batch, state store.State) error {
+		err := change(batch, state)
+		to = max(state.Sequence, batch.Checkpoint().Sequence)
+		return err
+	})
+	if err != nil {
 		return explained(err)
 	}
-	applied = sequence
+	applied = to
 	return nil
 }
 
 // Query implements [store.Store].
-func (h *handle) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error) {
+func (h *handle) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
 	s, err := h.acquire(ctx)
 	if err != nil {
-		return 0, err
+		return store.ViewState{}, err
 	}
-	sequence, err := s.Query(ctx, view, plan, each)
-	h.release(sequence)
-	return sequence, explained(err)
+	state, err := s.Query(ctx, view, plan, each)
+	seen := uint64(0)
+	if !state.Apart {
+		seen = state.Sequence
+	}
+	h.release(seen)
+	return state, explained(err)
 }
 
 // Replaced returns why an earlier file was set aside when the file was opened, nil if none was.

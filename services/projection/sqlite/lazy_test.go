@@ -55,7 +55,8 @@ func lazyStore(t *testing.T, p *pool, tenant string, views []*model.View) *handl
 
 // put applies one row.
 func put(ctx context.Context, s store.Store, view *model.View, sequence uint64) error {
-	return s.Apply(ctx, sequence, func(batch *store.Batch, _ uint64) error {
+	return s.Apply(ctx, func(batch *store.Batch, _ store.State) error {
+		batch.Advance(store.Checkpoint{Sequence: sequence})
 		return batch.Put(view, fmt.Sprint(sequence), model.Object{"text": "x"})
 	})
 }
@@ -88,8 +89,8 @@ func TestPool_BoundsTheFilesThatAreOpen(t *testing.T) {
 	}
 	users.Wait()
 	for i, s := range stores {
-		if sequence, err := s.Checkpoint(t.Context()); err != nil || sequence != 5 {
-			t.Errorf("t%d: checkpoint %d, %v", i, sequence, err)
+		if sequence, err := s.State(t.Context()); err != nil || sequence.Sequence != 5 {
+			t.Errorf("t%+v: checkpoint %+v, %v", i, sequence, err)
 		}
 	}
 }
@@ -127,8 +128,8 @@ func TestPool_AnIdleFileIsClosedAndItsLogCopied(t *testing.T) {
 	dir := t.TempDir()
 	p := newPool(dir, 8, time.Millisecond)
 	s := lazyStore(t, p, "acme", views)
-	if sequence, err := s.Checkpoint(t.Context()); err != nil || sequence != 0 {
-		t.Fatalf("checkpoint %d, %v", sequence, err)
+	if sequence, err := s.State(t.Context()); err != nil || sequence.Sequence != 0 {
+		t.Fatalf("checkpoint %+v, %v", sequence, err)
 	}
 	if files, err := os.ReadDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) || len(files) > 0 {
 		t.Errorf("a store without events has %d files, %v", len(files), err)
@@ -149,8 +150,8 @@ func TestPool_AnIdleFileIsClosedAndItsLogCopied(t *testing.T) {
 		if logs, err := filepath.Glob(filepath.Join(dir, "*-wal")); err != nil || len(logs) > 0 {
 			t.Errorf("logs %v are left, %v", logs, err)
 		}
-		if got, err := s.Checkpoint(t.Context()); err != nil || got != sequence {
-			t.Errorf("checkpoint %d, %v; want %d", got, err, sequence)
+		if got, err := s.State(t.Context()); err != nil || got.Sequence != sequence {
+			t.Errorf("checkpoint %+v, %v; want %d", got, err, sequence)
 		}
 	}
 }
@@ -184,8 +185,8 @@ func TestPool_AFileThatWentBackIsDamaged(t *testing.T) {
 		t.Fatalf("err = %v, want %v", err, store.ErrDamaged)
 	}
 	again := lazyStore(t, p, "acme", views)
-	if sequence, err := again.Checkpoint(t.Context()); err != nil || sequence != 0 || again.Replaced() == nil {
-		t.Errorf("checkpoint %d, %v, replaced: %v; want empty views", sequence, err, again.Replaced())
+	if sequence, err := again.State(t.Context()); err != nil || sequence.Sequence != 0 || again.Replaced() == nil {
+		t.Errorf("checkpoint %+v, %v, replaced: %v; want the views made anew", sequence, err, again.Replaced())
 	}
 }
 
@@ -206,8 +207,8 @@ func TestPool_AFileOfAGenerationInUseIsNotAnOldOne(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if sequence, err := shown.Checkpoint(t.Context()); err != nil || sequence != 1 {
-		t.Errorf("checkpoint %d, %v", sequence, err)
+	if sequence, err := shown.State(t.Context()); err != nil || sequence.Sequence != 1 {
+		t.Errorf("checkpoint %+v, %v", sequence, err)
 	}
 	if files, err := filepath.Glob(filepath.Join(dir, "*.db")); err != nil || len(files) != keptGenerations+1 {
 		t.Errorf("%d generations, %v; want %d", len(files), err, keptGenerations+1)

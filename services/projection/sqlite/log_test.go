@@ -46,7 +46,8 @@ func TestStore_TheLogIsBoundedWhileTheTenantIsReadAllTheTime(t *testing.T) {
 	s.maxLog = 1 << 20
 	put := func(sequence uint64, rows int) {
 		t.Helper()
-		err := s.Apply(t.Context(), sequence, func(batch *store.Batch, _ uint64) error {
+		err := s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
+			batch.Advance(store.Checkpoint{Sequence: sequence})
 			for i := range rows {
 				if err := batch.Put(view, fmt.Sprintf("k%03d", i), model.Object{"text": strings.Repeat("x", 1000+int(sequence))}); err != nil {
 					return err
@@ -130,7 +131,8 @@ func TestStore_TheLogIsTruncatedAboveItsBound(t *testing.T) {
 	put := func() {
 		t.Helper()
 		sequence++
-		err := s.Apply(t.Context(), sequence, func(batch *store.Batch, _ uint64) error {
+		err := s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
+			batch.Advance(store.Checkpoint{Sequence: sequence})
 			return batch.Put(view, fmt.Sprint(sequence), model.Object{"text": strings.Repeat("x", 500_000)})
 		})
 		if err != nil {

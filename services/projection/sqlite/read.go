@@ -15,55 +15,52 @@ import (
 // Dialect implements [store.Store].
 func (s *Store) Dialect() query.Dialect { return query.SQLite }
 
-// Checkpoint implements [store.Store].
-func (s *Store) Checkpoint(ctx context.Context) (uint64, error) {
-	var sequence int64
-	if err := s.read.QueryRowContext(ctx, `SELECT sequence FROM "_checkpoint"`).Scan(&sequence); err != nil {
-		return 0, s.check(fmt.Errorf("sqlite: read checkpoint: %w", err))
-	}
-	return uint64(sequence), nil
+// State implements [store.Store].
+func (s *Store) State(ctx context.Context) (store.State, error) {
+	state, _, err := readState(ctx, s.read)
+	return state, s.check(err)
 }
 
 // Query implements [store.Store].
-func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error) {
+func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
 	s.reading.RLock()
 	defer s.reading.RUnlock()
-	sequence, err := s.query(ctx, view, plan, each)
-	return sequence, s.check(err)
+	state, err := s.query(ctx, view, plan, each)
+	return state, s.check(err)
 }
 
-func (s *Store) query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error) {
+func (s *Store) query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
 	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
-		return 0, fmt.Errorf("sqlite: begin: %w", err)
+		return store.ViewState{}, fmt.Errorf("sqlite: begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // it only reads
-	var sequence int64
-	if err := tx.QueryRowContext(ctx, `SELECT sequence FROM "_checkpoint"`).Scan(&sequence); err != nil {
-		return 0, fmt.Errorf("sqlite: read checkpoint: %w", err)
+	state, _, err := readState(ctx, tx)
+	if err != nil {
+		return store.ViewState{}, err
 	}
 	rows, err := tx.QueryContext(ctx, statement(view, plan), plan.Args...)
 	if err != nil {
-		return 0, fmt.Errorf("sqlite: query %s: %w", view.Name, err)
+		return store.ViewState{}, fmt.Errorf("sqlite: query %s: %w", view.Name, err)
 	}
 	defer func() { _ = rows.Close() }() // its error is rows.Err's
 	for rows.Next() {
 		values, err := scan(plan.Columns, len(plan.Terms), rows.Scan)
 		if err != nil {
-			return 0, fmt.Errorf("sqlite: query %s: %w", view.Name, err)
+			return store.ViewState{}, fmt.Errorf("sqlite: query %s: %w", view.Name, err)
 		}
 		err = each(values[:len(plan.Columns)], values[len(plan.Columns):])
 		if errors.Is(err, store.ErrStop) {
-			return uint64(sequence), nil
+			return state.View(view.Name), nil
 		}
 		if err != nil {
-			return 0, err
+			return store.ViewState{}, err
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return 0, fmt.Errorf("sqlite: query %s: %w", view.Name, err)
+		return store.ViewState{}, fmt.Errorf("sqlite: query %s: %w", view.Name, err)
 	}
-	return uint64(sequence), nil
+	return state.View(view.Name), nil
 }
 
 // statement returns a plan's statement. Where rows may have to be sorted, only their keys and

@@ -40,6 +40,7 @@ const rowsPerStatement = 16
 // reads by any number.
 type Store struct {
 	write, read *sql.DB
+	views       []*model.View
 	statements  map[string]*statements
 	release     func() // the file is no longer in use
 
@@ -184,7 +185,7 @@ func open(ctx context.Context, path string, views []*model.View, origin string) 
 // instead of a file (https://sqlite.org/wal.html#use_of_wal_without_shared_memory): reads need no
 // room on the disk.
 func openFor(ctx context.Context, path string, views []*model.View, origin string, single bool) (_ *Store, err error) {
-	s := &Store{statements: map[string]*statements{}, path: path, maxLog: maxLog, single: single}
+	s := &Store{views: views, statements: map[string]*statements{}, path: path, maxLog: maxLog, single: single}
 	mode := sharedMode
 	if single {
 		mode = singleMode
@@ -252,7 +253,10 @@ func (s *Store) prepareFile(ctx context.Context, views []*model.View, origin str
 	err = tx.QueryRowContext(ctx, `SELECT origin FROM "_checkpoint"`).Scan(&found)
 	switch {
 	case err == nil && found == origin:
-		return nil
+		if err := upgrade(ctx, tx); err != nil {
+			return err
+		}
+		return tx.Commit()
 	case err == nil:
 		return errForeign
 	case !errors.Is(err, sql.ErrNoRows):
@@ -265,7 +269,10 @@ func (s *Store) prepareFile(ctx context.Context, views []*model.View, origin str
 			}
 		}
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO "_checkpoint" VALUES (1, 0, ?)`, origin); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO "_checkpoint" (one, sequence, origin) VALUES (1, 0, ?)`, origin); err != nil {
+		return err
+	}
+	if err := upgrade(ctx, tx); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"iter"
+	"maps"
 	"slices"
 
 	"github.com/headgate/headgate/model"
@@ -16,8 +17,11 @@ import (
 // Rows that wait read as they will once they are written: what the events make of
 // each other does not depend on where a batch ends.
 type Batch struct {
-	read  func(ctx context.Context, view *model.View, key string) (model.Object, error)
-	views map[*model.View]map[string][]any // rows by key, as they are bound; nil: deleted
+	read    func(ctx context.Context, view *model.View, key string) (model.Object, error)
+	views   map[*model.View]map[string][]any // rows by key, as they are bound; nil: deleted
+	cleared map[*model.View]struct{}         // whose rows in the database are removed
+	states  map[string]ViewState             // records to write, by view
+	to      Checkpoint                       // of the views in step; zero: it does not change
 }
 
 // NewBatch returns a batch without changes; read reads a row from the database, nil
@@ -29,7 +33,7 @@ func NewBatch(read func(ctx context.Context, view *model.View, key string) (mode
 // Row returns the row of a view under key, nil for none.
 func (b *Batch) Row(ctx context.Context, view *model.View, key string) (model.Object, error) {
 	bound, waits := b.views[view][key]
-	if !waits {
+	if _, cleared := b.cleared[view]; !waits && !cleared {
 		return b.read(ctx, view, key)
 	}
 	if bound == nil {
@@ -60,6 +64,50 @@ func (b *Batch) Put(view *model.View, key string, row model.Object) error {
 
 // Delete removes a row, if there is one.
 func (b *Batch) Delete(view *model.View, key string) { b.set(view, key, nil) }
+
+// Clear removes all rows of a view.
+func (b *Batch) Clear(view *model.View) {
+	b.Discard(view)
+	if b.cleared == nil {
+		b.cleared = map[*model.View]struct{}{}
+	}
+	b.cleared[view] = struct{}{}
+}
+
+// Restart clears the views whose checkpoints are not to be trusted, and records that they begin
+// anew. state is the one after [State.Distrust]. It is for implementations of [Store].
+func (b *Batch) Restart(views []*model.View, state State, distrusted []string) {
+	for _, name := range distrusted {
+		if i := slices.IndexFunc(views, func(v *model.View) bool { return v.Name == name }); i >= 0 {
+			b.Clear(views[i])
+		}
+		b.SetView(name, state.Views[name])
+	}
+}
+
+// Discard forgets the changes of a view's rows.
+func (b *Batch) Discard(view *model.View) { delete(b.views, view) }
+
+// Advance moves the checkpoint of the views in step, which never moves back.
+func (b *Batch) Advance(to Checkpoint) { b.to = to }
+
+// SetView replaces a view's record.
+func (b *Batch) SetView(name string, state ViewState) {
+	if b.states == nil {
+		b.states = map[string]ViewState{}
+	}
+	b.states[name] = state
+}
+
+// Checkpoint returns where the views in step move to, zero if they do not move.
+func (b *Batch) Checkpoint() Checkpoint { return b.to }
+
+// Cleared yields the views whose rows are removed before the changes are written.
+func (b *Batch) Cleared() iter.Seq[*model.View] { return maps.Keys(b.cleared) }
+
+// States yields the records of views to write, by name; those that are not [ViewState.Recorded]
+// are removed.
+func (b *Batch) States() iter.Seq2[string, ViewState] { return maps.All(b.states) }
 
 func (b *Batch) set(view *model.View, key string, bound []any) {
 	rows := b.views[view]

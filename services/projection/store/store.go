@@ -23,17 +23,17 @@ import (
 type Store interface {
 	// Dialect is the database's SQL.
 	Dialect() query.Dialect
-	// Checkpoint returns the journal sequence that the views have followed.
-	Checkpoint(ctx context.Context) (uint64, error)
-	// Apply runs change in one transaction that also moves the checkpoint to
-	// sequence; change is told where it is, since another node may have moved it.
-	// Nothing changes when it returns an error.
-	Apply(ctx context.Context, sequence uint64, change func(batch *Batch, from uint64) error) error
+	// State returns how far the views have followed the journal.
+	State(ctx context.Context) (State, error)
+	// Apply runs change, and writes what it has added to the batch, in one transaction. change
+	// receives the state within the transaction: another node may have changed it. Nothing changes
+	// when Apply returns an error; a [*RejectedError] says that the database refuses a view's row.
+	Apply(ctx context.Context, change func(batch *Batch, state State) error) error
 	// Query calls each for the plan's rows, up to its limit, with the values of its columns
-	// and of its terms, and returns the checkpoint at which they were read. Only a few rows
+	// and of its terms, and returns the view's state at which they were read. Only a few rows
 	// are in memory at a time, and when each returns [ErrStop] no further rows are read. each
 	// must not retain the slices.
-	Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (uint64, error)
+	Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (ViewState, error)
 	// Close gives up what the store holds.
 	Close() error
 }
@@ -54,7 +54,26 @@ var ErrFull = errors.New("the disk of the views is full")
 // empty.
 var ErrDamaged = errors.New("the views' store is damaged or missing")
 
-// ErrDecode says that a stored value has changed since it was written.
+// RejectedError says that the database refuses a row of a view for what is in it: another attempt
+// meets the same error, and rows of other views can be written.
+type RejectedError struct {
+	// View is the view's name.
+	View string
+	// Reason says why, for users.
+	Reason string
+	// Err is the database's error.
+	Err error
+}
+
+// Error implements error.
+func (e *RejectedError) Error() string {
+	return fmt.Sprintf("view %s: %s: %v", e.View, e.Reason, e.Err)
+}
+
+// Unwrap returns the database's error.
+func (e *RejectedError) Unwrap() error { return e.Err }
+
+// ErrDecode says that a stored value is not what was stored.
 var ErrDecode = errors.New("a stored value cannot be read")
 
 // Opener opens a tenant's store for views; origin fingerprints the model and the

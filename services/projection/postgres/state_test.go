@@ -1,0 +1,112 @@
+package postgres
+
+import (
+	"strings"
+	"testing"
+
+	"errors"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/query"
+	"github.com/headgate/headgate/services/projection/store"
+	"github.com/jackc/pgx/v5"
+)
+
+func exec(t *testing.T, s *Store, statements ...string) {
+	t.Helper()
+	if err := pgx.BeginFunc(t.Context(), s.pool, func(tx pgx.Tx) error {
+		if err := s.enter(t.Context(), tx); err != nil {
+			return err
+		}
+		for _, statement := range statements {
+			if _, err := tx.Exec(t.Context(), statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantState(t *testing.T, s store.Store, want store.State) {
+	t.Helper()
+	state, err := s.State(t.Context())
+	if diff := cmp.Diff(want, state); diff != "" || err != nil {
+		t.Errorf("%v, %s", err, diff)
+	}
+}
+
+func count(t *testing.T, s store.Store, view *model.View) (n int) {
+	t.Helper()
+	plan := query.Plan{OrderBy: `"` + query.KeyColumn + `"`, Limit: 100, Columns: view.Columns}
+	if _, err := s.Query(t.Context(), view, plan, func(_, _ []any) error { n++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestState_IsPerTenantAndSurvivesEarlierVersions(t *testing.T) {
+	d, _, _ := database(t)
+	s := open(t, d, "acme", "o")
+	view := s.views[0]
+	if err := put(t.Context(), s, view, 7, "k", "x"); err != nil {
+		t.Fatal(err)
+	}
+	// As a node of the version before has made the generation.
+	exec(t, s, `DROP TABLE _views`, `ALTER TABLE _checkpoint DROP COLUMN event_id, DROP COLUMN event_sequence, DROP COLUMN views`)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, d, "acme", "o")
+	other := open(t, d, "globex", "o")
+	wantState(t, s, store.State{Checkpoint: store.Checkpoint{Sequence: 7}})
+	apart := store.ViewState{Checkpoint: store.Checkpoint{Sequence: 5, EventID: "e5"}, Apart: true, Failure: "why\x00"}
+	skipped := store.ViewState{Skips: 3}
+	if err := s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
+		batch.Advance(store.Checkpoint{Sequence: 8, EventID: "e8"})
+		batch.SetView(view.Name, apart)
+		batch.SetView("other", skipped)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, s, store.State{
+		Checkpoint: store.Checkpoint{Sequence: 8, EventID: "e8"},
+		Views:      map[string]store.ViewState{view.Name: apart, "other": skipped},
+	})
+	wantState(t, other, store.State{})
+	// A node of the version before moves the checkpoint alone, and applies events to all views.
+	exec(t, s, `UPDATE _checkpoint SET sequence = greatest(sequence, 12) WHERE _tenant = 'acme'`)
+	anew := store.State{
+		Checkpoint: store.Checkpoint{Sequence: 12},
+		Views:      map[string]store.ViewState{view.Name: {Apart: true}, "other": skipped},
+	}
+	wantState(t, s, anew)
+	if err := s.Apply(t.Context(), func(*store.Batch, store.State) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, s, anew)
+	if n := count(t, s, view); n != 0 {
+		t.Errorf("%d rows of the view are left", n)
+	}
+}
+
+// Text that does not compress exceeds what an index of PostgreSQL can store.
+func TestApply_ARowThatTheDatabaseRefusesIsTold(t *testing.T) {
+	d, _, _ := database(t)
+	s := open(t, d, "acme", "o")
+	var text strings.Builder
+	for i := range 4000 {
+		text.WriteRune(rune('!' + i*7919%13007))
+	}
+	err := put(t.Context(), s, s.views[0], 1, "k", text.String())
+	rejected, ok := errors.AsType[*store.RejectedError](err)
+	if !ok || rejected.View != "notes" || errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+	if err := put(t.Context(), s, s.views[0], 1, "k", "short"); err != nil {
+		t.Error(err)
+	}
+}

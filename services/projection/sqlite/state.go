@@ -1,0 +1,124 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/store"
+)
+
+// layout is the version of the tables beside the views' (PRAGMA user_version). Version 0 has a
+// checkpoint without the event's id, and no records of views.
+const layout = 1
+
+// layoutSteps are the statements that upgrade a file of version 0. A program that knows version 0
+// alone can use an upgraded file: it leaves event_sequence behind, by which [Store] notices.
+var layoutSteps = []string{
+	`ALTER TABLE "_checkpoint" ADD COLUMN event_id TEXT NOT NULL DEFAULT ''`,
+	`ALTER TABLE "_checkpoint" ADD COLUMN event_sequence INTEGER NOT NULL DEFAULT 0`, // of event_id
+	`ALTER TABLE "_checkpoint" ADD COLUMN views INTEGER NOT NULL DEFAULT 0`,          // the number of records
+	`CREATE TABLE "_views" (view TEXT PRIMARY KEY, apart INTEGER NOT NULL, sequence INTEGER NOT NULL,
+		event_id TEXT NOT NULL, skips INTEGER NOT NULL, failure TEXT NOT NULL) WITHOUT ROWID`,
+	fmt.Sprintf(`PRAGMA user_version = %d`, layout),
+}
+
+// upgrade upgrades the tables of an earlier layout.
+func upgrade(ctx context.Context, tx *sql.Tx) error {
+	var version int
+	if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil || version >= layout {
+		return err
+	}
+	for _, statement := range layoutSteps {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// querier is a database or a transaction.
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// readState returns the state, and the views whose checkpoints are not to be trusted.
+func readState(ctx context.Context, q querier) (state store.State, distrusted []string, err error) {
+	var sequence, eventSequence, skips int64
+	var views int
+	err = q.QueryRowContext(ctx, `SELECT sequence, event_id, event_sequence, views FROM "_checkpoint"`).
+		Scan(&sequence, &state.EventID, &eventSequence, &views)
+	if err != nil {
+		return state, nil, fmt.Errorf("sqlite: read checkpoint: %w", err)
+	}
+	state.Sequence = uint64(sequence) //nolint:gosec // it was one
+	if eventSequence != sequence {
+		state.EventID = ""
+	}
+	if views == 0 {
+		return state, nil, nil
+	}
+	rows, err := q.QueryContext(ctx, `SELECT view, apart, sequence, event_id, skips, failure FROM "_views"`)
+	if err != nil {
+		return state, nil, fmt.Errorf("sqlite: read views' records: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // its error is rows.Err's
+	state.Views = make(map[string]store.ViewState, views)
+	for rows.Next() {
+		var name string
+		var v store.ViewState
+		if err := rows.Scan(&name, &v.Apart, &sequence, &v.EventID, &skips, &v.Failure); err != nil {
+			return state, nil, fmt.Errorf("sqlite: read views' records: %w", err)
+		}
+		v.Sequence, v.Skips = uint64(sequence), uint64(skips) //nolint:gosec // they were
+		state.Views[name] = v
+	}
+	if err := rows.Err(); err != nil {
+		return state, nil, fmt.Errorf("sqlite: read views' records: %w", err)
+	}
+	if eventSequence != int64(state.Sequence) { //nolint:gosec // it is one
+		state, distrusted = state.Distrust()
+	}
+	return state, distrusted, nil
+}
+
+// writeState writes the checkpoint and the views' records of a batch.
+func writeState(ctx context.Context, tx *sql.Tx, batch *store.Batch, from store.State) error {
+	if to := batch.Checkpoint(); to.Sequence > from.Sequence {
+		if _, err := tx.ExecContext(ctx, `UPDATE "_checkpoint" SET sequence = ?1, event_id = ?2, event_sequence = ?1`, int64(to.Sequence), to.EventID); err != nil { //nolint:gosec // far below 2^63
+			return fmt.Errorf("sqlite: checkpoint: %w", err)
+		}
+	}
+	written := false
+	for name, v := range batch.States() {
+		written = true
+		statement, args := `DELETE FROM "_views" WHERE view = ?1`, []any{name}
+		if v.Recorded() {
+			statement = `INSERT OR REPLACE INTO "_views" VALUES (?1, ?2, ?3, ?4, ?5, ?6)`
+			args = append(args, v.Apart, int64(v.Sequence), v.EventID, int64(v.Skips), v.Failure) //nolint:gosec // far below 2^63
+		}
+		if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
+			return fmt.Errorf("sqlite: write the record of view %s: %w", name, err)
+		}
+	}
+	if !written {
+		return nil
+	}
+	// From here on the file is this version's: checkpoints apart are to be trusted.
+	_, err := tx.ExecContext(ctx, `UPDATE "_checkpoint" SET views = (SELECT count(*) FROM "_views"),
+		event_id = CASE WHEN event_sequence = sequence THEN event_id ELSE '' END, event_sequence = sequence`)
+	if err != nil {
+		return fmt.Errorf("sqlite: checkpoint: %w", err)
+	}
+	return nil
+}
+
+// clear removes all rows of a view.
+func (s *Store) clear(ctx context.Context, tx *sql.Tx, view *model.View) error {
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("DELETE FROM %s", s.Dialect().Table(view.Name))); err != nil {
+		return fmt.Errorf("sqlite: clear %s: %w", view.Name, err)
+	}
+	return nil
+}
