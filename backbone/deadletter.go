@@ -17,12 +17,30 @@ const (
 	deadLetterCause    = "headgate-cause"
 	deadLetterSubject  = "headgate-subject"
 	deadLetterWork     = "headgate-work"
+	deadLetterWorkflow = "headgate-workflow"
+	deadLetterInstance = "headgate-instance"
 	maxDeadLetterCause = 1024 // bytes
 )
 
-// DeadLetter keeps an event that work could not be done for, with the cause.
-// Keeping it twice under the same work name does nothing.
-func DeadLetter(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, event Event, work string, cause error) error {
+// LetterOrigin names the work that could not be done for an event.
+type LetterOrigin struct {
+	// Work is the name of the work, such as "runner-acme".
+	Work string
+	// Workflow and Instance name a workflow's instance; "": there is none.
+	Workflow, Instance string
+	// Revision is that of the instance's record when it was given up.
+	Revision uint64
+}
+
+// id returns the message id of the letter: one that is stored again, because its acknowledgement
+// was lost, is not stored twice, and one of a later failure has another id.
+func (o LetterOrigin) id(event Event) string {
+	return fmt.Sprintf("%s/%s/%s/%s/%d", o.Work, event.ID, o.Workflow, o.Instance, o.Revision)
+}
+
+// DeadLetter stores an event that work could not be done for, with its origin and its cause.
+// Storing it twice within two minutes does nothing.
+func DeadLetter(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, event Event, origin LetterOrigin, cause error) error {
 	original, err := event.message(ctx, tenant)
 	if err != nil {
 		return err
@@ -31,8 +49,12 @@ func DeadLetter(ctx context.Context, js jetstream.JetStream, tenant contextkit.T
 	msg := &nats.Msg{Subject: DeadLetterSubject(tenant), Header: original.Header, Data: event.Data}
 	msg.Header.Set(deadLetterCause, text[:min(len(text), maxDeadLetterCause)])
 	msg.Header.Set(deadLetterSubject, original.Subject)
-	msg.Header.Set(deadLetterWork, work)
-	msg.Header.Set(jetstream.MsgIDHeader, work+"/"+event.ID)
+	msg.Header.Set(deadLetterWork, origin.Work)
+	if origin.Workflow != "" {
+		msg.Header.Set(deadLetterWorkflow, origin.Workflow)
+		msg.Header.Set(deadLetterInstance, origin.Instance)
+	}
+	msg.Header.Set(jetstream.MsgIDHeader, origin.id(event))
 	if _, err := js.PublishMsg(ctx, msg); err != nil {
 		return fmt.Errorf("backbone: keep a dead letter: %w", err)
 	}
@@ -47,6 +69,9 @@ type Letter struct {
 	Event Event
 	// Cause is why the work could not be done.
 	Cause string
+	// Workflow and Instance name the workflow's instance that was given up; "": not known, as for
+	// letters of earlier versions, or there is none.
+	Workflow, Instance string
 	// Time is when it was given up.
 	Time time.Time
 }
@@ -75,7 +100,14 @@ func deadLetters(ctx context.Context, js jetstream.JetStream, tenant contextkit.
 			return err
 		}
 		event.Sequence = 0
-		more, err := each(Letter{Sequence: msg.Sequence, Event: event, Cause: msg.Header.Get(deadLetterCause), Time: msg.Time})
+		more, err := each(Letter{
+			Sequence: msg.Sequence,
+			Event:    event,
+			Cause:    msg.Header.Get(deadLetterCause),
+			Workflow: msg.Header.Get(deadLetterWorkflow),
+			Instance: msg.Header.Get(deadLetterInstance),
+			Time:     msg.Time,
+		})
 		if err == nil && !more {
 			return errEnough
 		}

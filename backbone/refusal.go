@@ -110,7 +110,7 @@ func streamOf(subject string) string {
 	switch first {
 	case "events":
 		return StreamEvents
-	case "work", "later":
+	case "work", "later", "retry":
 		return StreamWork
 	case "audit":
 		return StreamAudit

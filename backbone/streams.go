@@ -92,6 +92,12 @@ func LaterSubject(tenant contextkit.TenantID, workflow, instance string) string 
 	return "later." + tenant.String() + "." + workflow + "." + instance
 }
 
+// RetrySubject is the subject of the next attempt at a workflow's instance that has failed: as
+// [LaterSubject], a schedule whose message arrives on WorkSubject. "*" matches any name.
+func RetrySubject(tenant contextkit.TenantID, workflow, instance string) string {
+	return "retry." + tenant.String() + "." + workflow + "." + instance
+}
+
 // WorkSubject is described at [LaterSubject]; "*" matches any name.
 func WorkSubject(tenant contextkit.TenantID, workflow, instance string) string {
 	return "work." + tenant.String() + "." + workflow + "." + instance
@@ -117,7 +123,7 @@ func streams() []jetstream.StreamConfig {
 			MaxMsgsPerSubject: auditMessages, MaxMsgSize: auditMessageBytes,
 		},
 		{
-			Name: StreamWork, Subjects: []string{"work.*.*.*", "later.*.*.*"},
+			Name: StreamWork, Subjects: []string{"work.*.*.*", "later.*.*.*", "retry.*.*.*"},
 			Description:       "work to do later, and work that is due",
 			AllowMsgSchedules: true, AllowMsgTTL: true, AllowDirect: true,
 			Retention: jetstream.WorkQueuePolicy, // what is done is gone

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
@@ -22,6 +23,8 @@ type DueWork struct {
 	Workflow, Instance string
 	// Context is the contract that the message carries.
 	Context contextkit.RequestContext
+	// Time is when it became due, by the clock of NATS.
+	Time time.Time
 }
 
 // ReadDueWork calls each for the due work of a tenant, the zero tenant: of all, in order from a
@@ -59,7 +62,7 @@ func parseDueWork(msg *jetstream.RawStreamMsg) (DueWork, error) {
 	if rc.TenantID != tenant {
 		return DueWork{}, fmt.Errorf("it carries the contract of tenant %q", rc.TenantID)
 	}
-	return DueWork{Sequence: msg.Sequence, Tenant: tenant, Workflow: parts[2], Instance: parts[3], Context: rc}, nil
+	return DueWork{Sequence: msg.Sequence, Tenant: tenant, Workflow: parts[2], Instance: parts[3], Context: rc, Time: msg.Time}, nil
 }
 
 // RemoveDueWork removes a message of completed work. A missing message is no error.
@@ -105,13 +108,28 @@ var absent = map[string]bool{"no message found": true, "deleted message": true, 
 // CountEvents returns the number of messages of the journal on a subject, which may have
 // wildcards, after a sequence. It reads one of them, from any replica: the number may be behind.
 func CountEvents(ctx context.Context, js jetstream.JetStream, subject string, after uint64) (int64, error) {
+	return countAfter(ctx, js, StreamEvents, subject, after)
+}
+
+// CountRetries returns the number of a tenant's instances whose next attempt is scheduled
+// ([RetrySubject]); the zero tenant: of all tenants. The number may be behind.
+func CountRetries(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID) (int64, error) {
+	subject := "retry.*.*.*"
+	if !tenant.IsZero() {
+		subject = RetrySubject(tenant, "*", "*")
+	}
+	return countAfter(ctx, js, StreamWork, subject, 0)
+}
+
+// countAfter is CountEvents for any stream with direct gets.
+func countAfter(ctx context.Context, js jetstream.JetStream, stream, subject string, after uint64) (int64, error) {
 	request, err := json.Marshal(map[string]any{"seq": after + 1, "next_by_subj": subject, "batch": 1})
 	if err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, silentAfter)
 	defer cancel()
-	reply, err := js.Conn().RequestWithContext(ctx, "$JS.API.DIRECT.GET."+StreamEvents, request)
+	reply, err := js.Conn().RequestWithContext(ctx, "$JS.API.DIRECT.GET."+stream, request)
 	if err != nil {
 		return 0, fmt.Errorf("backbone: count %s: %w", subject, err)
 	}

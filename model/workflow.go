@@ -41,6 +41,8 @@ type Step struct {
 	Parallel []Step
 	// Undo is the command that undoes the step; nil: there is nothing to undo.
 	Undo *CommandTemplate
+	// Retry says how often a command or a webhook is tried again.
+	Retry Retry
 }
 
 // Leaves yields the steps in order, those within parallel ones in their place.
@@ -195,11 +197,11 @@ func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
 
 func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool, undoable bool) Step {
 	var s Step
-	known := []string{"name", "submit", "webhook"}
+	known := []string{"name", "submit", "webhook", "retry"}
 	if undoable {
 		known = append(known, "undo", "wait", "parallel")
 	}
-	kinds := 0
+	kinds, retries := 0, false
 	for key, value := range p.members(n, path, known...) {
 		path := join(path, key.Value)
 		switch key.Value {
@@ -230,6 +232,8 @@ func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool
 			if len(s.Parallel) == 0 {
 				p.reject(value, path, "there is no step")
 			}
+		case "retry":
+			s.Retry, retries = p.retry(value, path), true
 		case "undo":
 			undo := p.commandTemplate(m, value, path)
 			s.Undo = &undo
@@ -237,6 +241,9 @@ func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool
 	}
 	if s.Name == "" || kinds != 1 {
 		p.reject(n, path, "a step has `name` and exactly one of submit, webhook, wait and parallel")
+	}
+	if retries && s.Submit == nil && s.Webhook == nil {
+		p.reject(n, path, "`retry` is for commands and webhooks")
 	}
 	if s.Undo != nil && (s.Wait != nil || s.Parallel != nil) {
 		p.reject(n, path, "what undoes steps stands with each of them")

@@ -68,7 +68,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"backbone.requestLeader nats.RequestWithContext": {"", ""},
 	// Requests to JetStream's API, as those of the client library.
 	"backbone.removeMessage nats.RequestWithContext": {"", ""},
-	"backbone.CountEvents nats.RequestWithContext":   {"", ""},
+	"backbone.countAfter nats.RequestWithContext":    {"", ""},
 	"backbone.Storage.examine nats.Request":          {"", ""},
 	"backup.ask nats.RequestWithContext":             {"", ""},
 	"backbonetest.NextBlock jetstream.Publish":       {"", ""}, // of tests alone
@@ -90,10 +90,10 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"contextkit.InjectNATS, or it fails; what no call causes is sent under the platform's context", "backbone.TestKept_PlatformWritesCarryTheContract"},
 	"backbone.Timeline.publish jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS under the call's own context, or it is counted as lost", "backbone.TestAHopCarriesTheContractOfItsCall"},
-	"runner.later jetstream.PublishMsg": {
+	"runner.schedule jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestAWorkflowWaitsAcrossARestart"},
 	"webhook.New net.DialContext": {"", ""},
-	"webhook.Caller.Post http.Do": {
+	"webhook.Caller.post http.Do": {
 		"the client's transport is contextkit.HTTPTransport", "services/runner/webhook.TestACallIsSignedKeyedAndCarriesTheContract"},
 	"audit.outbox.send jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestDenialsAndOperationsAreAudited"},

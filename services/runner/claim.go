@@ -141,7 +141,7 @@ func (o *owned) flush(ctx context.Context, leaving bool) error {
 		return nil
 	}
 	next := o.stored
-	next.Read, next.Epoch, next.Open, next.Due = o.read, o.epoch, attempts(o.open, false), attempts(o.due, true)
+	next.Read, next.Epoch, next.Open, next.Due = o.read, o.epoch, attemptsOf(o.open, false), attemptsOf(o.due, true)
 	if release {
 		next.Owner = ""
 	}

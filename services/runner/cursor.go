@@ -81,9 +81,9 @@ func (s *Service) saveCursor(ctx context.Context, tenant contextkit.TenantID, c 
 	}
 }
 
-// attempts returns the pieces' sequences with their failures, in order; failed alone: those that
+// attemptsOf returns the pieces' sequences with their failures, in order; failed alone: those that
 // have failed.
-func attempts(pieces map[uint64]*piece, failedAlone bool) []attempt {
+func attemptsOf(pieces map[uint64]*piece, failedAlone bool) []attempt {
 	var out []attempt
 	for sequence, p := range pieces {
 		if p.failed > 0 || !failedAlone {

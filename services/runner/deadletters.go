@@ -136,10 +136,25 @@ func (s *Service) replay(ctx context.Context, tenant contextkit.TenantID, letter
 	if err := w.reopen(work, letter.Event); err != nil {
 		return err
 	}
-	if err := w.react(work, letter.Event); err != nil {
+	if err := w.runAll(work, letter.Event); err != nil {
 		return err
 	}
 	return backbone.RemoveDeadLetter(ctx, s.js, letter.Sequence)
+}
+
+// runAll runs every workflow that the event starts, and returns their errors.
+func (w *worker) runAll(ctx context.Context, event backbone.Event) error {
+	var errs []error
+	m := w.models.Current()
+	for _, workflow := range m.Workflows() {
+		if workflow.On != (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {
+			continue
+		}
+		if _, err := w.engine.run(ctx, m, workflow, w.tenant, event); err != nil {
+			errs = append(errs, fmt.Errorf("workflow %s: %w", workflow.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // reopen lets the event's failed instances be undone again.
@@ -149,7 +164,7 @@ func (w *worker) reopen(ctx context.Context, event backbone.Event) error {
 			continue
 		}
 		i, err := w.engine.instances.load(ctx, w.tenant, workflow.Name, instanceID(event))
-		if errors.Is(err, errNoInstance) || err == nil && i.State != stateFailed {
+		if errors.Is(err, errNoInstance) || err == nil && i.State != stateFailed && i.Attempts == nil {
 			continue
 		}
 		if err != nil {
@@ -166,6 +181,10 @@ func (w *worker) reopen(ctx context.Context, event backbone.Event) error {
 // reopen takes back the refusals of what undoes a failed instance, so that it is
 // tried again.
 func (i *instance) reopen() {
+	i.Attempts = nil
+	if i.State != stateFailed {
+		return
+	}
 	i.State = stateCompensating
 	i.Steps = slices.DeleteFunc(i.Steps, func(done step) bool {
 		return done.Outcome == outcomeRefused && done.Name != i.Failure.Step

@@ -41,6 +41,7 @@ type engine struct {
 	js        jetstream.JetStream
 	timeline  *backbone.Timeline
 	failing   *failing
+	postponed *postponed
 }
 
 // refusedError says that the command of a step was refused for good.
@@ -51,16 +52,17 @@ func (e *refusedError) Error() string { return e.message }
 // errFailed says that an instance could not even be undone.
 var errFailed = errors.New("the workflow failed and could not be undone")
 
-// run drives the workflow's instance for an event until it ends. An error but
-// [errFailed] leaves it to be run again, and nothing is done twice.
-func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event backbone.Event) error {
+// run drives the workflow's instance for an event until it ends or waits, and returns it; nil if
+// it has no record. An error that is not [final] leaves it to be run again, and nothing is done
+// twice.
+func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event backbone.Event) (*instance, error) {
 	trigger, err := trigger(ctx, m, workflow.On, tenant, event)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	applies, err := workflow.Applies(ctx, trigger)
 	if err != nil || !applies {
-		return err
+		return nil, err
 	}
 	i, err := e.instances.load(ctx, tenant, workflow.Name, instanceID(event))
 	fresh := errors.Is(err, errNoInstance)
@@ -68,15 +70,15 @@ func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workfl
 	case fresh:
 		i = &instance{Workflow: workflow.Name, ID: instanceID(event), State: stateRunning, Started: time.Now().UTC(), tenant: tenant}
 	case err != nil:
-		return err
+		return nil, err
 	}
 	i.take(m, workflow.On, event, trigger)
 	if fresh {
 		if err := e.instances.save(ctx, i); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return e.drive(ctx, workflow, i)
+	return i, e.drive(ctx, workflow, i)
 }
 
 // trigger is an event as the model's rules know it.
@@ -98,38 +100,52 @@ func (i *instance) take(m *model.Model, on model.EventRef, event backbone.Event,
 }
 
 // resume drives an instance on whose time has come. It returns the event that
-// started it, as soon as it is known.
-func (e *engine) resume(ctx context.Context, m *model.Model, tenant contextkit.TenantID, name, id string) (backbone.Event, error) {
-	i, err := e.instances.load(ctx, tenant, name, id)
+// started it and the instance, as soon as they are known.
+func (e *engine) resume(ctx context.Context, m *model.Model, work backbone.DueWork) (backbone.Event, *instance, error) {
+	tenant, name := work.Tenant, work.Workflow
+	i, err := e.instances.load(ctx, tenant, name, work.Instance)
 	if errors.Is(err, errNoInstance) {
-		return backbone.Event{}, nil // it has come of age
+		return backbone.Event{}, nil, nil // it has come of age
 	}
 	if err != nil {
-		return backbone.Event{}, err
+		return backbone.Event{}, nil, err
 	}
+	i.woken = work.Time
 	for _, workflow := range m.Workflows() {
 		if workflow.Name == name {
 			event, err := i.event(workflow.On)
 			if err != nil {
-				return event, err
+				return event, i, err
 			}
 			trigger, err := trigger(ctx, m, workflow.On, tenant, event)
 			if err != nil {
-				return event, err
+				return event, i, err
 			}
 			i.take(m, workflow.On, event, trigger)
-			return event, e.drive(ctx, workflow, i)
+			return event, i, e.drive(ctx, workflow, i)
 		}
 	}
-	return backbone.Event{}, fmt.Errorf("%w: the model has no workflow %q any more", model.ErrEvaluation, name)
+	return backbone.Event{}, i, fmt.Errorf("%w: the model has no workflow %q any more", model.ErrEvaluation, name)
 }
 
-// drive does what is to be done until the instance ends or has to wait. An error other than
-// [errFailed], which is the instance's end, leaves it to be tried again: it is failing then.
+// drive does the instance's steps until it ends or has to wait. A [stepError] says that a step has
+// failed and can be tried again; [errFailed] and [errStuck] that the instance cannot go on; any
+// other error leaves it to be driven again.
 func (e *engine) drive(ctx context.Context, workflow *model.Workflow, i *instance) error {
+	if later, err := e.pending(ctx, i); later || err != nil {
+		return err
+	}
+	before, revision := i.Attempts, i.revision
+	if before != nil && before.Stuck {
+		return fmt.Errorf("%w: step %s: %s", errStuck, before.Step, before.Error)
+	}
+	i.Attempts = nil // what is saved from here on is progress
 	err := e.advance(ctx, workflow, i)
+	if err != nil && i.revision == revision {
+		i.Attempts = before
+	}
 	if !errors.Is(ctx.Err(), context.Canceled) { // else the runner has given the work up
-		e.failing.note(i, err != nil && !errors.Is(err, errFailed), time.Now())
+		e.failing.note(i, err != nil && !final(err), time.Now())
 	}
 	return err
 }
@@ -183,13 +199,11 @@ func (e *engine) doAll(ctx context.Context, i *instance, s model.Step) (refused 
 	group.SetLimit(parallelSteps)
 	leaves := slices.Collect(model.Leaves([]model.Step{s}))
 	done := make([]*step, len(leaves))
-	fresh := false
 	for n, leaf := range leaves {
 		if known, ok := i.find(leaf.Name); ok {
 			done[n] = &known
 			continue
 		}
-		fresh = true
 		group.Go(func() error {
 			var err error
 			done[n], err = e.do(ctx, i, leaf.Name, leaf)
@@ -197,13 +211,14 @@ func (e *engine) doAll(ctx context.Context, i *instance, s model.Step) (refused 
 		})
 	}
 	failed := group.Wait()
+	fresh := false
 	// What is done is kept, also when another has to be tried again.
 	for _, d := range done {
 		if d == nil {
 			continue
 		}
 		if _, known := i.find(d.Name); !known {
-			i.Steps = append(i.Steps, *d)
+			i.Steps, fresh = append(i.Steps, *d), true
 		}
 		if d.Outcome == outcomeRefused && refused == nil {
 			refused = d
@@ -233,7 +248,7 @@ func (e *engine) wait(ctx context.Context, i *instance, s *model.Step) (bool, er
 			return false, err
 		}
 	}
-	if now := time.Now(); now.Before(i.Waiting.Until) {
+	if i.now().Before(i.Waiting.Until) {
 		return true, later(ctx, e.js, i, i.Waiting.Until)
 	}
 	i.Waiting = nil
@@ -278,8 +293,8 @@ func (e *engine) backward(ctx context.Context, workflow *model.Workflow, i *inst
 	return e.instances.save(ctx, i)
 }
 
-// do does a step and returns its outcome, which the caller keeps. An error means
-// that it is to be tried again.
+// do does a step and returns its outcome, which the caller stores. The error is a [stepError]: the
+// step can be tried again.
 func (e *engine) do(ctx context.Context, i *instance, name string, s model.Step) (*step, error) {
 	ctx = contextkit.SpanContext(ctx)
 	began := time.Now()
@@ -292,7 +307,7 @@ func (e *engine) do(ctx context.Context, i *instance, name string, s model.Step)
 	var refused *refusedError
 	e.record(ctx, i, name, s, began, err)
 	if err != nil && !errors.As(err, &refused) {
-		return nil, fmt.Errorf("step %s: %w", name, err)
+		return nil, &stepError{name: name, retry: s.Retry, err: err}
 	}
 	done := &step{Name: name, Outcome: outcomeDone, Time: time.Now().UTC()}
 	if refused != nil {
@@ -333,7 +348,7 @@ func (e *engine) call(ctx context.Context, i *instance, name string, template *m
 	if err != nil {
 		return &refusedError{message: "the model's body is no JSON: " + err.Error()}
 	}
-	err = e.webhooks.Post(ctx, target, body, stepKey(i, name))
+	err = e.webhooks.Post(ctx, webhook.Call{Source: i.Workflow + "/" + name, Target: target, Body: body, Key: stepKey(i, name)})
 	var refusal *webhook.RefusedError
 	if errors.As(err, &refusal) {
 		return &refusedError{message: refusal.Reason}

@@ -10,8 +10,7 @@ import (
 )
 
 const (
-	// stuckAfter is how long an instance may fail before it counts as stuck: half of the time
-	// after which its trigger becomes a dead letter.
+	// stuckAfter is how long an instance may fail before it counts as stuck.
 	stuckAfter = 5 * time.Minute
 	// failureKept is how long after its last failure an instance counts as failing: longer than
 	// the longest wait for another attempt and that attempt. One that has become a dead letter,

@@ -38,6 +38,7 @@ type instance struct {
 	Steps    []step        `json:"steps"`
 	Failure  model.Failure `json:"failure"`
 	Waiting  *waiting      `json:"waiting,omitempty"`
+	Attempts *attempts     `json:"attempts,omitempty"`
 	Trigger  model.Trigger `json:"trigger"`
 	// DataVersion is the version of the trigger's data; 0: of the first, or not known.
 	DataVersion int       `json:"data_version,omitempty"`
@@ -45,7 +46,17 @@ type instance struct {
 	Updated     time.Time `json:"updated"`
 
 	tenant   contextkit.TenantID
-	revision uint64 // of the record; 0: not kept yet
+	revision uint64    // of the record; 0: not kept yet
+	woken    time.Time // when the message that woke it became due, by the clock of NATS; zero: none did
+}
+
+// now returns the time by which waits and retries have come: this runner's clock may be behind
+// that of NATS, which has delivered the instance's message when it was due.
+func (i *instance) now() time.Time {
+	if now := time.Now(); now.After(i.woken) {
+		return now
+	}
+	return i.woken
 }
 
 // waiting says at which step an instance is held back, and until when.

@@ -16,7 +16,12 @@ import (
 // delivers it to whichever runner is there then. A second schedule for the same
 // instance takes the place of the first.
 func later(ctx context.Context, js jetstream.JetStream, i *instance, at time.Time) error {
-	msg := &nats.Msg{Subject: backbone.LaterSubject(i.tenant, i.Workflow, i.ID), Header: nats.Header{}}
+	return schedule(ctx, js, backbone.LaterSubject(i.tenant, i.Workflow, i.ID), i, at)
+}
+
+// schedule is later on a subject of the schedule.
+func schedule(ctx context.Context, js jetstream.JetStream, subject string, i *instance, at time.Time) error {
+	msg := &nats.Msg{Subject: subject, Header: nats.Header{}}
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
 		return err
 	}
@@ -53,29 +58,16 @@ func (w *worker) due(ctx context.Context, msg jetstream.Msg) {
 		_ = msg.TermWithReason("malformed") // no attempt will read it better
 		return
 	}
-	attempt := 1
+	work := backbone.DueWork{Tenant: w.tenant, Workflow: parts[2], Instance: parts[3], Context: rc}
+	failed := 0
 	if meta, err := msg.Metadata(); err == nil {
-		attempt = int(meta.NumDelivered) //nolint:gosec // small
+		work.Time, failed = meta.Timestamp, int(meta.NumDelivered)-1 //nolint:gosec // small
 	}
-	rc.RequestID = contextkit.NewID()
-	ctx = contextkit.NewContext(ctx, rc)
-	event, err := w.engine.resume(ctx, w.models.Current(), w.tenant, parts[2], parts[3])
-	log := w.log.With().Str("workflow", parts[2]).Str("instance", parts[3]).Str("correlation_id", rc.CorrelationID).Int("attempt", attempt).Logger()
-	switch {
-	case err == nil:
-		if err := msg.Ack(); err != nil {
-			log.Warn().Err(err).Msg("acknowledgement lost; the instance will be looked at again")
-		}
-	case event.ID != "" && (final(err) || attempt >= maxAttempts):
-		log.Error().Err(err).Msg("due work becomes a dead letter")
-		if w.bury(ctx, event, err) != nil {
-			_ = msg.NakWithDelay(retryDelay(attempt))
-			return
-		}
-		_ = msg.TermWithReason("dead letter")
-	default:
-		delay := retryDelay(attempt)
-		log.Warn().Err(err).Dur("again_in_ms", delay).Msg("due work is tried again")
-		_ = msg.NakWithDelay(delay) // if it is lost, ackWait delivers it again
+	if ended, again := w.workDue(ctx, work, try{failed: failed}); !ended {
+		_ = msg.NakWithDelay(again) // if it is lost, ackWait delivers it again
+		return
+	}
+	if err := msg.Ack(); err != nil {
+		w.log.Warn().Err(err).Msg("acknowledgement lost; the instance will be looked at again")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -24,13 +25,17 @@ var (
 	workflowsWaiting      = prometheus.NewDesc("headgate_workflows_waiting", "Workflow instances of all tenants that wait for a time, or whose time has come and that no runner has driven on yet.", nil, nil)
 	workflowsFailing      = prometheus.NewDesc("headgate_workflows_failing", "Workflow instances whose last attempt at this runner failed and that are tried again.", nil, nil)
 	workflowsStuck        = prometheus.NewDesc("headgate_workflows_stuck", "Failing workflow instances that have failed for five minutes or longer.", nil, nil)
+	workflowsPostponed    = prometheus.NewDesc("headgate_workflows_postponed", "Workflow instances of all tenants whose next attempt is scheduled.", nil, nil)
+	postponedHeld         = prometheus.NewDesc("headgate_workflow_retries_held_total", "Attempts that failed and stay in work, because their tenant has as many scheduled retries as it may.", nil, nil)
+	receiversOpen         = prometheus.NewDesc("headgate_webhook_receivers_open", "Receivers of webhooks that fail: their breaker does not admit every call.", nil, nil)
+	webhooksHeld          = prometheus.NewDesc("headgate_webhooks_held_total", "Webhooks that were not called, because the receiver's breaker was open or its places were taken; they are tried again.", nil, nil)
 	tenantWorkflowsMetric = prometheus.NewDesc("headgate_tenant_workflows_failing", "Failing workflow instances of the ten tenants with most.", []string{"tenant"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	s.answers.Describe(descriptions)
-	for _, d := range []*prometheus.Desc{deadLettersMetric, tenantLettersMetric, workflowsWaiting, workflowsFailing, workflowsStuck, tenantWorkflowsMetric} {
+	for _, d := range []*prometheus.Desc{deadLettersMetric, tenantLettersMetric, workflowsWaiting, workflowsFailing, workflowsStuck, tenantWorkflowsMetric, workflowsPostponed, postponedHeld, receiversOpen, webhooksHeld} {
 		descriptions <- d
 	}
 }
@@ -43,12 +48,17 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value int, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
 	}
-	letters, waiting, tenants := s.stored.read(s.js)
-	gauge(deadLettersMetric, letters)
-	gauge(workflowsWaiting, waiting)
-	for _, one := range tenants {
+	counts := s.stored.read(s.js)
+	gauge(deadLettersMetric, counts.letters)
+	gauge(workflowsWaiting, counts.waiting)
+	gauge(workflowsPostponed, counts.postponed)
+	for _, one := range counts.tenants {
 		gauge(tenantLettersMetric, one.count, one.tenant)
 	}
+	open, held := s.webhooks.Receivers()
+	gauge(receiversOpen, open)
+	metrics <- prometheus.MustNewConstMetric(webhooksHeld, prometheus.CounterValue, float64(held))
+	metrics <- prometheus.MustNewConstMetric(postponedHeld, prometheus.CounterValue, float64(s.heldRetries.Load()))
 	total, stuck, most := s.failing.counts(shownTenants, time.Now())
 	gauge(workflowsFailing, total)
 	gauge(workflowsStuck, stuck)
@@ -59,29 +69,38 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 
 // stored counts the work that is stored: dead letters, and instances that wait.
 type stored struct {
-	mu               sync.Mutex
-	at               time.Time
-	letters, waiting int
-	tenants          []tenantCount // with most dead letters
+	mu     sync.Mutex
+	at     time.Time
+	counts storedCounts
+}
+
+// storedCounts has the number of dead letters, of instances that wait or whose time has come, and
+// of those among them whose next attempt is scheduled.
+type storedCounts struct {
+	letters, waiting, postponed int
+	tenants                     []tenantCount // with most dead letters
 }
 
 // read returns the counts, which it reads from JetStream if they are too old. If that fails, the
 // last ones stay until the next read is due.
-func (c *stored) read(js jetstream.JetStream) (letters, waiting int, tenants []tenantCount) {
+func (c *stored) read(js jetstream.JetStream) storedCounts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if time.Since(c.at) >= storedEvery {
 		c.at = time.Now()
 		ctx, cancel := context.WithTimeout(context.Background(), storedTimeout)
 		defer cancel()
-		c.renew(ctx, js)
+		c.counts.renew(ctx, js)
 	}
-	return c.letters, c.waiting, c.tenants
+	return c.counts
 }
 
-func (c *stored) renew(ctx context.Context, js jetstream.JetStream) {
+func (c *storedCounts) renew(ctx context.Context, js jetstream.JetStream) {
 	if work, err := js.Stream(ctx, backbone.StreamWork); err == nil {
 		c.waiting = int(work.CachedInfo().State.Msgs) //nolint:gosec // far below 2^63
+	}
+	if postponed, err := backbone.CountRetries(ctx, js, contextkit.TenantID{}); err == nil {
+		c.postponed = int(postponed)
 	}
 	stream, err := js.Stream(ctx, backbone.StreamDeadLetters)
 	if err != nil {

@@ -57,6 +57,8 @@ type owned struct {
 	dueBehind bool
 	ready     []*piece // that wait to be begun
 	running   int
+	// retrying is the number of pieces that wait here for another attempt.
+	retrying  int
 	bytes     int64 // of the events in open
 	held      bool  // the subscription is paused
 	drains    bool  // a goroutine takes what the durable consumer has left
@@ -217,10 +219,12 @@ func (o *owned) retry(p *piece, after time.Duration) {
 		o.bytes += p.bytes()
 	}
 	o.touch()
+	o.retrying++
 	p.retry = time.AfterFunc(after, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		p.retry = nil
+		o.retrying--
 		o.ready = append(o.ready, p)
 		o.pump()
 	})

@@ -26,7 +26,7 @@ func TestListDeadLetters_PagesEndAtTheirBytes(t *testing.T) {
 			ID: contextkit.NewID(), Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1,
 			Data: fmt.Appendf(nil, `{"from":%q,"to":"b","amount":1}`, strings.Repeat("a", length)),
 		}
-		if err := backbone.DeadLetter(as(t, "acme"), f.js, acme, event, "test", errors.New("of a test")); err != nil {
+		if err := backbone.DeadLetter(as(t, "acme"), f.js, acme, event, backbone.LetterOrigin{Work: "test"}, errors.New("of a test")); err != nil {
 			t.Fatal(err)
 		}
 	}

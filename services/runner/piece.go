@@ -36,11 +36,19 @@ const pieceBytes = 2 << 10
 // it is tried again.
 func (o *owned) work(ctx context.Context, p *piece) (ended bool, again time.Duration) {
 	w := o.term.service.worker(o.tenant)
+	t := try{failed: p.failed, quick: p.failed < quickRetries && o.waitsFew()}
 	if p.due != nil {
-		return w.workDue(ctx, p)
+		if ended, again = w.workDue(ctx, *p.due, t); !ended {
+			return false, again
+		}
+		if err := backbone.RemoveDueWork(ctx, w.js, p.sequence); err != nil {
+			w.log.Warn().Err(err).Str("workflow", p.due.Workflow).Str("instance", p.due.Instance).Msg("due work is done and not removed; the instance will be looked at again")
+			return false, retryDelay(p.failed + 1)
+		}
+		return true, 0
 	}
 	if p.event != nil {
-		return w.workTrigger(ctx, *p.event, p.failed+1)
+		return w.workTrigger(ctx, *p.event, t)
 	}
 	event, err := o.term.event(ctx, o.tenant, p.sequence)
 	switch {
@@ -51,54 +59,41 @@ func (o *owned) work(ctx context.Context, p *piece) (ended bool, again time.Dura
 		w.log.Warn().Err(err).Uint64("sequence", p.sequence).Msg("a trigger is not read; it is tried again")
 		return false, firstRetry
 	}
-	return w.workTrigger(ctx, event, p.failed+1)
+	return w.workTrigger(ctx, event, t)
 }
 
-// workTrigger does what the model says for a trigger.
-func (w *worker) workTrigger(ctx context.Context, event backbone.Event, attempt int) (ended bool, again time.Duration) {
+// waitsFew reports whether few of the tenant's pieces wait in its window for another attempt.
+func (o *owned) waitsFew() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.retrying < quickWindow
+}
+
+// workTrigger runs the workflows that a trigger starts.
+func (w *worker) workTrigger(ctx context.Context, event backbone.Event, t try) (ended bool, again time.Duration) {
 	rc := event.Context
 	rc.CausationID = event.ID
 	rc.RequestID = contextkit.NewID()
 	ctx = contextkit.NewContext(ctx, rc)
-	err := w.react(ctx, event)
-	log := w.log.With().Str("event_id", event.ID).Str("correlation_id", rc.CorrelationID).Int("attempt", attempt).Logger()
-	switch {
-	case err == nil:
+	err := w.react(ctx, event, t)
+	if err == nil {
 		return true, 0
-	case !final(err) && attempt < maxAttempts:
-		again = retryDelay(attempt)
-		log.Warn().Err(err).Dur("again_in_ms", again).Msg("workflow is tried again")
-		return false, again
 	}
-	log.Error().Err(err).Msg("workflow trigger becomes a dead letter")
-	if w.bury(ctx, event, err) != nil {
-		return false, retryDelay(attempt)
-	}
-	return true, 0
+	again = retryDelay(t.failed + 1)
+	w.log.Warn().Err(err).Str("event_id", event.ID).Str("correlation_id", rc.CorrelationID).Dur("again_in_ms", again).Msg("a trigger is tried again")
+	return false, again
 }
 
 // workDue drives on the instance of due work.
-func (w *worker) workDue(ctx context.Context, p *piece) (ended bool, again time.Duration) {
-	rc := p.due.Context
+func (w *worker) workDue(ctx context.Context, work backbone.DueWork, t try) (ended bool, again time.Duration) {
+	rc := work.Context
 	rc.RequestID = contextkit.NewID()
 	ctx = contextkit.NewContext(ctx, rc)
-	event, err := w.engine.resume(ctx, w.models.Current(), w.tenant, p.due.Workflow, p.due.Instance)
-	log := w.log.With().Str("workflow", p.due.Workflow).Str("instance", p.due.Instance).Str("correlation_id", rc.CorrelationID).Int("attempt", p.failed+1).Logger()
-	switch {
-	case err == nil:
-	case event.ID != "" && (final(err) || p.failed+1 >= maxAttempts):
-		log.Error().Err(err).Msg("due work becomes a dead letter")
-		if w.bury(ctx, event, err) != nil {
-			return false, retryDelay(p.failed + 1)
-		}
-	default:
-		again = retryDelay(p.failed + 1)
-		log.Warn().Err(err).Dur("again_in_ms", again).Msg("due work is tried again")
-		return false, again
+	event, i, err := w.engine.resume(ctx, w.models.Current(), work)
+	if err = w.settle(ctx, event, work.Workflow, i, err, t); err == nil {
+		return true, 0
 	}
-	if err := backbone.RemoveDueWork(ctx, w.js, p.sequence); err != nil {
-		log.Warn().Err(err).Msg("due work is done and not removed; the instance will be looked at again")
-		return false, retryDelay(p.failed + 1)
-	}
-	return true, 0
+	again = retryDelay(t.failed + 1)
+	w.log.Warn().Err(err).Str("workflow", work.Workflow).Str("instance", work.Instance).Str("correlation_id", rc.CorrelationID).Dur("again_in_ms", again).Msg("due work is tried again")
+	return false, again
 }

@@ -99,7 +99,7 @@ func (s *Service) suspect(key string, msg *jetstream.RawStreamMsg) *instance {
 // rearmOne schedules an instance's wait again if its message is missing and its record has
 // not changed.
 func (s *Service) rearmOne(ctx context.Context, i *instance) error {
-	for _, subject := range []string{backbone.LaterSubject(i.tenant, i.Workflow, i.ID), backbone.WorkSubject(i.tenant, i.Workflow, i.ID)} {
+	for _, subject := range []string{backbone.LaterSubject(i.tenant, i.Workflow, i.ID), backbone.RetrySubject(i.tenant, i.Workflow, i.ID), backbone.WorkSubject(i.tenant, i.Workflow, i.ID)} {
 		there, err := backbone.HasMessage(ctx, s.js, backbone.StreamWork, subject)
 		if err != nil || there {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -46,11 +47,13 @@ type Service struct {
 	stored    stored
 	failing   failing
 	pages     *token.Numbers
-	log       zerolog.Logger
-	commands  Commander
-	turns     *turns
-	timeline  *backbone.Timeline
-	settled   time.Duration // see [settled]
+	// heldRetries counts attempts that found no room among their tenant's scheduled retries.
+	heldRetries atomic.Int64
+	log         zerolog.Logger
+	commands    Commander
+	turns       *turns
+	timeline    *backbone.Timeline
+	settled     time.Duration // see [settled]
 	// nodesKnown is closed when it is known which nodes are announced.
 	nodesKnown chan struct{}
 
@@ -158,7 +161,7 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	if !ok {
 		w = &worker{
 			turns: s.turns, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout,
-			engine: &engine{instances: s.instances, commands: s.commands, webhooks: s.webhooks, js: s.js, timeline: s.timeline, failing: &s.failing},
+			engine: &engine{instances: s.instances, commands: s.commands, webhooks: s.webhooks, js: s.js, timeline: s.timeline, failing: &s.failing, postponed: &postponed{held: &s.heldRetries}},
 			log:    s.log.With().Str("tenant", tenant.String()).Logger(),
 			obsolete: func(ctx context.Context) (bool, error) {
 				revision, _, err := s.usesCursors(ctx)

@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
@@ -27,11 +28,8 @@ const (
 	// workTimeout bounds one attempt at an event, and finishTimeout what is left of it
 	// when no more work is taken.
 	workTimeout, finishTimeout = 2 * time.Minute, 20 * time.Second
-	// maxAttempts is how often an event is worked on before it is kept as a
-	// dead letter. With the delays below that is after about ten minutes.
-	maxAttempts = 12
 	// Delays between attempts: doubled from first to longest, with jitter.
-	firstRetry, longestRetry = 250 * time.Millisecond, 2 * time.Minute
+	firstRetry, longestRetry = 250 * time.Millisecond, 10 * time.Minute
 )
 
 // worker works on one tenant's trigger events.
@@ -184,11 +182,14 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 		_ = msg.TermWithReason("malformed") // it stays in the journal, and no attempt will read it better
 		return
 	}
-	rc := event.Context
-	rc.CausationID = event.ID
-	rc.RequestID = contextkit.NewID()
-	ctx = contextkit.NewContext(ctx, rc)
-	w.settle(ctx, msg, event, int(meta.NumDelivered), w.react(ctx, event)) //nolint:gosec // small
+	ended, again := w.workTrigger(ctx, event, try{failed: int(meta.NumDelivered) - 1}) //nolint:gosec // small
+	if !ended {
+		_ = msg.NakWithDelay(again) // if it is lost, ackWait delivers the event again
+		return
+	}
+	if err := msg.Ack(); err != nil {
+		w.log.Warn().Err(err).Str("event_id", event.ID).Msg("acknowledgement lost; the event will be looked at again")
+	}
 }
 
 // whileAlive does what is to be done with a message, and tells JetStream meanwhile that it
@@ -211,71 +212,78 @@ func (w *worker) whileAlive(msg jetstream.Msg, do func()) {
 	}
 }
 
-// react runs every workflow that the event starts. Errors that are [final] are told once
-// no other workflow has to be tried again.
-func (w *worker) react(ctx context.Context, event backbone.Event) error {
-	var ended, again []error
+// try is one attempt at a trigger or at due work.
+type try struct {
+	// failed is the number of attempts before it that are not in a record.
+	failed int
+	// quick says that a failed step is tried again within the window.
+	quick bool
+}
+
+// react runs every workflow that the event starts, and settles each by itself. The error is of
+// those that have to be run again.
+func (w *worker) react(ctx context.Context, event backbone.Event, t try) error {
+	var again []error
 	m := w.models.Current()
 	for _, workflow := range m.Workflows() {
 		if workflow.On != (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {
 			continue
 		}
-		if err := w.engine.run(ctx, m, workflow, w.tenant, event); err != nil {
-			err = fmt.Errorf("workflow %s: %w", workflow.Name, err)
-			if final(err) {
-				ended = append(ended, err)
-			} else {
-				again = append(again, err)
-			}
+		i, err := w.engine.run(ctx, m, workflow, w.tenant, event)
+		if err := w.settle(ctx, event, workflow.Name, i, err, t); err != nil {
+			again = append(again, fmt.Errorf("workflow %s: %w", workflow.Name, err))
 		}
 	}
-	if len(again) > 0 {
-		return errors.Join(again...)
-	}
-	return errors.Join(ended...)
+	return errors.Join(again...)
 }
 
-// settle acknowledges a message, or has it delivered again, or keeps it as a
-// dead letter.
-func (w *worker) settle(ctx context.Context, msg jetstream.Msg, event backbone.Event, attempt int, err error) {
-	log := w.log.With().Str("event_id", event.ID).Str("correlation_id", event.Context.CorrelationID).Int("attempt", attempt).Logger()
-	switch {
-	case err == nil:
-		if err := msg.Ack(); err != nil {
-			log.Warn().Err(err).Msg("acknowledgement lost; the event will be looked at again")
+// settle ends an attempt at a workflow's instance (nil: it has no record), whose error is err: the
+// next attempt is scheduled, or the instance becomes a dead letter. It returns an error if neither
+// could be done, or need not: then the instance is to be driven again soon.
+func (w *worker) settle(ctx context.Context, event backbone.Event, workflow string, i *instance, err error, t try) error {
+	log := w.log.With().Str("workflow", workflow).Str("event_id", event.ID).Str("correlation_id", event.Context.CorrelationID).Logger()
+	var failure *stepError
+	if i != nil && errors.As(err, &failure) && !failure.quick(i, t) && !final(err) && !errors.Is(ctx.Err(), context.Canceled) {
+		postponed := w.engine.postpone(ctx, i, failure, t.failed)
+		switch {
+		case postponed == nil:
+			log.Warn().Err(err).Str("instance", i.ID).Int("failed", i.Attempts.Failed).Time("next", i.Attempts.Next).Msg("a step has failed and is tried again")
+			return nil
+		case !final(postponed):
+			return errors.Join(err, postponed)
 		}
-	case !final(err) && attempt < maxAttempts:
-		delay := retryDelay(attempt)
-		log.Warn().Err(err).Dur("again_in_ms", delay).Msg("workflow is tried again")
-		_ = msg.NakWithDelay(delay) // if it is lost, ackWait delivers the event again
-	default:
-		log.Error().Err(err).Msg("workflow trigger becomes a dead letter")
-		if w.bury(ctx, event, err) != nil {
-			_ = msg.NakWithDelay(retryDelay(attempt))
-			return
-		}
-		_ = msg.TermWithReason("dead letter")
+		err = postponed
 	}
+	if err == nil || !final(err) {
+		return err
+	}
+	log.Error().Err(err).Msg("a workflow's instance becomes a dead letter")
+	return w.bury(ctx, event, workflow, i, err)
 }
 
 // final reports whether another attempt would end the same way.
 func final(err error) bool {
-	return errors.Is(err, errFailed) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, backbone.ErrMalformedEvent)
+	return errors.Is(err, errFailed) || errors.Is(err, errStuck) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, backbone.ErrMalformedEvent) ||
+		errors.Is(err, nats.ErrMaxPayload) // of a record that cannot be stored
 }
 
-// bury keeps an event as a dead letter. If it cannot, the event's message is
-// delivered again.
-func (w *worker) bury(ctx context.Context, event backbone.Event, cause error) error {
+// bury stores a dead letter of a workflow's instance (nil: it has no record) for an event.
+func (w *worker) bury(ctx context.Context, event backbone.Event, workflow string, i *instance, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
 	defer cancel()
-	err := backbone.DeadLetter(ctx, w.js, w.tenant, event, w.consumerName(), cause)
+	origin := backbone.LetterOrigin{Work: w.consumerName(), Workflow: workflow}
+	if i != nil {
+		origin.Instance, origin.Revision = i.ID, i.revision
+	}
+	err := backbone.DeadLetter(ctx, w.js, w.tenant, event, origin, fmt.Errorf("workflow %s: %w", workflow, cause))
 	if err != nil {
-		w.log.Error().Err(err).Str("event_id", event.ID).Msg("dead letter not kept; the work will be tried again")
+		w.log.Error().Err(err).Str("event_id", event.ID).Msg("dead letter not stored; the work will be tried again")
 	}
 	return err
 }
 
-// retryDelay is exponential; its upper half is jitter.
+// retryDelay returns the delay after the n-th failure in a row, from 1. It is exponential, and its
+// upper half is jitter.
 func retryDelay(attempt int) time.Duration {
 	ceiling := longestRetry
 	if shift := attempt - 1; shift < 16 {

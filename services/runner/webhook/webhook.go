@@ -71,10 +71,34 @@ type RefusedError struct{ Reason string }
 // Error implements error.
 func (e *RefusedError) Error() string { return e.Reason }
 
+// RetryAfterError says when a receiver wants the call to be repeated (RFC 9110 §10.2.3).
+type RetryAfterError struct {
+	After time.Duration
+	err   error
+}
+
+// Error implements error.
+func (e *RetryAfterError) Error() string { return e.err.Error() }
+
+// Unwrap returns the answer's error.
+func (e *RetryAfterError) Unwrap() error { return e.err }
+
+// Call is a webhook to post.
+type Call struct {
+	// Source names the step that calls: each has breakers of its own.
+	Source string
+	// Target is the URL, and Body the JSON that is posted.
+	Target string
+	Body   []byte
+	// Key is the idempotency key: the same for every attempt.
+	Key string
+}
+
 // Caller posts webhooks. It may be used concurrently.
 type Caller struct {
-	config Config
-	client *http.Client
+	config    Config
+	client    *http.Client
+	receivers receivers
 }
 
 // New returns a caller.
@@ -128,19 +152,46 @@ var (
 	nat64        = netip.MustParsePrefix("64:ff9b::/96")  // RFC 6052: leads to any IPv4 address
 )
 
-// Post sends body to target under an idempotency key. A [*RefusedError] is for good;
-// any other error may go away.
-func (c *Caller) Post(ctx context.Context, target string, body []byte, key string) error {
-	address, err := c.allowed(target)
+// Receivers returns the number of receivers whose breaker does not admit every call, and that of
+// calls that were not made since the start, because of a breaker or for lack of places.
+func (c *Caller) Receivers() (open int, held int64) { return c.receivers.counts() }
+
+// Post makes a call for the tenant of ctx. A [*RefusedError] is for good; after any other error
+// another attempt may succeed, after a [*HeldError] or a [*RetryAfterError] at a later time.
+func (c *Caller) Post(ctx context.Context, call Call) error {
+	address, err := c.allowed(call.Target)
 	if err != nil {
 		return err
 	}
+	rc, ok := contextkit.FromContext(ctx)
+	if !ok {
+		return contextkit.ErrNoContext
+	}
+	end, err := c.receivers.acquire(ctx, rc.TenantID, receiverKey{call.Source, address.Host})
+	if err != nil {
+		return err
+	}
+	result := failed
+	defer func() { end(result) }()
+	err = c.post(ctx, address, call)
+	var refused *RefusedError
+	switch {
+	case err == nil, errors.As(err, &refused):
+		result = succeeded
+	case errors.Is(ctx.Err(), context.Canceled):
+		result = abandoned
+	}
+	return err
+}
+
+func (c *Caller) post(ctx context.Context, address *url.URL, call Call) error {
+	body := call.Body
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address.String(), bytes.NewReader(body))
 	if err != nil {
 		return &RefusedError{"the URL cannot be called"}
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set(headerKey, key)
+	req.Header.Set(headerKey, call.Key)
 	if c.config.Secret != nil {
 		now := strconv.FormatInt(time.Now().Unix(), 10)
 		req.Header.Set(headerTimestamp, now)

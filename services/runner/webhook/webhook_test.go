@@ -30,7 +30,7 @@ func post(t *testing.T, config webhook.Config, target string) error {
 	t.Helper()
 	caller := webhook.New(config)
 	defer caller.Close()
-	return caller.Post(contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "acme")), target, []byte(`{"a":1}`), "key-1")
+	return caller.Post(contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "acme")), webhook.Call{Target: target, Body: []byte(`{"a":1}`), Key: "key-1"})
 }
 
 var local = webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true}
@@ -60,7 +60,7 @@ func TestACallIsSignedKeyedAndCarriesTheContract(t *testing.T) {
 	}
 	caller := webhook.New(local)
 	defer caller.Close()
-	if err := caller.Post(context.Background(), url, nil, "k"); !errors.Is(err, contextkit.ErrNoContext) {
+	if err := caller.Post(context.Background(), webhook.Call{Target: url, Key: "k"}); !errors.Is(err, contextkit.ErrNoContext) {
 		t.Errorf("without context: %v", err)
 	}
 }

@@ -1,0 +1,187 @@
+package runner_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner/webhook"
+)
+
+var localHooks = webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true}
+
+// withHook is the wallet model with a further workflow, of the event that opens a wallet, which
+// calls a webhook.
+func withHook(hook string) model.Source {
+	return func(ctx context.Context) (string, []byte, error) {
+		name, source, err := model.Wallet(ctx)
+		return name, append(source, []byte("\n  tell:\n    on: wallet.opened\n    steps:\n      - {name: tell, webhook: {url: \""+hook+"\", body: {owner: event.owner}}}\n")...), err
+	}
+}
+
+// retries returns the number of the tenant's instances whose next attempt is scheduled.
+func (f *fixture) retries(t *testing.T, tenant string) int64 {
+	t.Helper()
+	count, err := backbone.CountRetries(t.Context(), f.js, backbonetest.Tenant(t, tenant))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return count
+}
+
+// Instances whose webhook fails leave the window, so that the tenant's other workflows do not wait
+// for them.
+func TestRetries_FailingWebhooksDelayNoOtherWorkflow(t *testing.T) {
+	many := 200
+	if testing.Short() {
+		many = 100
+	}
+	var calls atomic.Int64
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		_, _ = io.Copy(io.Discard, r.Body) // the server notices from then on that the client has left
+		if r.URL.Path == "/silent" {
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
+	defer server.Close()
+	for _, path := range []string{"/e500", "/silent"} {
+		t.Run(path[1:], func(t *testing.T) {
+			calls.Store(0)
+			f := startWith(t, withHook("'"+server.URL+path+"'"), localHooks)
+			f.wallets(t, "acme")
+			for n := range many {
+				f.submit(t, "acme", "wallet", fmt.Sprint("w", n), "open", map[string]any{"owner": "x"})
+			}
+			f.transfer(t, "acme", "t", "b", 100)
+			if got := f.ended(t, "acme", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED {
+				t.Fatalf("the transfer ends as %v", got.GetState())
+			}
+			if n := f.retries(t, "acme"); n < int64(many)/2 {
+				t.Errorf("%d instances wait for their next attempt: want most of %d", n, many)
+			}
+			if n := calls.Load(); n > int64(many)/2 {
+				t.Errorf("a receiver that fails was called %d times for %d instances: its breaker does not open", n, many)
+			}
+			if path == "/silent" {
+				close(release)
+			}
+		})
+	}
+}
+
+// The same holds for steps whose command fails; once it does not, each instance ends.
+func TestRetries_FailingCommandsDelayNoOtherWorkflow(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	var fails atomic.Bool
+	fails.Store(true)
+	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+		if fails.Load() && strings.HasSuffix(req.GetIdempotencyKey(), ":debit") && req.GetPayload().AsMap()["amount"] == 1.0 {
+			return connect.NewError(connect.CodeUnavailable, "not now")
+		}
+		return nil
+	})
+	const many = 100
+	for n := range many {
+		f.transfer(t, "acme", fmt.Sprint("t", n), "b", 1)
+	}
+	f.transfer(t, "acme", "good", "b", 100)
+	f.ended(t, "acme", "good")
+	if n := f.retries(t, "acme"); n == 0 {
+		t.Error("no instance waits for its next attempt")
+	}
+	fails.Store(false)
+	for n := range many {
+		f.ended(t, "acme", fmt.Sprint("t", n))
+	}
+	if a, b := f.balance(t, "acme", "a"), f.balance(t, "acme", "b"); a != 900-many || b != 100+many {
+		t.Errorf("balances %v and %v, want %d and %d", a, b, 900-many, 100+many)
+	}
+}
+
+// Each workflow of an event is settled by itself: one that fails for good becomes a dead letter
+// while another one of the same event is tried again.
+func TestRetries_AFinalFailureIsNotHiddenByAnotherWorkflowsRetry(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	defer server.Close()
+	source := func(ctx context.Context) (string, []byte, error) {
+		name, text, err := withHook("'" + server.URL + "'")(ctx)
+		return name, append(text, []byte(`
+  badwhen:
+    on: wallet.opened
+    when: event.nope == 1
+    steps: [{name: a, submit: {aggregate: wallet, id: meta.aggregate_id, command: deposit, payload: {amount: "1"}}}]
+`)...), err
+	}
+	f := startWith(t, source, localHooks)
+	f.submit(t, "acme", "wallet", "a", "open", map[string]any{"owner": "x"})
+	wait(t, "there is no dead letter", func() bool {
+		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
+		return err == nil && len(res.GetLetters()) == 1 && strings.Contains(res.GetLetters()[0].GetCause(), "workflow badwhen")
+	})
+	wait(t, "the webhook is not scheduled again", func() bool { return f.retries(t, "acme") == 1 })
+}
+
+// A step is tried again across restarts until its retries are exhausted; then the instance is a
+// dead letter, which can be replayed.
+func TestRetries_AStepWhoseRetriesAreExhaustedIsADeadLetter(t *testing.T) {
+	var (
+		mu   sync.Mutex
+		keys = map[string]int{}
+		code = http.StatusInternalServerError
+	)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		keys[r.Header.Get("Idempotency-Key")]++
+		w.WriteHeader(code)
+	}))
+	defer server.Close()
+	f := startWith(t, withSteps(t, debit+fmt.Sprintf("      - {name: tell, retry: {for: 1d, attempts: 4}, webhook: {url: \"'%s'\", body: {to: event.to}}}\n", server.URL)+complete), localHooks)
+	f.wallets(t, "acme")
+	f.transfer(t, "acme", "t", "b", 100)
+	wait(t, "the retry is not scheduled", func() bool { return f.retries(t, "acme") == 1 })
+	f.stop()
+	f.run(t)
+	var letters []*adminv1.DeadLetter
+	wait(t, "there is no dead letter", func() bool {
+		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
+		letters = res.GetLetters()
+		return err == nil && len(letters) > 0
+	})
+	mu.Lock()
+	if len(keys) != 1 || len(letters) != 1 || !strings.Contains(letters[0].GetCause(), "500") {
+		t.Errorf("calls by key: %v; letters: %v", keys, letters)
+	}
+	for _, n := range keys {
+		if n != 4 {
+			t.Errorf("the receiver was called %d times, want the 4 attempts of the step", n)
+		}
+	}
+	code = http.StatusOK
+	mu.Unlock()
+	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil || res.GetReplayed() != 1 {
+		t.Fatalf("%v, %v", res, err)
+	}
+	if got := f.ended(t, "acme", "t"); steps(got) != "debit done, tell done, complete done" || f.balance(t, "acme", "a") != 900 {
+		t.Errorf("%s, a has %v", steps(got), f.balance(t, "acme", "a"))
+	}
+}

@@ -1,0 +1,212 @@
+package webhook
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+)
+
+const (
+	// receiverPlaces bounds the calls of a tenant to one receiver that are in flight, and
+	// tenantPlaces those to all of its receivers: fewer than the pieces of work that a runner does
+	// for a tenant concurrently, so that receivers which do not answer leave places for other steps.
+	receiverPlaces, tenantPlaces = 8, 12
+	// placeWait is how long a call waits for a place. Once one has waited in vain, others do not
+	// wait until a call to the receiver has ended.
+	placeWait = 250 * time.Millisecond
+	// openAfter is the number of failures in a row that open a breaker, and openFirst and
+	// openLongest are for how long it admits no call: doubled with every trial call that fails.
+	openAfter              = 5
+	openFirst, openLongest = time.Second, time.Minute
+	// tenantReceivers bounds the receivers per tenant whose failures are remembered.
+	tenantReceivers = 256
+)
+
+// HeldError says that a call was not made: the breaker of its receiver is open, or its places are
+// taken. The same call can be made after Until.
+type HeldError struct {
+	Until  time.Time
+	Reason string
+}
+
+// Error implements error.
+func (e *HeldError) Error() string { return e.Reason }
+
+// receiverKey names a receiver: a host as one step of one workflow calls it, so that a path of a
+// host that fails does not hold the calls of other steps.
+type receiverKey struct{ source, host string }
+
+// receivers has the breakers and places of all tenants. Its methods may be called concurrently.
+type receivers struct {
+	mu      sync.Mutex
+	tenants map[contextkit.TenantID]*tenantCalls
+	held    int64 // calls that were not made
+}
+
+type tenantCalls struct {
+	inFlight int
+	known    map[receiverKey]*receiver
+	freed    chan struct{} // closed and replaced when a call ends
+}
+
+// receiver is the state of a breaker: closed while until is zero, open before until, and half-open
+// after it, when one trial call is admitted.
+type receiver struct {
+	inFlight int
+	failures int // in a row
+	until    time.Time
+	opened   int // how often in a row
+	trial    bool
+	epoch    int  // grows when the breaker opens: earlier calls decide nothing then
+	slow     bool // a call waited for a place in vain
+	used     time.Time
+}
+
+// outcome is how a call ended.
+type outcome int
+
+const (
+	succeeded outcome = iota // it was answered, also with a refusal
+	failed
+	abandoned // its caller left
+)
+
+// acquire waits for a place for a call, which end gives back. Error: a [*HeldError], or that of ctx.
+func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key receiverKey) (end func(outcome), err error) {
+	var timer <-chan time.Time
+	waited := false
+	for {
+		r.mu.Lock()
+		t, one := r.find(tenant, key)
+		now := time.Now()
+		one.used = now
+		switch {
+		case !one.until.IsZero() && (one.trial || now.Before(one.until)):
+			until := one.until
+			if one.trial && now.After(until) {
+				until = now.Add(openFirst)
+			}
+			r.forget(tenant, t, key, one)
+			r.held++
+			r.mu.Unlock()
+			return nil, &HeldError{until, "the receiver " + key.host + " fails, and is not called for the moment"}
+		case one.inFlight < receiverPlaces && t.inFlight < tenantPlaces:
+			one.inFlight++
+			t.inFlight++
+			one.trial = !one.until.IsZero()
+			epoch := one.epoch
+			r.mu.Unlock()
+			return func(o outcome) { r.release(tenant, t, key, one, epoch, o) }, nil
+		case one.slow || waited:
+			one.slow = true
+			r.forget(tenant, t, key, one)
+			r.held++
+			r.mu.Unlock()
+			return nil, &HeldError{now.Add(openFirst), "the calls to the receiver " + key.host + " take long, and no further one is made for the moment"}
+		}
+		freed := t.freed
+		r.mu.Unlock()
+		if timer == nil {
+			timer = time.After(placeWait)
+		}
+		select {
+		case <-freed:
+		case <-timer:
+			waited = true
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// find returns a tenant's calls and receiver, which it creates if needed. r.mu is held.
+func (r *receivers) find(tenant contextkit.TenantID, key receiverKey) (*tenantCalls, *receiver) {
+	t := r.tenants[tenant]
+	if t == nil {
+		t = &tenantCalls{known: map[receiverKey]*receiver{}, freed: make(chan struct{})}
+		if r.tenants == nil {
+			r.tenants = map[contextkit.TenantID]*tenantCalls{}
+		}
+		r.tenants[tenant] = t
+	}
+	one := t.known[key]
+	if one == nil {
+		if len(t.known) >= tenantReceivers {
+			t.evict()
+		}
+		one = &receiver{}
+		t.known[key] = one
+	}
+	return t, one
+}
+
+// evict forgets the receiver that was not called for longest and has no call in flight.
+func (t *tenantCalls) evict() {
+	var oldest receiverKey
+	var found *receiver
+	for key, one := range t.known {
+		if one.inFlight == 0 && (found == nil || one.used.Before(found.used)) {
+			oldest, found = key, one
+		}
+	}
+	delete(t.known, oldest)
+}
+
+// forget removes what a new receiver would not differ from. r.mu is held.
+func (r *receivers) forget(tenant contextkit.TenantID, t *tenantCalls, key receiverKey, one *receiver) {
+	if one.inFlight == 0 && one.failures == 0 && one.until.IsZero() && t.known[key] == one {
+		delete(t.known, key)
+	}
+	if len(t.known) == 0 && t.inFlight == 0 && r.tenants[tenant] == t {
+		delete(r.tenants, tenant)
+	}
+}
+
+func (r *receivers) release(tenant contextkit.TenantID, t *tenantCalls, key receiverKey, one *receiver, epoch int, o outcome) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	one.inFlight--
+	t.inFlight--
+	one.slow = false
+	close(t.freed)
+	t.freed = make(chan struct{})
+	if one.epoch == epoch {
+		one.trial = false
+		switch o {
+		case succeeded:
+			one.failures, one.opened, one.until = 0, 0, time.Time{}
+		case failed:
+			if one.failures++; one.failures >= openAfter {
+				one.open(time.Now())
+			}
+		case abandoned:
+		}
+	}
+	r.forget(tenant, t, key, one)
+}
+
+// open opens the breaker for a time, a quarter of which is jitter.
+func (one *receiver) open(now time.Time) {
+	length := min(openLongest, openFirst<<min(one.opened, 16))
+	one.until = now.Add(length - rand.N(length/4))
+	one.opened++
+	one.epoch++
+}
+
+// counts returns the number of receivers whose breaker is open or half-open, and that of calls that
+// were not made since the start.
+func (r *receivers) counts() (open int, held int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.tenants {
+		for _, one := range t.known {
+			if !one.until.IsZero() {
+				open++
+			}
+		}
+	}
+	return open, r.held
+}
