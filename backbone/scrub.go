@@ -30,13 +30,18 @@ func (s *scrubber) turn(ctx context.Context) error {
 	if err := s.review(ctx); err != nil {
 		return err
 	}
+	stream, err := openEvents(ctx, s.js)
+	if err != nil {
+		return err
+	}
+	last := stream.CachedInfo().State.LastSeq
 	var (
 		gaps        []Gap
 		count, size int
 	)
 	errEnough := errors.New("enough")
 	next := s.next
-	err := readBatchesWithin(ctx, s.js, StreamEvents, "events.>", next, scrubMessages, fewSilences, func(msg *jetstream.RawStreamMsg) error {
+	err = readBatchesWithin(ctx, s.js, StreamEvents, "events.>", next, scrubMessages, fewSilences, func(msg *jetstream.RawStreamMsg) error {
 		if msg.Sequence > next {
 			gaps = append(gaps, Gap{next, msg.Sequence - 1})
 		}
@@ -46,7 +51,9 @@ func (s *scrubber) turn(ctx context.Context) error {
 		}
 		return nil
 	})
-	if errors.Is(err, errSilent) {
+	if errors.Is(err, errSilent) || err == nil && count < scrubMessages && next <= last {
+		// Where the server cannot read a block of its files by subject, it does not answer, or
+		// answers that there are no further messages.
 		if gaps, next, err = s.step(ctx, gaps, next); err == nil {
 			count = scrubMessages // there may be more
 		}
@@ -69,8 +76,7 @@ func (s *scrubber) turn(ctx context.Context) error {
 // scrubSteps bounds the messages that are asked for one by one in a turn.
 const scrubSteps = 4096
 
-// step reads on where the server answers no batch, since it cannot read a block of its files by
-// subject: message by message.
+// step reads on message by message, where the server cannot read a block of its files by subject.
 func (s *scrubber) step(ctx context.Context, gaps []Gap, next uint64) ([]Gap, uint64, error) {
 	stream, err := openEvents(ctx, s.js)
 	if err != nil {
