@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +26,7 @@ const (
 	// checkTimeout bounds questions about a stream or a consumer.
 	checkTimeout = 5 * time.Second
 	// firstPause and longestPause are the waits before a consumer that failed is made again.
-	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
+	firstPause, longestPause = 100 * time.Millisecond, time.Second
 )
 
 // errGap says that messages of a consumer were lost on their way.
@@ -58,33 +59,22 @@ func (t *Tail) consume(ctx context.Context, kind string, subjects []string, from
 	})
 }
 
-// receive calls each for a consumer's messages.
+// errEnough ends the reading of a consumer whose further messages are not needed.
+var errEnough = errors.New("no further message is needed")
+
+// receive calls each for a consumer's messages. The messages are buffered by a subscription without
+// a channel: that of [jetstream.Consumer.Messages] has exactly the room of the messages that are
+// asked for, and a heartbeat more makes the client drop one.
 func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each func(message) bool) error {
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pulledMessages, pulledBytes), jetstream.PullHeartbeat(heartbeat))
-	if err != nil {
-		return fmt.Errorf("read a consumer: %w", err)
-	}
-	defer messages.Stop()
-	ctx, lose := context.WithCancelCause(ctx)
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	var (
 		received atomic.Uint64
 		taking   atomic.Bool // each is being called: messages may be waiting
+		calling  sync.Mutex  // held while each is called
+		checking sync.WaitGroup
 	)
-	checked := make(chan struct{})
-	go func() {
-		defer close(checked)
-		checkLoss(ctx, consumer, &received, &taking, lose)
-	}()
-	defer func() { <-checked }()
-	defer lose(nil)
-	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			if errors.Is(context.Cause(ctx), errGap) {
-				return errGap
-			}
-			return err // among others ErrNoHeartbeat: to ask for more might be to ask twice
-		}
+	take := func(msg jetstream.Msg) error {
 		m, err := newMessage(msg)
 		if err != nil {
 			return err
@@ -94,11 +84,40 @@ func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each fu
 		}
 		received.Add(1)
 		taking.Store(true)
-		more := each(m)
-		if taking.Store(false); !more {
-			return nil
+		defer taking.Store(false)
+		if !each(m) {
+			return errEnough
 		}
+		return nil
 	}
+	consuming, err := consumer.Consume(func(msg jetstream.Msg) {
+		calling.Lock()
+		defer calling.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		if err := take(msg); err != nil {
+			end(err)
+		}
+	}, jetstream.PullMaxMessagesWithBytesLimit(pulledMessages, pulledBytes), jetstream.PullHeartbeat(heartbeat),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+			if !errors.Is(err, jetstream.ErrConsumerLeadershipChanged) {
+				end(err) // also ErrNoHeartbeat: messages that were asked for twice could arrive twice
+			}
+		}))
+	if err != nil {
+		return fmt.Errorf("read a consumer: %w", err)
+	}
+	checking.Go(func() { checkLoss(ctx, consumer, &received, &taking, end) })
+	<-ctx.Done()
+	consuming.Stop()
+	checking.Wait()
+	calling.Lock() // each is not called any more
+	defer calling.Unlock()
+	if err := context.Cause(ctx); !errors.Is(err, errEnough) {
+		return err
+	}
+	return nil
 }
 
 // checkLoss calls lose with [errGap] when messages were lost and none follows that would show it,
