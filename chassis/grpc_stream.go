@@ -40,7 +40,7 @@ type grpcStream struct {
 // incoming is a message that is received. grpc-go ends a call as INTERNAL when its codec
 // fails, so the codec stores the error here.
 type incoming struct {
-	msg        any
+	msg        any  // nil: the message is discarded
 	compressed bool // possibly: the call has an encoding
 	err        error
 }
@@ -49,6 +49,9 @@ type incoming struct {
 func (m *incoming) unmarshal(codec encoding.CodecV2, data mem.BufferSlice) {
 	if m.compressed && isUndecompressed(data) {
 		m.err = errUndecompressed
+		return
+	}
+	if m.msg == nil {
 		return
 	}
 	if t, ok := m.msg.(*text); ok {
@@ -128,7 +131,7 @@ func (s *grpcStream) receiveOne(msg any) error {
 	} else if err != nil {
 		return err
 	}
-	if err := s.read(&text{}); err == nil {
+	if err := s.read(nil); err == nil {
 		return connect.NewError(connect.CodeUnimplemented, "the call has more than one message")
 	} else if !errors.Is(err, io.EOF) {
 		return err

@@ -38,9 +38,6 @@ type Call struct {
 	Attempts int
 	// Waited is the time spent between attempts.
 	Waited time.Duration
-	// Denied says which rule refused the call, "" for none.
-	Denied string
-
 	// Keyed says that the request has an idempotency key.
 	Keyed bool
 	// Forced says that the node is called whatever its breaker says.
@@ -51,6 +48,7 @@ type Call struct {
 	recorded bool // in audit, as an operator's
 	chosen   bool // the client chose a shorter time than the policy's
 	limited  bool // a limit of its caller refused it
+	denied   rule // the rule that denied it
 
 	// What lies in the call, so that it is no object of its own.
 	request, answer frame.Frame

@@ -49,8 +49,8 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 		g.remember(rc, call, err)
 	}
 	switch {
-	case call.Denied != "":
-		g.counters.denied.WithLabelValues(call.Denied).Inc()
+	case call.denied != ruleNone:
+		g.counters.denied.WithLabelValues(call.denied.String()).Inc()
 		g.audit.Deny(*rc, call.account(rc), g.record(rc, call, err))
 	case call.recorded:
 	case call.Method.Audit && call.auditClass() != backbone.AuditRead:
@@ -146,8 +146,8 @@ func (g *Gateway) record(rc *contextkit.RequestContext, call *Call, err error) a
 	if call.Node.ID != "" {
 		record.Routing = g.routes.Revision()
 	}
-	if call.Denied != "" {
-		record.Decision, record.Reason = "denied", call.Denied
+	if call.denied != ruleNone {
+		record.Decision, record.Reason = "denied", call.denied.String()
 		if err != nil {
 			record.Reason += ": " + err.Error()
 		}

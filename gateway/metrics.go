@@ -25,7 +25,10 @@ func newCounters(metrics prometheus.Registerer) *counters {
 		streams: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_streams_ended_total", Help: "Streams that were sent to a node and have ended, by reason. completed and client: either side ended it; credential, suspended: what admitted it ended; exhausted: a bound, such as for a client that does not read; node: the node was lost or ended it as UNAVAILABLE; deadline; error: any other."}, []string{"reason"}),
 		denied:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_denied_total", Help: "Calls denied, by rule."}, []string{"rule"}),
 	}
-	for counter, values := range map[*prometheus.CounterVec][]string{c.retried: retryOutcomes, c.denied: denialRules, c.streams: streamEnds} {
+	for _, rule := range denialRules {
+		c.denied.WithLabelValues(rule.String())
+	}
+	for counter, values := range map[*prometheus.CounterVec][]string{c.retried: retryOutcomes, c.streams: streamEnds} {
 		for _, value := range values {
 			counter.WithLabelValues(value)
 		}
@@ -40,9 +43,6 @@ func newCounters(metrics prometheus.Registerer) *counters {
 	return c
 }
 
-// Rules of denials that end streams, too.
-const ruleCredential, ruleSuspended = "CREDENTIAL", "SUSPENDED"
-
 // shownTenants bounds the tenants with series of their own.
 const shownTenants = 10
 
@@ -51,7 +51,6 @@ const shownTenants = 10
 var (
 	limitReasons  = []string{reasonConcurrency, reasonStreams, reasonBytes, reasonFull} // of every payer
 	retryOutcomes = []string{"sent", "forbidden", "refused by the node"}
-	denialRules   = []string{ruleCredential, "RIGHT", ruleSuspended, "TENANT"}
 )
 
 // Reasons of a stream's end.
@@ -70,7 +69,7 @@ var streamEnds = []string{endCompleted, endClient, endCredential, endSuspended, 
 
 // streamEnd returns the reason that a stream has ended with err.
 func (c *Call) streamEnd(err error) string {
-	switch c.Denied {
+	switch c.denied {
 	case ruleCredential:
 		return endCredential
 	case ruleSuspended:

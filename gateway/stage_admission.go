@@ -279,11 +279,11 @@ const minRetryDelay = 50 * time.Millisecond
 // rate, and the answers to a caller whose refusals come fast are delayed. During the delay no
 // shared capacity is held.
 func (g *Gateway) refused(ctx context.Context, call *Call) {
-	if call.Denied == "" && !call.limited {
+	if call.denied == ruleNone && !call.limited {
 		return
 	}
 	budget := g.budgetOf(call)
-	if call.Denied != "" {
+	if call.denied != ruleNone {
 		budget.Denied(time.Now())
 	}
 	call.use.LeaveShared()

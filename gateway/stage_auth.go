@@ -25,7 +25,7 @@ func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context
 	}
 	principal, err := g.verifier.Authenticate(ctx, call.end.Started, call.Info.RequestHeader().Values(headerAuthorization))
 	if err != nil {
-		return ctx, call.deny("CREDENTIAL", unauthenticated(err))
+		return ctx, call.deny(ruleCredential, unauthenticated(err))
 	}
 	call.Principal = principal
 	return ctx, nil
@@ -93,13 +93,13 @@ const maxResource = 512
 
 func (c *Call) denyRight() error {
 	right := auth.Right{Action: c.Method.Right, Resources: c.Resource}
-	return c.deny("RIGHT", chassis.WithDetails(
+	return c.deny(ruleRight, chassis.WithDetails(
 		connect.Errorf(connect.CodePermissionDenied, "%s needs the right %q, which %q does not have", c.Method.Spec.Procedure, right, excerpt.Text(c.Principal.Subject, excerpt.Name)),
 		chassis.Reason("MISSING_RIGHT", "right", right.String())))
 }
 
 // deny notes which rule refused the call.
-func (c *Call) deny(rule string, err *connect.Error) error {
-	c.Denied = rule
+func (c *Call) deny(rule rule, err *connect.Error) error {
+	c.denied = rule
 	return err
 }

@@ -158,5 +158,5 @@ func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, erro
 }
 
 func (c *Call) denyTenant(message string) error {
-	return c.deny("TENANT", chassis.WithDetails(connect.NewError(connect.CodePermissionDenied, message), chassis.Reason("TENANT_MISMATCH")))
+	return c.deny(ruleTenant, chassis.WithDetails(connect.NewError(connect.CodePermissionDenied, message), chassis.Reason("TENANT_MISMATCH")))
 }

@@ -277,7 +277,7 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	select {
 	case sent := <-pumped:
 		if sent.err != nil {
-			call.Denied, call.Resource = sent.denied, sent.resource
+			call.denied, call.Resource = sent.denied, sent.resource
 			return sent.err
 		}
 	default:
@@ -319,7 +319,8 @@ type pumpEnd struct {
 	err error
 	// The rule and the resource of a denial. They are not written to the call, which may have
 	// ended concurrently.
-	denied, resource string
+	denied   rule
+	resource string
 }
 
 // pumpRequests sends the first message, if there is one, and the following ones. Every message
@@ -344,7 +345,7 @@ func (c *Call) pumpRequests(stream connect.ClientStream) pumpEnd {
 	}
 	further := &Call{Method: c.Method, Info: c.Info, Stream: c.Stream, Principal: c.Principal, First: c.First, Resource: c.Resource}
 	err := further.pump(stream, tenant, &c.charge)
-	return pumpEnd{err: err, denied: further.Denied, resource: further.Resource}
+	return pumpEnd{err: err, denied: further.denied, resource: further.Resource}
 }
 
 // pump sends the messages after the first, each charged to held until it is sent.

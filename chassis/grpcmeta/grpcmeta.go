@@ -17,8 +17,9 @@ import (
 
 const (
 	binarySuffix = "-bin"
-	// pushback is gRPC's own and yet meant for whoever calls (gRFC A6).
-	pushback = "grpc-retry-pushback-ms"
+	// pushback belongs to gRPC and is forwarded all the same: it is for the caller (gRFC A6).
+	pushback          = "grpc-retry-pushback-ms"
+	canonicalPushback = "Grpc-Retry-Pushback-Ms"
 )
 
 // names is how headers are called on the other side; "": they do not go there.
@@ -60,8 +61,8 @@ var sent = newNames(usual, func(canonical string) string {
 // rendered maps the names of an answer's headers and trailers to the names that are sent:
 // those of sent, and the node's pushback.
 var rendered = newNames(usual, func(canonical string) string {
-	if lower := strings.ToLower(canonical); lower == pushback {
-		return lower
+	if canonical == canonicalPushback {
+		return pushback
 	}
 	name, _ := sent.of(canonical)
 	return name

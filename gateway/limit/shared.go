@@ -44,6 +44,14 @@ func (s *Shared) Calls() *Room { return s.calls }
 // Streams returns the room for streams of answers.
 func (s *Shared) Streams() *Room { return s.streams }
 
+// places returns the room for calls, or for streams of answers.
+func (s *Shared) places(stream bool) *Room {
+	if stream {
+		return s.streams
+	}
+	return s.calls
+}
+
 // Bytes returns the room for bytes of messages.
 func (s *Shared) Bytes() *Room { return s.bytes }
 

@@ -11,8 +11,8 @@ import (
 type Use struct {
 	mu       sync.Mutex
 	budget   *Budget // nil: it holds nothing
-	room     *Room   // of the shared capacity; nil: released
 	bytes    int64
+	sharing  bool // it holds a place in the shared capacity
 	stream   bool
 	priority Priority
 	failed   refusal
@@ -36,16 +36,12 @@ func (u *Use) enter(b *Budget, stream bool, priority Priority) error {
 		b.unpin()
 		return err
 	}
-	room := b.shared.calls
-	if stream {
-		room = b.shared.streams
-	}
-	if !room.Acquire(1, priority) {
+	if !b.shared.places(stream).Acquire(1, priority) {
 		b.leavePlace(stream)
 		b.unpin()
 		return ErrFull
 	}
-	u.budget, u.room, u.stream, u.priority, u.bytes, u.failed = b, room, stream, priority, 0, none
+	u.budget, u.sharing, u.stream, u.priority, u.bytes, u.failed = b, true, stream, priority, 0, none
 	return nil
 }
 
@@ -146,9 +142,9 @@ func (u *Use) LeaveShared() {
 
 func (u *Use) leaveShared() {
 	u.release(u.bytes)
-	if u.room != nil {
-		u.room.Release(1)
-		u.room = nil
+	if u.sharing {
+		u.budget.shared.places(u.stream).Release(1)
+		u.sharing = false
 	}
 }
 
