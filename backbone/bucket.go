@@ -54,8 +54,8 @@ func OpenBucket[T any](ctx context.Context, js jetstream.JetStream, name string)
 	return &Bucket[T]{js: js, kv: kv, name: name}, nil
 }
 
-// Get returns the value under key, as whoever put it last had it acknowledged. Errors:
-// [ErrNotKept], or the bucket's.
+// Get returns the value under key, as the bucket's leader has it. Errors: [ErrNotKept], with the
+// revision at which the value was deleted (0: the key never had one), or the bucket's.
 func (b *Bucket[T]) Get(ctx context.Context, key string) (Kept[T], error) {
 	text, err := ReadKept(ctx, b.js, b.name, key)
 	out := Kept[T]{Revision: text.Revision, Time: text.Time}
@@ -71,7 +71,8 @@ func (b *Bucket[T]) Get(ctx context.Context, key string) (Kept[T], error) {
 var keyForm = regexp.MustCompile(`^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$`)
 
 // ReadKept returns the bytes under a bucket's key, by the word of its leader: what the KV
-// API asks is any replica, which may be behind. Errors: [ErrNotKept], or the bucket's.
+// API asks is any replica, which may be behind. Errors: [ErrNotKept], with the revision at which
+// the value was deleted (0: the key never had one), or the bucket's.
 func ReadKept(ctx context.Context, js jetstream.JetStream, bucket, key string) (Kept[[]byte], error) {
 	if !keyForm.MatchString(key) {
 		return Kept[[]byte]{}, ErrNotKept // a wildcard would be answered
@@ -80,8 +81,10 @@ func ReadKept(ctx context.Context, js jetstream.JetStream, bucket, key string) (
 	switch {
 	case err != nil:
 		return Kept[[]byte]{}, fmt.Errorf("backbone: read %s/%s: %w", bucket, key, err)
-	case msg == nil, msg.Header.Get("KV-Operation") != "":
+	case msg == nil:
 		return Kept[[]byte]{}, ErrNotKept
+	case msg.Header.Get("KV-Operation") != "":
+		return Kept[[]byte]{Revision: msg.Sequence, Time: msg.Time}, ErrNotKept
 	}
 	return Kept[[]byte]{Value: msg.Data, Revision: msg.Sequence, Time: msg.Time}, nil
 }
@@ -98,14 +101,7 @@ func (b *Bucket[T]) decode(entry jetstream.KeyValueEntry) (Kept[T], error) {
 // and returns its new revision. Error: [ErrChanged] if it is not; any other leaves
 // open whether it was kept.
 func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
-	data, err := json.Marshal(value)
-	if err != nil {
-		return 0, fmt.Errorf("backbone: keep %s/%s: %w", b.name, key, err)
-	}
-	// A put is a publish to this subject (NATS ADR-8), which bears the contract as
-	// every message does.
-	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{}, Data: data}
-	put, err := b.publish(ctx, msg, key, revision)
+	put, err := b.PutAt(ctx, key, value, revision)
 	if revision > 0 || !errors.Is(err, ErrChanged) {
 		return put, err
 	}
@@ -113,7 +109,21 @@ func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint6
 	if revision, err = b.marker(ctx, key); err != nil {
 		return 0, err
 	}
-	return b.publish(ctx, msg, key, revision)
+	return b.PutAt(ctx, key, value, revision)
+}
+
+// PutAt stores a value under key if the key's last change, a deletion included, has the revision
+// (0: the key never had a value), and returns the new revision. A value that was stored and deleted
+// in between is noticed, unlike by [Bucket.Put] at 0. Error: [ErrChanged] if it has another
+// revision; after any other error the outcome is not known.
+func (b *Bucket[T]) PutAt(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return 0, fmt.Errorf("backbone: keep %s/%s: %w", b.name, key, err)
+	}
+	// A put is a publish to this subject (NATS ADR-8), which bears the contract as
+	// every message does.
+	return b.publish(ctx, &nats.Msg{Subject: b.subject(key), Header: nats.Header{}, Data: data}, key, revision)
 }
 
 // subject is where a key's values are published (NATS ADR-8).
@@ -134,7 +144,8 @@ func (b *Bucket[T]) Newest(ctx context.Context, pattern string, before uint64, s
 	})
 }
 
-// Delete removes the value under key if it is at revision. Error: [ErrChanged].
+// Delete removes the value under key if it is at revision. A key without a value gets a further
+// marker, at the revision of its last one (0: it never had a value). Error: [ErrChanged].
 func (b *Bucket[T]) Delete(ctx context.Context, key string, revision uint64) error {
 	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{"KV-Operation": {"DEL"}}}
 	_, err := b.publish(ctx, msg, key, revision)

@@ -167,9 +167,9 @@ type controller struct {
 	dead       chan struct{}
 }
 
-// control starts a control node that dies as soon as it has entered the stage, ""
+// control starts a control node that dies as soon as it has entered the step, ""
 // for never: its log says when, before it does anything further.
-func (w *world) control(t *testing.T, id, stage string) *controller {
+func (w *world) control(t *testing.T, id, step string) *controller {
 	t.Helper()
 	models, err := model.Open(t.Context(), model.Wallet)
 	if err != nil {
@@ -177,8 +177,8 @@ func (w *world) control(t *testing.T, id, stage string) *controller {
 	}
 	ctx, cancel := context.WithCancel(w.ctx)
 	watch := writer(func(line []byte) {
-		var entry struct{ Message, Stage string }
-		if json.Unmarshal(line, &entry) == nil && entry.Message == "move" && entry.Stage == stage {
+		var entry struct{ Message, Step string }
+		if json.Unmarshal(line, &entry) == nil && entry.Message == "move" && entry.Step == step {
 			cancel()
 		}
 	})
@@ -469,49 +469,6 @@ func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 	}
 	if back, _ = w.placement(t, acme); back.Node != "p1" || len(back.Also) > 0 || back.Rebalance != "" {
 		t.Errorf("the tenant is placed as %+v", back)
-	}
-}
-
-func TestOfTwoMovesOfATenantOneGoesOn(t *testing.T) {
-	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
-	w.gateway(t, "g1")
-	for _, id := range []string{"p1", "p2", "p3"} {
-		w.projection(t, id, acme)
-	}
-	c := w.control(t, "c1", "")
-	c.knows(t, 4)
-	var group sync.WaitGroup
-	outcomes := make([]controlv1.RebalanceStep, 2)
-	for i, target := range []string{"p2", "p3"} {
-		group.Go(func() {
-			res, err := c.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: target})
-			if connect.CodeOf(err) == connect.CodeFailedPrecondition {
-				return // the other had it already
-			}
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			outcomes[i] = c.end(t, res.GetRebalance().GetId()).GetStep()
-		})
-	}
-	group.Wait()
-	done := 0
-	for _, outcome := range outcomes {
-		if outcome == controlv1.RebalanceStep_REBALANCE_STEP_DONE {
-			done++
-		}
-	}
-	p, _ := w.placement(t, acme)
-	if done < 1 || p.Rebalance != "" || p.Node == "" {
-		t.Errorf("%v, and the tenant is placed as %+v", outcomes, p)
-	}
-	if _, err := c.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: p.Node}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
-		t.Errorf("a move to where the tenant is: %v", err)
-	}
-	plan, err := c.placements.PlanRebalance(platform(t), &controlv1.PlanRebalanceRequest{TenantId: "acme", Kind: "projection", Target: p.Node})
-	if err != nil || len(plan.GetObstacles()) != 1 || !strings.Contains(plan.GetObstacles()[0], "already") {
-		t.Errorf("%v, %v", plan, err)
 	}
 }
 

@@ -4,55 +4,64 @@ import (
 	"slices"
 	"time"
 
+	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// stage is where a move stands.
-type stage string
+// step is where a move stands.
+type step string
 
+// The steps of a move, in order; the last two are those of a move that is aborted.
 const (
-	stagePlanned   stage = "planned"
-	stageWarming   stage = "warming"
-	stageCatching  stage = "catching up"
-	stageFenced    stage = "fenced"
-	stageFlipped   stage = "flipped"
-	stageVerifying stage = "verifying"
-	stageRetiring  stage = "retiring"
-	stageDone      stage = "done"
-	stageAborting  stage = "aborting"
-	stageAborted   stage = "aborted"
+	stepPlanned   step = "planned"
+	stepWarming   step = "warming"
+	stepCatching  step = "catching up"
+	stepFenced    step = "fenced"
+	stepFlipped   step = "flipped"
+	stepVerifying step = "verifying"
+	stepRetiring  step = "retiring"
+	stepDone      step = "done"
+	stepAborting  step = "aborting"
+	stepAborted   step = "aborted"
 )
 
-var stageMessages = map[stage]controlv1.RebalanceStep{
-	stagePlanned:   controlv1.RebalanceStep_REBALANCE_STEP_PLANNED,
-	stageWarming:   controlv1.RebalanceStep_REBALANCE_STEP_WARMING,
-	stageCatching:  controlv1.RebalanceStep_REBALANCE_STEP_CATCHING_UP,
-	stageFenced:    controlv1.RebalanceStep_REBALANCE_STEP_FENCED,
-	stageFlipped:   controlv1.RebalanceStep_REBALANCE_STEP_FLIPPED,
-	stageVerifying: controlv1.RebalanceStep_REBALANCE_STEP_VERIFYING,
-	stageRetiring:  controlv1.RebalanceStep_REBALANCE_STEP_RETIRING,
-	stageDone:      controlv1.RebalanceStep_REBALANCE_STEP_DONE,
-	stageAborting:  controlv1.RebalanceStep_REBALANCE_STEP_ABORTING,
-	stageAborted:   controlv1.RebalanceStep_REBALANCE_STEP_ABORTED,
+var stepMessages = map[step]controlv1.RebalanceStep{
+	stepPlanned:   controlv1.RebalanceStep_REBALANCE_STEP_PLANNED,
+	stepWarming:   controlv1.RebalanceStep_REBALANCE_STEP_WARMING,
+	stepCatching:  controlv1.RebalanceStep_REBALANCE_STEP_CATCHING_UP,
+	stepFenced:    controlv1.RebalanceStep_REBALANCE_STEP_FENCED,
+	stepFlipped:   controlv1.RebalanceStep_REBALANCE_STEP_FLIPPED,
+	stepVerifying: controlv1.RebalanceStep_REBALANCE_STEP_VERIFYING,
+	stepRetiring:  controlv1.RebalanceStep_REBALANCE_STEP_RETIRING,
+	stepDone:      controlv1.RebalanceStep_REBALANCE_STEP_DONE,
+	stepAborting:  controlv1.RebalanceStep_REBALANCE_STEP_ABORTING,
+	stepAborted:   controlv1.RebalanceStep_REBALANCE_STEP_ABORTED,
 }
 
-// move is a tenant's way from one node to another, as the bucket keeps it.
+// move is the move of a tenant to another node, as the bucket stores it.
 type move struct {
 	ID     string `json:"id"`
 	Tenant string `json:"tenant"`
 	Kind   string `json:"kind"`
-	Source string `json:"source,omitempty"` // "": it was not placed
+	// Source is the node that the tenant is placed on when the move's turn comes, "" if it is not
+	// placed.
+	Source string `json:"source,omitempty"`
 	Target string `json:"target"`
 	By     string `json:"by,omitempty"`
 
-	Stage   stage  `json:"stage"`
+	Step    step   `json:"stage"`
 	Waiting string `json:"waiting,omitempty"`
+	// Begun says that the move's turn has come: it may lock the placement at the revision Seen.
+	Begun bool `json:"begun,omitempty"`
+	// Seen is the newest revision of the placement that the move is known to have acted on. What a
+	// read returns below it is out of date.
+	Seen uint64 `json:"seen,omitempty"`
 	// Goal is the journal's sequence that the target must have applied.
 	Goal    uint64 `json:"goal,omitempty"`
 	Applied uint64 `json:"applied,omitempty"`
-	// Routing is the revision of the placement that gateways must have heard of.
+	// Routing is the revision of the placement that gateways must route by.
 	Routing uint64 `json:"routing,omitempty"`
 	Reason  string `json:"reason,omitempty"` // why it is aborted
 	// Flipped says that calls may have gone to the target.
@@ -62,48 +71,48 @@ type move struct {
 	Updated time.Time `json:"updated"`
 	History []entered `json:"history"`
 
-	// Owner is the control node that drives it, until Lease.
+	// Owner is the control node that drives the move until Lease. Leases only save work: control
+	// nodes that drive the same move exclude each other by compare and set.
 	Owner string    `json:"owner,omitempty"`
 	Lease time.Time `json:"lease"`
 }
 
-// entered is a stage that was entered.
+// entered is a step that was entered.
 type entered struct {
-	Stage stage     `json:"stage"`
-	Time  time.Time `json:"time"`
-	Node  string    `json:"node"`
+	Step step      `json:"stage"`
+	Time time.Time `json:"time"`
+	Node string    `json:"node"`
 }
 
 // ended reports whether nothing more happens to the move.
-func (m *move) ended() bool { return m.Stage == stageDone || m.Stage == stageAborted }
+func (m *move) ended() bool { return m.Step == stepDone || m.Step == stepAborted }
 
-// enter moves on to a stage.
-func (m *move) enter(next stage, node string) {
-	m.Stage, m.Waiting, m.Updated = next, "", time.Now().UTC()
-	m.History = append(m.History, entered{Stage: next, Time: m.Updated, Node: node})
+// enter records that a control node has entered a step.
+func (m *move) enter(next step, node string) {
+	m.Step, m.Waiting, m.Updated = next, "", time.Now().UTC()
+	m.History = append(slices.Clip(m.History), entered{Step: next, Time: m.Updated, Node: node})
 }
 
-// tenant returns the move's tenant, which was parsed when it was begun.
+// tenant returns the move's tenant, which was parsed when the move was started.
 func (m *move) tenant() contextkit.TenantID {
 	tenant, _ := contextkit.ParseTenantID(m.Tenant)
 	return tenant
 }
 
-// others are the nodes that follow the tenant during its move, without routed, the node that
-// receives its calls.
-func (m *move) others(routed string) []string {
-	switch {
-	case m.Source == "":
-		return []string{"*"}
-	case routed == m.Source:
-		return []string{m.Target}
+// placementKey is the key of the placement that the move changes. Moves with the same key queue.
+func (m *move) placementKey() string { return backbone.PlacementKey(m.Kind, m.tenant()) }
+
+// before reports whether the move precedes another of the same placement in the queue.
+func (m *move) before(other *move) bool {
+	if !m.Started.Equal(other.Started) {
+		return m.Started.Before(other.Started)
 	}
-	return []string{m.Source}
+	return m.ID < other.ID
 }
 
 func (m *move) message() *controlv1.Rebalance {
 	out := &controlv1.Rebalance{
-		Id: m.ID, TenantId: m.Tenant, Kind: m.Kind, Source: m.Source, Target: m.Target, Step: stageMessages[m.Stage], WaitingFor: m.Waiting,
+		Id: m.ID, TenantId: m.Tenant, Kind: m.Kind, Source: m.Source, Target: m.Target, Step: stepMessages[m.Step], WaitingFor: m.Waiting,
 		Reason: m.Reason, By: m.By, Started: timestamppb.New(m.Started), Updated: timestamppb.New(m.Updated),
 	}
 	if m.Goal > 0 {
@@ -111,7 +120,7 @@ func (m *move) message() *controlv1.Rebalance {
 		out.Applied, out.Goal = &applied, &goal
 	}
 	for h := range slices.Values(m.History) {
-		out.History = append(out.History, &controlv1.RebalanceHistory{Step: stageMessages[h.Stage], Time: timestamppb.New(h.Time), Node: h.Node})
+		out.History = append(out.History, &controlv1.RebalanceHistory{Step: stepMessages[h.Step], Time: timestamppb.New(h.Time), Node: h.Node})
 	}
 	return out
 }

@@ -51,10 +51,11 @@ type Service struct {
 	outage func() (backbone.Outage, bool)
 
 	mu      sync.Mutex
-	fleet   backbone.Fleet  // sorted; replaced, never changed
-	missed  map[string]int  // silent nodes → checks in a row that they did not answer
-	changed chan struct{}   // closed and replaced when fleet changes
-	driven  map[string]bool // moves that this node drives
+	fleet   backbone.Fleet                 // sorted; replaced, never changed
+	missed  map[string]int                 // silent nodes → checks in a row that they did not answer
+	changed chan struct{}                  // closed and replaced when fleet changes
+	driven  map[string]bool                // moves that this node drives
+	known   map[string]backbone.Kept[move] // moves as they are followed; nil: not known yet; replaced, never changed
 	counts  backbone.FleetMetrics
 }
 

@@ -33,7 +33,7 @@ type RebalanceStep int32
 const (
 	// Not said.
 	RebalanceStep_REBALANCE_STEP_UNSPECIFIED RebalanceStep = 0
-	// It is accepted, and nothing has changed.
+	// It is accepted, and waits for its turn; nothing has changed.
 	RebalanceStep_REBALANCE_STEP_PLANNED RebalanceStep = 1
 	// The target takes the tenant up.
 	RebalanceStep_REBALANCE_STEP_WARMING RebalanceStep = 2
@@ -45,7 +45,7 @@ const (
 	RebalanceStep_REBALANCE_STEP_FLIPPED RebalanceStep = 5
 	// Every gateway has, and the target is asked to show that it serves.
 	RebalanceStep_REBALANCE_STEP_VERIFYING RebalanceStep = 6
-	// The source gives the tenant up.
+	// The other nodes give the tenant up; then the placement is free for the next move.
 	RebalanceStep_REBALANCE_STEP_RETIRING RebalanceStep = 7
 	// It is done.
 	RebalanceStep_REBALANCE_STEP_DONE RebalanceStep = 8
@@ -546,8 +546,8 @@ func (x *PlanRebalanceRequest) GetTarget() string {
 // PlanRebalanceResponse is what a move would do.
 type PlanRebalanceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The node that calls go to now; empty: the tenant is not placed, and all nodes
-	// of the kind serve it.
+	// The node that calls go to when the move begins: now, or after the moves that have not ended.
+	// Empty: the tenant is not placed, and all nodes of the kind serve it.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	// The node that calls would go to.
 	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
@@ -1013,7 +1013,8 @@ type Rebalance struct {
 	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The kind of node.
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
-	// The node that it comes from; empty: it was not placed.
+	// The node that the tenant moves from; empty: it was not placed. Until the move's turn has come,
+	// the node that is expected.
 	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	// The node that it goes to.
 	Target string `protobuf:"bytes,5,opt,name=target,proto3" json:"target,omitempty"`

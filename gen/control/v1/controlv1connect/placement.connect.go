@@ -131,12 +131,13 @@ type PlacementServiceClient interface {
 	// PlanRebalance answers what moving a tenant would do, and what stands against it.
 	// Nothing changes.
 	PlanRebalance(context.Context, *v1.PlanRebalanceRequest) (*v1.PlanRebalanceResponse, error)
-	// StartRebalance begins to move a tenant to another node. It answers at once;
-	// WatchRebalance tells how it goes. FAILED_PRECONDITION: something stands against
-	// it, or another move of the tenant is under way.
+	// StartRebalance starts a move of a tenant to another node and returns immediately;
+	// WatchRebalance reports its progress. The move begins when the tenant's earlier moves have
+	// ended. FAILED_PRECONDITION: an obstacle (see PlanRebalance), among others that the tenant is on
+	// the node, or that eight moves of it have not ended.
 	StartRebalance(context.Context, *v1.StartRebalanceRequest) (*v1.StartRebalanceResponse, error)
 	// AbortRebalance ends a move and puts everything back to where it was; a move that
-	// has ended stays as it is.
+	// has ended stays as it is. FAILED_PRECONDITION: the other nodes give the tenant up already.
 	AbortRebalance(context.Context, *v1.AbortRebalanceRequest) (*v1.AbortRebalanceResponse, error)
 	// ListRebalances answers the moves of the last weeks, the newest first.
 	ListRebalances(context.Context, *v1.ListRebalancesRequest) (*v1.ListRebalancesResponse, error)
@@ -186,12 +187,13 @@ type PlacementServiceHandler interface {
 	// PlanRebalance answers what moving a tenant would do, and what stands against it.
 	// Nothing changes.
 	PlanRebalance(context.Context, *v1.PlanRebalanceRequest) (*v1.PlanRebalanceResponse, error)
-	// StartRebalance begins to move a tenant to another node. It answers at once;
-	// WatchRebalance tells how it goes. FAILED_PRECONDITION: something stands against
-	// it, or another move of the tenant is under way.
+	// StartRebalance starts a move of a tenant to another node and returns immediately;
+	// WatchRebalance reports its progress. The move begins when the tenant's earlier moves have
+	// ended. FAILED_PRECONDITION: an obstacle (see PlanRebalance), among others that the tenant is on
+	// the node, or that eight moves of it have not ended.
 	StartRebalance(context.Context, *v1.StartRebalanceRequest) (*v1.StartRebalanceResponse, error)
 	// AbortRebalance ends a move and puts everything back to where it was; a move that
-	// has ended stays as it is.
+	// has ended stays as it is. FAILED_PRECONDITION: the other nodes give the tenant up already.
 	AbortRebalance(context.Context, *v1.AbortRebalanceRequest) (*v1.AbortRebalanceResponse, error)
 	// ListRebalances answers the moves of the last weeks, the newest first.
 	ListRebalances(context.Context, *v1.ListRebalancesRequest) (*v1.ListRebalancesResponse, error)

@@ -245,8 +245,8 @@ export const PlanRebalanceRequestSchema: GenMessage<PlanRebalanceRequest> = /*@_
  */
 export type PlanRebalanceResponse = Message<"control.v1.PlanRebalanceResponse"> & {
   /**
-   * The node that calls go to now; empty: the tenant is not placed, and all nodes
-   * of the kind serve it.
+   * The node that calls go to when the move begins: now, or after the moves that have not ended.
+   * Empty: the tenant is not placed, and all nodes of the kind serve it.
    *
    * @generated from field: string source = 1;
    */
@@ -493,7 +493,8 @@ export type Rebalance = Message<"control.v1.Rebalance"> & {
   kind: string;
 
   /**
-   * The node that it comes from; empty: it was not placed.
+   * The node that the tenant moves from; empty: it was not placed. Until the move's turn has come,
+   * the node that is expected.
    *
    * @generated from field: string source = 4;
    */
@@ -627,7 +628,7 @@ export enum RebalanceStep {
   UNSPECIFIED = 0,
 
   /**
-   * It is accepted, and nothing has changed.
+   * It is accepted, and waits for its turn; nothing has changed.
    *
    * @generated from enum value: REBALANCE_STEP_PLANNED = 1;
    */
@@ -669,7 +670,7 @@ export enum RebalanceStep {
   VERIFYING = 6,
 
   /**
-   * The source gives the tenant up.
+   * The other nodes give the tenant up; then the placement is free for the next move.
    *
    * @generated from enum value: REBALANCE_STEP_RETIRING = 7;
    */
@@ -754,9 +755,10 @@ export const PlacementService: GenService<{
     output: typeof PlanRebalanceResponseSchema;
   },
   /**
-   * StartRebalance begins to move a tenant to another node. It answers at once;
-   * WatchRebalance tells how it goes. FAILED_PRECONDITION: something stands against
-   * it, or another move of the tenant is under way.
+   * StartRebalance starts a move of a tenant to another node and returns immediately;
+   * WatchRebalance reports its progress. The move begins when the tenant's earlier moves have
+   * ended. FAILED_PRECONDITION: an obstacle (see PlanRebalance), among others that the tenant is on
+   * the node, or that eight moves of it have not ended.
    *
    * @generated from rpc control.v1.PlacementService.StartRebalance
    */
@@ -767,7 +769,7 @@ export const PlacementService: GenService<{
   },
   /**
    * AbortRebalance ends a move and puts everything back to where it was; a move that
-   * has ended stays as it is.
+   * has ended stays as it is. FAILED_PRECONDITION: the other nodes give the tenant up already.
    *
    * @generated from rpc control.v1.PlacementService.AbortRebalance
    */

@@ -1,0 +1,142 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+)
+
+// open reports whether the gate of a move's action is open, and else what it waits for. It notes
+// the target's progress in the move.
+func (s *Service) open(ctx context.Context, m *move, p placed, a action) (open bool, waiting string, err error) {
+	switch a.gate {
+	case gateNone:
+		return true, "", nil
+	case gateTurn:
+		return s.turn(ctx, m, p)
+	case gateWarm:
+		node, there := s.node(m.Target)
+		return there && node.Ready && slices.Contains(node.Tenants, m.Tenant), "node " + m.Target + " takes the tenant up", nil
+	case gateReached:
+		return s.reached(ctx, m)
+	case gateRouted:
+		behind := s.behind(a.routing)
+		return behind == "", "gateway " + behind + " hears of it", nil
+	case gateReleased:
+		for _, node := range s.announced() {
+			if node.Kind == m.Kind && !a.keep(node.ID) && slices.Contains(node.Tenants, m.Tenant) {
+				return false, "node " + node.ID + " gives the tenant up", nil
+			}
+		}
+		return true, "", nil
+	}
+	return false, "", nil
+}
+
+// turn reports whether no other move of the tenant is to end first. That an earlier move may not be
+// known yet changes the order of moves alone: the placement is locked by compare and set.
+func (s *Service) turn(ctx context.Context, m *move, p placed) (come bool, waiting string, err error) {
+	for id, other := range s.knownMoves() {
+		if o := other.Value; id != m.ID && !o.ended() && o.placementKey() == m.placementKey() && o.before(m) {
+			return false, "the move " + id + " of the tenant ends", nil
+		}
+	}
+	locked, err := s.locked(ctx, p)
+	return !locked, "the move " + p.Rebalance + " of the tenant ends", err
+}
+
+// locked reports whether a move that has not ended has locked the placement. A lock of a move that
+// has ended, or is not stored any more, does not count.
+func (s *Service) locked(ctx context.Context, p placed) (bool, error) {
+	if !p.Exists || p.Rebalance == "" {
+		return false, nil
+	}
+	kept, err := s.moves.Get(ctx, p.Rebalance)
+	if errors.Is(err, backbone.ErrNotKept) {
+		// A server that led a moment ago may lack a move that has just been started.
+		known := s.knownMoves()
+		_, followed := known[p.Rebalance]
+		return known == nil || followed, nil
+	}
+	return !kept.Value.ended(), err
+}
+
+// knownMoves returns the moves as they are followed; nil: they are not known yet. The map must not
+// be changed.
+func (s *Service) knownMoves() map[string]backbone.Kept[move] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known
+}
+
+// behind returns a gateway that does not route by the revision yet, "" for none.
+func (s *Service) behind(revision uint64) string {
+	for _, node := range s.announced() {
+		if node.Kind == "gateway" && node.Routing < revision {
+			return node.ID
+		}
+	}
+	return ""
+}
+
+// goal returns what the target must have applied: the journal's end now, 0 for kinds that apply
+// nothing.
+func (s *Service) goal(ctx context.Context, m *move) (uint64, error) {
+	if m.Kind != kindProjection {
+		return 0, nil
+	}
+	return s.journal.Last(ctx, m.tenant())
+}
+
+// reached reports whether the target shows that it serves the tenant, and has applied the goal.
+func (s *Service) reached(ctx context.Context, m *move) (bool, string, error) {
+	node, there := s.node(m.Target)
+	if !there || !node.Ready {
+		return false, "node " + m.Target + " is ready", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if m.Kind != kindProjection {
+		_, err := s.probe(ctx, node)
+		return err == nil, "node " + m.Target + " answers", err
+	}
+	ctx = s.nodes.At(contextkit.TenantContext(ctx, m.tenant()), node.Endpoint)
+	res, err := s.views.ListViews(ctx, &projectionv1.ListViewsRequest{TenantId: m.Tenant})
+	if err != nil {
+		return false, "", err
+	}
+	for _, generation := range res.GetGenerations() {
+		if !generation.GetShown() {
+			continue
+		}
+		applied, target, err := s.progress(m.tenant(), generation)
+		if err != nil {
+			return false, "", err
+		}
+		m.Applied = applied
+		if generation.GetFailing() {
+			return false, "node " + m.Target + "'s projection does not advance: its log says why", nil
+		}
+		// An empty generation may be shown once it has its own target, too.
+		return applied >= m.Goal && applied >= target, "node " + m.Target + " applies the tenant's events", nil
+	}
+	return false, "node " + m.Target + " opens the tenant's views", nil
+}
+
+// progress returns the journal sequence that a generation of views has applied, and the
+// sequence that it must reach before it is shown.
+func (s *Service) progress(tenant contextkit.TenantID, g *projectionv1.Generation) (applied, target uint64, err error) {
+	if g.GetAppliedPosition() == "" { // an older node reports sequences only
+		return uint64(g.GetApplied()), uint64(g.GetTarget()), nil //nolint:gosec // sequences
+	}
+	applied, err = s.positions.Parse(tenant, g.GetAppliedPosition())
+	if err != nil {
+		return 0, 0, err
+	}
+	target, err = s.positions.Parse(tenant, g.GetTargetPosition())
+	return applied, target, err
+}

@@ -1,0 +1,256 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+)
+
+// maxQueued bounds the moves of a tenant's placement that have not ended.
+const maxQueued = 8
+
+// PlanRebalance implements PlacementService.
+func (s placementService) PlanRebalance(ctx context.Context, req *controlv1.PlanRebalanceRequest) (*controlv1.PlanRebalanceResponse, error) {
+	tenant, node, err := s.named(req.GetTenantId(), req.GetKind(), req.GetTarget())
+	if err != nil {
+		return nil, err
+	}
+	p, queue, err := s.standing(ctx, req.GetKind(), tenant)
+	if err != nil {
+		return nil, err
+	}
+	res := &controlv1.PlanRebalanceResponse{Source: origin(p, queue), Target: node.ID, Obstacles: s.obstacles(p, queue, tenant, node)}
+	if req.GetKind() == kindProjection {
+		if res.Events, err = s.missing(ctx, tenant, node); err != nil {
+			return nil, asConnectError(err)
+		}
+	}
+	from := "every other " + req.GetKind() + " node"
+	if res.Source != "" {
+		from = "node " + res.Source
+	}
+	for _, earlier := range queue {
+		res.Steps = append(res.Steps, fmt.Sprintf("Wait: the move %s of %s to node %s ends first.", earlier.ID, tenant, earlier.Target))
+	}
+	res.Steps = append(res.Steps,
+		fmt.Sprintf("Warm: node %s takes %s up; calls go where they go now.", node.ID, tenant),
+		fmt.Sprintf("Catch up: node %s reads the journal as far as it reaches when it begins.", node.ID),
+		"Fence: the journal's end is noted, and must be reached, so that no reader goes back behind it.",
+		fmt.Sprintf("Flip: gateways send %s's calls to node %s; each says when it does.", tenant, node.ID),
+		fmt.Sprintf("Verify: node %s is asked for the tenant once more.", node.ID),
+		fmt.Sprintf("Retire: %s gives the tenant up.", from),
+	)
+	return res, nil
+}
+
+// standing returns the tenant's placement and its moves that have not ended, in their order.
+func (s placementService) standing(ctx context.Context, kind string, tenant contextkit.TenantID) (placed, []move, error) {
+	key := backbone.PlacementKey(kind, tenant)
+	p, err := s.placed(ctx, key)
+	if err != nil {
+		return p, nil, asConnectError(err)
+	}
+	all, err := s.moves.All(ctx)
+	if err != nil {
+		return p, nil, asConnectError(err)
+	}
+	var queue []move
+	for _, kept := range all {
+		if m := kept.Value; !m.ended() && m.placementKey() == key {
+			queue = append(queue, m)
+		}
+	}
+	slices.SortFunc(queue, func(a, b move) int {
+		if a.before(&b) {
+			return -1
+		}
+		return 1
+	})
+	return p, queue, nil
+}
+
+// origin returns the node that a further move would move the tenant from, "" if it would not be
+// placed.
+func origin(p placed, queue []move) string {
+	if len(queue) == 0 {
+		return p.Node
+	}
+	last := queue[len(queue)-1]
+	if last.Step == stepAborting {
+		return last.Source
+	}
+	return last.Target
+}
+
+// obstacles are what stands against moving the tenant to the node.
+func (s placementService) obstacles(p placed, queue []move, tenant contextkit.TenantID, node backbone.Node) []string {
+	var out []string
+	if len(queue) >= maxQueued {
+		out = append(out, fmt.Sprintf("%d moves of tenant %s have not ended, as many as may wait: abort some of them, or wait", len(queue), tenant))
+	}
+	if origin(p, queue) == node.ID {
+		out = append(out, fmt.Sprintf("tenant %s is on node %s already, or moves there", tenant, node.ID))
+	}
+	if !node.Ready {
+		out = append(out, fmt.Sprintf("node %s takes no calls: %s", node.ID, node.Reason))
+	}
+	if len(s.served()[tenant.String()]) == 0 {
+		out = append(out, fmt.Sprintf("no node serves tenant %s: create it first", tenant))
+	}
+	return out
+}
+
+// missing is how many of the journal's sequences the node has not applied of the
+// tenant, nil if that is not known.
+func (s placementService) missing(ctx context.Context, tenant contextkit.TenantID, node backbone.Node) (*int64, error) {
+	last, err := s.journal.Last(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	count := int64(last) //nolint:gosec // far below 2^63
+	if !slices.Contains(node.Tenants, tenant.String()) {
+		return &count, nil // at most: the journal is shared with other tenants
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	res, err := s.views.ListViews(s.nodes.At(contextkit.TenantContext(ctx, tenant), node.Endpoint), &projectionv1.ListViewsRequest{TenantId: tenant.String()})
+	if err != nil {
+		return nil, nil // unknown, and the answer says so
+	}
+	for _, generation := range res.GetGenerations() {
+		if generation.GetShown() {
+			applied, _, err := s.progress(tenant, generation)
+			if err != nil {
+				return nil, nil // unknown, and the answer says so
+			}
+			count = max(count-int64(applied), 0) //nolint:gosec // far below 2^63
+			return &count, nil
+		}
+	}
+	return nil, nil
+}
+
+// StartRebalance implements PlacementService.
+func (s placementService) StartRebalance(ctx context.Context, req *controlv1.StartRebalanceRequest) (*controlv1.StartRebalanceResponse, error) {
+	tenant, node, err := s.named(req.GetTenantId(), req.GetKind(), req.GetTarget())
+	if err != nil {
+		return nil, err
+	}
+	p, queue, err := s.standing(ctx, req.GetKind(), tenant)
+	if err != nil {
+		return nil, err
+	}
+	if against := s.obstacles(p, queue, tenant, node); len(against) > 0 {
+		return nil, precondition("OBSTACLES", "the tenant cannot be moved: %s", strings.Join(against, "; "))
+	}
+	now := time.Now().UTC()
+	m := move{
+		ID: contextkit.NewID(), Tenant: tenant.String(), Kind: req.GetKind(), Source: origin(p, queue), Target: node.ID, By: caller(ctx),
+		Started: now,
+	}
+	m.enter(stepPlanned, s.id)
+	if _, err := s.moves.Put(ctx, m.ID, m, 0); err != nil {
+		return nil, asConnectError(err)
+	}
+	return &controlv1.StartRebalanceResponse{Rebalance: m.message()}, nil
+}
+
+// AbortRebalance implements PlacementService.
+func (s placementService) AbortRebalance(ctx context.Context, req *controlv1.AbortRebalanceRequest) (*controlv1.AbortRebalanceResponse, error) {
+	for range maxTries {
+		kept, err := s.get(ctx, req.GetId())
+		if err != nil {
+			return nil, err
+		}
+		m := kept.Value
+		switch {
+		case m.ended():
+			// A control node of an earlier version may have locked the placement since.
+			return &controlv1.AbortRebalanceResponse{Rebalance: m.message()}, asConnectError(s.unlock(ctx, &m))
+		case m.Step == stepAborting:
+			return &controlv1.AbortRebalanceResponse{Rebalance: m.message()}, nil
+		case m.Step == stepRetiring:
+			return nil, precondition("RETIRING", "the tenant is served by %s and given up elsewhere already: start a rebalance back", m.Target)
+		}
+		reason := "aborted"
+		if by := caller(ctx); by != "" {
+			reason += " by " + by
+		}
+		m = m.abort(reason).move
+		m.enter(stepAborting, s.id)
+		_, err = s.moves.Put(ctx, m.ID, m, kept.Revision)
+		if errors.Is(err, backbone.ErrChanged) {
+			continue
+		}
+		return &controlv1.AbortRebalanceResponse{Rebalance: m.message()}, asConnectError(err)
+	}
+	return nil, asConnectError(backbone.ErrChanged)
+}
+
+// unlock frees the placement of a move that has ended, if the move has locked it. Calls go where they
+// go.
+func (s *Service) unlock(ctx context.Context, m *move) error {
+	p, err := s.placed(ctx, m.placementKey())
+	switch {
+	case err != nil || !p.Exists || p.Rebalance != m.ID:
+		return err
+	case p.Node == "":
+		return s.placements.Delete(ctx, m.placementKey(), p.Revision)
+	}
+	_, err = s.placements.PutAt(ctx, m.placementKey(), backbone.Placement{Node: p.Node}, p.Revision)
+	return err
+}
+
+// get returns a move.
+func (s *Service) get(ctx context.Context, id string) (backbone.Kept[move], error) {
+	kept, err := s.moves.Get(ctx, id)
+	if errors.Is(err, backbone.ErrNotKept) {
+		return kept, connect.Errorf(connect.CodeNotFound, "there is no move %q", id)
+	}
+	return kept, asConnectError(err)
+}
+
+// ListRebalances implements PlacementService.
+func (s placementService) ListRebalances(ctx context.Context, _ *controlv1.ListRebalancesRequest) (*controlv1.ListRebalancesResponse, error) {
+	all, err := s.moves.All(ctx)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	res := &controlv1.ListRebalancesResponse{}
+	for _, kept := range all {
+		res.Rebalances = append(res.Rebalances, kept.Value.message())
+	}
+	slices.SortFunc(res.Rebalances, func(a, b *controlv1.Rebalance) int { return b.GetStarted().AsTime().Compare(a.GetStarted().AsTime()) })
+	return res, nil
+}
+
+// WatchRebalance implements PlacementService.
+func (s placementService) WatchRebalance(ctx context.Context, req *controlv1.WatchRebalanceRequest, stream controlv1connect.PlacementServiceWatchRebalanceServerStream) error {
+	if _, err := s.get(ctx, req.GetId()); err != nil {
+		return err // it would be waited for
+	}
+	errEnded := errors.New("the move has ended")
+	err := s.moves.FollowKey(ctx, req.GetId(), func(kept backbone.Kept[move]) error {
+		if err := stream.Send(&controlv1.WatchRebalanceResponse{Rebalance: kept.Value.message()}); err != nil {
+			return err
+		}
+		if kept.Value.ended() {
+			return errEnded
+		}
+		return nil
+	})
+	if errors.Is(err, errEnded) {
+		return nil
+	}
+	return asConnectError(err)
+}

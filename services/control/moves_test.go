@@ -1,0 +1,196 @@
+package control_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+)
+
+// start starts a move of acme's views.
+func (c *controller) start(t *testing.T, target string) string {
+	t.Helper()
+	res, err := c.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: target})
+	if err != nil {
+		t.Fatalf("a move to %s: %v", target, err)
+	}
+	return res.GetRebalance().GetId()
+}
+
+// TestMoves_OfOneTenantQueue starts moves while others are under way, with two control nodes: each
+// is done in its turn, and the placement changes once for each.
+func TestMoves_OfOneTenantQueue(t *testing.T) {
+	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w.fill(t, acme, 20)
+	w.gateway(t, "g1")
+	for _, id := range []string{"p1", "p2", "p3"} {
+		w.projection(t, id, acme)
+	}
+	placements := w.placements(t)
+	nodes := make(chan string, 64)
+	w.run(t, func(ctx context.Context) error {
+		placements.FollowChanges(ctx, func(changes backbone.Changes[backbone.Placement]) {
+			for _, kept := range changes.Put {
+				nodes <- kept.Value.Node
+			}
+		}, quiet)
+		return nil
+	})
+	c := w.control(t, "c1", "")
+	other := w.control(t, "c2", "")
+	c.knows(t, 4)
+	other.knows(t, 4)
+	if _, err := c.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"}); err != nil {
+		t.Fatal(err)
+	}
+	plan := &controlv1.PlanRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"}
+	var ids []string
+	for n, target := range []string{"p2", "p3", "p1", "p2"} {
+		by := []*controller{c, other}[n%2]
+		ids = append(ids, by.start(t, target))
+		plan.Target = target
+		res, err := by.placements.PlanRebalance(platform(t), plan)
+		if err != nil || len(res.GetObstacles()) != 1 || !strings.Contains(res.GetObstacles()[0], "already") || res.GetSource() != target {
+			t.Errorf("a further move to where the last one goes: %v, %v", res, err)
+		}
+		if _, err := by.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: target}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+			t.Errorf("a further move to where the last one goes is started: %v", err)
+		}
+	}
+	if _, err := c.placements.AbortRebalance(platform(t), &controlv1.AbortRebalanceRequest{Id: ids[3]}); err != nil {
+		t.Fatal(err)
+	}
+	var last time.Time
+	for n, id := range ids {
+		m := c.end(t, id)
+		if want := []controlv1.RebalanceStep{controlv1.RebalanceStep_REBALANCE_STEP_DONE, controlv1.RebalanceStep_REBALANCE_STEP_ABORTED}[n/3]; m.GetStep() != want {
+			t.Fatalf("move %d ends as %v", n+1, m)
+		}
+		if n == 3 {
+			break
+		}
+		if source := []string{"p1", "p2", "p3"}[n]; m.GetSource() != source {
+			t.Errorf("move %d is from %q, want %q", n+1, m.GetSource(), source)
+		}
+		if warmed := m.GetHistory()[1].GetTime().AsTime(); warmed.Before(last) {
+			t.Errorf("move %d began before the one before it had ended", n+1)
+		}
+		last = m.GetHistory()[7].GetTime().AsTime()
+	}
+	if p, _ := w.placement(t, acme); p.Node != "p1" || p.Rebalance != "" || len(p.Also) > 0 {
+		t.Errorf("the tenant is placed as %+v", p)
+	}
+	var order []string
+	eventually(t, "the last placement is seen", func() bool {
+		for len(nodes) > 0 {
+			order = append(order, <-nodes)
+		}
+		order = slices.Compact(order)
+		return len(order) > 1 && order[len(order)-1] == "p1"
+	})
+	if !slices.Equal(order, []string{"p1", "p2", "p3", "p1"}) {
+		t.Errorf("the tenant's calls went to %v", order)
+	}
+}
+
+func (w *world) placements(t *testing.T) *backbone.Bucket[backbone.Placement] {
+	t.Helper()
+	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return placements
+}
+
+// TestMoves_LockOfAMoveThatHasEndedDoesNotCount leaves placements locked by a move that has ended, as
+// a control node of an earlier version could, or that is not stored any more.
+func TestMoves_LockOfAMoveThatHasEndedDoesNotCount(t *testing.T) {
+	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w.gateway(t, "g1")
+	w.projection(t, "p1", acme)
+	w.projection(t, "p2", acme)
+	c := w.control(t, "c1", "")
+	c.knows(t, 3)
+	ended := c.start(t, "p1")
+	c.end(t, ended)
+	placements, key := w.placements(t), backbone.PlacementKey("projection", acme)
+	for _, by := range []string{ended, contextkit.NewID()} {
+		for what, clear := range map[string]func() error{
+			"removed": func() error {
+				_, err := c.placements.RemovePlacement(platform(t), &controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "projection"})
+				return err
+			},
+			"assigned": func() error {
+				_, err := c.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"})
+				return err
+			},
+			"moved": func() error {
+				if m := c.end(t, c.start(t, "p2")); m.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE {
+					t.Errorf("the move ends as %v", m)
+				}
+				return nil
+			},
+			"aborted": func() error {
+				_, err := c.placements.AbortRebalance(platform(t), &controlv1.AbortRebalanceRequest{Id: ended})
+				return err
+			},
+		} {
+			if what == "aborted" && by != ended {
+				continue // the move is not found
+			}
+			kept, err := placements.Get(t.Context(), key)
+			if kept.Revision, err = placements.Put(platform(t), key, backbone.Placement{Node: "p1", Also: []string{"p2"}, Rebalance: by}, kept.Revision); err != nil {
+				t.Fatal(err)
+			}
+			if err := clear(); err != nil {
+				t.Errorf("%s, locked by %s: %v", what, by, err)
+			}
+			if p, _ := w.placement(t, acme); p.Rebalance != "" || len(p.Also) > 0 {
+				t.Errorf("%s, locked by %s: it is placed as %+v", what, by, p)
+			}
+		}
+	}
+}
+
+// TestMoves_LockOfAMoveThatIsUnderWayCounts holds a move back by a gateway that is late.
+func TestMoves_LockOfAMoveThatIsUnderWayCounts(t *testing.T) {
+	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	awake := make(chan struct{})
+	w.slowGateway(t, "g1", awake)
+	w.projection(t, "p1", acme)
+	w.projection(t, "p2", acme)
+	c := w.control(t, "c1", "")
+	c.knows(t, 3)
+	first, second := c.start(t, "p1"), c.start(t, "p2")
+	eventually(t, "the second move waits for the first", func() bool {
+		list, err := c.placements.ListRebalances(platform(t), &controlv1.ListRebalancesRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		waiting, held := list.GetRebalances()[0], list.GetRebalances()[1]
+		return waiting.GetStep() == controlv1.RebalanceStep_REBALANCE_STEP_PLANNED && strings.Contains(waiting.GetWaitingFor(), first) &&
+			held.GetStep() == controlv1.RebalanceStep_REBALANCE_STEP_FLIPPED
+	})
+	if _, err := c.placements.RemovePlacement(platform(t), &controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "projection"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("the placement is removed: %v", err)
+	}
+	if _, err := c.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("the tenant is assigned: %v", err)
+	}
+	close(awake)
+	for _, id := range []string{first, second} {
+		if m := c.end(t, id); m.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE {
+			t.Errorf("the move ends as %v", m)
+		}
+	}
+	if p, _ := w.placement(t, acme); p.Node != "p2" || p.Rebalance != "" {
+		t.Errorf("the tenant is placed as %+v", p)
+	}
+}
