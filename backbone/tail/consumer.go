@@ -18,8 +18,8 @@ const (
 	pulledMessages, pulledBytes = 512, 2 * backbone.MaxMessageBytes
 	// heartbeat is how often the server shows that a consumer without messages is there.
 	heartbeat = 5 * time.Second
-	// checkEvery is how often a consumer without messages is asked whether some were lost, and
-	// inFlight how long a message may be on its way.
+	// checkEvery is how often a consumer without messages is checked for lost ones, and inFlight how
+	// long a message may take from the server to here.
 	checkEvery, inFlight = 10 * time.Second, 2 * time.Second
 	// inactive is how long the server stores a consumer that is not read.
 	inactive = 30 * time.Second
@@ -108,7 +108,7 @@ func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each fu
 	if err != nil {
 		return fmt.Errorf("read a consumer: %w", err)
 	}
-	checking.Go(func() { checkLoss(ctx, consumer, &received, &taking, end) })
+	checking.Go(func() { t.checkLoss(ctx, consumer, &received, &taking, end) })
 	<-ctx.Done()
 	consuming.Stop()
 	checking.Wait()
@@ -122,8 +122,8 @@ func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each fu
 
 // checkLoss calls lose with [errGap] when messages were lost and none follows that would show it,
 // until ctx ends.
-func checkLoss(ctx context.Context, consumer jetstream.Consumer, received *atomic.Uint64, taking *atomic.Bool, lose context.CancelCauseFunc) {
-	ticker := time.NewTicker(checkEvery)
+func (t *Tail) checkLoss(ctx context.Context, consumer jetstream.Consumer, received *atomic.Uint64, taking *atomic.Bool, lose context.CancelCauseFunc) {
+	ticker := time.NewTicker(t.checkEvery)
 	defer ticker.Stop()
 	for before := uint64(0); ; before = received.Load() {
 		select {
@@ -141,7 +141,7 @@ func checkLoss(ctx context.Context, consumer jetstream.Consumer, received *atomi
 			continue // that the consumer is gone shows by its heartbeats
 		}
 		select {
-		case <-time.After(inFlight):
+		case <-time.After(t.inFlight):
 		case <-ctx.Done():
 			return
 		}

@@ -67,6 +67,8 @@ type Tail struct {
 	journal *backbone.Journal
 	config  Config
 
+	checkEvery, inFlight time.Duration // see the constants
+
 	mu       sync.Mutex
 	changed  *sync.Cond                                   // room was released, or a subscription has changed; with mu
 	derive   func() (context.Context, context.CancelFunc) // returns a context that ends with Run; nil: it does not run
@@ -112,7 +114,7 @@ func New(js jetstream.JetStream, journal *backbone.Journal, config Config) *Tail
 	config.TotalBytes = cmp.Or(config.TotalBytes, 128<<20)
 	config.Overdue = cmp.Or(config.Overdue, 5*time.Second)
 	t := &Tail{
-		js: js, journal: journal, config: config,
+		js: js, journal: journal, config: config, checkEvery: checkEvery, inFlight: inFlight,
 		tenants: map[string]*tenant{}, active: map[*Subscription]struct{}{}, subjects: make(chan struct{}), ended: make(chan struct{}),
 	}
 	t.changed = sync.NewCond(&t.mu)
