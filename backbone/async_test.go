@@ -25,6 +25,7 @@ func swallow(t *testing.T, js jetstream.JetStream, stream, subject string) {
 }
 
 func TestWhatIsNeverAcknowledgedGivesItsPlaceBack(t *testing.T) {
+	t.Parallel()
 	_, js := openJournal(t)
 	swallow(t, js, backbone.StreamTimeline, "timeline.>")
 	async, err := backbone.Async(js, 1, nil)
@@ -52,6 +53,7 @@ func TestWhatIsNeverAcknowledgedGivesItsPlaceBack(t *testing.T) {
 }
 
 func TestATimelineEndsThoughNobodyAcknowledges(t *testing.T) {
+	t.Parallel()
 	_, js := openJournal(t)
 	swallow(t, js, backbone.StreamTimeline, "timeline.>")
 	timeline, err := backbone.NewTimeline(js)

@@ -105,7 +105,7 @@ func TestAFollowerHearsOfEveryChangeAndFirstOfAllThereIs(t *testing.T) {
 	}
 	expect("t0", "t2")
 	cancel()
-	<-done
+	backbonetest.Await(t, done, "the follower ends")
 }
 
 func TestWhatIsKeptInABucketCarriesTheContract(t *testing.T) {
@@ -158,6 +158,7 @@ func same(ctx context.Context, t *testing.T, js jetstream.JetStream, stream stri
 }
 
 func TestTheLastChangedComeFirst(t *testing.T) {
+	t.Parallel()
 	bucket, ctx := tenants(t, backbonetest.Start(t)), contextkit.PlatformContext(t.Context())
 	put := func(key string, revision uint64) uint64 {
 		t.Helper()
@@ -227,6 +228,7 @@ func TestTheLastChangedComeFirst(t *testing.T) {
 }
 
 func TestAValueThatNobodyAcknowledgesEndsBeforeItsCall(t *testing.T) {
+	t.Parallel()
 	_, js := openJournal(t)
 	bucket := tenants(t, js)
 	if err := js.DeleteStream(t.Context(), "KV_"+backbone.BucketTenants); err != nil {

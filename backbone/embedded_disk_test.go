@@ -102,6 +102,7 @@ func (w watched) refused(t *testing.T, want backbone.Refusal) {
 // A full disk is noticed, named, and survived: once there is room the server is restarted, and
 // every event that was acknowledged is there once, and no other.
 func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
+	t.Parallel()
 	dir := disktest.Small(t, 64<<20)
 	w := startWatched(t, filepath.Join(dir, "nats"))
 	acme := backbonetest.Tenant(t, "acme")
@@ -140,7 +141,7 @@ func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
 		restored := w.js.Conn().StatusChanged(nats.CONNECTED)
 		free()
 		w.lines.await(t, "the journal stores messages again")
-		<-restored
+		backbonetest.Await(t, restored, "the client reconnects")
 		if err := w.storage.Check(backbone.StreamEvents); err != nil || writable(t, w.storage, backbone.StreamEvents) != 1 {
 			t.Errorf("%v: want a stream that stores", err)
 		}
@@ -162,6 +163,7 @@ func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
 // A write that the disk refuses leaves a sequence without an event in the server's count. It was
 // never acknowledged: the journal's end is not missing, and commands go on.
 func TestEmbedded_AnEventThatAFullDiskRefusedIsNoLostEnd(t *testing.T) {
+	t.Parallel()
 	for _, before := range []int{0, 2} {
 		t.Run(fmt.Sprintf("%d events before", before), func(t *testing.T) { refusedEventIsNoLostEnd(t, before) })
 	}
@@ -193,7 +195,7 @@ func refusedEventIsNoLostEnd(t *testing.T, before int) {
 	restored := w.js.Conn().StatusChanged(nats.CONNECTED)
 	free()
 	w.lines.await(t, "the journal stores messages again")
-	<-restored
+	backbonetest.Await(t, restored, "the client reconnects")
 	for _, when := range []string{"after the restart", "after another event"} {
 		if err := backbone.CheckJournal(contextkit.PlatformContext(t.Context()), w.journal); err != nil {
 			t.Fatal(err)
@@ -220,6 +222,7 @@ func refusedEventIsNoLostEnd(t *testing.T, before int) {
 // While the directory is gone nothing is stored, and no empty journal takes its place; when it is
 // back, the journal goes on.
 func TestEmbedded_NoticesThatItsDirectoryIsGone(t *testing.T) {
+	t.Parallel()
 	for _, part := range []string{".", "jetstream"} {
 		t.Run(part, func(t *testing.T) {
 			parent := t.TempDir()

@@ -130,6 +130,7 @@ func (f *followed) until(t *testing.T, id, want string) {
 
 // While no node announces itself, silence proves nothing: NATS may be away, or may store nothing.
 func TestFollowNodes_SilenceOfAllRemovesNone(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	f := follow(t, js)
 	announceOnce(t, js, "p1", "projection")
@@ -144,6 +145,7 @@ func TestFollowNodes_SilenceOfAllRemovesNone(t *testing.T) {
 // The follower's verdict decides on a silent node while others announce themselves: a node that
 // answers stays; a node that does not answer, or was not asked, is lost.
 func TestFollowNodes_TheVerdictDecidesOnASilentNode(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	f := follow(t, js)
 	f.set("answers", backbone.Answers)
@@ -166,6 +168,7 @@ func TestFollowNodes_TheVerdictDecidesOnASilentNode(t *testing.T) {
 // A new node takes the place of the first lost one of its kind, as in a deployment that gives
 // every process a new name.
 func TestFollowNodes_ANewNodeReplacesALostOne(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	f := follow(t, js)
 	announceNode(t, js, "speaker", "gateway")
@@ -186,6 +189,7 @@ func TestFollowNodes_ANewNodeReplacesALostOne(t *testing.T) {
 
 // A bucket that stores nothing, as one whose disk is full, does not silence the nodes.
 func TestFollowNodes_HearsWhatIsNotStored(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	f := follow(t, js)
 	stream, err := js.Stream(t.Context(), "KV_"+backbone.BucketNodes)
@@ -215,6 +219,7 @@ func TestFollowNodes_HearsWhatIsNotStored(t *testing.T) {
 
 // That a node's key has expired is no goodbye: while nothing is stored, all keys expire.
 func TestFollowNodes_AnExpiredKeyIsNoGoodbye(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	f := follow(t, js)
 	f.set("p1", backbone.Answers)
@@ -247,6 +252,7 @@ func TestFollowNodes_AnExpiredKeyIsNoGoodbye(t *testing.T) {
 // An outage of NATS removes no node that answers, and none is lost when NATS is back, whichever
 // is heard first.
 func TestFollowNodes_NodesStayWhileNATSIsAway(t *testing.T) {
+	t.Parallel()
 	options := server.Options{StoreDir: t.TempDir()}
 	bus := backbonetest.Server(t, &options)
 	js := backbonetest.Connect(t, bus)

@@ -15,6 +15,7 @@ import (
 )
 
 func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	seen := make(chan string, 64)
@@ -127,7 +128,7 @@ func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
 	}
 	until("")
 	cancel()
-	<-followed
+	backbonetest.Await(t, followed, "the follower ends")
 	if err := backbone.Announce(t.Context(), js, backbone.Node{ID: "a b"}, nil); err == nil {
 		t.Error("a node id with a space is accepted")
 	}

@@ -17,6 +17,7 @@ import (
 // TestIntegrity_FaultsOfAClusterAreNoDamage changes leaders, stops a replica while events are
 // appended, and restarts each of three servers in turn, while journals are checked.
 func TestIntegrity_FaultsOfAClusterAreNoDamage(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it restarts three servers, which takes half a minute")
 	}

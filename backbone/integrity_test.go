@@ -67,6 +67,7 @@ func copied(t *testing.T, dir string) string {
 }
 
 func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
+	t.Parallel()
 	whole := wholeJournal(t)
 	block := func(t *testing.T, dir string, n int) string {
 		blocks := backbonetest.Blocks(t, dir, backbone.StreamEvents)
@@ -217,6 +218,7 @@ func TestIntegrity_ReportedSequenceIsRecorded(t *testing.T) {
 
 // TestEnsureStreams_NewJournalBesideRecordsIsRefused takes EVENTS away, whole or its header alone.
 func TestEnsureStreams_NewJournalBesideRecordsIsRefused(t *testing.T) {
+	t.Parallel()
 	whole := wholeJournal(t)
 	for name, do := range map[string]func(t *testing.T, stream string){
 		"removed": func(t *testing.T, stream string) {
@@ -283,9 +285,9 @@ func TestIntegrity_WhatIsMadeFromTheJournalProvesALostEnd(t *testing.T) {
 	go func() { done <- journal.Integrity().Run(ctx, false, zerolog.Nop()) }()
 	changed := journal.Integrity().Changed()
 	journal.Integrity().Reached(9, "views have followed it further")
-	<-changed
+	backbonetest.Await(t, changed, "the damage is found")
 	cancel()
-	if err := <-done; err != nil {
+	if err := backbonetest.Await(t, done, "the integrity ends"); err != nil {
 		t.Fatal(err)
 	}
 	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil || damage.End.Last != 3 || damage.End.Recorded != 9 {
@@ -325,6 +327,7 @@ func (l *losingQuestions) KeyValue(ctx context.Context, name string) (jetstream.
 
 // The context has a deadline long after that of one request.
 func TestIntegrity_LostQuestionsAreAskedAgain(t *testing.T) {
+	t.Parallel()
 	js := &losingQuestions{JetStream: backbonetest.Start(t)}
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), time.Hour)
 	defer cancel()
@@ -342,6 +345,7 @@ func TestIntegrity_LostQuestionsAreAskedAgain(t *testing.T) {
 // The leader of the journal's record answers nothing, as in a cluster that has lost its majority,
 // while the connection stays.
 func TestIntegrity_CheckEndsWithoutAnswers(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it waits for answers that do not come")
 	}

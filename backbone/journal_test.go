@@ -147,6 +147,7 @@ func TestAppend_RefusalByJetStreamIsDefinite(t *testing.T) {
 }
 
 func TestAnAppendThatNobodyAcknowledgesEndsBeforeItsCall(t *testing.T) {
+	t.Parallel()
 	journal, js := openJournal(t)
 	if err := js.DeleteStream(t.Context(), backbone.StreamEvents); err != nil {
 		t.Fatal(err)
@@ -213,7 +214,7 @@ func TestAppend_WithoutAConnectionIsRefused(t *testing.T) {
 	}
 	lost := js.Conn().StatusChanged(nats.RECONNECTING)
 	s.Shutdown()
-	<-lost
+	backbonetest.Await(t, lost, "the connection is lost")
 	acme := backbonetest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	for count := 1; count <= 3; count++ {
@@ -299,6 +300,7 @@ func TestAppend_EventAboveTheStreamsMaxMsgSizeIsTooLarge(t *testing.T) {
 }
 
 func TestLoadReadsLongHistoriesWholeAndInOrder(t *testing.T) {
+	t.Parallel()
 	journal, _ := openJournal(t)
 	acme := backbonetest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
@@ -389,6 +391,7 @@ func FuzzParseEvent(f *testing.F) {
 }
 
 func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {
+	t.Parallel()
 	journal, js := openJournal(t)
 	acme := backbonetest.Tenant(t, "acme")
 	// Longer than the test may take: whatever waits for its deadline is found.
@@ -431,7 +434,7 @@ func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {
 		if err := js.Conn().ForceReconnect(); err != nil {
 			t.Fatal(err)
 		}
-		<-connected
+		backbonetest.Await(t, connected, "the client reconnects")
 		if read := 0; journal.Load(ctx, acme, "wallet", "w", 1, 0, func(backbone.Event) error { read++; return nil }) == nil && read != stored {
 			t.Errorf("%d events are read as if they were all, of %d", read, stored)
 		}

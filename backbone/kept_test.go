@@ -36,14 +36,14 @@ func TestKept_PlatformWritesCarryTheContract(t *testing.T) {
 			}
 		}, Failed: func(err error) { t.Error(err) }})
 	}()
-	for len(<-nodes) == 0 {
+	for len(backbonetest.Await(t, nodes, "the node is announced")) == 0 {
 	}
 	leave()
-	if err := <-done; err != nil {
+	if err := backbonetest.Await(t, done, "the announcement ends"); err != nil {
 		t.Fatal(err)
 	}
 	stop()
-	<-followed
+	backbonetest.Await(t, followed, "the follower ends")
 	stream, err := js.Stream(ctx, "KV_"+backbone.BucketNodes)
 	if err != nil {
 		t.Fatal(err)

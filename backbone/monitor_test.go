@@ -91,6 +91,7 @@ func value(t *testing.T, c prometheus.Collector, name string) float64 {
 
 // A change is logged once, with its cause and the next attempt, and shown by Outage and metrics.
 func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
+	t.Parallel()
 	options := server.Options{StoreDir: t.TempDir()}
 	bus := backbonetest.Server(t, &options)
 	js := backbonetest.Connect(t, bus)
@@ -126,6 +127,7 @@ func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
 
 // JetStream can be away while NATS is there: a server without a leader, or whose store has failed.
 func TestMonitor_SaysThatJetStreamIsAway(t *testing.T) {
+	t.Parallel()
 	bus := backbonetest.Server(t, &server.Options{StoreDir: t.TempDir()})
 	m, lines := startMonitor(t, backbonetest.Connect(t, bus))
 	eventually(t, "the journal is seen", func() bool { return value(t, m, "headgate_jetstream_available") == 1 })

@@ -13,6 +13,7 @@ import (
 // Forty values of 0.9 MB exceed the bound of bytes in memory: each is still read once,
 // the last changed first, among small ones and page by page.
 func TestNewest_LargeValuesAreReadAFewAtATime(t *testing.T) {
+	t.Parallel()
 	_, js := openJournal(t)
 	bucket := tenants(t, js)
 	ctx := contextkit.PlatformContext(t.Context())

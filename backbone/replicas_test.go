@@ -44,6 +44,7 @@ func natsCluster(t *testing.T) []*server.Server {
 }
 
 func TestNothingIsLostWhenOneOfThreeServersIs(t *testing.T) {
+	t.Parallel()
 	for _, stream := range []string{backbone.StreamEvents, backbone.StreamTimeline} {
 		t.Run("the one that leads "+stream, func(t *testing.T) { nothingIsLostWithTheLeaderOf(t, stream) })
 	}
@@ -109,7 +110,7 @@ func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 		})
 	}
 	for range wallets / 2 {
-		<-began
+		backbonetest.Await(t, began, "half of the clients have begun")
 	}
 	for _, s := range servers {
 		if s.Name() == leader {

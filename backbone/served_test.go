@@ -90,6 +90,7 @@ func names(count int) []string {
 }
 
 func TestAnnounce_TenantsAreWrittenWhenTheyChange(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	all := names(10_000)
 	until := followTenants(t, js, "views-1")
@@ -145,6 +146,7 @@ func TestAnnounce_TenantsAreWrittenWhenTheyChange(t *testing.T) {
 }
 
 func TestAnnounce_EarlierVersionsReceiveAllTenants(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	bucket, err := js.KeyValue(t.Context(), backbone.BucketNodes)
 	if err != nil {

@@ -77,6 +77,7 @@ func newWay(t *testing.T, to string) *way {
 }
 
 func TestAServerThatFallsSilentIsLeftForAnother(t *testing.T) {
+	t.Parallel()
 	s := backbonetest.Server(t, &server.Options{})
 	ways := map[string]*way{}
 	urls := ""

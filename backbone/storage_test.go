@@ -20,6 +20,7 @@ import (
 // A NATS server whose disk has refused a write does not answer publishes. A journal notices it,
 // refuses further events without waiting, and resumes once the server has been restarted with room.
 func TestStorage_NoticesAServerThatStoresNothing(t *testing.T) {
+	t.Parallel()
 	dir := disktest.Small(t, 64<<20)
 	options := func(port int) *server.Options {
 		return &server.Options{StoreDir: filepath.Join(dir, "nats"), Port: port, SyncAlways: true}
@@ -71,7 +72,7 @@ func TestStorage_NoticesAServerThatStoresNothing(t *testing.T) {
 	s.Shutdown()
 	s.WaitForShutdown()
 	backbonetest.Server(t, options(portOf(t, s)))
-	<-restored
+	backbonetest.Await(t, restored, "the client reconnects")
 	lines.await(t, "the stream is used again")
 	if err := appendOne(); err != nil {
 		t.Error(err)

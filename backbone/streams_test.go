@@ -231,7 +231,7 @@ func TestAuditRecords_PagesHoldAllClasses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	<-js.PublishAsyncComplete()
+	backbonetest.Await(t, js.PublishAsyncComplete(), "all records are stored")
 	want := denials - 1
 	for before, first := uint64(0), true; first || before != 0; first = false {
 		page := 0

@@ -127,7 +127,18 @@ func TestTimeline_ATenantDisplacesItsOwnHopsAlone(t *testing.T) {
 // are not stored meanwhile are counted, and the stream has its subjects again.
 func TestTimeline_RestoresItsStream(t *testing.T) {
 	js := backbonetest.Start(t)
+	follow, err := js.Conn().SubscribeSync("$JS.EVENT.ADVISORY.STREAM.UPDATED." + backbone.StreamTimeline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	updated := func(what string) {
+		t.Helper()
+		if _, err := follow.NextMsg(20 * time.Second); err != nil {
+			t.Fatalf("%s: no advisory arrives: %v", what, err)
+		}
+	}
 	narrow(t, js, backbone.StreamTimeline, "timeline.*.*.*.*")
+	updated("the stream is narrowed")
 	timeline := openTimeline(t, js)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -138,14 +149,8 @@ func TestTimeline_RestoresItsStream(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	follow, err := js.Conn().SubscribeSync("$JS.EVENT.ADVISORY.STREAM.UPDATED." + backbone.StreamTimeline)
-	if err != nil {
-		t.Fatal(err)
-	}
 	timeline.Record(callOf(t, "acme", "first"), backbone.Hop{Kind: backbone.HopCall})
-	if _, err := follow.NextMsg(20 * time.Second); err != nil {
-		t.Fatalf("the stream is not updated: %v", err)
-	}
+	updated("the stream is restored")
 	if lost := testutil.ToFloat64(timeline); lost != 1 {
 		t.Errorf("%v hops are counted as lost, want 1", lost)
 	}

@@ -11,6 +11,7 @@ import (
 
 // TestVerifyJournal_AcceptedLossIsNamedAndNoDamage removes the first block of a journal's files.
 func TestVerifyJournal_AcceptedLossIsNamedAndNoDamage(t *testing.T) {
+	t.Parallel()
 	dir := wholeJournal(t)
 	if err := os.Remove(backbonetest.Blocks(t, dir, backbone.StreamEvents)[0]); err != nil {
 		t.Fatal(err)

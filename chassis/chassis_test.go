@@ -413,6 +413,7 @@ func TestWhatIsLeftOfABodyIsNeverTheNextRequest(t *testing.T) {
 }
 
 func TestACallMayTakeLongerThanItsBody(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	p.views.list = func(ctx context.Context) error {
 		select {

@@ -114,6 +114,7 @@ func endsAfterItsTime(t *testing.T, client *connect.Client) {
 }
 
 func TestHealthWatch_EndsAfterItsLongestTime(t *testing.T) {
+	t.Parallel()
 	everyHop(t, func(t *testing.T, p *process, client *connect.Client) {
 		p.server.BoundWatches(5, 3, time.Second)
 		endsAfterItsTime(t, client)

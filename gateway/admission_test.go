@@ -130,6 +130,7 @@ func losesNothing(t *testing.T, e *edge, when string) {
 }
 
 func TestAdmission_UnfinishedBodiesCostOtherTenantsNothing(t *testing.T) {
+	t.Parallel()
 	suspended := func(t *testing.T, e *edge) {
 		e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "acme"): {Suspended: true, Reason: "unpaid"}})
 	}
@@ -197,6 +198,7 @@ func TestAdmission_UnfinishedBodiesCostOtherTenantsNothing(t *testing.T) {
 // TestAdmission_TricklesAreCutOffAndCostOtherTenantsNothing has each body come a byte now
 // and then: at no rate, or for longer than it may.
 func TestAdmission_TricklesAreCutOff(t *testing.T) {
+	t.Parallel()
 	bothPorts(t, func(c *gateway.Config) {
 		attacked(c)
 		c.Listen.BodyTimeout, c.Listen.MinBodyRate = 2*time.Second, 1<<20 // cut off by the rate after half a second
@@ -262,6 +264,7 @@ func TestAdmission_BodiesOverHTTP1CostOtherTenantsNothing(t *testing.T) {
 
 // TestAdmission_RefusalsCostOtherTenantsNothing has calls denied as fast as they come.
 func TestAdmission_RefusalsCostOtherTenantsNothing(t *testing.T) {
+	t.Parallel()
 	for name, credential := range map[string]func(e *edge) string{
 		"without the right":      func(e *edge) string { return e.token(t, "acme", "command.submit") },
 		"for another tenant":     func(e *edge) string { return e.token(t, "initech", "query.read") },
@@ -441,13 +444,20 @@ func TestAdmission_ConnectionsOfOneClientAreBounded(t *testing.T) {
 
 // TestAdmission_AHostilePrincipalCannotChargeAnother names a tenant that is not the caller's.
 func TestAdmission_ATenantPaysForItsOwnCallersAlone(t *testing.T) {
+	t.Parallel()
 	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Rate: 0.001, Burst: 20} })
 	hostile := e.token(t, "acme", "query.read")
-	for range 100 {
-		if got := e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", hostile, "X-Tenant-Id", "globex"); got.err == nil {
-			t.Fatal("it is admitted")
-		}
+	var callers sync.WaitGroup
+	for range 10 { // a refusal takes a while
+		callers.Go(func() {
+			for range 10 {
+				if got := e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", hostile, "X-Tenant-Id", "globex"); got.err == nil {
+					t.Error("it is admitted")
+				}
+			}
+		})
 	}
+	callers.Wait()
 	if got := e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "globex", "query.read")); got.err != nil {
 		t.Errorf("the tenant whose name it used: %v", got.err)
 	}

@@ -91,6 +91,7 @@ func quietly(ctx context.Context, _ int) error {
 }
 
 func TestBreaker_OneTenantsCallsCostAnotherNothing(t *testing.T) {
+	t.Parallel()
 	query := func(header ...string) func(*testing.T, *edge) {
 		return func(t *testing.T, e *edge) {
 			t.Helper()
@@ -191,6 +192,7 @@ func TestBreaker_WhatOneTenantOpensRefusesItAlone(t *testing.T) {
 
 // A deadline that a client chose says nothing of the node, however near the policy's own it is.
 func TestBreaker_ClientDeadlineDoesNotCount(t *testing.T) {
+	t.Parallel()
 	everyHop(t, func(t *testing.T, start starter) {
 		r := newRoom(t)
 		e := start(func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = time.Second, time.Hour }, r.register, r.set)
@@ -368,7 +370,7 @@ func (e *edge) verdicts(t *testing.T, protocol, token string, calls int) map[str
 	group.SetLimit(5)
 	for range calls {
 		group.Go(func() error {
-			message := e.timedOut(t, protocol, token, 250*time.Millisecond)
+			message := e.timedOut(t, protocol, token, 100*time.Millisecond)
 			mu.Lock()
 			defer mu.Unlock()
 			counts[message]++

@@ -104,6 +104,7 @@ func (r *room) register(server *connect.Server) {
 }
 
 func TestEveryMessageOfAStreamIsBoundAndAuthorized(t *testing.T) {
+	t.Parallel()
 	everyHop(t, everyMessageOfAStreamIsBoundAndAuthorized)
 }
 

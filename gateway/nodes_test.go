@@ -285,6 +285,7 @@ func TestAProbeCarriesTheContract(t *testing.T) {
 }
 
 func TestAFleetFanOutCarriesTheContractAndNamesWhoDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	e := start(t, nil)
 	one, two := startMember(t, "projection", "one"), startMember(t, "runner", "two")
 	dead := &member{node: route.Node{ID: "dead", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true}}

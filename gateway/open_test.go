@@ -240,6 +240,7 @@ func TestStream_MayCloseWithoutAMessage(t *testing.T) {
 // TestStream_AMessageMayComeLate has the first message, and a further one, come later than
 // a request's body may.
 func TestStream_AMessageMayComeLate(t *testing.T) {
+	t.Parallel()
 	everyStreaming(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond }, func(t *testing.T, e *edge, h *hall, client *connect.Client) {
 		later := func() { // a request that began now is cut off
 			r := connectRaw(t, e.grpc)
@@ -266,6 +267,7 @@ func TestStream_AMessageMayComeLate(t *testing.T) {
 // TestStream_NeedsAMessageWhereThePolicyDoes closes a stream whose resource stands in its
 // messages without one, and lets the first come late.
 func TestStream_NeedsAMessageWhereThePolicyDoes(t *testing.T) {
+	t.Parallel()
 	for protocol, client := range streaming {
 		t.Run(protocol, func(t *testing.T) {
 			r := newRoom(t)

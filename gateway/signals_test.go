@@ -57,6 +57,7 @@ func TestMetrics_BreakersOfNodesThatLeftAreGone(t *testing.T) {
 
 // The tenants with most refusals by their own limits are named, ten at most.
 func TestMetrics_TheTenantsThatAreLimitedMostAreNamed(t *testing.T) {
+	t.Parallel()
 	e := start(t, nil)
 	states := map[contextkit.TenantID]gateway.TenantState{}
 	var names []string

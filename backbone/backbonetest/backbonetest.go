@@ -5,9 +5,12 @@ package backbonetest
 import (
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -126,16 +129,28 @@ func Tenant(t testing.TB, name string) contextkit.TenantID {
 	return id
 }
 
+// parallel is how many parallel tests run together, unless the flag -parallel is given. Parallel
+// tests mostly wait for time to pass: more of them run than the machine has processors.
+const parallel = 4
+
 // Main runs a package's tests and fails them for leaked goroutines, except those that the embedded
 // server and its client never end.
 // cleanups run after the tests and before goroutines are counted.
 func Main(m *testing.M, cleanups ...func() error) {
+	Parallel()
 	goleak.VerifyTestMain(tests{m, cleanups},
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"), // its clock
 		// nats.go's own: it never ends if the connection closes while a first asynchronous publish
 		// begins, since it asks to be notified of a state that has passed.
 		goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"),
 	)
+}
+
+// Parallel sets the number of parallel tests that run together; flags are parsed after it.
+func Parallel() {
+	if err := flag.Set("test.parallel", strconv.Itoa(max(parallel, runtime.GOMAXPROCS(0)))); err != nil {
+		panic(err) // the testing package has defined it
+	}
 }
 
 // tests run a package's tests, and then its cleanups.

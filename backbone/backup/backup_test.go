@@ -195,6 +195,7 @@ func TestRestore_IsAsTheBackup(t *testing.T) {
 }
 
 func TestRestore_SchedulesComeDue(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	schedule(t, js, "far", time.Now().Add(time.Hour))
 	schedule(t, js, "near", time.Now().Add(4*time.Second))
@@ -267,7 +268,7 @@ func TestTake_UnderLoadRefersToEventsThatItHas(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "b")
 	manifest, err := backup.Take(t.Context(), js, dir, backup.Options{})
 	close(stop)
-	<-stopped
+	backbonetest.Await(t, stopped, "the writer stops")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,6 +328,7 @@ func TestTake_InterruptedIsIncomplete(t *testing.T) {
 }
 
 func TestRestore_RefusesWhatItMustNotUse(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	fill(t, js)
 	take := func() string {
@@ -382,6 +384,7 @@ func TestRestore_RefusesWhatItMustNotUse(t *testing.T) {
 }
 
 func TestRestore_ReplacesDataOnlyIfAsked(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	fill(t, js)
 	dir := filepath.Join(t.TempDir(), "b")
@@ -406,6 +409,7 @@ func TestRestore_ReplacesDataOnlyIfAsked(t *testing.T) {
 }
 
 func TestRestore_InterruptedKeepsNodesFromStarting(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	fill(t, js)
 	dir := filepath.Join(t.TempDir(), "b")
@@ -434,6 +438,7 @@ func TestRestore_InterruptedKeepsNodesFromStarting(t *testing.T) {
 }
 
 func TestRestore_RefusesWhileNodesRun(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	dir := filepath.Join(t.TempDir(), "b")
 	if _, err := backup.Take(t.Context(), js, dir, backup.Options{}); err != nil {
@@ -447,7 +452,7 @@ func TestRestore_RefusesWhileNodesRun(t *testing.T) {
 	}()
 	_, err := backup.Restore(t.Context(), js, dir, backup.Target{Replace: true}, backup.Options{})
 	cancel()
-	<-done
+	backbonetest.Await(t, done, "the announcement ends")
 	if !errors.Is(err, backup.ErrRunning) || !strings.Contains(err.Error(), "aggregate-1") {
 		t.Errorf("it answers %v", err)
 	}

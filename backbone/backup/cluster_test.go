@@ -43,6 +43,7 @@ func servers(t *testing.T) []*server.Server {
 
 // TestRestore_ToAClusterHasACopyOnEachServer also takes the backup of a cluster.
 func TestRestore_ToAClusterHasACopyOnEachServer(t *testing.T) {
+	t.Parallel()
 	from := backbonetest.Connect(t, servers(t)...)
 	appendEvents(t, from, "a", 0, 1, 50)
 	put(t, from, backbone.BucketTenants, "acme", `{}`)

@@ -67,12 +67,13 @@ func until(t *testing.T, p *process, what string, holds func([]lease.Member) boo
 }
 
 func TestLease_EndsInOrderOrAfterItsSilence(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	const lost = time.Second
 	one := start(t, js, "one", lost)
 	two := start(t, js, "two", lost)
-	first := <-one.terms
-	<-two.terms
+	first := backbonetest.Await(t, one.terms, "a term begins")
+	backbonetest.Await(t, two.terms, "a term begins")
 	for _, p := range []*process{one, two} {
 		until(t, p, "both are members", func(m []lease.Member) bool { return len(m) == 2 })
 	}
@@ -114,7 +115,7 @@ func TestLease_EndsInOrderOrAfterItsSilence(t *testing.T) {
 func TestLease_OwnerLearnsThatItIsLost(t *testing.T) {
 	js := backbonetest.Start(t)
 	one := start(t, js, "one", time.Second)
-	first := <-one.terms
+	first := backbonetest.Await(t, one.terms, "a term begins")
 	bucket, err := backbone.OpenBucket[lease.Member](t.Context(), js, backbone.BucketLeases)
 	if err != nil {
 		t.Fatal(err)
@@ -133,19 +134,20 @@ func TestLease_OwnerLearnsThatItIsLost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if ended := <-one.ended; ended != first {
+	if ended := backbonetest.Await(t, one.ended, "the term ends"); ended != first {
 		t.Errorf("term %s has ended, want %s", ended, first)
 	}
-	if second := <-one.terms; second == first || one.ID() != second {
+	if second := backbonetest.Await(t, one.terms, "the next term begins"); second == first || one.ID() != second {
 		t.Errorf("the next term has lease %s, as lost; it holds %s", second, one.ID())
 	}
 }
 
 func TestLease_IsRenewedWhileATermFinishes(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	one := start(t, js, "one", time.Second)
 	two := start(t, js, "two", time.Second)
-	first := <-one.terms
+	first := backbonetest.Await(t, one.terms, "a term begins")
 	one.busy = make(chan struct{})
 	stopped := make(chan struct{})
 	go func() { one.stop(); close(stopped) }()
@@ -162,7 +164,7 @@ func TestLease_IsRenewedWhileATermFinishes(t *testing.T) {
 		t.Errorf("it was alive %d of 10 times while its work was finished", seen)
 	}
 	close(one.busy)
-	<-stopped
+	backbonetest.Await(t, stopped, "the process stops")
 	if alive, err := two.Alive(t.Context(), first); err != nil || alive {
 		until(t, two, "it has left", func(m []lease.Member) bool { return len(m) == 1 })
 	}

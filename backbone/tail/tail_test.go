@@ -369,6 +369,7 @@ func TestTail_StuckTenantsHoldUpNoOthers(t *testing.T) {
 }
 
 func TestTail_DeliversEachEventOnceInOrderUnderFaults(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // a test
@@ -667,19 +668,19 @@ func TestSubscription_OneForWhichACallWaitsIsStartedBeforeOthers(t *testing.T) {
 		subs = append(subs, w.tail.Subscribe(id, &slowStart{newRecorder(t, id), gate, asked}, tail.Options{}))
 	}
 	for range 8 { // as many as are concurrently read
-		<-asked
+		backbonetest.Await(t, asked, "eight cursors are read")
 	}
 	subs[39].Hasten()
 	subs[39].Hasten()
 	subs[0].Hasten()   // it is being read
 	gate <- struct{}{} // one of them ends, so that one other begins
-	if next := <-asked; next != ids[39] {
+	if next := backbonetest.Await(t, asked, "another cursor is read"); next != ids[39] {
 		t.Errorf("the next one is %s, want %s", next, ids[39])
 	}
 	close(gate)
 	seen := map[contextkit.TenantID]bool{}
 	for range 31 {
-		next := <-asked
+		next := backbonetest.Await(t, asked, "every cursor is read")
 		if seen[next] || next == ids[39] {
 			t.Errorf("%s is read again", next)
 		}

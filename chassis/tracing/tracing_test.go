@@ -115,6 +115,7 @@ func lost(t *testing.T, e *tracing.Exporter) map[string]float64 {
 }
 
 func TestExporter_LostSpansAreCounted(t *testing.T) {
+	t.Parallel()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -163,6 +164,7 @@ func TestWithoutACollectorNothingIsRecorded(t *testing.T) {
 }
 
 func TestExporter_ReconnectsWithinSecondsAfterALongOutage(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("the waits between attempts to connect grow for seconds")
 	}

@@ -128,6 +128,7 @@ func fire(t *testing.T, before, during samples, alerts ...string) {
 // The series that real processes export while a node is dead, and while NATS is, let the alerts
 // fire: those of a process that was killed leave with it.
 func TestAlerts_FireOnDeadProcesses(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it runs every role as a process, as others do under the race detector")
 	}
@@ -190,6 +191,7 @@ workflows:
 // An event that cannot be applied, work that is given up, and webhooks that fail: the series of a
 // real process let the alerts fire.
 func TestAlerts_FireOnFailingViewsAndWorkflows(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it runs the whole platform, as others do under the race detector")
 	}

@@ -92,6 +92,7 @@ func (r *rehearsed) states() (map[string]int, error) {
 }
 
 func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes half a minute")
 	}
@@ -211,6 +212,7 @@ func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 }
 
 func TestBackup_OfDevIsRestoredIntoAnotherDirectory(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	p := start(t, data, nil)
 	_, acme := dial(t, p.gateway, p.tokens["ACME"])

@@ -143,13 +143,22 @@ func (p *process) stop(t *testing.T) {
 	}
 }
 
-// freePort returns an address that nobody listens at, and that stays free until it is
-// asked for: its port is below those that the system gives to whoever does not mind.
+// firstPort and lastPort bound the ports of [freePort], which are below those that the system gives
+// to connections.
+const firstPort, lastPort = 20_000, 30_000
+
+// givenPorts are the results of [freePort], none of which is given twice.
+var givenPorts sync.Map
+
+// freePort returns an address with a port that is free, and stays free until a process of the test
+// listens on it, also while that process is started again.
 func freePort(t *testing.T) string {
 	t.Helper()
-	const first, last = 20_000, 32_000
 	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", first+rand.N(last-first))
+		addr := fmt.Sprintf("127.0.0.1:%d", firstPort+rand.N(lastPort-firstPort))
+		if _, given := givenPorts.LoadOrStore(addr, true); given {
+			continue
+		}
 		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr)
 		if err != nil {
 			continue // taken
@@ -358,6 +367,7 @@ func (c *cluster) stop(t *testing.T) {
 }
 
 func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
+	t.Parallel()
 	authority := tlstest.NewAuthority(t)
 	certificates := t.TempDir()
 	files := authority.Issue(t, certificates, "headgate")
@@ -463,6 +473,7 @@ func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
 }
 
 func TestTheGatewayFollowsNodesThatDieDrainAndComeBack(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -515,6 +526,7 @@ func TestTheGatewayFollowsNodesThatDieDrainAndComeBack(t *testing.T) {
 }
 
 func TestSettingsAreCheckedWithoutStarting(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f.yaml")
 	for text, want := range map[string]string{

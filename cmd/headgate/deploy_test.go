@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 )
 
 func TestTheSettingsOfEveryDeploymentCanBeUsed(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("a process a file and role")
 	}
@@ -93,6 +95,7 @@ var ofTenants = []string{"headgate_tenant_limited", "headgate_tenant_dead_letter
 // Every metric that the alerts, the dashboard and the docs name is exported from the start,
 // with the labels that the alerts select by, and each alert has its playbook.
 func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it runs the whole platform, as others do under the race detector")
 	}
@@ -182,6 +185,7 @@ func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 
 // The local cluster also outlives its NATS server, which can be started again.
 func TestTheLocalClusterStartsAndStops(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it builds programs of its own")
 	}
@@ -190,13 +194,8 @@ func TestTheLocalClusterStartsAndStops(t *testing.T) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "../../deploy/local/cluster.sh", dir)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	_, port, _ := strings.Cut(freePort(t), ":")
-	chosen, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Below the ports that the system gives to connections, which come and go.
-	base := 20_000 + chosen%100*100
+	// Above the ports of other tests, and below those that the system gives to connections.
+	base := lastPort + rand.N(20)*100
 	cmd.Env = append(os.Environ(), "HEADGATE_PORTS="+strconv.Itoa(base))
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

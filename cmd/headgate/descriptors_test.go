@@ -32,6 +32,7 @@ func TestOpenFiles_TooFewAreRefusedAtStart(t *testing.T) {
 
 // Whichever way a process waits for connections, it says that no open file is left.
 func TestOpenFiles_ExhaustionIsSaidAndPasses(t *testing.T) {
+	t.Parallel()
 	c := &cluster{dir: t.TempDir()}
 	main, grpc := freePort(t), freePort(t)
 	c.startNATS(t, 1)

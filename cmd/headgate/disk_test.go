@@ -95,6 +95,7 @@ func (d *depositor) open(ctx context.Context) {
 // A full disk stops the commands of `dev`, which says so, and nothing else; it goes on by itself
 // as often as there is room again.
 func TestDisk_DevGoesOnOnceThereIsRoom(t *testing.T) {
+	t.Parallel()
 	dir := disktest.Small(t, 96<<20)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
@@ -125,6 +126,7 @@ func TestDisk_DevGoesOnOnceThereIsRoom(t *testing.T) {
 // Under concurrent commands and batches a disk that is full again and again loses nothing that was
 // acknowledged, and nothing has its effect twice.
 func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it fills a disk under load several times")
 	}
@@ -211,6 +213,7 @@ func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
 // When the data directory of `dev` is removed, it takes no commands and says why, and no empty
 // journal takes the place of the old one.
 func TestDisk_DevNoticesThatItsDirectoryIsGone(t *testing.T) {
+	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

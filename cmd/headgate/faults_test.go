@@ -108,6 +108,7 @@ func (p *process) standStill(t *testing.T, long time.Duration) {
 }
 
 func TestNoAcknowledgedCommandIsLostWhateverIsKilled(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes a minute, and several under the race detector")
 	}

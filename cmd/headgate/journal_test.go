@@ -18,6 +18,7 @@ import (
 
 // TestJournal_LossIsAcceptedThroughTheGateway has the journal of 'dev' lose its last event.
 func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	data := t.TempDir()
@@ -134,6 +135,7 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 
 // TestJournal_NewOneBesideViewsIsRefused removes the journal of 'dev', and leaves the views.
 func TestJournal_NewOneBesideViewsIsRefused(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	p := start(t, data, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)

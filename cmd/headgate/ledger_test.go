@@ -274,6 +274,7 @@ func rows(ctx context.Context, queries queriesconnect.QueryServiceClient, view, 
 }
 
 func TestNoAcknowledgedCommandIsMissingOrDoubledAcrossACrash(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes a quarter of a minute, and a whole one under the race detector")
 	}

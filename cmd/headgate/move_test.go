@@ -27,6 +27,7 @@ func (c *cluster) further(t *testing.T, role, name, settings string) *process {
 // nodes while it writes through one gateway and reads its writes through another,
 // and kills control in the midst of each move.
 func TestATenantMovesUnderLoadWithoutAFailedCall(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

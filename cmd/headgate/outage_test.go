@@ -64,6 +64,7 @@ func (p *process) listens(t *testing.T) string {
 // is refused; /ready and the fleet say how old what they know is; a node that dies meanwhile is
 // noticed; and once NATS is back, all goes on by itself.
 func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it runs every role as a process, as others do under the race detector")
 	}

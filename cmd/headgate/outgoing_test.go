@@ -106,6 +106,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 }
 
 func TestEveryOutgoingCallCarriesTenantOrPlatformAndTrace(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it reads the sources, whatever they are built with")
 	}

@@ -74,6 +74,7 @@ func (c console) checkAudited(ctx context.Context, t *testing.T, method, subject
 }
 
 func TestPrincipal_StoredAndAuditedAsTheCredentialSaysInOneProcess(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	p := start(t, data, nil)
 	defer p.stop(t)
@@ -86,6 +87,7 @@ func TestPrincipal_StoredAndAuditedAsTheCredentialSaysInOneProcess(t *testing.T)
 }
 
 func TestPrincipal_StoredAndAuditedAsTheCredentialSaysOverGRPC(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
 )
 
 // binary is the program under test, built once.
@@ -37,6 +39,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "build:", err)
 		return 1
 	}
+	backbonetest.Parallel()
 	return m.Run()
 }
 

@@ -15,6 +15,7 @@ import (
 )
 
 func TestEveryProcessAnswersProbesReflectionAndEveryProtocol(t *testing.T) {
+	t.Parallel()
 	p := start(t, t.TempDir(), nil)
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), time.Minute)
 	defer cancel()

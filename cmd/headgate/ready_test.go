@@ -30,6 +30,7 @@ views:
 `
 
 func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it runs the whole platform, as others do under the race detector")
 	}

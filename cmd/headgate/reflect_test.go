@@ -127,6 +127,7 @@ gateway:
 }
 
 func TestReflect_GatewayStartsWhileTheNodeIsAway(t *testing.T) {
+	t.Parallel()
 	bus := backbonetest.Server(t, &server.Options{})
 	path, gateway, node := reflecting(t, bus.ClientURL())
 	g := &process{path: binary, ready: "listens on", args: []string{"serve", "gateway", "--config", path}}
@@ -159,6 +160,7 @@ func TestReflect_GatewayStartsWhileTheNodeIsAway(t *testing.T) {
 }
 
 func TestReflect_CheckNamesTheNodesThatDoNotAnswer(t *testing.T) {
+	t.Parallel()
 	path, _, node := reflecting(t, "nats://127.0.0.1:1")
 	check := func(code int, want string) {
 		t.Helper()
@@ -180,6 +182,7 @@ func TestReflect_CheckNamesTheNodesThatDoNotAnswer(t *testing.T) {
 }
 
 func TestDescriptors_SetWithoutAPolicyIsRefusedAtTheStart(t *testing.T) {
+	t.Parallel()
 	path, _, _ := reflecting(t, "nats://127.0.0.1:1")
 	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{thingFile("")}})
 	if err != nil {

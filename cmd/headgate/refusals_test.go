@@ -38,6 +38,7 @@ func unsigned(t *testing.T, token string) string {
 }
 
 func TestBadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	p := start(t, data, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -197,6 +198,7 @@ func checkRefusal(t *testing.T, status int, text string, wantStatus int, wantCod
 }
 
 func TestABrokenModelIsRefusedAtStartAndAtReload(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	document, err := exec.Command(binary, "model", "show").Output()
 	if err != nil {
@@ -253,6 +255,7 @@ func TestABrokenModelIsRefusedAtStartAndAtReload(t *testing.T) {
 }
 
 func TestASecondStartFindsItsDataAndItsTokens(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

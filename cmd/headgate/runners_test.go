@@ -185,6 +185,7 @@ func (b *bank) settle(ctx context.Context, t *testing.T, more int64) {
 }
 
 func TestRunners_EachTriggerTakesEffectOnceWhateverHappensToThem(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes a minute")
 	}
@@ -248,6 +249,7 @@ func TestRunners_EachTriggerTakesEffectOnceWhateverHappensToThem(t *testing.T) {
 }
 
 func TestRunners_AreUpgradedOneByOne(t *testing.T) {
+	t.Parallel()
 	before := os.Getenv(beforeVariable)
 	if before == "" {
 		t.Skip("set " + beforeVariable + " to the program of an earlier version")

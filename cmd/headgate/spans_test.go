@@ -44,6 +44,7 @@ func paths(t *testing.T, spans []tracingtest.Span, trace, root string) []string 
 }
 
 func TestEveryHopOfACallIsASpan(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it runs the whole platform, as others do under the race detector")
 	}

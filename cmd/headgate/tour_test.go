@@ -112,6 +112,7 @@ func (p *platform) check(t *testing.T, list []example) {
 var buf = os.Getenv("HEADGATE_BUF") != ""
 
 func TestTheTourPrintsWhatTheREADMESays(t *testing.T) {
+	t.Parallel()
 	p := start(t, t.TempDir(), nil)
 	p.check(t, examples(t, "../../README.md", "console"))
 	if buf {
@@ -121,6 +122,7 @@ func TestTheTourPrintsWhatTheREADMESays(t *testing.T) {
 }
 
 func TestThePrintedLinesWorkAsPrinted(t *testing.T) {
+	t.Parallel()
 	p := start(t, t.TempDir(), nil)
 	var commands []string
 	for _, line := range p.output {

@@ -13,6 +13,7 @@ import (
 )
 
 func TestAWatchGoesOnWhereItWasOverEventsAndOverGRPC(t *testing.T) {
+	t.Parallel()
 	p := start(t, t.TempDir(), nil)
 	ctx, cancel := context.WithTimeout(contextkit.TenantContext(t.Context(), parseTenant(t, "acme")), time.Minute)
 	defer cancel()

@@ -62,6 +62,7 @@ func TestAProbesWordStaysUntilTheNodeHasSomethingElseToSay(t *testing.T) {
 // A node that falls silent without a goodbye leaves the routing, and is known as lost until
 // it is back; one that has said goodbye is not.
 func TestRouter_KnowsTheNodesThatAreLost(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	bucket, err := js.KeyValue(t.Context(), backbone.BucketNodes)
 	if err != nil {

@@ -185,6 +185,7 @@ func (r *role) startNATS(t *testing.T, options server.Options) *server.Server {
 }
 
 func TestStart_RolesWaitForNATS(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"gateway", "aggregate", "projection", "runner", "control"} {
 		t.Run(name, func(t *testing.T) {
 			r := startRole(t, name)
@@ -245,6 +246,7 @@ func TestStart_RolesWaitForNATS(t *testing.T) {
 }
 
 func TestStart_WaitsForJetStream(t *testing.T) {
+	t.Parallel()
 	r := startRole(t, "aggregate")
 	r.until(t, "NATS does not accept a connection")
 	addr, err := net.ResolveTCPAddr("tcp", r.nats)

@@ -125,7 +125,7 @@ func TestDamage_UnreadableAggregateIsNotTakenForOneWithoutEvents(t *testing.T) {
 	}
 	found := service.Integrity().Changed()
 	stopped := startIntegrity(t, service) // it reads the journal through
-	awaitClosed(t, found, "damage is not found")
+	backbonetest.Await(t, found, "the damage is found")
 	stopped()
 	refusedAll(t, client, "w", `wallet "w" cannot be read`)
 	_, err := client.Submit(as(t, "acme"), command("w", "open", "", map[string]any{"owner": "eve"}))
@@ -207,7 +207,7 @@ func TestDamage_WarmNodeNoticesThatTheJournalEndsBeforeItsState(t *testing.T) {
 	status := js.Conn().StatusChanged(nats.CONNECTED)
 	defer js.Conn().RemoveStatusListener(status)
 	backbonetest.Server(t, &server.Options{StoreDir: dir, Port: port, MaxPayload: backbone.MaxMessageBytes})
-	<-status
+	backbonetest.Await(t, status, "the client reconnects")
 	for range 2 {
 		refusedAll(t, client, "w", `wallet "w" cannot be read, since the journal does not have its events of versions 3 to 4`)
 	}
@@ -245,13 +245,13 @@ func TestDamage_CommandsAreRefusedUntilTheLossOfTheEndIsAccepted(t *testing.T) {
 	if _, err := backbone.AcceptLoss(contextkit.PlatformContext(t.Context()), js, "operator", "the disk is gone"); err != nil {
 		t.Fatal(err)
 	}
-	awaitClosed(t, following, "the change is not seen")
+	backbonetest.Await(t, following, "the accepted loss is noticed")
 	whole(t, other, "w", 4)
 	whole(t, other, "last", 3)
 	stopped()
 	following = service.Integrity().Changed()
 	stopped = startIntegrity(t, service)
-	awaitClosed(t, following, "the change is not seen")
+	backbonetest.Await(t, following, "the accepted loss is noticed")
 	stopped()
 	whole(t, client, "last", 4)
 }
@@ -274,14 +274,4 @@ func startIntegrity(t *testing.T, service *aggregate.Service) (stop func()) {
 func runIntegrity(t *testing.T, service *aggregate.Service) {
 	t.Helper()
 	startIntegrity(t, service)()
-}
-
-// awaitClosed waits until a channel is closed.
-func awaitClosed(t *testing.T, closed <-chan struct{}, missing string) {
-	t.Helper()
-	select {
-	case <-closed:
-	case <-time.After(time.Minute):
-		t.Fatal(missing)
-	}
 }

@@ -58,6 +58,7 @@ func records(t *testing.T, js jetstream.JetStream) []string {
 }
 
 func TestKeysOfTensOfThousandsOfCommandsAreRemembered(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	warm := node(t, js)
 	submit(t, warm, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
@@ -181,6 +182,7 @@ func TestCommandsOfAnOldJournalAreNotRememberedAnew(t *testing.T) {
 }
 
 func TestCommandsWaitForWhatIsRememberedOfThem(t *testing.T) {
+	t.Parallel()
 	js := backbonetest.Start(t)
 	client := node(t, js)
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
@@ -260,7 +262,7 @@ func TestWhatWasFoldedIsNotFoldedAgain(t *testing.T) {
 		for loaded(t, service) == 0 {
 		}
 		cut()
-		err := <-done
+		err := backbonetest.Await(t, done, "the read ends")
 		folded := loaded(t, service)
 		res, again := client.GetAggregate(as(t, "acme"), w)
 		if again != nil || res.GetVersion() != events || loaded(t, service) != events {

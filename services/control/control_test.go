@@ -302,13 +302,13 @@ func TestAMoveGoesOnWhereItWasWhenControlDies(t *testing.T) {
 			first.knows(t, 3)
 			if stage == "planned" {
 				first.die() // a move is planned by whoever is asked; nobody drives it yet
-				<-first.dead
+				backbonetest.Await(t, first.dead, "the control node dies")
 			}
 			res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 			if err != nil {
 				t.Fatal(err)
 			}
-			<-first.dead
+			backbonetest.Await(t, first.dead, "the control node dies")
 			second := w.control(t, "c2", "")
 			done := second.end(t, res.GetRebalance().GetId())
 			if done.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE {
@@ -332,6 +332,7 @@ func TestAMoveGoesOnWhereItWasWhenControlDies(t *testing.T) {
 }
 
 func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
+	t.Parallel()
 	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
 	awake := make(chan struct{})
 	w.slowGateway(t, "g1", awake)
@@ -343,7 +344,7 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-first.dead
+	backbonetest.Await(t, first.dead, "the control node dies")
 	// So many have announced themselves that it takes a moment to read of all.
 	for n := range 10_000 {
 		id := fmt.Sprintf("other-%d", n)
@@ -351,7 +352,7 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	<-w.js.PublishAsyncComplete()
+	backbonetest.Await(t, w.js.PublishAsyncComplete(), "all nodes are announced")
 	second := w.control(t, "c1", "") // the same, started again: it need not wait for its own lease
 	stream, err := second.placements.WatchRebalance(platform(t), &controlv1.WatchRebalanceRequest{Id: res.GetRebalance().GetId()})
 	if err != nil {
@@ -395,13 +396,13 @@ func TestAnAbortPutsEverythingBack(t *testing.T) {
 				}
 				if stage == "planned" {
 					first.die()
-					<-first.dead
+					backbonetest.Await(t, first.dead, "the control node dies")
 				}
 				res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 				if err != nil {
 					t.Fatal(err)
 				}
-				<-first.dead
+				backbonetest.Await(t, first.dead, "the control node dies")
 				id := res.GetRebalance().GetId()
 				if _, err := first.placements.AbortRebalance(platform(t), &controlv1.AbortRebalanceRequest{Id: id}); err != nil {
 					t.Fatal(err)
@@ -421,6 +422,7 @@ func TestAnAbortPutsEverythingBack(t *testing.T) {
 }
 
 func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
+	t.Parallel()
 	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
 	w.fill(t, acme, 10)
 	awake := make(chan struct{})
@@ -436,7 +438,7 @@ func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-first.dead
+	backbonetest.Await(t, first.dead, "the control node dies")
 	id := res.GetRebalance().GetId()
 	// It has flipped the placement, and the abort came before it could say so.
 	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
@@ -490,6 +492,7 @@ func TestTheFleetSaysWhoDidNotAnswer(t *testing.T) {
 }
 
 func TestTheFleetSaysWhoWasLost(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.gateway(t, "g1")
 	c := w.control(t, "c1", "")
@@ -522,6 +525,7 @@ func TestTheFleetSaysWhoWasLost(t *testing.T) {
 // A node that is silent, and answers checks of its health, may have announced that it is ready
 // before it lost NATS: its answers count.
 func TestGetFleet_SilentNodeThatTakesNoCallsIsNotReady(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	bucket, err := w.js.KeyValue(t.Context(), backbone.BucketNodes)
 	if err != nil {
@@ -556,6 +560,7 @@ func TestGetFleet_SilentNodeThatTakesNoCallsIsNotReady(t *testing.T) {
 }
 
 func TestTenantsAreCreatedSuspendedAndBounded(t *testing.T) {
+	t.Parallel()
 	w, acme, initech := newWorld(t), backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "initech")
 	served := w.projection(t, "p1", acme)
 	c := w.control(t, "c1", "")

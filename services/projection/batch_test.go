@@ -51,6 +51,7 @@ func steps() *rapid.Generator[[]step] {
 }
 
 func TestRowsDoNotDependOnWhereABatchEnds(t *testing.T) {
+	t.Parallel()
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		m, err := model.Parse("things.yaml", []byte(everyType))
 		if err != nil {

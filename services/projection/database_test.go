@@ -63,6 +63,7 @@ func until(t *testing.T, what string, condition func() bool) {
 // and says why; once it is back, the node resumes without a restart, and no event that was
 // appended during the outage is missing.
 func TestDatabase_ReadsAreUnavailableWhileItIsAway(t *testing.T) {
+	t.Parallel()
 	server, err := postgrestest.Start()
 	if errors.Is(err, postgrestest.ErrNotInstalled) && os.Getenv("HEADGATE_POSTGRES") == "" {
 		t.Skip(err)

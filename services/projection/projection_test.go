@@ -345,7 +345,7 @@ func aQueryWaitsForItsPositionWithinItsDeadline(t *testing.T, newStore func(t *t
 		answered <- err
 	}()
 	f.append(t, "acme", "w", "deposited", `{"amount":7,"reference":""}`)
-	if err := <-answered; err != nil || row["balance"] != 7.0 {
+	if err := backbonetest.Await(t, answered, "the query is answered"); err != nil || row["balance"] != 7.0 {
 		t.Fatalf("row = %v, %v; want the deposit in it", row, err)
 	}
 }
@@ -483,6 +483,7 @@ func readinessTellsTenantsApart(t *testing.T, newStore func(t *testing.T) store.
 }
 
 func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
+	t.Parallel()
 	options := natsserver.Options{StoreDir: t.TempDir()}
 	first := backbonetest.Server(t, &options)
 	js := backbonetest.Connect(t, first)

@@ -30,6 +30,7 @@ func (u unread) State(ctx context.Context) (store.State, error) {
 }
 
 func TestStart_EventsAppendedAfterItDoNotHideCompleteViews(t *testing.T) {
+	t.Parallel()
 	overBoth(t, eventsAppendedAfterTheStartDoNotHideCompleteViews)
 }
 

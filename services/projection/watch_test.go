@@ -153,7 +153,7 @@ func TestManyWatchersAllHearEverything(t *testing.T) {
 		})
 	}
 	for range watchers {
-		<-begun
+		backbonetest.Await(t, begun, "every watcher has begun")
 	}
 	for range 20 {
 		f.append(t, "acme", "w0", "deposited", `{"amount":1,"reference":""}`)

@@ -26,6 +26,7 @@ import (
 // read its record, and before it has read the journal's end. After the restore the refused step
 // would be accepted.
 func TestBackup_WhatWasUndoneDoesNotGoForward(t *testing.T) {
+	t.Parallel()
 	f := startWith(t, model.Wallet, webhook.Config{})
 	f.wallets(t, "acme")
 	release, held := make(chan struct{}), make(chan struct{}, 1)
@@ -40,7 +41,7 @@ func TestBackup_WhatWasUndoneDoesNotGoForward(t *testing.T) {
 		return nil
 	})
 	f.transfer(t, "acme", "t", "nowhere", 100)
-	<-held // the debit is recorded
+	backbonetest.Await(t, held, "a command is held") // the debit is recorded
 	undone := false
 	dir := filepath.Join(t.TempDir(), "b")
 	if _, err := backup.Take(t.Context(), f.js, dir, backup.Options{Progress: func(p backup.Progress) {

@@ -112,6 +112,7 @@ func ancient(t *testing.T, js jetstream.JetStream, tenant string, deliver int, a
 }
 
 func TestCursors_BeginWhereTheDurableConsumerWas(t *testing.T) {
+	t.Parallel()
 	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme", "globex", "hooli"}, func(*fixture) {})
 	for _, tenant := range f.served {
 		f.wallets(t, tenant)
@@ -303,6 +304,7 @@ func (fl *fleet) owned() (counts []int, sum int) {
 }
 
 func TestFleet_TenantsAreSharedAndMoveWithTheirRunners(t *testing.T) {
+	t.Parallel()
 	var served []string
 	for n := range 30 {
 		served = append(served, fmt.Sprintf("t%02d", n))
@@ -359,6 +361,7 @@ func TestFleet_TenantsAreSharedAndMoveWithTheirRunners(t *testing.T) {
 }
 
 func TestFleet_DueWorkArrivesAfterARunnersDeath(t *testing.T) {
+	t.Parallel()
 	served := []string{"acme", "globex", "hooli", "initech"}
 	fl := startFleet(t, withSteps(t, debit+"      - {name: cool, wait: \"'2s'\"}\n"+complete), 2, served)
 	wait(t, "each runner has its share", func() bool {
@@ -388,6 +391,7 @@ func TestFleet_DueWorkArrivesAfterARunnersDeath(t *testing.T) {
 }
 
 func TestCursors_ATenantThatIsStuckHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
 	f := startWith(t, withSteps(t, "      - {name: cool, wait: \"'1s'\"}\n"+debit+complete), webhook.Config{})
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
 		if req.GetTenantId() == "acme" {

@@ -132,6 +132,7 @@ func acceptLoss(t *testing.T, js jetstream.JetStream, end uint64) {
 }
 
 func TestCursors_AreCutToTheJournalsAcceptedEnd(t *testing.T) {
+	t.Parallel()
 	for _, claimed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("left claimed %v", claimed), func(t *testing.T) {
 			dir := t.TempDir()
@@ -162,6 +163,7 @@ func TestCursors_AreCutToTheJournalsAcceptedEnd(t *testing.T) {
 // TestCursors_OfARunningRunnerAreCutToTheJournalsAcceptedEnd has the server lose the journal's end
 // while a runner works.
 func TestCursors_OfARunningRunnerAreCutToTheJournalsAcceptedEnd(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := backbonetest.Server(t, &server.Options{StoreDir: dir, MaxPayload: 8 << 20})
 	options := &server.Options{StoreDir: dir, MaxPayload: 8 << 20, Port: backbonetest.Port(t, s)}
@@ -177,13 +179,13 @@ func TestCursors_OfARunningRunnerAreCutToTheJournalsAcceptedEnd(t *testing.T) {
 	removeEnd(t, filepath.Clean(dir))
 	changed := f.node.Integrity().Changed()
 	backbonetest.Server(t, options)
-	<-changed
+	backbonetest.Await(t, changed, "the damage is found")
 	if damage := f.node.Integrity().Damage(); damage == nil || damage.End == nil {
 		t.Fatal(damage)
 	}
 	changed = f.node.Integrity().Changed()
 	acceptLoss(t, js, end)
-	<-changed
+	backbonetest.Await(t, changed, "the accepted loss is noticed")
 	// The commands' node starts again.
 	fresh := startOn(t, js, model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
 	f.gate.set(nil)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/services/runner"
@@ -42,6 +43,7 @@ func lose(t *testing.T, f *fixture) string {
 }
 
 func TestRearm_WaitWithoutMessageEnds(t *testing.T) {
+	t.Parallel()
 	f := startWith(t, withSteps(t, debit+"      - {name: cool, wait: \"'1s'\"}\n"+complete), webhook.Config{})
 	correlation := lose(t, f)
 	seen := make(chan string, 1)
@@ -63,7 +65,7 @@ func TestRearm_WaitWithoutMessageEnds(t *testing.T) {
 	if balance := f.balance(t, "acme", "a"); balance != 900 {
 		t.Errorf("a has %v, want 900", balance)
 	}
-	if got := <-seen; got != correlation {
+	if got := backbonetest.Await(t, seen, "the command is submitted"); got != correlation {
 		t.Errorf("it goes on under the correlation %q, and began under %q", got, correlation)
 	}
 }

@@ -352,7 +352,7 @@ func TestDrainFinishesWhatIsInFlightAndTakesNothingMore(t *testing.T) {
 		}
 	})
 	f.transfer(t, "acme", "in-flight", "b", 100)
-	<-held
+	backbonetest.Await(t, held, "a command is held")
 
 	short, cancel := context.WithTimeout(platform(t), 300*time.Millisecond)
 	defer cancel()
@@ -411,7 +411,7 @@ func TestDrainHandsBackWhatWaitsForItsTurn(t *testing.T) {
 	}()
 	wait(t, "the node does not drain", func() bool { return f.node.Ready(t.Context(), contextkit.TenantID{}) != nil })
 	close(release)
-	if err := <-drained; err != nil {
+	if err := backbonetest.Await(t, drained, "the node drains"); err != nil {
 		t.Fatal(err)
 	}
 	if n := began.Load(); n != 64 {

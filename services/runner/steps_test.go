@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
@@ -41,6 +42,7 @@ const (
 )
 
 func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
+	t.Parallel()
 	f := startWith(t, withSteps(t, debit+"      - {name: cool, wait: \"'2s'\"}\n"+complete), webhook.Config{})
 	f.wallets(t, "acme")
 	began := time.Now()
@@ -88,7 +90,7 @@ func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
 	if steps(got) != "debit done, cool done, complete done" || time.Since(began) < 2*time.Second {
 		t.Errorf("%s after %v", steps(got), time.Since(began))
 	}
-	if got := <-seen; got != correlation {
+	if got := backbonetest.Await(t, seen, "the command is submitted"); got != correlation {
 		t.Errorf("after the wait the correlation is %q, and was %q", got, correlation)
 	}
 	wait(t, "nothing is left to do", func() bool {
@@ -98,6 +100,7 @@ func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
 }
 
 func TestAWaitingWorkflowGoesOnUnderANewerModel(t *testing.T) {
+	t.Parallel()
 	f := startWith(t, withSteps(t, "      - {name: cool, wait: \"'1s'\"}\n"+debit+complete), webhook.Config{})
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "t", "b", 100)
