@@ -122,6 +122,10 @@ func WithDetails(err *connect.Error, details ...proto.Message) *connect.Error {
 // ErrorDomain is the domain of the platform's ErrorInfo details.
 const ErrorDomain = "headgate"
 
+// ReasonMissingRight is the reason of a refusal for lack of a right, which the metadata "right"
+// names, as ACTION:RESOURCE.
+const ReasonMissingRight = "MISSING_RIGHT"
+
 // Reason returns the ErrorInfo detail of a reason, in UPPER_SNAKE_CASE, with
 // pairs of metadata.
 func Reason(reason string, pairs ...string) *errdetails.ErrorInfo {

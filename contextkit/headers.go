@@ -26,6 +26,9 @@ const (
 	// HeaderPlatform is "1" in calls to nodes whose caller is the platform itself, such as the
 	// runner; calls of other callers do not have it. [FromPlatform] reads it.
 	HeaderPlatform = ReservedPrefix + "platform"
+	// HeaderRights has, in calls to nodes, those rights of the caller that the method's policy
+	// lists as the node's to check (node_rights). [RightsOf] reads it.
+	HeaderRights = ReservedPrefix + "rights"
 	// HeaderExplain asks the gateway for its decision on a call.
 	HeaderExplain = ReservedPrefix + "explain"
 	// HeaderDecision is the answer to HeaderExplain: a JSON object, in ASCII.

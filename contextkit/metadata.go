@@ -39,6 +39,7 @@ var (
 	canonicalRequestID     = textproto.CanonicalMIMEHeaderKey(HeaderRequestID)
 	canonicalCausationID   = textproto.CanonicalMIMEHeaderKey(HeaderCausationID)
 	canonicalPrincipal     = textproto.CanonicalMIMEHeaderKey(HeaderPrincipal)
+	canonicalRights        = textproto.CanonicalMIMEHeaderKey(HeaderRights)
 	canonicalPlatform      = textproto.CanonicalMIMEHeaderKey(HeaderPlatform)
 )
 

@@ -48,6 +48,7 @@ var ownedHeaders = []OwnedHeader{
 	{"traceresponse", "the trace of a node that restarted it", FromNone, FromNone},
 	{HeaderPrincipal, "the subject that called, encoded by EncodeText", FromGateway, FromNone},
 	{HeaderPlatform, "1: the caller is the platform itself", FromGateway, FromNone},
+	{HeaderRights, "the rights of the caller that the node checks", FromGateway, FromNone},
 	{HeaderExplain, "asks the gateway for its decision", FromNone, FromNone},
 	{HeaderDecision, "the gateway's decision, JSON in ASCII", FromNone, FromGateway},
 	{ReservedPrefix + "*", "reserved for the gateway", FromNone, FromNone},

@@ -140,6 +140,9 @@ func (g *Gateway) record(rc *contextkit.RequestContext, call *Call, err error) a
 		CorrelationID: rc.CorrelationID, TraceID: rc.TraceID.String(), RequestID: rc.RequestID,
 		Node: call.Node.ID, Attempts: call.Attempts, Waited: float64(call.Waited.Microseconds()) / 1000, Milliseconds: float64(time.Since(call.end.Started).Microseconds()) / 1000,
 	}
+	if right, ok := missingRight(call.Method, err); ok {
+		record.Right = right.Action
+	}
 	if call.Principal != nil {
 		record.Principal = call.Principal.Subject
 	}

@@ -400,7 +400,9 @@ func (g *Gateway) handler(metrics *chassis.Metrics, method *policy.Method) conne
 			g.recordOperation(contextkit.In(ctx), call, nil) // a stream's data flows long before it ends
 		}
 		if err == nil {
-			err = g.forward(ctx, call)
+			if err = g.forward(ctx, call); err != nil {
+				call.noteDenial(err)
+			}
 		}
 		err = chassis.Bounded(err)
 		g.conclude(ctx, &log, call, err)

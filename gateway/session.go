@@ -149,8 +149,18 @@ func (s session) decide(method *policy.Method, principal *auth.Principal, tenant
 		return false, "the credential is not for tenant " + tenant.String()
 	case method.Tenant && s.suspended(tenant, principal) != "":
 		return false, "the tenant is suspended"
-	case method.ResourcePath != nil && !principal.Allows(method.Right, resource):
+	case method.ResourcePath != nil && !allowsNamed(method, principal, resource):
 		return false, fmt.Sprintf("the right %q is narrowed to other resources", method.Right)
 	}
 	return true, "the right " + strings.TrimSuffix(method.Right+":"+resource, ":") + " is held, and the tenant is the caller's"
+}
+
+// allowsNamed reports whether the principal may act on a resource that is named as in rights:
+// RESOURCE, or RESOURCE.PART where the method's policy has parts.
+func allowsNamed(method *policy.Method, principal *auth.Principal, resource string) bool {
+	if method.PartField == 0 {
+		return principal.Allows(method.Right, resource)
+	}
+	name, part, _ := strings.Cut(resource, ".")
+	return principal.AllowsPart(method.Right, []byte(name), []byte(part))
 }

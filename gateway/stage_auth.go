@@ -3,13 +3,17 @@ package gateway
 import (
 	"context"
 	"errors"
-	"strings"
+	"slices"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/internal/excerpt"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 )
 
 const headerAuthorization = "Authorization"
@@ -65,28 +69,66 @@ func (g *Gateway) authorize(ctx context.Context, call *Call) (context.Context, e
 
 // authorize is the stage for one message: a stream may name other resources in each.
 func (c *Call) authorize(message *frame.Frame) error {
-	var single [1]string
-	resources := single[:]
-	if path := c.Method.ResourcePath; path != nil {
-		var err error
-		if resources, err = message.AppendTexts(single[:0], path); err != nil {
-			return c.badField(path[0].Number, err)
-		}
-	}
-	if message == c.First {
-		c.Resource = excerpt.Text(strings.Join(resources, ","), maxResource)
-	}
-	if c.Method.Anonymous {
-		return nil
-	}
-	for _, resource := range resources {
-		if !c.Principal.Allows(c.Method.Right, resource) {
-			c.Resource = excerpt.Text(resource, maxResource)
+	path := c.Method.ResourcePath
+	if path == nil {
+		if !c.Method.Anonymous && !c.Principal.Allows(c.Method.Right, "") {
 			return c.denyRight()
 		}
+		return nil
 	}
-	return nil
+	var (
+		space [maxResource]byte
+		shown = space[:0] // the resources, for answers and records
+		count int
+	)
+	all := c.Method.Anonymous || c.Principal.HoldsAll(c.Method.Right)
+	err := message.Names(path, c.Method.PartField, func(name, part []byte) error {
+		if len(shown) < maxResource {
+			shown = appendResource(shown, name, part)
+		}
+		if all {
+			return nil
+		}
+		if count++; count > maxResources {
+			return connect.Errorf(connect.CodeInvalidArgument, "the request names more than %d resources: divide it", maxResources)
+		}
+		if c.allows(name, part) {
+			return nil
+		}
+		c.Resource = excerpt.Text(string(appendResource(nil, name, part)), maxResource)
+		return c.denyRight()
+	})
+	if err == nil || !errors.Is(err, transcode.ErrWire) && !errors.Is(err, frame.ErrContradiction) {
+		if message == c.First && c.denied == ruleNone {
+			c.Resource = excerpt.Text(string(shown), maxResource)
+		}
+		return err
+	}
+	return c.badField(path[0].Number, err)
 }
+
+// allows reports whether the principal may act on a resource, or on a part of it.
+func (c *Call) allows(name, part []byte) bool {
+	if c.Method.PartField != 0 {
+		return c.Principal.AllowsPart(c.Method.Right, name, part)
+	}
+	return c.Principal.Allows(c.Method.Right, string(name))
+}
+
+// appendResource appends RESOURCE or RESOURCE.PART to a list, after a comma.
+func appendResource(to, name, part []byte) []byte {
+	if len(to) > 0 {
+		to = append(to, ',')
+	}
+	to = append(to, name...)
+	if len(part) > 0 {
+		to = append(append(to, '.'), part...)
+	}
+	return to
+}
+
+// maxResources bounds the resources of a message that are matched against narrowed rights.
+const maxResources = 10_000
 
 // maxResource bounds the text of a resource in answers and records, in encoded bytes.
 const maxResource = 512
@@ -95,7 +137,38 @@ func (c *Call) denyRight() error {
 	right := auth.Right{Action: c.Method.Right, Resources: c.Resource}
 	return c.deny(ruleRight, chassis.WithDetails(
 		connect.Errorf(connect.CodePermissionDenied, "%s needs the right %q, which %q does not have", c.Method.Spec.Procedure, right, excerpt.Text(c.Principal.Subject, excerpt.Name)),
-		chassis.Reason("MISSING_RIGHT", "right", right.String())))
+		chassis.Reason(chassis.ReasonMissingRight, "right", right.String())))
+}
+
+// noteDenial notes that the node has refused the call for lack of a right that the method's policy
+// has it check: such a refusal is recorded as the gateway's own are.
+func (c *Call) noteDenial(err error) {
+	if right, ok := missingRight(c.Method, err); ok {
+		c.denied, c.Resource = ruleRight, excerpt.Text(right.Resources, maxResource)
+	}
+}
+
+// missingRight returns the right for whose lack a node has refused a call, if the method's policy
+// has the node check it.
+func missingRight(method *policy.Method, err error) (auth.Right, bool) {
+	if len(method.NodeRights) == 0 || err == nil {
+		return auth.Right{}, false
+	}
+	refusal, ok := errors.AsType[*connect.Error](err)
+	if !ok || refusal.Code() != connect.CodePermissionDenied {
+		return auth.Right{}, false
+	}
+	for _, detail := range refusal.Details() {
+		var info errdetails.ErrorInfo
+		if detail.Type != string(info.ProtoReflect().Descriptor().FullName()) || proto.Unmarshal(detail.Value, &info) != nil || info.GetReason() != chassis.ReasonMissingRight {
+			continue
+		}
+		right, err := auth.ParseRight(info.GetMetadata()["right"])
+		if err == nil && slices.Contains(method.NodeRights, right.Action) {
+			return right, true
+		}
+	}
+	return auth.Right{}, false
 }
 
 // deny notes which rule refused the call.

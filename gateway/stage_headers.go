@@ -62,10 +62,35 @@ func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
 	if c.platform {
 		to.SetField(contextkit.HeaderPlatform, "1")
 	}
+	if rights, ok := c.nodeRights(); ok {
+		to.SetField(contextkit.HeaderRights, rights)
+	}
 	if err := contextkit.Inject(ctx, to); err != nil {
 		return connect.Errorf(connect.CodeInternal, "%s is called without context", c.Method.Spec.Procedure).WithCause(err)
 	}
 	return nil
+}
+
+// nodeRights returns the principal's rights that the node checks, as [contextkit.HeaderRights];
+// false if it has none and is not the platform.
+func (c *Call) nodeRights() (string, bool) {
+	if len(c.Method.NodeRights) == 0 {
+		return "", false
+	}
+	var space [4]string
+	held := space[:0]
+	for _, action := range c.Method.NodeRights {
+		if c.Principal.HoldsAll(action) {
+			held = append(held, action)
+			continue
+		}
+		for _, right := range c.Principal.Rights {
+			if right.Action == action {
+				held = append(held, right.String())
+			}
+		}
+	}
+	return contextkit.EncodeRights(held...), len(held) > 0 || c.platform
 }
 
 // passMetadata copies the node's headers and trailers to the edge. Headers that the gateway

@@ -26,6 +26,9 @@ type Aggregate struct {
 type Command struct {
 	// Name is the command's name.
 	Name string
+	// Internal says that only callers with the right command.internal may send the command, such
+	// as the platform's own workflows.
+	Internal bool
 
 	schema  *jsonschema.Schema
 	raw     Object // the schema as the document has it
@@ -226,9 +229,11 @@ func (p *parser) aggregate(key, n *yaml.Node, path string) *Aggregate {
 
 func (p *parser) command(a *Aggregate, key, n *yaml.Node, path string) *Command {
 	c := &Command{Name: key.Value}
-	for key, value := range p.members(n, path, "description", "payload", "require", "emit") {
+	for key, value := range p.members(n, path, "description", "internal", "payload", "require", "emit") {
 		path := join(path, key.Value)
 		switch key.Value {
+		case "internal":
+			c.Internal = p.flag(value, path)
 		case "payload":
 			c.schema, c.raw = p.schema(value, path)
 		case "require":

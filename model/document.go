@@ -131,6 +131,16 @@ func (d *document) scalar(n *yaml.Node, path string) (string, bool) {
 	return n.Value, true
 }
 
+// flag returns a scalar that is true or false. Anything else is rejected, a missing value too.
+func (d *document) flag(n *yaml.Node, path string) bool {
+	n = deref(n)
+	var value bool
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" || n.Decode(&value) != nil {
+		d.reject(n, path, "true or false is wanted here")
+	}
+	return value
+}
+
 // namePattern is what names in a model look like: safe as a subject token, an
 // SQL identifier and a CEL member.
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)

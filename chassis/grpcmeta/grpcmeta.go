@@ -44,7 +44,7 @@ func (n names) of(name string) (other string, usual bool) {
 	return n.other(name), false
 }
 
-var usual = append(contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal),
+var usual = append(contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderRights),
 	"Authorization", "Content-Type", "User-Agent", "Accept", "Accept-Encoding", "Content-Length", "Te",
 	"Content-Encoding", "Date", "Trailer", "Vary", "Grpc-Status", "Grpc-Message", "Grpc-Encoding", "Grpc-Accept-Encoding", "Grpc-Timeout",
 	"Connect-Protocol-Version", "Connect-Timeout-Ms", "Connect-Accept-Encoding")

@@ -291,7 +291,7 @@ func startCluster(t *testing.T, natsServers int, files *tlsfiles.Files) *cluster
 		addr[name] = freePort(t)
 	}
 	keys := c.write(t, "keys.json", headgate(t, "keys", "--data", c.dir))
-	credential := c.write(t, "runner.token", headgate(t, "token", "--data", c.dir, "--subject", "runner", "--tenant", "*", "--right", "command.submit"))
+	credential := c.write(t, "runner.token", headgate(t, "token", "--data", c.dir, "--subject", "runner", "--tenant", "*", "--right", "command.submit", "--right", "command.internal"))
 	server, client, edge, scheme := "", "{}", "", "http"
 	if files != nil {
 		scheme = "https"

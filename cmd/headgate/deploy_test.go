@@ -28,7 +28,7 @@ func TestTheSettingsOfEveryDeploymentCanBeUsed(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"keys.json":    headgate(t, "keys", "--data", dir),
-		"runner.token": headgate(t, "token", "--data", dir, "--subject", "runner", "--tenant", "*", "--right", "command.submit"),
+		"runner.token": headgate(t, "token", "--data", dir, "--subject", "runner", "--tenant", "*", "--right", "command.submit", "--right", "command.internal"),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

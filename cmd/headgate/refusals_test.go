@@ -144,6 +144,55 @@ func TestBadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		})
 	}
 
+	t.Run("internal commands are the workflows' alone", func(t *testing.T) {
+		transfers, operator := "Bearer "+p.tokens["ACME_TRANSFERS"], "Bearer "+p.tokens["OPERATOR"]
+		everything := "Bearer " + issue(t, data, "--subject", "runner", "--tenant", "acme", "--right", "command.submit", "--right", "command.submit:*", "--right", "command.submit:transfer.complete")
+		if status, text := post("/v1/commands/transfer/t1/request", `{"payload":{"from":"ada","to":"nobody","amount":1}}`, "Authorization", transfers); status != http.StatusOK {
+			t.Fatalf("%d %s", status, text)
+		}
+		for _, authorization := range []string{acme, operator, everything} {
+			for path, body := range map[string]string{
+				"/v1/commands/transfer/t1/complete": `{}`,
+				"/v1/commands/transfer/t1/fail":     `{"payload":{"reason":"x"},"dryRun":true}`,
+				"/v1/commands":                      `{"aggregateType":"transfer","aggregateId":"t1","command":"complete","idempotencyKey":"k"}`,
+				submit:                              `{"aggregateType":"transfer","aggregateId":"t1","command":"complete"}`,
+				"/v1/commands:batch":                `{"commands":[{"aggregateType":"transfer","aggregateId":"t1","command":"complete"}]}`,
+			} {
+				status, text := post(path, body, "Authorization", authorization, "X-Tenant-Id", "acme", "X-Headgate-Rights", "command.internal", "X-Headgate-Platform", "1")
+				checkRefusal(t, status, text, http.StatusForbidden, "permission_denied", "is internal")
+			}
+		}
+		status, text := post("/v1/commands/wallet/ada/deposit", `{"payload":{"amount":1}}`, "Authorization", transfers)
+		checkRefusal(t, status, text, http.StatusForbidden, "permission_denied", "command.submit:wallet.deposit")
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.aggregate+submit, strings.NewReader(`{"aggregateType":"transfer","aggregateId":"t1","command":"complete"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, text, err = do(req, "Content-Type", "application/json", "X-Tenant-Id", "acme") // without the gateway
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkRefusal(t, status, text, http.StatusForbidden, "permission_denied", "is internal")
+		// The runner's own credential has the right: the workflow fails the transfer.
+		if err := eventually(ctx, "the transfer fails", func() (bool, error) {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.gateway+"/v1/aggregates/transfer/t1", nil)
+			if err != nil {
+				return false, err
+			}
+			_, text, err := do(req, "Authorization", acme)
+			return strings.Contains(text, `"failed"`), err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(binary, "token", "--data", data, "--tenant", "acme", "--right", "command.submit:transfer.").CombinedOutput(); err == nil || !strings.Contains(string(out), "AGGREGATE.COMMAND") {
+			t.Errorf("a right with bad syntax is issued: %s", out)
+		}
+		warned := issue(t, data, "--tenant", "acme", "--right", "command.submit:transfer.complete", "--right", "command.internal:transfer.complete", "--right", "query.read:wal*", "--model", "../../model/wallet.yaml")
+		if !strings.Contains(warned, `"command.submit:transfer.complete" matches nothing`) || strings.Contains(warned, `"command.internal`) || strings.Contains(warned, `"query.read`) {
+			t.Errorf("the warnings are %q", warned)
+		}
+	})
+
 	t.Run("a bad traceparent starts a new trace", func(t *testing.T) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.gateway+"/v1/query/wallets/ada", nil)
 		if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"time"
@@ -14,7 +15,8 @@ type tokenCommand struct {
 	Data    string        `default:"./data" type:"path" help:"Data directory of the platform."`
 	Subject string        `default:"developer" help:"Who the token is for."`
 	Tenant  []string      `required:"" help:"Tenant to act for; * for all. Repeatable."`
-	Right   []string      `required:"" help:"Right such as query.read or query.read:wallets*. Repeatable."`
+	Right   []string      `required:"" help:"Right such as query.read, query.read:wallets* or command.submit:transfer.request. Repeatable."`
+	Model   string        `type:"existingfile" help:"Model to check the rights against: one that matches nothing in it is a warning."`
 	TTL     time.Duration `default:"1h" help:"How long the token is good for."`
 }
 
@@ -22,6 +24,9 @@ type tokenCommand struct {
 func (c *tokenCommand) Run() error {
 	principal, err := auth.NewPrincipal(c.Subject, c.Tenant, c.Right)
 	if err != nil {
+		return err
+	}
+	if err := warnOfRights(c.Model, principal.Rights); err != nil {
 		return err
 	}
 	issuer, err := node.OpenDevIssuer(c.Data)
@@ -57,7 +62,8 @@ func (c *keysCommand) Run() error {
 type apiKeyCommand struct {
 	ID     string        `arg:"" help:"Name of the key: lower-case letters, digits and hyphens."`
 	Tenant []string      `required:"" help:"Tenant to act for; * for all. Repeatable."`
-	Right  []string      `required:"" help:"Right such as query.read or query.read:wallets*. Repeatable."`
+	Right  []string      `required:"" help:"Right such as query.read, query.read:wallets* or command.submit:transfer.request. Repeatable."`
+	Model  string        `type:"existingfile" help:"Model to check the rights against: one that matches nothing in it is a warning."`
 	TTL    time.Duration `help:"How long the key is good for; for ever if not given."`
 }
 
@@ -72,6 +78,13 @@ func (c *apiKeyCommand) Run() error {
 	if err != nil {
 		return err
 	}
+	principal, err := auth.NewPrincipal(c.ID, c.Tenant, c.Right)
+	if err != nil {
+		return err
+	}
+	if err := warnOfRights(c.Model, principal.Rights); err != nil {
+		return err
+	}
 	entry, err := yaml.Marshal([]auth.APIKey{kept})
 	if err != nil {
 		return err
@@ -79,4 +92,17 @@ func (c *apiKeyCommand) Run() error {
 	fmt.Fprintf(os.Stderr, "# add this to the file that --api-keys names:\n%s", entry)
 	fmt.Println(key)
 	return nil
+}
+
+// warnOfRights writes to standard error which rights match nothing in the model of a file; "": there
+// is none.
+func warnOfRights(file string, rights []auth.Right) error {
+	if file == "" {
+		return nil
+	}
+	unmatched, err := node.UnmatchedRights(context.Background(), file, rights)
+	for _, right := range unmatched {
+		fmt.Fprintf(os.Stderr, "warning: the right %q matches nothing in the model %s\n", right, file)
+	}
+	return err
 }

@@ -14,7 +14,7 @@ if [ "${1:-}" = token ]; then
 	exit
 fi
 [ -e secrets/keys.json ] || headgate keys --data "$PWD/secrets" >secrets/keys.json
-[ -e secrets/runner.token ] || headgate token --data "$PWD/secrets" --subject runner --tenant '*' --right command.submit --ttl 8760h >secrets/runner.token
+[ -e secrets/runner.token ] || headgate token --data "$PWD/secrets" --subject runner --tenant '*' --right command.submit --right command.internal --ttl 8760h >secrets/runner.token
 [ -e secrets/postgres ] || head -c 24 /dev/urandom | base64 | tr -d '/+=\n' >secrets/postgres
 # The containers' user reads them; the signing key stays here.
 chmod 644 secrets/keys.json secrets/runner.token secrets/postgres

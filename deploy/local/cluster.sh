@@ -20,7 +20,7 @@ headgate=$dir/bin/headgate
 
 # Keys of tokens, and what the runners send commands under.
 (umask 077 && "$headgate" keys --data "$dir" >"$dir/keys.json" &&
-	"$headgate" token --data "$dir" --subject runner --tenant '*' --right command.submit --ttl 720h >"$dir/runner.token")
+	"$headgate" token --data "$dir" --subject runner --tenant '*' --right command.submit --right command.internal --ttl 720h >"$dir/runner.token")
 
 port() { echo $((base + $1)); }
 nats=$(port 0)

@@ -38,14 +38,19 @@ type APIKey struct {
 	Expires time.Time `yaml:"expires,omitempty"` // the zero time: never
 }
 
-// NewAPIKey makes a key: what its holder sends, and what is kept.
+// NewAPIKey makes a key: what its holder sends, and what is stored. A right that is not well
+// formed (see [Right.Check]) is an error that wraps [ErrInvalidRight].
 func NewAPIKey(id string, tenants, rights []string, expires time.Time) (key string, kept APIKey, err error) {
 	secret := make([]byte, apiKeySecretBytes)
 	_, _ = rand.Read(secret) // crypto/rand.Read never fails (Go 1.24)
 	text := base64.RawURLEncoding.EncodeToString(secret)
 	sum := sha256.Sum256([]byte(text))
 	kept = APIKey{ID: id, Hash: hex.EncodeToString(sum[:]), Tenants: tenants, Rights: rights, Expires: expires}
-	if _, err := kept.principal(); err != nil {
+	principal, err := kept.principal()
+	if err == nil {
+		err = principal.CheckRights()
+	}
+	if err != nil {
 		return "", APIKey{}, err
 	}
 	return apiKeyPrefix + id + "_" + text, kept, nil
@@ -141,6 +146,15 @@ func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)
 			}
 		}
 	})
+}
+
+// Rights returns the rights of the keys that count, by the keys' ids.
+func (r *APIKeyRing) Rights() map[string][]Right {
+	rights := map[string][]Right{}
+	for id, key := range *r.current.Load() {
+		rights[id] = key.principal.Rights
+	}
+	return rights
 }
 
 // read reads the source within 5 s.

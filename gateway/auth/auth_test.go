@@ -267,3 +267,79 @@ func TestARightIsAnActionNarrowedOrNot(t *testing.T) {
 		}
 	}
 }
+
+func TestRight_PartsOfAResource(t *testing.T) {
+	for _, tc := range []struct {
+		right, resource, part string
+		want                  bool
+	}{
+		{"command.submit", "transfer", "complete", true},
+		{"command.submit", "a.b", "c", true},
+		{"command.submit:*", "transfer", "complete", true},
+		{"command.submit:*", "", "complete", false},
+		{"command.submit:transfer", "transfer", "complete", true},
+		{"command.submit:transfer", "transfer", "", true},
+		{"command.submit:transfer", "transfers", "complete", false},
+		{"command.submit:trans*", "transfer", "complete", true},
+		{"command.submit:transfer.request", "transfer", "request", true},
+		{"command.submit:transfer.request", "transfer", "requests", false},
+		{"command.submit:transfer.request", "transfer", "", false},
+		{"command.submit:transfer.request", "transfer.request", "", false},
+		{"command.submit:transfer.request", "transfer.request", "complete", false},
+		{"command.submit:transfer.request", "transfer", "request.x", false},
+		{"command.submit:transfer.*", "transfer", "request", true},
+		{"command.submit:transfer.*", "transfer", "", false},
+		{"command.submit:transfer.*", "transferx", "request", false},
+		{"command.submit:transfer.re*", "transfer", "request", true},
+		{"command.submit:transfer.re*", "transfer", "complete", false},
+		{"command.internal", "transfer", "request", false},
+	} {
+		right, err := auth.ParseRight(tc.right)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := auth.Principal{Rights: []auth.Right{right}}
+		if got := p.AllowsPart("command.submit", []byte(tc.resource), []byte(tc.part)); got != tc.want {
+			t.Errorf("%s for %q of %q: %v, want %v", tc.right, tc.part, tc.resource, got, tc.want)
+		}
+	}
+}
+
+func TestRight_OfInternalCommandsHasNoWildcard(t *testing.T) {
+	for _, good := range []string{"command.internal", "command.internal:transfer", "command.internal:transfer.complete"} {
+		if _, err := auth.ParseRight(good); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	for _, bad := range []string{"command.internal:*", "command.internal:trans*", "command.internal:transfer.*", "command.internal:a.b.c", "command.internal:a b", "command.internal:", "command.*", "*", "command.internal:transfer complete"} {
+		if _, err := auth.ParseRight(bad); !errors.Is(err, auth.ErrInvalidRight) {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+func TestRight_BadSyntaxIsRefusedWhereItIsIssued(t *testing.T) {
+	issuer, err := auth.OpenIssuer(filepath.Join(t.TempDir(), "key"), "i", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(right string) (token, key error) {
+		p, err := auth.NewPrincipal("app", []string{"acme"}, []string{right})
+		if err != nil {
+			t.Fatalf("%s: %v", right, err)
+		}
+		_, token = issuer.Issue(p, time.Hour)
+		_, _, key = auth.NewAPIKey("app", []string{"acme"}, []string{right}, time.Time{})
+		return token, key
+	}
+	for _, good := range []string{"command.submit", "command.submit:*", "command.submit:wallet", "command.submit:wal*", "command.submit:wallet.open", "command.submit:wallet.*", "command.submit:wallet.op*", "command.internal:wallet.open", "query.read:orders*", "fleet.admin:acme-1", "thing.read:a/b"} {
+		if token, key := issue(good); token != nil || key != nil {
+			t.Errorf("%s: %v, %v", good, token, key)
+		}
+	}
+	for _, bad := range []string{"command.submit:Wallet", "command.submit:wallet.", "command.submit:.open", "command.submit:wallet.open.x", "command.submit:wallet..open", "command.submit:wallet open", "command.submit: wallet", "command.submit:wallet:open", "command.submit:wallet.open,x", "query.read:a b", "query.read:ä"} {
+		if token, key := issue(bad); !errors.Is(token, auth.ErrInvalidRight) || !errors.Is(key, auth.ErrInvalidRight) {
+			t.Errorf("%s is issued: %v, %v", bad, token, key)
+		}
+	}
+}

@@ -84,8 +84,12 @@ func (i *Issuer) Config(ctx context.Context) (Config, error) {
 	return Config{Keys: keys, Issuer: i.name, Audience: i.audience}, nil
 }
 
-// Issue returns a signed token for the principal, good for lifetime.
+// Issue returns a signed token for the principal, good for lifetime. A right that is not well
+// formed (see [Right.Check]) is an error that wraps [ErrInvalidRight].
 func (i *Issuer) Issue(p *Principal, lifetime time.Duration) (string, error) {
+	if err := p.CheckRights(); err != nil {
+		return "", err
+	}
 	tenants := []string{}
 	if p.AnyTenant {
 		tenants = append(tenants, anyTenant)

@@ -12,6 +12,7 @@
 package auth
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -41,21 +42,37 @@ type Principal struct {
 	signer *signingKey // the key that signed the credential if it is a token, else nil
 }
 
+// ActionInternal is the action of the right to send commands that a model declares internal.
+// It is narrowed to an aggregate type or a command, or to nothing; never by a wildcard.
+const ActionInternal = "command.internal"
+
+// ActionSubmit is the action of the right to send commands that are not internal.
+const ActionSubmit = "command.submit"
+
 // Right is an action, narrowed to resources or not.
 type Right struct {
 	// Action is such as "query.read".
 	Action string
 	// Resources is a resource's name, or its beginning with a final '*'. ""
-	// means all, and calls that name none.
+	// means all, and calls that name none. Where a method's policy names parts of resources,
+	// it may be RESOURCE.PART: "transfer.request" for a command of an aggregate type.
 	Resources string
 }
 
-var actionPattern = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$`)
+var (
+	actionPattern = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$`)
+	// commandsPattern is what the rights of commands are narrowed to: an aggregate type, one of
+	// its commands, or the beginning of either with a final '*'.
+	commandsPattern = regexp.MustCompile(`^(\*|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*|\.)?\*|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?)$`)
+	// resourcesPattern is what other rights are narrowed to where they are issued.
+	resourcesPattern = regexp.MustCompile(`^[\x21-\x29\x2b-\x7e]*\*?$`)
+)
 
 // ErrInvalidRight is wrapped by a refusal of a right.
 var ErrInvalidRight = errors.New("invalid right")
 
-// ParseRight parses "action" or "action:resources".
+// ParseRight parses "action" or "action:resources". A right that cannot match anything may pass;
+// [Right.Check] is stricter.
 func ParseRight(s string) (Right, error) {
 	action, resources, narrowed := strings.Cut(s, ":")
 	if !actionPattern.MatchString(action) {
@@ -64,7 +81,34 @@ func ParseRight(s string) (Right, error) {
 	if narrowed && (resources == "" || strings.Contains(strings.TrimSuffix(resources, "*"), "*")) {
 		return Right{}, fmt.Errorf("%w %q: after the colon stands a resource, or its beginning with a final *", ErrInvalidRight, s)
 	}
-	return Right{Action: action, Resources: resources}, nil
+	right := Right{Action: action, Resources: resources}
+	if action == ActionInternal {
+		return right, right.Check()
+	}
+	return right, nil
+}
+
+// Check reports whether a right is well formed, for those who issue it: a right that no call can
+// need is a mistake there. The error wraps [ErrInvalidRight].
+func (r Right) Check() error {
+	if r.Resources == "" {
+		return nil
+	}
+	switch r.Action {
+	case ActionInternal:
+		if strings.HasSuffix(r.Resources, "*") || !commandsPattern.MatchString(r.Resources) {
+			return fmt.Errorf("%w %q: after the colon stands AGGREGATE or AGGREGATE.COMMAND, without a wildcard", ErrInvalidRight, r)
+		}
+	case ActionSubmit:
+		if !commandsPattern.MatchString(r.Resources) {
+			return fmt.Errorf("%w %q: after the colon stands AGGREGATE or AGGREGATE.COMMAND, or its beginning with a final *", ErrInvalidRight, r)
+		}
+	default:
+		if !resourcesPattern.MatchString(r.Resources) {
+			return fmt.Errorf("%w %q: a resource consists of visible ASCII characters", ErrInvalidRight, r)
+		}
+	}
+	return nil
 }
 
 // String returns the right as ParseRight takes it.
@@ -86,15 +130,62 @@ func (r Right) covers(resource string) bool {
 	return r.Resources == resource
 }
 
+// coversPart reports whether the right is for a part of a resource. A resource that has a dot
+// itself is covered by a right for all resources alone: what stands before the dot of a right is
+// the resource.
+func (r Right) coversPart(resource, part []byte) bool {
+	if r.Resources == "" {
+		return true
+	}
+	if len(resource) == 0 || bytes.IndexByte(resource, '.') >= 0 {
+		return false
+	}
+	name, rest, dotted := strings.Cut(r.Resources, ".")
+	if !dotted {
+		if beginning, ok := strings.CutSuffix(name, "*"); ok {
+			return len(resource) >= len(beginning) && string(resource[:len(beginning)]) == beginning
+		}
+		return string(resource) == name
+	}
+	if string(resource) != name || len(part) == 0 {
+		return false
+	}
+	if beginning, ok := strings.CutSuffix(rest, "*"); ok {
+		return len(part) >= len(beginning) && string(part[:len(beginning)]) == beginning
+	}
+	return string(part) == rest
+}
+
 // Holds reports whether the principal has the action for any resource at all.
 func (p *Principal) Holds(action string) bool {
 	return slices.ContainsFunc(p.Rights, func(r Right) bool { return r.Action == action })
+}
+
+// HoldsAll reports whether the principal has the action for all resources.
+func (p *Principal) HoldsAll(action string) bool {
+	return slices.ContainsFunc(p.Rights, func(r Right) bool { return r.Action == action && r.Resources == "" })
 }
 
 // Allows reports whether the principal may do the action to the resource, ""
 // for none.
 func (p *Principal) Allows(action, resource string) bool {
 	return slices.ContainsFunc(p.Rights, func(r Right) bool { return r.Action == action && r.covers(resource) })
+}
+
+// AllowsPart reports whether the principal may do the action to a part of a resource, such as a
+// command of an aggregate type. A right for the resource covers all of its parts.
+func (p *Principal) AllowsPart(action string, resource, part []byte) bool {
+	return slices.ContainsFunc(p.Rights, func(r Right) bool { return r.Action == action && r.coversPart(resource, part) })
+}
+
+// CheckRights checks the rights of a credential that is to be issued, see [Right.Check].
+func (p *Principal) CheckRights() error {
+	for _, right := range p.Rights {
+		if err := right.Check(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ActsFor reports whether the principal acts for the tenant.

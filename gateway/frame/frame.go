@@ -8,6 +8,7 @@
 package frame
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -63,27 +64,37 @@ var ErrContradiction = errors.New("the field is given twice, with different valu
 // Text returns a string field of the message, found on the wire: known itself if it is that,
 // else a copy. Errors: [ErrContradiction], [transcode.ErrWire].
 func (f *Frame) Text(number protowire.Number, known string) (value string, err error) {
-	found := false
-	for wire := f.Data; len(wire) > 0; {
+	text, found, err := field(f.Data, number)
+	switch {
+	case err != nil || !found:
+		return "", err
+	case known == string(text):
+		return known, nil
+	}
+	return string(text), nil
+}
+
+// field returns a string field of a message, found on the wire, as a part of wire. Errors:
+// [ErrContradiction], [transcode.ErrWire].
+func field(wire []byte, number protowire.Number) (value []byte, found bool, err error) {
+	for len(wire) > 0 {
 		n, wireType, tag, size := transcode.ConsumeField(wire)
 		if size < 0 {
-			return "", transcode.ErrWire
+			return nil, false, transcode.ErrWire
 		}
 		if n == number {
 			if wireType != protowire.BytesType {
-				return "", transcode.ErrWire
+				return nil, false, transcode.ErrWire
 			}
 			text, _ := protowire.ConsumeBytes(wire[tag:])
-			if found && value != string(text) {
-				return "", ErrContradiction
+			if found && !bytes.Equal(value, text) {
+				return nil, false, ErrContradiction
 			}
-			if value, found = known, true; known != string(text) {
-				value = string(text)
-			}
+			value, found = text, true
 		}
 		wire = wire[tag+size:]
 	}
-	return value, nil
+	return value, found, nil
 }
 
 // Step is a field on the way to one inside it.
@@ -93,38 +104,48 @@ type Step struct {
 	List bool
 }
 
-// AppendTexts appends the different values of the string field that path leads to,
-// through messages that may be repeated; a message without the field has "", and so has
-// one that is not there, but for lists, of which none have no value. A field that must be
-// one and stands twice is [ErrContradiction].
-func (f *Frame) AppendTexts(values []string, path []Step) ([]string, error) {
+// Names calls each with the string field that path leads to, through messages that may be
+// repeated, and with the string field part beside it; part 0: with an empty one. The values
+// are parts of the message. A message without a field has an empty value, and so has one that is
+// not there, but for lists, of which none have no value. Errors: each's, [transcode.ErrWire],
+// and [ErrContradiction] for a field that must be one and stands twice.
+func (f *Frame) Names(path []Step, part protowire.Number, each func(name, part []byte) error) error {
+	return names(f.Data, path, part, each)
+}
+
+func names(wire []byte, path []Step, part protowire.Number, each func(name, part []byte) error) error {
 	if len(path) == 1 {
-		value, err := f.Text(path[0].Number, "")
-		if err == nil && !slices.Contains(values, value) {
-			values = append(values, value)
+		name, _, err := field(wire, path[0].Number)
+		if err != nil {
+			return err
 		}
-		return values, err
+		var beside []byte
+		if part != 0 {
+			if beside, _, err = field(wire, part); err != nil {
+				return err
+			}
+		}
+		return each(name, beside)
 	}
 	found := path[0].List
-	for wire := f.Data; len(wire) > 0; {
+	for len(wire) > 0 {
 		n, wireType, tag, size := transcode.ConsumeField(wire)
 		if size < 0 || n == path[0].Number && wireType != protowire.BytesType {
-			return nil, transcode.ErrWire
+			return transcode.ErrWire
 		}
 		if n == path[0].Number {
 			found = true
 			inner, _ := protowire.ConsumeBytes(wire[tag:])
-			var err error
-			if values, err = (&Frame{Data: inner}).AppendTexts(values, path[1:]); err != nil {
-				return nil, err
+			if err := names(inner, path[1:], part, each); err != nil {
+				return err
 			}
 		}
 		wire = wire[tag+size:]
 	}
-	if !found && !slices.Contains(values, "") {
-		values = append(values, "")
+	if !found {
+		return each(nil, nil)
 	}
-	return values, nil
+	return nil
 }
 
 // AppendText adds a string field to the message.

@@ -55,9 +55,6 @@ func TestAFieldIsFoundOnTheWire(t *testing.T) {
 }
 
 func TestAFieldInsideOthersIsFoundWhereverItStands(t *testing.T) {
-	number := func(message proto.Message, name string) protowire.Number {
-		return message.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(name)).Number()
-	}
 	wire := func(messages ...proto.Message) (all []byte) { // one after the other: protobuf merges them
 		for _, message := range messages {
 			data, err := proto.Marshal(message)
@@ -91,14 +88,47 @@ func TestAFieldInsideOthersIsFoundWhereverItStands(t *testing.T) {
 		"the message is there twice":       {wire(filter("a"), filter("b")), one, []string{"a", "b"}},
 		"and the second time without it":   {wire(filter("a"), filter("")), one, []string{"a", ""}},
 		"a list has none":                  {wire(batch()), list, []string{}},
-		"a list has some":                  {wire(batch("a", "b", "a")), list, []string{"a", "b"}},
+		"a list has some":                  {wire(batch("a", "b", "a")), list, []string{"a", "b", "a"}},
 		"one of a list does not have it":   {wire(batch("a", "")), list, []string{"a", ""}},
 		"the list goes on in another part": {wire(batch("a"), batch("b")), list, []string{"a", "b"}},
 	} {
-		got, err := (&frame.Frame{Data: test.wire}).AppendTexts([]string{}, test.path)
+		got := []string{}
+		err := (&frame.Frame{Data: test.wire}).Names(test.path, 0, func(name, part []byte) error {
+			if len(part) > 0 {
+				t.Errorf("%s: a part %q without a field for it", name, part)
+			}
+			got = append(got, string(name))
+			return nil
+		})
 		if err != nil || !slices.Equal(got, test.want) {
 			t.Errorf("%s: %q, %v; want %q", name, got, err, test.want)
 		}
+	}
+}
+
+func TestNames_PartStandsBesideTheName(t *testing.T) {
+	command := func(name, command string) *aggregatev1.BatchCommand {
+		return &aggregatev1.BatchCommand{AggregateType: name, Command: command}
+	}
+	wire := wireOf(t, &aggregatev1.SubmitBatchRequest{Commands: []*aggregatev1.BatchCommand{command("a", "x"), command("", "y"), command("b", ""), command("a", "x")}})
+	path := []frame.Step{{Number: number(&aggregatev1.SubmitBatchRequest{}, "commands"), List: true}, {Number: number(&aggregatev1.BatchCommand{}, "aggregate_type")}}
+	part := number(&aggregatev1.BatchCommand{}, "command")
+	var got []string
+	collect := func(name, part []byte) error {
+		got = append(got, string(name)+"."+string(part))
+		return nil
+	}
+	if err := (&frame.Frame{Data: wire}).Names(path, part, collect); err != nil || !slices.Equal(got, []string{"a.x", ".y", "b.", "a.x"}) {
+		t.Fatalf("%q, %v", got, err)
+	}
+	ended := errors.New("ended")
+	if err := (&frame.Frame{Data: wire}).Names(path, part, func([]byte, []byte) error { return ended }); !errors.Is(err, ended) {
+		t.Fatalf("err = %v, want that of the function", err)
+	}
+	twice := append(wireOf(t, &aggregatev1.SubmitRequest{AggregateType: "a", Command: "x"}), wireOf(t, &aggregatev1.SubmitRequest{Command: "y"})...)
+	single := []frame.Step{{Number: number(&aggregatev1.SubmitRequest{}, "aggregate_type")}}
+	if err := (&frame.Frame{Data: twice}).Names(single, number(&aggregatev1.SubmitRequest{}, "command"), collect); !errors.Is(err, frame.ErrContradiction) {
+		t.Fatalf("two commands in one request: err = %v", err)
 	}
 }
 
@@ -208,4 +238,17 @@ func TestWhatIsAddedToALentMessageLiesElsewhere(t *testing.T) {
 		t.Errorf("%v, tenant %q", err, out.GetTenantId())
 	}
 	lent.Release()
+}
+
+func wireOf(t *testing.T, message proto.Message) []byte {
+	t.Helper()
+	data, err := proto.Marshal(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func number(message proto.Message, name string) protowire.Number {
+	return message.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(name)).Number()
 }

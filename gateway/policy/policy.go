@@ -50,6 +50,11 @@ type Method struct {
 	// ResourcePath leads to the request's field for the resource, through
 	// messages that may be repeated; nil: there is none.
 	ResourcePath []frame.Step
+	// PartField is the field beside the resource's that names a part of the resource; 0: there
+	// is none.
+	PartField protowire.Number
+	// NodeRights are the actions of rights that the node checks by itself.
+	NodeRights []string
 	// EventIDField is the answer's field that says how far a stream has come, and
 	// ResumeField the request's that resumes it there; 0: there is none.
 	EventIDField, ResumeField protowire.Number
@@ -210,35 +215,49 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		*f.target = field.Number()
 	}
 	var err error
-	if m.ResourcePath, err = resourcePath(desc.Input(), policy.GetResourceField()); err != nil {
+	if m.ResourcePath, m.PartField, err = resourcePath(desc.Input(), policy.GetResourceField(), policy.GetResourcePartField()); err != nil {
 		return nil, err
 	}
+	m.NodeRights = policy.GetNodeRights()
 	if rule, ok := proto.GetExtension(desc.Options(), annotations.E_Http).(*annotations.HttpRule); ok && rule != nil {
 		m.Rules = append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...)
 	}
 	return m, nil
 }
 
-// resourcePath finds the field that names a call's resources.
-func resourcePath(message protoreflect.MessageDescriptor, name string) ([]frame.Step, error) {
+// resourcePath finds the field that names a call's resources, and the one beside it that names
+// their parts.
+func resourcePath(message protoreflect.MessageDescriptor, name, part string) ([]frame.Step, protowire.Number, error) {
+	if name == "" && part != "" {
+		return nil, 0, fmt.Errorf("its policy has resource_part_field %q without resource_field", part)
+	}
 	if name == "" {
-		return nil, nil
+		return nil, 0, nil
 	}
 	var path []frame.Step
 	names := strings.Split(name, ".")
-	for i, part := range names {
-		field := message.Fields().ByName(protoreflect.Name(part))
+	for i, step := range names {
+		field := message.Fields().ByName(protoreflect.Name(step))
 		last := i == len(names)-1
 		switch {
 		case field == nil, last && (field.Kind() != protoreflect.StringKind || field.IsList()):
-			return nil, fmt.Errorf("its policy names the field %q, which is no string of %s", name, message.FullName())
+			return nil, 0, fmt.Errorf("its policy names the field %q, which is no string of %s", name, message.FullName())
 		case !last && (field.Message() == nil || field.IsMap()):
-			return nil, fmt.Errorf("its policy names the field %q: %s is no message", name, part)
+			return nil, 0, fmt.Errorf("its policy names the field %q: %s is no message", name, step)
 		}
 		path = append(path, frame.Step{Number: field.Number(), List: field.IsList()})
-		message = field.Message()
+		if !last {
+			message = field.Message()
+		}
 	}
-	return path, nil
+	if part == "" {
+		return path, 0, nil
+	}
+	field := message.Fields().ByName(protoreflect.Name(part))
+	if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() {
+		return nil, 0, fmt.Errorf("its policy names the field %q, which is no string of %s", part, message.FullName())
+	}
+	return path, field.Number(), nil
 }
 
 func streamType(desc protoreflect.MethodDescriptor) connect.StreamType {

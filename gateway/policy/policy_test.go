@@ -94,6 +94,9 @@ func TestAnIncompletePolicyKeepsTheGatewayFromStarting(t *testing.T) {
 		{"no upstream", complete(func(p *policyv1.Policy) { p.Upstream = "" }), "does not say upstream"},
 		{"no timeout", complete(func(p *policyv1.Policy) { p.Timeout = nil }), "does not say timeout"},
 		{"unknown field", complete(func(p *policyv1.Policy) { p.ResourceField = "view" }), `names the field "view"`},
+		{"part without a resource", complete(func(p *policyv1.Policy) { p.ResourcePartField = "tenant_id" }), "without resource_field"},
+		{"part that is no string", complete(func(p *policyv1.Policy) { p.ResourceField, p.ResourcePartField = "tenant_id", "count" }), `names the field "count"`},
+		{"part that does not exist", complete(func(p *policyv1.Policy) { p.ResourceField, p.ResourcePartField = "tenant_id", "command" }), `names the field "command"`},
 		{"field that is no string", complete(func(p *policyv1.Policy) { p.ResourceField = "count" }), `names the field "count"`},
 	}
 	for _, tc := range cases {

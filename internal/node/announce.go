@@ -16,7 +16,10 @@ const devTokenTTL = 24 * time.Hour
 
 var (
 	applicationRights = []string{"command.submit", "aggregate.read", "query.read", "workflow.read"}
-	operatorRights    = []string{"runner.admin", "gateway.explain", "workflow.read", "query.read", "aggregate.read", "command.submit", "fleet.read", "fleet.admin", "audit.read"}
+	// transferRights are those of an application that requests transfers of the demo model, and
+	// changes nothing else.
+	transferRights = []string{"command.submit:transfer.request", "aggregate.read:transfer", "query.read:transfers"}
+	operatorRights = []string{"runner.admin", "gateway.explain", "workflow.read", "query.read", "aggregate.read", "command.submit", "fleet.read", "fleet.admin", "audit.read"}
 )
 
 var announcement = template.Must(template.New("").Parse(`Headgate is ready ({{.Took}}). Data: {{.Data}} · Ctrl-C stops it.
@@ -62,6 +65,17 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 			return err
 		}
 		tokens = append(tokens, announcedToken{variable(tenant), token})
+	}
+	if p.config.Model == "" {
+		transfers, err := auth.NewPrincipal(p.tenants[0].String()+"-transfers", []string{p.tenants[0].String()}, transferRights)
+		if err != nil {
+			return err
+		}
+		token, err := p.issuer.Issue(transfers, devTokenTTL)
+		if err != nil {
+			return err
+		}
+		tokens = append(tokens, announcedToken{variable(p.tenants[0]) + "_TRANSFERS", token})
 	}
 	operator, err := auth.NewPrincipal("operator", []string{"*"}, operatorRights)
 	if err != nil {

@@ -324,7 +324,7 @@ const runnerSubject = "runner"
 
 // runnerToken returns a token for the runner's next command.
 func (p *platform) runnerToken() (string, error) {
-	principal, err := auth.NewPrincipal(runnerSubject, []string{"*"}, []string{"command.submit"})
+	principal, err := auth.NewPrincipal(runnerSubject, []string{"*"}, []string{"command.submit", auth.ActionInternal})
 	if err != nil {
 		return "", err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/rs/zerolog"
@@ -23,6 +24,7 @@ type edge struct {
 	reflector *reflector
 	timeline  *backbone.Timeline
 	spans     spans
+	keys      *auth.APIKeyRing // nil: there are none
 	log       zerolog.Logger
 }
 
@@ -45,7 +47,7 @@ type edgeConfig struct {
 // Nothing needs NATS after the edge has begun to listen, so that a failed attempt can be
 // repeated with the same addresses.
 func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_ *edge, err error) {
-	e := &edge{id: c.id, js: js, log: log, router: newRouter(c.routes, c.placed, log)}
+	e := &edge{id: c.id, js: js, keys: c.gateway.Auth.APIKeys, log: log, router: newRouter(c.routes, c.placed, log)}
 	catalog, err := policy.NewCatalog(c.descriptors...)
 	if err != nil {
 		return nil, err
@@ -114,6 +116,7 @@ func (e *edge) layers(node backbone.Node) []chassis.Layer {
 			func(ctx context.Context) error { return e.router.followNodes(ctx, e.js) },
 			func(ctx context.Context) error { return e.router.followPlacements(ctx, e.js) },
 			func(ctx context.Context) error { return followTenants(ctx, e.js, e.gateway, e.log) },
+			func(ctx context.Context) error { return watchRights(ctx, e.js, e.keys, e.log) },
 			e.reflector.run,
 		},
 		{func(ctx context.Context) error { return e.timeline.Run(ctx, e.id) }, e.spans.Run},

@@ -56,6 +56,9 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 			broken[key] = true
 			continue
 		}
+		if err := permit(ctx, by, prepared); err != nil {
+			return nil, err
+		}
 		p.rules = by
 		p.commands = append(p.commands, prepared)
 	}

@@ -179,6 +179,9 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	if err := permit(ctx, by, c); err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	key := aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}
 	decided, err := s.submit(ctx, submission{key: key, rules: by, commands: []command{c}, dryRun: req.GetDryRun(), platform: fromPlatform(ctx)})

@@ -83,7 +83,7 @@ func TestBackup_WhatWasUndoneDoesNotGoForward(t *testing.T) {
 	service.Register(server)
 	again := &fixture{
 		source: f.source, hooks: f.hooks, served: f.served, js: js,
-		gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server)))},
+		gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server), asRunner))},
 	}
 	again.submit(t, "acme", "wallet", "nowhere", "open", map[string]any{"owner": "late"})
 	again.run(t)

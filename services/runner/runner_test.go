@@ -95,6 +95,15 @@ func startWith(t *testing.T, source model.Source, hooks webhook.Config, further 
 	return startOn(t, backbonetest.Start(t), source, hooks, append([]string{"acme", "globex"}, further...))
 }
 
+// asRunner states the rights of the runner's credential, as a gateway does.
+func asRunner(next connect.ClientFunc) connect.ClientFunc {
+	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+		info, _ := connect.CallInfoForClientContext(ctx)
+		info.RequestHeader().Set(contextkit.HeaderRights, contextkit.EncodeRights("command.internal"))
+		return next(ctx, spec)
+	}
+}
+
 // startOn is startWith over a JetStream, for tenants, without a runner if prepare is given: then
 // it is called in its place.
 func startOn(t *testing.T, js jetstream.JetStream, source model.Source, hooks webhook.Config, served []string, prepare ...func(*fixture)) *fixture {
@@ -109,7 +118,7 @@ func startOn(t *testing.T, js jetstream.JetStream, source model.Source, hooks we
 	}
 	server := connect.NewServer(contextkit.ServerInterceptor)
 	service.Register(server)
-	f := &fixture{source: source, hooks: hooks, served: served, js: js, gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server)))}}
+	f := &fixture{source: source, hooks: hooks, served: served, js: js, gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server), asRunner))}}
 	for _, f2 := range prepare {
 		f2(f)
 		return f

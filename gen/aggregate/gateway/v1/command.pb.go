@@ -800,13 +800,13 @@ const file_aggregate_gateway_v1_command_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\aversion\"_\n" +
 	"\x14GetAggregateResponse\x12-\n" +
 	"\x05state\x18\x01 \x01(\v2\x17.google.protobuf.StructR\x05state\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x03R\aversion2\xd5\x05\n" +
-	"\x0eCommandService\x12\xfe\x01\n" +
-	"\x06Submit\x12#.aggregate.gateway.v1.SubmitRequest\x1a$.aggregate.gateway.v1.SubmitResponse\"\xa8\x01\xaa\xed\x18M\n" +
+	"\aversion\x18\x02 \x01(\x03R\aversion2\x8c\x06\n" +
+	"\x0eCommandService\x12\x99\x02\n" +
+	"\x06Submit\x12#.aggregate.gateway.v1.SubmitRequest\x1a$.aggregate.gateway.v1.SubmitResponse\"\xc3\x01\xaa\xed\x18h\n" +
 	"\x0ecommand.submit\x10\x01\x1a\taggregate\"\x02\b\n" +
-	"2\x0eaggregate_type:\ttenant_idB\x0fidempotency_key\x82\xd3\xe4\x93\x02N:\x01*Z\x11:\x01*\"\f/v1/commands\"6/v1/commands/{aggregate_type}/{aggregate_id}/{command}\x90\x02\x00\x12\xde\x01\n" +
-	"\vSubmitBatch\x12(.aggregate.gateway.v1.SubmitBatchRequest\x1a).aggregate.gateway.v1.SubmitBatchResponse\"z\xaa\xed\x18V\n" +
-	"\x0ecommand.submit\x10\x01\x1a\taggregate\"\x02\b\x142\x17commands.aggregate_type:\ttenant_idB\x0fidempotency_key\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/commands:batch\x90\x02\x00\x12\xe0\x01\n" +
+	"2\x0eaggregate_type:\ttenant_idB\x0fidempotency_keyr\acommandz\x10command.internal\x82\xd3\xe4\x93\x02N:\x01*Z\x11:\x01*\"\f/v1/commands\"6/v1/commands/{aggregate_type}/{aggregate_id}/{command}\x90\x02\x00\x12\xfa\x01\n" +
+	"\vSubmitBatch\x12(.aggregate.gateway.v1.SubmitBatchRequest\x1a).aggregate.gateway.v1.SubmitBatchResponse\"\x95\x01\xaa\xed\x18q\n" +
+	"\x0ecommand.submit\x10\x01\x1a\taggregate\"\x02\b\x142\x17commands.aggregate_type:\ttenant_idB\x0fidempotency_keyr\acommandz\x10command.internal\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/commands:batch\x90\x02\x00\x12\xe0\x01\n" +
 	"\fGetAggregate\x12).aggregate.gateway.v1.GetAggregateRequest\x1a*.aggregate.gateway.v1.GetAggregateResponse\"y\xaa\xed\x18<\n" +
 	"\x0eaggregate.read\x10\x01\x1a\taggregate\"\x02\b\x052\x0eaggregate_type:\ttenant_id\x82\xd3\xe4\x93\x020\x12./v1/aggregates/{aggregate_type}/{aggregate_id}\x90\x02\x01B\xdb\x01\n" +
 	"\x18com.aggregate.gateway.v1B\fCommandProtoP\x01Z?github.com/headgate/headgate/gen/aggregate/gateway/v1;gatewayv1\xa2\x02\x03AGX\xaa\x02\x14Aggregate.Gateway.V1\xca\x02\x14Aggregate\\Gateway\\V1\xe2\x02 Aggregate\\Gateway\\V1\\GPBMetadata\xea\x02\x16Aggregate::Gateway::V1b\x06proto3"

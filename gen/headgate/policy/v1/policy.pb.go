@@ -180,7 +180,15 @@ type Policy struct {
 	// empty where there is one node of the kind.
 	NodeField string `protobuf:"bytes,12,opt,name=node_field,json=nodeField,proto3" json:"node_field,omitempty"`
 	// Which calls go first when the gateway is nearly full.
-	Priority      Priority `protobuf:"varint,13,opt,name=priority,proto3,enum=headgate.policy.v1.Priority" json:"priority,omitempty"`
+	Priority Priority `protobuf:"varint,13,opt,name=priority,proto3,enum=headgate.policy.v1.Priority" json:"priority,omitempty"`
+	// The request field (proto name) that names a part of the resource, such as "command". It
+	// stands beside resource_field, in the same message. A right that is narrowed to a resource
+	// ("transfer") covers all of its parts, and one that is narrowed to a part
+	// ("transfer.request") that part alone.
+	ResourcePartField string `protobuf:"bytes,14,opt,name=resource_part_field,json=resourcePartField,proto3" json:"resource_part_field,omitempty"`
+	// Rights that the node checks by itself, for some of the method's calls: the gateway sends
+	// it those that the principal has (x-headgate-rights).
+	NodeRights    []string `protobuf:"bytes,15,rep,name=node_rights,json=nodeRights,proto3" json:"node_rights,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -306,6 +314,20 @@ func (x *Policy) GetPriority() Priority {
 	return Priority_PRIORITY_UNSPECIFIED
 }
 
+func (x *Policy) GetResourcePartField() string {
+	if x != nil {
+		return x.ResourcePartField
+	}
+	return ""
+}
+
+func (x *Policy) GetNodeRights() []string {
+	if x != nil {
+		return x.NodeRights
+	}
+	return nil
+}
+
 var file_headgate_policy_v1_policy_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -329,7 +351,7 @@ var File_headgate_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x87\x04\n" +
+	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd8\x04\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05right\x18\x01 \x01(\tR\x05right\x12B\n" +
 	"\ftenant_scope\x18\x02 \x01(\x0e2\x1f.headgate.policy.v1.TenantScopeR\vtenantScope\x12\x1a\n" +
@@ -345,7 +367,10 @@ const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\fresume_field\x18\v \x01(\tR\vresumeField\x12\x1d\n" +
 	"\n" +
 	"node_field\x18\f \x01(\tR\tnodeField\x128\n" +
-	"\bpriority\x18\r \x01(\x0e2\x1c.headgate.policy.v1.PriorityR\bpriority*^\n" +
+	"\bpriority\x18\r \x01(\x0e2\x1c.headgate.policy.v1.PriorityR\bpriority\x12.\n" +
+	"\x13resource_part_field\x18\x0e \x01(\tR\x11resourcePartField\x12\x1f\n" +
+	"\vnode_rights\x18\x0f \x03(\tR\n" +
+	"nodeRights*^\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPRIORITY_LOW\x10\x01\x12\x13\n" +

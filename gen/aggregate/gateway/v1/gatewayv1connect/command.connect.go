@@ -67,12 +67,14 @@ type CommandServiceClient interface {
 	// NOT_FOUND (unknown aggregate type or command), FAILED_PRECONDITION (a rule
 	// of the model refuses it; details say which), ABORTED (expected_version is
 	// not the aggregate's version), ALREADY_EXISTS (the idempotency key was used
-	// for another command).
+	// for another command), PERMISSION_DENIED (the model declares the command
+	// internal, and the caller lacks the right command.internal for it).
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
 	// SubmitBatch decides several commands. Those for one aggregate are decided in
 	// order, each on what the ones before it made, and take effect together or not
 	// at all; aggregates do not depend on each other. Each command has its own
-	// result: a call that is answered may hold refusals.
+	// result: a call that is answered may hold refusals. The call as a whole is
+	// PERMISSION_DENIED if the caller lacks the right for one of the commands.
 	SubmitBatch(context.Context, *v1.SubmitBatchRequest) (*v1.SubmitBatchResponse, error)
 	// GetAggregate answers an aggregate's state, folded from its events.
 	//
@@ -95,12 +97,14 @@ type CommandServiceHandler interface {
 	// NOT_FOUND (unknown aggregate type or command), FAILED_PRECONDITION (a rule
 	// of the model refuses it; details say which), ABORTED (expected_version is
 	// not the aggregate's version), ALREADY_EXISTS (the idempotency key was used
-	// for another command).
+	// for another command), PERMISSION_DENIED (the model declares the command
+	// internal, and the caller lacks the right command.internal for it).
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
 	// SubmitBatch decides several commands. Those for one aggregate are decided in
 	// order, each on what the ones before it made, and take effect together or not
 	// at all; aggregates do not depend on each other. Each command has its own
-	// result: a call that is answered may hold refusals.
+	// result: a call that is answered may hold refusals. The call as a whole is
+	// PERMISSION_DENIED if the caller lacks the right for one of the commands.
 	SubmitBatch(context.Context, *v1.SubmitBatchRequest) (*v1.SubmitBatchResponse, error)
 	// GetAggregate answers an aggregate's state, folded from its events.
 	//

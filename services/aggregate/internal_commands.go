@@ -1,0 +1,33 @@
+package aggregate
+
+import (
+	"context"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/contextkit"
+)
+
+// rightInternal is the action of the right to send commands that the model declares internal.
+const rightInternal = "command.internal"
+
+// permit refuses a command that the model declares internal, unless the gateway states that the
+// caller has the right for it. No other right covers such a command. Error: PERMISSION_DENIED.
+//
+// A gateway of a version before this right states none of it: then the platform's own
+// credential, the runner's, counts, so that workflows go on during an upgrade.
+func permit(ctx context.Context, by rules, c command) error {
+	if !c.rule.Internal {
+		return nil
+	}
+	if info, ok := connect.CallInfoForServerContext(ctx); ok {
+		rights := contextkit.RightsOf(info.RequestHeader())
+		if rights.Allow(rightInternal, by.Name, c.rule.Name) || !rights.Known() && contextkit.FromPlatform(info.RequestHeader()) {
+			return nil
+		}
+	}
+	name := by.Name + "." + c.rule.Name
+	return chassis.WithDetails(
+		connect.Errorf(connect.CodePermissionDenied, "the command %s is internal: it needs the right %q, which the caller does not have", name, rightInternal),
+		chassis.Reason(chassis.ReasonMissingRight, "right", rightInternal+":"+name))
+}
