@@ -39,6 +39,8 @@ type Event struct {
 	// Command names the command that caused the event; the zero value when it
 	// came without an idempotency key.
 	Command CommandRef
+	// Model names the model that decided the event; the zero value: it is not known.
+	Model ModelRef
 	// Span is the span id of the event's publication, which is the parent of the event's
 	// processing; zero: the parent is the span under which the event is appended.
 	Span contextkit.SpanID
@@ -69,11 +71,12 @@ const (
 	ceAggregateID    = "ce-aggregateid"
 	ceIdempotencyKey = "ce-idempotencykey"
 	ceFingerprint    = "ce-commandfingerprint"
+	ceModel          = "ce-model" // REVISION;applied=ORDER or REVISION;file=ORDER, see [ModelRef]
 )
 
 // eventHeaders is how many headers an event's message has, those of the contract and of
 // JetStream included.
-const eventHeaders = 22
+const eventHeaders = 23
 
 // ErrMalformedEvent is wrapped when a message in the journal is not an event.
 var ErrMalformedEvent = errors.New("malformed event")
@@ -105,6 +108,9 @@ func (e Event) message(ctx context.Context, tenant contextkit.TenantID) (*nats.M
 	}
 	msg.Header.Set(ceAggregateType, e.AggregateType)
 	msg.Header.Set(ceAggregateID, e.AggregateID)
+	if e.Model.header != nil {
+		msg.Header[ceModel] = e.Model.header // shared: nothing changes it
+	}
 	if e.Command.IdempotencyKey != "" {
 		msg.Header.Set(ceIdempotencyKey, e.Command.IdempotencyKey)
 		msg.Header.Set(ceFingerprint, e.Command.Fingerprint)
@@ -151,6 +157,7 @@ func ParseEvent(header nats.Header, data []byte, sequence uint64) (Event, error)
 		AggregateType: header.Get(ceAggregateType), AggregateID: header.Get(ceAggregateID),
 		Version: version, Time: at, Data: data, DataVersion: dataVersion, Sequence: sequence, Context: rc,
 		Command: CommandRef{IdempotencyKey: header.Get(ceIdempotencyKey), Fingerprint: header.Get(ceFingerprint)},
+		Model:   parseModelRef(header.Get(ceModel)),
 	}
 	if event.Type == "" || event.AggregateType == "" || event.AggregateID == "" {
 		return Event{}, fmt.Errorf("%w: at sequence %d: type or aggregate is missing", ErrMalformedEvent, sequence)

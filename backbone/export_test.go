@@ -45,3 +45,6 @@ func (j *Journal) PublishGroup(ctx context.Context, appends [][]*nats.Msg) []err
 	}
 	return outcomes
 }
+
+// ParseModelRef is parseModelRef for tests.
+var ParseModelRef = parseModelRef

@@ -54,6 +54,14 @@ type Node struct {
 	// Runner is the newest way in which a runner can take triggers: 1: by cursors. Earlier
 	// versions announce 0.
 	Runner int `json:"runner,omitempty"`
+	// Model is the revision of the model that the node uses; "": it uses none, or is of a version
+	// that does not announce it. ModelOrder is its place, see [Models.Place].
+	Model      string `json:"model,omitempty"`
+	ModelOrder uint64 `json:"model_order,omitempty"`
+	// ModelPending is the revision of the applied model while the node does not use it, and
+	// ModelProblem why.
+	ModelPending string `json:"model_pending,omitempty"`
+	ModelProblem string `json:"model_problem,omitempty"`
 	// Started is when the process began.
 	Started time.Time `json:"started"`
 	// Beat counts the announcements of the process, so that an older announcement that
@@ -152,7 +160,7 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 
 // news reports whether others should hear at once of what has changed since last.
 func (n *Node) news(last Node) bool {
-	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || !slices.Equal(n.Degraded, last.Degraded) || !sameTenants(n.Tenants, last.Tenants)
+	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || n.Model != last.Model || n.ModelOrder != last.ModelOrder || n.ModelPending != last.ModelPending || n.ModelProblem != last.ModelProblem || !slices.Equal(n.Degraded, last.Degraded) || !sameTenants(n.Tenants, last.Tenants)
 }
 
 // sameTenants compares tenants, at no cost where they are the same slice.

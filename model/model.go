@@ -21,6 +21,11 @@ type Model struct {
 	Revision string
 	// Text is the document.
 	Text string
+	// Order is the model's place among the platform's models: a greater one was applied later,
+	// or first started with later; 0: not known. FromFile says that the model comes from the
+	// program or a file, and was not applied. [Registry] sets both.
+	Order    uint64
+	FromFile bool
 
 	aggregates map[string]*Aggregate
 	views      []*View

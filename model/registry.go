@@ -25,9 +25,13 @@ func File(path string) Source {
 	}
 }
 
+// Place returns the place of a model that a source has, see [Model.Order].
+type Place func(ctx context.Context, m *Model) (order uint64, fromFile bool, err error)
+
 // Registry holds the model in use. Its methods may be called concurrently.
 type Registry struct {
 	source  Source
+	place   Place // nil: the order of models is not known
 	current atomic.Pointer[Model]
 
 	mu      sync.Mutex // held to change it
@@ -37,7 +41,13 @@ type Registry struct {
 // Open reads and checks the model. The error is an [*Error] for a document with
 // mistakes, else the source's.
 func Open(ctx context.Context, source Source) (*Registry, error) {
-	r := &Registry{source: source, changed: make(chan struct{})}
+	return OpenPlaced(ctx, source, nil)
+}
+
+// OpenPlaced is [Open] for models whose order is known; place is called for each model that the
+// source has.
+func OpenPlaced(ctx context.Context, source Source, place Place) (*Registry, error) {
+	r := &Registry{source: source, place: place, changed: make(chan struct{})}
 	if _, err := r.Reload(ctx); err != nil {
 		return nil, err
 	}
@@ -58,13 +68,54 @@ func (r *Registry) Reload(ctx context.Context) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if r.place != nil {
+		if m.Order, m.FromFile, err = r.place(ctx, m); err != nil {
+			return false, err
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old := r.current.Swap(m); old != nil && old.Revision == m.Revision {
+	if old := r.current.Load(); old != nil && (old.Revision == m.Revision || !old.FromFile && m.Order < old.Order) {
 		return false, nil
 	}
+	r.use(m)
+	return true, nil
+}
+
+// use makes m the model in use. r.mu is held.
+func (r *Registry) use(m *Model) {
+	r.current.Store(m)
 	close(r.changed)
 	r.changed = make(chan struct{})
+}
+
+// Apply uses a document that was applied as the order-th change of the platform's models, unless a
+// later one is in use, and reports whether the model in use is another one then. On an error, as
+// for [Open], the model in use stays.
+func (r *Registry) Apply(ctx context.Context, name string, document []byte, order uint64) (changed bool, err error) {
+	current := r.Current()
+	if order < current.Order {
+		return false, nil
+	}
+	m := current
+	if current.Text != string(document) {
+		if m, err = ParseContext(ctx, name, document); err != nil {
+			return false, err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.current.Load()
+	if order < old.Order {
+		return false, nil
+	}
+	applied := *m
+	applied.Order, applied.FromFile = order, false
+	if old.Revision == m.Revision {
+		r.current.Store(&applied) // the same rules, at a later place
+		return false, nil
+	}
+	r.use(&applied)
 	return true, nil
 }
 

@@ -143,10 +143,11 @@ func (p *platform) start(ctx context.Context) error {
 	if err := p.startBackbone(ctx); err != nil {
 		return err
 	}
-	models, follow, err := openModels(ctx, p.js, p.config.Model, p.log)
+	rollout, follow, err := openModels(ctx, p.js, p.config.Model, p.log)
 	if err != nil {
 		return err
 	}
+	models := rollout.models
 	p.followModel = follow
 	if p.issuer, err = OpenDevIssuer(p.config.Data); err != nil {
 		return err
@@ -154,7 +155,7 @@ func (p *platform) start(ctx context.Context) error {
 	listen := func(name, addr string) chassis.Config { return chassis.Config{Name: name, Addr: addr} }
 	members := map[string]*member{}
 	for _, kind := range []string{"aggregate", "projection", "runner", kindControl} {
-		if members[kind], err = newMember(ctx, p.js, kind, kind+"-1", p.tenants, p.tracing(), p.log); err != nil {
+		if members[kind], err = newMember(ctx, p.js, kind, kind+"-1", p.tenants, rollout, p.tracing(), p.log); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/limit"
-	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,15 +36,16 @@ type member struct {
 	suspend    func([]contextkit.TenantID) // nil: it does not concern the node
 	// tokens selects the version of tokens that the node issues; nil: the newest, for nodes
 	// that are all in one process.
-	tokens *token.Gate
+	tokens  *token.Gate
+	rollout *rollout
 	// integrity tells whether the journal is whole; nil: the node does not use the journal.
 	integrity *backbone.Integrity
 	log       zerolog.Logger
 }
 
 // newMember returns the member of a kind with the tenants that it serves now.
-func newMember(ctx context.Context, js *bus, kind, id string, configured []contextkit.TenantID, traced tracing.Config, log zerolog.Logger) (_ *member, err error) {
-	m := &member{js: js, kind: kind, id: id, tenants: chassis.NewTenants(), log: log}
+func newMember(ctx context.Context, js *bus, kind, id string, configured []contextkit.TenantID, models *rollout, traced tracing.Config, log zerolog.Logger) (_ *member, err error) {
+	m := &member{js: js, kind: kind, id: id, tenants: chassis.NewTenants(), rollout: models, log: log}
 	if m.spans, err = openSpans(ctx, traced, kind, id, log); err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (m *member) server(listen chassis.Config, ready chassis.Readiness, metrics 
 	}
 	server := chassis.NewServer(listen, m.whileStored(ready), m.log)
 	server.ShowDegraded(m.degraded)
-	server.Metrics.Registerer(listen.Name).MustRegister(slices.Concat(metrics, m.js.collectors(), []prometheus.Collector{m.timeline}, m.spans.metrics())...)
+	server.Metrics.Registerer(listen.Name).MustRegister(slices.Concat(metrics, m.js.collectors(), []prometheus.Collector{m.timeline, m.rollout}, m.spans.metrics())...)
 	return server
 }
 
@@ -189,6 +189,7 @@ func (m *member) announce(ctx context.Context, node backbone.Node, server *chass
 				now.Lag = &waits
 			}
 		}
+		m.rollout.announce(now)
 		now.Degraded = nil
 		if m.integrity != nil {
 			now.Degraded = slices.Sorted(maps.Keys(m.integrity.Degraded()))
@@ -215,21 +216,6 @@ func loadOf(l chassis.Load) *backbone.Load {
 		Calls: l.Calls, Errors: l.Errors, P50: ms(l.P50), P95: ms(l.P95), P99: ms(l.P99),
 		InFlight: l.InFlight, Memory: l.Memory, Goroutines: l.Goroutines,
 	}
-}
-
-// followModel has the registry renewed whenever a model is applied, until ctx ends.
-func followModel(ctx context.Context, js jetstream.JetStream, models *model.Registry, log zerolog.Logger) error {
-	applied := func(map[string]backbone.Kept[backbone.Document]) {
-		if changed, err := models.Reload(ctx); err != nil && ctx.Err() == nil {
-			log.Error().Err(err).Msg("the applied model is not used; the old one stays")
-		} else if changed {
-			log.Info().Str("model", models.Current().Revision).Msg("the applied model is used")
-		}
-	}
-	backbone.FollowBucket(ctx, js, backbone.BucketModels, backbone.Whole(applied), func(err error) {
-		log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("applied models are not followed; the one in use stays")
-	})
-	return nil
 }
 
 // loadTenants has the gateway know what operators have decided about tenants.

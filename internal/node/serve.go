@@ -196,7 +196,7 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 	listen.Sockets = &p.sockets
 	p.listen = listen
 	p.open = func(ctx context.Context, js *bus) (*running, error) {
-		models, follow, err := openModels(ctx, js, p.settings.Model, p.log)
+		rollout, follow, err := openModels(ctx, js, p.settings.Model, p.log)
 		if err != nil {
 			return nil, err
 		}
@@ -204,12 +204,12 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 		if err != nil {
 			return nil, err
 		}
-		m, err := newMember(ctx, js, name, id, tenants, p.settings.Tracing, p.log)
+		m, err := newMember(ctx, js, name, id, tenants, rollout, p.settings.Tracing, p.log)
 		if err != nil {
 			return nil, err
 		}
 		m.tokens = &token.Gate{}
-		s, err := create(ctx, m, models, listen)
+		s, err := create(ctx, m, rollout.models, listen)
 		if err != nil {
 			return nil, errors.Join(err, m.spans.close(ctx))
 		}

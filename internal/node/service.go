@@ -54,10 +54,15 @@ func (s *service) announce(node backbone.Node) func(context.Context) error {
 // openModel reads the model; its mistakes are the error.
 func openModel(ctx context.Context, source model.Source) (*model.Registry, error) {
 	models, err := model.Open(ctx, source)
-	if err != nil {
-		return nil, fmt.Errorf("the model cannot be used:\n%w", err)
+	return models, modelError(err)
+}
+
+// modelError returns err, if there is one, as that of a model that cannot be used.
+func modelError(err error) error {
+	if err == nil {
+		return nil
 	}
-	return models, nil
+	return fmt.Errorf("the model cannot be used:\n%w", err)
 }
 
 func newAggregate(ctx context.Context, m *member, models *model.Registry, config aggregate.Config, listen chassis.Config) (*service, error) {

@@ -284,21 +284,32 @@ func (s *settings) source() model.Source {
 	return model.File(s.Model)
 }
 
-// openModels returns the model in use and, unless it comes from a file, what keeps it
-// so.
-func openModels(ctx context.Context, js jetstream.JetStream, file string, log zerolog.Logger) (models *model.Registry, follow func(context.Context) error, err error) {
+// openModels returns the model in use and, unless it comes from a file, what has the node use the
+// models that are applied, until ctx ends; else nil.
+func openModels(ctx context.Context, js jetstream.JetStream, file string, log zerolog.Logger) (r *rollout, follow func(context.Context) error, err error) {
+	fallback := model.Wallet
 	if file != "" {
-		models, err = openModel(ctx, model.File(file))
-		return models, nil, err
+		fallback = nil
 	}
-	source, err := backbone.ModelSource(ctx, js, model.Wallet)
+	platform, err := backbone.OpenModels(ctx, js, fallback)
 	if err != nil {
 		return nil, nil, err
 	}
-	if models, err = openModel(ctx, source); err != nil {
-		return nil, nil, err
+	source := model.Source(platform.Source)
+	if file != "" {
+		source = model.File(file)
 	}
-	return models, func(ctx context.Context) error { return followModel(ctx, js, models, log) }, nil
+	models, err := model.OpenPlaced(ctx, source, func(ctx context.Context, m *model.Model) (uint64, bool, error) {
+		return platform.Place(ctx, m.Revision)
+	})
+	if err != nil {
+		return nil, nil, modelError(err)
+	}
+	r = newRollout(models, log)
+	if file != "" {
+		return r, nil, nil
+	}
+	return r, func(ctx context.Context) error { return r.follow(ctx, js) }, nil
 }
 
 // listen returns the section's listener, under a name.

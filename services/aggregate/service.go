@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -41,6 +42,7 @@ type Service struct {
 
 	tenants   *chassis.Tenants
 	models    *model.Registry
+	decidedBy atomic.Pointer[namedModel]
 	journal   *backbone.Journal
 	conn      *nats.Conn
 	positions *position.Codec
@@ -299,7 +301,7 @@ func rulesOf(m *model.Model, name string) (rules, error) {
 	if !ok {
 		return rules{}, connect.Errorf(connect.CodeNotFound, "there is no aggregate %q in the model", name)
 	}
-	return rules{Aggregate: aggregate, revision: m.Revision}, nil
+	return rules{Aggregate: aggregate, model: m, revision: m.Revision}, nil
 }
 
 // decision is what a command did.

@@ -31,6 +31,7 @@ type submission struct {
 type rules struct {
 	*model.Aggregate
 
+	model    *model.Model
 	revision string // of the model
 }
 
@@ -173,6 +174,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 func (s *Service) decide(ctx context.Context, sub submission, i *instance, pending []int, out []decision) ([]backbone.Event, *instance, error) {
 	now := time.Now()
 	ahead := &instance{state: i.state, version: i.version}
+	decidedBy := s.modelRef(sub.rules.model)
 	var all []backbone.Event
 	for _, n := range pending {
 		c := sub.commands[n]
@@ -195,7 +197,7 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 			decided[m].Data = stored
 			made := backbone.Event{
 				ID: contextkit.NewID(), Type: event.Type, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
-				Version: ahead.version + 1, Time: now, Data: data, DataVersion: sub.rules.EventVersion(event.Type), Command: c.ref,
+				Version: ahead.version + 1, Time: now, Data: data, DataVersion: sub.rules.EventVersion(event.Type), Command: c.ref, Model: decidedBy,
 			}
 			if s.timeline.Told() {
 				made.Span = contextkit.NewSpanID()
@@ -219,6 +221,22 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 		first += count
 	}
 	return all, ahead, nil
+}
+
+// modelRef returns the reference to a model, which is made once per model.
+func (s *Service) modelRef(m *model.Model) backbone.ModelRef {
+	known := s.decidedBy.Load()
+	if known == nil || known.model != m {
+		known = &namedModel{m, backbone.NewModelRef(m.Revision, m.Order, m.FromFile)}
+		s.decidedBy.Store(known)
+	}
+	return known.ref
+}
+
+// namedModel is a model and the reference to it in events.
+type namedModel struct {
+	model *model.Model
+	ref   backbone.ModelRef
 }
 
 // eventBytes is about the size of an event's message without its data.

@@ -629,9 +629,14 @@ func TestAModelIsCheckedComparedAndAppliedOnce(t *testing.T) {
 	if _, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old.GetRevision()}); connect.CodeOf(err) != connect.CodeAborted {
 		t.Errorf("over a model that is no longer there: %v", err)
 	}
+	// The model that the platform started with is in the history, and can be rolled back to.
 	list, err := c.models.ListModels(ctx, &controlv1.ListModelsRequest{})
-	if err != nil || len(list.GetDocuments()) != 1 || list.GetDocuments()[0].GetNote() != "shorter" {
-		t.Errorf("%v, %v", list, err)
+	if err != nil || len(list.GetDocuments()) != 2 || list.GetDocuments()[0].GetNote() != "shorter" || list.GetDocuments()[1].GetRevision() != old.GetRevision() {
+		t.Fatalf("%v, %v", list, err)
+	}
+	back, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: list.GetDocuments()[1].GetText(), ExpectedRevision: good.GetRevision()})
+	if err != nil || back.GetDocument().GetRevision() != old.GetRevision() || back.GetDocument().GetText() != old.GetText() {
+		t.Fatalf("%v, %v", back, err)
 	}
 }
 

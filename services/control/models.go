@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
@@ -80,7 +81,7 @@ func (s modelService) GetModel(ctx context.Context, _ *controlv1.GetModelRequest
 			if err != nil {
 				return nil, connect.Errorf(connect.CodeInternal, "the schema of %s.%s cannot be shown", aggregate.Name, command.Name).WithCause(err)
 			}
-			out.Commands = append(out.Commands, &controlv1.CommandType{Name: command.Name, Schema: schema})
+			out.Commands = append(out.Commands, &controlv1.CommandType{Name: command.Name, Schema: schema, Internal: command.Internal})
 		}
 		res.Aggregates = append(res.Aggregates, out)
 	}
@@ -169,12 +170,70 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 		return nil, chassis.WithDetails(connect.Errorf(connect.CodeAborted, "the model in use is %s, not the expected %s: look at what has changed", document.GetRevision(), req.GetExpectedRevision()),
 			chassis.Reason("VERSION_MISMATCH", "current_revision", document.GetRevision()))
 	}
+	if revision == 0 {
+		// It is in the history from now on, and can be applied again.
+		started := backbone.Document{Text: document.GetText(), Revision: document.GetRevision(), Note: startedNote}
+		if revision, err = s.documents.Put(ctx, backbone.ModelKey, started, 0); err != nil {
+			return nil, asConnectError(err)
+		}
+	}
 	next := backbone.Document{Text: req.GetText(), Revision: parsed.Revision, By: caller(ctx), Note: req.GetNote()}
-	if _, err := s.documents.Put(ctx, backbone.ModelKey, next, revision); err != nil {
+	applied, err := s.documents.Put(ctx, backbone.ModelKey, next, revision)
+	if err != nil {
 		return nil, asConnectError(err)
 	}
 	kept, err := s.documents.Get(ctx, backbone.ModelKey)
-	return &controlv1.ApplyModelResponse{Document: documentMessage(kept)}, asConnectError(err)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	return &controlv1.ApplyModelResponse{Document: documentMessage(kept), Nodes: s.rollOut(ctx, parsed.Revision, applied)}, nil
+}
+
+// startedNote is the note of the model that the platform started with.
+const startedNote = "the model that the platform started with"
+
+const (
+	// rolloutWait bounds the wait until all nodes use an applied model, and answerMargin is left
+	// of the call's time for its answer.
+	rolloutWait  = 5 * time.Second
+	answerMargin = 500 * time.Millisecond
+)
+
+// rollOut waits until all announced nodes use the model that was applied at a place, or a later
+// one, and returns which model each uses. Nodes that do not announce their model are not waited
+// for.
+func (s *Service) rollOut(ctx context.Context, revision string, order uint64) []*controlv1.NodeModel {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerMargin))
+		defer cancel()
+	}
+	timeout := time.NewTimer(rolloutWait)
+	defer timeout.Stop()
+	for {
+		s.mu.Lock()
+		nodes, changed := s.fleet.Nodes, s.changed
+		s.mu.Unlock()
+		var out []*controlv1.NodeModel
+		waits := false
+		for _, node := range nodes {
+			if node.Kind == "gateway" {
+				continue // it uses no model
+			}
+			out = append(out, &controlv1.NodeModel{Node: node.ID, Kind: node.Kind, Revision: node.Model, Problem: node.ModelProblem})
+			waits = waits || node.Model != "" && node.Model != revision && node.ModelOrder < order && node.ModelProblem == ""
+		}
+		if !waits {
+			return out
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return out
+		case <-ctx.Done():
+			return out
+		}
+	}
 }
 
 // ListModels implements ModelService.
@@ -184,6 +243,11 @@ func (s modelService) ListModels(ctx context.Context, _ *controlv1.ListModelsReq
 		return nil, asConnectError(err)
 	}
 	res, page := &controlv1.ListModelsResponse{}, response.NewPage()
+	if current := s.models.Current(); s.fixed || len(history) == 0 { // it is not in the bucket
+		message := &controlv1.ModelDocument{Text: current.Text, Revision: current.Revision, Note: startedNote}
+		page.Add(proto.Size(message))
+		res.Documents = append(res.Documents, message)
+	}
 	for _, kept := range history { // the newest first
 		message := documentMessage(kept)
 		if !page.Add(proto.Size(message)) {

@@ -123,13 +123,17 @@ func (f *follower) apply(ctx context.Context, events []prepared) error {
 	return err
 }
 
-// record notes in the timeline that the events' rows are there.
+// record notes in the timeline that the events' rows are there. A rebuild adds nothing to the
+// timelines of events that were applied before.
 func (f *follower) record(ctx context.Context, events []prepared, began time.Time) {
 	if f.timeline == nil {
 		return
 	}
 	took := float64(time.Since(began).Microseconds()) / 1000
 	for _, event := range events {
+		if event.sequence <= f.past {
+			continue
+		}
 		f.timeline.Record(contextkit.NewContext(ctx, event.context), backbone.Hop{
 			Kind: backbone.HopProjection, Name: event.ref.Event, Started: began, Milliseconds: took, Code: "ok",
 			Subject: event.meta.AggregateType + "/" + event.meta.AggregateID, Event: event.meta.EventID,

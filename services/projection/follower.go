@@ -30,6 +30,7 @@ type follower struct {
 	origin string // of the rows: see [store.Opener]
 	epoch  int64  // of the journal that the rows are made from
 	whole  uint64 // the journal's end when the follower was made
+	past   uint64 // events up to it were applied before, by an earlier build of the views; only the handler's methods access it
 	added  uint64 // the last sequence that was added to a batch, or the checkpoint; only the handler's methods access it
 	final  bool   // target does not change any longer; only the handler's methods access it
 	log    zerolog.Logger
@@ -102,6 +103,9 @@ func (f *follower) Start(newest uint64) {
 		f.started, f.target = true, min(newest, f.whole)
 		f.final = newest <= f.whole || f.checkpoint >= f.whole
 		f.guessed = !f.final
+		if f.checkpoint == 0 {
+			f.past = f.whole
+		}
 		f.notify()
 	}
 	f.mu.Unlock()

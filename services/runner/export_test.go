@@ -29,3 +29,6 @@ func (s *Service) ByCursors() bool {
 func (s *Service) DeleteDurables(ctx context.Context) (int, error) {
 	return s.deleteDurables(ctx, true)
 }
+
+// HandedBack returns how often triggers of newer models were handed back.
+func (s *Service) HandedBack() uint64 { return s.handedBack.Load() }

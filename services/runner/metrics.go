@@ -29,13 +29,14 @@ var (
 	postponedHeld         = prometheus.NewDesc("headgate_workflow_retries_held_total", "Attempts that failed and stay in work, because their tenant has as many scheduled retries as it may.", nil, nil)
 	receiversOpen         = prometheus.NewDesc("headgate_webhook_receivers_open", "Receivers of webhooks that fail: their breaker does not admit every call.", nil, nil)
 	webhooksHeld          = prometheus.NewDesc("headgate_webhooks_held_total", "Webhooks that were not called, because the receiver's breaker was open or its places were taken; they are tried again.", nil, nil)
+	handedBackMetric      = prometheus.NewDesc("headgate_triggers_handed_back_total", "Times that a trigger was handed back since it was decided by a model that this runner does not use yet.", nil, nil)
 	tenantWorkflowsMetric = prometheus.NewDesc("headgate_tenant_workflows_failing", "Failing workflow instances of the ten tenants with most.", []string{"tenant"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	s.answers.Describe(descriptions)
-	for _, d := range []*prometheus.Desc{deadLettersMetric, tenantLettersMetric, workflowsWaiting, workflowsFailing, workflowsStuck, tenantWorkflowsMetric, workflowsPostponed, postponedHeld, receiversOpen, webhooksHeld} {
+	for _, d := range []*prometheus.Desc{deadLettersMetric, tenantLettersMetric, workflowsWaiting, workflowsFailing, workflowsStuck, handedBackMetric, tenantWorkflowsMetric, workflowsPostponed, postponedHeld, receiversOpen, webhooksHeld} {
 		descriptions <- d
 	}
 }
@@ -48,6 +49,7 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value int, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
 	}
+	metrics <- prometheus.MustNewConstMetric(handedBackMetric, prometheus.CounterValue, float64(s.handedBack.Load()))
 	counts := s.stored.read(s.js)
 	gauge(deadLettersMetric, counts.letters)
 	gauge(workflowsWaiting, counts.waiting)

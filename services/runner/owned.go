@@ -86,6 +86,9 @@ type batch struct {
 
 // Add implements [tail.Batch].
 func (b *batch) Add(_ context.Context, event backbone.Event) error {
+	if err := b.owned.term.service.awaits(b.model, &event); err != nil {
+		return err
+	}
 	b.last = event.Sequence
 	for _, workflow := range b.model.Workflows() {
 		if workflow.On == (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {

@@ -59,6 +59,8 @@ type Service struct {
 
 	rearmEvery time.Duration // see Config.Rearm
 
+	handedBack atomic.Uint64 // times that a trigger was handed back, see awaits
+
 	mu       sync.Mutex
 	workers  map[contextkit.TenantID]*worker
 	drained  bool
@@ -70,6 +72,8 @@ type Service struct {
 	changed  chan struct{}                   // closed and replaced when any of these changes
 	// announced has the tenants of each announced runner, sorted, by node; nil: not known yet.
 	announced map[string][]string
+	// revisions are those of the models that nodes announce.
+	revisions map[string]bool
 	// ableSince is since when every announced runner can take triggers by cursors; zero: not all can.
 	ableSince time.Time
 	// cursorsSince is the revision of the decision that all do; 0: it is not taken.
@@ -160,7 +164,7 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	w, ok := s.workers[tenant]
 	if !ok {
 		w = &worker{
-			turns: s.turns, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout,
+			turns: s.turns, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout, awaits: s.awaits,
 			engine: &engine{instances: s.instances, commands: s.commands, webhooks: s.webhooks, js: s.js, timeline: s.timeline, failing: &s.failing, postponed: &postponed{held: &s.heldRetries}},
 			log:    s.log.With().Str("tenant", tenant.String()).Logger(),
 			obsolete: func(ctx context.Context) (bool, error) {

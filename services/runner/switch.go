@@ -124,7 +124,7 @@ func (s *Service) setNodes(fleet backbone.Fleet) {
 	if s.announced == nil {
 		close(s.nodesKnown)
 	}
-	s.announced = announced
+	s.announced, s.revisions = announced, revisionsOf(fleet.Nodes)
 	switch {
 	case !able:
 		s.ableSince = time.Time{}

@@ -39,6 +39,8 @@ type worker struct {
 	models *model.Registry
 	engine *engine
 	turns  *turns // of all tenants
+	// awaits is [Service.awaits].
+	awaits func(*model.Model, *backbone.Event) error
 	// obsolete reports whether triggers are taken by cursors: then there are no durable consumers.
 	obsolete func(context.Context) (bool, error)
 	log      zerolog.Logger
@@ -182,6 +184,11 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 		_ = msg.TermWithReason("malformed") // it stays in the journal, and no attempt will read it better
 		return
 	}
+	if err := w.awaits(w.models.Current(), &event); err != nil {
+		w.log.Warn().Err(err).Str("event_id", event.ID).Msg("a trigger is handed back")
+		_ = msg.NakWithDelay(handedBackWait) // if it is lost, ackWait does it
+		return
+	}
 	ended, again := w.workTrigger(ctx, event, try{failed: int(meta.NumDelivered) - 1}) //nolint:gosec // small
 	if !ended {
 		_ = msg.NakWithDelay(again) // if it is lost, ackWait delivers the event again
@@ -191,6 +198,9 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 		w.log.Warn().Err(err).Str("event_id", event.ID).Msg("acknowledgement lost; the event will be looked at again")
 	}
 }
+
+// handedBackWait is the wait before a trigger that was handed back is delivered again.
+const handedBackWait = 5 * time.Second
 
 // whileAlive does what is to be done with a message, and tells JetStream meanwhile that it
 // is being done.

@@ -381,7 +381,14 @@ type Node struct {
 	// The degraded parts of a node that is ready. At a gateway: the kinds of nodes of which none
 	// takes calls, so that it refuses their calls. At other nodes: "journal", while events of the
 	// journal are missing.
-	Degraded      []string `protobuf:"bytes,16,rep,name=degraded,proto3" json:"degraded,omitempty"`
+	Degraded []string `protobuf:"bytes,16,rep,name=degraded,proto3" json:"degraded,omitempty"`
+	// The revision of the model that it uses. Empty: it uses none, such as a gateway, or is of a
+	// version that does not announce it.
+	ModelRevision string `protobuf:"bytes,17,opt,name=model_revision,json=modelRevision,proto3" json:"model_revision,omitempty"`
+	// The revision of the applied model while the node does not use it; empty: it does.
+	ModelPending string `protobuf:"bytes,18,opt,name=model_pending,json=modelPending,proto3" json:"model_pending,omitempty"`
+	// Why it does not use the applied model.
+	ModelProblem  string `protobuf:"bytes,19,opt,name=model_problem,json=modelProblem,proto3" json:"model_problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -528,6 +535,27 @@ func (x *Node) GetDegraded() []string {
 	return nil
 }
 
+func (x *Node) GetModelRevision() string {
+	if x != nil {
+		return x.ModelRevision
+	}
+	return ""
+}
+
+func (x *Node) GetModelPending() string {
+	if x != nil {
+		return x.ModelPending
+	}
+	return ""
+}
+
+func (x *Node) GetModelProblem() string {
+	if x != nil {
+		return x.ModelProblem
+	}
+	return ""
+}
+
 // Load is what a node has been doing in the last seconds.
 type Load struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -655,7 +683,7 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\x05nodes\x18\x03 \x03(\v2\x10.control.v1.NodeR\x05nodes\x12\x16\n" +
 	"\x06silent\x18\x04 \x01(\x05R\x06silent\x12/\n" +
 	"\x05as_of\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x16\n" +
-	"\x06outage\x18\x06 \x01(\tR\x06outage\"\x85\x04\n" +
+	"\x06outage\x18\x06 \x01(\tR\x06outage\"\xf6\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
@@ -674,7 +702,10 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\x05error\x18\x0e \x01(\tR\x05error\x129\n" +
 	"\n" +
 	"last_heard\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tlastHeard\x12\x1a\n" +
-	"\bdegraded\x18\x10 \x03(\tR\bdegradedB\x06\n" +
+	"\bdegraded\x18\x10 \x03(\tR\bdegraded\x12%\n" +
+	"\x0emodel_revision\x18\x11 \x01(\tR\rmodelRevision\x12#\n" +
+	"\rmodel_pending\x18\x12 \x01(\tR\fmodelPending\x12#\n" +
+	"\rmodel_problem\x18\x13 \x01(\tR\fmodelProblemB\x06\n" +
 	"\x04_lag\"\x81\x02\n" +
 	"\x04Load\x12(\n" +
 	"\x10calls_per_second\x18\x01 \x01(\x01R\x0ecallsPerSecond\x12*\n" +

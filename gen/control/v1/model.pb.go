@@ -272,7 +272,9 @@ type CommandType struct {
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The JSON Schema of its payload.
-	Schema        *structpb.Struct `protobuf:"bytes,2,opt,name=schema,proto3" json:"schema,omitempty"`
+	Schema *structpb.Struct `protobuf:"bytes,2,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Whether only callers with the right command.internal may send it.
+	Internal      bool `protobuf:"varint,3,opt,name=internal,proto3" json:"internal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +321,13 @@ func (x *CommandType) GetSchema() *structpb.Struct {
 		return x.Schema
 	}
 	return nil
+}
+
+func (x *CommandType) GetInternal() bool {
+	if x != nil {
+		return x.Internal
+	}
+	return false
 }
 
 // CheckModelRequest asks for a document's mistakes.
@@ -563,7 +572,10 @@ func (x *ApplyModelRequest) GetNote() string {
 type ApplyModelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The document in use.
-	Document      *ModelDocument `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
+	Document *ModelDocument `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
+	// The nodes that use models, and which one each uses: all of them the applied one, unless it
+	// took some longer than five seconds. Those go on trying; GetFleet shows when they use it.
+	Nodes         []*NodeModel `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -605,6 +617,87 @@ func (x *ApplyModelResponse) GetDocument() *ModelDocument {
 	return nil
 }
 
+func (x *ApplyModelResponse) GetNodes() []*NodeModel {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// NodeModel is the model that a node uses.
+type NodeModel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's name.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// What it serves.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The revision of the model that it uses; empty: the node is of a version that does not
+	// announce it.
+	Revision string `protobuf:"bytes,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Why it does not use the applied one, if it has tried.
+	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeModel) Reset() {
+	*x = NodeModel{}
+	mi := &file_control_v1_model_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeModel) ProtoMessage() {}
+
+func (x *NodeModel) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_model_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeModel.ProtoReflect.Descriptor instead.
+func (*NodeModel) Descriptor() ([]byte, []int) {
+	return file_control_v1_model_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *NodeModel) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeModel) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *NodeModel) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *NodeModel) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // ListModelsRequest asks for the models that were applied.
 type ListModelsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -614,7 +707,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_control_v1_model_proto_msgTypes[10]
+	mi := &file_control_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +719,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_model_proto_msgTypes[10]
+	mi := &file_control_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +732,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_control_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 // ListModelsResponse is the models that were applied.
@@ -653,7 +746,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_control_v1_model_proto_msgTypes[11]
+	mi := &file_control_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +758,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_model_proto_msgTypes[11]
+	mi := &file_control_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +771,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_control_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListModelsResponse) GetDocuments() []*ModelDocument {
@@ -709,10 +802,11 @@ const file_control_v1_model_proto_rawDesc = "" +
 	"\aapplied\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aapplied\"X\n" +
 	"\rAggregateType\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
-	"\bcommands\x18\x02 \x03(\v2\x17.control.v1.CommandTypeR\bcommands\"R\n" +
+	"\bcommands\x18\x02 \x03(\v2\x17.control.v1.CommandTypeR\bcommands\"n\n" +
 	"\vCommandType\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
-	"\x06schema\x18\x02 \x01(\v2\x17.google.protobuf.StructR\x06schema\"4\n" +
+	"\x06schema\x18\x02 \x01(\v2\x17.google.protobuf.StructR\x06schema\x12\x1a\n" +
+	"\binternal\x18\x03 \x01(\bR\binternal\"4\n" +
 	"\x11CheckModelRequest\x12\x1f\n" +
 	"\x04text\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80 R\x04text\"\x9f\x01\n" +
 	"\x12CheckModelResponse\x124\n" +
@@ -727,9 +821,15 @@ const file_control_v1_model_proto_rawDesc = "" +
 	"\x04text\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80 R\x04text\x127\n" +
 	"\x11expected_revision\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x10expectedRevision\x12\x1c\n" +
-	"\x04note\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x04note\"K\n" +
+	"\x04note\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x04note\"x\n" +
 	"\x12ApplyModelResponse\x125\n" +
-	"\bdocument\x18\x01 \x01(\v2\x19.control.v1.ModelDocumentR\bdocument\"\x13\n" +
+	"\bdocument\x18\x01 \x01(\v2\x19.control.v1.ModelDocumentR\bdocument\x12+\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x15.control.v1.NodeModelR\x05nodes\"i\n" +
+	"\tNodeModel\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\tR\brevision\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\"\x13\n" +
 	"\x11ListModelsRequest\"M\n" +
 	"\x12ListModelsResponse\x127\n" +
 	"\tdocuments\x18\x01 \x03(\v2\x19.control.v1.ModelDocumentR\tdocuments2\xc9\x04\n" +
@@ -768,7 +868,7 @@ func file_control_v1_model_proto_rawDescGZIP() []byte {
 	return file_control_v1_model_proto_rawDescData
 }
 
-var file_control_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_control_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_control_v1_model_proto_goTypes = []any{
 	(*GetModelRequest)(nil),       // 0: control.v1.GetModelRequest
 	(*GetModelResponse)(nil),      // 1: control.v1.GetModelResponse
@@ -780,33 +880,35 @@ var file_control_v1_model_proto_goTypes = []any{
 	(*ModelMistake)(nil),          // 7: control.v1.ModelMistake
 	(*ApplyModelRequest)(nil),     // 8: control.v1.ApplyModelRequest
 	(*ApplyModelResponse)(nil),    // 9: control.v1.ApplyModelResponse
-	(*ListModelsRequest)(nil),     // 10: control.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),    // 11: control.v1.ListModelsResponse
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 13: google.protobuf.Struct
+	(*NodeModel)(nil),             // 10: control.v1.NodeModel
+	(*ListModelsRequest)(nil),     // 11: control.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),    // 12: control.v1.ListModelsResponse
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 14: google.protobuf.Struct
 }
 var file_control_v1_model_proto_depIdxs = []int32{
 	2,  // 0: control.v1.GetModelResponse.document:type_name -> control.v1.ModelDocument
 	3,  // 1: control.v1.GetModelResponse.aggregates:type_name -> control.v1.AggregateType
-	12, // 2: control.v1.ModelDocument.applied:type_name -> google.protobuf.Timestamp
+	13, // 2: control.v1.ModelDocument.applied:type_name -> google.protobuf.Timestamp
 	4,  // 3: control.v1.AggregateType.commands:type_name -> control.v1.CommandType
-	13, // 4: control.v1.CommandType.schema:type_name -> google.protobuf.Struct
+	14, // 4: control.v1.CommandType.schema:type_name -> google.protobuf.Struct
 	7,  // 5: control.v1.CheckModelResponse.mistakes:type_name -> control.v1.ModelMistake
 	2,  // 6: control.v1.ApplyModelResponse.document:type_name -> control.v1.ModelDocument
-	2,  // 7: control.v1.ListModelsResponse.documents:type_name -> control.v1.ModelDocument
-	0,  // 8: control.v1.ModelService.GetModel:input_type -> control.v1.GetModelRequest
-	5,  // 9: control.v1.ModelService.CheckModel:input_type -> control.v1.CheckModelRequest
-	8,  // 10: control.v1.ModelService.ApplyModel:input_type -> control.v1.ApplyModelRequest
-	10, // 11: control.v1.ModelService.ListModels:input_type -> control.v1.ListModelsRequest
-	1,  // 12: control.v1.ModelService.GetModel:output_type -> control.v1.GetModelResponse
-	6,  // 13: control.v1.ModelService.CheckModel:output_type -> control.v1.CheckModelResponse
-	9,  // 14: control.v1.ModelService.ApplyModel:output_type -> control.v1.ApplyModelResponse
-	11, // 15: control.v1.ModelService.ListModels:output_type -> control.v1.ListModelsResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	10, // 7: control.v1.ApplyModelResponse.nodes:type_name -> control.v1.NodeModel
+	2,  // 8: control.v1.ListModelsResponse.documents:type_name -> control.v1.ModelDocument
+	0,  // 9: control.v1.ModelService.GetModel:input_type -> control.v1.GetModelRequest
+	5,  // 10: control.v1.ModelService.CheckModel:input_type -> control.v1.CheckModelRequest
+	8,  // 11: control.v1.ModelService.ApplyModel:input_type -> control.v1.ApplyModelRequest
+	11, // 12: control.v1.ModelService.ListModels:input_type -> control.v1.ListModelsRequest
+	1,  // 13: control.v1.ModelService.GetModel:output_type -> control.v1.GetModelResponse
+	6,  // 14: control.v1.ModelService.CheckModel:output_type -> control.v1.CheckModelResponse
+	9,  // 15: control.v1.ModelService.ApplyModel:output_type -> control.v1.ApplyModelResponse
+	12, // 16: control.v1.ModelService.ListModels:output_type -> control.v1.ListModelsResponse
+	13, // [13:17] is the sub-list for method output_type
+	9,  // [9:13] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_model_proto_init() }
@@ -820,7 +922,7 @@ func file_control_v1_model_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_model_proto_rawDesc), len(file_control_v1_model_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -79,10 +79,12 @@ type ModelServiceClient interface {
 	CheckModel(context.Context, *v1.CheckModelRequest) (*v1.CheckModelResponse, error)
 	// ApplyModel has all nodes that have no model file use a document: aggregates and
 	// runners at once, views once they are built anew beside those that are shown.
-	// FAILED_PRECONDITION: it has mistakes; ABORTED: the model in use is not the
+	// The answer comes when all nodes use it, or after five seconds, and says which
+	// do. FAILED_PRECONDITION: it has mistakes; ABORTED: the model in use is not the
 	// expected one.
 	ApplyModel(context.Context, *v1.ApplyModelRequest) (*v1.ApplyModelResponse, error)
-	// ListModels answers the models that were applied, the newest first.
+	// ListModels answers the models that were applied, the newest first, and at the end
+	// the one that the platform started with.
 	ListModels(context.Context, *v1.ListModelsRequest) (*v1.ListModelsResponse, error)
 }
 
@@ -102,10 +104,12 @@ type ModelServiceHandler interface {
 	CheckModel(context.Context, *v1.CheckModelRequest) (*v1.CheckModelResponse, error)
 	// ApplyModel has all nodes that have no model file use a document: aggregates and
 	// runners at once, views once they are built anew beside those that are shown.
-	// FAILED_PRECONDITION: it has mistakes; ABORTED: the model in use is not the
+	// The answer comes when all nodes use it, or after five seconds, and says which
+	// do. FAILED_PRECONDITION: it has mistakes; ABORTED: the model in use is not the
 	// expected one.
 	ApplyModel(context.Context, *v1.ApplyModelRequest) (*v1.ApplyModelResponse, error)
-	// ListModels answers the models that were applied, the newest first.
+	// ListModels answers the models that were applied, the newest first, and at the end
+	// the one that the platform started with.
 	ListModels(context.Context, *v1.ListModelsRequest) (*v1.ListModelsResponse, error)
 }
 

@@ -1,0 +1,157 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+const (
+	// firstModelWait is the wait after a failed attempt to use an applied model; it doubles up to
+	// longestModelWait.
+	firstModelWait, longestModelWait = time.Second, time.Minute
+	// maxProblem bounds the announced text of why an applied model is not used.
+	maxProblem = 512
+)
+
+// rollout has a node use the models that are applied, and knows which one it does not use yet. It
+// exports the model in use and whether another one is pending.
+type rollout struct {
+	models *model.Registry
+	log    zerolog.Logger
+
+	mu      sync.Mutex
+	pending backbone.Kept[backbone.Document] // the newest that is not in use; the zero value: none
+	problem error                            // of the last attempt
+
+	arrived chan struct{} // holds a value when pending has changed
+}
+
+func newRollout(models *model.Registry, log zerolog.Logger) *rollout {
+	return &rollout{models: models, log: log, arrived: make(chan struct{}, 1)}
+}
+
+// follow has the node use each model that is applied, until ctx ends. A model that cannot be used,
+// such as one of a later version's language, is tried again, with waits that double from 1 s to a
+// minute; the one in use stays.
+func (r *rollout) follow(ctx context.Context, js jetstream.JetStream) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		applied := func(all map[string]backbone.Kept[backbone.Document]) {
+			if kept, ok := all[backbone.ModelKey]; ok {
+				r.announceNext(kept)
+			}
+		}
+		backbone.FollowBucket(ctx, js, backbone.BucketModels, backbone.Whole(applied), func(err error) {
+			r.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("applied models are not followed; the one in use stays")
+		})
+	}()
+	defer func() { <-done }()
+	r.run(ctx)
+	return nil
+}
+
+// announceNext notes a model that was applied.
+func (r *rollout) announceNext(kept backbone.Kept[backbone.Document]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if kept.Revision <= max(r.pending.Revision, r.models.Current().Order) {
+		return
+	}
+	r.pending, r.problem = kept, nil
+	select {
+	case r.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// run uses what is pending until ctx ends.
+func (r *rollout) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for wait := firstModelWait; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.arrived:
+			wait = firstModelWait
+		case <-timer.C:
+		}
+		if r.try(ctx) {
+			continue
+		}
+		timer.Reset(wait)
+		wait = min(2*wait, longestModelWait)
+	}
+}
+
+// try uses the model that is pending, and reports whether none is any more.
+func (r *rollout) try(ctx context.Context) bool {
+	r.mu.Lock()
+	pending := r.pending
+	r.mu.Unlock()
+	if pending.Revision == 0 {
+		return true
+	}
+	changed, err := r.models.Apply(ctx, "the applied model", []byte(pending.Value.Text), pending.Revision)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pending.Revision != pending.Revision {
+		return false // a newer one has arrived
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			r.problem = err
+			r.log.Error().Err(err).Str("model", pending.Value.Revision).Msg("the applied model is not used; the old one stays, and it is tried again")
+		}
+		return false
+	}
+	r.pending, r.problem = backbone.Kept[backbone.Document]{}, nil
+	if changed {
+		r.log.Info().Str("model", r.models.Current().Revision).Msg("the applied model is used")
+	}
+	return true
+}
+
+// announce fills in what the node announces of its model.
+func (r *rollout) announce(node *backbone.Node) {
+	current := r.models.Current()
+	node.Model, node.ModelOrder = current.Revision, current.Order
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	node.ModelPending, node.ModelProblem = r.pending.Value.Revision, ""
+	if r.problem != nil {
+		node.ModelProblem = excerpt.Text(r.problem.Error(), maxProblem)
+	}
+}
+
+var (
+	modelInfo    = prometheus.NewDesc("headgate_model_info", "1, with the revision of the model that the process uses.", []string{"revision"}, nil)
+	modelPending = prometheus.NewDesc("headgate_model_pending", "1 while a model has been applied that the process does not use.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (r *rollout) Describe(descriptions chan<- *prometheus.Desc) {
+	descriptions <- modelInfo
+	descriptions <- modelPending
+}
+
+// Collect implements [prometheus.Collector].
+func (r *rollout) Collect(metrics chan<- prometheus.Metric) {
+	r.mu.Lock()
+	pending := 0.0
+	if r.pending.Revision > 0 {
+		pending = 1
+	}
+	r.mu.Unlock()
+	metrics <- prometheus.MustNewConstMetric(modelInfo, prometheus.GaugeValue, 1, r.models.Current().Revision)
+	metrics <- prometheus.MustNewConstMetric(modelPending, prometheus.GaugeValue, pending)
+}

@@ -1,0 +1,111 @@
+package control_test
+
+import (
+	"context"
+	"maps"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+)
+
+func TestListModels_HasTheModelThatNodesStartedWith(t *testing.T) {
+	w := newWorld(t)
+	c := w.control(t, "c1", "")
+	now, err := c.models.GetModel(platform(t), &controlv1.GetModelRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := c.models.ListModels(platform(t), &controlv1.ListModelsRequest{})
+	if err != nil || len(list.GetDocuments()) != 1 || list.GetDocuments()[0].GetRevision() != now.GetDocument().GetRevision() || list.GetDocuments()[0].GetText() == "" {
+		t.Fatalf("%v, %v", list, err)
+	}
+}
+
+func TestApplyModel_SaysWhichNodesUseIt(t *testing.T) {
+	w := newWorld(t)
+	c := w.control(t, "c1", "")
+	ctx := platform(t)
+	now, err := c.models.GetModel(ctx, &controlv1.GetModelRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := now.GetDocument().GetText() + "# changed\n"
+	checked, err := c.models.CheckModel(ctx, &controlv1.CheckModelRequest{Text: next})
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := backbone.OpenBucket[backbone.Document](ctx, w.js, backbone.BucketModels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var applied atomic.Uint64 // the place of the applied model
+	w.run(t, func(ctx context.Context) error {
+		documents.Follow(ctx, func(all map[string]backbone.Kept[backbone.Document]) {
+			if kept := all[backbone.ModelKey]; kept.Value.Text == next {
+				applied.Store(kept.Revision)
+			}
+		}, quiet)
+		return nil
+	})
+	announce := func(id, kind string, state func(*backbone.Node)) {
+		w.run(t, func(ctx context.Context) error {
+			return backbone.Announce(ctx, w.js, backbone.Node{ID: id, Kind: kind, Endpoint: "127.0.0.1:1"}, func(_ context.Context, now *backbone.Node) error {
+				state(now)
+				return nil
+			})
+		})
+	}
+	old := now.GetDocument().GetRevision()
+	announce("a1", "aggregate", func(n *backbone.Node) {
+		n.Model, n.ModelOrder = old, 1
+		if order := applied.Load(); order > 0 {
+			n.Model, n.ModelOrder = checked.GetRevision(), order
+		}
+	})
+	announce("r1", "runner", func(n *backbone.Node) {
+		n.Model, n.ModelOrder = old, 1
+		if applied.Load() > 0 {
+			n.ModelPending, n.ModelProblem = checked.GetRevision(), "it is of a later version"
+		}
+	})
+	announce("old", "projection", func(*backbone.Node) {})
+	announce("g1", "gateway", func(*backbone.Node) {})
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for known := 0; known < 4; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("the nodes are not known")
+		}
+		fleet, err := c.fleet.GetFleet(ctx, &controlv1.GetFleetRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		known = len(fleet.GetFleet().GetNodes())
+	}
+	res, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, node := range res.GetNodes() {
+		got[node.GetNode()] = node.GetRevision() + " " + node.GetProblem()
+	}
+	want := map[string]string{"a1": checked.GetRevision() + " ", "r1": old + " it is of a later version", "old": " "}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	fleet, err := c.fleet.GetFleet(ctx, &controlv1.GetFleetRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range fleet.GetFleet().GetNodes() {
+		if node.GetId() == "r1" && (node.GetModelRevision() != old || node.GetModelPending() != checked.GetRevision() || node.GetModelProblem() == "") {
+			t.Errorf("the fleet says %v", node)
+		}
+	}
+}

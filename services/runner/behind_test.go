@@ -1,0 +1,59 @@
+package runner_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner/webhook"
+)
+
+// A runner with an older model passed over triggers of workflows that it did not know.
+func TestTrigger_DecidedByANewerModelWaitsForIt(t *testing.T) {
+	_, newer, err := model.Wallet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := strings.Replace(string(newer), "on: transfer.requested", "on: transfer.failed", 1)
+	f := startWith(t, func(context.Context) (string, []byte, error) { return "older", []byte(older), nil }, webhook.Config{})
+	f.wallets(t, "acme")
+
+	acme := backbonetest.Tenant(t, "acme")
+	journal, err := backbone.OpenJournal(t.Context(), f.js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	const order = 9
+	for _, id := range []string{"t1", "t2"} {
+		event := backbone.Event{
+			ID: contextkit.NewID(), Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1, Time: time.Now(),
+			Data: []byte(`{"from":"a","to":"b","amount":100}`), Model: backbone.NewModelRef("newer", order, false),
+		}
+		if err := journal.Append(ctx, acme, 0, []backbone.Event{event}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait(t, "the runner does not wait for the newer model", func() bool { return f.node.HandedBack() > 1 }) // and again
+	if changed, err := f.models.Apply(t.Context(), "newer", newer, order); err != nil || !changed {
+		t.Fatalf("changed %v, %v", changed, err)
+	}
+	for _, id := range []string{"t1", "t2"} {
+		if got := f.ended(t, "acme", id); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED {
+			t.Errorf("%s: %v", id, got.GetState())
+		}
+	}
+	if balance := f.balance(t, "acme", "a"); balance != 800 {
+		t.Errorf("the balance is %v", balance)
+	}
+	letters, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
+	if err != nil || len(letters.GetLetters()) > 0 {
+		t.Errorf("%v, %v: want no dead letter", letters, err)
+	}
+}
