@@ -223,14 +223,18 @@ func (b *regexpBudget) takeMatches(expr ast.Expr) (err error) {
 // own bound.
 func (b *regexpBudget) engine() (engine jsonschema.RegexpEngine, checked func()) {
 	return func(text string) (jsonschema.Regexp, error) {
-		if b == nil {
-			if _, err := boundedRegexp(text); err != nil {
-				return nil, err
-			}
-		} else if err := b.take(text); err != nil {
+		steps, err := boundedRegexp(text)
+		if err == nil && b != nil {
+			err = b.take(text)
+		}
+		if err != nil {
 			return nil, err
 		}
-		return regexp.Compile(text)
+		compiled, err := regexp.Compile(text)
+		if err != nil {
+			return nil, err
+		}
+		return pattern{compiled, steps}, nil
 	}, func() { b = nil }
 }
 

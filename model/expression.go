@@ -113,7 +113,11 @@ func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) 
 	if err := budget.takeMatches(ast.NativeRep().Expr()); err != nil {
 		return nil, err
 	}
-	program, err := env.Program(ast, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(interruptEvery), cel.EvalOptions(cel.OptOptimize))
+	guard, err := sharedGuard()
+	if err != nil {
+		return nil, err
+	}
+	program, err := env.Program(ast, cel.CostLimit(costLimit), cel.CostTracking(costs{}), cel.CustomDecoratorV2(guard), cel.InterruptCheckFrequency(interruptEvery), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -34,15 +35,47 @@ func (e *PayloadError) Error() string {
 	return "the payload does not fit the command: " + strings.Join(parts, "; ")
 }
 
+// maxPatternWork bounds the product of a text's bytes and the steps of the regular expression that it
+// is matched with, in proportion to which the time grows: a match cannot be interrupted.
+const maxPatternWork = 64 << 20
+
+// pattern is a regular expression of a schema. It panics with a [patternError] for a text that is
+// too long, which [validate] recovers: jsonschema has no way to report it.
+type pattern struct {
+	*regexp.Regexp
+
+	steps int
+}
+
+// patternError says that a text is too long for a regular expression.
+type patternError struct{ bytes, most int }
+
+// MatchString implements [jsonschema.Regexp].
+func (p pattern) MatchString(text string) bool {
+	if most := maxPatternWork / max(p.steps, 1); len(text) > most {
+		panic(patternError{len(text), most})
+	}
+	return p.Regexp.MatchString(text)
+}
+
 // validate checks a payload; a nil schema accepts only an empty one.
-func validate(schema *jsonschema.Schema, payload Object) error {
+func validate(schema *jsonschema.Schema, payload Object) (err error) {
 	if schema == nil {
 		if len(payload) > 0 {
 			return &PayloadError{Violations: []Violation{{Field: "payload", Message: "the command takes none"}}}
 		}
 		return nil
 	}
-	err := schema.Validate(payload)
+	defer func() {
+		switch failed := recover().(type) {
+		case nil:
+		case patternError:
+			err = &PayloadError{Violations: []Violation{{Field: "payload", Message: fmt.Sprintf("a text of %d bytes is too long for its regular expression: at most %d are allowed", failed.bytes, failed.most)}}}
+		default:
+			panic(failed)
+		}
+	}()
+	err = schema.Validate(payload)
 	if err == nil {
 		return nil
 	}

@@ -154,8 +154,85 @@ func storedExactly(v any) bool {
 	return false
 }
 
+// Bounds of what an expression yields. Values may be shared in it, so that it is larger than the
+// memory that it takes.
+const (
+	maxNativeValues = 1 << 20
+	maxNativeBytes  = 16 << 20
+)
+
+// room is what is left of the bounds of what an expression yields.
+type room struct{ values, bytes int }
+
+// errNoRoom says that an expression yields more than the bounds.
+var errNoRoom = fmt.Errorf("it yields more than %d values or %d bytes of texts", maxNativeValues, maxNativeBytes)
+
+// take takes a value with a text from the room.
+func (r *room) take(text int) error {
+	if r.values--; r.values < 0 {
+		return errNoRoom
+	}
+	if r.bytes -= text; r.bytes < 0 {
+		return errNoRoom
+	}
+	return nil
+}
+
 // native turns what an expression yields into a plain JSON value.
 func native(v ref.Val) (any, error) {
+	switch v := v.(type) {
+	case types.String:
+		if len(v) > maxNativeBytes {
+			return nil, errNoRoom
+		}
+	case traits.Mapper, traits.Lister:
+		left := room{maxNativeValues, maxNativeBytes}
+		return left.native(v)
+	}
+	return scalar(v)
+}
+
+// native turns a value into a plain JSON value that has room.
+func (r *room) native(v ref.Val) (any, error) {
+	text, _ := v.(types.String)
+	if err := r.take(len(text)); err != nil {
+		return nil, err
+	}
+	switch v := v.(type) {
+	case traits.Mapper:
+		out := Object{}
+		for it := v.Iterator(); it.HasNext() == types.True; {
+			key := it.Next()
+			name, ok := key.(types.String)
+			if !ok {
+				return nil, fmt.Errorf("a map key of type %s is not a JSON member name", key.Type().TypeName())
+			}
+			if err := r.take(len(name)); err != nil {
+				return nil, err
+			}
+			value, err := r.native(v.Get(key))
+			if err != nil {
+				return nil, err
+			}
+			out[string(name)] = value
+		}
+		return out, nil
+	case traits.Lister:
+		out := []any{}
+		for it := v.Iterator(); it.HasNext() == types.True; {
+			value, err := r.native(it.Next())
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, value)
+		}
+		return out, nil
+	}
+	return scalar(v)
+}
+
+// scalar turns a value that is no list and no mapping into a plain JSON value.
+func scalar(v ref.Val) (any, error) {
 	switch v := v.(type) {
 	case types.Int:
 		return int64(v), nil
@@ -178,31 +255,6 @@ func native(v ref.Val) (any, error) {
 		return nil, nil
 	case types.Timestamp:
 		return v.UTC().Format(time.RFC3339Nano), nil
-	case traits.Mapper:
-		out := Object{}
-		for it := v.Iterator(); it.HasNext() == types.True; {
-			key := it.Next()
-			name, ok := key.(types.String)
-			if !ok {
-				return nil, fmt.Errorf("a map key of type %s is not a JSON member name", key.Type().TypeName())
-			}
-			value, err := native(v.Get(key))
-			if err != nil {
-				return nil, err
-			}
-			out[string(name)] = value
-		}
-		return out, nil
-	case traits.Lister:
-		out := []any{}
-		for it := v.Iterator(); it.HasNext() == types.True; {
-			value, err := native(it.Next())
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, value)
-		}
-		return out, nil
 	case *types.Err:
 		return nil, v
 	}
