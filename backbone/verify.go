@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -18,6 +20,8 @@ const maxListed = 100
 type JournalReport struct {
 	// Events is the number of events that were read, and Aggregates of how many aggregates.
 	Events, Aggregates int
+	// Tenants are those of the events and of the snapshots, in order.
+	Tenants []string
 	// Last is the last sequence that the journal has, and Epoch its epoch, see [Journal.Epoch].
 	Last  uint64
 	Epoch int64
@@ -103,7 +107,14 @@ func VerifyJournal(ctx context.Context, js jetstream.JetStream) (*JournalReport,
 	report.Gaps = subtractGaps(found, mergeGaps(kept.Value.acceptedGaps(stream.CachedInfo().Created.UnixNano())))
 	report.Accepted, report.Aggregates = subtractGaps(found, report.Gaps), len(newest)
 	report.Last, report.Epoch = last, health.epoch.Load()
-	return report, report.snapshots(ctx, js, newest, health.epoch.Load())
+	err = report.snapshots(ctx, js, newest, health.epoch.Load())
+	tenants := map[string]bool{}
+	for name := range newest {
+		tenant, _, _ := strings.Cut(name, ".")
+		tenants[tenant] = true
+	}
+	report.Tenants = slices.Sorted(maps.Keys(tenants))
+	return report, err
 }
 
 // errVerified ends the reading of the journal.
@@ -143,7 +154,9 @@ func (r *JournalReport) snapshots(ctx context.Context, js jetstream.JetStream, n
 			return nil
 		}
 		name := strings.TrimPrefix(msg.Subject, prefix)
-		if has := newest[name]; has.sequence < snapshot.Sequence {
+		has := newest[name]
+		newest[name] = has // its tenant counts
+		if has.sequence < snapshot.Sequence {
 			r.fault("aggregate %s: the journal ends at version %d, before its snapshot of version %d", name, has.version, snapshot.Version)
 		}
 		return nil

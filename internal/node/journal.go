@@ -20,7 +20,7 @@ import (
 var ErrDamaged = errors.New("the journal is not whole")
 
 // VerifyJournal reads the journal of a store through and writes to out what is missing of it,
-// and which views in SQLite have followed it beyond its end. Error: [ErrDamaged] if anything is.
+// and which views, in SQLite or PostgreSQL, have followed it beyond its end. Error: [ErrDamaged] if anything is.
 func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 	ctx = contextkit.PlatformContext(ctx)
 	js, _, closed, err := store.open(ctx, false)
@@ -45,15 +45,15 @@ func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 	for _, gap := range report.Accepted {
 		lines = append(lines, "missing, and accepted as lost by an operator: sequences "+gap.String())
 	}
-	beyond, unread, err := store.compareViews(ctx, report)
+	views, err := store.compareViews(ctx, js, report)
 	if err != nil {
 		return err
 	}
-	lines = append(append(append(lines, report.Faults...), beyond...), unread...)
+	lines = append(append(append(lines, report.Faults...), views.beyond...), views.unread...)
 	if report.More > 0 {
 		lines = append(lines, fmt.Sprintf("and %d further faults", report.More))
 	}
-	whole := report.Whole() && len(beyond) == 0
+	whole := report.Whole() && len(views.beyond) == 0
 	switch {
 	case whole && len(report.Accepted) > 0:
 		lines = append(lines, "the journal is whole, except for losses that an operator has accepted")

@@ -4,43 +4,95 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
-// viewsDir returns the directory of a store's views; "": they are in PostgreSQL, or elsewhere.
-func (s Store) viewsDir() (string, error) {
-	if s.Data != "" {
-		return filepath.Join(s.Data, "views"), nil
-	}
-	settings, err := readSettings(s.Config)
-	if err != nil || settings.Projection.Postgres != "" {
-		return "", err
-	}
-	return settings.Projection.Data, nil
+// compared is what the views of a store show about a journal.
+type compared struct {
+	// beyond names the views that have followed the journal beyond its end, which proves that the
+	// end is missing, and unread those that could not be compared.
+	beyond, unread []string
 }
 
-// compareViews compares the checkpoints of a store's views with the journal. beyond names the
-// views that have followed it beyond its end, which proves that the end is missing, and unread
-// those that could not be compared.
-func (s Store) compareViews(ctx context.Context, report *backbone.JournalReport) (beyond, unread []string, err error) {
-	dir, err := s.viewsDir()
-	if err != nil || dir == "" {
-		return nil, nil, err
+// follow compares a checkpoint with the journal's end.
+func (c *compared) follow(report *backbone.JournalReport, tenant, where string, checkpoint uint64) {
+	if checkpoint > report.Last {
+		c.beyond = append(c.beyond, fmt.Sprintf("the views of tenant %s in %s have followed the journal to sequence %d, and it ends at %d", tenant, where, checkpoint, report.Last))
 	}
+}
+
+// compareViews compares the checkpoints of a store's views with the journal.
+func (s Store) compareViews(ctx context.Context, js jetstream.JetStream, report *backbone.JournalReport) (compared, error) {
+	if s.Data != "" {
+		return compareFiles(ctx, filepath.Join(s.Data, "views"), report)
+	}
+	settings, err := readSettings(s.Config)
+	switch {
+	case err != nil:
+		return compared{}, err
+	case settings.Projection.Postgres != "":
+		return compareDatabase(ctx, js, settings.Projection.Postgres, report)
+	case settings.Projection.Data != "":
+		return compareFiles(ctx, settings.Projection.Data, report)
+	}
+	return compared{}, nil
+}
+
+// compareFiles compares the views in SQLite files.
+func compareFiles(ctx context.Context, dir string, report *backbone.JournalReport) (c compared, err error) {
 	files, err := sqlite.Files(ctx, dir)
 	if err != nil {
-		return nil, nil, err
+		return c, err
 	}
 	for _, file := range files {
 		switch {
 		case file.Err != nil:
-			unread = append(unread, fmt.Sprintf("the views of tenant %s in %s are not compared: %v", file.Tenant, file.Path, file.Err))
-		case projection.OfEpoch(file.Origin, report.Epoch) && file.Checkpoint > report.Last:
-			beyond = append(beyond, fmt.Sprintf("the views of tenant %s in %s have followed the journal to sequence %d, and it ends at %d", file.Tenant, file.Path, file.Checkpoint, report.Last))
+			c.unread = append(c.unread, fmt.Sprintf("the views of tenant %s in %s are not compared: %v", file.Tenant, file.Path, file.Err))
+		case projection.OfEpoch(file.Origin, report.Epoch):
+			c.follow(report, file.Tenant, file.Path, file.Checkpoint)
 		}
 	}
-	return beyond, unread, nil
+	return c, nil
+}
+
+// compareDatabase compares the views in PostgreSQL, of the tenants that the journal, its snapshots or
+// the bucket of tenants name: the database hides those of others.
+func compareDatabase(ctx context.Context, js jetstream.JetStream, url string, report *backbone.JournalReport) (c compared, err error) {
+	bucket, err := backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
+	if err != nil {
+		return c, err
+	}
+	created, err := bucket.All(ctx)
+	if err != nil {
+		return c, err
+	}
+	names := slices.Clone(report.Tenants)
+	for name := range created {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var tenants []contextkit.TenantID
+	for _, name := range slices.Compact(names) {
+		if tenant, err := contextkit.ParseTenantID(name); err == nil {
+			tenants = append(tenants, tenant)
+		}
+	}
+	found, unknown, err := postgres.Checkpoints(ctx, url, tenants, func(origin string) bool { return projection.OfEpoch(origin, report.Epoch) })
+	if err != nil {
+		c.unread = append(c.unread, fmt.Sprintf("the views in PostgreSQL are not compared: %v", err))
+	}
+	for _, view := range found {
+		c.follow(report, view.Tenant.String(), "the schema "+view.Schema+" of PostgreSQL", view.Checkpoint)
+	}
+	for _, schema := range unknown {
+		c.unread = append(c.unread, fmt.Sprintf("the views in the schema %s of PostgreSQL are not compared: an earlier version has made them, and does not record of which journal", schema))
+	}
+	return c, nil
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -59,9 +61,10 @@ func until(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// While PostgreSQL is away, every read is UNAVAILABLE with a time to retry, the node is not ready
-// and says why; once it is back, the node resumes without a restart, and no event that was
-// appended during the outage is missing.
+// While PostgreSQL is away, or stands still without ending a connection, every read is UNAVAILABLE
+// with a time to retry, also one that is under way, the node is not ready and says why; once it is
+// back, the node resumes without a restart, and no event that was appended during the outage is
+// missing.
 func TestDatabase_ReadsAreUnavailableWhileItIsAway(t *testing.T) {
 	t.Parallel()
 	server, err := postgrestest.Start()
@@ -99,13 +102,6 @@ func TestDatabase_ReadsAreUnavailableWhileItIsAway(t *testing.T) {
 	if err := f.service.Ready(t.Context(), contextkit.TenantID{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := server.Halt(); err != nil {
-		t.Fatal(err)
-	}
-	until(t, "the node is not ready", func() bool { return f.service.Ready(t.Context(), contextkit.TenantID{}) != nil })
-	if err := f.service.Ready(t.Context(), contextkit.TenantID{}); !strings.Contains(err.Error(), "PostgreSQL does not answer since 2") {
-		t.Errorf("the reason is %q", err)
-	}
 	reads := map[string]func() error{
 		"Query": func() error {
 			_, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
@@ -127,37 +123,58 @@ func TestDatabase_ReadsAreUnavailableWhileItIsAway(t *testing.T) {
 			}
 		},
 	}
-	for name, read := range reads {
-		err := read()
-		var again *errdetails.RetryInfo
-		verdict, _ := errors.AsType[*connect.Error](err)
-		if verdict != nil {
-			for _, detail := range verdict.Details() {
-				if detail.Type == "google.rpc.RetryInfo" {
-					again = &errdetails.RetryInfo{}
-					if err := proto.Unmarshal(detail.Value, again); err != nil {
-						t.Error(err)
+	faults := []struct {
+		name       string
+		begin, end func() error
+	}{{"stopped", server.Halt, server.Resume}, {"frozen", server.Freeze, server.Thaw}}
+	if runtime.GOOS != "linux" {
+		faults = faults[:1]
+	}
+	for n, fault := range faults {
+		if err := fault.begin(); err != nil {
+			t.Fatal(err)
+		}
+		underWay := make(chan error, 1)
+		go func() { underWay <- reads["Get"]() }()
+		until(t, "the node is not ready", func() bool { return f.service.Ready(t.Context(), contextkit.TenantID{}) != nil })
+		if err := f.service.Ready(t.Context(), contextkit.TenantID{}); !strings.Contains(err.Error(), "PostgreSQL does not answer since 2") {
+			t.Errorf("%s: the reason is %q", fault.name, err)
+		}
+		if err := <-underWay; connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Errorf("%s: a read that was under way: %v, want UNAVAILABLE", fault.name, err)
+		}
+		for name, read := range reads {
+			err := read()
+			var again *errdetails.RetryInfo
+			verdict, _ := errors.AsType[*connect.Error](err)
+			if verdict != nil {
+				for _, detail := range verdict.Details() {
+					if detail.Type == "google.rpc.RetryInfo" {
+						again = &errdetails.RetryInfo{}
+						if err := proto.Unmarshal(detail.Value, again); err != nil {
+							t.Error(err)
+						}
 					}
 				}
 			}
+			if connect.CodeOf(err) != connect.CodeUnavailable || again.GetRetryDelay().AsDuration() <= 0 {
+				t.Errorf("%s, %s: %v, %v; want UNAVAILABLE with RetryInfo", fault.name, name, err, again)
+			}
+			if err != nil && (strings.Contains(err.Error(), "/tmp") || strings.Contains(err.Error(), "dial")) {
+				t.Errorf("%s, %s: the error shows internals: %v", fault.name, name, err)
+			}
 		}
-		if connect.CodeOf(err) != connect.CodeUnavailable || again.GetRetryDelay().AsDuration() <= 0 {
-			t.Errorf("%s: %v, %v; want UNAVAILABLE with RetryInfo", name, err, again)
+		f.append(t, "acme", fmt.Sprintf("x%d", n), "opened", `{"owner":"zoe"}`)
+		if err := fault.end(); err != nil {
+			t.Fatal(err)
 		}
-		if err != nil && (strings.Contains(err.Error(), "/tmp") || strings.Contains(err.Error(), "dial")) {
-			t.Errorf("%s: the error shows internals: %v", name, err)
-		}
+		until(t, "the node is ready", func() bool { return f.service.Ready(t.Context(), contextkit.TenantID{}) == nil })
+		until(t, "the views have all events", func() bool {
+			ids, err := f.query(t, nil)
+			return err == nil && len(ids) == 6+n
+		})
 	}
-	f.append(t, "acme", "w9", "opened", `{"owner":"zoe"}`)
-	if err := server.Resume(); err != nil {
-		t.Fatal(err)
-	}
-	until(t, "the node is ready", func() bool { return f.service.Ready(t.Context(), contextkit.TenantID{}) == nil })
-	until(t, "the views have all events", func() bool {
-		ids, err := f.query(t, nil)
-		return err == nil && len(ids) == 6
-	})
-	if away, back := lines.count("PostgreSQL does not answer"), lines.count("PostgreSQL answers again"); away != 1 || back != 1 {
-		t.Errorf("%d lines say that PostgreSQL is away and %d that it is back; want one each:\n%s", away, back, lines.text.String())
+	if away, back := lines.count("PostgreSQL does not answer"), lines.count("PostgreSQL answers again"); away != len(faults) || back != len(faults) {
+		t.Errorf("%d lines say that PostgreSQL is away and %d that it is back; want one for each outage:\n%s", away, back, lines.text.String())
 	}
 }

@@ -25,6 +25,8 @@ var generations = []string{
 	`CREATE SCHEMA IF NOT EXISTS headgate`,
 	`CREATE TABLE IF NOT EXISTS headgate.generations (name TEXT PRIMARY KEY, made TIMESTAMPTZ NOT NULL DEFAULT now())`,
 	`ALTER TABLE headgate.generations ADD COLUMN IF NOT EXISTS used TIMESTAMPTZ NOT NULL DEFAULT now()`,
+	// The origin of a generation that a node of format 1 has made is not known.
+	`ALTER TABLE headgate.generations ADD COLUMN IF NOT EXISTS origin TEXT NOT NULL DEFAULT ''`,
 }
 
 // renew notes that schemas are in use.

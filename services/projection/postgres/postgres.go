@@ -40,8 +40,9 @@ var ErrUnsafeRole = errors.New("postgres: the database's user is not subject to 
 
 // Database is a PostgreSQL database for views.
 type Database struct {
-	pool   *pgxpool.Pool
-	health health
+	pool    *pgxpool.Pool
+	health  health
+	guarded *guarded
 
 	mu       sync.Mutex
 	inUse    map[string]int                   // stores by schema
@@ -50,14 +51,14 @@ type Database struct {
 	renewed time.Time // when Watch has renewed the generations in use
 }
 
-// Open connects to the database at url. Errors: [ErrUnsafeRole], [store.ErrUnavailable], or the
-// driver's.
+// Open connects to the database at url. Errors: [ErrUnsafeRole], [store.ErrUnavailable], a
+// [format.NewerError], or the driver's.
 func Open(ctx context.Context, url string) (*Database, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: the URL cannot be used: %w", err)
 	}
-	config.MaxConns = connections
+	config.MaxConns, config.PingTimeout = connections, pingTimeout
 	if config.ConnConfig.ConnectTimeout == 0 { // the URL has no connect_timeout
 		config.ConnConfig.ConnectTimeout = connectTimeout
 	}
@@ -70,11 +71,14 @@ func Open(ctx context.Context, url string) (*Database, error) {
 	if err == nil && unsafe {
 		err = ErrUnsafeRole
 	}
+	if err == nil {
+		err = checkFormat(ctx, pool)
+	}
 	if err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("postgres: connect: %w", available(ctx, err))
 	}
-	return &Database{pool: pool, inUse: map[string]int{}, prepared: map[string]map[string]statements{}}, nil
+	return &Database{pool: pool, guarded: newGuarded(), inUse: map[string]int{}, prepared: map[string]map[string]statements{}}, nil
 }
 
 // Close closes the connections. The stores must be closed before.
@@ -83,14 +87,14 @@ func (d *Database) Close() { d.pool.Close() }
 // Views implements [store.Opener].
 func (d *Database) Views(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 	sum := sha256.Sum256([]byte(origin + namesOf(views)))
-	s := &Store{pool: d.pool, tenant: tenant, views: views, schema: "views_" + hex.EncodeToString(sum[:8])}
+	s := &Store{pool: d.pool, guarded: d.guarded, tenant: tenant, views: views, schema: "views_" + hex.EncodeToString(sum[:8])}
 	s.release = d.use(s.schema)
 	if s.statements = d.statements(s.schema); s.statements != nil {
 		return s, nil // another tenant's store has prepared the generation
 	}
-	if err := d.prepare(ctx, s.schema, views, d.used()); err != nil {
+	if err := d.prepare(ctx, s.schema, origin, views, d.used()); err != nil {
 		s.release()
-		return nil, fmt.Errorf("postgres: %w", available(ctx, err))
+		return nil, fmt.Errorf("postgres: %w", err)
 	}
 	s.statements = map[string]statements{}
 	for _, view := range views {
@@ -144,6 +148,7 @@ func (d *Database) used() []string {
 
 // Store is one tenant's views.
 type Store struct {
+	guarded    *guarded
 	pool       *pgxpool.Pool
 	tenant     contextkit.TenantID
 	schema     string
@@ -181,9 +186,11 @@ var sqlTypes = map[model.ColumnType]string{
 }
 
 // prepare makes a generation's schema, once however many nodes start together, and drops old
-// generations, but none that the node uses.
-func (d *Database) prepare(ctx context.Context, name string, views []*model.View, used []string) error {
-	return pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
+// generations, but none that the node uses. It raises the format of the database.
+func (d *Database) prepare(ctx context.Context, name, origin string, views []*model.View, used []string) error {
+	ctx, t := d.guarded.begin(ctx, applyTimeout)
+	defer t.end()
+	err := pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(schemaLock)); err != nil {
 			return err
 		}
@@ -205,6 +212,12 @@ func (d *Database) prepare(ctx context.Context, name string, views []*model.View
 				return err
 			}
 		}
+		if err := raiseFormat(ctx, tx); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE headgate.generations SET origin = $2 WHERE name = $1 AND origin = ''`, name, origin); err != nil {
+			return err
+		}
 		if err := renew(ctx, tx, used); err != nil {
 			return err
 		}
@@ -213,6 +226,7 @@ func (d *Database) prepare(ctx context.Context, name string, views []*model.View
 		}
 		return nil
 	})
+	return available(ctx, err)
 }
 
 // schema returns the statements that make a generation.

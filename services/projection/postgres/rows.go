@@ -14,6 +14,8 @@ import (
 // Apply implements [store.Store]. Nodes that follow the same tenant take turns, and each begins
 // where the other ended. What there is to write is sent together.
 func (s *Store) Apply(ctx context.Context, change func(*store.Batch, store.State) error) error {
+	ctx, t := s.guarded.begin(ctx, applyTimeout)
+	defer t.end()
 	var failed error
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := s.enter(ctx, tx); err != nil {
@@ -23,7 +25,7 @@ func (s *Store) Apply(ctx context.Context, change func(*store.Batch, store.State
 		if err != nil {
 			return err
 		}
-		batch := store.NewBatch(func(ctx context.Context, view *model.View, key string) (model.Object, error) {
+		batch := store.NewBatch(func(_ context.Context, view *model.View, key string) (model.Object, error) {
 			return s.row(ctx, tx, view, key)
 		})
 		batch.Restart(s.views, state, distrusted)
@@ -32,7 +34,7 @@ func (s *Store) Apply(ctx context.Context, change func(*store.Batch, store.State
 		}
 		return s.send(ctx, tx, batch, state)
 	})
-	if err != nil && failed == nil {
+	if err != nil && (failed == nil || ended(ctx) != nil) {
 		return fmt.Errorf("postgres: apply: %w", usable(ctx, err))
 	}
 	return err
@@ -96,7 +98,7 @@ func (s *Store) row(ctx context.Context, tx pgx.Tx, view *model.View, key string
 			return store.Object(view.Columns, found), nil
 		}
 	}
-	return nil, fmt.Errorf("postgres: read %s: %w", view.Name, err)
+	return nil, fmt.Errorf("postgres: read %s: %w", view.Name, available(ctx, err))
 }
 
 // Query implements [store.Store].
@@ -105,6 +107,9 @@ func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, ea
 	for i, arg := range plan.Args {
 		args[i] = escape(arg)
 	}
+	ctx, t := s.guarded.begin(ctx, readTimeout)
+	defer t.end()
+	each = t.using(each)
 	var failed error
 	// Rows and checkpoint are of the same moment.
 	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {

@@ -52,6 +52,8 @@ func upgrade(ctx context.Context, tx pgx.Tx, name string) error {
 
 // State implements [store.Store].
 func (s *Store) State(ctx context.Context) (state store.State, err error) {
+	ctx, t := s.guarded.begin(ctx, readTimeout)
+	defer t.end()
 	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if err := s.enter(ctx, tx); err != nil {
 			return err

@@ -41,7 +41,7 @@ var unavailableClasses = []string{
 // away for longer than the others wait makes it anew. Otherwise it is [available].
 func usable(ctx context.Context, err error) error {
 	server, ok := errors.AsType[*pgconn.PgError](err)
-	if ok && slices.Contains(missingCodes, server.Code) || errors.Is(err, pgx.ErrNoRows) { // no checkpoint
+	if ended(ctx) == nil && (ok && slices.Contains(missingCodes, server.Code) || errors.Is(err, pgx.ErrNoRows)) { // no checkpoint
 		return fmt.Errorf("%w: %w", store.ErrDamaged, err)
 	}
 	return available(ctx, err)
@@ -53,6 +53,9 @@ var missingCodes = []string{"42P01", "3F000"}
 // available marks err as [store.ErrUnavailable] if the database cannot be reached or cannot
 // serve any query now. An error of ctx is returned unchanged.
 func available(ctx context.Context, err error) error {
+	if silent := ended(ctx); err != nil && silent != nil {
+		return silent
+	}
 	if err == nil || ctx.Err() != nil || !unavailable(err) {
 		return err
 	}
@@ -110,14 +113,17 @@ func (d *Database) Ready() error {
 }
 
 // Watch checks each second whether the database answers, for [Database.Ready], and renews the
-// generations in use every few minutes, until ctx ends. Changes are logged, once each, at level
+// generations in use every few minutes, until ctx ends. While it does not, transactions end as
+// [store.ErrUnavailable], those under way and new ones. Changes are logged, once each, at level
 // warn.
 func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
+	var probe probe
+	defer probe.close()
 	for {
 		attempt, cancel := context.WithTimeout(ctx, watchTimeout)
-		err := d.pool.Ping(attempt)
+		err := probe.ask(attempt, d.pool.Config().ConnConfig)
 		cancel()
 		if ctx.Err() != nil {
 			return nil
@@ -126,8 +132,11 @@ func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
 		switch changed, before := d.health.set(err, now); {
 		case !changed:
 		case err != nil:
+			d.guarded.set(err)
+			d.pool.Reset() // connections of before may never answer again
 			log.Warn().Err(err).Dur("again_in_ms", watchEvery).Msg("PostgreSQL does not answer: queries are refused as UNAVAILABLE, and no events are applied")
 		default:
+			d.guarded.set(nil)
 			log.Warn().Dur("after_ms", now.Sub(before)).Msg("PostgreSQL answers again")
 		}
 		if err == nil {
@@ -140,5 +149,31 @@ func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// probe is a connection for [Database.Watch] alone: it does not wait for those of a busy pool.
+type probe struct{ conn *pgx.Conn }
+
+// ask reports whether the database answers.
+func (p *probe) ask(ctx context.Context, config *pgx.ConnConfig) (err error) {
+	if p.conn == nil {
+		if p.conn, err = pgx.ConnectConfig(ctx, config); err != nil {
+			p.conn = nil
+			return err
+		}
+	}
+	if err = p.conn.Ping(ctx); err != nil {
+		p.close()
+	}
+	return err
+}
+
+func (p *probe) close() {
+	if p.conn != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), watchTimeout)
+		defer cancel()
+		_ = p.conn.Close(ctx) // it is closed in any case
+		p.conn = nil
 	}
 }

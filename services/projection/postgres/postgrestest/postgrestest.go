@@ -170,10 +170,41 @@ func (s *Server) Halt() error {
 	return err
 }
 
+// Freeze stops the server's processes where they are: connections stay, and nothing is answered.
+// It needs Linux.
+func (s *Server) Freeze() error { return s.signal(syscall.SIGSTOP) }
+
+// Thaw undoes Freeze.
+func (s *Server) Thaw() error { return s.signal(syscall.SIGCONT) }
+
+// signal sends a signal to the server and its child processes.
+func (s *Server) signal(to syscall.Signal) error {
+	pid := s.cmd.Process.Pid
+	if err := s.cmd.Process.Signal(to); err != nil { // it starts no further process from now on
+		return err
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for field := range strings.FieldsSeq(string(children)) {
+		child, err := strconv.Atoi(field)
+		if err == nil {
+			err = syscall.Kill(child, to)
+		}
+		if err != nil && !errors.Is(err, syscall.ESRCH) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Stop ends the server and removes what it wrote.
 func (s *Server) Stop() error {
 	var errs []error
 	if s.cmd != nil && s.cmd.Process != nil {
+		_ = s.Thaw()                                               // a test may have failed in between
 		errs = append(errs, s.cmd.Process.Signal(syscall.SIGQUIT)) // at once: nothing is worth keeping
 		_ = s.cmd.Wait()                                           // it was told to
 	}

@@ -1,0 +1,102 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/postgres"
+	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
+	"github.com/headgate/headgate/services/projection/store"
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// Views in PostgreSQL that have followed the journal beyond its end prove that the end is missing.
+func TestVerifyJournal_ComparesViewsInPostgreSQL(t *testing.T) {
+	pg, err := postgrestest.Start()
+	if errors.Is(err, postgrestest.ErrNotInstalled) && os.Getenv("HEADGATE_POSTGRES") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := pg.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	bus := backbonetest.Server(t, &server.Options{})
+	js := backbonetest.Connect(t, bus)
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme := backbonetest.Tenant(t, "acme")
+	for n := range 3 {
+		if err := journal.Append(contextkit.TenantContext(t.Context(), acme), acme, 0, []backbone.Event{{
+			ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n), Version: 1, Time: time.Now(), Data: []byte(`{"owner":"ada"}`),
+		}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A tenant of which the journal has nothing any more.
+	tenants, err := backbone.OpenBucket[backbone.Tenant](t.Context(), js, backbone.BucketTenants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tenants.Put(contextkit.PlatformContext(t.Context()), "globex", backbone.Tenant{}, 0); err != nil {
+		t.Fatal(err)
+	}
+	models, err := model.Open(t.Context(), model.Wallet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := pg.Database(t)
+	database, err := postgres.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer database.Close()
+	follow := func(tenant string, epoch int64, sequence uint64) {
+		t.Helper()
+		views, err := database.Views(t.Context(), backbonetest.Tenant(t, tenant), models.Current().Views(), fmt.Sprintf("m@%d", epoch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer views.Close()
+		if err := views.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
+			batch.Advance(store.Checkpoint{Sequence: sequence, EventID: "e"})
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := filepath.Join(t.TempDir(), "headgate.yaml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "nats: {url: %q}\nprojection: {postgres: %q}\n", bus.ClientURL(), url), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	verify := func() (string, error) {
+		var out bytes.Buffer
+		err := VerifyJournal(t.Context(), Store{Config: config}, &out)
+		return out.String(), err
+	}
+	follow("acme", journal.Epoch(), 3)
+	follow("acme", journal.Epoch()-1, 100) // of another journal
+	if output, err := verify(); err != nil || strings.Contains(output, "views") {
+		t.Errorf("a whole journal: %s, %v", output, err)
+	}
+	follow("globex", journal.Epoch(), 7)
+	output, err := verify()
+	if want := "the views of tenant globex in the schema views_"; !errors.Is(err, ErrDamaged) || !strings.Contains(output, want) || !strings.Contains(output, "to sequence 7, and it ends at 3") {
+		t.Errorf("views beyond the end: %s, %v; want %q", output, err, want)
+	}
+}

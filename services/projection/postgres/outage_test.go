@@ -1,0 +1,281 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/services/projection/store"
+	"github.com/rs/zerolog"
+)
+
+// network forwards connections to a unix socket, until it drops what they carry.
+type network struct {
+	listener net.Listener
+	socket   string
+	end      func() // closes all connections
+	accepted chan struct{}
+
+	mu    sync.Mutex
+	conns []net.Conn
+	held  chan struct{} // what connections carry is dropped once it is closed; new ones have another
+}
+
+func newNetwork(t *testing.T, socket string) *network {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &network{listener: listener, socket: socket, accepted: make(chan struct{}, 64), held: make(chan struct{})}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("unix", socket)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			n.mu.Lock()
+			n.conns = append(n.conns, client, server)
+			held := n.held
+			n.mu.Unlock()
+			n.accepted <- struct{}{}
+			running.Go(func() { forward(client, server, held) })
+			running.Go(func() { forward(server, client, held) })
+		}
+	})
+	n.end = sync.OnceFunc(func() {
+		_ = listener.Close()
+		n.mu.Lock()
+		for _, conn := range n.conns {
+			_ = conn.Close()
+		}
+		n.mu.Unlock()
+		running.Wait()
+	})
+	t.Cleanup(n.end)
+	return n
+}
+
+// forward copies until held is closed, and then drops what it reads: neither side learns of it.
+func forward(to, from net.Conn, held <-chan struct{}) {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		select {
+		case <-held:
+			if err != nil {
+				return
+			}
+			continue
+		default:
+		}
+		if _, failed := to.Write(buffer[:n]); err != nil || failed != nil {
+			_ = to.Close()
+			return
+		}
+	}
+}
+
+// drop has the present connections carry nothing any more.
+func (n *network) drop() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.held)
+	n.held = make(chan struct{})
+}
+
+// lines are those of a log.
+type lines chan string
+
+func (l lines) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
+}
+
+func (l lines) next(t *testing.T) string {
+	t.Helper()
+	select {
+	case line := <-l:
+		return line
+	case <-t.Context().Done():
+		t.Fatal("the log has no further line")
+		return ""
+	}
+}
+
+// A network that drops the packets of the connections that there are, as a firewall does that has
+// forgotten them, is noticed: they are replaced, and no call waits for them.
+func TestDatabase_ConnectionsThatAreDroppedSilentlyAreReplaced(t *testing.T) {
+	_, _, at := database(t)
+	where, err := url.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := newNetwork(t, filepath.Join(where.Query().Get("host"), ".s.PGSQL.5432"))
+	where.Host, where.RawQuery = n.listener.Addr().String(), "sslmode=disable"
+	d, err := Open(t.Context(), where.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	defer n.end() // the driver waits for dropped connections for 15 s when they are closed
+	s := open(t, d, "acme", "m@1")
+	if _, err := s.State(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for len(n.accepted) > 0 {
+		<-n.accepted
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	watched := make(chan error, 1)
+	lines := make(lines, 64)
+	go func() { watched <- d.Watch(ctx, zerolog.New(lines)) }()
+	defer func() {
+		stop()
+		if err := <-watched; err != nil {
+			t.Error(err)
+		}
+	}()
+	select {
+	case <-n.accepted: // Watch's own
+	case <-t.Context().Done():
+		t.Fatal("Watch does not connect")
+	}
+	// A batch of events is being applied, and waits for the database.
+	applying := make(chan struct{})
+	applied := make(chan error, 1)
+	go func() {
+		applied <- s.Apply(ctx, func(batch *store.Batch, _ store.State) error {
+			close(applying)
+			for {
+				if _, err := batch.Row(ctx, s.views[0], "a"); err != nil {
+					return err
+				}
+			}
+		})
+	}()
+	<-applying
+	n.drop()
+	if err := <-applied; !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("what is being applied ends as %v, want ErrUnavailable", err)
+	}
+	for _, want := range []string{"PostgreSQL does not answer", "PostgreSQL answers again"} {
+		for !strings.Contains(lines.next(t), want) {
+		}
+	}
+	if _, err := s.State(t.Context()); err != nil || d.Ready() != nil {
+		t.Errorf("afterwards: %v, %v", err, d.Ready())
+	}
+}
+
+// One connection that hangs while others do not is given up after a time, which slow readers do
+// not use up.
+func TestGuarded_EndsWhatWaitsForTheDatabaseAlone(t *testing.T) {
+	g := newGuarded()
+	const most = 50 * time.Millisecond
+	ctx, waits := g.begin(t.Context(), most)
+	defer waits.end()
+	reading, reads := g.begin(t.Context(), most)
+	defer reads.end()
+	if err := reads.using(func(_, _ []any) error {
+		<-ctx.Done() // longer than most
+		return reading.Err()
+	})(nil, nil); err != nil {
+		t.Errorf("a transaction whose rows are being used has ended: %v", err)
+	}
+	if err := ended(ctx); !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, errSlow) {
+		t.Errorf("a transaction that waits ends as %v", err)
+	}
+	<-reading.Done()
+	g.set(errSilent)
+	after, t2 := g.begin(t.Context(), time.Hour)
+	defer t2.end()
+	<-after.Done()
+	if err := ended(after); !errors.Is(err, errSilent) {
+		t.Errorf("while the database does not answer: %v", err)
+	}
+	g.set(nil)
+	again, t3 := g.begin(t.Context(), time.Hour)
+	if again.Err() != nil {
+		t.Errorf("when it answers again: %v", again.Err())
+	}
+	if t3.end(); ended(again) != nil {
+		t.Errorf("a transaction that has ended: %v", ended(again))
+	}
+}
+
+func TestOpen_NewerFormatIsRefused(t *testing.T) {
+	d, _, at := database(t)
+	open(t, d, "acme", "m@1")
+	found, err := readFormat(t.Context(), d.pool)
+	if err != nil || found.Format != databaseFormat || found.Writer == "" {
+		t.Fatalf("the record is %+v, %v", found, err)
+	}
+	set := func(version, floor int) {
+		t.Helper()
+		if _, err := d.pool.Exec(t.Context(), `UPDATE headgate.format SET version = $1, floor = $2, writer = 'v9'`, version, floor); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(databaseFormat.Version+2, databaseFormat.Version) // newer, and this program can use it
+	later, err := Open(t.Context(), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer later.Close()
+	open(t, later, "acme", "m@2")
+	if found, err := readFormat(t.Context(), d.pool); err != nil || found.Version != databaseFormat.Version+2 || found.Writer != "v9" {
+		t.Errorf("the record is changed to %+v, %v", found, err)
+	}
+	set(databaseFormat.Version+2, databaseFormat.Version+1)
+	var newer *format.NewerError
+	if _, err := Open(t.Context(), at); !errors.As(err, &newer) || !strings.Contains(err.Error(), "the PostgreSQL database") || !strings.Contains(err.Error(), "v9") {
+		t.Errorf("opened: %v", err)
+	}
+	// Also by a process that was there before.
+	if _, err := later.Views(t.Context(), backbonetest.Tenant(t, "acme"), notes(t), "m@3"); !errors.As(err, &newer) {
+		t.Errorf("a further generation: %v", err)
+	}
+}
+
+func TestCheckpoints_OfTheTenantsAndOriginsThatAreAskedFor(t *testing.T) {
+	d, _, at := database(t)
+	acme, globex := backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "globex")
+	for n, origin := range []string{"m@1", "m@2"} {
+		for m, tenant := range []string{"acme", "globex"} {
+			s := open(t, d, tenant, origin)
+			if err := s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
+				batch.Advance(store.Checkpoint{Sequence: uint64(10*n + m + 1), EventID: "e"})
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := d.pool.Exec(t.Context(), `INSERT INTO headgate.generations (name) VALUES ('views_old')`); err != nil {
+		t.Fatal(err)
+	}
+	tenants := []contextkit.TenantID{acme, globex, backbonetest.Tenant(t, "initech")}
+	found, unknown, err := Checkpoints(t.Context(), at, tenants, func(origin string) bool { return origin == "m@2" })
+	if err != nil || len(unknown) != 1 || unknown[0] != "views_old" {
+		t.Fatalf("%v, %v", unknown, err)
+	}
+	if len(found) != 2 || found[0].Tenant != acme || found[0].Checkpoint != 11 || found[1].Tenant != globex || found[1].Checkpoint != 12 {
+		t.Errorf("found %+v", found)
+	}
+}
