@@ -159,6 +159,9 @@ func same(ctx context.Context, t *testing.T, js jetstream.JetStream, stream stri
 
 func TestTheLastChangedComeFirst(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("nothing in it is concurrent, and it takes a minute under the race detector")
+	}
 	bucket, ctx := tenants(t, backbonetest.Start(t)), contextkit.PlatformContext(t.Context())
 	put := func(key string, revision uint64) uint64 {
 		t.Helper()

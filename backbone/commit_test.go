@@ -64,7 +64,10 @@ func stored(t *testing.T, js jetstream.JetStream, messages uint64) (alone, group
 
 func TestAppendsThatWaitShareAWriteAndEachGetsItsOwnAnswer(t *testing.T) {
 	t.Parallel()
-	const callers = 200
+	callers := 200
+	if testing.Short() {
+		callers = 100
+	}
 	acme := backbonetest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	for _, test := range []struct {
@@ -258,9 +261,13 @@ func TestMoreBatchesThanTheServerTakesAtOnceWaitTheirTurn(t *testing.T) {
 	}
 	acme := backbonetest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
+	batches := 200
+	if testing.Short() {
+		batches = 100 // twice as many as the server takes
+	}
 	for name, journal := range map[string]*backbone.Journal{"one by one": one, "in groups": group(t, js)} {
 		var all sync.WaitGroup
-		for n := range 200 {
+		for n := range batches {
 			all.Go(func() {
 				if err := journal.Append(ctx, acme, 0, events(fmt.Sprintf("%s-%d", strings.ReplaceAll(name, " ", "-"), n), 1, 3, "")); err != nil {
 					t.Errorf("%s: %v", name, err)

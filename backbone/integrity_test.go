@@ -68,6 +68,9 @@ func copied(t *testing.T, dir string) string {
 
 func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("nothing in it is concurrent, and it takes a minute under the race detector")
+	}
 	whole := wholeJournal(t)
 	block := func(t *testing.T, dir string, n int) string {
 		blocks := backbonetest.Blocks(t, dir, backbone.StreamEvents)

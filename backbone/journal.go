@@ -408,9 +408,10 @@ func readBatch(ctx context.Context, js jetstream.JetStream, stream, subject stri
 		}
 	}
 	if count == 0 {
-		// Neither a message nor the answer that there is none: the request
-		// was cut off, and taking it for the end would forget messages.
-		return 0, orSilent(ctx, errors.New("the answer broke off"))
+		// Neither a message nor the answer that there is none: the request was cut off, and taking
+		// it for the end would forget messages. It counts as unanswered, which ends ctx.
+		<-ctx.Done()
+		return 0, orSilent(ctx, context.Cause(ctx))
 	}
 	return count, nil
 }

@@ -397,7 +397,10 @@ func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {
 	// Longer than the test may take: whatever waits for its deadline is found.
 	ctx, cancel := context.WithTimeout(contextkit.TenantContext(t.Context(), acme), time.Hour)
 	defer cancel()
-	const stored = 2000
+	stored, cuts := 2000, int64(40)
+	if testing.Short() {
+		cuts = 8
+	}
 	for version := 1; version <= stored; version += 100 {
 		last := uint64(version - 1)
 		if err := journal.Append(ctx, acme, last, events("w", version, 100, "")); err != nil {
@@ -430,7 +433,7 @@ func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {
 	}
 	connected := js.Conn().StatusChanged(nats.CONNECTED)
 	defer js.Conn().RemoveStatusListener(connected)
-	for cut.Load() < 40 {
+	for cut.Load() < cuts {
 		if err := js.Conn().ForceReconnect(); err != nil {
 			t.Fatal(err)
 		}

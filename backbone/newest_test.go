@@ -14,6 +14,9 @@ import (
 // the last changed first, among small ones and page by page.
 func TestNewest_LargeValuesAreReadAFewAtATime(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("nothing in it is concurrent, and it takes a minute under the race detector")
+	}
 	_, js := openJournal(t)
 	bucket := tenants(t, js)
 	ctx := contextkit.PlatformContext(t.Context())

@@ -69,7 +69,10 @@ func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 	leader := stream.CachedInfo().Cluster.Leader
 
 	// Each wallet is written by one writer, who folds what is not known to stand.
-	const wallets, events = 64, 60
+	wallets, events := 64, 60
+	if testing.Short() {
+		wallets = 16
+	}
 	var all sync.WaitGroup
 	began := make(chan struct{}, wallets)
 	for n := range wallets {

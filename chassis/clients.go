@@ -133,10 +133,10 @@ func (l *clientListener) Accept() (net.Conn, error) {
 		if l.limit.enter(accepted.addr) {
 			return accepted, nil
 		}
-		_ = conn.Close() // it has not been used
 		if l.limit.refused != nil {
-			l.limit.refused.Inc()
+			l.limit.refused.Inc() // before the client notices
 		}
+		_ = conn.Close() // it has not been used
 	}
 }
 

@@ -25,19 +25,23 @@ func TestCounters_ExistFromTheStartAtZero(t *testing.T) {
 			t.Fatal(err)
 		}
 		for pattern, series := range map[string]string{
-			`\.deny\("([A-Z_]+)"`:                   `headgate_denied_total{process="gateway",rule="%s"} 0`,
+			`\.deny\(rule([A-Z][a-z]+)`:             `headgate_denied_total{process="gateway",rule="%s"} 0`,
 			`retried\.WithLabelValues\("([^"]+)"\)`: `headgate_upstream_retries_total{outcome="%s",process="gateway"} 0`,
 			`reason[A-Z]\w+ += "([A-Z_]+)"`:         `headgate_limited_total{process="gateway",reason="%s",scope="tenant"} 0`,
 		} {
 			for _, match := range regexp.MustCompile(pattern).FindAllSubmatch(source, -1) {
 				found[series]++
-				if want := strings.Replace(series, "%s", string(match[1]), 1); !strings.Contains(metrics, want+"\n") {
+				label := string(match[1])
+				if strings.Contains(pattern, "rule") { // a constant's name
+					label = strings.ToUpper(label)
+				}
+				if want := strings.Replace(series, "%s", label, 1); !strings.Contains(metrics, want+"\n") {
 					t.Errorf("%s counts what the metrics lack: %s", file, want)
 				}
 			}
 		}
 	}
 	if len(found) != 3 {
-		t.Errorf("labels are found for %v alone", found)
+		t.Errorf("labels are only found for %v", found)
 	}
 }

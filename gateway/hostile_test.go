@@ -113,6 +113,9 @@ func refusesBomb(t *testing.T, b bomb, err error) {
 }
 
 func TestCompression_ABombIsRefusedByEveryProtocol(t *testing.T) {
+	if testing.Short() {
+		t.Skip("nothing in it is concurrent, and it takes a minute under the race detector")
+	}
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register, ticks.set(t))
 	token := e.token(t, "acme", "query.read", "tick.read")
