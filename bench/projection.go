@@ -55,8 +55,14 @@ const batch = 2048
 // together is how many rows the store writes by one statement.
 const together = 16
 
+// leastRows is the number of rows from which on each of the 1,000 owners has a full page.
+const leastRows = 120_000
+
 // Run prints a table.
 func (c *projectionCommand) Run(ctx context.Context) error {
+	if c.Only != "apply" && c.Rows < leastRows {
+		return fmt.Errorf("--rows is %d: a page of 101 rows of one owner needs at least %d", c.Rows, leastRows)
+	}
 	fmt.Printf("| SQLite | the projection | raw SQLite, the same SQL | share |\n|---|---|---|---|\n")
 	if c.Only != "query" {
 		if err := c.apply(ctx); err != nil {
