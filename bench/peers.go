@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type peersCommand struct {
 	Plots   string        `type:"path" help:"Directory for plots (PNG)."`
 	Match   string        `help:"Part of the titles of the tables to make, such as gRPC; all if there is none."`
 	Only    []string      `help:"Contenders to run, such as headgate and vanguard; all if none is named."`
+	Earlier string        `help:"Binary of an earlier version of Headgate, which is a contender too." type:"existingfile"`
 }
 
 // contestant is one way from a client to the upstream, by one protocol.
@@ -67,6 +69,7 @@ func (c *peersCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
+	a.paths[earlier] = c.Earlier
 	protocols, err := a.protocols(ctx, c.Only)
 	if err != nil {
 		return err
@@ -251,7 +254,7 @@ func startArena(ctx context.Context, programs ...string) (_ *arena, err error) {
 		}
 		a.paths[name] = filepath.Join(a.dir, name)
 	}
-	for _, name := range []string{"nats", "upstream", "direct", "headgate", "headgate-grpc", "headgate-admin", "vanguard", "vanguard-admin", "forwarder", "forwarder-admin", "grpcgo", "grpcgo-admin", "nethttp", "grpcgateway", "grpcgateway-admin", "nginx", "haproxy"} {
+	for _, name := range []string{"nats", "upstream", "direct", "headgate", "headgate-grpc", "headgate-admin", earlier, earlier + "-grpc", earlier + "-admin", "vanguard", "vanguard-admin", "forwarder", "forwarder-admin", "grpcgo", "grpcgo-admin", "nethttp", "grpcgateway", "grpcgateway-admin", "nginx", "haproxy"} {
 		if a.addrs[name], err = freeAddr(ctx); err != nil {
 			return nil, err
 		}
@@ -306,8 +309,12 @@ func (a *arena) issue(ctx context.Context, data, tenant string, rights ...string
 // boundless are limits that nobody meets.
 const boundless = "{rate: 1000000, burst: 1000000, concurrent: 4096}"
 
+// earlier is the name of the contestant that is an earlier version of Headgate.
+const earlier = "headgate-earlier"
+
 // setup is what a gateway is started with.
 type setup struct {
+	name   string // of its program and its addresses; "": headgate
 	tenant string // that its token is for
 	rights []string
 	limits string // of each tenant
@@ -317,6 +324,7 @@ type setup struct {
 
 // startHeadgate starts the product's own binary, everything on.
 func (a *arena) startHeadgate(ctx context.Context, with setup) (*process, error) {
+	name := cmp.Or(with.name, "headgate")
 	keys, err := a.run(ctx, "keys", "--data", a.dir)
 	if err != nil {
 		return nil, err
@@ -333,17 +341,17 @@ gateway:
   auth: {issuer: headgate-dev, audience: headgate, keys: "%s"}
   tenant_limits: %s
   nodes: [%s]
-%s`, a.addrs["nats"], a.addrs["headgate"], a.addrs["headgate-grpc"], a.addrs["headgate-admin"], filepath.Join(a.dir, "keys.json"), with.limits, with.nodes, with.more)
-	for name, text := range map[string]string{"keys.json": keys, "headgate.yaml": config} {
+%s`, a.addrs["nats"], a.addrs[name], a.addrs[name+"-grpc"], a.addrs[name+"-admin"], filepath.Join(a.dir, "keys.json"), with.limits, with.nodes, with.more)
+	for name, text := range map[string]string{"keys.json": keys, name + ".yaml": config} {
 		if err := os.WriteFile(filepath.Join(a.dir, name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}
 	}
-	p, err := a.start(ctx, "headgate", "headgate", "serve", "gateway", "--config", filepath.Join(a.dir, "headgate.yaml"))
+	p, err := a.start(ctx, name, name, "serve", "gateway", "--config", filepath.Join(a.dir, name+".yaml"))
 	if err != nil {
 		return nil, err
 	}
-	p.admin = "http://" + a.addrs["headgate-admin"] + "/metrics"
+	p.admin = "http://" + a.addrs[name+"-admin"] + "/metrics"
 	return p, nil
 }
 
@@ -355,11 +363,16 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 	if procs["direct"], err = a.start(ctx, "upstream", "bench", "peer", "upstream", "--listen", a.addrs["upstream"], "--direct", a.addrs["direct"]); err != nil {
 		return nil, err
 	}
-	if procs["headgate"], err = a.startHeadgate(ctx, setup{
-		tenant: "acme", rights: []string{"query.read"}, limits: boundless,
-		nodes: fmt.Sprintf(`{id: p, kind: projection, endpoint: "%s"}`, a.addrs["upstream"]),
-	}); err != nil {
-		return nil, err
+	for _, name := range []string{"headgate", earlier} {
+		if a.paths[name] == "" {
+			continue
+		}
+		if procs[name], err = a.startHeadgate(ctx, setup{
+			name: name, tenant: "acme", rights: []string{"query.read"}, limits: boundless,
+			nodes: fmt.Sprintf(`{id: p, kind: projection, endpoint: "%s"}`, a.addrs["upstream"]),
+		}); err != nil {
+			return nil, err
+		}
 	}
 	for _, name := range []string{"vanguard", "forwarder", "grpcgo"} {
 		if !wanted(name) {
@@ -403,13 +416,13 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 	}
 	groups := []protocol{{name: "JSON over HTTP/1.1"}, {name: "JSON over h2c"}, {name: "gRPC over h2c"}}
 	procs["nethttp"] = procs["grpcgo"]
-	for _, name := range []string{"direct", "headgate", "grpcgateway", "vanguard", "forwarder", "nethttp"} {
-		if procs[name] != nil && (name == "direct" || name == "headgate" || wanted(name)) {
+	for _, name := range []string{"direct", "headgate", earlier, "grpcgateway", "vanguard", "forwarder", "nethttp"} {
+		if procs[name] != nil && (name == "direct" || name == "headgate" || name == earlier || wanted(name)) {
 			groups[0].group = append(groups[0].group, rest(http1, name))
 			groups[1].group = append(groups[1].group, rest(http2, name))
 		}
 	}
-	for name, addr := range map[string]string{"direct": "upstream", "headgate": "headgate-grpc", "vanguard": "vanguard", "forwarder": "forwarder", "grpcgo": "grpcgo", "nginx": "nginx", "haproxy": "haproxy"} {
+	for name, addr := range map[string]string{"direct": "upstream", "headgate": "headgate-grpc", earlier: earlier + "-grpc", "vanguard": "vanguard", "forwarder": "forwarder", "grpcgo": "grpcgo", "nginx": "nginx", "haproxy": "haproxy"} {
 		if procs[name] == nil {
 			continue
 		}
@@ -421,7 +434,7 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 		}
 		groups[2].group = append(groups[2].group, one)
 	}
-	order := []string{"direct", "headgate", "grpcgateway", "vanguard", "forwarder", "grpcgo", "nginx", "haproxy"}
+	order := []string{"direct", "headgate", earlier, "grpcgateway", "vanguard", "forwarder", "grpcgo", "nginx", "haproxy"}
 	slices.SortFunc(groups[2].group, func(x, y *contestant) int { return slices.Index(order, x.name) - slices.Index(order, y.name) })
 	return groups, nil
 }

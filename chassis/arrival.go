@@ -67,13 +67,13 @@ type arrivalKey struct{}
 type arrival struct {
 	context.Context //nolint:containedctx // it is one
 
-	body    io.ReadCloser
-	control http.ResponseController
-	bounds  arrivalBounds
-	meter   Meter     // nil: none
-	by      time.Time // when it must have arrived; zero: nothing is known
-	watch   *stopwatch
-	failed  error
+	body   io.ReadCloser
+	writer http.ResponseWriter
+	bounds arrivalBounds
+	meter  Meter     // nil: none
+	by     time.Time // when it must have arrived; zero: nothing is known
+	watch  *stopwatch
+	failed error
 
 	multiplexed bool        // it is a stream of a connection with HTTP/2
 	arrived     atomic.Bool // to its end
@@ -105,7 +105,7 @@ func boundBodies(config Config, slow func(), next http.Handler) http.Handler {
 		}
 		contentType := r.Header.Get("Content-Type")
 		a := &arrival{
-			Context: r.Context(), body: r.Body, control: *http.NewResponseController(w), bounds: bounds, watch: stopwatches.Get().(*stopwatch), //nolint:forcetypeassert // its own
+			Context: r.Context(), body: r.Body, writer: w, bounds: bounds, watch: stopwatches.Get().(*stopwatch), //nolint:forcetypeassert // its own
 			multiplexed: r.ProtoMajor >= 2,
 			framed:      strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect+"),
 		}
@@ -178,10 +178,14 @@ func (a *arrival) Read(p []byte) (int, error) {
 // Close implements [io.Closer].
 func (a *arrival) Close() error {
 	if a.boundRest() { // a stream of answers may go on for longer
-		defer func() { _ = a.control.SetReadDeadline(time.Time{}) }()
+		defer a.cutOffAt(time.Time{})
 	}
 	return a.body.Close()
 }
+
+// cutOffAt ends reads of the body at a time; zero: they may last. A connection without read
+// deadlines has another limit.
+func (a *arrival) cutOffAt(t time.Time) { _ = http.NewResponseController(a.writer).SetReadDeadline(t) }
 
 // boundRest bounds the time in which net/http reads what is left of a request over
 // HTTP/1.1, up to 256 KiB, before it answers, to use the connection again: the grace of
@@ -194,7 +198,7 @@ func (a *arrival) boundRest() bool {
 	if a.slow.Load() {
 		rest = 0
 	}
-	_ = a.control.SetReadDeadline(time.Now().Add(rest))
+	a.cutOffAt(time.Now().Add(rest))
 	return true
 }
 
@@ -262,6 +266,6 @@ func (a *arrival) check(now time.Time) time.Duration {
 		return due
 	}
 	a.slow.Store(true)
-	_ = a.control.SetReadDeadline(time.Unix(1, 0)) // a connection without read deadlines has another limit
+	a.cutOffAt(time.Unix(1, 0))
 	return 0
 }

@@ -15,12 +15,21 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// enter asks the breakers of call.Node to admit the call.
-func (g *Gateway) enter(call *Call, began time.Time) (breaker.Pass, time.Duration, bool) {
-	return g.breakers.Enter(breaker.Call{
+// enter asks the breakers of call.Node to admit the call. If they refuse, it asks those of another
+// node, see avoid.
+func (g *Gateway) enter(call *Call, began time.Time) (pass breaker.Pass, wait time.Duration, ok bool) {
+	asked := breaker.Call{
 		Kind: call.Method.Upstream, Endpoint: call.Node.Endpoint, Procedure: call.Method.Spec.Procedure,
 		Tenant: call.Tenant, Stream: call.Method.Spec.StreamType != connect.StreamTypeUnary,
-	}, began, call.Forced)
+	}
+	if pass, wait, ok = g.breakers.Enter(&asked, began, call.Forced); ok || call.Forced {
+		return pass, wait, ok
+	}
+	if g.avoid(call); !call.Forced && call.Node.Endpoint == asked.Endpoint {
+		return pass, wait, false
+	}
+	asked.Endpoint = call.Node.Endpoint
+	return g.breakers.Enter(&asked, began, call.Forced)
 }
 
 // silentNode returns the error of a call that a breaker refuses.

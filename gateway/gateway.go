@@ -382,8 +382,9 @@ func (g *Gateway) handler(metrics *chassis.Metrics, method *policy.Method) conne
 	longest := min(method.Timeout, g.longest(method))
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
-		call := &Call{Method: method, Info: info, Stream: stream}
-		call.end = chassis.Outcome{Procedure: method.Spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: chassis.ErrUnfinished}
+		call := &Call{Method: method, Info: info, Stream: stream, end: chassis.Outcome{
+			Procedure: method.Spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: chassis.ErrUnfinished,
+		}}
 		calls.Begin()
 		defer func() { calls.End(&call.end, method.Spec.StreamType, contextkit.In(ctx).TraceID) }()
 		defer call.use.Leave()

@@ -46,9 +46,6 @@ func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error
 		return ctx, g.noNodeReady(call.Method.Upstream)
 	}
 	call.Node = node
-	if g.breakers.Open(node.Endpoint, call.Method.Spec.Procedure, call.Tenant) {
-		g.avoid(call)
-	}
 	return ctx, nil
 }
 
@@ -194,7 +191,10 @@ func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
 
 // open begins a call of the node.
 func (g *Gateway) open(ctx context.Context, call *Call) (connect.ClientStream, error) {
-	call.hop = connect.CallInfo{Spec: call.Method.Spec, PeerAddr: call.Node.Endpoint}
+	if call.Attempts > 1 {
+		call.hop = connect.CallInfo{}
+	}
+	call.hop.Spec, call.hop.PeerAddr = call.Method.Spec, call.Node.Endpoint
 	return g.nodes.Open(ctx, &call.hop, call)
 }
 

@@ -108,7 +108,7 @@ type Pass struct {
 // Enter admits the call, or reports false when a breaker refuses it; wait is then the time
 // until the breaker admits a call. The caller calls Done of the pass once. forced admits the
 // call in any state of its breakers.
-func (s *Set) Enter(call Call, now time.Time, forced bool) (pass Pass, wait time.Duration, ok bool) {
+func (s *Set) Enter(call *Call, now time.Time, forced bool) (pass Pass, wait time.Duration, ok bool) {
 	n := s.node(call.Kind, call.Endpoint)
 	pass = Pass{set: s, node: n, method: n.method(call.Procedure), tenant: call.Tenant, stream: call.Stream, entered: now}
 	if forced {
@@ -221,7 +221,7 @@ func (s *Set) Panics(endpoints []string, procedure string, tenant contextkit.Ten
 }
 
 // Done reports how the call ended.
-func (p Pass) Done(outcome Outcome) {
+func (p *Pass) Done(outcome Outcome) {
 	now := p.entered.Add(time.Since(p.entered)) // costs less than to read the wall clock
 	ofNode, ofMethod := Unknown, Unknown
 	switch outcome {
@@ -239,7 +239,7 @@ func (p Pass) Done(outcome Outcome) {
 
 // answered records an answer, and opens the method's breaker if the node is slow. The time to
 // a stream's first message is not measured.
-func (p Pass) answered(now time.Time) {
+func (p *Pass) answered(now time.Time) {
 	took := now.Sub(p.entered)
 	if p.stream {
 		took = 0

@@ -14,7 +14,7 @@ import (
 
 // enter asks for a unary call of a node by the platform.
 func enter(s *breaker.Set, endpoint string) (breaker.Pass, time.Duration, bool) {
-	return s.Enter(breaker.Call{Kind: "node", Endpoint: endpoint, Procedure: "/s/M"}, time.Now(), false)
+	return s.Enter(&breaker.Call{Kind: "node", Endpoint: endpoint, Procedure: "/s/M"}, time.Now(), false)
 }
 
 // call makes a call with an outcome, if it is admitted.
@@ -28,7 +28,7 @@ func call(s *breaker.Set, endpoint string, outcome breaker.Outcome) bool {
 
 // by makes a call of a tenant's with an outcome after a while, if it is admitted.
 func by(s *breaker.Set, tenant contextkit.TenantID, procedure string, took time.Duration, outcome breaker.Outcome) bool {
-	pass, _, ok := s.Enter(breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: procedure, Tenant: tenant}, time.Now(), false)
+	pass, _, ok := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: procedure, Tenant: tenant}, time.Now(), false)
 	if ok {
 		time.Sleep(took)
 		pass.Done(outcome)
@@ -170,7 +170,7 @@ func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 		if through.Load() != 1 {
 			t.Errorf("%d calls are let through, want one", through.Load())
 		}
-		if _, _, ok := s.Enter(breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M"}, time.Now(), true); !ok {
+		if _, _, ok := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M"}, time.Now(), true); !ok {
 			t.Error("a forced call is not let through")
 		}
 	})

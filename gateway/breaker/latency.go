@@ -94,7 +94,7 @@ func (l *latencies) busiest() contextkit.TenantID {
 }
 
 // judge opens the breaker of the call's method if the node is much slower than its peers.
-func (p Pass) judge(now time.Time) {
+func (p *Pass) judge(now time.Time) {
 	config, m := &p.set.config, p.method
 	m.mu.Lock()
 	own, tenants := m.times.typical()

@@ -123,7 +123,7 @@ func (b *breaker) answered(began time.Time, took time.Duration, now time.Time) b
 
 // failed records the end of a call without an answer, and opens the breaker if the call is one
 // failure too many.
-func (b *breaker) failed(config *Config, p Pass, outcome Outcome, isTrial bool, now time.Time) {
+func (b *breaker) failed(config *Config, p *Pass, outcome Outcome, isTrial bool, now time.Time) {
 	if outcome == Unknown && !isTrial {
 		return
 	}

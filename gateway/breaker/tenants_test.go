@@ -92,7 +92,7 @@ func TestBreaker_APolicyTimeoutDuringWhichTheMethodAnsweredDoesNotCount(t *testi
 		id := tenants(t, "one", "two", "three")
 		var waiting []breaker.Pass
 		for i := range 20 {
-			pass, _, _ := s.Enter(breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M", Tenant: id[i%2]}, time.Now(), false)
+			pass, _, _ := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M", Tenant: id[i%2]}, time.Now(), false)
 			waiting = append(waiting, pass)
 		}
 		time.Sleep(time.Second)
@@ -120,7 +120,7 @@ func TestBreaker_ATrialWithoutAResultDoesNotHoldUpTheNext(t *testing.T) {
 			by(s, id[0], "/s/M", 0, breaker.Unreached)
 		}
 		time.Sleep(500 * time.Millisecond)
-		stream := breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/Watch", Tenant: id[0], Stream: true}
+		stream := &breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/Watch", Tenant: id[0], Stream: true}
 		quiet, _, ok := s.Enter(stream, time.Now(), false)
 		if !ok {
 			t.Fatal("no trial is admitted after the pause")
@@ -149,7 +149,7 @@ func TestBreaker_TheSameTenantMayTryAgainAfterTwoPauses(t *testing.T) {
 			by(s, id[0], "/s/M", 0, breaker.Refused)
 		}
 		time.Sleep(500 * time.Millisecond)
-		if _, _, ok := s.Enter(breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/Watch", Tenant: id[0], Stream: true}, time.Now(), false); !ok {
+		if _, _, ok := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/Watch", Tenant: id[0], Stream: true}, time.Now(), false); !ok {
 			t.Fatal("no trial is admitted after the pause")
 		}
 		time.Sleep(time.Second)
@@ -213,7 +213,7 @@ func TestBreaker_TheTimeToAStreamsFirstMessageIsNoLatency(t *testing.T) {
 			answer(s, peer, 20, 10*time.Millisecond)
 		}
 		for range 100 {
-			pass, _, ok := s.Enter(breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M", Stream: true}, time.Now(), false)
+			pass, _, ok := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M", Stream: true}, time.Now(), false)
 			if !ok {
 				t.Fatal("quiet streams make the node slow")
 			}

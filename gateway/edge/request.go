@@ -119,17 +119,17 @@ func (s *stream) readWhole(dst []byte, from io.Reader, code connect.Code, messag
 		n, err = from.Read(dst[len(dst):cap(dst)])
 		dst = dst[:len(dst)+n]
 	}
-	var tooLarge *http.MaxBytesError
-	var known *connect.Error
-	switch {
-	case int64(len(dst)) > s.maxBody, errors.As(err, &tooLarge):
-		return nil, connect.Errorf(connect.CodeResourceExhausted, "the body is larger than %d bytes", s.maxBody)
-	case errors.As(err, &known):
-		return nil, known
-	case err != nil && !errors.Is(err, io.EOF):
-		return nil, connect.NewError(code, message).WithCause(err)
+	whole := int64(len(dst)) <= s.maxBody
+	if whole && errors.Is(err, io.EOF) {
+		return dst, nil
 	}
-	return dst, nil
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge || !whole {
+		return nil, connect.Errorf(connect.CodeResourceExhausted, "the body is larger than %d bytes", s.maxBody)
+	}
+	if known, ok := errors.AsType[*connect.Error](err); ok {
+		return nil, known
+	}
+	return nil, connect.NewError(code, message).WithCause(err)
 }
 
 // appendQuery adds the query's parameters, in the order of their names.
