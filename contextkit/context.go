@@ -44,6 +44,10 @@ type RequestContext struct {
 	RequestID string
 	// CausationID names the event or call that caused this one; "" at the edge.
 	CausationID string
+	// Depth is the number of workflows in the chain of causes: 0 for what a client asks for, and one
+	// more with each workflow whose command this is. A client that sends a depth shortens the
+	// chains that its own calls start.
+	Depth int
 
 	// next is the text of the traceparent that others are asked with, if that is still made.
 	next string

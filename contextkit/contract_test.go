@@ -40,7 +40,7 @@ func fullContext(t *testing.T) (context.Context, contextkit.RequestContext) {
 	tp := traceparent(t)
 	rc := contextkit.RequestContext{
 		TenantID: tenant(t, "acme"), CorrelationID: "corr-1", Traceparent: tp, Tracestate: "vendor=1",
-		TraceID: tp.TraceID, RequestID: "req-1", CausationID: "cause-1",
+		TraceID: tp.TraceID, RequestID: "req-1", CausationID: "cause-1", Depth: 7,
 	}
 	return contextkit.NewContext(t.Context(), rc), rc
 }

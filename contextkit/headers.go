@@ -15,6 +15,8 @@ const (
 	HeaderTraceID       = "trace-id"
 	HeaderRequestID     = "x-request-id"
 	HeaderCausationID   = "x-causation-id"
+	// HeaderCausationDepth is the number of workflows in the chain of causes, 1 to [MaxDepth].
+	HeaderCausationDepth = "x-causation-depth"
 )
 
 // Names of headers that only the gateway writes or reads. [OwnedHeaders] has the whole set of
@@ -49,6 +51,7 @@ const (
 	NATSTraceID            = "trace-id"
 	NATSRequestID          = "x-request-id"
 	NATSCausationID        = "causation-id"
+	NATSCausationDepth     = "causation-depth"
 )
 
 // MaxIDLength bounds every identifier but the tenant's, which is bounded by the
@@ -92,7 +95,7 @@ func IsContract(canonical string) bool { return contractHeaders[canonical] }
 var contractHeaders = func() map[string]bool {
 	set := map[string]bool{}
 	for _, name := range []string{
-		HeaderTenantID, HeaderCorrelationID, HeaderTraceparent, HeaderTracestate, HeaderTraceID, HeaderRequestID, HeaderCausationID,
+		HeaderTenantID, HeaderCorrelationID, HeaderTraceparent, HeaderTracestate, HeaderTraceID, HeaderRequestID, HeaderCausationID, HeaderCausationDepth,
 	} {
 		set[textproto.CanonicalMIMEHeaderKey(name)] = true
 	}

@@ -38,6 +38,7 @@ var (
 	canonicalTraceID       = textproto.CanonicalMIMEHeaderKey(HeaderTraceID)
 	canonicalRequestID     = textproto.CanonicalMIMEHeaderKey(HeaderRequestID)
 	canonicalCausationID   = textproto.CanonicalMIMEHeaderKey(HeaderCausationID)
+	canonicalDepth         = textproto.CanonicalMIMEHeaderKey(HeaderCausationDepth)
 	canonicalPrincipal     = textproto.CanonicalMIMEHeaderKey(HeaderPrincipal)
 	canonicalRights        = textproto.CanonicalMIMEHeaderKey(HeaderRights)
 	canonicalPlatform      = textproto.CanonicalMIMEHeaderKey(HeaderPlatform)
@@ -69,6 +70,7 @@ func (rc *RequestContext) extract(md Metadata) (err error) {
 	rc.CorrelationID = singleID(said.correlation)
 	rc.RequestID = singleID(said.request)
 	rc.CausationID = singleID(said.causation)
+	rc.Depth = parseDepth(said.depth)
 	rc.Traceparent, rc.Tracestate = extractTrace(said.traceparent, said.tracestate)
 	if values := said.traceID; len(values) == 1 {
 		rc.TraceID, _ = ParseTraceID(values[0])
@@ -80,8 +82,8 @@ func (rc *RequestContext) extract(md Metadata) (err error) {
 
 // said is what metadata says of the contract.
 type said struct {
-	tenant, correlation, request, causation, traceparent, tracestate, traceID []string
-	plain                                                                     bool // there is nothing that the gateway forwards
+	tenant, correlation, request, causation, depth, traceparent, tracestate, traceID []string
+	plain                                                                            bool // there is nothing that the gateway forwards
 }
 
 // saidIn reads metadata: Connect's headers in one pass, since most calls bear few, and
@@ -116,6 +118,8 @@ func (s *said) field(canonical string) *[]string {
 		return &s.request
 	case canonicalCausationID:
 		return &s.causation
+	case canonicalDepth:
+		return &s.depth
 	case canonicalTraceparent:
 		return &s.traceparent
 	case canonicalTracestate:
@@ -134,11 +138,12 @@ func Inject(ctx context.Context, md Writer) error {
 	if err != nil {
 		return err
 	}
-	w := newWriter(md, 6)
+	w := newWriter(md, 6+min(max(rc.Depth, 0), 1))
 	w.set(canonicalTenantID, HeaderTenantID, rc.TenantID.String())
 	w.set(canonicalTraceparent, HeaderTraceparent, rc.traceparent())
 	w.set(canonicalTracestate, HeaderTracestate, rc.Tracestate)
 	w.set(canonicalCausationID, HeaderCausationID, rc.CausationID)
+	w.set(canonicalDepth, HeaderCausationDepth, formatDepth(rc.Depth))
 	w.set(canonicalCorrelationID, HeaderCorrelationID, rc.CorrelationID)
 	w.set(canonicalRequestID, HeaderRequestID, rc.RequestID)
 	return nil

@@ -29,6 +29,9 @@ func InjectNATS(ctx context.Context, header nats.Header) error {
 	if rc.CausationID != "" {
 		header.Set(NATSCausationID, rc.CausationID)
 	}
+	if rc.Depth > 0 {
+		header.Set(NATSCausationDepth, formatDepth(rc.Depth))
+	}
 	return nil
 }
 
@@ -39,6 +42,7 @@ func ExtractNATS(header nats.Header) (RequestContext, error) {
 		CorrelationID: natsID(header, NATSCorrelationID),
 		RequestID:     natsID(header, NATSRequestID),
 		CausationID:   natsID(header, NATSCausationID),
+		Depth:         parseDepth(header[NATSCausationDepth]),
 	}
 	if rc.CorrelationID == "" {
 		rc.CorrelationID = natsID(header, natsCorrelationIDFirst)

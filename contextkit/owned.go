@@ -42,6 +42,7 @@ var ownedHeaders = []OwnedHeader{
 	{HeaderCorrelationID, "shared by all calls and events that one call causes", FromGateway, FromGateway},
 	{HeaderRequestID, "names this one call", FromGateway, FromGateway},
 	{HeaderCausationID, "names the event or call that caused this one", FromGateway, FromNone},
+	{HeaderCausationDepth, "the number of workflows in the chain of causes", FromGateway, FromNone},
 	{HeaderTraceparent, "the position in the trace (W3C Trace Context §3.2)", FromGateway, FromNone},
 	{HeaderTracestate, "the vendors' positions in the trace (W3C Trace Context §3.3)", FromGateway, FromNone},
 	{HeaderTraceID, "the trace, for clients without traceparent", FromNone, FromGateway},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	_ "time/tzdata" // time zones of expressions, on machines without zoneinfo
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"

@@ -24,6 +24,7 @@ type cli struct {
 	Token   tokenCommand   `cmd:"" help:"Issue a token that the platform of 'dev' accepts."`
 	Keys    keysCommand    `cmd:"" help:"Print the public keys of the tokens that 'token' issues, for 'serve'."`
 	APIKey  apiKeyCommand  `cmd:"" name:"apikey" help:"Make an API key and the entry to keep of it."`
+	Webhook webhookCommand `cmd:"" name:"webhook-secret" help:"Print the secret that webhooks to a host are signed with."`
 	Model   modelCommand   `cmd:"" help:"Work on domain models."`
 }
 

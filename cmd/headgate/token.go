@@ -106,3 +106,19 @@ func warnOfRights(file string, rights []auth.Right) error {
 	}
 	return err
 }
+
+type webhookCommand struct {
+	Host string `arg:"" help:"Host of the receiver, such as hooks.example.com."`
+	Data string `default:"./data" type:"path" help:"Data directory of the platform."`
+	File string `type:"path" help:"File that the runner's settings name (webhooks.secret), in place of a platform's data directory."`
+}
+
+// Run prints the host's secret, for its receiver.
+func (c *webhookCommand) Run() error {
+	secret, err := node.HostWebhookSecret(c.Data, c.File, c.Host)
+	if err != nil {
+		return err
+	}
+	fmt.Println(secret)
+	return nil
+}

@@ -167,7 +167,11 @@ func (p *platform) start(ctx context.Context) error {
 	}
 	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{Local: p.local})
 	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.edge.gateway.GRPCAddr() }, credential: p.runnerToken}
-	if p.runner, err = newRunner(ctx, members["runner"], models, runner.Config{}, commands.client(members["runner"].spans.clients()...), webhook.Config{Allow: p.config.Webhook, Private: true, Plain: true}, listen("runner", p.config.RunnerListen)); err != nil {
+	hooks := webhook.Config{Allow: p.config.Webhook, Private: true, Plain: true}
+	if hooks.Secret, err = OpenDevWebhookSecret(p.config.Data); err != nil {
+		return err
+	}
+	if p.runner, err = newRunner(ctx, members["runner"], models, runner.Config{}, commands.client(members["runner"].spans.clients()...), hooks, listen("runner", p.config.RunnerListen)); err != nil {
 		return err
 	}
 	if p.control, err = newControl(ctx, members["control"], models, p.config.Model != "", p.controlPool, listen("control", p.config.ControlListen)); err != nil {

@@ -131,6 +131,7 @@ func explain(err error) string {
 func (s *Service) replay(ctx context.Context, tenant contextkit.TenantID, letter backbone.Letter) error {
 	rc := letter.Event.Context
 	rc.CausationID, rc.RequestID = letter.Event.ID, contextkit.NewID()
+	rc.Depth++
 	work := contextkit.NewContext(ctx, rc)
 	w := s.worker(tenant)
 	if err := w.reopen(work, letter.Event); err != nil {

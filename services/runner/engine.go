@@ -42,6 +42,7 @@ type engine struct {
 	timeline  *backbone.Timeline
 	failing   *failing
 	postponed *postponed
+	maxDepth  int
 }
 
 // refusedError says that the command of a step was refused for good.
@@ -68,6 +69,9 @@ func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workfl
 	fresh := errors.Is(err, errNoInstance)
 	switch {
 	case fresh:
+		if err := e.admitDepth(workflow, event); err != nil {
+			return nil, err
+		}
 		i = &instance{Workflow: workflow.Name, ID: instanceID(event), State: stateRunning, Started: time.Now().UTC(), tenant: tenant}
 	case err != nil:
 		return nil, err

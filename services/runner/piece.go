@@ -73,6 +73,7 @@ func (o *owned) waitsFew() bool {
 func (w *worker) workTrigger(ctx context.Context, event backbone.Event, t try) (ended bool, again time.Duration) {
 	rc := event.Context
 	rc.CausationID = event.ID
+	rc.Depth++
 	rc.RequestID = contextkit.NewID()
 	ctx = contextkit.NewContext(ctx, rc)
 	err := w.react(ctx, event, t)

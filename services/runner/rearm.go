@@ -132,5 +132,6 @@ func (s *Service) triggered(ctx context.Context, i *instance) context.Context {
 		}) // without it the instance goes on all the same
 	}
 	rc.CausationID, rc.RequestID = meta.EventID, contextkit.NewID()
+	rc.Depth++
 	return contextkit.NewContext(ctx, rc)
 }

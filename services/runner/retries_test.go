@@ -185,3 +185,36 @@ func TestRetries_AStepWhoseRetriesAreExhaustedIsADeadLetter(t *testing.T) {
 		t.Errorf("%s, a has %v", steps(got), f.balance(t, "acme", "a"))
 	}
 }
+
+// A workflow that starts itself ends, with a dead letter that says so.
+func TestDepth_AWorkflowThatStartsItselfIsBounded(t *testing.T) {
+	source := func(ctx context.Context) (string, []byte, error) {
+		name, text, err := model.Wallet(ctx)
+		return name, append(text, []byte(`
+  interest:
+    on: wallet.deposited
+    when: event.amount < 1000
+    steps: [{name: pay, submit: {aggregate: wallet, id: meta.aggregate_id, command: deposit, payload: {amount: "1"}}}]
+`)...), err
+	}
+	f := startOn(t, backbonetest.Start(t), source, webhook.Config{}, []string{"acme"}, func(*fixture) {})
+	f.config.MaxDepth = 5
+	f.run(t)
+	f.submit(t, "acme", "wallet", "a", "open", map[string]any{"owner": "x"})
+	f.submit(t, "acme", "wallet", "a", "deposit", map[string]any{"amount": 10})
+	var letters []*adminv1.DeadLetter
+	wait(t, "there is no dead letter", func() bool {
+		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
+		letters = res.GetLetters()
+		return err == nil && len(letters) > 0
+	})
+	if balance := f.balance(t, "acme", "a"); balance != 15 || len(letters) != 1 || !strings.Contains(letters[0].GetCause(), `caused by 5 workflows, one after the other, and does not start "interest"`) {
+		t.Errorf("the wallet has %v; letters %v; want five workflows, and a letter", balance, letters)
+	}
+	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil || res.GetReplayed() != 0 {
+		t.Errorf("a replay goes on: %v, %v", res, err)
+	}
+	if balance := f.balance(t, "acme", "a"); balance != 15 {
+		t.Errorf("after a replay the wallet has %v", balance)
+	}
+}

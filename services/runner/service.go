@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,7 @@ type Service struct {
 	stored    stored
 	failing   failing
 	pages     *token.Numbers
+	maxDepth  int
 	// heldRetries counts attempts that found no room among their tenant's scheduled retries.
 	heldRetries atomic.Int64
 	log         zerolog.Logger
@@ -99,6 +101,8 @@ type Config struct {
 	Answers response.Config
 	// Tokens selects the version of page tokens that is issued; nil: the newest.
 	Tokens *token.Gate
+	// MaxDepth bounds the number of workflows in a chain of causes; 0: 100.
+	MaxDepth int
 	// Rearm is the least time between two searches for waits whose message is missing; 0: ten
 	// minutes, and records of the last minute are left out.
 	Rearm time.Duration
@@ -140,6 +144,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	s := &Service{
 		node: config.Node, journal: journal, lease: held, cursors: cursors, flags: flags,
 		rearmEvery: config.Rearm,
+		maxDepth:   cmp.Or(config.MaxDepth, defaultMaxDepth),
 		answers:    response.NewLimiter(config.Answers),
 		pages:      token.NewNumbers(secret, "runner/page", config.Tokens),
 		webhooks:   webhooks, commands: commands, turns: newTurns(nodeConcurrency), timeline: timeline,
@@ -165,7 +170,7 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	if !ok {
 		w = &worker{
 			turns: s.turns, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout, awaits: s.awaits,
-			engine: &engine{instances: s.instances, commands: s.commands, webhooks: s.webhooks, js: s.js, timeline: s.timeline, failing: &s.failing, postponed: &postponed{held: &s.heldRetries}},
+			engine: &engine{instances: s.instances, commands: s.commands, webhooks: s.webhooks, js: s.js, timeline: s.timeline, failing: &s.failing, postponed: &postponed{held: &s.heldRetries}, maxDepth: s.maxDepth},
 			log:    s.log.With().Str("tenant", tenant.String()).Logger(),
 			obsolete: func(ctx context.Context) (bool, error) {
 				revision, _, err := s.usesCursors(ctx)

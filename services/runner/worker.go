@@ -273,7 +273,7 @@ func (w *worker) settle(ctx context.Context, event backbone.Event, workflow stri
 
 // final reports whether another attempt would end the same way.
 func final(err error) bool {
-	return errors.Is(err, errFailed) || errors.Is(err, errStuck) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, backbone.ErrMalformedEvent) ||
+	return errors.Is(err, errFailed) || errors.Is(err, errStuck) || errors.Is(err, errDepth) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, backbone.ErrMalformedEvent) ||
 		errors.Is(err, nats.ErrMaxPayload) // of a record that cannot be stored
 }
 
@@ -281,6 +281,10 @@ func final(err error) bool {
 func (w *worker) bury(ctx context.Context, event backbone.Event, workflow string, i *instance, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
 	defer cancel()
+	if rc, ok := contextkit.FromContext(ctx); ok {
+		rc.Depth = max(0, rc.Depth-1) // the letter has the event's context, and its replay begins anew
+		ctx = contextkit.NewContext(ctx, rc)
+	}
 	origin := backbone.LetterOrigin{Work: w.consumerName(), Workflow: workflow}
 	if i != nil {
 		origin.Instance, origin.Revision = i.ID, i.revision

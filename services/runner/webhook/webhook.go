@@ -6,19 +6,14 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"path"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/headgate/headgate/chassis/config"
@@ -36,7 +31,8 @@ type Config struct {
 	Plain bool `yaml:"plain"`
 	// Timeout bounds a call. 0: 5 s.
 	Timeout time.Duration `yaml:"timeout"`
-	// Secret is what calls are signed with; nil: they are not.
+	// Secret is what the secrets of hosts are derived from ([HostSecret]), which calls are signed
+	// with; nil: they are not signed.
 	Secret []byte `yaml:"-"`
 	// Transport wraps the transport of requests, for example to record them; nil: the
 	// transport is not wrapped.
@@ -71,18 +67,6 @@ type RefusedError struct{ Reason string }
 // Error implements error.
 func (e *RefusedError) Error() string { return e.Reason }
 
-// RetryAfterError says when a receiver wants the call to be repeated (RFC 9110 §10.2.3).
-type RetryAfterError struct {
-	After time.Duration
-	err   error
-}
-
-// Error implements error.
-func (e *RetryAfterError) Error() string { return e.err.Error() }
-
-// Unwrap returns the answer's error.
-func (e *RetryAfterError) Unwrap() error { return e.err }
-
 // Call is a webhook to post.
 type Call struct {
 	// Source names the step that calls: each has breakers of its own.
@@ -92,6 +76,8 @@ type Call struct {
 	Body   []byte
 	// Key is the idempotency key: the same for every attempt.
 	Key string
+	// Repeated says that an earlier attempt may have reached the receiver.
+	Repeated bool
 }
 
 // Caller posts webhooks. It may be used concurrently.
@@ -132,26 +118,6 @@ func (c Config) transport(sends http.RoundTripper) http.RoundTripper {
 // Close ends idle connections.
 func (c *Caller) Close() { c.client.CloseIdleConnections() }
 
-var errPrivate = errors.New("the address is of a private network")
-
-// refusePrivate refuses to connect to what is not the public internet.
-func refusePrivate(_, address string, _ syscall.RawConn) error {
-	addr, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return errPrivate
-	}
-	ip := addr.Addr().Unmap()
-	if !ip.IsGlobalUnicast() || ip.IsPrivate() || carrierGrade.Contains(ip) || ip.Is6() && nat64.Contains(ip) {
-		return errPrivate
-	}
-	return nil
-}
-
-var (
-	carrierGrade = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
-	nat64        = netip.MustParsePrefix("64:ff9b::/96")  // RFC 6052: leads to any IPv4 address
-)
-
 // Receivers returns the number of receivers whose breaker does not admit every call, and that of
 // calls that were not made since the start, because of a breaker or for lack of places.
 func (c *Caller) Receivers() (open int, held int64) { return c.receivers.counts() }
@@ -173,7 +139,7 @@ func (c *Caller) Post(ctx context.Context, call Call) error {
 	}
 	result := failed
 	defer func() { end(result) }()
-	err = c.post(ctx, address, call)
+	err = c.post(ctx, rc.TenantID, address, call)
 	var refused *RefusedError
 	switch {
 	case err == nil, errors.As(err, &refused):
@@ -184,7 +150,7 @@ func (c *Caller) Post(ctx context.Context, call Call) error {
 	return err
 }
 
-func (c *Caller) post(ctx context.Context, address *url.URL, call Call) error {
+func (c *Caller) post(ctx context.Context, tenant contextkit.TenantID, address *url.URL, call Call) error {
 	body := call.Body
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address.String(), bytes.NewReader(body))
 	if err != nil {
@@ -195,7 +161,15 @@ func (c *Caller) post(ctx context.Context, address *url.URL, call Call) error {
 	if c.config.Secret != nil {
 		now := strconv.FormatInt(time.Now().Unix(), 10)
 		req.Header.Set(headerTimestamp, now)
-		req.Header.Set(headerSignature, "sha256="+Sign(c.config.Secret, now, body))
+		req.Header.Set(headerSignature, Sign([]byte(HostSecret(c.config.Secret, address.Hostname())), Signed{
+			Method:    req.Method,
+			Host:      address.Host,
+			Path:      requestTarget(address),
+			Tenant:    tenant.String(),
+			Key:       call.Key,
+			Timestamp: now,
+			Body:      body,
+		}))
 	}
 	res, err := c.client.Do(req)
 	if errors.Is(err, errPrivate) {
@@ -206,13 +180,7 @@ func (c *Caller) post(ctx context.Context, address *url.URL, call Call) error {
 	}
 	defer func() { _ = res.Body.Close() }()
 	_, _ = io.CopyN(io.Discard, res.Body, maxAnswerBytes) // so that the connection can be used again
-	switch {
-	case res.StatusCode < 300:
-		return nil
-	case res.StatusCode >= 500, res.StatusCode == http.StatusTooManyRequests, res.StatusCode == http.StatusRequestTimeout:
-		return fmt.Errorf("webhook %s answers %s", address.Host, res.Status)
-	}
-	return &RefusedError{fmt.Sprintf("%s answers %s", address.Host, res.Status)}
+	return outcomeOf(res, address.Host, call.Repeated, time.Now())
 }
 
 // allowed parses a target and looks whether it may be called.
@@ -230,13 +198,4 @@ func (c *Caller) allowed(target string) (*url.URL, error) {
 		}
 	}
 	return nil, &RefusedError{fmt.Sprintf("the host %q is not allowed", address.Hostname())}
-}
-
-// Sign returns the signature of a body that was sent at a time (Unix seconds):
-// HMAC-SHA-256 over the time, a dot and the body, in hexadecimal.
-func Sign(secret []byte, timestamp string, body []byte) string {
-	mac := hmac.New(sha256.New, secret)
-	_, _ = io.WriteString(mac, timestamp+".") // a hash does not fail
-	_, _ = mac.Write(body)
-	return hex.EncodeToString(mac.Sum(nil))
 }

@@ -46,13 +46,18 @@ func TestACallIsSignedKeyedAndCarriesTheContract(t *testing.T) {
 	})
 	config := local
 	config.Secret = []byte("secret")
-	if err := post(t, config, url+"/hook?x=1"); err != nil {
+	if err := post(t, config, url+"/a%2Fb?x=1"); err != nil {
 		t.Fatal(err)
 	}
 	if string(body) != `{"a":1}` || header.Get("Idempotency-Key") != "key-1" || header.Get("Content-Type") != "application/json" {
 		t.Errorf("%s with %v", body, header)
 	}
-	if want := "sha256=" + webhook.Sign([]byte("secret"), header.Get("X-Headgate-Timestamp"), body); header.Get("X-Headgate-Signature") != want {
+	signed := webhook.Signed{
+		Method: "POST", Host: strings.TrimPrefix(url, "http://"), Path: "/a%2Fb?x=1", Tenant: "acme", Key: "key-1",
+		Timestamp: header.Get("X-Headgate-Timestamp"), Body: body,
+	}
+	secret := []byte(webhook.HostSecret([]byte("secret"), "127.0.0.1"))
+	if want := webhook.Sign(secret, signed); header.Get("X-Headgate-Signature") != want || !strings.HasPrefix(want, "v2=") {
 		t.Errorf("signature %q, want %q", header.Get("X-Headgate-Signature"), want)
 	}
 	if header.Get("X-Tenant-Id") != "acme" || len(header.Get("Traceparent")) != 55 || header.Get("X-Correlation-Id") == "" {
@@ -66,7 +71,7 @@ func TestACallIsSignedKeyedAndCarriesTheContract(t *testing.T) {
 }
 
 func TestAnAnswerSaysWhetherToTryAgain(t *testing.T) {
-	for status, refused := range map[int]bool{200: false, 204: false, 400: true, 404: true, 410: true, 302: true, 408: false, 429: false, 500: false, 503: false} {
+	for status, refused := range map[int]bool{200: false, 204: false, 400: true, 404: true, 410: true, 302: true, 408: false, 409: true, 425: false, 429: false, 500: false, 503: false} {
 		url := receiver(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "http://127.0.0.1:1/")
 			w.WriteHeader(status)
@@ -99,24 +104,41 @@ func TestATargetThatIsNotAllowedIsNeverCalled(t *testing.T) {
 		target string
 		want   string
 	}{
-		"nothing is allowed":        {webhook.Config{Plain: true, Private: true}, url, "is not allowed"},
-		"another host":              {https, "https://example.org/", "is not allowed"},
-		"a host that ends like it":  {https, "https://badexample.com/", "is not allowed"},
-		"http":                      {https, url, `the scheme "http" is not allowed`},
-		"another scheme":            {public, "file:///etc/passwd", "no URL"},
-		"a user":                    {public, "http://root@127.0.0.1" + port, "no URL"},
-		"no URL":                    {public, "::", "no URL"},
-		"this machine":              {public, url, "private address"},
-		"this machine by name":      {public, "http://localhost" + port, "private address"},
-		"this machine in IPv6":      {public, "http://[::ffff:127.0.0.1]" + port, "private address"},
-		"this machine, all of it":   {public, "http://0.0.0.0" + port, "private address"},
-		"a private network":         {public, "http://10.0.0.1/", "private address"},
-		"another":                   {public, "http://192.168.1.1/", "private address"},
-		"a cloud's metadata":        {public, "http://169.254.169.254/latest/meta-data/", "private address"},
-		"a carrier's network":       {public, "http://100.64.0.1/", "private address"},
-		"a unique local IPv6":       {public, "http://[fd00::1]/", "private address"},
-		"an IPv4 address by NAT64":  {public, "http://[64:ff9b::7f00:1]/", "private address"},
-		"a decimal of this machine": {public, "http://2130706433" + port, ""}, // a name that nobody has; resolvers that think otherwise meet the check above
+		"nothing is allowed":         {webhook.Config{Plain: true, Private: true}, url, "is not allowed"},
+		"another host":               {https, "https://example.org/", "is not allowed"},
+		"a host that ends like it":   {https, "https://badexample.com/", "is not allowed"},
+		"http":                       {https, url, `the scheme "http" is not allowed`},
+		"another scheme":             {public, "file:///etc/passwd", "no URL"},
+		"a user":                     {public, "http://root@127.0.0.1" + port, "no URL"},
+		"no URL":                     {public, "::", "no URL"},
+		"this machine":               {public, url, "private address"},
+		"this machine by name":       {public, "http://localhost" + port, "private address"},
+		"this machine in IPv6":       {public, "http://[::ffff:127.0.0.1]" + port, "private address"},
+		"this machine, all of it":    {public, "http://0.0.0.0" + port, "private address"},
+		"a private network":          {public, "http://10.0.0.1/", "private address"},
+		"another":                    {public, "http://192.168.1.1/", "private address"},
+		"a cloud's metadata":         {public, "http://169.254.169.254/latest/meta-data/", "private address"},
+		"a carrier's network":        {public, "http://100.64.0.1/", "private address"},
+		"a unique local IPv6":        {public, "http://[fd00::1]/", "private address"},
+		"an IPv4 address by 6to4":    {public, "http://[2002:7f00:1::1]/", "private address"},
+		"an IPv4-compatible address": {public, "http://[::7f00:1]/", "private address"},
+		"a translated address":       {public, "http://[64:ff9b:1::7f00:1]/", "private address"},
+		"a site-local IPv6":          {public, "http://[fec0::1]/", "private address"},
+		"a link-local IPv6":          {public, "http://[fe80::1%25lo]/", "private address"},
+		"a Teredo address":           {public, "http://[2001:0:7f00:1::1]/", "private address"},
+		"a discarded IPv6":           {public, "http://[100::1]/", "private address"},
+		"a segment of a route":       {public, "http://[5f00::1]/", "private address"},
+		"a documentation IPv6":       {public, "http://[2001:db8::1]/", "private address"},
+		"another documentation IPv6": {public, "http://[3fff::1]/", "private address"},
+		"this network":               {public, "http://0.1.2.3/", "private address"},
+		"protocol assignments":       {public, "http://192.0.0.8/", "private address"},
+		"documentation":              {public, "http://192.0.2.1/", "private address"},
+		"a relay of 6to4":            {public, "http://192.88.99.1/", "private address"},
+		"benchmarks":                 {public, "http://198.19.0.1/", "private address"},
+		"a reserved address":         {public, "http://240.0.0.1/", "private address"},
+		"everybody":                  {public, "http://255.255.255.255/", "private address"},
+		"an IPv4 address by NAT64":   {public, "http://[64:ff9b::7f00:1]/", "private address"},
+		"a decimal of this machine":  {public, "http://2130706433" + port, ""}, // a name that nobody has; resolvers that think otherwise meet the check above
 	} {
 		err := post(t, rule.config, rule.target)
 		var refusal *webhook.RefusedError

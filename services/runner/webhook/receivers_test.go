@@ -1,0 +1,126 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
+)
+
+func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r receivers
+		acme := backbonetest.Tenant(t, "acme")
+		key := receiverKey{"w/tell", "host"}
+		call := func(o outcome) error {
+			end, err := r.acquire(t.Context(), acme, key)
+			if err == nil {
+				end(o)
+			}
+			return err
+		}
+		var held *HeldError
+		for range openAfter {
+			if err := call(failed); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := range 4 { // each failed trial call doubles the time
+			err := call(failed)
+			if !errors.As(err, &held) || time.Until(held.Until) > openFirst<<n || time.Until(held.Until) < openFirst<<n*3/4 {
+				t.Fatalf("after %d trials: %v", n, err)
+			}
+			if open, count := r.counts(); open != 1 || count != int64(n+1) {
+				t.Errorf("%d receivers are open, %d calls held", open, count)
+			}
+			time.Sleep(time.Until(held.Until))
+			end, err := r.acquire(t.Context(), acme, key)
+			if err != nil {
+				t.Fatalf("the trial call: %v", err)
+			}
+			if err := call(succeeded); !errors.As(err, &held) {
+				t.Fatalf("a second trial call: %v", err)
+			}
+			end(failed)
+			// Neither another tenant's calls nor another step's are held.
+			for _, other := range []struct {
+				tenant string
+				key    receiverKey
+			}{{"globex", key}, {"acme", receiverKey{"w/other", "host"}}, {"acme", receiverKey{"w/tell", "other"}}} {
+				end, err := r.acquire(t.Context(), backbonetest.Tenant(t, other.tenant), other.key)
+				if err != nil {
+					t.Fatalf("%v: %v", other, err)
+				}
+				end(succeeded)
+			}
+			if _, count := r.counts(); count != int64(n+2) {
+				t.Errorf("%d calls held", count)
+			}
+			r.held--
+		}
+		time.Sleep(openLongest)
+		if err := call(succeeded); err != nil {
+			t.Fatal(err)
+		}
+		if open, _ := r.counts(); open != 0 || len(r.tenants) != 0 {
+			t.Errorf("%d receivers are open, and %d tenants are remembered", open, len(r.tenants))
+		}
+	})
+}
+
+func TestReceivers_SilentOnesTakeNotAllPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r receivers
+		acme := backbonetest.Tenant(t, "acme")
+		silent := receiverKey{"w/tell", "silent"}
+		var end func(outcome)
+		for range receiverPlaces {
+			var err error
+			if end, err = r.acquire(t.Context(), acme, silent); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		var held *HeldError
+		for range 1000 {
+			if _, err := r.acquire(t.Context(), acme, silent); !errors.As(err, &held) {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took != placeWait {
+			t.Errorf("1,000 calls waited for %v, want %v in all", took, placeWait)
+		}
+		for n := range tenantPlaces - receiverPlaces {
+			if _, err := r.acquire(t.Context(), acme, receiverKey{"w/tell", fmt.Sprint(n)}); err != nil {
+				t.Errorf("another receiver: %v", err)
+			}
+		}
+		// A place that becomes free goes to a call that waits.
+		other := receiverKey{"w/other", "host"}
+		go func() {
+			time.Sleep(placeWait / 2)
+			end(abandoned)
+		}()
+		if _, err := r.acquire(t.Context(), acme, other); err != nil {
+			t.Errorf("a call that waits: %v", err)
+		}
+	})
+}
+
+func TestReceivers_AreBoundedPerTenant(t *testing.T) {
+	var r receivers
+	acme := backbonetest.Tenant(t, "acme")
+	for n := range 2 * tenantReceivers {
+		end, err := r.acquire(t.Context(), acme, receiverKey{"w/tell", fmt.Sprint(n)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		end(failed)
+	}
+	if n := len(r.tenants[acme].known); n != tenantReceivers {
+		t.Errorf("%d receivers are remembered, want %d", n, tenantReceivers)
+	}
+}
