@@ -69,7 +69,7 @@ func (m *Models) Place(ctx context.Context, revision string) (order uint64, from
 	if errors.Is(err, ErrNotKept) {
 		put, err := m.documents.Put(ctx, fileKey(revision), Document{Revision: revision}, 0)
 		if !errors.Is(err, ErrChanged) {
-			return put, true, nil //nolint:nilerr // a node starts where nothing can be stored too
+			return put, true, nil // a node starts where nothing can be stored, too
 		}
 		kept, err = m.documents.Get(ctx, fileKey(revision)) // another node came first
 		return kept.Revision, true, err

@@ -50,9 +50,13 @@ func (costs) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
 		units = 1 + min(visited(args[0]), visited(args[1]))/perUnit
 	case operators.In:
 		units = 1 + visited(args[1])/perUnit
-	case "size":
+	case "size", "duration", "timestamp", "int", "uint", "double", "string":
 		if text, ok := args[0].(types.String); ok {
 			units = 1 + uint64(len(text))/countedPerUnit
+		}
+	case "math.@max", "math.@min":
+		for _, arg := range args {
+			units += visited(arg) / perUnit
 		}
 	case "matches()":
 		units = 1 + matchUnits(args)
@@ -183,6 +187,11 @@ func replaceUnits(args []ref.Val) uint64 {
 		return 0
 	}
 	count := strings.Count(t[0], t[1])
+	if len(args) > 3 {
+		if limit, ok := args[3].(types.Int); ok && limit >= 0 {
+			count = min(count, int(limit))
+		}
+	}
 	return uint64(len(t[0])+count*len(t[2])) / perUnit //nolint:gosec // not negative
 }
 

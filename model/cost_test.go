@@ -27,7 +27,12 @@ func TestExpression_CostsAreBoundedBeforeTheyAreSpent(t *testing.T) {
 	for n := range list {
 		list[n] = "x"
 	}
+	numbers := make([]any, 50_000)
+	for n := range numbers {
+		numbers[n] = int64(n + 1)
+	}
 	data := model.Object{
+		"numbers": numbers, "hours": strings.Repeat("1ns", 1<<16),
 		"s": long, "half": strings.Repeat("a", 1<<19) + "b", "list": list, "one": []any{"x"},
 		"pattern": "(((a{30}){30}){10})+$", "pattern_long": strings.Repeat("(a|b)", 1<<16), "small": "a",
 	}
@@ -56,6 +61,8 @@ func TestExpression_CostsAreBoundedBeforeTheyAreSpent(t *testing.T) {
 		"event.list.all(x, 'y' in event.list || true)",
 		"event.list.all(x, size(event.s) > 1)",
 		"event.list.all(x, event.s + 'x' != '')",
+		"event.numbers.all(x, math.greatest(event.numbers) > 0)",
+		"event.numbers.all(x, duration(event.hours) < duration('1h'))",
 	} {
 		_, err := evaluated(t, expression, data)
 		if !errors.Is(err, model.ErrEvaluation) {
@@ -69,21 +76,22 @@ func TestExpression_OrdinaryUseIsNotBounded(t *testing.T) {
 	for expression, want := range map[string]any{
 		"size(event.s) > 1000": true,
 		`event.mail.matches('^[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+[.][a-zA-Z]{2,}$')`: true,
-		"matches(event.mail, '^x')":                              false,
-		"event.mail.matches(event.pattern)":                      true,
-		"event.text.matches('ipsum$')":                           false,
-		"event.text == event.text":                               true,
-		"event.text.replace('lorem', 'dolor').contains('lorem')": false,
-		"event.mail.replace('a', 'b', 1)":                        "bda@example.com",
-		"event.list.join(', ')":                                  "a, b",
-		"event.list.join()":                                      "ab",
-		"event.text.indexOf('ipsum')":                            int64(6),
-		"event.text.lastIndexOf('lorem') > 1000":                 true,
-		"event.mail.indexOf('a', 1)":                             int64(2),
-		"'%s is %d'.format([event.mail, 3])":                     "ada@example.com is 3",
-		"event.list.map(x, x + x).join()":                        "aabb",
-		"(event.list + event.list).size()":                       int64(4),
-		"'a' in event.list":                                      true,
+		"matches(event.mail, '^x')":                                         false,
+		"event.mail.matches(event.pattern)":                                 true,
+		"event.text.matches('ipsum$')":                                      false,
+		"event.text == event.text":                                          true,
+		"event.text.replace('lorem', 'dolor').contains('lorem')":            false,
+		"event.mail.replace('a', 'b', 1)":                                   "bda@example.com",
+		"event.list.join(', ')":                                             "a, b",
+		"event.list.join()":                                                 "ab",
+		"event.text.indexOf('ipsum')":                                       int64(6),
+		"event.text.lastIndexOf('lorem') > 1000":                            true,
+		"event.text.replace('lorem', event.mail, 1).startsWith(event.mail)": true,
+		"event.mail.indexOf('a', 1)":                                        int64(2),
+		"'%s is %d'.format([event.mail, 3])":                                "ada@example.com is 3",
+		"event.list.map(x, x + x).join()":                                   "aabb",
+		"(event.list + event.list).size()":                                  int64(4),
+		"'a' in event.list":                                                 true,
 	} {
 		if got, err := evaluated(t, expression, data); err != nil || got != want {
 			t.Errorf("%s: %v, %v; want %v", expression, got, err, want)
