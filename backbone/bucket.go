@@ -101,7 +101,13 @@ func (b *Bucket[T]) decode(entry jetstream.KeyValueEntry) (Kept[T], error) {
 // and returns its new revision. Error: [ErrChanged] if it is not; any other leaves
 // open whether it was kept.
 func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
-	put, err := b.PutAt(ctx, key, value, revision)
+	return b.PutFor(ctx, key, value, revision, 0)
+}
+
+// PutFor is [Bucket.Put] for a value that expires after ttl, whole seconds; 0: it does not. The
+// bucket's stream allows TTLs of messages (NATS ADR-43).
+func (b *Bucket[T]) PutFor(ctx context.Context, key string, value T, revision uint64, ttl time.Duration) (uint64, error) {
+	put, err := b.putAt(ctx, key, value, revision, ttl)
 	if revision > 0 || !errors.Is(err, ErrChanged) {
 		return put, err
 	}
@@ -109,7 +115,7 @@ func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint6
 	if revision, err = b.marker(ctx, key); err != nil {
 		return 0, err
 	}
-	return b.PutAt(ctx, key, value, revision)
+	return b.putAt(ctx, key, value, revision, ttl)
 }
 
 // PutAt stores a value under key if the key's last change, a deletion included, has the revision
@@ -117,13 +123,22 @@ func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint6
 // in between is noticed, unlike by [Bucket.Put] at 0. Error: [ErrChanged] if it has another
 // revision; after any other error the outcome is not known.
 func (b *Bucket[T]) PutAt(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
+	return b.putAt(ctx, key, value, revision, 0)
+}
+
+// putAt is PutAt with the ttl of PutFor.
+func (b *Bucket[T]) putAt(ctx context.Context, key string, value T, revision uint64, ttl time.Duration) (uint64, error) {
 	data, err := json.Marshal(value)
 	if err != nil {
 		return 0, fmt.Errorf("backbone: keep %s/%s: %w", b.name, key, err)
 	}
 	// A put is a publish to this subject (NATS ADR-8), which bears the contract as
 	// every message does.
-	return b.publish(ctx, &nats.Msg{Subject: b.subject(key), Header: nats.Header{}, Data: data}, key, revision)
+	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{}, Data: data}
+	if ttl > 0 {
+		msg.Header.Set(jetstream.MsgTTLHeader, ttl.String())
+	}
+	return b.publish(ctx, msg, key, revision)
 }
 
 // subject is where a key's values are published (NATS ADR-8).
@@ -148,6 +163,14 @@ func (b *Bucket[T]) Newest(ctx context.Context, pattern string, before uint64, s
 // marker, at the revision of its last one (0: it never had a value). Error: [ErrChanged].
 func (b *Bucket[T]) Delete(ctx context.Context, key string, revision uint64) error {
 	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{"KV-Operation": {"DEL"}}}
+	_, err := b.publish(ctx, msg, key, revision)
+	return err
+}
+
+// Expire is [Bucket.Delete] for a bucket whose values have TTLs: nothing remains of the key after
+// a minute.
+func (b *Bucket[T]) Expire(ctx context.Context, key string, revision uint64) error {
+	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{"KV-Operation": {"DEL"}, jetstream.MsgTTLHeader: {markerTTL.String()}}}
 	_, err := b.publish(ctx, msg, key, revision)
 	return err
 }

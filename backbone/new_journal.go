@@ -36,7 +36,7 @@ var ErrJournalMissing = errors.New("the stream " + StreamEvents + " is missing")
 
 // madeOfEvents are the streams that have messages only after EVENTS had.
 var madeOfEvents = []string{
-	"KV_" + BucketJournal, "KV_" + BucketSnapshots, "KV_" + BucketIdempotency, "KV_" + BucketWorkflows, StreamDeadLetters, StreamWork,
+	"KV_" + BucketJournal, "KV_" + BucketSnapshots, "KV_" + BucketIdempotency, "KV_" + BucketInstances, "KV_" + BucketWorkflows, StreamDeadLetters, StreamWork,
 	"KV_" + BucketTenants, "KV_" + BucketModels, "KV_" + BucketSecrets,
 }
 

@@ -28,13 +28,15 @@ const (
 // Key-value buckets.
 const (
 	BucketIdempotency = "idempotency" // tenant.type.id.first-count → fingerprints and answers of decided commands, by key; or which records to look in
-	BucketWorkflows   = "workflows"   // tenant.workflow.instance → a workflow instance
+	BucketInstances   = "instances"   // tenant.workflow.instance → a workflow instance
+	BucketWorkflows   = "workflows"   // the same of earlier versions, whose records expire after 30 days
 	BucketSnapshots   = "snapshots"   // states of aggregates, a shortcut to their events
 	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
 	BucketNodes       = "nodes"       // node id → what it says of itself, while it does
 	BucketPlacement   = "placement"   // kind.tenant → the node that serves it
 	BucketTenants     = "tenants"     // tenant → what is known of it beside the configuration
 	BucketModels      = "models"      // the platform's model and those before it
+	BucketRevisions   = "revisions"   // model revision → the document, while workflow instances are pinned to it
 	BucketRebalances  = "rebalances"  // id → a move of a tenant from node to node
 	BucketUsage       = "usage"       // what tenants store, counted by aggregate nodes
 	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
@@ -52,8 +54,14 @@ const (
 	dedupeWindow = 2 * time.Minute
 	// IdempotencyTTL is how long commands' answers are kept.
 	IdempotencyTTL = 7 * 24 * time.Hour
-	// workflowTTL is how long an instance is kept after its last change.
-	workflowTTL = 30 * 24 * time.Hour
+	// workflowAge is how long the record of an instance in the bucket "workflows" is stored after
+	// its last change.
+	workflowAge = 30 * 24 * time.Hour
+	// WorkflowTTL is how long the record of a workflow instance is stored after the instance has
+	// ended; that of another does not expire.
+	WorkflowTTL = 30 * 24 * time.Hour
+	// markerTTL removes the deletion marker of an expired value.
+	markerTTL = time.Minute
 	// nodesTTL is how long a silent node's last word is kept; those who listen give
 	// it up long before.
 	nodesTTL = time.Minute
@@ -160,7 +168,8 @@ func buckets() []jetstream.StreamConfig {
 	}
 	return []jetstream.StreamConfig{
 		bucket(BucketIdempotency, 1, IdempotencyTTL),
-		bucket(BucketWorkflows, 1, workflowTTL),
+		withTTL(bucket(BucketInstances, 1, 0)),
+		bucket(BucketWorkflows, 1, workflowAge),
 		bucket(BucketRunner, 1, 0),
 		bucket(BucketSnapshots, 1, 0),
 		bucket(BucketSecrets, 1, 0),
@@ -172,9 +181,16 @@ func buckets() []jetstream.StreamConfig {
 		bucket(BucketPlacement, 1, 0),
 		bucket(BucketTenants, 1, 0),
 		bucket(BucketModels, modelHistory, 0),
+		withTTL(bucket(BucketRevisions, 1, 0)),
 		bucket(BucketRebalances, 1, rebalanceTTL),
 		bucket(BucketNodes, 1, nodesTTL),
 	}
+}
+
+// withTTL returns a bucket's definition for values that have a TTL of their own.
+func withTTL(config jetstream.StreamConfig) jetstream.StreamConfig {
+	config.AllowMsgTTL = true
+	return config
 }
 
 // definitions returns the definitions of all streams, those of buckets included.

@@ -137,6 +137,9 @@ func (a *Aggregate) Commands() []*Command {
 // must not be changed.
 func (c *Command) Schema() Object { return c.raw }
 
+// Accepts reports whether the payload fits the command's schema.
+func (c *Command) Accepts(payload Object) bool { return validate(c.schema, payload) == nil }
+
 // Decide returns the events that follow from the command in that state. Errors:
 // [*PayloadError], [*RuleError], [*EvaluationError], an error that wraps [ErrEvaluation], or ctx's.
 func (c *Command) Decide(ctx context.Context, state, payload Object, meta Meta) ([]NewEvent, error) {

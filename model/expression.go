@@ -30,9 +30,11 @@ var ErrEvaluation = errors.New("the model's expression failed")
 type expression struct {
 	source  string
 	program cel.Program
-	usesRow bool     // looks at the row that stands in a view
-	loops   bool     // may take long: it looks at the context meanwhile
-	member  []string // the variable's member that it is, if it is no more than that
+	usesRow bool // looks at the row that stands in a view
+	loops   bool // may take long: it looks at the context meanwhile
+	// constant says that it names no variable.
+	constant bool
+	member   []string // the variable's member that it is, if it is no more than that
 }
 
 // sourceText returns the expression's source, "" for none.
@@ -122,7 +124,10 @@ func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) 
 	if err != nil {
 		return nil, err
 	}
-	out := &expression{source: source, program: program, member: memberOf(ast.NativeRep().Expr()), loops: loops(ast.NativeRep())}
+	out := &expression{
+		source: source, program: program, member: memberOf(ast.NativeRep().Expr()),
+		loops: loops(ast.NativeRep()), constant: isConstant(ast.NativeRep()),
+	}
 	for _, reference := range ast.NativeRep().ReferenceMap() {
 		out.usesRow = out.usesRow || reference.Name == rowVariable
 	}

@@ -31,3 +31,9 @@ func memberOf(e ast.Expr) []string {
 func loops(a *ast.AST) bool {
 	return len(ast.MatchDescendants(ast.NavigateAST(a), ast.KindMatcher(ast.ComprehensionKind))) > 0
 }
+
+// isConstant reports whether a checked expression names no variable. None of CEL's functions here
+// yields another value the next time.
+func isConstant(a *ast.AST) bool {
+	return len(ast.MatchDescendants(ast.NavigateAST(a), ast.KindMatcher(ast.IdentKind))) == 0
+}

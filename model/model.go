@@ -43,6 +43,17 @@ func Parse(file string, source []byte) (*Model, error) {
 // A document may be hostile. Its bounds are 1 MiB, 100,000 values and 2 MiB of texts with its
 // aliases expanded, 64 levels of nesting, and 8 KiB per expression; the check ends after 30 s.
 func ParseContext(ctx context.Context, file string, source []byte) (*Model, error) {
+	return parse(ctx, file, source, false)
+}
+
+// ParseStored is [ParseContext] for a document that has been in use: what earlier versions of
+// this package accepted, and later ones reject, does not make it unusable. A constant wait that
+// can never end is such a mistake: the step is refused at run time.
+func ParseStored(ctx context.Context, file string, source []byte) (*Model, error) {
+	return parse(ctx, file, source, true)
+}
+
+func parse(ctx context.Context, file string, source []byte, stored bool) (*Model, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxCheckTime, errTooLong)
 	defer cancel()
 	doc := &document{file: file}
@@ -67,7 +78,7 @@ func ParseContext(ctx context.Context, file string, source []byte) (*Model, erro
 		return nil, err
 	}
 	sum := sha256.Sum256(source)
-	p := &parser{document: doc, envs: envs, ctx: ctx}
+	p := &parser{document: doc, envs: envs, ctx: ctx, stored: stored}
 	m := p.model(root.Content[0])
 	if p.ended && !errors.Is(context.Cause(ctx), errTooLong) {
 		return nil, ctx.Err()
@@ -110,6 +121,16 @@ func (m *Model) View(name string) (*View, bool) {
 // Workflows returns the workflows in the document's order.
 func (m *Model) Workflows() []*Workflow { return m.workflows }
 
+// Workflow returns the workflow of that name.
+func (m *Model) Workflow(name string) (*Workflow, bool) {
+	for _, w := range m.workflows {
+		if w.Name == name {
+			return w, true
+		}
+	}
+	return nil, false
+}
+
 // parser turns YAML into a model.
 type parser struct {
 	*document
@@ -118,6 +139,7 @@ type parser struct {
 	// regexps are those of expressions and schemas.
 	regexps regexpBudget
 	ended   bool // ctx has ended: nothing more is checked
+	stored  bool // see [ParseStored]
 }
 
 func (p *parser) model(n *yaml.Node) *Model {

@@ -64,7 +64,7 @@ func (r *Registry) Reload(ctx context.Context) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	m, err := ParseContext(ctx, name, document)
+	m, err := ParseStored(ctx, name, document) // checks of later versions are for those who write models
 	if err != nil {
 		return false, err
 	}

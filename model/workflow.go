@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -21,6 +20,9 @@ type Workflow struct {
 	Steps []Step
 	// OnFailure is done last when a step was refused.
 	OnFailure []Step
+	// Migration says how instances that began under earlier revisions of the model go on under
+	// this one; nil: they go on under the revision that they began under.
+	Migration *Migration
 
 	when *expression // nil: always
 }
@@ -80,33 +82,6 @@ func (t *WebhookTemplate) Build(ctx context.Context, trigger Trigger, failure Fa
 		return "", nil, fmt.Errorf("webhook: body: %w", err)
 	}
 	return url, body, nil
-}
-
-// WaitTemplate says until when a workflow is held back.
-type WaitTemplate struct{ length *expression }
-
-// maxWait bounds a wait: an instance is kept for a month after its last change.
-const maxWait = 28 * 24 * time.Hour
-
-// Until returns when a wait ends that begins at start. The expression yields a
-// duration ("15m") or a time (RFC 3339). The error wraps [ErrEvaluation].
-func (t *WaitTemplate) Until(ctx context.Context, trigger Trigger, start time.Time) (time.Time, error) {
-	text, err := t.length.text(ctx, trigger.vars(Failure{}))
-	if err != nil {
-		return time.Time{}, fmt.Errorf("wait: %w", err)
-	}
-	until, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil {
-		length, err := time.ParseDuration(text)
-		if err != nil {
-			return time.Time{}, fmt.Errorf("%w: wait: %q is neither a duration such as 15m nor a time", ErrEvaluation, text)
-		}
-		until = start.Add(length)
-	}
-	if until.Sub(start) > maxWait {
-		return time.Time{}, fmt.Errorf("%w: wait: until %s is longer than %v", ErrEvaluation, until.Format(time.RFC3339), maxWait)
-	}
-	return until, nil
 }
 
 // CommandTemplate builds a command from the trigger event.
@@ -172,11 +147,14 @@ func (c *CommandTemplate) Build(ctx context.Context, trigger Trigger, failure Fa
 func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
 	w := &Workflow{Name: key.Value}
 	names := map[string]bool{}
-	for key, value := range p.members(n, path, "description", "on", "when", "steps", "on_failure") {
+	var migrate *yaml.Node
+	for key, value := range p.members(n, path, "description", "on", "when", "steps", "on_failure", "migrate") {
 		path := join(path, key.Value)
 		switch key.Value {
 		case "on":
 			w.On, _ = p.eventRef(m, value, path)
+		case "migrate":
+			migrate = value // it names the steps
 		case "when":
 			w.when = p.expression(p.envs.workflow, value, path, boolType)
 		case "steps":
@@ -188,6 +166,9 @@ func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
 				w.OnFailure = append(w.OnFailure, p.step(m, item, path, names, false))
 			}
 		}
+	}
+	if migrate != nil {
+		w.Migration = p.migration(migrate, join(path, "migrate"), names)
 	}
 	if len(w.Steps) == 0 || w.On == (EventRef{}) {
 		p.reject(key, path, "a workflow has `on` (the event that starts it) and `steps`")
@@ -219,7 +200,7 @@ func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool
 		case "webhook":
 			s.Webhook, kinds = p.webhook(value, path), kinds+1
 		case "wait":
-			s.Wait, kinds = &WaitTemplate{p.expression(p.envs.workflow, value, path, stringType)}, kinds+1
+			s.Wait, kinds = p.wait(value, path), kinds+1
 		case "parallel":
 			kinds++
 			for path, item := range p.items(value, path) {

@@ -117,7 +117,7 @@ func (t *taking) run(ctx context.Context) error {
 	if err := t.positions(ctx); err != nil {
 		return err
 	}
-	var records *source // of workflows
+	var records []*source // of workflows
 	for _, name := range names {
 		if name == backbone.StreamEvents {
 			if err := t.refresh(ctx, journal); err != nil {
@@ -136,8 +136,8 @@ func (t *taking) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if name == bucketStream(backbone.BucketWorkflows) {
-			records = s
+		if lateRecords[name] > 0 {
+			records = append(records, s)
 		}
 	}
 	if err := t.later(ctx, records); err != nil {
@@ -286,14 +286,14 @@ func (t *taking) file(name string, text []byte) error {
 }
 
 // later writes the workflow records that have changed since they were read.
-func (t *taking) later(ctx context.Context, records *source) error {
+func (t *taking) later(ctx context.Context, records []*source) error {
 	file, err := create(t.dir, laterFile)
 	if err != nil {
 		return err
 	}
 	defer file.abandon()
-	if records != nil {
-		if _, err := backbone.ReadAll(ctx, t.js, records.name, records.next, 0, func(raw *jetstream.RawStreamMsg) error {
+	for _, s := range records {
+		if _, err := backbone.ReadAll(ctx, t.js, s.name, s.next, 0, func(raw *jetstream.RawStreamMsg) error {
 			return file.add(newMessage(raw))
 		}); err != nil {
 			return err

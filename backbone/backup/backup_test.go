@@ -90,6 +90,7 @@ func fill(t *testing.T, js jetstream.JetStream) {
 	for n := range 5 {
 		put(t, js, backbone.BucketWorkflows, "acme.flow.i1", fmt.Sprintf(`{"n":%d}`, n))
 	}
+	put(t, js, backbone.BucketInstances, "acme.flow.i3", `{}`)
 	put(t, js, backbone.BucketWorkflows, "acme.flow.i2", `{}`)
 	put(t, js, backbone.BucketTenants, "acme", `{}`)
 	put(t, js, backbone.BucketNodes, "n1", `{}`)

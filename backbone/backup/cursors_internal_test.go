@@ -23,8 +23,8 @@ func TestMoveCursor_KeepsItsPlaceInTheRestoredJournal(t *testing.T) {
 }
 
 func TestOrdered_PositionsFirstAndSettingsLast(t *testing.T) {
-	got := ordered([]string{"KV_tenants", "KV_workflows", "EVENTS", "KV_idempotency", "WORK", "KV_cursors", "KV_nodes", "KV_runner", "AUDIT", "KV_models", "DEADLETTERS", "KV_other"})
-	want := []string{"KV_runner", "KV_cursors", "DEADLETTERS", "WORK", "AUDIT", "KV_idempotency", "KV_other", "KV_workflows", "EVENTS", "KV_models", "KV_tenants"}
+	got := ordered([]string{"KV_tenants", "KV_workflows", "EVENTS", "KV_idempotency", "WORK", "KV_cursors", "KV_nodes", "KV_runner", "AUDIT", "KV_models", "DEADLETTERS", "KV_other", "KV_revisions", "KV_instances"})
+	want := []string{"KV_runner", "KV_cursors", "DEADLETTERS", "WORK", "AUDIT", "KV_idempotency", "KV_other", "KV_workflows", "KV_instances", "EVENTS", "KV_models", "KV_revisions", "KV_tenants"}
 	if len(got) != len(want) {
 		t.Fatalf("the order is %v, want %v", got, want)
 	}

@@ -29,7 +29,7 @@ func phaseOf(stream string) phase {
 		return phasePositions
 	case backbone.StreamWork, backbone.StreamDeadLetters:
 		return phaseWork
-	case bucketStream(backbone.BucketModels), bucketStream(backbone.BucketTenants), bucketStream(backbone.BucketPlacement),
+	case bucketStream(backbone.BucketModels), bucketStream(backbone.BucketRevisions), bucketStream(backbone.BucketTenants), bucketStream(backbone.BucketPlacement),
 		bucketStream(backbone.BucketRebalances), bucketStream(backbone.BucketSecrets):
 		return phaseSettings
 	}
@@ -45,6 +45,13 @@ var omitted = map[string]string{
 	bucketStream(backbone.BucketSnapshots): "states of aggregates, which are made again from the events and belong to one journal",
 }
 
+// lateRecords are the streams that are read last of the records, in this order: workflow
+// records, since the fewer change until the end of the journal is read, the better.
+var lateRecords = map[string]int{
+	bucketStream(backbone.BucketWorkflows): 1,
+	bucketStream(backbone.BucketInstances): 2,
+}
+
 // ordered returns the streams of a backup in the order in which they are read, and the same
 // order is used whatever order they come in.
 func ordered(streams []string) []string {
@@ -58,13 +65,12 @@ func ordered(streams []string) []string {
 		if d := int(phaseOf(a)) - int(phaseOf(b)); d != 0 {
 			return d
 		}
-		// Workflow records are read last of the records: the fewer change until the end of
-		// the journal is read, the better. Cursors are read after the
-		// bucket runner, which says whether runners go by them: if so, they are complete.
-		late := bucketStream(backbone.BucketWorkflows)
-		if phaseOf(a) == phasePositions {
-			late = bucketStream(backbone.BucketCursors)
+		if d := lateRecords[a] - lateRecords[b]; d != 0 {
+			return d
 		}
+		// Cursors are read after the bucket runner, which says whether runners go by them: if
+		// so, they are complete.
+		late := bucketStream(backbone.BucketCursors)
 		switch {
 		case a == b:
 			return 0

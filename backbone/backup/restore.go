@@ -243,7 +243,6 @@ func (r *restoring) addRefusals(ctx context.Context) error {
 		return err
 	}
 	defer in.close()
-	prefix := "$KV." + backbone.BucketWorkflows + "."
 	for {
 		m, err := in.next()
 		if errors.Is(err, io.EOF) {
@@ -255,8 +254,8 @@ func (r *restoring) addRefusals(ctx context.Context) error {
 		if len(m.header) > 0 && strings.Contains(string(m.header), "KV-Operation") {
 			continue // it was deleted: there is nothing to be known of it
 		}
-		key := strings.TrimPrefix(m.subject, prefix)
-		kept, err := backbone.ReadKept(ctx, r.js, backbone.BucketWorkflows, key)
+		bucket, key, _ := strings.Cut(strings.TrimPrefix(m.subject, "$KV."), ".")
+		kept, err := backbone.ReadKept(ctx, r.js, bucket, key)
 		if err != nil && !errors.Is(err, backbone.ErrNotKept) {
 			return err
 		}

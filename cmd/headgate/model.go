@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/headgate/headgate/model"
 )
@@ -19,11 +20,14 @@ type modelCheckCommand struct {
 
 // Run checks the model.
 func (c *modelCheckCommand) Run(ctx context.Context) error {
-	registry, err := model.Open(ctx, model.File(c.File))
+	document, err := os.ReadFile(c.File)
 	if err != nil {
 		return err
 	}
-	m := registry.Current()
+	m, err := model.ParseContext(ctx, c.File, document)
+	if err != nil {
+		return err
+	}
 	fmt.Printf("%s is a valid model (%s, revision %s)\n", c.File, m.Name, m.Revision)
 	return nil
 }

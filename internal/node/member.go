@@ -122,7 +122,11 @@ func (m *member) server(listen chassis.Config, ready chassis.Readiness, metrics 
 // storedIn are the streams that a kind of node must be able to append to.
 var storedIn = map[string][]string{
 	"aggregate": {backbone.StreamEvents},
-	kindRunner:  {backbone.StreamWork, backbone.BucketStream(backbone.BucketWorkflows), backbone.BucketStream(backbone.BucketLeases), backbone.BucketStream(backbone.BucketCursors), backbone.StreamDeadLetters},
+	kindRunner: {
+		backbone.StreamWork, backbone.BucketStream(backbone.BucketInstances), backbone.BucketStream(backbone.BucketWorkflows),
+		backbone.BucketStream(backbone.BucketRevisions), backbone.BucketStream(backbone.BucketLeases),
+		backbone.BucketStream(backbone.BucketCursors), backbone.StreamDeadLetters,
+	},
 }
 
 // changedIn are the streams without which control changes nothing. It shows what it knows all the

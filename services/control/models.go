@@ -51,7 +51,7 @@ func (s modelService) parsed(ctx context.Context, document *controlv1.ModelDocum
 	if current := s.models.Current(); current.Revision == document.GetRevision() {
 		return current, nil
 	}
-	return model.ParseContext(ctx, "model", []byte(document.GetText()))
+	return model.ParseStored(ctx, "model", []byte(document.GetText()))
 }
 
 func documentMessage(kept backbone.Kept[backbone.Document]) *controlv1.ModelDocument {

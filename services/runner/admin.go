@@ -200,34 +200,31 @@ func (s *Service) waitingElsewhere(ctx context.Context, tenant contextkit.Tenant
 	return begun + int64(len(stored.Open)), behind, nil
 }
 
-var stateMessages = map[state]adminv1.WorkflowState{
-	stateRunning:      adminv1.WorkflowState_WORKFLOW_STATE_RUNNING,
-	stateCompensating: adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATING,
-	stateCompleted:    adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
-	stateCompensated:  adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED,
-	stateFailed:       adminv1.WorkflowState_WORKFLOW_STATE_FAILED,
-}
-
 // GetWorkflow implements RunnerAdmin.
 func (s *Service) GetWorkflow(ctx context.Context, req *adminv1.GetWorkflowRequest) (*adminv1.GetWorkflowResponse, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
 		return nil, err
 	}
-	i, err := s.instances.load(ctx, tenant, req.GetWorkflow(), req.GetInstanceId())
-	if errors.Is(err, errNoInstance) {
-		return nil, connect.Errorf(connect.CodeNotFound, "workflow %q has no instance %q", req.GetWorkflow(), req.GetInstanceId())
-	}
+	i, err := s.instance(ctx, tenant, req.GetWorkflow(), req.GetInstanceId())
 	if err != nil {
-		return nil, connect.NewError(connect.CodeUnavailable, "the instance cannot be read now: try again").WithCause(err)
+		return nil, err
 	}
 	trigger, err := structpb.NewStruct(i.Trigger.Data)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, "the instance cannot be shown").WithCause(fmt.Errorf("trigger: %w", err))
 	}
 	res := &adminv1.GetWorkflowResponse{
-		Workflow: i.Workflow, InstanceId: i.ID, State: stateMessages[i.State], Trigger: trigger,
-		Started: timestamppb.New(i.Started), Updated: timestamppb.New(i.Updated),
+		Workflow:   i.Workflow,
+		InstanceId: i.ID,
+		State:      i.message(),
+		Trigger:    trigger,
+		Started:    timestamppb.New(i.Started),
+		Updated:    timestamppb.New(i.Updated),
+		Subject:    i.subject(),
+		Model:      i.Model,
+		Attempts:   i.Attempts.message(),
+		Waiting:    i.Waiting.message(),
 	}
 	for _, done := range i.Steps {
 		res.Steps = append(res.Steps, &adminv1.WorkflowStep{Name: done.Name, Outcome: done.Outcome, Message: done.Message, Time: timestamppb.New(done.Time)})

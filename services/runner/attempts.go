@@ -10,6 +10,7 @@ import (
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
@@ -47,6 +48,9 @@ type attempts struct {
 	Stuck bool `json:"stuck,omitempty"`
 }
 
+// bounded returns the beginning of an error's text that a record has.
+func bounded(text string) string { return excerpt.Text(text, maxAttemptError) }
+
 // stepError says that an attempt at a step has failed, and that another may succeed.
 type stepError struct {
 	name  string // of the step
@@ -74,8 +78,7 @@ func (e *stepError) after(before *attempts, quick int, now time.Time) *attempts 
 	if before != nil {
 		next = *before
 	}
-	next.Step, next.Error, next.Last, next.Next = e.name, e.err.Error(), now, time.Time{}
-	next.Error = next.Error[:min(len(next.Error), maxAttemptError)]
+	next.Step, next.Error, next.Last, next.Next = e.name, bounded(e.err.Error()), now, time.Time{}
 	var held *webhook.HeldError
 	if !errors.As(e.err, &held) {
 		next.Failed += 1 + quick

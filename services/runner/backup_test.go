@@ -45,7 +45,7 @@ func TestBackup_WhatWasUndoneDoesNotGoForward(t *testing.T) {
 	undone := false
 	dir := filepath.Join(t.TempDir(), "b")
 	if _, err := backup.Take(t.Context(), f.js, dir, backup.Options{Progress: func(p backup.Progress) {
-		if p.Stream == "KV_"+backbone.BucketWorkflows && !undone {
+		if p.Stream == "KV_"+backbone.BucketInstances && !undone {
 			undone = true
 			close(release)
 			if got := f.ended(t, "acme", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED {

@@ -164,7 +164,7 @@ func (w *worker) reopen(ctx context.Context, event backbone.Event) error {
 		if workflow.On != (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {
 			continue
 		}
-		i, err := w.engine.instances.load(ctx, w.tenant, workflow.Name, instanceID(event))
+		i, err := w.engine.instances.of(ctx, w.tenant, workflow.Name, event)
 		if errors.Is(err, errNoInstance) || err == nil && i.State != stateFailed && i.Attempts == nil {
 			continue
 		}

@@ -123,7 +123,7 @@ func TestInstancesAreListedPageByPage(t *testing.T) {
 			}
 			var ids []string
 			for _, i := range res.GetInstances() {
-				ids = append(ids, i.GetInstanceId())
+				ids = append(ids, i.GetSubject().GetAggregateId())
 			}
 			pages = append(pages, strings.Join(ids, " "))
 			if req.PageToken = res.GetNextPageToken(); req.PageToken == "" {

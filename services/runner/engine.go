@@ -2,16 +2,11 @@ package runner
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
@@ -19,7 +14,6 @@ import (
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // commandTimeout bounds one command of a step.
@@ -35,7 +29,10 @@ type Commander interface {
 
 // engine drives instances.
 type engine struct {
+	models    *model.Registry
 	instances *instances
+	revisions *revisions
+	history   *backbone.Bucket[backbone.Document] // of models
 	commands  Commander
 	webhooks  *webhook.Caller
 	js        jetstream.JetStream
@@ -57,85 +54,145 @@ var errFailed = errors.New("the workflow failed and could not be undone")
 // it has no record. An error that is not [final] leaves it to be run again, and nothing is done
 // twice.
 func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event backbone.Event) (*instance, error) {
-	trigger, err := trigger(ctx, m, workflow.On, tenant, event)
+	known, err := trigger(ctx, m, workflow.On, tenant, event)
+	applies := false
+	if err == nil {
+		applies, err = workflow.Applies(ctx, known)
+	}
+	if err != nil && !final(err) || err == nil && !applies {
+		return nil, err
+	}
+	undecided := err
+	i, err := e.instances.find(ctx, tenant, workflow.Name, event)
+	if errors.Is(err, errNoInstance) {
+		i, err = e.begin(ctx, m, workflow, tenant, event, known, undecided)
+	}
 	if err != nil {
 		return nil, err
 	}
-	applies, err := workflow.Applies(ctx, trigger)
-	if err != nil || !applies {
+	return i, e.drive(ctx, i)
+}
+
+// begin returns a workflow's instance for an event that starts it, whose record it creates. With
+// undecided, whether the event starts it cannot be said: the instance is stuck before its first
+// step.
+func (e *engine) begin(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event backbone.Event, known model.Trigger, undecided error) (*instance, error) {
+	if err := e.admitDepth(workflow, event); err != nil {
 		return nil, err
 	}
-	i, err := e.instances.load(ctx, tenant, workflow.Name, instanceID(event))
-	fresh := errors.Is(err, errNoInstance)
+	now := time.Now().UTC()
+	i := &instance{Workflow: workflow.Name, Model: m.Revision, State: stateRunning, Event: event.Type, Trigger: known, Started: now, tenant: tenant}
+	i.DataVersion = max(event.DataVersion, m.EventVersion(workflow.On))
+	if undecided != nil {
+		data, err := model.DecodeObject(event.Data)
+		if err != nil {
+			return nil, undecided // the event has no data that a record could have
+		}
+		i.State, i.Trigger.Data, i.DataVersion = stateUndecided, data, event.DataVersion
+		i.Attempts = &attempts{Step: whenStep, Failed: 1, Error: bounded(undecided.Error()), First: now, Last: now, Stuck: true}
+	}
+	if err := e.revisions.retain(ctx, m); err != nil {
+		return nil, err
+	}
+	if undecided == nil {
+		if err := e.prepareFirst(ctx, workflow, i); err != nil {
+			return nil, err
+		}
+	}
+	return e.instances.create(ctx, i, event)
+}
+
+// prepareFirst has the first record of an instance say what its first steps send.
+func (e *engine) prepareFirst(ctx context.Context, workflow *model.Workflow, i *instance) error {
+	first := workflow.Steps[0]
+	if first.Wait != nil {
+		return nil
+	}
+	for leaf := range model.Leaves([]model.Step{first}) {
+		r, err := e.prepare(ctx, i, leaf.Name, leaf)
+		if refused := (*refusedError)(nil); errors.As(err, &refused) {
+			continue // it is refused when it is its turn
+		}
+		if err != nil {
+			return err
+		}
+		i.request(leaf.Name, r.record())
+	}
+	return nil
+}
+
+// whenStep is the step of an instance of which it is not decided whether it starts.
+const whenStep = "when"
+
+// decide finds out, under the model in use, whether an event starts an instance that is stuck
+// before its first step because it could not be said.
+func (e *engine) decide(ctx context.Context, i *instance) error {
+	m := e.models.Current()
+	workflow, ok := m.Workflow(i.Workflow)
+	if !ok || workflow.On != (model.EventRef{Aggregate: i.Trigger.Meta.AggregateType, Event: i.Event}) {
+		i.State = stateCancelled // the model does not react to the event any more
+		return e.instances.save(ctx, i)
+	}
+	event, err := i.event()
+	if err != nil {
+		return err
+	}
+	known, err := trigger(ctx, m, workflow.On, i.tenant, event)
+	applies := false
+	if err == nil {
+		applies, err = workflow.Applies(ctx, known)
+	}
 	switch {
-	case fresh:
-		if err := e.admitDepth(workflow, event); err != nil {
-			return nil, err
-		}
-		i = &instance{Workflow: workflow.Name, ID: instanceID(event), State: stateRunning, Started: time.Now().UTC(), tenant: tenant}
+	case err != nil && final(err):
+		return &undrivableError{step: whenStep, message: err.Error()}
 	case err != nil:
-		return nil, err
+		return err
+	case !applies:
+		i.State = stateCancelled
+		return e.instances.save(ctx, i)
 	}
-	i.take(m, workflow.On, event, trigger)
-	if fresh {
-		if err := e.instances.save(ctx, i); err != nil {
-			return nil, err
-		}
+	if err := e.revisions.retain(ctx, m); err != nil {
+		return err
 	}
-	return i, e.drive(ctx, workflow, i)
+	i.State, i.Model, i.Trigger, i.DataVersion = stateRunning, m.Revision, known, max(event.DataVersion, m.EventVersion(workflow.On))
+	i.dirty = true
+	return nil
 }
 
-// trigger is an event as the model's rules know it.
-func trigger(ctx context.Context, m *model.Model, on model.EventRef, tenant contextkit.TenantID, event backbone.Event) (model.Trigger, error) {
-	data, err := m.Event(ctx, on, event.DataVersion, event.Data)
-	if err != nil && !errors.Is(err, model.ErrEvaluation) {
-		err = fmt.Errorf("%w: %w", backbone.ErrMalformedEvent, err)
-	}
-	return model.Trigger{Data: data, Meta: model.Meta{
-		Tenant: tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
-		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,
-	}}, err
-}
+// errNoRecord says that due work is of an instance without a record.
+var errNoRecord = errors.New("the workflow instance has no record")
 
-// take has the instance's steps see the trigger as the model knows it, which may be newer
-// than the one that it began under.
-func (i *instance) take(m *model.Model, on model.EventRef, event backbone.Event, trigger model.Trigger) {
-	i.Trigger, i.DataVersion = trigger, max(event.DataVersion, m.EventVersion(on))
+// lostTrigger stands for the event that started an instance of which there is only due work. Its
+// names are none that a model could have.
+func lostTrigger(work backbone.DueWork) backbone.Event {
+	return backbone.Event{
+		ID: work.Instance, Type: "-", AggregateType: "-", AggregateID: work.Instance, Version: 1, Time: work.Time,
+		Data: []byte("{}"), DataVersion: 1,
+	}
 }
 
 // resume drives an instance on whose time has come. It returns the event that
 // started it and the instance, as soon as they are known.
-func (e *engine) resume(ctx context.Context, m *model.Model, work backbone.DueWork) (backbone.Event, *instance, error) {
-	tenant, name := work.Tenant, work.Workflow
-	i, err := e.instances.load(ctx, tenant, name, work.Instance)
+func (e *engine) resume(ctx context.Context, work backbone.DueWork) (backbone.Event, *instance, error) {
+	i, err := e.instances.load(ctx, work.Tenant, work.Workflow, work.Instance)
 	if errors.Is(err, errNoInstance) {
-		return backbone.Event{}, nil, nil // it has come of age
+		return lostTrigger(work), nil, fmt.Errorf("%w: instance %s", errNoRecord, work.Instance)
 	}
 	if err != nil {
 		return backbone.Event{}, nil, err
 	}
 	i.woken = work.Time
-	for _, workflow := range m.Workflows() {
-		if workflow.Name == name {
-			event, err := i.event(workflow.On)
-			if err != nil {
-				return event, i, err
-			}
-			trigger, err := trigger(ctx, m, workflow.On, tenant, event)
-			if err != nil {
-				return event, i, err
-			}
-			i.take(m, workflow.On, event, trigger)
-			return event, i, e.drive(ctx, workflow, i)
-		}
+	event, err := i.event()
+	if err != nil {
+		return event, i, err
 	}
-	return backbone.Event{}, i, fmt.Errorf("%w: the model has no workflow %q any more", model.ErrEvaluation, name)
+	return event, i, e.drive(ctx, i)
 }
 
 // drive does the instance's steps until it ends or has to wait. A [stepError] says that a step has
 // failed and can be tried again; [errFailed] and [errStuck] that the instance cannot go on; any
 // other error leaves it to be driven again.
-func (e *engine) drive(ctx context.Context, workflow *model.Workflow, i *instance) error {
+func (e *engine) drive(ctx context.Context, i *instance) error {
 	if later, err := e.pending(ctx, i); later || err != nil {
 		return err
 	}
@@ -144,9 +201,12 @@ func (e *engine) drive(ctx context.Context, workflow *model.Workflow, i *instanc
 		return fmt.Errorf("%w: step %s: %s", errStuck, before.Step, before.Error)
 	}
 	i.Attempts = nil // what is saved from here on is progress
-	err := e.advance(ctx, workflow, i)
+	err := e.advance(ctx, i)
 	if err != nil && i.revision == revision {
 		i.Attempts = before
+	}
+	if undrivable := (*undrivableError)(nil); errors.As(err, &undrivable) {
+		err = e.stick(ctx, i, undrivable)
 	}
 	if !errors.Is(ctx.Err(), context.Canceled) { // else the runner has given the work up
 		e.failing.note(i, err != nil && !final(err), time.Now())
@@ -155,7 +215,25 @@ func (e *engine) drive(ctx context.Context, workflow *model.Workflow, i *instanc
 }
 
 // advance is drive without a record of its failure.
-func (e *engine) advance(ctx context.Context, workflow *model.Workflow, i *instance) error {
+func (e *engine) advance(ctx context.Context, i *instance) error {
+	if i.State.ended() {
+		return nil
+	}
+	if i.State == stateFailed {
+		return errFailed
+	}
+	if err := e.instances.move(ctx, i); err != nil {
+		return err
+	}
+	if i.State == stateUndecided {
+		if err := e.decide(ctx, i); err != nil || i.State.ended() {
+			return err
+		}
+	}
+	workflow, err := e.definition(ctx, i)
+	if err != nil {
+		return err
+	}
 	if i.State == stateRunning {
 		waits, err := e.forward(ctx, workflow, i)
 		if err != nil || waits {
@@ -173,67 +251,99 @@ func (e *engine) advance(ctx context.Context, workflow *model.Workflow, i *insta
 	return nil
 }
 
+// stick stores that an instance cannot go on before an operator has done something, and returns
+// [errStuck].
+func (e *engine) stick(ctx context.Context, i *instance, cause *undrivableError) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
+	defer cancel()
+	now := time.Now().UTC()
+	next := attempts{First: now}
+	if i.Attempts != nil {
+		next = *i.Attempts
+	}
+	next.Step, next.Error, next.Last, next.Next, next.Stuck = cause.step, bounded(cause.message), now, time.Time{}, true
+	next.Failed++
+	i.Attempts = &next
+	if err := e.instances.save(ctx, i); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errStuck, cause)
+}
+
 // forward does the steps that are not done, until one is refused or the instance
 // has to wait.
 func (e *engine) forward(ctx context.Context, workflow *model.Workflow, i *instance) (waits bool, err error) {
 	for _, s := range workflow.Steps {
 		if s.Wait != nil {
-			if waits, err := e.wait(ctx, i, &s); err != nil || waits {
+			waits, err := e.wait(ctx, i, &s)
+			if err != nil || waits {
 				return waits, err
 			}
-			continue
-		}
-		refused, err := e.doAll(ctx, i, s)
-		if err != nil {
+		} else if err := e.doAll(ctx, i, slices.Collect(model.Leaves([]model.Step{s}))); err != nil {
 			return false, err
 		}
-		if refused != nil {
-			i.State, i.Failure = stateCompensating, model.Failure{Step: refused.Name, Message: refused.Message}
-			return false, e.instances.save(ctx, i)
+		for leaf := range model.Leaves([]model.Step{s}) {
+			if done, _ := i.find(leaf.Name); done.Outcome == outcomeRefused {
+				i.State, i.Failure, i.dirty = stateCompensating, model.Failure{Step: done.Name, Message: done.Message}, true
+				return false, nil
+			}
 		}
 	}
 	i.State = stateCompleted
 	return false, e.instances.save(ctx, i)
 }
 
-// doAll does a step, or those side by side in it, as far as they are not done,
-// and keeps what came of them. It returns the first that was refused.
-func (e *engine) doAll(ctx context.Context, i *instance, s model.Step) (refused *step, err error) {
+// doAll does steps that do not wait for one another, as far as they are not done. What they send
+// is stored before it is sent, with what came of the steps before them.
+func (e *engine) doAll(ctx context.Context, i *instance, steps []model.Step) error {
+	steps = slices.DeleteFunc(steps, func(s model.Step) bool {
+		_, known := i.find(s.Name)
+		return known
+	})
+	requests, done := make([]*request, len(steps)), make([]*step, len(steps))
+	for n, s := range steps {
+		var err error
+		var refused *refusedError
+		if requests[n], err = e.prepare(ctx, i, s.Name, s); errors.As(err, &refused) {
+			done[n] = &step{Name: s.Name, Outcome: outcomeRefused, Message: refused.message, Time: time.Now().UTC()}
+			e.record(contextkit.SpanContext(ctx), i, s.Name, s, time.Now(), err)
+		} else if err != nil {
+			return err
+		} else if i.Requests[s.Name] == nil {
+			i.request(s.Name, requests[n].record())
+			i.dirty = true
+		}
+	}
+	if i.dirty && slices.Contains(done, nil) {
+		if err := e.instances.save(ctx, i); err != nil {
+			return err
+		}
+	}
 	var group errgroup.Group
 	group.SetLimit(parallelSteps)
-	leaves := slices.Collect(model.Leaves([]model.Step{s}))
-	done := make([]*step, len(leaves))
-	for n, leaf := range leaves {
-		if known, ok := i.find(leaf.Name); ok {
-			done[n] = &known
-			continue
+	for n, s := range steps {
+		if done[n] == nil {
+			group.Go(func() (err error) {
+				done[n], err = e.do(ctx, i, s, requests[n])
+				return err
+			})
 		}
-		group.Go(func() error {
-			var err error
-			done[n], err = e.do(ctx, i, leaf.Name, leaf)
-			return err
-		})
 	}
 	failed := group.Wait()
-	fresh := false
-	// What is done is kept, also when another has to be tried again.
+	ended := false
 	for _, d := range done {
-		if d == nil {
-			continue
-		}
-		if _, known := i.find(d.Name); !known {
-			i.Steps, fresh = append(i.Steps, *d), true
-		}
-		if d.Outcome == outcomeRefused && refused == nil {
-			refused = d
+		if d != nil {
+			i.Steps, i.dirty, ended = append(i.Steps, *d), true, true
+			delete(i.Requests, d.Name)
 		}
 	}
-	if fresh {
+	// What is done is stored, also when another has to be tried again.
+	if failed != nil && ended {
 		if err := e.instances.save(ctx, i); err != nil {
-			return nil, errors.Join(failed, err)
+			return errors.Join(failed, err)
 		}
 	}
-	return refused, failed
+	return failed
 }
 
 // wait reports whether the instance has to wait at the step. If so, it will be
@@ -244,53 +354,47 @@ func (e *engine) wait(ctx context.Context, i *instance, s *model.Step) (bool, er
 	}
 	if i.Waiting == nil || i.Waiting.Step != s.Name {
 		until, err := s.Wait.Until(ctx, i.Trigger, time.Now())
+		if errors.Is(err, model.ErrEvaluation) {
+			i.Steps = append(i.Steps, step{Name: s.Name, Outcome: outcomeRefused, Message: "the model could not say for how long: " + err.Error(), Time: time.Now().UTC()})
+			i.dirty = true
+			return false, nil
+		}
 		if err != nil {
 			return false, err
 		}
-		i.Waiting = &waiting{Step: s.Name, Until: until}
-		if err := e.instances.save(ctx, i); err != nil {
-			return false, err
-		}
+		i.Waiting = &waiting{Step: s.Name, Until: until.UTC()}
+		i.dirty = true
 	}
 	if i.now().Before(i.Waiting.Until) {
+		if i.dirty {
+			if err := e.instances.save(ctx, i); err != nil {
+				return false, err
+			}
+		}
 		return true, later(ctx, e.js, i, i.Waiting.Until)
 	}
 	i.Waiting = nil
 	i.Steps = append(i.Steps, step{Name: s.Name, Outcome: outcomeDone, Time: time.Now().UTC()})
-	return false, e.instances.save(ctx, i)
+	i.dirty = true
+	return false, nil
 }
 
 // backward undoes the done steps in reverse order, then does on_failure's.
 func (e *engine) backward(ctx context.Context, workflow *model.Workflow, i *instance) error {
-	end := stateCompensated
-	attempt := func(name string, s model.Step) error {
-		known, ok := i.find(name)
-		if !ok {
-			done, err := e.do(ctx, i, name, s)
-			if err != nil {
-				return err
-			}
-			known = *done
-			i.Steps = append(i.Steps, known)
-			if err := e.instances.save(ctx, i); err != nil {
-				return err
-			}
-		}
-		if known.Outcome == outcomeRefused {
-			end = stateFailed
-		}
-		return nil
-	}
+	var last []model.Step
 	for _, s := range slices.Backward(slices.Collect(model.Leaves(workflow.Steps))) {
 		if done, ok := i.find(s.Name); ok && done.Outcome == outcomeDone && s.Undo != nil {
-			if err := attempt("undo "+s.Name, model.Step{Submit: s.Undo}); err != nil {
-				return err
-			}
+			last = append(last, model.Step{Name: undoPrefix + s.Name, Submit: s.Undo, Retry: s.Retry})
 		}
 	}
-	for _, s := range workflow.OnFailure {
-		if err := attempt(s.Name, s); err != nil {
+	i.Waiting = nil
+	end := stateCompensated
+	for _, s := range append(last, workflow.OnFailure...) {
+		if err := e.doAll(ctx, i, []model.Step{s}); err != nil {
 			return err
+		}
+		if done, _ := i.find(s.Name); done.Outcome == outcomeRefused {
+			end = stateFailed
 		}
 	}
 	i.State = end
@@ -298,24 +402,22 @@ func (e *engine) backward(ctx context.Context, workflow *model.Workflow, i *inst
 }
 
 // do does a step and returns its outcome, which the caller stores. The error is a [stepError]: the
-// step can be tried again.
-func (e *engine) do(ctx context.Context, i *instance, name string, s model.Step) (*step, error) {
+// step can be tried again; or an [*undrivableError].
+func (e *engine) do(ctx context.Context, i *instance, s model.Step, r *request) (*step, error) {
 	ctx = contextkit.SpanContext(ctx)
 	began := time.Now()
-	var err error
-	if s.Webhook != nil {
-		err = e.call(ctx, i, name, s.Webhook)
-	} else {
-		err = e.submit(ctx, i, name, s.Submit)
-	}
+	err := e.send(ctx, i, s.Name, r)
+	e.record(ctx, i, s.Name, s, began, err)
+	done := &step{Name: s.Name, Outcome: outcomeDone, Time: time.Now().UTC()}
 	var refused *refusedError
-	e.record(ctx, i, name, s, began, err)
-	if err != nil && !errors.As(err, &refused) {
-		return nil, &stepError{name: name, retry: s.Retry, err: err}
-	}
-	done := &step{Name: name, Outcome: outcomeDone, Time: time.Now().UTC()}
-	if refused != nil {
+	var undrivable *undrivableError
+	switch {
+	case errors.As(err, &refused):
 		done.Outcome, done.Message = outcomeRefused, refused.message
+	case errors.As(err, &undrivable):
+		return nil, &undrivableError{step: s.Name, message: undrivable.message}
+	case err != nil:
+		return nil, &stepError{name: s.Name, retry: s.Retry, err: err}
 	}
 	return done, nil
 }
@@ -337,71 +439,4 @@ func (e *engine) record(ctx context.Context, i *instance, name string, s model.S
 		hop.Code, hop.Detail = backbone.HopFailed, hop.Detail+" is tried again"
 	}
 	e.timeline.Record(ctx, hop)
-}
-
-// call posts a step's webhook.
-func (e *engine) call(ctx context.Context, i *instance, name string, template *model.WebhookTemplate) error {
-	target, object, err := template.Build(ctx, i.Trigger, i.Failure)
-	if errors.Is(err, model.ErrEvaluation) {
-		return &refusedError{message: "the model could not build the webhook: " + err.Error()}
-	}
-	if err != nil {
-		return err
-	}
-	body, err := json.Marshal(object)
-	if err != nil {
-		return &refusedError{message: "the model's body is no JSON: " + err.Error()}
-	}
-	err = e.webhooks.Post(ctx, webhook.Call{Source: i.Workflow + "/" + name, Target: target, Body: body, Key: stepKey(i, name)})
-	var refusal *webhook.RefusedError
-	if errors.As(err, &refusal) {
-		return &refusedError{message: refusal.Reason}
-	}
-	return err
-}
-
-// submit sends a step's command. Its idempotency key makes a second attempt, by
-// this node or another, one effect.
-func (e *engine) submit(ctx context.Context, i *instance, name string, template *model.CommandTemplate) error {
-	call, err := template.Build(ctx, i.Trigger, i.Failure)
-	if errors.Is(err, model.ErrEvaluation) {
-		return &refusedError{message: "the model could not build the command: " + err.Error()}
-	}
-	if err != nil {
-		return err
-	}
-	payload, err := structpb.NewStruct(call.Payload)
-	if err != nil {
-		return &refusedError{message: "the model's payload is no JSON: " + err.Error()}
-	}
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
-	defer cancel()
-	_, err = e.commands.Submit(ctx, &aggregatev1.SubmitRequest{
-		TenantId: i.tenant.String(), AggregateType: call.AggregateType, AggregateId: call.AggregateID,
-		Command: call.Command, Payload: payload, IdempotencyKey: stepKey(i, name),
-	})
-	if err == nil {
-		return nil
-	}
-	switch connect.CodeOf(err) {
-	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodeNotFound,
-		connect.CodeAlreadyExists, connect.CodeOutOfRange:
-		var remote *connect.Error
-		errors.As(err, &remote)
-		return &refusedError{message: remote.Message()}
-	}
-	return err
-}
-
-// maxKeyLength is the longest idempotency key that CommandService takes.
-const maxKeyLength = 128
-
-// stepKey is the idempotency key of a step's command.
-func stepKey(i *instance, step string) string {
-	key := "workflow:" + i.Trigger.Meta.EventID + ":" + i.Workflow + ":" + strings.ReplaceAll(step, " ", "-")
-	if len(key) > maxKeyLength {
-		sum := sha256.Sum256([]byte(key))
-		key = "workflow:" + hex.EncodeToString(sum[:])
-	}
-	return key
 }

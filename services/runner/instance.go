@@ -1,28 +1,39 @@
 package runner
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
+
 	"fmt"
 	"time"
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // state is how far an instance is.
 type state string
 
 const (
+	// stateUndecided is of an instance of which it cannot be said whether its event starts it.
+	stateUndecided    state = "undecided"
 	stateRunning      state = "running"
 	stateCompensating state = "compensating"
 	stateCompleted    state = "completed"
 	stateCompensated  state = "compensated"
 	stateFailed       state = "failed"
+	// stateCancelled is of an instance that an operator has ended as it was.
+	stateCancelled state = "cancelled"
+	// stateMoved is of a record in the bucket of earlier versions whose instance has one in the
+	// other (see [instances.move]). Earlier versions do nothing for it.
+	stateMoved state = "moved"
 )
+
+// ended reports whether nothing more happens to an instance. One that has failed waits for an
+// operator.
+func (s state) ended() bool {
+	return s == stateCompleted || s == stateCompensated || s == stateCancelled
+}
 
 // Outcomes of a step.
 const (
@@ -30,24 +41,41 @@ const (
 	outcomeRefused = "refused"
 )
 
-// instance is a workflow's progress for one trigger event, as it is kept.
+// instance is a workflow's progress for one trigger event, as it is stored. A record expires
+// [backbone.WorkflowTTL] after the instance has ended, and not before.
 type instance struct {
-	Workflow string        `json:"workflow"`
-	ID       string        `json:"id"`
+	Workflow string `json:"workflow"`
+	ID       string `json:"id"`
+	// Model is the revision of the model that the instance is driven by: the one that it began
+	// under, or that it has migrated to. "": an earlier version of the runner wrote the record.
+	Model    string        `json:"model,omitempty"`
 	State    state         `json:"state"`
 	Steps    []step        `json:"steps"`
 	Failure  model.Failure `json:"failure"`
 	Waiting  *waiting      `json:"waiting,omitempty"`
 	Attempts *attempts     `json:"attempts,omitempty"`
-	Trigger  model.Trigger `json:"trigger"`
+	// Requests are what steps send, by the steps' names: stored before they are sent, until the
+	// outcome is known.
+	Requests map[string]*request `json:"requests,omitempty"`
+	Trigger  model.Trigger       `json:"trigger"`
+	// Event is the type of the event that started the instance; "": an earlier version of the
+	// runner wrote the record.
+	Event string `json:"event,omitempty"`
 	// DataVersion is the version of the trigger's data; 0: of the first, or not known.
 	DataVersion int       `json:"data_version,omitempty"`
 	Started     time.Time `json:"started"`
 	Updated     time.Time `json:"updated"`
 
+	// Was is the state of an instance whose record is [stateMoved].
+	Was state `json:"was,omitempty"`
+
 	tenant   contextkit.TenantID
-	revision uint64    // of the record; 0: not kept yet
+	revision uint64    // of the record; 0: not stored yet
 	woken    time.Time // when the message that woke it became due, by the clock of NATS; zero: none did
+	// earlier says that the record is in the bucket of earlier versions.
+	earlier bool
+	// dirty says that the record is behind.
+	dirty bool
 }
 
 // now returns the time by which waits and retries have come: this runner's clock may be behind
@@ -57,6 +85,22 @@ func (i *instance) now() time.Time {
 		return now
 	}
 	return i.woken
+}
+
+// request is what a step sends: a command, or a webhook. Sent again, it is the same.
+type request struct {
+	// Key is its idempotency key.
+	Key string `json:"key"`
+	// Aggregate, ID, Command and Payload are a command's.
+	Aggregate string       `json:"aggregate,omitempty"`
+	ID        string       `json:"id,omitempty"`
+	Command   string       `json:"command,omitempty"`
+	Payload   model.Object `json:"payload,omitempty"`
+	// URL and Body are a webhook's.
+	URL  string          `json:"url,omitempty"`
+	Body json.RawMessage `json:"body,omitempty"`
+	// Digest is the SHA-256 of Payload or Body where these are too large to be stored.
+	Digest []byte `json:"digest,omitempty"`
 }
 
 // waiting says at which step an instance is held back, and until when.
@@ -74,7 +118,7 @@ type step struct {
 }
 
 // event is the one that started the instance, in the form that its data has.
-func (i *instance) event(on model.EventRef) (backbone.Event, error) {
+func (i *instance) event() (backbone.Event, error) {
 	meta := i.Trigger.Meta
 	at, err := time.Parse(time.RFC3339Nano, meta.Time)
 	if err != nil {
@@ -82,9 +126,17 @@ func (i *instance) event(on model.EventRef) (backbone.Event, error) {
 	}
 	data, err := json.Marshal(i.Trigger.Data)
 	return backbone.Event{
-		ID: meta.EventID, Type: on.Event, AggregateType: meta.AggregateType, AggregateID: meta.AggregateID, Version: meta.Version, Time: at,
+		ID: meta.EventID, Type: i.Event, AggregateType: meta.AggregateType, AggregateID: meta.AggregateID, Version: meta.Version, Time: at,
 		Data: data, DataVersion: i.DataVersion,
 	}, err
+}
+
+// triggerMeta is what the model's rules know of an event besides its data.
+func triggerMeta(tenant contextkit.TenantID, event backbone.Event) model.Meta {
+	return model.Meta{
+		Tenant: tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
+		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,
+	}
 }
 
 func (i *instance) find(name string) (step, bool) {
@@ -94,55 +146,4 @@ func (i *instance) find(name string) (step, bool) {
 		}
 	}
 	return step{}, false
-}
-
-// errNoInstance says that there is no such record.
-var errNoInstance = errors.New("there is no such workflow instance")
-
-// instances keeps the records.
-type instances struct{ bucket *backbone.Bucket[*instance] }
-
-func openInstances(ctx context.Context, js jetstream.JetStream) (*instances, error) {
-	bucket, err := backbone.OpenBucket[*instance](ctx, js, backbone.BucketWorkflows)
-	return &instances{bucket}, err
-}
-
-// instanceID names the instance that an event starts. An aggregate's first
-// event is by far the usual trigger, and its instance bears its plain name.
-func instanceID(event backbone.Event) string {
-	if event.Version == 1 {
-		return event.AggregateID
-	}
-	return fmt.Sprintf("%s=%d", event.AggregateID, event.Version)
-}
-
-func recordKey(tenant contextkit.TenantID, workflow, id string) string {
-	return tenant.String() + "." + workflow + "." + id
-}
-
-// load returns the record, or [errNoInstance].
-func (s *instances) load(ctx context.Context, tenant contextkit.TenantID, workflow, id string) (*instance, error) {
-	kept, err := s.bucket.Get(ctx, recordKey(tenant, workflow, id))
-	if errors.Is(err, backbone.ErrNotKept) {
-		return nil, errNoInstance
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read workflow instance: %w", err)
-	}
-	i := kept.Value
-	i.tenant, i.revision = tenant, kept.Revision
-	i.Trigger.Data = model.Normalize(i.Trigger.Data).(model.Object)
-	return i, nil
-}
-
-// save writes the record, unless another node has written it since it was read.
-func (s *instances) save(ctx context.Context, i *instance) error {
-	i.Updated = time.Now().UTC()
-	// A revision of 0 means that there must be no record yet.
-	revision, err := s.bucket.Put(ctx, recordKey(i.tenant, i.Workflow, i.ID), i, i.revision)
-	if err != nil {
-		return fmt.Errorf("write workflow instance: %w", err)
-	}
-	i.revision = revision
-	return nil
 }

@@ -12,10 +12,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// maxSchedule bounds how far ahead a message is scheduled. An instance that waits longer is
+// driven then, and schedules the next one.
+const maxSchedule = 28 * 24 * time.Hour
+
 // later has the instance driven on at a time: NATS itself keeps the schedule and
 // delivers it to whichever runner is there then. A second schedule for the same
 // instance takes the place of the first.
 func later(ctx context.Context, js jetstream.JetStream, i *instance, at time.Time) error {
+	if latest := time.Now().Add(maxSchedule); at.After(latest) {
+		at = latest
+	}
 	return schedule(ctx, js, backbone.LaterSubject(i.tenant, i.Workflow, i.ID), i, at)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis/response"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"google.golang.org/protobuf/proto"
@@ -36,14 +35,21 @@ func (s *Service) ListWorkflows(ctx context.Context, req *adminv1.ListWorkflowsR
 		size = defaultPage
 	}
 	res, page := &adminv1.ListWorkflowsResponse{}, response.Page{Bytes: s.answers.PageBytes()}
-	next, err := s.instances.bucket.Newest(ctx, recordKey(tenant, workflow, "*"), before, listScan, func(_ string, kept backbone.Kept[*instance]) bool {
-		i := kept.Value
-		if req.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_UNSPECIFIED && stateMessages[i.State] != req.GetState() {
+	next, err := s.instances.newest(ctx, tenant, workflow, before, listScan, func(i *instance) bool {
+		if req.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_UNSPECIFIED && i.message() != req.GetState() {
 			return true
 		}
 		out := &adminv1.WorkflowInstance{
-			Workflow: i.Workflow, InstanceId: i.ID, State: stateMessages[i.State], Failure: i.Failure.Message,
-			Started: timestamppb.New(i.Started), Updated: timestamppb.New(i.Updated),
+			Workflow:   i.Workflow,
+			InstanceId: i.ID,
+			State:      i.message(),
+			Failure:    i.Failure.Message,
+			Started:    timestamppb.New(i.Started),
+			Updated:    timestamppb.New(i.Updated),
+			Subject:    i.subject(),
+			Model:      i.Model,
+			Attempts:   i.Attempts.message(),
+			Waiting:    i.Waiting.message(),
 		}
 		if len(res.Instances) == size || !page.Add(proto.Size(out)) {
 			return false

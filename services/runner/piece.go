@@ -90,7 +90,7 @@ func (w *worker) workDue(ctx context.Context, work backbone.DueWork, t try) (end
 	rc := work.Context
 	rc.RequestID = contextkit.NewID()
 	ctx = contextkit.NewContext(ctx, rc)
-	event, i, err := w.engine.resume(ctx, w.models.Current(), work)
+	event, i, err := w.engine.resume(ctx, work)
 	if err = w.settle(ctx, event, work.Workflow, i, err, t); err == nil {
 		return true, 0
 	}

@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -23,16 +22,19 @@ const (
 	// rearmRest is how many times as long as a part took a search pauses after it, so that it
 	// takes at most a fiftieth of the time, however many records there are.
 	rearmRest = 49
-	// rearmAge is how old a record must be: the message of a wait is stored after its record,
-	// within some seconds and a few attempts.
-	rearmAge = time.Minute
+	// rearmAge is how old a record of an instance that waits must be: the message of a wait is
+	// stored after its record, within some seconds and a few attempts. rearmWork is that of one
+	// that does not wait, and that may be in work: longer than two attempts at it take.
+	rearmAge, rearmWork = time.Minute, 3 * workTimeout
 	// rearmVersions is how many events of an aggregate are read to find a trigger.
 	rearmVersions = 256
 )
 
-// rearm schedules waits again whose message is missing, until ctx ends. An instance waits for
-// a message in the stream WORK; where that is lost, as with a stream that was restored without
-// it, the instance would wait for ever.
+// rearm schedules instances again that have not ended and have no message, until ctx ends. An
+// instance that waits, or whose step has failed, goes on by a message in the stream WORK; where
+// that is lost, as with a stream that was restored without it, the instance would stay as it is for
+// ever. So would one whose trigger is not looked at again: its runner was killed, and the model
+// does not react to the event any more.
 func (s *Service) rearm(ctx context.Context) {
 	every := cmp.Or(s.rearmEvery, rearmEvery)
 	pause := min(every, rearmFirst)
@@ -44,14 +46,26 @@ func (s *Service) rearm(ctx context.Context) {
 		}
 		pause = every
 		if err := s.rearmAll(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn().Err(err).Msg("waits without a message are not searched to the end; it is tried again")
+			s.log.Warn().Err(err).Msg("instances without a message are not searched to the end; it is tried again")
 		}
 	}
 }
 
-// rearmAll searches all records once.
+// rearmAll searches all records once, and removes the model revisions that none of them needs.
 func (s *Service) rearmAll(ctx context.Context) error {
-	stream, prefix := "KV_"+backbone.BucketWorkflows, "$KV."+backbone.BucketWorkflows+"."
+	used := map[string]bool{}
+	for _, bucket := range []string{backbone.BucketWorkflows, backbone.BucketInstances} { // records move to the latter
+		if err := s.rearmBucket(ctx, bucket, used); err != nil {
+			return err
+		}
+	}
+	return s.pinned.expire(ctx, used)
+}
+
+// rearmBucket searches a bucket's records once, and notes the model revisions that unfinished
+// instances of any tenant need.
+func (s *Service) rearmBucket(ctx context.Context, bucket string, used map[string]bool) error {
+	stream, prefix := backbone.BucketStream(bucket), "$KV."+bucket+"."
 	next := uint64(1)
 	for {
 		began, read := time.Now(), 0
@@ -59,8 +73,14 @@ func (s *Service) rearmAll(ctx context.Context) error {
 		err := backbone.ReadPart(ctx, s.js, stream, prefix+">", next, rearmPart, func(msg *jetstream.RawStreamMsg) error {
 			next = msg.Sequence + 1
 			read++
-			if i := s.suspect(strings.TrimPrefix(msg.Subject, prefix), msg); i != nil {
-				suspects = append(suspects, i)
+			var i instance
+			if json.Unmarshal(msg.Data, &i) != nil || i.State.ended() {
+				return nil //nolint:nilerr // a deleted key's marker, or of another version
+			}
+			used[i.Model] = true
+			i.revision, i.earlier = msg.Sequence, bucket == backbone.BucketWorkflows
+			if s.isSuspect(strings.TrimPrefix(msg.Subject, prefix), &i, time.Since(msg.Time)) {
+				suspects = append(suspects, &i)
 			}
 			return nil
 		})
@@ -80,26 +100,36 @@ func (s *Service) rearmAll(ctx context.Context) error {
 	}
 }
 
-// suspect returns the instance of a record that waits, and has for some time, for a tenant
-// whose work the node does.
-func (s *Service) suspect(key string, msg *jetstream.RawStreamMsg) *instance {
+// isSuspect reports whether an unfinished instance should have a message: it goes on by itself, its
+// record has an age, and the node does its tenant's work. It sets the instance's tenant.
+func (s *Service) isSuspect(key string, i *instance, age time.Duration) bool {
 	name, _, _ := strings.Cut(key, ".")
 	tenant, err := contextkit.ParseTenantID(name)
-	if err != nil || !s.tenants.Serves(tenant) || !bytes.Contains(msg.Data, []byte(`"waiting"`)) || time.Since(msg.Time) < rearmAge && s.rearmEvery == 0 {
-		return nil
+	if err != nil || !s.tenants.Serves(tenant) {
+		return false
 	}
-	var i instance
-	if json.Unmarshal(msg.Data, &i) != nil || i.Waiting == nil || i.State != stateRunning {
-		return nil
+	i.tenant = tenant
+	least := rearmWork
+	if i.Waiting != nil || i.Attempts != nil || i.State == stateMoved {
+		least = rearmAge
 	}
-	i.tenant, i.revision = tenant, msg.Sequence
-	return &i
+	if s.rearmEvery != 0 {
+		least = 0
+	}
+	return age >= least && i.State != stateFailed && (i.Attempts == nil || !i.Attempts.Stuck)
 }
 
-// rearmOne schedules an instance's wait again if its message is missing and its record has
-// not changed.
+// rearmOne schedules an instance again if its message is missing and its record has not changed.
 func (s *Service) rearmOne(ctx context.Context, i *instance) error {
-	for _, subject := range []string{backbone.LaterSubject(i.tenant, i.Workflow, i.ID), backbone.RetrySubject(i.tenant, i.Workflow, i.ID), backbone.WorkSubject(i.tenant, i.Workflow, i.ID)} {
+	ctx = s.triggered(ctx, i)
+	if i.State == stateMoved { // if its runner was killed between its two records, the second one is written now
+		_, err := s.instances.follow(ctx, i)
+		return err
+	}
+	for _, subject := range []string{
+		backbone.LaterSubject(i.tenant, i.Workflow, i.ID), backbone.RetrySubject(i.tenant, i.Workflow, i.ID),
+		backbone.WorkSubject(i.tenant, i.Workflow, i.ID),
+	} {
 		there, err := backbone.HasMessage(ctx, s.js, backbone.StreamWork, subject)
 		if err != nil || there {
 			return err
@@ -109,11 +139,15 @@ func (s *Service) rearmOne(ctx context.Context, i *instance) error {
 	if err != nil || now.revision != i.revision {
 		return nil //nolint:nilerr // it goes on, or is seen again by the next search
 	}
-	if err := later(s.triggered(ctx, i), s.js, i, i.Waiting.Until); err != nil {
-		return fmt.Errorf("wait of %s %s: %w", i.Workflow, i.ID, err)
+	at := time.Now()
+	if i.Waiting != nil {
+		at = i.Waiting.Until
+	}
+	if err := later(ctx, s.js, i, at); err != nil {
+		return fmt.Errorf("message of %s %s: %w", i.Workflow, i.ID, err)
 	}
 	s.log.Warn().Str("tenant", i.tenant.String()).Str("workflow", i.Workflow).Str("instance", i.ID).
-		Time("until", i.Waiting.Until).Msg("the message of a wait was missing; the wait is scheduled again")
+		Time("at", at).Msg("the message of an instance was missing; it is scheduled again")
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
@@ -27,7 +28,7 @@ func lose(t *testing.T, f *fixture) string {
 	}
 	var correlation string
 	wait(t, "the schedule is stored", func() bool {
-		msg, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.t")
+		msg, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.*")
 		if err != nil {
 			return false
 		}
@@ -79,8 +80,14 @@ func TestRearm_LeavesWaitsWithMessagesAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	names := map[string]string{}
 	sequence := func(instance string) uint64 {
-		msg, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer."+instance)
+		got, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: instance})
+		if err != nil {
+			return 0
+		}
+		names[instance] = got.GetInstanceId()
+		msg, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer."+got.GetInstanceId())
 		if err != nil {
 			return 0
 		}
@@ -89,7 +96,7 @@ func TestRearm_LeavesWaitsWithMessagesAlone(t *testing.T) {
 	wait(t, "the schedules are stored", func() bool { return sequence("t") > 0 && sequence("u") > 0 })
 	f.stop()
 	before := sequence("t")
-	if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject("later.acme.transfer.u")); err != nil {
+	if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject("later.acme.transfer."+names["u"])); err != nil {
 		t.Fatal(err)
 	}
 	f.config.Rearm = 50 * time.Millisecond

@@ -25,6 +25,7 @@ func AddRefusals(restored, later []byte) ([]byte, error) {
 	if restored == nil {
 		knows.State, knows.Steps, knows.Waiting = stateRunning, []step{refused}, nil
 		knows.Failure.Step, knows.Failure.Message = "", ""
+		knows.Requests, knows.Attempts = nil, nil
 		return json.Marshal(&knows)
 	}
 	var known instance
@@ -35,5 +36,7 @@ func AddRefusals(restored, later []byte) ([]byte, error) {
 		return nil, nil
 	}
 	known.Steps = append(known.Steps, refused)
+	delete(known.Requests, refused.Name)
+	known.Attempts = nil
 	return json.Marshal(&known)
 }

@@ -44,6 +44,8 @@ type Service struct {
 	flags     *backbone.Bucket[string] // cursorsKey alone
 	decisions jetstream.KeyValue
 	instances *instances
+	pinned    *revisions
+	history   *backbone.Bucket[backbone.Document] // of models
 	answers   *response.Limiter
 	stored    stored
 	failing   failing
@@ -78,6 +80,10 @@ type Service struct {
 	revisions map[string]bool
 	// ableSince is since when every announced runner can take triggers by cursors; zero: not all can.
 	ableSince time.Time
+	// byEventsSince is since when every announced runner can name instances by their events; zero:
+	// not all can. upgraded says that earlier versions have left records.
+	byEventsSince time.Time
+	upgraded      bool
 	// cursorsSince is the revision of the decision that all do; 0: it is not taken.
 	cursorsSince uint64
 	durables     map[string]bool // tenants with a durable consumer of an earlier version
@@ -112,7 +118,11 @@ type Config struct {
 // allow. timeline may be nil.
 func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, commands Commander, hooks webhook.Config, timeline *backbone.Timeline, log zerolog.Logger) (*Service, error) {
 	webhooks := webhook.New(hooks)
-	kept, err := openInstances(ctx, js)
+	pinned, err := openRevisions(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	history, err := backbone.OpenBucket[backbone.Document](ctx, js, backbone.BucketModels)
 	if err != nil {
 		return nil, err
 	}
@@ -148,10 +158,16 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		answers:    response.NewLimiter(config.Answers),
 		pages:      token.NewNumbers(secret, "runner/page", config.Tokens),
 		webhooks:   webhooks, commands: commands, turns: newTurns(nodeConcurrency), timeline: timeline,
-		tenants: tenants, models: models, js: js, decisions: decisions, instances: kept, log: log,
+		tenants: tenants, models: models, js: js, decisions: decisions, pinned: pinned, history: history, log: log,
 		workers: map[contextkit.TenantID]*worker{}, paused: map[contextkit.TenantID]bool{}, decided: map[contextkit.TenantID]uint64{},
 		active: map[contextkit.TenantID]*active{}, changed: make(chan struct{}),
 		settled: settled, nodesKnown: make(chan struct{}),
+	}
+	if s.instances, err = openInstances(ctx, js, s.byEvents); err != nil {
+		return nil, err
+	}
+	if s.upgraded, err = hasEarlierRecords(ctx, js); err != nil {
+		return nil, err
 	}
 	s.tail = tail.New(js, journal, tail.Config{Name: "triggers", Subjects: s.subjects(), Log: log})
 	return s, s.loadDecisions(ctx)
@@ -170,8 +186,11 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	if !ok {
 		w = &worker{
 			turns: s.turns, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout, awaits: s.awaits,
-			engine: &engine{instances: s.instances, commands: s.commands, webhooks: s.webhooks, js: s.js, timeline: s.timeline, failing: &s.failing, postponed: &postponed{held: &s.heldRetries}, maxDepth: s.maxDepth},
-			log:    s.log.With().Str("tenant", tenant.String()).Logger(),
+			engine: &engine{
+				models: s.models, instances: s.instances, revisions: s.pinned, history: s.history, commands: s.commands, webhooks: s.webhooks,
+				js: s.js, timeline: s.timeline, failing: &s.failing, postponed: &postponed{held: &s.heldRetries}, maxDepth: s.maxDepth,
+			},
+			log: s.log.With().Str("tenant", tenant.String()).Logger(),
 			obsolete: func(ctx context.Context) (bool, error) {
 				revision, _, err := s.usesCursors(ctx)
 				return revision != 0, err

@@ -61,7 +61,7 @@ func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
 	}
 	var correlation string
 	wait(t, "the schedule is kept", func() bool {
-		msg, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.t")
+		msg, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.*")
 		if err != nil {
 			return false
 		}
@@ -99,7 +99,7 @@ func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
 	})
 }
 
-func TestAWaitingWorkflowGoesOnUnderANewerModel(t *testing.T) {
+func TestMigration_TakesAnInstanceToTheModelInUse(t *testing.T) {
 	t.Parallel()
 	f := startWith(t, withSteps(t, "      - {name: cool, wait: \"'1s'\"}\n"+debit+complete), webhook.Config{})
 	f.wallets(t, "acme")
@@ -109,7 +109,7 @@ func TestAWaitingWorkflowGoesOnUnderANewerModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(t, "the schedule is kept", func() bool {
-		_, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.t")
+		_, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.*")
 		return err == nil
 	})
 	f.stop()
@@ -124,6 +124,8 @@ func TestAWaitingWorkflowGoesOnUnderANewerModel(t *testing.T) {
 			{"amount: event.amount, state: \"'requested'\", reason", "amount: event.cents, state: \"'requested'\", reason"},
 			{"to: cmd.to, amount: cmd.amount", "to: cmd.to, cents: cmd.amount"},
 			{debit, strings.ReplaceAll(debit, "event.amount", "event.cents")},
+			{"cool", "rest"},
+			{"    on: transfer.requested\n", "    on: transfer.requested\n    migrate: {from: any, rename: {cool: rest}}\n"},
 		} {
 			if !strings.Contains(string(source), change[0]) {
 				t.Errorf("the model has no %q", change[0])
@@ -133,7 +135,7 @@ func TestAWaitingWorkflowGoesOnUnderANewerModel(t *testing.T) {
 		return name, source, err
 	}
 	f.run(t)
-	if got := f.ended(t, "acme", "t"); steps(got) != "cool done, debit done, complete done" || got.GetTrigger().AsMap()["cents"] != 100.0 {
+	if got := f.ended(t, "acme", "t"); steps(got) != "rest done, debit done, complete done" || got.GetModel() != f.models.Current().Revision || got.GetTrigger().AsMap()["cents"] != 100.0 {
 		t.Errorf("%s of %v", steps(got), got.GetTrigger())
 	}
 	if got := f.balance(t, "acme", "a"); got != 900 {

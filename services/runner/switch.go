@@ -9,11 +9,17 @@ import (
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Abilities is the newest way of taking triggers that this version knows, as announced
-// ([backbone.Node.Runner]): 1: by cursors.
-const Abilities = 1
+// What runners can do, as announced ([backbone.Node.Runner]).
+const (
+	canCursors  = 1 // take triggers by cursors
+	canByEvents = 2 // name instances by their events, in a bucket without age
+
+	// Abilities is the newest that this version can.
+	Abilities = canByEvents
+)
 
 // cursorsKey is the key in the bucket "runner" under which it is stored that runners take
 // triggers by cursors. It is written once, and holds for good.
@@ -95,11 +101,12 @@ func (s *Service) allAble() (time.Duration, <-chan struct{}) {
 
 // setNodes takes in which nodes are announced.
 func (s *Service) setNodes(fleet backbone.Fleet) {
-	announced, able := map[string][]string{}, true
+	announced, able, byEvents := map[string][]string{}, true, true
 	for _, n := range fleet.Nodes {
 		if n.Kind == "runner" {
 			announced[n.ID] = n.Tenants
-			able = able && (n.Runner >= Abilities || n.ID == s.node)
+			able = able && (n.Runner >= canCursors || n.ID == s.node)
+			byEvents = byEvents && (n.Runner >= canByEvents || n.ID == s.node)
 		}
 	}
 	for _, l := range fleet.Lost {
@@ -107,7 +114,8 @@ func (s *Service) setNodes(fleet backbone.Fleet) {
 			continue
 		}
 		if _, back := announced[l.Node.ID]; l.Node.Kind == "runner" && !back && l.Node.ID != s.node {
-			able = able && l.Node.Runner >= Abilities
+			able = able && l.Node.Runner >= canCursors
+			byEvents = byEvents && l.Node.Runner >= canByEvents
 		}
 	}
 	s.mu.Lock()
@@ -125,15 +133,39 @@ func (s *Service) setNodes(fleet backbone.Fleet) {
 		close(s.nodesKnown)
 	}
 	s.announced, s.revisions = announced, revisionsOf(fleet.Nodes)
-	switch {
-	case !able:
-		s.ableSince = time.Time{}
-	case s.ableSince.IsZero():
-		s.ableSince = time.Now()
-	}
+	s.ableSince = since(able, s.ableSince)
+	s.byEventsSince = since(byEvents, s.byEventsSince)
 	if changed {
 		s.notify()
 	}
+}
+
+// since returns since when a condition holds that held since before, or did not (zero).
+func since(holds bool, before time.Time) time.Time {
+	switch {
+	case !holds:
+		return time.Time{}
+	case before.IsZero():
+		return time.Now()
+	}
+	return before
+}
+
+// byEvents reports whether every announced runner, and every one that was lost lately, names
+// instances by their events; after an upgrade, for some time.
+func (s *Service) byEvents() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.byEventsSince.IsZero() && (!s.upgraded || time.Since(s.byEventsSince) >= s.settled)
+}
+
+// hasEarlierRecords reports whether there are records of instances by earlier versions.
+func hasEarlierRecords(ctx context.Context, js jetstream.JetStream) (bool, error) {
+	stream, err := js.Stream(ctx, backbone.BucketStream(backbone.BucketWorkflows))
+	if err != nil {
+		return false, fmt.Errorf("bucket %s: %w", backbone.BucketWorkflows, err)
+	}
+	return stream.CachedInfo().State.Msgs > 0, nil
 }
 
 // followNodes takes in which nodes are announced until ctx ends.

@@ -111,9 +111,6 @@ func (t *term) reconcile() {
 		}
 	}
 	s.mu.Unlock()
-	if len(s.models.Current().Workflows()) == 0 {
-		clear(wanted)
-	}
 	s.lease.SetTaking(taking)
 	t.mu.Lock()
 	defer t.mu.Unlock()

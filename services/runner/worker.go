@@ -273,7 +273,7 @@ func (w *worker) settle(ctx context.Context, event backbone.Event, workflow stri
 
 // final reports whether another attempt would end the same way.
 func final(err error) bool {
-	return errors.Is(err, errFailed) || errors.Is(err, errStuck) || errors.Is(err, errDepth) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, backbone.ErrMalformedEvent) ||
+	return errors.Is(err, errFailed) || errors.Is(err, errStuck) || errors.Is(err, errDepth) || errors.Is(err, errNoRecord) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, backbone.ErrMalformedEvent) ||
 		errors.Is(err, nats.ErrMaxPayload) // of a record that cannot be stored
 }
 

@@ -101,6 +101,11 @@ const (
 	WorkflowState_WORKFLOW_STATE_COMPENSATED WorkflowState = 4
 	// Even undoing was refused: somebody must look at it.
 	WorkflowState_WORKFLOW_STATE_FAILED WorkflowState = 5
+	// It does not go on by itself: the attempts at a step are exhausted, or its workflow is not
+	// known any more. An operator decides.
+	WorkflowState_WORKFLOW_STATE_STUCK WorkflowState = 6
+	// An operator has ended it, or the model does not start it any more.
+	WorkflowState_WORKFLOW_STATE_CANCELLED WorkflowState = 7
 )
 
 // Enum value maps for WorkflowState.
@@ -112,6 +117,8 @@ var (
 		3: "WORKFLOW_STATE_COMPLETED",
 		4: "WORKFLOW_STATE_COMPENSATED",
 		5: "WORKFLOW_STATE_FAILED",
+		6: "WORKFLOW_STATE_STUCK",
+		7: "WORKFLOW_STATE_CANCELLED",
 	}
 	WorkflowState_value = map[string]int32{
 		"WORKFLOW_STATE_UNSPECIFIED":  0,
@@ -120,6 +127,8 @@ var (
 		"WORKFLOW_STATE_COMPLETED":    3,
 		"WORKFLOW_STATE_COMPENSATED":  4,
 		"WORKFLOW_STATE_FAILED":       5,
+		"WORKFLOW_STATE_STUCK":        6,
+		"WORKFLOW_STATE_CANCELLED":    7,
 	}
 )
 
@@ -891,8 +900,9 @@ type GetWorkflowRequest struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The workflow's name, as the model names it.
 	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
-	// The instance: the id of the aggregate whose event started it, followed by
-	// "=VERSION" when that was not the aggregate's first event.
+	// The instance: its id, or the id of the aggregate whose event started it, followed by
+	// "=VERSION" when that was not the aggregate's first event (the first 256 events are
+	// searched).
 	InstanceId    string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -954,7 +964,8 @@ type GetWorkflowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The workflow's name.
 	Workflow string `protobuf:"bytes,1,opt,name=workflow,proto3" json:"workflow,omitempty"`
-	// The instance.
+	// The instance: the id of the event that started it. Instances of earlier versions have
+	// the id of the event's aggregate.
 	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// How far it is.
 	State WorkflowState `protobuf:"varint,3,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
@@ -965,7 +976,16 @@ type GetWorkflowResponse struct {
 	// When it started.
 	Started *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=started,proto3" json:"started,omitempty"`
 	// When its state last changed.
-	Updated       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=updated,proto3" json:"updated,omitempty"`
+	Updated *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=updated,proto3" json:"updated,omitempty"`
+	// The event that started it.
+	Subject *WorkflowSubject `protobuf:"bytes,8,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The revision of the model that drives it: the one that it began under, or that it has
+	// migrated to.
+	Model string `protobuf:"bytes,9,opt,name=model,proto3" json:"model,omitempty"`
+	// The attempts at a step that have failed; absent if none has since the last step.
+	Attempts *WorkflowAttempts `protobuf:"bytes,10,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Until when it waits; absent if it does not.
+	Waiting       *WorkflowWait `protobuf:"bytes,11,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1049,6 +1069,253 @@ func (x *GetWorkflowResponse) GetUpdated() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *GetWorkflowResponse) GetSubject() *WorkflowSubject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *GetWorkflowResponse) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *GetWorkflowResponse) GetAttempts() *WorkflowAttempts {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+func (x *GetWorkflowResponse) GetWaiting() *WorkflowWait {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+// WorkflowSubject is the event that started an instance.
+type WorkflowSubject struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The aggregate's type.
+	AggregateType string `protobuf:"bytes,1,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// The aggregate.
+	AggregateId string `protobuf:"bytes,2,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// The event's version: the number of the aggregate's events up to it.
+	Version int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// The event's id.
+	EventId       string `protobuf:"bytes,4,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkflowSubject) Reset() {
+	*x = WorkflowSubject{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowSubject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowSubject) ProtoMessage() {}
+
+func (x *WorkflowSubject) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowSubject.ProtoReflect.Descriptor instead.
+func (*WorkflowSubject) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *WorkflowSubject) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *WorkflowSubject) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *WorkflowSubject) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *WorkflowSubject) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+// WorkflowAttempts are the failed attempts at a step, in a row.
+type WorkflowAttempts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The step's name; "when" if it could not be said whether the event starts the instance.
+	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	// How many attempts have failed.
+	Failed int32 `protobuf:"varint,2,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Why the last one failed.
+	LastError string `protobuf:"bytes,3,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// When the first one failed.
+	First *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=first,proto3" json:"first,omitempty"`
+	// When the last one failed.
+	Last *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last,proto3" json:"last,omitempty"`
+	// When the next one is; absent if the instance is stuck.
+	Next          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkflowAttempts) Reset() {
+	*x = WorkflowAttempts{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowAttempts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowAttempts) ProtoMessage() {}
+
+func (x *WorkflowAttempts) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowAttempts.ProtoReflect.Descriptor instead.
+func (*WorkflowAttempts) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *WorkflowAttempts) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *WorkflowAttempts) GetFailed() int32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *WorkflowAttempts) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *WorkflowAttempts) GetFirst() *timestamppb.Timestamp {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *WorkflowAttempts) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *WorkflowAttempts) GetNext() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+// WorkflowWait is a wait that an instance is in.
+type WorkflowWait struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The step's name.
+	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	// When the wait ends.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkflowWait) Reset() {
+	*x = WorkflowWait{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowWait) ProtoMessage() {}
+
+func (x *WorkflowWait) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowWait.ProtoReflect.Descriptor instead.
+func (*WorkflowWait) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WorkflowWait) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *WorkflowWait) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 // WorkflowStep is one thing that an instance did.
 type WorkflowStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1066,7 +1333,7 @@ type WorkflowStep struct {
 
 func (x *WorkflowStep) Reset() {
 	*x = WorkflowStep{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1345,7 @@ func (x *WorkflowStep) String() string {
 func (*WorkflowStep) ProtoMessage() {}
 
 func (x *WorkflowStep) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1358,7 @@ func (x *WorkflowStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowStep.ProtoReflect.Descriptor instead.
 func (*WorkflowStep) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WorkflowStep) GetName() string {
@@ -1141,7 +1408,7 @@ type ListWorkflowsRequest struct {
 
 func (x *ListWorkflowsRequest) Reset() {
 	*x = ListWorkflowsRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1420,7 @@ func (x *ListWorkflowsRequest) String() string {
 func (*ListWorkflowsRequest) ProtoMessage() {}
 
 func (x *ListWorkflowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1433,7 @@ func (x *ListWorkflowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkflowsRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkflowsRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListWorkflowsRequest) GetTenantId() string {
@@ -1219,7 +1486,7 @@ type ListWorkflowsResponse struct {
 
 func (x *ListWorkflowsResponse) Reset() {
 	*x = ListWorkflowsResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1498,7 @@ func (x *ListWorkflowsResponse) String() string {
 func (*ListWorkflowsResponse) ProtoMessage() {}
 
 func (x *ListWorkflowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1511,7 @@ func (x *ListWorkflowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkflowsResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkflowsResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListWorkflowsResponse) GetInstances() []*WorkflowInstance {
@@ -1275,14 +1542,22 @@ type WorkflowInstance struct {
 	// When it began.
 	Started *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started,proto3" json:"started,omitempty"`
 	// When it last did something.
-	Updated       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated,proto3" json:"updated,omitempty"`
+	Updated *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated,proto3" json:"updated,omitempty"`
+	// The event that started it.
+	Subject *WorkflowSubject `protobuf:"bytes,7,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The revision of the model that drives it.
+	Model string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
+	// The attempts at a step that have failed; absent if none has since the last step.
+	Attempts *WorkflowAttempts `protobuf:"bytes,9,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Until when it waits; absent if it does not.
+	Waiting       *WorkflowWait `protobuf:"bytes,10,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkflowInstance) Reset() {
 	*x = WorkflowInstance{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1569,7 @@ func (x *WorkflowInstance) String() string {
 func (*WorkflowInstance) ProtoMessage() {}
 
 func (x *WorkflowInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1582,7 @@ func (x *WorkflowInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowInstance.ProtoReflect.Descriptor instead.
 func (*WorkflowInstance) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WorkflowInstance) GetWorkflow() string {
@@ -1352,6 +1627,34 @@ func (x *WorkflowInstance) GetUpdated() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *WorkflowInstance) GetSubject() *WorkflowSubject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *WorkflowInstance) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *WorkflowInstance) GetAttempts() *WorkflowAttempts {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+func (x *WorkflowInstance) GetWaiting() *WorkflowWait {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
 // ListDeadLettersRequest asks for dead letters.
 type ListDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1369,7 +1672,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1684,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1697,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListDeadLettersRequest) GetTenantId() string {
@@ -1438,7 +1741,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1753,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1766,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListDeadLettersResponse) GetLetters() []*DeadLetter {
@@ -1507,7 +1810,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1822,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1835,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeadLetter) GetId() int64 {
@@ -1613,7 +1916,7 @@ type ReplayDeadLettersRequest struct {
 
 func (x *ReplayDeadLettersRequest) Reset() {
 	*x = ReplayDeadLettersRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1928,7 @@ func (x *ReplayDeadLettersRequest) String() string {
 func (*ReplayDeadLettersRequest) ProtoMessage() {}
 
 func (x *ReplayDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1941,7 @@ func (x *ReplayDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ReplayDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReplayDeadLettersRequest) GetTenantId() string {
@@ -1677,7 +1980,7 @@ type ReplayDeadLettersResponse struct {
 
 func (x *ReplayDeadLettersResponse) Reset() {
 	*x = ReplayDeadLettersResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +1992,7 @@ func (x *ReplayDeadLettersResponse) String() string {
 func (*ReplayDeadLettersResponse) ProtoMessage() {}
 
 func (x *ReplayDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +2005,7 @@ func (x *ReplayDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ReplayDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReplayDeadLettersResponse) GetReplayed() int32 {
@@ -1775,7 +2078,7 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x129\n" +
 	"\bworkflow\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\bworkflow\x12M\n" +
 	"\vinstance_id\x18\x03 \x01(\tB,\xbaH)r'2%^[A-Za-z0-9_-]{1,128}(=[0-9]{1,18})?$R\n" +
-	"instanceId\"\xdc\x02\n" +
+	"instanceId\"\xa6\x04\n" +
 	"\x13GetWorkflowResponse\x12\x1a\n" +
 	"\bworkflow\x18\x01 \x01(\tR\bworkflow\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -1784,7 +2087,28 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\x05steps\x18\x04 \x03(\v2\x1d.runner.admin.v1.WorkflowStepR\x05steps\x121\n" +
 	"\atrigger\x18\x05 \x01(\v2\x17.google.protobuf.StructR\atrigger\x124\n" +
 	"\astarted\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x124\n" +
-	"\aupdated\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\"\x86\x01\n" +
+	"\aupdated\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12:\n" +
+	"\asubject\x18\b \x01(\v2 .runner.admin.v1.WorkflowSubjectR\asubject\x12\x14\n" +
+	"\x05model\x18\t \x01(\tR\x05model\x12=\n" +
+	"\battempts\x18\n" +
+	" \x01(\v2!.runner.admin.v1.WorkflowAttemptsR\battempts\x127\n" +
+	"\awaiting\x18\v \x01(\v2\x1d.runner.admin.v1.WorkflowWaitR\awaiting\"\x90\x01\n" +
+	"\x0fWorkflowSubject\x12%\n" +
+	"\x0eaggregate_type\x18\x01 \x01(\tR\raggregateType\x12!\n" +
+	"\faggregate_id\x18\x02 \x01(\tR\vaggregateId\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x03R\aversion\x12\x19\n" +
+	"\bevent_id\x18\x04 \x01(\tR\aeventId\"\xef\x01\n" +
+	"\x10WorkflowAttempts\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\x12\x16\n" +
+	"\x06failed\x18\x02 \x01(\x05R\x06failed\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x03 \x01(\tR\tlastError\x120\n" +
+	"\x05first\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
+	"\x04last\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\x12.\n" +
+	"\x04next\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\"T\n" +
+	"\fWorkflowWait\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x86\x01\n" +
 	"\fWorkflowStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x18\n" +
@@ -1800,7 +2124,7 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x80\x01\n" +
 	"\x15ListWorkflowsResponse\x12?\n" +
 	"\tinstances\x18\x01 \x03(\v2!.runner.admin.v1.WorkflowInstanceR\tinstances\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8b\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd5\x03\n" +
 	"\x10WorkflowInstance\x12\x1a\n" +
 	"\bworkflow\x18\x01 \x01(\tR\bworkflow\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -1808,7 +2132,12 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\x0e2\x1e.runner.admin.v1.WorkflowStateR\x05state\x12\x18\n" +
 	"\afailure\x18\x04 \x01(\tR\afailure\x124\n" +
 	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x124\n" +
-	"\aupdated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\"\xd6\x01\n" +
+	"\aupdated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12:\n" +
+	"\asubject\x18\a \x01(\v2 .runner.admin.v1.WorkflowSubjectR\asubject\x12\x14\n" +
+	"\x05model\x18\b \x01(\tR\x05model\x12=\n" +
+	"\battempts\x18\t \x01(\v2!.runner.admin.v1.WorkflowAttemptsR\battempts\x127\n" +
+	"\awaiting\x18\n" +
+	" \x01(\v2\x1d.runner.admin.v1.WorkflowWaitR\awaiting\"\xd6\x01\n" +
 	"\x16ListDeadLettersRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1e\n" +
 	"\x05cause\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05cause\x12'\n" +
@@ -1843,14 +2172,16 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NODE_STATE_RUNNING\x10\x01\x12\x17\n" +
 	"\x13NODE_STATE_DRAINING\x10\x02\x12\x16\n" +
-	"\x12NODE_STATE_DRAINED\x10\x03*\xc5\x01\n" +
+	"\x12NODE_STATE_DRAINED\x10\x03*\xfd\x01\n" +
 	"\rWorkflowState\x12\x1e\n" +
 	"\x1aWORKFLOW_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16WORKFLOW_STATE_RUNNING\x10\x01\x12\x1f\n" +
 	"\x1bWORKFLOW_STATE_COMPENSATING\x10\x02\x12\x1c\n" +
 	"\x18WORKFLOW_STATE_COMPLETED\x10\x03\x12\x1e\n" +
 	"\x1aWORKFLOW_STATE_COMPENSATED\x10\x04\x12\x19\n" +
-	"\x15WORKFLOW_STATE_FAILED\x10\x052\xe1\x0e\n" +
+	"\x15WORKFLOW_STATE_FAILED\x10\x05\x12\x18\n" +
+	"\x14WORKFLOW_STATE_STUCK\x10\x06\x12\x1c\n" +
+	"\x18WORKFLOW_STATE_CANCELLED\x10\a2\xe1\x0e\n" +
 	"\vRunnerAdmin\x12\x92\x01\n" +
 	"\x06Status\x12\x1e.runner.admin.v1.StatusRequest\x1a\x1f.runner.admin.v1.StatusResponse\"G\xaa\xed\x18$\n" +
 	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x16\x12\x14/admin/runner/status\x90\x02\x01\x12\x93\x01\n" +
@@ -1891,7 +2222,7 @@ func file_runner_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_runner_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_runner_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_runner_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_runner_admin_v1_admin_proto_goTypes = []any{
 	(NodeState)(0),                    // 0: runner.admin.v1.NodeState
 	(WorkflowState)(0),                // 1: runner.admin.v1.WorkflowState
@@ -1911,17 +2242,20 @@ var file_runner_admin_v1_admin_proto_goTypes = []any{
 	(*TenantStatus)(nil),              // 15: runner.admin.v1.TenantStatus
 	(*GetWorkflowRequest)(nil),        // 16: runner.admin.v1.GetWorkflowRequest
 	(*GetWorkflowResponse)(nil),       // 17: runner.admin.v1.GetWorkflowResponse
-	(*WorkflowStep)(nil),              // 18: runner.admin.v1.WorkflowStep
-	(*ListWorkflowsRequest)(nil),      // 19: runner.admin.v1.ListWorkflowsRequest
-	(*ListWorkflowsResponse)(nil),     // 20: runner.admin.v1.ListWorkflowsResponse
-	(*WorkflowInstance)(nil),          // 21: runner.admin.v1.WorkflowInstance
-	(*ListDeadLettersRequest)(nil),    // 22: runner.admin.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),   // 23: runner.admin.v1.ListDeadLettersResponse
-	(*DeadLetter)(nil),                // 24: runner.admin.v1.DeadLetter
-	(*ReplayDeadLettersRequest)(nil),  // 25: runner.admin.v1.ReplayDeadLettersRequest
-	(*ReplayDeadLettersResponse)(nil), // 26: runner.admin.v1.ReplayDeadLettersResponse
-	(*structpb.Struct)(nil),           // 27: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
+	(*WorkflowSubject)(nil),           // 18: runner.admin.v1.WorkflowSubject
+	(*WorkflowAttempts)(nil),          // 19: runner.admin.v1.WorkflowAttempts
+	(*WorkflowWait)(nil),              // 20: runner.admin.v1.WorkflowWait
+	(*WorkflowStep)(nil),              // 21: runner.admin.v1.WorkflowStep
+	(*ListWorkflowsRequest)(nil),      // 22: runner.admin.v1.ListWorkflowsRequest
+	(*ListWorkflowsResponse)(nil),     // 23: runner.admin.v1.ListWorkflowsResponse
+	(*WorkflowInstance)(nil),          // 24: runner.admin.v1.WorkflowInstance
+	(*ListDeadLettersRequest)(nil),    // 25: runner.admin.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),   // 26: runner.admin.v1.ListDeadLettersResponse
+	(*DeadLetter)(nil),                // 27: runner.admin.v1.DeadLetter
+	(*ReplayDeadLettersRequest)(nil),  // 28: runner.admin.v1.ReplayDeadLettersRequest
+	(*ReplayDeadLettersResponse)(nil), // 29: runner.admin.v1.ReplayDeadLettersResponse
+	(*structpb.Struct)(nil),           // 30: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
 }
 var file_runner_admin_v1_admin_proto_depIdxs = []int32{
 	14, // 0: runner.admin.v1.StatusResponse.status:type_name -> runner.admin.v1.NodeStatus
@@ -1933,44 +2267,54 @@ var file_runner_admin_v1_admin_proto_depIdxs = []int32{
 	0,  // 6: runner.admin.v1.NodeStatus.state:type_name -> runner.admin.v1.NodeState
 	15, // 7: runner.admin.v1.NodeStatus.tenants:type_name -> runner.admin.v1.TenantStatus
 	1,  // 8: runner.admin.v1.GetWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
-	18, // 9: runner.admin.v1.GetWorkflowResponse.steps:type_name -> runner.admin.v1.WorkflowStep
-	27, // 10: runner.admin.v1.GetWorkflowResponse.trigger:type_name -> google.protobuf.Struct
-	28, // 11: runner.admin.v1.GetWorkflowResponse.started:type_name -> google.protobuf.Timestamp
-	28, // 12: runner.admin.v1.GetWorkflowResponse.updated:type_name -> google.protobuf.Timestamp
-	28, // 13: runner.admin.v1.WorkflowStep.time:type_name -> google.protobuf.Timestamp
-	1,  // 14: runner.admin.v1.ListWorkflowsRequest.state:type_name -> runner.admin.v1.WorkflowState
-	21, // 15: runner.admin.v1.ListWorkflowsResponse.instances:type_name -> runner.admin.v1.WorkflowInstance
-	1,  // 16: runner.admin.v1.WorkflowInstance.state:type_name -> runner.admin.v1.WorkflowState
-	28, // 17: runner.admin.v1.WorkflowInstance.started:type_name -> google.protobuf.Timestamp
-	28, // 18: runner.admin.v1.WorkflowInstance.updated:type_name -> google.protobuf.Timestamp
-	24, // 19: runner.admin.v1.ListDeadLettersResponse.letters:type_name -> runner.admin.v1.DeadLetter
-	27, // 20: runner.admin.v1.DeadLetter.data:type_name -> google.protobuf.Struct
-	28, // 21: runner.admin.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	2,  // 22: runner.admin.v1.RunnerAdmin.Status:input_type -> runner.admin.v1.StatusRequest
-	4,  // 23: runner.admin.v1.RunnerAdmin.Drain:input_type -> runner.admin.v1.DrainRequest
-	6,  // 24: runner.admin.v1.RunnerAdmin.Resume:input_type -> runner.admin.v1.ResumeRequest
-	8,  // 25: runner.admin.v1.RunnerAdmin.Reload:input_type -> runner.admin.v1.ReloadRequest
-	10, // 26: runner.admin.v1.RunnerAdmin.PauseTenant:input_type -> runner.admin.v1.PauseTenantRequest
-	12, // 27: runner.admin.v1.RunnerAdmin.ResumeTenant:input_type -> runner.admin.v1.ResumeTenantRequest
-	16, // 28: runner.admin.v1.RunnerAdmin.GetWorkflow:input_type -> runner.admin.v1.GetWorkflowRequest
-	19, // 29: runner.admin.v1.RunnerAdmin.ListWorkflows:input_type -> runner.admin.v1.ListWorkflowsRequest
-	22, // 30: runner.admin.v1.RunnerAdmin.ListDeadLetters:input_type -> runner.admin.v1.ListDeadLettersRequest
-	25, // 31: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:input_type -> runner.admin.v1.ReplayDeadLettersRequest
-	3,  // 32: runner.admin.v1.RunnerAdmin.Status:output_type -> runner.admin.v1.StatusResponse
-	5,  // 33: runner.admin.v1.RunnerAdmin.Drain:output_type -> runner.admin.v1.DrainResponse
-	7,  // 34: runner.admin.v1.RunnerAdmin.Resume:output_type -> runner.admin.v1.ResumeResponse
-	9,  // 35: runner.admin.v1.RunnerAdmin.Reload:output_type -> runner.admin.v1.ReloadResponse
-	11, // 36: runner.admin.v1.RunnerAdmin.PauseTenant:output_type -> runner.admin.v1.PauseTenantResponse
-	13, // 37: runner.admin.v1.RunnerAdmin.ResumeTenant:output_type -> runner.admin.v1.ResumeTenantResponse
-	17, // 38: runner.admin.v1.RunnerAdmin.GetWorkflow:output_type -> runner.admin.v1.GetWorkflowResponse
-	20, // 39: runner.admin.v1.RunnerAdmin.ListWorkflows:output_type -> runner.admin.v1.ListWorkflowsResponse
-	23, // 40: runner.admin.v1.RunnerAdmin.ListDeadLetters:output_type -> runner.admin.v1.ListDeadLettersResponse
-	26, // 41: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:output_type -> runner.admin.v1.ReplayDeadLettersResponse
-	32, // [32:42] is the sub-list for method output_type
-	22, // [22:32] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	21, // 9: runner.admin.v1.GetWorkflowResponse.steps:type_name -> runner.admin.v1.WorkflowStep
+	30, // 10: runner.admin.v1.GetWorkflowResponse.trigger:type_name -> google.protobuf.Struct
+	31, // 11: runner.admin.v1.GetWorkflowResponse.started:type_name -> google.protobuf.Timestamp
+	31, // 12: runner.admin.v1.GetWorkflowResponse.updated:type_name -> google.protobuf.Timestamp
+	18, // 13: runner.admin.v1.GetWorkflowResponse.subject:type_name -> runner.admin.v1.WorkflowSubject
+	19, // 14: runner.admin.v1.GetWorkflowResponse.attempts:type_name -> runner.admin.v1.WorkflowAttempts
+	20, // 15: runner.admin.v1.GetWorkflowResponse.waiting:type_name -> runner.admin.v1.WorkflowWait
+	31, // 16: runner.admin.v1.WorkflowAttempts.first:type_name -> google.protobuf.Timestamp
+	31, // 17: runner.admin.v1.WorkflowAttempts.last:type_name -> google.protobuf.Timestamp
+	31, // 18: runner.admin.v1.WorkflowAttempts.next:type_name -> google.protobuf.Timestamp
+	31, // 19: runner.admin.v1.WorkflowWait.until:type_name -> google.protobuf.Timestamp
+	31, // 20: runner.admin.v1.WorkflowStep.time:type_name -> google.protobuf.Timestamp
+	1,  // 21: runner.admin.v1.ListWorkflowsRequest.state:type_name -> runner.admin.v1.WorkflowState
+	24, // 22: runner.admin.v1.ListWorkflowsResponse.instances:type_name -> runner.admin.v1.WorkflowInstance
+	1,  // 23: runner.admin.v1.WorkflowInstance.state:type_name -> runner.admin.v1.WorkflowState
+	31, // 24: runner.admin.v1.WorkflowInstance.started:type_name -> google.protobuf.Timestamp
+	31, // 25: runner.admin.v1.WorkflowInstance.updated:type_name -> google.protobuf.Timestamp
+	18, // 26: runner.admin.v1.WorkflowInstance.subject:type_name -> runner.admin.v1.WorkflowSubject
+	19, // 27: runner.admin.v1.WorkflowInstance.attempts:type_name -> runner.admin.v1.WorkflowAttempts
+	20, // 28: runner.admin.v1.WorkflowInstance.waiting:type_name -> runner.admin.v1.WorkflowWait
+	27, // 29: runner.admin.v1.ListDeadLettersResponse.letters:type_name -> runner.admin.v1.DeadLetter
+	30, // 30: runner.admin.v1.DeadLetter.data:type_name -> google.protobuf.Struct
+	31, // 31: runner.admin.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	2,  // 32: runner.admin.v1.RunnerAdmin.Status:input_type -> runner.admin.v1.StatusRequest
+	4,  // 33: runner.admin.v1.RunnerAdmin.Drain:input_type -> runner.admin.v1.DrainRequest
+	6,  // 34: runner.admin.v1.RunnerAdmin.Resume:input_type -> runner.admin.v1.ResumeRequest
+	8,  // 35: runner.admin.v1.RunnerAdmin.Reload:input_type -> runner.admin.v1.ReloadRequest
+	10, // 36: runner.admin.v1.RunnerAdmin.PauseTenant:input_type -> runner.admin.v1.PauseTenantRequest
+	12, // 37: runner.admin.v1.RunnerAdmin.ResumeTenant:input_type -> runner.admin.v1.ResumeTenantRequest
+	16, // 38: runner.admin.v1.RunnerAdmin.GetWorkflow:input_type -> runner.admin.v1.GetWorkflowRequest
+	22, // 39: runner.admin.v1.RunnerAdmin.ListWorkflows:input_type -> runner.admin.v1.ListWorkflowsRequest
+	25, // 40: runner.admin.v1.RunnerAdmin.ListDeadLetters:input_type -> runner.admin.v1.ListDeadLettersRequest
+	28, // 41: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:input_type -> runner.admin.v1.ReplayDeadLettersRequest
+	3,  // 42: runner.admin.v1.RunnerAdmin.Status:output_type -> runner.admin.v1.StatusResponse
+	5,  // 43: runner.admin.v1.RunnerAdmin.Drain:output_type -> runner.admin.v1.DrainResponse
+	7,  // 44: runner.admin.v1.RunnerAdmin.Resume:output_type -> runner.admin.v1.ResumeResponse
+	9,  // 45: runner.admin.v1.RunnerAdmin.Reload:output_type -> runner.admin.v1.ReloadResponse
+	11, // 46: runner.admin.v1.RunnerAdmin.PauseTenant:output_type -> runner.admin.v1.PauseTenantResponse
+	13, // 47: runner.admin.v1.RunnerAdmin.ResumeTenant:output_type -> runner.admin.v1.ResumeTenantResponse
+	17, // 48: runner.admin.v1.RunnerAdmin.GetWorkflow:output_type -> runner.admin.v1.GetWorkflowResponse
+	23, // 49: runner.admin.v1.RunnerAdmin.ListWorkflows:output_type -> runner.admin.v1.ListWorkflowsResponse
+	26, // 50: runner.admin.v1.RunnerAdmin.ListDeadLetters:output_type -> runner.admin.v1.ListDeadLettersResponse
+	29, // 51: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:output_type -> runner.admin.v1.ReplayDeadLettersResponse
+	42, // [42:52] is the sub-list for method output_type
+	32, // [32:42] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_runner_admin_v1_admin_proto_init() }
@@ -1984,7 +2328,7 @@ func file_runner_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runner_admin_v1_admin_proto_rawDesc), len(file_runner_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,203 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// errNoInstance says that there is no such record.
+var errNoInstance = errors.New("there is no such workflow instance")
+
+// instances stores the records. An instance is named by the event that starts it, and its record
+// is in the bucket "instances". Earlier versions name it by the event's aggregate and version, in
+// the bucket "workflows"; while a runner of such a version is announced, so does this one, since
+// each must find what the other has begun. What they have begun is found under its name, and moved
+// to the other bucket when it is driven on.
+type instances struct {
+	bucket, earlier *backbone.Bucket[*instance]
+	// byEvents reports whether all runners name instances by events.
+	byEvents func() bool
+}
+
+func openInstances(ctx context.Context, js jetstream.JetStream, byEvents func() bool) (*instances, error) {
+	s := &instances{byEvents: byEvents}
+	var errs [2]error
+	s.bucket, errs[0] = backbone.OpenBucket[*instance](ctx, js, backbone.BucketInstances)
+	s.earlier, errs[1] = backbone.OpenBucket[*instance](ctx, js, backbone.BucketWorkflows)
+	return s, errors.Join(errs[:]...)
+}
+
+// earlierID is the name of an event's instance in earlier versions.
+func earlierID(event backbone.Event) string {
+	if event.Version == 1 {
+		return event.AggregateID
+	}
+	return fmt.Sprintf("%s=%d", event.AggregateID, event.Version)
+}
+
+func recordKey(tenant contextkit.TenantID, workflow, id string) string {
+	return tenant.String() + "." + workflow + "." + id
+}
+
+// load returns the record of an instance by its name, also by the one of earlier versions, or
+// [errNoInstance].
+func (s *instances) load(ctx context.Context, tenant contextkit.TenantID, workflow, id string) (*instance, error) {
+	i, err := s.read(ctx, s.bucket, tenant, workflow, id)
+	if !errors.Is(err, errNoInstance) {
+		return i, err
+	}
+	if i, err = s.read(ctx, s.earlier, tenant, workflow, id); err != nil {
+		return nil, err
+	}
+	return s.follow(ctx, i)
+}
+
+// find returns the record of a workflow's instance for an event that has an earlier version's
+// name, or [errNoInstance]. A record of that name may be of an event of another aggregate type.
+func (s *instances) find(ctx context.Context, tenant contextkit.TenantID, workflow string, event backbone.Event) (*instance, error) {
+	i, err := s.read(ctx, s.earlier, tenant, workflow, earlierID(event))
+	switch {
+	case err != nil:
+		return nil, err
+	case i.Trigger.Meta.EventID != event.ID:
+		return nil, errNoInstance
+	}
+	return s.follow(ctx, i)
+}
+
+// of returns the record of a workflow's instance for an event, or [errNoInstance].
+func (s *instances) of(ctx context.Context, tenant contextkit.TenantID, workflow string, event backbone.Event) (*instance, error) {
+	i, err := s.find(ctx, tenant, workflow, event)
+	if errors.Is(err, errNoInstance) {
+		return s.read(ctx, s.bucket, tenant, workflow, event.ID)
+	}
+	return i, err
+}
+
+// create stores the first record of an instance and returns the instance. If the instance has a
+// record under its event's name, it returns that.
+func (s *instances) create(ctx context.Context, i *instance, event backbone.Event) (*instance, error) {
+	i.ID = event.ID
+	if !s.byEvents() {
+		if now, err := s.read(ctx, s.bucket, i.tenant, i.Workflow, i.ID); !errors.Is(err, errNoInstance) {
+			return now, err
+		}
+		switch _, err := s.read(ctx, s.earlier, i.tenant, i.Workflow, earlierID(event)); {
+		case errors.Is(err, errNoInstance):
+			i.ID, i.earlier = earlierID(event), true
+		case err != nil:
+			return nil, err
+		}
+	}
+	err := s.save(ctx, i)
+	if errors.Is(err, backbone.ErrChanged) { // also by an attempt whose acknowledgement was lost
+		return s.load(ctx, i.tenant, i.Workflow, i.ID)
+	}
+	return i, err
+}
+
+// read returns a bucket's record, or [errNoInstance].
+func (s *instances) read(ctx context.Context, from *backbone.Bucket[*instance], tenant contextkit.TenantID, workflow, id string) (*instance, error) {
+	kept, err := from.Get(ctx, recordKey(tenant, workflow, id))
+	if errors.Is(err, backbone.ErrNotKept) {
+		return nil, errNoInstance
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read workflow instance: %w", err)
+	}
+	i := kept.Value
+	i.tenant, i.revision, i.earlier = tenant, kept.Revision, from == s.earlier
+	i.Trigger.Data = model.Normalize(i.Trigger.Data).(model.Object)
+	return i, nil
+}
+
+// save writes the record, unless another node has written it since it was read.
+func (s *instances) save(ctx context.Context, i *instance) error {
+	i.Updated = time.Now().UTC()
+	bucket, ttl := s.bucket, time.Duration(0)
+	if i.earlier {
+		bucket = s.earlier
+	} else if i.State.ended() {
+		ttl = backbone.WorkflowTTL
+	}
+	// A revision of 0 means that there must be no record yet.
+	revision, err := bucket.PutFor(ctx, recordKey(i.tenant, i.Workflow, i.ID), i, i.revision, ttl)
+	if err != nil {
+		return fmt.Errorf("write workflow instance: %w", err)
+	}
+	i.revision, i.dirty = revision, false
+	return nil
+}
+
+// move gives an instance of an earlier version that has not ended a record that does not expire,
+// under its event's name. The record of the earlier version is marked first, with all that the
+// other one will have: whoever finds the mark alone continues from there.
+func (s *instances) move(ctx context.Context, i *instance) error {
+	if !i.earlier || i.State.ended() || i.Trigger.Meta.EventID == "" || !s.byEvents() {
+		return nil
+	}
+	marked := *i
+	marked.State, marked.Was = stateMoved, i.State
+	if err := s.save(ctx, &marked); err != nil {
+		return err
+	}
+	moved, err := s.follow(ctx, &marked)
+	if err != nil {
+		return err
+	}
+	*i = *moved
+	return nil
+}
+
+// follow returns the instance of a record of an earlier version that may have been moved.
+func (s *instances) follow(ctx context.Context, i *instance) (*instance, error) {
+	if i.State != stateMoved {
+		return i, nil
+	}
+	moved := *i
+	moved.ID, moved.State, moved.Was, moved.earlier, moved.revision = i.Trigger.Meta.EventID, i.Was, "", false, 0
+	now, err := s.read(ctx, s.bucket, i.tenant, i.Workflow, moved.ID)
+	if !errors.Is(err, errNoInstance) {
+		return now, err
+	}
+	if err = s.save(ctx, &moved); errors.Is(err, backbone.ErrChanged) {
+		return s.read(ctx, s.bucket, i.tenant, i.Workflow, moved.ID)
+	}
+	return &moved, err
+}
+
+// newest calls each for the records of a tenant's workflow ("*": of all), those that changed last
+// first and those of earlier versions after the others, from a page on (0: the first), until it
+// returns false or scan records have been read. It returns the page to go on from; 0: there are
+// no more.
+func (s *instances) newest(ctx context.Context, tenant contextkit.TenantID, workflow string, page uint64, scan int, each func(*instance) bool) (next uint64, err error) {
+	// A page is a revision to go on before, doubled, with the bucket in its lowest bit.
+	for n, bucket := range []*backbone.Bucket[*instance]{s.bucket, s.earlier} {
+		part := uint64(n) //nolint:gosec // 0 or 1
+		if page&1 > part {
+			continue
+		}
+		stopped := false
+		before, err := bucket.Newest(ctx, recordKey(tenant, workflow, "*"), page>>1, scan, func(_ string, kept backbone.Kept[*instance]) bool {
+			scan--
+			i := kept.Value
+			i.tenant, i.revision, i.earlier = tenant, kept.Revision, n == 1
+			stopped = i.State != stateMoved && !each(i)
+			return !stopped
+		})
+		if err != nil || before > 0 {
+			return before<<1 | part, err
+		}
+		if page = 0; n == 0 && scan <= 0 {
+			scan = 1 // a page of the other bucket begins with its newest
+		}
+	}
+	return 0, nil
+}

@@ -1,0 +1,437 @@
+package runner_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner"
+	"github.com/headgate/headgate/services/runner/webhook"
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	cool    = "      - {name: cool, wait: \"'1s'\"}\n"
+	nowhere = "      - {name: nowhere, submit: {aggregate: wallet, id: \"'nobody'\", command: deposit, payload: {amount: event.amount}}}\n"
+	credit  = "      - {name: credit, submit: {aggregate: wallet, id: event.to, command: deposit, payload: {amount: event.amount}}}\n"
+)
+
+// scheduled waits until an instance waits for its message.
+func (f *fixture) scheduled(t *testing.T) {
+	t.Helper()
+	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the schedule is stored", func() bool {
+		_, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.*")
+		return err == nil
+	})
+}
+
+// get returns an instance of a workflow.
+func (f *fixture) get(t *testing.T, workflow, id string) *adminv1.GetWorkflowResponse {
+	t.Helper()
+	res, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: workflow, InstanceId: id})
+	if err != nil && connect.CodeOf(err) != connect.CodeNotFound {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func (f *fixture) letters(t *testing.T) []*adminv1.DeadLetter {
+	t.Helper()
+	res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.GetLetters()
+}
+
+// edited is a source whose document is changed.
+func edited(t *testing.T, source model.Source, change func(text string) string) model.Source {
+	return func(ctx context.Context) (string, []byte, error) {
+		name, document, err := source(ctx)
+		text := change(string(document))
+		if text == string(document) {
+			t.Error("the model is the same")
+		}
+		return name, []byte(text), err
+	}
+}
+
+// TestInstance_GoesOnUnderTheModelThatItBeganUnder changes the model in every way that matters to
+// an instance while it waits.
+func TestInstance_GoesOnUnderTheModelThatItBeganUnder(t *testing.T) {
+	for name, of := range map[string]struct {
+		steps  string
+		change func(text string) string
+		ends   string
+		a, b   float64
+	}{
+		"a done step is renamed": {
+			debit + cool + credit, func(text string) string { return strings.Replace(text, "name: debit", "name: withdraw", 1) },
+			"debit done, cool done, credit done", 900, 100,
+		},
+		"a done step is removed, and a later one refused": {
+			debit + cool + nowhere, func(text string) string { return strings.Replace(text, debit, "", 1) },
+			"debit done, cool done, nowhere refused, undo debit done", 1000, 0,
+		},
+		"the workflow is removed": {
+			debit + cool + credit, func(text string) string {
+				text, _, _ = strings.Cut(text, "\nworkflows:\n")
+				return text
+			},
+			"debit done, cool done, credit done", 900, 100,
+		},
+		"the workflow has another trigger": {
+			debit + cool + credit, func(text string) string {
+				return strings.Replace(text, "on: transfer.requested", "on: wallet.opened", 1)
+			},
+			"debit done, cool done, credit done", 900, 100,
+		},
+		"a migration does not say what becomes of a done step": {
+			debit + cool + credit, func(text string) string {
+				text = strings.Replace(text, "name: debit", "name: withdraw", 1)
+				return strings.Replace(text, "    on: transfer.requested\n", "    on: transfer.requested\n    migrate: {from: any}\n", 1)
+			},
+			"debit done, cool done, credit done", 900, 100,
+		},
+		"a migration renames a done step, whose undo is another": {
+			debit + cool + nowhere, func(text string) string {
+				text = strings.Replace(text, debit, strings.Replace(strings.ReplaceAll(debit, "name: debit", "name: withdraw"), "deposit, payload: {amount: event.amount}", "deposit, payload: {amount: 50}", 1), 1)
+				return strings.Replace(text, "    on: transfer.requested\n", "    on: transfer.requested\n    migrate: {from: any, rename: {debit: withdraw}}\n", 1)
+			},
+			"withdraw done, cool done, nowhere refused, undo withdraw done", 950, 0,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startWith(t, withSteps(t, of.steps), webhook.Config{})
+			f.wallets(t, "acme")
+			f.transfer(t, "acme", "t", "b", 100)
+			f.scheduled(t)
+			id := f.get(t, "transfer", "t").GetInstanceId()
+			f.stop()
+			f.source = edited(t, f.source, of.change)
+			f.run(t)
+			var got *adminv1.GetWorkflowResponse
+			wait(t, "the instance does not end", func() bool {
+				got = f.get(t, "transfer", id)
+				return got.GetState() > adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATING
+			})
+			if steps(got) != of.ends {
+				t.Errorf("%v: %s, want %s", got.GetState(), steps(got), of.ends)
+			}
+			if a, b := f.balance(t, "acme", "a"), f.balance(t, "acme", "b"); a != of.a || b != of.b {
+				t.Errorf("balances are %v and %v, want %v and %v", a, b, of.a, of.b)
+			}
+		})
+	}
+}
+
+// TestRequest_IsTheSameInEveryAttempt has a step's answer lost, and what the step sends changed
+// before it is tried again.
+func TestRequest_IsTheSameInEveryAttempt(t *testing.T) {
+	f := startWith(t, withSteps(t, debit+credit), webhook.Config{})
+	f.wallets(t, "acme")
+	var lost atomic.Bool
+	done := make(chan struct{})
+	f.gate.set(func(ctx context.Context, req *aggregatev1.SubmitRequest) error {
+		if strings.HasSuffix(req.GetIdempotencyKey(), ":debit") && lost.CompareAndSwap(false, true) {
+			_, err := f.gate.next.Submit(ctx, req)
+			close(done)
+			return connect.NewError(connect.CodeUnavailable, "the answer is lost").WithCause(err)
+		}
+		return nil
+	})
+	f.transfer(t, "acme", "t", "b", 100)
+	<-done
+	f.stop()
+	f.source = edited(t, f.source, func(text string) string {
+		text = strings.Replace(text, "    on: transfer.requested\n", "    on: transfer.requested\n    migrate: {from: any, rename: {debit: withdraw}}\n", 1)
+		return strings.Replace(text, debit, strings.Replace(strings.ReplaceAll(debit, "name: debit", "name: withdraw"), "withdraw, payload: {amount: event.amount}", "withdraw, payload: {amount: 7}", 1), 1)
+	})
+	f.run(t)
+	if got := f.ended(t, "acme", "t"); steps(got) != "withdraw done, credit done" {
+		t.Errorf("%v: %s", got.GetState(), steps(got))
+	}
+	if a, b := f.balance(t, "acme", "a"), f.balance(t, "acme", "b"); a != 900 || b != 100 {
+		t.Errorf("balances are %v and %v, want 900 and 100", a, b)
+	}
+}
+
+func TestRefusals_AreToldApart(t *testing.T) {
+	for name, of := range map[string]struct {
+		answer error
+		state  adminv1.WorkflowState
+	}{
+		"the key was used for another command": {connect.NewError(connect.CodeAlreadyExists, "the idempotency key was used for another command"), adminv1.WorkflowState_WORKFLOW_STATE_STUCK},
+		"the node does not know the command":   {connect.NewError(connect.CodeNotFound, "aggregate has no command"), adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED},
+		"the right is missing":                 {connect.NewError(connect.CodePermissionDenied, "right command.internal"), adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED},
+		"a rule is not met":                    {connect.NewError(connect.CodeFailedPrecondition, "closed"), adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED},
+		"the payload is invalid to any node":   {connect.NewError(connect.CodeInvalidArgument, "too large"), adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED},
+		"the payload is invalid to a node of another model": {
+			connect.NewError(connect.CodeInvalidArgument, "unknown field").WithDetail(&connect.ErrorDetail{Type: "google.rpc.BadRequest"}), adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startWith(t, withSteps(t, debit+credit+complete), webhook.Config{})
+			f.wallets(t, "acme")
+			var answered atomic.Bool
+			f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+				if strings.HasSuffix(req.GetIdempotencyKey(), ":credit") && answered.CompareAndSwap(false, true) {
+					return of.answer
+				}
+				return nil
+			})
+			f.transfer(t, "acme", "t", "b", 100)
+			got := f.ended(t, "acme", "t")
+			if got.GetState() != of.state {
+				t.Fatalf("%v: %s, want %v", got.GetState(), steps(got), of.state)
+			}
+			if of.state == adminv1.WorkflowState_WORKFLOW_STATE_STUCK {
+				if attempts := got.GetAttempts(); attempts.GetStep() != "credit" || attempts.GetFailed() != 1 || !strings.Contains(attempts.GetLastError(), "idempotency key") || attempts.GetNext() != nil {
+					t.Errorf("its attempts are %v", attempts)
+				}
+				list, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{State: adminv1.WorkflowState_WORKFLOW_STATE_STUCK})
+				if err != nil || len(list.GetInstances()) != 1 || list.GetInstances()[0].GetSubject().GetAggregateId() != "t" || list.GetInstances()[0].GetAttempts().GetStep() != "credit" {
+					t.Errorf("stuck are %v, %v", list, err)
+				}
+				wait(t, "there is no dead letter", func() bool { return len(f.letters(t)) == 1 })
+			}
+		})
+	}
+}
+
+// TestWorkflows_OfOneEventEndEachByItself has one event start a workflow whose condition fails, one
+// whose wait cannot be understood, and one whose receiver fails.
+func TestWorkflows_OfOneEventEndEachByItself(t *testing.T) {
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	defer receiver.Close()
+	flows := fmt.Sprintf(`  badwhen: {on: transfer.requested, when: event.nope == 1, steps: [{name: a, submit: {aggregate: wallet, id: "'b'", command: deposit, payload: {amount: "1"}}}]}
+  badwait: {on: transfer.requested, steps: [{name: a, submit: {aggregate: wallet, id: "'b'", command: deposit, payload: {amount: "1"}}, undo: {aggregate: wallet, id: "'b'", command: withdraw, payload: {amount: "1"}}}, {name: w, wait: "'15 minutes'"}]}
+  hook5: {on: transfer.requested, steps: [{name: a, webhook: {url: "'%s'", body: {x: "1"}}}]}
+`, receiver.URL)
+	f := startWith(t, edited(t, model.Wallet, func(text string) string { return text + "\n" + flows }), webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true})
+	f.wallets(t, "acme")
+	f.transfer(t, "acme", "t", "b", 100)
+	for workflow, want := range map[string]adminv1.WorkflowState{
+		"transfer": adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
+		"badwhen":  adminv1.WorkflowState_WORKFLOW_STATE_STUCK,
+		"badwait":  adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED,
+	} {
+		var got *adminv1.GetWorkflowResponse
+		wait(t, workflow+" does not end", func() bool {
+			got = f.get(t, workflow, "t")
+			return got.GetState() > adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATING
+		})
+		if got.GetState() != want {
+			t.Errorf("%s is %v: %s", workflow, got.GetState(), steps(got))
+		}
+	}
+	wait(t, "the failing attempt is not shown", func() bool {
+		got := f.get(t, "hook5", "t")
+		return got.GetState() == adminv1.WorkflowState_WORKFLOW_STATE_RUNNING && got.GetAttempts().GetStep() == "a" && got.GetAttempts().GetFailed() > 0 && got.GetAttempts().GetNext() != nil
+	})
+	if got := f.get(t, "badwhen", "t"); got.GetAttempts().GetStep() != "when" || !strings.Contains(got.GetAttempts().GetLastError(), "nope") {
+		t.Errorf("the attempts of badwhen are %v", got.GetAttempts())
+	}
+	wait(t, "there is no dead letter of badwhen", func() bool {
+		letters := f.letters(t)
+		return len(letters) == 1 && strings.Contains(letters[0].GetCause(), "badwhen")
+	})
+	// A model in which the condition can be evaluated lets a replay begin the instance.
+	f.stop()
+	f.source = edited(t, f.source, func(text string) string { return strings.Replace(text, "event.nope == 1", "event.amount == 100", 1) })
+	f.run(t)
+	if _, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{Cause: "badwhen"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.get(t, "badwhen", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED || steps(got) != "a done" {
+		t.Errorf("badwhen is %v: %s", got.GetState(), steps(got))
+	}
+}
+
+func TestInstances_AreNamedByTheirEvents(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	f.transfer(t, "acme", "same", "b", 100)
+	f.ended(t, "acme", "same")
+	f.stop()
+	f.source = edited(t, f.source, func(text string) string {
+		head, _, _ := strings.Cut(text, "\nworkflows:\n")
+		return head + "\nworkflows:\n  transfer:\n    on: wallet.opened\n    steps:\n      - {name: bonus, submit: {aggregate: wallet, id: meta.aggregate_id, command: deposit, payload: {amount: \"5\"}}}\n"
+	})
+	f.run(t)
+	f.submit(t, "acme", "wallet", "same", "open", map[string]any{"owner": "x"})
+	wait(t, "the workflow is not run for a name that another trigger had", func() bool { return f.balance(t, "acme", "same") == 5 })
+}
+
+// earlierRecord stores a record as earlier versions do.
+func earlierRecord(t *testing.T, f *fixture, key string, record map[string]any) {
+	t.Helper()
+	data, err := json.Marshal(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backbone.PutKept(as(t, "acme"), f.js, backbone.BucketWorkflows, key, data); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestInstances_OfEarlierVersionsGoOn has records of an earlier version: one of an instance that
+// has debited, whose trigger is delivered again; and one of an instance that waits.
+func TestInstances_OfEarlierVersionsGoOn(t *testing.T) {
+	f := startOn(t, backbonetest.Start(t), withSteps(t, debit+cool+credit), webhook.Config{}, []string{"acme"}, func(*fixture) {})
+	f.wallets(t, "acme")
+	ids := map[string]string{}
+	for _, id := range []string{"done", "begun", "waits"} {
+		f.transfer(t, "acme", id, "b", 100)
+		events, err := f.js.Stream(t.Context(), backbone.StreamEvents)
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg, err := events.GetLastMsgForSubject(t.Context(), "events.acme.transfer."+id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		event, err := backbone.ParseEvent(msg.Header, msg.Data, msg.Sequence)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[id] = event.ID
+		record := map[string]any{
+			"workflow": "transfer", "id": id, "state": "running", "failure": map[string]any{}, "started": time.Now(), "updated": time.Now(),
+			"steps": []any{map[string]any{"name": "debit", "outcome": "done", "time": time.Now()}},
+			"trigger": map[string]any{"Data": map[string]any{"from": "a", "to": "b", "amount": 100}, "Meta": map[string]any{
+				"Tenant": "acme", "AggregateType": "transfer", "AggregateID": id, "Version": 1, "Time": event.Time.Format(time.RFC3339Nano), "EventID": event.ID,
+			}},
+		}
+		switch id {
+		case "done":
+			record["state"] = "completed"
+		case "waits":
+			record["waiting"] = map[string]any{"step": "cool", "until": time.Now()}
+		}
+		earlierRecord(t, f, "acme.transfer."+id, record)
+	}
+	var sent atomic.Int32
+	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+		if strings.HasSuffix(req.GetIdempotencyKey(), ":debit") {
+			return connect.NewError(connect.CodeFailedPrecondition, "it was done before")
+		}
+		sent.Add(1)
+		return nil
+	})
+	due := &nats.Msg{Subject: "work.acme.transfer.waits", Header: nats.Header{}} // a wait that has ended
+	if err := contextkit.InjectNATS(as(t, "acme"), due.Header); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.js.PublishMsg(t.Context(), due); err != nil {
+		t.Fatal(err)
+	}
+	f.before = func(node *runner.Service) { node.SetSettled(0) }
+	f.run(t)
+	for _, id := range []string{"begun", "waits"} {
+		if got := f.ended(t, "acme", id); steps(got) != "debit done, cool done, credit done" || got.GetInstanceId() != ids[id] || got.GetModel() == "" {
+			t.Errorf("%s is %v: %s, as %s", id, got.GetState(), steps(got), got.GetInstanceId())
+		}
+		if kept, err := backbone.ReadKept(t.Context(), f.js, backbone.BucketWorkflows, "acme.transfer."+id); err != nil || !strings.Contains(string(kept.Value), `"state":"moved"`) {
+			t.Errorf("the earlier record of %s is %s, %v", id, kept.Value, err)
+		}
+	}
+	if got := f.ended(t, "acme", "done"); steps(got) != "debit done" || sent.Load() != 2 {
+		t.Errorf("the completed one is %s, and %d commands were sent, want 2", steps(got), sent.Load())
+	}
+	list, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{})
+	if err != nil || len(list.GetInstances()) != 3 {
+		t.Errorf("listed are %v, %v", list, err)
+	}
+	var all []string
+	for token := "-"; token != ""; {
+		res, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{PageSize: 1, PageToken: strings.TrimPrefix(token, "-")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range res.GetInstances() {
+			all = append(all, one.GetInstanceId())
+		}
+		token = res.GetNextPageToken()
+	}
+	if len(all) != 3 || all[2] != "done" {
+		t.Errorf("by pages, listed are %v", all)
+	}
+}
+
+// TestDueWork_WithoutARecordIsADeadLetter removes the record of an instance that waits, as nothing
+// in the platform does.
+func TestDueWork_WithoutARecordIsADeadLetter(t *testing.T) {
+	f := startWith(t, withSteps(t, debit+cool+complete), webhook.Config{})
+	f.wallets(t, "acme")
+	f.transfer(t, "acme", "t", "b", 100)
+	f.scheduled(t)
+	id := f.get(t, "transfer", "t").GetInstanceId()
+	f.stop()
+	for bucket, config := range map[string]bool{backbone.BucketInstances: false, backbone.BucketRevisions: true} {
+		stream, err := f.js.Stream(t.Context(), backbone.BucketStream(bucket))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if age := stream.CachedInfo().Config.MaxAge; age != 0 {
+			t.Errorf("what is in %s expires after %v", bucket, age)
+		}
+		if !config {
+			if err := stream.Purge(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f.run(t)
+	wait(t, "there is no dead letter", func() bool {
+		letters := f.letters(t)
+		return len(letters) == 1 && strings.Contains(letters[0].GetCause(), "no record") && strings.Contains(letters[0].GetCause(), id)
+	})
+}
+
+// TestRecord_ExpiresOnceItsInstanceHasEnded looks at the TTLs of records.
+func TestRecord_ExpiresOnceItsInstanceHasEnded(t *testing.T) {
+	f := startWith(t, withSteps(t, debit+nowhere+complete), webhook.Config{})
+	f.wallets(t, "acme")
+	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+		if strings.HasSuffix(req.GetIdempotencyKey(), ":undo-debit") {
+			payload := req.GetPayload().AsMap()
+			if payload["amount"] == 13.0 {
+				return connect.NewError(connect.CodeFailedPrecondition, "the wallet is frozen")
+			}
+		}
+		return nil
+	})
+	f.transfer(t, "acme", "undone", "b", 1)
+	f.transfer(t, "acme", "failed", "b", 13)
+	for id, want := range map[string]string{"undone": "720h0m0s", "failed": ""} {
+		got := f.ended(t, "acme", id)
+		stream, err := f.js.Stream(t.Context(), backbone.BucketStream(backbone.BucketInstances))
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg, err := stream.GetLastMsgForSubject(t.Context(), "$KV.instances.acme.transfer."+got.GetInstanceId())
+		if err != nil || msg.Header.Get("Nats-TTL") != want {
+			t.Errorf("%s, %v: its record expires after %q, %v; want %q", id, got.GetState(), msg.Header.Get("Nats-TTL"), err, want)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+var stateMessages = map[state]adminv1.WorkflowState{
+	stateUndecided:    adminv1.WorkflowState_WORKFLOW_STATE_RUNNING,
+	stateRunning:      adminv1.WorkflowState_WORKFLOW_STATE_RUNNING,
+	stateCompensating: adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATING,
+	stateCompleted:    adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
+	stateCompensated:  adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED,
+	stateFailed:       adminv1.WorkflowState_WORKFLOW_STATE_FAILED,
+	stateCancelled:    adminv1.WorkflowState_WORKFLOW_STATE_CANCELLED,
+}
+
+// message returns the state as clients see it.
+func (i *instance) message() adminv1.WorkflowState {
+	if i.Attempts != nil && i.Attempts.Stuck {
+		return adminv1.WorkflowState_WORKFLOW_STATE_STUCK
+	}
+	return stateMessages[i.State]
+}
+
+// subject returns the aggregate whose event started the instance.
+func (i *instance) subject() *adminv1.WorkflowSubject {
+	meta := i.Trigger.Meta
+	return &adminv1.WorkflowSubject{AggregateType: meta.AggregateType, AggregateId: meta.AggregateID, Version: meta.Version, EventId: meta.EventID}
+}
+
+func (a *attempts) message() *adminv1.WorkflowAttempts {
+	if a == nil {
+		return nil
+	}
+	out := &adminv1.WorkflowAttempts{
+		Step: a.Step, Failed: int32(a.Failed), LastError: a.Error, //nolint:gosec // far below 2^31
+		First: timestamppb.New(a.First), Last: timestamppb.New(a.Last),
+	}
+	if !a.Next.IsZero() {
+		out.Next = timestamppb.New(a.Next)
+	}
+	return out
+}
+
+func (w *waiting) message() *adminv1.WorkflowWait {
+	if w == nil {
+		return nil
+	}
+	return &adminv1.WorkflowWait{Step: w.Step, Until: timestamppb.New(w.Until)}
+}
+
+// instance returns a workflow's instance by its id, or by the aggregate whose event started it
+// ("ID", or "ID=VERSION" where that was not its first event).
+func (s *Service) instance(ctx context.Context, tenant contextkit.TenantID, workflow, id string) (*instance, error) {
+	i, err := s.instances.load(ctx, tenant, workflow, id)
+	if errors.Is(err, errNoInstance) {
+		if event, found := s.triggerOf(ctx, tenant, workflow, id); found {
+			i, err = s.instances.load(ctx, tenant, workflow, event)
+		}
+	}
+	if errors.Is(err, errNoInstance) {
+		return nil, connect.Errorf(connect.CodeNotFound, "workflow %q has no instance %q", workflow, id)
+	}
+	if err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, "the instance cannot be read now: try again").WithCause(err)
+	}
+	return i, nil
+}
+
+// triggerOf returns the id of an aggregate's event that may have started a workflow, if the
+// journal has it among the aggregate's first [rearmVersions].
+func (s *Service) triggerOf(ctx context.Context, tenant contextkit.TenantID, workflow, name string) (event string, found bool) {
+	w, ok := s.models.Current().Workflow(workflow)
+	if !ok {
+		return "", false
+	}
+	id, text, numbered := strings.Cut(name, "=")
+	version := int64(1)
+	if numbered {
+		var err error
+		if version, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return "", false
+		}
+	}
+	if version < 1 || version > rearmVersions {
+		return "", false
+	}
+	subject := backbone.EventSubject(tenant, w.On.Aggregate, id)
+	err := backbone.ReadPart(ctx, s.js, backbone.StreamEvents, subject, 1, int(version), func(msg *jetstream.RawStreamMsg) error {
+		if read, err := backbone.ParseEvent(msg.Header, msg.Data, msg.Sequence); err == nil && read.Version == version {
+			event = read.ID
+		}
+		return nil
+	})
+	return event, err == nil && event != ""
+}
