@@ -424,6 +424,15 @@ func orSilent(ctx context.Context, err error) error {
 	return err
 }
 
+// JournalEnd returns the journal's last sequence.
+func JournalEnd(ctx context.Context, js jetstream.JetStream) (uint64, error) {
+	stream, err := js.Stream(ctx, StreamEvents)
+	if err != nil {
+		return 0, fmt.Errorf("backbone: the journal's end: %w", err)
+	}
+	return stream.CachedInfo().State.LastSeq, nil
+}
+
 // Last returns the sequence of the tenant's last event, 0 if there is none.
 func (j *Journal) Last(ctx context.Context, tenant contextkit.TenantID) (uint64, error) {
 	msg, err := askLeader(ctx, j.js, StreamEvents, question{Last: TenantEvents(tenant)})

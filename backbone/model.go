@@ -16,6 +16,8 @@ type Document struct {
 	Text string `json:"text"`
 	// Revision is the model's own name for what it says.
 	Revision string `json:"revision"`
+	// Sequence is the last one of the journal when the document was applied; 0: not recorded.
+	Sequence uint64 `json:"sequence,omitempty"`
 	// By is who applied it, and Note what for.
 	By   string `json:"by,omitempty"`
 	Note string `json:"note,omitempty"`

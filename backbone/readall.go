@@ -83,6 +83,12 @@ func ReadPart(ctx context.Context, js jetstream.JetStream, stream, subject strin
 	return readBatches(ctx, js, stream, subject, from, most, each)
 }
 
+// FirstMessage returns a stream's first message on a subject (with wildcards) from a sequence on,
+// as its leader has it; nil if there is none.
+func FirstMessage(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64) (*jetstream.RawStreamMsg, error) {
+	return askLeader(ctx, js, stream, question{From: from, Subject: subject})
+}
+
 // HasMessage reports whether the leader of a stream has a message on a subject.
 func HasMessage(ctx context.Context, js jetstream.JetStream, stream, subject string) (bool, error) {
 	msg, err := askLeader(ctx, js, stream, question{Last: subject})

@@ -20,12 +20,19 @@ type Workflow struct {
 	Steps []Step
 	// OnFailure is done last when a step was refused.
 	OnFailure []Step
+	// FromBeginning says that events start instances which were there before the model had the
+	// workflow. Otherwise those do that came after.
+	FromBeginning bool
 	// Migration says how instances that began under earlier revisions of the model go on under
 	// this one; nil: they go on under the revision that they began under.
 	Migration *Migration
 
 	when *expression // nil: always
 }
+
+// Identity names the workflow and the event that starts it: another event makes it another
+// workflow, whose events have not been looked at.
+func (w *Workflow) Identity() string { return w.Name + "@" + w.On.Aggregate + "." + w.On.Event }
 
 // Step is one thing that a workflow does, and how to undo it: a command, a
 // webhook, a wait, or several of these side by side. Exactly one of Submit,
@@ -148,11 +155,16 @@ func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
 	w := &Workflow{Name: key.Value}
 	names := map[string]bool{}
 	var migrate *yaml.Node
-	for key, value := range p.members(n, path, "description", "on", "when", "steps", "on_failure", "migrate") {
+	for key, value := range p.members(n, path, "description", "on", "from", "when", "steps", "on_failure", "migrate") {
 		path := join(path, key.Value)
 		switch key.Value {
 		case "on":
 			w.On, _ = p.eventRef(m, value, path)
+		case "from":
+			text, _ := p.scalar(value, path)
+			if w.FromBeginning = text == "beginning"; !w.FromBeginning && text != "now" {
+				p.reject(value, path, "%q is neither now nor beginning", text)
+			}
 		case "migrate":
 			migrate = value // it names the steps
 		case "when":

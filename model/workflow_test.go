@@ -58,8 +58,9 @@ func TestParse_RejectsConstantWaitsThatCannotEnd(t *testing.T) {
 	}
 }
 
-func TestParse_ChecksMigrations(t *testing.T) {
+func TestParse_ChecksFromAndMigrations(t *testing.T) {
 	for members, want := range map[string]string{
+		"    from: beginning\n": "", "    from: now\n": "", "    from: later\n": "neither now nor beginning",
 		"    migrate: {from: any}\n": "",
 		"    migrate: {from: [0123456789ab], rename: {old: a}, drop: [gone]}\n": "",
 		"    migrate: {from: any, rename: {old: b}}\n":                          "no step",

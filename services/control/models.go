@@ -178,6 +178,9 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 		}
 	}
 	next := backbone.Document{Text: req.GetText(), Revision: parsed.Revision, By: caller(ctx), Note: req.GetNote()}
+	if next.Sequence, err = backbone.JournalEnd(ctx, s.js); err != nil {
+		return nil, asConnectError(err)
+	}
 	applied, err := s.documents.Put(ctx, backbone.ModelKey, next, revision)
 	if err != nil {
 		return nil, asConnectError(err)

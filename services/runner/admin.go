@@ -60,6 +60,7 @@ func (s *Service) Reload(ctx context.Context, _ *adminv1.ReloadRequest) (*adminv
 		return nil, connect.NewError(connect.CodeFailedPrecondition, "the model cannot be read and the old one stays").WithCause(err)
 	}
 	if changed {
+		s.noteStarts(ctx)
 		// What triggers a workflow may have changed: the durable consumers, where they are in
 		// use, follow.
 		for _, tenant := range s.byDurables() {

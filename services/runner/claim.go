@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -24,8 +25,11 @@ func (o *owned) Cursor(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	o.term.await(o, false)
+	if err := o.cover(ctx, o.term.service.models.Current()); err != nil {
+		return 0, err
+	}
 	o.mu.Lock()
-	unfinished := !o.claimed && (o.stored.revision == 0 && o.term.service.hasDurable(o.tenant) || o.stored.Owner != "" || len(o.stored.Open) > 0 || o.stored.Durable > 0)
+	unfinished := !o.claimed && (len(o.backfills) > 0 || o.stored.revision == 0 && o.term.service.hasDurable(o.tenant) || o.stored.Owner != "" || len(o.stored.Open) > 0 || o.stored.Durable > 0)
 	o.mu.Unlock()
 	if unfinished {
 		if err := o.claim(ctx); err != nil {
@@ -80,6 +84,10 @@ func (o *owned) load(ctx context.Context) error {
 	defer o.mu.Unlock()
 	o.stored, o.loaded, o.claimed = stored, true, false // its claim takes up what is open
 	o.read, o.epoch = stored.Read, epoch
+	o.covered, o.backfills, o.model = stored.Workflows, slices.Clone(stored.Backfills), ""
+	if stored.revision == 0 || stored.Workflows == nil {
+		o.covered = identities(s.models.Current())
+	}
 	return nil
 }
 
@@ -96,6 +104,7 @@ func (o *owned) claim(ctx context.Context) error {
 	o.mu.Lock()
 	claimed, next := o.claimed, o.stored
 	next.Read, next.Epoch, next.Owner = o.read, o.epoch, o.term.id
+	next.Workflows, next.Backfills = o.covered, slices.Clone(o.backfills)
 	o.mu.Unlock()
 	if claimed {
 		return nil
@@ -124,6 +133,7 @@ func (o *owned) claim(ctx context.Context) error {
 		o.drains = true
 		o.term.goes(func() { o.drainDurable(o.taking) })
 	}
+	o.fill()
 	o.pump()
 	return nil
 }
@@ -134,7 +144,7 @@ func (o *owned) flush(ctx context.Context, leaving bool) error {
 	o.claiming.Lock()
 	defer o.claiming.Unlock()
 	o.mu.Lock()
-	idle := len(o.open) == 0 && len(o.due) == 0 && o.running == 0 && o.stored.Durable == 0
+	idle := len(o.open) == 0 && len(o.due) == 0 && o.running == 0 && o.stored.Durable == 0 && len(o.backfills) == 0
 	release := leaving || idle && time.Since(o.idleSince) >= claimIdle
 	if !o.claimed || !o.dirty && !release {
 		o.mu.Unlock()
@@ -142,6 +152,7 @@ func (o *owned) flush(ctx context.Context, leaving bool) error {
 	}
 	next := o.stored
 	next.Read, next.Epoch, next.Open, next.Due = o.read, o.epoch, attemptsOf(o.open, false), attemptsOf(o.due, true)
+	next.Workflows, next.Backfills = o.covered, slices.Clone(o.backfills)
 	if release {
 		next.Owner = ""
 	}
@@ -176,8 +187,8 @@ func (o *owned) note(ctx context.Context) error {
 	o.claiming.Lock()
 	defer o.claiming.Unlock()
 	o.mu.Lock()
-	sub, next, ok := o.sub, o.stored, o.loaded && !o.epochChanged() && !o.claimed && len(o.open) == 0 && o.taking.Err() == nil
-	next.Epoch = o.epoch
+	sub, next, ok := o.sub, o.stored, o.loaded && !o.epochChanged() && !o.claimed && len(o.open) == 0 && len(o.backfills) == 0 && o.taking.Err() == nil
+	next.Epoch, next.Workflows = o.epoch, o.covered
 	o.mu.Unlock()
 	if !ok || sub == nil {
 		return nil

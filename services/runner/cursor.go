@@ -30,6 +30,11 @@ type cursor struct {
 	// Durable is set after an upgrade: the durable consumer of earlier versions has
 	// unacknowledged triggers up to this sequence, which it delivers; 0: none.
 	Durable uint64 `json:"durable,omitempty"`
+	// Workflows are the identities of those whose events Read covers; nil: an earlier version
+	// wrote the cursor, all of the model's.
+	Workflows []string `json:"workflows"`
+	// Backfills are workflows whose events up to Read are not all begun.
+	Backfills []backfill `json:"backfills,omitempty"`
 }
 
 // attempt is a message and the number of attempts at it that have failed.
@@ -123,5 +128,9 @@ func (s *Service) startingCursor(ctx context.Context, tenant contextkit.TenantID
 func (c cursor) cutTo(end uint64) cursor {
 	c.Read, c.Durable = min(c.Read, end), min(c.Durable, end)
 	c.Open = slices.DeleteFunc(slices.Clone(c.Open), func(a attempt) bool { return a.Sequence > end })
+	c.Backfills = slices.Clone(c.Backfills)
+	for n := range c.Backfills {
+		c.Backfills[n].Until = min(c.Backfills[n].Until, end)
+	}
 	return c
 }

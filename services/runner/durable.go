@@ -52,6 +52,7 @@ func (s *Service) runDurables(ctx context.Context, running *sync.WaitGroup) {
 		case <-changed:
 		case <-served:
 		case <-models:
+			s.noteStarts(ctx)
 			s.renew(ctx)
 		case <-ctx.Done():
 		}

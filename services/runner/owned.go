@@ -26,6 +26,9 @@ var (
 	errLost    = errors.New("the runner does not own the tenant any more")
 )
 
+// errStaleModel says that triggers were selected by a model that is not in use any more.
+var errStaleModel = errors.New("the model has changed: the triggers are read again")
+
 // errNoLease says that this runner's lease was not renewed lately enough to begin work under it.
 var errNoLease = errors.New("the lease is not renewed at the moment")
 
@@ -58,10 +61,17 @@ type owned struct {
 	ready     []*piece // that wait to be begun
 	running   int
 	// retrying is the number of pieces that wait here for another attempt.
-	retrying  int
-	bytes     int64 // of the events in open
-	held      bool  // the subscription is paused
-	drains    bool  // a goroutine takes what the durable consumer has left
+	retrying int
+	bytes    int64 // of the events in open
+	held     bool  // the subscription is paused
+	// covered are the identities of the workflows whose events read covers, as of the model of
+	// the revision model; backfills those of which it covers a part; fills says that a goroutine
+	// works on these.
+	covered   []string
+	model     string
+	backfills []backfill
+	fills     bool
+	drains    bool // a goroutine takes what the durable consumer has left
 	idleSince time.Time
 	idle      chan struct{} // closed when nothing runs, while someone waits for it
 }
@@ -71,7 +81,7 @@ func (o *owned) Batch() tail.Batch { return &batch{owned: o, model: o.term.servi
 
 // Report implements [tail.Handler].
 func (o *owned) Report(err error) {
-	if err != nil && !errors.Is(err, errOwned) && !errors.Is(err, errEpoch) {
+	if err != nil && !errors.Is(err, errOwned) && !errors.Is(err, errEpoch) && !errors.Is(err, errStaleModel) {
 		o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("the tenant's triggers are not taken; trying again")
 	}
 }
@@ -104,8 +114,19 @@ func (b *batch) Apply(ctx context.Context) error {
 	o := b.owned
 	o.claiming.Lock()
 	defer o.claiming.Unlock()
+	if b.model.Revision != o.term.service.models.Current().Revision {
+		return errStaleModel
+	}
 	if len(b.events) > 0 {
 		if err := o.claim(ctx); err != nil {
+			return err
+		}
+	}
+	o.mu.Lock()
+	known := o.loaded && !o.epochChanged()
+	o.mu.Unlock()
+	if known {
+		if err := o.cover(ctx, b.model); err != nil {
 			return err
 		}
 	}

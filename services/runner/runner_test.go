@@ -74,8 +74,15 @@ type fixture struct {
 	// zero values are for tests with one runner.
 	nodeID string
 	lost   time.Duration
+	// text is the model of fromText.
+	text *string
 	// before is called with the runner before it runs.
 	before func(*runner.Service)
+}
+
+// fromText is a source of the fixture's text, which a test may change.
+func (f *fixture) fromText(context.Context) (string, []byte, error) {
+	return "text", []byte(*f.text), nil
 }
 
 func registry(t *testing.T, source model.Source) *model.Registry {

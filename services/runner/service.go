@@ -45,6 +45,7 @@ type Service struct {
 	decisions jetstream.KeyValue
 	instances *instances
 	pinned    *revisions
+	starts    *starts
 	history   *backbone.Bucket[backbone.Document] // of models
 	answers   *response.Limiter
 	stored    stored
@@ -163,6 +164,12 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		active: map[contextkit.TenantID]*active{}, changed: make(chan struct{}),
 		settled: settled, nodesKnown: make(chan struct{}),
 	}
+	if s.starts, err = openStarts(ctx, js, journal, history); err != nil {
+		return nil, err
+	}
+	if _, err = s.starts.of(ctx, models.Current()); err != nil { // from now on, other workflows are new
+		return nil, err
+	}
 	if s.instances, err = openInstances(ctx, js, s.byEvents); err != nil {
 		return nil, err
 	}
@@ -185,7 +192,7 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	w, ok := s.workers[tenant]
 	if !ok {
 		w = &worker{
-			turns: s.turns, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout, awaits: s.awaits,
+			turns: s.turns, starts: s.starts, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout, awaits: s.awaits,
 			engine: &engine{
 				models: s.models, instances: s.instances, revisions: s.pinned, history: s.history, commands: s.commands, webhooks: s.webhooks,
 				js: s.js, timeline: s.timeline, failing: &s.failing, postponed: &postponed{held: &s.heldRetries}, maxDepth: s.maxDepth,

@@ -38,6 +38,7 @@ type worker struct {
 	js     jetstream.JetStream
 	models *model.Registry
 	engine *engine
+	starts *starts
 	turns  *turns // of all tenants
 	// awaits is [Service.awaits].
 	awaits func(*model.Model, *backbone.Event) error
@@ -237,6 +238,13 @@ func (w *worker) react(ctx context.Context, event backbone.Event, t try) error {
 	m := w.models.Current()
 	for _, workflow := range m.Workflows() {
 		if workflow.On != (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {
+			continue
+		}
+		wanted, err := w.starts.starts(ctx, m, workflow, event)
+		if err != nil {
+			again = append(again, err)
+		}
+		if !wanted || err != nil {
 			continue
 		}
 		i, err := w.engine.run(ctx, m, workflow, w.tenant, event)

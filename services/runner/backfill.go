@@ -1,0 +1,176 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// backfillPart is the number of events that are read together, and backfillWork the number of
+	// them that are in work.
+	backfillPart, backfillWork = 64, 4
+)
+
+// backfill is a workflow whose events a tenant's cursor has passed: it was not in the model then,
+// or not in that of the runner.
+type backfill struct {
+	// Workflow is its identity.
+	Workflow string `json:"workflow"`
+	// Next is the last sequence that is done, and Until the last one to do.
+	Next  uint64 `json:"next"`
+	Until uint64 `json:"until"`
+}
+
+// cover has the cursor cover a model's workflows: for one that it does not, the events that it has
+// passed are to be looked at. o.claiming is held.
+func (o *owned) cover(ctx context.Context, m *model.Model) error {
+	o.mu.Lock()
+	done := o.model == m.Revision
+	o.mu.Unlock()
+	if done {
+		return nil
+	}
+	after, err := o.term.service.starts.of(ctx, m)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := identities(m)
+	o.backfills = slices.DeleteFunc(o.backfills, func(b backfill) bool { return !slices.Contains(all, b.Workflow) })
+	for _, w := range m.Workflows() {
+		start := after[w.Identity()]
+		if w.FromBeginning {
+			start = 0
+		}
+		if !slices.Contains(o.covered, w.Identity()) && start < o.read {
+			o.backfills = append(o.backfills, backfill{w.Identity(), start, o.read})
+		}
+	}
+	o.covered, o.model = all, m.Revision
+	o.touch()
+	o.fill()
+	return nil
+}
+
+// fill begins to work on the backfills, if the tenant is claimed. o.mu is held.
+func (o *owned) fill() {
+	if o.claimed && len(o.backfills) > 0 && !o.fills && o.taking.Err() == nil {
+		o.fills = true
+		o.term.goes(func() { o.fillAll(o.taking) })
+	}
+}
+
+// fillAll works on the backfills, one after the other, until there are none or ctx ends.
+func (o *owned) fillAll(ctx context.Context) {
+	for {
+		o.mu.Lock()
+		if len(o.backfills) == 0 || ctx.Err() != nil {
+			o.fills = false
+			o.mu.Unlock()
+			return
+		}
+		b := o.backfills[0]
+		o.mu.Unlock()
+		next, err := o.fillPart(ctx, b)
+		if err != nil {
+			if ctx.Err() == nil {
+				o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Str("workflow", b.Workflow).Msg("events before a workflow was known are not worked on; trying again")
+			}
+			select {
+			case <-time.After(restartWait):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		o.mu.Lock()
+		if n := slices.IndexFunc(o.backfills, func(other backfill) bool { return other.Workflow == b.Workflow }); n >= 0 {
+			if o.backfills[n].Next = max(next, o.backfills[n].Next); o.backfills[n].Next >= o.backfills[n].Until {
+				o.backfills = slices.Delete(o.backfills, n, n+1)
+			}
+			o.touch()
+		}
+		o.mu.Unlock()
+	}
+}
+
+// fillPart works on the next events of a backfill, and returns the last sequence that is done.
+func (o *owned) fillPart(ctx context.Context, b backfill) (uint64, error) {
+	s := o.term.service
+	m := s.models.Current()
+	n := slices.IndexFunc(m.Workflows(), func(w *model.Workflow) bool { return w.Identity() == b.Workflow })
+	if n < 0 {
+		return b.Until, nil // it has left the model again
+	}
+	w := m.Workflows()[n]
+	next, events := b.Next, []backbone.Event{}
+	take := func(msg *jetstream.RawStreamMsg) error {
+		if msg.Sequence > b.Until {
+			next = b.Until
+			return errEnough
+		}
+		next = msg.Sequence
+		event, err := backbone.ParseEvent(msg.Header, msg.Data, msg.Sequence)
+		if err == nil && event.Type == w.On.Event && event.Context.TenantID == o.tenant {
+			events = append(events, event)
+		}
+		return nil
+	}
+	subject, read := backbone.EventSubject(o.tenant, w.On.Aggregate, "*"), 0
+	err := backbone.ReadPart(ctx, s.js, backbone.StreamEvents, subject, b.Next+1, backfillPart, func(msg *jetstream.RawStreamMsg) error {
+		read++
+		return take(msg)
+	})
+	if err == nil && read < backfillPart { // as far as the replica knows that has answered
+		var msg *jetstream.RawStreamMsg
+		if msg, err = backbone.FirstMessage(ctx, s.js, backbone.StreamEvents, subject, next+1); err == nil {
+			if msg == nil {
+				next = b.Until
+			} else {
+				err = take(msg)
+			}
+		}
+	}
+	if err != nil && !errors.Is(err, errEnough) {
+		return 0, err
+	}
+	group, working := errgroup.WithContext(ctx)
+	group.SetLimit(backfillWork)
+	for _, event := range events {
+		group.Go(func() error { return o.fillOne(working, m, w, event) })
+	}
+	return next, group.Wait()
+}
+
+// errEnough ends a read.
+var errEnough = errors.New("enough")
+
+// fillOne runs a workflow for one of the events before it was known, when it is the tenant's turn.
+func (o *owned) fillOne(ctx context.Context, m *model.Model, w *model.Workflow, event backbone.Event) error {
+	worker := o.term.service.worker(o.tenant)
+	leave, err := worker.turns.take(ctx, o.tenant)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if !o.term.service.lease.Valid() {
+		return errNoLease
+	}
+	worker.inFlight.Add(1)
+	defer worker.inFlight.Add(-1)
+	ctx, cancel := context.WithTimeout(ctx, workTimeout)
+	defer cancel()
+	rc := event.Context
+	rc.CausationID, rc.RequestID = event.ID, contextkit.NewID()
+	ctx = contextkit.NewContext(ctx, rc)
+	i, err := worker.engine.run(ctx, m, w, o.tenant, event)
+	return worker.settle(ctx, event, w.Name, i, err, try{})
+}

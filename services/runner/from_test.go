@@ -1,0 +1,123 @@
+package runner_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner/webhook"
+)
+
+// bonus is a workflow that credits a wallet for each transfer.
+func bonus(name, from string) string {
+	return fmt.Sprintf("\n  %s:\n    on: transfer.requested\n    from: %s\n    steps:\n      - {name: give, submit: {aggregate: wallet, id: \"'b'\", command: deposit, payload: {amount: \"1\"}}}\n", name, from)
+}
+
+// change has the running runner read another model.
+func (f *fixture) change(t *testing.T, change func(text string) string) {
+	t.Helper()
+	*f.text = change(*f.text)
+	if _, err := f.admin.Reload(platform(t), &adminv1.ReloadRequest{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWorkflow_BeginsFromNowOrFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]string{
+		"the first of the model": "",
+		"beside another":         "\n  other:\n    on: wallet.opened\n    steps:\n      - {name: a, submit: {aggregate: transfer, id: \"'none'\", command: complete}}\n",
+		"of the same event":      strings.Replace(bonus("same", "now"), "deposit", "close", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, document, err := model.Wallet(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			head, _, _ := strings.Cut(string(document), "\nworkflows:\n")
+			text := head + "\n"
+			if before != "" {
+				text += "workflows:" + strings.Replace(before, "command: close, payload: {amount: \"1\"}", "command: deposit, payload: {amount: \"0\"}", 1)
+			}
+			f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
+			f.source = f.fromText
+			f.run(t)
+			f.wallets(t, "acme")
+			for n := range 3 {
+				f.transfer(t, "acme", fmt.Sprint("old", n), "b", 1)
+			}
+			wait(t, "the cursor does not pass the events", func() bool {
+				status, err := f.admin.Status(platform(t), &adminv1.StatusRequest{})
+				return err == nil && status.GetStatus().GetTenants()[0].GetPending() == 0
+			})
+			f.change(t, func(text string) string {
+				if before == "" {
+					text += "workflows:"
+				}
+				return text + bonus("now", "now") + bonus("all", "beginning")
+			})
+			f.transfer(t, "acme", "new", "b", 1)
+			wait(t, "the workflows are not run as they say", func() bool { return f.balance(t, "acme", "b") == 5 }) // 1 from now, 4 from the beginning
+			f.stop()
+			f.run(t)
+			f.transfer(t, "acme", "newer", "b", 1)
+			wait(t, "the workflows are not run after a restart", func() bool { return f.balance(t, "acme", "b") == 7 })
+			list, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{Workflow: "now"})
+			if err != nil || len(list.GetInstances()) != 2 {
+				t.Errorf("from now on are %d instances, %v; want 2", len(list.GetInstances()), err)
+			}
+			if list, err = f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{Workflow: "all"}); err != nil || len(list.GetInstances()) != 5 {
+				t.Errorf("from the beginning are %d instances, %v; want 5", len(list.GetInstances()), err)
+			}
+		})
+	}
+}
+
+// TestBackfill_GoesOnWithTheNextOwner stops a runner while it works on the events before a workflow
+// was known.
+func TestBackfill_GoesOnWithTheNextOwner(t *testing.T) {
+	_, document, err := model.Wallet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _, _ := strings.Cut(string(document), "\nworkflows:\n")
+	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
+	f.source = f.fromText
+	f.wallets(t, "acme")
+	const events = 150
+	for n := range events {
+		f.transfer(t, "acme", fmt.Sprint("t", n), "b", 1)
+	}
+	f.run(t)
+	wait(t, "the cursor does not pass the events", func() bool {
+		status, err := f.admin.Status(platform(t), &adminv1.StatusRequest{})
+		return err == nil && status.GetStatus().GetTenants()[0].GetPending() == 0
+	})
+	var sent atomic.Int32
+	halfway := make(chan struct{})
+	f.gate.set(func(ctx context.Context, _ *aggregatev1.SubmitRequest) error {
+		if sent.Add(1) == events/2 {
+			close(halfway)
+		}
+		return nil
+	})
+	f.change(t, func(text string) string { return text + "\nworkflows:" + bonus("all", "beginning") })
+	<-halfway
+	f.stop()
+	f.run(t)
+	wait(t, "the rest is not done", func() bool { return f.balance(t, "acme", "b") == events })
+	f.stop()
+	cursor, err := backbone.ReadKept(contextkit.PlatformContext(t.Context()), f.js, backbone.BucketCursors, "acme")
+	if err != nil || strings.Contains(string(cursor.Value), "backfills") || !strings.Contains(string(cursor.Value), "all@transfer.requested") {
+		t.Errorf("the cursor is %s, %v", cursor.Value, err)
+	}
+}

@@ -1,0 +1,132 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// startsKey is the key in the bucket "runner" of the [startRecord].
+const startsKey = "workflows"
+
+// startRecord says after which sequence of the journal events start the workflows, by their
+// identities. It is made of the model by the first runner that stores it, and its workflows have
+// all events; one that comes later has those after the model was applied, and one that leaves the
+// model and comes back is new.
+type startRecord struct {
+	After map[string]uint64 `json:"after"`
+	// Epoch is the journal's, by which After is to be understood.
+	Epoch int64 `json:"epoch"`
+}
+
+// starts tells from which event on workflows are started. Its methods may be called concurrently.
+type starts struct {
+	js      jetstream.JetStream
+	journal *backbone.Journal
+	bucket  *backbone.Bucket[startRecord] // startsKey alone
+	applied *backbone.Bucket[backbone.Document]
+
+	mu       sync.Mutex
+	revision string // of the model that after is of
+	after    map[string]uint64
+}
+
+func openStarts(ctx context.Context, js jetstream.JetStream, journal *backbone.Journal, applied *backbone.Bucket[backbone.Document]) (*starts, error) {
+	bucket, err := backbone.OpenBucket[startRecord](ctx, js, backbone.BucketRunner)
+	return &starts{js: js, journal: journal, bucket: bucket, applied: applied}, err
+}
+
+// of returns after which sequence events start a model's workflows, by their identities, and
+// stores it for those that are new.
+func (s *starts) of(ctx context.Context, m *model.Model) (map[string]uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.revision == m.Revision && s.after != nil {
+		return s.after, nil
+	}
+	for {
+		kept, err := s.bucket.Get(ctx, startsKey)
+		fresh := errors.Is(err, backbone.ErrNotKept)
+		if err != nil && !fresh {
+			return nil, fmt.Errorf("read from when on workflows are started: %w", err)
+		}
+		next := startRecord{After: map[string]uint64{}, Epoch: s.journal.Epoch()}
+		now, known := uint64(0), fresh
+		for _, w := range m.Workflows() {
+			after, ok := kept.Value.After[w.Identity()]
+			if ok && kept.Value.Epoch != next.Epoch {
+				after = min(after, s.journal.AcceptedEnd(kept.Value.Epoch))
+			}
+			if !ok {
+				if !known {
+					if now, err = s.sequence(ctx, m); err != nil {
+						return nil, err
+					}
+					known = true
+				}
+				after = now
+			}
+			next.After[w.Identity()] = after
+		}
+		if fresh || kept.Value.Epoch != next.Epoch || !maps.Equal(next.After, kept.Value.After) {
+			_, err = s.bucket.Put(contextkit.PlatformContext(ctx), startsKey, next, kept.Revision)
+			if errors.Is(err, backbone.ErrChanged) {
+				continue // another runner was first
+			}
+			if err != nil {
+				return nil, fmt.Errorf("store from when on workflows are started: %w", err)
+			}
+		}
+		s.revision, s.after = m.Revision, next.After
+		return next.After, nil
+	}
+}
+
+// sequence returns the last sequence of the journal when a model was applied, or now if that is
+// not recorded: it comes from a file, or an earlier version of the control node applied it.
+func (s *starts) sequence(ctx context.Context, m *model.Model) (uint64, error) {
+	kept, err := s.applied.Get(ctx, backbone.ModelKey)
+	if err != nil && !errors.Is(err, backbone.ErrNotKept) {
+		return 0, err
+	}
+	if err == nil && kept.Value.Revision == m.Revision && kept.Value.Sequence > 0 {
+		return kept.Value.Sequence, nil
+	}
+	return backbone.JournalEnd(ctx, s.js)
+}
+
+// starts reports whether an event may start a workflow: it came after the workflow, or the
+// workflow is for all events.
+func (s *starts) starts(ctx context.Context, m *model.Model, w *model.Workflow, event backbone.Event) (bool, error) {
+	if w.FromBeginning || event.Sequence == 0 { // a dead letter's
+		return true, nil
+	}
+	after, err := s.of(ctx, m)
+	return event.Sequence > after[w.Identity()], err
+}
+
+// noteStarts stores from when on the workflows of the model in use are started. If it cannot, the
+// first trigger does.
+func (s *Service) noteStarts(ctx context.Context) {
+	if _, err := s.starts.of(ctx, s.models.Current()); err != nil && ctx.Err() == nil {
+		s.log.Warn().Err(err).Msg("from when on the model's workflows are started is not stored; trying again")
+	}
+}
+
+// identities returns the identities of a model's workflows, sorted. It is not nil.
+func identities(m *model.Model) []string {
+	out := []string{}
+	for _, w := range m.Workflows() {
+		out = append(out, w.Identity())
+	}
+	slices.Sort(out)
+	return out
+}
