@@ -80,11 +80,35 @@ type Node struct {
 	Load *Load `json:"load,omitempty"`
 	// Lag is how many events wait for it, of all its tenants; nil: none ever do.
 	Lag *int64 `json:"lag,omitempty"`
+	// FailingViews are views at a projection node that cannot apply an event, at most
+	// [MaxFailingViews], and FailingViewCount is the number of such views.
+	FailingViews     []FailingView `json:"failing_views,omitempty"`
+	FailingViewCount int           `json:"failing_view_count,omitempty"`
 	// Routing is the revision of the placements that a gateway routes by, and Open
 	// the endpoints from which its breakers divert calls, or "endpoint /service/Method" for
 	// the calls of one method.
 	Routing uint64   `json:"routing,omitempty"`
 	Open    []string `json:"open,omitempty"`
+}
+
+// MaxFailingViews bounds the views in [Node.FailingViews].
+const MaxFailingViews = 10
+
+// FailingView is a view that cannot apply an event.
+type FailingView struct {
+	// Tenant is the tenant, and View the view's name.
+	Tenant string `json:"tenant"`
+	View   string `json:"view"`
+	// EventID, Sequence and EventType are the event's, and Aggregate its aggregate's, such as
+	// "wallet/ada".
+	EventID   string `json:"event_id"`
+	Sequence  uint64 `json:"sequence"`
+	EventType string `json:"event_type"`
+	Aggregate string `json:"aggregate"`
+	// Rule is the place in the model, Expression the expression that fails, and Reason the reason.
+	Rule       string `json:"rule,omitempty"`
+	Expression string `json:"expression,omitempty"`
+	Reason     string `json:"reason"`
 }
 
 // Load is what a node has been doing in the last seconds.

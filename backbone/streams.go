@@ -43,6 +43,7 @@ const (
 	BucketServed      = "served"      // part.node → some of the tenants that the node serves
 	BucketLeases      = "leases"      // group.lease → a live process; see package lease
 	BucketCursors     = "cursors"     // tenant → how far the tenant's triggers are taken, and by which runner
+	BucketSkips       = "skips"       // tenant.view definition.event → a decision to make the view without the event
 	BucketJournal     = "journal"     // the record of the journal outside its stream, to notice losses
 )
 
@@ -177,6 +178,7 @@ func buckets() []jetstream.StreamConfig {
 		bucket(BucketServed, 1, servedTTL),
 		bucket(BucketLeases, 1, leasesTTL),
 		bucket(BucketCursors, 1, 0),
+		bucket(BucketSkips, 1, 0),
 		bucket(BucketJournal, 1, 0),
 		bucket(BucketPlacement, 1, 0),
 		bucket(BucketTenants, 1, 0),

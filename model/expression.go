@@ -26,6 +26,22 @@ const (
 // member, a type that does not fit, the cost limit.
 var ErrEvaluation = errors.New("the model's expression failed")
 
+// ExpressionError is the failure of an expression at run time. It wraps [ErrEvaluation].
+type ExpressionError struct {
+	// Expression is the expression's source.
+	Expression string
+	// Err is the reason.
+	Err error
+}
+
+// Error returns the expression and the reason.
+func (e *ExpressionError) Error() string {
+	return fmt.Sprintf("%s: %s: %s", ErrEvaluation, e.Expression, e.Err)
+}
+
+// Unwrap returns [ErrEvaluation] and the reason.
+func (e *ExpressionError) Unwrap() []error { return []error{ErrEvaluation, e.Err} }
+
 // expression is a compiled CEL expression.
 type expression struct {
 	source  string
@@ -149,11 +165,11 @@ func (e *expression) value(ctx context.Context, vars *scope) (any, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, fmt.Errorf("%w: %s: %w", ErrEvaluation, e.source, err)
+		return nil, &ExpressionError{Expression: e.source, Err: err}
 	}
 	v, err := native(out)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrEvaluation, e.source, err)
+		return nil, &ExpressionError{Expression: e.source, Err: err}
 	}
 	return v, nil
 }
@@ -175,7 +191,7 @@ func (e *expression) boolean(ctx context.Context, vars *scope) (bool, error) {
 	}
 	b, ok := v.(bool)
 	if !ok {
-		return false, fmt.Errorf("%w: %s yields %T, want true or false", ErrEvaluation, e.source, v)
+		return false, &ExpressionError{Expression: e.source, Err: fmt.Errorf("it yields %s, want true or false", jsonType(v))}
 	}
 	return b, nil
 }
@@ -188,9 +204,28 @@ func (e *expression) text(ctx context.Context, vars *scope) (string, error) {
 	}
 	s, ok := v.(string)
 	if !ok {
-		return "", fmt.Errorf("%w: %s yields %T, want a string", ErrEvaluation, e.source, v)
+		return "", &ExpressionError{Expression: e.source, Err: fmt.Errorf("it yields %s, want a string", jsonType(v))}
 	}
 	return s, nil
+}
+
+// jsonType returns the name of a plain JSON value's type, for messages.
+func jsonType(v any) string {
+	switch v.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "a boolean"
+	case string:
+		return "a string"
+	case int64:
+		return "an integer"
+	case float64:
+		return "a number with a fraction"
+	case []any:
+		return "a list"
+	}
+	return "an object"
 }
 
 // fields is an object built member by member, in the document's order.

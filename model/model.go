@@ -30,6 +30,8 @@ type Model struct {
 	aggregates map[string]*Aggregate
 	views      []*View
 	workflows  []*Workflow
+
+	projections map[EventRef][]projection
 }
 
 // Parse is [ParseContext] with the background context.
@@ -91,6 +93,7 @@ func parse(ctx context.Context, file string, source []byte, stored bool) (*Model
 	for _, view := range m.views {
 		view.fingerprint = m.fingerprintOf(view)
 	}
+	m.projections = m.newProjections()
 	return m, nil
 }
 

@@ -82,6 +82,12 @@ func (v *View) Blind(ref EventRef) bool {
 	return !ok || projector.blind
 }
 
+// Concerns reports whether the view projects events of that type.
+func (v *View) Concerns(ref EventRef) bool {
+	_, ok := v.on[ref]
+	return ok
+}
+
 // Key returns the key of the row that the event concerns; false for none. Errors
 // as of [View.Project].
 func (v *View) Key(ctx context.Context, ref EventRef, data Object, meta Meta) (string, bool, error) {
@@ -98,14 +104,14 @@ func (v *View) keyOf(ctx context.Context, vars *scope, meta Meta) (string, error
 	}
 	key, err := v.key.text(ctx, vars)
 	if err != nil {
-		return "", fmt.Errorf("view %s: key: %w", v.Name, err)
+		return "", evaluating("views."+v.Name+".key", err)
 	}
 	return key, nil
 }
 
 // Project returns what the event does to the view, nil for nothing. current
 // reads the row that stands under a key, nil for none; it is called at most
-// once. Errors wrap [ErrEvaluation], or are ctx's or current's.
+// once. Errors: an [*EvaluationError], ctx's or current's.
 func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta, current func(key string) (Object, error)) (*Change, error) {
 	projector, ok := v.on[ref]
 	if !ok {
@@ -139,7 +145,7 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 		values, err = projector.values.object(ctx, vars)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("view %s: %w", v.Name, err)
+		return nil, evaluating(v.place(ref), err)
 	}
 	for _, column := range v.Columns {
 		value, set := values[column.Name]
@@ -147,10 +153,15 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 			value = row[column.Name]
 		}
 		if values[column.Name], err = column.fit(value); err != nil {
-			return nil, fmt.Errorf("%w: view %s: %w", ErrEvaluation, v.Name, err)
+			return nil, evaluating(v.place(ref), fmt.Errorf("%w: %w", ErrEvaluation, err))
 		}
 	}
 	return &Change{Key: key, Row: values}, nil
+}
+
+// place returns where the document says what an event does to the view.
+func (v *View) place(ref EventRef) string {
+	return "views." + v.Name + ".on." + ref.Aggregate + "." + ref.Event
 }
 
 // noRow is what expressions see where no row stands; nothing is ever written to it.
@@ -176,9 +187,9 @@ func (c Column) fit(value any) (any, error) {
 		_, ok = value.(bool)
 	case TypeTimestamp:
 		if s, isText := value.(string); isText {
-			t, err := time.Parse(time.RFC3339Nano, s)
+			t, err := parseTime(s)
 			if err != nil {
-				return nil, fmt.Errorf("column %s: %q is not a timestamp", c.Name, s)
+				return nil, fmt.Errorf("column %s: %w", c.Name, err)
 			}
 			return FormatTime(t), nil
 		}
@@ -186,7 +197,7 @@ func (c Column) fit(value any) (any, error) {
 		ok = true
 	}
 	if !ok {
-		return nil, fmt.Errorf("column %s is of type %s and got %T", c.Name, c.Type, value)
+		return nil, fmt.Errorf("column %s is of type %s and got %s", c.Name, c.Type, jsonType(value))
 	}
 	return value, nil
 }

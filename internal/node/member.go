@@ -40,7 +40,9 @@ type member struct {
 	rollout *rollout
 	// integrity tells whether the journal is whole; nil: the node does not use the journal.
 	integrity *backbone.Integrity
-	log       zerolog.Logger
+	// failingViews returns views that cannot apply an event, and their number; nil: the node has none.
+	failingViews func() ([]backbone.FailingView, int)
+	log          zerolog.Logger
 }
 
 // newMember returns the member of a kind with the tenants that it serves now.
@@ -191,6 +193,9 @@ func (m *member) announce(ctx context.Context, node backbone.Node, server *chass
 			if lag != nil {
 				waits := lag()
 				now.Lag = &waits
+			}
+			if m.failingViews != nil {
+				now.FailingViews, now.FailingViewCount = m.failingViews()
 			}
 		}
 		m.rollout.announce(now)

@@ -83,7 +83,7 @@ func newProjection(ctx context.Context, m *member, models *model.Registry, confi
 	if err != nil {
 		return nil, err
 	}
-	m.integrity = projections.Integrity()
+	m.integrity, m.failingViews = projections.Integrity(), projections.Announced
 	s := &service{server: m.server(listen, projections.Ready, append(metrics, projections, m.integrity)...), member: m, after: projections.Run, lag: projections.Lag, close: projections.Close}
 	projections.Register(s.server.RPC)
 	return s, nil

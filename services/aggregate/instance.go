@@ -168,12 +168,12 @@ func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event b
 	if err != nil {
 		return fmt.Errorf("%w: at sequence %d: %w", backbone.ErrMalformedEvent, event.Sequence, err)
 	}
-	return i.evolve(ctx, key, by, event, data)
+	return i.evolve(ctx, by, event, data, key.meta(event.Version, event.Time, event.ID))
 }
 
 // evolve makes the next state of an event whose data is there already.
-func (i *instance) evolve(ctx context.Context, key aggregateKey, by rules, event backbone.Event, data model.Object) error {
-	state, err := by.Evolve(ctx, i.state, event.Type, data, key.meta(event.Version, event.Time, event.ID))
+func (i *instance) evolve(ctx context.Context, by rules, event backbone.Event, data model.Object, meta model.Meta) error {
+	state, err := by.Evolve(ctx, i.state, event.Type, data, meta)
 	if err != nil {
 		return err
 	}

@@ -45,10 +45,16 @@ aggregates:
       divide:
         payload: {type: object}
         emit: [{event: noted, data: {note: "string(10 / cmd.by)"}}]
+      ship:
+        payload: {type: object}
+        emit: [{event: shipped, data: {address: cmd.address}}]
     evolve:
+      shipped: {}
       booked: {booked: event.amount}
       noted: {note: event.note}
       added: {total: "(has(state.total) ? state.total : 0) + event.value"}
+views:
+  cities: {columns: {city: string}, on: {wallet.shipped: {upsert: {city: event.address.city}}}}
 `), nil
 }
 
@@ -94,6 +100,8 @@ func TestSubmit_WhatThePayloadCausesIsNeverInternal(t *testing.T) {
 		{"a sum that JSON rounds", "odd", "add", map[string]any{"value": 1}, connect.CodeFailedPrecondition, "state.total an integer that JSON", ""},
 		{"a division by zero", "w", "divide", map[string]any{"by": 0}, connect.CodeFailedPrecondition, "zero", in + "divide.emit[0]"},
 		{"types that do not fit", "big", "add", map[string]any{"value": "x"}, connect.CodeFailedPrecondition, "no such overload", "aggregates.wallet.evolve.added"},
+		{"a member that a view wants", "w", "ship", map[string]any{"address": map[string]any{}}, connect.CodeFailedPrecondition, "event.address.city", "views.cities.on.wallet.shipped"},
+		{"a type that a view's column is not of", "w", "ship", map[string]any{"address": map[string]any{"city": 7}}, connect.CodeFailedPrecondition, "is of type string", "views.cities.on.wallet.shipped"},
 		{"a rule that does not hold", "w", "note", map[string]any{"note": ""}, connect.CodeFailedPrecondition, "a note is wanted", in + "note.require[0]"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -204,7 +204,12 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 			}
 			all = append(all, made)
 			// This node folds the stored data, as every other node does.
-			if err := ahead.evolve(ctx, sub.key, sub.rules, made, stored); err != nil {
+			meta := sub.key.meta(made.Version, made.Time, made.ID)
+			if err := ahead.evolve(ctx, sub.rules, made, stored, meta); err != nil {
+				return nil, nil, &refusal{n, undecidable(err)}
+			}
+			// An event that a view cannot apply whatever its rows are would make the view fail.
+			if err := sub.rules.model.CheckProjections(ctx, model.EventRef{Aggregate: sub.rules.Name, Event: made.Type}, stored, meta); err != nil {
 				return nil, nil, &refusal{n, undecidable(err)}
 			}
 		}

@@ -155,7 +155,7 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 		message := nodeMessage(l.Node)
 		message.State, message.Reason = controlv1.NodeState_NODE_STATE_LOST, ""
 		message.Load, message.Lag, message.OpenBreakers = nil, nil, nil
-		message.Degraded = nil
+		message.Degraded, message.FailingViews, message.FailingViewCount = nil, nil, 0
 		message.LastHeard = timestamppb.New(l.Heard)
 		message.Error = "it fell silent without a goodbye"
 		out.Silent++
@@ -169,6 +169,7 @@ func nodeMessage(node backbone.Node) *controlv1.Node {
 		Id: node.ID, Kind: node.Kind, Endpoint: node.Endpoint, Version: node.Version, Started: timestamppb.New(node.Started),
 		State: controlv1.NodeState_NODE_STATE_READY, Tenants: node.Tenants, Lag: node.Lag, OpenBreakers: node.Open,
 		Degraded: node.Degraded, ModelRevision: node.Model, ModelPending: node.ModelPending, ModelProblem: node.ModelProblem,
+		FailingViews: failingMessages(node.FailingViews), FailingViewCount: int32(node.FailingViewCount), //nolint:gosec // a node has fewer
 	}
 	if !node.Ready {
 		out.State, out.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, node.Reason

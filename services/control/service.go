@@ -46,6 +46,7 @@ type Service struct {
 	tenants    *backbone.Bucket[backbone.Tenant]
 	documents  *backbone.Bucket[backbone.Document]
 	moves      *backbone.Bucket[move]
+	skips      *backbone.Bucket[backbone.Skip]
 	asked      *fanout.Group[backbone.Node, bool] // whether the node takes calls
 
 	outage func() (backbone.Outage, bool)
@@ -78,12 +79,13 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		id: config.ID, js: js, models: models, fixed: config.Fixed, nodes: nodes, outage: config.Outage, views: gatewayv1connect.NewQueryServiceClient(nodes.Client), log: log,
 		checks: newChecks(), changed: make(chan struct{}), driven: map[string]bool{}, missed: map[string]int{},
 	}
-	var errs [5]error
+	var errs [6]error
 	s.journal, errs[0] = backbone.OpenJournal(ctx, js)
 	s.placements, errs[1] = backbone.OpenBucket[backbone.Placement](ctx, js, backbone.BucketPlacement)
 	s.tenants, errs[2] = backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
 	s.documents, errs[3] = backbone.OpenBucket[backbone.Document](ctx, js, backbone.BucketModels)
 	s.moves, errs[4] = backbone.OpenBucket[move](ctx, js, backbone.BucketRebalances)
+	s.skips, errs[5] = backbone.OpenBucket[backbone.Skip](ctx, js, backbone.BucketSkips)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -124,6 +126,7 @@ func (s *Service) Register(server *connect.Server) {
 	controlv1connect.RegisterModelServiceHandler(server, modelService{Service: s})
 	controlv1connect.RegisterAuditServiceHandler(server, auditService{Service: s})
 	controlv1connect.RegisterTimelineServiceHandler(server, timelineService{Service: s})
+	controlv1connect.RegisterViewServiceHandler(server, viewService{Service: s})
 	controlv1connect.RegisterJournalServiceHandler(server, journalService{Service: s})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -35,7 +36,7 @@ func (b *viewBatch) Add(ctx context.Context, event backbone.Event) error {
 	if f := b.follower; !f.final {
 		f.aim(event.Sequence)
 	}
-	p, err := b.follower.prepare(ctx, event)
+	p, err := b.follower.prepare(ctx, event, nil)
 	if err != nil {
 		return err
 	}
@@ -60,8 +61,12 @@ type prepared struct {
 	ref      model.EventRef
 	data     model.Object
 	meta     model.Meta
+	// unreadable is why the model cannot read the event's data; nil: it can.
+	unreadable error
 	// changes are the event's changes of the views, nil for none, or later.
 	changes []*model.Change
+	// failed are the errors of changes by the view's index; nil: none.
+	failed  map[int]error
 	context contextkit.RequestContext
 }
 
@@ -69,58 +74,151 @@ type prepared struct {
 // they are applied.
 var later = new(model.Change)
 
-// prepare reads an event and does what can be done before those before it are
-// applied.
-func (f *follower) prepare(ctx context.Context, event backbone.Event) (prepared, error) {
+// prepare reads an event and does what can be done before those before it are applied: for the
+// views in step, or for only.
+func (f *follower) prepare(ctx context.Context, event backbone.Event, only *part) (prepared, error) {
 	p := prepared{sequence: event.Sequence, size: len(event.Data), context: event.Context}
 	var err error
 	if p.ref, p.data, p.meta, err = f.read(ctx, event); err != nil {
-		return p, fmt.Errorf("event %s at sequence %d: %w", event.ID, event.Sequence, err)
+		if !errors.Is(err, errUnreadable) {
+			return p, fmt.Errorf("event %s at sequence %d: %w", event.ID, event.Sequence, err)
+		}
+		p.unreadable = err
 	}
-	p.changes = make([]*model.Change, len(f.model.Views()))
-	for i, view := range f.model.Views() {
-		if !view.Blind(p.ref) {
+	p.changes = make([]*model.Change, len(f.parts))
+	for i, part := range f.parts {
+		switch {
+		case p.unreadable != nil || !part.view.Blind(p.ref), only == nil && part.apart.Load():
 			p.changes[i] = later
 			continue
+		case only != nil && part != only:
+			continue
 		}
-		if p.changes[i], err = view.Project(ctx, p.ref, p.data, p.meta, nil); err != nil {
+		p.changes[i], err = part.view.Project(ctx, p.ref, p.data, p.meta, nil)
+		switch {
+		case err == nil:
+		case isViewFailure(ctx, err):
+			if p.failed == nil {
+				p.failed = map[int]error{}
+			}
+			p.failed[i] = err
+		default:
 			return p, fmt.Errorf("event %s at sequence %d: %w", event.ID, event.Sequence, err)
 		}
 	}
 	return p, nil
 }
 
-// apply commits a batch of events with its checkpoint.
+// apply commits a batch of events with the checkpoint of the views in step.
 func (f *follower) apply(ctx context.Context, events []prepared) error {
 	began := time.Now()
-	newest := &events[len(events)-1]
-	last := newest.sequence
-	touched := touchedRows{}
-	err := f.rows.Apply(ctx, func(batch *store.Batch, state store.State) error {
-		batch.Advance(store.Checkpoint{Sequence: last, EventID: newest.meta.EventID})
-		for _, event := range events {
-			var err error
-			if event.sequence <= state.Sequence {
-				// Another node has applied it; this node's watchers are notified too.
-				err = f.touch(ctx, event, touched)
-			} else {
-				err = f.project(ctx, batch, event, touched)
-			}
-			if err != nil {
-				return fmt.Errorf("event %s at sequence %d: %w", event.meta.EventID, event.sequence, err)
-			}
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	var (
+		touched touchedRows
+		next    store.State
+		refused map[string]struct{} // views of which the database refuses a row
+	)
+	for {
+		touched = touchedRows{}
+		err := f.change(ctx, func(batch *store.Batch, state store.State) (err error) {
+			next, err = f.applyInStep(ctx, batch, state, events, refused, touched)
+			return err
+		})
+		if err == nil {
+			break
 		}
-		return nil
-	})
-	if err == nil {
-		f.advance(last)
-		f.hub.publish(touched, last)
-		f.record(ctx, events, began)
-		if f.next.Load() {
-			f.changes(f)
+		rejected, ok := errors.AsType[*store.RejectedError](err)
+		if !ok {
+			return err
+		}
+		if _, again := refused[rejected.View]; again {
+			return err
+		}
+		if refused == nil {
+			refused = map[string]struct{}{}
+		}
+		refused[rejected.View] = struct{}{} // its catcher finds the event
+	}
+	f.settle(next)
+	last := events[len(events)-1].sequence
+	f.advance(last)
+	f.hub.publish(touched, last, f.isApart)
+	f.record(ctx, events, began)
+	if f.next.Load() {
+		f.changes(f)
+	}
+	return nil
+}
+
+// applyInStep adds the changes of the views in step to a batch, and returns the state that results.
+// A view that cannot apply an event leaves the step before that event. The views in refused leave
+// it before all events.
+func (f *follower) applyInStep(ctx context.Context, batch *store.Batch, state store.State, events []prepared, refused map[string]struct{}, touched touchedRows) (next store.State, err error) {
+	newest := &events[len(events)-1]
+	next = state
+	if newest.sequence > state.Sequence {
+		next.Checkpoint = store.Checkpoint{Sequence: newest.sequence, EventID: newest.meta.EventID}
+		batch.Advance(next.Checkpoint)
+	}
+	for i, part := range f.parts {
+		view := state.View(part.view.Name)
+		if view.Apart {
+			continue
+		}
+		var failure *Failure
+		if _, refused := refused[part.view.Name]; refused {
+			view.Apart = true
+		} else if view.Checkpoint, failure, err = f.applyTo(ctx, batch, i, view.Checkpoint, events, math.MaxUint64, touched); err != nil {
+			return next, err
+		}
+		if failure != nil {
+			view.Apart, view.Failure = true, failure.text()
+		}
+		if view.Apart {
+			next = setView(batch, next, part.view.Name, view)
 		}
 	}
-	return err
+	return next, nil
+}
+
+// applyTo adds the changes of a view by the events after a checkpoint, up to a sequence, to a
+// batch. It returns the checkpoint that the view then has, and the failure of the event after it,
+// nil if the view has not failed. Rows that the events concern are added to touched, unless it is
+// nil.
+func (f *follower) applyTo(ctx context.Context, batch *store.Batch, i int, from store.Checkpoint, events []prepared, upTo uint64, touched touchedRows) (done store.Checkpoint, failure *Failure, err error) {
+	view := f.parts[i].view
+	skips := f.skips.of(f.tenant, view.Fingerprint())
+	done = from
+	for n := range events {
+		event := &events[n]
+		switch {
+		case event.sequence > upTo:
+			return done, nil, nil
+		case event.sequence <= from.Sequence:
+			// Another node has applied it; this node's watchers are notified too.
+			f.touch(ctx, view, event, touched)
+			continue
+		case skips.skips(event.meta.EventID):
+			err = nil
+		default:
+			err = f.project(ctx, batch, i, event, touched)
+		}
+		if isViewFailure(ctx, err) {
+			return done, newFailure(view, event, err), nil
+		}
+		if err != nil {
+			return done, nil, fmt.Errorf("event %s at sequence %d: %w", event.meta.EventID, event.sequence, err)
+		}
+		done = store.Checkpoint{Sequence: event.sequence, EventID: event.meta.EventID}
+	}
+	return done, nil, nil
+}
+
+// isApart reports whether a view is not in step.
+func (f *follower) isApart(view string) bool {
+	p := f.part(view)
+	return p != nil && p.apart.Load()
 }
 
 // record notes in the timeline that the events' rows are there. A rebuild adds nothing to the
@@ -141,55 +239,65 @@ func (f *follower) record(ctx context.Context, events []prepared, began time.Tim
 	}
 }
 
-// read decodes an event for the model's rules.
+// read decodes an event for the model's rules. An error of its data wraps errUnreadable.
 func (f *follower) read(ctx context.Context, event backbone.Event) (model.EventRef, model.Object, model.Meta, error) {
 	ref := model.EventRef{Aggregate: event.AggregateType, Event: event.Type}
 	if event.Context.TenantID != f.tenant {
 		return ref, nil, model.Meta{}, errors.New("it is of another tenant") // the subject says one tenant, the header another
 	}
 	data, err := f.model.Event(ctx, ref, event.DataVersion, event.Data)
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", errUnreadable, err)
+	}
 	return ref, data, model.Meta{
 		Tenant: f.tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
 		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,
 	}, err
 }
 
-// touch notes the rows that an event concerns.
-func (f *follower) touch(ctx context.Context, event prepared, touched touchedRows) error {
-	for _, view := range f.model.Views() {
-		key, concerned, err := view.Key(ctx, event.ref, event.data, event.meta)
+// touch notes the row of a view that an event concerns. An event without a key has changed no row.
+func (f *follower) touch(ctx context.Context, view *model.View, event *prepared, touched touchedRows) {
+	if touched == nil || event.unreadable != nil {
+		return
+	}
+	if key, concerned, err := view.Key(ctx, event.ref, event.data, event.meta); err == nil && concerned {
+		touched.add(view.Name, key)
+	}
+}
+
+// project adds the change of a view by an event to a batch.
+func (f *follower) project(ctx context.Context, batch *store.Batch, i int, event *prepared, touched touchedRows) error {
+	view, change := f.parts[i].view, event.changes[i]
+	if event.unreadable != nil {
+		if view.Concerns(event.ref) {
+			return event.unreadable
+		}
+		return nil
+	}
+	if err := event.failed[i]; err != nil {
+		return err
+	}
+	if change == later {
+		var err error
+		change, err = view.Project(ctx, event.ref, event.data, event.meta, func(key string) (model.Object, error) {
+			return batch.Row(ctx, view, key)
+		})
 		if err != nil {
 			return err
 		}
-		if concerned {
-			touched.add(view.Name, key)
-		}
 	}
-	return nil
-}
-
-// project writes what an event does to the views.
-func (f *follower) project(ctx context.Context, batch *store.Batch, event prepared, touched touchedRows) error {
-	for i, view := range f.model.Views() {
-		change := event.changes[i]
-		if change == later {
-			var err error
-			change, err = view.Project(ctx, event.ref, event.data, event.meta, func(key string) (model.Object, error) {
-				return batch.Row(ctx, view, key)
-			})
-			if err != nil {
-				return err
-			}
-		}
-		if change == nil {
-			continue
-		}
+	if change == nil {
+		return nil
+	}
+	if touched != nil {
 		touched.add(view.Name, change.Key)
-		if change.Row == nil {
-			batch.Delete(view, change.Key)
-		} else if err := batch.Put(view, change.Key, change.Row); err != nil {
-			return err
-		}
+	}
+	if change.Row == nil {
+		batch.Delete(view, change.Key)
+		return nil
+	}
+	if err := batch.Put(view, change.Key, change.Row); err != nil {
+		return fmt.Errorf("%w: %w", errUnstorable, err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -13,6 +14,7 @@ import (
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -49,14 +51,43 @@ func (e *behindError) Error() string {
 // the node started.
 type buildingError struct {
 	done, target uint64
-	rebuilt      bool // since they were damaged
+	rebuilt      bool   // since they were damaged
+	view         string // the only view that is built; "": all of them
 }
 
 func (e *buildingError) Error() string {
 	if e.rebuilt {
 		return fmt.Sprintf("the tenant's views were damaged, and are being built anew: %d %%", percent(e.done, e.target))
 	}
+	if e.view != "" {
+		return fmt.Sprintf("the view %q is being built: %d %%", e.view, percent(e.done, e.target))
+	}
 	return fmt.Sprintf("the tenant's views are being built: %d %%", percent(e.done, e.target))
+}
+
+// failedError says that a view cannot apply an event.
+type failedError struct{ failure *Failure }
+
+func (e *failedError) Error() string {
+	f := e.failure
+	text := fmt.Sprintf("the view %q cannot apply the event %s.%s (%s) of %s", f.View, f.AggregateType, f.EventType, f.EventID, f.aggregate())
+	if f.Expression != "" {
+		text += fmt.Sprintf(": the expression `%s` fails", f.Expression)
+	}
+	return text + ": " + f.Reason + ": an operator can correct the view in the model, or skip the event"
+}
+
+// details returns the failure for programs, without the event's sequence: the journal is shared by
+// all tenants.
+func (e *failedError) details() []proto.Message {
+	f := e.failure
+	return []proto.Message{
+		chassis.Reason("VIEW_FAILED", "view", f.View, "event_id", f.EventID, "event_type", f.AggregateType+"."+f.EventType, "aggregate", f.aggregate(),
+			"version", strconv.FormatInt(f.Version, 10), "rule", f.Rule, "expression", f.Expression, "reason", f.Reason),
+		&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{{
+			Type: "VIEW_FAILED", Subject: "views/" + f.View, Description: fmt.Sprintf("event %s of %s: %s", f.EventID, f.aggregate(), f.Reason),
+		}}},
+	}
 }
 
 // roundedError says that a row has an integer that answers, in JSON, would round.
@@ -102,6 +133,7 @@ func asConnectError(err error) error {
 		behind   *behindError
 		building *buildingError
 		rounded  *roundedError
+		failed   *failedError
 		known    *connect.Error
 	)
 	switch {
@@ -111,6 +143,8 @@ func asConnectError(err error) error {
 		// Another node may have them: the gateway asks it.
 		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, building.Error()),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_BUILDING"))
+	case errors.As(err, &failed):
+		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, failed.Error()), failed.details()...)
 	case errors.As(err, &rounded):
 		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
 			chassis.Reason("INTEGER_TOO_LARGE", "column", rounded.column, "key", excerpt.Text(rounded.key, excerpt.Name)))

@@ -39,6 +39,11 @@ type follower struct {
 	shared  sharedRows    // between watchers
 	resumes chan struct{} // holds a value for each watcher that reads missed events
 
+	skips    *skipRecords // nil: there are none
+	parts    []*part      // the views, in the model's order
+	applying sync.Mutex   // held while the views or their states change
+	recorded bool         // some view has a record; guarded by applying
+
 	timeline *backbone.Timeline
 	replaced func(error)     // is called when damaged rows were set aside
 	beyond   func(uint64)    // is called with a checkpoint beyond the newest event of the tenant
@@ -61,12 +66,14 @@ type follower struct {
 	guessed    bool          // target is an upper bound, until the first event after the checkpoint is delivered
 	changed    chan struct{} // closed and replaced when one of the above, or failure, changes; nil: no call waits
 	failure    error         // why the follower does not advance
+	halted     bool          // nothing is applied any longer
+	retired    []*catcher    // of views in step again, to be stopped
 }
 
 func newFollower(tenant contextkit.TenantID, journal *tail.Tail, m *model.Model, rows store.Store, origin string, epoch int64, log zerolog.Logger) *follower {
 	return &follower{
 		tenant: tenant, tail: journal, model: m, rows: rows, origin: origin, epoch: epoch, log: log,
-		gone: make(chan struct{}), resumes: make(chan struct{}, maxResumes), changes: func(*follower) {}, replaced: func(error) {}, beyond: func(uint64) {},
+		parts: newParts(m), gone: make(chan struct{}), resumes: make(chan struct{}, maxResumes), changes: func(*follower) {}, replaced: func(error) {}, beyond: func(uint64) {},
 	}
 }
 
@@ -78,14 +85,17 @@ func (f *follower) logger() *zerolog.Logger {
 
 // Cursor implements [tail.Handler].
 func (f *follower) Cursor(ctx context.Context) (uint64, error) {
-	state, err := f.rows.State(ctx)
-	checkpoint := state.Sequence
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	state, err := f.aligned(ctx)
 	if err != nil {
 		return 0, err
 	}
+	checkpoint := state.Sequence
 	if r, ok := f.rows.(replacing); ok && r.Replaced() != nil && !f.rebuilt.Swap(true) {
 		f.replaced(r.Replaced())
 	}
+	f.settle(state)
 	f.added = checkpoint
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -189,9 +199,29 @@ func (f *follower) wait(ctx context.Context, condition func() bool) error {
 	}
 }
 
-// reaches waits until the checkpoint has reached a sequence. Errors: see wait.
-func (f *follower) reaches(ctx context.Context, sequence uint64) error {
-	return f.wait(ctx, func() bool { return f.checkpoint >= sequence })
+// reaches waits until the view's checkpoint has reached a sequence, or the view cannot be read.
+// Errors: see wait.
+func (f *follower) reaches(ctx context.Context, view string, sequence uint64) error {
+	p := f.part(view)
+	return f.wait(ctx, func() bool { return f.checkpoint >= sequence || p != nil && f.readable(p) != nil })
+}
+
+// startedView waits a moment for a view that is about to catch up. Errors: a [*failedError] or a
+// [*buildingError] if it cannot be read; also [errMoved] and ctx's.
+func (f *follower) startedView(ctx context.Context, view string) error {
+	p := f.part(view)
+	if p == nil || !p.apart.Load() {
+		return nil
+	}
+	waiting, cancel := context.WithTimeout(ctx, maxStartWait)
+	defer cancel()
+	err := f.wait(waiting, func() bool { return p.failure != nil || !p.state.Apart })
+	if ctx.Err() != nil || errors.Is(err, errMoved) {
+		return cmp.Or(ctx.Err(), err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.readable(p)
 }
 
 // starts waits until the checkpoint and the target are known. They are read before those of
@@ -249,7 +279,7 @@ func (f *follower) progress() error {
 		return failure
 	}
 	if done, target, building := f.building(); building {
-		return &buildingError{done, target, f.rebuilt.Load()}
+		return &buildingError{done: done, target: target, rebuilt: f.rebuilt.Load()}
 	}
 	return nil
 }
@@ -274,22 +304,54 @@ func (f *follower) enter() (leave func(), ok bool) {
 	return f.use.RUnlock, true
 }
 
-// query is the rows' Query. Error: [errMoved] when they are no longer kept.
-func (f *follower) query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (sequence uint64, err error) {
+// query is the rows' Query. Errors: [errMoved] when they are no longer stored here; a
+// [*failedError] or a [*buildingError] if the view cannot be read.
+func (f *follower) query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
 	leave, ok := f.enter()
 	if !ok {
-		return 0, errMoved
+		return store.ViewState{}, errMoved
 	}
 	defer leave()
-	state, err := f.rows.Query(ctx, view, plan, each)
-	return state.Sequence, err
+	return f.readRows(ctx, view, plan, each)
 }
 
-// stopped ends the follower's subscription, if it has begun, and returns when nothing is being
+// readRows is query for callers that have entered.
+func (f *follower) readRows(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
+	state, err := f.rows.Query(ctx, view, plan, each)
+	if err == nil {
+		err = stateError(view, state)
+	}
+	return state, err
+}
+
+// stopped ends the follower's subscriptions, if these have begun, and returns when nothing is being
 // applied any longer.
 func (f *follower) stopped() {
+	f.mu.Lock()
+	f.halted = true
+	f.mu.Unlock()
 	if subscription := f.subscription.Load(); subscription != nil {
 		subscription.Stop()
+	}
+	f.mu.Lock()
+	for _, p := range f.parts {
+		if p.catcher != nil {
+			f.retired = append(f.retired, p.catcher)
+			p.catcher = nil
+		}
+	}
+	f.mu.Unlock()
+	f.tidy()
+}
+
+// tidy stops the subscriptions of views in step again. It must not be called by their handlers.
+func (f *follower) tidy() {
+	f.mu.Lock()
+	retired := f.retired
+	f.retired = nil
+	f.mu.Unlock()
+	for _, c := range retired {
+		c.with((*tail.Subscription).Stop)
 	}
 }
 

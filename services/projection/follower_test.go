@@ -19,7 +19,7 @@ func TestWhoWaitsForAPositionIsToldThatTheViewsHaveMoved(t *testing.T) {
 		f := &follower{rows: closing{}, checkpoint: 7, gone: make(chan struct{})}
 		answers := make(chan error, 2)
 		for _, sequence := range []uint64{7, 8} {
-			go func() { answers <- f.reaches(t.Context(), sequence) }()
+			go func() { answers <- f.reaches(t.Context(), "wallets", sequence) }()
 			synctest.Wait()
 		}
 		if err := <-answers; err != nil {

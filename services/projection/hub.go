@@ -81,17 +81,30 @@ func (h *hub) join(view string) (w *watcher, leave func(), err error) {
 	}, nil
 }
 
-// publish gives the watchers their views' rows that have changed up to a journal
-// sequence. It is called in the journal's order.
-func (h *hub) publish(touched touchedRows, upTo uint64) {
+// publish gives the watchers their views' rows that have changed up to a journal sequence, except
+// for watchers of views that are left out. It is called in the journal's order.
+func (h *hub) publish(touched touchedRows, upTo uint64, leftOut func(view string) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	total := 0
 	for w := range h.watchers {
-		total += w.add(touched[w.view], upTo)
+		if !leftOut(w.view) {
+			total += w.add(touched[w.view], upTo)
+		}
 	}
 	if total > maxHubBytes {
 		h.shed(total)
+	}
+}
+
+// end ends a view's watchers with an error.
+func (h *hub) end(view string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for w := range h.watchers {
+		if w.view == view {
+			w.fail(err)
+		}
 	}
 }
 

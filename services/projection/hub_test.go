@@ -22,7 +22,7 @@ func TestASlowWatcherIsEndedAndBlocksNobody(t *testing.T) {
 		touched := touchedRows{}
 		touched.add("v", fmt.Sprint(n))
 		touched.add("other", "x")
-		h.publish(touched, n)
+		h.publish(touched, n, noView)
 		<-quick.ready
 		if keys, upTo, err := quick.take(); err != nil || len(keys) != 1 || keys[fmt.Sprint(n)] != n || upTo != n {
 			t.Fatalf("%v up to %d, %v", keys, upTo, err)
@@ -42,14 +42,14 @@ func TestARowThatChangesOftenWaitsOnce(t *testing.T) {
 	touched := touchedRows{}
 	touched.add("v", "k")
 	for n := range uint64(5 * maxBacklog) {
-		h.publish(touched, n)
+		h.publish(touched, n, noView)
 	}
-	h.publish(touchedRows{}, 5*maxBacklog)
+	h.publish(touchedRows{}, 5*maxBacklog, noView)
 	if keys, upTo, err := w.take(); err != nil || keys["k"] != 5*maxBacklog-1 || upTo != 5*maxBacklog {
 		t.Errorf("%d rows wait, up to %d, %v", len(keys), upTo, err)
 	}
 	leave()
-	h.publish(touched, 1)
+	h.publish(touched, 1, noView)
 	if keys, _, _ := w.take(); len(keys) != 0 {
 		t.Error("a watcher that has left is told")
 	}
@@ -66,3 +66,6 @@ func TestWatchersAreBounded(t *testing.T) {
 		t.Errorf("one more: %v", err)
 	}
 }
+
+// noView leaves no view's watchers out.
+func noView(string) bool { return false }

@@ -3,6 +3,7 @@ package projection
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/headgate/headgate/backbone/tail"
@@ -36,8 +37,11 @@ func (s *Service) Run(ctx context.Context) error {
 	for _, f := range s.followers() {
 		s.start(f)
 	}
+	var skips sync.WaitGroup
+	skips.Go(func() { s.followSkips(ctx) })
 	s.follow(ctx)
 	cancel()
+	skips.Wait()
 	err := <-ended
 	for _, f := range s.followers() {
 		f.stopped()
@@ -134,6 +138,10 @@ func (s *Service) reconcileChanged(ctx context.Context) error {
 func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) error {
 	l, known := s.lane(tenant)
 	if known {
+		l.shown.tidy()
+		if l.next != nil {
+			l.next.tidy()
+		}
 		if replaced, err := s.replaceDamaged(ctx, tenant, l); replaced || err != nil {
 			return err
 		}
@@ -173,7 +181,7 @@ func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) err
 
 // complete reports whether the views have followed the journal as far as the shown ones.
 func (f *follower) complete(shown *follower) bool {
-	if _, _, building := f.building(); building {
+	if _, _, building := f.building(); building || f.catching() {
 		return false
 	}
 	return f.epoch != shown.epoch || f.position() >= shown.position()
@@ -215,7 +223,7 @@ func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*f
 	checked := &checkedStore{Store: rows}
 	f := newFollower(tenant, s.tail, current, checked, origin, epoch, s.log)
 	f.timeline, f.whole, f.shared.node = s.timeline, max(s.end, s.tail.Position()), &s.filters
-	f.changes = s.noteChange
+	f.changes, f.skips = s.noteChange, s.skips
 	f.beyond = func(checkpoint uint64) {
 		if epoch == s.journal.Epoch() {
 			s.journal.Integrity().Reached(checkpoint, "a tenant's views have followed it further")

@@ -18,16 +18,18 @@ var (
 	waitingMetric    = prometheus.NewDesc("headgate_projection_waiting", "Events of the tenant that are not in its views yet, of the same tenants; an estimate, at least 1 while there are any.", []string{"tenant", "generation"}, nil)
 	failingMetric    = prometheus.NewDesc("headgate_projection_failing", "1 while the tenant's views cannot apply an event, of the same tenants.", []string{"tenant", "generation"}, nil)
 
-	tenantsMetric    = prometheus.NewDesc("headgate_projection_tenants", "Tenants whose views are on this node, by state: current, behind (events wait), building (not shown yet) or failing (an event cannot be applied).", []string{"state"}, nil)
-	allWaitingMetric = prometheus.NewDesc("headgate_projection_waiting_events", "Events of all tenants that are not in the shown views yet.", nil, nil)
-	filterKeysMetric = prometheus.NewDesc("headgate_projection_filter_keys", "Hashes of the keys of rows that filters of watches have selected, in memory, of all tenants.", nil, nil)
-	filtersMetric    = prometheus.NewDesc("headgate_projection_filters_exceeded_total", "Filters of watches whose keys exceeded a bound of the filter, the tenant or the node: removals of rows that never matched are sent too.", nil, nil)
-	databaseMetric   = prometheus.NewDesc("headgate_views_database_available", "1 while the views' database answers; always 1 for views in files.", nil, nil)
+	failingViewsMetric = prometheus.NewDesc("headgate_projection_failing_views", "Views that are shown and cannot apply an event; the tenants' other views continue.", nil, nil)
+	failingViewMetric  = prometheus.NewDesc("headgate_projection_view_failing", "1 for a view that is shown and cannot apply an event, of the first ten by tenant and view.", []string{"tenant", "view"}, nil)
+	tenantsMetric      = prometheus.NewDesc("headgate_projection_tenants", "Tenants whose views are on this node, by state: current, behind (events wait), building (not shown yet) or failing (an event cannot be applied).", []string{"state"}, nil)
+	allWaitingMetric   = prometheus.NewDesc("headgate_projection_waiting_events", "Events of all tenants that are not in the shown views yet.", nil, nil)
+	filterKeysMetric   = prometheus.NewDesc("headgate_projection_filter_keys", "Hashes of the keys of rows that filters of watches have selected, in memory, of all tenants.", nil, nil)
+	filtersMetric      = prometheus.NewDesc("headgate_projection_filters_exceeded_total", "Filters of watches whose keys exceeded a bound of the filter, the tenant or the node: removals of rows that never matched are sent too.", nil, nil)
+	databaseMetric     = prometheus.NewDesc("headgate_views_database_available", "1 while the views' database answers; always 1 for views in files.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{checkpointMetric, targetMetric, waitingMetric, failingMetric, tenantsMetric, allWaitingMetric, databaseMetric, damagedMetric, filterKeysMetric, filtersMetric} {
+	for _, d := range []*prometheus.Desc{checkpointMetric, targetMetric, waitingMetric, failingMetric, tenantsMetric, allWaitingMetric, databaseMetric, damagedMetric, filterKeysMetric, filtersMetric, failingViewsMetric, failingViewMetric} {
 		descriptions <- d
 	}
 	s.answers.Describe(descriptions)
@@ -54,6 +56,11 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	gauge(filterKeysMetric, float64(s.filters.keys.Load()))
 	metrics <- prometheus.MustNewConstMetric(filtersMetric, prometheus.CounterValue, float64(s.filters.exceeded.Load()))
 	gauge(databaseMetric, number(s.store == nil || s.store() == nil))
+	failing, count := s.Failing(shownTenants)
+	gauge(failingViewsMetric, float64(count))
+	for _, one := range failing {
+		gauge(failingViewMetric, 1, one.Tenant.String(), one.View)
+	}
 	all, waiting, states := s.progress()
 	gauge(allWaitingMetric, float64(waiting))
 	for state, tenants := range states {
@@ -99,10 +106,10 @@ func (s *Service) progress() (all []progress, waiting int64, states map[string]i
 	return all, waiting, states
 }
 
-// stopped reports whether views cannot apply an event, for another reason than that the journal or
+// stopped reports whether views, or one of them, cannot apply an event, for another reason than that the journal or
 // the database is away.
 func (s *Service) stopped(f *follower) bool {
-	return f.failing() != nil && !s.away() && (s.store == nil || s.store() == nil)
+	return len(f.failures()) > 0 || f.failing() != nil && !s.away() && (s.store == nil || s.store() == nil)
 }
 
 // newestEvent returns the journal sequence of the tenant's newest event, as far as is known.

@@ -3,6 +3,7 @@ package projection_test
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/headgate/headgate/backbone/backbonetest"
@@ -36,13 +37,15 @@ func gathered(t *testing.T, c prometheus.Collector) map[string]float64 {
 // While a projection cannot apply an event, its target still grows with the journal, events wait for
 // it, and metrics count and name it as failing.
 func TestMetrics_AStoppedProjectionFallsBehind(t *testing.T) {
-	f := start(t, backbonetest.Start(t), sqlite.In(t.TempDir()), model.Wallet)
+	var broken atomic.Bool
+	f := start(t, backbonetest.Start(t), breakingFor(sqlite.In(t.TempDir()), "acme", &broken), model.Wallet)
 	f.append(t, "acme", "w", "opened", `{"owner":"Ada"}`)
 	until(t, "it is applied", func() bool {
 		now := gathered(t, f.service)
 		return now["headgate_projection_tenants{state=current}"] == 2 && now["headgate_projection_checkpoint{generation=shown,tenant=acme}"] == float64(f.sequence["acme"])
 	})
-	f.append(t, "acme", "w", "deposited", `{"amount":"nothing"}`) // no number
+	broken.Store(true)
+	f.append(t, "acme", "w", "deposited", `{"amount":1}`)
 	until(t, "it fails", func() bool {
 		now := gathered(t, f.service)
 		return now["headgate_projection_tenants{state=failing}"] == 1 && now["headgate_projection_failing{generation=shown,tenant=acme}"] == 1

@@ -93,6 +93,8 @@ type fixture struct {
 	last      map[string]uint64 // sequence of each aggregate's last event
 	versions  map[string]int64
 	sequence  map[string]uint64 // of each tenant's last event
+	js        jetstream.JetStream
+	skipped   backbone.Skip // the record that skip has put last
 	stop      func()
 }
 
@@ -130,7 +132,7 @@ func startWith(t *testing.T, js jetstream.JetStream, open store.Opener, source m
 	go func() { done <- service.Run(ctx) }()
 	f := &fixture{
 		client: gatewayv1connect.NewQueryServiceClient(contextkit.NewClient(connectinprocess.New(server))), service: service, models: models, tenants: tenants, journal: journal,
-		positions: position.NewCodec(secret, journal.Epoch, nil), last: map[string]uint64{}, versions: map[string]int64{}, sequence: map[string]uint64{},
+		js: js, positions: position.NewCodec(secret, journal.Epoch, nil), last: map[string]uint64{}, versions: map[string]int64{}, sequence: map[string]uint64{},
 	}
 	stopped := false
 	f.stop = func() {
@@ -455,8 +457,35 @@ func (h held) Apply(ctx context.Context, change func(*store.Batch, store.State) 
 
 func TestReadinessTellsTenantsApart(t *testing.T) { overBoth(t, readinessTellsTenantsApart) }
 
+// breaking is a store that takes nothing while it is broken.
+type breaking struct {
+	store.Store
+
+	broken *atomic.Bool
+}
+
+func (b breaking) Apply(ctx context.Context, change func(*store.Batch, store.State) error) error {
+	if b.broken.Load() {
+		return errors.New("a fault")
+	}
+	return b.Store.Apply(ctx, change)
+}
+
+// breakingFor opens stores of which that of a tenant may break.
+func breakingFor(open store.Opener, tenant string, broken *atomic.Bool) store.Opener {
+	return func(ctx context.Context, of contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+		rows, err := open(ctx, of, views, origin)
+		if of.String() == tenant {
+			return breaking{rows, broken}, err
+		}
+		return rows, err
+	}
+}
+
 func readinessTellsTenantsApart(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+	var broken atomic.Bool
+	broken.Store(true)
+	f := start(t, backbonetest.Start(t), breakingFor(newStore(t), "acme", &broken), model.Wallet)
 	if err := f.service.Ready(t.Context(), contextkit.TenantID{}); err != nil {
 		t.Fatal(err)
 	}
@@ -466,9 +495,8 @@ func readinessTellsTenantsApart(t *testing.T, newStore func(t *testing.T) store.
 	if err := f.service.Ready(t.Context(), backbonetest.Tenant(t, "initech")); err == nil {
 		t.Fatal("a tenant that is not served is ready")
 	}
-	// An event that the views cannot take: the tenant stops there, loudly, and
-	// no other does.
-	f.append(t, "acme", "w", "opened", `{"nobody":true}`)
+	// A store that fails stops its tenant, and no other.
+	f.append(t, "acme", "w", "opened", `{"owner":"ada"}`)
 	deadline := time.After(10 * time.Second)
 	for f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")) == nil {
 		select {

@@ -57,6 +57,8 @@ type Service struct {
 	timeline  *backbone.Timeline
 	log       zerolog.Logger
 	tail      *tail.Tail
+	js        jetstream.JetStream
+	skips     *skipRecords
 	end       uint64        // of the journal when the node started
 	wakes     chan struct{} // holds a value when changed has tenants
 	damaged   atomic.Int64  // stores that were set aside
@@ -99,7 +101,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		tenants: tenants, models: models, journal: journal, opener: open, conn: js.Conn(), log: log, timeline: timeline,
 		positions: position.NewCodec(secret, journal.Epoch, config.Tokens), pages: query.NewPages(secret, config.Tokens),
 		answers: response.NewLimiter(config.Answers), tokens: config.Tokens, store: config.Store, outage: config.Outage,
-		lanes: map[contextkit.TenantID]lane{}, wakes: make(chan struct{}, 1), changed: map[contextkit.TenantID]struct{}{},
+		js: js, skips: newSkipRecords(js), lanes: map[contextkit.TenantID]lane{}, wakes: make(chan struct{}, 1), changed: map[contextkit.TenantID]struct{}{},
 		tail: tail.New(js, journal, tail.Config{Name: "projection", QueueBytes: queueBytes, Log: log}),
 	}
 	if s.end, err = s.tail.End(ctx); err != nil {
@@ -218,7 +220,7 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 	}
 	res, page := &projectionv1.QueryResponse{}, response.Page{Bytes: s.answers.PageBytes()}
 	var last []any
-	state, err := f.rows.Query(ctx, view, plan, func(values, terms []any) error {
+	state, err := f.readRows(ctx, view, plan, func(values, terms []any) error {
 		if len(res.Rows) == plan.Limit-1 || !page.Add(rowSize(plan.Columns, values)) {
 			// The row beyond the page: another page follows the one before it.
 			token, err := s.pages.Next(scope, request, plan, last)
@@ -242,13 +244,14 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 	if err := s.answers.Hold(ctx, f.tenant, page.Used()); err != nil {
 		return nil, err
 	}
-	res.Position = s.positions.Format(f.tenant, state.Sequence)
+	res.Position, res.Incomplete = s.positions.Format(f.tenant, state.Sequence), f.incomplete(view, state)
 	return res, nil
 }
 
 // plan returns the plan of a page of a view.
 func (s *Service) plan(ctx context.Context, f *follower, view *model.View, request query.Request, scope string) (query.Plan, error) {
 	plan, err := query.Compile(view, request, f.rows.Dialect())
+	plan.Fingerprint = f.fingerprint(view)
 	if err != nil || request.PageToken == "" {
 		return plan, err
 	}
@@ -260,7 +263,7 @@ func (s *Service) plan(ctx context.Context, f *follower, view *model.View, reque
 		row := store.ByKey(view, f.rows.Dialect(), cursor.Key())
 		row.Columns, row.Terms = nil, plan.Terms
 		var found []any
-		if _, err := f.rows.Query(ctx, view, row, func(_, terms []any) error {
+		if _, err := f.readRows(ctx, view, row, func(_, terms []any) error {
 			found = slices.Clone(terms)
 			return nil
 		}); err != nil {
@@ -288,7 +291,7 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 		return nil, asConnectError(err)
 	}
 	var values []any
-	state, err := f.rows.Query(ctx, view, plan, func(found, _ []any) error {
+	state, err := f.readRows(ctx, view, plan, func(found, _ []any) error {
 		values = slices.Clone(found)
 		return nil
 	})
@@ -309,7 +312,7 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	return &projectionv1.GetResponse{Row: row, Position: s.positions.Format(f.tenant, state.Sequence)}, nil
+	return &projectionv1.GetResponse{Row: row, Position: s.positions.Format(f.tenant, state.Sequence), Incomplete: f.incomplete(view, state)}, nil
 }
 
 // ListViews implements QueryService.
@@ -332,6 +335,7 @@ func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequ
 		for _, column := range view.Columns {
 			out.Columns = append(out.Columns, &projectionv1.Column{Name: column.Name, Type: string(column.Type), Indexed: column.Index})
 		}
+		l.shown.describe(view, out)
 		res.Views = append(res.Views, out)
 	}
 	return res, nil
@@ -381,6 +385,9 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 	if err := f.startedProgress(ctx); err != nil {
 		return nil, nil, nil, asConnectError(err)
 	}
+	if err := f.startedView(ctx, name); err != nil {
+		return nil, nil, nil, asConnectError(err)
+	}
 	if minPosition == "" {
 		return f, view, release, nil
 	}
@@ -394,7 +401,7 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 	}
 	waiting, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	if err := f.reaches(waiting, sequence); err != nil {
+	if err := f.reaches(waiting, name, sequence); err != nil {
 		switch {
 		case errors.Is(err, errMoved):
 			return nil, nil, nil, asConnectError(err)
@@ -402,6 +409,9 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 			return nil, nil, nil, ctx.Err()
 		}
 		return nil, nil, nil, asConnectError(&behindError{failing: f.failing() != nil, full: errors.Is(f.failing(), store.ErrFull), away: s.away()})
+	}
+	if _, err := f.viewState(name); err != nil {
+		return nil, nil, nil, asConnectError(err)
 	}
 	return f, view, release, nil
 }

@@ -78,7 +78,7 @@ func (w *watch) begin(ctx context.Context, after string) error {
 	if err != nil {
 		return err
 	}
-	if of != nil && of.Fingerprint != w.view.Fingerprint() {
+	if of != nil && of.Fingerprint != w.fingerprint(w.view) {
 		return w.snapshot(ctx) // the rows that the client knows were made by another definition
 	}
 	w.known = w.shared.matched == nil || of != nil && of.Filter == w.shared.matched.id
@@ -106,7 +106,7 @@ func (w *watch) snapshot(ctx context.Context) error {
 			more    bool
 			last    []any
 		)
-		sequence, err := w.query(ctx, w.view, plan, func(values, terms []any) error {
+		state, err := w.query(ctx, w.view, plan, func(values, terms []any) error {
 			row := sharedRow{size: rowSize(plan.Columns, values)}
 			if more = len(changes) == plan.Limit-1; more {
 				return store.ErrStop
@@ -130,7 +130,7 @@ func (w *watch) snapshot(ctx context.Context) error {
 			return err
 		}
 		if first {
-			w.sent = sequence // later pages may be newer; what changed since is told again
+			w.sent = state.Sequence // later pages may be newer; what changed since is told again
 		}
 		position := w.sent
 		if more {
@@ -236,7 +236,7 @@ func (w *watch) matching(changes []*projectionv1.Change) ([]*projectionv1.Change
 func (w *watch) read(ctx context.Context, keys []string, page response.Page) (found map[string]sharedRow, asOf uint64, read int, err error) {
 	plan := store.Among(w.plan, w.rows.Dialect(), keys)
 	found, read = make(map[string]sharedRow, len(keys)), len(keys)
-	asOf, err = w.query(ctx, w.view, plan, func(values, terms []any) error {
+	state, err := w.query(ctx, w.view, plan, func(values, terms []any) error {
 		key, row := keyOf(terms), sharedRow{size: rowSize(plan.Columns, values)}
 		var err error
 		if row.row, err = structOf(key, plan.Columns, values); err != nil {
@@ -249,7 +249,7 @@ func (w *watch) read(ctx context.Context, keys []string, page response.Page) (fo
 		found[key] = row
 		return nil
 	})
-	return found, asOf, read, err
+	return found, state.Sequence, read, err
 }
 
 // send sends a message whose changes have a size in bytes; position 0 is none. The size is
@@ -265,8 +265,11 @@ func (w *watch) send(ctx context.Context, changes []*projectionv1.Change, size i
 	}
 	defer release()
 	message := &projectionv1.WatchResponse{Changes: changes, Reset_: reset}
+	if state, err := w.viewState(w.view.Name); err == nil {
+		message.Incomplete = w.incomplete(w.view, state)
+	}
 	if position > 0 || !reset && len(changes) == 0 {
-		of := positions.View{Fingerprint: w.view.Fingerprint()}
+		of := positions.View{Fingerprint: w.fingerprint(w.view)}
 		if w.known && w.shared.matched != nil {
 			of.Filter = w.shared.matched.id
 		}
@@ -307,10 +310,12 @@ func (w *watch) missed(ctx context.Context, after uint64) (changed map[string]ui
 		}
 		p := prepared{}
 		var err error
-		if p.ref, p.data, p.meta, err = w.follower.read(ctx, event); err != nil {
+		if p.ref, p.data, p.meta, err = w.follower.read(ctx, event); err != nil && !errors.Is(err, errUnreadable) {
 			return err
 		}
-		return w.touch(ctx, p, touched)
+		p.unreadable = err
+		w.touch(ctx, w.view, &p, touched)
+		return nil
 	})
 	switch {
 	case errors.Is(err, errMany):

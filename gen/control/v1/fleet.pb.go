@@ -388,9 +388,13 @@ type Node struct {
 	// The revision of the applied model while the node does not use it; empty: it does.
 	ModelPending string `protobuf:"bytes,18,opt,name=model_pending,json=modelPending,proto3" json:"model_pending,omitempty"`
 	// Why it does not use the applied model.
-	ModelProblem  string `protobuf:"bytes,19,opt,name=model_problem,json=modelProblem,proto3" json:"model_problem,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ModelProblem string `protobuf:"bytes,19,opt,name=model_problem,json=modelProblem,proto3" json:"model_problem,omitempty"`
+	// Views at a projection node that cannot apply an event, at most ten.
+	FailingViews []*FailingView `protobuf:"bytes,20,rep,name=failing_views,json=failingViews,proto3" json:"failing_views,omitempty"`
+	// The number of such views.
+	FailingViewCount int32 `protobuf:"varint,21,opt,name=failing_view_count,json=failingViewCount,proto3" json:"failing_view_count,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -556,6 +560,20 @@ func (x *Node) GetModelProblem() string {
 	return ""
 }
 
+func (x *Node) GetFailingViews() []*FailingView {
+	if x != nil {
+		return x.FailingViews
+	}
+	return nil
+}
+
+func (x *Node) GetFailingViewCount() int32 {
+	if x != nil {
+		return x.FailingViewCount
+	}
+	return 0
+}
+
 // Load is what a node has been doing in the last seconds.
 type Load struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -665,6 +683,124 @@ func (x *Load) GetGoroutines() int64 {
 	return 0
 }
 
+// FailingView is a view that cannot apply an event: the tenant's other views continue.
+type FailingView struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The view's name.
+	View string `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
+	// The event's id.
+	EventId string `protobuf:"bytes,3,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// The event's sequence in the journal.
+	Sequence int64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The event's type, such as "wallet.deposited".
+	EventType string `protobuf:"bytes,5,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
+	// The event's aggregate, such as "wallet/ada".
+	Aggregate string `protobuf:"bytes,6,opt,name=aggregate,proto3" json:"aggregate,omitempty"`
+	// The place in the model; empty: the database refuses the row.
+	Rule string `protobuf:"bytes,7,opt,name=rule,proto3" json:"rule,omitempty"`
+	// The expression that fails; empty: none does.
+	Expression string `protobuf:"bytes,8,opt,name=expression,proto3" json:"expression,omitempty"`
+	// The reason.
+	Reason        string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailingView) Reset() {
+	*x = FailingView{}
+	mi := &file_control_v1_fleet_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailingView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailingView) ProtoMessage() {}
+
+func (x *FailingView) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_fleet_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailingView.ProtoReflect.Descriptor instead.
+func (*FailingView) Descriptor() ([]byte, []int) {
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FailingView) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *FailingView) GetView() string {
+	if x != nil {
+		return x.View
+	}
+	return ""
+}
+
+func (x *FailingView) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *FailingView) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *FailingView) GetEventType() string {
+	if x != nil {
+		return x.EventType
+	}
+	return ""
+}
+
+func (x *FailingView) GetAggregate() string {
+	if x != nil {
+		return x.Aggregate
+	}
+	return ""
+}
+
+func (x *FailingView) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *FailingView) GetExpression() string {
+	if x != nil {
+		return x.Expression
+	}
+	return ""
+}
+
+func (x *FailingView) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_control_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_control_v1_fleet_proto_rawDesc = "" +
@@ -683,7 +819,7 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\x05nodes\x18\x03 \x03(\v2\x10.control.v1.NodeR\x05nodes\x12\x16\n" +
 	"\x06silent\x18\x04 \x01(\x05R\x06silent\x12/\n" +
 	"\x05as_of\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x16\n" +
-	"\x06outage\x18\x06 \x01(\tR\x06outage\"\xf6\x04\n" +
+	"\x06outage\x18\x06 \x01(\tR\x06outage\"\xe2\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
@@ -705,7 +841,9 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\bdegraded\x18\x10 \x03(\tR\bdegraded\x12%\n" +
 	"\x0emodel_revision\x18\x11 \x01(\tR\rmodelRevision\x12#\n" +
 	"\rmodel_pending\x18\x12 \x01(\tR\fmodelPending\x12#\n" +
-	"\rmodel_problem\x18\x13 \x01(\tR\fmodelProblemB\x06\n" +
+	"\rmodel_problem\x18\x13 \x01(\tR\fmodelProblem\x12<\n" +
+	"\rfailing_views\x18\x14 \x03(\v2\x17.control.v1.FailingViewR\ffailingViews\x12,\n" +
+	"\x12failing_view_count\x18\x15 \x01(\x05R\x10failingViewCountB\x06\n" +
 	"\x04_lag\"\x81\x02\n" +
 	"\x04Load\x12(\n" +
 	"\x10calls_per_second\x18\x01 \x01(\x01R\x0ecallsPerSecond\x12*\n" +
@@ -717,7 +855,20 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\fmemory_bytes\x18\a \x01(\x03R\vmemoryBytes\x12\x1e\n" +
 	"\n" +
 	"goroutines\x18\b \x01(\x03R\n" +
-	"goroutines*l\n" +
+	"goroutines\"\xfe\x01\n" +
+	"\vFailingView\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
+	"\x04view\x18\x02 \x01(\tR\x04view\x12\x19\n" +
+	"\bevent_id\x18\x03 \x01(\tR\aeventId\x12\x1a\n" +
+	"\bsequence\x18\x04 \x01(\x03R\bsequence\x12\x1d\n" +
+	"\n" +
+	"event_type\x18\x05 \x01(\tR\teventType\x12\x1c\n" +
+	"\taggregate\x18\x06 \x01(\tR\taggregate\x12\x12\n" +
+	"\x04rule\x18\a \x01(\tR\x04rule\x12\x1e\n" +
+	"\n" +
+	"expression\x18\b \x01(\tR\n" +
+	"expression\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason*l\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_READY\x10\x01\x12\x18\n" +
@@ -749,7 +900,7 @@ func file_control_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_control_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_control_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_control_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_control_v1_fleet_proto_goTypes = []any{
 	(NodeState)(0),                // 0: control.v1.NodeState
 	(*GetFleetRequest)(nil),       // 1: control.v1.GetFleetRequest
@@ -759,27 +910,29 @@ var file_control_v1_fleet_proto_goTypes = []any{
 	(*Fleet)(nil),                 // 5: control.v1.Fleet
 	(*Node)(nil),                  // 6: control.v1.Node
 	(*Load)(nil),                  // 7: control.v1.Load
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*FailingView)(nil),           // 8: control.v1.FailingView
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_control_v1_fleet_proto_depIdxs = []int32{
 	5,  // 0: control.v1.GetFleetResponse.fleet:type_name -> control.v1.Fleet
 	5,  // 1: control.v1.WatchFleetResponse.fleet:type_name -> control.v1.Fleet
-	8,  // 2: control.v1.Fleet.taken:type_name -> google.protobuf.Timestamp
+	9,  // 2: control.v1.Fleet.taken:type_name -> google.protobuf.Timestamp
 	6,  // 3: control.v1.Fleet.nodes:type_name -> control.v1.Node
-	8,  // 4: control.v1.Fleet.as_of:type_name -> google.protobuf.Timestamp
-	8,  // 5: control.v1.Node.started:type_name -> google.protobuf.Timestamp
+	9,  // 4: control.v1.Fleet.as_of:type_name -> google.protobuf.Timestamp
+	9,  // 5: control.v1.Node.started:type_name -> google.protobuf.Timestamp
 	0,  // 6: control.v1.Node.state:type_name -> control.v1.NodeState
 	7,  // 7: control.v1.Node.load:type_name -> control.v1.Load
-	8,  // 8: control.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
-	1,  // 9: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
-	3,  // 10: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
-	2,  // 11: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
-	4,  // 12: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
-	11, // [11:13] is the sub-list for method output_type
-	9,  // [9:11] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	9,  // 8: control.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	8,  // 9: control.v1.Node.failing_views:type_name -> control.v1.FailingView
+	1,  // 10: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
+	3,  // 11: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
+	2,  // 12: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
+	4,  // 13: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
+	12, // [12:14] is the sub-list for method output_type
+	10, // [10:12] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_fleet_proto_init() }
@@ -794,7 +947,7 @@ func file_control_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_fleet_proto_rawDesc), len(file_control_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

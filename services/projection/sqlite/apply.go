@@ -65,7 +65,7 @@ func rejected(view *model.View, err error) error {
 	if !ok {
 		return err
 	}
-	reason := ""
+	var reason string
 	switch e.Code() & 0xff {
 	case lib.SQLITE_TOOBIG:
 		reason = "a value is larger than the database can store"

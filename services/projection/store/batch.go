@@ -99,6 +99,11 @@ func (b *Batch) SetView(name string, state ViewState) {
 	b.states[name] = state
 }
 
+// Empty reports whether nothing is to be written.
+func (b *Batch) Empty() bool {
+	return len(b.views) == 0 && len(b.cleared) == 0 && len(b.states) == 0 && b.to == Checkpoint{}
+}
+
 // Checkpoint returns where the views in step move to, zero if they do not move.
 func (b *Batch) Checkpoint() Checkpoint { return b.to }
 

@@ -1,5 +1,6 @@
 import { useState } from "react";
 import { useQuery } from "@connectrpc/connect-query";
+import { Link } from "@tanstack/react-router";
 import { FleetService, NodeState, type Fleet as FleetMessage, type Node } from "../gen/control/v1/fleet_pb";
 import { bytes, ms, number, since, unknown } from "../app/format";
 import { useUrl } from "../app/url";
@@ -75,6 +76,24 @@ function Nodes({ fleet }: { fleet: FleetMessage }) {
           { name: "Up", number: true, cell: (node) => (node.state === NodeState.LOST ? unknown : since(node.started)) },
         ]}
       />
+      {fleet.nodes.some((node) => node.failingViewCount > 0) ? (
+        <section className="panel" aria-label="Failing views">
+          <h2>Views that cannot apply an event</h2>
+          <ul>
+            {fleet.nodes.flatMap((node) => [
+              ...node.failingViews.map((view) => (
+                <li key={node.id + view.tenantId + view.view}>
+                  <Link to="/views" search={{ tenant: view.tenantId, view: view.view }}>
+                    {view.tenantId}/{view.view}
+                  </Link>
+                  , at {node.id}: {view.eventType} of {view.aggregate}: {view.reason}
+                </li>
+              )),
+              ...(node.failingViewCount > node.failingViews.length ? [<li key={node.id}>{node.failingViewCount - node.failingViews.length} more at {node.id}</li>] : []),
+            ])}
+          </ul>
+        </section>
+      ) : null}
       {fleet.nodes.some((node) => node.openBreakers.length > 0) ? (
         <section className="panel" aria-label="Open breakers">
           <h2>Diverted by breakers</h2>

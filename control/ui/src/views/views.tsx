@@ -2,7 +2,7 @@ import type { JsonObject } from "@bufbuild/protobuf";
 import { useQuery } from "@connectrpc/connect-query";
 import { keepPreviousData } from "@tanstack/react-query";
 import { useState } from "react";
-import { QueryService, type View } from "../gen/projection/gateway/v1/query_pb";
+import { QueryService, ViewState, type View } from "../gen/projection/gateway/v1/query_pb";
 import { useUrl } from "../app/url";
 import { useWatch } from "../app/watch";
 import { Button, Copy } from "../parts/action";
@@ -10,6 +10,7 @@ import { Choice, Text } from "../parts/field";
 import { Answered, Badge, Empty, Problem } from "../parts/state";
 import { Table } from "../parts/table";
 import { TenantPicker, useTenant } from "../parts/tenant";
+import { Failed, Skips } from "./failed";
 import { commandLines } from "./lines";
 
 type Row = JsonObject;
@@ -35,7 +36,26 @@ export function Views() {
             <Badge tone={generation.failing ? "bad" : "warn"}>{generation.failing ? "does not advance" : "being built"}</Badge> The views of model {generation.model} are built beside these: {generation.percent} %.
           </p>
         ))}
-      {tenant === "" ? null : <Answered of={views}>{() => (view ? <Console key={tenant + view.name} tenant={tenant} view={view} /> : <Empty>The model has no view.</Empty>)}</Answered>}
+      {tenant === "" ? null : <Answered of={views}>{() =>
+        view ? (
+          <>
+            {all.some((one) => one.state === ViewState.FAILED) ? (
+              <p role="status">
+                <Badge tone="bad">failed</Badge> {all.filter((one) => one.state === ViewState.FAILED).map((one) => one.name).join(", ")}: the other views continue.
+              </p>
+            ) : null}
+            {view.skipped > 0 ? (
+              <p role="status">
+                <Badge tone="warn">incomplete</Badge> Operators have skipped {view.skipped} {view.skipped === 1 ? "event" : "events"} of this view.
+              </p>
+            ) : null}
+            {view.failure ? <Failed tenant={tenant} view={view.name} failure={view.failure} again={() => void views.refetch()} /> : <Console key={tenant + view.name} tenant={tenant} view={view} />}
+            <Skips tenant={tenant} view={view.name} />
+          </>
+        ) : (
+          <Empty>The model has no view.</Empty>
+        )
+      }</Answered>}
     </div>
   );
 }

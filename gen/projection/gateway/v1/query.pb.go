@@ -27,6 +27,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ViewState is whether a view can be read.
+type ViewState int32
+
+const (
+	// Not known.
+	ViewState_VIEW_STATE_UNSPECIFIED ViewState = 0
+	// It follows the journal.
+	ViewState_VIEW_STATE_CURRENT ViewState = 1
+	// It is being built: reads are UNAVAILABLE.
+	ViewState_VIEW_STATE_BUILDING ViewState = 2
+	// It cannot apply an event: reads are FAILED_PRECONDITION until the model is corrected or an
+	// operator skips the event.
+	ViewState_VIEW_STATE_FAILED ViewState = 3
+)
+
+// Enum value maps for ViewState.
+var (
+	ViewState_name = map[int32]string{
+		0: "VIEW_STATE_UNSPECIFIED",
+		1: "VIEW_STATE_CURRENT",
+		2: "VIEW_STATE_BUILDING",
+		3: "VIEW_STATE_FAILED",
+	}
+	ViewState_value = map[string]int32{
+		"VIEW_STATE_UNSPECIFIED": 0,
+		"VIEW_STATE_CURRENT":     1,
+		"VIEW_STATE_BUILDING":    2,
+		"VIEW_STATE_FAILED":      3,
+	}
+)
+
+func (x ViewState) Enum() *ViewState {
+	p := new(ViewState)
+	*p = x
+	return p
+}
+
+func (x ViewState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ViewState) Descriptor() protoreflect.EnumDescriptor {
+	return file_projection_gateway_v1_query_proto_enumTypes[0].Descriptor()
+}
+
+func (ViewState) Type() protoreflect.EnumType {
+	return &file_projection_gateway_v1_query_proto_enumTypes[0]
+}
+
+func (x ViewState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ViewState.Descriptor instead.
+func (ViewState) EnumDescriptor() ([]byte, []int) {
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{0}
+}
+
 // QueryRequest asks for a page of a view.
 type QueryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -203,7 +261,9 @@ type QueryResponse struct {
 	// Asks for the next page; empty on the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// How far the view had followed the journal when it answered.
-	Position      string `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
+	Position string `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
+	// Whether the view was made without events that an operator has skipped.
+	Incomplete    bool `protobuf:"varint,4,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -257,6 +317,13 @@ func (x *QueryResponse) GetPosition() string {
 		return x.Position
 	}
 	return ""
+}
+
+func (x *QueryResponse) GetIncomplete() bool {
+	if x != nil {
+		return x.Incomplete
+	}
+	return false
 }
 
 // GetRequest names a row.
@@ -347,7 +414,9 @@ type GetResponse struct {
 	// The row, a member a column.
 	Row *structpb.Struct `protobuf:"bytes,1,opt,name=row,proto3" json:"row,omitempty"`
 	// How far the view had followed the journal when it answered.
-	Position      string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	// As in QueryResponse.
+	Incomplete    bool `protobuf:"varint,3,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,6 +463,13 @@ func (x *GetResponse) GetPosition() string {
 		return x.Position
 	}
 	return ""
+}
+
+func (x *GetResponse) GetIncomplete() bool {
+	if x != nil {
+		return x.Incomplete
+	}
+	return false
 }
 
 // WatchRequest asks for a view's rows and their changes.
@@ -498,7 +574,9 @@ type WatchResponse struct {
 	// the rows that come first.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
 	// All rows follow: what the client knew before counts no more.
-	Reset_        bool `protobuf:"varint,3,opt,name=reset,proto3" json:"reset,omitempty"`
+	Reset_ bool `protobuf:"varint,3,opt,name=reset,proto3" json:"reset,omitempty"`
+	// As in QueryResponse.
+	Incomplete    bool `protobuf:"varint,4,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -550,6 +628,13 @@ func (x *WatchResponse) GetPosition() string {
 func (x *WatchResponse) GetReset_() bool {
 	if x != nil {
 		return x.Reset_
+	}
+	return false
+}
+
+func (x *WatchResponse) GetIncomplete() bool {
+	if x != nil {
+		return x.Incomplete
 	}
 	return false
 }
@@ -836,7 +921,13 @@ type View struct {
 	// The view's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its columns, in the model's order.
-	Columns       []*Column `protobuf:"bytes,2,rep,name=columns,proto3" json:"columns,omitempty"`
+	Columns []*Column `protobuf:"bytes,2,rep,name=columns,proto3" json:"columns,omitempty"`
+	// Whether it can be read.
+	State ViewState `protobuf:"varint,3,opt,name=state,proto3,enum=projection.gateway.v1.ViewState" json:"state,omitempty"`
+	// Why it cannot be read, if its state is VIEW_STATE_FAILED.
+	Failure *ViewFailure `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"`
+	// The number of events that an operator has skipped.
+	Skipped       int32 `protobuf:"varint,5,opt,name=skipped,proto3" json:"skipped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -883,6 +974,27 @@ func (x *View) GetColumns() []*Column {
 		return x.Columns
 	}
 	return nil
+}
+
+func (x *View) GetState() ViewState {
+	if x != nil {
+		return x.State
+	}
+	return ViewState_VIEW_STATE_UNSPECIFIED
+}
+
+func (x *View) GetFailure() *ViewFailure {
+	if x != nil {
+		return x.Failure
+	}
+	return nil
+}
+
+func (x *View) GetSkipped() int32 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
 }
 
 // Column describes a column of a view.
@@ -949,6 +1061,106 @@ func (x *Column) GetIndexed() bool {
 	return false
 }
 
+// ViewFailure is the event that a view cannot apply, and why.
+type ViewFailure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event's id.
+	EventId string `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// The event's type, such as "wallet.deposited".
+	EventType string `protobuf:"bytes,2,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
+	// The event's aggregate, such as "wallet/ada", and its number among the aggregate's events.
+	Aggregate string `protobuf:"bytes,3,opt,name=aggregate,proto3" json:"aggregate,omitempty"`
+	// See aggregate.
+	Version int64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	// The place in the model; empty: the database refuses the row.
+	Rule string `protobuf:"bytes,5,opt,name=rule,proto3" json:"rule,omitempty"`
+	// The expression that fails; empty: none does.
+	Expression string `protobuf:"bytes,6,opt,name=expression,proto3" json:"expression,omitempty"`
+	// The reason.
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ViewFailure) Reset() {
+	*x = ViewFailure{}
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ViewFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ViewFailure) ProtoMessage() {}
+
+func (x *ViewFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ViewFailure.ProtoReflect.Descriptor instead.
+func (*ViewFailure) Descriptor() ([]byte, []int) {
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ViewFailure) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *ViewFailure) GetEventType() string {
+	if x != nil {
+		return x.EventType
+	}
+	return ""
+}
+
+func (x *ViewFailure) GetAggregate() string {
+	if x != nil {
+		return x.Aggregate
+	}
+	return ""
+}
+
+func (x *ViewFailure) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ViewFailure) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *ViewFailure) GetExpression() string {
+	if x != nil {
+		return x.Expression
+	}
+	return ""
+}
+
+func (x *ViewFailure) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_projection_gateway_v1_query_proto protoreflect.FileDescriptor
 
 const file_projection_gateway_v1_query_proto_rawDesc = "" +
@@ -970,11 +1182,14 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\tpageToken\x12!\n" +
-	"\x06fields\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\x06fields\"\x80\x01\n" +
+	"\x06fields\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\x06fields\"\xa0\x01\n" +
 	"\rQueryResponse\x12+\n" +
 	"\x04rows\x18\x01 \x03(\v2\x17.google.protobuf.StructR\x04rows\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\bposition\x18\x03 \x01(\tR\bposition\"\xfa\x01\n" +
+	"\bposition\x18\x03 \x01(\tR\bposition\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\x04 \x01(\bR\n" +
+	"incomplete\"\xfa\x01\n" +
 	"\n" +
 	"GetRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x121\n" +
@@ -982,21 +1197,27 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\x03key\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x03key\x12+\n" +
 	"\fmin_position\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vminPosition\x12!\n" +
-	"\x06fields\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\x06fields\"T\n" +
+	"\x06fields\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\x06fields\"t\n" +
 	"\vGetResponse\x12)\n" +
 	"\x03row\x18\x01 \x01(\v2\x17.google.protobuf.StructR\x03row\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\tR\bposition\"\xa0\x02\n" +
+	"\bposition\x18\x02 \x01(\tR\bposition\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\x03 \x01(\bR\n" +
+	"incomplete\"\xa0\x02\n" +
 	"\fWatchRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x121\n" +
 	"\x04view\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\x04view\x12 \n" +
 	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06filter\x12!\n" +
 	"\x06fields\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\x06fields\x12+\n" +
 	"\fmin_position\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vminPosition\x12\x1e\n" +
-	"\x05after\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05after\"z\n" +
+	"\x05after\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05after\"\x9a\x01\n" +
 	"\rWatchResponse\x127\n" +
 	"\achanges\x18\x01 \x03(\v2\x1d.projection.gateway.v1.ChangeR\achanges\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\tR\bposition\x12\x14\n" +
-	"\x05reset\x18\x03 \x01(\bR\x05reset\"E\n" +
+	"\x05reset\x18\x03 \x01(\bR\x05reset\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\x04 \x01(\bR\n" +
+	"incomplete\"E\n" +
 	"\x06Change\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12)\n" +
 	"\x03row\x18\x02 \x01(\v2\x17.google.protobuf.StructR\x03row\"_\n" +
@@ -1015,14 +1236,33 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\afailing\x18\x05 \x01(\bR\afailing\x12)\n" +
 	"\x10applied_position\x18\x06 \x01(\tR\x0fappliedPosition\x12'\n" +
 	"\x0ftarget_position\x18\a \x01(\tR\x0etargetPosition\x12\x18\n" +
-	"\apercent\x18\b \x01(\x05R\apercent\"S\n" +
+	"\apercent\x18\b \x01(\x05R\apercent\"\xe3\x01\n" +
 	"\x04View\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
-	"\acolumns\x18\x02 \x03(\v2\x1d.projection.gateway.v1.ColumnR\acolumns\"J\n" +
+	"\acolumns\x18\x02 \x03(\v2\x1d.projection.gateway.v1.ColumnR\acolumns\x126\n" +
+	"\x05state\x18\x03 \x01(\x0e2 .projection.gateway.v1.ViewStateR\x05state\x12<\n" +
+	"\afailure\x18\x04 \x01(\v2\".projection.gateway.v1.ViewFailureR\afailure\x12\x18\n" +
+	"\askipped\x18\x05 \x01(\x05R\askipped\"J\n" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
-	"\aindexed\x18\x03 \x01(\bR\aindexed2\xd0\x05\n" +
+	"\aindexed\x18\x03 \x01(\bR\aindexed\"\xcb\x01\n" +
+	"\vViewFailure\x12\x19\n" +
+	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12\x1d\n" +
+	"\n" +
+	"event_type\x18\x02 \x01(\tR\teventType\x12\x1c\n" +
+	"\taggregate\x18\x03 \x01(\tR\taggregate\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\x03R\aversion\x12\x12\n" +
+	"\x04rule\x18\x05 \x01(\tR\x04rule\x12\x1e\n" +
+	"\n" +
+	"expression\x18\x06 \x01(\tR\n" +
+	"expression\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason*o\n" +
+	"\tViewState\x12\x1a\n" +
+	"\x16VIEW_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12VIEW_STATE_CURRENT\x10\x01\x12\x17\n" +
+	"\x13VIEW_STATE_BUILDING\x10\x02\x12\x15\n" +
+	"\x11VIEW_STATE_FAILED\x10\x032\xd0\x05\n" +
 	"\fQueryService\x12\xb9\x01\n" +
 	"\x05Query\x12#.projection.gateway.v1.QueryRequest\x1a$.projection.gateway.v1.QueryResponse\"e\xaa\xed\x18/\n" +
 	"\n" +
@@ -1055,47 +1295,52 @@ func file_projection_gateway_v1_query_proto_rawDescGZIP() []byte {
 	return file_projection_gateway_v1_query_proto_rawDescData
 }
 
-var file_projection_gateway_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_projection_gateway_v1_query_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_projection_gateway_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_projection_gateway_v1_query_proto_goTypes = []any{
-	(*QueryRequest)(nil),      // 0: projection.gateway.v1.QueryRequest
-	(*Query)(nil),             // 1: projection.gateway.v1.Query
-	(*QueryResponse)(nil),     // 2: projection.gateway.v1.QueryResponse
-	(*GetRequest)(nil),        // 3: projection.gateway.v1.GetRequest
-	(*GetResponse)(nil),       // 4: projection.gateway.v1.GetResponse
-	(*WatchRequest)(nil),      // 5: projection.gateway.v1.WatchRequest
-	(*WatchResponse)(nil),     // 6: projection.gateway.v1.WatchResponse
-	(*Change)(nil),            // 7: projection.gateway.v1.Change
-	(*ListViewsRequest)(nil),  // 8: projection.gateway.v1.ListViewsRequest
-	(*ListViewsResponse)(nil), // 9: projection.gateway.v1.ListViewsResponse
-	(*Generation)(nil),        // 10: projection.gateway.v1.Generation
-	(*View)(nil),              // 11: projection.gateway.v1.View
-	(*Column)(nil),            // 12: projection.gateway.v1.Column
-	nil,                       // 13: projection.gateway.v1.QueryRequest.MetadataEntry
-	(*structpb.Struct)(nil),   // 14: google.protobuf.Struct
+	(ViewState)(0),            // 0: projection.gateway.v1.ViewState
+	(*QueryRequest)(nil),      // 1: projection.gateway.v1.QueryRequest
+	(*Query)(nil),             // 2: projection.gateway.v1.Query
+	(*QueryResponse)(nil),     // 3: projection.gateway.v1.QueryResponse
+	(*GetRequest)(nil),        // 4: projection.gateway.v1.GetRequest
+	(*GetResponse)(nil),       // 5: projection.gateway.v1.GetResponse
+	(*WatchRequest)(nil),      // 6: projection.gateway.v1.WatchRequest
+	(*WatchResponse)(nil),     // 7: projection.gateway.v1.WatchResponse
+	(*Change)(nil),            // 8: projection.gateway.v1.Change
+	(*ListViewsRequest)(nil),  // 9: projection.gateway.v1.ListViewsRequest
+	(*ListViewsResponse)(nil), // 10: projection.gateway.v1.ListViewsResponse
+	(*Generation)(nil),        // 11: projection.gateway.v1.Generation
+	(*View)(nil),              // 12: projection.gateway.v1.View
+	(*Column)(nil),            // 13: projection.gateway.v1.Column
+	(*ViewFailure)(nil),       // 14: projection.gateway.v1.ViewFailure
+	nil,                       // 15: projection.gateway.v1.QueryRequest.MetadataEntry
+	(*structpb.Struct)(nil),   // 16: google.protobuf.Struct
 }
 var file_projection_gateway_v1_query_proto_depIdxs = []int32{
-	1,  // 0: projection.gateway.v1.QueryRequest.query:type_name -> projection.gateway.v1.Query
-	13, // 1: projection.gateway.v1.QueryRequest.metadata:type_name -> projection.gateway.v1.QueryRequest.MetadataEntry
-	14, // 2: projection.gateway.v1.QueryResponse.rows:type_name -> google.protobuf.Struct
-	14, // 3: projection.gateway.v1.GetResponse.row:type_name -> google.protobuf.Struct
-	7,  // 4: projection.gateway.v1.WatchResponse.changes:type_name -> projection.gateway.v1.Change
-	14, // 5: projection.gateway.v1.Change.row:type_name -> google.protobuf.Struct
-	11, // 6: projection.gateway.v1.ListViewsResponse.views:type_name -> projection.gateway.v1.View
-	10, // 7: projection.gateway.v1.ListViewsResponse.generations:type_name -> projection.gateway.v1.Generation
-	12, // 8: projection.gateway.v1.View.columns:type_name -> projection.gateway.v1.Column
-	0,  // 9: projection.gateway.v1.QueryService.Query:input_type -> projection.gateway.v1.QueryRequest
-	3,  // 10: projection.gateway.v1.QueryService.Get:input_type -> projection.gateway.v1.GetRequest
-	5,  // 11: projection.gateway.v1.QueryService.Watch:input_type -> projection.gateway.v1.WatchRequest
-	8,  // 12: projection.gateway.v1.QueryService.ListViews:input_type -> projection.gateway.v1.ListViewsRequest
-	2,  // 13: projection.gateway.v1.QueryService.Query:output_type -> projection.gateway.v1.QueryResponse
-	4,  // 14: projection.gateway.v1.QueryService.Get:output_type -> projection.gateway.v1.GetResponse
-	6,  // 15: projection.gateway.v1.QueryService.Watch:output_type -> projection.gateway.v1.WatchResponse
-	9,  // 16: projection.gateway.v1.QueryService.ListViews:output_type -> projection.gateway.v1.ListViewsResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	2,  // 0: projection.gateway.v1.QueryRequest.query:type_name -> projection.gateway.v1.Query
+	15, // 1: projection.gateway.v1.QueryRequest.metadata:type_name -> projection.gateway.v1.QueryRequest.MetadataEntry
+	16, // 2: projection.gateway.v1.QueryResponse.rows:type_name -> google.protobuf.Struct
+	16, // 3: projection.gateway.v1.GetResponse.row:type_name -> google.protobuf.Struct
+	8,  // 4: projection.gateway.v1.WatchResponse.changes:type_name -> projection.gateway.v1.Change
+	16, // 5: projection.gateway.v1.Change.row:type_name -> google.protobuf.Struct
+	12, // 6: projection.gateway.v1.ListViewsResponse.views:type_name -> projection.gateway.v1.View
+	11, // 7: projection.gateway.v1.ListViewsResponse.generations:type_name -> projection.gateway.v1.Generation
+	13, // 8: projection.gateway.v1.View.columns:type_name -> projection.gateway.v1.Column
+	0,  // 9: projection.gateway.v1.View.state:type_name -> projection.gateway.v1.ViewState
+	14, // 10: projection.gateway.v1.View.failure:type_name -> projection.gateway.v1.ViewFailure
+	1,  // 11: projection.gateway.v1.QueryService.Query:input_type -> projection.gateway.v1.QueryRequest
+	4,  // 12: projection.gateway.v1.QueryService.Get:input_type -> projection.gateway.v1.GetRequest
+	6,  // 13: projection.gateway.v1.QueryService.Watch:input_type -> projection.gateway.v1.WatchRequest
+	9,  // 14: projection.gateway.v1.QueryService.ListViews:input_type -> projection.gateway.v1.ListViewsRequest
+	3,  // 15: projection.gateway.v1.QueryService.Query:output_type -> projection.gateway.v1.QueryResponse
+	5,  // 16: projection.gateway.v1.QueryService.Get:output_type -> projection.gateway.v1.GetResponse
+	7,  // 17: projection.gateway.v1.QueryService.Watch:output_type -> projection.gateway.v1.WatchResponse
+	10, // 18: projection.gateway.v1.QueryService.ListViews:output_type -> projection.gateway.v1.ListViewsResponse
+	15, // [15:19] is the sub-list for method output_type
+	11, // [11:15] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_projection_gateway_v1_query_proto_init() }
@@ -1108,13 +1353,14 @@ func file_projection_gateway_v1_query_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_projection_gateway_v1_query_proto_rawDesc), len(file_projection_gateway_v1_query_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   14,
+			NumEnums:      1,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_projection_gateway_v1_query_proto_goTypes,
 		DependencyIndexes: file_projection_gateway_v1_query_proto_depIdxs,
+		EnumInfos:         file_projection_gateway_v1_query_proto_enumTypes,
 		MessageInfos:      file_projection_gateway_v1_query_proto_msgTypes,
 	}.Build()
 	File_projection_gateway_v1_query_proto = out.File

@@ -78,7 +78,8 @@ type QueryServiceClient interface {
 	// token or position cannot be used; the message says where),
 	// DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
 	// (answers to the tenant that have not been read hold too many bytes),
-	// FAILED_PRECONDITION (the key of a page's last row is too long for a page token).
+	// FAILED_PRECONDITION (the key of a page's last row is too long for a page token; with
+	// the reason VIEW_FAILED: the view cannot apply an event).
 	Query(context.Context, *v1.QueryRequest) (*v1.QueryResponse, error)
 	// Get answers one row of a view by its key.
 	//
@@ -129,7 +130,8 @@ type QueryServiceHandler interface {
 	// token or position cannot be used; the message says where),
 	// DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
 	// (answers to the tenant that have not been read hold too many bytes),
-	// FAILED_PRECONDITION (the key of a page's last row is too long for a page token).
+	// FAILED_PRECONDITION (the key of a page's last row is too long for a page token; with
+	// the reason VIEW_FAILED: the view cannot apply an event).
 	Query(context.Context, *v1.QueryRequest) (*v1.QueryResponse, error)
 	// Get answers one row of a view by its key.
 	//

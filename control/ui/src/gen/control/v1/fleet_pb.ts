@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/fleet.proto.
  */
 export const file_control_v1_fleet: GenFile = /*@__PURE__*/
-  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0Iq4BCgVGbGVldBIpCgV0YWtlbhgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYWdlX21zGAIgASgDEh8KBW5vZGVzGAMgAygLMhAuY29udHJvbC52MS5Ob2RlEg4KBnNpbGVudBgEIAEoBRIpCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3V0YWdlGAYgASgJIv4CCgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSLgoKbGFzdF9oZWFyZBgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIZGVncmFkZWQYECADKAlCBgoEX2xhZyKoAQoETG9hZBIYChBjYWxsc19wZXJfc2Vjb25kGAEgASgBEhkKEWVycm9yc19wZXJfc2Vjb25kGAIgASgBEg4KBnA1MF9tcxgDIAEoARIOCgZwOTVfbXMYBCABKAESDgoGcDk5X21zGAUgASgBEhEKCWluX2ZsaWdodBgGIAEoAxIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEgoKZ29yb3V0aW5lcxgIIAEoAypsCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEE5PREVfU1RBVEVfUkVBRFkQARIYChROT0RFX1NUQVRFX05PVF9SRUFEWRACEhMKD05PREVfU1RBVEVfTE9TVBADMqsCCgxGbGVldFNlcnZpY2UShAEKCEdldEZsZWV0EhsuY29udHJvbC52MS5HZXRGbGVldFJlcXVlc3QaHC5jb250cm9sLnYxLkdldEZsZWV0UmVzcG9uc2UiPZACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCAVoA4LT5JMCExIRL3YxL2NvbnRyb2wvZmxlZXQSkwEKCldhdGNoRmxlZXQSHS5jb250cm9sLnYxLldhdGNoRmxlZXRSZXF1ZXN0Gh4uY29udHJvbC52MS5XYXRjaEZsZWV0UmVzcG9uc2UiRJACAartGB4KCmZsZWV0LnJlYWQQAhoHY29udHJvbCIDCJAcaAGC0+STAhkSFy92MS9jb250cm9sL2ZsZWV0OndhdGNoMAFiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0Iq4BCgVGbGVldBIpCgV0YWtlbhgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYWdlX21zGAIgASgDEh8KBW5vZGVzGAMgAygLMhAuY29udHJvbC52MS5Ob2RlEg4KBnNpbGVudBgEIAEoBRIpCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3V0YWdlGAYgASgJIpAECgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSLgoKbGFzdF9oZWFyZBgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIZGVncmFkZWQYECADKAkSFgoObW9kZWxfcmV2aXNpb24YESABKAkSFQoNbW9kZWxfcGVuZGluZxgSIAEoCRIVCg1tb2RlbF9wcm9ibGVtGBMgASgJEi4KDWZhaWxpbmdfdmlld3MYFCADKAsyFy5jb250cm9sLnYxLkZhaWxpbmdWaWV3EhoKEmZhaWxpbmdfdmlld19jb3VudBgVIAEoBUIGCgRfbGFnIqgBCgRMb2FkEhgKEGNhbGxzX3Blcl9zZWNvbmQYASABKAESGQoRZXJyb3JzX3Blcl9zZWNvbmQYAiABKAESDgoGcDUwX21zGAMgASgBEg4KBnA5NV9tcxgEIAEoARIOCgZwOTlfbXMYBSABKAESEQoJaW5fZmxpZ2h0GAYgASgDEhQKDG1lbW9yeV9ieXRlcxgHIAEoAxISCgpnb3JvdXRpbmVzGAggASgDIqsBCgtGYWlsaW5nVmlldxIRCgl0ZW5hbnRfaWQYASABKAkSDAoEdmlldxgCIAEoCRIQCghldmVudF9pZBgDIAEoCRIQCghzZXF1ZW5jZRgEIAEoAxISCgpldmVudF90eXBlGAUgASgJEhEKCWFnZ3JlZ2F0ZRgGIAEoCRIMCgRydWxlGAcgASgJEhIKCmV4cHJlc3Npb24YCCABKAkSDgoGcmVhc29uGAkgASgJKmwKCU5vZGVTdGF0ZRIaChZOT0RFX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQTk9ERV9TVEFURV9SRUFEWRABEhgKFE5PREVfU1RBVEVfTk9UX1JFQURZEAISEwoPTk9ERV9TVEFURV9MT1NUEAMyqwIKDEZsZWV0U2VydmljZRKEAQoIR2V0RmxlZXQSGy5jb250cm9sLnYxLkdldEZsZWV0UmVxdWVzdBocLmNvbnRyb2wudjEuR2V0RmxlZXRSZXNwb25zZSI9kAIBqu0YHQoKZmxlZXQucmVhZBACGgdjb250cm9sIgIIBWgDgtPkkwITEhEvdjEvY29udHJvbC9mbGVldBKTAQoKV2F0Y2hGbGVldBIdLmNvbnRyb2wudjEuV2F0Y2hGbGVldFJlcXVlc3QaHi5jb250cm9sLnYxLldhdGNoRmxlZXRSZXNwb25zZSJEkAIBqu0YHgoKZmxlZXQucmVhZBACGgdjb250cm9sIgMIkBxoAYLT5JMCGRIXL3YxL2NvbnRyb2wvZmxlZXQ6d2F0Y2gwAWIGcHJvdG8z", [file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * GetFleetRequest asks for the fleet.
@@ -270,6 +270,42 @@ export type Node = Message<"control.v1.Node"> & {
    * @generated from field: repeated string degraded = 16;
    */
   degraded: string[];
+
+  /**
+   * The revision of the model that it uses. Empty: it uses none, such as a gateway, or is of a
+   * version that does not announce it.
+   *
+   * @generated from field: string model_revision = 17;
+   */
+  modelRevision: string;
+
+  /**
+   * The revision of the applied model while the node does not use it; empty: it does.
+   *
+   * @generated from field: string model_pending = 18;
+   */
+  modelPending: string;
+
+  /**
+   * Why it does not use the applied model.
+   *
+   * @generated from field: string model_problem = 19;
+   */
+  modelProblem: string;
+
+  /**
+   * Views at a projection node that cannot apply an event, at most ten.
+   *
+   * @generated from field: repeated control.v1.FailingView failing_views = 20;
+   */
+  failingViews: FailingView[];
+
+  /**
+   * The number of such views.
+   *
+   * @generated from field: int32 failing_view_count = 21;
+   */
+  failingViewCount: number;
 };
 
 /**
@@ -348,6 +384,83 @@ export type Load = Message<"control.v1.Load"> & {
  */
 export const LoadSchema: GenMessage<Load> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 6);
+
+/**
+ * FailingView is a view that cannot apply an event: the tenant's other views continue.
+ *
+ * @generated from message control.v1.FailingView
+ */
+export type FailingView = Message<"control.v1.FailingView"> & {
+  /**
+   * The tenant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * The view's name.
+   *
+   * @generated from field: string view = 2;
+   */
+  view: string;
+
+  /**
+   * The event's id.
+   *
+   * @generated from field: string event_id = 3;
+   */
+  eventId: string;
+
+  /**
+   * The event's sequence in the journal.
+   *
+   * @generated from field: int64 sequence = 4;
+   */
+  sequence: bigint;
+
+  /**
+   * The event's type, such as "wallet.deposited".
+   *
+   * @generated from field: string event_type = 5;
+   */
+  eventType: string;
+
+  /**
+   * The event's aggregate, such as "wallet/ada".
+   *
+   * @generated from field: string aggregate = 6;
+   */
+  aggregate: string;
+
+  /**
+   * The place in the model; empty: the database refuses the row.
+   *
+   * @generated from field: string rule = 7;
+   */
+  rule: string;
+
+  /**
+   * The expression that fails; empty: none does.
+   *
+   * @generated from field: string expression = 8;
+   */
+  expression: string;
+
+  /**
+   * The reason.
+   *
+   * @generated from field: string reason = 9;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message control.v1.FailingView.
+ * Use `create(FailingViewSchema)` to create a new message.
+ */
+export const FailingViewSchema: GenMessage<FailingView> = /*@__PURE__*/
+  messageDesc(file_control_v1_fleet, 7);
 
 /**
  * NodeState is whether a node takes calls.

@@ -17,7 +17,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/model.proto.
  */
 export const file_control_v1_model: GenFile = /*@__PURE__*/
-  fileDesc("ChZjb250cm9sL3YxL21vZGVsLnByb3RvEgpjb250cm9sLnYxIhEKD0dldE1vZGVsUmVxdWVzdCKBAQoQR2V0TW9kZWxSZXNwb25zZRIrCghkb2N1bWVudBgBIAEoCzIZLmNvbnRyb2wudjEuTW9kZWxEb2N1bWVudBItCgphZ2dyZWdhdGVzGAIgAygLMhkuY29udHJvbC52MS5BZ2dyZWdhdGVUeXBlEhEKCXdvcmtmbG93cxgDIAMoCSJ2Cg1Nb2RlbERvY3VtZW50EgwKBHRleHQYASABKAkSEAoIcmV2aXNpb24YAiABKAkSCgoCYnkYAyABKAkSDAoEbm90ZRgEIAEoCRIrCgdhcHBsaWVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJICg1BZ2dyZWdhdGVUeXBlEgwKBG5hbWUYASABKAkSKQoIY29tbWFuZHMYAiADKAsyFy5jb250cm9sLnYxLkNvbW1hbmRUeXBlIkQKC0NvbW1hbmRUeXBlEgwKBG5hbWUYASABKAkSJwoGc2NoZW1hGAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCIuChFDaGVja01vZGVsUmVxdWVzdBIZCgR0ZXh0GAEgASgJQgu6SAhyBhABGICAICJ3ChJDaGVja01vZGVsUmVzcG9uc2USKgoIbWlzdGFrZXMYASADKAsyGC5jb250cm9sLnYxLk1vZGVsTWlzdGFrZRIQCghyZXZpc2lvbhgCIAEoCRIMCgRkaWZmGAMgASgJEhUKDXJlYnVpbHRfdmlld3MYBCADKAkiLQoMTW9kZWxNaXN0YWtlEgwKBGxpbmUYASABKAUSDwoHbWVzc2FnZRgCIAEoCSJtChFBcHBseU1vZGVsUmVxdWVzdBIZCgR0ZXh0GAEgASgJQgu6SAhyBhABGICAIBIlChFleHBlY3RlZF9yZXZpc2lvbhgCIAEoCUIKukgHcgUQARiAARIWCgRub3RlGAMgASgJQgi6SAVyAxjIASJBChJBcHBseU1vZGVsUmVzcG9uc2USKwoIZG9jdW1lbnQYASABKAsyGS5jb250cm9sLnYxLk1vZGVsRG9jdW1lbnQiEwoRTGlzdE1vZGVsc1JlcXVlc3QiQgoSTGlzdE1vZGVsc1Jlc3BvbnNlEiwKCWRvY3VtZW50cxgBIAMoCzIZLmNvbnRyb2wudjEuTW9kZWxEb2N1bWVudDLJBAoMTW9kZWxTZXJ2aWNlEoQBCghHZXRNb2RlbBIbLmNvbnRyb2wudjEuR2V0TW9kZWxSZXF1ZXN0GhwuY29udHJvbC52MS5HZXRNb2RlbFJlc3BvbnNlIj2QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhMSES92MS9jb250cm9sL21vZGVsEpMBCgpDaGVja01vZGVsEh0uY29udHJvbC52MS5DaGVja01vZGVsUmVxdWVzdBoeLmNvbnRyb2wudjEuQ2hlY2tNb2RlbFJlc3BvbnNlIkaQAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhw6ASoiFy92MS9jb250cm9sL21vZGVsOmNoZWNrEo0BCgpBcHBseU1vZGVsEh0uY29udHJvbC52MS5BcHBseU1vZGVsUmVxdWVzdBoeLmNvbnRyb2wudjEuQXBwbHlNb2RlbFJlc3BvbnNlIkCq7RggCgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIIDygBaAOC0+STAhY6ASoiES92MS9jb250cm9sL21vZGVsEosBCgpMaXN0TW9kZWxzEh0uY29udHJvbC52MS5MaXN0TW9kZWxzUmVxdWVzdBoeLmNvbnRyb2wudjEuTGlzdE1vZGVsc1Jlc3BvbnNlIj6QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhQSEi92MS9jb250cm9sL21vZGVsc2IGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("ChZjb250cm9sL3YxL21vZGVsLnByb3RvEgpjb250cm9sLnYxIhEKD0dldE1vZGVsUmVxdWVzdCKBAQoQR2V0TW9kZWxSZXNwb25zZRIrCghkb2N1bWVudBgBIAEoCzIZLmNvbnRyb2wudjEuTW9kZWxEb2N1bWVudBItCgphZ2dyZWdhdGVzGAIgAygLMhkuY29udHJvbC52MS5BZ2dyZWdhdGVUeXBlEhEKCXdvcmtmbG93cxgDIAMoCSJ2Cg1Nb2RlbERvY3VtZW50EgwKBHRleHQYASABKAkSEAoIcmV2aXNpb24YAiABKAkSCgoCYnkYAyABKAkSDAoEbm90ZRgEIAEoCRIrCgdhcHBsaWVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJICg1BZ2dyZWdhdGVUeXBlEgwKBG5hbWUYASABKAkSKQoIY29tbWFuZHMYAiADKAsyFy5jb250cm9sLnYxLkNvbW1hbmRUeXBlIlYKC0NvbW1hbmRUeXBlEgwKBG5hbWUYASABKAkSJwoGc2NoZW1hGAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIQCghpbnRlcm5hbBgDIAEoCCIuChFDaGVja01vZGVsUmVxdWVzdBIZCgR0ZXh0GAEgASgJQgu6SAhyBhABGICAICJ3ChJDaGVja01vZGVsUmVzcG9uc2USKgoIbWlzdGFrZXMYASADKAsyGC5jb250cm9sLnYxLk1vZGVsTWlzdGFrZRIQCghyZXZpc2lvbhgCIAEoCRIMCgRkaWZmGAMgASgJEhUKDXJlYnVpbHRfdmlld3MYBCADKAkiLQoMTW9kZWxNaXN0YWtlEgwKBGxpbmUYASABKAUSDwoHbWVzc2FnZRgCIAEoCSJtChFBcHBseU1vZGVsUmVxdWVzdBIZCgR0ZXh0GAEgASgJQgu6SAhyBhABGICAIBIlChFleHBlY3RlZF9yZXZpc2lvbhgCIAEoCUIKukgHcgUQARiAARIWCgRub3RlGAMgASgJQgi6SAVyAxjIASJnChJBcHBseU1vZGVsUmVzcG9uc2USKwoIZG9jdW1lbnQYASABKAsyGS5jb250cm9sLnYxLk1vZGVsRG9jdW1lbnQSJAoFbm9kZXMYAiADKAsyFS5jb250cm9sLnYxLk5vZGVNb2RlbCJKCglOb2RlTW9kZWwSDAoEbm9kZRgBIAEoCRIMCgRraW5kGAIgASgJEhAKCHJldmlzaW9uGAMgASgJEg8KB3Byb2JsZW0YBCABKAkiEwoRTGlzdE1vZGVsc1JlcXVlc3QiQgoSTGlzdE1vZGVsc1Jlc3BvbnNlEiwKCWRvY3VtZW50cxgBIAMoCzIZLmNvbnRyb2wudjEuTW9kZWxEb2N1bWVudDLJBAoMTW9kZWxTZXJ2aWNlEoQBCghHZXRNb2RlbBIbLmNvbnRyb2wudjEuR2V0TW9kZWxSZXF1ZXN0GhwuY29udHJvbC52MS5HZXRNb2RlbFJlc3BvbnNlIj2QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhMSES92MS9jb250cm9sL21vZGVsEpMBCgpDaGVja01vZGVsEh0uY29udHJvbC52MS5DaGVja01vZGVsUmVxdWVzdBoeLmNvbnRyb2wudjEuQ2hlY2tNb2RlbFJlc3BvbnNlIkaQAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhw6ASoiFy92MS9jb250cm9sL21vZGVsOmNoZWNrEo0BCgpBcHBseU1vZGVsEh0uY29udHJvbC52MS5BcHBseU1vZGVsUmVxdWVzdBoeLmNvbnRyb2wudjEuQXBwbHlNb2RlbFJlc3BvbnNlIkCq7RggCgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIIDygBaAOC0+STAhY6ASoiES92MS9jb250cm9sL21vZGVsEosBCgpMaXN0TW9kZWxzEh0uY29udHJvbC52MS5MaXN0TW9kZWxzUmVxdWVzdBoeLmNvbnRyb2wudjEuTGlzdE1vZGVsc1Jlc3BvbnNlIj6QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhQSEi92MS9jb250cm9sL21vZGVsc2IGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * GetModelRequest asks for the model.
@@ -165,6 +165,13 @@ export type CommandType = Message<"control.v1.CommandType"> & {
    * @generated from field: google.protobuf.Struct schema = 2;
    */
   schema?: JsonObject | undefined;
+
+  /**
+   * Whether only callers with the right command.internal may send it.
+   *
+   * @generated from field: bool internal = 3;
+   */
+  internal: boolean;
 };
 
 /**
@@ -312,6 +319,14 @@ export type ApplyModelResponse = Message<"control.v1.ApplyModelResponse"> & {
    * @generated from field: control.v1.ModelDocument document = 1;
    */
   document?: ModelDocument | undefined;
+
+  /**
+   * The nodes that use models, and which one each uses: all of them the applied one, unless it
+   * took some longer than five seconds. Those go on trying; GetFleet shows when they use it.
+   *
+   * @generated from field: repeated control.v1.NodeModel nodes = 2;
+   */
+  nodes: NodeModel[];
 };
 
 /**
@@ -320,6 +335,49 @@ export type ApplyModelResponse = Message<"control.v1.ApplyModelResponse"> & {
  */
 export const ApplyModelResponseSchema: GenMessage<ApplyModelResponse> = /*@__PURE__*/
   messageDesc(file_control_v1_model, 9);
+
+/**
+ * NodeModel is the model that a node uses.
+ *
+ * @generated from message control.v1.NodeModel
+ */
+export type NodeModel = Message<"control.v1.NodeModel"> & {
+  /**
+   * The node's name.
+   *
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * What it serves.
+   *
+   * @generated from field: string kind = 2;
+   */
+  kind: string;
+
+  /**
+   * The revision of the model that it uses; empty: the node is of a version that does not
+   * announce it.
+   *
+   * @generated from field: string revision = 3;
+   */
+  revision: string;
+
+  /**
+   * Why it does not use the applied one, if it has tried.
+   *
+   * @generated from field: string problem = 4;
+   */
+  problem: string;
+};
+
+/**
+ * Describes the message control.v1.NodeModel.
+ * Use `create(NodeModelSchema)` to create a new message.
+ */
+export const NodeModelSchema: GenMessage<NodeModel> = /*@__PURE__*/
+  messageDesc(file_control_v1_model, 10);
 
 /**
  * ListModelsRequest asks for the models that were applied.
@@ -334,7 +392,7 @@ export type ListModelsRequest = Message<"control.v1.ListModelsRequest"> & {
  * Use `create(ListModelsRequestSchema)` to create a new message.
  */
 export const ListModelsRequestSchema: GenMessage<ListModelsRequest> = /*@__PURE__*/
-  messageDesc(file_control_v1_model, 10);
+  messageDesc(file_control_v1_model, 11);
 
 /**
  * ListModelsResponse is the models that were applied.
@@ -355,7 +413,7 @@ export type ListModelsResponse = Message<"control.v1.ListModelsResponse"> & {
  * Use `create(ListModelsResponseSchema)` to create a new message.
  */
 export const ListModelsResponseSchema: GenMessage<ListModelsResponse> = /*@__PURE__*/
-  messageDesc(file_control_v1_model, 11);
+  messageDesc(file_control_v1_model, 12);
 
 /**
  * ModelService checks, applies and remembers models.
@@ -388,7 +446,8 @@ export const ModelService: GenService<{
   /**
    * ApplyModel has all nodes that have no model file use a document: aggregates and
    * runners at once, views once they are built anew beside those that are shown.
-   * FAILED_PRECONDITION: it has mistakes; ABORTED: the model in use is not the
+   * The answer comes when all nodes use it, or after five seconds, and says which
+   * do. FAILED_PRECONDITION: it has mistakes; ABORTED: the model in use is not the
    * expected one.
    *
    * @generated from rpc control.v1.ModelService.ApplyModel
@@ -399,7 +458,8 @@ export const ModelService: GenService<{
     output: typeof ApplyModelResponseSchema;
   },
   /**
-   * ListModels answers the models that were applied, the newest first.
+   * ListModels answers the models that were applied, the newest first, and at the end
+   * the one that the platform started with.
    *
    * @generated from rpc control.v1.ModelService.ListModels
    */

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file headgate/policy/v1/policy.proto.
  */
 export const file_headgate_policy_v1_policy: GenFile = /*@__PURE__*/
-  fileDesc("Ch9oZWFkZ2F0ZS9wb2xpY3kvdjEvcG9saWN5LnByb3RvEhJoZWFkZ2F0ZS5wb2xpY3kudjEi7QIKBlBvbGljeRINCgVyaWdodBgBIAEoCRI1Cgx0ZW5hbnRfc2NvcGUYAiABKA4yHy5oZWFkZ2F0ZS5wb2xpY3kudjEuVGVuYW50U2NvcGUSEAoIdXBzdHJlYW0YAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVhdWRpdBgFIAEoCBIWCg5yZXNvdXJjZV9maWVsZBgGIAEoCRIUCgx0ZW5hbnRfZmllbGQYByABKAkSHQoVaWRlbXBvdGVuY3lfa2V5X2ZpZWxkGAggASgJEhEKCWFub255bW91cxgJIAEoCBIWCg5ldmVudF9pZF9maWVsZBgKIAEoCRIUCgxyZXN1bWVfZmllbGQYCyABKAkSEgoKbm9kZV9maWVsZBgMIAEoCRIuCghwcmlvcml0eRgNIAEoDjIcLmhlYWRnYXRlLnBvbGljeS52MS5Qcmlvcml0eSpeCghQcmlvcml0eRIYChRQUklPUklUWV9VTlNQRUNJRklFRBAAEhAKDFBSSU9SSVRZX0xPVxABEhMKD1BSSU9SSVRZX05PUk1BTBACEhEKDVBSSU9SSVRZX0hJR0gQAypfCgtUZW5hbnRTY29wZRIcChhURU5BTlRfU0NPUEVfVU5TUEVDSUZJRUQQABIXChNURU5BTlRfU0NPUEVfVEVOQU5UEAESGQoVVEVOQU5UX1NDT1BFX1BMQVRGT1JNEAI6VAoGcG9saWN5Eh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMY1Y0DIAEoCzIaLmhlYWRnYXRlLnBvbGljeS52MS5Qb2xpY3lSBnBvbGljeWIGcHJvdG8z", [file_google_protobuf_descriptor, file_google_protobuf_duration]);
+  fileDesc("Ch9oZWFkZ2F0ZS9wb2xpY3kvdjEvcG9saWN5LnByb3RvEhJoZWFkZ2F0ZS5wb2xpY3kudjEinwMKBlBvbGljeRINCgVyaWdodBgBIAEoCRI1Cgx0ZW5hbnRfc2NvcGUYAiABKA4yHy5oZWFkZ2F0ZS5wb2xpY3kudjEuVGVuYW50U2NvcGUSEAoIdXBzdHJlYW0YAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVhdWRpdBgFIAEoCBIWCg5yZXNvdXJjZV9maWVsZBgGIAEoCRIUCgx0ZW5hbnRfZmllbGQYByABKAkSHQoVaWRlbXBvdGVuY3lfa2V5X2ZpZWxkGAggASgJEhEKCWFub255bW91cxgJIAEoCBIWCg5ldmVudF9pZF9maWVsZBgKIAEoCRIUCgxyZXN1bWVfZmllbGQYCyABKAkSEgoKbm9kZV9maWVsZBgMIAEoCRIuCghwcmlvcml0eRgNIAEoDjIcLmhlYWRnYXRlLnBvbGljeS52MS5Qcmlvcml0eRIbChNyZXNvdXJjZV9wYXJ0X2ZpZWxkGA4gASgJEhMKC25vZGVfcmlnaHRzGA8gAygJKl4KCFByaW9yaXR5EhgKFFBSSU9SSVRZX1VOU1BFQ0lGSUVEEAASEAoMUFJJT1JJVFlfTE9XEAESEwoPUFJJT1JJVFlfTk9STUFMEAISEQoNUFJJT1JJVFlfSElHSBADKl8KC1RlbmFudFNjb3BlEhwKGFRFTkFOVF9TQ09QRV9VTlNQRUNJRklFRBAAEhcKE1RFTkFOVF9TQ09QRV9URU5BTlQQARIZChVURU5BTlRfU0NPUEVfUExBVEZPUk0QAjpUCgZwb2xpY3kSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxjVjQMgASgLMhouaGVhZGdhdGUucG9saWN5LnYxLlBvbGljeVIGcG9saWN5YgZwcm90bzM", [file_google_protobuf_descriptor, file_google_protobuf_duration]);
 
 /**
  * Policy says who may call a method, where it goes and for how long.
@@ -128,6 +128,24 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
    * @generated from field: headgate.policy.v1.Priority priority = 13;
    */
   priority: Priority;
+
+  /**
+   * The request field (proto name) that names a part of the resource, such as "command". It
+   * stands beside resource_field, in the same message. A right that is narrowed to a resource
+   * ("transfer") covers all of its parts, and one that is narrowed to a part
+   * ("transfer.request") that part alone.
+   *
+   * @generated from field: string resource_part_field = 14;
+   */
+  resourcePartField: string;
+
+  /**
+   * Rights that the node checks by itself, for some of the method's calls: the gateway sends
+   * it those that the principal has (x-headgate-rights).
+   *
+   * @generated from field: repeated string node_rights = 15;
+   */
+  nodeRights: string[];
 };
 
 /**

@@ -4,8 +4,8 @@
 
 // Queries: reading the views that a tenant's events are projected into.
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb";
 import { file_google_api_annotations } from "../../../google/api/annotations_pb";
 import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
@@ -16,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file projection/gateway/v1/query.proto.
  */
 export const file_projection_gateway_v1_query: GenFile = /*@__PURE__*/
-  fileDesc("CiFwcm9qZWN0aW9uL2dhdGV3YXkvdjEvcXVlcnkucHJvdG8SFXByb2plY3Rpb24uZ2F0ZXdheS52MSLaAgoMUXVlcnlSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIrCgVxdWVyeRgDIAEoCzIcLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeRJcCghtZXRhZGF0YRgEIAMoCzIxLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeVJlcXVlc3QuTWV0YWRhdGFFbnRyeUIXukgUmgEREBAiBnIEEAEYQCoFcgMYgAISHgoMbWluX3Bvc2l0aW9uGAUgASgJQgi6SAVyAxiAAhovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEilQEKBVF1ZXJ5EhgKBmZpbHRlchgBIAEoCUIIukgFcgMYgCASGgoIb3JkZXJfYnkYAiABKAlCCLpIBXIDGIAEEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiAIBIZCgZmaWVsZHMYBSADKAlCCbpIBpIBAxCAASJhCg1RdWVyeVJlc3BvbnNlEiUKBHJvd3MYASADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghwb3NpdGlvbhgDIAEoCSLQAQoKR2V0UmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSKwoEdmlldxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSFwoDa2V5GAMgASgJQgq6SAdyBRABGIAEEh4KDG1pbl9wb3NpdGlvbhgEIAEoCUIIukgFcgMYgAISGQoGZmllbGRzGAUgAygJQgm6SAaSAQMQgAEiRQoLR2V0UmVzcG9uc2USJAoDcm93GAEgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIQCghwb3NpdGlvbhgCIAEoCSLsAQoMV2F0Y2hSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIYCgZmaWx0ZXIYAyABKAlCCLpIBXIDGIAgEhkKBmZpZWxkcxgEIAMoCUIJukgGkgEDEIABEh4KDG1pbl9wb3NpdGlvbhgFIAEoCUIIukgFcgMYgAISFwoFYWZ0ZXIYBiABKAlCCLpIBXIDGIACImAKDVdhdGNoUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnByb2plY3Rpb24uZ2F0ZXdheS52MS5DaGFuZ2USEAoIcG9zaXRpb24YAiABKAkSDQoFcmVzZXQYAyABKAgiOwoGQ2hhbmdlEgsKA2tleRgBIAEoCRIkCgNyb3cYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IlUKEExpc3RWaWV3c1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kIokBChFMaXN0Vmlld3NSZXNwb25zZRIqCgV2aWV3cxgBIAMoCzIbLnByb2plY3Rpb24uZ2F0ZXdheS52MS5WaWV3EhAKCHBvc2l0aW9uGAIgASgJEjYKC2dlbmVyYXRpb25zGAMgAygLMiEucHJvamVjdGlvbi5nYXRld2F5LnYxLkdlbmVyYXRpb24ioAEKCkdlbmVyYXRpb24SDQoFbW9kZWwYASABKAkSDQoFc2hvd24YAiABKAgSDwoHYXBwbGllZBgDIAEoAxIOCgZ0YXJnZXQYBCABKAMSDwoHZmFpbGluZxgFIAEoCBIYChBhcHBsaWVkX3Bvc2l0aW9uGAYgASgJEhcKD3RhcmdldF9wb3NpdGlvbhgHIAEoCRIPCgdwZXJjZW50GAggASgFIkQKBFZpZXcSDAoEbmFtZRgBIAEoCRIuCgdjb2x1bW5zGAIgAygLMh0ucHJvamVjdGlvbi5nYXRld2F5LnYxLkNvbHVtbiI1CgZDb2x1bW4SDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEg8KB2luZGV4ZWQYAyABKAgy0AUKDFF1ZXJ5U2VydmljZRK5AQoFUXVlcnkSIy5wcm9qZWN0aW9uLmdhdGV3YXkudjEuUXVlcnlSZXF1ZXN0GiQucHJvamVjdGlvbi5nYXRld2F5LnYxLlF1ZXJ5UmVzcG9uc2UiZZACAartGC8KCnF1ZXJ5LnJlYWQQARoKcHJvamVjdGlvbiICCAUyBHZpZXc6CXRlbmFudF9pZILT5JMCKToBKloSEhAvdjEvcXVlcnkve3ZpZXd9IhAvdjEvcXVlcnkve3ZpZXd9EqIBCgNHZXQSIS5wcm9qZWN0aW9uLmdhdGV3YXkudjEuR2V0UmVxdWVzdBoiLnByb2plY3Rpb24uZ2F0ZXdheS52MS5HZXRSZXNwb25zZSJUkAIBqu0YLwoKcXVlcnkucmVhZBABGgpwcm9qZWN0aW9uIgIIBTIEdmlldzoJdGVuYW50X2lkgtPkkwIYEhYvdjEvcXVlcnkve3ZpZXd9L3trZXl9ErgBCgVXYXRjaBIjLnByb2plY3Rpb24uZ2F0ZXdheS52MS5XYXRjaFJlcXVlc3QaJC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuV2F0Y2hSZXNwb25zZSJikAIBqu0YQwoKcXVlcnkucmVhZBABGgpwcm9qZWN0aW9uIgMIkBwyBHZpZXc6CXRlbmFudF9pZFIIcG9zaXRpb25aBWFmdGVyaAGC0+STAhISEC92MS93YXRjaC97dmlld30wARKjAQoJTGlzdFZpZXdzEicucHJvamVjdGlvbi5nYXRld2F5LnYxLkxpc3RWaWV3c1JlcXVlc3QaKC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuTGlzdFZpZXdzUmVzcG9uc2UiQ5ACAartGCsKCnF1ZXJ5LnJlYWQQARoKcHJvamVjdGlvbiICCAU6CXRlbmFudF9pZGgBgtPkkwILEgkvdjEvdmlld3NiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_headgate_policy_v1_policy]);
+  fileDesc("CiFwcm9qZWN0aW9uL2dhdGV3YXkvdjEvcXVlcnkucHJvdG8SFXByb2plY3Rpb24uZ2F0ZXdheS52MSLaAgoMUXVlcnlSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIrCgVxdWVyeRgDIAEoCzIcLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeRJcCghtZXRhZGF0YRgEIAMoCzIxLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeVJlcXVlc3QuTWV0YWRhdGFFbnRyeUIXukgUmgEREBAiBnIEEAEYQCoFcgMYgAISHgoMbWluX3Bvc2l0aW9uGAUgASgJQgi6SAVyAxiAAhovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEilQEKBVF1ZXJ5EhgKBmZpbHRlchgBIAEoCUIIukgFcgMYgCASGgoIb3JkZXJfYnkYAiABKAlCCLpIBXIDGIAEEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiAIBIZCgZmaWVsZHMYBSADKAlCCbpIBpIBAxCAASJ1Cg1RdWVyeVJlc3BvbnNlEiUKBHJvd3MYASADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghwb3NpdGlvbhgDIAEoCRISCgppbmNvbXBsZXRlGAQgASgIItABCgpHZXRSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIXCgNrZXkYAyABKAlCCrpIB3IFEAEYgAQSHgoMbWluX3Bvc2l0aW9uGAQgASgJQgi6SAVyAxiAAhIZCgZmaWVsZHMYBSADKAlCCbpIBpIBAxCAASJZCgtHZXRSZXNwb25zZRIkCgNyb3cYASABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhAKCHBvc2l0aW9uGAIgASgJEhIKCmluY29tcGxldGUYAyABKAgi7AEKDFdhdGNoUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSKwoEdmlldxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSGAoGZmlsdGVyGAMgASgJQgi6SAVyAxiAIBIZCgZmaWVsZHMYBCADKAlCCbpIBpIBAxCAARIeCgxtaW5fcG9zaXRpb24YBSABKAlCCLpIBXIDGIACEhcKBWFmdGVyGAYgASgJQgi6SAVyAxiAAiJ0Cg1XYXRjaFJlc3BvbnNlEi4KB2NoYW5nZXMYASADKAsyHS5wcm9qZWN0aW9uLmdhdGV3YXkudjEuQ2hhbmdlEhAKCHBvc2l0aW9uGAIgASgJEg0KBXJlc2V0GAMgASgIEhIKCmluY29tcGxldGUYBCABKAgiOwoGQ2hhbmdlEgsKA2tleRgBIAEoCRIkCgNyb3cYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IlUKEExpc3RWaWV3c1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kIokBChFMaXN0Vmlld3NSZXNwb25zZRIqCgV2aWV3cxgBIAMoCzIbLnByb2plY3Rpb24uZ2F0ZXdheS52MS5WaWV3EhAKCHBvc2l0aW9uGAIgASgJEjYKC2dlbmVyYXRpb25zGAMgAygLMiEucHJvamVjdGlvbi5nYXRld2F5LnYxLkdlbmVyYXRpb24ioAEKCkdlbmVyYXRpb24SDQoFbW9kZWwYASABKAkSDQoFc2hvd24YAiABKAgSDwoHYXBwbGllZBgDIAEoAxIOCgZ0YXJnZXQYBCABKAMSDwoHZmFpbGluZxgFIAEoCBIYChBhcHBsaWVkX3Bvc2l0aW9uGAYgASgJEhcKD3RhcmdldF9wb3NpdGlvbhgHIAEoCRIPCgdwZXJjZW50GAggASgFIrsBCgRWaWV3EgwKBG5hbWUYASABKAkSLgoHY29sdW1ucxgCIAMoCzIdLnByb2plY3Rpb24uZ2F0ZXdheS52MS5Db2x1bW4SLwoFc3RhdGUYAyABKA4yIC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuVmlld1N0YXRlEjMKB2ZhaWx1cmUYBCABKAsyIi5wcm9qZWN0aW9uLmdhdGV3YXkudjEuVmlld0ZhaWx1cmUSDwoHc2tpcHBlZBgFIAEoBSI1CgZDb2x1bW4SDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEg8KB2luZGV4ZWQYAyABKAgiiQEKC1ZpZXdGYWlsdXJlEhAKCGV2ZW50X2lkGAEgASgJEhIKCmV2ZW50X3R5cGUYAiABKAkSEQoJYWdncmVnYXRlGAMgASgJEg8KB3ZlcnNpb24YBCABKAMSDAoEcnVsZRgFIAEoCRISCgpleHByZXNzaW9uGAYgASgJEg4KBnJlYXNvbhgHIAEoCSpvCglWaWV3U3RhdGUSGgoWVklFV19TVEFURV9VTlNQRUNJRklFRBAAEhYKElZJRVdfU1RBVEVfQ1VSUkVOVBABEhcKE1ZJRVdfU1RBVEVfQlVJTERJTkcQAhIVChFWSUVXX1NUQVRFX0ZBSUxFRBADMtAFCgxRdWVyeVNlcnZpY2USuQEKBVF1ZXJ5EiMucHJvamVjdGlvbi5nYXRld2F5LnYxLlF1ZXJ5UmVxdWVzdBokLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeVJlc3BvbnNlImWQAgGq7RgvCgpxdWVyeS5yZWFkEAEaCnByb2plY3Rpb24iAggFMgR2aWV3Ogl0ZW5hbnRfaWSC0+STAik6ASpaEhIQL3YxL3F1ZXJ5L3t2aWV3fSIQL3YxL3F1ZXJ5L3t2aWV3fRKiAQoDR2V0EiEucHJvamVjdGlvbi5nYXRld2F5LnYxLkdldFJlcXVlc3QaIi5wcm9qZWN0aW9uLmdhdGV3YXkudjEuR2V0UmVzcG9uc2UiVJACAartGC8KCnF1ZXJ5LnJlYWQQARoKcHJvamVjdGlvbiICCAUyBHZpZXc6CXRlbmFudF9pZILT5JMCGBIWL3YxL3F1ZXJ5L3t2aWV3fS97a2V5fRK4AQoFV2F0Y2gSIy5wcm9qZWN0aW9uLmdhdGV3YXkudjEuV2F0Y2hSZXF1ZXN0GiQucHJvamVjdGlvbi5nYXRld2F5LnYxLldhdGNoUmVzcG9uc2UiYpACAartGEMKCnF1ZXJ5LnJlYWQQARoKcHJvamVjdGlvbiIDCJAcMgR2aWV3Ogl0ZW5hbnRfaWRSCHBvc2l0aW9uWgVhZnRlcmgBgtPkkwISEhAvdjEvd2F0Y2gve3ZpZXd9MAESowEKCUxpc3RWaWV3cxInLnByb2plY3Rpb24uZ2F0ZXdheS52MS5MaXN0Vmlld3NSZXF1ZXN0GigucHJvamVjdGlvbi5nYXRld2F5LnYxLkxpc3RWaWV3c1Jlc3BvbnNlIkOQAgGq7RgrCgpxdWVyeS5yZWFkEAEaCnByb2plY3Rpb24iAggFOgl0ZW5hbnRfaWRoAYLT5JMCCxIJL3YxL3ZpZXdzYgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_headgate_policy_v1_policy]);
 
 /**
  * QueryRequest asks for a page of a view.
@@ -146,6 +146,13 @@ export type QueryResponse = Message<"projection.gateway.v1.QueryResponse"> & {
    * @generated from field: string position = 3;
    */
   position: string;
+
+  /**
+   * Whether the view was made without events that an operator has skipped.
+   *
+   * @generated from field: bool incomplete = 4;
+   */
+  incomplete: boolean;
 };
 
 /**
@@ -223,6 +230,13 @@ export type GetResponse = Message<"projection.gateway.v1.GetResponse"> & {
    * @generated from field: string position = 2;
    */
   position: string;
+
+  /**
+   * As in QueryResponse.
+   *
+   * @generated from field: bool incomplete = 3;
+   */
+  incomplete: boolean;
 };
 
 /**
@@ -317,6 +331,13 @@ export type WatchResponse = Message<"projection.gateway.v1.WatchResponse"> & {
    * @generated from field: bool reset = 3;
    */
   reset: boolean;
+
+  /**
+   * As in QueryResponse.
+   *
+   * @generated from field: bool incomplete = 4;
+   */
+  incomplete: boolean;
 };
 
 /**
@@ -501,6 +522,27 @@ export type View = Message<"projection.gateway.v1.View"> & {
    * @generated from field: repeated projection.gateway.v1.Column columns = 2;
    */
   columns: Column[];
+
+  /**
+   * Whether it can be read.
+   *
+   * @generated from field: projection.gateway.v1.ViewState state = 3;
+   */
+  state: ViewState;
+
+  /**
+   * Why it cannot be read, if its state is VIEW_STATE_FAILED.
+   *
+   * @generated from field: projection.gateway.v1.ViewFailure failure = 4;
+   */
+  failure?: ViewFailure | undefined;
+
+  /**
+   * The number of events that an operator has skipped.
+   *
+   * @generated from field: int32 skipped = 5;
+   */
+  skipped: number;
 };
 
 /**
@@ -546,6 +588,111 @@ export const ColumnSchema: GenMessage<Column> = /*@__PURE__*/
   messageDesc(file_projection_gateway_v1_query, 12);
 
 /**
+ * ViewFailure is the event that a view cannot apply, and why.
+ *
+ * @generated from message projection.gateway.v1.ViewFailure
+ */
+export type ViewFailure = Message<"projection.gateway.v1.ViewFailure"> & {
+  /**
+   * The event's id.
+   *
+   * @generated from field: string event_id = 1;
+   */
+  eventId: string;
+
+  /**
+   * The event's type, such as "wallet.deposited".
+   *
+   * @generated from field: string event_type = 2;
+   */
+  eventType: string;
+
+  /**
+   * The event's aggregate, such as "wallet/ada", and its number among the aggregate's events.
+   *
+   * @generated from field: string aggregate = 3;
+   */
+  aggregate: string;
+
+  /**
+   * See aggregate.
+   *
+   * @generated from field: int64 version = 4;
+   */
+  version: bigint;
+
+  /**
+   * The place in the model; empty: the database refuses the row.
+   *
+   * @generated from field: string rule = 5;
+   */
+  rule: string;
+
+  /**
+   * The expression that fails; empty: none does.
+   *
+   * @generated from field: string expression = 6;
+   */
+  expression: string;
+
+  /**
+   * The reason.
+   *
+   * @generated from field: string reason = 7;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message projection.gateway.v1.ViewFailure.
+ * Use `create(ViewFailureSchema)` to create a new message.
+ */
+export const ViewFailureSchema: GenMessage<ViewFailure> = /*@__PURE__*/
+  messageDesc(file_projection_gateway_v1_query, 13);
+
+/**
+ * ViewState is whether a view can be read.
+ *
+ * @generated from enum projection.gateway.v1.ViewState
+ */
+export enum ViewState {
+  /**
+   * Not known.
+   *
+   * @generated from enum value: VIEW_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It follows the journal.
+   *
+   * @generated from enum value: VIEW_STATE_CURRENT = 1;
+   */
+  CURRENT = 1,
+
+  /**
+   * It is being built: reads are UNAVAILABLE.
+   *
+   * @generated from enum value: VIEW_STATE_BUILDING = 2;
+   */
+  BUILDING = 2,
+
+  /**
+   * It cannot apply an event: reads are FAILED_PRECONDITION until the model is corrected or an
+   * operator skips the event.
+   *
+   * @generated from enum value: VIEW_STATE_FAILED = 3;
+   */
+  FAILED = 3,
+}
+
+/**
+ * Describes the enum projection.gateway.v1.ViewState.
+ */
+export const ViewStateSchema: GenEnum<ViewState> = /*@__PURE__*/
+  enumDesc(file_projection_gateway_v1_query, 0);
+
+/**
  * QueryService reads views. Every answer is from one tenant only and from one
  * consistent state of its views.
  *
@@ -559,7 +706,8 @@ export const QueryService: GenService<{
    * token or position cannot be used; the message says where),
    * DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
    * (answers to the tenant that have not been read hold too many bytes),
-   * FAILED_PRECONDITION (the key of a page's last row is too long for a page token).
+   * FAILED_PRECONDITION (the key of a page's last row is too long for a page token; with
+   * the reason VIEW_FAILED: the view cannot apply an event).
    *
    * @generated from rpc projection.gateway.v1.QueryService.Query
    */

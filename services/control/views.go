@@ -1,0 +1,171 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/model"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+type viewService struct {
+	controlv1connect.UnimplementedViewServiceHandler
+
+	*Service
+}
+
+// SkipEvent implements ViewService.
+func (s viewService) SkipEvent(ctx context.Context, req *controlv1.SkipEventRequest) (*controlv1.SkipEventResponse, error) {
+	tenant, view, err := s.named(req.GetTenantId(), req.GetView())
+	if err != nil {
+		return nil, err
+	}
+	sequence := uint64(req.GetSequence()) //nolint:gosec // not negative: the API checks it
+	if sequence == 0 {
+		if sequence = s.failingAt(req.GetTenantId(), req.GetView(), req.GetEventId()); sequence == 0 {
+			return nil, connect.Errorf(connect.CodeNotFound, "no node announces that the view fails at the event %s: give the event's sequence", excerpt.Text(req.GetEventId(), excerpt.Name))
+		}
+	}
+	event, found, err := s.journal.Event(ctx, tenant, sequence)
+	if err != nil && !errors.Is(err, backbone.ErrMalformedEvent) {
+		return nil, asConnectError(err)
+	}
+	if !found || event.ID != req.GetEventId() {
+		return nil, connect.Errorf(connect.CodeNotFound, "the tenant has no event %s at sequence %d", excerpt.Text(req.GetEventId(), excerpt.Name), sequence)
+	}
+	record := backbone.Skip{
+		Tenant: tenant.String(), View: view.Name, Fingerprint: view.Fingerprint(), EventID: event.ID, Sequence: sequence,
+		EventType: event.Type, AggregateType: event.AggregateType, AggregateID: event.AggregateID,
+	}
+	for range maxTries {
+		before, err := s.skips.Get(ctx, record.Key())
+		if err != nil && !errors.Is(err, backbone.ErrNotKept) {
+			return nil, asConnectError(err)
+		}
+		if err == nil && !before.Value.Revoked {
+			return &controlv1.SkipEventResponse{Skip: s.skipMessage(before.Value)}, nil
+		}
+		if err != nil {
+			records, err := backbone.TenantSkips(ctx, s.js, tenant)
+			if err != nil {
+				return nil, asConnectError(err)
+			}
+			if len(records) >= backbone.MaxSkips {
+				return nil, precondition("TOO_MANY_SKIPS", "the tenant has %d records of skipped events: correct the view in the model instead", len(records))
+			}
+		}
+		stored, err := s.decide(ctx, record, before.Revision, req.GetReason())
+		if errors.Is(err, backbone.ErrChanged) {
+			continue
+		}
+		if err != nil {
+			return nil, asConnectError(err)
+		}
+		return &controlv1.SkipEventResponse{Skip: s.skipMessage(stored)}, nil
+	}
+	return nil, asConnectError(backbone.ErrChanged)
+}
+
+// RevokeSkip implements ViewService.
+func (s viewService) RevokeSkip(ctx context.Context, req *controlv1.RevokeSkipRequest) (*controlv1.RevokeSkipResponse, error) {
+	tenant, view, err := s.named(req.GetTenantId(), req.GetView())
+	if err != nil {
+		return nil, err
+	}
+	record := backbone.Skip{Tenant: tenant.String(), Fingerprint: view.Fingerprint(), EventID: req.GetEventId()}
+	before, err := s.skips.Get(ctx, record.Key())
+	if errors.Is(err, backbone.ErrNotKept) || err == nil && before.Value.Revoked {
+		return nil, connect.Errorf(connect.CodeNotFound, "the view is not made without the event %s", excerpt.Text(req.GetEventId(), excerpt.Name))
+	}
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	record = before.Value
+	record.Revoked = true
+	stored, err := s.decide(ctx, record, before.Revision, req.GetReason())
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	return &controlv1.RevokeSkipResponse{Skip: s.skipMessage(stored)}, nil
+}
+
+// ListSkips implements ViewService.
+func (s viewService) ListSkips(ctx context.Context, req *controlv1.ListSkipsRequest) (*controlv1.ListSkipsResponse, error) {
+	tenant, err := contextkit.ParseTenantID(req.GetTenantId())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err.Error())
+	}
+	records, err := backbone.TenantSkips(ctx, s.js, tenant)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	res := &controlv1.ListSkipsResponse{}
+	for _, record := range records {
+		res.Skips = append(res.Skips, s.skipMessage(record.Value))
+	}
+	return res, nil
+}
+
+// named returns a tenant, and a view of the model in use.
+func (s viewService) named(tenantID, name string) (contextkit.TenantID, *model.View, error) {
+	tenant, err := contextkit.ParseTenantID(tenantID)
+	if err != nil {
+		return tenant, nil, connect.NewError(connect.CodeInvalidArgument, err.Error())
+	}
+	view, ok := s.models.Current().View(name)
+	if !ok {
+		return tenant, nil, connect.Errorf(connect.CodeNotFound, "there is no view %q in the model", name)
+	}
+	return tenant, view, nil
+}
+
+// decide stores a record under the caller's name.
+func (s viewService) decide(ctx context.Context, record backbone.Skip, revision uint64, reason string) (backbone.Skip, error) {
+	record.By, record.Reason, record.Time = caller(ctx), reason, time.Now().UTC()
+	if _, err := s.skips.Put(ctx, record.Key(), record, revision); err != nil {
+		return record, err
+	}
+	s.log.Warn().Str("tenant", record.Tenant).Str("view", record.View).Str("event_id", record.EventID).Bool("revoked", record.Revoked).Str("by", record.By).Msg("an operator has decided that a view is made without an event")
+	return record, nil
+}
+
+// failingAt returns the sequence of the event at which a view fails, as a node announces it; 0: none
+// does.
+func (s viewService) failingAt(tenant, view, eventID string) uint64 {
+	for _, node := range s.announced() {
+		for _, failing := range node.FailingViews {
+			if failing.Tenant == tenant && failing.View == view && failing.EventID == eventID {
+				return failing.Sequence
+			}
+		}
+	}
+	return 0
+}
+
+func (s viewService) skipMessage(record backbone.Skip) *controlv1.Skip {
+	view, ok := s.models.Current().View(record.View)
+	return &controlv1.Skip{
+		TenantId: record.Tenant, View: record.View, Current: ok && view.Fingerprint() == record.Fingerprint,
+		EventId: record.EventID, Sequence: int64(record.Sequence), EventType: record.AggregateType + "." + record.EventType, //nolint:gosec // far below 2^63
+		Aggregate: record.AggregateType + "/" + record.AggregateID, Revoked: record.Revoked,
+		By: record.By, Reason: record.Reason, Time: timestamppb.New(record.Time),
+	}
+}
+
+func failingMessages(views []backbone.FailingView) []*controlv1.FailingView {
+	out := make([]*controlv1.FailingView, len(views))
+	for i, v := range views {
+		out[i] = &controlv1.FailingView{
+			TenantId: v.Tenant, View: v.View, EventId: v.EventID, Sequence: int64(v.Sequence), EventType: v.EventType, Aggregate: v.Aggregate, //nolint:gosec // far below 2^63
+			Rule: v.Rule, Expression: v.Expression, Reason: v.Reason,
+		}
+	}
+	return out
+}

@@ -1,0 +1,78 @@
+package projection
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/store"
+)
+
+// FailingView is a view that is shown and cannot apply an event.
+type FailingView struct {
+	Failure
+
+	// Tenant is the tenant, and Fingerprint identifies the view's definition.
+	Tenant      contextkit.TenantID
+	Fingerprint uint64
+
+	rank int // among the tenant's
+}
+
+// Failing returns the views that are shown and fail, at most a number of them, and their count. One
+// of each tenant comes first: a tenant with many does not hide those of others.
+func (s *Service) Failing(most int) (failing []FailingView, count int) {
+	for tenant, l := range s.allLanes() {
+		for rank, failure := range l.shown.failures() {
+			one := FailingView{Failure: *failure, Tenant: tenant, rank: rank}
+			if p := l.shown.part(failure.View); p != nil {
+				one.Fingerprint = p.view.Fingerprint()
+			}
+			failing = append(failing, one)
+		}
+	}
+	slices.SortFunc(failing, func(a, b FailingView) int {
+		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.Tenant.String(), b.Tenant.String()), strings.Compare(a.View, b.View))
+	})
+	return failing[:min(most, len(failing))], len(failing)
+}
+
+// Announced returns what a node announces of its failing views.
+func (s *Service) Announced() ([]backbone.FailingView, int) {
+	failing, count := s.Failing(backbone.MaxFailingViews)
+	var out []backbone.FailingView
+	for _, f := range failing {
+		out = append(out, backbone.FailingView{
+			Tenant: f.Tenant.String(), View: f.View, EventID: f.EventID, Sequence: f.Sequence, EventType: f.AggregateType + "." + f.EventType, Aggregate: f.aggregate(),
+			Rule: f.Rule, Expression: f.Expression, Reason: f.Reason,
+		})
+	}
+	return out, count
+}
+
+// incomplete reports whether a view in a state was made without events.
+func (f *follower) incomplete(view *model.View, state store.ViewState) bool {
+	return f.skipped(view, state) > 0
+}
+
+// describe adds whether a view can be read to its message.
+func (f *follower) describe(view *model.View, out *projectionv1.View) {
+	state, err := f.viewState(view.Name)
+	out.State, out.Skipped = projectionv1.ViewState_VIEW_STATE_CURRENT, int32(f.skipped(view, state)) //nolint:gosec // bounded by backbone.MaxSkips
+	_, _, building := f.building()
+	failed, isFailed := err.(*failedError) //nolint:errorlint // it is not wrapped
+	switch {
+	case isFailed:
+		out.State = projectionv1.ViewState_VIEW_STATE_FAILED
+		out.Failure = &projectionv1.ViewFailure{
+			EventId: failed.failure.EventID, EventType: failed.failure.AggregateType + "." + failed.failure.EventType, Aggregate: failed.failure.aggregate(),
+			Version: failed.failure.Version, Rule: failed.failure.Rule, Expression: failed.failure.Expression, Reason: failed.failure.Reason,
+		}
+	case err != nil || building:
+		out.State = projectionv1.ViewState_VIEW_STATE_BUILDING
+	}
+}

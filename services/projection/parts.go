@@ -1,0 +1,345 @@
+package projection
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync/atomic"
+
+	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/store"
+)
+
+// Failure is the event that a view cannot apply, and why.
+type Failure struct {
+	// View is the view's name.
+	View string `json:"view"`
+	// EventID is the event's id, EventType its type, Sequence its sequence in the journal, which
+	// is not for tenants, and Version its number among its aggregate's events.
+	EventID   string `json:"event_id"`
+	EventType string `json:"event_type"`
+	Sequence  uint64 `json:"sequence"`
+	Version   int64  `json:"version"`
+	// AggregateType and AggregateID are those of the event's aggregate.
+	AggregateType string `json:"aggregate_type"`
+	AggregateID   string `json:"aggregate_id"`
+	// Rule is the place in the model, and Expression the expression; "" if there is none: the
+	// database refuses the row.
+	Rule       string `json:"rule,omitempty"`
+	Expression string `json:"expression,omitempty"`
+	// Reason is the reason, without anything internal.
+	Reason string `json:"reason"`
+}
+
+// maxReason and maxExpression bound the texts of a failure in bytes: an error's details have
+// 1.5 KiB.
+const maxReason, maxExpression = 300, 200
+
+// newFailure describes why a view cannot apply an event.
+func newFailure(view *model.View, event *prepared, err error) *Failure {
+	f := &Failure{
+		View: view.Name, EventID: event.meta.EventID, EventType: event.ref.Event, Sequence: event.sequence, Version: event.meta.Version,
+		AggregateType: event.meta.AggregateType, AggregateID: event.meta.AggregateID,
+	}
+	if rule, ok := errors.AsType[*model.EvaluationError](err); ok {
+		f.Rule, f.Reason = rule.ID, strings.TrimPrefix(rule.Err.Error(), model.ErrEvaluation.Error()+": ")
+	}
+	expression, isExpression := errors.AsType[*model.ExpressionError](err)
+	rejected, isRejected := errors.AsType[*store.RejectedError](err)
+	switch {
+	case isExpression:
+		f.Expression, f.Reason = excerpt.Text(expression.Expression, maxExpression), expression.Err.Error()
+	case isRejected:
+		f.Reason = rejected.Reason
+	case f.Reason == "":
+		f.Reason = err.Error()
+	}
+	f.Reason = excerpt.Text(f.Reason, maxReason)
+	return f
+}
+
+// aggregate returns the event's aggregate, for messages.
+func (f *Failure) aggregate() string {
+	return f.AggregateType + "/" + excerpt.Text(f.AggregateID, excerpt.Name)
+}
+
+// text returns the failure as it is stored.
+func (f *Failure) text() string {
+	data, err := json.Marshal(f)
+	if err != nil {
+		return f.Reason // a struct of texts and numbers can be encoded
+	}
+	return string(data)
+}
+
+// parseFailure returns the failure of a view's state, nil for none.
+func parseFailure(view string, state store.ViewState) *Failure {
+	if state.Failure == "" {
+		return nil
+	}
+	f := &Failure{}
+	if err := json.Unmarshal([]byte(state.Failure), f); err != nil {
+		return &Failure{View: view, Reason: state.Failure}
+	}
+	return f
+}
+
+// part is one view of a follower.
+type part struct {
+	view *model.View
+	// apart says that the view is not in step with the others; what it knows may be old where
+	// several nodes follow a tenant in one database.
+	apart atomic.Bool
+
+	// What follows is guarded by follower.mu.
+
+	state   store.ViewState
+	failure *Failure
+	catcher *catcher // nil: the view is in step
+}
+
+func newParts(m *model.Model) []*part {
+	if m == nil {
+		return nil
+	}
+	parts := make([]*part, len(m.Views()))
+	for i, view := range m.Views() {
+		parts[i] = &part{view: view}
+	}
+	return parts
+}
+
+// isViewFailure reports whether an error of applying an event to a view is the view's: another
+// attempt meets it again.
+func isViewFailure(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && (errors.Is(err, model.ErrEvaluation) || errors.Is(err, errUnreadable) || errors.Is(err, errUnstorable))
+}
+
+var (
+	// errUnreadable says that the model cannot read an event's data.
+	errUnreadable = errors.New("the event's data cannot be read")
+	// errUnstorable says that a row has a value that cannot be stored.
+	errUnstorable = errors.New("the row cannot be stored")
+	// errStaleSkips says that rows follow skip records that the node does not know.
+	errStaleSkips = errors.New("another node knows newer skips of the view's events")
+)
+
+// settle takes over the state of the views as it is in the store after a change: it starts to catch
+// up for views that are apart, ends it for those that are in step again, and ends watchers of
+// views that fail or are made again. The caller holds f.applying.
+func (f *follower) settle(state store.State) {
+	if state.Views == nil && !f.recorded {
+		return
+	}
+	f.recorded = state.Views != nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, p := range f.parts {
+		next := state.View(p.view.Name)
+		before := p.state
+		p.state = next
+		p.apart.Store(next.Apart)
+		if next.Failure != before.Failure {
+			p.failure = parseFailure(p.view.Name, next)
+		}
+		switch {
+		case next.Failure != "" && next.Failure != before.Failure:
+			f.logger().Error().Str("view", p.view.Name).Any("failure", p.failure).Msg("a view cannot apply an event; the tenant's other views continue")
+			f.hub.end(p.view.Name, &failedError{p.failure})
+		case next.Skips != before.Skips || next.Apart && (!before.Apart || next.Sequence < before.Sequence):
+			f.hub.end(p.view.Name, errMoved)
+		}
+		switch {
+		case next.Apart && p.catcher == nil && !f.halted && f.tail != nil:
+			p.catcher = f.catch(i)
+		case !next.Apart && p.catcher != nil:
+			f.retired = append(f.retired, p.catcher)
+			p.catcher = nil
+		}
+	}
+	f.notify()
+	if f.changes != nil {
+		defer f.changes(f)
+	}
+}
+
+// align makes a batch follow the skip records that the node knows, and returns the state that
+// results. A view whose rows have been made otherwise is made again. refreshed says that the
+// records have just been read: records that rows follow and that are not among them are lost.
+// Error: errStaleSkips.
+func (f *follower) align(batch *store.Batch, state store.State, refreshed bool) (store.State, error) {
+	if state.Views == nil && !f.skips.any(f.tenant) {
+		return state, nil
+	}
+	for _, p := range f.parts {
+		known, now := f.skips.of(f.tenant, p.view.Fingerprint()), state.View(p.view.Name)
+		next := now
+		switch {
+		case known.at() < now.Skips && !refreshed:
+			return state, errStaleSkips
+		case known.at() < now.Skips, known.changedUpTo(now.Sequence, now.Skips):
+			batch.Clear(p.view)
+			next = store.ViewState{Apart: true, Skips: known.at()}
+		case known.at() > now.Skips:
+			next.Skips, next.Failure = known.at(), ""
+		}
+		if next.Apart && next.Failure == "" && next.Sequence >= state.Sequence {
+			next.Apart, next.Checkpoint = false, state.Checkpoint
+		}
+		if next != now {
+			state = setView(batch, state, p.view.Name, next)
+		}
+	}
+	return state, nil
+}
+
+// setView writes a view's record, and returns the state with it.
+func setView(batch *store.Batch, state store.State, view string, next store.ViewState) store.State {
+	batch.SetView(view, next)
+	state.Views = maps.Clone(state.Views)
+	if state.Views == nil {
+		state.Views = map[string]store.ViewState{}
+	}
+	state.Views[view] = next
+	return state
+}
+
+// change runs a change of the rows after the views follow the skip records that the node knows.
+// The caller holds f.applying.
+func (f *follower) change(ctx context.Context, change func(batch *store.Batch, state store.State) error) error {
+	for refreshed := false; ; refreshed = true {
+		err := f.rows.Apply(ctx, func(batch *store.Batch, state store.State) error {
+			state, err := f.align(batch, state, refreshed)
+			if err != nil {
+				return err
+			}
+			return change(batch, state)
+		})
+		if refreshed || !errors.Is(err, errStaleSkips) {
+			return err
+		}
+		if err := f.skips.refresh(ctx, f.tenant); err != nil {
+			return err
+		}
+	}
+}
+
+// aligned returns the state after the views follow the skip records that the node knows. The
+// caller holds f.applying.
+func (f *follower) aligned(ctx context.Context) (store.State, error) {
+	state, err := f.rows.State(ctx)
+	if err != nil || state.Views == nil && !f.skips.any(f.tenant) {
+		return state, err
+	}
+	var would store.Batch
+	if _, err := f.align(&would, state, false); err == nil && would.Empty() {
+		return state, nil
+	}
+	err = f.change(ctx, func(_ *store.Batch, aligned store.State) error {
+		state = aligned
+		return nil
+	})
+	return state, err
+}
+
+// catching reports whether a view is apart and has not failed.
+func (f *follower) catching() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.parts {
+		if p.state.Apart && p.failure == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// failures returns the failures of the views.
+func (f *follower) failures() []*Failure {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []*Failure
+	for _, p := range f.parts {
+		if p.failure != nil {
+			out = append(out, p.failure)
+		}
+	}
+	return out
+}
+
+// part returns the part of a view, nil if the follower has none of that name.
+func (f *follower) part(view string) *part {
+	for _, p := range f.parts {
+		if p.view.Name == view {
+			return p
+		}
+	}
+	return nil
+}
+
+// viewState returns what is known of a view. Error: why it cannot be read: [*failedError] or
+// [*buildingError].
+func (f *follower) viewState(view string) (store.ViewState, error) {
+	p := f.part(view)
+	if p == nil {
+		return store.ViewState{}, fmt.Errorf("there is no view %q", view)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return p.state, f.readable(p)
+}
+
+// readable returns why a view cannot be read, nil if it can. f.mu is held.
+func (f *follower) readable(p *part) error {
+	switch {
+	case p.failure != nil:
+		return &failedError{p.failure}
+	case p.state.Apart:
+		return &buildingError{done: p.state.Sequence, target: max(f.checkpoint, p.state.Sequence+1), view: p.view.Name}
+	}
+	return nil
+}
+
+// stateError returns why rows of a view in a state must not be shown, nil if they may be.
+func stateError(view *model.View, state store.ViewState) error {
+	switch {
+	case state.Failure != "":
+		return &failedError{parseFailure(view.Name, state)}
+	case state.Apart:
+		return &buildingError{done: state.Sequence, target: state.Sequence + 1, view: view.Name}
+	}
+	return nil
+}
+
+// fingerprint identifies what a view's rows are made from: its definition and the skips.
+func (f *follower) fingerprint(view *model.View) uint64 {
+	state, _ := f.viewState(view.Name)
+	const odd = 0x9E3779B97F4A7C15
+	return view.Fingerprint() ^ state.Skips*odd
+}
+
+// skipped returns the number of events that a view was made without.
+func (f *follower) skipped(view *model.View, state store.ViewState) int {
+	if state.Skips == 0 {
+		return 0
+	}
+	return f.skips.of(f.tenant, view.Fingerprint()).active(state.Sequence)
+}
+
+// followSkips has the views follow the skip records that the node knows now.
+func (f *follower) followSkips() {
+	if subscription := f.subscription.Load(); subscription != nil {
+		subscription.Reset()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.parts {
+		if p.catcher != nil {
+			p.catcher.again()
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package projection
+
+import (
+	"context"
+	"maps"
+	"sync"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// skipSet are the skip records of one tenant's view definition. It is not changed.
+type skipSet struct {
+	revision uint64                                  // the newest record's
+	records  map[string]backbone.Kept[backbone.Skip] // by event id
+}
+
+// skips reports whether the view is made without an event. s may be nil.
+func (s *skipSet) skips(eventID string) bool {
+	if s == nil {
+		return false
+	}
+	record, ok := s.records[eventID]
+	return ok && !record.Value.Revoked
+}
+
+// at returns the revision of the newest record, 0 for none.
+func (s *skipSet) at() uint64 {
+	if s == nil {
+		return 0
+	}
+	return s.revision
+}
+
+// changedUpTo reports whether a record that is newer than a revision concerns an event up to a
+// sequence.
+func (s *skipSet) changedUpTo(sequence, revision uint64) bool {
+	if s == nil {
+		return false
+	}
+	for _, record := range s.records {
+		if record.Revision > revision && record.Value.Sequence <= sequence {
+			return true
+		}
+	}
+	return false
+}
+
+// active returns the number of records up to a sequence that are not revoked.
+func (s *skipSet) active(sequence uint64) int {
+	if s == nil {
+		return 0
+	}
+	count := 0
+	for _, record := range s.records {
+		if !record.Value.Revoked && record.Value.Sequence <= sequence {
+			count++
+		}
+	}
+	return count
+}
+
+// skipRecords are the skip records of all tenants that the node knows. Its methods may be called
+// concurrently.
+type skipRecords struct {
+	js jetstream.JetStream
+
+	mu   sync.RWMutex
+	sets map[string]map[uint64]*skipSet // by tenant and fingerprint
+}
+
+func newSkipRecords(js jetstream.JetStream) *skipRecords {
+	return &skipRecords{js: js, sets: map[string]map[uint64]*skipSet{}}
+}
+
+// of returns the records of a tenant's view definition, nil for none. r may be nil.
+func (r *skipRecords) of(tenant contextkit.TenantID, fingerprint uint64) *skipSet {
+	if r == nil {
+		return nil
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.sets[tenant.String()][fingerprint]
+}
+
+// any reports whether a tenant has records.
+func (r *skipRecords) any(tenant contextkit.TenantID) bool {
+	if r == nil {
+		return false
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.sets[tenant.String()]) > 0
+}
+
+// put adds records, unless newer ones are known, and returns the tenants whose records have changed.
+func (r *skipRecords) put(records map[string]backbone.Kept[backbone.Skip]) map[string]struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changed := map[string]struct{}{}
+	for key, record := range records {
+		tenant := backbone.SkipTenant(key)
+		if tenant != record.Value.Tenant {
+			continue // of no one who uses the control service
+		}
+		before := r.sets[tenant][record.Value.Fingerprint]
+		if before != nil && before.records[record.Value.EventID].Revision >= record.Revision {
+			continue
+		}
+		next := &skipSet{revision: max(before.at(), record.Revision), records: map[string]backbone.Kept[backbone.Skip]{}}
+		if before != nil {
+			maps.Copy(next.records, before.records)
+		}
+		next.records[record.Value.EventID] = record
+		if r.sets[tenant] == nil {
+			r.sets[tenant] = map[uint64]*skipSet{}
+		}
+		r.sets[tenant][record.Value.Fingerprint] = next
+		changed[tenant] = struct{}{}
+	}
+	return changed
+}
+
+// refresh reads a tenant's records again.
+func (r *skipRecords) refresh(ctx context.Context, tenant contextkit.TenantID) error {
+	found, err := backbone.TenantSkips(ctx, r.js, tenant)
+	if err != nil {
+		return err
+	}
+	records := make(map[string]backbone.Kept[backbone.Skip], len(found))
+	for _, record := range found {
+		records[record.Value.Key()] = record
+	}
+	r.put(records)
+	return nil
+}
+
+// followSkips has the followers of tenants whose skip records change follow them, until ctx ends.
+func (s *Service) followSkips(ctx context.Context) {
+	backbone.FollowBucket(ctx, s.js, backbone.BucketSkips, func(changes backbone.Changes[backbone.Skip]) {
+		for name := range s.skips.put(changes.Put) {
+			tenant, err := contextkit.ParseTenantID(name)
+			if err != nil {
+				continue
+			}
+			if l, ok := s.lane(tenant); ok {
+				l.shown.followSkips()
+				if l.next != nil {
+					l.next.followSkips()
+				}
+			}
+		}
+	}, func(err error) {
+		s.log.Warn().Err(err).Dur("again_in_ms", openAgain).Msg("skips of events are not received; those known last count")
+	})
+}
