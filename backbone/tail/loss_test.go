@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -61,7 +62,7 @@ func (c *lossyConn) Read(p []byte) (int, error) {
 		if _, err := io.ReadFull(c.from, payload); err != nil {
 			return 0, err
 		}
-		c.rest = append(line, payload...)
+		c.rest = slices.Concat(line, payload)
 		if bytes.HasPrefix(fields[1], []byte("events.")) && c.network.lose.Add(-1) >= 0 {
 			c.network.lost.Add(1)
 			c.rest = nil

@@ -29,33 +29,28 @@ var (
 // guarded are the transactions that are under way. They end when the database is found not to answer:
 // a server that stands still, or a network that drops packets, ends no connection.
 type guarded struct {
-	mu    sync.Mutex
-	alive context.Context // ends when the database does not answer; replaced when it answers again
-	end   context.CancelCauseFunc
+	mu      sync.Mutex
+	silent  bool
+	running map[*transaction]struct{}
 }
 
-func newGuarded() *guarded {
-	g := &guarded{}
-	g.alive, g.end = context.WithCancelCause(context.Background())
-	return g
-}
+func newGuarded() *guarded { return &guarded{running: map[*transaction]struct{}{}} }
 
 // set ends the transactions under way, and those that begin until it is called with nil.
 func (g *guarded) set(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case err != nil:
-		g.end(errSilent)
-	case g.alive.Err() != nil:
-		g.alive, g.end = context.WithCancelCause(context.Background())
+	if g.silent = err != nil; g.silent {
+		for t := range g.running {
+			t.cancel(errSilent)
+		}
 	}
 }
 
 // transaction is a transaction that is guarded.
 type transaction struct {
-	cancel context.CancelCauseFunc
-	stop   func() bool
+	guarded *guarded
+	cancel  context.CancelCauseFunc
 
 	mu    sync.Mutex
 	timer *time.Timer
@@ -69,13 +64,14 @@ type transaction struct {
 // begin returns a context for a transaction, which ends when the transaction has waited for the
 // database for a time, or the database does not answer. end must be called when it has ended.
 func (g *guarded) begin(ctx context.Context, most time.Duration) (context.Context, *transaction) {
-	g.mu.Lock()
-	alive := g.alive
-	g.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
-	t := &transaction{cancel: cancel}
+	t := &transaction{guarded: g, cancel: cancel}
 	t.again(most)
-	t.stop = context.AfterFunc(alive, func() { cancel(errSilent) })
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.running[t] = struct{}{}; g.silent {
+		cancel(errSilent)
+	}
 	return ctx, t
 }
 
@@ -101,10 +97,12 @@ func (t *transaction) check(most time.Duration) {
 
 // end releases what the transaction holds.
 func (t *transaction) end() {
+	t.guarded.mu.Lock()
+	delete(t.guarded.running, t)
+	t.guarded.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
-	t.stop()
 	t.timer.Stop()
 	t.cancel(nil)
 }

@@ -120,7 +120,7 @@ func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	var probe probe
-	defer probe.close()
+	defer func() { probe.close(ctx) }()
 	for {
 		attempt, cancel := context.WithTimeout(ctx, watchTimeout)
 		err := probe.ask(attempt, d.pool.Config().ConnConfig)
@@ -164,14 +164,15 @@ func (p *probe) ask(ctx context.Context, config *pgx.ConnConfig) (err error) {
 		}
 	}
 	if err = p.conn.Ping(ctx); err != nil {
-		p.close()
+		p.close(ctx)
 	}
 	return err
 }
 
-func (p *probe) close() {
+// close closes the connection, also when ctx has ended.
+func (p *probe) close(ctx context.Context) {
 	if p.conn != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), watchTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), watchTimeout)
 		defer cancel()
 		_ = p.conn.Close(ctx) // it is closed in any case
 		p.conn = nil
