@@ -39,8 +39,9 @@ type cluster struct {
 	dir     string
 	config  string
 	nats    []*process
-	wires   []*wire // between the roles and each of these
-	bus     string  // the settings of NATS
+	wires   []*wire  // between the roles and each of these
+	stores  []string // directories of the servers; nil: in dir
+	bus     string   // the settings of NATS
 	roles   map[string]*process
 	gateway string // URL
 	admin   string // URL
@@ -264,7 +265,11 @@ func (c *cluster) startNATS(t *testing.T, servers int) {
 	}
 	for n, route := range routes {
 		listen := freePort(t)
-		text := fmt.Sprintf("server_name: n%d\nlisten: %q\njetstream {store_dir: %q", n, listen, filepath.Join(c.dir, fmt.Sprintf("nats-%d", n)))
+		store := filepath.Join(c.dir, fmt.Sprintf("nats-%d", n))
+		if c.stores != nil {
+			store = c.stores[n]
+		}
+		text := fmt.Sprintf("server_name: n%d\nlisten: %q\njetstream {store_dir: %q", n, listen, store)
 		if servers == 1 {
 			text += ", sync_interval: always}\n"
 		} else { // clients stay with the addresses that they were given, which are the wires'
@@ -280,10 +285,11 @@ func (c *cluster) startNATS(t *testing.T, servers int) {
 
 // startCluster starts NATS and one process a role; the gateway calls some at their port
 // for gRPC alone, the runner at its main one. With certificates, every channel is TLS
-// and every node asks the gateway for a certificate.
-func startCluster(t *testing.T, natsServers int, files *tlsfiles.Files) *cluster {
+// and every node asks the gateway for a certificate. The NATS servers store in the directories
+// that are given, or in temporary ones.
+func startCluster(t *testing.T, natsServers int, files *tlsfiles.Files, stores ...string) *cluster {
 	t.Helper()
-	c := &cluster{dir: t.TempDir(), roles: map[string]*process{}}
+	c := &cluster{dir: t.TempDir(), stores: stores, roles: map[string]*process{}}
 	c.startNATS(t, natsServers)
 
 	addr := map[string]string{}

@@ -284,3 +284,53 @@ func TestDisk_RolesGoOnAfterTheServersRestart(t *testing.T) {
 		d.goesOn(ctx)
 	})
 }
+
+// Of three NATS servers, the disk of one, and then of all, is full: nothing that was acknowledged is
+// lost or has its effect twice, and everything goes on once there is room and the servers have been
+// restarted.
+func TestDisk_FullDisksOfAClusterLoseAndDoubleNothing(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it runs every role as a process, as others do under the race detector")
+	}
+	var dirs []string
+	for range 3 {
+		dirs = append(dirs, disktest.Small(t, 64<<20))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	c := startCluster(t, 3, nil, dirs...)
+	d := &depositor{caller: caller{t, c.gateway, c.token(t, "acme", "command.submit", "query.read")}}
+	d.open(ctx)
+	for range 10 {
+		d.deposit(ctx)
+	}
+	var free []func()
+	for n, dir := range dirs {
+		free = append(free, disktest.Fill(t, dir))
+		if n == 0 { // two of three have room
+			for range 20 {
+				d.deposit(ctx)
+			}
+			d.goesOn(ctx)
+		}
+	}
+	if err := eventually(ctx, "commands are refused", func() (bool, error) {
+		status, _ := d.deposit(ctx)
+		return status != http.StatusOK, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if status, text := d.post(ctx, "/v1/query/wallets", `{}`); status != http.StatusOK || !strings.Contains(text, "Ada") {
+		t.Errorf("a query while all disks are full: %d %s", status, text)
+	}
+	for n := range c.nats {
+		free[n]()
+	}
+	for _, server := range c.nats {
+		server.kill()
+		server.start(t)
+	}
+	d.goesOn(ctx)
+	c.checkJournal(ctx, t)
+}
