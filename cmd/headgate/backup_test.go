@@ -213,6 +213,9 @@ func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 
 func TestBackup_OfDevIsRestoredIntoAnotherDirectory(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process, as others do under the race detector")
+	}
 	data := t.TempDir()
 	p := start(t, data, nil)
 	_, acme := dial(t, p.gateway, p.tokens["ACME"])

@@ -136,6 +136,9 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 // TestJournal_NewOneBesideViewsIsRefused removes the journal of 'dev', and leaves the views.
 func TestJournal_NewOneBesideViewsIsRefused(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process, as others do under the race detector")
+	}
 	data := t.TempDir()
 	p := start(t, data, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)

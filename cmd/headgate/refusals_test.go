@@ -248,6 +248,9 @@ func checkRefusal(t *testing.T, status int, text string, wantStatus int, wantCod
 
 func TestABrokenModelIsRefusedAtStartAndAtReload(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process, as others do under the race detector")
+	}
 	data := t.TempDir()
 	document, err := exec.Command(binary, "model", "show").Output()
 	if err != nil {
@@ -305,6 +308,9 @@ func TestABrokenModelIsRefusedAtStartAndAtReload(t *testing.T) {
 
 func TestASecondStartFindsItsDataAndItsTokens(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process, as others do under the race detector")
+	}
 	data := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -113,6 +113,9 @@ var buf = os.Getenv("HEADGATE_BUF") != ""
 
 func TestTheTourPrintsWhatTheREADMESays(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process, as others do under the race detector")
+	}
 	p := start(t, t.TempDir(), nil)
 	p.check(t, examples(t, "../../README.md", "console"))
 	if buf {
@@ -123,6 +126,9 @@ func TestTheTourPrintsWhatTheREADMESays(t *testing.T) {
 
 func TestThePrintedLinesWorkAsPrinted(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process, as others do under the race detector")
+	}
 	p := start(t, t.TempDir(), nil)
 	var commands []string
 	for _, line := range p.output {
