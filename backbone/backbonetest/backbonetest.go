@@ -129,10 +129,6 @@ func Tenant(t testing.TB, name string) contextkit.TenantID {
 	return id
 }
 
-// parallel is how many parallel tests run together, unless the flag -parallel is given. Parallel
-// tests mostly wait for time to pass: more of them run than the machine has processors.
-const parallel = 4
-
 // Main runs a package's tests and fails them for leaked goroutines, except those that the embedded
 // server and its client never end.
 // cleanups run after the tests and before goroutines are counted.
@@ -146,7 +142,8 @@ func Main(m *testing.M, cleanups ...func() error) {
 	)
 }
 
-// Parallel sets the number of parallel tests that run together; flags are parsed after it.
+// Parallel sets the number of parallel tests that run together to [parallel], or to that of
+// processors if there are more. The flag -parallel overrides it.
 func Parallel() {
 	if err := flag.Set("test.parallel", strconv.Itoa(max(parallel, runtime.GOMAXPROCS(0)))); err != nil {
 		panic(err) // the testing package has defined it
