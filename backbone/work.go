@@ -73,6 +73,34 @@ func RemoveDueWork(ctx context.Context, js jetstream.JetStream, sequence uint64)
 	return nil
 }
 
+// MakeDue makes a workflow's instance due now.
+func MakeDue(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, workflow, instance string) error {
+	msg := &nats.Msg{Subject: WorkSubject(tenant, workflow, instance), Header: nats.Header{}}
+	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	if _, err := js.PublishMsg(ctx, msg); err != nil {
+		return fmt.Errorf("backbone: make %s %s due: %w", workflow, instance, err)
+	}
+	return nil
+}
+
+// Unschedule removes the schedules of a workflow's instance, if there are any.
+func Unschedule(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, workflow, instance string) error {
+	stream, err := js.Stream(ctx, StreamWork)
+	if err != nil {
+		return fmt.Errorf("backbone: stream %s: %w", StreamWork, err)
+	}
+	for _, subject := range []string{LaterSubject(tenant, workflow, instance), RetrySubject(tenant, workflow, instance)} {
+		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+			return fmt.Errorf("backbone: remove %s: %w", subject, err)
+		}
+	}
+	return nil
+}
+
 // removeMessage removes a message of a stream, if it is there. The client library's call hides
 // the server's code.
 func removeMessage(ctx context.Context, js jetstream.JetStream, stream string, sequence uint64) error {

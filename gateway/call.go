@@ -32,6 +32,8 @@ type Call struct {
 	// Resource is an excerpt of the resources that the policy's resource field names, or of
 	// the one that is denied; set by authorize.
 	Resource string
+	// Reason is an excerpt of the operator's reason, in the field that the policy names.
+	Reason string
 	// Node answers, from route on.
 	Node route.Node
 	// Attempts counts the upstream calls.

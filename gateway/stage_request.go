@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/transcode"
+	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -53,6 +54,13 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 			return ctx, call.badField(call.Method.KeyField, err)
 		}
 		call.Keyed = key != ""
+	}
+	if call.Method.ReasonField != 0 {
+		reason, err := call.First.Text(call.Method.ReasonField, "")
+		if err != nil {
+			return ctx, call.badField(call.Method.ReasonField, err)
+		}
+		call.Reason = excerpt.Text(reason, excerpt.Name)
 	}
 	return ctx, nil
 }

@@ -90,6 +90,8 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"contextkit.InjectNATS, or it fails; what no call causes is sent under the platform's context", "backbone.TestKept_PlatformWritesCarryTheContract"},
 	"backbone.Timeline.publish jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS under the call's own context, or it is counted as lost", "backbone.TestAHopCarriesTheContractOfItsCall"},
+	"backbone.MakeDue jetstream.PublishMsg": {
+		"contextkit.InjectNATS, or it fails", "services/runner.TestOperations_StuckInstancesAreRetriedSkippedCancelledOrUndone"},
 	"runner.schedule jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestAWorkflowWaitsAcrossARestart"},
 	"webhook.New net.DialContext": {"", ""},

@@ -61,6 +61,8 @@ type Method struct {
 	// NodeField is the request's field for the node that the call operates; 0:
 	// there is none.
 	NodeField protowire.Number
+	// ReasonField is the request's field for the operator's reason; 0: it has none.
+	ReasonField protowire.Number
 	// Priority says which calls go first when the gateway is nearly full.
 	Priority limit.Priority
 	// Rules are its HTTP mappings.
@@ -203,7 +205,7 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		{desc.Input(), policy.GetTenantField(), &m.TenantField},
 		{desc.Input(), policy.GetIdempotencyKeyField(), &m.KeyField},
 		{desc.Output(), policy.GetEventIdField(), &m.EventIDField}, {desc.Input(), policy.GetResumeField(), &m.ResumeField},
-		{desc.Input(), policy.GetNodeField(), &m.NodeField},
+		{desc.Input(), policy.GetNodeField(), &m.NodeField}, {desc.Input(), policy.GetReasonField(), &m.ReasonField},
 	} {
 		if f.name == "" {
 			continue

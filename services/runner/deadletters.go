@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
@@ -75,8 +76,12 @@ func letterMessage(letter backbone.Letter) (*adminv1.DeadLetter, error) {
 		Id: int64(letter.Sequence), Cause: letter.Cause, EventId: letter.Event.ID, EventType: letter.Event.Type, //nolint:gosec // far below 2^63
 		AggregateType: letter.Event.AggregateType, AggregateId: letter.Event.AggregateID, Data: object,
 		CorrelationId: letter.Event.Context.CorrelationID, Time: timestamppb.New(letter.Time),
+		Workflow: letter.Workflow, InstanceId: letter.Instance,
 	}, err
 }
+
+// maxReplayFailures bounds the failures in an answer.
+const maxReplayFailures = 100
 
 // ReplayDeadLetters implements RunnerAdmin.
 func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDeadLettersRequest) (*adminv1.ReplayDeadLettersResponse, error) {
@@ -105,17 +110,67 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 		if !found {
 			continue // another call has replayed the letter
 		}
-		if err := s.replay(ctx, tenant, letter); err != nil {
-			if ctx.Err() != nil {
-				return nil, connect.Errorf(connect.CodeDeadlineExceeded, "%d letters are done, and the rest stays: replay again", res.Replayed).WithCause(err)
-			}
-			s.log.Warn().Err(err).Str("tenant", tenant.String()).Uint64("letter", letter.Sequence).Msg("dead letter fails again")
-			res.FailedId, res.Failure = int64(letter.Sequence), explain(err) //nolint:gosec // far below 2^63
-			return res, nil
+		err = s.replay(ctx, tenant, letter)
+		if err == nil {
+			res.Replayed++
+			continue
 		}
-		res.Replayed++
+		if ctx.Err() != nil {
+			return nil, connect.Errorf(connect.CodeDeadlineExceeded, "%d letters are done, and the rest stays: replay again", res.Replayed).WithCause(err)
+		}
+		s.log.Warn().Err(err).Str("tenant", tenant.String()).Uint64("letter", letter.Sequence).Msg("dead letter fails again")
+		failure := &adminv1.LetterFailure{Id: int64(letter.Sequence), Failure: explain(err)} //nolint:gosec // far below 2^63
+		if res.FailedId == 0 {
+			res.FailedId, res.Failure = failure.Id, failure.Failure
+		}
+		if len(res.Failures) < maxReplayFailures {
+			res.Failures = append(res.Failures, failure)
+		}
 	}
 	return res, nil
+}
+
+// DiscardDeadLetters implements RunnerAdmin.
+func (s *Service) DiscardDeadLetters(ctx context.Context, req *adminv1.DiscardDeadLettersRequest) (*adminv1.DiscardDeadLettersResponse, error) {
+	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
+	if err != nil {
+		return nil, err
+	}
+	res := &adminv1.DiscardDeadLettersResponse{}
+	for _, id := range req.GetIds() {
+		letter, found, err := backbone.ReadDeadLetter(ctx, s.js, tenant, uint64(max(id, 0))) //nolint:gosec // not negative
+		if err != nil {
+			return nil, unavailable("dead letters", err)
+		}
+		if !found {
+			continue
+		}
+		if err := s.giveUp(ctx, tenant, letter, by(ctx, req.GetReason())); err != nil {
+			return nil, connect.Errorf(connect.CodeUnavailable, "%d letters are discarded, and the rest stays: try again", res.Discarded).WithCause(err)
+		}
+		s.log.Info().Str("tenant", tenant.String()).Uint64("letter", letter.Sequence).Str("workflow", letter.Workflow).Str("instance", letter.Instance).
+			Str("reason", by(ctx, req.GetReason())).Msg("an operator discards a dead letter")
+		res.Discarded++
+	}
+	return res, nil
+}
+
+// giveUp removes a letter, and cancels the instance that it names unless that goes on by itself.
+func (s *Service) giveUp(ctx context.Context, tenant contextkit.TenantID, letter backbone.Letter, reason string) error {
+	if letter.Instance != "" {
+		i, err := s.instances.load(ctx, tenant, letter.Workflow, letter.Instance)
+		switch {
+		case errors.Is(err, errNoInstance):
+		case err != nil:
+			return err
+		case i.State == stateFailed, !i.State.ended() && i.Attempts != nil && i.Attempts.Stuck:
+			i.cancel(reason)
+			if err := s.instances.save(ctx, i); err != nil {
+				return err
+			}
+		}
+	}
+	return backbone.RemoveDeadLetter(ctx, s.js, letter.Sequence)
 }
 
 // explain is what an operator is told of a failure.
@@ -134,49 +189,70 @@ func (s *Service) replay(ctx context.Context, tenant contextkit.TenantID, letter
 	rc.Depth++
 	work := contextkit.NewContext(ctx, rc)
 	w := s.worker(tenant)
-	if err := w.reopen(work, letter.Event); err != nil {
-		return err
+	var err error
+	if letter.Instance != "" {
+		err = w.replayInstance(work, letter.Workflow, letter.Instance)
+	} else {
+		err = w.replayEvent(work, letter)
 	}
-	if err := w.runAll(work, letter.Event); err != nil {
+	if err != nil {
 		return err
 	}
 	return backbone.RemoveDeadLetter(ctx, s.js, letter.Sequence)
 }
 
-// runAll runs every workflow that the event starts, and returns their errors.
-func (w *worker) runAll(ctx context.Context, event backbone.Event) error {
+// replayInstance has an instance go on: the steps that it has done are in its record.
+func (w *worker) replayInstance(ctx context.Context, workflow, id string) error {
+	i, err := w.engine.instances.load(ctx, w.tenant, workflow, id)
+	if err != nil {
+		return fmt.Errorf("workflow %s: instance %s: %w", workflow, id, err)
+	}
+	return w.driveAgain(ctx, i)
+}
+
+// replayEvent runs the letter's workflow for its event; of a letter of an earlier version every
+// workflow that the event starts.
+func (w *worker) replayEvent(ctx context.Context, letter backbone.Letter) error {
 	var errs []error
 	m := w.models.Current()
 	for _, workflow := range m.Workflows() {
-		if workflow.On != (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {
+		starts := workflow.On == (model.EventRef{Aggregate: letter.Event.AggregateType, Event: letter.Event.Type})
+		if !starts || letter.Workflow != "" && letter.Workflow != workflow.Name {
 			continue
 		}
-		if _, err := w.engine.run(ctx, m, workflow, w.tenant, event); err != nil {
+		i, err := w.engine.instances.of(ctx, w.tenant, workflow.Name, letter.Event)
+		switch {
+		case err == nil:
+			err = w.driveAgain(ctx, i)
+		case !errors.Is(err, errNoInstance):
+		case letter.Workflow == "" && time.Since(letter.Time) > backbone.WorkflowTTL:
+			err = errors.New("the letter is of an earlier version, and the instance's record, if there was one, has expired: " +
+				"what was done would be done again. Look at what the event has caused, and discard the letter")
+		default:
+			_, err = w.engine.run(ctx, m, workflow, w.tenant, letter.Event)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("workflow %s: %w", workflow.Name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// reopen lets the event's failed instances be undone again.
-func (w *worker) reopen(ctx context.Context, event backbone.Event) error {
-	for _, workflow := range w.models.Current().Workflows() {
-		if workflow.On != (model.EventRef{Aggregate: event.AggregateType, Event: event.Type}) {
-			continue
-		}
-		i, err := w.engine.instances.of(ctx, w.tenant, workflow.Name, event)
-		if errors.Is(err, errNoInstance) || err == nil && i.State != stateFailed && i.Attempts == nil {
-			continue
-		}
-		if err != nil {
-			return err
-		}
+// driveAgain drives an instance that is stuck or failed. If a step fails again, the instance is
+// stuck again.
+func (w *worker) driveAgain(ctx context.Context, i *instance) error {
+	if i.Attempts != nil || i.State == stateFailed {
 		i.reopen()
 		if err := w.engine.instances.save(ctx, i); err != nil {
 			return err
 		}
 	}
-	return nil
+	err := w.engine.drive(ctx, i)
+	var failure *stepError
+	if errors.As(err, &failure) && !final(err) {
+		return w.engine.stick(ctx, i, &undrivableError{step: failure.name, message: failure.err.Error()})
+	}
+	return err
 }
 
 // reopen takes back the refusals of what undoes a failed instance, so that it is

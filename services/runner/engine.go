@@ -200,6 +200,7 @@ func (e *engine) drive(ctx context.Context, i *instance) error {
 	if before != nil && before.Stuck {
 		return fmt.Errorf("%w: step %s: %s", errStuck, before.Step, before.Error)
 	}
+	i.unsent = before != nil && before.Failed == 0
 	i.Attempts = nil // what is saved from here on is progress
 	err := e.advance(ctx, i)
 	if err != nil && i.revision == revision {
@@ -304,14 +305,18 @@ func (e *engine) doAll(ctx context.Context, i *instance, steps []model.Step) err
 	for n, s := range steps {
 		var err error
 		var refused *refusedError
+		sent := i.loaded && !i.unsent && i.Requests[s.Name] != nil
 		if requests[n], err = e.prepare(ctx, i, s.Name, s); errors.As(err, &refused) {
 			done[n] = &step{Name: s.Name, Outcome: outcomeRefused, Message: refused.message, Time: time.Now().UTC()}
 			e.record(contextkit.SpanContext(ctx), i, s.Name, s, time.Now(), err)
 		} else if err != nil {
 			return err
-		} else if i.Requests[s.Name] == nil {
-			i.request(s.Name, requests[n].record())
-			i.dirty = true
+		} else {
+			requests[n].sent = sent
+			if i.Requests[s.Name] == nil {
+				i.request(s.Name, requests[n].record())
+				i.dirty = true
+			}
 		}
 	}
 	if i.dirty && slices.Contains(done, nil) {

@@ -74,6 +74,10 @@ type instance struct {
 	woken    time.Time // when the message that woke it became due, by the clock of NATS; zero: none did
 	// earlier says that the record is in the bucket of earlier versions.
 	earlier bool
+	// loaded says that the record was read: what it says is sent may have been sent.
+	loaded bool
+	// unsent says that no attempt at the step was made: its receiver's breaker was open.
+	unsent bool
 	// dirty says that the record is behind.
 	dirty bool
 }
@@ -101,6 +105,8 @@ type request struct {
 	Body json.RawMessage `json:"body,omitempty"`
 	// Digest is the SHA-256 of Payload or Body where these are too large to be stored.
 	Digest []byte `json:"digest,omitempty"`
+
+	sent bool // it may have been sent before
 }
 
 // waiting says at which step an instance is held back, and until when.

@@ -113,7 +113,7 @@ func (s *instances) read(ctx context.Context, from *backbone.Bucket[*instance], 
 		return nil, fmt.Errorf("read workflow instance: %w", err)
 	}
 	i := kept.Value
-	i.tenant, i.revision, i.earlier = tenant, kept.Revision, from == s.earlier
+	i.tenant, i.revision, i.earlier, i.loaded = tenant, kept.Revision, from == s.earlier, true
 	i.Trigger.Data = model.Normalize(i.Trigger.Data).(model.Object)
 	return i, nil
 }

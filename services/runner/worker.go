@@ -296,6 +296,8 @@ func (w *worker) bury(ctx context.Context, event backbone.Event, workflow string
 	origin := backbone.LetterOrigin{Work: w.consumerName(), Workflow: workflow}
 	if i != nil {
 		origin.Instance, origin.Revision = i.ID, i.revision
+	} else if errors.Is(cause, errNoRecord) {
+		origin.Instance = event.ID // see lostTrigger
 	}
 	err := backbone.DeadLetter(ctx, w.js, w.tenant, event, origin, fmt.Errorf("workflow %s: %w", workflow, cause))
 	if err != nil {

@@ -188,7 +188,10 @@ type Policy struct {
 	ResourcePartField string `protobuf:"bytes,14,opt,name=resource_part_field,json=resourcePartField,proto3" json:"resource_part_field,omitempty"`
 	// Rights that the node checks by itself, for some of the method's calls: the gateway sends
 	// it those that the principal has (x-headgate-rights).
-	NodeRights    []string `protobuf:"bytes,15,rep,name=node_rights,json=nodeRights,proto3" json:"node_rights,omitempty"`
+	NodeRights []string `protobuf:"bytes,15,rep,name=node_rights,json=nodeRights,proto3" json:"node_rights,omitempty"`
+	// The request field (proto name) that has the operator's reason for the call. It is the
+	// reason in the call's audit record.
+	ReasonField   string `protobuf:"bytes,16,opt,name=reason_field,json=reasonField,proto3" json:"reason_field,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -328,6 +331,13 @@ func (x *Policy) GetNodeRights() []string {
 	return nil
 }
 
+func (x *Policy) GetReasonField() string {
+	if x != nil {
+		return x.ReasonField
+	}
+	return ""
+}
+
 var file_headgate_policy_v1_policy_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -351,7 +361,7 @@ var File_headgate_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd8\x04\n" +
+	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfb\x04\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05right\x18\x01 \x01(\tR\x05right\x12B\n" +
 	"\ftenant_scope\x18\x02 \x01(\x0e2\x1f.headgate.policy.v1.TenantScopeR\vtenantScope\x12\x1a\n" +
@@ -370,7 +380,8 @@ const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\bpriority\x18\r \x01(\x0e2\x1c.headgate.policy.v1.PriorityR\bpriority\x12.\n" +
 	"\x13resource_part_field\x18\x0e \x01(\tR\x11resourcePartField\x12\x1f\n" +
 	"\vnode_rights\x18\x0f \x03(\tR\n" +
-	"nodeRights*^\n" +
+	"nodeRights\x12!\n" +
+	"\freason_field\x18\x10 \x01(\tR\vreasonField*^\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPRIORITY_LOW\x10\x01\x12\x13\n" +

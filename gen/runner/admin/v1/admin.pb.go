@@ -1803,7 +1803,11 @@ type DeadLetter struct {
 	// The correlation that the event is part of.
 	CorrelationId string `protobuf:"bytes,8,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	// When the work was given up.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=time,proto3" json:"time,omitempty"`
+	// The workflow whose instance was given up; empty for letters of earlier versions.
+	Workflow string `protobuf:"bytes,10,opt,name=workflow,proto3" json:"workflow,omitempty"`
+	// The instance; empty: it has no record.
+	InstanceId    string `protobuf:"bytes,11,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1901,6 +1905,20 @@ func (x *DeadLetter) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *DeadLetter) GetWorkflow() string {
+	if x != nil {
+		return x.Workflow
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
 // ReplayDeadLettersRequest says which letters' work to do again.
 type ReplayDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1909,7 +1927,9 @@ type ReplayDeadLettersRequest struct {
 	// The letters' numbers; empty: all that fit cause.
 	Ids []int64 `protobuf:"varint,2,rep,packed,name=ids,proto3" json:"ids,omitempty"`
 	// Letters whose cause has this in it; empty: all.
-	Cause         string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	// Why, for the audit record.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1965,15 +1985,24 @@ func (x *ReplayDeadLettersRequest) GetCause() string {
 	return ""
 }
 
+func (x *ReplayDeadLettersRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // ReplayDeadLettersResponse says how far it came.
 type ReplayDeadLettersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many letters' work is done.
 	Replayed int32 `protobuf:"varint,1,opt,name=replayed,proto3" json:"replayed,omitempty"`
-	// The letter whose work failed again, 0 for none.
+	// The first letter whose work failed again, 0 for none.
 	FailedId int64 `protobuf:"varint,2,opt,name=failed_id,json=failedId,proto3" json:"failed_id,omitempty"`
 	// Why.
-	Failure       string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
+	Failure string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
+	// The letters whose work failed again, at most 100 of them.
+	Failures      []*LetterFailure `protobuf:"bytes,4,rep,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2027,6 +2056,663 @@ func (x *ReplayDeadLettersResponse) GetFailure() string {
 		return x.Failure
 	}
 	return ""
+}
+
+func (x *ReplayDeadLettersResponse) GetFailures() []*LetterFailure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+// LetterFailure is a letter whose work failed again.
+type LetterFailure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The letter's number.
+	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why.
+	Failure       string `protobuf:"bytes,2,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LetterFailure) Reset() {
+	*x = LetterFailure{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LetterFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LetterFailure) ProtoMessage() {}
+
+func (x *LetterFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LetterFailure.ProtoReflect.Descriptor instead.
+func (*LetterFailure) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *LetterFailure) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *LetterFailure) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+// DiscardDeadLettersRequest says which letters to remove.
+type DiscardDeadLettersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; may be left out, the credential's tenant is then meant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The letters' numbers.
+	Ids []int64 `protobuf:"varint,2,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	// Why, for the audit record and the instances' records.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscardDeadLettersRequest) Reset() {
+	*x = DiscardDeadLettersRequest{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscardDeadLettersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscardDeadLettersRequest) ProtoMessage() {}
+
+func (x *DiscardDeadLettersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscardDeadLettersRequest.ProtoReflect.Descriptor instead.
+func (*DiscardDeadLettersRequest) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DiscardDeadLettersRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *DiscardDeadLettersRequest) GetIds() []int64 {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *DiscardDeadLettersRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// DiscardDeadLettersResponse says how many were removed.
+type DiscardDeadLettersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many letters were removed.
+	Discarded     int32 `protobuf:"varint,1,opt,name=discarded,proto3" json:"discarded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscardDeadLettersResponse) Reset() {
+	*x = DiscardDeadLettersResponse{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscardDeadLettersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscardDeadLettersResponse) ProtoMessage() {}
+
+func (x *DiscardDeadLettersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscardDeadLettersResponse.ProtoReflect.Descriptor instead.
+func (*DiscardDeadLettersResponse) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DiscardDeadLettersResponse) GetDiscarded() int32 {
+	if x != nil {
+		return x.Discarded
+	}
+	return 0
+}
+
+// RetryWorkflowRequest names an instance to go on with now.
+type RetryWorkflowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; may be left out, the credential's tenant is then meant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The workflow's name.
+	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
+	// The instance, as GetWorkflow names it.
+	InstanceId string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Why, for the audit record and the instance's record.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryWorkflowRequest) Reset() {
+	*x = RetryWorkflowRequest{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryWorkflowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryWorkflowRequest) ProtoMessage() {}
+
+func (x *RetryWorkflowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryWorkflowRequest.ProtoReflect.Descriptor instead.
+func (*RetryWorkflowRequest) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RetryWorkflowRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *RetryWorkflowRequest) GetWorkflow() string {
+	if x != nil {
+		return x.Workflow
+	}
+	return ""
+}
+
+func (x *RetryWorkflowRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *RetryWorkflowRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// RetryWorkflowResponse says that the instance goes on, or has ended, as asked.
+type RetryWorkflowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far it is now.
+	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryWorkflowResponse) Reset() {
+	*x = RetryWorkflowResponse{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryWorkflowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryWorkflowResponse) ProtoMessage() {}
+
+func (x *RetryWorkflowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryWorkflowResponse.ProtoReflect.Descriptor instead.
+func (*RetryWorkflowResponse) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RetryWorkflowResponse) GetState() WorkflowState {
+	if x != nil {
+		return x.State
+	}
+	return WorkflowState_WORKFLOW_STATE_UNSPECIFIED
+}
+
+// SkipStepRequest names an instance and a step to skip.
+type SkipStepRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; may be left out, the credential's tenant is then meant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The workflow's name.
+	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
+	// The instance, as GetWorkflow names it.
+	InstanceId string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Why, for the audit record and the instance's record.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The step's name; "undo NAME" for a compensation.
+	Step          string `protobuf:"bytes,5,opt,name=step,proto3" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SkipStepRequest) Reset() {
+	*x = SkipStepRequest{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SkipStepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SkipStepRequest) ProtoMessage() {}
+
+func (x *SkipStepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SkipStepRequest.ProtoReflect.Descriptor instead.
+func (*SkipStepRequest) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *SkipStepRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *SkipStepRequest) GetWorkflow() string {
+	if x != nil {
+		return x.Workflow
+	}
+	return ""
+}
+
+func (x *SkipStepRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *SkipStepRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SkipStepRequest) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+// SkipStepResponse says that the instance goes on, or has ended, as asked.
+type SkipStepResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far it is now.
+	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SkipStepResponse) Reset() {
+	*x = SkipStepResponse{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SkipStepResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SkipStepResponse) ProtoMessage() {}
+
+func (x *SkipStepResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SkipStepResponse.ProtoReflect.Descriptor instead.
+func (*SkipStepResponse) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *SkipStepResponse) GetState() WorkflowState {
+	if x != nil {
+		return x.State
+	}
+	return WorkflowState_WORKFLOW_STATE_UNSPECIFIED
+}
+
+// CancelWorkflowRequest names an instance to end.
+type CancelWorkflowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; may be left out, the credential's tenant is then meant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The workflow's name.
+	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
+	// The instance, as GetWorkflow names it.
+	InstanceId string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Why, for the audit record and the instance's record.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelWorkflowRequest) Reset() {
+	*x = CancelWorkflowRequest{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelWorkflowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelWorkflowRequest) ProtoMessage() {}
+
+func (x *CancelWorkflowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelWorkflowRequest.ProtoReflect.Descriptor instead.
+func (*CancelWorkflowRequest) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CancelWorkflowRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *CancelWorkflowRequest) GetWorkflow() string {
+	if x != nil {
+		return x.Workflow
+	}
+	return ""
+}
+
+func (x *CancelWorkflowRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *CancelWorkflowRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// CancelWorkflowResponse says that the instance goes on, or has ended, as asked.
+type CancelWorkflowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far it is now.
+	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelWorkflowResponse) Reset() {
+	*x = CancelWorkflowResponse{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelWorkflowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelWorkflowResponse) ProtoMessage() {}
+
+func (x *CancelWorkflowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelWorkflowResponse.ProtoReflect.Descriptor instead.
+func (*CancelWorkflowResponse) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CancelWorkflowResponse) GetState() WorkflowState {
+	if x != nil {
+		return x.State
+	}
+	return WorkflowState_WORKFLOW_STATE_UNSPECIFIED
+}
+
+// CompensateWorkflowRequest names an instance to undo.
+type CompensateWorkflowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; may be left out, the credential's tenant is then meant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The workflow's name.
+	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
+	// The instance, as GetWorkflow names it.
+	InstanceId string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Why, for the audit record and the instance's record.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompensateWorkflowRequest) Reset() {
+	*x = CompensateWorkflowRequest{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompensateWorkflowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompensateWorkflowRequest) ProtoMessage() {}
+
+func (x *CompensateWorkflowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompensateWorkflowRequest.ProtoReflect.Descriptor instead.
+func (*CompensateWorkflowRequest) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CompensateWorkflowRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *CompensateWorkflowRequest) GetWorkflow() string {
+	if x != nil {
+		return x.Workflow
+	}
+	return ""
+}
+
+func (x *CompensateWorkflowRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *CompensateWorkflowRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// CompensateWorkflowResponse says that the instance goes on, or has ended, as asked.
+type CompensateWorkflowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far it is now.
+	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompensateWorkflowResponse) Reset() {
+	*x = CompensateWorkflowResponse{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompensateWorkflowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompensateWorkflowResponse) ProtoMessage() {}
+
+func (x *CompensateWorkflowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompensateWorkflowResponse.ProtoReflect.Descriptor instead.
+func (*CompensateWorkflowResponse) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CompensateWorkflowResponse) GetState() WorkflowState {
+	if x != nil {
+		return x.State
+	}
+	return WorkflowState_WORKFLOW_STATE_UNSPECIFIED
 }
 
 var File_runner_admin_v1_admin_proto protoreflect.FileDescriptor
@@ -2147,7 +2833,7 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\tpageToken\"x\n" +
 	"\x17ListDeadLettersResponse\x125\n" +
 	"\aletters\x18\x01 \x03(\v2\x1b.runner.admin.v1.DeadLetterR\aletters\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xba\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf7\x02\n" +
 	"\n" +
 	"DeadLetter\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x14\n" +
@@ -2159,15 +2845,69 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\faggregate_id\x18\x06 \x01(\tR\vaggregateId\x12+\n" +
 	"\x04data\x18\a \x01(\v2\x17.google.protobuf.StructR\x04data\x12%\n" +
 	"\x0ecorrelation_id\x18\b \x01(\tR\rcorrelationId\x12.\n" +
-	"\x04time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xa4\x01\n" +
+	"\x04time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
+	"\bworkflow\x18\n" +
+	" \x01(\tR\bworkflow\x12\x1f\n" +
+	"\vinstance_id\x18\v \x01(\tR\n" +
+	"instanceId\"\xc6\x01\n" +
 	"\x18ReplayDeadLettersRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1b\n" +
 	"\x03ids\x18\x02 \x03(\x03B\t\xbaH\x06\x92\x01\x03\x10\xf4\x03R\x03ids\x12\x1e\n" +
-	"\x05cause\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05cause\"n\n" +
+	"\x05cause\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05cause\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06reason\"\xaa\x01\n" +
 	"\x19ReplayDeadLettersResponse\x12\x1a\n" +
 	"\breplayed\x18\x01 \x01(\x05R\breplayed\x12\x1b\n" +
 	"\tfailed_id\x18\x02 \x01(\x03R\bfailedId\x12\x18\n" +
-	"\afailure\x18\x03 \x01(\tR\afailure*p\n" +
+	"\afailure\x18\x03 \x01(\tR\afailure\x12:\n" +
+	"\bfailures\x18\x04 \x03(\v2\x1e.runner.admin.v1.LetterFailureR\bfailures\"9\n" +
+	"\rLetterFailure\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x18\n" +
+	"\afailure\x18\x02 \x01(\tR\afailure\"\xab\x01\n" +
+	"\x19DiscardDeadLettersRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1d\n" +
+	"\x03ids\x18\x02 \x03(\x03B\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\x03ids\x12\"\n" +
+	"\x06reason\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x06reason\":\n" +
+	"\x1aDiscardDeadLettersResponse\x12\x1c\n" +
+	"\tdiscarded\x18\x01 \x01(\x05R\tdiscarded\"\x91\x02\n" +
+	"\x14RetryWorkflowRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x129\n" +
+	"\bworkflow\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\bworkflow\x12M\n" +
+	"\vinstance_id\x18\x03 \x01(\tB,\xbaH)r'2%^[A-Za-z0-9_-]{1,128}(=[0-9]{1,18})?$R\n" +
+	"instanceId\x12\"\n" +
+	"\x06reason\x18\x04 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x06reason\"M\n" +
+	"\x15RetryWorkflowResponse\x124\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1e.runner.admin.v1.WorkflowStateR\x05state\"\xac\x02\n" +
+	"\x0fSkipStepRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x129\n" +
+	"\bworkflow\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\bworkflow\x12M\n" +
+	"\vinstance_id\x18\x03 \x01(\tB,\xbaH)r'2%^[A-Za-z0-9_-]{1,128}(=[0-9]{1,18})?$R\n" +
+	"instanceId\x12\"\n" +
+	"\x06reason\x18\x04 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x06reason\x12\x1e\n" +
+	"\x04step\x18\x05 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x04step\"H\n" +
+	"\x10SkipStepResponse\x124\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1e.runner.admin.v1.WorkflowStateR\x05state\"\x92\x02\n" +
+	"\x15CancelWorkflowRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x129\n" +
+	"\bworkflow\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\bworkflow\x12M\n" +
+	"\vinstance_id\x18\x03 \x01(\tB,\xbaH)r'2%^[A-Za-z0-9_-]{1,128}(=[0-9]{1,18})?$R\n" +
+	"instanceId\x12\"\n" +
+	"\x06reason\x18\x04 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x06reason\"N\n" +
+	"\x16CancelWorkflowResponse\x124\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1e.runner.admin.v1.WorkflowStateR\x05state\"\x96\x02\n" +
+	"\x19CompensateWorkflowRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x129\n" +
+	"\bworkflow\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\bworkflow\x12M\n" +
+	"\vinstance_id\x18\x03 \x01(\tB,\xbaH)r'2%^[A-Za-z0-9_-]{1,128}(=[0-9]{1,18})?$R\n" +
+	"instanceId\x12\"\n" +
+	"\x06reason\x18\x04 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x06reason\"R\n" +
+	"\x1aCompensateWorkflowResponse\x124\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1e.runner.admin.v1.WorkflowStateR\x05state*p\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NODE_STATE_RUNNING\x10\x01\x12\x17\n" +
@@ -2181,7 +2921,7 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\x1aWORKFLOW_STATE_COMPENSATED\x10\x04\x12\x19\n" +
 	"\x15WORKFLOW_STATE_FAILED\x10\x05\x12\x18\n" +
 	"\x14WORKFLOW_STATE_STUCK\x10\x06\x12\x1c\n" +
-	"\x18WORKFLOW_STATE_CANCELLED\x10\a2\xe1\x0e\n" +
+	"\x18WORKFLOW_STATE_CANCELLED\x10\a2\xaf\x18\n" +
 	"\vRunnerAdmin\x12\x92\x01\n" +
 	"\x06Status\x12\x1e.runner.admin.v1.StatusRequest\x1a\x1f.runner.admin.v1.StatusResponse\"G\xaa\xed\x18$\n" +
 	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x16\x12\x14/admin/runner/status\x90\x02\x01\x12\x93\x01\n" +
@@ -2203,9 +2943,24 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"2\bworkflow:\ttenant_idh\x01\x82\xd3\xe4\x93\x02-\x12+/admin/runner/tenants/{tenant_id}/workflows\x90\x02\x01\x12\xcc\x01\n" +
 	"\x0fListDeadLetters\x12'.runner.admin.v1.ListDeadLettersRequest\x1a(.runner.admin.v1.ListDeadLettersResponse\"f\xaa\xed\x18*\n" +
 	"\rworkflow.read\x10\x01\x1a\x06runner\"\x02\b\n" +
-	":\ttenant_idh\x01\x82\xd3\xe4\x93\x02/\x12-/admin/runner/tenants/{tenant_id}/deadletters\x90\x02\x01\x12\xdd\x01\n" +
-	"\x11ReplayDeadLetters\x12).runner.admin.v1.ReplayDeadLettersRequest\x1a*.runner.admin.v1.ReplayDeadLettersResponse\"q\xaa\xed\x18+\n" +
-	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x1e(\x01:\ttenant_idh\x03\x82\xd3\xe4\x93\x029:\x01*\"4/admin/runner/tenants/{tenant_id}/deadletters:replay\x90\x02\x02B\xb9\x01\n" +
+	":\ttenant_idh\x01\x82\xd3\xe4\x93\x02/\x12-/admin/runner/tenants/{tenant_id}/deadletters\x90\x02\x01\x12\xe6\x01\n" +
+	"\x11ReplayDeadLetters\x12).runner.admin.v1.ReplayDeadLettersRequest\x1a*.runner.admin.v1.ReplayDeadLettersResponse\"z\xaa\xed\x184\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x1e(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x029:\x01*\"4/admin/runner/tenants/{tenant_id}/deadletters:replay\x90\x02\x02\x12\xea\x01\n" +
+	"\x12DiscardDeadLetters\x12*.runner.admin.v1.DiscardDeadLettersRequest\x1a+.runner.admin.v1.DiscardDeadLettersResponse\"{\xaa\xed\x184\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\n" +
+	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02::\x01*\"5/admin/runner/tenants/{tenant_id}/deadletters:discard\x90\x02\x02\x12\xf1\x01\n" +
+	"\rRetryWorkflow\x12%.runner.admin.v1.RetryWorkflowRequest\x1a&.runner.admin.v1.RetryWorkflowResponse\"\x90\x01\xaa\xed\x184\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\n" +
+	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02O:\x01*\"J/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:retry\x90\x02\x02\x12\xe1\x01\n" +
+	"\bSkipStep\x12 .runner.admin.v1.SkipStepRequest\x1a!.runner.admin.v1.SkipStepResponse\"\x8f\x01\xaa\xed\x184\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\n" +
+	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02N:\x01*\"I/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:skip\x90\x02\x02\x12\xf5\x01\n" +
+	"\x0eCancelWorkflow\x12&.runner.admin.v1.CancelWorkflowRequest\x1a'.runner.admin.v1.CancelWorkflowResponse\"\x91\x01\xaa\xed\x184\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\n" +
+	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02P:\x01*\"K/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:cancel\x90\x02\x02\x12\x85\x02\n" +
+	"\x12CompensateWorkflow\x12*.runner.admin.v1.CompensateWorkflowRequest\x1a+.runner.admin.v1.CompensateWorkflowResponse\"\x95\x01\xaa\xed\x184\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\n" +
+	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02T:\x01*\"O/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:compensate\x90\x02\x02B\xb9\x01\n" +
 	"\x13com.runner.admin.v1B\n" +
 	"AdminProtoP\x01Z8github.com/headgate/headgate/gen/runner/admin/v1;adminv1\xa2\x02\x03RAX\xaa\x02\x0fRunner.Admin.V1\xca\x02\x0fRunner\\Admin\\V1\xe2\x02\x1bRunner\\Admin\\V1\\GPBMetadata\xea\x02\x11Runner::Admin::V1b\x06proto3"
 
@@ -2222,40 +2977,51 @@ func file_runner_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_runner_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_runner_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_runner_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_runner_admin_v1_admin_proto_goTypes = []any{
-	(NodeState)(0),                    // 0: runner.admin.v1.NodeState
-	(WorkflowState)(0),                // 1: runner.admin.v1.WorkflowState
-	(*StatusRequest)(nil),             // 2: runner.admin.v1.StatusRequest
-	(*StatusResponse)(nil),            // 3: runner.admin.v1.StatusResponse
-	(*DrainRequest)(nil),              // 4: runner.admin.v1.DrainRequest
-	(*DrainResponse)(nil),             // 5: runner.admin.v1.DrainResponse
-	(*ResumeRequest)(nil),             // 6: runner.admin.v1.ResumeRequest
-	(*ResumeResponse)(nil),            // 7: runner.admin.v1.ResumeResponse
-	(*ReloadRequest)(nil),             // 8: runner.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil),            // 9: runner.admin.v1.ReloadResponse
-	(*PauseTenantRequest)(nil),        // 10: runner.admin.v1.PauseTenantRequest
-	(*PauseTenantResponse)(nil),       // 11: runner.admin.v1.PauseTenantResponse
-	(*ResumeTenantRequest)(nil),       // 12: runner.admin.v1.ResumeTenantRequest
-	(*ResumeTenantResponse)(nil),      // 13: runner.admin.v1.ResumeTenantResponse
-	(*NodeStatus)(nil),                // 14: runner.admin.v1.NodeStatus
-	(*TenantStatus)(nil),              // 15: runner.admin.v1.TenantStatus
-	(*GetWorkflowRequest)(nil),        // 16: runner.admin.v1.GetWorkflowRequest
-	(*GetWorkflowResponse)(nil),       // 17: runner.admin.v1.GetWorkflowResponse
-	(*WorkflowSubject)(nil),           // 18: runner.admin.v1.WorkflowSubject
-	(*WorkflowAttempts)(nil),          // 19: runner.admin.v1.WorkflowAttempts
-	(*WorkflowWait)(nil),              // 20: runner.admin.v1.WorkflowWait
-	(*WorkflowStep)(nil),              // 21: runner.admin.v1.WorkflowStep
-	(*ListWorkflowsRequest)(nil),      // 22: runner.admin.v1.ListWorkflowsRequest
-	(*ListWorkflowsResponse)(nil),     // 23: runner.admin.v1.ListWorkflowsResponse
-	(*WorkflowInstance)(nil),          // 24: runner.admin.v1.WorkflowInstance
-	(*ListDeadLettersRequest)(nil),    // 25: runner.admin.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),   // 26: runner.admin.v1.ListDeadLettersResponse
-	(*DeadLetter)(nil),                // 27: runner.admin.v1.DeadLetter
-	(*ReplayDeadLettersRequest)(nil),  // 28: runner.admin.v1.ReplayDeadLettersRequest
-	(*ReplayDeadLettersResponse)(nil), // 29: runner.admin.v1.ReplayDeadLettersResponse
-	(*structpb.Struct)(nil),           // 30: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
+	(NodeState)(0),                     // 0: runner.admin.v1.NodeState
+	(WorkflowState)(0),                 // 1: runner.admin.v1.WorkflowState
+	(*StatusRequest)(nil),              // 2: runner.admin.v1.StatusRequest
+	(*StatusResponse)(nil),             // 3: runner.admin.v1.StatusResponse
+	(*DrainRequest)(nil),               // 4: runner.admin.v1.DrainRequest
+	(*DrainResponse)(nil),              // 5: runner.admin.v1.DrainResponse
+	(*ResumeRequest)(nil),              // 6: runner.admin.v1.ResumeRequest
+	(*ResumeResponse)(nil),             // 7: runner.admin.v1.ResumeResponse
+	(*ReloadRequest)(nil),              // 8: runner.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil),             // 9: runner.admin.v1.ReloadResponse
+	(*PauseTenantRequest)(nil),         // 10: runner.admin.v1.PauseTenantRequest
+	(*PauseTenantResponse)(nil),        // 11: runner.admin.v1.PauseTenantResponse
+	(*ResumeTenantRequest)(nil),        // 12: runner.admin.v1.ResumeTenantRequest
+	(*ResumeTenantResponse)(nil),       // 13: runner.admin.v1.ResumeTenantResponse
+	(*NodeStatus)(nil),                 // 14: runner.admin.v1.NodeStatus
+	(*TenantStatus)(nil),               // 15: runner.admin.v1.TenantStatus
+	(*GetWorkflowRequest)(nil),         // 16: runner.admin.v1.GetWorkflowRequest
+	(*GetWorkflowResponse)(nil),        // 17: runner.admin.v1.GetWorkflowResponse
+	(*WorkflowSubject)(nil),            // 18: runner.admin.v1.WorkflowSubject
+	(*WorkflowAttempts)(nil),           // 19: runner.admin.v1.WorkflowAttempts
+	(*WorkflowWait)(nil),               // 20: runner.admin.v1.WorkflowWait
+	(*WorkflowStep)(nil),               // 21: runner.admin.v1.WorkflowStep
+	(*ListWorkflowsRequest)(nil),       // 22: runner.admin.v1.ListWorkflowsRequest
+	(*ListWorkflowsResponse)(nil),      // 23: runner.admin.v1.ListWorkflowsResponse
+	(*WorkflowInstance)(nil),           // 24: runner.admin.v1.WorkflowInstance
+	(*ListDeadLettersRequest)(nil),     // 25: runner.admin.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),    // 26: runner.admin.v1.ListDeadLettersResponse
+	(*DeadLetter)(nil),                 // 27: runner.admin.v1.DeadLetter
+	(*ReplayDeadLettersRequest)(nil),   // 28: runner.admin.v1.ReplayDeadLettersRequest
+	(*ReplayDeadLettersResponse)(nil),  // 29: runner.admin.v1.ReplayDeadLettersResponse
+	(*LetterFailure)(nil),              // 30: runner.admin.v1.LetterFailure
+	(*DiscardDeadLettersRequest)(nil),  // 31: runner.admin.v1.DiscardDeadLettersRequest
+	(*DiscardDeadLettersResponse)(nil), // 32: runner.admin.v1.DiscardDeadLettersResponse
+	(*RetryWorkflowRequest)(nil),       // 33: runner.admin.v1.RetryWorkflowRequest
+	(*RetryWorkflowResponse)(nil),      // 34: runner.admin.v1.RetryWorkflowResponse
+	(*SkipStepRequest)(nil),            // 35: runner.admin.v1.SkipStepRequest
+	(*SkipStepResponse)(nil),           // 36: runner.admin.v1.SkipStepResponse
+	(*CancelWorkflowRequest)(nil),      // 37: runner.admin.v1.CancelWorkflowRequest
+	(*CancelWorkflowResponse)(nil),     // 38: runner.admin.v1.CancelWorkflowResponse
+	(*CompensateWorkflowRequest)(nil),  // 39: runner.admin.v1.CompensateWorkflowRequest
+	(*CompensateWorkflowResponse)(nil), // 40: runner.admin.v1.CompensateWorkflowResponse
+	(*structpb.Struct)(nil),            // 41: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 42: google.protobuf.Timestamp
 }
 var file_runner_admin_v1_admin_proto_depIdxs = []int32{
 	14, // 0: runner.admin.v1.StatusResponse.status:type_name -> runner.admin.v1.NodeStatus
@@ -2268,53 +3034,68 @@ var file_runner_admin_v1_admin_proto_depIdxs = []int32{
 	15, // 7: runner.admin.v1.NodeStatus.tenants:type_name -> runner.admin.v1.TenantStatus
 	1,  // 8: runner.admin.v1.GetWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
 	21, // 9: runner.admin.v1.GetWorkflowResponse.steps:type_name -> runner.admin.v1.WorkflowStep
-	30, // 10: runner.admin.v1.GetWorkflowResponse.trigger:type_name -> google.protobuf.Struct
-	31, // 11: runner.admin.v1.GetWorkflowResponse.started:type_name -> google.protobuf.Timestamp
-	31, // 12: runner.admin.v1.GetWorkflowResponse.updated:type_name -> google.protobuf.Timestamp
+	41, // 10: runner.admin.v1.GetWorkflowResponse.trigger:type_name -> google.protobuf.Struct
+	42, // 11: runner.admin.v1.GetWorkflowResponse.started:type_name -> google.protobuf.Timestamp
+	42, // 12: runner.admin.v1.GetWorkflowResponse.updated:type_name -> google.protobuf.Timestamp
 	18, // 13: runner.admin.v1.GetWorkflowResponse.subject:type_name -> runner.admin.v1.WorkflowSubject
 	19, // 14: runner.admin.v1.GetWorkflowResponse.attempts:type_name -> runner.admin.v1.WorkflowAttempts
 	20, // 15: runner.admin.v1.GetWorkflowResponse.waiting:type_name -> runner.admin.v1.WorkflowWait
-	31, // 16: runner.admin.v1.WorkflowAttempts.first:type_name -> google.protobuf.Timestamp
-	31, // 17: runner.admin.v1.WorkflowAttempts.last:type_name -> google.protobuf.Timestamp
-	31, // 18: runner.admin.v1.WorkflowAttempts.next:type_name -> google.protobuf.Timestamp
-	31, // 19: runner.admin.v1.WorkflowWait.until:type_name -> google.protobuf.Timestamp
-	31, // 20: runner.admin.v1.WorkflowStep.time:type_name -> google.protobuf.Timestamp
+	42, // 16: runner.admin.v1.WorkflowAttempts.first:type_name -> google.protobuf.Timestamp
+	42, // 17: runner.admin.v1.WorkflowAttempts.last:type_name -> google.protobuf.Timestamp
+	42, // 18: runner.admin.v1.WorkflowAttempts.next:type_name -> google.protobuf.Timestamp
+	42, // 19: runner.admin.v1.WorkflowWait.until:type_name -> google.protobuf.Timestamp
+	42, // 20: runner.admin.v1.WorkflowStep.time:type_name -> google.protobuf.Timestamp
 	1,  // 21: runner.admin.v1.ListWorkflowsRequest.state:type_name -> runner.admin.v1.WorkflowState
 	24, // 22: runner.admin.v1.ListWorkflowsResponse.instances:type_name -> runner.admin.v1.WorkflowInstance
 	1,  // 23: runner.admin.v1.WorkflowInstance.state:type_name -> runner.admin.v1.WorkflowState
-	31, // 24: runner.admin.v1.WorkflowInstance.started:type_name -> google.protobuf.Timestamp
-	31, // 25: runner.admin.v1.WorkflowInstance.updated:type_name -> google.protobuf.Timestamp
+	42, // 24: runner.admin.v1.WorkflowInstance.started:type_name -> google.protobuf.Timestamp
+	42, // 25: runner.admin.v1.WorkflowInstance.updated:type_name -> google.protobuf.Timestamp
 	18, // 26: runner.admin.v1.WorkflowInstance.subject:type_name -> runner.admin.v1.WorkflowSubject
 	19, // 27: runner.admin.v1.WorkflowInstance.attempts:type_name -> runner.admin.v1.WorkflowAttempts
 	20, // 28: runner.admin.v1.WorkflowInstance.waiting:type_name -> runner.admin.v1.WorkflowWait
 	27, // 29: runner.admin.v1.ListDeadLettersResponse.letters:type_name -> runner.admin.v1.DeadLetter
-	30, // 30: runner.admin.v1.DeadLetter.data:type_name -> google.protobuf.Struct
-	31, // 31: runner.admin.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	2,  // 32: runner.admin.v1.RunnerAdmin.Status:input_type -> runner.admin.v1.StatusRequest
-	4,  // 33: runner.admin.v1.RunnerAdmin.Drain:input_type -> runner.admin.v1.DrainRequest
-	6,  // 34: runner.admin.v1.RunnerAdmin.Resume:input_type -> runner.admin.v1.ResumeRequest
-	8,  // 35: runner.admin.v1.RunnerAdmin.Reload:input_type -> runner.admin.v1.ReloadRequest
-	10, // 36: runner.admin.v1.RunnerAdmin.PauseTenant:input_type -> runner.admin.v1.PauseTenantRequest
-	12, // 37: runner.admin.v1.RunnerAdmin.ResumeTenant:input_type -> runner.admin.v1.ResumeTenantRequest
-	16, // 38: runner.admin.v1.RunnerAdmin.GetWorkflow:input_type -> runner.admin.v1.GetWorkflowRequest
-	22, // 39: runner.admin.v1.RunnerAdmin.ListWorkflows:input_type -> runner.admin.v1.ListWorkflowsRequest
-	25, // 40: runner.admin.v1.RunnerAdmin.ListDeadLetters:input_type -> runner.admin.v1.ListDeadLettersRequest
-	28, // 41: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:input_type -> runner.admin.v1.ReplayDeadLettersRequest
-	3,  // 42: runner.admin.v1.RunnerAdmin.Status:output_type -> runner.admin.v1.StatusResponse
-	5,  // 43: runner.admin.v1.RunnerAdmin.Drain:output_type -> runner.admin.v1.DrainResponse
-	7,  // 44: runner.admin.v1.RunnerAdmin.Resume:output_type -> runner.admin.v1.ResumeResponse
-	9,  // 45: runner.admin.v1.RunnerAdmin.Reload:output_type -> runner.admin.v1.ReloadResponse
-	11, // 46: runner.admin.v1.RunnerAdmin.PauseTenant:output_type -> runner.admin.v1.PauseTenantResponse
-	13, // 47: runner.admin.v1.RunnerAdmin.ResumeTenant:output_type -> runner.admin.v1.ResumeTenantResponse
-	17, // 48: runner.admin.v1.RunnerAdmin.GetWorkflow:output_type -> runner.admin.v1.GetWorkflowResponse
-	23, // 49: runner.admin.v1.RunnerAdmin.ListWorkflows:output_type -> runner.admin.v1.ListWorkflowsResponse
-	26, // 50: runner.admin.v1.RunnerAdmin.ListDeadLetters:output_type -> runner.admin.v1.ListDeadLettersResponse
-	29, // 51: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:output_type -> runner.admin.v1.ReplayDeadLettersResponse
-	42, // [42:52] is the sub-list for method output_type
-	32, // [32:42] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	41, // 30: runner.admin.v1.DeadLetter.data:type_name -> google.protobuf.Struct
+	42, // 31: runner.admin.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	30, // 32: runner.admin.v1.ReplayDeadLettersResponse.failures:type_name -> runner.admin.v1.LetterFailure
+	1,  // 33: runner.admin.v1.RetryWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
+	1,  // 34: runner.admin.v1.SkipStepResponse.state:type_name -> runner.admin.v1.WorkflowState
+	1,  // 35: runner.admin.v1.CancelWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
+	1,  // 36: runner.admin.v1.CompensateWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
+	2,  // 37: runner.admin.v1.RunnerAdmin.Status:input_type -> runner.admin.v1.StatusRequest
+	4,  // 38: runner.admin.v1.RunnerAdmin.Drain:input_type -> runner.admin.v1.DrainRequest
+	6,  // 39: runner.admin.v1.RunnerAdmin.Resume:input_type -> runner.admin.v1.ResumeRequest
+	8,  // 40: runner.admin.v1.RunnerAdmin.Reload:input_type -> runner.admin.v1.ReloadRequest
+	10, // 41: runner.admin.v1.RunnerAdmin.PauseTenant:input_type -> runner.admin.v1.PauseTenantRequest
+	12, // 42: runner.admin.v1.RunnerAdmin.ResumeTenant:input_type -> runner.admin.v1.ResumeTenantRequest
+	16, // 43: runner.admin.v1.RunnerAdmin.GetWorkflow:input_type -> runner.admin.v1.GetWorkflowRequest
+	22, // 44: runner.admin.v1.RunnerAdmin.ListWorkflows:input_type -> runner.admin.v1.ListWorkflowsRequest
+	25, // 45: runner.admin.v1.RunnerAdmin.ListDeadLetters:input_type -> runner.admin.v1.ListDeadLettersRequest
+	28, // 46: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:input_type -> runner.admin.v1.ReplayDeadLettersRequest
+	31, // 47: runner.admin.v1.RunnerAdmin.DiscardDeadLetters:input_type -> runner.admin.v1.DiscardDeadLettersRequest
+	33, // 48: runner.admin.v1.RunnerAdmin.RetryWorkflow:input_type -> runner.admin.v1.RetryWorkflowRequest
+	35, // 49: runner.admin.v1.RunnerAdmin.SkipStep:input_type -> runner.admin.v1.SkipStepRequest
+	37, // 50: runner.admin.v1.RunnerAdmin.CancelWorkflow:input_type -> runner.admin.v1.CancelWorkflowRequest
+	39, // 51: runner.admin.v1.RunnerAdmin.CompensateWorkflow:input_type -> runner.admin.v1.CompensateWorkflowRequest
+	3,  // 52: runner.admin.v1.RunnerAdmin.Status:output_type -> runner.admin.v1.StatusResponse
+	5,  // 53: runner.admin.v1.RunnerAdmin.Drain:output_type -> runner.admin.v1.DrainResponse
+	7,  // 54: runner.admin.v1.RunnerAdmin.Resume:output_type -> runner.admin.v1.ResumeResponse
+	9,  // 55: runner.admin.v1.RunnerAdmin.Reload:output_type -> runner.admin.v1.ReloadResponse
+	11, // 56: runner.admin.v1.RunnerAdmin.PauseTenant:output_type -> runner.admin.v1.PauseTenantResponse
+	13, // 57: runner.admin.v1.RunnerAdmin.ResumeTenant:output_type -> runner.admin.v1.ResumeTenantResponse
+	17, // 58: runner.admin.v1.RunnerAdmin.GetWorkflow:output_type -> runner.admin.v1.GetWorkflowResponse
+	23, // 59: runner.admin.v1.RunnerAdmin.ListWorkflows:output_type -> runner.admin.v1.ListWorkflowsResponse
+	26, // 60: runner.admin.v1.RunnerAdmin.ListDeadLetters:output_type -> runner.admin.v1.ListDeadLettersResponse
+	29, // 61: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:output_type -> runner.admin.v1.ReplayDeadLettersResponse
+	32, // 62: runner.admin.v1.RunnerAdmin.DiscardDeadLetters:output_type -> runner.admin.v1.DiscardDeadLettersResponse
+	34, // 63: runner.admin.v1.RunnerAdmin.RetryWorkflow:output_type -> runner.admin.v1.RetryWorkflowResponse
+	36, // 64: runner.admin.v1.RunnerAdmin.SkipStep:output_type -> runner.admin.v1.SkipStepResponse
+	38, // 65: runner.admin.v1.RunnerAdmin.CancelWorkflow:output_type -> runner.admin.v1.CancelWorkflowResponse
+	40, // 66: runner.admin.v1.RunnerAdmin.CompensateWorkflow:output_type -> runner.admin.v1.CompensateWorkflowResponse
+	52, // [52:67] is the sub-list for method output_type
+	37, // [37:52] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_runner_admin_v1_admin_proto_init() }
@@ -2328,7 +3109,7 @@ func file_runner_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runner_admin_v1_admin_proto_rawDesc), len(file_runner_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

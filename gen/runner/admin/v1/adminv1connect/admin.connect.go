@@ -47,6 +47,18 @@ const (
 	// RunnerAdminReplayDeadLettersProcedure is the procedure name of the RunnerAdmin's
 	// ReplayDeadLetters RPC.
 	RunnerAdminReplayDeadLettersProcedure = "/runner.admin.v1.RunnerAdmin/ReplayDeadLetters"
+	// RunnerAdminDiscardDeadLettersProcedure is the procedure name of the RunnerAdmin's
+	// DiscardDeadLetters RPC.
+	RunnerAdminDiscardDeadLettersProcedure = "/runner.admin.v1.RunnerAdmin/DiscardDeadLetters"
+	// RunnerAdminRetryWorkflowProcedure is the procedure name of the RunnerAdmin's RetryWorkflow RPC.
+	RunnerAdminRetryWorkflowProcedure = "/runner.admin.v1.RunnerAdmin/RetryWorkflow"
+	// RunnerAdminSkipStepProcedure is the procedure name of the RunnerAdmin's SkipStep RPC.
+	RunnerAdminSkipStepProcedure = "/runner.admin.v1.RunnerAdmin/SkipStep"
+	// RunnerAdminCancelWorkflowProcedure is the procedure name of the RunnerAdmin's CancelWorkflow RPC.
+	RunnerAdminCancelWorkflowProcedure = "/runner.admin.v1.RunnerAdmin/CancelWorkflow"
+	// RunnerAdminCompensateWorkflowProcedure is the procedure name of the RunnerAdmin's
+	// CompensateWorkflow RPC.
+	RunnerAdminCompensateWorkflowProcedure = "/runner.admin.v1.RunnerAdmin/CompensateWorkflow"
 )
 
 var (
@@ -130,6 +142,46 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	runnerAdminDiscardDeadLettersSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_runner_admin_v1_admin_proto.Services().ByName("RunnerAdmin").Methods().ByName("DiscardDeadLetters"),
+			Procedure:        RunnerAdminDiscardDeadLettersProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	runnerAdminRetryWorkflowSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_runner_admin_v1_admin_proto.Services().ByName("RunnerAdmin").Methods().ByName("RetryWorkflow"),
+			Procedure:        RunnerAdminRetryWorkflowProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	runnerAdminSkipStepSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_runner_admin_v1_admin_proto.Services().ByName("RunnerAdmin").Methods().ByName("SkipStep"),
+			Procedure:        RunnerAdminSkipStepProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	runnerAdminCancelWorkflowSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_runner_admin_v1_admin_proto.Services().ByName("RunnerAdmin").Methods().ByName("CancelWorkflow"),
+			Procedure:        RunnerAdminCancelWorkflowProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	runnerAdminCompensateWorkflowSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_runner_admin_v1_admin_proto.Services().ByName("RunnerAdmin").Methods().ByName("CompensateWorkflow"),
+			Procedure:        RunnerAdminCompensateWorkflowProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
 )
 
 // RunnerAdminClient is a client for the runner.admin.v1.RunnerAdmin service.
@@ -159,9 +211,27 @@ type RunnerAdminClient interface {
 	// oldest first.
 	ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error)
 	// ReplayDeadLetters does the work of dead letters again, in order, and removes
-	// those that are done. It ends at the first that fails again, which stays with
-	// those after it. Nothing is done twice.
+	// those that are done. One that fails again stays, and the others are done all the
+	// same. Nothing is done twice: a letter whose instance's record has expired fails.
 	ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error)
+	// DiscardDeadLetters removes dead letters whose work is given up. Instances that they name
+	// and that are stuck or failed are cancelled: nothing of them is done or undone any more.
+	// Letters that are not there are passed over.
+	DiscardDeadLetters(context.Context, *v1.DiscardDeadLettersRequest) (*v1.DiscardDeadLettersResponse, error)
+	// RetryWorkflow has an instance whose step has failed, or which is stuck or could not be
+	// undone, go on now. FAILED_PRECONDITION: it has ended, waits, or is in work.
+	RetryWorkflow(context.Context, *v1.RetryWorkflowRequest) (*v1.RetryWorkflowResponse, error)
+	// SkipStep has an instance go on without a step: the one that it waits at, that has failed or
+	// that could not be undone. The step counts as ended, and is not undone.
+	// FAILED_PRECONDITION: the instance is at no such step.
+	SkipStep(context.Context, *v1.SkipStepRequest) (*v1.SkipStepResponse, error)
+	// CancelWorkflow ends an instance where it is: nothing of it is done or undone any more. A
+	// command that is in work may still have its effect. FAILED_PRECONDITION: it has ended.
+	CancelWorkflow(context.Context, *v1.CancelWorkflowRequest) (*v1.CancelWorkflowResponse, error)
+	// CompensateWorkflow has an instance undo the steps that are done. A step whose outcome is
+	// not known is not undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is
+	// in work.
+	CompensateWorkflow(context.Context, *v1.CompensateWorkflowRequest) (*v1.CompensateWorkflowResponse, error)
 }
 
 // NewRunnerAdminClient constructs a client for the runner.admin.v1.RunnerAdmin service. Multiple
@@ -197,9 +267,27 @@ type RunnerAdminHandler interface {
 	// oldest first.
 	ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error)
 	// ReplayDeadLetters does the work of dead letters again, in order, and removes
-	// those that are done. It ends at the first that fails again, which stays with
-	// those after it. Nothing is done twice.
+	// those that are done. One that fails again stays, and the others are done all the
+	// same. Nothing is done twice: a letter whose instance's record has expired fails.
 	ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error)
+	// DiscardDeadLetters removes dead letters whose work is given up. Instances that they name
+	// and that are stuck or failed are cancelled: nothing of them is done or undone any more.
+	// Letters that are not there are passed over.
+	DiscardDeadLetters(context.Context, *v1.DiscardDeadLettersRequest) (*v1.DiscardDeadLettersResponse, error)
+	// RetryWorkflow has an instance whose step has failed, or which is stuck or could not be
+	// undone, go on now. FAILED_PRECONDITION: it has ended, waits, or is in work.
+	RetryWorkflow(context.Context, *v1.RetryWorkflowRequest) (*v1.RetryWorkflowResponse, error)
+	// SkipStep has an instance go on without a step: the one that it waits at, that has failed or
+	// that could not be undone. The step counts as ended, and is not undone.
+	// FAILED_PRECONDITION: the instance is at no such step.
+	SkipStep(context.Context, *v1.SkipStepRequest) (*v1.SkipStepResponse, error)
+	// CancelWorkflow ends an instance where it is: nothing of it is done or undone any more. A
+	// command that is in work may still have its effect. FAILED_PRECONDITION: it has ended.
+	CancelWorkflow(context.Context, *v1.CancelWorkflowRequest) (*v1.CancelWorkflowResponse, error)
+	// CompensateWorkflow has an instance undo the steps that are done. A step whose outcome is
+	// not known is not undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is
+	// in work.
+	CompensateWorkflow(context.Context, *v1.CompensateWorkflowRequest) (*v1.CompensateWorkflowResponse, error)
 }
 
 // RegisterRunnerAdminHandler registers svc as the runner.admin.v1.RunnerAdmin implementation on
@@ -217,6 +305,11 @@ func RegisterRunnerAdminHandler(server *connect.Server, svc RunnerAdminHandler) 
 		connect.Method{Spec: runnerAdminListWorkflowsSpec(), Handler: adapter.listWorkflows},
 		connect.Method{Spec: runnerAdminListDeadLettersSpec(), Handler: adapter.listDeadLetters},
 		connect.Method{Spec: runnerAdminReplayDeadLettersSpec(), Handler: adapter.replayDeadLetters},
+		connect.Method{Spec: runnerAdminDiscardDeadLettersSpec(), Handler: adapter.discardDeadLetters},
+		connect.Method{Spec: runnerAdminRetryWorkflowSpec(), Handler: adapter.retryWorkflow},
+		connect.Method{Spec: runnerAdminSkipStepSpec(), Handler: adapter.skipStep},
+		connect.Method{Spec: runnerAdminCancelWorkflowSpec(), Handler: adapter.cancelWorkflow},
+		connect.Method{Spec: runnerAdminCompensateWorkflowSpec(), Handler: adapter.compensateWorkflow},
 	)
 }
 
@@ -261,6 +354,26 @@ func (UnimplementedRunnerAdminHandler) ListDeadLetters(context.Context, *v1.List
 
 func (UnimplementedRunnerAdminHandler) ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.ReplayDeadLetters is not implemented")
+}
+
+func (UnimplementedRunnerAdminHandler) DiscardDeadLetters(context.Context, *v1.DiscardDeadLettersRequest) (*v1.DiscardDeadLettersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.DiscardDeadLetters is not implemented")
+}
+
+func (UnimplementedRunnerAdminHandler) RetryWorkflow(context.Context, *v1.RetryWorkflowRequest) (*v1.RetryWorkflowResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.RetryWorkflow is not implemented")
+}
+
+func (UnimplementedRunnerAdminHandler) SkipStep(context.Context, *v1.SkipStepRequest) (*v1.SkipStepResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.SkipStep is not implemented")
+}
+
+func (UnimplementedRunnerAdminHandler) CancelWorkflow(context.Context, *v1.CancelWorkflowRequest) (*v1.CancelWorkflowResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.CancelWorkflow is not implemented")
+}
+
+func (UnimplementedRunnerAdminHandler) CompensateWorkflow(context.Context, *v1.CompensateWorkflowRequest) (*v1.CompensateWorkflowResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.CompensateWorkflow is not implemented")
 }
 
 type runnerAdminClient struct {
@@ -342,6 +455,46 @@ func (c *runnerAdminClient) ListDeadLetters(ctx context.Context, req *v1.ListDea
 func (c *runnerAdminClient) ReplayDeadLetters(ctx context.Context, req *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error) {
 	var res v1.ReplayDeadLettersResponse
 	if err := c.client.CallUnary(ctx, runnerAdminReplayDeadLettersSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *runnerAdminClient) DiscardDeadLetters(ctx context.Context, req *v1.DiscardDeadLettersRequest) (*v1.DiscardDeadLettersResponse, error) {
+	var res v1.DiscardDeadLettersResponse
+	if err := c.client.CallUnary(ctx, runnerAdminDiscardDeadLettersSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *runnerAdminClient) RetryWorkflow(ctx context.Context, req *v1.RetryWorkflowRequest) (*v1.RetryWorkflowResponse, error) {
+	var res v1.RetryWorkflowResponse
+	if err := c.client.CallUnary(ctx, runnerAdminRetryWorkflowSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *runnerAdminClient) SkipStep(ctx context.Context, req *v1.SkipStepRequest) (*v1.SkipStepResponse, error) {
+	var res v1.SkipStepResponse
+	if err := c.client.CallUnary(ctx, runnerAdminSkipStepSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *runnerAdminClient) CancelWorkflow(ctx context.Context, req *v1.CancelWorkflowRequest) (*v1.CancelWorkflowResponse, error) {
+	var res v1.CancelWorkflowResponse
+	if err := c.client.CallUnary(ctx, runnerAdminCancelWorkflowSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *runnerAdminClient) CompensateWorkflow(ctx context.Context, req *v1.CompensateWorkflowRequest) (*v1.CompensateWorkflowResponse, error) {
+	var res v1.CompensateWorkflowResponse
+	if err := c.client.CallUnary(ctx, runnerAdminCompensateWorkflowSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -463,6 +616,66 @@ func (h runnerAdminHandler) replayDeadLetters(ctx context.Context, _ connect.Spe
 		return err
 	}
 	res, err := h.svc.ReplayDeadLetters(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h runnerAdminHandler) discardDeadLetters(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.DiscardDeadLettersRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.DiscardDeadLetters(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h runnerAdminHandler) retryWorkflow(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.RetryWorkflowRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RetryWorkflow(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h runnerAdminHandler) skipStep(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.SkipStepRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SkipStep(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h runnerAdminHandler) cancelWorkflow(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CancelWorkflowRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CancelWorkflow(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h runnerAdminHandler) compensateWorkflow(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CompensateWorkflowRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CompensateWorkflow(ctx, &req)
 	if err != nil {
 		return err
 	}

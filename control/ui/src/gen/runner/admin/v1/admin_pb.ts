@@ -17,7 +17,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file runner/admin/v1/admin.proto.
  */
 export const file_runner_admin_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("ChtydW5uZXIvYWRtaW4vdjEvYWRtaW4ucHJvdG8SD3J1bm5lci5hZG1pbi52MSInCg1TdGF0dXNSZXF1ZXN0EhYKBG5vZGUYASABKAlCCLpIBXIDGP0BIj0KDlN0YXR1c1Jlc3BvbnNlEisKBnN0YXR1cxgBIAEoCzIbLnJ1bm5lci5hZG1pbi52MS5Ob2RlU3RhdHVzIiYKDERyYWluUmVxdWVzdBIWCgRub2RlGAEgASgJQgi6SAVyAxj9ASI8Cg1EcmFpblJlc3BvbnNlEisKBnN0YXR1cxgBIAEoCzIbLnJ1bm5lci5hZG1pbi52MS5Ob2RlU3RhdHVzIicKDVJlc3VtZVJlcXVlc3QSFgoEbm9kZRgBIAEoCUIIukgFcgMY/QEiPQoOUmVzdW1lUmVzcG9uc2USKwoGc3RhdHVzGAEgASgLMhsucnVubmVyLmFkbWluLnYxLk5vZGVTdGF0dXMiJwoNUmVsb2FkUmVxdWVzdBIWCgRub2RlGAEgASgJQgi6SAVyAxj9ASJOCg5SZWxvYWRSZXNwb25zZRIrCgZzdGF0dXMYASABKAsyGy5ydW5uZXIuYWRtaW4udjEuTm9kZVN0YXR1cxIPCgdjaGFuZ2VkGAIgASgIImwKElBhdXNlVGVuYW50UmVxdWVzdBI+Cgl0ZW5hbnRfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSFgoEbm9kZRgCIAEoCUIIukgFcgMY/QEiRAoTUGF1c2VUZW5hbnRSZXNwb25zZRItCgZ0ZW5hbnQYASABKAsyHS5ydW5uZXIuYWRtaW4udjEuVGVuYW50U3RhdHVzIm0KE1Jlc3VtZVRlbmFudFJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhYKBG5vZGUYAiABKAlCCLpIBXIDGP0BIkUKFFJlc3VtZVRlbmFudFJlc3BvbnNlEi0KBnRlbmFudBgBIAEoCzIdLnJ1bm5lci5hZG1pbi52MS5UZW5hbnRTdGF0dXMikgEKCk5vZGVTdGF0dXMSKQoFc3RhdGUYASABKA4yGi5ydW5uZXIuYWRtaW4udjEuTm9kZVN0YXRlEhEKCWluX2ZsaWdodBgCIAEoAxIWCg5tb2RlbF9yZXZpc2lvbhgDIAEoCRIuCgd0ZW5hbnRzGAQgAygLMh0ucnVubmVyLmFkbWluLnYxLlRlbmFudFN0YXR1cyJqCgxUZW5hbnRTdGF0dXMSEQoJdGVuYW50X2lkGAEgASgJEg4KBnBhdXNlZBgCIAEoCBIRCglpbl9mbGlnaHQYAyABKAMSEwoLYWNrX3BlbmRpbmcYBCABKAMSDwoHcGVuZGluZxgFIAEoAyLLAQoSR2V0V29ya2Zsb3dSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIvCgh3b3JrZmxvdxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSQQoLaW5zdGFuY2VfaWQYAyABKAlCLLpIKXInMiVeW0EtWmEtejAtOV8tXXsxLDEyOH0oPVswLTldezEsMTh9KT8kIp0CChNHZXRXb3JrZmxvd1Jlc3BvbnNlEhAKCHdvcmtmbG93GAEgASgJEhMKC2luc3RhbmNlX2lkGAIgASgJEi0KBXN0YXRlGAMgASgOMh4ucnVubmVyLmFkbWluLnYxLldvcmtmbG93U3RhdGUSLAoFc3RlcHMYBCADKAsyHS5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdGVwEigKB3RyaWdnZXIYBSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EisKB3N0YXJ0ZWQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3VwZGF0ZWQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImgKDFdvcmtmbG93U3RlcBIMCgRuYW1lGAEgASgJEg8KB291dGNvbWUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKDAgoUTGlzdFdvcmtmbG93c1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEjIKCHdvcmtmbG93GAIgASgJQiC6SB3YAQFyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBI3CgVzdGF0ZRgDIAEoDjIeLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd1N0YXRlQgi6SAWCAQIQARIdCglwYWdlX3NpemUYBCABKAVCCrpIBxoFGPQDKAASHAoKcGFnZV90b2tlbhgFIAEoCUIIukgFcgMYgAQiZgoVTGlzdFdvcmtmbG93c1Jlc3BvbnNlEjQKCWluc3RhbmNlcxgBIAMoCzIhLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd0luc3RhbmNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLTAQoQV29ya2Zsb3dJbnN0YW5jZRIQCgh3b3JrZmxvdxgBIAEoCRITCgtpbnN0YW5jZV9pZBgCIAEoCRItCgVzdGF0ZRgDIAEoDjIeLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd1N0YXRlEg8KB2ZhaWx1cmUYBCABKAkSKwoHc3RhcnRlZBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoHdXBkYXRlZBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAisAEKFkxpc3REZWFkTGV0dGVyc1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhcKBWNhdXNlGAIgASgJQgi6SAVyAxiAAhIdCglwYWdlX3NpemUYAyABKAVCCrpIBxoFGPQDKAASGwoKcGFnZV90b2tlbhgEIAEoCUIHukgEcgIYQCJgChdMaXN0RGVhZExldHRlcnNSZXNwb25zZRIsCgdsZXR0ZXJzGAEgAygLMhsucnVubmVyLmFkbWluLnYxLkRlYWRMZXR0ZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIuQBCgpEZWFkTGV0dGVyEgoKAmlkGAEgASgDEg0KBWNhdXNlGAIgASgJEhAKCGV2ZW50X2lkGAMgASgJEhIKCmV2ZW50X3R5cGUYBCABKAkSFgoOYWdncmVnYXRlX3R5cGUYBSABKAkSFAoMYWdncmVnYXRlX2lkGAYgASgJEiUKBGRhdGEYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhYKDmNvcnJlbGF0aW9uX2lkGAggASgJEigKBHRpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIo4BChhSZXBsYXlEZWFkTGV0dGVyc1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhYKA2lkcxgCIAMoA0IJukgGkgEDEPQDEhcKBWNhdXNlGAMgASgJQgi6SAVyAxiAAiJRChlSZXBsYXlEZWFkTGV0dGVyc1Jlc3BvbnNlEhAKCHJlcGxheWVkGAEgASgFEhEKCWZhaWxlZF9pZBgCIAEoAxIPCgdmYWlsdXJlGAMgASgJKnAKCU5vZGVTdGF0ZRIaChZOT0RFX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSTk9ERV9TVEFURV9SVU5OSU5HEAESFwoTTk9ERV9TVEFURV9EUkFJTklORxACEhYKEk5PREVfU1RBVEVfRFJBSU5FRBADKsUBCg1Xb3JrZmxvd1N0YXRlEh4KGldPUktGTE9XX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWV09SS0ZMT1dfU1RBVEVfUlVOTklORxABEh8KG1dPUktGTE9XX1NUQVRFX0NPTVBFTlNBVElORxACEhwKGFdPUktGTE9XX1NUQVRFX0NPTVBMRVRFRBADEh4KGldPUktGTE9XX1NUQVRFX0NPTVBFTlNBVEVEEAQSGQoVV09SS0ZMT1dfU1RBVEVfRkFJTEVEEAUy4Q4KC1J1bm5lckFkbWluEpIBCgZTdGF0dXMSHi5ydW5uZXIuYWRtaW4udjEuU3RhdHVzUmVxdWVzdBofLnJ1bm5lci5hZG1pbi52MS5TdGF0dXNSZXNwb25zZSJHkAIBqu0YJAoMcnVubmVyLmFkbWluEAIaBnJ1bm5lciICCAViBG5vZGVoA4LT5JMCFhIUL2FkbWluL3J1bm5lci9zdGF0dXMSkwEKBURyYWluEh0ucnVubmVyLmFkbWluLnYxLkRyYWluUmVxdWVzdBoeLnJ1bm5lci5hZG1pbi52MS5EcmFpblJlc3BvbnNlIkuQAgKq7RgmCgxydW5uZXIuYWRtaW4QAhoGcnVubmVyIgIIHigBYgRub2RlaAOC0+STAhg6ASoiEy9hZG1pbi9ydW5uZXIvZHJhaW4SlwEKBlJlc3VtZRIeLnJ1bm5lci5hZG1pbi52MS5SZXN1bWVSZXF1ZXN0Gh8ucnVubmVyLmFkbWluLnYxLlJlc3VtZVJlc3BvbnNlIkyQAgKq7RgmCgxydW5uZXIuYWRtaW4QAhoGcnVubmVyIgIIBSgBYgRub2RlaAOC0+STAhk6ASoiFC9hZG1pbi9ydW5uZXIvcmVzdW1lEpcBCgZSZWxvYWQSHi5ydW5uZXIuYWRtaW4udjEuUmVsb2FkUmVxdWVzdBofLnJ1bm5lci5hZG1pbi52MS5SZWxvYWRSZXNwb25zZSJMkAICqu0YJgoMcnVubmVyLmFkbWluEAIaBnJ1bm5lciICCAooAWIEbm9kZWgDgtPkkwIZOgEqIhQvYWRtaW4vcnVubmVyL3JlbG9hZBLEAQoLUGF1c2VUZW5hbnQSIy5ydW5uZXIuYWRtaW4udjEuUGF1c2VUZW5hbnRSZXF1ZXN0GiQucnVubmVyLmFkbWluLnYxLlBhdXNlVGVuYW50UmVzcG9uc2UiapACAqrtGDEKDHJ1bm5lci5hZG1pbhABGgZydW5uZXIiAggFKAE6CXRlbmFudF9pZGIEbm9kZWgDgtPkkwIsOgEqIicvYWRtaW4vcnVubmVyL3RlbmFudHMve3RlbmFudF9pZH0vcGF1c2USyAEKDFJlc3VtZVRlbmFudBIkLnJ1bm5lci5hZG1pbi52MS5SZXN1bWVUZW5hbnRSZXF1ZXN0GiUucnVubmVyLmFkbWluLnYxLlJlc3VtZVRlbmFudFJlc3BvbnNlImuQAgKq7RgxCgxydW5uZXIuYWRtaW4QARoGcnVubmVyIgIIBSgBOgl0ZW5hbnRfaWRiBG5vZGVoA4LT5JMCLToBKiIoL2FkbWluL3J1bm5lci90ZW5hbnRzL3t0ZW5hbnRfaWR9L3Jlc3VtZRLgAQoLR2V0V29ya2Zsb3cSIy5ydW5uZXIuYWRtaW4udjEuR2V0V29ya2Zsb3dSZXF1ZXN0GiQucnVubmVyLmFkbWluLnYxLkdldFdvcmtmbG93UmVzcG9uc2UihQGQAgGq7RgyCg13b3JrZmxvdy5yZWFkEAEaBnJ1bm5lciICCAUyCHdvcmtmbG93Ogl0ZW5hbnRfaWSC0+STAkYSRC9hZG1pbi9ydW5uZXIvdGVuYW50cy97dGVuYW50X2lkfS93b3JrZmxvd3Mve3dvcmtmbG93fS97aW5zdGFuY2VfaWR9Es4BCg1MaXN0V29ya2Zsb3dzEiUucnVubmVyLmFkbWluLnYxLkxpc3RXb3JrZmxvd3NSZXF1ZXN0GiYucnVubmVyLmFkbWluLnYxLkxpc3RXb3JrZmxvd3NSZXNwb25zZSJukAIBqu0YNAoNd29ya2Zsb3cucmVhZBABGgZydW5uZXIiAggKMgh3b3JrZmxvdzoJdGVuYW50X2lkaAGC0+STAi0SKy9hZG1pbi9ydW5uZXIvdGVuYW50cy97dGVuYW50X2lkfS93b3JrZmxvd3MSzAEKD0xpc3REZWFkTGV0dGVycxInLnJ1bm5lci5hZG1pbi52MS5MaXN0RGVhZExldHRlcnNSZXF1ZXN0GigucnVubmVyLmFkbWluLnYxLkxpc3REZWFkTGV0dGVyc1Jlc3BvbnNlImaQAgGq7RgqCg13b3JrZmxvdy5yZWFkEAEaBnJ1bm5lciICCAo6CXRlbmFudF9pZGgBgtPkkwIvEi0vYWRtaW4vcnVubmVyL3RlbmFudHMve3RlbmFudF9pZH0vZGVhZGxldHRlcnMS3QEKEVJlcGxheURlYWRMZXR0ZXJzEikucnVubmVyLmFkbWluLnYxLlJlcGxheURlYWRMZXR0ZXJzUmVxdWVzdBoqLnJ1bm5lci5hZG1pbi52MS5SZXBsYXlEZWFkTGV0dGVyc1Jlc3BvbnNlInGQAgKq7RgrCgxydW5uZXIuYWRtaW4QARoGcnVubmVyIgIIHigBOgl0ZW5hbnRfaWRoA4LT5JMCOToBKiI0L2FkbWluL3J1bm5lci90ZW5hbnRzL3t0ZW5hbnRfaWR9L2RlYWRsZXR0ZXJzOnJlcGxheWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("ChtydW5uZXIvYWRtaW4vdjEvYWRtaW4ucHJvdG8SD3J1bm5lci5hZG1pbi52MSInCg1TdGF0dXNSZXF1ZXN0EhYKBG5vZGUYASABKAlCCLpIBXIDGP0BIj0KDlN0YXR1c1Jlc3BvbnNlEisKBnN0YXR1cxgBIAEoCzIbLnJ1bm5lci5hZG1pbi52MS5Ob2RlU3RhdHVzIiYKDERyYWluUmVxdWVzdBIWCgRub2RlGAEgASgJQgi6SAVyAxj9ASI8Cg1EcmFpblJlc3BvbnNlEisKBnN0YXR1cxgBIAEoCzIbLnJ1bm5lci5hZG1pbi52MS5Ob2RlU3RhdHVzIicKDVJlc3VtZVJlcXVlc3QSFgoEbm9kZRgBIAEoCUIIukgFcgMY/QEiPQoOUmVzdW1lUmVzcG9uc2USKwoGc3RhdHVzGAEgASgLMhsucnVubmVyLmFkbWluLnYxLk5vZGVTdGF0dXMiJwoNUmVsb2FkUmVxdWVzdBIWCgRub2RlGAEgASgJQgi6SAVyAxj9ASJOCg5SZWxvYWRSZXNwb25zZRIrCgZzdGF0dXMYASABKAsyGy5ydW5uZXIuYWRtaW4udjEuTm9kZVN0YXR1cxIPCgdjaGFuZ2VkGAIgASgIImwKElBhdXNlVGVuYW50UmVxdWVzdBI+Cgl0ZW5hbnRfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSFgoEbm9kZRgCIAEoCUIIukgFcgMY/QEiRAoTUGF1c2VUZW5hbnRSZXNwb25zZRItCgZ0ZW5hbnQYASABKAsyHS5ydW5uZXIuYWRtaW4udjEuVGVuYW50U3RhdHVzIm0KE1Jlc3VtZVRlbmFudFJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhYKBG5vZGUYAiABKAlCCLpIBXIDGP0BIkUKFFJlc3VtZVRlbmFudFJlc3BvbnNlEi0KBnRlbmFudBgBIAEoCzIdLnJ1bm5lci5hZG1pbi52MS5UZW5hbnRTdGF0dXMikgEKCk5vZGVTdGF0dXMSKQoFc3RhdGUYASABKA4yGi5ydW5uZXIuYWRtaW4udjEuTm9kZVN0YXRlEhEKCWluX2ZsaWdodBgCIAEoAxIWCg5tb2RlbF9yZXZpc2lvbhgDIAEoCRIuCgd0ZW5hbnRzGAQgAygLMh0ucnVubmVyLmFkbWluLnYxLlRlbmFudFN0YXR1cyJqCgxUZW5hbnRTdGF0dXMSEQoJdGVuYW50X2lkGAEgASgJEg4KBnBhdXNlZBgCIAEoCBIRCglpbl9mbGlnaHQYAyABKAMSEwoLYWNrX3BlbmRpbmcYBCABKAMSDwoHcGVuZGluZxgFIAEoAyLLAQoSR2V0V29ya2Zsb3dSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIvCgh3b3JrZmxvdxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSQQoLaW5zdGFuY2VfaWQYAyABKAlCLLpIKXInMiVeW0EtWmEtejAtOV8tXXsxLDEyOH0oPVswLTldezEsMTh9KT8kIsQDChNHZXRXb3JrZmxvd1Jlc3BvbnNlEhAKCHdvcmtmbG93GAEgASgJEhMKC2luc3RhbmNlX2lkGAIgASgJEi0KBXN0YXRlGAMgASgOMh4ucnVubmVyLmFkbWluLnYxLldvcmtmbG93U3RhdGUSLAoFc3RlcHMYBCADKAsyHS5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdGVwEigKB3RyaWdnZXIYBSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EisKB3N0YXJ0ZWQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3VwZGF0ZWQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKB3N1YmplY3QYCCABKAsyIC5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdWJqZWN0Eg0KBW1vZGVsGAkgASgJEjMKCGF0dGVtcHRzGAogASgLMiEucnVubmVyLmFkbWluLnYxLldvcmtmbG93QXR0ZW1wdHMSLgoHd2FpdGluZxgLIAEoCzIdLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd1dhaXQiYgoPV29ya2Zsb3dTdWJqZWN0EhYKDmFnZ3JlZ2F0ZV90eXBlGAEgASgJEhQKDGFnZ3JlZ2F0ZV9pZBgCIAEoCRIPCgd2ZXJzaW9uGAMgASgDEhAKCGV2ZW50X2lkGAQgASgJIsMBChBXb3JrZmxvd0F0dGVtcHRzEgwKBHN0ZXAYASABKAkSDgoGZmFpbGVkGAIgASgFEhIKCmxhc3RfZXJyb3IYAyABKAkSKQoFZmlyc3QYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEigKBGxhc3QYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEigKBG5leHQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkcKDFdvcmtmbG93V2FpdBIMCgRzdGVwGAEgASgJEikKBXVudGlsGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJoCgxXb3JrZmxvd1N0ZXASDAoEbmFtZRgBIAEoCRIPCgdvdXRjb21lGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAigwIKFExpc3RXb3JrZmxvd3NSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIyCgh3b3JrZmxvdxgCIAEoCUIgukgd2AEBchgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSNwoFc3RhdGUYAyABKA4yHi5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdGF0ZUIIukgFggECEAESHQoJcGFnZV9zaXplGAQgASgFQgq6SAcaBRj0AygAEhwKCnBhZ2VfdG9rZW4YBSABKAlCCLpIBXIDGIAEImYKFUxpc3RXb3JrZmxvd3NSZXNwb25zZRI0CglpbnN0YW5jZXMYASADKAsyIS5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dJbnN0YW5jZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAki+gIKEFdvcmtmbG93SW5zdGFuY2USEAoId29ya2Zsb3cYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSLQoFc3RhdGUYAyABKA4yHi5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdGF0ZRIPCgdmYWlsdXJlGAQgASgJEisKB3N0YXJ0ZWQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3VwZGF0ZWQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKB3N1YmplY3QYByABKAsyIC5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdWJqZWN0Eg0KBW1vZGVsGAggASgJEjMKCGF0dGVtcHRzGAkgASgLMiEucnVubmVyLmFkbWluLnYxLldvcmtmbG93QXR0ZW1wdHMSLgoHd2FpdGluZxgKIAEoCzIdLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd1dhaXQisAEKFkxpc3REZWFkTGV0dGVyc1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhcKBWNhdXNlGAIgASgJQgi6SAVyAxiAAhIdCglwYWdlX3NpemUYAyABKAVCCrpIBxoFGPQDKAASGwoKcGFnZV90b2tlbhgEIAEoCUIHukgEcgIYQCJgChdMaXN0RGVhZExldHRlcnNSZXNwb25zZRIsCgdsZXR0ZXJzGAEgAygLMhsucnVubmVyLmFkbWluLnYxLkRlYWRMZXR0ZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIosCCgpEZWFkTGV0dGVyEgoKAmlkGAEgASgDEg0KBWNhdXNlGAIgASgJEhAKCGV2ZW50X2lkGAMgASgJEhIKCmV2ZW50X3R5cGUYBCABKAkSFgoOYWdncmVnYXRlX3R5cGUYBSABKAkSFAoMYWdncmVnYXRlX2lkGAYgASgJEiUKBGRhdGEYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhYKDmNvcnJlbGF0aW9uX2lkGAggASgJEigKBHRpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHdvcmtmbG93GAogASgJEhMKC2luc3RhbmNlX2lkGAsgASgJIqgBChhSZXBsYXlEZWFkTGV0dGVyc1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhYKA2lkcxgCIAMoA0IJukgGkgEDEPQDEhcKBWNhdXNlGAMgASgJQgi6SAVyAxiAAhIYCgZyZWFzb24YBCABKAlCCLpIBXIDGIACIoMBChlSZXBsYXlEZWFkTGV0dGVyc1Jlc3BvbnNlEhAKCHJlcGxheWVkGAEgASgFEhEKCWZhaWxlZF9pZBgCIAEoAxIPCgdmYWlsdXJlGAMgASgJEjAKCGZhaWx1cmVzGAQgAygLMh4ucnVubmVyLmFkbWluLnYxLkxldHRlckZhaWx1cmUiLAoNTGV0dGVyRmFpbHVyZRIKCgJpZBgBIAEoAxIPCgdmYWlsdXJlGAIgASgJIpQBChlEaXNjYXJkRGVhZExldHRlcnNSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIYCgNpZHMYAiADKANCC7pICJIBBQgBEPQDEhoKBnJlYXNvbhgDIAEoCUIKukgHcgUQARiAAiIvChpEaXNjYXJkRGVhZExldHRlcnNSZXNwb25zZRIRCglkaXNjYXJkZWQYASABKAUi6QEKFFJldHJ5V29ya2Zsb3dSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIvCgh3b3JrZmxvdxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSQQoLaW5zdGFuY2VfaWQYAyABKAlCLLpIKXInMiVeW0EtWmEtejAtOV8tXXsxLDEyOH0oPVswLTldezEsMTh9KT8kEhoKBnJlYXNvbhgEIAEoCUIKukgHcgUQARiAAiJGChVSZXRyeVdvcmtmbG93UmVzcG9uc2USLQoFc3RhdGUYASABKA4yHi5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdGF0ZSL+AQoPU2tpcFN0ZXBSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIvCgh3b3JrZmxvdxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSQQoLaW5zdGFuY2VfaWQYAyABKAlCLLpIKXInMiVeW0EtWmEtejAtOV8tXXsxLDEyOH0oPVswLTldezEsMTh9KT8kEhoKBnJlYXNvbhgEIAEoCUIKukgHcgUQARiAAhIYCgRzdGVwGAUgASgJQgq6SAdyBRABGIABIkEKEFNraXBTdGVwUmVzcG9uc2USLQoFc3RhdGUYASABKA4yHi5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdGF0ZSLqAQoVQ2FuY2VsV29ya2Zsb3dSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIvCgh3b3JrZmxvdxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSQQoLaW5zdGFuY2VfaWQYAyABKAlCLLpIKXInMiVeW0EtWmEtejAtOV8tXXsxLDEyOH0oPVswLTldezEsMTh9KT8kEhoKBnJlYXNvbhgEIAEoCUIKukgHcgUQARiAAiJHChZDYW5jZWxXb3JrZmxvd1Jlc3BvbnNlEi0KBXN0YXRlGAEgASgOMh4ucnVubmVyLmFkbWluLnYxLldvcmtmbG93U3RhdGUi7gEKGUNvbXBlbnNhdGVXb3JrZmxvd1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEi8KCHdvcmtmbG93GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBJBCgtpbnN0YW5jZV9pZBgDIAEoCUIsukgpcicyJV5bQS1aYS16MC05Xy1dezEsMTI4fSg9WzAtOV17MSwxOH0pPyQSGgoGcmVhc29uGAQgASgJQgq6SAdyBRABGIACIksKGkNvbXBlbnNhdGVXb3JrZmxvd1Jlc3BvbnNlEi0KBXN0YXRlGAEgASgOMh4ucnVubmVyLmFkbWluLnYxLldvcmtmbG93U3RhdGUqcAoJTm9kZVN0YXRlEhoKFk5PREVfU1RBVEVfVU5TUEVDSUZJRUQQABIWChJOT0RFX1NUQVRFX1JVTk5JTkcQARIXChNOT0RFX1NUQVRFX0RSQUlOSU5HEAISFgoSTk9ERV9TVEFURV9EUkFJTkVEEAMq/QEKDVdvcmtmbG93U3RhdGUSHgoaV09SS0ZMT1dfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZXT1JLRkxPV19TVEFURV9SVU5OSU5HEAESHwobV09SS0ZMT1dfU1RBVEVfQ09NUEVOU0FUSU5HEAISHAoYV09SS0ZMT1dfU1RBVEVfQ09NUExFVEVEEAMSHgoaV09SS0ZMT1dfU1RBVEVfQ09NUEVOU0FURUQQBBIZChVXT1JLRkxPV19TVEFURV9GQUlMRUQQBRIYChRXT1JLRkxPV19TVEFURV9TVFVDSxAGEhwKGFdPUktGTE9XX1NUQVRFX0NBTkNFTExFRBAHMq8YCgtSdW5uZXJBZG1pbhKSAQoGU3RhdHVzEh4ucnVubmVyLmFkbWluLnYxLlN0YXR1c1JlcXVlc3QaHy5ydW5uZXIuYWRtaW4udjEuU3RhdHVzUmVzcG9uc2UiR5ACAartGCQKDHJ1bm5lci5hZG1pbhACGgZydW5uZXIiAggFYgRub2RlaAOC0+STAhYSFC9hZG1pbi9ydW5uZXIvc3RhdHVzEpMBCgVEcmFpbhIdLnJ1bm5lci5hZG1pbi52MS5EcmFpblJlcXVlc3QaHi5ydW5uZXIuYWRtaW4udjEuRHJhaW5SZXNwb25zZSJLkAICqu0YJgoMcnVubmVyLmFkbWluEAIaBnJ1bm5lciICCB4oAWIEbm9kZWgDgtPkkwIYOgEqIhMvYWRtaW4vcnVubmVyL2RyYWluEpcBCgZSZXN1bWUSHi5ydW5uZXIuYWRtaW4udjEuUmVzdW1lUmVxdWVzdBofLnJ1bm5lci5hZG1pbi52MS5SZXN1bWVSZXNwb25zZSJMkAICqu0YJgoMcnVubmVyLmFkbWluEAIaBnJ1bm5lciICCAUoAWIEbm9kZWgDgtPkkwIZOgEqIhQvYWRtaW4vcnVubmVyL3Jlc3VtZRKXAQoGUmVsb2FkEh4ucnVubmVyLmFkbWluLnYxLlJlbG9hZFJlcXVlc3QaHy5ydW5uZXIuYWRtaW4udjEuUmVsb2FkUmVzcG9uc2UiTJACAqrtGCYKDHJ1bm5lci5hZG1pbhACGgZydW5uZXIiAggKKAFiBG5vZGVoA4LT5JMCGToBKiIUL2FkbWluL3J1bm5lci9yZWxvYWQSxAEKC1BhdXNlVGVuYW50EiMucnVubmVyLmFkbWluLnYxLlBhdXNlVGVuYW50UmVxdWVzdBokLnJ1bm5lci5hZG1pbi52MS5QYXVzZVRlbmFudFJlc3BvbnNlImqQAgKq7RgxCgxydW5uZXIuYWRtaW4QARoGcnVubmVyIgIIBSgBOgl0ZW5hbnRfaWRiBG5vZGVoA4LT5JMCLDoBKiInL2FkbWluL3J1bm5lci90ZW5hbnRzL3t0ZW5hbnRfaWR9L3BhdXNlEsgBCgxSZXN1bWVUZW5hbnQSJC5ydW5uZXIuYWRtaW4udjEuUmVzdW1lVGVuYW50UmVxdWVzdBolLnJ1bm5lci5hZG1pbi52MS5SZXN1bWVUZW5hbnRSZXNwb25zZSJrkAICqu0YMQoMcnVubmVyLmFkbWluEAEaBnJ1bm5lciICCAUoAToJdGVuYW50X2lkYgRub2RlaAOC0+STAi06ASoiKC9hZG1pbi9ydW5uZXIvdGVuYW50cy97dGVuYW50X2lkfS9yZXN1bWUS4AEKC0dldFdvcmtmbG93EiMucnVubmVyLmFkbWluLnYxLkdldFdvcmtmbG93UmVxdWVzdBokLnJ1bm5lci5hZG1pbi52MS5HZXRXb3JrZmxvd1Jlc3BvbnNlIoUBkAIBqu0YMgoNd29ya2Zsb3cucmVhZBABGgZydW5uZXIiAggFMgh3b3JrZmxvdzoJdGVuYW50X2lkgtPkkwJGEkQvYWRtaW4vcnVubmVyL3RlbmFudHMve3RlbmFudF9pZH0vd29ya2Zsb3dzL3t3b3JrZmxvd30ve2luc3RhbmNlX2lkfRLOAQoNTGlzdFdvcmtmbG93cxIlLnJ1bm5lci5hZG1pbi52MS5MaXN0V29ya2Zsb3dzUmVxdWVzdBomLnJ1bm5lci5hZG1pbi52MS5MaXN0V29ya2Zsb3dzUmVzcG9uc2UibpACAartGDQKDXdvcmtmbG93LnJlYWQQARoGcnVubmVyIgIICjIId29ya2Zsb3c6CXRlbmFudF9pZGgBgtPkkwItEisvYWRtaW4vcnVubmVyL3RlbmFudHMve3RlbmFudF9pZH0vd29ya2Zsb3dzEswBCg9MaXN0RGVhZExldHRlcnMSJy5ydW5uZXIuYWRtaW4udjEuTGlzdERlYWRMZXR0ZXJzUmVxdWVzdBooLnJ1bm5lci5hZG1pbi52MS5MaXN0RGVhZExldHRlcnNSZXNwb25zZSJmkAIBqu0YKgoNd29ya2Zsb3cucmVhZBABGgZydW5uZXIiAggKOgl0ZW5hbnRfaWRoAYLT5JMCLxItL2FkbWluL3J1bm5lci90ZW5hbnRzL3t0ZW5hbnRfaWR9L2RlYWRsZXR0ZXJzEuYBChFSZXBsYXlEZWFkTGV0dGVycxIpLnJ1bm5lci5hZG1pbi52MS5SZXBsYXlEZWFkTGV0dGVyc1JlcXVlc3QaKi5ydW5uZXIuYWRtaW4udjEuUmVwbGF5RGVhZExldHRlcnNSZXNwb25zZSJ6kAICqu0YNAoMcnVubmVyLmFkbWluEAEaBnJ1bm5lciICCB4oAToJdGVuYW50X2lkaAOCAQZyZWFzb26C0+STAjk6ASoiNC9hZG1pbi9ydW5uZXIvdGVuYW50cy97dGVuYW50X2lkfS9kZWFkbGV0dGVyczpyZXBsYXkS6gEKEkRpc2NhcmREZWFkTGV0dGVycxIqLnJ1bm5lci5hZG1pbi52MS5EaXNjYXJkRGVhZExldHRlcnNSZXF1ZXN0GisucnVubmVyLmFkbWluLnYxLkRpc2NhcmREZWFkTGV0dGVyc1Jlc3BvbnNlInuQAgKq7Rg0CgxydW5uZXIuYWRtaW4QARoGcnVubmVyIgIICigBOgl0ZW5hbnRfaWRoA4IBBnJlYXNvboLT5JMCOjoBKiI1L2FkbWluL3J1bm5lci90ZW5hbnRzL3t0ZW5hbnRfaWR9L2RlYWRsZXR0ZXJzOmRpc2NhcmQS8QEKDVJldHJ5V29ya2Zsb3cSJS5ydW5uZXIuYWRtaW4udjEuUmV0cnlXb3JrZmxvd1JlcXVlc3QaJi5ydW5uZXIuYWRtaW4udjEuUmV0cnlXb3JrZmxvd1Jlc3BvbnNlIpABkAICqu0YNAoMcnVubmVyLmFkbWluEAEaBnJ1bm5lciICCAooAToJdGVuYW50X2lkaAOCAQZyZWFzb26C0+STAk86ASoiSi9hZG1pbi9ydW5uZXIvdGVuYW50cy97dGVuYW50X2lkfS93b3JrZmxvd3Mve3dvcmtmbG93fS97aW5zdGFuY2VfaWR9OnJldHJ5EuEBCghTa2lwU3RlcBIgLnJ1bm5lci5hZG1pbi52MS5Ta2lwU3RlcFJlcXVlc3QaIS5ydW5uZXIuYWRtaW4udjEuU2tpcFN0ZXBSZXNwb25zZSKPAZACAqrtGDQKDHJ1bm5lci5hZG1pbhABGgZydW5uZXIiAggKKAE6CXRlbmFudF9pZGgDggEGcmVhc29ugtPkkwJOOgEqIkkvYWRtaW4vcnVubmVyL3RlbmFudHMve3RlbmFudF9pZH0vd29ya2Zsb3dzL3t3b3JrZmxvd30ve2luc3RhbmNlX2lkfTpza2lwEvUBCg5DYW5jZWxXb3JrZmxvdxImLnJ1bm5lci5hZG1pbi52MS5DYW5jZWxXb3JrZmxvd1JlcXVlc3QaJy5ydW5uZXIuYWRtaW4udjEuQ2FuY2VsV29ya2Zsb3dSZXNwb25zZSKRAZACAqrtGDQKDHJ1bm5lci5hZG1pbhABGgZydW5uZXIiAggKKAE6CXRlbmFudF9pZGgDggEGcmVhc29ugtPkkwJQOgEqIksvYWRtaW4vcnVubmVyL3RlbmFudHMve3RlbmFudF9pZH0vd29ya2Zsb3dzL3t3b3JrZmxvd30ve2luc3RhbmNlX2lkfTpjYW5jZWwShQIKEkNvbXBlbnNhdGVXb3JrZmxvdxIqLnJ1bm5lci5hZG1pbi52MS5Db21wZW5zYXRlV29ya2Zsb3dSZXF1ZXN0GisucnVubmVyLmFkbWluLnYxLkNvbXBlbnNhdGVXb3JrZmxvd1Jlc3BvbnNlIpUBkAICqu0YNAoMcnVubmVyLmFkbWluEAEaBnJ1bm5lciICCAooAToJdGVuYW50X2lkaAOCAQZyZWFzb26C0+STAlQ6ASoiTy9hZG1pbi9ydW5uZXIvdGVuYW50cy97dGVuYW50X2lkfS93b3JrZmxvd3Mve3dvcmtmbG93fS97aW5zdGFuY2VfaWR9OmNvbXBlbnNhdGViBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * StatusRequest asks for the node's status.
@@ -404,8 +404,9 @@ export type GetWorkflowRequest = Message<"runner.admin.v1.GetWorkflowRequest"> &
   workflow: string;
 
   /**
-   * The instance: the id of the aggregate whose event started it, followed by
-   * "=VERSION" when that was not the aggregate's first event.
+   * The instance: its id, or the id of the aggregate whose event started it, followed by
+   * "=VERSION" when that was not the aggregate's first event (the first 256 events are
+   * searched).
    *
    * @generated from field: string instance_id = 3;
    */
@@ -433,7 +434,8 @@ export type GetWorkflowResponse = Message<"runner.admin.v1.GetWorkflowResponse">
   workflow: string;
 
   /**
-   * The instance.
+   * The instance: the id of the event that started it. Instances of earlier versions have
+   * the id of the event's aggregate.
    *
    * @generated from field: string instance_id = 2;
    */
@@ -473,6 +475,35 @@ export type GetWorkflowResponse = Message<"runner.admin.v1.GetWorkflowResponse">
    * @generated from field: google.protobuf.Timestamp updated = 7;
    */
   updated?: Timestamp | undefined;
+
+  /**
+   * The event that started it.
+   *
+   * @generated from field: runner.admin.v1.WorkflowSubject subject = 8;
+   */
+  subject?: WorkflowSubject | undefined;
+
+  /**
+   * The revision of the model that drives it: the one that it began under, or that it has
+   * migrated to.
+   *
+   * @generated from field: string model = 9;
+   */
+  model: string;
+
+  /**
+   * The attempts at a step that have failed; absent if none has since the last step.
+   *
+   * @generated from field: runner.admin.v1.WorkflowAttempts attempts = 10;
+   */
+  attempts?: WorkflowAttempts | undefined;
+
+  /**
+   * Until when it waits; absent if it does not.
+   *
+   * @generated from field: runner.admin.v1.WorkflowWait waiting = 11;
+   */
+  waiting?: WorkflowWait | undefined;
 };
 
 /**
@@ -481,6 +512,132 @@ export type GetWorkflowResponse = Message<"runner.admin.v1.GetWorkflowResponse">
  */
 export const GetWorkflowResponseSchema: GenMessage<GetWorkflowResponse> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 15);
+
+/**
+ * WorkflowSubject is the event that started an instance.
+ *
+ * @generated from message runner.admin.v1.WorkflowSubject
+ */
+export type WorkflowSubject = Message<"runner.admin.v1.WorkflowSubject"> & {
+  /**
+   * The aggregate's type.
+   *
+   * @generated from field: string aggregate_type = 1;
+   */
+  aggregateType: string;
+
+  /**
+   * The aggregate.
+   *
+   * @generated from field: string aggregate_id = 2;
+   */
+  aggregateId: string;
+
+  /**
+   * The event's version: the number of the aggregate's events up to it.
+   *
+   * @generated from field: int64 version = 3;
+   */
+  version: bigint;
+
+  /**
+   * The event's id.
+   *
+   * @generated from field: string event_id = 4;
+   */
+  eventId: string;
+};
+
+/**
+ * Describes the message runner.admin.v1.WorkflowSubject.
+ * Use `create(WorkflowSubjectSchema)` to create a new message.
+ */
+export const WorkflowSubjectSchema: GenMessage<WorkflowSubject> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 16);
+
+/**
+ * WorkflowAttempts are the failed attempts at a step, in a row.
+ *
+ * @generated from message runner.admin.v1.WorkflowAttempts
+ */
+export type WorkflowAttempts = Message<"runner.admin.v1.WorkflowAttempts"> & {
+  /**
+   * The step's name; "when" if it could not be said whether the event starts the instance.
+   *
+   * @generated from field: string step = 1;
+   */
+  step: string;
+
+  /**
+   * How many attempts have failed.
+   *
+   * @generated from field: int32 failed = 2;
+   */
+  failed: number;
+
+  /**
+   * Why the last one failed.
+   *
+   * @generated from field: string last_error = 3;
+   */
+  lastError: string;
+
+  /**
+   * When the first one failed.
+   *
+   * @generated from field: google.protobuf.Timestamp first = 4;
+   */
+  first?: Timestamp | undefined;
+
+  /**
+   * When the last one failed.
+   *
+   * @generated from field: google.protobuf.Timestamp last = 5;
+   */
+  last?: Timestamp | undefined;
+
+  /**
+   * When the next one is; absent if the instance is stuck.
+   *
+   * @generated from field: google.protobuf.Timestamp next = 6;
+   */
+  next?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message runner.admin.v1.WorkflowAttempts.
+ * Use `create(WorkflowAttemptsSchema)` to create a new message.
+ */
+export const WorkflowAttemptsSchema: GenMessage<WorkflowAttempts> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 17);
+
+/**
+ * WorkflowWait is a wait that an instance is in.
+ *
+ * @generated from message runner.admin.v1.WorkflowWait
+ */
+export type WorkflowWait = Message<"runner.admin.v1.WorkflowWait"> & {
+  /**
+   * The step's name.
+   *
+   * @generated from field: string step = 1;
+   */
+  step: string;
+
+  /**
+   * When the wait ends.
+   *
+   * @generated from field: google.protobuf.Timestamp until = 2;
+   */
+  until?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message runner.admin.v1.WorkflowWait.
+ * Use `create(WorkflowWaitSchema)` to create a new message.
+ */
+export const WorkflowWaitSchema: GenMessage<WorkflowWait> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 18);
 
 /**
  * WorkflowStep is one thing that an instance did.
@@ -522,7 +679,7 @@ export type WorkflowStep = Message<"runner.admin.v1.WorkflowStep"> & {
  * Use `create(WorkflowStepSchema)` to create a new message.
  */
 export const WorkflowStepSchema: GenMessage<WorkflowStep> = /*@__PURE__*/
-  messageDesc(file_runner_admin_v1_admin, 16);
+  messageDesc(file_runner_admin_v1_admin, 19);
 
 /**
  * ListWorkflowsRequest asks for workflow instances.
@@ -571,7 +728,7 @@ export type ListWorkflowsRequest = Message<"runner.admin.v1.ListWorkflowsRequest
  * Use `create(ListWorkflowsRequestSchema)` to create a new message.
  */
 export const ListWorkflowsRequestSchema: GenMessage<ListWorkflowsRequest> = /*@__PURE__*/
-  messageDesc(file_runner_admin_v1_admin, 17);
+  messageDesc(file_runner_admin_v1_admin, 20);
 
 /**
  * ListWorkflowsResponse is a page of instances. One that changes while pages are asked
@@ -601,7 +758,7 @@ export type ListWorkflowsResponse = Message<"runner.admin.v1.ListWorkflowsRespon
  * Use `create(ListWorkflowsResponseSchema)` to create a new message.
  */
 export const ListWorkflowsResponseSchema: GenMessage<ListWorkflowsResponse> = /*@__PURE__*/
-  messageDesc(file_runner_admin_v1_admin, 18);
+  messageDesc(file_runner_admin_v1_admin, 21);
 
 /**
  * WorkflowInstance is an instance in a list.
@@ -650,6 +807,34 @@ export type WorkflowInstance = Message<"runner.admin.v1.WorkflowInstance"> & {
    * @generated from field: google.protobuf.Timestamp updated = 6;
    */
   updated?: Timestamp | undefined;
+
+  /**
+   * The event that started it.
+   *
+   * @generated from field: runner.admin.v1.WorkflowSubject subject = 7;
+   */
+  subject?: WorkflowSubject | undefined;
+
+  /**
+   * The revision of the model that drives it.
+   *
+   * @generated from field: string model = 8;
+   */
+  model: string;
+
+  /**
+   * The attempts at a step that have failed; absent if none has since the last step.
+   *
+   * @generated from field: runner.admin.v1.WorkflowAttempts attempts = 9;
+   */
+  attempts?: WorkflowAttempts | undefined;
+
+  /**
+   * Until when it waits; absent if it does not.
+   *
+   * @generated from field: runner.admin.v1.WorkflowWait waiting = 10;
+   */
+  waiting?: WorkflowWait | undefined;
 };
 
 /**
@@ -657,7 +842,7 @@ export type WorkflowInstance = Message<"runner.admin.v1.WorkflowInstance"> & {
  * Use `create(WorkflowInstanceSchema)` to create a new message.
  */
 export const WorkflowInstanceSchema: GenMessage<WorkflowInstance> = /*@__PURE__*/
-  messageDesc(file_runner_admin_v1_admin, 19);
+  messageDesc(file_runner_admin_v1_admin, 22);
 
 /**
  * ListDeadLettersRequest asks for dead letters.
@@ -699,7 +884,7 @@ export type ListDeadLettersRequest = Message<"runner.admin.v1.ListDeadLettersReq
  * Use `create(ListDeadLettersRequestSchema)` to create a new message.
  */
 export const ListDeadLettersRequestSchema: GenMessage<ListDeadLettersRequest> = /*@__PURE__*/
-  messageDesc(file_runner_admin_v1_admin, 20);
+  messageDesc(file_runner_admin_v1_admin, 23);
 
 /**
  * ListDeadLettersResponse is a page of dead letters, the oldest first.
@@ -727,7 +912,7 @@ export type ListDeadLettersResponse = Message<"runner.admin.v1.ListDeadLettersRe
  * Use `create(ListDeadLettersResponseSchema)` to create a new message.
  */
 export const ListDeadLettersResponseSchema: GenMessage<ListDeadLettersResponse> = /*@__PURE__*/
-  messageDesc(file_runner_admin_v1_admin, 21);
+  messageDesc(file_runner_admin_v1_admin, 24);
 
 /**
  * DeadLetter is work that could not be done.
@@ -797,6 +982,20 @@ export type DeadLetter = Message<"runner.admin.v1.DeadLetter"> & {
    * @generated from field: google.protobuf.Timestamp time = 9;
    */
   time?: Timestamp | undefined;
+
+  /**
+   * The workflow whose instance was given up; empty for letters of earlier versions.
+   *
+   * @generated from field: string workflow = 10;
+   */
+  workflow: string;
+
+  /**
+   * The instance; empty: it has no record.
+   *
+   * @generated from field: string instance_id = 11;
+   */
+  instanceId: string;
 };
 
 /**
@@ -804,7 +1003,7 @@ export type DeadLetter = Message<"runner.admin.v1.DeadLetter"> & {
  * Use `create(DeadLetterSchema)` to create a new message.
  */
 export const DeadLetterSchema: GenMessage<DeadLetter> = /*@__PURE__*/
-  messageDesc(file_runner_admin_v1_admin, 22);
+  messageDesc(file_runner_admin_v1_admin, 25);
 
 /**
  * ReplayDeadLettersRequest says which letters' work to do again.
@@ -832,6 +1031,13 @@ export type ReplayDeadLettersRequest = Message<"runner.admin.v1.ReplayDeadLetter
    * @generated from field: string cause = 3;
    */
   cause: string;
+
+  /**
+   * Why, for the audit record.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
 };
 
 /**
@@ -839,7 +1045,7 @@ export type ReplayDeadLettersRequest = Message<"runner.admin.v1.ReplayDeadLetter
  * Use `create(ReplayDeadLettersRequestSchema)` to create a new message.
  */
 export const ReplayDeadLettersRequestSchema: GenMessage<ReplayDeadLettersRequest> = /*@__PURE__*/
-  messageDesc(file_runner_admin_v1_admin, 23);
+  messageDesc(file_runner_admin_v1_admin, 26);
 
 /**
  * ReplayDeadLettersResponse says how far it came.
@@ -855,7 +1061,7 @@ export type ReplayDeadLettersResponse = Message<"runner.admin.v1.ReplayDeadLette
   replayed: number;
 
   /**
-   * The letter whose work failed again, 0 for none.
+   * The first letter whose work failed again, 0 for none.
    *
    * @generated from field: int64 failed_id = 2;
    */
@@ -867,6 +1073,13 @@ export type ReplayDeadLettersResponse = Message<"runner.admin.v1.ReplayDeadLette
    * @generated from field: string failure = 3;
    */
   failure: string;
+
+  /**
+   * The letters whose work failed again, at most 100 of them.
+   *
+   * @generated from field: repeated runner.admin.v1.LetterFailure failures = 4;
+   */
+  failures: LetterFailure[];
 };
 
 /**
@@ -874,7 +1087,350 @@ export type ReplayDeadLettersResponse = Message<"runner.admin.v1.ReplayDeadLette
  * Use `create(ReplayDeadLettersResponseSchema)` to create a new message.
  */
 export const ReplayDeadLettersResponseSchema: GenMessage<ReplayDeadLettersResponse> = /*@__PURE__*/
-  messageDesc(file_runner_admin_v1_admin, 24);
+  messageDesc(file_runner_admin_v1_admin, 27);
+
+/**
+ * LetterFailure is a letter whose work failed again.
+ *
+ * @generated from message runner.admin.v1.LetterFailure
+ */
+export type LetterFailure = Message<"runner.admin.v1.LetterFailure"> & {
+  /**
+   * The letter's number.
+   *
+   * @generated from field: int64 id = 1;
+   */
+  id: bigint;
+
+  /**
+   * Why.
+   *
+   * @generated from field: string failure = 2;
+   */
+  failure: string;
+};
+
+/**
+ * Describes the message runner.admin.v1.LetterFailure.
+ * Use `create(LetterFailureSchema)` to create a new message.
+ */
+export const LetterFailureSchema: GenMessage<LetterFailure> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 28);
+
+/**
+ * DiscardDeadLettersRequest says which letters to remove.
+ *
+ * @generated from message runner.admin.v1.DiscardDeadLettersRequest
+ */
+export type DiscardDeadLettersRequest = Message<"runner.admin.v1.DiscardDeadLettersRequest"> & {
+  /**
+   * The tenant; may be left out, the credential's tenant is then meant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * The letters' numbers.
+   *
+   * @generated from field: repeated int64 ids = 2;
+   */
+  ids: bigint[];
+
+  /**
+   * Why, for the audit record and the instances' records.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message runner.admin.v1.DiscardDeadLettersRequest.
+ * Use `create(DiscardDeadLettersRequestSchema)` to create a new message.
+ */
+export const DiscardDeadLettersRequestSchema: GenMessage<DiscardDeadLettersRequest> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 29);
+
+/**
+ * DiscardDeadLettersResponse says how many were removed.
+ *
+ * @generated from message runner.admin.v1.DiscardDeadLettersResponse
+ */
+export type DiscardDeadLettersResponse = Message<"runner.admin.v1.DiscardDeadLettersResponse"> & {
+  /**
+   * How many letters were removed.
+   *
+   * @generated from field: int32 discarded = 1;
+   */
+  discarded: number;
+};
+
+/**
+ * Describes the message runner.admin.v1.DiscardDeadLettersResponse.
+ * Use `create(DiscardDeadLettersResponseSchema)` to create a new message.
+ */
+export const DiscardDeadLettersResponseSchema: GenMessage<DiscardDeadLettersResponse> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 30);
+
+/**
+ * RetryWorkflowRequest names an instance to go on with now.
+ *
+ * @generated from message runner.admin.v1.RetryWorkflowRequest
+ */
+export type RetryWorkflowRequest = Message<"runner.admin.v1.RetryWorkflowRequest"> & {
+  /**
+   * The tenant; may be left out, the credential's tenant is then meant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * The workflow's name.
+   *
+   * @generated from field: string workflow = 2;
+   */
+  workflow: string;
+
+  /**
+   * The instance, as GetWorkflow names it.
+   *
+   * @generated from field: string instance_id = 3;
+   */
+  instanceId: string;
+
+  /**
+   * Why, for the audit record and the instance's record.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message runner.admin.v1.RetryWorkflowRequest.
+ * Use `create(RetryWorkflowRequestSchema)` to create a new message.
+ */
+export const RetryWorkflowRequestSchema: GenMessage<RetryWorkflowRequest> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 31);
+
+/**
+ * RetryWorkflowResponse says that the instance goes on, or has ended, as asked.
+ *
+ * @generated from message runner.admin.v1.RetryWorkflowResponse
+ */
+export type RetryWorkflowResponse = Message<"runner.admin.v1.RetryWorkflowResponse"> & {
+  /**
+   * How far it is now.
+   *
+   * @generated from field: runner.admin.v1.WorkflowState state = 1;
+   */
+  state: WorkflowState;
+};
+
+/**
+ * Describes the message runner.admin.v1.RetryWorkflowResponse.
+ * Use `create(RetryWorkflowResponseSchema)` to create a new message.
+ */
+export const RetryWorkflowResponseSchema: GenMessage<RetryWorkflowResponse> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 32);
+
+/**
+ * SkipStepRequest names an instance and a step to skip.
+ *
+ * @generated from message runner.admin.v1.SkipStepRequest
+ */
+export type SkipStepRequest = Message<"runner.admin.v1.SkipStepRequest"> & {
+  /**
+   * The tenant; may be left out, the credential's tenant is then meant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * The workflow's name.
+   *
+   * @generated from field: string workflow = 2;
+   */
+  workflow: string;
+
+  /**
+   * The instance, as GetWorkflow names it.
+   *
+   * @generated from field: string instance_id = 3;
+   */
+  instanceId: string;
+
+  /**
+   * Why, for the audit record and the instance's record.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * The step's name; "undo NAME" for a compensation.
+   *
+   * @generated from field: string step = 5;
+   */
+  step: string;
+};
+
+/**
+ * Describes the message runner.admin.v1.SkipStepRequest.
+ * Use `create(SkipStepRequestSchema)` to create a new message.
+ */
+export const SkipStepRequestSchema: GenMessage<SkipStepRequest> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 33);
+
+/**
+ * SkipStepResponse says that the instance goes on, or has ended, as asked.
+ *
+ * @generated from message runner.admin.v1.SkipStepResponse
+ */
+export type SkipStepResponse = Message<"runner.admin.v1.SkipStepResponse"> & {
+  /**
+   * How far it is now.
+   *
+   * @generated from field: runner.admin.v1.WorkflowState state = 1;
+   */
+  state: WorkflowState;
+};
+
+/**
+ * Describes the message runner.admin.v1.SkipStepResponse.
+ * Use `create(SkipStepResponseSchema)` to create a new message.
+ */
+export const SkipStepResponseSchema: GenMessage<SkipStepResponse> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 34);
+
+/**
+ * CancelWorkflowRequest names an instance to end.
+ *
+ * @generated from message runner.admin.v1.CancelWorkflowRequest
+ */
+export type CancelWorkflowRequest = Message<"runner.admin.v1.CancelWorkflowRequest"> & {
+  /**
+   * The tenant; may be left out, the credential's tenant is then meant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * The workflow's name.
+   *
+   * @generated from field: string workflow = 2;
+   */
+  workflow: string;
+
+  /**
+   * The instance, as GetWorkflow names it.
+   *
+   * @generated from field: string instance_id = 3;
+   */
+  instanceId: string;
+
+  /**
+   * Why, for the audit record and the instance's record.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message runner.admin.v1.CancelWorkflowRequest.
+ * Use `create(CancelWorkflowRequestSchema)` to create a new message.
+ */
+export const CancelWorkflowRequestSchema: GenMessage<CancelWorkflowRequest> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 35);
+
+/**
+ * CancelWorkflowResponse says that the instance goes on, or has ended, as asked.
+ *
+ * @generated from message runner.admin.v1.CancelWorkflowResponse
+ */
+export type CancelWorkflowResponse = Message<"runner.admin.v1.CancelWorkflowResponse"> & {
+  /**
+   * How far it is now.
+   *
+   * @generated from field: runner.admin.v1.WorkflowState state = 1;
+   */
+  state: WorkflowState;
+};
+
+/**
+ * Describes the message runner.admin.v1.CancelWorkflowResponse.
+ * Use `create(CancelWorkflowResponseSchema)` to create a new message.
+ */
+export const CancelWorkflowResponseSchema: GenMessage<CancelWorkflowResponse> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 36);
+
+/**
+ * CompensateWorkflowRequest names an instance to undo.
+ *
+ * @generated from message runner.admin.v1.CompensateWorkflowRequest
+ */
+export type CompensateWorkflowRequest = Message<"runner.admin.v1.CompensateWorkflowRequest"> & {
+  /**
+   * The tenant; may be left out, the credential's tenant is then meant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * The workflow's name.
+   *
+   * @generated from field: string workflow = 2;
+   */
+  workflow: string;
+
+  /**
+   * The instance, as GetWorkflow names it.
+   *
+   * @generated from field: string instance_id = 3;
+   */
+  instanceId: string;
+
+  /**
+   * Why, for the audit record and the instance's record.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message runner.admin.v1.CompensateWorkflowRequest.
+ * Use `create(CompensateWorkflowRequestSchema)` to create a new message.
+ */
+export const CompensateWorkflowRequestSchema: GenMessage<CompensateWorkflowRequest> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 37);
+
+/**
+ * CompensateWorkflowResponse says that the instance goes on, or has ended, as asked.
+ *
+ * @generated from message runner.admin.v1.CompensateWorkflowResponse
+ */
+export type CompensateWorkflowResponse = Message<"runner.admin.v1.CompensateWorkflowResponse"> & {
+  /**
+   * How far it is now.
+   *
+   * @generated from field: runner.admin.v1.WorkflowState state = 1;
+   */
+  state: WorkflowState;
+};
+
+/**
+ * Describes the message runner.admin.v1.CompensateWorkflowResponse.
+ * Use `create(CompensateWorkflowResponseSchema)` to create a new message.
+ */
+export const CompensateWorkflowResponseSchema: GenMessage<CompensateWorkflowResponse> = /*@__PURE__*/
+  messageDesc(file_runner_admin_v1_admin, 38);
 
 /**
  * NodeState says whether a node takes work.
@@ -964,6 +1520,21 @@ export enum WorkflowState {
    * @generated from enum value: WORKFLOW_STATE_FAILED = 5;
    */
   FAILED = 5,
+
+  /**
+   * It does not go on by itself: the attempts at a step are exhausted, or its workflow is not
+   * known any more. An operator decides.
+   *
+   * @generated from enum value: WORKFLOW_STATE_STUCK = 6;
+   */
+  STUCK = 6,
+
+  /**
+   * An operator has ended it, or the model does not start it any more.
+   *
+   * @generated from enum value: WORKFLOW_STATE_CANCELLED = 7;
+   */
+  CANCELLED = 7,
 }
 
 /**
@@ -1077,8 +1648,8 @@ export const RunnerAdmin: GenService<{
   },
   /**
    * ReplayDeadLetters does the work of dead letters again, in order, and removes
-   * those that are done. It ends at the first that fails again, which stays with
-   * those after it. Nothing is done twice.
+   * those that are done. One that fails again stays, and the others are done all the
+   * same. Nothing is done twice: a letter whose instance's record has expired fails.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.ReplayDeadLetters
    */
@@ -1086,6 +1657,64 @@ export const RunnerAdmin: GenService<{
     methodKind: "unary";
     input: typeof ReplayDeadLettersRequestSchema;
     output: typeof ReplayDeadLettersResponseSchema;
+  },
+  /**
+   * DiscardDeadLetters removes dead letters whose work is given up. Instances that they name
+   * and that are stuck or failed are cancelled: nothing of them is done or undone any more.
+   * Letters that are not there are passed over.
+   *
+   * @generated from rpc runner.admin.v1.RunnerAdmin.DiscardDeadLetters
+   */
+  discardDeadLetters: {
+    methodKind: "unary";
+    input: typeof DiscardDeadLettersRequestSchema;
+    output: typeof DiscardDeadLettersResponseSchema;
+  },
+  /**
+   * RetryWorkflow has an instance whose step has failed, or which is stuck or could not be
+   * undone, go on now. FAILED_PRECONDITION: it has ended, waits, or is in work.
+   *
+   * @generated from rpc runner.admin.v1.RunnerAdmin.RetryWorkflow
+   */
+  retryWorkflow: {
+    methodKind: "unary";
+    input: typeof RetryWorkflowRequestSchema;
+    output: typeof RetryWorkflowResponseSchema;
+  },
+  /**
+   * SkipStep has an instance go on without a step: the one that it waits at, that has failed or
+   * that could not be undone. The step counts as ended, and is not undone.
+   * FAILED_PRECONDITION: the instance is at no such step.
+   *
+   * @generated from rpc runner.admin.v1.RunnerAdmin.SkipStep
+   */
+  skipStep: {
+    methodKind: "unary";
+    input: typeof SkipStepRequestSchema;
+    output: typeof SkipStepResponseSchema;
+  },
+  /**
+   * CancelWorkflow ends an instance where it is: nothing of it is done or undone any more. A
+   * command that is in work may still have its effect. FAILED_PRECONDITION: it has ended.
+   *
+   * @generated from rpc runner.admin.v1.RunnerAdmin.CancelWorkflow
+   */
+  cancelWorkflow: {
+    methodKind: "unary";
+    input: typeof CancelWorkflowRequestSchema;
+    output: typeof CancelWorkflowResponseSchema;
+  },
+  /**
+   * CompensateWorkflow has an instance undo the steps that are done. A step whose outcome is
+   * not known is not undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is
+   * in work.
+   *
+   * @generated from rpc runner.admin.v1.RunnerAdmin.CompensateWorkflow
+   */
+  compensateWorkflow: {
+    methodKind: "unary";
+    input: typeof CompensateWorkflowRequestSchema;
+    output: typeof CompensateWorkflowResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_runner_admin_v1_admin, 0);

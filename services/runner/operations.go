@@ -1,0 +1,194 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+)
+
+// An operation changes an instance's record by compare and set, so that a runner that works on the
+// instance concurrently finds the change when it writes the record, and continues from it. Then the
+// instance is made due: its tenant's owner drives it on.
+
+// outcomeSkipped is that of a step without which an operator had the instance go on.
+const outcomeSkipped = "skipped"
+
+// operateTries bounds the attempts to change a record that a runner is changing.
+const operateTries = 5
+
+// inWork is how long after the time of an attempt it may have begun without the record saying so.
+const inWork = 2 * time.Second
+
+// RetryWorkflow implements RunnerAdmin.
+func (s *Service) RetryWorkflow(ctx context.Context, req *adminv1.RetryWorkflowRequest) (*adminv1.RetryWorkflowResponse, error) {
+	state, err := s.operate(ctx, "retry", req, func(i *instance) error {
+		switch {
+		case i.State == stateFailed:
+			i.reopen()
+		case i.Attempts == nil:
+			return refuse("the instance has no step that has failed: it is in work, or waits")
+		}
+		i.Attempts = nil
+		return nil
+	})
+	return &adminv1.RetryWorkflowResponse{State: state}, err
+}
+
+// SkipStep implements RunnerAdmin.
+func (s *Service) SkipStep(ctx context.Context, req *adminv1.SkipStepRequest) (*adminv1.SkipStepResponse, error) {
+	state, err := s.operate(ctx, "skip", req, func(i *instance) error { return i.skip(req.GetStep(), by(ctx, req.GetReason())) })
+	return &adminv1.SkipStepResponse{State: state}, err
+}
+
+// CancelWorkflow implements RunnerAdmin.
+func (s *Service) CancelWorkflow(ctx context.Context, req *adminv1.CancelWorkflowRequest) (*adminv1.CancelWorkflowResponse, error) {
+	state, err := s.operate(ctx, "cancel", req, func(i *instance) error {
+		i.cancel(by(ctx, req.GetReason()))
+		return nil
+	})
+	return &adminv1.CancelWorkflowResponse{State: state}, err
+}
+
+// CompensateWorkflow implements RunnerAdmin.
+func (s *Service) CompensateWorkflow(ctx context.Context, req *adminv1.CompensateWorkflowRequest) (*adminv1.CompensateWorkflowResponse, error) {
+	state, err := s.operate(ctx, "compensate", req, func(i *instance) error { return i.compensate(by(ctx, req.GetReason()), time.Now()) })
+	return &adminv1.CompensateWorkflowResponse{State: state}, err
+}
+
+// operation is a request that names an instance.
+type operation interface {
+	GetTenantId() string
+	GetWorkflow() string
+	GetInstanceId() string
+	GetReason() string
+}
+
+// operate changes an instance that has not ended, and has it go on.
+func (s *Service) operate(ctx context.Context, name string, req operation, change func(*instance) error) (adminv1.WorkflowState, error) {
+	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
+	if err != nil {
+		return 0, err
+	}
+	for range operateTries {
+		i, err := s.instance(ctx, tenant, req.GetWorkflow(), req.GetInstanceId())
+		if err != nil {
+			return 0, err
+		}
+		if i.State.ended() {
+			return 0, refuse("the instance has ended: " + string(i.State))
+		}
+		if err := change(i); err != nil {
+			return 0, err
+		}
+		err = s.instances.save(ctx, i)
+		if errors.Is(err, backbone.ErrChanged) {
+			continue
+		}
+		if err != nil {
+			return 0, unavailable("the instance", err)
+		}
+		s.log.Info().Str("tenant", tenant.String()).Str("workflow", i.Workflow).Str("instance", i.ID).Str("operation", name).
+			Str("reason", by(ctx, req.GetReason())).Msg("an operator changes a workflow's instance")
+		if err := s.goOn(ctx, tenant, i); err != nil {
+			return 0, connect.NewError(connect.CodeUnavailable, "the change is stored, and the instance goes on within minutes: the journal does not answer").WithCause(err)
+		}
+		return i.message(), nil
+	}
+	return 0, connect.NewError(connect.CodeAborted, "a runner works on the instance: try again")
+}
+
+// goOn removes what was scheduled for an instance and its dead letters, and makes it due unless it
+// has ended.
+func (s *Service) goOn(ctx context.Context, tenant contextkit.TenantID, i *instance) error {
+	if err := backbone.Unschedule(ctx, s.js, tenant, i.Workflow, i.ID); err != nil {
+		return err
+	}
+	if !i.State.ended() {
+		if err := backbone.MakeDue(s.triggered(ctx, i), s.js, tenant, i.Workflow, i.ID); err != nil {
+			return err
+		}
+	}
+	return s.removeLetters(ctx, tenant, i)
+}
+
+// removeLetters removes the dead letters of an instance.
+func (s *Service) removeLetters(ctx context.Context, tenant contextkit.TenantID, i *instance) error {
+	var stale []uint64
+	err := backbone.DeadLetters(ctx, s.js, tenant, 1, func(letter backbone.Letter) (bool, error) {
+		if letter.Workflow == i.Workflow && letter.Instance == i.ID {
+			stale = append(stale, letter.Sequence)
+		}
+		return true, nil
+	})
+	for _, sequence := range stale {
+		err = errors.Join(err, backbone.RemoveDeadLetter(ctx, s.js, sequence))
+	}
+	return err
+}
+
+// by returns a reason with the operator who gives it.
+func by(ctx context.Context, reason string) string {
+	if info, ok := connect.CallInfoForServerContext(ctx); ok {
+		if principal := contextkit.Principal(info.RequestHeader()); principal != "" {
+			return principal + ": " + reason
+		}
+	}
+	return reason
+}
+
+// refuse returns the error of an operation for which the instance is in the wrong state.
+func refuse(why string) error { return connect.NewError(connect.CodeFailedPrecondition, why) }
+
+// skip has the instance go on without a step.
+func (i *instance) skip(name, reason string) error {
+	skipped := step{Name: name, Outcome: outcomeSkipped, Message: reason, Time: time.Now().UTC()}
+	switch {
+	case i.State == stateUndecided:
+		return refuse("whether the event starts the instance is not known, so that it has no step: retry or cancel it")
+	case i.State == stateFailed:
+		at := slices.IndexFunc(i.Steps, func(s step) bool {
+			return s.Name == name && s.Outcome == outcomeRefused && s.Name != i.Failure.Step
+		})
+		if at < 0 {
+			return refuse("the instance could not be undone, and " + name + " is no step that was refused then")
+		}
+		i.Steps[at], i.State = skipped, stateCompensating
+	case i.Waiting != nil && i.Waiting.Step == name, i.Attempts != nil && i.Attempts.Step == name:
+		i.Steps = append(i.Steps, skipped)
+		delete(i.Requests, name)
+	default:
+		return refuse("the instance neither waits at the step " + name + ", nor has an attempt at it failed")
+	}
+	i.Waiting, i.Attempts = nil, nil
+	return nil
+}
+
+// cancel ends the instance where it is.
+func (i *instance) cancel(reason string) {
+	i.State, i.Waiting, i.Attempts, i.Requests = stateCancelled, nil, nil, nil
+	if i.Failure.Message == "" {
+		i.Failure.Message = "cancelled by " + reason
+	}
+}
+
+// compensate has the instance undo what it has done.
+func (i *instance) compensate(reason string, now time.Time) error {
+	switch {
+	case i.State == stateFailed:
+		return refuse("the instance could not be undone: retry it, or skip the step that was refused")
+	case i.State != stateRunning:
+		return refuse("the instance has no steps to undo, or is being undone")
+	case i.Waiting == nil && (i.Attempts == nil || !i.Attempts.Stuck && !now.Before(i.Attempts.Next.Add(-inWork))),
+		i.Waiting != nil && !now.Before(i.Waiting.Until.Add(-inWork)):
+		return refuse("a step of the instance is in work, whose outcome would be lost: try again")
+	}
+	i.State, i.Waiting, i.Attempts = stateCompensating, nil, nil
+	i.Failure.Message = "compensated by " + reason
+	return nil
+}

@@ -1,0 +1,174 @@
+package runner_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+)
+
+// inState waits until an instance of the workflow transfer is in a state, and returns it.
+func (f *fixture) inState(t *testing.T, id string, want adminv1.WorkflowState) *adminv1.GetWorkflowResponse {
+	t.Helper()
+	var last *adminv1.GetWorkflowResponse
+	wait(t, fmt.Sprintf("instance %s is not %v", id, want), func() bool {
+		res, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id})
+		last = res
+		return err == nil && res.GetState() == want
+	})
+	return last
+}
+
+func TestOperations_StuckInstancesAreRetriedSkippedCancelledOrUndone(t *testing.T) {
+	var healthy atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !healthy.Load() || strings.HasPrefix(r.URL.Path, "/never") {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	hook := fmt.Sprintf("      - {name: tell, retry: {attempts: 1}, webhook: {url: \"'%s/' + event.to\", body: {to: event.to}}}\n", server.URL)
+	f := startWith(t, withSteps(t, debit+hook+complete), localHooks)
+	f.wallets(t, "acme")
+	names := []string{"retried", "skipped", "cancelled", "undone", "discarded"}
+	for _, id := range names {
+		f.transfer(t, "acme", id, "b", 10)
+		f.inState(t, id, adminv1.WorkflowState_WORKFLOW_STATE_STUCK)
+	}
+	wait(t, "each instance has a dead letter", func() bool { return len(f.letters(t)) == len(names) })
+	for _, letter := range f.letters(t) {
+		if letter.GetWorkflow() != "transfer" || letter.GetInstanceId() == "" || !strings.Contains(letter.GetCause(), "503") {
+			t.Errorf("a letter names neither its instance nor the cause: %v", letter)
+		}
+	}
+
+	// Other steps than the one that failed cannot be skipped, and what has not failed cannot be retried.
+	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{Workflow: "transfer", InstanceId: "skipped", Step: "complete", Reason: "r"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("a step that is not its turn is skipped: %v", err)
+	}
+	if _, err := f.admin.CancelWorkflow(as(t, "globex"), &adminv1.CancelWorkflowRequest{Workflow: "transfer", InstanceId: "cancelled", Reason: "r"}); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("another tenant's instance: %v", err)
+	}
+
+	if _, err := f.admin.CancelWorkflow(as(t, "acme"), &adminv1.CancelWorkflowRequest{Workflow: "transfer", InstanceId: "cancelled", Reason: "a mistake"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{Workflow: "transfer", InstanceId: "skipped", Step: "tell", Reason: "told by phone"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.admin.CompensateWorkflow(as(t, "acme"), &adminv1.CompensateWorkflowRequest{Workflow: "transfer", InstanceId: "undone", Reason: "the customer left"}); err != nil {
+		t.Fatal(err)
+	}
+	var discard []int64
+	for _, letter := range f.letters(t) {
+		if letter.GetAggregateId() == "discarded" {
+			discard = append(discard, letter.GetId())
+		}
+	}
+	if res, err := f.admin.DiscardDeadLetters(as(t, "acme"), &adminv1.DiscardDeadLettersRequest{Ids: discard, Reason: "of no use"}); err != nil || res.GetDiscarded() != 1 {
+		t.Fatalf("%v, %v", res, err)
+	}
+	healthy.Store(true)
+	if _, err := f.admin.RetryWorkflow(as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "retried", Reason: "it is back"}); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]struct {
+		state adminv1.WorkflowState
+		steps string
+	}{
+		"retried":   {adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED, "debit done, tell done, complete done"},
+		"skipped":   {adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED, "debit done, tell skipped, complete done"},
+		"cancelled": {adminv1.WorkflowState_WORKFLOW_STATE_CANCELLED, "debit done"},
+		"undone":    {adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED, "debit done, undo debit done"},
+		"discarded": {adminv1.WorkflowState_WORKFLOW_STATE_CANCELLED, "debit done"},
+	} {
+		if got := f.inState(t, id, want.state); steps(got) != want.steps {
+			t.Errorf("%s: %s, want %s", id, steps(got), want.steps)
+		}
+	}
+	if got := f.balance(t, "acme", "a"); got != 960 {
+		t.Errorf("a has %v, want 960: four debits stand, one is undone", got)
+	}
+	if left := f.letters(t); len(left) != 0 {
+		t.Errorf("letters stay of instances that are decided: %v", left)
+	}
+	if _, err := f.admin.RetryWorkflow(as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "undone", Reason: "r"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("an instance that has ended is retried: %v", err)
+	}
+}
+
+// A wait can be skipped, and a failed instance's refused compensation.
+func TestOperations_WaitsAndRefusedCompensationsAreSkipped(t *testing.T) {
+	nobody := "      - {name: credit, submit: {aggregate: wallet, id: \"'nobody'\", command: deposit, payload: {amount: event.amount}}}\n"
+	f := startWith(t, withSteps(t, debit+"      - {name: cool, wait: \"'24h'\"}\n"+nobody), localHooks)
+	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+		if strings.HasSuffix(req.GetIdempotencyKey(), ":undo-debit") {
+			return connect.NewError(connect.CodeFailedPrecondition, "the wallet is frozen")
+		}
+		return nil
+	})
+	f.wallets(t, "acme")
+	f.transfer(t, "acme", "t", "b", 10)
+	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "it does not wait", func() bool {
+		got, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"})
+		info, err2 := stream.Info(t.Context())
+		return err == nil && err2 == nil && got.GetWaiting() != nil && info.State.Msgs == 1
+	})
+	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{Workflow: "transfer", InstanceId: "t", Step: "cool", Reason: "urgent"}); err != nil {
+		t.Fatal(err)
+	}
+	f.inState(t, "t", adminv1.WorkflowState_WORKFLOW_STATE_FAILED)
+	wait(t, "there is no letter", func() bool { return len(f.letters(t)) == 1 })
+	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{Workflow: "transfer", InstanceId: "t", Step: "undo debit", Reason: "refunded by hand"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.inState(t, "t", adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED); steps(got) != "debit done, cool skipped, credit refused, undo debit skipped" {
+		t.Errorf("%s", steps(got))
+	}
+	wait(t, "work or letters stay", func() bool {
+		info, err := stream.Info(t.Context())
+		return err == nil && info.State.Msgs == 0 && len(f.letters(t)) == 0
+	})
+}
+
+// A letter that fails again does not keep those behind it from being replayed.
+func TestReplay_APoisonLetterDoesNotBlockTheOthers(t *testing.T) {
+	f := start(t)
+	f.wallets(t, "acme")
+	var frozen atomic.Bool
+	frozen.Store(true)
+	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+		if strings.HasSuffix(req.GetIdempotencyKey(), ":undo-debit") && (frozen.Load() || req.GetPayload().AsMap()["amount"] == 1.0) {
+			return connect.NewError(connect.CodeFailedPrecondition, "the wallet is frozen")
+		}
+		return nil
+	})
+	for n := range 3 {
+		f.transfer(t, "acme", fmt.Sprint("t", n), "nobody", n+1)
+		wait(t, "there is no letter", func() bool { return len(f.letters(t)) == n+1 })
+	}
+	first := f.letters(t)[0].GetId()
+	frozen.Store(false)
+	res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{Reason: "thawed"})
+	if err != nil || res.GetReplayed() != 2 || res.GetFailedId() != first || len(res.GetFailures()) != 1 || !strings.Contains(res.GetFailures()[0].GetFailure(), "could not be undone") {
+		t.Errorf("%v, %v: want two replayed behind the first, which fails", res, err)
+	}
+	if left := f.letters(t); len(left) != 1 || left[0].GetId() != first {
+		t.Errorf("left: %v", left)
+	}
+	if got := f.balance(t, "acme", "a"); got != 999 {
+		t.Errorf("a has %v", got)
+	}
+}
