@@ -81,6 +81,7 @@ type arrival struct {
 
 	framed   bool // it has messages, each with a prefix
 	each     bool // and each is bounded by itself
+	pumped   bool // a goroutine reads it that may outlive the handler
 	prefix   [framePrefix]byte
 	prefixed int
 	left     uint64 // of the message's bytes
@@ -137,7 +138,7 @@ func eachMessage(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		if spec.StreamType&connect.StreamTypeClient != 0 {
 			if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
-				a.each = a.framed
+				a.each, a.pumped = a.framed, true
 			}
 		}
 		return next(ctx, spec, stream)
@@ -232,8 +233,8 @@ func (a *arrival) messages(part []byte) {
 func (a *arrival) end() (slow bool) {
 	// The goroutine that pumps a stream's requests may still be in Read: its watch is not
 	// reused.
-	a.watch.stopFor(a.each)
-	if !a.each {
+	a.watch.stopFor(a.pumped)
+	if !a.pumped {
 		stopwatches.Put(a.watch)
 	}
 	return a.slow.Load()

@@ -167,6 +167,10 @@ type Server struct {
 	RPC *connect.Server
 	// HTTP takes plain HTTP handlers.
 	HTTP *http.ServeMux
+	// Unclean serves the requests whose paths have empty or dot segments, which HTTP would
+	// redirect to another path, and those below a service's path that are no RPCs; nil: HTTP
+	// does. Set it before Listen.
+	Unclean http.Handler
 	// Metrics is the process's registry.
 	Metrics *Metrics
 	// Front wraps everything that the process serves, such as with CORS; nil:
@@ -295,12 +299,42 @@ func (s *Server) Adopt(next *Server) {
 
 // mount returns all that is served.
 func (s *Server) mount() *http.Handler {
-	connecthttp.Mount(s.HTTP, s.RPC, s.options...)
-	handler := boundQuoted(boundBodies(s.config, s.slow, s.HTTP))
+	connecthttp.Mount(rpcMux{s.HTTP, s}, s.RPC, s.options...)
+	handler := boundQuoted(boundBodies(s.config, s.slow, s.root()))
 	if s.Front != nil {
 		handler = s.Front(handler)
 	}
 	return &handler
+}
+
+// root returns the handler of all paths.
+func (s *Server) root() http.Handler {
+	if s.Unclean == nil {
+		return s.HTTP
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isUnclean(r.URL.Path) && isUnclean(r.URL.EscapedPath()) {
+			s.Unclean.ServeHTTP(w, r)
+			return
+		}
+		s.HTTP.ServeHTTP(w, r)
+	})
+}
+
+// isUnclean reports whether [http.ServeMux] would redirect a path, to one without empty and
+// dot segments.
+func isUnclean(path string) bool {
+	for i := 0; i < len(path); i++ {
+		if path[i] != '/' {
+			continue
+		}
+		switch rest := path[i+1:]; {
+		case rest == "":
+		case rest[0] == '/', rest[0] == '.' && (len(rest) == 1 || rest[1] == '/' || rest[1] == '.' && (len(rest) == 2 || rest[2] == '/')):
+			return true
+		}
+	}
+	return false
 }
 
 // Guard registers methods that pass through interceptor first.

@@ -126,6 +126,9 @@ const ErrorDomain = "headgate"
 // names, as ACTION:RESOURCE.
 const ReasonMissingRight = "MISSING_RIGHT"
 
+// ReasonTooLarge is the reason of an answer that is larger than may be.
+const ReasonTooLarge = "RESPONSE_TOO_LARGE"
+
 // Reason returns the ErrorInfo detail of a reason, in UPPER_SNAKE_CASE, with
 // pairs of metadata.
 func Reason(reason string, pairs ...string) *errdetails.ErrorInfo {

@@ -191,7 +191,7 @@ func TestErrors_MalformedRequestsAreNotEchoed(t *testing.T) {
 				"native":  e.ask(t, e.h2c, http.MethodPost, e.grpc+path, framed([]byte(body)), header("application/grpc+json")),
 				"rest":    e.ask(t, e.plain, http.MethodPost, e.url+"/v1/query/wallets", []byte(body), header("application/json")),
 			} {
-				if got.size > mostAnswered || protocol == "rest" && got.status != http.StatusBadRequest && got.status != http.StatusTooManyRequests {
+				if got.size > mostAnswered || protocol == "rest" && got.status != http.StatusBadRequest && got.status != http.StatusRequestEntityTooLarge {
 					t.Errorf("%s, %s, %s: status %d, %d bytes: %.300s", what, kind, protocol, got.status, got.size, got.text)
 				}
 			}

@@ -45,8 +45,11 @@ func (w *privateWriter) WriteHeader(status int) {
 				}
 			}
 		}
-		if status != http.StatusOK || len(kept) == 1 {
+		switch known := status == http.StatusOK || status == http.StatusNotModified; {
+		case !known, len(kept) == 1 && header.Get("ETag") == "":
 			kept = []string{"no-store"}
+		case len(kept) == 1: // each use is checked against the entity tag
+			kept = append(kept, "no-cache")
 		}
 		header.Set("Cache-Control", strings.Join(kept, ", "))
 		header.Add("Vary", "Authorization, Accept, Accept-Encoding, "+contextkit.HeaderTenantID)

@@ -79,6 +79,11 @@ type Config struct {
 	// Origins are the origins whose pages may call the edge from a browser,
 	// such as "https://app.example.com". None by default.
 	Origins []string
+	// Query is how the query strings of REST calls are read.
+	Query edge.Query
+	// KeepAlive is the silence after which a stream of answers over REST has a keep-alive. 0:
+	// [edge.DefaultKeepAlive]; below 0: it has none.
+	KeepAlive time.Duration
 	// ForeignOnly serves the services of descriptor sets and of nodes that describe
 	// themselves, and not the platform's own, of which there are then no nodes to wait for.
 	ForeignOnly bool
@@ -173,7 +178,7 @@ func (c Config) withDefaults() Config {
 // routes. js takes the audit records.
 func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstream.JetStream, log zerolog.Logger) (*Gateway, error) {
 	config = config.withDefaults()
-	if err := errors.Join(config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate()); err != nil {
+	if err := errors.Join(config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate(), config.Query.Validate()); err != nil {
 		return nil, err
 	}
 	verifier, err := auth.NewVerifier(config.Auth)
@@ -213,7 +218,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	if err != nil {
 		return nil, err
 	}
-	g.server.Front = func(next http.Handler) http.Handler { return origins(privately(next)) }
+	g.server.Front = func(next http.Handler) http.Handler { return origins(privately(edge.WebText(next))) }
 	metrics := g.server.Metrics.Registerer(config.Listen.Name)
 	g.counters = newCounters(metrics)
 	metrics.MustRegister(collector{g}, verifier)
@@ -255,11 +260,12 @@ func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy
 		server.HTTP.Handle("GET /ui/", g.config.UI)
 		server.HTTP.Handle("GET /{$}", http.RedirectHandler("/ui/", http.StatusFound))
 	}
-	rest, err := edge.NewREST(server.RPC, table, server.MaxBodyBytes(), compression.All()...)
+	rest, err := edge.NewREST(server.RPC, table, server.MaxBodyBytes(), edge.Options{Query: g.config.Query, KeepAlive: g.config.KeepAlive}, compression.All()...)
 	if err != nil {
 		return nil, err
 	}
 	server.HTTP.Handle("/", rest)
+	server.Unclean = rest
 	document, err := openapi.Document("Headgate", "v1", table)
 	if err != nil {
 		return nil, err

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 )
@@ -50,9 +50,6 @@ func (g *Gateway) enterOwn(ctx context.Context, call *Call) (context.Context, er
 	return g.limits(ctx, call)
 }
 
-// pageErrors writes errors as JSON with their HTTP status, as REST does.
-var pageErrors = connecthttp.NewErrorWriter()
-
 // ownPage is [Gateway.own] for a page over plain HTTP.
 func (g *Gateway) ownPage(path string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -65,10 +62,7 @@ func (g *Gateway) ownPage(path string, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		} else {
 			g.refused(ctx, call)
-			if connect.CodeOf(err) == connect.CodeUnauthenticated {
-				w.Header().Set("WWW-Authenticate", "Bearer")
-			}
-			_ = pageErrors.Write(w, r, chassis.Public(err)) // the client is gone if this fails
+			edge.WriteError(w, r, err, 0)
 		}
 		g.concludeOwn(ctx, call, err)
 	})

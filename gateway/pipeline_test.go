@@ -82,7 +82,7 @@ const maxRESTObjects = 20
 func TestRESTAllocations(t *testing.T) {
 	whole(t)
 	g, token := quietGateway(t)
-	rest, err := edge.NewREST(g.server.RPC, g.table.Load(), 1<<20, compression.All()...)
+	rest, err := edge.NewREST(g.server.RPC, g.table.Load(), 1<<20, edge.Options{}, compression.All()...)
 	if err != nil {
 		t.Fatal(err)
 	}

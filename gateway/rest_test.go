@@ -17,11 +17,11 @@ func TestREST_RefusalsSayWhatToDo(t *testing.T) {
 	}{
 		"an HTTP method that the path does not have": {
 			http.MethodDelete, "/v1/query/wallets/w1", "", "",
-			http.StatusMethodNotAllowed, `{"code":"unimplemented","message":"DELETE is not allowed at /v1/query/wallets/w1: use GET"}`,
+			http.StatusMethodNotAllowed, `{"code":"unimplemented","message":"DELETE is not allowed at /v1/query/wallets/w1: use GET or HEAD"}`,
 		},
 		"another content type": {
 			http.MethodPost, "/v1/query/wallets", "view=wallets", "application/x-www-form-urlencoded",
-			http.StatusBadRequest, `the content type is \"application/x-www-form-urlencoded\": send application/json`,
+			http.StatusUnsupportedMediaType, `the content type is \"application/x-www-form-urlencoded\": send application/json`,
 		},
 		"an unknown parameter": {
 			http.MethodGet, "/v1/query/wallets?colour=red", "", "",
@@ -29,11 +29,11 @@ func TestREST_RefusalsSayWhatToDo(t *testing.T) {
 		},
 		"a parameter of another type": {
 			http.MethodGet, "/v1/query/wallets?query.page_size=many", "", "",
-			http.StatusBadRequest, `query parameter: query.page_size: \"many\" is not a value of its type`,
+			http.StatusBadRequest, `query parameter: query.page_size: \"many\" is not a 32-bit integer`,
 		},
 		"a single value given twice": {
 			http.MethodGet, "/v1/query/wallets?query.page_size=1&query.page_size=2", "", "",
-			http.StatusBadRequest, `query parameter: query.page_size is given 2 times, and takes one value`,
+			http.StatusBadRequest, `query parameter: query.page_size: it is given more than once, and takes one value`,
 		},
 		"a query string that is malformed": {
 			http.MethodGet, "/v1/query/wallets?query.filter=%zz", "", "",

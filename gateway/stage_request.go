@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -49,11 +51,9 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 		return ctx, g.unreceived(ctx, call, err)
 	}
 	if call.Method.KeyField != 0 {
-		key, err := call.First.Text(call.Method.KeyField, "")
-		if err != nil {
-			return ctx, call.badField(call.Method.KeyField, err)
+		if err := call.setKey(); err != nil {
+			return ctx, err
 		}
-		call.Keyed = key != ""
 	}
 	if call.Method.ReasonField != 0 {
 		reason, err := call.First.Text(call.Method.ReasonField, "")
@@ -63,6 +63,58 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 		call.Reason = excerpt.Text(reason, excerpt.Name)
 	}
 	return ctx, nil
+}
+
+// headerKey is the header of an idempotency key (draft-ietf-httpapi-idempotency-key-header).
+const headerKey = "Idempotency-Key"
+
+// setKey fills the policy's idempotency field from the header of that name; a request that has
+// both must have the same key in both.
+func (c *Call) setKey() error {
+	key, err := c.First.Text(c.Method.KeyField, "")
+	if err != nil {
+		return c.badField(c.Method.KeyField, err)
+	}
+	field := c.Method.Input.Descriptor().Fields().ByNumber(c.Method.KeyField).Name()
+	for _, value := range c.Info.RequestHeader().Values(headerKey) {
+		given, ok := keyOf(value)
+		switch {
+		case !ok:
+			return wrongField(string(field), fmt.Sprintf("the header %s is %q: send a key of printable ASCII characters, in quotes or without", headerKey, excerpt.Text(value, excerpt.Name)))
+		case key == "":
+			key = given
+			c.First.AppendText(c.Method.KeyField, key)
+		case key != given:
+			return wrongField(string(field), fmt.Sprintf("the header %s is %q, and the field or another header has another key", headerKey, excerpt.Text(value, excerpt.Name)))
+		}
+	}
+	c.Keyed = key != ""
+	return nil
+}
+
+// keyOf returns the key in a header's value: a string of structured fields (RFC 9651 §3.3.3), in
+// quotes, or the characters themselves.
+func keyOf(value string) (string, bool) {
+	text := strings.Trim(value, " \t")
+	if inner, quoted := strings.CutPrefix(text, `"`); quoted {
+		inner, closed := strings.CutSuffix(inner, `"`)
+		if !closed || strings.HasSuffix(inner, `\`) && !strings.HasSuffix(inner, `\\`) {
+			return "", false
+		}
+		text = strings.NewReplacer(`\\`, `\`, `\"`, `"`).Replace(inner)
+	}
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return "", false
+		}
+	}
+	return text, text != ""
+}
+
+// wrongField returns INVALID_ARGUMENT for a field of the request.
+func wrongField(field, reason string) error {
+	return chassis.WithDetails(connect.NewError(connect.CodeInvalidArgument, field+": "+reason),
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: reason}}})
 }
 
 // needsFirst reports whether the pipeline needs a message: a single request, or a stream's
@@ -92,10 +144,15 @@ func (g *Gateway) unreceived(ctx context.Context, call *Call, err error) error {
 func (c *Call) read(message *frame.Frame) error {
 	if err := c.Stream.Receive(message); err != nil {
 		var syntax *transcode.SyntaxError
-		if errors.As(err, &syntax) {
-			return connect.NewError(connect.CodeInvalidArgument, syntax.Error())
+		if !errors.As(err, &syntax) {
+			return chassis.Undecodable(err)
 		}
-		return chassis.Undecodable(err)
+		refusal := connect.NewError(connect.CodeInvalidArgument, syntax.Error())
+		if syntax.Field == "" {
+			return refusal
+		}
+		return chassis.WithDetails(refusal,
+			&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: syntax.Field, Description: syntax.Message}}})
 	}
 	err := message.Program.Validate(message.Data)
 	if err == nil {

@@ -271,16 +271,16 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	}()
 	g.explain(ctx, call, nil)
 	err = call.pumpAnswers(stream, done)
-	if err != nil {
-		done(outcome(ctx, call, call.enteredAt(), err))
-	}
 	select {
 	case sent := <-pumped:
-		if sent.err != nil {
+		if sent.err != nil { // which has closed the stream: the node is not the cause
 			call.denied, call.Resource = sent.denied, sent.resource
 			return sent.err
 		}
 	default:
+	}
+	if err != nil {
+		done(outcome(ctx, call, call.enteredAt(), err))
 	}
 	if err == nil {
 		return nil

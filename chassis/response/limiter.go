@@ -220,7 +220,7 @@ func TooLarge(what string, bytes int) error {
 		return nil
 	}
 	return chassis.WithDetails(connect.Errorf(connect.CodeResourceExhausted, "%s has %d bytes; an answer has at most %d", what, bytes, MaxBytes),
-		chassis.Reason("RESPONSE_TOO_LARGE"))
+		chassis.Reason(chassis.ReasonTooLarge))
 }
 
 // Held returns the bytes that are counted now, of all tenants.

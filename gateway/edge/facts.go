@@ -20,11 +20,11 @@ func RequestOf(of connect.ServerStream) Request {
 	case *single:
 		s = &known.stream
 	case *events:
-		s, out.Begun = known.stream, known.started
+		s, out.Begun = known.stream, known.begun()
 	default:
 		return out
 	}
-	out.Method, out.Route = s.binding.verb, s.binding.route
+	out.Method, out.Route = s.request.Method, s.binding.route
 	out.Path, out.UserAgent, out.Scheme = s.request.URL.Path, s.request.UserAgent(), "http"
 	if s.request.TLS != nil {
 		out.Scheme = "https"

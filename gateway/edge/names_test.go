@@ -59,8 +59,8 @@ func TestQuery_AParameterIsTheFieldThatProtojsonFinds(t *testing.T) {
 				want := dynamicpb.NewMessage(desc)
 				wantErr := protojson.Unmarshal([]byte(text), want)
 				req := httptest.NewRequest(http.MethodGet, "/?"+url.Values{path: {"AQID"}}.Encode(), nil)
-				call := &stream{request: req, binding: &binding{method: method}}
-				wire, err := call.appendQuery(nil)
+				call := &stream{request: req, binding: &binding{method: method}, query: &Query{}}
+				wire, _, err := call.appendQuery(nil)
 				if reachable := wantErr == nil && named(want); !reachable && err != nil {
 					continue
 				} else if (err == nil) != (wantErr == nil) {

@@ -8,9 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"connectrpc.com/connect/v2"
@@ -31,38 +29,75 @@ const (
 	foreseenTenant = 66
 )
 
-// message builds the request's wire bytes: the body first, then the query's and
-// the path's fields. Protobuf merges what stands twice and lets the last win;
-// the pipeline refuses a tenant or resource that is given twice and differs.
+// message builds the request's wire bytes: the body's fields first, then the query's and the
+// path's. A field that two of them set must have one value.
 func (s *stream) message() (wire []byte, err error) {
 	b := s.binding
-	input := b.method.Input
 	if b.body != "" {
 		if wire, err = s.bodyWire(); err != nil {
 			return nil, err
 		}
+	} else if err := s.noBody(); err != nil {
+		return nil, err
 	}
-	if b.body != "*" {
-		if wire, err = s.appendQuery(wire); err != nil {
-			return nil, err
-		}
-	} else if s.request.URL.RawQuery != "" {
-		return nil, errors.New("the path takes no query parameters: send every field in the body")
+	return s.complete(wire)
+}
+
+// complete adds what path and query set to the wire bytes of a body.
+func (s *stream) complete(wire []byte) ([]byte, error) {
+	body := len(wire)
+	wire, masked, err := s.appendQuery(wire)
+	if err != nil {
+		return nil, err
 	}
-	for i, value := range s.values {
-		if wire, err = b.parameters[i].appendWire(wire, input, value); err != nil {
-			return nil, fmt.Errorf("path: %w", err)
+	if !utf8.ValidString(s.request.URL.Path) { // in a segment that no variable has
+		return nil, &fault{in: inPath, reason: "the text is not valid UTF-8"}
+	}
+	b := s.binding
+	if body > 0 && len(wire) > body {
+		if field, conflict := overlap(b.method.Input.Descriptor(), wire[:body], wire[body:], b.method.TenantField); conflict != "" {
+			return nil, &fault{inPath, field, conflict}
 		}
+	}
+	if len(s.mask) > 0 && !masked {
+		wire = appendMask(wire, b.mask, s.mask)
 	}
 	return wire, nil
 }
 
+// noBody refuses a body where the rule has none.
+func (s *stream) noBody() error {
+	if s.request.ContentLength == 0 || s.request.Body == http.NoBody {
+		return nil
+	}
+	var one [1]byte
+	n, err := io.ReadFull(s.body, one[:])
+	switch {
+	case n > 0:
+		return errors.New("the path takes no body: send the fields in the path and the query")
+	case errors.Is(err, io.EOF):
+		return nil
+	}
+	return cutOff(err)
+}
+
+// cutOff returns the error of a body that did not arrive.
+func cutOff(err error) error {
+	if known, ok := errors.AsType[*connect.Error](err); ok {
+		return known
+	}
+	return connect.NewError(connect.CodeCanceled, "the body was cut off").WithCause(err)
+}
+
 // bodyWire reads the body, and returns the wire bytes of what it is mapped to.
 func (s *stream) bodyWire() ([]byte, error) {
-	if contentType := s.request.Header.Get("Content-Type"); contentType != "" && contentType != mediaJSON {
-		if media, _, err := mime.ParseMediaType(contentType); err != nil || media != mediaJSON {
-			return nil, fmt.Errorf("the content type is %q: send %s", excerpt.Text(contentType, excerpt.Name), mediaJSON)
-		}
+	raw := s.binding.rawBody
+	refusal := error(nil)
+	if !raw {
+		refusal = s.checkMedia(mediaJSON)
+	}
+	if refusal != nil && s.request.ContentLength > 0 {
+		return nil, refusal
 	}
 	room := leastForeseen
 	if length := s.request.ContentLength; length > 0 && length <= maxForeseen {
@@ -72,16 +107,53 @@ func (s *stream) bodyWire() ([]byte, error) {
 	buffer := frame.Buffers.Get(room)
 	defer frame.Buffers.Put(buffer)
 	body, err := s.readBody((*buffer)[:0])
-	if err != nil || len(body) == 0 {
+	switch {
+	case err != nil:
 		return nil, err
+	case raw:
+		s.hasBody = true
+		return s.rawWire(body), nil
+	case len(body) == 0:
+		return nil, nil
+	case refusal != nil:
+		return nil, refusal
 	}
-	if s.binding.body != "*" {
+	s.hasBody = true
+	return s.jsonWire(body)
+}
+
+// jsonWire returns the wire bytes of a body in JSON.
+func (s *stream) jsonWire(body []byte) ([]byte, error) {
+	b := s.binding
+	var prefix string
+	if b.body != "*" {
 		if !json.Valid(body) { // it must not end the field that it is put into
 			return nil, errors.New("the body is not a JSON value")
 		}
-		body = wrap([]string{s.binding.bodyName}, body)
+		prefix = b.bodyStep.key
+		body = slices.Concat([]byte("{"), quote(prefix), []byte(":"), body, []byte("}"))
 	}
-	return s.binding.method.Input.AppendWire(make([]byte, 0, len(body)+foreseenTenant), body)
+	wire, err := b.method.Input.AppendWire(make([]byte, 0, len(body)+foreseenTenant), body)
+	if err == nil && b.mask != 0 {
+		s.mask, err = s.maskOf(body)
+	}
+	if syntax, ok := errors.AsType[*transcode.SyntaxError](err); ok && prefix != "" && syntax.Line == 1 {
+		syntax.Column -= len(`{"":`) + len(prefix) // the client has not written it
+	}
+	return wire, err
+}
+
+// checkMedia returns an error for a content type that is none of those.
+func (s *stream) checkMedia(accepted ...string) error {
+	contentType := s.request.Header.Get("Content-Type")
+	if contentType == "" || slices.Contains(accepted, contentType) {
+		return nil
+	}
+	if media, _, err := mime.ParseMediaType(contentType); err == nil && slices.Contains(accepted, media) {
+		return nil
+	}
+	wrong := fmt.Errorf("the content type is %q: send %s", excerpt.Text(contentType, excerpt.Name), accepted[0])
+	return &httpError{error: wrong, status: http.StatusUnsupportedMediaType, header: "Accept", value: accepted[0]}
 }
 
 // readBody appends the decompressed body to dst. A compressed body is read whole first, so
@@ -89,7 +161,10 @@ func (s *stream) bodyWire() ([]byte, error) {
 func (s *stream) readBody(dst []byte) ([]byte, error) {
 	compressor, err := s.encodings.of(s.request)
 	if err != nil {
-		return nil, err
+		if s.request.ContentLength == 0 {
+			return dst, nil
+		}
+		return nil, &httpError{error: err, status: http.StatusUnsupportedMediaType, header: headerAcceptEncoding, value: s.encodings.names()}
 	}
 	if compressor == nil {
 		return s.readWhole(dst, s.body, connect.CodeCanceled, "the body was cut off")
@@ -97,8 +172,8 @@ func (s *stream) readBody(dst []byte) ([]byte, error) {
 	buffer := frame.Buffers.Get(leastForeseen)
 	defer frame.Buffers.Put(buffer)
 	packed, err := s.readWhole((*buffer)[:0], s.body, connect.CodeCanceled, "the body was cut off")
-	if err != nil {
-		return nil, err
+	if err != nil || len(packed) == 0 {
+		return dst, err
 	}
 	malformed := "the body is not " + compressor.Name()
 	plain, err := compressor.Decompress(bytes.NewReader(packed))
@@ -124,7 +199,7 @@ func (s *stream) readWhole(dst []byte, from io.Reader, code connect.Code, messag
 		return dst, nil
 	}
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge || !whole {
-		return nil, connect.Errorf(connect.CodeResourceExhausted, "the body is larger than %d bytes", s.maxBody)
+		return nil, s.tooLarge()
 	}
 	if known, ok := errors.AsType[*connect.Error](err); ok {
 		return nil, known
@@ -132,141 +207,51 @@ func (s *stream) readWhole(dst []byte, from io.Reader, code connect.Code, messag
 	return nil, connect.NewError(code, message).WithCause(err)
 }
 
-// appendQuery adds the query's parameters, in the order of their names.
-func (s *stream) appendQuery(wire []byte) ([]byte, error) {
-	query, err := url.ParseQuery(s.request.URL.RawQuery)
-	if err != nil {
-		return nil, errors.New("the query string is malformed: percent-encode its names and values, and separate them by &")
-	}
-	names := make([]string, 0, len(query))
-	for name := range query {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		p, err := newParameter(s.binding.method.Input.Descriptor(), name, transcode.Field)
-		if err != nil {
-			return nil, fmt.Errorf("query parameter: %w", err)
+// tooLarge returns the error of a body, or of a message of a stream, beyond the bound.
+func (s *stream) tooLarge() error {
+	err := connect.Errorf(connect.CodeResourceExhausted, "the body is larger than %d bytes", s.maxBody)
+	return &httpError{error: err, status: http.StatusRequestEntityTooLarge}
+}
+
+// overlap finds a field that the path sets although the body sets it to another value, or
+// another field of its oneof, and says what is wrong; "": there is none. Both are wire bytes
+// of the message; except is a field that the pipeline compares itself.
+func overlap(desc protoreflect.MessageDescriptor, body, path []byte, except protowire.Number) (field, conflict string) {
+	for len(path) > 0 {
+		number, wireType, tag, size := transcode.ConsumeField(path)
+		if size < 0 {
+			return "", "" // not reached: the edge has written it
 		}
-		if given := len(query[name]); given > 1 && !p.path[len(p.path)-1].IsList() {
-			return nil, fmt.Errorf("query parameter: %s is given %d times, and takes one value", p.name, given)
+		value := path[tag : tag+size]
+		path = path[tag+size:]
+		f := desc.Fields().ByNumber(number)
+		if f == nil || number == except {
+			continue
 		}
-		for _, value := range query[name] {
-			if wire, err = p.appendWire(wire, s.binding.method.Input, value); err != nil {
-				return nil, fmt.Errorf("query parameter: %w", err)
+		oneof := f.ContainingOneof()
+		for rest := body; len(rest) > 0; {
+			n, t, tag, size := transcode.ConsumeField(rest)
+			if size < 0 {
+				return "", "" // not reached: it was transcoded
+			}
+			other := rest[tag : tag+size]
+			rest = rest[tag+size:]
+			switch g := desc.Fields().ByNumber(n); {
+			case n == number && f.Message() != nil && !f.IsList() && !f.IsMap() && t == wireType && !transcode.IsValue(f.Message()):
+				inner, _ := protowire.ConsumeBytes(other)
+				added, _ := protowire.ConsumeBytes(value)
+				if field, conflict = overlap(f.Message(), inner, added, 0); conflict != "" {
+					if field != "" {
+						field = "." + field
+					}
+					return string(f.Name()) + field, conflict
+				}
+			case n == number && !bytes.Equal(other, value):
+				return string(f.Name()), "the body sets it to another value"
+			case n != number && g != nil && oneof != nil && g.ContainingOneof() == oneof:
+				return string(f.Name()), fmt.Sprintf("it cannot be set together with %s of the body, which is in the same oneof", g.Name())
 			}
 		}
 	}
-	return wire, nil
-}
-
-// parameter is a field that is given as text, in the path or the query.
-type parameter struct {
-	name  string
-	path  []protoreflect.FieldDescriptor
-	names []string         // of the path, in JSON
-	text  protowire.Number // of a string field of the request itself; 0: it is another
-}
-
-// newParameter returns the parameter of a path of field names, which find resolves.
-func newParameter(input protoreflect.MessageDescriptor, name string, find finder) (parameter, error) {
-	path, err := fieldPath(input, name, find)
-	if err != nil {
-		return parameter{}, err
-	}
-	p := parameter{name: name, path: path, names: make([]string, len(path))}
-	for i, f := range path {
-		if p.names[i] = transcode.Name(f); p.names[i] == "" {
-			return parameter{}, fmt.Errorf("%q cannot be set: the names of %s are those of other fields", name, f.FullName())
-		}
-	}
-	if len(path) == 1 && path[0].Kind() == protoreflect.StringKind && !path[0].IsList() {
-		p.text = path[0].Number()
-	}
-	return p, nil
-}
-
-// appendWire adds the field.
-func (p *parameter) appendWire(wire []byte, input *transcode.Program, value string) ([]byte, error) {
-	if !utf8.ValidString(value) {
-		return nil, fmt.Errorf("%s: the text is not valid UTF-8", p.name)
-	}
-	if p.text != 0 && value != "" {
-		return protowire.AppendString(protowire.AppendTag(wire, p.text, protowire.BytesType), value), nil
-	}
-	text, err := parameterJSON(p.path[len(p.path)-1], value)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.name, err)
-	}
-	out, err := input.AppendWire(wire, wrap(p.names, text))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %q is not a value of its type", p.name, excerpt.Text(value, excerpt.Name))
-	}
-	return out, nil
-}
-
-// finder returns a message's field by a name, nil for none.
-type finder func(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor
-
-// byProtoName is the finder of path variables, which google.api.http names by proto names; a
-// JSON name is accepted if it is no field's proto name. Query parameters are resolved as JSON
-// members are, by [transcode.Field].
-func byProtoName(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
-	if f := message.Fields().ByName(protoreflect.Name(name)); f != nil {
-		return f
-	}
-	return message.Fields().ByJSONName(name)
-}
-
-// fieldPath returns the fields of a path of names.
-func fieldPath(message protoreflect.MessageDescriptor, name string, find finder) ([]protoreflect.FieldDescriptor, error) {
-	var path []protoreflect.FieldDescriptor
-	for part := range strings.SplitSeq(name, ".") {
-		if message == nil {
-			return nil, fmt.Errorf("%q is not a field", excerpt.Text(name, excerpt.Name))
-		}
-		f := find(message, part)
-		if f == nil || f.IsMap() {
-			return nil, fmt.Errorf("%q is not a field of %s", excerpt.Text(name, excerpt.Name), message.FullName())
-		}
-		if len(path) > 0 && path[len(path)-1].IsList() {
-			return nil, fmt.Errorf("%q leads through a list", excerpt.Text(name, excerpt.Name))
-		}
-		path = append(path, f)
-		message = f.Message()
-	}
-	return path, nil
-}
-
-// parameterJSON renders a parameter's text as the JSON value of its field.
-func parameterJSON(f protoreflect.FieldDescriptor, value string) ([]byte, error) {
-	var text []byte
-	switch {
-	case f.Kind() == protoreflect.BoolKind:
-		if value != "true" && value != "false" {
-			return nil, fmt.Errorf("%q is not true or false", excerpt.Text(value, excerpt.Name))
-		}
-		text = []byte(value)
-	case f.Kind() == protoreflect.EnumKind && value != "" && strings.Trim(value, "-0123456789") == "":
-		text = []byte(value)
-	default:
-		// Numbers may stand in quotes, and the well-known types that a parameter
-		// can be are strings in JSON.
-		var err error
-		if text, err = json.Marshal(value); err != nil {
-			return nil, err
-		}
-	}
-	if f.IsList() {
-		text = slices.Concat([]byte("["), text, []byte("]"))
-	}
-	return text, nil
-}
-
-// wrap nests a JSON value under names.
-func wrap(names []string, value []byte) []byte {
-	for _, name := range slices.Backward(names) {
-		value = slices.Concat([]byte(`{"`+name+`":`), value, []byte("}"))
-	}
-	return value
+	return "", ""
 }

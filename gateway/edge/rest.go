@@ -12,6 +12,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,8 +23,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/internal/excerpt"
@@ -41,10 +40,11 @@ const headerTimeout = "Connect-Timeout-Ms"
 
 // REST serves the HTTP mappings of a method table.
 type REST struct {
-	server   *connect.Server
-	bindings []*binding
-	errors   *connecthttp.ErrorWriter
-	maxBody  int64
+	server    *connect.Server
+	bindings  []*binding
+	maxBody   int64
+	query     Query
+	keepAlive time.Duration
 	encodings
 }
 
@@ -57,9 +57,17 @@ type binding struct {
 	// parameters are the fields of the template's variables.
 	parameters []parameter
 
-	body     string           // "", "*" or a field
-	bodyName string           // the field's name in JSON
-	answer   protowire.Number // the answer's field that is the response; 0: all of it
+	body       string           // "", "*" or a field
+	bodyStep   step             // to that field; number 0: none
+	rawBody    bool             // the body is of any content type (google.api.HttpBody)
+	mask       protowire.Number // the field mask that a body fills; 0: none
+	answer     protowire.Number // the answer's field that is the response; 0: all of it
+	rawAnswers bool             // the response is of any content type
+}
+
+// inBody reports whether a variable of the path sets a field inside the body's.
+func (b *binding) inBody(p *parameter) bool {
+	return b.body == "*" || b.bodyStep.number != 0 && p.steps[0].number == b.bodyStep.number
 }
 
 // appendJSON appends the JSON of an answer.
@@ -70,12 +78,15 @@ func (b *binding) appendJSON(dst, wire []byte) ([]byte, error) {
 	return b.method.Output.AppendJSON(dst, wire)
 }
 
-// NewREST returns a handler that answers by server. Bodies are bounded by
-// maxBody bytes, compressed and not; compressors are those that it speaks, the
-// preferred first. A rule that cannot be served, or that can never be reached, is
+// NewREST returns a handler that answers by server. Bodies, and each message of a stream of
+// requests, are bounded by maxBody bytes, compressed and not; compressors are those that it
+// speaks, the preferred first. A rule that cannot be served, or that can never be reached, is
 // an error.
-func NewREST(server *connect.Server, table *policy.Table, maxBody int, compressors ...connect.Compressor) (*REST, error) {
-	r := &REST{server: server, errors: connecthttp.NewErrorWriter(), maxBody: int64(maxBody), encodings: compressors}
+func NewREST(server *connect.Server, table *policy.Table, maxBody int, options Options, compressors ...connect.Compressor) (*REST, error) {
+	r := &REST{
+		server: server, maxBody: int64(maxBody), encodings: compressors,
+		query: options.Query, keepAlive: cmp.Or(options.KeepAlive, DefaultKeepAlive),
+	}
 	seen := map[string]string{}
 	for _, method := range table.Methods() {
 		for _, rule := range method.Rules {
@@ -95,57 +106,80 @@ func NewREST(server *connect.Server, table *policy.Table, maxBody int, compresso
 	return r, nil
 }
 
-func newBinding(method *policy.Method, rule *annotations.HttpRule) (*binding, error) {
-	b := &binding{method: method, body: rule.GetBody()}
-	var path string
+// Pattern returns the HTTP method and the path of a rule, as they are written; "" if it has none.
+func Pattern(rule *annotations.HttpRule) (verb, path string) {
 	switch pattern := rule.GetPattern().(type) {
 	case *annotations.HttpRule_Get:
-		b.verb, path = http.MethodGet, pattern.Get
+		return http.MethodGet, pattern.Get
 	case *annotations.HttpRule_Put:
-		b.verb, path = http.MethodPut, pattern.Put
+		return http.MethodPut, pattern.Put
 	case *annotations.HttpRule_Post:
-		b.verb, path = http.MethodPost, pattern.Post
+		return http.MethodPost, pattern.Post
 	case *annotations.HttpRule_Delete:
-		b.verb, path = http.MethodDelete, pattern.Delete
+		return http.MethodDelete, pattern.Delete
 	case *annotations.HttpRule_Patch:
-		b.verb, path = http.MethodPatch, pattern.Patch
+		return http.MethodPatch, pattern.Patch
 	case *annotations.HttpRule_Custom:
-		b.verb, path = pattern.Custom.GetKind(), pattern.Custom.GetPath()
-	default:
+		return pattern.Custom.GetKind(), pattern.Custom.GetPath()
+	}
+	return "", ""
+}
+
+func newBinding(method *policy.Method, rule *annotations.HttpRule) (*binding, error) {
+	b := &binding{method: method, body: rule.GetBody()}
+	if b.verb, b.route = Pattern(rule); b.verb == "" {
 		return nil, errors.New("its HTTP rule has no path")
 	}
-	if method.Spec.StreamType&connect.StreamTypeClient != 0 {
-		return nil, errors.New("streams of requests have no REST mapping")
+	input, output := method.Input.Descriptor(), method.Output.Descriptor()
+	if method.Spec.StreamType&connect.StreamTypeClient != 0 && b.body == "" {
+		return nil, errors.New("a stream of requests needs a body in its HTTP rule")
 	}
+	b.rawAnswers = isHTTPBody(output)
 	if name := rule.GetResponseBody(); name != "" {
-		field := method.Output.Descriptor().Fields().ByName(protoreflect.Name(name))
+		field := output.Fields().ByName(protoreflect.Name(name))
 		if field == nil {
 			return nil, fmt.Errorf("response_body names %q, which is no field", name)
 		}
-		b.answer = field.Number()
+		b.answer, b.rawAnswers = field.Number(), !field.IsList() && isHTTPBody(field.Message())
 	}
-	b.route = path
 	var err error
-	if b.template, err = parseTemplate(path); err != nil {
+	if b.template, err = parseTemplate(b.route); err != nil {
 		return nil, err
 	}
 	for _, v := range b.template.variables {
-		p, err := newParameter(method.Input.Descriptor(), v.field, byProtoName)
+		p, err := newParameter(input, v.field, byProtoName)
 		if err != nil {
-			return nil, fmt.Errorf("path %q: %w", path, err)
+			return nil, fmt.Errorf("path %q: %w", b.route, err)
 		}
 		b.parameters = append(b.parameters, p)
 	}
-	if b.body != "" && b.body != "*" {
-		field := method.Input.Descriptor().Fields().ByName(protoreflect.Name(b.body))
-		if field == nil {
-			return nil, fmt.Errorf("body names %q, which is no field", b.body)
-		}
-		if b.bodyName = transcode.Name(field); b.bodyName == "" {
-			return nil, fmt.Errorf("body names %q, whose names in JSON are those of other fields", b.body)
+	return b, b.setBody(input)
+}
+
+// setBody compiles the rule's body.
+func (b *binding) setBody(input protoreflect.MessageDescriptor) error {
+	switch b.body {
+	case "":
+		return nil
+	case "*":
+		b.rawBody = isHTTPBody(input)
+		return nil
+	}
+	field := input.Fields().ByName(protoreflect.Name(b.body))
+	if field == nil {
+		return fmt.Errorf("body names %q, which is no field", b.body)
+	}
+	b.bodyStep = stepTo(field)
+	if b.bodyStep.key == "" {
+		return fmt.Errorf("body names %q, whose names in JSON are those of other fields", b.body)
+	}
+	if field.Message() != nil && !field.IsList() && !field.IsMap() {
+		b.rawBody = isHTTPBody(field.Message())
+		if b.verb == http.MethodPatch && !transcode.IsValue(field.Message()) {
+			b.mask = maskField(input)
 		}
 	}
-	return b, nil
+	return nil
 }
 
 // ServeHTTP implements [http.Handler].
@@ -158,30 +192,40 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	ctx, cancel, err := withTimeout(req)
 	defer cancel()
 	if err != nil {
-		r.fail(w, req, err)
+		r.fail(w, req, nil, err)
 		return
 	}
 	answer := &single{stream: stream{
 		binding: b, values: values, request: req, body: http.MaxBytesReader(w, req.Body, r.maxBody), maxBody: r.maxBody, encodings: r.encodings,
-		info: connect.CallInfo{Spec: b.method.Spec, PeerAddr: req.RemoteAddr, Protocol: Protocol, Codec: connect.CodecNameJSON},
+		query: &r.query,
+		info:  connect.CallInfo{Spec: b.method.Spec, PeerAddr: req.RemoteAddr, Protocol: Protocol, Codec: connect.CodecNameJSON},
 	}}
 	info := &answer.info
 	for key, list := range req.Header {
 		info.RequestHeader().SetValues(key, list)
 	}
 	var out responder = answer
-	if b.method.Spec.StreamType == connect.StreamTypeServer {
-		out = &events{stream: &answer.stream, writer: w, sse: acceptsEvents(req)}
+	if b.method.Spec.StreamType&connect.StreamTypeServer != 0 {
+		streamed := &events{stream: &answer.stream, rest: r, writer: w, form: formOf(req, b)}
+		answer.onReady = streamed.keepAlive
+		defer streamed.close()
+		out = streamed
+		if b.method.Spec.StreamType == connect.StreamTypeBidi {
+			_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 has it always
+		}
 	}
 	//nolint:contextcheck // ctx is the request's own
 	err = r.server.Call(ctx, b.method.Spec.Procedure, info, out)
+	if streamed, ok := out.(*events); ok {
+		streamed.close()
+	}
 	if !out.begun() {
 		copyHeaders(w.Header(), info.ResponseHeader(), info.ResponseTrailer())
 		if err == nil {
 			err = out.finish(w)
 		}
 		if err != nil {
-			r.fail(w, req, err)
+			r.fail(w, req, &answer.stream, err)
 		}
 		return
 	}
@@ -212,56 +256,58 @@ func copyHeaders(to http.Header, from ...*connect.Header) {
 }
 
 // find returns the first binding that fits, or the HTTP methods that the path
-// has.
+// has. HEAD is answered as GET is (RFC 9110 §9.3.2), but for streams.
 func (r *REST) find(req *http.Request) (found *binding, values []string, allowed []string) {
-	path := req.URL.EscapedPath()
+	var room [few]pathSegment
+	path, ok := split(pathOf(req.URL), room[:])
+	if !ok {
+		return nil, nil, nil
+	}
+	var head *binding
 	for _, b := range r.bindings {
-		values, ok := b.template.match(path)
 		switch {
-		case !ok:
+		case !b.template.fits(&path):
+			continue
 		case b.verb == req.Method:
-			return b, values, nil
-		case !slices.Contains(allowed, b.verb):
+			return b, b.template.values(&path), nil
+		case b.verb == http.MethodGet && b.method.Spec.StreamType&connect.StreamTypeServer == 0:
+			if req.Method == http.MethodHead && head == nil {
+				head = b
+			}
+			if !slices.Contains(allowed, http.MethodHead) {
+				allowed = append(allowed, http.MethodGet, http.MethodHead)
+			}
+			continue
+		}
+		if !slices.Contains(allowed, b.verb) {
 			allowed = append(allowed, b.verb)
 		}
+	}
+	if head != nil {
+		return head, head.template.values(&path), nil
 	}
 	return nil, nil, allowed
 }
 
 func (r *REST) notFound(w http.ResponseWriter, req *http.Request, allowed []string) {
+	path := excerpt.Text(req.URL.Path, excerpt.Name)
 	if len(allowed) > 0 {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		err := connect.Errorf(connect.CodeUnimplemented, "%s is not allowed at %s: use %s", req.Method, req.URL.Path, strings.Join(allowed, " or "))
-		r.fail(notAllowed{w}, req, err)
+		if req.Method == http.MethodOptions {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		err := connect.Errorf(connect.CodeUnimplemented, "%s is not allowed at %s: use %s", req.Method, path, strings.Join(allowed, " or "))
+		WriteError(w, req, err, http.StatusMethodNotAllowed)
 		return
 	}
-	err := connect.Errorf(connect.CodeNotFound, "nothing is served at %s", req.URL.Path)
-	switch service, method, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/"); {
-	case strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc"):
-		err = connect.Errorf(connect.CodeUnimplemented, "%s is not served", req.URL.Path)
-	case ok && strings.Contains(service, ".") && !strings.Contains(method, "/"):
-		// The path of an RPC: Connect's clients know a bare 404 as UNIMPLEMENTED.
-		http.NotFound(w, req)
-		return
+	err := connect.Errorf(connect.CodeNotFound, "nothing is served at %s", path)
+	service, method, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")
+	if isRPC := ok && strings.Contains(service, ".") && !strings.Contains(method, "/"); isRPC || strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc") {
+		// The path of an RPC: clients of Connect read the code in the body.
+		err = connect.Errorf(connect.CodeUnimplemented, "%s is not served", path)
 	}
-	r.fail(w, req, err)
-}
-
-// notAllowed answers with HTTP 405 in place of the status of UNIMPLEMENTED.
-type notAllowed struct{ http.ResponseWriter }
-
-// WriteHeader implements [http.ResponseWriter].
-func (w notAllowed) WriteHeader(status int) {
-	if status == http.StatusNotImplemented {
-		status = http.StatusMethodNotAllowed
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// fail writes an error in the form that the client understands. Only an error
-// of our own making says anything.
-func (r *REST) fail(w http.ResponseWriter, req *http.Request, err error) {
-	_ = r.errors.Write(w, req, chassis.Public(err)) // the client is gone if this fails
+	WriteError(w, req, err, http.StatusNotFound)
 }
 
 func withTimeout(req *http.Request) (context.Context, context.CancelFunc, error) {

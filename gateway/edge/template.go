@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// template is a path of a google.api.http rule, compiled. Grammar (google/api/
-// http.proto):
+// template is a path of a google.api.http rule, compiled. Grammar (google/api/http.proto):
 //
 //	Template = "/" Segments [ Verb ] ;
 //	Segments = Segment { "/" Segment } ;
@@ -17,14 +16,13 @@ import (
 type template struct {
 	segments  []segment
 	variables []variable
-	verb      string
-	// prefix is what every path that fits begins with after its first slash.
-	prefix string
+	verb      string // decoded
+	rest      bool   // the last segment is **
 }
 
 type segment struct {
 	kind    segmentKind
-	literal string
+	literal string // decoded
 }
 
 type segmentKind uint8
@@ -39,6 +37,9 @@ const (
 type variable struct {
 	field      string // path of proto names
 	start, end int    // segments, end exclusive; a final ** takes all the rest
+	// several says that the variable may have more than one segment: an escaped slash in it
+	// stays escaped.
+	several bool
 }
 
 func parseTemplate(path string) (*template, error) {
@@ -48,40 +49,29 @@ func parseTemplate(path string) (*template, error) {
 	}
 	t := &template{}
 	for rest != "" {
+		var err error
 		if name, ok := strings.CutPrefix(rest, "{"); ok {
-			inner, after, closed := strings.Cut(name, "}")
-			if !closed {
-				return nil, fmt.Errorf("path %q: a { is not closed", path)
-			}
-			field, pattern, given := strings.Cut(inner, "=")
-			if !given {
-				pattern = "*"
-			}
-			v := variable{field: field, start: len(t.segments)}
-			for part := range strings.SplitSeq(pattern, "/") {
-				if err := t.add(part); err != nil {
-					return nil, fmt.Errorf("path %q: %w", path, err)
-				}
-			}
-			v.end = len(t.segments)
-			t.variables = append(t.variables, v)
-			rest = after
+			rest, err = t.addVariable(name)
 		} else {
 			end := strings.IndexAny(rest, "/:")
 			if end < 0 {
 				end = len(rest)
 			}
-			if err := t.add(rest[:end]); err != nil {
-				return nil, fmt.Errorf("path %q: %w", path, err)
-			}
+			err = t.add(rest[:end])
 			rest = rest[end:]
+		}
+		if err != nil {
+			return nil, fmt.Errorf("path %q: %w", path, err)
 		}
 		switch {
 		case rest == "":
 		case rest[0] == '/' && len(rest) > 1:
 			rest = rest[1:]
-		case rest[0] == ':' && len(rest) > 1 && !strings.Contains(rest[1:], "/"):
-			t.verb, rest = rest[1:], ""
+		case rest[0] == ':' && len(rest) > 1 && !strings.ContainsAny(rest[1:], "/:"):
+			if t.verb, err = url.PathUnescape(rest[1:]); err != nil {
+				return nil, fmt.Errorf("path %q: %w", path, err)
+			}
+			rest = ""
 		default:
 			return nil, fmt.Errorf("path %q: unexpected %q", path, rest)
 		}
@@ -91,8 +81,31 @@ func parseTemplate(path string) (*template, error) {
 			return nil, fmt.Errorf("path %q: ** must be the last segment", path)
 		}
 	}
-	t.prefix = t.literalPrefix()
+	t.rest = len(t.segments) > 0 && t.segments[len(t.segments)-1].kind == restSegment
 	return t, nil
+}
+
+// addVariable adds the variable whose text, after its brace, text begins with, and returns the
+// text after it.
+func (t *template) addVariable(text string) (after string, err error) {
+	inner, after, closed := strings.Cut(text, "}")
+	if !closed {
+		return "", fmt.Errorf("a { is not closed")
+	}
+	field, pattern, given := strings.Cut(inner, "=")
+	if !given {
+		pattern = "*"
+	}
+	v := variable{field: field, start: len(t.segments)}
+	for part := range strings.SplitSeq(pattern, "/") {
+		if err := t.add(part); err != nil {
+			return "", err
+		}
+	}
+	v.end = len(t.segments)
+	v.several = v.end-v.start > 1 || t.segments[v.start].kind == restSegment
+	t.variables = append(t.variables, v)
+	return after, nil
 }
 
 func (t *template) add(part string) error {
@@ -104,85 +117,168 @@ func (t *template) add(part string) error {
 	case "**":
 		t.segments = append(t.segments, segment{kind: restSegment})
 	default:
-		t.segments = append(t.segments, segment{kind: literalSegment, literal: part})
+		literal, err := url.PathUnescape(part)
+		if err != nil {
+			return err
+		}
+		t.segments = append(t.segments, segment{kind: literalSegment, literal: literal})
 	}
 	return nil
 }
 
-// match returns the values of the template's variables, unescaped, if the
-// escaped path fits. Each segment is unescaped after the path was split, so
-// that an escaped slash never makes a segment; in ** it stays escaped.
-func (t *template) match(escapedPath string) ([]string, bool) {
-	path, ok := strings.CutPrefix(escapedPath, "/")
+// requestPath is the path of a request, split at the slashes that are not escaped.
+type requestPath struct {
+	segments []pathSegment
+	last     pathSegment // the last one, without its verb
+	verb     string      // decoded; "": there is none
+}
+
+// pathSegment is a segment as it is written in the URL, and percent-decoded.
+type pathSegment struct{ raw, text string }
+
+// few is the number of segments that a request's path has as a rule.
+const few = 12
+
+// pathOf returns the path of a URL as the client wrote it. Its escapes are well-formed:
+// net/http has checked them.
+func pathOf(u *url.URL) string {
+	if u.RawPath != "" { // not the canonical form of Path
+		return u.RawPath
+	}
+	return u.EscapedPath()
+}
+
+// split splits an escaped path; room is where its segments lie if there is room for them. It
+// reports false for a path that no template fits: a relative one, and one with dot segments,
+// which clients resolve (RFC 3986 §5.2.4).
+func split(path string, room []pathSegment) (requestPath, bool) {
+	path, ok := strings.CutPrefix(path, "/")
 	if !ok {
-		return nil, false
+		return requestPath{}, false
 	}
-	if t.verb != "" {
-		if path, ok = strings.CutSuffix(path, ":"+t.verb); !ok {
-			return nil, false
+	out := requestPath{segments: room[:0]}
+	for raw := range strings.SplitSeq(path, "/") {
+		if raw == "." || raw == ".." {
+			return requestPath{}, false
 		}
+		out.segments = append(out.segments, pathSegment{raw, decode(raw)})
 	}
-	if !strings.HasPrefix(path, t.prefix) {
-		return nil, false // most templates, without looking further
+	out.last = out.segments[len(out.segments)-1]
+	if colon := strings.LastIndexByte(out.last.raw, ':'); colon >= 0 {
+		out.verb = decode(out.last.raw[colon+1:])
+		out.last = pathSegment{out.last.raw[:colon], decode(out.last.raw[:colon])}
 	}
-	var few [8]string // without memory of its own, as a rule
-	parts := few[:0]
-	for part := range strings.SplitSeq(path, "/") {
-		parts = append(parts, part)
+	return out, true
+}
+
+// decode percent-decodes a text whose escapes are well-formed.
+func decode(text string) string {
+	if strings.IndexByte(text, '%') < 0 {
+		return text
 	}
-	rest := len(t.segments) > 0 && t.segments[len(t.segments)-1].kind == restSegment
-	if len(parts) < len(t.segments) && (!rest || len(parts) < len(t.segments)-1) || (len(parts) > len(t.segments) && !rest) {
-		return nil, false
+	plain, err := url.PathUnescape(text)
+	if err != nil {
+		return text // not reached: net/http refuses such a URL
 	}
-	for i, s := range t.segments {
-		switch s.kind {
+	return plain
+}
+
+// decodeButSlash percent-decodes a text, but leaves escaped slashes as they are written.
+func decodeButSlash(text string) string {
+	if strings.IndexByte(text, '%') < 0 {
+		return text
+	}
+	var out strings.Builder
+	for rest := text; ; {
+		i := strings.IndexByte(rest, '%')
+		for i >= 0 && !isEscapedSlash(rest[i:]) {
+			next := strings.IndexByte(rest[i+1:], '%')
+			if next < 0 {
+				i = -1
+				break
+			}
+			i += 1 + next
+		}
+		if i < 0 {
+			out.WriteString(decode(rest))
+			return out.String()
+		}
+		out.WriteString(decode(rest[:i]))
+		out.WriteString(rest[i : i+3])
+		rest = rest[i+3:]
+	}
+}
+
+func isEscapedSlash(text string) bool {
+	return len(text) >= 3 && text[1] == '2' && (text[2] == 'F' || text[2] == 'f')
+}
+
+// fits reports whether the path has the template's form. Segments are compared decoded, after
+// the path was split: an escaped slash never makes a segment.
+func (t *template) fits(path *requestPath) bool {
+	n := len(path.segments)
+	if t.verb != "" && t.verb != path.verb {
+		return false
+	}
+	if n < len(t.segments) && (!t.rest || n < len(t.segments)-1) || (n > len(t.segments) && !t.rest) {
+		return false
+	}
+	for i := range min(n, len(t.segments)) {
+		text := path.segments[i].text
+		if i == n-1 && t.verb != "" {
+			text = path.last.text
+		}
+		switch s := &t.segments[i]; s.kind {
 		case literalSegment:
-			if parts[i] != s.literal {
-				return nil, false
+			if text != s.literal {
+				return false
 			}
 		case anySegment:
-			if parts[i] == "" {
-				return nil, false
+			if text == "" {
+				return false
 			}
 		}
 	}
+	return true
+}
+
+// values returns the decoded texts of the template's variables in a path that fits. A variable
+// of one segment is decoded wholly; in one that may have several, escaped slashes stay escaped
+// (google/api/http.proto, "path template syntax").
+func (t *template) values(path *requestPath) []string {
+	if len(t.variables) == 0 {
+		return nil
+	}
+	segments := path.segments
 	values := make([]string, len(t.variables))
 	for n, v := range t.variables {
 		end := v.end
 		if t.segments[end-1].kind == restSegment {
-			end = len(parts)
+			end = len(segments)
 		}
-		taken := parts[min(v.start, len(parts)):min(end, len(parts))]
-		if len(taken) > 1 {
-			values[n] = strings.Join(taken, "/")
+		if !v.several {
+			values[n] = t.at(path, v.start).text
 			continue
 		}
-		value, err := url.PathUnescape(strings.Join(taken, ""))
-		if err != nil {
-			return nil, false
+		for i := v.start; i < end; i++ {
+			if i > v.start {
+				values[n] += "/"
+			}
+			values[n] += decodeButSlash(t.at(path, i).raw)
 		}
-		values[n] = value
 	}
-	return values, true
+	return values
 }
 
-// literalPrefix returns the literal segments that the template begins with.
-func (t *template) literalPrefix() string {
-	var out strings.Builder
-	for i, s := range t.segments {
-		if s.kind != literalSegment {
-			break
-		}
-		if i > 0 {
-			out.WriteByte('/')
-		}
-		out.WriteString(s.literal)
+// at returns a segment of the path, without the template's verb.
+func (t *template) at(path *requestPath, i int) pathSegment {
+	if i == len(path.segments)-1 && t.verb != "" {
+		return path.last
 	}
-	return out.String()
+	return path.segments[i]
 }
 
-// specificity orders templates: the more literal segments, the sooner they are
-// tried.
+// specificity orders templates: those with more literal segments are tried first.
 func (t *template) specificity() int {
 	score := 0
 	for _, s := range t.segments {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	_ "google.golang.org/genproto/googleapis/api/httpbody" // known without being in a set
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"

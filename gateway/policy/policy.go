@@ -65,8 +65,16 @@ type Method struct {
 	ReasonField protowire.Number
 	// Priority says which calls go first when the gateway is nearly full.
 	Priority limit.Priority
+	// ETag describes the entity tags of its answers over HTTP; nil: they have none.
+	ETag *ETag
 	// Rules are its HTTP mappings.
 	Rules []*annotations.HttpRule
+}
+
+// ETag describes how the entity tag of an answer is made.
+type ETag struct {
+	// Except is the answer's field that the tag does not depend on; 0: there is none.
+	Except protowire.Number
 }
 
 // Retriable reports whether a call may be sent again when it is not known to
@@ -217,6 +225,9 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		*f.target = field.Number()
 	}
 	var err error
+	if m.ETag, err = entityTag(desc, policy.GetEtag()); err != nil {
+		return nil, err
+	}
 	if m.ResourcePath, m.PartField, err = resourcePath(desc.Input(), policy.GetResourceField(), policy.GetResourcePartField()); err != nil {
 		return nil, err
 	}
@@ -225,6 +236,24 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		m.Rules = append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...)
 	}
 	return m, nil
+}
+
+// entityTag reads the policy's entity tag.
+func entityTag(desc protoreflect.MethodDescriptor, tag *policyv1.ETag) (*ETag, error) {
+	if tag == nil {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	if streamType(desc) != connect.StreamTypeUnary || idempotency(desc) != connect.IdempotencyNoSideEffects {
+		return nil, errors.New("its policy has an etag, which only a unary method without side effects can have (idempotency_level = NO_SIDE_EFFECTS)")
+	}
+	if tag.GetExceptField() == "" {
+		return &ETag{}, nil
+	}
+	field := desc.Output().Fields().ByName(protoreflect.Name(tag.GetExceptField()))
+	if field == nil {
+		return nil, fmt.Errorf("its policy's etag names the field %q, which is not one of %s", tag.GetExceptField(), desc.Output().FullName())
+	}
+	return &ETag{Except: field.Number()}, nil
 }
 
 // resourcePath finds the field that names a call's resources, and the one beside it that names

@@ -118,6 +118,7 @@ type enum struct {
 	byNumber map[protoreflect.EnumNumber][]byte // quoted names
 	byName   map[string]protoreflect.EnumNumber
 	null     bool // google.protobuf.NullValue
+	allowed  string
 }
 
 // smallNumber bounds the field numbers that are looked up in a slice.
@@ -235,7 +236,7 @@ func enforcesUTF8(fd protoreflect.FieldDescriptor) bool {
 func compileEnum(desc protoreflect.EnumDescriptor) *enum {
 	e := &enum{
 		byNumber: map[protoreflect.EnumNumber][]byte{}, byName: map[string]protoreflect.EnumNumber{},
-		null: desc.FullName() == "google.protobuf.NullValue",
+		null: desc.FullName() == "google.protobuf.NullValue", allowed: allowedOf(desc),
 	}
 	values := desc.Values()
 	for i := range values.Len() {
@@ -329,4 +330,30 @@ func setBit(bits []uint64, i int) bool {
 	was := bits[i/64]&(1<<(i%64)) != 0
 	bits[i/64] |= 1 << (i % 64)
 	return was
+}
+
+// IsValue reports whether a message has a JSON form of its own (a well-known type), and so is
+// one value: its fields have no names in JSON.
+func IsValue(desc protoreflect.MessageDescriptor) bool {
+	_, known := wellKnown[desc.FullName()]
+	return known || desc.FullName() == "google.protobuf.Empty"
+}
+
+// IsJSON reports whether a message holds JSON of any form or an object, so that a text of it
+// is JSON: Struct, Value, ListValue, Any and Empty.
+func IsJSON(desc protoreflect.MessageDescriptor) bool {
+	switch wellKnown[desc.FullName()] {
+	case kindStruct, kindValue, kindListValue, kindAny:
+		return true
+	}
+	return desc.FullName() == "google.protobuf.Empty"
+}
+
+// Wrapped returns the field of a wrapper such as google.protobuf.BoolValue; nil: the message
+// is not one.
+func Wrapped(desc protoreflect.MessageDescriptor) protoreflect.FieldDescriptor {
+	if wellKnown[desc.FullName()] != kindWrapper {
+		return nil
+	}
+	return desc.Fields().ByNumber(1)
 }

@@ -14,13 +14,24 @@ import (
 type SyntaxError struct {
 	// Line and Column count from 1, the column in bytes.
 	Line, Column int
+	// Field is the path of JSON names to the field whose value is wrong, such as
+	// "rows[2].name"; "": the text as a whole.
+	Field string
 	// Message says what is wrong.
 	Message string
 }
 
-// Error returns "line:column: message".
+// Error returns the place, the field and the message.
 func (e *SyntaxError) Error() string {
-	return fmt.Sprintf("JSON line %d column %d: %s", e.Line, e.Column, e.Message)
+	return fmt.Sprintf("JSON line %d column %d: %s", e.Line, e.Column, e.Reason())
+}
+
+// Reason returns the field and the message.
+func (e *SyntaxError) Reason() string {
+	if e.Field == "" {
+		return e.Message
+	}
+	return e.Field + ": " + e.Message
 }
 
 // scanner reads a JSON text.

@@ -175,7 +175,7 @@ func (p *Program) readObject(w *writer, depth int) error {
 			err = f.readSingular(w, depth)
 		}
 		if err != nil {
-			return err
+			return within(err, f.name)
 		}
 	}
 }
@@ -212,9 +212,11 @@ func (f *field) readSingular(w *writer, depth int) error {
 }
 
 func (f *field) readList(w *writer, depth int) error {
-	if err := w.take('['); err != nil {
-		return err
+	if w.peek() != '[' {
+		return w.mismatch(w.pos, depth, "an array", nil)
 	}
+	w.pos++
+	count := 0
 	start := len(w.dst)
 	body := 0
 	if f.packs {
@@ -233,8 +235,9 @@ func (f *field) readList(w *writer, depth int) error {
 			w.dst = append(w.dst, f.tag...)
 		}
 		if err := f.readOne(w, depth); err != nil {
-			return err
+			return within(err, "["+strconv.Itoa(count)+"]")
 		}
+		count++
 	}
 	switch {
 	case !f.packs:
@@ -247,9 +250,10 @@ func (f *field) readList(w *writer, depth int) error {
 }
 
 func (f *field) readMap(w *writer, depth int) error {
-	if err := w.take('{'); err != nil {
-		return err
+	if w.peek() != '{' {
+		return w.mismatch(w.pos, depth, "an object", nil)
 	}
+	w.pos++
 	var keys keySet
 	begin := w.pos
 	for first := true; ; first = false {
@@ -276,8 +280,9 @@ func (f *field) readMap(w *writer, depth int) error {
 			return err
 		}
 		w.dst = append(w.dst, f.val.tag...)
+		value := w.pos
 		if err := f.val.readOne(w, depth); err != nil {
-			return err
+			return within(err, keyBefore(w.src, at, value))
 		}
 		w.close(entry)
 	}
@@ -325,6 +330,29 @@ func isUnsigned(kind protoreflect.Kind) bool {
 func (f *field) readOne(w *writer, depth int) error {
 	w.peek()
 	at := w.pos
+	err := f.readValue(w, at, depth)
+	if err == nil {
+		return nil
+	}
+	if inside := f.message; inside != nil {
+		switch inside.kind {
+		case kindMessage, kindStruct, kindListValue:
+			opener := byte('{')
+			if inside.kind == kindListValue {
+				opener = '['
+			}
+			if at < len(w.src) && w.src[at] == opener {
+				return err // about something inside the message
+			}
+		case kindAny, kindValue, kindWrapper:
+			return err
+		}
+	}
+	return w.mismatch(at, depth, f.allowed(), err)
+}
+
+// readValue is readOne, with the errors of the value's form.
+func (f *field) readValue(w *writer, at, depth int) error {
 	switch f.kind {
 	case protoreflect.MessageKind:
 		body := w.open()

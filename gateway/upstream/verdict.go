@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/frame"
@@ -83,7 +84,7 @@ func local(ctx context.Context, err error) error {
 	}
 	switch {
 	case errors.Is(err, h2.ErrTooLarge):
-		return connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err)
+		return chassis.WithDetails(connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err), chassis.Reason(chassis.ReasonTooLarge))
 	case errors.Is(err, h2.ErrHeadersTooLarge):
 		return connect.NewError(connect.CodeResourceExhausted, "the call's headers are larger than the upstream takes").WithCause(err)
 	case errors.Is(err, h2.ErrCompressed):

@@ -19,6 +19,7 @@ import (
 	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	rest "github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
@@ -162,6 +163,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 				Listen: listen, Admin: g.Admin, Auth: accepted, Platform: g.Auth.Platform, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
 				MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams,
 				MaxBytes: g.MaxBytes, TenantShare: g.TenantShare, CallerShare: g.CallerShare, Limits: g.TenantLimits, Origins: g.Origins,
+				Query: rest.Query{Ignored: g.IgnoredParameters}, KeepAlive: g.StreamKeepAlive,
 				UI: pages, ForeignOnly: !g.PlatformServices,
 			},
 			id: id, tracing: p.settings.Tracing, descriptors: sets, routes: routes, placed: g.placed(), nodes: g.Nodes,

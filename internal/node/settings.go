@@ -196,26 +196,28 @@ type controlSettings struct {
 type gatewaySettings struct {
 	serviceSettings `yaml:",inline"`
 
-	UI               bool                `yaml:"ui"`
-	PlatformServices bool                `yaml:"platform_services"`
-	Admin            string              `yaml:"admin"`
-	Origins          []string            `yaml:"origins"`
-	Descriptors      []string            `yaml:"descriptors"`
-	MaxTimeout       time.Duration       `yaml:"max_timeout"`
-	MaxStreamTimeout time.Duration       `yaml:"max_stream_timeout"`
-	MaxConcurrent    int                 `yaml:"max_concurrent"`
-	MaxStreams       int                 `yaml:"max_streams"`
-	MaxBytes         int64               `yaml:"max_bytes"`
-	TenantShare      float64             `yaml:"tenant_share"`
-	CallerShare      float64             `yaml:"caller_share"`
-	TenantLimits     limit.Config        `yaml:"tenant_limits"`
-	Auth             authSettings        `yaml:"auth"`
-	Upstream         upstream.PoolConfig `yaml:"upstream"`
-	UpstreamTLS      clientTLS           `yaml:"upstream_tls"`
-	Breakers         breaker.Config      `yaml:"breakers"`
-	Probes           probe.Config        `yaml:"probes"`
-	Nodes            []nodeSettings      `yaml:"nodes"`
-	Placements       []placementSettings `yaml:"placements"`
+	UI                bool                `yaml:"ui"`
+	PlatformServices  bool                `yaml:"platform_services"`
+	Admin             string              `yaml:"admin"`
+	Origins           []string            `yaml:"origins"`
+	IgnoredParameters []string            `yaml:"ignored_parameters"`
+	StreamKeepAlive   time.Duration       `yaml:"stream_keep_alive"`
+	Descriptors       []string            `yaml:"descriptors"`
+	MaxTimeout        time.Duration       `yaml:"max_timeout"`
+	MaxStreamTimeout  time.Duration       `yaml:"max_stream_timeout"`
+	MaxConcurrent     int                 `yaml:"max_concurrent"`
+	MaxStreams        int                 `yaml:"max_streams"`
+	MaxBytes          int64               `yaml:"max_bytes"`
+	TenantShare       float64             `yaml:"tenant_share"`
+	CallerShare       float64             `yaml:"caller_share"`
+	TenantLimits      limit.Config        `yaml:"tenant_limits"`
+	Auth              authSettings        `yaml:"auth"`
+	Upstream          upstream.PoolConfig `yaml:"upstream"`
+	UpstreamTLS       clientTLS           `yaml:"upstream_tls"`
+	Breakers          breaker.Config      `yaml:"breakers"`
+	Probes            probe.Config        `yaml:"probes"`
+	Nodes             []nodeSettings      `yaml:"nodes"`
+	Placements        []placementSettings `yaml:"placements"`
 }
 
 type authSettings struct {

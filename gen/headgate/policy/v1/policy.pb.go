@@ -191,7 +191,11 @@ type Policy struct {
 	NodeRights []string `protobuf:"bytes,15,rep,name=node_rights,json=nodeRights,proto3" json:"node_rights,omitempty"`
 	// The request field (proto name) that has the operator's reason for the call. It is the
 	// reason in the call's audit record.
-	ReasonField   string `protobuf:"bytes,16,opt,name=reason_field,json=reasonField,proto3" json:"reason_field,omitempty"`
+	ReasonField string `protobuf:"bytes,16,opt,name=reason_field,json=reasonField,proto3" json:"reason_field,omitempty"`
+	// Answers of the method's GET paths have an entity tag (RFC 9110 §8.8.3), and a request
+	// whose If-None-Match has it is answered 304 without a body. Only a unary method without
+	// side effects can have it. Absent: answers have none.
+	Etag          *ETag `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -338,6 +342,60 @@ func (x *Policy) GetReasonField() string {
 	return ""
 }
 
+func (x *Policy) GetEtag() *ETag {
+	if x != nil {
+		return x.Etag
+	}
+	return nil
+}
+
+// ETag describes how the entity tag of an answer is made.
+type ETag struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answer field (proto name) that the tag does not depend on, such as a position that
+	// changes although the rest of the answer does not. Empty: there is none.
+	ExceptField   string `protobuf:"bytes,1,opt,name=except_field,json=exceptField,proto3" json:"except_field,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ETag) Reset() {
+	*x = ETag{}
+	mi := &file_headgate_policy_v1_policy_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ETag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ETag) ProtoMessage() {}
+
+func (x *ETag) ProtoReflect() protoreflect.Message {
+	mi := &file_headgate_policy_v1_policy_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ETag.ProtoReflect.Descriptor instead.
+func (*ETag) Descriptor() ([]byte, []int) {
+	return file_headgate_policy_v1_policy_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ETag) GetExceptField() string {
+	if x != nil {
+		return x.ExceptField
+	}
+	return ""
+}
+
 var file_headgate_policy_v1_policy_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -361,7 +419,7 @@ var File_headgate_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfb\x04\n" +
+	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa9\x05\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05right\x18\x01 \x01(\tR\x05right\x12B\n" +
 	"\ftenant_scope\x18\x02 \x01(\x0e2\x1f.headgate.policy.v1.TenantScopeR\vtenantScope\x12\x1a\n" +
@@ -381,7 +439,10 @@ const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\x13resource_part_field\x18\x0e \x01(\tR\x11resourcePartField\x12\x1f\n" +
 	"\vnode_rights\x18\x0f \x03(\tR\n" +
 	"nodeRights\x12!\n" +
-	"\freason_field\x18\x10 \x01(\tR\vreasonField*^\n" +
+	"\freason_field\x18\x10 \x01(\tR\vreasonField\x12,\n" +
+	"\x04etag\x18\x14 \x01(\v2\x18.headgate.policy.v1.ETagR\x04etag\")\n" +
+	"\x04ETag\x12!\n" +
+	"\fexcept_field\x18\x01 \x01(\tR\vexceptField*^\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPRIORITY_LOW\x10\x01\x12\x13\n" +
@@ -407,25 +468,27 @@ func file_headgate_policy_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_headgate_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_headgate_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_headgate_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_headgate_policy_v1_policy_proto_goTypes = []any{
 	(Priority)(0),                      // 0: headgate.policy.v1.Priority
 	(TenantScope)(0),                   // 1: headgate.policy.v1.TenantScope
 	(*Policy)(nil),                     // 2: headgate.policy.v1.Policy
-	(*durationpb.Duration)(nil),        // 3: google.protobuf.Duration
-	(*descriptorpb.MethodOptions)(nil), // 4: google.protobuf.MethodOptions
+	(*ETag)(nil),                       // 3: headgate.policy.v1.ETag
+	(*durationpb.Duration)(nil),        // 4: google.protobuf.Duration
+	(*descriptorpb.MethodOptions)(nil), // 5: google.protobuf.MethodOptions
 }
 var file_headgate_policy_v1_policy_proto_depIdxs = []int32{
 	1, // 0: headgate.policy.v1.Policy.tenant_scope:type_name -> headgate.policy.v1.TenantScope
-	3, // 1: headgate.policy.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	4, // 1: headgate.policy.v1.Policy.timeout:type_name -> google.protobuf.Duration
 	0, // 2: headgate.policy.v1.Policy.priority:type_name -> headgate.policy.v1.Priority
-	4, // 3: headgate.policy.v1.policy:extendee -> google.protobuf.MethodOptions
-	2, // 4: headgate.policy.v1.policy:type_name -> headgate.policy.v1.Policy
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	4, // [4:5] is the sub-list for extension type_name
-	3, // [3:4] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3, // 3: headgate.policy.v1.Policy.etag:type_name -> headgate.policy.v1.ETag
+	5, // 4: headgate.policy.v1.policy:extendee -> google.protobuf.MethodOptions
+	2, // 5: headgate.policy.v1.policy:type_name -> headgate.policy.v1.Policy
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	5, // [5:6] is the sub-list for extension type_name
+	4, // [4:5] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_headgate_policy_v1_policy_proto_init() }
@@ -439,7 +502,7 @@ func file_headgate_policy_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_headgate_policy_v1_policy_proto_rawDesc), len(file_headgate_policy_v1_policy_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 1,
 			NumServices:   0,
 		},

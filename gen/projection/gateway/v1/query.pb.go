@@ -1262,16 +1262,20 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\x16VIEW_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12VIEW_STATE_CURRENT\x10\x01\x12\x17\n" +
 	"\x13VIEW_STATE_BUILDING\x10\x02\x12\x15\n" +
-	"\x11VIEW_STATE_FAILED\x10\x032\xd0\x05\n" +
-	"\fQueryService\x12\xb9\x01\n" +
-	"\x05Query\x12#.projection.gateway.v1.QueryRequest\x1a$.projection.gateway.v1.QueryResponse\"e\xaa\xed\x18/\n" +
+	"\x11VIEW_STATE_FAILED\x10\x032\xea\x05\n" +
+	"\fQueryService\x12\xc6\x01\n" +
+	"\x05Query\x12#.projection.gateway.v1.QueryRequest\x1a$.projection.gateway.v1.QueryResponse\"r\xaa\xed\x18<\n" +
 	"\n" +
 	"query.read\x10\x01\x1a\n" +
-	"projection\"\x02\b\x052\x04view:\ttenant_id\x82\xd3\xe4\x93\x02):\x01*Z\x12\x12\x10/v1/query/{view}\"\x10/v1/query/{view}\x90\x02\x01\x12\xa2\x01\n" +
-	"\x03Get\x12!.projection.gateway.v1.GetRequest\x1a\".projection.gateway.v1.GetResponse\"T\xaa\xed\x18/\n" +
+	"projection\"\x02\b\x052\x04view:\ttenant_id\xa2\x01\n" +
+	"\n" +
+	"\bposition\x82\xd3\xe4\x93\x02):\x01*Z\x12\x12\x10/v1/query/{view}\"\x10/v1/query/{view}\x90\x02\x01\x12\xaf\x01\n" +
+	"\x03Get\x12!.projection.gateway.v1.GetRequest\x1a\".projection.gateway.v1.GetResponse\"a\xaa\xed\x18<\n" +
 	"\n" +
 	"query.read\x10\x01\x1a\n" +
-	"projection\"\x02\b\x052\x04view:\ttenant_id\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/query/{view}/{key}\x90\x02\x01\x12\xb8\x01\n" +
+	"projection\"\x02\b\x052\x04view:\ttenant_id\xa2\x01\n" +
+	"\n" +
+	"\bposition\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/query/{view}/{key}\x90\x02\x01\x12\xb8\x01\n" +
 	"\x05Watch\x12#.projection.gateway.v1.WatchRequest\x1a$.projection.gateway.v1.WatchResponse\"b\xaa\xed\x18C\n" +
 	"\n" +
 	"query.read\x10\x01\x1a\n" +

@@ -1,0 +1,204 @@
+package edge
+
+import (
+	"bytes"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/gateway/frame"
+)
+
+// mediaEvents is the media type of Server-Sent Events.
+const mediaEvents = "text/event-stream"
+
+// headerLastEvent resumes a stream of events (HTML, "Server-sent events", §9.2.4).
+const headerLastEvent = "Last-Event-Id"
+
+// DefaultKeepAlive is the silence after which a stream of answers has a comment (Server-Sent
+// Events) or a blank line (NDJSON): shorter than proxies' usual timeouts.
+const DefaultKeepAlive = 15 * time.Second
+
+// streamForm is how a stream of answers is written.
+type streamForm uint8
+
+const (
+	formLines  streamForm = iota // one JSON value per line
+	formEvents                   // Server-Sent Events
+	formRaw                      // the data of google.api.HttpBody
+)
+
+// events answers a stream of messages, each as soon as it is there.
+type events struct {
+	*stream
+	rest   *REST
+	writer http.ResponseWriter
+	form   streamForm
+
+	mu      sync.Mutex // held while something is written
+	started bool
+	ended   bool
+	buffer  []byte
+	quiet   *time.Timer // nil: no keep-alives
+}
+
+// keepAlive begins to write keep-alives; it is called once the request has been received.
+func (e *events) keepAlive() {
+	if e.form == formRaw || e.rest.keepAlive <= 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.quiet = time.AfterFunc(e.rest.keepAlive, e.beat)
+}
+
+// beat writes a keep-alive after a silence.
+func (e *events) beat() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended {
+		return
+	}
+	text := "\n"
+	if e.form == formEvents {
+		text = ":\n\n"
+	}
+	if e.write([]byte(text), "") == nil {
+		e.quiet.Reset(e.rest.keepAlive)
+	}
+}
+
+// Receive implements [connect.ServerStream]: what the client has seen last resumes the
+// stream.
+func (e *events) Receive(msg any) error {
+	if err := e.stream.Receive(msg); err != nil {
+		return err
+	}
+	if last := e.request.Header.Get(headerLastEvent); last != "" && e.binding.method.ResumeField != 0 {
+		if f, ok := msg.(*frame.Frame); ok {
+			f.AppendText(e.binding.method.ResumeField, last)
+		}
+	}
+	return nil
+}
+
+// SendHeaders implements [connect.ServerStream].
+func (e *events) SendHeaders() error {
+	if e.form == formRaw {
+		return nil // the first message has the content type
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.write(nil, "")
+}
+
+// write writes a part of the answer, after the headers. e.mu is held.
+func (e *events) write(text []byte, contentType string) error {
+	if !e.started {
+		e.started = true
+		header := e.writer.Header()
+		copyHeaders(header, e.info.ResponseHeader())
+		switch e.form {
+		case formEvents:
+			header.Set("Content-Type", mediaEvents)
+		case formRaw:
+			setRawHeaders(header, contentType)
+		default:
+			header.Set("Content-Type", mediaLines)
+		}
+		header.Set("Cache-Control", "no-store")
+		header.Set("X-Accel-Buffering", "no") // a proxy that collects defeats a stream
+		e.writer.WriteHeader(http.StatusOK)
+	}
+	if len(text) > 0 {
+		if _, err := e.writer.Write(text); err != nil {
+			return err
+		}
+	}
+	return http.NewResponseController(e.writer).Flush()
+}
+
+// Send implements [connect.ServerStream].
+func (e *events) Send(msg any) error {
+	f, ok := msg.(*frame.Frame)
+	if !ok {
+		return errNoMapping
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.form == formRaw {
+		contentType, data, err := e.binding.rawAnswer(f.Data)
+		if err != nil {
+			return frame.NoJSON(err)
+		}
+		return e.write(data, contentType)
+	}
+	e.buffer = e.buffer[:0]
+	if e.form == formEvents {
+		if number := e.binding.method.EventIDField; number != 0 {
+			// An id with a line break would end the field, and a NUL is ignored by
+			// clients: such an id is left out.
+			if id, err := f.Text(number, ""); err == nil && id != "" && !strings.ContainsAny(id, "\r\n\x00") {
+				e.buffer = append(append(append(e.buffer, "id: "...), id...), '\n')
+			}
+		}
+		e.buffer = append(e.buffer, "data: "...)
+	}
+	var err error
+	if e.buffer, err = e.binding.appendJSON(e.buffer, f.Data); err != nil {
+		return frame.NoJSON(err)
+	}
+	e.buffer = append(e.buffer, '\n')
+	if e.form == formEvents {
+		e.buffer = append(e.buffer, '\n')
+	}
+	if e.quiet != nil {
+		e.quiet.Reset(e.rest.keepAlive)
+	}
+	return e.write(e.buffer, "")
+}
+
+// begun implements [responder].
+func (e *events) begun() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.started
+}
+
+// finish writes a stream without messages.
+func (e *events) finish(http.ResponseWriter) error {
+	e.end(nil)
+	return nil
+}
+
+// close stops the keep-alives. No other method is called concurrently or later but end.
+func (e *events) close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+	if e.quiet != nil {
+		e.quiet.Stop()
+	}
+}
+
+// end notifies the client of how the stream ended: an error is the last event or line, with its
+// details. The end of a raw body cannot be told from its data: after an error the connection,
+// or the stream of HTTP/2, is cut, so that the client does not take a part for the whole.
+func (e *events) end(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case err == nil:
+		_ = e.write(nil, "") // a client that is gone needs no end
+		return
+	case e.form == formRaw:
+		panic(http.ErrAbortHandler)
+	}
+	text := bytes.TrimSpace(e.rest.errorJSON(err))
+	line := append(append([]byte(`{"error":`), text...), '}', '\n')
+	if e.form == formEvents {
+		line = append(append([]byte("event: error\ndata: "), line...), '\n')
+	}
+	_ = e.write(line, "") // the client is gone if this fails
+}

@@ -1,0 +1,181 @@
+package edge
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/gateway/transcode"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+)
+
+// errorWriter writes errors in the form of the client's protocol: Connect's JSON for REST.
+var errorWriter = connecthttp.NewErrorWriter()
+
+// invalid returns INVALID_ARGUMENT for a request that cannot be read, with the field if one is
+// known (google.rpc.BadRequest).
+func invalid(err error) error {
+	out := connect.NewError(connect.CodeInvalidArgument, err.Error())
+	var field, reason string
+	var syntax *transcode.SyntaxError
+	var f *fault
+	switch {
+	case errors.As(err, &f):
+		field, reason = f.field, f.reason
+	case errors.As(err, &syntax):
+		field, reason = syntax.Field, syntax.Message
+	}
+	if field == "" {
+		return out
+	}
+	return chassis.WithDetails(out, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: reason}}})
+}
+
+// httpError is an error of a request that HTTP has a status for.
+type httpError struct {
+	error
+	status        int    // 0: that of the error's code
+	header, value string // "": none
+}
+
+// Unwrap returns the error.
+func (e *httpError) Unwrap() error { return e.error }
+
+// statusOf returns the HTTP status of a call that could not be received and ended with an
+// error; 0: that of the error's code. The pipeline may have refused the call for another reason,
+// such as a budget that is used up.
+func (e *httpError) statusOf(err error) int {
+	switch code := connect.CodeOf(err); {
+	case code == connect.CodeDeadlineExceeded: // before the request had arrived
+		return http.StatusRequestTimeout
+	case code == codeOf(e.error):
+		return e.status
+	}
+	return 0
+}
+
+// codeOf returns the code that an error of a request gets.
+func codeOf(err error) connect.Code {
+	if known, ok := errors.AsType[*connect.Error](err); ok {
+		return known.Code()
+	}
+	return connect.CodeInvalidArgument
+}
+
+const headerAcceptEncoding = "Accept-Encoding"
+
+// fail writes the error of a call. s is the call's stream; nil: no path fits.
+func (r *REST) fail(w http.ResponseWriter, req *http.Request, s *stream, err error) {
+	status := 0
+	if s != nil {
+		s.mu.Lock()
+		refused := s.refused
+		s.mu.Unlock()
+		if refused != nil {
+			status = refused.statusOf(err)
+			if refused.header != "" && status == refused.status {
+				w.Header().Set(refused.header, refused.value)
+			}
+		}
+	}
+	WriteError(w, req, err, status)
+}
+
+// WriteError writes an error as JSON, with the HTTP status of its code if status is 0, and with
+// the headers that HTTP's clients act on: Retry-After (RFC 9110 §10.2.3) and WWW-Authenticate
+// (RFC 6750 §3). A request of another protocol than REST is answered in that protocol. Only an
+// error of our own making says anything.
+func WriteError(w http.ResponseWriter, req *http.Request, err error, status int) {
+	public := chassis.Public(err)
+	header := w.Header()
+	switch public.Code() {
+	case connect.CodeUnauthenticated:
+		challenge := "Bearer"
+		if req.Header.Get("Authorization") != "" {
+			challenge = `Bearer error="invalid_token"`
+		}
+		header.Set("WWW-Authenticate", challenge)
+	case connect.CodeResourceExhausted, connect.CodeUnavailable:
+		for _, detail := range public.Details() {
+			message, err := connectproto.UnmarshalErrorDetail(detail)
+			if err != nil {
+				continue
+			}
+			switch known := message.(type) {
+			case *errdetails.RetryInfo:
+				seconds := math.Ceil(known.GetRetryDelay().AsDuration().Seconds())
+				header.Set("Retry-After", strconv.FormatFloat(max(seconds, 1), 'f', -1, 64))
+			case *errdetails.ErrorInfo:
+				if known.GetReason() == chassis.ReasonTooLarge && status == 0 {
+					status = http.StatusInternalServerError
+				}
+			}
+		}
+	}
+	if strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc") {
+		_ = errorWriter.Write(w, req, public) // the client is gone if this fails
+		return
+	}
+	_ = errorWriter.Write(&withStatus{w, status}, plainRequest, public) // likewise
+}
+
+// plainRequest is a request of no RPC protocol: errors that answer it are JSON.
+var plainRequest = &http.Request{Method: http.MethodPut, Header: http.Header{}}
+
+// withStatus answers with another HTTP status than an error's code has; 0: that one.
+type withStatus struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *withStatus) WriteHeader(status int) {
+	if w.status != 0 {
+		status = w.status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// errorJSON returns an error as the JSON of an answer's body, with its details.
+func (r *REST) errorJSON(err error) []byte {
+	var text memory
+	_ = errorWriter.Write(&text, plainRequest, chassis.Public(err)) // memory does not fail
+	return text.body.Bytes()
+}
+
+// memory is an [http.ResponseWriter] that stores a body.
+type memory struct {
+	header http.Header
+	body   bytes.Buffer
+}
+
+// Header implements [http.ResponseWriter].
+func (m *memory) Header() http.Header {
+	if m.header == nil {
+		m.header = http.Header{}
+	}
+	return m.header
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (m *memory) WriteHeader(int) {}
+
+// Write implements [http.ResponseWriter].
+func (m *memory) Write(text []byte) (int, error) { return m.body.Write(text) }
+
+// Options of a [REST] handler.
+type Options struct {
+	// Query is how query strings are read.
+	Query Query
+	// KeepAlive is the silence after which a stream of answers has a keep-alive. 0:
+	// [DefaultKeepAlive]; below 0: it has none.
+	KeepAlive time.Duration
+}

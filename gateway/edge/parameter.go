@@ -1,0 +1,227 @@
+package edge
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/headgate/headgate/gateway/transcode"
+	"github.com/headgate/headgate/internal/excerpt"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// parameter is a field that is given as text, in the path or the query.
+type parameter struct {
+	name  string // as it is written in the template or the query
+	steps []step
+	text  protowire.Number // of a string field of the request itself; 0: it is another
+}
+
+// step leads from a message to one of its fields, or from a map to one of its entries.
+type step struct {
+	key    string                       // the member's name in JSON, or the map's key
+	field  protoreflect.FieldDescriptor // the field, of an entry that of its values
+	oneof  protoreflect.OneofDescriptor // that the field is in; nil: none
+	ofMap  bool                         // the step is an entry
+	number protowire.Number             // of the field; 0: the step is an entry
+}
+
+// stepTo returns the step to a field; its key is "" if the field cannot be named in JSON.
+func stepTo(f protoreflect.FieldDescriptor) step {
+	s := step{key: transcode.Name(f), field: f, number: f.Number()}
+	if oneof := f.ContainingOneof(); oneof != nil && !oneof.IsSynthetic() {
+		s.oneof = oneof
+	}
+	return s
+}
+
+// last returns the field that the parameter sets.
+func (p *parameter) last() step { return p.steps[len(p.steps)-1] }
+
+// isList reports whether the parameter may be given several times.
+func (p *parameter) isList() bool { return !p.last().ofMap && p.last().field.IsList() }
+
+// fault is what is wrong with a parameter or field of a request.
+type fault struct {
+	in     string // "query parameter", "path" or ""
+	field  string
+	reason string
+}
+
+// Error implements error.
+func (f *fault) Error() string {
+	if f.field == "" {
+		return f.in + ": " + f.reason
+	}
+	return f.in + ": " + f.field + ": " + f.reason
+}
+
+// Places of a [fault].
+const (
+	inPath  = "path"
+	inQuery = "query parameter"
+)
+
+// finder returns a message's field by a name, nil for none.
+type finder func(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor
+
+// byProtoName is the finder of path variables, which google.api.http names by proto names; a
+// JSON name is accepted if it is no field's proto name. Query parameters are resolved as JSON
+// members are, by [transcode.Field].
+func byProtoName(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+	if f := message.Fields().ByName(protoreflect.Name(name)); f != nil {
+		return f
+	}
+	return message.Fields().ByJSONName(name)
+}
+
+// newParameter returns the parameter of a path of field names, which find resolves. An entry
+// of a map is named by its key in brackets: labels[color].
+func newParameter(input protoreflect.MessageDescriptor, name string, find finder) (parameter, error) {
+	p := parameter{name: name}
+	quoted := excerpt.Text(name, excerpt.Name)
+	message := input
+	for rest := name; ; {
+		if message == nil {
+			return p, fmt.Errorf("%q is not a field", quoted)
+		}
+		end := strings.IndexAny(rest, ".[")
+		if end < 0 {
+			end = len(rest)
+		}
+		f := find(message, rest[:end])
+		if f == nil {
+			return p, fmt.Errorf("%q is not a field of %s", quoted, message.FullName())
+		}
+		if transcode.Name(f) == "" {
+			return p, fmt.Errorf("%q cannot be set: the names of %s are those of other fields", quoted, f.FullName())
+		}
+		p.steps = append(p.steps, stepTo(f))
+		if rest = rest[end:]; f.IsMap() {
+			key, after, err := mapKey(rest, quoted)
+			if err != nil {
+				return p, err
+			}
+			rest, f = after, f.MapValue()
+			p.steps = append(p.steps, step{key: key, field: f, ofMap: true})
+		} else if strings.HasPrefix(rest, "[") {
+			return p, fmt.Errorf("%q is not a field: %s is not a map", quoted, f.FullName())
+		}
+		if rest == "" {
+			break
+		}
+		if f.IsList() {
+			return p, fmt.Errorf("%q leads through a list", quoted)
+		}
+		if message = f.Message(); message != nil && transcode.IsValue(message) {
+			return p, fmt.Errorf("%q leads into a %s, which is one value", quoted, message.FullName())
+		}
+		rest = rest[1:]
+	}
+	if f := p.last().field; f.Message() != nil && !transcode.IsValue(f.Message()) {
+		if f.IsList() {
+			return p, fmt.Errorf("%q is a list of messages: send it in a body", quoted)
+		}
+		return p, fmt.Errorf("%q is a message: send its fields, such as %s", quoted, exampleOf(quoted, f.Message()))
+	}
+	if f := p.last().field; len(p.steps) == 1 && f.Kind() == protoreflect.StringKind && !f.IsList() {
+		p.text = f.Number()
+	}
+	return p, nil
+}
+
+// exampleOf names a field of a message.
+func exampleOf(name string, message protoreflect.MessageDescriptor) string {
+	if message.Fields().Len() == 0 {
+		return name
+	}
+	return name + "." + string(message.Fields().Get(0).Name())
+}
+
+// mapKey returns the key that a text begins with, in brackets, and what follows it. The key
+// ends at the first closing bracket that a dot or nothing follows.
+func mapKey(text, name string) (key, rest string, err error) {
+	if !strings.HasPrefix(text, "[") {
+		return "", "", fmt.Errorf("%q is a map: name an entry of it, such as %s[key]", name, name)
+	}
+	for end := 1; end < len(text); end++ {
+		if text[end] == ']' && (end == len(text)-1 || text[end+1] == '.') {
+			return text[1:end], text[end+1:], nil
+		}
+	}
+	return "", "", fmt.Errorf("%q has a [ that is not closed", name)
+}
+
+// appendWire adds the field with its value to a message.
+func (p *parameter) appendWire(wire []byte, input *transcode.Program, in, value string) ([]byte, error) {
+	if !utf8.ValidString(value) {
+		return nil, &fault{in, p.name, "the text is not valid UTF-8"}
+	}
+	if p.text != 0 && value != "" {
+		return protowire.AppendString(protowire.AppendTag(wire, p.text, protowire.BytesType), value), nil
+	}
+	text, err := p.json(in, value)
+	if err != nil {
+		return nil, err
+	}
+	if p.isList() {
+		text = slices.Concat([]byte("["), text, []byte("]"))
+	}
+	for _, s := range slices.Backward(p.steps) {
+		text = slices.Concat([]byte("{"), quote(s.key), []byte(":"), text, []byte("}"))
+	}
+	out, err := input.AppendWire(wire, text)
+	if err != nil {
+		return nil, &fault{in, p.name, reasonOf(err)}
+	}
+	return out, nil
+}
+
+// reasonOf returns what is wrong with a value that cannot be transcoded, without its place in
+// a text that the client has not written.
+func reasonOf(err error) string {
+	var syntax *transcode.SyntaxError
+	if errors.As(err, &syntax) {
+		return syntax.Message
+	}
+	return err.Error()
+}
+
+// json renders one value's text as the JSON of the parameter's field. Objects, lists and
+// values of any type (google.protobuf.Struct, ListValue, Value, Any, Empty) are written in
+// JSON; every other type is written as in JSON without quotes.
+func (p *parameter) json(in, value string) ([]byte, error) {
+	f := p.last().field
+	kind, enum := f.Kind(), f.Enum()
+	if message := f.Message(); message != nil {
+		if transcode.IsJSON(message) {
+			if !json.Valid([]byte(value)) {
+				return nil, &fault{in, p.name, fmt.Sprintf("%q is not JSON", excerpt.Text(value, excerpt.Name))}
+			}
+			return []byte(value), nil
+		}
+		if wrapped := transcode.Wrapped(message); wrapped != nil {
+			kind, enum = wrapped.Kind(), wrapped.Enum()
+		}
+	}
+	switch {
+	case kind == protoreflect.BoolKind && (value == "true" || value == "false"),
+		kind == protoreflect.EnumKind && value != "" && strings.Trim(value, "-0123456789") == "" && json.Valid([]byte(value)),
+		enum != nil && enum.FullName() == "google.protobuf.NullValue" && value == "null":
+		return []byte(value), nil
+	}
+	return quote(value), nil
+}
+
+// quote returns a text as a JSON string.
+func quote(text string) []byte {
+	out, err := json.Marshal(text)
+	if err != nil {
+		return []byte(`""`) // not reached: every string has JSON
+	}
+	return out
+}

@@ -1,0 +1,114 @@
+package edge
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+
+	"connectrpc.com/connect/v2"
+)
+
+// mediaLines is the media type of JSON values in a sequence, one a line by convention.
+const mediaLines = "application/x-ndjson"
+
+// chunkBytes is the size of the parts into which a body of any content type is divided.
+const chunkBytes = 64 << 10
+
+// requests are the messages of a stream of requests in a body: each JSON value is one, and of a
+// google.api.HttpBody each part of the body. What the path and the query set is in each of
+// them.
+type requests struct {
+	decoder *json.Decoder // nil: not JSON
+	bounded boundedReader
+	count   int
+}
+
+// boundedReader bounds the bytes that are read for one message.
+type boundedReader struct {
+	from io.Reader
+	left int64
+}
+
+// errMessage says that a message is larger than may be.
+var errMessage = errors.New("the message is too large")
+
+// Read implements [io.Reader].
+func (r *boundedReader) Read(p []byte) (int, error) {
+	if r.left <= 0 {
+		return 0, errMessage
+	}
+	n, err := r.from.Read(p[:min(int64(len(p)), r.left)])
+	r.left -= int64(n)
+	return n, err
+}
+
+// begin checks what the headers say of the body.
+func (s *stream) begin() error {
+	if compressor, err := s.encodings.of(s.request); err != nil || compressor != nil {
+		// A decompressor would be occupied for as long as the stream lasts.
+		wrong := connect.NewError(connect.CodeUnimplemented, "a stream of requests has no content encoding: send it as it is")
+		return &httpError{error: wrong, status: http.StatusUnsupportedMediaType, header: headerAcceptEncoding, value: connect.CompressionNameIdentity}
+	}
+	s.requests = &requests{bounded: boundedReader{from: s.request.Body}}
+	if s.binding.rawBody {
+		return nil
+	}
+	if err := s.checkMedia(mediaLines, mediaJSON); err != nil {
+		return err
+	}
+	s.requests.decoder = json.NewDecoder(&s.requests.bounded)
+	return nil
+}
+
+// nextMessage returns the wire bytes of the next message, or io.EOF.
+func (s *stream) nextMessage() ([]byte, error) {
+	if s.requests == nil {
+		if err := s.begin(); err != nil {
+			return nil, err
+		}
+	}
+	wire, err := s.nextBody()
+	if err != nil {
+		return nil, err
+	}
+	s.requests.count++
+	return s.complete(wire)
+}
+
+// nextBody returns the wire bytes of the next part of the body.
+func (s *stream) nextBody() ([]byte, error) {
+	r := s.requests
+	r.bounded.left = s.maxBody
+	if r.decoder == nil {
+		chunk := make([]byte, chunkBytes)
+		n, err := r.bounded.Read(chunk)
+		if n == 0 && err != nil && (!errors.Is(err, io.EOF) || r.count > 0) {
+			return nil, s.broken(err)
+		}
+		return s.rawWire(chunk[:n]), nil // an empty body is one message
+	}
+	var text json.RawMessage
+	err := r.decoder.Decode(&text)
+	var syntax *json.SyntaxError
+	switch {
+	case err == nil:
+	case errors.As(err, &syntax), errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, errors.New("the body is not a sequence of JSON values: send one per line")
+	default:
+		return nil, s.broken(err)
+	}
+	s.hasBody = true
+	return s.jsonWire(text)
+}
+
+// broken returns the error of a body that cannot be read on.
+func (s *stream) broken(err error) error {
+	switch {
+	case errors.Is(err, io.EOF):
+		return io.EOF
+	case errors.Is(err, errMessage):
+		return s.tooLarge()
+	}
+	return cutOff(err)
+}

@@ -1,0 +1,170 @@
+package gateway_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/compression"
+	"github.com/headgate/headgate/gateway"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// TestREST_StatusesAndHeadersAreHTTPs has the HTTP status and the headers of each refusal.
+func TestREST_StatusesAndHeadersAreHTTPs(t *testing.T) {
+	s := newShapes(t, nil)
+	large := `{"aString":"` + strings.Repeat("x", 1<<20) + `"}`
+	for name, tc := range map[string]struct {
+		method, path, body string
+		send               []string
+		status             int
+		code, message      string
+		header, value      string
+	}{
+		"a body too large":           {http.MethodPost, "items", large, nil, 413, "resource_exhausted", "the body is larger than", "", ""},
+		"another media type":         {http.MethodPost, "items", "a=1", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, "invalid_argument", "send application/json", "Accept", "application/json"},
+		"another encoding":           {http.MethodPost, "items", "{}", []string{"Content-Encoding", "rot13"}, 415, "unimplemented", "known: gzip", "Accept-Encoding", "gzip, zstd, br"},
+		"two encodings":              {http.MethodPost, "items", "{}", []string{"Content-Encoding", "gzip, br"}, 415, "unimplemented", "known: gzip", "Accept-Encoding", "gzip, zstd, br"},
+		"another method":             {http.MethodPatch, "items", "{}", nil, 405, "unimplemented", "PATCH is not allowed", "Allow", "GET, HEAD, SEARCH, POST"},
+		"HEAD where there is no GET": {http.MethodDelete, "once", "", nil, 405, "unimplemented", "DELETE is not allowed", "Allow", "POST"},
+		"no path":                    {http.MethodGet, "nothing", "", nil, 404, "not_found", "nothing is served", "", ""},
+		"no credential":              {http.MethodGet, "items", "", []string{"Authorization", ""}, 401, "unauthenticated", "no credential", "WWW-Authenticate", "Bearer"},
+		"a bad credential":           {http.MethodGet, "items", "", []string{"Authorization", "Bearer x"}, 401, "unauthenticated", "", "WWW-Authenticate", `Bearer error="invalid_token"`},
+		"a timeout that is not one":  {http.MethodGet, "items", "", []string{"Connect-Timeout-Ms", "soon"}, 400, "invalid_argument", "send milliseconds", "", ""},
+		"a body that is not JSON":    {http.MethodPost, "items", "{", nil, 400, "invalid_argument", "unexpected end of the text", "", ""},
+		"a stream by HEAD":           {http.MethodHead, "items:watch", "", nil, 405, "", "", "Allow", "GET"},
+	} {
+		answer := s.send(t, tc.method, "/shapes/v1/"+tc.path, tc.body, tc.send...)
+		if tc.method == http.MethodHead {
+			if answer.status != tc.status || answer.text != "" {
+				t.Errorf("%s: %d %s", name, answer.status, answer.text)
+			}
+		} else {
+			s.refuses(t, name, answer, tc.status, tc.code, tc.message)
+		}
+		if tc.header != "" && answer.header.Get(tc.header) != tc.value {
+			t.Errorf("%s: %s is %q, want %q", name, tc.header, answer.header.Get(tc.header), tc.value)
+		}
+	}
+	if answer := s.send(t, http.MethodOptions, "/shapes/v1/items", ""); answer.status != http.StatusNoContent || answer.header.Get("Allow") == "" {
+		t.Errorf("OPTIONS: %d %v", answer.status, answer.header)
+	}
+	for _, contentType := range []string{"text/plain", "application/xml", "not a type", "application/json; charset=utf-8"} {
+		s.gets(t, "an empty body of "+contentType, s.send(t, http.MethodPost, "/shapes/v1/items/a", "", "Content-Type", contentType), `{"name":"a"}`)
+		chunked := s.sendBody(t, http.MethodPost, "/shapes/v1/items/a", io.MultiReader(strings.NewReader("")), "Content-Type", contentType, "Content-Encoding", "gzip")
+		s.gets(t, "an empty chunked body of "+contentType, chunked, `{"name":"a"}`)
+	}
+	chunked := s.sendBody(t, http.MethodPost, "/shapes/v1/items", io.MultiReader(strings.NewReader("<a/>")), "Content-Type", "application/xml")
+	s.refuses(t, "a chunked body", chunked, http.StatusUnsupportedMediaType, "invalid_argument", "send application/json")
+	chunked = s.sendBody(t, http.MethodGet, "/shapes/v1/items", io.MultiReader(strings.NewReader("{}")))
+	s.refuses(t, "a chunked body of a GET", chunked, http.StatusBadRequest, "invalid_argument", "the path takes no body")
+	for _, c := range compression.All() {
+		answer := s.sendBody(t, http.MethodPost, "/shapes/v1/items", compressed(t, c, `{"aString":"x"}`), "Content-Encoding", strings.ToUpper(c.Name()))
+		s.gets(t, c.Name(), answer, `{"aString":"x"}`)
+	}
+}
+
+// TestREST_NodesErrorsHaveHTTPsHeaders has what a node's error details become.
+func TestREST_NodesErrorsHaveHTTPsHeaders(t *testing.T) {
+	s := newShapes(t, nil)
+	wait := func(code connect.Code, delay time.Duration) error {
+		return chassis.WithDetails(connect.NewError(code, "not now"), &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+	}
+	for name, tc := range map[string]struct {
+		err        error
+		status     int
+		retryAfter string
+	}{
+		"exhausted":              {wait(connect.CodeResourceExhausted, 50*time.Millisecond), 429, "1"},
+		"exhausted for longer":   {wait(connect.CodeResourceExhausted, 61*time.Second+time.Millisecond), 429, "62"},
+		"unavailable":            {wait(connect.CodeUnavailable, 2*time.Second), 503, "2"},
+		"exhausted, who knows":   {connect.NewError(connect.CodeResourceExhausted, "not now"), 429, ""},
+		"an answer too large":    {chassis.WithDetails(connect.NewError(connect.CodeResourceExhausted, "too large"), chassis.Reason(chassis.ReasonTooLarge)), 500, ""},
+		"a deadline of the node": {connect.NewError(connect.CodeDeadlineExceeded, "too slow"), 504, ""},
+	} {
+		s.setAnswer(func(context.Context, string, *dynamicpb.Message, *dynamicpb.Message) error { return tc.err })
+		answer := s.send(t, http.MethodPost, "/shapes/v1/items", `{}`)
+		if answer.status != tc.status || answer.header.Get("Retry-After") != tc.retryAfter || !strings.HasPrefix(answer.text, `{"code":"`) {
+			t.Errorf("%s: %d, Retry-After %q: %s", name, answer.status, answer.header.Get("Retry-After"), answer.text)
+		}
+	}
+}
+
+// TestREST_ANodesAnswerTooLargeIs500 has an answer beyond the gateway's bound.
+func TestREST_ANodesAnswerTooLargeIs500(t *testing.T) {
+	s := newShapes(t, func(c *gateway.Config) { c.Upstream.MaxMessageBytes = 64 << 10 })
+	s.setAnswer(func(_ context.Context, _ string, _ *dynamicpb.Message, answer *dynamicpb.Message) error {
+		answer.Set(answer.Descriptor().Fields().ByName("a_string"), protoreflect.ValueOfString(strings.Repeat("x", 100<<10)))
+		return nil
+	})
+	s.refuses(t, "an answer too large", s.send(t, http.MethodGet, "/shapes/v1/items", ""), http.StatusInternalServerError, "resource_exhausted", "the upstream's answer is too large")
+}
+
+// TestREST_HEADIsAnsweredAsGETWithoutABody has the headers of the GET.
+func TestREST_HEADIsAnsweredAsGETWithoutABody(t *testing.T) {
+	s := newShapes(t, nil)
+	get, head := s.send(t, http.MethodGet, "/shapes/v1/items/a", ""), s.send(t, http.MethodHead, "/shapes/v1/items/a", "")
+	if head.status != http.StatusOK || head.text != "" {
+		t.Errorf("%d %q", head.status, head.text)
+	}
+	for _, name := range []string{"Content-Type", "Content-Length", "Cache-Control", "Vary"} {
+		if head.header.Get(name) == "" || head.header.Get(name) != get.header.Get(name) {
+			t.Errorf("%s: %q, of the GET %q", name, head.header.Get(name), get.header.Get(name))
+		}
+	}
+	if answer := s.send(t, http.MethodHead, "/shapes/v1/items/a", "", "Authorization", ""); answer.status != http.StatusUnauthorized || answer.text != "" {
+		t.Errorf("without a credential: %d %q", answer.status, answer.text)
+	}
+}
+
+// TestREST_AnEntityTagSavesTheAnswer has ETag and If-None-Match, where the policy asks for it.
+func TestREST_AnEntityTagSavesTheAnswer(t *testing.T) {
+	s := newShapes(t, nil)
+	position, value := "p1", "v1"
+	s.setAnswer(func(_ context.Context, _ string, _, answer *dynamicpb.Message) error {
+		fields := answer.Descriptor().Fields()
+		answer.Set(fields.ByName("text"), protoreflect.ValueOfString(position))
+		answer.Set(fields.ByName("a_string"), protoreflect.ValueOfString(value))
+		return nil
+	})
+	first := s.send(t, http.MethodGet, "/shapes/v1/tagged/a", "")
+	tag := first.header.Get("ETag")
+	if first.status != http.StatusOK || !strings.HasPrefix(tag, `W/"`) || first.header.Get("Cache-Control") != "private, no-cache" {
+		t.Fatalf("%d, ETag %q, Cache-Control %q", first.status, tag, first.header.Get("Cache-Control"))
+	}
+	position = "p2" // which the tag does not depend on
+	for _, values := range []string{tag, strings.TrimPrefix(tag, "W/"), `"x", ` + tag, `W/"x",W/"y, z",` + tag, "*"} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			again := s.send(t, method, "/shapes/v1/tagged/a", "", "If-None-Match", values)
+			if again.status != http.StatusNotModified || again.text != "" || again.header.Get("ETag") != tag || again.header.Get("Cache-Control") != "private, no-cache" ||
+				!strings.Contains(strings.Join(again.header.Values("Vary"), ","), "Authorization") {
+				t.Errorf("%s %s: %d %q %v", method, values, again.status, again.text, again.header)
+			}
+		}
+	}
+	for _, values := range []string{`"x"`, strings.Trim(tag, `W/"`), `W/"`} {
+		if again := s.send(t, http.MethodGet, "/shapes/v1/tagged/a", "", "If-None-Match", values); again.status != http.StatusOK {
+			t.Errorf("%s: %d", values, again.status)
+		}
+	}
+	value = "v2"
+	changed := s.send(t, http.MethodGet, "/shapes/v1/tagged/a", "", "If-None-Match", tag)
+	if changed.status != http.StatusOK || changed.header.Get("ETag") == tag {
+		t.Errorf("a changed answer: %d, ETag %q", changed.status, changed.header.Get("ETag"))
+	}
+	if other := s.send(t, http.MethodGet, "/shapes/v1/items/a", "", "If-None-Match", "*"); other.status != http.StatusOK || other.header.Get("ETag") != "" {
+		t.Errorf("a method whose policy does not ask for it: %d, ETag %q", other.status, other.header.Get("ETag"))
+	}
+	denied := s.send(t, http.MethodGet, "/shapes/v1/tagged/a", "", "If-None-Match", tag, "Authorization", s.token(t, "acme", "query.read"))
+	if denied.status != http.StatusForbidden || denied.header.Get("ETag") != "" {
+		t.Errorf("without the right: %d, ETag %q", denied.status, denied.header.Get("ETag"))
+	}
+}

@@ -1,0 +1,120 @@
+package transcode
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/headgate/headgate/internal/excerpt"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// mismatch returns the error of the value at a place that is not what is allowed, and quotes
+// the value. If no value stands there, the text is malformed: cause, if there is one, says how.
+func (s *scanner) mismatch(at, depth int, allowed string, cause error) error {
+	s.pos = at
+	text, err := s.skip(min(depth, MaxDepth))
+	if err != nil {
+		if cause != nil {
+			return cause
+		}
+		return err
+	}
+	return s.fail(at, "%s is not %s", text, limited(allowed))
+}
+
+// limited is text of a descriptor, which is not cut as a request's texts are.
+type limited string
+
+// within adds the name of the field, or the place in a list or map, that the value of an error
+// stands in.
+func within(err error, name string) error {
+	var syntax *SyntaxError
+	if !errors.As(err, &syntax) {
+		return err
+	}
+	switch {
+	case syntax.Field == "":
+		syntax.Field = name
+	case len(syntax.Field) > excerpt.Name: // deep enough
+	case syntax.Field[0] == '[':
+		syntax.Field = name + syntax.Field
+	default:
+		syntax.Field = name + "." + syntax.Field
+	}
+	return err
+}
+
+// keyBefore returns the place of a map's entry, whose key stands at a place in the text.
+func keyBefore(src []byte, at, end int) string {
+	var key string
+	if json.NewDecoder(strings.NewReader(string(src[at:end]))).Decode(&key) != nil {
+		return "[…]" // not reached: the key has been read
+	}
+	return "[" + excerpt.Text(key, excerpt.Name) + "]"
+}
+
+// allowedEnums bounds how many of an enumeration's names an error lists.
+const allowedEnums = 20
+
+// allowed describes the values of the field.
+func (f *field) allowed() string {
+	switch f.kind {
+	case protoreflect.BoolKind:
+		return "true or false"
+	case protoreflect.StringKind:
+		return "a string"
+	case protoreflect.BytesKind:
+		return "a string in base64"
+	case protoreflect.FloatKind:
+		return "a 32-bit number"
+	case protoreflect.DoubleKind:
+		return "a number"
+	case protoreflect.EnumKind:
+		return f.enum.allowed
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		return f.message.allowed()
+	}
+	sign, bits := "a ", "64"
+	if isUnsigned(f.kind) {
+		sign = "an unsigned "
+	}
+	if is32(f.kind) || f.kind == protoreflect.Fixed32Kind || f.kind == protoreflect.Sfixed32Kind {
+		bits = "32"
+	}
+	return fmt.Sprintf("%s%s-bit integer", sign, bits)
+}
+
+// allowed describes the JSON values of the message.
+func (p *Program) allowed() string {
+	switch p.kind {
+	case kindTimestamp:
+		return `a timestamp such as "2026-01-31T12:00:00Z", with at most nine fractional digits`
+	case kindDuration:
+		return `a duration such as "1.5s"`
+	case kindFieldMask:
+		return `a field mask such as "name,inner.text"`
+	case kindListValue:
+		return "an array"
+	case kindWrapper:
+		return p.byNumber[1].allowed()
+	}
+	return "an object"
+}
+
+// allowedOf lists the names of an enumeration.
+func allowedOf(desc protoreflect.EnumDescriptor) string {
+	if desc.FullName() == "google.protobuf.NullValue" {
+		return "null"
+	}
+	values := desc.Values()
+	names := make([]string, 0, allowedEnums)
+	for i := range min(values.Len(), allowedEnums) {
+		names = append(names, string(values.Get(i).Name()))
+	}
+	if values.Len() > allowedEnums {
+		names = append(names, "…")
+	}
+	return "one of " + strings.Join(names, ", ")
+}
