@@ -68,7 +68,7 @@ func TestTheDocumentSaysWhatIsServed(t *testing.T) {
 	for _, p := range at(t, doc, "paths /v1/query/{view} get parameters").([]any) {
 		nested += at(t, p, "name").(string) + " "
 	}
-	if nested != "view tenant_id query.filter query.order_by query.page_size query.page_token query.fields min_position " {
+	if nested != "view tenant_id query.filter query.order_by query.page_size query.page_token query.fields metadata min_position " {
 		t.Errorf("nested parameters: %s", nested)
 	}
 	at(t, doc, "paths /aggregate.gateway.v1.CommandService/Submit post requestBody content application/json schema $ref")
@@ -87,6 +87,47 @@ func TestTheDocumentSaysWhatIsServed(t *testing.T) {
 			ids[id] = verb + " " + path
 		}
 	}
+}
+
+// TestDocument_HasTheCommentsOfTheProtos has the platform's own, whose generated code has none.
+func TestDocument_HasTheCommentsOfTheProtos(t *testing.T) {
+	doc := document(t)
+	query := at(t, doc, "paths /v1/query/{view} get")
+	if at(t, query, "summary") != "Query answers a page of a view's rows." || !strings.Contains(at(t, query, "description").(string), "NOT_FOUND (unknown view)") {
+		t.Errorf("%v", query)
+	}
+	if text := at(t, doc, "components schemas projection.gateway.v1.QueryRequest properties view description"); text != "The view's name, as the model names it." {
+		t.Errorf("%v", text)
+	}
+	for path, item := range doc["paths"].(map[string]any) {
+		for verb, operation := range item.(map[string]any) {
+			if id := at(t, operation, "operationId").(string); !strings.Contains(at(t, operation, "summary").(string), " ") {
+				t.Errorf("%s %s (%s) has no summary", verb, path, id)
+			}
+		}
+	}
+}
+
+// TestDocument_HasOneTypePerSchema checks that no schema is a union of types, which generators of
+// clients refuse.
+func TestDocument_HasOneTypePerSchema(t *testing.T) {
+	var walk func(where string, value any)
+	walk = func(where string, value any) {
+		switch v := value.(type) {
+		case map[string]any:
+			if _, union := v["type"].([]any); union {
+				t.Errorf("%s: %v", where, v["type"])
+			}
+			for name, inner := range v {
+				walk(where+" "+name, inner)
+			}
+		case []any:
+			for _, inner := range v {
+				walk(where, inner)
+			}
+		}
+	}
+	walk("", document(t))
 }
 
 func TestEverySchemaIsASchemaAndKeepsItsRules(t *testing.T) {

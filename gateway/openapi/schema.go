@@ -1,7 +1,10 @@
 package openapi
 
 import (
+	"math"
+
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -15,10 +18,18 @@ func (b *builder) ref(message protoreflect.MessageDescriptor) object {
 	if _, known := b.schemas[name]; !known {
 		schema := object{"type": "object", "additionalProperties": false}
 		b.schemas[name] = schema // before its fields, which may refer to it
+		if text := b.comments.of(message); text != "" {
+			schema["description"] = text
+		}
 		properties := object{}
 		fields := message.Fields()
 		for i := range fields.Len() {
-			properties[fields.Get(i).JSONName()] = b.field(fields.Get(i))
+			property := b.field(fields.Get(i))
+			// What stands beside a reference is ignored by some tools.
+			if text := b.comments.of(fields.Get(i)); text != "" && property["$ref"] == nil {
+				property["description"] = text
+			}
+			properties[fields.Get(i).JSONName()] = property
 		}
 		schema["properties"] = properties
 	}
@@ -60,11 +71,15 @@ func (b *builder) single(field protoreflect.FieldDescriptor, rules *validate.Fie
 		}
 		return schema
 	case protoreflect.BytesKind:
-		return object{"type": "string", "contentEncoding": "base64"}
+		return object{"type": "string", "format": "byte"}
 	case protoreflect.FloatKind, protoreflect.DoubleKind:
-		return object{"type": []string{"number", "string"}, "format": field.Kind().String()}
-	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind, protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
-		return object{"type": []string{"string", "integer"}, "format": "int64"} // written as a string, read as either
+		return object{"type": "number", "format": field.Kind().String()}
+	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
+		return object{"type": "string", "format": "int64"} // a number is accepted too
+	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+		return object{"type": "string", "format": "uint64"}
+	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
+		return object{"type": "integer", "format": "int64", "minimum": 0, "maximum": math.MaxUint32}
 	case protoreflect.EnumKind:
 		return enumSchema(field.Enum())
 	case protoreflect.MessageKind, protoreflect.GroupKind:
@@ -92,7 +107,7 @@ func set[T any](schema object, keyword string, rule *T) {
 
 func enumSchema(enum protoreflect.EnumDescriptor) object {
 	if enum.FullName() == "google.protobuf.NullValue" {
-		return object{"type": "null"}
+		return object{"description": "null"}
 	}
 	names := make([]string, enum.Values().Len())
 	for i := range names {
@@ -111,23 +126,36 @@ func wellKnown(name protoreflect.FullName) object {
 	case "google.protobuf.FieldMask":
 		return object{"type": "string"}
 	case "google.protobuf.Struct":
-		return object{"type": "object"}
+		return object{"type": "object", "additionalProperties": true}
 	case "google.protobuf.Value":
-		return object{}
+		return object{"description": "Any JSON value."}
 	case "google.protobuf.ListValue":
-		return object{"type": "array"}
+		return object{"type": "array", "items": object{}}
 	case "google.protobuf.Empty":
 		return object{"type": "object", "additionalProperties": false}
 	case "google.protobuf.Any":
-		return object{"type": "object", "properties": object{"@type": object{"type": "string"}}, "required": []string{"@type"}}
+		return object{
+			"type": "object", "properties": object{"@type": object{"type": "string", "description": "The message's type, such as type.googleapis.com/google.protobuf.Duration."}},
+			"required": []string{"@type"}, "additionalProperties": true,
+		}
 	case "google.protobuf.BoolValue":
-		return object{"type": []string{"boolean", "null"}}
-	case "google.protobuf.StringValue", "google.protobuf.BytesValue", "google.protobuf.Int64Value", "google.protobuf.UInt64Value":
-		return object{"type": []string{"string", "null"}}
-	case "google.protobuf.Int32Value", "google.protobuf.UInt32Value":
-		return object{"type": []string{"integer", "null"}}
-	case "google.protobuf.FloatValue", "google.protobuf.DoubleValue":
-		return object{"type": []string{"number", "string", "null"}}
+		return object{"type": "boolean"}
+	case "google.protobuf.StringValue":
+		return object{"type": "string"}
+	case "google.protobuf.BytesValue":
+		return object{"type": "string", "format": "byte"}
+	case "google.protobuf.Int64Value":
+		return object{"type": "string", "format": "int64"}
+	case "google.protobuf.UInt64Value":
+		return object{"type": "string", "format": "uint64"}
+	case "google.protobuf.Int32Value":
+		return object{"type": "integer", "format": "int32"}
+	case "google.protobuf.UInt32Value":
+		return object{"type": "integer", "format": "int64", "minimum": 0, "maximum": math.MaxUint32}
+	case "google.protobuf.FloatValue":
+		return object{"type": "number", "format": "float"}
+	case "google.protobuf.DoubleValue":
+		return object{"type": "number", "format": "double"}
 	}
 	return nil
 }
@@ -135,14 +163,22 @@ func wellKnown(name protoreflect.FullName) object {
 // errorSchema describes Connect's JSON error
 // (https://connectrpc.com/docs/protocol#error-end-stream).
 func errorSchema() object {
+	var codes []string
+	for code := connect.CodeCanceled; code <= connect.CodeUnauthenticated; code++ {
+		codes = append(codes, code.String())
+	}
 	return object{
-		"type": "object", "required": []string{"code"},
+		"type": "object", "required": []string{"code"}, "description": "Why a call failed.",
 		"properties": object{
-			"code":    object{"type": "string"},
-			"message": object{"type": "string"},
+			"code":    object{"type": "string", "enum": codes},
+			"message": object{"type": "string", "description": "What is wrong, and what to do."},
 			"details": object{"type": "array", "items": object{
-				"type":       "object",
-				"properties": object{"type": object{"type": "string"}, "value": object{"type": "string"}, "debug": object{}},
+				"type": "object",
+				"properties": object{
+					"type":  object{"type": "string", "description": "The message's type, such as google.rpc.RetryInfo."},
+					"value": object{"type": "string", "description": "The protobuf message, in base64 without padding."},
+					"debug": object{"description": "The message as JSON."},
+				},
 			}},
 		},
 	}

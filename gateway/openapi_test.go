@@ -1,0 +1,131 @@
+package gateway_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// listed is a parameter of an OpenAPI document.
+type listed struct {
+	Name, In, Style string
+	Schema          map[string]any
+	Content         map[string]struct{ Schema map[string]any }
+}
+
+// sample returns a text of a value of the parameter, as its name in the query and its value.
+func (p listed) sample(t *testing.T) (name, value string) {
+	t.Helper()
+	schema := p.Schema
+	if media, ok := p.Content["application/json"]; ok {
+		switch media.Schema["type"] {
+		case "object":
+			if media.Schema["additionalProperties"] == false {
+				return p.Name, "{}"
+			}
+			return p.Name, `{"@type":"type.googleapis.com/google.protobuf.Empty"}`
+		case "array":
+			return p.Name, `[1]`
+		}
+		return p.Name, `1`
+	}
+	name = p.Name
+	if strings.HasSuffix(name, "tenant_id") {
+		return name, "acme"
+	}
+	switch {
+	case schema["type"] == "array":
+		schema = schema["items"].(map[string]any)
+	case p.Style == "deepObject":
+		schema, name = schema["additionalProperties"].(map[string]any), name+"[1]"
+		if strings.HasPrefix(name, "by_flag") {
+			name = p.Name + "[true]"
+		}
+	}
+	if names, ok := schema["enum"].([]any); ok {
+		return name, names[len(names)-1].(string)
+	}
+	switch schema["type"] {
+	case "boolean":
+		return name, "true"
+	case "integer", "number":
+		return name, "1"
+	case nil: // google.protobuf.NullValue
+		return name, "null"
+	}
+	switch schema["format"] {
+	case "date-time":
+		return name, "2026-01-31T12:00:00Z"
+	case "int64", "uint64":
+		return name, "9007199254740993"
+	case "byte":
+		return name, "AQID"
+	}
+	if pattern, _ := schema["pattern"].(string); strings.HasSuffix(pattern, "s$") {
+		return name, "1.5s"
+	}
+	return name, "text"
+}
+
+// TestOpenAPI_EveryListedParameterIsAccepted sends each parameter of each path of the test bed.
+func TestOpenAPI_EveryListedParameterIsAccepted(t *testing.T) {
+	s := newShapes(t, nil)
+	answer := s.send(t, http.MethodGet, "/openapi.json", "")
+	var document struct {
+		Paths map[string]map[string]struct {
+			Parameters []listed
+			Responses  map[string]struct{ Content map[string]any }
+		}
+	}
+	if err := json.Unmarshal([]byte(answer.text), &document); err != nil {
+		t.Fatalf("%v: %.300s", err, answer.text)
+	}
+	sent := 0
+	for path, item := range document.Paths {
+		if !strings.HasPrefix(path, "/shapes/v1/") {
+			continue
+		}
+		for verb, operation := range item {
+			filled := path
+			for _, p := range operation.Parameters {
+				if _, value := p.sample(t); p.In == "path" {
+					filled = strings.Replace(filled, "{"+p.Name+"}", url.PathEscape(value), 1)
+				}
+			}
+			if strings.ContainsAny(filled, "{}") {
+				t.Errorf("%s has parameters that are not listed", path)
+			}
+			if _, stream := operation.Responses["200"].Content["application/x-ndjson"]; stream && verb == "post" {
+				continue // a stream of requests
+			}
+			for _, p := range operation.Parameters {
+				target := filled
+				if p.In == "query" {
+					name, value := p.sample(t)
+					target += "?" + url.Values{name: {value}}.Encode()
+				}
+				if answer := s.send(t, strings.ToUpper(verb), target, ""); answer.status != http.StatusOK {
+					t.Errorf("%s %s: %d %s", verb, target, answer.status, answer.text)
+				}
+				sent++
+			}
+		}
+	}
+	if sent < 100 {
+		t.Errorf("%d parameters are listed", sent)
+	}
+	for _, path := range []string{
+		"/shapes/v1/shelves/{shelves}/books/{books}", "/shapes/v1/files/{name}:peek", "/shapes/v1/wild/{wild}/end", "/shapes/v1/items/{items}", "/shapes/v1/inner/{inner.text}/{inner.number}",
+	} {
+		if document.Paths[path] == nil {
+			t.Errorf("%s is not described", path)
+		}
+	}
+	for path, media := range map[string]string{"/shapes/v1/items:watch": "text/event-stream", "/shapes/v1/downloads/{name}": "*/*", "/shapes/v1/parts/{name}": "*/*"} {
+		if document.Paths[path]["get"].Responses["200"].Content[media] == nil {
+			t.Errorf("%s does not answer %s", path, media)
+		}
+	}
+}
