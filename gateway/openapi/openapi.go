@@ -217,7 +217,7 @@ func (b *builder) body(method *policy.Method, rule *annotations.HttpRule) object
 // answer describes the answer of a call that succeeds.
 func (b *builder) answer(method *policy.Method, rule *annotations.HttpRule) object {
 	output := method.Output.Descriptor()
-	schema := object(nil)
+	var schema object
 	if field := find(output, rule.GetResponseBody()); field != nil {
 		schema, output = b.field(field), field.Message()
 	} else {
