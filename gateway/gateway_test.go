@@ -1092,4 +1092,18 @@ func TestDenialsAndOperationsAreAudited(t *testing.T) {
 		operation.Code != "unavailable" || msg.Subject() != "audit._platform.operator" {
 		t.Errorf("record %s on %s", msg.Data(), msg.Subject())
 	}
+
+	// The operator's reason is in the record, whether or not the node answers; a denial has its own.
+	const path, body = "/admin/runner/tenants/acme/workflows/transfer/t-1:cancel", `{"reason":"the customer has left"}`
+	for _, tc := range []struct{ right, decision, reason, code, subject string }{
+		{"runner.admin", "allowed", "the customer has left", "unavailable", "audit.acme.tenant"},
+		{"query.read", "denied", "RIGHT: ", "permission_denied", "audit.acme.denied"},
+	} {
+		e.http(t, http.MethodPost, path, body, "Authorization", e.token(t, "acme", tc.right))
+		r, msg := next()
+		if r.Decision != tc.decision || !strings.HasPrefix(r.Reason, tc.reason) || tc.decision == "allowed" && r.Reason != tc.reason ||
+			r.Code != tc.code || !strings.HasSuffix(r.Procedure, "/CancelWorkflow") || msg.Subject() != tc.subject {
+			t.Errorf("%s: record %s on %s", tc.right, msg.Data(), msg.Subject())
+		}
+	}
 }
