@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file headgate/policy/v1/policy.proto.
  */
 export const file_headgate_policy_v1_policy: GenFile = /*@__PURE__*/
-  fileDesc("Ch9oZWFkZ2F0ZS9wb2xpY3kvdjEvcG9saWN5LnByb3RvEhJoZWFkZ2F0ZS5wb2xpY3kudjEitQMKBlBvbGljeRINCgVyaWdodBgBIAEoCRI1Cgx0ZW5hbnRfc2NvcGUYAiABKA4yHy5oZWFkZ2F0ZS5wb2xpY3kudjEuVGVuYW50U2NvcGUSEAoIdXBzdHJlYW0YAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVhdWRpdBgFIAEoCBIWCg5yZXNvdXJjZV9maWVsZBgGIAEoCRIUCgx0ZW5hbnRfZmllbGQYByABKAkSHQoVaWRlbXBvdGVuY3lfa2V5X2ZpZWxkGAggASgJEhEKCWFub255bW91cxgJIAEoCBIWCg5ldmVudF9pZF9maWVsZBgKIAEoCRIUCgxyZXN1bWVfZmllbGQYCyABKAkSEgoKbm9kZV9maWVsZBgMIAEoCRIuCghwcmlvcml0eRgNIAEoDjIcLmhlYWRnYXRlLnBvbGljeS52MS5Qcmlvcml0eRIbChNyZXNvdXJjZV9wYXJ0X2ZpZWxkGA4gASgJEhMKC25vZGVfcmlnaHRzGA8gAygJEhQKDHJlYXNvbl9maWVsZBgQIAEoCSpeCghQcmlvcml0eRIYChRQUklPUklUWV9VTlNQRUNJRklFRBAAEhAKDFBSSU9SSVRZX0xPVxABEhMKD1BSSU9SSVRZX05PUk1BTBACEhEKDVBSSU9SSVRZX0hJR0gQAypfCgtUZW5hbnRTY29wZRIcChhURU5BTlRfU0NPUEVfVU5TUEVDSUZJRUQQABIXChNURU5BTlRfU0NPUEVfVEVOQU5UEAESGQoVVEVOQU5UX1NDT1BFX1BMQVRGT1JNEAI6VAoGcG9saWN5Eh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMY1Y0DIAEoCzIaLmhlYWRnYXRlLnBvbGljeS52MS5Qb2xpY3lSBnBvbGljeWIGcHJvdG8z", [file_google_protobuf_descriptor, file_google_protobuf_duration]);
+  fileDesc("Ch9oZWFkZ2F0ZS9wb2xpY3kvdjEvcG9saWN5LnByb3RvEhJoZWFkZ2F0ZS5wb2xpY3kudjEi3QMKBlBvbGljeRINCgVyaWdodBgBIAEoCRI1Cgx0ZW5hbnRfc2NvcGUYAiABKA4yHy5oZWFkZ2F0ZS5wb2xpY3kudjEuVGVuYW50U2NvcGUSEAoIdXBzdHJlYW0YAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVhdWRpdBgFIAEoCBIWCg5yZXNvdXJjZV9maWVsZBgGIAEoCRIUCgx0ZW5hbnRfZmllbGQYByABKAkSHQoVaWRlbXBvdGVuY3lfa2V5X2ZpZWxkGAggASgJEhEKCWFub255bW91cxgJIAEoCBIWCg5ldmVudF9pZF9maWVsZBgKIAEoCRIUCgxyZXN1bWVfZmllbGQYCyABKAkSEgoKbm9kZV9maWVsZBgMIAEoCRIuCghwcmlvcml0eRgNIAEoDjIcLmhlYWRnYXRlLnBvbGljeS52MS5Qcmlvcml0eRIbChNyZXNvdXJjZV9wYXJ0X2ZpZWxkGA4gASgJEhMKC25vZGVfcmlnaHRzGA8gAygJEhQKDHJlYXNvbl9maWVsZBgQIAEoCRImCgRldGFnGBQgASgLMhguaGVhZGdhdGUucG9saWN5LnYxLkVUYWciHAoERVRhZxIUCgxleGNlcHRfZmllbGQYASABKAkqXgoIUHJpb3JpdHkSGAoUUFJJT1JJVFlfVU5TUEVDSUZJRUQQABIQCgxQUklPUklUWV9MT1cQARITCg9QUklPUklUWV9OT1JNQUwQAhIRCg1QUklPUklUWV9ISUdIEAMqXwoLVGVuYW50U2NvcGUSHAoYVEVOQU5UX1NDT1BFX1VOU1BFQ0lGSUVEEAASFwoTVEVOQU5UX1NDT1BFX1RFTkFOVBABEhkKFVRFTkFOVF9TQ09QRV9QTEFURk9STRACOlQKBnBvbGljeRIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNWNAyABKAsyGi5oZWFkZ2F0ZS5wb2xpY3kudjEuUG9saWN5UgZwb2xpY3liBnByb3RvMw", [file_google_protobuf_descriptor, file_google_protobuf_duration]);
 
 /**
  * Policy says who may call a method, where it goes and for how long.
@@ -154,6 +154,15 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
    * @generated from field: string reason_field = 16;
    */
   reasonField: string;
+
+  /**
+   * Answers of the method's GET paths have an entity tag (RFC 9110 §8.8.3), and a request
+   * whose If-None-Match has it is answered 304 without a body. Only a unary method without
+   * side effects can have it. Absent: answers have none.
+   *
+   * @generated from field: headgate.policy.v1.ETag etag = 20;
+   */
+  etag?: ETag | undefined;
 };
 
 /**
@@ -162,6 +171,28 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
  */
 export const PolicySchema: GenMessage<Policy> = /*@__PURE__*/
   messageDesc(file_headgate_policy_v1_policy, 0);
+
+/**
+ * ETag describes how the entity tag of an answer is made.
+ *
+ * @generated from message headgate.policy.v1.ETag
+ */
+export type ETag = Message<"headgate.policy.v1.ETag"> & {
+  /**
+   * The answer field (proto name) that the tag does not depend on, such as a position that
+   * changes although the rest of the answer does not. Empty: there is none.
+   *
+   * @generated from field: string except_field = 1;
+   */
+  exceptField: string;
+};
+
+/**
+ * Describes the message headgate.policy.v1.ETag.
+ * Use `create(ETagSchema)` to create a new message.
+ */
+export const ETagSchema: GenMessage<ETag> = /*@__PURE__*/
+  messageDesc(file_headgate_policy_v1_policy, 1);
 
 /**
  * Priority says which calls are refused first when the gateway fills up.
