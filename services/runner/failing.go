@@ -16,41 +16,46 @@ const (
 	// the longest wait for another attempt and that attempt. One that has become a dead letter,
 	// or is another runner's by now, has no further attempt here.
 	failureKept = longestRetry + workTimeout + time.Minute
-	// maxFailing bounds the failing instances that are tracked.
-	maxFailing = 4096
+	// maxFailing bounds the failing instances of one tenant that are tracked, so that no tenant
+	// hides those of another.
+	maxFailing = 1024
 )
 
 // failing tracks the instances whose last attempt failed and that will be tried again. Its
 // methods may be called concurrently.
 type failing struct {
 	mu    sync.Mutex
-	known map[failingKey]failure
+	known map[contextkit.TenantID]map[failingKey]failure // no tenant without an instance
 }
 
-type failingKey struct {
-	tenant       contextkit.TenantID
-	workflow, id string
-}
+// failingKey names an instance of a tenant.
+type failingKey struct{ workflow, id string }
 
 // failure is when an instance failed first and last, in a row.
 type failure struct{ first, last time.Time }
 
 // note records how an attempt at an instance ended.
 func (f *failing) note(i *instance, failed bool, now time.Time) {
-	key := failingKey{i.tenant, i.Workflow, i.ID}
+	key := failingKey{i.Workflow, i.ID}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before, known := f.known[key]
+	known := f.known[i.tenant]
+	before, again := known[key]
 	switch {
 	case !failed:
-		delete(f.known, key)
-	case known:
-		f.known[key] = failure{before.first, now}
-	case len(f.known) < maxFailing:
-		if f.known == nil {
-			f.known = map[failingKey]failure{}
+		delete(known, key)
+		if len(known) == 0 {
+			delete(f.known, i.tenant)
 		}
-		f.known[key] = failure{now, now}
+	case again:
+		known[key] = failure{before.first, now}
+	case known == nil:
+		if f.known == nil {
+			f.known = map[contextkit.TenantID]map[failingKey]failure{}
+		}
+		f.known[i.tenant] = map[failingKey]failure{key: {now, now}}
+	case len(known) < maxFailing:
+		known[key] = failure{now, now}
 	}
 }
 
@@ -65,16 +70,20 @@ type tenantCount struct {
 func (f *failing) counts(n int, now time.Time) (total, stuck int, most []tenantCount) {
 	f.mu.Lock()
 	tenants := map[string]int{}
-	for key, one := range f.known {
-		if now.Sub(one.last) > failureKept {
-			delete(f.known, key)
+	for tenant, known := range f.known {
+		for key, one := range known {
+			if now.Sub(one.last) > failureKept {
+				delete(known, key)
+			} else if now.Sub(one.first) >= stuckAfter {
+				stuck++
+			}
+		}
+		if len(known) == 0 {
+			delete(f.known, tenant)
 			continue
 		}
-		total++
-		tenants[key.tenant.String()]++
-		if now.Sub(one.first) >= stuckAfter {
-			stuck++
-		}
+		total += len(known)
+		tenants[tenant.String()] = len(known)
 	}
 	f.mu.Unlock()
 	return total, stuck, mostOf(tenants, n)

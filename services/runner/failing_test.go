@@ -37,5 +37,19 @@ func TestFailing_CountsFailingAndStuckInstances(t *testing.T) {
 	for i := range 2 * maxFailing {
 		f.note(one("acme", fmt.Sprint(i)), true, later)
 	}
-	check("memory is bounded", later, maxFailing, 0, fmt.Sprintf("[{acme %d}]", maxFailing))
+	check("each tenant's memory is bounded", later, maxFailing, 0, fmt.Sprintf("[{acme %d}]", maxFailing))
+	for _, id := range []string{"b", "c"} {
+		f.note(one("globex", id), true, later)
+	}
+	check("a tenant with many hides no other", later, maxFailing+2, 0, fmt.Sprintf("[{acme %d} {globex 2}]", maxFailing))
+	f.note(one("globex", "b"), false, later)
+	f.note(one("globex", "c"), false, later)
+	f.note(one("hooli", "never failed"), false, later)
+	if len(f.known) != 1 {
+		t.Errorf("%d tenants, want 1: those whose instances have succeeded take no memory", len(f.known))
+	}
+	check("acme has no attempt any more", later.Add(failureKept+time.Second), 0, 0, "[]")
+	if len(f.known) != 0 {
+		t.Errorf("%d tenants, want none", len(f.known))
+	}
 }

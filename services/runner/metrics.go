@@ -23,14 +23,14 @@ var (
 	deadLettersMetric     = prometheus.NewDesc("headgate_dead_letters", "Dead letters of all tenants: work that was given up and waits for an operator.", nil, nil)
 	tenantLettersMetric   = prometheus.NewDesc("headgate_tenant_dead_letters", "Dead letters of the ten tenants with most.", []string{"tenant"}, nil)
 	workflowsWaiting      = prometheus.NewDesc("headgate_workflows_waiting", "Workflow instances of all tenants that wait for a time, or whose time has come and that no runner has driven on yet.", nil, nil)
-	workflowsFailing      = prometheus.NewDesc("headgate_workflows_failing", "Workflow instances whose last attempt at this runner failed and that are tried again.", nil, nil)
+	workflowsFailing      = prometheus.NewDesc("headgate_workflows_failing", "Workflow instances whose last attempt at this runner failed and that are tried again; at most 1,024 of a tenant are counted.", nil, nil)
 	workflowsStuck        = prometheus.NewDesc("headgate_workflows_stuck", "Failing workflow instances that have failed for five minutes or longer.", nil, nil)
 	workflowsPostponed    = prometheus.NewDesc("headgate_workflows_postponed", "Workflow instances of all tenants whose next attempt is scheduled.", nil, nil)
 	postponedHeld         = prometheus.NewDesc("headgate_workflow_retries_held_total", "Attempts that failed and stay in work, because their tenant has as many scheduled retries as it may.", nil, nil)
 	receiversOpen         = prometheus.NewDesc("headgate_webhook_receivers_open", "Receivers of webhooks that fail: their breaker does not admit every call.", nil, nil)
 	webhooksHeld          = prometheus.NewDesc("headgate_webhooks_held_total", "Webhooks that were not called, because the receiver's breaker was open or its places were taken; they are tried again.", nil, nil)
 	handedBackMetric      = prometheus.NewDesc("headgate_triggers_handed_back_total", "Times that a trigger was handed back since it was decided by a model that this runner does not use yet.", nil, nil)
-	tenantWorkflowsMetric = prometheus.NewDesc("headgate_tenant_workflows_failing", "Failing workflow instances of the ten tenants with most.", []string{"tenant"}, nil)
+	tenantWorkflowsMetric = prometheus.NewDesc("headgate_tenant_workflows_failing", "Failing workflow instances of the ten tenants with most; at most 1,024 of a tenant are counted.", []string{"tenant"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
