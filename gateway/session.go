@@ -134,7 +134,9 @@ func (c *Call) mayLearn(field string, tenant contextkit.TenantID) error {
 	return c.denyTenant(fmt.Sprintf("%s: the credential is not for this tenant, and lacks the right %q", field, rightFleet))
 }
 
-// decide says what the pipeline's stages would, in their order.
+// decide returns the decision of the pipeline's stages, in their order. Of a method with rights that
+// its node checks (node_rights) the reason names those that the principal lacks for the resource: only
+// the node knows whether the call needs them.
 func (s session) decide(method *policy.Method, principal *auth.Principal, tenant contextkit.TenantID, resource string) (bool, string) {
 	switch {
 	case method.Anonymous:
@@ -149,18 +151,24 @@ func (s session) decide(method *policy.Method, principal *auth.Principal, tenant
 		return false, "the credential is not for tenant " + tenant.String()
 	case method.Tenant && s.suspended(tenant, principal) != "":
 		return false, "the tenant is suspended"
-	case method.ResourcePath != nil && !allowsNamed(method, principal, resource):
+	case method.ResourcePath != nil && !allowsNamed(method, principal, method.Right, resource):
 		return false, fmt.Sprintf("the right %q is narrowed to other resources", method.Right)
 	}
-	return true, "the right " + strings.TrimSuffix(method.Right+":"+resource, ":") + " is held, and the tenant is the caller's"
+	reason := "the right " + strings.TrimSuffix(method.Right+":"+resource, ":") + " is held, and the tenant is the caller's"
+	for _, action := range method.NodeRights {
+		if !allowsNamed(method, principal, action, resource) {
+			reason += fmt.Sprintf("; but the right %q is missing for it: the node denies the call if it needs it", action)
+		}
+	}
+	return true, reason
 }
 
-// allowsNamed reports whether the principal may act on a resource that is named as in rights:
-// RESOURCE, or RESOURCE.PART where the method's policy has parts.
-func allowsNamed(method *policy.Method, principal *auth.Principal, resource string) bool {
+// allowsNamed reports whether the principal may do the action to a resource that is named as in
+// rights: RESOURCE, or RESOURCE.PART where the method's policy has parts.
+func allowsNamed(method *policy.Method, principal *auth.Principal, action, resource string) bool {
 	if method.PartField == 0 {
-		return principal.Allows(method.Right, resource)
+		return principal.Allows(action, resource)
 	}
 	name, part, _ := strings.Cut(resource, ".")
-	return principal.AllowsPart(method.Right, []byte(name), []byte(part))
+	return principal.AllowsPart(action, []byte(name), []byte(part))
 }

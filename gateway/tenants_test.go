@@ -114,6 +114,28 @@ func TestTheSessionSaysWhoCallsAndWhoMayCallWhat(t *testing.T) {
 			t.Errorf("%+v: the pipeline says %v", c, called)
 		}
 	}
+	// The rights that the node checks are named where they are missing.
+	for _, c := range []struct {
+		rights           []string
+		resource         string
+		allowed, missing bool
+	}{
+		{[]string{"command.submit"}, "transfer.complete", true, true},
+		{[]string{"command.submit"}, "", true, true},
+		{[]string{"command.submit:transfer.complete", "command.internal:transfer.fail"}, "transfer.complete", true, true},
+		{[]string{"command.submit", "command.internal:transfer.complete"}, "transfer", true, true},
+		{[]string{"command.submit", "command.internal:transfer.complete"}, "transfer.complete", true, false},
+		{[]string{"command.submit", "command.internal:transfer"}, "transfer.complete", true, false},
+		{[]string{"command.submit", "command.internal"}, "transfer.complete", true, false},
+		{[]string{"command.internal"}, "transfer.complete", false, false},
+	} {
+		for _, method := range []string{"Submit", "SubmitBatch"} {
+			decided, err := client.Decide(as(), &gatewayv1.DecideRequest{Procedure: "/aggregate.gateway.v1.CommandService/" + method, Tenants: []string{"acme"}, Rights: c.rights, Resource: c.resource})
+			if err != nil || decided.GetAllowed() != c.allowed || strings.Contains(decided.GetReason(), `"command.internal" is missing`) != c.missing {
+				t.Errorf("%s %+v: %v, %v", method, c, decided, err)
+			}
+		}
+	}
 	if decided, err := client.Decide(as(), &gatewayv1.DecideRequest{Procedure: "/no.Such/Method"}); err != nil || decided.GetAllowed() {
 		t.Errorf("%v, %v", decided, err)
 	}

@@ -403,7 +403,8 @@ func (x *DecideRequest) GetResource() string {
 // DecideResponse is the decision.
 type DecideResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether the call would be let through.
+	// Whether the gateway admits the call. The node may still deny it for lack of a right that
+	// only the node checks: the reason names such rights that the caller lacks.
 	Allowed bool `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// The rule that decides, in words.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`

@@ -228,7 +228,8 @@ export const DecideRequestSchema: GenMessage<DecideRequest> = /*@__PURE__*/
  */
 export type DecideResponse = Message<"gateway.v1.DecideResponse"> & {
   /**
-   * Whether the call would be let through.
+   * Whether the gateway admits the call. The node may still deny it for lack of a right that
+   * only the node checks: the reason names such rights that the caller lacks.
    *
    * @generated from field: bool allowed = 1;
    */
