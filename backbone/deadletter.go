@@ -35,7 +35,7 @@ type LetterOrigin struct {
 // id returns the message id of the letter: one that is stored again, because its acknowledgement
 // was lost, is not stored twice, and one of a later failure has another id.
 func (o LetterOrigin) id(event Event) string {
-	return fmt.Sprintf("%s/%s/%s/%s/%d", o.Work, event.ID, o.Workflow, o.Instance, o.Revision)
+	return fmt.Sprintf("%s/%s/%s/%s/%d", o.Work, event.UniqueID(), o.Workflow, o.Instance, o.Revision)
 }
 
 // DeadLetter stores an event that work could not be done for, with its origin and its cause.
@@ -67,6 +67,9 @@ type Letter struct {
 	Sequence uint64
 	// Event is the event that the work was for; its own sequence is not known.
 	Event Event
+	// Unreadable is why the event cannot be read, an [*UnreadableError], and nil if it can: an
+	// earlier version, or another program, has stored it. Event is incomplete then.
+	Unreadable error
 	// Cause is why the work could not be done.
 	Cause string
 	// Workflow and Instance name the workflow's instance that was given up; "": not known, as for
@@ -95,14 +98,15 @@ func ReadDeadLetter(ctx context.Context, js jetstream.JetStream, tenant contextk
 func deadLetters(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, from uint64, most int, each func(Letter) (bool, error)) error {
 	errEnough := errors.New("enough")
 	err := readBatches(ctx, js, StreamDeadLetters, DeadLetterSubject(tenant), from, most, func(msg *jetstream.RawStreamMsg) error {
-		event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
-		if err != nil {
-			return err
+		copied := Message{Subject: msg.Header.Get(deadLetterSubject), Header: msg.Header, Data: msg.Data, Sequence: msg.Sequence, Time: msg.Time}
+		event, unreadable := copied.read(true)
+		if unreadable != nil {
+			event.ID, event.Type = msg.Header.Get(ceID), msg.Header.Get(ceType)
+			_, event.AggregateType, event.AggregateID = copied.names()
 		}
 		event.Sequence = 0
 		more, err := each(Letter{
-			Sequence: msg.Sequence,
-			Event:    event,
+			Sequence: msg.Sequence, Event: event, Unreadable: unreadable,
 			Cause:    msg.Header.Get(deadLetterCause),
 			Workflow: msg.Header.Get(deadLetterWorkflow),
 			Instance: msg.Header.Get(deadLetterInstance),

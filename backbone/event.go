@@ -2,9 +2,6 @@ package backbone
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -78,9 +75,6 @@ const (
 // JetStream included.
 const eventHeaders = 23
 
-// ErrMalformedEvent is wrapped when a message in the journal is not an event.
-var ErrMalformedEvent = errors.New("malformed event")
-
 // message renders e for publication under ctx's contract.
 func (e Event) message(ctx context.Context, tenant contextkit.TenantID) (*nats.Msg, error) {
 	msg := &nats.Msg{Subject: EventSubject(tenant, e.AggregateType, e.AggregateID), Header: make(nats.Header, eventHeaders), Data: e.Data}
@@ -116,53 +110,6 @@ func (e Event) message(ctx context.Context, tenant contextkit.TenantID) (*nats.M
 		msg.Header.Set(ceFingerprint, e.Command.Fingerprint)
 	}
 	return msg, nil
-}
-
-// eventID returns the id of the event in a message of the journal: its own, or one made of its
-// place. The latter is hashed, since sequences tell how many events all tenants have.
-func eventID(header nats.Header, sequence uint64) string {
-	if id := header.Get(ceID); id != "" {
-		return id
-	}
-	sum := sha256.Sum256([]byte(StreamEvents + "/" + strconv.FormatUint(sequence, 10)))
-	return hex.EncodeToString(sum[:16])
-}
-
-// ParseEvent reads an event out of a message of the journal. An error wraps
-// [ErrMalformedEvent].
-func ParseEvent(header nats.Header, data []byte, sequence uint64) (Event, error) {
-	version, err := strconv.ParseInt(header.Get(ceVersion), 10, 64)
-	if err != nil || version < 1 {
-		return Event{}, fmt.Errorf("%w: %s %q at sequence %d", ErrMalformedEvent, ceVersion, header.Get(ceVersion), sequence)
-	}
-	dataVersion := 1
-	if text := header.Get(ceDataVersion); text != "" {
-		if dataVersion, err = strconv.Atoi(text); err != nil || dataVersion < 1 {
-			return Event{}, fmt.Errorf("%w: %s %q at sequence %d", ErrMalformedEvent, ceDataVersion, text, sequence)
-		}
-	}
-	at, err := time.Parse(time.RFC3339Nano, header.Get(ceTime))
-	if err != nil {
-		return Event{}, fmt.Errorf("%w: %s %q at sequence %d", ErrMalformedEvent, ceTime, header.Get(ceTime), sequence)
-	}
-	rc, err := contextkit.ExtractNATS(header)
-	if err != nil {
-		return Event{}, fmt.Errorf("%w: at sequence %d: %w", ErrMalformedEvent, sequence, err)
-	}
-	if rc.TenantID.IsZero() {
-		return Event{}, fmt.Errorf("%w: at sequence %d: no tenant", ErrMalformedEvent, sequence)
-	}
-	event := Event{
-		ID: header.Get(ceID), Type: header.Get(ceType),
-		AggregateType: header.Get(ceAggregateType), AggregateID: header.Get(ceAggregateID),
-		Version: version, Time: at, Data: data, DataVersion: dataVersion, Sequence: sequence, Context: rc,
-		Command: CommandRef{IdempotencyKey: header.Get(ceIdempotencyKey), Fingerprint: header.Get(ceFingerprint)},
-		Model:   parseModelRef(header.Get(ceModel)),
-	}
-	if event.Type == "" || event.AggregateType == "" || event.AggregateID == "" {
-		return Event{}, fmt.Errorf("%w: at sequence %d: type or aggregate is missing", ErrMalformedEvent, sequence)
-	}
-	return event, nil
 }
 
 // IsFirst reports whether a message of the journal is an aggregate's first event.

@@ -54,6 +54,8 @@ type Integrity struct {
 
 	reached chan Finding // what Reached has noted
 
+	unreadable unreadable // messages that are no events
+
 	mu      sync.Mutex
 	acked   Tail          // the last event that this process appended and JetStream acknowledged
 	changed chan struct{} // closed and replaced when the damage or the epoch changes
@@ -166,6 +168,7 @@ func (i *Integrity) beyond(ctx context.Context, noted Finding) error {
 func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) error {
 	ctx = contextkit.PlatformContext(ctx)
 	log = log.With().Str("stream", StreamEvents).Logger()
+	i.unreadable.begin(&log, scrub)
 	var (
 		running sync.WaitGroup
 		logged  = "" // the last logged damage
@@ -452,7 +455,7 @@ func (i *Integrity) eventAt(ctx context.Context, sequence uint64) (string, error
 	if msg == nil || err != nil {
 		return "", err
 	}
-	return eventID(msg.Header, msg.Sequence), nil
+	return messageID(msg.Header, msg.Sequence), nil
 }
 
 // set stores the outcome of a check.
@@ -483,6 +486,8 @@ var (
 func (i *Integrity) Describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- damageMetric
 	descriptions <- missingMetric
+	descriptions <- unreadableMetric
+	descriptions <- undeclaredMetric
 }
 
 // Collect implements [prometheus.Collector].
@@ -500,4 +505,5 @@ func (i *Integrity) Collect(metrics chan<- prometheus.Metric) {
 	metrics <- prometheus.MustNewConstMetric(damageMetric, prometheus.GaugeValue, gap, "gap")
 	metrics <- prometheus.MustNewConstMetric(damageMetric, prometheus.GaugeValue, end, "end")
 	metrics <- prometheus.MustNewConstMetric(missingMetric, prometheus.GaugeValue, missing)
+	i.unreadable.collect(metrics)
 }

@@ -245,31 +245,32 @@ const errCodeWrongLastSequenceConstant jetstream.ErrorCode = 10164
 // sequence from (1: all) on, for most of them at most (0: all). What was acknowledged
 // before the call is among them. It stops at each's first error and returns it. A version that
 // is missing in the order is missing in what the leader of the stream has, not in a replica
-// alone.
-func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, most int, each func(Event) error) error {
-	l := loading{js: j.js, subject: EventSubject(tenant, aggregateType, aggregateID), next: max(from, 1), left: cmp.Or(most, math.MaxInt), each: each}
+// alone. A message that is no event is an [*UnreadableError], unless an operator has declared it
+// no event: then pass is called for it.
+func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, most int, each func(Event) error, pass ...func(*UnreadableError)) error {
+	l := loading{journal: j, subject: EventSubject(tenant, aggregateType, aggregateID), next: max(from, 1), left: cmp.Or(most, math.MaxInt), each: each, pass: pass}
 	return j.While(ctx, func(ctx context.Context) error { return l.read(ctx, math.MaxUint64) })
 }
 
 // LoadAll is Load for all events from a sequence on, and returns the sequence and version of the
-// aggregate's last event, whether it is among them or before; zeros: the aggregate has no events,
-// or its last one cannot be read, see [Journal.Count]. Error: [ErrUnreadable], beyond Load's.
-func (j *Journal) LoadAll(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, each func(Event) error) (last uint64, version int64, err error) {
-	l := loading{js: j.js, subject: EventSubject(tenant, aggregateType, aggregateID), next: max(from, 1), left: math.MaxInt, each: each}
+// aggregate's last message, whether it is among them or before; zeros: the aggregate has no
+// messages, or its last one cannot be read, see [Journal.Count]. Error: [ErrUnreadable], beyond Load's.
+func (j *Journal) LoadAll(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, each func(Event) error, pass ...func(*UnreadableError)) (last uint64, version int64, err error) {
+	l := loading{journal: j, subject: EventSubject(tenant, aggregateType, aggregateID), next: max(from, 1), left: math.MaxInt, each: each, pass: pass}
 	err = j.While(ctx, func(ctx context.Context) error {
 		msg, err := askLeader(ctx, j.js, StreamEvents, question{Last: l.subject})
 		if msg == nil || err != nil {
 			return err
 		}
-		event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
-		if err != nil {
-			return err
+		event, err := ReadEvent(RawMessage(msg))
+		last, version = msg.Sequence, event.Version
+		if fault, ok := errors.AsType[*UnreadableError](err); ok {
+			version = fault.Version
 		}
-		last, version = event.Sequence, event.Version
 		switch {
 		case last < l.next:
 			return nil
-		case last == l.next, from <= 1 && version == 1:
+		case err == nil && (last == l.next || from <= 1 && version == 1):
 			return each(event) // there are no others
 		}
 		return l.read(ctx, last)
@@ -282,30 +283,31 @@ var ErrUnreadable = errors.New("an event of the aggregate cannot be read")
 
 // loading reads the events of an aggregate in order.
 type loading struct {
-	js      jetstream.JetStream
+	journal *Journal
 	subject string
 	next    uint64 // the sequence to go on at
 	left    int
-	version int64 // of the last event that was read, 0: of none
+	chain   Chain // of the events that were read
 	each    func(Event) error
+	pass    []func(*UnreadableError) // are called for messages that were declared no events
 }
 
 // read reads events up to the sequence last, or all of them without knowing the last.
 func (l *loading) read(ctx context.Context, last uint64) error {
 	leader := false // the leader is asked for the rest, one by one
 	for asked := 1; l.left > 0 && l.next <= last; asked++ {
-		msg, err := askLeader(ctx, l.js, StreamEvents, question{From: l.next, Subject: l.subject})
+		msg, err := askLeader(ctx, l.journal.js, StreamEvents, question{From: l.next, Subject: l.subject})
 		if msg == nil && err == nil && last != math.MaxUint64 {
 			return ErrUnreadable
 		}
 		if msg == nil || err != nil {
 			return err
 		}
-		if err := l.take(msg, false); err != nil {
+		if err := l.take(ctx, msg, false); err != nil {
 			return err
 		}
 		if asked >= fewEvents && l.left > 0 && l.next <= last && !leader { // there may be many: replicas have most of them
-			err := readBatchesWithin(ctx, l.js, StreamEvents, l.subject, l.next, l.left, fewSilences, func(msg *jetstream.RawStreamMsg) error { return l.take(msg, true) })
+			err := readBatchesWithin(ctx, l.journal.js, StreamEvents, l.subject, l.next, l.left, fewSilences, func(msg *jetstream.RawStreamMsg) error { return l.take(ctx, msg, true) })
 			if leader = errors.Is(err, errReplicaGap) || errors.Is(err, errSilent); err != nil && !leader {
 				return err
 			}
@@ -314,15 +316,29 @@ func (l *loading) read(ctx context.Context, last uint64) error {
 	return nil
 }
 
-func (l *loading) take(msg *jetstream.RawStreamMsg, replica bool) error {
-	event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
-	if err != nil {
-		return err
+func (l *loading) take(ctx context.Context, msg *jetstream.RawStreamMsg, replica bool) error {
+	event, err := ReadEvent(RawMessage(msg))
+	if fault, ok := errors.AsType[*UnreadableError](err); ok {
+		l.journal.Unreadable(fault)
+		declared, err := l.journal.Declared(ctx, fault)
+		if err != nil {
+			return err
+		}
+		if !declared {
+			return fault
+		}
+		l.next = msg.Sequence + 1
+		l.chain.Pass(fault.Version)
+		for _, pass := range l.pass {
+			pass(fault)
+		}
+		return nil
 	}
-	if replica && event.Version > l.version+1 {
+	if replica && event.Version > l.chain.Version && !l.chain.Continues(event.Version) {
 		return errReplicaGap
 	}
-	l.next, l.left, l.version = msg.Sequence+1, l.left-1, event.Version
+	l.next, l.left = msg.Sequence+1, l.left-1
+	l.chain.Next(event.Version)
 	return l.each(event)
 }
 
@@ -442,14 +458,14 @@ func (j *Journal) Last(ctx context.Context, tenant contextkit.TenantID) (uint64,
 	return msg.Sequence, nil
 }
 
-// Event returns the tenant's event with a sequence, and false if the journal has none there. An
-// error wraps [ErrMalformedEvent] if the message there is no event.
+// Event returns the tenant's event with a sequence, and false if the journal has none there. The
+// error is an [*UnreadableError] if the message there is no event.
 func (j *Journal) Event(ctx context.Context, tenant contextkit.TenantID, sequence uint64) (Event, bool, error) {
 	msg, err := askLeader(ctx, j.js, StreamEvents, question{From: sequence, Subject: TenantEvents(tenant)})
 	if err != nil || msg == nil || msg.Sequence != sequence {
 		return Event{}, false, err
 	}
-	event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
+	event, err := ReadEvent(RawMessage(msg))
 	return event, err == nil, err
 }
 

@@ -370,26 +370,6 @@ func TestANodesSecretIsEveryNodesSecret(t *testing.T) {
 	}
 }
 
-func FuzzParseEvent(f *testing.F) {
-	f.Add("3", "2026-01-02T03:04:05Z", "acme", "deposited")
-	f.Add("-1", "yesterday", "*", "")
-	f.Fuzz(func(t *testing.T, version, at, tenant, eventType string) {
-		event, err := backbone.ParseEvent(nats.Header{
-			"ce-aggregateversion": {version}, "ce-time": {at}, "tenant-id": {tenant}, "ce-type": {eventType},
-			"ce-aggregatetype": {"wallet"}, "ce-aggregateid": {"w"}, "ce-future": {"ignored"},
-		}, nil, 1)
-		if err != nil {
-			if !errors.Is(err, backbone.ErrMalformedEvent) {
-				t.Fatalf("err = %v, want ErrMalformedEvent", err)
-			}
-			return
-		}
-		if event.Version < 1 || event.Type == "" || event.Context.TenantID.IsZero() {
-			t.Fatalf("accepted %+v", event)
-		}
-	})
-}
-
 func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {
 	t.Parallel()
 	journal, js := openJournal(t)

@@ -38,6 +38,7 @@ func (s *scrubber) turn(ctx context.Context) error {
 	var (
 		gaps        []Gap
 		count, size int
+		unreadable  []error
 	)
 	errEnough := errors.New("enough")
 	next := s.next
@@ -46,6 +47,9 @@ func (s *scrubber) turn(ctx context.Context) error {
 			gaps = append(gaps, Gap{next, msg.Sequence - 1})
 		}
 		next, count, size = msg.Sequence+1, count+1, size+len(msg.Data)
+		if _, err := ReadEvent(RawMessage(msg)); err != nil {
+			unreadable = append(unreadable, err)
+		}
 		if size >= scrubBytes {
 			return errEnough
 		}
@@ -61,13 +65,34 @@ func (s *scrubber) turn(ctx context.Context) error {
 	if err != nil && !errors.Is(err, errEnough) {
 		return err
 	}
+	if err := s.list(ctx, unreadable); err != nil {
+		return err
+	}
 	s.next = next
 	if count < scrubMessages && size < scrubBytes {
 		s.next = 1 // that was the end
+		s.unreadable.read()
 	}
 	for _, gap := range gaps {
 		if err := s.record(ctx, gap); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// list notes messages that are no events, but those that operators have declared no events.
+func (s *scrubber) list(ctx context.Context, found []error) error {
+	if len(found) == 0 {
+		return nil
+	}
+	declared, err := declaredIn(ctx, s.js)
+	if err != nil {
+		return err
+	}
+	for _, err := range found {
+		if e, ok := errors.AsType[*UnreadableError](err); ok && !declared(e) {
+			s.unreadable.find(e)
 		}
 	}
 	return nil

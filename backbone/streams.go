@@ -45,6 +45,7 @@ const (
 	BucketCursors     = "cursors"     // tenant → how far the tenant's triggers are taken, and by which runner
 	BucketSkips       = "skips"       // tenant.view definition.event → a decision to make the view without the event
 	BucketJournal     = "journal"     // the record of the journal outside its stream, to notice losses
+	BucketNonEvents   = "nonevents"   // tenant.sequence → an operator's decision that a message of the journal is no event
 )
 
 const (
@@ -180,6 +181,7 @@ func buckets() []jetstream.StreamConfig {
 		bucket(BucketCursors, 1, 0),
 		bucket(BucketSkips, 1, 0),
 		bucket(BucketJournal, 1, 0),
+		bucket(BucketNonEvents, 1, 0),
 		bucket(BucketPlacement, 1, 0),
 		bucket(BucketTenants, 1, 0),
 		bucket(BucketModels, modelHistory, 0),

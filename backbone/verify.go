@@ -30,6 +30,8 @@ type JournalReport struct {
 	// Gaps are the sequences that cannot be read, and Accepted those of them whose loss an
 	// operator has accepted, which Gaps does not have.
 	Gaps, Accepted []Gap
+	// NonEvents is the number of messages that operators have declared no events.
+	NonEvents int
 	// Faults are the aggregates whose versions have gaps, the snapshots that the journal ends
 	// before, and the messages that are no events, as texts; More is how many are not listed.
 	Faults []string
@@ -63,6 +65,10 @@ func VerifyJournal(ctx context.Context, js jetstream.JetStream) (*JournalReport,
 		return nil, fmt.Errorf("backbone: verify the journal: %w", err)
 	}
 	report, newest := &JournalReport{Damage: health.Damage()}, map[string]verified{}
+	declared, err := declaredIn(ctx, js)
+	if err != nil {
+		return nil, fmt.Errorf("backbone: verify the journal: %w", err)
+	}
 	next, last := uint64(1), stream.CachedInfo().State.LastSeq
 	take := func(msg *jetstream.RawStreamMsg) error {
 		if msg.Sequence > last {
@@ -72,7 +78,7 @@ func VerifyJournal(ctx context.Context, js jetstream.JetStream) (*JournalReport,
 			report.Gaps = append(report.Gaps, Gap{next, msg.Sequence - 1})
 		}
 		next = msg.Sequence + 1
-		report.verify(newest, msg)
+		report.verify(newest, msg, declared)
 		return nil
 	}
 	for next <= last {
@@ -122,23 +128,32 @@ var errVerified = errors.New("verified")
 
 // verified is how far an aggregate was read.
 type verified struct {
-	version  int64
+	Chain
+
 	sequence uint64
 }
 
 // verify checks that a message continues its aggregate's versions.
-func (r *JournalReport) verify(newest map[string]verified, msg *jetstream.RawStreamMsg) {
+func (r *JournalReport) verify(newest map[string]verified, msg *jetstream.RawStreamMsg, declared func(*UnreadableError) bool) {
 	r.Events++
-	event, err := ParseEvent(msg.Header, msg.Data, msg.Sequence)
-	if err != nil {
-		r.fault("sequence %d of %s: %v", msg.Sequence, msg.Subject, err)
+	name := strings.TrimPrefix(msg.Subject, "events.")
+	before := newest[name]
+	event, err := ReadEvent(RawMessage(msg))
+	if e, ok := errors.AsType[*UnreadableError](err); ok {
+		if declared(e) {
+			r.NonEvents++
+		} else {
+			r.fault("subject %s: %v", msg.Subject, err)
+		}
+		before.Pass(e.Version)
+		newest[name] = verified{before.Chain, msg.Sequence} // a snapshot may be of after it
 		return
 	}
-	name := strings.TrimPrefix(msg.Subject, "events.")
-	if before := newest[name]; event.Version != before.version+1 {
-		r.fault("aggregate %s: version %d at sequence %d follows version %d", name, event.Version, msg.Sequence, before.version)
+	if !before.Continues(event.Version) {
+		r.fault("aggregate %s: version %d at sequence %d follows version %d", name, event.Version, msg.Sequence, before.Version)
 	}
-	newest[name] = verified{event.Version, msg.Sequence}
+	before.Next(event.Version)
+	newest[name] = verified{before.Chain, msg.Sequence}
 }
 
 // snapshots compares the aggregates' snapshots with their events.
@@ -157,7 +172,7 @@ func (r *JournalReport) snapshots(ctx context.Context, js jetstream.JetStream, n
 		has := newest[name]
 		newest[name] = has // its tenant counts
 		if has.sequence < snapshot.Sequence {
-			r.fault("aggregate %s: the journal ends at version %d, before its snapshot of version %d", name, has.version, snapshot.Version)
+			r.fault("aggregate %s: the journal ends at version %d, before its snapshot of version %d", name, has.Version, snapshot.Version)
 		}
 		return nil
 	})

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -199,6 +200,26 @@ const idLength = 36
 func NewID() string {
 	var text [idLength]byte
 	return string(appendID(text[:0], time.Now()))
+}
+
+// IsNewID reports whether s has the form of what [NewID] returns.
+func IsNewID(s string) bool {
+	if len(s) != idLength || s[14] != '7' || !strings.ContainsRune("89ab", rune(s[19])) {
+		return false
+	}
+	for i := range len(s) {
+		switch i {
+		case 8, 13, 18, 23:
+			if s[i] != '-' {
+				return false
+			}
+		default:
+			if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func appendID(to []byte, now time.Time) []byte {

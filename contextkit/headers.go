@@ -58,9 +58,9 @@ const (
 // DNS label's 63. 128 holds a UUID, a ULID or a trace id with a prefix.
 const MaxIDLength = 128
 
-// validID reports whether s may travel as an identifier: an RFC 9110 token, so
+// ValidID reports whether s may travel as an identifier: an RFC 9110 token, so
 // that no value can break out of a header, a log line or a subject.
-func validID(s string) bool {
+func ValidID(s string) bool {
 	if s == "" || len(s) > MaxIDLength {
 		return false
 	}

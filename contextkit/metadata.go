@@ -213,7 +213,7 @@ func extractTenant(values []string) (TenantID, error) {
 
 // singleID returns the one usable value, or "" so that it is replaced.
 func singleID(values []string) string {
-	if len(values) != 1 || !validID(values[0]) {
+	if len(values) != 1 || !ValidID(values[0]) {
 		return ""
 	}
 	return values[0]

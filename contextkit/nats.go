@@ -2,6 +2,7 @@ package contextkit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/nats-io/nats.go"
@@ -35,27 +36,13 @@ func InjectNATS(ctx context.Context, header nats.Header) error {
 	return nil
 }
 
+// ErrForeignTenant says that a message names another tenant than its subject.
+var ErrForeignTenant = errors.New("the message names another tenant than its subject")
+
 // ExtractNATS reads the contract out of a message's headers, by the rules of
 // [Extract]. A message without a tenant is a platform message.
 func ExtractNATS(header nats.Header) (RequestContext, error) {
-	rc := RequestContext{
-		CorrelationID: natsID(header, NATSCorrelationID),
-		RequestID:     natsID(header, NATSRequestID),
-		CausationID:   natsID(header, NATSCausationID),
-		Depth:         parseDepth(header[NATSCausationDepth]),
-	}
-	if rc.CorrelationID == "" {
-		rc.CorrelationID = natsID(header, natsCorrelationIDFirst)
-	}
-	rc.Traceparent, rc.Tracestate = extractTrace(header[NATSTraceparent], header[NATSTracestate])
-	if values := header[NATSTraceID]; len(values) == 1 {
-		rc.TraceID, _ = ParseTraceID(values[0])
-	}
-	if rc.CorrelationID != "" && rc.RequestID != "" {
-		rc.place() // most events are read by what asks nobody
-	} else {
-		rc.complete()
-	}
+	rc := extractNATS(header, "")
 	switch values := header[NATSTenantID]; len(values) {
 	case 0:
 		rc.Platform = true
@@ -71,9 +58,50 @@ func ExtractNATS(header nats.Header) (RequestContext, error) {
 	return rc, nil
 }
 
+// ExtractNATSOf is [ExtractNATS] for a message whose subject names its tenant: its header may be
+// missing or empty, and must not name another one ([ErrForeignTenant]). correlation is its
+// correlation id if the headers have none.
+func ExtractNATSOf(header nats.Header, tenant TenantID, correlation string) (RequestContext, error) {
+	rc := extractNATS(header, correlation)
+	rc.TenantID = tenant
+	switch values := header[NATSTenantID]; {
+	case len(values) > 1:
+		return rc, fmt.Errorf("%s: %w", NATSTenantID, ErrDuplicateTenant)
+	case len(values) == 1 && values[0] != "" && values[0] != tenant.name:
+		return rc, fmt.Errorf("%w: %.80q and %q", ErrForeignTenant, values[0], tenant.name)
+	}
+	return rc, nil
+}
+
+// extractNATS reads what the headers have beside the tenant.
+func extractNATS(header nats.Header, correlation string) RequestContext {
+	rc := RequestContext{
+		CorrelationID: natsID(header, NATSCorrelationID),
+		RequestID:     natsID(header, NATSRequestID),
+		CausationID:   natsID(header, NATSCausationID),
+		Depth:         parseDepth(header[NATSCausationDepth]),
+	}
+	if rc.CorrelationID == "" {
+		rc.CorrelationID = natsID(header, natsCorrelationIDFirst)
+	}
+	if rc.CorrelationID == "" {
+		rc.CorrelationID = correlation
+	}
+	rc.Traceparent, rc.Tracestate = extractTrace(header[NATSTraceparent], header[NATSTracestate])
+	if values := header[NATSTraceID]; len(values) == 1 {
+		rc.TraceID, _ = ParseTraceID(values[0])
+	}
+	if rc.CorrelationID != "" && rc.RequestID != "" {
+		rc.place() // most events are read by what asks nobody
+	} else {
+		rc.complete()
+	}
+	return rc
+}
+
 func natsID(header nats.Header, key string) string {
 	values := header[key]
-	if len(values) != 1 || !validID(values[0]) {
+	if len(values) != 1 || !ValidID(values[0]) {
 		return ""
 	}
 	return values[0]

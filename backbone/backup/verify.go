@@ -164,7 +164,7 @@ func (r *restoring) chains(ctx context.Context, events Stream) error {
 				if err != nil {
 					continue // it is no event, which readers report
 				}
-				event, err := backbone.ParseEvent(header, m.data, m.sequence)
+				event, err := backbone.ReadEvent(backbone.Message{Subject: m.subject, Header: header, Data: m.data, Sequence: m.sequence, Time: m.time})
 				if err != nil {
 					continue
 				}

@@ -38,9 +38,9 @@ func newMessage(msg jetstream.Msg) (message, error) {
 // size estimates the memory of the message's event in bytes.
 func (m *message) size() int64 { return int64(len(m.data)) + eventBytes }
 
-// event reads the event.
+// event reads the event. An error is a [*backbone.UnreadableError].
 func (m *message) event() (backbone.Event, error) {
-	return backbone.ParseEvent(m.header, m.data, m.sequence)
+	return backbone.ReadEvent(backbone.Message{Subject: m.subject, Header: m.header, Data: m.data, Sequence: m.sequence, Time: m.time})
 }
 
 // tenant returns the tenant that the subject names (see [backbone.EventSubject]), "" if it names

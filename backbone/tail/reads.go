@@ -152,9 +152,11 @@ func (r *read) take(m *message) {
 	if r.over || m.sequence < r.next {
 		return
 	}
-	event, err := m.event()
+	event, err := m.event() // a message that is no event is passed over: the views have done so
 	if err == nil && m.sequence <= r.until {
 		err = r.each(event)
+	} else {
+		err = nil
 	}
 	r.next = m.sequence + 1
 	if err != nil || m.sequence >= r.until {

@@ -2,8 +2,11 @@ package tail
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/headgate/headgate/backbone"
 )
 
 // gatherTime bounds how long events wait for others that are known to come, to be applied
@@ -90,6 +93,14 @@ type filled struct {
 	bytes int64
 	last  uint64
 	err   error // of the event after the batch
+}
+
+// pass has a message passed over that is no event.
+func (f *filled) pass(sequence uint64) {
+	if passer, ok := f.batch.(Passer); ok {
+		passer.Pass(sequence)
+		f.count++
+	}
 }
 
 func (t *Tail) apply(ctx context.Context, s *Subscription) error {
@@ -183,10 +194,13 @@ func (t *Tail) fill(ctx context.Context, s *Subscription, applied <-chan struct{
 		for i := range taken {
 			m := &taken[i]
 			event, err := m.event()
-			if err == nil {
-				err = f.batch.Add(ctx, event)
+			if unreadable, ok := errors.AsType[*backbone.UnreadableError](err); ok {
+				t.journal.Unreadable(unreadable)
+				f.pass(m.sequence)
+				f.bytes, f.last = f.bytes+m.size(), m.sequence
+				continue
 			}
-			if err != nil {
+			if err := f.batch.Add(ctx, event); err != nil {
 				f.err = fmt.Errorf("event at sequence %d: %w", m.sequence, err)
 				return f
 			}

@@ -49,6 +49,13 @@ type Batch interface {
 	Apply(ctx context.Context) error
 }
 
+// Passer is a [Batch] that is also told of messages that are no events: see [backbone.ReadEvent].
+// They are never added.
+type Passer interface {
+	// Pass is called in the place of Add, in order.
+	Pass(sequence uint64)
+}
+
 // Options are a subscription's. Zero values select the defaults.
 type Options struct {
 	// Events and Bytes bound a batch; 2048 and 8 MiB by default. A batch has one event at least.

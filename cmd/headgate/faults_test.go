@@ -328,7 +328,7 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		event, err := backbone.ParseEvent(msg.Headers(), msg.Data(), meta.Sequence.Stream)
+		event, err := backbone.ReadEvent(backbone.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
 		if err != nil {
 			t.Fatal(err)
 		}

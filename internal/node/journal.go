@@ -45,6 +45,9 @@ func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 	for _, gap := range report.Accepted {
 		lines = append(lines, "missing, and accepted as lost by an operator: sequences "+gap.String())
 	}
+	if report.NonEvents > 0 {
+		lines = append(lines, fmt.Sprintf("messages that operators have declared no events: %d", report.NonEvents))
+	}
 	views, err := store.compareViews(ctx, js, report)
 	if err != nil {
 		return err

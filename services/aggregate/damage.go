@@ -66,7 +66,7 @@ func (s *Service) doubted(ctx context.Context, attempt int) bool {
 func (s *Service) absent(ctx context.Context, key aggregateKey, by rules, i *instance) error {
 	for attempt := 0; i.version == 0; attempt++ {
 		count, err := s.journal.Count(ctx, key.tenant, key.aggregateType, key.id)
-		if err != nil || count == 0 {
+		if err != nil || count <= uint64(len(i.passed)) {
 			return err
 		}
 		if attempt > 0 && !s.doubted(ctx, attempt) {
@@ -88,7 +88,7 @@ var errBehind = errors.New("the aggregate has further events")
 // or have events that cannot be read. errBehind: fold again first.
 func (s *Service) counted(ctx context.Context, key aggregateKey, i *instance) error {
 	count, err := s.journal.Count(ctx, key.tenant, key.aggregateType, key.id)
-	has := int64(count) //nolint:gosec // far below 2^63
+	has := int64(count) - i.beside //nolint:gosec // far below 2^63
 	if err != nil || has == i.version {
 		return err
 	}

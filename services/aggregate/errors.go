@@ -46,10 +46,13 @@ func asConnectError(err error) error {
 		storage   *backbone.StorageError
 		quota     *usage.QuotaError
 		damaged   *damagedError
+		unread    *unreadableError
 	)
 	switch {
 	case errors.As(err, &known):
 		return err
+	case errors.As(err, &unread):
+		return notAnEvent(unread)
 	case errors.As(err, &damaged), errors.Is(err, backbone.ErrEndMissing):
 		return dataLoss(err, damaged)
 	case errors.As(err, &payload):

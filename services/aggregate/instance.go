@@ -32,7 +32,10 @@ type instance struct {
 	known    event         // of a snapshot, also of another model
 	counted  int64         // events that the journal had when it had more than were folded
 	version  int64
-	sequence uint64    // of its last event
+	sequence uint64    // of its last event, or of a message after it that is passed over
+	passed   []passed  // messages that are no events, the oldest first
+	claimed  int64     // see [backbone.Chain]
+	beside   int64     // those of passed that version does not count
 	newest   time.Time // when its last event was
 	kept     int64     // version of the last snapshot
 	measured int64     // version whose size the cache knows
@@ -80,6 +83,7 @@ func (s *Service) release(key aggregateKey, i *instance) {
 // forget makes the next catchUp fold from the first event on.
 func (i *instance) forget() {
 	i.version, i.sequence, i.kept, i.state, i.measured = 0, 0, 0, model.Object{}, -1
+	i.passed, i.claimed, i.beside = nil, 0, 0
 	i.recent.Purge()
 	i.pages, i.chapters, i.binding, i.unkept = nil, nil, false, nil // folding again makes them again
 }
@@ -115,6 +119,9 @@ func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *insta
 			return nil
 		})
 	}
+	if err := s.confirmPassed(ctx, key, i); err != nil {
+		return err
+	}
 	known := event{max(i.version, i.known.version), max(i.sequence, i.known.sequence)}
 	var broken error
 	last, version, err := s.journal.LoadAll(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, func(event backbone.Event) error {
@@ -123,7 +130,7 @@ func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *insta
 			return broken
 		}
 		return s.settle(ctx, key, i)
-	})
+	}, i.pass)
 	switch {
 	case broken != nil:
 		i.forget()
@@ -139,7 +146,7 @@ func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *insta
 	if err == nil {
 		s.keep(ctx, key, i)
 	}
-	return err
+	return s.unreadable(key, err)
 }
 
 // event is an event's version and sequence.
@@ -161,14 +168,19 @@ func (i *instance) apply(ctx context.Context, key aggregateKey, by rules, event 
 
 // fold makes the next state of an event.
 func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event backbone.Event) error {
-	if event.Version != i.version+1 {
+	if !i.continues(event.Version) {
 		return &damagedError{key: key, from: min(i.version+1, event.Version), to: max(event.Version-1, i.version)}
 	}
 	data, err := by.Data(ctx, event.Type, event.DataVersion, event.Data)
 	if err != nil {
 		return fmt.Errorf("%w: at sequence %d: %w", backbone.ErrMalformedEvent, event.Sequence, err)
 	}
-	return i.evolve(ctx, by, event, data, key.meta(event.Version, event.Time, event.ID))
+	before := i.version
+	if err := i.evolve(ctx, by, event, data, key.meta(event.Version, event.Time, event.ID)); err != nil {
+		return err
+	}
+	i.beside -= event.Version - before - 1
+	return nil
 }
 
 // evolve makes the next state of an event whose data is there already.
@@ -207,13 +219,22 @@ func (s *Service) state(ctx context.Context, key aggregateKey, by rules, version
 	return i.state, i.version, s.absent(ctx, key, by, i)
 }
 
+// errReached says that a version was passed.
+var errReached = errors.New("the version is reached")
+
 // stateAt returns the state at version, or at the last version below, and the version reached.
 func (s *Service) stateAt(ctx context.Context, key aggregateKey, by rules, version int64) (model.Object, int64, error) {
 	for again := false; ; again = true {
 		at := newInstance()
 		err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, 1, int(version), func(event backbone.Event) error {
+			if event.Version > version && at.continues(event.Version) {
+				return errReached
+			}
 			return at.fold(ctx, key, by, event)
-		})
+		}, at.pass)
+		if err = s.unreadable(key, err); errors.Is(err, errReached) {
+			return at.state, version, nil // a message that is no event has the version
+		}
 		if err != nil || at.version == version || again {
 			return at.state, at.version, err
 		}

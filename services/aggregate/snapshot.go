@@ -48,6 +48,10 @@ type snapshot struct {
 	Pages []keptPage `json:"pages,omitempty"`
 	// Chapters are of the pages before those, the oldest first.
 	Chapters []uint64 `json:"chapters,omitempty"`
+	// Passed, Claimed and Beside are those of the instance.
+	Passed  []passed `json:"passed,omitempty"`
+	Claimed int64    `json:"claimed,omitempty"`
+	Beside  int64    `json:"beside,omitempty"`
 }
 
 func openSnapshots(js jetstream.JetStream) (*snapshots, error) {
@@ -80,6 +84,7 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 		return event{kept.Version, kept.Sequence}
 	}
 	i.version, i.sequence, i.kept, i.state = kept.Version, kept.Sequence, kept.Version, state
+	i.passed, i.claimed, i.beside = kept.Passed, kept.Claimed, kept.Beside
 	for _, name := range kept.Order {
 		i.recent.Add(name, kept.Recent[name])
 	}
@@ -121,6 +126,7 @@ func (s *Service) keep(ctx context.Context, key aggregateKey, i *instance) {
 		return
 	}
 	kept := snapshot{Format: snapshotFormat, Model: i.model, Epoch: i.epoch, Version: i.version, Sequence: i.sequence, State: state, Recent: map[string]answer{}, Order: i.recent.Keys(), Chapters: i.chapters}
+	kept.Passed, kept.Claimed, kept.Beside = i.passed, i.claimed, i.beside
 	for _, name := range kept.Order {
 		kept.Recent[name], _ = i.recent.Peek(name)
 	}

@@ -110,7 +110,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		}
 		return err
 	}
-	if i.version == 0 || i.model != sub.rules.revision || i.epoch != s.journal.Epoch() || i.sequence < i.known.sequence {
+	if i.version == 0 || i.model != sub.rules.revision || i.epoch != s.journal.Epoch() || i.sequence < i.known.sequence || len(i.passed) > 0 {
 		err = refresh()
 	} else {
 		pending, err = s.previous(ctx, sub, i, out)
@@ -327,7 +327,7 @@ func (s *Service) replay(ctx context.Context, key aggregateKey, known answer) (d
 		out.version, out.sequence = event.Version, event.Sequence
 		return nil
 	})
-	if err != nil {
+	if err = s.unreadable(key, err); err != nil {
 		return decision{}, err
 	}
 	if len(out.events) != known.Events {

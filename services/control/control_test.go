@@ -158,6 +158,8 @@ func (w *world) slowGateway(t *testing.T, id string, awake <-chan struct{}) {
 // controller is a control node in the test's process.
 type controller struct {
 	views      controlv1connect.ViewServiceClient
+	journal    controlv1connect.JournalServiceClient
+	integrity  *backbone.Integrity
 	fleet      controlv1connect.FleetServiceClient
 	placements controlv1connect.PlacementServiceClient
 	tenants    controlv1connect.TenantServiceClient
@@ -201,6 +203,7 @@ func (w *world) control(t *testing.T, id, step string) *controller {
 	c.fleet, c.placements, c.tenants = controlv1connect.NewFleetServiceClient(client), controlv1connect.NewPlacementServiceClient(client), controlv1connect.NewTenantServiceClient(client)
 	c.views = controlv1connect.NewViewServiceClient(client)
 	c.models, c.audit, c.timeline = controlv1connect.NewModelServiceClient(client), controlv1connect.NewAuditServiceClient(client), controlv1connect.NewTimelineServiceClient(client)
+	c.journal, c.integrity = controlv1connect.NewJournalServiceClient(client), service.Integrity()
 	return c
 }
 

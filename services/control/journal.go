@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 
+	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -33,6 +36,18 @@ func (s journalService) GetJournal(ctx context.Context, _ *controlv1.GetJournalR
 	for n := len(accepted) - 1; n >= 0; n-- {
 		out.Accepted = append(out.Accepted, lossMessage(accepted[n]))
 	}
+	unreadable, count := s.journal.Integrity().KnownUnreadable()
+	out.UnreadableCount = int64(count)
+	for _, e := range unreadable[:min(len(unreadable), maxListed)] {
+		out.Unreadable = append(out.Unreadable, s.unreadableMessage(e))
+	}
+	declared, err := s.journal.NonEvents(ctx, maxListed)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	for _, d := range declared {
+		out.NonEvents = append(out.NonEvents, s.nonEventMessage(d))
+	}
 	return &controlv1.GetJournalResponse{Journal: out}, nil
 }
 
@@ -47,6 +62,75 @@ func (s journalService) AcceptLoss(ctx context.Context, req *controlv1.AcceptLos
 	}
 	s.log.Warn().Any("loss", loss).Msg("an operator has accepted a loss of the journal")
 	return &controlv1.AcceptLossResponse{Loss: lossMessage(loss)}, nil
+}
+
+// maxListed bounds the messages and declarations that GetJournal lists.
+const maxListed = 100
+
+// DeclareNoEvent implements JournalService.
+func (s journalService) DeclareNoEvent(ctx context.Context, req *controlv1.DeclareNoEventRequest) (*controlv1.DeclareNoEventResponse, error) {
+	tenant, sequence, err := s.message(req.GetTenantId(), req.GetReference())
+	if err != nil {
+		return nil, err
+	}
+	declared, err := s.journal.DeclareNonEvent(ctx, tenant, sequence, caller(ctx), req.GetReason())
+	switch {
+	case errors.Is(err, backbone.ErrNoMessage):
+		return nil, connect.NewError(connect.CodeNotFound, err.Error())
+	case errors.Is(err, backbone.ErrReadable):
+		return nil, precondition("MESSAGE_IS_EVENT", "%v: it cannot be declared none", err)
+	case err != nil:
+		return nil, asConnectError(err)
+	}
+	s.log.Warn().Any("declaration", declared).Str("tenant", tenant.String()).Uint64("sequence", sequence).Msg("an operator has declared a message of the journal no event")
+	return &controlv1.DeclareNoEventResponse{Declared: s.nonEventMessage(declared)}, nil
+}
+
+// RevokeNoEvent implements JournalService.
+func (s journalService) RevokeNoEvent(ctx context.Context, req *controlv1.RevokeNoEventRequest) (*controlv1.RevokeNoEventResponse, error) {
+	tenant, sequence, err := s.message(req.GetTenantId(), req.GetReference())
+	if err != nil {
+		return nil, err
+	}
+	revoked, err := s.journal.RevokeNonEvent(ctx, tenant, sequence)
+	if errors.Is(err, backbone.ErrNotDeclared) {
+		return nil, connect.NewError(connect.CodeNotFound, err.Error())
+	}
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	s.log.Warn().Any("declaration", revoked).Str("tenant", tenant.String()).Uint64("sequence", sequence).Str("by", caller(ctx)).Str("reason", req.GetReason()).
+		Msg("an operator has revoked that a message of the journal is no event")
+	return &controlv1.RevokeNoEventResponse{Revoked: s.nonEventMessage(revoked)}, nil
+}
+
+// message returns the tenant and sequence of a message by its reference. A reference is a position
+// of the message's tenant: an aggregate's error shows it to the tenant's clients.
+func (s journalService) message(tenantID, reference string) (tenant contextkit.TenantID, sequence uint64, err error) {
+	if tenantID != "" {
+		if tenant, err = contextkit.ParseTenantID(tenantID); err != nil {
+			return tenant, 0, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
+		}
+	}
+	if sequence, err = s.positions.Parse(tenant, reference); err != nil {
+		return tenant, 0, connect.Errorf(connect.CodeInvalidArgument, "reference: it is not one of a message of tenant %q in this journal", tenantID)
+	}
+	return tenant, sequence, nil
+}
+
+func (s journalService) unreadableMessage(e *backbone.UnreadableError) *controlv1.UnreadableMessage {
+	return &controlv1.UnreadableMessage{
+		Reference: s.positions.Format(e.Tenant, e.Sequence), TenantId: e.Tenant.String(),
+		AggregateType: excerpt.Text(e.AggregateType, excerpt.Name), AggregateId: excerpt.Text(e.AggregateID, excerpt.Name),
+		Fault: string(e.Fault), Detail: e.Error(), Time: timestamppb.New(e.Stored),
+	}
+}
+
+func (s journalService) nonEventMessage(d backbone.NonEvent) *controlv1.NonEvent {
+	return &controlv1.NonEvent{
+		Reference: s.positions.Format(d.Tenant, d.Sequence), TenantId: d.Tenant.String(), Fault: string(d.Fault),
+		By: d.By, Reason: d.Reason, Time: timestamppb.New(d.Time),
+	}
 }
 
 func lossMessage(loss backbone.AcceptedLoss) *controlv1.JournalLoss {

@@ -45,6 +45,15 @@ func (b *viewBatch) Add(ctx context.Context, event backbone.Event) error {
 	return nil
 }
 
+// Pass implements [tail.Passer]: the checkpoint moves over the message.
+func (b *viewBatch) Pass(sequence uint64) {
+	if f := b.follower; !f.final {
+		f.aim(sequence)
+	}
+	b.events = append(b.events, prepared{sequence: sequence, passed: true})
+	b.follower.added = sequence
+}
+
 // Apply implements [tail.Batch].
 func (b *viewBatch) Apply(ctx context.Context) error {
 	err := b.follower.apply(ctx, b.events)
@@ -57,7 +66,8 @@ func (b *viewBatch) Apply(ctx context.Context) error {
 // prepared is an event that is ready to be applied.
 type prepared struct {
 	sequence uint64
-	size     int // of its data, in bytes
+	passed   bool // it is no event, and changes nothing
+	size     int  // of its data, in bytes
 	ref      model.EventRef
 	data     model.Object
 	meta     model.Meta
@@ -197,9 +207,11 @@ func (f *follower) applyTo(ctx context.Context, batch *store.Batch, i int, from 
 			return done, nil, nil
 		case event.sequence <= from.Sequence:
 			// Another node has applied it; this node's watchers are notified too.
-			f.touch(ctx, view, event, touched)
+			if !event.passed {
+				f.touch(ctx, view, event, touched)
+			}
 			continue
-		case skips.skips(event.meta.EventID):
+		case event.passed, skips.skips(event.meta.EventID):
 			err = nil
 		default:
 			err = f.project(ctx, batch, i, event, touched)
@@ -229,7 +241,7 @@ func (f *follower) record(ctx context.Context, events []prepared, began time.Tim
 	}
 	took := float64(time.Since(began).Microseconds()) / 1000
 	for _, event := range events {
-		if event.sequence <= f.past {
+		if event.passed || event.sequence <= f.past {
 			continue
 		}
 		f.timeline.Record(contextkit.NewContext(ctx, event.context), backbone.Hop{
@@ -242,9 +254,6 @@ func (f *follower) record(ctx context.Context, events []prepared, began time.Tim
 // read decodes an event for the model's rules. An error of its data wraps errUnreadable.
 func (f *follower) read(ctx context.Context, event backbone.Event) (model.EventRef, model.Object, model.Meta, error) {
 	ref := model.EventRef{Aggregate: event.AggregateType, Event: event.Type}
-	if event.Context.TenantID != f.tenant {
-		return ref, nil, model.Meta{}, errors.New("it is of another tenant") // the subject says one tenant, the header another
-	}
 	data, err := f.model.Event(ctx, ref, event.DataVersion, event.Data)
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", errUnreadable, err)

@@ -94,6 +94,11 @@ func (b *catchBatch) Add(ctx context.Context, event backbone.Event) error {
 	return err
 }
 
+// Pass implements [tail.Passer].
+func (b *catchBatch) Pass(sequence uint64) {
+	b.events = append(b.events, prepared{sequence: sequence, passed: true})
+}
+
 // Apply implements [tail.Batch].
 func (b *catchBatch) Apply(ctx context.Context) error {
 	c := b.catcher

@@ -118,8 +118,8 @@ func (o *owned) fillPart(ctx context.Context, b backfill) (uint64, error) {
 			return errEnough
 		}
 		next = msg.Sequence
-		event, err := backbone.ParseEvent(msg.Header, msg.Data, msg.Sequence)
-		if err == nil && event.Type == w.On.Event && event.Context.TenantID == o.tenant {
+		event, err := backbone.ReadEvent(backbone.RawMessage(msg))
+		if err == nil && event.Type == w.On.Event {
 			events = append(events, event)
 		}
 		return nil

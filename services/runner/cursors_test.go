@@ -96,7 +96,7 @@ func ancient(t *testing.T, js jetstream.JetStream, tenant string, deliver int, a
 		if err != nil {
 			t.Fatal(err)
 		}
-		event, err := backbone.ParseEvent(msg.Headers(), msg.Data(), meta.Sequence.Stream)
+		event, err := backbone.ReadEvent(backbone.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -184,6 +184,9 @@ func explain(err error) string {
 
 // replay does a letter's work and removes it.
 func (s *Service) replay(ctx context.Context, tenant contextkit.TenantID, letter backbone.Letter) error {
+	if letter.Unreadable != nil {
+		return fmt.Errorf("the event cannot be read: %w", letter.Unreadable)
+	}
 	rc := letter.Event.Context
 	rc.CausationID, rc.RequestID = letter.Event.ID, contextkit.NewID()
 	rc.Depth++

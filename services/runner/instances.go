@@ -42,6 +42,12 @@ func earlierID(event backbone.Event) string {
 	return fmt.Sprintf("%s=%d", event.AggregateID, event.Version)
 }
 
+// eventName returns the name of the instance by its event: see [backbone.UniqueID].
+func (i *instance) eventName() string {
+	meta := i.Trigger.Meta
+	return backbone.UniqueID(meta.EventID, meta.AggregateType, meta.AggregateID, meta.Version)
+}
+
 func recordKey(tenant contextkit.TenantID, workflow, id string) string {
 	return tenant.String() + "." + workflow + "." + id
 }
@@ -76,7 +82,7 @@ func (s *instances) find(ctx context.Context, tenant contextkit.TenantID, workfl
 func (s *instances) of(ctx context.Context, tenant contextkit.TenantID, workflow string, event backbone.Event) (*instance, error) {
 	i, err := s.find(ctx, tenant, workflow, event)
 	if errors.Is(err, errNoInstance) {
-		return s.read(ctx, s.bucket, tenant, workflow, event.ID)
+		return s.read(ctx, s.bucket, tenant, workflow, event.UniqueID())
 	}
 	return i, err
 }
@@ -84,7 +90,7 @@ func (s *instances) of(ctx context.Context, tenant contextkit.TenantID, workflow
 // create stores the first record of an instance and returns the instance. If the instance has a
 // record under its event's name, it returns that.
 func (s *instances) create(ctx context.Context, i *instance, event backbone.Event) (*instance, error) {
-	i.ID = event.ID
+	i.ID = event.UniqueID()
 	if !s.byEvents() {
 		if now, err := s.read(ctx, s.bucket, i.tenant, i.Workflow, i.ID); !errors.Is(err, errNoInstance) {
 			return now, err
@@ -162,7 +168,7 @@ func (s *instances) follow(ctx context.Context, i *instance) (*instance, error) 
 		return i, nil
 	}
 	moved := *i
-	moved.ID, moved.State, moved.Was, moved.earlier, moved.revision = i.Trigger.Meta.EventID, i.Was, "", false, 0
+	moved.ID, moved.State, moved.Was, moved.earlier, moved.revision = i.eventName(), i.Was, "", false, 0
 	now, err := s.read(ctx, s.bucket, i.tenant, i.Workflow, moved.ID)
 	if !errors.Is(err, errNoInstance) {
 		return now, err

@@ -109,6 +109,9 @@ func (b *batch) Add(_ context.Context, event backbone.Event) error {
 	return nil
 }
 
+// Pass implements [tail.Passer].
+func (b *batch) Pass(sequence uint64) { b.last = sequence }
+
 // Apply implements [tail.Batch]: the triggers are begun, not ended.
 func (b *batch) Apply(ctx context.Context) error {
 	o := b.owned

@@ -53,7 +53,11 @@ func (o *owned) work(ctx context.Context, p *piece) (ended bool, again time.Dura
 	event, err := o.term.event(ctx, o.tenant, p.sequence)
 	switch {
 	case errors.Is(err, backbone.ErrMalformedEvent), errors.Is(err, errNoTrigger):
-		w.log.Error().Err(err).Uint64("sequence", p.sequence).Msg("a trigger cannot be read and is left out")
+		if unreadable, ok := errors.AsType[*backbone.UnreadableError](err); ok {
+			w.unreadable(unreadable)
+		} else {
+			w.log.Error().Err(err).Uint64("sequence", p.sequence).Msg("a trigger cannot be read and is left out")
+		}
 		return true, 0
 	case err != nil:
 		w.log.Warn().Err(err).Uint64("sequence", p.sequence).Msg("a trigger is not read; it is tried again")

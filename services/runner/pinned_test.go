@@ -310,7 +310,7 @@ func TestInstances_OfEarlierVersionsGoOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		event, err := backbone.ParseEvent(msg.Header, msg.Data, msg.Sequence)
+		event, err := backbone.ReadEvent(backbone.RawMessage(msg))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -159,7 +159,7 @@ func (s *Service) triggered(ctx context.Context, i *instance) context.Context {
 	if meta.Version > 0 && meta.Version <= rearmVersions {
 		subject := backbone.EventSubject(i.tenant, meta.AggregateType, meta.AggregateID)
 		_ = backbone.ReadPart(ctx, s.js, backbone.StreamEvents, subject, 1, int(meta.Version), func(msg *jetstream.RawStreamMsg) error {
-			if event, err := backbone.ParseEvent(msg.Header, msg.Data, msg.Sequence); err == nil && event.ID == meta.EventID {
+			if event, err := backbone.ReadEvent(backbone.RawMessage(msg)); err == nil && event.ID == meta.EventID {
 				rc = event.Context
 			}
 			return nil

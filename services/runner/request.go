@@ -169,7 +169,7 @@ const maxKeyLength = 128
 
 // stepKey is the idempotency key of a step's command.
 func stepKey(i *instance, step string) string {
-	key := "workflow:" + i.Trigger.Meta.EventID + ":" + i.Workflow + ":" + strings.ReplaceAll(step, " ", "-")
+	key := "workflow:" + i.eventName() + ":" + i.Workflow + ":" + strings.ReplaceAll(step, " ", "-")
 	if len(key) > maxKeyLength {
 		sum := sha256.Sum256([]byte(key))
 		key = "workflow:" + hex.EncodeToString(sum[:])

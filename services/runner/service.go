@@ -192,7 +192,7 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	w, ok := s.workers[tenant]
 	if !ok {
 		w = &worker{
-			turns: s.turns, starts: s.starts, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout, awaits: s.awaits,
+			turns: s.turns, starts: s.starts, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout, awaits: s.awaits, unreadable: s.journal.Unreadable,
 			engine: &engine{
 				models: s.models, instances: s.instances, revisions: s.pinned, history: s.history, commands: s.commands, webhooks: s.webhooks,
 				js: s.js, timeline: s.timeline, failing: &s.failing, postponed: &postponed{held: &s.heldRetries}, maxDepth: s.maxDepth,

@@ -97,8 +97,8 @@ func (s *Service) triggerOf(ctx context.Context, tenant contextkit.TenantID, wor
 	}
 	subject := backbone.EventSubject(tenant, w.On.Aggregate, id)
 	err := backbone.ReadPart(ctx, s.js, backbone.StreamEvents, subject, 1, int(version), func(msg *jetstream.RawStreamMsg) error {
-		if read, err := backbone.ParseEvent(msg.Header, msg.Data, msg.Sequence); err == nil && read.Version == version {
-			event = read.ID
+		if read, err := backbone.ReadEvent(backbone.RawMessage(msg)); err == nil && read.Version == version {
+			event = read.UniqueID()
 		}
 		return nil
 	})

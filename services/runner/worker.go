@@ -44,6 +44,9 @@ type worker struct {
 	awaits func(*model.Model, *backbone.Event) error
 	// obsolete reports whether triggers are taken by cursors: then there are no durable consumers.
 	obsolete func(context.Context) (bool, error)
+	// unreadable is called for triggers that are no events: they are passed over.
+	unreadable func(*backbone.UnreadableError)
+
 	log      zerolog.Logger
 	finish   time.Duration // see finishTimeout
 	inFlight atomic.Int64
@@ -179,10 +182,10 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 		w.log.Error().Err(err).Msg("not a message of JetStream")
 		return
 	}
-	event, err := backbone.ParseEvent(msg.Headers(), msg.Data(), meta.Sequence.Stream)
-	if err != nil {
-		w.log.Error().Err(err).Msg("workflow trigger cannot be read")
-		_ = msg.TermWithReason("malformed") // it stays in the journal, and no attempt will read it better
+	event, err := backbone.ReadEvent(backbone.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
+	if unreadable, ok := errors.AsType[*backbone.UnreadableError](err); ok {
+		w.unreadable(unreadable)
+		_ = msg.TermWithReason("no event") // it stays in the journal
 		return
 	}
 	if err := w.awaits(w.models.Current(), &event); err != nil {

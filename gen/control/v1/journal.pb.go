@@ -202,6 +202,227 @@ func (x *AcceptLossResponse) GetLoss() *JournalLoss {
 	return nil
 }
 
+// DeclareNoEventRequest names a message.
+type DeclareNoEventRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant that the message's subject names; empty if it names none.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The message's reference: in the details of the aggregate's error, and in
+	// Journal.unreadable.
+	Reference string `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
+	// Why the message is no event, for the audit record.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclareNoEventRequest) Reset() {
+	*x = DeclareNoEventRequest{}
+	mi := &file_control_v1_journal_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclareNoEventRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclareNoEventRequest) ProtoMessage() {}
+
+func (x *DeclareNoEventRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_journal_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclareNoEventRequest.ProtoReflect.Descriptor instead.
+func (*DeclareNoEventRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_journal_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DeclareNoEventRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *DeclareNoEventRequest) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *DeclareNoEventRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// DeclareNoEventResponse returns the declaration.
+type DeclareNoEventResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The declaration.
+	Declared      *NonEvent `protobuf:"bytes,1,opt,name=declared,proto3" json:"declared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclareNoEventResponse) Reset() {
+	*x = DeclareNoEventResponse{}
+	mi := &file_control_v1_journal_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclareNoEventResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclareNoEventResponse) ProtoMessage() {}
+
+func (x *DeclareNoEventResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_journal_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclareNoEventResponse.ProtoReflect.Descriptor instead.
+func (*DeclareNoEventResponse) Descriptor() ([]byte, []int) {
+	return file_control_v1_journal_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DeclareNoEventResponse) GetDeclared() *NonEvent {
+	if x != nil {
+		return x.Declared
+	}
+	return nil
+}
+
+// RevokeNoEventRequest names a declaration.
+type RevokeNoEventRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant that the message's subject names; empty if it names none.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The message's reference.
+	Reference string `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
+	// Why the declaration is revoked, for the audit record.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeNoEventRequest) Reset() {
+	*x = RevokeNoEventRequest{}
+	mi := &file_control_v1_journal_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeNoEventRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeNoEventRequest) ProtoMessage() {}
+
+func (x *RevokeNoEventRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_journal_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeNoEventRequest.ProtoReflect.Descriptor instead.
+func (*RevokeNoEventRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_journal_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RevokeNoEventRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *RevokeNoEventRequest) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *RevokeNoEventRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// RevokeNoEventResponse returns what was revoked.
+type RevokeNoEventResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The declaration.
+	Revoked       *NonEvent `protobuf:"bytes,1,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeNoEventResponse) Reset() {
+	*x = RevokeNoEventResponse{}
+	mi := &file_control_v1_journal_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeNoEventResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeNoEventResponse) ProtoMessage() {}
+
+func (x *RevokeNoEventResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_journal_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeNoEventResponse.ProtoReflect.Descriptor instead.
+func (*RevokeNoEventResponse) Descriptor() ([]byte, []int) {
+	return file_control_v1_journal_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RevokeNoEventResponse) GetRevoked() *NonEvent {
+	if x != nil {
+		return x.Revoked
+	}
+	return nil
+}
+
 // Journal is the state of the journal: its known damage, and accepted losses.
 type Journal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -217,14 +438,21 @@ type Journal struct {
 	// When the damage was noticed; absent without damage.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	// Losses that were accepted, the newest first.
-	Accepted      []*JournalLoss `protobuf:"bytes,6,rep,name=accepted,proto3" json:"accepted,omitempty"`
+	Accepted []*JournalLoss `protobuf:"bytes,6,rep,name=accepted,proto3" json:"accepted,omitempty"`
+	// Messages that are no events and were not declared so, by the control node's last reading of
+	// the whole journal; the first 100.
+	Unreadable []*UnreadableMessage `protobuf:"bytes,7,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
+	// The number of such messages.
+	UnreadableCount int64 `protobuf:"varint,8,opt,name=unreadable_count,json=unreadableCount,proto3" json:"unreadable_count,omitempty"`
+	// Messages that were declared no events, the newest declarations first; at most 100.
+	NonEvents     []*NonEvent `protobuf:"bytes,9,rep,name=non_events,json=nonEvents,proto3" json:"non_events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Journal) Reset() {
 	*x = Journal{}
-	mi := &file_control_v1_journal_proto_msgTypes[4]
+	mi := &file_control_v1_journal_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -236,7 +464,7 @@ func (x *Journal) String() string {
 func (*Journal) ProtoMessage() {}
 
 func (x *Journal) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_journal_proto_msgTypes[4]
+	mi := &file_control_v1_journal_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -249,7 +477,7 @@ func (x *Journal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Journal.ProtoReflect.Descriptor instead.
 func (*Journal) Descriptor() ([]byte, []int) {
-	return file_control_v1_journal_proto_rawDescGZIP(), []int{4}
+	return file_control_v1_journal_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Journal) GetDamaged() bool {
@@ -294,6 +522,217 @@ func (x *Journal) GetAccepted() []*JournalLoss {
 	return nil
 }
 
+func (x *Journal) GetUnreadable() []*UnreadableMessage {
+	if x != nil {
+		return x.Unreadable
+	}
+	return nil
+}
+
+func (x *Journal) GetUnreadableCount() int64 {
+	if x != nil {
+		return x.UnreadableCount
+	}
+	return 0
+}
+
+func (x *Journal) GetNonEvents() []*NonEvent {
+	if x != nil {
+		return x.NonEvents
+	}
+	return nil
+}
+
+// UnreadableMessage is a message of the journal that is no event.
+type UnreadableMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reference, for DeclareNoEvent.
+	Reference string `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
+	// The tenant that its subject names; empty: none.
+	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The aggregate that its subject names; empty: none.
+	AggregateType string `protobuf:"bytes,3,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	AggregateId   string `protobuf:"bytes,4,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// What makes it unreadable: subject, tenant, aggregate, header, data or size.
+	Fault string `protobuf:"bytes,5,opt,name=fault,proto3" json:"fault,omitempty"`
+	// A description for operators.
+	Detail string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The time when it was stored.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreadableMessage) Reset() {
+	*x = UnreadableMessage{}
+	mi := &file_control_v1_journal_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreadableMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreadableMessage) ProtoMessage() {}
+
+func (x *UnreadableMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_journal_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreadableMessage.ProtoReflect.Descriptor instead.
+func (*UnreadableMessage) Descriptor() ([]byte, []int) {
+	return file_control_v1_journal_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UnreadableMessage) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *UnreadableMessage) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *UnreadableMessage) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *UnreadableMessage) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *UnreadableMessage) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *UnreadableMessage) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *UnreadableMessage) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// NonEvent is a declaration that a message is no event.
+type NonEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The message's reference.
+	Reference string `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
+	// The tenant that its subject names; empty: none.
+	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// What makes it unreadable: see UnreadableMessage.fault.
+	Fault string `protobuf:"bytes,3,opt,name=fault,proto3" json:"fault,omitempty"`
+	// The principal that declared it.
+	By string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	// The reason that was given.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The time of the declaration.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NonEvent) Reset() {
+	*x = NonEvent{}
+	mi := &file_control_v1_journal_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NonEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NonEvent) ProtoMessage() {}
+
+func (x *NonEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_journal_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NonEvent.ProtoReflect.Descriptor instead.
+func (*NonEvent) Descriptor() ([]byte, []int) {
+	return file_control_v1_journal_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *NonEvent) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *NonEvent) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *NonEvent) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *NonEvent) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *NonEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *NonEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // JournalGap is a range of missing sequences.
 type JournalGap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -307,7 +746,7 @@ type JournalGap struct {
 
 func (x *JournalGap) Reset() {
 	*x = JournalGap{}
-	mi := &file_control_v1_journal_proto_msgTypes[5]
+	mi := &file_control_v1_journal_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -319,7 +758,7 @@ func (x *JournalGap) String() string {
 func (*JournalGap) ProtoMessage() {}
 
 func (x *JournalGap) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_journal_proto_msgTypes[5]
+	mi := &file_control_v1_journal_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -332,7 +771,7 @@ func (x *JournalGap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalGap.ProtoReflect.Descriptor instead.
 func (*JournalGap) Descriptor() ([]byte, []int) {
-	return file_control_v1_journal_proto_rawDescGZIP(), []int{5}
+	return file_control_v1_journal_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *JournalGap) GetFrom() int64 {
@@ -370,7 +809,7 @@ type JournalLoss struct {
 
 func (x *JournalLoss) Reset() {
 	*x = JournalLoss{}
-	mi := &file_control_v1_journal_proto_msgTypes[6]
+	mi := &file_control_v1_journal_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +821,7 @@ func (x *JournalLoss) String() string {
 func (*JournalLoss) ProtoMessage() {}
 
 func (x *JournalLoss) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_journal_proto_msgTypes[6]
+	mi := &file_control_v1_journal_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +834,7 @@ func (x *JournalLoss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalLoss.ProtoReflect.Descriptor instead.
 func (*JournalLoss) Descriptor() ([]byte, []int) {
-	return file_control_v1_journal_proto_rawDescGZIP(), []int{6}
+	return file_control_v1_journal_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *JournalLoss) GetLast() int64 {
@@ -453,7 +892,23 @@ const file_control_v1_journal_proto_rawDesc = "" +
 	"\x06reason\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x06reason\"A\n" +
 	"\x12AcceptLossResponse\x12+\n" +
-	"\x04loss\x18\x01 \x01(\v2\x17.control.v1.JournalLossR\x04loss\"\xf1\x01\n" +
+	"\x04loss\x18\x01 \x01(\v2\x17.control.v1.JournalLossR\x04loss\"\x8b\x01\n" +
+	"\x15DeclareNoEventRequest\x12$\n" +
+	"\ttenant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\btenantId\x12(\n" +
+	"\treference\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\treference\x12\"\n" +
+	"\x06reason\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x06reason\"J\n" +
+	"\x16DeclareNoEventResponse\x120\n" +
+	"\bdeclared\x18\x01 \x01(\v2\x14.control.v1.NonEventR\bdeclared\"\x8a\x01\n" +
+	"\x14RevokeNoEventRequest\x12$\n" +
+	"\ttenant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\btenantId\x12(\n" +
+	"\treference\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\treference\x12\"\n" +
+	"\x06reason\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x06reason\"G\n" +
+	"\x15RevokeNoEventResponse\x12.\n" +
+	"\arevoked\x18\x01 \x01(\v2\x14.control.v1.NonEventR\arevoked\"\x90\x03\n" +
 	"\aJournal\x12\x18\n" +
 	"\adamaged\x18\x01 \x01(\bR\adamaged\x12\x18\n" +
 	"\asummary\x18\x02 \x01(\tR\asummary\x12*\n" +
@@ -461,7 +916,28 @@ const file_control_v1_journal_proto_rawDesc = "" +
 	"\vend_missing\x18\x04 \x01(\bR\n" +
 	"endMissing\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x123\n" +
-	"\baccepted\x18\x06 \x03(\v2\x17.control.v1.JournalLossR\baccepted\"0\n" +
+	"\baccepted\x18\x06 \x03(\v2\x17.control.v1.JournalLossR\baccepted\x12=\n" +
+	"\n" +
+	"unreadable\x18\a \x03(\v2\x1d.control.v1.UnreadableMessageR\n" +
+	"unreadable\x12)\n" +
+	"\x10unreadable_count\x18\b \x01(\x03R\x0funreadableCount\x123\n" +
+	"\n" +
+	"non_events\x18\t \x03(\v2\x14.control.v1.NonEventR\tnonEvents\"\xf6\x01\n" +
+	"\x11UnreadableMessage\x12\x1c\n" +
+	"\treference\x18\x01 \x01(\tR\treference\x12\x1b\n" +
+	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12%\n" +
+	"\x0eaggregate_type\x18\x03 \x01(\tR\raggregateType\x12!\n" +
+	"\faggregate_id\x18\x04 \x01(\tR\vaggregateId\x12\x14\n" +
+	"\x05fault\x18\x05 \x01(\tR\x05fault\x12\x16\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\x12.\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xb3\x01\n" +
+	"\bNonEvent\x12\x1c\n" +
+	"\treference\x18\x01 \x01(\tR\treference\x12\x1b\n" +
+	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12\x14\n" +
+	"\x05fault\x18\x03 \x01(\tR\x05fault\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12.\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"0\n" +
 	"\n" +
 	"JournalGap\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x03R\x04from\x12\x0e\n" +
@@ -472,7 +948,7 @@ const file_control_v1_journal_proto_rawDesc = "" +
 	"\x04gaps\x18\x03 \x03(\v2\x16.control.v1.JournalGapR\x04gaps\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12.\n" +
-	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time2\xc4\x02\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time2\xaa\x05\n" +
 	"\x0eJournalService\x12\x8c\x01\n" +
 	"\n" +
 	"GetJournal\x12\x1d.control.v1.GetJournalRequest\x1a\x1e.control.v1.GetJournalResponse\"?\xaa\xed\x18\x1d\n" +
@@ -482,7 +958,13 @@ const file_control_v1_journal_proto_rawDesc = "" +
 	"\n" +
 	"AcceptLoss\x12\x1d.control.v1.AcceptLossRequest\x1a\x1e.control.v1.AcceptLossResponse\"U\xaa\xed\x18(\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\x06reasonh\x03\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/control/journal:acceptLossB\x9e\x01\n" +
+	"(\x012\x06reasonh\x03\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/control/journal:acceptLoss\x12\xb2\x01\n" +
+	"\x0eDeclareNoEvent\x12!.control.v1.DeclareNoEventRequest\x1a\".control.v1.DeclareNoEventResponse\"Y\xaa\xed\x18(\n" +
+	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
+	"(\x012\x06reasonh\x03\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/control/journal:declareNoEvent\x12\xae\x01\n" +
+	"\rRevokeNoEvent\x12 .control.v1.RevokeNoEventRequest\x1a!.control.v1.RevokeNoEventResponse\"X\xaa\xed\x18(\n" +
+	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
+	"(\x012\x06reasonh\x03\x82\xd3\xe4\x93\x02&:\x01*\"!/v1/control/journal:revokeNoEventB\x9e\x01\n" +
 	"\x0ecom.control.v1B\fJournalProtoP\x01Z5github.com/headgate/headgate/gen/control/v1;controlv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Control.V1\xca\x02\n" +
 	"Control\\V1\xe2\x02\x16Control\\V1\\GPBMetadata\xea\x02\vControl::V1b\x06proto3"
@@ -499,34 +981,50 @@ func file_control_v1_journal_proto_rawDescGZIP() []byte {
 	return file_control_v1_journal_proto_rawDescData
 }
 
-var file_control_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_control_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_control_v1_journal_proto_goTypes = []any{
-	(*GetJournalRequest)(nil),     // 0: control.v1.GetJournalRequest
-	(*GetJournalResponse)(nil),    // 1: control.v1.GetJournalResponse
-	(*AcceptLossRequest)(nil),     // 2: control.v1.AcceptLossRequest
-	(*AcceptLossResponse)(nil),    // 3: control.v1.AcceptLossResponse
-	(*Journal)(nil),               // 4: control.v1.Journal
-	(*JournalGap)(nil),            // 5: control.v1.JournalGap
-	(*JournalLoss)(nil),           // 6: control.v1.JournalLoss
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*GetJournalRequest)(nil),      // 0: control.v1.GetJournalRequest
+	(*GetJournalResponse)(nil),     // 1: control.v1.GetJournalResponse
+	(*AcceptLossRequest)(nil),      // 2: control.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),     // 3: control.v1.AcceptLossResponse
+	(*DeclareNoEventRequest)(nil),  // 4: control.v1.DeclareNoEventRequest
+	(*DeclareNoEventResponse)(nil), // 5: control.v1.DeclareNoEventResponse
+	(*RevokeNoEventRequest)(nil),   // 6: control.v1.RevokeNoEventRequest
+	(*RevokeNoEventResponse)(nil),  // 7: control.v1.RevokeNoEventResponse
+	(*Journal)(nil),                // 8: control.v1.Journal
+	(*UnreadableMessage)(nil),      // 9: control.v1.UnreadableMessage
+	(*NonEvent)(nil),               // 10: control.v1.NonEvent
+	(*JournalGap)(nil),             // 11: control.v1.JournalGap
+	(*JournalLoss)(nil),            // 12: control.v1.JournalLoss
+	(*timestamppb.Timestamp)(nil),  // 13: google.protobuf.Timestamp
 }
 var file_control_v1_journal_proto_depIdxs = []int32{
-	4, // 0: control.v1.GetJournalResponse.journal:type_name -> control.v1.Journal
-	6, // 1: control.v1.AcceptLossResponse.loss:type_name -> control.v1.JournalLoss
-	5, // 2: control.v1.Journal.gaps:type_name -> control.v1.JournalGap
-	7, // 3: control.v1.Journal.since:type_name -> google.protobuf.Timestamp
-	6, // 4: control.v1.Journal.accepted:type_name -> control.v1.JournalLoss
-	5, // 5: control.v1.JournalLoss.gaps:type_name -> control.v1.JournalGap
-	7, // 6: control.v1.JournalLoss.time:type_name -> google.protobuf.Timestamp
-	0, // 7: control.v1.JournalService.GetJournal:input_type -> control.v1.GetJournalRequest
-	2, // 8: control.v1.JournalService.AcceptLoss:input_type -> control.v1.AcceptLossRequest
-	1, // 9: control.v1.JournalService.GetJournal:output_type -> control.v1.GetJournalResponse
-	3, // 10: control.v1.JournalService.AcceptLoss:output_type -> control.v1.AcceptLossResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	8,  // 0: control.v1.GetJournalResponse.journal:type_name -> control.v1.Journal
+	12, // 1: control.v1.AcceptLossResponse.loss:type_name -> control.v1.JournalLoss
+	10, // 2: control.v1.DeclareNoEventResponse.declared:type_name -> control.v1.NonEvent
+	10, // 3: control.v1.RevokeNoEventResponse.revoked:type_name -> control.v1.NonEvent
+	11, // 4: control.v1.Journal.gaps:type_name -> control.v1.JournalGap
+	13, // 5: control.v1.Journal.since:type_name -> google.protobuf.Timestamp
+	12, // 6: control.v1.Journal.accepted:type_name -> control.v1.JournalLoss
+	9,  // 7: control.v1.Journal.unreadable:type_name -> control.v1.UnreadableMessage
+	10, // 8: control.v1.Journal.non_events:type_name -> control.v1.NonEvent
+	13, // 9: control.v1.UnreadableMessage.time:type_name -> google.protobuf.Timestamp
+	13, // 10: control.v1.NonEvent.time:type_name -> google.protobuf.Timestamp
+	11, // 11: control.v1.JournalLoss.gaps:type_name -> control.v1.JournalGap
+	13, // 12: control.v1.JournalLoss.time:type_name -> google.protobuf.Timestamp
+	0,  // 13: control.v1.JournalService.GetJournal:input_type -> control.v1.GetJournalRequest
+	2,  // 14: control.v1.JournalService.AcceptLoss:input_type -> control.v1.AcceptLossRequest
+	4,  // 15: control.v1.JournalService.DeclareNoEvent:input_type -> control.v1.DeclareNoEventRequest
+	6,  // 16: control.v1.JournalService.RevokeNoEvent:input_type -> control.v1.RevokeNoEventRequest
+	1,  // 17: control.v1.JournalService.GetJournal:output_type -> control.v1.GetJournalResponse
+	3,  // 18: control.v1.JournalService.AcceptLoss:output_type -> control.v1.AcceptLossResponse
+	5,  // 19: control.v1.JournalService.DeclareNoEvent:output_type -> control.v1.DeclareNoEventResponse
+	7,  // 20: control.v1.JournalService.RevokeNoEvent:output_type -> control.v1.RevokeNoEventResponse
+	17, // [17:21] is the sub-list for method output_type
+	13, // [13:17] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_journal_proto_init() }
@@ -540,7 +1038,7 @@ func file_control_v1_journal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_journal_proto_rawDesc), len(file_control_v1_journal_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,12 @@ const (
 	JournalServiceGetJournalProcedure = "/control.v1.JournalService/GetJournal"
 	// JournalServiceAcceptLossProcedure is the procedure name of the JournalService's AcceptLoss RPC.
 	JournalServiceAcceptLossProcedure = "/control.v1.JournalService/AcceptLoss"
+	// JournalServiceDeclareNoEventProcedure is the procedure name of the JournalService's
+	// DeclareNoEvent RPC.
+	JournalServiceDeclareNoEventProcedure = "/control.v1.JournalService/DeclareNoEvent"
+	// JournalServiceRevokeNoEventProcedure is the procedure name of the JournalService's RevokeNoEvent
+	// RPC.
+	JournalServiceRevokeNoEventProcedure = "/control.v1.JournalService/RevokeNoEvent"
 )
 
 var (
@@ -47,6 +53,20 @@ var (
 			Procedure:  JournalServiceAcceptLossProcedure,
 		}
 	})
+	journalServiceDeclareNoEventSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_control_v1_journal_proto.Services().ByName("JournalService").Methods().ByName("DeclareNoEvent"),
+			Procedure:  JournalServiceDeclareNoEventProcedure,
+		}
+	})
+	journalServiceRevokeNoEventSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_control_v1_journal_proto.Services().ByName("JournalService").Methods().ByName("RevokeNoEvent"),
+			Procedure:  JournalServiceRevokeNoEventProcedure,
+		}
+	})
 )
 
 // JournalServiceClient is a client for the control.v1.JournalService service.
@@ -58,6 +78,15 @@ type JournalServiceClient interface {
 	// before are refused. Aggregates with gaps in their versions still answer DATA_LOSS.
 	// FAILED_PRECONDITION: no loss is known.
 	AcceptLoss(context.Context, *v1.AcceptLossRequest) (*v1.AcceptLossResponse, error)
+	// DeclareNoEvent declares a message of the journal no event: its aggregate, which answers
+	// DATA_LOSS with the message's reference, continues without it. Views and workflows pass over
+	// messages that are no events without a declaration too. A declaration that is there already is
+	// returned. NOT_FOUND: the journal has no message of the tenant there. FAILED_PRECONDITION: the
+	// message is an event (MESSAGE_IS_EVENT).
+	DeclareNoEvent(context.Context, *v1.DeclareNoEventRequest) (*v1.DeclareNoEventResponse, error)
+	// RevokeNoEvent revokes a declaration: the aggregate answers DATA_LOSS again. NOT_FOUND: the
+	// message was not declared no event.
+	RevokeNoEvent(context.Context, *v1.RevokeNoEventRequest) (*v1.RevokeNoEventResponse, error)
 }
 
 // NewJournalServiceClient constructs a client for the control.v1.JournalService service. Multiple
@@ -75,6 +104,15 @@ type JournalServiceHandler interface {
 	// before are refused. Aggregates with gaps in their versions still answer DATA_LOSS.
 	// FAILED_PRECONDITION: no loss is known.
 	AcceptLoss(context.Context, *v1.AcceptLossRequest) (*v1.AcceptLossResponse, error)
+	// DeclareNoEvent declares a message of the journal no event: its aggregate, which answers
+	// DATA_LOSS with the message's reference, continues without it. Views and workflows pass over
+	// messages that are no events without a declaration too. A declaration that is there already is
+	// returned. NOT_FOUND: the journal has no message of the tenant there. FAILED_PRECONDITION: the
+	// message is an event (MESSAGE_IS_EVENT).
+	DeclareNoEvent(context.Context, *v1.DeclareNoEventRequest) (*v1.DeclareNoEventResponse, error)
+	// RevokeNoEvent revokes a declaration: the aggregate answers DATA_LOSS again. NOT_FOUND: the
+	// message was not declared no event.
+	RevokeNoEvent(context.Context, *v1.RevokeNoEventRequest) (*v1.RevokeNoEventResponse, error)
 }
 
 // RegisterJournalServiceHandler registers svc as the control.v1.JournalService implementation on
@@ -84,6 +122,8 @@ func RegisterJournalServiceHandler(server *connect.Server, svc JournalServiceHan
 	server.Register(
 		connect.Method{Spec: journalServiceGetJournalSpec(), Handler: adapter.getJournal},
 		connect.Method{Spec: journalServiceAcceptLossSpec(), Handler: adapter.acceptLoss},
+		connect.Method{Spec: journalServiceDeclareNoEventSpec(), Handler: adapter.declareNoEvent},
+		connect.Method{Spec: journalServiceRevokeNoEventSpec(), Handler: adapter.revokeNoEvent},
 	)
 }
 
@@ -96,6 +136,14 @@ func (UnimplementedJournalServiceHandler) GetJournal(context.Context, *v1.GetJou
 
 func (UnimplementedJournalServiceHandler) AcceptLoss(context.Context, *v1.AcceptLossRequest) (*v1.AcceptLossResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.JournalService.AcceptLoss is not implemented")
+}
+
+func (UnimplementedJournalServiceHandler) DeclareNoEvent(context.Context, *v1.DeclareNoEventRequest) (*v1.DeclareNoEventResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.JournalService.DeclareNoEvent is not implemented")
+}
+
+func (UnimplementedJournalServiceHandler) RevokeNoEvent(context.Context, *v1.RevokeNoEventRequest) (*v1.RevokeNoEventResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.JournalService.RevokeNoEvent is not implemented")
 }
 
 type journalServiceClient struct {
@@ -113,6 +161,22 @@ func (c *journalServiceClient) GetJournal(ctx context.Context, req *v1.GetJourna
 func (c *journalServiceClient) AcceptLoss(ctx context.Context, req *v1.AcceptLossRequest) (*v1.AcceptLossResponse, error) {
 	var res v1.AcceptLossResponse
 	if err := c.client.CallUnary(ctx, journalServiceAcceptLossSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *journalServiceClient) DeclareNoEvent(ctx context.Context, req *v1.DeclareNoEventRequest) (*v1.DeclareNoEventResponse, error) {
+	var res v1.DeclareNoEventResponse
+	if err := c.client.CallUnary(ctx, journalServiceDeclareNoEventSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *journalServiceClient) RevokeNoEvent(ctx context.Context, req *v1.RevokeNoEventRequest) (*v1.RevokeNoEventResponse, error) {
+	var res v1.RevokeNoEventResponse
+	if err := c.client.CallUnary(ctx, journalServiceRevokeNoEventSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -138,6 +202,30 @@ func (h journalServiceHandler) acceptLoss(ctx context.Context, _ connect.Spec, s
 		return err
 	}
 	res, err := h.svc.AcceptLoss(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h journalServiceHandler) declareNoEvent(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.DeclareNoEventRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.DeclareNoEvent(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h journalServiceHandler) revokeNoEvent(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.RevokeNoEventRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RevokeNoEvent(ctx, &req)
 	if err != nil {
 		return err
 	}

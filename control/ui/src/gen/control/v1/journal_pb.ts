@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/journal.proto.
  */
 export const file_control_v1_journal: GenFile = /*@__PURE__*/
-  fileDesc("Chhjb250cm9sL3YxL2pvdXJuYWwucHJvdG8SCmNvbnRyb2wudjEiEwoRR2V0Sm91cm5hbFJlcXVlc3QiOgoSR2V0Sm91cm5hbFJlc3BvbnNlEiQKB2pvdXJuYWwYASABKAsyEy5jb250cm9sLnYxLkpvdXJuYWwiLwoRQWNjZXB0TG9zc1JlcXVlc3QSGgoGcmVhc29uGAEgASgJQgq6SAdyBRABGPQDIjsKEkFjY2VwdExvc3NSZXNwb25zZRIlCgRsb3NzGAEgASgLMhcuY29udHJvbC52MS5Kb3VybmFsTG9zcyK8AQoHSm91cm5hbBIPCgdkYW1hZ2VkGAEgASgIEg8KB3N1bW1hcnkYAiABKAkSJAoEZ2FwcxgDIAMoCzIWLmNvbnRyb2wudjEuSm91cm5hbEdhcBITCgtlbmRfbWlzc2luZxgEIAEoCBIpCgVzaW5jZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoIYWNjZXB0ZWQYBiADKAsyFy5jb250cm9sLnYxLkpvdXJuYWxMb3NzIiYKCkpvdXJuYWxHYXASDAoEZnJvbRgBIAEoAxIKCgJ0bxgCIAEoAyKZAQoLSm91cm5hbExvc3MSDAoEbGFzdBgBIAEoAxIQCghyZWNvcmRlZBgCIAEoAxIkCgRnYXBzGAMgAygLMhYuY29udHJvbC52MS5Kb3VybmFsR2FwEgoKAmJ5GAQgASgJEg4KBnJlYXNvbhgFIAEoCRIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDLEAgoOSm91cm5hbFNlcnZpY2USjAEKCkdldEpvdXJuYWwSHS5jb250cm9sLnYxLkdldEpvdXJuYWxSZXF1ZXN0Gh4uY29udHJvbC52MS5HZXRKb3VybmFsUmVzcG9uc2UiP5ACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCApoA4LT5JMCFRITL3YxL2NvbnRyb2wvam91cm5hbBKiAQoKQWNjZXB0TG9zcxIdLmNvbnRyb2wudjEuQWNjZXB0TG9zc1JlcXVlc3QaHi5jb250cm9sLnYxLkFjY2VwdExvc3NSZXNwb25zZSJVqu0YKAoLZmxlZXQuYWRtaW4QAhoHY29udHJvbCICCAooATIGcmVhc29uaAOC0+STAiM6ASoiHi92MS9jb250cm9sL2pvdXJuYWw6YWNjZXB0TG9zc2IGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("Chhjb250cm9sL3YxL2pvdXJuYWwucHJvdG8SCmNvbnRyb2wudjEiEwoRR2V0Sm91cm5hbFJlcXVlc3QiOgoSR2V0Sm91cm5hbFJlc3BvbnNlEiQKB2pvdXJuYWwYASABKAsyEy5jb250cm9sLnYxLkpvdXJuYWwiLwoRQWNjZXB0TG9zc1JlcXVlc3QSGgoGcmVhc29uGAEgASgJQgq6SAdyBRABGPQDIjsKEkFjY2VwdExvc3NSZXNwb25zZRIlCgRsb3NzGAEgASgLMhcuY29udHJvbC52MS5Kb3VybmFsTG9zcyJuChVEZWNsYXJlTm9FdmVudFJlcXVlc3QSGgoJdGVuYW50X2lkGAEgASgJQge6SARyAhg/Eh0KCXJlZmVyZW5jZRgCIAEoCUIKukgHcgUQARjIARIaCgZyZWFzb24YAyABKAlCCrpIB3IFEAEY9AMiQAoWRGVjbGFyZU5vRXZlbnRSZXNwb25zZRImCghkZWNsYXJlZBgBIAEoCzIULmNvbnRyb2wudjEuTm9uRXZlbnQibQoUUmV2b2tlTm9FdmVudFJlcXVlc3QSGgoJdGVuYW50X2lkGAEgASgJQge6SARyAhg/Eh0KCXJlZmVyZW5jZRgCIAEoCUIKukgHcgUQARjIARIaCgZyZWFzb24YAyABKAlCCrpIB3IFEAEY9AMiPgoVUmV2b2tlTm9FdmVudFJlc3BvbnNlEiUKB3Jldm9rZWQYASABKAsyFC5jb250cm9sLnYxLk5vbkV2ZW50IrMCCgdKb3VybmFsEg8KB2RhbWFnZWQYASABKAgSDwoHc3VtbWFyeRgCIAEoCRIkCgRnYXBzGAMgAygLMhYuY29udHJvbC52MS5Kb3VybmFsR2FwEhMKC2VuZF9taXNzaW5nGAQgASgIEikKBXNpbmNlGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCghhY2NlcHRlZBgGIAMoCzIXLmNvbnRyb2wudjEuSm91cm5hbExvc3MSMQoKdW5yZWFkYWJsZRgHIAMoCzIdLmNvbnRyb2wudjEuVW5yZWFkYWJsZU1lc3NhZ2USGAoQdW5yZWFkYWJsZV9jb3VudBgIIAEoAxIoCgpub25fZXZlbnRzGAkgAygLMhQuY29udHJvbC52MS5Ob25FdmVudCKwAQoRVW5yZWFkYWJsZU1lc3NhZ2USEQoJcmVmZXJlbmNlGAEgASgJEhEKCXRlbmFudF9pZBgCIAEoCRIWCg5hZ2dyZWdhdGVfdHlwZRgDIAEoCRIUCgxhZ2dyZWdhdGVfaWQYBCABKAkSDQoFZmF1bHQYBSABKAkSDgoGZGV0YWlsGAYgASgJEigKBHRpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIoUBCghOb25FdmVudBIRCglyZWZlcmVuY2UYASABKAkSEQoJdGVuYW50X2lkGAIgASgJEg0KBWZhdWx0GAMgASgJEgoKAmJ5GAQgASgJEg4KBnJlYXNvbhgFIAEoCRIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCImCgpKb3VybmFsR2FwEgwKBGZyb20YASABKAMSCgoCdG8YAiABKAMimQEKC0pvdXJuYWxMb3NzEgwKBGxhc3QYASABKAMSEAoIcmVjb3JkZWQYAiABKAMSJAoEZ2FwcxgDIAMoCzIWLmNvbnRyb2wudjEuSm91cm5hbEdhcBIKCgJieRgEIAEoCRIOCgZyZWFzb24YBSABKAkSKAoEdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAyqgUKDkpvdXJuYWxTZXJ2aWNlEowBCgpHZXRKb3VybmFsEh0uY29udHJvbC52MS5HZXRKb3VybmFsUmVxdWVzdBoeLmNvbnRyb2wudjEuR2V0Sm91cm5hbFJlc3BvbnNlIj+QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhUSEy92MS9jb250cm9sL2pvdXJuYWwSogEKCkFjY2VwdExvc3MSHS5jb250cm9sLnYxLkFjY2VwdExvc3NSZXF1ZXN0Gh4uY29udHJvbC52MS5BY2NlcHRMb3NzUmVzcG9uc2UiVartGCgKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyBnJlYXNvbmgDgtPkkwIjOgEqIh4vdjEvY29udHJvbC9qb3VybmFsOmFjY2VwdExvc3MSsgEKDkRlY2xhcmVOb0V2ZW50EiEuY29udHJvbC52MS5EZWNsYXJlTm9FdmVudFJlcXVlc3QaIi5jb250cm9sLnYxLkRlY2xhcmVOb0V2ZW50UmVzcG9uc2UiWartGCgKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyBnJlYXNvbmgDgtPkkwInOgEqIiIvdjEvY29udHJvbC9qb3VybmFsOmRlY2xhcmVOb0V2ZW50Eq4BCg1SZXZva2VOb0V2ZW50EiAuY29udHJvbC52MS5SZXZva2VOb0V2ZW50UmVxdWVzdBohLmNvbnRyb2wudjEuUmV2b2tlTm9FdmVudFJlc3BvbnNlIliq7RgoCgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgZyZWFzb25oA4LT5JMCJjoBKiIhL3YxL2NvbnRyb2wvam91cm5hbDpyZXZva2VOb0V2ZW50YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * GetJournalRequest asks for the journal's state.
@@ -98,6 +98,119 @@ export const AcceptLossResponseSchema: GenMessage<AcceptLossResponse> = /*@__PUR
   messageDesc(file_control_v1_journal, 3);
 
 /**
+ * DeclareNoEventRequest names a message.
+ *
+ * @generated from message control.v1.DeclareNoEventRequest
+ */
+export type DeclareNoEventRequest = Message<"control.v1.DeclareNoEventRequest"> & {
+  /**
+   * The tenant that the message's subject names; empty if it names none.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * The message's reference: in the details of the aggregate's error, and in
+   * Journal.unreadable.
+   *
+   * @generated from field: string reference = 2;
+   */
+  reference: string;
+
+  /**
+   * Why the message is no event, for the audit record.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message control.v1.DeclareNoEventRequest.
+ * Use `create(DeclareNoEventRequestSchema)` to create a new message.
+ */
+export const DeclareNoEventRequestSchema: GenMessage<DeclareNoEventRequest> = /*@__PURE__*/
+  messageDesc(file_control_v1_journal, 4);
+
+/**
+ * DeclareNoEventResponse returns the declaration.
+ *
+ * @generated from message control.v1.DeclareNoEventResponse
+ */
+export type DeclareNoEventResponse = Message<"control.v1.DeclareNoEventResponse"> & {
+  /**
+   * The declaration.
+   *
+   * @generated from field: control.v1.NonEvent declared = 1;
+   */
+  declared?: NonEvent | undefined;
+};
+
+/**
+ * Describes the message control.v1.DeclareNoEventResponse.
+ * Use `create(DeclareNoEventResponseSchema)` to create a new message.
+ */
+export const DeclareNoEventResponseSchema: GenMessage<DeclareNoEventResponse> = /*@__PURE__*/
+  messageDesc(file_control_v1_journal, 5);
+
+/**
+ * RevokeNoEventRequest names a declaration.
+ *
+ * @generated from message control.v1.RevokeNoEventRequest
+ */
+export type RevokeNoEventRequest = Message<"control.v1.RevokeNoEventRequest"> & {
+  /**
+   * The tenant that the message's subject names; empty if it names none.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * The message's reference.
+   *
+   * @generated from field: string reference = 2;
+   */
+  reference: string;
+
+  /**
+   * Why the declaration is revoked, for the audit record.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message control.v1.RevokeNoEventRequest.
+ * Use `create(RevokeNoEventRequestSchema)` to create a new message.
+ */
+export const RevokeNoEventRequestSchema: GenMessage<RevokeNoEventRequest> = /*@__PURE__*/
+  messageDesc(file_control_v1_journal, 6);
+
+/**
+ * RevokeNoEventResponse returns what was revoked.
+ *
+ * @generated from message control.v1.RevokeNoEventResponse
+ */
+export type RevokeNoEventResponse = Message<"control.v1.RevokeNoEventResponse"> & {
+  /**
+   * The declaration.
+   *
+   * @generated from field: control.v1.NonEvent revoked = 1;
+   */
+  revoked?: NonEvent | undefined;
+};
+
+/**
+ * Describes the message control.v1.RevokeNoEventResponse.
+ * Use `create(RevokeNoEventResponseSchema)` to create a new message.
+ */
+export const RevokeNoEventResponseSchema: GenMessage<RevokeNoEventResponse> = /*@__PURE__*/
+  messageDesc(file_control_v1_journal, 7);
+
+/**
  * Journal is the state of the journal: its known damage, and accepted losses.
  *
  * @generated from message control.v1.Journal
@@ -145,6 +258,28 @@ export type Journal = Message<"control.v1.Journal"> & {
    * @generated from field: repeated control.v1.JournalLoss accepted = 6;
    */
   accepted: JournalLoss[];
+
+  /**
+   * Messages that are no events and were not declared so, by the control node's last reading of
+   * the whole journal; the first 100.
+   *
+   * @generated from field: repeated control.v1.UnreadableMessage unreadable = 7;
+   */
+  unreadable: UnreadableMessage[];
+
+  /**
+   * The number of such messages.
+   *
+   * @generated from field: int64 unreadable_count = 8;
+   */
+  unreadableCount: bigint;
+
+  /**
+   * Messages that were declared no events, the newest declarations first; at most 100.
+   *
+   * @generated from field: repeated control.v1.NonEvent non_events = 9;
+   */
+  nonEvents: NonEvent[];
 };
 
 /**
@@ -152,7 +287,124 @@ export type Journal = Message<"control.v1.Journal"> & {
  * Use `create(JournalSchema)` to create a new message.
  */
 export const JournalSchema: GenMessage<Journal> = /*@__PURE__*/
-  messageDesc(file_control_v1_journal, 4);
+  messageDesc(file_control_v1_journal, 8);
+
+/**
+ * UnreadableMessage is a message of the journal that is no event.
+ *
+ * @generated from message control.v1.UnreadableMessage
+ */
+export type UnreadableMessage = Message<"control.v1.UnreadableMessage"> & {
+  /**
+   * The reference, for DeclareNoEvent.
+   *
+   * @generated from field: string reference = 1;
+   */
+  reference: string;
+
+  /**
+   * The tenant that its subject names; empty: none.
+   *
+   * @generated from field: string tenant_id = 2;
+   */
+  tenantId: string;
+
+  /**
+   * The aggregate that its subject names; empty: none.
+   *
+   * @generated from field: string aggregate_type = 3;
+   */
+  aggregateType: string;
+
+  /**
+   * @generated from field: string aggregate_id = 4;
+   */
+  aggregateId: string;
+
+  /**
+   * What makes it unreadable: subject, tenant, aggregate, header, data or size.
+   *
+   * @generated from field: string fault = 5;
+   */
+  fault: string;
+
+  /**
+   * A description for operators.
+   *
+   * @generated from field: string detail = 6;
+   */
+  detail: string;
+
+  /**
+   * The time when it was stored.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 7;
+   */
+  time?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message control.v1.UnreadableMessage.
+ * Use `create(UnreadableMessageSchema)` to create a new message.
+ */
+export const UnreadableMessageSchema: GenMessage<UnreadableMessage> = /*@__PURE__*/
+  messageDesc(file_control_v1_journal, 9);
+
+/**
+ * NonEvent is a declaration that a message is no event.
+ *
+ * @generated from message control.v1.NonEvent
+ */
+export type NonEvent = Message<"control.v1.NonEvent"> & {
+  /**
+   * The message's reference.
+   *
+   * @generated from field: string reference = 1;
+   */
+  reference: string;
+
+  /**
+   * The tenant that its subject names; empty: none.
+   *
+   * @generated from field: string tenant_id = 2;
+   */
+  tenantId: string;
+
+  /**
+   * What makes it unreadable: see UnreadableMessage.fault.
+   *
+   * @generated from field: string fault = 3;
+   */
+  fault: string;
+
+  /**
+   * The principal that declared it.
+   *
+   * @generated from field: string by = 4;
+   */
+  by: string;
+
+  /**
+   * The reason that was given.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+
+  /**
+   * The time of the declaration.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 6;
+   */
+  time?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message control.v1.NonEvent.
+ * Use `create(NonEventSchema)` to create a new message.
+ */
+export const NonEventSchema: GenMessage<NonEvent> = /*@__PURE__*/
+  messageDesc(file_control_v1_journal, 10);
 
 /**
  * JournalGap is a range of missing sequences.
@@ -180,7 +432,7 @@ export type JournalGap = Message<"control.v1.JournalGap"> & {
  * Use `create(JournalGapSchema)` to create a new message.
  */
 export const JournalGapSchema: GenMessage<JournalGap> = /*@__PURE__*/
-  messageDesc(file_control_v1_journal, 5);
+  messageDesc(file_control_v1_journal, 11);
 
 /**
  * JournalLoss is a loss that was accepted.
@@ -236,7 +488,7 @@ export type JournalLoss = Message<"control.v1.JournalLoss"> & {
  * Use `create(JournalLossSchema)` to create a new message.
  */
 export const JournalLossSchema: GenMessage<JournalLoss> = /*@__PURE__*/
-  messageDesc(file_control_v1_journal, 6);
+  messageDesc(file_control_v1_journal, 12);
 
 /**
  * JournalService reports whether the journal is whole.
@@ -266,6 +518,31 @@ export const JournalService: GenService<{
     methodKind: "unary";
     input: typeof AcceptLossRequestSchema;
     output: typeof AcceptLossResponseSchema;
+  },
+  /**
+   * DeclareNoEvent declares a message of the journal no event: its aggregate, which answers
+   * DATA_LOSS with the message's reference, continues without it. Views and workflows pass over
+   * messages that are no events without a declaration too. A declaration that is there already is
+   * returned. NOT_FOUND: the journal has no message of the tenant there. FAILED_PRECONDITION: the
+   * message is an event (MESSAGE_IS_EVENT).
+   *
+   * @generated from rpc control.v1.JournalService.DeclareNoEvent
+   */
+  declareNoEvent: {
+    methodKind: "unary";
+    input: typeof DeclareNoEventRequestSchema;
+    output: typeof DeclareNoEventResponseSchema;
+  },
+  /**
+   * RevokeNoEvent revokes a declaration: the aggregate answers DATA_LOSS again. NOT_FOUND: the
+   * message was not declared no event.
+   *
+   * @generated from rpc control.v1.JournalService.RevokeNoEvent
+   */
+  revokeNoEvent: {
+    methodKind: "unary";
+    input: typeof RevokeNoEventRequestSchema;
+    output: typeof RevokeNoEventResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_control_v1_journal, 0);

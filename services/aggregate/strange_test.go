@@ -1,0 +1,159 @@
+package aggregate_test
+
+import (
+	"errors"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectproto"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/backbone/position"
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/model"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+)
+
+// reference returns the reference of the message in a DATA_LOSS error.
+func reference(t *testing.T, err error) string {
+	t.Helper()
+	known, ok := errors.AsType[*connect.Error](err)
+	if !ok || known.Code() != connect.CodeDataLoss {
+		t.Fatalf("%v, want DATA_LOSS", err)
+	}
+	for _, detail := range known.Details() {
+		value, err := connectproto.UnmarshalErrorDetail(detail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, ok := value.(*errdetails.ErrorInfo); ok && info.GetReason() == "MESSAGE_UNREADABLE" {
+			return info.GetMetadata()["reference"]
+		}
+	}
+	t.Fatalf("%v has no reference", err)
+	return ""
+}
+
+// TestStrange_MessagesOfOtherProducersAreEventsOrDataLoss publishes messages by hand behind an
+// aggregate's events: those that are events are folded, the others are DATA_LOSS until an operator
+// declares them no events.
+func TestStrange_MessagesOfOtherProducersAreEventsOrDataLoss(t *testing.T) {
+	js := backbonetest.Start(t)
+	client, _ := nodeOf(t, js, model.Wallet)
+	other, _ := nodeOf(t, js, model.Wallet)
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := backbone.SharedSecret(t.Context(), js, "tokens")
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme, positions := backbonetest.Tenant(t, "acme"), position.NewCodec(secret, journal.Epoch, nil)
+	operator := contextkit.PlatformContext(t.Context())
+	for _, strange := range backbonetest.StrangeMessages() {
+		t.Run(strange.Name, func(t *testing.T) {
+			id := strange.Name
+			submit(t, client, "acme", command(id, "open", id+"-open", map[string]any{"owner": "ada"}))
+			sequence := backbonetest.PublishStrange(t, js, strange, "acme", "wallet", id, "deposited", 2, `{"amount":5,"unknown":{"a":[1]}}`)
+			if strange.Fault == "" {
+				whole(t, client, id, 2)
+				whole(t, other, id, 3)
+				return
+			}
+			refusedAll(t, client, id, "is no event")
+			refusedAll(t, other, id, "is no event")
+			_, err := get(t, client, id)
+			named := reference(t, err)
+			if at, err := positions.Parse(acme, named); err != nil || at != sequence {
+				t.Errorf("the reference is of sequence %d, %v; want %d", at, err, sequence)
+			}
+			if early, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id, Version: 1}); err != nil || early.GetVersion() != 1 {
+				t.Errorf("version 1: %v, %v", early, err)
+			}
+			declared, err := journal.DeclareNonEvent(operator, acme, sequence, "ada", "a test")
+			if err != nil || declared.Fault != strange.Fault {
+				t.Fatalf("%+v, %v", declared, err)
+			}
+			whole(t, client, id, 1)
+			whole(t, other, id, 2)
+			whole(t, client, id, 3)
+			if _, err := journal.RevokeNonEvent(operator, acme, sequence); err != nil {
+				t.Fatal(err)
+			}
+			refusedAll(t, client, id, "is no event")
+			refusedAll(t, other, id, "is no event")
+			if _, err := journal.DeclareNonEvent(operator, acme, sequence, "ada", "a test"); err != nil {
+				t.Fatal(err)
+			}
+			whole(t, other, id, 4)
+		})
+	}
+	report, err := backbone.VerifyJournal(operator, js)
+	if err != nil || len(report.Faults) > 0 || report.NonEvents == 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// TestStrange_AggregateContinuesAfterWhatIsNoEvent has a message that is no event first, one between
+// events whose producer counted it, and a snapshot beyond it.
+func TestStrange_AggregateContinuesAfterWhatIsNoEvent(t *testing.T) {
+	js := backbonetest.Start(t)
+	client, _ := nodeOf(t, js, model.Wallet)
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme, operator := backbonetest.Tenant(t, "acme"), contextkit.PlatformContext(t.Context())
+	event, text := backbonetest.Strange{}, backbonetest.StrangeMessages()
+	junk := text[len(text)-1]
+	declare := func(sequence uint64) {
+		t.Helper()
+		if _, err := journal.DeclareNonEvent(operator, acme, sequence, "ada", "a test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	first := backbonetest.PublishStrange(t, js, junk, "acme", "wallet", "first", "opened", 1, "")
+	refusedAll(t, client, "first", "is no event")
+	declare(first)
+	_, err = get(t, client, "first")
+	refused(t, err, connect.CodeNotFound, "has no events")
+	submit(t, client, "acme", command("first", "open", "first-open", map[string]any{"owner": "ada"}))
+	whole(t, client, "first", 1)
+
+	submit(t, client, "acme", command("counted", "open", "counted-open", map[string]any{"owner": "ada"}))
+	declare(backbonetest.PublishStrange(t, js, junk, "acme", "wallet", "counted", "deposited", 2, ""))
+	backbonetest.PublishStrange(t, js, event, "acme", "wallet", "counted", "deposited", 3, `{"amount":5}`)
+	whole(t, client, "counted", 3)
+	fresh, _ := nodeOf(t, js, model.Wallet)
+	whole(t, fresh, "counted", 4)
+	for version, want := range map[int64]int64{1: 1, 2: 2, 3: 3, 4: 4} {
+		if res, err := fresh.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "counted", Version: version}); err != nil || res.GetVersion() != want {
+			t.Errorf("version %d: %v, %v", version, res, err)
+		}
+	}
+
+	submit(t, client, "acme", command("many", "open", "many-open", map[string]any{"owner": "ada"}))
+	sequence := backbonetest.PublishStrange(t, js, junk, "acme", "wallet", "many", "deposited", 2, "")
+	declare(sequence)
+	for n := range 3 {
+		deposits := make([]*aggregatev1.SubmitRequest, 100)
+		for m := range deposits {
+			deposits[m] = deposit("many", "", n+1)
+		}
+		res, err := client.SubmitBatch(as(t, "acme"), batch("", deposits...))
+		if err != nil || res.GetResults()[0].GetError() != nil {
+			t.Fatalf("%v, %v", res, err)
+		}
+	}
+	fresh, _ = nodeOf(t, js, model.Wallet)
+	whole(t, fresh, "many", 301)
+	if _, err := journal.RevokeNonEvent(operator, acme, sequence); err != nil {
+		t.Fatal(err)
+	}
+	refusedAll(t, fresh, "many", "is no event")
+	fresh, _ = nodeOf(t, js, model.Wallet)
+	refusedAll(t, fresh, "many", "is no event")
+}

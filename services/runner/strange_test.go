@@ -1,0 +1,92 @@
+package runner_test
+
+import (
+	"errors"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner/webhook"
+)
+
+// TestStrange_MessagesThatAreNoEventsTriggerNothing publishes triggers by hand: those that are
+// events start a workflow each, with effects of its own; the others start none, and leave no dead
+// letter. The first runner takes triggers by a durable consumer, as earlier versions do.
+func TestStrange_MessagesThatAreNoEventsTriggerNothing(t *testing.T) {
+	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme", "globex"}, func(*fixture) {})
+	f.wallets(t, "acme")
+	var begun, passed []string
+	for _, prefix := range []string{"a-", "b-"} {
+		for _, strange := range backbonetest.StrangeMessages() {
+			id := prefix + strange.Name
+			backbonetest.PublishStrange(t, f.js, strange, "acme", "transfer", id, "requested", 1, `{"from":"a","to":"b","amount":10,"more":{}}`)
+			if strange.Fault == "" {
+				begun = append(begun, id)
+			} else {
+				passed = append(passed, id)
+			}
+		}
+	}
+	f.run(t)
+	f.transfer(t, "acme", "last", "b", 1)
+	for _, id := range append(begun, "last") {
+		if res := f.ended(t, "acme", id); res.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED {
+			t.Errorf("%s: %v, %s", id, res.GetState(), steps(res))
+		}
+	}
+	for _, id := range passed {
+		if res, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id}); connect.CodeOf(err) != connect.CodeNotFound {
+			t.Errorf("%s has begun: %v, %v", id, res, err)
+		}
+	}
+	if a, b := f.balance(t, "acme", "a"), f.balance(t, "acme", "b"); a != 1000-1-float64(10*len(begun)) || a+b != 1000 {
+		t.Errorf("balances %v and %v after %d transfers of 10 and one of 1", a, b, len(begun))
+	}
+	letters, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
+	if err != nil || len(letters.GetLetters()) != 0 {
+		t.Errorf("dead letters %v, %v", letters, err)
+	}
+}
+
+// TestStrange_LettersOfSharedIDsAreDifferent stores letters of events that have one id.
+func TestStrange_LettersOfSharedIDsAreDifferent(t *testing.T) {
+	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
+	journal, err := backbone.OpenJournal(t.Context(), f.js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme := backbonetest.Tenant(t, "acme")
+	want := 0
+	for _, strange := range backbonetest.StrangeMessages() {
+		if strange.Fault != "" {
+			continue
+		}
+		sequence := backbonetest.PublishStrange(t, f.js, strange, "acme", "transfer", strange.Name, "requested", 1, `{"from":"a","to":"b","amount":10}`)
+		event, found, err := journal.Event(t.Context(), acme, sequence)
+		if err != nil || !found {
+			t.Fatal(found, err)
+		}
+		for range 2 { // the second does nothing
+			if err := backbone.DeadLetter(as(t, "acme"), f.js, acme, event, backbone.LetterOrigin{Work: "runner-acme"}, errors.New("a test")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want++
+		err = backbone.DeadLetters(t.Context(), f.js, acme, 1, func(letter backbone.Letter) (bool, error) {
+			if letter.Event.AggregateID == strange.Name && (letter.Event.ID != event.ID || letter.Unreadable != nil) {
+				t.Errorf("%s: the letter's event is %s, %v; want %s", strange.Name, letter.Event.ID, letter.Unreadable, event.ID)
+			}
+			return true, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := 0
+	if err := backbone.DeadLetters(t.Context(), f.js, acme, 1, func(backbone.Letter) (bool, error) { count++; return true, nil }); err != nil || count != want {
+		t.Errorf("%d letters, %v; want %d", count, err, want)
+	}
+}
