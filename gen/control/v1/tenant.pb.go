@@ -1011,7 +1011,7 @@ const file_control_v1_tenant_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12.\n" +
 	"\x05quota\x18\x02 \x01(\v2\x18.control.v1.StorageQuotaR\x05quota\"E\n" +
 	"\x17SetStorageQuotaResponse\x12*\n" +
-	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant2\xaf\b\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant2\xb8\b\n" +
 	"\rTenantService\x12\x8f\x01\n" +
 	"\vListTenants\x12\x1e.control.v1.ListTenantsRequest\x1a\x1f.control.v1.ListTenantsResponse\"?\xaa\xed\x18\x1d\n" +
 	"\n" +
@@ -1019,10 +1019,10 @@ const file_control_v1_tenant_proto_rawDesc = "" +
 	"h\x03\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/control/tenants\x90\x02\x01\x12\xa0\x01\n" +
 	"\fCreateTenant\x12\x1f.control.v1.CreateTenantRequest\x1a .control.v1.CreateTenantResponse\"M\xaa\xed\x18+\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/control/tenants\x12\xba\x01\n" +
-	"\rSuspendTenant\x12 .control.v1.SuspendTenantRequest\x1a!.control.v1.SuspendTenantResponse\"d\xaa\xed\x18+\n" +
+	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/control/tenants\x12\xc3\x01\n" +
+	"\rSuspendTenant\x12 .control.v1.SuspendTenantRequest\x1a!.control.v1.SuspendTenantResponse\"m\xaa\xed\x184\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/control/tenants/{tenant_id}:suspend\x90\x02\x02\x12\xb6\x01\n" +
+	"(\x012\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/control/tenants/{tenant_id}:suspend\x90\x02\x02\x12\xb6\x01\n" +
 	"\fResumeTenant\x12\x1f.control.v1.ResumeTenantRequest\x1a .control.v1.ResumeTenantResponse\"c\xaa\xed\x18+\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
 	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/control/tenants/{tenant_id}:resume\x90\x02\x02\x12\xa9\x01\n" +
