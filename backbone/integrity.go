@@ -168,7 +168,7 @@ func (i *Integrity) beyond(ctx context.Context, noted Finding) error {
 func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) error {
 	ctx = contextkit.PlatformContext(ctx)
 	log = log.With().Str("stream", StreamEvents).Logger()
-	i.unreadable.begin(&log, scrub)
+	i.unreadable.logTo(&log)
 	var (
 		running sync.WaitGroup
 		logged  = "" // the last logged damage

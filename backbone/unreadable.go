@@ -24,16 +24,14 @@ type unreadable struct {
 	met    map[Fault]uint64
 
 	// By the last reading of the whole journal, and the present one: see [scrubber].
-	scrubs       bool
 	known, found []*UnreadableError
 	count, more  int
 }
 
-// begin sets the log, and whether the process reads the whole journal.
-func (u *unreadable) begin(log *zerolog.Logger, scrubs bool) {
+func (u *unreadable) logTo(log *zerolog.Logger) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.log, u.scrubs = log, scrubs
+	u.log = log
 }
 
 // meet counts a message, and logs it unless another was logged just before.
@@ -114,7 +112,7 @@ func (i *Integrity) KnownUnreadable() ([]*UnreadableError, int) { return i.unrea
 
 var (
 	unreadableMetric = prometheus.NewDesc("headgate_journal_unreadable_total", "Messages of the journal that are no events, by fault, each time that this process has met one.", []string{"fault"}, nil)
-	undeclaredMetric = prometheus.NewDesc("headgate_journal_unreadable_messages", "Messages of the journal that are no events, by the reading of the whole journal. Not those that operators have declared no events.", nil, nil)
+	undeclaredMetric = prometheus.NewDesc("headgate_journal_unreadable_messages", "Messages of the journal that are no events, by the reading of the whole journal, which is control's. Not those that operators have declared no events.", nil, nil)
 )
 
 func (u *unreadable) collect(metrics chan<- prometheus.Metric) {
@@ -123,7 +121,5 @@ func (u *unreadable) collect(metrics chan<- prometheus.Metric) {
 	for _, fault := range Faults() {
 		metrics <- prometheus.MustNewConstMetric(unreadableMetric, prometheus.CounterValue, float64(u.met[fault]), string(fault))
 	}
-	if u.scrubs {
-		metrics <- prometheus.MustNewConstMetric(undeclaredMetric, prometheus.GaugeValue, float64(u.count))
-	}
+	metrics <- prometheus.MustNewConstMetric(undeclaredMetric, prometheus.GaugeValue, float64(u.count))
 }
