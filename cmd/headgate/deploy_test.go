@@ -88,9 +88,9 @@ func TestDeploy_SystemdNeverGivesUp(t *testing.T) {
 	}
 }
 
-// ofTenants are metrics whose series name the tenants that something happens to: there are none
-// while nothing does. The tests of their packages show them.
-var ofTenants = []string{"headgate_tenant_limited", "headgate_tenant_dead_letters", "headgate_tenant_workflows_failing"}
+// ofTenants are metrics whose series name the tenants, or their views, that something happens to:
+// there are none while nothing does. The tests of their packages show them.
+var ofTenants = []string{"headgate_projection_view_failing", "headgate_tenant_limited", "headgate_tenant_dead_letters", "headgate_tenant_workflows_failing"}
 
 // Every metric that the alerts, the dashboard and the docs name is exported from the start,
 // with the labels that the alerts select by, and each alert has its playbook.

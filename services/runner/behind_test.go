@@ -20,6 +20,10 @@ func TestTrigger_DecidedByANewerModelWaitsForIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	parsed, err := model.ParseContext(t.Context(), "newer", newer)
+	if err != nil {
+		t.Fatal(err)
+	}
 	older := strings.Replace(string(newer), "on: transfer.requested", "on: transfer.failed", 1)
 	f := startWith(t, func(context.Context) (string, []byte, error) { return "older", []byte(older), nil }, webhook.Config{})
 	f.wallets(t, "acme")
@@ -34,7 +38,7 @@ func TestTrigger_DecidedByANewerModelWaitsForIt(t *testing.T) {
 	for _, id := range []string{"t1", "t2"} {
 		event := backbone.Event{
 			ID: contextkit.NewID(), Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1, Time: time.Now(),
-			Data: []byte(`{"from":"a","to":"b","amount":100}`), Model: backbone.NewModelRef("newer", order, false),
+			Data: []byte(`{"from":"a","to":"b","amount":100}`), Model: backbone.NewModelRef(parsed.Revision, order, false),
 		}
 		if err := journal.Append(ctx, acme, 0, []backbone.Event{event}); err != nil {
 			t.Fatal(err)

@@ -104,7 +104,7 @@ func TestBackfill_GoesOnWithTheNextOwner(t *testing.T) {
 	})
 	var sent atomic.Int32
 	halfway := make(chan struct{})
-	f.gate.set(func(ctx context.Context, _ *aggregatev1.SubmitRequest) error {
+	f.gate.set(func(_ context.Context, _ *aggregatev1.SubmitRequest) error {
 		if sent.Add(1) == events/2 {
 			close(halfway)
 		}

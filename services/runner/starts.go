@@ -103,11 +103,14 @@ func (s *starts) sequence(ctx context.Context, m *model.Model) (uint64, error) {
 	return backbone.JournalEnd(ctx, s.js)
 }
 
-// starts reports whether an event may start a workflow: it came after the workflow, or the
-// workflow is for all events.
+// starts reports whether an event may start a workflow: it came after the workflow, was decided
+// under the model that has it, or the workflow is for all events.
 func (s *starts) starts(ctx context.Context, m *model.Model, w *model.Workflow, event backbone.Event) (bool, error) {
 	if w.FromBeginning || event.Sequence == 0 { // a dead letter's
 		return true, nil
+	}
+	if event.Model.Revision != "" && event.Model.Revision == m.Revision {
+		return true, nil // a node may use a model from a file before this runner does
 	}
 	after, err := s.of(ctx, m)
 	return event.Sequence > after[w.Identity()], err

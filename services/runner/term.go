@@ -82,7 +82,7 @@ func (t *term) run(stopping context.Context) {
 			t.askAgain()
 		case <-t.changed:
 		case <-models:
-			s.noteStarts(t.ctx)
+			s.noteStarts(t.ctx) //nolint:contextcheck // it ends with the term
 			s.tail.SetSubjects(s.subjects())
 			t.resubscribe()
 		case <-t.ctx.Done():
