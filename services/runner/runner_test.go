@@ -78,6 +78,8 @@ type fixture struct {
 	text *string
 	// before is called with the runner before it runs.
 	before func(*runner.Service)
+	// log has the runner's log; the zero value discards it.
+	log zerolog.Logger
 }
 
 // fromText is a source of the fixture's text, which a test may change.
@@ -143,7 +145,7 @@ func (f *fixture) run(t *testing.T) {
 	}
 	f.models = registry(t, f.source)
 	f.config.Node, f.config.Lease = f.nodeID, lease.Config{Lost: f.lost, Every: f.lost / 10}
-	if f.node, err = runner.New(t.Context(), f.config, f.js, f.models, tenants, f.gate, f.hooks, nil, zerolog.Nop()); err != nil {
+	if f.node, err = runner.New(t.Context(), f.config, f.js, f.models, tenants, f.gate, f.hooks, nil, f.log); err != nil {
 		t.Fatal(err)
 	}
 	if f.before != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -262,13 +263,18 @@ func (w *worker) react(ctx context.Context, event backbone.Event, t try) error {
 // next attempt is scheduled, or the instance becomes a dead letter. It returns an error if neither
 // could be done, or need not: then the instance is to be driven again soon.
 func (w *worker) settle(ctx context.Context, event backbone.Event, workflow string, i *instance, err error, t try) error {
-	log := w.log.With().Str("workflow", workflow).Str("event_id", event.ID).Str("correlation_id", event.Context.CorrelationID).Logger()
+	rc, _ := contextkit.FromContext(ctx) // due work has it, its event has not
+	log := w.log.With().Str("workflow", workflow).Str("event_id", event.ID).Str("correlation_id", rc.CorrelationID).Logger()
 	var failure *stepError
 	if i != nil && errors.As(err, &failure) && !failure.quick(i, t) && !final(err) && !errors.Is(ctx.Err(), context.Canceled) {
 		postponed := w.engine.postpone(ctx, i, failure, t.failed)
 		switch {
 		case postponed == nil:
-			log.Warn().Err(err).Str("instance", i.ID).Int("failed", i.Attempts.Failed).Time("next", i.Attempts.Next).Msg("a step has failed and is tried again")
+			level := zerolog.WarnLevel
+			if held := (*webhook.HeldError)(nil); errors.As(err, &held) {
+				level = zerolog.DebugLevel // no attempt was made, and the receiver's failures are logged
+			}
+			log.WithLevel(level).Err(err).Str("instance", i.ID).Int("failed", i.Attempts.Failed).Time("next", i.Attempts.Next).Msg("a step has failed and is tried again")
 			return nil
 		case !final(postponed):
 			return errors.Join(err, postponed)

@@ -1,0 +1,67 @@
+package runner_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/rs/zerolog"
+)
+
+// lines sends each line of a log.
+type lines chan []byte
+
+// Write implements io.Writer.
+func (l lines) Write(line []byte) (int, error) {
+	l <- append([]byte(nil), line...)
+	return len(line), nil
+}
+
+// Every attempt's line has its correlation id, also that of due work, and a call that the breaker
+// holds back is no warning: thousands of instances may wait for one receiver.
+func TestRetries_LogLinesHaveTheirCorrelationAndHeldCallsAreNoWarnings(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	defer server.Close()
+	log := make(lines, 10_000)
+	f := startOn(t, backbonetest.Start(t), withHook("'"+server.URL+"'"), localHooks, []string{"acme"}, func(f *fixture) {
+		f.log = zerolog.New(log)
+		f.run(t)
+	})
+	for n := range 8 {
+		f.submit(t, "acme", "wallet", fmt.Sprint("w", n), "open", map[string]any{"owner": "x"})
+	}
+	attempts, held := map[string]int{}, false
+	for again := false; !again || !held; {
+		var line struct {
+			Level, Message, Error, Instance string
+			CorrelationID                   string `json:"correlation_id"`
+		}
+		select {
+		case text := <-log:
+			if err := json.Unmarshal(text, &line); err != nil {
+				t.Fatal(err)
+			}
+		case <-t.Context().Done():
+			t.Fatalf("of the instances %v no due attempt was logged, or none was held back (%t)", attempts, held)
+		}
+		if line.Message != "a step has failed and is tried again" {
+			continue
+		}
+		if line.CorrelationID == "" {
+			t.Fatalf("a line without its correlation id: %+v", line)
+		}
+		if strings.Contains(line.Error, "not called for the moment") {
+			if held = true; line.Level != "debug" {
+				t.Fatalf("a call that is held back is logged at %s", line.Level)
+			}
+		} else if line.Level != "warn" {
+			t.Fatalf("a failed attempt is logged at %s", line.Level)
+		}
+		attempts[line.Instance]++
+		again = again || attempts[line.Instance] > 1
+	}
+}
