@@ -1,6 +1,6 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
 import { Link } from "@tanstack/react-router";
-import { RunnerAdmin, WorkflowState } from "../gen/runner/admin/v1/admin_pb";
+import { RunnerAdmin, WorkflowState, type WorkflowSubject } from "../gen/runner/admin/v1/admin_pb";
 import { enumName, number, time } from "../app/format";
 import { useRefusal } from "../app/session";
 import { useUrl } from "../app/url";
@@ -58,13 +58,13 @@ function Instances({ tenant }: { tenant: string }) {
           <>
             <Table
               label="Workflow instances"
-              rows={data.instances.filter((one) => matches(filter, one.workflow, one.instanceId, one.failure))}
+              rows={data.instances.filter((one) => matches(filter, label(one), one.instanceId, one.failure))}
               id={(one) => `${one.workflow}/${one.instanceId}`}
               selected={get("instance")}
               onSelect={(one) => set({ instance: `${one.workflow}/${one.instanceId}` })}
               empty={data.instances.length > 0 ? "None fits the filter." : data.nextPageToken ? "None of this state among these; the next page has older ones." : state || get("page") ? "There are none." : "No workflow has run for this tenant."}
               columns={[
-                { name: "Instance", cell: (one) => `${one.workflow}/${one.instanceId}` },
+                { name: "Instance", cell: label },
                 { name: "State", cell: (one) => <State state={one.state} /> },
                 { name: "Why", cell: (one) => one.failure },
                 { name: "Started", cell: (one) => time(one.started) },
@@ -84,17 +84,34 @@ function Instances({ tenant }: { tenant: string }) {
   );
 }
 
+/** The name of an instance for readers: the workflow, and the aggregate whose event started it, with the version from the second on. */
+function label({ workflow, instanceId, subject }: { workflow: string; instanceId: string; subject?: WorkflowSubject | undefined }): string {
+  if (!subject) return `${workflow}/${instanceId}`;
+  return `${workflow}/${subject.aggregateId}${subject.version > 1n ? `=${String(subject.version)}` : ""}`;
+}
+
 function Instance({ tenant, name }: { tenant: string; name: string }) {
   const [workflow = "", instanceId = ""] = name.split("/", 2);
   const instance = useQuery(RunnerAdmin.method.getWorkflow, { tenantId: tenant, workflow, instanceId }, { refetchInterval: 3_000 });
   return (
-    <section className="panel" aria-label={`Instance ${name}`}>
+    <section className="panel" aria-label={`Instance ${instance.data ? label(instance.data) : name}`}>
       <Answered of={instance}>
         {(data) => (
           <>
             <h2>
-              {name} <State state={data.state} />
+              {label(data)} <State state={data.state} />
             </h2>
+            <p className="text-muted">{data.instanceId}</p>
+            {data.attempts ? (
+              <p>
+                Step {data.attempts.step}: {number(data.attempts.failed)} attempts have failed, the last at {time(data.attempts.last)}: {data.attempts.lastError}. {data.attempts.next ? `The next is at ${time(data.attempts.next)}.` : "None follows by itself."}
+              </p>
+            ) : null}
+            {data.waiting ? (
+              <p>
+                It waits in {data.waiting.step} until {time(data.waiting.until)}.
+              </p>
+            ) : null}
             <ol className="my-2 ml-4 list-decimal">
               {data.steps.map((step) => (
                 <li key={step.name}>
