@@ -3,11 +3,13 @@ package backbonetest
 import (
 	"fmt"
 	"maps"
+	"net/textproto"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -35,14 +37,14 @@ func StrangeMessages() []Strange {
 		{Name: "long-id", header: map[string][]string{"ce-id": {strings.Repeat("x", 5000)}}},
 		{Name: "without-time", header: map[string][]string{"ce-time": nil}},
 		{Name: "no-time", header: map[string][]string{"ce-time": {"today"}}},
-		{Name: "without-tenant", header: map[string][]string{"tenant-id": nil}},
-		{Name: "empty-tenant", header: map[string][]string{"tenant-id": {""}}},
+		{Name: "without-tenant", header: map[string][]string{contextkit.NATSTenantID: nil}},
+		{Name: "empty-tenant", header: map[string][]string{contextkit.NATSTenantID: {""}}},
 		{Name: "without-aggregate", header: map[string][]string{"ce-aggregatetype": nil, "ce-aggregateid": nil}},
-		{Name: "without-contract", header: map[string][]string{"traceparent": nil, "x-correlation-id": nil, "correlation-id": nil, "x-request-id": nil, "trace-id": nil}},
-		{Name: "unknown-headers", header: map[string][]string{"x-vendor": {"a", "b"}, "ce-specversion": {"2.0"}, "content-type": {"text/plain"}, "Tenant-Id": {"globex"}}},
-		{Name: "foreign-tenant", Fault: backbone.FaultTenant, header: map[string][]string{"tenant-id": {"globex"}}},
-		{Name: "no-tenant", Fault: backbone.FaultTenant, header: map[string][]string{"tenant-id": {"*"}}},
-		{Name: "two-tenants", Fault: backbone.FaultTenant, header: map[string][]string{"tenant-id": {"acme", "globex"}}},
+		{Name: "without-contract", header: map[string][]string{contextkit.NATSTraceparent: nil, contextkit.NATSCorrelationID: nil, contextkit.NATSRequestID: nil, contextkit.NATSTraceID: nil}},
+		{Name: "unknown-headers", header: map[string][]string{"x-vendor": {"a", "b"}, "ce-specversion": {"2.0"}, "content-type": {"text/plain"}, textproto.CanonicalMIMEHeaderKey(contextkit.NATSTenantID): {"globex"}}},
+		{Name: "foreign-tenant", Fault: backbone.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"globex"}}},
+		{Name: "no-tenant", Fault: backbone.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"*"}}},
+		{Name: "two-tenants", Fault: backbone.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"acme", "globex"}}},
 		{Name: "foreign-aggregate", Fault: backbone.FaultAggregate, header: map[string][]string{"ce-aggregateid": {"another"}}},
 		{Name: "without-type", Fault: backbone.FaultHeader, header: map[string][]string{"ce-type": nil}},
 		{Name: "without-version", Fault: backbone.FaultHeader, header: map[string][]string{"ce-aggregateversion": nil}},
@@ -59,9 +61,9 @@ func StrangeMessages() []Strange {
 func PublishStrange(t testing.TB, js jetstream.JetStream, s Strange, tenant, aggregateType, id, eventType string, version int64, data string) uint64 {
 	t.Helper()
 	msg := &nats.Msg{Subject: "events." + tenant + "." + aggregateType + "." + id, Data: []byte(data), Header: nats.Header{
-		"tenant-id": {tenant}, "ce-specversion": {"1.0"}, "ce-id": {"other-" + aggregateType + "-" + id}, "ce-source": {"/other"}, "ce-type": {eventType},
+		contextkit.NATSTenantID: {tenant}, "ce-specversion": {"1.0"}, "ce-id": {"other-" + aggregateType + "-" + id}, "ce-source": {"/other"}, "ce-type": {eventType},
 		"ce-time": {"2026-01-02T03:04:05Z"}, "content-type": {"application/json"}, "ce-aggregateversion": {fmt.Sprint(version)},
-		"ce-aggregatetype": {aggregateType}, "ce-aggregateid": {id}, "x-correlation-id": {"c"}, "x-request-id": {"r"},
+		"ce-aggregatetype": {aggregateType}, "ce-aggregateid": {id}, contextkit.NATSCorrelationID: {"c"}, contextkit.NATSRequestID: {"r"},
 	}}
 	maps.Copy(msg.Header, s.header)
 	for _, name := range slices.Collect(maps.Keys(s.header)) {
