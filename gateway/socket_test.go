@@ -365,7 +365,11 @@ func TestAnAnswerToGETIsNobodyElses(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer res.Body.Close()
-				if res.StatusCode != http.StatusOK || res.Header.Get("Cache-Control") != rule.want || !strings.Contains(strings.Join(res.Header.Values("Vary"), ","), "Authorization") {
+				want := rule.want
+				if rule.says == "" && strings.HasPrefix(path, "/v1/") {
+					want = "private, no-cache" // with an ETag, which the client asks with again
+				}
+				if res.StatusCode != http.StatusOK || res.Header.Get("Cache-Control") != want || !strings.Contains(strings.Join(res.Header.Values("Vary"), ","), "Authorization") {
 					t.Errorf("status %d, Cache-Control %q, Vary %q", res.StatusCode, res.Header.Values("Cache-Control"), res.Header.Values("Vary"))
 				}
 			})

@@ -203,7 +203,7 @@ func TestARuleMayAnswerOneField(t *testing.T) {
 	if err := json.Unmarshal([]byte(document), &doc); err != nil {
 		t.Fatal(err)
 	}
-	if schema := doc.Paths["/v1/positions/{name}"]["get"].Responses["200"].Content["application/json"].Schema; schema["type"] != "string" {
+	if schema := doc.Paths["/v1/positions/rooms/{rooms}"]["get"].Responses["200"].Content["application/json"].Schema; schema["type"] != "string" {
 		t.Errorf("the response is described as %v", schema)
 	}
 }
@@ -286,7 +286,7 @@ func TestAServiceIsServedAsSoonAsItsNodeDescribesIt(t *testing.T) {
 			t.Errorf("%s: %v", protocol, got.err)
 		}
 	}
-	if _, document := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", token); !strings.Contains(document, "/v1/ticks/{name}") {
+	if _, document := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", token); !strings.Contains(document, "/v1/ticks/rooms/{rooms}") {
 		t.Error("the new service is not described")
 	}
 	// A description that cannot be used changes nothing; another of the same node
@@ -341,7 +341,7 @@ func TestNodesOfTwoVersionsMayDescribeAService(t *testing.T) {
 			t.Fatal(err)
 		}
 		name, field, _ := strings.Cut(step.want, " ")
-		if _, ok := document.Components.Schemas[name].Properties[field]; !ok || document.Paths["/v1/ticks/{name}"] == nil {
+		if _, ok := document.Components.Schemas[name].Properties[field]; !ok || document.Paths["/v1/ticks/rooms/{rooms}"] == nil {
 			t.Errorf("%s: %s is described as %v", step.what, name, document.Components.Schemas[name])
 		}
 	}

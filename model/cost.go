@@ -93,7 +93,7 @@ func concatenation(args []ref.Val) uint64 {
 			return uint64(len(left)+len(right)) / perUnit
 		}
 	case traits.Lister:
-		return visited(args[1]) / perUnit
+		return values(args[1]) / perUnit // texts are not copied
 	}
 	return 0
 }
@@ -101,29 +101,36 @@ func concatenation(args []ref.Val) uint64 {
 // visited returns the number of values in v, or its bytes if it is a text, up to maxVisited.
 func visited(v ref.Val) uint64 {
 	left := uint64(maxVisited)
-	visit(v, &left)
+	visit(v, &left, func(bytes int) uint64 { return uint64(bytes) }) //nolint:gosec // a length
 	return maxVisited - left
 }
 
-// visit takes the values in v from left, and stops when it is used up.
-func visit(v ref.Val, left *uint64) {
+// values returns the number of values in v, up to maxVisited.
+func values(v ref.Val) uint64 {
+	left := uint64(maxVisited)
+	visit(v, &left, func(int) uint64 { return 1 })
+	return maxVisited - left
+}
+
+// visit takes the values in v from left, texts as their bytes count, and stops when it is used up.
+func visit(v ref.Val, left *uint64, text func(bytes int) uint64) {
 	spend := func(n uint64) { *left -= min(*left, n) }
 	switch v := v.(type) {
 	case types.String:
-		spend(uint64(len(v)))
+		spend(text(len(v)))
 	case types.Bytes:
-		spend(uint64(len(v)))
+		spend(text(len(v)))
 	case traits.Mapper:
 		spend(1)
 		for it := v.Iterator(); *left > 0 && it.HasNext() == types.True; {
 			key := it.Next()
-			visit(key, left)
-			visit(v.Get(key), left)
+			visit(key, left, text)
+			visit(v.Get(key), left, text)
 		}
 	case traits.Lister:
 		spend(1)
 		for it := v.Iterator(); *left > 0 && it.HasNext() == types.True; {
-			visit(it.Next(), left)
+			visit(it.Next(), left, text)
 		}
 	default:
 		spend(1)

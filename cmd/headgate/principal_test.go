@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,11 +23,14 @@ type console struct {
 // call makes a call that changes or reads something, under a forged principal.
 func (c console) call(ctx context.Context, t *testing.T, method, path string, body, answer any) {
 	t.Helper()
-	text, err := json.Marshal(body)
-	if err != nil {
-		t.Fatal(err)
+	var text []byte
+	if body != nil {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			t.Fatal(err)
+		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.gateway+path, strings.NewReader(string(text)))
+	req, err := http.NewRequestWithContext(ctx, method, c.gateway+path, bytes.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}

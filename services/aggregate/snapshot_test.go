@@ -147,7 +147,8 @@ func TestEventsOfAnEarlierFormAreBroughtToTheNewOne(t *testing.T) {
 			"    evolve:\n      opened: {owner: event.owner, balance: 0}\n      deposited: {balance: state.balance + event.mills}\n",
 		"          - event: deposited\n            data: &moved\n              amount: cmd.amount\n              reference: \"has(cmd.reference) ? cmd.reference : ''\"\n",
 		"          - event: deposited\n            data: {mills: cmd.amount * 10}\n",
-		"data: *moved", "data: {amount: cmd.amount}"))
+		"data: *moved", "data: {amount: cmd.amount}",
+		"kind: \"'deposit'\", amount: event.amount, reference: event.reference", "kind: \"'deposit'\", amount: event.mills, reference: \"''\""))
 	res, err := renewed.Submit(as(t, "acme"), deposit("w", "", 5))
 	if err != nil || res.GetEvents()[0].GetData().AsMap()["mills"] != 50.0 {
 		t.Fatalf("%v, %v", res, err)
