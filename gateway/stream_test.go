@@ -203,7 +203,7 @@ func TestARuleMayAnswerOneField(t *testing.T) {
 	if err := json.Unmarshal([]byte(document), &doc); err != nil {
 		t.Fatal(err)
 	}
-	if schema := doc.Paths["/v1/positions/rooms/{rooms}"]["get"].Responses["200"].Content["application/json"].Schema; schema["type"] != "string" {
+	if schema := doc.Paths["/v1/positions/rooms/{rooms}"]["get"].Responses["200"].Content["application/x-ndjson"].Schema; schema["type"] != "string" {
 		t.Errorf("the response is described as %v", schema)
 	}
 }

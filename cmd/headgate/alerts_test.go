@@ -229,6 +229,6 @@ func TestAlerts_FireOnFailingViewsAndWorkflows(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	fire(t, healthy, broken, "HeadgateProjectionFailing", "HeadgateProjectionStuck", "HeadgateDeadLetters", "HeadgateWorkflowsFailing")
+	fire(t, healthy, broken, "HeadgateProjectionFailing", "HeadgateDeadLetters", "HeadgateWorkflowsFailing")
 	p.stop(t)
 }
