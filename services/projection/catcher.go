@@ -23,6 +23,7 @@ type catcher struct {
 
 	mu           sync.Mutex // held while the subscription begins
 	subscription *tail.Subscription
+	asked        uint64 // how often the view was asked to try again
 }
 
 // catch starts to catch up for a view. f.mu is held.
@@ -44,19 +45,33 @@ func (c *catcher) with(do func(*tail.Subscription)) {
 // again has the view try again, from its checkpoint.
 func (c *catcher) again() {
 	c.with(func(s *tail.Subscription) {
+		c.asked++
 		s.Reset()
 		s.Resume()
 	})
 }
 
-// rest has no further events delivered.
-func (c *catcher) rest() { c.with((*tail.Subscription).Pause) }
+// attempt returns the number of the attempt that begins now, for rest.
+func (c *catcher) attempt() (number uint64) {
+	c.with(func(*tail.Subscription) { number = c.asked })
+	return number
+}
+
+// rest has no further events delivered after an attempt, unless the view was asked to try again
+// meanwhile: the attempt may not have followed what has changed.
+func (c *catcher) rest(attempt uint64) {
+	c.with(func(s *tail.Subscription) {
+		if c.asked == attempt {
+			s.Pause()
+		}
+	})
+}
 
 func (c *catcher) part() *part { return c.follower.parts[c.index] }
 
 // Cursor implements [tail.Handler].
 func (c *catcher) Cursor(ctx context.Context) (uint64, error) {
-	f := c.follower
+	f, attempt := c.follower, c.attempt()
 	f.applying.Lock()
 	defer f.applying.Unlock()
 	state, err := f.aligned(ctx)
@@ -66,7 +81,7 @@ func (c *catcher) Cursor(ctx context.Context) (uint64, error) {
 	f.settle(state)
 	view := state.View(c.part().view.Name)
 	if !view.Apart || view.Failure != "" && c.tried {
-		c.rest()
+		c.rest(attempt)
 	}
 	c.at = view.Sequence
 	return c.at, nil
@@ -102,11 +117,12 @@ func (b *catchBatch) Pass(sequence uint64) {
 // Apply implements [tail.Batch].
 func (b *catchBatch) Apply(ctx context.Context) error {
 	c := b.catcher
+	attempt := c.attempt()
 	c.follower.applying.Lock()
 	defer c.follower.applying.Unlock()
 	over, err := c.apply(ctx, b.events)
 	if over {
-		c.rest()
+		c.rest(attempt)
 	}
 	return err
 }
