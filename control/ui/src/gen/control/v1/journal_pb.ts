@@ -317,6 +317,8 @@ export type UnreadableMessage = Message<"control.v1.UnreadableMessage"> & {
   aggregateType: string;
 
   /**
+   * The aggregate; empty: none.
+   *
    * @generated from field: string aggregate_id = 4;
    */
   aggregateId: string;
