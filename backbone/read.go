@@ -16,8 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Message is a message of the journal as it is stored. Other programs than this one may have
-// published it.
+// Message is a message of the journal as it is stored. Another program may have published it.
 type Message struct {
 	Subject  string
 	Header   nats.Header
@@ -239,8 +238,9 @@ func placeHash(sequence uint64) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// messageID identifies the message at a sequence among those that may have been there: its ce-id,
-// or its place. The journal's record has it.
+// messageID returns the id by which the journal's record recognises the message at a sequence: its
+// ce-id, or a hash of its place if it has none. Another message at the same sequence, after a
+// restore, has another id.
 func messageID(header nats.Header, sequence uint64) string {
 	if id := header.Get(ceID); id != "" {
 		return id

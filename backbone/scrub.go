@@ -81,7 +81,7 @@ func (s *scrubber) turn(ctx context.Context) error {
 	return nil
 }
 
-// list notes messages that are no events, but those that operators have declared no events.
+// list notes messages that are no events, unless an operator has declared them no events.
 func (s *scrubber) list(ctx context.Context, found []error) error {
 	if len(found) == 0 {
 		return nil

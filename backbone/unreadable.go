@@ -84,8 +84,8 @@ func (u *unreadable) read() {
 	u.found, u.more = nil, 0
 }
 
-// list returns the messages of the last reading, with those that the present one has found beyond
-// them, and their number.
+// list returns the messages that the last complete reading found, and further ones that the current
+// reading has found after them, and the number of all.
 func (u *unreadable) list() ([]*UnreadableError, int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

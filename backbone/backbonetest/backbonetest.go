@@ -129,9 +129,9 @@ func Tenant(t testing.TB, name string) contextkit.TenantID {
 	return id
 }
 
-// Main runs a package's tests and fails them for leaked goroutines, except those that the embedded
-// server and its client never end.
-// cleanups run after the tests and before goroutines are counted.
+// Main runs a package's tests, and fails if they leak goroutines. It ignores goroutines of the
+// embedded server and its client that never end. cleanups run after the tests and before goroutines
+// are counted.
 func Main(m *testing.M, cleanups ...func() error) {
 	Parallel()
 	goleak.VerifyTestMain(tests{m, cleanups},

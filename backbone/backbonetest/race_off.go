@@ -2,6 +2,6 @@
 
 package backbonetest
 
-// parallel is how many parallel tests run together, unless the flag -parallel is given. Parallel
-// tests mostly wait for time to pass: more of them run than the machine has processors.
+// parallel is the number of parallel tests that run at a time, unless the flag -parallel is given.
+// They spend most of their time waiting, so it exceeds the number of processors.
 const parallel = 4

@@ -49,10 +49,10 @@ type Batch interface {
 	Apply(ctx context.Context) error
 }
 
-// Passer is a [Batch] that is also told of messages that are no events: see [backbone.ReadEvent].
-// They are never added.
+// Passer is a [Batch] that also counts messages that are no events (see [backbone.ReadEvent]) as
+// taken. They are never added.
 type Passer interface {
-	// Pass is called in the place of Add, in order.
+	// Pass is called in order, instead of Add, for each of these messages.
 	Pass(sequence uint64)
 }
 
