@@ -136,8 +136,9 @@ type PlacementServiceClient interface {
 	// ended. FAILED_PRECONDITION: an obstacle (see PlanRebalance), among others that the tenant is on
 	// the node, or that eight moves of it have not ended.
 	StartRebalance(context.Context, *v1.StartRebalanceRequest) (*v1.StartRebalanceResponse, error)
-	// AbortRebalance ends a move and puts everything back to where it was; a move that
-	// has ended stays as it is. FAILED_PRECONDITION: the other nodes give the tenant up already.
+	// AbortRebalance ends a move and restores the placement from before it. It changes nothing
+	// about a move that has ended. FAILED_PRECONDITION: the other nodes are already releasing the
+	// tenant.
 	AbortRebalance(context.Context, *v1.AbortRebalanceRequest) (*v1.AbortRebalanceResponse, error)
 	// ListRebalances answers the moves of the last weeks, the newest first.
 	ListRebalances(context.Context, *v1.ListRebalancesRequest) (*v1.ListRebalancesResponse, error)
@@ -192,8 +193,9 @@ type PlacementServiceHandler interface {
 	// ended. FAILED_PRECONDITION: an obstacle (see PlanRebalance), among others that the tenant is on
 	// the node, or that eight moves of it have not ended.
 	StartRebalance(context.Context, *v1.StartRebalanceRequest) (*v1.StartRebalanceResponse, error)
-	// AbortRebalance ends a move and puts everything back to where it was; a move that
-	// has ended stays as it is. FAILED_PRECONDITION: the other nodes give the tenant up already.
+	// AbortRebalance ends a move and restores the placement from before it. It changes nothing
+	// about a move that has ended. FAILED_PRECONDITION: the other nodes are already releasing the
+	// tenant.
 	AbortRebalance(context.Context, *v1.AbortRebalanceRequest) (*v1.AbortRebalanceResponse, error)
 	// ListRebalances answers the moves of the last weeks, the newest first.
 	ListRebalances(context.Context, *v1.ListRebalancesRequest) (*v1.ListRebalancesResponse, error)

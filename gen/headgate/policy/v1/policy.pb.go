@@ -186,8 +186,8 @@ type Policy struct {
 	// ("transfer") covers all of its parts, and one that is narrowed to a part
 	// ("transfer.request") that part alone.
 	ResourcePartField string `protobuf:"bytes,14,opt,name=resource_part_field,json=resourcePartField,proto3" json:"resource_part_field,omitempty"`
-	// Rights that the node checks by itself, for some of the method's calls: the gateway sends
-	// it those that the principal has (x-headgate-rights).
+	// Rights that the node itself checks for some calls of the method. The gateway sends the node
+	// the ones that the principal holds (x-headgate-rights).
 	NodeRights []string `protobuf:"bytes,15,rep,name=node_rights,json=nodeRights,proto3" json:"node_rights,omitempty"`
 	// The request field (proto name) that has the operator's reason for the call. It is the
 	// reason in the call's audit record.

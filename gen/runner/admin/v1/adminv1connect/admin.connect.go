@@ -210,9 +210,9 @@ type RunnerAdminClient interface {
 	// ListDeadLetters answers the work that could not be done, with its cause, the
 	// oldest first.
 	ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error)
-	// ReplayDeadLetters does the work of dead letters again, in order, and removes
-	// those that are done. One that fails again stays, and the others are done all the
-	// same. Nothing is done twice: a letter whose instance's record has expired fails.
+	// ReplayDeadLetters repeats the work of dead letters, in order, and removes each letter whose
+	// work succeeds. A letter that fails again stays, and does not block the others. No step is
+	// done twice: a letter whose instance's record has expired fails.
 	ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error)
 	// DiscardDeadLetters removes dead letters whose work is given up. Instances that they name
 	// and that are stuck or failed are cancelled: nothing of them is done or undone any more.
@@ -266,9 +266,9 @@ type RunnerAdminHandler interface {
 	// ListDeadLetters answers the work that could not be done, with its cause, the
 	// oldest first.
 	ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error)
-	// ReplayDeadLetters does the work of dead letters again, in order, and removes
-	// those that are done. One that fails again stays, and the others are done all the
-	// same. Nothing is done twice: a letter whose instance's record has expired fails.
+	// ReplayDeadLetters repeats the work of dead letters, in order, and removes each letter whose
+	// work succeeds. A letter that fails again stays, and does not block the others. No step is
+	// done twice: a letter whose instance's record has expired fails.
 	ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error)
 	// DiscardDeadLetters removes dead letters whose work is given up. Instances that they name
 	// and that are stuck or failed are cancelled: nothing of them is done or undone any more.

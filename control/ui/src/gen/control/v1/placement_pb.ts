@@ -768,8 +768,9 @@ export const PlacementService: GenService<{
     output: typeof StartRebalanceResponseSchema;
   },
   /**
-   * AbortRebalance ends a move and puts everything back to where it was; a move that
-   * has ended stays as it is. FAILED_PRECONDITION: the other nodes give the tenant up already.
+   * AbortRebalance ends a move and restores the placement from before it. It changes nothing
+   * about a move that has ended. FAILED_PRECONDITION: the other nodes are already releasing the
+   * tenant.
    *
    * @generated from rpc control.v1.PlacementService.AbortRebalance
    */

@@ -140,8 +140,8 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
   resourcePartField: string;
 
   /**
-   * Rights that the node checks by itself, for some of the method's calls: the gateway sends
-   * it those that the principal has (x-headgate-rights).
+   * Rights that the node itself checks for some calls of the method. The gateway sends the node
+   * the ones that the principal holds (x-headgate-rights).
    *
    * @generated from field: repeated string node_rights = 15;
    */

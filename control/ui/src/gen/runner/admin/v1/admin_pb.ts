@@ -1647,9 +1647,9 @@ export const RunnerAdmin: GenService<{
     output: typeof ListDeadLettersResponseSchema;
   },
   /**
-   * ReplayDeadLetters does the work of dead letters again, in order, and removes
-   * those that are done. One that fails again stays, and the others are done all the
-   * same. Nothing is done twice: a letter whose instance's record has expired fails.
+   * ReplayDeadLetters repeats the work of dead letters, in order, and removes each letter whose
+   * work succeeds. A letter that fails again stays, and does not block the others. No step is
+   * done twice: a letter whose instance's record has expired fails.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.ReplayDeadLetters
    */
