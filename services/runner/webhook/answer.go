@@ -29,19 +29,21 @@ func (e *RetryAfterError) Unwrap() error { return e.err }
 // have reached the receiver, 409: it may be at work on that attempt
 // (draft-ietf-httpapi-idempotency-key-header §2.6).
 func outcomeOf(res *http.Response, host string, repeated bool, now time.Time) error {
+	// A reason phrase of the receiver's may be of any length.
+	status := strings.TrimSpace(strconv.Itoa(res.StatusCode) + " " + http.StatusText(res.StatusCode))
 	switch {
 	case res.StatusCode < 300:
 		return nil
 	case res.StatusCode >= 500,
 		res.StatusCode == http.StatusTooManyRequests, res.StatusCode == http.StatusRequestTimeout, res.StatusCode == http.StatusTooEarly,
 		res.StatusCode == http.StatusConflict && repeated:
-		err := fmt.Errorf("webhook %s answers %s", host, res.Status)
+		err := fmt.Errorf("webhook %s answers %s", host, status)
 		if after, ok := retryAfter(res.Header.Get("Retry-After"), now); ok {
 			return &RetryAfterError{after, err}
 		}
 		return err
 	}
-	return &RefusedError{fmt.Sprintf("%s answers %s", host, res.Status)}
+	return &RefusedError{fmt.Sprintf("%s answers %s", host, status)}
 }
 
 // retryAfter parses a Retry-After header: seconds or an HTTP date.

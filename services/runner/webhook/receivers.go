@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 const (
@@ -23,6 +24,8 @@ const (
 	openFirst, openLongest = time.Second, time.Minute
 	// tenantReceivers bounds the receivers per tenant whose failures are remembered.
 	tenantReceivers = 256
+	// maxCause bounds the error of a receiver's last failure, in bytes.
+	maxCause = 256
 )
 
 // HeldError says that a call was not made: the breaker of its receiver is open, or its places are
@@ -63,6 +66,7 @@ type receiver struct {
 	epoch    int  // grows when the breaker opens: earlier calls decide nothing then
 	slow     bool // a call waited for a place in vain
 	used     time.Time
+	cause    string // why the last call failed
 }
 
 // outcome is how a call ended.
@@ -74,8 +78,9 @@ const (
 	abandoned // its caller left
 )
 
-// acquire waits for a place for a call, which end gives back. Error: a [*HeldError], or that of ctx.
-func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key receiverKey) (end func(outcome), err error) {
+// acquire waits for a place for a call, which end gives back; cause is why
+// it failed. Error: a [*HeldError], or that of ctx.
+func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key receiverKey) (end func(o outcome, cause error), err error) {
 	var timer <-chan time.Time
 	waited := false
 	for {
@@ -85,21 +90,21 @@ func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key
 		one.used = now
 		switch {
 		case !one.until.IsZero() && (one.trial || now.Before(one.until)):
-			until := one.until
+			until, cause := one.until, one.cause
 			if one.trial && now.After(until) {
 				until = now.Add(openFirst)
 			}
 			r.forget(tenant, t, key, one)
 			r.held++
 			r.mu.Unlock()
-			return nil, &HeldError{until, "the receiver " + key.host + " fails, and is not called for the moment"}
+			return nil, &HeldError{until, "the receiver " + key.host + " fails, and is not called for the moment: " + cause}
 		case one.inFlight < receiverPlaces && t.inFlight < tenantPlaces:
 			one.inFlight++
 			t.inFlight++
 			one.trial = !one.until.IsZero()
 			epoch := one.epoch
 			r.mu.Unlock()
-			return func(o outcome) { r.release(tenant, t, key, one, epoch, o) }, nil
+			return func(o outcome, cause error) { r.release(tenant, t, key, one, epoch, o, cause) }, nil
 		case one.slow || waited:
 			one.slow = true
 			r.forget(tenant, t, key, one)
@@ -165,7 +170,7 @@ func (r *receivers) forget(tenant contextkit.TenantID, t *tenantCalls, key recei
 	}
 }
 
-func (r *receivers) release(tenant contextkit.TenantID, t *tenantCalls, key receiverKey, one *receiver, epoch int, o outcome) {
+func (r *receivers) release(tenant contextkit.TenantID, t *tenantCalls, key receiverKey, one *receiver, epoch int, o outcome, cause error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one.inFlight--
@@ -177,8 +182,11 @@ func (r *receivers) release(tenant contextkit.TenantID, t *tenantCalls, key rece
 		one.trial = false
 		switch o {
 		case succeeded:
-			one.failures, one.opened, one.until = 0, 0, time.Time{}
+			one.failures, one.opened, one.until, one.cause = 0, 0, time.Time{}, ""
 		case failed:
+			if cause != nil { // nil: the call has panicked
+				one.cause = excerpt.Text(cause.Error(), maxCause)
+			}
 			if one.failures++; one.failures >= openAfter {
 				one.open(time.Now())
 			}

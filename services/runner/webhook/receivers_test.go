@@ -3,12 +3,15 @@ package webhook
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/headgate/headgate/backbone/backbonetest"
 )
+
+var errAnswer = errors.New("webhook host answers 503 Service Unavailable" + strings.Repeat("!", 10*maxCause))
 
 func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -18,7 +21,7 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 		call := func(o outcome) error {
 			end, err := r.acquire(t.Context(), acme, key)
 			if err == nil {
-				end(o)
+				end(o, errAnswer)
 			}
 			return err
 		}
@@ -33,6 +36,9 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 			if !errors.As(err, &held) || time.Until(held.Until) > openFirst<<n || time.Until(held.Until) < openFirst<<n*3/4 {
 				t.Fatalf("after %d trials: %v", n, err)
 			}
+			if !strings.Contains(held.Reason, "answers 503") || len(held.Reason) > 2*maxCause {
+				t.Errorf("the reason of a call that is held is %q", held.Reason)
+			}
 			if open, count := r.counts(); open != 1 || count != int64(n+1) {
 				t.Errorf("%d receivers are open, %d calls held", open, count)
 			}
@@ -44,7 +50,7 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 			if err := call(succeeded); !errors.As(err, &held) {
 				t.Fatalf("a second trial call: %v", err)
 			}
-			end(failed)
+			end(failed, errAnswer)
 			// Neither another tenant's calls nor another step's are held.
 			for _, other := range []struct {
 				tenant string
@@ -54,7 +60,7 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%v: %v", other, err)
 				}
-				end(succeeded)
+				end(succeeded, nil)
 			}
 			if _, count := r.counts(); count != int64(n+2) {
 				t.Errorf("%d calls held", count)
@@ -76,7 +82,7 @@ func TestReceivers_SilentOnesTakeNotAllPlaces(t *testing.T) {
 		var r receivers
 		acme := backbonetest.Tenant(t, "acme")
 		silent := receiverKey{"w/tell", "silent"}
-		var end func(outcome)
+		var end func(outcome, error)
 		for range receiverPlaces {
 			var err error
 			if end, err = r.acquire(t.Context(), acme, silent); err != nil {
@@ -102,7 +108,7 @@ func TestReceivers_SilentOnesTakeNotAllPlaces(t *testing.T) {
 		other := receiverKey{"w/other", "host"}
 		go func() {
 			time.Sleep(placeWait / 2)
-			end(abandoned)
+			end(abandoned, nil)
 		}()
 		if _, err := r.acquire(t.Context(), acme, other); err != nil {
 			t.Errorf("a call that waits: %v", err)
@@ -118,7 +124,7 @@ func TestReceivers_AreBoundedPerTenant(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		end(failed)
+		end(failed, errAnswer)
 	}
 	if n := len(r.tenants[acme].known); n != tenantReceivers {
 		t.Errorf("%d receivers are remembered, want %d", n, tenantReceivers)

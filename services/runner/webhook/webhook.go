@@ -138,7 +138,7 @@ func (c *Caller) Post(ctx context.Context, call Call) error {
 		return err
 	}
 	result := failed
-	defer func() { end(result) }()
+	defer func() { end(result, err) }()
 	err = c.post(ctx, rc.TenantID, address, call)
 	var refused *RefusedError
 	switch {
@@ -176,11 +176,25 @@ func (c *Caller) post(ctx context.Context, tenant contextkit.TenantID, address *
 		return &RefusedError{"the host leads to a private address"}
 	}
 	if err != nil {
-		return fmt.Errorf("webhook %s: %w", address.Host, err)
+		return fmt.Errorf("webhook %s: %w", address.Host, shown(err))
 	}
 	defer func() { _ = res.Body.Close() }()
 	_, _ = io.CopyN(io.Discard, res.Body, maxAnswerBytes) // so that the connection can be used again
 	return outcomeOf(res, address.Host, call.Repeated, time.Now())
+}
+
+// shown returns a call's error without what its text must not have, which records, dead letters and
+// logs show: the URL, whose query may be a secret, and the address of the name server.
+func shown(err error) error {
+	if lookup, ok := errors.AsType[*net.DNSError](err); ok {
+		public := *lookup
+		public.Server = ""
+		return &public
+	}
+	if sent, ok := errors.AsType[*url.Error](err); ok {
+		return sent.Err
+	}
+	return err
 }
 
 // allowed parses a target and looks whether it may be called.

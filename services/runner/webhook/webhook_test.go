@@ -94,6 +94,27 @@ func TestAnAnswerSaysWhetherToTryAgain(t *testing.T) {
 	}
 }
 
+// The error of a call is in records, dead letters and logs.
+func TestPost_AnErrorShowsNeitherTheURLNorTheNameServer(t *testing.T) {
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	unknown := local
+	unknown.Transport = func(http.RoundTripper) http.RoundTripper {
+		return failing{&net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "127.0.0.1", Server: "10.9.8.7:53", IsNotFound: true}}}
+	}
+	for name, config := range map[string]webhook.Config{"refused": local, "no such host": unknown} {
+		err := post(t, config, closed.URL+"/path-secret?token=query-secret")
+		if err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "10.9.8.7") || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// failing is a transport whose requests fail.
+type failing struct{ err error }
+
+func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
+
 func TestATargetThatIsNotAllowedIsNeverCalled(t *testing.T) {
 	url := receiver(t, func(http.ResponseWriter, *http.Request) { t.Error("it is called") })
 	port := url[strings.LastIndex(url, ":"):]
