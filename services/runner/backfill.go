@@ -170,6 +170,7 @@ func (o *owned) fillOne(ctx context.Context, m *model.Model, w *model.Workflow, 
 	defer cancel()
 	rc := event.Context
 	rc.CausationID, rc.RequestID = event.ID, contextkit.NewID()
+	rc.Depth++
 	ctx = contextkit.NewContext(ctx, rc)
 	i, err := worker.engine.run(ctx, m, w, o.tenant, event)
 	return worker.settle(ctx, event, w.Name, i, err, try{})

@@ -104,7 +104,10 @@ func TestBackfill_GoesOnWithTheNextOwner(t *testing.T) {
 	})
 	var sent atomic.Int32
 	halfway := make(chan struct{})
-	f.gate.set(func(_ context.Context, _ *aggregatev1.SubmitRequest) error {
+	f.gate.set(func(ctx context.Context, _ *aggregatev1.SubmitRequest) error {
+		if rc, _ := contextkit.FromContext(ctx); rc.Depth != 1 {
+			t.Errorf("a command is sent at depth %d, want 1", rc.Depth)
+		}
 		if sent.Add(1) == events/2 {
 			close(halfway)
 		}
