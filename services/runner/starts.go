@@ -59,22 +59,23 @@ func (s *starts) of(ctx context.Context, m *model.Model) (map[string]uint64, err
 			return nil, fmt.Errorf("read from when on workflows are started: %w", err)
 		}
 		next := startRecord{After: map[string]uint64{}, Epoch: s.journal.Epoch()}
-		now, known := uint64(0), fresh
+		var added []string
 		for _, w := range m.Workflows() {
 			after, ok := kept.Value.After[w.Identity()]
 			if ok && kept.Value.Epoch != next.Epoch {
 				after = min(after, s.journal.AcceptedEnd(kept.Value.Epoch))
 			}
 			if !ok {
-				if !known {
-					if now, err = s.sequence(ctx, m); err != nil {
-						return nil, err
-					}
-					known = true
-				}
-				after = now
+				added = append(added, w.Identity())
 			}
 			next.After[w.Identity()] = after
+		}
+		if !fresh && len(added) > 0 {
+			since, err := s.since(ctx, m, added)
+			if err != nil {
+				return nil, err
+			}
+			maps.Copy(next.After, since)
 		}
 		if fresh || kept.Value.Epoch != next.Epoch || !maps.Equal(next.After, kept.Value.After) {
 			_, err = s.bucket.Put(contextkit.PlatformContext(ctx), startsKey, next, kept.Revision)
@@ -90,17 +91,53 @@ func (s *starts) of(ctx context.Context, m *model.Model) (map[string]uint64, err
 	}
 }
 
-// sequence returns the last sequence of the journal when a model was applied, or now if that is
-// not recorded: it comes from a file, or an earlier version of the control node applied it.
-func (s *starts) sequence(ctx context.Context, m *model.Model) (uint64, error) {
-	kept, err := s.applied.Get(ctx, backbone.ModelKey)
-	if err != nil && !errors.Is(err, backbone.ErrNotKept) {
-		return 0, err
+// since returns, for workflows of a model that were added, the last sequence of the journal when
+// each of them was: when the first of the models was applied that have had it without a break up to
+// this one, some of which no runner may have used. It is the journal's end where that is not recorded:
+// the model comes from a file, or an earlier version of the control node applied it.
+func (s *starts) since(ctx context.Context, m *model.Model, added []string) (map[string]uint64, error) {
+	history, err := s.applied.History(ctx, backbone.ModelKey) // the newest first
+	if err != nil {
+		return nil, err
 	}
-	if err == nil && kept.Value.Revision == m.Revision && kept.Value.Sequence > 0 {
-		return kept.Value.Sequence, nil
+	at := slices.IndexFunc(history, func(kept backbone.Kept[backbone.Document]) bool { return kept.Value.Revision == m.Revision })
+	var sequence uint64
+	if at >= 0 {
+		sequence = history[at].Value.Sequence
 	}
-	return backbone.JournalEnd(ctx, s.js)
+	if sequence == 0 {
+		if sequence, err = backbone.JournalEnd(ctx, s.js); err != nil {
+			return nil, err
+		}
+		at = len(history) - 1
+	}
+	since := map[string]uint64{}
+	for _, identity := range added {
+		since[identity] = sequence
+	}
+	for _, kept := range history[at+1:] {
+		if kept.Value.Sequence == 0 {
+			break
+		}
+		if kept.Value.Revision != m.Revision {
+			earlier, err := model.ParseStored(ctx, "the model "+kept.Value.Revision, []byte(kept.Value.Text))
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if err != nil {
+				break // another version of the program applied it
+			}
+			had := identities(earlier)
+			added = slices.DeleteFunc(added, func(identity string) bool { return !slices.Contains(had, identity) })
+		}
+		for _, identity := range added {
+			since[identity] = kept.Value.Sequence
+		}
+		if len(added) == 0 {
+			break
+		}
+	}
+	return since, nil
 }
 
 // starts reports whether an event may start a workflow: it came after the workflow, was decided
