@@ -19,11 +19,14 @@ type Rights struct {
 
 // RightsOf returns the rights in a call to a node.
 func RightsOf(md Metadata) Rights {
-	values := md.Values(canonicalRights)
-	if len(values) != 1 {
+	switch values := md.Values(canonicalRights); len(values) {
+	case 0:
 		return Rights{}
+	case 1:
+		return Rights{value: values[0], known: true}
+	default: // no gateway states them twice: none counts
+		return Rights{known: true}
 	}
-	return Rights{value: values[0], known: true}
 }
 
 // Known reports whether the gateway has stated the rights. It does if the caller has one of them,

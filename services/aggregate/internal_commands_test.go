@@ -39,6 +39,7 @@ func TestInternalCommand_NeedsItsOwnRight(t *testing.T) {
 		"the platform without the right":    {rights, "none", platform, "1"},
 		"two statements":                    {rights, "command.internal", rights, "command.internal"},
 		"the platform, stated twice":        {platform, "1", platform, "1"},
+		"the platform and two statements":   {rights, "none", rights, "none", platform, "1"},
 		"a principal named as the runner":   {contextkit.HeaderPrincipal, "runner"},
 		"a statement in another upper case": {"X-HEADGATE-RIGHTS", "COMMAND.INTERNAL"},
 	} {
