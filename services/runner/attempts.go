@@ -65,32 +65,76 @@ func (e *stepError) Error() string { return "step " + e.name + ": " + e.err.Erro
 func (e *stepError) Unwrap() error { return e.err }
 
 // quick reports whether the step is tried again within the window: only at first, and if it may be.
-func (e *stepError) quick(i *instance, t try) bool {
-	return t.quick && i.Attempts == nil && (e.retry.Attempts == 0 || t.failed+1 < e.retry.Attempts)
+// unstored is the number of attempts before it that are in no record.
+func (e *stepError) quick(i *instance, t try, unstored int) bool {
+	return t.quick && i.Attempts == nil && (e.retry.Attempts == 0 || unstored+1 < e.retry.Attempts)
 }
 
-// errStuck says that a step's retries are exhausted.
-var errStuck = errors.New("the step's retries are exhausted")
+// held reports whether no attempt was made: the breaker of a webhook's receiver was open, or the
+// receiver's places were taken.
+func (e *stepError) held() (*webhook.HeldError, bool) {
+	return errors.AsType[*webhook.HeldError](e.err)
+}
 
-// after returns the attempts once another one has failed; before are those so far, nil: none.
-func (e *stepError) after(before *attempts, quick int, now time.Time) *attempts {
+// unstored counts the attempts at steps of one piece that have failed and that no record has: those
+// that are retried within the window. Other failures of the piece are none, and neither are those of
+// another workflow or step of the same event. A nil *unstored counts nothing.
+type unstored map[unstoredKey]int
+
+type unstoredKey struct{ workflow, step string }
+
+func (u *unstored) of(workflow string, e *stepError) int {
+	if u == nil {
+		return 0
+	}
+	return (*u)[unstoredKey{workflow, e.name}]
+}
+
+func (u *unstored) add(workflow string, e *stepError) {
+	if _, held := e.held(); u == nil || held {
+		return
+	}
+	if *u == nil {
+		*u = unstored{}
+	}
+	(*u)[unstoredKey{workflow, e.name}]++
+}
+
+// stored forgets attempts that a record has now.
+func (u *unstored) stored(workflow string, e *stepError) {
+	if u != nil {
+		delete(*u, unstoredKey{workflow, e.name})
+	}
+}
+
+// errStuck says that an instance does not go on by itself: a step's retries are exhausted, or no
+// attempt could succeed.
+var errStuck = errors.New("the instance is stuck")
+
+// after returns the attempts once another one has failed; before are those so far, nil: none, and
+// unstored is the number of those that it does not have.
+func (e *stepError) after(before *attempts, unstored int, now time.Time) *attempts {
 	next := attempts{First: now}
 	if before != nil {
 		next = *before
 	}
-	next.Step, next.Error, next.Last, next.Next = e.name, bounded(e.err.Error()), now, time.Time{}
-	var held *webhook.HeldError
-	if !errors.As(e.err, &held) {
-		next.Failed += 1 + quick
+	next.Step, next.Last, next.Next = e.name, now, time.Time{}
+	next.Failed += unstored
+	held, isHeld := e.held()
+	if !isHeld {
+		next.Failed++
 	}
-	next.Delayed += 1 + quick
+	if !isHeld || next.Failed == 0 || next.Error == "" { // else it says why the last attempt has failed
+		next.Error = bounded(e.err.Error())
+	}
+	next.Delayed += 1 + unstored
 	ends := next.First.Add(e.retry.Within())
 	if e.retry.Attempts > 0 && next.Failed >= e.retry.Attempts || !now.Before(ends) {
 		next.Stuck = true
 		return &next
 	}
 	delay := retryDelay(next.Delayed)
-	if held != nil {
+	if isHeld {
 		delay += max(0, held.Until.Sub(now))
 	}
 	var asked *webhook.RetryAfterError
@@ -105,13 +149,13 @@ func (e *stepError) after(before *attempts, quick int, now time.Time) *attempts 
 }
 
 // postpone stores that an attempt at the instance has failed, and schedules the next one: the
-// instance then needs no place in a window. quick is the number of attempts before it that are
-// not stored. Errors: [errStuck] if none follows, which is stored; any other leaves the instance
+// instance then needs no place in a window. unstored is the number of attempts before it that are
+// in no record. Errors: [errStuck] if none follows, which is stored; any other leaves the instance
 // to be tried again.
-func (e *engine) postpone(ctx context.Context, i *instance, failure *stepError, quick int) error {
+func (e *engine) postpone(ctx context.Context, i *instance, failure *stepError, unstored int) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout) // the attempt may have used its time up
 	defer cancel()
-	i.Attempts = failure.after(i.Attempts, quick, time.Now().UTC())
+	i.Attempts = failure.after(i.Attempts, unstored, time.Now().UTC())
 	if !i.Attempts.Stuck {
 		if err := e.postponed.admit(ctx, e.js, i.tenant); err != nil {
 			return err
@@ -121,7 +165,7 @@ func (e *engine) postpone(ctx context.Context, i *instance, failure *stepError, 
 		return err
 	}
 	if i.Attempts.Stuck {
-		return fmt.Errorf("%w: %w", errStuck, failure)
+		return fmt.Errorf("%w: step %s: %s", errStuck, i.Attempts.Step, i.Attempts.Error)
 	}
 	return retryAt(ctx, e.js, i)
 }

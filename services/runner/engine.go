@@ -200,7 +200,9 @@ func (e *engine) drive(ctx context.Context, i *instance) error {
 	if before != nil && before.Stuck {
 		return fmt.Errorf("%w: step %s: %s", errStuck, before.Step, before.Error)
 	}
-	i.unsent = before != nil && before.Failed == 0
+	if i.unsent = ""; before != nil && before.Failed == 0 {
+		i.unsent = before.Step
+	}
 	i.Attempts = nil // what is saved from here on is progress
 	err := e.advance(ctx, i)
 	if err != nil && i.revision == revision {
@@ -305,7 +307,7 @@ func (e *engine) doAll(ctx context.Context, i *instance, steps []model.Step) err
 	for n, s := range steps {
 		var err error
 		var refused *refusedError
-		sent := i.loaded && !i.unsent && i.Requests[s.Name] != nil
+		sent := i.loaded && i.unsent != s.Name && i.Requests[s.Name] != nil
 		if requests[n], err = e.prepare(ctx, i, s.Name, s); errors.As(err, &refused) {
 			done[n] = &step{Name: s.Name, Outcome: outcomeRefused, Message: refused.message, Time: time.Now().UTC()}
 			e.record(contextkit.SpanContext(ctx), i, s.Name, s, time.Now(), err)

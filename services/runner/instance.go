@@ -76,8 +76,8 @@ type instance struct {
 	earlier bool
 	// loaded says that the record was read: what it says is sent may have been sent.
 	loaded bool
-	// unsent says that no attempt at the step was made: its receiver's breaker was open.
-	unsent bool
+	// unsent is the step at which no attempt was made, since its receiver's breaker was open; "": none.
+	unsent string
 	// dirty says that the record is behind.
 	dirty bool
 }

@@ -13,6 +13,7 @@ import (
 type piece struct {
 	sequence uint64
 	failed   int // attempts
+	unstored unstored
 	// event is a trigger's; nil after a restart or a failure: it is read again.
 	event *backbone.Event
 	// due is set for due work.
@@ -36,7 +37,7 @@ const pieceBytes = 2 << 10
 // it is tried again.
 func (o *owned) work(ctx context.Context, p *piece) (ended bool, again time.Duration) {
 	w := o.term.service.worker(o.tenant)
-	t := try{failed: p.failed, quick: p.failed < quickRetries && o.waitsFew()}
+	t := try{failed: p.failed, quick: p.failed < quickRetries && o.waitsFew(), unstored: &p.unstored}
 	if p.due != nil {
 		if ended, again = w.workDue(ctx, *p.due, t); !ended {
 			return false, again

@@ -186,6 +186,30 @@ func TestRetries_AStepWhoseRetriesAreExhaustedIsADeadLetter(t *testing.T) {
 	}
 }
 
+// A step has its own attempts: a failure of another step of the instance, or of the trigger, is none.
+func TestRetries_AttemptsAtAnotherStepDoNotCount(t *testing.T) {
+	var calls atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if calls.Add(1) == 1 {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	defer server.Close()
+	f := startWith(t, withSteps(t, debit+fmt.Sprintf("      - {name: tell, retry: {attempts: 2}, webhook: {url: \"'%s'\", body: {to: event.to}}}\n", server.URL)+complete), localHooks)
+	f.wallets(t, "acme")
+	var failed atomic.Bool
+	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
+		if strings.HasSuffix(req.GetIdempotencyKey(), ":debit") && !failed.Swap(true) {
+			return connect.NewError(connect.CodeUnavailable, "not now")
+		}
+		return nil
+	})
+	f.transfer(t, "acme", "t", "b", 100)
+	if got := f.ended(t, "acme", "t"); steps(got) != "debit done, tell done, complete done" || calls.Load() != 2 {
+		t.Errorf("%s after %d calls", steps(got), calls.Load())
+	}
+}
+
 // A workflow that starts itself ends, with a dead letter that says so.
 func TestDepth_AWorkflowThatStartsItselfIsBounded(t *testing.T) {
 	source := func(ctx context.Context) (string, []byte, error) {

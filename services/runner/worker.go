@@ -11,7 +11,6 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -229,10 +228,11 @@ func (w *worker) whileAlive(msg jetstream.Msg, do func()) {
 
 // try is one attempt at a trigger or at due work.
 type try struct {
-	// failed is the number of attempts before it that are not in a record.
+	// failed is the number of attempts before it that have failed, for whatever reason.
 	failed int
-	// quick says that a failed step is tried again within the window.
-	quick bool
+	// quick says that a failed step is tried again within the window; unstored counts how often.
+	quick    bool
+	unstored *unstored
 }
 
 // react runs every workflow that the event starts, and settles each by itself. The error is of
@@ -266,12 +266,22 @@ func (w *worker) settle(ctx context.Context, event backbone.Event, workflow stri
 	rc, _ := contextkit.FromContext(ctx) // due work has it, its event has not
 	log := w.log.With().Str("workflow", workflow).Str("event_id", event.ID).Str("correlation_id", rc.CorrelationID).Logger()
 	var failure *stepError
-	if i != nil && errors.As(err, &failure) && !failure.quick(i, t) && !final(err) && !errors.Is(ctx.Err(), context.Canceled) {
-		postponed := w.engine.postpone(ctx, i, failure, t.failed)
+	if i != nil && errors.As(err, &failure) && !final(err) && !errors.Is(ctx.Err(), context.Canceled) {
+		before, revision := t.unstored.of(workflow, failure), i.revision
+		if failure.quick(i, t, before) {
+			t.unstored.add(workflow, failure)
+			return err
+		}
+		postponed := w.engine.postpone(ctx, i, failure, before)
+		if i.revision == revision {
+			t.unstored.add(workflow, failure)
+		} else {
+			t.unstored.stored(workflow, failure)
+		}
 		switch {
 		case postponed == nil:
 			level := zerolog.WarnLevel
-			if held := (*webhook.HeldError)(nil); errors.As(err, &held) {
+			if _, held := failure.held(); held {
 				level = zerolog.DebugLevel // no attempt was made, and the receiver's failures are logged
 			}
 			log.WithLevel(level).Err(err).Str("instance", i.ID).Int("failed", i.Attempts.Failed).Time("next", i.Attempts.Next).Msg("a step has failed and is tried again")

@@ -1,0 +1,48 @@
+package runner
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner/webhook"
+)
+
+// A call that was not made is no attempt, and hides none: what was sent before it may have had its
+// effect.
+func TestAttempts_CountThoseOfTheirStepAlone(t *testing.T) {
+	failed := &stepError{name: "a", retry: model.Retry{Attempts: 3}, err: errors.New("500")}
+	other := &stepError{name: "b", err: errors.New("500")}
+	held := &stepError{name: "a", err: &webhook.HeldError{Until: time.Now(), Reason: "open"}}
+	var u unstored
+	for _, e := range []*stepError{held, failed, held, other, other} {
+		u.add("w", e)
+	}
+	u.add("another workflow", failed)
+	if n := u.of("w", failed); n != 1 {
+		t.Errorf("%d attempts, want 1", n)
+	}
+	if next := held.after(nil, u.of("w", held), time.Now()); next.Failed != 1 || next.Stuck {
+		t.Errorf("a held call after a failed one: %+v", next)
+	}
+	if next := held.after(nil, 0, time.Now()); next.Failed != 0 || next.Error != "open" {
+		t.Errorf("a held call: %+v", next)
+	}
+	if next := held.after(&attempts{Step: "a", Failed: 2, Error: "500", First: time.Now()}, 0, time.Now()); next.Failed != 2 || next.Error != "500" {
+		t.Errorf("a held call hides why the last attempt failed: %+v", next)
+	}
+	if next := failed.after(nil, 1, time.Now()); next.Failed != 2 || next.Stuck {
+		t.Errorf("the second attempt: %+v", next)
+	}
+	if next := failed.after(nil, 2, time.Now()); next.Failed != 3 || !next.Stuck {
+		t.Errorf("the third attempt: %+v", next)
+	}
+	u.stored("w", failed)
+	if n, m := u.of("w", failed), u.of("w", other); n != 0 || m != 2 {
+		t.Errorf("%d and %d attempts after one is stored, want 0 and 2", n, m)
+	}
+	if n := (*unstored)(nil).of("w", failed); n != 0 {
+		t.Errorf("%d attempts of none", n)
+	}
+}
