@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // Headers of a dead letter beside the event's own.
@@ -45,9 +47,8 @@ func DeadLetter(ctx context.Context, js jetstream.JetStream, tenant contextkit.T
 	if err != nil {
 		return err
 	}
-	text := cause.Error()
 	msg := &nats.Msg{Subject: DeadLetterSubject(tenant), Header: original.Header, Data: event.Data}
-	msg.Header.Set(deadLetterCause, text[:min(len(text), maxDeadLetterCause)])
+	msg.Header.Set(deadLetterCause, excerpt.Text(strings.ToValidUTF8(cause.Error(), "\ufffd"), maxDeadLetterCause))
 	msg.Header.Set(deadLetterSubject, original.Subject)
 	msg.Header.Set(deadLetterWork, origin.Work)
 	if origin.Workflow != "" {

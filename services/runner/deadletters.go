@@ -49,10 +49,7 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *adminv1.ListDeadLett
 		if !strings.Contains(letter.Cause, req.GetCause()) {
 			return true, nil
 		}
-		out, err := letterMessage(letter)
-		if err != nil {
-			return false, err
-		}
+		out := letterMessage(letter)
 		if len(res.Letters) == size || !page.Add(proto.Size(out)) {
 			res.NextPageToken = s.pages.Format(scope, letter.Sequence)
 			return false, nil
@@ -66,18 +63,27 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *adminv1.ListDeadLett
 	return res, s.answers.Hold(ctx, tenant, page.Used())
 }
 
-func letterMessage(letter backbone.Letter) (*adminv1.DeadLetter, error) {
-	data, err := model.DecodeObject(letter.Event.Data)
-	if err != nil {
-		return nil, err
+// letterMessage returns a letter as clients see it. Data that is no JSON object is left out, and
+// bytes that are not UTF-8 are replaced: the letter must not hide the others.
+func letterMessage(letter backbone.Letter) *adminv1.DeadLetter {
+	var object *structpb.Struct
+	if data, err := model.DecodeObject(letter.Event.Data); err == nil {
+		object, _ = structpb.NewStruct(data) // nil with an error
 	}
-	object, err := structpb.NewStruct(data)
+	valid := func(text string) string { return strings.ToValidUTF8(text, "\ufffd") }
 	return &adminv1.DeadLetter{
-		Id: int64(letter.Sequence), Cause: letter.Cause, EventId: letter.Event.ID, EventType: letter.Event.Type, //nolint:gosec // far below 2^63
-		AggregateType: letter.Event.AggregateType, AggregateId: letter.Event.AggregateID, Data: object,
-		CorrelationId: letter.Event.Context.CorrelationID, Time: timestamppb.New(letter.Time),
-		Workflow: letter.Workflow, InstanceId: letter.Instance,
-	}, err
+		Id:            int64(letter.Sequence), //nolint:gosec // far below 2^63
+		Cause:         valid(letter.Cause),
+		EventId:       valid(letter.Event.ID),
+		EventType:     valid(letter.Event.Type),
+		AggregateType: valid(letter.Event.AggregateType),
+		AggregateId:   valid(letter.Event.AggregateID),
+		Data:          object,
+		CorrelationId: valid(letter.Event.Context.CorrelationID),
+		Time:          timestamppb.New(letter.Time),
+		Workflow:      letter.Workflow,
+		InstanceId:    letter.Instance,
+	}
 }
 
 // maxReplayFailures bounds the failures in an answer.

@@ -2,7 +2,9 @@ package runner_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
@@ -88,5 +90,33 @@ func TestStrange_LettersOfSharedIDsAreDifferent(t *testing.T) {
 	count := 0
 	if err := backbone.DeadLetters(t.Context(), f.js, acme, 1, func(backbone.Letter) (bool, error) { count++; return true, nil }); err != nil || count != want {
 		t.Errorf("%d letters, %v; want %d", count, err, want)
+	}
+}
+
+// TestStrange_ALetterWithoutAnObjectHidesNoOthers stores a letter as an earlier version did for a
+// message that is no event.
+func TestStrange_ALetterWithoutAnObjectHidesNoOthers(t *testing.T) {
+	f := start(t)
+	acme := backbonetest.Tenant(t, "acme")
+	cause := errors.New("a test \xff" + strings.Repeat("\u00e9", 1000)) // which is cut
+	for id, data := range map[string]string{"array": "[1]", "bytes": "\xff\x00", "object": `{"a":1}`} {
+		event := backbone.Event{ID: id, Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1, Time: time.Now(), Data: []byte(data), DataVersion: 1}
+		if err := backbone.DeadLetter(as(t, "acme"), f.js, acme, event, backbone.LetterOrigin{Work: "runner-acme"}, cause); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
+	if err != nil || len(list.GetLetters()) != 3 {
+		t.Fatalf("%v, %v; want three letters", list, err)
+	}
+	var ids []int64
+	for _, letter := range list.GetLetters() {
+		if got, want := letter.GetData() != nil, letter.GetAggregateId() == "object"; got != want || !strings.HasPrefix(letter.GetCause(), "a test \ufffd\u00e9") {
+			t.Errorf("%v", letter)
+		}
+		ids = append(ids, letter.GetId())
+	}
+	if res, err := f.admin.DiscardDeadLetters(as(t, "acme"), &adminv1.DiscardDeadLettersRequest{Ids: ids, Reason: "a test"}); err != nil || res.GetDiscarded() != 3 {
+		t.Errorf("%v, %v", res, err)
 	}
 }
