@@ -22,8 +22,8 @@ const outcomeSkipped = "skipped"
 // operateTries bounds the attempts to change a record that a runner is changing.
 const operateTries = 5
 
-// inWork is how long after the time of an attempt it may have begun without the record saying so.
-const inWork = 2 * time.Second
+// clockMargin is how far the clocks of runners may differ: an attempt may begin so long before its time.
+const clockMargin = 2 * time.Second
 
 // RetryWorkflow implements RunnerAdmin.
 func (s *Service) RetryWorkflow(ctx context.Context, req *adminv1.RetryWorkflowRequest) (*adminv1.RetryWorkflowResponse, error) {
@@ -42,7 +42,7 @@ func (s *Service) RetryWorkflow(ctx context.Context, req *adminv1.RetryWorkflowR
 
 // SkipStep implements RunnerAdmin.
 func (s *Service) SkipStep(ctx context.Context, req *adminv1.SkipStepRequest) (*adminv1.SkipStepResponse, error) {
-	state, err := s.operate(ctx, "skip", req, func(i *instance) error { return i.skip(req.GetStep(), by(ctx, req.GetReason())) })
+	state, err := s.operate(ctx, "skip", req, func(i *instance) error { return i.skip(req.GetStep(), by(ctx, req.GetReason()), time.Now()) })
 	return &adminv1.SkipStepResponse{State: state}, err
 }
 
@@ -146,8 +146,8 @@ func by(ctx context.Context, reason string) string {
 func refuse(why string) error { return connect.NewError(connect.CodeFailedPrecondition, why) }
 
 // skip has the instance go on without a step.
-func (i *instance) skip(name, reason string) error {
-	skipped := step{Name: name, Outcome: outcomeSkipped, Message: reason, Time: time.Now().UTC()}
+func (i *instance) skip(name, reason string, now time.Time) error {
+	skipped := step{Name: name, Outcome: outcomeSkipped, Message: reason, Time: now.UTC()}
 	switch {
 	case i.State == stateUndecided:
 		return refuse("whether the event starts the instance is not known, so that it has no step: retry or cancel it")
@@ -159,6 +159,8 @@ func (i *instance) skip(name, reason string) error {
 			return refuse("the instance could not be undone, and " + name + " is no step that was refused then")
 		}
 		i.Steps[at], i.State = skipped, stateCompensating
+	case i.Waiting == nil && i.Attempts != nil && i.Attempts.Step == name && i.inWork(now):
+		return refuseInWork()
 	case i.Waiting != nil && i.Waiting.Step == name, i.Attempts != nil && i.Attempts.Step == name:
 		i.Steps = append(i.Steps, skipped)
 		delete(i.Requests, name)
@@ -184,11 +186,23 @@ func (i *instance) compensate(reason string, now time.Time) error {
 		return refuse("the instance could not be undone: retry it, or skip the step that was refused")
 	case i.State != stateRunning:
 		return refuse("the instance has no steps to undo, or is being undone")
-	case i.Waiting == nil && (i.Attempts == nil || !i.Attempts.Stuck && !now.Before(i.Attempts.Next.Add(-inWork))),
-		i.Waiting != nil && !now.Before(i.Waiting.Until.Add(-inWork)):
-		return refuse("a step of the instance is in work, whose outcome would be lost: try again")
+	case i.inWork(now):
+		return refuseInWork()
 	}
 	i.State, i.Waiting, i.Attempts = stateCompensating, nil, nil
 	i.Failure.Message = "compensated by " + reason
 	return nil
+}
+
+// inWork reports whether an attempt at a step may have begun that the record does not have yet.
+func (i *instance) inWork(now time.Time) bool {
+	if i.Waiting != nil {
+		return !now.Before(i.Waiting.Until.Add(-clockMargin))
+	}
+	return i.Attempts == nil || !i.Attempts.Stuck && !now.Before(i.Attempts.Next.Add(-clockMargin))
+}
+
+// refuseInWork returns the error of an operation by which the outcome of an attempt would be lost.
+func refuseInWork() error {
+	return refuse("a step of the instance is in work, whose outcome would be lost: try again")
 }

@@ -1,0 +1,31 @@
+package runner
+
+import (
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+)
+
+// The outcome of an attempt that is under way would be lost: the step would be recorded as skipped,
+// and not undone, though it may have had its effect.
+func TestSkip_AStepInWorkIsRefused(t *testing.T) {
+	now := time.Now()
+	for name, tc := range map[string]struct {
+		attempts *attempts
+		waiting  *waiting
+		want     bool
+	}{
+		"its time has come":         {&attempts{Step: "a", Next: now.Add(-time.Second)}, nil, true},
+		"its time comes":            {&attempts{Step: "a", Next: now.Add(clockMargin / 2)}, nil, true},
+		"its next attempt is later": {&attempts{Step: "a", Next: now.Add(time.Minute)}, nil, false},
+		"it is stuck":               {&attempts{Step: "a", Stuck: true}, nil, false},
+		"it is a wait":              {nil, &waiting{Step: "a", Until: now}, false},
+	} {
+		i := &instance{State: stateRunning, Attempts: tc.attempts, Waiting: tc.waiting}
+		err := i.skip("a", "no reason", now)
+		if (connect.CodeOf(err) == connect.CodeFailedPrecondition) != tc.want || err == nil && len(i.Steps) != 1 {
+			t.Errorf("%s: %v, steps %v", name, err, i.Steps)
+		}
+	}
+}
