@@ -35,7 +35,15 @@ func (f *follower) catch(index int) *catcher {
 	return c
 }
 
-// with calls do with the subscription.
+// stop ends the subscription, and returns when its handler is not called any longer. The handler
+// must not call it.
+func (c *catcher) stop() {
+	var s *tail.Subscription
+	c.with(func(begun *tail.Subscription) { s = begun })
+	s.Stop() // c.mu is not held: the handler's methods, for which it waits, need it
+}
+
+// with calls do with the subscription. do must not wait for the handler.
 func (c *catcher) with(do func(*tail.Subscription)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -127,8 +135,8 @@ func (b *catchBatch) Apply(ctx context.Context) error {
 	return err
 }
 
-// apply applies events to the view. It returns true when the view is in step again, fails, or is
-// made again: no further events are wanted.
+// apply applies events to the view. It returns true when the view is in step again or fails: no
+// further events are wanted.
 func (c *catcher) apply(ctx context.Context, events []prepared) (over bool, err error) {
 	var next store.State
 	err = c.follower.change(ctx, func(batch *store.Batch, state store.State) error {

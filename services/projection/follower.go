@@ -351,7 +351,7 @@ func (f *follower) tidy() {
 	f.retired = nil
 	f.mu.Unlock()
 	for _, c := range retired {
-		c.with((*tail.Subscription).Stop)
+		c.stop()
 	}
 }
 
