@@ -181,6 +181,10 @@ func (c *catcher) applyTo(ctx context.Context, batch *store.Batch, state store.S
 		defer c.with((*tail.Subscription).Reset)
 		return state, false, nil
 	}
+	last := events[len(events)-1].sequence
+	if last <= view.Sequence {
+		return state, false, nil // another node has applied them, and may have found a failure after them
+	}
 	var failure *Failure
 	done := view.Checkpoint
 	if rejected != nil && events[0].sequence > view.Sequence {
@@ -188,7 +192,6 @@ func (c *catcher) applyTo(ctx context.Context, batch *store.Batch, state store.S
 	} else if done, failure, err = f.applyTo(ctx, batch, c.index, view.Checkpoint, events, state.Sequence, nil); err != nil {
 		return state, false, err
 	}
-	last := events[len(events)-1].sequence
 	view.Checkpoint, view.Failure = done, ""
 	switch {
 	case failure != nil:

@@ -38,6 +38,7 @@ type apartFixture struct {
 	model   *model.Model
 	rows    store.Store
 	ctx     context.Context //nolint:containedctx // acme's, with the bound of the test
+	last    backbone.Event
 }
 
 func newApartFixture(t *testing.T) *apartFixture {
@@ -74,11 +75,77 @@ func newApartFixture(t *testing.T) *apartFixture {
 	return a
 }
 
+// place appends an order with a price.
+func (a *apartFixture) place(t *testing.T, price string) backbone.Event {
+	t.Helper()
+	events := []backbone.Event{{
+		ID: contextkit.NewID(), Type: "placed", AggregateType: "wallet", AggregateID: "w", Version: a.last.Version + 1,
+		Time: time.Unix(1_800_000_000, 0), Data: []byte(`{"price":` + price + `}`),
+	}}
+	if err := a.journal.Append(a.ctx, a.tenant, a.last.Sequence, events); err != nil {
+		t.Fatal(err)
+	}
+	a.last = events[0]
+	return events[0]
+}
+
 // node returns a follower of a node that is not told of skips.
 func (a *apartFixture) node(rows store.Store) *follower {
 	f := newFollower(a.tenant, a.tail, a.model, rows, "one", a.journal.Epoch(), zerolog.Nop())
 	f.skips = newSkipRecords(a.js)
 	return f
+}
+
+// start has a follower's events delivered until the test ends.
+func (a *apartFixture) start(t *testing.T, f *follower) {
+	t.Helper()
+	f.subscription.Store(a.tail.Subscribe(a.tenant, f, tail.Options{}))
+	t.Cleanup(f.stopped)
+}
+
+// A node whose view fails takes it up again when another node of its database has followed the skip
+// and gone away, although no announcement of the skip reaches it.
+func TestCatcher_FollowsASkipThatAnotherNodeHasFollowed(t *testing.T) {
+	a := newApartFixture(t)
+	f := a.node(a.rows)
+	a.place(t, "1.5")
+	poison := a.place(t, "2")
+	a.start(t, f)
+	p := f.part("totals")
+	rests := func() bool { // its catcher has tried the event too
+		f.mu.Lock()
+		c := p.catcher
+		f.mu.Unlock()
+		f.applying.Lock()
+		defer f.applying.Unlock()
+		return c != nil && c.tried
+	}
+	for !rests() {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-a.ctx.Done():
+			t.Fatal("the view does not fail")
+		}
+	}
+	bucket, err := backbone.OpenBucket[backbone.Skip](a.ctx, a.js, backbone.BucketSkips)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := backbone.Skip{Tenant: "acme", View: "totals", Fingerprint: p.view.Fingerprint(), EventID: poison.ID, Sequence: poison.Sequence}
+	if _, err := bucket.Put(a.ctx, record.Key(), record, 0); err != nil {
+		t.Fatal(err)
+	}
+	other := a.node(a.rows)
+	if err := other.skips.refresh(a.ctx, a.tenant); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := other.aligned(a.ctx); err != nil || state.View("totals").Failure != "" || state.View("totals").Skips == 0 {
+		t.Fatalf("%+v, %v: the other node follows the skip", state, err)
+	}
+	last := a.place(t, "2.5")
+	if err := f.wait(a.ctx, func() bool { return !p.state.Apart && p.state.Sequence == last.Sequence }); err != nil {
+		t.Errorf("the view is not taken up again: %v", err)
+	}
 }
 
 // lingering is a store whose State returns only once its call is canceled, and then succeeds.
@@ -108,4 +175,21 @@ func TestCatcher_StopsWhileItsHandlerRuns(t *testing.T) {
 		c.stop()
 	}()
 	backbonetest.Await(t, stopped, "the catcher stops")
+}
+
+// A node that lags behind another one of its database leaves the failure that the other has found.
+func TestCatcher_LeavesAFailureAfterItsEvents(t *testing.T) {
+	m, err := model.Parse("sums.yaml", []byte(sums))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &follower{model: m, parts: newParts(m)}
+	c := &catcher{follower: f}
+	failed := store.ViewState{Checkpoint: store.Checkpoint{Sequence: 10}, Apart: true, Failure: "of the event at 11"}
+	state := store.State{Checkpoint: store.Checkpoint{Sequence: 20}, Views: map[string]store.ViewState{"totals": failed}}
+	batch := store.NewBatch(nil)
+	next, over, err := c.applyTo(t.Context(), batch, state, []prepared{{sequence: 4}, {sequence: 5}}, nil)
+	if err != nil || over || next.View("totals") != failed || !batch.Empty() {
+		t.Errorf("%+v, %v, %v", next, over, err)
+	}
 }

@@ -156,15 +156,15 @@ func (f *follower) settle(state store.State) {
 		switch {
 		case next.Apart && p.catcher == nil && !f.halted && f.tail != nil:
 			p.catcher = f.catch(i)
+		case next.Apart && p.catcher != nil && before.Failure != "" && next.Failure == "":
+			p.catcher.again() // it waits, since another node may have followed the skip
 		case !next.Apart && p.catcher != nil:
 			f.retired = append(f.retired, p.catcher)
 			p.catcher = nil
 		}
 	}
 	f.notify()
-	if f.changes != nil {
-		defer f.changes(f)
-	}
+	f.changes(f)
 }
 
 // align makes a batch follow the skip records that the node knows, and returns the state that
