@@ -39,6 +39,7 @@ type watch struct {
 	plan    query.Plan // all rows that fit
 	shared  *planRows
 	stream  gatewayv1connect.QueryServiceWatchServerStream
+	made    uint64 // the fingerprint of the view when the watch began; a change ends the watch
 	sent    uint64 // the client knows the view up to this sequence
 	// known is set once all rows that the client knows are among the filter's [matchedKeys].
 	known bool
@@ -63,6 +64,10 @@ func (s *Service) Watch(ctx context.Context, req *projectionv1.WatchRequest, str
 		return asConnectError(err)
 	}
 	defer leave()
+	if _, err := f.viewState(view.Name); err != nil { // since before it joined, which has not ended it
+		return asConnectError(err)
+	}
+	w.made = f.fingerprint(view)
 	if err := w.begin(ctx, req.GetAfter()); err != nil {
 		return asConnectError(err)
 	}
@@ -78,7 +83,7 @@ func (w *watch) begin(ctx context.Context, after string) error {
 	if err != nil {
 		return err
 	}
-	if of != nil && of.Fingerprint != w.fingerprint(w.view) {
+	if of != nil && of.Fingerprint != w.made {
 		return w.snapshot(ctx) // the rows that the client knows were made by another definition
 	}
 	w.known = w.shared.matched == nil || of != nil && of.Filter == w.shared.matched.id
@@ -269,7 +274,7 @@ func (w *watch) send(ctx context.Context, changes []*projectionv1.Change, size i
 		message.Incomplete = w.incomplete(w.view, state)
 	}
 	if position > 0 || !reset && len(changes) == 0 {
-		of := positions.View{Fingerprint: w.fingerprint(w.view)}
+		of := positions.View{Fingerprint: w.made}
 		if w.known && w.shared.matched != nil {
 			of.Filter = w.shared.matched.id
 		}

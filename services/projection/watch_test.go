@@ -7,13 +7,16 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
 	"golang.org/x/sync/errgroup"
 )
@@ -225,5 +228,59 @@ func watchResetsWhenTheDefinitionHasChanged(t *testing.T, newStore func(t *testi
 	bare.close()
 	if bare.resets != 0 {
 		t.Error("a position without a fingerprint resets")
+	}
+}
+
+// paused is a store of which one call of Dialect waits, once it is armed.
+type paused struct {
+	store.Store
+
+	armed        *atomic.Bool
+	entered, may chan struct{}
+}
+
+func (p paused) Dialect() query.Dialect {
+	if p.armed.CompareAndSwap(true, false) {
+		close(p.entered)
+		<-p.may
+	}
+	return p.Store.Dialect()
+}
+
+// The view fails after it was found readable, and before the watcher has joined.
+func TestWatch_OfAViewThatFailsAsItBeginsEnds(t *testing.T) {
+	open, p := sqliteIn(t), paused{armed: &atomic.Bool{}, entered: make(chan struct{}), may: make(chan struct{})}
+	f := start(t, backbonetest.Start(t), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+		rows, err := open(ctx, tenant, views, origin)
+		if err != nil || tenant.String() != "acme" {
+			return rows, err
+		}
+		one := p
+		one.Store = rows
+		return one, nil
+	}, source(strings.Replace(orders, "cities: {columns", "cities: {key: event.address.city, columns", 1)))
+	f.append(t, "acme", "w0", "placed", placed(""))
+	if n, err := f.rows(t, "cities"); n != 1 || err != nil {
+		t.Fatalf("%d rows, %v", n, err)
+	}
+	ctx, after, ended := as(t, "acme"), f.position(t, "acme"), make(chan error, 1)
+	p.armed.Store(true)
+	go func() {
+		stream, err := f.client.Watch(ctx, &projectionv1.WatchRequest{View: "cities", After: after})
+		if err == nil {
+			_, err = stream.Receive()
+			_ = stream.Close()
+		}
+		ended <- err
+	}()
+	backbonetest.Await(t, p.entered, "the watch begins")
+	f.append(t, "acme", "w1", "placed", placed("address={}")) // it concerns no row
+	within(t, "the view fails", func() bool {
+		_, count := f.service.Failing(1)
+		return count == 1
+	})
+	close(p.may)
+	if err := backbonetest.Await(t, ended, "the watch ends"); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("the watcher of a failed view continues: %v", err)
 	}
 }
