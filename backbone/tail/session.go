@@ -129,7 +129,7 @@ func (t *Tail) apply(ctx context.Context, s *Subscription) error {
 		if b.err != nil {
 			return b.err
 		}
-		if t.isPaused(s) {
+		if t.ends(s) {
 			return nil
 		}
 	}
@@ -144,10 +144,12 @@ func (t *Tail) mayGoOn(s *Subscription) bool {
 	return t.ready.len() == 0 && (len(s.queue) > 0 || s.reader != nil) && s.accepting()
 }
 
-func (t *Tail) isPaused(s *Subscription) bool {
+// ends reports whether the session ends although a batch is ready: the events after the cursor of a
+// subscription that was reset come first.
+func (t *Tail) ends(s *Subscription) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return s.paused || s.stopped || t.over
+	return s.paused || s.renewed || s.stopped || t.over
 }
 
 // applied records that a batch has taken effect.

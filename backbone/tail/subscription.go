@@ -132,8 +132,9 @@ func (s *Subscription) Resume() {
 	s.tail.work()
 }
 
-// Reset has the cursor read again, and continues after it. A subscription that waits after a
-// failure does not wait any longer.
+// Reset has the cursor read again, and continues after it. Events that are being applied are not
+// interrupted, and none is applied between them and those after the cursor. A subscription that
+// waits after a failure does not wait any longer.
 func (s *Subscription) Reset() {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()

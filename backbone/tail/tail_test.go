@@ -305,6 +305,61 @@ func TestSubscription_PauseInsideApplyAndResume(t *testing.T) {
 	r.has(w.want(id))
 }
 
+// forgetful is a recorder whose first batch takes no effect, and has the cursor read again.
+type forgetful struct {
+	*recorder
+
+	subscription chan *tail.Subscription
+	added        chan uint64
+	forgot       bool
+}
+
+func (f *forgetful) Batch() tail.Batch { return &forgotten{recorded{r: f.recorder}, f} }
+
+type forgotten struct {
+	recorded
+
+	of *forgetful
+}
+
+func (b *forgotten) Apply(ctx context.Context) error {
+	if b.of.forgot {
+		return b.recorded.Apply(ctx)
+	}
+	b.of.forgot = true
+	for added := uint64(0); added <= b.sequences[0]; { // the batch that follows is made ready concurrently
+		select {
+		case added = <-b.of.added:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	(<-b.of.subscription).Reset()
+	return nil
+}
+
+func TestSubscription_ResetInsideApplyPassesNoEventOver(t *testing.T) {
+	w := start(t, tail.Config{})
+	id := tenants(t, 1)[0]
+	f := &forgetful{recorder: newRecorder(t, id), subscription: make(chan *tail.Subscription, 1), added: make(chan uint64, 100)}
+	f.add = func(sequence uint64) error {
+		f.added <- sequence
+		return nil
+	}
+	for range 3 {
+		w.append(id)
+	}
+	f.subscription <- w.tail.Subscribe(id, f, tail.Options{Events: 1})
+	f.until(func() bool { return len(f.applied) >= 2 })
+	f.mu.Lock()
+	first := f.applied[0]
+	f.mu.Unlock()
+	if all := w.want(id); first != all[0] {
+		t.Fatalf("the event at %d is applied first, and not the one at %d", first, all[0])
+	}
+	f.has(w.want(id))
+}
+
 func TestSubscription_FailureIsReportedAndTriedAgain(t *testing.T) {
 	w := start(t, tail.Config{})
 	ids := tenants(t, 2)
