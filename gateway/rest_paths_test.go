@@ -57,6 +57,17 @@ func TestREST_PathsAreDecodedAsHTTPRulesSay(t *testing.T) {
 func TestREST_ANarrowedRightCoversTheDecodedPath(t *testing.T) {
 	s := newShapes(t, nil)
 	narrowed := []string{"Authorization", s.token(t, "acme", "shapes.read:shelves/a+b/*")}
+	spaced := []string{"Authorization", s.token(t, "acme", "shapes.read:shelves/a b/*")}
+	for path, status := range map[string]int{
+		"/shapes/v1/shelves/a%20b/books/1": http.StatusOK,
+		"/shapes/v1/files/shelves/a%20b/1": http.StatusOK,
+		"/shapes/v1/shelves/a+b/books/1":   http.StatusForbidden,
+		"/shapes/v1/shelves/ab/books/1":    http.StatusForbidden,
+	} {
+		if answer := s.send(t, http.MethodGet, path, "", spaced...); answer.status != status {
+			t.Errorf("%s: %d %s, want %d", path, answer.status, answer.text, status)
+		}
+	}
 	for path, status := range map[string]int{
 		"/shapes/v1/shelves/a%2Bb/books/1":     http.StatusOK,
 		"/shapes/v1/files/shelves/a%2Bb/1":     http.StatusOK,

@@ -332,12 +332,18 @@ func TestRight_BadSyntaxIsRefusedWhereItIsIssued(t *testing.T) {
 		_, _, key = auth.NewAPIKey("app", []string{"acme"}, []string{right}, time.Time{})
 		return token, key
 	}
-	for _, good := range []string{"command.submit", "command.submit:*", "command.submit:wallet", "command.submit:wal*", "command.submit:wallet.open", "command.submit:wallet.*", "command.submit:wallet.op*", "command.internal:wallet.open", "query.read:orders*", "fleet.admin:acme-1", "thing.read:a/b"} {
+	for _, good := range []string{
+		"command.submit", "command.submit:*", "command.submit:wallet", "command.submit:wal*", "command.submit:wallet.open", "command.submit:wallet.*", "command.submit:wallet.op*", "command.internal:wallet.open", "query.read:orders*", "fleet.admin:acme-1", "thing.read:a/b",
+		"thing.read:shelves/a b/*", "thing.read:a *", "thing.read:Zoë", "thing.read:棚/1", "thing.read:c%2Fd", "thing.read:a,b:c",
+	} {
 		if token, key := issue(good); token != nil || key != nil {
 			t.Errorf("%s: %v, %v", good, token, key)
 		}
 	}
-	for _, bad := range []string{"command.submit:Wallet", "command.submit:wallet.", "command.submit:.open", "command.submit:wallet.open.x", "command.submit:wallet..open", "command.submit:wallet open", "command.submit: wallet", "command.submit:wallet:open", "command.submit:wallet.open,x", "query.read:a b", "query.read:ä"} {
+	for _, bad := range []string{
+		"command.submit:Wallet", "command.submit:wallet.", "command.submit:.open", "command.submit:wallet.open.x", "command.submit:wallet..open", "command.submit:wallet open", "command.submit: wallet", "command.submit:wallet:open", "command.submit:wallet.open,x",
+		"query.read: orders", "query.read:orders ", "query.read: *", "query.read:a\tb", "query.read:a\nb", "query.read:a\u00a0b", "query.read:a\u200bb", "query.read:a\u202eb", "query.read:a\x00", "query.read:\xff",
+	} {
 		if token, key := issue(bad); !errors.Is(token, auth.ErrInvalidRight) || !errors.Is(key, auth.ErrInvalidRight) {
 			t.Errorf("%s is issued: %v, %v", bad, token, key)
 		}

@@ -19,6 +19,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/headgate/headgate/contextkit"
 )
@@ -64,8 +66,6 @@ var (
 	// commandsPattern is what the rights of commands are narrowed to: an aggregate type, one of
 	// its commands, or the beginning of either with a final '*'.
 	commandsPattern = regexp.MustCompile(`^(\*|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*|\.)?\*|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?)$`)
-	// resourcesPattern is what other rights are narrowed to where they are issued.
-	resourcesPattern = regexp.MustCompile(`^[\x21-\x29\x2b-\x7e]*\*?$`)
 )
 
 // ErrInvalidRight is wrapped by a refusal of a right.
@@ -88,8 +88,10 @@ func ParseRight(s string) (Right, error) {
 	return right, nil
 }
 
-// Check reports whether a right is well formed, for those who issue it: a right that no call can
-// need is a mistake there. The error wraps [ErrInvalidRight].
+// Check returns an error that wraps [ErrInvalidRight] for a right that no call needs, or that reads
+// like another one: such a right is a mistake where it is issued. Resources other than those of commands are
+// any text, since paths are percent-decoded before they are matched ("shelves/a b"), but control and
+// invisible characters, and spaces at either end.
 func (r Right) Check() error {
 	if r.Resources == "" {
 		return nil
@@ -104,11 +106,18 @@ func (r Right) Check() error {
 			return fmt.Errorf("%w %q: after the colon stands AGGREGATE or AGGREGATE.COMMAND, or its beginning with a final *", ErrInvalidRight, r)
 		}
 	default:
-		if !resourcesPattern.MatchString(r.Resources) {
-			return fmt.Errorf("%w %q: a resource consists of visible ASCII characters", ErrInvalidRight, r)
+		if !isPrintable(r.Resources) {
+			return fmt.Errorf("%w %q: a resource consists of printable characters in UTF-8, without spaces at either end", ErrInvalidRight, r)
 		}
 	}
 	return nil
+}
+
+// isPrintable reports whether a text is UTF-8 without control and format characters, without spaces
+// other than U+0020, and without that at either end.
+func isPrintable(text string) bool {
+	return utf8.ValidString(text) && strings.TrimSpace(text) == text &&
+		!strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // String returns the right as ParseRight takes it.
