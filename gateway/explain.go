@@ -8,6 +8,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/edge"
 )
 
 // rightExplain is the right to see the decisions on one's own calls.
@@ -22,7 +23,9 @@ func (g *Gateway) explain(ctx context.Context, call *Call, err error) {
 	}
 	rc := contextkit.In(ctx)
 	if text, failed := json.Marshal(g.record(rc, call, err)); failed == nil {
-		call.Info.ResponseHeader().Set(contextkit.HeaderDecision, asciiJSON(string(text)))
+		edge.SetHeaders(call.Stream, func() {
+			call.Info.ResponseHeader().Set(contextkit.HeaderDecision, asciiJSON(string(text)))
+		})
 	}
 }
 

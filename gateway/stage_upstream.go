@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/breaker"
+	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
@@ -298,7 +299,7 @@ func (c *Call) pumpAnswers(stream connect.ClientStream, done func(breaker.Outcom
 	for first := true; ; first = false {
 		err := stream.Receive(answer)
 		if first || err != nil {
-			passMetadata(c.Info, &c.hop)
+			edge.SetHeaders(c.Stream, func() { passMetadata(c.Info, &c.hop) })
 		}
 		if errors.Is(err, io.EOF) {
 			done(breaker.Answered)

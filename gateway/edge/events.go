@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/gateway/frame"
 )
 
@@ -36,7 +37,7 @@ type events struct {
 	writer http.ResponseWriter
 	form   streamForm
 
-	mu      sync.Mutex // held while something is written
+	mu      sync.Mutex // held while something is written, and while headers are set, see SetHeaders
 	started bool
 	ended   bool
 	buffer  []byte
@@ -51,6 +52,16 @@ func (e *events) keepAlive() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.quiet = time.AfterFunc(e.rest.keepAlive, e.beat)
+}
+
+// SetHeaders calls set, which sets headers or trailers of a call's answer: a keep-alive, which begins
+// the answer of a stream that [REST] made, reads them concurrently.
+func SetHeaders(of connect.ServerStream, set func()) {
+	if e, ok := of.(*events); ok {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+	}
+	set()
 }
 
 // beat writes a keep-alive after a silence.
