@@ -30,9 +30,9 @@ func crossOrigin(origins []string) (func(http.Handler) http.Handler, error) {
 	contract := contextkit.Headers()
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
-		AllowedMethods: append(connectcors.AllowedMethods(), http.MethodPut, http.MethodPatch, http.MethodDelete),
-		AllowedHeaders: append(append(connectcors.AllowedHeaders(), headerAuthorization, contextkit.HeaderExplain, "Last-Event-ID"), contract...),
-		ExposedHeaders: append(append(connectcors.ExposedHeaders(), contextkit.HeaderDecision), contract...),
+		AllowedMethods: append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete),
+		AllowedHeaders: append(append(connectcors.AllowedHeaders(), headerAuthorization, headerKey, "If-None-Match", contextkit.HeaderExplain, "Last-Event-ID"), contract...),
+		ExposedHeaders: append(append(connectcors.ExposedHeaders(), "ETag", "Retry-After", "WWW-Authenticate", "Allow", contextkit.HeaderDecision), contract...),
 		MaxAge:         preflightSeconds,
 	}).Handler, nil
 }

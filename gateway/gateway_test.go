@@ -956,14 +956,16 @@ func TestRESTSpeaksEveryCompression(t *testing.T) {
 
 func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Origins = []string{"https://app.example.com"} })
-	preflight := func(origin string) http.Header {
+	preflight := func(origin, method, headers string) http.Header {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, e.url+"/projection.gateway.v1.QueryService/Query", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		req.Header.Set("Origin", origin)
-		req.Header.Set("Access-Control-Request-Method", "POST")
-		req.Header.Set("Access-Control-Request-Headers", "authorization,connect-protocol-version,content-type,last-event-id,x-tenant-id")
+		if method != "" { // else it is an OPTIONS request of the page itself
+			req.Header.Set("Access-Control-Request-Method", method)
+			req.Header.Set("Access-Control-Request-Headers", headers)
+		}
 		res, err := e.plain.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -971,10 +973,16 @@ func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
 		defer res.Body.Close()
 		return res.Header
 	}
-	if header := preflight("https://app.example.com"); header.Get("Access-Control-Allow-Origin") != "https://app.example.com" || header.Get("Access-Control-Allow-Headers") == "" {
+	if header := preflight("https://app.example.com", "POST", "authorization,connect-protocol-version,content-type,last-event-id,x-tenant-id"); header.Get("Access-Control-Allow-Origin") != "https://app.example.com" || header.Get("Access-Control-Allow-Headers") == "" {
 		t.Errorf("the named origin is answered %v", header)
 	}
-	if header := preflight("https://evil.example.com"); header.Get("Access-Control-Allow-Origin") != "" {
+	if header := preflight("https://app.example.com", "HEAD", "authorization,idempotency-key,if-none-match"); header.Get("Access-Control-Allow-Methods") != "HEAD" || header.Get("Access-Control-Allow-Headers") == "" {
+		t.Errorf("HEAD with the headers of REST is answered %v", header)
+	}
+	if exposed := preflight("https://app.example.com", "", "").Get("Access-Control-Expose-Headers"); !strings.Contains(exposed, "Etag") || !strings.Contains(exposed, "Retry-After") {
+		t.Errorf("pages may read %q", exposed)
+	}
+	if header := preflight("https://evil.example.com", "POST", "content-type"); header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("another origin is answered %v", header)
 	}
 	for _, bad := range []string{"*", "app.example.com", "https://*.example.com", "https://app.example.com/", "file://x"} {
