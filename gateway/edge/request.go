@@ -58,6 +58,12 @@ func (s *stream) complete(wire []byte) ([]byte, error) {
 		if field, conflict := overlap(b.method.Input.Descriptor(), wire[:body], wire[body:], b.method.TenantField); conflict != "" {
 			return nil, &fault{inPath, field, conflict}
 		}
+		for i := range b.parameters {
+			// A zero value in the path is not on the wire, and the body's would stand for it.
+			if p := &b.parameters[i]; !isSet(wire[body:], p.steps) && isSet(wire[:body], p.steps) {
+				return nil, &fault{inPath, p.name, setByBody}
+			}
+		}
 	}
 	if len(s.mask) > 0 && !masked {
 		wire = appendMask(wire, b.mask, s.mask)
@@ -213,6 +219,29 @@ func (s *stream) tooLarge() error {
 	return &httpError{error: err, status: http.StatusRequestEntityTooLarge}
 }
 
+// setByBody says that the body and the path disagree.
+const setByBody = "the body sets it to another value"
+
+// isSet reports whether a message's wire bytes have the field that the steps lead to.
+func isSet(wire []byte, steps []step) bool {
+	for len(wire) > 0 {
+		number, wireType, tag, size := transcode.ConsumeField(wire)
+		if size < 0 {
+			return false // not reached: it was transcoded
+		}
+		if number == steps[0].number {
+			if len(steps) == 1 {
+				return true
+			}
+			if inner, n := protowire.ConsumeBytes(wire[tag : tag+size]); wireType == protowire.BytesType && n > 0 && isSet(inner, steps[1:]) {
+				return true
+			}
+		}
+		wire = wire[tag+size:]
+	}
+	return false
+}
+
 // overlap finds a field that the path sets although the body sets it to another value, or
 // another field of its oneof, and says what is wrong; "": there is none. Both are wire bytes
 // of the message; except is a field that the pipeline compares itself.
@@ -247,7 +276,7 @@ func overlap(desc protoreflect.MessageDescriptor, body, path []byte, except prot
 					return string(f.Name()) + field, conflict
 				}
 			case n == number && !bytes.Equal(other, value):
-				return string(f.Name()), "the body sets it to another value"
+				return string(f.Name()), setByBody
 			case n != number && g != nil && oneof != nil && g.ContainingOneof() == oneof:
 				return string(f.Name()), fmt.Sprintf("it cannot be set together with %s of the body, which is in the same oneof", g.Name())
 			}
