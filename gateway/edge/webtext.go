@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -78,7 +79,7 @@ func (r *textReader) decode() bool {
 	whole := r.text[:len(r.text)/4*4]
 	for len(whole) > 0 {
 		n := len(whole)
-		if padded := strings.IndexByte(string(whole), '='); padded >= 0 {
+		if padded := bytes.IndexByte(whole, '='); padded >= 0 {
 			n = padded/4*4 + 4
 		}
 		var err error
