@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/headgate/headgate/gateway"
@@ -102,6 +103,14 @@ func TestREST_AQueryIsAsStrictAsJSON(t *testing.T) {
 	} {
 		s.refuses(t, query, s.send(t, http.MethodGet, "/shapes/v1/"+query, ""), http.StatusBadRequest, "invalid_argument", message)
 	}
+	long := "labels[a" + strings.Repeat("%C3%A9", 500) + "]" // an excerpt of it ends between two letters
+	answer := s.send(t, http.MethodGet, "/shapes/v1/items?"+long+"=1&"+long+"=2", "")
+	s.refuses(t, "a long name", answer, http.StatusBadRequest, "invalid_argument", "it is given more than once")
+	if !strings.Contains(answer.text, "google.rpc.BadRequest") || strings.Contains(answer.text, "\ufffd") || strings.Contains(answer.text, `\ufffd`) {
+		t.Errorf("a long name: %s", answer.text)
+	}
+	deep := strings.Repeat("inner.", 5000) + "text=x"
+	s.refuses(t, "a deep name", s.send(t, http.MethodGet, "/shapes/v1/items?"+deep, ""), http.StatusBadRequest, "invalid_argument", "leads through more than 100 messages")
 	// The same words for a field of a body and of the path.
 	s.refuses(t, "a body", s.send(t, http.MethodPost, "/shapes/v1/items", `{"inner":{"number":"many"}}`), http.StatusBadRequest, "invalid_argument",
 		`inner.number: \"many\" is not a 32-bit integer`)

@@ -86,8 +86,11 @@ func newParameter(input protoreflect.MessageDescriptor, name string, find finder
 	quoted := excerpt.Text(name, excerpt.Name)
 	message := input
 	for rest := name; ; {
-		if message == nil {
+		switch {
+		case message == nil:
 			return p, fmt.Errorf("%q is not a field", quoted)
+		case len(p.steps) >= transcode.MaxDepth:
+			return p, fmt.Errorf("%q leads through more than %d messages", quoted, transcode.MaxDepth)
 		}
 		end := strings.IndexAny(rest, ".[")
 		if end < 0 {

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/headgate/headgate/gateway/transcode"
+	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -69,8 +70,8 @@ func (q Query) next(raw string) (name, value, rest string, more bool, err error)
 	return "", "", "", false, nil
 }
 
-// clip returns the beginning of a name.
-func clip(name string) string { return name[:min(len(name), 64)] }
+// clip returns a name as errors have it.
+func clip(name string) string { return excerpt.Text(name, excerpt.Name) }
 
 // fields are the fields of a message that parameters set, as a tree: what is set twice, in
 // the path and the query too, is found when it is added, and the JSON of the whole is read
@@ -276,7 +277,7 @@ func setTwice(before, name string) string {
 	if before == name {
 		return "it is given more than once, and takes one value"
 	}
-	return "it is given more than once: " + before + " sets it too"
+	return "it is given more than once: " + clip(before) + " sets it too"
 }
 
 // culprit returns the error of the parameter whose value cannot be read, given that of all
