@@ -1,6 +1,7 @@
 package chassis
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -80,10 +81,10 @@ type arrival struct {
 	slow        atomic.Bool // it was cut off
 
 	framed   bool // it has messages, each with a prefix
-	each     bool // and each is bounded by itself
+	each     bool // each of its messages is bounded by itself
 	pumped   bool // a goroutine reads it that may outlive the handler
 	prefix   [framePrefix]byte
-	prefixed int
+	prefixed int    // bytes of the prefix that have arrived; without prefixes, 1: a message has begun
 	left     uint64 // of the message's bytes
 
 	// The watch's mu is held.
@@ -138,7 +139,7 @@ func eachMessage(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		if spec.StreamType&connect.StreamTypeClient != 0 {
 			if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
-				a.each, a.pumped = a.framed, true
+				a.each, a.pumped = true, true
 			}
 		}
 		return next(ctx, spec, stream)
@@ -203,8 +204,26 @@ func (a *arrival) boundRest() bool {
 	return true
 }
 
-// messages follows the messages of a stream through its bytes.
+// MessageRead marks the end of a message of the stream of requests in ctx, in a body whose messages
+// have no prefix: until the next one begins, the stream may be idle. Its caller is the goroutine that
+// reads the body.
+func MessageRead(ctx context.Context) {
+	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok && a.each && !a.framed {
+		a.prefixed = 0
+		a.watch.stop()
+	}
+}
+
+// messages follows the messages of a stream through its bytes. White space between messages without
+// prefixes begins none.
 func (a *arrival) messages(part []byte) {
+	if !a.framed {
+		if a.prefixed == 0 && len(bytes.TrimLeft(part, " \t\r\n")) > 0 {
+			a.prefixed = 1
+			a.watch.stop() // from now on it is due
+		}
+		return
+	}
 	for len(part) > 0 {
 		if a.prefixed < framePrefix {
 			n := copy(a.prefix[a.prefixed:], part)

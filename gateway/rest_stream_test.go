@@ -169,6 +169,48 @@ func TestStream_RequestsAreJSONValues(t *testing.T) {
 	}
 }
 
+// TestStream_AValueOverRESTMayComeLate has values that come later than a request's body may, and one
+// that stops halfway.
+func TestStream_AValueOverRESTMayComeLate(t *testing.T) {
+	s := newShapes(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond })
+	later := func() { // requests that began now are cut off
+		for range 3 {
+			if status, text := unfinished(t, s.edge, "/shapes/v1/items", "application/json", s.token(t, "acme", "shapes.write")); status != http.StatusRequestTimeout {
+				t.Fatalf("%d %s", status, text)
+			}
+		}
+	}
+	reader, writer := io.Pipe()
+	opened := make(chan *http.Response, 1)
+	go func() {
+		opened <- s.open(t, http.MethodPost, "/shapes/v1/items:chat", reader, "Content-Type", "application/x-ndjson")
+	}()
+	var lines *bufio.Reader
+	for _, text := range []string{"1", "2"} {
+		later()
+		for _, part := range []string{`{"aString":"` + text + `"}`, "\n"} { // the line's end begins no value
+			if _, err := io.WriteString(writer, part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if lines == nil {
+			res := <-opened
+			defer res.Body.Close()
+			lines = bufio.NewReader(res.Body)
+		}
+		if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, `"aString":"`+text+`"`) {
+			t.Fatalf("%q, %v", line, err)
+		}
+	}
+	if _, err := io.WriteString(writer, `{"aString":`); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, `"code":"deadline_exceeded"`) {
+		t.Fatalf("a value that stops halfway: %q, %v", line, err)
+	}
+	_ = writer.Close()
+}
+
 // TestGRPCWeb_AnUnknownMethodIsUnimplemented has HTTP/1.1 and HTTP/2, known and unknown services.
 func TestGRPCWeb_AnUnknownMethodIsUnimplemented(t *testing.T) {
 	s := newShapes(t, nil)
