@@ -8,11 +8,11 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/policy"
 	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/excerpt"
-	"google.golang.org/genproto/googleapis/api/annotations"
 )
 
 // session answers what the gateway itself knows: who calls, and who may call what.
@@ -53,28 +53,12 @@ func (s session) ListMethods(context.Context, *gatewayv1.ListMethodsRequest) (*g
 			TimeoutMs: method.Timeout.Milliseconds(), Audit: method.Audit, Streams: method.Spec.StreamType != connect.StreamTypeUnary,
 		}
 		for _, rule := range method.Rules {
-			out.Http = append(out.Http, ruleText(rule))
+			verb, path := edge.Pattern(rule)
+			out.Http = append(out.Http, verb+" "+path)
 		}
 		res.Methods = append(res.Methods, out)
 	}
 	return res, nil
-}
-
-// ruleText writes a mapping as "GET /path".
-func ruleText(rule *annotations.HttpRule) string {
-	switch pattern := rule.GetPattern().(type) {
-	case *annotations.HttpRule_Get:
-		return "GET " + pattern.Get
-	case *annotations.HttpRule_Put:
-		return "PUT " + pattern.Put
-	case *annotations.HttpRule_Post:
-		return "POST " + pattern.Post
-	case *annotations.HttpRule_Delete:
-		return "DELETE " + pattern.Delete
-	case *annotations.HttpRule_Patch:
-		return "PATCH " + pattern.Patch
-	}
-	return rule.GetCustom().GetKind() + " " + rule.GetCustom().GetPath()
 }
 
 // rightFleet is the right to read the state of other tenants and of nodes.
