@@ -17,6 +17,8 @@ import (
 const (
 	// checkEvery is the time between checks of the journal, of four requests each.
 	checkEvery = time.Minute
+	// retryEvery is the time until a check that failed is tried again.
+	retryEvery = 5 * time.Second
 	// recordEvery is how often the journal's last acknowledged event is recorded outside it.
 	recordEvery = 5 * time.Second
 	// confirmEvery is the time between the checks that confirm a missing end in a cluster, and
@@ -231,8 +233,11 @@ func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) err
 		}
 		wait := checkEvery
 		full = true
-		if i.confirming() {
+		switch {
+		case i.confirming():
 			wait, full = confirmEvery, false
+		case err != nil:
+			wait = retryEvery
 		}
 		next.Reset(wait)
 	}

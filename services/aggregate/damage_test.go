@@ -261,7 +261,7 @@ func startIntegrity(t *testing.T, service *aggregate.Service) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- service.Integrity().Run(ctx, true, zerolog.Nop()) }()
+	go func() { done <- service.Integrity().Run(ctx, true, zerolog.New(zerolog.NewTestWriter(t))) }()
 	return func() {
 		cancel()
 		if err := <-done; err != nil {
