@@ -38,7 +38,12 @@ func appendEvents(t *testing.T, js jetstream.JetStream, id string, last uint64, 
 			Data:    []byte(fmt.Sprintf(`{"n":%d}`, n)),
 			Command: backbone.CommandRef{IdempotencyKey: fmt.Sprintf("%s-%d", id, version+int64(n)), Fingerprint: "f"},
 		}}
-		if err := journal.Append(ctx, tenant, last, events); err != nil {
+		err := journal.Append(ctx, tenant, last, events)
+		for tries := 0; errors.Is(err, backbone.ErrConflict) && tries < 100; tries++ {
+			time.Sleep(50 * time.Millisecond) // a new leader may not have applied the last event yet, and reports nothing when it has
+			err = journal.Append(ctx, tenant, last, events)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		last = events[0].Sequence
