@@ -21,6 +21,7 @@ type AuditRecord struct {
 	Procedure     string    `json:"procedure"`
 	Right         string    `json:"right,omitempty"`
 	Resource      string    `json:"resource,omitempty"`
+	Client        string    `json:"client,omitempty"` // the address of the client
 	Code          string    `json:"code"`
 	CorrelationID string    `json:"correlation_id"`
 	TraceID       string    `json:"trace_id"`
@@ -58,7 +59,7 @@ const (
 // Bounded returns the record with every text cut to its bound, so that the record takes at
 // most 4 KiB as JSON whatever the request was.
 func (r AuditRecord) Bounded() AuditRecord {
-	for _, name := range []*string{&r.Decision, &r.Principal, &r.Tenant, &r.Procedure, &r.Right, &r.Code, &r.CorrelationID, &r.TraceID, &r.RequestID, &r.Node} {
+	for _, name := range []*string{&r.Decision, &r.Principal, &r.Tenant, &r.Procedure, &r.Right, &r.Client, &r.Code, &r.CorrelationID, &r.TraceID, &r.RequestID, &r.Node} {
 		*name = excerpt.Text(*name, auditName)
 	}
 	r.Resource, r.Reason = excerpt.Text(r.Resource, auditResource), excerpt.Text(r.Reason, auditReason)

@@ -59,6 +59,8 @@ type Hop struct {
 	Code string `json:"code"`
 	// Detail is what else is known, in words.
 	Detail string `json:"detail,omitempty"`
+	// Client is the address of the gateway's client, of a call at a gateway.
+	Client string `json:"client,omitempty"`
 	// Subject is the aggregate, as type/id, and Event the event's id, if there is
 	// one.
 	Subject string `json:"subject,omitempty"`
@@ -89,7 +91,7 @@ const (
 func (h Hop) bounded() (_ Hop, size int) {
 	h.Detail = excerpt.Text(h.Detail, hopDetail)
 	size = len(h.Detail)
-	for _, name := range [...]*string{&h.Kind, &h.Name, &h.Node, &h.Code, &h.Subject, &h.Event} {
+	for _, name := range [...]*string{&h.Kind, &h.Name, &h.Node, &h.Code, &h.Client, &h.Subject, &h.Event} {
 		*name = excerpt.Text(*name, hopName)
 		size += len(*name)
 	}

@@ -3,10 +3,12 @@ package chassis
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis/flood"
+	"github.com/headgate/headgate/chassis/proxies"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/peer"
 )
@@ -19,9 +21,10 @@ const (
 )
 
 // Client returns the address that a call's client is limited by: its IPv4 address, or the /64
-// prefix of its IPv6 address (RFC 6177); the zero value if the transport has none.
+// prefix of its IPv6 address (RFC 6177); the zero value if the transport has none. Of a call that
+// a trusted proxy has forwarded it is that of the proxy's client.
 func Client(info *connect.CallInfo) netip.Addr {
-	if from, ok := info.TransportInfo.(*peer.Peer); ok {
+	if from, ok := info.TransportInfo.(*peer.Peer); ok && info.PeerAddr == "" {
 		if addr, ok := from.Addr.(*net.TCPAddr); ok {
 			return client(addr.AddrPort().Addr())
 		}
@@ -31,6 +34,23 @@ func Client(info *connect.CallInfo) netip.Addr {
 		return netip.Addr{}
 	}
 	return client(from.Addr())
+}
+
+// ClientText returns the address of an edge's call's client as text, without port and zone; "" if
+// the transport has none. Of a call that a trusted proxy has forwarded it is that of the proxy's
+// client. It allocates nothing.
+func ClientText(info *connect.CallInfo) string {
+	host := info.PeerAddr
+	if at := strings.LastIndexByte(host, ':'); at >= 0 {
+		host = host[:at]
+	} else {
+		return ""
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if at := strings.IndexByte(host, '%'); at >= 0 {
+		host = host[:at]
+	}
+	return host
 }
 
 func client(addr netip.Addr) netip.Addr {
@@ -45,14 +65,19 @@ func client(addr netip.Addr) netip.Addr {
 	return network.Addr()
 }
 
-// clientLimit bounds the connections of each client address, and their streams.
+// clientLimit bounds the connections of each client address, and their streams. Trusted proxies,
+// which have the connections of many clients, are not bounded; the calls of each of their clients
+// are.
 type clientLimit struct {
 	most    int
-	streams int                // 0: not bounded
-	refused prometheus.Counter // nil: refusals are not counted
+	streams int // 0: not bounded
+	proxies *proxies.Set
+	// Refusals of connections, and of calls by way of trusted proxies; nil: they are not counted.
+	refused, refusedCalls prometheus.Counter
 
 	mu    sync.Mutex
 	known map[netip.Addr]*clientUse
+	calls map[netip.Addr]int // in flight, of the clients of trusted proxies
 }
 
 // clientUse is what one address uses.
@@ -62,7 +87,7 @@ type clientUse struct {
 }
 
 func newClientLimit(most, streams int) *clientLimit {
-	return &clientLimit{most: most, streams: streams, known: map[netip.Addr]*clientUse{}}
+	return &clientLimit{most: most, streams: streams, known: map[netip.Addr]*clientUse{}, calls: map[netip.Addr]int{}}
 }
 
 // watch has the frames of a connection watched that the client's address has made, above TLS.
@@ -74,19 +99,22 @@ func (l *clientLimit) watch(conn net.Conn, flooded func(net.Conn, flood.Kind)) *
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if use := l.known[client(from.AddrPort().Addr())]; use != nil { // nil: it has been closed
+	// nil: it has been closed, or is a trusted proxy's.
+	if use := l.known[client(from.AddrPort().Addr())]; use != nil {
 		watched.Bound(use.streams)
 	}
 	return watched
 }
 
-// countRefused returns the counter of an edge's refused connections.
-func countRefused(s *Server) prometheus.Counter {
-	refused := prometheus.NewCounter(prometheus.CounterOpts{
+// countRefused counts an edge's refused connections and calls.
+func countRefused(s *Server) {
+	s.clients.refused = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "headgate_client_connections_refused_total", Help: "Connections closed because their client address had as many as it may.",
 	})
-	s.Metrics.Registerer(s.config.Name).MustRegister(refused)
-	return refused
+	s.clients.refusedCalls = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "headgate_client_calls_refused_total", Help: "Calls by way of trusted proxies refused because their client address had as many in flight as it may.",
+	})
+	s.Metrics.Registerer(s.config.Name).MustRegister(s.clients.refused, s.clients.refusedCalls)
 }
 
 // countSlow returns a function that counts an edge's requests that were cut off.
@@ -127,7 +155,7 @@ func (l *clientListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		accepted := &clientConn{Conn: conn, listener: l}
-		if from, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		if from, ok := conn.RemoteAddr().(*net.TCPAddr); ok && !l.limit.proxies.Trusts(from.AddrPort().Addr()) {
 			accepted.addr = client(from.AddrPort().Addr())
 		}
 		if l.limit.enter(accepted.addr) {
@@ -181,7 +209,7 @@ type clientConn struct {
 	net.Conn
 
 	listener *clientListener
-	addr     netip.Addr // of the client; the zero value: it has none
+	addr     netip.Addr // of the client; the zero value: it has none, or is a trusted proxy
 	once     sync.Once
 }
 

@@ -37,12 +37,15 @@ type Ended struct {
 	Server, Client string
 }
 
-// Ends returns the addresses of the two ends of a server's call; "" if not known. It
-// allocates.
+// Ends returns the addresses of the two ends of a server's call; "" if not known. Of a call that
+// a trusted proxy has forwarded the client is the proxy's, with port 0. It allocates.
 func Ends(ctx context.Context, info *connect.CallInfo) (server, client string) {
 	client = info.PeerAddr
 	if p, ok := peer.FromContext(ctx); ok {
-		return addrText(p.LocalAddr), addrText(p.Addr)
+		if client == "" {
+			client = addrText(p.Addr)
+		}
+		return addrText(p.LocalAddr), client
 	}
 	local, _ := ctx.Value(http.LocalAddrContextKey).(net.Addr)
 	return addrText(local), client

@@ -213,10 +213,13 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 	ctx := stream.Context()
 	call, _ := contextkit.Carried[admitted](ctx) // see bound
 	defer call.cancel()
-	var gone <-chan struct{}
+	var (
+		gone <-chan struct{}
+		from string
+	)
 	if p.resets != nil {
 		if resets, ok := resetsOf(ctx); ok {
-			gone = resets.gone
+			gone, from = resets.gone, resets.peer
 			defer resets.ended(ctx, time.Now())
 		}
 	}
@@ -231,10 +234,17 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 		return status.Errorf(codes.Unimplemented, "messages are application/grpc+proto or application/grpc+json, not %s",
 			excerpt.Text(strings.Join(call.header.Get("content-type"), ", "), excerpt.Name))
 	}
-	info := &connect.CallInfo{Spec: spec, Protocol: connect.ProtocolNameGRPC, Codec: codec}
+	info := &connect.CallInfo{Spec: spec, PeerAddr: from, Protocol: connect.ProtocolNameGRPC, Codec: codec}
 	grpcmeta.Into(info.RequestHeader(), call.header)
 	if from, ok := peer.FromContext(ctx); ok {
 		info.TransportInfo = from
+	}
+	if p.config.Proxies != nil {
+		leave, err := p.clients.forwarded(info)
+		if err != nil {
+			return grpcStatus(err)
+		}
+		defer leave()
 	}
 	st := &grpcStream{grpc: stream, info: info, call: call, config: &p.config, gone: gone, single: spec.StreamType&connect.StreamTypeServer == 0}
 	if codec == connect.CodecNameJSON {

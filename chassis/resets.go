@@ -3,6 +3,7 @@ package chassis
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/chassis/binnames"
+	"github.com/headgate/headgate/chassis/proxies"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -27,9 +29,10 @@ const prematureReset = time.Second
 // Beyond that the connection is closed. nil is no limit: a service's callers are edges,
 // and pass on what many clients do.
 type resetLimit struct {
-	most   int64
-	closed prometheus.Counter
-	log    zerolog.Logger
+	most    int64
+	proxies *proxies.Set // not limited: a connection of theirs has the calls of many clients
+	closed  prometheus.Counter
+	log     zerolog.Logger
 }
 
 // limitResets returns the limit of a server's clients.
@@ -39,13 +42,14 @@ func limitResets(s *Server) *resetLimit {
 		Help: "HTTP/2 connections closed since their clients reset most calls as soon as they had begun.",
 	})
 	s.Metrics.Registerer(s.config.Name).MustRegister(closed)
-	return &resetLimit{most: int64(s.config.MaxStreams), closed: closed, log: s.log}
+	return &resetLimit{most: int64(s.config.MaxStreams), proxies: s.config.Proxies, closed: closed, log: s.log}
 }
 
 // resets are those of a connection.
 type resets struct {
 	limit *resetLimit
 	conn  net.Conn
+	peer  string        // the address of its client, host:port
 	left  atomic.Int64  // that may still come
 	gone  chan struct{} // closed with a gRPC connection
 }
@@ -53,6 +57,12 @@ type resets struct {
 func (l *resetLimit) of(conn net.Conn) *resets {
 	r := &resets{limit: l, conn: conn, gone: make(chan struct{})}
 	r.left.Store(l.most)
+	if addr := conn.RemoteAddr(); addr != nil {
+		r.peer = addr.String()
+		if from, ok := addr.(*net.TCPAddr); ok && l.proxies.Trusts(from.AddrPort().Addr()) {
+			r.left.Store(math.MaxInt64)
+		}
+	}
 	return r
 }
 

@@ -17,6 +17,7 @@ import (
 	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/grpcreflect/v2"
 	"connectrpc.com/validate"
+	"github.com/headgate/headgate/chassis/proxies"
 	"github.com/headgate/headgate/chassis/rawtcp"
 	"github.com/headgate/headgate/chassis/tlsfiles"
 	"github.com/headgate/headgate/contextkit"
@@ -95,6 +96,9 @@ type Config struct {
 	// TLS secures the listener; nil: clear text. With an authority, clients must
 	// show a certificate of it (mTLS).
 	TLS *tlsfiles.Material `yaml:"-"`
+	// Proxies are the trusted proxies before an edge, which name the clients' addresses; nil:
+	// there are none.
+	Proxies *proxies.Set `yaml:"-"`
 	// Sockets has addresses that the process has bound already; nil: the server binds its own.
 	Sockets *Sockets `yaml:"-"`
 	// Ended is told of every call of a service that has ended, but for health and
@@ -269,7 +273,8 @@ func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, inte
 		return s.watches.grpcTime(spec.Procedure, edge.Timeout(spec.Procedure))
 	}
 	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, timeout, edge.Margin, s.flooded)
-	s.resets, s.clients.refused, s.slow = limitResets(s), countRefused(s), countSlow(s)
+	s.resets, s.slow = limitResets(s), countSlow(s)
+	countRefused(s)
 	s.grpc.resets, s.grpc.clients, s.grpc.accepting, s.grpc.slow = s.resets, s.clients, s.accepting, s.slow
 	return s
 }
@@ -278,7 +283,7 @@ func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.Ser
 	s.renew = func() *Server {
 		next := newServer(s.config, s.Metrics, s.ready, s.log)
 		next.stopping, next.Front, next.degraded, next.mayAsk = s.stopping, s.Front, s.degraded, s.mayAsk
-		next.watches, next.slow = s.watches, s.slow
+		next.watches, next.slow, next.clients = s.watches, s.slow, s.clients
 		return newEdge(next, options, interceptors)
 	}
 	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), boundErrors, eachMessage, s.endStreams}, interceptors...)...)
@@ -303,6 +308,9 @@ func (s *Server) mount() *http.Handler {
 	handler := boundQuoted(boundBodies(s.config, s.slow, s.root()))
 	if s.Front != nil {
 		handler = s.Front(handler)
+	}
+	if s.config.Proxies != nil {
+		handler = s.clients.behindProxies(handler)
 	}
 	return &handler
 }
@@ -367,6 +375,7 @@ func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Log
 		stopping: make(chan struct{}), config: config.WithDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
 		clients: newClientLimit(config.WithDefaults().MaxClientConnections, config.MaxClientStreams), slow: func() {},
 	}
+	s.clients.proxies = config.Proxies
 	s.accepting = &accepting{failures: metrics.accepts, log: s.log}
 	s.ready = s.accepting.ready(ready)
 	s.listen = config.Sockets.take

@@ -31,6 +31,9 @@ const (
 	// HeaderRights has, in calls to nodes, those rights of the caller that the method's policy
 	// lists as the node's to check (node_rights). [RightsOf] reads it.
 	HeaderRights = ReservedPrefix + "rights"
+	// HeaderClient is the address of the gateway's client in calls to nodes, IPv4 or IPv6 without
+	// port, brackets and zone. [Client] reads it.
+	HeaderClient = ReservedPrefix + "client"
 	// HeaderExplain asks the gateway for its decision on a call.
 	HeaderExplain = ReservedPrefix + "explain"
 	// HeaderDecision is the answer to HeaderExplain: a JSON object, in ASCII.

@@ -15,7 +15,7 @@ import (
 var contractNames = map[string]bool{
 	"x-tenant-id": true, "tenant-id": true, "x-correlation-id": true, "correlation-id": true, "traceparent": true, "tracestate": true,
 	"trace-id": true, "x-request-id": true, "x-causation-id": true, "causation-id": true,
-	"x-headgate-principal": true, "x-headgate-explain": true, "x-headgate-decision": true, "x-headgate-": true,
+	"x-headgate-principal": true, "x-headgate-client": true, "x-headgate-explain": true, "x-headgate-decision": true, "x-headgate-": true,
 }
 
 func TestHeaderNamesStandInThisPackageAlone(t *testing.T) {

@@ -40,6 +40,7 @@ var (
 	canonicalCausationID   = textproto.CanonicalMIMEHeaderKey(HeaderCausationID)
 	canonicalDepth         = textproto.CanonicalMIMEHeaderKey(HeaderCausationDepth)
 	canonicalPrincipal     = textproto.CanonicalMIMEHeaderKey(HeaderPrincipal)
+	canonicalClient        = textproto.CanonicalMIMEHeaderKey(HeaderClient)
 	canonicalRights        = textproto.CanonicalMIMEHeaderKey(HeaderRights)
 	canonicalPlatform      = textproto.CanonicalMIMEHeaderKey(HeaderPlatform)
 )

@@ -47,7 +47,7 @@ func TestOwnedHeaders_EachRowIsInForceForEveryFormOfItsName(t *testing.T) {
 func TestOwnedHeaders_HaveWhatIsTrusted(t *testing.T) {
 	for _, name := range []string{
 		"X-Tenant-Id", "X-Correlation-Id", "X-Request-Id", "X-Causation-Id", "Traceparent", "Tracestate", "Trace-Id",
-		"X-Headgate-Principal", "X-Headgate-Platform", "X-Headgate-Explain", "X-Headgate-Decision", "X-Headgate-Any",
+		"X-Headgate-Principal", "X-Headgate-Client", "X-Headgate-Platform", "X-Headgate-Explain", "X-Headgate-Decision", "X-Headgate-Any",
 		"Authorization", "Cookie", "Set-Cookie", "Www-Authenticate", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip",
 		"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Origin", "Server", "Connection", "Te", "Grpc-Status", "Grpc-Timeout",
 		"Connect-Timeout-Ms", "Content-Type", "Content-Length", "Transfer-Encoding", "Host",

@@ -1,6 +1,7 @@
 package contextkit
 
 import (
+	"net/netip"
 	"strings"
 )
 
@@ -11,6 +12,20 @@ func Principal(md Metadata) string {
 		return DecodeText(values[0])
 	}
 	return ""
+}
+
+// Client returns the address of the gateway's client from a call to a node; the zero value if the
+// call did not come from a gateway, or names no address or more than one.
+func Client(md Metadata) netip.Addr {
+	values := md.Values(canonicalClient)
+	if len(values) != 1 {
+		return netip.Addr{}
+	}
+	addr, err := netip.ParseAddr(values[0])
+	if err != nil {
+		return netip.Addr{}
+	}
+	return addr
 }
 
 // FromPlatform reports whether the caller of a node is the platform itself, as the gateway states

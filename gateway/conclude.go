@@ -31,7 +31,7 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 	call.end.Took, call.end.Err = time.Since(call.end.Started), err
 	if event := log.WithLevel(chassis.LineLevel(zerolog.InfoLevel, err)); event.Enabled() {
 		event = chassis.Took(chassis.Identify(event, rc), call.end.Took).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
-			Str("code", chassis.CodeName(err)).Str("principal", subject).Str("node", call.Node.ID).Int("attempts", call.Attempts)
+			Str("code", chassis.CodeName(err)).Str("principal", subject).Str("client", chassis.ClientText(call.Info)).Str("node", call.Node.ID).Int("attempts", call.Attempts)
 		if err != nil {
 			event = event.AnErr("error", err).AnErr("cause", errors.Unwrap(err))
 		}
@@ -118,7 +118,7 @@ func (c *Call) auditClass() backbone.AuditClass {
 func (g *Gateway) remember(rc *contextkit.RequestContext, call *Call, err error) {
 	hop := backbone.Hop{
 		Kind: backbone.HopCall, Name: call.Method.Spec.Procedure, Started: call.end.Started, Milliseconds: float64(call.end.Took.Microseconds()) / 1000,
-		Code: chassis.CodeName(err), Detail: call.Info.Protocol,
+		Code: chassis.CodeName(err), Detail: call.Info.Protocol, Client: chassis.ClientText(call.Info),
 	}
 	if call.Node.ID != "" {
 		hop.Detail += " to " + call.Node.ID
@@ -136,7 +136,7 @@ func (g *Gateway) remember(rc *contextkit.RequestContext, call *Call, err error)
 func (g *Gateway) record(rc *contextkit.RequestContext, call *Call, err error) audit.Record {
 	record := audit.Record{
 		Time: time.Now().UTC(), Decision: "allowed", Tenant: rc.TenantID.String(),
-		Procedure: call.Method.Spec.Procedure, Right: call.Method.Right, Resource: call.Resource, Code: chassis.CodeName(err),
+		Procedure: call.Method.Spec.Procedure, Right: call.Method.Right, Resource: call.Resource, Client: chassis.ClientText(call.Info), Code: chassis.CodeName(err),
 		CorrelationID: rc.CorrelationID, TraceID: rc.TraceID.String(), RequestID: rc.RequestID,
 		Node: call.Node.ID, Attempts: call.Attempts, Waited: float64(call.Waited.Microseconds()) / 1000, Milliseconds: float64(time.Since(call.end.Started).Microseconds()) / 1000,
 	}

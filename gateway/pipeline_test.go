@@ -159,7 +159,7 @@ func (d *discard) Write(text []byte) (int, error) {
 
 // incoming is a call as the edge's transport hands it over.
 func incoming(token string) *connect.CallInfo {
-	info := &connect.CallInfo{Protocol: connect.ProtocolNameGRPC, Codec: connect.CodecNameProto}
+	info := &connect.CallInfo{PeerAddr: "192.0.2.1:4711", Protocol: connect.ProtocolNameGRPC, Codec: connect.CodecNameProto}
 	info.RequestHeader().Set(headerAuthorization, "Bearer "+token)
 	info.RequestHeader().Set(contextkit.HeaderTenantID, "acme")
 	return info

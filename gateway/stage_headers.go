@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/contextkit"
 )
@@ -47,8 +48,8 @@ func forwarded(name string, header *connect.Header) bool {
 	return true
 }
 
-// WriteHeader implements [grpcmeta.Header]: it writes the client's own metadata, the principal
-// and the contract.
+// WriteHeader implements [grpcmeta.Header]: it writes the client's own metadata, the principal,
+// the client's address and the contract.
 func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
 	if c.forwards {
 		header := c.Info.RequestHeader()
@@ -59,6 +60,9 @@ func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
 		}
 	}
 	to.SetField(contextkit.HeaderPrincipal, contextkit.EncodeText(c.Principal.Subject))
+	if client := chassis.ClientText(c.Info); client != "" {
+		to.SetField(contextkit.HeaderClient, client)
+	}
 	if c.platform {
 		to.SetField(contextkit.HeaderPlatform, "1")
 	}

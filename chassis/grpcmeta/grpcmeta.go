@@ -45,6 +45,7 @@ func (n names) of(name string) (other string, usual bool) {
 }
 
 var usual = append(contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderRights),
+	textproto.CanonicalMIMEHeaderKey(contextkit.HeaderClient),
 	"Authorization", "Content-Type", "User-Agent", "Accept", "Accept-Encoding", "Content-Length", "Te",
 	"Content-Encoding", "Date", "Trailer", "Vary", "Grpc-Status", "Grpc-Message", "Grpc-Encoding", "Grpc-Accept-Encoding", "Grpc-Timeout",
 	"Connect-Protocol-Version", "Connect-Timeout-Ms", "Connect-Accept-Encoding")

@@ -1,6 +1,9 @@
 package edge
 
-import "connectrpc.com/connect/v2"
+import (
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/chassis"
+)
 
 // Request is the HTTP request of a call over REST.
 type Request struct {
@@ -26,7 +29,7 @@ func RequestOf(of connect.ServerStream) Request {
 	}
 	out.Method, out.Route = s.request.Method, s.binding.route
 	out.Path, out.UserAgent, out.Scheme = s.request.URL.Path, s.request.UserAgent(), "http"
-	if s.request.TLS != nil {
+	if chassis.IsSecure(s.request) {
 		out.Scheme = "https"
 	}
 	return out

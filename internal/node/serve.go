@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/chassis/proxies"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
@@ -123,6 +124,8 @@ const leastShare = 0.001
 func (p *Plan) gateway(ctx context.Context) error {
 	g := &p.settings.Gateway
 	listen, listenErr := g.listen("gateway", p.log)
+	trusted, proxiesErr := proxies.New(g.Proxies)
+	listen.Proxies = trusted
 	accepted, keys, authErr := g.Auth.verify(ctx)
 	routes, routesErr := g.routes()
 	sets, setsErr := descriptorSets(g.Descriptors)
@@ -130,7 +133,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 	if g.Upstream.TLS, channelsErr = g.UpstreamTLS.channels(p.log); channelsErr != nil {
 		channelsErr = config.Wrong("upstream_tls", "%v", channelsErr)
 	}
-	err := errors.Join(listenErr, config.Inside("auth", authErr), routesErr, setsErr, channelsErr,
+	err := errors.Join(listenErr, config.Inside("proxies", proxiesErr), config.Inside("auth", authErr), routesErr, setsErr, channelsErr,
 		config.Inside("upstream", g.Upstream.Validate()), config.Inside("breakers", g.Breakers.Validate()), config.Inside("probes", g.Probes.Validate()),
 		config.Inside("tenant_limits", g.TenantLimits.Validate()), config.AtLeast("max_timeout", g.MaxTimeout, 0), config.AtLeast("max_stream_timeout", g.MaxStreamTimeout, 0), config.AtLeast("max_concurrent", g.MaxConcurrent, 1), config.AtLeast("max_streams", g.MaxStreams, 1),
 		config.AtLeast("max_bytes", g.MaxBytes, 1<<20), config.Within("tenant_share", g.TenantShare, leastShare, 1), config.Within("caller_share", g.CallerShare, leastShare, 1))

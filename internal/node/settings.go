@@ -17,6 +17,7 @@ import (
 	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/chassis/proxies"
 	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/chassis/tlsfiles"
 	"github.com/headgate/headgate/chassis/tracing"
@@ -199,6 +200,7 @@ type gatewaySettings struct {
 	UI                bool                `yaml:"ui"`
 	PlatformServices  bool                `yaml:"platform_services"`
 	Admin             string              `yaml:"admin"`
+	Proxies           proxies.Config      `yaml:"proxies"`
 	Origins           []string            `yaml:"origins"`
 	IgnoredParameters []string            `yaml:"ignored_parameters"`
 	StreamKeepAlive   time.Duration       `yaml:"stream_keep_alive"`

@@ -95,7 +95,7 @@ func fits(req *controlv1.QueryAuditRequest, record backbone.AuditRecord) bool {
 func auditMessage(record backbone.AuditRecord) *controlv1.AuditRecord {
 	return &controlv1.AuditRecord{
 		Time: timestamppb.New(record.Time), Decision: record.Decision, Reason: record.Reason, Principal: record.Principal, TenantId: record.Tenant,
-		Procedure: record.Procedure, Right: record.Right, Resource: record.Resource, Code: record.Code,
+		Procedure: record.Procedure, Right: record.Right, Resource: record.Resource, Client: record.Client, Code: record.Code,
 		CorrelationId: record.CorrelationID, TraceId: record.TraceID, RequestId: record.RequestID, Node: record.Node, Ms: record.Milliseconds, Suppressed: record.Suppressed,
 	}
 }

@@ -34,7 +34,7 @@ func (s timelineService) GetTimeline(ctx context.Context, req *controlv1.GetTime
 	for _, h := range hops {
 		res.Hops = append(res.Hops, &controlv1.Hop{
 			Kind: h.Kind, Name: h.Name, Node: h.Node, Started: timestamppb.New(h.Started), Ms: h.Milliseconds, Code: h.Code, Detail: h.Detail,
-			Subject: h.Subject, EventId: h.Event, RequestId: h.RequestID, CausationId: h.CausationID,
+			Subject: h.Subject, EventId: h.Event, RequestId: h.RequestID, CausationId: h.CausationID, Client: h.Client,
 		})
 	}
 	return res, nil

@@ -327,7 +327,10 @@ type AuditRecord struct {
 	Ms float64 `protobuf:"fixed64,14,opt,name=ms,proto3" json:"ms,omitempty"`
 	// How many records of the same caller before this one, denials or an operator's calls
 	// for tenants, were not stored, because they came too fast.
-	Suppressed    int64 `protobuf:"varint,15,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
+	Suppressed int64 `protobuf:"varint,15,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
+	// The address of the client, as the gateway or a trusted proxy before it has seen it; empty:
+	// not known.
+	Client        string `protobuf:"bytes,16,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -467,6 +470,13 @@ func (x *AuditRecord) GetSuppressed() int64 {
 	return 0
 }
 
+func (x *AuditRecord) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
 var File_control_v1_audit_proto protoreflect.FileDescriptor
 
 const file_control_v1_audit_proto_rawDesc = "" +
@@ -491,7 +501,7 @@ const file_control_v1_audit_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\btenantId\x124\n" +
 	"\bdecision\x18\x02 \x01(\tB\x18\xbaH\x15r\x13R\x00R\x06deniedR\aallowedR\bdecision\"F\n" +
 	"\x13FollowAuditResponse\x12/\n" +
-	"\x06record\x18\x01 \x01(\v2\x17.control.v1.AuditRecordR\x06record\"\xb5\x03\n" +
+	"\x06record\x18\x01 \x01(\v2\x17.control.v1.AuditRecordR\x06record\"\xcd\x03\n" +
 	"\vAuditRecord\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bdecision\x18\x02 \x01(\tR\bdecision\x12\x16\n" +
@@ -511,7 +521,8 @@ const file_control_v1_audit_proto_rawDesc = "" +
 	"\x02ms\x18\x0e \x01(\x01R\x02ms\x12\x1e\n" +
 	"\n" +
 	"suppressed\x18\x0f \x01(\x03R\n" +
-	"suppressed2\xb9\x02\n" +
+	"suppressed\x12\x16\n" +
+	"\x06client\x18\x10 \x01(\tR\x06client2\xb9\x02\n" +
 	"\fAuditService\x12\x8c\x01\n" +
 	"\n" +
 	"QueryAudit\x12\x1d.control.v1.QueryAuditRequest\x1a\x1e.control.v1.QueryAuditResponse\"?\xaa\xed\x18\x1f\n" +

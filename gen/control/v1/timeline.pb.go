@@ -170,7 +170,9 @@ type Hop struct {
 	// The call that it belongs to.
 	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// What caused it.
-	CausationId   string `protobuf:"bytes,11,opt,name=causation_id,json=causationId,proto3" json:"causation_id,omitempty"`
+	CausationId string `protobuf:"bytes,11,opt,name=causation_id,json=causationId,proto3" json:"causation_id,omitempty"`
+	// The address of the gateway's client, of a call; empty: not known.
+	Client        string `protobuf:"bytes,12,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -282,6 +284,13 @@ func (x *Hop) GetCausationId() string {
 	return ""
 }
 
+func (x *Hop) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
 var File_control_v1_timeline_proto protoreflect.FileDescriptor
 
 const file_control_v1_timeline_proto_rawDesc = "" +
@@ -295,7 +304,7 @@ const file_control_v1_timeline_proto_rawDesc = "" +
 	"\x13GetTimelineResponse\x12%\n" +
 	"\x0ecorrelation_id\x18\x01 \x01(\tR\rcorrelationId\x12#\n" +
 	"\x04hops\x18\x02 \x03(\v2\x0f.control.v1.HopR\x04hops\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xaa\x02\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xc2\x02\n" +
 	"\x03Hop\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -309,7 +318,8 @@ const file_control_v1_timeline_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\n" +
 	" \x01(\tR\trequestId\x12!\n" +
-	"\fcausation_id\x18\v \x01(\tR\vcausationId2\xc8\x01\n" +
+	"\fcausation_id\x18\v \x01(\tR\vcausationId\x12\x16\n" +
+	"\x06client\x18\f \x01(\tR\x06client2\xc8\x01\n" +
 	"\x0fTimelineService\x12\xb4\x01\n" +
 	"\vGetTimeline\x12\x1e.control.v1.GetTimelineRequest\x1a\x1f.control.v1.GetTimelineResponse\"d\xaa\xed\x18(\n" +
 	"\n" +

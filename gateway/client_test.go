@@ -1,0 +1,261 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/proxies"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/rs/zerolog"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// behind returns the set of trusted proxies that loopback is in, or is not.
+func behind(t testing.TB, header string, trusted ...string) *proxies.Set {
+	t.Helper()
+	set, err := proxies.New(proxies.Config{Trusted: trusted, Header: header})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// ends stores the ends of calls.
+type ends struct {
+	mu   sync.Mutex
+	list []gateway.Ended
+}
+
+func (e *ends) add(_ contextkit.RequestContext, ended gateway.Ended) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.list = append(e.list, ended)
+}
+
+// last returns the end of the last call; it is recorded before the client gets the answer's end.
+func (e *ends) last() (ended gateway.Ended) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n := len(e.list); n > 0 {
+		ended = e.list[n-1]
+	}
+	return ended
+}
+
+func TestClient_IsTheAddressThatATrustedProxyNames(t *testing.T) {
+	hostile := http.Header{
+		"X-Forwarded-For": {"198.51.100.1, 127.0.0.1", "203.0.113.9:4711, 127.0.0.2"}, "Forwarded": {`for=198.51.100.2`, `for="[2001:db8::9]:1";proto=https, for=127.0.0.3`},
+		"X-Real-Ip": {"198.51.100.3"}, "X-Forwarded-Proto": {"http, https"}, "X-Forwarded-Host": {"evil.example.com"}, "True-Client-Ip": {"198.51.100.4"},
+		http.CanonicalHeaderKey(contextkit.HeaderClient): {"198.51.100.5", "198.51.100.6"}, "X_Headgate_Client": {"198.51.100.7"}, "X_Forwarded_For": {"198.51.100.8"},
+	}
+	for name, tc := range map[string]struct {
+		proxies      *proxies.Set
+		want, scheme string
+	}{
+		"no proxies":                         {nil, "127.0.0.1", "http"},
+		"an untrusted peer":                  {behind(t, "", "10.0.0.0/8", "203.0.113.9", "2001:db8::/32"), "127.0.0.1", "http"},
+		"X-Forwarded-For":                    {behind(t, "", "127.0.0.0/8"), "203.0.113.9", "https"},
+		"Forwarded":                          {behind(t, "forwarded", "127.0.0.0/8"), "2001:db8::9", "https"},
+		"a nearer proxy that is not trusted": {behind(t, "", "127.0.0.1"), "127.0.0.2", "https"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := &ends{}
+			e, m := startMirror(t, func(_ func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
+				return startWith(t, func(c *gateway.Config) { c.Listen.Proxies, c.Ended = tc.proxies, ended.add }, register, sets...)
+			})
+			header := hostile.Clone()
+			header["Authorization"] = []string{e.tokenOf(t, "app", mirrorRights...)}
+			header[http.CanonicalHeaderKey(contextkit.HeaderExplain)] = []string{"1"}
+			for _, w := range everyWay() {
+				m.set(nil, nil)
+				got, seen := w.do(t, e, m, header), m.received()
+				if got.err != nil || seen == nil {
+					t.Fatalf("%v: %v", w, got.err)
+				}
+				if values := seen.Values(contextkit.HeaderClient); !slices.Equal(values, []string{tc.want}) {
+					t.Errorf("%v: the node gets %q, want %s", w, values, tc.want)
+				}
+				for name := range seen {
+					if strings.Contains(strings.ToLower(name), "forwarded") || name == "X-Real-Ip" || name == "X_headgate_client" {
+						t.Errorf("%v: the node gets %s", w, name)
+					}
+				}
+				var record backbone.AuditRecord
+				if err := json.Unmarshal([]byte(got.fields.Get(contextkit.HeaderDecision)), &record); err != nil || record.Client != tc.want {
+					t.Errorf("%v: the record has the client %q (%v), want %s", w, record.Client, err, tc.want)
+				}
+				last := ended.last()
+				if addr, err := netip.ParseAddrPort(last.Client); err != nil || addr.Addr().String() != tc.want {
+					t.Errorf("%v: the span has the client %q, want %s", w, last.Client, tc.want)
+				}
+				if w.protocol == "rest" && last.Request.Scheme != tc.scheme {
+					t.Errorf("%v: the scheme is %q, want %s", w, last.Request.Scheme, tc.scheme)
+				}
+			}
+		})
+	}
+}
+
+// logLines are log lines that are written concurrently.
+type logLines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// has reports whether a line has all of the texts.
+func (l *logLines) has(texts ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.SplitSeq(l.text.String(), "\n") {
+		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestClient_IsInTheAccessLogTheAuditAndTheTimeline(t *testing.T) {
+	e := start(t, nil)
+	timeline, err := backbone.NewTimeline(e.js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := e.issuer.Config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &logLines{}
+	second := e.second(t, gateway.Config{
+		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0", Proxies: behind(t, "", "127.0.0.1")}, Auth: accepted, Timeline: timeline,
+	}, zerolog.New(log))
+	audited := e.records(t)
+	for protocol, client := range map[string]string{"rest": "203.0.113.1", "native grpc": "2001:db8::2", "grpcweb": "203.0.113.3"} {
+		id := "call-" + strings.ReplaceAll(protocol, " ", "-")
+		got := second.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "acme", "nothing.at_all"), "X-Forwarded-For", client, contextkit.HeaderCorrelationID, id, contextkit.HeaderTenantID, "acme")
+		if got.code != connect.CodePermissionDenied {
+			t.Fatalf("%s: %v", protocol, got.err)
+		}
+		if record, _ := audited.next(t); record.Client != client || record.CorrelationID != id {
+			t.Errorf("%s: the audit record is %+v", protocol, record)
+		}
+		if !log.has(`"client":"`+client+`"`, `"correlation_id":"`+id+`"`) {
+			t.Errorf("%s: no line of the access log has the client %s", protocol, client)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it publishes what was recorded before it ends
+	if err := timeline.Run(ctx, "g2"); err != nil {
+		t.Fatal(err)
+	}
+	hops, _, err := backbone.Hops(t.Context(), e.js, backbonetest.Tenant(t, "acme"), "call-rest")
+	if err != nil || len(hops) != 1 || hops[0].Client != "203.0.113.1" {
+		t.Errorf("the timeline has %+v, %v", hops, err)
+	}
+}
+
+// TestClient_BoundsPerAddressAreThoseOfTheProxysClients: the calls without a credential of one
+// client of a proxy leave those of its other clients alone, whatever headers the client forges.
+func TestClient_BoundsPerAddressAreThoseOfTheProxysClients(t *testing.T) {
+	e := start(t, func(c *gateway.Config) {
+		c.MaxStreams = 32 // of which an address has two
+		c.Listen.Proxies = behind(t, "", "127.0.0.1")
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	watch := func(protocol, client string) error {
+		ctx, info := connect.NewClientContext(ctx)
+		info.RequestHeader().SetValues("X-Forwarded-For", []string{"198.51.100.1", client})
+		spec := connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}
+		stream, err := e.client(protocol).CallServerStream(ctx, spec, &healthv1.HealthCheckRequest{})
+		if err == nil {
+			err = stream.Receive(&healthv1.HealthCheckResponse{})
+			t.Cleanup(func() { _ = stream.Close() })
+		}
+		return err
+	}
+	for i, protocol := range []string{"grpc", "native grpc"} {
+		if err := watch(protocol, "2001:db8::"+string(rune('1'+i))); err != nil { // of one /64
+			t.Fatal(err)
+		}
+	}
+	for _, protocol := range []string{"grpc", "native grpc", "grpcweb"} {
+		if err := watch(protocol, "[2001:db8::3]:80"); connect.CodeOf(err) != connect.CodeResourceExhausted {
+			t.Errorf("%s: the third stream of a client: %v", protocol, err)
+		}
+		if err := watch(protocol, "203.0.113.9"); err != nil && protocol != "grpcweb" {
+			t.Errorf("%s: another client: %v", protocol, err)
+		}
+	}
+}
+
+// TestClient_ConnectionsOfATrustedProxyAreNotAClients: a proxy has the connections of many clients;
+// each of its clients has a bound of calls in flight instead.
+func TestClient_ConnectionsOfATrustedProxyAreNotAClients(t *testing.T) {
+	e := start(t, func(c *gateway.Config) {
+		c.Listen.MaxClientConnections, c.Listen.MaxClientStreams = 1, 2
+		c.Listen.Proxies = behind(t, "", "127.0.0.1")
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var open []connect.ClientStream
+	watch := func(protocol, client string) error {
+		ctx, info := connect.NewClientContext(ctx)
+		info.RequestHeader().Set("X-Forwarded-For", client)
+		spec := connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}
+		stream, err := e.client(protocol).CallServerStream(ctx, spec, &healthv1.HealthCheckRequest{})
+		if err != nil {
+			return err
+		}
+		if err = stream.Receive(&healthv1.HealthCheckResponse{}); err == nil {
+			open = append(open, stream)
+		}
+		return err
+	}
+	t.Cleanup(func() {
+		for _, stream := range open {
+			_ = stream.Close()
+		}
+	})
+	for _, call := range [][2]string{ // each over HTTP/1.1 on a connection of its own
+		{"connect+proto", "203.0.113.1"}, {"native grpc", "203.0.113.1"}, {"connect+proto", "203.0.113.2"}, {"grpc", "203.0.113.2"}, {"grpcweb", "203.0.113.3"},
+	} {
+		if err := watch(call[0], call[1]); err != nil {
+			t.Fatalf("%v: %v", call, err)
+		}
+	}
+	for _, protocol := range []string{"connect+proto", "grpc", "native grpc", "grpcweb"} {
+		err := watch(protocol, "203.0.113.1")
+		if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "too many calls in flight") {
+			t.Errorf("%s: a call beyond the client's bound: %v", protocol, err)
+		}
+	}
+	if status, text := e.http(t, http.MethodGet, "/health", "", "X-Forwarded-For", "203.0.113.1"); status != http.StatusTooManyRequests || !strings.HasPrefix(text, `{"code":"resource_exhausted"`) {
+		t.Errorf("plain HTTP beyond the client's bound: %d %s", status, text)
+	}
+	if status, _ := e.http(t, http.MethodGet, "/health", "", "X-Forwarded-For", "203.0.113.4"); status != http.StatusOK {
+		t.Errorf("another client: %d", status)
+	}
+	if lines := e.series(t, "headgate_client_calls_refused_total"); len(lines) != 1 || !strings.HasSuffix(lines[0], " 5") {
+		t.Errorf("the refusals are counted as %q", lines)
+	}
+}
