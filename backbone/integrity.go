@@ -54,7 +54,7 @@ type Integrity struct {
 		gaps         []Gap
 	}
 
-	reached chan Finding // what Reached has noted
+	reached chan noted // what Reached and Diverged have noted
 
 	unreadable unreadable // messages that are no events
 
@@ -69,7 +69,7 @@ func openIntegrity(ctx context.Context, js jetstream.JetStream) (*Integrity, err
 	if err != nil {
 		return nil, err
 	}
-	i := &Integrity{js: js, records: records, changed: make(chan struct{}), reached: make(chan Finding, 1)}
+	i := &Integrity{js: js, records: records, changed: make(chan struct{}), reached: make(chan noted, 1)}
 	return i, i.check(contextkit.PlatformContext(ctx))
 }
 
@@ -123,7 +123,7 @@ func (i *Integrity) lastAcked(epoch int64) uint64 {
 }
 
 // Report records a sequence that the journal had, which something made from it shows, such as
-// views' checkpoint. If the journal does not have the sequence any more, its end is missing.
+// views' checkpoint, and that it does not have any more: its end is missing.
 func (i *Integrity) Report(ctx context.Context, sequence uint64, why string) error {
 	ctx = contextkit.PlatformContext(ctx)
 	epoch := i.epoch.Load()
@@ -136,18 +136,46 @@ func (i *Integrity) Report(ctx context.Context, sequence uint64, why string) err
 	return i.check(ctx)
 }
 
+// noted is a finding that Run records.
+type noted struct {
+	Finding
+
+	proven bool // it is damage; else it is if the journal ends before it
+}
+
 // Reached notes, for Run to compare with the journal's end, a sequence that something made from
-// the journal has reached, such as views. It does not block.
-func (i *Integrity) Reached(sequence uint64, why string) {
+// the journal of an epoch has reached, such as views. It does not block.
+func (i *Integrity) Reached(epoch int64, sequence uint64, why string) {
+	i.note(noted{Finding: Finding{Epoch: epoch, End: sequence, Why: why}})
+}
+
+// Diverged notes, for Run to record, that the journal of an epoch has another event at a sequence
+// than it had: it has gone back, and continued with other events. It does not block.
+func (i *Integrity) Diverged(epoch int64, sequence uint64, why string) {
+	i.note(noted{Finding{Epoch: epoch, End: sequence, Why: why}, true})
+}
+
+// note has Run look at a finding. Its caller finds the damage again if another finding is being
+// looked at.
+func (i *Integrity) note(found noted) {
+	if found.Epoch != i.epoch.Load() || i.Appendable() != nil { // of a loss that was accepted, or known
+		return
+	}
 	select {
-	case i.reached <- Finding{End: sequence, Why: why}:
-	default: // another one is compared
+	case i.reached <- found:
+	default:
 	}
 }
 
-// beyond reports a sequence that was reached if the journal ends before it: in a cluster, if it
-// does so in several looks.
-func (i *Integrity) beyond(ctx context.Context, noted Finding) error {
+// look records what was noted, if it is damage: a sequence that was reached is if the journal ends
+// before it, in a cluster in several looks.
+func (i *Integrity) look(ctx context.Context, noted noted) error {
+	if noted.Epoch != i.epoch.Load() {
+		return nil // an operator has accepted the loss
+	}
+	if noted.proven {
+		return i.Report(ctx, noted.End, noted.Why)
+	}
 	for looks := 1; ; looks++ {
 		stream, err := openEvents(ctx, i.js)
 		if err != nil || stream.CachedInfo().State.LastSeq >= noted.End {
@@ -200,7 +228,7 @@ func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) err
 			_ = i.recordAcked(ctx) // it is tried again
 			continue
 		case noted := <-i.reached:
-			_ = i.beyond(ctx, noted) // the next start of the views notes it again
+			_ = i.look(ctx, noted) // it is found and noted again
 		case <-next.C:
 		case <-revised:
 		case _, open := <-connected:

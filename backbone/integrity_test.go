@@ -287,7 +287,7 @@ func TestIntegrity_WhatIsMadeFromTheJournalProvesALostEnd(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- journal.Integrity().Run(ctx, false, zerolog.Nop()) }()
 	changed := journal.Integrity().Changed()
-	journal.Integrity().Reached(9, "views have followed it further")
+	journal.Integrity().Reached(journal.Epoch(), 9, "views have followed it further")
 	backbonetest.Await(t, changed, "the damage is found")
 	cancel()
 	if err := backbonetest.Await(t, done, "the integrity ends"); err != nil {

@@ -165,6 +165,7 @@ func (t *Tail) stream(ctx context.Context) (*jetstream.StreamInfo, error) {
 
 // follow reads new messages until ctx ends.
 func (t *Tail) follow(ctx context.Context) error {
+	logged := "" // the last logged failure
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		before, judged := t.Position(), t.journal.Integrity().Changed()
 		err := t.read(ctx)
@@ -172,15 +173,18 @@ func (t *Tail) follow(ctx context.Context) error {
 			return nil //nolint:nilerr // that is how it ends
 		}
 		if t.Position() != before {
-			pause = firstPause
+			pause, logged = firstPause, ""
 		}
 		if err == nil {
 			continue // the subjects or the epoch have changed
 		}
 		t.mu.Lock()
-		t.failure = err
+		t.failure, t.unsure = err, true
 		t.mu.Unlock()
-		t.config.Log.Warn().Err(err).Dur("again_in_ms", pause).Uint64("position", t.Position()).Msg("the journal's tail is interrupted")
+		if text := err.Error(); text != logged {
+			logged = text
+			t.config.Log.Warn().Err(err).Dur("again_in_ms", pause).Uint64("position", t.Position()).Msg("the journal's tail is interrupted; it is tried again")
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -237,22 +241,18 @@ func (t *Tail) open(ctx context.Context, epoch int64) (from uint64, subjects []s
 	if err != nil {
 		return 0, nil, nil, err
 	}
+	broken, err := t.compare(ctx, epoch, info)
+	if err != nil {
+		return 0, nil, nil, err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.epoch != 0 && t.epoch == epoch {
-		switch {
-		case !info.Created.Equal(t.created):
-			err = ErrReplaced
-		case info.State.LastSeq < t.position:
-			err = fmt.Errorf("%w: at %d, after %d", ErrShorter, info.State.LastSeq, t.position)
-		}
-		if t.broken = err != nil; t.broken {
-			return 0, nil, nil, err
-		}
-	} else {
+	if t.broken = broken != nil; t.broken {
+		return 0, nil, nil, broken
+	}
+	if t.epoch != epoch {
 		// The first time, or an operator has accepted that events are lost.
-		t.position = info.State.LastSeq - min(info.State.LastSeq, overlap)
-		t.broken = false
+		t.position, t.newest = info.State.LastSeq-min(info.State.LastSeq, overlap), message{}
 		for _, entry := range t.tenants {
 			entry.newest = 0
 			for _, s := range entry.subs {
@@ -264,13 +264,39 @@ func (t *Tail) open(ctx context.Context, epoch int64) (from uint64, subjects []s
 		}
 		t.epoch, t.created = epoch, info.Created
 	}
-	t.failure = nil
+	t.failure, t.unsure = nil, false
 	t.work()
 	return t.position + 1, t.config.Subjects, t.subjects, nil
 }
 
-// Err returns why no events are delivered, nil if they are: [ErrReplaced], [ErrShorter], or what
-// keeps the tail from reading the journal now.
+// compare compares the journal, of an epoch, with what was read from it. broken is [ErrReplaced],
+// [ErrShorter] or [ErrDiverged] if it is not the same, and the latter two are reported as damage. It
+// is called by follow alone, which changes the position.
+func (t *Tail) compare(ctx context.Context, epoch int64, info *jetstream.StreamInfo) (broken, err error) {
+	t.mu.Lock()
+	known, position, newest, created := t.epoch, t.position, t.newest, t.created
+	t.mu.Unlock()
+	switch {
+	case known == 0 || known != epoch:
+		return nil, nil
+	case !info.Created.Equal(created):
+		return ErrReplaced, nil
+	case info.State.LastSeq < position:
+		t.journal.Integrity().Reached(epoch, position, "more of it has been read")
+		return fmt.Errorf("%w: at %d, after %d", ErrShorter, info.State.LastSeq, position), nil
+	case newest.sequence == 0:
+		return nil, nil
+	}
+	place, err := t.journal.PlaceAt(ctx, newest.sequence)
+	if err != nil || place.Sequence == 0 || place.MessageID == backbone.MessageID(newest.header, newest.sequence) {
+		return nil, err
+	}
+	t.journal.Integrity().Diverged(epoch, newest.sequence, "another event has been read from it at that sequence")
+	return fmt.Errorf("%w: %d", ErrDiverged, newest.sequence), nil
+}
+
+// Err returns why no events are delivered, nil if they are: [ErrReplaced], [ErrShorter],
+// [ErrDiverged], or what keeps the tail from reading the journal now.
 func (t *Tail) Err() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -49,21 +49,46 @@ func (t *Tail) cursors(ctx context.Context, s *Subscription) (cursor, last uint6
 	if cursor, err = s.handler.Cursor(ctx); err != nil {
 		return 0, 0, err
 	}
-	if last, err = t.journal.Last(ctx, s.tenant); err != nil {
+	place, err := t.journal.LastPlace(ctx, s.tenant)
+	if err != nil {
 		return 0, 0, err
 	}
-	if cursor > max(last, t.Position()) {
+	if err := t.prove(ctx, s, cursor, place); err != nil {
+		return 0, 0, err
+	}
+	return cursor, place.Sequence, nil
+}
+
+// prove compares a subscription's cursor with the journal, in which last is the tenant's last place.
+// Where the cursor is at it, which is the rule, that costs no request. Errors: [ErrShorter],
+// [ErrDiverged].
+func (t *Tail) prove(ctx context.Context, s *Subscription, cursor uint64, last backbone.Place) error {
+	if cursor > max(last.Sequence, t.Position()) {
 		// Another node may have read more than this one. If not even the journal has it, the
 		// journal has lost its end.
 		stream, err := t.stream(ctx)
 		if err != nil {
-			return 0, 0, err
+			return err
 		}
 		if end := stream.State.LastSeq; cursor > end {
-			return 0, 0, fmt.Errorf("%w: at %d, after %d", ErrShorter, cursor, end)
+			return fmt.Errorf("%w: at %d, after %d", ErrShorter, cursor, end)
 		}
 	}
-	return cursor, last, nil
+	prover, ok := s.handler.(Prover)
+	if !ok || cursor == 0 {
+		return nil
+	}
+	if last.Sequence != cursor {
+		var err error
+		if last, err = t.journal.PlaceAt(ctx, cursor); err != nil {
+			return err
+		}
+	}
+	id := prover.CursorEvent()
+	if last.Sequence == cursor && (last.Tenant != s.tenant || id != "" && last.EventID != id) {
+		return fmt.Errorf("%w: %d", ErrDiverged, cursor)
+	}
+	return nil // also if there is no event: that is another damage, which the journal's integrity reports
 }
 
 // report tells the handler of an error, unless that is the end of its context.

@@ -38,6 +38,14 @@ type Starter interface {
 	Start(newest uint64)
 }
 
+// Prover is a [Handler] that knows which event is at its cursor, so that a journal that has gone back
+// and continued with other events is noticed.
+type Prover interface {
+	// CursorEvent returns the id of the event at the cursor that Cursor has returned last, "" if it
+	// is not known. The cursor is the sequence of one of the tenant's messages.
+	CursorEvent() string
+}
+
 // Batch is a number of events that take effect together. Its methods are called one after the
 // other; while Apply is called, Add may be called for the batch that follows.
 type Batch interface {

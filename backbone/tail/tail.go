@@ -39,6 +39,8 @@ var (
 	ErrReplaced = errors.New("the journal has been replaced by another")
 	// ErrShorter: the journal ends before events that have been read from it.
 	ErrShorter = errors.New("the journal ends before events that were read from it")
+	// ErrDiverged: the journal has another event where events were read up to.
+	ErrDiverged = errors.New("the journal has another event at a sequence than was read there")
 )
 
 // Config configures a [Tail]. Zero values select the defaults.
@@ -76,9 +78,11 @@ type Tail struct {
 	ended    chan struct{}                                // closed when Run ends
 	running  sync.WaitGroup
 	tenants  map[string]*tenant
-	strange  int    // tenants without a subscription
-	position uint64 // of the tail: every message up to it that matches the subjects has been dispatched
-	epoch    int64  // of the journal when the tail began; 0: it has not
+	strange  int     // tenants without a subscription
+	position uint64  // of the tail: every message up to it that matches the subjects has been dispatched
+	newest   message // at position, without its data; zero: it has not been read
+	unsure   bool    // the tail was interrupted: whether the journal is the same is checked next
+	epoch    int64   // of the journal when the tail began; 0: it has not
 	created  time.Time
 	broken   bool          // the journal is another, or has lost events: nothing is delivered
 	failure  error         // why the tail is not read; nil: it is
@@ -202,6 +206,7 @@ func (t *Tail) dispatch(m message) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.position = m.sequence
+	t.newest = message{header: m.header, sequence: m.sequence} // its id is needed
 	if name == "" {
 		return
 	}
@@ -238,6 +243,9 @@ func (t *Tail) work() {
 		}
 		s.begin(&t.sessions)
 		t.running.Go(func() { t.session(s) })
+	}
+	if t.unsure {
+		return // a reader might continue in another journal than its subscriptions have read
 	}
 	for t.groups < maxGroups && t.behind.len() > 0 {
 		t.startReader(&t.behind, GroupSize, &t.groups)

@@ -125,6 +125,9 @@ func (p *platform) layers() []chassis.Layer {
 	if p.followModel != nil {
 		follows = append(follows, p.followModel)
 	}
+	if p.config.LazySync {
+		follows = append(follows, p.acceptLosses)
+	}
 	edge := p.edge.layers(newNode("gateway", edgeID, p.edge.gateway.Addr()))
 	return append([]chassis.Layer{append(announces, callers...)}, append(edge, servers, after, follows, append(records, p.js.run()...))...)
 }
@@ -221,6 +224,9 @@ func (p *platform) startBackbone(ctx context.Context) (err error) {
 	return nil
 }
 
+// acceptAgain is the wait before a loss is accepted again after a failure.
+const acceptAgain = 5 * time.Second
+
 // acceptLazily accepts what a power failure has taken from a journal whose writes are not synced.
 func (p *platform) acceptLazily(ctx context.Context) error {
 	journal, err := backbone.OpenJournal(ctx, p.js)
@@ -235,6 +241,29 @@ func (p *platform) acceptLazily(ctx context.Context) error {
 		p.log.Warn().Any("loss", loss).Msg("the journal has lost events, which --lazy-sync accepts; views are built anew")
 	}
 	return err
+}
+
+// acceptLosses accepts, until ctx ends, what views prove that a journal whose writes are not synced has
+// lost: its record is on the same disk, and may have gone back together with it.
+func (p *platform) acceptLosses(ctx context.Context) error {
+	ctx = contextkit.PlatformContext(ctx)
+	integrity := p.projection.member.integrity
+	for {
+		changed := integrity.Changed()
+		var again <-chan time.Time
+		if damage := integrity.Damage(); damage != nil && damage.End != nil {
+			if err := p.acceptLazily(ctx); err != nil && ctx.Err() == nil {
+				p.log.Warn().Err(err).Dur("again_in_ms", acceptAgain).Msg("the journal has lost events, and the loss cannot be accepted")
+				again = time.After(acceptAgain)
+			}
+		}
+		select {
+		case <-changed:
+		case <-again:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // streamOptions returns the options of the streams for a role with a directory of views, or "".

@@ -18,6 +18,7 @@ import (
 // viewBatch is a batch of events that are prepared one after the other and committed together.
 type viewBatch struct {
 	follower *follower
+	after    store.Checkpoint // the event before the first one
 	events   []prepared
 }
 
@@ -40,8 +41,7 @@ func (b *viewBatch) Add(ctx context.Context, event backbone.Event) error {
 	if err != nil {
 		return err
 	}
-	b.events = append(b.events, p)
-	b.follower.added = event.Sequence
+	b.add(p)
 	return nil
 }
 
@@ -50,13 +50,21 @@ func (b *viewBatch) Pass(sequence uint64) {
 	if f := b.follower; !f.final {
 		f.aim(sequence)
 	}
-	b.events = append(b.events, prepared{sequence: sequence, passed: true})
-	b.follower.added = sequence
+	b.add(prepared{sequence: sequence, passed: true})
+}
+
+func (b *viewBatch) add(p prepared) {
+	f := b.follower
+	if len(b.events) == 0 {
+		b.after = f.added
+	}
+	b.events = append(b.events, p)
+	f.added = store.Checkpoint{Sequence: p.sequence, EventID: p.meta.EventID}
 }
 
 // Apply implements [tail.Batch].
 func (b *viewBatch) Apply(ctx context.Context) error {
-	err := b.follower.apply(ctx, b.events)
+	err := b.follower.apply(ctx, b)
 	clear(b.events) // nothing holds events that have been applied
 	b.events, b.follower = b.events[:0], nil
 	batches.Put(b)
@@ -120,8 +128,8 @@ func (f *follower) prepare(ctx context.Context, event backbone.Event, only *part
 }
 
 // apply commits a batch of events with the checkpoint of the views in step.
-func (f *follower) apply(ctx context.Context, events []prepared) error {
-	began := time.Now()
+func (f *follower) apply(ctx context.Context, b *viewBatch) error {
+	began, events := time.Now(), b.events
 	f.applying.Lock()
 	defer f.applying.Unlock()
 	var (
@@ -132,6 +140,9 @@ func (f *follower) apply(ctx context.Context, events []prepared) error {
 	for {
 		touched = touchedRows{}
 		err := f.change(ctx, func(batch *store.Batch, state store.State) (err error) {
+			if err := b.follows(state); err != nil {
+				return err
+			}
 			next, err = f.applyInStep(ctx, batch, state, events, refused, touched)
 			return err
 		})

@@ -20,6 +20,7 @@ type catcher struct {
 	index    int  // of the view's part
 	tried    bool // whether the view fails still is known; only the handler's methods access it
 	at       uint64
+	event    string // the id of the event at it, as Cursor has read it
 
 	mu           sync.Mutex // held while the subscription begins
 	subscription *tail.Subscription
@@ -91,13 +92,20 @@ func (c *catcher) Cursor(ctx context.Context) (uint64, error) {
 	if !view.Apart || view.Failure != "" && c.tried {
 		c.rest(attempt)
 	}
-	c.at = view.Sequence
+	c.at, c.event = view.Sequence, view.EventID
 	return c.at, nil
 }
 
-// Report implements [tail.Handler]. What keeps a view from catching up beside its own failures
-// keeps the other views from advancing too, which is reported there.
-func (c *catcher) Report(error) {}
+// CursorEvent implements [tail.Prover].
+func (c *catcher) CursorEvent() string { return c.event }
+
+// Report implements [tail.Handler]. What keeps a view from catching up beside its own failures, and a
+// loss of the journal, keeps the other views from advancing too, which is reported there.
+func (c *catcher) Report(err error) {
+	if journalLost(err) {
+		c.follower.beyond(c.at, err)
+	}
+}
 
 // Batch implements [tail.Handler].
 func (c *catcher) Batch() tail.Batch { return &catchBatch{catcher: c} }

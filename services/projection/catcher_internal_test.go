@@ -37,7 +37,7 @@ type apartFixture struct {
 	tenant  contextkit.TenantID
 	model   *model.Model
 	rows    store.Store
-	ctx     context.Context //nolint:containedctx // acme's, with the bound of the test
+	ctx     context.Context // acme's, with the bound of the test
 	last    backbone.Event
 }
 

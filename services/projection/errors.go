@@ -52,12 +52,16 @@ func (e *behindError) Error() string {
 type buildingError struct {
 	done, target uint64
 	rebuilt      bool   // since they were damaged
+	restored     bool   // since their database went back
 	view         string // the only view that is built; "": all of them
 }
 
 func (e *buildingError) Error() string {
 	if e.rebuilt {
 		return fmt.Sprintf("the tenant's views were damaged, and are being built anew: %d %%", percent(e.done, e.target))
+	}
+	if e.restored {
+		return fmt.Sprintf("the tenant's views are in an earlier state than before, since their database was restored or has failed over, and follow the journal again: %d %%", percent(e.done, e.target))
 	}
 	if e.view != "" {
 		return fmt.Sprintf("the view %q is being built: %d %%", e.view, percent(e.done, e.target))

@@ -27,12 +27,12 @@ type follower struct {
 	tail   *tail.Tail
 	model  *model.Model
 	rows   store.Store
-	origin string // of the rows: see [store.Opener]
-	epoch  int64  // of the journal that the rows are made from
-	whole  uint64 // the journal's end when the follower was made
-	past   uint64 // events up to it were applied before, by an earlier build of the views; only the handler's methods access it
-	added  uint64 // the last sequence that was added to a batch, or the checkpoint; only the handler's methods access it
-	final  bool   // target does not change any longer; only the handler's methods access it
+	origin string           // of the rows: see [store.Opener]
+	epoch  int64            // of the journal that the rows are made from
+	whole  uint64           // the journal's end when the follower was made
+	past   uint64           // events up to it were applied before, by an earlier build of the views; only the handler's methods access it
+	added  store.Checkpoint // the last event that was added to a batch, or the checkpoint; only the handler's methods access it
+	final  bool             // target does not change any longer; only the handler's methods access it
 	log    zerolog.Logger
 
 	hub     hub
@@ -45,10 +45,11 @@ type follower struct {
 	recorded bool         // some view has a record; guarded by applying
 
 	timeline *backbone.Timeline
-	replaced func(error)     // is called when damaged rows were set aside
-	beyond   func(uint64)    // is called with a checkpoint beyond the newest event of the tenant
-	changes  func(*follower) // is called when the follower may have to be shown, or replaced
-	next     atomic.Bool     // it is not shown yet
+	replaced func(error)         // is called when damaged rows were set aside
+	restored func()              // is called when the rows are at an earlier checkpoint than before
+	beyond   func(uint64, error) // is called with a checkpoint that the journal does not have any more, and why
+	changes  func(*follower)     // is called when the follower may have to be shown, or replaced
+	next     atomic.Bool         // it is not shown yet
 
 	damaged atomic.Bool // the rows' store is damaged: Run replaces the follower
 	rebuilt atomic.Bool // the rows are rebuilt, since they were damaged
@@ -65,6 +66,7 @@ type follower struct {
 	target     uint64        // the tenant's last sequence when the follower was made
 	guessed    bool          // target is an upper bound, until the first event after the checkpoint is delivered
 	changed    chan struct{} // closed and replaced when one of the above, or failure, changes; nil: no call waits
+	lost       span          // of checkpoints that the rows have had and lost
 	failure    error         // why the follower does not advance
 	halted     bool          // nothing is applied any longer
 	retired    []*catcher    // of views in step again, to be stopped
@@ -73,7 +75,7 @@ type follower struct {
 func newFollower(tenant contextkit.TenantID, journal *tail.Tail, m *model.Model, rows store.Store, origin string, epoch int64, log zerolog.Logger) *follower {
 	return &follower{
 		tenant: tenant, tail: journal, model: m, rows: rows, origin: origin, epoch: epoch, log: log,
-		parts: newParts(m), gone: make(chan struct{}), resumes: make(chan struct{}, maxResumes), changes: func(*follower) {}, replaced: func(error) {}, beyond: func(uint64) {},
+		parts: newParts(m), gone: make(chan struct{}), resumes: make(chan struct{}, maxResumes), changes: func(*follower) {}, replaced: func(error) {}, restored: func() {}, beyond: func(uint64, error) {},
 	}
 }
 
@@ -95,14 +97,19 @@ func (f *follower) Cursor(ctx context.Context) (uint64, error) {
 	if r, ok := f.rows.(replacing); ok && r.Replaced() != nil && !f.rebuilt.Swap(true) {
 		f.replaced(r.Replaced())
 	}
+	f.wentBack(checkpoint)
 	f.settle(state)
-	f.added = checkpoint
+	f.added = state.Checkpoint
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.past = max(f.past, f.lost.to)
 	f.checkpoint = checkpoint
 	f.notify()
 	return checkpoint, nil
 }
+
+// CursorEvent implements [tail.Prover].
+func (f *follower) CursorEvent() string { return f.added.EventID }
 
 // Start implements [tail.Starter].
 func (f *follower) Start(newest uint64) {
@@ -129,7 +136,7 @@ func (f *follower) aim(sequence uint64) {
 	f.guessed = false
 	f.final = sequence > f.whole
 	if f.final {
-		f.target = min(f.target, f.added)
+		f.target = min(f.target, f.added.Sequence)
 	}
 	f.notify()
 	f.mu.Unlock()
@@ -140,15 +147,21 @@ func (f *follower) aim(sequence uint64) {
 
 // Report implements [tail.Handler]. A failure is retained for readiness; nothing is skipped.
 func (f *follower) Report(err error) {
+	if errors.Is(err, errWentBack) {
+		return // that is noted
+	}
 	f.mu.Lock()
 	before := f.failure
 	f.failure = err
-	if errors.Is(err, tail.ErrShorter) && !f.started { // they have all that the journal has, and are shown
-		f.started, f.target, f.final = true, f.checkpoint, true
+	checkpoint, lost := f.checkpoint, journalLost(err)
+	if lost && !f.started { // they have all that the journal has, and are shown
+		f.started, f.target, f.final = true, checkpoint, true
 		f.notify()
-		f.beyond(f.checkpoint)
 	}
 	f.mu.Unlock()
+	if lost {
+		f.beyond(checkpoint, err)
+	}
 	if err != nil && (before == nil || before.Error() != err.Error()) { // a line for each change
 		f.logger().Error().Err(err).Uint64("checkpoint", f.position()).Msg("projection does not advance; it is tried again")
 	}
@@ -279,7 +292,7 @@ func (f *follower) progress() error {
 		return failure
 	}
 	if done, target, building := f.building(); building {
-		return &buildingError{done: done, target: target, rebuilt: f.rebuilt.Load()}
+		return &buildingError{done: done, target: target, rebuilt: f.rebuilt.Load(), restored: f.lostPosition(target)}
 	}
 	return nil
 }
@@ -304,24 +317,34 @@ func (f *follower) enter() (leave func(), ok bool) {
 	return f.use.RUnlock, true
 }
 
-// query is the rows' Query. Errors: [errMoved] when they are no longer stored here; a
-// [*failedError] or a [*buildingError] if the view cannot be read.
-func (f *follower) query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
+// query is the rows' Query. least is the sequence that the rows must have. Errors: [errMoved] when
+// they are no longer stored here; a [*failedError] or a [*buildingError] if the view cannot be read.
+func (f *follower) query(ctx context.Context, view *model.View, least uint64, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
 	leave, ok := f.enter()
 	if !ok {
 		return store.ViewState{}, errMoved
 	}
 	defer leave()
-	return f.readRows(ctx, view, plan, each)
+	return f.readRows(ctx, view, least, plan, each)
 }
 
 // readRows is query for callers that have entered.
-func (f *follower) readRows(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
+func (f *follower) readRows(ctx context.Context, view *model.View, least uint64, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
+	least = max(least, f.position()) // before they are read: they have at least that
 	state, err := f.rows.Query(ctx, view, plan, each)
-	if err == nil {
-		err = stateError(view, state)
+	if err != nil {
+		return state, err
 	}
-	return state, err
+	if err := stateError(view, state); err != nil {
+		if state.Apart && !f.isApart(view.Name) {
+			f.readAgain() // another node has found that the view fails, or the database went back
+		}
+		return state, err
+	}
+	if state.Sequence < least {
+		return state, f.readBack(state, least)
+	}
+	return state, nil
 }
 
 // stopped ends the follower's subscriptions, if these have begun, and returns when nothing is being

@@ -34,7 +34,7 @@ func TestWhoWaitsForAPositionIsToldThatTheViewsHaveMoved(t *testing.T) {
 		if err := <-answers; !errors.Is(err, errMoved) {
 			t.Errorf("one that is not, when the views have moved: %v", err)
 		}
-		if _, err := f.query(t.Context(), nil, query.Plan{}, nil); !errors.Is(err, errMoved) {
+		if _, err := f.query(t.Context(), nil, 0, query.Plan{}, nil); !errors.Is(err, errMoved) {
 			t.Errorf("rows of views that have moved: %v", err)
 		}
 	})

@@ -108,6 +108,15 @@ func (h *hub) end(view string, err error) {
 	}
 }
 
+// endAll ends all watchers with an error.
+func (h *hub) endAll(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for w := range h.watchers {
+		w.fail(err)
+	}
+}
+
 // shed ends the watchers with the most waiting bytes until the rest is within the bound. h.mu
 // is held.
 func (h *hub) shed(total int) {

@@ -224,11 +224,14 @@ func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*f
 	f := newFollower(tenant, s.tail, current, checked, origin, epoch, s.log)
 	f.timeline, f.whole, f.shared.node = s.timeline, max(s.end, s.tail.Position()), &s.filters
 	f.changes, f.skips = s.noteChange, s.skips
-	f.beyond = func(checkpoint uint64) {
-		if epoch == s.journal.Epoch() {
-			s.journal.Integrity().Reached(checkpoint, "a tenant's views have followed it further")
+	f.beyond = func(checkpoint uint64, err error) {
+		if errors.Is(err, tail.ErrDiverged) {
+			s.journal.Integrity().Diverged(epoch, checkpoint, "a tenant's views were made from another event at that sequence")
+		} else {
+			s.journal.Integrity().Reached(epoch, checkpoint, "a tenant's views have followed it further")
 		}
 	}
+	f.restored = func() { s.restored.Add(1) }
 	f.replaced = func(why error) { s.noteReplaced(tenant, why) }
 	checked.report = func(err error) {
 		if !f.damaged.Swap(true) {

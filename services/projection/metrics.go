@@ -29,7 +29,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{checkpointMetric, targetMetric, waitingMetric, failingMetric, tenantsMetric, allWaitingMetric, databaseMetric, damagedMetric, filterKeysMetric, filtersMetric, failingViewsMetric, failingViewMetric} {
+	for _, d := range []*prometheus.Desc{checkpointMetric, targetMetric, waitingMetric, failingMetric, tenantsMetric, allWaitingMetric, databaseMetric, damagedMetric, restoredMetric, filterKeysMetric, filtersMetric, failingViewsMetric, failingViewMetric} {
 		descriptions <- d
 	}
 	s.answers.Describe(descriptions)
@@ -50,6 +50,7 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.answers.Collect(metrics)
 	s.tail.Collect(metrics)
 	metrics <- prometheus.MustNewConstMetric(damagedMetric, prometheus.CounterValue, float64(s.damaged.Load()))
+	metrics <- prometheus.MustNewConstMetric(restoredMetric, prometheus.CounterValue, float64(s.restored.Load()))
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}

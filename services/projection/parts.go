@@ -332,9 +332,7 @@ func (f *follower) skipped(view *model.View, state store.ViewState) int {
 
 // followSkips has the views follow the skip records that the node knows now.
 func (f *follower) followSkips() {
-	if subscription := f.subscription.Load(); subscription != nil {
-		subscription.Reset()
-	}
+	f.readAgain()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, p := range f.parts {

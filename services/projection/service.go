@@ -62,6 +62,7 @@ type Service struct {
 	end       uint64        // of the journal when the node started
 	wakes     chan struct{} // holds a value when changed has tenants
 	damaged   atomic.Int64  // stores that were set aside
+	restored  atomic.Int64  // checkpoints that went back
 	filters   nodeKeys      // of watches
 
 	mu    sync.RWMutex
@@ -187,7 +188,7 @@ func (s *Service) Ready(ctx context.Context, tenant contextkit.TenantID) error {
 	f := l.shown
 	if err := f.failing(); errors.Is(err, store.ErrFull) {
 		return fmt.Errorf("the tenant's projection does not advance: %w: make room, and it resumes without a restart", store.ErrFull)
-	} else if err != nil && !s.away() {
+	} else if err != nil && !s.away() && !journalLost(err) { // the journal's damage is a degradation
 		return errors.New("the tenant's projection does not advance: its log says why")
 	}
 	return f.startedProgress(ctx)
@@ -201,7 +202,7 @@ func (s *Service) away() bool {
 
 // Query implements QueryService.
 func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*projectionv1.QueryResponse, error) {
-	f, view, leave, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
+	f, view, least, leave, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
 	if err != nil {
 		return nil, err
 	}
@@ -214,13 +215,13 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 		PageToken: req.GetQuery().GetPageToken(), Fields: req.GetQuery().GetFields(),
 	}
 	scope := f.tenant.String() + "/" + view.Name
-	plan, err := s.plan(ctx, f, view, request, scope)
+	plan, err := s.plan(ctx, f, view, least, request, scope)
 	if err != nil {
 		return nil, asConnectError(err)
 	}
 	res, page := &projectionv1.QueryResponse{}, response.Page{Bytes: s.answers.PageBytes()}
 	var last []any
-	state, err := f.readRows(ctx, view, plan, func(values, terms []any) error {
+	state, err := f.readRows(ctx, view, least, plan, func(values, terms []any) error {
 		if len(res.Rows) == plan.Limit-1 || !page.Add(rowSize(plan.Columns, values)) {
 			// The row beyond the page: another page follows the one before it.
 			token, err := s.pages.Next(scope, request, plan, last)
@@ -249,7 +250,7 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 }
 
 // plan returns the plan of a page of a view.
-func (s *Service) plan(ctx context.Context, f *follower, view *model.View, request query.Request, scope string) (query.Plan, error) {
+func (s *Service) plan(ctx context.Context, f *follower, view *model.View, least uint64, request query.Request, scope string) (query.Plan, error) {
 	plan, err := query.Compile(view, request, f.rows.Dialect())
 	plan.Fingerprint = f.fingerprint(view)
 	if err != nil || request.PageToken == "" {
@@ -263,7 +264,7 @@ func (s *Service) plan(ctx context.Context, f *follower, view *model.View, reque
 		row := store.ByKey(view, f.rows.Dialect(), cursor.Key())
 		row.Columns, row.Terms = nil, plan.Terms
 		var found []any
-		if _, err := f.readRows(ctx, view, row, func(_, terms []any) error {
+		if _, err := f.readRows(ctx, view, least, row, func(_, terms []any) error {
 			found = slices.Clone(terms)
 			return nil
 		}); err != nil {
@@ -278,7 +279,7 @@ func (s *Service) plan(ctx context.Context, f *follower, view *model.View, reque
 
 // Get implements QueryService.
 func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*projectionv1.GetResponse, error) {
-	f, view, leave, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
+	f, view, least, leave, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
 	if err != nil {
 		return nil, err
 	}
@@ -291,7 +292,7 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 		return nil, asConnectError(err)
 	}
 	var values []any
-	state, err := f.readRows(ctx, view, plan, func(found, _ []any) error {
+	state, err := f.readRows(ctx, view, least, plan, func(found, _ []any) error {
 		values = slices.Clone(found)
 		return nil
 	})
@@ -357,12 +358,12 @@ func (s *Service) generation(f *follower) *projectionv1.Generation {
 	return out
 }
 
-// open finds the view and waits until it has seen minPosition. leave ends the use
-// of the follower.
-func (s *Service) open(ctx context.Context, tenantField, name, minPosition string) (_ *follower, _ *model.View, leave func(), err error) {
+// open finds the view and waits until it has seen minPosition. least is that position's sequence:
+// rows that are read must have it, whatever the follower knows. leave ends the use of the follower.
+func (s *Service) open(ctx context.Context, tenantField, name, minPosition string) (_ *follower, _ *model.View, least uint64, leave func(), err error) {
 	tenant, err := s.tenants.Of(ctx, tenantField)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, 0, nil, err
 	}
 	l, ok := s.lane(tenant)
 	var release func()
@@ -370,7 +371,7 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 		release, ok = l.shown.enter()
 	}
 	if !ok {
-		return nil, nil, nil, asConnectError(errMoved)
+		return nil, nil, 0, nil, asConnectError(errMoved)
 	}
 	defer func() {
 		if err != nil {
@@ -380,40 +381,46 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 	f := l.shown
 	view, ok := f.model.View(name)
 	if !ok {
-		return nil, nil, nil, connect.Errorf(connect.CodeNotFound, "there is no view %q in the model", name)
+		return nil, nil, 0, nil, connect.Errorf(connect.CodeNotFound, "there is no view %q in the model", name)
 	}
 	if err := f.startedProgress(ctx); err != nil {
-		return nil, nil, nil, asConnectError(err)
+		return nil, nil, 0, nil, asConnectError(err)
 	}
 	if err := f.startedView(ctx, name); err != nil {
-		return nil, nil, nil, asConnectError(err)
+		return nil, nil, 0, nil, asConnectError(err)
 	}
 	if minPosition == "" {
-		return f, view, release, nil
+		return f, view, 0, release, nil
 	}
-	sequence, err := s.positions.Parse(tenant, minPosition)
-	if err != nil {
-		return nil, nil, nil, asConnectError(err)
+	if least, err = s.positions.Parse(tenant, minPosition); err != nil {
+		return nil, nil, 0, nil, asConnectError(err)
 	}
+	if err := s.reach(ctx, f, name, least); err != nil {
+		return nil, nil, 0, nil, asConnectError(err)
+	}
+	return f, view, least, release, nil
+}
+
+// reach waits until a view's checkpoint has reached a sequence. Errors: a [*behindError] if it does
+// not in time, or why the view cannot be read.
+func (s *Service) reach(ctx context.Context, f *follower, view string, sequence uint64) error {
 	deadline := time.Now().Add(maxPositionWait)
 	if d, ok := ctx.Deadline(); ok {
 		deadline = d.Add(-answerMargin)
 	}
 	waiting, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	if err := f.reaches(waiting, name, sequence); err != nil {
+	if err := f.reaches(waiting, view, sequence); err != nil {
 		switch {
 		case errors.Is(err, errMoved):
-			return nil, nil, nil, asConnectError(err)
+			return err
 		case ctx.Err() != nil:
-			return nil, nil, nil, ctx.Err()
+			return ctx.Err()
 		}
-		return nil, nil, nil, asConnectError(&behindError{failing: f.failing() != nil, full: errors.Is(f.failing(), store.ErrFull), away: s.away()})
+		return &behindError{failing: f.failing() != nil, full: errors.Is(f.failing(), store.ErrFull), away: s.away()}
 	}
-	if _, err := f.viewState(name); err != nil {
-		return nil, nil, nil, asConnectError(err)
-	}
-	return f, view, release, nil
+	_, err := f.viewState(view)
+	return err
 }
 
 // rowSize returns the bytes of a row's message.

@@ -41,18 +41,19 @@ type watch struct {
 	stream  gatewayv1connect.QueryServiceWatchServerStream
 	made    uint64 // the fingerprint of the view when the watch began; a change ends the watch
 	sent    uint64 // the client knows the view up to this sequence
+	least   uint64 // rows that are sent have at least this sequence
 	// known is set once all rows that the client knows are among the filter's [matchedKeys].
 	known bool
 }
 
 // Watch implements QueryService.
 func (s *Service) Watch(ctx context.Context, req *projectionv1.WatchRequest, stream gatewayv1connect.QueryServiceWatchServerStream) error {
-	f, view, release, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
+	f, view, least, release, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
 	if err != nil {
 		return err
 	}
 	release() // rows are entered for each reading: a client that takes nothing holds nothing up
-	w := &watch{follower: f, service: s, view: view, stream: stream}
+	w := &watch{follower: f, service: s, view: view, least: least, stream: stream}
 	request := query.Request{Filter: req.GetFilter(), Fields: req.GetFields(), PageSize: watchBatch}
 	if w.plan, err = query.Compile(view, request, f.rows.Dialect()); err != nil {
 		return asConnectError(err)
@@ -80,12 +81,21 @@ func (w *watch) begin(ctx context.Context, after string) error {
 		return w.snapshot(ctx)
 	}
 	sequence, of, err := w.service.positions.ParseView(w.tenant, after)
-	if err != nil {
+	switch {
+	case errors.Is(err, positions.ErrEpoch):
+		return w.snapshot(ctx) // the rows that the client knows may be of events that were lost
+	case err != nil:
+		return err
+	case of != nil && of.Fingerprint != w.made:
+		return w.snapshot(ctx) // the rows that the client knows were made by another definition
+	case w.lostPosition(sequence):
+		return w.snapshot(ctx)
+	}
+	// The client is not sent earlier rows than it knows, such as by a node that is behind.
+	if err := w.service.reach(ctx, w.follower, w.view.Name, sequence); err != nil {
 		return err
 	}
-	if of != nil && of.Fingerprint != w.made {
-		return w.snapshot(ctx) // the rows that the client knows were made by another definition
-	}
+	w.least = max(w.least, sequence)
 	w.known = w.shared.matched == nil || of != nil && of.Filter == w.shared.matched.id
 	changed, upTo, ok, err := w.missed(ctx, sequence)
 	switch {
@@ -111,7 +121,7 @@ func (w *watch) snapshot(ctx context.Context) error {
 			more    bool
 			last    []any
 		)
-		state, err := w.query(ctx, w.view, plan, func(values, terms []any) error {
+		state, err := w.query(ctx, w.view, w.least, plan, func(values, terms []any) error {
 			row := sharedRow{size: rowSize(plan.Columns, values)}
 			if more = len(changes) == plan.Limit-1; more {
 				return store.ErrStop
@@ -136,6 +146,7 @@ func (w *watch) snapshot(ctx context.Context) error {
 		}
 		if first {
 			w.sent = state.Sequence // later pages may be newer; what changed since is told again
+			w.least = max(w.least, w.sent)
 		}
 		position := w.sent
 		if more {
@@ -187,6 +198,7 @@ func (w *watch) follow(ctx context.Context, changes *watcher) error {
 // it sends the position if always is set; otherwise the next message has it.
 func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64, always bool) error {
 	keys := slices.Sorted(maps.Keys(changed))
+	w.least = max(w.least, upTo)
 	for len(keys) > 0 {
 		page := w.page()
 		changes, err := w.shared.find(ctx, keys[:min(len(keys), watchBatch)], changed, page, w.read)
@@ -241,7 +253,7 @@ func (w *watch) matching(changes []*projectionv1.Change) ([]*projectionv1.Change
 func (w *watch) read(ctx context.Context, keys []string, page response.Page) (found map[string]sharedRow, asOf uint64, read int, err error) {
 	plan := store.Among(w.plan, w.rows.Dialect(), keys)
 	found, read = make(map[string]sharedRow, len(keys)), len(keys)
-	state, err := w.query(ctx, w.view, plan, func(values, terms []any) error {
+	state, err := w.query(ctx, w.view, w.least, plan, func(values, terms []any) error {
 		key, row := keyOf(terms), sharedRow{size: rowSize(plan.Columns, values)}
 		var err error
 		if row.row, err = structOf(key, plan.Columns, values); err != nil {

@@ -1,0 +1,186 @@
+package projection_test
+
+import (
+	"context"
+	"maps"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/sqlite"
+	"github.com/headgate/headgate/services/projection/store"
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/rs/zerolog"
+)
+
+// disk is the disk of a NATS server at one port. It can go back to an earlier state.
+type disk struct {
+	dir    string
+	port   int
+	server *natsserver.Server
+}
+
+func newDisk(t *testing.T) *disk {
+	d := &disk{dir: t.TempDir(), port: natsserver.RANDOM_PORT}
+	d.start(t)
+	d.port = backbonetest.Port(t, d.server)
+	return d
+}
+
+func (d *disk) start(t *testing.T) {
+	d.server = backbonetest.Server(t, &natsserver.Options{StoreDir: d.dir, Port: d.port})
+}
+
+func (d *disk) stop() {
+	d.server.Shutdown()
+	d.server.WaitForShutdown()
+}
+
+func (d *disk) copy(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.RemoveAll(to); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// regrow appends an event of globex and then others of acme, while no node uses the journal.
+func (d *disk) regrow(t *testing.T, events int) {
+	t.Helper()
+	temporary := &disk{dir: d.dir, port: natsserver.RANDOM_PORT}
+	temporary.start(t)
+	defer temporary.stop()
+	js := backbonetest.Connect(t, temporary.server)
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{journal: journal, last: map[string]uint64{}, versions: map[string]int64{}, sequence: map[string]uint64{}}
+	f.append(t, "globex", "other", "opened", `{"owner":"gus"}`)
+	for range events {
+		f.append(t, "acme", "other", "opened", `{"owner":"oda"}`)
+	}
+	js.Conn().Close()
+}
+
+// integrity runs a service's check of the journal until the test or the fixture ends.
+func (f *fixture) integrity(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(contextkit.PlatformContext(context.Background()))
+	done := make(chan error, 1)
+	go func() { done <- f.service.Integrity().Run(ctx, false, zerolog.Nop()) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A journal that has gone back, as when the volume of NATS is restored from a snapshot, is damaged:
+// views retain their rows, and nothing is applied to them, until an operator accepts the loss.
+func TestJournal_ViewsRetainTheirRowsWhenItGoesBack(t *testing.T) {
+	const filled, all = "w0=1 w1=101 w2=201 w3=1 w4=101", "w0=8 w1=101 w2=201 w3=1 w4=101 w5=0"
+	for name, test := range map[string]struct {
+		regrown  int  // events that are appended after it went back
+		running  bool // the node runs meanwhile
+		accepted string
+	}{
+		"shorter, before the start":       {regrown: 0, accepted: filled},
+		"another event, before the start": {regrown: 1, accepted: "other=0 " + filled},
+		"longer, before the start":        {regrown: 3, accepted: "other=0 " + filled},
+		"shorter, while it runs":          {regrown: 0, running: true, accepted: filled},
+		"another event, while it runs":    {regrown: 1, running: true, accepted: "other=0 " + filled},
+		"longer, while it runs":           {regrown: 3, running: true, accepted: "other=0 " + filled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			over := overBoth
+			if test.running { // the tail finds it, whatever the store
+				over = func(t *testing.T, test func(*testing.T, func(*testing.T) store.Opener)) {
+					t.Helper()
+					test(t, func(t *testing.T) store.Opener { return sqlite.In(t.TempDir()) })
+				}
+			}
+			over(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
+				d, saved, open := newDisk(t), t.TempDir(), newStore(t)
+				js := backbonetest.Connect(t, d.server)
+				f := start(t, js, open, model.Wallet)
+				f.fill(t)
+				f.wants(t, filled)
+				last, versions, sequence := maps.Clone(f.last), maps.Clone(f.versions), maps.Clone(f.sequence)
+				if !test.running {
+					f.stop()
+				}
+				d.stop()
+				d.copy(t, d.dir, saved)
+				d.start(t)
+				if !test.running {
+					f = start(t, backbonetest.Connect(t, d.server), open, model.Wallet)
+					f.last, f.versions, f.sequence = maps.Clone(last), maps.Clone(versions), maps.Clone(sequence)
+				}
+				until(t, "NATS is connected", f.js.Conn().IsConnected)
+				f.append(t, "acme", "w0", "deposited", `{"amount":7,"reference":""}`)
+				f.append(t, "acme", "w5", "opened", `{"owner":"zoe"}`)
+				f.wants(t, all)
+				watcher := f.watch(t, &projectionv1.WatchRequest{})
+				watcher.until(t, all)
+				watcher.close()
+				if !test.running {
+					f.stop()
+				}
+				d.stop()
+				d.copy(t, saved, d.dir)
+				if test.regrown > 0 {
+					d.regrow(t, test.regrown)
+				}
+				d.start(t)
+				before := f
+				if !test.running {
+					f = start(t, backbonetest.Connect(t, d.server), open, model.Wallet)
+				}
+				f.integrity(t)
+				within(t, "the damage is known", func() bool {
+					damage := f.service.Integrity().Damage()
+					return damage != nil && damage.End != nil
+				})
+				f.last, f.versions, f.sequence = before.last, before.versions, before.sequence
+				f.wants(t, all) // with the position of an event that was lost
+				if err := f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")); err != nil {
+					t.Errorf("the node is not ready: %v", err)
+				}
+				if !strings.Contains(f.service.Integrity().Degraded()[backbone.DegradedJournal], "its end is missing") {
+					t.Errorf("degraded: %v", f.service.Integrity().Degraded())
+				}
+
+				if _, err := backbone.AcceptLoss(contextkit.PlatformContext(t.Context()), f.js, "operator", "the volume was restored"); err != nil {
+					t.Fatal(err)
+				}
+				f.rebuilt(t, last, versions, test.accepted)
+				again := f.watch(t, &projectionv1.WatchRequest{After: watcher.position})
+				defer again.close()
+				again.until(t, test.accepted)
+				if again.resets != 1 {
+					t.Errorf("a watcher that comes back with a position of the lost journal is reset %d times, want once", again.resets)
+				}
+			})
+		})
+	}
+}
+
+// rebuilt waits until the views are as wanted, after a loss was accepted.
+func (f *fixture) rebuilt(t *testing.T, last map[string]uint64, versions map[string]int64, want string) {
+	t.Helper()
+	f.last, f.versions, f.sequence = last, versions, map[string]uint64{}
+	within(t, "the views are rebuilt: "+want, func() bool {
+		res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
+		return err == nil && balancesOf(res) == want
+	})
+}
