@@ -219,10 +219,7 @@ func (t *Tail) read(ctx context.Context) error {
 			}
 		}
 	}()
-	err = t.consume(ctx, "tail", subjects, from, func(m message) bool {
-		t.dispatch(m)
-		return true
-	})
+	err = t.consume(ctx, "tail", subjects, from, func(m message) bool { return t.dispatch(m, changed) })
 	select {
 	case <-changed:
 		return nil

@@ -153,12 +153,16 @@ func (t *Tail) Position() uint64 {
 	return t.position
 }
 
-// SetSubjects changes [Config.Subjects]. Events that were not among the former ones are
-// delivered from the tail's position on.
+// SetSubjects changes [Config.Subjects]. Subscriptions that begin afterwards have all events of the
+// new ones after their cursors; others have those from about the tail's position on.
 func (t *Tail) SetSubjects(subjects []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if slices.Equal(t.config.Subjects, subjects) {
+		return
+	}
 	t.config.Subjects = subjects
+	t.position -= min(t.position, overlap) // as where it began: a replica may answer late
 	close(t.subjects)
 	t.subjects = make(chan struct{})
 }
@@ -200,15 +204,20 @@ func (t *Tail) tenant(name string) *tenant {
 	return entry
 }
 
-// dispatch gives a message of the tail to the tenant's subscriptions, without waiting.
-func (t *Tail) dispatch(m message) {
+// dispatch gives a message of the tail to the tenant's subscriptions, without waiting. It reports
+// false, and leaves the message, if the subjects by which it was read are not the current ones:
+// subjects is the channel that is closed when they change.
+func (t *Tail) dispatch(m message, subjects chan struct{}) bool {
 	name := m.tenant()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.subjects != subjects {
+		return false
+	}
 	t.position = m.sequence
 	t.newest = message{header: m.header, sequence: m.sequence} // its id is needed
 	if name == "" {
-		return
+		return true
 	}
 	entry := t.tenant(name)
 	entry.newest = max(entry.newest, m.sequence)
@@ -216,6 +225,7 @@ func (t *Tail) dispatch(m message) {
 		s.notice(m)
 	}
 	t.work()
+	return true
 }
 
 // work starts what waits and may run. t.mu is held.

@@ -63,11 +63,11 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *adminv1.ListDeadLett
 	return res, s.answers.Hold(ctx, tenant, page.Used())
 }
 
-// letterMessage returns a letter as clients see it. Data that is no JSON object is left out, and
-// bytes that are not UTF-8 are replaced: the letter must not hide the others.
+// letterMessage returns a letter as clients see it. The data of a message that cannot be read is left
+// out, and bytes that are not UTF-8 are replaced: the letter must not hide the others.
 func letterMessage(letter backbone.Letter) *adminv1.DeadLetter {
 	var object *structpb.Struct
-	if data, err := model.DecodeObject(letter.Event.Data); err == nil {
+	if data, err := model.DecodeObject(letter.Event.Data); err == nil && letter.Unreadable == nil {
 		object, _ = structpb.NewStruct(data) // nil with an error
 	}
 	valid := func(text string) string { return strings.ToValidUTF8(text, "\ufffd") }

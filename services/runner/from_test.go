@@ -13,6 +13,7 @@ import (
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
 )
 
@@ -79,6 +80,30 @@ func TestWorkflow_BeginsFromNowOrFromTheBeginning(t *testing.T) {
 				t.Errorf("from the beginning are %d instances, %v; want 5", len(list.GetInstances()), err)
 			}
 		})
+	}
+}
+
+// TestWorkflow_OfAModelThatCameWhileNoLeaseWasHeld uses a model after the runner was made and before it
+// runs, as when one is applied during a start: the tail must not deliver by the model before.
+func TestWorkflow_OfAModelThatCameWhileNoLeaseWasHeld(t *testing.T) {
+	_, document, err := model.Wallet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _, _ := strings.Cut(string(document), "\nworkflows:\n")
+	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
+	f.source = f.fromText
+	f.before = func(*runner.Service) {
+		text += "\nworkflows:" + bonus("all", "beginning")
+		if changed, err := f.models.Reload(t.Context()); err != nil || !changed {
+			t.Fatal(changed, err)
+		}
+	}
+	f.wallets(t, "acme")
+	f.run(t)
+	for n := range 3 { // the first one may be found when the tenant is taken up
+		f.transfer(t, "acme", fmt.Sprint("t", n), "b", 1)
+		wait(t, "an event does not start the workflow", func() bool { return f.balance(t, "acme", "b") == float64(n+1) })
 	}
 }
 

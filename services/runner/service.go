@@ -176,7 +176,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if s.upgraded, err = hasEarlierRecords(ctx, js); err != nil {
 		return nil, err
 	}
-	s.tail = tail.New(js, journal, tail.Config{Name: "triggers", Subjects: s.subjects(), Log: log})
+	s.tail = tail.New(js, journal, tail.Config{Name: "triggers", Subjects: subjectsOf(models.Current()), Log: log})
 	return s, s.loadDecisions(ctx)
 }
 
@@ -280,10 +280,10 @@ func (s *Service) again(ctx context.Context, fault string, f func(context.Contex
 	}
 }
 
-// subjects returns the subjects of the events that start workflows.
-func (s *Service) subjects() []string {
+// subjectsOf returns the subjects of the events that start a model's workflows.
+func subjectsOf(m *model.Model) []string {
 	var subjects []string
-	for _, workflow := range s.models.Current().Workflows() {
+	for _, workflow := range m.Workflows() {
 		if subject := "events.*." + workflow.On.Aggregate + ".*"; !slices.Contains(subjects, subject) {
 			subjects = append(subjects, subject)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/tail"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -42,6 +43,7 @@ type term struct {
 	// detached is ctx without its end: what is begun is finished after it.
 	detached context.Context //nolint:containedctx // it lives as long as the struct
 	running  sync.WaitGroup  // goroutines of pieces, scans and departures
+	model    string          // the revision whose triggers the tail delivers; run alone uses it
 
 	mu      sync.Mutex
 	tenants map[contextkit.TenantID]*owned
@@ -74,17 +76,15 @@ func (t *term) run(stopping context.Context) {
 		s.mu.Lock()
 		changed := s.changed
 		s.mu.Unlock()
+		t.follow(s.models.Current())
 		t.reconcile()
 		select {
+		case <-models:
 		case <-changed:
 		case <-served:
 		case <-members:
 			t.askAgain()
 		case <-t.changed:
-		case <-models:
-			s.noteStarts(t.ctx) //nolint:contextcheck // it ends with the term
-			s.tail.SetSubjects(s.subjects())
-			t.resubscribe()
 		case <-t.ctx.Done():
 			cause := errLost
 			if stopping.Err() != nil {
@@ -97,6 +97,17 @@ func (t *term) run(stopping context.Context) {
 			return
 		}
 	}
+}
+
+// follow has the tail deliver the triggers of a model, which may have changed while no lease was held.
+func (t *term) follow(m *model.Model) {
+	if t.model == m.Revision {
+		return
+	}
+	t.model = m.Revision
+	t.service.noteStarts(t.ctx)
+	t.service.tail.SetSubjects(subjectsOf(m))
+	t.resubscribe()
 }
 
 // reconcile takes up the tenants that fall to this runner and gives up the others.
