@@ -68,12 +68,17 @@ func TestCursors_TenantsAddNoConsumersAndNoGoroutines(t *testing.T) {
 	if n := consumers(t, f.js, backbone.StreamWork); n != 0 {
 		t.Errorf("%d consumers on WORK", n)
 	}
-	heapNow, goroutinesNow := usage()
-	perTenant := (int64(heapNow) - int64(heap)) / count
-	t.Logf("%d bytes of heap per tenant, %d goroutines more for %d tenants", perTenant, goroutinesNow-goroutines, count)
-	if perTenant > 32<<10 || goroutinesNow-goroutines > 100 {
-		t.Errorf("an idle tenant takes %d bytes; %d goroutines more for %d tenants", perTenant, goroutinesNow-goroutines, count)
-	}
+	var perTenant int64
+	var further int
+	defer func() {
+		t.Logf("%d bytes of heap per tenant, %d goroutines more for %d tenants", perTenant, further, count)
+	}()
+	// What starting takes is released within moments, here and in NATS, which runs in this process.
+	wait(t, "an idle tenant takes more than 32 kB, or a goroutine", func() bool {
+		heapNow, goroutinesNow := usage()
+		perTenant, further = (int64(heapNow)-int64(heap))/count, goroutinesNow-goroutines
+		return perTenant <= 32<<10 && further <= 100
+	})
 }
 
 // ancient makes the durable consumer that earlier versions made for a tenant, and has it deliver
