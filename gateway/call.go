@@ -32,8 +32,9 @@ type Call struct {
 	// Resource is an excerpt of the resources that the policy's resource field names, or of
 	// the one that is denied; set by authorize.
 	Resource string
-	// Reason is an excerpt of the operator's reason, in the field that the policy names.
-	Reason string
+	// Reason is an excerpt of the operator's reason, in the field that the policy names; nil: the
+	// request has none.
+	Reason *string
 	// Node answers, from route on.
 	Node route.Node
 	// Attempts counts the upstream calls.

@@ -149,7 +149,9 @@ func (g *Gateway) record(rc *contextkit.RequestContext, call *Call, err error) a
 	if call.Node.ID != "" {
 		record.Routing = g.routes.Revision()
 	}
-	record.Reason = call.Reason
+	if call.Reason != nil {
+		record.Reason = *call.Reason
+	}
 	if call.denied != ruleNone {
 		record.Decision, record.Reason = "denied", call.denied.String()
 		if err != nil {

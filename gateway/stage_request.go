@@ -60,7 +60,8 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 		if err != nil {
 			return ctx, call.badField(call.Method.ReasonField, err)
 		}
-		call.Reason = excerpt.Text(reason, excerpt.Name)
+		reason = excerpt.Text(reason, excerpt.Name)
+		call.Reason = &reason
 	}
 	return ctx, nil
 }

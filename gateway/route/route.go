@@ -27,13 +27,13 @@ type Node struct {
 	Endpoint string
 	// Ready says that it takes calls.
 	Ready bool
-	// Refusal is what clients are told while the node takes no calls, as a clause; "": nothing.
-	Refusal string
 	// Silent says that the node has not announced itself lately. It takes calls while it is
 	// ready, but for those of tenants that other nodes can serve, while at least half of the
 	// kind's ready nodes do announce themselves: then it is more likely at fault than NATS is,
 	// and what it serves may be out of date.
 	Silent bool
+	// Refusal is the clause that says to clients why the node takes no calls; "": nothing is known.
+	Refusal string
 }
 
 // Placement puts a tenant's calls of a kind on a node.
