@@ -266,11 +266,7 @@ func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy
 	}
 	server.HTTP.Handle("/", rest)
 	server.Unclean = rest
-	document, err := openapi.Document("Headgate", "v1", table)
-	if err != nil {
-		return nil, err
-	}
-	server.HTTP.Handle("GET /openapi.json", contextkit.HTTPMiddleware(g.ownPage("/openapi.json", openapi.Handler(document))))
+	server.HTTP.Handle("GET /openapi.json", contextkit.HTTPMiddleware(g.ownPage("/openapi.json", openapi.Handler("Headgate", "v1", table))))
 	return table, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/gateway/edge"
@@ -324,9 +325,17 @@ func find(message protoreflect.MessageDescriptor, path string) protoreflect.Fiel
 	return field
 }
 
-// Handler serves the document to every caller. The caller of Handler guards it.
-func Handler(document []byte) http.Handler {
+// Handler serves the document of a method table to every caller. It makes the document at the first
+// request, since that takes ten megabytes for a moment, and most gateways are never asked. The
+// caller of Handler guards it.
+func Handler(title, version string, table *policy.Table) http.Handler {
+	made := sync.OnceValues(func() ([]byte, error) { return Document(title, version, table) })
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		document, err := made()
+		if err != nil { // not reached: the edge refuses such tables
+			http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "private, max-age=60")
 		_, _ = w.Write(document) // the client is gone if this fails
