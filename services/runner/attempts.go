@@ -155,7 +155,7 @@ func (e *stepError) after(before *attempts, unstored int, now time.Time) *attemp
 func (e *engine) postpone(ctx context.Context, i *instance, failure *stepError, unstored int) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout) // the attempt may have used its time up
 	defer cancel()
-	i.Attempts = failure.after(i.Attempts, unstored, time.Now().UTC())
+	i.Attempts = failure.after(i.Attempts, unstored, i.now().UTC())
 	if !i.Attempts.Stuck {
 		if err := e.postponed.admit(ctx, e.js, i.tenant); err != nil {
 			return err

@@ -256,6 +256,7 @@ func (w *worker) driveAgain(ctx context.Context, i *instance) error {
 			return err
 		}
 	}
+	i.trial = true
 	err := w.engine.drive(ctx, i)
 	var failure *stepError
 	if errors.As(err, &failure) && !final(err) {

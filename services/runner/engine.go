@@ -204,6 +204,7 @@ func (e *engine) drive(ctx context.Context, i *instance) error {
 		i.unsent = before.Step
 	}
 	i.Attempts = nil // what is saved from here on is progress
+	i.trial, i.Asked = i.trial || i.Asked, false
 	err := e.advance(ctx, i)
 	if err != nil && i.revision == revision {
 		i.Attempts = before
@@ -360,7 +361,7 @@ func (e *engine) wait(ctx context.Context, i *instance, s *model.Step) (bool, er
 		return false, nil
 	}
 	if i.Waiting == nil || i.Waiting.Step != s.Name {
-		until, err := s.Wait.Until(ctx, i.Trigger, time.Now())
+		until, err := s.Wait.Until(ctx, i.Trigger, i.now())
 		if errors.Is(err, model.ErrEvaluation) {
 			i.Steps = append(i.Steps, step{Name: s.Name, Outcome: outcomeRefused, Message: "the model could not say for how long: " + err.Error(), Time: time.Now().UTC()})
 			i.dirty = true

@@ -30,5 +30,16 @@ func (s *Service) DeleteDurables(ctx context.Context) (int, error) {
 	return s.deleteDurables(ctx, true)
 }
 
+// ExpireRevisions removes the model revisions that no unfinished instance needs at a time.
+func (s *Service) ExpireRevisions(ctx context.Context, at time.Time) error {
+	return s.rearmAll(ctx, at)
+}
+
+// HeldCalls returns how many webhooks were not called because of a breaker or for lack of places.
+func (s *Service) HeldCalls() int64 {
+	_, held := s.webhooks.Receivers()
+	return held
+}
+
 // HandedBack returns how often triggers of newer models were handed back.
 func (s *Service) HandedBack() uint64 { return s.handedBack.Load() }

@@ -66,6 +66,9 @@ type instance struct {
 	Started     time.Time `json:"started"`
 	Updated     time.Time `json:"updated"`
 
+	// Asked says that an operator asks for the next attempt, which no open breaker holds.
+	Asked bool `json:"asked,omitempty"`
+
 	// Was is the state of an instance whose record is [stateMoved].
 	Was state `json:"was,omitempty"`
 
@@ -78,6 +81,8 @@ type instance struct {
 	loaded bool
 	// unsent is the step at which no attempt was made, since its receiver's breaker was open; "": none.
 	unsent string
+	// trial says that an operator has asked for this attempt.
+	trial bool
 	// dirty says that the record is behind.
 	dirty bool
 }

@@ -34,7 +34,7 @@ func (s *Service) RetryWorkflow(ctx context.Context, req *adminv1.RetryWorkflowR
 		case i.Attempts == nil:
 			return refuse("the instance has no step that has failed: it is in work, or waits")
 		}
-		i.Attempts = nil
+		i.Attempts, i.Asked = nil, true
 		return nil
 	})
 	return &adminv1.RetryWorkflowResponse{State: state}, err

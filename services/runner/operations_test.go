@@ -105,6 +105,54 @@ func TestOperations_StuckInstancesAreRetriedSkippedCancelledOrUndone(t *testing.
 	}
 }
 
+// An operator's retry is an attempt now: it does not wait for the breaker of the receiver, which
+// other instances have opened. One that fails again has a letter again, however soon.
+func TestOperations_ARetryIsNotHeldByABreaker(t *testing.T) {
+	var healthy atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if !healthy.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	f := startWith(t, withSteps(t, debit+fmt.Sprintf("      - {name: tell, retry: {attempts: 1}, webhook: {url: \"'%s'\", body: {to: event.to}}}\n", server.URL)+complete), localHooks)
+	f.wallets(t, "acme")
+	f.transfer(t, "acme", "t", "b", 10)
+	f.transfer(t, "acme", "replayed", "b", 10)
+	retry := func() {
+		t.Helper()
+		if _, err := f.admin.RetryWorkflow(as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "t", Reason: "it should be back"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	letters := func() (of []int64) {
+		for _, letter := range f.letters(t) {
+			if letter.GetAggregateId() == "t" {
+				of = append(of, letter.GetId())
+			}
+		}
+		return of
+	}
+	wait(t, "the instances are not stuck", func() bool { return len(f.letters(t)) == 2 })
+	for range 6 { // the breaker opens after five failures in a row
+		before := letters()
+		retry()
+		wait(t, "the instance has no letter of its new failure", func() bool {
+			now := letters()
+			return len(now) == 1 && now[0] != before[0]
+		})
+	}
+	healthy.Store(true)
+	retry()
+	f.inState(t, "t", adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED)
+	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil || res.GetReplayed() != 1 {
+		t.Errorf("%v, %v", res, err)
+	}
+	if held := f.node.HeldCalls(); held != 0 {
+		t.Errorf("%d calls that an operator asked for were held by the breaker", held)
+	}
+}
+
 // A wait can be skipped, and a failed instance's refused compensation.
 func TestOperations_WaitsAndRefusedCompensationsAreSkipped(t *testing.T) {
 	nobody := "      - {name: credit, submit: {aggregate: wallet, id: \"'nobody'\", command: deposit, payload: {amount: event.amount}}}\n"

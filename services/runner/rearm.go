@@ -45,21 +45,22 @@ func (s *Service) rearm(ctx context.Context) {
 		case <-time.After(pause):
 		}
 		pause = every
-		if err := s.rearmAll(ctx); err != nil && ctx.Err() == nil {
+		if err := s.rearmAll(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			s.log.Warn().Err(err).Msg("instances without a message are not searched to the end; it is tried again")
 		}
 	}
 }
 
-// rearmAll searches all records once, and removes the model revisions that none of them needs.
-func (s *Service) rearmAll(ctx context.Context) error {
+// rearmAll searches all records once, and removes the model revisions that none of them needs: now
+// is when it begins.
+func (s *Service) rearmAll(ctx context.Context, now time.Time) error {
 	used := map[string]bool{}
 	for _, bucket := range []string{backbone.BucketWorkflows, backbone.BucketInstances} { // records move to the latter
 		if err := s.rearmBucket(ctx, bucket, used); err != nil {
 			return err
 		}
 	}
-	return s.pinned.expire(ctx, used)
+	return s.pinned.expire(ctx, used, now)
 }
 
 // rearmBucket searches a bucket's records once, and notes the model revisions that unfinished

@@ -98,7 +98,7 @@ func (r *request) record() *request {
 // if whether it has one has to be found out by an operator; with any other, it is sent again.
 func (e *engine) send(ctx context.Context, i *instance, step string, r *request) error {
 	if r.URL != "" {
-		err := e.webhooks.Post(ctx, webhook.Call{Source: i.Workflow + "/" + step, Target: r.URL, Body: r.Body, Key: r.Key, Repeated: r.sent})
+		err := e.webhooks.Post(ctx, webhook.Call{Source: i.Workflow + "/" + step, Target: r.URL, Body: r.Body, Key: r.Key, Repeated: r.sent, Trial: i.trial})
 		var refusal *webhook.RefusedError
 		if errors.As(err, &refusal) {
 			return &refusedError{message: refusal.Reason}

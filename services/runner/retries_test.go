@@ -44,7 +44,7 @@ func (f *fixture) retries(t *testing.T, tenant string) int64 {
 // Instances whose webhook fails leave the window, so that the tenant's other workflows do not wait
 // for them.
 func TestRetries_FailingWebhooksDelayNoOtherWorkflow(t *testing.T) {
-	many := 200
+	many := 1_000
 	if testing.Short() {
 		many = 100
 	}

@@ -116,15 +116,15 @@ func (r *revisions) parse(ctx context.Context, revision, text string) (*model.Mo
 }
 
 // expire removes the revisions that no unfinished record names, as a complete search has found,
-// and has not for some time; those that are in use stay.
-func (r *revisions) expire(ctx context.Context, used map[string]bool) error {
+// and has not for some time by now; those that are in use stay.
+func (r *revisions) expire(ctx context.Context, used map[string]bool, now time.Time) error {
 	all, err := r.bucket.All(ctx)
 	if err != nil {
 		return fmt.Errorf("read model revisions: %w", err)
 	}
 	ctx = contextkit.PlatformContext(ctx)
 	for revision, kept := range all {
-		switch age := time.Since(kept.Time); {
+		switch age := now.Sub(kept.Time); {
 		case used[revision] && age >= revisionTouch:
 			_, err = r.bucket.Put(ctx, revision, kept.Value, kept.Revision)
 		case !used[revision] && age >= revisionUnused:

@@ -56,7 +56,7 @@ type tenantCalls struct {
 }
 
 // receiver is the state of a breaker: closed while until is zero, open before until, and half-open
-// after it, when one trial call is admitted.
+// after it, when one trial call is admitted. Calls that an operator asks for are trials at any time.
 type receiver struct {
 	inFlight int
 	failures int // in a row
@@ -79,8 +79,8 @@ const (
 )
 
 // acquire waits for a place for a call, which end gives back; cause is why
-// it failed. Error: a [*HeldError], or that of ctx.
-func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key receiverKey) (end func(o outcome, cause error), err error) {
+// it failed. With trial, an open breaker admits the call. Error: a [*HeldError], or that of ctx.
+func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key receiverKey, trial bool) (end func(o outcome, cause error), err error) {
 	var timer <-chan time.Time
 	waited := false
 	for {
@@ -89,7 +89,7 @@ func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key
 		now := time.Now()
 		one.used = now
 		switch {
-		case !one.until.IsZero() && (one.trial || now.Before(one.until)):
+		case !trial && !one.until.IsZero() && (one.trial || now.Before(one.until)):
 			until, cause := one.until, one.cause
 			if one.trial && now.After(until) {
 				until = now.Add(openFirst)

@@ -19,7 +19,7 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 		acme := backbonetest.Tenant(t, "acme")
 		key := receiverKey{"w/tell", "host"}
 		call := func(o outcome) error {
-			end, err := r.acquire(t.Context(), acme, key)
+			end, err := r.acquire(t.Context(), acme, key, false)
 			if err == nil {
 				end(o, errAnswer)
 			}
@@ -43,7 +43,7 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 				t.Errorf("%d receivers are open, %d calls held", open, count)
 			}
 			time.Sleep(time.Until(held.Until))
-			end, err := r.acquire(t.Context(), acme, key)
+			end, err := r.acquire(t.Context(), acme, key, false)
 			if err != nil {
 				t.Fatalf("the trial call: %v", err)
 			}
@@ -56,7 +56,7 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 				tenant string
 				key    receiverKey
 			}{{"globex", key}, {"acme", receiverKey{"w/other", "host"}}, {"acme", receiverKey{"w/tell", "other"}}} {
-				end, err := r.acquire(t.Context(), backbonetest.Tenant(t, other.tenant), other.key)
+				end, err := r.acquire(t.Context(), backbonetest.Tenant(t, other.tenant), other.key, false)
 				if err != nil {
 					t.Fatalf("%v: %v", other, err)
 				}
@@ -77,6 +77,48 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 	})
 }
 
+func TestReceivers_ACallThatAnOperatorAsksForIsATrial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r receivers
+		acme := backbonetest.Tenant(t, "acme")
+		key := receiverKey{"w/tell", "host"}
+		call := func(trial bool, o outcome) error {
+			end, err := r.acquire(t.Context(), acme, key, trial)
+			if err == nil {
+				end(o, errAnswer)
+			}
+			return err
+		}
+		for range openAfter {
+			if err := call(false, failed); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := call(true, failed); err != nil {
+			t.Errorf("while the breaker is open: %v", err)
+		}
+		var held *HeldError
+		if err := call(false, succeeded); !errors.As(err, &held) || time.Until(held.Until) < openFirst*3/2 {
+			t.Errorf("after a trial that failed: %v; want the next, longer wait", err)
+		}
+		if err := call(true, succeeded); err != nil {
+			t.Errorf("while the breaker is open: %v", err)
+		}
+		if err := call(false, succeeded); err != nil {
+			t.Errorf("after a trial that succeeded: %v", err)
+		}
+		// Places are no breaker: they bound an operator's calls, too.
+		for range receiverPlaces {
+			if _, err := r.acquire(t.Context(), acme, key, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := call(true, succeeded); !errors.As(err, &held) {
+			t.Errorf("without a place: %v", err)
+		}
+	})
+}
+
 func TestReceivers_SilentOnesTakeNotAllPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r receivers
@@ -85,14 +127,14 @@ func TestReceivers_SilentOnesTakeNotAllPlaces(t *testing.T) {
 		var end func(outcome, error)
 		for range receiverPlaces {
 			var err error
-			if end, err = r.acquire(t.Context(), acme, silent); err != nil {
+			if end, err = r.acquire(t.Context(), acme, silent, false); err != nil {
 				t.Fatal(err)
 			}
 		}
 		began := time.Now()
 		var held *HeldError
 		for range 1000 {
-			if _, err := r.acquire(t.Context(), acme, silent); !errors.As(err, &held) {
+			if _, err := r.acquire(t.Context(), acme, silent, false); !errors.As(err, &held) {
 				t.Fatal(err)
 			}
 		}
@@ -100,7 +142,7 @@ func TestReceivers_SilentOnesTakeNotAllPlaces(t *testing.T) {
 			t.Errorf("1,000 calls waited for %v, want %v in all", took, placeWait)
 		}
 		for n := range tenantPlaces - receiverPlaces {
-			if _, err := r.acquire(t.Context(), acme, receiverKey{"w/tell", fmt.Sprint(n)}); err != nil {
+			if _, err := r.acquire(t.Context(), acme, receiverKey{"w/tell", fmt.Sprint(n)}, false); err != nil {
 				t.Errorf("another receiver: %v", err)
 			}
 		}
@@ -110,7 +152,7 @@ func TestReceivers_SilentOnesTakeNotAllPlaces(t *testing.T) {
 			time.Sleep(placeWait / 2)
 			end(abandoned, nil)
 		}()
-		if _, err := r.acquire(t.Context(), acme, other); err != nil {
+		if _, err := r.acquire(t.Context(), acme, other, false); err != nil {
 			t.Errorf("a call that waits: %v", err)
 		}
 	})
@@ -120,7 +162,7 @@ func TestReceivers_AreBoundedPerTenant(t *testing.T) {
 	var r receivers
 	acme := backbonetest.Tenant(t, "acme")
 	for n := range 2 * tenantReceivers {
-		end, err := r.acquire(t.Context(), acme, receiverKey{"w/tell", fmt.Sprint(n)})
+		end, err := r.acquire(t.Context(), acme, receiverKey{"w/tell", fmt.Sprint(n)}, false)
 		if err != nil {
 			t.Fatal(err)
 		}

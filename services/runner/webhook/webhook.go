@@ -78,6 +78,8 @@ type Call struct {
 	Key string
 	// Repeated says that an earlier attempt may have reached the receiver.
 	Repeated bool
+	// Trial says that an operator asks for the call: an open breaker does not hold it.
+	Trial bool
 }
 
 // Caller posts webhooks. It may be used concurrently.
@@ -133,7 +135,7 @@ func (c *Caller) Post(ctx context.Context, call Call) error {
 	if !ok {
 		return contextkit.ErrNoContext
 	}
-	end, err := c.receivers.acquire(ctx, rc.TenantID, receiverKey{call.Source, address.Host})
+	end, err := c.receivers.acquire(ctx, rc.TenantID, receiverKey{call.Source, address.Host}, call.Trial)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,84 @@
+package runner
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/model"
+)
+
+// A wait that is longer than a schedule may be is several schedules, one after the other; and its time
+// has come when NATS delivers the last one, also to a runner whose clock is behind.
+func TestWait_OfMonthsIsChainedByTheClockOfNATS(t *testing.T) {
+	js, acme := backbonetest.Start(t), backbonetest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), acme)
+	records, err := openInstances(ctx, js, func() bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &engine{js: js, instances: records, postponed: &postponed{held: new(atomic.Int64)}}
+	source := []byte("model: m\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, evolve: {e: {}}}}\nworkflows: {w: {on: a.e, steps: [{name: rest, wait: \"'P70D'\"}, {name: s, submit: {aggregate: a, id: \"'1'\", command: x}}]}}\n")
+	m, err := model.ParseContext(ctx, "m", source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := &m.Workflows()[0].Steps[0]
+	began := time.Now()
+	i := &instance{Workflow: "w", ID: "i", State: stateRunning, tenant: acme}
+	schedule := func() time.Time {
+		t.Helper()
+		stream, err := js.Stream(ctx, backbone.StreamWork)
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg, err := stream.GetLastMsgForSubject(ctx, backbone.LaterSubject(acme, "w", "i"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, err := time.Parse("@at "+time.RFC3339Nano, msg.Header.Get("Nats-Schedule"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	// The runner's clock stands still at the wait's begin while NATS's goes on.
+	for _, woken := range []time.Duration{0, maxSchedule, 2 * maxSchedule} {
+		i.woken = began.Add(woken)
+		waits, err := e.wait(ctx, i, rest)
+		if err != nil || !waits {
+			t.Fatalf("after %s: %v, %v; want it to wait", woken, waits, err)
+		}
+		at, latest := schedule(), i.Waiting.Until
+		if next := time.Now().Add(maxSchedule); next.Before(latest) {
+			latest = next
+		}
+		if at.After(latest.Add(time.Second)) || !at.After(i.woken) && woken == 0 {
+			t.Errorf("after %s, the next schedule is at %v, want it in 28 days at most", woken, at)
+		}
+	}
+	if d := i.Waiting.Until.Sub(began).Round(time.Minute); d != 70*24*time.Hour {
+		t.Errorf("it waits for %s, want 70 days", d)
+	}
+	i.woken = i.Waiting.Until
+	if waits, err := e.wait(ctx, i, rest); err != nil || waits || len(i.Steps) != 1 || i.Waiting != nil {
+		t.Errorf("at its end: %v, %v with %v; want the step to be done", waits, err, i.Steps)
+	}
+	// The same holds for the next attempt at a step.
+	i.Attempts = &attempts{Step: "s", First: i.woken, Next: i.woken}
+	if later, err := e.pending(ctx, i); err != nil || later {
+		t.Errorf("an attempt whose time has come by NATS's clock waits again: %v, %v", later, err)
+	}
+	i.Attempts.Next = i.woken.Add(time.Minute)
+	if later, err := e.pending(ctx, i); err != nil || !later {
+		t.Errorf("an attempt whose time has not come: %v, %v", later, err)
+	}
+	// And the next delay begins then, or there would be none as long as the clock is behind.
+	if err := e.postpone(ctx, i, &stepError{name: "s", err: errors.New("503")}, 0); err != nil || i.Attempts.Next.Before(i.woken) {
+		t.Errorf("%v; the next attempt is at %v, want it after %v", err, i.Attempts, i.woken)
+	}
+}
