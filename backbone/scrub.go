@@ -34,7 +34,8 @@ func (s *scrubber) turn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	last := stream.CachedInfo().State.LastSeq
+	before := stream.CachedInfo().State
+	last := before.LastSeq
 	var (
 		gaps        []Gap
 		count, size int
@@ -77,6 +78,19 @@ func (s *scrubber) turn(ctx context.Context) error {
 		if err := s.record(ctx, gap); err != nil {
 			return err
 		}
+	}
+	return s.recheck(ctx, before)
+}
+
+// recheck checks the journal again if the turn made the server notice damage: a server that cannot
+// read a message may read the whole block again and drop what it cannot read from its state.
+func (s *scrubber) recheck(ctx context.Context, before jetstream.StreamState) error {
+	stream, err := openEvents(ctx, s.js)
+	if err != nil {
+		return err
+	}
+	if now := stream.CachedInfo().State; now.LastSeq < before.LastSeq || now.Msgs < before.Msgs {
+		return s.check(ctx)
 	}
 	return nil
 }

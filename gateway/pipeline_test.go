@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone/backbonetest"
@@ -71,6 +72,14 @@ func TestPipelineAllocations(t *testing.T) {
 	}
 	if got := count(pipeline(t)) - count(transports(t)); got > maxPipelineObjects {
 		t.Errorf("a call allocates %v objects in the pipeline, at most %d are allowed", got, maxPipelineObjects)
+	}
+}
+
+// TestCall_FitsItsSizeClass keeps a call within the runtime's class of 704 bytes, of which 8 are the
+// header of an object that has pointers. A larger one takes 768.
+func TestCall_FitsItsSizeClass(t *testing.T) {
+	if size := unsafe.Sizeof(Call{}); size > 704-8 {
+		t.Errorf("a call takes %d bytes, at most %d fit", size, 704-8)
 	}
 }
 
