@@ -7,32 +7,106 @@ import (
 	"strings"
 
 	connectcors "connectrpc.com/cors"
+	"github.com/headgate/headgate/chassis/config"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/rs/cors"
 )
 
-// preflightSeconds is how long a browser may remember what it was told.
-const preflightSeconds = 600
+const (
+	// preflightSeconds is how long a browser may cache the answer to a preflight request.
+	preflightSeconds = 600
+	// maxOrigins and maxOriginHeaders bound the origins, and the headers of one in each list.
+	maxOrigins, maxOriginHeaders = 1024, 64
+)
 
-// crossOrigin lets pages of the given origins call the edge (Fetch standard,
-// "CORS protocol"); without any, it changes nothing. An origin is scheme and host, and a wildcard
-// is refused: whoever is let in is named.
-func crossOrigin(origins []string) (func(http.Handler) http.Handler, error) {
+// Origin is an origin whose pages may call the edge from a browser.
+type Origin struct {
+	// Origin is a scheme and a host, with the port unless it is the scheme's own:
+	// "https://app.example.com".
+	Origin string
+	// Headers are request headers that the pages may send, and Exposed are headers of answers that
+	// they may read, beside those of Headgate's protocols.
+	Headers, Exposed []string
+}
+
+// crossOrigin lets pages of the given origins call the edge (Fetch standard, "CORS protocol");
+// without any, it changes nothing. Origins and headers are named one by one: wildcards are errors.
+// Credentials that a browser adds by itself (cookies, client certificates) are never allowed: the
+// gateway reads the Authorization header alone.
+func crossOrigin(origins []Origin) (func(http.Handler) http.Handler, error) {
 	if len(origins) == 0 {
 		return func(next http.Handler) http.Handler { return next }, nil
 	}
-	for _, origin := range origins {
-		u, err := url.Parse(origin)
-		if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || origin != u.Scheme+"://"+u.Host || strings.Contains(origin, "*") {
-			return nil, fmt.Errorf("gateway: %q is no origin such as https://app.example.com", origin)
-		}
+	if err := CheckOrigins(origins...); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	contract := contextkit.Headers()
-	return cors.New(cors.Options{
-		AllowedOrigins: origins,
-		AllowedMethods: append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete),
-		AllowedHeaders: append(append(connectcors.AllowedHeaders(), headerAuthorization, headerKey, "If-None-Match", contextkit.HeaderExplain, "Last-Event-ID"), contract...),
-		ExposedHeaders: append(append(connectcors.ExposedHeaders(), "ETag", "Retry-After", "WWW-Authenticate", "Allow", contextkit.HeaderDecision), contract...),
-		MaxAge:         preflightSeconds,
-	}).Handler, nil
+	allowed := append(append(connectcors.AllowedHeaders(), headerAuthorization, headerKey, "If-None-Match", contextkit.HeaderExplain, "Last-Event-ID"), contract...)
+	exposed := append(append(connectcors.ExposedHeaders(), "ETag", "Retry-After", "WWW-Authenticate", "Allow", contextkit.HeaderDecision), contract...)
+	known := map[string]*cors.Cors{}
+	for _, origin := range origins {
+		known[origin.Origin] = cors.New(cors.Options{
+			AllowedOrigins: []string{origin.Origin},
+			AllowedMethods: append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete),
+			AllowedHeaders: append(allowed[:len(allowed):len(allowed)], origin.Headers...),
+			ExposedHeaders: append(exposed[:len(exposed):len(exposed)], origin.Exposed...),
+			MaxAge:         preflightSeconds,
+		})
+	}
+	others := cors.New(cors.Options{AllowOriginFunc: func(string) bool { return false }}) // answers vary by the origin
+	return func(next http.Handler) http.Handler {
+		handlers, rest := map[string]http.Handler{}, others.Handler(next)
+		for origin, rules := range known {
+			handlers[origin] = rules.Handler(next)
+		}
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handler := rest
+			if origin := r.Header["Origin"]; len(origin) == 1 && handlers[origin[0]] != nil {
+				handler = handlers[origin[0]]
+			}
+			handler.ServeHTTP(w, r)
+		})
+	}, nil
+}
+
+// CheckOrigins returns a [config.FieldError] for origins that no browser sends, for an origin that is
+// named twice, and for headers that are not named one by one.
+func CheckOrigins(origins ...Origin) error {
+	if len(origins) > maxOrigins {
+		return config.Wrong("origins", "has %d origins, want at most %d", len(origins), maxOrigins)
+	}
+	known := map[string]bool{}
+	for _, origin := range origins {
+		if err := origin.validate(); err != nil {
+			return config.Wrong("origins", "%v", err)
+		}
+		if known[origin.Origin] {
+			return config.Wrong("origins", "has %q twice", origin.Origin)
+		}
+		known[origin.Origin] = true
+	}
+	return nil
+}
+
+// validate returns an error that names what no browser sends, or what is not named one by one.
+func (o Origin) validate() error {
+	u, err := url.Parse(o.Origin)
+	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || o.Origin != u.Scheme+"://"+u.Host || strings.Contains(o.Origin, "*") {
+		return fmt.Errorf("%q is no origin such as https://app.example.com", o.Origin)
+	}
+	if port := u.Port(); strings.ToLower(o.Origin) != o.Origin || strings.ContainsFunc(o.Origin, func(r rune) bool { return r > '~' }) ||
+		u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" || strings.HasSuffix(u.Host, ":") {
+		return fmt.Errorf("no browser sends the origin %q: write it in lower case, in ASCII (punycode), and without the scheme's own port", o.Origin)
+	}
+	for _, list := range [...][]string{o.Headers, o.Exposed} {
+		if len(list) > maxOriginHeaders {
+			return fmt.Errorf("the origin %s has %d headers, want at most %d", o.Origin, len(list), maxOriginHeaders)
+		}
+		for _, name := range list {
+			if name == "*" || !contextkit.ValidID(name) {
+				return fmt.Errorf("the origin %s has %q, which is not the name of a header: name each one", o.Origin, name)
+			}
+		}
+	}
+	return nil
 }

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/headgate/headgate/gateway/policy"
 )
 
 // maxDescribed bounds the nodes whose descriptions are kept; those of the ones that
@@ -70,11 +68,12 @@ func (g *Gateway) serve(described []description) error {
 		return err
 	}
 	next := g.server.Renew()
-	var table *policy.Table
-	if table, err = g.fill(next, catalog); err != nil {
+	table, rest, err := g.fill(next, catalog)
+	if err != nil {
 		return err
 	}
 	g.table.Store(table)
+	g.rest.Store(rest)
 	g.server.Adopt(next)
 	return nil
 }

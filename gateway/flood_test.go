@@ -27,6 +27,12 @@ func (e *edge) second(t *testing.T, config gateway.Config, log zerolog.Logger) *
 	if err != nil {
 		t.Fatal(err)
 	}
+	return e.secondWith(t, config, catalog, log)
+}
+
+// secondWith is second with further services.
+func (e *edge) secondWith(t *testing.T, config gateway.Config, catalog *policy.Catalog, log zerolog.Logger) *edge {
+	t.Helper()
 	g, err := gateway.New(config, catalog, e.routes, e.js, log)
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +49,7 @@ func (e *edge) second(t *testing.T, config gateway.Config, log zerolog.Logger) *
 	})
 	t.Cleanup(func() { cancel(); running.Wait() })
 	other := *e
-	other.edge, other.url, other.grpc = g, g.URL(), "http://"+g.GRPCAddr()
+	other.edge, other.url, other.grpc, other.admin = g, g.URL(), "http://"+g.GRPCAddr(), g.AdminURL()
 	return &other
 }
 

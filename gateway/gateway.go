@@ -76,9 +76,13 @@ type Config struct {
 	CallerShare float64
 	// Limits bound each tenant.
 	Limits limit.Config
-	// Origins are the origins whose pages may call the edge from a browser,
-	// such as "https://app.example.com". None by default.
-	Origins []string
+	// Origins are the origins whose pages may call the edge from a browser. None by default.
+	Origins []Origin
+	// HSTS is sent to clients that use TLS.
+	HSTS HSTS
+	// TicketSecret is the secret of tickets, which all gateways of a platform share; nil: there
+	// are no tickets.
+	TicketSecret []byte
 	// Query is how the query strings of REST calls are read.
 	Query edge.Query
 	// KeepAlive is the silence after which a stream of answers over REST has a keep-alive. 0:
@@ -154,6 +158,8 @@ type Gateway struct {
 	decided   atomic.Pointer[map[contextkit.TenantID]TenantState]
 	live      liveStreams
 	standings *standings
+	tickets   *tickets // nil: there are none
+	rest      atomic.Pointer[edge.REST]
 	*budgets
 
 	mu        sync.Mutex // held by Describe
@@ -178,7 +184,7 @@ func (c Config) withDefaults() Config {
 // routes. js takes the audit records.
 func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstream.JetStream, log zerolog.Logger) (*Gateway, error) {
 	config = config.withDefaults()
-	if err := errors.Join(config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate(), config.Query.Validate()); err != nil {
+	if err := errors.Join(config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate(), config.Query.Validate(), config.HSTS.Validate()); err != nil {
 		return nil, err
 	}
 	verifier, err := auth.NewVerifier(config.Auth)
@@ -200,7 +206,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		prober: probe.New(config.Probes, routes, contextkit.NewClient(transport), pool, log), log: log,
 		budgets: budgets, retries: limit.NewRetries(), breakers: breaker.NewSet(config.Breakers),
 	}
-	g.standings = newStandings(g)
+	g.standings, g.tickets = newStandings(g), newTickets(config.TicketSecret)
 	g.platform = make(map[string]bool, len(config.Platform))
 	for _, principal := range config.Platform {
 		g.platform[principal] = true
@@ -218,7 +224,9 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	if err != nil {
 		return nil, err
 	}
-	g.server.Front = func(next http.Handler) http.Handler { return origins(privately(edge.WebText(next))) }
+	g.server.Front = func(next http.Handler) http.Handler {
+		return config.HSTS.handler(origins(privately(edge.WebText(next))))
+	}
 	metrics := g.server.Metrics.Registerer(config.Listen.Name)
 	g.counters = newCounters(metrics)
 	metrics.MustRegister(collector{g}, verifier)
@@ -227,23 +235,24 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	}
 	g.admin = g.newAdmin()
 	g.audit = audit.NewRecorder(js, metrics, log)
-	table, err := g.fill(g.server, catalog)
+	table, rest, err := g.fill(g.server, catalog)
 	if err != nil {
 		return nil, err
 	}
 	g.table.Store(table)
+	g.rest.Store(rest)
 	return g, nil
 }
 
 // fill registers everything that the catalog describes and a policy lets out.
-func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy.Table, error) {
+func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy.Table, *edge.REST, error) {
 	files := policy.Files(catalog)
 	if g.config.ForeignOnly {
 		files = catalog.Foreign()
 	}
 	table, err := policy.Build(files, transcode.NewCompiler(catalog))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, method := range table.Methods() {
 		server.RPC.Register(connect.Method{Spec: method.Spec, Handler: g.handler(server.Metrics, method)})
@@ -262,12 +271,12 @@ func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy
 	}
 	rest, err := edge.NewREST(server.RPC, table, server.MaxBodyBytes(), edge.Options{Query: g.config.Query, KeepAlive: g.config.KeepAlive}, compression.All()...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	server.HTTP.Handle("/", rest)
 	server.Unclean = rest
 	server.HTTP.Handle("GET /openapi.json", contextkit.HTTPMiddleware(g.ownPage("/openapi.json", openapi.Handler("Headgate", "v1", table))))
-	return table, nil
+	return table, rest, nil
 }
 
 // timeout is the longest that a call of the procedure may take.

@@ -955,7 +955,7 @@ func TestRESTSpeaksEveryCompression(t *testing.T) {
 }
 
 func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
-	e := start(t, func(c *gateway.Config) { c.Origins = []string{"https://app.example.com"} })
+	e := start(t, func(c *gateway.Config) { c.Origins = []gateway.Origin{{Origin: "https://app.example.com"}} })
 	preflight := func(origin, method, headers string) http.Header {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, e.url+"/projection.gateway.v1.QueryService/Query", nil)
 		if err != nil {
@@ -994,7 +994,7 @@ func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := gateway.New(gateway.Config{Auth: accepted, Origins: []string{bad}}, catalog, route.NewTable(), e.js, zerolog.Nop()); err == nil {
+		if _, err := gateway.New(gateway.Config{Auth: accepted, Origins: []gateway.Origin{{Origin: bad}}}, catalog, route.NewTable(), e.js, zerolog.Nop()); err == nil {
 			t.Errorf("the origin %q is accepted", bad)
 		}
 	}

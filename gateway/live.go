@@ -15,14 +15,16 @@ import (
 // liveStreams are the open streams. A stream may outlive the credential that admitted it: it
 // ends when its credential expires or is withdrawn, and when its tenant is suspended.
 type liveStreams struct {
-	mu      sync.Mutex
-	streams map[*liveStream]struct{}
+	mu       sync.Mutex
+	streams  map[*liveStream]struct{}
+	ticketed map[string]*liveStream // by the ids of tickets: each has one stream
 }
 
 // liveStream is an open stream.
 type liveStream struct {
 	tenant    contextkit.TenantID
 	principal *auth.Principal
+	ticket    string // the id of the ticket that opened it; "": none
 	end       context.CancelCauseFunc
 }
 
@@ -30,13 +32,22 @@ func (l *liveStreams) join(stream *liveStream) (leave func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.streams == nil {
-		l.streams = map[*liveStream]struct{}{}
+		l.streams, l.ticketed = map[*liveStream]struct{}{}, map[string]*liveStream{}
 	}
 	l.streams[stream] = struct{}{}
+	if stream.ticket != "" {
+		if before := l.ticketed[stream.ticket]; before != nil { // its client reconnects
+			before.end(errSuperseded)
+		}
+		l.ticketed[stream.ticket] = stream
+	}
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		delete(l.streams, stream)
+		if l.ticketed[stream.ticket] == stream {
+			delete(l.ticketed, stream.ticket)
+		}
 	}
 }
 
@@ -61,7 +72,7 @@ func (e *suspendedError) Error() string { return e.reason }
 func (g *Gateway) while(ctx context.Context, call *Call) (_ context.Context, release func()) {
 	ctx, end := context.WithCancelCause(ctx)
 	rc, _ := contextkit.FromContext(ctx)
-	stream := &liveStream{tenant: rc.TenantID, principal: call.Principal, end: end}
+	stream := &liveStream{tenant: rc.TenantID, principal: call.Principal, ticket: call.ticket, end: end}
 	leave := g.live.join(stream)
 	g.endSuspended(stream) // if that was decided between its stage and this
 	g.endWithdrawn(stream)
@@ -104,6 +115,8 @@ func (c *Call) ended(ctx context.Context) error {
 		return c.denySuspended(suspended.reason)
 	case errors.Is(cause, auth.ErrExpired), errors.Is(cause, auth.ErrWithdrawn):
 		return c.deny(ruleCredential, unauthenticated(cause))
+	case errors.Is(cause, errSuperseded):
+		return connect.NewError(connect.CodeAborted, errSuperseded.Error())
 	}
 	return nil
 }

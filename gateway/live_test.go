@@ -62,9 +62,20 @@ func (k keys) open(t *testing.T) *auth.APIKeyRing {
 // Forms of a stream over REST: Server-Sent Events, and lines of JSON.
 const events, lines = "text/event-stream", "application/x-ndjson"
 
+// byTicket is a stream of events that a ticket opens.
+const byTicket = "ticket"
+
 // receiving opens a stream of ticks and returns what receives the next one, or the stream's end.
 func (e *edge) receiving(t *testing.T, ticks *ticker, protocol, token string) (receive func() error) {
 	t.Helper()
+	if protocol == byTicket {
+		opens, failed := (&ticketEdge{e, ticks}).createTicket(t, "Bearer "+token, hallPath)
+		if opens == "" {
+			t.Fatal(failed)
+		}
+		source := (&ticketEdge{e, ticks}).openEvents(t, opens, "")
+		return func() error { return nextOf(source.lines) }
+	}
 	if protocol == events || protocol == lines {
 		_, text := e.watch(t, "Authorization", "Bearer "+token, "Accept", protocol)
 		return func() error { return nextOf(text) }
@@ -164,7 +175,7 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 		{"the API key is withdrawn", 0, "", connect.CodeUnauthenticated, "withdrawn", "CREDENTIAL"},
 		{signingKeyWithdrawn, time.Hour, "", connect.CodeUnauthenticated, "withdrawn", "CREDENTIAL"},
 	} {
-		for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb", events, lines} {
+		for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb", events, lines, byTicket} {
 			t.Run(test.name+", "+protocol, func(t *testing.T) {
 				t.Parallel()
 				ticks := newTicker(t)
@@ -172,6 +183,7 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 				signing := newSigningKeys(t)
 				e := startWith(t, func(config *gateway.Config) {
 					config.Auth.Leeway, config.Auth.APIKeys = time.Nanosecond, keys.open(t)
+					config.TicketSecret = ticketSecret
 					if test.name == signingKeyWithdrawn {
 						config.Auth.Keys, config.Auth.Issuer, config.Auth.Audience = signing.ring, "test", "headgate"
 					}

@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/transcode"
@@ -23,6 +24,14 @@ var anonymous = &auth.Principal{Subject: auth.AnonymousSubject}
 
 // authenticate finds out who calls.
 func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context, error) {
+	if ticket := edge.TicketOf(call.Stream); ticket != nil {
+		resumed, principal, err := g.redeem(ctx, call, ticket)
+		if err != nil {
+			return ctx, call.deny(ruleCredential, unauthenticated(err))
+		}
+		call.Principal = principal
+		return resumed, nil
+	}
 	if call.Method.Anonymous {
 		call.Principal = anonymous
 		return ctx, nil
@@ -42,7 +51,7 @@ func unauthenticated(err error) *connect.Error {
 	switch {
 	case errors.Is(public, auth.ErrNoCredential):
 		reason = "NO_CREDENTIAL"
-	case errors.Is(public, auth.ErrExpired):
+	case errors.Is(public, auth.ErrExpired), errors.Is(public, auth.ErrLateTicket):
 		reason = "EXPIRED_CREDENTIAL"
 	}
 	answer := connect.NewError(connect.CodeUnauthenticated, public.Error())
@@ -133,8 +142,11 @@ const maxResources = 10_000
 // maxResource bounds the text of a resource in answers and records, in encoded bytes.
 const maxResource = 512
 
-func (c *Call) denyRight() error {
-	right := auth.Right{Action: c.Method.Right, Resources: c.Resource}
+func (c *Call) denyRight() error { return c.denyAction(c.Method.Right) }
+
+// denyAction denies the call for lack of the right to an action.
+func (c *Call) denyAction(action string) error {
+	right := auth.Right{Action: action, Resources: c.Resource}
 	return c.deny(ruleRight, chassis.WithDetails(
 		connect.Errorf(connect.CodePermissionDenied, "%s needs the right %q, which %q does not have", c.Method.Spec.Procedure, right, excerpt.Text(c.Principal.Subject, excerpt.Name)),
 		chassis.Reason(chassis.ReasonMissingRight, "right", right.String())))

@@ -41,6 +41,7 @@ type Principal struct {
 	Until time.Time
 
 	apiKey string      // the id of the credential if it is an API key, else ""
+	origin *Principal  // of the API key, if this one is restored from a [Delegate], else nil
 	signer *signingKey // the key that signed the credential if it is a token, else nil
 }
 

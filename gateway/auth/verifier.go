@@ -18,11 +18,15 @@ var (
 	ErrExpired         = errors.New("the token has expired")
 	ErrNotYetValid     = errors.New("the token is not valid yet")
 	ErrWithdrawn       = errors.New("the credential was withdrawn or changed")
+	// Of tickets, which stand for a credential.
+	ErrBadTicket  = errors.New("the ticket is invalid, or for another path: create one with SessionService.CreateTicket")
+	ErrLateTicket = errors.New("the ticket has expired: it opens its stream within 30 seconds, and again after an event of the stream (Last-Event-ID)")
+	ErrTwoWays    = errors.New("the request has a ticket and an authorization header: send one of them")
 )
 
 // Public returns the error of a credential as a caller may see it.
 func Public(err error) error {
-	for _, known := range []error{ErrNoCredential, ErrManyCredentials, ErrExpired, ErrNotYetValid, ErrWithdrawn} {
+	for _, known := range []error{ErrNoCredential, ErrManyCredentials, ErrExpired, ErrNotYetValid, ErrWithdrawn, ErrBadTicket, ErrLateTicket, ErrTwoWays} {
 		if errors.Is(err, known) {
 			return known
 		}
@@ -120,6 +124,8 @@ func (v *Verifier) apiKeys() apiKeys {
 // in use any more.
 func (v *Verifier) Withdrawn(principal *Principal) bool {
 	switch {
+	case principal.origin != nil:
+		return v.apiKeys()[principal.apiKey].principal != principal.origin
 	case principal.apiKey != "":
 		return v.apiKeys()[principal.apiKey].principal != principal
 	case principal.signer != nil:

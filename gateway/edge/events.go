@@ -3,7 +3,6 @@ package edge
 import (
 	"bytes"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -36,6 +35,7 @@ type events struct {
 	rest   *REST
 	writer http.ResponseWriter
 	form   streamForm
+	ticket *Ticket // nil: none
 
 	mu      sync.Mutex // held while something is written, and while headers are set, see SetHeaders
 	started bool
@@ -86,7 +86,11 @@ func (e *events) Receive(msg any) error {
 	if err := e.stream.Receive(msg); err != nil {
 		return err
 	}
-	if last := e.request.Header.Get(headerLastEvent); last != "" && e.binding.method.ResumeField != 0 {
+	last := e.request.Header.Get(headerLastEvent)
+	if e.ticket != nil {
+		last = e.ticket.Resume
+	}
+	if last != "" && e.binding.method.ResumeField != 0 {
 		if f, ok := msg.(*frame.Frame); ok {
 			f.AppendText(e.binding.method.ResumeField, last)
 		}
@@ -121,6 +125,10 @@ func (e *events) write(text []byte, contentType string) error {
 		header.Set("Cache-Control", "no-store")
 		header.Set("X-Accel-Buffering", "no") // a proxy that collects defeats a stream
 		e.writer.WriteHeader(http.StatusOK)
+		if e.ticket != nil {
+			// An id without data is no event: a client that reconnects before the first one sends it.
+			text = append(append(e.eventID(nil, e.ticket.Resume), '\n'), text...)
+		}
 	}
 	if len(text) > 0 {
 		if _, err := e.writer.Write(text); err != nil {
@@ -148,10 +156,8 @@ func (e *events) Send(msg any) error {
 	e.buffer = e.buffer[:0]
 	if e.form == formEvents {
 		if number := e.binding.method.EventIDField; number != 0 {
-			// An id with a line break would end the field, and a NUL is ignored by
-			// clients: such an id is left out.
-			if id, err := f.Text(number, ""); err == nil && id != "" && !strings.ContainsAny(id, "\r\n\x00") {
-				e.buffer = append(append(append(e.buffer, "id: "...), id...), '\n')
+			if id, err := f.Text(number, ""); err == nil && id != "" {
+				e.buffer = e.eventID(e.buffer, id)
 			}
 		}
 		e.buffer = append(e.buffer, "data: "...)

@@ -189,6 +189,14 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.notFound(w, req, allowed)
 		return
 	}
+	var ticket *Ticket
+	if mayHaveTicket(req.URL.RawQuery) {
+		var err error
+		if req, ticket, err = b.ticketed(req); err != nil {
+			r.fail(w, req, nil, err)
+			return
+		}
+	}
 	ctx, cancel, err := withTimeout(req)
 	defer cancel()
 	if err != nil {
@@ -206,7 +214,11 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	var out responder = answer
 	if b.method.Spec.StreamType&connect.StreamTypeServer != 0 {
-		streamed := &events{stream: &answer.stream, rest: r, writer: w, form: formOf(req, b)}
+		streamed := &events{stream: &answer.stream, rest: r, writer: w, form: formOf(req, b), ticket: ticket}
+		if ticket != nil {
+			streamed.form = formEvents
+			w.Header().Set("Referrer-Policy", "no-referrer")
+		}
 		answer.onReady = streamed.keepAlive
 		defer streamed.close()
 		out = streamed

@@ -304,10 +304,14 @@ func (p *platform) startGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var origins []gateway.Origin
+	for _, origin := range p.config.Origin {
+		origins = append(origins, gateway.Origin{Origin: origin})
+	}
 	p.edge, err = openEdge(ctx, p.js, edgeConfig{
 		gateway: gateway.Config{
 			Listen: chassis.Config{Name: "gateway", Addr: p.config.Listen, GRPC: p.config.GRPCListen}, Admin: p.config.AdminListen,
-			Auth: accepted, Platform: []string{runnerSubject}, Origins: p.config.Origin,
+			Auth: accepted, Platform: []string{runnerSubject}, Origins: origins,
 			UI: ui.Handler(), Upstream: upstream.PoolConfig{Local: p.local},
 		},
 		id: edgeID, tracing: p.tracing(), descriptors: sets, routes: routes, nodes: further,

@@ -69,6 +69,9 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	if e.spans.Exporter != nil {
 		config.Ended, config.Asked = e.spans.edgeCall, e.spans.asked
 	}
+	if config.TicketSecret, err = backbone.SharedSecret(ctx, js, "tokens"); err != nil {
+		return nil, err
+	}
 	if e.gateway, err = gateway.New(config, catalog, c.routes, js, log); err != nil {
 		return nil, err
 	}

@@ -133,7 +133,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 	if g.Upstream.TLS, channelsErr = g.UpstreamTLS.channels(p.log); channelsErr != nil {
 		channelsErr = config.Wrong("upstream_tls", "%v", channelsErr)
 	}
-	err := errors.Join(listenErr, config.Inside("proxies", proxiesErr), config.Inside("auth", authErr), routesErr, setsErr, channelsErr,
+	err := errors.Join(listenErr, config.Inside("proxies", proxiesErr), g.checkHSTS(), gateway.CheckOrigins(g.origins()...), config.Inside("auth", authErr), routesErr, setsErr, channelsErr,
 		config.Inside("upstream", g.Upstream.Validate()), config.Inside("breakers", g.Breakers.Validate()), config.Inside("probes", g.Probes.Validate()),
 		config.Inside("tenant_limits", g.TenantLimits.Validate()), config.AtLeast("max_timeout", g.MaxTimeout, 0), config.AtLeast("max_stream_timeout", g.MaxStreamTimeout, 0), config.AtLeast("max_concurrent", g.MaxConcurrent, 1), config.AtLeast("max_streams", g.MaxStreams, 1),
 		config.AtLeast("max_bytes", g.MaxBytes, 1<<20), config.Within("tenant_share", g.TenantShare, leastShare, 1), config.Within("caller_share", g.CallerShare, leastShare, 1))
@@ -165,7 +165,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 			gateway: gateway.Config{
 				Listen: listen, Admin: g.Admin, Auth: accepted, Platform: g.Auth.Platform, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
 				MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams,
-				MaxBytes: g.MaxBytes, TenantShare: g.TenantShare, CallerShare: g.CallerShare, Limits: g.TenantLimits, Origins: g.Origins,
+				MaxBytes: g.MaxBytes, TenantShare: g.TenantShare, CallerShare: g.CallerShare, Limits: g.TenantLimits, Origins: g.origins(), HSTS: g.HSTS,
 				Query: rest.Query{Ignored: g.IgnoredParameters}, KeepAlive: g.StreamKeepAlive,
 				UI: pages, ForeignOnly: !g.PlatformServices,
 			},

@@ -22,6 +22,7 @@ import (
 	"github.com/headgate/headgate/chassis/tlsfiles"
 	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/limit"
@@ -33,6 +34,7 @@ import (
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+	"go.yaml.in/yaml/v3"
 )
 
 // documentedSettings has every setting with its explanation and its default.
@@ -201,7 +203,8 @@ type gatewaySettings struct {
 	PlatformServices  bool                `yaml:"platform_services"`
 	Admin             string              `yaml:"admin"`
 	Proxies           proxies.Config      `yaml:"proxies"`
-	Origins           []string            `yaml:"origins"`
+	HSTS              gateway.HSTS        `yaml:"hsts"`
+	Origins           []originSettings    `yaml:"origins"`
 	IgnoredParameters []string            `yaml:"ignored_parameters"`
 	StreamKeepAlive   time.Duration       `yaml:"stream_keep_alive"`
 	Descriptors       []string            `yaml:"descriptors"`
@@ -220,6 +223,52 @@ type gatewaySettings struct {
 	Probes            probe.Config        `yaml:"probes"`
 	Nodes             []nodeSettings      `yaml:"nodes"`
 	Placements        []placementSettings `yaml:"placements"`
+}
+
+// originSettings are an origin, or an origin with headers.
+type originSettings struct {
+	Origin  string
+	Headers []string
+	Exposed []string
+}
+
+// UnmarshalYAML implements [yaml.Unmarshaler].
+func (o *originSettings) UnmarshalYAML(node *yaml.Node) error {
+	if node.Kind != yaml.MappingNode {
+		return node.Decode(&o.Origin)
+	}
+	fields := map[string]any{"origin": &o.Origin, "headers": &o.Headers, "exposed": &o.Exposed}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key := node.Content[i]
+		field, known := fields[key.Value]
+		if !known {
+			return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: field %s not found in type node.originSettings", key.Line, key.Value)}}
+		}
+		if err := node.Content[i+1].Decode(field); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// origins returns the origins whose pages may call.
+func (g *gatewaySettings) origins() []gateway.Origin {
+	out := make([]gateway.Origin, len(g.Origins))
+	for i, origin := range g.Origins {
+		out[i] = gateway.Origin(origin)
+	}
+	return out
+}
+
+// checkHSTS checks the policy, which is only sent where clients use TLS.
+func (g *gatewaySettings) checkHSTS() error {
+	if err := g.HSTS.Validate(); err != nil {
+		return config.Wrong("hsts", "%v", err)
+	}
+	if g.HSTS.MaxAge > 0 && g.TLS == (tlsfiles.Files{}) && len(g.Proxies.Trusted) == 0 {
+		return config.Wrong("hsts", "is sent to clients that use TLS alone: set tls, or proxies that serve it")
+	}
+	return nil
 }
 
 type authSettings struct {

@@ -120,6 +120,13 @@ func TestWrongSettingsAreRefusedWithLineAndReason(t *testing.T) {
 		"no model":              {"projection", "model: /nowhere.yaml\n", "/nowhere.yaml: no such file"},
 		"no directory":          {"projection", "projection:\n  data: \"\"\n", "f.yaml:2: projection.data: is missing"},
 		"no credential":         {"runner", "runner:\n  gateway: x:1\n", "f.yaml:1: runner.credential: is missing"},
+		"no prefix":             {"gateway", gatewayWith("  proxies:\n    trusted: [proxy.example.com]\n"), `f.yaml:7: gateway.proxies.trusted: has "proxy.example.com"`},
+		"every prefix":          {"gateway", gatewayWith("  proxies: {trusted: [0.0.0.0/0]}\n"), "f.yaml:6: gateway.proxies.trusted: has \"0.0.0.0/0\", which trusts every client"},
+		"no such header":        {"gateway", gatewayWith("  proxies: {header: x-real-ip}\n"), `f.yaml:6: gateway.proxies.header: is "x-real-ip"`},
+		"a wildcard origin":     {"gateway", gatewayWith("  origins: [\"*\"]\n"), `f.yaml:6: gateway.origins: "*" is no origin`},
+		"an origin's bad key":   {"gateway", gatewayWith("  origins:\n  - origin: https://a.example\n    header: [x]\n"), `f.yaml:8: there is no setting "header" here`},
+		"hsts without TLS":      {"gateway", gatewayWith("  hsts: {max_age: 1h}\n"), "f.yaml:6: gateway.hsts: is sent to clients that use TLS alone"},
+		"hsts that is short":    {"gateway", gatewayWith("  hsts: {max_age: 1h, include_subdomains: true, preload: true}\n"), "f.yaml:6: gateway.hsts: preload needs"},
 		"two at once":           {"gateway", gatewayWith("  max_concurrent: 0\n  max_timeout: -1s\n"), "f.yaml:6: gateway.max_concurrent: is 0, want at least 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -144,7 +151,8 @@ func TestRightSettingsOfEveryRoleAreAccepted(t *testing.T) {
 		}
 		return p
 	}
-	file := path("f.yaml", "gateway: {auth: {issuer: i, audience: a, keys: "+path("keys.json", "{}")+"}}\nrunner: {credential: "+path("key", "k")+"}\n")
+	file := path("f.yaml", "gateway: {auth: {issuer: i, audience: a, keys: "+path("keys.json", "{}")+"}, hsts: {max_age: 1h}, proxies: {trusted: [10.0.0.0/8], header: forwarded}, "+
+		"origins: [https://a.example, {origin: https://b.example, headers: [x-a], exposed: [x-b]}]}\nrunner: {credential: "+path("key", "k")+"}\n")
 	for _, role := range []string{"gateway", "aggregate", "projection", "runner"} {
 		if _, err := Open(t.Context(), role, file, io.Discard); err != nil {
 			t.Errorf("%s: %v", role, err)

@@ -12,6 +12,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -466,12 +467,134 @@ func (x *DecideResponse) GetNode() string {
 	return ""
 }
 
+// CreateTicketRequest names the stream.
+type CreateTicketRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The path of a GET that opens a stream of events, with its query, such as
+	// "/v1/watch/wallets?filter=balance%20%3E%200".
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The tenant of the stream; empty: that of the header x-tenant-id, or else the credential's if it
+	// is for one tenant.
+	TenantId      string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTicketRequest) Reset() {
+	*x = CreateTicketRequest{}
+	mi := &file_gateway_v1_session_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTicketRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTicketRequest) ProtoMessage() {}
+
+func (x *CreateTicketRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_v1_session_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTicketRequest.ProtoReflect.Descriptor instead.
+func (*CreateTicketRequest) Descriptor() ([]byte, []int) {
+	return file_gateway_v1_session_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CreateTicketRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CreateTicketRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+// CreateTicketResponse is the URL with the ticket. It is a secret: do not log or store it.
+type CreateTicketResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The path with its query, in canonical form, and with the ticket; it is relative to the gateway's
+	// origin.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Until when the ticket opens the stream.
+	OpenBefore *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=open_before,json=openBefore,proto3" json:"open_before,omitempty"`
+	// Until when it opens the stream again: the end of the credential; absent: no end.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTicketResponse) Reset() {
+	*x = CreateTicketResponse{}
+	mi := &file_gateway_v1_session_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTicketResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTicketResponse) ProtoMessage() {}
+
+func (x *CreateTicketResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_v1_session_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTicketResponse.ProtoReflect.Descriptor instead.
+func (*CreateTicketResponse) Descriptor() ([]byte, []int) {
+	return file_gateway_v1_session_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CreateTicketResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CreateTicketResponse) GetOpenBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OpenBefore
+	}
+	return nil
+}
+
+func (x *CreateTicketResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 var File_gateway_v1_session_proto protoreflect.FileDescriptor
 
 const file_gateway_v1_session_proto_rawDesc = "" +
 	"\n" +
 	"\x18gateway/v1/session.proto\x12\n" +
-	"gateway.v1\x1a\x1bbuf/validate/validate.proto\"\x0f\n" +
+	"gateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n" +
 	"\rWhoAmIRequest\"\\\n" +
 	"\x0eWhoAmIResponse\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x18\n" +
@@ -500,11 +623,22 @@ const file_gateway_v1_session_proto_rawDesc = "" +
 	"\x0eDecideResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node2\xf1\x01\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"[\n" +
+	"\x13CreateTicketRequest\x12\x1e\n" +
+	"\x04path\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04path\x12$\n" +
+	"\ttenant_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\btenantId\"\xa4\x01\n" +
+	"\x14CreateTicketResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12;\n" +
+	"\vopen_before\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"openBefore\x12;\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime2\xc4\x02\n" +
 	"\x0eSessionService\x12D\n" +
 	"\x06WhoAmI\x12\x19.gateway.v1.WhoAmIRequest\x1a\x1a.gateway.v1.WhoAmIResponse\"\x03\x90\x02\x01\x12S\n" +
 	"\vListMethods\x12\x1e.gateway.v1.ListMethodsRequest\x1a\x1f.gateway.v1.ListMethodsResponse\"\x03\x90\x02\x01\x12D\n" +
-	"\x06Decide\x12\x19.gateway.v1.DecideRequest\x1a\x1a.gateway.v1.DecideResponse\"\x03\x90\x02\x01B\x9e\x01\n" +
+	"\x06Decide\x12\x19.gateway.v1.DecideRequest\x1a\x1a.gateway.v1.DecideResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\fCreateTicket\x12\x1f.gateway.v1.CreateTicketRequest\x1a .gateway.v1.CreateTicketResponseB\x9e\x01\n" +
 	"\x0ecom.gateway.v1B\fSessionProtoP\x01Z5github.com/headgate/headgate/gen/gateway/v1;gatewayv1\xa2\x02\x03GXX\xaa\x02\n" +
 	"Gateway.V1\xca\x02\n" +
 	"Gateway\\V1\xe2\x02\x16Gateway\\V1\\GPBMetadata\xea\x02\vGateway::V1b\x06proto3"
@@ -521,29 +655,36 @@ func file_gateway_v1_session_proto_rawDescGZIP() []byte {
 	return file_gateway_v1_session_proto_rawDescData
 }
 
-var file_gateway_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_gateway_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_gateway_v1_session_proto_goTypes = []any{
-	(*WhoAmIRequest)(nil),       // 0: gateway.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),      // 1: gateway.v1.WhoAmIResponse
-	(*ListMethodsRequest)(nil),  // 2: gateway.v1.ListMethodsRequest
-	(*ListMethodsResponse)(nil), // 3: gateway.v1.ListMethodsResponse
-	(*MethodPolicy)(nil),        // 4: gateway.v1.MethodPolicy
-	(*DecideRequest)(nil),       // 5: gateway.v1.DecideRequest
-	(*DecideResponse)(nil),      // 6: gateway.v1.DecideResponse
+	(*WhoAmIRequest)(nil),         // 0: gateway.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),        // 1: gateway.v1.WhoAmIResponse
+	(*ListMethodsRequest)(nil),    // 2: gateway.v1.ListMethodsRequest
+	(*ListMethodsResponse)(nil),   // 3: gateway.v1.ListMethodsResponse
+	(*MethodPolicy)(nil),          // 4: gateway.v1.MethodPolicy
+	(*DecideRequest)(nil),         // 5: gateway.v1.DecideRequest
+	(*DecideResponse)(nil),        // 6: gateway.v1.DecideResponse
+	(*CreateTicketRequest)(nil),   // 7: gateway.v1.CreateTicketRequest
+	(*CreateTicketResponse)(nil),  // 8: gateway.v1.CreateTicketResponse
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_gateway_v1_session_proto_depIdxs = []int32{
 	4, // 0: gateway.v1.ListMethodsResponse.methods:type_name -> gateway.v1.MethodPolicy
-	0, // 1: gateway.v1.SessionService.WhoAmI:input_type -> gateway.v1.WhoAmIRequest
-	2, // 2: gateway.v1.SessionService.ListMethods:input_type -> gateway.v1.ListMethodsRequest
-	5, // 3: gateway.v1.SessionService.Decide:input_type -> gateway.v1.DecideRequest
-	1, // 4: gateway.v1.SessionService.WhoAmI:output_type -> gateway.v1.WhoAmIResponse
-	3, // 5: gateway.v1.SessionService.ListMethods:output_type -> gateway.v1.ListMethodsResponse
-	6, // 6: gateway.v1.SessionService.Decide:output_type -> gateway.v1.DecideResponse
-	4, // [4:7] is the sub-list for method output_type
-	1, // [1:4] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	9, // 1: gateway.v1.CreateTicketResponse.open_before:type_name -> google.protobuf.Timestamp
+	9, // 2: gateway.v1.CreateTicketResponse.expire_time:type_name -> google.protobuf.Timestamp
+	0, // 3: gateway.v1.SessionService.WhoAmI:input_type -> gateway.v1.WhoAmIRequest
+	2, // 4: gateway.v1.SessionService.ListMethods:input_type -> gateway.v1.ListMethodsRequest
+	5, // 5: gateway.v1.SessionService.Decide:input_type -> gateway.v1.DecideRequest
+	7, // 6: gateway.v1.SessionService.CreateTicket:input_type -> gateway.v1.CreateTicketRequest
+	1, // 7: gateway.v1.SessionService.WhoAmI:output_type -> gateway.v1.WhoAmIResponse
+	3, // 8: gateway.v1.SessionService.ListMethods:output_type -> gateway.v1.ListMethodsResponse
+	6, // 9: gateway.v1.SessionService.Decide:output_type -> gateway.v1.DecideResponse
+	8, // 10: gateway.v1.SessionService.CreateTicket:output_type -> gateway.v1.CreateTicketResponse
+	7, // [7:11] is the sub-list for method output_type
+	3, // [3:7] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_gateway_v1_session_proto_init() }
@@ -557,7 +698,7 @@ func file_gateway_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gateway_v1_session_proto_rawDesc), len(file_gateway_v1_session_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,9 @@ const (
 	SessionServiceListMethodsProcedure = "/gateway.v1.SessionService/ListMethods"
 	// SessionServiceDecideProcedure is the procedure name of the SessionService's Decide RPC.
 	SessionServiceDecideProcedure = "/gateway.v1.SessionService/Decide"
+	// SessionServiceCreateTicketProcedure is the procedure name of the SessionService's CreateTicket
+	// RPC.
+	SessionServiceCreateTicketProcedure = "/gateway.v1.SessionService/CreateTicket"
 )
 
 var (
@@ -58,6 +61,13 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	sessionServiceCreateTicketSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_gateway_v1_session_proto.Services().ByName("SessionService").Methods().ByName("CreateTicket"),
+			Procedure:  SessionServiceCreateTicketProcedure,
+		}
+	})
 )
 
 // SessionServiceClient is a client for the gateway.v1.SessionService service.
@@ -70,6 +80,12 @@ type SessionServiceClient interface {
 	// tenant must be one that the caller acts for, unless the caller has the right
 	// "fleet.read": otherwise the answer is PERMISSION_DENIED.
 	Decide(context.Context, *v1.DecideRequest) (*v1.DecideResponse, error)
+	// CreateTicket returns the URL of a stream of Server-Sent Events with a ticket in place of an
+	// authorization header, which EventSource of browsers cannot send. The ticket is bound to the
+	// caller, the tenant, and the path with its query. It opens the stream within 30 seconds; when the
+	// stream is interrupted it opens it again, with the Last-Event-ID that EventSource sends, until the
+	// credential ends or is withdrawn. At each gateway it has one stream: a further one ends the former.
+	CreateTicket(context.Context, *v1.CreateTicketRequest) (*v1.CreateTicketResponse, error)
 }
 
 // NewSessionServiceClient constructs a client for the gateway.v1.SessionService service. Multiple
@@ -88,6 +104,12 @@ type SessionServiceHandler interface {
 	// tenant must be one that the caller acts for, unless the caller has the right
 	// "fleet.read": otherwise the answer is PERMISSION_DENIED.
 	Decide(context.Context, *v1.DecideRequest) (*v1.DecideResponse, error)
+	// CreateTicket returns the URL of a stream of Server-Sent Events with a ticket in place of an
+	// authorization header, which EventSource of browsers cannot send. The ticket is bound to the
+	// caller, the tenant, and the path with its query. It opens the stream within 30 seconds; when the
+	// stream is interrupted it opens it again, with the Last-Event-ID that EventSource sends, until the
+	// credential ends or is withdrawn. At each gateway it has one stream: a further one ends the former.
+	CreateTicket(context.Context, *v1.CreateTicketRequest) (*v1.CreateTicketResponse, error)
 }
 
 // RegisterSessionServiceHandler registers svc as the gateway.v1.SessionService implementation on
@@ -98,6 +120,7 @@ func RegisterSessionServiceHandler(server *connect.Server, svc SessionServiceHan
 		connect.Method{Spec: sessionServiceWhoAmISpec(), Handler: adapter.whoAmI},
 		connect.Method{Spec: sessionServiceListMethodsSpec(), Handler: adapter.listMethods},
 		connect.Method{Spec: sessionServiceDecideSpec(), Handler: adapter.decide},
+		connect.Method{Spec: sessionServiceCreateTicketSpec(), Handler: adapter.createTicket},
 	)
 }
 
@@ -114,6 +137,10 @@ func (UnimplementedSessionServiceHandler) ListMethods(context.Context, *v1.ListM
 
 func (UnimplementedSessionServiceHandler) Decide(context.Context, *v1.DecideRequest) (*v1.DecideResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "gateway.v1.SessionService.Decide is not implemented")
+}
+
+func (UnimplementedSessionServiceHandler) CreateTicket(context.Context, *v1.CreateTicketRequest) (*v1.CreateTicketResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "gateway.v1.SessionService.CreateTicket is not implemented")
 }
 
 type sessionServiceClient struct {
@@ -139,6 +166,14 @@ func (c *sessionServiceClient) ListMethods(ctx context.Context, req *v1.ListMeth
 func (c *sessionServiceClient) Decide(ctx context.Context, req *v1.DecideRequest) (*v1.DecideResponse, error) {
 	var res v1.DecideResponse
 	if err := c.client.CallUnary(ctx, sessionServiceDecideSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *sessionServiceClient) CreateTicket(ctx context.Context, req *v1.CreateTicketRequest) (*v1.CreateTicketResponse, error) {
+	var res v1.CreateTicketResponse
+	if err := c.client.CallUnary(ctx, sessionServiceCreateTicketSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -176,6 +211,18 @@ func (h sessionServiceHandler) decide(ctx context.Context, _ connect.Spec, strea
 		return err
 	}
 	res, err := h.svc.Decide(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h sessionServiceHandler) createTicket(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CreateTicketRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CreateTicket(ctx, &req)
 	if err != nil {
 		return err
 	}

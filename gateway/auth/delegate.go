@@ -1,0 +1,113 @@
+package auth
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/headgate/headgate/contextkit"
+)
+
+// Delegate is what a principal may do for one tenant by some actions, in a form that another
+// process can verify against the credential that it comes from: it ends, and is withdrawn, with
+// that. It must be stored where its holder can neither read nor change it.
+type Delegate struct {
+	Subject string   `json:"sub"`
+	Tenant  string   `json:"tenant,omitempty"` // "": the platform
+	Any     bool     `json:"any,omitempty"`    // the principal acts for every tenant
+	Rights  []string `json:"rights,omitempty"`
+	Until   int64    `json:"until,omitempty"` // Unix milliseconds; 0: never
+	// Key is the API key's id or the signing key's kid, and Print the fingerprint of the one or
+	// the other.
+	APIKey bool   `json:"api,omitempty"`
+	Key    string `json:"key"`
+	Print  string `json:"print"`
+}
+
+// Delegate returns what the principal may do for the tenant by the actions. It is an error that
+// wraps [ErrWithdrawn] if the principal's credential does not count any more.
+func (v *Verifier) Delegate(p *Principal, tenant contextkit.TenantID, actions ...string) (Delegate, error) {
+	d := Delegate{Subject: p.Subject, Tenant: tenant.String(), Any: p.AnyTenant}
+	for _, right := range p.Rights {
+		if slices.Contains(actions, right.Action) {
+			d.Rights = append(d.Rights, right.String())
+		}
+	}
+	if !p.Until.IsZero() {
+		d.Until = p.Until.UnixMilli()
+	}
+	switch {
+	case v.Withdrawn(p):
+		return d, ErrWithdrawn
+	case p.apiKey != "":
+		d.APIKey, d.Key, d.Print = true, p.apiKey, v.apiKeys()[p.apiKey].print()
+	case p.signer != nil:
+		d.Key, d.Print = p.signer.id, p.signer.print()
+	default:
+		return d, ErrNoCredential
+	}
+	return d, nil
+}
+
+// Restore returns the principal of a delegate at the time now. Errors: [ErrExpired] and
+// [ErrWithdrawn] as for the credential itself, and [ErrBadToken].
+func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
+	p := &Principal{Subject: d.Subject, AnyTenant: d.Any}
+	if d.Tenant != "" {
+		tenant, err := contextkit.ParseTenantID(d.Tenant)
+		if err != nil {
+			return nil, refuse("%w", err)
+		}
+		p.Tenants = []contextkit.TenantID{tenant}
+	}
+	for _, text := range d.Rights {
+		right, err := ParseRight(text)
+		if err != nil {
+			return nil, refuse("%w", err)
+		}
+		p.Rights = append(p.Rights, right)
+	}
+	if d.Until != 0 {
+		p.Until = time.UnixMilli(d.Until)
+		if now.After(p.Until) {
+			return nil, ErrExpired
+		}
+	}
+	if d.APIKey {
+		key, ok := v.apiKeys()[d.Key]
+		if !ok || key.print() != d.Print {
+			return nil, ErrWithdrawn
+		}
+		p.apiKey, p.origin = d.Key, key.principal
+		return p, nil
+	}
+	key := v.config.Keys.current.Load().byID[d.Key]
+	if key == nil || key.print() != d.Print {
+		return nil, ErrWithdrawn
+	}
+	p.signer = key
+	return p, nil
+}
+
+// print returns the fingerprint of the key as it is configured: a changed key is another one.
+func (k apiKey) print() string {
+	text, err := json.Marshal(k.kept)
+	if err != nil {
+		return "" // not reached: it has texts and a time
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:16])
+}
+
+// print returns the fingerprint of the key (RFC 7638) for its algorithm.
+func (k *signingKey) print() string {
+	thumb, err := (&jose.JSONWebKey{Key: k.public}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		return "" // not reached: its type is one of the allowed
+	}
+	return hex.EncodeToString(thumb[:16]) + string(k.algorithm)
+}

@@ -1,0 +1,187 @@
+package edge
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+)
+
+// TicketParameter is the query parameter that has a ticket: the credential of one stream of
+// Server-Sent Events, for clients that cannot send headers.
+const TicketParameter = "headgate_ticket"
+
+// Ticket is the ticket of a request. The request itself does not have it any more, so that it is
+// in no log, error or span. Whoever verifies it sets Resume and Prove.
+type Ticket struct {
+	// Text is the ticket, as the client sent it.
+	Text string
+	// Target is the canonical path and query that it was sent with.
+	Target string
+	// LastEventID is the header with which a client reconnects, "" if there is none.
+	LastEventID string
+	// Resume is the id of the event that the stream continues after, "" for none.
+	Resume string
+	// Prove returns the proof that a client has received an event of the ticket's stream, which is
+	// appended to the event's id.
+	Prove func(id string) string
+}
+
+// proofMark separates an event's id from its proof.
+const proofMark = '~'
+
+// SplitEventID returns the two parts of the id of an event that a stream with a ticket has sent; ok
+// is false for any other id.
+func SplitEventID(id string) (event, proof string, ok bool) {
+	at := strings.LastIndexByte(id, proofMark)
+	if at < 0 {
+		return "", "", false
+	}
+	return id[:at], id[at+1:], true
+}
+
+// TicketOf returns the ticket of a stream that [REST] made; nil if it has none.
+func TicketOf(of connect.ServerStream) *Ticket {
+	if e, ok := of.(*events); ok {
+		return e.ticket
+	}
+	return nil
+}
+
+// eventID appends the id of an event, with its proof where the stream has a ticket. It appends
+// nothing for an id that cannot be sent: a line break would end it, and clients ignore one with NUL.
+func (e *events) eventID(dst []byte, id string) []byte {
+	if strings.ContainsAny(id, "\r\n\x00") {
+		return dst
+	}
+	dst = append(append(dst, "id: "...), id...)
+	if e.ticket != nil && e.ticket.Prove != nil {
+		dst = append(append(dst, proofMark), e.ticket.Prove(id)...)
+	}
+	return append(dst, '\n')
+}
+
+// errManyTickets refuses a request with several tickets.
+var errManyTickets = connect.NewError(connect.CodeInvalidArgument, "query parameter "+TicketParameter+" is given more than once: send it once")
+
+// errNoTicket refuses a ticket where none is of use.
+var errNoTicket = connect.NewError(connect.CodeInvalidArgument, "query parameter "+TicketParameter+" opens streams of Server-Sent Events (GET) alone: send an authorization header")
+
+// cutTicket returns a query string without the ticket, and the ticket; found is false if there is
+// none.
+func cutTicket(raw string) (rest, ticket string, found bool, err error) {
+	kept := make([]string, 0, 8)
+	for part := range strings.SplitSeq(raw, "&") {
+		name, value, _ := strings.Cut(part, "=")
+		if !isTicket(name) {
+			kept = append(kept, part)
+			continue
+		}
+		if found {
+			err = errManyTickets
+		}
+		found, ticket = true, value
+	}
+	return strings.Join(kept, "&"), ticket, found, err
+}
+
+// isTicket reports whether the name of a parameter is that of tickets, however it is escaped.
+func isTicket(name string) bool {
+	if strings.IndexByte(name, '%') < 0 {
+		return name == TicketParameter
+	}
+	decoded, err := url.QueryUnescape(name)
+	return err == nil && decoded == TicketParameter
+}
+
+// mayHaveTicket reports whether a query string may have a ticket.
+func mayHaveTicket(raw string) bool {
+	return raw != "" && (strings.Contains(raw, TicketParameter) || strings.IndexByte(raw, '%') >= 0)
+}
+
+// withoutTicket returns the request without its ticket; ticket is nil if it has none.
+func withoutTicket(req *http.Request) (_ *http.Request, ticket *Ticket, err error) {
+	rest, text, found, err := cutTicket(req.URL.RawQuery)
+	if !found {
+		return req, nil, nil
+	}
+	copied, u := req.WithContext(req.Context()), *req.URL
+	u.RawQuery = rest
+	copied.URL, copied.RequestURI = &u, u.RequestURI()
+	return copied, &Ticket{Text: text, Target: target(&u), LastEventID: req.Header.Get(headerLastEvent)}, err
+}
+
+// target returns the canonical text of a path and a query: requests for the same resource with the
+// same parameters in the same order have the same one, however their bytes are escaped (RFC 3986
+// §6.2.2). Delimiters keep their meaning: an escaped slash is none.
+func target(u *url.URL) string {
+	text := appendCanonical(nil, pathOf(u), "/:")
+	if u.RawQuery != "" {
+		text = appendCanonical(append(text, '?'), u.RawQuery, "&=")
+	}
+	return string(text)
+}
+
+const upperHex = "0123456789ABCDEF"
+
+// appendCanonical appends a text in which all but unreserved characters (RFC 3986 §2.3) and the
+// given delimiters are percent-encoded.
+func appendCanonical(dst []byte, text, delimiters string) []byte {
+	for i := 0; i < len(text); i++ {
+		c, escaped := text[i], false
+		if c == '%' && i+2 < len(text) {
+			if b, err := url.PathUnescape(text[i : i+3]); err == nil {
+				c, escaped = b[0], true
+				i += 2
+			}
+		}
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '.', c == '_', c == '~',
+			!escaped && strings.IndexByte(delimiters, c) >= 0:
+			dst = append(dst, c)
+		case c == '+' && !escaped && delimiters[0] == '&': // a space in a query
+			dst = append(dst, "%20"...)
+		default:
+			dst = append(dst, '%', upperHex[c>>4], upperHex[c&0xf])
+		}
+	}
+	return dst
+}
+
+// EventStream returns the procedure of the stream of Server-Sent Events that a GET of a path with its
+// query opens, and its canonical target, as [Ticket] has it. Errors: INVALID_ARGUMENT for a text that
+// is no path, or names no such stream.
+func (r *REST) EventStream(ctx context.Context, path string) (procedure, canonical string, err error) {
+	u, err := url.ParseRequestURI(path)
+	if err != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "#\\") {
+		return "", "", connect.NewError(connect.CodeInvalidArgument, `path: it is no path with a query, such as "/v1/rooms/hall:watch?after=7"`)
+	}
+	if _, _, found, _ := cutTicket(u.RawQuery); found {
+		return "", "", connect.NewError(connect.CodeInvalidArgument, "path: it has a ticket already: leave out "+TicketParameter)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody)
+	if err != nil {
+		return "", "", connect.NewError(connect.CodeInvalidArgument, "path: it is malformed")
+	}
+	b, _, _ := r.find(req)
+	if b == nil || !b.opensEvents() {
+		return "", "", connect.NewError(connect.CodeInvalidArgument, "path: a GET of it opens no stream of Server-Sent Events")
+	}
+	return b.method.Spec.Procedure, target(u), nil
+}
+
+// opensEvents reports whether a GET of the rule's path opens a stream of Server-Sent Events.
+func (b *binding) opensEvents() bool {
+	return b.verb == http.MethodGet && b.method.Spec.StreamType == connect.StreamTypeServer && !b.rawAnswers
+}
+
+// ticketed takes the ticket out of a request for the rule.
+func (b *binding) ticketed(req *http.Request) (*http.Request, *Ticket, error) {
+	req, ticket, err := withoutTicket(req)
+	if ticket != nil && !b.opensEvents() {
+		err = errNoTicket
+	}
+	return req, ticket, err
+}

@@ -1,0 +1,65 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/headgate/headgate/chassis"
+)
+
+// HSTS is the policy that browsers call the gateway's host by TLS alone (RFC 6797).
+type HSTS struct {
+	// MaxAge is how long a browser applies the policy after an answer. 0: there is no policy.
+	MaxAge time.Duration `yaml:"max_age"`
+	// IncludeSubdomains extends the policy to all subdomains of the host, those of other services
+	// too.
+	IncludeSubdomains bool `yaml:"include_subdomains"`
+	// Preload consents to the host's inclusion in browsers' own lists, from which it is hard to
+	// remove. It needs IncludeSubdomains and a MaxAge of a year (https://hstspreload.org).
+	Preload bool `yaml:"preload"`
+}
+
+// preloadAge is the shortest MaxAge of a preloaded host.
+const preloadAge = 365 * 24 * time.Hour
+
+// Validate returns an error for a policy that cannot be sent.
+func (h HSTS) Validate() error {
+	switch {
+	case h.MaxAge < 0, h.MaxAge > 0 && h.MaxAge < time.Second:
+		return errors.New("max_age must be 0, or a second at least")
+	case h.Preload && (!h.IncludeSubdomains || h.MaxAge < preloadAge):
+		return errors.New("preload needs include_subdomains and a max_age of 8760h at least")
+	case h.MaxAge == 0 && h.IncludeSubdomains:
+		return errors.New("include_subdomains needs a max_age")
+	}
+	return nil
+}
+
+// header returns the value of the Strict-Transport-Security header.
+func (h HSTS) header() string {
+	value := "max-age=" + strconv.FormatInt(int64(h.MaxAge/time.Second), 10)
+	if h.IncludeSubdomains {
+		value += "; includeSubDomains"
+	}
+	if h.Preload {
+		value += "; preload"
+	}
+	return value
+}
+
+// handler sends the policy with every answer to a client that uses TLS: others ignore it (RFC 6797
+// §7.2). Without a policy it returns next.
+func (h HSTS) handler(next http.Handler) http.Handler {
+	if h.MaxAge == 0 {
+		return next
+	}
+	value := []string{h.header()}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if chassis.IsSecure(r) {
+			w.Header()["Strict-Transport-Security"] = value
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,198 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/backbone/token"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/edge"
+	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+const (
+	// ticketOpens is how long a ticket opens its stream.
+	ticketOpens = 30 * time.Second
+	// maxTicket bounds a ticket in bytes, as it is sent.
+	maxTicket = 3 << 10
+	// ticketVersion is the version of a ticket's content.
+	ticketVersion = 1
+	// ticketID is the length of a ticket's id, in random bytes.
+	ticketID = 12
+)
+
+// tickets seals and opens tickets: credentials of one stream of Server-Sent Events each, which
+// clients send as a query parameter. A ticket's content is sealed under the secret that all gateways
+// share, and bound to the canonical path and query of its stream: nothing is stored per ticket.
+type tickets struct{ sealer *token.Sealer }
+
+// newTickets returns nil without a secret.
+func newTickets(secret []byte) *tickets {
+	if len(secret) == 0 {
+		return nil
+	}
+	return &tickets{token.NewSealer(secret, "ticket")}
+}
+
+// ticket is the content of a ticket.
+type ticket struct {
+	Version   int           `json:"v"`
+	ID        []byte        `json:"id"`
+	Procedure string        `json:"proc"`
+	Open      int64         `json:"open"` // until when it opens its stream, Unix milliseconds
+	Delegate  auth.Delegate `json:"for"`
+}
+
+var ticketEncoding = base64.RawURLEncoding.Strict()
+
+// seal returns the text of a ticket for a target.
+func (t *tickets) seal(content ticket, target string) (string, error) {
+	plain, err := json.Marshal(content)
+	if err != nil {
+		return "", err
+	}
+	text := ticketEncoding.EncodeToString(t.sealer.Seal(nil, target, plain))
+	if len(text) > maxTicket {
+		return "", connect.NewError(connect.CodeFailedPrecondition, "the credential has too many narrowed rights for the method: use one with fewer")
+	}
+	return text, nil
+}
+
+// open returns the content of a ticket for a target.
+func (t *tickets) open(text, target string) (content ticket, err error) {
+	if len(text) > maxTicket {
+		return content, auth.ErrBadTicket
+	}
+	sealed, err := ticketEncoding.DecodeString(text)
+	if err != nil {
+		return content, auth.ErrBadTicket
+	}
+	plain, err := t.sealer.Open(target, sealed)
+	if err != nil {
+		return content, auth.ErrBadTicket
+	}
+	if err := json.Unmarshal(plain, &content); err != nil || content.Version != ticketVersion || len(content.ID) != ticketID {
+		return content, auth.ErrBadTicket
+	}
+	return content, nil
+}
+
+// prove returns the proof that an event with the id was sent on a stream of the ticket.
+func (t *tickets) prove(id []byte, event string) string {
+	return ticketEncoding.EncodeToString(t.sealer.Seal(nil, "event:"+string(id)+event, nil))
+}
+
+// redeem returns the principal of a ticket, and the context of its tenant. A ticket opens its stream
+// within [ticketOpens]; later it needs the id of an event that a stream of the ticket has sent, which
+// no URL has.
+func (g *Gateway) redeem(ctx context.Context, call *Call, sent *edge.Ticket) (context.Context, *auth.Principal, error) {
+	switch {
+	case g.tickets == nil, strings.ContainsAny(sent.Text, "\r\n"):
+		return ctx, nil, auth.ErrBadTicket
+	case len(call.Info.RequestHeader().Values(headerAuthorization)) > 0:
+		return ctx, nil, auth.ErrTwoWays
+	}
+	content, err := g.tickets.open(sent.Text, sent.Target)
+	if err != nil {
+		return ctx, nil, err
+	}
+	if content.Procedure != call.Method.Spec.Procedure {
+		return ctx, nil, auth.ErrBadTicket
+	}
+	event, proof, resumes := edge.SplitEventID(sent.LastEventID)
+	resumes = resumes && proof == g.tickets.prove(content.ID, event)
+	switch {
+	case resumes:
+		sent.Resume = event
+	case sent.LastEventID != "":
+		return ctx, nil, auth.ErrBadTicket
+	case call.end.Started.UnixMilli() > content.Open:
+		return ctx, nil, auth.ErrLateTicket
+	}
+	principal, err := g.verifier.Restore(content.Delegate, call.end.Started)
+	if err != nil {
+		return ctx, nil, err
+	}
+	call.ticket = string(content.ID)
+	sent.Prove = func(event string) string { return g.tickets.prove(content.ID, event) }
+	if len(principal.Tenants) == 1 { // as if a header named it
+		rc := *contextkit.In(ctx)
+		if !rc.TenantID.IsZero() && rc.TenantID != principal.Tenants[0] {
+			return ctx, nil, auth.ErrBadTicket
+		}
+		rc.TenantID, rc.Platform = principal.Tenants[0], false
+		ctx = contextkit.NewContext(ctx, rc)
+	}
+	return ctx, principal, nil
+}
+
+// errSuperseded ends a stream when its ticket opens another one at the same gateway.
+var errSuperseded = errors.New("the ticket has opened the stream again")
+
+// CreateTicket implements SessionService.
+func (s session) CreateTicket(ctx context.Context, req *gatewayv1.CreateTicketRequest) (*gatewayv1.CreateTicketResponse, error) {
+	if s.tickets == nil {
+		return nil, connect.NewError(connect.CodeUnimplemented, "the gateway has no secret for tickets")
+	}
+	procedure, target, err := s.rest.Load().EventStream(ctx, req.GetPath())
+	if err != nil {
+		return nil, err
+	}
+	method, ok := s.table.Load().Method(procedure)
+	if !ok || method.Anonymous {
+		return nil, connect.NewError(connect.CodeInvalidArgument, "path: the stream is open to all, and needs no ticket")
+	}
+	call := callOf(ctx)
+	tenant := contextkit.In(ctx).TenantID
+	if req.GetTenantId() != "" {
+		if tenant, err = contextkit.ParseTenantID(req.GetTenantId()); err != nil {
+			return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
+		}
+	}
+	switch principal := call.Principal; {
+	case !principal.Holds(method.Right):
+		return nil, call.denyAction(method.Right)
+	case !method.Tenant:
+		if tenant = (contextkit.TenantID{}); !principal.AnyTenant {
+			return nil, call.denyTenant("the stream concerns the platform, and the credential is not for all tenants")
+		}
+	default:
+		if tenant.IsZero() {
+			tenant = onlyTenant(principal)
+		}
+		if tenant.IsZero() {
+			return nil, connect.NewError(connect.CodeInvalidArgument, "tenant_id: it is missing, and the credential is not for one tenant: name the tenant of the stream")
+		}
+		if !principal.ActsFor(tenant) {
+			return nil, call.denyTenant("tenant_id: the credential is not for this tenant")
+		}
+	}
+	delegate, err := s.verifier.Delegate(call.Principal, tenant, append([]string{method.Right}, method.NodeRights...)...)
+	if err != nil {
+		return nil, call.deny(ruleCredential, unauthenticated(err))
+	}
+	opens := time.Now().Add(ticketOpens)
+	content := ticket{Version: ticketVersion, ID: make([]byte, ticketID), Procedure: procedure, Open: opens.UnixMilli(), Delegate: delegate}
+	_, _ = rand.Read(content.ID) // crypto/rand.Read never fails (Go 1.24)
+	text, err := s.tickets.seal(content, target)
+	if err != nil {
+		return nil, err
+	}
+	separator := "?"
+	if strings.Contains(target, "?") {
+		separator = "&"
+	}
+	res := &gatewayv1.CreateTicketResponse{Path: target + separator + edge.TicketParameter + "=" + text, OpenBefore: timestamppb.New(opens)}
+	if until := call.Principal.Until; !until.IsZero() {
+		res.ExpireTime = timestamppb.New(until)
+	}
+	return res, nil
+}
