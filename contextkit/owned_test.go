@@ -82,6 +82,19 @@ func TestEncodeText_ExactForms(t *testing.T) {
 	}
 }
 
+func TestClient_IsOneAddress(t *testing.T) {
+	for want, values := range map[string][]string{
+		"203.0.113.9": {"203.0.113.9"}, "2001:db8::9": {"2001:db8::9"}, "invalid IP": {"203.0.113.9", "203.0.113.9"},
+	} {
+		if got := contextkit.Client(metadata{http.Header{http.CanonicalHeaderKey(contextkit.HeaderClient): values}}); got.String() != want {
+			t.Errorf("%q is %s, want %s", values, got, want)
+		}
+	}
+	if contextkit.Client(metadata{http.Header{}}).IsValid() || contextkit.Client(metadata{http.Header{http.CanonicalHeaderKey(contextkit.HeaderClient): {"unknown"}}}).IsValid() {
+		t.Error("no address is one")
+	}
+}
+
 func TestDecodeText_LeavesWhatIsNotEncodedAsItIs(t *testing.T) {
 	for value, want := range map[string]string{"%": "%", "%4": "%4", "%zz": "%zz", "100%": "100%", "%c3%ab": "ë", "%%41": "%A"} {
 		if got := contextkit.DecodeText(value); got != want {

@@ -20,6 +20,7 @@ type devCommand struct {
 	ControlListen    string   `default:"127.0.0.1:8085" help:"Address of the control service, for debugging."`
 	RunnerListen     string   `default:"127.0.0.1:8083" help:"Address of the runner service, for debugging."`
 	Origin           []string `help:"Origin whose pages may call the gateway from a browser. Repeatable."`
+	Proxy            []string `help:"Prefix or address of a trusted proxy before the gateway, which names clients' addresses in X-Forwarded-For. Repeatable."`
 	Webhook          []string `help:"Host that webhooks of workflows may call, such as 127.0.0.1. Repeatable."`
 	APIKeys          string   `type:"existingfile" help:"File of API keys that count, as made by 'headgate apikey'."`
 	Descriptors      []string `type:"existingfile" help:"FileDescriptorSet of further services to serve. Repeatable."`

@@ -190,7 +190,7 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	var ticket *Ticket
-	if mayHaveTicket(req.URL.RawQuery) {
+	if hasTicket(req.URL.RawQuery) {
 		var err error
 		if req, ticket, err = b.ticketed(req); err != nil {
 			r.fail(w, req, nil, err)

@@ -89,16 +89,37 @@ func cutTicket(raw string) (rest, ticket string, found bool, err error) {
 
 // isTicket reports whether the name of a parameter is that of tickets, however it is escaped.
 func isTicket(name string) bool {
-	if strings.IndexByte(name, '%') < 0 {
-		return name == TicketParameter
+	at := 0
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		if c == '%' && i+2 < len(name) {
+			high, low := strings.IndexByte(hexDigits, name[i+1]|0x20), strings.IndexByte(hexDigits, name[i+2]|0x20)
+			if high < 0 || low < 0 {
+				return false
+			}
+			c = byte(high<<4 | low)
+			i += 2
+		}
+		if at == len(TicketParameter) || TicketParameter[at] != c {
+			return false
+		}
+		at++
 	}
-	decoded, err := url.QueryUnescape(name)
-	return err == nil && decoded == TicketParameter
+	return at == len(TicketParameter)
 }
 
-// mayHaveTicket reports whether a query string may have a ticket.
-func mayHaveTicket(raw string) bool {
-	return raw != "" && (strings.Contains(raw, TicketParameter) || strings.IndexByte(raw, '%') >= 0)
+const hexDigits = "0123456789abcdef"
+
+// hasTicket reports whether a query string has a ticket. It allocates nothing.
+func hasTicket(raw string) bool {
+	for raw != "" {
+		var part string
+		part, raw, _ = strings.Cut(raw, "&")
+		if name, _, _ := strings.Cut(part, "="); isTicket(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // withoutTicket returns the request without its ticket; ticket is nil if it has none.

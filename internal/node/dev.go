@@ -11,6 +11,7 @@ import (
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/chassis/proxies"
 	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/control/ui"
@@ -45,6 +46,7 @@ type DevConfig struct {
 	ControlListen    string
 	RunnerListen     string
 	Origin           []string
+	Proxy            []string
 	Webhook          []string
 	APIKeys          string
 	Descriptors      []string
@@ -304,13 +306,17 @@ func (p *platform) startGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	trusted, err := proxies.New(proxies.Config{Trusted: p.config.Proxy})
+	if err != nil {
+		return err
+	}
 	var origins []gateway.Origin
 	for _, origin := range p.config.Origin {
 		origins = append(origins, gateway.Origin{Origin: origin})
 	}
 	p.edge, err = openEdge(ctx, p.js, edgeConfig{
 		gateway: gateway.Config{
-			Listen: chassis.Config{Name: "gateway", Addr: p.config.Listen, GRPC: p.config.GRPCListen}, Admin: p.config.AdminListen,
+			Listen: chassis.Config{Name: "gateway", Addr: p.config.Listen, GRPC: p.config.GRPCListen, Proxies: trusted}, Admin: p.config.AdminListen,
 			Auth: accepted, Platform: []string{runnerSubject}, Origins: origins,
 			UI: ui.Handler(), Upstream: upstream.PoolConfig{Local: p.local},
 		},
