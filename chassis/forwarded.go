@@ -44,8 +44,8 @@ var plainRequest = &http.Request{Method: http.MethodPut, Header: http.Header{}}
 // forwarded is [clientLimit.behindProxies] for a call of the gRPC address. leave must be called
 // when the call ends.
 func (l *clientLimit) forwarded(info *connect.CallInfo) (leave func(), refused *connect.Error) {
-	from, err := netip.ParseAddrPort(info.PeerAddr)
-	if err != nil || !l.proxies.Trusts(from.Addr()) {
+	from, _ := netip.ParseAddrPort(info.PeerAddr) // the zero address, which is not trusted, if it is none
+	if !l.proxies.Trusts(from.Addr()) {
 		return func() {}, nil
 	}
 	origin := l.proxies.Origin(from.Addr(), info.RequestHeader().Values)

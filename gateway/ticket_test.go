@@ -233,7 +233,8 @@ func TestTicket_IsBoundToItsStream(t *testing.T) {
 	other, _ := e.createTicket(t, bearer, hallPath+"?utm_a=1&utm_b=2")
 	plain, _ := e.createTicket(t, bearer, hallPath)
 	_, query, _ := strings.Cut(opens, "?")
-	parameter := query[strings.Index(query, rest.TicketParameter):]
+	_, text, _ := strings.Cut(query, rest.TicketParameter)
+	parameter := rest.TicketParameter + text
 	s := e.began(t, opens, "", 1)
 	s.close()
 	<-e.ticks.done

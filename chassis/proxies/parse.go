@@ -44,7 +44,7 @@ func lastOutside(text string, separator byte) int {
 	quoted := false
 	for i := len(text) - 1; i >= 0; i-- {
 		switch {
-		case text[i] == '"' && !(quoted && escaped(text, i)):
+		case text[i] == '"' && (!quoted || !escaped(text, i)):
 			quoted = !quoted
 		case text[i] == separator && !quoted:
 			return i
