@@ -231,6 +231,18 @@ func largeMessage(tenant contextkit.TenantID, id string, size int) *nats.Msg {
 	return msg
 }
 
+// A server may take larger messages than roles read: EVENTS does not.
+func TestEvents_LargerMessagesThanRolesReadAreRefused(t *testing.T) {
+	js := backbonetest.Connect(t, backbonetest.Server(t, &server.Options{MaxPayload: 4 * backbone.MaxMessageBytes}))
+	_, err := js.Publish(t.Context(), "events.acme.wallet.w", make([]byte, backbone.MaxMessageBytes+1))
+	if reason := backbone.Refused(err); reason != backbone.RefusedTooLarge {
+		t.Errorf("%v (%v), want that it is too large", err, reason)
+	}
+	if _, err := js.Publish(t.Context(), "events.acme.wallet.w", make([]byte, backbone.MaxMessageBytes)); err != nil {
+		t.Error(err)
+	}
+}
+
 // The max_payload of a server is found too small after Append has compared sizes with it, as when
 // the connection is restored to another server.
 func TestAppend_MessageAboveMaxPayloadIsTooLarge(t *testing.T) {

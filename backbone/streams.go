@@ -126,6 +126,7 @@ func streams() []jetstream.StreamConfig {
 			Description:        "the journal: every event of every tenant",
 			AllowAtomicPublish: true, AllowDirect: true, Duplicates: dedupeWindow,
 			DenyDelete: true, DenyPurge: true, // a fact stays a fact
+			MaxMsgSize: MaxMessageBytes, // a server may take larger messages, which no role reads
 		},
 		{
 			Name: StreamAudit, Subjects: []string{"audit.*", "audit.*.*"},

@@ -47,12 +47,15 @@ func asConnectError(err error) error {
 		quota     *usage.QuotaError
 		damaged   *damagedError
 		unread    *unreadableError
+		unfolded  *unfoldableError
 	)
 	switch {
 	case errors.As(err, &known):
 		return err
 	case errors.As(err, &unread):
 		return notAnEvent(unread)
+	case errors.As(err, &unfolded):
+		return notApplicable(unfolded)
 	case errors.As(err, &damaged), errors.Is(err, backbone.ErrEndMissing):
 		return dataLoss(err, damaged)
 	case errors.As(err, &payload):

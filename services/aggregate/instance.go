@@ -3,7 +3,6 @@ package aggregate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -172,12 +171,15 @@ func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event b
 		return &damagedError{key: key, from: min(i.version+1, event.Version), to: max(event.Version-1, i.version)}
 	}
 	data, err := by.Data(ctx, event.Type, event.DataVersion, event.Data)
-	if err != nil {
-		return fmt.Errorf("%w: at sequence %d: %w", backbone.ErrMalformedEvent, event.Sequence, err)
-	}
 	before := i.version
-	if err := i.evolve(ctx, by, event, data, key.meta(event.Version, event.Time, event.ID)); err != nil {
+	if err == nil {
+		err = i.evolve(ctx, by, event, data, key.meta(event.Version, event.Time, event.ID))
+	}
+	switch {
+	case err != nil && ctx.Err() != nil:
 		return err
+	case err != nil:
+		return &unfoldableError{event: event, err: err}
 	}
 	i.beside -= event.Version - before - 1
 	return nil
