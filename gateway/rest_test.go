@@ -25,7 +25,7 @@ func TestREST_RefusalsSayWhatToDo(t *testing.T) {
 		},
 		"an unknown parameter": {
 			http.MethodGet, "/v1/query/wallets?colour=red", "", "",
-			http.StatusBadRequest, `query parameter: \"colour\" is not a field of projection.gateway.v1.QueryRequest`,
+			http.StatusBadRequest, `query parameter: colour: it is not a field of projection.gateway.v1.QueryRequest`,
 		},
 		"a parameter of another type": {
 			http.MethodGet, "/v1/query/wallets?query.page_size=many", "", "",

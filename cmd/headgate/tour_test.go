@@ -10,8 +10,9 @@ import (
 	"testing"
 )
 
-// example is a command of the README and what it prints.
+// example is a command of a page and what it prints.
 type example struct {
+	page          string
 	line          int
 	command, want string
 }
@@ -39,7 +40,7 @@ func examples(t *testing.T, path, language string) []example {
 			inside = false
 		case !inside:
 		case strings.HasPrefix(text, "$ "):
-			list = append(list, example{line: line, command: text[2:]})
+			list = append(list, example{page: filepath.Base(path), line: line, command: text[2:]})
 		default:
 			list[len(list)-1].want += text + "\n"
 		}
@@ -102,7 +103,7 @@ func (p *platform) check(t *testing.T, list []example) {
 	for i, got := range p.shell(t, commands) {
 		want := "^" + strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(list[i].want)), "…", ".*") + "$"
 		if got = strings.TrimSpace(got); !regexp.MustCompile(want).MatchString(got) {
-			t.Errorf("README.md:%d: %s\nprints %s\n  want %s", list[i].line, list[i].command, got, strings.TrimSpace(list[i].want))
+			t.Errorf("%s:%d: %s\nprints %s\n  want %s", list[i].page, list[i].line, list[i].command, got, strings.TrimSpace(list[i].want))
 		}
 	}
 }

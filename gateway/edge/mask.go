@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/headgate/headgate/gateway/transcode"
@@ -80,7 +79,7 @@ func (m *masker) walk(desc protoreflect.MessageDescriptor, prefix string) error 
 		name, _ := token.(string)
 		f := transcode.Field(desc, name)
 		if f == nil {
-			return fmt.Errorf("unknown field %q", clip(name)) // not reached: the body has been read
+			return &fault{field: clip(name), reason: "it is not a field"} // not reached: the body has been read
 		}
 		path := prefix + string(f.Name())
 		if inner := f.Message(); inner != nil && !f.IsList() && !f.IsMap() && !transcode.IsValue(inner) {

@@ -45,7 +45,8 @@ func (p *parameter) last() step { return p.steps[len(p.steps)-1] }
 // isList reports whether the parameter may be given several times.
 func (p *parameter) isList() bool { return !p.last().ofMap && p.last().field.IsList() }
 
-// fault is what is wrong with a parameter or field of a request.
+// fault is what is wrong with a parameter or field of a request. Its words are those of
+// [transcode.SyntaxError] for a body.
 type fault struct {
 	in     string // "query parameter", "path" or ""
 	field  string
@@ -54,10 +55,14 @@ type fault struct {
 
 // Error implements error.
 func (f *fault) Error() string {
-	if f.field == "" {
-		return f.in + ": " + f.reason
+	text := f.reason
+	if f.field != "" {
+		text = f.field + ": " + text
 	}
-	return f.in + ": " + f.field + ": " + f.reason
+	if f.in != "" {
+		text = f.in + ": " + text
+	}
+	return text
 }
 
 // Places of a [fault].
@@ -83,14 +88,13 @@ func byProtoName(message protoreflect.MessageDescriptor, name string) protorefle
 // of a map is named by its key in brackets: labels[color].
 func newParameter(input protoreflect.MessageDescriptor, name string, find finder) (parameter, error) {
 	p := parameter{name: name}
-	quoted := excerpt.Text(name, excerpt.Name)
 	message := input
 	for rest := name; ; {
 		switch {
 		case message == nil:
-			return p, fmt.Errorf("%q is not a field", quoted)
+			return p, errors.New("it is not a field")
 		case len(p.steps) >= transcode.MaxDepth:
-			return p, fmt.Errorf("%q leads through more than %d messages", quoted, transcode.MaxDepth)
+			return p, fmt.Errorf("it leads through more than %d messages", transcode.MaxDepth)
 		}
 		end := strings.IndexAny(rest, ".[")
 		if end < 0 {
@@ -98,38 +102,38 @@ func newParameter(input protoreflect.MessageDescriptor, name string, find finder
 		}
 		f := find(message, rest[:end])
 		if f == nil {
-			return p, fmt.Errorf("%q is not a field of %s", quoted, message.FullName())
+			return p, fmt.Errorf("it is not a field of %s", message.FullName())
 		}
 		if transcode.Name(f) == "" {
-			return p, fmt.Errorf("%q cannot be set: the names of %s are those of other fields", quoted, f.FullName())
+			return p, fmt.Errorf("it cannot be set: the names of %s are those of other fields", f.FullName())
 		}
 		p.steps = append(p.steps, stepTo(f))
 		if rest = rest[end:]; f.IsMap() {
-			key, after, err := mapKey(rest, quoted)
+			key, after, err := mapKey(rest, clip(strings.TrimSuffix(name, rest)))
 			if err != nil {
 				return p, err
 			}
 			rest, f = after, f.MapValue()
 			p.steps = append(p.steps, step{key: key, field: f, ofMap: true})
 		} else if strings.HasPrefix(rest, "[") {
-			return p, fmt.Errorf("%q is not a field: %s is not a map", quoted, f.FullName())
+			return p, fmt.Errorf("it is not a field: %s is not a map", f.FullName())
 		}
 		if rest == "" {
 			break
 		}
 		if f.IsList() {
-			return p, fmt.Errorf("%q leads through a list", quoted)
+			return p, errors.New("it leads through a list")
 		}
 		if message = f.Message(); message != nil && transcode.IsValue(message) {
-			return p, fmt.Errorf("%q leads into a %s, which is one value", quoted, message.FullName())
+			return p, fmt.Errorf("it leads into a %s, which is one value", message.FullName())
 		}
 		rest = rest[1:]
 	}
 	if f := p.last().field; f.Message() != nil && !transcode.IsValue(f.Message()) {
 		if f.IsList() {
-			return p, fmt.Errorf("%q is a list of messages: send it in a body", quoted)
+			return p, errors.New("it is a list of messages: send it in a body")
 		}
-		return p, fmt.Errorf("%q is a message: send its fields, such as %s", quoted, exampleOf(quoted, f.Message()))
+		return p, fmt.Errorf("it is a message: send its fields, such as %s", exampleOf(clip(name), f.Message()))
 	}
 	if f := p.last().field; len(p.steps) == 1 && f.Kind() == protoreflect.StringKind && !f.IsList() {
 		p.text = f.Number()
@@ -149,14 +153,14 @@ func exampleOf(name string, message protoreflect.MessageDescriptor) string {
 // ends at the first closing bracket that a dot or nothing follows.
 func mapKey(text, name string) (key, rest string, err error) {
 	if !strings.HasPrefix(text, "[") {
-		return "", "", fmt.Errorf("%q is a map: name an entry of it, such as %s[key]", name, name)
+		return "", "", fmt.Errorf("it is a map: name an entry of it, such as %s[key]", name)
 	}
 	for end := 1; end < len(text); end++ {
 		if text[end] == ']' && (end == len(text)-1 || text[end+1] == '.') {
 			return text[1:end], text[end+1:], nil
 		}
 	}
-	return "", "", fmt.Errorf("%q has a [ that is not closed", name)
+	return "", "", errors.New("it has a [ that is not closed")
 }
 
 // appendWire adds the field with its value to a message.

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -61,7 +62,7 @@ func (q Query) next(raw string) (name, value, rest string, more bool, err error)
 		case err != nil:
 			return "", "", "", false, &fault{in: "query", reason: "the query string is malformed: percent-encode its names and values, and separate them by &"}
 		case !utf8.ValidString(name):
-			return "", "", "", false, &fault{in: inQuery, reason: fmt.Sprintf("%+q is not a field: the name is not valid UTF-8", clip(name))}
+			return "", "", "", false, &fault{in: inQuery, field: fmt.Sprintf("%+q", clip(name)), reason: "it is not a field: the name is not valid UTF-8"}
 		case !utf8.ValidString(value):
 			return "", "", "", false, &fault{in: inQuery, field: clip(name), reason: "the text is not valid UTF-8"}
 		}
@@ -71,7 +72,12 @@ func (q Query) next(raw string) (name, value, rest string, more bool, err error)
 }
 
 // clip returns a name as errors have it.
-func clip(name string) string { return excerpt.Text(name, excerpt.Name) }
+func clip(name string) string {
+	if name == "" {
+		return `""`
+	}
+	return excerpt.Text(name, excerpt.Name)
+}
 
 // fields are the fields of a message that parameters set, as a tree: what is set twice, in
 // the path and the query too, is found when it is added, and the JSON of the whole is read
@@ -248,7 +254,7 @@ func (s *stream) appendQuery(wire []byte) (_ []byte, masked bool, err error) {
 	for ; more; name, value, rest, more, err = s.query.next(rest) {
 		p, wrong := newParameter(b.method.Input.Descriptor(), name, transcode.Field)
 		if wrong != nil {
-			return nil, false, &fault{in: inQuery, reason: wrong.Error()}
+			return nil, false, &fault{inQuery, clip(name), wrong.Error()}
 		}
 		text, wrong := p.json(inQuery, value)
 		if wrong != nil {
@@ -263,7 +269,7 @@ func (s *stream) appendQuery(wire []byte) (_ []byte, masked bool, err error) {
 		return nil, false, err
 	}
 	if first, second := all.conflict(); first != nil && (first.source != sourceBody || s.hasBody) {
-		return nil, false, &fault{inQuery, clip(second.source), fmt.Sprintf("it cannot be set together with %s, which is in the same oneof", first.step.key)}
+		return nil, false, &fault{inQuery, clip(second.source), "it cannot be set together with another field of its oneof: " + first.step.key}
 	}
 	out, err := b.method.Input.AppendWire(wire, all.appendJSON(nil))
 	if err != nil {
@@ -292,11 +298,15 @@ func (s *stream) culprit(all error) error {
 	for rest := s.request.URL.RawQuery; ; {
 		name, value, after, more, err := s.query.next(rest)
 		if err != nil || !more {
-			return &fault{in: inQuery, reason: reasonOf(all)}
+			wrong := &fault{in: inQuery, reason: reasonOf(all)}
+			if syntax, ok := errors.AsType[*transcode.SyntaxError](all); ok {
+				wrong.field = syntax.Field
+			}
+			return wrong
 		}
 		p, err := newParameter(b.method.Input.Descriptor(), name, transcode.Field)
 		if err != nil {
-			return &fault{in: inQuery, reason: err.Error()}
+			return &fault{inQuery, clip(name), err.Error()}
 		}
 		if _, err := p.appendWire(nil, b.method.Input, inQuery, value); err != nil {
 			return err

@@ -278,7 +278,7 @@ func overlap(desc protoreflect.MessageDescriptor, body, path []byte, except prot
 			case n == number && !bytes.Equal(other, value):
 				return string(f.Name()), setByBody
 			case n != number && g != nil && oneof != nil && g.ContainingOneof() == oneof:
-				return string(f.Name()), fmt.Sprintf("it cannot be set together with %s of the body, which is in the same oneof", g.Name())
+				return string(f.Name()), fmt.Sprintf("it cannot be set together with another field of its oneof: %s of the body", g.Name())
 			}
 		}
 	}

@@ -149,7 +149,7 @@ func newBinding(method *policy.Method, rule *annotations.HttpRule) (*binding, er
 	for _, v := range b.template.variables {
 		p, err := newParameter(input, v.field, byProtoName)
 		if err != nil {
-			return nil, fmt.Errorf("path %q: %w", b.route, err)
+			return nil, fmt.Errorf("path %q: %s: %w", b.route, v.field, err)
 		}
 		b.parameters = append(b.parameters, p)
 	}

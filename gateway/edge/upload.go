@@ -70,6 +70,12 @@ func (s *stream) nextMessage() ([]byte, error) {
 		}
 	}
 	wire, err := s.nextBody()
+	if errors.Is(err, io.EOF) && s.requests.count == 0 {
+		// No message has what the path and the query set, which must be right all the same.
+		if _, wrong := s.complete(nil); wrong != nil {
+			return nil, wrong
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,6 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/policy"
-	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -36,22 +35,21 @@ var verbs = map[string]string{
 
 // Document returns the document of a method table, as JSON.
 func Document(title, version string, table *policy.Table) ([]byte, error) {
-	b := &builder{schemas: object{}, comments: newComments()}
-	paths := object{}
+	b := &builder{paths: object{}, shapes: map[string][]string{}, schemas: object{}, comments: newComments()}
 	for _, method := range table.Methods() {
-		for _, rule := range method.Rules {
-			verb, path := edge.Pattern(rule)
+		for i, rule := range method.Rules {
+			verb, route := edge.Pattern(rule)
 			if verb == "" {
 				return nil, fmt.Errorf("openapi: %s: an HTTP rule without a path", method.Spec.Procedure)
 			}
 			if name, ok := verbs[verb]; ok {
-				text, parameters := b.path(method.Spec.Schema.(protoreflect.MethodDescriptor).Input(), path)
-				b.add(paths, text, name, b.operation(method, rule, text, parameters))
+				path, parameters := b.path(method.Input.Descriptor(), route)
+				b.add(path, name, strings.Contains(route, "**"), b.operation(method, rule, suffixOf(i), parameters))
 			}
 		}
 		// Every unary method is also Connect's JSON over POST.
 		if method.Spec.StreamType == connect.StreamTypeUnary {
-			b.add(paths, method.Spec.Procedure, "post", b.operation(method, &annotations.HttpRule{Body: "*"}, "", nil))
+			b.add(method.Spec.Procedure, "post", false, b.operation(method, &annotations.HttpRule{Body: "*"}, "_rpc", nil))
 		}
 	}
 	b.schemas["connect.Error"] = errorSchema()
@@ -59,119 +57,58 @@ func Document(title, version string, table *policy.Table) ([]byte, error) {
 		"openapi": "3.1.0",
 		"info":    object{"title": title, "version": version, "description": "Errors are JSON (connect.Error) with an HTTP status."},
 		"servers": []any{object{"url": "/"}},
-		"paths":   paths,
+		"paths":   b.paths,
 		"components": object{
 			"schemas":         b.schemas,
+			"responses":       object{"Error": errorResponse()},
 			"securitySchemes": object{"bearer": object{"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
 		},
 	})
 }
 
-// builder collects the schemas that operations refer to.
+// builder collects the paths, and the schemas that operations refer to.
 type builder struct {
+	paths    object
+	shapes   map[string][]string // parameters of each path, by the path without their names
 	schemas  object
 	comments *comments
 }
 
-func (b *builder) add(paths object, path, verb string, operation object) {
-	item, ok := paths[path].(object)
+// add adds an operation. Two templates that differ in how many segments a variable has are one
+// path of OpenAPI: it describes the one without ** (open), which requests of that form reach.
+func (b *builder) add(path, verb string, open bool, operation object) {
+	item, ok := b.paths[path].(object)
 	if !ok {
 		item = object{}
-		paths[path] = item
+		b.paths[path] = item
 	}
-	item[verb] = operation
+	if _, taken := item[verb]; !taken || !open {
+		item[verb] = operation
+	}
 }
 
-// path writes a path of google.api.http as OpenAPI does, where a parameter has no slashes: a
-// variable of several segments becomes a parameter for each of them that is not fixed.
-func (b *builder) path(input protoreflect.MessageDescriptor, path string) (string, []any) {
-	var out strings.Builder
-	var parameters []any
-	taken := map[string]bool{}
-	parameter := func(name, description string, schema object) {
-		for n, base := 2, name; taken[name]; n++ {
-			name = fmt.Sprintf("%s_%d", base, n)
-		}
-		taken[name] = true
-		out.WriteString("{" + name + "}")
-		p := object{"name": name, "in": "path", "required": true, "schema": schema}
-		if description != "" {
-			p["description"] = description
-		}
-		parameters = append(parameters, p)
+// suffixOf returns what makes the id of an operation of a method's further HTTP rules unique. The
+// id of the first rule's is the method's name, which stays if rules are added.
+func suffixOf(rule int) string {
+	if rule == 0 {
+		return ""
 	}
-	before := "segment"
-	pattern := func(field, text string) {
-		for i, segment := range strings.Split(text, "/") {
-			if i > 0 {
-				out.WriteByte('/')
-			}
-			switch {
-			case segment == "*" && field == "":
-				parameter(before, "Any text.", object{"type": "string", "minLength": 1})
-			case segment == "*":
-				parameter(before, "The part of "+field+" after "+before+".", object{"type": "string", "minLength": 1})
-			case segment == "**":
-				name := field
-				if name == "" {
-					name = "rest"
-				}
-				parameter(name, "The rest of the path: its slashes are not escaped.", object{"type": "string"})
-			default:
-				if segment != "" {
-					before = segment
-				}
-				out.WriteString(segment)
-			}
-		}
-	}
-	for rest := path; rest != ""; {
-		start := strings.IndexByte(rest, '{')
-		if start < 0 {
-			fixed, verb, isVerb := strings.Cut(rest, ":")
-			pattern("", fixed)
-			if isVerb {
-				out.WriteString(":" + verb)
-			}
-			break
-		}
-		pattern("", rest[:start])
-		variable, after, _ := strings.Cut(rest[start+1:], "}")
-		rest = after
-		field, text, given := strings.Cut(variable, "=")
-		if given && text != "*" {
-			pattern(field, text)
-			continue
-		}
-		schema, description := object{"type": "string", "minLength": 1}, ""
-		if f := find(input, field); f != nil {
-			schema, description = b.field(f), b.comments.of(f)
-		}
-		parameter(field, description, schema)
-	}
-	return out.String(), parameters
+	return fmt.Sprintf("_%d", rule+1)
 }
 
-func (b *builder) operation(method *policy.Method, rule *annotations.HttpRule, path string, parameters []any) object {
+func (b *builder) operation(method *policy.Method, rule *annotations.HttpRule, suffix string, parameters []any) object {
 	desc := method.Spec.Schema.(protoreflect.MethodDescriptor)
-	input := desc.Input()
-	suffix := "_rpc"
-	if path != "" {
-		verb, route := edge.Pattern(rule)
-		suffix = "_" + strings.ToLower(verb) + strings.Map(wordOnly, path)
-		if rule.GetBody() != "*" {
-			parameters = append(parameters, b.query("", "", input, variablesOf(route), rule.GetBody(), nil)...)
-		}
+	_, route := edge.Pattern(rule)
+	if route != "" && rule.GetBody() != "*" {
+		parameters = append(parameters, b.query("", "", desc.Input(), variablesOf(route), rule.GetBody(), nil)...)
 	}
+	parameters = append(parameters, headers(method, rule)...)
 	summary, description := b.comments.summary(desc)
 	operation := object{
-		"operationId": strings.ReplaceAll(string(desc.FullName()), ".", "_") + suffix,
-		"tags":        []string{string(desc.Parent().FullName())},
-		"summary":     summary,
-		"responses": object{
-			"200":     b.answer(method, rule),
-			"default": object{"description": "Why there is no answer.", "content": content(object{"$ref": "#/components/schemas/connect.Error"})},
-		},
+		"operationId":        strings.ReplaceAll(string(desc.FullName()), ".", "_") + suffix,
+		"tags":               []string{string(desc.Parent().FullName())},
+		"summary":            summary,
+		"responses":          b.responses(method, rule),
 		"x-headgate-right":   method.Right,
 		"x-headgate-timeout": method.Timeout.String(),
 		"security":           []any{},
@@ -191,6 +128,25 @@ func (b *builder) operation(method *policy.Method, rule *annotations.HttpRule, p
 	return operation
 }
 
+// responses describes what a call is answered. One response describes all errors: generators
+// make one type of it.
+func (b *builder) responses(method *policy.Method, rule *annotations.HttpRule) object {
+	answer := b.answer(method, rule)
+	responses := object{"200": answer, "default": object{"$ref": "#/components/responses/Error"}}
+	if isTagged(method, rule) {
+		tag := object{"description": "The entity tag of the answer.", "schema": object{"type": "string"}}
+		answer["headers"] = object{"Etag": tag}
+		responses["304"] = object{"description": "The client has the answer: If-None-Match has its entity tag.", "headers": object{"Etag": tag}}
+	}
+	return responses
+}
+
+// isTagged reports whether the answer has an entity tag.
+func isTagged(method *policy.Method, rule *annotations.HttpRule) bool {
+	_, isGET := rule.GetPattern().(*annotations.HttpRule_Get)
+	return isGET && method.ETag != nil
+}
+
 // body describes a request's body; nil: it has none.
 func (b *builder) body(method *policy.Method, rule *annotations.HttpRule) object {
 	if rule.GetBody() == "" {
@@ -205,11 +161,11 @@ func (b *builder) body(method *policy.Method, rule *annotations.HttpRule) object
 		input = field.Message()
 	}
 	switch {
-	case input != nil && input.FullName() == "google.api.HttpBody":
+	case rule.GetPattern() != nil && input != nil && input.FullName() == "google.api.HttpBody":
 		return object{"content": object{"*/*": object{"schema": binary()}}}
 	case method.Spec.StreamType&connect.StreamTypeClient != 0:
-		return object{"description": "JSON values, one per line, each of the schema x-headgate-item.", "content": object{
-			"application/x-ndjson": object{"schema": object{"type": "string", "format": "binary", "x-headgate-item": schema}},
+		return object{"description": "JSON values, one per line, each of the schema of the content.", "content": object{
+			"application/x-ndjson": object{"schema": sequence(schema)},
 		}}
 	}
 	return object{"content": object{media: object{"schema": schema}}}
@@ -229,11 +185,10 @@ func (b *builder) answer(method *policy.Method, rule *annotations.HttpRule) obje
 	case isREST && output != nil && output.FullName() == "google.api.HttpBody":
 		return object{"description": "The body that the service has made.", "content": object{"*/*": object{"schema": binary()}}}
 	case method.Spec.StreamType&connect.StreamTypeServer != 0:
-		item := object{"schema": object{"type": "string", "format": "binary", "x-headgate-item": schema}}
 		return object{
-			"description": "A stream of values of the schema x-headgate-item: JSON, one per line, with blank lines as keep-alives, or Server-Sent Events. " +
+			"description": "A stream of values: JSON, one per line, with blank lines as keep-alives, or Server-Sent Events with JSON as data (Accept: text/event-stream). " +
 				"A stream that fails ends with {\"error\": …} (connect.Error), or the event \"error\" with it.",
-			"content": object{"application/x-ndjson": item, "text/event-stream": item},
+			"content": object{"application/x-ndjson": object{"schema": sequence(schema)}, "text/event-stream": object{"schema": schema}},
 		}
 	}
 	return object{"description": "The answer.", "content": content(schema)}
@@ -241,89 +196,12 @@ func (b *builder) answer(method *policy.Method, rule *annotations.HttpRule) obje
 
 func binary() object { return object{"type": "string", "format": "binary"} }
 
-func wordOnly(r rune) rune {
-	if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
-		return r
-	}
-	return '_'
+// sequence describes a text of JSON values, each of a schema (JSON Schema Validation §8.5).
+func sequence(item object) object {
+	return object{"type": "string", "format": "binary", "contentMediaType": "application/json", "contentSchema": item}
 }
 
 func content(schema object) object { return object{"application/json": object{"schema": schema}} }
-
-// variablesOf returns the fields in a path of google.api.http.
-func variablesOf(path string) map[string]bool {
-	out := map[string]bool{}
-	for rest := path; ; {
-		_, after, ok := strings.Cut(rest, "{")
-		if !ok {
-			return out
-		}
-		variable, after, _ := strings.Cut(after, "}")
-		field, _, _ := strings.Cut(variable, "=")
-		out[field], rest = true, after
-	}
-}
-
-// maxQueryDepth bounds the nesting of query parameters.
-const maxQueryDepth = 4
-
-// query lists the parameters that a message's fields make, but for those in the path and in
-// the body. prefix and names are the path to the message, in proto names and in the names of
-// query parameters.
-func (b *builder) query(prefix, names string, message protoreflect.MessageDescriptor, inPath map[string]bool, body string, above []protoreflect.FullName) []any {
-	if len(above) == maxQueryDepth {
-		return nil
-	}
-	var list []any
-	fields := message.Fields()
-	for i := range fields.Len() {
-		field := fields.Get(i)
-		path, name := prefix+string(field.Name()), transcode.Name(field)
-		value := field
-		if field.IsMap() {
-			value = field.MapValue()
-		}
-		isMessage := value.Message() != nil && !transcode.IsValue(value.Message())
-		parameter := object{"name": names + name, "in": "query"}
-		if text := b.comments.of(field); text != "" {
-			parameter["description"] = text
-		}
-		switch {
-		case name == "": // its names lead to other fields
-		case inPath[path], prefix == "" && string(field.Name()) == body:
-		case isMessage && !field.IsList() && !field.IsMap():
-			list = append(list, b.query(path+".", names+name+".", field.Message(), inPath, body, append(above, message.FullName()))...)
-		case isMessage, field.IsMap() && value.Message() != nil && transcode.IsJSON(value.Message()): // sent in a body
-		case field.IsMap():
-			parameter["style"], parameter["explode"], parameter["schema"] = "deepObject", true, b.field(field)
-			list = append(list, parameter)
-		case value.Message() != nil && transcode.IsJSON(value.Message()):
-			if field.IsList() { // each of its values is JSON, which OpenAPI cannot say
-				continue
-			}
-			parameter["content"] = content(b.field(field))
-			list = append(list, parameter)
-		default:
-			parameter["schema"] = b.field(field)
-			list = append(list, parameter)
-		}
-	}
-	return list
-}
-
-func find(message protoreflect.MessageDescriptor, path string) protoreflect.FieldDescriptor {
-	var field protoreflect.FieldDescriptor
-	for part := range strings.SplitSeq(path, ".") {
-		if message == nil {
-			return nil
-		}
-		if field = message.Fields().ByName(protoreflect.Name(part)); field == nil {
-			return nil
-		}
-		message = field.Message()
-	}
-	return field
-}
 
 // Handler serves the document of a method table to every caller. It makes the document at the first
 // request, since that takes ten megabytes for a moment, and most gateways are never asked. The

@@ -25,8 +25,7 @@ func (b *builder) ref(message protoreflect.MessageDescriptor) object {
 		fields := message.Fields()
 		for i := range fields.Len() {
 			property := b.field(fields.Get(i))
-			// What stands beside a reference is ignored by some tools.
-			if text := b.comments.of(fields.Get(i)); text != "" && property["$ref"] == nil {
+			if text := b.comments.of(fields.Get(i)); text != "" {
 				property["description"] = text
 			}
 			properties[fields.Get(i).JSONName()] = property
@@ -81,7 +80,7 @@ func (b *builder) single(field protoreflect.FieldDescriptor, rules *validate.Fie
 	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
 		return object{"type": "integer", "format": "int64", "minimum": 0, "maximum": math.MaxUint32}
 	case protoreflect.EnumKind:
-		return enumSchema(field.Enum())
+		return b.enum(field.Enum())
 	case protoreflect.MessageKind, protoreflect.GroupKind:
 		return b.ref(field.Message())
 	default:
@@ -105,15 +104,24 @@ func set[T any](schema object, keyword string, rule *T) {
 	}
 }
 
-func enumSchema(enum protoreflect.EnumDescriptor) object {
-	if enum.FullName() == "google.protobuf.NullValue" {
+// enum refers to an enumeration's schema and adds it if it is new.
+func (b *builder) enum(enum protoreflect.EnumDescriptor) object {
+	name := string(enum.FullName())
+	if name == "google.protobuf.NullValue" {
 		return object{"description": "null"}
 	}
-	names := make([]string, enum.Values().Len())
-	for i := range names {
-		names[i] = string(enum.Values().Get(i).Name())
+	if _, known := b.schemas[name]; !known {
+		names := make([]string, enum.Values().Len())
+		for i := range names {
+			names[i] = string(enum.Values().Get(i).Name())
+		}
+		schema := object{"type": "string", "enum": names}
+		if text := b.comments.of(enum); text != "" {
+			schema["description"] = text
+		}
+		b.schemas[name] = schema
 	}
-	return object{"type": "string", "enum": names}
+	return object{"$ref": "#/components/schemas/" + name}
 }
 
 // wellKnown describes the types whose JSON is special; nil for others.
@@ -181,5 +189,15 @@ func errorSchema() object {
 				},
 			}},
 		},
+	}
+}
+
+// errorResponse describes the answer of a call that fails.
+func errorResponse() object {
+	retry := object{"description": "Seconds after which the call may be sent again, with 429 and 503.", "schema": object{"type": "integer"}}
+	return object{
+		"description": "Why there is no answer.",
+		"headers":     object{"Retry-After": retry},
+		"content":     content(object{"$ref": "#/components/schemas/connect.Error"}),
 	}
 }

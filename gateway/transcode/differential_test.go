@@ -278,11 +278,11 @@ func TestARequestIsRefusedWithThePlaceAndTheReason(t *testing.T) {
 	program := transcode.NewCompiler(nil).Compile((&aggregatev1.SubmitRequest{}).ProtoReflect().Descriptor())
 	cases := []struct{ name, text, want string }{
 		{"cut off", `{"command": "open"`, `JSON line 1 column 19: unexpected end of the text, expected "," or "}"`},
-		{"unknown field", "{\n  \"comand\": 1}", `JSON line 2 column 3: unknown field "comand" of aggregate.gateway.v1.SubmitRequest`},
+		{"unknown field", "{\n  \"comand\": 1}", `JSON line 2 column 3: comand: it is not a field of aggregate.gateway.v1.SubmitRequest`},
 		{"wrong type", `{"command": 1}`, `JSON line 1 column 13: command: 1 is not a string`},
 		{"wrong number", `{"expectedVersion": "one"}`, `JSON line 1 column 21: expectedVersion: "one" is not a 64-bit integer`},
 		{"payload that is a list", `{"payload": []}`, `JSON line 1 column 13: payload: [] is not an object`},
-		{"twice", `{"command": "a", "command": "b"}`, `JSON line 1 column 18: field "command" is given more than once`},
+		{"twice", `{"command": "a", "command": "b"}`, `JSON line 1 column 18: command: it is given more than once`},
 		{"too deep", `{"payload":` + strings.Repeat(`{"a":`, 120) + `1` + strings.Repeat(`}`, 121), "nested deeper than 100"},
 		{"not JSON", `hello`, `JSON line 1 column 1: unexpected 'h', expected "{"`},
 		{"nothing", ``, `JSON line 1 column 1: unexpected end of the text, expected "{"`},

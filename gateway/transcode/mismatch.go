@@ -46,6 +46,14 @@ func within(err error, name string) error {
 	return err
 }
 
+// memberName returns the name of a member that is no field, as errors have it.
+func memberName(name []byte) string {
+	if len(name) == 0 {
+		return `""`
+	}
+	return excerpt.Text(string(name), excerpt.Name)
+}
+
 // keyBefore returns the place of a map's entry, whose key stands at a place in the text.
 func keyBefore(src []byte, at, end int) string {
 	var key string
