@@ -39,6 +39,16 @@ func Receiving(ctx context.Context, meter Meter) {
 // errSlow refuses a request that arrives too slowly.
 var errSlow = connect.NewError(connect.CodeDeadlineExceeded, "the request did not arrive in time")
 
+// Late returns the error of the call in ctx if its request was cut off because it arrived too slowly,
+// and nil otherwise. Over HTTP/1.1 net/http cancels the call's context before the read that was cut
+// off returns.
+func Late(ctx context.Context) error {
+	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok && a.slow.Load() {
+		return errSlow
+	}
+	return nil
+}
+
 // arrivalBounds bound how slowly a request may arrive: within timeout, and after grace at an
 // average of rate bytes per second. In a stream of requests the bounds apply to each message,
 // from its first byte on.

@@ -289,6 +289,9 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	if ended := call.ended(ctx); ended != nil {
 		return ended
 	}
+	if late := chassis.Late(ctx); late != nil {
+		return late
+	}
 	return reauthor(ctx, err)
 }
 

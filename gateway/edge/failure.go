@@ -84,6 +84,8 @@ func (r *REST) fail(w http.ResponseWriter, req *http.Request, s *stream, err err
 			if refused.header != "" && status == refused.status {
 				w.Header().Set(refused.header, refused.value)
 			}
+		} else if connect.CodeOf(err) == connect.CodeDeadlineExceeded && chassis.Late(req.Context()) != nil {
+			status = http.StatusRequestTimeout
 		}
 	}
 	WriteError(w, req, err, status)
