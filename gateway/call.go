@@ -46,13 +46,12 @@ type Call struct {
 	// Forced says that the node is called whatever its breaker says.
 	Forced bool
 
-	forwards bool   // the client sent headers that go to the node; from headers on
-	platform bool   // the caller is the platform; from headers on
-	recorded bool   // in audit, as an operator's
-	chosen   bool   // the client chose a shorter time than the policy's
-	limited  bool   // a limit of its caller refused it
-	denied   rule   // the rule that denied it
-	ticket   string // the id of the ticket that it was made with; "": none
+	forwards bool // the client sent headers that go to the node; from headers on
+	platform bool // the caller is the platform; from headers on
+	recorded bool // in audit, as an operator's
+	chosen   bool // the client chose a shorter time than the policy's
+	limited  bool // a limit of its caller refused it
+	denied   rule // the rule that denied it
 
 	// What lies in the call, so that it is no object of its own.
 	request, answer frame.Frame

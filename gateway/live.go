@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/edge"
 )
 
 // liveStreams are the open streams. A stream may outlive the credential that admitted it: it
@@ -72,7 +73,10 @@ func (e *suspendedError) Error() string { return e.reason }
 func (g *Gateway) while(ctx context.Context, call *Call) (_ context.Context, release func()) {
 	ctx, end := context.WithCancelCause(ctx)
 	rc, _ := contextkit.FromContext(ctx)
-	stream := &liveStream{tenant: rc.TenantID, principal: call.Principal, ticket: call.ticket, end: end}
+	stream := &liveStream{tenant: rc.TenantID, principal: call.Principal, end: end}
+	if ticket := edge.TicketOf(call.Stream); ticket != nil {
+		stream.ticket = ticket.ID
+	}
 	leave := g.live.join(stream)
 	g.endSuspended(stream) // if that was decided between its stage and this
 	g.endWithdrawn(stream)

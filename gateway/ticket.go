@@ -121,7 +121,7 @@ func (g *Gateway) redeem(ctx context.Context, call *Call, sent *edge.Ticket) (co
 	if err != nil {
 		return ctx, nil, err
 	}
-	call.ticket = string(content.ID)
+	sent.ID = string(content.ID)
 	sent.Prove = func(event string) string { return g.tickets.prove(content.ID, event) }
 	if len(principal.Tenants) == 1 { // as if a header named it
 		rc := *contextkit.In(ctx)

@@ -14,7 +14,7 @@ import (
 const TicketParameter = "headgate_ticket"
 
 // Ticket is the ticket of a request. The request itself does not have it any more, so that it is
-// in no log, error or span. Whoever verifies it sets Resume and Prove.
+// in no log, error or span. Its verifier sets ID, Resume and Prove.
 type Ticket struct {
 	// Text is the ticket, as the client sent it.
 	Text string
@@ -22,6 +22,8 @@ type Ticket struct {
 	Target string
 	// LastEventID is the header with which a client reconnects, "" if there is none.
 	LastEventID string
+	// ID is the ticket's id.
+	ID string
 	// Resume is the id of the event that the stream continues after, "" for none.
 	Resume string
 	// Prove returns the proof that a client has received an event of the ticket's stream, which is
