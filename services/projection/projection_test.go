@@ -105,6 +105,12 @@ func start(t *testing.T, js jetstream.JetStream, open store.Opener, source model
 
 func startWith(t *testing.T, js jetstream.JetStream, open store.Opener, source model.Source, config projection.Config) *fixture {
 	t.Helper()
+	return startTimed(t, js, open, source, config, nil)
+}
+
+// startTimed is startWith with a timeline.
+func startTimed(t *testing.T, js jetstream.JetStream, open store.Opener, source model.Source, config projection.Config, timeline *backbone.Timeline) *fixture {
+	t.Helper()
 	models, err := model.Open(t.Context(), source)
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +119,7 @@ func startWith(t *testing.T, js jetstream.JetStream, open store.Opener, source m
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := projection.New(t.Context(), config, js, models, tenants, open, nil, zerolog.Nop())
+	service, err := projection.New(t.Context(), config, js, models, tenants, open, timeline, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

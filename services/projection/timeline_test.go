@@ -1,0 +1,69 @@
+package projection_test
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/projection/store"
+)
+
+// A rebuild applies events again whose timelines have a span of their views already: it adds none.
+func TestTimeline_ARebuildAddsNoSpans(t *testing.T) {
+	js := backbonetest.Start(t)
+	var spans atomic.Int32
+	var f *fixture
+	run := func(open store.Opener) {
+		t.Helper()
+		before := f
+		timeline, err := backbone.NewTimeline(js)
+		if err != nil {
+			t.Fatal(err)
+		}
+		timeline.Tell(func(_ contextkit.RequestContext, h backbone.Hop) {
+			if h.Kind == backbone.HopProjection {
+				spans.Add(1)
+			}
+		})
+		f = startTimed(t, js, open, model.Wallet, projection.Config{}, timeline)
+		if before != nil {
+			f.last, f.versions, f.sequence = before.last, before.versions, before.sequence
+		}
+	}
+	run(sqliteIn(t))
+	opened := func(wallet string) {
+		t.Helper()
+		f.append(t, "acme", wallet, "opened", `{"owner":"ada"}`)
+	}
+	has := func(rows int, total int32) {
+		t.Helper()
+		var ids []string
+		err := errors.New("not asked")
+		// Spans are recorded once the rows are there.
+		for deadline := time.After(10 * time.Second); err != nil || len(ids) != rows || spans.Load() != total; {
+			select {
+			case <-deadline:
+				t.Fatalf("%d wallets, %v, with %d spans; want %d with %d", len(ids), err, spans.Load(), rows, total)
+			case <-time.After(5 * time.Millisecond):
+			}
+			ids, err = f.query(t, &projectionv1.Query{})
+		}
+	}
+	opened("a")
+	opened("b")
+	has(2, 2)
+	opened("c")
+	has(3, 3)
+	f.stop()
+	run(sqliteIn(t)) // an empty database
+	has(3, 3)
+	opened("d")
+	has(4, 4)
+}
