@@ -137,7 +137,7 @@ func (s *starts) since(ctx context.Context, m *model.Model, added []string) (map
 			break
 		}
 	}
-	return since, nil
+	return since, nil //nolint:nilerr // a model that cannot be read ends the search
 }
 
 // starts reports whether an event may start a workflow: it came after the workflow, was decided
