@@ -7,13 +7,15 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file gateway/v1/session.proto.
  */
 export const file_gateway_v1_session: GenFile = /*@__PURE__*/
-  fileDesc("ChhnYXRld2F5L3YxL3Nlc3Npb24ucHJvdG8SCmdhdGV3YXkudjEiDwoNV2hvQW1JUmVxdWVzdCJCCg5XaG9BbUlSZXNwb25zZRIPCgdzdWJqZWN0GAEgASgJEg8KB3RlbmFudHMYAiADKAkSDgoGcmlnaHRzGAMgAygJIhQKEkxpc3RNZXRob2RzUmVxdWVzdCJAChNMaXN0TWV0aG9kc1Jlc3BvbnNlEikKB21ldGhvZHMYASADKAsyGC5nYXRld2F5LnYxLk1ldGhvZFBvbGljeSKbAQoMTWV0aG9kUG9saWN5EhEKCXByb2NlZHVyZRgBIAEoCRINCgVyaWdodBgCIAEoCRIVCg10ZW5hbnRfc2NvcGVkGAMgASgIEhAKCHVwc3RyZWFtGAQgASgJEhIKCnRpbWVvdXRfbXMYBSABKAMSDQoFYXVkaXQYBiABKAgSDAoEaHR0cBgHIAMoCRIPCgdzdHJlYW1zGAggASgIIpsBCg1EZWNpZGVSZXF1ZXN0Eh0KCXByb2NlZHVyZRgBIAEoCUIKukgHcgUQARiAAhIZCgd0ZW5hbnRzGAIgAygJQgi6SAWSAQIQQBIYCgZyaWdodHMYAyADKAlCCLpIBZIBAhBAEhoKCXRlbmFudF9pZBgEIAEoCUIHukgEcgIYQBIaCghyZXNvdXJjZRgFIAEoCUIIukgFcgMYgAIiPwoORGVjaWRlUmVzcG9uc2USDwoHYWxsb3dlZBgBIAEoCBIOCgZyZWFzb24YAiABKAkSDAoEbm9kZRgDIAEoCTLxAQoOU2Vzc2lvblNlcnZpY2USRAoGV2hvQW1JEhkuZ2F0ZXdheS52MS5XaG9BbUlSZXF1ZXN0GhouZ2F0ZXdheS52MS5XaG9BbUlSZXNwb25zZSIDkAIBElMKC0xpc3RNZXRob2RzEh4uZ2F0ZXdheS52MS5MaXN0TWV0aG9kc1JlcXVlc3QaHy5nYXRld2F5LnYxLkxpc3RNZXRob2RzUmVzcG9uc2UiA5ACARJECgZEZWNpZGUSGS5nYXRld2F5LnYxLkRlY2lkZVJlcXVlc3QaGi5nYXRld2F5LnYxLkRlY2lkZVJlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_buf_validate_validate]);
+  fileDesc("ChhnYXRld2F5L3YxL3Nlc3Npb24ucHJvdG8SCmdhdGV3YXkudjEiDwoNV2hvQW1JUmVxdWVzdCJCCg5XaG9BbUlSZXNwb25zZRIPCgdzdWJqZWN0GAEgASgJEg8KB3RlbmFudHMYAiADKAkSDgoGcmlnaHRzGAMgAygJIhQKEkxpc3RNZXRob2RzUmVxdWVzdCJAChNMaXN0TWV0aG9kc1Jlc3BvbnNlEikKB21ldGhvZHMYASADKAsyGC5nYXRld2F5LnYxLk1ldGhvZFBvbGljeSKbAQoMTWV0aG9kUG9saWN5EhEKCXByb2NlZHVyZRgBIAEoCRINCgVyaWdodBgCIAEoCRIVCg10ZW5hbnRfc2NvcGVkGAMgASgIEhAKCHVwc3RyZWFtGAQgASgJEhIKCnRpbWVvdXRfbXMYBSABKAMSDQoFYXVkaXQYBiABKAgSDAoEaHR0cBgHIAMoCRIPCgdzdHJlYW1zGAggASgIIpsBCg1EZWNpZGVSZXF1ZXN0Eh0KCXByb2NlZHVyZRgBIAEoCUIKukgHcgUQARiAAhIZCgd0ZW5hbnRzGAIgAygJQgi6SAWSAQIQQBIYCgZyaWdodHMYAyADKAlCCLpIBZIBAhBAEhoKCXRlbmFudF9pZBgEIAEoCUIHukgEcgIYQBIaCghyZXNvdXJjZRgFIAEoCUIIukgFcgMYgAIiPwoORGVjaWRlUmVzcG9uc2USDwoHYWxsb3dlZBgBIAEoCBIOCgZyZWFzb24YAiABKAkSDAoEbm9kZRgDIAEoCSJLChNDcmVhdGVUaWNrZXRSZXF1ZXN0EhgKBHBhdGgYASABKAlCCrpIB3IFEAEYgCASGgoJdGVuYW50X2lkGAIgASgJQge6SARyAhhAIoYBChRDcmVhdGVUaWNrZXRSZXNwb25zZRIMCgRwYXRoGAEgASgJEi8KC29wZW5fYmVmb3JlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAyxAIKDlNlc3Npb25TZXJ2aWNlEkQKBldob0FtSRIZLmdhdGV3YXkudjEuV2hvQW1JUmVxdWVzdBoaLmdhdGV3YXkudjEuV2hvQW1JUmVzcG9uc2UiA5ACARJTCgtMaXN0TWV0aG9kcxIeLmdhdGV3YXkudjEuTGlzdE1ldGhvZHNSZXF1ZXN0Gh8uZ2F0ZXdheS52MS5MaXN0TWV0aG9kc1Jlc3BvbnNlIgOQAgESRAoGRGVjaWRlEhkuZ2F0ZXdheS52MS5EZWNpZGVSZXF1ZXN0GhouZ2F0ZXdheS52MS5EZWNpZGVSZXNwb25zZSIDkAIBElEKDENyZWF0ZVRpY2tldBIfLmdhdGV3YXkudjEuQ3JlYXRlVGlja2V0UmVxdWVzdBogLmdhdGV3YXkudjEuQ3JlYXRlVGlja2V0UmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp]);
 
 /**
  * WhoAmIRequest asks who calls.
@@ -259,6 +261,72 @@ export const DecideResponseSchema: GenMessage<DecideResponse> = /*@__PURE__*/
   messageDesc(file_gateway_v1_session, 6);
 
 /**
+ * CreateTicketRequest names the stream.
+ *
+ * @generated from message gateway.v1.CreateTicketRequest
+ */
+export type CreateTicketRequest = Message<"gateway.v1.CreateTicketRequest"> & {
+  /**
+   * The path of a GET that opens a stream of events, with its query, such as
+   * "/v1/watch/wallets?filter=balance%20%3E%200".
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * The tenant of the stream; empty: that of the header x-tenant-id, or else the credential's if it
+   * is for one tenant.
+   *
+   * @generated from field: string tenant_id = 2;
+   */
+  tenantId: string;
+};
+
+/**
+ * Describes the message gateway.v1.CreateTicketRequest.
+ * Use `create(CreateTicketRequestSchema)` to create a new message.
+ */
+export const CreateTicketRequestSchema: GenMessage<CreateTicketRequest> = /*@__PURE__*/
+  messageDesc(file_gateway_v1_session, 7);
+
+/**
+ * CreateTicketResponse is the URL with the ticket. It is a secret: do not log or store it.
+ *
+ * @generated from message gateway.v1.CreateTicketResponse
+ */
+export type CreateTicketResponse = Message<"gateway.v1.CreateTicketResponse"> & {
+  /**
+   * The path with its query, in canonical form, and with the ticket; it is relative to the gateway's
+   * origin.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * Until when the ticket opens the stream.
+   *
+   * @generated from field: google.protobuf.Timestamp open_before = 2;
+   */
+  openBefore?: Timestamp | undefined;
+
+  /**
+   * Until when it opens the stream again: the end of the credential; absent: no end.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 3;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message gateway.v1.CreateTicketResponse.
+ * Use `create(CreateTicketResponseSchema)` to create a new message.
+ */
+export const CreateTicketResponseSchema: GenMessage<CreateTicketResponse> = /*@__PURE__*/
+  messageDesc(file_gateway_v1_session, 8);
+
+/**
  * SessionService answers every caller with a credential. Denials are audited.
  *
  * @generated from service gateway.v1.SessionService
@@ -295,6 +363,20 @@ export const SessionService: GenService<{
     methodKind: "unary";
     input: typeof DecideRequestSchema;
     output: typeof DecideResponseSchema;
+  },
+  /**
+   * CreateTicket returns the URL of a stream of Server-Sent Events with a ticket in place of an
+   * authorization header, which EventSource of browsers cannot send. The ticket is bound to the
+   * caller, the tenant, and the path with its query. It opens the stream within 30 seconds; when the
+   * stream is interrupted it opens it again, with the Last-Event-ID that EventSource sends, until the
+   * credential ends or is withdrawn. At each gateway it has one stream: a further one ends the former.
+   *
+   * @generated from rpc gateway.v1.SessionService.CreateTicket
+   */
+  createTicket: {
+    methodKind: "unary";
+    input: typeof CreateTicketRequestSchema;
+    output: typeof CreateTicketResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_gateway_v1_session, 0);
