@@ -55,6 +55,14 @@ func NewCodec(key []byte, epoch func() int64, gate *token.Gate) *Codec {
 	return &Codec{key: key, sealer: token.NewSealer(key, "position"), gate: gate, epoch: epoch}
 }
 
+// Of returns a codec for positions of one epoch, whatever the journal's epoch is: rows that were made
+// from a lost journal are still read when the journal has a new epoch.
+func (c *Codec) Of(epoch int64) *Codec {
+	of := *c
+	of.epoch = func() int64 { return epoch }
+	return &of
+}
+
 // Format returns the token of a journal sequence. Within a version, equal sequences of a
 // tenant have equal tokens.
 func (c *Codec) Format(tenant contextkit.TenantID, sequence uint64) string {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
@@ -183,4 +184,76 @@ func (f *fixture) rebuilt(t *testing.T, last map[string]uint64, versions map[str
 		res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
 		return err == nil && balancesOf(res) == want
 	})
+}
+
+// After an operator has accepted a loss, the rows of the lost journal are shown until the views are
+// rebuilt. Their sequences are those of the lost journal: a read with the position of a new command
+// does not take them for newer, and no position that they are answered with counts afterwards.
+func TestJournal_PositionsOfALossAreNotThoseOfTheRebuiltViews(t *testing.T) {
+	overBoth(t, journalPositionsOfALossAreNotThoseOfTheRebuiltViews)
+}
+
+func journalPositionsOfALossAreNotThoseOfTheRebuiltViews(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	const filled = "w0=1 w1=101 w2=201 w3=1 w4=101"
+	d, saved, open := newDisk(t), t.TempDir(), newStore(t)
+	f := start(t, backbonetest.Connect(t, d.server), open, model.Wallet)
+	f.fill(t)
+	f.wants(t, filled)
+	f.stop()
+	d.stop()
+	d.copy(t, d.dir, saved)
+	d.start(t)
+	f = start(t, backbonetest.Connect(t, d.server), open, model.Wallet)
+	for range 5 {
+		f.append(t, "acme", "lost", "opened", `{"owner":"zoe"}`)
+	}
+	f.wants(t, "lost=0 "+filled)
+	f.stop()
+	d.stop()
+	d.copy(t, saved, d.dir)
+	d.start(t)
+
+	build, origins := make(chan struct{}), map[string]bool{}
+	f = start(t, backbonetest.Connect(t, d.server), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+		s, err := open(ctx, tenant, views, origin)
+		if origins[origin] = true; len(origins) > 1 { // of the new epoch
+			return held{s, build}, err
+		}
+		return s, err
+	}, model.Wallet)
+	f.integrity(t)
+	within(t, "the damage is known", func() bool { return f.service.Integrity().Damage() != nil })
+	loss, err := backbone.AcceptLoss(contextkit.PlatformContext(t.Context()), f.js, "operator", "the volume was restored")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.positions = f.positions.Of(loss.Epoch)
+	f.append(t, "acme", "new", "opened", `{"owner":"eve"}`)
+	within(t, "the loss is accepted here", func() bool { return f.service.Integrity().Appendable() == nil })
+
+	shown, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
+	if got := balancesOf(shown); err != nil || got != "lost=0 "+filled {
+		t.Fatalf("until the views are rebuilt the rows are %s, %v; want those of the lost journal", got, err)
+	}
+	for name, position := range map[string]string{"a new command": f.position(t, "acme"), "the accepted end": f.positions.Format(backbonetest.Tenant(t, "acme"), loss.Last)} {
+		res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: position})
+		if connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Errorf("a query with the position of %s: %s, %v; want UNAVAILABLE until the views are rebuilt", name, balancesOf(res), err)
+		}
+	}
+	watcher := f.watch(t, &projectionv1.WatchRequest{})
+	watcher.until(t, "lost=0 "+filled)
+	watcher.close()
+
+	close(build)
+	f.wants(t, "new=0 "+filled) // with the new command's position
+	if _, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: shown.GetPosition()}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("a position of the rows of the lost journal: %v, want INVALID_ARGUMENT", err)
+	}
+	again := f.watch(t, &projectionv1.WatchRequest{After: watcher.position})
+	defer again.close()
+	again.until(t, "new=0 "+filled)
+	if again.resets != 1 {
+		t.Errorf("a watcher that has known the rows of the lost journal is reset %d times, want once", again.resets)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/backbone/position"
 	"github.com/headgate/headgate/backbone/tail"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
@@ -23,17 +24,18 @@ const maxResumes = 4
 // follower keeps one tenant's views up to date: it is the handler of a subscription of the
 // node's [tail.Tail]. A tenant without events and calls costs only its memory.
 type follower struct {
-	tenant contextkit.TenantID
-	tail   *tail.Tail
-	model  *model.Model
-	rows   store.Store
-	origin string           // of the rows: see [store.Opener]
-	epoch  int64            // of the journal that the rows are made from
-	whole  uint64           // the journal's end when the follower was made
-	past   uint64           // events up to it were applied before, by an earlier build of the views; only the handler's methods access it
-	added  store.Checkpoint // the last event that was added to a batch, or the checkpoint; only the handler's methods access it
-	final  bool             // target does not change any longer; only the handler's methods access it
-	log    zerolog.Logger
+	tenant    contextkit.TenantID
+	tail      *tail.Tail
+	model     *model.Model
+	rows      store.Store
+	origin    string           // of the rows: see [store.Opener]
+	epoch     int64            // of the journal that the rows are made from
+	positions *position.Codec  // of positions of that epoch
+	whole     uint64           // the journal's end when the follower was made
+	past      uint64           // events up to it were applied before, by an earlier build of the views; only the handler's methods access it
+	added     store.Checkpoint // the last event that was added to a batch, or the checkpoint; only the handler's methods access it
+	final     bool             // target does not change any longer; only the handler's methods access it
+	log       zerolog.Logger
 
 	hub     hub
 	shared  sharedRows    // between watchers

@@ -223,7 +223,7 @@ func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*f
 	checked := &checkedStore{Store: rows}
 	f := newFollower(tenant, s.tail, current, checked, origin, epoch, s.log)
 	f.timeline, f.whole, f.shared.node = s.timeline, max(s.end, s.tail.Position()), &s.filters
-	f.changes, f.skips = s.noteChange, s.skips
+	f.changes, f.skips, f.positions = s.noteChange, s.skips, s.positions.Of(epoch)
 	f.beyond = func(checkpoint uint64, err error) {
 		if errors.Is(err, tail.ErrDiverged) {
 			s.journal.Integrity().Diverged(epoch, checkpoint, "a tenant's views were made from another event at that sequence")

@@ -245,7 +245,7 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 	if err := s.answers.Hold(ctx, f.tenant, page.Used()); err != nil {
 		return nil, err
 	}
-	res.Position, res.Incomplete = s.positions.Format(f.tenant, state.Sequence), f.incomplete(view, state)
+	res.Position, res.Incomplete = f.positions.Format(f.tenant, state.Sequence), f.incomplete(view, state)
 	return res, nil
 }
 
@@ -313,7 +313,7 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	return &projectionv1.GetResponse{Row: row, Position: s.positions.Format(f.tenant, state.Sequence), Incomplete: f.incomplete(view, state)}, nil
+	return &projectionv1.GetResponse{Row: row, Position: f.positions.Format(f.tenant, state.Sequence), Incomplete: f.incomplete(view, state)}, nil
 }
 
 // ListViews implements QueryService.
@@ -326,7 +326,7 @@ func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequ
 	if !ok {
 		return nil, asConnectError(errMoved)
 	}
-	res := &projectionv1.ListViewsResponse{Position: s.positions.Format(tenant, l.shown.position()), Generations: []*projectionv1.Generation{s.generation(l.shown)}}
+	res := &projectionv1.ListViewsResponse{Position: l.shown.positions.Format(tenant, l.shown.position()), Generations: []*projectionv1.Generation{s.generation(l.shown)}}
 	res.Generations[0].Shown = true
 	if l.next != nil {
 		res.Generations = append(res.Generations, s.generation(l.next))
@@ -348,8 +348,8 @@ func (s *Service) generation(f *follower) *projectionv1.Generation {
 	out := &projectionv1.Generation{
 		Model:           f.model.Revision,
 		Failing:         f.failing() != nil,
-		AppliedPosition: s.positions.Format(f.tenant, applied),
-		TargetPosition:  s.positions.Format(f.tenant, target),
+		AppliedPosition: f.positions.Format(f.tenant, applied),
+		TargetPosition:  f.positions.Format(f.tenant, target),
 		Percent:         int32(percent(applied, target)), //nolint:gosec // at most 100
 	}
 	if !s.tokens.Sealed() { // for control nodes that cannot read encrypted positions
@@ -392,13 +392,28 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 	if minPosition == "" {
 		return f, view, 0, release, nil
 	}
-	if least, err = s.positions.Parse(tenant, minPosition); err != nil {
+	if least, _, err = s.parsePosition(f, minPosition); err != nil {
 		return nil, nil, 0, nil, asConnectError(err)
 	}
 	if err := s.reach(ctx, f, name, least); err != nil {
 		return nil, nil, 0, nil, asConnectError(err)
 	}
 	return f, view, least, release, nil
+}
+
+// parsePosition returns the sequence of a client's position, and the view that it has, if any. Error: a
+// [*buildingError] while the views are of a journal that has lost its end: their sequences are not
+// those of the position.
+func (s *Service) parsePosition(f *follower, text string) (sequence uint64, of *position.View, err error) {
+	sequence, of, err = s.positions.ParseView(f.tenant, text)
+	if err == nil && f.epoch != s.journal.Epoch() {
+		building := &buildingError{target: 1}
+		if l, ok := s.lane(f.tenant); ok && l.next != nil {
+			building.done, building.target, _ = l.next.building()
+		}
+		err = building
+	}
+	return sequence, of, err
 }
 
 // reach waits until a view's checkpoint has reached a sequence. Errors: a [*behindError] if it does

@@ -80,7 +80,7 @@ func (w *watch) begin(ctx context.Context, after string) error {
 	if after == "" {
 		return w.snapshot(ctx)
 	}
-	sequence, of, err := w.service.positions.ParseView(w.tenant, after)
+	sequence, of, err := w.service.parsePosition(w.follower, after)
 	switch {
 	case errors.Is(err, positions.ErrEpoch):
 		return w.snapshot(ctx) // the rows that the client knows may be of events that were lost
@@ -290,7 +290,7 @@ func (w *watch) send(ctx context.Context, changes []*projectionv1.Change, size i
 		if w.known && w.shared.matched != nil {
 			of.Filter = w.shared.matched.id
 		}
-		message.Position = w.service.positions.FormatView(w.tenant, position, of)
+		message.Position = w.positions.FormatView(w.tenant, position, of)
 	}
 	return w.stream.Send(message)
 }
