@@ -204,7 +204,7 @@ func (r *restoring) run(ctx context.Context) error {
 		if stream.Stream == backbone.StreamEvents {
 			consumers = r.positions
 		}
-		if err := r.upload(ctx, stream, consumers); err != nil {
+		if err := r.uploadPatiently(ctx, stream, consumers); err != nil {
 			return fmt.Errorf("backup: restore %s: %w", stream.Stream, err)
 		}
 	}

@@ -24,12 +24,28 @@ const (
 	// chunkWait bounds the wait for a chunk's acknowledgement, and finishWait that for the
 	// restored stream, which in a cluster is copied to its replicas.
 	chunkWait, finishWait = 30 * time.Second, 10 * time.Minute
+	// uploads bounds the attempts to upload a stream.
+	uploads = 3
 )
 
 // restoreAnswer is an answer of NATS's restore API.
 type restoreAnswer struct {
 	Error          *jetstream.APIError `json:"error"`
 	DeliverSubject string              `json:"deliver_subject"`
+}
+
+// uploadPatiently uploads a stream, and again if the server has given the restore up, as it does when
+// nothing arrives for five seconds, or another server leads.
+func (r *restoring) uploadPatiently(ctx context.Context, stream Stream, consumers []position) error {
+	for attempt := 1; ; attempt++ {
+		err := r.upload(ctx, stream, consumers)
+		if !errors.Is(err, nats.ErrNoResponders) || attempt == uploads {
+			return err
+		}
+		if err := r.js.DeleteStream(ctx, stream.Stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("delete what is restored of it: %w", err)
+		}
+	}
 }
 
 // upload makes a stream of a file, by NATS's restore API in its format 2 (nats-server 2.15).
