@@ -188,7 +188,7 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 						config.Auth.Keys, config.Auth.Issuer, config.Auth.Audience = signing.ring, "test", "headgate"
 					}
 				}, ticks.register, ticks.set(t))
-				denials, err := e.js.CreateConsumer(t.Context(), backbone.StreamAudit, jetstream.ConsumerConfig{})
+				denials, err := e.js.CreateConsumer(t.Context(), backbone.StreamAudit, jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -304,7 +304,7 @@ func TestAnAggregateCanBeReadAtAVersion(t *testing.T) {
 func TestAKeptAnswerCarriesTheContract(t *testing.T) {
 	js := backbonetest.Start(t)
 	client := node(t, js)
-	kept, err := js.CreateConsumer(t.Context(), "KV_"+backbone.BucketIdempotency, jetstream.ConsumerConfig{})
+	kept, err := js.CreateConsumer(t.Context(), "KV_"+backbone.BucketIdempotency, jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
