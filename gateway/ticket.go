@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -108,7 +109,7 @@ func (g *Gateway) redeem(ctx context.Context, call *Call, sent *edge.Ticket) (co
 		return ctx, nil, auth.ErrBadTicket
 	}
 	event, proof, resumes := edge.SplitEventID(sent.LastEventID)
-	resumes = resumes && proof == g.tickets.prove(content.ID, event)
+	resumes = resumes && subtle.ConstantTimeCompare([]byte(proof), []byte(g.tickets.prove(content.ID, event))) == 1
 	switch {
 	case resumes:
 		sent.Resume = event
@@ -136,6 +137,22 @@ func (g *Gateway) redeem(ctx context.Context, call *Call, sent *edge.Ticket) (co
 
 // errSuperseded ends a stream when its ticket opens another one at the same gateway.
 var errSuperseded = errors.New("the ticket has opened the stream again")
+
+// chargeTenant makes a call the tenant's, which only its handler knows. It refuses a tenant that the
+// caller does not act for, that is suspended, or whose rate is used up.
+func (g *Gateway) chargeTenant(ctx context.Context, call *Call, tenant contextkit.TenantID) error {
+	if _, err := g.stand(ctx, call, tenant); err != nil {
+		return err
+	}
+	if call.payer == payerTenant { // the credential has named it
+		return nil
+	}
+	if err := g.recharge(call); err != nil {
+		return err
+	}
+	_, err := g.limits(ctx, call)
+	return err
+}
 
 // CreateTicket implements SessionService.
 func (s session) CreateTicket(ctx context.Context, req *gatewayv1.CreateTicketRequest) (*gatewayv1.CreateTicketResponse, error) {
@@ -171,8 +188,8 @@ func (s session) CreateTicket(ctx context.Context, req *gatewayv1.CreateTicketRe
 		if tenant.IsZero() {
 			return nil, connect.NewError(connect.CodeInvalidArgument, "tenant_id: it is missing, and the credential is not for one tenant: name the tenant of the stream")
 		}
-		if !principal.ActsFor(tenant) {
-			return nil, call.denyTenant("tenant_id: the credential is not for this tenant")
+		if err := s.chargeTenant(ctx, call, tenant); err != nil {
+			return nil, err
 		}
 	}
 	delegate, err := s.verifier.Delegate(call.Principal, tenant, append([]string{method.Right}, method.NodeRights...)...)

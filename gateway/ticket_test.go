@@ -11,11 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/backbone/token"
 	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	rest "github.com/headgate/headgate/gateway/edge"
+	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/rs/zerolog"
 )
@@ -372,6 +374,54 @@ func manyRights() (rights []string) {
 		rights = append(rights, fmt.Sprintf("tick.read:rooms/%04d", i))
 	}
 	return rights
+}
+
+// TestCreateTicket_IsACallOfTheTenant: a tenant that is suspended or over its rate gets no tickets, also
+// from a credential for several tenants, which names it in the request.
+func TestCreateTicket_IsACallOfTheTenant(t *testing.T) {
+	e := startTickets(t, nil)
+	acme, globex := backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "globex")
+	both, operator := e.token(t, "acme,globex", "tick.read"), e.token(t, "*", "tick.read")
+	for name, token := range map[string]string{"one tenant": e.token(t, "acme", "tick.read"), "two tenants": both, "all tenants": operator} {
+		e.edge.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{acme: {Suspended: true, Reason: "unpaid"}})
+		if opens, got := e.createTicket(t, token, hallPath, contextkit.HeaderTenantID, "acme"); opens != "" || !strings.HasPrefix(got, "permission_denied tenant acme is suspended: unpaid") {
+			t.Errorf("%s, suspended: %q, %s", name, opens, got)
+		}
+		e.edge.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{globex: {}}) // forgets the rate that is used up
+		e.edge.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{acme: {Limits: limit.Config{Rate: 1e-6, Burst: 2}}})
+		limited := 0
+		for range 4 {
+			if _, got := e.createTicket(t, token, hallPath, contextkit.HeaderTenantID, "acme"); strings.HasPrefix(got, "resource_exhausted") {
+				limited++
+			}
+		}
+		if limited < 2 {
+			t.Errorf("%s: %d of 4 tickets are beyond the rate, want at least 2", name, limited)
+		}
+	}
+	if opens, got := e.createTicket(t, both, hallPath, contextkit.HeaderTenantID, "globex"); opens == "" {
+		t.Errorf("another tenant: %s", got)
+	}
+}
+
+// TestTicket_NoAnswerHasAReferrer: an answer to a URL with a ticket says that browsers send the URL to no
+// other site, also if the ticket is of no use there.
+func TestTicket_NoAnswerHasAReferrer(t *testing.T) {
+	e := startTickets(t, nil)
+	for _, path := range []string{hallPath + "?headgate_ticket=x", hallPath + "?headgate_ticket=x&headgate_ticket=y", "/v1/query/wallets?headgate_ticket=x"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := e.plain.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if got := res.Header.Get("Referrer-Policy"); res.StatusCode < http.StatusBadRequest || got != "no-referrer" {
+			t.Errorf("%s: %d, Referrer-Policy %q", path, res.StatusCode, got)
+		}
+	}
 }
 
 // TestTicket_IsNeverLogged: neither a ticket that is accepted nor one that is refused is in the access

@@ -191,6 +191,7 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	var ticket *Ticket
 	if hasTicket(req.URL.RawQuery) {
+		w.Header().Set("Referrer-Policy", "no-referrer")
 		var err error
 		if req, ticket, err = b.ticketed(req); err != nil {
 			r.fail(w, req, nil, err)
@@ -217,7 +218,6 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		streamed := &events{stream: &answer.stream, rest: r, writer: w, form: formOf(req, b), ticket: ticket}
 		if ticket != nil {
 			streamed.form = formEvents
-			w.Header().Set("Referrer-Policy", "no-referrer")
 		}
 		answer.onReady = streamed.keepAlive
 		defer streamed.close()
