@@ -122,7 +122,7 @@ func WriteError(w http.ResponseWriter, req *http.Request, err error, status int)
 			}
 		}
 	}
-	if strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc") {
+	if req.Method == http.MethodPost && strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc") {
 		_ = errorWriter.Write(w, req, public) // the client is gone if this fails
 		return
 	}

@@ -24,7 +24,7 @@ func WebText(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		contentType := r.Header.Get("Content-Type")
 		suffix, isText := strings.CutPrefix(contentType, mediaWebText)
-		if !isText {
+		if !isText || r.Method != http.MethodPost {
 			next.ServeHTTP(w, r)
 			return
 		}
