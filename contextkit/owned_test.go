@@ -49,6 +49,8 @@ func TestOwnedHeaders_HaveWhatIsTrusted(t *testing.T) {
 		"X-Tenant-Id", "X-Correlation-Id", "X-Request-Id", "X-Causation-Id", "Traceparent", "Tracestate", "Trace-Id",
 		"X-Headgate-Principal", "X-Headgate-Client", "X-Headgate-Platform", "X-Headgate-Explain", "X-Headgate-Decision", "X-Headgate-Any",
 		"Authorization", "Cookie", "Set-Cookie", "Www-Authenticate", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip",
+		"True-Client-Ip", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Fastly-Client-Ip", "Fly-Client-Ip", "X-Client-Ip", "X-Cluster-Client-Ip",
+		"X-Envoy-External-Address", "X-Original-Forwarded-For",
 		"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Origin", "Server", "Connection", "Te", "Grpc-Status", "Grpc-Timeout",
 		"Connect-Timeout-Ms", "Content-Type", "Content-Length", "Transfer-Encoding", "Host",
 	} {

@@ -90,7 +90,7 @@ func TestClient_IsTheAddressThatATrustedProxyNames(t *testing.T) {
 					t.Errorf("%v: the node gets %q, want %s", w, values, tc.want)
 				}
 				for name := range seen {
-					if strings.Contains(strings.ToLower(name), "forwarded") || name == "X-Real-Ip" || name == "X_headgate_client" {
+					if strings.Contains(strings.ToLower(name), "forwarded") || name == "X-Real-Ip" || name == "True-Client-Ip" || name == "X_headgate_client" {
 						t.Errorf("%v: the node gets %s", w, name)
 					}
 				}
