@@ -11,10 +11,11 @@ import (
 var errUndecodable = connect.NewError(connect.CodeInvalidArgument, "the message cannot be decoded: send it in the content type and encoding that the headers name")
 
 // Undecodable returns the error of a [connect.ServerStream]'s Receive as INVALID_ARGUMENT
-// if it is INTERNAL: transports use that code for a message that cannot be decompressed or
-// decoded, which is the client's fault. Other errors, and nil, are returned unchanged.
+// if it is INTERNAL or UNKNOWN: transports use these codes for a message that cannot be decompressed
+// or decoded, and for a body whose chunks or base64 are malformed, which is the client's fault.
+// They use other codes for a client that is gone or slow. Other errors, and nil, are returned unchanged.
 func Undecodable(err error) error {
-	if known, ok := errors.AsType[*connect.Error](err); ok && known.Code() == connect.CodeInternal {
+	if known, ok := errors.AsType[*connect.Error](err); ok && (known.Code() == connect.CodeInternal || known.Code() == connect.CodeUnknown) {
 		return errUndecodable.WithCause(err)
 	}
 	return err

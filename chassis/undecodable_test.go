@@ -1,9 +1,12 @@
 package chassis_test
 
 import (
+	"bufio"
 	"bytes"
 	"io"
+	"net"
 	"net/http"
+	"strings"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -89,6 +92,37 @@ func TestService_AMessageThatCannotBeDecompressedIsInvalidArgument(t *testing.T)
 			if status != "3" {
 				t.Errorf("%s, grpc-encoding %q: status %s, %q %q", name, encoding, status, res.Trailer.Get("Grpc-Message"), res.Header.Get("Grpc-Message"))
 			}
+		}
+	}
+}
+
+// TestService_AMalformedBodyIsInvalidArgument: the encodings around a message (HTTP's chunks, base64 in a
+// query) are the client's too.
+func TestService_AMalformedBodyIsInvalidArgument(t *testing.T) {
+	p := start(t)
+	host := strings.TrimPrefix(p.server.URL(), "http://")
+	const procedure = gatewayv1connect.QueryServiceListViewsProcedure
+	for name, request := range map[string]string{
+		"base64":             "GET " + procedure + "?connect=v1&encoding=proto&base64=1&message=!!! HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\n\r\n",
+		"the size of chunks": "POST " + procedure + " HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+		"the end of a chunk": "POST " + procedure + " HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/proto\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}xx0\r\n\r\n",
+	} {
+		var dialer net.Dialer
+		conn, err := dialer.DialContext(t.Context(), "tcp", host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		text, _ := io.ReadAll(res.Body)
+		if res.Body.Close(); res.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), "the message cannot be decoded") {
+			t.Errorf("%s: %d %s", name, res.StatusCode, text)
 		}
 	}
 }
