@@ -178,6 +178,9 @@ func TestMoves_LockOfAMoveThatIsUnderWayCounts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if len(list.GetRebalances()) < 2 {
+			return false // this node has not read its own record yet
+		}
 		waiting, held := list.GetRebalances()[0], list.GetRebalances()[1]
 		return waiting.GetStep() == controlv1.RebalanceStep_REBALANCE_STEP_PLANNED && strings.Contains(waiting.GetWaitingFor(), first) &&
 			held.GetStep() == controlv1.RebalanceStep_REBALANCE_STEP_FLIPPED
