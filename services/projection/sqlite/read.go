@@ -35,7 +35,7 @@ func (s *Store) query(ctx context.Context, view *model.View, plan query.Plan, ea
 		return store.ViewState{}, fmt.Errorf("sqlite: begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // it only reads
-	state, _, err := readState(ctx, tx)
+	state, err := readSequence(ctx, tx)
 	if err != nil {
 		return store.ViewState{}, err
 	}
