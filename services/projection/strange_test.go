@@ -53,7 +53,7 @@ func viewsPassOverMessagesThatAreNoEvents(t *testing.T, newStore func(t *testing
 		if err := f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")); err != nil {
 			t.Error(err)
 		}
-		res, err := f.client.Query(as(t, "globex"), &projectionv1.QueryRequest{View: "wallets"})
+		res, err := f.client.Query(as(t, "globex"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "globex")})
 		if err != nil || len(res.GetRows()) != 1 {
 			t.Errorf("globex has %v, %v", res.GetRows(), err)
 		}
