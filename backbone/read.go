@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Message is a message of the journal as it is stored. Another program may have published it.
+// Message is a stored message of the journal. Another program may have published it.
 type Message struct {
 	Subject  string
 	Header   nats.Header

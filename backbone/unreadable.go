@@ -112,7 +112,7 @@ func (i *Integrity) KnownUnreadable() ([]*UnreadableError, int) { return i.unrea
 
 var (
 	unreadableMetric = prometheus.NewDesc("headgate_journal_unreadable_total", "Messages of the journal that are no events, by fault, each time that this process has met one.", []string{"fault"}, nil)
-	undeclaredMetric = prometheus.NewDesc("headgate_journal_unreadable_messages", "Messages of the journal that are no events, by the reading of the whole journal, which is control's. Not those that operators have declared no events.", nil, nil)
+	undeclaredMetric = prometheus.NewDesc("headgate_journal_unreadable_messages", "Messages of the journal that are no events and that no operator has declared to be none. Control finds them when it reads the whole journal.", nil, nil)
 )
 
 func (u *unreadable) collect(metrics chan<- prometheus.Metric) {

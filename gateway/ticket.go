@@ -22,7 +22,7 @@ import (
 const (
 	// ticketOpens is how long a ticket opens its stream.
 	ticketOpens = 30 * time.Second
-	// maxTicket bounds a ticket in bytes, as it is sent.
+	// maxTicket bounds an encoded ticket, in bytes.
 	maxTicket = 3 << 10
 	// ticketVersion is the version of a ticket's content.
 	ticketVersion = 1

@@ -93,7 +93,7 @@ func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
 	return p, nil
 }
 
-// print returns the fingerprint of the key as it is configured: a changed key is another one.
+// print returns a fingerprint of the configured key. It changes with the key.
 func (k apiKey) print() string {
 	text, err := json.Marshal(k.kept)
 	if err != nil {

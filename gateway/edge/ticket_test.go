@@ -55,7 +55,7 @@ func FuzzWithoutTicket(f *testing.F) {
 			}
 			return
 		}
-		// What is canonical stays as it is, and means the same.
+		// A canonical query is unchanged, and has the same meaning.
 		path, canonical, _ := strings.Cut(ticket.Target, "?")
 		again := httptest.NewRequest(http.MethodGet, "/", nil)
 		again.URL.Path, again.URL.RawQuery = path, canonical

@@ -89,7 +89,7 @@ func (a *apartFixture) place(t *testing.T, price string) backbone.Event {
 	return events[0]
 }
 
-// node returns a follower of a node that is not told of skips.
+// node returns a follower of a node that does not receive skips.
 func (a *apartFixture) node(rows store.Store) *follower {
 	f := newFollower(a.tenant, a.tail, a.model, rows, "one", a.journal.Epoch(), zerolog.Nop())
 	f.skips = newSkipRecords(a.js)

@@ -67,7 +67,7 @@ func (f *Failure) aggregate() string {
 	return f.AggregateType + "/" + excerpt.Text(f.AggregateID, excerpt.Name)
 }
 
-// text returns the failure as it is stored.
+// text returns the stored form of the failure.
 func (f *Failure) text() string {
 	data, err := json.Marshal(f)
 	if err != nil {

@@ -41,7 +41,7 @@ const (
 	outcomeRefused = "refused"
 )
 
-// instance is a workflow's progress for one trigger event, as it is stored. A record expires
+// instance is a workflow's stored progress for one trigger event. A record expires
 // [backbone.WorkflowTTL] after the instance has ended, and not before.
 type instance struct {
 	Workflow string `json:"workflow"`
