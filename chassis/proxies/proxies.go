@@ -120,28 +120,11 @@ type Origin struct {
 // header, whose name is in canonical form, in the order of their lines.
 func (s *Set) Origin(peer netip.Addr, values func(name string) []string) Origin {
 	origin := Origin{Client: peer.Unmap().WithZone("")}
+	name, parse := "X-Forwarded-For", parseAddress
 	if s.forwarded {
-		entries := newEntries(values("Forwarded"))
-		for range maxEntries {
-			text, ok := entries.next()
-			if !ok {
-				break
-			}
-			if text == "" {
-				continue
-			}
-			hop, ok := parseElement(text)
-			if !ok {
-				break
-			}
-			origin = hop
-			if !s.Trusts(hop.Client) {
-				break
-			}
-		}
-		return origin
+		name, parse = "Forwarded", parseElement
 	}
-	entries := newEntries(values("X-Forwarded-For"))
+	entries := newEntries(values(name))
 	for range maxEntries {
 		text, ok := entries.next()
 		if !ok {
@@ -150,20 +133,29 @@ func (s *Set) Origin(peer netip.Addr, values func(name string) []string) Origin 
 		if text == "" {
 			continue
 		}
-		addr, ok := parseNode(text)
+		hop, ok := parse(text)
 		if !ok {
 			break
 		}
-		origin.Client = addr
-		if !s.Trusts(addr) {
+		origin = hop
+		if !s.Trusts(hop.Client) {
 			break
 		}
 	}
+	if s.forwarded {
+		return origin // its elements have the scheme
+	}
 	protocols := newEntries(values("X-Forwarded-Proto"))
-	if last, ok := protocols.next(); ok { // that of the nearest proxy
+	if last, ok := protocols.next(); ok { // of the nearest proxy
 		origin.Scheme = scheme(last)
 	}
 	return origin
+}
+
+// parseAddress parses an entry of X-Forwarded-For.
+func parseAddress(text string) (Origin, bool) {
+	addr, ok := parseNode(text)
+	return Origin{Client: addr}, ok
 }
 
 func scheme(text string) string {
