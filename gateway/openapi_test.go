@@ -127,3 +127,52 @@ func TestOpenAPI_EveryListedParameterIsAccepted(t *testing.T) {
 		}
 	}
 }
+
+// TestOpenAPI_EveryListedParameterOfTheBuiltInServicesIsRead sends each parameter of each built-in path to
+// a gateway without nodes for them, so that calls have no effect: no parameter is refused as unknown.
+func TestOpenAPI_EveryListedParameterOfTheBuiltInServicesIsRead(t *testing.T) {
+	s := newShapes(t, nil)
+	var document struct {
+		Paths map[string]map[string]struct {
+			Parameters []listed
+			Right      string `json:"x-headgate-right"`
+		}
+	}
+	answer := s.send(t, http.MethodGet, "/openapi.json", "")
+	if err := json.Unmarshal([]byte(answer.text), &document); err != nil {
+		t.Fatalf("%v: %.300s", err, answer.text)
+	}
+	sent := 0
+	for path, item := range document.Paths {
+		if strings.HasPrefix(path, "/shapes") || !strings.HasPrefix(path, "/v1/") {
+			continue
+		}
+		for verb, operation := range item {
+			verb, token := strings.ToUpper(verb), s.token(t, "*", "headgate.none")
+			if operation.Right != "" {
+				token = s.token(t, "*", operation.Right)
+			}
+			filled := path
+			for _, p := range operation.Parameters {
+				if p.In == "path" {
+					filled = strings.Replace(filled, "{"+p.Name+"}", "acme", 1)
+				}
+			}
+			for _, p := range operation.Parameters {
+				if p.In != "query" {
+					continue
+				}
+				name, value := p.sample(t)
+				answer := s.send(t, verb, filled+"?"+url.Values{name: {value}}.Encode(), "", "Authorization", token, "x-tenant-id", "acme")
+				if answer.status == http.StatusNotFound || answer.status == http.StatusMethodNotAllowed || strings.Contains(answer.text, "not a field") {
+					t.Errorf("%s %s with %s: %d %s", verb, path, name, answer.status, answer.text)
+				}
+				sent++
+			}
+			s.refuses(t, verb+" "+filled, s.send(t, verb, filled+"?not_listed=1", "", "Authorization", token, "x-tenant-id", "acme"), http.StatusBadRequest, "invalid_argument", "not_listed")
+		}
+	}
+	if sent < 15 {
+		t.Errorf("%d parameters are listed", sent)
+	}
+}
