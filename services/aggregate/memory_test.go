@@ -215,8 +215,10 @@ func TestCommandsWaitForWhatIsRememberedOfThem(t *testing.T) {
 			t.Errorf("d-%d is answered with %v, want version %d again", n, again, n+2)
 		}
 	}
-	if got := records(t, js); len(got) < 5 {
-		t.Errorf("the records are %q, want 5 of them at least", got)
+	for got := records(t, js); len(got) < 5; got = records(t, js) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the records are %q, want 5 of them at least", got)
+		}
 	}
 }
 
