@@ -33,6 +33,28 @@ func TestSetStorageQuota_StandsBesideTheOtherQuotaAndTheUse(t *testing.T) {
 		t.Errorf("a tenant that does not exist: %v", err)
 	}
 
+	// Both quotas are compared and set: what another operator has set since is not overwritten.
+	read, stale := res.GetTenant().GetRevision(), res.GetTenant().GetRevision()-1
+	for _, set := range []func(expected *int64) (*controlv1.Tenant, error){
+		func(expected *int64) (*controlv1.Tenant, error) {
+			res, err := c.tenants.SetQuota(ctx, &controlv1.SetQuotaRequest{TenantId: "initech", Quota: &controlv1.Quota{Rate: 6}, ExpectedRevision: expected})
+			return res.GetTenant(), err
+		},
+		func(expected *int64) (*controlv1.Tenant, error) {
+			res, err := c.tenants.SetStorageQuota(ctx, &controlv1.SetStorageQuotaRequest{TenantId: "initech", Quota: &controlv1.StorageQuota{Events: 20}, ExpectedRevision: expected})
+			return res.GetTenant(), err
+		},
+	} {
+		if _, err := set(&stale); connect.CodeOf(err) != connect.CodeAborted {
+			t.Errorf("revision %d is set over revision %d: %v", stale, read, err)
+		}
+		tenant, err := set(&read)
+		if err != nil || tenant.GetRevision() <= read {
+			t.Fatalf("revision %d: %v, %v", read, tenant, err)
+		}
+		stale, read = read, tenant.GetRevision()
+	}
+
 	journal, err := backbone.OpenJournal(t.Context(), w.js)
 	if err != nil {
 		t.Fatal(err)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/backbone/usage"
+	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
@@ -52,7 +54,7 @@ func (s tenantService) ListTenants(ctx context.Context, _ *controlv1.ListTenants
 	res := &controlv1.ListTenantsResponse{}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		kept, created := known[name]
-		out := tenantMessage(name, kept.Value, served[name], !created)
+		out := tenantMessage(name, kept, served[name], !created)
 		if use, counted := stored[name]; counted {
 			out.StorageUse = &controlv1.StorageUse{Events: use.Events, Bytes: use.Bytes, Aggregates: use.Aggregates, Keys: use.Keys}
 		}
@@ -61,8 +63,16 @@ func (s tenantService) ListTenants(ctx context.Context, _ *controlv1.ListTenants
 	return res, nil
 }
 
-func tenantMessage(name string, tenant backbone.Tenant, nodes []string, configured bool) *controlv1.Tenant {
-	out := &controlv1.Tenant{TenantId: name, Suspended: tenant.Suspended, Reason: tenant.Reason, Nodes: nodes, Configured: configured}
+func tenantMessage(name string, stored backbone.Kept[backbone.Tenant], nodes []string, configured bool) *controlv1.Tenant {
+	tenant := stored.Value
+	out := &controlv1.Tenant{
+		TenantId:   name,
+		Suspended:  tenant.Suspended,
+		Reason:     tenant.Reason,
+		Nodes:      nodes,
+		Configured: configured,
+		Revision:   int64(stored.Revision), //nolint:gosec // a sequence of a stream
+	}
 	if q := tenant.Quota; q != nil {
 		out.Quota = &controlv1.Quota{Rate: q.Rate, Burst: int32(q.Burst), Concurrent: int32(q.Concurrent), Streams: int32(q.Streams)} //nolint:gosec // bounded by the API
 	}
@@ -94,41 +104,43 @@ func (s tenantService) CreateTenant(ctx context.Context, req *controlv1.CreateTe
 		return nil, taken
 	}
 	tenant := backbone.Tenant{Quota: quota(req.GetQuota()), Storage: storageQuota(req.GetStorageQuota())}
-	if _, err := s.tenants.Put(ctx, name, tenant, 0); err != nil {
+	revision, err := s.tenants.Put(ctx, name, tenant, 0)
+	if err != nil {
 		if errors.Is(err, backbone.ErrChanged) {
 			return nil, taken
 		}
 		return nil, asConnectError(err)
 	}
-	return &controlv1.CreateTenantResponse{Tenant: tenantMessage(name, tenant, nil, false)}, nil
+	return &controlv1.CreateTenantResponse{Tenant: tenantMessage(name, backbone.Kept[backbone.Tenant]{Value: tenant, Revision: revision}, nil, false)}, nil
 }
 
 // SuspendTenant implements TenantService.
 func (s tenantService) SuspendTenant(ctx context.Context, req *controlv1.SuspendTenantRequest) (*controlv1.SuspendTenantResponse, error) {
-	tenant, err := s.change(ctx, req.GetTenantId(), func(t *backbone.Tenant) { t.Suspended, t.Reason = true, req.GetReason() })
+	tenant, err := s.change(ctx, req.GetTenantId(), nil, func(t *backbone.Tenant) { t.Suspended, t.Reason = true, req.GetReason() })
 	return &controlv1.SuspendTenantResponse{Tenant: tenant}, err
 }
 
 // ResumeTenant implements TenantService.
 func (s tenantService) ResumeTenant(ctx context.Context, req *controlv1.ResumeTenantRequest) (*controlv1.ResumeTenantResponse, error) {
-	tenant, err := s.change(ctx, req.GetTenantId(), func(t *backbone.Tenant) { t.Suspended, t.Reason = false, "" })
+	tenant, err := s.change(ctx, req.GetTenantId(), nil, func(t *backbone.Tenant) { t.Suspended, t.Reason = false, "" })
 	return &controlv1.ResumeTenantResponse{Tenant: tenant}, err
 }
 
 // SetQuota implements TenantService.
 func (s tenantService) SetQuota(ctx context.Context, req *controlv1.SetQuotaRequest) (*controlv1.SetQuotaResponse, error) {
-	tenant, err := s.change(ctx, req.GetTenantId(), func(t *backbone.Tenant) { t.Quota = quota(req.GetQuota()) })
+	tenant, err := s.change(ctx, req.GetTenantId(), req.ExpectedRevision, func(t *backbone.Tenant) { t.Quota = quota(req.GetQuota()) })
 	return &controlv1.SetQuotaResponse{Tenant: tenant}, err
 }
 
 // SetStorageQuota implements TenantService.
 func (s tenantService) SetStorageQuota(ctx context.Context, req *controlv1.SetStorageQuotaRequest) (*controlv1.SetStorageQuotaResponse, error) {
-	tenant, err := s.change(ctx, req.GetTenantId(), func(t *backbone.Tenant) { t.Storage = storageQuota(req.GetQuota()) })
+	tenant, err := s.change(ctx, req.GetTenantId(), req.ExpectedRevision, func(t *backbone.Tenant) { t.Storage = storageQuota(req.GetQuota()) })
 	return &controlv1.SetStorageQuotaResponse{Tenant: tenant}, err
 }
 
-// change changes what is known of a tenant.
-func (s tenantService) change(ctx context.Context, name string, f func(*backbone.Tenant)) (*controlv1.Tenant, error) {
+// change changes what is stored of a tenant. With an expected revision it returns ABORTED if the
+// tenant has another one.
+func (s tenantService) change(ctx context.Context, name string, expected *int64, f func(*backbone.Tenant)) (*controlv1.Tenant, error) {
 	if _, err := contextkit.ParseTenantID(name); err != nil {
 		return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
 	}
@@ -141,12 +153,17 @@ func (s tenantService) change(ctx context.Context, name string, f func(*backbone
 		if err != nil && !errors.Is(err, backbone.ErrNotKept) {
 			return nil, asConnectError(err)
 		}
+		if current := int64(kept.Revision); expected != nil && *expected != current { //nolint:gosec // a sequence of a stream
+			return nil, chassis.WithDetails(connect.Errorf(connect.CodeAborted, "tenant %s has changed since revision %d: read it again, it has revision %d", name, *expected, current),
+				chassis.Reason("VERSION_MISMATCH", "current_revision", strconv.FormatInt(current, 10)))
+		}
 		f(&kept.Value)
-		_, err = s.tenants.Put(ctx, name, kept.Value, kept.Revision)
+		revision, err := s.tenants.Put(ctx, name, kept.Value, kept.Revision)
 		if errors.Is(err, backbone.ErrChanged) {
 			continue
 		}
-		return tenantMessage(name, kept.Value, nodes, false), asConnectError(err)
+		kept.Revision = revision
+		return tenantMessage(name, kept, nodes, false), asConnectError(err)
 	}
 	return nil, asConnectError(backbone.ErrChanged)
 }

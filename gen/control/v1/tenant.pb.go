@@ -127,7 +127,9 @@ type Tenant struct {
 	// Its own storage quota; absent: the setting aggregate.quota applies.
 	StorageQuota *StorageQuota `protobuf:"bytes,7,opt,name=storage_quota,json=storageQuota,proto3" json:"storage_quota,omitempty"`
 	// Its storage use, counted a few seconds ago.
-	StorageUse    *StorageUse `protobuf:"bytes,8,opt,name=storage_use,json=storageUse,proto3" json:"storage_use,omitempty"`
+	StorageUse *StorageUse `protobuf:"bytes,8,opt,name=storage_use,json=storageUse,proto3" json:"storage_use,omitempty"`
+	// The KV revision of what is stored of it, which each change increases; 0: nothing is stored.
+	Revision      int64 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -216,6 +218,13 @@ func (x *Tenant) GetStorageUse() *StorageUse {
 		return x.StorageUse
 	}
 	return nil
+}
+
+func (x *Tenant) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 // StorageQuota bounds what a tenant stores in the journal. 0: the bound of the setting
@@ -747,10 +756,13 @@ type SetQuotaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Its quota; absent: the setting aggregate.quota applies.
-	Quota         *Quota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Its quota; absent: as all others.
+	Quota *Quota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
+	// The revision of the tenant that the caller read. ABORTED: the tenant has changed since.
+	// Absent: the quota is set in any case.
+	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *SetQuotaRequest) Reset() {
@@ -795,6 +807,13 @@ func (x *SetQuotaRequest) GetQuota() *Quota {
 		return x.Quota
 	}
 	return nil
+}
+
+func (x *SetQuotaRequest) GetExpectedRevision() int64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
 }
 
 // SetQuotaResponse is the tenant.
@@ -849,9 +868,12 @@ type SetStorageQuotaRequest struct {
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Its quota; absent: the setting aggregate.quota applies.
-	Quota         *StorageQuota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Quota *StorageQuota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
+	// The revision of the tenant that the caller read. ABORTED: the tenant has changed since.
+	// Absent: the quota is set in any case.
+	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *SetStorageQuotaRequest) Reset() {
@@ -896,6 +918,13 @@ func (x *SetStorageQuotaRequest) GetQuota() *StorageQuota {
 		return x.Quota
 	}
 	return nil
+}
+
+func (x *SetStorageQuotaRequest) GetExpectedRevision() int64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
 }
 
 // SetStorageQuotaResponse is the tenant.
@@ -952,7 +981,7 @@ const file_control_v1_tenant_proto_rawDesc = "" +
 	"control.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\x14\n" +
 	"\x12ListTenantsRequest\"C\n" +
 	"\x13ListTenantsResponse\x12,\n" +
-	"\atenants\x18\x01 \x03(\v2\x12.control.v1.TenantR\atenants\"\xb2\x02\n" +
+	"\atenants\x18\x01 \x03(\v2\x12.control.v1.TenantR\atenants\"\xce\x02\n" +
 	"\x06Tenant\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
 	"\tsuspended\x18\x02 \x01(\bR\tsuspended\x12\x16\n" +
@@ -964,7 +993,8 @@ const file_control_v1_tenant_proto_rawDesc = "" +
 	"configured\x12=\n" +
 	"\rstorage_quota\x18\a \x01(\v2\x18.control.v1.StorageQuotaR\fstorageQuota\x127\n" +
 	"\vstorage_use\x18\b \x01(\v2\x16.control.v1.StorageUseR\n" +
-	"storageUse\"\xb8\x01\n" +
+	"storageUse\x12\x1a\n" +
+	"\brevision\x18\t \x01(\x03R\brevision\"\xb8\x01\n" +
 	"\fStorageQuota\x12(\n" +
 	"\x06events\x18\x01 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\x06events\x12&\n" +
 	"\x05bytes\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\x05bytes\x120\n" +
@@ -1001,15 +1031,19 @@ const file_control_v1_tenant_proto_rawDesc = "" +
 	"\x13ResumeTenantRequest\x12H\n" +
 	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\"B\n" +
 	"\x14ResumeTenantResponse\x12*\n" +
-	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant\"\x84\x01\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant\"\xd5\x01\n" +
 	"\x0fSetQuotaRequest\x12H\n" +
 	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12'\n" +
-	"\x05quota\x18\x02 \x01(\v2\x11.control.v1.QuotaR\x05quota\">\n" +
+	"\x05quota\x18\x02 \x01(\v2\x11.control.v1.QuotaR\x05quota\x129\n" +
+	"\x11expected_revision\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\x10expectedRevision\x88\x01\x01B\x14\n" +
+	"\x12_expected_revision\">\n" +
 	"\x10SetQuotaResponse\x12*\n" +
-	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant\"\x92\x01\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant\"\xe3\x01\n" +
 	"\x16SetStorageQuotaRequest\x12H\n" +
 	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12.\n" +
-	"\x05quota\x18\x02 \x01(\v2\x18.control.v1.StorageQuotaR\x05quota\"E\n" +
+	"\x05quota\x18\x02 \x01(\v2\x18.control.v1.StorageQuotaR\x05quota\x129\n" +
+	"\x11expected_revision\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\x10expectedRevision\x88\x01\x01B\x14\n" +
+	"\x12_expected_revision\"E\n" +
 	"\x17SetStorageQuotaResponse\x12*\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant2\xb8\b\n" +
 	"\rTenantService\x12\x8f\x01\n" +
@@ -1105,6 +1139,8 @@ func file_control_v1_tenant_proto_init() {
 	if File_control_v1_tenant_proto != nil {
 		return
 	}
+	file_control_v1_tenant_proto_msgTypes[12].OneofWrappers = []any{}
+	file_control_v1_tenant_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
