@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -60,7 +60,7 @@ func TestATimelineEndsThoughNobodyAcknowledges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	call := contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "acme"))
+	call := contextkit.TenantContext(t.Context(), natstest.Tenant(t, "acme"))
 	for range 900 { // more than may be on their way
 		timeline.Record(call, backbone.Hop{Kind: backbone.HopCall, Name: "x", Started: time.Now()})
 	}

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -24,7 +24,7 @@ func tenants(t *testing.T, js jetstream.JetStream) *backbone.Bucket[backbone.Ten
 }
 
 func TestAValueIsChangedAtItsRevisionAlone(t *testing.T) {
-	bucket, ctx := tenants(t, backbonetest.Start(t)), contextkit.PlatformContext(t.Context())
+	bucket, ctx := tenants(t, natstest.Start(t)), contextkit.PlatformContext(t.Context())
 	if _, err := bucket.Get(ctx, "acme"); !errors.Is(err, backbone.ErrNotKept) {
 		t.Errorf("a key without a value: %v", err)
 	}
@@ -64,7 +64,7 @@ func TestAValueIsChangedAtItsRevisionAlone(t *testing.T) {
 }
 
 func TestAFollowerHearsOfEveryChangeAndFirstOfAllThereIs(t *testing.T) {
-	bucket := tenants(t, backbonetest.Start(t))
+	bucket := tenants(t, natstest.Start(t))
 	ctx, cancel := context.WithCancel(contextkit.PlatformContext(t.Context()))
 	defer cancel()
 	for n := range 3 {
@@ -105,11 +105,11 @@ func TestAFollowerHearsOfEveryChangeAndFirstOfAllThereIs(t *testing.T) {
 	}
 	expect("t0", "t2")
 	cancel()
-	backbonetest.Await(t, done, "the follower ends")
+	natstest.Await(t, done, "the follower ends")
 }
 
 func TestWhatIsKeptInABucketCarriesTheContract(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	bucket := tenants(t, js)
 	if _, err := bucket.Put(t.Context(), "acme", backbone.Tenant{}, 0); !errors.Is(err, contextkit.ErrNoContext) {
 		t.Errorf("without a context: %v", err)
@@ -123,12 +123,12 @@ func TestWhatIsKeptInABucketCarriesTheContract(t *testing.T) {
 }
 
 func TestAHopCarriesTheContractOfItsCall(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	timeline, err := backbone.NewTimeline(js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	call := contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "acme"))
+	call := contextkit.TenantContext(t.Context(), natstest.Tenant(t, "acme"))
 	timeline.Record(t.Context(), backbone.Hop{Kind: backbone.HopCall}) // of no call: nothing is recorded
 	timeline.Record(call, backbone.Hop{Kind: backbone.HopCall, Name: "x", Started: time.Now()})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -162,7 +162,7 @@ func TestTheLastChangedComeFirst(t *testing.T) {
 	if testing.Short() {
 		t.Skip("nothing in it is concurrent, and it takes a minute under the race detector")
 	}
-	bucket, ctx := tenants(t, backbonetest.Start(t)), contextkit.PlatformContext(t.Context())
+	bucket, ctx := tenants(t, natstest.Start(t)), contextkit.PlatformContext(t.Context())
 	put := func(key string, revision uint64) uint64 {
 		t.Helper()
 		at, err := bucket.Put(ctx, key, backbone.Tenant{Reason: key}, revision)

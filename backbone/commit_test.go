@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 )
@@ -68,7 +68,7 @@ func TestAppendsThatWaitShareAWriteAndEachGetsItsOwnAnswer(t *testing.T) {
 	if testing.Short() {
 		callers = 100
 	}
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	for _, test := range []struct {
 		name  string
@@ -79,7 +79,7 @@ func TestAppendsThatWaitShareAWriteAndEachGetsItsOwnAnswer(t *testing.T) {
 		{"many have", func(n int) bool { return n%3 == 0 }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			js := backbonetest.Start(t)
+			js := natstest.Start(t)
 			journal := group(t, js)
 			// Whether enough wait for each other is up to the machine: until they have.
 			for round, grouped := 0, 0; grouped == 0; round++ {
@@ -147,9 +147,9 @@ func appendTwice(ctx context.Context, t *testing.T, journal *backbone.Journal, t
 }
 
 func TestWhatWaitsLeavesWithItsContext(t *testing.T) {
-	js := backbonetest.StartSynced(t)
+	js := natstest.StartSynced(t)
 	journal := group(t, js)
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	var all sync.WaitGroup
 	var stand, gone atomic.Int64
@@ -186,9 +186,9 @@ func TestWhatWaitsLeavesWithItsContext(t *testing.T) {
 }
 
 func TestAConnectionThatIsLostWhileGroupsAreCommittedLosesNothingAcknowledged(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	journal := group(t, js)
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	var mu sync.Mutex
 	acknowledged := map[string]int{} // events by aggregate
@@ -213,7 +213,7 @@ func TestAConnectionThatIsLostWhileGroupsAreCommittedLosesNothingAcknowledged(t 
 			}
 		})
 	}
-	backbonetest.Await(t, enough, "a thousand appends are acknowledged")
+	natstest.Await(t, enough, "a thousand appends are acknowledged")
 	// An append that begins on the new connection succeeds: connections are lost until all have ended.
 	ended := make(chan struct{})
 	go func() {
@@ -254,12 +254,12 @@ func TestAConnectionThatIsLostWhileGroupsAreCommittedLosesNothingAcknowledged(t 
 
 func TestMoreBatchesThanTheServerTakesAtOnceWaitTheirTurn(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	one, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	batches := 200
 	if testing.Short() {

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -15,7 +15,7 @@ import (
 // An answer that ends before its first message is neither an error nor the end of the stream: the
 // request is repeated.
 func TestReadPart_AnAnswerWithoutMessagesIsRequestedAgain(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	const stream, subject = "CUTOFF", "cutoff.a"
 	var requests atomic.Int64
 	served, err := js.Conn().Subscribe("$JS.API.DIRECT.GET."+stream, func(request *nats.Msg) {

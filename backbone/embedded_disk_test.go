@@ -12,9 +12,9 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/disk/disktest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -105,7 +105,7 @@ func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
 	t.Parallel()
 	dir := disktest.Small(t, 64<<20)
 	w := startWatched(t, filepath.Join(dir, "nats"))
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	var last uint64
 	stored := map[string]bool{}
@@ -141,7 +141,7 @@ func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
 		restored := w.js.Conn().StatusChanged(nats.CONNECTED)
 		free()
 		w.lines.await(t, "the journal stores messages again")
-		backbonetest.Await(t, restored, "the client reconnects")
+		natstest.Await(t, restored, "the client reconnects")
 		if err := w.storage.Check(backbone.StreamEvents); err != nil || writable(t, w.storage, backbone.StreamEvents) != 1 {
 			t.Errorf("%v: want a stream that stores", err)
 		}
@@ -173,7 +173,7 @@ func refusedEventIsNoLostEnd(t *testing.T, before int) {
 	t.Helper()
 	dir := disktest.Small(t, 64<<20)
 	w := startWatched(t, filepath.Join(dir, "nats"))
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	acknowledged := 0
 	appendOne := func() error {
@@ -195,7 +195,7 @@ func refusedEventIsNoLostEnd(t *testing.T, before int) {
 	restored := w.js.Conn().StatusChanged(nats.CONNECTED)
 	free()
 	w.lines.await(t, "the journal stores messages again")
-	backbonetest.Await(t, restored, "the client reconnects")
+	natstest.Await(t, restored, "the client reconnects")
 	for _, when := range []string{"after the restart", "after another event"} {
 		if err := backbone.CheckJournal(contextkit.PlatformContext(t.Context()), w.journal); err != nil {
 			t.Fatal(err)
@@ -229,7 +229,7 @@ func TestEmbedded_NoticesThatItsDirectoryIsGone(t *testing.T) {
 			dir, moved := filepath.Join(parent, "nats"), filepath.Join(parent, "moved")
 			prepare(t, dir)
 			w := startWatched(t, dir)
-			acme := backbonetest.Tenant(t, "acme")
+			acme := natstest.Tenant(t, "acme")
 			ctx := contextkit.TenantContext(t.Context(), acme)
 			first := events("w", 1, 1, "")
 			if err := w.journal.Append(ctx, acme, 0, first); err != nil {

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -131,7 +131,7 @@ func (f *followed) until(t *testing.T, id, want string) {
 // While no node announces itself, silence proves nothing: NATS may be away, or may store nothing.
 func TestFollowNodes_SilenceOfAllRemovesNone(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	f := follow(t, js)
 	announceOnce(t, js, "p1", "projection")
 	f.until(t, "p1", "silent")
@@ -146,7 +146,7 @@ func TestFollowNodes_SilenceOfAllRemovesNone(t *testing.T) {
 // answers stays; a node that does not answer, or was not asked, is lost.
 func TestFollowNodes_TheVerdictDecidesOnASilentNode(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	f := follow(t, js)
 	f.set("answers", backbone.Answers)
 	f.set("gone", backbone.Gone)
@@ -169,7 +169,7 @@ func TestFollowNodes_TheVerdictDecidesOnASilentNode(t *testing.T) {
 // every process a new name.
 func TestFollowNodes_ANewNodeReplacesALostOne(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	f := follow(t, js)
 	announceNode(t, js, "speaker", "gateway")
 	f.until(t, "speaker", "announced")
@@ -190,7 +190,7 @@ func TestFollowNodes_ANewNodeReplacesALostOne(t *testing.T) {
 // A bucket that stores nothing, as one whose disk is full, does not silence the nodes.
 func TestFollowNodes_HearsWhatIsNotStored(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	f := follow(t, js)
 	stream, err := js.Stream(t.Context(), "KV_"+backbone.BucketNodes)
 	if err != nil {
@@ -220,7 +220,7 @@ func TestFollowNodes_HearsWhatIsNotStored(t *testing.T) {
 // That a node's key has expired is no goodbye: while nothing is stored, all keys expire.
 func TestFollowNodes_AnExpiredKeyIsNoGoodbye(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	f := follow(t, js)
 	f.set("p1", backbone.Answers)
 	announceNode(t, js, "speaker", "gateway")
@@ -254,8 +254,8 @@ func TestFollowNodes_AnExpiredKeyIsNoGoodbye(t *testing.T) {
 func TestFollowNodes_NodesStayWhileNATSIsAway(t *testing.T) {
 	t.Parallel()
 	options := server.Options{StoreDir: t.TempDir()}
-	bus := backbonetest.Server(t, &options)
-	js := backbonetest.Connect(t, bus)
+	bus := natstest.Server(t, &options)
+	js := natstest.Connect(t, bus)
 	f := follow(t, js)
 	nodes := []string{"p1", "p2", "p3"}
 	for _, id := range nodes {
@@ -269,7 +269,7 @@ func TestFollowNodes_NodesStayWhileNATSIsAway(t *testing.T) {
 	f.until(t, "p1", "silent")
 	f.until(t, "p2", "silent")
 	f.until(t, "p3", "lost") // it died during the outage, by the follower's verdict
-	backbonetest.Server(t, &options)
+	natstest.Server(t, &options)
 	f.set("p3", backbone.Unknown)
 	for _, id := range nodes {
 		for f.state(id) != "announced" {

@@ -11,12 +11,12 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	seen := make(chan string, 64)
 	followed := make(chan struct{})
@@ -128,7 +128,7 @@ func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
 	}
 	until("")
 	cancel()
-	backbonetest.Await(t, followed, "the follower ends")
+	natstest.Await(t, followed, "the follower ends")
 	if err := backbone.Announce(t.Context(), js, backbone.Node{ID: "a b"}, nil); err == nil {
 		t.Error("a node id with a space is accepted")
 	}

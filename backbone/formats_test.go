@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -45,7 +45,7 @@ func ensure(t *testing.T, js jetstream.JetStream) {
 }
 
 func TestFormats_EveryStreamAndBucketRecordsOne(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	for name, config := range configs(t, js) {
 		for _, key := range []string{"headgate.format", "headgate.floor", "headgate.writer", "headgate.limits"} {
 			if config.Metadata[key] == "" {
@@ -57,7 +57,7 @@ func TestFormats_EveryStreamAndBucketRecordsOne(t *testing.T) {
 
 func TestFormats_NewerDataIsRefusedBeforeAnythingChanges(t *testing.T) {
 	for name, what := range map[string]string{backbone.StreamEvents: "stream EVENTS", "KV_tenants": "bucket tenants", backbone.StreamTimeline: "stream TIMELINE"} {
-		js := backbonetest.Start(t)
+		js := natstest.Start(t)
 		edit(t, js, name, func(c *jetstream.StreamConfig) {
 			c.Metadata["headgate.format"], c.Metadata["headgate.floor"], c.Metadata["headgate.writer"] = "97", "95", "v9.7.0"
 		})
@@ -82,7 +82,7 @@ func TestFormats_NewerDataIsRefusedBeforeAnythingChanges(t *testing.T) {
 // A program whose format is older than the data's, and not below its floor, uses the data and
 // changes neither record nor limits.
 func TestFormats_OlderProgramLeavesNewerDefinitions(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	edit(t, js, backbone.StreamAudit, func(c *jetstream.StreamConfig) {
 		c.Metadata["headgate.format"], c.Description, c.MaxMsgsPerSubject = "9", "as of format 9", 7
 		c.Subjects = append(c.Subjects, "audit.*.*.*")
@@ -95,7 +95,7 @@ func TestFormats_OlderProgramLeavesNewerDefinitions(t *testing.T) {
 }
 
 func TestRaiseFormat_IsRecordedAndNeverLowered(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	for _, to := range []format.Format{{Version: 3, Floor: 2}, {Version: 3, Floor: 2}} {
 		if err := backbone.RaiseFormat(t.Context(), js, "KV_runner", to); err != nil {
 			t.Fatal(err)
@@ -111,7 +111,7 @@ func TestRaiseFormat_IsRecordedAndNeverLowered(t *testing.T) {
 }
 
 func TestEnsureStreams_LimitsOfOperatorsStay(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	edit(t, js, backbone.StreamAudit, func(c *jetstream.StreamConfig) { c.MaxAge, c.MaxBytes = 24*time.Hour, 1<<20 })
 	edit(t, js, "KV_workflows", func(c *jetstream.StreamConfig) { c.MaxAge = 365 * 24 * time.Hour })
 	edit(t, js, backbone.StreamEvents, func(c *jetstream.StreamConfig) { c.Duplicates = 10 * time.Minute })
@@ -145,7 +145,7 @@ func TestEnsureStreams_LimitsOfOperatorsStay(t *testing.T) {
 // Where nothing is recorded, a stream is an earlier version's: a limit that is narrower than
 // the definition's, or unlimited, takes the definition's value, and a wider one stays.
 func TestEnsureStreams_UnrecordedLimitsAreNotShrunk(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	edit(t, js, backbone.StreamAudit, func(c *jetstream.StreamConfig) {
 		c.Metadata, c.MaxAge, c.MaxMsgsPerSubject, c.MaxMsgSize = nil, 400*24*time.Hour, -1, 10
 	})
@@ -156,7 +156,7 @@ func TestEnsureStreams_UnrecordedLimitsAreNotShrunk(t *testing.T) {
 }
 
 func TestEnsureStreams_LowersNoFlag(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	flags := func(c *jetstream.StreamConfig) map[string]*bool {
 		all := map[string]*bool{"AllowMsgTTL": &c.AllowMsgTTL, "DenyDelete": &c.DenyDelete, "AllowRollup": &c.AllowRollup, "AllowDirect": &c.AllowDirect, "AllowAtomicPublish": &c.AllowAtomicPublish}
 		if !c.AllowRollup { // NATS has no rollups where purges are denied
@@ -188,7 +188,7 @@ func TestEnsureStreams_LowersNoFlag(t *testing.T) {
 
 // The program before formats were recorded starts on today's streams, and today's after it.
 func TestEnsureStreams_BaselineStartsOnWhatThisVersionWrites(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	baseline := func() {
 		t.Helper()
 		const minute, day = time.Minute, 24 * time.Hour
@@ -237,7 +237,7 @@ func TestEnsureStreams_BaselineStartsOnWhatThisVersionWrites(t *testing.T) {
 }
 
 func TestEnsureStreams_UpdatesNothingThatDoesNotDiffer(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	updates, err := js.Conn().SubscribeSync("$JS.EVENT.ADVISORY.STREAM.UPDATED.>")
 	if err != nil {
 		t.Fatal(err)

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -22,8 +22,8 @@ func TestIntegrity_FaultsOfAClusterAreNoDamage(t *testing.T) {
 		t.Skip("it restarts three servers, which takes half a minute")
 	}
 	servers, options := natsClusterOf(t)
-	js := backbonetest.Connect(t, servers...)
-	acme := backbonetest.Tenant(t, "acme")
+	js := natstest.Connect(t, servers...)
+	acme := natstest.Tenant(t, "acme")
 	ctx, cancel := context.WithTimeout(contextkit.TenantContext(t.Context(), acme), 3*time.Minute)
 	defer cancel()
 	journal, err := backbone.OpenJournal(ctx, js)
@@ -107,7 +107,7 @@ func TestIntegrity_FaultsOfAClusterAreNoDamage(t *testing.T) {
 		servers[n].Shutdown()
 		servers[n].WaitForShutdown()
 		checked(fmt.Sprintf("without server %d", n))
-		servers[n] = backbonetest.Server(t, options[n])
+		servers[n] = natstest.Server(t, options[n])
 		checked(fmt.Sprintf("with server %d again, which lags", n))
 		inStep(ctx, t, js)
 		checked(fmt.Sprintf("with server %d in step", n))
@@ -141,7 +141,7 @@ func natsClusterOf(t *testing.T) (servers []*server.Server, options []*server.Op
 	t.Helper()
 	for _, s := range natsCluster(t) {
 		again := &server.Options{
-			ServerName: s.Name(), Port: backbonetest.Port(t, s), StoreDir: s.StoreDir(),
+			ServerName: s.Name(), Port: natstest.Port(t, s), StoreDir: s.StoreDir(),
 			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: s.ClusterAddr().Port},
 		}
 		servers, options = append(servers, s), append(options, again)

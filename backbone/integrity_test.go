@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -27,8 +27,8 @@ const damagedEvents = 700
 func wholeJournal(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	js, stop := backbonetest.StartStop(t, dir)
-	acme := backbonetest.Tenant(t, "acme")
+	js, stop := natstest.StartStop(t, dir)
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
@@ -50,7 +50,7 @@ func appendLarge(ctx context.Context, t *testing.T, journal *backbone.Journal, f
 	for n := from; n < to; n++ {
 		event := eventsOf(fmt.Sprintf("w%d", n), 1, 1)
 		event[0].Data = fmt.Appendf(nil, `{"text":"%030000d"}`, n)
-		if err := journal.Append(ctx, backbonetest.Tenant(t, "acme"), 0, event); err != nil {
+		if err := journal.Append(ctx, natstest.Tenant(t, "acme"), 0, event); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,7 +73,7 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 	}
 	whole := wholeJournal(t)
 	block := func(t *testing.T, dir string, n int) string {
-		blocks := backbonetest.Blocks(t, dir, backbone.StreamEvents)
+		blocks := natstest.Blocks(t, dir, backbone.StreamEvents)
 		return blocks[(n+len(blocks))%len(blocks)]
 	}
 	remove := func(t *testing.T, path string) {
@@ -81,7 +81,7 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	index := func(t *testing.T, dir string) { backbonetest.DropIndex(t, dir, backbone.StreamEvents) }
+	index := func(t *testing.T, dir string) { natstest.DropIndex(t, dir, backbone.StreamEvents) }
 	for _, tc := range []struct {
 		name     string
 		do       func(t *testing.T, dir string)
@@ -90,11 +90,11 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 	}{
 		{name: "none", do: func(*testing.T, string) {}},
 		{name: "no index", do: index},
-		{name: "altered bytes", do: func(t *testing.T, dir string) { backbonetest.Alter(t, block(t, dir, 0), 100_000); index(t, dir) }, gap: true},
-		{name: "altered bytes under an index", do: func(t *testing.T, dir string) { backbonetest.Alter(t, block(t, dir, 0), 100_000) }, gap: true, scrub: true},
-		{name: "altered bytes of the last block", do: func(t *testing.T, dir string) { backbonetest.Alter(t, block(t, dir, -1), 100_000); index(t, dir) }, end: true},
-		{name: "altered last event", do: func(t *testing.T, dir string) { backbonetest.Alter(t, block(t, dir, -1), -200); index(t, dir) }, end: true},
-		{name: "altered last event under an index", do: func(t *testing.T, dir string) { backbonetest.Alter(t, block(t, dir, -1), -200) }, gap: true, end: true},
+		{name: "altered bytes", do: func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, 0), 100_000); index(t, dir) }, gap: true},
+		{name: "altered bytes under an index", do: func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, 0), 100_000) }, gap: true, scrub: true},
+		{name: "altered bytes of the last block", do: func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, -1), 100_000); index(t, dir) }, end: true},
+		{name: "altered last event", do: func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, -1), -200); index(t, dir) }, end: true},
+		{name: "altered last event under an index", do: func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, -1), -200) }, gap: true, end: true},
 		{name: "missing first block", do: func(t *testing.T, dir string) { remove(t, block(t, dir, 0)) }, gap: true},
 		{name: "missing block", do: func(t *testing.T, dir string) { remove(t, block(t, dir, 1)); index(t, dir) }, gap: true},
 		{name: "missing last block", do: func(t *testing.T, dir string) { remove(t, block(t, dir, -1)); index(t, dir) }, end: true},
@@ -103,7 +103,7 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := copied(t, whole)
 			tc.do(t, dir)
-			js, _ := backbonetest.StartStop(t, dir)
+			js, _ := natstest.StartStop(t, dir)
 			ctx := contextkit.PlatformContext(t.Context())
 			journal, err := backbone.OpenJournal(ctx, js)
 			if err != nil {
@@ -131,7 +131,7 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 			if !strings.Contains(damage.String(), "damaged") || journal.Integrity().Degraded()[backbone.DegradedJournal] != damage.String() {
 				t.Errorf("%q", damage)
 			}
-			acme := backbonetest.Tenant(t, "acme")
+			acme := natstest.Tenant(t, "acme")
 			tenant := contextkit.TenantContext(ctx, acme)
 			appended := func() error { return journal.Append(tenant, acme, 0, eventsOf("new-"+contextkit.NewID(), 1, 1)) }
 			if err := appended(); errors.Is(err, backbone.ErrEndMissing) != tc.end {
@@ -170,13 +170,13 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 // events as were lost: its last sequence is not below the recorded one.
 func TestIntegrity_OtherEventsAtTheEndAreFound(t *testing.T) {
 	dir := copied(t, wholeJournal(t))
-	blocks := backbonetest.Blocks(t, dir, backbone.StreamEvents)
+	blocks := natstest.Blocks(t, dir, backbone.StreamEvents)
 	if err := os.Remove(blocks[len(blocks)-1]); err != nil {
 		t.Fatal(err)
 	}
-	backbonetest.DropIndex(t, dir, backbone.StreamEvents)
-	js, _ := backbonetest.StartStop(t, dir)
-	acme := backbonetest.Tenant(t, "acme")
+	natstest.DropIndex(t, dir, backbone.StreamEvents)
+	js, _ := natstest.StartStop(t, dir)
+	acme := natstest.Tenant(t, "acme")
 	for n := range damagedEvents { // as a process of an earlier version does
 		if _, err := js.Publish(t.Context(), backbone.EventSubject(acme, "wallet", fmt.Sprintf("other%d", n)), []byte("{}")); err != nil {
 			t.Fatal(err)
@@ -193,7 +193,7 @@ func TestIntegrity_OtherEventsAtTheEndAreFound(t *testing.T) {
 
 // TestIntegrity_ReportedSequenceIsRecorded reports a sequence that the journal once had.
 func TestIntegrity_ReportedSequenceIsRecorded(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	ctx := contextkit.PlatformContext(t.Context())
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
@@ -229,11 +229,11 @@ func TestEnsureStreams_NewJournalBesideRecordsIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		"altered header": func(t *testing.T, stream string) { backbonetest.Alter(t, filepath.Join(stream, "meta.inf"), 10) },
+		"altered header": func(t *testing.T, stream string) { natstest.Alter(t, filepath.Join(stream, "meta.inf"), 10) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := copied(t, whole)
-			do(t, backbonetest.StreamDir(dir, backbone.StreamEvents))
+			do(t, natstest.StreamDir(dir, backbone.StreamEvents))
 			embedded, err := backbone.StartEmbedded(t.Context(), backbone.EmbeddedConfig{Dir: dir, LazySync: true})
 			if err != nil {
 				t.Fatal(err)
@@ -264,7 +264,7 @@ func TestEnsureStreams_NewJournalBesideRecordsIsRefused(t *testing.T) {
 			if err != nil || journal.Integrity().Damage() != nil {
 				t.Fatalf("%v, %v", journal.Integrity().Damage(), err)
 			}
-			acme := backbonetest.Tenant(t, "acme")
+			acme := natstest.Tenant(t, "acme")
 			if err := journal.Append(contextkit.TenantContext(ctx, acme), acme, 0, eventsOf("fresh", 1, 1)); err != nil {
 				t.Error(err)
 			}
@@ -274,8 +274,8 @@ func TestEnsureStreams_NewJournalBesideRecordsIsRefused(t *testing.T) {
 
 // TestIntegrity_WhatIsMadeFromTheJournalProvesALostEnd notes sequences that views have reached.
 func TestIntegrity_WhatIsMadeFromTheJournalProvesALostEnd(t *testing.T) {
-	js := backbonetest.Start(t)
-	acme := backbonetest.Tenant(t, "acme")
+	js := natstest.Start(t)
+	acme := natstest.Tenant(t, "acme")
 	ctx, cancel := context.WithCancel(contextkit.TenantContext(t.Context(), acme))
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
@@ -288,9 +288,9 @@ func TestIntegrity_WhatIsMadeFromTheJournalProvesALostEnd(t *testing.T) {
 	go func() { done <- journal.Integrity().Run(ctx, false, zerolog.Nop()) }()
 	changed := journal.Integrity().Changed()
 	journal.Integrity().Reached(journal.Epoch(), 9, "views have followed it further")
-	backbonetest.Await(t, changed, "the damage is found")
+	natstest.Await(t, changed, "the damage is found")
 	cancel()
-	if err := backbonetest.Await(t, done, "the integrity ends"); err != nil {
+	if err := natstest.Await(t, done, "the integrity ends"); err != nil {
 		t.Fatal(err)
 	}
 	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil || damage.End.Last != 3 || damage.End.Recorded != 9 {
@@ -331,7 +331,7 @@ func (l *losingQuestions) KeyValue(ctx context.Context, name string) (jetstream.
 // The context has a deadline long after that of one request.
 func TestIntegrity_LostQuestionsAreAskedAgain(t *testing.T) {
 	t.Parallel()
-	js := &losingQuestions{JetStream: backbonetest.Start(t)}
+	js := &losingQuestions{JetStream: natstest.Start(t)}
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), time.Hour)
 	defer cancel()
 	js.left.Store(1)
@@ -352,8 +352,8 @@ func TestIntegrity_CheckEndsWithoutAnswers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it waits for answers that do not come")
 	}
-	s := backbonetest.Server(t, &server.Options{})
-	js := backbonetest.Connect(t, s)
+	s := natstest.Server(t, &server.Options{})
+	js := natstest.Connect(t, s)
 	ctx := contextkit.PlatformContext(t.Context()) // without a deadline, as that of a process
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {

@@ -11,18 +11,18 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-func TestMain(m *testing.M) { backbonetest.Main(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }
 
 func openJournal(t *testing.T) (*backbone.Journal, jetstream.JetStream) {
 	t.Helper()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func load(t *testing.T, journal *backbone.Journal, tenant contextkit.TenantID, i
 
 func TestAppendIsAllOrNothingAndCheckedAgainstTheLastEvent(t *testing.T) {
 	journal, _ := openJournal(t)
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 
 	first := events("w", 1, 3, "key-1")
@@ -99,7 +99,7 @@ func TestAppendIsAllOrNothingAndCheckedAgainstTheLastEvent(t *testing.T) {
 		}
 	}
 	t.Run("an event under another tenant's context is refused", func(t *testing.T) {
-		if err := journal.Append(ctx, backbonetest.Tenant(t, "globex"), 0, events("w", 1, 1, "")); err == nil {
+		if err := journal.Append(ctx, natstest.Tenant(t, "globex"), 0, events("w", 1, 1, "")); err == nil {
 			t.Fatal("it was appended")
 		}
 	})
@@ -119,7 +119,7 @@ func TestAppendIsAllOrNothingAndCheckedAgainstTheLastEvent(t *testing.T) {
 
 func TestAppend_RefusalByJetStreamIsDefinite(t *testing.T) {
 	journal, js := openJournal(t)
-	tenant := backbonetest.Tenant(t, "acme")
+	tenant := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), tenant)
 	if err := journal.Append(ctx, tenant, 0, events("a", 1, backbone.MaxAppend+1, "")); !errors.Is(err, backbone.ErrTooMany) {
 		t.Errorf("%d events: %v, want ErrTooMany", backbone.MaxAppend+1, err)
@@ -156,7 +156,7 @@ func TestAnAppendThatNobodyAcknowledgesEndsBeforeItsCall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx, cancel := context.WithTimeout(contextkit.TenantContext(t.Context(), acme), time.Minute)
 	defer cancel()
 	var all sync.WaitGroup
@@ -176,12 +176,12 @@ func TestAnAppendThatNobodyAcknowledgesEndsBeforeItsCall(t *testing.T) {
 
 func TestAnEventIsAsLargeAsItsServerTakes(t *testing.T) {
 	const most = 64 << 10
-	js := backbonetest.Connect(t, backbonetest.Server(t, &server.Options{MaxPayload: most}))
+	js := natstest.Connect(t, natstest.Server(t, &server.Options{MaxPayload: most}))
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	for count := 1; count <= 2; count++ { // alone, and in a batch
 		refused := 0
@@ -206,16 +206,16 @@ func TestAnEventIsAsLargeAsItsServerTakes(t *testing.T) {
 
 // A publish without a connection is not sent: the client has no buffer for it.
 func TestAppend_WithoutAConnectionIsRefused(t *testing.T) {
-	s := backbonetest.Server(t, &server.Options{})
-	js := backbonetest.Connect(t, s)
+	s := natstest.Server(t, &server.Options{})
+	js := natstest.Connect(t, s)
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
 	lost := js.Conn().StatusChanged(nats.RECONNECTING)
 	s.Shutdown()
-	backbonetest.Await(t, lost, "the connection is lost")
-	acme := backbonetest.Tenant(t, "acme")
+	natstest.Await(t, lost, "the connection is lost")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	for count := 1; count <= 3; count++ {
 		if err := journal.Append(ctx, acme, 0, events("w", 1, count, "")); !errors.Is(err, backbone.ErrRefused) || !backbone.Away(err) {
@@ -233,7 +233,7 @@ func largeMessage(tenant contextkit.TenantID, id string, size int) *nats.Msg {
 
 // A server may take larger messages than roles read: EVENTS does not.
 func TestEvents_LargerMessagesThanRolesReadAreRefused(t *testing.T) {
-	js := backbonetest.Connect(t, backbonetest.Server(t, &server.Options{MaxPayload: 4 * backbone.MaxMessageBytes}))
+	js := natstest.Connect(t, natstest.Server(t, &server.Options{MaxPayload: 4 * backbone.MaxMessageBytes}))
 	_, err := js.Publish(t.Context(), "events.acme.wallet.w", make([]byte, backbone.MaxMessageBytes+1))
 	if reason := backbone.Refused(err); reason != backbone.RefusedTooLarge {
 		t.Errorf("%v (%v), want that it is too large", err, reason)
@@ -247,12 +247,12 @@ func TestEvents_LargerMessagesThanRolesReadAreRefused(t *testing.T) {
 // the connection is restored to another server.
 func TestAppend_MessageAboveMaxPayloadIsTooLarge(t *testing.T) {
 	const most = 64 << 10
-	js := backbonetest.Connect(t, backbonetest.Server(t, &server.Options{MaxPayload: most}))
+	js := natstest.Connect(t, natstest.Server(t, &server.Options{MaxPayload: most}))
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	message := func(id string, size int) *nats.Msg { return largeMessage(acme, id, size) }
 	for name, messages := range map[string][]*nats.Msg{
@@ -297,7 +297,7 @@ func TestAppend_EventAboveTheStreamsMaxMsgSizeIsTooLarge(t *testing.T) {
 	if _, err := js.UpdateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	for count := 1; count <= 3; count++ {
 		list := events(fmt.Sprint("w", count), 1, count, "")
@@ -314,7 +314,7 @@ func TestAppend_EventAboveTheStreamsMaxMsgSizeIsTooLarge(t *testing.T) {
 func TestLoadReadsLongHistoriesWholeAndInOrder(t *testing.T) {
 	t.Parallel()
 	journal, _ := openJournal(t)
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	const total = 1300 // more than two direct gets
 	var last uint64
@@ -347,10 +347,10 @@ func TestLoadReadsLongHistoriesWholeAndInOrder(t *testing.T) {
 
 func TestTheJournalOutlivesItsServer(t *testing.T) {
 	dir := t.TempDir()
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	var epoch int64
 	t.Run("first", func(t *testing.T) {
-		journal, err := backbone.OpenJournal(t.Context(), backbonetest.StartIn(t, dir))
+		journal, err := backbone.OpenJournal(t.Context(), natstest.StartIn(t, dir))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -360,7 +360,7 @@ func TestTheJournalOutlivesItsServer(t *testing.T) {
 		}
 	})
 	t.Run("second", func(t *testing.T) {
-		journal, err := backbone.OpenJournal(t.Context(), backbonetest.StartIn(t, dir))
+		journal, err := backbone.OpenJournal(t.Context(), natstest.StartIn(t, dir))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -371,7 +371,7 @@ func TestTheJournalOutlivesItsServer(t *testing.T) {
 }
 
 func TestANodesSecretIsEveryNodesSecret(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	first, err := backbone.SharedSecret(t.Context(), js, "tokens")
 	if err != nil {
 		t.Fatal(err)
@@ -385,7 +385,7 @@ func TestANodesSecretIsEveryNodesSecret(t *testing.T) {
 func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {
 	t.Parallel()
 	journal, js := openJournal(t)
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	// Longer than the test may take: whatever waits for its deadline is found.
 	ctx, cancel := context.WithTimeout(contextkit.TenantContext(t.Context(), acme), time.Hour)
 	defer cancel()
@@ -429,7 +429,7 @@ func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {
 		if err := js.Conn().ForceReconnect(); err != nil {
 			t.Fatal(err)
 		}
-		backbonetest.Await(t, connected, "the client reconnects")
+		natstest.Await(t, connected, "the client reconnects")
 		if read := 0; journal.Load(ctx, acme, "wallet", "w", 1, 0, func(backbone.Event) error { read++; return nil }) == nil && read != stored {
 			t.Errorf("%d events are read as if they were all, of %d", read, stored)
 		}

@@ -5,14 +5,14 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 // TestKept_PlatformWritesCarryTheContract drives the writes to buckets that no call causes: the
 // shared secret, and a node's announcements and goodbye.
 func TestKept_PlatformWritesCarryTheContract(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	ctx := contextkit.PlatformContext(t.Context())
 	if _, err := backbone.SharedSecret(ctx, js, "carried"); err != nil {
 		t.Fatal(err)
@@ -36,14 +36,14 @@ func TestKept_PlatformWritesCarryTheContract(t *testing.T) {
 			}
 		}, Failed: func(err error) { t.Error(err) }})
 	}()
-	for len(backbonetest.Await(t, nodes, "the node is announced")) == 0 {
+	for len(natstest.Await(t, nodes, "the node is announced")) == 0 {
 	}
 	leave()
-	if err := backbonetest.Await(t, done, "the announcement ends"); err != nil {
+	if err := natstest.Await(t, done, "the announcement ends"); err != nil {
 		t.Fatal(err)
 	}
 	stop()
-	backbonetest.Await(t, followed, "the follower ends")
+	natstest.Await(t, followed, "the follower ends")
 	stream, err := js.Stream(ctx, "KV_"+backbone.BucketNodes)
 	if err != nil {
 		t.Fatal(err)
@@ -56,11 +56,11 @@ func TestKept_PlatformWritesCarryTheContract(t *testing.T) {
 }
 
 func TestPutKept_CarriesTheContractOrFails(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	if _, err := backbone.PutKept(t.Context(), js, backbone.BucketRunner, "paused.acme", []byte("paused")); err == nil {
 		t.Error("a write without a context is accepted")
 	}
-	ctx := contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "acme"))
+	ctx := contextkit.TenantContext(t.Context(), natstest.Tenant(t, "acme"))
 	for range 2 { // at any revision
 		sequence, err := backbone.PutKept(ctx, js, backbone.BucketRunner, "paused.acme", []byte("paused"))
 		if err != nil {

@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -14,7 +14,7 @@ import (
 // acme's: a mirror of another tenant's events, which NATS asks as it asks replicas.
 func behind(t *testing.T, journal *backbone.Journal, js jetstream.JetStream) {
 	t.Helper()
-	globex := backbonetest.Tenant(t, "globex")
+	globex := natstest.Tenant(t, "globex")
 	mirror, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: "BEHIND", Mirror: &jetstream.StreamSource{Name: backbone.StreamEvents, FilterSubject: backbone.TenantEvents(globex)},
 	})
@@ -38,7 +38,7 @@ func behind(t *testing.T, journal *backbone.Journal, js jetstream.JetStream) {
 func TestWhatWasAcknowledgedIsReadAlthoughAReplicaIsBehind(t *testing.T) {
 	journal, js := openJournal(t)
 	behind(t, journal, js)
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	own := events("w", 1, 3, "")
 	if err := journal.Append(ctx, acme, 0, own); err != nil {
@@ -56,7 +56,7 @@ func TestWhatWasAcknowledgedIsReadAlthoughAReplicaIsBehind(t *testing.T) {
 
 func TestATenantWithoutEventsHasNoLastOne(t *testing.T) {
 	journal, _ := openJournal(t)
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx, cancel := context.WithCancel(contextkit.TenantContext(t.Context(), acme))
 	if last, err := journal.Last(ctx, acme); err != nil || last != 0 {
 		t.Errorf("of a tenant without events the last is at %d, %v", last, err)

@@ -5,13 +5,13 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
 func TestCheckLimits_OfARealServer(t *testing.T) {
-	s := backbonetest.Server(t, &server.Options{MaxPayload: 512 << 10})
+	s := natstest.Server(t, &server.Options{MaxPayload: 512 << 10})
 	conn, err := backbone.Connect(s.ClientURL(), t.Name())
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +35,7 @@ func TestCheckLimits_OfARealServer(t *testing.T) {
 
 // A stream of the embedded server may have as many consumers as there is room for.
 func TestEmbedded_BoundsNoConsumers(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
 	if err != nil {
 		t.Fatal(err)

@@ -6,12 +6,12 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 func TestModels_PlacesAreTheSameForAllNodes(t *testing.T) {
-	js, ctx := backbonetest.Start(t), contextkit.PlatformContext(t.Context())
+	js, ctx := natstest.Start(t), contextkit.PlatformContext(t.Context())
 	fallback := func(context.Context) (string, []byte, error) { return "demo", []byte("demo"), nil }
 	follows, err := backbone.OpenModels(ctx, js, fallback)
 	if err != nil {
@@ -54,7 +54,7 @@ func TestModels_PlacesAreTheSameForAllNodes(t *testing.T) {
 }
 
 func TestEvent_NamesTheModelThatDecidedIt(t *testing.T) {
-	js, acme := backbonetest.Start(t), backbonetest.Tenant(t, "acme")
+	js, acme := natstest.Start(t), natstest.Tenant(t, "acme")
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)

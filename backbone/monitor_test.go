@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -93,8 +93,8 @@ func value(t *testing.T, c prometheus.Collector, name string) float64 {
 func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
 	t.Parallel()
 	options := server.Options{StoreDir: t.TempDir()}
-	bus := backbonetest.Server(t, &options)
-	js := backbonetest.Connect(t, bus)
+	bus := natstest.Server(t, &options)
+	js := natstest.Connect(t, bus)
 	m, lines := startMonitor(t, js)
 	eventually(t, "the journal is seen", func() bool { return value(t, m, "headgate_jetstream_available") == 1 })
 	if outage, away := m.Outage(); away {
@@ -116,7 +116,7 @@ func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
 		t.Error("the metrics do not show it")
 	}
 
-	backbonetest.Server(t, &options)
+	natstest.Server(t, &options)
 	eventually(t, "JetStream answers again", func() bool { _, away := m.Outage(); return !away })
 	for _, text := range []string{"the connection to NATS is lost", "the connection to NATS is restored", "JetStream answers again"} {
 		if n := lines.count(text); n != 1 {
@@ -128,8 +128,8 @@ func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
 // JetStream can be away while NATS is there: a server without a leader, or whose store has failed.
 func TestMonitor_SaysThatJetStreamIsAway(t *testing.T) {
 	t.Parallel()
-	bus := backbonetest.Server(t, &server.Options{StoreDir: t.TempDir()})
-	m, lines := startMonitor(t, backbonetest.Connect(t, bus))
+	bus := natstest.Server(t, &server.Options{StoreDir: t.TempDir()})
+	m, lines := startMonitor(t, natstest.Connect(t, bus))
 	eventually(t, "the journal is seen", func() bool { return value(t, m, "headgate_jetstream_available") == 1 })
 	if err := bus.DisableJetStream(); err != nil {
 		t.Fatal(err)
@@ -148,8 +148,8 @@ func TestMonitor_SaysThatJetStreamIsAway(t *testing.T) {
 
 // A slow consumer is logged once, however many messages it loses.
 func TestMonitor_ASlowConsumerIsOneLine(t *testing.T) {
-	bus := backbonetest.Server(t, &server.Options{StoreDir: t.TempDir()})
-	js := backbonetest.Connect(t, bus)
+	bus := natstest.Server(t, &server.Options{StoreDir: t.TempDir()})
+	js := natstest.Connect(t, bus)
 	m, lines := startMonitor(t, js)
 	release := make(chan struct{})
 	sub, err := js.Conn().Subscribe("slow", func(*nats.Msg) { <-release })

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 )
 
@@ -36,7 +36,7 @@ func natsCluster(t *testing.T) []*server.Server {
 		}
 	}
 	for n, port := range ports {
-		servers = append(servers, backbonetest.Server(t, &server.Options{
+		servers = append(servers, natstest.Server(t, &server.Options{
 			ServerName: fmt.Sprintf("n%d", n), Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}, Routes: routes,
 		}))
 	}
@@ -52,7 +52,7 @@ func TestNothingIsLostWhenOneOfThreeServersIs(t *testing.T) {
 
 func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 	servers := natsCluster(t)
-	js := backbonetest.Connect(t, servers...)
+	js := natstest.Connect(t, servers...)
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 2*time.Minute)
 	defer cancel()
 	journal, err := backbone.OpenJournal(ctx, js)
@@ -60,7 +60,7 @@ func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	journal.GroupCommit(func(int) {})
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	tenant := contextkit.TenantContext(ctx, acme)
 	stream, err := js.Stream(ctx, name)
 	if err != nil {
@@ -113,7 +113,7 @@ func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 		})
 	}
 	for range wallets / 2 {
-		backbonetest.Await(t, began, "half of the clients have begun")
+		natstest.Await(t, began, "half of the clients have begun")
 	}
 	for _, s := range servers {
 		if s.Name() == leader {

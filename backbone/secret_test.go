@@ -6,11 +6,11 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 func TestSharedSecret_IsOneForAllNodesAndNeverADamagedOne(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	first, err := backbone.SharedSecret(t.Context(), js, "tokens")
 	if err != nil {
 		t.Fatal(err)

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -91,7 +91,7 @@ func names(count int) []string {
 
 func TestAnnounce_TenantsAreWrittenWhenTheyChange(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	all := names(10_000)
 	until := followTenants(t, js, "views-1")
 	published := make(chan *nats.Msg, 1024)
@@ -147,7 +147,7 @@ func TestAnnounce_TenantsAreWrittenWhenTheyChange(t *testing.T) {
 
 func TestAnnounce_EarlierVersionsReceiveAllTenants(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	bucket, err := js.KeyValue(t.Context(), backbone.BucketNodes)
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 )
@@ -78,7 +78,7 @@ func newWay(t *testing.T, to string) *way {
 
 func TestAServerThatFallsSilentIsLeftForAnother(t *testing.T) {
 	t.Parallel()
-	s := backbonetest.Server(t, &server.Options{})
+	s := natstest.Server(t, &server.Options{})
 	ways := map[string]*way{}
 	urls := ""
 	for range 2 {

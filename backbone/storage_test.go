@@ -9,9 +9,9 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/disk/disktest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
@@ -25,10 +25,10 @@ func TestStorage_NoticesAServerThatStoresNothing(t *testing.T) {
 	options := func(port int) *server.Options {
 		return &server.Options{StoreDir: filepath.Join(dir, "nats"), Port: port, SyncAlways: true}
 	}
-	s := backbonetest.Server(t, options(0))
+	s := natstest.Server(t, options(0))
 	lines := make(awaitedLines, 1024)
 	storage := backbone.NewStorage(zerolog.New(lines))
-	js := storage.Observe(backbonetest.Connect(t, s))
+	js := storage.Observe(natstest.Connect(t, s))
 	if backbone.StorageOf(js) != storage {
 		t.Fatal("the Storage of an observed JetStream is not known")
 	}
@@ -36,7 +36,7 @@ func TestStorage_NoticesAServerThatStoresNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	stored, last := 0, uint64(0)
 	appendOne := func() error {
@@ -71,8 +71,8 @@ func TestStorage_NoticesAServerThatStoresNothing(t *testing.T) {
 	restored := js.Conn().StatusChanged(nats.CONNECTED)
 	s.Shutdown()
 	s.WaitForShutdown()
-	backbonetest.Server(t, options(portOf(t, s)))
-	backbonetest.Await(t, restored, "the client reconnects")
+	natstest.Server(t, options(portOf(t, s)))
+	natstest.Await(t, restored, "the client reconnects")
 	lines.await(t, "the stream is used again")
 	if err := appendOne(); err != nil {
 		t.Error(err)
@@ -95,14 +95,14 @@ func portOf(t *testing.T, s *server.Server) int {
 // A refusal by the server's or the account's limit is one for lack of room, and the next append
 // that is stored ends it.
 func TestStorage_LimitOfTheServer(t *testing.T) {
-	s := backbonetest.Server(t, &server.Options{JetStreamMaxStore: 64 << 10})
+	s := natstest.Server(t, &server.Options{JetStreamMaxStore: 64 << 10})
 	lines := make(awaitedLines, 1024)
 	storage := backbone.NewStorage(zerolog.New(lines))
-	journal, err := backbone.OpenJournal(t.Context(), storage.Observe(backbonetest.Connect(t, s)))
+	journal, err := backbone.OpenJournal(t.Context(), storage.Observe(natstest.Connect(t, s)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	last := uint64(0)
 	for n := 1; ; n++ {

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -15,7 +15,7 @@ import (
 // A stream of an earlier version is brought up to date with what it holds; flags that
 // JetStream never takes back stay set.
 func TestEnsureStreams_UpgradesTheAuditStream(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	if err := js.DeleteStream(t.Context(), backbone.StreamAudit); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func narrow(t *testing.T, js jetstream.JetStream, name string, subjects ...strin
 }
 
 func TestRestoreStream_GivesBackWhatAnEarlierVersionTook(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	narrow(t, js, backbone.StreamAudit, "audit.*")
 	for _, want := range []bool{true, false} {
 		restored, err := backbone.RestoreStream(t.Context(), js, backbone.StreamAudit)
@@ -97,7 +97,7 @@ func TestRestoreStream_GivesBackWhatAnEarlierVersionTook(t *testing.T) {
 
 // Subjects that a later version has added stay when a process of this one starts.
 func TestEnsureStreams_TakesNoSubjects(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	narrow(t, js, backbone.StreamAudit, "audit.*", "audit.*.*", "audit.*.*.*")
 	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func TestEnsureStreams_TakesNoSubjects(t *testing.T) {
 
 // A stream that differs in nothing is not updated: an update needs room on the disk.
 func TestEnsureStreams_DoesNotUpdateWhatDiffersInNothing(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	updates, err := js.Conn().SubscribeSync("$JS.EVENT.ADVISORY.STREAM.UPDATED.>")
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func TestEnsureStreams_TakesBackReservations(t *testing.T) {
 	for name, room := range map[string]int64{"room": 4 << 30, "no room": 700 << 20} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s := backbonetest.Server(t, &server.Options{StoreDir: dir, JetStreamMaxStore: 4 << 30})
+			s := natstest.Server(t, &server.Options{StoreDir: dir, JetStreamMaxStore: 4 << 30})
 			conn, err := backbone.Connect(s.ClientURL(), t.Name())
 			if err != nil {
 				t.Fatal(err)
@@ -153,7 +153,7 @@ func TestEnsureStreams_TakesBackReservations(t *testing.T) {
 			s.Shutdown()
 			s.WaitForShutdown()
 
-			js = backbonetest.Connect(t, backbonetest.Server(t, &server.Options{StoreDir: dir, JetStreamMaxStore: room}))
+			js = natstest.Connect(t, natstest.Server(t, &server.Options{StoreDir: dir, JetStreamMaxStore: room}))
 			streams, count := js.ListStreams(t.Context()), 0
 			for info := range streams.Info() {
 				count++
@@ -173,7 +173,7 @@ func TestEnsureStreams_TakesBackReservations(t *testing.T) {
 
 // A bucket's reservation that an earlier version made is taken back too.
 func TestEnsureStreams_TakesBackReservationsOfBuckets(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	stream, err := js.Stream(t.Context(), "KV_"+backbone.BucketSnapshots)
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +193,7 @@ func TestEnsureStreams_TakesBackReservationsOfBuckets(t *testing.T) {
 
 // A TIMELINE that cannot be made stops no role; it is made once it can be.
 func TestEnsureStreams_TimelineStopsNoRole(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	if err := js.DeleteStream(t.Context(), backbone.StreamTimeline); err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestEnsureStreams_TimelineStopsNoRole(t *testing.T) {
 
 // Many records of one class do not hide those of another, whichever page they are on.
 func TestAuditRecords_PagesHoldAllClasses(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	const denials = 2300
 	for i := range denials {
 		class := backbone.AuditDenied
@@ -231,7 +231,7 @@ func TestAuditRecords_PagesHoldAllClasses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	backbonetest.Await(t, js.PublishAsyncComplete(), "all records are stored")
+	natstest.Await(t, js.PublishAsyncComplete(), "all records are stored")
 	want := denials - 1
 	for before, first := uint64(0), true; first || before != 0; first = false {
 		page := 0

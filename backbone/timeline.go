@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone/fairqueue"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/fairqueue"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"

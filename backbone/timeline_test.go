@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -42,13 +42,13 @@ func flush(t *testing.T, timelines ...*backbone.Timeline) {
 // callOf is a call for a tenant under a correlation id.
 func callOf(t *testing.T, tenant, correlation string) context.Context {
 	t.Helper()
-	rc := contextkit.RequestContext{TenantID: backbonetest.Tenant(t, tenant), CorrelationID: correlation}
+	rc := contextkit.RequestContext{TenantID: natstest.Tenant(t, tenant), CorrelationID: correlation}
 	return contextkit.TenantContext(contextkit.NewContext(t.Context(), rc), rc.TenantID)
 }
 
 func hopsOf(t *testing.T, js jetstream.JetStream, tenant, id string) []backbone.Hop {
 	t.Helper()
-	hops, _, err := backbone.Hops(t.Context(), js, backbonetest.Tenant(t, tenant), id)
+	hops, _, err := backbone.Hops(t.Context(), js, natstest.Tenant(t, tenant), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func hopsOf(t *testing.T, js jetstream.JetStream, tenant, id string) []backbone.
 // However much a tenant's calls record, in however many processes, the other tenants' hops
 // are recorded and stay.
 func TestTimeline_ATenantDisplacesItsOwnHopsAlone(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	timelines := []*backbone.Timeline{openTimeline(t, js), openTimeline(t, js)}
 	quiet := func(id string) {
 		for _, timeline := range timelines {
@@ -126,7 +126,7 @@ func TestTimeline_ATenantDisplacesItsOwnHopsAlone(t *testing.T) {
 // A process of an earlier version that starts takes the stream's new subjects: the hops that
 // are not stored meanwhile are counted, and the stream has its subjects again.
 func TestTimeline_RestoresItsStream(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	follow, err := js.Conn().SubscribeSync("$JS.EVENT.ADVISORY.STREAM.UPDATED." + backbone.StreamTimeline)
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func TestTimeline_RestoresItsStream(t *testing.T) {
 }
 
 func TestHops_CallersWithoutACredentialHaveAnAccountOfTheirOwn(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	timeline := openTimeline(t, js)
 	rc := contextkit.In(callOf(t, "acme", "denied"))
 	timeline.RecordFor(rc, backbone.AccountUnauthenticated, backbone.Hop{Kind: backbone.HopCall, Name: "/a/B", Code: "unauthenticated"})
@@ -187,7 +187,7 @@ func TestHops_CallersWithoutACredentialHaveAnAccountOfTheirOwn(t *testing.T) {
 
 // Hops of versions that had a subject per call are read beside the others.
 func TestHops_ReadsThoseOfEarlierVersions(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	timeline := openTimeline(t, js)
 	call := callOf(t, "acme", "both")
 	rc := contextkit.In(call)

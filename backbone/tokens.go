@@ -4,7 +4,7 @@ import (
 	"context"
 	"slices"
 
-	"github.com/headgate/headgate/backbone/token"
+	"github.com/headgate/headgate/internal/token"
 	"github.com/nats-io/nats.go/jetstream"
 )
 

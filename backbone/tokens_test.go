@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/backbone/token"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/token"
 )
 
 func TestTokenVersion_EveryNodeOfThePlatformReadsIt(t *testing.T) {
@@ -32,7 +32,7 @@ func TestTokenVersion_EveryNodeOfThePlatformReadsIt(t *testing.T) {
 }
 
 func TestFollowTokens_TheVersionFollowsAnnouncements(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var gate token.Gate
 	followed := make(chan struct{})

@@ -5,18 +5,18 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 // TestVerifyJournal_AcceptedLossIsNamedAndNoDamage removes the first block of a journal's files.
 func TestVerifyJournal_AcceptedLossIsNamedAndNoDamage(t *testing.T) {
 	t.Parallel()
 	dir := wholeJournal(t)
-	if err := os.Remove(backbonetest.Blocks(t, dir, backbone.StreamEvents)[0]); err != nil {
+	if err := os.Remove(natstest.Blocks(t, dir, backbone.StreamEvents)[0]); err != nil {
 		t.Fatal(err)
 	}
-	js, _ := backbonetest.StartStop(t, dir)
+	js, _ := natstest.StartStop(t, dir)
 	ctx := contextkit.PlatformContext(t.Context())
 	before, err := backbone.VerifyJournal(ctx, js)
 	if err != nil {

@@ -5,19 +5,19 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go"
 )
 
 func TestCountEvents_CountsAfterASequence(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	for n := range 10 {
 		if _, err := js.Publish(t.Context(), fmt.Sprintf("events.acme.%s.a%d", []string{"order", "wallet"}[n%2], n), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	for after, want := range map[uint64]int64{0: 5, 1: 4, 2: 4, 8: 1, 9: 0, 10: 0, 99: 0} {
 		if got, err := backbone.CountEvents(t.Context(), js, backbone.EventSubject(acme, "order", "*"), after); err != nil || got != want {
 			t.Errorf("after %d: %d, %v; want %d", after, got, err, want)
@@ -26,10 +26,10 @@ func TestCountEvents_CountsAfterASequence(t *testing.T) {
 }
 
 func TestReadDueWork_LeavesItThereUntilItIsRemoved(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	publish := func(tenant, instance string) {
-		msg := &nats.Msg{Subject: backbone.WorkSubject(backbonetest.Tenant(t, tenant), "transfer", instance), Header: nats.Header{}}
-		if err := contextkit.InjectNATS(contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, tenant)), msg.Header); err != nil {
+		msg := &nats.Msg{Subject: backbone.WorkSubject(natstest.Tenant(t, tenant), "transfer", instance), Header: nats.Header{}}
+		if err := contextkit.InjectNATS(contextkit.TenantContext(t.Context(), natstest.Tenant(t, tenant)), msg.Header); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := js.PublishMsg(t.Context(), msg); err != nil {
@@ -63,7 +63,7 @@ func TestReadDueWork_LeavesItThereUntilItIsRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if found, _ := read(backbonetest.Tenant(t, "acme")); found != "" {
+	if found, _ := read(natstest.Tenant(t, "acme")); found != "" {
 		t.Errorf("after its removal: %q", found)
 	}
 }

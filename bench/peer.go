@@ -16,10 +16,10 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/vanguard"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -123,7 +123,7 @@ func (c *peerCommand) upstream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	direct := chassis.NewServer(chassis.Config{Name: "direct", Addr: c.Direct}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+	direct := rpc.NewServer(rpc.Config{Name: "direct", Addr: c.Direct}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	gatewayv1connect.RegisterQueryServiceHandler(direct.RPC, service{})
 	if err := direct.Listen(ctx); err != nil {
 		return err

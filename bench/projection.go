@@ -14,10 +14,10 @@ import (
 	"connectrpc.com/connect/v2/connectinprocess"
 	"github.com/google/uuid"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
@@ -122,7 +122,7 @@ func (p *platform) follow(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	service, err := projection.New(ctx, projection.Config{}, p.js, models, chassis.NewTenants(p.tenant), sqlite.In(dir), nil, zerolog.Nop())
+	service, err := projection.New(ctx, projection.Config{}, p.js, models, rpc.NewTenants(p.tenant), sqlite.In(dir), nil, zerolog.Nop())
 	if err != nil {
 		return err
 	}
@@ -221,7 +221,7 @@ func (c *projectionCommand) query(ctx context.Context) (err error) {
 	var rows store.Store
 	// The rows are written by the store itself: only reading is measured.
 	open := sqlite.In(filepath.Join(p.dir, "views"))
-	service, err := projection.New(contextkit.TenantContext(ctx, p.tenant), projection.Config{}, p.js, models, chassis.NewTenants(p.tenant), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+	service, err := projection.New(contextkit.TenantContext(ctx, p.tenant), projection.Config{}, p.js, models, rpc.NewTenants(p.tenant), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 		var err error
 		rows, err = open(ctx, tenant, views, origin)
 		return rows, err

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
@@ -23,6 +22,7 @@ import (
 	"github.com/headgate/headgate/gateway/upstream"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	_ "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/nats-io/nats.go"
@@ -171,7 +171,7 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 	if err != nil {
 		return nil, err
 	}
-	tenants, err := chassis.ParseTenants([]string{"bench"})
+	tenants, err := rpc.ParseTenants([]string{"bench"})
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 	if err != nil {
 		return nil, err
 	}
-	server := chassis.NewServer(chassis.Config{Name: "aggregate", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, service.Ready, zerolog.Nop())
+	server := rpc.NewServer(rpc.Config{Name: "aggregate", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, service.Ready, zerolog.Nop())
 	service.Register(server.RPC)
 	if err := server.Listen(ctx); err != nil {
 		return nil, err
@@ -213,7 +213,7 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 
 // gateway runs a gateway before the node until running ends, and returns its address for
 // gRPC. Everything is on; the tenant's share is what the machine can do.
-func (p *platform) gateway(ctx, running context.Context, accepted auth.Config, node *chassis.Server, local func(string) upstream.Opener) (string, error) {
+func (p *platform) gateway(ctx, running context.Context, accepted auth.Config, node *rpc.Server, local func(string) upstream.Opener) (string, error) {
 	catalog, err := policy.NewCatalog()
 	if err != nil {
 		return "", err
@@ -223,7 +223,7 @@ func (p *platform) gateway(ctx, running context.Context, accepted auth.Config, n
 		return "", err
 	}
 	edge, err := gateway.New(gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
+		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
 		Limits: limit.Config{Rate: 1e6, Concurrent: 4096}, Upstream: upstream.PoolConfig{Local: local},
 	}, catalog, routes, p.js, zerolog.Nop())
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
@@ -278,7 +278,7 @@ func (c *tenantNodeCommand) Run(ctx context.Context) (err error) {
 	for i := range c.Tenants {
 		names = append(names, benchTenant(i))
 	}
-	tenants, err := chassis.ParseTenants(names)
+	tenants, err := rpc.ParseTenants(names)
 	if err != nil {
 		return err
 	}

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // localAddr is a port of this machine that the system chooses.
@@ -16,12 +16,12 @@ const localAddr = "127.0.0.1:0"
 
 // newAdmin returns the operators' server: it is not the edge's, so that what it
 // shows never is the world's.
-func (g *Gateway) newAdmin() *chassis.Server {
+func (g *Gateway) newAdmin() *rpc.Server {
 	addr := g.config.Admin
 	if addr == "" {
 		addr = localAddr
 	}
-	admin := chassis.NewAdmin(chassis.Config{Name: g.config.Listen.Name + "-admin", Addr: addr, Sockets: g.config.Listen.Sockets}, g.server, g.log)
+	admin := rpc.NewAdmin(rpc.Config{Name: g.config.Listen.Name + "-admin", Addr: addr, Sockets: g.config.Listen.Sockets}, g.server, g.log)
 	admin.HTTP.Handle("GET /nodes", contextkit.HTTPMiddleware(http.HandlerFunc(g.serveNodes)))
 	return admin
 }

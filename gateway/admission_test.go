@@ -12,11 +12,11 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/limit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -132,10 +132,10 @@ func losesNothing(t *testing.T, e *edge, when string) {
 func TestAdmission_UnfinishedBodiesCostOtherTenantsNothing(t *testing.T) {
 	t.Parallel()
 	suspended := func(t *testing.T, e *edge) {
-		e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "acme"): {Suspended: true, Reason: "unpaid"}})
+		e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "acme"): {Suspended: true, Reason: "unpaid"}})
 	}
 	overQuota := func(t *testing.T, e *edge) {
-		e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 0.001, Burst: 1, Concurrent: 3}}})
+		e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 0.001, Burst: 1, Concurrent: 3}}})
 	}
 	one := func(r *raw, id uint32) error { return r.framer.WriteData(id, false, []byte{0}) }
 	for name, tc := range map[string]struct {

@@ -8,21 +8,21 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 func TestAsked_EachAttemptHasASpanOfItsOwn(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		var (
 			mu    sync.Mutex
-			asked []chassis.Asked
+			asked []rpc.Asked
 			own   []contextkit.SpanID // the gateway's
 		)
 		e := start(func(c *gateway.Config) {
-			c.Asked = func(rc contextkit.RequestContext, call chassis.Asked) {
+			c.Asked = func(rc contextkit.RequestContext, call rpc.Asked) {
 				mu.Lock()
 				defer mu.Unlock()
 				asked, own = append(asked, call), append(own, rc.SpanID)

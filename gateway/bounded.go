@@ -5,8 +5,8 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/internal/rpc"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -22,12 +22,12 @@ func (g *Gateway) boundOpen(next connect.ServerFunc) connect.ServerFunc {
 		}
 		info, _ := connect.CallInfoForServerContext(ctx)
 		held := &charge{payer: payerAddress}
-		if err := g.addresses.Enter(chassis.Client(info), &held.use, spec.StreamType&connect.StreamTypeServer != 0, limit.Normal); err != nil {
+		if err := g.addresses.Enter(rpc.Client(info), &held.use, spec.StreamType&connect.StreamTypeServer != 0, limit.Normal); err != nil {
 			g.counters.limited.WithLabelValues(limitReason(err), payerAddress.String()).Inc()
 			return exceeded(payerAddress, err, 0)
 		}
 		defer held.use.Leave()
-		chassis.Receiving(ctx, held)
+		rpc.Receiving(ctx, held)
 		return next(ctx, spec, stream)
 	}
 }

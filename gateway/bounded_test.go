@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/rpc"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -132,7 +132,7 @@ func TestErrors_NodesDoNotEchoEither(t *testing.T) {
 		token := e.token(t, "acme", "query.read")
 		for kind, text := range huge {
 			e.node.set(func(context.Context, int) error {
-				return chassis.WithDetails(connect.NewError(connect.CodeNotFound, text), chassis.Reason("NO_VIEW", "view", text, text, "key"))
+				return rpc.WithDetails(connect.NewError(connect.CodeNotFound, text), rpc.Reason("NO_VIEW", "view", text, text, "key"))
 			})
 			for protocol, got := range e.queryAnswers(t, token, "wallets") {
 				if got.size > mostAnswered || !strings.Contains(got.text, "bytes)") {

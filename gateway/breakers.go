@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/descriptors"
+	"github.com/headgate/headgate/internal/rpc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -34,8 +34,8 @@ func (g *Gateway) enter(call *Call, began time.Time) (pass breaker.Pass, wait ti
 
 // silentNode returns the error of a call that a breaker refuses.
 func silentNode(call *Call, wait time.Duration) error {
-	return chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "the %s node does not answer, or refuses all calls: try again in a moment", call.Method.Upstream),
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, chassis.Reason("NODE_SILENT"))
+	return rpc.WithDetails(connect.Errorf(connect.CodeUnavailable, "the %s node does not answer, or refuses all calls: try again in a moment", call.Method.Upstream),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, rpc.Reason("NODE_SILENT"))
 }
 
 // outcome returns the breaker's outcome of an upstream call that began at a time. UNAVAILABLE

@@ -4,12 +4,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // Call is one call on its way through the pipeline: each stage adds what it
@@ -58,8 +58,8 @@ type Call struct {
 	until           contextkit.Until
 	hop             connect.CallInfo // of the node, in the last attempt
 
-	end     chassis.Outcome // from conclude on; before, when it began
-	entered time.Duration   // from the beginning until the tenant's quota admitted it
+	end     rpc.Outcome   // from conclude on; before, when it began
+	entered time.Duration // from the beginning until the tenant's quota admitted it
 	charge
 }
 

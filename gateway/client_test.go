@@ -14,12 +14,12 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/proxies"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/proxies"
 	"github.com/rs/zerolog"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
@@ -146,7 +146,7 @@ func TestClient_IsInTheAccessLogTheAuditAndTheTimeline(t *testing.T) {
 	}
 	log := &logLines{}
 	second := e.second(t, gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0", Proxies: behind(t, "", "127.0.0.1")}, Auth: accepted, Timeline: timeline,
+		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0", Proxies: behind(t, "", "127.0.0.1")}, Auth: accepted, Timeline: timeline,
 	}, zerolog.New(log))
 	audited := e.records(t)
 	for protocol, client := range map[string]string{"rest": "203.0.113.1", "native grpc": "2001:db8::2", "grpcweb": "203.0.113.3"} {
@@ -167,7 +167,7 @@ func TestClient_IsInTheAccessLogTheAuditAndTheTimeline(t *testing.T) {
 	if err := timeline.Run(ctx, "g2"); err != nil {
 		t.Fatal(err)
 	}
-	hops, _, err := backbone.Hops(t.Context(), e.js, backbonetest.Tenant(t, "acme"), "call-rest")
+	hops, _, err := backbone.Hops(t.Context(), e.js, natstest.Tenant(t, "acme"), "call-rest")
 	if err != nil || len(hops) != 1 || hops[0].Client != "203.0.113.1" {
 		t.Errorf("the timeline has %+v, %v", hops, err)
 	}

@@ -8,12 +8,12 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/rs/zerolog"
 )
 
@@ -29,9 +29,9 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 		subject = excerpt.Text(call.Principal.Subject, excerpt.Name)
 	}
 	call.end.Took, call.end.Err = time.Since(call.end.Started), err
-	if event := log.WithLevel(chassis.LineLevel(zerolog.InfoLevel, err)); event.Enabled() {
-		event = chassis.Took(chassis.Identify(event, rc), call.end.Took).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
-			Str("code", chassis.CodeName(err)).Str("principal", subject).Str("client", chassis.ClientText(call.Info)).Str("node", call.Node.ID).Int("attempts", call.Attempts)
+	if event := log.WithLevel(rpc.LineLevel(zerolog.InfoLevel, err)); event.Enabled() {
+		event = rpc.Took(rpc.Identify(event, rc), call.end.Took).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
+			Str("code", rpc.CodeName(err)).Str("principal", subject).Str("client", rpc.ClientText(call.Info)).Str("node", call.Node.ID).Int("attempts", call.Attempts)
 		if err != nil {
 			event = event.AnErr("error", err).AnErr("cause", errors.Unwrap(err))
 		}
@@ -41,8 +41,8 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 		g.counters.streams.WithLabelValues(call.streamEnd(err)).Inc()
 	}
 	if g.config.Ended != nil {
-		ended := Ended{Ended: chassis.Ended{Outcome: call.end}, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts, Request: edge.RequestOf(call.Stream)}
-		ended.Server, ended.Client = chassis.Ends(ctx, call.Info)
+		ended := Ended{Ended: rpc.Ended{Outcome: call.end}, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts, Request: edge.RequestOf(call.Stream)}
+		ended.Server, ended.Client = rpc.Ends(ctx, call.Info)
 		g.config.Ended(*rc, ended)
 	}
 	if err != nil || call.Method.Spec.IdempotencyLevel == connect.IdempotencyUnknown || call.Method.Audit {
@@ -118,7 +118,7 @@ func (c *Call) auditClass() backbone.AuditClass {
 func (g *Gateway) remember(rc *contextkit.RequestContext, call *Call, err error) {
 	hop := backbone.Hop{
 		Kind: backbone.HopCall, Name: call.Method.Spec.Procedure, Started: call.end.Started, Milliseconds: float64(call.end.Took.Microseconds()) / 1000,
-		Code: chassis.CodeName(err), Detail: call.Info.Protocol, Client: chassis.ClientText(call.Info),
+		Code: rpc.CodeName(err), Detail: call.Info.Protocol, Client: rpc.ClientText(call.Info),
 	}
 	if call.Node.ID != "" {
 		hop.Detail += " to " + call.Node.ID
@@ -127,7 +127,7 @@ func (g *Gateway) remember(rc *contextkit.RequestContext, call *Call, err error)
 		hop.Detail += fmt.Sprintf(", %d attempts", call.Attempts)
 	}
 	if err != nil {
-		hop.Detail += ": " + chassis.Public(err).Message()
+		hop.Detail += ": " + rpc.Public(err).Message()
 	}
 	g.config.Timeline.RecordFor(rc, call.account(rc), hop)
 }
@@ -136,7 +136,7 @@ func (g *Gateway) remember(rc *contextkit.RequestContext, call *Call, err error)
 func (g *Gateway) record(rc *contextkit.RequestContext, call *Call, err error) audit.Record {
 	record := audit.Record{
 		Time: time.Now().UTC(), Decision: "allowed", Tenant: rc.TenantID.String(),
-		Procedure: call.Method.Spec.Procedure, Right: call.Method.Right, Resource: call.Resource, Client: chassis.ClientText(call.Info), Code: chassis.CodeName(err),
+		Procedure: call.Method.Spec.Procedure, Right: call.Method.Right, Resource: call.Resource, Client: rpc.ClientText(call.Info), Code: rpc.CodeName(err),
 		CorrelationID: rc.CorrelationID, TraceID: rc.TraceID.String(), RequestID: rc.RequestID,
 		Node: call.Node.ID, Attempts: call.Attempts, Waited: float64(call.Waited.Microseconds()) / 1000, Milliseconds: float64(time.Since(call.end.Started).Microseconds()) / 1000,
 	}

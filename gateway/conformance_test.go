@@ -19,13 +19,13 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
@@ -235,7 +235,7 @@ func conformanceGateway(ctx context.Context, dir, endpoint string, limit int) (*
 	if err := routes.Replace([]route.Node{{ID: "reference", Kind: "conformance", Endpoint: endpoint, Ready: true}}, nil); err != nil {
 		return nil, err
 	}
-	g, err := gateway.New(gateway.Config{Listen: chassis.Config{GRPC: "127.0.0.1:0", Name: "gateway", Addr: "127.0.0.1:0", MaxBodyBytes: limit}, Auth: accepted}, catalog, routes, js, zerolog.Nop())
+	g, err := gateway.New(gateway.Config{Listen: rpc.Config{GRPC: "127.0.0.1:0", Name: "gateway", Addr: "127.0.0.1:0", MaxBodyBytes: limit}, Auth: accepted}, catalog, routes, js, zerolog.Nop())
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	connectcors "connectrpc.com/cors"
-	"github.com/headgate/headgate/chassis/config"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/config"
 	"github.com/rs/cors"
 )
 

@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/audit"
 	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
@@ -129,7 +129,7 @@ func TestAudit_LargeDenialsStopNothing(t *testing.T) {
 // Denials of a tenant's calls, however large and at however many gateways, leave the other
 // tenants' timelines as they are.
 func TestTimeline_LargeDenialsLeaveOtherTenantsHops(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	var timelines []*backbone.Timeline
 	for range 2 {
 		timeline, err := backbone.NewTimeline(js)
@@ -175,7 +175,7 @@ func TestTimeline_LargeDenialsLeaveOtherTenantsHops(t *testing.T) {
 	quiet("amid")
 	ended()
 	for _, id := range []string{"before", "amid"} {
-		hops, _, err := backbone.Hops(t.Context(), js, backbonetest.Tenant(t, "globex"), id)
+		hops, _, err := backbone.Hops(t.Context(), js, natstest.Tenant(t, "globex"), id)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,8 +14,6 @@ import (
 	"connectrpc.com/grpcreflect/v2"
 	"connectrpc.com/validate"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/compression"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
 	"github.com/headgate/headgate/gateway/auth"
@@ -30,6 +28,8 @@ import (
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/compression"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -38,7 +38,7 @@ import (
 // Config describes a gateway.
 type Config struct {
 	// Listen is where clients reach it.
-	Listen chassis.Config
+	Listen rpc.Config
 	// Admin is where operators reach it: metrics, nodes, profiles. "" is a port
 	// of this machine that the system chooses.
 	Admin string
@@ -106,12 +106,12 @@ type Config struct {
 	Ended func(contextkit.RequestContext, Ended)
 	// Asked is called when an upstream call has ended, for each attempt of a call that is
 	// retried, if its trace is sampled; nil: no function is called. It must not block.
-	Asked chassis.AskedFunc
+	Asked rpc.AskedFunc
 }
 
 // Ended is a call that has ended, with what the gateway decided on it.
 type Ended struct {
-	chassis.Ended
+	rpc.Ended
 
 	// Principal is who called, and Node who answered; "": not known.
 	Principal, Node string
@@ -141,8 +141,8 @@ const (
 // Gateway is the edge. Run it with Listen, then Serve.
 type Gateway struct {
 	config    Config
-	server    *chassis.Server
-	admin     *chassis.Server
+	server    *rpc.Server
+	admin     *rpc.Server
 	table     atomic.Pointer[policy.Table]
 	verifier  *auth.Verifier
 	routes    *route.Table
@@ -212,10 +212,10 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		g.platform[principal] = true
 	}
 	json := frame.JSONCodec()
-	g.server = chassis.NewEdge(config.Listen, g.ready, log, chassis.Edge{
+	g.server = rpc.NewEdge(config.Listen, g.ready, log, rpc.Edge{
 		Options: []connecthttp.Option{
 			connecthttp.WithCodecs(frame.ProtoCodec(), json),
-			connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(chassis.CompressMinBytes),
+			connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(rpc.CompressMinBytes),
 		},
 		Codec: frame.GRPCCodec{}, JSON: json, Timeout: g.timeout, Margin: hopMargin,
 		Degraded: g.parts, MayAsk: g.mayAsk,
@@ -245,7 +245,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 }
 
 // fill registers everything that the catalog describes and a policy lets out.
-func (g *Gateway) fill(server *chassis.Server, catalog *policy.Catalog) (*policy.Table, *edge.REST, error) {
+func (g *Gateway) fill(server *rpc.Server, catalog *policy.Catalog) (*policy.Table, *edge.REST, error) {
 	files := policy.Files(catalog)
 	if g.config.ForeignOnly {
 		files = catalog.Foreign()
@@ -321,17 +321,17 @@ func (g *Gateway) AdminURL() string { return g.admin.URL() }
 func (g *Gateway) Ready(ctx context.Context) error { return g.server.Ready(ctx) }
 
 // Load returns what the gateway has been doing in the last seconds.
-func (g *Gateway) Load() chassis.Load { return g.server.Metrics.Load() }
+func (g *Gateway) Load() rpc.Load { return g.server.Metrics.Load() }
 
 // Serve answers calls until ctx ends and those in flight have been answered.
 func (g *Gateway) Serve(ctx context.Context) error {
 	// What serves the calls ends after them; the last calls' audit records are
 	// published first.
-	return chassis.RunLayers(ctx,
-		chassis.Layer{g.server.Serve},
-		chassis.Layer{g.prober.Run, g.refreshKeys, g.followAPIKeys, g.admin.Serve},
-		chassis.Layer{g.closePool},
-		chassis.Layer{g.audit.Run},
+	return rpc.RunLayers(ctx,
+		rpc.Layer{g.server.Serve},
+		rpc.Layer{g.prober.Run, g.refreshKeys, g.followAPIKeys, g.admin.Serve},
+		rpc.Layer{g.closePool},
+		rpc.Layer{g.audit.Run},
 	)
 }
 
@@ -387,19 +387,19 @@ func (g *Gateway) stages() []stage {
 }
 
 // handler returns the method's handler: the stages, then the upstream.
-func (g *Gateway) handler(metrics *chassis.Metrics, method *policy.Method) connect.ServerFunc {
+func (g *Gateway) handler(metrics *rpc.Metrics, method *policy.Method) connect.ServerFunc {
 	stages, calls := g.stages(), metrics.Calls(method.Spec.Procedure)
 	log := g.log.With().Str("procedure", method.Spec.Procedure).Logger()
 	longest := min(method.Timeout, g.longest(method))
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
-		call := &Call{Method: method, Info: info, Stream: stream, end: chassis.Outcome{
-			Procedure: method.Spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: chassis.ErrUnfinished,
+		call := &Call{Method: method, Info: info, Stream: stream, end: rpc.Outcome{
+			Procedure: method.Spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: rpc.ErrUnfinished,
 		}}
 		calls.Begin()
 		defer func() { calls.End(&call.end, method.Spec.StreamType, contextkit.In(ctx).TraceID) }()
 		defer call.use.Leave()
-		ctx, call.chosen = chassis.Hop(ctx, &call.until, call.end.Started, longest, hopMargin)
+		ctx, call.chosen = rpc.Hop(ctx, &call.until, call.end.Started, longest, hopMargin)
 		defer call.until.Cancel()
 		var err error
 		for _, stage := range stages {
@@ -416,7 +416,7 @@ func (g *Gateway) handler(metrics *chassis.Metrics, method *policy.Method) conne
 				call.noteDenial(err)
 			}
 		}
-		err = chassis.Bounded(err)
+		err = rpc.Bounded(err)
 		g.conclude(ctx, &log, call, err)
 		return err
 	}

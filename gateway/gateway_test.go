@@ -20,9 +20,6 @@ import (
 	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/grpcreflect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/compression"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
@@ -37,6 +34,9 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	_ "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/compression"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	backbonetest.Main(m)
+	natstest.Main(m)
 }
 
 // upstreamNode is a real node on loopback that shows what reached it.
@@ -187,7 +187,7 @@ func everyHop(t *testing.T, test func(t *testing.T, start starter)) {
 func startHop(t testing.TB, hop hop, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 	t.Helper()
 	// NATS ends after the gateway, which stores its last audit records when it ends.
-	e := &edge{node: &upstreamNode{}, js: backbonetest.Start(t)}
+	e := &edge{node: &upstreamNode{}, js: natstest.Start(t)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() { cancel(); running.Wait() })
@@ -198,7 +198,7 @@ func startHop(t testing.TB, hop hop, change func(*gateway.Config), register func
 			}
 		})
 	}
-	server := chassis.NewServer(chassis.Config{Name: "node", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+	server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	queriesconnect.RegisterQueryServiceHandler(server.RPC, e.node)
 	commandsconnect.RegisterCommandServiceHandler(server.RPC, e.node)
 	if register != nil {
@@ -230,7 +230,7 @@ func startHop(t testing.TB, hop hop, change func(*gateway.Config), register func
 		t.Fatal(err)
 	}
 	config := gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
+		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
 		Probes: probe.Config{Every: time.Hour}, // once, so that tests say what is ready
 	}
 	if hop == inProcess {
@@ -277,7 +277,7 @@ func (e *edge) token(t testing.TB, tenants string, rights ...string) string {
 			p.AnyTenant = true
 			continue
 		}
-		p.Tenants = append(p.Tenants, backbonetest.Tenant(t, name))
+		p.Tenants = append(p.Tenants, natstest.Tenant(t, name))
 	}
 	for _, text := range rights {
 		right, err := auth.ParseRight(text)
@@ -509,8 +509,8 @@ func aNodesErrorSurvivesEveryProtocol(t *testing.T, start starter) {
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			e.node.set(func(context.Context, int) error {
-				return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "not now: „ü“"),
-					&errdetails.RetryInfo{RetryDelay: durationpb.New(3 * time.Second)}, chassis.Reason("BUSY", "by", "somebody"))
+				return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "not now: „ü“"),
+					&errdetails.RetryInfo{RetryDelay: durationpb.New(3 * time.Second)}, rpc.Reason("BUSY", "by", "somebody"))
 			})
 			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
 			if got.code != connect.CodeFailedPrecondition || got.err.Message() != "not now: „ü“" || len(got.err.Details()) != 2 {
@@ -873,7 +873,7 @@ func TestANodeThatIsSilentIsNotCalledForAWhile(t *testing.T) {
 	}
 	refusal := connect.NewError(connect.CodeUnavailable, "says the node")
 	e.node.set(func(context.Context, int) error {
-		return chassis.WithDetails(refusal, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Millisecond)})
+		return rpc.WithDetails(refusal, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Millisecond)})
 	})
 	for range 10 {
 		if err := query(); err == nil || err.Message() != "says the node" {

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // HSTS is the policy that browsers call the gateway's host by TLS alone (RFC 6797).
@@ -57,7 +57,7 @@ func (h HSTS) handler(next http.Handler) http.Handler {
 	}
 	value := []string{h.header()}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if chassis.IsSecure(r) {
+		if rpc.IsSecure(r) {
 			w.Header()["Strict-Transport-Security"] = value
 		}
 		next.ServeHTTP(w, r)

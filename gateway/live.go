@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // liveStreams are the open streams. A stream may outlive the credential that admitted it: it
@@ -126,5 +126,5 @@ func (c *Call) ended(ctx context.Context) error {
 }
 
 func (c *Call) denySuspended(reason string) error {
-	return c.deny(ruleSuspended, chassis.WithDetails(connect.NewError(connect.CodePermissionDenied, reason), chassis.Reason("TENANT_SUSPENDED")))
+	return c.deny(ruleSuspended, rpc.WithDetails(connect.NewError(connect.CodePermissionDenied, reason), rpc.Reason("TENANT_SUSPENDED")))
 }

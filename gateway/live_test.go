@@ -15,10 +15,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/types/dynamicpb"
@@ -220,7 +220,7 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 					signing.rotate(t)
 				}
 				if test.suspend != "" {
-					e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, test.suspend): {Suspended: true, Reason: "unpaid"}})
+					e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, test.suspend): {Suspended: true, Reason: "unpaid"}})
 				}
 				if test.code == 0 {
 					ticks.next <- 1

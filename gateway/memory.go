@@ -1,6 +1,6 @@
 package gateway
 
-import "github.com/headgate/headgate/chassis/grpcmeta"
+import "github.com/headgate/headgate/internal/rpc/grpcmeta"
 
 // AnswerMeter implements [grpcmeta.Metered]: the messages that the node answers are charged to
 // the call's caller for as long as they are in memory, so that a client which does not read

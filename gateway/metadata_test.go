@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis/grpcmeta"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
 // TestMetadata_WhatGRPCCannotCarryIsRefused sends headers that would be the node's trouble.

@@ -4,8 +4,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -75,7 +75,7 @@ func (c *Call) streamEnd(err error) string {
 	case ruleSuspended:
 		return endSuspended
 	}
-	switch chassis.CodeName(err) {
+	switch rpc.CodeName(err) {
 	case "ok":
 		return endCompleted
 	case connect.CodeCanceled.String():

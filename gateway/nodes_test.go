@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/fanout"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/breaker"
@@ -24,6 +22,8 @@ import (
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
+	"github.com/headgate/headgate/internal/fanout"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/rs/zerolog"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -61,7 +61,7 @@ func (m *member) lastProbe() http.Header {
 func startMember(t *testing.T, kind, id string) *member {
 	t.Helper()
 	m := &member{released: make(chan struct{})}
-	server := chassis.NewServer(chassis.Config{Name: id, Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error {
+	server := rpc.NewServer(rpc.Config{Name: id, Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error {
 		if m.hung.Load() {
 			m.waits.Store(true)
 			<-m.released // not ctx.Done: an answer at the deadline is one
@@ -210,7 +210,7 @@ func aNodesPushbackIsHonoured(t *testing.T, start starter) {
 				}
 				err := connect.NewError(connect.CodeUnavailable, "busy")
 				if rule.detail > 0 {
-					err = chassis.WithDetails(err, &errdetails.RetryInfo{RetryDelay: durationpb.New(rule.detail)})
+					err = rpc.WithDetails(err, &errdetails.RetryInfo{RetryDelay: durationpb.New(rule.detail)})
 				}
 				return err
 			})

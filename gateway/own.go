@@ -6,11 +6,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // ownCall is the context key of the [Call] of a method that the gateway answers itself.
@@ -71,7 +71,7 @@ func (g *Gateway) ownPage(path string, next http.Handler) http.Handler {
 func newOwnCall(ctx context.Context, spec connect.Spec, info *connect.CallInfo) *Call {
 	spec.IdempotencyLevel = connect.IdempotencyNoSideEffects // none of them changes anything
 	call := &Call{Method: &policy.Method{Spec: spec, Priority: limit.Normal}, Info: info}
-	call.end = chassis.Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: chassis.ErrUnfinished}
+	call.end = rpc.Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: rpc.ErrUnfinished}
 	if call.end.Started.IsZero() {
 		call.end.Started = time.Now()
 	}

@@ -14,7 +14,6 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/grpcreflect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
@@ -25,6 +24,7 @@ import (
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/types/dynamicpb"
@@ -142,7 +142,7 @@ func TestOwnCalls_AreTheTenants(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := start(t, nil)
-			e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 1e-6, Burst: 2}}})
+			e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 1e-6, Burst: 2}}})
 			token := e.token(t, "acme", "query.read")
 			limited := 0
 			for range 4 {
@@ -163,7 +163,7 @@ func TestOwnCalls_AreTheTenants(t *testing.T) {
 func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 	const procedure = "/projection.gateway.v1.QueryService/Query"
 	e := start(t, nil)
-	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}})
+	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}})
 	audited := e.records(t)
 	client := gatewayv1connect.NewSessionServiceClient(e.client("grpc"))
 	ask := func(token, tenant, procedure string) (*gatewayv1.DecideResponse, error) {
@@ -293,7 +293,7 @@ func TestAudit_OperatorsCallsForTenantsAreRecorded(t *testing.T) {
 // whether it is suspended, served, unknown, or no name at all.
 func TestTenant_DenialTellsNothingOfTheTenant(t *testing.T) {
 	e := start(t, nil)
-	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}, backbonetest.Tenant(t, "initech"): {}})
+	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}, natstest.Tenant(t, "initech"): {}})
 	token := e.token(t, "acme", "query.read", "command.submit", "workflow.read", "runner.admin", "audit.read", "gateway.explain")
 	for _, request := range []struct{ method, path, body string }{
 		{http.MethodPost, "/v1/query/v", `{}`},

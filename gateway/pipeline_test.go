@@ -13,10 +13,6 @@ import (
 	"unsafe"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/compression"
-	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
@@ -26,6 +22,10 @@ import (
 	"github.com/headgate/headgate/gateway/route"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/compression"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/proto"
 )
@@ -239,9 +239,9 @@ func quietGateway(t testing.TB) (g *Gateway, token string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := Config{Listen: chassis.Config{Name: "gateway"}, Auth: accepted}
+	config := Config{Listen: rpc.Config{Name: "gateway"}, Auth: accepted}
 	config.Limits.Rate = 1e9
-	g, err = New(config, catalog, routes, backbonetest.Start(t), zerolog.New(io.Discard))
+	g, err = New(config, catalog, routes, natstest.Start(t), zerolog.New(io.Discard))
 	if err != nil {
 		t.Fatal(err)
 	}

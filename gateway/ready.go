@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // errStopping is the reason that a gateway in shutdown is not ready.
@@ -146,7 +146,7 @@ func (g *Gateway) mayAsk(r *http.Request, tenant contextkit.TenantID) error {
 		return unauthenticated(fmt.Errorf("a tenant's readiness is shown to its own credentials, and at the operators' port: %w", err))
 	}
 	if !principal.ActsFor(tenant) {
-		return chassis.WithDetails(connect.Errorf(connect.CodePermissionDenied, "the credential is not for tenant %s", tenant), chassis.Reason("TENANT"))
+		return rpc.WithDetails(connect.Errorf(connect.CodePermissionDenied, "the credential is not for tenant %s", tenant), rpc.Reason("TENANT"))
 	}
 	return nil
 }

@@ -13,11 +13,11 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/route"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/rs/zerolog"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/types/dynamicpb"
@@ -127,7 +127,7 @@ func TestReady_LastNodeOfAKindDegradesTheGateway(t *testing.T) {
 type tenantNode struct {
 	url     string
 	asked   atomic.Int64 // about tenants
-	tenants *chassis.Tenants
+	tenants *rpc.Tenants
 	stuck   contextkit.TenantID
 }
 
@@ -135,8 +135,8 @@ type tenantNode struct {
 // it with what routes to it.
 func startTenantNode(t *testing.T, kind, id string, stuck contextkit.TenantID, tenants ...contextkit.TenantID) (*tenantNode, route.Node) {
 	t.Helper()
-	n := &tenantNode{tenants: chassis.NewTenants(tenants...), stuck: stuck}
-	server := chassis.NewServer(chassis.Config{Name: id, Addr: "127.0.0.1:0"}, func(_ context.Context, tenant contextkit.TenantID) error {
+	n := &tenantNode{tenants: rpc.NewTenants(tenants...), stuck: stuck}
+	server := rpc.NewServer(rpc.Config{Name: id, Addr: "127.0.0.1:0"}, func(_ context.Context, tenant contextkit.TenantID) error {
 		switch {
 		case tenant.IsZero():
 			return nil

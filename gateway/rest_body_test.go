@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis/compression"
+	"github.com/headgate/headgate/internal/rpc/compression"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 )

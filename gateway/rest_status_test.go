@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/compression"
 	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/compression"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
@@ -79,7 +79,7 @@ func TestREST_StatusesAndHeadersAreHTTPs(t *testing.T) {
 func TestREST_NodesErrorsHaveHTTPsHeaders(t *testing.T) {
 	s := newShapes(t, nil)
 	wait := func(code connect.Code, delay time.Duration) error {
-		return chassis.WithDetails(connect.NewError(code, "not now"), &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+		return rpc.WithDetails(connect.NewError(code, "not now"), &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
 	}
 	for name, tc := range map[string]struct {
 		err        error
@@ -90,7 +90,7 @@ func TestREST_NodesErrorsHaveHTTPsHeaders(t *testing.T) {
 		"exhausted for longer":   {wait(connect.CodeResourceExhausted, 61*time.Second+time.Millisecond), 429, "62"},
 		"unavailable":            {wait(connect.CodeUnavailable, 2*time.Second), 503, "2"},
 		"exhausted, who knows":   {connect.NewError(connect.CodeResourceExhausted, "not now"), 429, ""},
-		"an answer too large":    {chassis.WithDetails(connect.NewError(connect.CodeResourceExhausted, "too large"), chassis.Reason(chassis.ReasonTooLarge)), 500, ""},
+		"an answer too large":    {rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, "too large"), rpc.Reason(rpc.ReasonTooLarge)), 500, ""},
 		"a deadline of the node": {connect.NewError(connect.CodeDeadlineExceeded, "too slow"), 504, ""},
 	} {
 		s.setAnswer(func(context.Context, string, *dynamicpb.Message, *dynamicpb.Message) error { return tc.err })

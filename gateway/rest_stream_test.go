@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/internal/rpc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -96,7 +96,7 @@ func TestStream_TheLastEventHasTheErrorsDetails(t *testing.T) {
 		if err := stream.Send(s.everything("x")); err != nil {
 			return err
 		}
-		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "not now"), &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "not now"), &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
 	})
 	const want = `{"error":{"code":"unavailable","message":"not now","details":[{"type":"google.rpc.RetryInfo","value":"CgIIAQ"`
 	events := s.send(t, http.MethodGet, "/shapes/v1/items:watch", "", "Accept", "text/event-stream")

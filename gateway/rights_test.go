@@ -10,7 +10,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
@@ -18,6 +17,7 @@ import (
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -143,15 +143,15 @@ func TestNodeRights_TheNodesRefusalIsAudited(t *testing.T) {
 	}
 	refuse := func(reason, right string) func(context.Context, int) error {
 		return func(context.Context, int) error {
-			return chassis.WithDetails(connect.NewError(connect.CodePermissionDenied, "no"), chassis.Reason(reason, "right", right))
+			return rpc.WithDetails(connect.NewError(connect.CodePermissionDenied, "no"), rpc.Reason(reason, "right", right))
 		}
 	}
 	token := e.token(t, "acme", "command.submit")
-	for _, other := range []func(context.Context, int) error{refuse("OTHER", "command.internal:x.y"), refuse(chassis.ReasonMissingRight, "thing.read"), refuse(chassis.ReasonMissingRight, "no right")} {
+	for _, other := range []func(context.Context, int) error{refuse("OTHER", "command.internal:x.y"), refuse(rpc.ReasonMissingRight, "thing.read"), refuse(rpc.ReasonMissingRight, "no right")} {
 		e.node.set(other)
 		e.submitBy(t, "grpc", token, "transfer", "other")
 	}
-	e.node.set(refuse(chassis.ReasonMissingRight, auth.ActionInternal+":transfer.complete"))
+	e.node.set(refuse(rpc.ReasonMissingRight, auth.ActionInternal+":transfer.complete"))
 	if code := e.submitBy(t, "grpc", token, "transfer", "complete"); code != connect.CodePermissionDenied {
 		t.Fatalf("code %v", code)
 	}

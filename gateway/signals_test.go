@@ -5,12 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/route"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 // series returns the lines of the gateway's metrics that begin with a name.
@@ -64,7 +64,7 @@ func TestMetrics_TheTenantsThatAreLimitedMostAreNamed(t *testing.T) {
 	for i := range 12 {
 		name := "t" + string(rune('a'+i))
 		names = append(names, name)
-		states[backbonetest.Tenant(t, name)] = gateway.TenantState{Limits: limit.Config{Rate: 0.001, Burst: 1}}
+		states[natstest.Tenant(t, name)] = gateway.TenantState{Limits: limit.Config{Rate: 0.001, Burst: 1}}
 	}
 	e.edge.SetTenants(states)
 	for i, name := range names {

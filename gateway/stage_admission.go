@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/internal/rpc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -65,7 +65,7 @@ func newBudgets(config *Config) (*budgets, error) {
 	return b, errors.Join(errs[:]...)
 }
 
-// charge is the capacity that a call holds, and its payer. It is the [chassis.Meter] of the
+// charge is the capacity that a call holds, and its payer. It is the [rpc.Meter] of the
 // call's requests.
 type charge struct {
 	use     limit.Use
@@ -73,7 +73,7 @@ type charge struct {
 	arrived int64 // bytes of the message that is being received
 }
 
-// Reserve implements [chassis.Meter].
+// Reserve implements [rpc.Meter].
 func (c *charge) Reserve(n int64) error {
 	if err := c.use.Reserve(n); err != nil {
 		return exceeded(c.payer, err, 0)
@@ -82,7 +82,7 @@ func (c *charge) Reserve(n int64) error {
 	return nil
 }
 
-// Hold implements [chassis.Meter].
+// Hold implements [rpc.Meter].
 func (c *charge) Hold(n int64) error {
 	if err := c.use.Reserve(n); err != nil {
 		return exceeded(c.payer, err, 0)
@@ -188,12 +188,12 @@ func (g *Gateway) admission(ctx context.Context, call *Call) (context.Context, e
 	case payerPrincipal:
 		err = g.principals.Enter(call.Principal.Subject, &call.use, stream, priority)
 	case payerAddress:
-		err = g.addresses.Enter(chassis.Client(call.Info), &call.use, stream, priority)
+		err = g.addresses.Enter(rpc.Client(call.Info), &call.use, stream, priority)
 	}
 	if err != nil {
 		return ctx, g.exceed(call, err, 0)
 	}
-	chassis.Receiving(ctx, &call.charge)
+	rpc.Receiving(ctx, &call.charge)
 	return ctx, nil
 }
 
@@ -268,8 +268,8 @@ func exceeded(payer payer, err error, wait time.Duration) error {
 	default:
 		message = payer.subject() + message
 	}
-	return chassis.WithDetails(connect.NewError(connect.CodeResourceExhausted, message+": try again in a moment"),
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, chassis.Reason(reason, "scope", payer.String()))
+	return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, message+": try again in a moment"),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, rpc.Reason(reason, "scope", payer.String()))
 }
 
 // minRetryDelay is the least that a client is asked to wait.
@@ -296,7 +296,7 @@ func (g *Gateway) refused(ctx context.Context, call *Call) {
 // caller does not act for.
 func (g *Gateway) budgetOf(call *Call) *limit.Budget {
 	if call.Principal == nil || call.Principal == anonymous {
-		return g.addresses.Of(chassis.Client(call.Info))
+		return g.addresses.Of(rpc.Client(call.Info))
 	}
 	tenant := call.Tenant
 	if tenant.IsZero() {

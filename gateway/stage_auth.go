@@ -6,13 +6,13 @@ import (
 	"slices"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/rpc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 )
@@ -58,7 +58,7 @@ func unauthenticated(err error) *connect.Error {
 	if !errors.Is(public, err) { // err has details
 		answer = answer.WithCause(err)
 	}
-	return chassis.WithDetails(answer, chassis.Reason(reason))
+	return rpc.WithDetails(answer, rpc.Reason(reason))
 }
 
 // admit refuses a principal that lacks the method's right altogether, before
@@ -147,9 +147,9 @@ func (c *Call) denyRight() error { return c.denyAction(c.Method.Right) }
 // denyAction denies the call for lack of the right to an action.
 func (c *Call) denyAction(action string) error {
 	right := auth.Right{Action: action, Resources: c.Resource}
-	return c.deny(ruleRight, chassis.WithDetails(
+	return c.deny(ruleRight, rpc.WithDetails(
 		connect.Errorf(connect.CodePermissionDenied, "%s needs the right %q, which %q does not have", c.Method.Spec.Procedure, right, excerpt.Text(c.Principal.Subject, excerpt.Name)),
-		chassis.Reason(chassis.ReasonMissingRight, "right", right.String())))
+		rpc.Reason(rpc.ReasonMissingRight, "right", right.String())))
 }
 
 // noteDenial notes that the node has refused the call for lack of a right that the method's policy
@@ -172,7 +172,7 @@ func missingRight(method *policy.Method, err error) (auth.Right, bool) {
 	}
 	for _, detail := range refusal.Details() {
 		var info errdetails.ErrorInfo
-		if detail.Type != string(info.ProtoReflect().Descriptor().FullName()) || proto.Unmarshal(detail.Value, &info) != nil || info.GetReason() != chassis.ReasonMissingRight {
+		if detail.Type != string(info.ProtoReflect().Descriptor().FullName()) || proto.Unmarshal(detail.Value, &info) != nil || info.GetReason() != rpc.ReasonMissingRight {
 			continue
 		}
 		right, err := auth.ParseRight(info.GetMetadata()["right"])

@@ -6,9 +6,9 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
 // headers refuses a call with a header that would be forwarded and cannot be sent: it must not
@@ -60,7 +60,7 @@ func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
 		}
 	}
 	to.SetField(contextkit.HeaderPrincipal, contextkit.EncodeText(c.Principal.Subject))
-	if client := chassis.ClientText(c.Info); client != "" {
+	if client := rpc.ClientText(c.Info); client != "" {
 		to.SetField(contextkit.HeaderClient, client)
 	}
 	if c.platform {

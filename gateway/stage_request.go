@@ -9,11 +9,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/rpc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -114,7 +114,7 @@ func keyOf(value string) (string, bool) {
 
 // wrongField returns INVALID_ARGUMENT for a field of the request.
 func wrongField(field, reason string) error {
-	return chassis.WithDetails(connect.NewError(connect.CodeInvalidArgument, field+": "+reason),
+	return rpc.WithDetails(connect.NewError(connect.CodeInvalidArgument, field+": "+reason),
 		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: reason}}})
 }
 
@@ -146,13 +146,13 @@ func (c *Call) read(message *frame.Frame) error {
 	if err := c.Stream.Receive(message); err != nil {
 		var syntax *transcode.SyntaxError
 		if !errors.As(err, &syntax) {
-			return chassis.Undecodable(err)
+			return rpc.Undecodable(err)
 		}
 		refusal := connect.NewError(connect.CodeInvalidArgument, syntax.Error())
 		if syntax.Field == "" {
 			return refusal
 		}
-		return chassis.WithDetails(refusal,
+		return rpc.WithDetails(refusal,
 			&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: syntax.Field, Description: syntax.Message}}})
 	}
 	err := message.Program.Validate(message.Data)
@@ -164,7 +164,7 @@ func (c *Call) read(message *frame.Frame) error {
 	if !errors.As(err, &wire) || wire.Field == "" {
 		return refusal
 	}
-	return chassis.WithDetails(refusal,
+	return rpc.WithDetails(refusal,
 		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: wire.Field, Description: wire.Reason}}})
 }
 
@@ -175,7 +175,7 @@ func (c *Call) badField(number protowire.Number, err error) error {
 		name = string(f.Name())
 	}
 	if errors.Is(err, frame.ErrContradiction) {
-		return chassis.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "%s is given twice, with different values", name),
+		return rpc.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "%s is given twice, with different values", name),
 			&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: name, Description: "given twice"}}})
 	}
 	return connect.NewError(connect.CodeInvalidArgument, "the request is no protobuf message")
@@ -224,5 +224,5 @@ func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, erro
 }
 
 func (c *Call) denyTenant(message string) error {
-	return c.deny(ruleTenant, chassis.WithDetails(connect.NewError(connect.CodePermissionDenied, message), chassis.Reason("TENANT_MISMATCH")))
+	return c.deny(ruleTenant, rpc.WithDetails(connect.NewError(connect.CodePermissionDenied, message), rpc.Reason("TENANT_MISMATCH")))
 }

@@ -9,13 +9,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/rpc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -54,10 +54,10 @@ func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error
 // clients to be told.
 func (g *Gateway) noNodeReady(kind string) error {
 	if refusal := g.routes.Refusal(kind); refusal != "" {
-		return chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: %s; try again later", kind, excerpt.Text(refusal, excerpt.Name)),
+		return rpc.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: %s; try again later", kind, excerpt.Text(refusal, excerpt.Name)),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryRefused)})
 	}
-	return chassis.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: try again in a moment", kind),
+	return rpc.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: try again in a moment", kind),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 }
 
@@ -289,7 +289,7 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	if ended := call.ended(ctx); ended != nil {
 		return ended
 	}
-	if late := chassis.Late(ctx); late != nil {
+	if late := rpc.Late(ctx); late != nil {
 		return late
 	}
 	return reauthor(ctx, err)

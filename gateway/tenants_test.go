@@ -8,19 +8,19 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/limit"
 	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 func TestASuspendedTenantsCallsAreRefusedButForWhoeverHelpsIt(t *testing.T) {
 	e := start(t, nil)
 	token, helper := e.token(t, "acme", "query.read"), e.token(t, "*", "query.read", "fleet.admin")
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	query := func(token, tenant string) error {
 		if err := e.query(t, "connect+proto", &projectionv1.QueryRequest{View: "v", TenantId: tenant}, "authorization", token).err; err != nil {
 			return err
@@ -45,7 +45,7 @@ func TestASuspendedTenantsCallsAreRefusedButForWhoeverHelpsIt(t *testing.T) {
 
 func TestATenantsQuotaIsItsOwn(t *testing.T) {
 	e := start(t, nil)
-	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{backbonetest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 0.001, Burst: 2}}})
+	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 0.001, Burst: 2}}})
 	count := func(tenant string) (answered int) {
 		token := e.token(t, tenant, "query.read")
 		for range 5 {
@@ -145,7 +145,7 @@ func TestTheSessionSaysWhoCallsAndWhoMayCallWhat(t *testing.T) {
 }
 
 func TestCallsThatChangeSomethingOrFailAreInTheTimeline(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	timeline, err := backbone.NewTimeline(js)
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +162,7 @@ func TestCallsThatChangeSomethingOrFailAreInTheTimeline(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, want := range map[string]string{"writes": "ok", "reads": "", "fails": "internal"} {
-		hops, _, err := backbone.Hops(t.Context(), js, backbonetest.Tenant(t, "acme"), id)
+		hops, _, err := backbone.Hops(t.Context(), js, natstest.Tenant(t, "acme"), id)
 		if err != nil || (want == "") != (len(hops) == 0) || want != "" && (hops[0].Code != want || hops[0].Node != "g1" || hops[0].Kind != backbone.HopCall) {
 			t.Errorf("%s: %+v, %v", id, hops, err)
 		}

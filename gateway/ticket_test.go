@@ -11,14 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/backbone/token"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	rest "github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/token"
 	"github.com/rs/zerolog"
 )
 
@@ -379,7 +379,7 @@ func manyRights() (rights []string) {
 // TestCreateTicket_IsACallOfTheTenant: a tenant that is suspended or over its rate gets no tickets, also
 // from a credential for several tenants, which names it in the request.
 func TestCreateTicket_IsACallOfTheTenant(t *testing.T) {
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	for name, tenants := range map[string]string{"one tenant": "acme", "two tenants": "acme,globex", "all tenants": "*"} {
 		e := startTickets(t, nil) // with a rate that no other case has used up
 		token := e.token(t, tenants, "tick.read")
@@ -440,7 +440,7 @@ func TestTicket_IsNeverLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := &ticketEdge{first.secondWith(t, gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0"}, Auth: accepted, TicketSecret: ticketSecret, Ended: ended.add,
+		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0"}, Auth: accepted, TicketSecret: ticketSecret, Ended: ended.add,
 	}, catalog, zerolog.New(log).Level(zerolog.DebugLevel)), first.ticks}
 	audited := e.records(t)
 	opens, failed := first.createTicket(t, first.token(t, "acme", "tick.read"), hallPath)

@@ -20,8 +20,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/chassis/tlsfiles"
-	"github.com/headgate/headgate/chassis/tlsfiles/tlstest"
+	"github.com/headgate/headgate/internal/tlsfiles"
+	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
 )
 
 // natsBinary builds nats-server, once.

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/chassis/tracing/tracingtest"
+	"github.com/headgate/headgate/internal/tracing/tracingtest"
 )
 
 func TestTheSettingsOfEveryDeploymentCanBeUsed(t *testing.T) {

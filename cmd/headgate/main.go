@@ -10,7 +10,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
-	"github.com/headgate/headgate/internal/collector"
+	"github.com/headgate/headgate/internal/fastpath/gctuning"
 )
 
 // cli is the command line.
@@ -35,7 +35,7 @@ const memProfileRate = 2 << 20
 
 func main() {
 	runtime.MemProfileRate = memProfileRate
-	collector.Adapt()
+	gctuning.Adapt()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	parsed := kong.Parse(&cli{}, kong.Name("headgate"), kong.UsageOnError(),

@@ -61,19 +61,19 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"upstream.watched.Open upstream.Open": {
 		"it passes the call's own header on, with a span of its own", "gateway.TestAsked_EachAttemptHasASpanOfItsOwn"},
 	"tracing.roundTripper.RoundTrip http.RoundTrip": {
-		"the transport below is contextkit.HTTPTransport, under a context with a span of its own", "chassis/tracing.TestRoundTripper_RequestsHaveAClientSpan"},
+		"the transport below is contextkit.HTTPTransport, under a context with a span of its own", "internal/tracing.TestRoundTripper_RequestsHaveAClientSpan"},
 	"upstream.outgoing.begin h2.Open":                {"", ""},
 	"backbone.Connect nats.Connect":                  {"", ""},
 	"backbone.Embedded.Connect nats.Connect":         {"", ""},
 	"backbone.requestLeader nats.RequestWithContext": {"", ""},
 	// Requests to JetStream's API, as those of the client library.
-	"backbone.removeMessage nats.RequestWithContext":   {"", ""},
-	"backbone.countAfter nats.RequestWithContext":      {"", ""},
-	"backbone.Storage.examine nats.Request":            {"", ""},
-	"backup.ask nats.RequestWithContext":               {"", ""},
-	"backbonetest.PublishStrange jetstream.PublishMsg": {"", ""}, // of tests: messages of other producers
-	"backbonetest.NextBlock jetstream.Publish":         {"", ""}, // of tests alone
-	"tracing.newSender grpc.NewClient":                 {"", ""},
+	"backbone.removeMessage nats.RequestWithContext": {"", ""},
+	"backbone.countAfter nats.RequestWithContext":    {"", ""},
+	"backbone.Storage.examine nats.Request":          {"", ""},
+	"backup.ask nats.RequestWithContext":             {"", ""},
+	"natstest.PublishStrange jetstream.PublishMsg":   {"", ""}, // of tests: messages of other producers
+	"natstest.NextBlock jetstream.Publish":           {"", ""}, // of tests alone
+	"tracing.newSender grpc.NewClient":               {"", ""},
 	"backbone.observed.PublishMsg jetstream.PublishMsg": {
 		"it passes the message on as it is", "backbone.TestStorage_NoticesAServerThatStoresNothing"},
 	"backup.restoring.addRefusals jetstream.PublishMsg": {

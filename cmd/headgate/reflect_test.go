@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc"
@@ -128,7 +128,7 @@ gateway:
 
 func TestReflect_GatewayStartsWhileTheNodeIsAway(t *testing.T) {
 	t.Parallel()
-	bus := backbonetest.Server(t, &server.Options{})
+	bus := natstest.Server(t, &server.Options{})
 	path, gateway, node := reflecting(t, bus.ClientURL())
 	g := &process{path: binary, ready: "listens on", args: []string{"serve", "gateway", "--config", path}}
 	g.start(t)

@@ -6,14 +6,14 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/gateway/audit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
 func TestRecorder_OperatorsCallsAreAdmittedAtARate(t *testing.T) {
-	recorder := audit.NewRecorder(backbonetest.Start(t), prometheus.NewRegistry(), zerolog.Nop())
+	recorder := audit.NewRecorder(natstest.Start(t), prometheus.NewRegistry(), zerolog.Nop())
 	synctest.Test(t, func(t *testing.T) {
 		admitted := func(class backbone.AuditClass, principal string) (n int) {
 			for range 10_000 {

@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/fairqueue"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fairqueue"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"

@@ -11,16 +11,16 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
-func TestMain(m *testing.M) { backbonetest.Main(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }
 
 // recorder is a running recorder.
 type recorder struct {
@@ -112,7 +112,7 @@ func (r reader) next() (record audit.Record) {
 }
 
 func TestRecorder_ACallersDenialsAreRecordedUpToARate(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	r := start(t, js)
 	deny := func(principal string) {
 		r.Deny(call(), backbone.AccountUnauthenticated, audit.Record{Decision: "denied", Principal: principal})
@@ -160,13 +160,13 @@ func TestRecorder_ACallersDenialsAreRecordedUpToARate(t *testing.T) {
 }
 
 func TestRecorder_ARecordIsBoundedWhateverTheRequestWas(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	r, denials := start(t, js), read(t, js, "audit.*.denied")
 	for name, piece := range map[string]string{"ascii": "a", "quotes": `"`, "control": "\x01", "runes": "世", "not UTF-8": "\xff"} {
 		huge := strings.Repeat(piece, 95<<10/len(piece))
 		rc := call()
 		rc.CorrelationID, rc.RequestID, rc.CausationID = strings.Repeat("i", contextkit.MaxIDLength), strings.Repeat("r", contextkit.MaxIDLength), strings.Repeat("c", contextkit.MaxIDLength)
-		rc.TenantID, rc.Tracestate = backbonetest.Tenant(t, strings.Repeat("t", 63)), strings.Repeat("s", 512)
+		rc.TenantID, rc.Tracestate = natstest.Tenant(t, strings.Repeat("t", 63)), strings.Repeat("s", 512)
 		r.Deny(rc, backbone.AccountOf(rc.TenantID), audit.Record{
 			Decision: "denied", Reason: huge, Principal: huge, Tenant: huge, Procedure: huge, Right: huge, Resource: huge, Code: huge, Node: huge,
 			CorrelationID: huge, TraceID: huge, RequestID: huge,
@@ -189,10 +189,10 @@ func TestRecorder_ARecordIsBoundedWhateverTheRequestWas(t *testing.T) {
 func TestRecorder_TooLargeIsFinal(t *testing.T) {
 	for name, limit := range map[string]func(t *testing.T) jetstream.JetStream{
 		"the server's max_payload": func(t *testing.T) jetstream.JetStream {
-			return backbonetest.Connect(t, backbonetest.Server(t, &server.Options{MaxPayload: 2048}))
+			return natstest.Connect(t, natstest.Server(t, &server.Options{MaxPayload: 2048}))
 		},
 		"the stream's largest message": func(t *testing.T) jetstream.JetStream {
-			js := backbonetest.Start(t)
+			js := natstest.Start(t)
 			stream, err := js.Stream(t.Context(), backbone.StreamAudit)
 			if err != nil {
 				t.Fatal(err)
@@ -232,8 +232,8 @@ func TestRecorder_TooLargeIsFinal(t *testing.T) {
 // once.
 func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 	options := server.Options{StoreDir: t.TempDir()}
-	first := backbonetest.Server(t, &options)
-	js := backbonetest.Connect(t, first)
+	first := natstest.Server(t, &options)
+	js := natstest.Connect(t, first)
 	r := start(t, js)
 	r.operate("/x.Y/M0")
 	operators := read(t, js, backbone.AuditSubject(backbone.AccountPlatform, backbone.AuditOperator))
@@ -265,7 +265,7 @@ func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 		t.Errorf("the oldest record's age is %v", age)
 	}
 
-	backbonetest.Server(t, &options)
+	natstest.Server(t, &options)
 	seen := map[string]int{}
 	for range operations {
 		seen[operators.next().Procedure]++
@@ -298,7 +298,7 @@ func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 // A process of an earlier version that starts takes the stream's new subjects: records wait
 // until the recorder has given them back, and none is lost.
 func TestRecorder_RestoresItsStream(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	stream, err := js.Stream(t.Context(), backbone.StreamAudit)
 	if err != nil {
 		t.Fatal(err)

@@ -9,8 +9,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/fairqueue"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fairqueue"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/internal/natstest"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -50,7 +50,7 @@ func TestDelegate_EndsWithItsCredential(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now, tenant := time.Now(), backbonetest.Tenant(t, "acme")
+	now, tenant := time.Now(), natstest.Tenant(t, "acme")
 	first, second := verifier(issuer, keysOf(kept)), verifier(issuer, keysOf(kept))
 	changed := kept
 	changed.Rights = []string{"query.read"}
@@ -82,7 +82,7 @@ func TestDelegate_EndsWithItsCredential(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", principal.Subject, err)
 		}
-		if restored.Subject != principal.Subject || !restored.ActsFor(tenant) || restored.ActsFor(backbonetest.Tenant(t, "globex")) || restored.AnyTenant ||
+		if restored.Subject != principal.Subject || !restored.ActsFor(tenant) || restored.ActsFor(natstest.Tenant(t, "globex")) || restored.AnyTenant ||
 			!restored.Allows("query.read", "wallets") || restored.Holds("command.submit") || restored.Until.UnixMilli() != principal.Until.UnixMilli() || second.Withdrawn(restored) {
 			t.Errorf("%+v is restored as %+v", principal, restored)
 		}

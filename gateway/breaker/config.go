@@ -4,7 +4,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/internal/config"
 )
 
 // Config says when breakers open. The zero value is the default.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/chassis/compression"
+	"github.com/headgate/headgate/internal/rpc/compression"
 )
 
 func TestAnAnswerIsCompressedAsTheClientTakesIt(t *testing.T) {

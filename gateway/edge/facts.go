@@ -2,7 +2,7 @@ package edge
 
 import (
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // Request is the HTTP request of a call over REST.
@@ -29,7 +29,7 @@ func RequestOf(of connect.ServerStream) Request {
 	}
 	out.Method, out.Route = s.request.Method, s.binding.route
 	out.Path, out.UserAgent, out.Scheme = s.request.URL.Path, s.request.UserAgent(), "http"
-	if chassis.IsSecure(s.request) {
+	if rpc.IsSecure(s.request) {
 		out.Scheme = "https"
 	}
 	return out

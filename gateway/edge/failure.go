@@ -12,8 +12,8 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway/transcode"
+	"github.com/headgate/headgate/internal/rpc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
@@ -36,7 +36,7 @@ func invalid(err error) error {
 	if field == "" {
 		return out
 	}
-	return chassis.WithDetails(out, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: reason}}})
+	return rpc.WithDetails(out, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: reason}}})
 }
 
 // httpError is an error of a request that HTTP has a status for.
@@ -84,7 +84,7 @@ func (r *REST) fail(w http.ResponseWriter, req *http.Request, s *stream, err err
 			if refused.header != "" && status == refused.status {
 				w.Header().Set(refused.header, refused.value)
 			}
-		} else if connect.CodeOf(err) == connect.CodeDeadlineExceeded && chassis.Late(req.Context()) != nil {
+		} else if connect.CodeOf(err) == connect.CodeDeadlineExceeded && rpc.Late(req.Context()) != nil {
 			status = http.StatusRequestTimeout
 		}
 	}
@@ -96,7 +96,7 @@ func (r *REST) fail(w http.ResponseWriter, req *http.Request, s *stream, err err
 // (RFC 6750 §3). A request of another protocol than REST is answered in that protocol. Only an
 // error of our own making says anything.
 func WriteError(w http.ResponseWriter, req *http.Request, err error, status int) {
-	public := chassis.Public(err)
+	public := rpc.Public(err)
 	header := w.Header()
 	switch public.Code() {
 	case connect.CodeUnauthenticated:
@@ -116,7 +116,7 @@ func WriteError(w http.ResponseWriter, req *http.Request, err error, status int)
 				seconds := math.Ceil(known.GetRetryDelay().AsDuration().Seconds())
 				header.Set("Retry-After", strconv.FormatFloat(max(seconds, 1), 'f', -1, 64))
 			case *errdetails.ErrorInfo:
-				if known.GetReason() == chassis.ReasonTooLarge && status == 0 {
+				if known.GetReason() == rpc.ReasonTooLarge && status == 0 {
 					status = http.StatusInternalServerError
 				}
 			}
@@ -149,7 +149,7 @@ func (w *withStatus) WriteHeader(status int) {
 // errorJSON returns an error as the JSON of an answer's body, with its details.
 func (r *REST) errorJSON(err error) []byte {
 	var text memory
-	_ = errorWriter.Write(&text, plainRequest, chassis.Public(err)) // memory does not fail
+	_ = errorWriter.Write(&text, plainRequest, rpc.Public(err)) // memory does not fail
 	return text.body.Bytes()
 }
 

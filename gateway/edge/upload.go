@@ -7,7 +7,7 @@ import (
 	"net/http"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // mediaLines is the media type of JSON values in a sequence, one a line by convention.
@@ -80,7 +80,7 @@ func (s *stream) nextMessage() ([]byte, error) {
 		return nil, err
 	}
 	s.requests.count++
-	chassis.MessageRead(s.request.Context())
+	rpc.MessageRead(s.request.Context())
 	return s.complete(wire)
 }
 

@@ -8,13 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/interop"
@@ -91,9 +91,9 @@ func startGateway(t *testing.T, node string) (mainPort, grpcPort string) {
 		t.Fatal(err)
 	}
 	g, err := gateway.New(gateway.Config{
-		Listen: chassis.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"},
+		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"},
 		Auth:   accepted,
-	}, catalog, routes, backbonetest.Start(t), zerolog.Nop())
+	}, catalog, routes, natstest.Start(t), zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

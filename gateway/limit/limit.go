@@ -11,7 +11,7 @@ package limit
 import (
 	"errors"
 
-	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/internal/config"
 )
 
 // Errors of a budget.

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"sync/atomic"
 
-	"github.com/headgate/headgate/chassis/config"
+	"github.com/headgate/headgate/internal/config"
 )
 
 // Capacity is how much all callers together may use.

@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/chassis/fanout"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/probe"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/fanout"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"

@@ -4,8 +4,8 @@ import (
 	"context"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/gateway/upstream/h2"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
 // outgoing is a call that has a channel.

@@ -7,9 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/chassis/config"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream/h2"
+	"github.com/headgate/headgate/internal/config"
 )
 
 // ErrPoolClosed says that the pool is closed.

@@ -14,10 +14,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -288,7 +288,7 @@ func (views) ListViews(context.Context, *projectionv1.ListViewsRequest) (*projec
 
 func TestTheTransportCallsARealNode(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	server := chassis.NewServer(chassis.Config{Name: "node", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+	server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	gatewayv1connect.RegisterQueryServiceHandler(server.RPC, views{})
 	if err := server.Listen(ctx); err != nil {
 		t.Fatal(err)

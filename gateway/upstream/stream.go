@@ -6,9 +6,9 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream/h2"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
 // stream is a [connect.ClientStream] over an HTTP/2 stream, opened by the first Send or

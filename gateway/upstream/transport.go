@@ -4,8 +4,8 @@ import (
 	"context"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
 // endpoint is where a call goes, host:port.

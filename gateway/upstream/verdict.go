@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream/h2"
 	"github.com/headgate/headgate/internal/descriptors"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
@@ -84,7 +84,7 @@ func local(ctx context.Context, err error) error {
 	}
 	switch {
 	case errors.Is(err, h2.ErrTooLarge):
-		return chassis.WithDetails(connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err), chassis.Reason(chassis.ReasonTooLarge))
+		return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err), rpc.Reason(rpc.ReasonTooLarge))
 	case errors.Is(err, h2.ErrHeadersTooLarge):
 		return connect.NewError(connect.CodeResourceExhausted, "the call's headers are larger than the upstream takes").WithCause(err)
 	case errors.Is(err, h2.ErrCompressed):

@@ -5,34 +5,34 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/grpcmeta"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
 // Watched returns an opener that gives each call of next, and so each attempt of a call that
 // is retried, its own span, and calls asked when the call has ended. Calls of traces that are
 // not sampled pass unchanged.
-func Watched(next Opener, asked chassis.AskedFunc) Opener { return watched{next, asked} }
+func Watched(next Opener, asked rpc.AskedFunc) Opener { return watched{next, asked} }
 
 type watched struct {
 	next  Opener
-	asked chassis.AskedFunc
+	asked rpc.AskedFunc
 }
 
 // Open implements [Opener].
 func (w watched) Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
-	rc, sampled := chassis.Sampled(ctx)
+	rc, sampled := rpc.Sampled(ctx)
 	if !sampled {
 		return w.next.Open(ctx, info, header)
 	}
 	span, began, procedure, endpoint := contextkit.NewSpanID(), time.Now(), info.Spec.Procedure, info.PeerAddr
 	stream, err := w.next.Open(ctx, info, spanHeader{header, span})
 	protocol := info.Protocol
-	return chassis.WatchStream(stream, err, info.Spec.StreamType, func(err error) {
-		w.asked(*rc, chassis.Asked{
-			Ended: chassis.Ended{
-				Outcome: chassis.Outcome{Procedure: procedure, Protocol: protocol, Started: began, Took: time.Since(began), Err: err},
+	return rpc.WatchStream(stream, err, info.Spec.StreamType, func(err error) {
+		w.asked(*rc, rpc.Asked{
+			Ended: rpc.Ended{
+				Outcome: rpc.Outcome{Procedure: procedure, Protocol: protocol, Started: began, Took: time.Since(began), Err: err},
 				Server:  endpoint,
 			},
 			Span: span,

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backup"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backup"
 	"github.com/headgate/headgate/internal/format"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go"

@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,11 +31,11 @@ func (b *bus) collectors() []prometheus.Collector {
 }
 
 // run follows the connection, JetStream and an embedded server, until ctx ends.
-func (b *bus) run() chassis.Layer {
+func (b *bus) run() rpc.Layer {
 	if b.journal != nil {
-		return chassis.Layer{b.monitor.Run, func(ctx context.Context) error { return b.journal.Run(ctx, b.storage) }}
+		return rpc.Layer{b.monitor.Run, func(ctx context.Context) error { return b.journal.Run(ctx, b.storage) }}
 	}
-	return chassis.Layer{b.monitor.Run}
+	return rpc.Layer{b.monitor.Run}
 }
 
 // Storage returns what is known of the streams' storage.

@@ -1,8 +1,8 @@
 package node
 
 import (
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/internal/descriptors"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/rs/zerolog"
 )
 
@@ -45,7 +45,7 @@ func (p *Plan) files() []descriptors.Need {
 // files returns the open files that the platform may need. Of connections it counts those of
 // the gateway: its calls reach the services without connections.
 func (p *platform) files() []descriptors.Need {
-	connections := chassis.Config{}.WithDefaults().MaxConnections
+	connections := rpc.Config{}.WithDefaults().MaxConnections
 	return []descriptors.Need{
 		{What: "the process", Count: 2 * baseFiles, Always: true},
 		{What: "the streams of NATS", Count: embeddedFiles, Always: true},

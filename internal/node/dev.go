@@ -10,9 +10,6 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/proxies"
-	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
@@ -21,6 +18,9 @@ import (
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/proxies"
+	"github.com/headgate/headgate/internal/tracing"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection"
@@ -85,7 +85,7 @@ func Dev(ctx context.Context, c DevConfig, out, logs io.Writer) (err error) {
 		return err
 	}
 	p := &platform{config: &c, log: zerolog.New(logs).Level(level).With().Timestamp().Logger()}
-	tenants, err := chassis.ParseTenants(c.Tenants)
+	tenants, err := rpc.ParseTenants(c.Tenants)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func Dev(ctx context.Context, c DevConfig, out, logs io.Writer) (err error) {
 	if err := p.announce(out, time.Since(began)); err != nil {
 		return err
 	}
-	err = chassis.RunLayers(ctx, p.layers()...)
+	err = rpc.RunLayers(ctx, p.layers()...)
 	if err == nil {
 		_, err = fmt.Fprintln(out, "headgate has stopped; the data is in", c.Data)
 	}
@@ -109,9 +109,9 @@ func Dev(ctx context.Context, c DevConfig, out, logs io.Writer) (err error) {
 
 // layers returns what runs, in the order in which it ends: what calls others ends
 // first, then the edge, then the services.
-func (p *platform) layers() []chassis.Layer {
+func (p *platform) layers() []rpc.Layer {
 	services := []*service{p.aggregate, p.projection, p.runner, p.control}
-	var announces, callers, servers, after, follows, records chassis.Layer
+	var announces, callers, servers, after, follows, records rpc.Layer
 	for _, s := range services {
 		node := newNode(s.member.kind, s.member.id, s.endpoint())
 		announces = append(announces, s.announce(node))
@@ -131,7 +131,7 @@ func (p *platform) layers() []chassis.Layer {
 		follows = append(follows, p.acceptLosses)
 	}
 	edge := p.edge.layers(newNode("gateway", edgeID, p.edge.gateway.Addr()))
-	return append([]chassis.Layer{append(announces, callers...)}, append(edge, servers, after, follows, append(records, p.js.run()...))...)
+	return append([]rpc.Layer{append(announces, callers...)}, append(edge, servers, after, follows, append(records, p.js.run()...))...)
 }
 
 // start opens and binds everything, without answering calls yet.
@@ -157,7 +157,7 @@ func (p *platform) start(ctx context.Context) error {
 	if p.issuer, err = OpenDevIssuer(p.config.Data); err != nil {
 		return err
 	}
-	listen := func(name, addr string) chassis.Config { return chassis.Config{Name: name, Addr: addr} }
+	listen := func(name, addr string) rpc.Config { return rpc.Config{Name: name, Addr: addr} }
 	members := map[string]*member{}
 	for _, kind := range []string{"aggregate", "projection", "runner", kindControl} {
 		if members[kind], err = newMember(ctx, p.js, kind, kind+"-1", p.tenants, rollout, p.tracing(), p.log); err != nil {
@@ -316,7 +316,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 	}
 	p.edge, err = openEdge(ctx, p.js, edgeConfig{
 		gateway: gateway.Config{
-			Listen: chassis.Config{Name: "gateway", Addr: p.config.Listen, GRPC: p.config.GRPCListen, Proxies: trusted}, Admin: p.config.AdminListen,
+			Listen: rpc.Config{Name: "gateway", Addr: p.config.Listen, GRPC: p.config.GRPCListen, Proxies: trusted}, Admin: p.config.AdminListen,
 			Auth: accepted, Platform: []string{runnerSubject}, Origins: origins,
 			UI: ui.Handler(), Upstream: upstream.PoolConfig{Local: p.local},
 		},

@@ -5,12 +5,12 @@ import (
 	"errors"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/tracing"
 	"github.com/rs/zerolog"
 )
 
@@ -104,7 +104,7 @@ func (e *edge) degraded() map[string]string {
 
 // layers returns what the edge runs, in the order in which it ends: the announcement of the
 // node, the calls in flight, then the timeline and spans of those calls.
-func (e *edge) layers(node backbone.Node) []chassis.Layer {
+func (e *edge) layers(node backbone.Node) []rpc.Layer {
 	announce := func(ctx context.Context) error {
 		return ended(ctx, backbone.Announce(ctx, e.js, node, func(ctx context.Context, now *backbone.Node) error {
 			now.Load, now.Routing, now.Open = loadOf(e.gateway.Load()), e.router.revision.Load(), e.gateway.OpenBreakers()
@@ -112,7 +112,7 @@ func (e *edge) layers(node backbone.Node) []chassis.Layer {
 			return e.gateway.Ready(ctx)
 		}))
 	}
-	return []chassis.Layer{
+	return []rpc.Layer{
 		{announce},
 		{
 			e.gateway.Serve,

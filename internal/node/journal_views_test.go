@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
@@ -34,13 +34,13 @@ func TestVerifyJournal_ComparesViewsInPostgreSQL(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	bus := backbonetest.Server(t, &server.Options{})
-	js := backbonetest.Connect(t, bus)
+	bus := natstest.Server(t, &server.Options{})
+	js := natstest.Connect(t, bus)
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	for n := range 3 {
 		if err := journal.Append(contextkit.TenantContext(t.Context(), acme), acme, 0, []backbone.Event{{
 			ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n), Version: 1, Time: time.Now(), Data: []byte(`{"owner":"ada"}`),
@@ -68,7 +68,7 @@ func TestVerifyJournal_ComparesViewsInPostgreSQL(t *testing.T) {
 	defer database.Close()
 	follow := func(tenant string, epoch int64, sequence uint64) {
 		t.Helper()
-		views, err := database.Views(t.Context(), backbonetest.Tenant(t, tenant), models.Current().Views(), fmt.Sprintf("m@%d", epoch))
+		views, err := database.Views(t.Context(), natstest.Tenant(t, tenant), models.Current().Views(), fmt.Sprintf("m@%d", epoch))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,7 @@ package node
 import (
 	"testing"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
-func TestMain(m *testing.M) { backbonetest.Main(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }

@@ -8,12 +8,12 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/token"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/token"
+	"github.com/headgate/headgate/internal/tracing"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +29,7 @@ const kindControl, kindRunner, kindGateway = "control", "runner", "gateway"
 type member struct {
 	js         *bus
 	kind, id   string
-	tenants    *chassis.Tenants
+	tenants    *rpc.Tenants
 	timeline   *backbone.Timeline
 	spans      spans
 	assignment *backbone.Assignment
@@ -47,7 +47,7 @@ type member struct {
 
 // newMember returns the member of a kind with the tenants that it serves now.
 func newMember(ctx context.Context, js *bus, kind, id string, configured []contextkit.TenantID, models *rollout, traced tracing.Config, log zerolog.Logger) (_ *member, err error) {
-	m := &member{js: js, kind: kind, id: id, tenants: chassis.NewTenants(), rollout: models, log: log}
+	m := &member{js: js, kind: kind, id: id, tenants: rpc.NewTenants(), rollout: models, log: log}
 	if m.spans, err = openSpans(ctx, traced, kind, id, log); err != nil {
 		return nil, err
 	}
@@ -111,11 +111,11 @@ func (m *member) record(ctx context.Context) error { return m.timeline.Run(ctx, 
 
 // server returns the node's server, which has spans made of its calls, with the metrics
 // that all nodes have.
-func (m *member) server(listen chassis.Config, ready chassis.Readiness, metrics ...prometheus.Collector) *chassis.Server {
+func (m *member) server(listen rpc.Config, ready rpc.Readiness, metrics ...prometheus.Collector) *rpc.Server {
 	if m.spans.Exporter != nil {
 		listen.Ended = m.spans.call
 	}
-	server := chassis.NewServer(listen, m.whileStored(ready), m.log)
+	server := rpc.NewServer(listen, m.whileStored(ready), m.log)
 	server.ShowDegraded(m.degraded)
 	server.Metrics.Registerer(listen.Name).MustRegister(slices.Concat(metrics, m.js.collectors(), []prometheus.Collector{m.timeline, m.rollout}, m.spans.metrics())...)
 	return server
@@ -140,7 +140,7 @@ var changedIn = []string{
 
 // whileStored returns the node's readiness: while a stream that it appends to stores nothing, it
 // takes no calls, and says why.
-func (m *member) whileStored(ready chassis.Readiness) chassis.Readiness {
+func (m *member) whileStored(ready rpc.Readiness) rpc.Readiness {
 	return func(ctx context.Context, tenant contextkit.TenantID) error {
 		if err := m.js.storage.Check(storedIn[m.kind]...); err != nil {
 			return err
@@ -173,7 +173,7 @@ func (m *member) complain(what string) func(error) {
 }
 
 // announce says that the node is there, until ctx ends. lag may be nil.
-func (m *member) announce(ctx context.Context, node backbone.Node, server *chassis.Server, lag func() int64) error {
+func (m *member) announce(ctx context.Context, node backbone.Node, server *rpc.Server, lag func() int64) error {
 	if m.kind == kindRunner {
 		node.Runner = runner.Abilities
 	}
@@ -219,7 +219,7 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-func loadOf(l chassis.Load) *backbone.Load {
+func loadOf(l rpc.Load) *backbone.Load {
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	return &backbone.Load{
 		Calls: l.Calls, Errors: l.Errors, P50: ms(l.P50), P95: ms(l.P95), P99: ms(l.P99),

@@ -3,7 +3,7 @@ package node
 import (
 	"context"
 
-	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/postgres"
@@ -11,7 +11,7 @@ import (
 
 // newPostgresProjection returns the projection role with its views in PostgreSQL. The error is
 // store.ErrUnavailable while the database does not answer.
-func newPostgresProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, url string, listen chassis.Config) (*service, error) {
+func newPostgresProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, url string, listen rpc.Config) (*service, error) {
 	database, err := postgres.Open(ctx, url)
 	if err != nil {
 		return nil, err
@@ -24,7 +24,7 @@ func newPostgresProjection(ctx context.Context, m *member, models *model.Registr
 	}
 	run, views := s.after, s.close
 	s.after = func(ctx context.Context) error {
-		return chassis.RunLayers(ctx, chassis.Layer{run, func(ctx context.Context) error { return database.Watch(ctx, m.log) }})
+		return rpc.RunLayers(ctx, rpc.Layer{run, func(ctx context.Context) error { return database.Watch(ctx, m.log) }})
 	}
 	s.close = func() error {
 		err := views()

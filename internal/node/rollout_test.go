@@ -7,16 +7,16 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 )
 
 func TestRollout_UsesWhatIsAppliedAndTellsWhatItCannotUse(t *testing.T) {
-	js, ctx := backbonetest.Start(t), contextkit.PlatformContext(t.Context())
+	js, ctx := natstest.Start(t), contextkit.PlatformContext(t.Context())
 	r, follow, err := openModels(ctx, js, "", zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)

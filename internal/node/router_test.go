@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/rs/zerolog"
 )
 
@@ -63,7 +63,7 @@ func TestAProbesWordStaysUntilTheNodeHasSomethingElseToSay(t *testing.T) {
 // it is back; one that has said goodbye is not.
 func TestRouter_KnowsTheNodesThatAreLost(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	bucket, err := js.KeyValue(t.Context(), backbone.BucketNodes)
 	if err != nil {
 		t.Fatal(err)

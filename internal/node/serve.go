@@ -12,16 +12,16 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/token"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/config"
-	"github.com/headgate/headgate/chassis/proxies"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	rest "github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/config"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/proxies"
+	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection"
@@ -37,12 +37,12 @@ type Plan struct {
 
 	role     string
 	settings *settings
-	lines    *chassis.Lines
+	lines    *rpc.Lines
 	log      zerolog.Logger
 	// listen and admin are the role's addresses, which sockets has from the start on.
-	listen  chassis.Config
+	listen  rpc.Config
 	admin   string
-	sockets chassis.Sockets
+	sockets rpc.Sockets
 	// open makes the role and binds its addresses. It may be called again after an error.
 	open func(ctx context.Context, js *bus) (*running, error)
 
@@ -54,7 +54,7 @@ type Plan struct {
 // running is a role that listens.
 type running struct {
 	url, admin string
-	layers     []chassis.Layer
+	layers     []rpc.Layer
 	close      func() error
 	js         *bus
 }
@@ -68,7 +68,7 @@ func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error)
 		return nil, err
 	}
 	level, _ := zerolog.ParseLevel(s.Log) // checked by common
-	lines := chassis.NewLines(logs)
+	lines := rpc.NewLines(logs)
 	p := &Plan{
 		role: role, settings: s, lines: lines, streamsTimeout: defaultStreamsTimeout,
 		log: zerolog.New(lines).Level(level).With().Timestamp().Str("role", role).Logger(),
@@ -115,7 +115,7 @@ func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
 	if _, err := io.WriteString(out, listens); err != nil {
 		return err
 	}
-	return chassis.RunLayers(ctx, append(r.layers, r.js.run())...)
+	return rpc.RunLayers(ctx, append(r.layers, r.js.run())...)
 }
 
 // leastShare is the smallest valid tenant_share and caller_share.
@@ -185,7 +185,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 
 // service checks what the three services have in common and makes one at the
 // start.
-func (p *Plan) service(ctx context.Context, name string, section serviceSettings, create func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error)) error {
+func (p *Plan) service(ctx context.Context, name string, section serviceSettings, create func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error)) error {
 	listen, err := section.listen(name, p.log)
 	tenants, tenantsErr := p.settings.served()
 	if _, modelErr := openModel(ctx, p.settings.source()); modelErr != nil {
@@ -226,9 +226,9 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 			return nil, errors.Join(err, s.close())
 		}
 		// It says goodbye before anything ends, so that no more calls come.
-		layers := append([]chassis.Layer{{s.announce(node)}}, s.layers()...)
+		layers := append([]rpc.Layer{{s.announce(node)}}, s.layers()...)
 		if follow != nil {
-			layers = append(layers, chassis.Layer{follow})
+			layers = append(layers, rpc.Layer{follow})
 		}
 		return &running{url: s.server.URL(), layers: layers, close: s.close}, nil
 	}
@@ -237,7 +237,7 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 
 func (p *Plan) aggregate(ctx context.Context) error {
 	a := &p.settings.Aggregate
-	return errors.Join(config.Inside("answers", a.Answers.Validate()), config.AtLeast("cache_bytes", a.CacheBytes, aggregate.MinCacheBytes), config.Inside("quota", checkQuota(a.Quota)), p.service(ctx, "aggregate", a.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+	return errors.Join(config.Inside("answers", a.Answers.Validate()), config.AtLeast("cache_bytes", a.CacheBytes, aggregate.MinCacheBytes), config.Inside("quota", checkQuota(a.Quota)), p.service(ctx, "aggregate", a.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
 		return newAggregate(ctx, m, models, aggregate.Config{Synced: p.settings.NATS.Synced, Answers: a.Answers, CacheBytes: a.CacheBytes, Quota: a.Quota}, listen)
 	}))
 }
@@ -253,7 +253,7 @@ func (p *Plan) control(ctx context.Context) error {
 	if err != nil {
 		err = config.Wrong("nodes_tls", "%v", err)
 	}
-	return errors.Join(err, p.service(ctx, "control", c.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+	return errors.Join(err, p.service(ctx, "control", c.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
 		pool := upstream.NewPool(upstream.PoolConfig{TLS: channels})
 		s, err := newControl(ctx, m, models, p.settings.Model != "", pool, listen)
 		if err != nil {
@@ -271,7 +271,7 @@ func (p *Plan) projection(ctx context.Context) error {
 		dataErr = config.Wrong("data", "is missing: the views need a directory")
 	}
 	answers := projection.Config{Answers: p.settings.Projection.Answers}
-	return errors.Join(dataErr, config.Inside("answers", answers.Answers.Validate()), p.service(ctx, "projection", p.settings.Projection.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+	return errors.Join(dataErr, config.Inside("answers", answers.Answers.Validate()), p.service(ctx, "projection", p.settings.Projection.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
 		url := p.settings.Projection.Postgres
 		if url == "" {
 			return newSQLiteProjection(ctx, m, models, answers, p.settings.Projection.Data, listen)
@@ -298,7 +298,7 @@ func (p *Plan) runner(ctx context.Context) error {
 	if err != nil {
 		errs = append(errs, config.Wrong("gateway_tls", "%v", err))
 	}
-	return errors.Join(errors.Join(errs...), p.service(ctx, "runner", r.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen chassis.Config) (*service, error) {
+	return errors.Join(errors.Join(errs...), p.service(ctx, "runner", r.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
 		commands := &commander{
 			pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, TLS: channels}),
 			gateway:    func() string { return r.Gateway },

@@ -6,10 +6,10 @@ import (
 	"fmt"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/control"
@@ -22,7 +22,7 @@ import (
 
 // service is a role that listens, with what runs beside its server.
 type service struct {
-	server *chassis.Server
+	server *rpc.Server
 	member *member
 	// before ends before the server does, since it calls others; after ends when
 	// nobody calls any more. Either may be nil.
@@ -33,14 +33,14 @@ type service struct {
 }
 
 // layers returns what the service runs, in the order in which it ends.
-func (s *service) layers() []chassis.Layer {
-	var out []chassis.Layer
+func (s *service) layers() []rpc.Layer {
+	var out []rpc.Layer
 	for _, part := range []func(context.Context) error{s.before, s.server.Serve, s.after} {
 		if part != nil {
-			out = append(out, chassis.Layer{part})
+			out = append(out, rpc.Layer{part})
 		}
 	}
-	return append(out, chassis.Layer{s.member.follow, s.member.followTokens, s.member.guard}, chassis.Layer{s.member.record, s.member.spans.Run})
+	return append(out, rpc.Layer{s.member.follow, s.member.followTokens, s.member.guard}, rpc.Layer{s.member.record, s.member.spans.Run})
 }
 
 // endpoint is where gateways call the service: its port for gRPC alone if there is one.
@@ -65,7 +65,7 @@ func modelError(err error) error {
 	return fmt.Errorf("the model cannot be used:\n%w", err)
 }
 
-func newAggregate(ctx context.Context, m *member, models *model.Registry, config aggregate.Config, listen chassis.Config) (*service, error) {
+func newAggregate(ctx context.Context, m *member, models *model.Registry, config aggregate.Config, listen rpc.Config) (*service, error) {
 	config.Tokens, config.Log = m.tokens, m.log
 	aggregates, err := aggregate.New(ctx, config, m.js, models, m.tenants, m.timeline)
 	if err != nil {
@@ -77,7 +77,7 @@ func newAggregate(ctx context.Context, m *member, models *model.Registry, config
 	return s, nil
 }
 
-func newProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, views store.Opener, listen chassis.Config, metrics ...prometheus.Collector) (*service, error) {
+func newProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, views store.Opener, listen rpc.Config, metrics ...prometheus.Collector) (*service, error) {
 	config.Tokens, config.Outage = m.tokens, m.js.monitor.Outage
 	projections, err := projection.New(ctx, config, m.js, models, m.tenants, views, m.timeline, m.log)
 	if err != nil {
@@ -89,7 +89,7 @@ func newProjection(ctx context.Context, m *member, models *model.Registry, confi
 	return s, nil
 }
 
-func newRunner(ctx context.Context, m *member, models *model.Registry, config runner.Config, commands gatewayv1connect.CommandServiceClient, hooks webhook.Config, listen chassis.Config) (*service, error) {
+func newRunner(ctx context.Context, m *member, models *model.Registry, config runner.Config, commands gatewayv1connect.CommandServiceClient, hooks webhook.Config, listen rpc.Config) (*service, error) {
 	config.Node, config.Tokens, hooks.Transport = m.id, m.tokens, m.spans.RoundTripper
 	workflows, err := runner.New(ctx, config, m.js, models, m.tenants, commands, hooks, m.timeline, m.log)
 	if err != nil {
@@ -102,7 +102,7 @@ func newRunner(ctx context.Context, m *member, models *model.Registry, config ru
 }
 
 // newControl returns the control role. fixed says that the model comes from a file.
-func newControl(ctx context.Context, m *member, models *model.Registry, fixed bool, pool *upstream.Pool, listen chassis.Config) (*service, error) {
+func newControl(ctx context.Context, m *member, models *model.Registry, fixed bool, pool *upstream.Pool, listen rpc.Config) (*service, error) {
 	nodes := control.Nodes{Client: contextkit.NewClient(upstream.NewTransport(pool), m.spans.clients()...), At: upstream.WithEndpoint}
 	platform, err := control.New(ctx, control.Config{ID: m.id, Fixed: fixed, Nodes: nodes, Outage: m.js.monitor.Outage}, m.js, models, m.log)
 	if err != nil {

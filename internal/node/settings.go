@@ -14,13 +14,6 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/token"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/config"
-	"github.com/headgate/headgate/chassis/proxies"
-	"github.com/headgate/headgate/chassis/response"
-	"github.com/headgate/headgate/chassis/tlsfiles"
-	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
@@ -30,6 +23,13 @@ import (
 	"github.com/headgate/headgate/gateway/probe"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/config"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/proxies"
+	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/internal/tlsfiles"
+	"github.com/headgate/headgate/internal/token"
+	"github.com/headgate/headgate/internal/tracing"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
@@ -70,7 +70,7 @@ type natsSettings struct {
 }
 
 type serviceSettings struct {
-	Server chassis.Config   `yaml:"server"`
+	Server rpc.Config       `yaml:"server"`
 	GRPC   string           `yaml:"grpc"`
 	TLS    tlsfiles.Files   `yaml:"tls"`
 	Node   announceSettings `yaml:"node"`
@@ -322,7 +322,7 @@ func (s *settings) common() error {
 
 // served returns the tenants that the process serves from the start.
 func (s *settings) served() ([]contextkit.TenantID, error) {
-	tenants, err := chassis.ParseTenants(s.Tenants)
+	tenants, err := rpc.ParseTenants(s.Tenants)
 	if err != nil {
 		return nil, config.Wrong("tenants", "%v", err)
 	}
@@ -366,7 +366,7 @@ func openModels(ctx context.Context, js jetstream.JetStream, file string, log ze
 }
 
 // listen returns the section's listener, under a name.
-func (s serviceSettings) listen(name string, log zerolog.Logger) (chassis.Config, error) {
+func (s serviceSettings) listen(name string, log zerolog.Logger) (rpc.Config, error) {
 	out := s.Server
 	out.Name, out.GRPC = name, s.GRPC
 	errs := []error{config.Inside("server", out.Validate())}

@@ -10,14 +10,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/config"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/probe"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/config"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/rs/zerolog"
 )
 
@@ -33,7 +33,7 @@ func documented(t *testing.T) *settings {
 
 func TestTheDocumentedSettingsAreWhatIsLeftOut(t *testing.T) {
 	s := documented(t)
-	listen := chassis.Config{Addr: s.Gateway.Server.Addr}.WithEdgeDefaults()
+	listen := rpc.Config{Addr: s.Gateway.Server.Addr}.WithEdgeDefaults()
 	for name, pair := range map[string][2]any{
 		"gateway.server":             {s.Gateway.Server, listen},
 		"gateway.upstream":           {s.Gateway.Upstream, upstream.PoolConfig{}.WithDefaults()},
@@ -51,8 +51,8 @@ func TestTheDocumentedSettingsAreWhatIsLeftOut(t *testing.T) {
 			t.Errorf("%s is documented as %+v and is %+v", name, pair[0], pair[1])
 		}
 	}
-	for name, server := range map[string]chassis.Config{"aggregate": s.Aggregate.Server, "projection": s.Projection.Server, "runner": s.Runner.Server} {
-		if want := (chassis.Config{Addr: server.Addr, MaxStreams: chassis.DefaultServiceStreams}).WithDefaults(); !reflect.DeepEqual(server, want) {
+	for name, server := range map[string]rpc.Config{"aggregate": s.Aggregate.Server, "projection": s.Projection.Server, "runner": s.Runner.Server} {
+		if want := (rpc.Config{Addr: server.Addr, MaxStreams: rpc.DefaultServiceStreams}).WithDefaults(); !reflect.DeepEqual(server, want) {
 			t.Errorf("%s.server is documented as %+v and is %+v", name, server, want)
 		}
 	}

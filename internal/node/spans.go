@@ -7,10 +7,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/tracing"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/tracing"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/attribute"
@@ -52,11 +52,11 @@ func (s spans) clients() []connect.ClientInterceptor {
 	if s.Exporter == nil {
 		return nil
 	}
-	return []connect.ClientInterceptor{chassis.WatchClient(s.asked)}
+	return []connect.ClientInterceptor{rpc.WatchClient(s.asked)}
 }
 
 // callOf returns a call in the form that package tracing takes.
-func callOf(call chassis.Ended) tracing.Call {
+func callOf(call rpc.Ended) tracing.Call {
 	return tracing.Call{
 		Procedure: call.Procedure, Protocol: call.Protocol, Code: call.Code(), Server: call.Server, Client: call.Client,
 		Started: call.Started, Took: call.Took,
@@ -64,7 +64,7 @@ func callOf(call chassis.Ended) tracing.Call {
 }
 
 // call records a call that a service has answered.
-func (s spans) call(rc contextkit.RequestContext, call chassis.Ended) {
+func (s spans) call(rc contextkit.RequestContext, call rpc.Ended) {
 	s.Record(rc, tracing.ServerSpan(callOf(call)))
 }
 
@@ -83,7 +83,7 @@ func (s spans) edgeCall(rc contextkit.RequestContext, call gateway.Ended) {
 }
 
 // asked records an upstream call.
-func (s spans) asked(rc contextkit.RequestContext, call chassis.Asked) {
+func (s spans) asked(rc contextkit.RequestContext, call rpc.Asked) {
 	s.Record(rc, tracing.ClientSpan(callOf(call.Ended), call.Span))
 }
 

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/internal/disk"
 	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
@@ -21,7 +21,7 @@ import (
 
 // newSQLiteProjection returns the projection role with its views in a directory, which is made if
 // it is absent. Error: a [format.NewerError] for a directory of a newer version.
-func newSQLiteProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, path string, listen chassis.Config) (*service, error) {
+func newSQLiteProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, path string, listen rpc.Config) (*service, error) {
 	views, err := openViewsDirectory(path, m.log)
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func newSQLiteProjection(ctx context.Context, m *member, models *model.Registry,
 	}
 	run, closeViews := s.after, s.close
 	s.after = func(ctx context.Context) error {
-		return chassis.RunLayers(ctx, chassis.Layer{run, views.run})
+		return rpc.RunLayers(ctx, rpc.Layer{run, views.run})
 	}
 	s.close = func() error { return errors.Join(closeViews(), views.close()) }
 	return s, nil

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/services/projection/store"
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,7 +38,7 @@ func (e awayError) Unwrap() error { return e.error }
 
 // start starts the role. While something that the role needs is away, it tries again, with
 // waits that double from 250 ms to 10 s, until ctx ends, and the role's addresses answer that
-// the process is alive and not ready (see [chassis.NewWaiting]).
+// the process is alive and not ready (see [rpc.NewWaiting]).
 func (p *Plan) start(ctx context.Context) (_ *running, err error) {
 	if err := checkFiles(p.log, p.files()...); err != nil {
 		return nil, err
@@ -181,7 +181,7 @@ func (p *Plan) serveWaiting(ctx context.Context) (stop func(), err error) {
 		if addr == p.admin {
 			config.TLS = nil
 		}
-		server := chassis.NewWaiting(config, addr == operators, ready, p.log, p.whileWaiting()...)
+		server := rpc.NewWaiting(config, addr == operators, ready, p.log, p.whileWaiting()...)
 		if err := server.Listen(ctx); err != nil {
 			stop()
 			return nil, err

@@ -15,10 +15,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
@@ -181,7 +181,7 @@ func (r *role) startNATS(t *testing.T, options server.Options) *server.Server {
 		t.Fatal(err)
 	}
 	options.Host, options.Port = addr.IP.String(), addr.Port
-	return backbonetest.Server(t, &options)
+	return natstest.Server(t, &options)
 }
 
 func TestStart_RolesWaitForNATS(t *testing.T) {
@@ -210,7 +210,7 @@ func TestStart_RolesWaitForNATS(t *testing.T) {
 					t.Errorf("%s: gRPC health is %v", addr, status)
 				}
 				commands := gatewayv1connect.NewCommandServiceClient(client(t, addr))
-				_, err := commands.Submit(contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "acme")), &aggregatev1.SubmitRequest{})
+				_, err := commands.Submit(contextkit.TenantContext(t.Context(), natstest.Tenant(t, "acme")), &aggregatev1.SubmitRequest{})
 				if connect.CodeOf(err) != connect.CodeUnavailable {
 					t.Errorf("%s: a call is %v, want UNAVAILABLE", addr, err)
 				}

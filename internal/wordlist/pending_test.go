@@ -7,43 +7,43 @@ var pendingPaths = []string{
 	// The shared packages.
 	"backbone",
 
-	"backbone/backbonetest",
+	"internal/natstest",
 
-	"backbone/backup",
+	"internal/backup",
 
-	"backbone/fairqueue",
+	"internal/fairqueue",
 
-	"backbone/lease",
+	"internal/lease",
 
-	"backbone/position",
+	"internal/position",
 
-	"backbone/tail",
+	"internal/tail",
 
-	"chassis",
+	"internal/rpc",
 
-	"chassis/binnames",
+	"internal/rpc/binnames",
 
-	"chassis/compression",
+	"internal/rpc/compression",
 
-	"chassis/config",
+	"internal/config",
 
-	"chassis/fanout",
+	"internal/fanout",
 
-	"chassis/flood",
+	"internal/rpc/flood",
 
-	"chassis/grpcmeta",
+	"internal/rpc/grpcmeta",
 
-	"chassis/proxies",
+	"internal/rpc/proxies",
 
-	"chassis/rawtcp",
+	"internal/fastpath/rawtcp",
 
-	"chassis/response",
+	"internal/rpc/response",
 
-	"chassis/tlsfiles",
+	"internal/tlsfiles",
 
-	"chassis/tlsfiles/tlstest",
+	"internal/tlsfiles/tlstest",
 
-	"chassis/tracing",
+	"internal/tracing",
 
 	// The gateway.
 	"gateway",
@@ -100,7 +100,7 @@ var pendingPaths = []string{
 	"services/runner/webhook",
 
 	// The assembly of roles, and small packages.
-	"internal/collector",
+	"internal/fastpath/gctuning",
 
 	"internal/descriptors",
 

@@ -15,11 +15,11 @@ import (
 	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/validate"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/nats-io/nats.go/jetstream"
@@ -28,7 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-func TestMain(m *testing.M) { backbonetest.Main(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }
 
 // node starts a service over the backbone and returns a client of it.
 func node(t *testing.T, js jetstream.JetStream) gatewayv1connect.CommandServiceClient {
@@ -55,7 +55,7 @@ func nodeWith(t *testing.T, js jetstream.JetStream, source model.Source, config 
 // nodeOver is nodeWith over models that the test changes.
 func nodeOver(t *testing.T, js jetstream.JetStream, models *model.Registry, config aggregate.Config) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
 	t.Helper()
-	tenants, err := chassis.ParseTenants([]string{"acme", "globex"})
+	tenants, err := rpc.ParseTenants([]string{"acme", "globex"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func nodeOver(t *testing.T, js jetstream.JetStream, models *model.Registry, conf
 }
 
 func as(t *testing.T, tenant string) context.Context {
-	return contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, tenant))
+	return contextkit.TenantContext(t.Context(), natstest.Tenant(t, tenant))
 }
 
 func command(id, name, key string, payload map[string]any) *aggregatev1.SubmitRequest {
@@ -101,7 +101,7 @@ func refused(t *testing.T, err error, code connect.Code, text string) {
 }
 
 func TestACommandBecomesEventsOrIsRefusedWithTheReason(t *testing.T) {
-	client := node(t, backbonetest.Start(t))
+	client := node(t, natstest.Start(t))
 	opened := submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	if opened.GetVersion() != 1 || opened.GetPosition() == "" || opened.GetEvents()[0].GetType() != "opened" || opened.GetEvents()[0].GetData().AsMap()["owner"] != "ada" {
 		t.Fatalf("opened: %v", opened)
@@ -152,7 +152,7 @@ func TestACommandBecomesEventsOrIsRefusedWithTheReason(t *testing.T) {
 }
 
 func TestAKeyHasItsEffectOnceAndItsAnswerAlways(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	first, second := node(t, js), node(t, js)
 	submit(t, first, "acme", command("w", "open", "open", map[string]any{"owner": "ada"}))
 	submit(t, first, "acme", command("v", "open", "open-v", map[string]any{"owner": "bob"}))
@@ -192,7 +192,7 @@ func TestAKeyHasItsEffectOnceAndItsAnswerAlways(t *testing.T) {
 }
 
 func TestNodesThatRaceLoseNothing(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	nodes := []gatewayv1connect.CommandServiceClient{node(t, js), node(t, js), node(t, js)}
 	submit(t, nodes[0], "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	const each = 40
@@ -222,14 +222,14 @@ func TestNodesThatRaceLoseNothing(t *testing.T) {
 }
 
 func TestTheContractReachesTheJournal(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client := node(t, js)
 	tp, err := contextkit.ParseTraceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, info := connect.NewClientContext(contextkit.NewContext(t.Context(), contextkit.RequestContext{
-		TenantID: backbonetest.Tenant(t, "acme"), CorrelationID: "corr-1", RequestID: "req-1", CausationID: "cause-1",
+		TenantID: natstest.Tenant(t, "acme"), CorrelationID: "corr-1", RequestID: "req-1", CausationID: "cause-1",
 		Traceparent: tp, TraceID: tp.TraceID, Tracestate: "vendor=1",
 	}))
 	res, err := client.Submit(ctx, command("w", "open", "key-1", map[string]any{"owner": "ada"}))
@@ -268,7 +268,7 @@ func TestTheContractReachesTheJournal(t *testing.T) {
 }
 
 func TestADryRunDecidesAndAppendsNothing(t *testing.T) {
-	client := node(t, backbonetest.Start(t))
+	client := node(t, natstest.Start(t))
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	req := deposit("w", "key", 5)
 	req.DryRun = true
@@ -283,7 +283,7 @@ func TestADryRunDecidesAndAppendsNothing(t *testing.T) {
 }
 
 func TestAnAggregateCanBeReadAtAVersion(t *testing.T) {
-	client := node(t, backbonetest.Start(t))
+	client := node(t, natstest.Start(t))
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	submit(t, client, "acme", deposit("w", "", 5))
 	submit(t, client, "acme", deposit("w", "", 7))
@@ -302,13 +302,13 @@ func TestAnAggregateCanBeReadAtAVersion(t *testing.T) {
 }
 
 func TestAKeptAnswerCarriesTheContract(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client := node(t, js)
 	kept, err := js.CreateConsumer(t.Context(), "KV_"+backbone.BucketIdempotency, jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	rc := contextkit.RequestContext{TenantID: backbonetest.Tenant(t, "acme"), CorrelationID: "corr-1", Traceparent: contextkit.NewTraceparent()}
+	rc := contextkit.RequestContext{TenantID: natstest.Tenant(t, "acme"), CorrelationID: "corr-1", Traceparent: contextkit.NewTraceparent()}
 	if _, err := client.Submit(contextkit.NewContext(t.Context(), rc), command("w", "open", "key-1", map[string]any{"owner": "ada"})); err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestAKeptAnswerCarriesTheContract(t *testing.T) {
 }
 
 func TestAKeyIsRememberedAlthoughItsRecordWasLostInACrash(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	warm := node(t, js)
 	submit(t, warm, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	for n := range 195 {
@@ -377,7 +377,7 @@ func TestAKeyIsRememberedAlthoughItsRecordWasLostInACrash(t *testing.T) {
 }
 
 func TestOnlyAKeyThatWasUsedIsLookedFor(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	reads, err := js.Conn().SubscribeSync("$JS.API.STREAM.MSG.GET.KV_" + backbone.BucketIdempotency)
 	if err != nil {
 		t.Fatal(err)
@@ -422,7 +422,7 @@ func TestOnlyAKeyThatWasUsedIsLookedFor(t *testing.T) {
 }
 
 func TestNodesMakeTheSameRecords(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	one, other := node(t, js), node(t, js)
 	submit(t, one, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	for n := range 400 {
@@ -456,7 +456,7 @@ func TestNodesMakeTheSameRecords(t *testing.T) {
 }
 
 func TestCommandsOverASyncedJournalShareWrites(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client, service := nodeWith(t, js, model.Wallet, aggregate.Config{Synced: true})
 	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
 	if err != nil {

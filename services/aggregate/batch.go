@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/rpc"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
@@ -97,7 +97,7 @@ func distinctKeys(req *aggregatev1.SubmitBatchRequest) error {
 		first, taken := seen[key]
 		if key != "" && taken {
 			field, text := fmt.Sprintf("commands[%d].idempotency_key", n), fmt.Sprintf("is that of commands[%d] too: each command needs its own", first)
-			return chassis.WithDetails(connect.NewError(connect.CodeInvalidArgument, field+" "+text),
+			return rpc.WithDetails(connect.NewError(connect.CodeInvalidArgument, field+" "+text),
 				&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: text}}})
 		}
 		seen[key] = n
@@ -149,9 +149,9 @@ func (s *Service) submitPart(ctx context.Context, p *part, res *aggregatev1.Subm
 func (p *part) refuse(res *aggregatev1.SubmitBatchResponse, cause int) {
 	for _, place := range p.places {
 		if place != cause && res.Results[place] == nil {
-			res.Results[place] = failed(chassis.WithDetails(
+			res.Results[place] = failed(rpc.WithDetails(
 				connect.NewError(connect.CodeAborted, "another command of the batch for the same aggregate was refused, so this one was not decided"),
-				chassis.Reason("BATCH_REFUSED")))
+				rpc.Reason("BATCH_REFUSED")))
 		}
 	}
 }
@@ -167,7 +167,7 @@ func asSubmit(req *aggregatev1.SubmitBatchRequest, n int) *aggregatev1.SubmitReq
 
 // failed renders a command's error as its result.
 func failed(err error) *aggregatev1.BatchResult {
-	known := chassis.Public(err)
+	known := rpc.Public(err)
 	status := &spb.Status{Code: int32(known.Code()), Message: known.Message()} //nolint:gosec // 16 codes
 	for _, detail := range known.Details() {
 		status.Details = append(status.Details, &anypb.Any{TypeUrl: "type.googleapis.com/" + detail.Type, Value: detail.Value})

@@ -8,9 +8,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natstest"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -44,7 +44,7 @@ func outcomes(res *aggregatev1.SubmitBatchResponse) string {
 }
 
 func TestABatchTakesEffectTogetherWithinAnAggregate(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client := node(t, js)
 	submit(t, client, "acme", command("a", "open", "", map[string]any{"owner": "ada"}))
 	version := func(req *aggregatev1.SubmitRequest, v int64) *aggregatev1.SubmitRequest {
@@ -114,7 +114,7 @@ func TestABatchTakesEffectTogetherWithinAnAggregate(t *testing.T) {
 }
 
 func TestBatchesOfTwoNodesAreEachDecidedOnce(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	one, two := node(t, js), node(t, js)
 	submit(t, one, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	var group errgroup.Group

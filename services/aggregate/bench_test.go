@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 )
@@ -18,11 +18,11 @@ func BenchmarkSubmit(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	tenants, err := chassis.ParseTenants([]string{"acme"})
+	tenants, err := rpc.ParseTenants([]string{"acme"})
 	if err != nil {
 		b.Fatal(err)
 	}
-	service, err := aggregate.New(b.Context(), aggregate.Config{}, backbonetest.Start(b), models, tenants, nil)
+	service, err := aggregate.New(b.Context(), aggregate.Config{}, natstest.Start(b), models, tenants, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -5,8 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 type cached struct{ bytes int64 }
@@ -16,7 +16,7 @@ func testCache(t *testing.T, most int64) (*cache[aggregateKey, *cached], func(te
 	tenants := map[string]contextkit.TenantID{}
 	return newCache[aggregateKey, *cached](most, func(k aggregateKey) contextkit.TenantID { return k.tenant }), func(tenant, id string) aggregateKey {
 		if _, ok := tenants[tenant]; !ok {
-			tenants[tenant] = backbonetest.Tenant(t, tenant)
+			tenants[tenant] = natstest.Tenant(t, tenant)
 		}
 		return aggregateKey{tenants[tenant], "wallet", id}
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // damagedError says that the journal does not have all events of an aggregate.
@@ -34,11 +34,11 @@ const endMissing = "the journal has lost acknowledged events at its end: no comm
 // dataLoss renders an error of a damaged aggregate, or without one [backbone.ErrEndMissing].
 func dataLoss(err error, damaged *damagedError) error {
 	if damaged == nil {
-		return chassis.WithDetails(connect.NewError(connect.CodeDataLoss, endMissing).WithCause(err),
-			chassis.Reason("JOURNAL_END_MISSING"))
+		return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, endMissing).WithCause(err),
+			rpc.Reason("JOURNAL_END_MISSING"))
 	}
-	return chassis.WithDetails(connect.NewError(connect.CodeDataLoss, damaged.Error()+": an operator has to restore the journal").WithCause(err),
-		chassis.Reason("AGGREGATE_DAMAGED", "aggregate_type", damaged.key.aggregateType, "aggregate_id", damaged.key.id,
+	return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, damaged.Error()+": an operator has to restore the journal").WithCause(err),
+		rpc.Reason("AGGREGATE_DAMAGED", "aggregate_type", damaged.key.aggregateType, "aggregate_id", damaged.key.id,
 			"first_version", fmt.Sprint(damaged.from), "last_version", fmt.Sprint(damaged.to)))
 }
 

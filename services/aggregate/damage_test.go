@@ -9,10 +9,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/nats-io/nats-server/v2/server"
@@ -40,7 +40,7 @@ func get(t *testing.T, client gatewayv1connect.CommandServiceClient, id string) 
 // lost is a message of the journal, by its idempotency key, that cannot be read any more.
 func lost(t *testing.T, dir, key string) {
 	t.Helper()
-	backbonetest.AlterMessage(t, dir, backbone.StreamEvents, "acme/"+key)
+	natstest.AlterMessage(t, dir, backbone.StreamEvents, "acme/"+key)
 }
 
 // refusedAll checks that the aggregate answers DATA_LOSS with a text, for reads and commands.
@@ -68,9 +68,9 @@ func whole(t *testing.T, client gatewayv1connect.CommandServiceClient, id string
 // TestDamage_AggregateWithAGapInItsVersionsIsDataLoss loses blocks of the journal's files.
 func TestDamage_AggregateWithAGapInItsVersionsIsDataLoss(t *testing.T) {
 	dir := t.TempDir()
-	js, stop := backbonetest.StartStop(t, dir)
+	js, stop := natstest.StartStop(t, dir)
 	client := node(t, js)
-	next := func() { backbonetest.NextBlock(t, js, "events.acme.filler.f") }
+	next := func() { natstest.NextBlock(t, js, "events.acme.filler.f") }
 	submit(t, client, "acme", command("early", "open", "early-open-key", map[string]any{"owner": "ada"}))
 	next()
 	fill(t, client, 1, "middle")
@@ -83,11 +83,11 @@ func TestDamage_AggregateWithAGapInItsVersionsIsDataLoss(t *testing.T) {
 	submit(t, client, "acme", deposit("middle", "", 1))
 	fill(t, client, 1, "unharmed")
 	stop()
-	backbonetest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/early-open-key")
-	backbonetest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/middle-lost-key")
-	backbonetest.DropIndex(t, dir, backbone.StreamEvents)
+	natstest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/early-open-key")
+	natstest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/middle-lost-key")
+	natstest.DropIndex(t, dir, backbone.StreamEvents)
 
-	js, _ = backbonetest.StartStop(t, dir)
+	js, _ = natstest.StartStop(t, dir)
 	client = node(t, js)
 	refusedAll(t, client, "early", `wallet "early" cannot be read, since the journal does not have its event of version 1`)
 	refusedAll(t, client, "middle", `wallet "middle" cannot be read, since the journal does not have its events of versions 3 to 4`)
@@ -111,11 +111,11 @@ func TestDamage_UnreadableAggregateIsNotTakenForOneWithoutEvents(t *testing.T) {
 	)
 	for tries := 0; ; tries++ {
 		dir := t.TempDir()
-		js, stop := backbonetest.StartStop(t, dir)
+		js, stop := natstest.StartStop(t, dir)
 		fill(t, node(t, js), 3, "w", "later")
 		stop()
 		lost(t, dir, "w-001-key")
-		js, _ = backbonetest.StartStop(t, dir)
+		js, _ = natstest.StartStop(t, dir)
 		if client, service = nodeOf(t, js, model.Wallet); service.Integrity().Damage() == nil {
 			break
 		}
@@ -125,7 +125,7 @@ func TestDamage_UnreadableAggregateIsNotTakenForOneWithoutEvents(t *testing.T) {
 	}
 	found := service.Integrity().Changed()
 	stopped := startIntegrity(t, service) // it reads the journal through
-	backbonetest.Await(t, found, "the damage is found")
+	natstest.Await(t, found, "the damage is found")
 	stopped()
 	refusedAll(t, client, "w", `wallet "w" cannot be read`)
 	_, err := client.Submit(as(t, "acme"), command("w", "open", "", map[string]any{"owner": "eve"}))
@@ -138,21 +138,21 @@ func TestDamage_UnreadableAggregateIsNotTakenForOneWithoutEvents(t *testing.T) {
 
 func TestDamage_AggregateThatEndsBeforeItsSnapshotIsDataLoss(t *testing.T) {
 	dir := t.TempDir()
-	js, stop := backbonetest.StartStop(t, dir)
+	js, stop := natstest.StartStop(t, dir)
 	client := node(t, js)
 	fill(t, client, 190, "w")
-	backbonetest.NextBlock(t, js, "events.acme.filler.f")
+	natstest.NextBlock(t, js, "events.acme.filler.f")
 	for n := range 20 {
 		submit(t, client, "acme", deposit("w", fmt.Sprintf("w-lost-%02d-key", n), 1))
 	}
 	awaitSnapshot(t, js, "acme.wallet.w")
-	backbonetest.NextBlock(t, js, "events.acme.filler.f")
+	natstest.NextBlock(t, js, "events.acme.filler.f")
 	fill(t, client, 1, "later")
 	stop()
-	backbonetest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/w-lost-00-key")
-	backbonetest.DropIndex(t, dir, backbone.StreamEvents)
+	natstest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/w-lost-00-key")
+	natstest.DropIndex(t, dir, backbone.StreamEvents)
 
-	js, _ = backbonetest.StartStop(t, dir)
+	js, _ = natstest.StartStop(t, dir)
 	for version, source := range []model.Source{model.Wallet, changed(t, "the wallet is not open", "the wallet is closed")} { // the snapshot's model, and another
 		client, _ := nodeOf(t, js, source)
 		refusedAll(t, client, "w", `wallet "w" cannot be read, since the journal does not have its events of versions 192 to 2`)
@@ -189,25 +189,25 @@ func awaitSnapshot(t *testing.T, js jetstream.JetStream, key string) {
 // of an aggregate that a node has in memory.
 func TestDamage_WarmNodeNoticesThatTheJournalEndsBeforeItsState(t *testing.T) {
 	dir := t.TempDir()
-	first := backbonetest.Server(t, &server.Options{StoreDir: dir, MaxPayload: backbone.MaxMessageBytes})
+	first := natstest.Server(t, &server.Options{StoreDir: dir, MaxPayload: backbone.MaxMessageBytes})
 	port := first.Addr().(*net.TCPAddr).Port
-	js := backbonetest.Connect(t, first)
+	js := natstest.Connect(t, first)
 	client := node(t, js)
 	fill(t, client, 1, "w")
-	backbonetest.NextBlock(t, js, "events.acme.filler.f")
+	natstest.NextBlock(t, js, "events.acme.filler.f")
 	submit(t, client, "acme", deposit("w", "w-lost-key", 1))
 	submit(t, client, "acme", deposit("w", "", 1))
-	backbonetest.NextBlock(t, js, "events.acme.filler.f")
+	natstest.NextBlock(t, js, "events.acme.filler.f")
 	fill(t, client, 1, "later")
 	first.Shutdown()
 	first.WaitForShutdown()
-	backbonetest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/w-lost-key")
-	backbonetest.DropIndex(t, dir, backbone.StreamEvents)
+	natstest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/w-lost-key")
+	natstest.DropIndex(t, dir, backbone.StreamEvents)
 
 	status := js.Conn().StatusChanged(nats.CONNECTED)
 	defer js.Conn().RemoveStatusListener(status)
-	backbonetest.Server(t, &server.Options{StoreDir: dir, Port: port, MaxPayload: backbone.MaxMessageBytes})
-	backbonetest.Await(t, status, "the client reconnects")
+	natstest.Server(t, &server.Options{StoreDir: dir, Port: port, MaxPayload: backbone.MaxMessageBytes})
+	natstest.Await(t, status, "the client reconnects")
 	for range 2 {
 		refusedAll(t, client, "w", `wallet "w" cannot be read, since the journal does not have its events of versions 3 to 4`)
 	}
@@ -216,15 +216,15 @@ func TestDamage_WarmNodeNoticesThatTheJournalEndsBeforeItsState(t *testing.T) {
 
 func TestDamage_CommandsAreRefusedUntilTheLossOfTheEndIsAccepted(t *testing.T) {
 	dir := t.TempDir()
-	js, stop := backbonetest.StartStop(t, dir)
+	js, stop := natstest.StartStop(t, dir)
 	client, service := nodeOf(t, js, model.Wallet)
 	fill(t, client, 3, "w", "last")
 	runIntegrity(t, service) // it records the tail
 	stop()
 	lost(t, dir, "last-002-key")
-	backbonetest.DropIndex(t, dir, backbone.StreamEvents)
+	natstest.DropIndex(t, dir, backbone.StreamEvents)
 
-	js, _ = backbonetest.StartStop(t, dir)
+	js, _ = natstest.StartStop(t, dir)
 	client, service = nodeOf(t, js, model.Wallet)
 	other, otherService := nodeOf(t, js, model.Wallet)
 	for _, client := range []gatewayv1connect.CommandServiceClient{client, other} {
@@ -245,13 +245,13 @@ func TestDamage_CommandsAreRefusedUntilTheLossOfTheEndIsAccepted(t *testing.T) {
 	if _, err := backbone.AcceptLoss(contextkit.PlatformContext(t.Context()), js, "operator", "the disk is gone"); err != nil {
 		t.Fatal(err)
 	}
-	backbonetest.Await(t, following, "the accepted loss is noticed")
+	natstest.Await(t, following, "the accepted loss is noticed")
 	whole(t, other, "w", 4)
 	whole(t, other, "last", 3)
 	stopped()
 	following = service.Integrity().Changed()
 	stopped = startIntegrity(t, service)
-	backbonetest.Await(t, following, "the accepted loss is noticed")
+	natstest.Await(t, following, "the accepted loss is noticed")
 	stopped()
 	whole(t, client, "last", 4)
 }

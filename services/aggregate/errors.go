@@ -8,9 +8,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/usage"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/usage"
 	"github.com/headgate/headgate/model"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -65,65 +65,65 @@ func asConnectError(err error) error {
 			shown.Violations = append(shown.Violations, v)
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Message})
 		}
-		return chassis.WithDetails(connect.NewError(connect.CodeInvalidArgument, shown.Error()), bad)
+		return rpc.WithDetails(connect.NewError(connect.CodeInvalidArgument, shown.Error()), bad)
 	case errors.As(err, &rule):
-		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rule.Message),
+		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rule.Message),
 			&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 				{Type: "RULE", Subject: rule.Rule, Description: rule.Message},
 			}},
-			chassis.Reason("RULE_NOT_MET", "rule", rule.ID))
+			rpc.Reason("RULE_NOT_MET", "rule", rule.ID))
 	case errors.As(err, &undecided):
 		id, text := "", excerpt.Text(undecided.Error(), maxReason)
 		if failed, ok := errors.AsType[*model.EvaluationError](err); ok {
 			id = failed.ID
 		}
-		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, text),
+		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, text),
 			&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 				{Type: "EVALUATION", Subject: id, Description: text},
 			}},
-			chassis.Reason("RULE_NOT_EVALUATED", "rule", id))
+			rpc.Reason("RULE_NOT_EVALUATED", "rule", id))
 	case errors.As(err, &rounded):
-		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
-			chassis.Reason("INTEGER_TOO_LARGE", "place", excerpt.Text(rounded.place, excerpt.Name)))
+		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
+			rpc.Reason("INTEGER_TOO_LARGE", "place", excerpt.Text(rounded.place, excerpt.Name)))
 	case errors.As(err, &version):
-		return chassis.WithDetails(connect.NewError(connect.CodeAborted, version.Error()),
-			chassis.Reason("VERSION_MISMATCH", "current_version", fmt.Sprint(version.current)))
+		return rpc.WithDetails(connect.NewError(connect.CodeAborted, version.Error()),
+			rpc.Reason("VERSION_MISMATCH", "current_version", fmt.Sprint(version.current)))
 	case errors.As(err, &large):
-		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, large.Error()+": divide the aggregate, or keep less in its state"),
-			chassis.Reason("STATE_TOO_LARGE", "bytes", fmt.Sprint(large.bytes), "max_bytes", fmt.Sprint(maxStateBytes)))
+		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, large.Error()+": divide the aggregate, or keep less in its state"),
+			rpc.Reason("STATE_TOO_LARGE", "bytes", fmt.Sprint(large.bytes), "max_bytes", fmt.Sprint(maxStateBytes)))
 	case errors.As(err, &quota):
-		return chassis.WithDetails(connect.NewError(connect.CodeResourceExhausted, quota.Error()),
+		return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, quota.Error()),
 			&errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{
 				Subject: "tenant:" + quota.Tenant.String(), Description: quota.Error(), QuotaId: quota.Quota, QuotaValue: quota.Limit,
 				QuotaMetric: "headgate/tenant/" + quota.Quota, QuotaDimensions: map[string]string{"tenant": quota.Tenant.String()},
 			}}},
-			chassis.Reason("STORAGE_QUOTA", "scope", "tenant", "quota", quota.Quota, "limit", fmt.Sprint(quota.Limit), "use", fmt.Sprint(quota.Use)))
+			rpc.Reason("STORAGE_QUOTA", "scope", "tenant", "quota", quota.Quota, "limit", fmt.Sprint(quota.Limit), "use", fmt.Sprint(quota.Use)))
 	case errors.Is(err, errKeyReused):
-		return chassis.WithDetails(connect.NewError(connect.CodeAlreadyExists, errKeyReused.Error()+": use a new key for a new command"),
-			chassis.Reason("IDEMPOTENCY_KEY_REUSED"))
+		return rpc.WithDetails(connect.NewError(connect.CodeAlreadyExists, errKeyReused.Error()+": use a new key for a new command"),
+			rpc.Reason("IDEMPOTENCY_KEY_REUSED"))
 	case errors.Is(err, errContended):
-		return chassis.WithDetails(connect.NewError(connect.CodeAborted, err.Error()+": try again").WithCause(err), retryInfo())
+		return rpc.WithDetails(connect.NewError(connect.CodeAborted, err.Error()+": try again").WithCause(err), retryInfo())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		if errors.Is(err, errUncertain) {
 			return connect.NewError(connect.CodeDeadlineExceeded, errUncertain.Error()+" in time: send the command again under the same idempotency key to learn what became of it").WithCause(err)
 		}
 		return err
 	case errors.Is(err, errUncertain):
-		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, errUncertain.Error()+": send the command again under the same idempotency key to learn what became of it").WithCause(err), retryInfo())
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, errUncertain.Error()+": send the command again under the same idempotency key to learn what became of it").WithCause(err), retryInfo())
 	case errors.Is(err, backbone.ErrTooLarge):
 		return connect.NewError(connect.CodeInvalidArgument, "an event of the command is larger than the journal takes").WithCause(err)
 	case errors.Is(err, backbone.ErrTooMany):
-		return chassis.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "the commands for one aggregate cause more than %d events: split the batch", backbone.MaxAppend).WithCause(err),
-			chassis.Reason("TOO_MANY_EVENTS", "max_events", fmt.Sprint(backbone.MaxAppend)))
+		return rpc.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "the commands for one aggregate cause more than %d events: split the batch", backbone.MaxAppend).WithCause(err),
+			rpc.Reason("TOO_MANY_EVENTS", "max_events", fmt.Sprint(backbone.MaxAppend)))
 	case errors.As(err, &storage):
-		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the command is not stored: "+storage.What()+"; send it again later, under the same idempotency key").WithCause(err),
-			chassis.Reason(storageReason, "refusal", string(storage.Refusal)), &errdetails.RetryInfo{RetryDelay: durationpb.New(retryStorage)})
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the command is not stored: "+storage.What()+"; send it again later, under the same idempotency key").WithCause(err),
+			rpc.Reason(storageReason, "refusal", string(storage.Refusal)), &errdetails.RetryInfo{RetryDelay: durationpb.New(retryStorage)})
 	case errors.Is(err, backbone.ErrRefused):
-		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal refused the events and stored none of them: try again").WithCause(err), retryInfo())
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal refused the events and stored none of them: try again").WithCause(err), retryInfo())
 	case errors.Is(err, model.ErrEvaluation):
 		return connect.NewError(connect.CodeInternal, "the model failed to decide the command: its author must look at it").WithCause(err)
 	}
-	return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal cannot be used now: try again").WithCause(err), retryInfo())
+	return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal cannot be used now: try again").WithCause(err), retryInfo())
 }
 
 func retryInfo() *errdetails.RetryInfo {

@@ -4,8 +4,8 @@ import (
 	"context"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // rightInternal is the action of the right to send commands that the model declares internal.
@@ -27,7 +27,7 @@ func permit(ctx context.Context, by rules, c command) error {
 		}
 	}
 	name := by.Name + "." + c.rule.Name
-	return chassis.WithDetails(
+	return rpc.WithDetails(
 		connect.Errorf(connect.CodePermissionDenied, "the command %s is internal: it needs the right %q, which the caller does not have", name, rightInternal),
-		chassis.Reason(chassis.ReasonMissingRight, "right", rightInternal+":"+name))
+		rpc.Reason(rpc.ReasonMissingRight, "right", rightInternal+":"+name))
 }

@@ -5,9 +5,9 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -21,7 +21,7 @@ func stating(ctx context.Context, headers ...string) context.Context {
 }
 
 func TestInternalCommand_NeedsItsOwnRight(t *testing.T) {
-	client := node(t, backbonetest.Start(t))
+	client := node(t, natstest.Start(t))
 	transfer := func(name, key string, payload map[string]any) *aggregatev1.SubmitRequest {
 		req := command("t", name, key, payload)
 		req.AggregateType = "transfer"

@@ -11,10 +11,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -59,7 +59,7 @@ func records(t *testing.T, js jetstream.JetStream) []string {
 
 func TestKeysOfTensOfThousandsOfCommandsAreRemembered(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	warm := node(t, js)
 	submit(t, warm, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	// A chapter is 64 pages of 64 answers; it is made once there are 64 pages more.
@@ -150,12 +150,12 @@ func TestKeysOfTensOfThousandsOfCommandsAreRemembered(t *testing.T) {
 }
 
 func TestCommandsOfAnOldJournalAreNotRememberedAnew(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme, old := backbonetest.Tenant(t, "acme"), time.Now().Add(-backbone.IdempotencyTTL-time.Hour)
+	acme, old := natstest.Tenant(t, "acme"), time.Now().Add(-backbone.IdempotencyTTL-time.Hour)
 	events := []backbone.Event{{ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: "w", Version: 1, Time: old, Data: []byte(`{"owner":"ada"}`)}}
 	for n := range 400 {
 		events = append(events, backbone.Event{
@@ -183,7 +183,7 @@ func TestCommandsOfAnOldJournalAreNotRememberedAnew(t *testing.T) {
 
 func TestCommandsWaitForWhatIsRememberedOfThem(t *testing.T) {
 	t.Parallel()
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client := node(t, js)
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	if err := js.DeleteKeyValue(t.Context(), backbone.BucketIdempotency); err != nil {
@@ -223,7 +223,7 @@ func TestCommandsWaitForWhatIsRememberedOfThem(t *testing.T) {
 }
 
 func TestANodeThatIsBehindKnowsWhatAnotherDecided(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	behind, other := node(t, js), node(t, js)
 	submit(t, behind, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	both := &aggregatev1.SubmitBatchRequest{}
@@ -247,7 +247,7 @@ func TestANodeThatIsBehindKnowsWhatAnotherDecided(t *testing.T) {
 }
 
 func TestWhatWasFoldedIsNotFoldedAgain(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	submit(t, node(t, js), "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	const events = 5000
 	deposits(t, node(t, js), "w", 2, events)
@@ -264,7 +264,7 @@ func TestWhatWasFoldedIsNotFoldedAgain(t *testing.T) {
 		for loaded(t, service) == 0 {
 		}
 		cut()
-		err := backbonetest.Await(t, done, "the read ends")
+		err := natstest.Await(t, done, "the read ends")
 		folded := loaded(t, service)
 		res, again := client.GetAggregate(as(t, "acme"), w)
 		if again != nil || res.GetVersion() != events || loaded(t, service) != events {

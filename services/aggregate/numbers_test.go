@@ -8,8 +8,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/go-cmp/cmp"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 )
 
@@ -30,7 +30,7 @@ aggregates:
 }
 
 func TestSubmit_WhatIsAcceptedIsFoldedAlikeByEveryNode(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	first, _ := nodeOf(t, js, meter(1))
 	for n, value := range []any{0.5, 1e16, float64(1<<53) + 2, 1e18, -1e18, float64(1 << 60), float64(1 << 63), 1e19, 1e20, 1e21, 1.5e300, -0.25, 3.0} {
 		id := fmt.Sprintf("m%d", n)
@@ -56,7 +56,7 @@ func TestSubmit_WhatIsAcceptedIsFoldedAlikeByEveryNode(t *testing.T) {
 }
 
 func TestSubmitBatch_MoreEventsThanAnAppendTakesIsInvalid(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, meter(11))
 	many := func(commands int) *aggregatev1.SubmitBatchRequest {
 		var all []*aggregatev1.SubmitRequest

@@ -8,7 +8,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // passed is a message of the aggregate's subject that an operator has declared no event.
@@ -74,6 +74,6 @@ func (s *Service) unreadable(key aggregateKey, err error) error {
 
 // notAnEvent renders an [*unreadableError].
 func notAnEvent(e *unreadableError) error {
-	return chassis.WithDetails(connect.NewError(connect.CodeDataLoss, e.Error()+": an operator has to declare it no event, or to restore the journal"),
-		chassis.Reason("MESSAGE_UNREADABLE", "aggregate_type", e.key.aggregateType, "aggregate_id", e.key.id, "reference", e.reference))
+	return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, e.Error()+": an operator has to declare it no event, or to restore the journal"),
+		rpc.Reason("MESSAGE_UNREADABLE", "aggregate_type", e.key.aggregateType, "aggregate_id", e.key.id, "reference", e.reference))
 }

@@ -13,9 +13,9 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/nats-io/nats.go"
@@ -71,7 +71,7 @@ func exhausted(t *testing.T, err error, quota string, limit int64) {
 }
 
 func TestQuota_CommandsBeyondItAreRefused(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Events: 5, Aggregates: 2}})
 	acme := as(t, "acme")
 	submit := func(id, command, key string, payload map[string]any) (*aggregatev1.SubmitResponse, error) {
@@ -120,7 +120,7 @@ func TestQuota_CommandsBeyondItAreRefused(t *testing.T) {
 }
 
 func TestQuota_ConcurrentCommandsDoNotExceedIt(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Aggregates: 3}})
 	acme := as(t, "acme")
 	var stored atomic.Int64
@@ -148,7 +148,7 @@ func TestQuota_ConcurrentCommandsDoNotExceedIt(t *testing.T) {
 // TestQuota_OnlyThePlatformHasTheReserve: the reserve depends on the caller, whatever its
 // idempotency keys are.
 func TestQuota_OnlyThePlatformHasTheReserve(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Events: 20}})
 	acme := as(t, "acme")
 	for n := range 20 {
@@ -205,7 +205,7 @@ func platform(ctx context.Context, value string) context.Context {
 // store no more than their quota.
 func TestQuota_CancelledCommandsAreCounted(t *testing.T) {
 	const quota, most = 20, 100
-	js := backbonetest.StartSynced(t) // its acknowledgements take a while
+	js := natstest.StartSynced(t) // its acknowledgements take a while
 	for name, config := range map[string]aggregate.Config{"acme": {}, "globex": {Synced: true}} {
 		t.Run(name, func(t *testing.T) {
 			config.Quota = backbone.StorageQuota{Events: quota}

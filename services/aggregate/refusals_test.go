@@ -7,8 +7,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
@@ -76,7 +76,7 @@ func reasonOf(err error) (reason, rule string) {
 // What a client's payload causes in a state is its own mistake, or a precondition that does not
 // hold: never INTERNAL, and the rule that could not be evaluated is named.
 func TestSubmit_WhatThePayloadCausesIsNeverInternal(t *testing.T) {
-	client, _ := nodeOf(t, backbonetest.Start(t), ledger)
+	client, _ := nodeOf(t, natstest.Start(t), ledger)
 	for id, value := range map[string]float64{"big": 1 << 62, "odd": 1 << 53} { // states to begin with
 		if _, err := client.Submit(as(t, "acme"), command(id, "add", "", map[string]any{"value": value})); err != nil {
 			t.Fatal(err)

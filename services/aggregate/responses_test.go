@@ -9,9 +9,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -33,7 +33,7 @@ aggregates:
 }
 
 func TestSubmit_DataBeyondTheAnswersBytesIsLeftOut(t *testing.T) {
-	client, _ := nodeOf(t, backbonetest.Start(t), pile)
+	client, _ := nodeOf(t, natstest.Start(t), pile)
 	text := map[string]any{"text": strings.Repeat("x", 500_000)}
 	check := func(name string, answer proto.Message, events []*aggregatev1.Event) {
 		t.Helper()
@@ -81,7 +81,7 @@ func TestSubmit_DataBeyondTheAnswersBytesIsLeftOut(t *testing.T) {
 }
 
 func TestGetAggregate_AStateBeyondAnAnswerIsRefused(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestGetAggregate_AStateBeyondAnAnswerIsRefused(t *testing.T) {
 			ID: contextkit.NewID(), Type: "added", AggregateType: "wallet", AggregateID: "a", Version: int64(n + 1), Time: time.Now(),
 			Data: fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", 900_000)),
 		}}
-		if err := journal.Append(as(t, "acme"), backbonetest.Tenant(t, "acme"), sequence, events); err != nil {
+		if err := journal.Append(as(t, "acme"), natstest.Tenant(t, "acme"), sequence, events); err != nil {
 			t.Fatal(err)
 		}
 		sequence = events[0].Sequence

@@ -10,14 +10,14 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/position"
-	"github.com/headgate/headgate/backbone/token"
-	"github.com/headgate/headgate/backbone/usage"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/position"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/internal/token"
+	"github.com/headgate/headgate/internal/usage"
 	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -40,7 +40,7 @@ const (
 type Service struct {
 	gatewayv1connect.UnimplementedCommandServiceHandler
 
-	tenants   *chassis.Tenants
+	tenants   *rpc.Tenants
 	models    *model.Registry
 	decidedBy atomic.Pointer[namedModel]
 	journal   *backbone.Journal
@@ -78,7 +78,7 @@ type Config struct {
 }
 
 // New returns the service over a backbone whose streams exist. timeline may be nil.
-func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, timeline *backbone.Timeline) (*Service, error) {
+func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, timeline *backbone.Timeline) (*Service, error) {
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
 		return nil, err
@@ -217,10 +217,10 @@ func (s *Service) record(ctx context.Context, key aggregateKey, name string, beg
 	subject := key.aggregateType + "/" + key.id
 	hop := backbone.Hop{
 		Kind: backbone.HopCommand, Name: name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
-		Code: chassis.CodeName(err), Subject: subject,
+		Code: rpc.CodeName(err), Subject: subject,
 	}
 	if err != nil {
-		hop.Detail = chassis.Public(err).Message()
+		hop.Detail = rpc.Public(err).Message()
 	}
 	for _, d := range decided {
 		if d.replayed {

@@ -3,7 +3,7 @@ package aggregate
 import (
 	"fmt"
 
-	"github.com/headgate/headgate/chassis/response"
+	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/model"
 )
 

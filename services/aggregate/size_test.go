@@ -11,10 +11,10 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -47,7 +47,7 @@ func write(letter string) *aggregatev1.SubmitRequest {
 }
 
 func TestSubmit_AStateBeyondItsBoundIsRefusedAndStaysAsItWas(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, notebook)
 	for range 4 {
 		submit(t, client, "acme", write("a"))
@@ -89,7 +89,7 @@ func TestSubmit_AStateBeyondItsBoundIsRefusedAndStaysAsItWas(t *testing.T) {
 }
 
 func TestSubmit_AStateThatIsTooLargeAlreadyCanBeMadeSmaller(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func TestSubmit_AStateThatIsTooLargeAlreadyCanBeMadeSmaller(t *testing.T) {
 			ID: contextkit.NewID(), Type: "written", AggregateType: "wallet", AggregateID: "n", Version: version + 1, Time: time.Now(),
 			Data: fmt.Appendf(nil, `{"text":"%c%s"}`, 'a'+byte(version%2), strings.Repeat("x", 1_000_000)),
 		}}
-		if err := journal.Append(as(t, "acme"), backbonetest.Tenant(t, "acme"), sequence, events); err != nil {
+		if err := journal.Append(as(t, "acme"), natstest.Tenant(t, "acme"), sequence, events); err != nil {
 			t.Fatal(err)
 		}
 		sequence = events[0].Sequence
@@ -114,7 +114,7 @@ func TestSubmit_AStateThatIsTooLargeAlreadyCanBeMadeSmaller(t *testing.T) {
 }
 
 func TestCache_LargeStatesStayWithinItsBytesAndEvictNoOtherTenantsAggregate(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	const cacheBytes = 16 << 20
 	client, service := nodeWith(t, js, notebook, aggregate.Config{CacheBytes: cacheBytes, Answers: response.Config{TenantBytes: 1 << 30, NodeBytes: 1 << 30}})
 	submit(t, client, "globex", command("quiet", "write", "", map[string]any{"text": "one"}))

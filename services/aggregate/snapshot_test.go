@@ -11,9 +11,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/nats-io/nats.go/jetstream"
@@ -62,7 +62,7 @@ func measured(t *testing.T, service *aggregate.Service, name string) *dto.Metric
 }
 
 func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	warm := node(t, js)
 	submit(t, warm, "acme", command("w", "open", "first", map[string]any{"owner": "ada"}))
 	for n := range 249 {
@@ -136,7 +136,7 @@ func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
 }
 
 func TestEventsOfAnEarlierFormAreBroughtToTheNewOne(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	old := node(t, js)
 	submit(t, old, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	submit(t, old, "acme", deposit("w", "key", 100))
@@ -163,7 +163,7 @@ func TestEventsOfAnEarlierFormAreBroughtToTheNewOne(t *testing.T) {
 }
 
 func TestAnEventThatCouldNotBeFoldedIsNotAppended(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	// The second deposit is more than a number holds.
 	client, _ := nodeOf(t, js, changed(t, "deposited: {balance: state.balance + event.amount}", "deposited: {balance: state.balance + event.amount * 4611686018427387904}"))
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
@@ -192,7 +192,7 @@ func TestAnEventThatCouldNotBeFoldedIsNotAppended(t *testing.T) {
 }
 
 func TestAStateIsOfTheModelThatItSaysItIsOf(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	var doubled atomic.Bool
 	twice := changed(t, "deposited: {balance: state.balance + event.amount}", "deposited: {balance: state.balance + 2 * event.amount}")
 	models, err := model.Open(t.Context(), func(ctx context.Context) (string, []byte, error) {

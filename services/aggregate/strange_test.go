@@ -7,10 +7,10 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/backbone/position"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/model"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
@@ -39,7 +39,7 @@ func reference(t *testing.T, err error) string {
 // aggregate's events: those that are events are folded, the others are DATA_LOSS until an operator
 // declares them no events.
 func TestStrange_MessagesOfOtherProducersAreEventsOrDataLoss(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, model.Wallet)
 	other, _ := nodeOf(t, js, model.Wallet)
 	journal, err := backbone.OpenJournal(t.Context(), js)
@@ -50,13 +50,13 @@ func TestStrange_MessagesOfOtherProducersAreEventsOrDataLoss(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme, positions := backbonetest.Tenant(t, "acme"), position.NewCodec(secret, journal.Epoch, nil)
+	acme, positions := natstest.Tenant(t, "acme"), position.NewCodec(secret, journal.Epoch, nil)
 	operator := contextkit.PlatformContext(t.Context())
-	for _, strange := range backbonetest.StrangeMessages() {
+	for _, strange := range natstest.StrangeMessages() {
 		t.Run(strange.Name, func(t *testing.T) {
 			id := strange.Name
 			submit(t, client, "acme", command(id, "open", id+"-open", map[string]any{"owner": "ada"}))
-			sequence := backbonetest.PublishStrange(t, js, strange, "acme", "wallet", id, "deposited", 2, `{"amount":5,"unknown":{"a":[1]}}`)
+			sequence := natstest.PublishStrange(t, js, strange, "acme", "wallet", id, "deposited", 2, `{"amount":5,"unknown":{"a":[1]}}`)
 			if strange.Fault == "" {
 				whole(t, client, id, 2)
 				whole(t, other, id, 3)
@@ -99,14 +99,14 @@ func TestStrange_MessagesOfOtherProducersAreEventsOrDataLoss(t *testing.T) {
 // TestStrange_AggregateContinuesAfterWhatIsNoEvent has a message that is no event first, one between
 // events whose producer counted it, and a snapshot beyond it.
 func TestStrange_AggregateContinuesAfterWhatIsNoEvent(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, model.Wallet)
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme, operator := backbonetest.Tenant(t, "acme"), contextkit.PlatformContext(t.Context())
-	event, text := backbonetest.Strange{}, backbonetest.StrangeMessages()
+	acme, operator := natstest.Tenant(t, "acme"), contextkit.PlatformContext(t.Context())
+	event, text := natstest.Strange{}, natstest.StrangeMessages()
 	junk := text[len(text)-1]
 	declare := func(sequence uint64) {
 		t.Helper()
@@ -115,7 +115,7 @@ func TestStrange_AggregateContinuesAfterWhatIsNoEvent(t *testing.T) {
 		}
 	}
 
-	first := backbonetest.PublishStrange(t, js, junk, "acme", "wallet", "first", "opened", 1, "")
+	first := natstest.PublishStrange(t, js, junk, "acme", "wallet", "first", "opened", 1, "")
 	refusedAll(t, client, "first", "is no event")
 	declare(first)
 	_, err = get(t, client, "first")
@@ -124,8 +124,8 @@ func TestStrange_AggregateContinuesAfterWhatIsNoEvent(t *testing.T) {
 	whole(t, client, "first", 1)
 
 	submit(t, client, "acme", command("counted", "open", "counted-open", map[string]any{"owner": "ada"}))
-	declare(backbonetest.PublishStrange(t, js, junk, "acme", "wallet", "counted", "deposited", 2, ""))
-	backbonetest.PublishStrange(t, js, event, "acme", "wallet", "counted", "deposited", 3, `{"amount":5}`)
+	declare(natstest.PublishStrange(t, js, junk, "acme", "wallet", "counted", "deposited", 2, ""))
+	natstest.PublishStrange(t, js, event, "acme", "wallet", "counted", "deposited", 3, `{"amount":5}`)
 	whole(t, client, "counted", 3)
 	fresh, _ := nodeOf(t, js, model.Wallet)
 	whole(t, fresh, "counted", 4)
@@ -136,7 +136,7 @@ func TestStrange_AggregateContinuesAfterWhatIsNoEvent(t *testing.T) {
 	}
 
 	submit(t, client, "acme", command("many", "open", "many-open", map[string]any{"owner": "ada"}))
-	sequence := backbonetest.PublishStrange(t, js, junk, "acme", "wallet", "many", "deposited", 2, "")
+	sequence := natstest.PublishStrange(t, js, junk, "acme", "wallet", "many", "deposited", 2, "")
 	declare(sequence)
 	for n := range 3 {
 		deposits := make([]*aggregatev1.SubmitRequest, 100)

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/usage"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/usage"
 	"github.com/headgate/headgate/model"
 )
 

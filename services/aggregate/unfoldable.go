@@ -7,8 +7,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
@@ -34,8 +34,8 @@ func notApplicable(e *unfoldableError) error {
 		id = rule.ID
 	}
 	aggregate := e.event.AggregateType + "/" + excerpt.Text(e.event.AggregateID, excerpt.Name)
-	return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, text+": correct the rule in the model, or add an upcast"),
+	return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, text+": correct the rule in the model, or add an upcast"),
 		&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{{Type: "EVENT", Subject: aggregate, Description: text}}},
-		chassis.Reason("EVENT_NOT_APPLICABLE", "aggregate", aggregate, "event_id", e.event.ID, "event_type", e.event.AggregateType+"."+e.event.Type,
+		rpc.Reason("EVENT_NOT_APPLICABLE", "aggregate", aggregate, "event_id", e.event.ID, "event_type", e.event.AggregateType+"."+e.event.Type,
 			"version", strconv.FormatInt(e.event.Version, 10), "rule", id))
 }

@@ -7,9 +7,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
@@ -17,12 +17,12 @@ import (
 // TestStrange_EventsThatTheModelCannotApplyAreNamed publishes events that can be read, and whose data
 // does not fit the model's rules: the aggregate answers which one, and why, on every node.
 func TestStrange_EventsThatTheModelCannotApplyAreNamed(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, model.Wallet)
 	other, _ := nodeOf(t, js, model.Wallet)
 	for name, data := range map[string]string{"text": `{"amount":"many"}`, "missing": `{}`, "null": `{"amount":null}`, "large": `{"amount":1e400}`} {
 		submit(t, client, "acme", command(name, "open", name+"-open", map[string]any{"owner": "ada"}))
-		backbonetest.PublishStrange(t, js, backbonetest.Strange{Name: name}, "acme", "wallet", name, "deposited", 2, data)
+		natstest.PublishStrange(t, js, natstest.Strange{Name: name}, "acme", "wallet", name, "deposited", 2, data)
 		dry := deposit(name, "", 1)
 		dry.DryRun = true
 		for _, client := range []gatewayv1connect.CommandServiceClient{client, other} {

@@ -16,12 +16,12 @@ import (
 	"connectrpc.com/connect/v2/connectinprocess"
 	"connectrpc.com/validate"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/upstream"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/control"
 	"github.com/headgate/headgate/services/projection"
@@ -31,7 +31,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func TestMain(m *testing.M) { backbonetest.Main(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }
 
 // patience bounds every wait of a test.
 const patience = 40 * time.Second
@@ -46,7 +46,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{js: backbonetest.Start(t), pool: upstream.NewPool(upstream.PoolConfig{})}
+	w := &world{js: natstest.Start(t), pool: upstream.NewPool(upstream.PoolConfig{})}
 	ctx, cancel := context.WithCancel(contextkit.PlatformContext(context.Background()))
 	w.ctx = ctx
 	t.Cleanup(func() {
@@ -69,7 +69,7 @@ func (w *world) run(t *testing.T, f func(context.Context) error) {
 func quiet(error) {}
 
 // projection starts a projection node that serves what it is assigned.
-func (w *world) projection(t *testing.T, id string, tenants ...contextkit.TenantID) *chassis.Tenants {
+func (w *world) projection(t *testing.T, id string, tenants ...contextkit.TenantID) *rpc.Tenants {
 	t.Helper()
 	models, err := model.Open(t.Context(), model.Wallet)
 	if err != nil {
@@ -83,12 +83,12 @@ func (w *world) projection(t *testing.T, id string, tenants ...contextkit.Tenant
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := chassis.NewTenants(serves...)
+	served := rpc.NewTenants(serves...)
 	service, err := projection.New(t.Context(), projection.Config{}, w.js, models, served, sqlite.In(t.TempDir()), nil, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := chassis.NewServer(chassis.Config{Name: "projection", Addr: "127.0.0.1:0"}, service.Ready, zerolog.Nop())
+	server := rpc.NewServer(rpc.Config{Name: "projection", Addr: "127.0.0.1:0"}, service.Ready, zerolog.Nop())
 	service.Register(server.RPC)
 	if err := server.Listen(t.Context()); err != nil {
 		t.Fatal(err)
@@ -299,21 +299,21 @@ func TestAMoveGoesOnWhereItWasWhenControlDies(t *testing.T) {
 	for _, stage := range []string{"planned", "warming", "catching up", "fenced", "flipped", "verifying", "retiring"} {
 		t.Run(stage, func(t *testing.T) {
 			t.Parallel()
-			w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+			w, acme := newWorld(t), natstest.Tenant(t, "acme")
 			w.fill(t, acme, 50)
 			w.gateway(t, "g1")
-			nodes := map[string]*chassis.Tenants{"p1": w.projection(t, "p1", acme), "p2": w.projection(t, "p2", acme)}
+			nodes := map[string]*rpc.Tenants{"p1": w.projection(t, "p1", acme), "p2": w.projection(t, "p2", acme)}
 			first := w.control(t, "c1", stage)
 			first.knows(t, 3)
 			if stage == "planned" {
 				first.die() // a move is planned by whoever is asked; nobody drives it yet
-				backbonetest.Await(t, first.dead, "the control node dies")
+				natstest.Await(t, first.dead, "the control node dies")
 			}
 			res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 			if err != nil {
 				t.Fatal(err)
 			}
-			backbonetest.Await(t, first.dead, "the control node dies")
+			natstest.Await(t, first.dead, "the control node dies")
 			second := w.control(t, "c2", "")
 			done := second.end(t, res.GetRebalance().GetId())
 			if done.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE {
@@ -338,7 +338,7 @@ func TestAMoveGoesOnWhereItWasWhenControlDies(t *testing.T) {
 
 func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 	t.Parallel()
-	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	awake := make(chan struct{})
 	w.slowGateway(t, "g1", awake)
 	source := w.projection(t, "p1", acme)
@@ -349,7 +349,7 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	backbonetest.Await(t, first.dead, "the control node dies")
+	natstest.Await(t, first.dead, "the control node dies")
 	// So many have announced themselves that it takes a moment to read of all.
 	for n := range 10_000 {
 		id := fmt.Sprintf("other-%d", n)
@@ -357,7 +357,7 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	backbonetest.Await(t, w.js.PublishAsyncComplete(), "all nodes are announced")
+	natstest.Await(t, w.js.PublishAsyncComplete(), "all nodes are announced")
 	second := w.control(t, "c1", "") // the same, started again: it need not wait for its own lease
 	stream, err := second.placements.WatchRebalance(platform(t), &controlv1.WatchRebalanceRequest{Id: res.GetRebalance().GetId()})
 	if err != nil {
@@ -387,10 +387,10 @@ func TestAnAbortPutsEverythingBack(t *testing.T) {
 		for _, stage := range []string{"planned", "warming", "catching up", "fenced", "flipped", "verifying"} {
 			t.Run(fmt.Sprintf("placed before: %v, %s", placed, stage), func(t *testing.T) {
 				t.Parallel()
-				w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+				w, acme := newWorld(t), natstest.Tenant(t, "acme")
 				w.fill(t, acme, 10)
 				w.gateway(t, "g1")
-				nodes := map[string]*chassis.Tenants{"p1": w.projection(t, "p1", acme), "p2": w.projection(t, "p2", acme)}
+				nodes := map[string]*rpc.Tenants{"p1": w.projection(t, "p1", acme), "p2": w.projection(t, "p2", acme)}
 				first := w.control(t, "c1", stage)
 				first.knows(t, 3)
 				if placed {
@@ -401,13 +401,13 @@ func TestAnAbortPutsEverythingBack(t *testing.T) {
 				}
 				if stage == "planned" {
 					first.die()
-					backbonetest.Await(t, first.dead, "the control node dies")
+					natstest.Await(t, first.dead, "the control node dies")
 				}
 				res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 				if err != nil {
 					t.Fatal(err)
 				}
-				backbonetest.Await(t, first.dead, "the control node dies")
+				natstest.Await(t, first.dead, "the control node dies")
 				id := res.GetRebalance().GetId()
 				if _, err := first.placements.AbortRebalance(platform(t), &controlv1.AbortRebalanceRequest{Id: id}); err != nil {
 					t.Fatal(err)
@@ -428,7 +428,7 @@ func TestAnAbortPutsEverythingBack(t *testing.T) {
 
 func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 	t.Parallel()
-	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	w.fill(t, acme, 10)
 	awake := make(chan struct{})
 	w.slowGateway(t, "g1", awake)
@@ -443,7 +443,7 @@ func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	backbonetest.Await(t, first.dead, "the control node dies")
+	natstest.Await(t, first.dead, "the control node dies")
 	id := res.GetRebalance().GetId()
 	// It has flipped the placement, and the abort came before it could say so.
 	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
@@ -480,7 +480,7 @@ func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 }
 
 func TestTheFleetSaysWhoDidNotAnswer(t *testing.T) {
-	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	w.projection(t, "p1", acme)
 	w.gateway(t, "g1") // nobody listens where it says
 	c := w.control(t, "c1", "")
@@ -537,7 +537,7 @@ func TestGetFleet_SilentNodeThatTakesNoCallsIsNotReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, err := range map[string]error{"refuses": errors.New("the journal is not reachable"), "takes": nil} {
-		server := chassis.NewServer(chassis.Config{Name: "aggregate", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return err }, zerolog.Nop())
+		server := rpc.NewServer(rpc.Config{Name: "aggregate", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return err }, zerolog.Nop())
 		if err := server.Listen(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -566,7 +566,7 @@ func TestGetFleet_SilentNodeThatTakesNoCallsIsNotReady(t *testing.T) {
 
 func TestTenantsAreCreatedSuspendedAndBounded(t *testing.T) {
 	t.Parallel()
-	w, acme, initech := newWorld(t), backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "initech")
+	w, acme, initech := newWorld(t), natstest.Tenant(t, "acme"), natstest.Tenant(t, "initech")
 	served := w.projection(t, "p1", acme)
 	c := w.control(t, "c1", "")
 	c.knows(t, 1)
@@ -665,7 +665,7 @@ func TestCheckModel_AHostileDocumentIsAMistakeWithItsLine(t *testing.T) {
 }
 
 func TestATimelineIsFoundByAnyOfItsIds(t *testing.T) {
-	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	timeline, err := backbone.NewTimeline(w.js)
 	if err != nil {
 		t.Fatal(err)
@@ -685,7 +685,7 @@ func TestATimelineIsFoundByAnyOfItsIds(t *testing.T) {
 			return err == nil && len(res.GetHops()) == 2 && res.GetHops()[0].GetKind() == "call" && res.GetHops()[1].GetNode() == "n1" && res.GetCorrelationId() == rc.CorrelationID
 		})
 	}
-	other := contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "globex"))
+	other := contextkit.TenantContext(t.Context(), natstest.Tenant(t, "globex"))
 	for _, id := range []string{rc.CorrelationID, "*", ">"} {
 		if res, err := c.timeline.GetTimeline(other, &controlv1.GetTimelineRequest{Id: id}); connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("another tenant sees by %q: %v, %v", id, res, err)

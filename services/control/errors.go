@@ -7,7 +7,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
+	"github.com/headgate/headgate/internal/rpc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -24,13 +24,13 @@ func asConnectError(err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, backbone.ErrChanged):
-		return chassis.WithDetails(connect.NewError(connect.CodeAborted, "somebody else has changed it meanwhile: look at it again").WithCause(err), chassis.Reason("CHANGED_MEANWHILE"))
+		return rpc.WithDetails(connect.NewError(connect.CodeAborted, "somebody else has changed it meanwhile: look at it again").WithCause(err), rpc.Reason("CHANGED_MEANWHILE"))
 	}
-	return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "NATS does not answer: try again").WithCause(err),
+	return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "NATS does not answer: try again").WithCause(err),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 }
 
 // precondition refuses what cannot be done as things are.
 func precondition(reason, format string, args ...any) error {
-	return chassis.WithDetails(connect.Errorf(connect.CodeFailedPrecondition, format, args...), chassis.Reason(reason))
+	return rpc.WithDetails(connect.Errorf(connect.CodeFailedPrecondition, format, args...), rpc.Reason(reason))
 }

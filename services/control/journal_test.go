@@ -6,8 +6,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 )
@@ -17,8 +17,8 @@ func TestNoEvent_MessagesAreListedDeclaredAndRevoked(t *testing.T) {
 	w := newWorld(t)
 	c, ctx := w.control(t, "c1", ""), platform(t)
 	want := map[string]backbone.Fault{} // by aggregate
-	for _, strange := range backbonetest.StrangeMessages() {
-		backbonetest.PublishStrange(t, w.js, strange, "acme", "wallet", strange.Name, "opened", 1, `{"owner":"ada"}`)
+	for _, strange := range natstest.StrangeMessages() {
+		natstest.PublishStrange(t, w.js, strange, "acme", "wallet", strange.Name, "opened", 1, `{"owner":"ada"}`)
 		if strange.Fault != "" {
 			want[strange.Name] = strange.Fault
 		}

@@ -8,10 +8,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/response"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/model"
 	"github.com/pmezard/go-difflib/difflib"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -157,7 +157,7 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 		for _, issue := range mistakes.Issues {
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: "text", Description: issue.String()})
 		}
-		return nil, chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "the model has mistakes and the old one stays:\n"+mistakes.Error()), bad)
+		return nil, rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "the model has mistakes and the old one stays:\n"+mistakes.Error()), bad)
 	}
 	if err != nil {
 		return nil, refusedCheck(ctx, err)
@@ -167,8 +167,8 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 		return nil, asConnectError(err)
 	}
 	if document.GetRevision() != req.GetExpectedRevision() {
-		return nil, chassis.WithDetails(connect.Errorf(connect.CodeAborted, "the model in use is %s, not the expected %s: look at what has changed", document.GetRevision(), req.GetExpectedRevision()),
-			chassis.Reason("VERSION_MISMATCH", "current_revision", document.GetRevision()))
+		return nil, rpc.WithDetails(connect.Errorf(connect.CodeAborted, "the model in use is %s, not the expected %s: look at what has changed", document.GetRevision(), req.GetExpectedRevision()),
+			rpc.Reason("VERSION_MISMATCH", "current_revision", document.GetRevision()))
 	}
 	if revision == 0 {
 		// It is in the history from now on, and can be applied again.

@@ -10,9 +10,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 // start starts a move of acme's views.
@@ -28,7 +28,7 @@ func (c *controller) start(t *testing.T, target string) string {
 // TestMoves_OfOneTenantQueue starts moves while others are under way, with two control nodes: each
 // is done in its turn, and the placement changes once for each.
 func TestMoves_OfOneTenantQueue(t *testing.T) {
-	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	w.fill(t, acme, 20)
 	w.gateway(t, "g1")
 	for _, id := range []string{"p1", "p2", "p3"} {
@@ -113,7 +113,7 @@ func (w *world) placements(t *testing.T) *backbone.Bucket[backbone.Placement] {
 // TestMoves_LockOfAMoveThatHasEndedDoesNotCount leaves placements locked by a move that has ended, as
 // a control node of an earlier version could, or that is not stored any more.
 func TestMoves_LockOfAMoveThatHasEndedDoesNotCount(t *testing.T) {
-	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	w.gateway(t, "g1")
 	w.projection(t, "p1", acme)
 	w.projection(t, "p2", acme)
@@ -165,7 +165,7 @@ func TestMoves_LockOfAMoveThatHasEndedDoesNotCount(t *testing.T) {
 
 // TestMoves_LockOfAMoveThatIsUnderWayCounts holds a move back by a gateway that is late.
 func TestMoves_LockOfAMoveThatIsUnderWayCounts(t *testing.T) {
-	w, acme := newWorld(t), backbonetest.Tenant(t, "acme")
+	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	awake := make(chan struct{})
 	w.slowGateway(t, "g1", awake)
 	w.projection(t, "p1", acme)

@@ -7,9 +7,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/backbone/usage"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/usage"
 )
 
 func TestSetStorageQuota_StandsBesideTheOtherQuotaAndTheUse(t *testing.T) {
@@ -63,7 +63,7 @@ func TestSetStorageQuota_StandsBesideTheOtherQuotaAndTheUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	meter.Add(backbonetest.Tenant(t, "initech"), usage.Counts{Events: 3, Bytes: 300, Aggregates: 1, Keys: 2})
+	meter.Add(natstest.Tenant(t, "initech"), usage.Counts{Events: 3, Bytes: 300, Aggregates: 1, Keys: 2})
 	ended, end := context.WithCancel(t.Context())
 	end()
 	if err := meter.Run(ended); err != nil { // publishes its counts

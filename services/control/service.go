@@ -7,11 +7,11 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/position"
-	"github.com/headgate/headgate/chassis/fanout"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/fanout"
+	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"

@@ -9,11 +9,11 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/usage"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/usage"
 )
 
 // maxTries bounds how often a change is made again because another came first.
@@ -154,8 +154,8 @@ func (s tenantService) change(ctx context.Context, name string, expected *int64,
 			return nil, asConnectError(err)
 		}
 		if current := int64(kept.Revision); expected != nil && *expected != current { //nolint:gosec // a sequence of a stream
-			return nil, chassis.WithDetails(connect.Errorf(connect.CodeAborted, "tenant %s has changed since revision %d: read it again, it has revision %d", name, *expected, current),
-				chassis.Reason("VERSION_MISMATCH", "current_revision", strconv.FormatInt(current, 10)))
+			return nil, rpc.WithDetails(connect.Errorf(connect.CodeAborted, "tenant %s has changed since revision %d: read it again, it has revision %d", name, *expected, current),
+				rpc.Reason("VERSION_MISMATCH", "current_revision", strconv.FormatInt(current, 10)))
 		}
 		f(&kept.Value)
 		revision, err := s.tenants.Put(ctx, name, kept.Value, kept.Revision)

@@ -7,15 +7,15 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "control-1", "")
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	journal, err := backbone.OpenJournal(t.Context(), w.js)
 	if err != nil {
 		t.Fatal(err)

@@ -11,8 +11,8 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/services/projection/store"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
@@ -98,7 +98,7 @@ func reasonOf(err error) *errdetails.ErrorInfo {
 
 func TestViews_OneThatCannotApplyAnEventFailsAlone(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
-		js := backbonetest.Start(t)
+		js := natstest.Start(t)
 		open := newStore(t)
 		f := start(t, js, open, source(orders))
 		f.append(t, "acme", "w0", "placed", placed(""))
@@ -129,7 +129,7 @@ func TestViews_OneThatCannotApplyAnEventFailsAlone(t *testing.T) {
 					t.Errorf("%s: %v", failure.view, m)
 				}
 			}
-			if err := f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")); err != nil {
+			if err := f.service.Ready(t.Context(), natstest.Tenant(t, "acme")); err != nil {
 				t.Errorf("the tenant is not ready: %v", err)
 			}
 		}
@@ -211,7 +211,7 @@ func (f *fixture) skip(t *testing.T, view string, revoked bool) {
 
 func TestViews_ASkippedEventLetsTheViewContinue(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
-		js := backbonetest.Start(t)
+		js := natstest.Start(t)
 		open := newStore(t)
 		f := start(t, js, open, source(orders))
 		f.append(t, "acme", "w0", "placed", placed(""))
@@ -260,7 +260,7 @@ func TestViews_ACorrectedViewIsWell(t *testing.T) {
 		var c changing
 		text := orders
 		c.text.Store(&text)
-		f := start(t, backbonetest.Start(t), newStore(t), c.source)
+		f := start(t, natstest.Start(t), newStore(t), c.source)
 		f.append(t, "acme", "w0", "placed", placed(""))
 		f.append(t, "acme", "w1", "placed", placed("address={}"))
 		if _, err := f.rows(t, "cities"); connect.CodeOf(err) != connect.CodeFailedPrecondition {
@@ -281,7 +281,7 @@ func TestViews_ACorrectedViewIsWell(t *testing.T) {
 // A watcher of a view that fails learns why, and others are not disturbed.
 func TestViews_WatchersOfAFailedViewEnd(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
-		f := start(t, backbonetest.Start(t), newStore(t), source(orders))
+		f := start(t, natstest.Start(t), newStore(t), source(orders))
 		f.append(t, "acme", "w0", "placed", placed(""))
 		failing := f.watch(t, &projectionv1.WatchRequest{View: "totals"})
 		defer failing.close()
@@ -307,7 +307,7 @@ func TestViews_NodesOfOneDatabaseAgree(t *testing.T) {
 		if strings.Contains(t.Name(), "sqlite") {
 			t.Skip("a file has one process")
 		}
-		js, open := backbonetest.Start(t), newStore(t)
+		js, open := natstest.Start(t), newStore(t)
 		first, second := start(t, js, open, source(orders)), start(t, js, open, source(orders))
 		total := 0.0
 		add := func(price float64) {

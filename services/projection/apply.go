@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/tail"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/tail"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/store"
 )

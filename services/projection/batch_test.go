@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
@@ -57,7 +57,7 @@ func TestRowsDoNotDependOnWhereABatchEnds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		open, view, tenant := newStore(t), m.Views()[0], backbonetest.Tenant(t, "acme")
+		open, view, tenant := newStore(t), m.Views()[0], natstest.Tenant(t, "acme")
 		runs := 0
 		// rows applies the steps to an empty store and returns what it holds, and what
 		// was read on the way.

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
@@ -19,12 +19,12 @@ import (
 
 // BenchmarkFollow measures applying events to new views, by the event.
 func BenchmarkFollow(b *testing.B) {
-	js := backbonetest.Start(b)
+	js := natstest.Start(b)
 	journal, err := backbone.OpenJournal(b.Context(), js)
 	if err != nil {
 		b.Fatal(err)
 	}
-	acme := backbonetest.Tenant(b, "acme")
+	acme := natstest.Tenant(b, "acme")
 	ctx := contextkit.TenantContext(b.Context(), acme)
 	const each = 100
 	for n := 0; n < b.N; n += each {
@@ -45,7 +45,7 @@ func BenchmarkFollow(b *testing.B) {
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
-	service, err := projection.New(ctx, projection.Config{}, js, models, chassis.NewTenants(acme), sqlite.In(b.TempDir()), nil, zerolog.Nop())
+	service, err := projection.New(ctx, projection.Config{}, js, models, rpc.NewTenants(acme), sqlite.In(b.TempDir()), nil, zerolog.Nop())
 	if err != nil {
 		b.Fatal(err)
 	}

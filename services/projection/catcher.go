@@ -6,7 +6,7 @@ import (
 	"sync"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/tail"
+	"github.com/headgate/headgate/internal/tail"
 	"github.com/headgate/headgate/services/projection/store"
 )
 

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/backbone/tail"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/tail"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
@@ -43,7 +43,7 @@ type apartFixture struct {
 
 func newApartFixture(t *testing.T) *apartFixture {
 	t.Helper()
-	a := &apartFixture{js: backbonetest.Start(t), tenant: backbonetest.Tenant(t, "acme")}
+	a := &apartFixture{js: natstest.Start(t), tenant: natstest.Tenant(t, "acme")}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	a.ctx = contextkit.TenantContext(ctx, a.tenant)
@@ -168,13 +168,13 @@ func TestCatcher_StopsWhileItsHandlerRuns(t *testing.T) {
 	f.mu.Lock()
 	c := f.catch(0)
 	f.mu.Unlock()
-	backbonetest.Await(t, rows.entered, "the cursor is read")
+	natstest.Await(t, rows.entered, "the cursor is read")
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		c.stop()
 	}()
-	backbonetest.Await(t, stopped, "the catcher stops")
+	natstest.Await(t, stopped, "the catcher stops")
 }
 
 // A node that lags behind another one of its database leaves the failure that the other has found.

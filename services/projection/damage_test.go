@@ -10,8 +10,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
@@ -89,7 +89,7 @@ var damages = map[string]func(t *testing.T, path string){
 		}
 	},
 	"a database of another program": func(t *testing.T, path string) {
-		other, err := sqlite.Open(t.Context(), t.TempDir(), backbonetest.Tenant(t, "acme"), []*model.View{notes(t)}, "another")
+		other, err := sqlite.Open(t.Context(), t.TempDir(), natstest.Tenant(t, "acme"), []*model.View{notes(t)}, "another")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func TestDamage_AFileIsSetAsideAndBuiltAnew(t *testing.T) {
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir, js := t.TempDir(), backbonetest.Start(t)
+			dir, js := t.TempDir(), natstest.Start(t)
 			f := start(t, js, sqlite.In(dir), model.Wallet)
 			f.fill(t)
 			for i := range 400 {
@@ -176,7 +176,7 @@ func damagedCount(t *testing.T, service *projection.Service) float64 {
 // other than as UNAVAILABLE.
 func TestDamage_AFileInUseIsReplaced(t *testing.T) {
 	dir := t.TempDir()
-	f := start(t, backbonetest.Start(t), sqlite.In(dir), model.Wallet)
+	f := start(t, natstest.Start(t), sqlite.In(dir), model.Wallet)
 	f.fill(t)
 	for i := range 400 {
 		f.append(t, "acme", fmt.Sprintf("x%03d", i), "opened", fmt.Sprintf(`{"owner":%q}`, strings.Repeat("o", 200)))
@@ -215,7 +215,7 @@ func TestDamage_AFileInUseIsReplaced(t *testing.T) {
 
 // A log as a crash leaves it is no damage: its last frames may be incomplete.
 func TestDamage_ALogThatACrashHasCutIsUsed(t *testing.T) {
-	dir, tenant, view := t.TempDir(), backbonetest.Tenant(t, "acme"), notes(t)
+	dir, tenant, view := t.TempDir(), natstest.Tenant(t, "acme"), notes(t)
 	s, err := sqlite.Open(t.Context(), dir, tenant, []*model.View{view}, "origin")
 	if err != nil {
 		t.Fatal(err)

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/postgres"
@@ -94,7 +94,7 @@ func TestDatabase_ReadsAreUnavailableWhileItIsAway(t *testing.T) {
 		}
 		database.Close()
 	})
-	f := startWith(t, backbonetest.Start(t), database.Views, model.Wallet, projection.Config{Store: database.Ready})
+	f := startWith(t, natstest.Start(t), database.Views, model.Wallet, projection.Config{Store: database.Ready})
 	f.fill(t)
 	if ids, err := f.query(t, nil); err != nil || len(ids) != 5 {
 		t.Fatalf("%v, %v", ids, err)

@@ -9,9 +9,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
@@ -29,12 +29,12 @@ type disk struct {
 func newDisk(t *testing.T) *disk {
 	d := &disk{dir: t.TempDir(), port: natsserver.RANDOM_PORT}
 	d.start(t)
-	d.port = backbonetest.Port(t, d.server)
+	d.port = natstest.Port(t, d.server)
 	return d
 }
 
 func (d *disk) start(t *testing.T) {
-	d.server = backbonetest.Server(t, &natsserver.Options{StoreDir: d.dir, Port: d.port})
+	d.server = natstest.Server(t, &natsserver.Options{StoreDir: d.dir, Port: d.port})
 }
 
 func (d *disk) stop() {
@@ -58,7 +58,7 @@ func (d *disk) regrow(t *testing.T, events int) {
 	temporary := &disk{dir: d.dir, port: natsserver.RANDOM_PORT}
 	temporary.start(t)
 	defer temporary.stop()
-	js := backbonetest.Connect(t, temporary.server)
+	js := natstest.Connect(t, temporary.server)
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func TestJournal_ViewsRetainTheirRowsWhenItGoesBack(t *testing.T) {
 			}
 			over(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 				d, saved, open := newDisk(t), t.TempDir(), newStore(t)
-				js := backbonetest.Connect(t, d.server)
+				js := natstest.Connect(t, d.server)
 				f := start(t, js, open, model.Wallet)
 				f.fill(t)
 				f.wants(t, filled)
@@ -124,7 +124,7 @@ func TestJournal_ViewsRetainTheirRowsWhenItGoesBack(t *testing.T) {
 				d.copy(t, d.dir, saved)
 				d.start(t)
 				if !test.running {
-					f = start(t, backbonetest.Connect(t, d.server), open, model.Wallet)
+					f = start(t, natstest.Connect(t, d.server), open, model.Wallet)
 					f.last, f.versions, f.sequence = maps.Clone(last), maps.Clone(versions), maps.Clone(sequence)
 				}
 				until(t, "NATS is connected", f.js.Conn().IsConnected)
@@ -145,7 +145,7 @@ func TestJournal_ViewsRetainTheirRowsWhenItGoesBack(t *testing.T) {
 				d.start(t)
 				before := f
 				if !test.running {
-					f = start(t, backbonetest.Connect(t, d.server), open, model.Wallet)
+					f = start(t, natstest.Connect(t, d.server), open, model.Wallet)
 				}
 				f.integrity(t)
 				within(t, "the damage is known", func() bool {
@@ -154,7 +154,7 @@ func TestJournal_ViewsRetainTheirRowsWhenItGoesBack(t *testing.T) {
 				})
 				f.last, f.versions, f.sequence = before.last, before.versions, before.sequence
 				f.wants(t, all) // with the position of an event that was lost
-				if err := f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")); err != nil {
+				if err := f.service.Ready(t.Context(), natstest.Tenant(t, "acme")); err != nil {
 					t.Errorf("the node is not ready: %v", err)
 				}
 				if !strings.Contains(f.service.Integrity().Degraded()[backbone.DegradedJournal], "its end is missing") {
@@ -196,14 +196,14 @@ func TestJournal_PositionsOfALossAreNotThoseOfTheRebuiltViews(t *testing.T) {
 func journalPositionsOfALossAreNotThoseOfTheRebuiltViews(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	const filled = "w0=1 w1=101 w2=201 w3=1 w4=101"
 	d, saved, open := newDisk(t), t.TempDir(), newStore(t)
-	f := start(t, backbonetest.Connect(t, d.server), open, model.Wallet)
+	f := start(t, natstest.Connect(t, d.server), open, model.Wallet)
 	f.fill(t)
 	f.wants(t, filled)
 	f.stop()
 	d.stop()
 	d.copy(t, d.dir, saved)
 	d.start(t)
-	f = start(t, backbonetest.Connect(t, d.server), open, model.Wallet)
+	f = start(t, natstest.Connect(t, d.server), open, model.Wallet)
 	for range 5 {
 		f.append(t, "acme", "lost", "opened", `{"owner":"zoe"}`)
 	}
@@ -214,7 +214,7 @@ func journalPositionsOfALossAreNotThoseOfTheRebuiltViews(t *testing.T, newStore 
 	d.start(t)
 
 	build, origins := make(chan struct{}), map[string]bool{}
-	f = start(t, backbonetest.Connect(t, d.server), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+	f = start(t, natstest.Connect(t, d.server), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 		s, err := open(ctx, tenant, views, origin)
 		if origins[origin] = true; len(origins) > 1 { // of the new epoch
 			return held{s, build}, err
@@ -235,7 +235,7 @@ func journalPositionsOfALossAreNotThoseOfTheRebuiltViews(t *testing.T, newStore 
 	if got := balancesOf(shown); err != nil || got != "lost=0 "+filled {
 		t.Fatalf("until the views are rebuilt the rows are %s, %v; want those of the lost journal", got, err)
 	}
-	for name, position := range map[string]string{"a new command": f.position(t, "acme"), "the accepted end": f.positions.Format(backbonetest.Tenant(t, "acme"), loss.Last)} {
+	for name, position := range map[string]string{"a new command": f.position(t, "acme"), "the accepted end": f.positions.Format(natstest.Tenant(t, "acme"), loss.Last)} {
 		res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: position})
 		if connect.CodeOf(err) != connect.CodeUnavailable {
 			t.Errorf("a query with the position of %s: %s, %v; want UNAVAILABLE until the views are rebuilt", name, balancesOf(res), err)

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone/position"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/position"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -86,7 +86,7 @@ func (e *failedError) Error() string {
 func (e *failedError) details() []proto.Message {
 	f := e.failure
 	return []proto.Message{
-		chassis.Reason("VIEW_FAILED", "view", f.View, "event_id", f.EventID, "event_type", f.AggregateType+"."+f.EventType, "aggregate", f.aggregate(),
+		rpc.Reason("VIEW_FAILED", "view", f.View, "event_id", f.EventID, "event_type", f.AggregateType+"."+f.EventType, "aggregate", f.aggregate(),
 			"version", strconv.FormatInt(f.Version, 10), "rule", f.Rule, "expression", f.Expression, "reason", f.Reason),
 		&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{{
 			Type: "VIEW_FAILED", Subject: "views/" + f.View, Description: fmt.Sprintf("event %s of %s: %s", f.EventID, f.aggregate(), f.Reason),
@@ -127,8 +127,8 @@ var requestErrors = []struct {
 
 // exhausted says that there is no room for a watcher, now or any longer.
 func exhausted(err error, reason string) error {
-	return chassis.WithDetails(connect.NewError(connect.CodeResourceExhausted, err.Error()+": come back with the last position"),
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason(reason))
+	return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, err.Error()+": come back with the last position"),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(reason))
 }
 
 // asConnectError is the one place where the service's errors become RPC errors.
@@ -145,42 +145,42 @@ func asConnectError(err error) error {
 		return err
 	case errors.As(err, &building):
 		// Another node may have them: the gateway asks it.
-		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, building.Error()),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_BUILDING"))
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, building.Error()),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_BUILDING"))
 	case errors.As(err, &failed):
-		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, failed.Error()), failed.details()...)
+		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, failed.Error()), failed.details()...)
 	case errors.As(err, &rounded):
-		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
-			chassis.Reason("INTEGER_TOO_LARGE", "column", rounded.column, "key", excerpt.Text(rounded.key, excerpt.Name)))
+		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
+			rpc.Reason("INTEGER_TOO_LARGE", "column", rounded.column, "key", excerpt.Text(rounded.key, excerpt.Name)))
 	case errors.Is(err, errMoved):
-		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, errMoved.Error()+": call again, and a watcher with its last position"),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_MOVED"))
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, errMoved.Error()+": call again, and a watcher with its last position"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_MOVED"))
 	case errors.Is(err, store.ErrDamaged):
 		// Another node may have them intact; this node rebuilds them.
-		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, "the tenant's views are damaged, and are being built anew: call again").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("VIEWS_BUILDING"))
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the tenant's views are damaged, and are being built anew: call again").WithCause(err),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_BUILDING"))
 	case errors.Is(err, store.ErrFull):
-		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrFull.Error()+": try again later").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(fullRetryAfter)}, chassis.Reason("VIEWS_DISK_FULL"))
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrFull.Error()+": try again later").WithCause(err),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(fullRetryAfter)}, rpc.Reason("VIEWS_DISK_FULL"))
 	case errors.Is(err, store.ErrUnavailable):
-		return chassis.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrUnavailable.Error()+": try again").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetryAfter)}, chassis.Reason("VIEWS_UNAVAILABLE"))
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrUnavailable.Error()+": try again").WithCause(err),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetryAfter)}, rpc.Reason("VIEWS_UNAVAILABLE"))
 	case errors.Is(err, errSlow):
 		return exhausted(err, "SLOW_CONSUMER")
 	case errors.Is(err, errTooManyWatchers):
 		return exhausted(err, "TOO_MANY_WATCHERS")
 	case errors.As(err, &behind):
-		return chassis.WithDetails(connect.NewError(connect.CodeDeadlineExceeded, behind.Error()+": read without it, or try again"),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, chassis.Reason("POSITION_NOT_REACHED"))
+		return rpc.WithDetails(connect.NewError(connect.CodeDeadlineExceeded, behind.Error()+": read without it, or try again"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("POSITION_NOT_REACHED"))
 	}
 	for _, mistake := range requestErrors {
 		if errors.Is(err, mistake.err) {
-			return chassis.WithDetails(connect.NewError(connect.CodeInvalidArgument, err.Error()),
+			return rpc.WithDetails(connect.NewError(connect.CodeInvalidArgument, err.Error()),
 				&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: mistake.field, Description: err.Error()}}})
 		}
 	}
 	if errors.Is(err, query.ErrLongKey) {
-		return chassis.WithDetails(connect.NewError(connect.CodeFailedPrecondition, err.Error()), chassis.Reason("PAGE_TOKEN_TOO_LONG"))
+		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, err.Error()), rpc.Reason("PAGE_TOKEN_TOO_LONG"))
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err

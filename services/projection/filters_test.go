@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
@@ -74,7 +74,7 @@ func selected(t testing.TB, s store.Store, view *model.View, filter string) (str
 func noteStore(t *testing.T, open store.Opener) (store.Store, *model.View) {
 	t.Helper()
 	view := notes(t)
-	s, err := open(t.Context(), backbonetest.Tenant(t, "acme"), []*model.View{view}, "origin")
+	s, err := open(t.Context(), natstest.Tenant(t, "acme"), []*model.View{view}, "origin")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/position"
-	"github.com/headgate/headgate/backbone/tail"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/position"
+	"github.com/headgate/headgate/internal/tail"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/internal/disk/disktest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
@@ -20,7 +20,7 @@ import (
 // the views resume from their checkpoint once there is room.
 func TestSQLite_GoesOnAfterAFullDisk(t *testing.T) {
 	dir, view := disktest.Small(t, 16<<20), notes(t)
-	tenant := backbonetest.Tenant(t, "acme")
+	tenant := natstest.Tenant(t, "acme")
 	s, err := sqlite.Open(t.Context(), dir, tenant, []*model.View{view}, "origin")
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func TestSQLite_GoesOnAfterAFullDisk(t *testing.T) {
 		if at, err := s.State(t.Context()); err != nil || at.Sequence != sequence {
 			t.Errorf("state %+v, %v, want sequence %d", at, err, sequence)
 		}
-		other, err := sqlite.Open(t.Context(), dir, backbonetest.Tenant(t, "globex"), []*model.View{view}, "origin")
+		other, err := sqlite.Open(t.Context(), dir, natstest.Tenant(t, "globex"), []*model.View{view}, "origin")
 		if err == nil {
 			err = other.Close()
 		}

@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone/tail"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/tail"
 )
 
 // openAgain is the wait before a tenant's views are opened again after a failure.

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/store"
 )
@@ -52,7 +52,7 @@ func viewsOfANewModelAreBuiltBesideThoseShown(t *testing.T, newStore func(t *tes
 	var c changing
 	old := wallet(t)
 	c.text.Store(&old)
-	f := start(t, backbonetest.Start(t), newStore(t), c.source)
+	f := start(t, natstest.Start(t), newStore(t), c.source)
 	f.fill(t)
 	position := f.position(t, "acme")
 	query := func() (*projectionv1.QueryResponse, error) {
@@ -112,10 +112,10 @@ func TestTenantsComeAndGoWhileTheNodeRuns(t *testing.T) {
 }
 
 func tenantsComeAndGoWhileTheNodeRuns(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	f.append(t, "initech", "w", "opened", `{"owner":"peter"}`)
-	acme, globex, initech := backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "globex"), backbonetest.Tenant(t, "initech")
+	acme, globex, initech := natstest.Tenant(t, "acme"), natstest.Tenant(t, "globex"), natstest.Tenant(t, "initech")
 	get := func(tenant, key string) error {
 		_, err := f.client.Get(as(t, tenant), &projectionv1.GetRequest{View: "wallets", Key: key})
 		return err
@@ -135,7 +135,7 @@ func tenantsComeAndGoWhileTheNodeRuns(t *testing.T, newStore func(t *testing.T) 
 }
 
 func TestAClientThatReadsNothingHoldsNothingUp(t *testing.T) {
-	f := start(t, backbonetest.Start(t), sqliteIn(t), model.Wallet)
+	f := start(t, natstest.Start(t), sqliteIn(t), model.Wallet)
 	f.fill(t)
 	for _, tenant := range []string{"initech", "umbrella"} {
 		f.append(t, tenant, "w", "opened", `{"owner":"peter"}`)
@@ -157,7 +157,7 @@ func TestAClientThatReadsNothingHoldsNothingUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tenant := range []string{"initech", "umbrella"} { // the first takes acme's place, and the second the first's
-		f.tenants.Replace([]contextkit.TenantID{backbonetest.Tenant(t, tenant)})
+		f.tenants.Replace([]contextkit.TenantID{natstest.Tenant(t, tenant)})
 		within(t, tenant+" is served", func() bool {
 			_, err := f.client.Get(as(t, tenant), &projectionv1.GetRequest{View: "wallets", Key: "w"})
 			return err == nil

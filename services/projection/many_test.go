@@ -8,9 +8,9 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -30,12 +30,12 @@ func consumers(t *testing.T, js jetstream.JetStream) int {
 }
 
 func TestService_FollowsMoreTenantsThanAStreamMayHaveConsumers(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	f := start(t, js, sqliteIn(t), model.Wallet)
 	goroutines := runtime.NumGoroutine()
-	ids := []contextkit.TenantID{backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "globex")}
+	ids := []contextkit.TenantID{natstest.Tenant(t, "acme"), natstest.Tenant(t, "globex")}
 	for i := range 1500 {
-		ids = append(ids, backbonetest.Tenant(t, fmt.Sprintf("t%04d", i)))
+		ids = append(ids, natstest.Tenant(t, fmt.Sprintf("t%04d", i)))
 	}
 	for _, id := range ids[len(ids)-100:] { // before they are served
 		f.append(t, id.String(), "w", "opened", `{"owner":"early"}`)
@@ -65,7 +65,7 @@ func TestService_FollowsMoreTenantsThanAStreamMayHaveConsumers(t *testing.T) {
 }
 
 func TestWatch_AThousandWatchersResume(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	f := start(t, js, sqliteIn(t), model.Wallet)
 	f.fill(t)
 	seen := f.position(t, "acme")

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
@@ -33,7 +33,7 @@ func TestWatch_AFilterHidesRowsThatNeverMatched(t *testing.T) {
 }
 
 func watchAFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	js, open := backbonetest.Start(t), newStore(t)
+	js, open := natstest.Start(t), newStore(t)
 	f := start(t, js, open, model.Wallet)
 	f.fill(t)
 	move := func(wallet, kind string, amount int) {
@@ -100,7 +100,7 @@ func watchAFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testin
 
 // Without a filter every row's key is sent.
 func TestWatch_WithoutAFilterEveryRemovalIsTold(t *testing.T) {
-	f := start(t, backbonetest.Start(t), sqlite.In(t.TempDir()), model.Wallet)
+	f := start(t, natstest.Start(t), sqlite.In(t.TempDir()), model.Wallet)
 	f.fill(t)
 	w := f.watch(t, &projectionv1.WatchRequest{Filter: "  ", MinPosition: f.position(t, "acme")})
 	w.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,7 +38,7 @@ func gathered(t *testing.T, c prometheus.Collector) map[string]float64 {
 // it, and metrics count and name it as failing.
 func TestMetrics_AStoppedProjectionFallsBehind(t *testing.T) {
 	var broken atomic.Bool
-	f := start(t, backbonetest.Start(t), breakingFor(sqlite.In(t.TempDir()), "acme", &broken), model.Wallet)
+	f := start(t, natstest.Start(t), breakingFor(sqlite.In(t.TempDir()), "acme", &broken), model.Wallet)
 	f.append(t, "acme", "w", "opened", `{"owner":"Ada"}`)
 	until(t, "it is applied", func() bool {
 		now := gathered(t, f.service)

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
@@ -43,7 +43,7 @@ func TestStore_NamesDoNotClash(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		open := newStore(t)
 		for range 2 { // made, and opened again
-			s, err := open(t.Context(), backbonetest.Tenant(t, "acme"), m.Views(), "origin")
+			s, err := open(t.Context(), natstest.Tenant(t, "acme"), m.Views(), "origin")
 			if err != nil {
 				t.Fatal(err)
 			}

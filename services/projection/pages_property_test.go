@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
@@ -136,7 +136,7 @@ func pagesOf(t *rapid.T, s store.Store, pages *query.Pages, view *model.View, re
 func TestPages_TogetherAreTheWhole(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		view := things(t)
-		s, err := newStore(t)(t.Context(), backbonetest.Tenant(t, "acme"), []*model.View{view}, "origin")
+		s, err := newStore(t)(t.Context(), natstest.Tenant(t, "acme"), []*model.View{view}, "origin")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,10 +8,10 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/backbone/token"
-	"github.com/headgate/headgate/chassis/response"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/store"
@@ -72,7 +72,7 @@ func (f *fixture) pagesOf(t testing.TB, q *projectionv1.Query) (ids []string, pa
 func TestQuery_PagesEndAtTheirBytes(t *testing.T) { overBoth(t, queryPagesEndAtTheirBytes) }
 
 func queryPagesEndAtTheirBytes(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, backbonetest.Start(t), newStore(t), longOwners(t))
+	f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 	want := f.fillLarge(t)
 	for _, q := range []*projectionv1.Query{
 		{}, {PageSize: 1000}, {PageSize: 1},
@@ -98,7 +98,7 @@ func queryPagesEndAtTheirBytes(t *testing.T, newStore func(t *testing.T) store.O
 
 func TestQuery_PagesOverLongTextsKeepTheirOrder(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
-		f := start(t, backbonetest.Start(t), newStore(t), longOwners(t))
+		f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 		f.fillLarge(t)
 		whole, _ := f.pagesOf(t, &projectionv1.Query{OrderBy: "owner desc", Fields: []string{"wallet_id"}})
 		got, _ := f.pagesOf(t, &projectionv1.Query{OrderBy: "owner desc"})
@@ -110,7 +110,7 @@ func TestQuery_PagesOverLongTextsKeepTheirOrder(t *testing.T) {
 
 func TestQuery_ARowThatChangedAtThePagesEndIsReported(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
-		f := start(t, backbonetest.Start(t), newStore(t), longOwners(t))
+		f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 		f.fillLarge(t)
 		q := &projectionv1.Query{OrderBy: "owner desc", PageSize: 1, Fields: []string{"wallet_id"}}
 		res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: q, MinPosition: f.position(t, "acme")})
@@ -129,7 +129,7 @@ func TestQuery_ARowThatChangedAtThePagesEndIsReported(t *testing.T) {
 func TestWatch_MessagesEndAtTheirBytes(t *testing.T) { overBoth(t, watchMessagesEndAtTheirBytes) }
 
 func watchMessagesEndAtTheirBytes(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, backbonetest.Start(t), newStore(t), longOwners(t))
+	f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 	f.append(t, "acme", "a", "opened", `{"owner":"ada"}`)
 	before := f.position(t, "acme")
 	want := append([]string{"a"}, f.fillLarge(t)...)
@@ -164,7 +164,7 @@ func watchMessagesEndAtTheirBytes(t *testing.T, newStore func(t *testing.T) stor
 }
 
 func TestQuery_UnreadAnswersOfATenantCostOthersNothing(t *testing.T) {
-	f := startWith(t, backbonetest.Start(t), sqliteIn(t), longOwners(t), projection.Config{Answers: response.Config{TenantBytes: 2 << 20}})
+	f := startWith(t, natstest.Start(t), sqliteIn(t), longOwners(t), projection.Config{Answers: response.Config{TenantBytes: 2 << 20}})
 	f.fillLarge(t)
 	f.append(t, "globex", "secret", "opened", fmt.Sprintf(`{"owner":%q}`, strings.Repeat("g", 900_000)))
 	query := func(ctx context.Context) error {
@@ -208,7 +208,7 @@ func TestListViews_ProgressRevealsNoSequence(t *testing.T) {
 		"a node of an earlier version needs these": {&token.Gate{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := startWith(t, backbonetest.Start(t), sqliteIn(t), longOwners(t), projection.Config{Tokens: tc.gate})
+			f := startWith(t, natstest.Start(t), sqliteIn(t), longOwners(t), projection.Config{Tokens: tc.gate})
 			for i := range 5 {
 				f.append(t, "globex", fmt.Sprint("secret", i), "opened", `{"owner":"grace"}`)
 			}

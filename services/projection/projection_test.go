@@ -17,12 +17,12 @@ import (
 	"connectrpc.com/validate"
 	"github.com/google/go-cmp/cmp"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/backbone/position"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/position"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/postgres"
@@ -45,7 +45,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	backbonetest.Main(m, func() error {
+	natstest.Main(m, func() error {
 		if !started.Load() {
 			return nil
 		}
@@ -87,7 +87,7 @@ type fixture struct {
 	client    gatewayv1connect.QueryServiceClient
 	service   *projection.Service
 	models    *model.Registry
-	tenants   *chassis.Tenants
+	tenants   *rpc.Tenants
 	journal   *backbone.Journal
 	positions *position.Codec
 	last      map[string]uint64 // sequence of each aggregate's last event
@@ -115,7 +115,7 @@ func startTimed(t *testing.T, js jetstream.JetStream, open store.Opener, source 
 	if err != nil {
 		t.Fatal(err)
 	}
-	tenants, err := chassis.ParseTenants([]string{"acme", "globex"})
+	tenants, err := rpc.ParseTenants([]string{"acme", "globex"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func startTimed(t *testing.T, js jetstream.JetStream, open store.Opener, source 
 }
 
 func as(t testing.TB, tenant string) context.Context {
-	return contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, tenant))
+	return contextkit.TenantContext(t.Context(), natstest.Tenant(t, tenant))
 }
 
 // append writes an event of a wallet.
@@ -168,7 +168,7 @@ func (f *fixture) append(t testing.TB, tenant, wallet, eventType, data string) {
 		ID: contextkit.NewID(), Type: eventType, AggregateType: "wallet", AggregateID: wallet, Version: f.versions[key],
 		Time: time.Unix(1_800_000_000, 0).Add(time.Duration(f.versions[key]) * time.Second), Data: []byte(data),
 	}}
-	if err := f.journal.Append(as(t, tenant), backbonetest.Tenant(t, tenant), f.last[key], events); err != nil {
+	if err := f.journal.Append(as(t, tenant), natstest.Tenant(t, tenant), f.last[key], events); err != nil {
 		t.Fatal(err)
 	}
 	f.last[key], f.sequence[tenant] = events[0].Sequence, events[0].Sequence
@@ -176,7 +176,7 @@ func (f *fixture) append(t testing.TB, tenant, wallet, eventType, data string) {
 
 // position is the token of a tenant's last event.
 func (f *fixture) position(t testing.TB, tenant string) string {
-	return f.positions.Format(backbonetest.Tenant(t, tenant), f.sequence[tenant])
+	return f.positions.Format(natstest.Tenant(t, tenant), f.sequence[tenant])
 }
 
 // fill gives acme five wallets and globex one.
@@ -202,7 +202,7 @@ func (f *fixture) query(t testing.TB, q *projectionv1.Query) ([]string, error) {
 func TestFiltersAndOrdersSelectRows(t *testing.T) { overBoth(t, filtersAndOrdersSelectRows) }
 
 func filtersAndOrdersSelectRows(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	cases := []struct{ filter, order, want string }{
 		{"", "", "w0 w1 w2 w3 w4"},
@@ -232,7 +232,7 @@ func filtersAndOrdersSelectRows(t *testing.T, newStore func(t *testing.T) store.
 
 func TestARowIsAnsweredWithTheColumnsThatAreAskedFor(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
-		f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+		f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 		f.fill(t)
 		get := func(fields ...string) (map[string]any, error) {
 			res, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w1", Fields: fields, MinPosition: f.position(t, "acme")})
@@ -255,7 +255,7 @@ func TestPagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T) {
 }
 
 func pagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	for _, order := range []string{"", "balance", "balance desc", "owner desc, balance", "updated_at"} {
 		whole, err := f.query(t, &projectionv1.Query{OrderBy: order})
@@ -290,7 +290,7 @@ func TestARequestThatCannotBeUsedIsRefused(t *testing.T) {
 }
 
 func aRequestThatCannotBeUsedIsRefused(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	first, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1}, MinPosition: f.position(t, "acme")})
 	if err != nil {
@@ -336,9 +336,9 @@ func TestAQueryWaitsForItsPositionWithinItsDeadline(t *testing.T) {
 }
 
 func aQueryWaitsForItsPositionWithinItsDeadline(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.append(t, "acme", "w", "opened", `{"owner":"ada"}`)
-	next := f.positions.Format(backbonetest.Tenant(t, "acme"), f.sequence["acme"]+1)
+	next := f.positions.Format(natstest.Tenant(t, "acme"), f.sequence["acme"]+1)
 	ctx, cancel := context.WithTimeout(as(t, "acme"), 200*time.Millisecond)
 	defer cancel()
 	_, err := f.client.Get(ctx, &projectionv1.GetRequest{View: "wallets", Key: "w", MinPosition: next})
@@ -353,7 +353,7 @@ func aQueryWaitsForItsPositionWithinItsDeadline(t *testing.T, newStore func(t *t
 		answered <- err
 	}()
 	f.append(t, "acme", "w", "deposited", `{"amount":7,"reference":""}`)
-	if err := backbonetest.Await(t, answered, "the query is answered"); err != nil || row["balance"] != 7.0 {
+	if err := natstest.Await(t, answered, "the query is answered"); err != nil || row["balance"] != 7.0 {
 		t.Fatalf("row = %v, %v; want the deposit in it", row, err)
 	}
 }
@@ -363,7 +363,7 @@ func TestViewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T) {
 }
 
 func viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	js, dir := backbonetest.Start(t), newStore(t)
+	js, dir := natstest.Start(t), newStore(t)
 	f := start(t, js, dir, model.Wallet)
 	f.fill(t)
 	before, err := f.query(t, nil)
@@ -409,7 +409,7 @@ func viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T, newStore 
 // whole waits until acme's views hold what the journal held at the start.
 func (f *fixture) whole(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")) != nil; {
+	for deadline := time.Now().Add(10 * time.Second); f.service.Ready(t.Context(), natstest.Tenant(t, "acme")) != nil; {
 		if time.Now().After(deadline) {
 			t.Fatal("the views never become whole")
 		}
@@ -419,7 +419,7 @@ func (f *fixture) whole(t *testing.T) {
 func TestViewsAreShownOnceTheyAreWhole(t *testing.T) { overBoth(t, viewsAreShownOnceTheyAreWhole) }
 
 func viewsAreShownOnceTheyAreWhole(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	first := start(t, js, newStore(t), model.Wallet)
 	first.fill(t)
 	first.stop()
@@ -435,7 +435,7 @@ func viewsAreShownOnceTheyAreWhole(t *testing.T, newStore func(t *testing.T) sto
 	if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "are being built") {
 		t.Errorf("views that are not whole are shown: %v", err)
 	}
-	if err := second.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")); err == nil {
+	if err := second.service.Ready(t.Context(), natstest.Tenant(t, "acme")); err == nil {
 		t.Error("the node is ready for a tenant whose views are not whole")
 	}
 	close(hold)
@@ -491,27 +491,27 @@ func breakingFor(open store.Opener, tenant string, broken *atomic.Bool) store.Op
 func readinessTellsTenantsApart(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	var broken atomic.Bool
 	broken.Store(true)
-	f := start(t, backbonetest.Start(t), breakingFor(newStore(t), "acme", &broken), model.Wallet)
+	f := start(t, natstest.Start(t), breakingFor(newStore(t), "acme", &broken), model.Wallet)
 	if err := f.service.Ready(t.Context(), contextkit.TenantID{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, tenant := range []string{"acme", "globex"} {
-		within(t, "the node is ready for "+tenant, func() bool { return f.service.Ready(t.Context(), backbonetest.Tenant(t, tenant)) == nil })
+		within(t, "the node is ready for "+tenant, func() bool { return f.service.Ready(t.Context(), natstest.Tenant(t, tenant)) == nil })
 	}
-	if err := f.service.Ready(t.Context(), backbonetest.Tenant(t, "initech")); err == nil {
+	if err := f.service.Ready(t.Context(), natstest.Tenant(t, "initech")); err == nil {
 		t.Fatal("a tenant that is not served is ready")
 	}
 	// A store that fails stops its tenant, and no other.
 	f.append(t, "acme", "w", "opened", `{"owner":"ada"}`)
 	deadline := time.After(10 * time.Second)
-	for f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")) == nil {
+	for f.service.Ready(t.Context(), natstest.Tenant(t, "acme")) == nil {
 		select {
 		case <-deadline:
 			t.Fatal("a tenant whose projection does not advance is ready")
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	if err := f.service.Ready(t.Context(), backbonetest.Tenant(t, "globex")); err != nil {
+	if err := f.service.Ready(t.Context(), natstest.Tenant(t, "globex")); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -519,13 +519,13 @@ func readinessTellsTenantsApart(t *testing.T, newStore func(t *testing.T) store.
 func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
 	t.Parallel()
 	options := natsserver.Options{StoreDir: t.TempDir()}
-	first := backbonetest.Server(t, &options)
-	js := backbonetest.Connect(t, first)
+	first := natstest.Server(t, &options)
+	js := natstest.Connect(t, first)
 	models, err := model.Open(t.Context(), model.Wallet)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tenants, err := chassis.ParseTenants([]string{"acme"})
+	tenants, err := rpc.ParseTenants([]string{"acme"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -547,9 +547,9 @@ func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
 		return res.GetGenerations()[0].GetFailing()
 	}
 	within(t, "it fails to follow", failing)
-	backbonetest.Server(t, &options)
+	natstest.Server(t, &options)
 	within(t, "it is sound again", func() bool {
-		return !failing() && service.Ready(t.Context(), backbonetest.Tenant(t, "acme")) == nil
+		return !failing() && service.Ready(t.Context(), natstest.Tenant(t, "acme")) == nil
 	})
 	cancel()
 	if err := errors.Join(<-done, service.Close()); err != nil {
@@ -562,7 +562,7 @@ func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
 func TestATenantNeverSeesAnothersRows(t *testing.T) { overBoth(t, aTenantNeverSeesAnothersRows) }
 
 func aTenantNeverSeesAnothersRows(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	if _, err := f.client.Query(as(t, "globex"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "globex")}); err != nil {
 		t.Fatal(err)

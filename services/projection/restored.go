@@ -5,7 +5,7 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/headgate/headgate/backbone/tail"
+	"github.com/headgate/headgate/internal/tail"
 	"github.com/headgate/headgate/services/projection/store"
 	"github.com/prometheus/client_golang/prometheus"
 )

@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
@@ -177,7 +177,7 @@ func TestRestore_ViewsFollowTheJournalAgain(t *testing.T) {
 		f.append(t, "acme", "w3", "deposited", `{"amount":1,"reference":""}`)
 	}
 	overRestorable(t, func(t *testing.T, open store.Opener, save func(*testing.T) func()) {
-		js := backbonetest.Start(t)
+		js := natstest.Start(t)
 		f := start(t, js, open, model.Wallet)
 		f.fill(t)
 		f.wants(t, filled)
@@ -249,7 +249,7 @@ func TestRestore_ViewsFollowTheJournalAgain(t *testing.T) {
 // A view that is apart, or was not when the database was saved, goes back like the others.
 func TestRestore_ViewsThatAreApartFollowTheJournalAgain(t *testing.T) {
 	overRestorable(t, func(t *testing.T, open store.Opener, save func(*testing.T) func()) {
-		f := start(t, backbonetest.Start(t), open, source(orders))
+		f := start(t, natstest.Start(t), open, source(orders))
 		failed := func(n int) {
 			t.Helper()
 			within(t, "the view fails, and the others continue", func() bool {

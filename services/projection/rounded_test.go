@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/services/projection/store"
 )
 
@@ -30,7 +30,7 @@ func TestQuery_RefusesIntegersThatJSONRounds(t *testing.T) {
 }
 
 func refusesIntegersThatJSONRounds(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, backbonetest.Start(t), newStore(t), func(context.Context) (string, []byte, error) { return "sums.yaml", []byte(sums), nil })
+	f := start(t, natstest.Start(t), newStore(t), func(context.Context) (string, []byte, error) { return "sums.yaml", []byte(sums), nil })
 	const most = 1<<53 - 1
 	for row, events := range map[string][]string{
 		"exact":    {fmt.Sprintf(`{"n":%d,"j":1}`, most)},

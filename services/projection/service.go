@@ -11,14 +11,14 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/position"
-	"github.com/headgate/headgate/backbone/tail"
-	"github.com/headgate/headgate/backbone/token"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/position"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/internal/tail"
+	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
@@ -43,7 +43,7 @@ const (
 type Service struct {
 	gatewayv1connect.UnimplementedQueryServiceHandler
 
-	tenants   *chassis.Tenants
+	tenants   *rpc.Tenants
 	models    *model.Registry
 	journal   *backbone.Journal
 	opener    store.Opener
@@ -89,7 +89,7 @@ type Config struct {
 }
 
 // New opens each tenant's views by open. timeline may be nil. Close releases them.
-func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, open store.Opener, timeline *backbone.Timeline, log zerolog.Logger) (_ *Service, err error) {
+func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, open store.Opener, timeline *backbone.Timeline, log zerolog.Logger) (_ *Service, err error) {
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
 		return nil, err
@@ -183,7 +183,7 @@ func (s *Service) Ready(ctx context.Context, tenant contextkit.TenantID) error {
 	}
 	l, ok := s.lane(tenant)
 	if !ok {
-		return fmt.Errorf("tenant %s %w", tenant, chassis.ErrNotServed)
+		return fmt.Errorf("tenant %s %w", tenant, rpc.ErrNotServed)
 	}
 	f := l.shown
 	if err := f.failing(); errors.Is(err, store.ErrFull) {

@@ -8,8 +8,8 @@ import (
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/headgate/headgate/chassis/response"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/rpc/response"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 

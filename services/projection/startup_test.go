@@ -6,9 +6,9 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/store"
 )
@@ -47,7 +47,7 @@ func eventsAppendedAfterTheStartDoNotHideCompleteViews(t *testing.T, newStore fu
 		"other events, and not built": {false, []string{"globex"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			js, open := backbonetest.Start(t), newStore(t)
+			js, open := natstest.Start(t), newStore(t)
 			first := start(t, js, open, model.Wallet)
 			first.fill(t) // its last event is globex's: the tenant's own last one is not the journal's end
 			if _, err := first.query(t, nil); err != nil {

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/store"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -21,7 +21,7 @@ func TestStrange_ViewsPassOverMessagesThatAreNoEvents(t *testing.T) {
 }
 
 func viewsPassOverMessagesThatAreNoEvents(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	js, open := backbonetest.Start(t), newStore(t)
+	js, open := natstest.Start(t), newStore(t)
 	f := start(t, js, open, model.Wallet)
 	f.append(t, "acme", "a", "opened", `{"owner":"ada"}`)
 	f.append(t, "globex", "g", "opened", `{"owner":"eve"}`)
@@ -31,9 +31,9 @@ func viewsPassOverMessagesThatAreNoEvents(t *testing.T, newStore func(t *testing
 	}
 	want := []string{"a"}
 	publish := func(prefix string) {
-		for _, strange := range backbonetest.StrangeMessages() {
+		for _, strange := range natstest.StrangeMessages() {
 			id := prefix + strange.Name
-			f.sequence["acme"] = backbonetest.PublishStrange(t, js, strange, "acme", "wallet", id, "opened", 1, `{"owner":"ada","more":1}`)
+			f.sequence["acme"] = natstest.PublishStrange(t, js, strange, "acme", "wallet", id, "opened", 1, `{"owner":"ada","more":1}`)
 			if strange.Fault == "" {
 				want = append(want, id)
 			}
@@ -50,7 +50,7 @@ func viewsPassOverMessagesThatAreNoEvents(t *testing.T, newStore func(t *testing
 		if err != nil || !slices.Equal(ids, want) {
 			t.Fatalf("rows %v, %v; want %v", ids, err, want)
 		}
-		if err := f.service.Ready(t.Context(), backbonetest.Tenant(t, "acme")); err != nil {
+		if err := f.service.Ready(t.Context(), natstest.Tenant(t, "acme")); err != nil {
 			t.Error(err)
 		}
 		res, err := f.client.Query(as(t, "globex"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "globex")})
@@ -93,7 +93,7 @@ func wait(t *testing.T, f *fixture, tenant string) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for f.service.Ready(t.Context(), backbonetest.Tenant(t, tenant)) != nil {
+	for f.service.Ready(t.Context(), natstest.Tenant(t, tenant)) != nil {
 		select {
 		case <-tick.C:
 		case <-t.Context().Done():

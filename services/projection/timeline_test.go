@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/store"
@@ -17,7 +17,7 @@ import (
 
 // A rebuild applies events again whose timelines have a span of their views already: it adds none.
 func TestTimeline_ARebuildAddsNoSpans(t *testing.T) {
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	var spans atomic.Int32
 	var f *fixture
 	run := func(open store.Opener) {

@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	positions "github.com/headgate/headgate/backbone/position"
-	"github.com/headgate/headgate/chassis/response"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	positions "github.com/headgate/headgate/internal/position"
+	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"

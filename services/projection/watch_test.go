@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
@@ -81,7 +81,7 @@ func (w *watcher) until(t *testing.T, want string) {
 func TestAWatcherKnowsTheViewAsItIs(t *testing.T) { overBoth(t, aWatcherKnowsTheViewAsItIs) }
 
 func aWatcherKnowsTheViewAsItIs(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, backbonetest.Start(t), newStore(t), model.Wallet)
+	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	all := f.watch(t, &projectionv1.WatchRequest{MinPosition: f.position(t, "acme")})
 	all.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")
@@ -115,7 +115,7 @@ func aWatcherKnowsTheViewAsItIs(t *testing.T, newStore func(t *testing.T) store.
 }
 
 func TestAWatchThatCannotBeIsRefused(t *testing.T) {
-	f := start(t, backbonetest.Start(t), sqliteIn(t), model.Wallet)
+	f := start(t, natstest.Start(t), sqliteIn(t), model.Wallet)
 	f.fill(t)
 	for name, rule := range map[string]struct {
 		req  *projectionv1.WatchRequest
@@ -140,7 +140,7 @@ func TestAWatchThatCannotBeIsRefused(t *testing.T) {
 }
 
 func TestManyWatchersAllHearEverything(t *testing.T) {
-	f := start(t, backbonetest.Start(t), sqliteIn(t), model.Wallet)
+	f := start(t, natstest.Start(t), sqliteIn(t), model.Wallet)
 	f.fill(t)
 	const watchers = 200
 	var group errgroup.Group
@@ -156,7 +156,7 @@ func TestManyWatchersAllHearEverything(t *testing.T) {
 		})
 	}
 	for range watchers {
-		backbonetest.Await(t, begun, "every watcher has begun")
+		natstest.Await(t, begun, "every watcher has begun")
 	}
 	for range 20 {
 		f.append(t, "acme", "w0", "deposited", `{"amount":1,"reference":""}`)
@@ -176,7 +176,7 @@ func watchResetsWhenTheDefinitionHasChanged(t *testing.T, newStore func(t *testi
 	var c changing
 	old := wallet(t)
 	c.text.Store(&old)
-	f := start(t, backbonetest.Start(t), newStore(t), c.source)
+	f := start(t, natstest.Start(t), newStore(t), c.source)
 	f.fill(t)
 	apply := func(text string) {
 		t.Helper()
@@ -250,7 +250,7 @@ func (p paused) Dialect() query.Dialect {
 // The view fails after it was found readable, and before the watcher has joined.
 func TestWatch_OfAViewThatFailsAsItBeginsEnds(t *testing.T) {
 	open, p := sqliteIn(t), paused{armed: &atomic.Bool{}, entered: make(chan struct{}), may: make(chan struct{})}
-	f := start(t, backbonetest.Start(t), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+	f := start(t, natstest.Start(t), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 		rows, err := open(ctx, tenant, views, origin)
 		if err != nil || tenant.String() != "acme" {
 			return rows, err
@@ -273,14 +273,14 @@ func TestWatch_OfAViewThatFailsAsItBeginsEnds(t *testing.T) {
 		}
 		ended <- err
 	}()
-	backbonetest.Await(t, p.entered, "the watch begins")
+	natstest.Await(t, p.entered, "the watch begins")
 	f.append(t, "acme", "w1", "placed", placed("address={}")) // it concerns no row
 	within(t, "the view fails", func() bool {
 		_, count := f.service.Failing(1)
 		return count == 1
 	})
 	close(p.may)
-	if err := backbonetest.Await(t, ended, "the watch ends"); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+	if err := natstest.Await(t, ended, "the watch ends"); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("the watcher of a failed view continues: %v", err)
 	}
 }

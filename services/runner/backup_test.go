@@ -9,13 +9,13 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/backbone/backup"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/backup"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/runner"
@@ -41,7 +41,7 @@ func TestBackup_WhatWasUndoneDoesNotGoForward(t *testing.T) {
 		return nil
 	})
 	f.transfer(t, "acme", "t", "nowhere", 100)
-	backbonetest.Await(t, held, "a command is held") // the debit is recorded
+	natstest.Await(t, held, "a command is held") // the debit is recorded
 	undone := false
 	dir := filepath.Join(t.TempDir(), "b")
 	if _, err := backup.Take(t.Context(), f.js, dir, backup.Options{Progress: func(p backup.Progress) {
@@ -60,7 +60,7 @@ func TestBackup_WhatWasUndoneDoesNotGoForward(t *testing.T) {
 	}
 	f.stop()
 
-	js := backbonetest.Start(t)
+	js := natstest.Start(t)
 	report, err := backup.Restore(t.Context(), js, dir, backup.Target{Replace: true, Refusals: runner.AddRefusals}, backup.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestBackup_WhatWasUndoneDoesNotGoForward(t *testing.T) {
 	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
 		t.Fatal(err)
 	}
-	tenants, err := chassis.ParseTenants(f.served)
+	tenants, err := rpc.ParseTenants(f.served)
 	if err != nil {
 		t.Fatal(err)
 	}

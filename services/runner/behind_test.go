@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 )
@@ -28,7 +28,7 @@ func TestTrigger_DecidedByANewerModelWaitsForIt(t *testing.T) {
 	f := startWith(t, func(context.Context) (string, []byte, error) { return "older", []byte(older), nil }, webhook.Config{})
 	f.wallets(t, "acme")
 
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	journal, err := backbone.OpenJournal(t.Context(), f.js)
 	if err != nil {
 		t.Fatal(err)

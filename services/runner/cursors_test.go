@@ -13,10 +13,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
@@ -53,7 +53,7 @@ func TestCursors_TenantsAddNoConsumersAndNoGoroutines(t *testing.T) {
 	for n := range count {
 		served = append(served, fmt.Sprintf("t%04d", n))
 	}
-	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, served, func(*fixture) {})
+	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, served, func(*fixture) {})
 	heap, goroutines := usage()
 	f.run(t)
 	wait(t, "the tenants are not taken up", func() bool { return f.node.Owned() == count })
@@ -118,7 +118,7 @@ func ancient(t *testing.T, js jetstream.JetStream, tenant string, deliver int, a
 
 func TestCursors_BeginWhereTheDurableConsumerWas(t *testing.T) {
 	t.Parallel()
-	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme", "globex", "hooli"}, func(*fixture) {})
+	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme", "globex", "hooli"}, func(*fixture) {})
 	for _, tenant := range f.served {
 		f.wallets(t, tenant)
 		for n := range 10 {
@@ -183,7 +183,7 @@ func TestCursors_BeginWhereTheDurableConsumerWas(t *testing.T) {
 		if err != nil || string(kept.Value) != "paused" {
 			t.Errorf("to an earlier version %s is %q, %v", tenant, kept.Value, err)
 		}
-		if err := f.node.Ready(t.Context(), backbonetest.Tenant(t, tenant)); err != nil {
+		if err := f.node.Ready(t.Context(), natstest.Tenant(t, tenant)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -198,7 +198,7 @@ func TestCursors_BeginWhereTheDurableConsumerWas(t *testing.T) {
 }
 
 func TestCursors_WaitForEveryRunnerThatIsAnnounced(t *testing.T) {
-	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
+	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
 	f.wallets(t, "acme")
 	bucket, err := f.js.KeyValue(t.Context(), backbone.BucketNodes)
 	if err != nil {
@@ -253,7 +253,7 @@ func TestCursors_WaitForEveryRunnerThatIsAnnounced(t *testing.T) {
 	}
 	f.stop()
 	f.run(t)
-	if f.node.Ready(t.Context(), backbonetest.Tenant(t, "acme")) == nil {
+	if f.node.Ready(t.Context(), natstest.Tenant(t, "acme")) == nil {
 		t.Error("a paused tenant is not, after a restart")
 	}
 }
@@ -269,11 +269,11 @@ const fleetLost = 2 * time.Second
 
 func startFleet(t *testing.T, source model.Source, count int, served []string) *fleet {
 	t.Helper()
-	s := backbonetest.Server(t, &server.Options{})
-	fl := &fleet{fixture: startOn(t, backbonetest.Connect(t, s), source, webhook.Config{}, served, func(*fixture) {})}
+	s := natstest.Server(t, &server.Options{})
+	fl := &fleet{fixture: startOn(t, natstest.Connect(t, s), source, webhook.Config{}, served, func(*fixture) {})}
 	for n := range count {
 		r := &fixture{
-			source: source, served: served, js: backbonetest.Connect(t, s), nodeID: fmt.Sprintf("runner-%d", n), lost: fleetLost,
+			source: source, served: served, js: natstest.Connect(t, s), nodeID: fmt.Sprintf("runner-%d", n), lost: fleetLost,
 			gate: &gate{next: fl.gate.next},
 		}
 		r.run(t)

@@ -5,14 +5,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 func TestFailing_CountsFailingAndStuckInstances(t *testing.T) {
 	var f failing
 	now := time.Unix(1_800_000_000, 0)
 	one := func(tenant, id string) *instance {
-		return &instance{Workflow: "w", ID: id, tenant: backbonetest.Tenant(t, tenant)}
+		return &instance{Workflow: "w", ID: id, tenant: natstest.Tenant(t, tenant)}
 	}
 	check := func(what string, at time.Time, wantTotal, wantStuck int, wantMost string) {
 		t.Helper()

@@ -8,10 +8,10 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
@@ -49,7 +49,7 @@ func TestWorkflow_BeginsFromNowOrFromTheBeginning(t *testing.T) {
 			if before != "" {
 				text += "workflows:" + strings.Replace(before, "command: close, payload: {amount: \"1\"}", "command: deposit, payload: {amount: \"0\"}", 1)
 			}
-			f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
+			f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
 			f.source = f.fromText
 			f.run(t)
 			f.wallets(t, "acme")
@@ -91,7 +91,7 @@ func TestWorkflow_OfAModelThatCameWhileNoLeaseWasHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, _, _ := strings.Cut(string(document), "\nworkflows:\n")
-	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
+	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
 	f.source = f.fromText
 	f.before = func(*runner.Service) {
 		text += "\nworkflows:" + bonus("all", "beginning")
@@ -115,7 +115,7 @@ func TestBackfill_GoesOnWithTheNextOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, _, _ := strings.Cut(string(document), "\nworkflows:\n")
-	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
+	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
 	f.source = f.fromText
 	f.wallets(t, "acme")
 	const events = 150

@@ -7,15 +7,15 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 )
 
 // A wait that is longer than a schedule may be is several schedules, one after the other; and its time
 // has come when NATS delivers the last one, also to a runner whose clock is behind.
 func TestWait_OfMonthsIsChainedByTheClockOfNATS(t *testing.T) {
-	js, acme := backbonetest.Start(t), backbonetest.Tenant(t, "acme")
+	js, acme := natstest.Start(t), natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	records, err := openInstances(ctx, js, func() bool { return true })
 	if err != nil {

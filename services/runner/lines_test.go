@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/rs/zerolog"
 )
 
@@ -27,7 +27,7 @@ func TestRetries_LogLinesHaveTheirCorrelationAndHeldCallsAreNoWarnings(t *testin
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
 	defer server.Close()
 	log := make(lines, 10_000)
-	f := startOn(t, backbonetest.Start(t), withHook("'"+server.URL+"'"), localHooks, []string{"acme"}, func(f *fixture) {
+	f := startOn(t, natstest.Start(t), withHook("'"+server.URL+"'"), localHooks, []string{"acme"}, func(f *fixture) {
 		f.log = zerolog.New(log)
 		f.run(t)
 	})

@@ -4,8 +4,8 @@ import (
 	"context"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/chassis/response"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/rpc/response"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )

@@ -8,9 +8,9 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats-server/v2/server"
@@ -60,7 +60,7 @@ func lossy(t *testing.T, f *fixture) (end uint64) {
 		f.transfer(t, "acme", fmt.Sprintf("kept%d", n), "b", 1)
 		f.ended(t, "acme", fmt.Sprintf("kept%d", n))
 	}
-	backbonetest.NextBlock(t, f.js, "events.filler.none.none")
+	natstest.NextBlock(t, f.js, "events.filler.none.none")
 	end = lastSequence(t, f.js)
 	for n := range 10 {
 		f.transfer(t, "acme", fmt.Sprintf("lost%d", n), "b", 1)
@@ -78,8 +78,8 @@ func lossy(t *testing.T, f *fixture) (end uint64) {
 // filler.
 func removeEnd(t *testing.T, dir string) {
 	t.Helper()
-	backbonetest.RemoveBlock(t, dir, backbone.StreamEvents, "events.acme.transfer.lost0")
-	backbonetest.DropIndex(t, dir, backbone.StreamEvents)
+	natstest.RemoveBlock(t, dir, backbone.StreamEvents, "events.acme.transfer.lost0")
+	natstest.DropIndex(t, dir, backbone.StreamEvents)
 }
 
 func lastSequence(t *testing.T, js jetstream.JetStream) uint64 {
@@ -136,7 +136,7 @@ func TestCursors_AreCutToTheJournalsAcceptedEnd(t *testing.T) {
 	for _, claimed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("left claimed %v", claimed), func(t *testing.T) {
 			dir := t.TempDir()
-			js, stop := backbonetest.StartStop(t, dir)
+			js, stop := natstest.StartStop(t, dir)
 			f := startOn(t, js, model.Wallet, webhook.Config{}, []string{"acme"})
 			f.integral(t)
 			end := lossy(t, f)
@@ -151,7 +151,7 @@ func TestCursors_AreCutToTheJournalsAcceptedEnd(t *testing.T) {
 			stop()
 			removeEnd(t, dir)
 
-			js, _ = backbonetest.StartStop(t, dir)
+			js, _ = natstest.StartStop(t, dir)
 			acceptLoss(t, js, end)
 			f = startOn(t, js, model.Wallet, webhook.Config{}, []string{"acme"})
 			f.integral(t)
@@ -165,9 +165,9 @@ func TestCursors_AreCutToTheJournalsAcceptedEnd(t *testing.T) {
 func TestCursors_OfARunningRunnerAreCutToTheJournalsAcceptedEnd(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := backbonetest.Server(t, &server.Options{StoreDir: dir, MaxPayload: 8 << 20})
-	options := &server.Options{StoreDir: dir, MaxPayload: 8 << 20, Port: backbonetest.Port(t, s)}
-	js := backbonetest.Connect(t, s)
+	s := natstest.Server(t, &server.Options{StoreDir: dir, MaxPayload: 8 << 20})
+	options := &server.Options{StoreDir: dir, MaxPayload: 8 << 20, Port: natstest.Port(t, s)}
+	js := natstest.Connect(t, s)
 	f := startOn(t, js, model.Wallet, webhook.Config{}, []string{"acme"})
 	f.integral(t)
 	end := lossy(t, f)
@@ -178,14 +178,14 @@ func TestCursors_OfARunningRunnerAreCutToTheJournalsAcceptedEnd(t *testing.T) {
 	s.WaitForShutdown()
 	removeEnd(t, filepath.Clean(dir))
 	changed := f.node.Integrity().Changed()
-	backbonetest.Server(t, options)
-	backbonetest.Await(t, changed, "the damage is found")
+	natstest.Server(t, options)
+	natstest.Await(t, changed, "the damage is found")
 	if damage := f.node.Integrity().Damage(); damage == nil || damage.End == nil {
 		t.Fatal(damage)
 	}
 	changed = f.node.Integrity().Changed()
 	acceptLoss(t, js, end)
-	backbonetest.Await(t, changed, "the accepted loss is noticed")
+	natstest.Await(t, changed, "the accepted loss is noticed")
 	// The commands' node starts again.
 	fresh := startOn(t, js, model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
 	f.gate.set(nil)

@@ -9,15 +9,15 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"google.golang.org/protobuf/proto"
 )
 
 func TestListDeadLetters_PagesEndAtTheirBytes(t *testing.T) {
 	f := start(t)
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	var want []string
 	for n, length := range []int{400_000, 400_000, 400_000, 1, 800_000, 2, 800_000} {
 		id := fmt.Sprintf("t%d", n)

@@ -14,10 +14,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
@@ -298,7 +298,7 @@ func earlierRecord(t *testing.T, f *fixture, key string, record map[string]any) 
 // TestInstances_OfEarlierVersionsGoOn has records of an earlier version: one of an instance that
 // has debited, whose trigger is delivered again; and one of an instance that waits.
 func TestInstances_OfEarlierVersionsGoOn(t *testing.T) {
-	f := startOn(t, backbonetest.Start(t), withSteps(t, debit+cool+credit), webhook.Config{}, []string{"acme"}, func(*fixture) {})
+	f := startOn(t, natstest.Start(t), withSteps(t, debit+cool+credit), webhook.Config{}, []string{"acme"}, func(*fixture) {})
 	f.wallets(t, "acme")
 	ids := map[string]string{}
 	for _, id := range []string{"done", "begun", "waits"} {

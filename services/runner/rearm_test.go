@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
@@ -66,7 +66,7 @@ func TestRearm_WaitWithoutMessageEnds(t *testing.T) {
 	if balance := f.balance(t, "acme", "a"); balance != 900 {
 		t.Errorf("a has %v, want 900", balance)
 	}
-	if got := backbonetest.Await(t, seen, "the command is submitted"); got != correlation {
+	if got := natstest.Await(t, seen, "the command is submitted"); got != correlation {
 		t.Errorf("it goes on under the correlation %q, and began under %q", got, correlation)
 	}
 }

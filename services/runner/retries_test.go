@@ -13,9 +13,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 )
@@ -34,7 +34,7 @@ func withHook(hook string) model.Source {
 // retries returns the number of the tenant's instances whose next attempt is scheduled.
 func (f *fixture) retries(t *testing.T, tenant string) int64 {
 	t.Helper()
-	count, err := backbone.CountRetries(t.Context(), f.js, backbonetest.Tenant(t, tenant))
+	count, err := backbone.CountRetries(t.Context(), f.js, natstest.Tenant(t, tenant))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestDepth_AWorkflowThatStartsItselfIsBounded(t *testing.T) {
     steps: [{name: pay, submit: {aggregate: wallet, id: meta.aggregate_id, command: deposit, payload: {amount: "1"}}}]
 `)...), err
 	}
-	f := startOn(t, backbonetest.Start(t), source, webhook.Config{}, []string{"acme"}, func(*fixture) {})
+	f := startOn(t, natstest.Start(t), source, webhook.Config{}, []string{"acme"}, func(*fixture) {})
 	f.config.MaxDepth = 5
 	f.run(t)
 	f.submit(t, "acme", "wallet", "a", "open", map[string]any{"owner": "x"})

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 )
 
@@ -30,7 +30,7 @@ func TestRevisions_ExpireOnceTheirLastInstanceHasEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(document)
-	f := startOn(t, backbonetest.Start(t), model.Wallet, localHooks, []string{"acme"}, func(f *fixture) { f.text = &text })
+	f := startOn(t, natstest.Start(t), model.Wallet, localHooks, []string{"acme"}, func(f *fixture) { f.text = &text })
 	f.source = f.fromText
 	f.run(t)
 	f.wallets(t, "acme")

@@ -13,14 +13,14 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
-	"github.com/headgate/headgate/backbone/lease"
-	"github.com/headgate/headgate/chassis"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
+	"github.com/headgate/headgate/internal/lease"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/runner"
@@ -30,7 +30,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-func TestMain(m *testing.M) { backbonetest.Main(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }
 
 // gate sends commands to the real aggregate service and lets a test hold or
 // fail them.
@@ -101,7 +101,7 @@ func start(t *testing.T) *fixture { return startWith(t, model.Wallet, webhook.Co
 // startWith is start with a model, with what webhooks may do, and with further tenants.
 func startWith(t *testing.T, source model.Source, hooks webhook.Config, further ...string) *fixture {
 	t.Helper()
-	return startOn(t, backbonetest.Start(t), source, hooks, append([]string{"acme", "globex"}, further...))
+	return startOn(t, natstest.Start(t), source, hooks, append([]string{"acme", "globex"}, further...))
 }
 
 // asRunner states the rights of the runner's credential, as a gateway does.
@@ -117,7 +117,7 @@ func asRunner(next connect.ClientFunc) connect.ClientFunc {
 // it is called in its place.
 func startOn(t *testing.T, js jetstream.JetStream, source model.Source, hooks webhook.Config, served []string, prepare ...func(*fixture)) *fixture {
 	t.Helper()
-	tenants, err := chassis.ParseTenants(served)
+	tenants, err := rpc.ParseTenants(served)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func startOn(t *testing.T, js jetstream.JetStream, source model.Source, hooks we
 // run starts a runner node, as after a restart.
 func (f *fixture) run(t *testing.T) {
 	t.Helper()
-	tenants, err := chassis.ParseTenants(f.served)
+	tenants, err := rpc.ParseTenants(f.served)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func (f *fixture) run(t *testing.T) {
 }
 
 func as(t *testing.T, tenant string) context.Context {
-	return contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, tenant))
+	return contextkit.TenantContext(t.Context(), natstest.Tenant(t, tenant))
 }
 
 func platform(t *testing.T) context.Context { return contextkit.PlatformContext(t.Context()) }
@@ -290,7 +290,7 @@ func TestACommandCarriesTheContextOfItsTrigger(t *testing.T) {
 		seen = append(seen, rc)
 		return nil
 	})
-	trigger := contextkit.RequestContext{TenantID: backbonetest.Tenant(t, "acme"), CorrelationID: "corr-1", RequestID: "req-1", Traceparent: contextkit.NewTraceparent()}
+	trigger := contextkit.RequestContext{TenantID: natstest.Tenant(t, "acme"), CorrelationID: "corr-1", RequestID: "req-1", Traceparent: contextkit.NewTraceparent()}
 	payload, err := structpb.NewStruct(map[string]any{"from": "a", "to": "b", "amount": 1})
 	if err != nil {
 		t.Fatal(err)
@@ -370,7 +370,7 @@ func TestDrainFinishesWhatIsInFlightAndTakesNothingMore(t *testing.T) {
 		}
 	})
 	f.transfer(t, "acme", "in-flight", "b", 100)
-	backbonetest.Await(t, held, "a command is held")
+	natstest.Await(t, held, "a command is held")
 
 	short, cancel := context.WithTimeout(platform(t), 300*time.Millisecond)
 	defer cancel()
@@ -429,7 +429,7 @@ func TestDrainHandsBackWhatWaitsForItsTurn(t *testing.T) {
 	}()
 	wait(t, "the node does not drain", func() bool { return f.node.Ready(t.Context(), contextkit.TenantID{}) != nil })
 	close(release)
-	if err := backbonetest.Await(t, drained, "the node drains"); err != nil {
+	if err := natstest.Await(t, drained, "the node drains"); err != nil {
 		t.Fatal(err)
 	}
 	if n := began.Load(); n != 64 {
@@ -462,7 +462,7 @@ func TestAPausedTenantWaitsAcrossRestartsAndOthersDoNot(t *testing.T) {
 	}
 	wait(t, "the pause does not take effect", func() bool {
 		status, err := f.admin.Status(platform(t), &adminv1.StatusRequest{})
-		return err == nil && status.GetStatus().GetTenants()[0].GetPaused() && f.node.Ready(t.Context(), backbonetest.Tenant(t, "acme")) != nil
+		return err == nil && status.GetStatus().GetTenants()[0].GetPaused() && f.node.Ready(t.Context(), natstest.Tenant(t, "acme")) != nil
 	})
 	f.stop()
 	f.transfer(t, "acme", "t", "b", 100)
@@ -529,7 +529,7 @@ func TestWorkThatCannotBeUndoneIsKeptAsADeadLetter(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(t, "no dead letter is kept", func() bool {
-		letter, err := stream.GetLastMsgForSubject(t.Context(), backbone.DeadLetterSubject(backbonetest.Tenant(t, "acme")))
+		letter, err := stream.GetLastMsgForSubject(t.Context(), backbone.DeadLetterSubject(natstest.Tenant(t, "acme")))
 		return err == nil && strings.Contains(fmt.Sprint(letter.Header), "could not be undone") && strings.Contains(string(letter.Data), "nobody") &&
 			letter.Header.Get("tenant-id") == "acme" && letter.Header.Get("x-correlation-id") != "" && len(letter.Header.Get("traceparent")) == 55
 	})

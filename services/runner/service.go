@@ -12,13 +12,13 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/lease"
-	"github.com/headgate/headgate/backbone/tail"
-	"github.com/headgate/headgate/backbone/token"
-	"github.com/headgate/headgate/chassis"
-	"github.com/headgate/headgate/chassis/response"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
+	"github.com/headgate/headgate/internal/lease"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/internal/tail"
+	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
@@ -34,7 +34,7 @@ type Service struct {
 	adminv1connect.UnimplementedRunnerAdminHandler
 
 	node      string
-	tenants   *chassis.Tenants
+	tenants   *rpc.Tenants
 	models    *model.Registry
 	js        jetstream.JetStream
 	journal   *backbone.Journal
@@ -117,7 +117,7 @@ type Config struct {
 
 // New returns a runner that sends commands through commands and webhooks as hooks
 // allow. timeline may be nil.
-func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *chassis.Tenants, commands Commander, hooks webhook.Config, timeline *backbone.Timeline, log zerolog.Logger) (*Service, error) {
+func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, commands Commander, hooks webhook.Config, timeline *backbone.Timeline, log zerolog.Logger) (*Service, error) {
 	webhooks := webhook.New(hooks)
 	pinned, err := openRevisions(ctx, js)
 	if err != nil {

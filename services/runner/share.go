@@ -4,8 +4,8 @@ import (
 	"hash/fnv"
 	"slices"
 
-	"github.com/headgate/headgate/backbone/lease"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/lease"
 )
 
 // candidate is a live runner that takes work.

@@ -6,15 +6,15 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 )
 
 // Two models are applied one after the other, and the runner sees the last one alone: events that
 // were decided in between start the workflows that the first one added.
 func TestStarts_AWorkflowOfAModelThatNoRunnerUsed(t *testing.T) {
-	js, ctx := backbonetest.Start(t), contextkit.PlatformContext(t.Context())
+	js, ctx := natstest.Start(t), contextkit.PlatformContext(t.Context())
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
 		t.Fatal(err)

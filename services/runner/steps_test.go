@@ -15,10 +15,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 )
@@ -90,7 +90,7 @@ func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
 	if steps(got) != "debit done, cool done, complete done" || time.Since(began) < 2*time.Second {
 		t.Errorf("%s after %v", steps(got), time.Since(began))
 	}
-	if got := backbonetest.Await(t, seen, "the command is submitted"); got != correlation {
+	if got := natstest.Await(t, seen, "the command is submitted"); got != correlation {
 		t.Errorf("after the wait the correlation is %q, and was %q", got, correlation)
 	}
 	wait(t, "nothing is left to do", func() bool {

@@ -8,8 +8,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/backbone/backbonetest"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 )
@@ -18,13 +18,13 @@ import (
 // events start a workflow each, with effects of its own; the others start none, and leave no dead
 // letter. The first runner takes triggers by a durable consumer, as earlier versions do.
 func TestStrange_MessagesThatAreNoEventsTriggerNothing(t *testing.T) {
-	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme", "globex"}, func(*fixture) {})
+	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme", "globex"}, func(*fixture) {})
 	f.wallets(t, "acme")
 	var begun, passed []string
 	for _, prefix := range []string{"a-", "b-"} {
-		for _, strange := range backbonetest.StrangeMessages() {
+		for _, strange := range natstest.StrangeMessages() {
 			id := prefix + strange.Name
-			backbonetest.PublishStrange(t, f.js, strange, "acme", "transfer", id, "requested", 1, `{"from":"a","to":"b","amount":10,"more":{}}`)
+			natstest.PublishStrange(t, f.js, strange, "acme", "transfer", id, "requested", 1, `{"from":"a","to":"b","amount":10,"more":{}}`)
 			if strange.Fault == "" {
 				begun = append(begun, id)
 			} else {
@@ -55,18 +55,18 @@ func TestStrange_MessagesThatAreNoEventsTriggerNothing(t *testing.T) {
 
 // TestStrange_LettersOfSharedIDsAreDifferent stores letters of events that have one id.
 func TestStrange_LettersOfSharedIDsAreDifferent(t *testing.T) {
-	f := startOn(t, backbonetest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
+	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
 	journal, err := backbone.OpenJournal(t.Context(), f.js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	want := 0
-	for _, strange := range backbonetest.StrangeMessages() {
+	for _, strange := range natstest.StrangeMessages() {
 		if strange.Fault != "" {
 			continue
 		}
-		sequence := backbonetest.PublishStrange(t, f.js, strange, "acme", "transfer", strange.Name, "requested", 1, `{"from":"a","to":"b","amount":10}`)
+		sequence := natstest.PublishStrange(t, f.js, strange, "acme", "transfer", strange.Name, "requested", 1, `{"from":"a","to":"b","amount":10}`)
 		event, found, err := journal.Event(t.Context(), acme, sequence)
 		if err != nil || !found {
 			t.Fatal(found, err)
@@ -97,7 +97,7 @@ func TestStrange_LettersOfSharedIDsAreDifferent(t *testing.T) {
 // message that is no event.
 func TestStrange_ALetterWithoutAnObjectHidesNoOthers(t *testing.T) {
 	f := start(t)
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	cause := errors.New("a test \xff" + strings.Repeat("\u00e9", 1000)) // which is cut
 	for id, data := range map[string]string{"array": "[1]", "bytes": "\xff\x00", "object": `{"a":1}`} {
 		event := backbone.Event{ID: id, Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1, Time: time.Now(), Data: []byte(data), DataVersion: 1}

@@ -10,8 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -22,7 +22,7 @@ func TestTenantsTakeTurnsHoweverMuchEachHas(t *testing.T) {
 			mu    sync.Mutex
 			order []string
 		)
-		hold, err := places.take(t.Context(), backbonetest.Tenant(t, "noisy"))
+		hold, err := places.take(t.Context(), natstest.Tenant(t, "noisy"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,11 +38,11 @@ func TestTenantsTakeTurnsHoweverMuchEachHas(t *testing.T) {
 			leave()
 		}
 		for range 100 {
-			go work(backbonetest.Tenant(t, "noisy"))
+			go work(natstest.Tenant(t, "noisy"))
 		}
 		synctest.Wait()
 		for _, name := range []string{"quiet", "silent"} {
-			go work(backbonetest.Tenant(t, name))
+			go work(natstest.Tenant(t, name))
 			synctest.Wait()
 		}
 		hold()
@@ -60,7 +60,7 @@ func TestPlacesAreNeverMoreAndNeverLost(t *testing.T) {
 		group     sync.WaitGroup
 	)
 	for i := range 400 {
-		tenant := backbonetest.Tenant(t, fmt.Sprintf("t%d", i%7))
+		tenant := natstest.Tenant(t, fmt.Sprintf("t%d", i%7))
 		group.Go(func() {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()

@@ -11,9 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/chassis/flood"
-	"github.com/headgate/headgate/chassis/rawtcp"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fastpath/rawtcp"
+	"github.com/headgate/headgate/internal/rpc/flood"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/mem"

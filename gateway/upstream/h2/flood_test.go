@@ -4,7 +4,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/headgate/headgate/chassis/flood"
+	"github.com/headgate/headgate/internal/rpc/flood"
 	"golang.org/x/net/http2"
 )
 

@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/chassis/tlsfiles"
-	"github.com/headgate/headgate/chassis/tlsfiles/tlstest"
+	"github.com/headgate/headgate/internal/tlsfiles"
+	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"

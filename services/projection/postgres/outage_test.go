@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/services/projection/store"
 	"github.com/rs/zerolog"
 )
@@ -248,14 +248,14 @@ func TestOpen_NewerFormatIsRefused(t *testing.T) {
 		t.Errorf("opened: %v", err)
 	}
 	// Also by a process that was there before.
-	if _, err := later.Views(t.Context(), backbonetest.Tenant(t, "acme"), notes(t), "m@3"); !errors.As(err, &newer) {
+	if _, err := later.Views(t.Context(), natstest.Tenant(t, "acme"), notes(t), "m@3"); !errors.As(err, &newer) {
 		t.Errorf("a further generation: %v", err)
 	}
 }
 
 func TestCheckpoints_OfTheTenantsAndOriginsThatAreAskedFor(t *testing.T) {
 	d, _, at := database(t)
-	acme, globex := backbonetest.Tenant(t, "acme"), backbonetest.Tenant(t, "globex")
+	acme, globex := natstest.Tenant(t, "acme"), natstest.Tenant(t, "globex")
 	for n, origin := range []string{"m@1", "m@2"} {
 		for m, tenant := range []string{"acme", "globex"} {
 			s := open(t, d, tenant, origin)
@@ -270,7 +270,7 @@ func TestCheckpoints_OfTheTenantsAndOriginsThatAreAskedFor(t *testing.T) {
 	if _, err := d.pool.Exec(t.Context(), `INSERT INTO headgate.generations (name) VALUES ('views_old')`); err != nil {
 		t.Fatal(err)
 	}
-	tenants := []contextkit.TenantID{acme, globex, backbonetest.Tenant(t, "initech")}
+	tenants := []contextkit.TenantID{acme, globex, natstest.Tenant(t, "initech")}
 	found, unknown, err := Checkpoints(t.Context(), at, tenants, func(origin string) bool { return origin == "m@2" })
 	if err != nil || len(unknown) != 1 || unknown[0] != "views_old" {
 		t.Fatalf("%v, %v", unknown, err)

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
 	"github.com/headgate/headgate/services/projection/query"
@@ -62,7 +62,7 @@ views:
 
 func open(t *testing.T, d *Database, tenant, origin string) *Store {
 	t.Helper()
-	s, err := d.Views(t.Context(), backbonetest.Tenant(t, tenant), notes(t), origin)
+	s, err := d.Views(t.Context(), natstest.Tenant(t, tenant), notes(t), origin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +330,7 @@ func TestGenerations_NamesStayUnlessPostgreSQLCutThem(t *testing.T) {
 		t.Errorf("the generation's name is %s", s.schema)
 	}
 	long := &model.View{Name: strings.Repeat("x", 60), Columns: notes(t)[0].Columns}
-	s, err := d.Views(t.Context(), backbonetest.Tenant(t, "acme"), []*model.View{long}, "o")
+	s, err := d.Views(t.Context(), natstest.Tenant(t, "acme"), []*model.View{long}, "o")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/headgate/headgate/backbone/token"
+	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/model"
 )
 

@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
@@ -19,7 +19,7 @@ var layoutZero = []string{
 func openState(t *testing.T, dir string) (*Store, *model.View) {
 	t.Helper()
 	views := textViews(t)
-	s, err := Open(t.Context(), dir, backbonetest.Tenant(t, "acme"), views, "origin")
+	s, err := Open(t.Context(), dir, natstest.Tenant(t, "acme"), views, "origin")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 var errAnswer = errors.New("webhook host answers 503 Service Unavailable" + strings.Repeat("!", 10*maxCause))
@@ -16,7 +16,7 @@ var errAnswer = errors.New("webhook host answers 503 Service Unavailable" + stri
 func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r receivers
-		acme := backbonetest.Tenant(t, "acme")
+		acme := natstest.Tenant(t, "acme")
 		key := receiverKey{"w/tell", "host"}
 		call := func(o outcome) error {
 			end, err := r.acquire(t.Context(), acme, key, false)
@@ -56,7 +56,7 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 				tenant string
 				key    receiverKey
 			}{{"globex", key}, {"acme", receiverKey{"w/other", "host"}}, {"acme", receiverKey{"w/tell", "other"}}} {
-				end, err := r.acquire(t.Context(), backbonetest.Tenant(t, other.tenant), other.key, false)
+				end, err := r.acquire(t.Context(), natstest.Tenant(t, other.tenant), other.key, false)
 				if err != nil {
 					t.Fatalf("%v: %v", other, err)
 				}
@@ -80,7 +80,7 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 func TestReceivers_ACallThatAnOperatorAsksForIsATrial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r receivers
-		acme := backbonetest.Tenant(t, "acme")
+		acme := natstest.Tenant(t, "acme")
 		key := receiverKey{"w/tell", "host"}
 		call := func(trial bool, o outcome) error {
 			end, err := r.acquire(t.Context(), acme, key, trial)
@@ -122,7 +122,7 @@ func TestReceivers_ACallThatAnOperatorAsksForIsATrial(t *testing.T) {
 func TestReceivers_SilentOnesTakeNotAllPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r receivers
-		acme := backbonetest.Tenant(t, "acme")
+		acme := natstest.Tenant(t, "acme")
 		silent := receiverKey{"w/tell", "silent"}
 		var end func(outcome, error)
 		for range receiverPlaces {
@@ -160,7 +160,7 @@ func TestReceivers_SilentOnesTakeNotAllPlaces(t *testing.T) {
 
 func TestReceivers_AreBoundedPerTenant(t *testing.T) {
 	var r receivers
-	acme := backbonetest.Tenant(t, "acme")
+	acme := natstest.Tenant(t, "acme")
 	for n := range 2 * tenantReceivers {
 		end, err := r.acquire(t.Context(), acme, receiverKey{"w/tell", fmt.Sprint(n)}, false)
 		if err != nil {

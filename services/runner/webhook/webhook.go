@@ -16,8 +16,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/headgate/headgate/chassis/config"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/config"
 )
 
 // Config says where webhooks may go. The zero value lets none out.

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone/backbonetest"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"go.uber.org/goleak"
 )
@@ -31,7 +31,7 @@ func post(t *testing.T, config webhook.Config, target string) error {
 	t.Helper()
 	caller := webhook.New(config)
 	defer caller.Close()
-	return caller.Post(contextkit.TenantContext(t.Context(), backbonetest.Tenant(t, "acme")), webhook.Call{Target: target, Body: []byte(`{"a":1}`), Key: "key-1"})
+	return caller.Post(contextkit.TenantContext(t.Context(), natstest.Tenant(t, "acme")), webhook.Call{Target: target, Body: []byte(`{"a":1}`), Key: "key-1"})
 }
 
 var local = webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true}

@@ -1,0 +1,465 @@
+package backup_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backup"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+func TestMain(m *testing.M) { natstest.Main(m) }
+
+// appendEvents appends events to an aggregate of acme, from a version on.
+func appendEvents(t *testing.T, js jetstream.JetStream, id string, last uint64, version int64, count int) uint64 {
+	t.Helper()
+	journal, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenant := natstest.Tenant(t, "acme")
+	ctx := contextkit.TenantContext(t.Context(), tenant)
+	for n := range count {
+		events := []backbone.Event{{
+			ID: contextkit.NewID(), Type: "noted", AggregateType: "note", AggregateID: id, Version: version + int64(n), Time: time.Now(),
+			Data:    []byte(fmt.Sprintf(`{"n":%d}`, n)),
+			Command: backbone.CommandRef{IdempotencyKey: fmt.Sprintf("%s-%d", id, version+int64(n)), Fingerprint: "f"},
+		}}
+		err := journal.Append(ctx, tenant, last, events)
+		for tries := 0; errors.Is(err, backbone.ErrConflict) && tries < 100; tries++ {
+			time.Sleep(50 * time.Millisecond) // a new leader may not have applied the last event yet, and reports nothing when it has
+			err = journal.Append(ctx, tenant, last, events)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = events[0].Sequence
+	}
+	return last
+}
+
+func put(t *testing.T, js jetstream.JetStream, bucket, key, value string) {
+	t.Helper()
+	kv, err := js.KeyValue(t.Context(), bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.PutString(t.Context(), key, value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// bare returns JetStream over a server without streams.
+func bare(t *testing.T) jetstream.JetStream {
+	t.Helper()
+	conn, err := backbone.Connect(natstest.Server(t, &server.Options{}).ClientURL(), t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+func schedule(t *testing.T, js jetstream.JetStream, instance string, at time.Time) {
+	t.Helper()
+	tenant := natstest.Tenant(t, "acme")
+	msg := &nats.Msg{Subject: backbone.LaterSubject(tenant, "flow", instance), Header: nats.Header{"Tenant-Id": {"acme"}}}
+	if _, err := js.PublishMsg(t.Context(), msg, jetstream.WithScheduleAt(at),
+		jetstream.WithScheduleTarget(backbone.WorkSubject(tenant, "flow", instance)), jetstream.WithScheduleTTLNever()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fill stores something in every kind of stream.
+func fill(t *testing.T, js jetstream.JetStream) {
+	t.Helper()
+	appendEvents(t, js, "a", 0, 1, 700)
+	appendEvents(t, js, "b", 0, 1, 3)
+	for n := range 5 {
+		put(t, js, backbone.BucketWorkflows, "acme.flow.i1", fmt.Sprintf(`{"n":%d}`, n))
+	}
+	put(t, js, backbone.BucketInstances, "acme.flow.i3", `{}`)
+	put(t, js, backbone.BucketWorkflows, "acme.flow.i2", `{}`)
+	put(t, js, backbone.BucketTenants, "acme", `{}`)
+	put(t, js, backbone.BucketNodes, "n1", `{}`)
+	kv, err := js.KeyValue(t.Context(), backbone.BucketWorkflows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kv.Delete(t.Context(), "acme.flow.i2"); err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := js.CreateOrUpdateConsumer(t.Context(), backbone.StreamEvents, jetstream.ConsumerConfig{
+		Durable: backbone.RunnerConsumer("acme"), FilterSubjects: []string{"events.acme.note.*"}, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: -1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, err := consumer.Fetch(10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for msg := range batch.Messages() {
+		if err := msg.DoubleAck(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	schedule(t, js, "far", time.Now().Add(time.Hour))
+	schedule(t, js, "near", time.Now().Add(time.Second))
+}
+
+func TestRestore_IsAsTheBackup(t *testing.T) {
+	js := natstest.Start(t)
+	fill(t, js)
+	dir := filepath.Join(t.TempDir(), "b")
+	manifest, err := backup.Take(t.Context(), js, dir, backup.Options{Version: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if manifest.Last != 703 {
+		t.Errorf("the journal in the backup ends at %d, want 703", manifest.Last)
+	}
+	restored := bare(t)
+	report, err := backup.Restore(t.Context(), restored, dir, backup.Target{}, backup.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Events != 703 || report.Aggregates != 2 {
+		t.Errorf("it reports %+v, want 703 events of 2 aggregates", report)
+	}
+	if err := backbone.EnsureStreams(t.Context(), restored, 1); err != nil {
+		t.Fatalf("nodes do not start on it: %v", err)
+	}
+	before, err := backbone.OpenJournal(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := backbone.OpenJournal(t.Context(), restored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.Epoch() == after.Epoch() {
+		t.Error("the restored journal has the epoch of the other one")
+	}
+	var sequences []uint64
+	if err := after.Load(t.Context(), natstest.Tenant(t, "acme"), "note", "b", 1, 0, func(e backbone.Event) error {
+		sequences = append(sequences, e.Sequence)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(sequences) != 3 || sequences[2] != 703 {
+		t.Errorf("b's events are at %v", sequences)
+	}
+	// An append continues where the backup ends.
+	if last := appendEvents(t, restored, "b", 703, 4, 1); last != 704 {
+		t.Errorf("the next event is at %d, want 704", last)
+	}
+	consumer, err := restored.Consumer(t.Context(), backbone.StreamEvents, backbone.RunnerConsumer("acme"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := consumer.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if meta, _ := next.Metadata(); meta.Sequence.Stream != 11 {
+		t.Errorf("the runner goes on at %d, want 11", meta.Sequence.Stream)
+	}
+	kv, err := restored.KeyValue(t.Context(), backbone.BucketWorkflows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if entry, err := kv.Get(t.Context(), "acme.flow.i1"); err != nil || string(entry.Value()) != `{"n":4}` {
+		t.Errorf("a record is %v, %v", entry, err)
+	}
+	if _, err := kv.Get(t.Context(), "acme.flow.i2"); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("a deleted record is there: %v", err)
+	}
+	if nodes, err := restored.KeyValue(t.Context(), backbone.BucketNodes); err != nil {
+		t.Error(err)
+	} else if _, err := nodes.Get(t.Context(), "n1"); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("the announcement of a node was restored: %v", err)
+	}
+}
+
+func TestRestore_SchedulesComeDue(t *testing.T) {
+	t.Parallel()
+	js := natstest.Start(t)
+	schedule(t, js, "far", time.Now().Add(time.Hour))
+	schedule(t, js, "near", time.Now().Add(4*time.Second))
+	dir := filepath.Join(t.TempDir(), "b")
+	if _, err := backup.Take(t.Context(), js, dir, backup.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	restored := bare(t)
+	if _, err := backup.Restore(t.Context(), restored, dir, backup.Target{}, backup.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	due, err := restored.CreateOrUpdateConsumer(t.Context(), backbone.StreamWork, jetstream.ConsumerConfig{
+		Durable: "due", FilterSubject: "work.>", AckPolicy: jetstream.AckExplicitPolicy,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	msg, err := due.Next(jetstream.FetchContext(ctx))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if msg.Subject() != "work.acme.flow.near" || msg.Headers().Get("Tenant-Id") != "acme" {
+		t.Errorf("due is %s with %v", msg.Subject(), msg.Headers())
+	}
+	stream, err := restored.Stream(t.Context(), backbone.StreamWork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.flow.far")
+	if err != nil {
+		t.Fatalf("what is due in an hour: %v", err)
+	}
+	if far.Header.Get("Nats-Schedule") == "" {
+		t.Errorf("its headers are %v", far.Header)
+	}
+}
+
+// TestTake_UnderLoadRefersToEventsThatItHas takes a backup while a writer appends an event and
+// then records its sequence, as runners do.
+func TestTake_UnderLoadRefersToEventsThatItHas(t *testing.T) {
+	js := natstest.Start(t)
+	appendEvents(t, js, "early", 0, 1, 500)
+	var written atomic.Uint64
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		last, version := uint64(0), int64(1)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			last = appendEvents(t, js, "busy", last, version, 1)
+			version++
+			put(t, js, backbone.BucketWorkflows, fmt.Sprintf("acme.flow.i%d", version%50), fmt.Sprint(last))
+			written.Store(last)
+		}
+	}()
+	for written.Load() < 600 { // the load is there
+		select {
+		case <-stopped:
+			t.FailNow()
+		case <-time.After(time.Millisecond):
+		}
+	}
+	began := written.Load()
+	dir := filepath.Join(t.TempDir(), "b")
+	manifest, err := backup.Take(t.Context(), js, dir, backup.Options{})
+	close(stop)
+	natstest.Await(t, stopped, "the writer stops")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if manifest.Last < began {
+		t.Errorf("the backup ends at %d, and %d was acknowledged before it began", manifest.Last, began)
+	}
+	restored := bare(t)
+	if _, err := backup.Restore(t.Context(), restored, dir, backup.Target{}, backup.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	kv, err := restored.KeyValue(t.Context(), backbone.BucketWorkflows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := kv.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(keys) != 50 {
+		t.Errorf("%d records were restored, want 50", len(keys))
+	}
+	for _, key := range keys {
+		entry, err := kv.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sequence uint64
+		if err := json.Unmarshal(entry.Value(), &sequence); err != nil || sequence > manifest.Last {
+			t.Errorf("%s refers to the event at %d, and the journal ends at %d (%v)", key, sequence, manifest.Last, err)
+		}
+	}
+}
+
+func TestTake_OverwritesNothing(t *testing.T) {
+	js := natstest.Start(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backup.Take(t.Context(), js, dir, backup.Options{}); !errors.Is(err, backup.ErrExists) {
+		t.Errorf("it answers %v", err)
+	}
+}
+
+func TestTake_InterruptedIsIncomplete(t *testing.T) {
+	js := natstest.Start(t)
+	fill(t, js)
+	dir := filepath.Join(t.TempDir(), "b")
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := backup.Take(ctx, js, dir, backup.Options{Progress: func(backup.Progress) { cancel() }})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("it answers %v", err)
+	}
+	if _, err := backup.Restore(t.Context(), bare(t), dir, backup.Target{}, backup.Options{}); !errors.Is(err, backup.ErrIncomplete) {
+		t.Errorf("restoring it answers %v", err)
+	}
+}
+
+func TestRestore_RefusesWhatItMustNotUse(t *testing.T) {
+	t.Parallel()
+	js := natstest.Start(t)
+	fill(t, js)
+	take := func() string {
+		dir := filepath.Join(t.TempDir(), "b")
+		if _, err := backup.Take(t.Context(), js, dir, backup.Options{Version: "7"}); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	edit := func(file string, change func(string) string) string {
+		dir := take()
+		path := filepath.Join(dir, file)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(change(string(text))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	without := func(file string) string {
+		dir := take()
+		if err := os.Remove(filepath.Join(dir, file)); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	for name, of := range map[string]struct {
+		dir  string
+		want error
+	}{
+		"newer format": {edit("manifest.json", func(s string) string { return strings.Replace(s, `"format": 1`, `"format": 2`, 1) }), backup.ErrNewer},
+		"newer stream": {edit("manifest.json", func(s string) string {
+			return strings.Replace(s, `"headgate.format": "`, `"headgate.floor": "9", "headgate.format": "9`, 1)
+		}), backup.ErrNewer},
+		"no manifest":      {without("manifest.json"), backup.ErrIncomplete},
+		"a file is absent": {without("WORK.s2"), backup.ErrDamaged},
+		"altered bytes":    {edit("EVENTS.s2", func(s string) string { return s[:900] + "x" + s[901:] }), backup.ErrDamaged},
+		"a shorter file":   {edit("EVENTS.s2", func(s string) string { return s[:len(s)-10] }), backup.ErrDamaged},
+		"another position": {edit("positions.json", func(s string) string { return strings.Replace(s, `"stream": 10`, `"stream": 90`, 1) }), backup.ErrDamaged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			target := bare(t)
+			if _, err := backup.Restore(t.Context(), target, of.dir, backup.Target{}, backup.Options{}); !errors.Is(err, of.want) {
+				t.Errorf("it answers %v, want %v", err, of.want)
+			}
+			if err := backbone.EnsureStreams(t.Context(), target, 1); err != nil {
+				t.Errorf("it has changed the server: %v", err)
+			}
+		})
+	}
+}
+
+func TestRestore_ReplacesDataOnlyIfAsked(t *testing.T) {
+	t.Parallel()
+	js := natstest.Start(t)
+	fill(t, js)
+	dir := filepath.Join(t.TempDir(), "b")
+	if _, err := backup.Take(t.Context(), js, dir, backup.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	other := natstest.Start(t)
+	appendEvents(t, other, "other", 0, 1, 1)
+	if _, err := backup.Restore(t.Context(), other, dir, backup.Target{}, backup.Options{}); !errors.Is(err, backup.ErrData) {
+		t.Errorf("it answers %v", err)
+	}
+	if _, err := backup.Restore(t.Context(), other, dir, backup.Target{Replace: true}, backup.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	journal, err := backbone.OpenJournal(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last, err := journal.Last(t.Context(), natstest.Tenant(t, "acme")); err != nil || last != 703 {
+		t.Errorf("the journal ends at %d (%v), want 703", last, err)
+	}
+}
+
+func TestRestore_InterruptedKeepsNodesFromStarting(t *testing.T) {
+	t.Parallel()
+	js := natstest.Start(t)
+	fill(t, js)
+	dir := filepath.Join(t.TempDir(), "b")
+	if _, err := backup.Take(t.Context(), js, dir, backup.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	target := bare(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := backup.Restore(ctx, target, dir, backup.Target{}, backup.Options{Progress: func(p backup.Progress) {
+		if p.Step == "restore" && p.Stream == backbone.StreamEvents {
+			cancel()
+		}
+	}})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("it answers %v", err)
+	}
+	if err := backbone.EnsureStreams(t.Context(), target, 1); !errors.Is(err, backbone.ErrRestoring) {
+		t.Errorf("a node starts: %v", err)
+	}
+	if _, err := backup.Restore(t.Context(), target, dir, backup.Target{Replace: true}, backup.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := backbone.EnsureStreams(t.Context(), target, 1); err != nil {
+		t.Errorf("no node starts after it was restored again: %v", err)
+	}
+}
+
+func TestRestore_RefusesWhileNodesRun(t *testing.T) {
+	t.Parallel()
+	js := natstest.Start(t)
+	dir := filepath.Join(t.TempDir(), "b")
+	if _, err := backup.Take(t.Context(), js, dir, backup.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(contextkit.PlatformContext(t.Context()))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = backbone.Announce(ctx, js, backbone.Node{ID: "aggregate-1", Kind: "aggregate", Endpoint: "127.0.0.1:1"}, func(context.Context, *backbone.Node) error { return nil })
+	}()
+	_, err := backup.Restore(t.Context(), js, dir, backup.Target{Replace: true}, backup.Options{})
+	cancel()
+	natstest.Await(t, done, "the announcement ends")
+	if !errors.Is(err, backup.ErrRunning) || !strings.Contains(err.Error(), "aggregate-1") {
+		t.Errorf("it answers %v", err)
+	}
+}

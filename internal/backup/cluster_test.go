@@ -1,0 +1,83 @@
+package backup_test
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"testing"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/backup"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// servers starts three NATS servers that are one cluster.
+func servers(t *testing.T) []*server.Server {
+	t.Helper()
+	var (
+		out    []*server.Server
+		routes []*url.URL
+		ports  []int
+	)
+	for range 3 {
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: listener.Addr().String()})
+		if err := listener.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n, port := range ports {
+		out = append(out, natstest.Server(t, &server.Options{
+			ServerName: fmt.Sprintf("n%d", n), Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}, Routes: routes,
+		}))
+	}
+	return out
+}
+
+// TestRestore_ToAClusterHasACopyOnEachServer also takes the backup of a cluster.
+func TestRestore_ToAClusterHasACopyOnEachServer(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NATS gives a restore up after five seconds without a chunk, which six servers under the race detector may take")
+	}
+	from := natstest.Connect(t, servers(t)...)
+	appendEvents(t, from, "a", 0, 1, 50)
+	put(t, from, backbone.BucketTenants, "acme", `{}`)
+	if _, err := from.CreateOrUpdateConsumer(t.Context(), backbone.StreamEvents, jetstream.ConsumerConfig{
+		Durable: backbone.RunnerConsumer("acme"), FilterSubjects: []string{"events.acme.note.*"}, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: -1,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "b")
+	if _, err := backup.Take(t.Context(), from, dir, backup.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	to := natstest.Connect(t, servers(t)...) // whose streams are replaced
+	report, err := backup.Restore(t.Context(), to, dir, backup.Target{Replicas: 3, Replace: true}, backup.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Events != 50 {
+		t.Errorf("it reports %+v", report)
+	}
+	if err := backbone.EnsureStreams(t.Context(), to, 3); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := to.Stream(t.Context(), backbone.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info := stream.CachedInfo(); info.Config.Replicas != 3 || len(info.Cluster.Replicas) != 2 {
+		t.Errorf("the journal has %d copies: %+v", info.Config.Replicas, info.Cluster)
+	}
+	if last := appendEvents(t, to, "a", 50, 51, 1); last != 51 {
+		t.Errorf("the next event is at %d, want 51", last)
+	}
+}

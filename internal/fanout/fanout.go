@@ -1,0 +1,164 @@
+// Package fanout asks many nodes one question without becoming a herd: a bounded
+// number at a time, one round however many want to know, and an answer that is
+// kept for a moment and says how old it is.
+//
+// A node that does not answer is part of the answer, by name.
+package fanout
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/internal/config"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Config bounds a group. The zero value is the default.
+type Config struct {
+	// Concurrent is how many nodes are asked at once. 0: 16.
+	Concurrent int `yaml:"concurrent"`
+	// Timeout bounds each node's answer. 0: 1 s.
+	Timeout time.Duration `yaml:"timeout"`
+	// TTL is how long an answer is given again. 0: 1 s.
+	TTL time.Duration `yaml:"ttl"`
+}
+
+// Validate names the fields that cannot be used.
+func (c Config) Validate() error {
+	return errors.Join(
+		config.AtLeast("concurrent", c.Concurrent, 0),
+		config.AtLeast("timeout", c.Timeout, 0),
+		config.AtLeast("ttl", c.TTL, 0),
+	)
+}
+
+// WithDefaults returns the configuration with what was left out.
+func (c Config) WithDefaults() Config {
+	if c.Concurrent == 0 {
+		c.Concurrent = 16
+	}
+	if c.Timeout == 0 {
+		c.Timeout = time.Second
+	}
+	if c.TTL == 0 {
+		c.TTL = time.Second
+	}
+	return c
+}
+
+// Answer is a node's.
+type Answer[N, T any] struct {
+	Node  N
+	Value T
+	// Err says why there is no value.
+	Err  error
+	Took time.Duration
+}
+
+// Snapshot is the answers of one round, in the nodes' order. It is shared and
+// must not be changed.
+type Snapshot[N, T any] struct {
+	// Taken is when the round began: no answer is older.
+	Taken   time.Time
+	Answers []Answer[N, T]
+}
+
+// Age is how old the oldest answer may be.
+func (s *Snapshot[N, T]) Age() time.Duration { return time.Since(s.Taken) }
+
+// Group asks one question. It may be used concurrently.
+type Group[N, T any] struct {
+	config Config
+	nodes  func() []N
+	ask    func(ctx context.Context, node N) (T, error)
+
+	rounds atomic.Int64
+	calls  atomic.Int64
+
+	mu      sync.Mutex
+	current *round[N, T]
+}
+
+// round is one time that all nodes are asked.
+type round[N, T any] struct {
+	done     chan struct{}
+	snapshot *Snapshot[N, T] // once done
+}
+
+// NewGroup returns a group that asks nodes by ask.
+func NewGroup[N, T any](config Config, nodes func() []N, ask func(ctx context.Context, node N) (T, error)) *Group[N, T] {
+	return &Group[N, T]{config: config.WithDefaults(), nodes: nodes, ask: ask}
+}
+
+// Snapshot returns all nodes' answers: those of a moment ago if they are fresh
+// enough, else those of the round in flight or of a new one. A round does not
+// end with the caller that began it, only by its own timeouts; a caller whose
+// ctx ends leaves with its error.
+func (g *Group[N, T]) Snapshot(ctx context.Context) (*Snapshot[N, T], error) {
+	g.mu.Lock()
+	r := g.current
+	if r == nil || r.over() && r.snapshot.Age() > g.config.TTL {
+		r = &round[N, T]{done: make(chan struct{})}
+		g.current = r
+		go g.run(context.WithoutCancel(ctx), r)
+	}
+	g.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.snapshot, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (r *round[N, T]) over() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// run ends within the number of batches times the timeout.
+func (g *Group[N, T]) run(ctx context.Context, r *round[N, T]) {
+	g.rounds.Add(1)
+	nodes := g.nodes()
+	snapshot := &Snapshot[N, T]{Taken: time.Now(), Answers: make([]Answer[N, T], len(nodes))}
+	var group errgroup.Group
+	group.SetLimit(g.config.Concurrent)
+	for i, node := range nodes {
+		group.Go(func() error {
+			g.calls.Add(1)
+			ctx, cancel := context.WithTimeout(ctx, g.config.Timeout)
+			defer cancel()
+			began := time.Now()
+			value, err := g.ask(ctx, node)
+			snapshot.Answers[i] = Answer[N, T]{Node: node, Value: value, Err: err, Took: time.Since(began)}
+			return nil
+		})
+	}
+	_ = group.Wait() // every error is an answer
+	r.snapshot = snapshot
+	close(r.done)
+}
+
+// Wait waits until no round is in flight.
+func (g *Group[N, T]) Wait() {
+	g.mu.Lock()
+	r := g.current
+	g.mu.Unlock()
+	if r != nil {
+		<-r.done
+	}
+}
+
+// Rounds and Calls count the rounds, and the nodes asked in them.
+func (g *Group[N, T]) Rounds() int64 { return g.rounds.Load() }
+
+// Calls counts the nodes asked.
+func (g *Group[N, T]) Calls() int64 { return g.calls.Load() }

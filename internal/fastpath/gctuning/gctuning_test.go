@@ -1,0 +1,64 @@
+package gctuning
+
+import (
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"testing"
+	"time"
+)
+
+func TestASmallHeapGrowsByMoreThanALargeOne(t *testing.T) {
+	for live, want := range map[uint64]int{0: 400, 8 << 20: 400, 32 << 20: 400, 64 << 20: 200, 128 << 20: 100, 1 << 30: 100} {
+		if got := growth(live); got != want {
+			t.Errorf("%d MiB live: %d %%, want %d", live>>20, got, want)
+		}
+	}
+}
+
+func TestCollectionsAreHeardOfAgainAndAgain(t *testing.T) {
+	heard := make(chan struct{}, 1)
+	afterCollections(func() {
+		select {
+		case heard <- struct{}{}:
+		default:
+		}
+	})
+	for n := range 3 {
+		for deadline, told := time.Now().Add(20*time.Second), false; !told; {
+			runtime.GC()
+			select {
+			case <-heard:
+				told = true
+			default:
+				if time.Now().After(deadline) {
+					t.Fatalf("heard of collections %d times, want once more", n)
+				}
+			}
+		}
+	}
+}
+
+func TestTheCollectorFollowsWhatIsLive(t *testing.T) {
+	t.Setenv("GOGC", "")
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	Adapt()
+	percent := func() uint64 {
+		sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+		metrics.Read(sample)
+		return sample[0].Value.Uint64()
+	}
+	reaches := func(want uint64) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); percent() != want; runtime.GC() {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d %%, want %d", percent(), want)
+			}
+		}
+	}
+	reaches(mostGrowth)
+	much := make([]byte, 2*growthBytes) // of which nothing is touched
+	reaches(leastGrowth)
+	runtime.KeepAlive(much)
+	reaches(mostGrowth)
+}

@@ -1,0 +1,11 @@
+// Package rpc is what every process of the platform shares: one port that
+// speaks HTTP/1.1 and HTTP/2 in clear text or TLS (Connect, gRPC, gRPC-Web), if
+// wanted another on grpc-go's server for gRPC alone, the standard endpoints
+// (/health, /ready, /metrics, gRPC health, reflection), metrics, logs that carry
+// the contract's ids, and a graceful end. Callers in the same process need no port
+// ([Server.InProcess]).
+//
+// A process makes a [Server], registers its handlers on [Server.RPC] and calls
+// [Server.Serve], which owns every goroutine it starts and returns when its
+// context ends and the calls in flight have been answered.
+package rpc

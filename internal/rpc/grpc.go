@@ -1,0 +1,286 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/fastpath/rawtcp"
+	"github.com/headgate/headgate/internal/rpc/flood"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+const (
+	// handshakeTimeout bounds a new connection's first words.
+	handshakeTimeout = 5 * time.Second
+	// grpcDeadAfter and grpcDeadTimeout find a client that is gone.
+	grpcDeadAfter, grpcDeadTimeout = time.Minute, 10 * time.Second
+	// grpcStreamWindow and grpcConnWindow are the bytes of requests that may be under
+	// way: fixed, since finding them out asks the client for a PING with nearly every
+	// one.
+	grpcStreamWindow, grpcConnWindow = 256 << 10, 1 << 20
+	// grpcWorkers answer calls one after the other, each on a stack that has grown
+	// already; calls beyond them get a goroutine of their own.
+	grpcWorkers = 64
+	// grpcLeastPing is how often a client may ask for a sign of life.
+	grpcLeastPing = 5 * time.Second
+	// longestMethod bounds the name of a method: grpc-go quotes one that it cannot parse.
+	longestMethod = 1 << 10
+)
+
+// grpcPort serves the calls of a connect.Server on grpc-go's HTTP/2 stack, on an
+// address of its own: the same methods and interceptors as on the main one, where
+// net/http speaks gRPC too, at less CPU a call
+// (docs/decisions/0004-native-grpc-port.md).
+//
+// It is a transport and nothing else.
+type grpcPort struct {
+	config    Config
+	surface   atomic.Pointer[grpcSurface]
+	codec     encoding.CodecV2
+	json      connect.Codec
+	timeout   func(context.Context, connect.Spec) time.Duration // 0: the caller's deadline alone counts
+	margin    time.Duration                                     // see [Hop]
+	resets    *resetLimit                                       // nil: none
+	clients   *clientLimit
+	accepting *accepting
+	slow      func() // called for each request that is cut off
+	flooded   func(net.Conn, flood.Kind)
+	listener  net.Listener // nil: there is no address
+}
+
+// newGRPCPort returns a port without methods (see adopt), which does nothing if config
+// has no address for it. flooded is called for connections that [flood] closes.
+func newGRPCPort(config Config, codec encoding.CodecV2, json connect.Codec, timeout func(context.Context, connect.Spec) time.Duration, margin time.Duration, flooded func(net.Conn, flood.Kind)) *grpcPort {
+	return &grpcPort{config: config, codec: codec, json: json, timeout: timeout, margin: margin, flooded: flooded}
+}
+
+// newServer returns grpc-go's server, whose workers run from then on.
+func (p *grpcPort) newServer() *grpc.Server {
+	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(textCodec{p.codec}), grpc.UnknownServiceHandler(p.serve), grpc.InTapHandle(p.bound),
+		grpc.MaxConcurrentStreams(uint32(p.config.MaxStreams)), //nolint:gosec // a bound of thousands
+		grpc.MaxRecvMsgSize(p.config.MaxBodyBytes), grpc.MaxHeaderListSize(maxHeaderBytes), grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: grpcDeadAfter, Timeout: grpcDeadTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: grpcLeastPing, PermitWithoutStream: true}),
+		grpc.WaitForHandlers(true), grpc.NumStreamWorkers(grpcWorkers),
+		grpc.StaticStreamWindowSize(grpcStreamWindow), grpc.StaticConnWindowSize(grpcConnWindow),
+	}
+	secure := insecure.NewCredentials()
+	if p.config.TLS != nil {
+		server := p.config.TLS.Server()
+		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: server.GetConfigForClient})
+	}
+	secure = watchedCredentials{secure, p.clients, p.flooded}
+	if p.resets != nil {
+		secure = countedCredentials{secure, p.resets}
+	}
+	return grpc.NewServer(append(options, grpc.Creds(secure))...)
+}
+
+// grpcSurface is what is served.
+type grpcSurface struct {
+	rpc   *connect.Server
+	specs map[string]connect.Spec
+}
+
+// adopt serves rpc's methods from the next call on. Calls in flight end as they
+// began.
+func (p *grpcPort) adopt(rpc *connect.Server) {
+	next := &grpcSurface{rpc: rpc, specs: map[string]connect.Spec{}}
+	for spec := range rpc.Specs() {
+		next.specs[spec.Procedure] = spec
+	}
+	p.surface.Store(next)
+}
+
+// listen binds the address.
+func (p *grpcPort) listen(ctx context.Context) error {
+	if p.config.GRPC == "" {
+		return nil
+	}
+	listener, err := p.config.Sockets.take(ctx, p.config.GRPC)
+	if err != nil {
+		return fmt.Errorf("%s: gRPC: %w", p.config.Name, err)
+	}
+	p.listener = p.clients.listener(rawtcp.Listener(p.accepting.listener(listener)), p.config.MaxConnections)
+	return nil
+}
+
+// addr returns the bound address, "" for none.
+func (p *grpcPort) addr() string {
+	if p.listener == nil {
+		return ""
+	}
+	return p.listener.Addr().String()
+}
+
+// run answers calls until ctx ends, then lets those in flight finish within
+// the shutdown timeout.
+func (p *grpcPort) run(ctx context.Context) error {
+	if p.listener == nil {
+		return nil
+	}
+	server, failed := p.newServer(), make(chan error, 1)
+	go func() { failed <- server.Serve(p.listener) }()
+	select {
+	case err := <-failed:
+		server.Stop()
+		return fmt.Errorf("%s: gRPC: %w", p.config.Name, err)
+	case <-ctx.Done():
+	}
+	hard := time.AfterFunc(p.config.ShutdownTimeout, server.Stop)
+	server.GracefulStop()
+	err := <-failed
+	if errors.Is(err, grpc.ErrServerStopped) {
+		err = nil // it was told to end before it had begun
+	}
+	if !hard.Stop() {
+		return errors.Join(fmt.Errorf("%s: gRPC: calls in flight were cut off", p.config.Name), err)
+	}
+	return err
+}
+
+// admitted is a call whose headers have come.
+type admitted struct {
+	header   metadata.MD
+	cancel   context.CancelFunc // ends its longest time
+	chosen   bool               // see [Hop]
+	arriving *grpcArrival
+}
+
+// grpcArrival is a call's context, and the meter that is charged for its requests.
+type grpcArrival struct {
+	contextkit.Until
+
+	meter Meter // nil: nothing
+	late  atomic.Bool
+}
+
+// Err implements [context.Context]. grpc-go derives the status of a failed Receive from this
+// error: a request that is late is DEADLINE_EXCEEDED.
+func (a *grpcArrival) Err() error {
+	if a.late.Load() {
+		return context.DeadlineExceeded
+	}
+	return a.Until.Err()
+}
+
+// bound gives a call its longest time before anything of it is read, and keeps its
+// headers: what grpc-go gives of them later is a copy.
+func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if len(info.FullMethodName) > longestMethod {
+		return nil, status.Errorf(codes.Unimplemented, "the method is not served: its name is longer than %d bytes", longestMethod)
+	}
+	call := admitted{header: info.Header, arriving: &grpcArrival{}}
+	longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName])
+	deadline, given := ctx.Deadline()
+	switch {
+	case longest > 0:
+		call.chosen = hop(ctx, &call.arriving.Until, time.Now(), longest, p.margin)
+		ctx, call.cancel = call.arriving, call.arriving.Cancel
+	case given:
+		beforeReset(ctx, &call.arriving.Until, deadline)
+		ctx, call.cancel = call.arriving, call.arriving.Cancel
+	default:
+		ctx, call.cancel = context.WithCancel(ctx)
+	}
+	return contextkit.Carry(ctx, call), nil
+}
+
+// serve hands a call over.
+func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
+	ctx := stream.Context()
+	call, _ := contextkit.Carried[admitted](ctx) // see bound
+	defer call.cancel()
+	var (
+		gone <-chan struct{}
+		from string
+	)
+	if p.resets != nil {
+		if resets, ok := resetsOf(ctx); ok {
+			gone, from = resets.gone, resets.peer
+			defer resets.ended(ctx, time.Now())
+		}
+	}
+	procedure, _ := grpc.MethodFromServerStream(stream)
+	served := p.surface.Load()
+	spec, ok := served.specs[procedure]
+	if !ok {
+		return status.Errorf(codes.Unimplemented, "%s is not served", excerpt.Text(procedure, excerpt.Name))
+	}
+	codec, ok := grpcCodecOf(call.header)
+	if !ok {
+		return status.Errorf(codes.Unimplemented, "messages are application/grpc+proto or application/grpc+json, not %s",
+			excerpt.Text(strings.Join(call.header.Get("content-type"), ", "), excerpt.Name))
+	}
+	info := &connect.CallInfo{Spec: spec, PeerAddr: from, Protocol: connect.ProtocolNameGRPC, Codec: codec}
+	grpcmeta.Into(info.RequestHeader(), call.header)
+	if from, ok := peer.FromContext(ctx); ok {
+		info.TransportInfo = from
+	}
+	if p.config.Proxies != nil {
+		leave, err := p.clients.forwarded(info)
+		if err != nil {
+			return grpcStatus(err)
+		}
+		defer leave()
+	}
+	st := &grpcStream{grpc: stream, info: info, call: call, config: &p.config, gone: gone, single: spec.StreamType&connect.StreamTypeServer == 0}
+	if codec == connect.CodecNameJSON {
+		st.json = p.json
+	}
+	err := served.rpc.Call(ctx, procedure, info, st)
+	if call.arriving.late.Load() {
+		p.slow()
+	}
+	if !st.opened {
+		_ = stream.SetHeader(grpcmeta.From(info.ResponseHeader())) // it only fails when they have been sent
+	}
+	stream.SetTrailer(grpcmeta.From(info.ResponseTrailer()))
+	if err == nil {
+		return nil
+	}
+	return grpcStatus(Public(err))
+}
+
+// grpcCodecOf returns how the call's messages are written: protobuf unless its
+// content type says JSON.
+func grpcCodecOf(md metadata.MD) (string, bool) {
+	for _, contentType := range md.Get("content-type") {
+		_, name, named := strings.Cut(contentType, "+")
+		if named {
+			return name, name == connect.CodecNameProto || name == connect.CodecNameJSON
+		}
+	}
+	return connect.CodecNameProto, true
+}
+
+// grpcStatus renders an error as gRPC does.
+func grpcStatus(err *connect.Error) error {
+	out := &spb.Status{Code: int32(err.Code()), Message: err.Message()} //nolint:gosec // 16 codes
+	for _, detail := range err.Details() {
+		out.Details = append(out.Details, &anypb.Any{TypeUrl: "type.googleapis.com/" + detail.Type, Value: detail.Value})
+	}
+	return status.ErrorProto(out)
+}

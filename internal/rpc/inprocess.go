@@ -1,0 +1,230 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+)
+
+// ProtocolInProcess is what [connect.CallInfo] says of a call from within the process.
+const ProtocolInProcess = "in-process"
+
+// InProcess is a [connect.Transport] to a service in this process: the same methods and
+// interceptors as by gRPC, without its frames, goroutines and system calls
+// (docs/decisions/0010-in-process-hop.md). What a call carries arrives as by gRPC, as
+// headers and bytes, and nothing else does: the two sides share no message and no value
+// of a context.
+type InProcess struct {
+	server *Server
+	codec  encoding.CodecV2 // of the caller's messages
+}
+
+// InProcess returns a transport to the server's methods for callers in this process, whose
+// messages codec reads and writes. A unary call is made on the caller's goroutine, and
+// ends when its handler does. Calls are refused with UNAVAILABLE before the server
+// listens, beyond so many at once as an HTTP/2 connection may have streams, and once it
+// ends, which waits for those in flight. Bodies are not bounded here: their sender is the
+// process itself.
+func (s *Server) InProcess(codec encoding.CodecV2) InProcess { return InProcess{s, codec} }
+
+// NewClientStream implements [connect.Transport].
+func (t InProcess) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+	info, ok := connect.CallInfoForClientContext(ctx)
+	if !ok {
+		ctx, info = connect.NewClientContext(ctx)
+	}
+	info.Spec = spec
+	return t.Open(ctx, info, grpcmeta.Of(info.RequestHeader()))
+}
+
+// Open begins a call of the procedure info.Spec with these headers, and writes into info
+// what comes back.
+func (t InProcess) Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
+	info.Protocol, info.Codec = ProtocolInProcess, connect.CodecNameProto
+	if info.Spec.StreamType == connect.StreamTypeUnary {
+		return &inProcessUnary{inProcessCall: inProcessCall{InProcess: t, ctx: ctx, info: info, header: header, meter: grpcmeta.MeterOf(header)}}, nil
+	}
+	return newInProcessStream(ctx, t, info, header), nil
+}
+
+// inProcessCall is a call from within, on both its sides.
+type inProcessCall struct {
+	InProcess
+
+	ctx    context.Context   //nolint:containedctx // the stream is the call; ends with it
+	info   *connect.CallInfo // the caller's
+	header grpcmeta.Header   // likewise
+	meter  grpcmeta.Meter    // of the answers, the caller's
+	served connect.CallInfo  // the service's
+	until  contextkit.Until  // the service's context
+}
+
+// hand gives the service what the caller's headers say so far.
+func (c *inProcessCall) hand() error {
+	c.served.Spec, c.served.Protocol, c.served.Codec = c.info.Spec, ProtocolInProcess, connect.CodecNameProto
+	fields, err := grpcmeta.Write(c.ctx, c.header)
+	if err != nil {
+		return err
+	}
+	defer fields.Free()
+	fields.Into(c.served.RequestHeader())
+	return nil
+}
+
+// serve has the service answer the call on its side of the stream. The error is what a
+// caller may know.
+func (c *inProcessCall) serve(stream connect.ServerStream) error {
+	surface := c.server.grpc.surface.Load()
+	if surface == nil || !c.server.within.TryAcquire(1) {
+		return connect.Errorf(connect.CodeUnavailable, "%s takes no more calls now: try again in a moment", c.server.config.Name)
+	}
+	defer c.server.within.Release(1)
+	ctx, cancel := contextkit.Detach(c.ctx, &c.until)
+	defer cancel()
+	err := surface.rpc.Call(ctx, c.info.Spec.Procedure, &c.served, stream)
+	if err == nil {
+		return nil
+	}
+	public := Public(err)
+	verdict := connect.NewError(public.Code(), public.Message()) // its cause stays on its side
+	for _, detail := range public.Details() {
+		verdict = verdict.WithDetail(detail)
+	}
+	return verdict.WithRemote()
+}
+
+// put writes a message of the caller's.
+func (c *inProcessCall) put(msg any) (mem.BufferSlice, error) { return encode(c.codec, msg) }
+
+// take reads an answer for the caller.
+func (c *inProcessCall) take(data mem.BufferSlice, msg any) error { return decode(c.codec, data, msg) }
+
+func encode(codec encoding.CodecV2, msg any) (mem.BufferSlice, error) {
+	data, err := codec.Marshal(msg)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, "the message cannot be written").WithCause(err)
+	}
+	return data, nil
+}
+
+func decode(codec encoding.CodecV2, data mem.BufferSlice, msg any) error {
+	defer data.Free()
+	if err := codec.Unmarshal(data, msg); err != nil {
+		return connect.NewError(connect.CodeInternal, "the message cannot be read").WithCause(err)
+	}
+	return nil
+}
+
+// decodeRequest decodes a caller's message for the service. A message that cannot be decoded
+// is the caller's fault.
+func decodeRequest(data mem.BufferSlice, msg any) error {
+	return Undecodable(decode(messageCodec{}, data, msg))
+}
+
+// passHeader sets what stands in one header in another too.
+func passHeader(to, from *connect.Header) {
+	for key, values := range from.All() {
+		to.SetValues(key, values)
+	}
+}
+
+// inProcessUnary is both sides of a call of one request and one answer, which is made
+// when the answer is asked for. It is for one goroutine, as [connect.Client.CallUnary]
+// uses it.
+type inProcessUnary struct {
+	inProcessCall
+
+	request, answer mem.BufferSlice
+	sent, ended     bool
+}
+
+// SendHeaders implements [connect.ClientStream]: they go with the request.
+func (u *inProcessUnary) SendHeaders() error { return nil }
+
+// Send implements [connect.ClientStream].
+func (u *inProcessUnary) Send(msg any) (err error) {
+	u.request, err = u.put(msg)
+	u.sent = err == nil
+	return err
+}
+
+// CloseSend implements [connect.ClientStream].
+func (u *inProcessUnary) CloseSend() error { return nil }
+
+// Receive implements [connect.ClientStream].
+func (u *inProcessUnary) Receive(msg any) error {
+	if u.ended {
+		return io.EOF
+	}
+	u.ended = true
+	if err := u.hand(); err != nil {
+		return err
+	}
+	err := u.serve((*inProcessService)(u))
+	passHeader(u.info.ResponseHeader(), u.served.ResponseHeader())
+	passHeader(u.info.ResponseTrailer(), u.served.ResponseTrailer())
+	switch {
+	case err != nil:
+		return err
+	case u.answer == nil:
+		return connect.NewError(connect.CodeInternal, "the service ended the call without an answer")
+	}
+	// It is charged until the call ends, which releases all.
+	if err := u.meter.Reserve(int64(u.answer.Len())); err != nil {
+		return err
+	}
+	answer := u.answer
+	u.answer = nil
+	return u.take(answer, msg)
+}
+
+// Close implements [connect.ClientStream].
+func (u *inProcessUnary) Close() error {
+	u.ended = true
+	u.request.Free()
+	u.answer.Free()
+	u.request, u.answer = nil, nil
+	return nil
+}
+
+// inProcessService is the service's side of a unary call.
+type inProcessService inProcessUnary
+
+// Receive implements [connect.ServerStream].
+func (s *inProcessService) Receive(msg any) error {
+	if !s.sent {
+		return io.EOF
+	}
+	s.sent = false
+	request := s.request
+	s.request = nil
+	return decodeRequest(request, msg)
+}
+
+// SendHeaders implements [connect.ServerStream]: they go with the answer.
+func (s *inProcessService) SendHeaders() error { return nil }
+
+// Send implements [connect.ServerStream].
+func (s *inProcessService) Send(msg any) (err error) {
+	s.answer.Free()
+	s.answer, err = encode(messageCodec{}, msg)
+	return err
+}
+
+// endWithin waits for ctx to end, then for the calls from within that are in flight, within
+// the shutdown timeout. No further ones are let in.
+func (s *Server) endWithin(ctx context.Context) error {
+	<-ctx.Done()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.ShutdownTimeout)
+	defer cancel()
+	if err := s.within.Acquire(grace, int64(s.config.MaxStreams)); err != nil {
+		return fmt.Errorf("%s: calls from within are still in flight: %w", s.config.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package rpc
+
+import (
+	"io"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+const (
+	// linesTogether is the bytes of log that are written at once.
+	linesTogether = 64 << 10
+	// linesWaiting is the bytes of log that may wait while others are written, beyond
+	// which whoever logs waits too.
+	linesWaiting = 1 << 20
+	// lineDelay is how long a line may wait for others.
+	lineDelay = 50 * time.Millisecond
+)
+
+// Lines writes the lines of a log some at a time: one write for each call would be a
+// system call for each. A warning or worse is written at once, with all that came
+// before it; the rest waits at most 50 ms, which is what a process that is killed
+// loses. Lines may be used concurrently. Whoever logs does not wait for a writer that is
+// slow for a moment, such as a disk that syncs, until 1 MiB waits.
+type Lines struct {
+	to io.Writer
+
+	writing sync.Mutex // held while something is written, taken before mu
+	spare   []byte     // what text becomes meanwhile; writing is held
+
+	mu    sync.Mutex
+	text  []byte      // what waits
+	timer *time.Timer // nil until there is a line
+}
+
+// NewLines returns lines that go to w. Flush ends them.
+func NewLines(w io.Writer) *Lines { return &Lines{to: w} }
+
+// Write implements [io.Writer], for lines without a level.
+func (l *Lines) Write(line []byte) (int, error) { return l.WriteLevel(zerolog.NoLevel, line) }
+
+// WriteLevel implements [zerolog.LevelWriter]. An error is that of writing earlier
+// lines, too.
+func (l *Lines) WriteLevel(level zerolog.Level, line []byte) (int, error) {
+	waiting := l.add(line)
+	switch {
+	case level >= zerolog.WarnLevel, waiting >= linesWaiting:
+		return len(line), l.Flush()
+	case waiting >= linesTogether && l.writing.TryLock():
+		defer l.writing.Unlock()
+		return len(line), l.flush()
+	}
+	return len(line), nil
+}
+
+// add has a line wait, and returns how many bytes do.
+func (l *Lines) add(line []byte) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.text) == 0 {
+		if l.timer == nil {
+			l.timer = time.AfterFunc(lineDelay, func() { _ = l.Flush() }) // as zerolog, which has nobody to tell either
+		} else {
+			l.timer.Reset(lineDelay)
+		}
+	}
+	l.text = append(l.text, line...)
+	return len(l.text)
+}
+
+// Flush writes what waits.
+func (l *Lines) Flush() error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	return l.flush()
+}
+
+// flush writes what waits. l.writing is held.
+func (l *Lines) flush() error {
+	l.mu.Lock()
+	text := l.text
+	if len(text) > 0 {
+		l.timer.Stop()
+		l.text = l.spare[:0]
+	}
+	l.mu.Unlock()
+	if len(text) == 0 {
+		return nil
+	}
+	_, err := l.to.Write(text)
+	if l.spare = text; cap(text) > 2*linesTogether {
+		l.spare = nil // so much waits now and then only
+	}
+	return err
+}

@@ -1,0 +1,211 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc/flood"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+)
+
+// Metrics is a process's registry and the RED metrics of its calls.
+type Metrics struct {
+	registry *prometheus.Registry
+	duration *prometheus.HistogramVec
+	inFlight *prometheus.GaugeVec
+	floods   *prometheus.CounterVec
+	accepts  prometheus.Counter // that failed
+	window   window
+}
+
+// NewMetrics returns a registry whose series all bear the process's name.
+func NewMetrics(process string) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "headgate_rpc_duration_seconds",
+			Help:    "Time from a call's headers to its end, by procedure, protocol and code.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"procedure", "protocol", "code"}),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "headgate_rpc_in_flight",
+			Help: "Calls being answered now, by procedure.",
+		}, []string{"procedure"}),
+		floods: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "headgate_flood_connections_total",
+			Help: "HTTP/2 connections closed because their clients sent too many frames without effect, by the frames' type; HEADERS: their address had too many calls whose answers were not sent to their end.",
+		}, []string{"frame"}),
+	}
+	m.accepts = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "headgate_accept_failures_total",
+		Help: "Attempts to accept a connection that failed because the process, or the system, had too many open files.",
+	})
+	for _, kind := range flood.Kinds() {
+		m.floods.WithLabelValues(string(kind)) // the series exists from the start, at 0
+	}
+	m.Registerer(process).MustRegister(m.duration, m.inFlight, m.floods, m.accepts,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Registerer takes further collectors of the process.
+func (m *Metrics) Registerer(process string) prometheus.Registerer {
+	return prometheus.WrapRegistererWith(prometheus.Labels{"process": process}, m.registry)
+}
+
+// Calls counts and times the calls of one procedure. Its series are kept since finding
+// one by its labels costs as much as counting.
+type Calls struct {
+	metrics   *Metrics
+	procedure string
+	load      bool // they count as the process's load
+	inFlight  prometheus.Gauge
+	outcomes  atomic.Pointer[[]outcome] // those that there have been: as many as protocols and codes at most
+}
+
+// outcome is a series of calls that ended in one way.
+type outcome struct {
+	protocol, code string
+	duration       prometheus.Observer
+}
+
+// Calls returns what counts the procedure's calls.
+func (m *Metrics) Calls(procedure string) *Calls {
+	return &Calls{metrics: m, procedure: procedure, load: counts(procedure), inFlight: m.inFlight.WithLabelValues(procedure)}
+}
+
+// Begin counts a call that begins. End is called once when it has ended.
+func (c *Calls) Begin() {
+	c.inFlight.Inc()
+	c.metrics.window.inFlight.Add(1)
+}
+
+// End counts a call that has ended, of that trace; if it does not say how long it took, by
+// now.
+func (c *Calls) End(ended *Outcome, kind connect.StreamType, trace contextkit.TraceID) {
+	if ended.Took == 0 {
+		ended.Took = time.Since(ended.Started)
+	}
+	c.metrics.window.inFlight.Add(-1)
+	c.inFlight.Dec()
+	if c.load {
+		c.metrics.window.observe(ended.Started.Add(ended.Took), ended.Took, kind != connect.StreamTypeUnary, ended.OwnFault())
+	}
+	observe(c.outcome(ended.Protocol, CodeName(ended.Err)), ended.Took, trace)
+}
+
+// outcome returns the series of calls that end so.
+func (c *Calls) outcome(protocol, code string) prometheus.Observer {
+	seen := c.outcomes.Load()
+	if seen != nil {
+		for _, one := range *seen {
+			if one.protocol == protocol && one.code == code {
+				return one.duration
+			}
+		}
+	}
+	found := c.metrics.duration.WithLabelValues(c.procedure, protocol, code)
+	next := []outcome{{protocol, code, found}}
+	if seen != nil {
+		next = append(next, *seen...)
+	}
+	c.outcomes.CompareAndSwap(seen, &next) // another call's may be lost, and is found again
+	return found
+}
+
+// ErrUnfinished is how a call has ended whose handler panicked.
+var ErrUnfinished = connect.NewError(connect.CodeInternal, "the call failed by a fault of the server")
+
+// Observe measures every call and writes one log line a call at level, or at
+// error level when the call failed by the process's own fault.
+func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.ServerInterceptor {
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		var known atomic.Pointer[Calls] // a handler has one procedure, unless it is for all that are unknown
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			calls := known.Load()
+			if calls == nil || calls.procedure != spec.Procedure {
+				calls = m.Calls(spec.Procedure)
+				known.Store(calls)
+			}
+			info, _ := connect.CallInfoForServerContext(ctx)
+			rc := contextkit.In(ctx)
+			ended := Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: rc.Began(), Err: ErrUnfinished}
+			calls.Begin()
+			defer func() {
+				ended.Took = time.Since(ended.Started)
+				calls.End(&ended, spec.StreamType, rc.TraceID)
+				if event := log.WithLevel(LineLevel(level, ended.Err)); event.Enabled() {
+					Took(Identify(event, rc), ended.Took).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).
+						Str("code", CodeName(ended.Err)).AnErr("error", ended.Err).AnErr("cause", errors.Unwrap(ended.Err)).Msg("call")
+				}
+			}()
+			ended.Err = next(ctx, spec, stream)
+			return ended.Err
+		}
+	}
+}
+
+// exemplarFrom is the duration from which a call is worth an exemplar: the trace
+// of a slow call is what is looked for.
+const exemplarFrom = 50 * time.Millisecond
+
+func observe(observer prometheus.Observer, elapsed time.Duration, trace contextkit.TraceID) {
+	if elapsed >= exemplarFrom && trace != (contextkit.TraceID{}) {
+		observer.(prometheus.ExemplarObserver).ObserveWithExemplar(elapsed.Seconds(), prometheus.Labels{"trace_id": trace.String()})
+		return
+	}
+	observer.Observe(elapsed.Seconds())
+}
+
+// LineLevel is the level of a call's log line: the given one, or error when the call failed
+// by our own fault.
+func LineLevel(level zerolog.Level, err error) zerolog.Level {
+	if err == nil {
+		return level
+	}
+	switch connect.CodeOf(err) {
+	case connect.CodeInternal, connect.CodeDataLoss, connect.CodeUnknown:
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+			return zerolog.ErrorLevel
+		}
+	}
+	return level
+}
+
+// ownFault reports whether a call failed by the process's fault or that of those
+// behind it.
+func ownFault(err error) bool {
+	return err != nil && (LineLevel(zerolog.Disabled, err) == zerolog.ErrorLevel || connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded)
+}
+
+// CodeName returns the metric label of a call's outcome.
+func CodeName(err error) string {
+	if code := codeOf(err); code != 0 {
+		return code.String()
+	}
+	return "ok"
+}
+
+// codeOf returns the code of a call's outcome, 0 for OK.
+func codeOf(err error) connect.Code {
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
+		return 0
+	case errors.Is(err, context.Canceled):
+		return connect.CodeCanceled
+	case errors.Is(err, context.DeadlineExceeded):
+		return connect.CodeDeadlineExceeded
+	}
+	code := connect.CodeOf(err)
+	if code > connect.CodeUnauthenticated {
+		return connect.CodeUnknown // a peer must not invent series
+	}
+	return code
+}

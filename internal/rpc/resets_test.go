@@ -1,0 +1,71 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+func TestAClientThatResetsMostOfItsCallsLosesItsConnection(t *testing.T) {
+	const (
+		answered = iota
+		late     // the deadline has passed
+		left     // reset after a while
+		reset    // reset at once
+	)
+	repeat := func(n int, calls ...int) (all []int) {
+		for range n {
+			all = append(all, calls...)
+		}
+		return all
+	}
+	for name, tc := range map[string]struct {
+		calls []int
+		lost  bool
+	}{
+		"as many as it may have open":          {repeat(10, reset), true},
+		"one less":                             {repeat(9, reset), false},
+		"those that end do not save for later": {append(repeat(100, answered), repeat(10, reset)...), true},
+		"every other":                          {repeat(100, answered, reset), false},
+		"two of three":                         {repeat(10, answered, reset, reset), true},
+		"those that were late":                 {repeat(100, late, reset), false},
+		"a search as one types":                {append(repeat(9, reset), repeat(20, answered, reset)...), false},
+		"a page that is left":                  {repeat(100, left), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			defer theirs.Close()
+			defer ours.Close()
+			closed := prometheus.NewCounter(prometheus.CounterOpts{Name: "closed"})
+			r := (&resetLimit{most: 10, closed: closed, log: zerolog.Nop()}).of(ours)
+
+			gone, leave := context.WithCancel(t.Context())
+			leave()
+			passed, cancel := context.WithDeadline(t.Context(), time.Now())
+			defer cancel()
+			for _, call := range tc.calls {
+				switch call {
+				case answered:
+					r.ended(t.Context(), time.Now())
+				case late:
+					r.ended(passed, time.Now())
+				case left:
+					r.ended(gone, time.Now().Add(-prematureReset))
+				case reset:
+					r.ended(gone, time.Now())
+				}
+			}
+			_ = ours.SetReadDeadline(time.Now())
+			_, err := ours.Read(make([]byte, 1))
+			if lost := !errors.Is(err, os.ErrDeadlineExceeded); lost != tc.lost {
+				t.Errorf("the connection was lost: %v, want %v", lost, tc.lost)
+			}
+		})
+	}
+}

@@ -1,0 +1,499 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/internal/config"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
+	"connectrpc.com/grpcreflect/v2"
+	"connectrpc.com/validate"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fastpath/rawtcp"
+	"github.com/headgate/headgate/internal/rpc/proxies"
+	"github.com/headgate/headgate/internal/tlsfiles"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc/encoding"
+)
+
+// Bounds of a listener; a client that needs more is misbehaving.
+const (
+	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+	// DefaultMaxBodyBytes bounds a message, decompressed.
+	DefaultMaxBodyBytes = 1 << 20
+	// DefaultBodyTimeout bounds how long a request's body may take to arrive.
+	DefaultBodyTimeout = 20 * time.Second
+	// DefaultMinBodyRate is the bytes per second at which a request must arrive.
+	DefaultMinBodyRate = 1 << 10
+	// streamBuffer and connBuffer are the bytes of requests that net/http stores for
+	// handlers, of one stream and of one connection of HTTP/2.
+	streamBuffer, connBuffer = 256 << 10, 1 << 20
+	// DefaultMaxStreams bounds the calls at once on one HTTP/2 connection.
+	DefaultMaxStreams = 1000
+	// DefaultServiceStreams is DefaultMaxStreams for a service: all of a gateway's
+	// calls come by one connection.
+	DefaultServiceStreams = 20_000
+	// DefaultMaxClientStreams bounds the calls of one client address at an edge that have
+	// not been answered to their end: as many as an edge has in flight by default.
+	DefaultMaxClientStreams = 20_480
+	// DefaultMaxConnections bounds a listener's connections; further ones wait to
+	// be accepted.
+	DefaultMaxConnections = 16_384
+	// DefaultShutdownTimeout bounds how long calls in flight may take to end.
+	DefaultShutdownTimeout = 10 * time.Second
+)
+
+// Config describes a process's listener.
+type Config struct {
+	// Name of the process in logs and metrics: "gateway", "aggregate", ...
+	Name string `yaml:"-"`
+	// Addr to listen on, host:port.
+	Addr string `yaml:"listen"`
+	// GRPC is a further address for gRPC alone, on grpc-go's server, which costs
+	// less CPU a call than the main one's; "" for none. It has the same bounds and
+	// certificates.
+	GRPC string `yaml:"-"`
+	// MaxBodyBytes bounds a request message, decompressed. 0:
+	// [DefaultMaxBodyBytes].
+	MaxBodyBytes int `yaml:"max_body_bytes"`
+	// BodyTimeout bounds how long a request's body may take to arrive, and of a stream
+	// of requests each message, from its first byte on. 0: [DefaultBodyTimeout].
+	BodyTimeout time.Duration `yaml:"body_timeout"`
+	// MinBodyRate is the bytes per second at which they must arrive on average, after
+	// the first quarter of BodyTimeout. 0: [DefaultMinBodyRate]. The gRPC address
+	// cannot tell how much of a message has arrived, and has BodyTimeout alone.
+	MinBodyRate int `yaml:"min_body_rate"`
+	// ShutdownTimeout bounds how long calls in flight may take to end. 0:
+	// [DefaultShutdownTimeout].
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
+	// MaxStreams bounds the calls at once on one HTTP/2 connection, and at an edge
+	// those that a client resets as soon as they have begun. 0: [DefaultMaxStreams],
+	// for a service [DefaultServiceStreams].
+	MaxStreams int `yaml:"max_streams"`
+	// MaxConnections bounds the connections. 0: [DefaultMaxConnections].
+	MaxConnections int `yaml:"max_connections"`
+	// MaxClientConnections bounds those of one client address (of IPv6 a /64); further
+	// ones are closed. 0: MaxConnections, at an edge a quarter of them.
+	MaxClientConnections int `yaml:"max_client_connections"`
+	// MaxClientStreams bounds the calls of one client address on HTTP/2 at both addresses,
+	// from when they begin until their answers have been sent to their end; of a client
+	// that exceeds it, connections with many of them are closed. 0: at an edge
+	// [DefaultMaxClientStreams], else none.
+	MaxClientStreams int `yaml:"max_client_streams"`
+	// TLS secures the listener; nil: clear text. With an authority, clients must
+	// show a certificate of it (mTLS).
+	TLS *tlsfiles.Material `yaml:"-"`
+	// Proxies are the trusted proxies before an edge, which name the clients' addresses; nil:
+	// there are none.
+	Proxies *proxies.Set `yaml:"-"`
+	// Sockets has addresses that the process has bound already; nil: the server binds its own.
+	Sockets *Sockets `yaml:"-"`
+	// Ended is told of every call of a service that has ended, but for health and
+	// reflection; nil: nobody is. It must not block.
+	Ended func(contextkit.RequestContext, Ended) `yaml:"-"`
+}
+
+// Validate names the fields that cannot be used.
+func (c Config) Validate() error {
+	return errors.Join(
+		config.AtLeast("max_body_bytes", c.MaxBodyBytes, 0),
+		config.AtLeast("body_timeout", c.BodyTimeout, 0),
+		config.AtLeast("shutdown_timeout", c.ShutdownTimeout, 0),
+		config.AtLeast("max_streams", c.MaxStreams, 0),
+		config.AtLeast("max_connections", c.MaxConnections, 0),
+		config.AtLeast("max_client_connections", c.MaxClientConnections, 0),
+		config.AtLeast("max_client_streams", c.MaxClientStreams, 0),
+		config.AtLeast("min_body_rate", c.MinBodyRate, 0),
+	)
+}
+
+// WithDefaults returns the configuration with what was left out.
+func (c Config) WithDefaults() Config {
+	if c.MaxBodyBytes == 0 {
+		c.MaxBodyBytes = DefaultMaxBodyBytes
+	}
+	if c.BodyTimeout == 0 {
+		c.BodyTimeout = DefaultBodyTimeout
+	}
+	if c.ShutdownTimeout == 0 {
+		c.ShutdownTimeout = DefaultShutdownTimeout
+	}
+	if c.MaxStreams == 0 {
+		c.MaxStreams = DefaultMaxStreams
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = DefaultMaxConnections
+	}
+	if c.MaxClientConnections == 0 {
+		c.MaxClientConnections = c.MaxConnections
+	}
+	if c.MinBodyRate == 0 {
+		c.MinBodyRate = DefaultMinBodyRate
+	}
+	return c
+}
+
+// WithEdgeDefaults is [Config.WithDefaults] for an edge.
+func (c Config) WithEdgeDefaults() Config {
+	if c.MaxClientConnections == 0 {
+		c.MaxClientConnections = max(c.WithDefaults().MaxConnections/edgeClientShare, 1)
+	}
+	if c.MaxClientStreams == 0 {
+		c.MaxClientStreams = DefaultMaxClientStreams
+	}
+	return c.WithDefaults()
+}
+
+// Readiness reports why the process cannot serve: a tenant's calls, or any
+// call when tenant is zero. nil: it can.
+type Readiness func(ctx context.Context, tenant contextkit.TenantID) error
+
+// Degraded returns the parts of the process that do not work for a tenant, or for the process
+// when tenant is zero, each with the reason. A process that is ready may have degraded parts.
+type Degraded func(ctx context.Context, tenant contextkit.TenantID) map[string]string
+
+// Server is a process's front. Register handlers before Listen.
+type Server struct {
+	// RPC takes the process's handlers.
+	RPC *connect.Server
+	// HTTP takes plain HTTP handlers.
+	HTTP *http.ServeMux
+	// Unclean serves the requests whose paths have empty or dot segments, which HTTP would
+	// redirect to another path, and those below a service's path that are no RPCs; nil: HTTP
+	// does. Set it before Listen.
+	Unclean http.Handler
+	// Metrics is the process's registry.
+	Metrics *Metrics
+	// Front wraps everything that the process serves, such as with CORS; nil:
+	// nothing. Set it before Listen.
+	Front func(http.Handler) http.Handler
+
+	config    Config
+	stopping  chan struct{} // closed when Serve begins to end
+	ready     Readiness
+	degraded  Degraded                                       // nil: it has no parts
+	mayAsk    func(*http.Request, contextkit.TenantID) error // nil: every client may ask
+	log       zerolog.Logger
+	accepting *accepting
+	listen    func(ctx context.Context, addr string) (net.Listener, error)
+	listener  net.Listener
+	server    *http.Server
+	options   []connecthttp.Option
+	handler   atomic.Pointer[http.Handler]
+	grpc      *grpcPort
+	resets    *resetLimit // nil: none
+	watches   *watches    // of the health of the process
+	clients   *clientLimit
+	slow      func()              // called for each request that is cut off
+	within    *semaphore.Weighted // of calls from within the process
+	renew     func() *Server      // an edge's
+}
+
+// NewServer returns a server for a service: its calls pass through recovery, the transport
+// contract, a deadline, observation, the bound of errors and validation, in this order.
+func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
+	if config.MaxStreams == 0 {
+		config.MaxStreams = DefaultServiceStreams
+	}
+	s := newServer(config, NewMetrics(config.Name), ready, log)
+	s.mountMetrics()
+	s.RPC = connect.NewServer(
+		Recover(s.log),
+		contextkit.ServerInterceptor,
+		Deadline,
+		eachMessage,
+		s.endStreams,
+		s.Metrics.Observe(s.log, zerolog.DebugLevel),
+		s.tellEnded,
+		boundErrors,
+		undecodable,
+		validate.NewServerInterceptor(),
+	)
+	jsonCodec := connectproto.NewJSONCodec()
+	jsonCodec.UnmarshalOptions.DiscardUnknown = false // a misspelt field is the caller's mistake, not nothing
+	binaryCodec := connectproto.NewBinaryCodec()
+	binaryCodec.MarshalOptions.Deterministic = true // the same answer is the same bytes, rows' members sorted
+	s.options = []connecthttp.Option{
+		connecthttp.WithCodecs(binaryCodec, jsonCodec),
+		connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes),
+	}
+	s.watches = newWatches(s.Metrics.Registerer(config.Name))
+	timeout := func(ctx context.Context, spec connect.Spec) time.Duration {
+		return s.watches.grpcTime(spec.Procedure, unaryTime(ctx, spec))
+	}
+	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, timeout, 0, s.flooded)
+	s.grpc.clients, s.grpc.accepting, s.grpc.slow = s.clients, s.accepting, s.slow
+	grpcreflect.Register(s.RPC)
+	registerHealth(s.RPC, health{ready: s.ready, ofTenants: true, watches: s.watches})
+	return s
+}
+
+// Edge is how an edge reads and writes messages, and bounds its calls.
+type Edge struct {
+	// Options of the main address, its codecs among them.
+	Options []connecthttp.Option
+	// Codec and JSON are the codecs of the gRPC address.
+	Codec encoding.CodecV2
+	JSON  connect.Codec
+	// Timeout is the longest that a procedure's calls may take at the gRPC address,
+	// also those whose message never comes, and Margin is what they end earlier: their
+	// handlers' context is that of [Hop] already.
+	Timeout func(procedure string) time.Duration
+	Margin  time.Duration
+	// Degraded is shown by /ready; nil: nothing is.
+	Degraded Degraded
+	// MayAsk returns why a request may not ask for a tenant's readiness (/ready?tenant=): an
+	// edge's unknown clients must not find out which tenants exist and in which state. nil:
+	// every client may ask.
+	MayAsk func(*http.Request, contextkit.TenantID) error
+}
+
+// NewEdge returns a server whose calls the given interceptors handle, with
+// codecs of the caller's own: the gateway's. Its metrics are not shown to the
+// edge's clients, see [NewAdmin].
+func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, interceptors ...connect.ServerInterceptor) *Server {
+	s := newServer(config.WithEdgeDefaults(), NewMetrics(config.Name), ready, log)
+	s.degraded, s.mayAsk = edge.Degraded, edge.MayAsk
+	s.watches = newWatches(s.Metrics.Registerer(config.Name))
+	s = newEdge(s, edge.Options, interceptors)
+	timeout := func(_ context.Context, spec connect.Spec) time.Duration {
+		return s.watches.grpcTime(spec.Procedure, edge.Timeout(spec.Procedure))
+	}
+	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, timeout, edge.Margin, s.flooded)
+	s.resets, s.slow = limitResets(s), countSlow(s)
+	countRefused(s)
+	s.grpc.resets, s.grpc.clients, s.grpc.accepting, s.grpc.slow = s.resets, s.clients, s.accepting, s.slow
+	return s
+}
+
+func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.ServerInterceptor) *Server {
+	s.renew = func() *Server {
+		next := newServer(s.config, s.Metrics, s.ready, s.log)
+		next.stopping, next.Front, next.degraded, next.mayAsk = s.stopping, s.Front, s.degraded, s.mayAsk
+		next.watches, next.slow, next.clients = s.watches, s.slow, s.clients
+		return newEdge(next, options, interceptors)
+	}
+	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), boundErrors, eachMessage, s.endStreams}, interceptors...)...)
+	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
+	registerHealth(s.RPC, health{ready: s.ready, watches: s.watches})
+	return s
+}
+
+// Renew returns an edge like s without handlers, which s may [Server.Adopt].
+func (s *Server) Renew() *Server { return s.renew() }
+
+// Adopt serves next's handlers in the place of s's own from the next request on.
+// Calls in flight end as they began.
+func (s *Server) Adopt(next *Server) {
+	s.handler.Store(next.mount())
+	s.grpc.adopt(next.RPC)
+}
+
+// mount returns all that is served.
+func (s *Server) mount() *http.Handler {
+	connecthttp.Mount(rpcMux{s.HTTP, s}, s.RPC, s.options...)
+	handler := boundQuoted(boundBodies(s.config, s.slow, s.root()))
+	if s.Front != nil {
+		handler = s.Front(handler)
+	}
+	if s.config.Proxies != nil {
+		handler = s.clients.behindProxies(handler)
+	}
+	return &handler
+}
+
+// root returns the handler of all paths.
+func (s *Server) root() http.Handler {
+	if s.Unclean == nil {
+		return s.HTTP
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isUnclean(r.URL.Path) && isUnclean(r.URL.EscapedPath()) {
+			s.Unclean.ServeHTTP(w, r)
+			return
+		}
+		s.HTTP.ServeHTTP(w, r)
+	})
+}
+
+// isUnclean reports whether [http.ServeMux] would redirect a path, to one without empty and
+// dot segments.
+func isUnclean(path string) bool {
+	for i := 0; i < len(path); i++ {
+		if path[i] != '/' {
+			continue
+		}
+		switch rest := path[i+1:]; {
+		case rest == "":
+		case rest[0] == '/', rest[0] == '.' && (len(rest) == 1 || rest[1] == '/' || rest[1] == '.' && (len(rest) == 2 || rest[2] == '/')):
+			return true
+		}
+	}
+	return false
+}
+
+// Guard registers methods that pass through interceptor first.
+func (s *Server) Guard(interceptor connect.ServerInterceptor, register func(*connect.Server)) {
+	collected := connect.NewServer(interceptor, undecodable)
+	register(collected)
+	for spec := range collected.Specs() {
+		s.RPC.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			info, _ := connect.CallInfoForServerContext(ctx)
+			return collected.Call(ctx, spec.Procedure, info, stream)
+		}})
+	}
+}
+
+// NewAdmin returns a server for operators of an edge: the edge's metrics and readiness,
+// and profiles of its process (net/http/pprof).
+func NewAdmin(config Config, edge *Server, log zerolog.Logger) *Server {
+	s := newServer(config, edge.Metrics, edge.ready, log)
+	s.degraded = edge.degraded
+	s.RPC = connect.NewServer()
+	s.mountMetrics()
+	s.mountProfiles()
+	return s
+}
+
+func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Logger) *Server {
+	s := &Server{
+		HTTP: http.NewServeMux(), Metrics: metrics, grpc: &grpcPort{},
+		within:   semaphore.NewWeighted(int64(config.WithDefaults().MaxStreams)),
+		stopping: make(chan struct{}), config: config.WithDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
+		clients: newClientLimit(config.WithDefaults().MaxClientConnections, config.MaxClientStreams), slow: func() {},
+	}
+	s.clients.proxies = config.Proxies
+	s.accepting = &accepting{failures: metrics.accepts, log: s.log}
+	s.ready = s.accepting.ready(ready)
+	s.listen = config.Sockets.take
+	s.standardEndpoints()
+	return s
+}
+
+// MaxBodyBytes returns the bound in force.
+func (s *Server) MaxBodyBytes() int { return s.config.MaxBodyBytes }
+
+// Listen binds the address and mounts the handlers.
+func (s *Server) Listen(ctx context.Context) error {
+	listener, err := s.listen(ctx, s.config.Addr)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.config.Name, err)
+	}
+	if err := s.grpc.listen(ctx); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	s.handler.Store(s.mount())
+	s.grpc.adopt(s.RPC)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	protocols.SetHTTP2(true)
+	accepted := s.clients.listener(rawtcp.Listener(s.accepting.listener(listener)), s.config.MaxConnections)
+	watched := watchedListener{Listener: lateDeadlines{accepted}, server: s}
+	if s.config.TLS != nil {
+		watched.tls = s.config.TLS.Server()
+	}
+	s.listener = watched
+	s.server = &http.Server{
+		Handler:           grown(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.handler.Load()).ServeHTTP(w, r) })),
+		Protocols:         protocols,
+		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: s.config.MaxStreams, MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: connBuffer,
+		},
+		ErrorLog: stdLogger(s.log),
+	}
+	if s.resets != nil {
+		s.server.Handler, s.server.ConnContext = s.resets.count(s.server.Handler), s.resets.connContext
+	}
+	if s.config.TLS != nil {
+		s.server.Handler = securedRequests(s.server.Handler)
+		next := s.server.ConnContext
+		s.server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+			if next != nil {
+				ctx = next(ctx, conn)
+			}
+			return securedContext(ctx, conn)
+		}
+	}
+	return nil
+}
+
+// Ready reports why the process takes no calls, nil when it does.
+func (s *Server) Ready(ctx context.Context) error { return s.ready(ctx, contextkit.TenantID{}) }
+
+// Stopping returns a channel that is closed when the server begins to end.
+func (s *Server) Stopping() <-chan struct{} { return s.stopping }
+
+// Addr returns the bound address, host:port.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// GRPCAddr returns the bound address for gRPC alone, host:port; "" for none.
+func (s *Server) GRPCAddr() string { return s.grpc.addr() }
+
+// URL returns the process's base URL. A wildcard host is written as loopback.
+func (s *Server) URL() string {
+	host, port, _ := net.SplitHostPort(s.Addr())
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	scheme := "http"
+	if s.config.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}
+
+// Serve answers calls until ctx ends, then lets those in flight finish within
+// the shutdown timeout. It returns nil after a graceful end.
+func (s *Server) Serve(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.grpc.run(ctx) })
+	group.Go(func() error { return s.serveMain(ctx) })
+	group.Go(func() error { return s.endWithin(ctx) })
+	return group.Wait()
+}
+
+// serveMain is Serve for the main address.
+func (s *Server) serveMain(ctx context.Context) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.server.Serve(s.listener) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("%s: %w", s.config.Name, err)
+	case <-ctx.Done():
+	}
+	close(s.stopping)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.ShutdownTimeout)
+	defer cancel()
+	err := s.server.Shutdown(grace)
+	if err != nil {
+		err = errors.Join(err, s.server.Close())
+	}
+	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: calls in flight were cut off: %w", s.config.Name, err)
+	}
+	return nil
+}
+
+// serviceOf returns the service's full name of a procedure.
+func serviceOf(procedure string) string {
+	service, _, _ := strings.Cut(strings.TrimPrefix(procedure, "/"), "/")
+	return service
+}

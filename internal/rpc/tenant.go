@@ -1,0 +1,140 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectproto"
+	"github.com/headgate/headgate/contextkit"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+)
+
+// Tenants is the set of tenants that a node serves. It may change while the node
+// runs. Its methods may be called concurrently.
+type Tenants struct {
+	current atomic.Pointer[[]contextkit.TenantID] // sorted
+
+	mu      sync.Mutex // held to change it
+	changed chan struct{}
+}
+
+// NewTenants returns the set of the given tenants.
+func NewTenants(tenants ...contextkit.TenantID) *Tenants {
+	t := &Tenants{changed: make(chan struct{})}
+	t.current.Store(&[]contextkit.TenantID{})
+	t.Replace(tenants)
+	return t
+}
+
+// ParseTenants parses names into a set.
+func ParseTenants(names []string) (*Tenants, error) {
+	if len(names) == 0 {
+		return nil, errors.New("no tenant is configured")
+	}
+	tenants := make([]contextkit.TenantID, 0, len(names))
+	for _, name := range names {
+		tenant, err := contextkit.ParseTenantID(name)
+		if err != nil {
+			return nil, err
+		}
+		tenants = append(tenants, tenant)
+	}
+	return NewTenants(tenants...), nil
+}
+
+// All returns the tenants by name. The slice must not be changed.
+func (t *Tenants) All() []contextkit.TenantID { return *t.current.Load() }
+
+// Serves reports whether tenant is in the set.
+func (t *Tenants) Serves(tenant contextkit.TenantID) bool {
+	_, found := slices.BinarySearchFunc(t.All(), tenant, compareTenants)
+	return found
+}
+
+// ErrNotServed is wrapped by [Tenants.Ready].
+var ErrNotServed = errors.New("is not served here")
+
+// Ready returns an error that wraps [ErrNotServed] unless tenant is in the set.
+func (t *Tenants) Ready(tenant contextkit.TenantID) error {
+	if !t.Serves(tenant) {
+		return fmt.Errorf("tenant %s %w", tenant, ErrNotServed)
+	}
+	return nil
+}
+
+// Replace makes the set that of the given tenants, and tells who waits for
+// [Tenants.Changed] if that is another.
+func (t *Tenants) Replace(tenants []contextkit.TenantID) {
+	next := slices.Clone(tenants)
+	slices.SortFunc(next, compareTenants)
+	next = slices.Compact(next)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.Equal(next, t.All()) {
+		return
+	}
+	t.current.Store(&next)
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// Changed returns a channel that is closed when the set changes next.
+func (t *Tenants) Changed() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changed
+}
+
+func compareTenants(a, b contextkit.TenantID) int { return strings.Compare(a.String(), b.String()) }
+
+// Of returns the call's tenant: the context's, which the request's own field
+// must agree with when it is given. The gateway checked that already; a node
+// checks again, since it is the last to know. Errors: PERMISSION_DENIED when
+// they disagree, NOT_FOUND when the node does not serve the tenant.
+func (t *Tenants) Of(ctx context.Context, field string) (contextkit.TenantID, error) {
+	rc, _ := contextkit.FromContext(ctx)
+	if field != "" && field != rc.TenantID.String() {
+		return contextkit.TenantID{}, connect.Errorf(connect.CodePermissionDenied, "tenant_id names %q, the call is for %q", field, rc.TenantID)
+	}
+	if !t.Serves(rc.TenantID) {
+		return contextkit.TenantID{}, connect.Errorf(connect.CodeNotFound, "tenant %q is not served here", rc.TenantID)
+	}
+	return rc.TenantID, nil
+}
+
+// WithDetails returns err with messages (google.rpc.*) that clients act on.
+func WithDetails(err *connect.Error, details ...proto.Message) *connect.Error {
+	for _, message := range details {
+		if detail, failed := connectproto.NewErrorDetail(message); failed == nil {
+			err = err.WithDetail(detail)
+		}
+	}
+	return err
+}
+
+// ErrorDomain is the domain of the platform's ErrorInfo details.
+const ErrorDomain = "headgate"
+
+// ReasonMissingRight is the reason of a refusal for lack of a right, which the metadata "right"
+// names, as ACTION:RESOURCE.
+const ReasonMissingRight = "MISSING_RIGHT"
+
+// ReasonTooLarge is the reason of an answer that is larger than may be.
+const ReasonTooLarge = "RESPONSE_TOO_LARGE"
+
+// Reason returns the ErrorInfo detail of a reason, in UPPER_SNAKE_CASE, with
+// pairs of metadata.
+func Reason(reason string, pairs ...string) *errdetails.ErrorInfo {
+	info := &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain, Metadata: map[string]string{}}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		info.Metadata[pairs[i]] = pairs[i+1]
+	}
+	return info
+}

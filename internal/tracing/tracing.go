@@ -1,0 +1,281 @@
+// Package tracing exports what a process does as OpenTelemetry spans, to a collector that
+// takes OTLP over gRPC.
+//
+// The contract has the trace already: each call and message bears its parent's span, and
+// [contextkit.RequestContext.SpanID] is the process's own. A span is therefore recorded
+// once what it is about has ended, from what is known of it; nothing is started, carried
+// or waited for.
+package tracing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/config"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
+)
+
+const (
+	// spanQueue bounds the spans that wait to be sent; further ones are left out.
+	spanQueue = 8192
+	// sendTimeout bounds the attempts to send, and flushTimeout how long the end of a
+	// process waits for the last ones.
+	sendTimeout, flushTimeout = 3 * time.Second, 5 * time.Second
+	// abandonTimeout bounds how long Run then waits until lost spans are counted.
+	abandonTimeout = time.Second
+	// batchTimeout is how long a span waits for further spans of its batch.
+	batchTimeout = 2 * time.Second
+	// maxAttribute bounds a text among a span's attributes, in characters.
+	maxAttribute = 1024
+	// complainEvery is how often it is logged that spans cannot be sent.
+	complainEvery = time.Minute
+)
+
+// Config says where spans go.
+type Config struct {
+	// Endpoint is the collector's URL, such as "http://127.0.0.1:4317" or, over TLS,
+	// "https://collector:4317". "": nothing is exported.
+	Endpoint string `yaml:"endpoint"`
+	// Headers go with what is sent, such as a credential.
+	Headers map[string]string `yaml:"headers"`
+	// Share is how much of the sampled traces is exported, by their ids: processes that
+	// have the same share export the same ones. 0, as 1: all.
+	Share float64 `yaml:"share"`
+}
+
+// Validate names the fields that cannot be used.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Endpoint != "" {
+		if at, err := url.Parse(c.Endpoint); err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
+			errs = append(errs, config.Wrong("endpoint", "%q is not a URL such as http://127.0.0.1:4317", c.Endpoint))
+		}
+	}
+	if c.Share < 0 || c.Share > 1 {
+		errs = append(errs, config.Wrong("share", "is %v, want from 0 to 1", c.Share))
+	}
+	return errors.Join(errs...)
+}
+
+// Span is a part of a trace that has ended.
+type Span struct {
+	// Name says what was done.
+	Name string
+	// Kind is the span's part in the trace.
+	Kind trace.SpanKind
+	// ID is the span's id, if other processes received it as their parent: the span is then a
+	// child of the context's SpanID. Zero: none did.
+	ID contextkit.SpanID
+	// Inner says that the span is a child of the context's SpanID that no other process
+	// received. Without ID and Inner the span is that of the context's SpanID itself.
+	Inner bool
+	// Started is when it began, and Took how long it took.
+	Started time.Time
+	Took    time.Duration
+	// ErrorType is the class of the failure (error.type), with few values; "" if the span's
+	// status is not an error.
+	ErrorType string
+	// Attributes are further attributes. Empty texts are left out.
+	Attributes []attribute.KeyValue
+}
+
+// Exporter exports spans. Record may be called concurrently; a nil Exporter records
+// nothing.
+type Exporter struct {
+	provider *sdk.TracerProvider
+	tracer   trace.Tracer
+	sender   *sender
+	waiting  atomic.Int64  // spans recorded, and neither sent nor lost yet
+	exported chan struct{} // signaled after a batch has been sent or lost
+	lost     *prometheus.CounterVec
+}
+
+// Reasons why spans are lost.
+const (
+	lostFull   = "queue full" // spans were recorded faster than sent
+	lostUnsent = "not sent"   // the collector did not accept them
+)
+
+// Process is whose spans they are.
+type Process struct {
+	// Name is the service's, such as "headgate-gateway", Node the node's id.
+	Name, Node, Version string
+}
+
+// Open returns an exporter, nil for a Config without an endpoint. It does not wait for the
+// collector. Run must be running.
+func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*Exporter, error) {
+	if c.Endpoint == "" {
+		return nil, nil
+	}
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("tracing: %w", err)
+	}
+	sender, err := newSender(c)
+	if err != nil {
+		return nil, fmt.Errorf("tracing: %w", err)
+	}
+	exporter, err := otlptrace.New(ctx, sender)
+	if err != nil {
+		return nil, fmt.Errorf("tracing: %w", err)
+	}
+	e := &Exporter{sender: sender, exported: make(chan struct{}, 1), lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "headgate_spans_lost_total",
+		Help: "Spans that were not exported, by reason: the queue was full, or the collector did not accept them.",
+	}, []string{"reason"})}
+	e.lost.WithLabelValues(lostFull)
+	e.lost.WithLabelValues(lostUnsent)
+	sampler := sdk.AlwaysSample()
+	if c.Share > 0 {
+		sampler = sdk.TraceIDRatioBased(c.Share)
+	}
+	e.provider = sdk.NewTracerProvider(
+		sdk.WithBatcher(&teller{SpanExporter: exporter, exporter: e, log: log, seldom: rate.Sometimes{Interval: complainEvery}}, sdk.WithMaxQueueSize(spanQueue), sdk.WithBatchTimeout(batchTimeout)),
+		sdk.WithRawSpanLimits(limits()), sdk.WithSampler(sampler), sdk.WithIDGenerator(contractIDs{}),
+		sdk.WithResource(resource.NewSchemaless(
+			attribute.String("service.name", process.Name), attribute.String("service.instance.id", process.Node), attribute.String("service.version", process.Version),
+		)),
+	)
+	e.tracer = e.provider.Tracer("github.com/headgate/headgate", trace.WithInstrumentationVersion(process.Version), trace.WithSchemaURL(semconv.SchemaURL))
+	return e, nil
+}
+
+// limits bounds spans, since texts of requests, such as paths, may be long.
+func limits() sdk.SpanLimits {
+	out := sdk.NewSpanLimits()
+	out.AttributeValueLengthLimit = maxAttribute
+	return out
+}
+
+// Describe implements [prometheus.Collector].
+func (e *Exporter) Describe(descriptions chan<- *prometheus.Desc) { e.lost.Describe(descriptions) }
+
+// Collect implements [prometheus.Collector].
+func (e *Exporter) Collect(metrics chan<- prometheus.Metric) { e.lost.Collect(metrics) }
+
+// Record exports a span of what rc stands for, unless its trace is not sampled. A span
+// that finds the queue full is counted and left out.
+func (e *Exporter) Record(rc contextkit.RequestContext, s Span) {
+	if e == nil || rc.Traceparent.Flags&contextkit.FlagSampled == 0 {
+		return
+	}
+	own, parent := rc.SpanID, rc.Traceparent.ParentID
+	switch {
+	case s.ID != contextkit.SpanID{}:
+		own, parent = s.ID, rc.SpanID
+	case s.Inner:
+		own, parent = contextkit.NewSpanID(), rc.SpanID
+	}
+	ctx := contextkit.Carry(context.Background(), ids{trace.TraceID(rc.TraceID), trace.SpanID(own)})
+	if own != parent { // else it is the first
+		state, _ := trace.ParseTraceState(rc.Tracestate) // the contract has checked it
+		ctx = trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
+			TraceID: trace.TraceID(rc.TraceID), SpanID: trace.SpanID(parent), TraceFlags: trace.FlagsSampled, TraceState: state, Remote: true,
+		}))
+	}
+	_, span := e.tracer.Start(ctx, s.Name, trace.WithSpanKind(s.Kind), trace.WithTimestamp(s.Started))
+	if !span.IsRecording() {
+		return // it is not sampled
+	}
+	if e.waiting.Add(1) > spanQueue {
+		e.waiting.Add(-1)
+		e.lost.WithLabelValues(lostFull).Inc()
+		return
+	}
+	all := append(s.Attributes, attribute.String("headgate.tenant", rc.TenantID.String()), attribute.String("headgate.correlation_id", rc.CorrelationID)) //nolint:gocritic // s is a copy, and its attributes are not shared
+	if s.ErrorType != "" {
+		all = append(all, semconv.ErrorTypeKey.String(s.ErrorType))
+		span.SetStatus(codes.Error, s.ErrorType)
+	}
+	span.SetAttributes(slices.DeleteFunc(all, func(a attribute.KeyValue) bool {
+		return a.Value.Type() == attribute.STRING && a.Value.AsString() == ""
+	})...)
+	span.End(trace.WithTimestamp(s.Started.Add(s.Took)))
+}
+
+// Run sends spans until ctx ends and those recorded before have been sent, or could not be
+// within some seconds.
+func (e *Exporter) Run(ctx context.Context) error {
+	<-ctx.Done()
+	if e == nil {
+		return nil
+	}
+	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	defer cancel()
+	if e.provider.Shutdown(flush) == nil {
+		return nil
+	}
+	// The spans that still wait are lost: without a connection each batch fails, and is
+	// counted.
+	_ = e.sender.conn.Close() // an error changes nothing
+	enough := time.After(abandonTimeout)
+	for e.waiting.Load() > 0 {
+		select {
+		case <-e.exported:
+		case <-enough:
+			return nil
+		}
+	}
+	return nil
+}
+
+// ids are a span's own, as the contract has them.
+type ids struct {
+	trace trace.TraceID
+	span  trace.SpanID
+}
+
+// contractIDs gives spans the ids that their contexts carry.
+type contractIDs struct{}
+
+// NewIDs implements [sdk.IDGenerator].
+func (contractIDs) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
+	own, _ := contextkit.Carried[ids](ctx)
+	return own.trace, own.span
+}
+
+// NewSpanID implements [sdk.IDGenerator].
+func (contractIDs) NewSpanID(ctx context.Context, _ trace.TraceID) trace.SpanID {
+	own, _ := contextkit.Carried[ids](ctx)
+	return own.span
+}
+
+// teller counts the spans that could not be sent, and says so now and then: the SDK
+// would tell a handler that the whole process shares.
+type teller struct {
+	sdk.SpanExporter
+
+	exporter *Exporter
+	log      zerolog.Logger
+	seldom   rate.Sometimes
+}
+
+// ExportSpans implements [sdk.SpanExporter].
+func (t *teller) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
+	err := t.SpanExporter.ExportSpans(ctx, spans)
+	if err != nil {
+		t.exporter.lost.WithLabelValues(lostUnsent).Add(float64(len(spans)))
+		t.seldom.Do(func() { t.log.Warn().Err(err).Int("spans", len(spans)).Msg("spans cannot be sent to the collector") })
+	}
+	t.exporter.waiting.Add(-int64(len(spans)))
+	select {
+	case t.exporter.exported <- struct{}{}:
+	default:
+	}
+	return nil
+}
