@@ -119,6 +119,7 @@ func TestTheTourPrintsWhatTheREADMESays(t *testing.T) {
 	}
 	p := start(t, t.TempDir(), nil)
 	p.check(t, examples(t, "../../README.md", "console"))
+	p.check(t, examples(t, "../../docs/models.md", "console"))
 	if buf {
 		p.check(t, examples(t, "../../README.md", "buf"))
 	}

@@ -162,8 +162,6 @@ var pendingPaths = []string{
 
 	"tools/openapi",
 
-	"README.md",
-
 	"CHANGELOG.md",
 
 	"CONTRIBUTING.md",
