@@ -30,14 +30,14 @@ import (
 
 func TestMain(m *testing.M) { natstest.Main(m) }
 
-// node starts a service over the backbone and returns a client of it.
+// node starts a service over the backbone and returns its client.
 func node(t *testing.T, js jetstream.JetStream) gatewayv1connect.CommandServiceClient {
 	t.Helper()
 	client, _ := nodeOf(t, js, model.Wallet)
 	return client
 }
 
-// nodeOf is node with a model, and the service too.
+// nodeOf is node with a model. It returns the service too.
 func nodeOf(t *testing.T, js jetstream.JetStream, source model.Source) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
 	t.Helper()
 	return nodeWith(t, js, source, aggregate.Config{})
@@ -100,7 +100,7 @@ func refused(t *testing.T, err error, code connect.Code, text string) {
 	}
 }
 
-func TestACommandBecomesEventsOrIsRefusedWithTheReason(t *testing.T) {
+func TestSubmit_AppendsEventsOrIsRejectedWithReason(t *testing.T) {
 	client := node(t, natstest.Start(t))
 	opened := submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	if opened.GetVersion() != 1 || opened.GetPosition() == "" || opened.GetEvents()[0].GetType() != "opened" || opened.GetEvents()[0].GetData().AsMap()["owner"] != "ada" {
@@ -117,10 +117,10 @@ func TestACommandBecomesEventsOrIsRefusedWithTheReason(t *testing.T) {
 		{"rule", "acme", func(r *aggregatev1.SubmitRequest) { r.Command = "withdraw" }, connect.CodeFailedPrecondition, "the balance does not cover the amount"},
 		{"schema", "acme", func(r *aggregatev1.SubmitRequest) { r.Payload = nil }, connect.CodeInvalidArgument, "missing property 'amount'"},
 		{"validation", "acme", func(r *aggregatev1.SubmitRequest) { r.AggregateId = "a.b" }, connect.CodeInvalidArgument, "aggregate_id"},
-		{"unknown aggregate", "acme", func(r *aggregatev1.SubmitRequest) { r.AggregateType = "purse" }, connect.CodeNotFound, "no aggregate"},
+		{"unknown aggregate", "acme", func(r *aggregatev1.SubmitRequest) { r.AggregateType = "purse" }, connect.CodeNotFound, "has no aggregate"},
 		{"unknown command", "acme", func(r *aggregatev1.SubmitRequest) { r.Command = "burn" }, connect.CodeNotFound, "no command"},
-		{"wrong version", "acme", func(r *aggregatev1.SubmitRequest) { r.ExpectedVersion = expect(7) }, connect.CodeAborted, "at version 1, not at the expected 7"},
-		{"must not exist", "acme", func(r *aggregatev1.SubmitRequest) { r.ExpectedVersion = expect(0) }, connect.CodeAborted, "not at the expected 0"},
+		{"wrong version", "acme", func(r *aggregatev1.SubmitRequest) { r.ExpectedVersion = expect(7) }, connect.CodeAborted, "at version 1, expected version is 7"},
+		{"must not exist", "acme", func(r *aggregatev1.SubmitRequest) { r.ExpectedVersion = expect(0) }, connect.CodeAborted, "expected version is 0"},
 		{"another tenant's wallet", "globex", func(*aggregatev1.SubmitRequest) {}, connect.CodeFailedPrecondition, "the wallet is not open"},
 		{"tenant in the message", "acme", func(r *aggregatev1.SubmitRequest) { r.TenantId = "globex" }, connect.CodePermissionDenied, "tenant_id"},
 		{"tenant not served", "initech", func(*aggregatev1.SubmitRequest) {}, connect.CodeNotFound, "not served here"},
@@ -133,7 +133,7 @@ func TestACommandBecomesEventsOrIsRefusedWithTheReason(t *testing.T) {
 			refused(t, err, tc.code, tc.text)
 		})
 	}
-	t.Run("details say which version there is", func(t *testing.T) {
+	t.Run("details contain the current version", func(t *testing.T) {
 		req := deposit("w", "", 5)
 		req.ExpectedVersion = expect(9)
 		_, err := client.Submit(as(t, "acme"), req)
@@ -151,7 +151,7 @@ func TestACommandBecomesEventsOrIsRefusedWithTheReason(t *testing.T) {
 	}
 }
 
-func TestAKeyHasItsEffectOnceAndItsAnswerAlways(t *testing.T) {
+func TestSubmit_RepeatedKeyReturnsStoredAnswer(t *testing.T) {
 	js := natstest.Start(t)
 	first, second := node(t, js), node(t, js)
 	submit(t, first, "acme", command("w", "open", "open", map[string]any{"owner": "ada"}))
@@ -168,9 +168,9 @@ func TestAKeyHasItsEffectOnceAndItsAnswerAlways(t *testing.T) {
 	_, err = second.Submit(as(t, "acme"), deposit("v", "key", 5))
 	refused(t, err, connect.CodeAlreadyExists, "used for another command")
 	if other := submit(t, first, "globex", command("w", "open", "key", map[string]any{"owner": "eve"})); other.GetReplayed() {
-		t.Error("another tenant's key is taken for this one's")
+		t.Error("a key of another tenant was found")
 	}
-	t.Run("a refused command leaves its key free", func(t *testing.T) {
+	t.Run("a rejected command does not use its key", func(t *testing.T) {
 		_, err := first.Submit(as(t, "acme"), command("w", "withdraw", "later", map[string]any{"amount": 50}))
 		refused(t, err, connect.CodeFailedPrecondition, "does not cover")
 		submit(t, first, "acme", deposit("w", "", 100))
@@ -178,7 +178,7 @@ func TestAKeyHasItsEffectOnceAndItsAnswerAlways(t *testing.T) {
 			t.Error("the refusal was taken for an answer")
 		}
 	})
-	t.Run("a key is remembered when the record of answers is lost", func(t *testing.T) {
+	t.Run("a key survives the loss of the answer records", func(t *testing.T) {
 		if err := js.DeleteKeyValue(t.Context(), backbone.BucketIdempotency); err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +191,7 @@ func TestAKeyHasItsEffectOnceAndItsAnswerAlways(t *testing.T) {
 	})
 }
 
-func TestNodesThatRaceLoseNothing(t *testing.T) {
+func TestSubmit_ConcurrentNodesLoseNoCommand(t *testing.T) {
 	js := natstest.Start(t)
 	nodes := []gatewayv1connect.CommandServiceClient{node(t, js), node(t, js), node(t, js)}
 	submit(t, nodes[0], "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
@@ -221,7 +221,7 @@ func TestNodesThatRaceLoseNothing(t *testing.T) {
 	}
 }
 
-func TestTheContractReachesTheJournal(t *testing.T) {
+func TestSubmit_StoresContextAndCloudEventsHeaders(t *testing.T) {
 	js := natstest.Start(t)
 	client := node(t, js)
 	tp, err := contextkit.ParseTraceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
@@ -238,7 +238,7 @@ func TestTheContractReachesTheJournal(t *testing.T) {
 	}
 	for name, want := range map[string]string{"x-correlation-id": "corr-1", "x-request-id": "req-1", "trace-id": tp.TraceID.String()} {
 		if got := info.ResponseHeader().Get(name); got != want {
-			t.Errorf("the caller gets %s = %q, want %q", name, got, want)
+			t.Errorf("response header %s = %q, want %q", name, got, want)
 		}
 	}
 	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
@@ -260,14 +260,14 @@ func TestTheContractReachesTheJournal(t *testing.T) {
 		}
 	}
 	if got := msg.Header.Get("traceparent"); !strings.HasPrefix(got, tp.String()[:36]) || strings.Contains(got, tp.String()[36:52]) {
-		t.Errorf("the journal holds traceparent %s: want the trace of %s under a parent id of its own", got, tp)
+		t.Errorf("the journal holds traceparent %s: want the trace of %s with a new parent id", got, tp)
 	}
 	if string(msg.Data) != `{"owner":"ada"}` {
 		t.Errorf("the journal holds %s", msg.Data)
 	}
 }
 
-func TestADryRunDecidesAndAppendsNothing(t *testing.T) {
+func TestSubmit_DryRunAppendsNothing(t *testing.T) {
 	client := node(t, natstest.Start(t))
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	req := deposit("w", "key", 5)
@@ -282,7 +282,7 @@ func TestADryRunDecidesAndAppendsNothing(t *testing.T) {
 	}
 }
 
-func TestAnAggregateCanBeReadAtAVersion(t *testing.T) {
+func TestGetAggregate_ReturnsStateAtVersion(t *testing.T) {
 	client := node(t, natstest.Start(t))
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	submit(t, client, "acme", deposit("w", "", 5))
@@ -296,12 +296,12 @@ func TestAnAggregateCanBeReadAtAVersion(t *testing.T) {
 		}
 	}
 	_, err := read("w", 4)
-	refused(t, err, connect.CodeOutOfRange, "version 4 is not reached")
+	refused(t, err, connect.CodeOutOfRange, "version 4 does not exist yet")
 	_, err = read("nobody", 0)
 	refused(t, err, connect.CodeNotFound, "has no events")
 }
 
-func TestAKeptAnswerCarriesTheContract(t *testing.T) {
+func TestIdempotency_RecordCarriesContextHeaders(t *testing.T) {
 	js := natstest.Start(t)
 	client := node(t, js)
 	kept, err := js.CreateConsumer(t.Context(), "KV_"+backbone.BucketIdempotency, jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
@@ -312,7 +312,7 @@ func TestAKeptAnswerCarriesTheContract(t *testing.T) {
 	if _, err := client.Submit(contextkit.NewContext(t.Context(), rc), command("w", "open", "key-1", map[string]any{"owner": "ada"})); err != nil {
 		t.Fatal(err)
 	}
-	for n := range 191 { // 64 fall out of the 128 that the aggregate remembers
+	for n := range 191 { // 64 answers exceed the 128 recent ones
 		if _, err := client.Submit(contextkit.NewContext(t.Context(), rc), deposit("w", fmt.Sprintf("d-%d", n), 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -328,14 +328,14 @@ func TestAKeptAnswerCarriesTheContract(t *testing.T) {
 	}
 }
 
-func TestAKeyIsRememberedAlthoughItsRecordWasLostInACrash(t *testing.T) {
+func TestIdempotency_KeySurvivesLostRecord(t *testing.T) {
 	js := natstest.Start(t)
 	warm := node(t, js)
 	submit(t, warm, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	for n := range 195 {
 		submit(t, warm, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1))
 	}
-	// As if the node had ended before any record was written.
+	// As if the node had crashed before it wrote any record.
 	records, err := js.Stream(t.Context(), "KV_"+backbone.BucketIdempotency)
 	if err != nil {
 		t.Fatal(err)
@@ -350,12 +350,12 @@ func TestAKeyIsRememberedAlthoughItsRecordWasLostInACrash(t *testing.T) {
 	for !empty() {
 	}
 	cold := node(t, js)
-	for _, key := range []string{"d-0", "d-66", "d-194"} { // the first two are beyond the 128 newest
+	for _, key := range []string{"d-0", "d-66", "d-194"} { // the first two are older than the 128 recent ones
 		if again := submit(t, cold, "acme", deposit("w", key, 1)); !again.GetReplayed() {
-			t.Errorf("%s has its effect again", key)
+			t.Errorf("%s took effect twice", key)
 		}
 	}
-	submit(t, cold, "acme", deposit("w", "new", 1)) // sends what has fallen out
+	submit(t, cold, "acme", deposit("w", "new", 1)) // writes the full answer block
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		info, err := records.Info(t.Context())
@@ -366,17 +366,17 @@ func TestAKeyIsRememberedAlthoughItsRecordWasLostInACrash(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the record is not written again")
+			t.Fatal("the record was not written again")
 		}
 	}
 	_, err = cold.Submit(as(t, "acme"), deposit("w", "d-0", 2))
 	refused(t, err, connect.CodeAlreadyExists, "used for another command")
 	submit(t, cold, "acme", command("v", "open", "", map[string]any{"owner": "bob"}))
-	_, err = cold.Submit(as(t, "acme"), deposit("v", "d-194", 1)) // another aggregate's
+	_, err = cold.Submit(as(t, "acme"), deposit("v", "d-194", 1)) // used by another aggregate
 	refused(t, err, connect.CodeAlreadyExists, "used for another command")
 }
 
-func TestOnlyAKeyThatWasUsedIsLookedFor(t *testing.T) {
+func TestIdempotency_NewKeyReadsNoRecord(t *testing.T) {
 	js := natstest.Start(t)
 	reads, err := js.Conn().SubscribeSync("$JS.API.STREAM.MSG.GET.KV_" + backbone.BucketIdempotency)
 	if err != nil {
@@ -395,16 +395,16 @@ func TestOnlyAKeyThatWasUsedIsLookedFor(t *testing.T) {
 	}
 	warm := node(t, js)
 	submit(t, warm, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
-	for n := range 500 { // 5 pages have fallen out, and 52 answers
+	for n := range 500 { // 5 answer blocks and 52 further answers
 		submit(t, warm, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1))
 	}
 	if n := read(); n != 0 {
-		t.Errorf("new keys are looked for %d times", n)
+		t.Errorf("%d records were read for new keys", n)
 	}
-	cold := node(t, js) // reads the snapshot of version 400, and a hundred events
+	cold := node(t, js) // reads the snapshot of version 400 and 100 events
 	submit(t, cold, "acme", deposit("w", "new", 1))
 	if n := read(); n != 0 {
-		t.Errorf("new keys are looked for %d times by a node that just started", n)
+		t.Errorf("a node that just started read %d records for new keys", n)
 	}
 	for name, client := range map[string]gatewayv1connect.CommandServiceClient{"the node": warm, "a node that just started": cold} {
 		for n, key := range []string{"d-0", "d-63", "d-64", "d-319", "d-320", "d-371", "d-372", "d-499"} {
@@ -416,23 +416,23 @@ func TestOnlyAKeyThatWasUsedIsLookedFor(t *testing.T) {
 		_, err = client.Submit(as(t, "acme"), deposit("w", "d-63", 2))
 		refused(t, err, connect.CodeAlreadyExists, "used for another command")
 	}
-	if n := read(); n < 8 { // four answers are in the bucket for sure, for both nodes
+	if n := read(); n < 8 { // at least four answers are in the bucket, for both nodes
 		t.Errorf("answers in the bucket are read %d times, want at least 8", n)
 	}
 }
 
-func TestNodesMakeTheSameRecords(t *testing.T) {
+func TestIdempotency_NodesWriteIdenticalRecords(t *testing.T) {
 	js := natstest.Start(t)
 	one, other := node(t, js), node(t, js)
 	submit(t, one, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	for n := range 400 {
 		submit(t, one, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1))
-		submit(t, one, "acme", deposit("w", fmt.Sprintf("d-%d", max(0, n-100)), 1)) // again: the order stays
+		submit(t, one, "acme", deposit("w", fmt.Sprintf("d-%d", max(0, n-100)), 1)) // a retry does not change the order
 		if n%3 == 0 {
 			submit(t, other, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1))
 		}
 	}
-	for n := range 2 { // both write what they have
+	for n := range 2 { // both write their full blocks
 		submit(t, one, "acme", deposit("w", fmt.Sprintf("one-%d", n), 1))
 		submit(t, other, "acme", deposit("w", fmt.Sprintf("other-%d", n), 1))
 	}
@@ -455,14 +455,14 @@ func TestNodesMakeTheSameRecords(t *testing.T) {
 	}
 }
 
-func TestCommandsOverASyncedJournalShareWrites(t *testing.T) {
+func TestSubmit_SyncedJournalGroupsCommits(t *testing.T) {
 	js := natstest.Start(t)
 	client, service := nodeWith(t, js, model.Wallet, aggregate.Config{Synced: true})
 	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Whether enough wait for each other is up to the machine: until they have.
+	// How many commands are grouped depends on the machine, so repeat until some are.
 	const wallets, rounds = 200, 50
 	for round := range rounds {
 		var all sync.WaitGroup
@@ -476,7 +476,7 @@ func TestCommandsOverASyncedJournalShareWrites(t *testing.T) {
 				}
 				_, err := client.Submit(as(t, "acme"), command(id, "withdraw", "", map[string]any{"amount": 6}))
 				if connect.CodeOf(err) != connect.CodeFailedPrecondition {
-					t.Errorf("%s: more than the two commands have their effect, or less: %v", id, err)
+					t.Errorf("%s: want exactly two commands to take effect: %v", id, err)
 				}
 			})
 		}

@@ -15,14 +15,13 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// batchConcurrency bounds the aggregates of one batch that are worked on at
-// once.
+// batchConcurrency bounds the aggregates of one batch that are processed concurrently.
 const batchConcurrency = 8
 
-// part is a batch's commands for one aggregate.
+// part is the commands of a batch for one aggregate.
 type part struct {
 	submission
-	places []int // of the commands in the batch
+	indexes []int // indexes of the commands in the batch
 }
 
 // SubmitBatch implements CommandService.
@@ -49,7 +48,7 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 			parts[key] = p
 			order = append(order, p)
 		}
-		p.places = append(p.places, n)
+		p.indexes = append(p.indexes, n)
 		by, prepared, err := prepare(current, asSubmit(req, n))
 		if err != nil {
 			res.Results[n] = failed(err)
@@ -68,7 +67,7 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 	sequences := make([]uint64, len(order))
 	for i, p := range order {
 		if broken[p.key] {
-			p.refuse(res, -1)
+			p.abortRest(res, -1)
 			continue
 		}
 		group.Go(func() error {
@@ -76,7 +75,7 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 			return nil
 		})
 	}
-	_ = group.Wait() // every error is a command's result
+	_ = group.Wait() // errors are results of the commands
 	var last uint64
 	for _, sequence := range sequences {
 		last = max(last, sequence)
@@ -88,15 +87,15 @@ func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchR
 	return res, nil
 }
 
-// distinctKeys refuses a batch two of whose commands have the same key: one of them would
-// have its effect under the other's.
+// distinctKeys rejects a batch in which two commands have the same idempotency key, since one of them would take
+// effect under the key of the other.
 func distinctKeys(req *aggregatev1.SubmitBatchRequest) error {
 	seen := map[string]int{}
 	for n := range req.GetCommands() {
 		key := batchKey(req, n)
 		first, taken := seen[key]
 		if key != "" && taken {
-			field, text := fmt.Sprintf("commands[%d].idempotency_key", n), fmt.Sprintf("is that of commands[%d] too: each command needs its own", first)
+			field, text := fmt.Sprintf("commands[%d].idempotency_key", n), fmt.Sprintf("is also used by commands[%d]: each command needs its own key", first)
 			return rpc.WithDetails(connect.NewError(connect.CodeInvalidArgument, field+" "+text),
 				&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: text}}})
 		}
@@ -105,7 +104,7 @@ func distinctKeys(req *aggregatev1.SubmitBatchRequest) error {
 	return nil
 }
 
-// batchKey is the key of a batch's command: its own, or one made of the batch's.
+// batchKey returns the idempotency key of a command: its own, or one derived from the key of the batch.
 func batchKey(req *aggregatev1.SubmitBatchRequest, n int) string {
 	if key := req.GetCommands()[n].GetIdempotencyKey(); key != "" || req.GetIdempotencyKey() == "" {
 		return key
@@ -113,8 +112,7 @@ func batchKey(req *aggregatev1.SubmitBatchRequest, n int) string {
 	return fmt.Sprintf("%s#%d", req.GetIdempotencyKey(), n)
 }
 
-// submitPart decides the commands for one aggregate, writes their results and
-// returns the sequence of the last event.
+// submitPart decides the commands for one aggregate, writes their results and returns the sequence of the last event.
 func (s *Service) submitPart(ctx context.Context, p *part, res *aggregatev1.SubmitBatchResponse, room *budget) (last uint64) {
 	began := time.Now()
 	decided, err := s.submit(ctx, p.submission)
@@ -124,39 +122,39 @@ func (s *Service) submitPart(ctx context.Context, p *part, res *aggregatev1.Subm
 	if err != nil {
 		var refused *refusal
 		if errors.As(err, &refused) {
-			res.Results[p.places[refused.index]] = failed(asConnectError(err))
-			p.refuse(res, p.places[refused.index])
+			res.Results[p.indexes[refused.index]] = failed(asConnectError(err))
+			p.abortRest(res, p.indexes[refused.index])
 			return 0
 		}
-		for _, place := range p.places {
-			res.Results[place] = failed(asConnectError(err))
+		for _, index := range p.indexes {
+			res.Results[index] = failed(asConnectError(err))
 		}
 		return 0
 	}
 	for n, d := range decided {
 		response, err := s.response(ctx, p.key.tenant, d, p.dryRun, room)
 		if err != nil {
-			res.Results[p.places[n]] = failed(err)
+			res.Results[p.indexes[n]] = failed(err)
 			continue
 		}
-		res.Results[p.places[n]] = &aggregatev1.BatchResult{Result: &aggregatev1.BatchResult_Response{Response: response}}
+		res.Results[p.indexes[n]] = &aggregatev1.BatchResult{Result: &aggregatev1.BatchResult_Response{Response: response}}
 		last = max(last, d.sequence)
 	}
 	return last
 }
 
-// refuse gives the part's commands that have no error of their own one.
-func (p *part) refuse(res *aggregatev1.SubmitBatchResponse, cause int) {
-	for _, place := range p.places {
-		if place != cause && res.Results[place] == nil {
-			res.Results[place] = failed(rpc.WithDetails(
+// abortRest sets the error of the part's commands that have no result yet.
+func (p *part) abortRest(res *aggregatev1.SubmitBatchResponse, cause int) {
+	for _, index := range p.indexes {
+		if index != cause && res.Results[index] == nil {
+			res.Results[index] = failed(rpc.WithDetails(
 				connect.NewError(connect.CodeAborted, "another command of the batch for the same aggregate was refused, so this one was not decided"),
 				rpc.Reason("BATCH_REFUSED")))
 		}
 	}
 }
 
-// asSubmit returns a batch's command as a request of its own.
+// asSubmit returns one command of a batch as a SubmitRequest.
 func asSubmit(req *aggregatev1.SubmitBatchRequest, n int) *aggregatev1.SubmitRequest {
 	c := req.GetCommands()[n]
 	return &aggregatev1.SubmitRequest{
@@ -165,7 +163,7 @@ func asSubmit(req *aggregatev1.SubmitBatchRequest, n int) *aggregatev1.SubmitReq
 	}
 }
 
-// failed renders a command's error as its result.
+// failed returns an error as the result of a command.
 func failed(err error) *aggregatev1.BatchResult {
 	known := rpc.Public(err)
 	status := &spb.Status{Code: int32(known.Code()), Message: known.Message()} //nolint:gosec // 16 codes

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// batch is commands under a batch's key.
+// batch returns a SubmitBatchRequest under an idempotency key.
 func batch(key string, commands ...*aggregatev1.SubmitRequest) *aggregatev1.SubmitBatchRequest {
 	req := &aggregatev1.SubmitBatchRequest{IdempotencyKey: key}
 	for _, c := range commands {
@@ -26,7 +26,7 @@ func batch(key string, commands ...*aggregatev1.SubmitRequest) *aggregatev1.Subm
 	return req
 }
 
-// outcomes writes a batch's results in a line.
+// outcomes formats the results of a batch in one line.
 func outcomes(res *aggregatev1.SubmitBatchResponse) string {
 	var out []string
 	for _, r := range res.GetResults() {
@@ -43,7 +43,7 @@ func outcomes(res *aggregatev1.SubmitBatchResponse) string {
 	return strings.Join(out, ", ")
 }
 
-func TestABatchTakesEffectTogetherWithinAnAggregate(t *testing.T) {
+func TestSubmitBatch_IsAtomicPerAggregate(t *testing.T) {
 	js := natstest.Start(t)
 	client := node(t, js)
 	submit(t, client, "acme", command("a", "open", "", map[string]any{"owner": "ada"}))
@@ -76,13 +76,13 @@ func TestABatchTakesEffectTogetherWithinAnAggregate(t *testing.T) {
 		want string // results
 		a, b string // states afterwards
 	}{
-		{"later commands see what earlier ones made", first(), "v2, v3, v1", "0 at v3", "0 at v1"},
+		{"later commands see the events of earlier ones", first(), "v2, v3, v1", "0 at v3", "0 at v1"},
 		{"the same key again", first(), "v2 replayed, v3 replayed, v1 replayed", "0 at v3", "0 at v1"},
-		{"a refusal refuses its aggregate's others, and nobody else's", batch("k2", deposit("a", "", 10), withdraw("a", 11), deposit("a", "", 1), deposit("b", "", 7)), "aborted, failed_precondition, aborted, v2", "0 at v3", "7 at v2"},
-		{"so does what is not in the model", batch("k3", deposit("a", "", 10), command("a", "burn", "", nil), deposit("b", "", 1)), "aborted, not_found, v3", "0 at v3", "8 at v3"},
+		{"a rejection rejects the commands of the same aggregate only", batch("k2", deposit("a", "", 10), withdraw("a", 11), deposit("a", "", 1), deposit("b", "", 7)), "aborted, failed_precondition, aborted, v2", "0 at v3", "7 at v2"},
+		{"so does a command that is not in the model", batch("k3", deposit("a", "", 10), command("a", "burn", "", nil), deposit("b", "", 1)), "aborted, not_found, v3", "0 at v3", "8 at v3"},
 		{"a dry run writes nothing", dry, "v4", "0 at v3", "8 at v3"},
 		{"another command under a used key", batch("", keyed(deposit("a", "", 3), "k1#0")), "already_exists", "0 at v3", "8 at v3"},
-		{"a batch that grew: what is done stays, the rest is done", batch("k1", deposit("a", "", 10), version(withdraw("a", 10), 2), command("b", "open", "", map[string]any{"owner": "bob"}), deposit("a", "", 2)), "v2 replayed, v3 replayed, v1 replayed, v4", "2 at v4", "8 at v3"},
+		{"a batch that grew: only the new command is decided", batch("k1", deposit("a", "", 10), version(withdraw("a", 10), 2), command("b", "open", "", map[string]any{"owner": "bob"}), deposit("a", "", 2)), "v2 replayed, v3 replayed, v1 replayed, v4", "2 at v4", "8 at v3"},
 	} {
 		res, err := client.SubmitBatch(as(t, "acme"), step.req)
 		if err != nil {
@@ -97,7 +97,7 @@ func TestABatchTakesEffectTogetherWithinAnAggregate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info, err := stream.Info(t.Context()); err != nil || info.State.Msgs != 7 {
-		t.Errorf("%d events in the journal, want 7: nothing of a refused part; %v", info.State.Msgs, err)
+		t.Errorf("%d events in the journal, want 7, none of a rejected part; %v", info.State.Msgs, err)
 	}
 	_, err = client.SubmitBatch(as(t, "acme"), &aggregatev1.SubmitBatchRequest{})
 	refused(t, err, connect.CodeInvalidArgument, "commands")
@@ -107,13 +107,13 @@ func TestABatchTakesEffectTogetherWithinAnAggregate(t *testing.T) {
 		"one by the batch's own key": batch("k9", keyed(deposit("a", "", 1), "k9#2"), deposit("a", "", 1), deposit("b", "", 1)),
 	} {
 		_, err := client.SubmitBatch(as(t, "acme"), req)
-		if refused(t, err, connect.CodeInvalidArgument, "commands[2].idempotency_key is that of commands["); state("a") != "2 at v4" || state("b") != "8 at v3" {
-			t.Errorf("%s: a is %s, b is %s after a batch with a key twice", name, state("a"), state("b"))
+		if refused(t, err, connect.CodeInvalidArgument, "commands[2].idempotency_key is also used by commands["); state("a") != "2 at v4" || state("b") != "8 at v3" {
+			t.Errorf("%s: a is %s, b is %s after a batch with a duplicate key", name, state("a"), state("b"))
 		}
 	}
 }
 
-func TestBatchesOfTwoNodesAreEachDecidedOnce(t *testing.T) {
+func TestSubmitBatch_ConcurrentNodesDecideEachBatchOnce(t *testing.T) {
 	js := natstest.Start(t)
 	one, two := node(t, js), node(t, js)
 	submit(t, one, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
@@ -131,7 +131,7 @@ func TestBatchesOfTwoNodesAreEachDecidedOnce(t *testing.T) {
 					if refusal == nil {
 						return nil
 					}
-					if connect.Code(refusal.GetCode()) != connect.CodeAborted { // a race lost is tried again
+					if connect.Code(refusal.GetCode()) != connect.CodeAborted { // retry after a conflict
 						return errors.New(refusal.GetMessage())
 					}
 				}

@@ -11,8 +11,7 @@ import (
 	"github.com/headgate/headgate/services/aggregate"
 )
 
-// BenchmarkSubmit decides and appends a command, with NATS in the process and nothing of
-// a transport: one caller, who waits for each.
+// BenchmarkSubmit decides and appends one command at a time, with NATS in the same process and without a transport.
 func BenchmarkSubmit(b *testing.B) {
 	models, err := model.Open(b.Context(), model.Wallet)
 	if err != nil {

@@ -7,45 +7,44 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// tenantShare is the divisor of a cache's bytes that yields a tenant's share.
+// tenantShare divides a cache's bytes: a tenant's share is one part of tenantShare.
 const tenantShare = 4
 
-// cache stores values of all tenants, and evicts the least recently used ones while they exceed
-// its bytes: those of the tenant that is furthest beyond its share if there is one, else of any
-// tenant. A single tenant may use the whole cache. An evicted value may still be in use. The
-// methods may be called concurrently.
+// cache is an LRU cache of all tenants' values, bounded in bytes. While it exceeds its bound, it evicts the least
+// recently used entries of the tenant that is furthest beyond its share, or of any tenant if none is. A single tenant
+// may use the whole cache. An evicted value may still be in use. The methods may be called concurrently.
 type cache[K, V comparable] struct {
-	most   int64 // in bytes
+	limit  int64 // bound in bytes
 	tenant func(K) contextkit.TenantID
 
-	mu      sync.Mutex
-	bytes   int64
-	evicted int64
-	entries map[K]*cacheEntry[K, V]
-	used    list.List // of all entries, the most recently used first
-	tenants map[contextkit.TenantID]*cachedTenant
-	greedy  map[contextkit.TenantID]*cachedTenant // those beyond their share; fewer than tenantShare
+	mu        sync.Mutex
+	bytes     int64
+	evicted   int64
+	entries   map[K]*cacheEntry[K, V]
+	used      list.List // all entries, most recently used first
+	tenants   map[contextkit.TenantID]*cachedTenant
+	overShare map[contextkit.TenantID]*cachedTenant // tenants beyond their share; fewer than tenantShare
 }
 
 type cacheEntry[K, V comparable] struct {
-	key          K
-	value        V
-	bytes        int64
-	inAll, inOwn *list.Element
-	owner        *cachedTenant
-	identity     contextkit.TenantID
+	key             K
+	value           V
+	bytes           int64
+	inAll, inTenant *list.Element
+	owner           *cachedTenant
+	identity        contextkit.TenantID
 }
 
-// cachedTenant is what a cache has of a tenant.
+// cachedTenant is the part of a cache that belongs to one tenant.
 type cachedTenant struct {
 	bytes int64
-	used  list.List // of its entries, the most recently used first
+	used  list.List // its entries, most recently used first
 }
 
-func newCache[K, V comparable](most int64, tenant func(K) contextkit.TenantID) *cache[K, V] {
+func newCache[K, V comparable](limit int64, tenant func(K) contextkit.TenantID) *cache[K, V] {
 	return &cache[K, V]{
-		most: most, tenant: tenant, entries: map[K]*cacheEntry[K, V]{},
-		tenants: map[contextkit.TenantID]*cachedTenant{}, greedy: map[contextkit.TenantID]*cachedTenant{},
+		limit: limit, tenant: tenant, entries: map[K]*cacheEntry[K, V]{},
+		tenants: map[contextkit.TenantID]*cachedTenant{}, overShare: map[contextkit.TenantID]*cachedTenant{},
 	}
 }
 
@@ -60,7 +59,7 @@ func (c *cache[K, V]) get(key K) (value V, ok bool) {
 	return value, false
 }
 
-// getOrAdd returns the key's value, or adds fresh, which has a size in bytes, and returns it.
+// getOrAdd returns the key's value, or adds fresh with its size in bytes and returns it.
 func (c *cache[K, V]) getOrAdd(key K, fresh V, bytes int64) V {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,14 +74,14 @@ func (c *cache[K, V]) getOrAdd(key K, fresh V, bytes int64) V {
 		c.tenants[identity] = owner
 	}
 	e := &cacheEntry[K, V]{key: key, value: fresh, owner: owner, identity: identity}
-	e.inAll, e.inOwn = c.used.PushFront(e), owner.used.PushFront(e)
+	e.inAll, e.inTenant = c.used.PushFront(e), owner.used.PushFront(e)
 	c.entries[key] = e
 	c.charge(e, bytes)
 	c.shrink()
 	return fresh
 }
 
-// resize sets the size in bytes of a value, unless it has been evicted.
+// resize sets the size in bytes of a value, unless it was evicted.
 func (c *cache[K, V]) resize(key K, value V, bytes int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,10 +91,10 @@ func (c *cache[K, V]) resize(key K, value V, bytes int64) {
 	}
 }
 
-// touch makes e the most recently used entry. c.mu is held, also by the callers of the methods below.
+// touch makes e the most recently used entry. The caller holds c.mu, as for the methods below.
 func (c *cache[K, V]) touch(e *cacheEntry[K, V]) {
 	c.used.MoveToFront(e.inAll)
-	e.owner.used.MoveToFront(e.inOwn)
+	e.owner.used.MoveToFront(e.inTenant)
 }
 
 // charge sets the size of an entry.
@@ -103,19 +102,19 @@ func (c *cache[K, V]) charge(e *cacheEntry[K, V], bytes int64) {
 	c.bytes += bytes - e.bytes
 	e.owner.bytes += bytes - e.bytes
 	e.bytes = bytes
-	if e.owner.bytes > c.most/tenantShare {
-		c.greedy[e.identity] = e.owner
+	if e.owner.bytes > c.limit/tenantShare {
+		c.overShare[e.identity] = e.owner
 	} else {
-		delete(c.greedy, e.identity)
+		delete(c.overShare, e.identity)
 	}
 }
 
-// shrink evicts entries until the rest fits.
+// shrink evicts entries until the cache is within its bound.
 func (c *cache[K, V]) shrink() {
-	for c.bytes > c.most {
+	for c.bytes > c.limit {
 		from := &c.used
 		largest := int64(0)
-		for _, tenant := range c.greedy {
+		for _, tenant := range c.overShare {
 			if tenant.bytes > largest {
 				from, largest = &tenant.used, tenant.bytes
 			}
@@ -127,7 +126,7 @@ func (c *cache[K, V]) shrink() {
 func (c *cache[K, V]) evict(e *cacheEntry[K, V]) {
 	c.charge(e, 0)
 	c.used.Remove(e.inAll)
-	e.owner.used.Remove(e.inOwn)
+	e.owner.used.Remove(e.inTenant)
 	delete(c.entries, e.key)
 	if e.owner.used.Len() == 0 {
 		delete(c.tenants, e.identity)
@@ -135,7 +134,7 @@ func (c *cache[K, V]) evict(e *cacheEntry[K, V]) {
 	c.evicted++
 }
 
-// cacheStats is what metrics show of a cache.
+// cacheStats are the statistics of a cache for its metrics.
 type cacheStats struct{ entries, bytes, evicted int64 }
 
 func (c *cache[K, V]) stats() cacheStats {

@@ -22,7 +22,7 @@ func testCache(t *testing.T, most int64) (*cache[aggregateKey, *cached], func(te
 	}
 }
 
-// check compares what the cache counts with its entries.
+// check compares the cache's counters with its entries.
 func (c *cache[K, V]) check(t *testing.T) {
 	t.Helper()
 	var bytes int64
@@ -34,13 +34,13 @@ func (c *cache[K, V]) check(t *testing.T) {
 	if c.bytes != bytes || c.used.Len() != len(c.entries) {
 		t.Fatalf("%d bytes of %d entries are counted, want %d of %d", c.bytes, c.used.Len(), bytes, len(c.entries))
 	}
-	if c.bytes > c.most {
-		t.Fatalf("%d bytes, want at most %d", c.bytes, c.most)
+	if c.bytes > c.limit {
+		t.Fatalf("%d bytes, want at most %d", c.bytes, c.limit)
 	}
 	for identity, tenant := range c.tenants {
-		_, greedy := c.greedy[identity]
-		if tenant.bytes != own[identity] || tenant.used.Len() == 0 || greedy != (tenant.bytes > c.most/tenantShare) {
-			t.Fatalf("%s has %d bytes of %d entries and is greedy: %v; want %d bytes", identity, tenant.bytes, tenant.used.Len(), greedy, own[identity])
+		_, overShare := c.overShare[identity]
+		if tenant.bytes != own[identity] || tenant.used.Len() == 0 || overShare != (tenant.bytes > c.limit/tenantShare) {
+			t.Fatalf("%s has %d bytes of %d entries and is overShare: %v; want %d bytes", identity, tenant.bytes, tenant.used.Len(), overShare, own[identity])
 		}
 	}
 	if len(c.tenants) != len(own) {
@@ -48,7 +48,7 @@ func (c *cache[K, V]) check(t *testing.T) {
 	}
 }
 
-func TestCache_BoundsHoldWhateverIsDone(t *testing.T) {
+func TestCache_BoundsHoldForRandomOperations(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	c, key := testCache(t, 10_000)
 	for range 50_000 {
@@ -63,19 +63,19 @@ func TestCache_BoundsHoldWhateverIsDone(t *testing.T) {
 			if v, ok := c.get(k); ok {
 				c.resize(k, v, int64(random.IntN(3000)))
 			}
-			c.resize(k, &cached{}, 1<<40) // another's value under the key has no effect
+			c.resize(k, &cached{}, 1<<40) // a value that is not the key's has no effect
 		}
 		c.check(t)
 	}
 }
 
-func TestCache_ATenantBeyondItsShareMakesRoomAndNoOther(t *testing.T) {
+func TestCache_EvictsTenantBeyondItsShareFirst(t *testing.T) {
 	c, key := testCache(t, 1000)
 	for n := range 10 { // 200 bytes: less than a quarter
 		c.getOrAdd(key("quiet", fmt.Sprint(n)), &cached{}, 20)
 	}
 	for n := range 1000 {
-		c.getOrAdd(key("greedy", fmt.Sprint(n)), &cached{}, 100)
+		c.getOrAdd(key("overShare", fmt.Sprint(n)), &cached{}, 100)
 		c.check(t)
 	}
 	for n := range 10 {
@@ -83,15 +83,15 @@ func TestCache_ATenantBeyondItsShareMakesRoomAndNoOther(t *testing.T) {
 			t.Errorf("entry %d of the tenant within its share has been evicted", n)
 		}
 	}
-	if _, ok := c.get(key("greedy", "999")); !ok {
-		t.Error("the greedy tenant's newest entry is not there")
+	if _, ok := c.get(key("overShare", "999")); !ok {
+		t.Error("the overShare tenant's newest entry is not there")
 	}
 	if stats := c.stats(); stats.entries != 18 || stats.bytes != 1000 || stats.evicted != 992 {
 		t.Errorf("%+v, want 18 entries of 1000 bytes, 992 evicted", stats)
 	}
 }
 
-func TestCache_ATenantAloneUsesTheWhole(t *testing.T) {
+func TestCache_SingleTenantMayUseAll(t *testing.T) {
 	c, key := testCache(t, 1000)
 	for n := range 20 {
 		c.getOrAdd(key("only", fmt.Sprint(n)), &cached{}, 50)
@@ -101,7 +101,7 @@ func TestCache_ATenantAloneUsesTheWhole(t *testing.T) {
 	}
 }
 
-func TestCache_TheLeastRecentlyUsedGoesFirst(t *testing.T) {
+func TestCache_EvictsLeastRecentlyUsed(t *testing.T) {
 	c, key := testCache(t, 1000)
 	for n := range 10 {
 		c.getOrAdd(key(fmt.Sprintf("t%d", n), "one"), &cached{}, 100)

@@ -2,15 +2,15 @@ package aggregate
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// cacheMetrics are the metrics of a service's caches, labelled by their content.
+// cacheMetrics are the metrics of the service's caches, labelled by cache.
 type cacheMetrics struct{ entries, bytes, evicted *prometheus.Desc }
 
 func newCacheMetrics() cacheMetrics {
 	label := []string{"cache"}
 	return cacheMetrics{
-		entries: prometheus.NewDesc("headgate_aggregate_cache_entries", "Aggregates, or chapters of their commands' keys, in memory.", label, nil),
+		entries: prometheus.NewDesc("headgate_aggregate_cache_entries", "Cached aggregates, or cached block indexes of their idempotency logs.", label, nil),
 		bytes:   prometheus.NewDesc("headgate_aggregate_cache_bytes", "Estimated memory of the entries.", label, nil),
-		evicted: prometheus.NewDesc("headgate_aggregate_cache_evictions_total", "Entries that made room for others.", label, nil),
+		evicted: prometheus.NewDesc("headgate_aggregate_cache_evictions_total", "Entries evicted to make room for others.", label, nil),
 	}
 }
 

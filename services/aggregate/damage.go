@@ -10,10 +10,10 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// damagedError says that the journal does not have all events of an aggregate.
+// damagedError reports that events of an aggregate are missing from the journal.
 type damagedError struct {
 	key aggregateKey
-	// from and to are the versions that are missing, or occur twice; 0: not known which.
+	// from and to are the versions that are missing or duplicated; 0 if unknown.
 	from, to int64
 }
 
@@ -25,51 +25,50 @@ func (e *damagedError) Error() string {
 	case e.from > 0:
 		which = fmt.Sprintf("its event of version %d", e.from)
 	}
-	return fmt.Sprintf("the journal is damaged: %s %q cannot be read, since the journal does not have %s in order", e.key.aggregateType, e.key.id, which)
+	return fmt.Sprintf("the journal is damaged: %s %q cannot be read because the journal lacks %s", e.key.aggregateType, e.key.id, which)
 }
 
-// endMissing is what clients and operators read while the journal's end is missing.
-const endMissing = "the journal has lost acknowledged events at its end: no command is taken until an operator accepts the loss"
+// endMissing is the error text for clients and operators while the end of the journal is missing.
+const endMissing = "acknowledged events at the end of the journal are missing: commands are rejected until an operator accepts the loss"
 
-// dataLoss renders an error of a damaged aggregate, or without one [backbone.ErrEndMissing].
+// dataLoss returns the RPC error of a damaged aggregate or, if damaged is nil, of [backbone.ErrEndMissing].
 func dataLoss(err error, damaged *damagedError) error {
 	if damaged == nil {
 		return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, endMissing).WithCause(err),
 			rpc.Reason("JOURNAL_END_MISSING"))
 	}
-	return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, damaged.Error()+": an operator has to restore the journal").WithCause(err),
+	return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, damaged.Error()+": an operator must restore the journal").WithCause(err),
 		rpc.Reason("AGGREGATE_DAMAGED", "aggregate_type", damaged.key.aggregateType, "aggregate_id", damaged.key.id,
 			"first_version", fmt.Sprint(damaged.from), "last_version", fmt.Sprint(damaged.to)))
 }
 
-// doubtPause is the interval at which doubtful damage is checked again, and maxDoubts the number of
-// checks.
-const doubtPause, maxDoubts = 250 * time.Millisecond, 8
+// recheckInterval is the interval at which damage is checked again, and maxRechecks bounds the checks.
+const recheckInterval, maxRechecks = 250 * time.Millisecond, 8
 
-// doubted reports whether damage of an aggregate has to be checked again, after a pause: a
-// server of a cluster that led until a moment ago, or that has just become the leader, may answer
-// less than the cluster has. Not where the journal is known to be damaged.
-func (s *Service) doubted(ctx context.Context, attempt int) bool {
-	if !s.journal.Replicated() || s.journal.Integrity().Damage() != nil || attempt >= maxDoubts {
+// recheckDamage waits and reports whether damage of an aggregate must be checked again: a NATS server that lost the
+// leadership a moment ago, or has just become the leader, may return less than the cluster has stored. It returns
+// false if the journal is known to be damaged.
+func (s *Service) recheckDamage(ctx context.Context, attempt int) bool {
+	if !s.journal.Replicated() || s.journal.Integrity().Damage() != nil || attempt >= maxRechecks {
 		return false
 	}
 	select {
-	case <-time.After(doubtPause):
+	case <-time.After(recheckInterval):
 		return true
 	case <-ctx.Done():
 		return false
 	}
 }
 
-// absent returns a [*damagedError] if an instance that has caught up has no events, and the
-// journal has some that cannot be read.
-func (s *Service) absent(ctx context.Context, key aggregateKey, by rules, i *instance) error {
+// verifyAbsent returns a [*damagedError] if an instance that has caught up has no events although the journal has messages
+// of the aggregate.
+func (s *Service) verifyAbsent(ctx context.Context, key aggregateKey, by rules, i *instance) error {
 	for attempt := 0; i.version == 0; attempt++ {
 		count, err := s.journal.Count(ctx, key.tenant, key.aggregateType, key.id)
 		if err != nil || count <= uint64(len(i.passed)) {
 			return err
 		}
-		if attempt > 0 && !s.doubted(ctx, attempt) {
+		if attempt > 0 && !s.recheckDamage(ctx, attempt) {
 			return &damagedError{key: key, from: 1, to: int64(count)} //nolint:gosec // far below 2^63
 		}
 		if err := s.catchUp(ctx, key, by, i); err != nil { // another node may have appended them
@@ -79,23 +78,23 @@ func (s *Service) absent(ctx context.Context, key aggregateKey, by rules, i *ins
 	return nil
 }
 
-// errBehind says that the journal has more events of an aggregate than were folded. Another node
-// may have appended them.
+// errBehind reports that the journal has more events of an aggregate than were folded. Another node may have appended
+// them.
 var errBehind = errors.New("the aggregate has further events")
 
-// counted returns a [*damagedError] if the journal does not have as many events of an aggregate
-// as its version says: the journal is known to be damaged, and may end before the aggregate does,
-// or have events that cannot be read. errBehind: fold again first.
-func (s *Service) counted(ctx context.Context, key aggregateKey, i *instance) error {
+// verifyCount returns a [*damagedError] if the number of an aggregate's events in the journal differs from its version.
+// It is used when the journal is known to be damaged, which may have cut off the aggregate's last events or made some
+// unreadable. On errBehind the caller folds again first.
+func (s *Service) verifyCount(ctx context.Context, key aggregateKey, i *instance) error {
 	count, err := s.journal.Count(ctx, key.tenant, key.aggregateType, key.id)
 	has := int64(count) - i.beside //nolint:gosec // far below 2^63
 	if err != nil || has == i.version {
 		return err
 	}
-	if has > i.version && has != i.counted {
-		i.counted = has
+	if has > i.version && has != i.lastCount {
+		i.lastCount = has
 		return errBehind
 	}
-	i.known = event{max(has, i.version), i.sequence + 1} // commands look again
+	i.snapshotted = event{max(has, i.version), i.sequence + 1} // the next commands check again
 	return &damagedError{key: key, from: min(has, i.version) + 1, to: max(has, i.version)}
 }

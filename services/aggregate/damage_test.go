@@ -21,7 +21,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// fill opens wallets and deposits into each, under keys that name wallet and number.
+// fill opens wallets and deposits into each, with keys that contain the wallet and a number.
 func fill(t *testing.T, client gatewayv1connect.CommandServiceClient, deposits int, wallets ...string) {
 	t.Helper()
 	for _, id := range wallets {
@@ -37,13 +37,13 @@ func get(t *testing.T, client gatewayv1connect.CommandServiceClient, id string) 
 	return client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id})
 }
 
-// lost is a message of the journal, by its idempotency key, that cannot be read any more.
+// lost makes the message with an idempotency key unreadable in the journal's files.
 func lost(t *testing.T, dir, key string) {
 	t.Helper()
 	natstest.AlterMessage(t, dir, backbone.StreamEvents, "acme/"+key)
 }
 
-// refusedAll checks that the aggregate answers DATA_LOSS with a text, for reads and commands.
+// refusedAll checks that reads and commands of the aggregate return DATA_LOSS with a text.
 func refusedAll(t *testing.T, client gatewayv1connect.CommandServiceClient, id, text string) {
 	t.Helper()
 	_, err := get(t, client, id)
@@ -65,8 +65,8 @@ func whole(t *testing.T, client gatewayv1connect.CommandServiceClient, id string
 	submit(t, client, "acme", deposit(id, "", 1))
 }
 
-// TestDamage_AggregateWithAGapInItsVersionsIsDataLoss loses blocks of the journal's files.
-func TestDamage_AggregateWithAGapInItsVersionsIsDataLoss(t *testing.T) {
+// TestDamage_VersionGapIsDataLoss destroys blocks of the journal's files.
+func TestDamage_VersionGapIsDataLoss(t *testing.T) {
 	dir := t.TempDir()
 	js, stop := natstest.StartStop(t, dir)
 	client := node(t, js)
@@ -89,8 +89,8 @@ func TestDamage_AggregateWithAGapInItsVersionsIsDataLoss(t *testing.T) {
 
 	js, _ = natstest.StartStop(t, dir)
 	client = node(t, js)
-	refusedAll(t, client, "early", `wallet "early" cannot be read, since the journal does not have its event of version 1`)
-	refusedAll(t, client, "middle", `wallet "middle" cannot be read, since the journal does not have its events of versions 3 to 4`)
+	refusedAll(t, client, "early", `wallet "early" cannot be read because the journal lacks its event of version 1`)
+	refusedAll(t, client, "middle", `wallet "middle" cannot be read because the journal lacks its events of versions 3 to 4`)
 	_, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "middle", Version: 4})
 	refused(t, err, connect.CodeDataLoss, "versions 3 to 4")
 	whole(t, client, "unharmed", 2)
@@ -102,9 +102,9 @@ func TestDamage_AggregateWithAGapInItsVersionsIsDataLoss(t *testing.T) {
 	}
 }
 
-// TestDamage_UnreadableAggregateIsNotTakenForOneWithoutEvents alters a message under the stream's
-// index: the server then finds none of the block's by subject, and says that there are none.
-func TestDamage_UnreadableAggregateIsNotTakenForOneWithoutEvents(t *testing.T) {
+// TestDamage_UnreadableAggregateIsNotEmpty alters a message below the stream's index: the server then finds no
+// message of the block by subject, and returns that there are none.
+func TestDamage_UnreadableAggregateIsNotEmpty(t *testing.T) {
 	var (
 		client  gatewayv1connect.CommandServiceClient
 		service *aggregate.Service
@@ -124,7 +124,7 @@ func TestDamage_UnreadableAggregateIsNotTakenForOneWithoutEvents(t *testing.T) {
 		}
 	}
 	found := service.Integrity().Changed()
-	stopped := startIntegrity(t, service) // it reads the journal through
+	stopped := startIntegrity(t, service) // reads the whole journal
 	natstest.Await(t, found, "the damage is found")
 	stopped()
 	refusedAll(t, client, "w", `wallet "w" cannot be read`)
@@ -136,7 +136,7 @@ func TestDamage_UnreadableAggregateIsNotTakenForOneWithoutEvents(t *testing.T) {
 	fill(t, client, 1, "new")
 }
 
-func TestDamage_AggregateThatEndsBeforeItsSnapshotIsDataLoss(t *testing.T) {
+func TestDamage_AggregateEndingBeforeSnapshotIsDataLoss(t *testing.T) {
 	dir := t.TempDir()
 	js, stop := natstest.StartStop(t, dir)
 	client := node(t, js)
@@ -155,12 +155,12 @@ func TestDamage_AggregateThatEndsBeforeItsSnapshotIsDataLoss(t *testing.T) {
 	js, _ = natstest.StartStop(t, dir)
 	for version, source := range []model.Source{model.Wallet, changed(t, "the wallet is not open", "the wallet is closed")} { // the snapshot's model, and another
 		client, _ := nodeOf(t, js, source)
-		refusedAll(t, client, "w", `wallet "w" cannot be read, since the journal does not have its events of versions 192 to 2`)
+		refusedAll(t, client, "w", `wallet "w" cannot be read because the journal lacks its events of versions 192 to 2`)
 		whole(t, client, "later", int64(2+version))
 	}
 }
 
-// awaitSnapshot waits until an aggregate's snapshot is stored.
+// awaitSnapshot waits until a snapshot of the aggregate is stored.
 func awaitSnapshot(t *testing.T, js jetstream.JetStream, key string) {
 	t.Helper()
 	wait := time.After(10 * time.Second)
@@ -185,9 +185,9 @@ func awaitSnapshot(t *testing.T, js jetstream.JetStream, key string) {
 	}
 }
 
-// TestDamage_WarmNodeNoticesThatTheJournalEndsBeforeItsState has the server lose the last events
-// of an aggregate that a node has in memory.
-func TestDamage_WarmNodeNoticesThatTheJournalEndsBeforeItsState(t *testing.T) {
+// TestDamage_WarmNodeDetectsTruncatedJournal makes the server lose the last events of an aggregate that a node has
+// cached.
+func TestDamage_WarmNodeDetectsTruncatedJournal(t *testing.T) {
 	dir := t.TempDir()
 	first := natstest.Server(t, &server.Options{StoreDir: dir, MaxPayload: backbone.MaxMessageBytes})
 	port := first.Addr().(*net.TCPAddr).Port
@@ -209,17 +209,17 @@ func TestDamage_WarmNodeNoticesThatTheJournalEndsBeforeItsState(t *testing.T) {
 	natstest.Server(t, &server.Options{StoreDir: dir, Port: port, MaxPayload: backbone.MaxMessageBytes})
 	natstest.Await(t, status, "the client reconnects")
 	for range 2 {
-		refusedAll(t, client, "w", `wallet "w" cannot be read, since the journal does not have its events of versions 3 to 4`)
+		refusedAll(t, client, "w", `wallet "w" cannot be read because the journal lacks its events of versions 3 to 4`)
 	}
 	whole(t, client, "later", 2)
 }
 
-func TestDamage_CommandsAreRefusedUntilTheLossOfTheEndIsAccepted(t *testing.T) {
+func TestDamage_CommandsAreRejectedUntilLossIsAccepted(t *testing.T) {
 	dir := t.TempDir()
 	js, stop := natstest.StartStop(t, dir)
 	client, service := nodeOf(t, js, model.Wallet)
 	fill(t, client, 3, "w", "last")
-	runIntegrity(t, service) // it records the tail
+	runIntegrity(t, service) // records the end of the journal
 	stop()
 	lost(t, dir, "last-002-key")
 	natstest.DropIndex(t, dir, backbone.StreamEvents)
@@ -256,7 +256,7 @@ func TestDamage_CommandsAreRefusedUntilTheLossOfTheEndIsAccepted(t *testing.T) {
 	whole(t, client, "last", 4)
 }
 
-// startIntegrity runs a service's integrity until it is stopped.
+// startIntegrity runs a service's integrity check until stop is called.
 func startIntegrity(t *testing.T, service *aggregate.Service) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -270,7 +270,7 @@ func startIntegrity(t *testing.T, service *aggregate.Service) (stop func()) {
 	}
 }
 
-// runIntegrity runs a service's integrity checks once, which record the journal's end.
+// runIntegrity runs a service's integrity check once, which records the end of the journal.
 func runIntegrity(t *testing.T, service *aggregate.Service) {
 	t.Helper()
 	startIntegrity(t, service)()

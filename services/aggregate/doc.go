@@ -1,15 +1,14 @@
-// Package aggregate is the command side: it decides commands by the tenant's
-// model and appends the events that follow to the journal.
+// Package aggregate implements the command side: it decides commands by the tenant's model and appends the resulting
+// events to the journal.
 //
-// What it promises: all of a command's events are appended or none; a decision
-// stands on the aggregate's newest events; the same idempotency key has its
-// effect once, and its answer for as long as keys are remembered. An acknowledged
-// command is in the journal, which is on disk as NATS is told to sync.
+// Guarantees: a command appends all of its events or none; a decision is based on the newest events of its aggregate
+// (optimistic concurrency); a command with an idempotency key takes effect once, and a retry receives the stored
+// answer for as long as keys are remembered. An acknowledged command is in the journal, which is as durable as the
+// sync setting of NATS makes it.
 //
-// How: an aggregate's state is folded from its events and kept, with a bound,
-// under its version; the append names the last event that the decision saw, so
-// a stale state costs a retry and never a wrong event. The journal itself
-// remembers which command caused an event, so a crash between an append and
-// anything after it forgets nothing. Keys of older commands are kept by the page,
-// and pages by the chapter (docs/guarantees.md: for how long, and how many).
+// The service folds an aggregate's events into its state and caches the state, within a bound, with its version. An
+// append names the last event that the decision has seen, so a stale cached state costs a retry and never appends a
+// wrong event. Each event carries the idempotency key of its command, so a crash after an append loses no key. Keys
+// of older commands are stored in answer blocks, and their hashes in block indexes (docs/guarantees.md states
+// retention and limits).
 package aggregate

@@ -16,23 +16,23 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// retryAfter is what a client is told to wait before it tries again.
+// retryAfter is the retry delay that clients are asked for.
 const retryAfter = 100 * time.Millisecond
 
-// retryStorage is the wait that a client is asked for while the journal stores nothing, and
-// storageReason the reason in the details of such an error.
+// retryStorage is the retry delay that clients are asked for while the journal rejects appends for lack of storage;
+// storageReason is the ErrorInfo reason of that error.
 const (
 	retryStorage  = 5 * time.Second
 	storageReason = "JOURNAL_STORES_NOTHING"
 )
 
-// maxReason bounds the text of why a rule cannot be evaluated, which may quote the payload.
+// maxReason bounds the text about a rule that cannot be evaluated, since it may quote the payload.
 const maxReason = 512
 
-// asConnectError is the one place where the service's errors become RPC errors.
+// asConnectError maps the service's errors to RPC errors. No other place does.
 func asConnectError(err error) error {
 	if err == nil {
-		return nil // before the variables, which are objects
+		return nil // returns before the variables below are allocated
 	}
 	var (
 		payload *model.PayloadError
@@ -59,7 +59,7 @@ func asConnectError(err error) error {
 	case errors.As(err, &damaged), errors.Is(err, backbone.ErrEndMissing):
 		return dataLoss(err, damaged)
 	case errors.As(err, &payload):
-		bad, shown := &errdetails.BadRequest{}, &model.PayloadError{} // places and messages quote the payload
+		bad, shown := &errdetails.BadRequest{}, &model.PayloadError{} // fields and messages quote the payload
 		for _, v := range payload.Violations {
 			v.Field, v.Message = excerpt.Text(v.Field, excerpt.Name), excerpt.Text(v.Message, excerpt.Name)
 			shown.Violations = append(shown.Violations, v)
@@ -89,7 +89,7 @@ func asConnectError(err error) error {
 		return rpc.WithDetails(connect.NewError(connect.CodeAborted, version.Error()),
 			rpc.Reason("VERSION_MISMATCH", "current_version", fmt.Sprint(version.current)))
 	case errors.As(err, &large):
-		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, large.Error()+": divide the aggregate, or keep less in its state"),
+		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, large.Error()+": split the aggregate, or store less in its state"),
 			rpc.Reason("STATE_TOO_LARGE", "bytes", fmt.Sprint(large.bytes), "max_bytes", fmt.Sprint(maxStateBytes)))
 	case errors.As(err, &quota):
 		return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, quota.Error()),
@@ -102,28 +102,28 @@ func asConnectError(err error) error {
 		return rpc.WithDetails(connect.NewError(connect.CodeAlreadyExists, errKeyReused.Error()+": use a new key for a new command"),
 			rpc.Reason("IDEMPOTENCY_KEY_REUSED"))
 	case errors.Is(err, errContended):
-		return rpc.WithDetails(connect.NewError(connect.CodeAborted, err.Error()+": try again").WithCause(err), retryInfo())
+		return rpc.WithDetails(connect.NewError(connect.CodeAborted, err.Error()+": retry").WithCause(err), retryInfo())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		if errors.Is(err, errUncertain) {
-			return connect.NewError(connect.CodeDeadlineExceeded, errUncertain.Error()+" in time: send the command again under the same idempotency key to learn what became of it").WithCause(err)
+			return connect.NewError(connect.CodeDeadlineExceeded, errUncertain.Error()+" in time: retry with the same idempotency key to learn the outcome").WithCause(err)
 		}
 		return err
 	case errors.Is(err, errUncertain):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, errUncertain.Error()+": send the command again under the same idempotency key to learn what became of it").WithCause(err), retryInfo())
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, errUncertain.Error()+": retry with the same idempotency key to learn the outcome").WithCause(err), retryInfo())
 	case errors.Is(err, backbone.ErrTooLarge):
-		return connect.NewError(connect.CodeInvalidArgument, "an event of the command is larger than the journal takes").WithCause(err)
+		return connect.NewError(connect.CodeInvalidArgument, "an event of the command exceeds the journal's size limit").WithCause(err)
 	case errors.Is(err, backbone.ErrTooMany):
 		return rpc.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "the commands for one aggregate cause more than %d events: split the batch", backbone.MaxAppend).WithCause(err),
 			rpc.Reason("TOO_MANY_EVENTS", "max_events", fmt.Sprint(backbone.MaxAppend)))
 	case errors.As(err, &storage):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the command is not stored: "+storage.What()+"; send it again later, under the same idempotency key").WithCause(err),
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the command was not stored: "+storage.What()+"; retry later with the same idempotency key").WithCause(err),
 			rpc.Reason(storageReason, "refusal", string(storage.Refusal)), &errdetails.RetryInfo{RetryDelay: durationpb.New(retryStorage)})
 	case errors.Is(err, backbone.ErrRefused):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal refused the events and stored none of them: try again").WithCause(err), retryInfo())
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal rejected the events and stored none of them: retry").WithCause(err), retryInfo())
 	case errors.Is(err, model.ErrEvaluation):
-		return connect.NewError(connect.CodeInternal, "the model failed to decide the command: its author must look at it").WithCause(err)
+		return connect.NewError(connect.CodeInternal, "evaluating the model failed: its author must correct it").WithCause(err)
 	}
-	return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal cannot be used now: try again").WithCause(err), retryInfo())
+	return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal is unavailable: retry").WithCause(err), retryInfo())
 }
 
 func retryInfo() *errdetails.RetryInfo {

@@ -11,34 +11,33 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// recentCommands bounds the commands whose answers an aggregate's state has. Older ones
-// are in pages.
+// recentCommands bounds the commands whose answers an instance holds directly. Answers of older commands are in
+// answer blocks.
 const recentCommands = 128
 
-// aggregateKey names an aggregate.
+// aggregateKey identifies an aggregate.
 type aggregateKey struct {
 	tenant        contextkit.TenantID
 	aggregateType string
 	id            string
 }
 
-// instance is an aggregate's state, folded up to sequence. Whoever holds its
-// lock may use it.
+// instance is the state of an aggregate, folded up to sequence. The holder of lock may use it.
 type instance struct {
-	lock     chan struct{} // holds one value while free
-	model    string        // revision of the model that folded it
-	epoch    int64         // of the journal that it was folded from
-	known    event         // of a snapshot, also of another model
-	counted  int64         // events that the journal had when it had more than were folded
-	version  int64
-	sequence uint64    // of its last event, or of a message after it that is passed over
-	passed   []passed  // messages that are no events, the oldest first
-	claimed  int64     // see [backbone.Chain]
-	beside   int64     // those of passed that version does not count
-	newest   time.Time // when its last event was
-	kept     int64     // version of the last snapshot
-	measured int64     // version whose size the cache knows
-	state    model.Object
+	lock            chan struct{} // holds one value while unlocked
+	model           string        // revision of the model that folded it
+	epoch           int64         // of the journal that it was folded from
+	snapshotted     event         // of the stored snapshot, even if that is of another model revision
+	lastCount       int64         // events in the journal when it had more than were folded
+	version         int64
+	sequence        uint64    // of its last event, or of a skipped message after it
+	passed          []passed  // messages that were declared no events, oldest first
+	claimed         int64     // see [backbone.Chain]
+	beside          int64     // skipped messages that version does not count
+	newest          time.Time // time of its last event
+	snapshotVersion int64     // version of the last stored snapshot
+	measured        int64     // version at which the cache was charged for its size
+	state           model.Object
 	// recent is only added to and peeked at, so that answers fall out of it in the
 	// journal's order.
 	recent   *lru.Cache[string, answer]
@@ -55,12 +54,12 @@ func newInstance() *instance {
 	return i
 }
 
-// acquire returns the aggregate's instance, locked. Commands for one aggregate
-// queue here within their deadlines, since only one of them could win.
+// acquire returns the aggregate's instance, locked. Commands for one aggregate queue here until their deadlines,
+// since concurrent appends would conflict anyway.
 func (s *Service) acquire(ctx context.Context, key aggregateKey) (*instance, error) {
 	i, found := s.cache.get(key)
 	if !found {
-		i = s.cache.getOrAdd(key, newInstance(), instanceBytes) // another call's may have come first
+		i = s.cache.getOrAdd(key, newInstance(), instanceBytes) // a concurrent call may have added one
 	}
 	select {
 	case <-i.lock:
@@ -70,7 +69,7 @@ func (s *Service) acquire(ctx context.Context, key aggregateKey) (*instance, err
 	}
 }
 
-// release unlocks an instance, and charges the cache for its present size.
+// release unlocks an instance and charges the cache for its current size.
 func (s *Service) release(key aggregateKey, i *instance) {
 	if i.measured != i.version {
 		i.measured = i.version
@@ -79,17 +78,17 @@ func (s *Service) release(key aggregateKey, i *instance) {
 	i.lock <- struct{}{}
 }
 
-// forget makes the next catchUp fold from the first event on.
+// forget resets the instance, so that the next catchUp folds from the first event.
 func (i *instance) forget() {
-	i.version, i.sequence, i.kept, i.state, i.measured = 0, 0, 0, model.Object{}, -1
+	i.version, i.sequence, i.snapshotVersion, i.state, i.measured = 0, 0, 0, model.Object{}, -1
 	i.passed, i.claimed, i.beside = nil, 0, 0
 	i.recent.Purge()
 	i.pages, i.chapters, i.binding, i.unkept = nil, nil, false, nil // folding again makes them again
 }
 
-// catchUp folds the events that are new since the last time. What was folded before an
-// error is not folded again: an aggregate may have more events than a call has time for. A
-// [*damagedError] says that the journal does not have all of them.
+// catchUp folds the events that were appended since the last call. Events folded before an error are not folded
+// again, because an aggregate may have more events than one call has time for. A [*damagedError] reports that events
+// are missing from the journal.
 func (s *Service) catchUp(ctx context.Context, key aggregateKey, by rules, i *instance) error {
 	for attempt := 0; ; attempt++ {
 		err := s.fold(ctx, key, by, i)
@@ -97,31 +96,31 @@ func (s *Service) catchUp(ctx context.Context, key aggregateKey, by rules, i *in
 			err = s.fold(ctx, key, by, i)
 		}
 		var damaged *damagedError
-		if !errors.As(err, &damaged) || !s.doubted(ctx, attempt) {
+		if !errors.As(err, &damaged) || !s.recheckDamage(ctx, attempt) {
 			return err
 		}
 	}
 }
 
-// fold is catchUp by one look at the journal.
+// fold is one attempt of catchUp.
 func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *instance) error {
 	if epoch := s.journal.Epoch(); i.model != by.revision || i.epoch != epoch {
-		i.forget() // another model, or another journal, may fold to another state
+		i.forget() // another model revision, or another journal, may result in another state
 		if i.epoch != epoch {
-			i.known = event{}
+			i.snapshotted = event{}
 		}
 		i.model, i.epoch = by.revision, epoch
 	}
 	if i.version == 0 {
-		_ = s.journal.While(ctx, func(ctx context.Context) error { // without it all events are folded
-			i.known = s.snapshots.restore(ctx, key, i)
+		_ = s.journal.While(ctx, func(ctx context.Context) error { // without a snapshot, all events are folded
+			i.snapshotted = s.snapshots.restore(ctx, key, i)
 			return nil
 		})
 	}
 	if err := s.confirmPassed(ctx, key, i); err != nil {
 		return err
 	}
-	known := event{max(i.version, i.known.version), max(i.sequence, i.known.sequence)}
+	known := event{max(i.version, i.snapshotted.version), max(i.sequence, i.snapshotted.sequence)}
 	var broken error
 	last, version, err := s.journal.LoadAll(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, func(event backbone.Event) error {
 		s.loaded.Inc()
@@ -129,32 +128,32 @@ func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *insta
 			return broken
 		}
 		return s.settle(ctx, key, i)
-	}, i.pass)
+	}, i.skip)
 	switch {
 	case broken != nil:
 		i.forget()
 		return err
 	case errors.Is(err, backbone.ErrUnreadable):
 		return &damagedError{key: key, from: i.version + 1, to: version}
-	case err == nil && last < known.sequence: // the folded state stays, so that the next call notices it too
+	case err == nil && last < known.sequence: // the folded state stays, so that the next call detects it too
 		return &damagedError{key: key, from: version + 1, to: known.version}
 	}
 	if err == nil && i.version > 0 && s.journal.Integrity().Damage() != nil {
-		err = s.counted(ctx, key, i)
+		err = s.verifyCount(ctx, key, i)
 	}
 	if err == nil {
-		s.keep(ctx, key, i)
+		s.storeSnapshot(ctx, key, i)
 	}
 	return s.unreadable(key, err)
 }
 
-// event is an event's version and sequence.
+// event is the version and the sequence of an event.
 type event struct {
 	version  int64
 	sequence uint64
 }
 
-// apply folds one event, and remembers the command that it is of.
+// apply folds one event and records its command in the idempotency log.
 func (i *instance) apply(ctx context.Context, key aggregateKey, by rules, event backbone.Event) error {
 	if err := i.fold(ctx, key, by, event); err != nil {
 		return err
@@ -165,7 +164,7 @@ func (i *instance) apply(ctx context.Context, key aggregateKey, by rules, event 
 	return nil
 }
 
-// fold makes the next state of an event.
+// fold computes the next state from a stored event.
 func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event backbone.Event) error {
 	if !i.continues(event.Version) {
 		return &damagedError{key: key, from: min(i.version+1, event.Version), to: max(event.Version-1, i.version)}
@@ -185,7 +184,7 @@ func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event b
 	return nil
 }
 
-// evolve makes the next state of an event whose data is there already.
+// evolve computes the next state from an event whose data is decoded.
 func (i *instance) evolve(ctx context.Context, by rules, event backbone.Event, data model.Object, meta model.Meta) error {
 	state, err := by.Evolve(ctx, i.state, event.Type, data, meta)
 	if err != nil {
@@ -195,7 +194,7 @@ func (i *instance) evolve(ctx context.Context, by rules, event backbone.Event, d
 	return nil
 }
 
-// remember notes which command an event is of.
+// remember records the answer of the command that caused event.
 func (i *instance) remember(event backbone.Event) {
 	known, ok := i.recent.Peek(event.Command.IdempotencyKey)
 	if !ok || known.Fingerprint != event.Command.Fingerprint {
@@ -205,7 +204,7 @@ func (i *instance) remember(event backbone.Event) {
 	i.recent.Add(event.Command.IdempotencyKey, known)
 }
 
-// state returns the state at version, 0 for the newest, and the version reached.
+// state returns the state at version (0: the newest) and the version reached.
 func (s *Service) state(ctx context.Context, key aggregateKey, by rules, version int64) (model.Object, int64, error) {
 	if version > 0 {
 		return s.stateAt(ctx, key, by, version)
@@ -218,13 +217,13 @@ func (s *Service) state(ctx context.Context, key aggregateKey, by rules, version
 	if err := s.catchUp(ctx, key, by, i); err != nil {
 		return nil, 0, err
 	}
-	return i.state, i.version, s.absent(ctx, key, by, i)
+	return i.state, i.version, s.verifyAbsent(ctx, key, by, i)
 }
 
-// errReached says that a version was passed.
-var errReached = errors.New("the version is reached")
+// errReached stops reading once the requested version is passed.
+var errReached = errors.New("version reached")
 
-// stateAt returns the state at version, or at the last version below, and the version reached.
+// stateAt returns the state at version, or at the last existing version below it, and that version.
 func (s *Service) stateAt(ctx context.Context, key aggregateKey, by rules, version int64) (model.Object, int64, error) {
 	for again := false; ; again = true {
 		at := newInstance()
@@ -233,9 +232,9 @@ func (s *Service) stateAt(ctx context.Context, key aggregateKey, by rules, versi
 				return errReached
 			}
 			return at.fold(ctx, key, by, event)
-		}, at.pass)
+		}, at.skip)
 		if err = s.unreadable(key, err); errors.Is(err, errReached) {
-			return at.state, version, nil // a message that is no event has the version
+			return at.state, version, nil // a message that was declared no event has this version
 		}
 		if err != nil || at.version == version || again {
 			return at.state, at.version, err

@@ -11,11 +11,11 @@ import (
 // rightInternal is the action of the right to send commands that the model declares internal.
 const rightInternal = "command.internal"
 
-// permit refuses a command that the model declares internal, unless the gateway states that the
-// caller has the right for it. No other right covers such a command. Error: PERMISSION_DENIED.
+// permit rejects a command that the model declares internal, unless the gateway states that the caller has the right
+// for it. No other right covers such a command. Error: PERMISSION_DENIED.
 //
-// A gateway of a version before this right states none of it: then the platform's own
-// credential, the runner's, counts, so that workflows go on during an upgrade.
+// A gateway of a version before this right states no rights. Then the platform's own credential, used by the runner,
+// suffices, so that workflows continue during a rolling upgrade.
 func permit(ctx context.Context, by rules, c command) error {
 	if !c.rule.Internal {
 		return nil
@@ -28,6 +28,6 @@ func permit(ctx context.Context, by rules, c command) error {
 	}
 	name := by.Name + "." + c.rule.Name
 	return rpc.WithDetails(
-		connect.Errorf(connect.CodePermissionDenied, "the command %s is internal: it needs the right %q, which the caller does not have", name, rightInternal),
+		connect.Errorf(connect.CodePermissionDenied, "the command %s is internal: the caller needs the right %q", name, rightInternal),
 		rpc.Reason(rpc.ReasonMissingRight, "right", rightInternal+":"+name))
 }

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// stating is a call's context with headers as a gateway writes them, in pairs.
+// stating returns the context of a call with headers (in pairs) as a gateway writes them.
 func stating(ctx context.Context, headers ...string) context.Context {
 	ctx, info := connect.NewClientContext(ctx)
 	for n := 0; n < len(headers); n += 2 {
@@ -67,7 +67,7 @@ func TestInternalCommand_NeedsItsOwnRight(t *testing.T) {
 		})
 	}
 	if _, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"}); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Fatalf("a batch that was refused has opened the wallet: %v", err)
+		t.Fatalf("a rejected batch has opened the wallet: %v", err)
 	}
 	got, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "transfer", AggregateId: "t"})
 	if err != nil || got.GetVersion() != 1 {
@@ -89,6 +89,6 @@ func TestInternalCommand_NeedsItsOwnRight(t *testing.T) {
 	if _, err := client.Submit(stating(as(t, "acme"), rights, "command.internal"), transfer("complete", "k", nil)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = client.Submit(as(t, "acme"), transfer("complete", "k", nil)) // which would be answered as before
+	_, err = client.Submit(as(t, "acme"), transfer("complete", "k", nil)) // a retry that would be answered
 	refused(t, err, connect.CodePermissionDenied, "is internal")
 }

@@ -29,15 +29,15 @@ aggregates:
 	return func(context.Context) (string, []byte, error) { return "meter.yaml", document, nil }
 }
 
-func TestSubmit_WhatIsAcceptedIsFoldedAlikeByEveryNode(t *testing.T) {
+func TestSubmit_AcceptedNumberFoldsEquallyOnEveryNode(t *testing.T) {
 	js := natstest.Start(t)
 	first, _ := nodeOf(t, js, meter(1))
 	for n, value := range []any{0.5, 1e16, float64(1<<53) + 2, 1e18, -1e18, float64(1 << 60), float64(1 << 63), 1e19, 1e20, 1e21, 1.5e300, -0.25, 3.0} {
 		id := fmt.Sprintf("m%d", n)
 		res, err := first.Submit(as(t, "acme"), command(id, "read", "", map[string]any{"value": value}))
-		second, _ := nodeOf(t, js, meter(1)) // has nothing in memory
+		second, _ := nodeOf(t, js, meter(1)) // has nothing cached
 		got, readErr := second.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id})
-		if err != nil { // an integer has no half in the model's types: refused before anything is stored
+		if err != nil { // an integer type in the model accepts no half: rejected before anything is stored
 			refused(t, readErr, connect.CodeNotFound, "no events")
 			continue
 		}
@@ -55,7 +55,7 @@ func TestSubmit_WhatIsAcceptedIsFoldedAlikeByEveryNode(t *testing.T) {
 	}
 }
 
-func TestSubmitBatch_MoreEventsThanAnAppendTakesIsInvalid(t *testing.T) {
+func TestSubmitBatch_TooManyEventsIsInvalidArgument(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, meter(11))
 	many := func(commands int) *aggregatev1.SubmitBatchRequest {
@@ -65,7 +65,7 @@ func TestSubmitBatch_MoreEventsThanAnAppendTakesIsInvalid(t *testing.T) {
 		}
 		return batch("", all...)
 	}
-	for range 2 { // the answer is the same on every attempt
+	for range 2 { // every attempt returns the same answer
 		res, err := client.SubmitBatch(as(t, "acme"), many(91)) // 1,001 events
 		if err != nil {
 			t.Fatal(err)

@@ -11,15 +11,15 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// passed is a message of the aggregate's subject that an operator has declared no event.
+// passed is a message of the aggregate's subject that an operator has declared not to be an event.
 type passed struct {
 	Sequence uint64 `json:"sequence"`
-	// Stored is when it was stored, in nanoseconds since 1970.
+	// Stored is the time at which it was stored, in nanoseconds since 1970.
 	Stored int64 `json:"stored"`
 }
 
-// pass notes a message that is passed over. Events are appended after it.
-func (i *instance) pass(e *backbone.UnreadableError) {
+// skip records a message that is skipped. Events are appended after it.
+func (i *instance) skip(e *backbone.UnreadableError) {
 	chain := i.chain()
 	chain.Pass(e.Version)
 	i.claimed, i.sequence = chain.Claimed, e.Sequence
@@ -31,14 +31,14 @@ func (i *instance) chain() backbone.Chain {
 	return backbone.Chain{Version: i.version, Claimed: i.claimed}
 }
 
-// continues reports whether an event of a version is the next.
+// continues reports whether version is the version of the next event.
 func (i *instance) continues(version int64) bool {
 	chain := i.chain()
 	return chain.Continues(version)
 }
 
-// confirmPassed forgets what was folded if an operator has revoked that a message is no event, so
-// that it is met again.
+// confirmPassed resets the instance if an operator has revoked a declaration that a message is not an event, so that
+// folding reads the message again.
 func (s *Service) confirmPassed(ctx context.Context, key aggregateKey, i *instance) error {
 	for _, p := range i.passed {
 		declared, err := s.journal.Declared(ctx, &backbone.UnreadableError{Tenant: key.tenant, Sequence: p.Sequence, Stored: time.Unix(0, p.Stored)})
@@ -53,18 +53,18 @@ func (s *Service) confirmPassed(ctx context.Context, key aggregateKey, i *instan
 	return nil
 }
 
-// unreadableError says that a message of the aggregate is no event, and was not declared so.
+// unreadableError reports that a message of the aggregate is not an event and was not declared so.
 type unreadableError struct {
 	key       aggregateKey
-	reference string // of the message, for operators
+	reference string // identifies the message for operators
 }
 
 func (e *unreadableError) Error() string {
-	return fmt.Sprintf("%s %q cannot be read: a message of it in the journal is no event (reference %s)", e.key.aggregateType, e.key.id, e.reference)
+	return fmt.Sprintf("%s %q cannot be read: a message of it in the journal is not an event (reference %s)", e.key.aggregateType, e.key.id, e.reference)
 }
 
-// unreadable returns an error of reading the journal as an [*unreadableError], if it is one. The
-// reference does not reveal the sequence: the journal is shared by all tenants.
+// unreadable returns err as an [*unreadableError] if reading the journal failed because of one. The reference does
+// not reveal the sequence, since all tenants share the journal.
 func (s *Service) unreadable(key aggregateKey, err error) error {
 	if e, ok := errors.AsType[*backbone.UnreadableError](err); ok {
 		return &unreadableError{key: key, reference: s.positions.Format(key.tenant, e.Sequence)}
@@ -72,8 +72,8 @@ func (s *Service) unreadable(key aggregateKey, err error) error {
 	return err
 }
 
-// notAnEvent renders an [*unreadableError].
+// notAnEvent returns the RPC error of an [*unreadableError].
 func notAnEvent(e *unreadableError) error {
-	return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, e.Error()+": an operator has to declare it no event, or to restore the journal"),
+	return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, e.Error()+": an operator must declare it a non-event or restore the journal"),
 		rpc.Reason("MESSAGE_UNREADABLE", "aggregate_type", e.key.aggregateType, "aggregate_id", e.key.id, "reference", e.reference))
 }

@@ -33,7 +33,7 @@ func walletCommand(t *testing.T, id, command, key string, payload map[string]any
 	return &aggregatev1.SubmitRequest{AggregateType: "wallet", AggregateId: id, Command: command, Payload: object, IdempotencyKey: key}
 }
 
-// exhausted checks that an error says which quota is used up, to a person and to a program.
+// exhausted checks that an error names the exceeded quota, in its text and in its details.
 func exhausted(t *testing.T, err error, quota string, limit int64) {
 	t.Helper()
 	if connect.CodeOf(err) != connect.CodeResourceExhausted {
@@ -70,7 +70,7 @@ func exhausted(t *testing.T, err error, quota string, limit int64) {
 	}
 }
 
-func TestQuota_CommandsBeyondItAreRefused(t *testing.T) {
+func TestQuota_RejectsCommandsBeyondLimit(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Events: 5, Aggregates: 2}})
 	acme := as(t, "acme")
@@ -109,7 +109,7 @@ func TestQuota_CommandsBeyondItAreRefused(t *testing.T) {
 	if _, err := client.Submit(as(t, "globex"), walletCommand(t, "a", "open", "k0", map[string]any{"owner": "ada"})); err != nil {
 		t.Errorf("another tenant is refused: %v", err)
 	}
-	// A batch is refused as its aggregate's commands are.
+	// A batch is rejected as single commands are.
 	object, _ := structpb.NewStruct(map[string]any{"amount": 1})
 	batch, err := client.SubmitBatch(acme, &aggregatev1.SubmitBatchRequest{Commands: []*aggregatev1.BatchCommand{
 		{AggregateType: "wallet", AggregateId: "b", Command: "deposit", Payload: object},
@@ -119,7 +119,7 @@ func TestQuota_CommandsBeyondItAreRefused(t *testing.T) {
 	}
 }
 
-func TestQuota_ConcurrentCommandsDoNotExceedIt(t *testing.T) {
+func TestQuota_ConcurrentCommandsDoNotExceedLimit(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Aggregates: 3}})
 	acme := as(t, "acme")
@@ -145,9 +145,8 @@ func TestQuota_ConcurrentCommandsDoNotExceedIt(t *testing.T) {
 	}
 }
 
-// TestQuota_OnlyThePlatformHasTheReserve: the reserve depends on the caller, whatever its
-// idempotency keys are.
-func TestQuota_OnlyThePlatformHasTheReserve(t *testing.T) {
+// TestQuota_OnlyPlatformUsesReserve checks that the reserve depends on the caller, whatever its idempotency keys are.
+func TestQuota_OnlyPlatformUsesReserve(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Events: 20}})
 	acme := as(t, "acme")
@@ -184,7 +183,7 @@ func TestQuota_OnlyThePlatformHasTheReserve(t *testing.T) {
 	if codes := batch(acme, "workflow:a", "b"); !slices.Equal(codes, refused) {
 		t.Errorf("a client's batch answers %v", codes)
 	}
-	// The platform has one event in twenty more, with any key; a batch has no more than a command.
+	// The platform may store one event in twenty more, with any key; a batch is limited like a single command.
 	codes := batch(platform(acme, "1"), "a", "workflow:b")
 	slices.Sort(codes)
 	if !slices.Equal(codes, []connect.Code{0, connect.CodeResourceExhausted}) {
@@ -194,18 +193,18 @@ func TestQuota_OnlyThePlatformHasTheReserve(t *testing.T) {
 	exhausted(t, err, "events", 20)
 }
 
-// platform returns ctx for a call that names its caller the platform.
+// platform returns the context of a call whose caller the gateway states to be the platform.
 func platform(ctx context.Context, value string) context.Context {
 	ctx, info := connect.NewClientContext(ctx)
 	info.RequestHeader().Set(contextkit.HeaderPlatform, value)
 	return ctx
 }
 
-// TestQuota_CancelledCommandsAreCounted: callers that leave while their events are on their way
-// store no more than their quota.
+// TestQuota_CancelledCommandsAreCounted checks that callers which cancel while their events are being stored cannot
+// exceed their quota.
 func TestQuota_CancelledCommandsAreCounted(t *testing.T) {
 	const quota, most = 20, 100
-	js := natstest.StartSynced(t) // its acknowledgements take a while
+	js := natstest.StartSynced(t) // delays its acknowledgements
 	for name, config := range map[string]aggregate.Config{"acme": {}, "globex": {Synced: true}} {
 		t.Run(name, func(t *testing.T) {
 			config.Quota = backbone.StorageQuota{Events: quota}

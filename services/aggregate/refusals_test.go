@@ -73,11 +73,11 @@ func reasonOf(err error) (reason, rule string) {
 	return reason, rule
 }
 
-// What a client's payload causes in a state is its own mistake, or a precondition that does not
-// hold: never INTERNAL, and the rule that could not be evaluated is named.
-func TestSubmit_WhatThePayloadCausesIsNeverInternal(t *testing.T) {
+// TestSubmit_InvalidPayloadIsNeverInternal checks that a failure caused by a client's payload is INVALID_ARGUMENT or
+// FAILED_PRECONDITION, never INTERNAL, and names the rule that could not be evaluated.
+func TestSubmit_InvalidPayloadIsNeverInternal(t *testing.T) {
 	client, _ := nodeOf(t, natstest.Start(t), ledger)
-	for id, value := range map[string]float64{"big": 1 << 62, "odd": 1 << 53} { // states to begin with
+	for id, value := range map[string]float64{"big": 1 << 62, "odd": 1 << 53} { // initial states
 		if _, err := client.Submit(as(t, "acme"), command(id, "add", "", map[string]any{"value": value})); err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestSubmit_WhatThePayloadCausesIsNeverInternal(t *testing.T) {
 		{"an optional member in a rule", "w", "note", map[string]any{}, connect.CodeFailedPrecondition, "note", in + "note.require[0]"},
 		{"an optional member in an event", "w", "tell", map[string]any{}, connect.CodeFailedPrecondition, "note", in + "tell.emit[0]"},
 		{"a sum past 2^63", "big", "double", nil, connect.CodeFailedPrecondition, "overflow", "aggregates.wallet.evolve.added"},
-		{"a sum that JSON rounds", "odd", "add", map[string]any{"value": 1}, connect.CodeFailedPrecondition, "state.total an integer that JSON", ""},
+		{"a sum that JSON rounds", "odd", "add", map[string]any{"value": 1}, connect.CodeFailedPrecondition, "state.total to an integer that JSON", ""},
 		{"a division by zero", "w", "divide", map[string]any{"by": 0}, connect.CodeFailedPrecondition, "zero", in + "divide.emit[0]"},
 		{"types that do not fit", "big", "add", map[string]any{"value": "x"}, connect.CodeFailedPrecondition, "no such overload", "aggregates.wallet.evolve.added"},
 		{"a member that a view wants", "w", "ship", map[string]any{"address": map[string]any{}}, connect.CodeFailedPrecondition, "event.address.city", "views.cities.on.wallet.shipped"},

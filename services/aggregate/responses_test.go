@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// pile is a model whose commands cause large events and whose state grows.
+// pile is a model whose commands emit large events and whose state grows.
 func pile(context.Context) (string, []byte, error) {
 	return "pile.yaml", []byte(`model: pile
 aggregates:
@@ -32,7 +32,7 @@ aggregates:
 `), nil
 }
 
-func TestSubmit_DataBeyondTheAnswersBytesIsLeftOut(t *testing.T) {
+func TestSubmit_EventDataBeyondByteLimitIsOmitted(t *testing.T) {
 	client, _ := nodeOf(t, natstest.Start(t), pile)
 	text := map[string]any{"text": strings.Repeat("x", 500_000)}
 	check := func(name string, answer proto.Message, events []*aggregatev1.Event) {
@@ -80,7 +80,7 @@ func TestSubmit_DataBeyondTheAnswersBytesIsLeftOut(t *testing.T) {
 	}
 }
 
-func TestGetAggregate_AStateBeyondAnAnswerIsRefused(t *testing.T) {
+func TestGetAggregate_TooLargeStateIsRejected(t *testing.T) {
 	js := natstest.Start(t)
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
@@ -88,7 +88,7 @@ func TestGetAggregate_AStateBeyondAnAnswerIsRefused(t *testing.T) {
 	}
 	client, _ := nodeOf(t, js, pile)
 	var sequence uint64
-	for n := range 18 { // more than a command may make today
+	for n := range 18 { // more than a command may store now
 		events := []backbone.Event{{
 			ID: contextkit.NewID(), Type: "added", AggregateType: "wallet", AggregateID: "a", Version: int64(n + 1), Time: time.Now(),
 			Data: fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", 900_000)),
@@ -97,7 +97,7 @@ func TestGetAggregate_AStateBeyondAnAnswerIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		sequence = events[0].Sequence
-		call, end := context.WithCancel(as(t, "acme")) // as every transport ends it
+		call, end := context.WithCancel(as(t, "acme")) // every transport cancels the context
 		res, err := client.GetAggregate(call, &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"})
 		end()
 		switch {

@@ -30,9 +30,9 @@ import (
 const (
 	// DefaultCacheBytes is the default of [Config.CacheBytes].
 	DefaultCacheBytes = 128 << 20
-	// MinCacheBytes is the least [Config.CacheBytes]: a few of the largest states.
+	// MinCacheBytes is the minimum of [Config.CacheBytes]. It holds a few of the largest states.
 	MinCacheBytes = 16 << 20
-	// chapterShare is the divisor of the cache's bytes that yields those of chapters.
+	// chapterShare divides the cache's bytes: one part of chapterShare is for block indexes of idempotency logs.
 	chapterShare = 4
 )
 
@@ -54,37 +54,37 @@ type Service struct {
 	chapters  *cache[chapterRef, *chapter]
 	memory    cacheMetrics
 	timeline  *backbone.Timeline
-	limiter   *response.Limiter // of answers' bytes
+	limiter   *response.Limiter // bounds the bytes of responses
 	usage     *usage.Meter
 }
 
-// Config says how the service works.
+// Config configures a [Service].
 type Config struct {
-	// Synced says that the NATS server syncs every write to disk. Commands that wait
-	// for others then share a write.
+	// Synced states that the NATS server syncs every write to disk. Concurrent commands then share writes (group
+	// commit).
 	Synced bool
-	// CacheBytes bounds the memory of cached aggregates and of their idempotency logs, by an
-	// estimate; 0: [DefaultCacheBytes]. While
-	// it is used up, a tenant that uses more than a quarter of it makes room first.
+	// CacheBytes bounds the estimated memory of cached aggregates and of their idempotency logs; 0 means
+	// [DefaultCacheBytes]. When the cache is full, entries of tenants that use more than a quarter of it are evicted
+	// first.
 	CacheBytes int64
-	// Answers bounds answers in bytes.
+	// Answers bounds responses in bytes.
 	Answers response.Config
-	// Tokens selects the version of positions that is issued; nil: the newest.
+	// Tokens selects the version of position tokens that the service issues; nil means the newest.
 	Tokens *token.Gate
-	// Quota bounds the storage of tenants without their own quota.
+	// Quota is the storage quota of tenants that have none of their own.
 	Quota backbone.StorageQuota
-	// Log gets warnings; the zero value discards them.
+	// Log receives warnings; the zero value discards them.
 	Log zerolog.Logger
 }
 
-// New returns the service over a backbone whose streams exist. timeline may be nil.
+// New returns the service. The backbone's streams must exist; timeline may be nil.
 func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, timeline *backbone.Timeline) (*Service, error) {
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
 		return nil, err
 	}
 	groups := prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "headgate_aggregate_group_size", Help: "Commands, or batches for an aggregate, that shared a write of the journal.", Buckets: []float64{32, 48, 64, 96, 128, 192},
+		Name: "headgate_aggregate_group_size", Help: "Commands (or batches for one aggregate) that shared one write to the journal.", Buckets: []float64{32, 48, 64, 96, 128, 192},
 	})
 	if config.Synced {
 		journal.GroupCommit(func(appends int) { groups.Observe(float64(appends)) })
@@ -111,7 +111,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	chapterBytes := config.CacheBytes / chapterShare
 	return &Service{
 		limiter: response.NewLimiter(config.Answers),
-		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not kept in memory, or were behind."}),
+		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not cached or not up to date."}),
 		groups:  groups,
 		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
 		positions: position.NewCodec(secret, journal.Epoch, config.Tokens), answers: answers, snapshots: snapshots, memory: newCacheMetrics(),
@@ -121,8 +121,8 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	}, nil
 }
 
-// Run shares what tenants have stored with other nodes, until ctx ends. Without it a node
-// knows only of its own commands.
+// Run exchanges the tenants' storage use with other nodes until ctx ends. Without it, the node counts its own
+// commands only.
 func (s *Service) Run(ctx context.Context) error { return s.usage.Run(ctx) }
 
 // Register registers the service's handlers.
@@ -149,15 +149,14 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.usage.Collect(metrics)
 }
 
-// Integrity tells whether the journal is whole. Its Run must run for as long as the service does.
+// Integrity returns the integrity check of the journal. Its Run must run for the lifetime of the service.
 func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
 
-// Ready reports why the service cannot take commands: of the tenant, or without one of every
-// tenant that the process can serve. While the journal's end is missing the service is ready for
-// reads, and ready for no tenant.
+// Ready returns why the service cannot accept commands, or nil. With a zero tenant it reports on the process as a
+// whole. While the end of the journal is missing, the service serves reads, so the process is ready and no tenant is.
 func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	if !s.conn.IsConnected() {
-		return errors.New("the journal is not reachable")
+		return errors.New("not connected to NATS")
 	}
 	if tenant.IsZero() {
 		return nil
@@ -202,32 +201,32 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 	return res, nil
 }
 
-// fromPlatform reports whether the caller is the platform itself, as the gateway states it.
+// fromPlatform reports whether the gateway states that the caller is the platform itself.
 func fromPlatform(ctx context.Context) bool {
 	info, ok := connect.CallInfoForServerContext(ctx)
 	return ok && contextkit.FromPlatform(info.RequestHeader())
 }
 
-// record notes commands and their events in the timeline. name is that of the
-// command, or of how many there are.
+// record adds a span for the commands, and one for each new event, to the timeline. name is the name of the command,
+// or describes the batch.
 func (s *Service) record(ctx context.Context, key aggregateKey, name string, began time.Time, decided []decision, err error) {
 	if s.timeline == nil {
 		return
 	}
 	subject := key.aggregateType + "/" + key.id
-	hop := backbone.Hop{
+	span := backbone.Hop{
 		Kind: backbone.HopCommand, Name: name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
 		Code: rpc.CodeName(err), Subject: subject,
 	}
 	if err != nil {
-		hop.Detail = rpc.Public(err).Message()
+		span.Detail = rpc.Public(err).Message()
 	}
 	for _, d := range decided {
 		if d.replayed {
-			hop.Detail = "answered before"
+			span.Detail = "replayed"
 		}
 	}
-	s.timeline.Record(ctx, hop)
+	s.timeline.Record(ctx, span)
 	if err != nil {
 		return
 	}
@@ -244,7 +243,7 @@ func (s *Service) record(ctx context.Context, key aggregateKey, name string, beg
 	}
 }
 
-// prepare looks up what a request asks for in a model.
+// prepare resolves the aggregate type and the command of a request in a model.
 func prepare(m *model.Model, req *aggregatev1.SubmitRequest) (rules, command, error) {
 	by, err := rulesOf(m, req.GetAggregateType())
 	if err != nil {
@@ -280,7 +279,7 @@ func (s *Service) GetAggregate(ctx context.Context, req *aggregatev1.GetAggregat
 	case version == 0:
 		return nil, connect.Errorf(connect.CodeNotFound, "%s %q has no events", key.aggregateType, key.id)
 	case version < req.GetVersion():
-		return nil, connect.Errorf(connect.CodeOutOfRange, "%s %q is at version %d, version %d is not reached", key.aggregateType, key.id, version, req.GetVersion())
+		return nil, connect.Errorf(connect.CodeOutOfRange, "%s %q is at version %d; version %d does not exist yet", key.aggregateType, key.id, version, req.GetVersion())
 	}
 	size := response.Object(state)
 	if err := response.TooLarge("the aggregate's state", size); err != nil {
@@ -299,21 +298,21 @@ func (s *Service) GetAggregate(ctx context.Context, req *aggregatev1.GetAggregat
 func rulesOf(m *model.Model, name string) (rules, error) {
 	aggregate, ok := m.Aggregate(name)
 	if !ok {
-		return rules{}, connect.Errorf(connect.CodeNotFound, "there is no aggregate %q in the model", name)
+		return rules{}, connect.Errorf(connect.CodeNotFound, "the model has no aggregate %q", name)
 	}
 	return rules{Aggregate: aggregate, model: m, revision: m.Revision}, nil
 }
 
-// decision is what a command did.
+// decision is the outcome of a command.
 type decision struct {
 	events   []backbone.Event
-	decided  []model.NewEvent // of which the events are made, unless it is replayed
+	decided  []model.NewEvent // the model's decision that events was made from; nil if replayed
 	version  int64
 	sequence uint64
 	replayed bool
 }
 
-// budget bounds the bytes of an answer, which the parts of a batch share.
+// budget bounds the bytes of a response. The parts of a batch share it.
 type budget struct {
 	mu   sync.Mutex
 	page response.Page
@@ -323,15 +322,15 @@ func (s *Service) budget() *budget {
 	return &budget{page: response.Page{Bytes: s.limiter.PageBytes()}}
 }
 
-// add counts the data of an event, and reports whether the answer has room for it.
+// add counts an event's data and reports whether it fits into the response.
 func (b *budget) add(size int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.page.Add(size)
 }
 
-// response describes the outcome of a command. Beyond the budget the data of events is
-// omitted: the command has taken effect anyway.
+// response builds the response to a command. Event data beyond the budget is omitted, because the command has already
+// taken effect.
 func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, decided decision, dryRun bool, room *budget) (*aggregatev1.SubmitResponse, error) {
 	res := &aggregatev1.SubmitResponse{Version: decided.version, Replayed: decided.replayed}
 	if !dryRun {
@@ -344,7 +343,7 @@ func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, deci
 		if !decided.replayed {
 			data = decided.decided[n].Data
 		} else {
-			// It may be of an earlier form.
+			// The event may have been stored in an earlier version of its type.
 			var err error
 			data, err = s.models.Current().Event(ctx, model.EventRef{Aggregate: event.AggregateType, Event: event.Type}, event.DataVersion, event.Data)
 			if err != nil {
@@ -363,7 +362,7 @@ func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, deci
 	return res, nil
 }
 
-// meta describes the circumstances of an event, or of a decision, to the model.
+// meta returns the metadata of an event, or of a decision, for the model.
 func (k aggregateKey) meta(version int64, at time.Time, eventID string) model.Meta {
 	return model.Meta{
 		Tenant: k.tenant.String(), AggregateType: k.aggregateType, AggregateID: k.id,

@@ -8,29 +8,27 @@ import (
 )
 
 const (
-	// maxStateBytes bounds the state that a command may make, as an answer has it. States
-	// beyond it, which earlier versions allowed, can be read, and commands may make them
-	// smaller.
+	// maxStateBytes bounds the state that a command may result in, measured as a response contains it. Larger states,
+	// which earlier versions allowed, can be read, and commands may shrink them.
 	maxStateBytes = 4 << 20
 	// Estimates of memory, in bytes.
-	instanceBytes = 1 << 10 // of an aggregate without a state
-	answerBytes   = 320     // of a command that is remembered, with its key
-	pageBytes     = 64      // of a page without its hashes and answers
-	memberBytes   = 56      // of an object's member without its name and value
-	elementBytes  = 16      // of a list's element
-	valueBytes    = 16      // of a text's header, or a number
+	instanceBytes = 1 << 10 // an aggregate without a state
+	answerBytes   = 320     // an answer in the idempotency log, with its key
+	pageBytes     = 64      // an answer block without its hashes and answers
+	memberBytes   = 56      // an object's member without its name and value
+	elementBytes  = 16      // an element of a list
+	valueBytes    = 16      // a string header, or a number
 )
 
-// stateSizeError is the error of a command that would make an aggregate's state larger than
-// maxStateBytes.
+// stateSizeError rejects a command that would make an aggregate's state larger than maxStateBytes.
 type stateSizeError struct{ bytes int }
 
 func (e *stateSizeError) Error() string {
-	return fmt.Sprintf("the command would make the aggregate's state %d bytes large; a state has at most %d", e.bytes, maxStateBytes)
+	return fmt.Sprintf("the command would make the aggregate's state %d bytes large; the limit is %d", e.bytes, maxStateBytes)
 }
 
-// boundState refuses a state that is too large, unless it is not larger than the one before.
-func boundState(before, after model.Object) error {
+// checkStateSize rejects a state that is too large, unless it is not larger than the one before.
+func checkStateSize(before, after model.Object) error {
 	bytes := response.Object(after)
 	if bytes <= maxStateBytes || bytes <= response.Object(before) {
 		return nil
@@ -38,17 +36,16 @@ func boundState(before, after model.Object) error {
 	return &stateSizeError{bytes}
 }
 
-// roundedError is the error of a command that would make an integer which answers, in JSON,
-// would round.
+// roundedError rejects a command that would store an integer which JSON responses would round.
 type roundedError struct{ place string }
 
 func (e *roundedError) Error() string {
-	return fmt.Sprintf("the command would make %s an integer that JSON does not represent exactly (above 2^53)", e.place)
+	return fmt.Sprintf("the command would set %s to an integer that JSON cannot represent exactly (above 2^53)", e.place)
 }
 
-// boundIntegers refuses an event's data, or a state, with an integer that JSON would round; of a
-// state, unless the one before has one too.
-func boundIntegers(what string, before, after model.Object) error {
+// checkIntegers rejects event data, or a state, with an integer that JSON would round. A state is accepted if the one
+// before has such an integer too.
+func checkIntegers(what string, before, after model.Object) error {
 	place, found := model.Rounded(after)
 	if !found {
 		return nil
@@ -59,7 +56,7 @@ func boundIntegers(what string, before, after model.Object) error {
 	return &roundedError{what + "." + place}
 }
 
-// resident estimates the bytes of memory that the instance takes.
+// resident estimates the memory of the instance in bytes.
 func (i *instance) resident() int64 {
 	bytes := instanceBytes + resident(i.state) + answerBytes*i.recent.Len() + 8*len(i.chapters)
 	for _, p := range i.pages {
@@ -68,7 +65,7 @@ func (i *instance) resident() int64 {
 	return int64(bytes)
 }
 
-// resident estimates the bytes of memory that a value takes.
+// resident estimates the memory of a value in bytes.
 func resident(value any) int {
 	bytes := valueBytes
 	switch value := value.(type) {

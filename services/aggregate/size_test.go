@@ -41,12 +41,12 @@ aggregates:
 `), nil
 }
 
-// write returns the command that writes a page of 1 MiB which begins with a letter.
+// write returns the command that writes a page of 1 MiB which starts with letter.
 func write(letter string) *aggregatev1.SubmitRequest {
 	return command("n", "write", "", map[string]any{"text": letter + strings.Repeat("x", 1_000_000)})
 }
 
-func TestSubmit_AStateBeyondItsBoundIsRefusedAndStaysAsItWas(t *testing.T) {
+func TestSubmit_TooLargeStateIsRejected(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, notebook)
 	for range 4 {
@@ -54,7 +54,7 @@ func TestSubmit_AStateBeyondItsBoundIsRefusedAndStaysAsItWas(t *testing.T) {
 	}
 	too := func(err error) {
 		t.Helper()
-		refused(t, err, connect.CodeFailedPrecondition, "a state has at most 4194304")
+		refused(t, err, connect.CodeFailedPrecondition, "the limit is 4194304")
 		var failed *connect.Error
 		if !errors.As(err, &failed) || len(failed.Details()) != 1 {
 			t.Fatalf("%v has no single detail", err)
@@ -88,14 +88,14 @@ func TestSubmit_AStateBeyondItsBoundIsRefusedAndStaysAsItWas(t *testing.T) {
 	submit(t, client, "acme", write("b"))
 }
 
-func TestSubmit_AStateThatIsTooLargeAlreadyCanBeMadeSmaller(t *testing.T) {
+func TestSubmit_TooLargeStateCanShrink(t *testing.T) {
 	js := natstest.Start(t)
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var sequence uint64
-	for version := range int64(6) { // as an earlier version of the platform has allowed
+	for version := range int64(6) { // as an earlier version of the platform allowed
 		events := []backbone.Event{{
 			ID: contextkit.NewID(), Type: "written", AggregateType: "wallet", AggregateID: "n", Version: version + 1, Time: time.Now(),
 			Data: fmt.Appendf(nil, `{"text":"%c%s"}`, 'a'+byte(version%2), strings.Repeat("x", 1_000_000)),
@@ -107,13 +107,13 @@ func TestSubmit_AStateThatIsTooLargeAlreadyCanBeMadeSmaller(t *testing.T) {
 	}
 	client, _ := nodeOf(t, js, notebook)
 	_, err = client.Submit(as(t, "acme"), write("c"))
-	refused(t, err, connect.CodeFailedPrecondition, "a state has at most 4194304")
+	refused(t, err, connect.CodeFailedPrecondition, "the limit is 4194304")
 	submit(t, client, "acme", command("n", "tear", "", map[string]any{"pages": "z"})) // as large as before
 	submit(t, client, "acme", command("n", "tear", "", map[string]any{"pages": "a"}))
 	submit(t, client, "acme", command("n", "write", "", map[string]any{"text": "short"}))
 }
 
-func TestCache_LargeStatesStayWithinItsBytesAndEvictNoOtherTenantsAggregate(t *testing.T) {
+func TestCache_LargeStatesStayWithinByteLimit(t *testing.T) {
 	js := natstest.Start(t)
 	const cacheBytes = 16 << 20
 	client, service := nodeWith(t, js, notebook, aggregate.Config{CacheBytes: cacheBytes, Answers: response.Config{TenantBytes: 1 << 30, NodeBytes: 1 << 30}})

@@ -14,26 +14,24 @@ import (
 )
 
 const (
-	// snapshotEvery is how many events an aggregate is folded from at most, beside
-	// its snapshot.
+	// snapshotEvery bounds the events that are folded on top of a snapshot.
 	snapshotEvery = 200
-	// maxSnapshotBytes bounds a snapshot; a larger state is folded from its events.
+	// maxSnapshotBytes bounds a snapshot. A larger state is folded from its events.
 	maxSnapshotBytes = 768 << 10
-	// snapshotFormat tells snapshots of this form from those of others.
+	// snapshotFormat is the version of the snapshot format. Snapshots of other versions are ignored.
 	snapshotFormat = 3
-	// restoreTimeout bounds how long a snapshot is waited for: there are the events.
+	// restoreTimeout bounds the wait for a snapshot. Without it, the events are folded.
 	restoreTimeout = time.Second
-	// maxPendingSnapshots bounds those on their way; further ones are left out.
+	// maxPendingSnapshots bounds unacknowledged writes; further snapshots are skipped.
 	maxPendingSnapshots = 64
 )
 
-// snapshots keep states, so that a node which does not have an aggregate in
-// memory reads its last events only. They are a shortcut: whatever is wrong with
-// one, the events are folded instead.
+// snapshots stores the states of aggregates, so that a node without a cached instance reads only the events after a
+// snapshot. They are an optimization: if a snapshot is invalid, the events are folded instead.
 type snapshots struct{ async jetstream.JetStream }
 
-// snapshot is a state at a version. It only counts under the model that folded
-// it and for the journal that it was folded from.
+// snapshot is a state at a version. It is valid for the model revision that folded it and for the journal that it was
+// folded from.
 type snapshot struct {
 	Format   int               `json:"format"`
 	Model    string            `json:"model"`
@@ -42,13 +40,13 @@ type snapshot struct {
 	Sequence uint64            `json:"sequence"`
 	State    json.RawMessage   `json:"state"`
 	Recent   map[string]answer `json:"recent,omitempty"`
-	// Order is the keys of Recent, the oldest first.
+	// Order lists the keys of Recent, oldest first.
 	Order []string `json:"order,omitempty"`
-	// Pages are of the answers that fell out of Recent, the oldest first.
+	// Pages are the answer blocks of the answers before Recent, oldest first.
 	Pages []keptPage `json:"pages,omitempty"`
-	// Chapters are of the pages before those, the oldest first.
+	// Chapters are the first sequences of the block indexes before Pages, oldest first.
 	Chapters []uint64 `json:"chapters,omitempty"`
-	// Passed, Claimed and Beside are those of the instance.
+	// Passed, Claimed and Beside are the fields of the instance.
 	Passed  []passed `json:"passed,omitempty"`
 	Claimed int64    `json:"claimed,omitempty"`
 	Beside  int64    `json:"beside,omitempty"`
@@ -66,9 +64,9 @@ func (k aggregateKey) snapshotKey() string {
 	return k.tenant.String() + "." + k.aggregateType + "." + k.id
 }
 
-// restore puts the aggregate's snapshot into an empty instance, if there is one that counts. It
-// returns the event that the snapshot was taken at, also if it is of another model, and zeros if
-// there is none of the instance's journal.
+// restore loads the aggregate's snapshot into an empty instance if it is valid. It returns the event that the
+// snapshot was taken at, even if it is of another model revision, and a zero event if there is no snapshot of the
+// instance's journal.
 func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) event {
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
@@ -83,7 +81,7 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 	if kept.Model != i.model {
 		return event{kept.Version, kept.Sequence}
 	}
-	i.version, i.sequence, i.kept, i.state = kept.Version, kept.Sequence, kept.Version, state
+	i.version, i.sequence, i.snapshotVersion, i.state = kept.Version, kept.Sequence, kept.Version, state
 	i.passed, i.claimed, i.beside = kept.Passed, kept.Claimed, kept.Beside
 	for _, name := range kept.Order {
 		i.recent.Add(name, kept.Recent[name])
@@ -97,8 +95,8 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 	return event{kept.Version, kept.Sequence}
 }
 
-// parseSnapshot returns a snapshot with its state and pages, false if it is none of this
-// form.
+// parseSnapshot returns a snapshot with its state and answer blocks, and false if text is not a valid snapshot of
+// this format.
 func parseSnapshot(text []byte) (kept snapshot, state model.Object, pages []*page, ok bool) {
 	if json.Unmarshal(text, &kept) != nil || kept.Format != snapshotFormat || kept.Version < 1 {
 		return kept, state, nil, false
@@ -116,9 +114,9 @@ func parseSnapshot(text []byte) (kept snapshot, state model.Object, pages []*pag
 	return kept, state, pages, true
 }
 
-// keep writes a snapshot behind the caller's back, when the last one is old.
-func (s *Service) keep(ctx context.Context, key aggregateKey, i *instance) {
-	if i.version-i.kept < snapshotEvery || s.snapshots.async.PublishAsyncPending() >= maxPendingSnapshots {
+// storeSnapshot stores a snapshot asynchronously if the last one is old.
+func (s *Service) storeSnapshot(ctx context.Context, key aggregateKey, i *instance) {
+	if i.version-i.snapshotVersion < snapshotEvery || s.snapshots.async.PublishAsyncPending() >= maxPendingSnapshots {
 		return
 	}
 	state, err := json.Marshal(i.state)
@@ -139,9 +137,9 @@ func (s *Service) keep(ctx context.Context, key aggregateKey, i *instance) {
 	}
 	msg := &nats.Msg{Subject: "$KV." + backbone.BucketSnapshots + "." + key.snapshotKey(), Header: nats.Header{}, Data: data}
 	if contextkit.InjectNATS(ctx, msg.Header) != nil {
-		return // a handler's context has the contract
+		return // cannot happen: a handler's context has the contract
 	}
 	if _, err := s.snapshots.async.PublishMsgAsync(msg); err == nil {
-		i.kept = i.version
+		i.snapshotVersion = i.version
 	}
 }

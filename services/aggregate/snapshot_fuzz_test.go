@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// FuzzParseSnapshot finds a snapshot that is taken for one and cannot be worked with.
+// FuzzParseSnapshot looks for a text that is accepted as a snapshot but breaks the instance.
 func FuzzParseSnapshot(f *testing.F) {
 	full := bytes.Repeat([]byte("AAAA"), pageAnswers*4/3)
 	for _, pages := range []string{
@@ -27,7 +27,7 @@ func FuzzParseSnapshot(f *testing.F) {
 		i := newInstance()
 		i.newest = time.Now()
 		i.pages = pages
-		for n := range pageAnswers + 1 { // what an aggregate does with its pages
+		for n := range pageAnswers + 1 { // as an aggregate uses its blocks
 			i.fall(fmt.Sprint(n), answer{FirstSequence: uint64(n)}) //nolint:gosec // small
 		}
 		for _, p := range i.pages {

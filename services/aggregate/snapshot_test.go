@@ -21,7 +21,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// changed is the wallet model with texts replaced, in pairs.
+// changed returns the wallet model with texts replaced, in pairs.
 func changed(t *testing.T, pairs ...string) model.Source {
 	t.Helper()
 	return func(ctx context.Context) (string, []byte, error) {
@@ -37,7 +37,7 @@ func changed(t *testing.T, pairs ...string) model.Source {
 	}
 }
 
-// loaded is how many events the service has read.
+// loaded returns the number of events that the service has read.
 func loaded(t *testing.T, service *aggregate.Service) float64 {
 	t.Helper()
 	return measured(t, service, "headgate_aggregate_events_loaded_total").GetCounter().GetValue()
@@ -61,7 +61,7 @@ func measured(t *testing.T, service *aggregate.Service, name string) *dto.Metric
 	return nil
 }
 
-func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
+func TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents(t *testing.T) {
 	js := natstest.Start(t)
 	warm := node(t, js)
 	submit(t, warm, "acme", command("w", "open", "first", map[string]any{"owner": "ada"}))
@@ -75,7 +75,7 @@ func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
 	deadline := time.Now().Add(10 * time.Second)
 	for _, err := bucket.Get(t.Context(), "acme.wallet.w"); err != nil; _, err = bucket.Get(t.Context(), "acme.wallet.w") {
 		if time.Now().After(deadline) {
-			t.Fatalf("no snapshot is kept: %v", err)
+			t.Fatalf("no snapshot is stored: %v", err)
 		}
 	}
 	kept, err := js.Stream(t.Context(), "KV_"+backbone.BucketSnapshots)
@@ -83,7 +83,7 @@ func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if msg, err := kept.GetLastMsgForSubject(t.Context(), "$KV.snapshots.acme.wallet.w"); err != nil || msg.Header.Get("tenant-id") != "acme" || msg.Header.Get("traceparent") == "" {
-		t.Errorf("the snapshot bears %v, %v: want the contract", msg.Header, err)
+		t.Errorf("the snapshot has the headers %v, %v: want the context headers", msg.Header, err)
 	}
 	w := &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"}
 	cold, service := nodeOf(t, js, model.Wallet)
@@ -103,7 +103,7 @@ func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
 	if res, err := other.GetAggregate(as(t, "acme"), w); err != nil || res.GetState().AsMap()["balance"] != 498.0 || loaded(t, service) != 250 {
 		t.Errorf("under another model: %v after %v events, %v", res, loaded(t, service), err)
 	}
-	// Whoever folds that many keeps a snapshot.
+	// A node that folds this many events stores a snapshot.
 	snapshotAfter := func(revision uint64) jetstream.KeyValueEntry {
 		t.Helper()
 		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
@@ -111,12 +111,12 @@ func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
 				return entry
 			}
 		}
-		t.Fatalf("no snapshot is kept after revision %d", revision)
+		t.Fatalf("no snapshot is stored after revision %d", revision)
 		return nil
 	}
 	entry := snapshotAfter(1)
 	with := func(pages string) string {
-		return strings.TrimSuffix(string(entry.Value()), "}") + `,"pages":` + pages + `}` // the last of two members counts
+		return strings.TrimSuffix(string(entry.Value()), "}") + `,"pages":` + pages + `}` // JSON: the last of two equal members counts
 	}
 	for name, broken := range map[string]string{
 		"that is no JSON":                      "{",
@@ -135,12 +135,12 @@ func TestAColdNodeReadsASnapshotAndTheEventsAfterIt(t *testing.T) {
 	}
 }
 
-func TestEventsOfAnEarlierFormAreBroughtToTheNewOne(t *testing.T) {
+func TestUpcast_OldEventsFoldUnderNewModel(t *testing.T) {
 	js := natstest.Start(t)
 	old := node(t, js)
 	submit(t, old, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	submit(t, old, "acme", deposit("w", "key", 100))
-	// The new model counts in thousandths and has had two forms of it since.
+	// The new model counts in thousandths and has changed the event type twice.
 	renewed, _ := nodeOf(t, js, changed(t,
 		"    evolve:\n      opened: {owner: event.owner, balance: 0}\n      deposited: {balance: state.balance + event.amount}\n",
 		"    events:\n      deposited:\n        version: 3\n        upcasts:\n        - {from: 1, set: {cents: event.amount}, drop: [amount]}\n        - {from: 2, set: {mills: event.cents * 10}, drop: [cents]}\n"+
@@ -162,9 +162,9 @@ func TestEventsOfAnEarlierFormAreBroughtToTheNewOne(t *testing.T) {
 	}
 }
 
-func TestAnEventThatCouldNotBeFoldedIsNotAppended(t *testing.T) {
+func TestSubmit_UnfoldableEventIsNotAppended(t *testing.T) {
 	js := natstest.Start(t)
-	// The second deposit is more than a number holds.
+	// The second deposit overflows an integer.
 	client, _ := nodeOf(t, js, changed(t, "deposited: {balance: state.balance + event.amount}", "deposited: {balance: state.balance + event.amount * 4611686018427387904}"))
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	submit(t, client, "acme", deposit("w", "one", 1))
@@ -178,7 +178,7 @@ func TestAnEventThatCouldNotBeFoldedIsNotAppended(t *testing.T) {
 	if err != nil || outcomes(res) != "failed_precondition, aborted" {
 		t.Errorf("a batch: %s, %v", outcomes(res), err)
 	}
-	// The aggregate goes on, on a node that folds it too.
+	// The aggregate continues, also on a node that folds it from its events.
 	cold, _ := nodeOf(t, js, model.Wallet)
 	for name, client := range map[string]gatewayv1connect.CommandServiceClient{"the node": client, "another": cold} {
 		got, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
@@ -191,7 +191,7 @@ func TestAnEventThatCouldNotBeFoldedIsNotAppended(t *testing.T) {
 	}
 }
 
-func TestAStateIsOfTheModelThatItSaysItIsOf(t *testing.T) {
+func TestState_ConcurrentModelChangeDoesNotMixRevisions(t *testing.T) {
 	js := natstest.Start(t)
 	var doubled atomic.Bool
 	twice := changed(t, "deposited: {balance: state.balance + event.amount}", "deposited: {balance: state.balance + 2 * event.amount}")
@@ -206,7 +206,7 @@ func TestAStateIsOfTheModelThatItSaysItIsOf(t *testing.T) {
 	}
 	client, _ := nodeOver(t, js, models, aggregate.Config{})
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
-	// The model changes all the time, between any two steps of a command.
+	// The model changes continuously, between any two steps of a command.
 	stop := make(chan struct{})
 	var changing sync.WaitGroup
 	changing.Go(func() {

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
-// reference returns the reference of the message in a DATA_LOSS error.
+// reference returns the message reference in a DATA_LOSS error.
 func reference(t *testing.T, err error) string {
 	t.Helper()
 	known, ok := errors.AsType[*connect.Error](err)
@@ -35,10 +35,9 @@ func reference(t *testing.T, err error) string {
 	return ""
 }
 
-// TestStrange_MessagesOfOtherProducersAreEventsOrDataLoss publishes messages by hand behind an
-// aggregate's events: those that are events are folded, the others are DATA_LOSS until an operator
-// declares them no events.
-func TestStrange_MessagesOfOtherProducersAreEventsOrDataLoss(t *testing.T) {
+// TestForeignMessages_AreEventsOrDataLoss publishes messages of another producer after an aggregate's events: valid
+// events are folded, the others are DATA_LOSS until an operator declares them non-events.
+func TestForeignMessages_AreEventsOrDataLoss(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, model.Wallet)
 	other, _ := nodeOf(t, js, model.Wallet)
@@ -62,8 +61,8 @@ func TestStrange_MessagesOfOtherProducersAreEventsOrDataLoss(t *testing.T) {
 				whole(t, other, id, 3)
 				return
 			}
-			refusedAll(t, client, id, "is no event")
-			refusedAll(t, other, id, "is no event")
+			refusedAll(t, client, id, "is not an event")
+			refusedAll(t, other, id, "is not an event")
 			_, err := get(t, client, id)
 			named := reference(t, err)
 			if at, err := positions.Parse(acme, named); err != nil || at != sequence {
@@ -82,8 +81,8 @@ func TestStrange_MessagesOfOtherProducersAreEventsOrDataLoss(t *testing.T) {
 			if _, err := journal.RevokeNonEvent(operator, acme, sequence); err != nil {
 				t.Fatal(err)
 			}
-			refusedAll(t, client, id, "is no event")
-			refusedAll(t, other, id, "is no event")
+			refusedAll(t, client, id, "is not an event")
+			refusedAll(t, other, id, "is not an event")
 			if _, err := journal.DeclareNonEvent(operator, acme, sequence, "ada", "a test"); err != nil {
 				t.Fatal(err)
 			}
@@ -96,9 +95,9 @@ func TestStrange_MessagesOfOtherProducersAreEventsOrDataLoss(t *testing.T) {
 	}
 }
 
-// TestStrange_AggregateContinuesAfterWhatIsNoEvent has a message that is no event first, one between
-// events whose producer counted it, and a snapshot beyond it.
-func TestStrange_AggregateContinuesAfterWhatIsNoEvent(t *testing.T) {
+// TestForeignMessages_AggregateContinuesAfterNonEvent puts a non-event first, one whose producer counted it as a
+// version between events, and one after a snapshot.
+func TestForeignMessages_AggregateContinuesAfterNonEvent(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, model.Wallet)
 	journal, err := backbone.OpenJournal(t.Context(), js)
@@ -116,7 +115,7 @@ func TestStrange_AggregateContinuesAfterWhatIsNoEvent(t *testing.T) {
 	}
 
 	first := natstest.PublishStrange(t, js, junk, "acme", "wallet", "first", "opened", 1, "")
-	refusedAll(t, client, "first", "is no event")
+	refusedAll(t, client, "first", "is not an event")
 	declare(first)
 	_, err = get(t, client, "first")
 	refused(t, err, connect.CodeNotFound, "has no events")
@@ -153,7 +152,7 @@ func TestStrange_AggregateContinuesAfterWhatIsNoEvent(t *testing.T) {
 	if _, err := journal.RevokeNonEvent(operator, acme, sequence); err != nil {
 		t.Fatal(err)
 	}
-	refusedAll(t, fresh, "many", "is no event")
+	refusedAll(t, fresh, "many", "is not an event")
 	fresh, _ = nodeOf(t, js, model.Wallet)
-	refusedAll(t, fresh, "many", "is no event")
+	refusedAll(t, fresh, "many", "is not an event")
 }

@@ -12,30 +12,28 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// maxConflicts bounds how often a command is decided again because another node
-// appended first.
+// maxConflicts bounds how often the service decides a command again because another node appended first.
 const maxConflicts = 8
 
-// submission is commands for one aggregate, with everything needed to decide
-// them: all of them take effect, in order, or none does.
+// submission is a list of commands for one aggregate with everything needed to decide them. They take effect
+// together, in order, or not at all.
 type submission struct {
 	key      aggregateKey
 	rules    rules
 	commands []command
 	dryRun   bool
-	platform bool // the caller is the platform: the runner
+	platform bool // the caller is the platform, for example the runner
 }
 
-// rules are an aggregate's by one model, which may be another's a moment later: what is
-// decided, folded and kept by them is of that model.
+// rules pins one model revision for a whole submission, so that a concurrent model change cannot mix revisions.
 type rules struct {
 	*model.Aggregate
 
 	model    *model.Model
-	revision string // of the model
+	revision string // model revision
 }
 
-// command is one of a submission's.
+// command is one command of a submission.
 type command struct {
 	rule     *model.Command
 	payload  model.Object
@@ -43,7 +41,7 @@ type command struct {
 	expected *int64
 }
 
-// refusal says which of a submission's commands is why none took effect.
+// refusal names the command of a submission that is the reason why none of them took effect.
 type refusal struct {
 	index int
 	err   error
@@ -52,8 +50,8 @@ type refusal struct {
 func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
-// undecidableError says that the model's rules cannot be evaluated for a command. The state or
-// the payload is why: events that were stored before are not concerned.
+// undecidableError reports that the model's rules cannot be evaluated for a command because of the state or the
+// payload. Stored events are not affected.
 type undecidableError struct{ err error }
 
 func (e *undecidableError) Error() string {
@@ -62,7 +60,7 @@ func (e *undecidableError) Error() string {
 
 func (e *undecidableError) Unwrap() error { return e.err }
 
-// undecidable returns err as an undecidableError, if an evaluation has failed.
+// undecidable wraps err in an undecidableError if it is a failed evaluation.
 func undecidable(err error) error {
 	if errors.Is(err, model.ErrEvaluation) {
 		return &undecidableError{err}
@@ -70,22 +68,22 @@ func undecidable(err error) error {
 	return err
 }
 
-// Errors of submit beyond the model's and the journal's.
+// Errors of submit in addition to those of the model and of the journal.
 var (
-	errContended = errors.New("other commands for the aggregate kept winning")
-	errUncertain = errors.New("the journal did not acknowledge the events")
+	errContended = errors.New("too many concurrent commands for the aggregate")
+	errUncertain = errors.New("the journal has not acknowledged the events")
 	errKeyReused = errors.New("the idempotency key was used for another command")
 )
 
-// versionError says that expected_version is not the aggregate's version.
+// versionError reports that expected_version is not the aggregate's version.
 type versionError struct{ expected, current int64 }
 
 func (e *versionError) Error() string {
-	return fmt.Sprintf("the aggregate is at version %d, not at the expected %d", e.current, e.expected)
+	return fmt.Sprintf("the aggregate is at version %d, expected version is %d", e.current, e.expected)
 }
 
-// submit decides the commands and appends their events. The decisions are in the
-// commands' order. A command that refuses them all is a [*refusal].
+// submit decides the commands and appends their events. It returns one decision per command, in order. If one command
+// is rejected, none takes effect and the error is a [*refusal].
 func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error) {
 	if err := s.journal.Integrity().Appendable(); err != nil {
 		return nil, err
@@ -100,17 +98,17 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 	}
 
 	out := make([]decision, len(sub.commands))
-	var pending []int // those that were not decided before
+	var pending []int // commands without a stored answer
 	caughtUp := false
 	refresh := func() (err error) {
 		caughtUp = true
 		if err = s.catchUp(ctx, sub.key, sub.rules, i); err == nil {
-			// What another node appended may be of this very submission, sent twice.
+			// Another node may have appended events of this very submission, if the client sent it twice.
 			pending, err = s.previous(ctx, sub, i, out)
 		}
 		return err
 	}
-	if i.version == 0 || i.model != sub.rules.revision || i.epoch != s.journal.Epoch() || i.sequence < i.known.sequence || len(i.passed) > 0 {
+	if i.version == 0 || i.model != sub.rules.revision || i.epoch != s.journal.Epoch() || i.sequence < i.snapshotted.sequence || len(i.passed) > 0 {
 		err = refresh()
 	} else {
 		pending, err = s.previous(ctx, sub, i, out)
@@ -121,11 +119,10 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		}
 		events, ahead, refused := s.decide(ctx, sub, i, pending, out)
 		if refused != nil || sub.dryRun || len(events) == 0 {
-			// A kept state may be behind another node's appends. It is good enough to
-			// try an append, which checks it; before anything else is believed, it is
-			// caught up once.
+			// A cached state may be older than the appends of other nodes. An append checks that, so the cached state
+			// is good enough to try one. Any other outcome is only returned after the state has been caught up once.
 			if caughtUp || ctx.Err() != nil {
-				if err := s.absent(ctx, sub.key, sub.rules, i); err != nil {
+				if err := s.verifyAbsent(ctx, sub.key, sub.rules, i); err != nil {
 					return nil, err
 				}
 				return out, refused
@@ -149,11 +146,11 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		case errors.Is(err, backbone.ErrConflict):
 			before := i.sequence
 			if err = refresh(); err == nil && i.sequence == before {
-				err = s.absent(ctx, sub.key, sub.rules, i)
+				err = s.verifyAbsent(ctx, sub.key, sub.rules, i)
 			}
 		case errors.Is(err, backbone.ErrDuplicate):
-			// JetStream has seen the key and the kept state has not: another node has
-			// decided the command, or the key is another aggregate's.
+			// JetStream knows the key and the cached state does not: another node has decided the command, or the key
+			// belongs to another aggregate.
 			if err = refresh(); err == nil && len(pending) > 0 {
 				err = &refusal{pending[0], errKeyReused}
 			}
@@ -161,16 +158,16 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		case errors.Is(err, backbone.ErrTooLarge), errors.Is(err, backbone.ErrTooMany), errors.Is(err, backbone.ErrRefused), errors.Is(err, backbone.ErrEndMissing), errors.Is(err, contextkit.ErrNoContext):
 			return nil, err
 		default:
-			i.forget() // whether the events stand is not known
+			i.forget() // it is unknown whether the events were stored
 			return nil, fmt.Errorf("%w: %w", errUncertain, err)
 		}
 	}
 	return out, err
 }
 
-// decide asks the model about the pending commands, each on the state that the
-// ones before it make. It returns all their events, and the state that follows: events
-// that the model itself could not fold would never be let in again.
+// decide evaluates the pending commands, each on the state that results from the commands before it. It returns their
+// events and the resulting state. Events that the model could not fold are rejected, because they could never be read
+// again.
 func (s *Service) decide(ctx context.Context, sub submission, i *instance, pending []int, out []decision) ([]backbone.Event, *instance, error) {
 	now := time.Now()
 	ahead := &instance{state: i.state, version: i.version}
@@ -191,7 +188,7 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 			if err != nil {
 				return nil, nil, fmt.Errorf("encode %s: %w", event.Type, err)
 			}
-			if err := boundIntegers(event.Type, nil, stored); err != nil {
+			if err := checkIntegers(event.Type, nil, stored); err != nil {
 				return nil, nil, &refusal{n, err}
 			}
 			decided[m].Data = stored
@@ -203,22 +200,22 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 				made.Span = contextkit.NewSpanID()
 			}
 			all = append(all, made)
-			// This node folds the stored data, as every other node does.
+			// This node folds the data in its stored form, as every other node does.
 			meta := sub.key.meta(made.Version, made.Time, made.ID)
 			if err := ahead.evolve(ctx, sub.rules, made, stored, meta); err != nil {
 				return nil, nil, &refusal{n, undecidable(err)}
 			}
-			// An event that a view cannot apply whatever its rows are would make the view fail.
+			// Reject an event that a view could not apply whatever its rows are, because it would make the view fail.
 			if err := sub.rules.model.CheckProjections(ctx, model.EventRef{Aggregate: sub.rules.Name, Event: made.Type}, stored, meta); err != nil {
 				return nil, nil, &refusal{n, undecidable(err)}
 			}
 		}
-		if err := errors.Join(boundState(before, ahead.state), boundIntegers("state", before, ahead.state)); err != nil {
+		if err := errors.Join(checkStateSize(before, ahead.state), checkIntegers("state", before, ahead.state)); err != nil {
 			return nil, nil, &refusal{n, err}
 		}
 		out[n] = decision{events: all[first:], decided: decided, version: ahead.version, sequence: i.sequence}
 	}
-	// all may have been moved as it grew: the decisions' events are its parts.
+	// Appending may have reallocated all, so assign each decision its part again.
 	first := 0
 	for _, n := range pending {
 		count := len(out[n].events)
@@ -228,7 +225,7 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 	return all, ahead, nil
 }
 
-// modelRef returns the reference to a model, which is made once per model.
+// modelRef returns the reference to a model. It is built once per model.
 func (s *Service) modelRef(m *model.Model) backbone.ModelRef {
 	known := s.decidedBy.Load()
 	if known == nil || known.model != m {
@@ -238,13 +235,13 @@ func (s *Service) modelRef(m *model.Model) backbone.ModelRef {
 	return known.ref
 }
 
-// namedModel is a model and the reference to it in events.
+// namedModel is a model and the reference to it that events carry.
 type namedModel struct {
 	model *model.Model
 	ref   backbone.ModelRef
 }
 
-// eventBytes is about the size of an event's message without its data.
+// eventBytes is the approximate size of an event's message without its data.
 const eventBytes = 1024
 
 // wanted returns the storage that appending events would use.
@@ -264,7 +261,7 @@ func (s *Service) wanted(sub submission, i *instance, pending []int, events []ba
 	return add
 }
 
-// count adds appended events to the tenant's use of storage.
+// count adds appended events to the tenant's storage use.
 func (s *Service) count(sub submission, i *instance, pending []int, events []backbone.Event) {
 	stored := s.wanted(sub, i, pending, events)
 	stored.Bytes = 0
@@ -274,7 +271,7 @@ func (s *Service) count(sub submission, i *instance, pending []int, events []bac
 	s.usage.Add(sub.key.tenant, stored)
 }
 
-// acknowledge takes over the state that follows from what was appended.
+// acknowledge updates the instance and the decisions after a successful append.
 func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []backbone.Event, ahead *instance) {
 	i.state, i.version, i.newest = ahead.state, ahead.version, ahead.newest
 	for _, event := range events {
@@ -285,14 +282,14 @@ func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, 
 	}
 	sequence := events[len(events)-1].Sequence
 	for _, n := range pending {
-		out[n].sequence = sequence // they took effect together
+		out[n].sequence = sequence // the commands took effect together
 	}
-	_ = s.settle(ctx, sub.key, i) // the next command waits for it
-	s.keep(ctx, sub.key, i)
+	_ = s.settle(ctx, sub.key, i) // on an error, the next command waits for it
+	s.storeSnapshot(ctx, sub.key, i)
 }
 
-// previous fills in the answers that idempotency keys were given before, and
-// returns the commands without.
+// previous fills in the stored answers of the commands' idempotency keys, and returns the indexes of the commands
+// that have none.
 func (s *Service) previous(ctx context.Context, sub submission, i *instance, out []decision) (pending []int, err error) {
 	for n, c := range sub.commands {
 		if c.ref.IdempotencyKey == "" {
@@ -319,7 +316,7 @@ func (s *Service) previous(ctx context.Context, sub submission, i *instance, out
 	return pending, nil
 }
 
-// replay reads back the events of a decided command.
+// replay reads the events of a command that was decided before.
 func (s *Service) replay(ctx context.Context, key aggregateKey, known answer) (decision, error) {
 	out := decision{replayed: true}
 	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, known.FirstSequence, known.Events, func(event backbone.Event) error {

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
-// unfoldableError says that the model cannot apply a stored event to the state of its aggregate: the
-// data, of another producer or of an earlier model, does not fit the rule or an upcast.
+// unfoldableError reports that the model cannot apply a stored event to the state of its aggregate: the data, of
+// another producer or of an earlier model, does not fit the rule or an upcast.
 type unfoldableError struct {
 	event backbone.Event
 	err   error
@@ -27,7 +27,7 @@ func (e *unfoldableError) Error() string {
 
 func (e *unfoldableError) Unwrap() error { return e.err }
 
-// notApplicable renders an [*unfoldableError].
+// notApplicable returns the RPC error of an [*unfoldableError].
 func notApplicable(e *unfoldableError) error {
 	id, text := "", excerpt.Text(e.Error(), maxReason)
 	if rule, ok := errors.AsType[*model.EvaluationError](e.err); ok {

@@ -14,9 +14,9 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
-// TestStrange_EventsThatTheModelCannotApplyAreNamed publishes events that can be read, and whose data
-// does not fit the model's rules: the aggregate answers which one, and why, on every node.
-func TestStrange_EventsThatTheModelCannotApplyAreNamed(t *testing.T) {
+// TestForeignMessages_UnfoldableEventIsNamed publishes events that can be read but whose data does not fit the
+// model's rules: every node returns an error that names the event and the reason.
+func TestForeignMessages_UnfoldableEventIsNamed(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, model.Wallet)
 	other, _ := nodeOf(t, js, model.Wallet)
