@@ -11,10 +11,10 @@ import (
 
 type cached struct{ bytes int64 }
 
-func testCache(t *testing.T, most int64) (*cache[aggregateKey, *cached], func(tenant, id string) aggregateKey) {
+func testCache(t *testing.T, limit int64) (*cache[aggregateKey, *cached], func(tenant, id string) aggregateKey) {
 	t.Helper()
 	tenants := map[string]contextkit.TenantID{}
-	return newCache[aggregateKey, *cached](most, func(k aggregateKey) contextkit.TenantID { return k.tenant }), func(tenant, id string) aggregateKey {
+	return newCache[aggregateKey, *cached](limit, func(k aggregateKey) contextkit.TenantID { return k.tenant }), func(tenant, id string) aggregateKey {
 		if _, ok := tenants[tenant]; !ok {
 			tenants[tenant] = natstest.Tenant(t, tenant)
 		}
@@ -40,7 +40,7 @@ func (c *cache[K, V]) check(t *testing.T) {
 	for identity, tenant := range c.tenants {
 		_, overShare := c.overShare[identity]
 		if tenant.bytes != own[identity] || tenant.used.Len() == 0 || overShare != (tenant.bytes > c.limit/tenantShare) {
-			t.Fatalf("%s has %d bytes of %d entries and is overShare: %v; want %d bytes", identity, tenant.bytes, tenant.used.Len(), overShare, own[identity])
+			t.Fatalf("%s has %d bytes of %d entries and is over its share: %v; want %d bytes", identity, tenant.bytes, tenant.used.Len(), overShare, own[identity])
 		}
 	}
 	if len(c.tenants) != len(own) {
@@ -75,7 +75,7 @@ func TestCache_EvictsTenantBeyondItsShareFirst(t *testing.T) {
 		c.getOrAdd(key("quiet", fmt.Sprint(n)), &cached{}, 20)
 	}
 	for n := range 1000 {
-		c.getOrAdd(key("overShare", fmt.Sprint(n)), &cached{}, 100)
+		c.getOrAdd(key("greedy", fmt.Sprint(n)), &cached{}, 100)
 		c.check(t)
 	}
 	for n := range 10 {
@@ -83,8 +83,8 @@ func TestCache_EvictsTenantBeyondItsShareFirst(t *testing.T) {
 			t.Errorf("entry %d of the tenant within its share has been evicted", n)
 		}
 	}
-	if _, ok := c.get(key("overShare", "999")); !ok {
-		t.Error("the overShare tenant's newest entry is not there")
+	if _, ok := c.get(key("greedy", "999")); !ok {
+		t.Error("the greedy tenant's newest entry is not there")
 	}
 	if stats := c.stats(); stats.entries != 18 || stats.bytes != 1000 || stats.evicted != 992 {
 		t.Errorf("%+v, want 18 entries of 1000 bytes, 992 evicted", stats)

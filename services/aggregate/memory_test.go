@@ -194,7 +194,7 @@ func TestCommandsWaitForWhatIsRememberedOfThem(t *testing.T) {
 	for ; err == nil && accepted < 1000; accepted++ {
 		_, err = client.Submit(as(t, "acme"), deposit("w", fmt.Sprintf("d-%d", accepted), 1))
 	}
-	refused(t, err, connect.CodeUnavailable, "cannot be used now")
+	refused(t, err, connect.CodeUnavailable, "is unavailable")
 	accepted--
 	// The 128 newest are remembered by their events, and some pages by the aggregate.
 	if least, most := 128+5*64, 128+6*64; accepted < least || accepted > most {
