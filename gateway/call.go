@@ -4,11 +4,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/internal/lazydeadline"
 	"github.com/headgate/headgate/internal/rpc"
 )
 
@@ -55,7 +57,7 @@ type Call struct {
 
 	// What lies in the call, so that it is no object of its own.
 	request, answer frame.Frame
-	until           contextkit.Until
+	until           lazydeadline.Context
 	hop             connect.CallInfo // of the node, in the last attempt
 
 	end     rpc.Outcome   // from conclude on; before, when it began

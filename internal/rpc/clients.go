@@ -7,10 +7,12 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/internal/rpc/flood"
-	"github.com/headgate/headgate/internal/rpc/proxies"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/peer"
+
+	"github.com/headgate/headgate/internal/fastpath/latedeadline"
+	"github.com/headgate/headgate/internal/rpc/flood"
+	"github.com/headgate/headgate/internal/rpc/proxies"
 )
 
 const (
@@ -227,7 +229,7 @@ func (c *clientConn) Close() error {
 func writer(conn net.Conn) net.Conn {
 	for {
 		switch c := conn.(type) {
-		case *lateConn:
+		case *latedeadline.Conn:
 			conn = c.Conn
 		case *clientConn:
 			conn = c.Conn

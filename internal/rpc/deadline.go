@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/lazydeadline"
 )
 
 // maxCallTime bounds a unary call whose caller gave no deadline, such as one
@@ -29,14 +31,14 @@ func Deadline(next connect.ServerFunc) connect.ServerFunc {
 // still reaches its client. chosen reports whether the client has chosen a deadline sooner
 // than longest. Calls of an edge's gRPC address already have such a context; for others Hop
 // returns until, which the caller cancels when the call has ended.
-func Hop(ctx context.Context, until *contextkit.Until, began time.Time, longest, margin time.Duration) (handler context.Context, chosen bool) {
+func Hop(ctx context.Context, until *lazydeadline.Context, began time.Time, longest, margin time.Duration) (handler context.Context, chosen bool) {
 	if call, ok := contextkit.Carried[admitted](ctx); ok {
 		return ctx, call.chosen
 	}
 	return until, hop(ctx, until, began, longest, margin)
 }
 
-func hop(ctx context.Context, until *contextkit.Until, began time.Time, longest, margin time.Duration) (chosen bool) {
+func hop(ctx context.Context, until *lazydeadline.Context, began time.Time, longest, margin time.Duration) (chosen bool) {
 	end := began.Add(longest)
 	if asked, ok := ctx.Deadline(); ok && asked.Before(end) {
 		end, chosen = asked, true
@@ -47,7 +49,7 @@ func hop(ctx context.Context, until *contextkit.Until, began time.Time, longest,
 
 // beforeReset begins until as ctx with an earlier deadline: grpc-go resets a stream at its
 // deadline, and the handler's verdict must be sent before that.
-func beforeReset(ctx context.Context, until *contextkit.Until, deadline time.Time) {
+func beforeReset(ctx context.Context, until *lazydeadline.Context, deadline time.Time) {
 	now := time.Now()
 	until.Begin(ctx, now.Add(contextkit.CalleeTime(deadline.Sub(now))))
 }

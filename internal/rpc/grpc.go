@@ -11,11 +11,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/excerpt"
-	"github.com/headgate/headgate/internal/fastpath/rawtcp"
-	"github.com/headgate/headgate/internal/rpc/flood"
-	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,6 +23,13 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/fastpath/rawtcp"
+	"github.com/headgate/headgate/internal/lazydeadline"
+	"github.com/headgate/headgate/internal/rpc/flood"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
 const (
@@ -171,7 +173,7 @@ type admitted struct {
 
 // grpcArrival is a call's context, and the meter that is charged for its requests.
 type grpcArrival struct {
-	contextkit.Until
+	lazydeadline.Context
 
 	meter Meter // nil: nothing
 	late  atomic.Bool
@@ -183,7 +185,7 @@ func (a *grpcArrival) Err() error {
 	if a.late.Load() {
 		return context.DeadlineExceeded
 	}
-	return a.Until.Err()
+	return a.Context.Err()
 }
 
 // bound gives a call its longest time before anything of it is read, and keeps its
@@ -197,10 +199,10 @@ func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, 
 	deadline, given := ctx.Deadline()
 	switch {
 	case longest > 0:
-		call.chosen = hop(ctx, &call.arriving.Until, time.Now(), longest, p.margin)
+		call.chosen = hop(ctx, &call.arriving.Context, time.Now(), longest, p.margin)
 		ctx, call.cancel = call.arriving, call.arriving.Cancel
 	case given:
-		beforeReset(ctx, &call.arriving.Until, deadline)
+		beforeReset(ctx, &call.arriving.Context, deadline)
 		ctx, call.cancel = call.arriving, call.arriving.Cancel
 	default:
 		ctx, call.cancel = context.WithCancel(ctx)

@@ -6,10 +6,11 @@ import (
 	"io"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
+
+	"github.com/headgate/headgate/internal/lazydeadline"
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
 // ProtocolInProcess is what [connect.CallInfo] says of a call from within the process.
@@ -57,12 +58,12 @@ func (t InProcess) Open(ctx context.Context, info *connect.CallInfo, header grpc
 type inProcessCall struct {
 	InProcess
 
-	ctx    context.Context   //nolint:containedctx // the stream is the call; ends with it
-	info   *connect.CallInfo // the caller's
-	header grpcmeta.Header   // likewise
-	meter  grpcmeta.Meter    // of the answers, the caller's
-	served connect.CallInfo  // the service's
-	until  contextkit.Until  // the service's context
+	ctx    context.Context      //nolint:containedctx // the stream is the call; ends with it
+	info   *connect.CallInfo    // the caller's
+	header grpcmeta.Header      // likewise
+	meter  grpcmeta.Meter       // of the answers, the caller's
+	served connect.CallInfo     // the service's
+	until  lazydeadline.Context // the service's context
 }
 
 // hand gives the service what the caller's headers say so far.
@@ -85,7 +86,7 @@ func (c *inProcessCall) serve(stream connect.ServerStream) error {
 		return connect.Errorf(connect.CodeUnavailable, "%s takes no more calls now: try again in a moment", c.server.config.Name)
 	}
 	defer c.server.within.Release(1)
-	ctx, cancel := contextkit.Detach(c.ctx, &c.until)
+	ctx, cancel := lazydeadline.Detach(c.ctx, &c.until)
 	defer cancel()
 	err := surface.rpc.Call(ctx, c.info.Spec.Procedure, &c.served, stream)
 	if err == nil {

@@ -17,14 +17,17 @@ import (
 	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/grpcreflect/v2"
 	"connectrpc.com/validate"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/fastpath/rawtcp"
-	"github.com/headgate/headgate/internal/rpc/proxies"
-	"github.com/headgate/headgate/internal/tlsfiles"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/encoding"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fastpath/latedeadline"
+	"github.com/headgate/headgate/internal/fastpath/rawtcp"
+	"github.com/headgate/headgate/internal/fastpath/stackgrow"
+	"github.com/headgate/headgate/internal/rpc/proxies"
+	"github.com/headgate/headgate/internal/tlsfiles"
 )
 
 // Bounds of a listener; a client that needs more is misbehaving.
@@ -402,13 +405,13 @@ func (s *Server) Listen(ctx context.Context) error {
 	protocols.SetUnencryptedHTTP2(true)
 	protocols.SetHTTP2(true)
 	accepted := s.clients.listener(rawtcp.Listener(s.accepting.listener(listener)), s.config.MaxConnections)
-	watched := watchedListener{Listener: lateDeadlines{accepted}, server: s}
+	watched := watchedListener{Listener: latedeadline.Listener(accepted), server: s}
 	if s.config.TLS != nil {
 		watched.tls = s.config.TLS.Server()
 	}
 	s.listener = watched
 	s.server = &http.Server{
-		Handler:           grown(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.handler.Load()).ServeHTTP(w, r) })),
+		Handler:           stackgrow.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.handler.Load()).ServeHTTP(w, r) })),
 		Protocols:         protocols,
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		HTTP2: &http.HTTP2Config{

@@ -11,12 +11,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/fastpath/rawtcp"
-	"github.com/headgate/headgate/internal/rpc/flood"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/mem"
+
+	"github.com/headgate/headgate/internal/fastpath/rawtcp"
+	"github.com/headgate/headgate/internal/lazydeadline"
+	"github.com/headgate/headgate/internal/rpc/flood"
 )
 
 // Config is what the channels of a pool have in common. All of it is needed.
@@ -159,7 +160,7 @@ func (c *Channel) connection(ctx context.Context) (*conn, error) {
 		if err != nil {
 			return nil, &BrokenError{Unreached: true, Cause: err}
 		}
-		if err := contextkit.Await(ctx, current.done); err != nil {
+		if err := lazydeadline.Await(ctx, current.done); err != nil {
 			return nil, err
 		}
 		if current.err != nil {

@@ -13,8 +13,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/lazydeadline"
 )
 
 const (
@@ -177,7 +179,7 @@ func (c *conn) wait(ctx context.Context) error {
 	turn := make(chan struct{})
 	c.waiting = append(c.waiting, turn)
 	c.mu.Unlock()
-	err := contextkit.Await(ctx, turn)
+	err := lazydeadline.Await(ctx, turn)
 	c.mu.Lock()
 	if err == nil {
 		return nil

@@ -7,10 +7,11 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/mem"
+
+	"github.com/headgate/headgate/internal/lazydeadline"
 )
 
 // Stream is one call. One goroutine may send while another receives; [Stream.Close] ends
@@ -82,7 +83,7 @@ func (s *Stream) Send(ctx context.Context, message []byte, last bool) error {
 		s.drained = make(chan struct{}, 1)
 	}
 	c.mu.Unlock()
-	err := contextkit.Await(ctx, s.drained)
+	err := lazydeadline.Await(ctx, s.drained)
 	if err != nil {
 		s.Close()
 	}
@@ -125,7 +126,7 @@ func (s *Stream) Receive(ctx context.Context) (mem.Buffer, error) {
 		if done {
 			return next, err
 		}
-		if err := contextkit.Await(ctx, s.ready); err != nil {
+		if err := lazydeadline.Await(ctx, s.ready); err != nil {
 			s.Close()
 			return nil, err
 		}

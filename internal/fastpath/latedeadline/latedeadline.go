@@ -1,4 +1,7 @@
-package rpc
+// Package latedeadline defers the read deadlines of connections until a read would wait for them.
+// net/http sets eight read deadlines per request, most of them while nothing reads, and the runtime
+// has a timer for each.
+package latedeadline
 
 import (
 	"errors"
@@ -8,23 +11,23 @@ import (
 	"time"
 )
 
-// lateDeadlines has a listener's connections told of read deadlines when a read would
-// wait for them. net/http sets eight a request, most of them while nothing reads, and
-// the runtime keeps a timer for each.
-type lateDeadlines struct{ net.Listener }
+// Listener returns a listener like l. Its connections apply a read deadline once a read waits for it.
+func Listener(l net.Listener) net.Listener { return listener{l} }
+
+type listener struct{ net.Listener }
 
 // Accept implements [net.Listener].
-func (l lateDeadlines) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
+func (l listener) Accept() (net.Conn, error) {
+	below, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &lateConn{Conn: conn}, nil
+	return &Conn{Conn: below}, nil
 }
 
-// lateConn keeps read deadlines as any connection does, but may leave a sooner one with
+// Conn keeps read deadlines as any connection does, but may leave a sooner one with
 // the connection below, for a read to find out that there is more time.
-type lateConn struct {
+type Conn struct {
 	net.Conn
 
 	mu      sync.Mutex
@@ -35,7 +38,7 @@ type lateConn struct {
 }
 
 // Read implements [net.Conn].
-func (c *lateConn) Read(p []byte) (int, error) {
+func (c *Conn) Read(p []byte) (int, error) {
 	c.begin()
 	defer c.end()
 	for {
@@ -47,7 +50,7 @@ func (c *lateConn) Read(p []byte) (int, error) {
 }
 
 // begin has a read find a deadline that is not later than the wanted one.
-func (c *lateConn) begin() {
+func (c *Conn) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reading++
@@ -56,14 +59,14 @@ func (c *lateConn) begin() {
 	}
 }
 
-func (c *lateConn) end() {
+func (c *Conn) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reading--
 }
 
 // again reports whether a read that has passed its deadline has more time.
-func (c *lateConn) again() bool {
+func (c *Conn) again() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.expired = true
@@ -71,7 +74,7 @@ func (c *lateConn) again() bool {
 }
 
 // SetReadDeadline implements [net.Conn].
-func (c *lateConn) SetReadDeadline(t time.Time) error {
+func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wanted = t
@@ -82,12 +85,12 @@ func (c *lateConn) SetReadDeadline(t time.Time) error {
 }
 
 // SetDeadline implements [net.Conn].
-func (c *lateConn) SetDeadline(t time.Time) error {
+func (c *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // apply passes the wanted deadline on. c.mu is held.
-func (c *lateConn) apply() error {
+func (c *Conn) apply() error {
 	c.applied, c.expired = c.wanted, false
 	return c.Conn.SetReadDeadline(c.wanted)
 }

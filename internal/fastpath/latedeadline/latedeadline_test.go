@@ -1,4 +1,4 @@
-package rpc
+package latedeadline
 
 import (
 	"errors"
@@ -30,7 +30,7 @@ func (c *countedConn) Read(p []byte) (int, error) {
 }
 
 // latePair returns both ends of a connection.
-func latePair(t *testing.T) (conn *lateConn, below *countedConn, peer net.Conn) {
+func latePair(t *testing.T) (late *Conn, below *countedConn, peer net.Conn) {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -40,15 +40,15 @@ func latePair(t *testing.T) (conn *lateConn, below *countedConn, peer net.Conn) 
 	if peer, err = (&net.Dialer{}).DialContext(t.Context(), "tcp", listener.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	accepted, err := lateDeadlines{listener}.Accept()
+	accepted, err := Listener(listener).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, _ = accepted.(*lateConn)
-	below = &countedConn{Conn: conn.Conn, reading: make(chan struct{}, 10)}
-	conn.Conn = below
-	t.Cleanup(func() { _, _ = conn.Close(), peer.Close() })
-	return conn, below, peer
+	late, _ = accepted.(*Conn)
+	below = &countedConn{Conn: late.Conn, reading: make(chan struct{}, 10)}
+	late.Conn = below
+	t.Cleanup(func() { _, _ = late.Close(), peer.Close() })
+	return late, below, peer
 }
 
 func TestADeadlineHoldsWheneverItIsSet(t *testing.T) {

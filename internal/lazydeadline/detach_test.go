@@ -1,4 +1,4 @@
-package contextkit_test
+package lazydeadline_test
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/lazydeadline"
 )
 
 func TestADetachedContextHasTheEndOfItsParentAndNothingElse(t *testing.T) {
@@ -17,8 +18,8 @@ func TestADetachedContextHasTheEndOfItsParentAndNothingElse(t *testing.T) {
 	parent, cancel := context.WithDeadline(parent, deadline)
 	defer cancel()
 
-	var held contextkit.Until
-	ctx, release := contextkit.Detach(parent, &held)
+	var held lazydeadline.Context
+	ctx, release := lazydeadline.Detach(parent, &held)
 	defer release()
 	if _, carried := contextkit.FromContext(ctx); carried || ctx.Value(key{}) != nil {
 		t.Error("it carries what its parent does")
@@ -35,25 +36,9 @@ func TestADetachedContextHasTheEndOfItsParentAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestCalleeTime_IsLessThanRemainsAndNeverNegative(t *testing.T) {
-	for remaining, want := range map[time.Duration]time.Duration{
-		time.Hour:             time.Hour - contextkit.DeadlineMargin,
-		time.Second:           980 * time.Millisecond,
-		80 * time.Millisecond: 60 * time.Millisecond,
-		40 * time.Millisecond: 30 * time.Millisecond,
-		5 * time.Millisecond:  3750 * time.Microsecond,
-		time.Nanosecond:       time.Nanosecond,
-		-5 * time.Millisecond: -3750 * time.Microsecond,
-	} {
-		if got := contextkit.CalleeTime(remaining); got != want {
-			t.Errorf("of %v a callee is given %v, want %v", remaining, got, want)
-		}
-	}
-}
-
 func TestDetach_WithoutADeadlineHasNone(t *testing.T) {
-	var held contextkit.Until
-	ctx, release := contextkit.Detach(context.Background(), &held)
+	var held lazydeadline.Context
+	ctx, release := lazydeadline.Detach(context.Background(), &held)
 	if until, ok := ctx.Deadline(); ok {
 		t.Errorf("its deadline is %v, want none", until)
 	}

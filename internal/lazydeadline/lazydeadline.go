@@ -1,0 +1,192 @@
+// Package lazydeadline has contexts with a deadline that allocate no timer and no channel until
+// something waits for them with Done.
+package lazydeadline
+
+import (
+	"cmp"
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Context is a context with a deadline, for a call that usually ends without a wait for its context,
+// or with [Await] alone. It is one object, or part of another, where [context.WithDeadline] makes six
+// and a timer. In every other way it is a context like others.
+type Context struct {
+	context.Context //nolint:containedctx // its parent
+
+	deadline time.Time
+
+	watched atomic.Pointer[watched] // nil until Done is asked for; set under mu
+
+	mu     sync.Mutex
+	waiter *waiter // in Await; nil: there is none
+	ended  bool    // by Cancel
+}
+
+// watched is the same context as its package makes it.
+type watched struct {
+	context.Context //nolint:containedctx // it is one
+
+	end context.CancelFunc
+}
+
+// Begin makes u parent with a deadline, its own if that is sooner. It ends at the
+// deadline, with parent, or by [Context.Cancel]. It is called once, before all else.
+func (u *Context) Begin(parent context.Context, deadline time.Time) {
+	if sooner, ok := parent.Deadline(); ok && sooner.Before(deadline) {
+		deadline = sooner
+	}
+	u.Context, u.deadline = parent, deadline
+}
+
+// contextKey finds a Context below contexts that carry values.
+type contextKey struct{}
+
+// Deadline implements [context.Context].
+func (u *Context) Deadline() (time.Time, bool) { return u.deadline, true }
+
+// Done implements [context.Context].
+func (u *Context) Done() <-chan struct{} {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	w := u.watched.Load()
+	if w == nil {
+		w = &watched{}
+		w.Context, w.end = context.WithDeadline(u.Context, u.deadline)
+		if u.ended {
+			w.end()
+		}
+		u.watched.Store(w)
+	}
+	return w.Done()
+}
+
+// Err implements [context.Context].
+func (u *Context) Err() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if w := u.watched.Load(); w != nil {
+		return w.Err()
+	}
+	if err := u.Context.Err(); err != nil {
+		return err
+	}
+	if u.ended {
+		return context.Canceled
+	}
+	if !time.Now().Before(u.deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// Value implements [context.Context]. What derives from this context, and so has asked
+// for Done, finds the one that the context package knows how to end.
+func (u *Context) Value(key any) any {
+	if key == (contextKey{}) {
+		return u
+	}
+	if w := u.watched.Load(); w != nil {
+		return w.Value(key)
+	}
+	return u.Context.Value(key)
+}
+
+// Cancel ends the context; of one that has not begun it does nothing.
+func (u *Context) Cancel() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended {
+		return
+	}
+	u.ended = true
+	if w := u.watched.Load(); w != nil {
+		w.end()
+	}
+	if u.waiter != nil {
+		u.waiter.end()
+	}
+}
+
+// Await waits for ready, or for the end of ctx, whose error it returns then.
+func Await(ctx context.Context, ready <-chan struct{}) error {
+	u, _ := ctx.Value(contextKey{}).(*Context)
+	if u == nil {
+		return await(ctx, ready)
+	}
+	// What ends sooner than u either has another deadline or has asked u for Done.
+	if deadline, ok := ctx.Deadline(); !ok || !deadline.Equal(u.deadline) {
+		return await(ctx, ready)
+	}
+	w, _ := waiters.Get().(*waiter)
+	if !u.enter(w) {
+		waiters.Put(w)
+		return await(ctx, ready)
+	}
+	defer u.leave(w)
+	w.timer.Reset(time.Until(u.deadline))
+	select {
+	case <-ready:
+		return nil
+	case <-u.Context.Done():
+		return u.Context.Err()
+	case <-w.over:
+		return cmp.Or(u.Err(), context.DeadlineExceeded)
+	}
+}
+
+func await(ctx context.Context, ready <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// waiter is what Await waits with, to be used again: so Await is not for the bubbles of
+// testing/synctest, whose timers belong to them.
+type waiter struct {
+	timer *time.Timer
+	over  chan struct{} // holds one: Cancel's word, or the timer's
+}
+
+// end tells whoever waits, once.
+func (w *waiter) end() {
+	select {
+	case w.over <- struct{}{}:
+	default:
+	}
+}
+
+var waiters = sync.Pool{New: func() any {
+	w := &waiter{over: make(chan struct{}, 1)}
+	w.timer = time.AfterFunc(time.Hour, w.end)
+	w.timer.Stop()
+	return w
+}}
+
+// enter puts w in the place of whoever waits, if it is free and nothing but Cancel, the
+// deadline and the parent can end the context.
+func (u *Context) enter(w *waiter) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.watched.Load() != nil || u.waiter != nil || u.ended {
+		return false
+	}
+	u.waiter = w
+	return true
+}
+
+// leave frees the place, and keeps w for others if nobody will tell it anything more.
+func (u *Context) leave(w *waiter) {
+	u.mu.Lock()
+	u.waiter = nil
+	told := u.ended
+	u.mu.Unlock()
+	if w.timer.Stop() && !told {
+		waiters.Put(w)
+	}
+}
