@@ -85,16 +85,6 @@ var pendingPaths = []string{
 
 	"services/control",
 
-	"services/projection",
-
-	"services/projection/postgres",
-
-	"services/projection/postgres/postgrestest",
-
-	"services/projection/sqlite",
-
-	"services/projection/store",
-
 	"services/runner",
 
 	"services/runner/webhook",

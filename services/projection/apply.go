@@ -15,19 +15,19 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// viewBatch is a batch of events that are prepared one after the other and committed together.
+// viewBatch is a batch of events that are prepared one by one and committed together.
 type viewBatch struct {
 	follower *follower
 	after    store.Checkpoint // the event before the first one
 	events   []prepared
 }
 
-// batches are viewBatches for reuse: a batch of a subscription that is behind has many events.
+// batches pools viewBatches, since a batch of a subscription that is behind holds many events.
 var batches = sync.Pool{New: func() any { return &viewBatch{} }}
 
 // Batch implements [tail.Handler].
 func (f *follower) Batch() tail.Batch {
-	b := batches.Get().(*viewBatch) //nolint:forcetypeassert // there is nothing else in it
+	b := batches.Get().(*viewBatch) // the pool holds nothing else
 	b.follower = f
 	return b
 }
@@ -45,7 +45,7 @@ func (b *viewBatch) Add(ctx context.Context, event backbone.Event) error {
 	return nil
 }
 
-// Pass implements [tail.Passer]: the checkpoint moves over the message.
+// Pass implements [tail.Passer]: the checkpoint advances over the message.
 func (b *viewBatch) Pass(sequence uint64) {
 	if f := b.follower; !f.final {
 		f.aim(sequence)
@@ -65,7 +65,7 @@ func (b *viewBatch) add(p prepared) {
 // Apply implements [tail.Batch].
 func (b *viewBatch) Apply(ctx context.Context) error {
 	err := b.follower.apply(ctx, b)
-	clear(b.events) // nothing holds events that have been applied
+	clear(b.events) // release events that have been applied
 	b.events, b.follower = b.events[:0], nil
 	batches.Put(b)
 	return err
@@ -74,26 +74,26 @@ func (b *viewBatch) Apply(ctx context.Context) error {
 // prepared is an event that is ready to be applied.
 type prepared struct {
 	sequence uint64
-	passed   bool // it is no event, and changes nothing
+	passed   bool // the message is not an event and changes nothing
 	size     int  // of its data, in bytes
 	ref      model.EventRef
 	data     model.Object
 	meta     model.Meta
-	// unreadable is why the model cannot read the event's data; nil: it can.
+	// unreadable is the reason why the model cannot read the event's data, or nil.
 	unreadable error
-	// changes are the event's changes of the views, nil for none, or later.
+	// changes are the event's changes per view: nil for none, or deferred.
 	changes []*model.Change
-	// failed are the errors of changes by the view's index; nil: none.
+	// failed maps a view's index to the error of its change; nil: no errors.
 	failed  map[int]error
 	context contextkit.RequestContext
 }
 
-// later stands for a change that is computed from the row that the events before it leave, once
-// they are applied.
-var later = new(model.Change)
+// deferred marks a change that can only be computed from the row that the preceding events result in, after these are
+// applied.
+var deferred = new(model.Change)
 
-// prepare reads an event and does what can be done before those before it are applied: for the
-// views in step, or for only.
+// prepare reads an event and does the work that does not depend on the events before it, for all views in step or, if
+// only is set, for that view.
 func (f *follower) prepare(ctx context.Context, event backbone.Event, only *part) (prepared, error) {
 	p := prepared{sequence: event.Sequence, size: len(event.Data), context: event.Context}
 	var err error
@@ -106,8 +106,8 @@ func (f *follower) prepare(ctx context.Context, event backbone.Event, only *part
 	p.changes = make([]*model.Change, len(f.parts))
 	for i, part := range f.parts {
 		switch {
-		case p.unreadable != nil || !part.view.Blind(p.ref), only == nil && part.apart.Load():
-			p.changes[i] = later
+		case p.unreadable != nil || !part.view.Blind(p.ref), only == nil && part.detached.Load():
+			p.changes[i] = deferred
 			continue
 		case only != nil && part != only:
 			continue
@@ -135,7 +135,7 @@ func (f *follower) apply(ctx context.Context, b *viewBatch) error {
 	var (
 		touched touchedRows
 		next    store.State
-		refused map[string]struct{} // views of which the database refuses a row
+		refused map[string]struct{} // views of which the database rejects a row
 	)
 	for {
 		touched = touchedRows{}
@@ -161,20 +161,19 @@ func (f *follower) apply(ctx context.Context, b *viewBatch) error {
 		}
 		refused[rejected.View] = struct{}{} // its catcher finds the event
 	}
-	f.settle(next)
+	f.adopt(next)
 	last := events[len(events)-1].sequence
 	f.advance(last)
-	f.hub.publish(touched, last, f.isApart)
+	f.hub.publish(touched, last, f.isDetached)
 	f.record(ctx, events, began)
-	if f.next.Load() {
-		f.changes(f)
+	if f.hidden.Load() {
+		f.onChange(f)
 	}
 	return nil
 }
 
-// applyInStep adds the changes of the views in step to a batch, and returns the state that results.
-// A view that cannot apply an event leaves the step before that event. The views in refused leave
-// it before all events.
+// applyInStep adds the changes of the views in step to a batch, and returns the resulting state. A view that cannot
+// apply an event is detached before that event. The views in refused are detached before all events.
 func (f *follower) applyInStep(ctx context.Context, batch *store.Batch, state store.State, events []prepared, refused map[string]struct{}, touched touchedRows) (next store.State, err error) {
 	newest := &events[len(events)-1]
 	next = state
@@ -184,29 +183,28 @@ func (f *follower) applyInStep(ctx context.Context, batch *store.Batch, state st
 	}
 	for i, part := range f.parts {
 		view := state.View(part.view.Name)
-		if view.Apart {
+		if view.Detached {
 			continue
 		}
 		var failure *Failure
 		if _, refused := refused[part.view.Name]; refused {
-			view.Apart = true
+			view.Detached = true
 		} else if view.Checkpoint, failure, err = f.applyTo(ctx, batch, i, view.Checkpoint, events, math.MaxUint64, touched); err != nil {
 			return next, err
 		}
 		if failure != nil {
-			view.Apart, view.Failure = true, failure.text()
+			view.Detached, view.Failure = true, failure.text()
 		}
-		if view.Apart {
+		if view.Detached {
 			next = setView(batch, next, part.view.Name, view)
 		}
 	}
 	return next, nil
 }
 
-// applyTo adds the changes of a view by the events after a checkpoint, up to a sequence, to a
-// batch. It returns the checkpoint that the view then has, and the failure of the event after it,
-// nil if the view has not failed. Rows that the events concern are added to touched, unless it is
-// nil.
+// applyTo adds the changes of one view by the events after a checkpoint, up to a sequence, to a batch. It returns the
+// view's new checkpoint and the failure of the event after it, or nil. It adds the affected rows to touched unless
+// touched is nil.
 func (f *follower) applyTo(ctx context.Context, batch *store.Batch, i int, from store.Checkpoint, events []prepared, upTo uint64, touched touchedRows) (done store.Checkpoint, failure *Failure, err error) {
 	view := f.parts[i].view
 	skips := f.skips.of(f.tenant, view.Fingerprint())
@@ -217,7 +215,7 @@ func (f *follower) applyTo(ctx context.Context, batch *store.Batch, i int, from 
 		case event.sequence > upTo:
 			return done, nil, nil
 		case event.sequence <= from.Sequence:
-			// Another node has applied it; this node's watchers are notified too.
+			// Another node has applied it; this node's watchers must be notified too.
 			if !event.passed {
 				f.touch(ctx, view, event, touched)
 			}
@@ -238,21 +236,21 @@ func (f *follower) applyTo(ctx context.Context, batch *store.Batch, i int, from 
 	return done, nil, nil
 }
 
-// isApart reports whether a view is not in step.
-func (f *follower) isApart(view string) bool {
+// isDetached reports whether a view is not in step.
+func (f *follower) isDetached(view string) bool {
 	p := f.part(view)
-	return p != nil && p.apart.Load()
+	return p != nil && p.detached.Load()
 }
 
-// record notes in the timeline that the events' rows are there. A rebuild adds nothing to the
-// timelines of events that were applied before.
+// record adds a span to the timeline of each event, which says that the event's rows are stored. A rebuild adds no
+// spans for events that were applied before.
 func (f *follower) record(ctx context.Context, events []prepared, began time.Time) {
 	if f.timeline == nil {
 		return
 	}
 	took := float64(time.Since(began).Microseconds()) / 1000
 	for _, event := range events {
-		if event.passed || event.sequence <= f.past {
+		if event.passed || event.sequence <= f.appliedBefore {
 			continue
 		}
 		f.timeline.Record(contextkit.NewContext(ctx, event.context), backbone.Hop{
@@ -262,7 +260,7 @@ func (f *follower) record(ctx context.Context, events []prepared, began time.Tim
 	}
 }
 
-// read decodes an event for the model's rules. An error of its data wraps errUnreadable.
+// read decodes an event for the model's rules. If the data cannot be decoded, the error wraps errUnreadable.
 func (f *follower) read(ctx context.Context, event backbone.Event) (model.EventRef, model.Object, model.Meta, error) {
 	ref := model.EventRef{Aggregate: event.AggregateType, Event: event.Type}
 	data, err := f.model.Event(ctx, ref, event.DataVersion, event.Data)
@@ -275,7 +273,7 @@ func (f *follower) read(ctx context.Context, event backbone.Event) (model.EventR
 	}, err
 }
 
-// touch notes the row of a view that an event concerns. An event without a key has changed no row.
+// touch records the row of a view that an event affects. An event without a key has changed no row.
 func (f *follower) touch(ctx context.Context, view *model.View, event *prepared, touched touchedRows) {
 	if touched == nil || event.unreadable != nil {
 		return
@@ -297,7 +295,7 @@ func (f *follower) project(ctx context.Context, batch *store.Batch, i int, event
 	if err := event.failed[i]; err != nil {
 		return err
 	}
-	if change == later {
+	if change == deferred {
 		var err error
 		change, err = view.Project(ctx, event.ref, event.data, event.meta, func(key string) (model.Object, error) {
 			return batch.Row(ctx, view, key)

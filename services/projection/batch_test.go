@@ -24,7 +24,7 @@ views:
     on: {thing.made: {upsert: {s: '"x"'}}}
 `
 
-// step is what an event does: it makes a row out of another, or removes one.
+// step is the effect of an event: it makes one row from another, or removes one.
 type step struct {
 	key, from string
 	row       model.Object // nil: from's
@@ -50,7 +50,7 @@ func steps() *rapid.Generator[[]step] {
 	}), 1, 40)
 }
 
-func TestRowsDoNotDependOnWhereABatchEnds(t *testing.T) {
+func TestBatch_RowsDoNotDependOnBatchBounds(t *testing.T) {
 	t.Parallel()
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		m, err := model.Parse("things.yaml", []byte(everyType))
@@ -59,8 +59,7 @@ func TestRowsDoNotDependOnWhereABatchEnds(t *testing.T) {
 		}
 		open, view, tenant := newStore(t), m.Views()[0], natstest.Tenant(t, "acme")
 		runs := 0
-		// rows applies the steps to an empty store and returns what it holds, and what
-		// was read on the way.
+		// rows applies the steps to an empty store and returns its rows, and the rows that were read while applying.
 		rows := func(t *rapid.T, all []step, batches []int) (held, read []any) {
 			runs++
 			s, err := open(t.Context(), tenant, m.Views(), fmt.Sprint(runs))

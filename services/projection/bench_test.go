@@ -17,7 +17,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// BenchmarkFollow measures applying events to new views, by the event.
+// BenchmarkFollow measures applying one event to new views.
 func BenchmarkFollow(b *testing.B) {
 	js := natstest.Start(b)
 	journal, err := backbone.OpenJournal(b.Context(), js)

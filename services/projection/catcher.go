@@ -10,24 +10,24 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// catcherEvents and catcherBytes bound the events that a view that is apart applies together.
+// catcherEvents and catcherBytes bound the events that a detached view applies in one batch.
 const catcherEvents, catcherBytes = 512, 4 << 20
 
-// catcher has a view that is apart catch up with the others, up to an event that it cannot apply:
-// there it waits until a skip or the model changes. It is the handler of a subscription of its own.
+// catcher lets a detached view catch up with the others, up to an event that it cannot apply. There it waits until
+// the event is skipped or the model changes. It handles a separate subscription.
 type catcher struct {
 	follower *follower
 	index    int  // of the view's part
-	tried    bool // whether the view fails still is known; only the handler's methods access it
+	tried    bool // it is known whether the view still fails; only the handler's methods access it
 	at       uint64
-	event    string // the id of the event at it, as Cursor has read it
+	event    string // the id of the event at that sequence, as Cursor has read it
 
-	mu           sync.Mutex // held while the subscription begins
+	mu           sync.Mutex // held while the subscription starts
 	subscription *tail.Subscription
-	asked        uint64 // how often the view was asked to try again
+	requested    uint64 // number of requests to retry the view
 }
 
-// catch starts to catch up for a view. f.mu is held.
+// catch starts the catch-up of a view. The caller holds f.mu.
 func (f *follower) catch(index int) *catcher {
 	c := &catcher{follower: f, index: index}
 	c.mu.Lock()
@@ -36,12 +36,11 @@ func (f *follower) catch(index int) *catcher {
 	return c
 }
 
-// stop ends the subscription, and returns when its handler is not called any longer. The handler
-// must not call it.
+// stop ends the subscription and waits for running calls of its handler. The handler must not call it.
 func (c *catcher) stop() {
 	var s *tail.Subscription
 	c.with(func(begun *tail.Subscription) { s = begun })
-	s.Stop() // c.mu is not held: the handler's methods, for which it waits, need it
+	s.Stop() // c.mu must not be held: the handler's methods, which Stop waits for, need it
 }
 
 // with calls do with the subscription. do must not wait for the handler.
@@ -51,26 +50,26 @@ func (c *catcher) with(do func(*tail.Subscription)) {
 	do(c.subscription)
 }
 
-// again has the view try again, from its checkpoint.
-func (c *catcher) again() {
+// retry makes the view retry from its checkpoint.
+func (c *catcher) retry() {
 	c.with(func(s *tail.Subscription) {
-		c.asked++
+		c.requested++
 		s.Reset()
 		s.Resume()
 	})
 }
 
-// attempt returns the number of the attempt that begins now, for rest.
-func (c *catcher) attempt() (number uint64) {
-	c.with(func(*tail.Subscription) { number = c.asked })
+// beginAttempt returns the number of the attempt that starts now, for pause.
+func (c *catcher) beginAttempt() (number uint64) {
+	c.with(func(*tail.Subscription) { number = c.requested })
 	return number
 }
 
-// rest has no further events delivered after an attempt, unless the view was asked to try again
-// meanwhile: the attempt may not have followed what has changed.
-func (c *catcher) rest(attempt uint64) {
+// pause stops the delivery of events after an attempt, unless a retry was requested during the attempt, which may
+// have missed the reason for that request.
+func (c *catcher) pause(attempt uint64) {
 	c.with(func(s *tail.Subscription) {
-		if c.asked == attempt {
+		if c.requested == attempt {
 			s.Pause()
 		}
 	})
@@ -80,17 +79,17 @@ func (c *catcher) part() *part { return c.follower.parts[c.index] }
 
 // Cursor implements [tail.Handler].
 func (c *catcher) Cursor(ctx context.Context) (uint64, error) {
-	f, attempt := c.follower, c.attempt()
+	f, attempt := c.follower, c.beginAttempt()
 	f.applying.Lock()
 	defer f.applying.Unlock()
 	state, err := f.aligned(ctx)
 	if err != nil {
 		return 0, err
 	}
-	f.settle(state)
+	f.adopt(state)
 	view := state.View(c.part().view.Name)
-	if !view.Apart || view.Failure != "" && c.tried {
-		c.rest(attempt)
+	if !view.Detached || view.Failure != "" && c.tried {
+		c.pause(attempt)
 	}
 	c.at, c.event = view.Sequence, view.EventID
 	return c.at, nil
@@ -99,18 +98,18 @@ func (c *catcher) Cursor(ctx context.Context) (uint64, error) {
 // CursorEvent implements [tail.Prover].
 func (c *catcher) CursorEvent() string { return c.event }
 
-// Report implements [tail.Handler]. What keeps a view from catching up beside its own failures, and a
-// loss of the journal, keeps the other views from advancing too, which is reported there.
+// Report implements [tail.Handler]. An error other than the view's own failure or a loss of the journal affects the
+// other views too, whose follower reports it.
 func (c *catcher) Report(err error) {
 	if journalLost(err) {
-		c.follower.beyond(c.at, err)
+		c.follower.onBeyond(c.at, err)
 	}
 }
 
 // Batch implements [tail.Handler].
 func (c *catcher) Batch() tail.Batch { return &catchBatch{catcher: c} }
 
-// catchBatch are events for a view that is apart.
+// catchBatch is a batch of events for a detached view.
 type catchBatch struct {
 	catcher *catcher
 	events  []prepared
@@ -133,18 +132,18 @@ func (b *catchBatch) Pass(sequence uint64) {
 // Apply implements [tail.Batch].
 func (b *catchBatch) Apply(ctx context.Context) error {
 	c := b.catcher
-	attempt := c.attempt()
+	attempt := c.beginAttempt()
 	c.follower.applying.Lock()
 	defer c.follower.applying.Unlock()
 	over, err := c.apply(ctx, b.events)
 	if over {
-		c.rest(attempt)
+		c.pause(attempt)
 	}
 	return err
 }
 
-// apply applies events to the view. It returns true when the view is in step again or fails: no
-// further events are wanted.
+// apply applies events to the view. over is true if no further events are wanted, because the view is in step again
+// or fails.
 func (c *catcher) apply(ctx context.Context, events []prepared) (over bool, err error) {
 	var next store.State
 	err = c.follower.change(ctx, func(batch *store.Batch, state store.State) error {
@@ -154,7 +153,7 @@ func (c *catcher) apply(ctx context.Context, events []prepared) (over bool, err 
 	rejected, ok := errors.AsType[*store.RejectedError](err)
 	switch {
 	case !ok:
-	case len(events) > 1: // which of them the database refuses is found by halves
+	case len(events) > 1: // bisect to find the event that the database rejects
 		half := len(events) / 2
 		if over, err = c.apply(ctx, events[:half]); over || err != nil {
 			return over, err
@@ -169,22 +168,22 @@ func (c *catcher) apply(ctx context.Context, events []prepared) (over bool, err 
 	if err != nil {
 		return false, err
 	}
-	c.follower.settle(next)
+	c.follower.adopt(next)
 	if now := next.View(c.part().view.Name); now.Sequence > c.at {
 		c.at = now.Sequence
 	}
 	return over, nil
 }
 
-// applyTo adds what events do to the view to a batch, and returns the state that results. rejected
-// is why the database refuses the only event; nil: it may accept it.
+// applyTo adds the changes of the view by events to a batch, and returns the resulting state. rejected is the reason
+// why the database rejects the only event; nil means that it may accept it.
 func (c *catcher) applyTo(ctx context.Context, batch *store.Batch, state store.State, events []prepared, rejected error) (next store.State, over bool, err error) {
 	f, name := c.follower, c.part().view.Name
 	view := state.View(name)
-	if !view.Apart {
+	if !view.Detached {
 		return state, true, nil
 	}
-	if view.Sequence < c.at { // it is made again: the events before are missing
+	if view.Sequence < c.at { // it is being rebuilt: the events before are missing
 		c.tried = false
 		defer c.with((*tail.Subscription).Reset)
 		return state, false, nil
@@ -206,7 +205,7 @@ func (c *catcher) applyTo(ctx context.Context, batch *store.Batch, state store.S
 		c.tried = true
 		view.Failure = failure.text()
 	case last >= state.Sequence || done.Sequence >= state.Sequence:
-		view.Apart, view.Checkpoint = false, state.Checkpoint
+		view.Detached, view.Checkpoint = false, state.Checkpoint
 	}
-	return setView(batch, state, name, view), failure != nil || !view.Apart, nil
+	return setView(batch, state, name, view), failure != nil || !view.Detached, nil
 }

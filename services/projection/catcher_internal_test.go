@@ -29,21 +29,21 @@ views:
     on: {wallet.placed: {upsert: {total: "has(row.total) ? row.total + event.price : event.price"}}}
 `
 
-// apartFixture is the journal and the database of followers of acme.
-type apartFixture struct {
+// detachedFixture is the journal and the database of followers of acme.
+type detachedFixture struct {
 	js      jetstream.JetStream
 	journal *backbone.Journal
 	tail    *tail.Tail
 	tenant  contextkit.TenantID
 	model   *model.Model
 	rows    store.Store
-	ctx     context.Context // acme's, with the bound of the test
+	ctx     context.Context // acme's, with the deadline of the test
 	last    backbone.Event
 }
 
-func newApartFixture(t *testing.T) *apartFixture {
+func newDetachedFixture(t *testing.T) *detachedFixture {
 	t.Helper()
-	a := &apartFixture{js: natstest.Start(t), tenant: natstest.Tenant(t, "acme")}
+	a := &detachedFixture{js: natstest.Start(t), tenant: natstest.Tenant(t, "acme")}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	a.ctx = contextkit.TenantContext(ctx, a.tenant)
@@ -76,7 +76,7 @@ func newApartFixture(t *testing.T) *apartFixture {
 }
 
 // place appends an order with a price.
-func (a *apartFixture) place(t *testing.T, price string) backbone.Event {
+func (a *detachedFixture) place(t *testing.T, price string) backbone.Event {
 	t.Helper()
 	events := []backbone.Event{{
 		ID: contextkit.NewID(), Type: "placed", AggregateType: "wallet", AggregateID: "w", Version: a.last.Version + 1,
@@ -90,23 +90,23 @@ func (a *apartFixture) place(t *testing.T, price string) backbone.Event {
 }
 
 // node returns a follower of a node that does not receive skips.
-func (a *apartFixture) node(rows store.Store) *follower {
+func (a *detachedFixture) node(rows store.Store) *follower {
 	f := newFollower(a.tenant, a.tail, a.model, rows, "one", a.journal.Epoch(), zerolog.Nop())
 	f.skips = newSkipRecords(a.js)
 	return f
 }
 
-// start has a follower's events delivered until the test ends.
-func (a *apartFixture) start(t *testing.T, f *follower) {
+// start delivers events to a follower until the test ends.
+func (a *detachedFixture) start(t *testing.T, f *follower) {
 	t.Helper()
 	f.subscription.Store(a.tail.Subscribe(a.tenant, f, tail.Options{}))
 	t.Cleanup(f.stopped)
 }
 
-// A node whose view fails takes it up again when another node of its database has followed the skip
-// and gone away, although no announcement of the skip reaches it.
-func TestCatcher_FollowsASkipThatAnotherNodeHasFollowed(t *testing.T) {
-	a := newApartFixture(t)
+// A node whose view fails resumes the view when another node of its database has followed the skip and stopped, even
+// if no announcement of the skip reaches it.
+func TestCatcher_FollowsSkipOfAnotherNode(t *testing.T) {
+	a := newDetachedFixture(t)
 	f := a.node(a.rows)
 	a.place(t, "1.5")
 	poison := a.place(t, "2")
@@ -143,8 +143,8 @@ func TestCatcher_FollowsASkipThatAnotherNodeHasFollowed(t *testing.T) {
 		t.Fatalf("%+v, %v: the other node follows the skip", state, err)
 	}
 	last := a.place(t, "2.5")
-	if err := f.wait(a.ctx, func() bool { return !p.state.Apart && p.state.Sequence == last.Sequence }); err != nil {
-		t.Errorf("the view is not taken up again: %v", err)
+	if err := f.wait(a.ctx, func() bool { return !p.state.Detached && p.state.Sequence == last.Sequence }); err != nil {
+		t.Errorf("the view does not resume: %v", err)
 	}
 }
 
@@ -162,7 +162,7 @@ func (l lingering) State(ctx context.Context) (store.State, error) {
 }
 
 func TestCatcher_StopsWhileItsHandlerRuns(t *testing.T) {
-	a := newApartFixture(t)
+	a := newDetachedFixture(t)
 	rows := lingering{a.rows, make(chan struct{}, 1)}
 	f := a.node(rows)
 	f.mu.Lock()
@@ -177,15 +177,15 @@ func TestCatcher_StopsWhileItsHandlerRuns(t *testing.T) {
 	natstest.Await(t, stopped, "the catcher stops")
 }
 
-// A node that lags behind another one of its database leaves the failure that the other has found.
-func TestCatcher_LeavesAFailureAfterItsEvents(t *testing.T) {
+// A node that lags behind another one of its database does not overwrite the failure that the other has found.
+func TestCatcher_RetainsLaterFailure(t *testing.T) {
 	m, err := model.Parse("sums.yaml", []byte(sums))
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := &follower{model: m, parts: newParts(m)}
 	c := &catcher{follower: f}
-	failed := store.ViewState{Checkpoint: store.Checkpoint{Sequence: 10}, Apart: true, Failure: "of the event at 11"}
+	failed := store.ViewState{Checkpoint: store.Checkpoint{Sequence: 10}, Detached: true, Failure: "of the event at 11"}
 	state := store.State{Checkpoint: store.Checkpoint{Sequence: 20}, Views: map[string]store.ViewState{"totals": failed}}
 	batch := store.NewBatch(nil)
 	next, over, err := c.applyTo(t.Context(), batch, state, []prepared{{sequence: 4}, {sequence: 5}}, nil)

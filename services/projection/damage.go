@@ -13,11 +13,11 @@ import (
 
 // replacing is a store that may have set aside a damaged predecessor when it was opened.
 type replacing interface {
-	// Replaced returns why, nil if nothing was set aside.
+	// Replaced returns the reason, or nil if nothing was set aside.
 	Replaced() error
 }
 
-// checkedStore reports that its store is damaged.
+// checkedStore reports damage of its store.
 type checkedStore struct {
 	store.Store
 	report func(error)
@@ -56,35 +56,35 @@ func (c *checkedStore) Replaced() error {
 }
 
 // damagedMetric counts damaged stores that were set aside.
-var damagedMetric = prometheus.NewDesc("headgate_projection_damaged_total", "Stores of tenants' views that were damaged, set aside and rebuilt.", nil, nil)
+var damagedMetric = prometheus.NewDesc("headgate_projection_damaged_total", "Damaged stores of tenants' views that were set aside and rebuilt.", nil, nil)
 
-// noteReplaced logs and counts a tenant's views that were damaged and set aside.
+// noteReplaced logs and counts damaged views of a tenant that were set aside.
 func (s *Service) noteReplaced(tenant contextkit.TenantID, why error) {
 	s.damaged.Add(1)
-	s.log.Error().Err(why).Str("tenant", tenant.String()).Msg("the tenant's views were damaged: they are set aside, and rebuilt from the journal")
+	s.log.Error().Err(why).Str("tenant", tenant.String()).Msg("damaged views set aside, rebuilding them from the journal")
 }
 
-// replaceDamaged ends a tenant's followers whose stores are damaged, and opens their views again.
-// It returns false if none is damaged. Run calls it.
-func (s *Service) replaceDamaged(ctx context.Context, tenant contextkit.TenantID, l lane) (bool, error) {
+// replaceDamaged ends a tenant's followers whose stores are damaged and opens the tenant's views again. It returns
+// false if none is damaged. Run calls it.
+func (s *Service) replaceDamaged(ctx context.Context, tenant contextkit.TenantID, l tenantViews) (bool, error) {
 	switch {
-	case l.next != nil && l.next.damaged.Load():
-		s.setLane(tenant, lane{shown: l.shown})
-		err := l.next.end()
+	case l.building != nil && l.building.damaged.Load():
+		s.setViews(tenant, tenantViews{current: l.current})
+		err := l.building.end()
 		return true, errors.Join(err, s.reconcile(ctx, tenant)) // which opens them again
-	case !l.shown.damaged.Load():
+	case !l.current.damaged.Load():
 		return false, nil
-	case l.next != nil:
-		s.setLane(tenant, lane{shown: l.next})
-		l.next.next.Store(false)
-		return true, l.shown.end()
+	case l.building != nil:
+		s.setViews(tenant, tenantViews{current: l.building})
+		l.building.hidden.Store(false)
+		return true, l.current.end()
 	}
-	ended := l.shown.end() // its calls are UNAVAILABLE until the views are opened
+	ended := l.current.end() // its calls return UNAVAILABLE until the views are opened
 	f, err := s.openViews(ctx, tenant)
 	if err != nil {
 		return true, errors.Join(ended, err)
 	}
-	s.setLane(tenant, lane{shown: f})
+	s.setViews(tenant, tenantViews{current: f})
 	s.start(f)
 	return true, ended
 }

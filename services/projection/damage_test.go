@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// fileOf returns a tenant's only file of views.
+// fileOf returns the only file of a tenant's views.
 func fileOf(t *testing.T, dir, tenant string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(dir, tenant+".*.db"))
@@ -30,7 +30,7 @@ func fileOf(t *testing.T, dir, tenant string) string {
 	return found[0]
 }
 
-// overwrite writes garbage into a file from an offset on.
+// overwrite writes garbage into a file, from an offset.
 func overwrite(t *testing.T, path string, offset, length int64) {
 	t.Helper()
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -43,7 +43,7 @@ func overwrite(t *testing.T, path string, offset, length int64) {
 	}
 }
 
-// damages are what may become of a tenant's file while the process is away.
+// damages are kinds of damage to a tenant's file while the process is stopped.
 var damages = map[string]func(t *testing.T, path string){
 	"truncated": func(t *testing.T, path string) {
 		if err := os.Truncate(path, 10_000); err != nil {
@@ -103,9 +103,9 @@ var damages = map[string]func(t *testing.T, path string){
 	},
 }
 
-// A tenant's file that is damaged is set aside and rebuilt; the process starts, and other tenants'
-// views are as they were.
-func TestDamage_AFileIsSetAsideAndBuiltAnew(t *testing.T) {
+// A damaged file of a tenant is set aside and rebuilt; the process starts, and the views of other tenants are not
+// affected.
+func TestDamage_FileIsSetAsideAndRebuilt(t *testing.T) {
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -136,11 +136,11 @@ func TestDamage_AFileIsSetAsideAndBuiltAnew(t *testing.T) {
 			if n, err := count("globex"); err != nil || n != 1 {
 				t.Errorf("another tenant has %d rows, %v", n, err)
 			}
-			within(t, "the views are built anew", func() bool { n, err := count("acme"); return err == nil && n == 405 })
+			within(t, "the views are rebuilt", func() bool { n, err := count("acme"); return err == nil && n == 405 })
 			f.append(t, "acme", "w0", "deposited", `{"amount":1,"reference":""}`)
 			within(t, "they advance", func() bool { n, err := count("acme"); return err == nil && n == 405 })
 			if after, err := os.Stat(other); err != nil || !os.SameFile(before, after) {
-				t.Errorf("another tenant's file is another: %v", err)
+				t.Errorf("another tenant's file was replaced: %v", err)
 			}
 			aside, err := filepath.Glob(filepath.Join(dir, "acme.*.damaged-*"))
 			if err != nil || len(aside) == 0 {
@@ -153,7 +153,7 @@ func TestDamage_AFileIsSetAsideAndBuiltAnew(t *testing.T) {
 	}
 }
 
-// damagedCount returns how many files a service has found damaged.
+// damagedCount returns the number of files that a service has found damaged.
 func damagedCount(t *testing.T, service *projection.Service) float64 {
 	t.Helper()
 	n, err := testutil.GatherAndCount(registryOf(service), "headgate_projection_damaged_total")
@@ -172,9 +172,8 @@ func damagedCount(t *testing.T, service *projection.Service) float64 {
 	return 0
 }
 
-// A file that is damaged while it is in use is replaced without a restart, and no call fails
-// other than as UNAVAILABLE.
-func TestDamage_AFileInUseIsReplaced(t *testing.T) {
+// A file that is damaged while it is in use is replaced without a restart, and calls fail only as UNAVAILABLE.
+func TestDamage_FileInUseIsReplaced(t *testing.T) {
 	dir := t.TempDir()
 	f := start(t, natstest.Start(t), sqlite.In(dir), model.Wallet)
 	f.fill(t)
@@ -188,14 +187,14 @@ func TestDamage_AFileInUseIsReplaced(t *testing.T) {
 	within(t, "acme is served", func() bool { n, err := count(); return err == nil && n == 405 })
 	for round := range 4 {
 		path := fileOf(t, dir, "acme")
-		for _, suffix := range []string{"", "-wal"} { // nothing of it can be read
+		for _, suffix := range []string{"", "-wal"} { // nothing in it can be read
 			if info, err := os.Stat(path + suffix); err == nil && info.Size() > 0 {
 				overwrite(t, path+suffix, 0, info.Size())
 			}
 		}
 		f.append(t, "acme", "w0", "deposited", `{"amount":1,"reference":""}`)
 		var once sync.Once
-		within(t, "the views are built anew", func() bool {
+		within(t, "the views are rebuilt", func() bool {
 			n, err := count()
 			if err != nil && !strings.HasPrefix(err.Error(), "unavailable") && !strings.HasPrefix(err.Error(), "deadline_exceeded") {
 				once.Do(func() { t.Errorf("round %d: %v", round, err) })
@@ -213,8 +212,8 @@ func TestDamage_AFileInUseIsReplaced(t *testing.T) {
 	}
 }
 
-// A log as a crash leaves it is no damage: its last frames may be incomplete.
-func TestDamage_ALogThatACrashHasCutIsUsed(t *testing.T) {
+// A log that a crash has truncated is not damage: its last frames may be incomplete.
+func TestDamage_TruncatedLogIsUsed(t *testing.T) {
 	dir, tenant, view := t.TempDir(), natstest.Tenant(t, "acme"), notes(t)
 	s, err := sqlite.Open(t.Context(), dir, tenant, []*model.View{view}, "origin")
 	if err != nil {
@@ -257,7 +256,7 @@ func TestDamage_ALogThatACrashHasCutIsUsed(t *testing.T) {
 	}
 }
 
-// putting is a change that puts a row of 2 kB under a sequence as its key.
+// putting returns a change that stores a row of 2 kB with a sequence as its key.
 func putting(view *model.View, sequence uint64) func(*store.Batch, store.State) error {
 	return func(batch *store.Batch, _ store.State) error {
 		batch.Advance(store.Checkpoint{Sequence: sequence})

@@ -61,11 +61,10 @@ func until(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// While PostgreSQL is away, or stands still without ending a connection, every read is UNAVAILABLE
-// with a time to retry, also one that is under way, the node is not ready and says why; once it is
-// back, the node resumes without a restart, and no event that was appended during the outage is
-// missing.
-func TestDatabase_ReadsAreUnavailableWhileItIsAway(t *testing.T) {
+// While PostgreSQL is stopped, or hangs without closing a connection, every read returns UNAVAILABLE with a retry
+// delay, also one that is running, and the node is not ready and returns the reason. When PostgreSQL is back, the
+// node resumes without a restart, and no event that was appended during the outage is missing.
+func TestDatabase_OutageMakesReadsUnavailable(t *testing.T) {
 	t.Parallel()
 	server, err := postgrestest.Start()
 	if errors.Is(err, postgrestest.ErrNotInstalled) && os.Getenv("HEADGATE_POSTGRES") == "" {
@@ -137,7 +136,7 @@ func TestDatabase_ReadsAreUnavailableWhileItIsAway(t *testing.T) {
 		underWay := make(chan error, 1)
 		go func() { underWay <- reads["Get"]() }()
 		until(t, "the node is not ready", func() bool { return f.service.Ready(t.Context(), contextkit.TenantID{}) != nil })
-		if err := f.service.Ready(t.Context(), contextkit.TenantID{}); !strings.Contains(err.Error(), "PostgreSQL does not answer since 2") {
+		if err := f.service.Ready(t.Context(), contextkit.TenantID{}); !strings.Contains(err.Error(), "PostgreSQL has not responded since 2") {
 			t.Errorf("%s: the reason is %q", fault.name, err)
 		}
 		if err := <-underWay; connect.CodeOf(err) != connect.CodeUnavailable {
@@ -174,7 +173,7 @@ func TestDatabase_ReadsAreUnavailableWhileItIsAway(t *testing.T) {
 			return err == nil && len(ids) == 6+n
 		})
 	}
-	if away, back := lines.count("PostgreSQL does not answer"), lines.count("PostgreSQL answers again"); away != len(faults) || back != len(faults) {
+	if away, back := lines.count("PostgreSQL does not respond"), lines.count("PostgreSQL responds again"); away != len(faults) || back != len(faults) {
 		t.Errorf("%d lines say that PostgreSQL is away and %d that it is back; want one for each outage:\n%s", away, back, lines.text.String())
 	}
 }

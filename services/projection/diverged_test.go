@@ -19,7 +19,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// disk is the disk of a NATS server at one port. It can go back to an earlier state.
+// disk is the disk of a NATS server at a fixed port. It can be reset to an earlier state.
 type disk struct {
 	dir    string
 	port   int
@@ -52,7 +52,7 @@ func (d *disk) copy(t *testing.T, from, to string) {
 	}
 }
 
-// regrow appends an event of globex and then others of acme, while no node uses the journal.
+// regrow appends one event of globex and then events of acme while no node uses the journal.
 func (d *disk) regrow(t *testing.T, events int) {
 	t.Helper()
 	temporary := &disk{dir: d.dir, port: natsserver.RANDOM_PORT}
@@ -85,13 +85,13 @@ func (f *fixture) integrity(t *testing.T) {
 	})
 }
 
-// A journal that has gone back, as when the volume of NATS is restored from a snapshot, is damaged:
-// views retain their rows, and nothing is applied to them, until an operator accepts the loss.
-func TestJournal_ViewsRetainTheirRowsWhenItGoesBack(t *testing.T) {
+// A journal that went back, for example because the volume of NATS was restored from a snapshot, is damaged: views
+// retain their rows, and no event is applied to them, until an operator accepts the loss.
+func TestJournal_RestoredJournalLeavesRowsUnchanged(t *testing.T) {
 	const filled, all = "w0=1 w1=101 w2=201 w3=1 w4=101", "w0=8 w1=101 w2=201 w3=1 w4=101 w5=0"
 	for name, test := range map[string]struct {
 		regrown  int  // events that are appended after it went back
-		running  bool // the node runs meanwhile
+		running  bool // the node runs in the meantime
 		accepted string
 	}{
 		"shorter, before the start":       {regrown: 0, accepted: filled},
@@ -104,7 +104,7 @@ func TestJournal_ViewsRetainTheirRowsWhenItGoesBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			over := overBoth
-			if test.running { // the tail finds it, whatever the store
+			if test.running { // the tail detects it, with any store
 				over = func(t *testing.T, test func(*testing.T, func(*testing.T) store.Opener)) {
 					t.Helper()
 					test(t, func(t *testing.T) store.Opener { return sqlite.In(t.TempDir()) })
@@ -169,7 +169,7 @@ func TestJournal_ViewsRetainTheirRowsWhenItGoesBack(t *testing.T) {
 				defer again.close()
 				again.until(t, test.accepted)
 				if again.resets != 1 {
-					t.Errorf("a watcher that comes back with a position of the lost journal is reset %d times, want once", again.resets)
+					t.Errorf("a watcher that resumes with a position of the lost journal is reset %d times, want once", again.resets)
 				}
 			})
 		})
@@ -186,14 +186,14 @@ func (f *fixture) rebuilt(t *testing.T, last map[string]uint64, versions map[str
 	})
 }
 
-// After an operator has accepted a loss, the rows of the lost journal are shown until the views are
-// rebuilt. Their sequences are those of the lost journal: a read with the position of a new command
-// does not take them for newer, and no position that they are answered with counts afterwards.
-func TestJournal_PositionsOfALossAreNotThoseOfTheRebuiltViews(t *testing.T) {
-	overBoth(t, journalPositionsOfALossAreNotThoseOfTheRebuiltViews)
+// After an operator has accepted a loss, the rows of the lost journal are shown until the views are rebuilt. Their
+// sequences belong to the lost journal: they must not satisfy a read with the position of a new command, and no
+// position that such a read returns is valid after the rebuild.
+func TestJournal_LostPositionsAreInvalidAfterRebuild(t *testing.T) {
+	overBoth(t, journalLostPositionsAreInvalidAfterRebuild)
 }
 
-func journalPositionsOfALossAreNotThoseOfTheRebuiltViews(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func journalLostPositionsAreInvalidAfterRebuild(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	const filled = "w0=1 w1=101 w2=201 w3=1 w4=101"
 	d, saved, open := newDisk(t), t.TempDir(), newStore(t)
 	f := start(t, natstest.Connect(t, d.server), open, model.Wallet)
@@ -233,7 +233,7 @@ func journalPositionsOfALossAreNotThoseOfTheRebuiltViews(t *testing.T, newStore 
 
 	shown, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
 	if got := balancesOf(shown); err != nil || got != "lost=0 "+filled {
-		t.Fatalf("until the views are rebuilt the rows are %s, %v; want those of the lost journal", got, err)
+		t.Fatalf("until the views are rebuilt the rows are %s, %v; want the rows of the lost journal", got, err)
 	}
 	for name, position := range map[string]string{"a new command": f.position(t, "acme"), "the accepted end": f.positions.Format(natstest.Tenant(t, "acme"), loss.Last)} {
 		res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: position})

@@ -18,25 +18,25 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// retryAfter is what a client is told to wait before it tries again.
+// retryAfter is the retry delay that clients are asked for.
 const retryAfter = 200 * time.Millisecond
 
-// fullRetryAfter is the wait that a client is asked for while the disk of the views is full.
+// fullRetryAfter is the retry delay while the disk of the views is full.
 const fullRetryAfter = 5 * time.Second
 
-// storeRetryAfter is the wait that a client is asked for while the views' database is away.
+// storeRetryAfter is the retry delay while the views' database is unavailable.
 const storeRetryAfter = 500 * time.Millisecond
 
-// behindError says that min_position was not reached within the deadline.
+// behindError reports that min_position was not reached within the deadline.
 type behindError struct {
 	failing bool // the projection does not advance
-	full    bool // for lack of room on its disk
-	away    bool // the journal cannot be reached
+	full    bool // because its disk is full
+	away    bool // because the journal cannot be reached
 }
 
 func (e *behindError) Error() string {
 	if e.away {
-		return "the view has not reached min_position: the journal cannot be read now"
+		return "the view has not reached min_position: the journal is unavailable"
 	}
 	if e.full {
 		return "the view has not reached min_position: " + store.ErrFull.Error()
@@ -47,21 +47,20 @@ func (e *behindError) Error() string {
 	return "the view has not reached min_position within the deadline"
 }
 
-// buildingError says that the views do not hold yet what the journal held when
-// the node started.
+// buildingError reports that the views do not contain yet what the journal contained when the node started.
 type buildingError struct {
 	done, target uint64
 	rebuilt      bool   // since they were damaged
-	restored     bool   // since their database went back
-	view         string // the only view that is built; "": all of them
+	restored     bool   // since their database went back to an earlier state
+	view         string // the only view that is being built; "": all of them
 }
 
 func (e *buildingError) Error() string {
 	if e.rebuilt {
-		return fmt.Sprintf("the tenant's views were damaged, and are being built anew: %d %%", percent(e.done, e.target))
+		return fmt.Sprintf("the tenant's views were damaged and are being rebuilt: %d %%", percent(e.done, e.target))
 	}
 	if e.restored {
-		return fmt.Sprintf("the tenant's views are in an earlier state than before, since their database was restored or has failed over, and follow the journal again: %d %%", percent(e.done, e.target))
+		return fmt.Sprintf("the database of the tenant's views was restored or has failed over to an earlier state; the views are catching up: %d %%", percent(e.done, e.target))
 	}
 	if e.view != "" {
 		return fmt.Sprintf("the view %q is being built: %d %%", e.view, percent(e.done, e.target))
@@ -69,7 +68,7 @@ func (e *buildingError) Error() string {
 	return fmt.Sprintf("the tenant's views are being built: %d %%", percent(e.done, e.target))
 }
 
-// failedError says that a view cannot apply an event.
+// failedError reports that a view cannot apply an event.
 type failedError struct{ failure *Failure }
 
 func (e *failedError) Error() string {
@@ -81,8 +80,7 @@ func (e *failedError) Error() string {
 	return text + ": " + f.Reason + ": an operator can correct the view in the model, or skip the event"
 }
 
-// details returns the failure for programs, without the event's sequence: the journal is shared by
-// all tenants.
+// details returns the failure as error details, without the event's sequence, since all tenants share the journal.
 func (e *failedError) details() []proto.Message {
 	f := e.failure
 	return []proto.Message{
@@ -94,17 +92,16 @@ func (e *failedError) details() []proto.Message {
 	}
 }
 
-// roundedError says that a row has an integer that answers, in JSON, would round.
+// roundedError reports that a row has an integer that JSON responses would round.
 type roundedError struct{ key, column string }
 
 func (e *roundedError) Error() string {
-	return fmt.Sprintf("column %q of the row %q has an integer that JSON does not represent exactly (above 2^53): ask for other fields, without this column",
+	return fmt.Sprintf("column %q of the row %q has an integer that JSON cannot represent exactly (above 2^53): request fields without this column",
 		e.column, excerpt.Text(e.key, excerpt.Name))
 }
 
-// percent returns the applied share of a journal sequence, below 100 until all is applied. The
-// journal is shared by all tenants: the sequences themselves would reveal how many events the
-// other tenants have.
+// percent returns the applied share of a journal sequence, below 100 until all of it is applied. Sequences themselves
+// are not returned, because they would reveal how many events the other tenants of the journal have.
 func percent(done, target uint64) int {
 	if done >= target {
 		return 100
@@ -112,7 +109,7 @@ func percent(done, target uint64) int {
 	return int(float64(done) / float64(target) * 100)
 }
 
-// requestErrors are the client's mistakes and the field that each is in.
+// requestErrors maps errors of invalid requests to the field that is invalid.
 var requestErrors = []struct {
 	err   error
 	field string
@@ -125,13 +122,13 @@ var requestErrors = []struct {
 	{position.ErrEpoch, "min_position"},
 }
 
-// exhausted says that there is no room for a watcher, now or any longer.
+// exhausted returns the RPC error for a watcher that exceeds a bound.
 func exhausted(err error, reason string) error {
-	return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, err.Error()+": come back with the last position"),
+	return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, err.Error()+": resume with the last position"),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(reason))
 }
 
-// asConnectError is the one place where the service's errors become RPC errors.
+// asConnectError maps the service's errors to RPC errors. No other place does.
 func asConnectError(err error) error {
 	var (
 		behind   *behindError
@@ -153,24 +150,24 @@ func asConnectError(err error) error {
 		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
 			rpc.Reason("INTEGER_TOO_LARGE", "column", rounded.column, "key", excerpt.Text(rounded.key, excerpt.Name)))
 	case errors.Is(err, errMoved):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, errMoved.Error()+": call again, and a watcher with its last position"),
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, errMoved.Error()+": retry, and resume a watch with its last position"),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_MOVED"))
 	case errors.Is(err, store.ErrDamaged):
 		// Another node may have them intact; this node rebuilds them.
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the tenant's views are damaged, and are being built anew: call again").WithCause(err),
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the tenant's views are damaged and are being rebuilt: retry").WithCause(err),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_BUILDING"))
 	case errors.Is(err, store.ErrFull):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrFull.Error()+": try again later").WithCause(err),
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrFull.Error()+": retry later").WithCause(err),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(fullRetryAfter)}, rpc.Reason("VIEWS_DISK_FULL"))
 	case errors.Is(err, store.ErrUnavailable):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrUnavailable.Error()+": try again").WithCause(err),
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrUnavailable.Error()+": retry").WithCause(err),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetryAfter)}, rpc.Reason("VIEWS_UNAVAILABLE"))
 	case errors.Is(err, errSlow):
 		return exhausted(err, "SLOW_CONSUMER")
 	case errors.Is(err, errTooManyWatchers):
 		return exhausted(err, "TOO_MANY_WATCHERS")
 	case errors.As(err, &behind):
-		return rpc.WithDetails(connect.NewError(connect.CodeDeadlineExceeded, behind.Error()+": read without it, or try again"),
+		return rpc.WithDetails(connect.NewError(connect.CodeDeadlineExceeded, behind.Error()+": read without it, or retry"),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("POSITION_NOT_REACHED"))
 	}
 	for _, mistake := range requestErrors {

@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// FailingView is a view that is shown and cannot apply an event.
+// FailingView is a current view that cannot apply an event.
 type FailingView struct {
 	Failure
 
@@ -20,16 +20,16 @@ type FailingView struct {
 	Tenant      contextkit.TenantID
 	Fingerprint uint64
 
-	rank int // among the tenant's
+	rank int // among the tenant's failing views
 }
 
-// Failing returns the views that are shown and fail, at most a number of them, and their count. One
-// of each tenant comes first: a tenant with many does not hide those of others.
-func (s *Service) Failing(most int) (failing []FailingView, count int) {
-	for tenant, l := range s.allLanes() {
-		for rank, failure := range l.shown.failures() {
+// Failing returns up to limit of the current views that fail, and their total count. The first view of every tenant
+// comes before any second one, so that a tenant with many failures does not hide those of others.
+func (s *Service) Failing(limit int) (failing []FailingView, count int) {
+	for tenant, l := range s.allViews() {
+		for rank, failure := range l.current.failures() {
 			one := FailingView{Failure: *failure, Tenant: tenant, rank: rank}
-			if p := l.shown.part(failure.View); p != nil {
+			if p := l.current.part(failure.View); p != nil {
 				one.Fingerprint = p.view.Fingerprint()
 			}
 			failing = append(failing, one)
@@ -38,10 +38,10 @@ func (s *Service) Failing(most int) (failing []FailingView, count int) {
 	slices.SortFunc(failing, func(a, b FailingView) int {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.Tenant.String(), b.Tenant.String()), strings.Compare(a.View, b.View))
 	})
-	return failing[:min(most, len(failing))], len(failing)
+	return failing[:min(limit, len(failing))], len(failing)
 }
 
-// Announced returns what a node announces of its failing views.
+// Announced returns the failing views for the node's announcement.
 func (s *Service) Announced() ([]backbone.FailingView, int) {
 	failing, count := s.Failing(backbone.MaxFailingViews)
 	var out []backbone.FailingView
@@ -54,17 +54,17 @@ func (s *Service) Announced() ([]backbone.FailingView, int) {
 	return out, count
 }
 
-// incomplete reports whether a view in a state was made without events.
+// incomplete reports whether a view in state was made without skipped events.
 func (f *follower) incomplete(view *model.View, state store.ViewState) bool {
 	return f.skipped(view, state) > 0
 }
 
-// describe adds whether a view can be read to its message.
+// describe fills in the state of a view in its message.
 func (f *follower) describe(view *model.View, out *projectionv1.View) {
 	state, err := f.viewState(view.Name)
 	out.State, out.Skipped = projectionv1.ViewState_VIEW_STATE_CURRENT, int32(f.skipped(view, state)) //nolint:gosec // bounded by backbone.MaxSkips
 	_, _, building := f.building()
-	failed, isFailed := err.(*failedError) //nolint:errorlint // it is not wrapped
+	failed, isFailed := err.(*failedError) // it is not wrapped
 	switch {
 	case isFailed:
 		out.State = projectionv1.ViewState_VIEW_STATE_FAILED

@@ -108,8 +108,8 @@ func TestFilter_IsAIP160(t *testing.T) {
 		// Whitespace, parentheses, logic.
 		{"", "abcdef"}, {"  ", "abcdef"}, {"(n = 10 )", "a"}, {"( n=10)", "a"}, {"((n = 10))", "a"}, {"n\t=\n10", "a"},
 		{"n = 10 OR n = -5", "ab"}, {"n > 0 AND n < 100", "af"}, {"n > 0 n < 100", "af"},
-		{"n = 10 OR n = -5 AND open", "a"}, // OR binds more than AND
-		{"n = 10 open OR n = -5", "a"},     // side by side as AND
+		{"n = 10 OR n = -5 AND open", "a"}, // OR binds tighter than AND
+		{"n = 10 open OR n = -5", "a"},     // a sequence is AND
 		{"NOT n = 10", "bcdef"}, {"-n = 10", "bcdef"}, {"NOT (n = 10 OR n = -5)", "cdef"}, {"-(n = 10 OR n = -5)", "cdef"},
 		{"NOT NOT n = 10", "a"}, {any40("n", "="), "af"}, {"NOT (" + any40("n", "=") + ")", "bcde"},
 		{strings.TrimSuffix(strings.Repeat("open ", 500), " "), "a"},
@@ -155,13 +155,13 @@ func TestFilter_IsAIP160(t *testing.T) {
 	})
 }
 
-func TestFilter_MistakesAreTheClients(t *testing.T) {
+func TestFilter_InvalidFilterIsInvalidArgument(t *testing.T) {
 	view := notes(t)
 	for filter, want := range map[string]string{
 		`nope:"x"`: `no column "nope"`, "nope:*": `no column "nope"`, "nope = 1": "it has the columns title, sub", "nope": "character 1",
 		"n = ten": "compare it with a number", `n = "10"`: "number", "n:x": "number", "open = 1": "true or false", "open > false": "no order", "n < null": "null has no order",
 		"at = yesterday": "RFC 3339", "at = 2027-13-01": "RFC 3339", `at = timestamp("x")`: "RFC 3339", "n = 1e999": "too large", "n = 0xffffffffffffffffff": "too large", "n = 1_0": "number",
-		"n = inf": "number", "n = NaN": "number", "n.x = 1": "no members", "title": "alone is no condition", "j": "alone", "10 = n": `no column "10"`, `"x"`: "compare a column",
+		"n = inf": "number", "n = NaN": "number", "n.x = 1": "no members", "title": "alone is not a condition", "j": "alone", "10 = n": `no column "10"`, `"x"`: "compare a column",
 		"n = ": "value is expected", "n = 1 AND": "condition is expected", "AND": "condition is expected", "NOT": "condition is expected", "(n = 1": `")" is expected`, "n = 1)": `not expected`,
 		"n = (1 OR": "expected", "n = (1": `")" is expected`, "n ! 1": "use != or NOT", "n == 1": "value is expected", `title = "x`: "not closed", `title = "\q"`: "escape", `title = "\xZZ"`: "code",
 		`title = "\ud800"`: "code", "title = \xff": "UTF-8", "f(n) = 1": "no function", "n = f(1)": "no function", "n = timestamp(1)": "takes a string", `n = timestamp("2027-01-15")`: "not compared with a timestamp",
@@ -182,7 +182,7 @@ func condition(t *rapid.T, depth int) string {
 		member := rapid.SampledFrom([]string{"title", "sub", "n", "d", "at", "j.city", "j.n", "j.tags", "j.items.sku", "j", "j.on"}).Draw(t, "member")
 		operators := []string{"=", "!=", ":", "<", "<=", ">", ">="}
 		if member == "title" {
-			operators = operators[:3] // PostgreSQL has another order of texts with NUL
+			operators = operators[:3] // PostgreSQL orders texts with NUL differently
 		}
 		operator := rapid.SampledFrom(operators).Draw(t, "operator")
 		value := rapid.SampledFrom([]string{"10", "-5", "5.5", `"Yo*"`, `"*o"`, "Yo", "max", "sub", "*", "null", "true", "red", "x", "2027-01-15", `""`}).Draw(t, "value")
@@ -198,8 +198,8 @@ func condition(t *rapid.T, depth int) string {
 	return "NOT (" + left + ")"
 }
 
-// Both databases give the same answer to every filter, and NOT selects exactly the other rows.
-func TestFilter_BothStoresAgreeAndNotIsTheComplement(t *testing.T) {
+// Both databases return the same rows for every filter, and NOT selects exactly the other rows.
+func TestFilter_StoresAgreeAndNotIsComplement(t *testing.T) {
 	stores := map[string]store.Store{}
 	var view *model.View
 	overBoth(t, func(sub *testing.T, newStore func(t *testing.T) store.Opener) {

@@ -17,47 +17,46 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// maxResumes bounds a tenant's watchers that concurrently read the events that they have
-// missed.
+// maxResumes bounds a tenant's watchers that concurrently read the events that they have missed.
 const maxResumes = 4
 
-// follower keeps one tenant's views up to date: it is the handler of a subscription of the
-// node's [tail.Tail]. A tenant without events and calls costs only its memory.
+// follower keeps one generation of a tenant's views up to date. It is the handler of a subscription of the node's
+// [tail.Tail]. A tenant without events and calls costs only its memory.
 type follower struct {
-	tenant    contextkit.TenantID
-	tail      *tail.Tail
-	model     *model.Model
-	rows      store.Store
-	origin    string           // of the rows: see [store.Opener]
-	epoch     int64            // of the journal that the rows are made from
-	positions *position.Codec  // of positions of that epoch
-	whole     uint64           // the journal's end when the follower was made
-	past      uint64           // events up to it were applied before, by an earlier build of the views; only the handler's methods access it
-	added     store.Checkpoint // the last event that was added to a batch, or the checkpoint; only the handler's methods access it
-	final     bool             // target does not change any longer; only the handler's methods access it
-	log       zerolog.Logger
+	tenant        contextkit.TenantID
+	tail          *tail.Tail
+	model         *model.Model
+	rows          store.Store
+	origin        string           // of the rows: see [store.Opener]
+	epoch         int64            // of the journal that the rows are made from
+	positions     *position.Codec  // of positions of that epoch
+	journalEnd    uint64           // the end of the journal when the follower was created
+	appliedBefore uint64           // an earlier generation has applied the events up to this sequence; only the handler's methods access it
+	added         store.Checkpoint // the last event that was added to a batch, or the checkpoint; only the handler's methods access it
+	final         bool             // target is final; only the handler's methods access it
+	log           zerolog.Logger
 
 	hub     hub
 	shared  sharedRows    // between watchers
-	resumes chan struct{} // holds a value for each watcher that reads missed events
+	resumes chan struct{} // holds one value per watcher that reads missed events
 
 	skips    *skipRecords // nil: there are none
 	parts    []*part      // the views, in the model's order
 	applying sync.Mutex   // held while the views or their states change
 	recorded bool         // some view has a record; guarded by applying
 
-	timeline *backbone.Timeline
-	replaced func(error)         // is called when damaged rows were set aside
-	restored func()              // is called when the rows are at an earlier checkpoint than before
-	beyond   func(uint64, error) // is called with a checkpoint that the journal does not have any more, and why
-	changes  func(*follower)     // is called when the follower may have to be shown, or replaced
-	next     atomic.Bool         // it is not shown yet
+	timeline   *backbone.Timeline
+	onReplaced func(error)         // called when damaged rows were set aside
+	onRestored func()              // called when the rows are at an earlier checkpoint than before
+	onBeyond   func(uint64, error) // called with a checkpoint that the journal no longer has, and the reason
+	onChange   func(*follower)     // called when the follower may have to be shown or replaced
+	hidden     atomic.Bool         // it is not shown yet
 
 	damaged atomic.Bool // the rows' store is damaged: Run replaces the follower
-	rebuilt atomic.Bool // the rows are rebuilt, since they were damaged
+	rebuilt atomic.Bool // the rows are being rebuilt because they were damaged
 
 	subscription atomic.Pointer[tail.Subscription] // nil: Run has not started it
-	gone         chan struct{}                     // closed by end: no call waits for a position here any longer
+	ended        chan struct{}                     // closed by end, so that no call waits for a position any longer
 	left         sync.Once
 	use          sync.RWMutex // held to read while rows are read, to write to close them
 	closed       bool
@@ -65,19 +64,19 @@ type follower struct {
 	mu         sync.Mutex
 	started    bool          // checkpoint and target are known
 	checkpoint uint64        // the last sequence that was applied
-	target     uint64        // the tenant's last sequence when the follower was made
+	target     uint64        // the tenant's last sequence when the follower was created
 	guessed    bool          // target is an upper bound, until the first event after the checkpoint is delivered
 	changed    chan struct{} // closed and replaced when one of the above, or failure, changes; nil: no call waits
-	lost       span          // of checkpoints that the rows have had and lost
+	lost       sequenceRange // lost checkpoints of the rows
 	failure    error         // why the follower does not advance
 	halted     bool          // nothing is applied any longer
-	retired    []*catcher    // of views in step again, to be stopped
+	retired    []*catcher    // catchers of views that are in step again, to be stopped
 }
 
 func newFollower(tenant contextkit.TenantID, journal *tail.Tail, m *model.Model, rows store.Store, origin string, epoch int64, log zerolog.Logger) *follower {
 	return &follower{
 		tenant: tenant, tail: journal, model: m, rows: rows, origin: origin, epoch: epoch, log: log,
-		parts: newParts(m), gone: make(chan struct{}), resumes: make(chan struct{}, maxResumes), changes: func(*follower) {}, replaced: func(error) {}, restored: func() {}, beyond: func(uint64, error) {},
+		parts: newParts(m), ended: make(chan struct{}), resumes: make(chan struct{}, maxResumes), onChange: func(*follower) {}, onReplaced: func(error) {}, onRestored: func() {}, onBeyond: func(uint64, error) {},
 	}
 }
 
@@ -97,14 +96,14 @@ func (f *follower) Cursor(ctx context.Context) (uint64, error) {
 	}
 	checkpoint := state.Sequence
 	if r, ok := f.rows.(replacing); ok && r.Replaced() != nil && !f.rebuilt.Swap(true) {
-		f.replaced(r.Replaced())
+		f.onReplaced(r.Replaced())
 	}
 	f.wentBack(checkpoint)
-	f.settle(state)
+	f.adopt(state)
 	f.added = state.Checkpoint
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.past = max(f.past, f.lost.to)
+	f.appliedBefore = max(f.appliedBefore, f.lost.to)
 	f.checkpoint = checkpoint
 	f.notify()
 	return checkpoint, nil
@@ -117,55 +116,55 @@ func (f *follower) CursorEvent() string { return f.added.EventID }
 func (f *follower) Start(newest uint64) {
 	f.mu.Lock()
 	if !f.started {
-		// Calls that need later events wait for them. If the newest event is later, the last one
-		// before is not known yet: see aim.
-		f.started, f.target = true, min(newest, f.whole)
-		f.final = newest <= f.whole || f.checkpoint >= f.whole
+		// Calls that need later events wait for them. If the newest event is later, the last one before it is not
+		// known yet: see aim.
+		f.started, f.target = true, min(newest, f.journalEnd)
+		f.final = newest <= f.journalEnd || f.checkpoint >= f.journalEnd
 		f.guessed = !f.final
 		if f.checkpoint == 0 {
-			f.past = f.whole
+			f.appliedBefore = f.journalEnd
 		}
 		f.notify()
 	}
 	f.mu.Unlock()
-	f.changes(f)
+	f.onChange(f)
 }
 
-// aim lowers the target to the last event before whole, once the first event after it is
-// delivered. sequence is the next event's.
+// aim lowers the target to the last event at or before journalEnd, once the first event after it is delivered.
+// sequence is the sequence of the next event.
 func (f *follower) aim(sequence uint64) {
 	f.mu.Lock()
 	f.guessed = false
-	f.final = sequence > f.whole
+	f.final = sequence > f.journalEnd
 	if f.final {
 		f.target = min(f.target, f.added.Sequence)
 	}
 	f.notify()
 	f.mu.Unlock()
-	if f.final && f.next.Load() {
-		f.changes(f)
+	if f.final && f.hidden.Load() {
+		f.onChange(f)
 	}
 }
 
-// Report implements [tail.Handler]. A failure is retained for readiness; nothing is skipped.
+// Report implements [tail.Handler]. A failure is stored for readiness; no event is skipped.
 func (f *follower) Report(err error) {
 	if errors.Is(err, errWentBack) {
-		return // that is noted
+		return // wentBack has recorded it
 	}
 	f.mu.Lock()
 	before := f.failure
 	f.failure = err
 	checkpoint, lost := f.checkpoint, journalLost(err)
-	if lost && !f.started { // they have all that the journal has, and are shown
+	if lost && !f.started { // the views contain everything that the journal has, and are shown
 		f.started, f.target, f.final = true, checkpoint, true
 		f.notify()
 	}
 	f.mu.Unlock()
 	if lost {
-		f.beyond(checkpoint, err)
+		f.onBeyond(checkpoint, err)
 	}
-	if err != nil && (before == nil || before.Error() != err.Error()) { // a line for each change
-		f.logger().Error().Err(err).Uint64("checkpoint", f.position()).Msg("projection does not advance; it is tried again")
+	if err != nil && (before == nil || before.Error() != err.Error()) { // one log line per change
+		f.logger().Error().Err(err).Uint64("checkpoint", f.position()).Msg("projection does not advance, retrying")
 	}
 }
 
@@ -182,7 +181,7 @@ func (f *follower) advance(sequence uint64) {
 	f.notify()
 }
 
-// notify wakes the calls that wait for a change. f.mu is held.
+// notify wakes the calls that wait for a change. The caller holds f.mu.
 func (f *follower) notify() {
 	if f.changed != nil {
 		close(f.changed)
@@ -190,8 +189,7 @@ func (f *follower) notify() {
 	}
 }
 
-// wait returns once condition holds, which is called with f.mu held, or [errMoved] or ctx's
-// error.
+// wait returns once condition holds; condition is called with f.mu held. Errors: [errMoved], and ctx's.
 func (f *follower) wait(ctx context.Context, condition func() bool) error {
 	for {
 		f.mu.Lock()
@@ -206,7 +204,7 @@ func (f *follower) wait(ctx context.Context, condition func() bool) error {
 		f.mu.Unlock()
 		select {
 		case <-changed:
-		case <-f.gone:
+		case <-f.ended:
 			return errMoved
 		case <-ctx.Done():
 			return ctx.Err()
@@ -214,23 +212,22 @@ func (f *follower) wait(ctx context.Context, condition func() bool) error {
 	}
 }
 
-// reaches waits until the view's checkpoint has reached a sequence, or the view cannot be read.
-// Errors: see wait.
-func (f *follower) reaches(ctx context.Context, view string, sequence uint64) error {
+// waitReached waits until the view's checkpoint has reached a sequence, or the view cannot be read. Errors: see wait.
+func (f *follower) waitReached(ctx context.Context, view string, sequence uint64) error {
 	p := f.part(view)
 	return f.wait(ctx, func() bool { return f.checkpoint >= sequence || p != nil && f.readable(p) != nil })
 }
 
-// startedView waits a moment for a view that is about to catch up. Errors: a [*failedError] or a
-// [*buildingError] if it cannot be read; also [errMoved] and ctx's.
+// startedView waits briefly for a view that is about to catch up. Errors: a [*failedError] or a [*buildingError] if
+// the view cannot be read; [errMoved]; ctx's.
 func (f *follower) startedView(ctx context.Context, view string) error {
 	p := f.part(view)
-	if p == nil || !p.apart.Load() {
+	if p == nil || !p.detached.Load() {
 		return nil
 	}
 	waiting, cancel := context.WithTimeout(ctx, maxStartWait)
 	defer cancel()
-	err := f.wait(waiting, func() bool { return p.failure != nil || !p.state.Apart })
+	err := f.wait(waiting, func() bool { return p.failure != nil || !p.state.Detached })
 	if ctx.Err() != nil || errors.Is(err, errMoved) {
 		return cmp.Or(ctx.Err(), err)
 	}
@@ -239,24 +236,24 @@ func (f *follower) startedView(ctx context.Context, view string) error {
 	return f.readable(p)
 }
 
-// starts waits until the checkpoint and the target are known. They are read before those of
-// tenants for which no call waits. Errors: see wait.
-func (f *follower) starts(ctx context.Context) error {
+// waitStarted waits until the checkpoint and the target are known. They are read before those of tenants for which no
+// call waits. Errors: see wait.
+func (f *follower) waitStarted(ctx context.Context) error {
 	if subscription := f.subscription.Load(); subscription != nil {
 		subscription.Hasten()
 	}
 	return f.wait(ctx, func() bool { return f.started && !f.guessed })
 }
 
-// startedProgress is progress. If the node has just started, it waits a moment until it is known
-// how far the views are. Errors: also [errMoved], and ctx's.
+// startedProgress is progress, but first waits briefly until the progress is known if the node has just started.
+// Errors: also [errMoved], and ctx's.
 func (f *follower) startedProgress(ctx context.Context) error {
 	if f.progress() == nil {
 		return nil
 	}
 	waiting, cancel := context.WithTimeout(ctx, maxStartWait)
 	defer cancel()
-	if err := f.starts(waiting); ctx.Err() != nil || errors.Is(err, errMoved) {
+	if err := f.waitStarted(waiting); ctx.Err() != nil || errors.Is(err, errMoved) {
 		return cmp.Or(ctx.Err(), err)
 	}
 	return f.progress()
@@ -272,9 +269,8 @@ func (f *follower) failing() error {
 	return f.tail.Err()
 }
 
-// building returns how far the views are, their target, and true until they hold what the journal
-// held when the node started: before that they are not shown, since they may be anything between
-// nothing and the whole.
+// building returns the progress of the views, their target, and true until they contain what the journal contained
+// when the node started. Until then they are not shown, because they are incomplete.
 func (f *follower) building() (done, target uint64, building bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -284,8 +280,8 @@ func (f *follower) building() (done, target uint64, building bool) {
 	return f.checkpoint, f.target, f.checkpoint < f.target
 }
 
-// progress returns a [buildingError] until the views can be shown, or [store.ErrUnavailable] if it
-// cannot be known when that is.
+// progress returns a [buildingError] until the views can be shown, or [store.ErrUnavailable] if the time of that
+// cannot be known.
 func (f *follower) progress() error {
 	f.mu.Lock()
 	started, failure := f.started, f.failure
@@ -299,7 +295,7 @@ func (f *follower) progress() error {
 	return nil
 }
 
-// waiting returns how many events have not been applied.
+// waiting returns the number of events that have not been applied.
 func (f *follower) waiting() int64 {
 	subscription := f.subscription.Load()
 	if subscription == nil {
@@ -308,8 +304,8 @@ func (f *follower) waiting() int64 {
 	return subscription.Waiting()
 }
 
-// enter begins to read the follower's rows, which leave ends. It reports false
-// when they are no longer kept.
+// enter starts reading the follower's rows; the caller calls leave when done. ok is false if the rows are no longer
+// stored here.
 func (f *follower) enter() (leave func(), ok bool) {
 	f.use.RLock()
 	if f.closed {
@@ -319,8 +315,8 @@ func (f *follower) enter() (leave func(), ok bool) {
 	return f.use.RUnlock, true
 }
 
-// query is the rows' Query. least is the sequence that the rows must have. Errors: [errMoved] when
-// they are no longer stored here; a [*failedError] or a [*buildingError] if the view cannot be read.
+// query runs Query on the rows. least is the minimum sequence of the rows. Errors: [errMoved] when they are no longer
+// stored here; a [*failedError] or a [*buildingError] if the view cannot be read.
 func (f *follower) query(ctx context.Context, view *model.View, least uint64, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
 	leave, ok := f.enter()
 	if !ok {
@@ -330,7 +326,7 @@ func (f *follower) query(ctx context.Context, view *model.View, least uint64, pl
 	return f.readRows(ctx, view, least, plan, each)
 }
 
-// readRows is query for callers that have entered.
+// readRows is query for callers that have called enter.
 func (f *follower) readRows(ctx context.Context, view *model.View, least uint64, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
 	least = max(least, f.position()) // before they are read: they have at least that
 	state, err := f.rows.Query(ctx, view, plan, each)
@@ -338,7 +334,7 @@ func (f *follower) readRows(ctx context.Context, view *model.View, least uint64,
 		return state, err
 	}
 	if err := stateError(view, state); err != nil {
-		if state.Apart && !f.isApart(view.Name) {
+		if state.Detached && !f.isDetached(view.Name) {
 			f.readAgain() // another node has found that the view fails, or the database went back
 		}
 		return state, err
@@ -349,8 +345,7 @@ func (f *follower) readRows(ctx context.Context, view *model.View, least uint64,
 	return state, nil
 }
 
-// stopped ends the follower's subscriptions, if these have begun, and returns when nothing is being
-// applied any longer.
+// stopped ends the follower's subscriptions, if they have started, and returns when no event is being applied.
 func (f *follower) stopped() {
 	f.mu.Lock()
 	f.halted = true
@@ -369,7 +364,7 @@ func (f *follower) stopped() {
 	f.tidy()
 }
 
-// tidy stops the subscriptions of views in step again. It must not be called by their handlers.
+// tidy stops the subscriptions of views in step again. Their handlers must not call it.
 func (f *follower) tidy() {
 	f.mu.Lock()
 	retired := f.retired
@@ -382,7 +377,7 @@ func (f *follower) tidy() {
 
 // end ends the follower: its subscription, its watchers, and its rows once no call reads them.
 func (f *follower) end() error {
-	f.left.Do(func() { close(f.gone) })
+	f.left.Do(func() { close(f.ended) })
 	f.stopped()
 	f.hub.close()
 	f.use.Lock()

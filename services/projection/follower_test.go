@@ -9,17 +9,17 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// closing is a store that can be closed and no more.
+// closing is a store that can only be closed.
 type closing struct{ store.Store }
 
 func (closing) Close() error { return nil }
 
-func TestWhoWaitsForAPositionIsToldThatTheViewsHaveMoved(t *testing.T) {
+func TestFollower_EndWakesWaitingCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &follower{rows: closing{}, checkpoint: 7, gone: make(chan struct{})}
+		f := &follower{rows: closing{}, checkpoint: 7, ended: make(chan struct{})}
 		answers := make(chan error, 2)
 		for _, sequence := range []uint64{7, 8} {
-			go func() { answers <- f.reaches(t.Context(), "wallets", sequence) }()
+			go func() { answers <- f.waitReached(t.Context(), "wallets", sequence) }()
 			synctest.Wait()
 		}
 		if err := <-answers; err != nil {

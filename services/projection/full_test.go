@@ -16,9 +16,9 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// A full disk is no damage: applied rows stay, errors say that the disk is full, reads succeed, and
-// the views resume from their checkpoint once there is room.
-func TestSQLite_GoesOnAfterAFullDisk(t *testing.T) {
+// A full disk is not damage: applied rows stay, errors report that the disk is full, reads succeed, and the views
+// resume from their checkpoint once there is space.
+func TestSQLite_ResumesAfterFullDisk(t *testing.T) {
 	dir, view := disktest.Small(t, 16<<20), notes(t)
 	tenant := natstest.Tenant(t, "acme")
 	s, err := sqlite.Open(t.Context(), dir, tenant, []*model.View{view}, "origin")

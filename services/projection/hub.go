@@ -11,14 +11,14 @@ import (
 const (
 	// maxWatchers bounds a tenant's watchers on a node.
 	maxWatchers = 10_000
-	// maxBacklog bounds the rows that wait for a watcher, and maxBacklogBytes the memory of
-	// their keys. Each row waits once, however often it changes.
+	// maxBacklog bounds the pending rows of a watcher, and maxBacklogBytes the memory of their keys. A row is pending
+	// once, however often it changes.
 	maxBacklog      = 10_000
 	maxBacklogBytes = 2 << 20
-	// maxHubBytes bounds the keys that wait for all of a tenant's watchers, including keys
-	// that a watcher is about to send. Beyond it the watchers with the most bytes end.
+	// maxHubBytes bounds the pending keys of all of a tenant's watchers, including keys that are being sent. Beyond
+	// it, the watchers with the most bytes are ended.
 	maxHubBytes = 64 << 20
-	// keyBytes estimates the memory of a waiting key beside its text.
+	// keyBytes estimates the memory of a pending key without its text.
 	keyBytes = 64
 )
 
@@ -28,7 +28,7 @@ var (
 	errSlow            = errors.New("the watcher does not keep up with the view's changes")
 )
 
-// touchedRows are the keys of rows that events concern, by view.
+// touchedRows are the keys of affected rows, by view.
 type touchedRows map[string]map[string]struct{}
 
 func (t touchedRows) add(view, key string) {
@@ -38,28 +38,28 @@ func (t touchedRows) add(view, key string) {
 	t[view][key] = struct{}{}
 }
 
-// hub tells a tenant's watchers which rows have changed. It never waits for one. The zero value
-// has no watchers.
+// hub notifies a tenant's watchers which rows have changed. It never blocks on a watcher. The zero value has no
+// watchers.
 type hub struct {
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
 	closed   bool
 }
 
-// watcher collects the rows of a view that have changed since it last looked.
+// watcher collects the rows of a view that have changed since its last call of take.
 type watcher struct {
 	view  string
-	ready chan struct{} // holds one value while there is something to take
+	ready chan struct{} // holds one value while there are pending rows
 
 	mu    sync.Mutex
 	keys  map[string]uint64 // with the journal sequence of their last change, or a later one
 	bytes int               // of keys
 	taken int               // bytes of the keys that were taken and not sent yet
 	upTo  uint64            // the journal sequence up to which keys are complete
-	err   error             // why there is nothing more to take
+	err   error             // why the watcher has ended
 }
 
-// join adds a watcher of a view; leave takes it out.
+// join adds a watcher of a view; leave removes it.
 func (h *hub) join(view string) (w *watcher, leave func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -81,8 +81,8 @@ func (h *hub) join(view string) (w *watcher, leave func(), err error) {
 	}, nil
 }
 
-// publish gives the watchers their views' rows that have changed up to a journal sequence, except
-// for watchers of views that are left out. It is called in the journal's order.
+// publish adds changed rows, complete up to a journal sequence, to the watchers of their views, except for views that
+// are left out. It is called in the journal's order.
 func (h *hub) publish(touched touchedRows, upTo uint64, leftOut func(view string) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -117,8 +117,7 @@ func (h *hub) endAll(err error) {
 	}
 }
 
-// shed ends the watchers with the most waiting bytes until the rest is within the bound. h.mu
-// is held.
+// shed ends the watchers with the most pending bytes until the rest is within the bound. The caller holds h.mu.
 func (h *hub) shed(total int) {
 	waiting := make(map[*watcher]int, len(h.watchers))
 	for w := range h.watchers {
@@ -133,7 +132,7 @@ func (h *hub) shed(total int) {
 	}
 }
 
-// add adds keys, and returns the watcher's bytes, taken ones included.
+// add adds keys, and returns the watcher's bytes, including taken ones.
 func (w *watcher) add(keys map[string]struct{}, upTo uint64) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -156,14 +155,14 @@ func (w *watcher) add(keys map[string]struct{}, upTo uint64) int {
 	return w.bytes + w.taken
 }
 
-// waiting returns the bytes that wait to be taken.
+// waiting returns the pending bytes.
 func (w *watcher) waiting() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.bytes
 }
 
-// fail ends the watcher, and returns the bytes that it releases.
+// fail ends the watcher and returns the bytes that it releases.
 func (w *watcher) fail(err error) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -173,7 +172,7 @@ func (w *watcher) fail(err error) int {
 	return released
 }
 
-// wake has the watcher look. w.mu is held.
+// wake notifies the watcher. The caller holds w.mu.
 func (w *watcher) wake() {
 	select {
 	case w.ready <- struct{}{}:
@@ -181,7 +180,7 @@ func (w *watcher) wake() {
 	}
 }
 
-// close ends all watchers, which may come back to whoever has the views now.
+// close ends all watchers. Their clients may reconnect to the node that has the views now.
 func (h *hub) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -191,9 +190,8 @@ func (h *hub) close() {
 	}
 }
 
-// take returns the rows that have changed, each with the journal sequence of its last
-// change or a later one, and up to which that is all of them; or [errSlow] or
-// [errMoved].
+// take returns the rows that have changed, each with the journal sequence of its last change or a later one, and the
+// sequence up to which they are complete. Errors: [errSlow], [errMoved].
 func (w *watcher) take() (changed map[string]uint64, upTo uint64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestASlowWatcherIsEndedAndBlocksNobody(t *testing.T) {
+func TestHub_SlowWatcherIsEndedWithoutBlocking(t *testing.T) {
 	h := &hub{}
 	slow, leaveSlow, err := h.join("v")
 	if err != nil {
@@ -33,7 +33,7 @@ func TestASlowWatcherIsEndedAndBlocksNobody(t *testing.T) {
 	}
 }
 
-func TestARowThatChangesOftenWaitsOnce(t *testing.T) {
+func TestHub_PendingRowIsQueuedOnce(t *testing.T) {
 	h := &hub{}
 	w, leave, err := h.join("v")
 	if err != nil {
@@ -51,11 +51,11 @@ func TestARowThatChangesOftenWaitsOnce(t *testing.T) {
 	leave()
 	h.publish(touched, 1, noView)
 	if keys, _, _ := w.take(); len(keys) != 0 {
-		t.Error("a watcher that has left is told")
+		t.Error("a watcher that has left is notified")
 	}
 }
 
-func TestWatchersAreBounded(t *testing.T) {
+func TestHub_BoundsWatchers(t *testing.T) {
 	h := &hub{}
 	for range maxWatchers {
 		if _, _, err := h.join("v"); err != nil {
@@ -67,5 +67,5 @@ func TestWatchersAreBounded(t *testing.T) {
 	}
 }
 
-// noView leaves no view's watchers out.
+// noView leaves out no view's watchers.
 func noView(string) bool { return false }

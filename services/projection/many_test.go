@@ -15,8 +15,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// maxConsumers is the most consumers that a node has of the journal, however many tenants and
-// watchers there are.
+// maxConsumers is the maximum number of consumers that a node has on the journal, for any number of tenants and
+// watchers.
 const maxConsumers = 7
 
 // consumers returns the number of the journal's consumers.
@@ -29,7 +29,7 @@ func consumers(t *testing.T, js jetstream.JetStream) int {
 	return stream.CachedInfo().State.Consumers
 }
 
-func TestService_FollowsMoreTenantsThanAStreamMayHaveConsumers(t *testing.T) {
+func TestService_SharesConsumersBetweenTenants(t *testing.T) {
 	js := natstest.Start(t)
 	f := start(t, js, sqliteIn(t), model.Wallet)
 	goroutines := runtime.NumGoroutine()
@@ -58,13 +58,13 @@ func TestService_FollowsMoreTenantsThanAStreamMayHaveConsumers(t *testing.T) {
 	if n := consumers(t, js); n > maxConsumers {
 		t.Errorf("%d consumers, want at most %d", n, maxConsumers)
 	}
-	// What grows is bounded by the files that are open, not by the tenants.
+	// The number of open files bounds the goroutines, not the number of tenants.
 	if n := runtime.NumGoroutine() - goroutines; n > 1000 {
 		t.Errorf("%d goroutines for %d tenants", n, len(ids))
 	}
 }
 
-func TestWatch_AThousandWatchersResume(t *testing.T) {
+func TestWatch_ThousandWatchersResume(t *testing.T) {
 	js := natstest.Start(t)
 	f := start(t, js, sqliteIn(t), model.Wallet)
 	f.fill(t)

@@ -9,21 +9,20 @@ import (
 )
 
 const (
-	// maxMatched bounds the keys that are remembered for one filter, maxAllMatched those for all
-	// of a tenant's filters on a node, and maxNodeMatched those for all tenants' filters. A key
-	// takes some 20 bytes.
+	// maxMatched bounds the keys of one filter, maxAllMatched those of all of a tenant's filters on a node, and
+	// maxNodeMatched those of all tenants' filters. A key takes about 20 bytes.
 	maxMatched     = 1 << 16
 	maxAllMatched  = 1 << 18
 	maxNodeMatched = 1 << 22
 )
 
-// nodeKeys counts the keys that are remembered for all tenants' filters.
+// nodeKeys counts the stored keys of all tenants' filters.
 type nodeKeys struct {
 	keys     atomic.Int64
 	exceeded atomic.Int64 // sets that have exceeded a bound
 }
 
-// tenantKeys counts the keys that are remembered for a tenant's filters.
+// tenantKeys counts the stored keys of a tenant's filters.
 type tenantKeys struct {
 	keys atomic.Int64
 	node *nodeKeys
@@ -34,14 +33,14 @@ func (t *tenantKeys) add(keys int64) {
 	t.node.keys.Add(keys)
 }
 
-// full reports whether no further key may be remembered.
+// full reports whether no further key may be stored.
 func (t *tenantKeys) full() bool {
 	return t.keys.Load() >= maxAllMatched || t.node.keys.Load() >= maxNodeMatched
 }
 
-// matchedKeys are the hashes of the keys of rows that a filter has selected for some watcher: the
-// keys of other rows are not sent to watchers with the filter. Beyond the bounds it knows no key: all
-// may have been selected. It may be used concurrently.
+// matchedKeys stores hashes of the keys of rows that a filter has selected for some watcher, so that removals of
+// other rows need not be sent to watchers with the filter. Beyond the bounds it stores no keys, and every row counts
+// as possibly selected. It may be used concurrently.
 type matchedKeys struct {
 	id    uint64 // of this set, in positions; never 0
 	seed  maphash.Seed
@@ -54,7 +53,7 @@ type matchedKeys struct {
 
 func newMatchedKeys(total *tenantKeys) *matchedKeys {
 	m := &matchedKeys{
-		id: rand.Uint64() | 1, seed: maphash.MakeSeed(), //nolint:gosec // it identifies the set, and hides nothing
+		id: rand.Uint64() | 1, seed: maphash.MakeSeed(), // the id is no secret
 		total: total, count: &atomic.Int64{}, keys: map[uint64]struct{}{},
 	}
 	// Sets end with their last watcher, or when they have not been used for long.
@@ -62,7 +61,7 @@ func newMatchedKeys(total *tenantKeys) *matchedKeys {
 	return m
 }
 
-// add remembers a key that was selected.
+// add stores the key of a selected row.
 func (m *matchedKeys) add(key string) {
 	hash := maphash.String(m.seed, key)
 	m.mu.Lock()
@@ -84,7 +83,7 @@ func (m *matchedKeys) add(key string) {
 	m.total.add(1)
 }
 
-// has reports whether a key may have been selected.
+// has reports whether a row may have been selected.
 func (m *matchedKeys) has(key string) bool {
 	hash := maphash.String(m.seed, key)
 	m.mu.Lock()

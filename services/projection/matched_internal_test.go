@@ -10,14 +10,14 @@ func TestMatchedKeys_AreBoundedPerFilterTenantAndNode(t *testing.T) {
 	m := newMatchedKeys(total)
 	for i := range maxMatched {
 		m.add(fmt.Sprint(i))
-		m.add(fmt.Sprint(i)) // again
+		m.add(fmt.Sprint(i)) // repeated
 	}
 	if total.keys.Load() != maxMatched || total.node.keys.Load() != maxMatched || !m.has("0") || m.has("another") {
 		t.Fatalf("%d keys of the tenant, %d of the node", total.keys.Load(), total.node.keys.Load())
 	}
 	m.add("one more")
 	if total.keys.Load() != 0 || total.node.keys.Load() != 0 || total.node.exceeded.Load() != 1 || !m.has("another") {
-		t.Errorf("beyond the bound %d keys are remembered, and another is unknown", total.keys.Load())
+		t.Errorf("beyond the bound %d keys are stored, and another one is excluded", total.keys.Load())
 	}
 	for name, bound := range map[string]struct{ tenant, node int64 }{"tenant": {maxAllMatched, maxAllMatched}, "node": {0, maxNodeMatched}} {
 		total := &tenantKeys{node: &nodeKeys{}}
@@ -26,7 +26,7 @@ func TestMatchedKeys_AreBoundedPerFilterTenantAndNode(t *testing.T) {
 		other := newMatchedKeys(total)
 		other.add("k")
 		if total.keys.Load() != bound.tenant || total.node.keys.Load() != bound.node || !other.has("another") {
-			t.Errorf("beyond the bound of the %s %d keys are remembered", name, total.keys.Load())
+			t.Errorf("beyond the bound of the %s %d keys are stored", name, total.keys.Load())
 		}
 	}
 }

@@ -26,13 +26,13 @@ func removals(w *watcher) map[string]bool {
 	return gone
 }
 
-// A watcher with a filter receives rows that match it, and the removal of rows that no longer match;
-// keys of other rows are not sent.
-func TestWatch_AFilterHidesRowsThatNeverMatched(t *testing.T) {
-	overBoth(t, watchAFilterHidesRowsThatNeverMatched)
+// A watcher with a filter receives rows that match it, and the removal of rows that no longer match; keys of other
+// rows are not sent.
+func TestWatch_FilterHidesRowsThatNeverMatched(t *testing.T) {
+	overBoth(t, watchFilterHidesRowsThatNeverMatched)
 }
 
-func watchAFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func watchFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	js, open := natstest.Start(t), newStore(t)
 	f := start(t, js, open, model.Wallet)
 	f.fill(t)
@@ -76,8 +76,8 @@ func watchAFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testin
 	back.until(t, "w2=202 w4=102")
 	back.close()
 
-	// A node that does not know which rows the client has resets the watch, rather than send keys
-	// of other rows or omit the removal of a row.
+	// A node that does not know which rows the client has resets the watch, instead of sending keys of other rows or
+	// omitting the removal of a row.
 	last, versions, sequence := f.last, f.versions, f.sequence
 	f.stop()
 	f = start(t, js, open, model.Wallet)
@@ -99,7 +99,7 @@ func watchAFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testin
 }
 
 // Without a filter every row's key is sent.
-func TestWatch_WithoutAFilterEveryRemovalIsTold(t *testing.T) {
+func TestWatch_WithoutFilterSendsEveryRemoval(t *testing.T) {
 	f := start(t, natstest.Start(t), sqlite.In(t.TempDir()), model.Wallet)
 	f.fill(t)
 	w := f.watch(t, &projectionv1.WatchRequest{Filter: "  ", MinPosition: f.position(t, "acme")})

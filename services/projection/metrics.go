@@ -8,23 +8,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// shownTenants bounds the tenants with series of their own: tenants whose views fail, then
-// tenants with the most events that wait.
+// shownTenants bounds the tenants with their own series: first tenants whose views fail, then tenants with the most
+// unapplied events.
 const shownTenants = 10
 
 var (
-	checkpointMetric = prometheus.NewDesc("headgate_projection_checkpoint", "Journal sequence that the tenant's views have followed, of the ten tenants whose views are furthest behind or fail.", []string{"tenant", "generation"}, nil)
-	targetMetric     = prometheus.NewDesc("headgate_projection_target", "Journal sequence of the tenant's newest event, of the same tenants.", []string{"tenant", "generation"}, nil)
-	waitingMetric    = prometheus.NewDesc("headgate_projection_waiting", "Events of the tenant that are not in its views yet, of the same tenants; an estimate, at least 1 while there are any.", []string{"tenant", "generation"}, nil)
-	failingMetric    = prometheus.NewDesc("headgate_projection_failing", "1 while the tenant's views cannot apply an event, of the same tenants.", []string{"tenant", "generation"}, nil)
+	checkpointMetric = prometheus.NewDesc("headgate_projection_checkpoint", "Last applied journal sequence of the tenant's views, for the ten tenants whose views fail or are furthest behind.", []string{"tenant", "generation"}, nil)
+	targetMetric     = prometheus.NewDesc("headgate_projection_target", "Journal sequence of the tenant's newest event, for the same tenants.", []string{"tenant", "generation"}, nil)
+	waitingMetric    = prometheus.NewDesc("headgate_projection_waiting", "Estimated events of the tenant that are not applied to its views yet, at least 1 while there are any, for the same tenants.", []string{"tenant", "generation"}, nil)
+	failingMetric    = prometheus.NewDesc("headgate_projection_failing", "1 while the tenant's views cannot apply an event, for the same tenants.", []string{"tenant", "generation"}, nil)
 
-	failingViewsMetric = prometheus.NewDesc("headgate_projection_failing_views", "Views that are shown and cannot apply an event; the tenants' other views continue.", nil, nil)
-	failingViewMetric  = prometheus.NewDesc("headgate_projection_view_failing", "1 for a view that is shown and cannot apply an event, of the first ten by tenant and view.", []string{"tenant", "view"}, nil)
+	failingViewsMetric = prometheus.NewDesc("headgate_projection_failing_views", "Current views that cannot apply an event; the tenants' other views continue.", nil, nil)
+	failingViewMetric  = prometheus.NewDesc("headgate_projection_view_failing", "1 for a current view that cannot apply an event, for the first ten by tenant and view.", []string{"tenant", "view"}, nil)
 	tenantsMetric      = prometheus.NewDesc("headgate_projection_tenants", "Tenants whose views are on this node, by state: current, behind (events wait), building (not shown yet) or failing (an event cannot be applied).", []string{"state"}, nil)
-	allWaitingMetric   = prometheus.NewDesc("headgate_projection_waiting_events", "Events of all tenants that are not in the shown views yet.", nil, nil)
-	filterKeysMetric   = prometheus.NewDesc("headgate_projection_filter_keys", "Hashes of the keys of rows that filters of watches have selected, in memory, of all tenants.", nil, nil)
-	filtersMetric      = prometheus.NewDesc("headgate_projection_filters_exceeded_total", "Filters of watches whose keys exceeded a bound of the filter, the tenant or the node: removals of rows that never matched are sent too.", nil, nil)
-	databaseMetric     = prometheus.NewDesc("headgate_views_database_available", "1 while the views' database answers; always 1 for views in files.", nil, nil)
+	allWaitingMetric   = prometheus.NewDesc("headgate_projection_waiting_events", "Events of all tenants that are not applied to the current views yet.", nil, nil)
+	filterKeysMetric   = prometheus.NewDesc("headgate_projection_filter_keys", "Key hashes of rows that watch filters have selected, in memory, for all tenants.", nil, nil)
+	filtersMetric      = prometheus.NewDesc("headgate_projection_filters_exceeded_total", "Watch filters whose keys exceeded the bound of the filter, the tenant or the node, so that removals of rows that never matched are sent too.", nil, nil)
+	databaseMetric     = prometheus.NewDesc("headgate_views_database_available", "1 while the views' database is available; always 1 for views in files.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
@@ -36,16 +36,15 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	s.tail.Describe(descriptions)
 }
 
-// progress is what metrics show of a tenant's lane.
+// progress is a tenant's progress for metrics.
 type progress struct {
 	tenant  contextkit.TenantID
-	lane    lane
-	waiting int64 // of the shown views
-	failing bool  // either of the views
+	views   tenantViews
+	waiting int64 // of the current views
+	failing bool  // of any generation
 }
 
-// Collect implements [prometheus.Collector]. The number of series is bounded however many tenants
-// there are.
+// Collect implements [prometheus.Collector]. The number of series does not depend on the number of tenants.
 func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.answers.Collect(metrics)
 	s.tail.Collect(metrics)
@@ -74,21 +73,21 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 			gauge(waitingMetric, float64(f.unapplied()), p.tenant.String(), generation)
 			gauge(failingMetric, number(s.stopped(f)), p.tenant.String(), generation)
 		}
-		each(p.lane.shown, "shown")
-		if p.lane.next != nil {
-			each(p.lane.next, "next")
+		each(p.views.current, "shown")
+		if p.views.building != nil {
+			each(p.views.building, "next")
 		}
 	}
 }
 
-// progress returns all tenants' progress, failing ones and then the furthest behind first, the
-// sum of the events that wait, and the number of tenants by state.
+// progress returns all tenants' progress (failing ones first, then the furthest behind), the total number of
+// unapplied events, and the number of tenants by state.
 func (s *Service) progress() (all []progress, waiting int64, states map[string]int) {
 	states = map[string]int{"current": 0, "behind": 0, "building": 0, "failing": 0}
-	for tenant, l := range s.allLanes() {
-		p := progress{tenant: tenant, lane: l, waiting: l.shown.unapplied(), failing: s.stopped(l.shown) || l.next != nil && s.stopped(l.next)}
+	for tenant, l := range s.allViews() {
+		p := progress{tenant: tenant, views: l, waiting: l.current.unapplied(), failing: s.stopped(l.current) || l.building != nil && s.stopped(l.building)}
 		waiting += p.waiting
-		_, _, building := l.shown.building()
+		_, _, building := l.current.building()
 		switch {
 		case p.failing:
 			states["failing"]++
@@ -107,13 +106,13 @@ func (s *Service) progress() (all []progress, waiting int64, states map[string]i
 	return all, waiting, states
 }
 
-// stopped reports whether views, or one of them, cannot apply an event, for another reason than that the journal or
-// the database is away.
+// stopped reports whether views, or one of them, cannot apply an event for a reason other than that the journal or
+// the database is unavailable.
 func (s *Service) stopped(f *follower) bool {
 	return len(f.failures()) > 0 || f.failing() != nil && !s.away() && (s.store == nil || s.store() == nil)
 }
 
-// newestEvent returns the journal sequence of the tenant's newest event, as far as is known.
+// newestEvent returns the journal sequence of the tenant's newest known event.
 func (f *follower) newestEvent() uint64 {
 	done, target, _ := f.building()
 	newest := max(done, target)
@@ -125,8 +124,8 @@ func (f *follower) newestEvent() uint64 {
 	return newest
 }
 
-// unapplied returns the number of the tenant's events that are not in the views yet, at least 1
-// while the newest is not.
+// unapplied returns the number of the tenant's events that are not in the views yet, at least 1 while the newest is
+// not.
 func (f *follower) unapplied() int64 {
 	if f.newestEvent() <= f.position() {
 		return 0

@@ -34,9 +34,9 @@ func gathered(t *testing.T, c prometheus.Collector) map[string]float64 {
 	return out
 }
 
-// While a projection cannot apply an event, its target still grows with the journal, events wait for
-// it, and metrics count and name it as failing.
-func TestMetrics_AStoppedProjectionFallsBehind(t *testing.T) {
+// While a projection cannot apply an event, its target still follows the journal, events wait for it, and metrics
+// count and name it as failing.
+func TestMetrics_FailingProjectionFallsBehind(t *testing.T) {
 	var broken atomic.Bool
 	f := start(t, natstest.Start(t), breakingFor(sqlite.In(t.TempDir()), "acme", &broken), model.Wallet)
 	f.append(t, "acme", "w", "opened", `{"owner":"Ada"}`)

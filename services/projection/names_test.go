@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// Names that a model may have and that databases, or this program, use for something else.
+// Names that a model may use and that databases, or this program, reserve for another use.
 var (
 	clashingViews = []string{
 		"order", "order_item", "order_pkey", "order_key", "order_item_state", "order_tenant_item_state_key_idx", "checkpoint", "sqlite_master", "select", "t0", "k", "r", "found", "page",
@@ -24,8 +24,8 @@ var (
 	}
 )
 
-// Every view and column that a model may name is stored, indexed, filtered and ordered by, and
-// none gets what is another's.
+// Every view and column that a model may name is stored, indexed, filtered and ordered by, and none clashes with
+// another.
 func TestStore_NamesDoNotClash(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("model: names\naggregates: {a: {commands: {make: {emit: [{event: made, data: {}}]}}, evolve: {made: {}}}}\nviews:\n")
@@ -42,12 +42,12 @@ func TestStore_NamesDoNotClash(t *testing.T) {
 	}
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		open := newStore(t)
-		for range 2 { // made, and opened again
+		for range 2 { // created, and opened again
 			s, err := open(t.Context(), natstest.Tenant(t, "acme"), m.Views(), "origin")
 			if err != nil {
 				t.Fatal(err)
 			}
-			// In each column the order of the rows is another.
+			// Each column orders the rows differently.
 			value := func(view, column string, row int) string {
 				at := slices.Index(clashingColumns, column)
 				return fmt.Sprintf("%d %s %s", (row+at)%3, view, column)

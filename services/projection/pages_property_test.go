@@ -16,7 +16,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// things is a view with a column of each type that has an order.
+// things is a view with a column of each ordered type.
 func things(t testing.TB) *model.View {
 	t.Helper()
 	m, err := model.Parse("things.yaml", []byte(`model: things
@@ -90,8 +90,8 @@ func compareValues(a, b any) int {
 	return 1
 }
 
-// pagesOf reads all pages of a request, as QueryService does, and returns the rows' keys. It
-// fails when there are more pages than rows.
+// pagesOf reads all pages of a request, as QueryService does, and returns the rows' keys. It fails when there are
+// more pages than rows.
 func pagesOf(t *rapid.T, s store.Store, pages *query.Pages, view *model.View, request query.Request, rows int) (keys []string) {
 	for count := 0; ; count++ {
 		if count > rows {
@@ -132,8 +132,8 @@ func pagesOf(t *rapid.T, s store.Store, pages *query.Pages, view *model.View, re
 	}
 }
 
-// The pages of every order and size together are the whole, in its order, each row once.
-func TestPages_TogetherAreTheWhole(t *testing.T) {
+// The pages of any order and size contain all rows, in order, each once.
+func TestPages_ContainEachRowOnce(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		view := things(t)
 		s, err := newStore(t)(t.Context(), natstest.Tenant(t, "acme"), []*model.View{view}, "origin")

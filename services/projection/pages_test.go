@@ -20,8 +20,7 @@ import (
 
 const pageBytes = 1 << 20
 
-// longOwners is the wallet model without the index of owners, which PostgreSQL bounds to
-// 2704 bytes.
+// longOwners is the wallet model without the index of owners, which PostgreSQL bounds to 2704 bytes.
 func longOwners(t *testing.T) model.Source {
 	var c changing
 	text := strings.Replace(wallet(t), "owner: {type: string, index: true}", "owner: string", 1)
@@ -29,14 +28,13 @@ func longOwners(t *testing.T) model.Source {
 	return c.source
 }
 
-// fillLarge gives acme wallets whose owners have very different lengths, and returns their
-// ids.
+// fillLarge gives acme wallets whose owners have very different lengths, and returns their ids.
 func (f *fixture) fillLarge(t testing.TB) []string {
 	var ids []string
 	for i, length := range []int{3, 900_000, 900_000, 10, 400_000, 400_000, 400_000, 1, 2, 700_000, 5, 300, 900_000} {
 		id := fmt.Sprintf("w%02d", i)
 		ids = append(ids, id)
-		// Equal beginnings: only their ends tell some of them apart.
+		// Equal prefixes: some differ only at their ends.
 		f.append(t, "acme", id, "opened", fmt.Sprintf(`{"owner":%q}`, strings.Repeat("o", length)+fmt.Sprint(i%3)))
 		f.append(t, "acme", id, "deposited", fmt.Sprintf(`{"amount":%d,"reference":"start"}`, i%4+1))
 	}
@@ -69,9 +67,9 @@ func (f *fixture) pagesOf(t testing.TB, q *projectionv1.Query) (ids []string, pa
 	}
 }
 
-func TestQuery_PagesEndAtTheirBytes(t *testing.T) { overBoth(t, queryPagesEndAtTheirBytes) }
+func TestQuery_PagesEndAtByteLimit(t *testing.T) { overBoth(t, queryPagesEndAtByteLimit) }
 
-func queryPagesEndAtTheirBytes(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func queryPagesEndAtByteLimit(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 	want := f.fillLarge(t)
 	for _, q := range []*projectionv1.Query{
@@ -90,13 +88,13 @@ func queryPagesEndAtTheirBytes(t *testing.T, newStore func(t *testing.T) store.O
 			}
 		})
 	}
-	// Columns that are not asked for count nothing.
+	// Columns that are not requested do not count.
 	if got, pages := f.pagesOf(t, &projectionv1.Query{OrderBy: "owner", Fields: []string{"wallet_id"}}); pages != 1 || len(got) != len(want) {
 		t.Errorf("%d pages of ids, with %d rows", pages, len(got))
 	}
 }
 
-func TestQuery_PagesOverLongTextsKeepTheirOrder(t *testing.T) {
+func TestQuery_PagesOverLongTextsAreOrdered(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 		f.fillLarge(t)
@@ -108,7 +106,7 @@ func TestQuery_PagesOverLongTextsKeepTheirOrder(t *testing.T) {
 	})
 }
 
-func TestQuery_ARowThatChangedAtThePagesEndIsReported(t *testing.T) {
+func TestQuery_ChangedRowAtPageEndIsReported(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 		f.fillLarge(t)
@@ -126,9 +124,9 @@ func TestQuery_ARowThatChangedAtThePagesEndIsReported(t *testing.T) {
 	})
 }
 
-func TestWatch_MessagesEndAtTheirBytes(t *testing.T) { overBoth(t, watchMessagesEndAtTheirBytes) }
+func TestWatch_MessagesEndAtByteLimit(t *testing.T) { overBoth(t, watchMessagesEndAtByteLimit) }
 
-func watchMessagesEndAtTheirBytes(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func watchMessagesEndAtByteLimit(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 	f.append(t, "acme", "a", "opened", `{"owner":"ada"}`)
 	before := f.position(t, "acme")
@@ -150,7 +148,7 @@ func watchMessagesEndAtTheirBytes(t *testing.T, newStore func(t *testing.T) stor
 			}
 			for _, change := range message.GetChanges() {
 				if seen[change.GetKey()] || change.GetRow() == nil {
-					t.Errorf("%s: row %s comes twice, or is gone", name, change.GetKey())
+					t.Errorf("%s: row %s is sent twice, or removed", name, change.GetKey())
 				}
 				seen[change.GetKey()] = true
 			}
@@ -163,7 +161,7 @@ func watchMessagesEndAtTheirBytes(t *testing.T, newStore func(t *testing.T) stor
 	}
 }
 
-func TestQuery_UnreadAnswersOfATenantCostOthersNothing(t *testing.T) {
+func TestQuery_UnreadResponsesAreChargedToTheirTenant(t *testing.T) {
 	f := startWith(t, natstest.Start(t), sqliteIn(t), longOwners(t), projection.Config{Answers: response.Config{TenantBytes: 2 << 20}})
 	f.fillLarge(t)
 	f.append(t, "globex", "secret", "opened", fmt.Sprintf(`{"owner":%q}`, strings.Repeat("g", 900_000)))
@@ -191,14 +189,14 @@ func TestQuery_UnreadAnswersOfATenantCostOthersNothing(t *testing.T) {
 		end()
 	}
 	if refused != 18 {
-		t.Errorf("%d of 20 calls are refused, want all but 2 of about 900 kB", refused)
+		t.Errorf("%d of 20 calls are rejected, want all but 2 of about 900 kB", refused)
 	}
 	read()
 	within(t, "the tenant's calls are answered once it has read", func() bool { return query(as(t, "acme")) == nil })
 }
 
-// What a view reports of its progress is a position and a part: the journal's sequences
-// would tell a tenant how many events the others have.
+// The reported progress of a view is a position and a percentage, since sequences of the journal would reveal to a
+// tenant how many events the others have.
 func TestListViews_ProgressRevealsNoSequence(t *testing.T) {
 	for name, tc := range map[string]struct {
 		gate  *token.Gate

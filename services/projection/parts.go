@@ -14,32 +14,30 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// Failure is the event that a view cannot apply, and why.
+// Failure is the event that a view cannot apply, and the reason.
 type Failure struct {
 	// View is the view's name.
 	View string `json:"view"`
-	// EventID is the event's id, EventType its type, Sequence its sequence in the journal, which
-	// is not for tenants, and Version its number among its aggregate's events.
+	// EventID, EventType and Sequence identify the event; Version is its version within its aggregate. The sequence
+	// must not be shown to tenants.
 	EventID   string `json:"event_id"`
 	EventType string `json:"event_type"`
 	Sequence  uint64 `json:"sequence"`
 	Version   int64  `json:"version"`
-	// AggregateType and AggregateID are those of the event's aggregate.
+	// AggregateType and AggregateID identify the event's aggregate.
 	AggregateType string `json:"aggregate_type"`
 	AggregateID   string `json:"aggregate_id"`
-	// Rule is the place in the model, and Expression the expression; "" if there is none: the
-	// database refuses the row.
+	// Rule is the place in the model, and Expression the expression; "" if the database rejects the row.
 	Rule       string `json:"rule,omitempty"`
 	Expression string `json:"expression,omitempty"`
-	// Reason is the reason, without anything internal.
+	// Reason is the reason, without internal details.
 	Reason string `json:"reason"`
 }
 
-// maxReason and maxExpression bound the texts of a failure in bytes: an error's details have
-// 1.5 KiB.
+// maxReason and maxExpression bound the texts of a failure in bytes: an error's details have 1.5 KiB.
 const maxReason, maxExpression = 300, 200
 
-// newFailure describes why a view cannot apply an event.
+// newFailure returns the failure of a view to apply an event.
 func newFailure(view *model.View, event *prepared, err error) *Failure {
 	f := &Failure{
 		View: view.Name, EventID: event.meta.EventID, EventType: event.ref.Event, Sequence: event.sequence, Version: event.meta.Version,
@@ -71,12 +69,12 @@ func (f *Failure) aggregate() string {
 func (f *Failure) text() string {
 	data, err := json.Marshal(f)
 	if err != nil {
-		return f.Reason // a struct of texts and numbers can be encoded
+		return f.Reason // a struct of strings and numbers can be encoded
 	}
 	return string(data)
 }
 
-// parseFailure returns the failure of a view's state, nil for none.
+// parseFailure returns the failure in a view's state, nil for none.
 func parseFailure(view string, state store.ViewState) *Failure {
 	if state.Failure == "" {
 		return nil
@@ -91,11 +89,11 @@ func parseFailure(view string, state store.ViewState) *Failure {
 // part is one view of a follower.
 type part struct {
 	view *model.View
-	// apart says that the view is not in step with the others; what it knows may be old where
-	// several nodes follow a tenant in one database.
-	apart atomic.Bool
+	// detached is set while the view is not in step with the others. It may be stale where several nodes follow a
+	// tenant in one database.
+	detached atomic.Bool
 
-	// What follows is guarded by follower.mu.
+	// The fields below are guarded by follower.mu.
 
 	state   store.ViewState
 	failure *Failure
@@ -113,25 +111,25 @@ func newParts(m *model.Model) []*part {
 	return parts
 }
 
-// isViewFailure reports whether an error of applying an event to a view is the view's: another
-// attempt meets it again.
+// isViewFailure reports whether an error of applying an event is deterministic: another attempt of the view would
+// fail too.
 func isViewFailure(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && (errors.Is(err, model.ErrEvaluation) || errors.Is(err, errUnreadable) || errors.Is(err, errUnstorable))
 }
 
 var (
-	// errUnreadable says that the model cannot read an event's data.
+	// errUnreadable reports that the model cannot read an event's data.
 	errUnreadable = errors.New("the event's data cannot be read")
-	// errUnstorable says that a row has a value that cannot be stored.
+	// errUnstorable reports that a row has a value that cannot be stored.
 	errUnstorable = errors.New("the row cannot be stored")
-	// errStaleSkips says that rows follow skip records that the node does not know.
-	errStaleSkips = errors.New("another node knows newer skips of the view's events")
+	// errStaleSkips reports that rows depend on skip records that the node has not received.
+	errStaleSkips = errors.New("another node has newer skips of the view's events")
 )
 
-// settle takes over the state of the views as it is in the store after a change: it starts to catch
-// up for views that are apart, ends it for those that are in step again, and ends watchers of
-// views that fail or are made again. The caller holds f.applying.
-func (f *follower) settle(state store.State) {
+// adopt updates the parts to the state of the views in the store after a change: it starts catchers for detached
+// views, retires those of views in step again, and ends watchers of views that fail or are rebuilt. The caller holds
+// f.applying.
+func (f *follower) adopt(state store.State) {
 	if state.Views == nil && !f.recorded {
 		return
 	}
@@ -142,7 +140,7 @@ func (f *follower) settle(state store.State) {
 		next := state.View(p.view.Name)
 		before := p.state
 		p.state = next
-		p.apart.Store(next.Apart)
+		p.detached.Store(next.Detached)
 		if next.Failure != before.Failure {
 			p.failure = parseFailure(p.view.Name, next)
 		}
@@ -150,27 +148,26 @@ func (f *follower) settle(state store.State) {
 		case next.Failure != "" && next.Failure != before.Failure:
 			f.logger().Error().Str("view", p.view.Name).Any("failure", p.failure).Msg("a view cannot apply an event; the tenant's other views continue")
 			f.hub.end(p.view.Name, &failedError{p.failure})
-		case next.Skips != before.Skips || next.Apart && (!before.Apart || next.Sequence < before.Sequence):
+		case next.Skips != before.Skips || next.Detached && (!before.Detached || next.Sequence < before.Sequence):
 			f.hub.end(p.view.Name, errMoved)
 		}
 		switch {
-		case next.Apart && p.catcher == nil && !f.halted && f.tail != nil:
+		case next.Detached && p.catcher == nil && !f.halted && f.tail != nil:
 			p.catcher = f.catch(i)
-		case next.Apart && p.catcher != nil && before.Failure != "" && next.Failure == "":
-			p.catcher.again() // it waits, since another node may have followed the skip
-		case !next.Apart && p.catcher != nil:
+		case next.Detached && p.catcher != nil && before.Failure != "" && next.Failure == "":
+			p.catcher.retry() // the catcher waits, since another node may have followed the skip
+		case !next.Detached && p.catcher != nil:
 			f.retired = append(f.retired, p.catcher)
 			p.catcher = nil
 		}
 	}
 	f.notify()
-	f.changes(f)
+	f.onChange(f)
 }
 
-// align makes a batch follow the skip records that the node knows, and returns the state that
-// results. A view whose rows have been made otherwise is made again. refreshed says that the
-// records have just been read: records that rows follow and that are not among them are lost.
-// Error: errStaleSkips.
+// align adds to a batch that views follow the skip records that the node knows, and returns the resulting state. A
+// view whose rows were made with other records is rebuilt. refreshed states that the records have just been read:
+// records that rows depend on and that are missing are lost. Error: errStaleSkips.
 func (f *follower) align(batch *store.Batch, state store.State, refreshed bool) (store.State, error) {
 	if state.Views == nil && !f.skips.any(f.tenant) {
 		return state, nil
@@ -183,12 +180,12 @@ func (f *follower) align(batch *store.Batch, state store.State, refreshed bool) 
 			return state, errStaleSkips
 		case known.at() < now.Skips, known.changedUpTo(now.Sequence, now.Skips):
 			batch.Clear(p.view)
-			next = store.ViewState{Apart: true, Skips: known.at()}
+			next = store.ViewState{Detached: true, Skips: known.at()}
 		case known.at() > now.Skips:
 			next.Skips, next.Failure = known.at(), ""
 		}
-		if next.Apart && next.Failure == "" && next.Sequence >= state.Sequence {
-			next.Apart, next.Checkpoint = false, state.Checkpoint
+		if next.Detached && next.Failure == "" && next.Sequence >= state.Sequence {
+			next.Detached, next.Checkpoint = false, state.Checkpoint
 		}
 		if next != now {
 			state = setView(batch, state, p.view.Name, next)
@@ -208,8 +205,8 @@ func setView(batch *store.Batch, state store.State, view string, next store.View
 	return state
 }
 
-// change runs a change of the rows after the views follow the skip records that the node knows.
-// The caller holds f.applying.
+// change changes the rows after aligning the views with the skip records that the node knows. The caller holds
+// f.applying.
 func (f *follower) change(ctx context.Context, change func(batch *store.Batch, state store.State) error) error {
 	for refreshed := false; ; refreshed = true {
 		err := f.rows.Apply(ctx, func(batch *store.Batch, state store.State) error {
@@ -228,8 +225,8 @@ func (f *follower) change(ctx context.Context, change func(batch *store.Batch, s
 	}
 }
 
-// aligned returns the state after the views follow the skip records that the node knows. The
-// caller holds f.applying.
+// aligned returns the state after aligning the views with the skip records that the node knows. The caller holds
+// f.applying.
 func (f *follower) aligned(ctx context.Context) (store.State, error) {
 	state, err := f.rows.State(ctx)
 	if err != nil || state.Views == nil && !f.skips.any(f.tenant) {
@@ -246,12 +243,12 @@ func (f *follower) aligned(ctx context.Context) (store.State, error) {
 	return state, err
 }
 
-// catching reports whether a view is apart and has not failed.
+// catching reports whether a view is detached and has not failed.
 func (f *follower) catching() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, p := range f.parts {
-		if p.state.Apart && p.failure == nil {
+		if p.state.Detached && p.failure == nil {
 			return true
 		}
 	}
@@ -271,7 +268,7 @@ func (f *follower) failures() []*Failure {
 	return out
 }
 
-// part returns the part of a view, nil if the follower has none of that name.
+// part returns the part of a view, nil if the follower has no view of that name.
 func (f *follower) part(view string) *part {
 	for _, p := range f.parts {
 		if p.view.Name == view {
@@ -281,35 +278,35 @@ func (f *follower) part(view string) *part {
 	return nil
 }
 
-// viewState returns what is known of a view. Error: why it cannot be read: [*failedError] or
+// viewState returns the known state of a view. Error: the reason why the view cannot be read, a [*failedError] or a
 // [*buildingError].
 func (f *follower) viewState(view string) (store.ViewState, error) {
 	p := f.part(view)
 	if p == nil {
-		return store.ViewState{}, fmt.Errorf("there is no view %q", view)
+		return store.ViewState{}, fmt.Errorf("the model has no view %q", view)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return p.state, f.readable(p)
 }
 
-// readable returns why a view cannot be read, nil if it can. f.mu is held.
+// readable returns why a view cannot be read, nil if it can. The caller holds f.mu.
 func (f *follower) readable(p *part) error {
 	switch {
 	case p.failure != nil:
 		return &failedError{p.failure}
-	case p.state.Apart:
+	case p.state.Detached:
 		return &buildingError{done: p.state.Sequence, target: max(f.checkpoint, p.state.Sequence+1), view: p.view.Name}
 	}
 	return nil
 }
 
-// stateError returns why rows of a view in a state must not be shown, nil if they may be.
+// stateError returns why the rows of a view in a state must not be shown, nil if they may be.
 func stateError(view *model.View, state store.ViewState) error {
 	switch {
 	case state.Failure != "":
 		return &failedError{parseFailure(view.Name, state)}
-	case state.Apart:
+	case state.Detached:
 		return &buildingError{done: state.Sequence, target: state.Sequence + 1, view: view.Name}
 	}
 	return nil
@@ -322,7 +319,7 @@ func (f *follower) fingerprint(view *model.View) uint64 {
 	return view.Fingerprint() ^ state.Skips*odd
 }
 
-// skipped returns the number of events that a view was made without.
+// skipped returns the number of skipped events of a view.
 func (f *follower) skipped(view *model.View, state store.ViewState) int {
 	if state.Skips == 0 {
 		return 0
@@ -330,14 +327,14 @@ func (f *follower) skipped(view *model.View, state store.ViewState) int {
 	return f.skips.of(f.tenant, view.Fingerprint()).active(state.Sequence)
 }
 
-// followSkips has the views follow the skip records that the node knows now.
+// followSkips aligns the views with the skip records that the node knows.
 func (f *follower) followSkips() {
 	f.readAgain()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, p := range f.parts {
 		if p.catcher != nil {
-			p.catcher.again()
+			p.catcher.retry()
 		}
 	}
 }

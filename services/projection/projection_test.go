@@ -35,7 +35,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// server is the PostgreSQL that tests share, started by the first.
+// server is the PostgreSQL server that the tests share; the first one starts it.
 var (
 	server = sync.OnceValues(func() (*postgrestest.Server, error) {
 		started.Store(true)
@@ -49,15 +49,14 @@ func TestMain(m *testing.M) {
 		if !started.Load() {
 			return nil
 		}
-		if s, err := server(); err == nil { // else the tests have said so
+		if s, err := server(); err == nil { // otherwise the tests have reported the error
 			return s.Stop()
 		}
 		return nil
 	})
 }
 
-// overBoth runs a test over each kind of store. newStore returns the opener of an
-// empty one.
+// overBoth runs a test with each kind of store. newStore returns the opener of an empty one.
 func overBoth(t *testing.T, test func(t *testing.T, newStore func(t *testing.T) store.Opener)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
@@ -82,7 +81,7 @@ func overBoth(t *testing.T, test func(t *testing.T, newStore func(t *testing.T) 
 	})
 }
 
-// fixture is a projection node over a journal that the test writes itself.
+// fixture is a projection node and a journal that the test writes.
 type fixture struct {
 	client    gatewayv1connect.QueryServiceClient
 	service   *projection.Service
@@ -90,11 +89,11 @@ type fixture struct {
 	tenants   *rpc.Tenants
 	journal   *backbone.Journal
 	positions *position.Codec
-	last      map[string]uint64 // sequence of each aggregate's last event
+	last      map[string]uint64 // of each aggregate's last event
 	versions  map[string]int64
 	sequence  map[string]uint64 // of each tenant's last event
 	js        jetstream.JetStream
-	skipped   backbone.Skip // the record that skip has put last
+	skipped   backbone.Skip // the last record that skip has stored
 	stop      func()
 }
 
@@ -174,7 +173,7 @@ func (f *fixture) append(t testing.TB, tenant, wallet, eventType, data string) {
 	f.last[key], f.sequence[tenant] = events[0].Sequence, events[0].Sequence
 }
 
-// position is the token of a tenant's last event.
+// position returns the position token of a tenant's last event.
 func (f *fixture) position(t testing.TB, tenant string) string {
 	return f.positions.Format(natstest.Tenant(t, tenant), f.sequence[tenant])
 }
@@ -189,7 +188,7 @@ func (f *fixture) fill(t testing.TB) {
 	f.append(t, "globex", "secret", "opened", `{"owner":"globex-only"}`)
 }
 
-// query returns the wallets' ids of an answer.
+// query returns the wallets' ids in a response.
 func (f *fixture) query(t testing.TB, q *projectionv1.Query) ([]string, error) {
 	res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: q, MinPosition: f.position(t, "acme")})
 	ids := []string{}
@@ -199,9 +198,9 @@ func (f *fixture) query(t testing.TB, q *projectionv1.Query) ([]string, error) {
 	return ids, err
 }
 
-func TestFiltersAndOrdersSelectRows(t *testing.T) { overBoth(t, filtersAndOrdersSelectRows) }
+func TestQuery_FiltersAndOrders(t *testing.T) { overBoth(t, queryFiltersAndOrders) }
 
-func filtersAndOrdersSelectRows(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func queryFiltersAndOrders(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	cases := []struct{ filter, order, want string }{
@@ -230,7 +229,7 @@ func filtersAndOrdersSelectRows(t *testing.T, newStore func(t *testing.T) store.
 	}
 }
 
-func TestARowIsAnsweredWithTheColumnsThatAreAskedFor(t *testing.T) {
+func TestGet_ReturnsRequestedFields(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 		f.fill(t)
@@ -245,16 +244,16 @@ func TestARowIsAnsweredWithTheColumnsThatAreAskedFor(t *testing.T) {
 			t.Errorf("%v, %v: want all columns", row, err)
 		}
 		if _, err := get("secret"); connect.CodeOf(err) != connect.CodeInvalidArgument {
-			t.Errorf("a column that is not there: %v", err)
+			t.Errorf("an unknown column: %v", err)
 		}
 	})
 }
 
-func TestPagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T) {
-	overBoth(t, pagesFollowOneAnotherWithoutGapOrOverlap)
+func TestQuery_PagesHaveNoGapOrOverlap(t *testing.T) {
+	overBoth(t, queryPagesHaveNoGapOrOverlap)
 }
 
-func pagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func queryPagesHaveNoGapOrOverlap(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	for _, order := range []string{"", "balance", "balance desc", "owner desc, balance", "updated_at"} {
@@ -271,7 +270,7 @@ func pagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T, newStore func(t *tes
 			}
 			for _, row := range res.GetRows() {
 				if len(row.GetFields()) != 1 {
-					t.Fatalf("more than the asked field: %v", row)
+					t.Fatalf("more than the requested field: %v", row)
 				}
 				paged = append(paged, row.GetFields()["wallet_id"].GetStringValue())
 			}
@@ -285,11 +284,11 @@ func pagesFollowOneAnotherWithoutGapOrOverlap(t *testing.T, newStore func(t *tes
 	}
 }
 
-func TestARequestThatCannotBeUsedIsRefused(t *testing.T) {
-	overBoth(t, aRequestThatCannotBeUsedIsRefused)
+func TestQuery_InvalidRequestIsRejected(t *testing.T) {
+	overBoth(t, queryInvalidRequestIsRejected)
 }
 
-func aRequestThatCannotBeUsedIsRefused(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func queryInvalidRequestIsRejected(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	first, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1}, MinPosition: f.position(t, "acme")})
@@ -316,7 +315,7 @@ func aRequestThatCannotBeUsedIsRefused(t *testing.T, newStore func(t *testing.T)
 		{"token of another order", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: "owner", PageToken: token}}, connect.CodeInvalidArgument, "of another query"},
 		{"token of another view", "acme", &projectionv1.QueryRequest{View: "movements", Query: &projectionv1.Query{PageToken: token}}, connect.CodeInvalidArgument, "of another query"},
 		{"token of another tenant", "globex", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageToken: token}}, connect.CodeInvalidArgument, "of another query"},
-		{"token of one's own", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageToken: "WyJ3MCJd"}}, connect.CodeInvalidArgument, "the page token cannot be used"},
+		{"forged token", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageToken: "WyJ3MCJd"}}, connect.CodeInvalidArgument, "the page token cannot be used"},
 		{"position of another tenant", "globex", &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "acme")}, connect.CodeInvalidArgument, "not one that this platform gave to this tenant"},
 		{"unknown view", "acme", &projectionv1.QueryRequest{View: "purses"}, connect.CodeNotFound, "no view"},
 		{"tenant in the message", "acme", &projectionv1.QueryRequest{TenantId: "globex", View: "wallets"}, connect.CodePermissionDenied, "tenant_id"},
@@ -331,11 +330,11 @@ func aRequestThatCannotBeUsedIsRefused(t *testing.T, newStore func(t *testing.T)
 	}
 }
 
-func TestAQueryWaitsForItsPositionWithinItsDeadline(t *testing.T) {
-	overBoth(t, aQueryWaitsForItsPositionWithinItsDeadline)
+func TestQuery_WaitsForMinPositionWithinDeadline(t *testing.T) {
+	overBoth(t, queryWaitsForMinPositionWithinDeadline)
 }
 
-func aQueryWaitsForItsPositionWithinItsDeadline(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func queryWaitsForMinPositionWithinDeadline(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.append(t, "acme", "w", "opened", `{"owner":"ada"}`)
 	next := f.positions.Format(natstest.Tenant(t, "acme"), f.sequence["acme"]+1)
@@ -358,11 +357,11 @@ func aQueryWaitsForItsPositionWithinItsDeadline(t *testing.T, newStore func(t *t
 	}
 }
 
-func TestViewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T) {
-	overBoth(t, viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel)
+func TestViews_ResumeFromCheckpointAndAreRebuiltForNewModel(t *testing.T) {
+	overBoth(t, viewsResumeFromCheckpointAndAreRebuiltForNewModel)
 }
 
-func viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func viewsResumeFromCheckpointAndAreRebuiltForNewModel(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	js, dir := natstest.Start(t), newStore(t)
 	f := start(t, js, dir, model.Wallet)
 	f.fill(t)
@@ -385,8 +384,7 @@ func viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T, newStore 
 	}
 	again.stop()
 
-	// Another model makes its views beside the old ones, which are there for the
-	// way back.
+	// Another model revision builds its own generation; the old one stays, so that the model can be reverted.
 	changed := start(t, js, dir, func(ctx context.Context) (string, []byte, error) {
 		name, document, err := model.Wallet(ctx)
 		return name, []byte(strings.Replace(string(document), "movements: 0, opened_at", "movements: 100, opened_at", 1)), err
@@ -395,7 +393,7 @@ func viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T, newStore 
 	changed.whole(t)
 	counted, err := changed.query(t, &projectionv1.Query{Filter: "movements > 100"})
 	if err != nil || len(counted) != 5 {
-		t.Fatalf("%v, %v: want all views made anew by the new rule", counted, err)
+		t.Fatalf("%v, %v: want all views rebuilt by the new rule", counted, err)
 	}
 	changed.stop()
 	back := start(t, js, dir, model.Wallet)
@@ -406,19 +404,19 @@ func viewsGoOnWhereTheyWereAndAreMadeAnewForAnotherModel(t *testing.T, newStore 
 	}
 }
 
-// whole waits until acme's views hold what the journal held at the start.
+// whole waits until acme's views contain what the journal contained at the start.
 func (f *fixture) whole(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); f.service.Ready(t.Context(), natstest.Tenant(t, "acme")) != nil; {
 		if time.Now().After(deadline) {
-			t.Fatal("the views never become whole")
+			t.Fatal("the views never become complete")
 		}
 	}
 }
 
-func TestViewsAreShownOnceTheyAreWhole(t *testing.T) { overBoth(t, viewsAreShownOnceTheyAreWhole) }
+func TestViews_AreShownWhenComplete(t *testing.T) { overBoth(t, viewsAreShownWhenComplete) }
 
-func viewsAreShownOnceTheyAreWhole(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func viewsAreShownWhenComplete(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	js := natstest.Start(t)
 	first := start(t, js, newStore(t), model.Wallet)
 	first.fill(t)
@@ -433,10 +431,10 @@ func viewsAreShownOnceTheyAreWhole(t *testing.T, newStore func(t *testing.T) sto
 	second.sequence = first.sequence
 	_, err := second.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
 	if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "are being built") {
-		t.Errorf("views that are not whole are shown: %v", err)
+		t.Errorf("incomplete views are shown: %v", err)
 	}
 	if err := second.service.Ready(t.Context(), natstest.Tenant(t, "acme")); err == nil {
-		t.Error("the node is ready for a tenant whose views are not whole")
+		t.Error("the node is ready for a tenant whose views are incomplete")
 	}
 	close(hold)
 	second.whole(t)
@@ -445,7 +443,7 @@ func viewsAreShownOnceTheyAreWhole(t *testing.T, newStore func(t *testing.T) sto
 	}
 }
 
-// held is a store that takes nothing in until it may.
+// held is a store that applies nothing until it is released.
 type held struct {
 	store.Store
 
@@ -461,9 +459,9 @@ func (h held) Apply(ctx context.Context, change func(*store.Batch, store.State) 
 	return h.Store.Apply(ctx, change)
 }
 
-func TestReadinessTellsTenantsApart(t *testing.T) { overBoth(t, readinessTellsTenantsApart) }
+func TestReadiness_IsPerTenant(t *testing.T) { overBoth(t, readinessIsPerTenant) }
 
-// breaking is a store that takes nothing while it is broken.
+// breaking is a store that applies nothing while it is broken.
 type breaking struct {
 	store.Store
 
@@ -477,7 +475,7 @@ func (b breaking) Apply(ctx context.Context, change func(*store.Batch, store.Sta
 	return b.Store.Apply(ctx, change)
 }
 
-// breakingFor opens stores of which that of a tenant may break.
+// breakingFor returns an opener whose store of one tenant can be broken.
 func breakingFor(open store.Opener, tenant string, broken *atomic.Bool) store.Opener {
 	return func(ctx context.Context, of contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 		rows, err := open(ctx, of, views, origin)
@@ -488,7 +486,7 @@ func breakingFor(open store.Opener, tenant string, broken *atomic.Bool) store.Op
 	}
 }
 
-func readinessTellsTenantsApart(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func readinessIsPerTenant(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	var broken atomic.Bool
 	broken.Store(true)
 	f := start(t, natstest.Start(t), breakingFor(newStore(t), "acme", &broken), model.Wallet)
@@ -516,7 +514,7 @@ func readinessTellsTenantsApart(t *testing.T, newStore func(t *testing.T) store.
 	}
 }
 
-func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
+func TestReadiness_RecoversWithoutNewEvent(t *testing.T) {
 	t.Parallel()
 	options := natsserver.Options{StoreDir: t.TempDir()}
 	first := natstest.Server(t, &options)
@@ -548,7 +546,7 @@ func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
 	}
 	within(t, "it fails to follow", failing)
 	natstest.Server(t, &options)
-	within(t, "it is sound again", func() bool {
+	within(t, "it is healthy again", func() bool {
 		return !failing() && service.Ready(t.Context(), natstest.Tenant(t, "acme")) == nil
 	})
 	cancel()
@@ -557,11 +555,12 @@ func TestAProjectionThatCouldNotFollowIsSoundAgainWithoutAnEvent(t *testing.T) {
 	}
 }
 
-// TestATenantNeverSeesAnothersRows throws hostile input at acme and looks for
-// anything of globex.
-func TestATenantNeverSeesAnothersRows(t *testing.T) { overBoth(t, aTenantNeverSeesAnothersRows) }
+// TestQuery_NeverReturnsRowsOfAnotherTenant sends hostile input to acme and looks for any data of globex.
+func TestQuery_NeverReturnsRowsOfAnotherTenant(t *testing.T) {
+	overBoth(t, queryNeverReturnsRowsOfAnotherTenant)
+}
 
-func aTenantNeverSeesAnothersRows(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func queryNeverReturnsRowsOfAnotherTenant(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	if _, err := f.client.Query(as(t, "globex"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "globex")}); err != nil {
@@ -591,5 +590,5 @@ func aTenantNeverSeesAnothersRows(t *testing.T, newStore func(t *testing.T) stor
 	})
 }
 
-// sqliteIn is an empty store of SQLite.
+// sqliteIn returns an opener of empty SQLite stores.
 func sqliteIn(t *testing.T) store.Opener { return sqlite.In(t.TempDir()) }

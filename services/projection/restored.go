@@ -10,27 +10,27 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// errWentBack says that the rows are of an earlier checkpoint than the events of a batch follow.
+// errWentBack reports that the rows are of an earlier checkpoint than the one that a batch follows.
 var errWentBack = errors.New("the views' database has an earlier checkpoint than before")
 
 // restoredMetric counts checkpoints that went back.
-var restoredMetric = prometheus.NewDesc("headgate_projection_restored_total", "Times that a tenant's views were found at an earlier checkpoint than before, as after a restore or a failover of their database.", nil, nil)
+var restoredMetric = prometheus.NewDesc("headgate_projection_restored_total", "Times that a tenant's views were at an earlier checkpoint than before, for example after a restore or failover of their database.", nil, nil)
 
-// span is a range of journal sequences: those after from, up to and including to.
-type span struct{ from, to uint64 }
+// sequenceRange is a range of journal sequences: after from, up to and including to.
+type sequenceRange struct{ from, to uint64 }
 
-func (s span) has(sequence uint64) bool { return s.from < sequence && sequence <= s.to }
+func (s sequenceRange) has(sequence uint64) bool { return s.from < sequence && sequence <= s.to }
 
-// follows returns nil if a batch can be applied to views in a state. Otherwise events between the
-// state and the batch are missing in the rows, [errWentBack], or the rows were made from another
-// journal, [tail.ErrDiverged]. It costs no request: the batch knows the event before its first one.
+// follows returns nil if a batch can be applied to views in a state. [errWentBack]: events between the state and the
+// batch are missing in the rows. [tail.ErrDiverged]: the rows were made from another journal. It needs no request,
+// since the batch knows the event before its first one.
 func (b *viewBatch) follows(state store.State) error {
 	if state.Sequence < b.after.Sequence {
 		b.follower.wentBack(state.Sequence)
 		b.follower.readAgain()
 		return errWentBack
 	}
-	here := b.after // the batch's event at the state's checkpoint, as far as the batch has it
+	here := b.after // the batch's event at the state's checkpoint, if the batch has it
 	if state.Sequence > here.Sequence {
 		n, found := slices.BinarySearchFunc(b.events, state.Sequence, func(event prepared, sequence uint64) int {
 			return cmp.Compare(event.sequence, sequence)
@@ -46,11 +46,10 @@ func (b *viewBatch) follows(state store.State) error {
 	return nil
 }
 
-// wentBack notes that the rows have an earlier checkpoint than the follower knows: their database
-// was restored, or a replica without its last transactions has become the primary. It returns false
-// if they do not, or that is noted. The views are not shown before they have followed the journal to
-// where they were; watchers end, and receive all rows when they come back with a position that was
-// lost. The caller does not hold f.mu.
+// wentBack handles rows at an earlier checkpoint than the follower knows: their database was restored, or a replica
+// without its last transactions has become the primary. The views are hidden until they have caught up to their
+// former checkpoint; watchers end, and a client that resumes with a lost position receives all rows. It returns false
+// if the checkpoint is not earlier, or was handled before. The caller does not hold f.mu.
 func (f *follower) wentBack(to uint64) bool {
 	f.mu.Lock()
 	from := f.checkpoint
@@ -60,20 +59,20 @@ func (f *follower) wentBack(to uint64) bool {
 	}
 	f.checkpoint, f.target = to, max(f.target, from)
 	if f.lost.to > 0 {
-		f.lost = span{min(f.lost.from, to), max(f.lost.to, from)}
+		f.lost = sequenceRange{min(f.lost.from, to), max(f.lost.to, from)}
 	} else {
-		f.lost = span{to, from}
+		f.lost = sequenceRange{to, from}
 	}
 	f.notify()
 	f.mu.Unlock()
 	f.hub.endAll(errMoved)
 	f.logger().Error().Uint64("checkpoint", to).Uint64("before", from).
-		Msg("the tenant's views are at an earlier checkpoint than before: their database was restored, or has failed over to a replica without its last transactions; they follow the journal again from there")
-	f.restored()
+		Msg("the views' checkpoint went back, since their database was restored or has failed over to a replica without its last transactions; catching up again")
+	f.onRestored()
 	return true
 }
 
-// readBack returns the error of a read whose rows have an earlier checkpoint than they must have.
+// readBack returns the error of a read whose rows have an earlier checkpoint than required.
 func (f *follower) readBack(state store.ViewState, least uint64) error {
 	if f.wentBack(state.Sequence) {
 		f.readAgain()
@@ -81,21 +80,20 @@ func (f *follower) readBack(state store.ViewState, least uint64) error {
 	return &buildingError{done: state.Sequence, target: least, restored: true}
 }
 
-// journalLost reports whether an error says that the journal has lost events which the rows have. An
-// operator has to accept the loss; until then the rows are retained, and nothing is applied to them.
+// journalLost reports whether an error says that the journal has lost events which the rows contain. Until an
+// operator accepts the loss, the rows are retained and no event is applied.
 func journalLost(err error) bool {
 	return errors.Is(err, tail.ErrShorter) || errors.Is(err, tail.ErrDiverged)
 }
 
-// readAgain has the events after the rows' checkpoint read again.
+// readAgain makes the tail read the events after the rows' checkpoint again.
 func (f *follower) readAgain() {
 	if subscription := f.subscription.Load(); subscription != nil {
 		subscription.Reset()
 	}
 }
 
-// lostPosition reports whether a position of a client may be of rows that were lost when the database
-// went back.
+// lostPosition reports whether a client's position may refer to rows that were lost when the database went back.
 func (f *follower) lostPosition(sequence uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -20,8 +20,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// overRestorable runs a test over each kind of store. save saves acme's views as they are, which
-// restore brings back, in one transaction, while nodes use them.
+// overRestorable runs a test with each kind of store. save copies acme's views, and restore brings the copy back, in
+// one transaction, while nodes use them.
 func overRestorable(t *testing.T, test func(t *testing.T, open store.Opener, save func(*testing.T) (restore func()))) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
@@ -137,7 +137,7 @@ func tables(t *testing.T, path string) (names []string) {
 	return names
 }
 
-// balances returns acme's wallets as `w0=1 w1=101 …`, with everything that was appended.
+// balances returns acme's wallets as `w0=1 w1=101 …`, with every appended event applied.
 func (f *fixture) balances(t *testing.T) (string, error) {
 	t.Helper()
 	res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "acme")})
@@ -152,8 +152,8 @@ func balancesOf(res *projectionv1.QueryResponse) string {
 	return strings.Join(parts, " ")
 }
 
-// wants waits until a read of everything that was appended returns what is wanted. No read returns
-// anything else before: it is UNAVAILABLE, or not there yet.
+// wants waits until a read of everything that was appended returns what is wanted. Until then every read must be
+// UNAVAILABLE or time out.
 func (f *fixture) wants(t *testing.T, want string) {
 	t.Helper()
 	within(t, want, func() bool {
@@ -168,7 +168,7 @@ func (f *fixture) wants(t *testing.T, want string) {
 	})
 }
 
-func TestRestore_ViewsFollowTheJournalAgain(t *testing.T) {
+func TestRestore_ViewsCatchUpAgain(t *testing.T) {
 	const filled, all = "w0=1 w1=101 w2=201 w3=1 w4=101", "w0=8 w1=101 w2=201 w3=2 w4=101 w5=0"
 	later := func(t *testing.T, f *fixture) {
 		t.Helper()
@@ -205,7 +205,7 @@ func TestRestore_ViewsFollowTheJournalAgain(t *testing.T) {
 			defer again.close()
 			again.until(t, all)
 			if again.resets != 1 {
-				t.Errorf("a watcher that comes back with a lost position is reset %d times, want once", again.resets)
+				t.Errorf("a watcher that resumes with a lost position is reset %d times, want once", again.resets)
 			}
 		})
 		t.Run("an event finds it", func(t *testing.T) {
@@ -246,8 +246,8 @@ func TestRestore_ViewsFollowTheJournalAgain(t *testing.T) {
 	})
 }
 
-// A view that is apart, or was not when the database was saved, goes back like the others.
-func TestRestore_ViewsThatAreApartFollowTheJournalAgain(t *testing.T) {
+// A view that is detached, or was in step when the database was saved, goes back like the others.
+func TestRestore_DetachedViewsCatchUpAgain(t *testing.T) {
 	overRestorable(t, func(t *testing.T, open store.Opener, save func(*testing.T) func()) {
 		f := start(t, natstest.Start(t), open, source(orders))
 		failed := func(n int) {

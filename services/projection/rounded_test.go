@@ -25,11 +25,11 @@ views:
       wallet.added: {upsert: {id: meta.aggregate_id, n: "has(row.n) ? row.n + event.n : event.n", j: event.j}}
 `
 
-func TestQuery_RefusesIntegersThatJSONRounds(t *testing.T) {
-	overBoth(t, refusesIntegersThatJSONRounds)
+func TestQuery_RejectsIntegersThatJSONRounds(t *testing.T) {
+	overBoth(t, rejectsIntegersThatJSONRounds)
 }
 
-func refusesIntegersThatJSONRounds(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func rejectsIntegersThatJSONRounds(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), func(context.Context) (string, []byte, error) { return "sums.yaml", []byte(sums), nil })
 	const most = 1<<53 - 1
 	for row, events := range map[string][]string{
@@ -47,7 +47,7 @@ func refusesIntegersThatJSONRounds(t *testing.T, newStore func(t *testing.T) sto
 	refused := func(what string, err error, column string) {
 		t.Helper()
 		if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(fmt.Sprint(err), fmt.Sprintf("column %q", column)) {
-			t.Errorf("%s: %v: want a refusal that names the column %s", what, err, column)
+			t.Errorf("%s: %v: want an error that names the column %s", what, err, column)
 		}
 	}
 	get := func(key string, fields ...string) error {
@@ -66,7 +66,7 @@ func refusesIntegersThatJSONRounds(t *testing.T, newStore func(t *testing.T) sto
 	}
 	_, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "sums"})
 	if connect.CodeOf(err) != connect.CodeFailedPrecondition {
-		t.Errorf("a page: %v: want a refusal", err)
+		t.Errorf("a page: %v: want an error", err)
 	}
 	// Filters compare the stored integers.
 	res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "sums", Query: &projectionv1.Query{Filter: "n = 9007199254740993", Fields: []string{"id"}}})

@@ -29,11 +29,11 @@ import (
 )
 
 const (
-	// answerMargin is kept of a call's deadline so that "not yet" still reaches
-	// the caller instead of its own timeout.
+	// answerMargin is subtracted from a call's deadline, so that a "not reached yet" error arrives before the
+	// caller's own timeout.
 	answerMargin = 20 * time.Millisecond
-	// maxStartWait bounds the wait of a call for views whose checkpoint has not been read: another
-	// node may have them.
+	// maxStartWait bounds the wait of a call for views whose checkpoint has not been read: another node may have
+	// them.
 	maxStartWait = 500 * time.Millisecond
 	// maxPositionWait bounds the wait of a call without a deadline.
 	maxPositionWait = 5 * time.Second
@@ -60,35 +60,34 @@ type Service struct {
 	js        jetstream.JetStream
 	skips     *skipRecords
 	end       uint64        // of the journal when the node started
-	wakes     chan struct{} // holds a value when changed has tenants
+	wakes     chan struct{} // holds a value while changed has tenants
 	damaged   atomic.Int64  // stores that were set aside
 	restored  atomic.Int64  // checkpoints that went back
 	filters   nodeKeys      // of watches
 
 	mu    sync.RWMutex
-	lanes map[contextkit.TenantID]lane
+	views map[contextkit.TenantID]tenantViews
 
 	changedMu sync.Mutex
-	changed   map[contextkit.TenantID]struct{} // tenants whose lanes may have to change
+	changed   map[contextkit.TenantID]struct{} // tenants to reconcile
 
 	lag cached
 }
 
-// Config says how the service answers.
+// Config configures a [Service].
 type Config struct {
-	// Answers bounds answers in bytes.
+	// Answers bounds responses in bytes.
 	Answers response.Config
-	// Tokens selects the version of positions and page tokens that is issued; nil: the newest.
+	// Tokens selects the version of positions and page tokens that the service issues; nil: the newest.
 	Tokens *token.Gate
-	// Store returns why the views' database cannot be used, nil when it can; it does not block.
-	// nil: the views are in files of the node.
+	// Store returns why the views' database cannot be used, nil when it can; it does not block. nil: the views are in
+	// files of the node.
 	Store func() error
-	// Outage returns the present outage of NATS, and false for none; nil: while the connection is
-	// lost there is one.
+	// Outage returns the current outage of NATS, and false for none; nil: a lost connection counts as one.
 	Outage func() (backbone.Outage, bool)
 }
 
-// New opens each tenant's views by open. timeline may be nil. Close releases them.
+// New returns the service, which opens each tenant's views with open. timeline may be nil. Close releases them.
 func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, open store.Opener, timeline *backbone.Timeline, log zerolog.Logger) (_ *Service, err error) {
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
@@ -102,7 +101,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		tenants: tenants, models: models, journal: journal, opener: open, conn: js.Conn(), log: log, timeline: timeline,
 		positions: position.NewCodec(secret, journal.Epoch, config.Tokens), pages: query.NewPages(secret, config.Tokens),
 		answers: response.NewLimiter(config.Answers), tokens: config.Tokens, store: config.Store, outage: config.Outage,
-		js: js, skips: newSkipRecords(js), lanes: map[contextkit.TenantID]lane{}, wakes: make(chan struct{}, 1), changed: map[contextkit.TenantID]struct{}{},
+		js: js, skips: newSkipRecords(js), views: map[contextkit.TenantID]tenantViews{}, wakes: make(chan struct{}, 1), changed: map[contextkit.TenantID]struct{}{},
 		tail: tail.New(js, journal, tail.Config{Name: "projection", QueueBytes: queueBytes, Log: log}),
 	}
 	if s.end, err = s.tail.End(ctx); err != nil {
@@ -118,18 +117,18 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 			failed = append(failed, err)
 			continue
 		}
-		s.lanes[tenant] = lane{shown: f}
+		s.views[tenant] = tenantViews{current: f}
 	}
 	switch err := errors.Join(failed...); {
-	case err != nil && (len(s.lanes) == 0 || ctx.Err() != nil):
+	case err != nil && (len(s.views) == 0 || ctx.Err() != nil):
 		return nil, errors.Join(err, s.Close())
-	case err != nil: // Run opens them, if it can: other tenants are served
-		log.Error().Err(err).Msg("views of some tenants are not opened")
+	case err != nil: // Run retries; other tenants are served
+		log.Error().Err(err).Msg("opening the views of some tenants failed")
 	}
 	return s, nil
 }
 
-// Integrity tells whether the journal is whole. Its Run must run for as long as the service does.
+// Integrity returns the integrity check of the journal. Its Run must run for the lifetime of the service.
 func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
 
 // Register registers the service's handlers.
@@ -146,15 +145,15 @@ func (s *Service) Close() error {
 	return errors.Join(errs...)
 }
 
-// cached is a number that is computed once per second at most.
+// cached is a number that is computed at most once per second.
 type cached struct {
 	mu    sync.Mutex
 	at    time.Time
 	value int64
 }
 
-// Lag is how many events wait to be applied to the views that are shown, of all
-// tenants. It is up to a second old.
+// Lag returns the number of events of all tenants that are not applied to the current views yet. It is up to a second
+// old.
 func (s *Service) Lag() int64 {
 	s.lag.mu.Lock()
 	defer s.lag.mu.Unlock()
@@ -164,14 +163,14 @@ func (s *Service) Lag() int64 {
 	s.lag.at, s.lag.value = time.Now(), 0
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, l := range s.lanes {
-		s.lag.value += l.shown.waiting()
+	for _, l := range s.views {
+		s.lag.value += l.current.waiting()
 	}
 	return s.lag.value
 }
 
-// Ready reports why the service cannot answer, for a tenant or at all. It answers without NATS:
-// the views are here, as of their position.
+// Ready returns why the service cannot serve the tenant, or any tenant if tenant is zero. It does not require NATS,
+// since views can be read without it, as of their checkpoint.
 func (s *Service) Ready(ctx context.Context, tenant contextkit.TenantID) error {
 	if s.store != nil {
 		if err := s.store(); err != nil {
@@ -181,20 +180,20 @@ func (s *Service) Ready(ctx context.Context, tenant contextkit.TenantID) error {
 	if tenant.IsZero() {
 		return nil
 	}
-	l, ok := s.lane(tenant)
+	l, ok := s.viewsOf(tenant)
 	if !ok {
 		return fmt.Errorf("tenant %s %w", tenant, rpc.ErrNotServed)
 	}
-	f := l.shown
+	f := l.current
 	if err := f.failing(); errors.Is(err, store.ErrFull) {
-		return fmt.Errorf("the tenant's projection does not advance: %w: make room, and it resumes without a restart", store.ErrFull)
+		return fmt.Errorf("the tenant's projection does not advance: %w: free disk space; it resumes without a restart", store.ErrFull)
 	} else if err != nil && !s.away() && !journalLost(err) { // the journal's damage is a degradation
-		return errors.New("the tenant's projection does not advance: its log says why")
+		return errors.New("the tenant's projection does not advance: see the node's log")
 	}
 	return f.startedProgress(ctx)
 }
 
-// away reports whether the journal cannot be read, for no fault of a tenant's views.
+// away reports whether the journal cannot be read for a reason that is not specific to a tenant's views.
 func (s *Service) away() bool {
 	_, away := s.outage()
 	return away
@@ -223,7 +222,7 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 	var last []any
 	state, err := f.readRows(ctx, view, least, plan, func(values, terms []any) error {
 		if len(res.Rows) == plan.Limit-1 || !page.Add(rowSize(plan.Columns, values)) {
-			// The row beyond the page: another page follows the one before it.
+			// There is a row beyond the page, so there is a next page.
 			token, err := s.pages.Next(scope, request, plan, last)
 			if err != nil {
 				return err
@@ -322,27 +321,27 @@ func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequ
 	if err != nil {
 		return nil, err
 	}
-	l, ok := s.lane(tenant)
+	l, ok := s.viewsOf(tenant)
 	if !ok {
 		return nil, asConnectError(errMoved)
 	}
-	res := &projectionv1.ListViewsResponse{Position: l.shown.positions.Format(tenant, l.shown.position()), Generations: []*projectionv1.Generation{s.generation(l.shown)}}
+	res := &projectionv1.ListViewsResponse{Position: l.current.positions.Format(tenant, l.current.position()), Generations: []*projectionv1.Generation{s.generation(l.current)}}
 	res.Generations[0].Shown = true
-	if l.next != nil {
-		res.Generations = append(res.Generations, s.generation(l.next))
+	if l.building != nil {
+		res.Generations = append(res.Generations, s.generation(l.building))
 	}
-	for _, view := range l.shown.model.Views() {
+	for _, view := range l.current.model.Views() {
 		out := &projectionv1.View{Name: view.Name}
 		for _, column := range view.Columns {
 			out.Columns = append(out.Columns, &projectionv1.Column{Name: column.Name, Type: string(column.Type), Indexed: column.Index})
 		}
-		l.shown.describe(view, out)
+		l.current.describe(view, out)
 		res.Views = append(res.Views, out)
 	}
 	return res, nil
 }
 
-// generation describes a follower's progress.
+// generation returns a follower's progress as a message.
 func (s *Service) generation(f *follower) *projectionv1.Generation {
 	applied, target, _ := f.building()
 	out := &projectionv1.Generation{
@@ -353,22 +352,22 @@ func (s *Service) generation(f *follower) *projectionv1.Generation {
 		Percent:         int32(percent(applied, target)), //nolint:gosec // at most 100
 	}
 	if !s.tokens.Sealed() { // for control nodes that cannot read encrypted positions
-		out.Applied, out.Target = int64(applied), int64(target) //nolint:gosec // far below 2^63
+		out.Applied, out.Target = int64(applied), int64(target) // far below 2^63
 	}
 	return out
 }
 
-// open finds the view and waits until it has seen minPosition. least is that position's sequence:
-// rows that are read must have it, whatever the follower knows. leave ends the use of the follower.
+// open finds the view and waits until it has seen minPosition. least is that position's sequence: rows must be read
+// at it or later, regardless of the checkpoint that the follower knows. The caller calls leave when done with the follower.
 func (s *Service) open(ctx context.Context, tenantField, name, minPosition string) (_ *follower, _ *model.View, least uint64, leave func(), err error) {
 	tenant, err := s.tenants.Of(ctx, tenantField)
 	if err != nil {
 		return nil, nil, 0, nil, err
 	}
-	l, ok := s.lane(tenant)
+	l, ok := s.viewsOf(tenant)
 	var release func()
 	if ok {
-		release, ok = l.shown.enter()
+		release, ok = l.current.enter()
 	}
 	if !ok {
 		return nil, nil, 0, nil, asConnectError(errMoved)
@@ -378,10 +377,10 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 			release()
 		}
 	}()
-	f := l.shown
+	f := l.current
 	view, ok := f.model.View(name)
 	if !ok {
-		return nil, nil, 0, nil, connect.Errorf(connect.CodeNotFound, "there is no view %q in the model", name)
+		return nil, nil, 0, nil, connect.Errorf(connect.CodeNotFound, "the model has no view %q", name)
 	}
 	if err := f.startedProgress(ctx); err != nil {
 		return nil, nil, 0, nil, asConnectError(err)
@@ -401,23 +400,23 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 	return f, view, least, release, nil
 }
 
-// parsePosition returns the sequence of a client's position, and the view that it has, if any. Error: a
-// [*buildingError] while the views are of a journal that has lost its end: their sequences are not
-// those of the position.
+// parsePosition returns the sequence of a client's position, and the view in it, if any. Error: a [*buildingError]
+// while the views are of a journal that has lost its end, since their sequences are not comparable with the
+// position's.
 func (s *Service) parsePosition(f *follower, text string) (sequence uint64, of *position.View, err error) {
 	sequence, of, err = s.positions.ParseView(f.tenant, text)
 	if err == nil && f.epoch != s.journal.Epoch() {
 		building := &buildingError{target: 1}
-		if l, ok := s.lane(f.tenant); ok && l.next != nil {
-			building.done, building.target, _ = l.next.building()
+		if l, ok := s.viewsOf(f.tenant); ok && l.building != nil {
+			building.done, building.target, _ = l.building.building()
 		}
 		err = building
 	}
 	return sequence, of, err
 }
 
-// reach waits until a view's checkpoint has reached a sequence. Errors: a [*behindError] if it does
-// not in time, or why the view cannot be read.
+// reach waits until a view's checkpoint has reached a sequence. Errors: a [*behindError] if it does not in time, or
+// the reason why the view cannot be read.
 func (s *Service) reach(ctx context.Context, f *follower, view string, sequence uint64) error {
 	deadline := time.Now().Add(maxPositionWait)
 	if d, ok := ctx.Deadline(); ok {
@@ -425,7 +424,7 @@ func (s *Service) reach(ctx context.Context, f *follower, view string, sequence 
 	}
 	waiting, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	if err := f.reaches(waiting, view, sequence); err != nil {
+	if err := f.waitReached(waiting, view, sequence); err != nil {
 		switch {
 		case errors.Is(err, errMoved):
 			return err
@@ -447,8 +446,7 @@ func rowSize(columns []model.Column, values []any) int {
 	return size
 }
 
-// structOf makes the message of the row under key. Error: [*roundedError] if a value cannot be
-// represented.
+// structOf returns the message of the row under key. Error: [*roundedError] if a value cannot be represented.
 func structOf(key string, columns []model.Column, values []any) (*structpb.Struct, error) {
 	fields := make(map[string]*structpb.Value, len(columns))
 	for i, column := range columns {

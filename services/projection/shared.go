@@ -14,26 +14,24 @@ import (
 )
 
 const (
-	// sharedPlans bounds the plans whose rows are shared, and sharedPerPlan and sharedBytes
-	// the rows of each plan.
+	// sharedPlans bounds the plans whose rows are shared; sharedPerPlan and sharedBytes bound the rows of each plan.
 	sharedPlans   = 16
 	sharedPerPlan = 1024
 	sharedBytes   = 2 << 20
 )
 
-// sharedRows are rows as one watcher has read them, for the others that watch the same
-// view with the same filter and fields: a change is read once, not once for each of a
-// thousand watchers. The zero value has no rows. It may be used concurrently.
+// sharedRows caches rows that one watcher has read for other watchers of the same view, filter and fields, so that a
+// change is read once and not once per watcher. The zero value has no rows. It may be used concurrently.
 type sharedRows struct {
-	once    sync.Once // makes plans
+	once    sync.Once // creates plans
 	plans   *lru.Cache[string, *planRows]
 	node    *nodeKeys   // nil: a node without other tenants
 	matched *tenantKeys // of all filters
 }
 
-// planRows are the rows of one view, filter and choice of fields.
+// planRows are the cached rows of one view, filter and list of fields.
 type planRows struct {
-	turn chan struct{} // holds a value while a watcher looks up and reads rows; the others wait, and find the rows
+	turn chan struct{} // mutex (holds a value while locked): one watcher looks up and reads rows, and the others find them
 	rows *lru.Cache[string, sharedRow]
 
 	bytes int // of rows; only the holder of the turn accesses it
@@ -41,32 +39,31 @@ type planRows struct {
 	matched *matchedKeys // nil: there is no filter
 }
 
-// sharedRow is a row at a journal sequence, with its bytes on the wire. row is nil if there is
-// no row, or it does not match the filter.
+// sharedRow is a row at a journal sequence, with its size in bytes. row is nil if the row does not exist or does not
+// match the filter.
 type sharedRow struct {
 	row  *structpb.Struct
 	size int
 	asOf uint64
 }
 
-// keep adds a row, and evicts the least recently used rows beyond the bound. The caller has
-// the turn.
-func (p *planRows) keep(key string, row sharedRow) {
+// store adds a row, and evicts the least recently used rows beyond the bound. The caller holds the turn.
+func (p *planRows) store(key string, row sharedRow) {
 	if old, ok := p.rows.Peek(key); ok {
 		p.bytes -= cost(key, old)
 		p.rows.Remove(key)
 	}
 	if p.rows.Len() == sharedPerPlan {
-		p.forget()
+		p.clear()
 	}
 	p.rows.Add(key, row)
 	p.bytes += cost(key, row)
 	for p.bytes > sharedBytes {
-		p.forget()
+		p.clear()
 	}
 }
 
-func (p *planRows) forget() {
+func (p *planRows) clear() {
 	if key, old, ok := p.rows.RemoveOldest(); ok {
 		p.bytes -= cost(key, old)
 	}
@@ -75,7 +72,7 @@ func (p *planRows) forget() {
 // cost estimates the memory of a shared row.
 func cost(key string, row sharedRow) int { return len(key) + keyBytes + row.size }
 
-// plan returns the rows that are shared by watchers of the same view, filter and fields.
+// plan returns the rows that watchers of the same view, filter and fields share.
 func (s *sharedRows) plan(view, filter string, fields []string) *planRows {
 	s.once.Do(func() {
 		var err error
@@ -102,13 +99,12 @@ func (s *sharedRows) plan(view, filter string, fields []string) *planRows {
 	return fresh
 }
 
-// readRows reads the rows with the sorted keys until page is full. It returns the rows, the
-// sequence at which they were read, and the number of keys that they cover, at least one.
+// readRows reads the rows with the sorted keys until page is full. It returns the rows, the sequence at which they
+// were read, and the number of keys that they cover, at least one.
 type readRows func(ctx context.Context, keys []string, page response.Page) (rows map[string]sharedRow, asOf uint64, read int, err error)
 
-// find returns the changes of the first of the sorted keys, as many as page has room for, at
-// least one. Each row is from the sequence of its last change or later. Rows that no watcher
-// has read since then are read by read.
+// find returns the changes of the first of the sorted keys, until page is full, at least one. Each row is as of its
+// last change or later. find calls read for rows that no watcher has read since then.
 func (p *planRows) find(ctx context.Context, keys []string, changed map[string]uint64, page *response.Page, read readRows) ([]*projectionv1.Change, error) {
 	select {
 	case p.turn <- struct{}{}:
@@ -134,7 +130,7 @@ func (p *planRows) find(ctx context.Context, keys []string, changed map[string]u
 			row := fresh[key]
 			row.asOf = asOf
 			found[key] = row
-			p.keep(key, row)
+			p.store(key, row)
 		}
 	}
 	changes := make([]*projectionv1.Change, 0, len(found))

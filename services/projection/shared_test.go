@@ -42,7 +42,7 @@ func (r *reader) read(_ context.Context, keys []string, _ response.Page) (map[st
 	return rows, now, len(keys), nil
 }
 
-// page has room for all rows of these tests.
+// page has space for all rows of these tests.
 func page() *response.Page { return &response.Page{Bytes: 1 << 20} }
 
 // rowsOf returns the rows of changes by key.
@@ -54,7 +54,7 @@ func rowsOf(changes []*projectionv1.Change) map[string]*structpb.Struct {
 	return out
 }
 
-func TestARowIsReadOnceForAllWatchersAndAgainWhenItChanges(t *testing.T) {
+func TestSharedRows_ReadsEachChangeOnce(t *testing.T) {
 	shared, source := (&sharedRows{}).plan("v", "", nil), &reader{}
 	keys := []string{"a", "gone"}
 	for sequence := uint64(1); sequence <= 3; sequence++ {
@@ -75,14 +75,14 @@ func TestARowIsReadOnceForAllWatchersAndAgainWhenItChanges(t *testing.T) {
 			t.Fatalf("%d reads of %d changes", reads, sequence)
 		}
 	}
-	// Who still has to be told of an older change is told the row as it is.
+	// A watcher that has yet to send an older change sends the current row.
 	changes, err := shared.find(t.Context(), keys[:1], map[string]uint64{"a": 1}, page(), source.read)
 	if found := rowsOf(changes); err != nil || found["a"].GetFields()["of"].GetNumberValue() != 3 || source.reads.Load() != 3 {
 		t.Errorf("%v, %v after %d reads", found, err, source.reads.Load())
 	}
 }
 
-func TestAReadThatFailsIsNobodyElses(t *testing.T) {
+func TestSharedRows_FailedReadDoesNotAffectOtherWatchers(t *testing.T) {
 	shared, source := (&sharedRows{}).plan("v", "", nil), &reader{fail: errors.New("no disk")}
 	changed := map[string]uint64{"a": 1}
 	if _, err := shared.find(t.Context(), []string{"a"}, changed, page(), source.read); !errors.Is(err, source.fail) {
@@ -94,14 +94,14 @@ func TestAReadThatFailsIsNobodyElses(t *testing.T) {
 		t.Fatal(found, err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
-	shared.turn <- struct{}{} // somebody reads
+	shared.turn <- struct{}{} // a watcher is reading
 	cancel()
 	if _, err := shared.find(ended, []string{"a"}, changed, page(), source.read); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
 
-func TestOtherFiltersAndFieldsShareNothingAndWhatIsKeptIsBounded(t *testing.T) {
+func TestSharedRows_ArePerPlanAndBounded(t *testing.T) {
 	all := &sharedRows{}
 	plans := []*planRows{all.plan("v", "", nil), all.plan("v", "a > 1", nil), all.plan("v", "", []string{"a"}), all.plan("w", "", nil)}
 	for i, p := range plans {
@@ -122,6 +122,6 @@ func TestOtherFiltersAndFieldsShareNothingAndWhatIsKeptIsBounded(t *testing.T) {
 		}
 	}
 	if all.plans.Len() != sharedPlans || plans[0].rows.Len() != sharedPerPlan {
-		t.Errorf("%d plans and %d rows are kept", all.plans.Len(), plans[0].rows.Len())
+		t.Errorf("%d plans and %d rows are cached", all.plans.Len(), plans[0].rows.Len())
 	}
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// skipSet are the skip records of one tenant's view definition. It is not changed.
+// skipSet are the skip records of one tenant's view definition. It is immutable.
 type skipSet struct {
-	revision uint64                                  // the newest record's
+	revision uint64                                  // of the newest record
 	records  map[string]backbone.Kept[backbone.Skip] // by event id
 }
 
-// skips reports whether the view is made without an event. s may be nil.
+// skips reports whether the view skips an event. s may be nil.
 func (s *skipSet) skips(eventID string) bool {
 	if s == nil {
 		return false
@@ -25,7 +25,7 @@ func (s *skipSet) skips(eventID string) bool {
 	return ok && !record.Value.Revoked
 }
 
-// at returns the revision of the newest record, 0 for none.
+// at returns the KV revision of the newest record, 0 for none.
 func (s *skipSet) at() uint64 {
 	if s == nil {
 		return 0
@@ -33,8 +33,7 @@ func (s *skipSet) at() uint64 {
 	return s.revision
 }
 
-// changedUpTo reports whether a record that is newer than a revision concerns an event up to a
-// sequence.
+// changedUpTo reports whether a record newer than a KV revision concerns an event up to a sequence.
 func (s *skipSet) changedUpTo(sequence, revision uint64) bool {
 	if s == nil {
 		return false
@@ -61,8 +60,7 @@ func (s *skipSet) active(sequence uint64) int {
 	return count
 }
 
-// skipRecords are the skip records of all tenants that the node knows. Its methods may be called
-// concurrently.
+// skipRecords are the skip records of all tenants that the node has received. Its methods may be called concurrently.
 type skipRecords struct {
 	js jetstream.JetStream
 
@@ -102,7 +100,7 @@ func (r *skipRecords) put(records map[string]backbone.Kept[backbone.Skip]) map[s
 	for key, record := range records {
 		tenant := backbone.SkipTenant(key)
 		if tenant != record.Value.Tenant {
-			continue // of no one who uses the control service
+			continue // the control service writes no such key
 		}
 		before := r.sets[tenant][record.Value.Fingerprint]
 		if before != nil && before.records[record.Value.EventID].Revision >= record.Revision {
@@ -136,7 +134,7 @@ func (r *skipRecords) refresh(ctx context.Context, tenant contextkit.TenantID) e
 	return nil
 }
 
-// followSkips has the followers of tenants whose skip records change follow them, until ctx ends.
+// followSkips updates the followers of tenants whose skip records change, until ctx ends.
 func (s *Service) followSkips(ctx context.Context) {
 	backbone.FollowBucket(ctx, s.js, backbone.BucketSkips, func(changes backbone.Changes[backbone.Skip]) {
 		for name := range s.skips.put(changes.Put) {
@@ -144,14 +142,14 @@ func (s *Service) followSkips(ctx context.Context) {
 			if err != nil {
 				continue
 			}
-			if l, ok := s.lane(tenant); ok {
-				l.shown.followSkips()
-				if l.next != nil {
-					l.next.followSkips()
+			if l, ok := s.viewsOf(tenant); ok {
+				l.current.followSkips()
+				if l.building != nil {
+					l.building.followSkips()
 				}
 			}
 		}
 	}, func(err error) {
-		s.log.Warn().Err(err).Dur("again_in_ms", openAgain).Msg("skips of events are not received; those known last count")
+		s.log.Warn().Err(err).Dur("again_in_ms", reopenDelay).Msg("receiving skip records failed, using the last known ones")
 	})
 }

@@ -29,14 +29,14 @@ func (u unread) State(ctx context.Context) (store.State, error) {
 	}
 }
 
-func TestStart_EventsAppendedAfterItDoNotHideCompleteViews(t *testing.T) {
+func TestStart_LaterEventsDoNotHideCompleteViews(t *testing.T) {
 	t.Parallel()
-	overBoth(t, eventsAppendedAfterTheStartDoNotHideCompleteViews)
+	overBoth(t, startLaterEventsDoNotHideCompleteViews)
 }
 
-func eventsAppendedAfterTheStartDoNotHideCompleteViews(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func startLaterEventsDoNotHideCompleteViews(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	for name, test := range map[string]struct {
-		complete bool // the views hold what the journal held at the start
+		complete bool // the views contain what the journal contained at the start
 		tenants  []string
 	}{
 		"one event":                   {true, []string{"acme"}},

@@ -15,8 +15,8 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// A rebuild applies events again whose timelines have a span of their views already: it adds none.
-func TestTimeline_ARebuildAddsNoSpans(t *testing.T) {
+// A rebuild adds no spans when it applies events again whose timelines have a span of their views.
+func TestTimeline_RebuildAddsNoSpans(t *testing.T) {
 	js := natstest.Start(t)
 	var spans atomic.Int32
 	var f *fixture
@@ -45,8 +45,8 @@ func TestTimeline_ARebuildAddsNoSpans(t *testing.T) {
 	has := func(rows int, total int32) {
 		t.Helper()
 		var ids []string
-		err := errors.New("not asked")
-		// Spans are recorded once the rows are there.
+		err := errors.New("not read yet")
+		// Spans are recorded once the rows are stored.
 		for deadline := time.After(10 * time.Second); err != nil || len(ids) != rows || spans.Load() != total; {
 			select {
 			case <-deadline:

@@ -21,10 +21,10 @@ import (
 const (
 	// watchBatch bounds the rows of one message.
 	watchBatch = 500
-	// watchBeat is how often a watcher hears that the stream is alive.
+	// watchBeat is the interval of keep-alive messages to a watcher.
 	watchBeat = 15 * time.Second
-	// maxMissed bounds the missed events that a resumed watcher is notified of, and
-	// maxMissedBytes their data; beyond them it gets all rows.
+	// maxMissed bounds the missed events that a resumed watcher is notified of, and maxMissedBytes their data; beyond
+	// them it receives all rows.
 	maxMissed      = 10_000
 	maxMissedBytes = 16 << 20
 	// sendWait bounds the wait for other messages of the tenant to be sent.
@@ -36,10 +36,10 @@ type watch struct {
 	*follower
 	service *Service
 	view    *model.View
-	plan    query.Plan // all rows that fit
+	plan    query.Plan // all rows that match
 	shared  *planRows
 	stream  gatewayv1connect.QueryServiceWatchServerStream
-	made    uint64 // the fingerprint of the view when the watch began; a change ends the watch
+	made    uint64 // the fingerprint of the view when the watch started; a change ends the watch
 	sent    uint64 // the client knows the view up to this sequence
 	least   uint64 // rows that are sent have at least this sequence
 	// known is set once all rows that the client knows are among the filter's [matchedKeys].
@@ -52,20 +52,20 @@ func (s *Service) Watch(ctx context.Context, req *projectionv1.WatchRequest, str
 	if err != nil {
 		return err
 	}
-	release() // rows are entered for each reading: a client that takes nothing holds nothing up
+	release() // each read enters again, so a client that does not read blocks nothing
 	w := &watch{follower: f, service: s, view: view, least: least, stream: stream}
 	request := query.Request{Filter: req.GetFilter(), Fields: req.GetFields(), PageSize: watchBatch}
 	if w.plan, err = query.Compile(view, request, f.rows.Dialect()); err != nil {
 		return asConnectError(err)
 	}
 	w.shared = f.shared.plan(view.Name, req.GetFilter(), req.GetFields())
-	// Changes are collected before anything is read, so that none falls between.
+	// Collect changes before anything is read, so that none is missed.
 	changes, leave, err := f.hub.join(view.Name)
 	if err != nil {
 		return asConnectError(err)
 	}
 	defer leave()
-	if _, err := f.viewState(view.Name); err != nil { // since before it joined, which has not ended it
+	if _, err := f.viewState(view.Name); err != nil { // it may have failed before the watcher joined, which then was not ended
 		return asConnectError(err)
 	}
 	w.made = f.fingerprint(view)
@@ -75,7 +75,7 @@ func (s *Service) Watch(ctx context.Context, req *projectionv1.WatchRequest, str
 	return asConnectError(w.follow(ctx, changes))
 }
 
-// begin tells the client what it has missed since a position, or all rows.
+// begin sends the client the changes since a position, or all rows.
 func (w *watch) begin(ctx context.Context, after string) error {
 	if after == "" {
 		return w.snapshot(ctx)
@@ -91,7 +91,7 @@ func (w *watch) begin(ctx context.Context, after string) error {
 	case w.lostPosition(sequence):
 		return w.snapshot(ctx)
 	}
-	// The client is not sent earlier rows than it knows, such as by a node that is behind.
+	// Never send older rows than the client knows, which a node that is behind might have.
 	if err := w.service.reach(ctx, w.follower, w.view.Name, sequence); err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (w *watch) begin(ctx context.Context, after string) error {
 		w.sent = max(sequence, upTo)
 		return w.send(ctx, nil, 0, w.sent, false)
 	}
-	return w.tell(ctx, changed, upTo, true)
+	return w.sendChanges(ctx, changed, upTo, true)
 }
 
 // snapshot sends all rows, page by page.
@@ -145,7 +145,7 @@ func (w *watch) snapshot(ctx context.Context) error {
 			return err
 		}
 		if first {
-			w.sent = state.Sequence // later pages may be newer; what changed since is told again
+			w.sent = state.Sequence // later pages may be newer; changes since then are sent again
 			w.least = max(w.least, w.sent)
 		}
 		position := w.sent
@@ -165,7 +165,7 @@ func (w *watch) snapshot(ctx context.Context) error {
 // page returns the page of an empty message.
 func (w *watch) page() *response.Page { return &response.Page{Bytes: w.service.answers.PageBytes()} }
 
-// follow tells changes until ctx ends.
+// follow sends changes until ctx ends.
 func (w *watch) follow(ctx context.Context, changes *watcher) error {
 	beat := time.NewTicker(watchBeat)
 	defer beat.Stop()
@@ -183,9 +183,9 @@ func (w *watch) follow(ctx context.Context, changes *watcher) error {
 				return err
 			}
 			if len(changed) == 0 {
-				continue // taken together with those before
+				continue // taken together with earlier ones
 			}
-			if err := w.tell(ctx, changed, upTo, false); err != nil {
+			if err := w.sendChanges(ctx, changed, upTo, false); err != nil {
 				return err
 			}
 			changes.sent()
@@ -193,10 +193,10 @@ func (w *watch) follow(ctx context.Context, changes *watcher) error {
 	}
 }
 
-// tell sends the rows that have changed, each with the sequence of its last change,
-// as they are now. These are all that have changed up to a journal sequence. Without any to send
-// it sends the position if always is set; otherwise the next message has it.
-func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64, always bool) error {
+// sendChanges sends the current state of the rows that have changed, each with the sequence of its last change.
+// changed is complete up to a journal sequence. If no row is sent, it sends the position only if always is set;
+// otherwise the next message contains it.
+func (w *watch) sendChanges(ctx context.Context, changed map[string]uint64, upTo uint64, always bool) error {
 	keys := slices.Sorted(maps.Keys(changed))
 	w.least = max(w.least, upTo)
 	for len(keys) > 0 {
@@ -211,7 +211,7 @@ func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64
 			return w.snapshot(ctx)
 		}
 		position := uint64(0)
-		if len(keys) == 0 { // before it, parts are missing
+		if len(keys) == 0 { // only the last part is complete up to the sequence
 			w.sent = max(w.sent, upTo)
 			position = w.sent
 		}
@@ -225,9 +225,8 @@ func (w *watch) tell(ctx context.Context, changed map[string]uint64, upTo uint64
 	return nil
 }
 
-// matching returns the changes of rows that the filter selects, or has selected for a watcher
-// before. It returns false if the client may have a row that the filter no longer selects, and the
-// node cannot know.
+// matching returns the changes of rows that the filter selects or has selected for a watcher before. It returns false
+// if the client may have a row that the filter no longer selects, and the node cannot know which.
 func (w *watch) matching(changes []*projectionv1.Change) ([]*projectionv1.Change, bool) {
 	matched := w.shared.matched
 	if matched == nil {
@@ -269,10 +268,9 @@ func (w *watch) read(ctx context.Context, keys []string, page response.Page) (fo
 	return found, state.Sequence, read, err
 }
 
-// send sends a message whose changes have a size in bytes; position 0 is none. The size is
-// charged to the tenant until the transport has taken the message. A watcher that waits for
-// longer than sendWait, because other watchers of its tenant do not read, is ended, as if it
-// did not read itself.
+// send sends a message whose changes have a size in bytes; position 0 means none. The size is charged to the tenant
+// until the transport has taken the message. A watcher that waits for longer than sendWait, because other watchers of
+// its tenant do not read, ends as if it did not read itself.
 func (w *watch) send(ctx context.Context, changes []*projectionv1.Change, size int, position uint64, reset bool) error {
 	waiting, cancel := context.WithTimeout(ctx, sendWait)
 	defer cancel()
@@ -295,20 +293,20 @@ func (w *watch) send(ctx context.Context, changes []*projectionv1.Change, size i
 	return w.stream.Send(message)
 }
 
-// keyOf is the row's key, the last of an order's terms.
+// keyOf returns the row's key, which is the last term of an order.
 func keyOf(terms []any) string {
 	key, _ := terms[len(terms)-1].(string)
 	return key
 }
 
-// missed returns the keys of the view's rows that events after a sequence
-// concern, and up to which; or false if these are too many.
+// missed returns the keys of the view's rows that events after a sequence affect, and the sequence up to which they
+// are complete; ok is false if there are too many.
 func (w *watch) missed(ctx context.Context, after uint64) (changed map[string]uint64, until uint64, ok bool, err error) {
 	until = w.position()
 	if after >= until {
 		return nil, until, true, nil
 	}
-	select { // a reader holds more than it has counted
+	select { // bound readers, since a reader holds more memory than it has counted
 	case w.resumes <- struct{}{}:
 		defer func() { <-w.resumes }()
 	case <-ctx.Done():

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// watcher is a client that keeps what it is told.
+// watcher is a client that stores what it receives.
 type watcher struct {
 	rows     map[string]float64 // balances by key
 	position string
@@ -45,7 +45,7 @@ func (f *fixture) watch(t *testing.T, req *projectionv1.WatchRequest) *watcher {
 	}}
 }
 
-// until takes messages until what the client knows is as wanted.
+// until receives messages until the client's rows are as wanted.
 func (w *watcher) until(t *testing.T, want string) {
 	t.Helper()
 	for {
@@ -78,9 +78,9 @@ func (w *watcher) until(t *testing.T, want string) {
 	}
 }
 
-func TestAWatcherKnowsTheViewAsItIs(t *testing.T) { overBoth(t, aWatcherKnowsTheViewAsItIs) }
+func TestWatch_SendsCurrentRowsAndChanges(t *testing.T) { overBoth(t, watchSendsCurrentRowsAndChanges) }
 
-func aWatcherKnowsTheViewAsItIs(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func watchSendsCurrentRowsAndChanges(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	all := f.watch(t, &projectionv1.WatchRequest{MinPosition: f.position(t, "acme")})
@@ -93,9 +93,9 @@ func aWatcherKnowsTheViewAsItIs(t *testing.T, newStore func(t *testing.T) store.
 	f.append(t, "acme", "w1", "withdrawn", `{"amount":100,"reference":""}`)
 	f.append(t, "acme", "w9", "opened", `{"owner":"new"}`)
 	all.until(t, "w0=501 w1=1 w2=201 w3=1 w4=101 w9=0")
-	rich.until(t, "w0=501 w2=201 w4=101") // w1 no longer fits
+	rich.until(t, "w0=501 w2=201 w4=101") // w1 no longer matches
 
-	// Whoever comes back hears what it missed, and not all again.
+	// A client that resumes receives what it missed, and not all rows again.
 	rich.close()
 	seen := rich.position
 	f.append(t, "acme", "w2", "withdrawn", `{"amount":200,"reference":""}`)
@@ -104,9 +104,9 @@ func aWatcherKnowsTheViewAsItIs(t *testing.T, newStore func(t *testing.T) store.
 	back.rows, back.resets = rich.rows, 0
 	back.until(t, "w0=501 w4=101 w9=1000")
 	if back.resets > 0 {
-		t.Error("a client that comes back is told everything again")
+		t.Error("a client that resumes receives everything again")
 	}
-	// With nothing missed there is nothing to tell but the position.
+	// If nothing was missed, only the position is sent.
 	again := f.watch(t, &projectionv1.WatchRequest{After: back.position})
 	again.until(t, "")
 	for _, w := range []*watcher{all, back, again} {
@@ -114,7 +114,7 @@ func aWatcherKnowsTheViewAsItIs(t *testing.T, newStore func(t *testing.T) store.
 	}
 }
 
-func TestAWatchThatCannotBeIsRefused(t *testing.T) {
+func TestWatch_InvalidRequestIsRejected(t *testing.T) {
 	f := start(t, natstest.Start(t), sqliteIn(t), model.Wallet)
 	f.fill(t)
 	for name, rule := range map[string]struct {
@@ -139,7 +139,7 @@ func TestAWatchThatCannotBeIsRefused(t *testing.T) {
 	}
 }
 
-func TestManyWatchersAllHearEverything(t *testing.T) {
+func TestWatch_AllWatchersReceiveEveryChange(t *testing.T) {
 	f := start(t, natstest.Start(t), sqliteIn(t), model.Wallet)
 	f.fill(t)
 	const watchers = 200
@@ -166,13 +166,13 @@ func TestManyWatchersAllHearEverything(t *testing.T) {
 	}
 }
 
-// A position is of a view's definition: after a change of it, what the client knew counts no
-// more. A change of the rest of the model resets nothing.
-func TestWatch_ResetsWhenTheDefinitionHasChanged(t *testing.T) {
-	overBoth(t, watchResetsWhenTheDefinitionHasChanged)
+// A position belongs to a view's definition: after a change of the definition, the client's rows are reset. A change
+// of the rest of the model resets nothing.
+func TestWatch_ResetsWhenDefinitionChanged(t *testing.T) {
+	overBoth(t, watchResetsWhenDefinitionChanged)
 }
 
-func watchResetsWhenTheDefinitionHasChanged(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func watchResetsWhenDefinitionChanged(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	var c changing
 	old := wallet(t)
 	c.text.Store(&old)
@@ -222,7 +222,7 @@ func watchResetsWhenTheDefinitionHasChanged(t *testing.T, newStore func(t *testi
 	if err := next(); back.resets != 1 || connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("after a change of the view: %d resets, the next page: %v", back.resets, err)
 	}
-	// A position without a fingerprint counts.
+	// A position without a fingerprint is valid.
 	bare := f.watch(t, &projectionv1.WatchRequest{After: f.position(t, "acme")})
 	bare.until(t, "")
 	bare.close()
@@ -231,7 +231,7 @@ func watchResetsWhenTheDefinitionHasChanged(t *testing.T, newStore func(t *testi
 	}
 }
 
-// paused is a store of which one call of Dialect waits, once it is armed.
+// paused is a store that blocks one call of Dialect once it is armed.
 type paused struct {
 	store.Store
 
@@ -248,7 +248,7 @@ func (p paused) Dialect() query.Dialect {
 }
 
 // The view fails after it was found readable, and before the watcher has joined.
-func TestWatch_OfAViewThatFailsAsItBeginsEnds(t *testing.T) {
+func TestWatch_EndsWhenViewFailsDuringStart(t *testing.T) {
 	open, p := sqliteIn(t), paused{armed: &atomic.Bool{}, entered: make(chan struct{}), may: make(chan struct{})}
 	f := start(t, natstest.Start(t), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 		rows, err := open(ctx, tenant, views, origin)
@@ -274,7 +274,7 @@ func TestWatch_OfAViewThatFailsAsItBeginsEnds(t *testing.T) {
 		ended <- err
 	}()
 	natstest.Await(t, p.entered, "the watch begins")
-	f.append(t, "acme", "w1", "placed", placed("address={}")) // it concerns no row
+	f.append(t, "acme", "w1", "placed", placed("address={}")) // it affects no row
 	within(t, "the view fails", func() bool {
 		_, count := f.service.Failing(1)
 		return count == 1

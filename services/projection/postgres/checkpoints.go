@@ -20,15 +20,15 @@ type Found struct {
 // foundTogether is the number of tenants whose checkpoints are read in one round trip.
 const foundTogether = 256
 
-// Checkpoints returns the checkpoints of tenants' views in the database at url, of the generations
-// whose origins are accepted, and changes nothing. unknown are the generations of which the database
-// does not record the origin. Row-level security hides the tenants that are not named.
+// Checkpoints returns the checkpoints of tenants' views in the database at url, for the generations whose origins are
+// accepted, and changes nothing. unknown lists the generations whose origin the database does not record. Row-level
+// security hides tenants that are not named.
 func Checkpoints(ctx context.Context, url string, tenants []contextkit.TenantID, accept func(origin string) bool) (found []Found, unknown []string, err error) {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return nil, nil, fmt.Errorf("postgres: connect: %w", err)
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // it was only read
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // the connection was only read
 	if err := checkFormat(ctx, conn); err != nil {
 		return nil, nil, fmt.Errorf("postgres: %w", err)
 	}
@@ -51,7 +51,7 @@ func Checkpoints(ctx context.Context, url string, tenants []contextkit.TenantID,
 	return found, unknown, nil
 }
 
-// origins returns the generations whose origins are accepted, and those without one.
+// origins returns the generations whose origins are accepted, and the generations without a recorded origin.
 func origins(ctx context.Context, conn *pgx.Conn, accept func(origin string) bool) (accepted, unknown []string, err error) {
 	var made, recorded bool
 	err = conn.QueryRow(ctx, `SELECT to_regclass('headgate.generations') IS NOT NULL, EXISTS (SELECT FROM information_schema.columns

@@ -9,12 +9,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// databaseFormat is the format of the database that this version writes. Version 2: generations
-// record their origins, and have records of single views (a program that knows version 1 can use
-// them, see upgrade). Databases without a record have version 1.
+// databaseFormat is the format of the database that this version writes. Version 2 records the origins of generations
+// and the state of single views; a program that knows version 1 can use such a database, see upgrade. A database
+// without a record has version 1.
 var databaseFormat = format.Format{Version: 2, Floor: 1}
 
-// formatTable is the statement that makes the table of the record, which has one row.
+// formatTable is the statement that creates the table of the record, which has one row.
 const formatTable = `CREATE TABLE IF NOT EXISTS headgate.format (
 	one BOOLEAN PRIMARY KEY DEFAULT true CHECK (one), version INTEGER NOT NULL, floor INTEGER NOT NULL, writer TEXT NOT NULL)`
 
@@ -23,7 +23,7 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// readFormat returns the format that the database records, a zero record if there is none.
+// readFormat returns the format that the database records, or a zero record.
 func readFormat(ctx context.Context, db querier) (format.Record, error) {
 	var (
 		found  format.Record
@@ -52,8 +52,7 @@ func upgradedFormat(found format.Record) (format.Record, error) {
 	return found.Upgrade("the PostgreSQL database", databaseFormat)
 }
 
-// raiseFormat checks the record and raises it to the format of this program. The caller has the lock
-// of schemas.
+// raiseFormat checks the record and raises it to the format of this program. The caller holds the lock of schemas.
 func raiseFormat(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, formatTable); err != nil {
 		return err

@@ -9,34 +9,34 @@ import (
 )
 
 const (
-	// keptGenerations is the number of schemas of views, the last used ones, that are always
-	// retained: the shown one, one that is being built, and the one before an upgrade.
+	// keptGenerations is the number of most recently used schemas of views that are always retained: the current one,
+	// one that is being built, and the one before an upgrade.
 	keptGenerations = 3
-	// unusedFor is how long a further schema must not have been used by any node before it is
-	// dropped, and renewEvery the interval at which a node renews the schemas that it uses.
+	// unusedFor is the time after which another schema is dropped if no node has used it, and renewEvery the interval
+	// at which a node renews the schemas that it uses.
 	unusedFor  = time.Hour
 	renewEvery = 5 * time.Minute
-	// renewAgain is the wait after a renewal that failed.
+	// renewAgain is the delay before a failed renewal is retried.
 	renewAgain = time.Minute
 )
 
-// generations are the statements that make the table of generations.
+// generations are the statements that create the table of generations.
 var generations = []string{
 	`CREATE SCHEMA IF NOT EXISTS headgate`,
 	`CREATE TABLE IF NOT EXISTS headgate.generations (name TEXT PRIMARY KEY, made TIMESTAMPTZ NOT NULL DEFAULT now())`,
 	`ALTER TABLE headgate.generations ADD COLUMN IF NOT EXISTS used TIMESTAMPTZ NOT NULL DEFAULT now()`,
-	// The origin of a generation that a node of format 1 has made is not known.
+	// The origin of a generation that a node of format 1 has made is unknown.
 	`ALTER TABLE headgate.generations ADD COLUMN IF NOT EXISTS origin TEXT NOT NULL DEFAULT ''`,
 }
 
-// renew notes that schemas are in use.
+// renew records that schemas are in use.
 func renew(ctx context.Context, tx pgx.Tx, used []string) error {
 	_, err := tx.Exec(ctx, `UPDATE headgate.generations SET used = clock_timestamp() WHERE name = ANY ($1)`, used)
 	return err
 }
 
-// dropOld drops the schemas of generations that no node has used for unusedFor, except for the
-// newest. The caller has the lock of schemas, and has renewed those that it uses.
+// dropOld drops the schemas of generations that no node has used for unusedFor, except the newest. The caller holds
+// the lock of schemas and has renewed the schemas that it uses.
 func dropOld(ctx context.Context, tx pgx.Tx, used []string) error {
 	rows, err := tx.Query(ctx, `SELECT name FROM (SELECT name, used FROM headgate.generations ORDER BY used DESC, name OFFSET $1) old
 		WHERE used < clock_timestamp() - $2 * interval '1 second' AND name <> ALL ($3)`, keptGenerations, int64(unusedFor.Seconds()), used)
@@ -58,8 +58,8 @@ func dropOld(ctx context.Context, tx pgx.Tx, used []string) error {
 	return nil
 }
 
-// Renew notes that the generations of the stores that are open are in use, so that no node drops
-// them, and drops old ones. [Database.Watch] calls it every few minutes.
+// Renew records that the generations of open stores are in use, so that no node drops them, and drops old ones.
+// [Database.Watch] calls it every few minutes.
 func (d *Database) Renew(ctx context.Context) error {
 	used := d.used()
 	if len(used) == 0 {
@@ -76,7 +76,7 @@ func (d *Database) Renew(ctx context.Context) error {
 	})
 }
 
-// renewSometimes calls [Database.Renew] if it is time to. Watch calls it.
+// renewSometimes calls [Database.Renew] if it is due. Watch calls it.
 func (d *Database) renewSometimes(ctx context.Context, now time.Time) error {
 	if now.Sub(d.renewed) < renewEvery {
 		return nil
@@ -91,5 +91,5 @@ func (d *Database) renewSometimes(ctx context.Context, now time.Time) error {
 	return err
 }
 
-// renewTimeout bounds a renewal, which waits for nodes that make schemas.
+// renewTimeout bounds a renewal, which waits for nodes that create schemas.
 const renewTimeout = 10 * time.Second

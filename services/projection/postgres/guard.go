@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// readTimeout bounds how long a read waits for the database, and applyTimeout a batch of events,
-	// which may wait for another node's. They matter where one connection alone hangs:
-	// [Database.Watch] notices within three seconds that the database does not answer.
+	// readTimeout bounds the time that a read waits for the database, and applyTimeout that of a batch of events,
+	// which may wait for another node's batch. They matter if a single connection hangs; [Database.Watch] detects
+	// within three seconds that the whole database does not respond.
 	readTimeout, applyTimeout = 30 * time.Second, time.Minute
 	// pingTimeout bounds the check of a connection that was idle for a second, before its use.
 	pingTimeout = 2 * time.Second
@@ -22,12 +22,12 @@ const (
 
 // Causes of contexts of guarded transactions.
 var (
-	errSilent = errors.New("the database does not answer")
-	errSlow   = errors.New("the database has not answered in time")
+	errSilent = errors.New("the database does not respond")
+	errSlow   = errors.New("the database has not responded in time")
 )
 
-// guarded are the transactions that are under way. They end when the database is found not to answer:
-// a server that stands still, or a network that drops packets, ends no connection.
+// guarded tracks the running transactions and ends them when the database is found not to respond, since a hanging
+// server, or a network that drops packets, does not close connections.
 type guarded struct {
 	mu      sync.Mutex
 	silent  bool
@@ -36,7 +36,7 @@ type guarded struct {
 
 func newGuarded() *guarded { return &guarded{running: map[*transaction]struct{}{}} }
 
-// set ends the transactions under way, and those that begin until it is called with nil.
+// set ends the running transactions, and new ones until it is called with nil.
 func (g *guarded) set(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -47,7 +47,7 @@ func (g *guarded) set(err error) {
 	}
 }
 
-// transaction is a transaction that is guarded.
+// transaction is a guarded transaction.
 type transaction struct {
 	guarded *guarded
 	cancel  context.CancelCauseFunc
@@ -55,18 +55,18 @@ type transaction struct {
 	mu    sync.Mutex
 	timer *time.Timer
 	over  bool
-	// busy says that rows are being used, and used counts that: the database is not waited for.
+	// busy is set while the caller uses a row, and used counts such uses: this time is not spent waiting for the database.
 	busy atomic.Bool
 	used atomic.Int64
-	seen int64 // of used, at the last check
+	seen int64 // value of used at the last check
 }
 
-// begin returns a context for a transaction, which ends when the transaction has waited for the
-// database for a time, or the database does not answer. end must be called when it has ended.
-func (g *guarded) begin(ctx context.Context, most time.Duration) (context.Context, *transaction) {
+// begin returns a context for a transaction. The context ends when the transaction has waited for the database for
+// limit, or the database does not respond. The caller calls end after the transaction.
+func (g *guarded) begin(ctx context.Context, limit time.Duration) (context.Context, *transaction) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	t := &transaction{guarded: g, cancel: cancel}
-	t.again(most)
+	t.again(limit)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.running[t] = struct{}{}; g.silent {
@@ -75,27 +75,27 @@ func (g *guarded) begin(ctx context.Context, most time.Duration) (context.Contex
 	return ctx, t
 }
 
-// again has the transaction checked after a time.
-func (t *transaction) again(most time.Duration) {
+// again schedules the next check of the transaction.
+func (t *transaction) again(limit time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.over {
-		t.timer = time.AfterFunc(most, func() { t.check(most) })
+		t.timer = time.AfterFunc(limit, func() { t.check(limit) })
 	}
 }
 
 // check ends the transaction unless rows were used since the last check.
-func (t *transaction) check(most time.Duration) {
+func (t *transaction) check(limit time.Duration) {
 	used := t.used.Load()
 	if used == t.seen && !t.busy.Load() {
 		t.cancel(errSlow)
 		return
 	}
 	t.seen = used
-	t.again(most)
+	t.again(limit)
 }
 
-// end releases what the transaction holds.
+// end releases the transaction.
 func (t *transaction) end() {
 	t.guarded.mu.Lock()
 	delete(t.guarded.running, t)
@@ -107,7 +107,7 @@ func (t *transaction) end() {
 	t.cancel(nil)
 }
 
-// using has the time of a row's use not count as waiting for the database.
+// using wraps each so that the time of a row's use does not count as waiting for the database.
 func (t *transaction) using(each func(values, terms []any) error) func(values, terms []any) error {
 	return func(values, terms []any) error {
 		t.busy.Store(true)
@@ -117,8 +117,8 @@ func (t *transaction) using(each func(values, terms []any) error) func(values, t
 	}
 }
 
-// ended returns why the context of a guarded transaction has ended, as a [store.ErrUnavailable];
-// nil: it has not, or its caller's context has.
+// ended returns why the context of a guarded transaction has ended, as a [store.ErrUnavailable]; nil if it has not
+// ended, or the caller's context has.
 func ended(ctx context.Context) error {
 	if cause := context.Cause(ctx); errors.Is(cause, errSilent) || errors.Is(cause, errSlow) {
 		return fmt.Errorf("%w: %w", store.ErrUnavailable, cause)

@@ -18,7 +18,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// network forwards connections to a unix socket, until it drops what they carry.
+// network forwards connections to a unix socket, until it drops their packets.
 type network struct {
 	listener net.Listener
 	socket   string
@@ -27,7 +27,7 @@ type network struct {
 
 	mu    sync.Mutex
 	conns []net.Conn
-	held  chan struct{} // what connections carry is dropped once it is closed; new ones have another
+	held  chan struct{} // closed to drop the packets of existing connections; new ones have another
 }
 
 func newNetwork(t *testing.T, socket string) *network {
@@ -71,7 +71,7 @@ func newNetwork(t *testing.T, socket string) *network {
 	return n
 }
 
-// forward copies until held is closed, and then drops what it reads: neither side learns of it.
+// forward copies until held is closed, and then drops what it reads, without closing either side.
 func forward(to, from net.Conn, held <-chan struct{}) {
 	buffer := make([]byte, 32<<10)
 	for {
@@ -91,7 +91,7 @@ func forward(to, from net.Conn, held <-chan struct{}) {
 	}
 }
 
-// drop has the present connections carry nothing any more.
+// drop drops all further packets of the existing connections.
 func (n *network) drop() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -99,7 +99,7 @@ func (n *network) drop() {
 	n.held = make(chan struct{})
 }
 
-// lines are those of a log.
+// lines are the lines of a log.
 type lines chan string
 
 func (l lines) Write(line []byte) (int, error) {
@@ -118,9 +118,9 @@ func (l lines) next(t *testing.T) string {
 	}
 }
 
-// A network that drops the packets of the connections that there are, as a firewall does that has
-// forgotten them, is noticed: they are replaced, and no call waits for them.
-func TestDatabase_ConnectionsThatAreDroppedSilentlyAreReplaced(t *testing.T) {
+// A network that drops the packets of existing connections, like a firewall that has lost its state, is detected: the
+// connections are replaced, and no call waits for them.
+func TestDatabase_SilentlyDroppedConnectionsAreReplaced(t *testing.T) {
 	_, _, at := database(t)
 	where, err := url.Parse(at)
 	if err != nil {
@@ -152,7 +152,7 @@ func TestDatabase_ConnectionsThatAreDroppedSilentlyAreReplaced(t *testing.T) {
 		}
 	}()
 	select {
-	case <-n.accepted: // Watch's own
+	case <-n.accepted: // of Watch
 	case <-t.Context().Done():
 		t.Fatal("Watch does not connect")
 	}
@@ -174,7 +174,7 @@ func TestDatabase_ConnectionsThatAreDroppedSilentlyAreReplaced(t *testing.T) {
 	if err := <-applied; !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("what is being applied ends as %v, want ErrUnavailable", err)
 	}
-	for _, want := range []string{"PostgreSQL does not answer", "PostgreSQL answers again"} {
+	for _, want := range []string{"PostgreSQL does not respond", "PostgreSQL responds again"} {
 		for !strings.Contains(lines.next(t), want) {
 		}
 	}
@@ -183,9 +183,8 @@ func TestDatabase_ConnectionsThatAreDroppedSilentlyAreReplaced(t *testing.T) {
 	}
 }
 
-// One connection that hangs while others do not is given up after a time, which slow readers do
-// not use up.
-func TestGuarded_EndsWhatWaitsForTheDatabaseAlone(t *testing.T) {
+// A single hanging connection is abandoned after a time limit that slow readers do not use up.
+func TestGuarded_EndsOnlyTransactionsThatWaitForDatabase(t *testing.T) {
 	g := newGuarded()
 	const most = 50 * time.Millisecond
 	ctx, waits := g.begin(t.Context(), most)
@@ -193,7 +192,7 @@ func TestGuarded_EndsWhatWaitsForTheDatabaseAlone(t *testing.T) {
 	reading, reads := g.begin(t.Context(), most)
 	defer reads.end()
 	if err := reads.using(func(_, _ []any) error {
-		<-ctx.Done() // longer than most
+		<-ctx.Done() // longer than the limit
 		return reading.Err()
 	})(nil, nil); err != nil {
 		t.Errorf("a transaction whose rows are being used has ended: %v", err)
@@ -219,7 +218,7 @@ func TestGuarded_EndsWhatWaitsForTheDatabaseAlone(t *testing.T) {
 	}
 }
 
-func TestOpen_NewerFormatIsRefused(t *testing.T) {
+func TestOpen_NewerFormatIsRejected(t *testing.T) {
 	d, _, at := database(t)
 	open(t, d, "acme", "m@1")
 	found, err := readFormat(t.Context(), d.pool)
@@ -247,13 +246,13 @@ func TestOpen_NewerFormatIsRefused(t *testing.T) {
 	if _, err := Open(t.Context(), at); !errors.As(err, &newer) || !strings.Contains(err.Error(), "the PostgreSQL database") || !strings.Contains(err.Error(), "v9") {
 		t.Errorf("opened: %v", err)
 	}
-	// Also by a process that was there before.
+	// A process that was already connected is rejected too.
 	if _, err := later.Views(t.Context(), natstest.Tenant(t, "acme"), notes(t), "m@3"); !errors.As(err, &newer) {
 		t.Errorf("a further generation: %v", err)
 	}
 }
 
-func TestCheckpoints_OfTheTenantsAndOriginsThatAreAskedFor(t *testing.T) {
+func TestCheckpoints_ReturnsRequestedTenantsAndOrigins(t *testing.T) {
 	d, _, at := database(t)
 	acme, globex := natstest.Tenant(t, "acme"), natstest.Tenant(t, "globex")
 	for n, origin := range []string{"m@1", "m@2"} {

@@ -1,11 +1,10 @@
-// Package postgres keeps all tenants' views in one PostgreSQL database: a table a
-// view, whose rows bear their tenant, and each tenant's checkpoint.
+// Package postgres stores all tenants' views in one PostgreSQL database: one table per view, whose rows contain their
+// tenant, and one checkpoint per tenant.
 //
-// Rows and checkpoint change in one transaction. Row-level security holds the
-// tenants apart in the database itself: a transaction names its tenant first and
-// then cannot see or write another's rows, whatever SQL it runs. Views of another
-// model or journal are in another schema, so that nodes of both may work side by
-// side during an upgrade.
+// Rows and checkpoint change in one transaction. Row-level security separates the tenants within the database: a
+// transaction first names its tenant and then cannot read or write another tenant's rows with any SQL. Views of
+// another model revision or journal are in another schema, so that nodes of both can run side by side during an
+// upgrade.
 package postgres
 
 import (
@@ -31,12 +30,12 @@ import (
 const (
 	// connections bounds a node's connections to the database.
 	connections = 32
-	// schemaLock is the advisory lock under which schemas are made and dropped.
+	// schemaLock is the advisory lock under which schemas are created and dropped.
 	schemaLock = 0x68656164 // "head"
 )
 
-// ErrUnsafeRole says that row-level security would not hold.
-var ErrUnsafeRole = errors.New("postgres: the database's user is not subject to row-level security: use one that is no superuser and has no BYPASSRLS")
+// ErrUnsafeRole reports that row-level security would not apply.
+var ErrUnsafeRole = errors.New("postgres: the database user is not subject to row-level security: use one that is not a superuser and does not have BYPASSRLS")
 
 // Database is a PostgreSQL database for views.
 type Database struct {
@@ -46,13 +45,13 @@ type Database struct {
 
 	mu       sync.Mutex
 	inUse    map[string]int                   // stores by schema
-	prepared map[string]map[string]statements // by schema and view: of generations that are there
+	prepared map[string]map[string]statements // by schema and view, for prepared generations
 
-	renewed time.Time // when Watch has renewed the generations in use
+	renewed time.Time // time at which Watch last renewed the generations in use
 }
 
-// Open connects to the database at url. Errors: [ErrUnsafeRole], [store.ErrUnavailable], a
-// [format.NewerError], or the driver's.
+// Open connects to the database at url. Errors: [ErrUnsafeRole], [store.ErrUnavailable], a [format.NewerError], or
+// the driver's.
 func Open(ctx context.Context, url string) (*Database, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -106,15 +105,15 @@ func (d *Database) Views(ctx context.Context, tenant contextkit.TenantID, views 
 	return s, nil
 }
 
-// statements returns the statements of a generation that has been prepared, nil if it has not.
+// statements returns the statements of a prepared generation, nil if it is not prepared.
 func (d *Database) statements(schema string) map[string]statements {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.prepared[schema]
 }
 
-// namesOf is a part of the generation's name. It is "" unless a view's table had a name in
-// earlier versions that PostgreSQL cut: those views are rebuilt, under another name.
+// namesOf returns a part of the generation's name. It is "" unless a view's table had, in earlier versions, a name
+// that PostgreSQL truncated: such views are rebuilt under another name.
 func namesOf(views []*model.View) string {
 	for _, view := range views {
 		if table := "view_" + view.Name; query.PostgresName(table) != table {
@@ -139,14 +138,14 @@ func (d *Database) use(schema string) (release func()) {
 	})
 }
 
-// used returns the schemas of the stores that there are.
+// used returns the schemas of open stores.
 func (d *Database) used() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Collect(maps.Keys(d.inUse))
 }
 
-// Store is one tenant's views.
+// Store is the views of one tenant.
 type Store struct {
 	guarded    *guarded
 	pool       *pgxpool.Pool
@@ -157,7 +156,7 @@ type Store struct {
 	release    func()
 }
 
-// statements are a view's writes.
+// statements are the statements that write a view.
 type statements struct{ row, put, remove string }
 
 func newStatements(view *model.View) statements {
@@ -179,14 +178,14 @@ func newStatements(view *model.View) statements {
 	}
 }
 
-// Text is compared byte by byte, as SQLite does and page tokens rely on.
+// Text is compared byte by byte, as in SQLite. Page tokens rely on that.
 var sqlTypes = map[model.ColumnType]string{
 	model.TypeString: `TEXT COLLATE "C"`, model.TypeTimestamp: `TEXT COLLATE "C"`, model.TypeJSON: `TEXT COLLATE "C"`,
 	model.TypeInt: "BIGINT", model.TypeBool: "BOOLEAN", model.TypeDouble: "DOUBLE PRECISION",
 }
 
-// prepare makes a generation's schema, once however many nodes start together, and drops old
-// generations, but none that the node uses. It raises the format of the database.
+// prepare creates a generation's schema, once even if many nodes start together, and drops old generations except
+// those in use by the node. It raises the format of the database.
 func (d *Database) prepare(ctx context.Context, name, origin string, views []*model.View, used []string) error {
 	ctx, t := d.guarded.begin(ctx, applyTimeout)
 	defer t.end()
@@ -229,7 +228,7 @@ func (d *Database) prepare(ctx context.Context, name, origin string, views []*mo
 	return available(ctx, err)
 }
 
-// schema returns the statements that make a generation.
+// schema returns the statements that create a generation.
 func schema(name string, views []*model.View) []string {
 	out := []string{
 		fmt.Sprintf(`INSERT INTO headgate.generations (name) VALUES ('%s')`, name),
@@ -246,8 +245,8 @@ func schema(name string, views []*model.View) []string {
 			name := query.PostgreSQL.Column(column.Name)
 			columns = append(columns, name+" "+sqlTypes[column.Type])
 			if column.Index {
-				// Nulls as the orders of queries have them. Tables and indexes share their names;
-				// no table's has a dot, unless it has a hash after it.
+				// Nulls are ordered as by queries. Tables and indexes share a namespace; a table's name has a dot
+				// only before a hash.
 				index := query.PostgresName(fmt.Sprintf("view_%s.%s.index", view.Name, column.Name))
 				indexes = append(indexes, fmt.Sprintf("CREATE INDEX %q ON %s (_tenant, %s NULLS FIRST, %q)", index, table, name, query.KeyColumn))
 			}
@@ -263,7 +262,7 @@ func schema(name string, views []*model.View) []string {
 	return append(out, stateTables()...)
 }
 
-// enter puts the transaction into the tenant's rows of the generation.
+// enter restricts the transaction to the tenant's rows of the generation.
 func (s *Store) enter(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `SELECT set_config('headgate.tenant', $1, true), set_config('search_path', $2, true)`, s.tenant.String(), s.schema)
 	return err
@@ -272,7 +271,7 @@ func (s *Store) enter(ctx context.Context, tx pgx.Tx) error {
 // Dialect implements [store.Store].
 func (s *Store) Dialect() query.Dialect { return query.PostgreSQL }
 
-// Close implements [store.Store]; the connections are the database's.
+// Close implements [store.Store]. The connections belong to the database.
 func (s *Store) Close() error {
 	s.release()
 	return nil

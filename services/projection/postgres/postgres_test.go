@@ -76,7 +76,7 @@ func put(ctx context.Context, s *Store, view *model.View, sequence uint64, key, 
 	})
 }
 
-func TestTheDatabaseItselfHoldsTenantsApart(t *testing.T) {
+func TestDatabase_RowLevelSecuritySeparatesTenants(t *testing.T) {
 	d, _, url := database(t)
 	view := notes(t)[0]
 	acme, globex := open(t, d, "acme", "o"), open(t, d, "globex", "o")
@@ -91,7 +91,7 @@ func TestTheDatabaseItselfHoldsTenantsApart(t *testing.T) {
 	count := func(tx pgx.Tx, statement string) (n int, err error) {
 		return n, tx.QueryRow(t.Context(), statement).Scan(&n)
 	}
-	// Whatever SQL a transaction of acme's runs, it sees acme's row alone.
+	// A transaction of acme's sees only acme's row, with any SQL.
 	err = pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
 		if err := acme.enter(t.Context(), tx); err != nil {
 			return err
@@ -121,18 +121,18 @@ func TestTheDatabaseItselfHoldsTenantsApart(t *testing.T) {
 	_, _ = conn.Exec(t.Context(), "ROLLBACK")
 	var n int
 	if err := conn.QueryRow(t.Context(), fmt.Sprintf("SELECT count(*) FROM %q.view_notes", acme.schema)).Scan(&n); err == nil && n > 0 {
-		t.Errorf("%d rows are shown to who names no tenant", n)
+		t.Errorf("%d rows are shown to a transaction that names no tenant", n)
 	}
 }
 
-func TestAUserBeyondRowLevelSecurityIsRefused(t *testing.T) {
+func TestOpen_UserExemptFromRowLevelSecurityIsRejected(t *testing.T) {
 	_, server, _ := database(t)
 	if _, err := Open(t.Context(), server.URL("postgres", "postgres")); !errors.Is(err, ErrUnsafeRole) {
 		t.Errorf("a superuser: %v", err)
 	}
 }
 
-func TestNodesThatFollowTheSameTenantTakeTurns(t *testing.T) {
+func TestApply_NodesOfSameTenantTakeTurns(t *testing.T) {
 	d, _, _ := database(t)
 	view := notes(t)[0]
 	const events = 200
@@ -180,14 +180,14 @@ func TestNodesThatFollowTheSameTenantTakeTurns(t *testing.T) {
 	}
 }
 
-func TestEveryTextComesBackAsItWas(t *testing.T) {
+func TestStore_AnyTextRoundTrips(t *testing.T) {
 	d, _, _ := database(t)
 	view := notes(t)[0]
 	s := open(t, d, "acme", "o")
 	sequence := uint64(0)
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"\x00", "a\x00b", "\uFFFE", "\uFFFE0", "\x00\uFFFE1", "", "'; DROP TABLE view_notes; --"})).Draw(t, "text")
-		text = strings.ToValidUTF8(text, "?") // as JSON is
+		text = strings.ToValidUTF8(text, "?") // as in JSON
 		sequence++
 		if err := put(context.Background(), s, view, sequence, text, text); err != nil {
 			t.Fatal(err)
@@ -217,7 +217,7 @@ type generationTests struct {
 	view *model.View
 }
 
-// checkpoint opens a generation and closes it again, and returns the tenant's checkpoint in it.
+// checkpoint opens a generation, closes it again, and returns the tenant's checkpoint in it.
 func (g generationTests) checkpoint(t *testing.T, origin string) uint64 {
 	t.Helper()
 	s := open(t, g.d, "acme", origin)
@@ -239,7 +239,7 @@ func (g generationTests) age(t *testing.T, d time.Duration) {
 	}
 }
 
-func TestGenerations_AnOldOneIsRetainedForTheWayBack(t *testing.T) {
+func TestGenerations_PreviousOneIsRetained(t *testing.T) {
 	d, _, _ := database(t)
 	g := generationTests{d, notes(t)[0]}
 	one := open(t, d, "acme", "one")
@@ -277,8 +277,8 @@ func TestGenerations_AnOldOneIsRetainedForTheWayBack(t *testing.T) {
 	}
 }
 
-// What another node shows is not dropped, as long as that node renews it, and for an hour after.
-func TestGenerations_AnotherNodesIsRetained(t *testing.T) {
+// A generation that another node uses is not dropped while that node renews it, and for an hour after.
+func TestGenerations_InUseByAnotherNodeIsRetained(t *testing.T) {
 	d, _, url := database(t)
 	g := generationTests{d, notes(t)[0]}
 	other, err := Open(t.Context(), url)
@@ -304,7 +304,7 @@ func TestGenerations_AnotherNodesIsRetained(t *testing.T) {
 	if n, err := shown.State(t.Context()); err != nil || n.Sequence != 7 {
 		t.Fatalf("the generation that another node shows is at %+v, %v", n, err)
 	}
-	// A node that was cut off for longer makes it again.
+	// A node that was disconnected for longer rebuilds it.
 	for _, origin := range many {
 		g.age(t, 2*unusedFor)
 		g.checkpoint(t, origin+" later")
@@ -319,12 +319,12 @@ func TestGenerations_AnotherNodesIsRetained(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n, err := open(t, other, "acme", "shown").State(t.Context()); err != nil || n.Sequence != 0 {
-		t.Errorf("it is made anew at %+v, %v", n, err)
+		t.Errorf("it is rebuilt at %+v, %v", n, err)
 	}
 }
 
-// Generations of earlier versions are found under the names that they have.
-func TestGenerations_NamesStayUnlessPostgreSQLCutThem(t *testing.T) {
+// Generations of earlier versions are found under their existing names.
+func TestGenerations_NamesStayUnlessTruncated(t *testing.T) {
 	d, _, _ := database(t)
 	if s := open(t, d, "acme", "o"); s.schema != "views_65c74c15a686187b" {
 		t.Errorf("the generation's name is %s", s.schema)

@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Apply implements [store.Store]. Nodes that follow the same tenant take turns, and each begins
-// where the other ended. What there is to write is sent together.
+// Apply implements [store.Store]. Nodes that follow the same tenant take turns, and each begins at the checkpoint of
+// the one before. All writes are sent in one round trip.
 func (s *Store) Apply(ctx context.Context, change func(*store.Batch, store.State) error) error {
 	ctx, t := s.guarded.begin(ctx, applyTimeout)
 	defer t.end()
@@ -69,7 +69,7 @@ func (s *Store) send(ctx context.Context, tx pgx.Tx, batch *store.Batch, from st
 	return results.Close()
 }
 
-// queue adds the writes that make a view's changes.
+// queue adds the writes of a view's changes.
 func (s *Store) queue(writes *pgx.Batch, view *model.View, changes store.Changes) {
 	tenant, statements := s.tenant.String(), s.statements[view.Name]
 	for _, key := range changes.Deletes {
@@ -111,7 +111,7 @@ func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, ea
 	defer t.end()
 	each = t.using(each)
 	var failed error
-	// Rows and checkpoint are of the same moment.
+	// Read rows and checkpoint in one snapshot.
 	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if err := s.enter(ctx, tx); err != nil {
 			return err
@@ -142,9 +142,8 @@ const (
 	fetchBytes = 1 << 20
 )
 
-// read calls each for a plan's rows. It fetches them from a cursor, a few at a time: otherwise
-// the database would send all of them, including rows after each has stopped. failed is each's
-// error.
+// read calls each for a plan's rows. It fetches a few rows at a time from a cursor, since the database would
+// otherwise send all of them, even after each has stopped. failed is the error of each.
 func read(ctx context.Context, tx pgx.Tx, view *model.View, plan query.Plan, args []any, each func(values, terms []any) error) (failed, err error) {
 	if plan.Limit <= firstFetch {
 		rows, err := tx.Query(ctx, store.Select(query.PostgreSQL, view, plan), args...)
@@ -158,7 +157,7 @@ func read(ctx context.Context, tx pgx.Tx, view *model.View, plan query.Plan, arg
 		return nil, err
 	}
 	for next, left := firstFetch, plan.Limit; left > 0; {
-		// The statement's columns depend on the cursor: it must not be prepared.
+		// The statement's columns depend on the cursor, so it must not be prepared.
 		rows, err := tx.Query(ctx, fmt.Sprintf("FETCH %d FROM page", min(next, left)), pgx.QueryExecModeExec)
 		if err != nil {
 			return nil, err
@@ -192,7 +191,7 @@ func consume(rows pgx.Rows, plan query.Plan, each func(values, terms []any) erro
 	return count, bytes, nil, rows.Err()
 }
 
-// scan reads a row's columns, and what follows them, as plain JSON values.
+// scan reads a row's columns, and the values after them, as plain JSON values.
 func scan(columns []model.Column, row interface{ Values() ([]any, error) }) ([]any, error) {
 	values, err := row.Values()
 	if err != nil {

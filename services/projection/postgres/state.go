@@ -12,9 +12,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// stateTables returns the statements that make a generation's tables beside the views', which
-// version 0 of the layout did not have. A node that knows version 0 alone can use an upgraded
-// generation: it leaves event_sequence behind, by which [Store] notices.
+// stateTables returns the statements that create a generation's tables besides the views' tables. Version 0 of the
+// layout did not have them. Nodes that only know version 0 can use an upgraded generation: they do not update
+// event_sequence, from which [Store] detects their changes.
 func stateTables() []string {
 	return append([]string{
 		`ALTER TABLE _checkpoint ADD COLUMN IF NOT EXISTS event_id TEXT NOT NULL DEFAULT '',
@@ -25,17 +25,16 @@ func stateTables() []string {
 	}, policies(`"_views"`)...)
 }
 
-// policies returns the statements that hold the tenants apart in a table.
+// policies returns the statements that separate the tenants in a table.
 func policies(table string) []string {
 	return []string{
 		fmt.Sprintf("ALTER TABLE %s ENABLE ROW LEVEL SECURITY", table),
-		fmt.Sprintf("ALTER TABLE %s FORCE ROW LEVEL SECURITY", table), // the owner, which we are, too
+		fmt.Sprintf("ALTER TABLE %s FORCE ROW LEVEL SECURITY", table), // applies to the table's owner, which this program is
 		fmt.Sprintf("CREATE POLICY tenant ON %s USING (_tenant = current_setting('headgate.tenant')) WITH CHECK (_tenant = current_setting('headgate.tenant'))", table),
 	}
 }
 
-// upgrade upgrades a generation that an earlier version has made. The caller has the lock of
-// schemas.
+// upgrade upgrades a generation that an earlier version has made. The caller holds the lock of schemas.
 func upgrade(ctx context.Context, tx pgx.Tx, name string) error {
 	var upgraded bool
 	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = $1 AND relname = '_views')`, name).Scan(&upgraded)
@@ -67,8 +66,8 @@ func (s *Store) State(ctx context.Context) (state store.State, err error) {
 	return state, nil
 }
 
-// state returns the tenant's state, the views whose checkpoints are not to be trusted, and false if
-// there is none yet.
+// state returns the tenant's state and the views whose checkpoints are not trusted; exists is false if there is no
+// state yet.
 func (s *Store) state(ctx context.Context, tx pgx.Tx, lock string) (state store.State, distrusted []string, exists bool, err error) {
 	var sequence, eventSequence, skips int64
 	var views int
@@ -94,7 +93,7 @@ func (s *Store) state(ctx context.Context, tx pgx.Tx, lock string) (state store.
 	state.Views = make(map[string]store.ViewState, views)
 	var name string
 	var v store.ViewState
-	_, err = pgx.ForEachRow(rows, []any{&name, &v.Apart, &sequence, &v.EventID, &skips, &v.Failure}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &v.Detached, &sequence, &v.EventID, &skips, &v.Failure}, func() error {
 		v.Sequence, v.Skips, v.Failure = uint64(sequence), uint64(skips), unescape(v.Failure) //nolint:gosec // they were
 		state.Views[name] = v
 		return nil
@@ -108,8 +107,7 @@ func (s *Store) state(ctx context.Context, tx pgx.Tx, lock string) (state store.
 	return state, distrusted, true, nil
 }
 
-// lockState is state for the only transaction that may change it. It makes the checkpoint if there
-// is none yet.
+// lockState is state for the only transaction that may change it. It creates the checkpoint if there is none yet.
 func (s *Store) lockState(ctx context.Context, tx pgx.Tx) (state store.State, distrusted []string, err error) {
 	state, distrusted, exists, err := s.state(ctx, tx, " FOR UPDATE")
 	if err != nil || exists {
@@ -122,7 +120,7 @@ func (s *Store) lockState(ctx context.Context, tx pgx.Tx) (state store.State, di
 	return state, distrusted, err
 }
 
-// queueState adds the writes of the checkpoint and the views' records of a batch.
+// queueState adds the writes of a batch's checkpoint and view records.
 func (s *Store) queueState(writes *pgx.Batch, batch *store.Batch, from store.State) {
 	tenant := s.tenant.String()
 	if to := batch.Checkpoint(); to.Sequence > from.Sequence {
@@ -137,17 +135,17 @@ func (s *Store) queueState(writes *pgx.Batch, batch *store.Batch, from store.Sta
 		}
 		writes.Queue(`INSERT INTO _views VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (_tenant, view) DO UPDATE SET
 			apart = EXCLUDED.apart, sequence = EXCLUDED.sequence, event_id = EXCLUDED.event_id, skips = EXCLUDED.skips, failure = EXCLUDED.failure`,
-			tenant, name, v.Apart, int64(v.Sequence), v.EventID, int64(v.Skips), escape(v.Failure)) //nolint:gosec // far below 2^63
+			tenant, name, v.Detached, int64(v.Sequence), v.EventID, int64(v.Skips), escape(v.Failure)) //nolint:gosec // far below 2^63
 	}
 	if written {
-		// From here on the state is this version's: checkpoints apart are to be trusted.
+		// From here on this version has written the state: checkpoints of detached views can be trusted.
 		writes.Queue(`UPDATE _checkpoint SET views = (SELECT count(*) FROM _views WHERE _tenant = $1), event_sequence = sequence,
 			event_id = CASE WHEN event_sequence = sequence THEN event_id ELSE '' END WHERE _tenant = $1`, tenant)
 	}
 }
 
-// rejections are the SQLSTATE classes and codes (PostgreSQL 15, appendix A) of errors that are
-// caused by what is in a row, with their reasons.
+// rejections are the SQLSTATE classes and codes (PostgreSQL 15, appendix A) of errors that the content of a row
+// causes, with their reasons.
 var rejections = []struct{ prefix, reason string }{
 	{"54000", "an indexed value or key is larger than the database's index can store"},
 	{"54", "a row is larger than the database can store"},
@@ -155,8 +153,7 @@ var rejections = []struct{ prefix, reason string }{
 	{"23", "the database does not accept a value"},
 }
 
-// rejected returns an error of writing a view's rows, as a [*store.RejectedError] if it is caused by
-// what is in them.
+// rejected returns an error of writing a view's rows as a [*store.RejectedError] if the content of a row causes it.
 func rejected(view *model.View, err error) error {
 	server, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || view == nil {

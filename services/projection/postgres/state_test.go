@@ -54,7 +54,7 @@ func TestState_IsPerTenantAndSurvivesEarlierVersions(t *testing.T) {
 	if err := put(t.Context(), s, view, 7, "k", "x"); err != nil {
 		t.Fatal(err)
 	}
-	// As a node of the version before has made the generation.
+	// Change the generation to what a node of the previous version makes.
 	exec(t, s, `DROP TABLE _views`, `ALTER TABLE _checkpoint DROP COLUMN event_id, DROP COLUMN event_sequence, DROP COLUMN views`)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -62,11 +62,11 @@ func TestState_IsPerTenantAndSurvivesEarlierVersions(t *testing.T) {
 	s = open(t, d, "acme", "o")
 	other := open(t, d, "globex", "o")
 	wantState(t, s, store.State{Checkpoint: store.Checkpoint{Sequence: 7}})
-	apart := store.ViewState{Checkpoint: store.Checkpoint{Sequence: 5, EventID: "e5"}, Apart: true, Failure: "why\x00"}
+	detached := store.ViewState{Checkpoint: store.Checkpoint{Sequence: 5, EventID: "e5"}, Detached: true, Failure: "why\x00"}
 	skipped := store.ViewState{Skips: 3}
 	if err := s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
 		batch.Advance(store.Checkpoint{Sequence: 8, EventID: "e8"})
-		batch.SetView(view.Name, apart)
+		batch.SetView(view.Name, detached)
 		batch.SetView("other", skipped)
 		return nil
 	}); err != nil {
@@ -74,14 +74,14 @@ func TestState_IsPerTenantAndSurvivesEarlierVersions(t *testing.T) {
 	}
 	wantState(t, s, store.State{
 		Checkpoint: store.Checkpoint{Sequence: 8, EventID: "e8"},
-		Views:      map[string]store.ViewState{view.Name: apart, "other": skipped},
+		Views:      map[string]store.ViewState{view.Name: detached, "other": skipped},
 	})
 	wantState(t, other, store.State{})
-	// A node of the version before moves the checkpoint alone, and applies events to all views.
+	// A node of the previous version moves only the checkpoint, and applies events to all views.
 	exec(t, s, `UPDATE _checkpoint SET sequence = greatest(sequence, 12) WHERE _tenant = 'acme'`)
 	anew := store.State{
 		Checkpoint: store.Checkpoint{Sequence: 12},
-		Views:      map[string]store.ViewState{view.Name: {Apart: true}, "other": skipped},
+		Views:      map[string]store.ViewState{view.Name: {Detached: true}, "other": skipped},
 	}
 	wantState(t, s, anew)
 	if err := s.Apply(t.Context(), func(*store.Batch, store.State) error { return nil }); err != nil {
@@ -93,8 +93,8 @@ func TestState_IsPerTenantAndSurvivesEarlierVersions(t *testing.T) {
 	}
 }
 
-// Text that does not compress exceeds what an index of PostgreSQL can store.
-func TestApply_ARowThatTheDatabaseRefusesIsTold(t *testing.T) {
+// Text that does not compress exceeds the size limit of PostgreSQL's indexes.
+func TestApply_RejectedRowIsReported(t *testing.T) {
 	d, _, _ := database(t)
 	s := open(t, d, "acme", "o")
 	var text strings.Builder

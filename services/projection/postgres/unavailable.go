@@ -18,27 +18,26 @@ import (
 )
 
 const (
-	// connectTimeout bounds an attempt to connect, so that calls with a longer deadline learn
-	// that the database does not answer.
+	// connectTimeout bounds an attempt to connect, so that calls with a longer deadline learn that the database does
+	// not respond.
 	connectTimeout = 2 * time.Second
-	// watchEvery is the interval between two checks of the database, and watchTimeout bounds
-	// one.
+	// watchEvery is the interval between two checks of the database, and watchTimeout bounds one check.
 	watchEvery   = time.Second
 	watchTimeout = 2 * time.Second
 )
 
-// unavailableClasses are the SQLSTATE classes and codes (PostgreSQL 15, appendix A) of errors
-// that a later attempt need not meet again and that no query causes.
+// unavailableClasses are the SQLSTATE classes and codes (PostgreSQL 15, appendix A) of errors that are transient and
+// that no query causes.
 var unavailableClasses = []string{
 	"08",    // connection exceptions
 	"53",    // insufficient resources: too many connections, disk full, out of memory
 	"57P",   // operator intervention: shut down, starting up, database dropped
-	"25006", // read-only transaction: a standby answers during a failover
-	"58",    // system errors, such as of its disk
+	"25006", // read-only transaction: a standby accepts connections during a failover
+	"58",    // system errors, for example of its disk
 }
 
-// usable marks err as [store.ErrDamaged] if the generation is no longer there: a node that was
-// away for longer than the others wait makes it anew. Otherwise it is [available].
+// usable wraps err in [store.ErrDamaged] if the generation no longer exists: a node that was disconnected until the
+// others dropped it rebuilds it. Otherwise it returns the result of available.
 func usable(ctx context.Context, err error) error {
 	server, ok := errors.AsType[*pgconn.PgError](err)
 	if ended(ctx) == nil && (ok && slices.Contains(missingCodes, server.Code) || errors.Is(err, pgx.ErrNoRows)) { // no checkpoint
@@ -47,11 +46,11 @@ func usable(ctx context.Context, err error) error {
 	return available(ctx, err)
 }
 
-// missingCodes are the SQLSTATE codes of a table or schema that is missing.
+// missingCodes are the SQLSTATE codes of a missing table or schema.
 var missingCodes = []string{"42P01", "3F000"}
 
-// available marks err as [store.ErrUnavailable] if the database cannot be reached or cannot
-// serve any query now. An error of ctx is returned unchanged.
+// available wraps err in [store.ErrUnavailable] if the database cannot be reached or cannot serve queries now. An
+// error of ctx is returned unchanged.
 func available(ctx context.Context, err error) error {
 	if silent := ended(ctx); err != nil && silent != nil {
 		return silent
@@ -62,7 +61,7 @@ func available(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
 }
 
-// unavailable reports whether err says that the database is away.
+// unavailable reports whether err says that the database is unavailable.
 func unavailable(err error) bool {
 	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
 		for _, class := range unavailableClasses {
@@ -82,14 +81,14 @@ func unavailable(err error) bool {
 		strings.Contains(err.Error(), "conn closed") // pgconn does not export this error
 }
 
-// health is whether the database answers.
+// health records whether the database responds.
 type health struct {
 	mu    sync.Mutex
 	err   error
 	since time.Time // of the last change
 }
 
-// set records the outcome of a check, and reports whether it is a change.
+// set records the result of a check, and reports whether it is a change.
 func (h *health) set(err error, now time.Time) (changed bool, before time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -101,21 +100,19 @@ func (h *health) set(err error, now time.Time) (changed bool, before time.Time) 
 	return changed, before
 }
 
-// Ready returns why the database cannot be used, nil when it can, as of the last check, which
-// [Database.Watch] makes each second.
+// Ready returns why the database cannot be used, nil when it can, as of the last check of [Database.Watch].
 func (d *Database) Ready() error {
 	d.health.mu.Lock()
 	defer d.health.mu.Unlock()
 	if d.health.err == nil {
 		return nil
 	}
-	return fmt.Errorf("PostgreSQL does not answer since %s", d.health.since.UTC().Format(time.RFC3339))
+	return fmt.Errorf("PostgreSQL has not responded since %s", d.health.since.UTC().Format(time.RFC3339))
 }
 
-// Watch checks each second whether the database answers, for [Database.Ready], and renews the
-// generations in use every few minutes, until ctx ends. While it does not, transactions end as
-// [store.ErrUnavailable], those under way and new ones. Changes are logged, once each, at level
-// warn.
+// Watch checks every second whether the database responds, for [Database.Ready], and renews the generations in use
+// every few minutes, until ctx ends. While the database does not respond, running and new transactions end as
+// [store.ErrUnavailable]. Changes are logged, once each, at level warn.
 func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
@@ -133,15 +130,15 @@ func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
 		case !changed:
 		case err != nil:
 			d.guarded.set(err)
-			d.pool.Reset() // connections of before may never answer again
-			log.Warn().Err(err).Dur("again_in_ms", watchEvery).Msg("PostgreSQL does not answer: queries are refused as UNAVAILABLE, and no events are applied")
+			d.pool.Reset() // existing connections may hang forever
+			log.Warn().Err(err).Dur("again_in_ms", watchEvery).Msg("PostgreSQL does not respond: queries return UNAVAILABLE, and no events are applied")
 		default:
 			d.guarded.set(nil)
-			log.Warn().Dur("after_ms", now.Sub(before)).Msg("PostgreSQL answers again")
+			log.Warn().Dur("after_ms", now.Sub(before)).Msg("PostgreSQL responds again")
 		}
 		if err == nil {
 			if err := d.renewSometimes(ctx, now); err != nil && ctx.Err() == nil {
-				log.Warn().Err(err).Msg("that views are in use is not noted in PostgreSQL; it is tried again")
+				log.Warn().Err(err).Msg("renewing the generations in use failed, retrying")
 			}
 		}
 		select {
@@ -152,10 +149,10 @@ func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
 	}
 }
 
-// probe is a connection for [Database.Watch] alone: it does not wait for those of a busy pool.
+// probe is a separate connection for [Database.Watch], which does not wait for those of a busy pool.
 type probe struct{ conn *pgx.Conn }
 
-// ask reports whether the database answers.
+// ask reports whether the database responds.
 func (p *probe) ask(ctx context.Context, config *pgx.ConnConfig) (err error) {
 	if p.conn == nil {
 		if p.conn, err = pgx.ConnectConfig(ctx, config); err != nil {
@@ -169,7 +166,7 @@ func (p *probe) ask(ctx context.Context, config *pgx.ConnConfig) (err error) {
 	return err
 }
 
-// close closes the connection, also when ctx has ended.
+// close closes the connection, even if ctx has ended.
 func (p *probe) close(ctx context.Context) {
 	if p.conn != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), watchTimeout)

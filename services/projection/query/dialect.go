@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// The functions that the SQLite store registers on its connections.
+// Functions that the SQLite store registers on its connections.
 const (
 	// SQLiteLike is a function of a text and a [Pattern]: [Pattern.Match].
 	SQLiteLike = "headgate_like"
@@ -29,14 +29,14 @@ var SQLite = Dialect{
 	JSON: func(column string, test JSONTest, bind func(any) string) string {
 		text, err := json.Marshal(test)
 		if err != nil {
-			panic(err) // its members are texts and finite numbers
+			panic(err) // its members are strings and finite numbers
 		}
 		return SQLiteJSON + "(" + column + ", " + bind(string(text)) + ")"
 	},
 }
 
-// PostgreSQL is PostgreSQL's dialect. A parameter says its type, since the
-// database would otherwise take that of the column that it is compared with.
+// PostgreSQL is PostgreSQL's dialect. Parameters state their type, since the database would otherwise assume that of
+// the column that it is compared with.
 var PostgreSQL = Dialect{
 	Table:  func(name string) string { return quote(PostgresName("view_" + name)) },
 	Column: func(name string) string { return quote(postgresColumn(name)) },
@@ -63,18 +63,18 @@ var PostgreSQL = Dialect{
 	NullsLast:     " NULLS LAST",
 }
 
-// quote quotes a name, which the model has checked to be a plain one.
+// quote quotes a name, which the model has validated.
 func quote(name string) string { return `"` + name + `"` }
 
 const (
-	// postgresNameBytes is the length to which PostgreSQL cuts names.
+	// postgresNameBytes is the length to which PostgreSQL truncates names.
 	postgresNameBytes = 63
 	// nameHash is the length of the hash in a name that is derived from a longer one.
 	nameHash = 16
 )
 
-// PostgresName returns the name of a table, index or constraint. A name that PostgreSQL would cut,
-// and might then confuse with another, gets a hash; the dot before it is in no name of a model.
+// PostgresName returns the name of a table, index or constraint. A name that PostgreSQL would truncate, and might
+// then confuse with another, gets a hash after a dot; names of a model have no dot.
 func PostgresName(name string) string {
 	if len(name) <= postgresNameBytes {
 		return name
@@ -94,19 +94,19 @@ func postgresColumn(name string) string {
 	return name
 }
 
-// postgresJSON implements [Dialect.JSON]. The column's text may have \u0000, which jsonb cannot:
-// it is replaced by what the store writes for that character elsewhere.
+// postgresJSON implements [Dialect.JSON]. The column's text may contain \u0000, which jsonb cannot: it is replaced by
+// the store's encoding of that character.
 func postgresJSON(column string, test JSONTest, bind func(any) string) string {
 	document := fmt.Sprintf(`(CASE WHEN strpos(%[1]s, '\u0000') > 0 THEN regexp_replace(%[1]s, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffe0', 'g') ELSE %[1]s END)::jsonb`, column)
 	mode, path := "strict $", ""
 	if test.Has {
-		mode = "lax $" // members of an array's elements too
+		mode = "lax $" // also visits members of array elements
 	}
 	for _, member := range test.Path {
 		path += `."` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(member) + `"`
 	}
 	if test.Has && test.Kind != KindPresent {
-		path += "[*]" // an array's elements, or the value itself
+		path += "[*]" // the elements of an array, or the value itself
 	}
 	return fmt.Sprintf("EXISTS (SELECT FROM jsonb_path_query(%s, (%s)::jsonpath, '{}', true) AS found(v) WHERE %s)",
 		document, bind(mode+path), postgresValue(test, bind))

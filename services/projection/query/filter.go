@@ -16,15 +16,15 @@ import (
 // filter compiles an AIP-160 filter to a condition:
 //
 //   - comparators =, !=, <, <=, >, >= with a literal, or with another column of the same type;
-//     null is the value of a column that has none
-//   - `*` in a text that = or != compare with stands for any text
-//   - `:` asks whether a text contains another, a JSON list or object has an element or member,
-//     any other column equals the value; `column:*` whether it has a value
+//     null is the value of an unset column
+//   - `*` in a text that is compared with = or != is a wildcard for any text
+//   - `:` tests whether a text contains another, a JSON list or object has an element or member,
+//     or another column equals the value; `column:*` tests whether the column is set
 //   - members of JSON columns by dots; values in parentheses, joined by AND, OR and NOT, after a
 //     comparator; a column of type bool without a comparator
 //
-// A condition on a column without a value is false, except for = null and !=; NOT is true
-// exactly where its condition is not. Errors wrap [ErrFilter].
+// A condition on an unset column is false, except for = null and !=; NOT is true exactly where its condition is not.
+// Errors wrap [ErrFilter].
 func (b *builder) filter(view *model.View, source string) (string, error) {
 	b.view = view
 	tree, err := parse(source)
@@ -57,8 +57,8 @@ func (b *builder) condition(part node) (string, error) {
 // not returns the condition that is true where inner is false or NULL.
 func (b *builder) not(inner string) string { return fmt.Sprintf(b.dialect.Not, inner) }
 
-// junction compiles the parts and joins them. The joined conditions are a balanced tree:
-// SQLite bounds the depth of expressions.
+// junction compiles the parts and joins them. The joined conditions form a balanced tree, since SQLite bounds the
+// depth of expressions.
 func (b *builder) junction(j *junction, compile func(node) (string, error)) (string, error) {
 	conditions := make([]string, len(j.parts))
 	for i, part := range j.parts {
@@ -89,7 +89,7 @@ func (b *builder) restriction(r *restriction) (string, error) {
 	case !ok && len(r.path) == 1 && r.operator == "" && (r.path[0] == "true" || r.path[0] == "false"):
 		return b.bind(r.path[0] == "true") + " = " + b.bind(true), nil
 	case !ok && r.operator == "":
-		return "", mistake(r.at, "%q is no condition: compare a column with it (view %q has the columns %s)", r.path[0], b.view.Name, names(b.view))
+		return "", mistake(r.at, "%q is not a condition: compare a column with it (view %q has the columns %s)", r.path[0], b.view.Name, names(b.view))
 	case !ok:
 		return "", mistake(r.at, "view %q has no column %q (it has the columns %s)", b.view.Name, r.path[0], names(b.view))
 	case len(r.path) > 1 && column.Type != model.TypeJSON:
@@ -97,12 +97,12 @@ func (b *builder) restriction(r *restriction) (string, error) {
 	case r.operator == "" && (column.Type == model.TypeBool || column.Type == model.TypeJSON && len(r.path) > 1):
 		return b.compare(column, r, "=", &value{at: r.at, text: "true"})
 	case r.operator == "":
-		return "", mistake(r.at, "%q alone is no condition: compare it with a value", column.Name)
+		return "", mistake(r.at, "%q alone is not a condition: compare it with a value", column.Name)
 	}
 	return b.argument(column, r, r.arg)
 }
 
-// argument compiles a comparison with a value, or with values that AND, OR and NOT join.
+// argument compiles a comparison with a value, or with values joined by AND, OR and NOT.
 func (b *builder) argument(column model.Column, r *restriction, arg node) (string, error) {
 	switch arg := arg.(type) {
 	case *junction:
@@ -215,10 +215,10 @@ func jsonNumber(number any) string {
 	return fmt.Sprint(number)
 }
 
-// plain returns the value's text, in which asterisks have no meaning.
+// plain returns the value's text, in which asterisks are literal.
 func (v *value) plain() string { return strings.ReplaceAll(v.text, string(literalStar), "*") }
 
-// as returns the value as a column's type binds it, or why it is not one.
+// as returns the value as a column's type binds it, or why it does not fit.
 func (v *value) as(t model.ColumnType) (any, error) {
 	if v.time && t != model.TypeTimestamp {
 		return nil, errors.New("it is not compared with a timestamp")
@@ -244,13 +244,13 @@ func (v *value) as(t model.ColumnType) (any, error) {
 	return number, err
 }
 
-// aNumber are the numbers of filters: those of JSON, with leading zeros, a leading or trailing
-// dot too, and hexadecimal integers.
+// aNumber matches the numbers of filters: JSON numbers, with optional leading zeros and a leading or trailing dot,
+// and hexadecimal integers.
 var aNumber = regexp.MustCompile(`^-?(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)$`)
 
 func isNumber(text string) bool { return aNumber.MatchString(text) }
 
-// number returns an int64 for a number without a fraction, if 64 bits hold it, else a float64.
+// number returns an int64 for a number without a fraction that fits 64 bits, else a float64.
 func (v *value) number() (any, error) {
 	if strings.ContainsAny(v.text, "xX") {
 		i, err := strconv.ParseInt(v.text, 0, 64)
@@ -269,8 +269,7 @@ func (v *value) number() (any, error) {
 	return model.Normalize(f), nil
 }
 
-// timestamp returns the bound form of an RFC 3339 timestamp, or of a date, which is its
-// midnight in UTC.
+// timestamp returns the bound form of an RFC 3339 timestamp, or of a date, which means its midnight in UTC.
 func timestamp(text string) (any, error) {
 	upper := strings.ToUpper(text) // RFC 3339 §5.6 allows "t" and "z"
 	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {

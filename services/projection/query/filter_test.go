@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestPattern_MatchesAsItsWildcardsSay(t *testing.T) {
+func TestPattern_Match(t *testing.T) {
 	for _, tc := range []struct {
 		pattern query.Pattern
 		text    string
@@ -39,7 +39,7 @@ func TestPattern_MatchesAsItsWildcardsSay(t *testing.T) {
 	})
 }
 
-// FuzzFilter compiles filters: mistakes are ErrFilter, and every value is bound.
+// FuzzFilter compiles filters: errors are ErrFilter, and every value is bound.
 func FuzzFilter(f *testing.F) {
 	m, err := model.Parse("m.yaml", []byte(`model: m
 aggregates: {a: {commands: {make: {emit: [{event: made, data: {}}]}}, evolve: {made: {}}}}

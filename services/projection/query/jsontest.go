@@ -9,25 +9,25 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// JSONKind is what a [JSONTest] compares with.
+// JSONKind is the kind of value that a [JSONTest] compares with.
 type JSONKind string
 
-// The kinds of values.
+// Kinds of values.
 const (
-	KindPresent JSONKind = "present" // any value but null
+	KindPresent JSONKind = "present" // any value except null
 	KindText    JSONKind = "text"
 	KindNumber  JSONKind = "number"
 	KindBool    JSONKind = "bool"
 	KindPattern JSONKind = "pattern" // Text is a Pattern
 )
 
-// JSONTest is a condition on a value in a JSON column. Values of different types are not
-// equal, and have no order. A test is false where there is no value.
+// JSONTest is a condition on a value in a JSON column. Values of different types are not equal and not ordered. A
+// test is false if there is no value.
 type JSONTest struct {
-	// Path are the members that lead to the value; none: the column's own.
+	// Path is the path of members to the value; empty: the column's value.
 	Path []string `json:"path,omitempty"`
-	// Has selects the `:` operator. It looks into the elements of arrays, on the way and at the
-	// end; a text is contained in another, or is an object's member.
+	// Has selects the `:` operator, which also visits the elements of arrays on the path and at its end, and tests
+	// whether a text contains another or an object has a member.
 	Has bool `json:"has,omitempty"`
 	// Operator is =, <, <=, > or >=.
 	Operator string   `json:"operator,omitempty"`
@@ -48,7 +48,7 @@ func (t JSONTest) Match(text string) (bool, error) {
 	return t.follow(document, t.Path), nil
 }
 
-// follow reports whether what the path leads to, from v, passes the test.
+// follow reports whether the value at path, from v, passes the test.
 func (t JSONTest) follow(v any, path []string) bool {
 	if t.Has {
 		if list, ok := v.([]any); ok && (len(path) > 0 || t.Kind != KindPresent) {
@@ -100,7 +100,7 @@ func (t JSONTest) passes(v any) bool {
 	return false
 }
 
-// ordered reports whether the operator admits a result of a comparison.
+// ordered reports whether the result of a comparison satisfies the operator.
 func (t JSONTest) ordered(order int) bool {
 	switch t.Operator {
 	case "<":
@@ -115,8 +115,7 @@ func (t JSONTest) ordered(order int) bool {
 	return order == 0
 }
 
-// compareNumbers orders two JSON numbers exactly, where they have at most 64 bits or are the
-// same text.
+// compareNumbers orders two JSON numbers exactly if they have at most 64 bits or are the same text.
 func compareNumbers(a, b json.Number) int {
 	x, y := model.Normalize(a), model.Normalize(b)
 	if i, ok := x.(int64); ok {

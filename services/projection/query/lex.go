@@ -19,19 +19,17 @@ const (
 	tokenMark     // ( ) , . -
 )
 
-// lexeme is a token of a filter. text of a string is unquoted; in a string, an escaped
-// asterisk is literalStar.
+// lexeme is a token of a filter. The text of a string is unquoted, with literalStar for an escaped asterisk.
 type lexeme struct {
 	kind tokenKind
 	text string
-	at   int // the byte offset
+	at   int // byte offset
 }
 
-// literalStar stands for an asterisk that is not a wildcard. It is a noncharacter, which
-// filters cannot have.
+// literalStar represents an asterisk that is not a wildcard. It is a noncharacter, which filters cannot contain.
 const literalStar = '\uFDD0'
 
-// syntaxError is a mistake in a filter, at a byte offset.
+// syntaxError is an error in a filter, at a byte offset.
 type syntaxError struct {
 	at      int
 	message string
@@ -61,9 +59,8 @@ func (l *lexer) space() {
 	}
 }
 
-// next returns the next token. A text ends at whitespace, a mark or a comparator; the text of
-// a value may have dots, colons and hyphens in it, so that numbers and timestamps need no
-// quotes.
+// next returns the next token. A text ends at whitespace, a mark or a comparator. If value is set, it may contain
+// dots, colons and hyphens, so that numbers and timestamps need no quotes.
 func (l *lexer) next(value bool) (lexeme, error) {
 	l.space()
 	start := l.at
@@ -97,16 +94,16 @@ func (l *lexer) next(value bool) (lexeme, error) {
 	return lexeme{tokenText, l.source[start:l.at], start}, nil
 }
 
-// escapes are the characters that stand for others after a backslash.
+// escapes maps the character after a backslash to the character that it represents.
 var escapes = map[byte]rune{
 	'a': '\a', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t', 'v': '\v',
 	'\\': '\\', '\'': '\'', '"': '"', '`': '`', '?': '?', '*': literalStar,
 }
 
-// digits are the hexadecimal digits of a character's code after a backslash and a letter.
+// digits is the number of hexadecimal digits of a character code after a backslash and a letter.
 var digits = map[byte]int{'x': 2, 'X': 2, 'u': 4, 'U': 8}
 
-// quoted returns the text of the string that begins at the lexer's place.
+// quoted returns the text of the string that starts at the lexer's position.
 func (l *lexer) quoted() (string, error) {
 	start := l.at
 	quote := l.source[start]
@@ -133,13 +130,13 @@ func (l *lexer) quoted() (string, error) {
 		}
 		count, end := digits[c], l.at+2+digits[c]
 		if count == 0 || end > len(l.source) {
-			return "", mistake(l.at, `"\%c" is no escape sequence: a backslash is written twice`, c)
+			return "", mistake(l.at, `"\%c" is not an escape sequence: write a backslash twice`, c)
 		}
 		code, err := strconv.ParseUint(l.source[l.at+2:end], 16, 32)
-		if err != nil || !utf8.ValidRune(rune(code)) || rune(code) == literalStar { //nolint:gosec // of 32 bits
-			return "", mistake(l.at, "%s is no character's code", l.source[l.at:end])
+		if err != nil || !utf8.ValidRune(rune(code)) || rune(code) == literalStar { // 32 bits
+			return "", mistake(l.at, "%s is not a character code", l.source[l.at:end])
 		}
-		out.WriteRune(rune(code)) //nolint:gosec // a valid one
+		out.WriteRune(rune(code)) // valid
 		l.at = end
 	}
 	return "", mistake(start, "the string is not closed")

@@ -17,38 +17,37 @@ import (
 const (
 	// pageMAC is the length of a signature of version 1.
 	pageMAC = 16
-	// sealedVersion is the first byte of a sealed token, version 2. A token of version 1 has
-	// no version byte, and is recognized by its signature.
+	// sealedVersion is the first byte of an encrypted token, version 2. A token of version 1 has no version byte and
+	// is recognized by its signature.
 	sealedVersion = 2
 	// maxTokenText bounds a token, as requests do.
 	maxTokenText = 4096
-	// longValue is the length beyond which a text among the cursor's values is represented by
-	// its digest. shortValue is used instead where a token would be too long otherwise.
+	// longValue is the length beyond which a text among the cursor's values is represented by its digest. shortValue
+	// is used instead if a token would otherwise be too long.
 	longValue  = 256
 	shortValue = 32
 )
 
-// Pages formats and parses page tokens: opaque, authenticated, and bound to the tenant, the
-// view and the request, so that a token cannot be used elsewhere. Version 2 is encrypted;
-// version 1, which is signed only, stays readable. A fingerprint of the view's definition
-// follows the cursor; nodes of earlier versions ignore it, and tokens without one are read.
+// Pages formats and parses page tokens: opaque, authenticated, and bound to the tenant, the view and the request, so
+// that a token cannot be used elsewhere. Version 2 is encrypted; version 1, which is only signed, stays readable. A
+// fingerprint of the view's definition follows the cursor; nodes of earlier versions ignore it, and tokens without
+// one are accepted.
 type Pages struct {
 	key    []byte // of version 1
 	sealer *token.Sealer
 	gate   *token.Gate
 }
 
-// NewPages returns pages under a key that all nodes share. gate selects the version to issue;
-// nil: the newest.
+// NewPages returns a Pages with a key that all nodes share. gate selects the version to issue; nil: the newest.
 func NewPages(key []byte, gate *token.Gate) *Pages {
 	return &Pages{key: key, sealer: token.NewSealer(key, "page"), gate: gate}
 }
 
-// Cursor is where a page ends: the values of the plan's terms in its last row, the key
-// last. A text that is too long for a token is represented by its [Digest].
+// Cursor contains the values of the plan's terms in the last row of a page, the key last. A text that is too long for
+// a token is represented by its [Digest].
 type Cursor []any
 
-// Digest represents a long text in a token. The row with the cursor's key has the text.
+// Digest represents a long text in a token. The row with the cursor's key contains the text.
 type Digest string
 
 func digest(text string) Digest {
@@ -68,8 +67,7 @@ type long struct {
 	Base64 []byte `json:"base64,omitempty"`
 }
 
-// Next returns the token of the page after a row with those values of the
-// plan's terms. Error: [ErrLongKey].
+// Next returns the token of the page after a row with the given values of the plan's terms. Error: [ErrLongKey].
 func (p *Pages) Next(scope string, request Request, plan Plan, values []any) (string, error) {
 	sealed := p.gate.Sealed()
 	forms := []form{{limit: longValue}, {limit: shortValue}, {limit: shortValue, compact: true}}
@@ -95,9 +93,9 @@ func (p *Pages) Next(scope string, request Request, plan Plan, values []any) (st
 	return "", ErrLongKey
 }
 
-// form is how a token represents texts.
+// form describes how a token represents texts.
 type form struct {
-	limit   int  // longer texts, except for the key, are represented by their digests
+	limit   int  // longer texts, except the key, are represented by their digests
 	compact bool // texts of which JSON would escape much are in base64
 }
 
@@ -142,7 +140,7 @@ func (p *Pages) Parse(text, scope string, request Request, plan Plan) (Cursor, e
 }
 
 func parseCursor(body []byte, plan Plan) (Cursor, error) {
-	changed := fmt.Errorf("%w: the view's definition has changed since the page before: begin again", ErrToken)
+	changed := fmt.Errorf("%w: the view's definition has changed since the previous page: start again", ErrToken)
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
 	var values []any
@@ -180,7 +178,7 @@ func (t Term) value(v any) (any, bool) {
 		return v, t.Type == model.TypeBool
 	case int64:
 		switch t.Type {
-		case model.TypeBool: // as SQLite has it
+		case model.TypeBool: // as SQLite stores it
 			return v != 0, true
 		case model.TypeDouble:
 			return float64(v), true
@@ -206,8 +204,7 @@ func (c Cursor) Key() string {
 	return key
 }
 
-// Digests reports whether the cursor has digests. [Cursor.Resolve] must replace them before
-// the cursor is used.
+// Digests reports whether the cursor has digests. [Cursor.Resolve] must replace them before the cursor is used.
 func (c Cursor) Digests() bool {
 	for _, value := range c {
 		if _, ok := value.(Digest); ok {
@@ -217,8 +214,8 @@ func (c Cursor) Digests() bool {
 	return false
 }
 
-// Resolve replaces digests by the values of the row with the cursor's key, in the order of the
-// terms. Error: [ErrToken] when the row has changed since.
+// Resolve replaces digests by the values of the row with the cursor's key, in the order of the terms. Error:
+// [ErrToken] if the row has changed since.
 func (c Cursor) Resolve(values []any) error {
 	for i, value := range c {
 		d, ok := value.(Digest)
@@ -227,21 +224,20 @@ func (c Cursor) Resolve(values []any) error {
 		case i < len(values) && d.Is(values[i]):
 			c[i] = values[i]
 		default:
-			return fmt.Errorf("%w: the row at which the page ended has changed: begin again", ErrToken)
+			return fmt.Errorf("%w: the row at the end of the previous page has changed: start again", ErrToken)
 		}
 	}
 	return nil
 }
 
-// ErrLongKey says that no page can follow a row whose key is too long for a token.
-var ErrLongKey = errors.New("a row's key is too long for a page token: ask for a larger page, or filter")
+// ErrLongKey reports that no page can follow a row whose key is too long for a token.
+var ErrLongKey = errors.New("a row's key is too long for a page token: request a larger page, or filter")
 
-// bound returns the text that a token is bound to. The page's size and its fields may change
-// between pages, the rest may not.
+// bound returns the text that a token is bound to. The page size and fields may change between pages, the rest may not.
 func bound(scope string, request Request) string {
 	var b bytes.Buffer
 	for _, part := range []string{"page", scope, request.Filter, request.OrderBy} {
-		_, _ = fmt.Fprintf(&b, "%d:%s;", len(part), part) // a buffer does not fail
+		_, _ = fmt.Fprintf(&b, "%d:%s;", len(part), part) // writing to a buffer cannot fail
 	}
 	return b.String()
 }

@@ -14,12 +14,12 @@ import (
 	"pgregory.net/rapid"
 )
 
-// issuers are pages that issue each version.
+// issuers returns a Pages per version that it issues.
 func issuers() map[string]*query.Pages {
 	return map[string]*query.Pages{"1": query.NewPages([]byte("key"), &token.Gate{}), "2": query.NewPages([]byte("key"), nil)}
 }
 
-// planOf is a plan whose terms have such values.
+// planOf returns a plan whose terms have such values.
 func planOf(values []any) query.Plan {
 	plan := query.Plan{Fingerprint: 7}
 	for _, value := range values {
@@ -35,7 +35,7 @@ func planOf(values []any) query.Plan {
 	return plan
 }
 
-func TestPages_ATokenIsOfOneRequest(t *testing.T) {
+func TestPages_TokenIsBoundToRequest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		term := rapid.OneOf(rapid.Just[any](nil), rapid.Int64Range(-1<<53, 1<<53).AsAny(), rapid.Bool().AsAny(), rapid.StringMatching(`[ -~]{0,40}`).AsAny())
 		values := append(rapid.SliceOfN(term, 0, 8).Draw(t, "terms"), rapid.StringMatching(`[ -~]{1,200}`).Draw(t, "key"))
@@ -83,13 +83,13 @@ func TestPages_ATokenIsOfOneRequest(t *testing.T) {
 	})
 }
 
-func TestPages_ATokenStaysWithinItsBound(t *testing.T) {
+func TestPages_TokenIsBounded(t *testing.T) {
 	long := strings.Repeat("\x01é", 500_000)
 	var values []any
 	for range 8 {
 		values = append(values, long)
 	}
-	values = append(values, strings.Repeat("ключ", 128)) // 512 characters, as Get takes them
+	values = append(values, strings.Repeat("ключ", 128)) // 512 characters, the limit of Get
 	for version, issuer := range issuers() {
 		text, err := issuer.Next("acme/v", query.Request{}, planOf(values), values)
 		if err != nil || len(text) > 4096 {
@@ -117,8 +117,8 @@ func TestPages_ATokenStaysWithinItsBound(t *testing.T) {
 	}
 }
 
-// The texts of which JSON makes most: control characters, in a key as long as Get takes it.
-func TestPages_AKeyOfAnyCharactersHasATokenWithinItsBound(t *testing.T) {
+// The texts that JSON expands most: control characters, in a key of the maximum length of Get.
+func TestPages_TokenOfAnyKeyIsBounded(t *testing.T) {
 	for _, character := range []string{"\x01", "\u2028", "k", "\\", "\U0010FFFD"} {
 		var values []any
 		for range 8 {
@@ -138,8 +138,8 @@ func TestPages_AKeyOfAnyCharactersHasATokenWithinItsBound(t *testing.T) {
 	}
 }
 
-// Tokens that were issued before tokens had a fingerprint are read.
-func TestPages_ATokenWithoutAFingerprintIsRead(t *testing.T) {
+// Tokens that were issued before tokens had a fingerprint are accepted.
+func TestPages_TokenWithoutFingerprintIsAccepted(t *testing.T) {
 	values := []any{int64(7), "k"}
 	sealed := token.NewSealer([]byte("key"), "page").Seal([]byte{2}, "4:page;6:acme/v;0:;0:;", []byte(`[7,"k"]`))
 	cursor, err := issuers()["2"].Parse(base64.RawURLEncoding.EncodeToString(sealed), "acme/v", query.Request{}, planOf(values))
@@ -148,14 +148,14 @@ func TestPages_ATokenWithoutAFingerprintIsRead(t *testing.T) {
 	}
 }
 
-// A cursor is of the plan's types: a token of another store, or of a column that was another,
-// is refused instead of failing in the database.
-func TestPages_ValuesOfAnotherTypeAreRefused(t *testing.T) {
+// A cursor has the plan's types: a token of another store, or of a column whose type has changed, is rejected instead
+// of failing in the database.
+func TestPages_ValuesOfAnotherTypeAreRejected(t *testing.T) {
 	issuer := issuers()["2"]
 	for _, tc := range []struct {
 		value any
 		as    model.ColumnType
-		want  any // nil: refused
+		want  any // nil: rejected
 	}{
 		{int64(1), model.TypeBool, true},
 		{int64(3), model.TypeDouble, 3.0},
@@ -180,7 +180,7 @@ func TestPages_ValuesOfAnotherTypeAreRefused(t *testing.T) {
 	}
 }
 
-func TestPages_ASealedTokenShowsNothing(t *testing.T) {
+func TestPages_EncryptedTokenRevealsNothing(t *testing.T) {
 	text, err := query.NewPages([]byte("key"), nil).Next("acme/v", query.Request{}, query.Plan{}, []any{"balance", int64(1234567), "the-key"})
 	if err != nil {
 		t.Fatal(err)

@@ -14,11 +14,10 @@ const (
 	maxMembers = 16
 )
 
-// node is a part of a filter: one of *junction, *negation, *restriction, and among the
-// values of a restriction *value.
+// node is a part of a filter: a *junction, *negation or *restriction or, among the values of a restriction, a *value.
 type node any
 
-// junction is "all of" or "any of" its parts.
+// junction is the conjunction or disjunction of its parts.
 type junction struct {
 	any   bool
 	parts []node
@@ -32,7 +31,7 @@ type restriction struct {
 	at       int
 	path     []string // a column and the members in it
 	operator string
-	arg      node // a *value, or junctions and negations of them
+	arg      node // a *value, or junctions and negations of values
 }
 
 // value is a literal.
@@ -43,10 +42,10 @@ type value struct {
 	time   bool // given as timestamp("…")
 }
 
-// parser reads a filter by the grammar of AIP-160. It is more liberal in whitespace.
+// parser parses a filter by the grammar of AIP-160. It is more liberal in whitespace.
 type parser struct {
 	lexer lexer
-	ahead lexeme // the next token, if it has been read
+	ahead lexeme // the next token, if it was read
 	read  bool
 	depth int
 	terms int
@@ -94,7 +93,7 @@ func (p *parser) next() (lexeme, error) {
 	return t, err
 }
 
-// keyword reports whether the next token is the keyword, and takes it if it is.
+// keyword consumes the next token if it is the keyword, and reports whether it is.
 func (p *parser) keyword(word string) bool {
 	if t, err := p.peek(); err != nil || t.kind != tokenText || t.text != word {
 		return false
@@ -103,7 +102,7 @@ func (p *parser) keyword(word string) bool {
 	return true
 }
 
-// mark reports whether the next token is the mark, and takes it if it is.
+// mark consumes the next token if it is the mark, and reports whether it is.
 func (p *parser) mark(mark string) bool {
 	if t, err := p.peek(); err != nil || t.kind != tokenMark || t.text != mark {
 		return false
@@ -112,7 +111,7 @@ func (p *parser) mark(mark string) bool {
 	return true
 }
 
-// expression reads sequences that AND joins. simple reads what is not composite.
+// expression parses sequences joined by AND. simple parses non-composite parts.
 func (p *parser) expression(simple func() (node, error)) (node, error) {
 	var parts []node
 	for {
@@ -127,7 +126,7 @@ func (p *parser) expression(simple func() (node, error)) (node, error) {
 	}
 }
 
-// sequence reads factors side by side, all of which must be true.
+// sequence parses adjacent factors, all of which must be true.
 func (p *parser) sequence(simple func() (node, error)) (node, error) {
 	var parts []node
 	for {
@@ -146,7 +145,7 @@ func (p *parser) sequence(simple func() (node, error)) (node, error) {
 	}
 }
 
-// factor reads terms that OR joins.
+// factor parses terms joined by OR.
 func (p *parser) factor(simple func() (node, error)) (node, error) {
 	var parts []node
 	for {
@@ -161,7 +160,7 @@ func (p *parser) factor(simple func() (node, error)) (node, error) {
 	}
 }
 
-// join returns the junction of parts, or the only one.
+// join returns the junction of parts, or the only part.
 func join(or bool, parts []node) node {
 	if len(parts) == 1 {
 		return parts[0]
@@ -169,7 +168,7 @@ func join(or bool, parts []node) node {
 	return &junction{or, parts}
 }
 
-// term reads what may be negated.
+// term parses an optionally negated part.
 func (p *parser) term(simple func() (node, error)) (node, error) {
 	if p.depth++; p.depth > maxFilterDepth {
 		return nil, mistake(p.lexer.at, "it is nested deeper than %d", maxFilterDepth)
@@ -192,7 +191,7 @@ func (p *parser) term(simple func() (node, error)) (node, error) {
 	return part, p.closed()
 }
 
-// negative reports whether a negative number among the values in parentheses is next.
+// negative reports whether the next token is a negative number among values in parentheses.
 func (p *parser) negative() bool {
 	t, err := p.peek()
 	if err != nil || !p.values || t.kind != tokenMark || t.text != "-" {
@@ -213,7 +212,7 @@ func (p *parser) closed() error {
 	return mistake(t.at, `")" is expected here`)
 }
 
-// restriction reads a member, and an operator and value if there are any.
+// restriction parses a member, with an operator and a value if there are any.
 func (p *parser) restriction() (node, error) {
 	t, err := p.next()
 	if err != nil {
@@ -254,11 +253,10 @@ func (p *parser) restriction() (node, error) {
 	return out, err
 }
 
-// plain returns the text of a token in which asterisks have no meaning.
+// plain returns the text of a token in which asterisks are literal.
 func plain(t lexeme) string { return strings.ReplaceAll(t.text, string(literalStar), "*") }
 
-// arg reads what a member is compared with: a value, or values in parentheses that AND, OR and
-// NOT join.
+// arg parses the right side of a comparison: a value, or values in parentheses joined by AND, OR and NOT.
 func (p *parser) arg() (node, error) {
 	p.lexer.space()
 	if !strings.HasPrefix(p.lexer.source[p.lexer.at:], "(") {
@@ -277,7 +275,7 @@ func (p *parser) arg() (node, error) {
 	return out, p.closed()
 }
 
-// listed reads a value in parentheses, whose first token the parser has inspected.
+// listed parses a value in parentheses, whose first token the parser has peeked at.
 func (p *parser) listed() (node, error) {
 	t, err := p.peek()
 	if err != nil {
@@ -287,7 +285,7 @@ func (p *parser) listed() (node, error) {
 	return p.value()
 }
 
-// value reads a literal.
+// value parses a literal.
 func (p *parser) value() (node, error) {
 	t, err := p.lexer.next(true)
 	if err != nil {

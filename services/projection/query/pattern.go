@@ -2,8 +2,8 @@ package query
 
 import "strings"
 
-// Pattern is a text with wildcards, as SQL's LIKE writes it: % stands for any text, and a
-// backslash before a character takes away its meaning.
+// Pattern is a text with wildcards in the syntax of SQL's LIKE: % matches any text, and a backslash escapes the next
+// character.
 type Pattern string
 
 // pattern returns the pattern of a literal, or false if it has no wildcard.
@@ -15,8 +15,7 @@ func pattern(text string) (Pattern, bool) {
 	return Pattern(strings.NewReplacer("*", "%", string(literalStar), "*").Replace(escaped)), true
 }
 
-// Match reports whether a text has the pattern's form. It takes time in proportion to the
-// text and the pattern.
+// Match reports whether the pattern matches text. Its time is proportional to the text and the pattern.
 func (p Pattern) Match(text string) bool {
 	parts := p.parts()
 	if len(parts) == 1 {

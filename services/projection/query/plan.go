@@ -10,7 +10,7 @@ import (
 	"go.einride.tech/aip/ordering"
 )
 
-// Errors that are the client's; they are wrapped with what is wrong.
+// Errors of invalid requests; they are wrapped with the reason.
 var (
 	ErrFilter = errors.New("the filter cannot be used")
 	ErrOrder  = errors.New("order_by cannot be used")
@@ -18,17 +18,17 @@ var (
 	ErrToken  = errors.New("the page token cannot be used")
 )
 
-// KeyColumn is the column that holds a row's key, beside the view's own.
+// KeyColumn is the column that contains a row's key. It is not a column of the view.
 const KeyColumn = "_key"
 
 const (
-	// DefaultPageSize is the size of a page that the client does not choose.
+	// DefaultPageSize is the default size of a page.
 	DefaultPageSize = 100
-	// maxOrderTerms bounds the criteria of an order.
+	// maxOrderTerms bounds the terms of an order.
 	maxOrderTerms = 8
 )
 
-// Request is what the client asks.
+// Request is a client's query.
 type Request struct {
 	Filter    string
 	OrderBy   string
@@ -44,49 +44,46 @@ type Plan struct {
 	Args  []any
 	// OrderBy is the ORDER BY list.
 	OrderBy string
-	// Limit is the page's size plus one, to see whether another follows.
+	// Limit is the page size plus one, to detect whether another page follows.
 	Limit int
-	// Columns are the columns to answer.
+	// Columns are the columns to return.
 	Columns []model.Column
-	// Terms are the columns of the order, the key last: their values in the
-	// last row of a page make the next page's token.
+	// Terms are the columns of the order, the key last. Their values in the last row of a page make the next page
+	// token.
 	Terms []Term
-	// Fingerprint is of the view's definition.
+	// Fingerprint is the fingerprint of the view's definition.
 	Fingerprint uint64
 }
 
-// Term is a criterion of an order.
+// Term is a term of an order.
 type Term struct {
 	Column string
 	Type   model.ColumnType
 	Desc   bool
 }
 
-// Dialect is what differs between databases.
+// Dialect describes the differences between databases.
 type Dialect struct {
 	// Table and Column return the quoted names of a view's table and of a column.
 	Table, Column func(name string) string
-	// Placeholder returns the n-th bound parameter, from 1, that takes value.
+	// Placeholder returns the n-th bound parameter, from 1, for value.
 	Placeholder func(n int, value any) string
-	// NullSafeEqual is the operator that finds NULL equal to NULL.
+	// NullSafeEqual is the operator that treats NULL as equal to NULL.
 	NullSafeEqual string
 	// Not is a format of a condition: whether it is false or NULL.
 	Not string
-	// Contains is a format of two operands: whether the first has the second in
-	// it.
+	// Contains is a format of two operands: whether the first contains the second.
 	Contains string
-	// Like is a format of two operands: whether a text has the form of a [Pattern].
+	// Like is a format of two operands: whether a [Pattern] matches a text.
 	Like string
-	// JSON returns the condition that a JSON column passes a test. bind binds a value and
-	// returns its parameter.
+	// JSON returns the condition that a JSON column passes a test. bind binds a value and returns its parameter.
 	JSON func(column string, test JSONTest, bind func(value any) string) string
-	// NullsFirst is appended to an ascending and NullsLast to a descending
-	// criterion where the database would sort otherwise.
+	// NullsFirst is appended to an ascending and NullsLast to a descending term if the database's default order of
+	// NULL differs.
 	NullsFirst, NullsLast string
 }
 
-// Compile plans a request, except for its page token, against a view. Errors wrap [ErrFilter],
-// [ErrOrder] or [ErrFields].
+// Compile plans a request, except its page token, for a view. Errors wrap [ErrFilter], [ErrOrder] or [ErrFields].
 func Compile(view *model.View, request Request, dialect Dialect) (Plan, error) {
 	b := &builder{dialect: dialect}
 	plan := Plan{Limit: request.PageSize, Fingerprint: view.Fingerprint()}
@@ -118,7 +115,7 @@ func Compile(view *model.View, request Request, dialect Dialect) (Plan, error) {
 	return plan, nil
 }
 
-// After narrows the plan to the rows after a cursor without digests.
+// After restricts the plan to the rows after a cursor without digests.
 func (p Plan) After(dialect Dialect, cursor Cursor) Plan {
 	b := &builder{dialect: dialect, args: slices.Clone(p.Args)}
 	condition := b.after(p.Terms, cursor)
@@ -129,8 +126,7 @@ func (p Plan) After(dialect Dialect, cursor Cursor) Plan {
 	return p
 }
 
-// Columns returns the view's columns that fields name, all if there are none. The
-// error wraps [ErrFields].
+// Columns returns the view's columns that fields name, or all if there are none. The error wraps [ErrFields].
 func Columns(view *model.View, fields []string) ([]model.Column, error) {
 	if len(fields) == 0 {
 		return view.Columns, nil
@@ -148,7 +144,7 @@ func Columns(view *model.View, fields []string) ([]model.Column, error) {
 	return list, nil
 }
 
-// terms parses an order and ends it with the key, so that it is total.
+// terms parses an order and appends the key, so that the order is total.
 func terms(view *model.View, orderBy string) ([]Term, error) {
 	var parsed ordering.OrderBy
 	if err := parsed.UnmarshalString(orderBy); err != nil {
@@ -164,15 +160,14 @@ func terms(view *model.View, orderBy string) ([]Term, error) {
 		case !ok:
 			return nil, fmt.Errorf("%w: view %q has no column %q (it has %s)", ErrOrder, view.Name, f.Path, names(view))
 		case column.Type == model.TypeJSON:
-			return nil, fmt.Errorf("%w: column %q is JSON, which has no order", ErrOrder, f.Path)
+			return nil, fmt.Errorf("%w: column %q is JSON, which is not ordered", ErrOrder, f.Path)
 		}
 		list = append(list, Term{Column: column.Name, Type: column.Type, Desc: f.Desc})
 	}
 	return append(list, Term{Column: KeyColumn, Type: model.TypeString}), nil
 }
 
-// after is the condition that a row comes after the given values of terms. NULL
-// comes before everything.
+// after returns the condition that a row comes after the given values of terms. NULL comes first.
 func (b *builder) after(terms []Term, values []any) string {
 	var alternatives []string
 	for i, term := range terms {

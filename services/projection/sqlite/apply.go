@@ -27,7 +27,7 @@ func (s *Store) apply(ctx context.Context, change func(*store.Batch, store.State
 	if err != nil {
 		return fmt.Errorf("sqlite: begin: %w", err)
 	}
-	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	defer func() { _ = tx.Rollback() }() // no effect after Commit
 	state, distrusted, err := readState(ctx, tx)
 	if err != nil {
 		return err
@@ -58,8 +58,7 @@ func (s *Store) apply(ctx context.Context, change func(*store.Batch, store.State
 	return nil
 }
 
-// rejected returns an error of writing a view's rows, as a [*store.RejectedError] if it is caused by
-// what is in them.
+// rejected returns an error of writing a view's rows as a [*store.RejectedError] if the content of a row causes it.
 func rejected(view *model.View, err error) error {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
@@ -77,7 +76,7 @@ func rejected(view *model.View, err error) error {
 	return &store.RejectedError{View: view.Name, Reason: reason, Err: err}
 }
 
-// rowSize estimates the bytes of the write-ahead log that a row takes.
+// rowSize estimates the bytes of a row in the write-ahead log.
 func rowSize(row store.Row) int64 {
 	size := pageBytes
 	for _, value := range row.Values {
@@ -102,7 +101,7 @@ func (s *Store) row(ctx context.Context, tx *sql.Tx, view *model.View, key strin
 	return store.Object(view.Columns, values), nil
 }
 
-// writeView writes a view's changes, many rows by one statement.
+// writeView writes a view's changes, many rows per statement.
 func (s *Store) writeView(ctx context.Context, tx *sql.Tx, view *model.View, changes store.Changes) error {
 	st := s.statements[view.Name]
 	s.written += int64(pageBytes * len(changes.Deletes))

@@ -11,18 +11,18 @@ import (
 
 // Found is a file of a tenant's views.
 type Found struct {
-	// Path is the file's, and Tenant the tenant by its name.
+	// Path is the path of the file, and Tenant the tenant according to its name.
 	Path, Tenant string
-	// Origin fingerprints the model and journal of the file's views. Checkpoint is the sequence up
-	// to which they have followed the journal at least: the write-ahead log is not read.
+	// Origin identifies the model and journal of the file's views. Checkpoint is a lower bound of the sequence that
+	// they have reached, since the write-ahead log is not read.
 	Origin     string
 	Checkpoint uint64
-	// Err is why the file cannot be read; nil: it was.
+	// Err is the reason why the file cannot be read, or nil.
 	Err error
 }
 
-// Files returns the files of views in a directory, in order, and reads each without changing it.
-// A file that a process writes to at the moment may be unreadable.
+// Files returns the files of views in a directory, in order, and reads each without changing it. A file that a
+// process is writing to may be unreadable.
 func Files(ctx context.Context, dir string) ([]Found, error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "*.db"))
 	if err != nil {
@@ -41,14 +41,14 @@ func Files(ctx context.Context, dir string) ([]Found, error) {
 	return found, nil
 }
 
-// read reads the checkpoint as it stands in the file itself, which is not locked.
+// read reads the checkpoint from the file itself, without a lock.
 func (f *Found) read(ctx context.Context) error {
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: f.Path}).EscapedPath()+"?mode=ro&immutable=1")
 	if err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	db.SetMaxOpenConns(1)
-	defer func() { _ = db.Close() }() // it was only read
+	defer func() { _ = db.Close() }() // the file was only read
 	var sequence int64
 	if err := db.QueryRowContext(ctx, `SELECT sequence, origin FROM "_checkpoint"`).Scan(&sequence, &f.Origin); err != nil {
 		return fmt.Errorf("sqlite: read checkpoint: %w", err)

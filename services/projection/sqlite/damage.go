@@ -17,18 +17,18 @@ import (
 )
 
 const (
-	// maxSetAside bounds the damaged files of a tenant that are retained, the newest.
+	// maxSetAside bounds the retained damaged files of a tenant.
 	maxSetAside = 2
-	// asideMark is in the names of files that were set aside, before the time in nanoseconds.
+	// asideMark precedes the time in nanoseconds in the names of files that were set aside.
 	asideMark = ".damaged-"
 )
 
-// sidecars are the suffixes of the files that belong to a database file, its own first.
+// sidecars are the suffixes of the files of a database, with the database file first.
 var sidecars = []string{"", "-wal", "-shm"}
 
-// openWhole opens a tenant's file. A file that is damaged, or cannot be one, is set aside, and an
-// empty one is opened instead: it is a cache of the journal. replaced is the reason, nil if the
-// existing file was opened. broken is the damage that an earlier use has found, nil for none.
+// openWhole opens a tenant's file. If the file is damaged or not a database, it is set aside and an empty one is
+// opened instead, since the file is a cache of the journal. replaced is the reason, nil if the existing file was
+// opened. broken is the damage that an earlier use has found, nil for none.
 func openWhole(ctx context.Context, path string, views []*model.View, origin string, broken error) (s *Store, replaced, err error) {
 	replaced = broken
 	if replaced == nil {
@@ -50,14 +50,14 @@ func openWhole(ctx context.Context, path string, views []*model.View, origin str
 	return s, fmt.Errorf("%s was damaged, and is now %s: %w", path, aside, replaced), nil
 }
 
-// errForeign says that a file was made from another model or journal, whatever its name.
+// errForeign reports that a file with the right name was made from another model or journal.
 var errForeign = errors.New("the file was made from another model or journal")
 
-// errIncomplete says that a table or column is missing.
+// errIncomplete reports that a table or column is missing.
 var errIncomplete = errors.New("the file's tables are not those of the views")
 
-// damaged reports whether an error says that the file's content cannot be used. Errors that
-// may pass (a full disk, too many open files, a lock) are not among them.
+// damaged reports whether an error says that the file's content cannot be used. Transient errors (a full disk, too
+// many open files, a lock) are not among them.
 func damaged(err error) bool {
 	if errors.Is(err, errForeign) || errors.Is(err, errIncomplete) {
 		return true
@@ -77,8 +77,7 @@ func damaged(err error) bool {
 	return false
 }
 
-// unusable returns why the entry at path cannot be opened as a database, nil if it can or there is
-// none.
+// unusable returns why the entry at path cannot be opened as a database, nil if it can or does not exist.
 func unusable(path string) error {
 	for _, suffix := range sidecars {
 		info, err := os.Lstat(path + suffix)
@@ -86,9 +85,9 @@ func unusable(path string) error {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			return nil //nolint:nilerr // opening it reports the error
+			return nil // opening it reports the error
 		case !info.Mode().IsRegular():
-			return fmt.Errorf("%s is no regular file (%s)", filepath.Base(path)+suffix, info.Mode().Type())
+			return fmt.Errorf("%s is not a regular file (%s)", filepath.Base(path)+suffix, info.Mode().Type())
 		case suffix == "" && info.Size() == 0:
 			return errors.New("it is empty")
 		}
@@ -103,8 +102,8 @@ func unusable(path string) error {
 	return damagedLog(path + "-wal")
 }
 
-// setAside renames a file and its sidecars, so that they can be inspected, and removes the tenant's
-// oldest ones beyond the bound. It returns the new path.
+// setAside renames a file and its sidecars, so that they can be inspected, and removes the tenant's oldest ones
+// beyond the bound. It returns the new path.
 func setAside(path string, now time.Time) (string, error) {
 	aside := fmt.Sprintf("%s%s%d", path, asideMark, now.UnixNano())
 	for _, suffix := range sidecars {
@@ -112,7 +111,7 @@ func setAside(path string, now time.Time) (string, error) {
 			return "", err
 		}
 	}
-	tenant, _, _ := strings.Cut(filepath.Base(path), ".") // tenants' names have no dot
+	tenant, _, _ := strings.Cut(filepath.Base(path), ".") // names of tenants have no dot
 	found, err := filepath.Glob(filepath.Join(filepath.Dir(path), tenant+".*"+asideMark+"*"))
 	if err != nil {
 		return "", err
@@ -131,7 +130,7 @@ func setAside(path string, now time.Time) (string, error) {
 		delete(times, oldest)
 		for _, name := range found {
 			if asideTime(name) == oldest {
-				_ = os.Remove(name) // a directory that has files stays: someone else made it
+				_ = os.Remove(name) // a directory with files stays, since another program made it
 			}
 		}
 	}
@@ -145,9 +144,8 @@ func asideTime(name string) string {
 	return at
 }
 
-// check returns an operation's error. An error of a damaged file wraps
-// [store.ErrDamaged], and the file is set aside when it is opened next. An error for lack of room
-// wraps [store.ErrFull].
+// check returns an operation's error. If the file is damaged, the error wraps [store.ErrDamaged], and the next open
+// sets the file aside. If the disk is full, it wraps [store.ErrFull].
 func (s *Store) check(err error) error {
 	if err == nil || !damaged(err) && !errors.Is(err, store.ErrDecode) {
 		return full(s.path, err)
@@ -161,21 +159,21 @@ func (s *Store) check(err error) error {
 // Replaced returns why an earlier file was set aside when the store was opened, nil if none was.
 func (s *Store) Replaced() error { return s.replaced }
 
-// markBroken notes that a file is damaged.
+// markBroken records that a file is damaged.
 func (f *files) markBroken(path string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.broken[path] = err
 }
 
-// isBroken reports whether a file was found to be damaged and has not been set aside yet.
+// isBroken reports whether a file was found damaged and has not been set aside yet.
 func (f *files) isBroken(path string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.broken[path] != nil
 }
 
-// takeBroken returns what has been noted of a file, and forgets it.
+// takeBroken returns and removes the recorded damage of a file.
 func (f *files) takeBroken(path string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	lib "modernc.org/sqlite/lib"
 )
 
-// explained returns err as a [store.ErrUnavailable] with the cause, if a file cannot be opened
-// because the process, or the system, has no open file left: SQLite does not say so.
+// explained returns err as a [store.ErrUnavailable] with the cause if a file cannot be opened because the process, or
+// the system, has reached its limit of open files, which SQLite does not report.
 func explained(err error) error {
 	if e, ok := errors.AsType[*driver.Error](err); ok {
 		if code := e.Code() & 0xff; code != lib.SQLITE_CANTOPEN && code != lib.SQLITE_IOERR {

@@ -16,7 +16,7 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-func TestOpen_TooManyOpenFilesIsSaidAndPasses(t *testing.T) {
+func TestOpen_TooManyOpenFilesIsReportedAndTransient(t *testing.T) {
 	registry, err := model.Open(t.Context(), model.Wallet)
 	if err != nil {
 		t.Fatal(err)

@@ -12,12 +12,12 @@ import (
 	lib "modernc.org/sqlite/lib"
 )
 
-// leastRoom is the room below which an I/O error is one for lack of room: SQLite reports a file
-// that cannot grow as any of its I/O errors.
+// leastRoom is the free space below which an I/O error is treated as a full disk, since SQLite may return any of its
+// I/O errors for a file that cannot grow.
 const leastRoom = 1 << 20
 
-// full returns an error of the file at path, which wraps [store.ErrFull] if the file's disk has no
-// room. The file is whole, and what failed may be repeated.
+// full wraps an error of the file at path in [store.ErrFull] if the file's disk is full. The file is intact, and the
+// operation may be retried.
 func full(path string, err error) error {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
@@ -37,8 +37,7 @@ func full(path string, err error) error {
 	return err
 }
 
-// removeEmpty removes a file that could be made, and into which nothing could be written: it would
-// be taken for a damaged one.
+// removeEmpty removes a file that was created but could not be written to, since it would be treated as damaged.
 func removeEmpty(path string) {
 	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || info.Size() > 0 {
 		return
@@ -47,6 +46,6 @@ func removeEmpty(path string) {
 		return
 	}
 	for _, suffix := range sidecars {
-		_ = os.Remove(path + suffix) // what stays, the next start finds
+		_ = os.Remove(path + suffix) // the next start handles files that stay
 	}
 }

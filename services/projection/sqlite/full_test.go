@@ -30,7 +30,7 @@ func rows(t *testing.T, s store.Store, view *model.View) (n int, err error) {
 	return n, err
 }
 
-func TestPool_ReadsClosedFilesOnAFullDisk(t *testing.T) {
+func TestPool_ReadsClosedFilesOnFullDisk(t *testing.T) {
 	for name, crash := range map[string]bool{"closed": false, "with the log of a process that was killed": true} {
 		t.Run(name, func(t *testing.T) {
 			dir, views := disktest.Small(t, 8<<20), textViews(t)
@@ -86,11 +86,11 @@ func TestPool_ReadsClosedFilesOnAFullDisk(t *testing.T) {
 				t.Error(err)
 			}
 			if n, err := rows(t, s, views[0]); err != nil || n != 6 {
-				t.Errorf("with room: %d rows, %v", n, err)
+				t.Errorf("with space: %d rows, %v", n, err)
 			}
 			s.pool.mu.Lock()
 			if s.store == nil || s.store.single {
-				t.Error("with room, the file is still opened for one connection")
+				t.Error("with space, the file is still opened for one connection")
 			}
 			s.pool.mu.Unlock()
 			for _, file := range mustGlob(t, dir) {

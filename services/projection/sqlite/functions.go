@@ -13,13 +13,13 @@ import (
 // maxTests bounds the compiled tests of JSON columns.
 const maxTests = 256
 
-// The functions of [query.SQLite] are registered with the driver, for every connection. Both
-// yield NULL for a column without a value.
+// init registers the functions of [query.SQLite] with the driver, for every connection. Both return NULL for an unset
+// column.
 func init() {
 	sqlite.MustRegisterFunction(query.SQLiteLike, &sqlite.FunctionImpl{
 		NArgs:         2,
 		Deterministic: true,
-		VolatileArgs:  true, // nothing is retained; texts may have NUL
+		VolatileArgs:  true, // nothing is retained; texts may contain NUL
 		Scalar: func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
 			text, ok := args[0].(string)
 			pattern, isText := args[1].(string)

@@ -19,43 +19,43 @@ import (
 )
 
 const (
-	// maxOpen bounds the files that a process has open in a directory. Each has up to 12
-	// descriptors and about 1 MiB of memory.
+	// maxOpen bounds the files that a process has open per directory. Each has up to 12 descriptors and about 1 MiB
+	// of memory.
 	maxOpen = 256
-	// closeAfter is how long a file that is not used stays open. SQLite copies its log into the
-	// file, and removes it, when it is closed.
+	// closeAfter is the time after which an unused file is closed. SQLite then copies its log into the file and
+	// removes it.
 	closeAfter = 30 * time.Second
 )
 
 // errClosed is returned by a store after Close.
 var errClosed = errors.New("sqlite: the store is closed")
 
-// In returns the opener of files in dir. A file is open while it is used, and for some time
-// afterwards; at most 256 are open together, and further ones wait until one of these is not in
-// use. A store without events has no file before it is queried.
+// In returns the opener of files in dir. A file is open while it is used, and for some time afterwards; at most 256
+// are open, and further ones wait until one of these is not in use. A store without events has no file before it is
+// queried.
 func In(dir string) store.Opener { return newPool(dir, maxOpen, closeAfter).opener }
 
-// pool are the files of a directory that are open.
+// pool manages the open files of a directory.
 type pool struct {
 	files      *files
-	most       int
+	limit      int
 	closeAfter time.Duration
 
 	mu      sync.Mutex
 	open    int           // files that are open, or being opened or closed
-	idle    list.List     // of *handle: open and not in use, the longest first
-	changed chan struct{} // closed and replaced when a file was closed, or is not in use any longer
+	idle    list.List     // of *handle: open and not in use, longest idle first
+	changed chan struct{} // closed and replaced when a file was closed, or is no longer in use
 	timer   *time.Timer   // nil: no file is idle
 }
 
-func newPool(dir string, most int, closeAfter time.Duration) *pool {
-	return &pool{files: newFiles(dir), most: most, closeAfter: closeAfter, changed: make(chan struct{})}
+func newPool(dir string, limit int, closeAfter time.Duration) *pool {
+	return &pool{files: newFiles(dir), limit: limit, closeAfter: closeAfter, changed: make(chan struct{})}
 }
 
 // opener implements [store.Opener].
 func (p *pool) opener(_ context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
 	h := &handle{pool: p, tenant: tenant, views: views, origin: origin, path: p.files.path(tenant, origin)}
-	h.retained = p.files.use(h.path) // the file of a generation that is shown is not an old one
+	h.retained = p.files.use(h.path) // the file of a generation in use must not be removed as an old one
 	return h, nil
 }
 
@@ -68,15 +68,15 @@ type handle struct {
 	path     string
 	retained func() // releases the file's generation
 
-	// What follows is guarded by pool.mu.
+	// The fields below are guarded by pool.mu.
 
 	store    *Store        // nil: the file is closed
 	busy     bool          // the file is being opened or closed
 	users    int           // of store
 	idle     *list.Element // in pool.idle
-	since    time.Time     // idle
+	since    time.Time     // time since which it is idle
 	ended    bool
-	seen     uint64 // the greatest checkpoint that was seen
+	seen     uint64 // the greatest checkpoint that was read
 	replaced error  // why an earlier file was set aside
 }
 
@@ -97,10 +97,10 @@ func (h *handle) acquire(ctx context.Context) (*Store, error) {
 				h.idle = nil
 			}
 			return h.store, nil
-		case p.open < p.most:
+		case p.open < p.limit:
 			return h.openFile(ctx)
 		case p.idle.Len() > 0:
-			_ = p.close(p.idle.Front().Value.(*handle)) //nolint:forcetypeassert // it has nothing else; an error loses nothing: rows are in the file or its log
+			_ = p.close(p.idle.Front().Value.(*handle)) // the list has no other type; an error loses nothing: rows are in the file or its log
 			continue
 		}
 		changed := p.changed
@@ -115,7 +115,7 @@ func (h *handle) acquire(ctx context.Context) (*Store, error) {
 	}
 }
 
-// openFile opens the file for one user. pool.mu is held, but while the file is opened.
+// openFile opens the file for one user. The caller holds pool.mu, which is released while the file is opened.
 func (h *handle) openFile(ctx context.Context) (*Store, error) {
 	p := h.pool
 	p.open++
@@ -150,7 +150,7 @@ func (h *handle) openFile(ctx context.Context) (*Store, error) {
 	return opened, nil
 }
 
-// release is acquire's opposite.
+// release undoes acquire.
 func (h *handle) release(checkpoint uint64) {
 	p := h.pool
 	p.mu.Lock()
@@ -160,7 +160,7 @@ func (h *handle) release(checkpoint uint64) {
 		return
 	}
 	h.idle, h.since = p.idle.PushBack(h), time.Now()
-	if h.store.single { // the next use has more connections, if the disk has room by then
+	if h.store.single { // the next use has more connections, if the disk has space by then
 		_ = p.close(h) // an error loses nothing: rows are in the file or its log
 		return
 	}
@@ -170,13 +170,13 @@ func (h *handle) release(checkpoint uint64) {
 	p.notify()
 }
 
-// notify wakes calls that wait for a file. p.mu is held.
+// notify wakes calls that wait for a file. The caller holds p.mu.
 func (p *pool) notify() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
 
-// close closes an idle file. p.mu is held, but while the file is closed.
+// close closes an idle file. The caller holds p.mu, which is released while the file is closed.
 func (p *pool) close(h *handle) error {
 	p.idle.Remove(h.idle)
 	closing := h.store
@@ -190,12 +190,12 @@ func (p *pool) close(h *handle) error {
 	return err
 }
 
-// sweep closes the files that are idle for long.
+// sweep closes the files that have been idle for closeAfter.
 func (p *pool) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.idle.Len() > 0 {
-		h := p.idle.Front().Value.(*handle) //nolint:forcetypeassert // it has nothing else
+		h := p.idle.Front().Value.(*handle) // the list has no other type
 		if left := p.closeAfter - time.Since(h.since); left > 0 {
 			p.timer = time.AfterFunc(left, p.sweep)
 			return
@@ -208,8 +208,8 @@ func (p *pool) sweep() {
 // Dialect implements [store.Store].
 func (h *handle) Dialect() query.Dialect { return query.SQLite }
 
-// State implements [store.Store]. It does not leave the file open: a node that starts asks every
-// tenant's.
+// State implements [store.Store]. It does not leave the file open, since a node that starts reads the state of every
+// tenant.
 func (h *handle) State(ctx context.Context) (store.State, error) {
 	p := h.pool
 	p.mu.Lock()
@@ -232,9 +232,8 @@ func (h *handle) State(ctx context.Context) (store.State, error) {
 	return state, explained(err)
 }
 
-// peek reads the state of a file that is not open, at a fraction of what opening it for its views
-// takes. It returns false where the file has to be opened to know: then whatever is wrong with it
-// is found, and a file of an earlier layout is upgraded.
+// peek reads the state of a closed file at a fraction of the cost of opening it for its views. ok is false if the
+// file must be opened instead, which detects damage and upgrades a file of an earlier layout.
 func (h *handle) peek(ctx context.Context) (state store.State, ok bool) {
 	if h.pool.files.isBroken(h.path) {
 		return state, false
@@ -243,14 +242,14 @@ func (h *handle) peek(ctx context.Context) (state store.State, ok bool) {
 		return state, true
 	}
 	if log, err := os.Lstat(h.path + "-wal"); err == nil && log.Size() > 0 {
-		return state, false // of a process that was killed; SQLite would remove it, whatever it has
+		return state, false // of a process that was killed; SQLite would remove it with any content
 	}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: h.path}).EscapedPath()+"?mode=rw")
 	if err != nil {
 		return state, false
 	}
 	db.SetMaxOpenConns(1)
-	defer func() { _ = db.Close() }() // it was only read
+	defer func() { _ = db.Close() }() // the file was only read
 	var origin string
 	if err := db.QueryRowContext(ctx, `SELECT origin FROM "_checkpoint"`).Scan(&origin); err != nil || origin != h.origin {
 		return state, false
@@ -288,7 +287,7 @@ func (h *handle) Query(ctx context.Context, view *model.View, plan query.Plan, e
 	}
 	state, err := s.Query(ctx, view, plan, each)
 	seen := uint64(0)
-	if !state.Apart {
+	if !state.Detached {
 		seen = state.Sequence
 	}
 	h.release(seen)
@@ -305,7 +304,7 @@ func (h *handle) Replaced() error {
 // Path returns the file's path.
 func (h *handle) Path() string { return h.path }
 
-// Close implements [store.Store]. Calls that are running end before.
+// Close implements [store.Store]. It waits for running calls.
 func (h *handle) Close() error {
 	p := h.pool
 	p.mu.Lock()

@@ -67,7 +67,7 @@ func (p *pool) counts() (open, idle int) {
 	return p.open, p.idle.Len()
 }
 
-func TestPool_BoundsTheFilesThatAreOpen(t *testing.T) {
+func TestPool_BoundsOpenFiles(t *testing.T) {
 	views := textViews(t)
 	p := newPool(t.TempDir(), 3, time.Hour)
 	var stores []*handle
@@ -95,7 +95,7 @@ func TestPool_BoundsTheFilesThatAreOpen(t *testing.T) {
 	}
 }
 
-func TestPool_WaitsForAFileThatIsInUse(t *testing.T) {
+func TestPool_WaitsForFileInUse(t *testing.T) {
 	views := textViews(t)
 	p := newPool(t.TempDir(), 1, time.Hour)
 	busy, other := lazyStore(t, p, "busy", views), lazyStore(t, p, "other", views)
@@ -123,7 +123,7 @@ func TestPool_WaitsForAFileThatIsInUse(t *testing.T) {
 	}
 }
 
-func TestPool_AnIdleFileIsClosedAndItsLogCopied(t *testing.T) {
+func TestPool_IdleFileIsClosedAndItsLogCopied(t *testing.T) {
 	views := textViews(t)
 	dir := t.TempDir()
 	p := newPool(dir, 8, time.Millisecond)
@@ -156,11 +156,11 @@ func TestPool_AnIdleFileIsClosedAndItsLogCopied(t *testing.T) {
 	}
 }
 
-func TestPool_AFileThatWentBackIsDamaged(t *testing.T) {
+func TestPool_FileThatWentBackIsDamaged(t *testing.T) {
 	views := textViews(t)
 	p := newPool(t.TempDir(), 1, time.Hour)
 	s, other := lazyStore(t, p, "acme", views), lazyStore(t, p, "other", views)
-	closeIt := func() { // the other one takes its place
+	closeIt := func() { // the other one replaces it
 		t.Helper()
 		if err := put(t.Context(), other, views[0], 1); err != nil {
 			t.Fatal(err)
@@ -186,11 +186,11 @@ func TestPool_AFileThatWentBackIsDamaged(t *testing.T) {
 	}
 	again := lazyStore(t, p, "acme", views)
 	if sequence, err := again.State(t.Context()); err != nil || sequence.Sequence != 0 || again.Replaced() == nil {
-		t.Errorf("checkpoint %+v, %v, replaced: %v; want the views made anew", sequence, err, again.Replaced())
+		t.Errorf("checkpoint %+v, %v, replaced: %v; want empty views", sequence, err, again.Replaced())
 	}
 }
 
-func TestPool_AFileOfAGenerationInUseIsNotAnOldOne(t *testing.T) {
+func TestPool_FileOfGenerationInUseIsRetained(t *testing.T) {
 	views := textViews(t)
 	dir := t.TempDir()
 	p := newPool(dir, 1, time.Hour)

@@ -41,7 +41,7 @@ views:
 }
 
 // While reads overlap without a pause, SQLite never restarts its log itself.
-func TestStore_TheLogIsBoundedWhileTheTenantIsReadAllTheTime(t *testing.T) {
+func TestStore_LogIsBoundedDuringContinuousReads(t *testing.T) {
 	s, view := open1(t)
 	s.maxLog = 1 << 20
 	put := func(sequence uint64, rows int) {
@@ -64,7 +64,7 @@ func TestStore_TheLogIsBoundedWhileTheTenantIsReadAllTheTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Each reader waits within its read until another has begun one: some read always runs.
+	// Each reader waits within its read until another has begun one: some read is always running.
 	stop, readers := make(chan struct{}), sync.WaitGroup{}
 	turns := make(chan struct{})
 	for range 2 {
@@ -107,8 +107,8 @@ func TestStore_TheLogIsBoundedWhileTheTenantIsReadAllTheTime(t *testing.T) {
 	}
 }
 
-// A log that no read holds is truncated at its bound.
-func TestStore_TheLogIsTruncatedAboveItsBound(t *testing.T) {
+// A log without readers is truncated at its bound.
+func TestStore_LogIsTruncatedAboveItsBound(t *testing.T) {
 	s, view := open1(t)
 	s.maxLog = 1 << 20
 	// A read that began before holds the log until it ends.

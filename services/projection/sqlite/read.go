@@ -34,7 +34,7 @@ func (s *Store) query(ctx context.Context, view *model.View, plan query.Plan, ea
 	if err != nil {
 		return store.ViewState{}, fmt.Errorf("sqlite: begin: %w", err)
 	}
-	defer func() { _ = tx.Rollback() }() // it only reads
+	defer func() { _ = tx.Rollback() }() // the transaction only reads
 	state, err := readSequence(ctx, tx)
 	if err != nil {
 		return store.ViewState{}, err
@@ -43,7 +43,7 @@ func (s *Store) query(ctx context.Context, view *model.View, plan query.Plan, ea
 	if err != nil {
 		return store.ViewState{}, fmt.Errorf("sqlite: query %s: %w", view.Name, err)
 	}
-	defer func() { _ = rows.Close() }() // its error is rows.Err's
+	defer func() { _ = rows.Close() }() // rows.Err returns its error
 	for rows.Next() {
 		values, err := scan(plan.Columns, len(plan.Terms), rows.Scan)
 		if err != nil {
@@ -63,14 +63,13 @@ func (s *Store) query(ctx context.Context, view *model.View, plan query.Plan, ea
 	return state.View(view.Name), nil
 }
 
-// statement returns a plan's statement. Where rows may have to be sorted, only their keys and
-// terms are, and the other columns are read afterwards, one row at a time, in that order: the
-// outer loop of a CROSS JOIN is the left one (https://sqlite.org/optoverview.html#crossjoin),
-// and the subquery yields its rows in its order. Otherwise SQLite would sort whole rows, as
-// many as the page may have, however large.
+// statement returns a plan's statement. If rows may have to be sorted, it sorts only keys and terms and reads the
+// other columns afterwards, one row at a time, in that order: the outer loop of a CROSS JOIN is the left one
+// (https://sqlite.org/optoverview.html#crossjoin), and the subquery yields its rows in its order. Otherwise SQLite
+// would sort whole rows of any size, up to the number of rows of the page.
 func statement(view *model.View, plan query.Plan) string {
 	if plan.Where == "" && len(plan.Terms) == 1 || len(plan.Terms) == 0 {
-		return store.Select(query.SQLite, view, plan) // in the table's own order
+		return store.Select(query.SQLite, view, plan) // in the table's order
 	}
 	var inner, outer []string
 	for _, column := range plan.Columns {

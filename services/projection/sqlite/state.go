@@ -9,12 +9,12 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// layout is the version of the tables beside the views' (PRAGMA user_version). Version 0 has a
-// checkpoint without the event's id, and no records of views.
+// layout is the version of the tables besides the views' tables (PRAGMA user_version). Version 0 has a checkpoint
+// without the event's id, and no records of views.
 const layout = 1
 
-// layoutSteps are the statements that upgrade a file of version 0. A program that knows version 0
-// alone can use an upgraded file: it leaves event_sequence behind, by which [Store] notices.
+// layoutSteps are the statements that upgrade a file of version 0. Programs that only know version 0 can use an
+// upgraded file: they do not update event_sequence, from which [Store] detects their changes.
 var layoutSteps = []string{
 	`ALTER TABLE "_checkpoint" ADD COLUMN event_id TEXT NOT NULL DEFAULT ''`,
 	`ALTER TABLE "_checkpoint" ADD COLUMN event_sequence INTEGER NOT NULL DEFAULT 0`, // of event_id
@@ -44,7 +44,7 @@ type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// readState returns the state, and the views whose checkpoints are not to be trusted.
+// readState returns the state, and the views whose checkpoints are not trusted.
 func readState(ctx context.Context, q querier) (state store.State, distrusted []string, err error) {
 	var sequence, eventSequence, skips int64
 	var views int
@@ -64,12 +64,12 @@ func readState(ctx context.Context, q querier) (state store.State, distrusted []
 	if err != nil {
 		return state, nil, fmt.Errorf("sqlite: read views' records: %w", err)
 	}
-	defer func() { _ = rows.Close() }() // its error is rows.Err's
+	defer func() { _ = rows.Close() }() // rows.Err returns its error
 	state.Views = make(map[string]store.ViewState, views)
 	for rows.Next() {
 		var name string
 		var v store.ViewState
-		if err := rows.Scan(&name, &v.Apart, &sequence, &v.EventID, &skips, &v.Failure); err != nil {
+		if err := rows.Scan(&name, &v.Detached, &sequence, &v.EventID, &skips, &v.Failure); err != nil {
 			return state, nil, fmt.Errorf("sqlite: read views' records: %w", err)
 		}
 		v.Sequence, v.Skips = uint64(sequence), uint64(skips) //nolint:gosec // they were
@@ -84,8 +84,8 @@ func readState(ctx context.Context, q querier) (state store.State, distrusted []
 	return state, distrusted, nil
 }
 
-// readSequence returns the state without the last event's id while all views are in step, as they
-// almost always are: each column costs every query.
+// readSequence returns the state without the last event's id if all views are in step, which is the common case: each
+// column slows down every query.
 func readSequence(ctx context.Context, q querier) (state store.State, err error) {
 	var sequence, views int64
 	if err := q.QueryRowContext(ctx, `SELECT sequence, views FROM "_checkpoint"`).Scan(&sequence, &views); err != nil {
@@ -99,7 +99,7 @@ func readSequence(ctx context.Context, q querier) (state store.State, err error)
 	return state, nil
 }
 
-// writeState writes the checkpoint and the views' records of a batch.
+// writeState writes a batch's checkpoint and view records.
 func writeState(ctx context.Context, tx *sql.Tx, batch *store.Batch, from store.State) error {
 	if to := batch.Checkpoint(); to.Sequence > from.Sequence {
 		if _, err := tx.ExecContext(ctx, `UPDATE "_checkpoint" SET sequence = ?1, event_id = ?2, event_sequence = ?1`, int64(to.Sequence), to.EventID); err != nil { //nolint:gosec // far below 2^63
@@ -112,7 +112,7 @@ func writeState(ctx context.Context, tx *sql.Tx, batch *store.Batch, from store.
 		statement, args := `DELETE FROM "_views" WHERE view = ?1`, []any{name}
 		if v.Recorded() {
 			statement = `INSERT OR REPLACE INTO "_views" VALUES (?1, ?2, ?3, ?4, ?5, ?6)`
-			args = append(args, v.Apart, int64(v.Sequence), v.EventID, int64(v.Skips), v.Failure) //nolint:gosec // far below 2^63
+			args = append(args, v.Detached, int64(v.Sequence), v.EventID, int64(v.Skips), v.Failure) //nolint:gosec // far below 2^63
 		}
 		if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
 			return fmt.Errorf("sqlite: write the record of view %s: %w", name, err)
@@ -121,7 +121,7 @@ func writeState(ctx context.Context, tx *sql.Tx, batch *store.Batch, from store.
 	if !written {
 		return nil
 	}
-	// From here on the file is this version's: checkpoints apart are to be trusted.
+	// From here on this version has written the file: checkpoints of detached views can be trusted.
 	_, err := tx.ExecContext(ctx, `UPDATE "_checkpoint" SET views = (SELECT count(*) FROM "_views"),
 		event_id = CASE WHEN event_sequence = sequence THEN event_id ELSE '' END, event_sequence = sequence`)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// layoutZero makes a file as versions before views' records did.
+// layoutZero creates a file in the layout of versions before views' records.
 var layoutZero = []string{
 	`DROP TABLE "_views"`, `ALTER TABLE "_checkpoint" DROP COLUMN views`, `ALTER TABLE "_checkpoint" DROP COLUMN event_sequence`,
 	`ALTER TABLE "_checkpoint" DROP COLUMN event_id`, `PRAGMA user_version = 0`,
@@ -44,7 +44,7 @@ func count(t *testing.T, s store.Store, view *model.View) (n int) {
 	return n
 }
 
-func TestState_AFileOfTheEarlierLayoutGoesOn(t *testing.T) {
+func TestState_FileOfEarlierLayoutIsUpgraded(t *testing.T) {
 	dir := t.TempDir()
 	s, view := openState(t, dir)
 	if err := put(t.Context(), s, view, 7); err != nil {
@@ -72,14 +72,14 @@ func TestState_AFileOfTheEarlierLayoutGoesOn(t *testing.T) {
 	wantState(t, s, store.State{Checkpoint: store.Checkpoint{Sequence: 9, EventID: "e9"}})
 }
 
-// A program of the layout before moves the checkpoint alone, and applies events to all views.
-func TestState_AViewApartIsMadeAnewAfterAnEarlierVersion(t *testing.T) {
+// A program of the previous layout moves only the checkpoint, and applies events to all views.
+func TestState_DetachedViewIsRebuiltAfterEarlierVersion(t *testing.T) {
 	s, view := openState(t, t.TempDir())
-	apart := store.ViewState{Checkpoint: store.Checkpoint{Sequence: 5, EventID: "e5"}, Apart: true, Failure: "why"}
+	detached := store.ViewState{Checkpoint: store.Checkpoint{Sequence: 5, EventID: "e5"}, Detached: true, Failure: "why"}
 	skipped := store.ViewState{Skips: 3}
 	if err := s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
 		batch.Advance(store.Checkpoint{Sequence: 8, EventID: "e8"})
-		batch.SetView(view.Name, apart)
+		batch.SetView(view.Name, detached)
 		batch.SetView("other", skipped)
 		batch.SetView("well", store.ViewState{})
 		return batch.Put(view, "k", model.Object{"text": "x"})
@@ -88,14 +88,14 @@ func TestState_AViewApartIsMadeAnewAfterAnEarlierVersion(t *testing.T) {
 	}
 	wantState(t, s, store.State{
 		Checkpoint: store.Checkpoint{Sequence: 8, EventID: "e8"},
-		Views:      map[string]store.ViewState{view.Name: apart, "other": skipped},
+		Views:      map[string]store.ViewState{view.Name: detached, "other": skipped},
 	})
 	if _, err := s.write.ExecContext(t.Context(), `UPDATE "_checkpoint" SET sequence = max(sequence, 12)`); err != nil {
 		t.Fatal(err)
 	}
 	anew := store.State{
 		Checkpoint: store.Checkpoint{Sequence: 12},
-		Views:      map[string]store.ViewState{view.Name: {Apart: true}, "other": skipped},
+		Views:      map[string]store.ViewState{view.Name: {Detached: true}, "other": skipped},
 	}
 	wantState(t, s, anew)
 	if err := s.Apply(t.Context(), func(_ *store.Batch, state store.State) error {

@@ -1,9 +1,7 @@
-// Package sqlite keeps a tenant's views in one SQLite file: a table a view, and
-// the checkpoint of the journal that they follow.
+// Package sqlite stores a tenant's views in one SQLite file: one table per view, and the checkpoint in the journal.
 //
-// Rows and checkpoint change in one transaction, so that after any crash the
-// file says exactly how far it has followed. The file is a cache of the
-// journal: another model, or another journal, has a file of its own beside it.
+// Rows and checkpoint change in one transaction, so that the file has an exact checkpoint after any crash. The file
+// is a cache of the journal: another model revision, or another journal, has a separate file.
 package sqlite
 
 import (
@@ -26,18 +24,17 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"modernc.org/sqlite" // and the driver
+	"modernc.org/sqlite" // also registers the driver
 	lib "modernc.org/sqlite/lib"
 )
 
-// readers bounds the queries that run at the same time on one tenant's file.
+// readers bounds the concurrent queries of one tenant's file.
 const readers = 4
 
-// rowsPerStatement is how many rows putMany writes.
+// rowsPerStatement is the number of rows that putMany writes.
 const rowsPerStatement = 16
 
-// Store is a tenant's views. Apply is called by one goroutine at a time, the
-// reads by any number.
+// Store is the views of one tenant. Apply is called by one goroutine at a time, the reads by any number.
 type Store struct {
 	write, read *sql.DB
 	views       []*model.View
@@ -49,47 +46,45 @@ type Store struct {
 	replaced error // why an earlier file was set aside
 	single   bool  // read and write are the same connection: see openFor
 
-	maxLog  int64        // bytes
+	maxLog  int64        // in bytes
 	written int64        // estimated bytes since the log's size was read; only Apply accesses it
 	reading sync.RWMutex // held to read while a query reads
 }
 
-// writing are the settings of the connection that writes. A log of 16 MiB, four times
-// SQLite's own bound, is copied into the file a quarter as often: pages that many batches
-// change are written and synced less. What undoes a statement stays in memory. Readers leave
-// it at SQLite's file, since those that sort in memory lose the pages that they have
-// cached: a page of 100 rows out of a million takes six times as long then. A larger cache
-// applies a fifth more events a second, and would take twice its size of each tenant.
+// writing are the settings of the connection that writes. A log of 16 MiB, four times SQLite's default, is copied
+// into the file a quarter as often, so that pages which many batches change are written and synced less often.
+// Statement journals stay in memory. Readers use SQLite's default of a file, since a reader that sorts in memory
+// loses its cached pages: a page of 100 rows out of a million then takes six times as long. A larger cache would
+// apply 20 % more events per second, and cost twice its size per tenant.
 var writing = []string{"wal_autocheckpoint(4096)", "temp_store(MEMORY)"}
 
-// sharedMode is the setting of a connection to a file that has others. singleMode is that of a
-// single one: the driver executes settings in the order of their names, and the one of the journal
-// would use the log before the lock is exclusive.
+// sharedMode is the setting of a connection to a file with other connections, and singleMode that of a single one.
+// The driver executes settings in the order of their names, so a journal_mode would use the log before the lock is
+// exclusive.
 const sharedMode, singleMode = "journal_mode(WAL)", "locking_mode(EXCLUSIVE)"
 
 // statements are a view's prepared writes.
 type statements struct{ row, put, putMany, remove *sql.Stmt }
 
-// files are those of one process in a directory.
+// files tracks the files of one process in a directory.
 type files struct {
 	dir string
 
 	mu     sync.Mutex
 	inUse  map[string]int   // by path
-	broken map[string]error // by path: files that are set aside when they are opened next
+	broken map[string]error // by path: files that the next open sets aside
 }
 
 func newFiles(dir string) *files {
 	return &files{dir: dir, inUse: map[string]int{}, broken: map[string]error{}}
 }
 
-// keptGenerations is how many files a tenant has, the newest, beside those in use:
-// one may be shown while another is built, and one is for the way back.
+// keptGenerations is the number of newest files of a tenant that are retained, besides those in use: the current one,
+// one that is being built, and one to revert to.
 const keptGenerations = 3
 
-// Open opens the tenant's file of an origin in dir, or makes it. origin
-// fingerprints what the file is made from; files of other origins stay beside it,
-// but for old ones.
+// Open opens the tenant's file of an origin in dir, or creates it. origin identifies the model and the journal that
+// the file is made from; a few files of other origins are retained.
 func Open(ctx context.Context, dir string, tenant contextkit.TenantID, views []*model.View, origin string) (*Store, error) {
 	return newFiles(dir).open(ctx, tenant, views, origin)
 }
@@ -107,7 +102,7 @@ func (f *files) open(ctx context.Context, tenant contextkit.TenantID, views []*m
 	opened.files, opened.replaced = f, replaced
 	opened.release = f.use(path)
 	now := time.Now()
-	err = os.Chtimes(path, now, now) // in use, so the newest
+	err = os.Chtimes(path, now, now) // mark it as the newest
 	if absent != nil || replaced != nil {
 		err = errors.Join(err, f.removeOld(tenant))
 	}
@@ -123,7 +118,7 @@ func (f *files) path(tenant contextkit.TenantID, origin string) string {
 	return filepath.Join(f.dir, tenant.String()+"."+hex.EncodeToString(sum[:8])+".db")
 }
 
-// use counts a file that is not removed until it is released.
+// use counts a file as in use, so that it is not removed, until release is called.
 func (f *files) use(path string) (release func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -137,7 +132,7 @@ func (f *files) use(path string) (release func()) {
 	})
 }
 
-// removeOld removes the tenant's files of generations that are not gone back to.
+// removeOld removes the tenant's files of old generations.
 func (f *files) removeOld(tenant contextkit.TenantID) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -167,8 +162,8 @@ func (f *files) removeOld(tenant contextkit.TenantID) error {
 	return nil
 }
 
-// open opens a file. If its disk has no room for what connections share, it is opened for one
-// connection, which can read it.
+// open opens a file. If its disk has no space for the shared memory of several connections, it opens the file with a
+// single connection, which can read it.
 func open(ctx context.Context, path string, views []*model.View, origin string) (*Store, error) {
 	s, err := openFor(ctx, path, views, origin, false)
 	if !errors.Is(err, store.ErrFull) {
@@ -180,10 +175,9 @@ func open(ctx context.Context, path string, views []*model.View, origin string) 
 	return nil, err
 }
 
-// openFor opens a file for a connection that writes and others that read, or for a single one. A
-// single connection has an exclusive lock, and the index of the write-ahead log in its memory
-// instead of a file (https://sqlite.org/wal.html#use_of_wal_without_shared_memory): reads need no
-// room on the disk.
+// openFor opens a file with one connection that writes and others that read, or with a single one. A single
+// connection has an exclusive lock, and the index of the write-ahead log in its memory instead of in a file
+// (https://sqlite.org/wal.html#use_of_wal_without_shared_memory): reads need no disk space.
 func openFor(ctx context.Context, path string, views []*model.View, origin string, single bool) (_ *Store, err error) {
 	s := &Store{views: views, statements: map[string]*statements{}, path: path, maxLog: maxLog, single: single}
 	mode := sharedMode
@@ -224,11 +218,10 @@ func openFor(ctx context.Context, path string, views []*model.View, origin strin
 	return s, nil
 }
 
-// connect opens the file for so many connections at a time, with settings beyond those
-// that all have.
+// connect opens the file with the given number of connections, with settings in addition to the common ones.
 func connect(path string, connections int, settings ...string) (*sql.DB, error) {
-	// NORMAL may lose the newest commits with the machine, never consistency:
-	// the checkpoint goes back with the rows and the journal is read again.
+	// NORMAL may lose the newest commits in a crash of the machine, but never consistency: the checkpoint goes back
+	// with the rows, and the journal is read again.
 	pragmas := url.Values{"_pragma": append([]string{"synchronous(NORMAL)", "busy_timeout(5000)"}, settings...)}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+pragmas.Encode())
 	if err != nil {
@@ -239,13 +232,13 @@ func connect(path string, connections int, settings ...string) (*sql.DB, error) 
 	return db, nil
 }
 
-// prepareFile makes the tables, or checks that they are of this origin.
+// prepareFile creates the tables, or checks that they are of this origin.
 func (s *Store) prepareFile(ctx context.Context, views []*model.View, origin string) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	defer func() { _ = tx.Rollback() }() // no effect after Commit
 	if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS "_checkpoint" (one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL, origin TEXT NOT NULL)`); err != nil {
 		return err
 	}
@@ -283,7 +276,7 @@ var sqlTypes = map[model.ColumnType]string{
 	model.TypeInt: "INTEGER", model.TypeBool: "INTEGER", model.TypeDouble: "REAL",
 }
 
-// schema returns the statements that make a view's table.
+// schema returns the statements that create a view's table.
 func schema(view *model.View) []string {
 	table := query.SQLite.Table(view.Name)
 	columns := []string{`"` + query.KeyColumn + `" TEXT PRIMARY KEY`}
@@ -291,7 +284,7 @@ func schema(view *model.View) []string {
 	for _, column := range view.Columns {
 		columns = append(columns, fmt.Sprintf("%q %s", column.Name, sqlTypes[column.Type]))
 		if column.Index {
-			// Tables and indexes share their names; no table's has a dot.
+			// Tables and indexes share a namespace; no table's name has a dot.
 			indexes = append(indexes, fmt.Sprintf(`CREATE INDEX "view_%s.%s" ON %s (%q, %q)`, view.Name, column.Name, table, column.Name, query.KeyColumn))
 		}
 	}

@@ -11,17 +11,17 @@ import (
 const (
 	walHeader   = 32
 	frameHeader = 24
-	// walMagic is the log's magic number; its last bit says that checksums are big-endian.
+	// walMagic is the log's magic number; its last bit indicates that checksums are big-endian.
 	walMagic = 0x377f0682
 )
 
-// errLog says that a write-ahead log has other content than SQLite has written.
+// errLog reports that a write-ahead log has content that SQLite has not written.
 var errLog = errors.New("its write-ahead log is damaged")
 
-// damagedLog returns [errLog] if a write-ahead log cannot be what a process left that ended:
-// its header is invalid, or frames of the same log follow an invalid one. SQLite would
-// ignore the former and what follows it, although their pages may already be in the
-// file: it would show a mixture. A log whose last frames are incomplete is as a crash leaves it.
+// damagedLog returns [errLog] if a process cannot have left the write-ahead log in this state: its header is invalid,
+// or frames of the same log follow an invalid one. SQLite would ignore the invalid part and what follows it, although
+// their pages may already be in the file, and show a mixture. A crash may leave incomplete frames at the end of a
+// log; that is not damage.
 //
 // Source: https://sqlite.org/fileformat2.html#the_write_ahead_log.
 func damagedLog(path string) error {
@@ -29,7 +29,7 @@ func damagedLog(path string) error {
 	if err != nil {
 		return nil // there is none, or opening the database reports the error
 	}
-	defer func() { _ = file.Close() }() // it is only read
+	defer func() { _ = file.Close() }() // the file is only read
 	in := bufio.NewReaderSize(file, 1<<20)
 	header := make([]byte, walHeader)
 	switch n, err := io.ReadFull(in, header); {
@@ -57,7 +57,7 @@ func damagedLog(path string) error {
 		}
 		if [8]byte(frame[8:16]) != salts {
 			if !invalid {
-				return nil // of an earlier use of the log's space
+				return nil // left over from before the log was restarted
 			}
 			continue
 		}
@@ -80,7 +80,7 @@ type checksum struct {
 	s1, s2 uint32
 }
 
-// add adds bytes, of which there are a multiple of eight.
+// add adds bytes; their number must be a multiple of eight.
 func (c *checksum) add(data []byte) {
 	for ; len(data) >= 8; data = data[8:] {
 		c.s1 += c.order.Uint32(data) + c.s2
@@ -88,7 +88,7 @@ func (c *checksum) add(data []byte) {
 	}
 }
 
-// is reports whether the checksum is the one in stored bytes, which are big-endian.
+// is reports whether the checksum equals the stored bytes, which are big-endian.
 func (c *checksum) is(stored []byte) bool {
 	return c.s1 == binary.BigEndian.Uint32(stored) && c.s2 == binary.BigEndian.Uint32(stored[4:])
 }

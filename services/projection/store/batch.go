@@ -10,22 +10,19 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// Batch is what events do to a tenant's views, one after the other. Rows wait in it
-// until all have been told, so that one that many events change is written once, and
-// the database takes them together.
+// Batch collects the effects of consecutive events on a tenant's views. Rows are held until all events are added, so
+// that a row that many events change is written once, and the database receives all rows together.
 //
-// Rows that wait read as they will once they are written: what the events make of
-// each other does not depend on where a batch ends.
+// Reads return the held rows, so that the effects of events do not depend on the bounds of batches.
 type Batch struct {
 	read    func(ctx context.Context, view *model.View, key string) (model.Object, error)
-	views   map[*model.View]map[string][]any // rows by key, as they are bound; nil: deleted
-	cleared map[*model.View]struct{}         // whose rows in the database are removed
+	views   map[*model.View]map[string][]any // rows by key, as bound values; nil: deleted
+	cleared map[*model.View]struct{}         // views whose rows in the database are removed
 	states  map[string]ViewState             // records to write, by view
-	to      Checkpoint                       // of the views in step; zero: it does not change
+	to      Checkpoint                       // of the views in step; zero: unchanged
 }
 
-// NewBatch returns a batch without changes; read reads a row from the database, nil
-// for none.
+// NewBatch returns a batch without changes; read reads a row from the database and returns nil for none.
 func NewBatch(read func(ctx context.Context, view *model.View, key string) (model.Object, error)) *Batch {
 	return &Batch{read: read, views: map[*model.View]map[string][]any{}}
 }
@@ -49,7 +46,7 @@ func (b *Batch) Row(ctx context.Context, view *model.View, key string) (model.Ob
 	return Object(view.Columns, values), nil
 }
 
-// Put makes or replaces a row.
+// Put inserts or replaces a row.
 func (b *Batch) Put(view *model.View, key string, row model.Object) error {
 	bound := make([]any, len(view.Columns))
 	for i, column := range view.Columns {
@@ -62,7 +59,7 @@ func (b *Batch) Put(view *model.View, key string, row model.Object) error {
 	return nil
 }
 
-// Delete removes a row, if there is one.
+// Delete removes a row, if it exists.
 func (b *Batch) Delete(view *model.View, key string) { b.set(view, key, nil) }
 
 // Clear removes all rows of a view.
@@ -74,8 +71,8 @@ func (b *Batch) Clear(view *model.View) {
 	b.cleared[view] = struct{}{}
 }
 
-// Restart clears the views whose checkpoints are not to be trusted, and records that they begin
-// anew. state is the one after [State.Distrust]. It is for implementations of [Store].
+// Restart clears the views whose checkpoints are not trusted, and records that they start from the beginning. state
+// is the result of [State.Distrust]. It is for implementations of [Store].
 func (b *Batch) Restart(views []*model.View, state State, distrusted []string) {
 	for _, name := range distrusted {
 		if i := slices.IndexFunc(views, func(v *model.View) bool { return v.Name == name }); i >= 0 {
@@ -85,10 +82,10 @@ func (b *Batch) Restart(views []*model.View, state State, distrusted []string) {
 	}
 }
 
-// Discard forgets the changes of a view's rows.
+// Discard drops the changes of a view's rows.
 func (b *Batch) Discard(view *model.View) { delete(b.views, view) }
 
-// Advance moves the checkpoint of the views in step, which never moves back.
+// Advance sets the checkpoint of the views in step, which never decreases.
 func (b *Batch) Advance(to Checkpoint) { b.to = to }
 
 // SetView replaces a view's record.
@@ -99,19 +96,18 @@ func (b *Batch) SetView(name string, state ViewState) {
 	b.states[name] = state
 }
 
-// Empty reports whether nothing is to be written.
+// Empty reports whether the batch has no writes.
 func (b *Batch) Empty() bool {
 	return len(b.views) == 0 && len(b.cleared) == 0 && len(b.states) == 0 && b.to == Checkpoint{}
 }
 
-// Checkpoint returns where the views in step move to, zero if they do not move.
+// Checkpoint returns the new checkpoint of the views in step, zero if it does not change.
 func (b *Batch) Checkpoint() Checkpoint { return b.to }
 
 // Cleared yields the views whose rows are removed before the changes are written.
 func (b *Batch) Cleared() iter.Seq[*model.View] { return maps.Keys(b.cleared) }
 
-// States yields the records of views to write, by name; those that are not [ViewState.Recorded]
-// are removed.
+// States yields the records of views to write, by name. Records that are not [ViewState.Recorded] are removed.
 func (b *Batch) States() iter.Seq2[string, ViewState] { return maps.All(b.states) }
 
 func (b *Batch) set(view *model.View, key string, bound []any) {
@@ -123,15 +119,13 @@ func (b *Batch) set(view *model.View, key string, bound []any) {
 	rows[key] = bound
 }
 
-// Row is a row as it is to be written: the values of the view's columns as they are
-// bound.
+// Row is a row to write: the values of the view's columns as they are bound.
 type Row struct {
 	Key    string
 	Values []any
 }
 
-// Changes yields what there is to write in each view: rows to make or replace, and
-// keys of rows to remove, both in the order of their keys.
+// Changes yields the writes of each view: rows to insert or replace, and keys of rows to remove, both ordered by key.
 func (b *Batch) Changes() iter.Seq2[*model.View, Changes] {
 	return func(yield func(*model.View, Changes) bool) {
 		for view, rows := range b.views {
@@ -152,7 +146,7 @@ func (b *Batch) Changes() iter.Seq2[*model.View, Changes] {
 	}
 }
 
-// Changes is what there is to write in a view.
+// Changes are the writes of a view.
 type Changes struct {
 	Puts    []Row
 	Deletes []string

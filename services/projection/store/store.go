@@ -1,7 +1,7 @@
-// Package store is what a projection needs of a database: a tenant's views and
-// how far they have followed the journal, changed together or not at all.
+// Package store defines the database of a projection: it stores a tenant's views and their checkpoint in the journal,
+// which change together or not at all.
 //
-// Its implementations are in sqlite and postgres; one test suite runs over both.
+// Packages sqlite and postgres implement it; one test suite covers both.
 package store
 
 import (
@@ -18,48 +18,43 @@ import (
 	"github.com/headgate/headgate/services/projection/query"
 )
 
-// Store is one tenant's views. Apply is called by one goroutine at a time, the
-// reads by any number.
+// Store is the views of one tenant. Apply is called by one goroutine at a time, the reads by any number.
 type Store interface {
-	// Dialect is the database's SQL.
+	// Dialect returns the database's SQL dialect.
 	Dialect() query.Dialect
-	// State returns how far the views have followed the journal.
+	// State returns the views' progress in the journal.
 	State(ctx context.Context) (State, error)
-	// Apply runs change, and writes what it has added to the batch, in one transaction. change
-	// receives the state within the transaction: another node may have changed it. Nothing changes
-	// when Apply returns an error; a [*RejectedError] says that the database refuses a view's row.
+	// Apply runs change, and writes the resulting batch, in one transaction. change receives the state within the
+	// transaction, since another node may have changed it. Nothing changes when Apply returns an error. A
+	// [*RejectedError] reports that the database rejects a view's row.
 	Apply(ctx context.Context, change func(batch *Batch, state State) error) error
-	// Query calls each for the plan's rows, up to its limit, with the values of its columns
-	// and of its terms, and returns the view's state at which they were read. Only a few rows
-	// are in memory at a time, and when each returns [ErrStop] no further rows are read. each
-	// must not retain the slices.
+	// Query calls each for the plan's rows, up to its limit, with the values of its columns and of its terms, and
+	// returns the view's state at which they were read. Only a few rows are in memory at a time, and when each
+	// returns [ErrStop] no further rows are read. each must not retain the slices.
 	Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (ViewState, error)
-	// Close gives up what the store holds.
+	// Close releases the store's resources.
 	Close() error
 }
 
 // ErrStop ends a query early, without an error, when each returns it.
 var ErrStop = errors.New("store: no further rows are needed")
 
-// ErrUnavailable says that the database cannot be reached, or cannot serve any query now. A
-// later attempt may succeed.
-var ErrUnavailable = errors.New("the views' database does not answer")
+// ErrUnavailable reports that the database cannot be reached or cannot serve queries now. It is transient.
+var ErrUnavailable = errors.New("the views' database does not respond")
 
-// ErrFull says that the disk of the views has no room. Nothing has changed, and a later attempt may
-// succeed.
+// ErrFull reports that the disk of the views is full. Nothing has changed, and the operation may be retried.
 var ErrFull = errors.New("the disk of the views is full")
 
-// ErrDamaged says that what a tenant's views are stored in is damaged, or no longer there. The
-// store must be closed and opened again: the damaged store is then set aside, and the views are
-// empty.
+// ErrDamaged reports that the storage of a tenant's views is damaged or missing. The caller must close and reopen the
+// store, which sets the damaged storage aside and starts with empty views.
 var ErrDamaged = errors.New("the views' store is damaged or missing")
 
-// RejectedError says that the database refuses a row of a view for what is in it: another attempt
-// meets the same error, and rows of other views can be written.
+// RejectedError reports that the database rejects a row of a view because of its content: a retry would fail too, and
+// rows of other views can be written.
 type RejectedError struct {
 	// View is the view's name.
 	View string
-	// Reason says why, for users.
+	// Reason is the reason, for users.
 	Reason string
 	// Err is the database's error.
 	Err error
@@ -73,14 +68,14 @@ func (e *RejectedError) Error() string {
 // Unwrap returns the database's error.
 func (e *RejectedError) Unwrap() error { return e.Err }
 
-// ErrDecode says that a stored value is not what was stored.
+// ErrDecode reports that a stored value differs from what was stored.
 var ErrDecode = errors.New("a stored value cannot be read")
 
-// Opener opens a tenant's store for views; origin fingerprints the model and the
-// journal that they are made from. Rows of another origin are not shown.
+// Opener opens a tenant's store for views; origin identifies the model and the journal that they are made from. Rows
+// of another origin are not shown.
 type Opener func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (Store, error)
 
-// ByKey is the plan that finds the row under a key.
+// ByKey returns the plan that finds the row under a key.
 func ByKey(view *model.View, dialect query.Dialect, key string) query.Plan {
 	return query.Plan{
 		Where: fmt.Sprintf("%q = %s", query.KeyColumn, dialect.Placeholder(1, key)), Args: []any{key},
@@ -88,7 +83,7 @@ func ByKey(view *model.View, dialect query.Dialect, key string) query.Plan {
 	}
 }
 
-// Among narrows a plan to the rows under keys, which it may have fewer of.
+// Among restricts a plan to the rows under keys.
 func Among(plan query.Plan, dialect query.Dialect, keys []string) query.Plan {
 	marks := make([]string, len(keys))
 	plan.Args = slices.Clone(plan.Args)
@@ -120,8 +115,7 @@ func Select(dialect query.Dialect, view *model.View, plan query.Plan) string {
 	return text + fmt.Sprintf(" ORDER BY %s LIMIT %d", plan.OrderBy, plan.Limit)
 }
 
-// encode returns a column's value as it is bound: JSON as its text, and what is no
-// number as nothing, which is what SQLite makes of it.
+// encode returns the bound form of a column's value: JSON as its text, and NaN as NULL, as SQLite does.
 func encode(view *model.View, column model.Column, value any) (any, error) {
 	if number, ok := value.(float64); ok && column.Type == model.TypeDouble && math.IsNaN(number) {
 		return nil, nil
@@ -151,7 +145,7 @@ func Decode(column model.Column, value any) (any, error) {
 	return model.Normalize(out), nil
 }
 
-// Object returns a row's values by their columns' names.
+// Object returns a row's values by column name.
 func Object(columns []model.Column, values []any) model.Object {
 	row := make(model.Object, len(columns))
 	for i, column := range columns {

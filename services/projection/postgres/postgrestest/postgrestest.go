@@ -1,5 +1,5 @@
-// Package postgrestest runs a PostgreSQL server for tests: a cluster of its own in
-// a temporary directory, on a unix socket that nobody else finds.
+// Package postgrestest runs a PostgreSQL server for tests: a separate cluster in a temporary directory, on a private
+// unix socket.
 package postgrestest
 
 import (
@@ -23,12 +23,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrNotInstalled says that there is no PostgreSQL on this machine.
+// ErrNotInstalled reports that PostgreSQL is not installed on this machine.
 var ErrNotInstalled = errors.New("postgrestest: PostgreSQL is not installed (Debian: apt-get install postgresql)")
 
 const (
 	startTimeout = 30 * time.Second
-	// role owns the databases and is no superuser.
+	// role owns the databases and is not a superuser.
 	role = "headgate"
 )
 
@@ -43,7 +43,7 @@ type Server struct {
 
 // binaries returns the directory of the newest server on this machine.
 func binaries() (string, error) {
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb") // Debian's place
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb") // path on Debian
 	slices.Sort(found)
 	if len(found) > 0 {
 		return filepath.Dir(found[len(found)-1]), nil
@@ -74,11 +74,11 @@ func Start() (*Server, error) {
 	return s, nil
 }
 
-// unprivileged returns how to start a process that is not root's, since
-// PostgreSQL refuses to run as root, and gives it the directory.
+// unprivileged returns the attributes of a process that is not root's, since PostgreSQL refuses to run as root, and
+// gives that user the directory.
 func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 	if os.Geteuid() != 0 {
-		return nil, nil //nolint:nilnil // the process may be ours
+		return nil, nil // the current user's process is fine
 	}
 	who, err := user.Lookup("postgres")
 	if err != nil {
@@ -102,7 +102,7 @@ func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
-// create makes the cluster and starts its server.
+// create creates the cluster and starts its server.
 func (s *Server) create() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -117,7 +117,7 @@ func (s *Server) create() error {
 	return s.execute(ctx, "postgres", "CREATE ROLE "+role+" LOGIN")
 }
 
-// Resume starts the server over the data that there are, after Halt.
+// Resume starts the server on its existing data after Halt.
 func (s *Server) Resume() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -170,8 +170,7 @@ func (s *Server) Halt() error {
 	return err
 }
 
-// Freeze stops the server's processes where they are: connections stay, and nothing is answered.
-// It needs Linux.
+// Freeze suspends the server's processes: connections stay open, and no request is answered. It needs Linux.
 func (s *Server) Freeze() error { return s.signal(syscall.SIGSTOP) }
 
 // Thaw undoes Freeze.
@@ -200,19 +199,19 @@ func (s *Server) signal(to syscall.Signal) error {
 	return errors.Join(errs...)
 }
 
-// Stop ends the server and removes what it wrote.
+// Stop ends the server and removes its files.
 func (s *Server) Stop() error {
 	var errs []error
 	if s.cmd != nil && s.cmd.Process != nil {
 		_ = s.Thaw()                                               // a test may have failed in between
-		errs = append(errs, s.cmd.Process.Signal(syscall.SIGQUIT)) // at once: nothing is worth keeping
-		_ = s.cmd.Wait()                                           // it was told to
+		errs = append(errs, s.cmd.Process.Signal(syscall.SIGQUIT)) // immediately: no data is needed
+		_ = s.cmd.Wait()                                           // it was signaled
 	}
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
 }
 
-// Database makes an empty database for a test and returns its URL, for a user
-// that owns it and is subject to row-level security.
+// Database creates an empty database for a test and returns its URL, for a user that owns it and is subject to
+// row-level security.
 func (s *Server) Database(t testing.TB) string {
 	t.Helper()
 	name := fmt.Sprintf("test_%d", s.n.Add(1))
@@ -232,7 +231,7 @@ func (s *Server) execute(ctx context.Context, database, statement string) error 
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // the statement has been answered
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // the statement has been executed
 	_, err = conn.Exec(ctx, statement)
 	return err
 }

@@ -10,26 +10,24 @@ import (
 	"github.com/headgate/headgate/internal/tail"
 )
 
-// openAgain is the wait before a tenant's views are opened again after a failure.
-const openAgain = time.Second
+// reopenDelay is the delay before a tenant's views are opened again after a failure.
+const reopenDelay = time.Second
 
-// batchBytes bounds the events that are committed together, in bytes, and queueBytes a tenant's
-// events that wait for it.
+// batchBytes bounds the events that are committed together, in bytes; queueBytes bounds a tenant's queued events.
 const batchBytes, queueBytes = 16 << 20, 32 << 20
 
-// errMoved ends what reads views that are no longer kept here, or have been
-// replaced by those of another model.
+// errMoved ends calls that read views which are no longer stored here, or were replaced by those of another model
+// revision.
 var errMoved = errors.New("the tenant's views have moved")
 
-// lane is a tenant's views: those that are shown and, after a change of the model,
-// those that are built beside them.
-type lane struct {
-	shown *follower
-	next  *follower // nil: none
+// tenantViews are the generations of a tenant's views: the current one and, after a change of the model, the one that
+// is being built.
+type tenantViews struct {
+	current  *follower
+	building *follower // nil: none
 }
 
-// Run follows the journal of every tenant that is served, which may change, until
-// ctx ends.
+// Run follows the journal of every served tenant until ctx ends. The set of tenants may change.
 func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -49,7 +47,7 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// follow reconciles the lanes with the tenants and the model whenever these or a lane change.
+// follow reconciles the generations with the tenants and the model whenever one of these changes.
 func (s *Service) follow(ctx context.Context) {
 	for all := true; ; {
 		tenants, models, journal := s.tenants.Changed(), s.models.Changed(), s.journal.Integrity().Changed()
@@ -62,8 +60,8 @@ func (s *Service) follow(ctx context.Context) {
 		}
 		var again <-chan time.Time
 		if err != nil && ctx.Err() == nil {
-			s.log.Error().Err(err).Dur("again_in_ms", openAgain).Msg("views are not opened")
-			again = time.After(openAgain)
+			s.log.Error().Err(err).Dur("again_in_ms", reopenDelay).Msg("opening views failed")
+			again = time.After(reopenDelay)
 		}
 		select {
 		case <-tenants:
@@ -93,13 +91,12 @@ func closed(changed <-chan struct{}) bool {
 	}
 }
 
-// start has the tail deliver a follower's events.
+// start makes the tail deliver a follower's events.
 func (s *Service) start(f *follower) {
 	f.subscription.Store(s.tail.Subscribe(f.tenant, f, tail.Options{Bytes: batchBytes}))
 }
 
-// reconcileAll brings every lane up to date, and ends the lanes of tenants that are no longer
-// served.
+// reconcileAll reconciles every tenant, and ends the generations of tenants that are no longer served.
 func (s *Service) reconcileAll(ctx context.Context) error {
 	var errs []error
 	for _, tenant := range s.tenants.All() {
@@ -107,21 +104,21 @@ func (s *Service) reconcileAll(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	for tenant, l := range s.allLanes() {
+	for tenant, l := range s.allViews() {
 		if s.tenants.Serves(tenant) {
 			continue
 		}
-		s.dropLane(tenant)
-		errs = append(errs, l.shown.end())
-		if l.next != nil {
-			errs = append(errs, l.next.end())
+		s.dropViews(tenant)
+		errs = append(errs, l.current.end())
+		if l.building != nil {
+			errs = append(errs, l.building.end())
 		}
-		s.log.Info().Str("tenant", tenant.String()).Msg("the tenant's views are no longer stored here")
+		s.log.Info().Str("tenant", tenant.String()).Msg("removed the tenant's views")
 	}
 	return errors.Join(errs...)
 }
 
-// reconcileChanged brings the lanes up to date that have changed.
+// reconcileChanged reconciles the tenants whose generations have changed.
 func (s *Service) reconcileChanged(ctx context.Context) error {
 	var errs []error
 	for tenant := range s.takeChanged() {
@@ -132,15 +129,14 @@ func (s *Service) reconcileChanged(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// reconcile brings a tenant's lane up to date: it opens the views of the model in use in addition
-// to the shown ones, and shows them once they are complete. follow calls it, and nothing else changes
-// lanes once Run has begun.
+// reconcile brings a tenant's generations up to date: it opens the views of the model in use beside the current ones,
+// and shows them once they are complete. Only follow calls it; nothing else changes generations once Run has started.
 func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) error {
-	l, known := s.lane(tenant)
+	l, known := s.viewsOf(tenant)
 	if known {
-		l.shown.tidy()
-		if l.next != nil {
-			l.next.tidy()
+		l.current.tidy()
+		if l.building != nil {
+			l.building.tidy()
 		}
 		if replaced, err := s.replaceDamaged(ctx, tenant, l); replaced || err != nil {
 			return err
@@ -153,33 +149,33 @@ func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) err
 		if err != nil {
 			return err
 		}
-		s.setLane(tenant, lane{shown: f})
+		s.setViews(tenant, tenantViews{current: f})
 		s.start(f)
-	case l.next != nil && (l.next.origin != origin || l.shown.origin == origin):
+	case l.building != nil && (l.building.origin != origin || l.current.origin == origin):
 		// The model has changed again, or back.
-		s.setLane(tenant, lane{shown: l.shown})
-		err := l.next.end()
+		s.setViews(tenant, tenantViews{current: l.current})
+		err := l.building.end()
 		return errors.Join(err, s.reconcile(ctx, tenant))
-	case l.next != nil && l.next.complete(l.shown):
-		l.next.next.Store(false)
-		s.setLane(tenant, lane{shown: l.next})
-		s.log.Info().Str("tenant", tenant.String()).Str("model", l.next.model.Revision).Msg("views of the new model are shown")
-		return l.shown.end()
-	case l.next != nil: // it reports its changes
-	case l.shown.origin != origin:
+	case l.building != nil && l.building.complete(l.current):
+		l.building.hidden.Store(false)
+		s.setViews(tenant, tenantViews{current: l.building})
+		s.log.Info().Str("tenant", tenant.String()).Str("model", l.building.model.Revision).Msg("now serving the views of the new model revision")
+		return l.current.end()
+	case l.building != nil: // the follower reports its changes
+	case l.current.origin != origin:
 		f, err := s.openViews(ctx, tenant)
 		if err != nil {
 			return err
 		}
-		f.next.Store(true)
-		s.setLane(tenant, lane{shown: l.shown, next: f})
+		f.hidden.Store(true)
+		s.setViews(tenant, tenantViews{current: l.current, building: f})
 		s.start(f)
-		s.log.Info().Str("tenant", tenant.String()).Str("model", model.Revision).Msg("views of the new model are built")
+		s.log.Info().Str("tenant", tenant.String()).Str("model", model.Revision).Msg("building the views of the new model revision")
 	}
 	return nil
 }
 
-// complete reports whether the views have followed the journal as far as the shown ones.
+// complete reports whether the views have followed the journal as far as the current ones.
 func (f *follower) complete(shown *follower) bool {
 	if _, _, building := f.building(); building || f.catching() {
 		return false
@@ -187,7 +183,7 @@ func (f *follower) complete(shown *follower) bool {
 	return f.epoch != shown.epoch || f.position() >= shown.position()
 }
 
-// noteChange has Run bring a follower's lane up to date.
+// noteChange makes Run reconcile the tenant of a follower.
 func (s *Service) noteChange(f *follower) {
 	s.changedMu.Lock()
 	s.changed[f.tenant] = struct{}{}
@@ -198,7 +194,7 @@ func (s *Service) noteChange(f *follower) {
 	}
 }
 
-// takeChanged returns the tenants whose followers have changed, and forgets them.
+// takeChanged returns the tenants whose followers have changed, and resets the list.
 func (s *Service) takeChanged() map[contextkit.TenantID]struct{} {
 	s.changedMu.Lock()
 	defer s.changedMu.Unlock()
@@ -207,12 +203,12 @@ func (s *Service) takeChanged() map[contextkit.TenantID]struct{} {
 	return taken
 }
 
-// origin fingerprints what views are made from now: see [store.Opener].
+// origin returns the origin of views that are made now: see [store.Opener].
 func (s *Service) origin() string {
 	return originOf(s.models.Current().Revision, s.journal.Epoch())
 }
 
-// openViews returns the follower of a tenant's views of the model in use.
+// openViews returns a follower of a tenant's views by the model in use.
 func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*follower, error) {
 	current, epoch := s.models.Current(), s.journal.Epoch()
 	origin := originOf(current.Revision, epoch)
@@ -222,17 +218,17 @@ func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*f
 	}
 	checked := &checkedStore{Store: rows}
 	f := newFollower(tenant, s.tail, current, checked, origin, epoch, s.log)
-	f.timeline, f.whole, f.shared.node = s.timeline, max(s.end, s.tail.Position()), &s.filters
-	f.changes, f.skips, f.positions = s.noteChange, s.skips, s.positions.Of(epoch)
-	f.beyond = func(checkpoint uint64, err error) {
+	f.timeline, f.journalEnd, f.shared.node = s.timeline, max(s.end, s.tail.Position()), &s.filters
+	f.onChange, f.skips, f.positions = s.noteChange, s.skips, s.positions.Of(epoch)
+	f.onBeyond = func(checkpoint uint64, err error) {
 		if errors.Is(err, tail.ErrDiverged) {
 			s.journal.Integrity().Diverged(epoch, checkpoint, "a tenant's views were made from another event at that sequence")
 		} else {
 			s.journal.Integrity().Reached(epoch, checkpoint, "a tenant's views have followed it further")
 		}
 	}
-	f.restored = func() { s.restored.Add(1) }
-	f.replaced = func(why error) { s.noteReplaced(tenant, why) }
+	f.onRestored = func() { s.restored.Add(1) }
+	f.onReplaced = func(why error) { s.noteReplaced(tenant, why) }
 	checked.report = func(err error) {
 		if !f.damaged.Swap(true) {
 			s.log.Error().Err(err).Str("tenant", tenant.String()).Msg("the tenant's views are damaged")
@@ -242,30 +238,30 @@ func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*f
 	return f, nil
 }
 
-func (s *Service) lane(tenant contextkit.TenantID) (lane, bool) {
+func (s *Service) viewsOf(tenant contextkit.TenantID) (tenantViews, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	l, ok := s.lanes[tenant]
+	l, ok := s.views[tenant]
 	return l, ok
 }
 
-func (s *Service) setLane(tenant contextkit.TenantID, l lane) {
+func (s *Service) setViews(tenant contextkit.TenantID, l tenantViews) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lanes[tenant] = l
+	s.views[tenant] = l
 }
 
-func (s *Service) dropLane(tenant contextkit.TenantID) {
+func (s *Service) dropViews(tenant contextkit.TenantID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.lanes, tenant)
+	delete(s.views, tenant)
 }
 
-func (s *Service) allLanes() map[contextkit.TenantID]lane {
+func (s *Service) allViews() map[contextkit.TenantID]tenantViews {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	out := make(map[contextkit.TenantID]lane, len(s.lanes))
-	for tenant, l := range s.lanes {
+	out := make(map[contextkit.TenantID]tenantViews, len(s.views))
+	for tenant, l := range s.views {
 		out[tenant] = l
 	}
 	return out
@@ -274,10 +270,10 @@ func (s *Service) allLanes() map[contextkit.TenantID]lane {
 // followers returns all followers.
 func (s *Service) followers() []*follower {
 	var out []*follower
-	for _, l := range s.allLanes() {
-		out = append(out, l.shown)
-		if l.next != nil {
-			out = append(out, l.next)
+	for _, l := range s.allViews() {
+		out = append(out, l.current)
+		if l.building != nil {
+			out = append(out, l.building)
 		}
 	}
 	return out

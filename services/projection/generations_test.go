@@ -44,11 +44,11 @@ func within(t *testing.T, what string, f func() bool) {
 	}
 }
 
-func TestViewsOfANewModelAreBuiltBesideThoseShown(t *testing.T) {
-	overBoth(t, viewsOfANewModelAreBuiltBesideThoseShown)
+func TestGenerations_NewModelIsBuiltBeforeItIsShown(t *testing.T) {
+	overBoth(t, newModelIsBuiltBeforeItIsShown)
 }
 
-func viewsOfANewModelAreBuiltBesideThoseShown(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func newModelIsBuiltBeforeItIsShown(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	var c changing
 	old := wallet(t)
 	c.text.Store(&old)
@@ -65,7 +65,7 @@ func viewsOfANewModelAreBuiltBesideThoseShown(t *testing.T, newStore func(t *tes
 	defer w.close()
 	w.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")
 
-	// Balances are shown doubled from now on; nobody sees anything between.
+	// From now on balances are shown doubled; no call sees anything in between.
 	next := strings.Replace(old, "patch: {balance: row.balance + event.amount,", "patch: {balance: row.balance + 2 * event.amount,", 1)
 	c.text.Store(&next)
 	if changed, err := f.models.Reload(t.Context()); err != nil || !changed {
@@ -75,7 +75,7 @@ func viewsOfANewModelAreBuiltBesideThoseShown(t *testing.T, newStore func(t *tes
 		res, err := query()
 		if err != nil {
 			if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "moved") {
-				t.Fatal(err) // between two uses of a follower, a call may be told to come again
+				t.Fatal(err) // between two followers, a call may be asked to retry
 			}
 			return false
 		}
@@ -89,14 +89,14 @@ func viewsOfANewModelAreBuiltBesideThoseShown(t *testing.T, newStore func(t *tes
 		return balance == 202.0
 	})
 	if _, err := w.receive(); connect.CodeOf(err) != connect.CodeUnavailable {
-		t.Errorf("a watcher of the old views hears %v, want to be told to come back", err)
+		t.Errorf("a watcher of the old views receives %v, want a request to resume", err)
 	}
 	within(t, "one generation is left", func() bool {
 		views, err := f.client.ListViews(as(t, "acme"), &projectionv1.ListViewsRequest{})
 		return err == nil && len(views.GetGenerations()) == 1 && views.GetGenerations()[0].GetModel() == f.models.Current().Revision
 	})
 
-	// A model that is taken back shows the old views, which are still there.
+	// A model that is reverted shows the old views, which still exist.
 	c.text.Store(&old)
 	if _, err := f.models.Reload(t.Context()); err != nil {
 		t.Fatal(err)
@@ -107,11 +107,11 @@ func viewsOfANewModelAreBuiltBesideThoseShown(t *testing.T, newStore func(t *tes
 	})
 }
 
-func TestTenantsComeAndGoWhileTheNodeRuns(t *testing.T) {
-	overBoth(t, tenantsComeAndGoWhileTheNodeRuns)
+func TestGenerations_FollowSetOfTenants(t *testing.T) {
+	overBoth(t, generationsFollowSetOfTenants)
 }
 
-func tenantsComeAndGoWhileTheNodeRuns(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func generationsFollowSetOfTenants(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
 	f.append(t, "initech", "w", "opened", `{"owner":"peter"}`)
@@ -124,17 +124,17 @@ func tenantsComeAndGoWhileTheNodeRuns(t *testing.T, newStore func(t *testing.T) 
 	f.tenants.Replace([]contextkit.TenantID{acme, initech})
 	within(t, "initech is served", func() bool { return get("initech", "w") == nil })
 	if err := get("globex", "secret"); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Errorf("a tenant that is gone: %v", err)
+		t.Errorf("a tenant that was removed: %v", err)
 	}
 	if err := f.service.Ready(t.Context(), globex); err == nil {
-		t.Error("the node is ready for a tenant that is gone")
+		t.Error("the node is ready for a tenant that was removed")
 	}
 	within(t, "acme is served all the time", func() bool { return get("acme", "w0") == nil })
 	f.tenants.Replace([]contextkit.TenantID{acme, globex, initech})
 	within(t, "globex is served again", func() bool { return get("globex", "secret") == nil })
 }
 
-func TestAClientThatReadsNothingHoldsNothingUp(t *testing.T) {
+func TestWatch_ClientThatDoesNotReadBlocksNothing(t *testing.T) {
 	f := start(t, natstest.Start(t), sqliteIn(t), model.Wallet)
 	f.fill(t)
 	for _, tenant := range []string{"initech", "umbrella"} {
@@ -147,30 +147,30 @@ func TestAClientThatReadsNothingHoldsNothingUp(t *testing.T) {
 	silent, other := f.watch(t, &projectionv1.WatchRequest{}), f.watch(t, &projectionv1.WatchRequest{})
 	defer silent.close()
 	defer other.close()
-	for _, w := range []*watcher{silent, other} { // both are there
+	for _, w := range []*watcher{silent, other} { // both are connected
 		if _, err := w.receive(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	f.append(t, "acme", "w0", "deposited", `{"amount":1,"reference":""}`)
-	if _, err := other.receive(); err != nil { // the silent one does not take it
+	if _, err := other.receive(); err != nil { // the silent client does not read it
 		t.Fatal(err)
 	}
-	for _, tenant := range []string{"initech", "umbrella"} { // the first takes acme's place, and the second the first's
+	for _, tenant := range []string{"initech", "umbrella"} { // the first replaces acme, and the second the first
 		f.tenants.Replace([]contextkit.TenantID{natstest.Tenant(t, tenant)})
 		within(t, tenant+" is served", func() bool {
 			_, err := f.client.Get(as(t, tenant), &projectionv1.GetRequest{View: "wallets", Key: "w"})
 			return err == nil
 		})
 	}
-	// Both are told, each once it listens.
-	for name, w := range map[string]*watcher{"who listens": other, "who does not": silent} {
+	// Both are notified, each once it reads.
+	for name, w := range map[string]*watcher{"a client that reads": other, "a client that does not": silent} {
 		var err error
 		for err == nil {
 			_, err = w.receive()
 		}
 		if connect.CodeOf(err) != connect.CodeUnavailable {
-			t.Errorf("%s hears %v, want to be told to come back", name, err)
+			t.Errorf("%s receives %v, want a request to resume", name, err)
 		}
 	}
 }

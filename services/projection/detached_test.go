@@ -17,7 +17,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
-// orders is a model whose views fail by various events, except for `plain`.
+// orders is a model whose views fail on various events, except `plain`.
 const orders = `model: orders
 aggregates:
   wallet:
@@ -35,7 +35,7 @@ views:
   times: {columns: {at: timestamp}, on: {wallet.placed: {upsert: {at: event.at}}}}
 `
 
-// placed returns the data of an order with a change.
+// placed returns the data of an order, with a change.
 func placed(changed string) string {
 	members := map[string]string{"price": "1.5", "address": `{"city":"Ulm"}`, "list": "[1]", "text": `"t"`, "at": `"2030-05-01T10:00:00Z"`}
 	name, value, _ := strings.Cut(changed, "=")
@@ -49,9 +49,9 @@ func placed(changed string) string {
 	return "{" + strings.Join(out, ",") + "}"
 }
 
-// incompressible returns text of 4 kB that no index of PostgreSQL can store.
+// incompressible returns 4 kB of text that no index of PostgreSQL can store.
 func incompressible() string {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the text is the same in each run
+	random := rand.New(rand.NewPCG(1, 2)) // the text is the same in each run
 	text := make([]byte, 4096)
 	for i := range text {
 		text[i] = 'a' + byte(random.IntN(26))
@@ -61,7 +61,7 @@ func incompressible() string {
 
 var failures = []struct {
 	view, change string
-	reason       string // in the error; "": PostgreSQL alone refuses it
+	reason       string // in the error; "": only PostgreSQL rejects it
 }{
 	{"totals", "price=2", "row.total + event.price"},
 	{"cities", `address={}`, "event.address.city"},
@@ -74,7 +74,7 @@ func source(text string) func(context.Context) (string, []byte, error) {
 	return func(context.Context) (string, []byte, error) { return "model", []byte(text), nil }
 }
 
-// read returns the number of a view's rows with everything that was appended.
+// rows returns the number of a view's rows, with every appended event applied.
 func (f *fixture) rows(t *testing.T, view string) (int, error) {
 	t.Helper()
 	res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: view, MinPosition: f.position(t, "acme")})
@@ -96,7 +96,7 @@ func reasonOf(err error) *errdetails.ErrorInfo {
 	return nil
 }
 
-func TestViews_OneThatCannotApplyAnEventFailsAlone(t *testing.T) {
+func TestViews_FailingViewDoesNotAffectOthers(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		js := natstest.Start(t)
 		open := newStore(t)
@@ -111,7 +111,7 @@ func TestViews_OneThatCannotApplyAnEventFailsAlone(t *testing.T) {
 		check := func(t *testing.T, f *fixture) {
 			t.Helper()
 			if n, err := f.rows(t, "plain"); err != nil || n != 2+len(failures) {
-				t.Fatalf("a view that is well has %d rows, %v", n, err)
+				t.Fatalf("a healthy view has %d rows, %v", n, err)
 			}
 			for _, failure := range failures {
 				_, err := f.rows(t, failure.view)
@@ -153,7 +153,7 @@ func TestViews_OneThatCannotApplyAnEventFailsAlone(t *testing.T) {
 		}
 		f.stop()
 
-		again := start(t, js, open, source(orders)) // the process starts again
+		again := start(t, js, open, source(orders)) // the process restarts
 		again.last, again.versions, again.sequence = f.last, f.versions, f.sequence
 		check(t, again)
 		again.append(t, "acme", "w3", "placed", placed(""))
@@ -162,7 +162,7 @@ func TestViews_OneThatCannotApplyAnEventFailsAlone(t *testing.T) {
 		}
 		again.stop()
 
-		rebuilt := start(t, js, newStore(t), source(orders)) // all is made from the journal
+		rebuilt := start(t, js, newStore(t), source(orders)) // rebuilt from the journal
 		rebuilt.last, rebuilt.versions, rebuilt.sequence = again.last, again.versions, again.sequence
 		within(t, "the views are built", func() bool {
 			n, err := rebuilt.rows(t, "plain")
@@ -174,7 +174,7 @@ func TestViews_OneThatCannotApplyAnEventFailsAlone(t *testing.T) {
 	})
 }
 
-// skip puts a skip record of the event that a view of acme's fails with.
+// skip stores a skip record of the event that a view of acme fails on.
 func (f *fixture) skip(t *testing.T, view string, revoked bool) {
 	t.Helper()
 	bucket, err := backbone.OpenBucket[backbone.Skip](t.Context(), f.js, backbone.BucketSkips)
@@ -209,7 +209,7 @@ func (f *fixture) skip(t *testing.T, view string, revoked bool) {
 	}
 }
 
-func TestViews_ASkippedEventLetsTheViewContinue(t *testing.T) {
+func TestViews_SkippedEventLetsViewContinue(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		js := natstest.Start(t)
 		open := newStore(t)
@@ -255,7 +255,7 @@ func TestViews_ASkippedEventLetsTheViewContinue(t *testing.T) {
 	})
 }
 
-func TestViews_ACorrectedViewIsWell(t *testing.T) {
+func TestViews_CorrectedModelRecoversView(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		var c changing
 		text := orders
@@ -271,15 +271,15 @@ func TestViews_ACorrectedViewIsWell(t *testing.T) {
 		if changed, err := f.models.Reload(t.Context()); err != nil || !changed {
 			t.Fatalf("%v, %v", changed, err)
 		}
-		within(t, "the view is well", func() bool {
+		within(t, "the view is healthy", func() bool {
 			n, err := f.rows(t, "cities")
 			return err == nil && n == 2
 		})
 	})
 }
 
-// A watcher of a view that fails learns why, and others are not disturbed.
-func TestViews_WatchersOfAFailedViewEnd(t *testing.T) {
+// A watcher of a view that fails receives the reason, and other watchers are not affected.
+func TestViews_WatchersOfFailedViewEnd(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		f := start(t, natstest.Start(t), newStore(t), source(orders))
 		f.append(t, "acme", "w0", "placed", placed(""))
@@ -301,8 +301,8 @@ func TestViews_WatchersOfAFailedViewEnd(t *testing.T) {
 	})
 }
 
-// Nodes that follow the same tenant in one database take turns, also where a view is apart.
-func TestViews_NodesOfOneDatabaseAgree(t *testing.T) {
+// Nodes that follow the same tenant in one database agree, even while a view is detached.
+func TestViews_NodesSharingDatabaseAgree(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		if strings.Contains(t.Name(), "sqlite") {
 			t.Skip("a file has one process")

@@ -14,13 +14,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// TestStrange_ViewsPassOverMessagesThatAreNoEvents publishes messages by hand: views have the rows
-// of those that are events, and their checkpoint moves over the others, the last one included.
-func TestStrange_ViewsPassOverMessagesThatAreNoEvents(t *testing.T) {
-	overBoth(t, viewsPassOverMessagesThatAreNoEvents)
+// TestForeignMessages_ViewsSkipNonEvents publishes messages of another producer: views contain the rows of valid
+// events, and their checkpoint advances over all others, including the last one.
+func TestForeignMessages_ViewsSkipNonEvents(t *testing.T) {
+	overBoth(t, viewsSkipNonEvents)
 }
 
-func viewsPassOverMessagesThatAreNoEvents(t *testing.T, newStore func(t *testing.T) store.Opener) {
+func viewsSkipNonEvents(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	js, open := natstest.Start(t), newStore(t)
 	f := start(t, js, open, model.Wallet)
 	f.append(t, "acme", "a", "opened", `{"owner":"ada"}`)
@@ -43,7 +43,7 @@ func viewsPassOverMessagesThatAreNoEvents(t *testing.T, newStore func(t *testing
 		t.Helper()
 		wait(t, f, "acme")
 		wait(t, f, "globex")
-		// The last message is no event, and its sequence is reached.
+		// The last message is not an event, and its sequence is reached.
 		ids, err := f.query(t, &projectionv1.Query{PageSize: 100})
 		slices.Sort(ids)
 		slices.Sort(want)
@@ -61,10 +61,10 @@ func viewsPassOverMessagesThatAreNoEvents(t *testing.T, newStore func(t *testing
 	publish("")
 	check(f)
 	if count := testutil.CollectAndCount(f.service.Integrity(), "headgate_journal_unreadable_total"); count != len(backbone.Faults()) {
-		t.Errorf("%d counts of messages that are no events", count)
+		t.Errorf("%d messages are counted as non-events", count)
 	}
 
-	// A watcher that resumes is notified of the rows, and of nothing else.
+	// A watcher that resumes receives the rows, and nothing else.
 	stream, err := f.client.Watch(as(t, "acme"), &projectionv1.WatchRequest{View: "wallets", After: first.GetPosition()})
 	if err != nil {
 		t.Fatal(err)
@@ -72,10 +72,10 @@ func viewsPassOverMessagesThatAreNoEvents(t *testing.T, newStore func(t *testing
 	defer func() { _ = stream.Close() }()
 	message, err := stream.Receive()
 	if err != nil || message.GetReset_() || len(message.GetChanges()) != len(want)-1 {
-		t.Errorf("the watcher is told %d changes, reset %v, %v", len(message.GetChanges()), message.GetReset_(), err)
+		t.Errorf("the watcher receives %d changes, reset %v, %v", len(message.GetChanges()), message.GetReset_(), err)
 	}
 
-	// A node that starts on them shows the views, and another one builds them anew.
+	// A node that starts on them shows the views, and another one rebuilds them.
 	f.stop()
 	for n, opener := range []store.Opener{open, newStore(t)} {
 		again := start(t, js, opener, model.Wallet)
