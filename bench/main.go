@@ -23,6 +23,7 @@ type cli struct {
 	Routing    routingCommand    `cmd:"" help:"A hundred thousand tenants over a thousand endpoints."`
 	Tenants    tenantsCommand    `cmd:"" help:"What idle tenants cost a projection node, by their number."`
 	TenantNode tenantNodeCommand `cmd:"" hidden:"" help:"One of the processes of tenants."`
+	Runner     runnerCommand     `cmd:"" help:"Triggers, a restart and idle tenants of one runner, by the number of tenants."`
 	Peers      peersCommand      `cmd:"" help:"One call through Headgate, and through its peers."`
 	Peer       peerCommand       `cmd:"" hidden:"" help:"One of the processes of peers."`
 }

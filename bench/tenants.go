@@ -100,7 +100,7 @@ func (c *tenantsCommand) measure(ctx context.Context, tenants int) (row *tenants
 		return nil, err
 	}
 	fmt.Fprintf(os.Stderr, "writing %d events of %d tenants\n", tenants*c.Events, tenants)
-	if err := writeEvents(ctx, js, tenants, c.Events); err != nil {
+	if err := writeEvents(ctx, js, tenants, 0, c.Events); err != nil {
 		return nil, err
 	}
 	row = &tenantsRow{}
@@ -156,43 +156,57 @@ func (c *tenantsCommand) measure(ctx context.Context, tenants int) (row *tenants
 
 func benchTenant(n int) string { return fmt.Sprintf("t%05d", n) }
 
-// writeEvents writes the tenants' events in turn.
-func writeEvents(ctx context.Context, js jetstream.JetStream, tenants, events int) error {
+// writeEvents writes the tenants' events from first to before last, one of each tenant in turn.
+func writeEvents(ctx context.Context, js jetstream.JetStream, tenants, first, last int) error {
 	const pending = 1000
-	for n := range events {
+	for n := first; n < last; n++ {
 		for i := range tenants {
-			tenant, err := contextkit.ParseTenantID(benchTenant(i))
-			if err != nil {
-				return err
-			}
-			msg := &nats.Msg{Subject: backbone.EventSubject(tenant, "note", fmt.Sprintf("n%d", n)), Header: nats.Header{}, Data: fmt.Appendf(nil, `{"owner":"o%d","amount":%d}`, n%10, n)}
-			if err := contextkit.InjectNATS(contextkit.TenantContext(ctx, tenant), msg.Header); err != nil {
-				return err
-			}
-			for name, value := range map[string]string{
-				"ce-specversion": "1.0", "ce-id": fmt.Sprintf("%s-%d", benchTenant(i), n), "ce-type": "written", "ce-time": "2026-01-01T00:00:00Z",
-				"content-type": "application/json", "ce-aggregateversion": "1", "ce-aggregatetype": "note", "ce-aggregateid": fmt.Sprintf("n%d", n),
-			} {
-				msg.Header.Set(name, value)
-			}
-			if _, err := js.PublishMsgAsync(msg); err != nil {
+			if err := sendEvent(ctx, js, i, n); err != nil {
 				return err
 			}
 			if js.PublishAsyncPending() >= pending {
-				select {
-				case <-js.PublishAsyncComplete():
-				case <-ctx.Done():
-					return ctx.Err()
+				if err := published(ctx, js); err != nil {
+					return err
 				}
 			}
 		}
 	}
+	return published(ctx, js)
+}
+
+// writeEvent writes one event.
+func writeEvent(ctx context.Context, js jetstream.JetStream, tenant, n int) error {
+	return errors.Join(sendEvent(ctx, js, tenant, n), published(ctx, js))
+}
+
+// published waits until every event that was sent is stored.
+func published(ctx context.Context, js jetstream.JetStream) error {
 	select {
 	case <-js.PublishAsyncComplete():
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// sendEvent sends event n of a tenant.
+func sendEvent(ctx context.Context, js jetstream.JetStream, i, n int) error {
+	tenant, err := contextkit.ParseTenantID(benchTenant(i))
+	if err != nil {
+		return err
+	}
+	msg := &nats.Msg{Subject: backbone.EventSubject(tenant, "note", fmt.Sprintf("n%d", n)), Header: nats.Header{}, Data: fmt.Appendf(nil, `{"owner":"o%d","amount":%d}`, n%10, n)}
+	if err := contextkit.InjectNATS(contextkit.TenantContext(ctx, tenant), msg.Header); err != nil {
+		return err
+	}
+	for name, value := range map[string]string{
+		"ce-specversion": "1.0", "ce-id": fmt.Sprintf("%s-%d", benchTenant(i), n), "ce-type": "written", "ce-time": "2026-01-01T00:00:00Z",
+		"content-type": "application/json", "ce-aggregateversion": "1", "ce-aggregatetype": "note", "ce-aggregateid": fmt.Sprintf("n%d", n),
+	} {
+		msg.Header.Set(name, value)
+	}
+	_, err = js.PublishMsgAsync(msg)
+	return err
 }
 
 // tenantNode is a projection node in a process of its own.
