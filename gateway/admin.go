@@ -11,11 +11,11 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// localAddr is a port of this machine that the system chooses.
+// localAddr is a loopback address with a port that the system chooses.
 const localAddr = "127.0.0.1:0"
 
-// newAdmin returns the operators' server: it is not the edge's, so that what it
-// shows never is the world's.
+// newAdmin returns the server for operators. It has its own address, so that the edge never exposes
+// what it serves.
 func (g *Gateway) newAdmin() *rpc.Server {
 	addr := g.config.Admin
 	if addr == "" {
@@ -28,10 +28,10 @@ func (g *Gateway) newAdmin() *rpc.Server {
 
 // nodesView is the body of /nodes.
 type nodesView struct {
-	// AgeMs is how old the oldest answer may be.
-	AgeMs    int64      `json:"ageMs"`
-	Revision uint64     `json:"routingRevision"`
-	Nodes    []nodeView `json:"nodes"`
+	// AgeMs is the age bound of the oldest answer, in milliseconds.
+	AgeMs int64      `json:"ageMs"`
+	Epoch uint64     `json:"routingEpoch"`
+	Nodes []nodeView `json:"nodes"`
 }
 
 type nodeView struct {
@@ -39,18 +39,18 @@ type nodeView struct {
 	Kind     string  `json:"kind"`
 	Endpoint string  `json:"endpoint"`
 	Ready    bool    `json:"ready"`
-	Says     string  `json:"says,omitempty"`
+	Answer   string  `json:"answer,omitempty"`
 	Error    string  `json:"error,omitempty"`
 	TookMs   float64 `json:"tookMs"`
 	// Breakers are the open breakers of the endpoint.
 	Breakers []breakerView `json:"breakers,omitempty"`
 }
 
-// breakerView is an open breaker.
+// breakerView describes an open breaker.
 type breakerView struct {
-	// Procedure is the method's; "": the node as a whole.
+	// Procedure is the method whose calls are diverted; "": all methods of the node.
 	Procedure string `json:"procedure,omitempty"`
-	// Tenant is the only tenant whose calls are refused; nil: all tenants' calls are.
+	// Tenant is the only tenant whose calls are refused; nil: the calls of all tenants.
 	Tenant   *string `json:"tenant,omitempty"`
 	Failures int     `json:"failures"`
 }
@@ -75,18 +75,17 @@ func (g *Gateway) openBreakers() map[string][]breakerView {
 	return open
 }
 
-// serveNodes answers what each node says of itself, at most a moment old, and
-// who did not answer.
+// serveNodes lists each node of the routing table with its answer to the last probe.
 func (g *Gateway) serveNodes(w http.ResponseWriter, r *http.Request) {
 	snapshot, err := g.prober.Snapshot(r.Context())
 	if err != nil {
-		return // the client has left
+		return // the client has disconnected
 	}
-	view := nodesView{AgeMs: snapshot.Age().Milliseconds(), Revision: g.routes.Revision(), Nodes: []nodeView{}}
+	view := nodesView{AgeMs: snapshot.Age().Milliseconds(), Epoch: g.routes.Revision(), Nodes: []nodeView{}}
 	open := g.openBreakers()
 	for _, answer := range snapshot.Answers {
 		node := nodeView{
-			ID: answer.Node.ID, Kind: answer.Node.Kind, Endpoint: answer.Node.Endpoint, Says: answer.Value,
+			ID: answer.Node.ID, Kind: answer.Node.Kind, Endpoint: answer.Node.Endpoint, Answer: answer.Value,
 			TookMs: float64(answer.Took) / float64(time.Millisecond), Breakers: open[answer.Node.Endpoint],
 		}
 		if now, ok := g.routes.Node(node.ID); ok {

@@ -295,7 +295,7 @@ func TestAdmission_RefusalsCostOtherTenantsNothing(t *testing.T) {
 				}
 				eventually(t, "refusals are held back", func() bool {
 					_, text := e.adminGet(t, "/metrics")
-					return strings.Contains(text, "headgate_refusals_held_total") && !strings.Contains(text, `headgate_refusals_held_total{process="gateway"} 0`)
+					return strings.Contains(text, "headgate_rejections_delayed_total") && !strings.Contains(text, `headgate_rejections_delayed_total{process="gateway"} 0`)
 				})
 				losesNothing(t, e, "while others are refused")
 				close(stop)

@@ -22,7 +22,7 @@ func TestAsked_EachAttemptHasASpanOfItsOwn(t *testing.T) {
 			own   []contextkit.SpanID // the gateway's
 		)
 		e := start(func(c *gateway.Config) {
-			c.Asked = func(rc contextkit.RequestContext, call rpc.Asked) {
+			c.OnUpstreamCall = func(rc contextkit.RequestContext, call rpc.Asked) {
 				mu.Lock()
 				defer mu.Unlock()
 				asked, own = append(asked, call), append(own, rc.SpanID)

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
@@ -14,56 +13,68 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// Call is one call on its way through the pipeline: each stage adds what it
-// finds out.
+// Call is one call in the pipeline. Each stage adds its results to it.
 type Call struct {
 	// Method is the method called.
 	Method *policy.Method
-	// Info is the edge's side of the call.
+	// Info is the edge's connect.CallInfo of the call.
 	Info *connect.CallInfo
 	// Stream is the edge's stream.
 	Stream connect.ServerStream
-	// Principal is who calls, from authenticate on.
+	// Principal is the caller, set by authenticate.
 	Principal *auth.Principal
 	// First is the request, or a stream's first message, set by receive; nil: the stream is
 	// opened without one.
 	First *frame.Frame
-	// Tenant is the tenant of the call, set by standing if credential, header or path name it,
-	// else by tenant; zero: the platform.
+	// Tenant is the tenant of the call; zero: the platform. It is set by standing if credential,
+	// header or path name the tenant, else by tenant.
 	Tenant contextkit.TenantID
-	// Resource is an excerpt of the resources that the policy's resource field names, or of
-	// the one that is denied; set by authorize.
+	// Resource is an excerpt of the resources that the policy's resource field names, or of the
+	// denied one; set by authorize.
 	Resource string
-	// Reason is an excerpt of the operator's reason, in the field that the policy names; nil: the
-	// request has none.
+	// Reason is an excerpt of the operator's reason in the field that the policy names; nil: the
+	// policy names no such field.
 	Reason *string
-	// Node answers, from route on.
+	// Node is the node that answers the call, set by route.
 	Node route.Node
 	// Attempts counts the upstream calls.
 	Attempts int
 	// Waited is the time spent between attempts.
 	Waited time.Duration
-	// Keyed says that the request has an idempotency key.
-	Keyed bool
-	// Forced says that the node is called whatever its breaker says.
-	Forced bool
+	// HasKey reports whether the request has an idempotency key.
+	HasKey bool
+	// BypassBreaker makes forward call the node although its breaker is open.
+	BypassBreaker bool
 
-	forwards bool // the client sent headers that go to the node; from headers on
-	platform bool // the caller is the platform; from headers on
-	recorded bool // in audit, as an operator's
-	chosen   bool // the client chose a shorter time than the policy's
-	limited  bool // a limit of its caller refused it
-	denied   rule // the rule that denied it
+	forwardsHeaders   bool   // the client sent headers that are forwarded to the node; set by headers
+	platform          bool   // the caller is the platform; set by headers
+	operationRecorded bool   // the audit record of an operator's call is written
+	clientDeadline    bool   // the client's deadline is earlier than the policy's
+	limited           bool   // a limit of the caller refused the call
+	denied            Reason // why the call was denied
 
-	// What lies in the call, so that it is no object of its own.
+	// Values embedded in the call, to save their allocation.
 	request, answer frame.Frame
 	until           lazydeadline.Context
-	hop             connect.CallInfo // of the node, in the last attempt
+	upstream        connect.CallInfo // the last upstream call
 
-	end     rpc.Outcome   // from conclude on; before, when it began
-	entered time.Duration // from the beginning until the tenant's quota admitted it
+	end           rpc.Outcome   // completed by conclude; Started is set from the start
+	admittedAfter time.Duration // time from the call's start until the tenant's quota admitted it
 	charge
 }
 
 // enteredAt returns when the tenant's quota admitted the call.
-func (c *Call) enteredAt() time.Time { return c.end.Started.Add(c.entered) }
+func (c *Call) admittedAt() time.Time { return c.end.Started.Add(c.admittedAfter) }
+
+// deny marks the call as denied for the reason, which it adds to the error's details with metadata
+// as key-value pairs.
+func (c *Call) deny(reason Reason, err *connect.Error, metadata ...string) error {
+	c.denied = reason
+	return rpc.WithDetails(err, rpc.Reason(reason.String(), metadata...))
+}
+
+// denyCredential denies the call for its credential.
+func (c *Call) denyCredential(err error) error {
+	c.denied = credentialReason(err)
+	return unauthenticated(err)
+}

@@ -75,7 +75,7 @@ func TestClient_IsTheAddressThatATrustedProxyNames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ended := &ends{}
 			e, m := startMirror(t, func(_ func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
-				return startWith(t, func(c *gateway.Config) { c.Listen.Proxies, c.Ended = tc.proxies, ended.add }, register, sets...)
+				return startWith(t, func(c *gateway.Config) { c.Listen.Proxies, c.OnEnd = tc.proxies, ended.add }, register, sets...)
 			})
 			header := hostile.Clone()
 			header["Authorization"] = []string{e.tokenOf(t, "app", mirrorRights...)}

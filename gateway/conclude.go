@@ -17,8 +17,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// conclude writes the call's line in the access log, tells whoever wants to know that it
-// has ended and, for a denial or an operation that asks for it, writes its audit record.
+// conclude ends a call: it writes the access log line, calls Config.OnEnd, records a span in the
+// timeline and, for a denial or an audited operation, writes the audit record.
 func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call, err error) {
 	rc := contextkit.In(ctx)
 	if err != nil {
@@ -38,57 +38,57 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 		event.Msg("call")
 	}
 	if call.Method.Spec.StreamType != connect.StreamTypeUnary && call.Attempts > 0 {
-		g.counters.streams.WithLabelValues(call.streamEnd(err)).Inc()
+		g.counters.streams.WithLabelValues(string(call.streamEnd(err))).Inc()
 	}
-	if g.config.Ended != nil {
+	if g.config.OnEnd != nil {
 		ended := Ended{Ended: rpc.Ended{Outcome: call.end}, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts, Request: edge.RequestOf(call.Stream)}
 		ended.Server, ended.Client = rpc.Ends(ctx, call.Info)
-		g.config.Ended(*rc, ended)
+		g.config.OnEnd(*rc, ended)
 	}
 	if err != nil || call.Method.Spec.IdempotencyLevel == connect.IdempotencyUnknown || call.Method.Audit {
-		g.remember(rc, call, err)
+		g.recordSpan(rc, call, err)
 	}
 	switch {
-	case call.denied != ruleNone:
+	case call.denied != ReasonNone:
 		g.counters.denied.WithLabelValues(call.denied.String()).Inc()
-		g.audit.Deny(*rc, call.account(rc), g.record(rc, call, err))
-	case call.recorded:
+		g.audit.Deny(*rc, call.account(rc), g.auditRecord(rc, call, err))
+	case call.operationRecorded:
 	case call.Method.Audit && call.auditClass() != backbone.AuditRead:
-		g.audit.Record(*rc, call.account(rc), call.auditClass(), g.record(rc, call, err))
-	case g.operates(call):
+		g.audit.Record(*rc, call.account(rc), call.auditClass(), g.auditRecord(rc, call, err))
+	case g.isOperatorCall(call):
 		g.recordOperation(rc, call, err)
 	}
 }
 
-// operates reports whether the call is an operator's, which is recorded at a bounded rate: a
-// call by a principal that acts for every tenant, and either audited by its policy, or for a
-// tenant by a principal that is not configured as the platform's.
-func (g *Gateway) operates(call *Call) bool {
+// isOperatorCall reports whether the call is an operator's, whose audit records are bounded in
+// rate: a call by a principal that acts for every tenant, and either audited by the method's
+// policy, or for a tenant by a principal that is not configured as the platform's.
+func (g *Gateway) isOperatorCall(call *Call) bool {
 	if call.Principal == nil || !call.Principal.AnyTenant {
 		return false
 	}
 	return call.Method.Audit || call.Method.Tenant && !g.isPlatform(call.Principal)
 }
 
-// isPlatform reports whether the principal is configured as the platform's, and acts for every
-// tenant as the platform does: a tenant's token with the same subject is the tenant's.
+// isPlatform reports whether the principal is configured as the platform's and acts for every
+// tenant. A token of one tenant with the same subject is not the platform's.
 func (g *Gateway) isPlatform(principal *auth.Principal) bool {
 	return principal != nil && principal.AnyTenant && g.platform[principal.Subject]
 }
 
-// recordOperation records an operator's call that was not denied, unless its principal exceeds
-// the rate.
+// recordOperation writes the audit record of an operator's call that was not denied, unless its
+// principal exceeds the rate of records.
 func (g *Gateway) recordOperation(rc *contextkit.RequestContext, call *Call, err error) {
-	call.recorded = true
+	call.operationRecorded = true
 	class := call.auditClass()
 	if admission, ok := g.audit.Admit(class, call.Principal.Subject); ok {
-		g.audit.Operate(*rc, call.account(rc), class, g.record(rc, call, err), admission)
+		g.audit.Operate(*rc, call.account(rc), class, g.auditRecord(rc, call, err), admission)
 	}
 }
 
-// account returns the account whose share of audit and timeline is charged for the call: that
-// of the tenant that the call names, if the credential is for it, else the credential's own. A
-// tenant that a caller merely names is not charged.
+// account returns the account that pays for the call's audit records and spans: that of the named
+// tenant if the credential is for it, else the credential's own. A tenant that the caller has no
+// credential for is not charged.
 func (c *Call) account(rc *contextkit.RequestContext) backbone.Account {
 	principal := c.Principal
 	switch {
@@ -103,7 +103,7 @@ func (c *Call) account(rc *contextkit.RequestContext) backbone.Account {
 	return backbone.AccountUnauthenticated
 }
 
-// auditClass returns the class of the record of a call that was not denied.
+// auditClass returns the class of the audit record of a call that was not denied.
 func (c *Call) auditClass() backbone.AuditClass {
 	switch {
 	case c.Principal == nil || !c.Principal.AnyTenant:
@@ -114,8 +114,8 @@ func (c *Call) auditClass() backbone.AuditClass {
 	return backbone.AuditOperator
 }
 
-// remember notes the call in the timeline.
-func (g *Gateway) remember(rc *contextkit.RequestContext, call *Call, err error) {
+// recordSpan records the call in the timeline.
+func (g *Gateway) recordSpan(rc *contextkit.RequestContext, call *Call, err error) {
 	hop := backbone.Hop{
 		Kind: backbone.HopCall, Name: call.Method.Spec.Procedure, Started: call.end.Started, Milliseconds: float64(call.end.Took.Microseconds()) / 1000,
 		Code: rpc.CodeName(err), Detail: call.Info.Protocol, Client: rpc.ClientText(call.Info),
@@ -132,8 +132,8 @@ func (g *Gateway) remember(rc *contextkit.RequestContext, call *Call, err error)
 	g.config.Timeline.RecordFor(rc, call.account(rc), hop)
 }
 
-// record describes the decision on a call, within the bounds of an audit record.
-func (g *Gateway) record(rc *contextkit.RequestContext, call *Call, err error) audit.Record {
+// auditRecord returns the audit record of a call, within the bounds of [audit.Record].
+func (g *Gateway) auditRecord(rc *contextkit.RequestContext, call *Call, err error) audit.Record {
 	record := audit.Record{
 		Time: time.Now().UTC(), Decision: "allowed", Tenant: rc.TenantID.String(),
 		Procedure: call.Method.Spec.Procedure, Right: call.Method.Right, Resource: call.Resource, Client: rpc.ClientText(call.Info), Code: rpc.CodeName(err),
@@ -152,7 +152,7 @@ func (g *Gateway) record(rc *contextkit.RequestContext, call *Call, err error) a
 	if call.Reason != nil {
 		record.Reason = *call.Reason
 	}
-	if call.denied != ruleNone {
+	if call.denied != ReasonNone {
 		record.Decision, record.Reason = "denied", call.denied.String()
 		if err != nil {
 			record.Reason += ": " + err.Error()

@@ -13,26 +13,26 @@ import (
 )
 
 const (
-	// preflightSeconds is how long a browser may cache the answer to a preflight request.
+	// preflightSeconds is the time for which a browser may cache the answer to a preflight request.
 	preflightSeconds = 600
-	// maxOrigins and maxOriginHeaders bound the origins, and the headers of one in each list.
+	// maxOrigins bounds the origins, and maxOriginHeaders each header list of an origin.
 	maxOrigins, maxOriginHeaders = 1024, 64
 )
 
-// Origin is an origin whose pages may call the edge from a browser.
+// Origin is an origin whose pages may call the gateway from a browser.
 type Origin struct {
-	// Origin is a scheme and a host, with the port unless it is the scheme's own:
+	// Origin is a scheme, a host and, unless it is the scheme's default, a port:
 	// "https://app.example.com".
 	Origin string
-	// Headers are request headers that the pages may send, and Exposed are headers of answers that
-	// they may read, beside those of Headgate's protocols.
+	// Headers are request headers that pages may send, and Exposed are response headers that they
+	// may read, in addition to those of Headgate's protocols.
 	Headers, Exposed []string
 }
 
-// crossOrigin lets pages of the given origins call the edge (Fetch standard, "CORS protocol");
-// without any, it changes nothing. Origins and headers are named one by one: wildcards are errors.
-// Credentials that a browser adds by itself (cookies, client certificates) are never allowed: the
-// gateway reads the Authorization header alone.
+// crossOrigin returns a middleware that allows pages of the given origins to call the gateway
+// (Fetch standard, "CORS protocol"); without origins, it changes nothing. Wildcards in origins and
+// headers are errors. Credentials that a browser adds by itself (cookies, client certificates) are
+// never allowed: the gateway reads the Authorization header only.
 func crossOrigin(origins []Origin) (func(http.Handler) http.Handler, error) {
 	if len(origins) == 0 {
 		return func(next http.Handler) http.Handler { return next }, nil
@@ -53,7 +53,7 @@ func crossOrigin(origins []Origin) (func(http.Handler) http.Handler, error) {
 			MaxAge:         preflightSeconds,
 		})
 	}
-	others := cors.New(cors.Options{AllowOriginFunc: func(string) bool { return false }}) // answers vary by the origin
+	others := cors.New(cors.Options{AllowOriginFunc: func(string) bool { return false }}) // so that answers vary by the origin
 	return func(next http.Handler) http.Handler {
 		handlers, rest := map[string]http.Handler{}, others.Handler(next)
 		for origin, rules := range known {
@@ -69,8 +69,8 @@ func crossOrigin(origins []Origin) (func(http.Handler) http.Handler, error) {
 	}, nil
 }
 
-// CheckOrigins returns a [config.FieldError] for origins that no browser sends, for an origin that is
-// named twice, and for headers that are not named one by one.
+// CheckOrigins returns a [config.FieldError] for an origin that no browser sends or that is listed
+// twice, and for a header list with a wildcard or an invalid name.
 func CheckOrigins(origins ...Origin) error {
 	if len(origins) > maxOrigins {
 		return config.Wrong("origins", "has %d origins, want at most %d", len(origins), maxOrigins)
@@ -88,15 +88,16 @@ func CheckOrigins(origins ...Origin) error {
 	return nil
 }
 
-// validate returns an error that names what no browser sends, or what is not named one by one.
+// validate returns an error that names the part of the origin that no browser sends, or the invalid
+// header.
 func (o Origin) validate() error {
 	u, err := url.Parse(o.Origin)
 	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || o.Origin != u.Scheme+"://"+u.Host || strings.Contains(o.Origin, "*") {
-		return fmt.Errorf("%q is no origin such as https://app.example.com", o.Origin)
+		return fmt.Errorf("%q is not an origin such as https://app.example.com", o.Origin)
 	}
 	if port := u.Port(); strings.ToLower(o.Origin) != o.Origin || strings.ContainsFunc(o.Origin, func(r rune) bool { return r > '~' }) ||
 		u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" || strings.HasSuffix(u.Host, ":") {
-		return fmt.Errorf("no browser sends the origin %q: write it in lower case, in ASCII (punycode), and without the scheme's own port", o.Origin)
+		return fmt.Errorf("no browser sends the origin %q: write it in lower case, in ASCII (punycode), and without the scheme's default port", o.Origin)
 	}
 	for _, list := range [...][]string{o.Headers, o.Exposed} {
 		if len(list) > maxOriginHeaders {
@@ -104,7 +105,7 @@ func (o Origin) validate() error {
 		}
 		for _, name := range list {
 			if name == "*" || !contextkit.ValidID(name) {
-				return fmt.Errorf("the origin %s has %q, which is not the name of a header: name each one", o.Origin, name)
+				return fmt.Errorf("the origin %s has %q, which is not the name of a header: list each header by its name", o.Origin, name)
 			}
 		}
 	}

@@ -25,23 +25,20 @@ func TestCounters_ExistFromTheStartAtZero(t *testing.T) {
 			t.Fatal(err)
 		}
 		for pattern, series := range map[string]string{
-			`\.deny\(rule([A-Z][a-z]+)`:             `headgate_denied_total{process="gateway",rule="%s"} 0`,
-			`retried\.WithLabelValues\("([^"]+)"\)`: `headgate_upstream_retries_total{outcome="%s",process="gateway"} 0`,
-			`reason[A-Z]\w+ += "([A-Z_]+)"`:         `headgate_limited_total{process="gateway",reason="%s",scope="tenant"} 0`,
+			`Reason\w+: +"([A-Z_]+(?:CREDENTIAL|SUSPENDED|MISMATCH))"`: `headgate_denied_total{process="gateway",reason="%s"} 0`,
+			`Reason\w+: +"(\w+_(?:LIMIT|FULL))"`:                       `headgate_limited_total{process="gateway",reason="%s",scope="tenant"} 0`,
+			`retry\w+ +retryOutcome += "(\w+)"`:                        `headgate_upstream_retries_total{outcome="%s",process="gateway"} 0`,
+			`end\w+ +streamEnd += "(\w+)"`:                             `headgate_streams_ended_total{process="gateway",reason="%s"} 0`,
 		} {
 			for _, match := range regexp.MustCompile(pattern).FindAllSubmatch(source, -1) {
 				found[series]++
-				label := string(match[1])
-				if strings.Contains(pattern, "rule") { // a constant's name
-					label = strings.ToUpper(label)
-				}
-				if want := strings.Replace(series, "%s", label, 1); !strings.Contains(metrics, want+"\n") {
-					t.Errorf("%s counts what the metrics lack: %s", file, want)
+				if want := strings.Replace(series, "%s", string(match[1]), 1); !strings.Contains(metrics, want+"\n") {
+					t.Errorf("the metrics lack a series of %s: %s", file, want)
 				}
 			}
 		}
 	}
-	if len(found) != 3 {
+	if len(found) != 4 {
 		t.Errorf("labels are only found for %v", found)
 	}
 }

@@ -8,22 +8,21 @@ import (
 	"time"
 )
 
-// maxDescribed bounds the nodes whose descriptions are kept; those of the ones that
-// started first are forgotten.
+// maxDescribed bounds the stored descriptions. Those of the nodes that started first are dropped.
 const maxDescribed = 256
 
-// description is what a node says of its services.
+// description is a node's description of its services.
 type description struct {
 	node    string
 	started time.Time
 	set     []byte
 }
 
-// Describe serves the services of a node too: those in the serialized
-// google.protobuf.FileDescriptorSet, which takes the place of what the node was
-// described by before. Where nodes differ, the one that started last counts: while a
-// service is upgraded there are nodes of two versions. Everything else stays, and calls in
-// flight end as they began. On an error nothing changes.
+// Describe adds the services of a node to those that the gateway serves. set is a serialized
+// google.protobuf.FileDescriptorSet, which replaces the node's previous one. If two nodes describe
+// a service differently, as during an upgrade, the description of the node that started last is
+// used. Other services are unaffected, and calls in flight keep the description that they began
+// with. On an error nothing changes.
 func (g *Gateway) Describe(node string, started time.Time, set []byte) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -42,20 +41,20 @@ func (g *Gateway) Describe(node string, started time.Time, set []byte) error {
 			g.described = described
 			return nil
 		}
-		// Methods of two versions may have the same path: the older ones are left out.
+		// Two versions may have methods with the same path: drop the oldest version and retry.
 		if described = withoutOldest(described); len(described) == 0 {
 			return err
 		}
 	}
 }
 
-// withoutOldest returns the descriptions without those that say what the oldest says.
+// withoutOldest returns the descriptions without those equal to the oldest.
 func withoutOldest(described []description) []description {
-	oldest := described[len(described)-1].set // they are kept the newest first
+	oldest := described[len(described)-1].set // sorted by start, the newest first
 	return slices.DeleteFunc(slices.Clone(described), func(d description) bool { return bytes.Equal(d.set, oldest) })
 }
 
-// serve puts what is described in force.
+// serve makes the gateway serve the described services.
 func (g *Gateway) serve(described []description) error {
 	var sets [][]byte
 	for _, d := range described {
@@ -68,7 +67,7 @@ func (g *Gateway) serve(described []description) error {
 		return err
 	}
 	next := g.server.Renew()
-	table, rest, err := g.fill(next, catalog)
+	table, rest, err := g.register(next, catalog)
 	if err != nil {
 		return err
 	}

@@ -11,18 +11,18 @@ import (
 	"github.com/headgate/headgate/gateway/edge"
 )
 
-// rightExplain is the right to see the decisions on one's own calls.
+// rightExplain is the right to receive the decisions on one's own calls.
 const rightExplain = "gateway.explain"
 
-// explain sets the header with the decision on the call, as audit would record it, for a
-// principal that asks for it and holds the right. It is called before the answer's headers are
-// sent.
+// explain sets the response header with the decision on the call, in the form of an audit record,
+// if the client requests it and its principal holds the right. It must be called before the
+// response headers are sent.
 func (g *Gateway) explain(ctx context.Context, call *Call, err error) {
 	if call.Principal == nil || !call.Principal.Holds(rightExplain) || call.Info.RequestHeader().Get(contextkit.HeaderExplain) == "" {
 		return
 	}
 	rc := contextkit.In(ctx)
-	if text, failed := json.Marshal(g.record(rc, call, err)); failed == nil {
+	if text, failed := json.Marshal(g.auditRecord(rc, call, err)); failed == nil {
 		edge.SetHeaders(call.Stream, func() {
 			call.Info.ResponseHeader().Set(contextkit.HeaderDecision, asciiJSON(string(text)))
 		})
@@ -30,7 +30,7 @@ func (g *Gateway) explain(ctx context.Context, call *Call, err error) {
 }
 
 // asciiJSON returns the same JSON in visible ASCII and spaces, which a header can carry: other
-// characters, which JSON has in strings alone, become escapes (RFC 8259 §7).
+// characters, which JSON has in strings only, become escapes (RFC 8259 §7).
 func asciiJSON(text string) string {
 	var out strings.Builder
 	out.Grow(len(text))

@@ -37,85 +37,85 @@ import (
 
 // Config describes a gateway.
 type Config struct {
-	// Listen is where clients reach it.
+	// Listen configures the server for clients.
 	Listen rpc.Config
-	// Admin is where operators reach it: metrics, nodes, profiles. "" is a port
-	// of this machine that the system chooses.
+	// Admin is the address of the server for operators: metrics, nodes, profiles. "": a loopback
+	// port that the system chooses.
 	Admin string
-	// Auth says which tokens count.
+	// Auth configures the accepted credentials.
 	Auth auth.Config
-	// Platform lists the principals (by [auth.Principal].Subject) whose calls for tenants are
-	// the platform's own, such as the runner's commands: audit records them only if they are
-	// denied or the method's policy requires it, and nodes get [contextkit.HeaderPlatform]. A
-	// principal counts only if it acts for every tenant. Calls for tenants by all other principals
-	// that act for every tenant are recorded as operators' calls.
+	// Platform lists the principals (by [auth.Principal].Subject) whose calls for tenants are the
+	// platform's own, such as the runner's commands: they are audited only if they are denied or
+	// the method's policy requires it, and nodes receive [contextkit.HeaderPlatform]. A principal
+	// counts only if it acts for every tenant. Calls for tenants by all other principals that act
+	// for every tenant are audited as operators' calls.
 	Platform []string
-	// Upstream bounds the channels to nodes.
+	// Upstream bounds the connections to nodes.
 	Upstream upstream.PoolConfig
-	// Breakers say when nodes are left alone.
+	// Breakers configures when calls are diverted from a failing node.
 	Breakers breaker.Config
-	// Probes say how nodes are asked whether they take calls.
+	// Probes configures the health checks of nodes.
 	Probes probe.Config
-	// MaxTimeout bounds every call, whatever its policy says, and MaxStreamTimeout
-	// every stream of answers. 0: 30 s and 1 h.
+	// MaxTimeout bounds the duration of every call and MaxStreamTimeout that of every server
+	// stream, whatever the method's policy allows. 0: 30 s and 1 h.
 	MaxTimeout, MaxStreamTimeout time.Duration
-	// MaxConcurrent bounds the calls in flight, including those whose request is still
-	// arriving; more are refused, those of low priority first. 0: 4096.
+	// MaxConcurrent bounds the calls in flight, including those whose request is still arriving.
+	// Further calls are rejected, those of low priority first. 0: 4096.
 	MaxConcurrent int
-	// MaxStreams bounds the streams of answers in flight, beside the calls. 0:
-	// 16384.
+	// MaxStreams bounds the server streams in flight, which MaxConcurrent does not count. 0: 16384.
 	MaxStreams int
 	// MaxBytes bounds the bytes of messages in memory. 0: 512 MiB.
 	MaxBytes int64
-	// TenantShare is the share of these three bounds that one tenant may use, above 0 and at
-	// most 1. 0: a half.
+	// TenantShare is the share of these three bounds that one tenant may use, above 0 and at most
+	// 1. 0: one half.
 	TenantShare float64
-	// CallerShare is the share that one principal may use for calls whose tenant is not known
-	// yet and for calls of the platform, and one client address for calls without a
-	// credential. 0: a sixteenth.
+	// CallerShare is the share of these bounds that one principal may use for calls whose tenant is
+	// not known yet and for calls of the platform, and one client address for calls without a
+	// credential. 0: one sixteenth.
 	CallerShare float64
-	// Limits bound each tenant.
+	// Limits is the default quota of a tenant.
 	Limits limit.Config
-	// Origins are the origins whose pages may call the edge from a browser. None by default.
+	// Origins are the origins whose pages may call the gateway from a browser. Default: none.
 	Origins []Origin
-	// HSTS is sent to clients that use TLS.
+	// HSTS is the Strict-Transport-Security policy for clients that use TLS.
 	HSTS HSTS
-	// TicketSecret is the secret of tickets, which all gateways of a platform share; nil: there
-	// are no tickets.
+	// TicketSecret is the secret of tickets, shared by all gateways of a platform; nil: the gateway
+	// issues no tickets.
 	TicketSecret []byte
-	// Query is how the query strings of REST calls are read.
+	// Query configures how the query strings of REST calls are parsed.
 	Query edge.Query
-	// KeepAlive is the silence after which a stream of answers over REST has a keep-alive. 0:
-	// [edge.DefaultKeepAlive]; below 0: it has none.
+	// KeepAlive is the idle time after which a REST server stream sends a keep-alive. 0:
+	// [edge.DefaultKeepAlive]; below 0: never.
 	KeepAlive time.Duration
-	// ForeignOnly serves the services of descriptor sets and of nodes that describe
-	// themselves, and not the platform's own, of which there are then no nodes to wait for.
+	// ForeignOnly serves only the services of descriptor sets and of nodes that describe
+	// themselves, and not the platform's own services.
 	ForeignOnly bool
-	// Optional lists kinds of nodes that serve operators and not tenants' own calls: without
-	// them a tenant is ready (/ready?tenant=), and they are shown as degraded.
+	// Optional lists kinds of nodes that serve operators only: a tenant is ready without them
+	// (/ready?tenant=), and they are reported as degraded.
 	Optional []string
-	// Degraded returns the degraded parts of the platform other than kinds of nodes, each with
-	// the reason, which /ready shows; nil: there are none. The map is the caller's.
+	// Degraded returns the degraded parts of the platform other than kinds of nodes, each with the
+	// reason, which /ready shows; nil: none. The gateway owns the returned map.
 	Degraded func() map[string]string
-	// UI serves the pages of the Control UI under /ui/; nil: there are none.
+	// UI serves the pages of the Control UI under /ui/; nil: no UI.
 	UI http.Handler
-	// Timeline records calls that change something or fail; nil: none.
+	// Timeline records calls that change state or fail; nil: no calls are recorded.
 	Timeline *backbone.Timeline
-	// Ended is called when a call has ended, including calls that the pipeline refused; nil:
-	// no function is called. It must not block.
-	Ended func(contextkit.RequestContext, Ended)
-	// Asked is called when an upstream call has ended, for each attempt of a call that is
-	// retried, if its trace is sampled; nil: no function is called. It must not block.
-	Asked rpc.AskedFunc
+	// OnEnd is called when a call has ended, including calls that the pipeline rejected; nil: no
+	// function is called. It must not block.
+	OnEnd func(contextkit.RequestContext, Ended)
+	// OnUpstreamCall is called when an upstream call of a sampled trace has ended, for each
+	// attempt; nil: no function is called. It must not block.
+	OnUpstreamCall rpc.AskedFunc
 }
 
-// Ended is a call that has ended, with what the gateway decided on it.
+// Ended describes a call that has ended, with the gateway's decisions on it.
 type Ended struct {
 	rpc.Ended
 
-	// Principal is who called, and Node who answered; "": not known.
+	// Principal is the subject of the caller, and Node the id of the node that answered; "":
+	// unknown.
 	Principal, Node string
-	// Attempts is how often a node was called.
+	// Attempts counts the upstream calls.
 	Attempts int
 	// Request is the HTTP request of a call over REST, zero for any other call.
 	Request edge.Request
@@ -126,9 +126,9 @@ const (
 	defaultMaxStreamTimeout = time.Hour
 	defaultMaxConcurrent    = 4096
 	defaultMaxStreams       = 16_384
-	// heldShare is the part of the room for calls that refusals may take which are
-	// held back.
-	heldShare = 16
+	// delayedShare divides MaxConcurrent: the bound of the rejected calls whose answers are
+	// delayed.
+	delayedShare = 16
 )
 
 // Defaults of a [Config].
@@ -138,33 +138,33 @@ const (
 	DefaultCallerShare = 1.0 / 16
 )
 
-// Gateway is the edge. Run it with Listen, then Serve.
+// Gateway is the edge of the platform. Call Listen, then Serve.
 type Gateway struct {
-	config    Config
-	server    *rpc.Server
-	admin     *rpc.Server
-	table     atomic.Pointer[policy.Table]
-	verifier  *auth.Verifier
-	routes    *route.Table
-	pool      *upstream.Pool
-	nodes     upstream.Opener
-	prober    *probe.Prober
-	audit     *audit.Recorder
-	log       zerolog.Logger
-	retries   *limit.Retries
-	breakers  *breaker.Set
-	counters  *counters
-	platform  map[string]bool // names of principals
-	decided   atomic.Pointer[map[contextkit.TenantID]TenantState]
-	live      liveStreams
-	standings *standings
-	tickets   *tickets // nil: there are none
-	rest      atomic.Pointer[edge.REST]
+	config       Config
+	server       *rpc.Server
+	admin        *rpc.Server
+	table        atomic.Pointer[policy.Table]
+	verifier     *auth.Verifier
+	routes       *route.Table
+	pool         *upstream.Pool
+	opener       upstream.Opener
+	prober       *probe.Prober
+	audit        *audit.Recorder
+	log          zerolog.Logger
+	retries      *limit.Retries
+	breakers     *breaker.Set
+	counters     *counters
+	platform     map[string]bool // by the principal's subject
+	tenantStates atomic.Pointer[map[contextkit.TenantID]TenantState]
+	live         liveStreams
+	readiness    *tenantReadiness
+	tickets      *tickets // nil: the gateway issues no tickets
+	rest         atomic.Pointer[edge.REST]
 	*budgets
 
-	mu        sync.Mutex // held by Describe
+	mu        sync.Mutex // serializes Describe
 	catalog   *policy.Catalog
-	described []description // the newest first
+	described []description // sorted by start, the newest first
 
 	undescribed sync.Map // node → kind, of nodes that have not described their services
 }
@@ -180,8 +180,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// New returns a gateway that serves the methods of the catalog to the nodes of
-// routes. js takes the audit records.
+// New returns a gateway that forwards the methods of the catalog to the nodes of routes, and
+// publishes its audit records to js.
 func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstream.JetStream, log zerolog.Logger) (*Gateway, error) {
 	config = config.withDefaults()
 	if err := errors.Join(config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate(), config.Query.Validate(), config.HSTS.Validate()); err != nil {
@@ -198,15 +198,15 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	pool := upstream.NewPool(config.Upstream)
 	transport := upstream.NewTransport(pool)
 	var nodes upstream.Opener = transport
-	if config.Asked != nil {
-		nodes = upstream.Watched(transport, config.Asked)
+	if config.OnUpstreamCall != nil {
+		nodes = upstream.Watched(transport, config.OnUpstreamCall)
 	}
 	g := &Gateway{
-		config: config, catalog: catalog, verifier: verifier, routes: routes, pool: pool, nodes: nodes,
+		config: config, catalog: catalog, verifier: verifier, routes: routes, pool: pool, opener: nodes,
 		prober: probe.New(config.Probes, routes, contextkit.NewClient(transport), pool, log), log: log,
 		budgets: budgets, retries: limit.NewRetries(), breakers: breaker.NewSet(config.Breakers),
 	}
-	g.standings, g.tickets = newStandings(g), newTickets(config.TicketSecret)
+	g.readiness, g.tickets = newTenantReadiness(g), newTickets(config.TicketSecret)
 	g.platform = make(map[string]bool, len(config.Platform))
 	for _, principal := range config.Platform {
 		g.platform[principal] = true
@@ -217,15 +217,15 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 			connecthttp.WithCodecs(frame.ProtoCodec(), json),
 			connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(rpc.CompressMinBytes),
 		},
-		Codec: frame.GRPCCodec{}, JSON: json, Timeout: g.timeout, Margin: hopMargin,
-		Degraded: g.parts, MayAsk: g.mayAsk,
-	}, contextkit.EdgeInterceptor, g.boundOpen)
+		Codec: frame.GRPCCodec{}, JSON: json, Timeout: g.timeout, Margin: deadlineMargin,
+		Degraded: g.degradedParts, MayAsk: g.authorizeReadiness,
+	}, contextkit.EdgeInterceptor, g.limitHealthChecks)
 	origins, err := crossOrigin(config.Origins)
 	if err != nil {
 		return nil, err
 	}
 	g.server.Front = func(next http.Handler) http.Handler {
-		return config.HSTS.handler(origins(privately(edge.WebText(next))))
+		return config.HSTS.handler(origins(privateCaching(edge.WebText(next))))
 	}
 	metrics := g.server.Metrics.Registerer(config.Listen.Name)
 	g.counters = newCounters(metrics)
@@ -235,7 +235,7 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	}
 	g.admin = g.newAdmin()
 	g.audit = audit.NewRecorder(js, metrics, log)
-	table, rest, err := g.fill(g.server, catalog)
+	table, rest, err := g.register(g.server, catalog)
 	if err != nil {
 		return nil, err
 	}
@@ -244,8 +244,8 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	return g, nil
 }
 
-// fill registers everything that the catalog describes and a policy lets out.
-func (g *Gateway) fill(server *rpc.Server, catalog *policy.Catalog) (*policy.Table, *edge.REST, error) {
+// register registers all methods of the catalog that have a policy.
+func (g *Gateway) register(server *rpc.Server, catalog *policy.Catalog) (*policy.Table, *edge.REST, error) {
 	files := policy.Files(catalog)
 	if g.config.ForeignOnly {
 		files = catalog.Foreign()
@@ -258,11 +258,11 @@ func (g *Gateway) fill(server *rpc.Server, catalog *policy.Catalog) (*policy.Tab
 		server.RPC.Register(connect.Method{Spec: method.Spec, Handler: g.handler(server.Metrics, method)})
 	}
 	// Reflection shows the served methods to every caller with a credential.
-	server.Guard(g.own, func(rpc *connect.Server) {
+	server.Guard(g.local, func(rpc *connect.Server) {
 		grpcreflect.Register(rpc, grpcreflect.WithNamer(table), grpcreflect.WithDescriptorResolver(catalog))
 	})
 	check := validate.NewServerInterceptor()
-	server.Guard(func(next connect.ServerFunc) connect.ServerFunc { return g.own(check(next)) }, func(rpc *connect.Server) {
+	server.Guard(func(next connect.ServerFunc) connect.ServerFunc { return g.local(check(next)) }, func(rpc *connect.Server) {
 		gatewayv1connect.RegisterSessionServiceHandler(rpc, session{Gateway: g})
 	})
 	if g.config.UI != nil {
@@ -275,58 +275,58 @@ func (g *Gateway) fill(server *rpc.Server, catalog *policy.Catalog) (*policy.Tab
 	}
 	server.HTTP.Handle("/", rest)
 	server.Unclean = rest
-	server.HTTP.Handle("GET /openapi.json", contextkit.HTTPMiddleware(g.ownPage("/openapi.json", openapi.Handler("Headgate", "v1", table))))
+	server.HTTP.Handle("GET /openapi.json", contextkit.HTTPMiddleware(g.localPage("/openapi.json", openapi.Handler("Headgate", "v1", table))))
 	return table, rest, nil
 }
 
-// timeout is the longest that a call of the procedure may take.
+// timeout returns the maximum duration of a call of the procedure.
 func (g *Gateway) timeout(procedure string) time.Duration {
 	if method, ok := g.table.Load().Method(procedure); ok {
-		return min(method.Timeout, g.longest(method))
+		return min(method.Timeout, g.maxTimeout(method))
 	}
 	return g.config.MaxTimeout
 }
 
-// longest is the longest that any call of the method's kind may take.
-func (g *Gateway) longest(method *policy.Method) time.Duration {
+// maxTimeout returns the maximum duration of any call of the method's kind: unary or server stream.
+func (g *Gateway) maxTimeout(method *policy.Method) time.Duration {
 	if method.Spec.StreamType&connect.StreamTypeServer != 0 {
 		return g.config.MaxStreamTimeout
 	}
 	return g.config.MaxTimeout
 }
 
-// Listen binds the edge's address and the operators'.
+// Listen binds the addresses for clients and operators.
 func (g *Gateway) Listen(ctx context.Context) error {
 	return errors.Join(g.server.Listen(ctx), g.admin.Listen(ctx))
 }
 
-// GRPCAddr returns the address for gRPC alone, once it listens; "" for none.
+// GRPCAddr returns the address of the gRPC-only port, after Listen; "": there is none.
 func (g *Gateway) GRPCAddr() string { return g.server.GRPCAddr() }
 
-// URL returns the edge's base URL, once it listens.
+// URL returns the base URL for clients, after Listen.
 func (g *Gateway) URL() string { return g.server.URL() }
 
-// Addr returns the edge's address, once it listens.
+// Addr returns the address for clients, after Listen.
 func (g *Gateway) Addr() string { return g.server.Addr() }
 
-// Register adds metrics to the gateway's own.
+// Register adds collectors to the gateway's metrics.
 func (g *Gateway) Register(metrics ...prometheus.Collector) {
 	g.server.Metrics.Registerer(g.config.Listen.Name).MustRegister(metrics...)
 }
 
-// AdminURL returns the operators' base URL, once it listens.
+// AdminURL returns the base URL for operators, after Listen.
 func (g *Gateway) AdminURL() string { return g.admin.URL() }
 
-// Ready reports why the gateway takes no calls, nil when it does.
+// Ready returns nil if the gateway is ready for calls, else the reason that it is not.
 func (g *Gateway) Ready(ctx context.Context) error { return g.server.Ready(ctx) }
 
-// Load returns what the gateway has been doing in the last seconds.
+// Load returns the gateway's load of the last seconds.
 func (g *Gateway) Load() rpc.Load { return g.server.Metrics.Load() }
 
-// Serve answers calls until ctx ends and those in flight have been answered.
+// Serve answers calls until ctx ends and the calls in flight have been answered.
 func (g *Gateway) Serve(ctx context.Context) error {
-	// What serves the calls ends after them; the last calls' audit records are
-	// published first.
+	// Later layers stop after earlier ones: connections to nodes outlive the calls, and the audit
+	// records of the last calls are published.
 	return rpc.RunLayers(ctx,
 		rpc.Layer{g.server.Serve},
 		rpc.Layer{g.prober.Run, g.refreshKeys, g.followAPIKeys, g.admin.Serve},
@@ -335,17 +335,20 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	)
 }
 
-// refreshKeys refreshes the keys of tokens until ctx ends, and ends the streams that were
-// admitted under withdrawn ones.
+// refreshKeys refreshes the signing keys of tokens until ctx ends, and ends the streams that were
+// admitted by a revoked key.
 func (g *Gateway) refreshKeys(ctx context.Context) error {
 	g.config.Auth.Keys.Run(ctx, func() {
-		g.log.Info().Msg("the keys of tokens have changed")
+		g.log.Info().Msg("the signing keys of tokens have changed")
 		g.endWithdrawn(g.live.all()...)
-	}, func(err error) { g.log.Error().Err(err).Msg("the keys of tokens are not refreshed; those in use stay") })
+	}, func(err error) {
+		g.log.Error().Err(err).Msg("refreshing the signing keys of tokens failed; the current keys stay in use")
+	})
 	return nil
 }
 
-// followAPIKeys keeps the API keys as their source has them until ctx ends.
+// followAPIKeys reloads the API keys from their source until ctx ends, and ends the streams that
+// were admitted by a revoked key.
 func (g *Gateway) followAPIKeys(ctx context.Context) error {
 	if g.config.Auth.APIKeys == nil {
 		<-ctx.Done()
@@ -354,26 +357,28 @@ func (g *Gateway) followAPIKeys(ctx context.Context) error {
 	g.config.Auth.APIKeys.Run(ctx, func() {
 		g.log.Info().Msg("the API keys have changed")
 		g.endWithdrawn(g.live.all()...)
-	}, func(err error) { g.log.Error().Err(err).Msg("the API keys are not renewed; those in use stay") })
+	}, func(err error) {
+		g.log.Error().Err(err).Msg("reloading the API keys failed; the current keys stay in use")
+	})
 	return nil
 }
 
-// closePool closes the channels to nodes when ctx ends.
+// closePool closes the connections to nodes when ctx ends.
 func (g *Gateway) closePool(ctx context.Context) error {
 	<-ctx.Done()
 	g.pool.Close()
 	return nil
 }
 
-// stage adds what it finds out to a call, or refuses it.
+// stage adds its results to a call, or rejects it.
 type stage func(ctx context.Context, call *Call) (context.Context, error)
 
-// stages is the pipeline between the transport contract, which an interceptor
-// has taken in already, and the upstream.
+// stages returns the pipeline between the transport contract, which an interceptor extracts, and
+// forward. Stage x is in the file stage_x.go; doc.go lists all stages in order.
 func (g *Gateway) stages() []stage {
 	return []stage{
 		g.authenticate,
-		g.admit,
+		g.right,
 		g.standing,
 		g.admission,
 		g.deadline,
@@ -381,16 +386,16 @@ func (g *Gateway) stages() []stage {
 		g.receive,
 		g.tenant,
 		g.authorize,
-		g.limits,
+		g.quota,
 		g.route,
 	}
 }
 
-// handler returns the method's handler: the stages, then the upstream.
+// handler returns the handler of a method: it runs the stages, then forward.
 func (g *Gateway) handler(metrics *rpc.Metrics, method *policy.Method) connect.ServerFunc {
 	stages, calls := g.stages(), metrics.Calls(method.Spec.Procedure)
 	log := g.log.With().Str("procedure", method.Spec.Procedure).Logger()
-	longest := min(method.Timeout, g.longest(method))
+	limit := min(method.Timeout, g.maxTimeout(method))
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		call := &Call{Method: method, Info: info, Stream: stream, end: rpc.Outcome{
@@ -399,21 +404,21 @@ func (g *Gateway) handler(metrics *rpc.Metrics, method *policy.Method) connect.S
 		calls.Begin()
 		defer func() { calls.End(&call.end, method.Spec.StreamType, contextkit.In(ctx).TraceID) }()
 		defer call.use.Leave()
-		ctx, call.chosen = rpc.Hop(ctx, &call.until, call.end.Started, longest, hopMargin)
+		ctx, call.clientDeadline = rpc.Hop(ctx, &call.until, call.end.Started, limit, deadlineMargin)
 		defer call.until.Cancel()
 		var err error
 		for _, stage := range stages {
 			if ctx, err = stage(ctx, call); err != nil {
-				g.refused(ctx, call)
+				g.accountRefusal(ctx, call)
 				break
 			}
 		}
-		if err == nil && method.Spec.StreamType != connect.StreamTypeUnary && g.operates(call) {
-			g.recordOperation(contextkit.In(ctx), call, nil) // a stream's data flows long before it ends
+		if err == nil && method.Spec.StreamType != connect.StreamTypeUnary && g.isOperatorCall(call) {
+			g.recordOperation(contextkit.In(ctx), call, nil) // now, because a stream transfers data long before it ends
 		}
 		if err == nil {
 			if err = g.forward(ctx, call); err != nil {
-				call.noteDenial(err)
+				call.noteNodeDenial(err)
 			}
 		}
 		err = rpc.Bounded(err)

@@ -849,7 +849,7 @@ func TestAClientThatDoesNotWaitIsToldLater(t *testing.T) {
 		if got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.code != connect.CodeResourceExhausted || len(got.err.Details()) != 2 {
 			t.Errorf("refusal %d: %v", n, got.err)
 		}
-		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, fmt.Sprintf(`headgate_refusals_held_total{process="gateway"} %d`, n)) {
+		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, fmt.Sprintf(`headgate_rejections_delayed_total{process="gateway"} %d`, n)) {
 			t.Errorf("%d refusals are not held back of %d:\n%s", n, n+1, text)
 		}
 	}
@@ -865,7 +865,7 @@ func TestANodeThatIsSilentIsNotCalledForAWhile(t *testing.T) {
 			t.Fatalf("status %d: %s", status, text)
 		}
 	}
-	if !strings.Contains(text, "NODE_SILENT") || !strings.Contains(text, "RetryInfo") {
+	if !strings.Contains(text, "CIRCUIT_BREAKER_OPEN") || !strings.Contains(text, "RetryInfo") {
 		t.Errorf("the node is called all the same: %s", text)
 	}
 	query := func() *connect.Error {
@@ -1023,7 +1023,7 @@ func TestADecisionIsExplainedToWhoeverMayAsk(t *testing.T) {
 	if r, _ := explained(asker, ""); r.Decision != "allowed" || r.Node != "p" || r.Attempts != 1 || r.Routing != 1 || r.Code != "ok" {
 		t.Errorf("an answered call: %+v", r)
 	}
-	if r, _ := explained(asker, "globex"); r.Decision != "denied" || !strings.HasPrefix(r.Reason, "TENANT") || r.Node != "" {
+	if r, _ := explained(asker, "globex"); r.Decision != "denied" || !strings.HasPrefix(r.Reason, "TENANT_MISMATCH: ") || r.Node != "" {
 		t.Errorf("a denied call: %+v", r)
 	}
 }
@@ -1089,7 +1089,7 @@ func TestDenialsAndOperationsAreAudited(t *testing.T) {
 	e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "acme", "query.read"))
 	e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets", TenantId: "globex"}, "Authorization", e.token(t, "acme", "query.read"), "X-Correlation-Id", "spoof")
 	denied, msg := next()
-	if denied.Decision != "denied" || !strings.HasPrefix(denied.Reason, "TENANT: ") || denied.Principal != "app" || denied.Code != "permission_denied" ||
+	if denied.Decision != "denied" || !strings.HasPrefix(denied.Reason, "TENANT_MISMATCH: ") || denied.Principal != "app" || denied.Code != "permission_denied" ||
 		denied.CorrelationID != "spoof" || !strings.HasSuffix(denied.Procedure, "/Query") || msg.Headers().Get("x-correlation-id") != "spoof" {
 		t.Errorf("record %s with %v", msg.Data(), msg.Headers())
 	}
@@ -1105,7 +1105,7 @@ func TestDenialsAndOperationsAreAudited(t *testing.T) {
 	const path, body = "/admin/runner/tenants/acme/workflows/transfer/t-1:cancel", `{"reason":"the customer has left"}`
 	for _, tc := range []struct{ right, decision, reason, code, subject string }{
 		{"runner.admin", "allowed", "the customer has left", "unavailable", "audit.acme.tenant"},
-		{"query.read", "denied", "RIGHT: ", "permission_denied", "audit.acme.denied"},
+		{"query.read", "denied", "MISSING_RIGHT: ", "permission_denied", "audit.acme.denied"},
 	} {
 		e.http(t, http.MethodPost, path, body, "Authorization", e.token(t, "acme", tc.right))
 		r, msg := next()

@@ -9,30 +9,31 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// HSTS is the policy that browsers call the gateway's host by TLS alone (RFC 6797).
+// HSTS is the policy that browsers call the gateway's host over TLS only (RFC 6797).
 type HSTS struct {
-	// MaxAge is how long a browser applies the policy after an answer. 0: there is no policy.
+	// MaxAge is the time for which a browser applies the policy after an answer. 0: no policy.
 	MaxAge time.Duration `yaml:"max_age"`
-	// IncludeSubdomains extends the policy to all subdomains of the host, those of other services
-	// too.
+	// IncludeSubdomains extends the policy to all subdomains of the host, including those of other
+	// services.
 	IncludeSubdomains bool `yaml:"include_subdomains"`
-	// Preload consents to the host's inclusion in browsers' own lists, from which it is hard to
-	// remove. It needs IncludeSubdomains and a MaxAge of a year (https://hstspreload.org).
+	// Preload consents to the inclusion of the host in browsers' preload lists, from which it is
+	// hard to remove. It requires IncludeSubdomains and a MaxAge of a year
+	// (https://hstspreload.org).
 	Preload bool `yaml:"preload"`
 }
 
 // preloadAge is the shortest MaxAge of a preloaded host.
 const preloadAge = 365 * 24 * time.Hour
 
-// Validate returns an error for a policy that cannot be sent.
+// Validate returns an error for an invalid policy.
 func (h HSTS) Validate() error {
 	switch {
 	case h.MaxAge < 0, h.MaxAge > 0 && h.MaxAge < time.Second:
-		return errors.New("max_age must be 0, or a second at least")
+		return errors.New("max_age must be 0 or at least 1s")
 	case h.Preload && (!h.IncludeSubdomains || h.MaxAge < preloadAge):
-		return errors.New("preload needs include_subdomains and a max_age of 8760h at least")
+		return errors.New("preload requires include_subdomains and a max_age of at least 8760h")
 	case h.MaxAge == 0 && h.IncludeSubdomains:
-		return errors.New("include_subdomains needs a max_age")
+		return errors.New("include_subdomains requires a max_age")
 	}
 	return nil
 }
@@ -49,8 +50,8 @@ func (h HSTS) header() string {
 	return value
 }
 
-// handler sends the policy with every answer to a client that uses TLS: others ignore it (RFC 6797
-// §7.2). Without a policy it returns next.
+// handler sends the policy with every answer to a client that uses TLS. Other clients would ignore
+// it (RFC 6797 §7.2). Without a policy it returns next.
 func (h HSTS) handler(next http.Handler) http.Handler {
 	if h.MaxAge == 0 {
 		return next

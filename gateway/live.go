@@ -10,26 +10,25 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
-	"github.com/headgate/headgate/internal/rpc"
 )
 
-// liveStreams are the open streams. A stream may outlive the credential that admitted it: it
-// ends when its credential expires or is withdrawn, and when its tenant is suspended.
+// liveStreams is the set of open streams. A stream ends when the credential that admitted it
+// expires or is revoked, and when its tenant is suspended.
 type liveStreams struct {
 	mu       sync.Mutex
 	streams  map[*liveStream]struct{}
-	ticketed map[string]*liveStream // by the ids of tickets: each has one stream
+	ticketed map[string]*liveStream // by ticket id: each ticket has one stream
 }
 
 // liveStream is an open stream.
 type liveStream struct {
 	tenant    contextkit.TenantID
 	principal *auth.Principal
-	ticket    string // the id of the ticket that opened it; "": none
+	ticket    string // the id of the ticket that opened the stream; "": none
 	end       context.CancelCauseFunc
 }
 
-func (l *liveStreams) join(stream *liveStream) (leave func()) {
+func (l *liveStreams) add(stream *liveStream) (leave func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.streams == nil {
@@ -52,7 +51,7 @@ func (l *liveStreams) join(stream *liveStream) (leave func()) {
 	}
 }
 
-// all returns the streams that run now.
+// all returns the open streams.
 func (l *liveStreams) all() []*liveStream {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -63,22 +62,23 @@ func (l *liveStreams) all() []*liveStream {
 	return out
 }
 
-// suspendedError says why the calls for a tenant are refused.
+// suspendedError is the cause that ends a suspended tenant's streams, with the text for the caller.
 type suspendedError struct{ reason string }
 
 func (e *suspendedError) Error() string { return e.reason }
 
-// while returns a context for a stream that ends with what admitted it; release frees
-// it. [Call.ended] says which it was.
-func (g *Gateway) while(ctx context.Context, call *Call) (_ context.Context, release func()) {
+// liveContext returns a context for a stream that ends when the stream's credential or tenant is no
+// longer valid; [Call.endCause] returns the cause. The caller must call release when the stream has
+// ended.
+func (g *Gateway) liveContext(ctx context.Context, call *Call) (_ context.Context, release func()) {
 	ctx, end := context.WithCancelCause(ctx)
 	rc, _ := contextkit.FromContext(ctx)
 	stream := &liveStream{tenant: rc.TenantID, principal: call.Principal, end: end}
 	if ticket := edge.TicketOf(call.Stream); ticket != nil {
 		stream.ticket = ticket.ID
 	}
-	leave := g.live.join(stream)
-	g.endSuspended(stream) // if that was decided between its stage and this
+	leave := g.live.add(stream)
+	g.endSuspended(stream) // in case the tenant was suspended after its stage
 	g.endWithdrawn(stream)
 	expires := func() bool { return true }
 	if until := call.Principal.Until; !until.IsZero() {
@@ -91,7 +91,7 @@ func (g *Gateway) while(ctx context.Context, call *Call) (_ context.Context, rel
 	}
 }
 
-// endSuspended ends streams whose tenants are suspended.
+// endSuspended ends the given streams whose tenants are suspended.
 func (g *Gateway) endSuspended(streams ...*liveStream) {
 	for _, stream := range streams {
 		if reason := g.suspended(stream.tenant, stream.principal); reason != "" {
@@ -100,8 +100,7 @@ func (g *Gateway) endSuspended(streams ...*liveStream) {
 	}
 }
 
-// endWithdrawn ends streams whose API keys, or the keys that signed their tokens, were
-// withdrawn.
+// endWithdrawn ends the given streams whose API key or token signing key was revoked.
 func (g *Gateway) endWithdrawn(streams ...*liveStream) {
 	for _, stream := range streams {
 		if g.verifier.Withdrawn(stream.principal) {
@@ -110,15 +109,15 @@ func (g *Gateway) endWithdrawn(streams ...*liveStream) {
 	}
 }
 
-// ended returns why a stream was ended although neither side has, nil if it was not.
-func (c *Call) ended(ctx context.Context) error {
+// endCause returns the error of a stream that liveContext has ended, nil if it did not.
+func (c *Call) endCause(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	var suspended *suspendedError
 	switch {
 	case errors.As(cause, &suspended):
 		return c.denySuspended(suspended.reason)
 	case errors.Is(cause, auth.ErrExpired), errors.Is(cause, auth.ErrWithdrawn):
-		return c.deny(ruleCredential, unauthenticated(cause))
+		return c.denyCredential(cause)
 	case errors.Is(cause, errSuperseded):
 		return connect.NewError(connect.CodeAborted, errSuperseded.Error())
 	}
@@ -126,5 +125,5 @@ func (c *Call) ended(ctx context.Context) error {
 }
 
 func (c *Call) denySuspended(reason string) error {
-	return c.deny(ruleSuspended, rpc.WithDetails(connect.NewError(connect.CodePermissionDenied, reason), rpc.Reason("TENANT_SUSPENDED")))
+	return c.deny(ReasonTenantSuspended, connect.NewError(connect.CodePermissionDenied, reason))
 }

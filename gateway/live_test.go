@@ -169,11 +169,11 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 		message string
 		denied  string
 	}{
-		{"the credential expires", 2 * time.Second, "", connect.CodeUnauthenticated, "expired", "CREDENTIAL"},
-		{"the tenant is suspended", time.Hour, "acme", connect.CodePermissionDenied, "tenant acme is suspended: unpaid", "SUSPENDED"},
+		{"the credential expires", 2 * time.Second, "", connect.CodeUnauthenticated, "expired", "EXPIRED_CREDENTIAL"},
+		{"the tenant is suspended", time.Hour, "acme", connect.CodePermissionDenied, "tenant acme is suspended: unpaid", "TENANT_SUSPENDED"},
 		{"another tenant is suspended", time.Hour, "globex", 0, "", ""},
-		{"the API key is withdrawn", 0, "", connect.CodeUnauthenticated, "withdrawn", "CREDENTIAL"},
-		{signingKeyWithdrawn, time.Hour, "", connect.CodeUnauthenticated, "withdrawn", "CREDENTIAL"},
+		{"the API key is withdrawn", 0, "", connect.CodeUnauthenticated, "withdrawn", "BAD_CREDENTIAL"},
+		{signingKeyWithdrawn, time.Hour, "", connect.CodeUnauthenticated, "withdrawn", "BAD_CREDENTIAL"},
 	} {
 		for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb", events, lines, byTicket} {
 			t.Run(test.name+", "+protocol, func(t *testing.T) {
@@ -247,7 +247,11 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 				if err := json.Unmarshal(msg.Data(), &record); err != nil || record.Decision != "denied" || !strings.HasPrefix(record.Reason, test.denied) || record.Principal != caller {
 					t.Errorf("the audit record is %s, %v", msg.Data(), err)
 				}
-				want := fmt.Sprintf(`headgate_streams_ended_total{process="gateway",reason=%q} 1`, strings.ToLower(test.denied))
+				reason := "credential"
+				if test.denied == "TENANT_SUSPENDED" {
+					reason = "suspended"
+				}
+				want := fmt.Sprintf(`headgate_streams_ended_total{process="gateway",reason=%q} 1`, reason)
 				eventually(t, "the end is counted", func() bool { return slices.Contains(e.series(t, "headgate_streams_ended_total"), want) })
 			})
 		}

@@ -9,70 +9,92 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// counters are what the pipeline counts as it goes.
+// counters are the counters that the pipeline increments.
 type counters struct {
 	limited, retried, denied, streams *prometheus.CounterVec
-	held                              prometheus.Counter
-	// limitedTenants counts the refusals by a tenant's own limit.
+	delayed                           prometheus.Counter
+	// limitedTenants counts the calls that the tenants' own limits rejected.
 	limitedTenants limit.Top
 }
 
 func newCounters(metrics prometheus.Registerer) *counters {
 	c := &counters{
-		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls refused by a limit, by reason and by the limit's scope: tenant, principal or address."}, []string{"reason", "scope"}),
-		held:    prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_refusals_held_total", Help: "Refusals that were delayed because their caller's come too fast."}),
-		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Further attempts at a node, and those that a budget forbade."}, []string{"outcome"}),
-		streams: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_streams_ended_total", Help: "Streams that were sent to a node and have ended, by reason. completed and client: either side ended it; credential, suspended: what admitted it ended; exhausted: a bound, such as for a client that does not read; node: the node was lost or ended it as UNAVAILABLE; deadline; error: any other."}, []string{"reason"}),
-		denied:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_denied_total", Help: "Calls denied, by rule."}, []string{"rule"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls rejected by a limit, by reason and by the limit's scope: tenant, principal or address."}, []string{"reason", "scope"}),
+		delayed: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_rejections_delayed_total", Help: "Rejections whose answer was delayed because their caller's rate of rejected calls is too high."}),
+		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Retries of upstream calls: sent, denied by a retry budget, or refused by the node."}, []string{"outcome"}),
+		streams: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_streams_ended_total", Help: "Upstream streams that have ended, by reason. completed and client: the node or the client ended it; credential: the credential expired or was revoked; suspended: the tenant was suspended; exhausted: a bound was reached, such as that of a client that does not read; node: the node was lost or answered UNAVAILABLE; deadline; error: any other."}, []string{"reason"}),
+		denied:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_denied_total", Help: "Calls denied, by reason."}, []string{"reason"}),
 	}
-	for _, rule := range denialRules {
-		c.denied.WithLabelValues(rule.String())
+	for _, reason := range denialReasons {
+		c.denied.WithLabelValues(reason.String())
 	}
-	for counter, values := range map[*prometheus.CounterVec][]string{c.retried: retryOutcomes, c.streams: streamEnds} {
-		for _, value := range values {
-			counter.WithLabelValues(value)
-		}
+	for _, outcome := range retryOutcomes {
+		c.retried.WithLabelValues(string(outcome))
 	}
-	c.limited.WithLabelValues(reasonRate, payerTenant.String())
-	for _, payer := range []payer{payerTenant, payerPrincipal, payerAddress} {
+	for _, end := range streamEnds {
+		c.streams.WithLabelValues(string(end))
+	}
+	c.limited.WithLabelValues(ReasonRate.String(), scopeTenant.String())
+	for _, payer := range []budgetScope{scopeTenant, scopePrincipal, scopeAddress} {
 		for _, reason := range limitReasons {
-			c.limited.WithLabelValues(reason, payer.String())
+			c.limited.WithLabelValues(reason.String(), payer.String())
 		}
 	}
-	metrics.MustRegister(c.limited, c.held, c.retried, c.denied, c.streams)
+	metrics.MustRegister(c.limited, c.delayed, c.retried, c.denied, c.streams)
 	return c
 }
 
-// shownTenants bounds the tenants with series of their own.
+// shownTenants bounds the tenants that have their own series.
 const shownTenants = 10
 
-// The values of the counters' labels. Their series exist from the start, at 0: a rate over a
-// series that begins with its first event would not show that event.
+// Values of the counters' labels. Their series exist from the start, at 0: rate() does not see the
+// first event of a series that begins with it.
 var (
-	limitReasons  = []string{reasonConcurrency, reasonStreams, reasonBytes, reasonFull} // of every payer
-	retryOutcomes = []string{"sent", "forbidden", "refused by the node"}
+	limitReasons  = []Reason{ReasonConcurrency, ReasonStreams, ReasonBytes, ReasonFull} // in all scopes
+	retryOutcomes = []retryOutcome{retrySent, retryOverBudget, retryRefusedByNode}
+	streamEnds    = []streamEnd{
+		endCompleted,
+		endClient,
+		endCredential,
+		endSuspended,
+		endExhausted,
+		endNode,
+		endDeadline,
+		endError,
+	}
 )
 
-// Reasons of a stream's end.
+// retryOutcome is the decision on the retry of an upstream call.
+type retryOutcome string
+
+// Outcomes of retries.
 const (
-	endCompleted  = "completed"
-	endClient     = "client"
-	endCredential = "credential"
-	endSuspended  = "suspended"
-	endExhausted  = "exhausted"
-	endNode       = "node"
-	endDeadline   = "deadline"
-	endError      = "error"
+	retrySent          retryOutcome = "sent"
+	retryOverBudget    retryOutcome = "over_budget"     // a retry budget is used up
+	retryRefusedByNode retryOutcome = "refused_by_node" // the node forbids retries (gRFC A6 pushback)
 )
 
-var streamEnds = []string{endCompleted, endClient, endCredential, endSuspended, endExhausted, endNode, endDeadline, endError}
+// streamEnd is the reason of a stream's end.
+type streamEnd string
+
+// Reasons of the ends of streams.
+const (
+	endCompleted  streamEnd = "completed"
+	endClient     streamEnd = "client"
+	endCredential streamEnd = "credential"
+	endSuspended  streamEnd = "suspended"
+	endExhausted  streamEnd = "exhausted"
+	endNode       streamEnd = "node"
+	endDeadline   streamEnd = "deadline"
+	endError      streamEnd = "error"
+)
 
 // streamEnd returns the reason that a stream has ended with err.
-func (c *Call) streamEnd(err error) string {
-	switch c.denied {
-	case ruleCredential:
+func (c *Call) streamEnd(err error) streamEnd {
+	switch {
+	case c.denied.isCredential():
 		return endCredential
-	case ruleSuspended:
+	case c.denied == ReasonTenantSuspended:
 		return endSuspended
 	}
 	switch rpc.CodeName(err) {
@@ -90,36 +112,36 @@ func (c *Call) streamEnd(err error) string {
 	return endError
 }
 
-// collector shows the state of the parts when it is asked for.
+// collector collects the gauges of the gateway's parts.
 type collector struct{ *Gateway }
 
 var (
 	describe = func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
-	roomInFlight     = describe("headgate_in_flight", "Calls in the gateway now.")
-	streamsInFlight  = describe("headgate_streams_in_flight", "Streams of answers in the gateway now.")
-	refusalsHeld     = describe("headgate_refusals_held", "Refusals that are held back now.")
-	roomShed         = describe("headgate_shed_total", "Calls refused because the gateway was nearly full, by priority.", "priority")
-	messageBytes     = describe("headgate_message_bytes", "Bytes of messages in memory now.")
-	budgetsTracked   = describe("headgate_budgets", "Callers with a budget of their own, by kind.", "scope")
-	budgetsFull      = describe("headgate_budgets_overflow_total", "Calls of callers that had to share a budget because too many are tracked.", "scope")
-	poolChannels     = describe("headgate_upstream_channels", "Channels to nodes that are kept.")
-	poolCalls        = describe("headgate_upstream_in_flight", "Calls on the channels now.")
-	poolMade         = describe("headgate_upstream_channels_made_total", "Channels made.")
-	poolEvicted      = describe("headgate_upstream_channels_evicted_total", "Channels given up: idle, or least recently used.")
-	breakerOpen      = describe("headgate_breaker_open", "1 while the calls of all tenants are diverted from the node.", "kind", "endpoint")
-	methodOpen       = describe("headgate_method_breaker_open", "1 while all tenants' calls of the method are diverted from the node.", "kind", "endpoint", "procedure")
-	singleOpen       = describe("headgate_single_tenant_breakers_open", "Breakers that refuse the calls of one tenant alone.")
-	breakerLatency   = describe("headgate_upstream_latency_seconds", "Moving mean of the node's time to an answer.", "kind", "endpoint")
-	nodeReady        = describe("headgate_node_ready", "1 while the node takes calls; 0 while it is lost, too: it fell silent without a goodbye and does not answer.", "kind", "node")
-	kindDegraded     = describe("headgate_kind_degraded", "1 while no node of the kind takes calls, so that its methods are refused.", "kind")
-	tenantLimited    = describe("headgate_tenant_limited", "Calls of the tenant that its own limits refused in the last half to one minute, of the ten tenants with most.", "tenant")
-	routingRevision  = describe("headgate_routing_revision", "Changes of the routing table.")
-	probesMade       = describe("headgate_probes_total", "Nodes asked whether they take calls.")
+	callsInFlight    = describe("headgate_in_flight", "Calls in flight.")
+	streamsInFlight  = describe("headgate_streams_in_flight", "Server streams in flight.")
+	refusalsDelayed  = describe("headgate_rejections_delayed", "Rejections whose answer is being delayed.")
+	callsShed        = describe("headgate_shed_total", "Calls rejected because the gateway's shared capacity was nearly used up, by priority.", "priority")
+	messageBytes     = describe("headgate_message_bytes", "Bytes of messages in memory.")
+	budgetsTracked   = describe("headgate_budgets", "Callers with their own budget, by scope.", "scope")
+	budgetsFull      = describe("headgate_budgets_overflow_total", "Calls charged to a shared budget because too many callers are tracked, by scope.", "scope")
+	poolChannels     = describe("headgate_upstream_channels", "Open channels to nodes.")
+	poolCalls        = describe("headgate_upstream_in_flight", "Upstream calls in flight.")
+	poolMade         = describe("headgate_upstream_channels_made_total", "Channels opened.")
+	poolEvicted      = describe("headgate_upstream_channels_evicted_total", "Channels evicted: idle, or least recently used.")
+	breakerOpen      = describe("headgate_breaker_open", "1 while the node's circuit breaker is open for all tenants.", "kind", "endpoint")
+	methodOpen       = describe("headgate_method_breaker_open", "1 while the circuit breaker of the node's method is open for all tenants.", "kind", "endpoint", "procedure")
+	singleOpen       = describe("headgate_single_tenant_breakers_open", "Open circuit breakers that reject the calls of one tenant only.")
+	breakerLatency   = describe("headgate_upstream_latency_seconds", "Moving average of the node's response time.", "kind", "endpoint")
+	nodeReady        = describe("headgate_node_ready", "1 while the node is ready; 0 while it is not ready, or lost: its announcements stopped without a shutdown and it does not answer.", "kind", "node")
+	kindDegraded     = describe("headgate_kind_degraded", "1 while no node of the kind is ready, so that its methods are rejected.", "kind")
+	tenantLimited    = describe("headgate_tenant_limited", "Calls of the tenant rejected by its own limits in the last 30 to 60 seconds, for the ten tenants with the most.", "tenant")
+	routingEpoch     = describe("headgate_routing_epoch", "Change counter of the routing table.")
+	probesMade       = describe("headgate_probes_total", "Probes sent to nodes.")
 	everyDescription = []*prometheus.Desc{
-		roomInFlight, streamsInFlight, refusalsHeld, roomShed, messageBytes, budgetsTracked, budgetsFull, poolChannels, poolCalls, poolMade, poolEvicted,
-		breakerOpen, methodOpen, singleOpen, breakerLatency, nodeReady, kindDegraded, tenantLimited, routingRevision, probesMade,
+		callsInFlight, streamsInFlight, refusalsDelayed, callsShed, messageBytes, budgetsTracked, budgetsFull, poolChannels, poolCalls, poolMade, poolEvicted,
+		breakerOpen, methodOpen, singleOpen, breakerLatency, nodeReady, kindDegraded, tenantLimited, routingEpoch, probesMade,
 	}
 )
 
@@ -140,19 +162,19 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
 	}
 	calls, streams := c.shared.Calls(), c.shared.Streams()
-	gauge(roomInFlight, float64(calls.Used()))
+	gauge(callsInFlight, float64(calls.Used()))
 	gauge(streamsInFlight, float64(streams.Used()))
 	gauge(messageBytes, float64(c.shared.Bytes().Used()))
-	gauge(refusalsHeld, float64(c.shared.Held()))
-	tracked := func(scope payer, budgets int, overflow int64) {
+	gauge(refusalsDelayed, float64(c.shared.Held()))
+	tracked := func(scope budgetScope, budgets int, overflow int64) {
 		gauge(budgetsTracked, float64(budgets), scope.String())
 		counter(budgetsFull, overflow, scope.String())
 	}
-	tracked(payerTenant, c.tenants.Tracked(), c.tenants.Overflowed())
-	tracked(payerPrincipal, c.principals.Tracked(), c.principals.Overflowed())
-	tracked(payerAddress, c.addresses.Tracked(), c.addresses.Overflowed())
+	tracked(scopeTenant, c.tenants.Tracked(), c.tenants.Overflowed())
+	tracked(scopePrincipal, c.principals.Tracked(), c.principals.Overflowed())
+	tracked(scopeAddress, c.addresses.Tracked(), c.addresses.Overflowed())
 	for _, priority := range []limit.Priority{limit.Low, limit.Normal, limit.High} {
-		counter(roomShed, calls.Shed(priority)+streams.Shed(priority)+c.shared.Bytes().Shed(priority), priority.String())
+		counter(callsShed, calls.Shed(priority)+streams.Shed(priority)+c.shared.Bytes().Shed(priority), priority.String())
 	}
 	pool := c.pool.Stats()
 	gauge(poolChannels, float64(pool.Channels))
@@ -164,7 +186,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 		if state.Open && state.Single {
 			single++
 		}
-		open := number(state.Open && !state.Single)
+		open := boolGauge(state.Open && !state.Single)
 		if state.Procedure != "" {
 			gauge(methodOpen, open, state.Kind, state.Endpoint, state.Procedure)
 			continue
@@ -174,22 +196,22 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 	gauge(singleOpen, float64(single))
 	for _, node := range c.routes.Nodes() {
-		gauge(nodeReady, number(node.Ready), node.Kind, node.ID)
+		gauge(nodeReady, boolGauge(node.Ready), node.Kind, node.ID)
 	}
 	for _, node := range c.routes.Lost() {
 		gauge(nodeReady, 0, node.Kind, node.ID)
 	}
 	for _, kind := range c.table.Load().Upstreams() {
-		gauge(kindDegraded, number(len(c.routes.Ready(kind)) == 0), kind)
+		gauge(kindDegraded, boolGauge(len(c.routes.Ready(kind)) == 0), kind)
 	}
 	for _, top := range c.counters.limitedTenants.Most(shownTenants, time.Now()) {
 		gauge(tenantLimited, float64(top.Count), top.Tenant.String())
 	}
-	gauge(routingRevision, float64(c.routes.Revision()))
+	gauge(routingEpoch, float64(c.routes.Revision()))
 	counter(probesMade, c.prober.Probes())
 }
 
-func number(yes bool) float64 {
+func boolGauge(yes bool) float64 {
 	if yes {
 		return 1
 	}

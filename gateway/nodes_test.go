@@ -250,7 +250,7 @@ func TestProbesMoveTenantsOffANodeThatIsNotReady(t *testing.T) {
 	first := answers()
 	first.unready.Store(true)
 	eventually(t, "the tenant is moved", func() bool { return answers() != first })
-	if _, text := e.adminGet(t, "/nodes"); !strings.Contains(text, `"says":"NOT_SERVING"`) || !strings.Contains(text, `"says":"SERVING"`) {
+	if _, text := e.adminGet(t, "/nodes"); !strings.Contains(text, `"answer":"NOT_SERVING"`) || !strings.Contains(text, `"answer":"SERVING"`) {
 		t.Errorf("/nodes says %s", text)
 	}
 	first.unready.Store(false)
@@ -291,7 +291,7 @@ func TestAFleetFanOutCarriesTheContractAndNamesWhoDoesNotAnswer(t *testing.T) {
 	dead := &member{node: route.Node{ID: "dead", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true}}
 	e.replace(t, one, two, dead)
 	type fleet struct {
-		Nodes []struct{ ID, Says, Error string }
+		Nodes []struct{ ID, Answer, Error string }
 	}
 	var view fleet
 	var asked []http.Header // what the two that answer were asked with
@@ -308,7 +308,7 @@ func TestAFleetFanOutCarriesTheContractAndNamesWhoDoesNotAnswer(t *testing.T) {
 		return len(view.Nodes) == 3 && ours
 	})
 	for _, node := range view.Nodes {
-		if (node.ID == "dead") != (node.Error != "") || (node.ID == "dead") == (node.Says == "SERVING") {
+		if (node.ID == "dead") != (node.Error != "") || (node.ID == "dead") == (node.Answer == "SERVING") {
 			t.Errorf("%+v", node)
 		}
 	}
@@ -338,7 +338,7 @@ func TestAnOperationReachesTheNodeThatItNamesReadyOrNot(t *testing.T) {
 	if code, text := status("?node=three"); code != http.StatusNotFound || !strings.Contains(text, `no runner node is called \"three\"`) {
 		t.Errorf("a node that is not there: %d %s", code, text)
 	}
-	if code, text := status(""); code != http.StatusBadRequest || !strings.Contains(text, "say which one (one, two)") {
+	if code, text := status(""); code != http.StatusBadRequest || !strings.Contains(text, "name one of them (one, two)") {
 		t.Errorf("no node named, of two: %d %s", code, text)
 	}
 	e.replace(t, one)
@@ -399,7 +399,7 @@ func TestOperatorsHaveAServerOfTheirOwn(t *testing.T) {
 	_, text := e.adminGet(t, "/metrics")
 	for _, name := range []string{
 		"headgate_in_flight", "headgate_shed_total", "headgate_upstream_channels", "headgate_upstream_in_flight", "headgate_upstream_channels_made_total",
-		"headgate_upstream_channels_evicted_total", "headgate_node_ready", "headgate_routing_revision", "headgate_probes_total",
+		"headgate_upstream_channels_evicted_total", "headgate_node_ready", "headgate_routing_epoch", "headgate_probes_total",
 	} {
 		if !strings.Contains(text, "\n"+name+"{") {
 			t.Errorf("there is no metric %s", name)

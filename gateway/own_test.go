@@ -99,7 +99,7 @@ func TestOwnMethods_DenialsAreAudited(t *testing.T) {
 						t.Errorf("%s: %v", procedure, err)
 					}
 					record, subject := audited.next(t)
-					if record.Decision != "denied" || !strings.HasPrefix(record.Reason, "CREDENTIAL: ") || record.Procedure != procedure || record.Code != "unauthenticated" || subject != "audit._unauthenticated.denied" {
+					if record.Decision != "denied" || !strings.Contains(record.Reason, "_CREDENTIAL: ") || record.Procedure != procedure || record.Code != "unauthenticated" || subject != "audit._unauthenticated.denied" {
 						t.Errorf("%s: the record is %+v on %s", procedure, record, subject)
 					}
 				}
@@ -115,7 +115,7 @@ func TestOpenAPI_DenialIsAudited(t *testing.T) {
 	if status != http.StatusUnauthorized || !strings.Contains(text, "the token is invalid") {
 		t.Errorf("%d, %s", status, text)
 	}
-	if record, _ := audited.next(t); record.Decision != "denied" || !strings.HasPrefix(record.Reason, "CREDENTIAL: ") || record.Procedure != "/openapi.json" || record.TraceID == "" {
+	if record, _ := audited.next(t); record.Decision != "denied" || !strings.HasPrefix(record.Reason, "BAD_CREDENTIAL: ") || record.Procedure != "/openapi.json" || record.TraceID == "" {
 		t.Errorf("the record is %+v", record)
 	}
 	if status, _ := e.http(t, http.MethodGet, "/openapi.json", "", "authorization", e.token(t, "acme", "query.read")); status != http.StatusOK {
@@ -178,7 +178,7 @@ func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 				t.Errorf("%s: %v, %v", tenant, res, err)
 			}
 			answers = append(answers, connect.CodeOf(err).String()+err.Error())
-			if record, _ := audited.next(t); record.Decision != "denied" || !strings.HasPrefix(record.Reason, "TENANT: ") || record.Procedure != "/gateway.v1.SessionService/Decide" || record.Principal != "app" || record.Resource != tenant {
+			if record, _ := audited.next(t); record.Decision != "denied" || !strings.HasPrefix(record.Reason, "TENANT_MISMATCH: ") || record.Procedure != "/gateway.v1.SessionService/Decide" || record.Principal != "app" || record.Resource != tenant {
 				t.Errorf("%s: the record is %+v", tenant, record)
 			}
 		}

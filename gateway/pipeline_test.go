@@ -121,7 +121,7 @@ func TestWhateverEndsACallItIsCounted(t *testing.T) {
 		code    connect.Code
 		fault   bool // of the gateway's own
 	}{
-		"a panic": {func(g *Gateway) { g.nodes = panicking{} }, connect.CodeInternal, true},
+		"a panic": {func(g *Gateway) { g.opener = panicking{} }, connect.CodeInternal, true},
 		"a full gateway": {func(g *Gateway) {
 			for range g.config.MaxConcurrent {
 				g.shared.Calls().Acquire(1, limit.High)
@@ -246,7 +246,7 @@ func quietGateway(t testing.TB) (g *Gateway, token string) {
 		t.Fatal(err)
 	}
 	_, answer := messages(t)
-	g.nodes = still{frame.Frame{Data: answer}}
+	g.opener = still{frame.Frame{Data: answer}}
 	principal, err := auth.NewPrincipal("somebody", []string{"acme"}, []string{"query.read"})
 	if err != nil {
 		t.Fatal(err)

@@ -231,7 +231,7 @@ func TestPlainNode_IsServed(t *testing.T) {
 			}
 			eventually(t, "probes have asked the node", func() bool {
 				_, text := e.adminGet(t, "/nodes")
-				return strings.Contains(text, `"says":"UNKNOWN"`) && strings.Contains(text, `"ready":true`)
+				return strings.Contains(text, `"answer":"UNKNOWN"`) && strings.Contains(text, `"ready":true`)
 			})
 			if _, text := e.adminGet(t, "/nodes"); strings.Contains(text, `"breakers":`) {
 				t.Errorf("a breaker is open: %s", text)

@@ -17,18 +17,18 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// errStopping is the reason that a gateway in shutdown is not ready.
+// errStopping is the readiness error of a gateway that shuts down.
 var errStopping = errors.New("the gateway is stopping")
 
-// ready reports why the gateway cannot serve: any call, when tenant is zero, or the
-// tenant's calls.
+// ready returns nil if the gateway can serve calls, else the reason that it cannot: any call when
+// tenant is zero, else the tenant's calls.
 //
-// Without a tenant it answers a load balancer: the gateway is ready while a node of at least
-// one kind takes calls. Kinds without such a node are degraded (see [Gateway.degraded]): no
+// Without a tenant it answers a load balancer: the gateway is ready while at least one node of
+// any kind is ready. Kinds without a ready node are degraded (see [Gateway.degraded]), because no
 // other gateway could serve their calls either.
 //
-// For a tenant it is stricter: every kind that answers calls for tenants must serve this
-// tenant, except for the optional kinds (see Config.Optional), which are degraded.
+// For a tenant it is stricter: every kind that serves tenants must serve this tenant, except for
+// the optional kinds (see Config.Optional), which are degraded.
 func (g *Gateway) ready(ctx context.Context, tenant contextkit.TenantID) error {
 	select {
 	case <-g.server.Stopping():
@@ -47,15 +47,15 @@ func (g *Gateway) ready(ctx context.Context, tenant contextkit.TenantID) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("no node takes calls: start one of these kinds: %s", strings.Join(kinds, ", "))
+	return fmt.Errorf("no node is ready: start one of these kinds: %s", strings.Join(kinds, ", "))
 }
 
-// readyFor reports why the tenant's calls are refused.
+// readyFor returns nil if the gateway can serve the tenant's calls, else the reason that it cannot.
 func (g *Gateway) readyFor(ctx context.Context, tenant contextkit.TenantID) error {
 	if reason := g.suspended(tenant, unprivileged); reason != "" {
 		return errors.New(reason)
 	}
-	refused, err := g.standings.of(ctx, tenant)
+	refused, err := g.readiness.refusals(ctx, tenant)
 	if err != nil {
 		return err
 	}
@@ -74,11 +74,11 @@ func (g *Gateway) readyFor(ctx context.Context, tenant contextkit.TenantID) erro
 // unprivileged is a principal without rights.
 var unprivileged = &auth.Principal{}
 
-// degraded returns the kinds of nodes whose calls are refused, each with the reason: for
-// all callers when tenant is zero, or for the tenant's.
+// degraded returns the kinds of nodes whose calls are rejected, each with the reason: for all
+// callers when tenant is zero, else for the tenant.
 func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[string]string {
 	if !tenant.IsZero() {
-		refused, _ := g.standings.of(ctx, tenant) // readyFor returns its error
+		refused, _ := g.readiness.refusals(ctx, tenant) // readyFor returns its error
 		return refused
 	}
 	out := map[string]string{}
@@ -96,9 +96,9 @@ func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[
 	return out
 }
 
-// parts returns what /ready shows as degraded: the kinds of nodes whose calls are refused, and
-// the other parts of the platform (see [Config]).
-func (g *Gateway) parts(ctx context.Context, tenant contextkit.TenantID) map[string]string {
+// degradedParts returns what /ready shows as degraded: the kinds of nodes whose calls are rejected,
+// and the other parts of the platform (see Config.Degraded).
+func (g *Gateway) degradedParts(ctx context.Context, tenant contextkit.TenantID) map[string]string {
 	out := g.degraded(ctx, tenant)
 	if g.config.Degraded == nil {
 		return out
@@ -108,8 +108,8 @@ func (g *Gateway) parts(ctx context.Context, tenant contextkit.TenantID) map[str
 	return parts
 }
 
-// SetUndescribed shows the kind as degraded because the node has not described its services
-// yet, so that they are not served (see [Gateway.Describe]). The kind "" says that it has.
+// SetUndescribed reports the kind as degraded because the node has not described its services yet
+// (see [Gateway.Describe]). The kind "" ends the report.
 func (g *Gateway) SetUndescribed(node, kind string) {
 	if kind == "" {
 		g.undescribed.Delete(node)
@@ -118,35 +118,35 @@ func (g *Gateway) SetUndescribed(node, kind string) {
 	}
 }
 
-// Answers reports whether a node of the routing table answers the gateway's probes, with whatever
-// answer. known is false before it has been probed.
+// Answers reports whether a node of the routing table answers the gateway's probes, ready or not.
+// known is false until it has been probed.
 func (g *Gateway) Answers(node string) (answers, known bool) { return g.prober.Answers(node) }
 
-// noNode returns why calls of the kind are refused.
+// noNode returns the reason that calls of the kind are rejected.
 func (g *Gateway) noNode(kind string) string {
-	text := "no " + kind + " node takes calls"
+	text := "no " + kind + " node is ready"
 	if refusal := g.routes.Refusal(kind); refusal != "" {
 		text += ": " + excerpt.Text(refusal, excerpt.Name)
 	}
 	return text
 }
 
-// Degraded returns the kinds of nodes of which none takes calls, sorted. Their calls are
-// refused; the gateway is ready for calls of other kinds.
+// Degraded returns the kinds of nodes without a ready node, sorted. Their calls are rejected; the
+// gateway is ready for calls of other kinds.
 func (g *Gateway) Degraded(ctx context.Context) []string {
 	return slices.Sorted(maps.Keys(g.degraded(ctx, contextkit.TenantID{})))
 }
 
-// mayAsk returns why a request at the edge may not ask for the tenant's readiness: it needs a
-// credential that acts for the tenant, as the tenant's calls do. Otherwise anyone could find
-// out which tenants exist, and which are suspended.
-func (g *Gateway) mayAsk(r *http.Request, tenant contextkit.TenantID) error {
+// authorizeReadiness returns nil if a request at the edge may read the tenant's readiness, else the
+// reason. It requires a credential that acts for the tenant, so that strangers cannot find out
+// which tenants exist and which are suspended.
+func (g *Gateway) authorizeReadiness(r *http.Request, tenant contextkit.TenantID) error {
 	principal, err := g.verifier.Authenticate(r.Context(), time.Now(), r.Header.Values(headerAuthorization))
 	if err != nil {
-		return unauthenticated(fmt.Errorf("a tenant's readiness is shown to its own credentials, and at the operators' port: %w", err))
+		return unauthenticated(fmt.Errorf("the readiness of a tenant requires a credential of the tenant, or the admin port: %w", err))
 	}
 	if !principal.ActsFor(tenant) {
-		return rpc.WithDetails(connect.Errorf(connect.CodePermissionDenied, "the credential is not for tenant %s", tenant), rpc.Reason("TENANT"))
+		return rpc.WithDetails(connect.Errorf(connect.CodePermissionDenied, "the credential is not for tenant %s", tenant), rpc.Reason(ReasonTenantMismatch.String()))
 	}
 	return nil
 }

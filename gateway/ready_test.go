@@ -82,7 +82,7 @@ func TestReady_LastNodeOfAKindDegradesTheGateway(t *testing.T) {
 		e.setReady(tc.ready...)
 		missing := func(body readiness) (out []string) {
 			for kind, reason := range body.Degraded {
-				if slices.Contains(all, kind) && reason == "no "+kind+" node takes calls" {
+				if slices.Contains(all, kind) && reason == "no "+kind+" node is ready" {
 					out = append(out, kind)
 				}
 			}
@@ -201,8 +201,8 @@ func TestReady_OfATenantIsWhatItsCallsWouldGet(t *testing.T) {
 		{"unknown", 503, "projection: tenant unknown is not served here", 503},
 		{suspended.String(), 503, "tenant suspended is suspended: unpaid", 200},
 		{stuck.String(), 503, "projection: the tenant's projection does not advance", 503},
-		{placed.String(), 503, "projection: the tenant is placed on node absent, which takes no calls", 200},
-		{moved.String(), 503, "projection: the tenant is placed on node p2, which takes no calls", 200},
+		{placed.String(), 503, "projection: the tenant is placed on node absent, which is not ready", 200},
+		{moved.String(), 503, "projection: the tenant is placed on node p2, which is not ready", 200},
 	} {
 		path := "/ready?tenant=" + tc.tenant
 		for port, ask := range map[string]func() (int, readiness){
@@ -215,7 +215,7 @@ func TestReady_OfATenantIsWhatItsCallsWouldGet(t *testing.T) {
 			if status != tc.gateway || !strings.Contains(body.Reason, tc.reason) || (body.Status == "ready") != (tc.gateway == 200) {
 				t.Errorf("%s at the gateway's %s port: %d %+v, want %d with %q", tc.tenant, port, status, body, tc.gateway, tc.reason)
 			}
-			if tc.tenant != suspended.String() && body.Degraded["runner"] != "no runner node takes calls" {
+			if tc.tenant != suspended.String() && body.Degraded["runner"] != "no runner node is ready" {
 				t.Errorf("%s at the gateway's %s port does not tell what is degraded: %+v", tc.tenant, port, body)
 			}
 		}
@@ -227,7 +227,7 @@ func TestReady_OfATenantIsWhatItsCallsWouldGet(t *testing.T) {
 	}
 	e.setReady("a")
 	e.edge.SetTenants(nil)
-	if status, body := e.adminReady(t, "/ready?tenant="+suspended.String()); status != 503 || !strings.Contains(body.Reason, "projection: no projection node takes calls") {
+	if status, body := e.adminReady(t, "/ready?tenant="+suspended.String()); status != 503 || !strings.Contains(body.Reason, "projection: no projection node is ready") {
 		t.Errorf("without a projection: %d %+v", status, body)
 	}
 }

@@ -15,16 +15,16 @@ import (
 	"github.com/headgate/headgate/internal/excerpt"
 )
 
-// session answers what the gateway itself knows: who calls, and who may call what.
+// session implements SessionService: the caller's principal, and the policies of the methods.
 type session struct {
 	gatewayv1connect.UnimplementedSessionServiceHandler
 
 	*Gateway
 }
 
-// callOf returns the call that [Gateway.own] has authenticated.
+// callOf returns the call that [Gateway.local] has authenticated.
 func callOf(ctx context.Context) *Call {
-	call, _ := ctx.Value(ownCall{}).(*Call)
+	call, _ := ctx.Value(localCall{}).(*Call)
 	return call
 }
 
@@ -61,22 +61,22 @@ func (s session) ListMethods(context.Context, *gatewayv1.ListMethodsRequest) (*g
 	return res, nil
 }
 
-// rightFleet is the right to read the state of other tenants and of nodes.
-const rightFleet = "fleet.read"
+// rightReadFleet is the right to read the state of nodes and of all tenants.
+const rightReadFleet = "fleet.read"
 
-// Decide implements SessionService. A tenant's suspension and node are shown to principals
-// that act for the tenant or hold fleet.read; the node of a call without a tenant is shown to
-// the latter only.
+// Decide implements SessionService. It returns a tenant's suspension and node to principals that
+// act for the tenant or hold fleet.read, and the node of a call without a tenant to the latter
+// only.
 func (s session) Decide(ctx context.Context, req *gatewayv1.DecideRequest) (*gatewayv1.DecideResponse, error) {
 	call := callOf(ctx)
-	seesFleet := call.Principal.Allows(rightFleet, "")
+	seesFleet := call.Principal.Allows(rightReadFleet, "")
 	var tenant contextkit.TenantID
 	if req.GetTenantId() != "" {
 		var err error
 		if tenant, err = contextkit.ParseTenantID(req.GetTenantId()); err != nil {
 			return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
 		}
-		if err := call.mayLearn("tenant_id", tenant); err != nil {
+		if err := call.checkVisible("tenant_id", tenant); err != nil {
 			return nil, err
 		}
 	}
@@ -85,8 +85,8 @@ func (s session) Decide(ctx context.Context, req *gatewayv1.DecideRequest) (*gat
 		return nil, connect.NewError(connect.CodeInvalidArgument, excerpt.Text(err.Error(), excerpt.Message))
 	}
 	if tenant.IsZero() {
-		tenant = onlyTenant(principal) // as a call that names none
-		if err := call.mayLearn("tenants", tenant); err != nil {
+		tenant = onlyTenant(principal) // like a call that names no tenant
+		if err := call.checkVisible("tenants", tenant); err != nil {
 			return nil, err
 		}
 	}
@@ -108,19 +108,19 @@ func (s session) Decide(ctx context.Context, req *gatewayv1.DecideRequest) (*gat
 	return res, nil
 }
 
-// mayLearn denies a caller what concerns a tenant that it does not act for, unless it holds
-// fleet.read. field is the request's that names the tenant.
-func (c *Call) mayLearn(field string, tenant contextkit.TenantID) error {
-	if tenant.IsZero() || c.Principal.Allows(rightFleet, "") || c.Principal.ActsFor(tenant) {
+// checkVisible denies the call if it concerns a tenant that the caller does not act for, unless the
+// caller holds fleet.read. field is the request's field that names the tenant.
+func (c *Call) checkVisible(field string, tenant contextkit.TenantID) error {
+	if tenant.IsZero() || c.Principal.Allows(rightReadFleet, "") || c.Principal.ActsFor(tenant) {
 		return nil
 	}
 	c.Resource = tenant.String()
-	return c.denyTenant(fmt.Sprintf("%s: the credential is not for this tenant, and lacks the right %q", field, rightFleet))
+	return c.denyTenant(fmt.Sprintf("%s: the credential is not for this tenant, and lacks the right %q", field, rightReadFleet))
 }
 
-// decide returns the decision of the pipeline's stages, in their order. Of a method with rights that
-// its node checks (node_rights) the reason names those that the principal lacks for the resource: only
-// the node knows whether the call needs them.
+// decide returns the decision of the pipeline's stages, in their order. For a method with rights
+// that its node checks (node_rights), the reason lists those that the principal lacks for the
+// resource: only the node knows whether the call needs them.
 func (s session) decide(method *policy.Method, principal *auth.Principal, tenant contextkit.TenantID, resource string) (bool, string) {
 	switch {
 	case method.Anonymous:
@@ -147,8 +147,8 @@ func (s session) decide(method *policy.Method, principal *auth.Principal, tenant
 	return true, reason
 }
 
-// allowsNamed reports whether the principal may do the action to a resource that is named as in
-// rights: RESOURCE, or RESOURCE.PART where the method's policy has parts.
+// allowsNamed reports whether the principal may perform the action on a resource that is named as
+// in rights: RESOURCE, or RESOURCE.PART where the method's policy has parts.
 func allowsNamed(method *policy.Method, principal *auth.Principal, action, resource string) bool {
 	if method.PartField == 0 {
 		return principal.Allows(action, resource)

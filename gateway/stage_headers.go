@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
-// headers refuses a call with a header that would be forwarded and cannot be sent: it must not
-// count as the node's fault.
+// headers rejects a call with a header that would be forwarded and is not valid in HTTP/2: sending
+// it would fail and count as a fault of the node.
 func (g *Gateway) headers(ctx context.Context, call *Call) (context.Context, error) {
 	call.platform = g.isPlatform(call.Principal)
 	if !contextkit.In(ctx).MayForward() {
@@ -26,14 +27,13 @@ func (g *Gateway) headers(ctx context.Context, call *Call) (context.Context, err
 		if reason := grpcmeta.Invalid(name, values); reason != "" {
 			return ctx, grpcmeta.Refuse(name, reason)
 		}
-		call.forwards = true
+		call.forwardsHeaders = true
 	}
 	return ctx, nil
 }
 
-// forwarded reports whether a client's header, its name in canonical form, goes to the
-// node. Headers that the client's Connection header lists do not: they are hop-by-hop (RFC 9110
-// §7.6.1).
+// forwarded reports whether a client's header, its name in canonical form, is forwarded to the
+// node. Hop-by-hop headers, which the client's Connection header lists (RFC 9110 §7.6.1), are not.
 func forwarded(name string, header *connect.Header) bool {
 	if !contextkit.PassesToNode(name) {
 		return false
@@ -48,10 +48,10 @@ func forwarded(name string, header *connect.Header) bool {
 	return true
 }
 
-// WriteHeader implements [grpcmeta.Header]: it writes the client's own metadata, the principal,
-// the client's address and the contract.
+// WriteHeader implements [grpcmeta.Header]. It writes the client's metadata, the principal, the
+// client's address and the transport contract.
 func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
-	if c.forwards {
+	if c.forwardsHeaders {
 		header := c.Info.RequestHeader()
 		for name, values := range header.All() {
 			if forwarded(name, header) {
@@ -75,8 +75,8 @@ func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
 	return nil
 }
 
-// nodeRights returns the principal's rights that the node checks, as [contextkit.HeaderRights];
-// false if it has none and is not the platform.
+// nodeRights returns the principal's rights that the node checks, encoded for
+// [contextkit.HeaderRights]; false if it has none and is not the platform.
 func (c *Call) nodeRights() (string, bool) {
 	if len(c.Method.NodeRights) == 0 {
 		return "", false
@@ -97,8 +97,8 @@ func (c *Call) nodeRights() (string, bool) {
 	return contextkit.EncodeRights(held...), len(held) > 0 || c.platform
 }
 
-// passMetadata copies the node's headers and trailers to the edge. Headers that the gateway
-// owns, and headers that cannot be sent, are left out.
+// passMetadata copies the node's headers and trailers to the client. It drops headers that the
+// gateway owns and headers that are not valid in HTTP/2.
 func passMetadata(to, from *connect.CallInfo) {
 	passHeader(to.ResponseHeader(), from.ResponseHeader())
 	passHeader(to.ResponseTrailer(), from.ResponseTrailer())

@@ -6,20 +6,20 @@ import (
 	"github.com/headgate/headgate/gateway/limit"
 )
 
-// TenantState is what operators have decided about a tenant.
+// TenantState is the state of a tenant that operators have set.
 type TenantState struct {
-	// Suspended says that its calls are refused; Reason why, its callers are told.
+	// Suspended rejects the tenant's calls; callers receive Reason.
 	Suspended bool
 	Reason    string
-	// Limits bound it; the zero value: as all others.
+	// Limits is the tenant's quota; the zero value: the default of all tenants.
 	Limits limit.Config
 }
 
-// rightOperate lets a principal through to a suspended tenant, to help it.
-const rightOperate = "fleet.admin"
+// rightAdminFleet admits a principal to suspended tenants, to repair them.
+const rightAdminFleet = "fleet.admin"
 
-// SetTenants puts what operators have decided about tenants in force, for streams that
-// run too. Tenants that are not named have nothing decided.
+// SetTenants replaces the states of all tenants, and applies them to running streams too. Tenants
+// without a state have the zero value.
 func (g *Gateway) SetTenants(states map[contextkit.TenantID]TenantState) {
 	bounds := map[contextkit.TenantID]limit.Config{}
 	for tenant, state := range states {
@@ -28,19 +28,19 @@ func (g *Gateway) SetTenants(states map[contextkit.TenantID]TenantState) {
 		}
 	}
 	g.tenants.SetBounds(bounds)
-	g.decided.Store(&states)
+	g.tenantStates.Store(&states)
 	g.endSuspended(g.live.all()...)
 }
 
-// suspended returns why the principal's calls for the tenant are refused, "" when
-// they are not.
+// suspended returns the reason that the principal's calls for the tenant are rejected, "" when they
+// are not.
 func (g *Gateway) suspended(tenant contextkit.TenantID, principal *auth.Principal) string {
-	states := g.decided.Load()
+	states := g.tenantStates.Load()
 	if states == nil {
 		return ""
 	}
 	state := (*states)[tenant]
-	if !state.Suspended || principal.Holds(rightOperate) && principal.AnyTenant {
+	if !state.Suspended || principal.Holds(rightAdminFleet) && principal.AnyTenant {
 		return ""
 	}
 	reason := "tenant " + tenant.String() + " is suspended"

@@ -20,22 +20,23 @@ import (
 )
 
 const (
-	// ticketOpens is how long a ticket opens its stream.
-	ticketOpens = 30 * time.Second
+	// ticketLifetime is the time within which a ticket must open its stream.
+	ticketLifetime = 30 * time.Second
 	// maxTicket bounds an encoded ticket, in bytes.
 	maxTicket = 3 << 10
 	// ticketVersion is the version of a ticket's content.
 	ticketVersion = 1
-	// ticketID is the length of a ticket's id, in random bytes.
-	ticketID = 12
+	// ticketIDBytes is the length of a ticket's random id.
+	ticketIDBytes = 12
 )
 
-// tickets seals and opens tickets: credentials of one stream of Server-Sent Events each, which
-// clients send as a query parameter. A ticket's content is sealed under the secret that all gateways
-// share, and bound to the canonical path and query of its stream: nothing is stored per ticket.
+// tickets seals and opens tickets. A ticket is the credential of one stream of Server-Sent Events,
+// which the client sends as a query parameter. Its content is sealed under the secret that all
+// gateways share, and bound to the canonical path and query of the stream; nothing is stored per
+// ticket.
 type tickets struct{ sealer *token.Sealer }
 
-// newTickets returns nil without a secret.
+// newTickets returns the tickets of a secret, nil without a secret.
 func newTickets(secret []byte) *tickets {
 	if len(secret) == 0 {
 		return nil
@@ -43,12 +44,12 @@ func newTickets(secret []byte) *tickets {
 	return &tickets{token.NewSealer(secret, "ticket")}
 }
 
-// ticket is the content of a ticket.
+// ticket is the sealed content of a ticket.
 type ticket struct {
 	Version   int           `json:"v"`
 	ID        []byte        `json:"id"`
 	Procedure string        `json:"proc"`
-	Open      int64         `json:"open"` // until when it opens its stream, Unix milliseconds
+	Open      int64         `json:"open"` // end of ticketLifetime, Unix milliseconds
 	Delegate  auth.Delegate `json:"for"`
 }
 
@@ -80,21 +81,21 @@ func (t *tickets) open(text, target string) (content ticket, err error) {
 	if err != nil {
 		return content, auth.ErrBadTicket
 	}
-	if err := json.Unmarshal(plain, &content); err != nil || content.Version != ticketVersion || len(content.ID) != ticketID {
+	if err := json.Unmarshal(plain, &content); err != nil || content.Version != ticketVersion || len(content.ID) != ticketIDBytes {
 		return content, auth.ErrBadTicket
 	}
 	return content, nil
 }
 
-// prove returns the proof that an event with the id was sent on a stream of the ticket.
-func (t *tickets) prove(id []byte, event string) string {
+// proof returns the proof that a stream of the ticket sent the event with the id.
+func (t *tickets) proof(id []byte, event string) string {
 	return ticketEncoding.EncodeToString(t.sealer.Seal(nil, "event:"+string(id)+event, nil))
 }
 
-// redeem returns the principal of a ticket, and the context of its tenant. A ticket opens its stream
-// within [ticketOpens]; later it needs the id of an event that a stream of the ticket has sent, which
-// no URL has.
-func (g *Gateway) redeem(ctx context.Context, call *Call, sent *edge.Ticket) (context.Context, *auth.Principal, error) {
+// redeemTicket returns the principal of a ticket, and the context of its tenant. A ticket opens its
+// stream within [ticketLifetime]; after that it requires the id of an event that a stream of the
+// ticket has sent, which no URL contains.
+func (g *Gateway) redeemTicket(ctx context.Context, call *Call, sent *edge.Ticket) (context.Context, *auth.Principal, error) {
 	switch {
 	case g.tickets == nil, strings.ContainsAny(sent.Text, "\r\n"):
 		return ctx, nil, auth.ErrBadTicket
@@ -109,7 +110,7 @@ func (g *Gateway) redeem(ctx context.Context, call *Call, sent *edge.Ticket) (co
 		return ctx, nil, auth.ErrBadTicket
 	}
 	event, proof, resumes := edge.SplitEventID(sent.LastEventID)
-	resumes = resumes && subtle.ConstantTimeCompare([]byte(proof), []byte(g.tickets.prove(content.ID, event))) == 1
+	resumes = resumes && subtle.ConstantTimeCompare([]byte(proof), []byte(g.tickets.proof(content.ID, event))) == 1
 	switch {
 	case resumes:
 		sent.Resume = event
@@ -123,7 +124,7 @@ func (g *Gateway) redeem(ctx context.Context, call *Call, sent *edge.Ticket) (co
 		return ctx, nil, err
 	}
 	sent.ID = string(content.ID)
-	sent.Prove = func(event string) string { return g.tickets.prove(content.ID, event) }
+	sent.Prove = func(event string) string { return g.tickets.proof(content.ID, event) }
 	if len(principal.Tenants) == 1 { // as if a header named it
 		rc := *contextkit.In(ctx)
 		if !rc.TenantID.IsZero() && rc.TenantID != principal.Tenants[0] {
@@ -135,29 +136,29 @@ func (g *Gateway) redeem(ctx context.Context, call *Call, sent *edge.Ticket) (co
 	return ctx, principal, nil
 }
 
-// errSuperseded ends a stream when its ticket opens another one at the same gateway.
-var errSuperseded = errors.New("the ticket has opened the stream again")
+// errSuperseded ends a stream when its ticket opens another stream at the same gateway.
+var errSuperseded = errors.New("the ticket opened the stream again")
 
-// chargeTenant makes a call the tenant's, which only its handler knows. It refuses a tenant that the
-// caller does not act for, that is suspended, or whose rate is used up.
+// chargeTenant charges a call to the tenant, which only its handler knows. It rejects a tenant that
+// the caller does not act for, that is suspended, or whose rate is used up.
 func (g *Gateway) chargeTenant(ctx context.Context, call *Call, tenant contextkit.TenantID) error {
-	if _, err := g.stand(ctx, call, tenant); err != nil {
+	if _, err := g.enterTenant(ctx, call, tenant); err != nil {
 		return err
 	}
-	if call.payer == payerTenant { // the credential has named it
+	if call.scope == scopeTenant { // the credential names it
 		return nil
 	}
 	if err := g.recharge(call); err != nil {
 		return err
 	}
-	_, err := g.limits(ctx, call)
+	_, err := g.quota(ctx, call)
 	return err
 }
 
 // CreateTicket implements SessionService.
 func (s session) CreateTicket(ctx context.Context, req *gatewayv1.CreateTicketRequest) (*gatewayv1.CreateTicketResponse, error) {
 	if s.tickets == nil {
-		return nil, connect.NewError(connect.CodeUnimplemented, "the gateway has no secret for tickets")
+		return nil, connect.NewError(connect.CodeUnimplemented, "the gateway issues no tickets: no ticket secret is configured")
 	}
 	procedure, target, err := s.rest.Load().EventStream(ctx, req.GetPath())
 	if err != nil {
@@ -165,7 +166,7 @@ func (s session) CreateTicket(ctx context.Context, req *gatewayv1.CreateTicketRe
 	}
 	method, ok := s.table.Load().Method(procedure)
 	if !ok || method.Anonymous {
-		return nil, connect.NewError(connect.CodeInvalidArgument, "path: the stream is open to all, and needs no ticket")
+		return nil, connect.NewError(connect.CodeInvalidArgument, "path: the stream requires no credential, and so no ticket")
 	}
 	call := callOf(ctx)
 	tenant := contextkit.In(ctx).TenantID
@@ -186,7 +187,7 @@ func (s session) CreateTicket(ctx context.Context, req *gatewayv1.CreateTicketRe
 			tenant = onlyTenant(principal)
 		}
 		if tenant.IsZero() {
-			return nil, connect.NewError(connect.CodeInvalidArgument, "tenant_id: it is missing, and the credential is not for one tenant: name the tenant of the stream")
+			return nil, connect.NewError(connect.CodeInvalidArgument, "tenant_id: missing, and the credential is not for exactly one tenant: name the tenant of the stream")
 		}
 		if err := s.chargeTenant(ctx, call, tenant); err != nil {
 			return nil, err
@@ -194,10 +195,10 @@ func (s session) CreateTicket(ctx context.Context, req *gatewayv1.CreateTicketRe
 	}
 	delegate, err := s.verifier.Delegate(call.Principal, tenant, append([]string{method.Right}, method.NodeRights...)...)
 	if err != nil {
-		return nil, call.deny(ruleCredential, unauthenticated(err))
+		return nil, call.denyCredential(err)
 	}
-	opens := time.Now().Add(ticketOpens)
-	content := ticket{Version: ticketVersion, ID: make([]byte, ticketID), Procedure: procedure, Open: opens.UnixMilli(), Delegate: delegate}
+	opens := time.Now().Add(ticketLifetime)
+	content := ticket{Version: ticketVersion, ID: make([]byte, ticketIDBytes), Procedure: procedure, Open: opens.UnixMilli(), Delegate: delegate}
 	_, _ = rand.Read(content.ID) // crypto/rand.Read never fails (Go 1.24)
 	text, err := s.tickets.seal(content, target)
 	if err != nil {

@@ -332,7 +332,7 @@ func TestCreateTicket_NeedsTheRightToTheStream(t *testing.T) {
 		"no credential":            {"", hallPath, "unauthenticated no credential", nil},
 		"no right":                 {e.token(t, "acme", "query.read"), hallPath, "permission_denied", nil},
 		"another tenant":           {bearer, hallPath, "permission_denied", []string{contextkit.HeaderTenantID, "globex"}},
-		"no tenant":                {e.token(t, "acme,globex", "tick.read"), hallPath, "invalid_argument tenant_id: it is missing", nil},
+		"no tenant":                {e.token(t, "acme,globex", "tick.read"), hallPath, "invalid_argument tenant_id: missing", nil},
 		"a unary method":           {bearer, "/v1/query/wallets", "invalid_argument path: a GET of it opens no stream", nil},
 		"no method":                {bearer, "/v1/nothing", "invalid_argument path: a GET of it opens no stream", nil},
 		"the procedure":            {bearer, "/test.Ticker/Watch", "invalid_argument path: a GET of it opens no stream", nil},
@@ -440,7 +440,7 @@ func TestTicket_IsNeverLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := &ticketEdge{first.secondWith(t, gateway.Config{
-		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0"}, Auth: accepted, TicketSecret: ticketSecret, Ended: ended.add,
+		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0"}, Auth: accepted, TicketSecret: ticketSecret, OnEnd: ended.add,
 	}, catalog, zerolog.New(log).Level(zerolog.DebugLevel)), first.ticks}
 	audited := e.records(t)
 	opens, failed := first.createTicket(t, first.token(t, "acme", "tick.read"), hallPath)

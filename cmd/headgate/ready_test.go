@@ -93,7 +93,7 @@ func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
 		if status != http.StatusOK {
 			t.Fatalf("a gateway whose last runner drains is not ready: %d %s", status, text)
 		}
-		return strings.Contains(text, `"degraded":{"runner":"no runner node takes calls"}`), err
+		return strings.Contains(text, `"degraded":{"runner":"no runner node is ready"}`), err
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	config.Timeline, config.Optional = e.timeline, []string{kindControl, kindRunner}
 	config.Degraded = e.degraded
 	if e.spans.Exporter != nil {
-		config.Ended, config.Asked = e.spans.edgeCall, e.spans.asked
+		config.OnEnd, config.OnUpstreamCall = e.spans.edgeCall, e.spans.asked
 	}
 	if config.TicketSecret, err = backbone.SharedSecret(ctx, js, "tokens"); err != nil {
 		return nil, err

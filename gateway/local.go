@@ -13,32 +13,31 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// ownCall is the context key of the [Call] of a method that the gateway answers itself.
-type ownCall struct{}
+// localCall is the context key of the [Call] of a local method, which the gateway itself answers.
+type localCall struct{}
 
-// own guards the methods that the gateway answers itself: callers need a credential. Denials
-// by it and by the handlers are concluded like the pipeline's: with the same access log line,
-// audit record and metric.
-func (g *Gateway) own(next connect.ServerFunc) connect.ServerFunc {
+// local guards the methods that the gateway itself answers: callers need a credential. Denials by
+// it and by the handlers have the same access log line, audit record and metric as the pipeline's.
+func (g *Gateway) local(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
-		call := newOwnCall(ctx, spec, info)
+		call := newLocalCall(ctx, spec, info)
 		defer call.use.Leave()
-		ctx, err := g.enterOwn(ctx, call)
+		ctx, err := g.enterLocal(ctx, call)
 		if err == nil {
-			err = next(context.WithValue(ctx, ownCall{}, call), spec, stream)
+			err = next(context.WithValue(ctx, localCall{}, call), spec, stream)
 		}
 		if err != nil {
-			g.refused(ctx, call)
+			g.accountRefusal(ctx, call)
 		}
-		g.concludeOwn(ctx, call, err)
+		g.concludeLocal(ctx, call, err)
 		return err
 	}
 }
 
-// enterOwn admits a call within the budget and the rate of the caller's tenant, whichever of
-// the tenant's principals calls.
-func (g *Gateway) enterOwn(ctx context.Context, call *Call) (context.Context, error) {
+// enterLocal authenticates a call and admits it within the budget and the rate of the caller's
+// tenant, which all principals of the tenant share.
+func (g *Gateway) enterLocal(ctx context.Context, call *Call) (context.Context, error) {
 	ctx, err := g.authenticate(ctx, call)
 	if err != nil {
 		return ctx, err
@@ -47,29 +46,29 @@ func (g *Gateway) enterOwn(ctx context.Context, call *Call) (context.Context, er
 	if ctx, err = g.admission(ctx, call); err != nil {
 		return ctx, err
 	}
-	return g.limits(ctx, call)
+	return g.quota(ctx, call)
 }
 
-// ownPage is [Gateway.own] for a page over plain HTTP.
-func (g *Gateway) ownPage(path string, next http.Handler) http.Handler {
+// localPage is [Gateway.local] for a page over plain HTTP.
+func (g *Gateway) localPage(path string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info := &connect.CallInfo{PeerAddr: r.RemoteAddr, Protocol: "http"}
 		info.RequestHeader().SetValues(headerAuthorization, r.Header.Values(headerAuthorization))
-		call := newOwnCall(r.Context(), connect.Spec{Procedure: path}, info)
+		call := newLocalCall(r.Context(), connect.Spec{Procedure: path}, info)
 		defer call.use.Leave()
-		ctx, err := g.enterOwn(r.Context(), call)
+		ctx, err := g.enterLocal(r.Context(), call)
 		if err == nil {
 			next.ServeHTTP(w, r)
 		} else {
-			g.refused(ctx, call)
+			g.accountRefusal(ctx, call)
 			edge.WriteError(w, r, err, 0)
 		}
-		g.concludeOwn(ctx, call, err)
+		g.concludeLocal(ctx, call, err)
 	})
 }
 
-func newOwnCall(ctx context.Context, spec connect.Spec, info *connect.CallInfo) *Call {
-	spec.IdempotencyLevel = connect.IdempotencyNoSideEffects // none of them changes anything
+func newLocalCall(ctx context.Context, spec connect.Spec, info *connect.CallInfo) *Call {
+	spec.IdempotencyLevel = connect.IdempotencyNoSideEffects // no local method changes state
 	call := &Call{Method: &policy.Method{Spec: spec, Priority: limit.Normal}, Info: info}
 	call.end = rpc.Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: rpc.ErrUnfinished}
 	if call.end.Started.IsZero() {
@@ -78,7 +77,7 @@ func newOwnCall(ctx context.Context, spec connect.Spec, info *connect.CallInfo) 
 	return call
 }
 
-func (g *Gateway) concludeOwn(ctx context.Context, call *Call, err error) {
+func (g *Gateway) concludeLocal(ctx context.Context, call *Call, err error) {
 	log := g.log.With().Str("procedure", call.Method.Spec.Procedure).Logger()
 	g.conclude(ctx, &log, call, err)
 }

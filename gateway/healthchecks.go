@@ -13,18 +13,18 @@ import (
 // healthProcedures is the prefix of the health service's procedures.
 var healthProcedures = "/" + healthv1.Health_ServiceDesc.ServiceName + "/"
 
-// boundOpen charges health checks, which need no credential and do not pass through the
-// pipeline, to the client's address.
-func (g *Gateway) boundOpen(next connect.ServerFunc) connect.ServerFunc {
+// limitHealthChecks charges health checks to the client's address. They need no credential and do
+// not pass through the pipeline.
+func (g *Gateway) limitHealthChecks(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		if !strings.HasPrefix(spec.Procedure, healthProcedures) {
 			return next(ctx, spec, stream)
 		}
 		info, _ := connect.CallInfoForServerContext(ctx)
-		held := &charge{payer: payerAddress}
+		held := &charge{scope: scopeAddress}
 		if err := g.addresses.Enter(rpc.Client(info), &held.use, spec.StreamType&connect.StreamTypeServer != 0, limit.Normal); err != nil {
-			g.counters.limited.WithLabelValues(limitReason(err), payerAddress.String()).Inc()
-			return exceeded(payerAddress, err, 0)
+			g.counters.limited.WithLabelValues(limitReason(err).String(), scopeAddress.String()).Inc()
+			return limitError(scopeAddress, err, 0)
 		}
 		defer held.use.Leave()
 		rpc.Receiving(ctx, held)

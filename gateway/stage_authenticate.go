@@ -1,0 +1,50 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect/v2"
+
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/edge"
+	"github.com/headgate/headgate/internal/rpc"
+)
+
+const headerAuthorization = "Authorization"
+
+// anonymous is the principal of all calls of methods that require no credential.
+var anonymous = &auth.Principal{Subject: auth.AnonymousSubject}
+
+// authenticate sets the call's principal from its credential or ticket.
+func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context, error) {
+	if ticket := edge.TicketOf(call.Stream); ticket != nil {
+		resumed, principal, err := g.redeemTicket(ctx, call, ticket)
+		if err != nil {
+			return ctx, call.denyCredential(err)
+		}
+		call.Principal = principal
+		return resumed, nil
+	}
+	if call.Method.Anonymous {
+		call.Principal = anonymous
+		return ctx, nil
+	}
+	principal, err := g.verifier.Authenticate(ctx, call.end.Started, call.Info.RequestHeader().Values(headerAuthorization))
+	if err != nil {
+		return ctx, call.denyCredential(err)
+	}
+	call.Principal = principal
+	return ctx, nil
+}
+
+// unauthenticated returns the answer to an invalid credential. The client receives only the class
+// of the fault; the cause is logged.
+func unauthenticated(err error) *connect.Error {
+	public := auth.Public(err)
+	answer := connect.NewError(connect.CodeUnauthenticated, public.Error())
+	if !errors.Is(public, err) { // err has details
+		answer = answer.WithCause(err)
+	}
+	return rpc.WithDetails(answer, rpc.Reason(credentialReason(err).String()))
+}
