@@ -16,9 +16,9 @@ type Placement struct {
 	// Also are nodes that keep up with the tenant beside it: where it moves to, or
 	// comes from. [EveryNode] is all of the kind.
 	Also []string `json:"also,omitempty"`
-	// Rebalance is the id of the move under way; nobody else may change the
+	// Move is the id of the move under way; nobody else may change the
 	// placement meanwhile.
-	Rebalance string `json:"rebalance,omitempty"`
+	Move string `json:"rebalance,omitempty"`
 }
 
 // Serves reports whether the node keeps up with the tenant.

@@ -37,7 +37,7 @@ const (
 	BucketTenants     = "tenants"     // tenant → what is known of it beside the configuration
 	BucketModels      = "models"      // the platform's model and those before it
 	BucketRevisions   = "revisions"   // model revision → the document, while workflow instances are pinned to it
-	BucketRebalances  = "rebalances"  // id → a move of a tenant from node to node
+	BucketMoves       = "rebalances"  // id → a move of a tenant from node to node
 	BucketUsage       = "usage"       // what tenants store, counted by aggregate nodes
 	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
 	BucketServed      = "served"      // part.node → some of the tenants that the node serves
@@ -73,8 +73,8 @@ const (
 	timelineAge = 24 * time.Hour
 	// modelHistory is how many models are remembered (the most that a bucket can).
 	modelHistory = 64
-	// rebalanceTTL is how long a move is remembered after its last step.
-	rebalanceTTL = 30 * 24 * time.Hour
+	// moveTTL is how long a move is remembered after its last step.
+	moveTTL = 30 * 24 * time.Hour
 	// auditAge is how long audit records are stored, and auditMessages how many per
 	// subject, the newest: an account's records of one class.
 	auditAge      = 90 * 24 * time.Hour
@@ -187,7 +187,7 @@ func buckets() []jetstream.StreamConfig {
 		bucket(BucketTenants, 1, 0),
 		bucket(BucketModels, modelHistory, 0),
 		withTTL(bucket(BucketRevisions, 1, 0)),
-		bucket(BucketRebalances, 1, rebalanceTTL),
+		bucket(BucketMoves, 1, moveTTL),
 		bucket(BucketNodes, 1, nodesTTL),
 	}
 }

@@ -86,9 +86,9 @@ func TestATenantMovesUnderLoadWithoutAFailedCall(t *testing.T) {
 		})
 	}
 	for n, target := range []string{"views-a", "views-b", "views-a", "views-b", "views-a"} {
-		var answer struct{ Rebalance struct{ ID string } }
+		var answer struct{ Move struct{ ID string } }
 		if err := eventually(ctx, "a move begins", func() (bool, error) {
-			status, text, err := post(ctx, c.gateway+"/v1/control/rebalances", operator, fmt.Sprintf(`{"tenantId":"acme","kind":"projection","target":%q}`, target))
+			status, text, err := post(ctx, c.gateway+"/v1/control/moves", operator, fmt.Sprintf(`{"tenantId":"acme","kind":"projection","target":%q}`, target))
 			if err != nil || status == http.StatusServiceUnavailable { // the control node that was started again is not ready yet
 				return false, err
 			}
@@ -105,10 +105,10 @@ func TestATenantMovesUnderLoadWithoutAFailedCall(t *testing.T) {
 		}
 		before := written.Load()
 		if err := eventually(ctx, "the move is done", func() (bool, error) {
-			_, text, err := get(ctx, c.gateway+"/v1/control/rebalances", "Authorization", operator)
-			_, rest, _ := strings.Cut(text, `"id":"`+answer.Rebalance.ID)
+			_, text, err := get(ctx, c.gateway+"/v1/control/moves", "Authorization", operator)
+			_, rest, _ := strings.Cut(text, `"id":"`+answer.Move.ID)
 			rest, _, _ = strings.Cut(rest, `"started"`)
-			return strings.Contains(rest, "REBALANCE_STEP_DONE"), err
+			return strings.Contains(rest, "MOVE_STEP_DONE"), err
 		}); err != nil {
 			t.Fatalf("move %d: %v\n%s", n, err, control.log())
 		}

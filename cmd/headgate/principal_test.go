@@ -109,20 +109,20 @@ func TestPrincipal_StoredAndAuditedAsTheCredentialSaysOverGRPC(t *testing.T) {
 			t.Fatal(err)
 		}
 		o.checkModelIsApplied(ctx, t, subject)
-		var begun struct{ Rebalance struct{ ID, By string } }
-		o.call(ctx, t, http.MethodPost, "/v1/control/rebalances", map[string]string{"tenantId": "acme", "kind": "projection", "target": []string{"views-a", "views-b"}[n]}, &begun)
-		if begun.Rebalance.By != subject {
-			t.Errorf("the move is stored as begun by %q, want %q", begun.Rebalance.By, subject)
+		var begun struct{ Move struct{ ID, By string } }
+		o.call(ctx, t, http.MethodPost, "/v1/control/moves", map[string]string{"tenantId": "acme", "kind": "projection", "target": []string{"views-a", "views-b"}[n]}, &begun)
+		if begun.Move.By != subject {
+			t.Errorf("the move is stored as begun by %q, want %q", begun.Move.By, subject)
 		}
-		o.checkAudited(ctx, t, "StartRebalance", subject)
+		o.checkAudited(ctx, t, "StartMove", subject)
 		if err := eventually(ctx, "the move is done", func() (bool, error) {
 			var all struct {
-				Rebalances []struct{ ID, Step, By string }
+				Moves []struct{ ID, Step, By string }
 			}
-			o.call(ctx, t, http.MethodGet, "/v1/control/rebalances", nil, &all)
-			for _, move := range all.Rebalances {
-				if move.ID == begun.Rebalance.ID {
-					return move.Step == "REBALANCE_STEP_DONE" && move.By == subject, nil
+			o.call(ctx, t, http.MethodGet, "/v1/control/moves", nil, &all)
+			for _, move := range all.Moves {
+				if move.ID == begun.Move.ID {
+					return move.Step == "MOVE_STEP_DONE" && move.By == subject, nil
 				}
 			}
 			return false, nil

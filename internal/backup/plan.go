@@ -30,7 +30,7 @@ func phaseOf(stream string) phase {
 	case backbone.StreamWork, backbone.StreamDeadLetters:
 		return phaseWork
 	case bucketStream(backbone.BucketModels), bucketStream(backbone.BucketRevisions), bucketStream(backbone.BucketTenants), bucketStream(backbone.BucketPlacement),
-		bucketStream(backbone.BucketRebalances), bucketStream(backbone.BucketSecrets):
+		bucketStream(backbone.BucketMoves), bucketStream(backbone.BucketSecrets):
 		return phaseSettings
 	}
 	return phaseRecords

@@ -135,7 +135,7 @@ var storedIn = map[string][]string{
 // same: operators look then.
 var changedIn = []string{
 	backbone.BucketStream(backbone.BucketPlacement), backbone.BucketStream(backbone.BucketTenants),
-	backbone.BucketStream(backbone.BucketModels), backbone.BucketStream(backbone.BucketRebalances),
+	backbone.BucketStream(backbone.BucketModels), backbone.BucketStream(backbone.BucketMoves),
 }
 
 // whileStored returns the node's readiness: while a stream that it appends to stores nothing, it

@@ -243,23 +243,23 @@ func (c *controller) knows(t *testing.T, count int) {
 }
 
 // end waits until the move has ended.
-func (c *controller) end(t *testing.T, id string) *controlv1.Rebalance {
+func (c *controller) end(t *testing.T, id string) *controlv1.Move {
 	t.Helper()
-	stream, err := c.placements.WatchRebalance(platform(t), &controlv1.WatchRebalanceRequest{Id: id})
+	stream, err := c.placements.WatchMove(platform(t), &controlv1.WatchMoveRequest{Id: id})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stream.Close()
-	var last *controlv1.Rebalance
+	var last *controlv1.Move
 	for {
 		res, err := stream.Receive()
 		if err != nil {
-			if last.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE && last.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_ABORTED {
+			if last.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE && last.GetStep() != controlv1.MoveStep_MOVE_STEP_ABORTED {
 				t.Fatalf("the move has not ended: %v, %v", last, err)
 			}
 			return last
 		}
-		last = res.GetRebalance()
+		last = res.GetMove()
 	}
 }
 
@@ -309,14 +309,14 @@ func TestAMoveGoesOnWhereItWasWhenControlDies(t *testing.T) {
 				first.die() // a move is planned by whoever is asked; nobody drives it yet
 				natstest.Await(t, first.dead, "the control node dies")
 			}
-			res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+			res, err := first.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 			if err != nil {
 				t.Fatal(err)
 			}
 			natstest.Await(t, first.dead, "the control node dies")
 			second := w.control(t, "c2", "")
-			done := second.end(t, res.GetRebalance().GetId())
-			if done.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE {
+			done := second.end(t, res.GetMove().GetId())
+			if done.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE {
 				t.Fatalf("it ends as %v", done)
 			}
 			var by []string
@@ -326,7 +326,7 @@ func TestAMoveGoesOnWhereItWasWhenControlDies(t *testing.T) {
 			if by[0] != "c1" || by[len(by)-1] != "c2" || len(by) != 8 || !slices.IsSorted(by) {
 				t.Errorf("its stages were entered by %v, want c1's first, then c2's, 8 in all", by)
 			}
-			if p, ok := w.placement(t, acme); !ok || p.Node != "p2" || len(p.Also) > 0 || p.Rebalance != "" {
+			if p, ok := w.placement(t, acme); !ok || p.Node != "p2" || len(p.Also) > 0 || p.Move != "" {
 				t.Errorf("the tenant is placed as %+v", p)
 			}
 			if nodes["p1"].Serves(acme) || !nodes["p2"].Serves(acme) {
@@ -345,7 +345,7 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 	w.projection(t, "p2", acme)
 	first := w.control(t, "c1", "flipped")
 	first.knows(t, 3)
-	res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+	res, err := first.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 	}
 	natstest.Await(t, w.js.PublishAsyncComplete(), "all nodes are announced")
 	second := w.control(t, "c1", "") // the same, started again: it need not wait for its own lease
-	stream, err := second.placements.WatchRebalance(platform(t), &controlv1.WatchRebalanceRequest{Id: res.GetRebalance().GetId()})
+	stream, err := second.placements.WatchMove(platform(t), &controlv1.WatchMoveRequest{Id: res.GetMove().GetId()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +369,7 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 		if err != nil {
 			t.Fatalf("the move went on without the gateway: %v", err)
 		}
-		if strings.Contains(message.GetRebalance().GetWaitingFor(), "gateway g1") {
+		if strings.Contains(message.GetMove().GetWaitingFor(), "gateway g1") {
 			break
 		}
 	}
@@ -377,7 +377,7 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 		t.Error("the source has given up a tenant that a gateway still sends it")
 	}
 	close(awake)
-	if done := second.end(t, res.GetRebalance().GetId()); done.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE {
+	if done := second.end(t, res.GetMove().GetId()); done.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE {
 		t.Errorf("it ends as %v", done)
 	}
 }
@@ -403,21 +403,21 @@ func TestAnAbortPutsEverythingBack(t *testing.T) {
 					first.die()
 					natstest.Await(t, first.dead, "the control node dies")
 				}
-				res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+				res, err := first.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 				if err != nil {
 					t.Fatal(err)
 				}
 				natstest.Await(t, first.dead, "the control node dies")
-				id := res.GetRebalance().GetId()
-				if _, err := first.placements.AbortRebalance(platform(t), &controlv1.AbortRebalanceRequest{Id: id}); err != nil {
+				id := res.GetMove().GetId()
+				if _, err := first.placements.AbortMove(platform(t), &controlv1.AbortMoveRequest{Id: id}); err != nil {
 					t.Fatal(err)
 				}
 				second := w.control(t, "c2", "")
-				if ended := second.end(t, id); ended.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_ABORTED || ended.GetReason() != "aborted" {
+				if ended := second.end(t, id); ended.GetStep() != controlv1.MoveStep_MOVE_STEP_ABORTED || ended.GetReason() != "aborted" {
 					t.Fatalf("it ends as %v", ended)
 				}
 				p, ok := w.placement(t, acme)
-				if placed && (p.Node != "p1" || len(p.Also) > 0 || p.Rebalance != "") || !placed && ok {
+				if placed && (p.Node != "p1" || len(p.Also) > 0 || p.Move != "") || !placed && ok {
 					t.Errorf("the tenant is placed as %+v, %v", p, ok)
 				}
 				eventually(t, "the nodes serve as before", func() bool { return nodes["p1"].Serves(acme) && nodes["p2"].Serves(acme) == !placed })
@@ -439,12 +439,12 @@ func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 	if _, err := first.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"}); err != nil {
 		t.Fatal(err)
 	}
-	res, err := first.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+	res, err := first.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	natstest.Await(t, first.dead, "the control node dies")
-	id := res.GetRebalance().GetId()
+	id := res.GetMove().GetId()
 	// It has flipped the placement, and the abort came before it could say so.
 	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
 	if err != nil {
@@ -455,10 +455,10 @@ func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := placements.Put(platform(t), key, backbone.Placement{Node: "p2", Also: []string{"p1"}, Rebalance: id}, kept.Revision); err != nil {
+	if _, err := placements.Put(platform(t), key, backbone.Placement{Node: "p2", Also: []string{"p1"}, Move: id}, kept.Revision); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := first.placements.AbortRebalance(platform(t), &controlv1.AbortRebalanceRequest{Id: id}); err != nil {
+	if _, err := first.placements.AbortMove(platform(t), &controlv1.AbortMoveRequest{Id: id}); err != nil {
 		t.Fatal(err)
 	}
 	second := w.control(t, "c2", "")
@@ -471,10 +471,10 @@ func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 		t.Errorf("p2 gives the tenant up before gateways have records: %+v", back)
 	}
 	close(awake)
-	if ended := second.end(t, id); ended.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_ABORTED {
+	if ended := second.end(t, id); ended.GetStep() != controlv1.MoveStep_MOVE_STEP_ABORTED {
 		t.Fatalf("it ends as %v", ended)
 	}
-	if back, _ = w.placement(t, acme); back.Node != "p1" || len(back.Also) > 0 || back.Rebalance != "" {
+	if back, _ = w.placement(t, acme); back.Node != "p1" || len(back.Also) > 0 || back.Move != "" {
 		t.Errorf("the tenant is placed as %+v", back)
 	}
 }
@@ -682,7 +682,7 @@ func TestATimelineIsFoundByAnyOfItsIds(t *testing.T) {
 	for what, id := range map[string]string{"correlation": rc.CorrelationID, "trace": rc.TraceID.String(), "request": further.RequestID} {
 		eventually(t, "both hops are found by the "+what+" id", func() bool {
 			res, err := c.timeline.GetTimeline(call, &controlv1.GetTimelineRequest{TenantId: "acme", Id: id})
-			return err == nil && len(res.GetHops()) == 2 && res.GetHops()[0].GetKind() == "call" && res.GetHops()[1].GetNode() == "n1" && res.GetCorrelationId() == rc.CorrelationID
+			return err == nil && len(res.GetSpans()) == 2 && res.GetSpans()[0].GetKind() == "call" && res.GetSpans()[1].GetNode() == "n1" && res.GetCorrelationId() == rc.CorrelationID
 		})
 	}
 	other := contextkit.TenantContext(t.Context(), natstest.Tenant(t, "globex"))

@@ -46,20 +46,20 @@ func (s *Service) turn(ctx context.Context, m *move, p placed) (come bool, waiti
 		}
 	}
 	locked, err := s.locked(ctx, p)
-	return !locked, "the move " + p.Rebalance + " of the tenant ends", err
+	return !locked, "the move " + p.Move + " of the tenant ends", err
 }
 
 // locked reports whether a move that has not ended has locked the placement. A lock of a move that
 // has ended, or is not stored any more, does not count.
 func (s *Service) locked(ctx context.Context, p placed) (bool, error) {
-	if !p.Exists || p.Rebalance == "" {
+	if !p.Exists || p.Move == "" {
 		return false, nil
 	}
-	kept, err := s.moves.Get(ctx, p.Rebalance)
+	kept, err := s.moves.Get(ctx, p.Move)
 	if errors.Is(err, backbone.ErrNotKept) {
 		// A server that led a moment ago may lack a move that has just been started.
 		known := s.knownMoves()
-		_, followed := known[p.Rebalance]
+		_, followed := known[p.Move]
 		return known == nil || followed, nil
 	}
 	return !kept.Value.ended(), err

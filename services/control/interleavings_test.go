@@ -119,7 +119,7 @@ func (e *explorer) put(s *exploredState, p placed) {
 	before := e.now(s)
 	value := e.placement(p)
 	for which := range s.moves {
-		if s.moves[which] != 0 && before.Exists && before.Rebalance == e.stored(s, which).ID && p.Rebalance != before.Rebalance {
+		if s.moves[which] != 0 && before.Exists && before.Move == e.stored(s, which).ID && p.Move != before.Move {
 			s.freed[which] = value
 		}
 	}
@@ -158,7 +158,7 @@ func (e *explorer) open(s *exploredState, m *move, p placed, a action, queued bo
 			if other.ID == "" || other.ID == m.ID || other.ended() {
 				continue
 			}
-			if p.Rebalance == other.ID || queued && other.before(m) {
+			if p.Move == other.ID || queued && other.before(m) {
 				return false
 			}
 		}
@@ -337,7 +337,7 @@ func (at *exploredControl) less(other *exploredControl) bool {
 // locked reports whether a move that has not ended has locked the placement.
 func (e *explorer) locked(s *exploredState, p placed) bool {
 	for which := range s.moves {
-		if m := e.stored(s, which); m.ID != "" && m.ID == p.Rebalance && !m.ended() {
+		if m := e.stored(s, which); m.ID != "" && m.ID == p.Move && !m.ended() {
 			return true
 		}
 	}
@@ -356,7 +356,7 @@ func (e *explorer) wrong(s *exploredState) string {
 	now := e.now(s)
 	for which := range s.moves {
 		m := e.stored(s, which)
-		mine := now.Exists && now.Rebalance == m.ID
+		mine := now.Exists && now.Move == m.ID
 		freed := e.placements[s.freed[which]]
 		switch m.Step {
 		case stepDone:
@@ -449,7 +449,7 @@ func (e *explorer) trace(index int32) string {
 				by = what()
 			}
 		})
-		lines = append(lines, fmt.Sprintf("%s\n      → placement %d on %q, also %v, locked by %q; %s; %s", by, s.newest, p.Node, p.Also, p.Rebalance, describe(e.stored(s, 0)), describe(e.stored(s, 1))))
+		lines = append(lines, fmt.Sprintf("%s\n      → placement %d on %q, also %v, locked by %q; %s; %s", by, s.newest, p.Node, p.Also, p.Move, describe(e.stored(s, 0)), describe(e.stored(s, 1))))
 	}
 	slices.Reverse(lines)
 	return strings.Join(lines, "\n")

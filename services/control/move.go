@@ -27,17 +27,17 @@ const (
 	stepAborted   step = "aborted"
 )
 
-var stepMessages = map[step]controlv1.RebalanceStep{
-	stepPlanned:   controlv1.RebalanceStep_REBALANCE_STEP_PLANNED,
-	stepWarming:   controlv1.RebalanceStep_REBALANCE_STEP_WARMING,
-	stepCatching:  controlv1.RebalanceStep_REBALANCE_STEP_CATCHING_UP,
-	stepFenced:    controlv1.RebalanceStep_REBALANCE_STEP_FENCED,
-	stepFlipped:   controlv1.RebalanceStep_REBALANCE_STEP_FLIPPED,
-	stepVerifying: controlv1.RebalanceStep_REBALANCE_STEP_VERIFYING,
-	stepRetiring:  controlv1.RebalanceStep_REBALANCE_STEP_RETIRING,
-	stepDone:      controlv1.RebalanceStep_REBALANCE_STEP_DONE,
-	stepAborting:  controlv1.RebalanceStep_REBALANCE_STEP_ABORTING,
-	stepAborted:   controlv1.RebalanceStep_REBALANCE_STEP_ABORTED,
+var stepMessages = map[step]controlv1.MoveStep{
+	stepPlanned:   controlv1.MoveStep_MOVE_STEP_PLANNED,
+	stepWarming:   controlv1.MoveStep_MOVE_STEP_WARMING,
+	stepCatching:  controlv1.MoveStep_MOVE_STEP_CATCHING_UP,
+	stepFenced:    controlv1.MoveStep_MOVE_STEP_FENCED,
+	stepFlipped:   controlv1.MoveStep_MOVE_STEP_FLIPPED,
+	stepVerifying: controlv1.MoveStep_MOVE_STEP_VERIFYING,
+	stepRetiring:  controlv1.MoveStep_MOVE_STEP_RETIRING,
+	stepDone:      controlv1.MoveStep_MOVE_STEP_DONE,
+	stepAborting:  controlv1.MoveStep_MOVE_STEP_ABORTING,
+	stepAborted:   controlv1.MoveStep_MOVE_STEP_ABORTED,
 }
 
 // move is the move of a tenant to another node, as the bucket stores it.
@@ -110,17 +110,17 @@ func (m *move) before(other *move) bool {
 	return m.ID < other.ID
 }
 
-func (m *move) message() *controlv1.Rebalance {
-	out := &controlv1.Rebalance{
+func (m *move) message() *controlv1.Move {
+	out := &controlv1.Move{
 		Id: m.ID, TenantId: m.Tenant, Kind: m.Kind, Source: m.Source, Target: m.Target, Step: stepMessages[m.Step], WaitingFor: m.Waiting,
 		Reason: m.Reason, By: m.By, Started: timestamppb.New(m.Started), Updated: timestamppb.New(m.Updated),
 	}
 	if m.Goal > 0 {
 		applied, goal := int64(m.Applied), int64(m.Goal) //nolint:gosec // far below 2^63
-		out.Applied, out.Goal = &applied, &goal
+		out.Checkpoint, out.FenceSequence = &applied, &goal
 	}
 	for h := range slices.Values(m.History) {
-		out.History = append(out.History, &controlv1.RebalanceHistory{Step: stepMessages[h.Step], Time: timestamppb.New(h.Time), Node: h.Node})
+		out.History = append(out.History, &controlv1.MoveHistory{Step: stepMessages[h.Step], Time: timestamppb.New(h.Time), Node: h.Node})
 	}
 	return out
 }

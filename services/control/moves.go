@@ -19,8 +19,8 @@ import (
 // maxQueued bounds the moves of a tenant's placement that have not ended.
 const maxQueued = 8
 
-// PlanRebalance implements PlacementService.
-func (s placementService) PlanRebalance(ctx context.Context, req *controlv1.PlanRebalanceRequest) (*controlv1.PlanRebalanceResponse, error) {
+// PlanMove implements PlacementService.
+func (s placementService) PlanMove(ctx context.Context, req *controlv1.PlanMoveRequest) (*controlv1.PlanMoveResponse, error) {
 	tenant, node, err := s.named(req.GetTenantId(), req.GetKind(), req.GetTarget())
 	if err != nil {
 		return nil, err
@@ -29,7 +29,7 @@ func (s placementService) PlanRebalance(ctx context.Context, req *controlv1.Plan
 	if err != nil {
 		return nil, err
 	}
-	res := &controlv1.PlanRebalanceResponse{Source: origin(p, queue), Target: node.ID, Obstacles: s.obstacles(p, queue, tenant, node)}
+	res := &controlv1.PlanMoveResponse{Source: origin(p, queue), Target: node.ID, Obstacles: s.obstacles(p, queue, tenant, node)}
 	if req.GetKind() == kindProjection {
 		if res.Events, err = s.missing(ctx, tenant, node); err != nil {
 			return nil, asConnectError(err)
@@ -140,8 +140,8 @@ func (s placementService) missing(ctx context.Context, tenant contextkit.TenantI
 	return nil, nil
 }
 
-// StartRebalance implements PlacementService.
-func (s placementService) StartRebalance(ctx context.Context, req *controlv1.StartRebalanceRequest) (*controlv1.StartRebalanceResponse, error) {
+// StartMove implements PlacementService.
+func (s placementService) StartMove(ctx context.Context, req *controlv1.StartMoveRequest) (*controlv1.StartMoveResponse, error) {
 	tenant, node, err := s.named(req.GetTenantId(), req.GetKind(), req.GetTarget())
 	if err != nil {
 		return nil, err
@@ -162,11 +162,11 @@ func (s placementService) StartRebalance(ctx context.Context, req *controlv1.Sta
 	if _, err := s.moves.Put(ctx, m.ID, m, 0); err != nil {
 		return nil, asConnectError(err)
 	}
-	return &controlv1.StartRebalanceResponse{Rebalance: m.message()}, nil
+	return &controlv1.StartMoveResponse{Move: m.message()}, nil
 }
 
-// AbortRebalance implements PlacementService.
-func (s placementService) AbortRebalance(ctx context.Context, req *controlv1.AbortRebalanceRequest) (*controlv1.AbortRebalanceResponse, error) {
+// AbortMove implements PlacementService.
+func (s placementService) AbortMove(ctx context.Context, req *controlv1.AbortMoveRequest) (*controlv1.AbortMoveResponse, error) {
 	for range maxTries {
 		kept, err := s.get(ctx, req.GetId())
 		if err != nil {
@@ -176,11 +176,11 @@ func (s placementService) AbortRebalance(ctx context.Context, req *controlv1.Abo
 		switch {
 		case m.ended():
 			// A control node of an earlier version may have locked the placement since.
-			return &controlv1.AbortRebalanceResponse{Rebalance: m.message()}, asConnectError(s.unlock(ctx, &m))
+			return &controlv1.AbortMoveResponse{Move: m.message()}, asConnectError(s.unlock(ctx, &m))
 		case m.Step == stepAborting:
-			return &controlv1.AbortRebalanceResponse{Rebalance: m.message()}, nil
+			return &controlv1.AbortMoveResponse{Move: m.message()}, nil
 		case m.Step == stepRetiring:
-			return nil, precondition("RETIRING", "the tenant is served by %s and given up elsewhere already: start a rebalance back", m.Target)
+			return nil, precondition("RETIRING", "the tenant is served by %s and given up elsewhere already: start a move back", m.Target)
 		}
 		reason := "aborted"
 		if by := caller(ctx); by != "" {
@@ -192,7 +192,7 @@ func (s placementService) AbortRebalance(ctx context.Context, req *controlv1.Abo
 		if errors.Is(err, backbone.ErrChanged) {
 			continue
 		}
-		return &controlv1.AbortRebalanceResponse{Rebalance: m.message()}, asConnectError(err)
+		return &controlv1.AbortMoveResponse{Move: m.message()}, asConnectError(err)
 	}
 	return nil, asConnectError(backbone.ErrChanged)
 }
@@ -202,7 +202,7 @@ func (s placementService) AbortRebalance(ctx context.Context, req *controlv1.Abo
 func (s *Service) unlock(ctx context.Context, m *move) error {
 	p, err := s.placed(ctx, m.placementKey())
 	switch {
-	case err != nil || !p.Exists || p.Rebalance != m.ID:
+	case err != nil || !p.Exists || p.Move != m.ID:
 		return err
 	case p.Node == "":
 		return s.placements.Delete(ctx, m.placementKey(), p.Revision)
@@ -220,28 +220,28 @@ func (s *Service) get(ctx context.Context, id string) (backbone.Kept[move], erro
 	return kept, asConnectError(err)
 }
 
-// ListRebalances implements PlacementService.
-func (s placementService) ListRebalances(ctx context.Context, _ *controlv1.ListRebalancesRequest) (*controlv1.ListRebalancesResponse, error) {
+// ListMoves implements PlacementService.
+func (s placementService) ListMoves(ctx context.Context, _ *controlv1.ListMovesRequest) (*controlv1.ListMovesResponse, error) {
 	all, err := s.moves.All(ctx)
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	res := &controlv1.ListRebalancesResponse{}
+	res := &controlv1.ListMovesResponse{}
 	for _, kept := range all {
-		res.Rebalances = append(res.Rebalances, kept.Value.message())
+		res.Moves = append(res.Moves, kept.Value.message())
 	}
-	slices.SortFunc(res.Rebalances, func(a, b *controlv1.Rebalance) int { return b.GetStarted().AsTime().Compare(a.GetStarted().AsTime()) })
+	slices.SortFunc(res.Moves, func(a, b *controlv1.Move) int { return b.GetStarted().AsTime().Compare(a.GetStarted().AsTime()) })
 	return res, nil
 }
 
-// WatchRebalance implements PlacementService.
-func (s placementService) WatchRebalance(ctx context.Context, req *controlv1.WatchRebalanceRequest, stream controlv1connect.PlacementServiceWatchRebalanceServerStream) error {
+// WatchMove implements PlacementService.
+func (s placementService) WatchMove(ctx context.Context, req *controlv1.WatchMoveRequest, stream controlv1connect.PlacementServiceWatchMoveServerStream) error {
 	if _, err := s.get(ctx, req.GetId()); err != nil {
 		return err // it would be waited for
 	}
 	errEnded := errors.New("the move has ended")
 	err := s.moves.FollowKey(ctx, req.GetId(), func(kept backbone.Kept[move]) error {
-		if err := stream.Send(&controlv1.WatchRebalanceResponse{Rebalance: kept.Value.message()}); err != nil {
+		if err := stream.Send(&controlv1.WatchMoveResponse{Move: kept.Value.message()}); err != nil {
 			return err
 		}
 		if kept.Value.ended() {

@@ -18,11 +18,11 @@ import (
 // start starts a move of acme's views.
 func (c *controller) start(t *testing.T, target string) string {
 	t.Helper()
-	res, err := c.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: target})
+	res, err := c.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: target})
 	if err != nil {
 		t.Fatalf("a move to %s: %v", target, err)
 	}
-	return res.GetRebalance().GetId()
+	return res.GetMove().GetId()
 }
 
 // TestMoves_OfOneTenantQueue starts moves while others are under way, with two control nodes: each
@@ -51,27 +51,27 @@ func TestMoves_OfOneTenantQueue(t *testing.T) {
 	if _, err := c.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"}); err != nil {
 		t.Fatal(err)
 	}
-	plan := &controlv1.PlanRebalanceRequest{TenantId: "acme", Kind: "projection", Target: "p2"}
+	plan := &controlv1.PlanMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"}
 	var ids []string
 	for n, target := range []string{"p2", "p3", "p1", "p2"} {
 		by := []*controller{c, other}[n%2]
 		ids = append(ids, by.start(t, target))
 		plan.Target = target
-		res, err := by.placements.PlanRebalance(platform(t), plan)
+		res, err := by.placements.PlanMove(platform(t), plan)
 		if err != nil || len(res.GetObstacles()) != 1 || !strings.Contains(res.GetObstacles()[0], "already") || res.GetSource() != target {
 			t.Errorf("a further move to where the last one goes: %v, %v", res, err)
 		}
-		if _, err := by.placements.StartRebalance(platform(t), &controlv1.StartRebalanceRequest{TenantId: "acme", Kind: "projection", Target: target}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		if _, err := by.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: target}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 			t.Errorf("a further move to where the last one goes is started: %v", err)
 		}
 	}
-	if _, err := c.placements.AbortRebalance(platform(t), &controlv1.AbortRebalanceRequest{Id: ids[3]}); err != nil {
+	if _, err := c.placements.AbortMove(platform(t), &controlv1.AbortMoveRequest{Id: ids[3]}); err != nil {
 		t.Fatal(err)
 	}
 	var last time.Time
 	for n, id := range ids {
 		m := c.end(t, id)
-		if want := []controlv1.RebalanceStep{controlv1.RebalanceStep_REBALANCE_STEP_DONE, controlv1.RebalanceStep_REBALANCE_STEP_ABORTED}[n/3]; m.GetStep() != want {
+		if want := []controlv1.MoveStep{controlv1.MoveStep_MOVE_STEP_DONE, controlv1.MoveStep_MOVE_STEP_ABORTED}[n/3]; m.GetStep() != want {
 			t.Fatalf("move %d ends as %v", n+1, m)
 		}
 		if n == 3 {
@@ -85,7 +85,7 @@ func TestMoves_OfOneTenantQueue(t *testing.T) {
 		}
 		last = m.GetHistory()[7].GetTime().AsTime()
 	}
-	if p, _ := w.placement(t, acme); p.Node != "p1" || p.Rebalance != "" || len(p.Also) > 0 {
+	if p, _ := w.placement(t, acme); p.Node != "p1" || p.Move != "" || len(p.Also) > 0 {
 		t.Errorf("the tenant is placed as %+v", p)
 	}
 	var order []string
@@ -133,13 +133,13 @@ func TestMoves_LockOfAMoveThatHasEndedDoesNotCount(t *testing.T) {
 				return err
 			},
 			"moved": func() error {
-				if m := c.end(t, c.start(t, "p2")); m.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE {
+				if m := c.end(t, c.start(t, "p2")); m.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE {
 					t.Errorf("the move ends as %v", m)
 				}
 				return nil
 			},
 			"aborted": func() error {
-				_, err := c.placements.AbortRebalance(platform(t), &controlv1.AbortRebalanceRequest{Id: ended})
+				_, err := c.placements.AbortMove(platform(t), &controlv1.AbortMoveRequest{Id: ended})
 				return err
 			},
 		} {
@@ -150,13 +150,13 @@ func TestMoves_LockOfAMoveThatHasEndedDoesNotCount(t *testing.T) {
 			if err != nil && !errors.Is(err, backbone.ErrNotKept) {
 				t.Fatal(err)
 			}
-			if _, err := placements.Put(platform(t), key, backbone.Placement{Node: "p1", Also: []string{"p2"}, Rebalance: by}, kept.Revision); err != nil {
+			if _, err := placements.Put(platform(t), key, backbone.Placement{Node: "p1", Also: []string{"p2"}, Move: by}, kept.Revision); err != nil {
 				t.Fatal(err)
 			}
 			if err := free(); err != nil {
 				t.Errorf("%s, locked by %s: %v", what, by, err)
 			}
-			if p, _ := w.placement(t, acme); p.Rebalance != "" || len(p.Also) > 0 {
+			if p, _ := w.placement(t, acme); p.Move != "" || len(p.Also) > 0 {
 				t.Errorf("%s, locked by %s: it is placed as %+v", what, by, p)
 			}
 		}
@@ -174,16 +174,16 @@ func TestMoves_LockOfAMoveThatIsUnderWayCounts(t *testing.T) {
 	c.knows(t, 3)
 	first, second := c.start(t, "p1"), c.start(t, "p2")
 	eventually(t, "the second move waits for the first", func() bool {
-		list, err := c.placements.ListRebalances(platform(t), &controlv1.ListRebalancesRequest{})
+		list, err := c.placements.ListMoves(platform(t), &controlv1.ListMovesRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(list.GetRebalances()) < 2 {
+		if len(list.GetMoves()) < 2 {
 			return false // this node has not read its own record yet
 		}
-		waiting, held := list.GetRebalances()[0], list.GetRebalances()[1]
-		return waiting.GetStep() == controlv1.RebalanceStep_REBALANCE_STEP_PLANNED && strings.Contains(waiting.GetWaitingFor(), first) &&
-			held.GetStep() == controlv1.RebalanceStep_REBALANCE_STEP_FLIPPED
+		waiting, held := list.GetMoves()[0], list.GetMoves()[1]
+		return waiting.GetStep() == controlv1.MoveStep_MOVE_STEP_PLANNED && strings.Contains(waiting.GetWaitingFor(), first) &&
+			held.GetStep() == controlv1.MoveStep_MOVE_STEP_FLIPPED
 	})
 	if _, err := c.placements.RemovePlacement(platform(t), &controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "projection"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("the placement is removed: %v", err)
@@ -193,11 +193,11 @@ func TestMoves_LockOfAMoveThatIsUnderWayCounts(t *testing.T) {
 	}
 	close(awake)
 	for _, id := range []string{first, second} {
-		if m := c.end(t, id); m.GetStep() != controlv1.RebalanceStep_REBALANCE_STEP_DONE {
+		if m := c.end(t, id); m.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE {
 			t.Errorf("the move ends as %v", m)
 		}
 	}
-	if p, _ := w.placement(t, acme); p.Node != "p2" || p.Rebalance != "" {
+	if p, _ := w.placement(t, acme); p.Node != "p2" || p.Move != "" {
 		t.Errorf("the tenant is placed as %+v", p)
 	}
 }

@@ -29,8 +29,8 @@ func (s placementService) ListPlacements(ctx context.Context, _ *controlv1.ListP
 	res := &controlv1.ListPlacementsResponse{}
 	for key, kept := range all {
 		if kind, tenant, ok := backbone.ParsePlacementKey(key); ok {
-			if m, known := s.knownMoves()[kept.Value.Rebalance]; known && m.Value.ended() {
-				kept.Value.Rebalance = "" // the lock does not count
+			if m, known := s.knownMoves()[kept.Value.Move]; known && m.Value.ended() {
+				kept.Value.Move = "" // the lock does not count
 			}
 			res.Placements = append(res.Placements, placementMessage(kind, tenant.String(), kept.Value))
 		}
@@ -42,7 +42,7 @@ func (s placementService) ListPlacements(ctx context.Context, _ *controlv1.ListP
 }
 
 func placementMessage(kind, tenant string, p backbone.Placement) *controlv1.Placement {
-	return &controlv1.Placement{TenantId: tenant, Kind: kind, Node: p.Node, Also: p.Also, Rebalance: p.Rebalance}
+	return &controlv1.Placement{TenantId: tenant, Kind: kind, Node: p.Node, Also: p.Also, Move: p.Move}
 }
 
 // named returns the tenant and node that a request names.
@@ -74,9 +74,9 @@ func (s placementService) AssignPlacement(ctx context.Context, req *controlv1.As
 	case same(p.Placement, want):
 		return res, nil
 	case p.Node != "" && p.Node != node.ID:
-		return nil, precondition("PLACED", "tenant %s is placed on %q: start a rebalance to move it", tenant, p.Node)
+		return nil, precondition("PLACED", "tenant %s is placed on %q: start a move to move it", tenant, p.Node)
 	case p.Node == "" && (!node.Ready || !slices.Contains(node.Tenants, tenant.String())):
-		return nil, precondition("NOT_SERVED", "node %s does not serve tenant %s now: start a rebalance, which waits until it does", node.ID, tenant)
+		return nil, precondition("NOT_SERVED", "node %s does not serve tenant %s now: start a move, which waits until it does", node.ID, tenant)
 	}
 	if _, err := s.placements.PutAt(ctx, key, want, p.Revision); err != nil {
 		return nil, asConnectError(err)
@@ -107,7 +107,7 @@ func (s placementService) unlocked(ctx context.Context, tenant contextkit.Tenant
 	}
 	locked, err := s.locked(ctx, p)
 	if err == nil && locked {
-		err = precondition("MOVING", "tenant %s is being moved by %s: wait until that has ended, or abort it", tenant, p.Rebalance)
+		err = precondition("MOVING", "tenant %s is being moved by %s: wait until that has ended, or abort it", tenant, p.Move)
 	}
 	return p, asConnectError(err)
 }

@@ -84,7 +84,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	s.placements, errs[1] = backbone.OpenBucket[backbone.Placement](ctx, js, backbone.BucketPlacement)
 	s.tenants, errs[2] = backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
 	s.documents, errs[3] = backbone.OpenBucket[backbone.Document](ctx, js, backbone.BucketModels)
-	s.moves, errs[4] = backbone.OpenBucket[move](ctx, js, backbone.BucketRebalances)
+	s.moves, errs[4] = backbone.OpenBucket[move](ctx, js, backbone.BucketMoves)
 	s.skips, errs[5] = backbone.OpenBucket[backbone.Skip](ctx, js, backbone.BucketSkips)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err

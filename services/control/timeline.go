@@ -32,7 +32,7 @@ func (s timelineService) GetTimeline(ctx context.Context, req *controlv1.GetTime
 	}
 	res := &controlv1.GetTimelineResponse{CorrelationId: hops[0].CorrelationID, Complete: complete}
 	for _, h := range hops {
-		res.Hops = append(res.Hops, &controlv1.Hop{
+		res.Spans = append(res.Spans, &controlv1.Span{
 			Kind: h.Kind, Name: h.Name, Node: h.Node, Started: timestamppb.New(h.Started), Ms: h.Milliseconds, Code: h.Code, Detail: h.Detail,
 			Subject: h.Subject, EventId: h.Event, RequestId: h.RequestID, CausationId: h.CausationID, Client: h.Client,
 		})

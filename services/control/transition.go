@@ -69,7 +69,7 @@ type action struct {
 // Each write is at the revision that was read. A placement that was read at a revision below Seen is
 // ignored.
 func (m move) next(p placed) action {
-	ours := p.Exists && p.Rebalance == m.ID
+	ours := p.Exists && p.Move == m.ID
 	switch {
 	case m.ended():
 		return action{}
@@ -146,7 +146,7 @@ func (m move) retire(p placed, ours bool) action {
 		return action{gate: gateReleased, keep: kept, write: writePlacement, placement: backbone.Placement{Node: m.Target}}
 	}
 	a := m.record(stepDone)
-	if p.Exists && p.Node == m.Target && p.Rebalance == "" {
+	if p.Exists && p.Node == m.Target && p.Move == "" {
 		a.gate, a.keep = gateReleased, kept // an earlier version frees it first
 	}
 	return a
@@ -201,7 +201,7 @@ func (m move) record(next step) action {
 
 // locked returns the placement on a node, locked by the move.
 func (m move) locked(node string, also []string) backbone.Placement {
-	return backbone.Placement{Node: node, Also: also, Rebalance: m.ID}
+	return backbone.Placement{Node: node, Also: also, Move: m.ID}
 }
 
 // others returns the nodes that follow the tenant during its move, without routed, the node that
@@ -217,5 +217,5 @@ func (m move) others(routed string) []string {
 }
 
 func same(a, b backbone.Placement) bool {
-	return a.Node == b.Node && slices.Equal(a.Also, b.Also) && a.Rebalance == b.Rebalance
+	return a.Node == b.Node && slices.Equal(a.Also, b.Also) && a.Move == b.Move
 }

@@ -141,10 +141,10 @@ test("Timeline: the whole way of a transfer by its correlation id", async ({ pag
   await signIn(page, "/timeline?tenant=acme");
   await page.getByLabel("Correlation, trace or request id").fill("the-transfer");
   await page.getByRole("button", { name: "Show" }).click();
-  const hops = page.getByRole("list", { name: "Hops" });
-  for (const name of ["Submit", "request", "requested", "transfer debit", "transfer credit", "withdrawn"]) await expect(hops.getByRole("button", { name }).first()).toBeVisible();
-  await hops.getByRole("button", { name: "transfer credit" }).click();
-  await expect(page.getByRole("region", { name: "Hop" })).toContainText("runner-1");
+  const spans = page.getByRole("list", { name: "Spans" });
+  for (const name of ["Submit", "request", "requested", "transfer debit", "transfer credit", "withdrawn"]) await expect(spans.getByRole("button", { name }).first()).toBeVisible();
+  await spans.getByRole("button", { name: "transfer credit" }).click();
+  await expect(page.getByRole("region", { name: "Span" })).toContainText("runner-1");
   await look(page, "timeline");
 });
 

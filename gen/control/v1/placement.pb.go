@@ -27,88 +27,88 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// RebalanceStep is where a move stands.
-type RebalanceStep int32
+// MoveStep is where a move stands.
+type MoveStep int32
 
 const (
 	// Not said.
-	RebalanceStep_REBALANCE_STEP_UNSPECIFIED RebalanceStep = 0
+	MoveStep_MOVE_STEP_UNSPECIFIED MoveStep = 0
 	// It is accepted, and waits for its turn; nothing has changed.
-	RebalanceStep_REBALANCE_STEP_PLANNED RebalanceStep = 1
+	MoveStep_MOVE_STEP_PLANNED MoveStep = 1
 	// The target takes the tenant up.
-	RebalanceStep_REBALANCE_STEP_WARMING RebalanceStep = 2
+	MoveStep_MOVE_STEP_WARMING MoveStep = 2
 	// The target catches up with the journal.
-	RebalanceStep_REBALANCE_STEP_CATCHING_UP RebalanceStep = 3
+	MoveStep_MOVE_STEP_CATCHING_UP MoveStep = 3
 	// The journal's end is noted, and the target must reach it.
-	RebalanceStep_REBALANCE_STEP_FENCED RebalanceStep = 4
+	MoveStep_MOVE_STEP_FENCED MoveStep = 4
 	// Calls go to the target, as soon as each gateway has heard of it.
-	RebalanceStep_REBALANCE_STEP_FLIPPED RebalanceStep = 5
+	MoveStep_MOVE_STEP_FLIPPED MoveStep = 5
 	// Every gateway has, and the target is asked to show that it serves.
-	RebalanceStep_REBALANCE_STEP_VERIFYING RebalanceStep = 6
+	MoveStep_MOVE_STEP_VERIFYING MoveStep = 6
 	// The other nodes give the tenant up; then the placement is free for the next move.
-	RebalanceStep_REBALANCE_STEP_RETIRING RebalanceStep = 7
+	MoveStep_MOVE_STEP_RETIRING MoveStep = 7
 	// It is done.
-	RebalanceStep_REBALANCE_STEP_DONE RebalanceStep = 8
+	MoveStep_MOVE_STEP_DONE MoveStep = 8
 	// Everything is put back.
-	RebalanceStep_REBALANCE_STEP_ABORTING RebalanceStep = 9
+	MoveStep_MOVE_STEP_ABORTING MoveStep = 9
 	// Everything is as it was.
-	RebalanceStep_REBALANCE_STEP_ABORTED RebalanceStep = 10
+	MoveStep_MOVE_STEP_ABORTED MoveStep = 10
 )
 
-// Enum value maps for RebalanceStep.
+// Enum value maps for MoveStep.
 var (
-	RebalanceStep_name = map[int32]string{
-		0:  "REBALANCE_STEP_UNSPECIFIED",
-		1:  "REBALANCE_STEP_PLANNED",
-		2:  "REBALANCE_STEP_WARMING",
-		3:  "REBALANCE_STEP_CATCHING_UP",
-		4:  "REBALANCE_STEP_FENCED",
-		5:  "REBALANCE_STEP_FLIPPED",
-		6:  "REBALANCE_STEP_VERIFYING",
-		7:  "REBALANCE_STEP_RETIRING",
-		8:  "REBALANCE_STEP_DONE",
-		9:  "REBALANCE_STEP_ABORTING",
-		10: "REBALANCE_STEP_ABORTED",
+	MoveStep_name = map[int32]string{
+		0:  "MOVE_STEP_UNSPECIFIED",
+		1:  "MOVE_STEP_PLANNED",
+		2:  "MOVE_STEP_WARMING",
+		3:  "MOVE_STEP_CATCHING_UP",
+		4:  "MOVE_STEP_FENCED",
+		5:  "MOVE_STEP_FLIPPED",
+		6:  "MOVE_STEP_VERIFYING",
+		7:  "MOVE_STEP_RETIRING",
+		8:  "MOVE_STEP_DONE",
+		9:  "MOVE_STEP_ABORTING",
+		10: "MOVE_STEP_ABORTED",
 	}
-	RebalanceStep_value = map[string]int32{
-		"REBALANCE_STEP_UNSPECIFIED": 0,
-		"REBALANCE_STEP_PLANNED":     1,
-		"REBALANCE_STEP_WARMING":     2,
-		"REBALANCE_STEP_CATCHING_UP": 3,
-		"REBALANCE_STEP_FENCED":      4,
-		"REBALANCE_STEP_FLIPPED":     5,
-		"REBALANCE_STEP_VERIFYING":   6,
-		"REBALANCE_STEP_RETIRING":    7,
-		"REBALANCE_STEP_DONE":        8,
-		"REBALANCE_STEP_ABORTING":    9,
-		"REBALANCE_STEP_ABORTED":     10,
+	MoveStep_value = map[string]int32{
+		"MOVE_STEP_UNSPECIFIED": 0,
+		"MOVE_STEP_PLANNED":     1,
+		"MOVE_STEP_WARMING":     2,
+		"MOVE_STEP_CATCHING_UP": 3,
+		"MOVE_STEP_FENCED":      4,
+		"MOVE_STEP_FLIPPED":     5,
+		"MOVE_STEP_VERIFYING":   6,
+		"MOVE_STEP_RETIRING":    7,
+		"MOVE_STEP_DONE":        8,
+		"MOVE_STEP_ABORTING":    9,
+		"MOVE_STEP_ABORTED":     10,
 	}
 )
 
-func (x RebalanceStep) Enum() *RebalanceStep {
-	p := new(RebalanceStep)
+func (x MoveStep) Enum() *MoveStep {
+	p := new(MoveStep)
 	*p = x
 	return p
 }
 
-func (x RebalanceStep) String() string {
+func (x MoveStep) String() string {
 	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
 }
 
-func (RebalanceStep) Descriptor() protoreflect.EnumDescriptor {
+func (MoveStep) Descriptor() protoreflect.EnumDescriptor {
 	return file_control_v1_placement_proto_enumTypes[0].Descriptor()
 }
 
-func (RebalanceStep) Type() protoreflect.EnumType {
+func (MoveStep) Type() protoreflect.EnumType {
 	return &file_control_v1_placement_proto_enumTypes[0]
 }
 
-func (x RebalanceStep) Number() protoreflect.EnumNumber {
+func (x MoveStep) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
-// Deprecated: Use RebalanceStep.Descriptor instead.
-func (RebalanceStep) EnumDescriptor() ([]byte, []int) {
+// Deprecated: Use MoveStep.Descriptor instead.
+func (MoveStep) EnumDescriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{0}
 }
 
@@ -207,7 +207,7 @@ type Placement struct {
 	// Nodes that keep up with the tenant beside it, while it moves.
 	Also []string `protobuf:"bytes,4,rep,name=also,proto3" json:"also,omitempty"`
 	// The move under way, if there is one.
-	Rebalance     string `protobuf:"bytes,5,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
+	Move          string `protobuf:"bytes,5,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,9 +270,9 @@ func (x *Placement) GetAlso() []string {
 	return nil
 }
 
-func (x *Placement) GetRebalance() string {
+func (x *Placement) GetMove() string {
 	if x != nil {
-		return x.Rebalance
+		return x.Move
 	}
 	return ""
 }
@@ -479,8 +479,8 @@ func (*RemovePlacementResponse) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{6}
 }
 
-// PlanRebalanceRequest asks what a move would do.
-type PlanRebalanceRequest struct {
+// PlanMoveRequest asks what a move would do.
+type PlanMoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
@@ -492,20 +492,20 @@ type PlanRebalanceRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PlanRebalanceRequest) Reset() {
-	*x = PlanRebalanceRequest{}
+func (x *PlanMoveRequest) Reset() {
+	*x = PlanMoveRequest{}
 	mi := &file_control_v1_placement_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PlanRebalanceRequest) String() string {
+func (x *PlanMoveRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PlanRebalanceRequest) ProtoMessage() {}
+func (*PlanMoveRequest) ProtoMessage() {}
 
-func (x *PlanRebalanceRequest) ProtoReflect() protoreflect.Message {
+func (x *PlanMoveRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -517,34 +517,34 @@ func (x *PlanRebalanceRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PlanRebalanceRequest.ProtoReflect.Descriptor instead.
-func (*PlanRebalanceRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use PlanMoveRequest.ProtoReflect.Descriptor instead.
+func (*PlanMoveRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *PlanRebalanceRequest) GetTenantId() string {
+func (x *PlanMoveRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *PlanRebalanceRequest) GetKind() string {
+func (x *PlanMoveRequest) GetKind() string {
 	if x != nil {
 		return x.Kind
 	}
 	return ""
 }
 
-func (x *PlanRebalanceRequest) GetTarget() string {
+func (x *PlanMoveRequest) GetTarget() string {
 	if x != nil {
 		return x.Target
 	}
 	return ""
 }
 
-// PlanRebalanceResponse is what a move would do.
-type PlanRebalanceResponse struct {
+// PlanMoveResponse is what a move would do.
+type PlanMoveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node that calls go to when the move begins: now, or after the moves that have not ended.
 	// Empty: the tenant is not placed, and all nodes of the kind serve it.
@@ -562,20 +562,20 @@ type PlanRebalanceResponse struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PlanRebalanceResponse) Reset() {
-	*x = PlanRebalanceResponse{}
+func (x *PlanMoveResponse) Reset() {
+	*x = PlanMoveResponse{}
 	mi := &file_control_v1_placement_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PlanRebalanceResponse) String() string {
+func (x *PlanMoveResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PlanRebalanceResponse) ProtoMessage() {}
+func (*PlanMoveResponse) ProtoMessage() {}
 
-func (x *PlanRebalanceResponse) ProtoReflect() protoreflect.Message {
+func (x *PlanMoveResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -587,48 +587,48 @@ func (x *PlanRebalanceResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PlanRebalanceResponse.ProtoReflect.Descriptor instead.
-func (*PlanRebalanceResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use PlanMoveResponse.ProtoReflect.Descriptor instead.
+func (*PlanMoveResponse) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *PlanRebalanceResponse) GetSource() string {
+func (x *PlanMoveResponse) GetSource() string {
 	if x != nil {
 		return x.Source
 	}
 	return ""
 }
 
-func (x *PlanRebalanceResponse) GetTarget() string {
+func (x *PlanMoveResponse) GetTarget() string {
 	if x != nil {
 		return x.Target
 	}
 	return ""
 }
 
-func (x *PlanRebalanceResponse) GetEvents() int64 {
+func (x *PlanMoveResponse) GetEvents() int64 {
 	if x != nil && x.Events != nil {
 		return *x.Events
 	}
 	return 0
 }
 
-func (x *PlanRebalanceResponse) GetSteps() []string {
+func (x *PlanMoveResponse) GetSteps() []string {
 	if x != nil {
 		return x.Steps
 	}
 	return nil
 }
 
-func (x *PlanRebalanceResponse) GetObstacles() []string {
+func (x *PlanMoveResponse) GetObstacles() []string {
 	if x != nil {
 		return x.Obstacles
 	}
 	return nil
 }
 
-// StartRebalanceRequest begins a move.
-type StartRebalanceRequest struct {
+// StartMoveRequest begins a move.
+type StartMoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
@@ -640,20 +640,20 @@ type StartRebalanceRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *StartRebalanceRequest) Reset() {
-	*x = StartRebalanceRequest{}
+func (x *StartMoveRequest) Reset() {
+	*x = StartMoveRequest{}
 	mi := &file_control_v1_placement_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *StartRebalanceRequest) String() string {
+func (x *StartMoveRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*StartRebalanceRequest) ProtoMessage() {}
+func (*StartMoveRequest) ProtoMessage() {}
 
-func (x *StartRebalanceRequest) ProtoReflect() protoreflect.Message {
+func (x *StartMoveRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -665,55 +665,55 @@ func (x *StartRebalanceRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use StartRebalanceRequest.ProtoReflect.Descriptor instead.
-func (*StartRebalanceRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use StartMoveRequest.ProtoReflect.Descriptor instead.
+func (*StartMoveRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *StartRebalanceRequest) GetTenantId() string {
+func (x *StartMoveRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *StartRebalanceRequest) GetKind() string {
+func (x *StartMoveRequest) GetKind() string {
 	if x != nil {
 		return x.Kind
 	}
 	return ""
 }
 
-func (x *StartRebalanceRequest) GetTarget() string {
+func (x *StartMoveRequest) GetTarget() string {
 	if x != nil {
 		return x.Target
 	}
 	return ""
 }
 
-// StartRebalanceResponse is the move that was begun.
-type StartRebalanceResponse struct {
+// StartMoveResponse is the move that was begun.
+type StartMoveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The move.
-	Rebalance     *Rebalance `protobuf:"bytes,1,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
+	Move          *Move `protobuf:"bytes,1,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *StartRebalanceResponse) Reset() {
-	*x = StartRebalanceResponse{}
+func (x *StartMoveResponse) Reset() {
+	*x = StartMoveResponse{}
 	mi := &file_control_v1_placement_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *StartRebalanceResponse) String() string {
+func (x *StartMoveResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*StartRebalanceResponse) ProtoMessage() {}
+func (*StartMoveResponse) ProtoMessage() {}
 
-func (x *StartRebalanceResponse) ProtoReflect() protoreflect.Message {
+func (x *StartMoveResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -725,20 +725,20 @@ func (x *StartRebalanceResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use StartRebalanceResponse.ProtoReflect.Descriptor instead.
-func (*StartRebalanceResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use StartMoveResponse.ProtoReflect.Descriptor instead.
+func (*StartMoveResponse) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *StartRebalanceResponse) GetRebalance() *Rebalance {
+func (x *StartMoveResponse) GetMove() *Move {
 	if x != nil {
-		return x.Rebalance
+		return x.Move
 	}
 	return nil
 }
 
-// AbortRebalanceRequest ends a move.
-type AbortRebalanceRequest struct {
+// AbortMoveRequest ends a move.
+type AbortMoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The move.
 	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -746,20 +746,20 @@ type AbortRebalanceRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *AbortRebalanceRequest) Reset() {
-	*x = AbortRebalanceRequest{}
+func (x *AbortMoveRequest) Reset() {
+	*x = AbortMoveRequest{}
 	mi := &file_control_v1_placement_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *AbortRebalanceRequest) String() string {
+func (x *AbortMoveRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*AbortRebalanceRequest) ProtoMessage() {}
+func (*AbortMoveRequest) ProtoMessage() {}
 
-func (x *AbortRebalanceRequest) ProtoReflect() protoreflect.Message {
+func (x *AbortMoveRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -771,41 +771,41 @@ func (x *AbortRebalanceRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use AbortRebalanceRequest.ProtoReflect.Descriptor instead.
-func (*AbortRebalanceRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use AbortMoveRequest.ProtoReflect.Descriptor instead.
+func (*AbortMoveRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *AbortRebalanceRequest) GetId() string {
+func (x *AbortMoveRequest) GetId() string {
 	if x != nil {
 		return x.Id
 	}
 	return ""
 }
 
-// AbortRebalanceResponse is the move.
-type AbortRebalanceResponse struct {
+// AbortMoveResponse is the move.
+type AbortMoveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The move.
-	Rebalance     *Rebalance `protobuf:"bytes,1,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
+	Move          *Move `protobuf:"bytes,1,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *AbortRebalanceResponse) Reset() {
-	*x = AbortRebalanceResponse{}
+func (x *AbortMoveResponse) Reset() {
+	*x = AbortMoveResponse{}
 	mi := &file_control_v1_placement_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *AbortRebalanceResponse) String() string {
+func (x *AbortMoveResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*AbortRebalanceResponse) ProtoMessage() {}
+func (*AbortMoveResponse) ProtoMessage() {}
 
-func (x *AbortRebalanceResponse) ProtoReflect() protoreflect.Message {
+func (x *AbortMoveResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -817,39 +817,39 @@ func (x *AbortRebalanceResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use AbortRebalanceResponse.ProtoReflect.Descriptor instead.
-func (*AbortRebalanceResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use AbortMoveResponse.ProtoReflect.Descriptor instead.
+func (*AbortMoveResponse) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *AbortRebalanceResponse) GetRebalance() *Rebalance {
+func (x *AbortMoveResponse) GetMove() *Move {
 	if x != nil {
-		return x.Rebalance
+		return x.Move
 	}
 	return nil
 }
 
-// ListRebalancesRequest asks for moves.
-type ListRebalancesRequest struct {
+// ListMovesRequest asks for moves.
+type ListMovesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ListRebalancesRequest) Reset() {
-	*x = ListRebalancesRequest{}
+func (x *ListMovesRequest) Reset() {
+	*x = ListMovesRequest{}
 	mi := &file_control_v1_placement_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ListRebalancesRequest) String() string {
+func (x *ListMovesRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ListRebalancesRequest) ProtoMessage() {}
+func (*ListMovesRequest) ProtoMessage() {}
 
-func (x *ListRebalancesRequest) ProtoReflect() protoreflect.Message {
+func (x *ListMovesRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -861,34 +861,34 @@ func (x *ListRebalancesRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ListRebalancesRequest.ProtoReflect.Descriptor instead.
-func (*ListRebalancesRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use ListMovesRequest.ProtoReflect.Descriptor instead.
+func (*ListMovesRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{13}
 }
 
-// ListRebalancesResponse is the moves.
-type ListRebalancesResponse struct {
+// ListMovesResponse is the moves.
+type ListMovesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The moves, the newest first.
-	Rebalances    []*Rebalance `protobuf:"bytes,1,rep,name=rebalances,proto3" json:"rebalances,omitempty"`
+	Moves         []*Move `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ListRebalancesResponse) Reset() {
-	*x = ListRebalancesResponse{}
+func (x *ListMovesResponse) Reset() {
+	*x = ListMovesResponse{}
 	mi := &file_control_v1_placement_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ListRebalancesResponse) String() string {
+func (x *ListMovesResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ListRebalancesResponse) ProtoMessage() {}
+func (*ListMovesResponse) ProtoMessage() {}
 
-func (x *ListRebalancesResponse) ProtoReflect() protoreflect.Message {
+func (x *ListMovesResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -900,20 +900,20 @@ func (x *ListRebalancesResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ListRebalancesResponse.ProtoReflect.Descriptor instead.
-func (*ListRebalancesResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use ListMovesResponse.ProtoReflect.Descriptor instead.
+func (*ListMovesResponse) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *ListRebalancesResponse) GetRebalances() []*Rebalance {
+func (x *ListMovesResponse) GetMoves() []*Move {
 	if x != nil {
-		return x.Rebalances
+		return x.Moves
 	}
 	return nil
 }
 
-// WatchRebalanceRequest asks for a move's steps.
-type WatchRebalanceRequest struct {
+// WatchMoveRequest asks for a move's steps.
+type WatchMoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The move.
 	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -921,20 +921,20 @@ type WatchRebalanceRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *WatchRebalanceRequest) Reset() {
-	*x = WatchRebalanceRequest{}
+func (x *WatchMoveRequest) Reset() {
+	*x = WatchMoveRequest{}
 	mi := &file_control_v1_placement_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *WatchRebalanceRequest) String() string {
+func (x *WatchMoveRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*WatchRebalanceRequest) ProtoMessage() {}
+func (*WatchMoveRequest) ProtoMessage() {}
 
-func (x *WatchRebalanceRequest) ProtoReflect() protoreflect.Message {
+func (x *WatchMoveRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -946,41 +946,41 @@ func (x *WatchRebalanceRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use WatchRebalanceRequest.ProtoReflect.Descriptor instead.
-func (*WatchRebalanceRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use WatchMoveRequest.ProtoReflect.Descriptor instead.
+func (*WatchMoveRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{15}
 }
 
-func (x *WatchRebalanceRequest) GetId() string {
+func (x *WatchMoveRequest) GetId() string {
 	if x != nil {
 		return x.Id
 	}
 	return ""
 }
 
-// WatchRebalanceResponse is the move as it is now.
-type WatchRebalanceResponse struct {
+// WatchMoveResponse is the move as it is now.
+type WatchMoveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The move.
-	Rebalance     *Rebalance `protobuf:"bytes,1,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
+	Move          *Move `protobuf:"bytes,1,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *WatchRebalanceResponse) Reset() {
-	*x = WatchRebalanceResponse{}
+func (x *WatchMoveResponse) Reset() {
+	*x = WatchMoveResponse{}
 	mi := &file_control_v1_placement_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *WatchRebalanceResponse) String() string {
+func (x *WatchMoveResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*WatchRebalanceResponse) ProtoMessage() {}
+func (*WatchMoveResponse) ProtoMessage() {}
 
-func (x *WatchRebalanceResponse) ProtoReflect() protoreflect.Message {
+func (x *WatchMoveResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -992,20 +992,20 @@ func (x *WatchRebalanceResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use WatchRebalanceResponse.ProtoReflect.Descriptor instead.
-func (*WatchRebalanceResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use WatchMoveResponse.ProtoReflect.Descriptor instead.
+func (*WatchMoveResponse) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{16}
 }
 
-func (x *WatchRebalanceResponse) GetRebalance() *Rebalance {
+func (x *WatchMoveResponse) GetMove() *Move {
 	if x != nil {
-		return x.Rebalance
+		return x.Move
 	}
 	return nil
 }
 
-// Rebalance is a move of a tenant to another node.
-type Rebalance struct {
+// Move is a move of a tenant to another node.
+type Move struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1019,14 +1019,14 @@ type Rebalance struct {
 	// The node that it goes to.
 	Target string `protobuf:"bytes,5,opt,name=target,proto3" json:"target,omitempty"`
 	// The step that it is at.
-	Step RebalanceStep `protobuf:"varint,6,opt,name=step,proto3,enum=control.v1.RebalanceStep" json:"step,omitempty"`
+	Step MoveStep `protobuf:"varint,6,opt,name=step,proto3,enum=control.v1.MoveStep" json:"step,omitempty"`
 	// What it waits for, in words.
 	WaitingFor string `protobuf:"bytes,7,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
 	// The target's progress: the sequence that it has read, of the one that it must
 	// reach. Absent: not known.
-	Applied *int64 `protobuf:"varint,8,opt,name=applied,proto3,oneof" json:"applied,omitempty"`
+	Checkpoint *int64 `protobuf:"varint,8,opt,name=checkpoint,proto3,oneof" json:"checkpoint,omitempty"`
 	// See applied.
-	Goal *int64 `protobuf:"varint,9,opt,name=goal,proto3,oneof" json:"goal,omitempty"`
+	FenceSequence *int64 `protobuf:"varint,9,opt,name=fence_sequence,json=fenceSequence,proto3,oneof" json:"fence_sequence,omitempty"`
 	// Why it was aborted.
 	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Who began it.
@@ -1036,25 +1036,25 @@ type Rebalance struct {
 	// When it last moved on.
 	Updated *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=updated,proto3" json:"updated,omitempty"`
 	// The steps that were done, with their times.
-	History       []*RebalanceHistory `protobuf:"bytes,14,rep,name=history,proto3" json:"history,omitempty"`
+	History       []*MoveHistory `protobuf:"bytes,14,rep,name=history,proto3" json:"history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Rebalance) Reset() {
-	*x = Rebalance{}
+func (x *Move) Reset() {
+	*x = Move{}
 	mi := &file_control_v1_placement_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Rebalance) String() string {
+func (x *Move) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Rebalance) ProtoMessage() {}
+func (*Move) ProtoMessage() {}
 
-func (x *Rebalance) ProtoReflect() protoreflect.Message {
+func (x *Move) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1066,114 +1066,114 @@ func (x *Rebalance) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Rebalance.ProtoReflect.Descriptor instead.
-func (*Rebalance) Descriptor() ([]byte, []int) {
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{17}
 }
 
-func (x *Rebalance) GetId() string {
+func (x *Move) GetId() string {
 	if x != nil {
 		return x.Id
 	}
 	return ""
 }
 
-func (x *Rebalance) GetTenantId() string {
+func (x *Move) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *Rebalance) GetKind() string {
+func (x *Move) GetKind() string {
 	if x != nil {
 		return x.Kind
 	}
 	return ""
 }
 
-func (x *Rebalance) GetSource() string {
+func (x *Move) GetSource() string {
 	if x != nil {
 		return x.Source
 	}
 	return ""
 }
 
-func (x *Rebalance) GetTarget() string {
+func (x *Move) GetTarget() string {
 	if x != nil {
 		return x.Target
 	}
 	return ""
 }
 
-func (x *Rebalance) GetStep() RebalanceStep {
+func (x *Move) GetStep() MoveStep {
 	if x != nil {
 		return x.Step
 	}
-	return RebalanceStep_REBALANCE_STEP_UNSPECIFIED
+	return MoveStep_MOVE_STEP_UNSPECIFIED
 }
 
-func (x *Rebalance) GetWaitingFor() string {
+func (x *Move) GetWaitingFor() string {
 	if x != nil {
 		return x.WaitingFor
 	}
 	return ""
 }
 
-func (x *Rebalance) GetApplied() int64 {
-	if x != nil && x.Applied != nil {
-		return *x.Applied
+func (x *Move) GetCheckpoint() int64 {
+	if x != nil && x.Checkpoint != nil {
+		return *x.Checkpoint
 	}
 	return 0
 }
 
-func (x *Rebalance) GetGoal() int64 {
-	if x != nil && x.Goal != nil {
-		return *x.Goal
+func (x *Move) GetFenceSequence() int64 {
+	if x != nil && x.FenceSequence != nil {
+		return *x.FenceSequence
 	}
 	return 0
 }
 
-func (x *Rebalance) GetReason() string {
+func (x *Move) GetReason() string {
 	if x != nil {
 		return x.Reason
 	}
 	return ""
 }
 
-func (x *Rebalance) GetBy() string {
+func (x *Move) GetBy() string {
 	if x != nil {
 		return x.By
 	}
 	return ""
 }
 
-func (x *Rebalance) GetStarted() *timestamppb.Timestamp {
+func (x *Move) GetStarted() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Started
 	}
 	return nil
 }
 
-func (x *Rebalance) GetUpdated() *timestamppb.Timestamp {
+func (x *Move) GetUpdated() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Updated
 	}
 	return nil
 }
 
-func (x *Rebalance) GetHistory() []*RebalanceHistory {
+func (x *Move) GetHistory() []*MoveHistory {
 	if x != nil {
 		return x.History
 	}
 	return nil
 }
 
-// RebalanceHistory is a step that was entered.
-type RebalanceHistory struct {
+// MoveHistory is a step that was entered.
+type MoveHistory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step.
-	Step RebalanceStep `protobuf:"varint,1,opt,name=step,proto3,enum=control.v1.RebalanceStep" json:"step,omitempty"`
+	Step MoveStep `protobuf:"varint,1,opt,name=step,proto3,enum=control.v1.MoveStep" json:"step,omitempty"`
 	// When it was entered.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	// The control node that did.
@@ -1182,20 +1182,20 @@ type RebalanceHistory struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RebalanceHistory) Reset() {
-	*x = RebalanceHistory{}
+func (x *MoveHistory) Reset() {
+	*x = MoveHistory{}
 	mi := &file_control_v1_placement_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RebalanceHistory) String() string {
+func (x *MoveHistory) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RebalanceHistory) ProtoMessage() {}
+func (*MoveHistory) ProtoMessage() {}
 
-func (x *RebalanceHistory) ProtoReflect() protoreflect.Message {
+func (x *MoveHistory) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_placement_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1207,26 +1207,26 @@ func (x *RebalanceHistory) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RebalanceHistory.ProtoReflect.Descriptor instead.
-func (*RebalanceHistory) Descriptor() ([]byte, []int) {
+// Deprecated: Use MoveHistory.ProtoReflect.Descriptor instead.
+func (*MoveHistory) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{18}
 }
 
-func (x *RebalanceHistory) GetStep() RebalanceStep {
+func (x *MoveHistory) GetStep() MoveStep {
 	if x != nil {
 		return x.Step
 	}
-	return RebalanceStep_REBALANCE_STEP_UNSPECIFIED
+	return MoveStep_MOVE_STEP_UNSPECIFIED
 }
 
-func (x *RebalanceHistory) GetTime() *timestamppb.Timestamp {
+func (x *MoveHistory) GetTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Time
 	}
 	return nil
 }
 
-func (x *RebalanceHistory) GetNode() string {
+func (x *MoveHistory) GetNode() string {
 	if x != nil {
 		return x.Node
 	}
@@ -1243,13 +1243,13 @@ const file_control_v1_placement_proto_rawDesc = "" +
 	"\x16ListPlacementsResponse\x125\n" +
 	"\n" +
 	"placements\x18\x01 \x03(\v2\x15.control.v1.PlacementR\n" +
-	"placements\"\x82\x01\n" +
+	"placements\"x\n" +
 	"\tPlacement\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12\x12\n" +
-	"\x04also\x18\x04 \x03(\tR\x04also\x12\x1c\n" +
-	"\trebalance\x18\x05 \x01(\tR\trebalance\"\xbc\x01\n" +
+	"\x04also\x18\x04 \x03(\tR\x04also\x12\x12\n" +
+	"\x04move\x18\x05 \x01(\tR\x04move\"\xbc\x01\n" +
 	"\x16AssignPlacementRequest\x12H\n" +
 	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x128\n" +
 	"\x04kind\x18\x02 \x01(\tB$\xbaH!r\x1fR\taggregateR\n" +
@@ -1262,78 +1262,78 @@ const file_control_v1_placement_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x128\n" +
 	"\x04kind\x18\x02 \x01(\tB$\xbaH!r\x1fR\taggregateR\n" +
 	"projectionR\x06runnerR\x04kind\"\x19\n" +
-	"\x17RemovePlacementResponse\"\xbe\x01\n" +
-	"\x14PlanRebalanceRequest\x12H\n" +
+	"\x17RemovePlacementResponse\"\xb9\x01\n" +
+	"\x0fPlanMoveRequest\x12H\n" +
 	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x128\n" +
 	"\x04kind\x18\x02 \x01(\tB$\xbaH!r\x1fR\taggregateR\n" +
 	"projectionR\x06runnerR\x04kind\x12\"\n" +
 	"\x06target\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06target\"\xa3\x01\n" +
-	"\x15PlanRebalanceResponse\x12\x16\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06target\"\x9e\x01\n" +
+	"\x10PlanMoveResponse\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1b\n" +
 	"\x06events\x18\x03 \x01(\x03H\x00R\x06events\x88\x01\x01\x12\x14\n" +
 	"\x05steps\x18\x04 \x03(\tR\x05steps\x12\x1c\n" +
 	"\tobstacles\x18\x05 \x03(\tR\tobstaclesB\t\n" +
-	"\a_events\"\xbf\x01\n" +
-	"\x15StartRebalanceRequest\x12H\n" +
+	"\a_events\"\xba\x01\n" +
+	"\x10StartMoveRequest\x12H\n" +
 	"\ttenant_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x128\n" +
 	"\x04kind\x18\x02 \x01(\tB$\xbaH!r\x1fR\taggregateR\n" +
 	"projectionR\x06runnerR\x04kind\x12\"\n" +
 	"\x06target\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06target\"M\n" +
-	"\x16StartRebalanceResponse\x123\n" +
-	"\trebalance\x18\x01 \x01(\v2\x15.control.v1.RebalanceR\trebalance\"2\n" +
-	"\x15AbortRebalanceRequest\x12\x19\n" +
-	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"M\n" +
-	"\x16AbortRebalanceResponse\x123\n" +
-	"\trebalance\x18\x01 \x01(\v2\x15.control.v1.RebalanceR\trebalance\"\x17\n" +
-	"\x15ListRebalancesRequest\"O\n" +
-	"\x16ListRebalancesResponse\x125\n" +
-	"\n" +
-	"rebalances\x18\x01 \x03(\v2\x15.control.v1.RebalanceR\n" +
-	"rebalances\"2\n" +
-	"\x15WatchRebalanceRequest\x12\x19\n" +
-	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"M\n" +
-	"\x16WatchRebalanceResponse\x123\n" +
-	"\trebalance\x18\x01 \x01(\v2\x15.control.v1.RebalanceR\trebalance\"\xe5\x03\n" +
-	"\tRebalance\x12\x0e\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06target\"9\n" +
+	"\x11StartMoveResponse\x12$\n" +
+	"\x04move\x18\x01 \x01(\v2\x10.control.v1.MoveR\x04move\"-\n" +
+	"\x10AbortMoveRequest\x12\x19\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"9\n" +
+	"\x11AbortMoveResponse\x12$\n" +
+	"\x04move\x18\x01 \x01(\v2\x10.control.v1.MoveR\x04move\"\x12\n" +
+	"\x10ListMovesRequest\";\n" +
+	"\x11ListMovesResponse\x12&\n" +
+	"\x05moves\x18\x01 \x03(\v2\x10.control.v1.MoveR\x05moves\"-\n" +
+	"\x10WatchMoveRequest\x12\x19\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"9\n" +
+	"\x11WatchMoveResponse\x12$\n" +
+	"\x04move\x18\x01 \x01(\v2\x10.control.v1.MoveR\x04move\"\xfc\x03\n" +
+	"\x04Move\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06source\x18\x04 \x01(\tR\x06source\x12\x16\n" +
-	"\x06target\x18\x05 \x01(\tR\x06target\x12-\n" +
-	"\x04step\x18\x06 \x01(\x0e2\x19.control.v1.RebalanceStepR\x04step\x12\x1f\n" +
+	"\x06target\x18\x05 \x01(\tR\x06target\x12(\n" +
+	"\x04step\x18\x06 \x01(\x0e2\x14.control.v1.MoveStepR\x04step\x12\x1f\n" +
 	"\vwaiting_for\x18\a \x01(\tR\n" +
-	"waitingFor\x12\x1d\n" +
-	"\aapplied\x18\b \x01(\x03H\x00R\aapplied\x88\x01\x01\x12\x17\n" +
-	"\x04goal\x18\t \x01(\x03H\x01R\x04goal\x88\x01\x01\x12\x16\n" +
+	"waitingFor\x12#\n" +
+	"\n" +
+	"checkpoint\x18\b \x01(\x03H\x00R\n" +
+	"checkpoint\x88\x01\x01\x12*\n" +
+	"\x0efence_sequence\x18\t \x01(\x03H\x01R\rfenceSequence\x88\x01\x01\x12\x16\n" +
 	"\x06reason\x18\n" +
 	" \x01(\tR\x06reason\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x124\n" +
 	"\astarted\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x124\n" +
-	"\aupdated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x126\n" +
-	"\ahistory\x18\x0e \x03(\v2\x1c.control.v1.RebalanceHistoryR\ahistoryB\n" +
-	"\n" +
-	"\b_appliedB\a\n" +
-	"\x05_goal\"\x85\x01\n" +
-	"\x10RebalanceHistory\x12-\n" +
-	"\x04step\x18\x01 \x01(\x0e2\x19.control.v1.RebalanceStepR\x04step\x12.\n" +
+	"\aupdated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x121\n" +
+	"\ahistory\x18\x0e \x03(\v2\x17.control.v1.MoveHistoryR\ahistoryB\r\n" +
+	"\v_checkpointB\x11\n" +
+	"\x0f_fence_sequence\"{\n" +
+	"\vMoveHistory\x12(\n" +
+	"\x04step\x18\x01 \x01(\x0e2\x14.control.v1.MoveStepR\x04step\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node*\xcb\x02\n" +
-	"\rRebalanceStep\x12\x1e\n" +
-	"\x1aREBALANCE_STEP_UNSPECIFIED\x10\x00\x12\x1a\n" +
-	"\x16REBALANCE_STEP_PLANNED\x10\x01\x12\x1a\n" +
-	"\x16REBALANCE_STEP_WARMING\x10\x02\x12\x1e\n" +
-	"\x1aREBALANCE_STEP_CATCHING_UP\x10\x03\x12\x19\n" +
-	"\x15REBALANCE_STEP_FENCED\x10\x04\x12\x1a\n" +
-	"\x16REBALANCE_STEP_FLIPPED\x10\x05\x12\x1c\n" +
-	"\x18REBALANCE_STEP_VERIFYING\x10\x06\x12\x1b\n" +
-	"\x17REBALANCE_STEP_RETIRING\x10\a\x12\x17\n" +
-	"\x13REBALANCE_STEP_DONE\x10\b\x12\x1b\n" +
-	"\x17REBALANCE_STEP_ABORTING\x10\t\x12\x1a\n" +
-	"\x16REBALANCE_STEP_ABORTED\x10\n" +
-	"2\x83\v\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node*\x8f\x02\n" +
+	"\bMoveStep\x12\x19\n" +
+	"\x15MOVE_STEP_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11MOVE_STEP_PLANNED\x10\x01\x12\x15\n" +
+	"\x11MOVE_STEP_WARMING\x10\x02\x12\x19\n" +
+	"\x15MOVE_STEP_CATCHING_UP\x10\x03\x12\x14\n" +
+	"\x10MOVE_STEP_FENCED\x10\x04\x12\x15\n" +
+	"\x11MOVE_STEP_FLIPPED\x10\x05\x12\x17\n" +
+	"\x13MOVE_STEP_VERIFYING\x10\x06\x12\x16\n" +
+	"\x12MOVE_STEP_RETIRING\x10\a\x12\x12\n" +
+	"\x0eMOVE_STEP_DONE\x10\b\x12\x16\n" +
+	"\x12MOVE_STEP_ABORTING\x10\t\x12\x15\n" +
+	"\x11MOVE_STEP_ABORTED\x10\n" +
+	"2\x9f\n" +
+	"\n" +
 	"\x10PlacementService\x12\x9b\x01\n" +
 	"\x0eListPlacements\x12!.control.v1.ListPlacementsRequest\x1a\".control.v1.ListPlacementsResponse\"B\xaa\xed\x18\x1d\n" +
 	"\n" +
@@ -1344,24 +1344,24 @@ const file_control_v1_placement_proto_rawDesc = "" +
 	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02.:\x01*\")/v1/control/placements/{kind}/{tenant_id}\x90\x02\x02\x12\xbf\x01\n" +
 	"\x0fRemovePlacement\x12\".control.v1.RemovePlacementRequest\x1a#.control.v1.RemovePlacementResponse\"c\xaa\xed\x18+\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02+*)/v1/control/placements/{kind}/{tenant_id}\x90\x02\x02\x12\xa0\x01\n" +
-	"\rPlanRebalance\x12 .control.v1.PlanRebalanceRequest\x1a!.control.v1.PlanRebalanceResponse\"J\xaa\xed\x18\x1d\n" +
+	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02+*)/v1/control/placements/{kind}/{tenant_id}\x90\x02\x02\x12\x8c\x01\n" +
+	"\bPlanMove\x12\x1b.control.v1.PlanMoveRequest\x1a\x1c.control.v1.PlanMoveResponse\"E\xaa\xed\x18\x1d\n" +
 	"\n" +
 	"fleet.read\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"h\x03\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/control/rebalances:plan\x90\x02\x01\x12\xa9\x01\n" +
-	"\x0eStartRebalance\x12!.control.v1.StartRebalanceRequest\x1a\".control.v1.StartRebalanceResponse\"P\xaa\xed\x18+\n" +
+	"h\x03\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/control/moves:plan\x90\x02\x01\x12\x95\x01\n" +
+	"\tStartMove\x12\x1c.control.v1.StartMoveRequest\x1a\x1d.control.v1.StartMoveResponse\"K\xaa\xed\x18+\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/control/rebalances\x12\xb0\x01\n" +
-	"\x0eAbortRebalance\x12!.control.v1.AbortRebalanceRequest\x1a\".control.v1.AbortRebalanceResponse\"W\xaa\xed\x18$\n" +
+	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/control/moves\x12\x9c\x01\n" +
+	"\tAbortMove\x12\x1c.control.v1.AbortMoveRequest\x1a\x1d.control.v1.AbortMoveResponse\"R\xaa\xed\x18$\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\x02idh\x03\x82\xd3\xe4\x93\x02&:\x01*\"!/v1/control/rebalances/{id}:abort\x90\x02\x02\x12\x9b\x01\n" +
-	"\x0eListRebalances\x12!.control.v1.ListRebalancesRequest\x1a\".control.v1.ListRebalancesResponse\"B\xaa\xed\x18\x1d\n" +
+	"(\x012\x02idh\x03\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/control/moves/{id}:abort\x90\x02\x02\x12\x87\x01\n" +
+	"\tListMoves\x12\x1c.control.v1.ListMovesRequest\x1a\x1d.control.v1.ListMovesResponse\"=\xaa\xed\x18\x1d\n" +
 	"\n" +
 	"fleet.read\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"h\x03\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/control/rebalances\x90\x02\x01\x12\xa9\x01\n" +
-	"\x0eWatchRebalance\x12!.control.v1.WatchRebalanceRequest\x1a\".control.v1.WatchRebalanceResponse\"N\xaa\xed\x18\x1e\n" +
+	"h\x03\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/control/moves\x90\x02\x01\x12\x95\x01\n" +
+	"\tWatchMove\x12\x1c.control.v1.WatchMoveRequest\x1a\x1d.control.v1.WatchMoveResponse\"I\xaa\xed\x18\x1e\n" +
 	"\n" +
-	"fleet.read\x10\x02\x1a\acontrol\"\x03\b\x90\x1ch\x01\x82\xd3\xe4\x93\x02#\x12!/v1/control/rebalances/{id}:watch\x90\x02\x010\x01B\xa0\x01\n" +
+	"fleet.read\x10\x02\x1a\acontrol\"\x03\b\x90\x1ch\x01\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/control/moves/{id}:watch\x90\x02\x010\x01B\xa0\x01\n" +
 	"\x0ecom.control.v1B\x0ePlacementProtoP\x01Z5github.com/headgate/headgate/gen/control/v1;controlv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Control.V1\xca\x02\n" +
 	"Control\\V1\xe2\x02\x16Control\\V1\\GPBMetadata\xea\x02\vControl::V1b\x06proto3"
@@ -1381,7 +1381,7 @@ func file_control_v1_placement_proto_rawDescGZIP() []byte {
 var file_control_v1_placement_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_control_v1_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_control_v1_placement_proto_goTypes = []any{
-	(RebalanceStep)(0),              // 0: control.v1.RebalanceStep
+	(MoveStep)(0),                   // 0: control.v1.MoveStep
 	(*ListPlacementsRequest)(nil),   // 1: control.v1.ListPlacementsRequest
 	(*ListPlacementsResponse)(nil),  // 2: control.v1.ListPlacementsResponse
 	(*Placement)(nil),               // 3: control.v1.Placement
@@ -1389,49 +1389,49 @@ var file_control_v1_placement_proto_goTypes = []any{
 	(*AssignPlacementResponse)(nil), // 5: control.v1.AssignPlacementResponse
 	(*RemovePlacementRequest)(nil),  // 6: control.v1.RemovePlacementRequest
 	(*RemovePlacementResponse)(nil), // 7: control.v1.RemovePlacementResponse
-	(*PlanRebalanceRequest)(nil),    // 8: control.v1.PlanRebalanceRequest
-	(*PlanRebalanceResponse)(nil),   // 9: control.v1.PlanRebalanceResponse
-	(*StartRebalanceRequest)(nil),   // 10: control.v1.StartRebalanceRequest
-	(*StartRebalanceResponse)(nil),  // 11: control.v1.StartRebalanceResponse
-	(*AbortRebalanceRequest)(nil),   // 12: control.v1.AbortRebalanceRequest
-	(*AbortRebalanceResponse)(nil),  // 13: control.v1.AbortRebalanceResponse
-	(*ListRebalancesRequest)(nil),   // 14: control.v1.ListRebalancesRequest
-	(*ListRebalancesResponse)(nil),  // 15: control.v1.ListRebalancesResponse
-	(*WatchRebalanceRequest)(nil),   // 16: control.v1.WatchRebalanceRequest
-	(*WatchRebalanceResponse)(nil),  // 17: control.v1.WatchRebalanceResponse
-	(*Rebalance)(nil),               // 18: control.v1.Rebalance
-	(*RebalanceHistory)(nil),        // 19: control.v1.RebalanceHistory
+	(*PlanMoveRequest)(nil),         // 8: control.v1.PlanMoveRequest
+	(*PlanMoveResponse)(nil),        // 9: control.v1.PlanMoveResponse
+	(*StartMoveRequest)(nil),        // 10: control.v1.StartMoveRequest
+	(*StartMoveResponse)(nil),       // 11: control.v1.StartMoveResponse
+	(*AbortMoveRequest)(nil),        // 12: control.v1.AbortMoveRequest
+	(*AbortMoveResponse)(nil),       // 13: control.v1.AbortMoveResponse
+	(*ListMovesRequest)(nil),        // 14: control.v1.ListMovesRequest
+	(*ListMovesResponse)(nil),       // 15: control.v1.ListMovesResponse
+	(*WatchMoveRequest)(nil),        // 16: control.v1.WatchMoveRequest
+	(*WatchMoveResponse)(nil),       // 17: control.v1.WatchMoveResponse
+	(*Move)(nil),                    // 18: control.v1.Move
+	(*MoveHistory)(nil),             // 19: control.v1.MoveHistory
 	(*timestamppb.Timestamp)(nil),   // 20: google.protobuf.Timestamp
 }
 var file_control_v1_placement_proto_depIdxs = []int32{
 	3,  // 0: control.v1.ListPlacementsResponse.placements:type_name -> control.v1.Placement
 	3,  // 1: control.v1.AssignPlacementResponse.placement:type_name -> control.v1.Placement
-	18, // 2: control.v1.StartRebalanceResponse.rebalance:type_name -> control.v1.Rebalance
-	18, // 3: control.v1.AbortRebalanceResponse.rebalance:type_name -> control.v1.Rebalance
-	18, // 4: control.v1.ListRebalancesResponse.rebalances:type_name -> control.v1.Rebalance
-	18, // 5: control.v1.WatchRebalanceResponse.rebalance:type_name -> control.v1.Rebalance
-	0,  // 6: control.v1.Rebalance.step:type_name -> control.v1.RebalanceStep
-	20, // 7: control.v1.Rebalance.started:type_name -> google.protobuf.Timestamp
-	20, // 8: control.v1.Rebalance.updated:type_name -> google.protobuf.Timestamp
-	19, // 9: control.v1.Rebalance.history:type_name -> control.v1.RebalanceHistory
-	0,  // 10: control.v1.RebalanceHistory.step:type_name -> control.v1.RebalanceStep
-	20, // 11: control.v1.RebalanceHistory.time:type_name -> google.protobuf.Timestamp
+	18, // 2: control.v1.StartMoveResponse.move:type_name -> control.v1.Move
+	18, // 3: control.v1.AbortMoveResponse.move:type_name -> control.v1.Move
+	18, // 4: control.v1.ListMovesResponse.moves:type_name -> control.v1.Move
+	18, // 5: control.v1.WatchMoveResponse.move:type_name -> control.v1.Move
+	0,  // 6: control.v1.Move.step:type_name -> control.v1.MoveStep
+	20, // 7: control.v1.Move.started:type_name -> google.protobuf.Timestamp
+	20, // 8: control.v1.Move.updated:type_name -> google.protobuf.Timestamp
+	19, // 9: control.v1.Move.history:type_name -> control.v1.MoveHistory
+	0,  // 10: control.v1.MoveHistory.step:type_name -> control.v1.MoveStep
+	20, // 11: control.v1.MoveHistory.time:type_name -> google.protobuf.Timestamp
 	1,  // 12: control.v1.PlacementService.ListPlacements:input_type -> control.v1.ListPlacementsRequest
 	4,  // 13: control.v1.PlacementService.AssignPlacement:input_type -> control.v1.AssignPlacementRequest
 	6,  // 14: control.v1.PlacementService.RemovePlacement:input_type -> control.v1.RemovePlacementRequest
-	8,  // 15: control.v1.PlacementService.PlanRebalance:input_type -> control.v1.PlanRebalanceRequest
-	10, // 16: control.v1.PlacementService.StartRebalance:input_type -> control.v1.StartRebalanceRequest
-	12, // 17: control.v1.PlacementService.AbortRebalance:input_type -> control.v1.AbortRebalanceRequest
-	14, // 18: control.v1.PlacementService.ListRebalances:input_type -> control.v1.ListRebalancesRequest
-	16, // 19: control.v1.PlacementService.WatchRebalance:input_type -> control.v1.WatchRebalanceRequest
+	8,  // 15: control.v1.PlacementService.PlanMove:input_type -> control.v1.PlanMoveRequest
+	10, // 16: control.v1.PlacementService.StartMove:input_type -> control.v1.StartMoveRequest
+	12, // 17: control.v1.PlacementService.AbortMove:input_type -> control.v1.AbortMoveRequest
+	14, // 18: control.v1.PlacementService.ListMoves:input_type -> control.v1.ListMovesRequest
+	16, // 19: control.v1.PlacementService.WatchMove:input_type -> control.v1.WatchMoveRequest
 	2,  // 20: control.v1.PlacementService.ListPlacements:output_type -> control.v1.ListPlacementsResponse
 	5,  // 21: control.v1.PlacementService.AssignPlacement:output_type -> control.v1.AssignPlacementResponse
 	7,  // 22: control.v1.PlacementService.RemovePlacement:output_type -> control.v1.RemovePlacementResponse
-	9,  // 23: control.v1.PlacementService.PlanRebalance:output_type -> control.v1.PlanRebalanceResponse
-	11, // 24: control.v1.PlacementService.StartRebalance:output_type -> control.v1.StartRebalanceResponse
-	13, // 25: control.v1.PlacementService.AbortRebalance:output_type -> control.v1.AbortRebalanceResponse
-	15, // 26: control.v1.PlacementService.ListRebalances:output_type -> control.v1.ListRebalancesResponse
-	17, // 27: control.v1.PlacementService.WatchRebalance:output_type -> control.v1.WatchRebalanceResponse
+	9,  // 23: control.v1.PlacementService.PlanMove:output_type -> control.v1.PlanMoveResponse
+	11, // 24: control.v1.PlacementService.StartMove:output_type -> control.v1.StartMoveResponse
+	13, // 25: control.v1.PlacementService.AbortMove:output_type -> control.v1.AbortMoveResponse
+	15, // 26: control.v1.PlacementService.ListMoves:output_type -> control.v1.ListMovesResponse
+	17, // 27: control.v1.PlacementService.WatchMove:output_type -> control.v1.WatchMoveResponse
 	20, // [20:28] is the sub-list for method output_type
 	12, // [12:20] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name

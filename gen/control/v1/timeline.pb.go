@@ -85,11 +85,11 @@ func (x *GetTimelineRequest) GetId() string {
 // GetTimelineResponse is a timeline.
 type GetTimelineResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The correlation id that the hops share.
+	// The correlation id that the spans share.
 	CorrelationId string `protobuf:"bytes,1,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
-	// The hops, by their start.
-	Hops []*Hop `protobuf:"bytes,2,rep,name=hops,proto3" json:"hops,omitempty"`
-	// Whether these are all that is remembered; a busy node leaves hops out, too.
+	// The spans, by their start.
+	Spans []*Span `protobuf:"bytes,2,rep,name=spans,proto3" json:"spans,omitempty"`
+	// Whether these are all that is remembered; a busy node leaves spans out, too.
 	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -132,9 +132,9 @@ func (x *GetTimelineResponse) GetCorrelationId() string {
 	return ""
 }
 
-func (x *GetTimelineResponse) GetHops() []*Hop {
+func (x *GetTimelineResponse) GetSpans() []*Span {
 	if x != nil {
-		return x.Hops
+		return x.Spans
 	}
 	return nil
 }
@@ -146,8 +146,8 @@ func (x *GetTimelineResponse) GetComplete() bool {
 	return false
 }
 
-// Hop is one station of what a call has caused.
-type Hop struct {
+// Span is one station of what a call has caused.
+type Span struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "call", "command", "event", "projection" or "step".
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -177,20 +177,20 @@ type Hop struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Hop) Reset() {
-	*x = Hop{}
+func (x *Span) Reset() {
+	*x = Span{}
 	mi := &file_control_v1_timeline_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Hop) String() string {
+func (x *Span) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Hop) ProtoMessage() {}
+func (*Span) ProtoMessage() {}
 
-func (x *Hop) ProtoReflect() protoreflect.Message {
+func (x *Span) ProtoReflect() protoreflect.Message {
 	mi := &file_control_v1_timeline_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -202,89 +202,89 @@ func (x *Hop) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Hop.ProtoReflect.Descriptor instead.
-func (*Hop) Descriptor() ([]byte, []int) {
+// Deprecated: Use Span.ProtoReflect.Descriptor instead.
+func (*Span) Descriptor() ([]byte, []int) {
 	return file_control_v1_timeline_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *Hop) GetKind() string {
+func (x *Span) GetKind() string {
 	if x != nil {
 		return x.Kind
 	}
 	return ""
 }
 
-func (x *Hop) GetName() string {
+func (x *Span) GetName() string {
 	if x != nil {
 		return x.Name
 	}
 	return ""
 }
 
-func (x *Hop) GetNode() string {
+func (x *Span) GetNode() string {
 	if x != nil {
 		return x.Node
 	}
 	return ""
 }
 
-func (x *Hop) GetStarted() *timestamppb.Timestamp {
+func (x *Span) GetStarted() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Started
 	}
 	return nil
 }
 
-func (x *Hop) GetMs() float64 {
+func (x *Span) GetMs() float64 {
 	if x != nil {
 		return x.Ms
 	}
 	return 0
 }
 
-func (x *Hop) GetCode() string {
+func (x *Span) GetCode() string {
 	if x != nil {
 		return x.Code
 	}
 	return ""
 }
 
-func (x *Hop) GetDetail() string {
+func (x *Span) GetDetail() string {
 	if x != nil {
 		return x.Detail
 	}
 	return ""
 }
 
-func (x *Hop) GetSubject() string {
+func (x *Span) GetSubject() string {
 	if x != nil {
 		return x.Subject
 	}
 	return ""
 }
 
-func (x *Hop) GetEventId() string {
+func (x *Span) GetEventId() string {
 	if x != nil {
 		return x.EventId
 	}
 	return ""
 }
 
-func (x *Hop) GetRequestId() string {
+func (x *Span) GetRequestId() string {
 	if x != nil {
 		return x.RequestId
 	}
 	return ""
 }
 
-func (x *Hop) GetCausationId() string {
+func (x *Span) GetCausationId() string {
 	if x != nil {
 		return x.CausationId
 	}
 	return ""
 }
 
-func (x *Hop) GetClient() string {
+func (x *Span) GetClient() string {
 	if x != nil {
 		return x.Client
 	}
@@ -300,12 +300,12 @@ const file_control_v1_timeline_proto_rawDesc = "" +
 	"\x12GetTimelineRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1a\n" +
 	"\x02id\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x02id\"}\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x02id\"\x80\x01\n" +
 	"\x13GetTimelineResponse\x12%\n" +
-	"\x0ecorrelation_id\x18\x01 \x01(\tR\rcorrelationId\x12#\n" +
-	"\x04hops\x18\x02 \x03(\v2\x0f.control.v1.HopR\x04hops\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xc2\x02\n" +
-	"\x03Hop\x12\x12\n" +
+	"\x0ecorrelation_id\x18\x01 \x01(\tR\rcorrelationId\x12&\n" +
+	"\x05spans\x18\x02 \x03(\v2\x10.control.v1.SpanR\x05spans\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xc3\x02\n" +
+	"\x04Span\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x124\n" +
@@ -345,12 +345,12 @@ var file_control_v1_timeline_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_control_v1_timeline_proto_goTypes = []any{
 	(*GetTimelineRequest)(nil),    // 0: control.v1.GetTimelineRequest
 	(*GetTimelineResponse)(nil),   // 1: control.v1.GetTimelineResponse
-	(*Hop)(nil),                   // 2: control.v1.Hop
+	(*Span)(nil),                  // 2: control.v1.Span
 	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
 }
 var file_control_v1_timeline_proto_depIdxs = []int32{
-	2, // 0: control.v1.GetTimelineResponse.hops:type_name -> control.v1.Hop
-	3, // 1: control.v1.Hop.started:type_name -> google.protobuf.Timestamp
+	2, // 0: control.v1.GetTimelineResponse.spans:type_name -> control.v1.Span
+	3, // 1: control.v1.Span.started:type_name -> google.protobuf.Timestamp
 	0, // 2: control.v1.TimelineService.GetTimeline:input_type -> control.v1.GetTimelineRequest
 	1, // 3: control.v1.TimelineService.GetTimeline:output_type -> control.v1.GetTimelineResponse
 	3, // [3:4] is the sub-list for method output_type

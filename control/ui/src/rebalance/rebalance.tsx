@@ -1,7 +1,7 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
 import { useState } from "react";
 import { FleetService, NodeState } from "../gen/control/v1/fleet_pb";
-import { PlacementService, RebalanceStep, type PlanRebalanceResponse, type Rebalance } from "../gen/control/v1/placement_pb";
+import { PlacementService, MoveStep, type PlanMoveResponse, type Move } from "../gen/control/v1/placement_pb";
 import { enumName, number, time } from "../app/format";
 import { useRefusal } from "../app/session";
 import { useUrl } from "../app/url";
@@ -14,7 +14,7 @@ import { TenantPicker, useTenant } from "../parts/tenant";
 
 export function Rebalances() {
   const [get, set] = useUrl();
-  const all = useQuery(PlacementService.method.listRebalances, {}, { refetchInterval: 3_000 });
+  const all = useQuery(PlacementService.method.listMoves, {}, { refetchInterval: 3_000 });
   const chosen = get("move");
   return (
     <div className="flex flex-col gap-4">
@@ -27,7 +27,7 @@ export function Rebalances() {
           {(data) => (
             <Table
               label="Moves"
-              rows={data.rebalances}
+              rows={data.moves}
               id={(move) => move.id}
               selected={chosen}
               onSelect={(move) => set({ move: move.id })}
@@ -49,9 +49,9 @@ export function Rebalances() {
   );
 }
 
-function Step({ move }: { move: Rebalance }) {
-  const tone = move.step === RebalanceStep.DONE ? "ok" : move.step === RebalanceStep.ABORTED ? "bad" : "warn";
-  return <Badge tone={tone}>{enumName(RebalanceStep, move.step)}</Badge>;
+function Step({ move }: { move: Move }) {
+  const tone = move.step === MoveStep.DONE ? "ok" : move.step === MoveStep.ABORTED ? "bad" : "warn";
+  return <Badge tone={tone}>{enumName(MoveStep, move.step)}</Badge>;
 }
 
 function Wizard({ onStarted }: { onStarted: (id: string) => void }) {
@@ -61,9 +61,9 @@ function Wizard({ onStarted }: { onStarted: (id: string) => void }) {
   const kind = get("kind") || "projection";
   const nodes = (fleet.data?.fleet?.nodes ?? []).filter((node) => node.kind === kind && node.state !== NodeState.LOST);
   const target = nodes.find((node) => node.id === get("target"))?.id ?? nodes[0]?.id ?? "";
-  const plan = useMutation(PlacementService.method.planRebalance);
+  const plan = useMutation(PlacementService.method.planMove);
   const asked = `${tenant} ${kind} ${target}`;
-  const [planned, setPlanned] = useState<{ for: string; plan: PlanRebalanceResponse }>();
+  const [planned, setPlanned] = useState<{ for: string; plan: PlanMoveResponse }>();
   return (
     <section className="panel flex flex-col gap-3" aria-label="Move a tenant">
       <h2>Move a tenant</h2>
@@ -85,9 +85,9 @@ function Wizard({ onStarted }: { onStarted: (id: string) => void }) {
   );
 }
 
-function Plan({ tenant, kind, target, plan, onStarted }: { tenant: string; kind: string; target: string; plan: PlanRebalanceResponse; onStarted: (id: string) => void }) {
+function Plan({ tenant, kind, target, plan, onStarted }: { tenant: string; kind: string; target: string; plan: PlanMoveResponse; onStarted: (id: string) => void }) {
   const refusal = useRefusal("fleet.admin");
-  const start = useMutation(PlacementService.method.startRebalance);
+  const start = useMutation(PlacementService.method.startMove);
   return (
     <>
       <p>
@@ -115,7 +115,7 @@ function Plan({ tenant, kind, target, plan, onStarted }: { tenant: string; kind:
           what="Calls go on while it moves, and it can be aborted until the old node gives the tenant up."
           run={async () => {
             const answer = await start.mutateAsync({ tenantId: tenant, kind, target });
-            onStarted(answer.rebalance?.id ?? "");
+            onStarted(answer.move?.id ?? "");
           }}
         >
           Start…
@@ -125,17 +125,17 @@ function Plan({ tenant, kind, target, plan, onStarted }: { tenant: string; kind:
   );
 }
 
-const way = [RebalanceStep.PLANNED, RebalanceStep.WARMING, RebalanceStep.CATCHING_UP, RebalanceStep.FENCED, RebalanceStep.FLIPPED, RebalanceStep.VERIFYING, RebalanceStep.RETIRING, RebalanceStep.DONE];
+const way = [MoveStep.PLANNED, MoveStep.WARMING, MoveStep.CATCHING_UP, MoveStep.FENCED, MoveStep.FLIPPED, MoveStep.VERIFYING, MoveStep.RETIRING, MoveStep.DONE];
 
 function Progress({ id }: { id: string }) {
-  const watched = useWatch(PlacementService.method.watchRebalance, { id }, { once: true });
+  const watched = useWatch(PlacementService.method.watchMove, { id }, { once: true });
   const refusal = useRefusal("fleet.admin");
-  const abort = useMutation(PlacementService.method.abortRebalance);
-  const move = watched.last?.rebalance;
+  const abort = useMutation(PlacementService.method.abortMove);
+  const move = watched.last?.move;
   if (!move) return watched.error ? <Problem error={watched.error} /> : <p role="status">Loading…</p>;
-  const over = move.step === RebalanceStep.DONE || move.step === RebalanceStep.ABORTED;
+  const over = move.step === MoveStep.DONE || move.step === MoveStep.ABORTED;
   const entered = new Map(move.history.map((entry) => [entry.step, entry]));
-  const steps = entered.has(RebalanceStep.ABORTING) || move.step === RebalanceStep.ABORTED ? move.history.map((entry) => entry.step) : way;
+  const steps = entered.has(MoveStep.ABORTING) || move.step === MoveStep.ABORTED ? move.history.map((entry) => entry.step) : way;
   return (
     <section className="panel flex flex-col gap-2" aria-label={`Move of ${move.tenantId}`}>
       <h2>
@@ -144,7 +144,7 @@ function Progress({ id }: { id: string }) {
       <ol className="flex flex-wrap gap-2" aria-label="Steps">
         {steps.map((step) => (
           <li key={step} aria-current={move.step === step ? "step" : undefined} className={`rounded border px-2 py-1 ${entered.has(step) ? (move.step === step && !over ? "text-warn border-current" : "text-ok border-current") : "text-muted border-line"}`}>
-            {enumName(RebalanceStep, step)}
+            {enumName(MoveStep, step)}
             <br />
             <span className="text-xs">{entered.has(step) ? time(entered.get(step)?.time).slice(11) : "–"}</span>
           </li>
@@ -152,15 +152,15 @@ function Progress({ id }: { id: string }) {
       </ol>
       {move.waitingFor && !over ? <p role="status">Waits until {move.waitingFor}.</p> : null}
       {move.reason ? <p>Reason: {move.reason}</p> : null}
-      {move.goal !== undefined && move.applied !== undefined && move.goal > 0n ? (
+      {move.fenceSequence !== undefined && move.checkpoint !== undefined && move.fenceSequence > 0n ? (
         <label>
-          Journal read by {move.target}: {number(move.applied)} of {number(move.goal)}
-          <progress className="ml-2" max={Number(move.goal)} value={Math.min(Number(move.applied), Number(move.goal))} />
+          Journal read by {move.target}: {number(move.checkpoint)} of {number(move.fenceSequence)}
+          <progress className="ml-2" max={Number(move.fenceSequence)} value={Math.min(Number(move.checkpoint), Number(move.fenceSequence))} />
         </label>
       ) : null}
       {over ? null : (
         <div>
-          <Dangerous title="Abort" name={move.tenantId} refusal={refusal} disabled={move.step === RebalanceStep.RETIRING} what="Everything is put back to where it was; calls go on meanwhile." run={() => abort.mutateAsync({ id })}>
+          <Dangerous title="Abort" name={move.tenantId} refusal={refusal} disabled={move.step === MoveStep.RETIRING} what="Everything is put back to where it was; calls go on meanwhile." run={() => abort.mutateAsync({ id })}>
             Abort…
           </Dangerous>
         </div>

@@ -177,7 +177,7 @@ function Placements({ tenant }: { tenant: string }) {
               return (
                 <li key={kind}>
                   <strong>{kind}</strong>: {placed ? `placed on ${placed.node}` : "any node"}
-                  {placed?.rebalance ? " (moving)" : ""}
+                  {placed?.move ? " (moving)" : ""}
                   <ul className="text-muted ml-4">
                     {nodes.map((node) => (
                       <li key={node.id}>

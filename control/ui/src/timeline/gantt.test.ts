@@ -1,12 +1,12 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { expect, it } from "vitest";
-import { HopSchema } from "../gen/control/v1/timeline_pb";
+import { SpanSchema } from "../gen/control/v1/timeline_pb";
 import { bars } from "./gantt";
 
-it("lays hops out from the first's start to the last's end", () => {
-  const hop = (at: number, ms: number) => create(HopSchema, { started: timestampFromMs(at), ms });
-  const laid = bars([hop(1000, 100), hop(1050, 0), hop(1150, 50)]);
+it("lays spans out from the first's start to the last's end", () => {
+  const span = (at: number, ms: number) => create(SpanSchema, { started: timestampFromMs(at), ms });
+  const laid = bars([span(1000, 100), span(1050, 0), span(1150, 50)]);
   expect(laid.total).toBe(200);
   expect(laid.bars.map(({ left, after }) => [left, after])).toEqual([
     [0, 0],

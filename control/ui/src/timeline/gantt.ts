@@ -1,8 +1,8 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import type { Hop } from "../gen/control/v1/timeline_pb";
+import type { Span } from "../gen/control/v1/timeline_pb";
 
 export interface Bar {
-  hop: Hop;
+  span: Span;
   /** Where it begins and how long it is, in hundredths of the whole. */
   left: number;
   width: number;
@@ -10,17 +10,17 @@ export interface Bar {
   after: number;
 }
 
-const nanos = (hop: Hop) => (hop.started ? timestampMs(hop.started) + (hop.started.nanos % 1_000_000) / 1e6 : 0);
+const nanos = (span: Span) => (span.started ? timestampMs(span.started) + (span.started.nanos % 1_000_000) / 1e6 : 0);
 
-/** Lays hops out on one line of time. A hop without a length is a point, and still to be seen. */
-export function bars(hops: Hop[]): { bars: Bar[]; total: number } {
-  const first = Math.min(...hops.map(nanos));
-  const total = Math.max(...hops.map((hop) => nanos(hop) + hop.ms)) - first || 1;
+/** Lays spans out on one line of time. A span without a length is a point, and still to be seen. */
+export function bars(spans: Span[]): { bars: Bar[]; total: number } {
+  const first = Math.min(...spans.map(nanos));
+  const total = Math.max(...spans.map((span) => nanos(span) + span.ms)) - first || 1;
   return {
     total,
-    bars: hops.map((hop) => {
-      const after = nanos(hop) - first;
-      return { hop, after, left: (after / total) * 100, width: Math.max((hop.ms / total) * 100, 0.6) };
+    bars: spans.map((span) => {
+      const after = nanos(span) - first;
+      return { span, after, left: (after / total) * 100, width: Math.max((span.ms / total) * 100, 0.6) };
     }),
   };
 }

@@ -1,6 +1,6 @@
 import { useQuery } from "@connectrpc/connect-query";
 import { useState } from "react";
-import { TimelineService, type GetTimelineResponse, type Hop } from "../gen/control/v1/timeline_pb";
+import { TimelineService, type GetTimelineResponse, type Span } from "../gen/control/v1/timeline_pb";
 import { ms, number } from "../app/format";
 import { useUrl } from "../app/url";
 import { Button } from "../parts/action";
@@ -40,12 +40,12 @@ export function Timeline() {
 const colors: Record<string, string> = { call: "bg-accent", command: "bg-ok", event: "bg-text", projection: "bg-warn", step: "bg-bad" };
 
 function Gantt({ timeline }: { timeline: GetTimelineResponse }) {
-  const [chosen, setChosen] = useState<Hop>();
-  const laid = bars(timeline.hops);
+  const [chosen, setChosen] = useState<Span>();
+  const laid = bars(timeline.spans);
   return (
     <>
       <p>
-        {timeline.hops.length} hops in {ms(laid.total)} under <code>{timeline.correlationId}</code> {timeline.complete ? null : <Badge tone="warn">there are more</Badge>}
+        {timeline.spans.length} spans in {ms(laid.total)} under <code>{timeline.correlationId}</code> {timeline.complete ? null : <Badge tone="warn">there are more</Badge>}
       </p>
       <p className="flex gap-3" aria-hidden="true">
         {Object.entries(colors).map(([kind, color]) => (
@@ -54,41 +54,41 @@ function Gantt({ timeline }: { timeline: GetTimelineResponse }) {
           </span>
         ))}
       </p>
-      <ol aria-label="Hops" className="flex flex-col gap-1">
-        {laid.bars.map(({ hop, left, width, after }, n) => (
+      <ol aria-label="Spans" className="flex flex-col gap-1">
+        {laid.bars.map(({ span, left, width, after }, n) => (
           <li key={n} className="grid grid-cols-[minmax(9rem,20rem)_1fr] items-center gap-2">
-            <button type="button" className="truncate text-left hover:underline" onClick={() => setChosen(hop)}>
-              <span className="text-muted">{hop.kind}</span> {hop.name.split("/").at(-1)} <span className="text-muted">{hop.node}</span>
+            <button type="button" className="truncate text-left hover:underline" onClick={() => setChosen(span)}>
+              <span className="text-muted">{span.kind}</span> {span.name.split("/").at(-1)} <span className="text-muted">{span.node}</span>
             </button>
-            <div className="bg-panel relative h-5 rounded" title={`${hop.name}: +${number(after, 2)} ms, ${ms(hop.ms)}`}>
-              <div className={`absolute top-1 bottom-1 rounded-sm ${colors[hop.kind] ?? "bg-muted"} ${hop.code === "ok" || hop.code === "done" ? "" : "outline-bad outline-2"}`} style={{ left: `${left}%`, width: `${Math.min(width, 100 - left)}%` }} />
+            <div className="bg-panel relative h-5 rounded" title={`${span.name}: +${number(after, 2)} ms, ${ms(span.ms)}`}>
+              <div className={`absolute top-1 bottom-1 rounded-sm ${colors[span.kind] ?? "bg-muted"} ${span.code === "ok" || span.code === "done" ? "" : "outline-bad outline-2"}`} style={{ left: `${left}%`, width: `${Math.min(width, 100 - left)}%` }} />
               <span className="sr-only">
-                {number(after, 2)} ms after the first, {hop.code}
+                {number(after, 2)} ms after the first, {span.code}
               </span>
             </div>
           </li>
         ))}
       </ol>
-      {chosen ? <Detail hop={chosen} /> : <p className="text-muted">Choose a hop to see all of it.</p>}
+      {chosen ? <Detail span={chosen} /> : <p className="text-muted">Choose a span to see all of it.</p>}
     </>
   );
 }
 
-function Detail({ hop }: { hop: Hop }) {
+function Detail({ span }: { span: Span }) {
   const rows: [string, string][] = [
-    ["Kind", hop.kind],
-    ["Name", hop.name],
-    ["Node", hop.node],
-    ["Ended as", hop.code],
-    ["Took", ms(hop.ms)],
-    ["Subject", hop.subject],
-    ["Event", hop.eventId],
-    ["Request", hop.requestId],
-    ["Caused by", hop.causationId],
-    ["More", hop.detail],
+    ["Kind", span.kind],
+    ["Name", span.name],
+    ["Node", span.node],
+    ["Ended as", span.code],
+    ["Took", ms(span.ms)],
+    ["Subject", span.subject],
+    ["Event", span.eventId],
+    ["Request", span.requestId],
+    ["Caused by", span.causationId],
+    ["More", span.detail],
   ];
   return (
-    <section className="panel" aria-label="Hop">
+    <section className="panel" aria-label="Span">
       <dl className="grid grid-cols-[8rem_1fr] gap-1">
         {rows
           .filter(([, value]) => value !== "")

@@ -34,21 +34,16 @@ const (
 	// PlacementServiceRemovePlacementProcedure is the procedure name of the PlacementService's
 	// RemovePlacement RPC.
 	PlacementServiceRemovePlacementProcedure = "/control.v1.PlacementService/RemovePlacement"
-	// PlacementServicePlanRebalanceProcedure is the procedure name of the PlacementService's
-	// PlanRebalance RPC.
-	PlacementServicePlanRebalanceProcedure = "/control.v1.PlacementService/PlanRebalance"
-	// PlacementServiceStartRebalanceProcedure is the procedure name of the PlacementService's
-	// StartRebalance RPC.
-	PlacementServiceStartRebalanceProcedure = "/control.v1.PlacementService/StartRebalance"
-	// PlacementServiceAbortRebalanceProcedure is the procedure name of the PlacementService's
-	// AbortRebalance RPC.
-	PlacementServiceAbortRebalanceProcedure = "/control.v1.PlacementService/AbortRebalance"
-	// PlacementServiceListRebalancesProcedure is the procedure name of the PlacementService's
-	// ListRebalances RPC.
-	PlacementServiceListRebalancesProcedure = "/control.v1.PlacementService/ListRebalances"
-	// PlacementServiceWatchRebalanceProcedure is the procedure name of the PlacementService's
-	// WatchRebalance RPC.
-	PlacementServiceWatchRebalanceProcedure = "/control.v1.PlacementService/WatchRebalance"
+	// PlacementServicePlanMoveProcedure is the procedure name of the PlacementService's PlanMove RPC.
+	PlacementServicePlanMoveProcedure = "/control.v1.PlacementService/PlanMove"
+	// PlacementServiceStartMoveProcedure is the procedure name of the PlacementService's StartMove RPC.
+	PlacementServiceStartMoveProcedure = "/control.v1.PlacementService/StartMove"
+	// PlacementServiceAbortMoveProcedure is the procedure name of the PlacementService's AbortMove RPC.
+	PlacementServiceAbortMoveProcedure = "/control.v1.PlacementService/AbortMove"
+	// PlacementServiceListMovesProcedure is the procedure name of the PlacementService's ListMoves RPC.
+	PlacementServiceListMovesProcedure = "/control.v1.PlacementService/ListMoves"
+	// PlacementServiceWatchMoveProcedure is the procedure name of the PlacementService's WatchMove RPC.
+	PlacementServiceWatchMoveProcedure = "/control.v1.PlacementService/WatchMove"
 )
 
 var (
@@ -76,42 +71,42 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
-	placementServicePlanRebalanceSpec = sync.OnceValue(func() connect.Spec {
+	placementServicePlanMoveSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
-			Schema:           v1.File_control_v1_placement_proto.Services().ByName("PlacementService").Methods().ByName("PlanRebalance"),
-			Procedure:        PlacementServicePlanRebalanceProcedure,
+			Schema:           v1.File_control_v1_placement_proto.Services().ByName("PlacementService").Methods().ByName("PlanMove"),
+			Procedure:        PlacementServicePlanMoveProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
-	placementServiceStartRebalanceSpec = sync.OnceValue(func() connect.Spec {
+	placementServiceStartMoveSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
-			Schema:     v1.File_control_v1_placement_proto.Services().ByName("PlacementService").Methods().ByName("StartRebalance"),
-			Procedure:  PlacementServiceStartRebalanceProcedure,
+			Schema:     v1.File_control_v1_placement_proto.Services().ByName("PlacementService").Methods().ByName("StartMove"),
+			Procedure:  PlacementServiceStartMoveProcedure,
 		}
 	})
-	placementServiceAbortRebalanceSpec = sync.OnceValue(func() connect.Spec {
+	placementServiceAbortMoveSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
-			Schema:           v1.File_control_v1_placement_proto.Services().ByName("PlacementService").Methods().ByName("AbortRebalance"),
-			Procedure:        PlacementServiceAbortRebalanceProcedure,
+			Schema:           v1.File_control_v1_placement_proto.Services().ByName("PlacementService").Methods().ByName("AbortMove"),
+			Procedure:        PlacementServiceAbortMoveProcedure,
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
-	placementServiceListRebalancesSpec = sync.OnceValue(func() connect.Spec {
+	placementServiceListMovesSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
-			Schema:           v1.File_control_v1_placement_proto.Services().ByName("PlacementService").Methods().ByName("ListRebalances"),
-			Procedure:        PlacementServiceListRebalancesProcedure,
+			Schema:           v1.File_control_v1_placement_proto.Services().ByName("PlacementService").Methods().ByName("ListMoves"),
+			Procedure:        PlacementServiceListMovesProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
-	placementServiceWatchRebalanceSpec = sync.OnceValue(func() connect.Spec {
+	placementServiceWatchMoveSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeServer,
-			Schema:           v1.File_control_v1_placement_proto.Services().ByName("PlacementService").Methods().ByName("WatchRebalance"),
-			Procedure:        PlacementServiceWatchRebalanceProcedure,
+			Schema:           v1.File_control_v1_placement_proto.Services().ByName("PlacementService").Methods().ByName("WatchMove"),
+			Procedure:        PlacementServiceWatchMoveProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
@@ -123,28 +118,28 @@ type PlacementServiceClient interface {
 	// served by all nodes of the kind.
 	ListPlacements(context.Context, *v1.ListPlacementsRequest) (*v1.ListPlacementsResponse, error)
 	// AssignPlacement places a tenant that has not been placed, on a node that serves
-	// it already. FAILED_PRECONDITION: it is placed (StartRebalance moves it), or the
+	// it already. FAILED_PRECONDITION: it is placed (StartMove moves it), or the
 	// node does not have it. Calls go there from then on, and other nodes give it up.
 	AssignPlacement(context.Context, *v1.AssignPlacementRequest) (*v1.AssignPlacementResponse, error)
 	// RemovePlacement lets all nodes of the kind serve the tenant again.
 	RemovePlacement(context.Context, *v1.RemovePlacementRequest) (*v1.RemovePlacementResponse, error)
-	// PlanRebalance answers what moving a tenant would do, and what stands against it.
+	// PlanMove answers what moving a tenant would do, and what stands against it.
 	// Nothing changes.
-	PlanRebalance(context.Context, *v1.PlanRebalanceRequest) (*v1.PlanRebalanceResponse, error)
-	// StartRebalance starts a move of a tenant to another node and returns immediately;
-	// WatchRebalance reports its progress. The move begins when the tenant's earlier moves have
-	// ended. FAILED_PRECONDITION: an obstacle (see PlanRebalance), among others that the tenant is on
+	PlanMove(context.Context, *v1.PlanMoveRequest) (*v1.PlanMoveResponse, error)
+	// StartMove starts a move of a tenant to another node and returns immediately;
+	// WatchMove reports its progress. The move begins when the tenant's earlier moves have
+	// ended. FAILED_PRECONDITION: an obstacle (see PlanMove), among others that the tenant is on
 	// the node, or that eight moves of it have not ended.
-	StartRebalance(context.Context, *v1.StartRebalanceRequest) (*v1.StartRebalanceResponse, error)
-	// AbortRebalance ends a move and restores the placement from before it. It changes nothing
+	StartMove(context.Context, *v1.StartMoveRequest) (*v1.StartMoveResponse, error)
+	// AbortMove ends a move and restores the placement from before it. It changes nothing
 	// about a move that has ended. FAILED_PRECONDITION: the other nodes are already releasing the
 	// tenant.
-	AbortRebalance(context.Context, *v1.AbortRebalanceRequest) (*v1.AbortRebalanceResponse, error)
-	// ListRebalances answers the moves of the last weeks, the newest first.
-	ListRebalances(context.Context, *v1.ListRebalancesRequest) (*v1.ListRebalancesResponse, error)
-	// WatchRebalance answers a move as it is, and again with every step, until it has
+	AbortMove(context.Context, *v1.AbortMoveRequest) (*v1.AbortMoveResponse, error)
+	// ListMoves answers the moves of the last weeks, the newest first.
+	ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error)
+	// WatchMove answers a move as it is, and again with every step, until it has
 	// ended.
-	WatchRebalance(context.Context, *v1.WatchRebalanceRequest) (PlacementServiceWatchRebalanceClientStream, error)
+	WatchMove(context.Context, *v1.WatchMoveRequest) (PlacementServiceWatchMoveClientStream, error)
 }
 
 // NewPlacementServiceClient constructs a client for the control.v1.PlacementService service.
@@ -153,15 +148,15 @@ func NewPlacementServiceClient(client *connect.Client) PlacementServiceClient {
 	return &placementServiceClient{client: client}
 }
 
-// PlacementServiceWatchRebalanceClientStream is the client stream for the PlacementService's
-// WatchRebalance RPC.
-type PlacementServiceWatchRebalanceClientStream struct {
+// PlacementServiceWatchMoveClientStream is the client stream for the PlacementService's WatchMove
+// RPC.
+type PlacementServiceWatchMoveClientStream struct {
 	stream connect.ClientStream
 }
 
 // Receive returns the next response message from the server.
-func (s PlacementServiceWatchRebalanceClientStream) Receive() (*v1.WatchRebalanceResponse, error) {
-	var res v1.WatchRebalanceResponse
+func (s PlacementServiceWatchMoveClientStream) Receive() (*v1.WatchMoveResponse, error) {
+	var res v1.WatchMoveResponse
 	if err := s.stream.Receive(&res); err != nil {
 		return nil, err
 	}
@@ -170,7 +165,7 @@ func (s PlacementServiceWatchRebalanceClientStream) Receive() (*v1.WatchRebalanc
 
 // Close releases the stream's resources. It is idempotent and is typically deferred to clean up a
 // stream abandoned before io.EOF.
-func (s PlacementServiceWatchRebalanceClientStream) Close() error {
+func (s PlacementServiceWatchMoveClientStream) Close() error {
 	return s.stream.Close()
 }
 
@@ -180,28 +175,28 @@ type PlacementServiceHandler interface {
 	// served by all nodes of the kind.
 	ListPlacements(context.Context, *v1.ListPlacementsRequest) (*v1.ListPlacementsResponse, error)
 	// AssignPlacement places a tenant that has not been placed, on a node that serves
-	// it already. FAILED_PRECONDITION: it is placed (StartRebalance moves it), or the
+	// it already. FAILED_PRECONDITION: it is placed (StartMove moves it), or the
 	// node does not have it. Calls go there from then on, and other nodes give it up.
 	AssignPlacement(context.Context, *v1.AssignPlacementRequest) (*v1.AssignPlacementResponse, error)
 	// RemovePlacement lets all nodes of the kind serve the tenant again.
 	RemovePlacement(context.Context, *v1.RemovePlacementRequest) (*v1.RemovePlacementResponse, error)
-	// PlanRebalance answers what moving a tenant would do, and what stands against it.
+	// PlanMove answers what moving a tenant would do, and what stands against it.
 	// Nothing changes.
-	PlanRebalance(context.Context, *v1.PlanRebalanceRequest) (*v1.PlanRebalanceResponse, error)
-	// StartRebalance starts a move of a tenant to another node and returns immediately;
-	// WatchRebalance reports its progress. The move begins when the tenant's earlier moves have
-	// ended. FAILED_PRECONDITION: an obstacle (see PlanRebalance), among others that the tenant is on
+	PlanMove(context.Context, *v1.PlanMoveRequest) (*v1.PlanMoveResponse, error)
+	// StartMove starts a move of a tenant to another node and returns immediately;
+	// WatchMove reports its progress. The move begins when the tenant's earlier moves have
+	// ended. FAILED_PRECONDITION: an obstacle (see PlanMove), among others that the tenant is on
 	// the node, or that eight moves of it have not ended.
-	StartRebalance(context.Context, *v1.StartRebalanceRequest) (*v1.StartRebalanceResponse, error)
-	// AbortRebalance ends a move and restores the placement from before it. It changes nothing
+	StartMove(context.Context, *v1.StartMoveRequest) (*v1.StartMoveResponse, error)
+	// AbortMove ends a move and restores the placement from before it. It changes nothing
 	// about a move that has ended. FAILED_PRECONDITION: the other nodes are already releasing the
 	// tenant.
-	AbortRebalance(context.Context, *v1.AbortRebalanceRequest) (*v1.AbortRebalanceResponse, error)
-	// ListRebalances answers the moves of the last weeks, the newest first.
-	ListRebalances(context.Context, *v1.ListRebalancesRequest) (*v1.ListRebalancesResponse, error)
-	// WatchRebalance answers a move as it is, and again with every step, until it has
+	AbortMove(context.Context, *v1.AbortMoveRequest) (*v1.AbortMoveResponse, error)
+	// ListMoves answers the moves of the last weeks, the newest first.
+	ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error)
+	// WatchMove answers a move as it is, and again with every step, until it has
 	// ended.
-	WatchRebalance(context.Context, *v1.WatchRebalanceRequest, PlacementServiceWatchRebalanceServerStream) error
+	WatchMove(context.Context, *v1.WatchMoveRequest, PlacementServiceWatchMoveServerStream) error
 }
 
 // RegisterPlacementServiceHandler registers svc as the control.v1.PlacementService implementation
@@ -212,27 +207,27 @@ func RegisterPlacementServiceHandler(server *connect.Server, svc PlacementServic
 		connect.Method{Spec: placementServiceListPlacementsSpec(), Handler: adapter.listPlacements},
 		connect.Method{Spec: placementServiceAssignPlacementSpec(), Handler: adapter.assignPlacement},
 		connect.Method{Spec: placementServiceRemovePlacementSpec(), Handler: adapter.removePlacement},
-		connect.Method{Spec: placementServicePlanRebalanceSpec(), Handler: adapter.planRebalance},
-		connect.Method{Spec: placementServiceStartRebalanceSpec(), Handler: adapter.startRebalance},
-		connect.Method{Spec: placementServiceAbortRebalanceSpec(), Handler: adapter.abortRebalance},
-		connect.Method{Spec: placementServiceListRebalancesSpec(), Handler: adapter.listRebalances},
-		connect.Method{Spec: placementServiceWatchRebalanceSpec(), Handler: adapter.watchRebalance},
+		connect.Method{Spec: placementServicePlanMoveSpec(), Handler: adapter.planMove},
+		connect.Method{Spec: placementServiceStartMoveSpec(), Handler: adapter.startMove},
+		connect.Method{Spec: placementServiceAbortMoveSpec(), Handler: adapter.abortMove},
+		connect.Method{Spec: placementServiceListMovesSpec(), Handler: adapter.listMoves},
+		connect.Method{Spec: placementServiceWatchMoveSpec(), Handler: adapter.watchMove},
 	)
 }
 
-// PlacementServiceWatchRebalanceServerStream is the server stream for the PlacementService's
-// WatchRebalance RPC.
-type PlacementServiceWatchRebalanceServerStream struct {
+// PlacementServiceWatchMoveServerStream is the server stream for the PlacementService's WatchMove
+// RPC.
+type PlacementServiceWatchMoveServerStream struct {
 	stream connect.ServerStream
 }
 
 // SendHeaders flushes the response headers without a message. The first Send does this implicitly.
-func (s PlacementServiceWatchRebalanceServerStream) SendHeaders() error {
+func (s PlacementServiceWatchMoveServerStream) SendHeaders() error {
 	return s.stream.SendHeaders()
 }
 
 // Send sends a response message to the client.
-func (s PlacementServiceWatchRebalanceServerStream) Send(res *v1.WatchRebalanceResponse) error {
+func (s PlacementServiceWatchMoveServerStream) Send(res *v1.WatchMoveResponse) error {
 	return s.stream.Send(res)
 }
 
@@ -251,24 +246,24 @@ func (UnimplementedPlacementServiceHandler) RemovePlacement(context.Context, *v1
 	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.PlacementService.RemovePlacement is not implemented")
 }
 
-func (UnimplementedPlacementServiceHandler) PlanRebalance(context.Context, *v1.PlanRebalanceRequest) (*v1.PlanRebalanceResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.PlacementService.PlanRebalance is not implemented")
+func (UnimplementedPlacementServiceHandler) PlanMove(context.Context, *v1.PlanMoveRequest) (*v1.PlanMoveResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.PlacementService.PlanMove is not implemented")
 }
 
-func (UnimplementedPlacementServiceHandler) StartRebalance(context.Context, *v1.StartRebalanceRequest) (*v1.StartRebalanceResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.PlacementService.StartRebalance is not implemented")
+func (UnimplementedPlacementServiceHandler) StartMove(context.Context, *v1.StartMoveRequest) (*v1.StartMoveResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.PlacementService.StartMove is not implemented")
 }
 
-func (UnimplementedPlacementServiceHandler) AbortRebalance(context.Context, *v1.AbortRebalanceRequest) (*v1.AbortRebalanceResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.PlacementService.AbortRebalance is not implemented")
+func (UnimplementedPlacementServiceHandler) AbortMove(context.Context, *v1.AbortMoveRequest) (*v1.AbortMoveResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.PlacementService.AbortMove is not implemented")
 }
 
-func (UnimplementedPlacementServiceHandler) ListRebalances(context.Context, *v1.ListRebalancesRequest) (*v1.ListRebalancesResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.PlacementService.ListRebalances is not implemented")
+func (UnimplementedPlacementServiceHandler) ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.PlacementService.ListMoves is not implemented")
 }
 
-func (UnimplementedPlacementServiceHandler) WatchRebalance(context.Context, *v1.WatchRebalanceRequest, PlacementServiceWatchRebalanceServerStream) error {
-	return connect.NewError(connect.CodeUnimplemented, "control.v1.PlacementService.WatchRebalance is not implemented")
+func (UnimplementedPlacementServiceHandler) WatchMove(context.Context, *v1.WatchMoveRequest, PlacementServiceWatchMoveServerStream) error {
+	return connect.NewError(connect.CodeUnimplemented, "control.v1.PlacementService.WatchMove is not implemented")
 }
 
 type placementServiceClient struct {
@@ -299,44 +294,44 @@ func (c *placementServiceClient) RemovePlacement(ctx context.Context, req *v1.Re
 	return &res, nil
 }
 
-func (c *placementServiceClient) PlanRebalance(ctx context.Context, req *v1.PlanRebalanceRequest) (*v1.PlanRebalanceResponse, error) {
-	var res v1.PlanRebalanceResponse
-	if err := c.client.CallUnary(ctx, placementServicePlanRebalanceSpec(), req, &res); err != nil {
+func (c *placementServiceClient) PlanMove(ctx context.Context, req *v1.PlanMoveRequest) (*v1.PlanMoveResponse, error) {
+	var res v1.PlanMoveResponse
+	if err := c.client.CallUnary(ctx, placementServicePlanMoveSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
 }
 
-func (c *placementServiceClient) StartRebalance(ctx context.Context, req *v1.StartRebalanceRequest) (*v1.StartRebalanceResponse, error) {
-	var res v1.StartRebalanceResponse
-	if err := c.client.CallUnary(ctx, placementServiceStartRebalanceSpec(), req, &res); err != nil {
+func (c *placementServiceClient) StartMove(ctx context.Context, req *v1.StartMoveRequest) (*v1.StartMoveResponse, error) {
+	var res v1.StartMoveResponse
+	if err := c.client.CallUnary(ctx, placementServiceStartMoveSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
 }
 
-func (c *placementServiceClient) AbortRebalance(ctx context.Context, req *v1.AbortRebalanceRequest) (*v1.AbortRebalanceResponse, error) {
-	var res v1.AbortRebalanceResponse
-	if err := c.client.CallUnary(ctx, placementServiceAbortRebalanceSpec(), req, &res); err != nil {
+func (c *placementServiceClient) AbortMove(ctx context.Context, req *v1.AbortMoveRequest) (*v1.AbortMoveResponse, error) {
+	var res v1.AbortMoveResponse
+	if err := c.client.CallUnary(ctx, placementServiceAbortMoveSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
 }
 
-func (c *placementServiceClient) ListRebalances(ctx context.Context, req *v1.ListRebalancesRequest) (*v1.ListRebalancesResponse, error) {
-	var res v1.ListRebalancesResponse
-	if err := c.client.CallUnary(ctx, placementServiceListRebalancesSpec(), req, &res); err != nil {
+func (c *placementServiceClient) ListMoves(ctx context.Context, req *v1.ListMovesRequest) (*v1.ListMovesResponse, error) {
+	var res v1.ListMovesResponse
+	if err := c.client.CallUnary(ctx, placementServiceListMovesSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
 }
 
-func (c *placementServiceClient) WatchRebalance(ctx context.Context, req *v1.WatchRebalanceRequest) (PlacementServiceWatchRebalanceClientStream, error) {
-	stream, err := c.client.CallServerStream(ctx, placementServiceWatchRebalanceSpec(), req)
+func (c *placementServiceClient) WatchMove(ctx context.Context, req *v1.WatchMoveRequest) (PlacementServiceWatchMoveClientStream, error) {
+	stream, err := c.client.CallServerStream(ctx, placementServiceWatchMoveSpec(), req)
 	if err != nil {
-		return PlacementServiceWatchRebalanceClientStream{}, err
+		return PlacementServiceWatchMoveClientStream{}, err
 	}
-	return PlacementServiceWatchRebalanceClientStream{stream: stream}, nil
+	return PlacementServiceWatchMoveClientStream{stream: stream}, nil
 }
 
 type placementServiceHandler struct{ svc PlacementServiceHandler }
@@ -377,58 +372,58 @@ func (h placementServiceHandler) removePlacement(ctx context.Context, _ connect.
 	return stream.Send(res)
 }
 
-func (h placementServiceHandler) planRebalance(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-	var req v1.PlanRebalanceRequest
+func (h placementServiceHandler) planMove(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.PlanMoveRequest
 	if err := stream.Receive(&req); err != nil {
 		return err
 	}
-	res, err := h.svc.PlanRebalance(ctx, &req)
+	res, err := h.svc.PlanMove(ctx, &req)
 	if err != nil {
 		return err
 	}
 	return stream.Send(res)
 }
 
-func (h placementServiceHandler) startRebalance(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-	var req v1.StartRebalanceRequest
+func (h placementServiceHandler) startMove(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.StartMoveRequest
 	if err := stream.Receive(&req); err != nil {
 		return err
 	}
-	res, err := h.svc.StartRebalance(ctx, &req)
+	res, err := h.svc.StartMove(ctx, &req)
 	if err != nil {
 		return err
 	}
 	return stream.Send(res)
 }
 
-func (h placementServiceHandler) abortRebalance(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-	var req v1.AbortRebalanceRequest
+func (h placementServiceHandler) abortMove(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.AbortMoveRequest
 	if err := stream.Receive(&req); err != nil {
 		return err
 	}
-	res, err := h.svc.AbortRebalance(ctx, &req)
+	res, err := h.svc.AbortMove(ctx, &req)
 	if err != nil {
 		return err
 	}
 	return stream.Send(res)
 }
 
-func (h placementServiceHandler) listRebalances(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-	var req v1.ListRebalancesRequest
+func (h placementServiceHandler) listMoves(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListMovesRequest
 	if err := stream.Receive(&req); err != nil {
 		return err
 	}
-	res, err := h.svc.ListRebalances(ctx, &req)
+	res, err := h.svc.ListMoves(ctx, &req)
 	if err != nil {
 		return err
 	}
 	return stream.Send(res)
 }
 
-func (h placementServiceHandler) watchRebalance(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-	var req v1.WatchRebalanceRequest
+func (h placementServiceHandler) watchMove(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.WatchMoveRequest
 	if err := stream.Receive(&req); err != nil {
 		return err
 	}
-	return h.svc.WatchRebalance(ctx, &req, PlacementServiceWatchRebalanceServerStream{stream: stream})
+	return h.svc.WatchMove(ctx, &req, PlacementServiceWatchMoveServerStream{stream: stream})
 }

@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/placement.proto.
  */
 export const file_control_v1_placement: GenFile = /*@__PURE__*/
-  fileDesc("Chpjb250cm9sL3YxL3BsYWNlbWVudC5wcm90bxIKY29udHJvbC52MSIXChVMaXN0UGxhY2VtZW50c1JlcXVlc3QiQwoWTGlzdFBsYWNlbWVudHNSZXNwb25zZRIpCgpwbGFjZW1lbnRzGAEgAygLMhUuY29udHJvbC52MS5QbGFjZW1lbnQiWwoJUGxhY2VtZW50EhEKCXRlbmFudF9pZBgBIAEoCRIMCgRraW5kGAIgASgJEgwKBG5vZGUYAyABKAkSDAoEYWxzbxgEIAMoCRIRCglyZWJhbGFuY2UYBSABKAkipgEKFkFzc2lnblBsYWNlbWVudFJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEjIKBGtpbmQYAiABKAlCJLpIIXIfUglhZ2dyZWdhdGVSCnByb2plY3Rpb25SBnJ1bm5lchIYCgRub2RlGAMgASgJQgq6SAdyBRABGIABIkMKF0Fzc2lnblBsYWNlbWVudFJlc3BvbnNlEigKCXBsYWNlbWVudBgBIAEoCzIVLmNvbnRyb2wudjEuUGxhY2VtZW50IowBChZSZW1vdmVQbGFjZW1lbnRSZXF1ZXN0Ej4KCXRlbmFudF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIyCgRraW5kGAIgASgJQiS6SCFyH1IJYWdncmVnYXRlUgpwcm9qZWN0aW9uUgZydW5uZXIiGQoXUmVtb3ZlUGxhY2VtZW50UmVzcG9uc2UipgEKFFBsYW5SZWJhbGFuY2VSZXF1ZXN0Ej4KCXRlbmFudF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIyCgRraW5kGAIgASgJQiS6SCFyH1IJYWdncmVnYXRlUgpwcm9qZWN0aW9uUgZydW5uZXISGgoGdGFyZ2V0GAMgASgJQgq6SAdyBRABGIABInkKFVBsYW5SZWJhbGFuY2VSZXNwb25zZRIOCgZzb3VyY2UYASABKAkSDgoGdGFyZ2V0GAIgASgJEhMKBmV2ZW50cxgDIAEoA0gAiAEBEg0KBXN0ZXBzGAQgAygJEhEKCW9ic3RhY2xlcxgFIAMoCUIJCgdfZXZlbnRzIqcBChVTdGFydFJlYmFsYW5jZVJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEjIKBGtpbmQYAiABKAlCJLpIIXIfUglhZ2dyZWdhdGVSCnByb2plY3Rpb25SBnJ1bm5lchIaCgZ0YXJnZXQYAyABKAlCCrpIB3IFEAEYgAEiQgoWU3RhcnRSZWJhbGFuY2VSZXNwb25zZRIoCglyZWJhbGFuY2UYASABKAsyFS5jb250cm9sLnYxLlJlYmFsYW5jZSIuChVBYm9ydFJlYmFsYW5jZVJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYQCJCChZBYm9ydFJlYmFsYW5jZVJlc3BvbnNlEigKCXJlYmFsYW5jZRgBIAEoCzIVLmNvbnRyb2wudjEuUmViYWxhbmNlIhcKFUxpc3RSZWJhbGFuY2VzUmVxdWVzdCJDChZMaXN0UmViYWxhbmNlc1Jlc3BvbnNlEikKCnJlYmFsYW5jZXMYASADKAsyFS5jb250cm9sLnYxLlJlYmFsYW5jZSIuChVXYXRjaFJlYmFsYW5jZVJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYQCJCChZXYXRjaFJlYmFsYW5jZVJlc3BvbnNlEigKCXJlYmFsYW5jZRgBIAEoCzIVLmNvbnRyb2wudjEuUmViYWxhbmNlIvkCCglSZWJhbGFuY2USCgoCaWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgJEgwKBGtpbmQYAyABKAkSDgoGc291cmNlGAQgASgJEg4KBnRhcmdldBgFIAEoCRInCgRzdGVwGAYgASgOMhkuY29udHJvbC52MS5SZWJhbGFuY2VTdGVwEhMKC3dhaXRpbmdfZm9yGAcgASgJEhQKB2FwcGxpZWQYCCABKANIAIgBARIRCgRnb2FsGAkgASgDSAGIAQESDgoGcmVhc29uGAogASgJEgoKAmJ5GAsgASgJEisKB3N0YXJ0ZWQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3VwZGF0ZWQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KB2hpc3RvcnkYDiADKAsyHC5jb250cm9sLnYxLlJlYmFsYW5jZUhpc3RvcnlCCgoIX2FwcGxpZWRCBwoFX2dvYWwicwoQUmViYWxhbmNlSGlzdG9yeRInCgRzdGVwGAEgASgOMhkuY29udHJvbC52MS5SZWJhbGFuY2VTdGVwEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBG5vZGUYAyABKAkqywIKDVJlYmFsYW5jZVN0ZXASHgoaUkVCQUxBTkNFX1NURVBfVU5TUEVDSUZJRUQQABIaChZSRUJBTEFOQ0VfU1RFUF9QTEFOTkVEEAESGgoWUkVCQUxBTkNFX1NURVBfV0FSTUlORxACEh4KGlJFQkFMQU5DRV9TVEVQX0NBVENISU5HX1VQEAMSGQoVUkVCQUxBTkNFX1NURVBfRkVOQ0VEEAQSGgoWUkVCQUxBTkNFX1NURVBfRkxJUFBFRBAFEhwKGFJFQkFMQU5DRV9TVEVQX1ZFUklGWUlORxAGEhsKF1JFQkFMQU5DRV9TVEVQX1JFVElSSU5HEAcSFwoTUkVCQUxBTkNFX1NURVBfRE9ORRAIEhsKF1JFQkFMQU5DRV9TVEVQX0FCT1JUSU5HEAkSGgoWUkVCQUxBTkNFX1NURVBfQUJPUlRFRBAKMoMLChBQbGFjZW1lbnRTZXJ2aWNlEpsBCg5MaXN0UGxhY2VtZW50cxIhLmNvbnRyb2wudjEuTGlzdFBsYWNlbWVudHNSZXF1ZXN0GiIuY29udHJvbC52MS5MaXN0UGxhY2VtZW50c1Jlc3BvbnNlIkKQAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhgSFi92MS9jb250cm9sL3BsYWNlbWVudHMSwgEKD0Fzc2lnblBsYWNlbWVudBIiLmNvbnRyb2wudjEuQXNzaWduUGxhY2VtZW50UmVxdWVzdBojLmNvbnRyb2wudjEuQXNzaWduUGxhY2VtZW50UmVzcG9uc2UiZpACAqrtGCsKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyCXRlbmFudF9pZGgDgtPkkwIuOgEqIikvdjEvY29udHJvbC9wbGFjZW1lbnRzL3traW5kfS97dGVuYW50X2lkfRK/AQoPUmVtb3ZlUGxhY2VtZW50EiIuY29udHJvbC52MS5SZW1vdmVQbGFjZW1lbnRSZXF1ZXN0GiMuY29udHJvbC52MS5SZW1vdmVQbGFjZW1lbnRSZXNwb25zZSJjkAICqu0YKwoLZmxlZXQuYWRtaW4QAhoHY29udHJvbCICCAooATIJdGVuYW50X2lkaAOC0+STAisqKS92MS9jb250cm9sL3BsYWNlbWVudHMve2tpbmR9L3t0ZW5hbnRfaWR9EqABCg1QbGFuUmViYWxhbmNlEiAuY29udHJvbC52MS5QbGFuUmViYWxhbmNlUmVxdWVzdBohLmNvbnRyb2wudjEuUGxhblJlYmFsYW5jZVJlc3BvbnNlIkqQAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAiA6ASoiGy92MS9jb250cm9sL3JlYmFsYW5jZXM6cGxhbhKpAQoOU3RhcnRSZWJhbGFuY2USIS5jb250cm9sLnYxLlN0YXJ0UmViYWxhbmNlUmVxdWVzdBoiLmNvbnRyb2wudjEuU3RhcnRSZWJhbGFuY2VSZXNwb25zZSJQqu0YKwoLZmxlZXQuYWRtaW4QAhoHY29udHJvbCICCAooATIJdGVuYW50X2lkaAOC0+STAhs6ASoiFi92MS9jb250cm9sL3JlYmFsYW5jZXMSsAEKDkFib3J0UmViYWxhbmNlEiEuY29udHJvbC52MS5BYm9ydFJlYmFsYW5jZVJlcXVlc3QaIi5jb250cm9sLnYxLkFib3J0UmViYWxhbmNlUmVzcG9uc2UiV5ACAqrtGCQKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyAmlkaAOC0+STAiY6ASoiIS92MS9jb250cm9sL3JlYmFsYW5jZXMve2lkfTphYm9ydBKbAQoOTGlzdFJlYmFsYW5jZXMSIS5jb250cm9sLnYxLkxpc3RSZWJhbGFuY2VzUmVxdWVzdBoiLmNvbnRyb2wudjEuTGlzdFJlYmFsYW5jZXNSZXNwb25zZSJCkAIBqu0YHQoKZmxlZXQucmVhZBACGgdjb250cm9sIgIICmgDgtPkkwIYEhYvdjEvY29udHJvbC9yZWJhbGFuY2VzEqkBCg5XYXRjaFJlYmFsYW5jZRIhLmNvbnRyb2wudjEuV2F0Y2hSZWJhbGFuY2VSZXF1ZXN0GiIuY29udHJvbC52MS5XYXRjaFJlYmFsYW5jZVJlc3BvbnNlIk6QAgGq7RgeCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAwiQHGgBgtPkkwIjEiEvdjEvY29udHJvbC9yZWJhbGFuY2VzL3tpZH06d2F0Y2gwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("Chpjb250cm9sL3YxL3BsYWNlbWVudC5wcm90bxIKY29udHJvbC52MSIXChVMaXN0UGxhY2VtZW50c1JlcXVlc3QiQwoWTGlzdFBsYWNlbWVudHNSZXNwb25zZRIpCgpwbGFjZW1lbnRzGAEgAygLMhUuY29udHJvbC52MS5QbGFjZW1lbnQiVgoJUGxhY2VtZW50EhEKCXRlbmFudF9pZBgBIAEoCRIMCgRraW5kGAIgASgJEgwKBG5vZGUYAyABKAkSDAoEYWxzbxgEIAMoCRIMCgRtb3ZlGAUgASgJIqYBChZBc3NpZ25QbGFjZW1lbnRSZXF1ZXN0Ej4KCXRlbmFudF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIyCgRraW5kGAIgASgJQiS6SCFyH1IJYWdncmVnYXRlUgpwcm9qZWN0aW9uUgZydW5uZXISGAoEbm9kZRgDIAEoCUIKukgHcgUQARiAASJDChdBc3NpZ25QbGFjZW1lbnRSZXNwb25zZRIoCglwbGFjZW1lbnQYASABKAsyFS5jb250cm9sLnYxLlBsYWNlbWVudCKMAQoWUmVtb3ZlUGxhY2VtZW50UmVxdWVzdBI+Cgl0ZW5hbnRfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSMgoEa2luZBgCIAEoCUIkukghch9SCWFnZ3JlZ2F0ZVIKcHJvamVjdGlvblIGcnVubmVyIhkKF1JlbW92ZVBsYWNlbWVudFJlc3BvbnNlIqEBCg9QbGFuTW92ZVJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEjIKBGtpbmQYAiABKAlCJLpIIXIfUglhZ2dyZWdhdGVSCnByb2plY3Rpb25SBnJ1bm5lchIaCgZ0YXJnZXQYAyABKAlCCrpIB3IFEAEYgAEidAoQUGxhbk1vdmVSZXNwb25zZRIOCgZzb3VyY2UYASABKAkSDgoGdGFyZ2V0GAIgASgJEhMKBmV2ZW50cxgDIAEoA0gAiAEBEg0KBXN0ZXBzGAQgAygJEhEKCW9ic3RhY2xlcxgFIAMoCUIJCgdfZXZlbnRzIqIBChBTdGFydE1vdmVSZXF1ZXN0Ej4KCXRlbmFudF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIyCgRraW5kGAIgASgJQiS6SCFyH1IJYWdncmVnYXRlUgpwcm9qZWN0aW9uUgZydW5uZXISGgoGdGFyZ2V0GAMgASgJQgq6SAdyBRABGIABIjMKEVN0YXJ0TW92ZVJlc3BvbnNlEh4KBG1vdmUYASABKAsyEC5jb250cm9sLnYxLk1vdmUiKQoQQWJvcnRNb3ZlUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhAIjMKEUFib3J0TW92ZVJlc3BvbnNlEh4KBG1vdmUYASABKAsyEC5jb250cm9sLnYxLk1vdmUiEgoQTGlzdE1vdmVzUmVxdWVzdCI0ChFMaXN0TW92ZXNSZXNwb25zZRIfCgVtb3ZlcxgBIAMoCzIQLmNvbnRyb2wudjEuTW92ZSIpChBXYXRjaE1vdmVSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGEAiMwoRV2F0Y2hNb3ZlUmVzcG9uc2USHgoEbW92ZRgBIAEoCzIQLmNvbnRyb2wudjEuTW92ZSKEAwoETW92ZRIKCgJpZBgBIAEoCRIRCgl0ZW5hbnRfaWQYAiABKAkSDAoEa2luZBgDIAEoCRIOCgZzb3VyY2UYBCABKAkSDgoGdGFyZ2V0GAUgASgJEiIKBHN0ZXAYBiABKA4yFC5jb250cm9sLnYxLk1vdmVTdGVwEhMKC3dhaXRpbmdfZm9yGAcgASgJEhcKCmNoZWNrcG9pbnQYCCABKANIAIgBARIbCg5mZW5jZV9zZXF1ZW5jZRgJIAEoA0gBiAEBEg4KBnJlYXNvbhgKIAEoCRIKCgJieRgLIAEoCRIrCgdzdGFydGVkGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgd1cGRhdGVkGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgdoaXN0b3J5GA4gAygLMhcuY29udHJvbC52MS5Nb3ZlSGlzdG9yeUINCgtfY2hlY2twb2ludEIRCg9fZmVuY2Vfc2VxdWVuY2UiaQoLTW92ZUhpc3RvcnkSIgoEc3RlcBgBIAEoDjIULmNvbnRyb2wudjEuTW92ZVN0ZXASKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEbm9kZRgDIAEoCSqPAgoITW92ZVN0ZXASGQoVTU9WRV9TVEVQX1VOU1BFQ0lGSUVEEAASFQoRTU9WRV9TVEVQX1BMQU5ORUQQARIVChFNT1ZFX1NURVBfV0FSTUlORxACEhkKFU1PVkVfU1RFUF9DQVRDSElOR19VUBADEhQKEE1PVkVfU1RFUF9GRU5DRUQQBBIVChFNT1ZFX1NURVBfRkxJUFBFRBAFEhcKE01PVkVfU1RFUF9WRVJJRllJTkcQBhIWChJNT1ZFX1NURVBfUkVUSVJJTkcQBxISCg5NT1ZFX1NURVBfRE9ORRAIEhYKEk1PVkVfU1RFUF9BQk9SVElORxAJEhUKEU1PVkVfU1RFUF9BQk9SVEVEEAoynwoKEFBsYWNlbWVudFNlcnZpY2USmwEKDkxpc3RQbGFjZW1lbnRzEiEuY29udHJvbC52MS5MaXN0UGxhY2VtZW50c1JlcXVlc3QaIi5jb250cm9sLnYxLkxpc3RQbGFjZW1lbnRzUmVzcG9uc2UiQpACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCApoA4LT5JMCGBIWL3YxL2NvbnRyb2wvcGxhY2VtZW50cxLCAQoPQXNzaWduUGxhY2VtZW50EiIuY29udHJvbC52MS5Bc3NpZ25QbGFjZW1lbnRSZXF1ZXN0GiMuY29udHJvbC52MS5Bc3NpZ25QbGFjZW1lbnRSZXNwb25zZSJmkAICqu0YKwoLZmxlZXQuYWRtaW4QAhoHY29udHJvbCICCAooATIJdGVuYW50X2lkaAOC0+STAi46ASoiKS92MS9jb250cm9sL3BsYWNlbWVudHMve2tpbmR9L3t0ZW5hbnRfaWR9Er8BCg9SZW1vdmVQbGFjZW1lbnQSIi5jb250cm9sLnYxLlJlbW92ZVBsYWNlbWVudFJlcXVlc3QaIy5jb250cm9sLnYxLlJlbW92ZVBsYWNlbWVudFJlc3BvbnNlImOQAgKq7RgrCgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgl0ZW5hbnRfaWRoA4LT5JMCKyopL3YxL2NvbnRyb2wvcGxhY2VtZW50cy97a2luZH0ve3RlbmFudF9pZH0SjAEKCFBsYW5Nb3ZlEhsuY29udHJvbC52MS5QbGFuTW92ZVJlcXVlc3QaHC5jb250cm9sLnYxLlBsYW5Nb3ZlUmVzcG9uc2UiRZACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCApoA4LT5JMCGzoBKiIWL3YxL2NvbnRyb2wvbW92ZXM6cGxhbhKVAQoJU3RhcnRNb3ZlEhwuY29udHJvbC52MS5TdGFydE1vdmVSZXF1ZXN0Gh0uY29udHJvbC52MS5TdGFydE1vdmVSZXNwb25zZSJLqu0YKwoLZmxlZXQuYWRtaW4QAhoHY29udHJvbCICCAooATIJdGVuYW50X2lkaAOC0+STAhY6ASoiES92MS9jb250cm9sL21vdmVzEpwBCglBYm9ydE1vdmUSHC5jb250cm9sLnYxLkFib3J0TW92ZVJlcXVlc3QaHS5jb250cm9sLnYxLkFib3J0TW92ZVJlc3BvbnNlIlKQAgKq7RgkCgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgJpZGgDgtPkkwIhOgEqIhwvdjEvY29udHJvbC9tb3Zlcy97aWR9OmFib3J0EocBCglMaXN0TW92ZXMSHC5jb250cm9sLnYxLkxpc3RNb3Zlc1JlcXVlc3QaHS5jb250cm9sLnYxLkxpc3RNb3Zlc1Jlc3BvbnNlIj2QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhMSES92MS9jb250cm9sL21vdmVzEpUBCglXYXRjaE1vdmUSHC5jb250cm9sLnYxLldhdGNoTW92ZVJlcXVlc3QaHS5jb250cm9sLnYxLldhdGNoTW92ZVJlc3BvbnNlIkmQAgGq7RgeCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAwiQHGgBgtPkkwIeEhwvdjEvY29udHJvbC9tb3Zlcy97aWR9OndhdGNoMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * ListPlacementsRequest asks for the placements.
@@ -92,9 +92,9 @@ export type Placement = Message<"control.v1.Placement"> & {
   /**
    * The move under way, if there is one.
    *
-   * @generated from field: string rebalance = 5;
+   * @generated from field: string move = 5;
    */
-  rebalance: string;
+  move: string;
 };
 
 /**
@@ -204,11 +204,11 @@ export const RemovePlacementResponseSchema: GenMessage<RemovePlacementResponse> 
   messageDesc(file_control_v1_placement, 6);
 
 /**
- * PlanRebalanceRequest asks what a move would do.
+ * PlanMoveRequest asks what a move would do.
  *
- * @generated from message control.v1.PlanRebalanceRequest
+ * @generated from message control.v1.PlanMoveRequest
  */
-export type PlanRebalanceRequest = Message<"control.v1.PlanRebalanceRequest"> & {
+export type PlanMoveRequest = Message<"control.v1.PlanMoveRequest"> & {
   /**
    * The tenant.
    *
@@ -232,18 +232,18 @@ export type PlanRebalanceRequest = Message<"control.v1.PlanRebalanceRequest"> & 
 };
 
 /**
- * Describes the message control.v1.PlanRebalanceRequest.
- * Use `create(PlanRebalanceRequestSchema)` to create a new message.
+ * Describes the message control.v1.PlanMoveRequest.
+ * Use `create(PlanMoveRequestSchema)` to create a new message.
  */
-export const PlanRebalanceRequestSchema: GenMessage<PlanRebalanceRequest> = /*@__PURE__*/
+export const PlanMoveRequestSchema: GenMessage<PlanMoveRequest> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 7);
 
 /**
- * PlanRebalanceResponse is what a move would do.
+ * PlanMoveResponse is what a move would do.
  *
- * @generated from message control.v1.PlanRebalanceResponse
+ * @generated from message control.v1.PlanMoveResponse
  */
-export type PlanRebalanceResponse = Message<"control.v1.PlanRebalanceResponse"> & {
+export type PlanMoveResponse = Message<"control.v1.PlanMoveResponse"> & {
   /**
    * The node that calls go to when the move begins: now, or after the moves that have not ended.
    * Empty: the tenant is not placed, and all nodes of the kind serve it.
@@ -283,18 +283,18 @@ export type PlanRebalanceResponse = Message<"control.v1.PlanRebalanceResponse"> 
 };
 
 /**
- * Describes the message control.v1.PlanRebalanceResponse.
- * Use `create(PlanRebalanceResponseSchema)` to create a new message.
+ * Describes the message control.v1.PlanMoveResponse.
+ * Use `create(PlanMoveResponseSchema)` to create a new message.
  */
-export const PlanRebalanceResponseSchema: GenMessage<PlanRebalanceResponse> = /*@__PURE__*/
+export const PlanMoveResponseSchema: GenMessage<PlanMoveResponse> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 8);
 
 /**
- * StartRebalanceRequest begins a move.
+ * StartMoveRequest begins a move.
  *
- * @generated from message control.v1.StartRebalanceRequest
+ * @generated from message control.v1.StartMoveRequest
  */
-export type StartRebalanceRequest = Message<"control.v1.StartRebalanceRequest"> & {
+export type StartMoveRequest = Message<"control.v1.StartMoveRequest"> & {
   /**
    * The tenant.
    *
@@ -318,39 +318,39 @@ export type StartRebalanceRequest = Message<"control.v1.StartRebalanceRequest"> 
 };
 
 /**
- * Describes the message control.v1.StartRebalanceRequest.
- * Use `create(StartRebalanceRequestSchema)` to create a new message.
+ * Describes the message control.v1.StartMoveRequest.
+ * Use `create(StartMoveRequestSchema)` to create a new message.
  */
-export const StartRebalanceRequestSchema: GenMessage<StartRebalanceRequest> = /*@__PURE__*/
+export const StartMoveRequestSchema: GenMessage<StartMoveRequest> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 9);
 
 /**
- * StartRebalanceResponse is the move that was begun.
+ * StartMoveResponse is the move that was begun.
  *
- * @generated from message control.v1.StartRebalanceResponse
+ * @generated from message control.v1.StartMoveResponse
  */
-export type StartRebalanceResponse = Message<"control.v1.StartRebalanceResponse"> & {
+export type StartMoveResponse = Message<"control.v1.StartMoveResponse"> & {
   /**
    * The move.
    *
-   * @generated from field: control.v1.Rebalance rebalance = 1;
+   * @generated from field: control.v1.Move move = 1;
    */
-  rebalance?: Rebalance | undefined;
+  move?: Move | undefined;
 };
 
 /**
- * Describes the message control.v1.StartRebalanceResponse.
- * Use `create(StartRebalanceResponseSchema)` to create a new message.
+ * Describes the message control.v1.StartMoveResponse.
+ * Use `create(StartMoveResponseSchema)` to create a new message.
  */
-export const StartRebalanceResponseSchema: GenMessage<StartRebalanceResponse> = /*@__PURE__*/
+export const StartMoveResponseSchema: GenMessage<StartMoveResponse> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 10);
 
 /**
- * AbortRebalanceRequest ends a move.
+ * AbortMoveRequest ends a move.
  *
- * @generated from message control.v1.AbortRebalanceRequest
+ * @generated from message control.v1.AbortMoveRequest
  */
-export type AbortRebalanceRequest = Message<"control.v1.AbortRebalanceRequest"> & {
+export type AbortMoveRequest = Message<"control.v1.AbortMoveRequest"> & {
   /**
    * The move.
    *
@@ -360,75 +360,75 @@ export type AbortRebalanceRequest = Message<"control.v1.AbortRebalanceRequest"> 
 };
 
 /**
- * Describes the message control.v1.AbortRebalanceRequest.
- * Use `create(AbortRebalanceRequestSchema)` to create a new message.
+ * Describes the message control.v1.AbortMoveRequest.
+ * Use `create(AbortMoveRequestSchema)` to create a new message.
  */
-export const AbortRebalanceRequestSchema: GenMessage<AbortRebalanceRequest> = /*@__PURE__*/
+export const AbortMoveRequestSchema: GenMessage<AbortMoveRequest> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 11);
 
 /**
- * AbortRebalanceResponse is the move.
+ * AbortMoveResponse is the move.
  *
- * @generated from message control.v1.AbortRebalanceResponse
+ * @generated from message control.v1.AbortMoveResponse
  */
-export type AbortRebalanceResponse = Message<"control.v1.AbortRebalanceResponse"> & {
+export type AbortMoveResponse = Message<"control.v1.AbortMoveResponse"> & {
   /**
    * The move.
    *
-   * @generated from field: control.v1.Rebalance rebalance = 1;
+   * @generated from field: control.v1.Move move = 1;
    */
-  rebalance?: Rebalance | undefined;
+  move?: Move | undefined;
 };
 
 /**
- * Describes the message control.v1.AbortRebalanceResponse.
- * Use `create(AbortRebalanceResponseSchema)` to create a new message.
+ * Describes the message control.v1.AbortMoveResponse.
+ * Use `create(AbortMoveResponseSchema)` to create a new message.
  */
-export const AbortRebalanceResponseSchema: GenMessage<AbortRebalanceResponse> = /*@__PURE__*/
+export const AbortMoveResponseSchema: GenMessage<AbortMoveResponse> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 12);
 
 /**
- * ListRebalancesRequest asks for moves.
+ * ListMovesRequest asks for moves.
  *
- * @generated from message control.v1.ListRebalancesRequest
+ * @generated from message control.v1.ListMovesRequest
  */
-export type ListRebalancesRequest = Message<"control.v1.ListRebalancesRequest"> & {
+export type ListMovesRequest = Message<"control.v1.ListMovesRequest"> & {
 };
 
 /**
- * Describes the message control.v1.ListRebalancesRequest.
- * Use `create(ListRebalancesRequestSchema)` to create a new message.
+ * Describes the message control.v1.ListMovesRequest.
+ * Use `create(ListMovesRequestSchema)` to create a new message.
  */
-export const ListRebalancesRequestSchema: GenMessage<ListRebalancesRequest> = /*@__PURE__*/
+export const ListMovesRequestSchema: GenMessage<ListMovesRequest> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 13);
 
 /**
- * ListRebalancesResponse is the moves.
+ * ListMovesResponse is the moves.
  *
- * @generated from message control.v1.ListRebalancesResponse
+ * @generated from message control.v1.ListMovesResponse
  */
-export type ListRebalancesResponse = Message<"control.v1.ListRebalancesResponse"> & {
+export type ListMovesResponse = Message<"control.v1.ListMovesResponse"> & {
   /**
    * The moves, the newest first.
    *
-   * @generated from field: repeated control.v1.Rebalance rebalances = 1;
+   * @generated from field: repeated control.v1.Move moves = 1;
    */
-  rebalances: Rebalance[];
+  moves: Move[];
 };
 
 /**
- * Describes the message control.v1.ListRebalancesResponse.
- * Use `create(ListRebalancesResponseSchema)` to create a new message.
+ * Describes the message control.v1.ListMovesResponse.
+ * Use `create(ListMovesResponseSchema)` to create a new message.
  */
-export const ListRebalancesResponseSchema: GenMessage<ListRebalancesResponse> = /*@__PURE__*/
+export const ListMovesResponseSchema: GenMessage<ListMovesResponse> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 14);
 
 /**
- * WatchRebalanceRequest asks for a move's steps.
+ * WatchMoveRequest asks for a move's steps.
  *
- * @generated from message control.v1.WatchRebalanceRequest
+ * @generated from message control.v1.WatchMoveRequest
  */
-export type WatchRebalanceRequest = Message<"control.v1.WatchRebalanceRequest"> & {
+export type WatchMoveRequest = Message<"control.v1.WatchMoveRequest"> & {
   /**
    * The move.
    *
@@ -438,39 +438,39 @@ export type WatchRebalanceRequest = Message<"control.v1.WatchRebalanceRequest"> 
 };
 
 /**
- * Describes the message control.v1.WatchRebalanceRequest.
- * Use `create(WatchRebalanceRequestSchema)` to create a new message.
+ * Describes the message control.v1.WatchMoveRequest.
+ * Use `create(WatchMoveRequestSchema)` to create a new message.
  */
-export const WatchRebalanceRequestSchema: GenMessage<WatchRebalanceRequest> = /*@__PURE__*/
+export const WatchMoveRequestSchema: GenMessage<WatchMoveRequest> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 15);
 
 /**
- * WatchRebalanceResponse is the move as it is now.
+ * WatchMoveResponse is the move as it is now.
  *
- * @generated from message control.v1.WatchRebalanceResponse
+ * @generated from message control.v1.WatchMoveResponse
  */
-export type WatchRebalanceResponse = Message<"control.v1.WatchRebalanceResponse"> & {
+export type WatchMoveResponse = Message<"control.v1.WatchMoveResponse"> & {
   /**
    * The move.
    *
-   * @generated from field: control.v1.Rebalance rebalance = 1;
+   * @generated from field: control.v1.Move move = 1;
    */
-  rebalance?: Rebalance | undefined;
+  move?: Move | undefined;
 };
 
 /**
- * Describes the message control.v1.WatchRebalanceResponse.
- * Use `create(WatchRebalanceResponseSchema)` to create a new message.
+ * Describes the message control.v1.WatchMoveResponse.
+ * Use `create(WatchMoveResponseSchema)` to create a new message.
  */
-export const WatchRebalanceResponseSchema: GenMessage<WatchRebalanceResponse> = /*@__PURE__*/
+export const WatchMoveResponseSchema: GenMessage<WatchMoveResponse> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 16);
 
 /**
- * Rebalance is a move of a tenant to another node.
+ * Move is a move of a tenant to another node.
  *
- * @generated from message control.v1.Rebalance
+ * @generated from message control.v1.Move
  */
-export type Rebalance = Message<"control.v1.Rebalance"> & {
+export type Move = Message<"control.v1.Move"> & {
   /**
    * Its name.
    *
@@ -510,9 +510,9 @@ export type Rebalance = Message<"control.v1.Rebalance"> & {
   /**
    * The step that it is at.
    *
-   * @generated from field: control.v1.RebalanceStep step = 6;
+   * @generated from field: control.v1.MoveStep step = 6;
    */
-  step: RebalanceStep;
+  step: MoveStep;
 
   /**
    * What it waits for, in words.
@@ -525,16 +525,16 @@ export type Rebalance = Message<"control.v1.Rebalance"> & {
    * The target's progress: the sequence that it has read, of the one that it must
    * reach. Absent: not known.
    *
-   * @generated from field: optional int64 applied = 8;
+   * @generated from field: optional int64 checkpoint = 8;
    */
-  applied?: bigint | undefined;
+  checkpoint?: bigint | undefined;
 
   /**
    * See applied.
    *
-   * @generated from field: optional int64 goal = 9;
+   * @generated from field: optional int64 fence_sequence = 9;
    */
-  goal?: bigint | undefined;
+  fenceSequence?: bigint | undefined;
 
   /**
    * Why it was aborted.
@@ -567,30 +567,30 @@ export type Rebalance = Message<"control.v1.Rebalance"> & {
   /**
    * The steps that were done, with their times.
    *
-   * @generated from field: repeated control.v1.RebalanceHistory history = 14;
+   * @generated from field: repeated control.v1.MoveHistory history = 14;
    */
-  history: RebalanceHistory[];
+  history: MoveHistory[];
 };
 
 /**
- * Describes the message control.v1.Rebalance.
- * Use `create(RebalanceSchema)` to create a new message.
+ * Describes the message control.v1.Move.
+ * Use `create(MoveSchema)` to create a new message.
  */
-export const RebalanceSchema: GenMessage<Rebalance> = /*@__PURE__*/
+export const MoveSchema: GenMessage<Move> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 17);
 
 /**
- * RebalanceHistory is a step that was entered.
+ * MoveHistory is a step that was entered.
  *
- * @generated from message control.v1.RebalanceHistory
+ * @generated from message control.v1.MoveHistory
  */
-export type RebalanceHistory = Message<"control.v1.RebalanceHistory"> & {
+export type MoveHistory = Message<"control.v1.MoveHistory"> & {
   /**
    * The step.
    *
-   * @generated from field: control.v1.RebalanceStep step = 1;
+   * @generated from field: control.v1.MoveStep step = 1;
    */
-  step: RebalanceStep;
+  step: MoveStep;
 
   /**
    * When it was entered.
@@ -608,100 +608,100 @@ export type RebalanceHistory = Message<"control.v1.RebalanceHistory"> & {
 };
 
 /**
- * Describes the message control.v1.RebalanceHistory.
- * Use `create(RebalanceHistorySchema)` to create a new message.
+ * Describes the message control.v1.MoveHistory.
+ * Use `create(MoveHistorySchema)` to create a new message.
  */
-export const RebalanceHistorySchema: GenMessage<RebalanceHistory> = /*@__PURE__*/
+export const MoveHistorySchema: GenMessage<MoveHistory> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 18);
 
 /**
- * RebalanceStep is where a move stands.
+ * MoveStep is where a move stands.
  *
- * @generated from enum control.v1.RebalanceStep
+ * @generated from enum control.v1.MoveStep
  */
-export enum RebalanceStep {
+export enum MoveStep {
   /**
    * Not said.
    *
-   * @generated from enum value: REBALANCE_STEP_UNSPECIFIED = 0;
+   * @generated from enum value: MOVE_STEP_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
    * It is accepted, and waits for its turn; nothing has changed.
    *
-   * @generated from enum value: REBALANCE_STEP_PLANNED = 1;
+   * @generated from enum value: MOVE_STEP_PLANNED = 1;
    */
   PLANNED = 1,
 
   /**
    * The target takes the tenant up.
    *
-   * @generated from enum value: REBALANCE_STEP_WARMING = 2;
+   * @generated from enum value: MOVE_STEP_WARMING = 2;
    */
   WARMING = 2,
 
   /**
    * The target catches up with the journal.
    *
-   * @generated from enum value: REBALANCE_STEP_CATCHING_UP = 3;
+   * @generated from enum value: MOVE_STEP_CATCHING_UP = 3;
    */
   CATCHING_UP = 3,
 
   /**
    * The journal's end is noted, and the target must reach it.
    *
-   * @generated from enum value: REBALANCE_STEP_FENCED = 4;
+   * @generated from enum value: MOVE_STEP_FENCED = 4;
    */
   FENCED = 4,
 
   /**
    * Calls go to the target, as soon as each gateway has heard of it.
    *
-   * @generated from enum value: REBALANCE_STEP_FLIPPED = 5;
+   * @generated from enum value: MOVE_STEP_FLIPPED = 5;
    */
   FLIPPED = 5,
 
   /**
    * Every gateway has, and the target is asked to show that it serves.
    *
-   * @generated from enum value: REBALANCE_STEP_VERIFYING = 6;
+   * @generated from enum value: MOVE_STEP_VERIFYING = 6;
    */
   VERIFYING = 6,
 
   /**
    * The other nodes give the tenant up; then the placement is free for the next move.
    *
-   * @generated from enum value: REBALANCE_STEP_RETIRING = 7;
+   * @generated from enum value: MOVE_STEP_RETIRING = 7;
    */
   RETIRING = 7,
 
   /**
    * It is done.
    *
-   * @generated from enum value: REBALANCE_STEP_DONE = 8;
+   * @generated from enum value: MOVE_STEP_DONE = 8;
    */
   DONE = 8,
 
   /**
    * Everything is put back.
    *
-   * @generated from enum value: REBALANCE_STEP_ABORTING = 9;
+   * @generated from enum value: MOVE_STEP_ABORTING = 9;
    */
   ABORTING = 9,
 
   /**
    * Everything is as it was.
    *
-   * @generated from enum value: REBALANCE_STEP_ABORTED = 10;
+   * @generated from enum value: MOVE_STEP_ABORTED = 10;
    */
   ABORTED = 10,
 }
 
 /**
- * Describes the enum control.v1.RebalanceStep.
+ * Describes the enum control.v1.MoveStep.
  */
-export const RebalanceStepSchema: GenEnum<RebalanceStep> = /*@__PURE__*/
+export const MoveStepSchema: GenEnum<MoveStep> = /*@__PURE__*/
   enumDesc(file_control_v1_placement, 0);
 
 /**
@@ -723,7 +723,7 @@ export const PlacementService: GenService<{
   },
   /**
    * AssignPlacement places a tenant that has not been placed, on a node that serves
-   * it already. FAILED_PRECONDITION: it is placed (StartRebalance moves it), or the
+   * it already. FAILED_PRECONDITION: it is placed (StartMove moves it), or the
    * node does not have it. Calls go there from then on, and other nodes give it up.
    *
    * @generated from rpc control.v1.PlacementService.AssignPlacement
@@ -744,61 +744,61 @@ export const PlacementService: GenService<{
     output: typeof RemovePlacementResponseSchema;
   },
   /**
-   * PlanRebalance answers what moving a tenant would do, and what stands against it.
+   * PlanMove answers what moving a tenant would do, and what stands against it.
    * Nothing changes.
    *
-   * @generated from rpc control.v1.PlacementService.PlanRebalance
+   * @generated from rpc control.v1.PlacementService.PlanMove
    */
-  planRebalance: {
+  planMove: {
     methodKind: "unary";
-    input: typeof PlanRebalanceRequestSchema;
-    output: typeof PlanRebalanceResponseSchema;
+    input: typeof PlanMoveRequestSchema;
+    output: typeof PlanMoveResponseSchema;
   },
   /**
-   * StartRebalance starts a move of a tenant to another node and returns immediately;
-   * WatchRebalance reports its progress. The move begins when the tenant's earlier moves have
-   * ended. FAILED_PRECONDITION: an obstacle (see PlanRebalance), among others that the tenant is on
+   * StartMove starts a move of a tenant to another node and returns immediately;
+   * WatchMove reports its progress. The move begins when the tenant's earlier moves have
+   * ended. FAILED_PRECONDITION: an obstacle (see PlanMove), among others that the tenant is on
    * the node, or that eight moves of it have not ended.
    *
-   * @generated from rpc control.v1.PlacementService.StartRebalance
+   * @generated from rpc control.v1.PlacementService.StartMove
    */
-  startRebalance: {
+  startMove: {
     methodKind: "unary";
-    input: typeof StartRebalanceRequestSchema;
-    output: typeof StartRebalanceResponseSchema;
+    input: typeof StartMoveRequestSchema;
+    output: typeof StartMoveResponseSchema;
   },
   /**
-   * AbortRebalance ends a move and restores the placement from before it. It changes nothing
+   * AbortMove ends a move and restores the placement from before it. It changes nothing
    * about a move that has ended. FAILED_PRECONDITION: the other nodes are already releasing the
    * tenant.
    *
-   * @generated from rpc control.v1.PlacementService.AbortRebalance
+   * @generated from rpc control.v1.PlacementService.AbortMove
    */
-  abortRebalance: {
+  abortMove: {
     methodKind: "unary";
-    input: typeof AbortRebalanceRequestSchema;
-    output: typeof AbortRebalanceResponseSchema;
+    input: typeof AbortMoveRequestSchema;
+    output: typeof AbortMoveResponseSchema;
   },
   /**
-   * ListRebalances answers the moves of the last weeks, the newest first.
+   * ListMoves answers the moves of the last weeks, the newest first.
    *
-   * @generated from rpc control.v1.PlacementService.ListRebalances
+   * @generated from rpc control.v1.PlacementService.ListMoves
    */
-  listRebalances: {
+  listMoves: {
     methodKind: "unary";
-    input: typeof ListRebalancesRequestSchema;
-    output: typeof ListRebalancesResponseSchema;
+    input: typeof ListMovesRequestSchema;
+    output: typeof ListMovesResponseSchema;
   },
   /**
-   * WatchRebalance answers a move as it is, and again with every step, until it has
+   * WatchMove answers a move as it is, and again with every step, until it has
    * ended.
    *
-   * @generated from rpc control.v1.PlacementService.WatchRebalance
+   * @generated from rpc control.v1.PlacementService.WatchMove
    */
-  watchRebalance: {
+  watchMove: {
     methodKind: "server_streaming";
-    input: typeof WatchRebalanceRequestSchema;
-    output: typeof WatchRebalanceResponseSchema;
+    input: typeof WatchMoveRequestSchema;
+    output: typeof WatchMoveResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_control_v1_placement, 0);

@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/timeline.proto.
  */
 export const file_control_v1_timeline: GenFile = /*@__PURE__*/
-  fileDesc("Chljb250cm9sL3YxL3RpbWVsaW5lLnByb3RvEgpjb250cm9sLnYxIm8KEkdldFRpbWVsaW5lUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSFgoCaWQYAiABKAlCCrpIB3IFEAEYgAIiXgoTR2V0VGltZWxpbmVSZXNwb25zZRIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoCRIdCgRob3BzGAIgAygLMg8uY29udHJvbC52MS5Ib3ASEAoIY29tcGxldGUYAyABKAgi4wEKA0hvcBIMCgRraW5kGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEbm9kZRgDIAEoCRIrCgdzdGFydGVkGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIKCgJtcxgFIAEoARIMCgRjb2RlGAYgASgJEg4KBmRldGFpbBgHIAEoCRIPCgdzdWJqZWN0GAggASgJEhAKCGV2ZW50X2lkGAkgASgJEhIKCnJlcXVlc3RfaWQYCiABKAkSFAoMY2F1c2F0aW9uX2lkGAsgASgJEg4KBmNsaWVudBgMIAEoCTLIAQoPVGltZWxpbmVTZXJ2aWNlErQBCgtHZXRUaW1lbGluZRIeLmNvbnRyb2wudjEuR2V0VGltZWxpbmVSZXF1ZXN0Gh8uY29udHJvbC52MS5HZXRUaW1lbGluZVJlc3BvbnNlImSQAgGq7RgoCgphdWRpdC5yZWFkEAEaB2NvbnRyb2wiAggKOgl0ZW5hbnRfaWRoAoLT5JMCLxItL3YxL2NvbnRyb2wvdGVuYW50cy97dGVuYW50X2lkfS90aW1lbGluZS97aWR9YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("Chljb250cm9sL3YxL3RpbWVsaW5lLnByb3RvEgpjb250cm9sLnYxIm8KEkdldFRpbWVsaW5lUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSFgoCaWQYAiABKAlCCrpIB3IFEAEYgAIiYAoTR2V0VGltZWxpbmVSZXNwb25zZRIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoCRIfCgVzcGFucxgCIAMoCzIQLmNvbnRyb2wudjEuU3BhbhIQCghjb21wbGV0ZRgDIAEoCCLkAQoEU3BhbhIMCgRraW5kGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEbm9kZRgDIAEoCRIrCgdzdGFydGVkGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIKCgJtcxgFIAEoARIMCgRjb2RlGAYgASgJEg4KBmRldGFpbBgHIAEoCRIPCgdzdWJqZWN0GAggASgJEhAKCGV2ZW50X2lkGAkgASgJEhIKCnJlcXVlc3RfaWQYCiABKAkSFAoMY2F1c2F0aW9uX2lkGAsgASgJEg4KBmNsaWVudBgMIAEoCTLIAQoPVGltZWxpbmVTZXJ2aWNlErQBCgtHZXRUaW1lbGluZRIeLmNvbnRyb2wudjEuR2V0VGltZWxpbmVSZXF1ZXN0Gh8uY29udHJvbC52MS5HZXRUaW1lbGluZVJlc3BvbnNlImSQAgGq7RgoCgphdWRpdC5yZWFkEAEaB2NvbnRyb2wiAggKOgl0ZW5hbnRfaWRoAoLT5JMCLxItL3YxL2NvbnRyb2wvdGVuYW50cy97dGVuYW50X2lkfS90aW1lbGluZS97aWR9YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * GetTimelineRequest asks for a timeline.
@@ -54,21 +54,21 @@ export const GetTimelineRequestSchema: GenMessage<GetTimelineRequest> = /*@__PUR
  */
 export type GetTimelineResponse = Message<"control.v1.GetTimelineResponse"> & {
   /**
-   * The correlation id that the hops share.
+   * The correlation id that the spans share.
    *
    * @generated from field: string correlation_id = 1;
    */
   correlationId: string;
 
   /**
-   * The hops, by their start.
+   * The spans, by their start.
    *
-   * @generated from field: repeated control.v1.Hop hops = 2;
+   * @generated from field: repeated control.v1.Span spans = 2;
    */
-  hops: Hop[];
+  spans: Span[];
 
   /**
-   * Whether these are all that is remembered; a busy node leaves hops out, too.
+   * Whether these are all that is remembered; a busy node leaves spans out, too.
    *
    * @generated from field: bool complete = 3;
    */
@@ -83,11 +83,11 @@ export const GetTimelineResponseSchema: GenMessage<GetTimelineResponse> = /*@__P
   messageDesc(file_control_v1_timeline, 1);
 
 /**
- * Hop is one station of what a call has caused.
+ * Span is one station of what a call has caused.
  *
- * @generated from message control.v1.Hop
+ * @generated from message control.v1.Span
  */
-export type Hop = Message<"control.v1.Hop"> & {
+export type Span = Message<"control.v1.Span"> & {
   /**
    * "call", "command", "event", "projection" or "step".
    *
@@ -174,10 +174,10 @@ export type Hop = Message<"control.v1.Hop"> & {
 };
 
 /**
- * Describes the message control.v1.Hop.
- * Use `create(HopSchema)` to create a new message.
+ * Describes the message control.v1.Span.
+ * Use `create(SpanSchema)` to create a new message.
  */
-export const HopSchema: GenMessage<Hop> = /*@__PURE__*/
+export const SpanSchema: GenMessage<Span> = /*@__PURE__*/
   messageDesc(file_control_v1_timeline, 2);
 
 /**
@@ -187,9 +187,9 @@ export const HopSchema: GenMessage<Hop> = /*@__PURE__*/
  */
 export const TimelineService: GenService<{
   /**
-   * GetTimeline answers the hops of everything that shares a correlation id with the
+   * GetTimeline answers the spans of everything that shares a correlation id with the
    * one that id is the correlation, trace or request id of: calls, commands, events,
-   * projections, workflow steps. NOT_FOUND: nothing is remembered of it; hops are kept
+   * projections, workflow steps. NOT_FOUND: nothing is remembered of it; spans are kept
    * for a day, reads that succeed are not recorded.
    *
    * @generated from rpc control.v1.TimelineService.GetTimeline
