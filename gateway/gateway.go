@@ -269,13 +269,13 @@ func (g *Gateway) register(server *rpc.Server, catalog *policy.Catalog) (*policy
 		server.HTTP.Handle("GET /ui/", g.config.UI)
 		server.HTTP.Handle("GET /{$}", http.RedirectHandler("/ui/", http.StatusFound))
 	}
-	rest, err := edge.NewREST(server.RPC, table, server.MaxBodyBytes(), edge.Options{Query: g.config.Query, KeepAlive: g.config.KeepAlive}, compression.All()...)
+	rest, err := edge.NewREST(server.RPC, table, server.MaxBodyBytes(), edge.Options{Query: g.config.Query, KeepAlive: g.config.KeepAlive, Pages: []string{"/health", "/ready", pageOpenAPI}}, compression.All()...)
 	if err != nil {
 		return nil, nil, err
 	}
 	server.HTTP.Handle("/", rest)
 	server.Unclean = rest
-	server.HTTP.Handle("GET /openapi.json", contextkit.HTTPMiddleware(g.localPage("/openapi.json", openapi.Handler("Headgate", "v1", table))))
+	server.HTTP.Handle("GET "+pageOpenAPI, contextkit.HTTPMiddleware(g.localPage(pageOpenAPI, openapi.Handler("Headgate", "v1", table))))
 	return table, rest, nil
 }
 

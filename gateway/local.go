@@ -13,6 +13,9 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
+// pageOpenAPI is the path of the document of all HTTP rules.
+const pageOpenAPI = "/openapi.json"
+
 // localCall is the context key of the [Call] of a local method, which the gateway itself answers.
 type localCall struct{}
 

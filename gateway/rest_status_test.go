@@ -1,8 +1,11 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -72,6 +75,49 @@ func TestREST_StatusesAndHeadersAreHTTPs(t *testing.T) {
 	for _, c := range compression.All() {
 		answer := s.sendBody(t, http.MethodPost, "/shapes/v1/items", compressed(t, c, `{"aString":"x"}`), "Content-Encoding", strings.ToUpper(c.Name()))
 		s.gets(t, c.Name(), answer, `{"aString":"x"}`)
+	}
+}
+
+func TestREST_OtherMethodsOfPagesAreNotAllowed(t *testing.T) {
+	s := newShapes(t, nil)
+	for _, path := range []string{"/health", "/ready", "/openapi.json"} {
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
+			answer := s.sendBody(t, method, path, http.NoBody)
+			if answer.status != http.StatusMethodNotAllowed || answer.header.Get("Allow") != "GET, HEAD" || !strings.Contains(answer.text, "is not allowed") {
+				t.Errorf("%s %s: %d, Allow %q: %s", method, path, answer.status, answer.header.Get("Allow"), answer.text)
+			}
+		}
+		if answer := s.sendBody(t, http.MethodHead, path, http.NoBody); answer.status != http.StatusOK {
+			t.Errorf("HEAD %s: %d", path, answer.status)
+		}
+	}
+}
+
+// TestREST_MalformedChunksAreInvalidArgument: unary and streamed requests, with and without a
+// message's start before the fault (RFC 9112 §7.1).
+func TestREST_MalformedChunksAreInvalidArgument(t *testing.T) {
+	s := newShapes(t, nil)
+	for _, path := range []string{"/shapes/v1/items/a", "/shapes/v1/items/a:collect", "/shapes/v1/raw"} {
+		for _, chunks := range []string{"zz\r\n{}\r\n0\r\n\r\n", "1\r\n{xx0\r\n\r\n", "-1\r\n{}\r\n", strings.Repeat("f", 17) + "\r\n{}\r\n"} {
+			conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%s",
+				path, s.token(t, "acme", "shapes.read", "shapes.write"), chunks)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, _ := io.ReadAll(res.Body)
+			if res.Body.Close(); res.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), "invalid_argument") {
+				t.Errorf("%s, chunks %q: %d %s", path, chunks, res.StatusCode, text)
+			}
+		}
 	}
 }
 

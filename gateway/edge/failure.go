@@ -180,4 +180,7 @@ type Options struct {
 	// KeepAlive is the silence after which a stream of answers has a keep-alive. 0:
 	// [DefaultKeepAlive]; below 0: it has none.
 	KeepAlive time.Duration
+	// Pages are paths that another handler answers for GET and HEAD: other methods are refused with
+	// 405 and the methods allowed (RFC 9110 §15.5.6).
+	Pages []string
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"slices"
 	"unicode/utf8"
@@ -84,13 +85,21 @@ func (s *stream) noBody() error {
 	case errors.Is(err, io.EOF):
 		return nil
 	}
-	return cutOff(err)
+	return bodyFailed(s.request, err)
 }
 
-// cutOff returns the error of a body that did not arrive.
-func cutOff(err error) error {
+// bodyFailed returns the Connect error for a body that cannot be read: INVALID_ARGUMENT if its
+// chunks are malformed (RFC 9112 §7.1), CANCELED if the client has gone. Connect errors are
+// returned unchanged.
+func bodyFailed(r *http.Request, err error) error {
 	if known, ok := errors.AsType[*connect.Error](err); ok {
 		return known
+	}
+	// net/http has no type for malformed chunks: the other errors of a chunked body are those of its connection.
+	_, ofConnection := errors.AsType[net.Error](err)
+	gone := ofConnection || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || r.Context().Err() != nil
+	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 && !gone {
+		return connect.NewError(connect.CodeInvalidArgument, "the body's chunked encoding is malformed").WithCause(err)
 	}
 	return connect.NewError(connect.CodeCanceled, "the body was cut off").WithCause(err)
 }
@@ -173,26 +182,28 @@ func (s *stream) readBody(dst []byte) ([]byte, error) {
 		return nil, &httpError{error: err, status: http.StatusUnsupportedMediaType, header: headerAcceptEncoding, value: s.encodings.names()}
 	}
 	if compressor == nil {
-		return s.readWhole(dst, s.body, connect.CodeCanceled, "the body was cut off")
+		return s.readWhole(dst, s.body, func(err error) error { return bodyFailed(s.request, err) })
 	}
 	buffer := frame.Buffers.Get(leastForeseen)
 	defer frame.Buffers.Put(buffer)
-	packed, err := s.readWhole((*buffer)[:0], s.body, connect.CodeCanceled, "the body was cut off")
+	packed, err := s.readWhole((*buffer)[:0], s.body, func(err error) error { return bodyFailed(s.request, err) })
 	if err != nil || len(packed) == 0 {
 		return dst, err
 	}
-	malformed := "the body is not " + compressor.Name()
+	malformed := func(err error) error {
+		return connect.NewError(connect.CodeInvalidArgument, "the body is not "+compressor.Name()).WithCause(err)
+	}
 	plain, err := compressor.Decompress(bytes.NewReader(packed))
 	if err != nil {
-		return nil, connect.NewError(connect.CodeInvalidArgument, malformed).WithCause(err)
+		return nil, malformed(err)
 	}
 	defer func() { _ = plain.Close() }() // it has been read
-	return s.readWhole(dst, plain, connect.CodeInvalidArgument, malformed)
+	return s.readWhole(dst, plain, malformed)
 }
 
-// readWhole appends all of from, up to the bound of bodies. code and message are those of the
-// error if the reader fails without a Connect error.
-func (s *stream) readWhole(dst []byte, from io.Reader, code connect.Code, message string) ([]byte, error) {
+// readWhole appends all of from, up to the bound of bodies. failed makes the error if the reader
+// fails without a Connect error.
+func (s *stream) readWhole(dst []byte, from io.Reader, failed func(error) error) ([]byte, error) {
 	var err error
 	for err == nil && int64(len(dst)) <= s.maxBody {
 		dst = slices.Grow(dst, 1)
@@ -210,7 +221,7 @@ func (s *stream) readWhole(dst []byte, from io.Reader, code connect.Code, messag
 	if known, ok := errors.AsType[*connect.Error](err); ok {
 		return nil, known
 	}
-	return nil, connect.NewError(code, message).WithCause(err)
+	return nil, failed(err)
 }
 
 // tooLarge returns the error of a body, or of a message of a stream, beyond the bound.

@@ -45,6 +45,7 @@ type REST struct {
 	maxBody   int64
 	query     Query
 	keepAlive time.Duration
+	pages     []string
 	encodings
 }
 
@@ -85,7 +86,7 @@ func (b *binding) appendJSON(dst, wire []byte) ([]byte, error) {
 func NewREST(server *connect.Server, table *policy.Table, maxBody int, options Options, compressors ...connect.Compressor) (*REST, error) {
 	r := &REST{
 		server: server, maxBody: int64(maxBody), encodings: compressors,
-		query: options.Query, keepAlive: cmp.Or(options.KeepAlive, DefaultKeepAlive),
+		query: options.Query, keepAlive: cmp.Or(options.KeepAlive, DefaultKeepAlive), pages: options.Pages,
 	}
 	seen := map[string]string{}
 	for _, method := range table.Methods() {
@@ -297,6 +298,9 @@ func (r *REST) find(req *http.Request) (found *binding, values []string, allowed
 	}
 	if head != nil {
 		return head, head.template.values(&path), nil
+	}
+	if len(allowed) == 0 && slices.Contains(r.pages, req.URL.Path) {
+		allowed = []string{http.MethodGet, http.MethodHead}
 	}
 	return nil, nil, allowed
 }

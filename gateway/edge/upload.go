@@ -118,5 +118,5 @@ func (s *stream) broken(err error) error {
 	case errors.Is(err, errMessage):
 		return s.tooLarge()
 	}
-	return cutOff(err)
+	return bodyFailed(s.request, err)
 }
