@@ -1,0 +1,123 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// change is a call of a method that changes something.
+type change struct {
+	method protoreflect.FullName
+	req    func() proto.Message
+	code   codes.Code   // of the first call
+	again  []codes.Code // one of which the same call returns after it
+}
+
+// unaudited are the changing methods whose effects are the tenants' own records: events.
+var unaudited = map[protoreflect.FullName]bool{
+	"aggregate.gateway.v1.CommandService.Submit":      true,
+	"aggregate.gateway.v1.CommandService.SubmitBatch": true,
+}
+
+// Every method that changes something leaves one audit record per call, regardless of the call's outcome. The
+// idempotent ones among them return the same answer when they are called again, or say that the work is done.
+func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
+	d := startContract(t)
+	d.announceNode(t, "projection-2", d.projection)
+	const notes = 5
+	for n := range notes {
+		d.note(t, "acme", n+1)
+	}
+	instances, letters, event := d.stuck(t, "acme", notes), d.letters(t, "acme", notes), d.failedAt(t, "acme")
+	operator, acme := d.token(t, "*"), d.token(t, "acme")
+	plan := &controlv1.PlanRebalanceRequest{TenantId: "globex", Kind: "projection", Target: "projection-2"}
+	eventually(t, "control knows the second projection node", func() bool {
+		res, err := d.call(t, "gateway", method(t, "control.v1.PlacementService.PlanRebalance"), plan, operator...)
+		return err == nil && len(res.(*controlv1.PlanRebalanceResponse).GetObstacles()) == 0
+	})
+	var move string
+	is := func(req proto.Message) func() proto.Message { return func() proto.Message { return req } }
+	changes := []change{
+		{"control.v1.TenantService.CreateTenant", is(&controlv1.CreateTenantRequest{TenantId: "initech"}), codes.OK, []codes.Code{codes.AlreadyExists}},
+		{"control.v1.TenantService.SuspendTenant", is(&controlv1.SuspendTenantRequest{TenantId: "initech", Reason: "r"}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.TenantService.ResumeTenant", is(&controlv1.ResumeTenantRequest{TenantId: "initech"}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.TenantService.SetQuota", is(&controlv1.SetQuotaRequest{TenantId: "initech", Quota: &controlv1.Quota{Rate: 7, Burst: 7}}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.TenantService.SetStorageQuota", is(&controlv1.SetStorageQuotaRequest{TenantId: "initech", Quota: &controlv1.StorageQuota{Events: 7}}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.PlacementService.AssignPlacement", is(&controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "aggregate", Node: "aggregate-1"}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.PlacementService.RemovePlacement", is(&controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "aggregate"}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.PlacementService.StartRebalance", is(&controlv1.StartRebalanceRequest{TenantId: "globex", Kind: "projection", Target: "projection-2"}), codes.OK, []codes.Code{codes.FailedPrecondition}},
+		{"control.v1.PlacementService.AbortRebalance", func() proto.Message { return &controlv1.AbortRebalanceRequest{Id: move} }, codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.JournalService.AcceptLoss", is(&controlv1.AcceptLossRequest{Reason: "r"}), codes.FailedPrecondition, []codes.Code{codes.FailedPrecondition}},
+		{"control.v1.JournalService.DeclareNoEvent", is(&controlv1.DeclareNoEventRequest{TenantId: "acme", Reference: "x", Reason: "r"}), codes.InvalidArgument, []codes.Code{codes.InvalidArgument}},
+		{"control.v1.JournalService.RevokeNoEvent", is(&controlv1.RevokeNoEventRequest{TenantId: "acme", Reference: "x", Reason: "r"}), codes.InvalidArgument, []codes.Code{codes.InvalidArgument}},
+		{"control.v1.ViewService.SkipEvent", is(&controlv1.SkipEventRequest{TenantId: "acme", View: "failing", EventId: event, Reason: "r"}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.ViewService.RevokeSkip", is(&controlv1.RevokeSkipRequest{TenantId: "acme", View: "failing", EventId: event, Reason: "r"}), codes.OK, []codes.Code{codes.NotFound}},
+		{"control.v1.ModelService.ApplyModel", is(&controlv1.ApplyModelRequest{Text: contractModel, ExpectedRevision: "x"}), codes.FailedPrecondition, []codes.Code{codes.FailedPrecondition}},
+		{"runner.admin.v1.RunnerAdmin.PauseTenant", is(&adminv1.PauseTenantRequest{TenantId: "acme"}), codes.OK, []codes.Code{codes.OK}},
+		{"runner.admin.v1.RunnerAdmin.ResumeTenant", is(&adminv1.ResumeTenantRequest{TenantId: "acme"}), codes.OK, []codes.Code{codes.OK}},
+		{"runner.admin.v1.RunnerAdmin.CancelWorkflow", is(&adminv1.CancelWorkflowRequest{Workflow: "tell", InstanceId: instances[0], Reason: "r"}), codes.OK, []codes.Code{codes.FailedPrecondition}},
+		{"runner.admin.v1.RunnerAdmin.SkipStep", is(&adminv1.SkipStepRequest{Workflow: "tell", InstanceId: instances[1], Step: "tell", Reason: "r"}), codes.OK, []codes.Code{codes.FailedPrecondition}},
+		{"runner.admin.v1.RunnerAdmin.CompensateWorkflow", is(&adminv1.CompensateWorkflowRequest{Workflow: "tell", InstanceId: instances[2], Reason: "r"}), codes.OK, []codes.Code{codes.FailedPrecondition}},
+		{"runner.admin.v1.RunnerAdmin.RetryWorkflow", is(&adminv1.RetryWorkflowRequest{Workflow: "tell", InstanceId: instances[3], Reason: "r"}), codes.OK, []codes.Code{codes.OK, codes.FailedPrecondition}},
+		{"runner.admin.v1.RunnerAdmin.ReplayDeadLetters", is(&adminv1.ReplayDeadLettersRequest{Ids: letters[:1], Reason: "r"}), codes.OK, []codes.Code{codes.OK}},
+		{"runner.admin.v1.RunnerAdmin.DiscardDeadLetters", is(&adminv1.DiscardDeadLettersRequest{Ids: letters[:1], Reason: "r"}), codes.OK, []codes.Code{codes.OK}},
+		{"runner.admin.v1.RunnerAdmin.Drain", is(&adminv1.DrainRequest{Node: "runner-1"}), codes.OK, []codes.Code{codes.OK}},
+		{"runner.admin.v1.RunnerAdmin.Resume", is(&adminv1.ResumeRequest{Node: "runner-1"}), codes.OK, []codes.Code{codes.OK}},
+		{"runner.admin.v1.RunnerAdmin.Reload", is(&adminv1.ReloadRequest{Node: "runner-1"}), codes.OK, []codes.Code{codes.OK}},
+	}
+	listed := map[protoreflect.FullName]bool{}
+	for _, c := range changes {
+		listed[c.method] = true
+		m := method(t, c.method)
+		credential, tenant := operator, ""
+		if policyOf(m).GetTenantField() != "" {
+			credential, tenant = acme, "acme" // an operator's calls for a tenant are recorded in any case
+		}
+		for n, want := range [][]codes.Code{{c.code}, c.again} {
+			correlation := fmt.Sprintf("%s-%d", m.FullName(), n)
+			res, err := d.call(t, "gateway", m, c.req(), append([]string{"x-correlation-id", correlation}, credential...)...)
+			if !slices.Contains(want, status.Code(err)) {
+				t.Errorf("%s, call %d: %v, want %v", c.method, n+1, err, want)
+			}
+			if started, ok := res.(*controlv1.StartRebalanceResponse); ok {
+				move = started.GetRebalance().GetId()
+			}
+			record := d.recorded(t, correlation, operator)
+			if record.GetProcedure() != procedureOf(m) || record.GetTenantId() != tenant || record.GetDecision() != "allowed" || record.GetPrincipal() == "" {
+				t.Errorf("%s, call %d: the record is %v", c.method, n+1, record)
+			}
+		}
+	}
+	for _, m := range policedMethods() {
+		switch {
+		case isRead(m) || unaudited[m.FullName()]:
+		case !policyOf(m).GetAudit():
+			t.Errorf("%s changes something and is not audited", m.FullName())
+		case !listed[m.FullName()]:
+			t.Errorf("%s changes something: add calls of it", m.FullName())
+		}
+	}
+}
+
+// recorded waits until a call's audit record is stored, and returns it. There is one record per call.
+func (d *devPlatform) recorded(t *testing.T, correlation string, operator []string) *controlv1.AuditRecord {
+	t.Helper()
+	var records []*controlv1.AuditRecord
+	eventually(t, "the audit record of "+correlation, func() bool {
+		res := d.mustCall(t, "gateway", method(t, "control.v1.AuditService.QueryAudit"), &controlv1.QueryAuditRequest{Id: correlation}, operator...)
+		records = res.(*controlv1.QueryAuditResponse).GetRecords()
+		return len(records) > 0
+	})
+	if len(records) != 1 {
+		t.Errorf("%s has %d records", correlation, len(records))
+	}
+	return records[0]
+}
