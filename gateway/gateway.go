@@ -12,7 +12,6 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/grpcreflect/v2"
-	"connectrpc.com/validate"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
@@ -261,8 +260,7 @@ func (g *Gateway) register(server *rpc.Server, catalog *policy.Catalog) (*policy
 	server.Guard(g.local, func(rpc *connect.Server) {
 		grpcreflect.Register(rpc, grpcreflect.WithNamer(table), grpcreflect.WithDescriptorResolver(catalog))
 	})
-	check := validate.NewServerInterceptor()
-	server.Guard(func(next connect.ServerFunc) connect.ServerFunc { return g.local(check(next)) }, func(rpc *connect.Server) {
+	server.Guard(func(next connect.ServerFunc) connect.ServerFunc { return g.local(rpc.Validate(next)) }, func(rpc *connect.Server) {
 		gatewayv1connect.RegisterSessionServiceHandler(rpc, session{Gateway: g})
 	})
 	if g.config.UI != nil {

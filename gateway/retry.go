@@ -2,12 +2,12 @@ package gateway
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/backoff"
 )
 
 const (
@@ -24,6 +24,9 @@ const (
 	retryNoNode, retryRefused = 500 * time.Millisecond, 5 * time.Second
 )
 
+// retryDelays are the upper bounds of the waits before further attempts.
+var retryDelays = backoff.Delays{First: firstBackoff, Longest: firstBackoff << (maxAttempts - 1)}
+
 // retry reports whether the call is to be attempted again, after the backoff, at another node if
 // there is one. The call must be safe to repeat, or the node must not have processed it.
 func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
@@ -36,7 +39,7 @@ func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
 		return false
 	}
 	if !asked {
-		wait = rand.N(firstBackoff << (call.Attempts - 1))
+		wait = backoff.Full(retryDelays.After(call.Attempts))
 	}
 	if deadline, ok := ctx.Deadline(); wait > maxPushback || ok && time.Until(deadline) < wait+minUpstreamTime {
 		return false

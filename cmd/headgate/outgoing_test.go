@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/tools/go/packages"
 )
 
 // senders are the functions of our dependencies by which something leaves the
@@ -82,9 +80,9 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"contextkit.InjectNATS under the platform's context, or it fails", "cmd/headgate.TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing"},
 	"tracing.sender.UploadTraces grpc.Invoke": {"", ""},
 	"backbone.Journal.publish jetstream.PublishMsg": {
-		"its messages are made by Event.message, which injects the contract or fails", "services/aggregate.TestTheContractReachesTheJournal"},
+		"its messages are made by Event.message, which injects the contract or fails", "services/aggregate.TestSubmit_StoresContextAndCloudEventsHeaders"},
 	"backbone.Journal.publish jetstreamext.PublishMsgBatch": {
-		"as the line above", "services/aggregate.TestTheContractReachesTheJournal"},
+		"as the line above", "services/aggregate.TestSubmit_StoresContextAndCloudEventsHeaders"},
 	"backbone.DeadLetter jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkThatCannotBeUndoneIsKeptAsADeadLetter"},
 	"backbone.publishKept jetstream.PublishMsg": {
@@ -102,10 +100,10 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"contextkit.InjectNATS, or it fails", "gateway.TestDenialsAndOperationsAreAudited"},
 	"audit.outbox.settle jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestDenialsAndOperationsAreAudited"},
-	"aggregate.Service.keep jetstream.PublishMsgAsync": {
-		"contextkit.InjectNATS, or it does nothing", "services/aggregate.TestAColdNodeReadsASnapshotAndTheEventsAfterIt"},
+	"aggregate.Service.storeSnapshot jetstream.PublishMsgAsync": {
+		"contextkit.InjectNATS, or it does nothing", "services/aggregate.TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents"},
 	"aggregate.answers.record jetstream.PublishMsgAsync": {
-		"contextkit.InjectNATS, or it fails", "services/aggregate.TestAKeptAnswerCarriesTheContract"},
+		"contextkit.InjectNATS, or it fails", "services/aggregate.TestIdempotency_RecordCarriesContextHeaders"},
 }
 
 func TestEveryOutgoingCallCarriesTenantOrPlatformAndTrace(t *testing.T) {
@@ -117,29 +115,19 @@ func TestEveryOutgoingCallCarriesTenantOrPlatformAndTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	loaded, err := packages.Load(&packages.Config{
-		Dir: root, Context: t.Context(),
-		Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedDeps,
-	}, "./...")
-	if err != nil {
-		t.Fatal(err)
-	}
 	found := map[string]token.Position{}
-	for _, p := range loaded {
-		if len(p.Errors) > 0 {
-			t.Fatalf("%s: %v", p.PkgPath, p.Errors)
-		}
-		for _, file := range p.Syntax {
+	for _, p := range loadSources(t, root) {
+		for _, file := range p.files {
 			for _, decl := range file.Decls {
 				ast.Inspect(decl, func(n ast.Node) bool {
 					selector, ok := n.(*ast.SelectorExpr)
 					if !ok {
 						return true
 					}
-					callee, ok := p.TypesInfo.Uses[selector.Sel].(*types.Func)
+					callee, ok := p.uses[selector.Sel].(*types.Func)
 					if ok && senders[callee.FullName()] {
-						where := p.Name + "." + owner(decl) + " " + callee.Pkg().Name() + "." + callee.Name()
-						found[where] = p.Fset.Position(selector.Pos())
+						where := p.name + "." + owner(decl) + " " + callee.Pkg().Name() + "." + callee.Name()
+						found[where] = p.positions.Position(selector.Pos())
 					}
 					return true
 				})

@@ -7,9 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/internal/fairqueue"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,9 +19,10 @@ import (
 const (
 	// window bounds the records that were sent and are not acknowledged yet.
 	window = 256
-	// attemptTimeout bounds one further attempt to publish a record, and longestPause the
-	// pause between two.
-	attemptTimeout, longestPause = 2 * time.Second, 2 * time.Second
+	// attemptTimeout bounds one further attempt to publish a record. Pauses between attempts
+	// double from firstPause to longestPause.
+	attemptTimeout           = 2 * time.Second
+	firstPause, longestPause = 500 * time.Millisecond, 2 * time.Second
 	// flushTimeout bounds how long the end of the process waits for the queue.
 	flushTimeout = 5 * time.Second
 	// loggedLosses bounds the lost denials that are logged per second; other lost records are
@@ -144,21 +145,19 @@ func (o *outbox) settle(ctx context.Context, js jetstream.JetStream, s sent) {
 		o.lose(s.item.Value, reason, err)
 		return
 	}
-	pause := backoff.NewExponentialBackOff()
-	pause.MaxInterval = longestPause
-	_, err = backoff.Retry(ctx, func() (*jetstream.PubAck, error) {
+	err = backoff.Retry(ctx, backoff.Delays{First: firstPause, Longest: longestPause}, func(ctx context.Context) error {
 		o.counters.retries.WithLabelValues(o.name).Inc()
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		defer cancel()
-		ack, err := js.PublishMsg(attempt, s.msg)
+		_, err := js.PublishMsg(attempt, s.msg)
 		switch {
 		case refused(err) != "":
 			err = backoff.Permanent(err)
 		case errors.Is(err, jetstream.ErrNoStreamResponse):
 			o.restore(attempt)
 		}
-		return ack, err
-	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0))
+		return err
+	})
 	if err == nil {
 		return
 	}

@@ -1,12 +1,12 @@
 package breaker
 
 import (
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backoff"
 )
 
 // breaker is the breaker of a node or of a method. The zero value is closed.
@@ -155,7 +155,7 @@ func (b *breaker) open(config *Config, everyone bool, only contextkit.TenantID, 
 	b.everyone, b.only = everyone, only
 	b.opened, b.trial = now, trial{}
 	b.pause = min(max(2*b.pause, config.FirstPause), config.LongestPause)
-	b.openUntil.Store(now.Add(b.pause - rand.N(b.pause/4+1)).UnixNano())
+	b.openUntil.Store(now.Add(backoff.Less(b.pause, 0.25)).UnixNano())
 }
 
 // state returns the breaker's state.

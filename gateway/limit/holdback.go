@@ -2,8 +2,9 @@ package limit
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
+
+	"github.com/headgate/headgate/internal/backoff"
 )
 
 const (
@@ -31,7 +32,7 @@ func (b *Budget) HoldBack(ctx context.Context) bool {
 	if own > max(b.shared.maxHeld/2, 1) || all > b.shared.maxHeld {
 		return false
 	}
-	timer := time.NewTimer(leastHeld + rand.N(mostHeld-leastHeld)) // not all come back together
+	timer := time.NewTimer(backoff.Around((leastHeld+mostHeld)/2, 0.5)) // not all come back together
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -16,10 +16,10 @@ package probe
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"time"
 
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/internal/config"
 
 	"connectrpc.com/connect/v2"
@@ -159,7 +159,7 @@ func (p *Prober) Run(ctx context.Context) error {
 		if err != nil { // ctx has ended
 			return nil
 		}
-		wait := p.config.Every*4/5 + rand.N(p.config.Every*2/5+1)
+		wait := backoff.Around(p.config.Every, 0.2)
 		if p.apply(snapshot) {
 			wait = min(wait, p.config.FanOut.TTL-snapshot.Age()+time.Millisecond)
 		}

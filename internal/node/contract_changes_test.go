@@ -38,10 +38,10 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 	}
 	instances, letters, event := d.stuck(t, "acme", notes), d.letters(t, "acme", notes), d.failedAt(t, "acme")
 	operator, acme := d.token(t, "*"), d.token(t, "acme")
-	plan := &controlv1.PlanRebalanceRequest{TenantId: "globex", Kind: "projection", Target: "projection-2"}
+	plan := &controlv1.PlanMoveRequest{TenantId: "globex", Kind: "projection", Target: "projection-2"}
 	eventually(t, "control knows the second projection node", func() bool {
-		res, err := d.call(t, "gateway", method(t, "control.v1.PlacementService.PlanRebalance"), plan, operator...)
-		return err == nil && len(res.(*controlv1.PlanRebalanceResponse).GetObstacles()) == 0
+		res, err := d.call(t, "gateway", method(t, "control.v1.PlacementService.PlanMove"), plan, operator...)
+		return err == nil && len(res.(*controlv1.PlanMoveResponse).GetObstacles()) == 0
 	})
 	var move string
 	is := func(req proto.Message) func() proto.Message { return func() proto.Message { return req } }
@@ -53,8 +53,8 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 		{"control.v1.TenantService.SetStorageQuota", is(&controlv1.SetStorageQuotaRequest{TenantId: "initech", Quota: &controlv1.StorageQuota{Events: 7}}), codes.OK, []codes.Code{codes.OK}},
 		{"control.v1.PlacementService.AssignPlacement", is(&controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "aggregate", Node: "aggregate-1"}), codes.OK, []codes.Code{codes.OK}},
 		{"control.v1.PlacementService.RemovePlacement", is(&controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "aggregate"}), codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.PlacementService.StartRebalance", is(&controlv1.StartRebalanceRequest{TenantId: "globex", Kind: "projection", Target: "projection-2"}), codes.OK, []codes.Code{codes.FailedPrecondition}},
-		{"control.v1.PlacementService.AbortRebalance", func() proto.Message { return &controlv1.AbortRebalanceRequest{Id: move} }, codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.PlacementService.StartMove", is(&controlv1.StartMoveRequest{TenantId: "globex", Kind: "projection", Target: "projection-2"}), codes.OK, []codes.Code{codes.FailedPrecondition}},
+		{"control.v1.PlacementService.AbortMove", func() proto.Message { return &controlv1.AbortMoveRequest{Id: move} }, codes.OK, []codes.Code{codes.OK}},
 		{"control.v1.JournalService.AcceptLoss", is(&controlv1.AcceptLossRequest{Reason: "r"}), codes.FailedPrecondition, []codes.Code{codes.FailedPrecondition}},
 		{"control.v1.JournalService.DeclareNoEvent", is(&controlv1.DeclareNoEventRequest{TenantId: "acme", Reference: "x", Reason: "r"}), codes.InvalidArgument, []codes.Code{codes.InvalidArgument}},
 		{"control.v1.JournalService.RevokeNoEvent", is(&controlv1.RevokeNoEventRequest{TenantId: "acme", Reference: "x", Reason: "r"}), codes.InvalidArgument, []codes.Code{codes.InvalidArgument}},
@@ -87,8 +87,8 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 			if !slices.Contains(want, status.Code(err)) {
 				t.Errorf("%s, call %d: %v, want %v", c.method, n+1, err, want)
 			}
-			if started, ok := res.(*controlv1.StartRebalanceResponse); ok {
-				move = started.GetRebalance().GetId()
+			if started, ok := res.(*controlv1.StartMoveResponse); ok {
+				move = started.GetMove().GetId()
 			}
 			record := d.recorded(t, correlation, operator)
 			if record.GetProcedure() != procedureOf(m) || record.GetTenantId() != tenant || record.GetDecision() != "allowed" || record.GetPrincipal() == "" {

@@ -107,19 +107,19 @@ func isRead(m protoreflect.MethodDescriptor) bool {
 	return options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS
 }
 
-// Every read with a tenant_id returns that tenant's data alone, even for a caller that may read all tenants, and nothing of
-// a resource that another tenant has under the same name.
+// Every read with a tenant_id returns that tenant's data alone, even for a caller that may read all tenants,
+// and nothing of a resource that another tenant has under the same name.
 func TestContract_EveryReadObeysItsTenantID(t *testing.T) {
 	d := startContract(t)
 	const notes = 2
 	d.announceNode(t, "projection-2", d.projection)
 	operator := d.token(t, "*")
-	instances, sizes := map[string]string{}, map[string]string{}
+	instances, last := map[string]string{}, map[string]int64{} // last has the sequences of the tenants' last events
 	for i, tenant := range []string{"acme", "globex"} {
 		for n := range notes + i {
 			d.note(t, tenant, n+1, "x-correlation-id", tenant+"-correlation")
 		}
-		instances[tenant], sizes[tenant] = d.stuck(t, tenant, notes+i)[0], fmt.Sprint(notes+i)
+		instances[tenant], last[tenant] = d.stuck(t, tenant, notes+i)[0], last["acme"]+int64(notes+i)
 		d.letters(t, tenant, notes+i)
 		d.mustCall(t, "gateway", method(t, "control.v1.ViewService.SkipEvent"), &controlv1.SkipEventRequest{
 			TenantId: tenant,
@@ -135,8 +135,8 @@ func TestContract_EveryReadObeysItsTenantID(t *testing.T) {
 			return &controlv1.QueryAuditRequest{TenantId: tenant}
 		case "control.v1.AuditService.FollowAudit":
 			return &controlv1.FollowAuditRequest{TenantId: tenant}
-		case "control.v1.PlacementService.PlanRebalance":
-			return &controlv1.PlanRebalanceRequest{TenantId: tenant, Kind: "projection", Target: "projection-2"}
+		case "control.v1.PlacementService.PlanMove":
+			return &controlv1.PlanMoveRequest{TenantId: tenant, Kind: "projection", Target: "projection-2"}
 		case "control.v1.ViewService.ListSkips":
 			return &controlv1.ListSkipsRequest{TenantId: tenant}
 		case "runner.admin.v1.RunnerAdmin.GetWorkflow":
@@ -162,8 +162,8 @@ func TestContract_EveryReadObeysItsTenantID(t *testing.T) {
 					t.Fatalf("%s of %s: %v", m.FullName(), tenant, err)
 				}
 				text = protojson.Format(res)
-				if plan, ok := res.(*controlv1.PlanRebalanceResponse); ok {
-					return fmt.Sprint(plan.GetEvents()) == sizes[tenant]
+				if plan, ok := res.(*controlv1.PlanMoveResponse); ok {
+					return plan.GetEvents() == last[tenant]
 				}
 				return strings.Contains(text, tenant)
 			})

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/rs/zerolog"
 )
 
@@ -129,7 +129,7 @@ func (r *reflector) follow(ctx context.Context, node *reflectedNode) {
 		if node.err == nil {
 			wait = r.maxWait
 		}
-		timer := time.NewTimer(wait*3/4 + rand.N(wait/2+1))
+		timer := time.NewTimer(backoff.Around(wait, 0.25))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -10,6 +9,8 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/headgate/headgate/internal/backoff"
 )
 
 // Bounds of the streams of Health/Watch, which need no credential.
@@ -97,7 +98,7 @@ func (w *watches) enter(address netip.Addr) (leave func(), err error) {
 // lasts returns how long a watch that begins now may last, with jitter, so that watches do not
 // end together.
 func (w *watches) lasts() time.Duration {
-	return w.life - rand.N(w.life/10+1) //nolint:gosec // a spread, not a secret
+	return backoff.Less(w.life, 0.1)
 }
 
 var errWatchEnds = connect.NewError(connect.CodeUnavailable, "the watch has reached its longest time: call again")

@@ -16,7 +16,6 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/grpcreflect/v2"
-	"connectrpc.com/validate"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -223,7 +222,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		s.tellEnded,
 		boundErrors,
 		undecodable,
-		validate.NewServerInterceptor(),
+		Validate,
 	)
 	jsonCodec := connectproto.NewJSONCodec()
 	jsonCodec.UnmarshalOptions.DiscardUnknown = false // a misspelt field is the caller's mistake, not nothing

@@ -7,6 +7,7 @@ import (
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backoff"
 )
 
 // Waits before a subscription that failed is tried again: doubled from the first to the longest.
@@ -423,7 +424,7 @@ func (s *Subscription) end(err error) {
 	case err != nil:
 		s.known = false
 		s.failures++
-		s.retry = time.AfterFunc(min(firstRetry<<min(s.failures-1, 10), longestRetry), func() {
+		s.retry = time.AfterFunc(backoff.Delays{First: firstRetry, Longest: longestRetry}.After(s.failures), func() {
 			t.mu.Lock()
 			defer t.mu.Unlock()
 			s.ask()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/rs/zerolog"
 )
 
@@ -50,7 +50,7 @@ func (m *Meter) Run(ctx context.Context) error {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
 			defer cancel()
 			return m.flush(last)
-		case <-time.After(every/2 + rand.N(every)):
+		case <-time.After(backoff.Around(every, 0.5)):
 		}
 		if err := m.flush(ctx); ctx.Err() == nil {
 			flushes.log(m.config.Log, err)

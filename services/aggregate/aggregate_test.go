@@ -13,7 +13,6 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"connectrpc.com/connect/v2/connectproto"
-	"connectrpc.com/validate"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
@@ -63,7 +62,7 @@ func nodeOver(t *testing.T, js jetstream.JetStream, models *model.Registry, conf
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := connect.NewServer(contextkit.ServerInterceptor, validate.NewServerInterceptor())
+	server := connect.NewServer(contextkit.ServerInterceptor, rpc.Validate)
 	service.Register(server)
 	return gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server))), service
 }

@@ -14,7 +14,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
-	"connectrpc.com/validate"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/upstream"
@@ -197,7 +196,7 @@ func (w *world) control(t *testing.T, id, step string) *controller {
 			t.Error(err)
 		}
 	})
-	server := connect.NewServer(contextkit.ServerInterceptor, validate.NewServerInterceptor())
+	server := connect.NewServer(contextkit.ServerInterceptor, rpc.Validate)
 	service.Register(server)
 	client := contextkit.NewClient(connectinprocess.New(server))
 	c.fleet, c.placements, c.tenants = controlv1connect.NewFleetServiceClient(client), controlv1connect.NewPlacementServiceClient(client), controlv1connect.NewTenantServiceClient(client)

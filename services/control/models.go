@@ -3,17 +3,16 @@ package control
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/aymanbagabas/go-udiff"
 	"github.com/headgate/headgate/backbone"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/model"
-	"github.com/pmezard/go-difflib/difflib"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -125,24 +124,15 @@ func (s modelService) CheckModel(ctx context.Context, req *controlv1.CheckModelR
 	return res, nil
 }
 
-// maxCompared bounds the product of the lines of two documents that are compared, with which
-// the comparison's time grows.
-const maxCompared = 20_000_000
-
-// difference returns the unified diff from document to text.
+// difference returns the unified diff from document to text. Its time is bounded: texts that differ in more than
+// about a hundred places are compared coarsely, and the diff shows unchanged lines as replaced.
 func difference(document *controlv1.ModelDocument, text string) (string, error) {
-	diff := difflib.UnifiedDiff{
-		A: difflib.SplitLines(document.GetText()), B: difflib.SplitLines(text),
-		FromFile: "in use, " + document.GetRevision(), ToFile: "new", Context: diffContext,
-	}
-	if len(diff.A)*len(diff.B) > maxCompared {
-		return fmt.Sprintf("--- %s\n+++ %s\n%d and %d lines: too many to be compared\n", diff.FromFile, diff.ToFile, len(diff.A), len(diff.B)), nil
-	}
-	shown, err := difflib.GetUnifiedDiffString(diff)
+	before := document.GetText()
+	diff, err := udiff.ToUnified("in use, "+document.GetRevision(), "new", before, udiff.Lines(before, text), diffContext)
 	if err != nil {
 		return "", connect.NewError(connect.CodeInternal, "the difference cannot be shown").WithCause(err)
 	}
-	return shown, nil
+	return diff, nil
 }
 
 // ApplyModel implements ModelService.

@@ -14,7 +14,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
-	"connectrpc.com/validate"
 	"github.com/google/go-cmp/cmp"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
@@ -130,7 +129,7 @@ func startTimed(t *testing.T, js jetstream.JetStream, open store.Opener, source 
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := connect.NewServer(contextkit.ServerInterceptor, validate.NewServerInterceptor())
+	server := connect.NewServer(contextkit.ServerInterceptor, rpc.Validate)
 	service.Register(server)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -328,9 +328,5 @@ func (w *worker) bury(ctx context.Context, event backbone.Event, workflow string
 // retryDelay returns the delay after the n-th failure in a row, from 1. It is exponential, and its
 // upper half is jitter.
 func retryDelay(attempt int) time.Duration {
-	ceiling := longestRetry
-	if shift := attempt - 1; shift < 16 {
-		ceiling = min(longestRetry, firstRetry<<shift)
-	}
-	return ceiling/2 + rand.N(ceiling/2)
+	return backoff.Less(backoff.Delays{First: firstRetry, Longest: longestRetry}.After(attempt), 0.5)
 }

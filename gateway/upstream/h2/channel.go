@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/mem"
 
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/internal/fastpath/rawtcp"
 	"github.com/headgate/headgate/internal/lazydeadline"
 	"github.com/headgate/headgate/internal/rpc/flood"
@@ -57,7 +57,7 @@ type Channel struct {
 	mu        sync.Mutex
 	attempt   *attempt           // under way; nil: none is
 	conns     map[*conn]struct{} // that have not ended
-	backoff   time.Duration      // after the next attempt that fails
+	failures  int                // in a row, of attempts to connect
 	notBefore time.Time          // of the next attempt
 	failure   error              // of the last one
 	pingAfter time.Duration
@@ -75,7 +75,7 @@ type attempt struct {
 // NewChannel returns the channel to an address (host:port). It connects with its first
 // call.
 func NewChannel(address string, config Config) *Channel {
-	c := &Channel{address: address, config: config, conns: map[*conn]struct{}{}, backoff: config.FirstBackoff, pingAfter: config.PingAfter}
+	c := &Channel{address: address, config: config, conns: map[*conn]struct{}{}, pingAfter: config.PingAfter}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -212,12 +212,13 @@ func (c *Channel) connect() {
 	c.attempt = nil
 	defer close(current.done)
 	if err == nil {
-		c.backoff = c.config.FirstBackoff
+		c.failures = 0
 		return
 	}
 	c.failure, current.err = err, err
-	c.notBefore = time.Now().Add(c.backoff*4/5 + rand.N(c.backoff*2/5+1))
-	c.backoff = min(2*c.backoff, c.config.MaxBackoff)
+	c.failures++
+	delays := backoff.Delays{First: c.config.FirstBackoff, Longest: c.config.MaxBackoff}
+	c.notBefore = time.Now().Add(backoff.Around(delays.After(c.failures), 0.2))
 }
 
 // dial returns a connection whose peer has said its first words, so that it is there and

@@ -2,11 +2,11 @@ package webhook
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/internal/excerpt"
 )
 
@@ -27,6 +27,9 @@ const (
 	// maxCause bounds the error of a receiver's last failure, in bytes.
 	maxCause = 256
 )
+
+// openDelays are the times for which a breaker admits no call.
+var openDelays = backoff.Delays{First: openFirst, Longest: openLongest}
 
 // HeldError says that a call was not made: the breaker of its receiver is open, or its places are
 // taken. The same call can be made after Until.
@@ -198,8 +201,7 @@ func (r *receivers) release(tenant contextkit.TenantID, t *tenantCalls, key rece
 
 // open opens the breaker for a time, a quarter of which is jitter.
 func (one *receiver) open(now time.Time) {
-	length := min(openLongest, openFirst<<min(one.opened, 16))
-	one.until = now.Add(length - rand.N(length/4))
+	one.until = now.Add(backoff.Less(openDelays.After(one.opened+1), 0.25))
 	one.opened++
 	one.epoch++
 }
