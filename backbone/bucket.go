@@ -128,17 +128,41 @@ func (b *Bucket[T]) PutAt(ctx context.Context, key string, value T, revision uin
 
 // putAt is PutAt with the ttl of PutFor.
 func (b *Bucket[T]) putAt(ctx context.Context, key string, value T, revision uint64, ttl time.Duration) (uint64, error) {
-	data, err := json.Marshal(value)
+	msg, err := b.message(key, value)
 	if err != nil {
-		return 0, fmt.Errorf("backbone: keep %s/%s: %w", b.name, key, err)
+		return 0, err
 	}
-	// A put is a publish to this subject (NATS ADR-8), which bears the contract as
-	// every message does.
-	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{}, Data: data}
 	if ttl > 0 {
 		msg.Header.Set(jetstream.MsgTTLHeader, ttl.String())
 	}
 	return b.publish(ctx, msg, key, revision)
+}
+
+// PutAsync starts to store a value under key, at any revision, and returns a future that reports the
+// outcome. The message carries ctx's contract. The number of pending messages is bounded by the
+// JetStream that the bucket was opened with (see [Async]): beyond it PutAsync waits.
+func (b *Bucket[T]) PutAsync(ctx context.Context, key string, value T) (jetstream.PubAckFuture, error) {
+	msg, err := b.message(key, value)
+	if err != nil {
+		return nil, err
+	}
+	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+		return nil, err
+	}
+	return b.js.PublishMsgAsync(msg)
+}
+
+// message returns the message that stores a value: a put is a publish to the key's subject (NATS
+// ADR-8). A [json.RawMessage] is stored unchanged.
+func (b *Bucket[T]) message(key string, value T) (*nats.Msg, error) {
+	data, raw := any(value).(json.RawMessage)
+	if !raw {
+		var err error
+		if data, err = json.Marshal(value); err != nil {
+			return nil, fmt.Errorf("backbone: keep %s/%s: %w", b.name, key, err)
+		}
+	}
+	return &nats.Msg{Subject: b.subject(key), Header: nats.Header{}, Data: data}, nil
 }
 
 // subject is where a key's values are published (NATS ADR-8).

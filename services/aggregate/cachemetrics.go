@@ -1,6 +1,9 @@
 package aggregate
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/headgate/headgate/services/aggregate/tenantcache"
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // cacheMetrics are the metrics of the service's caches, labelled by cache.
 type cacheMetrics struct{ entries, bytes, evicted *prometheus.Desc }
@@ -20,8 +23,8 @@ func (m cacheMetrics) describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- m.evicted
 }
 
-func (m cacheMetrics) collect(metrics chan<- prometheus.Metric, cache string, stats cacheStats) {
-	metrics <- prometheus.MustNewConstMetric(m.entries, prometheus.GaugeValue, float64(stats.entries), cache)
-	metrics <- prometheus.MustNewConstMetric(m.bytes, prometheus.GaugeValue, float64(stats.bytes), cache)
-	metrics <- prometheus.MustNewConstMetric(m.evicted, prometheus.CounterValue, float64(stats.evicted), cache)
+func (m cacheMetrics) collect(metrics chan<- prometheus.Metric, cache string, stats tenantcache.Stats) {
+	metrics <- prometheus.MustNewConstMetric(m.entries, prometheus.GaugeValue, float64(stats.Entries), cache)
+	metrics <- prometheus.MustNewConstMetric(m.bytes, prometheus.GaugeValue, float64(stats.Bytes), cache)
+	metrics <- prometheus.MustNewConstMetric(m.evicted, prometheus.CounterValue, float64(stats.Evicted), cache)
 }

@@ -8,7 +8,7 @@
 //
 // The service folds an aggregate's events into its state and caches the state, within a bound, with its version. An
 // append names the last event that the decision has seen, so a stale cached state costs a retry and never appends a
-// wrong event. Each event carries the idempotency key of its command, so a crash after an append loses no key. Keys
-// of older commands are stored in answer blocks, and their hashes in block indexes (docs/guarantees.md states
-// retention and limits).
+// wrong event. Each event carries the idempotency key of its command, so a crash after an append loses no key.
+// Package idempotency stores the answers of keys, package tenantcache bounds the memory of all tenants' aggregates
+// (docs/guarantees.md states retention and limits).
 package aggregate

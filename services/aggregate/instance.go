@@ -3,23 +3,23 @@ package aggregate
 import (
 	"context"
 	"errors"
-	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate/idempotency"
 )
-
-// recentCommands bounds the commands whose answers an instance holds directly. Answers of older commands are in
-// answer blocks.
-const recentCommands = 128
 
 // aggregateKey identifies an aggregate.
 type aggregateKey struct {
 	tenant        contextkit.TenantID
 	aggregateType string
 	id            string
+}
+
+// log returns the key of the aggregate's idempotency log.
+func (k aggregateKey) log() idempotency.Key {
+	return idempotency.Key{Tenant: k.tenant, Type: k.aggregateType, ID: k.id}
 }
 
 // instance is the state of an aggregate, folded up to sequence. The holder of lock may use it.
@@ -30,26 +30,18 @@ type instance struct {
 	snapshotted     event         // of the stored snapshot, even if that is of another model revision
 	lastCount       int64         // events in the journal when it had more than were folded
 	version         int64
-	sequence        uint64    // of its last event, or of a skipped message after it
-	passed          []passed  // messages that were declared no events, oldest first
-	claimed         int64     // see [backbone.Chain]
-	beside          int64     // skipped messages that version does not count
-	newest          time.Time // time of its last event
-	snapshotVersion int64     // version of the last stored snapshot
-	measured        int64     // version at which the cache was charged for its size
+	sequence        uint64   // of its last event, or of a skipped message after it
+	passed          []passed // messages that were declared no events, oldest first
+	claimed         int64    // see [backbone.Chain]
+	beside          int64    // skipped messages that version does not count
+	snapshotVersion int64    // version of the last stored snapshot
+	measured        int64    // version at which the cache was charged for its size
 	state           model.Object
-	// recent is only added to and peeked at, so that answers fall out of it in the
-	// journal's order.
-	recent   *lru.Cache[string, answer]
-	pages    []*page   // of what fell out, the oldest first; the last may have room
-	chapters []uint64  // of the pages before those, the oldest first; by their first sequences
-	binding  bool      // the oldest pages are about to be a chapter
-	unkept   []*unkept // full pages and chapters that are not known to be in the bucket yet
+	log             *idempotency.Log
 }
 
-func newInstance() *instance {
-	i := &instance{lock: make(chan struct{}, 1), state: model.Object{}}
-	i.recent, _ = lru.NewWithEvict(recentCommands, i.fall) // fails for a size below 1 only
+func newInstance(log *idempotency.Log) *instance {
+	i := &instance{lock: make(chan struct{}, 1), state: model.Object{}, log: log}
 	i.lock <- struct{}{}
 	return i
 }
@@ -57,9 +49,9 @@ func newInstance() *instance {
 // acquire returns the aggregate's instance, locked. Commands for one aggregate queue here until their deadlines,
 // since concurrent appends would conflict anyway.
 func (s *Service) acquire(ctx context.Context, key aggregateKey) (*instance, error) {
-	i, found := s.cache.get(key)
+	i, found := s.cache.Get(key)
 	if !found {
-		i = s.cache.getOrAdd(key, newInstance(), instanceBytes) // a concurrent call may have added one
+		i = s.cache.GetOrAdd(key, newInstance(s.logs.New(key.log())), instanceBytes) // a concurrent call may have added one
 	}
 	select {
 	case <-i.lock:
@@ -73,7 +65,7 @@ func (s *Service) acquire(ctx context.Context, key aggregateKey) (*instance, err
 func (s *Service) release(key aggregateKey, i *instance) {
 	if i.measured != i.version {
 		i.measured = i.version
-		s.cache.resize(key, i, i.resident())
+		s.cache.Resize(key, i, i.resident())
 	}
 	i.lock <- struct{}{}
 }
@@ -82,8 +74,7 @@ func (s *Service) release(key aggregateKey, i *instance) {
 func (i *instance) forget() {
 	i.version, i.sequence, i.snapshotVersion, i.state, i.measured = 0, 0, 0, model.Object{}, -1
 	i.passed, i.claimed, i.beside = nil, 0, 0
-	i.recent.Purge()
-	i.pages, i.chapters, i.binding, i.unkept = nil, nil, false, nil // folding again makes them again
+	i.log.Reset(i.epoch) // folding records the events again
 }
 
 // catchUp folds the events that were appended since the last call. Events folded before an error are not folded
@@ -105,11 +96,11 @@ func (s *Service) catchUp(ctx context.Context, key aggregateKey, by rules, i *in
 // fold is one attempt of catchUp.
 func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *instance) error {
 	if epoch := s.journal.Epoch(); i.model != by.revision || i.epoch != epoch {
-		i.forget() // another model revision, or another journal, may result in another state
 		if i.epoch != epoch {
 			i.snapshotted = event{}
 		}
 		i.model, i.epoch = by.revision, epoch
+		i.forget() // another model revision, or another journal, may result in another state
 	}
 	if i.version == 0 {
 		_ = s.journal.While(ctx, func(ctx context.Context) error { // without a snapshot, all events are folded
@@ -127,7 +118,7 @@ func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *insta
 		if broken = i.apply(ctx, key, by, event); broken != nil {
 			return broken
 		}
-		return s.settle(ctx, key, i)
+		return i.log.Flush(ctx)
 	}, i.skip)
 	switch {
 	case broken != nil:
@@ -158,9 +149,7 @@ func (i *instance) apply(ctx context.Context, key aggregateKey, by rules, event 
 	if err := i.fold(ctx, key, by, event); err != nil {
 		return err
 	}
-	if event.Command.IdempotencyKey != "" {
-		i.remember(event)
-	}
+	i.log.Record(event)
 	return nil
 }
 
@@ -190,18 +179,8 @@ func (i *instance) evolve(ctx context.Context, by rules, event backbone.Event, d
 	if err != nil {
 		return err
 	}
-	i.state, i.version, i.sequence, i.newest = state, event.Version, event.Sequence, event.Time
+	i.state, i.version, i.sequence = state, event.Version, event.Sequence
 	return nil
-}
-
-// remember records the answer of the command that caused event.
-func (i *instance) remember(event backbone.Event) {
-	known, ok := i.recent.Peek(event.Command.IdempotencyKey)
-	if !ok || known.Fingerprint != event.Command.Fingerprint {
-		known = answer{Fingerprint: event.Command.Fingerprint, FirstSequence: event.Sequence}
-	}
-	known.Events++
-	i.recent.Add(event.Command.IdempotencyKey, known)
 }
 
 // state returns the state at version (0: the newest) and the version reached.
@@ -226,7 +205,7 @@ var errReached = errors.New("version reached")
 // stateAt returns the state at version, or at the last existing version below it, and that version.
 func (s *Service) stateAt(ctx context.Context, key aggregateKey, by rules, version int64) (model.Object, int64, error) {
 	for again := false; ; again = true {
-		at := newInstance()
+		at := newInstance(nil) // for folding alone
 		err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, 1, int(version), func(event backbone.Event) error {
 			if event.Version > version && at.continues(event.Version) {
 				return errReached

@@ -19,6 +19,8 @@ import (
 	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/internal/usage"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate/idempotency"
+	"github.com/headgate/headgate/services/aggregate/tenantcache"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,8 +34,8 @@ const (
 	DefaultCacheBytes = 128 << 20
 	// MinCacheBytes is the minimum of [Config.CacheBytes]. It holds a few of the largest states.
 	MinCacheBytes = 16 << 20
-	// chapterShare divides the cache's bytes: one part of chapterShare is for block indexes of idempotency logs.
-	chapterShare = 4
+	// indexShare divides the cache's bytes: one part of indexShare is for block indexes of idempotency logs.
+	indexShare = 4
 )
 
 // Service is the CommandService. Its methods may be called concurrently.
@@ -48,10 +50,9 @@ type Service struct {
 	positions *position.Codec
 	loaded    prometheus.Counter
 	groups    prometheus.Histogram
-	answers   *answers
+	logs      *idempotency.Logs
 	snapshots *snapshots
-	cache     *cache[aggregateKey, *instance]
-	chapters  *cache[chapterRef, *chapter]
+	cache     *tenantcache.Cache[aggregateKey, *instance]
 	memory    cacheMetrics
 	timeline  *backbone.Timeline
 	limiter   *response.Limiter // bounds the bytes of responses
@@ -93,11 +94,11 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if err != nil {
 		return nil, err
 	}
-	answers, err := openAnswers(js)
+	answers, err := openAnswerStore(ctx, js, journal)
 	if err != nil {
 		return nil, err
 	}
-	snapshots, err := openSnapshots(js)
+	snapshots, err := openSnapshots(ctx, js)
 	if err != nil {
 		return nil, err
 	}
@@ -108,15 +109,15 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if config.CacheBytes == 0 {
 		config.CacheBytes = DefaultCacheBytes
 	}
-	chapterBytes := config.CacheBytes / chapterShare
+	indexBytes := config.CacheBytes / indexShare
 	return &Service{
 		limiter: response.NewLimiter(config.Answers),
 		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not cached or not up to date."}),
 		groups:  groups,
 		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
-		positions: position.NewCodec(secret, journal.Epoch, config.Tokens), answers: answers, snapshots: snapshots, memory: newCacheMetrics(),
-		cache:    newCache[aggregateKey, *instance](config.CacheBytes-chapterBytes, func(k aggregateKey) contextkit.TenantID { return k.tenant }),
-		chapters: newCache[chapterRef, *chapter](chapterBytes, func(r chapterRef) contextkit.TenantID { return r.key.tenant }),
+		positions: position.NewCodec(secret, journal.Epoch, config.Tokens), snapshots: snapshots, memory: newCacheMetrics(),
+		logs:     idempotency.NewLogs(answers, indexBytes),
+		cache:    tenantcache.New[aggregateKey, *instance](config.CacheBytes-indexBytes, func(k aggregateKey) contextkit.TenantID { return k.tenant }),
 		timeline: timeline, usage: meter,
 	}, nil
 }
@@ -144,8 +145,8 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.limiter.Collect(metrics)
 	s.loaded.Collect(metrics)
 	s.groups.Collect(metrics)
-	s.memory.collect(metrics, "aggregates", s.cache.stats())
-	s.memory.collect(metrics, "chapters", s.chapters.stats())
+	s.memory.collect(metrics, "aggregates", s.cache.Stats())
+	s.memory.collect(metrics, "block_indexes", s.logs.IndexStats())
 	s.usage.Collect(metrics)
 }
 

@@ -13,8 +13,6 @@ const (
 	maxStateBytes = 4 << 20
 	// Estimates of memory, in bytes.
 	instanceBytes = 1 << 10 // an aggregate without a state
-	answerBytes   = 320     // an answer in the idempotency log, with its key
-	pageBytes     = 64      // an answer block without its hashes and answers
 	memberBytes   = 56      // an object's member without its name and value
 	elementBytes  = 16      // an element of a list
 	valueBytes    = 16      // a string header, or a number
@@ -58,11 +56,7 @@ func checkIntegers(what string, before, after model.Object) error {
 
 // resident estimates the memory of the instance in bytes.
 func (i *instance) resident() int64 {
-	bytes := instanceBytes + resident(i.state) + answerBytes*i.recent.Len() + 8*len(i.chapters)
-	for _, p := range i.pages {
-		bytes += pageBytes + 4*len(p.hashes) + answerBytes*len(p.answers)
-	}
-	return int64(bytes)
+	return int64(instanceBytes + resident(i.state) + i.log.Size())
 }
 
 // resident estimates the memory of a value in bytes.

@@ -3,13 +3,11 @@ package aggregate
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
-	"github.com/nats-io/nats.go"
+	"github.com/headgate/headgate/services/aggregate/idempotency"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -28,36 +26,39 @@ const (
 
 // snapshots stores the states of aggregates, so that a node without a cached instance reads only the events after a
 // snapshot. They are an optimization: if a snapshot is invalid, the events are folded instead.
-type snapshots struct{ async jetstream.JetStream }
+type snapshots struct {
+	async  jetstream.JetStream
+	bucket *backbone.Bucket[json.RawMessage]
+}
 
 // snapshot is a state at a version. It is valid for the model revision that folded it and for the journal that it was
 // folded from.
 type snapshot struct {
-	Format   int               `json:"format"`
-	Model    string            `json:"model"`
-	Epoch    int64             `json:"epoch"`
-	Version  int64             `json:"version"`
-	Sequence uint64            `json:"sequence"`
-	State    json.RawMessage   `json:"state"`
-	Recent   map[string]answer `json:"recent,omitempty"`
-	// Order lists the keys of Recent, oldest first.
-	Order []string `json:"order,omitempty"`
-	// Pages are the answer blocks of the answers before Recent, oldest first.
-	Pages []keptPage `json:"pages,omitempty"`
-	// Chapters are the first sequences of the block indexes before Pages, oldest first.
-	Chapters []uint64 `json:"chapters,omitempty"`
+	Format   int             `json:"format"`
+	Model    string          `json:"model"`
+	Epoch    int64           `json:"epoch"`
+	Version  int64           `json:"version"`
+	Sequence uint64          `json:"sequence"`
+	State    json.RawMessage `json:"state"`
+
+	idempotency.Snapshot
+
 	// Passed, Claimed and Beside are the fields of the instance.
 	Passed  []passed `json:"passed,omitempty"`
 	Claimed int64    `json:"claimed,omitempty"`
 	Beside  int64    `json:"beside,omitempty"`
 }
 
-func openSnapshots(js jetstream.JetStream) (*snapshots, error) {
+func openSnapshots(ctx context.Context, js jetstream.JetStream) (*snapshots, error) {
 	async, err := backbone.Async(js, maxPendingSnapshots, nil)
 	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketSnapshots, err)
+		return nil, err
 	}
-	return &snapshots{async}, nil
+	bucket, err := backbone.OpenBucket[json.RawMessage](ctx, async, backbone.BucketSnapshots)
+	if err != nil {
+		return nil, err
+	}
+	return &snapshots{async, bucket}, nil
 }
 
 func (k aggregateKey) snapshotKey() string {
@@ -70,48 +71,33 @@ func (k aggregateKey) snapshotKey() string {
 func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) event {
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
-	found, err := backbone.ReadKept(ctx, s.async, backbone.BucketSnapshots, key.snapshotKey())
+	found, err := s.bucket.Get(ctx, key.snapshotKey())
 	if err != nil {
 		return event{}
 	}
-	kept, state, pages, ok := parseSnapshot(found.Value)
-	if !ok || kept.Epoch != i.epoch {
+	stored, state, ok := parseSnapshot(found.Value)
+	if !ok || stored.Epoch != i.epoch {
 		return event{}
 	}
-	if kept.Model != i.model {
-		return event{kept.Version, kept.Sequence}
+	if stored.Model != i.model {
+		return event{stored.Version, stored.Sequence}
 	}
-	i.version, i.sequence, i.snapshotVersion, i.state = kept.Version, kept.Sequence, kept.Version, state
-	i.passed, i.claimed, i.beside = kept.Passed, kept.Claimed, kept.Beside
-	for _, name := range kept.Order {
-		i.recent.Add(name, kept.Recent[name])
+	if i.log.Restore(stored.Snapshot) != nil {
+		return event{}
 	}
-	i.pages, i.chapters = pages, kept.Chapters
-	for _, p := range pages {
-		if p.full() && p.answers != nil {
-			i.unkept = append(i.unkept, &unkept{keepable: p})
-		}
-	}
-	return event{kept.Version, kept.Sequence}
+	i.version, i.sequence, i.snapshotVersion, i.state = stored.Version, stored.Sequence, stored.Version, state
+	i.passed, i.claimed, i.beside = stored.Passed, stored.Claimed, stored.Beside
+	return event{stored.Version, stored.Sequence}
 }
 
-// parseSnapshot returns a snapshot with its state and answer blocks, and false if text is not a valid snapshot of
-// this format.
-func parseSnapshot(text []byte) (kept snapshot, state model.Object, pages []*page, ok bool) {
-	if json.Unmarshal(text, &kept) != nil || kept.Format != snapshotFormat || kept.Version < 1 {
-		return kept, state, nil, false
+// parseSnapshot returns a snapshot with its state, and false if text is not a snapshot of this format. It does not
+// check the idempotency log.
+func parseSnapshot(text []byte) (stored snapshot, state model.Object, ok bool) {
+	if json.Unmarshal(text, &stored) != nil || stored.Format != snapshotFormat || stored.Version < 1 {
+		return stored, state, false
 	}
-	state, err := model.DecodeObject(kept.State)
-	if err != nil {
-		return kept, state, nil, false
-	}
-	pages = make([]*page, len(kept.Pages))
-	for n, k := range kept.Pages {
-		if pages[n], ok = k.page(); !ok {
-			return kept, state, nil, false
-		}
-	}
-	return kept, state, pages, true
+	state, err := model.DecodeObject(stored.State)
+	return stored, state, err == nil
 }
 
 // storeSnapshot stores a snapshot asynchronously if the last one is old.
@@ -119,27 +105,31 @@ func (s *Service) storeSnapshot(ctx context.Context, key aggregateKey, i *instan
 	if i.version-i.snapshotVersion < snapshotEvery || s.snapshots.async.PublishAsyncPending() >= maxPendingSnapshots {
 		return
 	}
-	state, err := json.Marshal(i.state)
-	if err != nil {
-		return
-	}
-	kept := snapshot{Format: snapshotFormat, Model: i.model, Epoch: i.epoch, Version: i.version, Sequence: i.sequence, State: state, Recent: map[string]answer{}, Order: i.recent.Keys(), Chapters: i.chapters}
-	kept.Passed, kept.Claimed, kept.Beside = i.passed, i.claimed, i.beside
-	for _, name := range kept.Order {
-		kept.Recent[name], _ = i.recent.Peek(name)
-	}
-	for _, p := range i.pages {
-		kept.Pages = append(kept.Pages, p.keep())
-	}
-	data, err := json.Marshal(kept)
+	data, err := i.encodeSnapshot()
 	if err != nil || len(data) > maxSnapshotBytes {
 		return
 	}
-	msg := &nats.Msg{Subject: "$KV." + backbone.BucketSnapshots + "." + key.snapshotKey(), Header: nats.Header{}, Data: data}
-	if contextkit.InjectNATS(ctx, msg.Header) != nil {
-		return // cannot happen: a handler's context has the contract
-	}
-	if _, err := s.snapshots.async.PublishMsgAsync(msg); err == nil {
+	if _, err := s.snapshots.bucket.PutAsync(ctx, key.snapshotKey(), data); err == nil {
 		i.snapshotVersion = i.version
 	}
+}
+
+// encodeSnapshot returns the instance's snapshot.
+func (i *instance) encodeSnapshot() ([]byte, error) {
+	state, err := json.Marshal(i.state)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(snapshot{
+		Format:   snapshotFormat,
+		Model:    i.model,
+		Epoch:    i.epoch,
+		Version:  i.version,
+		Sequence: i.sequence,
+		State:    state,
+		Snapshot: i.log.Snapshot(),
+		Passed:   i.passed,
+		Claimed:  i.claimed,
+		Beside:   i.beside,
+	})
 }

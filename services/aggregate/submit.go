@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/usage"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate/idempotency"
 )
 
 // maxConflicts bounds how often the service decides a command again because another node appended first.
@@ -93,7 +94,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		return nil, err
 	}
 	defer s.release(sub.key, i)
-	if err := s.settle(ctx, sub.key, i); err != nil {
+	if err := i.log.Flush(ctx); err != nil {
 		return nil, err
 	}
 
@@ -273,18 +274,16 @@ func (s *Service) count(sub submission, i *instance, pending []int, events []bac
 
 // acknowledge updates the instance and the decisions after a successful append.
 func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []backbone.Event, ahead *instance) {
-	i.state, i.version, i.newest = ahead.state, ahead.version, ahead.newest
+	i.state, i.version = ahead.state, ahead.version
 	for _, event := range events {
 		i.sequence = event.Sequence
-		if event.Command.IdempotencyKey != "" {
-			i.remember(event)
-		}
+		i.log.Record(event)
 	}
 	sequence := events[len(events)-1].Sequence
 	for _, n := range pending {
 		out[n].sequence = sequence // the commands took effect together
 	}
-	_ = s.settle(ctx, sub.key, i) // on an error, the next command waits for it
+	_ = i.log.Flush(ctx) // on an error, the next command waits for it
 	s.storeSnapshot(ctx, sub.key, i)
 }
 
@@ -296,11 +295,9 @@ func (s *Service) previous(ctx context.Context, sub submission, i *instance, out
 			pending = append(pending, n)
 			continue
 		}
-		known, ok := i.recent.Peek(c.ref.IdempotencyKey)
-		if !ok {
-			if known, ok, err = s.older(ctx, sub.key, i, c.ref.IdempotencyKey); err != nil {
-				return nil, err
-			}
+		known, ok, err := i.log.Find(ctx, c.ref.IdempotencyKey)
+		if err != nil {
+			return nil, err
 		}
 		if !ok {
 			pending = append(pending, n)
@@ -317,7 +314,7 @@ func (s *Service) previous(ctx context.Context, sub submission, i *instance, out
 }
 
 // replay reads the events of a command that was decided before.
-func (s *Service) replay(ctx context.Context, key aggregateKey, known answer) (decision, error) {
+func (s *Service) replay(ctx context.Context, key aggregateKey, known idempotency.Answer) (decision, error) {
 	out := decision{replayed: true}
 	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, known.FirstSequence, known.Events, func(event backbone.Event) error {
 		out.events = append(out.events, event)

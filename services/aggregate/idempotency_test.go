@@ -57,18 +57,18 @@ func records(t *testing.T, js jetstream.JetStream) []string {
 	return keys
 }
 
-func TestKeysOfTensOfThousandsOfCommandsAreRemembered(t *testing.T) {
+func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	warm := node(t, js)
 	submit(t, warm, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
-	// A chapter is 64 pages of 64 answers; it is made once there are 64 pages more.
+	// A block index has 64 blocks of 64 answers; it is created once there are 64 blocks more.
 	const commands = 128 + 64*(3*64) + 200
 	deposits(t, warm, "w", 1, commands)
 	chapters := []string{"acme.wallet.w.2-4096", "acme.wallet.w.4098-4096"}
 	var kept []string
 	for deadline := time.Now().Add(20 * time.Second); ; {
-		submit(t, warm, "acme", deposit("w", "", 1)) // sends what is not kept yet
+		submit(t, warm, "acme", deposit("w", "", 1)) // sends pending records
 		kept = slices.DeleteFunc(records(t, js), func(name string) bool { return !strings.HasSuffix(name, "-4096") })
 		if slices.Equal(kept, chapters) {
 			break
@@ -149,7 +149,7 @@ func TestKeysOfTensOfThousandsOfCommandsAreRemembered(t *testing.T) {
 	}
 }
 
-func TestCommandsOfAnOldJournalAreNotRememberedAnew(t *testing.T) {
+func TestIdempotency_EventsOlderThanTheTTLMakeNoRecords(t *testing.T) {
 	js := natstest.Start(t)
 	journal, err := backbone.OpenJournal(t.Context(), js)
 	if err != nil {
@@ -167,12 +167,12 @@ func TestCommandsOfAnOldJournalAreNotRememberedAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := node(t, js)
-	// Those that are remembered when the first command of today comes are its past.
+	// The 128 newest answers precede the first command of today.
 	deposits(t, client, "w", 1001, 1000+64+1)
 	for deadline := time.Now().Add(20 * time.Second); len(records(t, js)) == 0; {
 		submit(t, client, "acme", deposit("w", "", 1))
 		if time.Now().After(deadline) {
-			t.Fatal("no record is kept")
+			t.Fatal("no record is stored")
 		}
 	}
 	// Sequence 1 opens; the 128 newest old ones begin at 1+400-128+1.
@@ -181,7 +181,7 @@ func TestCommandsOfAnOldJournalAreNotRememberedAnew(t *testing.T) {
 	}
 }
 
-func TestCommandsWaitForWhatIsRememberedOfThem(t *testing.T) {
+func TestSubmit_WaitsForTheIdempotencyBacklog(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	client := node(t, js)
@@ -222,7 +222,7 @@ func TestCommandsWaitForWhatIsRememberedOfThem(t *testing.T) {
 	}
 }
 
-func TestANodeThatIsBehindKnowsWhatAnotherDecided(t *testing.T) {
+func TestSubmit_NodeBehindReplaysOtherNodesAnswers(t *testing.T) {
 	js := natstest.Start(t)
 	behind, other := node(t, js), node(t, js)
 	submit(t, behind, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
@@ -246,7 +246,7 @@ func TestANodeThatIsBehindKnowsWhatAnotherDecided(t *testing.T) {
 	}
 }
 
-func TestWhatWasFoldedIsNotFoldedAgain(t *testing.T) {
+func TestCatchUp_FoldedEventsAreNotFoldedAgain(t *testing.T) {
 	js := natstest.Start(t)
 	submit(t, node(t, js), "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	const events = 5000

@@ -1,4 +1,4 @@
-package aggregate
+package tenantcache
 
 import (
 	"fmt"
@@ -11,25 +11,30 @@ import (
 
 type cached struct{ bytes int64 }
 
-func testCache(t *testing.T, limit int64) (*cache[aggregateKey, *cached], func(tenant, id string) aggregateKey) {
+type key struct {
+	tenant contextkit.TenantID
+	id     string
+}
+
+func testCache(t *testing.T, limit int64) (*Cache[key, *cached], func(tenant, id string) key) {
 	t.Helper()
 	tenants := map[string]contextkit.TenantID{}
-	return newCache[aggregateKey, *cached](limit, func(k aggregateKey) contextkit.TenantID { return k.tenant }), func(tenant, id string) aggregateKey {
+	return New[key, *cached](limit, func(k key) contextkit.TenantID { return k.tenant }), func(tenant, id string) key {
 		if _, ok := tenants[tenant]; !ok {
 			tenants[tenant] = natstest.Tenant(t, tenant)
 		}
-		return aggregateKey{tenants[tenant], "wallet", id}
+		return key{tenants[tenant], id}
 	}
 }
 
 // check compares the cache's counters with its entries.
-func (c *cache[K, V]) check(t *testing.T) {
+func (c *Cache[K, V]) check(t *testing.T) {
 	t.Helper()
 	var bytes int64
 	own := map[contextkit.TenantID]int64{}
 	for _, e := range c.entries {
 		bytes += e.bytes
-		own[e.identity] += e.bytes
+		own[e.tenant] += e.bytes
 	}
 	if c.bytes != bytes || c.used.Len() != len(c.entries) {
 		t.Fatalf("%d bytes of %d entries are counted, want %d of %d", c.bytes, c.used.Len(), bytes, len(c.entries))
@@ -48,70 +53,70 @@ func (c *cache[K, V]) check(t *testing.T) {
 	}
 }
 
-func TestCache_BoundsHoldForRandomOperations(t *testing.T) {
+func TestCache_Bounds(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	c, key := testCache(t, 10_000)
 	for range 50_000 {
 		k := key(fmt.Sprintf("t%d", random.IntN(6)), fmt.Sprint(random.IntN(100)))
 		switch random.IntN(3) {
 		case 0:
-			c.get(k)
+			c.Get(k)
 		case 1:
 			v := &cached{int64(random.IntN(500))}
-			c.getOrAdd(k, v, v.bytes)
+			c.GetOrAdd(k, v, v.bytes)
 		case 2:
-			if v, ok := c.get(k); ok {
-				c.resize(k, v, int64(random.IntN(3000)))
+			if v, ok := c.Get(k); ok {
+				c.Resize(k, v, int64(random.IntN(3000)))
 			}
-			c.resize(k, &cached{}, 1<<40) // a value that is not the key's has no effect
+			c.Resize(k, &cached{}, 1<<40) // a value that is not the key's has no effect
 		}
 		c.check(t)
 	}
 }
 
-func TestCache_EvictsTenantBeyondItsShareFirst(t *testing.T) {
+func TestCache_TenantBeyondShareIsEvictedFirst(t *testing.T) {
 	c, key := testCache(t, 1000)
 	for n := range 10 { // 200 bytes: less than a quarter
-		c.getOrAdd(key("quiet", fmt.Sprint(n)), &cached{}, 20)
+		c.GetOrAdd(key("quiet", fmt.Sprint(n)), &cached{}, 20)
 	}
 	for n := range 1000 {
-		c.getOrAdd(key("greedy", fmt.Sprint(n)), &cached{}, 100)
+		c.GetOrAdd(key("greedy", fmt.Sprint(n)), &cached{}, 100)
 		c.check(t)
 	}
 	for n := range 10 {
-		if _, ok := c.get(key("quiet", fmt.Sprint(n))); !ok {
+		if _, ok := c.Get(key("quiet", fmt.Sprint(n))); !ok {
 			t.Errorf("entry %d of the tenant within its share has been evicted", n)
 		}
 	}
-	if _, ok := c.get(key("greedy", "999")); !ok {
+	if _, ok := c.Get(key("greedy", "999")); !ok {
 		t.Error("the greedy tenant's newest entry is not there")
 	}
-	if stats := c.stats(); stats.entries != 18 || stats.bytes != 1000 || stats.evicted != 992 {
+	if stats := c.Stats(); stats.Entries != 18 || stats.Bytes != 1000 || stats.Evicted != 992 {
 		t.Errorf("%+v, want 18 entries of 1000 bytes, 992 evicted", stats)
 	}
 }
 
-func TestCache_SingleTenantMayUseAll(t *testing.T) {
+func TestCache_SingleTenantUsesWholeCache(t *testing.T) {
 	c, key := testCache(t, 1000)
 	for n := range 20 {
-		c.getOrAdd(key("only", fmt.Sprint(n)), &cached{}, 50)
+		c.GetOrAdd(key("only", fmt.Sprint(n)), &cached{}, 50)
 	}
-	if stats := c.stats(); stats.bytes != 1000 || stats.evicted != 0 {
+	if stats := c.Stats(); stats.Bytes != 1000 || stats.Evicted != 0 {
 		t.Errorf("%+v, want 1000 bytes and nothing evicted", stats)
 	}
 }
 
-func TestCache_EvictsLeastRecentlyUsed(t *testing.T) {
+func TestCache_LeastRecentlyUsedIsEvictedFirst(t *testing.T) {
 	c, key := testCache(t, 1000)
 	for n := range 10 {
-		c.getOrAdd(key(fmt.Sprintf("t%d", n), "one"), &cached{}, 100)
+		c.GetOrAdd(key(fmt.Sprintf("t%d", n), "one"), &cached{}, 100)
 	}
-	c.get(key("t0", "one"))
-	c.getOrAdd(key("t10", "one"), &cached{}, 100)
-	if _, ok := c.get(key("t1", "one")); ok {
+	c.Get(key("t0", "one"))
+	c.GetOrAdd(key("t10", "one"), &cached{}, 100)
+	if _, ok := c.Get(key("t1", "one")); ok {
 		t.Error("the least recently used entry is still there")
 	}
-	if _, ok := c.get(key("t0", "one")); !ok {
+	if _, ok := c.Get(key("t0", "one")); !ok {
 		t.Error("an entry that was just used has been evicted")
 	}
 }
