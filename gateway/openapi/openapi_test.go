@@ -93,7 +93,7 @@ func TestTheDocumentSaysWhatIsServed(t *testing.T) {
 func TestDocument_HasTheCommentsOfTheProtos(t *testing.T) {
 	doc := document(t)
 	query := at(t, doc, "paths /v1/query/{view} get")
-	if at(t, query, "summary") != "Query answers a page of a view's rows." || !strings.Contains(at(t, query, "description").(string), "NOT_FOUND (unknown view)") {
+	if at(t, query, "summary") != "Query returns a page of a view's rows." || !strings.Contains(at(t, query, "description").(string), "NOT_FOUND (unknown view)") {
 		t.Errorf("%v", query)
 	}
 	if text := at(t, doc, "components schemas projection.gateway.v1.QueryRequest properties view description"); text != "The view's name, as the model names it." {

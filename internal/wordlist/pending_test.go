@@ -70,8 +70,6 @@ var pendingPaths = []string{
 
 	"gateway/route",
 
-	"gateway/testdata/shapes/shapes/v1",
-
 	"gateway/transcode",
 
 	"gateway/upstream",
@@ -115,18 +113,6 @@ var pendingPaths = []string{
 
 	// Protos, docs, deployments, tools and the binary.
 	".ci",
-
-	"api/aggregate/gateway/v1",
-
-	"api/control/v1",
-
-	"api/gateway/v1",
-
-	"api/headgate/policy/v1",
-
-	"api/projection/gateway/v1",
-
-	"api/runner/admin/v1",
 
 	"bench",
 

@@ -519,7 +519,7 @@ func TestTheFleetSaysWhoWasLost(t *testing.T) {
 		if last.GetState() != controlv1.NodeState_NODE_STATE_LOST {
 			return false
 		}
-		if last.GetId() != "ghost" || last.GetAnswered() || last.GetError() == "" || last.GetLoad() != nil || last.GetLastHeard() == nil || res.GetFleet().GetSilent() != 2 {
+		if last.GetId() != "ghost" || last.GetAnswered() || last.GetError() == "" || last.GetLoad() != nil || last.GetLastAnnounced() == nil || res.GetFleet().GetSilent() != 2 {
 			t.Errorf("%v", res.GetFleet())
 		}
 		return true
@@ -555,7 +555,7 @@ func TestGetFleet_SilentNodeThatTakesNoCallsIsNotReady(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, node := range res.GetFleet().GetNodes() {
-			if !node.GetAnswered() || node.GetLastHeard() == nil || node.GetState() != want[node.GetId()] || (node.GetReason() == "") != (node.GetId() == "takes") {
+			if !node.GetAnswered() || node.GetLastAnnounced() == nil || node.GetState() != want[node.GetId()] || (node.GetReason() == "") != (node.GetId() == "takes") {
 				return false
 			}
 		}

@@ -139,7 +139,7 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 		}
 		message := nodeMessage(node)
 		if last := silent[node.ID]; !last.IsZero() {
-			message.LastHeard = timestamppb.New(last)
+			message.LastAnnounced = timestamppb.New(last)
 			if answer.Err == nil && !answer.Value && node.Ready { // newer than its last announcement
 				message.State, message.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, "its health check answers that it takes no calls: its /ready and its log say why"
 			}
@@ -156,7 +156,7 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 		message.State, message.Reason = controlv1.NodeState_NODE_STATE_LOST, ""
 		message.Load, message.Lag, message.OpenBreakers = nil, nil, nil
 		message.Degraded, message.FailingViews, message.FailingViewCount = nil, nil, 0
-		message.LastHeard = timestamppb.New(l.Heard)
+		message.LastAnnounced = timestamppb.New(l.Heard)
 		message.Error = "it fell silent without a goodbye"
 		out.Silent++
 		out.Nodes = append(out.Nodes, message)

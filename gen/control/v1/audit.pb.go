@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: control/v1/audit.proto
 
-// Who was denied what, and who operated what.
+// Audit records: denied calls, and operations.
 
 package controlv1
 
@@ -27,26 +27,26 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// QueryAuditRequest asks for records. What is empty fits every record.
+// QueryAuditRequest selects records. An empty field matches every record.
 type QueryAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account that was charged: a tenant, "_platform" for calls that concern none and
 	// those of credentials for all tenants, "_unauthenticated" for callers without a valid
 	// credential. Empty: all.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Who called.
+	// The principal.
 	Principal string `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
-	// What was called, or a part of its name.
+	// The procedure, or a part of its name.
 	Procedure string `protobuf:"bytes,3,opt,name=procedure,proto3" json:"procedure,omitempty"`
 	// "denied" or "allowed".
 	Decision string `protobuf:"bytes,4,opt,name=decision,proto3" json:"decision,omitempty"`
 	// The correlation, trace or request id.
 	Id string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
-	// No record from before this.
+	// The earliest time of a record.
 	Since *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
-	// How many at most. 0: 50.
+	// Records per page; 0: 50.
 	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// Where the page before ended.
+	// The next_page_token of the previous page.
 	PageToken     string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -143,7 +143,7 @@ type QueryAuditResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The records, the newest first.
 	Records []*AuditRecord `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
-	// Where the next page begins; empty: there is none.
+	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -193,7 +193,7 @@ func (x *QueryAuditResponse) GetNextPageToken() string {
 	return ""
 }
 
-// FollowAuditRequest asks for records to come.
+// FollowAuditRequest selects future records.
 type FollowAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account, as in QueryAuditRequest.
@@ -248,7 +248,7 @@ func (x *FollowAuditRequest) GetDecision() string {
 	return ""
 }
 
-// FollowAuditResponse is a record, or none to say that the stream is alive.
+// FollowAuditResponse is a record, or none as a keep-alive.
 type FollowAuditResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The record.
@@ -297,23 +297,23 @@ func (x *FollowAuditResponse) GetRecord() *AuditRecord {
 // AuditRecord is a decision.
 type AuditRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When it was made.
+	// When the decision was made.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
 	// "denied" or "allowed".
 	Decision string `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
-	// Why.
+	// The reason.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Who called.
+	// The principal.
 	Principal string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`
-	// For which tenant; empty: the platform.
+	// The tenant; empty: the platform.
 	TenantId string `protobuf:"bytes,5,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// What was called.
+	// The procedure.
 	Procedure string `protobuf:"bytes,6,opt,name=procedure,proto3" json:"procedure,omitempty"`
-	// The right that it needs.
+	// The right that the call requires.
 	Right string `protobuf:"bytes,7,opt,name=right,proto3" json:"right,omitempty"`
 	// The resource that the call named.
 	Resource string `protobuf:"bytes,8,opt,name=resource,proto3" json:"resource,omitempty"`
-	// How the call ended.
+	// The outcome of the call.
 	Code string `protobuf:"bytes,9,opt,name=code,proto3" json:"code,omitempty"`
 	// The ids of the call.
 	CorrelationId string `protobuf:"bytes,10,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
@@ -321,15 +321,14 @@ type AuditRecord struct {
 	TraceId string `protobuf:"bytes,11,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	// See correlation_id.
 	RequestId string `protobuf:"bytes,12,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// The node that answered, if one was asked.
+	// The node that served the call, if any.
 	Node string `protobuf:"bytes,13,opt,name=node,proto3" json:"node,omitempty"`
-	// Milliseconds that the call took.
+	// The duration of the call in milliseconds.
 	Ms float64 `protobuf:"fixed64,14,opt,name=ms,proto3" json:"ms,omitempty"`
-	// How many records of the same caller before this one, denials or an operator's calls
-	// for tenants, were not stored, because they came too fast.
+	// The number of earlier records of the same caller (denials, or an operator's calls for tenants)
+	// that were dropped by the rate limit.
 	Suppressed int64 `protobuf:"varint,15,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
-	// The address of the client, as the gateway or a trusted proxy before it has seen it; empty:
-	// not known.
+	// The address of the client, as seen by the gateway or by a trusted proxy; empty: unknown.
 	Client        string `protobuf:"bytes,16,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: control/v1/fleet.proto
 
-// What the platform's nodes are and do.
+// The platform's nodes: their state and load.
 
 package controlv1
 
@@ -26,17 +26,17 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// NodeState is whether a node takes calls.
+// NodeState is whether a node accepts calls.
 type NodeState int32
 
 const (
-	// Not said.
+	// Unset.
 	NodeState_NODE_STATE_UNSPECIFIED NodeState = 0
-	// It takes calls.
+	// It accepts calls.
 	NodeState_NODE_STATE_READY NodeState = 1
-	// It says that it takes none.
+	// It reports that it does not accept calls.
 	NodeState_NODE_STATE_NOT_READY NodeState = 2
-	// It fell silent without a goodbye, and has not come back.
+	// Its announcements stopped without deregistration, and it does not respond.
 	NodeState_NODE_STATE_LOST NodeState = 3
 )
 
@@ -203,7 +203,7 @@ func (*WatchFleetRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_fleet_proto_rawDescGZIP(), []int{2}
 }
 
-// WatchFleetResponse is the fleet as it is now.
+// WatchFleetResponse is the current fleet.
 type WatchFleetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The fleet.
@@ -249,20 +249,20 @@ func (x *WatchFleetResponse) GetFleet() *Fleet {
 	return nil
 }
 
-// Fleet is what is known of the platform's nodes at a moment.
+// Fleet is a snapshot of the platform's nodes.
 type Fleet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When the nodes were asked: no answer is older.
+	// When the nodes were queried: no response is older.
 	Taken *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=taken,proto3" json:"taken,omitempty"`
 	// Milliseconds since then.
 	AgeMs int64 `protobuf:"varint,2,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
-	// The nodes, by kind and name; at the end the lost ones, for a day or until they are back,
-	// have said goodbye, or a new node of their kind has come.
+	// The nodes by kind and name, followed by lost ones: for a day, or until they return, deregister, or
+	// are replaced by a new node of their kind.
 	Nodes []*Node `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	// How many were asked and did not answer, or are lost; each says why.
+	// The number of nodes that did not respond or are lost; their error has the reason.
 	Silent int32 `protobuf:"varint,4,opt,name=silent,proto3" json:"silent,omitempty"`
-	// While NATS or JetStream is away: when JetStream answered last. Announcements are not newer;
-	// whether nodes answer is current. Absent: there is no outage.
+	// During an outage of NATS or JetStream: when JetStream last responded. Announcements are not
+	// newer; Node.answered is current. Absent: there is no outage.
 	AsOf *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	// The cause of the outage, such as "NATS is not reachable"; empty: there is none.
 	Outage        string `protobuf:"bytes,6,opt,name=outage,proto3" json:"outage,omitempty"`
@@ -349,45 +349,44 @@ type Node struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// What it serves: "gateway", "aggregate", "projection", "runner" or "control".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Where it is reached, host:port.
+	// Its address, host:port.
 	Endpoint string `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// The program's version.
 	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	// When it started.
 	Started *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started,proto3" json:"started,omitempty"`
-	// What it says of itself.
+	// Its state.
 	State NodeState `protobuf:"varint,6,opt,name=state,proto3,enum=control.v1.NodeState" json:"state,omitempty"`
-	// Why it takes no calls.
+	// Why it is not ready.
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The tenants that it serves.
 	Tenants []string `protobuf:"bytes,8,rep,name=tenants,proto3" json:"tenants,omitempty"`
-	// What it has been doing in the last seconds; absent: it does not say.
+	// Its load in the last seconds; absent: it does not report one.
 	Load *Load `protobuf:"bytes,9,opt,name=load,proto3" json:"load,omitempty"`
-	// How many events wait for it, of all its tenants; absent: none ever do.
+	// The number of events that it has not processed, of all its tenants; absent: it processes none.
 	Lag *int64 `protobuf:"varint,10,opt,name=lag,proto3,oneof" json:"lag,omitempty"`
-	// What a gateway diverts all calls from: endpoints of nodes, and "endpoint
-	// /service/Method" for one method of a node.
+	// Open circuit breakers of a gateway: endpoints of nodes, and "endpoint /service/Method" for one
+	// method of a node.
 	OpenBreakers []string `protobuf:"bytes,11,rep,name=open_breakers,json=openBreakers,proto3" json:"open_breakers,omitempty"`
-	// Whether it answered when it was asked, and in how many milliseconds.
+	// Whether it responded to the last query.
 	Answered bool `protobuf:"varint,12,opt,name=answered,proto3" json:"answered,omitempty"`
-	// Milliseconds that the answer took.
+	// The time of its response in milliseconds.
 	AnswerMs float64 `protobuf:"fixed64,13,opt,name=answer_ms,json=answerMs,proto3" json:"answer_ms,omitempty"`
-	// Why it did not answer.
+	// Why it did not respond.
 	Error string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
-	// When its last announcement arrived, of a node that is lost or silent: one that has not
-	// announced itself for three seconds and is not known to be gone. Absent: it announces itself.
-	// The state of a silent node that answers is NOT_READY if its health check says so.
-	LastHeard *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_heard,json=lastHeard,proto3" json:"last_heard,omitempty"`
-	// The degraded parts of a node that is ready. At a gateway: the kinds of nodes of which none
-	// takes calls, so that it refuses their calls. At other nodes: "journal", while events of the
-	// journal are missing.
+	// When the last announcement of a lost or silent node arrived. A node is silent when no
+	// announcement has arrived for three seconds and it has not deregistered. Absent: it announces
+	// itself. The state of a silent node that responds is NOT_READY if its health check fails.
+	LastAnnounced *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_announced,json=lastAnnounced,proto3" json:"last_announced,omitempty"`
+	// The degraded parts of a ready node. Of a gateway: the kinds that have no ready node, whose calls
+	// it rejects. Of other nodes: "journal", while events of the journal are missing.
 	Degraded []string `protobuf:"bytes,16,rep,name=degraded,proto3" json:"degraded,omitempty"`
-	// The revision of the model that it uses. Empty: it uses none, such as a gateway, or is of a
-	// version that does not announce it.
+	// The revision of the model that it uses. Empty: it uses none, as a gateway, or its version does not
+	// announce it.
 	ModelRevision string `protobuf:"bytes,17,opt,name=model_revision,json=modelRevision,proto3" json:"model_revision,omitempty"`
-	// The revision of the applied model while the node does not use it; empty: it does.
+	// The revision of the applied model while the node uses another one; empty otherwise.
 	ModelPending string `protobuf:"bytes,18,opt,name=model_pending,json=modelPending,proto3" json:"model_pending,omitempty"`
-	// Why it does not use the applied model.
+	// Why it does not use the applied model yet.
 	ModelProblem string `protobuf:"bytes,19,opt,name=model_problem,json=modelProblem,proto3" json:"model_problem,omitempty"`
 	// Views at a projection node that cannot apply an event, at most ten.
 	FailingViews []*FailingView `protobuf:"bytes,20,rep,name=failing_views,json=failingViews,proto3" json:"failing_views,omitempty"`
@@ -525,9 +524,9 @@ func (x *Node) GetError() string {
 	return ""
 }
 
-func (x *Node) GetLastHeard() *timestamppb.Timestamp {
+func (x *Node) GetLastAnnounced() *timestamppb.Timestamp {
 	if x != nil {
-		return x.LastHeard
+		return x.LastAnnounced
 	}
 	return nil
 }
@@ -574,24 +573,24 @@ func (x *Node) GetFailingViewCount() int32 {
 	return 0
 }
 
-// Load is what a node has been doing in the last seconds.
+// Load is a node's load in the last seconds.
 type Load struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Calls that ended, a second.
+	// Completed calls per second.
 	CallsPerSecond float64 `protobuf:"fixed64,1,opt,name=calls_per_second,json=callsPerSecond,proto3" json:"calls_per_second,omitempty"`
-	// Those that failed by the node's fault, a second.
+	// Calls per second that failed through the node's fault.
 	ErrorsPerSecond float64 `protobuf:"fixed64,2,opt,name=errors_per_second,json=errorsPerSecond,proto3" json:"errors_per_second,omitempty"`
-	// How long half of the calls took at most, in milliseconds; 0 without calls.
+	// The median latency in milliseconds; 0 without calls.
 	P50Ms float64 `protobuf:"fixed64,3,opt,name=p50_ms,json=p50Ms,proto3" json:"p50_ms,omitempty"`
-	// The same for 95 of 100.
+	// The 95th percentile of the latency in milliseconds.
 	P95Ms float64 `protobuf:"fixed64,4,opt,name=p95_ms,json=p95Ms,proto3" json:"p95_ms,omitempty"`
-	// The same for 99 of 100.
+	// The 99th percentile of the latency in milliseconds.
 	P99Ms float64 `protobuf:"fixed64,5,opt,name=p99_ms,json=p99Ms,proto3" json:"p99_ms,omitempty"`
-	// Calls being answered, streams included.
+	// Calls in flight, including streams.
 	InFlight int64 `protobuf:"varint,6,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	// Bytes that the process has from the system.
+	// Memory of the process in bytes, obtained from the system.
 	MemoryBytes int64 `protobuf:"varint,7,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	// How many goroutines it runs.
+	// The number of goroutines.
 	Goroutines    int64 `protobuf:"varint,8,opt,name=goroutines,proto3" json:"goroutines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -819,7 +818,7 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\x05nodes\x18\x03 \x03(\v2\x10.control.v1.NodeR\x05nodes\x12\x16\n" +
 	"\x06silent\x18\x04 \x01(\x05R\x06silent\x12/\n" +
 	"\x05as_of\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x16\n" +
-	"\x06outage\x18\x06 \x01(\tR\x06outage\"\xe2\x05\n" +
+	"\x06outage\x18\x06 \x01(\tR\x06outage\"\xea\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
@@ -835,9 +834,8 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\ropen_breakers\x18\v \x03(\tR\fopenBreakers\x12\x1a\n" +
 	"\banswered\x18\f \x01(\bR\banswered\x12\x1b\n" +
 	"\tanswer_ms\x18\r \x01(\x01R\banswerMs\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05error\x129\n" +
-	"\n" +
-	"last_heard\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tlastHeard\x12\x1a\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\x12A\n" +
+	"\x0elast_announced\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rlastAnnounced\x12\x1a\n" +
 	"\bdegraded\x18\x10 \x03(\tR\bdegraded\x12%\n" +
 	"\x0emodel_revision\x18\x11 \x01(\tR\rmodelRevision\x12#\n" +
 	"\rmodel_pending\x18\x12 \x01(\tR\fmodelPending\x12#\n" +
@@ -922,7 +920,7 @@ var file_control_v1_fleet_proto_depIdxs = []int32{
 	9,  // 5: control.v1.Node.started:type_name -> google.protobuf.Timestamp
 	0,  // 6: control.v1.Node.state:type_name -> control.v1.NodeState
 	7,  // 7: control.v1.Node.load:type_name -> control.v1.Load
-	9,  // 8: control.v1.Node.last_heard:type_name -> google.protobuf.Timestamp
+	9,  // 8: control.v1.Node.last_announced:type_name -> google.protobuf.Timestamp
 	8,  // 9: control.v1.Node.failing_views:type_name -> control.v1.FailingView
 	1,  // 10: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
 	3,  // 11: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: control/v1/journal.proto
 
-// The journal: whether it is whole, and losses that operators accept.
+// The journal's integrity, and losses that operators accept.
 
 package controlv1
 
@@ -432,7 +432,7 @@ type Journal struct {
 	Summary string `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
 	// Sequences before the journal's end that are missing; the last may join several.
 	Gaps []*JournalGap `protobuf:"bytes,3,rep,name=gaps,proto3" json:"gaps,omitempty"`
-	// Whether acknowledged events are missing at the journal's end: commands are refused until
+	// Whether acknowledged events are missing at the journal's end: commands are rejected until
 	// the loss is accepted.
 	EndMissing bool `protobuf:"varint,4,opt,name=end_missing,json=endMissing,proto3" json:"end_missing,omitempty"`
 	// When the damage was noticed; absent without damage.

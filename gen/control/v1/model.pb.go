@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: control/v1/model.proto
 
-// The platform's model: what it is, was and shall be.
+// The platform's domain model and its history.
 
 package controlv1
 
@@ -136,9 +136,9 @@ type ModelDocument struct {
 	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
 	// The model's revision, a fingerprint of the document.
 	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Who applied it; empty: it came with the program.
+	// The principal that applied it; empty: the program's own model.
 	By string `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
-	// What for.
+	// A note on the change.
 	Note string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
 	// When it was applied.
 	Applied       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=applied,proto3" json:"applied,omitempty"`
@@ -330,7 +330,7 @@ func (x *CommandType) GetInternal() bool {
 	return false
 }
 
-// CheckModelRequest asks for a document's mistakes.
+// CheckModelRequest is a document to check.
 type CheckModelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The YAML.
@@ -376,7 +376,7 @@ func (x *CheckModelRequest) GetText() string {
 	return ""
 }
 
-// CheckModelResponse is the mistakes.
+// CheckModelResponse is the result of a check.
 type CheckModelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The mistakes; none: it can be applied.
@@ -385,7 +385,7 @@ type CheckModelResponse struct {
 	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The lines that differ from the model in use, as a unified diff.
 	Diff string `protobuf:"bytes,3,opt,name=diff,proto3" json:"diff,omitempty"`
-	// The views that would be built anew.
+	// The views that would be rebuilt.
 	RebuiltViews  []string `protobuf:"bytes,4,rep,name=rebuilt_views,json=rebuiltViews,proto3" json:"rebuilt_views,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -452,9 +452,9 @@ func (x *CheckModelResponse) GetRebuiltViews() []string {
 // ModelMistake is a mistake in a document.
 type ModelMistake struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The line, from 1; 0: it concerns the whole.
+	// The line, from 1; 0: the whole document.
 	Line int32 `protobuf:"varint,1,opt,name=line,proto3" json:"line,omitempty"`
-	// What is wrong.
+	// A description of the mistake.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -509,9 +509,9 @@ type ApplyModelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The YAML.
 	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
-	// The revision of the model that it replaces, as GetModel answers it.
+	// The revision of the model that it replaces, as GetModel returns it.
 	ExpectedRevision string `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
-	// What for.
+	// A note on the change.
 	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -573,8 +573,8 @@ type ApplyModelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The document in use.
 	Document *ModelDocument `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
-	// The nodes that use models, and which one each uses: all of them the applied one, unless it
-	// took some longer than five seconds. Those go on trying; GetFleet shows when they use it.
+	// The nodes that use models, with their model. Nodes that have not switched within five seconds keep
+	// trying; GetFleet shows when they have.
 	Nodes         []*NodeModel `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -629,12 +629,12 @@ type NodeModel struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node's name.
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// What it serves.
+	// Its kind.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// The revision of the model that it uses; empty: the node is of a version that does not
+	// The revision of the model that it uses; empty: the node's version does not
 	// announce it.
 	Revision string `protobuf:"bytes,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Why it does not use the applied one, if it has tried.
+	// Why it does not use the applied model, if it has tried.
 	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

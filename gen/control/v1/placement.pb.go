@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: control/v1/placement.proto
 
-// Which node serves which tenant, and moving tenants without a pause.
+// Placements of tenants on nodes, and moves between nodes without downtime.
 
 package controlv1
 
@@ -27,31 +27,31 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// MoveStep is where a move stands.
+// MoveStep is a step of a move.
 type MoveStep int32
 
 const (
-	// Not said.
+	// Unset.
 	MoveStep_MOVE_STEP_UNSPECIFIED MoveStep = 0
-	// It is accepted, and waits for its turn; nothing has changed.
+	// It is accepted and queued; nothing has changed.
 	MoveStep_MOVE_STEP_PLANNED MoveStep = 1
-	// The target takes the tenant up.
+	// The target starts to serve the tenant.
 	MoveStep_MOVE_STEP_WARMING MoveStep = 2
-	// The target catches up with the journal.
+	// The target applies the tenant's events.
 	MoveStep_MOVE_STEP_CATCHING_UP MoveStep = 3
-	// The journal's end is noted, and the target must reach it.
+	// The fence sequence is recorded, and the target must apply it.
 	MoveStep_MOVE_STEP_FENCED MoveStep = 4
-	// Calls go to the target, as soon as each gateway has heard of it.
+	// Gateways switch to the target as they receive the placement.
 	MoveStep_MOVE_STEP_FLIPPED MoveStep = 5
-	// Every gateway has, and the target is asked to show that it serves.
+	// Every gateway has switched; the target must prove that it serves the tenant.
 	MoveStep_MOVE_STEP_VERIFYING MoveStep = 6
-	// The other nodes give the tenant up; then the placement is free for the next move.
+	// The other nodes release the tenant; then the next move can start.
 	MoveStep_MOVE_STEP_RETIRING MoveStep = 7
-	// It is done.
+	// The move is complete.
 	MoveStep_MOVE_STEP_DONE MoveStep = 8
-	// Everything is put back.
+	// The previous placement is being restored.
 	MoveStep_MOVE_STEP_ABORTING MoveStep = 9
-	// Everything is as it was.
+	// The previous placement is restored.
 	MoveStep_MOVE_STEP_ABORTED MoveStep = 10
 )
 
@@ -195,16 +195,16 @@ func (x *ListPlacementsResponse) GetPlacements() []*Placement {
 	return nil
 }
 
-// Placement says which node serves a tenant's calls of a kind.
+// Placement is the node that serves a tenant's calls of a kind.
 type Placement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The kind of node: "aggregate", "projection" or "runner".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// The node that calls go to.
+	// The node that receives the calls.
 	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
-	// Nodes that keep up with the tenant beside it, while it moves.
+	// Further nodes that follow the tenant's events during a move.
 	Also []string `protobuf:"bytes,4,rep,name=also,proto3" json:"also,omitempty"`
 	// The move under way, if there is one.
 	Move          string `protobuf:"bytes,5,opt,name=move,proto3" json:"move,omitempty"`
@@ -442,7 +442,7 @@ func (x *RemovePlacementRequest) GetKind() string {
 	return ""
 }
 
-// RemovePlacementResponse says that it is done.
+// RemovePlacementResponse is empty.
 type RemovePlacementResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -479,7 +479,7 @@ func (*RemovePlacementResponse) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{6}
 }
 
-// PlanMoveRequest asks what a move would do.
+// PlanMoveRequest asks for the plan of a move.
 type PlanMoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
@@ -543,7 +543,7 @@ func (x *PlanMoveRequest) GetTarget() string {
 	return ""
 }
 
-// PlanMoveResponse is what a move would do.
+// PlanMoveResponse is the plan of a move.
 type PlanMoveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node that calls go to when the move begins: now, or after the moves that have not ended.
@@ -551,12 +551,12 @@ type PlanMoveResponse struct {
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	// The node that calls would go to.
 	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
-	// How many events of the tenant's the target has to read; absent: it is not
-	// known, or the kind reads none.
+	// The number of the tenant's events that the target must read; absent: unknown, or the kind reads
+	// none.
 	Events *int64 `protobuf:"varint,3,opt,name=events,proto3,oneof" json:"events,omitempty"`
-	// What would be done, step by step, in words.
+	// A description of each step.
 	Steps []string `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
-	// What stands against it; empty: it can be started.
+	// Obstacles; empty: the move can be started.
 	Obstacles     []string `protobuf:"bytes,5,rep,name=obstacles,proto3" json:"obstacles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -691,7 +691,7 @@ func (x *StartMoveRequest) GetTarget() string {
 	return ""
 }
 
-// StartMoveResponse is the move that was begun.
+// StartMoveResponse is the started move.
 type StartMoveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The move.
@@ -958,7 +958,7 @@ func (x *WatchMoveRequest) GetId() string {
 	return ""
 }
 
-// WatchMoveResponse is the move as it is now.
+// WatchMoveResponse is the current state of the move.
 type WatchMoveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The move.
@@ -1016,26 +1016,25 @@ type Move struct {
 	// The node that the tenant moves from; empty: it was not placed. Until the move's turn has come,
 	// the node that is expected.
 	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
-	// The node that it goes to.
+	// The node that the tenant moves to.
 	Target string `protobuf:"bytes,5,opt,name=target,proto3" json:"target,omitempty"`
-	// The step that it is at.
+	// The current step.
 	Step MoveStep `protobuf:"varint,6,opt,name=step,proto3,enum=control.v1.MoveStep" json:"step,omitempty"`
-	// What it waits for, in words.
+	// A description of what the move waits for.
 	WaitingFor string `protobuf:"bytes,7,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
-	// The target's progress: the sequence that it has read, of the one that it must
-	// reach. Absent: not known.
+	// The target's checkpoint: the sequence of the last event that it has applied. Absent: unknown.
 	Checkpoint *int64 `protobuf:"varint,8,opt,name=checkpoint,proto3,oneof" json:"checkpoint,omitempty"`
-	// See applied.
+	// The sequence that the target must apply before calls go to it. Absent: unknown.
 	FenceSequence *int64 `protobuf:"varint,9,opt,name=fence_sequence,json=fenceSequence,proto3,oneof" json:"fence_sequence,omitempty"`
 	// Why it was aborted.
 	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Who began it.
+	// The principal that started it.
 	By string `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"`
-	// When it began.
+	// When it started.
 	Started *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=started,proto3" json:"started,omitempty"`
-	// When it last moved on.
+	// When its step last changed.
 	Updated *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=updated,proto3" json:"updated,omitempty"`
-	// The steps that were done, with their times.
+	// The steps so far, with their times.
 	History       []*MoveHistory `protobuf:"bytes,14,rep,name=history,proto3" json:"history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1169,14 +1168,14 @@ func (x *Move) GetHistory() []*MoveHistory {
 	return nil
 }
 
-// MoveHistory is a step that was entered.
+// MoveHistory is an entered step.
 type MoveHistory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step.
 	Step MoveStep `protobuf:"varint,1,opt,name=step,proto3,enum=control.v1.MoveStep" json:"step,omitempty"`
 	// When it was entered.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// The control node that did.
+	// The control node that entered it.
 	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: control/v1/tenant.proto
 
-// Tenants: which there are, and what they may do.
+// Tenants, their standing and quotas.
 
 package controlv1
 
@@ -114,21 +114,21 @@ type Tenant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Whether its calls are refused.
+	// Whether it is suspended: its calls are rejected.
 	Suspended bool `protobuf:"varint,2,opt,name=suspended,proto3" json:"suspended,omitempty"`
-	// Why, in the words of who suspended it.
+	// The reason of the suspension.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Its own bounds; absent: as all others.
+	// Its quota; absent: the settings apply.
 	Quota *Quota `protobuf:"bytes,4,opt,name=quota,proto3" json:"quota,omitempty"`
 	// The nodes that serve it.
 	Nodes []string `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// Whether it is known only from the nodes' configuration.
 	Configured bool `protobuf:"varint,6,opt,name=configured,proto3" json:"configured,omitempty"`
-	// Its own storage quota; absent: the setting aggregate.quota applies.
+	// Its storage quota; absent: the setting aggregate.quota applies.
 	StorageQuota *StorageQuota `protobuf:"bytes,7,opt,name=storage_quota,json=storageQuota,proto3" json:"storage_quota,omitempty"`
 	// Its storage use, counted a few seconds ago.
 	StorageUse *StorageUse `protobuf:"bytes,8,opt,name=storage_use,json=storageUse,proto3" json:"storage_use,omitempty"`
-	// The KV revision of what is stored of it, which each change increases; 0: nothing is stored.
+	// The KV revision of its record, which each change increases; 0: it has no record.
 	Revision      int64 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -227,7 +227,7 @@ func (x *Tenant) GetRevision() int64 {
 	return 0
 }
 
-// StorageQuota bounds what a tenant stores in the journal. 0: the bound of the setting
+// StorageQuota limits the tenant's data in the journal. 0: the limit of the setting
 // aggregate.quota applies. Commands beyond it are RESOURCE_EXHAUSTED, with a QuotaFailure. The steps of
 // workflows may exceed it by a twentieth.
 type StorageQuota struct {
@@ -302,7 +302,7 @@ func (x *StorageQuota) GetKeys() int64 {
 	return 0
 }
 
-// StorageUse is what a tenant stores in the journal.
+// StorageUse is the tenant's data in the journal.
 type StorageUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Events.
@@ -375,16 +375,16 @@ func (x *StorageUse) GetKeys() int64 {
 	return 0
 }
 
-// Quota bounds a tenant's calls at each gateway. 0: as all others.
+// Quota limits a tenant's calls at each gateway. 0: the settings apply.
 type Quota struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Calls a second, on average.
+	// Calls per second, on average.
 	Rate float64 `protobuf:"fixed64,1,opt,name=rate,proto3" json:"rate,omitempty"`
-	// Calls at once above the rate.
+	// The burst: calls above the rate.
 	Burst int32 `protobuf:"varint,2,opt,name=burst,proto3" json:"burst,omitempty"`
 	// Calls in flight.
 	Concurrent int32 `protobuf:"varint,3,opt,name=concurrent,proto3" json:"concurrent,omitempty"`
-	// Streams of answers in flight.
+	// Response streams in flight.
 	Streams       int32 `protobuf:"varint,4,opt,name=streams,proto3" json:"streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -453,9 +453,9 @@ type CreateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name, a DNS label.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Its own bounds; absent: as all others.
+	// Its quota; absent: the settings apply.
 	Quota *Quota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
-	// Its own storage quota; absent: the setting aggregate.quota applies.
+	// Its storage quota; absent: the setting aggregate.quota applies.
 	StorageQuota  *StorageQuota `protobuf:"bytes,3,opt,name=storage_quota,json=storageQuota,proto3" json:"storage_quota,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -563,7 +563,7 @@ type SuspendTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Why; its callers are told.
+	// The reason; its callers see it.
 	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -751,15 +751,15 @@ func (x *ResumeTenantResponse) GetTenant() *Tenant {
 	return nil
 }
 
-// SetQuotaRequest bounds a tenant.
+// SetQuotaRequest sets a tenant's quota.
 type SetQuotaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Its quota; absent: as all others.
+	// Its quota; absent: the settings apply.
 	Quota *Quota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
 	// The revision of the tenant that the caller read. ABORTED: the tenant has changed since.
-	// Absent: the quota is set in any case.
+	// Absent: the quota is set unconditionally.
 	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -862,7 +862,7 @@ func (x *SetQuotaResponse) GetTenant() *Tenant {
 	return nil
 }
 
-// SetStorageQuotaRequest bounds what a tenant stores.
+// SetStorageQuotaRequest sets a tenant's storage quota.
 type SetStorageQuotaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
@@ -870,7 +870,7 @@ type SetStorageQuotaRequest struct {
 	// Its quota; absent: the setting aggregate.quota applies.
 	Quota *StorageQuota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
 	// The revision of the tenant that the caller read. ABORTED: the tenant has changed since.
-	// Absent: the quota is set in any case.
+	// Absent: the quota is set unconditionally.
 	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

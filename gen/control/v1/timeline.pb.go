@@ -30,7 +30,7 @@ const (
 // GetTimelineRequest asks for a timeline.
 type GetTimelineRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// A correlation, trace or request id.
 	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
@@ -85,11 +85,11 @@ func (x *GetTimelineRequest) GetId() string {
 // GetTimelineResponse is a timeline.
 type GetTimelineResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The correlation id that the spans share.
+	// The correlation id of the spans.
 	CorrelationId string `protobuf:"bytes,1,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
-	// The spans, by their start.
+	// The spans, ordered by start.
 	Spans []*Span `protobuf:"bytes,2,rep,name=spans,proto3" json:"spans,omitempty"`
-	// Whether these are all that is remembered; a busy node leaves spans out, too.
+	// Whether these are all stored spans. A busy node may have dropped some before.
 	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -146,32 +146,32 @@ func (x *GetTimelineResponse) GetComplete() bool {
 	return false
 }
 
-// Span is one station of what a call has caused.
+// Span is one step of what a call has caused.
 type Span struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "call", "command", "event", "projection" or "step".
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The procedure, command, event type, or workflow and step.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// The node that it happened on.
+	// The node that recorded it.
 	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
-	// When it began.
+	// When it started.
 	Started *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=started,proto3" json:"started,omitempty"`
-	// Milliseconds that it took.
+	// Its duration in milliseconds.
 	Ms float64 `protobuf:"fixed64,5,opt,name=ms,proto3" json:"ms,omitempty"`
-	// How it ended: "ok", or a code, or a step's outcome.
+	// The outcome: "ok", an error code, or a step's outcome.
 	Code string `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`
-	// What else is known, in words.
+	// Further details as text.
 	Detail string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
 	// The aggregate or workflow instance that it concerns.
 	Subject string `protobuf:"bytes,8,opt,name=subject,proto3" json:"subject,omitempty"`
-	// The event that it made or is about.
+	// The event that it appended or processed.
 	EventId string `protobuf:"bytes,9,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	// The call that it belongs to.
 	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// What caused it.
+	// The id of the event or request that caused it.
 	CausationId string `protobuf:"bytes,11,opt,name=causation_id,json=causationId,proto3" json:"causation_id,omitempty"`
-	// The address of the gateway's client, of a call; empty: not known.
+	// The client's address, of a call; empty: unknown.
 	Client        string `protobuf:"bytes,12,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

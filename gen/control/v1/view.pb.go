@@ -366,7 +366,7 @@ func (x *ListSkipsResponse) GetSkips() []*Skip {
 	return nil
 }
 
-// Skip is the record of a decision that a view is made without an event.
+// Skip is the record of a decision to exclude an event from a view.
 type Skip struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: gateway/v1/session.proto
 
-// What the gateway itself answers: who calls, and who may call what.
+// The caller's session at the gateway: identity, rights and tickets.
 
 package gatewayv1
 
@@ -25,7 +25,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// WhoAmIRequest asks who calls.
+// WhoAmIRequest is empty.
 type WhoAmIRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -62,10 +62,10 @@ func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
 	return file_gateway_v1_session_proto_rawDescGZIP(), []int{0}
 }
 
-// WhoAmIResponse is who calls.
+// WhoAmIResponse is the authenticated principal.
 type WhoAmIResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The caller's name.
+	// The caller's subject.
 	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
 	// The tenants that the caller acts for; "*" is all.
 	Tenants []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
@@ -209,24 +209,24 @@ func (x *ListMethodsResponse) GetMethods() []*MethodPolicy {
 	return nil
 }
 
-// MethodPolicy is a method and to whom it is served.
+// MethodPolicy is a method with its policy.
 type MethodPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The procedure, such as "/control.v1.FleetService/GetFleet".
 	Procedure string `protobuf:"bytes,1,opt,name=procedure,proto3" json:"procedure,omitempty"`
-	// The right that it needs; empty: it is open to all.
+	// The right that it requires; empty: none.
 	Right string `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
 	// Whether a call is for one tenant; else it is for the platform.
 	TenantScoped bool `protobuf:"varint,3,opt,name=tenant_scoped,json=tenantScoped,proto3" json:"tenant_scoped,omitempty"`
-	// The kind of node that answers.
+	// The kind of node that serves it.
 	Upstream string `protobuf:"bytes,4,opt,name=upstream,proto3" json:"upstream,omitempty"`
-	// How long a call may take, in milliseconds.
+	// The time limit of a call in milliseconds.
 	TimeoutMs int64 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	// Whether each call is audited.
 	Audit bool `protobuf:"varint,6,opt,name=audit,proto3" json:"audit,omitempty"`
 	// Its HTTP mappings, such as "GET /v1/control/fleet".
 	Http []string `protobuf:"bytes,7,rep,name=http,proto3" json:"http,omitempty"`
-	// Whether it answers a stream.
+	// Whether its response is a stream.
 	Streams       bool `protobuf:"varint,8,opt,name=streams,proto3" json:"streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -318,7 +318,7 @@ func (x *MethodPolicy) GetStreams() bool {
 	return false
 }
 
-// DecideRequest asks whether somebody could call a method.
+// DecideRequest describes a caller and a call.
 type DecideRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The procedure.
@@ -407,9 +407,9 @@ type DecideResponse struct {
 	// Whether the gateway admits the call. The node may still deny it for lack of a right that
 	// only the node checks: the reason names such rights that the caller lacks.
 	Allowed bool `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
-	// The rule that decides, in words.
+	// A description of the rule that decides.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The node that would answer now; empty: none, or no tenant is named and the caller
+	// The node that would serve the call; empty: none, or no tenant is named and the caller
 	// lacks the right "fleet.read".
 	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -117,7 +117,7 @@ function State({ node }: { node: Node }) {
   if (node.state === NodeState.LOST)
     return (
       <>
-        <Badge tone="bad">lost</Badge> <span className="text-muted">heard of {since(node.lastHeard)} ago</span>
+        <Badge tone="bad">lost</Badge> <span className="text-muted">announced {since(node.lastAnnounced)} ago</span>
       </>
     );
   if (!node.answered)
@@ -126,12 +126,12 @@ function State({ node }: { node: Node }) {
         <Badge tone="bad">silent</Badge> <span className="text-muted">{node.error}</span>
       </>
     );
-  if (node.lastHeard)
+  if (node.lastAnnounced)
     return (
       <>
         <Badge tone="warn">no announcements</Badge>{" "}
         <span className="text-muted">
-          answers{node.state === NodeState.NOT_READY ? ", and takes no calls" : ""}; its last announcement arrived {since(node.lastHeard)} ago
+          answers{node.state === NodeState.NOT_READY ? ", and takes no calls" : ""}; its last announcement arrived {since(node.lastAnnounced)} ago
         </span>
       </>
     );

@@ -32,7 +32,7 @@ const (
 // SubmitRequest is one command for one aggregate.
 type SubmitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The aggregate's type, as the model names it.
 	AggregateType string `protobuf:"bytes,2,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
@@ -40,15 +40,15 @@ type SubmitRequest struct {
 	AggregateId string `protobuf:"bytes,3,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
 	// The command's name, as the model names it.
 	Command string `protobuf:"bytes,4,opt,name=command,proto3" json:"command,omitempty"`
-	// The command's payload, checked against the command's JSON Schema.
+	// The command's payload, validated against the command's JSON Schema.
 	Payload *structpb.Struct `protobuf:"bytes,5,opt,name=payload,proto3" json:"payload,omitempty"`
-	// Names this attempt to change something: the same key with the same command
-	// answers the same result and never doubles the effect. Strongly advised.
+	// The idempotency key: a command that is sent again under its key has no second effect and returns the
+	// same result. Strongly recommended.
 	IdempotencyKey string `protobuf:"bytes,6,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// The version that the aggregate must have (0: must not exist yet); absent:
-	// whatever it has, and a lost race is retried inside the node.
+	// The version that the aggregate must have (0: it must not exist). Absent: any version; the node retries
+	// after a concurrent change.
 	ExpectedVersion *int64 `protobuf:"varint,7,opt,name=expected_version,json=expectedVersion,proto3,oneof" json:"expected_version,omitempty"`
-	// Decide and answer the would-be events, but append nothing.
+	// Whether to return the events without appending them.
 	DryRun        bool `protobuf:"varint,8,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -140,18 +140,17 @@ func (x *SubmitRequest) GetDryRun() bool {
 	return false
 }
 
-// SubmitResponse says what the command did.
+// SubmitResponse is the result of a command.
 type SubmitResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The events that the command caused, in order.
 	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// The aggregate's version after the last of them.
 	Version int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	// The place in the tenant's journal after the last of them: give it as
-	// min_position to read your own write. Opaque. Empty for a dry run.
+	// The position in the tenant's journal after the last of them. A query with it as min_position reads the
+	// write. Opaque. Empty for a dry run.
 	Position string `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
-	// The command had been decided before under the same idempotency key, and
-	// this is that first answer.
+	// Whether this is the stored result of an earlier command under the same idempotency key.
 	Replayed      bool `protobuf:"varint,4,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -218,14 +217,14 @@ func (x *SubmitResponse) GetReplayed() bool {
 // SubmitBatchRequest is several commands of one tenant.
 type SubmitBatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The commands.
 	Commands []*BatchCommand `protobuf:"bytes,2,rep,name=commands,proto3" json:"commands,omitempty"`
-	// Names this attempt: a command without a key of its own has this one with its
-	// place in the batch. Strongly advised.
+	// The idempotency key: a command without a key uses this one with its index in the batch. Strongly
+	// recommended.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// Decide and answer the would-be events, but append nothing.
+	// Whether to return the events without appending them.
 	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -298,13 +297,11 @@ type BatchCommand struct {
 	AggregateId string `protobuf:"bytes,2,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
 	// The command's name, as the model names it.
 	Command string `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
-	// The command's payload, checked against the command's JSON Schema.
+	// The command's payload, validated against the command's JSON Schema.
 	Payload *structpb.Struct `protobuf:"bytes,4,opt,name=payload,proto3" json:"payload,omitempty"`
-	// Names this attempt, and no other command of the batch; empty: the batch's key with the
-	// command's place in it.
+	// The idempotency key, unique in the batch; empty: the batch's key with the command's index.
 	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// The version that the aggregate must have when the command is decided, after
-	// the batch's earlier commands for it; absent: whatever it has.
+	// The version that the aggregate must have after the batch's earlier commands for it; absent: any.
 	ExpectedVersion *int64 `protobuf:"varint,6,opt,name=expected_version,json=expectedVersion,proto3,oneof" json:"expected_version,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -387,7 +384,7 @@ type SubmitBatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The results.
 	Results []*BatchResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
-	// The place in the tenant's journal after the last event of all.
+	// The position in the tenant's journal after the last event of the batch.
 	Position      string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -437,10 +434,10 @@ func (x *SubmitBatchResponse) GetPosition() string {
 	return ""
 }
 
-// BatchResult says what became of a command.
+// BatchResult is the result of a command of a batch.
 type BatchResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Either.
+	// The result or the error.
 	//
 	// Types that are valid to be assigned to Result:
 	//
@@ -511,13 +508,13 @@ type isBatchResult_Result interface {
 }
 
 type BatchResult_Response struct {
-	// What the command did.
+	// The result of the command.
 	Response *SubmitResponse `protobuf:"bytes,1,opt,name=response,proto3,oneof"`
 }
 
 type BatchResult_Error struct {
-	// Why it did nothing: as Submit's error, or ABORTED with the reason
-	// BATCH_REFUSED when another command for the same aggregate was refused.
+	// The error, as of Submit, or ABORTED with the reason BATCH_REFUSED when another command for the same
+	// aggregate was rejected.
 	Error *status.Status `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
 }
 
@@ -532,14 +529,14 @@ type Event struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The event's type, as the model names it.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	// The aggregate's version once the event has happened.
+	// The aggregate's version after the event.
 	Version int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	// When it was decided.
+	// When it was appended.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
-	// What the event says; absent when data_omitted.
+	// The event's data; absent when data_omitted.
 	Data *structpb.Struct `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
-	// The data is left out, since the answer would exceed its bound in bytes: 1 MiB, unless
-	// the node is configured otherwise. The first event of an answer always has its data.
+	// Whether the data is left out because the response would exceed its size limit: 1 MiB by default. The
+	// first event of a response always has its data.
 	DataOmitted   bool `protobuf:"varint,6,opt,name=data_omitted,json=dataOmitted,proto3" json:"data_omitted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -620,13 +617,13 @@ func (x *Event) GetDataOmitted() bool {
 // GetAggregateRequest names an aggregate.
 type GetAggregateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The aggregate's type, as the model names it.
 	AggregateType string `protobuf:"bytes,2,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
 	// The aggregate's id.
 	AggregateId string `protobuf:"bytes,3,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
-	// The version to answer; 0: the newest.
+	// The version to return; 0: the newest.
 	Version       int64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -2,7 +2,7 @@
 //
 // Source: control/v1/audit.proto
 
-// Who was denied what, and who operated what.
+// Audit records: denied calls, and operations.
 package controlv1connect
 
 import (
@@ -52,9 +52,9 @@ var (
 
 // AuditServiceClient is a client for the control.v1.AuditService service.
 type AuditServiceClient interface {
-	// QueryAudit answers records, the newest first, page by page.
+	// QueryAudit returns a page of records, newest first.
 	QueryAudit(context.Context, *v1.QueryAuditRequest) (*v1.QueryAuditResponse, error)
-	// FollowAudit answers records as they are made.
+	// FollowAudit returns records as they are stored.
 	FollowAudit(context.Context, *v1.FollowAuditRequest) (AuditServiceFollowAuditClientStream, error)
 }
 
@@ -86,9 +86,9 @@ func (s AuditServiceFollowAuditClientStream) Close() error {
 
 // AuditServiceHandler is an implementation of the control.v1.AuditService service.
 type AuditServiceHandler interface {
-	// QueryAudit answers records, the newest first, page by page.
+	// QueryAudit returns a page of records, newest first.
 	QueryAudit(context.Context, *v1.QueryAuditRequest) (*v1.QueryAuditResponse, error)
-	// FollowAudit answers records as they are made.
+	// FollowAudit returns records as they are stored.
 	FollowAudit(context.Context, *v1.FollowAuditRequest, AuditServiceFollowAuditServerStream) error
 }
 

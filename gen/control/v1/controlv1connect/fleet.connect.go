@@ -2,7 +2,7 @@
 //
 // Source: control/v1/fleet.proto
 
-// What the platform's nodes are and do.
+// The platform's nodes: their state and load.
 package controlv1connect
 
 import (
@@ -52,11 +52,10 @@ var (
 
 // FleetServiceClient is a client for the control.v1.FleetService service.
 type FleetServiceClient interface {
-	// GetFleet answers what every node says of itself, and who was asked and did not
-	// answer. The answer may be a moment old, and says how old.
+	// GetFleet returns the state that each node reports, and which nodes did not respond. The
+	// response may be cached: see Fleet.age_ms.
 	GetFleet(context.Context, *v1.GetFleetRequest) (*v1.GetFleetResponse, error)
-	// WatchFleet answers the fleet as it is and again whenever something changes, at
-	// most once a second.
+	// WatchFleet returns the fleet, and again after each change, at most once per second.
 	WatchFleet(context.Context, *v1.WatchFleetRequest) (FleetServiceWatchFleetClientStream, error)
 }
 
@@ -88,11 +87,10 @@ func (s FleetServiceWatchFleetClientStream) Close() error {
 
 // FleetServiceHandler is an implementation of the control.v1.FleetService service.
 type FleetServiceHandler interface {
-	// GetFleet answers what every node says of itself, and who was asked and did not
-	// answer. The answer may be a moment old, and says how old.
+	// GetFleet returns the state that each node reports, and which nodes did not respond. The
+	// response may be cached: see Fleet.age_ms.
 	GetFleet(context.Context, *v1.GetFleetRequest) (*v1.GetFleetResponse, error)
-	// WatchFleet answers the fleet as it is and again whenever something changes, at
-	// most once a second.
+	// WatchFleet returns the fleet, and again after each change, at most once per second.
 	WatchFleet(context.Context, *v1.WatchFleetRequest, FleetServiceWatchFleetServerStream) error
 }
 

@@ -2,7 +2,7 @@
 //
 // Source: control/v1/journal.proto
 
-// The journal: whether it is whole, and losses that operators accept.
+// The journal's integrity, and losses that operators accept.
 package controlv1connect
 
 import (
@@ -74,17 +74,17 @@ type JournalServiceClient interface {
 	// GetJournal returns the state of the journal by the control node's last check.
 	GetJournal(context.Context, *v1.GetJournalRequest) (*v1.GetJournalResponse, error)
 	// AcceptLoss accepts all damage of the journal that is known. Where acknowledged events are
-	// missing at its end, commands are accepted again, views are built anew, and positions from
-	// before are refused. Aggregates with gaps in their versions still answer DATA_LOSS.
+	// missing at its end, commands are accepted again, views are rebuilt, and earlier positions are
+	// rejected. Aggregates with gaps in their versions still return DATA_LOSS.
 	// FAILED_PRECONDITION: no loss is known.
 	AcceptLoss(context.Context, *v1.AcceptLossRequest) (*v1.AcceptLossResponse, error)
-	// DeclareNoEvent declares a message of the journal no event: its aggregate, which answers
-	// DATA_LOSS with the message's reference, continues without it. Views and workflows pass over
-	// messages that are no events without a declaration too. A declaration that is there already is
-	// returned. NOT_FOUND: the journal has no message of the tenant there. FAILED_PRECONDITION: the
-	// message is an event (MESSAGE_IS_EVENT).
+	// DeclareNoEvent declares a message of the journal no event: its aggregate, which returns
+	// DATA_LOSS with the message's reference, continues without it. Views and workflows skip messages
+	// that are no events without a declaration. An existing declaration is returned. NOT_FOUND: the
+	// journal has no message of the tenant there. FAILED_PRECONDITION: the message is an event
+	// (MESSAGE_IS_EVENT).
 	DeclareNoEvent(context.Context, *v1.DeclareNoEventRequest) (*v1.DeclareNoEventResponse, error)
-	// RevokeNoEvent revokes a declaration: the aggregate answers DATA_LOSS again. NOT_FOUND: the
+	// RevokeNoEvent revokes a declaration: the aggregate returns DATA_LOSS again. NOT_FOUND: the
 	// message was not declared no event.
 	RevokeNoEvent(context.Context, *v1.RevokeNoEventRequest) (*v1.RevokeNoEventResponse, error)
 }
@@ -100,17 +100,17 @@ type JournalServiceHandler interface {
 	// GetJournal returns the state of the journal by the control node's last check.
 	GetJournal(context.Context, *v1.GetJournalRequest) (*v1.GetJournalResponse, error)
 	// AcceptLoss accepts all damage of the journal that is known. Where acknowledged events are
-	// missing at its end, commands are accepted again, views are built anew, and positions from
-	// before are refused. Aggregates with gaps in their versions still answer DATA_LOSS.
+	// missing at its end, commands are accepted again, views are rebuilt, and earlier positions are
+	// rejected. Aggregates with gaps in their versions still return DATA_LOSS.
 	// FAILED_PRECONDITION: no loss is known.
 	AcceptLoss(context.Context, *v1.AcceptLossRequest) (*v1.AcceptLossResponse, error)
-	// DeclareNoEvent declares a message of the journal no event: its aggregate, which answers
-	// DATA_LOSS with the message's reference, continues without it. Views and workflows pass over
-	// messages that are no events without a declaration too. A declaration that is there already is
-	// returned. NOT_FOUND: the journal has no message of the tenant there. FAILED_PRECONDITION: the
-	// message is an event (MESSAGE_IS_EVENT).
+	// DeclareNoEvent declares a message of the journal no event: its aggregate, which returns
+	// DATA_LOSS with the message's reference, continues without it. Views and workflows skip messages
+	// that are no events without a declaration. An existing declaration is returned. NOT_FOUND: the
+	// journal has no message of the tenant there. FAILED_PRECONDITION: the message is an event
+	// (MESSAGE_IS_EVENT).
 	DeclareNoEvent(context.Context, *v1.DeclareNoEventRequest) (*v1.DeclareNoEventResponse, error)
-	// RevokeNoEvent revokes a declaration: the aggregate answers DATA_LOSS again. NOT_FOUND: the
+	// RevokeNoEvent revokes a declaration: the aggregate returns DATA_LOSS again. NOT_FOUND: the
 	// message was not declared no event.
 	RevokeNoEvent(context.Context, *v1.RevokeNoEventRequest) (*v1.RevokeNoEventResponse, error)
 }

@@ -2,7 +2,7 @@
 //
 // Source: control/v1/model.proto
 
-// The platform's model: what it is, was and shall be.
+// The platform's domain model and its history.
 package controlv1connect
 
 import (
@@ -71,20 +71,18 @@ var (
 
 // ModelServiceClient is a client for the control.v1.ModelService service.
 type ModelServiceClient interface {
-	// GetModel answers the model in use: its document, and what forms for its commands
-	// and views need.
+	// GetModel returns the model in use: its document, commands and workflows.
 	GetModel(context.Context, *v1.GetModelRequest) (*v1.GetModelResponse, error)
-	// CheckModel answers the mistakes of a document, each with its line, and how it
-	// differs from the model in use. Nothing changes.
+	// CheckModel returns the mistakes of a document with their lines, and its differences from the model in
+	// use. It changes nothing.
 	CheckModel(context.Context, *v1.CheckModelRequest) (*v1.CheckModelResponse, error)
-	// ApplyModel has all nodes that have no model file use a document: aggregates and
-	// runners at once, views once they are built anew beside those that are shown.
-	// The answer comes when all nodes use it, or after five seconds, and says which
-	// do. FAILED_PRECONDITION: it has mistakes; ABORTED: the model in use is not the
-	// expected one.
+	// ApplyModel applies a document to all nodes without a model file: immediately to aggregates and runners,
+	// and to views when their new generation is built. It returns when all nodes use the model, or after five
+	// seconds, and lists the model of each node. FAILED_PRECONDITION: the document has mistakes; ABORTED: the
+	// model in use is not the expected one.
 	ApplyModel(context.Context, *v1.ApplyModelRequest) (*v1.ApplyModelResponse, error)
-	// ListModels answers the models that were applied, the newest first, and at the end
-	// the one that the platform started with.
+	// ListModels returns the applied models, newest first; the last is the one that the platform
+	// started with.
 	ListModels(context.Context, *v1.ListModelsRequest) (*v1.ListModelsResponse, error)
 }
 
@@ -96,20 +94,18 @@ func NewModelServiceClient(client *connect.Client) ModelServiceClient {
 
 // ModelServiceHandler is an implementation of the control.v1.ModelService service.
 type ModelServiceHandler interface {
-	// GetModel answers the model in use: its document, and what forms for its commands
-	// and views need.
+	// GetModel returns the model in use: its document, commands and workflows.
 	GetModel(context.Context, *v1.GetModelRequest) (*v1.GetModelResponse, error)
-	// CheckModel answers the mistakes of a document, each with its line, and how it
-	// differs from the model in use. Nothing changes.
+	// CheckModel returns the mistakes of a document with their lines, and its differences from the model in
+	// use. It changes nothing.
 	CheckModel(context.Context, *v1.CheckModelRequest) (*v1.CheckModelResponse, error)
-	// ApplyModel has all nodes that have no model file use a document: aggregates and
-	// runners at once, views once they are built anew beside those that are shown.
-	// The answer comes when all nodes use it, or after five seconds, and says which
-	// do. FAILED_PRECONDITION: it has mistakes; ABORTED: the model in use is not the
-	// expected one.
+	// ApplyModel applies a document to all nodes without a model file: immediately to aggregates and runners,
+	// and to views when their new generation is built. It returns when all nodes use the model, or after five
+	// seconds, and lists the model of each node. FAILED_PRECONDITION: the document has mistakes; ABORTED: the
+	// model in use is not the expected one.
 	ApplyModel(context.Context, *v1.ApplyModelRequest) (*v1.ApplyModelResponse, error)
-	// ListModels answers the models that were applied, the newest first, and at the end
-	// the one that the platform started with.
+	// ListModels returns the applied models, newest first; the last is the one that the platform
+	// started with.
 	ListModels(context.Context, *v1.ListModelsRequest) (*v1.ListModelsResponse, error)
 }
 

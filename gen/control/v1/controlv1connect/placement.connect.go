@@ -2,7 +2,7 @@
 //
 // Source: control/v1/placement.proto
 
-// Which node serves which tenant, and moving tenants without a pause.
+// Placements of tenants on nodes, and moves between nodes without downtime.
 package controlv1connect
 
 import (
@@ -114,17 +114,16 @@ var (
 
 // PlacementServiceClient is a client for the control.v1.PlacementService service.
 type PlacementServiceClient interface {
-	// ListPlacements answers the tenants that are placed. A tenant that is not is
-	// served by all nodes of the kind.
+	// ListPlacements returns the placed tenants. A tenant without a placement is served by all nodes of
+	// the kind.
 	ListPlacements(context.Context, *v1.ListPlacementsRequest) (*v1.ListPlacementsResponse, error)
-	// AssignPlacement places a tenant that has not been placed, on a node that serves
-	// it already. FAILED_PRECONDITION: it is placed (StartMove moves it), or the
-	// node does not have it. Calls go there from then on, and other nodes give it up.
+	// AssignPlacement places a tenant without a placement on a node that serves it already. Calls go to
+	// that node from then on, and other nodes release the tenant. FAILED_PRECONDITION: the tenant is
+	// placed (StartMove moves it), or the node does not serve it.
 	AssignPlacement(context.Context, *v1.AssignPlacementRequest) (*v1.AssignPlacementResponse, error)
 	// RemovePlacement lets all nodes of the kind serve the tenant again.
 	RemovePlacement(context.Context, *v1.RemovePlacementRequest) (*v1.RemovePlacementResponse, error)
-	// PlanMove answers what moving a tenant would do, and what stands against it.
-	// Nothing changes.
+	// PlanMove returns the steps of a move and its obstacles. It changes nothing.
 	PlanMove(context.Context, *v1.PlanMoveRequest) (*v1.PlanMoveResponse, error)
 	// StartMove starts a move of a tenant to another node and returns immediately;
 	// WatchMove reports its progress. The move begins when the tenant's earlier moves have
@@ -135,10 +134,9 @@ type PlacementServiceClient interface {
 	// about a move that has ended. FAILED_PRECONDITION: the other nodes are already releasing the
 	// tenant.
 	AbortMove(context.Context, *v1.AbortMoveRequest) (*v1.AbortMoveResponse, error)
-	// ListMoves answers the moves of the last weeks, the newest first.
+	// ListMoves returns the moves of the last 30 days, newest first.
 	ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error)
-	// WatchMove answers a move as it is, and again with every step, until it has
-	// ended.
+	// WatchMove returns a move, and again after each step, until it has ended.
 	WatchMove(context.Context, *v1.WatchMoveRequest) (PlacementServiceWatchMoveClientStream, error)
 }
 
@@ -171,17 +169,16 @@ func (s PlacementServiceWatchMoveClientStream) Close() error {
 
 // PlacementServiceHandler is an implementation of the control.v1.PlacementService service.
 type PlacementServiceHandler interface {
-	// ListPlacements answers the tenants that are placed. A tenant that is not is
-	// served by all nodes of the kind.
+	// ListPlacements returns the placed tenants. A tenant without a placement is served by all nodes of
+	// the kind.
 	ListPlacements(context.Context, *v1.ListPlacementsRequest) (*v1.ListPlacementsResponse, error)
-	// AssignPlacement places a tenant that has not been placed, on a node that serves
-	// it already. FAILED_PRECONDITION: it is placed (StartMove moves it), or the
-	// node does not have it. Calls go there from then on, and other nodes give it up.
+	// AssignPlacement places a tenant without a placement on a node that serves it already. Calls go to
+	// that node from then on, and other nodes release the tenant. FAILED_PRECONDITION: the tenant is
+	// placed (StartMove moves it), or the node does not serve it.
 	AssignPlacement(context.Context, *v1.AssignPlacementRequest) (*v1.AssignPlacementResponse, error)
 	// RemovePlacement lets all nodes of the kind serve the tenant again.
 	RemovePlacement(context.Context, *v1.RemovePlacementRequest) (*v1.RemovePlacementResponse, error)
-	// PlanMove answers what moving a tenant would do, and what stands against it.
-	// Nothing changes.
+	// PlanMove returns the steps of a move and its obstacles. It changes nothing.
 	PlanMove(context.Context, *v1.PlanMoveRequest) (*v1.PlanMoveResponse, error)
 	// StartMove starts a move of a tenant to another node and returns immediately;
 	// WatchMove reports its progress. The move begins when the tenant's earlier moves have
@@ -192,10 +189,9 @@ type PlacementServiceHandler interface {
 	// about a move that has ended. FAILED_PRECONDITION: the other nodes are already releasing the
 	// tenant.
 	AbortMove(context.Context, *v1.AbortMoveRequest) (*v1.AbortMoveResponse, error)
-	// ListMoves answers the moves of the last weeks, the newest first.
+	// ListMoves returns the moves of the last 30 days, newest first.
 	ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error)
-	// WatchMove answers a move as it is, and again with every step, until it has
-	// ended.
+	// WatchMove returns a move, and again after each step, until it has ended.
 	WatchMove(context.Context, *v1.WatchMoveRequest, PlacementServiceWatchMoveServerStream) error
 }
 

@@ -2,7 +2,7 @@
 //
 // Source: control/v1/tenant.proto
 
-// Tenants: which there are, and what they may do.
+// Tenants, their standing and quotas.
 package controlv1connect
 
 import (
@@ -93,20 +93,18 @@ var (
 
 // TenantServiceClient is a client for the control.v1.TenantService service.
 type TenantServiceClient interface {
-	// ListTenants answers the tenants that nodes serve or that were created.
+	// ListTenants returns the tenants that nodes serve or that were created.
 	ListTenants(context.Context, *v1.ListTenantsRequest) (*v1.ListTenantsResponse, error)
-	// CreateTenant has all nodes serve a tenant that none does yet. ALREADY_EXISTS: it
-	// is there.
+	// CreateTenant creates a tenant, which all nodes then serve. ALREADY_EXISTS: the tenant exists.
 	CreateTenant(context.Context, *v1.CreateTenantRequest) (*v1.CreateTenantResponse, error)
-	// SuspendTenant has gateways refuse the tenant's calls and runners leave its work
-	// alone. Nothing is lost.
+	// SuspendTenant makes gateways reject the tenant's calls and pauses its workflows. No data is lost.
 	SuspendTenant(context.Context, *v1.SuspendTenantRequest) (*v1.SuspendTenantResponse, error)
 	// ResumeTenant undoes SuspendTenant.
 	ResumeTenant(context.Context, *v1.ResumeTenantRequest) (*v1.ResumeTenantResponse, error)
-	// SetQuota bounds the tenant's calls at each gateway.
+	// SetQuota limits the tenant's calls at each gateway.
 	SetQuota(context.Context, *v1.SetQuotaRequest) (*v1.SetQuotaResponse, error)
-	// SetStorageQuota bounds what the tenant stores in the journal. It takes effect at every
-	// aggregate node within seconds. A quota below the use refuses further commands; nothing is
+	// SetStorageQuota limits the tenant's data in the journal. It takes effect at every
+	// aggregate node within seconds. A quota below the use rejects further commands; no data is
 	// deleted.
 	SetStorageQuota(context.Context, *v1.SetStorageQuotaRequest) (*v1.SetStorageQuotaResponse, error)
 }
@@ -119,20 +117,18 @@ func NewTenantServiceClient(client *connect.Client) TenantServiceClient {
 
 // TenantServiceHandler is an implementation of the control.v1.TenantService service.
 type TenantServiceHandler interface {
-	// ListTenants answers the tenants that nodes serve or that were created.
+	// ListTenants returns the tenants that nodes serve or that were created.
 	ListTenants(context.Context, *v1.ListTenantsRequest) (*v1.ListTenantsResponse, error)
-	// CreateTenant has all nodes serve a tenant that none does yet. ALREADY_EXISTS: it
-	// is there.
+	// CreateTenant creates a tenant, which all nodes then serve. ALREADY_EXISTS: the tenant exists.
 	CreateTenant(context.Context, *v1.CreateTenantRequest) (*v1.CreateTenantResponse, error)
-	// SuspendTenant has gateways refuse the tenant's calls and runners leave its work
-	// alone. Nothing is lost.
+	// SuspendTenant makes gateways reject the tenant's calls and pauses its workflows. No data is lost.
 	SuspendTenant(context.Context, *v1.SuspendTenantRequest) (*v1.SuspendTenantResponse, error)
 	// ResumeTenant undoes SuspendTenant.
 	ResumeTenant(context.Context, *v1.ResumeTenantRequest) (*v1.ResumeTenantResponse, error)
-	// SetQuota bounds the tenant's calls at each gateway.
+	// SetQuota limits the tenant's calls at each gateway.
 	SetQuota(context.Context, *v1.SetQuotaRequest) (*v1.SetQuotaResponse, error)
-	// SetStorageQuota bounds what the tenant stores in the journal. It takes effect at every
-	// aggregate node within seconds. A quota below the use refuses further commands; nothing is
+	// SetStorageQuota limits the tenant's data in the journal. It takes effect at every
+	// aggregate node within seconds. A quota below the use rejects further commands; no data is
 	// deleted.
 	SetStorageQuota(context.Context, *v1.SetStorageQuotaRequest) (*v1.SetStorageQuotaResponse, error)
 }

@@ -60,14 +60,14 @@ var (
 
 // ViewServiceClient is a client for the control.v1.ViewService service.
 type ViewServiceClient interface {
-	// SkipEvent has a tenant's view made without an event, on every node and by every rebuild, for as
-	// long as the view's definition stays the same. Answers from the view are `incomplete` from then
-	// on. A view that has applied the event is built again. Repeating it changes nothing.
+	// SkipEvent excludes an event from a tenant's view, on every node and in every rebuild, for as
+	// long as the view's definition does not change. Responses from the view are then `incomplete`. A
+	// view that has applied the event is rebuilt. It is idempotent.
 	//
 	// Errors: NOT_FOUND (no such view in the model in use, or no such event of the tenant),
 	// FAILED_PRECONDITION (the tenant has 1,000 records).
 	SkipEvent(context.Context, *v1.SkipEventRequest) (*v1.SkipEventResponse, error)
-	// RevokeSkip has the view made with the event again: it is built again.
+	// RevokeSkip includes the event again: the view is rebuilt.
 	//
 	// Errors: NOT_FOUND (the event is not skipped).
 	RevokeSkip(context.Context, *v1.RevokeSkipRequest) (*v1.RevokeSkipResponse, error)
@@ -84,14 +84,14 @@ func NewViewServiceClient(client *connect.Client) ViewServiceClient {
 
 // ViewServiceHandler is an implementation of the control.v1.ViewService service.
 type ViewServiceHandler interface {
-	// SkipEvent has a tenant's view made without an event, on every node and by every rebuild, for as
-	// long as the view's definition stays the same. Answers from the view are `incomplete` from then
-	// on. A view that has applied the event is built again. Repeating it changes nothing.
+	// SkipEvent excludes an event from a tenant's view, on every node and in every rebuild, for as
+	// long as the view's definition does not change. Responses from the view are then `incomplete`. A
+	// view that has applied the event is rebuilt. It is idempotent.
 	//
 	// Errors: NOT_FOUND (no such view in the model in use, or no such event of the tenant),
 	// FAILED_PRECONDITION (the tenant has 1,000 records).
 	SkipEvent(context.Context, *v1.SkipEventRequest) (*v1.SkipEventResponse, error)
-	// RevokeSkip has the view made with the event again: it is built again.
+	// RevokeSkip includes the event again: the view is rebuilt.
 	//
 	// Errors: NOT_FOUND (the event is not skipped).
 	RevokeSkip(context.Context, *v1.RevokeSkipRequest) (*v1.RevokeSkipResponse, error)

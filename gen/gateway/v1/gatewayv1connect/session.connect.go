@@ -2,7 +2,7 @@
 //
 // Source: gateway/v1/session.proto
 
-// What the gateway itself answers: who calls, and who may call what.
+// The caller's session at the gateway: identity, rights and tickets.
 package gatewayv1connect
 
 import (
@@ -72,11 +72,11 @@ var (
 
 // SessionServiceClient is a client for the gateway.v1.SessionService service.
 type SessionServiceClient interface {
-	// WhoAmI answers whom the gateway takes the caller for.
+	// WhoAmI returns the authenticated principal.
 	WhoAmI(context.Context, *v1.WhoAmIRequest) (*v1.WhoAmIResponse, error)
-	// ListMethods answers every method that the gateway serves, and to whom.
+	// ListMethods returns every method that the gateway serves, with its policy.
 	ListMethods(context.Context, *v1.ListMethodsRequest) (*v1.ListMethodsResponse, error)
-	// Decide answers whether a caller could call a method, and which rule decides. The
+	// Decide returns whether a caller may call a method, and the rule that decides. The
 	// tenant must be one that the caller acts for, unless the caller has the right
 	// "fleet.read": otherwise the answer is PERMISSION_DENIED.
 	Decide(context.Context, *v1.DecideRequest) (*v1.DecideResponse, error)
@@ -96,11 +96,11 @@ func NewSessionServiceClient(client *connect.Client) SessionServiceClient {
 
 // SessionServiceHandler is an implementation of the gateway.v1.SessionService service.
 type SessionServiceHandler interface {
-	// WhoAmI answers whom the gateway takes the caller for.
+	// WhoAmI returns the authenticated principal.
 	WhoAmI(context.Context, *v1.WhoAmIRequest) (*v1.WhoAmIResponse, error)
-	// ListMethods answers every method that the gateway serves, and to whom.
+	// ListMethods returns every method that the gateway serves, with its policy.
 	ListMethods(context.Context, *v1.ListMethodsRequest) (*v1.ListMethodsResponse, error)
-	// Decide answers whether a caller could call a method, and which rule decides. The
+	// Decide returns whether a caller may call a method, and the rule that decides. The
 	// tenant must be one that the caller acts for, unless the caller has the right
 	// "fleet.read": otherwise the answer is PERMISSION_DENIED.
 	Decide(context.Context, *v1.DecideRequest) (*v1.DecideResponse, error)

@@ -4,9 +4,8 @@
 // 	protoc        (unknown)
 // source: headgate/policy/v1/policy.proto
 
-// What the edge must know of a method before it serves it. The gateway builds
-// its method table from these options alone: a method without a policy is not
-// served (deny by default).
+// The policies of methods. The gateway builds its method table from these options alone: a method
+// without a policy is not served (deny by default).
 
 package policyv1
 
@@ -27,18 +26,17 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Priority says which calls are refused first when the gateway fills up.
+// Priority orders calls under load shedding.
 type Priority int32
 
 const (
-	// Not said: as PRIORITY_NORMAL.
+	// Unset: PRIORITY_NORMAL.
 	Priority_PRIORITY_UNSPECIFIED Priority = 0
-	// Refused first, when seven tenths of the gateway are in use: what can wait,
-	// such as lists and watches.
+	// Rejected first, above 70 % of the gateway's capacity: calls that can wait, such as lists and watches.
 	Priority_PRIORITY_LOW Priority = 1
-	// Refused when nine tenths are in use.
+	// Rejected above 90 % of the capacity.
 	Priority_PRIORITY_NORMAL Priority = 2
-	// Refused only when the gateway is full: what operators need to help.
+	// Rejected only at full capacity: operations that operators need in an incident.
 	Priority_PRIORITY_HIGH Priority = 3
 )
 
@@ -85,15 +83,15 @@ func (Priority) EnumDescriptor() ([]byte, []int) {
 	return file_headgate_policy_v1_policy_proto_rawDescGZIP(), []int{0}
 }
 
-// TenantScope says whose call it is.
+// TenantScope is whether a call is for a tenant or for the platform.
 type TenantScope int32
 
 const (
-	// Not said: the method is not served.
+	// Unset: the method is not served.
 	TenantScope_TENANT_SCOPE_UNSPECIFIED TenantScope = 0
-	// The call is for exactly one tenant, and is refused without.
+	// The call is for exactly one tenant, and is rejected without one.
 	TenantScope_TENANT_SCOPE_TENANT TenantScope = 1
-	// The call concerns the platform; it carries no tenant.
+	// The call is for the platform and has no tenant.
 	TenantScope_TENANT_SCOPE_PLATFORM TenantScope = 2
 )
 
@@ -138,7 +136,7 @@ func (TenantScope) EnumDescriptor() ([]byte, []int) {
 	return file_headgate_policy_v1_policy_proto_rawDescGZIP(), []int{1}
 }
 
-// Policy says who may call a method, where it goes and for how long.
+// Policy is the access rule, the routing and the time limit of a method.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The right that the principal must hold, such as "query.read". A principal's
@@ -149,52 +147,47 @@ type Policy struct {
 	// The kind of node that serves the method: "aggregate", "projection",
 	// "runner" or "control".
 	Upstream string `protobuf:"bytes,3,opt,name=upstream,proto3" json:"upstream,omitempty"`
-	// How long a call may take when the client does not ask for less.
+	// The time limit of a call; a client may ask for less.
 	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Whether each call is recorded in the audit stream. Denials always are, and so are
 	// calls for a tenant by principals that act for every tenant, at a bounded rate.
 	Audit bool `protobuf:"varint,5,opt,name=audit,proto3" json:"audit,omitempty"`
 	// The request field (proto name) that names the resource which a narrowed
-	// right is matched against, such as "view", or a path of names through messages,
-	// which may be repeated ("commands.aggregate_type"): the right must cover every
-	// one. Empty: the method has none.
+	// right is matched against, such as "view", or a path through messages, which may be repeated
+	// ("commands.aggregate_type"): the right must cover each value. Empty: the method has no resource.
 	ResourceField string `protobuf:"bytes,6,opt,name=resource_field,json=resourceField,proto3" json:"resource_field,omitempty"`
-	// The request field (proto name) that bears the tenant. Empty: the request
-	// has none and only the credential and x-tenant-id name it.
+	// The request field (proto name) with the tenant. Empty: only the credential and x-tenant-id name the
+	// tenant.
 	TenantField string `protobuf:"bytes,7,opt,name=tenant_field,json=tenantField,proto3" json:"tenant_field,omitempty"`
-	// The request field (proto name) that bears the idempotency key. A mutation
-	// is only ever retried when it is set.
+	// The request field (proto name) with the idempotency key. The gateway retries a mutation only if the
+	// field is set.
 	IdempotencyKeyField string `protobuf:"bytes,8,opt,name=idempotency_key_field,json=idempotencyKeyField,proto3" json:"idempotency_key_field,omitempty"`
-	// Whoever calls is served, with or without a credential. The method then has
-	// no right and its tenant scope is the platform. Nothing is open unless its
-	// proto says so here.
+	// Whether callers without a credential are served. Such a method has no right, and its tenant scope is
+	// the platform.
 	Anonymous bool `protobuf:"varint,9,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
-	// The answer field (proto name) that says how far a stream has come, such as a
-	// position. Server-Sent Events bear it as their id.
+	// The response field (proto name) with the progress of a stream, such as a position. It is the id of
+	// Server-Sent Events.
 	EventIdField string `protobuf:"bytes,10,opt,name=event_id_field,json=eventIdField,proto3" json:"event_id_field,omitempty"`
-	// The request field (proto name) that resumes a stream after that: a client's
-	// Last-Event-ID fills it.
+	// The request field (proto name) that resumes a stream after an event id. The client's Last-Event-ID
+	// fills it.
 	ResumeField string `protobuf:"bytes,11,opt,name=resume_field,json=resumeField,proto3" json:"resume_field,omitempty"`
-	// The request field (proto name) that names the node which the call operates.
-	// Such a call reaches a node that is not ready too, and may leave the field
-	// empty where there is one node of the kind.
+	// The request field (proto name) with the node that the call operates on. Such a call is also sent to a
+	// node that is not ready. The field may be empty if the kind has one node.
 	NodeField string `protobuf:"bytes,12,opt,name=node_field,json=nodeField,proto3" json:"node_field,omitempty"`
-	// Which calls go first when the gateway is nearly full.
+	// The priority under load shedding.
 	Priority Priority `protobuf:"varint,13,opt,name=priority,proto3,enum=headgate.policy.v1.Priority" json:"priority,omitempty"`
-	// The request field (proto name) that names a part of the resource, such as "command". It
-	// stands beside resource_field, in the same message. A right that is narrowed to a resource
-	// ("transfer") covers all of its parts, and one that is narrowed to a part
-	// ("transfer.request") that part alone.
+	// The request field (proto name) with a part of the resource, such as "command". It is in the
+	// same message as resource_field. A right that is narrowed to a resource ("transfer") covers all
+	// of its parts; a right that is narrowed to a part ("transfer.request") covers only that part.
 	ResourcePartField string `protobuf:"bytes,14,opt,name=resource_part_field,json=resourcePartField,proto3" json:"resource_part_field,omitempty"`
-	// Rights that the node itself checks for some calls of the method. The gateway sends the node
-	// the ones that the principal holds (x-headgate-rights).
+	// Rights that the node checks for some calls of the method. The gateway sends the node the
+	// principal's rights among them (x-headgate-rights).
 	NodeRights []string `protobuf:"bytes,15,rep,name=node_rights,json=nodeRights,proto3" json:"node_rights,omitempty"`
-	// The request field (proto name) that has the operator's reason for the call. It is the
-	// reason in the call's audit record.
+	// The request field (proto name) with the operator's reason, for the audit record.
 	ReasonField string `protobuf:"bytes,16,opt,name=reason_field,json=reasonField,proto3" json:"reason_field,omitempty"`
 	// Answers of the method's GET paths have an entity tag (RFC 9110 §8.8.3), and a request
 	// whose If-None-Match has it is answered 304 without a body. Only a unary method without
-	// side effects can have it. Absent: answers have none.
+	// side effects can have it. Absent: responses have none.
 	Etag          *ETag `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -349,11 +342,11 @@ func (x *Policy) GetEtag() *ETag {
 	return nil
 }
 
-// ETag describes how the entity tag of an answer is made.
+// ETag configures the entity tag of a response.
 type ETag struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The answer field (proto name) that the tag does not depend on, such as a position that
-	// changes although the rest of the answer does not. Empty: there is none.
+	// The response field (proto name) that the tag ignores, such as a position that changes while the rest
+	// of the response does not. Empty: none.
 	ExceptField   string `protobuf:"bytes,1,opt,name=except_field,json=exceptField,proto3" json:"except_field,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -409,7 +402,7 @@ var file_headgate_policy_v1_policy_proto_extTypes = []protoimpl.ExtensionInfo{
 
 // Extension fields to descriptorpb.MethodOptions.
 var (
-	// The policy under which the edge serves the method.
+	// The method's policy at the gateway.
 	//
 	// optional headgate.policy.v1.Policy policy = 50901;
 	E_Policy = &file_headgate_policy_v1_policy_proto_extTypes[0]

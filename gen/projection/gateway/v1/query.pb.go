@@ -31,9 +31,9 @@ const (
 type ViewState int32
 
 const (
-	// Not known.
+	// Unknown.
 	ViewState_VIEW_STATE_UNSPECIFIED ViewState = 0
-	// It follows the journal.
+	// It applies events as they are appended.
 	ViewState_VIEW_STATE_CURRENT ViewState = 1
 	// It is being built: reads are UNAVAILABLE.
 	ViewState_VIEW_STATE_BUILDING ViewState = 2
@@ -88,16 +88,16 @@ func (ViewState) EnumDescriptor() ([]byte, []int) {
 // QueryRequest asks for a page of a view.
 type QueryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The view's name, as the model names it.
 	View string `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
-	// Which rows, in which order, how many.
+	// The selection, order and number of rows.
 	Query *Query `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
-	// Free words for whoever reads the logs; at most 16, not interpreted.
+	// Labels for logs; at most 16, not interpreted.
 	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// A position that Submit answered: the query waits, within its deadline,
-	// until the view has seen it (read your writes).
+	// A position from a SubmitResponse: the query waits until the view has applied it, at most until its
+	// deadline (read your writes).
 	MinPosition   string `protobuf:"bytes,5,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -177,12 +177,12 @@ type Query struct {
 	// An AIP-132 order, such as "balance desc, owner". The view's key is always
 	// the last criterion, so that pages never overlap.
 	OrderBy string `protobuf:"bytes,2,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
-	// Rows per page, 1 to 1000; 0: 100. A page ends earlier at a bound in bytes, 1 MiB
-	// unless the node is configured otherwise; it has at least one row.
+	// Rows per page, 1 to 1000; 0: 100. A page also ends at a size limit, 1 MiB by default; it has at least
+	// one row unless it is empty.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before, for the same query.
+	// The next_page_token of the previous page of the same query.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// The columns to answer; empty: all.
+	// The columns to return; empty: all.
 	Fields        []string `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -256,13 +256,13 @@ func (x *Query) GetFields() []string {
 // QueryResponse is a page of a view.
 type QueryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The rows, a member a column.
+	// The rows, one member per column.
 	Rows []*structpb.Struct `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
-	// Asks for the next page; empty on the last.
+	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// How far the view had followed the journal when it answered.
+	// The position in the journal that the view had applied.
 	Position string `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
-	// Whether the view was made without events that an operator has skipped.
+	// Whether an operator has skipped events of the view.
 	Incomplete    bool `protobuf:"varint,4,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -329,7 +329,7 @@ func (x *QueryResponse) GetIncomplete() bool {
 // GetRequest names a row.
 type GetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The view's name, as the model names it.
 	View string `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
@@ -337,7 +337,7 @@ type GetRequest struct {
 	Key string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
 	// As in QueryRequest.
 	MinPosition string `protobuf:"bytes,4,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
-	// The columns to answer; empty: all.
+	// The columns to return; empty: all.
 	Fields        []string `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -411,9 +411,9 @@ func (x *GetRequest) GetFields() []string {
 // GetResponse is a row.
 type GetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The row, a member a column.
+	// The row, one member per column.
 	Row *structpb.Struct `protobuf:"bytes,1,opt,name=row,proto3" json:"row,omitempty"`
-	// How far the view had followed the journal when it answered.
+	// The position in the journal that the view had applied.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
 	// As in QueryResponse.
 	Incomplete    bool `protobuf:"varint,3,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
@@ -475,19 +475,18 @@ func (x *GetResponse) GetIncomplete() bool {
 // WatchRequest asks for a view's rows and their changes.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The view's name, as the model names it.
 	View string `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
-	// An AIP-160 filter, as in Query: a row that no longer fits is answered as
-	// removed.
+	// An AIP-160 filter, as in Query. A row that no longer matches is returned as removed.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
-	// The columns to answer; empty: all.
+	// The columns to return; empty: all.
 	Fields []string `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
 	// As in QueryRequest.
 	MinPosition string `protobuf:"bytes,5,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
-	// The last position that the client got for the same view and filter: it is
-	// told what has changed since. Empty: all rows first.
+	// The last position that the client received for the same view and filter: the stream has the changes
+	// since then. Empty: all rows first.
 	After         string `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -565,15 +564,14 @@ func (x *WatchRequest) GetAfter() string {
 	return ""
 }
 
-// WatchResponse is some changes of a view, or none to say that it is alive.
+// WatchResponse is changes of a view, or none as a keep-alive.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The changes, each of another row.
+	// The changes, one per row.
 	Changes []*Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
-	// How far the client knows the view once it has taken the changes; empty within
-	// the rows that come first.
+	// The position after these changes; empty within the initial rows.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
-	// All rows follow: what the client knew before counts no more.
+	// Whether all rows follow: the client discards its rows.
 	Reset_ bool `protobuf:"varint,3,opt,name=reset,proto3" json:"reset,omitempty"`
 	// As in QueryResponse.
 	Incomplete    bool `protobuf:"varint,4,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
@@ -639,12 +637,12 @@ func (x *WatchResponse) GetIncomplete() bool {
 	return false
 }
 
-// Change is what has become of a row.
+// Change is a changed row.
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row's key.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// The row as it is now; absent: it is gone, or does not fit the filter.
+	// The row; absent: it was removed, or does not match the filter.
 	Row           *structpb.Struct `protobuf:"bytes,2,opt,name=row,proto3" json:"row,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -697,7 +695,7 @@ func (x *Change) GetRow() *structpb.Struct {
 // ListViewsRequest asks for the tenant's views.
 type ListViewsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -745,10 +743,9 @@ type ListViewsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The views, by name.
 	Views []*View `protobuf:"bytes,1,rep,name=views,proto3" json:"views,omitempty"`
-	// How far the views have followed the journal.
+	// The position in the journal that the views have applied.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
-	// The views that are shown, and after a change of the model those that are
-	// built beside them.
+	// The current generation of views, and after a change of the model the one that is being built.
 	Generations   []*Generation `protobuf:"bytes,3,rep,name=generations,proto3" json:"generations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -805,25 +802,25 @@ func (x *ListViewsResponse) GetGenerations() []*Generation {
 	return nil
 }
 
-// Generation is a tenant's views as one model describes them.
+// Generation is one build of a tenant's views, for one model.
 type Generation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model's revision.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// Whether queries are answered from it.
+	// Whether queries read from it.
 	Shown bool `protobuf:"varint,2,opt,name=shown,proto3" json:"shown,omitempty"`
-	// The journal's sequence that it has followed, while a node of the platform reads no
-	// encrypted positions; 0 otherwise: use applied_position and percent.
+	// Its checkpoint, while a node of the platform does not read encrypted positions; 0 otherwise: use
+	// applied_position and percent.
 	Applied int64 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
-	// The sequence from which on it can be shown; as applied.
+	// The sequence at which it becomes readable; 0 under the same condition as applied.
 	Target int64 `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`
-	// Whether it does not advance, for a reason that the node's log tells.
+	// Whether it does not advance; the node's log has the reason.
 	Failing bool `protobuf:"varint,5,opt,name=failing,proto3" json:"failing,omitempty"`
-	// How far it has followed the journal, as a position.
+	// Its checkpoint as a position.
 	AppliedPosition string `protobuf:"bytes,6,opt,name=applied_position,json=appliedPosition,proto3" json:"applied_position,omitempty"`
-	// The position from which on it can be shown: what the journal held when it was begun.
+	// The position at which it becomes readable: the journal's end when the build started.
 	TargetPosition string `protobuf:"bytes,7,opt,name=target_position,json=targetPosition,proto3" json:"target_position,omitempty"`
-	// How much of the journal up to the target it has followed, 0 to 100.
+	// Its progress up to the target in percent, 0 to 100.
 	Percent       int32 `protobuf:"varint,8,opt,name=percent,proto3" json:"percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1004,7 +1001,7 @@ type Column struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its type: "string", "int", "double", "bool", "timestamp" or "json".
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	// Whether the view keeps an index of it.
+	// Whether it has an index.
 	Indexed       bool `protobuf:"varint,3,opt,name=indexed,proto3" json:"indexed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1072,7 +1069,7 @@ type ViewFailure struct {
 	Aggregate string `protobuf:"bytes,3,opt,name=aggregate,proto3" json:"aggregate,omitempty"`
 	// See aggregate.
 	Version int64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
-	// The place in the model; empty: the database refuses the row.
+	// The place in the model; empty: the database rejects the row.
 	Rule string `protobuf:"bytes,5,opt,name=rule,proto3" json:"rule,omitempty"`
 	// The expression that fails; empty: none does.
 	Expression string `protobuf:"bytes,6,opt,name=expression,proto3" json:"expression,omitempty"`

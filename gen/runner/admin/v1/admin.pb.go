@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: runner/admin/v1/admin.proto
 
-// Operating the runner: what workflows do, and stopping and starting them.
+// Operations on runners and workflows.
 
 package adminv1
 
@@ -28,17 +28,17 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// NodeState says whether a node takes work.
+// NodeState is whether a node accepts work.
 type NodeState int32
 
 const (
-	// Not known.
+	// Unknown.
 	NodeState_NODE_STATE_UNSPECIFIED NodeState = 0
-	// Takes work.
+	// It accepts work.
 	NodeState_NODE_STATE_RUNNING NodeState = 1
-	// Takes no work; some is still in flight.
+	// It accepts no work; some is still in flight.
 	NodeState_NODE_STATE_DRAINING NodeState = 2
-	// Takes no work and has none.
+	// It accepts no work and has none in flight.
 	NodeState_NODE_STATE_DRAINED NodeState = 3
 )
 
@@ -85,26 +85,26 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{0}
 }
 
-// WorkflowState is how far an instance is.
+// WorkflowState is the state of an instance.
 type WorkflowState int32
 
 const (
-	// Not known.
+	// Unknown.
 	WorkflowState_WORKFLOW_STATE_UNSPECIFIED WorkflowState = 0
-	// Steps are being run.
+	// Its steps are running.
 	WorkflowState_WORKFLOW_STATE_RUNNING WorkflowState = 1
-	// A step was refused; those before it are being undone.
+	// A step was rejected; the completed steps are being undone.
 	WorkflowState_WORKFLOW_STATE_COMPENSATING WorkflowState = 2
-	// Every step was done.
+	// Every step is done.
 	WorkflowState_WORKFLOW_STATE_COMPLETED WorkflowState = 3
-	// A step was refused and those before it are undone.
+	// A step was rejected, and the completed steps are undone.
 	WorkflowState_WORKFLOW_STATE_COMPENSATED WorkflowState = 4
-	// Even undoing was refused: somebody must look at it.
+	// An undo was rejected: an operator must decide.
 	WorkflowState_WORKFLOW_STATE_FAILED WorkflowState = 5
-	// It does not go on by itself: the attempts at a step are exhausted, or its workflow is not
-	// known any more. An operator decides.
+	// It does not continue: the attempts at a step are exhausted, or its workflow no longer exists. An
+	// operator must decide.
 	WorkflowState_WORKFLOW_STATE_STUCK WorkflowState = 6
-	// An operator has ended it, or the model does not start it any more.
+	// An operator has ended it, or the model no longer starts it.
 	WorkflowState_WORKFLOW_STATE_CANCELLED WorkflowState = 7
 )
 
@@ -162,7 +162,7 @@ func (WorkflowState) EnumDescriptor() ([]byte, []int) {
 // StatusRequest asks for the node's status.
 type StatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The node's id; may be empty where there is one runner.
+	// The node's id; may be empty if there is one runner.
 	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -251,10 +251,10 @@ func (x *StatusResponse) GetStatus() *NodeStatus {
 	return nil
 }
 
-// DrainRequest asks the node to stop taking work.
+// DrainRequest drains a node.
 type DrainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The node's id; may be empty where there is one runner.
+	// The node's id; may be empty if there is one runner.
 	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -343,10 +343,10 @@ func (x *DrainResponse) GetStatus() *NodeStatus {
 	return nil
 }
 
-// ResumeRequest asks the node to take work again.
+// ResumeRequest resumes a node.
 type ResumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The node's id; may be empty where there is one runner.
+	// The node's id; may be empty if there is one runner.
 	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -435,10 +435,10 @@ func (x *ResumeResponse) GetStatus() *NodeStatus {
 	return nil
 }
 
-// ReloadRequest asks the node to read the model again.
+// ReloadRequest reloads a node's model file.
 type ReloadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The node's id; may be empty where there is one runner.
+	// The node's id; may be empty if there is one runner.
 	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -481,12 +481,12 @@ func (x *ReloadRequest) GetNode() string {
 	return ""
 }
 
-// ReloadResponse says what was loaded.
+// ReloadResponse is the status after a reload.
 type ReloadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The status, with the model's new revision.
 	Status *NodeStatus `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
-	// Whether the model differs from the one before.
+	// Whether the model has changed.
 	Changed       bool `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -541,7 +541,7 @@ type PauseTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The node's id; empty: any runner, which tells the others.
+	// The node's id; empty: any runner, which notifies the others.
 	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -642,7 +642,7 @@ type ResumeTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The node's id; empty: any runner, which tells the others.
+	// The node's id; empty: any runner, which notifies the others.
 	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -738,16 +738,16 @@ func (x *ResumeTenantResponse) GetTenant() *TenantStatus {
 	return nil
 }
 
-// NodeStatus is what a runner node is doing.
+// NodeStatus is the state of a runner node.
 type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether it takes work.
+	// Whether it accepts work.
 	State NodeState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.NodeState" json:"state,omitempty"`
-	// Workflow instances being worked on now.
+	// Workflow instances in flight.
 	InFlight int64 `protobuf:"varint,2,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	// Fingerprint of the model in use.
+	// The revision of the model in use.
 	ModelRevision string `protobuf:"bytes,3,opt,name=model_revision,json=modelRevision,proto3" json:"model_revision,omitempty"`
-	// The tenants it works for, by name.
+	// The tenants that it serves, by name.
 	Tenants       []*TenantStatus `protobuf:"bytes,4,rep,name=tenants,proto3" json:"tenants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -811,18 +811,18 @@ func (x *NodeStatus) GetTenants() []*TenantStatus {
 	return nil
 }
 
-// TenantStatus is what a node does for a tenant.
+// TenantStatus is a tenant's state at a node.
 type TenantStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Whether PauseTenant holds its work back.
+	// Whether PauseTenant has stopped its workflows.
 	Paused bool `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
-	// Workflow instances of the tenant being worked on now.
+	// The tenant's workflow instances in flight.
 	InFlight int64 `protobuf:"varint,3,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	// Events delivered to a worker and not yet acknowledged.
+	// Events delivered and not acknowledged yet.
 	AckPending int64 `protobuf:"varint,4,opt,name=ack_pending,json=ackPending,proto3" json:"ack_pending,omitempty"`
-	// Events that wait to be delivered.
+	// Events that are not delivered yet.
 	Pending       int64 `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -967,11 +967,11 @@ type GetWorkflowResponse struct {
 	// The instance: the id of the event that started it. Instances of earlier versions have
 	// the id of the event's aggregate.
 	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// How far it is.
+	// Its state.
 	State WorkflowState `protobuf:"varint,3,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
-	// What was done, in order.
+	// The completed steps, in order.
 	Steps []*WorkflowStep `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
-	// What the trigger event said.
+	// The data of the trigger event.
 	Trigger *structpb.Struct `protobuf:"bytes,5,opt,name=trigger,proto3" json:"trigger,omitempty"`
 	// When it started.
 	Started *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=started,proto3" json:"started,omitempty"`
@@ -979,12 +979,11 @@ type GetWorkflowResponse struct {
 	Updated *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=updated,proto3" json:"updated,omitempty"`
 	// The event that started it.
 	Subject *WorkflowSubject `protobuf:"bytes,8,opt,name=subject,proto3" json:"subject,omitempty"`
-	// The revision of the model that drives it: the one that it began under, or that it has
-	// migrated to.
+	// The revision of its model: the one that it started with, or has migrated to.
 	Model string `protobuf:"bytes,9,opt,name=model,proto3" json:"model,omitempty"`
-	// The attempts at a step that have failed; absent if none has since the last step.
+	// The attempts at a step that have failed; absent: none since the last step.
 	Attempts *WorkflowAttempts `protobuf:"bytes,10,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	// Until when it waits; absent if it does not.
+	// The time that it waits for; absent: it does not wait.
 	Waiting       *WorkflowWait `protobuf:"bytes,11,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1173,9 +1172,9 @@ func (x *WorkflowSubject) GetEventId() string {
 // WorkflowAttempts are the failed attempts at a step, in a row.
 type WorkflowAttempts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The step's name; "when" if it could not be said whether the event starts the instance.
+	// The step's name; "when" if the condition of the workflow could not be evaluated.
 	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
-	// How many attempts have failed.
+	// The number of failed attempts.
 	Failed int32 `protobuf:"varint,2,opt,name=failed,proto3" json:"failed,omitempty"`
 	// Why the last one failed.
 	LastError string `protobuf:"bytes,3,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
@@ -1183,7 +1182,7 @@ type WorkflowAttempts struct {
 	First *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=first,proto3" json:"first,omitempty"`
 	// When the last one failed.
 	Last *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last,proto3" json:"last,omitempty"`
-	// When the next one is; absent if the instance is stuck.
+	// When the next attempt starts; absent: the instance is stuck.
 	Next          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=next,proto3" json:"next,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1261,7 +1260,7 @@ func (x *WorkflowAttempts) GetNext() *timestamppb.Timestamp {
 	return nil
 }
 
-// WorkflowWait is a wait that an instance is in.
+// WorkflowWait is the wait of an instance for a time.
 type WorkflowWait struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step's name.
@@ -1316,7 +1315,7 @@ func (x *WorkflowWait) GetUntil() *timestamppb.Timestamp {
 	return nil
 }
 
-// WorkflowStep is one thing that an instance did.
+// WorkflowStep is a completed step of an instance.
 type WorkflowStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step's name; "undo NAME" for its compensation.
@@ -1325,7 +1324,7 @@ type WorkflowStep struct {
 	Outcome string `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	// Why it was refused.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// When.
+	// When it ended.
 	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1392,15 +1391,15 @@ func (x *WorkflowStep) GetTime() *timestamppb.Timestamp {
 // ListWorkflowsRequest asks for workflow instances.
 type ListWorkflowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The workflow's name; empty: all.
 	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
-	// How far the instances are; not said: any.
+	// The state of the instances; unset: any.
 	State WorkflowState `protobuf:"varint,3,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
-	// Instances a page, 1 to 500; 0: 100.
+	// Instances per page, 1 to 500; 0: 100.
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before.
+	// The next_page_token of the previous page.
 	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1471,14 +1470,14 @@ func (x *ListWorkflowsRequest) GetPageToken() string {
 	return ""
 }
 
-// ListWorkflowsResponse is a page of instances. One that changes while pages are asked
-// for is on none of those that follow. Where few of many are of the state asked for, a
-// page may have less than its size, or none, and not be the last.
+// ListWorkflowsResponse is a page of instances. An instance that changes while pages are read is not on
+// the following ones. If few instances match, a page may have fewer than page_size, or none, without
+// being the last.
 type ListWorkflowsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The instances.
 	Instances []*WorkflowInstance `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
-	// Asks for the next page; empty on the last.
+	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1535,21 +1534,21 @@ type WorkflowInstance struct {
 	Workflow string `protobuf:"bytes,1,opt,name=workflow,proto3" json:"workflow,omitempty"`
 	// The instance.
 	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// How far it is.
+	// Its state.
 	State WorkflowState `protobuf:"varint,3,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
 	// Why a step was refused; empty if none was.
 	Failure string `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"`
 	// When it began.
 	Started *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started,proto3" json:"started,omitempty"`
-	// When it last did something.
+	// When its state last changed.
 	Updated *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated,proto3" json:"updated,omitempty"`
 	// The event that started it.
 	Subject *WorkflowSubject `protobuf:"bytes,7,opt,name=subject,proto3" json:"subject,omitempty"`
-	// The revision of the model that drives it.
+	// The revision of its model.
 	Model string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
-	// The attempts at a step that have failed; absent if none has since the last step.
+	// The attempts at a step that have failed; absent: none since the last step.
 	Attempts *WorkflowAttempts `protobuf:"bytes,9,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	// Until when it waits; absent if it does not.
+	// The time that it waits for; absent: it does not wait.
 	Waiting       *WorkflowWait `protobuf:"bytes,10,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1658,13 +1657,13 @@ func (x *WorkflowInstance) GetWaiting() *WorkflowWait {
 // ListDeadLettersRequest asks for dead letters.
 type ListDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Letters whose cause has this in it; empty: all.
+	// A part of the cause of the letters; empty: all letters.
 	Cause string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
-	// Letters a page, 1 to 500; 0: 100.
+	// Letters per page, 1 to 500; 0: 100.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before.
+	// The next_page_token of the previous page.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1733,7 +1732,7 @@ type ListDeadLettersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The letters.
 	Letters []*DeadLetter `protobuf:"bytes,1,rep,name=letters,proto3" json:"letters,omitempty"`
-	// Asks for the next page; empty on the last.
+	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1783,14 +1782,14 @@ func (x *ListDeadLettersResponse) GetNextPageToken() string {
 	return ""
 }
 
-// DeadLetter is work that could not be done.
+// DeadLetter is work that was given up.
 type DeadLetter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The letter's number, which grows.
+	// The letter's number, which increases.
 	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Why the work could not be done.
+	// Why the work was given up.
 	Cause string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
-	// The event that asked for it.
+	// The id of the trigger event.
 	EventId string `protobuf:"bytes,3,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	// The event's type.
 	EventType string `protobuf:"bytes,4,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
@@ -1798,9 +1797,9 @@ type DeadLetter struct {
 	AggregateType string `protobuf:"bytes,5,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
 	// The event's aggregate.
 	AggregateId string `protobuf:"bytes,6,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
-	// What the event says.
+	// The event's data.
 	Data *structpb.Struct `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`
-	// The correlation that the event is part of.
+	// The event's correlation id.
 	CorrelationId string `protobuf:"bytes,8,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	// When the work was given up.
 	Time *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=time,proto3" json:"time,omitempty"`
@@ -1919,14 +1918,14 @@ func (x *DeadLetter) GetInstanceId() string {
 	return ""
 }
 
-// ReplayDeadLettersRequest says which letters' work to do again.
+// ReplayDeadLettersRequest selects the letters to replay.
 type ReplayDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The letters' numbers; empty: all that fit cause.
+	// The letters' numbers; empty: all that match cause.
 	Ids []int64 `protobuf:"varint,2,rep,packed,name=ids,proto3" json:"ids,omitempty"`
-	// Letters whose cause has this in it; empty: all.
+	// A part of the cause of the letters; empty: all letters.
 	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
 	// Why, for the audit record.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1992,10 +1991,10 @@ func (x *ReplayDeadLettersRequest) GetReason() string {
 	return ""
 }
 
-// ReplayDeadLettersResponse says how far it came.
+// ReplayDeadLettersResponse is the result of a replay.
 type ReplayDeadLettersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many letters' work is done.
+	// The number of letters whose work succeeded.
 	Replayed int32 `protobuf:"varint,1,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	// The first letter whose work failed again, 0 for none.
 	FailedId int64 `protobuf:"varint,2,opt,name=failed_id,json=failedId,proto3" json:"failed_id,omitempty"`
@@ -2120,10 +2119,10 @@ func (x *LetterFailure) GetFailure() string {
 	return ""
 }
 
-// DiscardDeadLettersRequest says which letters to remove.
+// DiscardDeadLettersRequest selects the letters to remove.
 type DiscardDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The letters' numbers.
 	Ids []int64 `protobuf:"varint,2,rep,packed,name=ids,proto3" json:"ids,omitempty"`
@@ -2184,10 +2183,10 @@ func (x *DiscardDeadLettersRequest) GetReason() string {
 	return ""
 }
 
-// DiscardDeadLettersResponse says how many were removed.
+// DiscardDeadLettersResponse is the number of removed letters.
 type DiscardDeadLettersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many letters were removed.
+	// The number of removed letters.
 	Discarded     int32 `protobuf:"varint,1,opt,name=discarded,proto3" json:"discarded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2230,10 +2229,10 @@ func (x *DiscardDeadLettersResponse) GetDiscarded() int32 {
 	return 0
 }
 
-// RetryWorkflowRequest names an instance to go on with now.
+// RetryWorkflowRequest names an instance to retry.
 type RetryWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The workflow's name.
 	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
@@ -2303,10 +2302,10 @@ func (x *RetryWorkflowRequest) GetReason() string {
 	return ""
 }
 
-// RetryWorkflowResponse says that the instance goes on, or has ended, as asked.
+// RetryWorkflowResponse is the instance's state after the operation.
 type RetryWorkflowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How far it is now.
+	// Its state now.
 	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2352,7 +2351,7 @@ func (x *RetryWorkflowResponse) GetState() WorkflowState {
 // SkipStepRequest names an instance and a step to skip.
 type SkipStepRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The workflow's name.
 	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
@@ -2431,10 +2430,10 @@ func (x *SkipStepRequest) GetStep() string {
 	return ""
 }
 
-// SkipStepResponse says that the instance goes on, or has ended, as asked.
+// SkipStepResponse is the instance's state after the operation.
 type SkipStepResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How far it is now.
+	// Its state now.
 	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2480,7 +2479,7 @@ func (x *SkipStepResponse) GetState() WorkflowState {
 // CancelWorkflowRequest names an instance to end.
 type CancelWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The workflow's name.
 	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
@@ -2550,10 +2549,10 @@ func (x *CancelWorkflowRequest) GetReason() string {
 	return ""
 }
 
-// CancelWorkflowResponse says that the instance goes on, or has ended, as asked.
+// CancelWorkflowResponse is the instance's state after the operation.
 type CancelWorkflowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How far it is now.
+	// Its state now.
 	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2599,7 +2598,7 @@ func (x *CancelWorkflowResponse) GetState() WorkflowState {
 // CompensateWorkflowRequest names an instance to undo.
 type CompensateWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant; may be left out, the credential's tenant is then meant.
+	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The workflow's name.
 	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
@@ -2669,10 +2668,10 @@ func (x *CompensateWorkflowRequest) GetReason() string {
 	return ""
 }
 
-// CompensateWorkflowResponse says that the instance goes on, or has ended, as asked.
+// CompensateWorkflowResponse is the instance's state after the operation.
 type CompensateWorkflowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How far it is now.
+	// Its state now.
 	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

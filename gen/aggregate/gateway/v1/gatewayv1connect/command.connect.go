@@ -65,21 +65,21 @@ type CommandServiceClient interface {
 	//
 	// Errors: INVALID_ARGUMENT (the payload does not fit the command's schema),
 	// NOT_FOUND (unknown aggregate type or command), FAILED_PRECONDITION (a rule
-	// of the model refuses it; details say which), ABORTED (expected_version is
+	// of the model rejects it; the details name it), ABORTED (expected_version is
 	// not the aggregate's version), ALREADY_EXISTS (the idempotency key was used
 	// for another command), PERMISSION_DENIED (the model declares the command
 	// internal, and the caller lacks the right command.internal for it).
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
-	// SubmitBatch decides several commands. Those for one aggregate are decided in
-	// order, each on what the ones before it made, and take effect together or not
-	// at all; aggregates do not depend on each other. Each command has its own
-	// result: a call that is answered may hold refusals. The call as a whole is
-	// PERMISSION_DENIED if the caller lacks the right for one of the commands.
+	// SubmitBatch decides several commands. The commands for one aggregate are decided in order, each
+	// on the result of the previous ones, and take effect together or not at all. Different
+	// aggregates are independent. Each command has its result: a successful call may contain rejected
+	// commands. The call as a whole is PERMISSION_DENIED if the caller lacks the right for one of the
+	// commands.
 	SubmitBatch(context.Context, *v1.SubmitBatchRequest) (*v1.SubmitBatchResponse, error)
-	// GetAggregate answers an aggregate's state, folded from its events.
+	// GetAggregate returns an aggregate's state, folded from its events.
 	//
 	// Errors: NOT_FOUND (unknown aggregate type, or no events), OUT_OF_RANGE (the
-	// asked version is not reached yet).
+	// requested version does not exist yet).
 	GetAggregate(context.Context, *v1.GetAggregateRequest) (*v1.GetAggregateResponse, error)
 }
 
@@ -95,21 +95,21 @@ type CommandServiceHandler interface {
 	//
 	// Errors: INVALID_ARGUMENT (the payload does not fit the command's schema),
 	// NOT_FOUND (unknown aggregate type or command), FAILED_PRECONDITION (a rule
-	// of the model refuses it; details say which), ABORTED (expected_version is
+	// of the model rejects it; the details name it), ABORTED (expected_version is
 	// not the aggregate's version), ALREADY_EXISTS (the idempotency key was used
 	// for another command), PERMISSION_DENIED (the model declares the command
 	// internal, and the caller lacks the right command.internal for it).
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
-	// SubmitBatch decides several commands. Those for one aggregate are decided in
-	// order, each on what the ones before it made, and take effect together or not
-	// at all; aggregates do not depend on each other. Each command has its own
-	// result: a call that is answered may hold refusals. The call as a whole is
-	// PERMISSION_DENIED if the caller lacks the right for one of the commands.
+	// SubmitBatch decides several commands. The commands for one aggregate are decided in order, each
+	// on the result of the previous ones, and take effect together or not at all. Different
+	// aggregates are independent. Each command has its result: a successful call may contain rejected
+	// commands. The call as a whole is PERMISSION_DENIED if the caller lacks the right for one of the
+	// commands.
 	SubmitBatch(context.Context, *v1.SubmitBatchRequest) (*v1.SubmitBatchResponse, error)
-	// GetAggregate answers an aggregate's state, folded from its events.
+	// GetAggregate returns an aggregate's state, folded from its events.
 	//
 	// Errors: NOT_FOUND (unknown aggregate type, or no events), OUT_OF_RANGE (the
-	// asked version is not reached yet).
+	// requested version does not exist yet).
 	GetAggregate(context.Context, *v1.GetAggregateRequest) (*v1.GetAggregateResponse, error)
 }
 

@@ -72,27 +72,26 @@ var (
 
 // QueryServiceClient is a client for the projection.gateway.v1.QueryService service.
 type QueryServiceClient interface {
-	// Query answers a page of a view's rows.
+	// Query returns a page of a view's rows.
 	//
 	// Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page
-	// token or position cannot be used; the message says where),
+	// token or position is invalid; the message has the place),
 	// DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
-	// (answers to the tenant that have not been read hold too many bytes),
+	// (the tenant's responses that clients have not read yet take too much memory),
 	// FAILED_PRECONDITION (the key of a page's last row is too long for a page token; with
 	// the reason VIEW_FAILED: the view cannot apply an event).
 	Query(context.Context, *v1.QueryRequest) (*v1.QueryResponse, error)
-	// Get answers one row of a view by its key.
+	// Get returns one row of a view by its key.
 	//
 	// Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also when the row
 	// has more than 15 MiB); others as for Query.
 	Get(context.Context, *v1.GetRequest) (*v1.GetResponse, error)
-	// Watch answers a view's rows and then every change of them, until the client
-	// leaves or the method's time is over. A client that comes back with the last
-	// position that it got is told what it missed. A client that does not keep up is
-	// ended with RESOURCE_EXHAUSTED and may come back the same way. A message has at most
-	// 1 MiB of changes, unless the node is configured otherwise, or a single one.
+	// Watch returns a view's rows and then each change, until the client cancels or the time limit of the
+	// method ends. A client that reconnects with its last position receives the changes that it missed. A
+	// stream whose client does not keep up ends with RESOURCE_EXHAUSTED; the client may reconnect likewise.
+	// A message has at most 1 MiB of changes by default, or a single change.
 	Watch(context.Context, *v1.WatchRequest) (QueryServiceWatchClientStream, error)
-	// ListViews answers the views that the tenant's model declares.
+	// ListViews returns the views that the tenant's model declares.
 	ListViews(context.Context, *v1.ListViewsRequest) (*v1.ListViewsResponse, error)
 }
 
@@ -124,27 +123,26 @@ func (s QueryServiceWatchClientStream) Close() error {
 
 // QueryServiceHandler is an implementation of the projection.gateway.v1.QueryService service.
 type QueryServiceHandler interface {
-	// Query answers a page of a view's rows.
+	// Query returns a page of a view's rows.
 	//
 	// Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page
-	// token or position cannot be used; the message says where),
+	// token or position is invalid; the message has the place),
 	// DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
-	// (answers to the tenant that have not been read hold too many bytes),
+	// (the tenant's responses that clients have not read yet take too much memory),
 	// FAILED_PRECONDITION (the key of a page's last row is too long for a page token; with
 	// the reason VIEW_FAILED: the view cannot apply an event).
 	Query(context.Context, *v1.QueryRequest) (*v1.QueryResponse, error)
-	// Get answers one row of a view by its key.
+	// Get returns one row of a view by its key.
 	//
 	// Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also when the row
 	// has more than 15 MiB); others as for Query.
 	Get(context.Context, *v1.GetRequest) (*v1.GetResponse, error)
-	// Watch answers a view's rows and then every change of them, until the client
-	// leaves or the method's time is over. A client that comes back with the last
-	// position that it got is told what it missed. A client that does not keep up is
-	// ended with RESOURCE_EXHAUSTED and may come back the same way. A message has at most
-	// 1 MiB of changes, unless the node is configured otherwise, or a single one.
+	// Watch returns a view's rows and then each change, until the client cancels or the time limit of the
+	// method ends. A client that reconnects with its last position receives the changes that it missed. A
+	// stream whose client does not keep up ends with RESOURCE_EXHAUSTED; the client may reconnect likewise.
+	// A message has at most 1 MiB of changes by default, or a single change.
 	Watch(context.Context, *v1.WatchRequest, QueryServiceWatchServerStream) error
-	// ListViews answers the views that the tenant's model declares.
+	// ListViews returns the views that the tenant's model declares.
 	ListViews(context.Context, *v1.ListViewsRequest) (*v1.ListViewsResponse, error)
 }
 

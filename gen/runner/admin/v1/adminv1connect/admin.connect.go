@@ -2,7 +2,7 @@
 //
 // Source: runner/admin/v1/admin.proto
 
-// Operating the runner: what workflows do, and stopping and starting them.
+// Operations on runners and workflows.
 package adminv1connect
 
 import (
@@ -186,51 +186,48 @@ var (
 
 // RunnerAdminClient is a client for the runner.admin.v1.RunnerAdmin service.
 type RunnerAdminClient interface {
-	// Status answers what the node is doing.
+	// Status returns the state of a node.
 	Status(context.Context, *v1.StatusRequest) (*v1.StatusResponse, error)
-	// Drain stops taking work and answers once what is in flight has finished, or
-	// by the deadline with what is still in flight. The node is not ready while
-	// it drains or is drained.
+	// Drain stops accepting work and returns when the work in flight has finished, or at the deadline with
+	// the work still in flight. The node is not ready while it is draining or drained.
 	Drain(context.Context, *v1.DrainRequest) (*v1.DrainResponse, error)
-	// Resume takes work again after Drain.
+	// Resume accepts work again after Drain.
 	Resume(context.Context, *v1.ResumeRequest) (*v1.ResumeResponse, error)
-	// Reload reads the model again. FAILED_PRECONDITION: it has errors, which the
-	// message names with their lines, and the old model stays.
+	// Reload reads the model file again. FAILED_PRECONDITION: it has errors, which the message lists with
+	// their lines; the previous model stays in use.
 	Reload(context.Context, *v1.ReloadRequest) (*v1.ReloadResponse, error)
-	// PauseTenant stops taking the tenant's work, also across restarts.
+	// PauseTenant stops the tenant's workflows, also across restarts.
 	PauseTenant(context.Context, *v1.PauseTenantRequest) (*v1.PauseTenantResponse, error)
-	// ResumeTenant takes the tenant's work again after PauseTenant.
+	// ResumeTenant continues the tenant's workflows after PauseTenant.
 	ResumeTenant(context.Context, *v1.ResumeTenantRequest) (*v1.ResumeTenantResponse, error)
-	// GetWorkflow answers one workflow instance with the history of its steps.
+	// GetWorkflow returns one workflow instance with the history of its steps.
 	// NOT_FOUND: the tenant has no such instance.
 	GetWorkflow(context.Context, *v1.GetWorkflowRequest) (*v1.GetWorkflowResponse, error)
-	// ListWorkflows answers the tenant's workflow instances without their steps, page by
-	// page, those that changed last first.
+	// ListWorkflows returns a page of the tenant's workflow instances, without their steps, last changed
+	// first.
 	ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error)
-	// ListDeadLetters answers the work that could not be done, with its cause, the
-	// oldest first.
+	// ListDeadLetters returns a page of work that was given up, with its cause, oldest first.
 	ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error)
 	// ReplayDeadLetters repeats the work of dead letters, in order, and removes each letter whose
 	// work succeeds. A letter that fails again stays, and does not block the others. No step is
 	// done twice: a letter whose instance's record has expired fails.
 	ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error)
 	// DiscardDeadLetters removes dead letters whose work is given up. Instances that they name
-	// and that are stuck or failed are cancelled: nothing of them is done or undone any more.
-	// Letters that are not there are passed over.
+	// and that are stuck or failed are cancelled: no further step is done or undone. Letters that do not
+	// exist are ignored.
 	DiscardDeadLetters(context.Context, *v1.DiscardDeadLettersRequest) (*v1.DiscardDeadLettersResponse, error)
-	// RetryWorkflow has an instance whose step has failed, or which is stuck or could not be
-	// undone, go on now. FAILED_PRECONDITION: it has ended, waits, or is in work.
+	// RetryWorkflow continues an instance whose step has failed, that is stuck, or that could not be undone.
+	// FAILED_PRECONDITION: it has ended, waits for a time, or is running.
 	RetryWorkflow(context.Context, *v1.RetryWorkflowRequest) (*v1.RetryWorkflowResponse, error)
-	// SkipStep has an instance go on without a step: the one that it waits at, that has failed or
-	// that could not be undone. The step counts as ended, and is not undone.
+	// SkipStep continues an instance without its current step: one that waits, has failed, or could not be
+	// undone. The step counts as done, and is not undone.
 	// FAILED_PRECONDITION: the instance is at no such step.
 	SkipStep(context.Context, *v1.SkipStepRequest) (*v1.SkipStepResponse, error)
-	// CancelWorkflow ends an instance where it is: nothing of it is done or undone any more. A
-	// command that is in work may still have its effect. FAILED_PRECONDITION: it has ended.
+	// CancelWorkflow ends an instance: no further step is done or undone. A command in flight may still take
+	// effect. FAILED_PRECONDITION: it has ended.
 	CancelWorkflow(context.Context, *v1.CancelWorkflowRequest) (*v1.CancelWorkflowResponse, error)
-	// CompensateWorkflow has an instance undo the steps that are done. A step whose outcome is
-	// not known is not undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is
-	// in work.
+	// CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not
+	// undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is in flight.
 	CompensateWorkflow(context.Context, *v1.CompensateWorkflowRequest) (*v1.CompensateWorkflowResponse, error)
 }
 
@@ -242,51 +239,48 @@ func NewRunnerAdminClient(client *connect.Client) RunnerAdminClient {
 
 // RunnerAdminHandler is an implementation of the runner.admin.v1.RunnerAdmin service.
 type RunnerAdminHandler interface {
-	// Status answers what the node is doing.
+	// Status returns the state of a node.
 	Status(context.Context, *v1.StatusRequest) (*v1.StatusResponse, error)
-	// Drain stops taking work and answers once what is in flight has finished, or
-	// by the deadline with what is still in flight. The node is not ready while
-	// it drains or is drained.
+	// Drain stops accepting work and returns when the work in flight has finished, or at the deadline with
+	// the work still in flight. The node is not ready while it is draining or drained.
 	Drain(context.Context, *v1.DrainRequest) (*v1.DrainResponse, error)
-	// Resume takes work again after Drain.
+	// Resume accepts work again after Drain.
 	Resume(context.Context, *v1.ResumeRequest) (*v1.ResumeResponse, error)
-	// Reload reads the model again. FAILED_PRECONDITION: it has errors, which the
-	// message names with their lines, and the old model stays.
+	// Reload reads the model file again. FAILED_PRECONDITION: it has errors, which the message lists with
+	// their lines; the previous model stays in use.
 	Reload(context.Context, *v1.ReloadRequest) (*v1.ReloadResponse, error)
-	// PauseTenant stops taking the tenant's work, also across restarts.
+	// PauseTenant stops the tenant's workflows, also across restarts.
 	PauseTenant(context.Context, *v1.PauseTenantRequest) (*v1.PauseTenantResponse, error)
-	// ResumeTenant takes the tenant's work again after PauseTenant.
+	// ResumeTenant continues the tenant's workflows after PauseTenant.
 	ResumeTenant(context.Context, *v1.ResumeTenantRequest) (*v1.ResumeTenantResponse, error)
-	// GetWorkflow answers one workflow instance with the history of its steps.
+	// GetWorkflow returns one workflow instance with the history of its steps.
 	// NOT_FOUND: the tenant has no such instance.
 	GetWorkflow(context.Context, *v1.GetWorkflowRequest) (*v1.GetWorkflowResponse, error)
-	// ListWorkflows answers the tenant's workflow instances without their steps, page by
-	// page, those that changed last first.
+	// ListWorkflows returns a page of the tenant's workflow instances, without their steps, last changed
+	// first.
 	ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error)
-	// ListDeadLetters answers the work that could not be done, with its cause, the
-	// oldest first.
+	// ListDeadLetters returns a page of work that was given up, with its cause, oldest first.
 	ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error)
 	// ReplayDeadLetters repeats the work of dead letters, in order, and removes each letter whose
 	// work succeeds. A letter that fails again stays, and does not block the others. No step is
 	// done twice: a letter whose instance's record has expired fails.
 	ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error)
 	// DiscardDeadLetters removes dead letters whose work is given up. Instances that they name
-	// and that are stuck or failed are cancelled: nothing of them is done or undone any more.
-	// Letters that are not there are passed over.
+	// and that are stuck or failed are cancelled: no further step is done or undone. Letters that do not
+	// exist are ignored.
 	DiscardDeadLetters(context.Context, *v1.DiscardDeadLettersRequest) (*v1.DiscardDeadLettersResponse, error)
-	// RetryWorkflow has an instance whose step has failed, or which is stuck or could not be
-	// undone, go on now. FAILED_PRECONDITION: it has ended, waits, or is in work.
+	// RetryWorkflow continues an instance whose step has failed, that is stuck, or that could not be undone.
+	// FAILED_PRECONDITION: it has ended, waits for a time, or is running.
 	RetryWorkflow(context.Context, *v1.RetryWorkflowRequest) (*v1.RetryWorkflowResponse, error)
-	// SkipStep has an instance go on without a step: the one that it waits at, that has failed or
-	// that could not be undone. The step counts as ended, and is not undone.
+	// SkipStep continues an instance without its current step: one that waits, has failed, or could not be
+	// undone. The step counts as done, and is not undone.
 	// FAILED_PRECONDITION: the instance is at no such step.
 	SkipStep(context.Context, *v1.SkipStepRequest) (*v1.SkipStepResponse, error)
-	// CancelWorkflow ends an instance where it is: nothing of it is done or undone any more. A
-	// command that is in work may still have its effect. FAILED_PRECONDITION: it has ended.
+	// CancelWorkflow ends an instance: no further step is done or undone. A command in flight may still take
+	// effect. FAILED_PRECONDITION: it has ended.
 	CancelWorkflow(context.Context, *v1.CancelWorkflowRequest) (*v1.CancelWorkflowResponse, error)
-	// CompensateWorkflow has an instance undo the steps that are done. A step whose outcome is
-	// not known is not undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is
-	// in work.
+	// CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not
+	// undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is in flight.
 	CompensateWorkflow(context.Context, *v1.CompensateWorkflowRequest) (*v1.CompensateWorkflowResponse, error)
 }
 

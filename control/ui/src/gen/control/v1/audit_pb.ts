@@ -2,7 +2,7 @@
 // @generated from file control/v1/audit.proto (package control.v1, syntax proto3)
 /* eslint-disable */
 
-// Who was denied what, and who operated what.
+// Audit records: denied calls, and operations.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -20,7 +20,7 @@ export const file_control_v1_audit: GenFile = /*@__PURE__*/
   fileDesc("ChZjb250cm9sL3YxL2F1ZGl0LnByb3RvEgpjb250cm9sLnYxIpICChFRdWVyeUF1ZGl0UmVxdWVzdBIaCgl0ZW5hbnRfaWQYASABKAlCB7pIBHICGEASGwoJcHJpbmNpcGFsGAIgASgJQgi6SAVyAxiAAhIbCglwcm9jZWR1cmUYAyABKAlCCLpIBXIDGIACEioKCGRlY2lzaW9uGAQgASgJQhi6SBVyE1IAUgZkZW5pZWRSB2FsbG93ZWQSFAoCaWQYBSABKAlCCLpIBXIDGIACEikKBXNpbmNlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIdCglwYWdlX3NpemUYByABKAVCCrpIBxoFGPQDKAASGwoKcGFnZV90b2tlbhgIIAEoCUIHukgEcgIYQCJXChJRdWVyeUF1ZGl0UmVzcG9uc2USKAoHcmVjb3JkcxgBIAMoCzIXLmNvbnRyb2wudjEuQXVkaXRSZWNvcmQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlwKEkZvbGxvd0F1ZGl0UmVxdWVzdBIaCgl0ZW5hbnRfaWQYASABKAlCB7pIBHICGEASKgoIZGVjaXNpb24YAiABKAlCGLpIFXITUgBSBmRlbmllZFIHYWxsb3dlZCI+ChNGb2xsb3dBdWRpdFJlc3BvbnNlEicKBnJlY29yZBgBIAEoCzIXLmNvbnRyb2wudjEuQXVkaXRSZWNvcmQivQIKC0F1ZGl0UmVjb3JkEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGRlY2lzaW9uGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIRCglwcmluY2lwYWwYBCABKAkSEQoJdGVuYW50X2lkGAUgASgJEhEKCXByb2NlZHVyZRgGIAEoCRINCgVyaWdodBgHIAEoCRIQCghyZXNvdXJjZRgIIAEoCRIMCgRjb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhAKCHRyYWNlX2lkGAsgASgJEhIKCnJlcXVlc3RfaWQYDCABKAkSDAoEbm9kZRgNIAEoCRIKCgJtcxgOIAEoARISCgpzdXBwcmVzc2VkGA8gASgDEg4KBmNsaWVudBgQIAEoCTK5AgoMQXVkaXRTZXJ2aWNlEowBCgpRdWVyeUF1ZGl0Eh0uY29udHJvbC52MS5RdWVyeUF1ZGl0UmVxdWVzdBoeLmNvbnRyb2wudjEuUXVlcnlBdWRpdFJlc3BvbnNlIj+QAgGq7RgfCgphdWRpdC5yZWFkEAIaB2NvbnRyb2wiAggKKAFoAoLT5JMCExIRL3YxL2NvbnRyb2wvYXVkaXQSmQEKC0ZvbGxvd0F1ZGl0Eh4uY29udHJvbC52MS5Gb2xsb3dBdWRpdFJlcXVlc3QaHy5jb250cm9sLnYxLkZvbGxvd0F1ZGl0UmVzcG9uc2UiR5ACAartGCAKCmF1ZGl0LnJlYWQQAhoHY29udHJvbCIDCJAcKAFoAYLT5JMCGhIYL3YxL2NvbnRyb2wvYXVkaXQ6Zm9sbG93MAFiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
- * QueryAuditRequest asks for records. What is empty fits every record.
+ * QueryAuditRequest selects records. An empty field matches every record.
  *
  * @generated from message control.v1.QueryAuditRequest
  */
@@ -35,14 +35,14 @@ export type QueryAuditRequest = Message<"control.v1.QueryAuditRequest"> & {
   tenantId: string;
 
   /**
-   * Who called.
+   * The principal.
    *
    * @generated from field: string principal = 2;
    */
   principal: string;
 
   /**
-   * What was called, or a part of its name.
+   * The procedure, or a part of its name.
    *
    * @generated from field: string procedure = 3;
    */
@@ -63,21 +63,21 @@ export type QueryAuditRequest = Message<"control.v1.QueryAuditRequest"> & {
   id: string;
 
   /**
-   * No record from before this.
+   * The earliest time of a record.
    *
    * @generated from field: google.protobuf.Timestamp since = 6;
    */
   since?: Timestamp | undefined;
 
   /**
-   * How many at most. 0: 50.
+   * Records per page; 0: 50.
    *
    * @generated from field: int32 page_size = 7;
    */
   pageSize: number;
 
   /**
-   * Where the page before ended.
+   * The next_page_token of the previous page.
    *
    * @generated from field: string page_token = 8;
    */
@@ -105,7 +105,7 @@ export type QueryAuditResponse = Message<"control.v1.QueryAuditResponse"> & {
   records: AuditRecord[];
 
   /**
-   * Where the next page begins; empty: there is none.
+   * The token of the next page; empty on the last one.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -120,7 +120,7 @@ export const QueryAuditResponseSchema: GenMessage<QueryAuditResponse> = /*@__PUR
   messageDesc(file_control_v1_audit, 1);
 
 /**
- * FollowAuditRequest asks for records to come.
+ * FollowAuditRequest selects future records.
  *
  * @generated from message control.v1.FollowAuditRequest
  */
@@ -148,7 +148,7 @@ export const FollowAuditRequestSchema: GenMessage<FollowAuditRequest> = /*@__PUR
   messageDesc(file_control_v1_audit, 2);
 
 /**
- * FollowAuditResponse is a record, or none to say that the stream is alive.
+ * FollowAuditResponse is a record, or none as a keep-alive.
  *
  * @generated from message control.v1.FollowAuditResponse
  */
@@ -175,7 +175,7 @@ export const FollowAuditResponseSchema: GenMessage<FollowAuditResponse> = /*@__P
  */
 export type AuditRecord = Message<"control.v1.AuditRecord"> & {
   /**
-   * When it was made.
+   * When the decision was made.
    *
    * @generated from field: google.protobuf.Timestamp time = 1;
    */
@@ -189,35 +189,35 @@ export type AuditRecord = Message<"control.v1.AuditRecord"> & {
   decision: string;
 
   /**
-   * Why.
+   * The reason.
    *
    * @generated from field: string reason = 3;
    */
   reason: string;
 
   /**
-   * Who called.
+   * The principal.
    *
    * @generated from field: string principal = 4;
    */
   principal: string;
 
   /**
-   * For which tenant; empty: the platform.
+   * The tenant; empty: the platform.
    *
    * @generated from field: string tenant_id = 5;
    */
   tenantId: string;
 
   /**
-   * What was called.
+   * The procedure.
    *
    * @generated from field: string procedure = 6;
    */
   procedure: string;
 
   /**
-   * The right that it needs.
+   * The right that the call requires.
    *
    * @generated from field: string right = 7;
    */
@@ -231,7 +231,7 @@ export type AuditRecord = Message<"control.v1.AuditRecord"> & {
   resource: string;
 
   /**
-   * How the call ended.
+   * The outcome of the call.
    *
    * @generated from field: string code = 9;
    */
@@ -259,30 +259,29 @@ export type AuditRecord = Message<"control.v1.AuditRecord"> & {
   requestId: string;
 
   /**
-   * The node that answered, if one was asked.
+   * The node that served the call, if any.
    *
    * @generated from field: string node = 13;
    */
   node: string;
 
   /**
-   * Milliseconds that the call took.
+   * The duration of the call in milliseconds.
    *
    * @generated from field: double ms = 14;
    */
   ms: number;
 
   /**
-   * How many records of the same caller before this one, denials or an operator's calls
-   * for tenants, were not stored, because they came too fast.
+   * The number of earlier records of the same caller (denials, or an operator's calls for tenants)
+   * that were dropped by the rate limit.
    *
    * @generated from field: int64 suppressed = 15;
    */
   suppressed: bigint;
 
   /**
-   * The address of the client, as the gateway or a trusted proxy before it has seen it; empty:
-   * not known.
+   * The address of the client, as seen by the gateway or by a trusted proxy; empty: unknown.
    *
    * @generated from field: string client = 16;
    */
@@ -303,7 +302,7 @@ export const AuditRecordSchema: GenMessage<AuditRecord> = /*@__PURE__*/
  */
 export const AuditService: GenService<{
   /**
-   * QueryAudit answers records, the newest first, page by page.
+   * QueryAudit returns a page of records, newest first.
    *
    * @generated from rpc control.v1.AuditService.QueryAudit
    */
@@ -313,7 +312,7 @@ export const AuditService: GenService<{
     output: typeof QueryAuditResponseSchema;
   },
   /**
-   * FollowAudit answers records as they are made.
+   * FollowAudit returns records as they are stored.
    *
    * @generated from rpc control.v1.AuditService.FollowAudit
    */

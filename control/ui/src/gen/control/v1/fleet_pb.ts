@@ -2,7 +2,7 @@
 // @generated from file control/v1/fleet.proto (package control.v1, syntax proto3)
 /* eslint-disable */
 
-// What the platform's nodes are and do.
+// The platform's nodes: their state and load.
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/fleet.proto.
  */
 export const file_control_v1_fleet: GenFile = /*@__PURE__*/
-  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0Iq4BCgVGbGVldBIpCgV0YWtlbhgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYWdlX21zGAIgASgDEh8KBW5vZGVzGAMgAygLMhAuY29udHJvbC52MS5Ob2RlEg4KBnNpbGVudBgEIAEoBRIpCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3V0YWdlGAYgASgJIpAECgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSLgoKbGFzdF9oZWFyZBgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIZGVncmFkZWQYECADKAkSFgoObW9kZWxfcmV2aXNpb24YESABKAkSFQoNbW9kZWxfcGVuZGluZxgSIAEoCRIVCg1tb2RlbF9wcm9ibGVtGBMgASgJEi4KDWZhaWxpbmdfdmlld3MYFCADKAsyFy5jb250cm9sLnYxLkZhaWxpbmdWaWV3EhoKEmZhaWxpbmdfdmlld19jb3VudBgVIAEoBUIGCgRfbGFnIqgBCgRMb2FkEhgKEGNhbGxzX3Blcl9zZWNvbmQYASABKAESGQoRZXJyb3JzX3Blcl9zZWNvbmQYAiABKAESDgoGcDUwX21zGAMgASgBEg4KBnA5NV9tcxgEIAEoARIOCgZwOTlfbXMYBSABKAESEQoJaW5fZmxpZ2h0GAYgASgDEhQKDG1lbW9yeV9ieXRlcxgHIAEoAxISCgpnb3JvdXRpbmVzGAggASgDIqsBCgtGYWlsaW5nVmlldxIRCgl0ZW5hbnRfaWQYASABKAkSDAoEdmlldxgCIAEoCRIQCghldmVudF9pZBgDIAEoCRIQCghzZXF1ZW5jZRgEIAEoAxISCgpldmVudF90eXBlGAUgASgJEhEKCWFnZ3JlZ2F0ZRgGIAEoCRIMCgRydWxlGAcgASgJEhIKCmV4cHJlc3Npb24YCCABKAkSDgoGcmVhc29uGAkgASgJKmwKCU5vZGVTdGF0ZRIaChZOT0RFX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQTk9ERV9TVEFURV9SRUFEWRABEhgKFE5PREVfU1RBVEVfTk9UX1JFQURZEAISEwoPTk9ERV9TVEFURV9MT1NUEAMyqwIKDEZsZWV0U2VydmljZRKEAQoIR2V0RmxlZXQSGy5jb250cm9sLnYxLkdldEZsZWV0UmVxdWVzdBocLmNvbnRyb2wudjEuR2V0RmxlZXRSZXNwb25zZSI9kAIBqu0YHQoKZmxlZXQucmVhZBACGgdjb250cm9sIgIIBWgDgtPkkwITEhEvdjEvY29udHJvbC9mbGVldBKTAQoKV2F0Y2hGbGVldBIdLmNvbnRyb2wudjEuV2F0Y2hGbGVldFJlcXVlc3QaHi5jb250cm9sLnYxLldhdGNoRmxlZXRSZXNwb25zZSJEkAIBqu0YHgoKZmxlZXQucmVhZBACGgdjb250cm9sIgMIkBxoAYLT5JMCGRIXL3YxL2NvbnRyb2wvZmxlZXQ6d2F0Y2gwAWIGcHJvdG8z", [file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0Iq4BCgVGbGVldBIpCgV0YWtlbhgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYWdlX21zGAIgASgDEh8KBW5vZGVzGAMgAygLMhAuY29udHJvbC52MS5Ob2RlEg4KBnNpbGVudBgEIAEoBRIpCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3V0YWdlGAYgASgJIpQECgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSMgoObGFzdF9hbm5vdW5jZWQYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGRlZ3JhZGVkGBAgAygJEhYKDm1vZGVsX3JldmlzaW9uGBEgASgJEhUKDW1vZGVsX3BlbmRpbmcYEiABKAkSFQoNbW9kZWxfcHJvYmxlbRgTIAEoCRIuCg1mYWlsaW5nX3ZpZXdzGBQgAygLMhcuY29udHJvbC52MS5GYWlsaW5nVmlldxIaChJmYWlsaW5nX3ZpZXdfY291bnQYFSABKAVCBgoEX2xhZyKoAQoETG9hZBIYChBjYWxsc19wZXJfc2Vjb25kGAEgASgBEhkKEWVycm9yc19wZXJfc2Vjb25kGAIgASgBEg4KBnA1MF9tcxgDIAEoARIOCgZwOTVfbXMYBCABKAESDgoGcDk5X21zGAUgASgBEhEKCWluX2ZsaWdodBgGIAEoAxIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEgoKZ29yb3V0aW5lcxgIIAEoAyKrAQoLRmFpbGluZ1ZpZXcSEQoJdGVuYW50X2lkGAEgASgJEgwKBHZpZXcYAiABKAkSEAoIZXZlbnRfaWQYAyABKAkSEAoIc2VxdWVuY2UYBCABKAMSEgoKZXZlbnRfdHlwZRgFIAEoCRIRCglhZ2dyZWdhdGUYBiABKAkSDAoEcnVsZRgHIAEoCRISCgpleHByZXNzaW9uGAggASgJEg4KBnJlYXNvbhgJIAEoCSpsCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEE5PREVfU1RBVEVfUkVBRFkQARIYChROT0RFX1NUQVRFX05PVF9SRUFEWRACEhMKD05PREVfU1RBVEVfTE9TVBADMqsCCgxGbGVldFNlcnZpY2UShAEKCEdldEZsZWV0EhsuY29udHJvbC52MS5HZXRGbGVldFJlcXVlc3QaHC5jb250cm9sLnYxLkdldEZsZWV0UmVzcG9uc2UiPZACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCAVoA4LT5JMCExIRL3YxL2NvbnRyb2wvZmxlZXQSkwEKCldhdGNoRmxlZXQSHS5jb250cm9sLnYxLldhdGNoRmxlZXRSZXF1ZXN0Gh4uY29udHJvbC52MS5XYXRjaEZsZWV0UmVzcG9uc2UiRJACAartGB4KCmZsZWV0LnJlYWQQAhoHY29udHJvbCIDCJAcaAGC0+STAhkSFy92MS9jb250cm9sL2ZsZWV0OndhdGNoMAFiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * GetFleetRequest asks for the fleet.
@@ -70,7 +70,7 @@ export const WatchFleetRequestSchema: GenMessage<WatchFleetRequest> = /*@__PURE_
   messageDesc(file_control_v1_fleet, 2);
 
 /**
- * WatchFleetResponse is the fleet as it is now.
+ * WatchFleetResponse is the current fleet.
  *
  * @generated from message control.v1.WatchFleetResponse
  */
@@ -91,13 +91,13 @@ export const WatchFleetResponseSchema: GenMessage<WatchFleetResponse> = /*@__PUR
   messageDesc(file_control_v1_fleet, 3);
 
 /**
- * Fleet is what is known of the platform's nodes at a moment.
+ * Fleet is a snapshot of the platform's nodes.
  *
  * @generated from message control.v1.Fleet
  */
 export type Fleet = Message<"control.v1.Fleet"> & {
   /**
-   * When the nodes were asked: no answer is older.
+   * When the nodes were queried: no response is older.
    *
    * @generated from field: google.protobuf.Timestamp taken = 1;
    */
@@ -111,23 +111,23 @@ export type Fleet = Message<"control.v1.Fleet"> & {
   ageMs: bigint;
 
   /**
-   * The nodes, by kind and name; at the end the lost ones, for a day or until they are back,
-   * have said goodbye, or a new node of their kind has come.
+   * The nodes by kind and name, followed by lost ones: for a day, or until they return, deregister, or
+   * are replaced by a new node of their kind.
    *
    * @generated from field: repeated control.v1.Node nodes = 3;
    */
   nodes: Node[];
 
   /**
-   * How many were asked and did not answer, or are lost; each says why.
+   * The number of nodes that did not respond or are lost; their error has the reason.
    *
    * @generated from field: int32 silent = 4;
    */
   silent: number;
 
   /**
-   * While NATS or JetStream is away: when JetStream answered last. Announcements are not newer;
-   * whether nodes answer is current. Absent: there is no outage.
+   * During an outage of NATS or JetStream: when JetStream last responded. Announcements are not
+   * newer; Node.answered is current. Absent: there is no outage.
    *
    * @generated from field: google.protobuf.Timestamp as_of = 5;
    */
@@ -169,7 +169,7 @@ export type Node = Message<"control.v1.Node"> & {
   kind: string;
 
   /**
-   * Where it is reached, host:port.
+   * Its address, host:port.
    *
    * @generated from field: string endpoint = 3;
    */
@@ -190,14 +190,14 @@ export type Node = Message<"control.v1.Node"> & {
   started?: Timestamp | undefined;
 
   /**
-   * What it says of itself.
+   * Its state.
    *
    * @generated from field: control.v1.NodeState state = 6;
    */
   state: NodeState;
 
   /**
-   * Why it takes no calls.
+   * Why it is not ready.
    *
    * @generated from field: string reason = 7;
    */
@@ -211,83 +211,82 @@ export type Node = Message<"control.v1.Node"> & {
   tenants: string[];
 
   /**
-   * What it has been doing in the last seconds; absent: it does not say.
+   * Its load in the last seconds; absent: it does not report one.
    *
    * @generated from field: control.v1.Load load = 9;
    */
   load?: Load | undefined;
 
   /**
-   * How many events wait for it, of all its tenants; absent: none ever do.
+   * The number of events that it has not processed, of all its tenants; absent: it processes none.
    *
    * @generated from field: optional int64 lag = 10;
    */
   lag?: bigint | undefined;
 
   /**
-   * What a gateway diverts all calls from: endpoints of nodes, and "endpoint
-   * /service/Method" for one method of a node.
+   * Open circuit breakers of a gateway: endpoints of nodes, and "endpoint /service/Method" for one
+   * method of a node.
    *
    * @generated from field: repeated string open_breakers = 11;
    */
   openBreakers: string[];
 
   /**
-   * Whether it answered when it was asked, and in how many milliseconds.
+   * Whether it responded to the last query.
    *
    * @generated from field: bool answered = 12;
    */
   answered: boolean;
 
   /**
-   * Milliseconds that the answer took.
+   * The time of its response in milliseconds.
    *
    * @generated from field: double answer_ms = 13;
    */
   answerMs: number;
 
   /**
-   * Why it did not answer.
+   * Why it did not respond.
    *
    * @generated from field: string error = 14;
    */
   error: string;
 
   /**
-   * When its last announcement arrived, of a node that is lost or silent: one that has not
-   * announced itself for three seconds and is not known to be gone. Absent: it announces itself.
-   * The state of a silent node that answers is NOT_READY if its health check says so.
+   * When the last announcement of a lost or silent node arrived. A node is silent when no
+   * announcement has arrived for three seconds and it has not deregistered. Absent: it announces
+   * itself. The state of a silent node that responds is NOT_READY if its health check fails.
    *
-   * @generated from field: google.protobuf.Timestamp last_heard = 15;
+   * @generated from field: google.protobuf.Timestamp last_announced = 15;
    */
-  lastHeard?: Timestamp | undefined;
+  lastAnnounced?: Timestamp | undefined;
 
   /**
-   * The degraded parts of a node that is ready. At a gateway: the kinds of nodes of which none
-   * takes calls, so that it refuses their calls. At other nodes: "journal", while events of the
-   * journal are missing.
+   * The degraded parts of a ready node. Of a gateway: the kinds that have no ready node, whose calls
+   * it rejects. Of other nodes: "journal", while events of the journal are missing.
    *
    * @generated from field: repeated string degraded = 16;
    */
   degraded: string[];
 
   /**
-   * The revision of the model that it uses. Empty: it uses none, such as a gateway, or is of a
-   * version that does not announce it.
+   * The revision of the model that it uses. Empty: it uses none, as a gateway, or its version does not
+   * announce it.
    *
    * @generated from field: string model_revision = 17;
    */
   modelRevision: string;
 
   /**
-   * The revision of the applied model while the node does not use it; empty: it does.
+   * The revision of the applied model while the node uses another one; empty otherwise.
    *
    * @generated from field: string model_pending = 18;
    */
   modelPending: string;
 
   /**
-   * Why it does not use the applied model.
+   * Why it does not use the applied model yet.
    *
    * @generated from field: string model_problem = 19;
    */
@@ -316,62 +315,62 @@ export const NodeSchema: GenMessage<Node> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 5);
 
 /**
- * Load is what a node has been doing in the last seconds.
+ * Load is a node's load in the last seconds.
  *
  * @generated from message control.v1.Load
  */
 export type Load = Message<"control.v1.Load"> & {
   /**
-   * Calls that ended, a second.
+   * Completed calls per second.
    *
    * @generated from field: double calls_per_second = 1;
    */
   callsPerSecond: number;
 
   /**
-   * Those that failed by the node's fault, a second.
+   * Calls per second that failed through the node's fault.
    *
    * @generated from field: double errors_per_second = 2;
    */
   errorsPerSecond: number;
 
   /**
-   * How long half of the calls took at most, in milliseconds; 0 without calls.
+   * The median latency in milliseconds; 0 without calls.
    *
    * @generated from field: double p50_ms = 3;
    */
   p50Ms: number;
 
   /**
-   * The same for 95 of 100.
+   * The 95th percentile of the latency in milliseconds.
    *
    * @generated from field: double p95_ms = 4;
    */
   p95Ms: number;
 
   /**
-   * The same for 99 of 100.
+   * The 99th percentile of the latency in milliseconds.
    *
    * @generated from field: double p99_ms = 5;
    */
   p99Ms: number;
 
   /**
-   * Calls being answered, streams included.
+   * Calls in flight, including streams.
    *
    * @generated from field: int64 in_flight = 6;
    */
   inFlight: bigint;
 
   /**
-   * Bytes that the process has from the system.
+   * Memory of the process in bytes, obtained from the system.
    *
    * @generated from field: int64 memory_bytes = 7;
    */
   memoryBytes: bigint;
 
   /**
-   * How many goroutines it runs.
+   * The number of goroutines.
    *
    * @generated from field: int64 goroutines = 8;
    */
@@ -463,34 +462,34 @@ export const FailingViewSchema: GenMessage<FailingView> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 7);
 
 /**
- * NodeState is whether a node takes calls.
+ * NodeState is whether a node accepts calls.
  *
  * @generated from enum control.v1.NodeState
  */
 export enum NodeState {
   /**
-   * Not said.
+   * Unset.
    *
    * @generated from enum value: NODE_STATE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It takes calls.
+   * It accepts calls.
    *
    * @generated from enum value: NODE_STATE_READY = 1;
    */
   READY = 1,
 
   /**
-   * It says that it takes none.
+   * It reports that it does not accept calls.
    *
    * @generated from enum value: NODE_STATE_NOT_READY = 2;
    */
   NOT_READY = 2,
 
   /**
-   * It fell silent without a goodbye, and has not come back.
+   * Its announcements stopped without deregistration, and it does not respond.
    *
    * @generated from enum value: NODE_STATE_LOST = 3;
    */
@@ -504,14 +503,14 @@ export const NodeStateSchema: GenEnum<NodeState> = /*@__PURE__*/
   enumDesc(file_control_v1_fleet, 0);
 
 /**
- * FleetService answers what nodes there are and what they do.
+ * FleetService lists the nodes of the platform with their state and load.
  *
  * @generated from service control.v1.FleetService
  */
 export const FleetService: GenService<{
   /**
-   * GetFleet answers what every node says of itself, and who was asked and did not
-   * answer. The answer may be a moment old, and says how old.
+   * GetFleet returns the state that each node reports, and which nodes did not respond. The
+   * response may be cached: see Fleet.age_ms.
    *
    * @generated from rpc control.v1.FleetService.GetFleet
    */
@@ -521,8 +520,7 @@ export const FleetService: GenService<{
     output: typeof GetFleetResponseSchema;
   },
   /**
-   * WatchFleet answers the fleet as it is and again whenever something changes, at
-   * most once a second.
+   * WatchFleet returns the fleet, and again after each change, at most once per second.
    *
    * @generated from rpc control.v1.FleetService.WatchFleet
    */

@@ -2,7 +2,7 @@
 // @generated from file control/v1/journal.proto (package control.v1, syntax proto3)
 /* eslint-disable */
 
-// The journal: whether it is whole, and losses that operators accept.
+// The journal's integrity, and losses that operators accept.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -238,7 +238,7 @@ export type Journal = Message<"control.v1.Journal"> & {
   gaps: JournalGap[];
 
   /**
-   * Whether acknowledged events are missing at the journal's end: commands are refused until
+   * Whether acknowledged events are missing at the journal's end: commands are rejected until
    * the loss is accepted.
    *
    * @generated from field: bool end_missing = 4;
@@ -493,7 +493,7 @@ export const JournalLossSchema: GenMessage<JournalLoss> = /*@__PURE__*/
   messageDesc(file_control_v1_journal, 12);
 
 /**
- * JournalService reports whether the journal is whole.
+ * JournalService reports damage of the journal and accepts losses.
  *
  * @generated from service control.v1.JournalService
  */
@@ -510,8 +510,8 @@ export const JournalService: GenService<{
   },
   /**
    * AcceptLoss accepts all damage of the journal that is known. Where acknowledged events are
-   * missing at its end, commands are accepted again, views are built anew, and positions from
-   * before are refused. Aggregates with gaps in their versions still answer DATA_LOSS.
+   * missing at its end, commands are accepted again, views are rebuilt, and earlier positions are
+   * rejected. Aggregates with gaps in their versions still return DATA_LOSS.
    * FAILED_PRECONDITION: no loss is known.
    *
    * @generated from rpc control.v1.JournalService.AcceptLoss
@@ -522,11 +522,11 @@ export const JournalService: GenService<{
     output: typeof AcceptLossResponseSchema;
   },
   /**
-   * DeclareNoEvent declares a message of the journal no event: its aggregate, which answers
-   * DATA_LOSS with the message's reference, continues without it. Views and workflows pass over
-   * messages that are no events without a declaration too. A declaration that is there already is
-   * returned. NOT_FOUND: the journal has no message of the tenant there. FAILED_PRECONDITION: the
-   * message is an event (MESSAGE_IS_EVENT).
+   * DeclareNoEvent declares a message of the journal no event: its aggregate, which returns
+   * DATA_LOSS with the message's reference, continues without it. Views and workflows skip messages
+   * that are no events without a declaration. An existing declaration is returned. NOT_FOUND: the
+   * journal has no message of the tenant there. FAILED_PRECONDITION: the message is an event
+   * (MESSAGE_IS_EVENT).
    *
    * @generated from rpc control.v1.JournalService.DeclareNoEvent
    */
@@ -536,7 +536,7 @@ export const JournalService: GenService<{
     output: typeof DeclareNoEventResponseSchema;
   },
   /**
-   * RevokeNoEvent revokes a declaration: the aggregate answers DATA_LOSS again. NOT_FOUND: the
+   * RevokeNoEvent revokes a declaration: the aggregate returns DATA_LOSS again. NOT_FOUND: the
    * message was not declared no event.
    *
    * @generated from rpc control.v1.JournalService.RevokeNoEvent

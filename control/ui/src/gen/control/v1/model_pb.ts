@@ -2,7 +2,7 @@
 // @generated from file control/v1/model.proto (package control.v1, syntax proto3)
 /* eslint-disable */
 
-// The platform's model: what it is, was and shall be.
+// The platform's domain model and its history.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -90,14 +90,14 @@ export type ModelDocument = Message<"control.v1.ModelDocument"> & {
   revision: string;
 
   /**
-   * Who applied it; empty: it came with the program.
+   * The principal that applied it; empty: the program's own model.
    *
    * @generated from field: string by = 3;
    */
   by: string;
 
   /**
-   * What for.
+   * A note on the change.
    *
    * @generated from field: string note = 4;
    */
@@ -182,7 +182,7 @@ export const CommandTypeSchema: GenMessage<CommandType> = /*@__PURE__*/
   messageDesc(file_control_v1_model, 4);
 
 /**
- * CheckModelRequest asks for a document's mistakes.
+ * CheckModelRequest is a document to check.
  *
  * @generated from message control.v1.CheckModelRequest
  */
@@ -203,7 +203,7 @@ export const CheckModelRequestSchema: GenMessage<CheckModelRequest> = /*@__PURE_
   messageDesc(file_control_v1_model, 5);
 
 /**
- * CheckModelResponse is the mistakes.
+ * CheckModelResponse is the result of a check.
  *
  * @generated from message control.v1.CheckModelResponse
  */
@@ -230,7 +230,7 @@ export type CheckModelResponse = Message<"control.v1.CheckModelResponse"> & {
   diff: string;
 
   /**
-   * The views that would be built anew.
+   * The views that would be rebuilt.
    *
    * @generated from field: repeated string rebuilt_views = 4;
    */
@@ -251,14 +251,14 @@ export const CheckModelResponseSchema: GenMessage<CheckModelResponse> = /*@__PUR
  */
 export type ModelMistake = Message<"control.v1.ModelMistake"> & {
   /**
-   * The line, from 1; 0: it concerns the whole.
+   * The line, from 1; 0: the whole document.
    *
    * @generated from field: int32 line = 1;
    */
   line: number;
 
   /**
-   * What is wrong.
+   * A description of the mistake.
    *
    * @generated from field: string message = 2;
    */
@@ -286,14 +286,14 @@ export type ApplyModelRequest = Message<"control.v1.ApplyModelRequest"> & {
   text: string;
 
   /**
-   * The revision of the model that it replaces, as GetModel answers it.
+   * The revision of the model that it replaces, as GetModel returns it.
    *
    * @generated from field: string expected_revision = 2;
    */
   expectedRevision: string;
 
   /**
-   * What for.
+   * A note on the change.
    *
    * @generated from field: string note = 3;
    */
@@ -321,8 +321,8 @@ export type ApplyModelResponse = Message<"control.v1.ApplyModelResponse"> & {
   document?: ModelDocument | undefined;
 
   /**
-   * The nodes that use models, and which one each uses: all of them the applied one, unless it
-   * took some longer than five seconds. Those go on trying; GetFleet shows when they use it.
+   * The nodes that use models, with their model. Nodes that have not switched within five seconds keep
+   * trying; GetFleet shows when they have.
    *
    * @generated from field: repeated control.v1.NodeModel nodes = 2;
    */
@@ -350,14 +350,14 @@ export type NodeModel = Message<"control.v1.NodeModel"> & {
   node: string;
 
   /**
-   * What it serves.
+   * Its kind.
    *
    * @generated from field: string kind = 2;
    */
   kind: string;
 
   /**
-   * The revision of the model that it uses; empty: the node is of a version that does not
+   * The revision of the model that it uses; empty: the node's version does not
    * announce it.
    *
    * @generated from field: string revision = 3;
@@ -365,7 +365,7 @@ export type NodeModel = Message<"control.v1.NodeModel"> & {
   revision: string;
 
   /**
-   * Why it does not use the applied one, if it has tried.
+   * Why it does not use the applied model, if it has tried.
    *
    * @generated from field: string problem = 4;
    */
@@ -416,14 +416,13 @@ export const ListModelsResponseSchema: GenMessage<ListModelsResponse> = /*@__PUR
   messageDesc(file_control_v1_model, 12);
 
 /**
- * ModelService checks, applies and remembers models.
+ * ModelService checks and applies models, and lists their history.
  *
  * @generated from service control.v1.ModelService
  */
 export const ModelService: GenService<{
   /**
-   * GetModel answers the model in use: its document, and what forms for its commands
-   * and views need.
+   * GetModel returns the model in use: its document, commands and workflows.
    *
    * @generated from rpc control.v1.ModelService.GetModel
    */
@@ -433,8 +432,8 @@ export const ModelService: GenService<{
     output: typeof GetModelResponseSchema;
   },
   /**
-   * CheckModel answers the mistakes of a document, each with its line, and how it
-   * differs from the model in use. Nothing changes.
+   * CheckModel returns the mistakes of a document with their lines, and its differences from the model in
+   * use. It changes nothing.
    *
    * @generated from rpc control.v1.ModelService.CheckModel
    */
@@ -444,11 +443,10 @@ export const ModelService: GenService<{
     output: typeof CheckModelResponseSchema;
   },
   /**
-   * ApplyModel has all nodes that have no model file use a document: aggregates and
-   * runners at once, views once they are built anew beside those that are shown.
-   * The answer comes when all nodes use it, or after five seconds, and says which
-   * do. FAILED_PRECONDITION: it has mistakes; ABORTED: the model in use is not the
-   * expected one.
+   * ApplyModel applies a document to all nodes without a model file: immediately to aggregates and runners,
+   * and to views when their new generation is built. It returns when all nodes use the model, or after five
+   * seconds, and lists the model of each node. FAILED_PRECONDITION: the document has mistakes; ABORTED: the
+   * model in use is not the expected one.
    *
    * @generated from rpc control.v1.ModelService.ApplyModel
    */
@@ -458,8 +456,8 @@ export const ModelService: GenService<{
     output: typeof ApplyModelResponseSchema;
   },
   /**
-   * ListModels answers the models that were applied, the newest first, and at the end
-   * the one that the platform started with.
+   * ListModels returns the applied models, newest first; the last is the one that the platform
+   * started with.
    *
    * @generated from rpc control.v1.ModelService.ListModels
    */

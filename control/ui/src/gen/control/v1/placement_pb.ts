@@ -2,7 +2,7 @@
 // @generated from file control/v1/placement.proto (package control.v1, syntax proto3)
 /* eslint-disable */
 
-// Which node serves which tenant, and moving tenants without a pause.
+// Placements of tenants on nodes, and moves between nodes without downtime.
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -56,7 +56,7 @@ export const ListPlacementsResponseSchema: GenMessage<ListPlacementsResponse> = 
   messageDesc(file_control_v1_placement, 1);
 
 /**
- * Placement says which node serves a tenant's calls of a kind.
+ * Placement is the node that serves a tenant's calls of a kind.
  *
  * @generated from message control.v1.Placement
  */
@@ -76,14 +76,14 @@ export type Placement = Message<"control.v1.Placement"> & {
   kind: string;
 
   /**
-   * The node that calls go to.
+   * The node that receives the calls.
    *
    * @generated from field: string node = 3;
    */
   node: string;
 
   /**
-   * Nodes that keep up with the tenant beside it, while it moves.
+   * Further nodes that follow the tenant's events during a move.
    *
    * @generated from field: repeated string also = 4;
    */
@@ -189,7 +189,7 @@ export const RemovePlacementRequestSchema: GenMessage<RemovePlacementRequest> = 
   messageDesc(file_control_v1_placement, 5);
 
 /**
- * RemovePlacementResponse says that it is done.
+ * RemovePlacementResponse is empty.
  *
  * @generated from message control.v1.RemovePlacementResponse
  */
@@ -204,7 +204,7 @@ export const RemovePlacementResponseSchema: GenMessage<RemovePlacementResponse> 
   messageDesc(file_control_v1_placement, 6);
 
 /**
- * PlanMoveRequest asks what a move would do.
+ * PlanMoveRequest asks for the plan of a move.
  *
  * @generated from message control.v1.PlanMoveRequest
  */
@@ -239,7 +239,7 @@ export const PlanMoveRequestSchema: GenMessage<PlanMoveRequest> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 7);
 
 /**
- * PlanMoveResponse is what a move would do.
+ * PlanMoveResponse is the plan of a move.
  *
  * @generated from message control.v1.PlanMoveResponse
  */
@@ -260,22 +260,22 @@ export type PlanMoveResponse = Message<"control.v1.PlanMoveResponse"> & {
   target: string;
 
   /**
-   * How many events of the tenant's the target has to read; absent: it is not
-   * known, or the kind reads none.
+   * The number of the tenant's events that the target must read; absent: unknown, or the kind reads
+   * none.
    *
    * @generated from field: optional int64 events = 3;
    */
   events?: bigint | undefined;
 
   /**
-   * What would be done, step by step, in words.
+   * A description of each step.
    *
    * @generated from field: repeated string steps = 4;
    */
   steps: string[];
 
   /**
-   * What stands against it; empty: it can be started.
+   * Obstacles; empty: the move can be started.
    *
    * @generated from field: repeated string obstacles = 5;
    */
@@ -325,7 +325,7 @@ export const StartMoveRequestSchema: GenMessage<StartMoveRequest> = /*@__PURE__*
   messageDesc(file_control_v1_placement, 9);
 
 /**
- * StartMoveResponse is the move that was begun.
+ * StartMoveResponse is the started move.
  *
  * @generated from message control.v1.StartMoveResponse
  */
@@ -445,7 +445,7 @@ export const WatchMoveRequestSchema: GenMessage<WatchMoveRequest> = /*@__PURE__*
   messageDesc(file_control_v1_placement, 15);
 
 /**
- * WatchMoveResponse is the move as it is now.
+ * WatchMoveResponse is the current state of the move.
  *
  * @generated from message control.v1.WatchMoveResponse
  */
@@ -501,36 +501,35 @@ export type Move = Message<"control.v1.Move"> & {
   source: string;
 
   /**
-   * The node that it goes to.
+   * The node that the tenant moves to.
    *
    * @generated from field: string target = 5;
    */
   target: string;
 
   /**
-   * The step that it is at.
+   * The current step.
    *
    * @generated from field: control.v1.MoveStep step = 6;
    */
   step: MoveStep;
 
   /**
-   * What it waits for, in words.
+   * A description of what the move waits for.
    *
    * @generated from field: string waiting_for = 7;
    */
   waitingFor: string;
 
   /**
-   * The target's progress: the sequence that it has read, of the one that it must
-   * reach. Absent: not known.
+   * The target's checkpoint: the sequence of the last event that it has applied. Absent: unknown.
    *
    * @generated from field: optional int64 checkpoint = 8;
    */
   checkpoint?: bigint | undefined;
 
   /**
-   * See applied.
+   * The sequence that the target must apply before calls go to it. Absent: unknown.
    *
    * @generated from field: optional int64 fence_sequence = 9;
    */
@@ -544,28 +543,28 @@ export type Move = Message<"control.v1.Move"> & {
   reason: string;
 
   /**
-   * Who began it.
+   * The principal that started it.
    *
    * @generated from field: string by = 11;
    */
   by: string;
 
   /**
-   * When it began.
+   * When it started.
    *
    * @generated from field: google.protobuf.Timestamp started = 12;
    */
   started?: Timestamp | undefined;
 
   /**
-   * When it last moved on.
+   * When its step last changed.
    *
    * @generated from field: google.protobuf.Timestamp updated = 13;
    */
   updated?: Timestamp | undefined;
 
   /**
-   * The steps that were done, with their times.
+   * The steps so far, with their times.
    *
    * @generated from field: repeated control.v1.MoveHistory history = 14;
    */
@@ -580,7 +579,7 @@ export const MoveSchema: GenMessage<Move> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 17);
 
 /**
- * MoveHistory is a step that was entered.
+ * MoveHistory is an entered step.
  *
  * @generated from message control.v1.MoveHistory
  */
@@ -600,7 +599,7 @@ export type MoveHistory = Message<"control.v1.MoveHistory"> & {
   time?: Timestamp | undefined;
 
   /**
-   * The control node that did.
+   * The control node that entered it.
    *
    * @generated from field: string node = 3;
    */
@@ -615,83 +614,83 @@ export const MoveHistorySchema: GenMessage<MoveHistory> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 18);
 
 /**
- * MoveStep is where a move stands.
+ * MoveStep is a step of a move.
  *
  * @generated from enum control.v1.MoveStep
  */
 export enum MoveStep {
   /**
-   * Not said.
+   * Unset.
    *
    * @generated from enum value: MOVE_STEP_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It is accepted, and waits for its turn; nothing has changed.
+   * It is accepted and queued; nothing has changed.
    *
    * @generated from enum value: MOVE_STEP_PLANNED = 1;
    */
   PLANNED = 1,
 
   /**
-   * The target takes the tenant up.
+   * The target starts to serve the tenant.
    *
    * @generated from enum value: MOVE_STEP_WARMING = 2;
    */
   WARMING = 2,
 
   /**
-   * The target catches up with the journal.
+   * The target applies the tenant's events.
    *
    * @generated from enum value: MOVE_STEP_CATCHING_UP = 3;
    */
   CATCHING_UP = 3,
 
   /**
-   * The journal's end is noted, and the target must reach it.
+   * The fence sequence is recorded, and the target must apply it.
    *
    * @generated from enum value: MOVE_STEP_FENCED = 4;
    */
   FENCED = 4,
 
   /**
-   * Calls go to the target, as soon as each gateway has heard of it.
+   * Gateways switch to the target as they receive the placement.
    *
    * @generated from enum value: MOVE_STEP_FLIPPED = 5;
    */
   FLIPPED = 5,
 
   /**
-   * Every gateway has, and the target is asked to show that it serves.
+   * Every gateway has switched; the target must prove that it serves the tenant.
    *
    * @generated from enum value: MOVE_STEP_VERIFYING = 6;
    */
   VERIFYING = 6,
 
   /**
-   * The other nodes give the tenant up; then the placement is free for the next move.
+   * The other nodes release the tenant; then the next move can start.
    *
    * @generated from enum value: MOVE_STEP_RETIRING = 7;
    */
   RETIRING = 7,
 
   /**
-   * It is done.
+   * The move is complete.
    *
    * @generated from enum value: MOVE_STEP_DONE = 8;
    */
   DONE = 8,
 
   /**
-   * Everything is put back.
+   * The previous placement is being restored.
    *
    * @generated from enum value: MOVE_STEP_ABORTING = 9;
    */
   ABORTING = 9,
 
   /**
-   * Everything is as it was.
+   * The previous placement is restored.
    *
    * @generated from enum value: MOVE_STEP_ABORTED = 10;
    */
@@ -705,14 +704,14 @@ export const MoveStepSchema: GenEnum<MoveStep> = /*@__PURE__*/
   enumDesc(file_control_v1_placement, 0);
 
 /**
- * PlacementService says where tenants are served and moves them.
+ * PlacementService places tenants on nodes and moves them.
  *
  * @generated from service control.v1.PlacementService
  */
 export const PlacementService: GenService<{
   /**
-   * ListPlacements answers the tenants that are placed. A tenant that is not is
-   * served by all nodes of the kind.
+   * ListPlacements returns the placed tenants. A tenant without a placement is served by all nodes of
+   * the kind.
    *
    * @generated from rpc control.v1.PlacementService.ListPlacements
    */
@@ -722,9 +721,9 @@ export const PlacementService: GenService<{
     output: typeof ListPlacementsResponseSchema;
   },
   /**
-   * AssignPlacement places a tenant that has not been placed, on a node that serves
-   * it already. FAILED_PRECONDITION: it is placed (StartMove moves it), or the
-   * node does not have it. Calls go there from then on, and other nodes give it up.
+   * AssignPlacement places a tenant without a placement on a node that serves it already. Calls go to
+   * that node from then on, and other nodes release the tenant. FAILED_PRECONDITION: the tenant is
+   * placed (StartMove moves it), or the node does not serve it.
    *
    * @generated from rpc control.v1.PlacementService.AssignPlacement
    */
@@ -744,8 +743,7 @@ export const PlacementService: GenService<{
     output: typeof RemovePlacementResponseSchema;
   },
   /**
-   * PlanMove answers what moving a tenant would do, and what stands against it.
-   * Nothing changes.
+   * PlanMove returns the steps of a move and its obstacles. It changes nothing.
    *
    * @generated from rpc control.v1.PlacementService.PlanMove
    */
@@ -780,7 +778,7 @@ export const PlacementService: GenService<{
     output: typeof AbortMoveResponseSchema;
   },
   /**
-   * ListMoves answers the moves of the last weeks, the newest first.
+   * ListMoves returns the moves of the last 30 days, newest first.
    *
    * @generated from rpc control.v1.PlacementService.ListMoves
    */
@@ -790,8 +788,7 @@ export const PlacementService: GenService<{
     output: typeof ListMovesResponseSchema;
   },
   /**
-   * WatchMove answers a move as it is, and again with every step, until it has
-   * ended.
+   * WatchMove returns a move, and again after each step, until it has ended.
    *
    * @generated from rpc control.v1.PlacementService.WatchMove
    */

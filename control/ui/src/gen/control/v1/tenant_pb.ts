@@ -2,7 +2,7 @@
 // @generated from file control/v1/tenant.proto (package control.v1, syntax proto3)
 /* eslint-disable */
 
-// Tenants: which there are, and what they may do.
+// Tenants, their standing and quotas.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -67,21 +67,21 @@ export type Tenant = Message<"control.v1.Tenant"> & {
   tenantId: string;
 
   /**
-   * Whether its calls are refused.
+   * Whether it is suspended: its calls are rejected.
    *
    * @generated from field: bool suspended = 2;
    */
   suspended: boolean;
 
   /**
-   * Why, in the words of who suspended it.
+   * The reason of the suspension.
    *
    * @generated from field: string reason = 3;
    */
   reason: string;
 
   /**
-   * Its own bounds; absent: as all others.
+   * Its quota; absent: the settings apply.
    *
    * @generated from field: control.v1.Quota quota = 4;
    */
@@ -102,7 +102,7 @@ export type Tenant = Message<"control.v1.Tenant"> & {
   configured: boolean;
 
   /**
-   * Its own storage quota; absent: the setting aggregate.quota applies.
+   * Its storage quota; absent: the setting aggregate.quota applies.
    *
    * @generated from field: control.v1.StorageQuota storage_quota = 7;
    */
@@ -116,7 +116,7 @@ export type Tenant = Message<"control.v1.Tenant"> & {
   storageUse?: StorageUse | undefined;
 
   /**
-   * The KV revision of what is stored of it, which each change increases; 0: nothing is stored.
+   * The KV revision of its record, which each change increases; 0: it has no record.
    *
    * @generated from field: int64 revision = 9;
    */
@@ -131,7 +131,7 @@ export const TenantSchema: GenMessage<Tenant> = /*@__PURE__*/
   messageDesc(file_control_v1_tenant, 2);
 
 /**
- * StorageQuota bounds what a tenant stores in the journal. 0: the bound of the setting
+ * StorageQuota limits the tenant's data in the journal. 0: the limit of the setting
  * aggregate.quota applies. Commands beyond it are RESOURCE_EXHAUSTED, with a QuotaFailure. The steps of
  * workflows may exceed it by a twentieth.
  *
@@ -175,7 +175,7 @@ export const StorageQuotaSchema: GenMessage<StorageQuota> = /*@__PURE__*/
   messageDesc(file_control_v1_tenant, 3);
 
 /**
- * StorageUse is what a tenant stores in the journal.
+ * StorageUse is the tenant's data in the journal.
  *
  * @generated from message control.v1.StorageUse
  */
@@ -217,20 +217,20 @@ export const StorageUseSchema: GenMessage<StorageUse> = /*@__PURE__*/
   messageDesc(file_control_v1_tenant, 4);
 
 /**
- * Quota bounds a tenant's calls at each gateway. 0: as all others.
+ * Quota limits a tenant's calls at each gateway. 0: the settings apply.
  *
  * @generated from message control.v1.Quota
  */
 export type Quota = Message<"control.v1.Quota"> & {
   /**
-   * Calls a second, on average.
+   * Calls per second, on average.
    *
    * @generated from field: double rate = 1;
    */
   rate: number;
 
   /**
-   * Calls at once above the rate.
+   * The burst: calls above the rate.
    *
    * @generated from field: int32 burst = 2;
    */
@@ -244,7 +244,7 @@ export type Quota = Message<"control.v1.Quota"> & {
   concurrent: number;
 
   /**
-   * Streams of answers in flight.
+   * Response streams in flight.
    *
    * @generated from field: int32 streams = 4;
    */
@@ -272,14 +272,14 @@ export type CreateTenantRequest = Message<"control.v1.CreateTenantRequest"> & {
   tenantId: string;
 
   /**
-   * Its own bounds; absent: as all others.
+   * Its quota; absent: the settings apply.
    *
    * @generated from field: control.v1.Quota quota = 2;
    */
   quota?: Quota | undefined;
 
   /**
-   * Its own storage quota; absent: the setting aggregate.quota applies.
+   * Its storage quota; absent: the setting aggregate.quota applies.
    *
    * @generated from field: control.v1.StorageQuota storage_quota = 3;
    */
@@ -328,7 +328,7 @@ export type SuspendTenantRequest = Message<"control.v1.SuspendTenantRequest"> & 
   tenantId: string;
 
   /**
-   * Why; its callers are told.
+   * The reason; its callers see it.
    *
    * @generated from field: string reason = 2;
    */
@@ -406,7 +406,7 @@ export const ResumeTenantResponseSchema: GenMessage<ResumeTenantResponse> = /*@_
   messageDesc(file_control_v1_tenant, 11);
 
 /**
- * SetQuotaRequest bounds a tenant.
+ * SetQuotaRequest sets a tenant's quota.
  *
  * @generated from message control.v1.SetQuotaRequest
  */
@@ -419,7 +419,7 @@ export type SetQuotaRequest = Message<"control.v1.SetQuotaRequest"> & {
   tenantId: string;
 
   /**
-   * Its quota; absent: as all others.
+   * Its quota; absent: the settings apply.
    *
    * @generated from field: control.v1.Quota quota = 2;
    */
@@ -427,7 +427,7 @@ export type SetQuotaRequest = Message<"control.v1.SetQuotaRequest"> & {
 
   /**
    * The revision of the tenant that the caller read. ABORTED: the tenant has changed since.
-   * Absent: the quota is set in any case.
+   * Absent: the quota is set unconditionally.
    *
    * @generated from field: optional int64 expected_revision = 3;
    */
@@ -463,7 +463,7 @@ export const SetQuotaResponseSchema: GenMessage<SetQuotaResponse> = /*@__PURE__*
   messageDesc(file_control_v1_tenant, 13);
 
 /**
- * SetStorageQuotaRequest bounds what a tenant stores.
+ * SetStorageQuotaRequest sets a tenant's storage quota.
  *
  * @generated from message control.v1.SetStorageQuotaRequest
  */
@@ -484,7 +484,7 @@ export type SetStorageQuotaRequest = Message<"control.v1.SetStorageQuotaRequest"
 
   /**
    * The revision of the tenant that the caller read. ABORTED: the tenant has changed since.
-   * Absent: the quota is set in any case.
+   * Absent: the quota is set unconditionally.
    *
    * @generated from field: optional int64 expected_revision = 3;
    */
@@ -520,13 +520,13 @@ export const SetStorageQuotaResponseSchema: GenMessage<SetStorageQuotaResponse> 
   messageDesc(file_control_v1_tenant, 15);
 
 /**
- * TenantService says which tenants there are and bounds them.
+ * TenantService creates, suspends and limits tenants.
  *
  * @generated from service control.v1.TenantService
  */
 export const TenantService: GenService<{
   /**
-   * ListTenants answers the tenants that nodes serve or that were created.
+   * ListTenants returns the tenants that nodes serve or that were created.
    *
    * @generated from rpc control.v1.TenantService.ListTenants
    */
@@ -536,8 +536,7 @@ export const TenantService: GenService<{
     output: typeof ListTenantsResponseSchema;
   },
   /**
-   * CreateTenant has all nodes serve a tenant that none does yet. ALREADY_EXISTS: it
-   * is there.
+   * CreateTenant creates a tenant, which all nodes then serve. ALREADY_EXISTS: the tenant exists.
    *
    * @generated from rpc control.v1.TenantService.CreateTenant
    */
@@ -547,8 +546,7 @@ export const TenantService: GenService<{
     output: typeof CreateTenantResponseSchema;
   },
   /**
-   * SuspendTenant has gateways refuse the tenant's calls and runners leave its work
-   * alone. Nothing is lost.
+   * SuspendTenant makes gateways reject the tenant's calls and pauses its workflows. No data is lost.
    *
    * @generated from rpc control.v1.TenantService.SuspendTenant
    */
@@ -568,7 +566,7 @@ export const TenantService: GenService<{
     output: typeof ResumeTenantResponseSchema;
   },
   /**
-   * SetQuota bounds the tenant's calls at each gateway.
+   * SetQuota limits the tenant's calls at each gateway.
    *
    * @generated from rpc control.v1.TenantService.SetQuota
    */
@@ -578,8 +576,8 @@ export const TenantService: GenService<{
     output: typeof SetQuotaResponseSchema;
   },
   /**
-   * SetStorageQuota bounds what the tenant stores in the journal. It takes effect at every
-   * aggregate node within seconds. A quota below the use refuses further commands; nothing is
+   * SetStorageQuota limits the tenant's data in the journal. It takes effect at every
+   * aggregate node within seconds. A quota below the use rejects further commands; no data is
    * deleted.
    *
    * @generated from rpc control.v1.TenantService.SetStorageQuota

@@ -26,7 +26,7 @@ export const file_control_v1_timeline: GenFile = /*@__PURE__*/
  */
 export type GetTimelineRequest = Message<"control.v1.GetTimelineRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -54,21 +54,21 @@ export const GetTimelineRequestSchema: GenMessage<GetTimelineRequest> = /*@__PUR
  */
 export type GetTimelineResponse = Message<"control.v1.GetTimelineResponse"> & {
   /**
-   * The correlation id that the spans share.
+   * The correlation id of the spans.
    *
    * @generated from field: string correlation_id = 1;
    */
   correlationId: string;
 
   /**
-   * The spans, by their start.
+   * The spans, ordered by start.
    *
    * @generated from field: repeated control.v1.Span spans = 2;
    */
   spans: Span[];
 
   /**
-   * Whether these are all that is remembered; a busy node leaves spans out, too.
+   * Whether these are all stored spans. A busy node may have dropped some before.
    *
    * @generated from field: bool complete = 3;
    */
@@ -83,7 +83,7 @@ export const GetTimelineResponseSchema: GenMessage<GetTimelineResponse> = /*@__P
   messageDesc(file_control_v1_timeline, 1);
 
 /**
- * Span is one station of what a call has caused.
+ * Span is one step of what a call has caused.
  *
  * @generated from message control.v1.Span
  */
@@ -103,35 +103,35 @@ export type Span = Message<"control.v1.Span"> & {
   name: string;
 
   /**
-   * The node that it happened on.
+   * The node that recorded it.
    *
    * @generated from field: string node = 3;
    */
   node: string;
 
   /**
-   * When it began.
+   * When it started.
    *
    * @generated from field: google.protobuf.Timestamp started = 4;
    */
   started?: Timestamp | undefined;
 
   /**
-   * Milliseconds that it took.
+   * Its duration in milliseconds.
    *
    * @generated from field: double ms = 5;
    */
   ms: number;
 
   /**
-   * How it ended: "ok", or a code, or a step's outcome.
+   * The outcome: "ok", an error code, or a step's outcome.
    *
    * @generated from field: string code = 6;
    */
   code: string;
 
   /**
-   * What else is known, in words.
+   * Further details as text.
    *
    * @generated from field: string detail = 7;
    */
@@ -145,7 +145,7 @@ export type Span = Message<"control.v1.Span"> & {
   subject: string;
 
   /**
-   * The event that it made or is about.
+   * The event that it appended or processed.
    *
    * @generated from field: string event_id = 9;
    */
@@ -159,14 +159,14 @@ export type Span = Message<"control.v1.Span"> & {
   requestId: string;
 
   /**
-   * What caused it.
+   * The id of the event or request that caused it.
    *
    * @generated from field: string causation_id = 11;
    */
   causationId: string;
 
   /**
-   * The address of the gateway's client, of a call; empty: not known.
+   * The client's address, of a call; empty: unknown.
    *
    * @generated from field: string client = 12;
    */
@@ -181,15 +181,15 @@ export const SpanSchema: GenMessage<Span> = /*@__PURE__*/
   messageDesc(file_control_v1_timeline, 2);
 
 /**
- * TimelineService answers what a call has caused.
+ * TimelineService returns what a call has caused.
  *
  * @generated from service control.v1.TimelineService
  */
 export const TimelineService: GenService<{
   /**
-   * GetTimeline answers the spans of everything that shares a correlation id with the
+   * GetTimeline returns the spans of everything that shares a correlation id with the
    * one that id is the correlation, trace or request id of: calls, commands, events,
-   * projections, workflow steps. NOT_FOUND: nothing is remembered of it; spans are kept
+   * projections, workflow steps. NOT_FOUND: no span is stored for it; spans are stored
    * for a day, reads that succeed are not recorded.
    *
    * @generated from rpc control.v1.TimelineService.GetTimeline

@@ -195,7 +195,7 @@ export const ListSkipsResponseSchema: GenMessage<ListSkipsResponse> = /*@__PURE_
   messageDesc(file_control_v1_view, 5);
 
 /**
- * Skip is the record of a decision that a view is made without an event.
+ * Skip is the record of a decision to exclude an event from a view.
  *
  * @generated from message control.v1.Skip
  */
@@ -286,17 +286,16 @@ export const SkipSchema: GenMessage<Skip> = /*@__PURE__*/
   messageDesc(file_control_v1_view, 6);
 
 /**
- * ViewService decides what views are made without. A view that cannot apply an event fails alone;
- * the fleet lists it (Node.failing_views). It continues once the model is corrected, or an operator
- * skips the event.
+ * ViewService skips events of views. A view that cannot apply an event fails alone, and the fleet lists it
+ * (Node.failing_views). It continues when the model is corrected, or when an operator skips the event.
  *
  * @generated from service control.v1.ViewService
  */
 export const ViewService: GenService<{
   /**
-   * SkipEvent has a tenant's view made without an event, on every node and by every rebuild, for as
-   * long as the view's definition stays the same. Answers from the view are `incomplete` from then
-   * on. A view that has applied the event is built again. Repeating it changes nothing.
+   * SkipEvent excludes an event from a tenant's view, on every node and in every rebuild, for as
+   * long as the view's definition does not change. Responses from the view are then `incomplete`. A
+   * view that has applied the event is rebuilt. It is idempotent.
    *
    * Errors: NOT_FOUND (no such view in the model in use, or no such event of the tenant),
    * FAILED_PRECONDITION (the tenant has 1,000 records).
@@ -309,7 +308,7 @@ export const ViewService: GenService<{
     output: typeof SkipEventResponseSchema;
   },
   /**
-   * RevokeSkip has the view made with the event again: it is built again.
+   * RevokeSkip includes the event again: the view is rebuilt.
    *
    * Errors: NOT_FOUND (the event is not skipped).
    *

@@ -2,7 +2,7 @@
 // @generated from file gateway/v1/session.proto (package gateway.v1, syntax proto3)
 /* eslint-disable */
 
-// What the gateway itself answers: who calls, and who may call what.
+// The caller's session at the gateway: identity, rights and tickets.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -18,7 +18,7 @@ export const file_gateway_v1_session: GenFile = /*@__PURE__*/
   fileDesc("ChhnYXRld2F5L3YxL3Nlc3Npb24ucHJvdG8SCmdhdGV3YXkudjEiDwoNV2hvQW1JUmVxdWVzdCJCCg5XaG9BbUlSZXNwb25zZRIPCgdzdWJqZWN0GAEgASgJEg8KB3RlbmFudHMYAiADKAkSDgoGcmlnaHRzGAMgAygJIhQKEkxpc3RNZXRob2RzUmVxdWVzdCJAChNMaXN0TWV0aG9kc1Jlc3BvbnNlEikKB21ldGhvZHMYASADKAsyGC5nYXRld2F5LnYxLk1ldGhvZFBvbGljeSKbAQoMTWV0aG9kUG9saWN5EhEKCXByb2NlZHVyZRgBIAEoCRINCgVyaWdodBgCIAEoCRIVCg10ZW5hbnRfc2NvcGVkGAMgASgIEhAKCHVwc3RyZWFtGAQgASgJEhIKCnRpbWVvdXRfbXMYBSABKAMSDQoFYXVkaXQYBiABKAgSDAoEaHR0cBgHIAMoCRIPCgdzdHJlYW1zGAggASgIIpsBCg1EZWNpZGVSZXF1ZXN0Eh0KCXByb2NlZHVyZRgBIAEoCUIKukgHcgUQARiAAhIZCgd0ZW5hbnRzGAIgAygJQgi6SAWSAQIQQBIYCgZyaWdodHMYAyADKAlCCLpIBZIBAhBAEhoKCXRlbmFudF9pZBgEIAEoCUIHukgEcgIYQBIaCghyZXNvdXJjZRgFIAEoCUIIukgFcgMYgAIiPwoORGVjaWRlUmVzcG9uc2USDwoHYWxsb3dlZBgBIAEoCBIOCgZyZWFzb24YAiABKAkSDAoEbm9kZRgDIAEoCSJLChNDcmVhdGVUaWNrZXRSZXF1ZXN0EhgKBHBhdGgYASABKAlCCrpIB3IFEAEYgCASGgoJdGVuYW50X2lkGAIgASgJQge6SARyAhhAIoYBChRDcmVhdGVUaWNrZXRSZXNwb25zZRIMCgRwYXRoGAEgASgJEi8KC29wZW5fYmVmb3JlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAyxAIKDlNlc3Npb25TZXJ2aWNlEkQKBldob0FtSRIZLmdhdGV3YXkudjEuV2hvQW1JUmVxdWVzdBoaLmdhdGV3YXkudjEuV2hvQW1JUmVzcG9uc2UiA5ACARJTCgtMaXN0TWV0aG9kcxIeLmdhdGV3YXkudjEuTGlzdE1ldGhvZHNSZXF1ZXN0Gh8uZ2F0ZXdheS52MS5MaXN0TWV0aG9kc1Jlc3BvbnNlIgOQAgESRAoGRGVjaWRlEhkuZ2F0ZXdheS52MS5EZWNpZGVSZXF1ZXN0GhouZ2F0ZXdheS52MS5EZWNpZGVSZXNwb25zZSIDkAIBElEKDENyZWF0ZVRpY2tldBIfLmdhdGV3YXkudjEuQ3JlYXRlVGlja2V0UmVxdWVzdBogLmdhdGV3YXkudjEuQ3JlYXRlVGlja2V0UmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp]);
 
 /**
- * WhoAmIRequest asks who calls.
+ * WhoAmIRequest is empty.
  *
  * @generated from message gateway.v1.WhoAmIRequest
  */
@@ -33,13 +33,13 @@ export const WhoAmIRequestSchema: GenMessage<WhoAmIRequest> = /*@__PURE__*/
   messageDesc(file_gateway_v1_session, 0);
 
 /**
- * WhoAmIResponse is who calls.
+ * WhoAmIResponse is the authenticated principal.
  *
  * @generated from message gateway.v1.WhoAmIResponse
  */
 export type WhoAmIResponse = Message<"gateway.v1.WhoAmIResponse"> & {
   /**
-   * The caller's name.
+   * The caller's subject.
    *
    * @generated from field: string subject = 1;
    */
@@ -104,7 +104,7 @@ export const ListMethodsResponseSchema: GenMessage<ListMethodsResponse> = /*@__P
   messageDesc(file_gateway_v1_session, 3);
 
 /**
- * MethodPolicy is a method and to whom it is served.
+ * MethodPolicy is a method with its policy.
  *
  * @generated from message gateway.v1.MethodPolicy
  */
@@ -117,7 +117,7 @@ export type MethodPolicy = Message<"gateway.v1.MethodPolicy"> & {
   procedure: string;
 
   /**
-   * The right that it needs; empty: it is open to all.
+   * The right that it requires; empty: none.
    *
    * @generated from field: string right = 2;
    */
@@ -131,14 +131,14 @@ export type MethodPolicy = Message<"gateway.v1.MethodPolicy"> & {
   tenantScoped: boolean;
 
   /**
-   * The kind of node that answers.
+   * The kind of node that serves it.
    *
    * @generated from field: string upstream = 4;
    */
   upstream: string;
 
   /**
-   * How long a call may take, in milliseconds.
+   * The time limit of a call in milliseconds.
    *
    * @generated from field: int64 timeout_ms = 5;
    */
@@ -159,7 +159,7 @@ export type MethodPolicy = Message<"gateway.v1.MethodPolicy"> & {
   http: string[];
 
   /**
-   * Whether it answers a stream.
+   * Whether its response is a stream.
    *
    * @generated from field: bool streams = 8;
    */
@@ -174,7 +174,7 @@ export const MethodPolicySchema: GenMessage<MethodPolicy> = /*@__PURE__*/
   messageDesc(file_gateway_v1_session, 4);
 
 /**
- * DecideRequest asks whether somebody could call a method.
+ * DecideRequest describes a caller and a call.
  *
  * @generated from message gateway.v1.DecideRequest
  */
@@ -238,14 +238,14 @@ export type DecideResponse = Message<"gateway.v1.DecideResponse"> & {
   allowed: boolean;
 
   /**
-   * The rule that decides, in words.
+   * A description of the rule that decides.
    *
    * @generated from field: string reason = 2;
    */
   reason: string;
 
   /**
-   * The node that would answer now; empty: none, or no tenant is named and the caller
+   * The node that would serve the call; empty: none, or no tenant is named and the caller
    * lacks the right "fleet.read".
    *
    * @generated from field: string node = 3;
@@ -327,13 +327,13 @@ export const CreateTicketResponseSchema: GenMessage<CreateTicketResponse> = /*@_
   messageDesc(file_gateway_v1_session, 8);
 
 /**
- * SessionService answers every caller with a credential. Denials are audited.
+ * SessionService is for every caller with a credential. Denials are audited.
  *
  * @generated from service gateway.v1.SessionService
  */
 export const SessionService: GenService<{
   /**
-   * WhoAmI answers whom the gateway takes the caller for.
+   * WhoAmI returns the authenticated principal.
    *
    * @generated from rpc gateway.v1.SessionService.WhoAmI
    */
@@ -343,7 +343,7 @@ export const SessionService: GenService<{
     output: typeof WhoAmIResponseSchema;
   },
   /**
-   * ListMethods answers every method that the gateway serves, and to whom.
+   * ListMethods returns every method that the gateway serves, with its policy.
    *
    * @generated from rpc gateway.v1.SessionService.ListMethods
    */
@@ -353,7 +353,7 @@ export const SessionService: GenService<{
     output: typeof ListMethodsResponseSchema;
   },
   /**
-   * Decide answers whether a caller could call a method, and which rule decides. The
+   * Decide returns whether a caller may call a method, and the rule that decides. The
    * tenant must be one that the caller acts for, unless the caller has the right
    * "fleet.read": otherwise the answer is PERMISSION_DENIED.
    *

@@ -28,7 +28,7 @@ export const file_aggregate_gateway_v1_command: GenFile = /*@__PURE__*/
  */
 export type SubmitRequest = Message<"aggregate.gateway.v1.SubmitRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -56,30 +56,30 @@ export type SubmitRequest = Message<"aggregate.gateway.v1.SubmitRequest"> & {
   command: string;
 
   /**
-   * The command's payload, checked against the command's JSON Schema.
+   * The command's payload, validated against the command's JSON Schema.
    *
    * @generated from field: google.protobuf.Struct payload = 5;
    */
   payload?: JsonObject | undefined;
 
   /**
-   * Names this attempt to change something: the same key with the same command
-   * answers the same result and never doubles the effect. Strongly advised.
+   * The idempotency key: a command that is sent again under its key has no second effect and returns the
+   * same result. Strongly recommended.
    *
    * @generated from field: string idempotency_key = 6;
    */
   idempotencyKey: string;
 
   /**
-   * The version that the aggregate must have (0: must not exist yet); absent:
-   * whatever it has, and a lost race is retried inside the node.
+   * The version that the aggregate must have (0: it must not exist). Absent: any version; the node retries
+   * after a concurrent change.
    *
    * @generated from field: optional int64 expected_version = 7;
    */
   expectedVersion?: bigint | undefined;
 
   /**
-   * Decide and answer the would-be events, but append nothing.
+   * Whether to return the events without appending them.
    *
    * @generated from field: bool dry_run = 8;
    */
@@ -94,7 +94,7 @@ export const SubmitRequestSchema: GenMessage<SubmitRequest> = /*@__PURE__*/
   messageDesc(file_aggregate_gateway_v1_command, 0);
 
 /**
- * SubmitResponse says what the command did.
+ * SubmitResponse is the result of a command.
  *
  * @generated from message aggregate.gateway.v1.SubmitResponse
  */
@@ -114,16 +114,15 @@ export type SubmitResponse = Message<"aggregate.gateway.v1.SubmitResponse"> & {
   version: bigint;
 
   /**
-   * The place in the tenant's journal after the last of them: give it as
-   * min_position to read your own write. Opaque. Empty for a dry run.
+   * The position in the tenant's journal after the last of them. A query with it as min_position reads the
+   * write. Opaque. Empty for a dry run.
    *
    * @generated from field: string position = 3;
    */
   position: string;
 
   /**
-   * The command had been decided before under the same idempotency key, and
-   * this is that first answer.
+   * Whether this is the stored result of an earlier command under the same idempotency key.
    *
    * @generated from field: bool replayed = 4;
    */
@@ -144,7 +143,7 @@ export const SubmitResponseSchema: GenMessage<SubmitResponse> = /*@__PURE__*/
  */
 export type SubmitBatchRequest = Message<"aggregate.gateway.v1.SubmitBatchRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -158,15 +157,15 @@ export type SubmitBatchRequest = Message<"aggregate.gateway.v1.SubmitBatchReques
   commands: BatchCommand[];
 
   /**
-   * Names this attempt: a command without a key of its own has this one with its
-   * place in the batch. Strongly advised.
+   * The idempotency key: a command without a key uses this one with its index in the batch. Strongly
+   * recommended.
    *
    * @generated from field: string idempotency_key = 3;
    */
   idempotencyKey: string;
 
   /**
-   * Decide and answer the would-be events, but append nothing.
+   * Whether to return the events without appending them.
    *
    * @generated from field: bool dry_run = 4;
    */
@@ -208,23 +207,21 @@ export type BatchCommand = Message<"aggregate.gateway.v1.BatchCommand"> & {
   command: string;
 
   /**
-   * The command's payload, checked against the command's JSON Schema.
+   * The command's payload, validated against the command's JSON Schema.
    *
    * @generated from field: google.protobuf.Struct payload = 4;
    */
   payload?: JsonObject | undefined;
 
   /**
-   * Names this attempt, and no other command of the batch; empty: the batch's key with the
-   * command's place in it.
+   * The idempotency key, unique in the batch; empty: the batch's key with the command's index.
    *
    * @generated from field: string idempotency_key = 5;
    */
   idempotencyKey: string;
 
   /**
-   * The version that the aggregate must have when the command is decided, after
-   * the batch's earlier commands for it; absent: whatever it has.
+   * The version that the aggregate must have after the batch's earlier commands for it; absent: any.
    *
    * @generated from field: optional int64 expected_version = 6;
    */
@@ -252,7 +249,7 @@ export type SubmitBatchResponse = Message<"aggregate.gateway.v1.SubmitBatchRespo
   results: BatchResult[];
 
   /**
-   * The place in the tenant's journal after the last event of all.
+   * The position in the tenant's journal after the last event of the batch.
    *
    * @generated from field: string position = 2;
    */
@@ -267,19 +264,19 @@ export const SubmitBatchResponseSchema: GenMessage<SubmitBatchResponse> = /*@__P
   messageDesc(file_aggregate_gateway_v1_command, 4);
 
 /**
- * BatchResult says what became of a command.
+ * BatchResult is the result of a command of a batch.
  *
  * @generated from message aggregate.gateway.v1.BatchResult
  */
 export type BatchResult = Message<"aggregate.gateway.v1.BatchResult"> & {
   /**
-   * Either.
+   * The result or the error.
    *
    * @generated from oneof aggregate.gateway.v1.BatchResult.result
    */
   result: {
     /**
-     * What the command did.
+     * The result of the command.
      *
      * @generated from field: aggregate.gateway.v1.SubmitResponse response = 1;
      */
@@ -287,8 +284,8 @@ export type BatchResult = Message<"aggregate.gateway.v1.BatchResult"> & {
     case: "response";
   } | {
     /**
-     * Why it did nothing: as Submit's error, or ABORTED with the reason
-     * BATCH_REFUSED when another command for the same aggregate was refused.
+     * The error, as of Submit, or ABORTED with the reason BATCH_REFUSED when another command for the same
+     * aggregate was rejected.
      *
      * @generated from field: google.rpc.Status error = 2;
      */
@@ -325,29 +322,29 @@ export type Event = Message<"aggregate.gateway.v1.Event"> & {
   type: string;
 
   /**
-   * The aggregate's version once the event has happened.
+   * The aggregate's version after the event.
    *
    * @generated from field: int64 version = 3;
    */
   version: bigint;
 
   /**
-   * When it was decided.
+   * When it was appended.
    *
    * @generated from field: google.protobuf.Timestamp time = 4;
    */
   time?: Timestamp | undefined;
 
   /**
-   * What the event says; absent when data_omitted.
+   * The event's data; absent when data_omitted.
    *
    * @generated from field: google.protobuf.Struct data = 5;
    */
   data?: JsonObject | undefined;
 
   /**
-   * The data is left out, since the answer would exceed its bound in bytes: 1 MiB, unless
-   * the node is configured otherwise. The first event of an answer always has its data.
+   * Whether the data is left out because the response would exceed its size limit: 1 MiB by default. The
+   * first event of a response always has its data.
    *
    * @generated from field: bool data_omitted = 6;
    */
@@ -368,7 +365,7 @@ export const EventSchema: GenMessage<Event> = /*@__PURE__*/
  */
 export type GetAggregateRequest = Message<"aggregate.gateway.v1.GetAggregateRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -389,7 +386,7 @@ export type GetAggregateRequest = Message<"aggregate.gateway.v1.GetAggregateRequ
   aggregateId: string;
 
   /**
-   * The version to answer; 0: the newest.
+   * The version to return; 0: the newest.
    *
    * @generated from field: int64 version = 4;
    */
@@ -432,8 +429,7 @@ export const GetAggregateResponseSchema: GenMessage<GetAggregateResponse> = /*@_
   messageDesc(file_aggregate_gateway_v1_command, 8);
 
 /**
- * CommandService decides commands against aggregates and appends the events
- * that follow to the tenant's journal.
+ * CommandService decides commands on aggregates and appends their events to the tenant's journal.
  *
  * @generated from service aggregate.gateway.v1.CommandService
  */
@@ -443,7 +439,7 @@ export const CommandService: GenService<{
    *
    * Errors: INVALID_ARGUMENT (the payload does not fit the command's schema),
    * NOT_FOUND (unknown aggregate type or command), FAILED_PRECONDITION (a rule
-   * of the model refuses it; details say which), ABORTED (expected_version is
+   * of the model rejects it; the details name it), ABORTED (expected_version is
    * not the aggregate's version), ALREADY_EXISTS (the idempotency key was used
    * for another command), PERMISSION_DENIED (the model declares the command
    * internal, and the caller lacks the right command.internal for it).
@@ -456,11 +452,11 @@ export const CommandService: GenService<{
     output: typeof SubmitResponseSchema;
   },
   /**
-   * SubmitBatch decides several commands. Those for one aggregate are decided in
-   * order, each on what the ones before it made, and take effect together or not
-   * at all; aggregates do not depend on each other. Each command has its own
-   * result: a call that is answered may hold refusals. The call as a whole is
-   * PERMISSION_DENIED if the caller lacks the right for one of the commands.
+   * SubmitBatch decides several commands. The commands for one aggregate are decided in order, each
+   * on the result of the previous ones, and take effect together or not at all. Different
+   * aggregates are independent. Each command has its result: a successful call may contain rejected
+   * commands. The call as a whole is PERMISSION_DENIED if the caller lacks the right for one of the
+   * commands.
    *
    * @generated from rpc aggregate.gateway.v1.CommandService.SubmitBatch
    */
@@ -470,10 +466,10 @@ export const CommandService: GenService<{
     output: typeof SubmitBatchResponseSchema;
   },
   /**
-   * GetAggregate answers an aggregate's state, folded from its events.
+   * GetAggregate returns an aggregate's state, folded from its events.
    *
    * Errors: NOT_FOUND (unknown aggregate type, or no events), OUT_OF_RANGE (the
-   * asked version is not reached yet).
+   * requested version does not exist yet).
    *
    * @generated from rpc aggregate.gateway.v1.CommandService.GetAggregate
    */

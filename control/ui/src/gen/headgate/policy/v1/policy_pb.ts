@@ -2,9 +2,8 @@
 // @generated from file headgate/policy/v1/policy.proto (package headgate.policy.v1, syntax proto3)
 /* eslint-disable */
 
-// What the edge must know of a method before it serves it. The gateway builds
-// its method table from these options alone: a method without a policy is not
-// served (deny by default).
+// The policies of methods. The gateway builds its method table from these options alone: a method
+// without a policy is not served (deny by default).
 
 import type { GenEnum, GenExtension, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, extDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
@@ -19,7 +18,7 @@ export const file_headgate_policy_v1_policy: GenFile = /*@__PURE__*/
   fileDesc("Ch9oZWFkZ2F0ZS9wb2xpY3kvdjEvcG9saWN5LnByb3RvEhJoZWFkZ2F0ZS5wb2xpY3kudjEi3QMKBlBvbGljeRINCgVyaWdodBgBIAEoCRI1Cgx0ZW5hbnRfc2NvcGUYAiABKA4yHy5oZWFkZ2F0ZS5wb2xpY3kudjEuVGVuYW50U2NvcGUSEAoIdXBzdHJlYW0YAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVhdWRpdBgFIAEoCBIWCg5yZXNvdXJjZV9maWVsZBgGIAEoCRIUCgx0ZW5hbnRfZmllbGQYByABKAkSHQoVaWRlbXBvdGVuY3lfa2V5X2ZpZWxkGAggASgJEhEKCWFub255bW91cxgJIAEoCBIWCg5ldmVudF9pZF9maWVsZBgKIAEoCRIUCgxyZXN1bWVfZmllbGQYCyABKAkSEgoKbm9kZV9maWVsZBgMIAEoCRIuCghwcmlvcml0eRgNIAEoDjIcLmhlYWRnYXRlLnBvbGljeS52MS5Qcmlvcml0eRIbChNyZXNvdXJjZV9wYXJ0X2ZpZWxkGA4gASgJEhMKC25vZGVfcmlnaHRzGA8gAygJEhQKDHJlYXNvbl9maWVsZBgQIAEoCRImCgRldGFnGBQgASgLMhguaGVhZGdhdGUucG9saWN5LnYxLkVUYWciHAoERVRhZxIUCgxleGNlcHRfZmllbGQYASABKAkqXgoIUHJpb3JpdHkSGAoUUFJJT1JJVFlfVU5TUEVDSUZJRUQQABIQCgxQUklPUklUWV9MT1cQARITCg9QUklPUklUWV9OT1JNQUwQAhIRCg1QUklPUklUWV9ISUdIEAMqXwoLVGVuYW50U2NvcGUSHAoYVEVOQU5UX1NDT1BFX1VOU1BFQ0lGSUVEEAASFwoTVEVOQU5UX1NDT1BFX1RFTkFOVBABEhkKFVRFTkFOVF9TQ09QRV9QTEFURk9STRACOlQKBnBvbGljeRIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNWNAyABKAsyGi5oZWFkZ2F0ZS5wb2xpY3kudjEuUG9saWN5UgZwb2xpY3liBnByb3RvMw", [file_google_protobuf_descriptor, file_google_protobuf_duration]);
 
 /**
- * Policy says who may call a method, where it goes and for how long.
+ * Policy is the access rule, the routing and the time limit of a method.
  *
  * @generated from message headgate.policy.v1.Policy
  */
@@ -48,7 +47,7 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
   upstream: string;
 
   /**
-   * How long a call may take when the client does not ask for less.
+   * The time limit of a call; a client may ask for less.
    *
    * @generated from field: google.protobuf.Duration timeout = 4;
    */
@@ -64,92 +63,87 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
 
   /**
    * The request field (proto name) that names the resource which a narrowed
-   * right is matched against, such as "view", or a path of names through messages,
-   * which may be repeated ("commands.aggregate_type"): the right must cover every
-   * one. Empty: the method has none.
+   * right is matched against, such as "view", or a path through messages, which may be repeated
+   * ("commands.aggregate_type"): the right must cover each value. Empty: the method has no resource.
    *
    * @generated from field: string resource_field = 6;
    */
   resourceField: string;
 
   /**
-   * The request field (proto name) that bears the tenant. Empty: the request
-   * has none and only the credential and x-tenant-id name it.
+   * The request field (proto name) with the tenant. Empty: only the credential and x-tenant-id name the
+   * tenant.
    *
    * @generated from field: string tenant_field = 7;
    */
   tenantField: string;
 
   /**
-   * The request field (proto name) that bears the idempotency key. A mutation
-   * is only ever retried when it is set.
+   * The request field (proto name) with the idempotency key. The gateway retries a mutation only if the
+   * field is set.
    *
    * @generated from field: string idempotency_key_field = 8;
    */
   idempotencyKeyField: string;
 
   /**
-   * Whoever calls is served, with or without a credential. The method then has
-   * no right and its tenant scope is the platform. Nothing is open unless its
-   * proto says so here.
+   * Whether callers without a credential are served. Such a method has no right, and its tenant scope is
+   * the platform.
    *
    * @generated from field: bool anonymous = 9;
    */
   anonymous: boolean;
 
   /**
-   * The answer field (proto name) that says how far a stream has come, such as a
-   * position. Server-Sent Events bear it as their id.
+   * The response field (proto name) with the progress of a stream, such as a position. It is the id of
+   * Server-Sent Events.
    *
    * @generated from field: string event_id_field = 10;
    */
   eventIdField: string;
 
   /**
-   * The request field (proto name) that resumes a stream after that: a client's
-   * Last-Event-ID fills it.
+   * The request field (proto name) that resumes a stream after an event id. The client's Last-Event-ID
+   * fills it.
    *
    * @generated from field: string resume_field = 11;
    */
   resumeField: string;
 
   /**
-   * The request field (proto name) that names the node which the call operates.
-   * Such a call reaches a node that is not ready too, and may leave the field
-   * empty where there is one node of the kind.
+   * The request field (proto name) with the node that the call operates on. Such a call is also sent to a
+   * node that is not ready. The field may be empty if the kind has one node.
    *
    * @generated from field: string node_field = 12;
    */
   nodeField: string;
 
   /**
-   * Which calls go first when the gateway is nearly full.
+   * The priority under load shedding.
    *
    * @generated from field: headgate.policy.v1.Priority priority = 13;
    */
   priority: Priority;
 
   /**
-   * The request field (proto name) that names a part of the resource, such as "command". It
-   * stands beside resource_field, in the same message. A right that is narrowed to a resource
-   * ("transfer") covers all of its parts, and one that is narrowed to a part
-   * ("transfer.request") that part alone.
+   * The request field (proto name) with a part of the resource, such as "command". It is in the
+   * same message as resource_field. A right that is narrowed to a resource ("transfer") covers all
+   * of its parts; a right that is narrowed to a part ("transfer.request") covers only that part.
    *
    * @generated from field: string resource_part_field = 14;
    */
   resourcePartField: string;
 
   /**
-   * Rights that the node itself checks for some calls of the method. The gateway sends the node
-   * the ones that the principal holds (x-headgate-rights).
+   * Rights that the node checks for some calls of the method. The gateway sends the node the
+   * principal's rights among them (x-headgate-rights).
    *
    * @generated from field: repeated string node_rights = 15;
    */
   nodeRights: string[];
 
   /**
-   * The request field (proto name) that has the operator's reason for the call. It is the
-   * reason in the call's audit record.
+   * The request field (proto name) with the operator's reason, for the audit record.
    *
    * @generated from field: string reason_field = 16;
    */
@@ -158,7 +152,7 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
   /**
    * Answers of the method's GET paths have an entity tag (RFC 9110 §8.8.3), and a request
    * whose If-None-Match has it is answered 304 without a body. Only a unary method without
-   * side effects can have it. Absent: answers have none.
+   * side effects can have it. Absent: responses have none.
    *
    * @generated from field: headgate.policy.v1.ETag etag = 20;
    */
@@ -173,14 +167,14 @@ export const PolicySchema: GenMessage<Policy> = /*@__PURE__*/
   messageDesc(file_headgate_policy_v1_policy, 0);
 
 /**
- * ETag describes how the entity tag of an answer is made.
+ * ETag configures the entity tag of a response.
  *
  * @generated from message headgate.policy.v1.ETag
  */
 export type ETag = Message<"headgate.policy.v1.ETag"> & {
   /**
-   * The answer field (proto name) that the tag does not depend on, such as a position that
-   * changes although the rest of the answer does not. Empty: there is none.
+   * The response field (proto name) that the tag ignores, such as a position that changes while the rest
+   * of the response does not. Empty: none.
    *
    * @generated from field: string except_field = 1;
    */
@@ -195,35 +189,34 @@ export const ETagSchema: GenMessage<ETag> = /*@__PURE__*/
   messageDesc(file_headgate_policy_v1_policy, 1);
 
 /**
- * Priority says which calls are refused first when the gateway fills up.
+ * Priority orders calls under load shedding.
  *
  * @generated from enum headgate.policy.v1.Priority
  */
 export enum Priority {
   /**
-   * Not said: as PRIORITY_NORMAL.
+   * Unset: PRIORITY_NORMAL.
    *
    * @generated from enum value: PRIORITY_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Refused first, when seven tenths of the gateway are in use: what can wait,
-   * such as lists and watches.
+   * Rejected first, above 70 % of the gateway's capacity: calls that can wait, such as lists and watches.
    *
    * @generated from enum value: PRIORITY_LOW = 1;
    */
   LOW = 1,
 
   /**
-   * Refused when nine tenths are in use.
+   * Rejected above 90 % of the capacity.
    *
    * @generated from enum value: PRIORITY_NORMAL = 2;
    */
   NORMAL = 2,
 
   /**
-   * Refused only when the gateway is full: what operators need to help.
+   * Rejected only at full capacity: operations that operators need in an incident.
    *
    * @generated from enum value: PRIORITY_HIGH = 3;
    */
@@ -237,27 +230,27 @@ export const PrioritySchema: GenEnum<Priority> = /*@__PURE__*/
   enumDesc(file_headgate_policy_v1_policy, 0);
 
 /**
- * TenantScope says whose call it is.
+ * TenantScope is whether a call is for a tenant or for the platform.
  *
  * @generated from enum headgate.policy.v1.TenantScope
  */
 export enum TenantScope {
   /**
-   * Not said: the method is not served.
+   * Unset: the method is not served.
    *
    * @generated from enum value: TENANT_SCOPE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * The call is for exactly one tenant, and is refused without.
+   * The call is for exactly one tenant, and is rejected without one.
    *
    * @generated from enum value: TENANT_SCOPE_TENANT = 1;
    */
   TENANT = 1,
 
   /**
-   * The call concerns the platform; it carries no tenant.
+   * The call is for the platform and has no tenant.
    *
    * @generated from enum value: TENANT_SCOPE_PLATFORM = 2;
    */
@@ -271,7 +264,7 @@ export const TenantScopeSchema: GenEnum<TenantScope> = /*@__PURE__*/
   enumDesc(file_headgate_policy_v1_policy, 1);
 
 /**
- * The policy under which the edge serves the method.
+ * The method's policy at the gateway.
  *
  * @generated from extension: headgate.policy.v1.Policy policy = 50901;
  */

@@ -25,7 +25,7 @@ export const file_projection_gateway_v1_query: GenFile = /*@__PURE__*/
  */
 export type QueryRequest = Message<"projection.gateway.v1.QueryRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -39,22 +39,22 @@ export type QueryRequest = Message<"projection.gateway.v1.QueryRequest"> & {
   view: string;
 
   /**
-   * Which rows, in which order, how many.
+   * The selection, order and number of rows.
    *
    * @generated from field: projection.gateway.v1.Query query = 3;
    */
   query?: Query | undefined;
 
   /**
-   * Free words for whoever reads the logs; at most 16, not interpreted.
+   * Labels for logs; at most 16, not interpreted.
    *
    * @generated from field: map<string, string> metadata = 4;
    */
   metadata: { [key: string]: string };
 
   /**
-   * A position that Submit answered: the query waits, within its deadline,
-   * until the view has seen it (read your writes).
+   * A position from a SubmitResponse: the query waits until the view has applied it, at most until its
+   * deadline (read your writes).
    *
    * @generated from field: string min_position = 5;
    */
@@ -91,22 +91,22 @@ export type Query = Message<"projection.gateway.v1.Query"> & {
   orderBy: string;
 
   /**
-   * Rows per page, 1 to 1000; 0: 100. A page ends earlier at a bound in bytes, 1 MiB
-   * unless the node is configured otherwise; it has at least one row.
+   * Rows per page, 1 to 1000; 0: 100. A page also ends at a size limit, 1 MiB by default; it has at least
+   * one row unless it is empty.
    *
    * @generated from field: int32 page_size = 3;
    */
   pageSize: number;
 
   /**
-   * next_page_token of the page before, for the same query.
+   * The next_page_token of the previous page of the same query.
    *
    * @generated from field: string page_token = 4;
    */
   pageToken: string;
 
   /**
-   * The columns to answer; empty: all.
+   * The columns to return; empty: all.
    *
    * @generated from field: repeated string fields = 5;
    */
@@ -127,28 +127,28 @@ export const QuerySchema: GenMessage<Query> = /*@__PURE__*/
  */
 export type QueryResponse = Message<"projection.gateway.v1.QueryResponse"> & {
   /**
-   * The rows, a member a column.
+   * The rows, one member per column.
    *
    * @generated from field: repeated google.protobuf.Struct rows = 1;
    */
   rows: JsonObject[];
 
   /**
-   * Asks for the next page; empty on the last.
+   * The token of the next page; empty on the last one.
    *
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
 
   /**
-   * How far the view had followed the journal when it answered.
+   * The position in the journal that the view had applied.
    *
    * @generated from field: string position = 3;
    */
   position: string;
 
   /**
-   * Whether the view was made without events that an operator has skipped.
+   * Whether an operator has skipped events of the view.
    *
    * @generated from field: bool incomplete = 4;
    */
@@ -169,7 +169,7 @@ export const QueryResponseSchema: GenMessage<QueryResponse> = /*@__PURE__*/
  */
 export type GetRequest = Message<"projection.gateway.v1.GetRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -197,7 +197,7 @@ export type GetRequest = Message<"projection.gateway.v1.GetRequest"> & {
   minPosition: string;
 
   /**
-   * The columns to answer; empty: all.
+   * The columns to return; empty: all.
    *
    * @generated from field: repeated string fields = 5;
    */
@@ -218,14 +218,14 @@ export const GetRequestSchema: GenMessage<GetRequest> = /*@__PURE__*/
  */
 export type GetResponse = Message<"projection.gateway.v1.GetResponse"> & {
   /**
-   * The row, a member a column.
+   * The row, one member per column.
    *
    * @generated from field: google.protobuf.Struct row = 1;
    */
   row?: JsonObject | undefined;
 
   /**
-   * How far the view had followed the journal when it answered.
+   * The position in the journal that the view had applied.
    *
    * @generated from field: string position = 2;
    */
@@ -253,7 +253,7 @@ export const GetResponseSchema: GenMessage<GetResponse> = /*@__PURE__*/
  */
 export type WatchRequest = Message<"projection.gateway.v1.WatchRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -267,15 +267,14 @@ export type WatchRequest = Message<"projection.gateway.v1.WatchRequest"> & {
   view: string;
 
   /**
-   * An AIP-160 filter, as in Query: a row that no longer fits is answered as
-   * removed.
+   * An AIP-160 filter, as in Query. A row that no longer matches is returned as removed.
    *
    * @generated from field: string filter = 3;
    */
   filter: string;
 
   /**
-   * The columns to answer; empty: all.
+   * The columns to return; empty: all.
    *
    * @generated from field: repeated string fields = 4;
    */
@@ -289,8 +288,8 @@ export type WatchRequest = Message<"projection.gateway.v1.WatchRequest"> & {
   minPosition: string;
 
   /**
-   * The last position that the client got for the same view and filter: it is
-   * told what has changed since. Empty: all rows first.
+   * The last position that the client received for the same view and filter: the stream has the changes
+   * since then. Empty: all rows first.
    *
    * @generated from field: string after = 6;
    */
@@ -305,28 +304,27 @@ export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
   messageDesc(file_projection_gateway_v1_query, 5);
 
 /**
- * WatchResponse is some changes of a view, or none to say that it is alive.
+ * WatchResponse is changes of a view, or none as a keep-alive.
  *
  * @generated from message projection.gateway.v1.WatchResponse
  */
 export type WatchResponse = Message<"projection.gateway.v1.WatchResponse"> & {
   /**
-   * The changes, each of another row.
+   * The changes, one per row.
    *
    * @generated from field: repeated projection.gateway.v1.Change changes = 1;
    */
   changes: Change[];
 
   /**
-   * How far the client knows the view once it has taken the changes; empty within
-   * the rows that come first.
+   * The position after these changes; empty within the initial rows.
    *
    * @generated from field: string position = 2;
    */
   position: string;
 
   /**
-   * All rows follow: what the client knew before counts no more.
+   * Whether all rows follow: the client discards its rows.
    *
    * @generated from field: bool reset = 3;
    */
@@ -348,7 +346,7 @@ export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
   messageDesc(file_projection_gateway_v1_query, 6);
 
 /**
- * Change is what has become of a row.
+ * Change is a changed row.
  *
  * @generated from message projection.gateway.v1.Change
  */
@@ -361,7 +359,7 @@ export type Change = Message<"projection.gateway.v1.Change"> & {
   key: string;
 
   /**
-   * The row as it is now; absent: it is gone, or does not fit the filter.
+   * The row; absent: it was removed, or does not match the filter.
    *
    * @generated from field: google.protobuf.Struct row = 2;
    */
@@ -382,7 +380,7 @@ export const ChangeSchema: GenMessage<Change> = /*@__PURE__*/
  */
 export type ListViewsRequest = Message<"projection.gateway.v1.ListViewsRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -410,15 +408,14 @@ export type ListViewsResponse = Message<"projection.gateway.v1.ListViewsResponse
   views: View[];
 
   /**
-   * How far the views have followed the journal.
+   * The position in the journal that the views have applied.
    *
    * @generated from field: string position = 2;
    */
   position: string;
 
   /**
-   * The views that are shown, and after a change of the model those that are
-   * built beside them.
+   * The current generation of views, and after a change of the model the one that is being built.
    *
    * @generated from field: repeated projection.gateway.v1.Generation generations = 3;
    */
@@ -433,7 +430,7 @@ export const ListViewsResponseSchema: GenMessage<ListViewsResponse> = /*@__PURE_
   messageDesc(file_projection_gateway_v1_query, 9);
 
 /**
- * Generation is a tenant's views as one model describes them.
+ * Generation is one build of a tenant's views, for one model.
  *
  * @generated from message projection.gateway.v1.Generation
  */
@@ -446,50 +443,50 @@ export type Generation = Message<"projection.gateway.v1.Generation"> & {
   model: string;
 
   /**
-   * Whether queries are answered from it.
+   * Whether queries read from it.
    *
    * @generated from field: bool shown = 2;
    */
   shown: boolean;
 
   /**
-   * The journal's sequence that it has followed, while a node of the platform reads no
-   * encrypted positions; 0 otherwise: use applied_position and percent.
+   * Its checkpoint, while a node of the platform does not read encrypted positions; 0 otherwise: use
+   * applied_position and percent.
    *
    * @generated from field: int64 applied = 3;
    */
   applied: bigint;
 
   /**
-   * The sequence from which on it can be shown; as applied.
+   * The sequence at which it becomes readable; 0 under the same condition as applied.
    *
    * @generated from field: int64 target = 4;
    */
   target: bigint;
 
   /**
-   * Whether it does not advance, for a reason that the node's log tells.
+   * Whether it does not advance; the node's log has the reason.
    *
    * @generated from field: bool failing = 5;
    */
   failing: boolean;
 
   /**
-   * How far it has followed the journal, as a position.
+   * Its checkpoint as a position.
    *
    * @generated from field: string applied_position = 6;
    */
   appliedPosition: string;
 
   /**
-   * The position from which on it can be shown: what the journal held when it was begun.
+   * The position at which it becomes readable: the journal's end when the build started.
    *
    * @generated from field: string target_position = 7;
    */
   targetPosition: string;
 
   /**
-   * How much of the journal up to the target it has followed, 0 to 100.
+   * Its progress up to the target in percent, 0 to 100.
    *
    * @generated from field: int32 percent = 8;
    */
@@ -573,7 +570,7 @@ export type Column = Message<"projection.gateway.v1.Column"> & {
   type: string;
 
   /**
-   * Whether the view keeps an index of it.
+   * Whether it has an index.
    *
    * @generated from field: bool indexed = 3;
    */
@@ -622,7 +619,7 @@ export type ViewFailure = Message<"projection.gateway.v1.ViewFailure"> & {
   version: bigint;
 
   /**
-   * The place in the model; empty: the database refuses the row.
+   * The place in the model; empty: the database rejects the row.
    *
    * @generated from field: string rule = 5;
    */
@@ -657,14 +654,14 @@ export const ViewFailureSchema: GenMessage<ViewFailure> = /*@__PURE__*/
  */
 export enum ViewState {
   /**
-   * Not known.
+   * Unknown.
    *
    * @generated from enum value: VIEW_STATE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It follows the journal.
+   * It applies events as they are appended.
    *
    * @generated from enum value: VIEW_STATE_CURRENT = 1;
    */
@@ -693,19 +690,18 @@ export const ViewStateSchema: GenEnum<ViewState> = /*@__PURE__*/
   enumDesc(file_projection_gateway_v1_query, 0);
 
 /**
- * QueryService reads views. Every answer is from one tenant only and from one
- * consistent state of its views.
+ * QueryService reads views. Each response has data of one tenant, from one consistent state of its views.
  *
  * @generated from service projection.gateway.v1.QueryService
  */
 export const QueryService: GenService<{
   /**
-   * Query answers a page of a view's rows.
+   * Query returns a page of a view's rows.
    *
    * Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page
-   * token or position cannot be used; the message says where),
+   * token or position is invalid; the message has the place),
    * DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
-   * (answers to the tenant that have not been read hold too many bytes),
+   * (the tenant's responses that clients have not read yet take too much memory),
    * FAILED_PRECONDITION (the key of a page's last row is too long for a page token; with
    * the reason VIEW_FAILED: the view cannot apply an event).
    *
@@ -717,7 +713,7 @@ export const QueryService: GenService<{
     output: typeof QueryResponseSchema;
   },
   /**
-   * Get answers one row of a view by its key.
+   * Get returns one row of a view by its key.
    *
    * Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also when the row
    * has more than 15 MiB); others as for Query.
@@ -730,11 +726,10 @@ export const QueryService: GenService<{
     output: typeof GetResponseSchema;
   },
   /**
-   * Watch answers a view's rows and then every change of them, until the client
-   * leaves or the method's time is over. A client that comes back with the last
-   * position that it got is told what it missed. A client that does not keep up is
-   * ended with RESOURCE_EXHAUSTED and may come back the same way. A message has at most
-   * 1 MiB of changes, unless the node is configured otherwise, or a single one.
+   * Watch returns a view's rows and then each change, until the client cancels or the time limit of the
+   * method ends. A client that reconnects with its last position receives the changes that it missed. A
+   * stream whose client does not keep up ends with RESOURCE_EXHAUSTED; the client may reconnect likewise.
+   * A message has at most 1 MiB of changes by default, or a single change.
    *
    * @generated from rpc projection.gateway.v1.QueryService.Watch
    */
@@ -744,7 +739,7 @@ export const QueryService: GenService<{
     output: typeof WatchResponseSchema;
   },
   /**
-   * ListViews answers the views that the tenant's model declares.
+   * ListViews returns the views that the tenant's model declares.
    *
    * @generated from rpc projection.gateway.v1.QueryService.ListViews
    */

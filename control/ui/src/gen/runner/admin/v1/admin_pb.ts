@@ -2,7 +2,7 @@
 // @generated from file runner/admin/v1/admin.proto (package runner.admin.v1, syntax proto3)
 /* eslint-disable */
 
-// Operating the runner: what workflows do, and stopping and starting them.
+// Operations on runners and workflows.
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -26,7 +26,7 @@ export const file_runner_admin_v1_admin: GenFile = /*@__PURE__*/
  */
 export type StatusRequest = Message<"runner.admin.v1.StatusRequest"> & {
   /**
-   * The node's id; may be empty where there is one runner.
+   * The node's id; may be empty if there is one runner.
    *
    * @generated from field: string node = 1;
    */
@@ -62,13 +62,13 @@ export const StatusResponseSchema: GenMessage<StatusResponse> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 1);
 
 /**
- * DrainRequest asks the node to stop taking work.
+ * DrainRequest drains a node.
  *
  * @generated from message runner.admin.v1.DrainRequest
  */
 export type DrainRequest = Message<"runner.admin.v1.DrainRequest"> & {
   /**
-   * The node's id; may be empty where there is one runner.
+   * The node's id; may be empty if there is one runner.
    *
    * @generated from field: string node = 1;
    */
@@ -104,13 +104,13 @@ export const DrainResponseSchema: GenMessage<DrainResponse> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 3);
 
 /**
- * ResumeRequest asks the node to take work again.
+ * ResumeRequest resumes a node.
  *
  * @generated from message runner.admin.v1.ResumeRequest
  */
 export type ResumeRequest = Message<"runner.admin.v1.ResumeRequest"> & {
   /**
-   * The node's id; may be empty where there is one runner.
+   * The node's id; may be empty if there is one runner.
    *
    * @generated from field: string node = 1;
    */
@@ -146,13 +146,13 @@ export const ResumeResponseSchema: GenMessage<ResumeResponse> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 5);
 
 /**
- * ReloadRequest asks the node to read the model again.
+ * ReloadRequest reloads a node's model file.
  *
  * @generated from message runner.admin.v1.ReloadRequest
  */
 export type ReloadRequest = Message<"runner.admin.v1.ReloadRequest"> & {
   /**
-   * The node's id; may be empty where there is one runner.
+   * The node's id; may be empty if there is one runner.
    *
    * @generated from field: string node = 1;
    */
@@ -167,7 +167,7 @@ export const ReloadRequestSchema: GenMessage<ReloadRequest> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 6);
 
 /**
- * ReloadResponse says what was loaded.
+ * ReloadResponse is the status after a reload.
  *
  * @generated from message runner.admin.v1.ReloadResponse
  */
@@ -180,7 +180,7 @@ export type ReloadResponse = Message<"runner.admin.v1.ReloadResponse"> & {
   status?: NodeStatus | undefined;
 
   /**
-   * Whether the model differs from the one before.
+   * Whether the model has changed.
    *
    * @generated from field: bool changed = 2;
    */
@@ -208,7 +208,7 @@ export type PauseTenantRequest = Message<"runner.admin.v1.PauseTenantRequest"> &
   tenantId: string;
 
   /**
-   * The node's id; empty: any runner, which tells the others.
+   * The node's id; empty: any runner, which notifies the others.
    *
    * @generated from field: string node = 2;
    */
@@ -257,7 +257,7 @@ export type ResumeTenantRequest = Message<"runner.admin.v1.ResumeTenantRequest">
   tenantId: string;
 
   /**
-   * The node's id; empty: any runner, which tells the others.
+   * The node's id; empty: any runner, which notifies the others.
    *
    * @generated from field: string node = 2;
    */
@@ -293,34 +293,34 @@ export const ResumeTenantResponseSchema: GenMessage<ResumeTenantResponse> = /*@_
   messageDesc(file_runner_admin_v1_admin, 11);
 
 /**
- * NodeStatus is what a runner node is doing.
+ * NodeStatus is the state of a runner node.
  *
  * @generated from message runner.admin.v1.NodeStatus
  */
 export type NodeStatus = Message<"runner.admin.v1.NodeStatus"> & {
   /**
-   * Whether it takes work.
+   * Whether it accepts work.
    *
    * @generated from field: runner.admin.v1.NodeState state = 1;
    */
   state: NodeState;
 
   /**
-   * Workflow instances being worked on now.
+   * Workflow instances in flight.
    *
    * @generated from field: int64 in_flight = 2;
    */
   inFlight: bigint;
 
   /**
-   * Fingerprint of the model in use.
+   * The revision of the model in use.
    *
    * @generated from field: string model_revision = 3;
    */
   modelRevision: string;
 
   /**
-   * The tenants it works for, by name.
+   * The tenants that it serves, by name.
    *
    * @generated from field: repeated runner.admin.v1.TenantStatus tenants = 4;
    */
@@ -335,7 +335,7 @@ export const NodeStatusSchema: GenMessage<NodeStatus> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 12);
 
 /**
- * TenantStatus is what a node does for a tenant.
+ * TenantStatus is a tenant's state at a node.
  *
  * @generated from message runner.admin.v1.TenantStatus
  */
@@ -348,28 +348,28 @@ export type TenantStatus = Message<"runner.admin.v1.TenantStatus"> & {
   tenantId: string;
 
   /**
-   * Whether PauseTenant holds its work back.
+   * Whether PauseTenant has stopped its workflows.
    *
    * @generated from field: bool paused = 2;
    */
   paused: boolean;
 
   /**
-   * Workflow instances of the tenant being worked on now.
+   * The tenant's workflow instances in flight.
    *
    * @generated from field: int64 in_flight = 3;
    */
   inFlight: bigint;
 
   /**
-   * Events delivered to a worker and not yet acknowledged.
+   * Events delivered and not acknowledged yet.
    *
    * @generated from field: int64 ack_pending = 4;
    */
   ackPending: bigint;
 
   /**
-   * Events that wait to be delivered.
+   * Events that are not delivered yet.
    *
    * @generated from field: int64 pending = 5;
    */
@@ -442,21 +442,21 @@ export type GetWorkflowResponse = Message<"runner.admin.v1.GetWorkflowResponse">
   instanceId: string;
 
   /**
-   * How far it is.
+   * Its state.
    *
    * @generated from field: runner.admin.v1.WorkflowState state = 3;
    */
   state: WorkflowState;
 
   /**
-   * What was done, in order.
+   * The completed steps, in order.
    *
    * @generated from field: repeated runner.admin.v1.WorkflowStep steps = 4;
    */
   steps: WorkflowStep[];
 
   /**
-   * What the trigger event said.
+   * The data of the trigger event.
    *
    * @generated from field: google.protobuf.Struct trigger = 5;
    */
@@ -484,22 +484,21 @@ export type GetWorkflowResponse = Message<"runner.admin.v1.GetWorkflowResponse">
   subject?: WorkflowSubject | undefined;
 
   /**
-   * The revision of the model that drives it: the one that it began under, or that it has
-   * migrated to.
+   * The revision of its model: the one that it started with, or has migrated to.
    *
    * @generated from field: string model = 9;
    */
   model: string;
 
   /**
-   * The attempts at a step that have failed; absent if none has since the last step.
+   * The attempts at a step that have failed; absent: none since the last step.
    *
    * @generated from field: runner.admin.v1.WorkflowAttempts attempts = 10;
    */
   attempts?: WorkflowAttempts | undefined;
 
   /**
-   * Until when it waits; absent if it does not.
+   * The time that it waits for; absent: it does not wait.
    *
    * @generated from field: runner.admin.v1.WorkflowWait waiting = 11;
    */
@@ -562,14 +561,14 @@ export const WorkflowSubjectSchema: GenMessage<WorkflowSubject> = /*@__PURE__*/
  */
 export type WorkflowAttempts = Message<"runner.admin.v1.WorkflowAttempts"> & {
   /**
-   * The step's name; "when" if it could not be said whether the event starts the instance.
+   * The step's name; "when" if the condition of the workflow could not be evaluated.
    *
    * @generated from field: string step = 1;
    */
   step: string;
 
   /**
-   * How many attempts have failed.
+   * The number of failed attempts.
    *
    * @generated from field: int32 failed = 2;
    */
@@ -597,7 +596,7 @@ export type WorkflowAttempts = Message<"runner.admin.v1.WorkflowAttempts"> & {
   last?: Timestamp | undefined;
 
   /**
-   * When the next one is; absent if the instance is stuck.
+   * When the next attempt starts; absent: the instance is stuck.
    *
    * @generated from field: google.protobuf.Timestamp next = 6;
    */
@@ -612,7 +611,7 @@ export const WorkflowAttemptsSchema: GenMessage<WorkflowAttempts> = /*@__PURE__*
   messageDesc(file_runner_admin_v1_admin, 17);
 
 /**
- * WorkflowWait is a wait that an instance is in.
+ * WorkflowWait is the wait of an instance for a time.
  *
  * @generated from message runner.admin.v1.WorkflowWait
  */
@@ -640,7 +639,7 @@ export const WorkflowWaitSchema: GenMessage<WorkflowWait> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 18);
 
 /**
- * WorkflowStep is one thing that an instance did.
+ * WorkflowStep is a completed step of an instance.
  *
  * @generated from message runner.admin.v1.WorkflowStep
  */
@@ -667,7 +666,7 @@ export type WorkflowStep = Message<"runner.admin.v1.WorkflowStep"> & {
   message: string;
 
   /**
-   * When.
+   * When it ended.
    *
    * @generated from field: google.protobuf.Timestamp time = 4;
    */
@@ -688,7 +687,7 @@ export const WorkflowStepSchema: GenMessage<WorkflowStep> = /*@__PURE__*/
  */
 export type ListWorkflowsRequest = Message<"runner.admin.v1.ListWorkflowsRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -702,21 +701,21 @@ export type ListWorkflowsRequest = Message<"runner.admin.v1.ListWorkflowsRequest
   workflow: string;
 
   /**
-   * How far the instances are; not said: any.
+   * The state of the instances; unset: any.
    *
    * @generated from field: runner.admin.v1.WorkflowState state = 3;
    */
   state: WorkflowState;
 
   /**
-   * Instances a page, 1 to 500; 0: 100.
+   * Instances per page, 1 to 500; 0: 100.
    *
    * @generated from field: int32 page_size = 4;
    */
   pageSize: number;
 
   /**
-   * next_page_token of the page before.
+   * The next_page_token of the previous page.
    *
    * @generated from field: string page_token = 5;
    */
@@ -731,9 +730,9 @@ export const ListWorkflowsRequestSchema: GenMessage<ListWorkflowsRequest> = /*@_
   messageDesc(file_runner_admin_v1_admin, 20);
 
 /**
- * ListWorkflowsResponse is a page of instances. One that changes while pages are asked
- * for is on none of those that follow. Where few of many are of the state asked for, a
- * page may have less than its size, or none, and not be the last.
+ * ListWorkflowsResponse is a page of instances. An instance that changes while pages are read is not on
+ * the following ones. If few instances match, a page may have fewer than page_size, or none, without
+ * being the last.
  *
  * @generated from message runner.admin.v1.ListWorkflowsResponse
  */
@@ -746,7 +745,7 @@ export type ListWorkflowsResponse = Message<"runner.admin.v1.ListWorkflowsRespon
   instances: WorkflowInstance[];
 
   /**
-   * Asks for the next page; empty on the last.
+   * The token of the next page; empty on the last one.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -781,7 +780,7 @@ export type WorkflowInstance = Message<"runner.admin.v1.WorkflowInstance"> & {
   instanceId: string;
 
   /**
-   * How far it is.
+   * Its state.
    *
    * @generated from field: runner.admin.v1.WorkflowState state = 3;
    */
@@ -802,7 +801,7 @@ export type WorkflowInstance = Message<"runner.admin.v1.WorkflowInstance"> & {
   started?: Timestamp | undefined;
 
   /**
-   * When it last did something.
+   * When its state last changed.
    *
    * @generated from field: google.protobuf.Timestamp updated = 6;
    */
@@ -816,21 +815,21 @@ export type WorkflowInstance = Message<"runner.admin.v1.WorkflowInstance"> & {
   subject?: WorkflowSubject | undefined;
 
   /**
-   * The revision of the model that drives it.
+   * The revision of its model.
    *
    * @generated from field: string model = 8;
    */
   model: string;
 
   /**
-   * The attempts at a step that have failed; absent if none has since the last step.
+   * The attempts at a step that have failed; absent: none since the last step.
    *
    * @generated from field: runner.admin.v1.WorkflowAttempts attempts = 9;
    */
   attempts?: WorkflowAttempts | undefined;
 
   /**
-   * Until when it waits; absent if it does not.
+   * The time that it waits for; absent: it does not wait.
    *
    * @generated from field: runner.admin.v1.WorkflowWait waiting = 10;
    */
@@ -851,28 +850,28 @@ export const WorkflowInstanceSchema: GenMessage<WorkflowInstance> = /*@__PURE__*
  */
 export type ListDeadLettersRequest = Message<"runner.admin.v1.ListDeadLettersRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
   tenantId: string;
 
   /**
-   * Letters whose cause has this in it; empty: all.
+   * A part of the cause of the letters; empty: all letters.
    *
    * @generated from field: string cause = 2;
    */
   cause: string;
 
   /**
-   * Letters a page, 1 to 500; 0: 100.
+   * Letters per page, 1 to 500; 0: 100.
    *
    * @generated from field: int32 page_size = 3;
    */
   pageSize: number;
 
   /**
-   * next_page_token of the page before.
+   * The next_page_token of the previous page.
    *
    * @generated from field: string page_token = 4;
    */
@@ -900,7 +899,7 @@ export type ListDeadLettersResponse = Message<"runner.admin.v1.ListDeadLettersRe
   letters: DeadLetter[];
 
   /**
-   * Asks for the next page; empty on the last.
+   * The token of the next page; empty on the last one.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -915,27 +914,27 @@ export const ListDeadLettersResponseSchema: GenMessage<ListDeadLettersResponse> 
   messageDesc(file_runner_admin_v1_admin, 24);
 
 /**
- * DeadLetter is work that could not be done.
+ * DeadLetter is work that was given up.
  *
  * @generated from message runner.admin.v1.DeadLetter
  */
 export type DeadLetter = Message<"runner.admin.v1.DeadLetter"> & {
   /**
-   * The letter's number, which grows.
+   * The letter's number, which increases.
    *
    * @generated from field: int64 id = 1;
    */
   id: bigint;
 
   /**
-   * Why the work could not be done.
+   * Why the work was given up.
    *
    * @generated from field: string cause = 2;
    */
   cause: string;
 
   /**
-   * The event that asked for it.
+   * The id of the trigger event.
    *
    * @generated from field: string event_id = 3;
    */
@@ -963,14 +962,14 @@ export type DeadLetter = Message<"runner.admin.v1.DeadLetter"> & {
   aggregateId: string;
 
   /**
-   * What the event says.
+   * The event's data.
    *
    * @generated from field: google.protobuf.Struct data = 7;
    */
   data?: JsonObject | undefined;
 
   /**
-   * The correlation that the event is part of.
+   * The event's correlation id.
    *
    * @generated from field: string correlation_id = 8;
    */
@@ -1006,27 +1005,27 @@ export const DeadLetterSchema: GenMessage<DeadLetter> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 25);
 
 /**
- * ReplayDeadLettersRequest says which letters' work to do again.
+ * ReplayDeadLettersRequest selects the letters to replay.
  *
  * @generated from message runner.admin.v1.ReplayDeadLettersRequest
  */
 export type ReplayDeadLettersRequest = Message<"runner.admin.v1.ReplayDeadLettersRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
   tenantId: string;
 
   /**
-   * The letters' numbers; empty: all that fit cause.
+   * The letters' numbers; empty: all that match cause.
    *
    * @generated from field: repeated int64 ids = 2;
    */
   ids: bigint[];
 
   /**
-   * Letters whose cause has this in it; empty: all.
+   * A part of the cause of the letters; empty: all letters.
    *
    * @generated from field: string cause = 3;
    */
@@ -1048,13 +1047,13 @@ export const ReplayDeadLettersRequestSchema: GenMessage<ReplayDeadLettersRequest
   messageDesc(file_runner_admin_v1_admin, 26);
 
 /**
- * ReplayDeadLettersResponse says how far it came.
+ * ReplayDeadLettersResponse is the result of a replay.
  *
  * @generated from message runner.admin.v1.ReplayDeadLettersResponse
  */
 export type ReplayDeadLettersResponse = Message<"runner.admin.v1.ReplayDeadLettersResponse"> & {
   /**
-   * How many letters' work is done.
+   * The number of letters whose work succeeded.
    *
    * @generated from field: int32 replayed = 1;
    */
@@ -1118,13 +1117,13 @@ export const LetterFailureSchema: GenMessage<LetterFailure> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 28);
 
 /**
- * DiscardDeadLettersRequest says which letters to remove.
+ * DiscardDeadLettersRequest selects the letters to remove.
  *
  * @generated from message runner.admin.v1.DiscardDeadLettersRequest
  */
 export type DiscardDeadLettersRequest = Message<"runner.admin.v1.DiscardDeadLettersRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -1153,13 +1152,13 @@ export const DiscardDeadLettersRequestSchema: GenMessage<DiscardDeadLettersReque
   messageDesc(file_runner_admin_v1_admin, 29);
 
 /**
- * DiscardDeadLettersResponse says how many were removed.
+ * DiscardDeadLettersResponse is the number of removed letters.
  *
  * @generated from message runner.admin.v1.DiscardDeadLettersResponse
  */
 export type DiscardDeadLettersResponse = Message<"runner.admin.v1.DiscardDeadLettersResponse"> & {
   /**
-   * How many letters were removed.
+   * The number of removed letters.
    *
    * @generated from field: int32 discarded = 1;
    */
@@ -1174,13 +1173,13 @@ export const DiscardDeadLettersResponseSchema: GenMessage<DiscardDeadLettersResp
   messageDesc(file_runner_admin_v1_admin, 30);
 
 /**
- * RetryWorkflowRequest names an instance to go on with now.
+ * RetryWorkflowRequest names an instance to retry.
  *
  * @generated from message runner.admin.v1.RetryWorkflowRequest
  */
 export type RetryWorkflowRequest = Message<"runner.admin.v1.RetryWorkflowRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -1216,13 +1215,13 @@ export const RetryWorkflowRequestSchema: GenMessage<RetryWorkflowRequest> = /*@_
   messageDesc(file_runner_admin_v1_admin, 31);
 
 /**
- * RetryWorkflowResponse says that the instance goes on, or has ended, as asked.
+ * RetryWorkflowResponse is the instance's state after the operation.
  *
  * @generated from message runner.admin.v1.RetryWorkflowResponse
  */
 export type RetryWorkflowResponse = Message<"runner.admin.v1.RetryWorkflowResponse"> & {
   /**
-   * How far it is now.
+   * Its state now.
    *
    * @generated from field: runner.admin.v1.WorkflowState state = 1;
    */
@@ -1243,7 +1242,7 @@ export const RetryWorkflowResponseSchema: GenMessage<RetryWorkflowResponse> = /*
  */
 export type SkipStepRequest = Message<"runner.admin.v1.SkipStepRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -1286,13 +1285,13 @@ export const SkipStepRequestSchema: GenMessage<SkipStepRequest> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 33);
 
 /**
- * SkipStepResponse says that the instance goes on, or has ended, as asked.
+ * SkipStepResponse is the instance's state after the operation.
  *
  * @generated from message runner.admin.v1.SkipStepResponse
  */
 export type SkipStepResponse = Message<"runner.admin.v1.SkipStepResponse"> & {
   /**
-   * How far it is now.
+   * Its state now.
    *
    * @generated from field: runner.admin.v1.WorkflowState state = 1;
    */
@@ -1313,7 +1312,7 @@ export const SkipStepResponseSchema: GenMessage<SkipStepResponse> = /*@__PURE__*
  */
 export type CancelWorkflowRequest = Message<"runner.admin.v1.CancelWorkflowRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -1349,13 +1348,13 @@ export const CancelWorkflowRequestSchema: GenMessage<CancelWorkflowRequest> = /*
   messageDesc(file_runner_admin_v1_admin, 35);
 
 /**
- * CancelWorkflowResponse says that the instance goes on, or has ended, as asked.
+ * CancelWorkflowResponse is the instance's state after the operation.
  *
  * @generated from message runner.admin.v1.CancelWorkflowResponse
  */
 export type CancelWorkflowResponse = Message<"runner.admin.v1.CancelWorkflowResponse"> & {
   /**
-   * How far it is now.
+   * Its state now.
    *
    * @generated from field: runner.admin.v1.WorkflowState state = 1;
    */
@@ -1376,7 +1375,7 @@ export const CancelWorkflowResponseSchema: GenMessage<CancelWorkflowResponse> = 
  */
 export type CompensateWorkflowRequest = Message<"runner.admin.v1.CompensateWorkflowRequest"> & {
   /**
-   * The tenant; may be left out, the credential's tenant is then meant.
+   * The tenant; empty: the credential's tenant.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -1412,13 +1411,13 @@ export const CompensateWorkflowRequestSchema: GenMessage<CompensateWorkflowReque
   messageDesc(file_runner_admin_v1_admin, 37);
 
 /**
- * CompensateWorkflowResponse says that the instance goes on, or has ended, as asked.
+ * CompensateWorkflowResponse is the instance's state after the operation.
  *
  * @generated from message runner.admin.v1.CompensateWorkflowResponse
  */
 export type CompensateWorkflowResponse = Message<"runner.admin.v1.CompensateWorkflowResponse"> & {
   /**
-   * How far it is now.
+   * Its state now.
    *
    * @generated from field: runner.admin.v1.WorkflowState state = 1;
    */
@@ -1433,34 +1432,34 @@ export const CompensateWorkflowResponseSchema: GenMessage<CompensateWorkflowResp
   messageDesc(file_runner_admin_v1_admin, 38);
 
 /**
- * NodeState says whether a node takes work.
+ * NodeState is whether a node accepts work.
  *
  * @generated from enum runner.admin.v1.NodeState
  */
 export enum NodeState {
   /**
-   * Not known.
+   * Unknown.
    *
    * @generated from enum value: NODE_STATE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Takes work.
+   * It accepts work.
    *
    * @generated from enum value: NODE_STATE_RUNNING = 1;
    */
   RUNNING = 1,
 
   /**
-   * Takes no work; some is still in flight.
+   * It accepts no work; some is still in flight.
    *
    * @generated from enum value: NODE_STATE_DRAINING = 2;
    */
   DRAINING = 2,
 
   /**
-   * Takes no work and has none.
+   * It accepts no work and has none in flight.
    *
    * @generated from enum value: NODE_STATE_DRAINED = 3;
    */
@@ -1474,63 +1473,63 @@ export const NodeStateSchema: GenEnum<NodeState> = /*@__PURE__*/
   enumDesc(file_runner_admin_v1_admin, 0);
 
 /**
- * WorkflowState is how far an instance is.
+ * WorkflowState is the state of an instance.
  *
  * @generated from enum runner.admin.v1.WorkflowState
  */
 export enum WorkflowState {
   /**
-   * Not known.
+   * Unknown.
    *
    * @generated from enum value: WORKFLOW_STATE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Steps are being run.
+   * Its steps are running.
    *
    * @generated from enum value: WORKFLOW_STATE_RUNNING = 1;
    */
   RUNNING = 1,
 
   /**
-   * A step was refused; those before it are being undone.
+   * A step was rejected; the completed steps are being undone.
    *
    * @generated from enum value: WORKFLOW_STATE_COMPENSATING = 2;
    */
   COMPENSATING = 2,
 
   /**
-   * Every step was done.
+   * Every step is done.
    *
    * @generated from enum value: WORKFLOW_STATE_COMPLETED = 3;
    */
   COMPLETED = 3,
 
   /**
-   * A step was refused and those before it are undone.
+   * A step was rejected, and the completed steps are undone.
    *
    * @generated from enum value: WORKFLOW_STATE_COMPENSATED = 4;
    */
   COMPENSATED = 4,
 
   /**
-   * Even undoing was refused: somebody must look at it.
+   * An undo was rejected: an operator must decide.
    *
    * @generated from enum value: WORKFLOW_STATE_FAILED = 5;
    */
   FAILED = 5,
 
   /**
-   * It does not go on by itself: the attempts at a step are exhausted, or its workflow is not
-   * known any more. An operator decides.
+   * It does not continue: the attempts at a step are exhausted, or its workflow no longer exists. An
+   * operator must decide.
    *
    * @generated from enum value: WORKFLOW_STATE_STUCK = 6;
    */
   STUCK = 6,
 
   /**
-   * An operator has ended it, or the model does not start it any more.
+   * An operator has ended it, or the model no longer starts it.
    *
    * @generated from enum value: WORKFLOW_STATE_CANCELLED = 7;
    */
@@ -1544,14 +1543,14 @@ export const WorkflowStateSchema: GenEnum<WorkflowState> = /*@__PURE__*/
   enumDesc(file_runner_admin_v1_admin, 1);
 
 /**
- * RunnerAdmin operates one runner node. Every operation is idempotent: asking
- * twice does no more than asking once, and both answer the resulting status.
+ * RunnerAdmin operates runner nodes and workflows. Operations are idempotent and return the resulting
+ * status.
  *
  * @generated from service runner.admin.v1.RunnerAdmin
  */
 export const RunnerAdmin: GenService<{
   /**
-   * Status answers what the node is doing.
+   * Status returns the state of a node.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.Status
    */
@@ -1561,9 +1560,8 @@ export const RunnerAdmin: GenService<{
     output: typeof StatusResponseSchema;
   },
   /**
-   * Drain stops taking work and answers once what is in flight has finished, or
-   * by the deadline with what is still in flight. The node is not ready while
-   * it drains or is drained.
+   * Drain stops accepting work and returns when the work in flight has finished, or at the deadline with
+   * the work still in flight. The node is not ready while it is draining or drained.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.Drain
    */
@@ -1573,7 +1571,7 @@ export const RunnerAdmin: GenService<{
     output: typeof DrainResponseSchema;
   },
   /**
-   * Resume takes work again after Drain.
+   * Resume accepts work again after Drain.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.Resume
    */
@@ -1583,8 +1581,8 @@ export const RunnerAdmin: GenService<{
     output: typeof ResumeResponseSchema;
   },
   /**
-   * Reload reads the model again. FAILED_PRECONDITION: it has errors, which the
-   * message names with their lines, and the old model stays.
+   * Reload reads the model file again. FAILED_PRECONDITION: it has errors, which the message lists with
+   * their lines; the previous model stays in use.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.Reload
    */
@@ -1594,7 +1592,7 @@ export const RunnerAdmin: GenService<{
     output: typeof ReloadResponseSchema;
   },
   /**
-   * PauseTenant stops taking the tenant's work, also across restarts.
+   * PauseTenant stops the tenant's workflows, also across restarts.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.PauseTenant
    */
@@ -1604,7 +1602,7 @@ export const RunnerAdmin: GenService<{
     output: typeof PauseTenantResponseSchema;
   },
   /**
-   * ResumeTenant takes the tenant's work again after PauseTenant.
+   * ResumeTenant continues the tenant's workflows after PauseTenant.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.ResumeTenant
    */
@@ -1614,7 +1612,7 @@ export const RunnerAdmin: GenService<{
     output: typeof ResumeTenantResponseSchema;
   },
   /**
-   * GetWorkflow answers one workflow instance with the history of its steps.
+   * GetWorkflow returns one workflow instance with the history of its steps.
    * NOT_FOUND: the tenant has no such instance.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.GetWorkflow
@@ -1625,8 +1623,8 @@ export const RunnerAdmin: GenService<{
     output: typeof GetWorkflowResponseSchema;
   },
   /**
-   * ListWorkflows answers the tenant's workflow instances without their steps, page by
-   * page, those that changed last first.
+   * ListWorkflows returns a page of the tenant's workflow instances, without their steps, last changed
+   * first.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.ListWorkflows
    */
@@ -1636,8 +1634,7 @@ export const RunnerAdmin: GenService<{
     output: typeof ListWorkflowsResponseSchema;
   },
   /**
-   * ListDeadLetters answers the work that could not be done, with its cause, the
-   * oldest first.
+   * ListDeadLetters returns a page of work that was given up, with its cause, oldest first.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.ListDeadLetters
    */
@@ -1660,8 +1657,8 @@ export const RunnerAdmin: GenService<{
   },
   /**
    * DiscardDeadLetters removes dead letters whose work is given up. Instances that they name
-   * and that are stuck or failed are cancelled: nothing of them is done or undone any more.
-   * Letters that are not there are passed over.
+   * and that are stuck or failed are cancelled: no further step is done or undone. Letters that do not
+   * exist are ignored.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.DiscardDeadLetters
    */
@@ -1671,8 +1668,8 @@ export const RunnerAdmin: GenService<{
     output: typeof DiscardDeadLettersResponseSchema;
   },
   /**
-   * RetryWorkflow has an instance whose step has failed, or which is stuck or could not be
-   * undone, go on now. FAILED_PRECONDITION: it has ended, waits, or is in work.
+   * RetryWorkflow continues an instance whose step has failed, that is stuck, or that could not be undone.
+   * FAILED_PRECONDITION: it has ended, waits for a time, or is running.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.RetryWorkflow
    */
@@ -1682,8 +1679,8 @@ export const RunnerAdmin: GenService<{
     output: typeof RetryWorkflowResponseSchema;
   },
   /**
-   * SkipStep has an instance go on without a step: the one that it waits at, that has failed or
-   * that could not be undone. The step counts as ended, and is not undone.
+   * SkipStep continues an instance without its current step: one that waits, has failed, or could not be
+   * undone. The step counts as done, and is not undone.
    * FAILED_PRECONDITION: the instance is at no such step.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.SkipStep
@@ -1694,8 +1691,8 @@ export const RunnerAdmin: GenService<{
     output: typeof SkipStepResponseSchema;
   },
   /**
-   * CancelWorkflow ends an instance where it is: nothing of it is done or undone any more. A
-   * command that is in work may still have its effect. FAILED_PRECONDITION: it has ended.
+   * CancelWorkflow ends an instance: no further step is done or undone. A command in flight may still take
+   * effect. FAILED_PRECONDITION: it has ended.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.CancelWorkflow
    */
@@ -1705,9 +1702,8 @@ export const RunnerAdmin: GenService<{
     output: typeof CancelWorkflowResponseSchema;
   },
   /**
-   * CompensateWorkflow has an instance undo the steps that are done. A step whose outcome is
-   * not known is not undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is
-   * in work.
+   * CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not
+   * undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is in flight.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.CompensateWorkflow
    */
