@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// defaultAuditPage is the size of a page that the client does not choose.
+	// defaultAuditPage is the default size of a page.
 	defaultAuditPage = 50
-	// auditBeat is how often a follower hears that the stream is alive, and
-	// auditBacklog bounds the records that wait for one.
+	// auditBeat is the interval of keep-alive messages to a follower, and auditBacklog bounds the pending records of
+	// one.
 	auditBeat, auditBacklog = 15 * time.Second, 256
 )
 
@@ -110,7 +110,7 @@ func (s auditService) FollowAudit(ctx context.Context, req *controlv1.FollowAudi
 	records, ended := make(chan backbone.AuditRecord, auditBacklog), make(chan error, 1)
 	defer func() {
 		cancel()
-		for range ended { // until it is closed; what ended it has been told
+		for range ended { // until it is closed; the cause was returned
 		}
 	}()
 	go func() {
@@ -126,7 +126,7 @@ func (s auditService) FollowAudit(ctx context.Context, req *controlv1.FollowAudi
 	}()
 	beat := time.NewTicker(auditBeat)
 	defer beat.Stop()
-	// The first message says that records are followed from now on.
+	// The first message announces that records are followed from now on.
 	message := &controlv1.FollowAuditResponse{}
 	for {
 		if err := stream.Send(message); err != nil {

@@ -12,13 +12,12 @@ import (
 const (
 	// maxChecks bounds the models that are checked concurrently.
 	maxChecks = 2
-	// maxCallerChecks bounds the models of one caller that are checked or wait for their
-	// check.
+	// maxCallerChecks bounds the running and waiting checks of one caller.
 	maxCallerChecks = 2
 )
 
-// checks bounds the concurrent checks of models, per process and per caller: a check may take
-// seconds of CPU and hundreds of megabytes.
+// checks bounds the concurrent checks of models, per process and per caller, since a check may take seconds of CPU
+// and hundreds of megabytes.
 type checks struct {
 	running *semaphore.Weighted
 
@@ -30,11 +29,11 @@ func newChecks() *checks {
 	return &checks{running: semaphore.NewWeighted(maxChecks), callers: map[string]int{}}
 }
 
-// parse is [model.ParseContext], once there is a place for the check. It returns
-// RESOURCE_EXHAUSTED if the caller has too many checks already.
+// parse runs [model.ParseContext] when a slot is free. It returns RESOURCE_EXHAUSTED if the caller has reached its
+// limit.
 func (c *checks) parse(ctx context.Context, caller, text string) (*model.Model, error) {
 	if !c.enter(caller) {
-		return nil, connect.Errorf(connect.CodeResourceExhausted, "%d models of this caller are being checked already: wait for their answers", maxCallerChecks)
+		return nil, connect.Errorf(connect.CodeResourceExhausted, "this caller already has %d models being checked: wait for their responses", maxCallerChecks)
 	}
 	defer c.leave(caller)
 	if err := c.running.Acquire(ctx, 1); err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-func TestChecks_ACallerWaitsAndIsBounded(t *testing.T) {
+func TestChecks_BoundPerCaller(t *testing.T) {
 	c := newChecks()
 	if err := c.running.Acquire(t.Context(), maxChecks); err != nil {
 		t.Fatal(err)

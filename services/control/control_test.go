@@ -67,7 +67,7 @@ func (w *world) run(t *testing.T, f func(context.Context) error) {
 
 func quiet(error) {}
 
-// projection starts a projection node that serves what it is assigned.
+// projection starts a projection node that serves its assigned tenants.
 func (w *world) projection(t *testing.T, id string, tenants ...contextkit.TenantID) *rpc.Tenants {
 	t.Helper()
 	models, err := model.Open(t.Context(), model.Wallet)
@@ -110,16 +110,16 @@ func (w *world) projection(t *testing.T, id string, tenants ...contextkit.Tenant
 	return served
 }
 
-// gateway announces one that follows the placements.
+// gateway announces a gateway that follows the placements.
 func (w *world) gateway(t *testing.T, id string) {
 	t.Helper()
 	awake := make(chan struct{})
 	close(awake)
-	w.slowGateway(t, id, awake)
+	w.lateGateway(t, id, awake)
 }
 
-// slowGateway announces one that hears of no placement until it is awake.
-func (w *world) slowGateway(t *testing.T, id string, awake <-chan struct{}) {
+// lateGateway announces a gateway that receives no placement until awake is closed.
+func (w *world) lateGateway(t *testing.T, id string, awake <-chan struct{}) {
 	t.Helper()
 	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
 	if err != nil {
@@ -169,8 +169,8 @@ type controller struct {
 	dead       chan struct{}
 }
 
-// control starts a control node that dies as soon as it has entered the step, ""
-// for never: its log says when, before it does anything further.
+// control starts a control node that crashes when it has entered the step ("": never), which it detects from its log,
+// before it does anything else.
 func (w *world) control(t *testing.T, id, step string) *controller {
 	t.Helper()
 	models, err := model.Open(t.Context(), model.Wallet)
@@ -232,7 +232,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// knows waits until the control node has records of so many nodes.
+// knows waits until the control node knows the given number of nodes.
 func (c *controller) knows(t *testing.T, count int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d nodes are known", count), func() bool {
@@ -294,18 +294,18 @@ func (w *world) fill(t *testing.T, tenant contextkit.TenantID, count int) {
 	}
 }
 
-func TestAMoveGoesOnWhereItWasWhenControlDies(t *testing.T) {
-	for _, stage := range []string{"planned", "warming", "catching up", "fenced", "flipped", "verifying", "retiring"} {
-		t.Run(stage, func(t *testing.T) {
+func TestMove_ContinuesAfterControlNodeCrash(t *testing.T) {
+	for _, step := range []string{"planned", "warming", "catching up", "fenced", "flipped", "verifying", "retiring"} {
+		t.Run(step, func(t *testing.T) {
 			t.Parallel()
 			w, acme := newWorld(t), natstest.Tenant(t, "acme")
 			w.fill(t, acme, 50)
 			w.gateway(t, "g1")
 			nodes := map[string]*rpc.Tenants{"p1": w.projection(t, "p1", acme), "p2": w.projection(t, "p2", acme)}
-			first := w.control(t, "c1", stage)
+			first := w.control(t, "c1", step)
 			first.knows(t, 3)
-			if stage == "planned" {
-				first.die() // a move is planned by whoever is asked; nobody drives it yet
+			if step == "planned" {
+				first.die() // any control node plans a move; none drives it yet
 				natstest.Await(t, first.dead, "the control node dies")
 			}
 			res, err := first.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
@@ -323,7 +323,7 @@ func TestAMoveGoesOnWhereItWasWhenControlDies(t *testing.T) {
 				by = append(by, entry.GetNode())
 			}
 			if by[0] != "c1" || by[len(by)-1] != "c2" || len(by) != 8 || !slices.IsSorted(by) {
-				t.Errorf("its stages were entered by %v, want c1's first, then c2's, 8 in all", by)
+				t.Errorf("its steps were entered by %v, want c1's first, then c2's, 8 in all", by)
 			}
 			if p, ok := w.placement(t, acme); !ok || p.Node != "p2" || len(p.Also) > 0 || p.Move != "" {
 				t.Errorf("the tenant is placed as %+v", p)
@@ -335,11 +335,11 @@ func TestAMoveGoesOnWhereItWasWhenControlDies(t *testing.T) {
 	}
 }
 
-func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
+func TestMove_RestartedControlNodeWaitsForEveryGateway(t *testing.T) {
 	t.Parallel()
 	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	awake := make(chan struct{})
-	w.slowGateway(t, "g1", awake)
+	w.lateGateway(t, "g1", awake)
 	source := w.projection(t, "p1", acme)
 	w.projection(t, "p2", acme)
 	first := w.control(t, "c1", "flipped")
@@ -349,7 +349,7 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	natstest.Await(t, first.dead, "the control node dies")
-	// So many have announced themselves that it takes a moment to read of all.
+	// Announce enough nodes that reading them takes a moment.
 	for n := range 10_000 {
 		id := fmt.Sprintf("other-%d", n)
 		if _, err := w.js.PublishAsync("$KV."+backbone.BucketNodes+"."+id, []byte(`{"id":"`+id+`","kind":"other","endpoint":"127.0.0.1:1"}`), jetstream.WithStallWait(time.Minute)); err != nil {
@@ -357,7 +357,7 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 		}
 	}
 	natstest.Await(t, w.js.PublishAsyncComplete(), "all nodes are announced")
-	second := w.control(t, "c1", "") // the same, started again: it need not wait for its own lease
+	second := w.control(t, "c1", "") // the same node, restarted, need not wait for its own lease
 	stream, err := second.placements.WatchMove(platform(t), &controlv1.WatchMoveRequest{Id: res.GetMove().GetId()})
 	if err != nil {
 		t.Fatal(err)
@@ -366,14 +366,14 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 	for {
 		message, err := stream.Receive()
 		if err != nil {
-			t.Fatalf("the move went on without the gateway: %v", err)
+			t.Fatalf("the move continued without the gateway: %v", err)
 		}
 		if strings.Contains(message.GetMove().GetWaitingFor(), "gateway g1") {
 			break
 		}
 	}
 	if !source.Serves(acme) {
-		t.Error("the source has given up a tenant that a gateway still sends it")
+		t.Error("the source has released a tenant that a gateway still routes to it")
 	}
 	close(awake)
 	if done := second.end(t, res.GetMove().GetId()); done.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE {
@@ -381,24 +381,24 @@ func TestAControlNodeThatHasJustStartedWaitsForEveryGatewayToo(t *testing.T) {
 	}
 }
 
-func TestAnAbortPutsEverythingBack(t *testing.T) {
+func TestAbort_RestoresPlacement(t *testing.T) {
 	for _, placed := range []bool{false, true} {
-		for _, stage := range []string{"planned", "warming", "catching up", "fenced", "flipped", "verifying"} {
-			t.Run(fmt.Sprintf("placed before: %v, %s", placed, stage), func(t *testing.T) {
+		for _, step := range []string{"planned", "warming", "catching up", "fenced", "flipped", "verifying"} {
+			t.Run(fmt.Sprintf("placed before: %v, %s", placed, step), func(t *testing.T) {
 				t.Parallel()
 				w, acme := newWorld(t), natstest.Tenant(t, "acme")
 				w.fill(t, acme, 10)
 				w.gateway(t, "g1")
 				nodes := map[string]*rpc.Tenants{"p1": w.projection(t, "p1", acme), "p2": w.projection(t, "p2", acme)}
-				first := w.control(t, "c1", stage)
+				first := w.control(t, "c1", step)
 				first.knows(t, 3)
 				if placed {
 					if _, err := first.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"}); err != nil {
 						t.Fatal(err)
 					}
-					eventually(t, "p2 gives the tenant up", func() bool { return !nodes["p2"].Serves(acme) })
+					eventually(t, "p2 releases the tenant", func() bool { return !nodes["p2"].Serves(acme) })
 				}
-				if stage == "planned" {
+				if step == "planned" {
 					first.die()
 					natstest.Await(t, first.dead, "the control node dies")
 				}
@@ -425,12 +425,12 @@ func TestAnAbortPutsEverythingBack(t *testing.T) {
 	}
 }
 
-func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
+func TestAbort_DuringFlipWaitsForGateways(t *testing.T) {
 	t.Parallel()
 	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	w.fill(t, acme, 10)
 	awake := make(chan struct{})
-	w.slowGateway(t, "g1", awake)
+	w.lateGateway(t, "g1", awake)
 	w.projection(t, "p1", acme)
 	w.projection(t, "p2", acme)
 	first := w.control(t, "c1", "fenced")
@@ -444,7 +444,7 @@ func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 	}
 	natstest.Await(t, first.dead, "the control node dies")
 	id := res.GetMove().GetId()
-	// It has flipped the placement, and the abort came before it could say so.
+	// It has flipped the placement, and the abort came before it recorded that.
 	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
 	if err != nil {
 		t.Fatal(err)
@@ -467,7 +467,7 @@ func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 		return back.Node == "p1"
 	})
 	if !slices.Equal(back.Also, []string{"p2"}) {
-		t.Errorf("p2 gives the tenant up before gateways have records: %+v", back)
+		t.Errorf("p2 releases the tenant before gateways route to p1: %+v", back)
 	}
 	close(awake)
 	if ended := second.end(t, id); ended.GetStep() != controlv1.MoveStep_MOVE_STEP_ABORTED {
@@ -478,10 +478,10 @@ func TestAnAbortAtTheMomentOfTheFlipWaitsForTheGatewaysToo(t *testing.T) {
 	}
 }
 
-func TestTheFleetSaysWhoDidNotAnswer(t *testing.T) {
+func TestGetFleet_ReportsUnresponsiveNodes(t *testing.T) {
 	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	w.projection(t, "p1", acme)
-	w.gateway(t, "g1") // nobody listens where it says
+	w.gateway(t, "g1") // nothing listens at its endpoint
 	c := w.control(t, "c1", "")
 	c.knows(t, 2)
 	res, err := c.fleet.GetFleet(platform(t), &controlv1.GetFleetRequest{})
@@ -495,7 +495,7 @@ func TestTheFleetSaysWhoDidNotAnswer(t *testing.T) {
 	}
 }
 
-func TestTheFleetSaysWhoWasLost(t *testing.T) {
+func TestGetFleet_ReportsLostNodes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.gateway(t, "g1")
@@ -505,7 +505,7 @@ func TestTheFleetSaysWhoWasLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It speaks once, and never again.
+	// It announces itself once, and never again.
 	if _, err := bucket.Put(t.Context(), "ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"127.0.0.1:1","ready":true,"load":{"calls":7}}`)); err != nil {
 		t.Fatal(err)
 	}
@@ -526,9 +526,9 @@ func TestTheFleetSaysWhoWasLost(t *testing.T) {
 	})
 }
 
-// A node that is silent, and answers checks of its health, may have announced that it is ready
-// before it lost NATS: its answers count.
-func TestGetFleet_SilentNodeThatTakesNoCallsIsNotReady(t *testing.T) {
+// A silent node that responds to health checks may have announced that it is ready before it lost NATS: its health
+// checks count.
+func TestGetFleet_SilentNodeThatRejectsCallsIsNotReady(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	bucket, err := w.js.KeyValue(t.Context(), backbone.BucketNodes)
@@ -549,7 +549,7 @@ func TestGetFleet_SilentNodeThatTakesNoCallsIsNotReady(t *testing.T) {
 	c := w.control(t, "c1", "")
 	c.knows(t, 2)
 	want := map[string]controlv1.NodeState{"refuses": controlv1.NodeState_NODE_STATE_NOT_READY, "takes": controlv1.NodeState_NODE_STATE_READY}
-	eventually(t, "both are silent, and one takes no calls", func() bool {
+	eventually(t, "both are silent, and one rejects calls", func() bool {
 		res, err := c.fleet.GetFleet(platform(t), &controlv1.GetFleetRequest{})
 		if err != nil {
 			t.Fatal(err)
@@ -563,7 +563,7 @@ func TestGetFleet_SilentNodeThatTakesNoCallsIsNotReady(t *testing.T) {
 	})
 }
 
-func TestTenantsAreCreatedSuspendedAndBounded(t *testing.T) {
+func TestTenants_CreateSuspendAndSetQuota(t *testing.T) {
 	t.Parallel()
 	w, acme, initech := newWorld(t), natstest.Tenant(t, "acme"), natstest.Tenant(t, "initech")
 	served := w.projection(t, "p1", acme)
@@ -581,7 +581,7 @@ func TestTenantsAreCreatedSuspendedAndBounded(t *testing.T) {
 		t.Errorf("a tenant twice: %v", err)
 	}
 	if _, err := c.tenants.SuspendTenant(ctx, &controlv1.SuspendTenantRequest{TenantId: "nobody"}); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Errorf("a tenant that is not there: %v", err)
+		t.Errorf("a tenant that does not exist: %v", err)
 	}
 	if _, err := c.tenants.SuspendTenant(ctx, &controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "unpaid"}); err != nil {
 		t.Fatal(err)
@@ -603,7 +603,7 @@ func TestTenantsAreCreatedSuspendedAndBounded(t *testing.T) {
 	}
 }
 
-func TestAModelIsCheckedComparedAndAppliedOnce(t *testing.T) {
+func TestModels_CheckCompareAndApplyOnce(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "c1", "")
 	ctx := platform(t)
@@ -631,9 +631,9 @@ func TestAModelIsCheckedComparedAndAppliedOnce(t *testing.T) {
 		t.Fatalf("%v, %v", applied, err)
 	}
 	if _, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old.GetRevision()}); connect.CodeOf(err) != connect.CodeAborted {
-		t.Errorf("over a model that is no longer there: %v", err)
+		t.Errorf("over an outdated model: %v", err)
 	}
-	// The model that the platform started with is in the history, and can be rolled back to.
+	// The model that the platform started with is in the history, and can be applied again.
 	list, err := c.models.ListModels(ctx, &controlv1.ListModelsRequest{})
 	if err != nil || len(list.GetDocuments()) != 2 || list.GetDocuments()[0].GetNote() != "shorter" || list.GetDocuments()[1].GetRevision() != old.GetRevision() {
 		t.Fatalf("%v, %v", list, err)
@@ -644,7 +644,7 @@ func TestAModelIsCheckedComparedAndAppliedOnce(t *testing.T) {
 	}
 }
 
-func TestCheckModel_AHostileDocumentIsAMistakeWithItsLine(t *testing.T) {
+func TestCheckModel_HostileDocumentIsMistakeWithLine(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "c1", "")
 	ctx := platform(t)
@@ -663,7 +663,7 @@ func TestCheckModel_AHostileDocumentIsAMistakeWithItsLine(t *testing.T) {
 	}
 }
 
-func TestATimelineIsFoundByAnyOfItsIds(t *testing.T) {
+func TestGetTimeline_ByAnyOfItsIDs(t *testing.T) {
 	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	timeline, err := backbone.NewTimeline(w.js)
 	if err != nil {
@@ -679,7 +679,7 @@ func TestATimelineIsFoundByAnyOfItsIds(t *testing.T) {
 	timeline.Record(call, backbone.Hop{Kind: backbone.HopCall, Name: "/a/B", Started: began, Code: "ok"})
 	c := w.control(t, "c1", "")
 	for what, id := range map[string]string{"correlation": rc.CorrelationID, "trace": rc.TraceID.String(), "request": further.RequestID} {
-		eventually(t, "both hops are found by the "+what+" id", func() bool {
+		eventually(t, "both spans are found by the "+what+" id", func() bool {
 			res, err := c.timeline.GetTimeline(call, &controlv1.GetTimelineRequest{TenantId: "acme", Id: id})
 			return err == nil && len(res.GetSpans()) == 2 && res.GetSpans()[0].GetKind() == "call" && res.GetSpans()[1].GetNode() == "n1" && res.GetCorrelationId() == rc.CorrelationID
 		})
@@ -692,7 +692,7 @@ func TestATimelineIsFoundByAnyOfItsIds(t *testing.T) {
 	}
 }
 
-func TestAuditIsReadBackwardsPageByPageAndFollowed(t *testing.T) {
+func TestAudit_IsPagedBackwardsAndFollowed(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "c1", "")
 	ctx, cancel := context.WithCancel(platform(t))
@@ -708,7 +708,7 @@ func TestAuditIsReadBackwardsPageByPageAndFollowed(t *testing.T) {
 	publish := func(tenant, decision string, n int) {
 		data, err := json.Marshal(backbone.AuditRecord{Time: time.Now(), Decision: decision, Tenant: tenant, Procedure: fmt.Sprintf("/x.Y/M%d", n), Principal: "ada"})
 		if err == nil {
-			// Half of the records stand where earlier versions stored them.
+			// Half of the records are where earlier versions stored them.
 			subject := []string{"audit." + tenant, backbone.AuditSubject(backbone.Account(tenant), backbone.AuditOperator)}[n/2%2]
 			_, err = w.js.Publish(t.Context(), subject, data)
 		}
@@ -719,14 +719,14 @@ func TestAuditIsReadBackwardsPageByPageAndFollowed(t *testing.T) {
 	for n := range 1200 {
 		publish([]string{"acme", "globex"}[n%2], "allowed", n)
 	}
-	// The consumer may begin with what is made after its first message was answered.
+	// The consumer may start with records after its first message.
 	records := make(chan *controlv1.AuditRecord, 1)
 	go func() {
 		if res, err := stream.Receive(); err == nil {
 			records <- res.GetRecord()
 		}
 	}()
-	eventually(t, "a denial is records of", func() bool {
+	eventually(t, "a denial is received", func() bool {
 		publish("acme", "denied", 7)
 		select {
 		case record := <-records:
@@ -757,7 +757,7 @@ func TestAuditIsReadBackwardsPageByPageAndFollowed(t *testing.T) {
 	}
 }
 
-func TestListModels_TheAnswerEndsAtItsBytes(t *testing.T) {
+func TestListModels_EndsAtByteLimit(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "c1", "")
 	ctx := platform(t)

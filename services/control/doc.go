@@ -1,13 +1,10 @@
-// Package control is the platform seen from above: what nodes there are, where
-// tenants are served, what they may do, which model is in use, who did what, and
-// what a call has caused.
+// Package control implements the control plane: nodes, tenants and their quotas, placements and moves, the model in
+// use, audit records, and timelines of calls.
 //
-// What it promises: whatever it decides stands in NATS before it answers, changed
-// by compare and set, so that any number of control nodes may run and any may die
-// at any moment; a move of a tenant goes on where it was. What it does not know it
-// says so.
+// Guarantees: every decision is stored in NATS before it is acknowledged, by compare-and-set, so that any number of
+// control nodes may run and any of them may crash at any time; another node continues a move where it was. Unknown
+// state is reported as unknown.
 //
-// How: decisions are values in buckets that the nodes concerned follow by
-// themselves; nothing is pushed. What nodes say of themselves comes from their
-// announcements, whether they answer from asking them.
+// Decisions are values in buckets that the affected nodes follow; nothing is pushed to nodes. The state of nodes
+// comes from their announcements, and their availability from health checks.
 package control

@@ -11,18 +11,18 @@ import (
 )
 
 const (
-	// lease is how long a silent control node is taken to drive a move; it is renewed a few times
+	// lease is the time for which a control node drives a move without renewing its lease; it renews it a few times
 	// within.
 	lease = 2 * time.Second
-	// lookEvery is how often a gate that has no event to wait for is tried.
+	// lookEvery is the interval at which a gate without an event to wait for is checked.
 	lookEvery = 100 * time.Millisecond
-	// askTimeout bounds a question to the target.
+	// askTimeout bounds a request to the target.
 	askTimeout = 2 * time.Second
-	// abandonAfter is how long the target may be away before the move is aborted.
+	// abandonAfter is the time for which the target may be unreachable before the move is aborted.
 	abandonAfter = 30 * time.Second
 )
 
-// driveAll drives the moves that no other control node does, until ctx ends.
+// driveAll drives the moves that no other control node drives, until ctx ends.
 func (s *Service) driveAll(ctx context.Context) {
 	changed := make(chan struct{}, 1)
 	ended := make(chan struct{})
@@ -34,11 +34,11 @@ func (s *Service) driveAll(ctx context.Context) {
 			s.mu.Unlock()
 			select {
 			case changed <- struct{}{}:
-			default: // it will look anyway
+			default: // a check is pending anyway
 			}
-		}, func(err error) { s.log.Error().Err(err).Msg("moves are not followed; it is tried again") })
+		}, func(err error) { s.log.Error().Err(err).Msg("following moves failed, retrying") })
 	}()
-	// A lease ends without an event.
+	// The expiry of a lease causes no event.
 	ticker := time.NewTicker(lease / 3)
 	defer ticker.Stop()
 	var driving sync.WaitGroup
@@ -58,15 +58,14 @@ func (s *Service) driveAll(ctx context.Context) {
 			driving.Go(func() {
 				defer s.disclaim(id)
 				if err := s.drive(ctx, id); err != nil && ctx.Err() == nil {
-					s.log.Warn().Err(err).Str("move", id).Msg("the move is left to the next control node that takes it up")
+					s.log.Warn().Err(err).Str("move", id).Msg("driving a move failed, leaving it to the next control node")
 				}
 			})
 		}
 	}
 }
 
-// claim reports whether this process does not drive the move yet, and from now on
-// does; disclaim ends that.
+// claim marks the move as driven by this process, and reports whether it was not before; disclaim undoes that.
 func (s *Service) claim(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,9 +82,9 @@ func (s *Service) disclaim(id string) {
 	delete(s.driven, id)
 }
 
-// drive takes the move from step to step until it has ended, ctx ends, or another node has taken it.
+// drive advances the move step by step until it has ended, ctx ends, or another node has claimed it.
 func (s *Service) drive(ctx context.Context, id string) error {
-	var away time.Time // since when the target is not there
+	var away time.Time // time since which the target is unreachable
 	for {
 		kept, err := s.moves.Get(ctx, id)
 		if errors.Is(err, backbone.ErrNotKept) {
@@ -113,24 +112,23 @@ func (s *Service) drive(ctx context.Context, id string) error {
 	}
 }
 
-// abandoned returns why the move is to be aborted, "" if it is not. away is since when its target
-// has been away.
+// abandoned returns why the move must be aborted, "" if it must not. away is the time since which its target is
+// unreachable.
 func (s *Service) abandoned(m *move, away *time.Time) string {
 	_, there := s.node(m.Target)
 	switch {
 	case there || m.Step == stepAborting || m.Step == stepRetiring:
-		*away = time.Time{} // the target is not needed, or has all that it needs
+		*away = time.Time{} // the target is not needed, or has everything that it needs
 	case away.IsZero():
 		*away = time.Now()
 	case time.Since(*away) > abandonAfter:
-		return fmt.Sprintf("node %s is away", m.Target)
+		return fmt.Sprintf("node %s is unreachable", m.Target)
 	}
 	return ""
 }
 
-// advance does what comes next in the move, once its gate is open, and reports whether it has. It
-// aborts the move if there is a reason. Errors: those of the move's record; others are what the
-// move waits for.
+// advance executes the next action of the move if its gate is open, and reports whether it did. It aborts the move if
+// there is a reason. Errors concern the move's record; other failures are stored as what the move waits for.
 func (s *Service) advance(ctx context.Context, kept backbone.Kept[move], reason string) (acted bool, err error) {
 	m := kept.Value
 	acted, waiting, err := s.act(ctx, kept, &m, reason)
@@ -140,7 +138,7 @@ func (s *Service) advance(ctx context.Context, kept backbone.Kept[move], reason 
 	case errors.Is(err, backbone.ErrChanged):
 		return false, nil // another node, or an abort
 	case err != nil:
-		waiting = "it is tried again: " + err.Error()
+		waiting = "retrying: " + err.Error()
 	}
 	before := kept.Value
 	if waiting == before.Waiting && m.Applied == before.Applied && time.Until(before.Lease) > lease*2/3 {
@@ -154,11 +152,11 @@ func (s *Service) advance(ctx context.Context, kept backbone.Kept[move], reason 
 	return false, nil
 }
 
-// own notes that this node drives the move.
+// own records that this node drives the move.
 func (s *Service) own(m *move) { m.Owner, m.Lease = s.id, time.Now().Add(lease) }
 
-// act makes the write that comes next in the move, once its gate is open, and reports whether it
-// has, and else what it waits for. It notes the target's progress in m.
+// act executes the next write of the move if its gate is open, and reports whether it did, or what the move waits
+// for. It records the target's progress in m.
 func (s *Service) act(ctx context.Context, kept backbone.Kept[move], m *move, reason string) (acted bool, waiting string, err error) {
 	p, err := s.placed(ctx, m.placementKey())
 	if err != nil {
@@ -179,12 +177,12 @@ func (s *Service) act(ctx context.Context, kept backbone.Kept[move], m *move, re
 	case writeMove:
 		err = s.record(ctx, kept.Revision, m, a)
 	case writeNothing:
-		return false, fmt.Sprintf("the placement is read anew, or step %q is known", m.Step), nil
+		return false, fmt.Sprintf("the placement is read again, or step %q is unknown to this version", m.Step), nil
 	}
 	return err == nil, "", err
 }
 
-// record writes the move as an action has it, at the revision that was read.
+// record stores the move after an action, at the KV revision that was read.
 func (s *Service) record(ctx context.Context, revision uint64, m *move, a action) (err error) {
 	next := a.move
 	next.Applied = m.Applied

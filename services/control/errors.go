@@ -12,10 +12,10 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// retryAfter is what a client is told to wait before it tries again.
+// retryAfter is the retry delay that clients are asked for.
 const retryAfter = 500 * time.Millisecond
 
-// asConnectError is the one place where the services' errors become RPC errors.
+// asConnectError maps the services' errors to RPC errors. No other place does.
 func asConnectError(err error) error {
 	var known *connect.Error
 	switch {
@@ -24,13 +24,13 @@ func asConnectError(err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, backbone.ErrChanged):
-		return rpc.WithDetails(connect.NewError(connect.CodeAborted, "somebody else has changed it meanwhile: look at it again").WithCause(err), rpc.Reason("CHANGED_MEANWHILE"))
+		return rpc.WithDetails(connect.NewError(connect.CodeAborted, "it was changed concurrently: read it again and retry").WithCause(err), rpc.Reason("CHANGED_CONCURRENTLY"))
 	}
-	return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "NATS does not answer: try again").WithCause(err),
+	return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "NATS is unavailable: retry").WithCause(err),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 }
 
-// precondition refuses what cannot be done as things are.
+// precondition returns the error of a request that the current state does not allow.
 func precondition(reason, format string, args ...any) error {
 	return rpc.WithDetails(connect.Errorf(connect.CodeFailedPrecondition, format, args...), rpc.Reason(reason))
 }

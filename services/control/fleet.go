@@ -18,10 +18,9 @@ import (
 )
 
 const (
-	// followAgain is the wait before something is followed again after a failure.
+	// followAgain is the delay before following is retried after a failure.
 	followAgain = time.Second
-	// watchEvery is how often a watcher of the fleet is told at most, and watchBeat
-	// how often at least.
+	// watchEvery is the minimum, and watchBeat the maximum interval between two messages to a watcher of the fleet.
 	watchEvery, watchBeat = time.Second, 5 * time.Second
 )
 
@@ -44,24 +43,23 @@ func (s *Service) setFleet(fleet backbone.Fleet) {
 	s.changed = make(chan struct{})
 }
 
-// followNodes keeps the fleet until ctx ends.
+// followNodes updates the fleet until ctx ends.
 func (s *Service) followNodes(ctx context.Context) {
 	backbone.FollowNodes(ctx, s.js, backbone.Follower{Tenants: true, Each: s.setFleet, Ask: s.askSilent, Failed: s.unfollowed})
 }
 
 func (s *Service) unfollowed(err error) {
-	s.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("announcements of nodes are not received; those known stay while they answer")
+	s.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("receiving announcements of nodes failed, retrying; known nodes stay while they respond")
 }
 
 const (
-	// askedTogether bounds the silent nodes that are asked concurrently.
+	// askedTogether bounds the silent nodes that are concurrently probed.
 	askedTogether = 16
-	// missedChecks is the number of checks in a row without an answer after which a silent node
-	// is gone.
+	// missedChecks is the number of consecutive failed probes after which a silent node counts as gone.
 	missedChecks = 2
 )
 
-// askSilent asks silent nodes whether they are there.
+// askSilent probes silent nodes.
 func (s *Service) askSilent(ctx context.Context, silent []backbone.Node) map[string]backbone.Verdict {
 	var (
 		asking   errgroup.Group
@@ -72,7 +70,7 @@ func (s *Service) askSilent(ctx context.Context, silent []backbone.Node) map[str
 		asking.Go(func() error {
 			_, err := s.probe(ctx, node)
 			verdict, _ := errors.AsType[*connect.Error](err)
-			answered[i] = err == nil || verdict != nil && verdict.IsRemote() // whatever it answers
+			answered[i] = err == nil || verdict != nil && verdict.IsRemote() // any response counts
 			return nil
 		})
 	}
@@ -98,7 +96,7 @@ func byName(a, b backbone.Node) int {
 	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.ID, b.ID))
 }
 
-// announced returns the nodes that are there. The slice must not be changed.
+// announced returns the available nodes. The slice must not be changed.
 func (s *Service) announced() []backbone.Node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,8 +113,8 @@ func (s *Service) node(id string) (backbone.Node, bool) {
 	return backbone.Node{}, false
 }
 
-// snapshot returns the fleet: what nodes say of themselves now, what came of asking
-// them a moment ago, and those that were lost lately.
+// snapshot returns the fleet: the nodes' current announcements, the results of recent probes, and recently lost
+// nodes.
 func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 	answers, err := s.asked.Snapshot(ctx)
 	if err != nil {
@@ -132,7 +130,7 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 	for _, answer := range answers.Answers {
 		node := answer.Node
 		if slices.ContainsFunc(lost, func(l backbone.LostNode) bool { return l.Node.ID == node.ID }) {
-			continue // it was there a moment ago
+			continue // it was available a moment ago
 		}
 		if now, there := s.node(node.ID); there {
 			node = now
@@ -141,7 +139,7 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 		if last := silent[node.ID]; !last.IsZero() {
 			message.LastAnnounced = timestamppb.New(last)
 			if answer.Err == nil && !answer.Value && node.Ready { // newer than its last announcement
-				message.State, message.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, "its health check answers that it takes no calls: its /ready and its log say why"
+				message.State, message.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, "its health check reports that it accepts no calls: see its /ready and its log"
 			}
 		}
 		message.Answered, message.AnswerMs = answer.Err == nil, float64(answer.Took.Microseconds())/1000
@@ -157,7 +155,7 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 		message.Load, message.Lag, message.OpenBreakers = nil, nil, nil
 		message.Degraded, message.FailingViews, message.FailingViewCount = nil, nil, 0
 		message.LastAnnounced = timestamppb.New(l.Heard)
-		message.Error = "it fell silent without a goodbye"
+		message.Error = "it stopped announcing itself without signing off"
 		out.Silent++
 		out.Nodes = append(out.Nodes, message)
 	}
@@ -169,7 +167,7 @@ func nodeMessage(node backbone.Node) *controlv1.Node {
 		Id: node.ID, Kind: node.Kind, Endpoint: node.Endpoint, Version: node.Version, Started: timestamppb.New(node.Started),
 		State: controlv1.NodeState_NODE_STATE_READY, Tenants: node.Tenants, Lag: node.Lag, OpenBreakers: node.Open,
 		Degraded: node.Degraded, ModelRevision: node.Model, ModelPending: node.ModelPending, ModelProblem: node.ModelProblem,
-		FailingViews: failingMessages(node.FailingViews), FailingViewCount: int32(node.FailingViewCount), //nolint:gosec // a node has fewer
+		FailingViews: failingMessages(node.FailingViews), FailingViewCount: int32(node.FailingViewCount), // a node has fewer
 	}
 	if !node.Ready {
 		out.State, out.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, node.Reason
@@ -202,7 +200,7 @@ func (s fleetService) WatchFleet(ctx context.Context, _ *controlv1.WatchFleetReq
 		if err := stream.Send(&controlv1.WatchFleetResponse{Fleet: fleet}); err != nil {
 			return err
 		}
-		// Not more often than that, however much changes.
+		// Limit the rate of messages, regardless of the number of changes.
 		select {
 		case <-time.After(watchEvery):
 		case <-ctx.Done():

@@ -10,8 +10,8 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
-// open reports whether the gate of a move's action is open, and else what it waits for. It notes
-// the target's progress in the move.
+// open reports whether the gate of a move's action is open, or what it waits for. It records the target's progress in
+// the move.
 func (s *Service) open(ctx context.Context, m *move, p placed, a action) (open bool, waiting string, err error) {
 	switch a.gate {
 	case gateNone:
@@ -20,16 +20,16 @@ func (s *Service) open(ctx context.Context, m *move, p placed, a action) (open b
 		return s.turn(ctx, m, p)
 	case gateWarm:
 		node, there := s.node(m.Target)
-		return there && node.Ready && slices.Contains(node.Tenants, m.Tenant), "node " + m.Target + " takes the tenant up", nil
+		return there && node.Ready && slices.Contains(node.Tenants, m.Tenant), "node " + m.Target + " acquires the tenant", nil
 	case gateReached:
 		return s.reached(ctx, m)
 	case gateRouted:
 		behind := s.behind(a.routing)
-		return behind == "", "gateway " + behind + " hears of it", nil
+		return behind == "", "gateway " + behind + " applies the routing change", nil
 	case gateReleased:
 		for _, node := range s.announced() {
 			if node.Kind == m.Kind && !a.keep(node.ID) && slices.Contains(node.Tenants, m.Tenant) {
-				return false, "node " + node.ID + " gives the tenant up", nil
+				return false, "node " + node.ID + " releases the tenant", nil
 			}
 		}
 		return true, "", nil
@@ -37,8 +37,8 @@ func (s *Service) open(ctx context.Context, m *move, p placed, a action) (open b
 	return false, "", nil
 }
 
-// turn reports whether no other move of the tenant is to end first. That an earlier move may not be
-// known yet changes the order of moves alone: the placement is locked by compare and set.
+// turn reports whether no other move of the tenant must end first. An earlier move may be unknown yet; that only
+// changes the order of moves, since the placement is locked by compare-and-set.
 func (s *Service) turn(ctx context.Context, m *move, p placed) (come bool, waiting string, err error) {
 	for id, other := range s.knownMoves() {
 		if o := other.Value; id != m.ID && !o.ended() && o.placementKey() == m.placementKey() && o.before(m) {
@@ -49,15 +49,15 @@ func (s *Service) turn(ctx context.Context, m *move, p placed) (come bool, waiti
 	return !locked, "the move " + p.Move + " of the tenant ends", err
 }
 
-// locked reports whether a move that has not ended has locked the placement. A lock of a move that
-// has ended, or is not stored any more, does not count.
+// locked reports whether an unfinished move has locked the placement. A lock of a move that has ended, or is no
+// longer stored, does not count.
 func (s *Service) locked(ctx context.Context, p placed) (bool, error) {
 	if !p.Exists || p.Move == "" {
 		return false, nil
 	}
 	kept, err := s.moves.Get(ctx, p.Move)
 	if errors.Is(err, backbone.ErrNotKept) {
-		// A server that led a moment ago may lack a move that has just been started.
+		// A NATS server that lost the leadership a moment ago may lack a move that was just started.
 		known := s.knownMoves()
 		_, followed := known[p.Move]
 		return known == nil || followed, nil
@@ -65,15 +65,14 @@ func (s *Service) locked(ctx context.Context, p placed) (bool, error) {
 	return !kept.Value.ended(), err
 }
 
-// knownMoves returns the moves as they are followed; nil: they are not known yet. The map must not
-// be changed.
+// knownMoves returns the moves as they are followed; nil: they are not known yet. The map must not be changed.
 func (s *Service) knownMoves() map[string]backbone.Kept[move] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.known
 }
 
-// behind returns a gateway that does not route by the revision yet, "" for none.
+// behind returns a gateway that does not route by the KV revision yet, "" for none.
 func (s *Service) behind(revision uint64) string {
 	for _, node := range s.announced() {
 		if node.Kind == "gateway" && node.Routing < revision {
@@ -83,8 +82,7 @@ func (s *Service) behind(revision uint64) string {
 	return ""
 }
 
-// goal returns what the target must have applied: the journal's end now, 0 for kinds that apply
-// nothing.
+// goal returns the sequence that the target must apply: the journal's end now, or 0 for kinds without a checkpoint.
 func (s *Service) goal(ctx context.Context, m *move) (uint64, error) {
 	if m.Kind != kindProjection {
 		return 0, nil
@@ -92,7 +90,7 @@ func (s *Service) goal(ctx context.Context, m *move) (uint64, error) {
 	return s.journal.Last(ctx, m.tenant())
 }
 
-// reached reports whether the target shows that it serves the tenant, and has applied the goal.
+// reached reports whether the target responds for the tenant and has applied the goal.
 func (s *Service) reached(ctx context.Context, m *move) (bool, string, error) {
 	node, there := s.node(m.Target)
 	if !there || !node.Ready {
@@ -119,7 +117,7 @@ func (s *Service) reached(ctx context.Context, m *move) (bool, string, error) {
 		}
 		m.Applied = applied
 		if generation.GetFailing() {
-			return false, "node " + m.Target + "'s projection does not advance: its log says why", nil
+			return false, "node " + m.Target + "'s projection does not advance: see its log", nil
 		}
 		// An empty generation may be shown once it has its own target, too.
 		return applied >= m.Goal && applied >= target, "node " + m.Target + " applies the tenant's events", nil
@@ -127,8 +125,8 @@ func (s *Service) reached(ctx context.Context, m *move) (bool, string, error) {
 	return false, "node " + m.Target + " opens the tenant's views", nil
 }
 
-// progress returns the journal sequence that a generation of views has applied, and the
-// sequence that it must reach before it is shown.
+// progress returns the journal sequence that a generation of views has applied, and the sequence that it must reach
+// before it is shown.
 func (s *Service) progress(tenant contextkit.TenantID, g *projectionv1.Generation) (applied, target uint64, err error) {
 	if g.GetAppliedPosition() == "" { // an older node reports sequences only
 		return uint64(g.GetApplied()), uint64(g.GetTarget()), nil //nolint:gosec // sequences

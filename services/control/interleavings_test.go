@@ -10,49 +10,46 @@ import (
 	"github.com/headgate/headgate/backbone"
 )
 
-// The test explores every interleaving of two control nodes that drive two moves of a tenant, over
-// the transitions that control nodes use ([move.next]). A control node reads a move, reads the
-// placement and finds the gate open, and writes. It may stand still before each of these for as long
-// as it likes, so that what it has read is out of date, or crash. A read of the placement may return
-// what was there before the last change, or the one before. An answer that is lost is a write after
-// which the control node begins again, as it does after each. Gateways and nodes see changes of the
-// placement late, and not each of them. Operators start the second move, abort either, and remove the
-// placement, at any moment.
+// The test explores every interleaving of two control nodes that drive two moves of a tenant, with the transitions of
+// the implementation ([move.next]). A control node reads a move, reads the placement and finds the gate open, and
+// writes. Before each of these it may pause for any time, so that the data it has read is out of date, or crash. A
+// read of the placement may return one of the two previous values. A lost response is a write after which the control
+// node starts again, as it does after each write. Gateways and nodes see changes of the placement late, and not all
+// of them. Operators start the second move, abort either, and remove the placement, at any time.
 //
-// What makes no difference is left out: a control node that has read what is still stored might as
-// well read it later, and one whose write is certain to fail might as well begin again.
+// Equivalent interleavings are omitted: a control node that has read current data might as well read it later, and
+// one whose write is certain to fail might as well start again.
 
 const explorerNodes = 3
 
 // staleReads is the number of changes of the placement that a read may miss.
 const staleReads = 2
 
-// exploredState is a state of the platform. Moves and placements are numbers of the explorer's
-// values.
+// exploredState is a state of the platform. Moves and placements are indexes of the explorer's values.
 type exploredState struct {
 	moves      [2]uint16             // 0: not started
-	placements [staleReads + 1]uint8 // the newest first
+	placements [staleReads + 1]uint8 // newest first
 	newest     uint8                 // the revision of the first
 	routed     uint8                 // the placement that gateways route by
 	routing    uint8                 // its revision
 	serving    [explorerNodes]bool   // the nodes that serve the tenant
-	freed      [2]uint8              // by move: the placement as the move has freed it; 0: it has not
-	controls   [2]exploredControl    // a control node is as good as idle if it is zero
+	unlocked   [2]uint8              // by move: the placement as the move has unlocked it; 0: it has not
+	controls   [2]exploredControl    // the zero value is an idle control node
 	aborts     [2]bool               // operators have aborted the move
 	removed    bool                  // an operator has removed the placement
 }
 
-// exploredControl is what a control node is about to do.
+// exploredControl is the next write of a control node.
 type exploredControl struct {
 	which uint8
-	// held is the move that it has read and that has changed since.
+	// held is the move that it has read, if that has changed since.
 	held uint16
-	// kind and value are what it is about to write, which nothing has made fail yet.
+	// kind and value are its next write, which no other change has made fail yet.
 	kind  write
 	value uint16
 }
 
-// storedMove is what makes a difference of a move.
+// storedMove is the relevant part of a move.
 type storedMove struct {
 	step               step
 	source, target, id string
@@ -91,7 +88,7 @@ func (e *explorer) move(m move) uint16 {
 	return id
 }
 
-// stored returns a move as it is stored; the zero value if it is not started.
+// stored returns the stored form of a move; the zero value if it is not started.
 func (e *explorer) stored(s *exploredState, which int) *move { return &e.moves[s.moves[which]] }
 
 func (e *explorer) placement(p placed) uint8 {
@@ -120,7 +117,7 @@ func (e *explorer) put(s *exploredState, p placed) {
 	value := e.placement(p)
 	for which := range s.moves {
 		if s.moves[which] != 0 && before.Exists && before.Move == e.stored(s, which).ID && p.Move != before.Move {
-			s.freed[which] = value
+			s.unlocked[which] = value
 		}
 	}
 	for c := range s.controls {
@@ -148,8 +145,8 @@ func (e *explorer) serves(s *exploredState, node string) bool {
 
 func nodeName(n int) string { return [explorerNodes]string{"p1", "p2", "p3"}[n] }
 
-// open evaluates the gate of an action. Where queued is false, a control node may not know yet that
-// another move was started earlier.
+// open evaluates the gate of an action. If queued is false, a control node may not know yet that another move was
+// started earlier.
 func (e *explorer) open(s *exploredState, m *move, p placed, a action, queued bool) bool {
 	switch a.gate {
 	case gateTurn:
@@ -194,7 +191,7 @@ func (e *explorer) writeOf(which int, a action) exploredControl {
 	return exploredControl{}
 }
 
-// do writes what a control node is about to write.
+// do executes the next write of a control node.
 func (e *explorer) do(s *exploredState, w exploredControl) {
 	switch w.kind {
 	case writePlacement:
@@ -215,7 +212,7 @@ func (e *explorer) store(s *exploredState, which int, value uint16) {
 	}
 }
 
-// steps calls each with every state that can follow, and what happens.
+// steps calls each with every possible next state and a description of the event.
 func (e *explorer) steps(s *exploredState, each func(exploredState, func() string)) {
 	emit := func(next exploredState, what func() string) {
 		for c := range next.controls {
@@ -224,7 +221,7 @@ func (e *explorer) steps(s *exploredState, each func(exploredState, func() strin
 			}
 		}
 		if a, b := &next.controls[0], &next.controls[1]; a.less(b) {
-			*a, *b = *b, *a // control nodes are alike
+			*a, *b = *b, *a // control nodes are interchangeable
 		}
 		if next != *s {
 			each(next, what)
@@ -293,7 +290,7 @@ func (e *explorer) steps(s *exploredState, each func(exploredState, func() strin
 	}
 }
 
-// reads has a control node that has read a move read the placement, and be about to write.
+// reads lets a control node that has read a move read the placement and determine its next write.
 func (e *explorer) reads(s *exploredState, c, which int, id uint16, to func(func(*exploredState), func() string)) {
 	m := e.moves[id]
 	if id == 0 {
@@ -313,7 +310,7 @@ func (e *explorer) reads(s *exploredState, c, which int, id uint16, to func(func
 	}
 }
 
-// useful reports whether a control node that has read a move that has changed since may still write.
+// useful reports whether a control node that has read an outdated move may still write.
 func (e *explorer) useful(s *exploredState, at *exploredControl) bool {
 	held, now := &e.moves[at.held], e.stored(s, int(at.which))
 	lockable := held.Begun && held.Seen == uint64(s.newest)
@@ -334,7 +331,7 @@ func (at *exploredControl) less(other *exploredControl) bool {
 	return slices.Compare(a[:], b[:]) < 0
 }
 
-// locked reports whether a move that has not ended has locked the placement.
+// locked reports whether an unfinished move has locked the placement.
 func (e *explorer) locked(s *exploredState, p placed) bool {
 	for which := range s.moves {
 		if m := e.stored(s, which); m.ID != "" && m.ID == p.Move && !m.ended() {
@@ -357,25 +354,25 @@ func (e *explorer) wrong(s *exploredState) string {
 	for which := range s.moves {
 		m := e.stored(s, which)
 		mine := now.Exists && now.Move == m.ID
-		freed := e.placements[s.freed[which]]
+		unlocked := e.placements[s.unlocked[which]]
 		switch m.Step {
 		case stepDone:
 			if mine {
 				return "a move that is done does not lock the placement"
 			}
-			if s.freed[which] == 0 || !freed.Exists || !same(freed.Placement, backbone.Placement{Node: m.Target}) {
-				return "a move that is done has freed the placement on its target"
+			if s.unlocked[which] == 0 || !unlocked.Exists || !same(unlocked.Placement, backbone.Placement{Node: m.Target}) {
+				return "a move that is done has unlocked the placement on its target"
 			}
 		case stepAborted:
 			if mine {
 				return "an aborted move does not lock the placement"
 			}
-			if s.freed[which] != 0 && (freed.Exists != (m.Source != "") || !same(freed.Placement, backbone.Placement{Node: m.Source})) {
-				return "an aborted move has freed the placement where it was"
+			if s.unlocked[which] != 0 && (unlocked.Exists != (m.Source != "") || !same(unlocked.Placement, backbone.Placement{Node: m.Source})) {
+				return "an aborted move has unlocked the placement where it was"
 			}
 		case stepWarming, stepCatching, stepFenced, stepFlipped, stepVerifying:
 			if !mine {
-				return "a move that is under way has locked the placement"
+				return "an unfinished move has locked the placement"
 			}
 		}
 	}
@@ -385,8 +382,8 @@ func (e *explorer) wrong(s *exploredState) string {
 	return ""
 }
 
-// onward returns the state after a round in which nothing fails: gateways and nodes see the newest
-// placement, and one control node acts once.
+// onward returns the state after a round without failures: gateways and nodes see the newest placement, and one
+// control node acts once.
 func (e *explorer) onward(s exploredState) (next exploredState, ended bool) {
 	s.controls = [2]exploredControl{}
 	s.routed, s.routing = s.placements[0], s.newest
@@ -407,7 +404,7 @@ func (e *explorer) onward(s exploredState) (next exploredState, ended bool) {
 	return s, ended
 }
 
-// ends reports whether all moves end from a state on if nothing further fails.
+// ends reports whether all moves end from a state on if nothing else fails.
 func (e *explorer) ends(index int32) bool {
 	s := e.states[index]
 	path := []int32{index}
@@ -455,8 +452,7 @@ func (e *explorer) trace(index int32) string {
 	return strings.Join(lines, "\n")
 }
 
-// explore visits all states that can be reached, nearest first, and fails with a shortest trace to
-// one that breaks a rule.
+// explore visits all reachable states, nearest first, and fails with a shortest trace to a state that breaks a rule.
 func (e *explorer) explore(first exploredState) {
 	add := func(s exploredState, from int32) {
 		if _, known := e.found[s]; known {

@@ -78,11 +78,11 @@ func (s journalService) DeclareNoEvent(ctx context.Context, req *controlv1.Decla
 	case errors.Is(err, backbone.ErrNoMessage):
 		return nil, connect.NewError(connect.CodeNotFound, err.Error())
 	case errors.Is(err, backbone.ErrReadable):
-		return nil, precondition("MESSAGE_IS_EVENT", "%v: it cannot be declared none", err)
+		return nil, precondition("MESSAGE_IS_EVENT", "%v: it cannot be declared a non-event", err)
 	case err != nil:
 		return nil, asConnectError(err)
 	}
-	s.log.Warn().Any("declaration", declared).Str("tenant", tenant.String()).Uint64("sequence", sequence).Msg("an operator has declared a message of the journal no event")
+	s.log.Warn().Any("declaration", declared).Str("tenant", tenant.String()).Uint64("sequence", sequence).Msg("an operator has declared a message of the journal a non-event")
 	return &controlv1.DeclareNoEventResponse{Declared: s.nonEventMessage(declared)}, nil
 }
 
@@ -100,12 +100,12 @@ func (s journalService) RevokeNoEvent(ctx context.Context, req *controlv1.Revoke
 		return nil, asConnectError(err)
 	}
 	s.log.Warn().Any("declaration", revoked).Str("tenant", tenant.String()).Uint64("sequence", sequence).Str("by", caller(ctx)).Str("reason", req.GetReason()).
-		Msg("an operator has revoked that a message of the journal is no event")
+		Msg("an operator has revoked a declaration that a message of the journal is a non-event")
 	return &controlv1.RevokeNoEventResponse{Revoked: s.nonEventMessage(revoked)}, nil
 }
 
-// message returns the tenant and sequence of a message by its reference. A reference is a position
-// of the message's tenant: an aggregate's error shows it to the tenant's clients.
+// message returns the tenant and sequence of a message by its reference. A reference is a position of the message's
+// tenant: an aggregate's error shows it to the tenant's clients.
 func (s journalService) message(tenantID, reference string) (tenant contextkit.TenantID, sequence uint64, err error) {
 	if tenantID != "" {
 		if tenant, err = contextkit.ParseTenantID(tenantID); err != nil {
@@ -113,7 +113,7 @@ func (s journalService) message(tenantID, reference string) (tenant contextkit.T
 		}
 	}
 	if sequence, err = s.positions.Parse(tenant, reference); err != nil {
-		return tenant, 0, connect.Errorf(connect.CodeInvalidArgument, "reference: it is not one of a message of tenant %q in this journal", tenantID)
+		return tenant, 0, connect.Errorf(connect.CodeInvalidArgument, "reference: it does not refer to a message of tenant %q in this journal", tenantID)
 	}
 	return tenant, sequence, nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// TestNoEvent_MessagesAreListedDeclaredAndRevoked publishes messages by hand.
+// TestNoEvent_MessagesAreListedDeclaredAndRevoked publishes messages of another producer.
 func TestNoEvent_MessagesAreListedDeclaredAndRevoked(t *testing.T) {
 	w := newWorld(t)
 	c, ctx := w.control(t, "c1", ""), platform(t)

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// diffContext is how many lines stand around a difference.
+// diffContext is the number of context lines around a difference.
 const diffContext = 3
 
 type modelService struct {
@@ -28,8 +28,7 @@ type modelService struct {
 	*Service
 }
 
-// document returns the document of the model in use, with the revision at which
-// the bucket has it; 0: it does not.
+// document returns the document of the model in use, with its KV revision in the bucket; 0: it is not in the bucket.
 func (s *Service) document(ctx context.Context) (*controlv1.ModelDocument, uint64, error) {
 	current := s.models.Current()
 	if s.fixed {
@@ -147,7 +146,7 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 		for _, issue := range mistakes.Issues {
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: "text", Description: issue.String()})
 		}
-		return nil, rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "the model has mistakes and the old one stays:\n"+mistakes.Error()), bad)
+		return nil, rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "the model has mistakes and the current one stays in use:\n"+mistakes.Error()), bad)
 	}
 	if err != nil {
 		return nil, refusedCheck(ctx, err)
@@ -157,7 +156,7 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 		return nil, asConnectError(err)
 	}
 	if document.GetRevision() != req.GetExpectedRevision() {
-		return nil, rpc.WithDetails(connect.Errorf(connect.CodeAborted, "the model in use is %s, not the expected %s: look at what has changed", document.GetRevision(), req.GetExpectedRevision()),
+		return nil, rpc.WithDetails(connect.Errorf(connect.CodeAborted, "the model in use is %s, not the expected %s: review the changes and retry", document.GetRevision(), req.GetExpectedRevision()),
 			rpc.Reason("VERSION_MISMATCH", "current_revision", document.GetRevision()))
 	}
 	if revision == 0 {
@@ -186,15 +185,14 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 const startedNote = "the model that the platform started with"
 
 const (
-	// rolloutWait bounds the wait until all nodes use an applied model, and answerMargin is left
-	// of the call's time for its answer.
+	// rolloutWait bounds the wait until all nodes use an applied model; answerMargin is subtracted from the call's
+	// deadline for the response.
 	rolloutWait  = 5 * time.Second
 	answerMargin = 500 * time.Millisecond
 )
 
-// rollOut waits until all announced nodes use the model that was applied at a place, or a later
-// one, and returns which model each uses. Nodes that do not announce their model are not waited
-// for.
+// rollOut waits until all announced nodes use the model that was applied with the given order, or a later one, and
+// returns the model of each. Nodes that do not announce their model are not awaited.
 func (s *Service) rollOut(ctx context.Context, revision string, order uint64) []*controlv1.NodeModel {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -241,7 +239,7 @@ func (s modelService) ListModels(ctx context.Context, _ *controlv1.ListModelsReq
 		page.Add(proto.Size(message))
 		res.Documents = append(res.Documents, message)
 	}
-	for _, kept := range history { // the newest first
+	for _, kept := range history { // newest first
 		message := documentMessage(kept)
 		if !page.Add(proto.Size(message)) {
 			message.Text = ""

@@ -11,7 +11,7 @@ import (
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 )
 
-func TestListModels_HasTheModelThatNodesStartedWith(t *testing.T) {
+func TestListModels_IncludesInitialModel(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "c1", "")
 	now, err := c.models.GetModel(platform(t), &controlv1.GetModelRequest{})
@@ -24,7 +24,7 @@ func TestListModels_HasTheModelThatNodesStartedWith(t *testing.T) {
 	}
 }
 
-func TestApplyModel_SaysWhichNodesUseIt(t *testing.T) {
+func TestApplyModel_ReportsNodesThatUseIt(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "c1", "")
 	ctx := platform(t)
@@ -41,7 +41,7 @@ func TestApplyModel_SaysWhichNodesUseIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var applied atomic.Uint64 // the place of the applied model
+	var applied atomic.Uint64 // the order of the applied model
 	w.run(t, func(ctx context.Context) error {
 		documents.Follow(ctx, func(all map[string]backbone.Kept[backbone.Document]) {
 			if kept := all[backbone.ModelKey]; kept.Value.Text == next {
@@ -105,7 +105,7 @@ func TestApplyModel_SaysWhichNodesUseIt(t *testing.T) {
 	}
 	for _, node := range fleet.GetFleet().GetNodes() {
 		if node.GetId() == "r1" && (node.GetModelRevision() != old || node.GetModelPending() != checked.GetRevision() || node.GetModelProblem() == "") {
-			t.Errorf("the fleet says %v", node)
+			t.Errorf("the fleet returns %v", node)
 		}
 	}
 }

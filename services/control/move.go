@@ -10,10 +10,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// step is where a move stands.
+// step is a step of a move.
 type step string
 
-// The steps of a move, in order; the last two are those of a move that is aborted.
+// The steps of a move, in order; the last two are those of an aborted move.
 const (
 	stepPlanned   step = "planned"
 	stepWarming   step = "warming"
@@ -45,34 +45,33 @@ type move struct {
 	ID     string `json:"id"`
 	Tenant string `json:"tenant"`
 	Kind   string `json:"kind"`
-	// Source is the node that the tenant is placed on when the move's turn comes, "" if it is not
-	// placed.
+	// Source is the node that the tenant is placed on when the move's turn comes, "" if it is not placed.
 	Source string `json:"source,omitempty"`
 	Target string `json:"target"`
 	By     string `json:"by,omitempty"`
 
 	Step    step   `json:"stage"`
 	Waiting string `json:"waiting,omitempty"`
-	// Begun says that the move's turn has come: it may lock the placement at the revision Seen.
+	// Begun is set when the move's turn has come: it may lock the placement at the KV revision Seen.
 	Begun bool `json:"begun,omitempty"`
-	// Seen is the newest revision of the placement that the move is known to have acted on. What a
-	// read returns below it is out of date.
+	// Seen is the newest KV revision of the placement that the move has acted on. A read that returns an older one is
+	// out of date.
 	Seen uint64 `json:"seen,omitempty"`
-	// Goal is the journal's sequence that the target must have applied.
+	// Goal is the sequence of the journal that the target must apply.
 	Goal    uint64 `json:"goal,omitempty"`
 	Applied uint64 `json:"applied,omitempty"`
-	// Routing is the revision of the placement that gateways must route by.
+	// Routing is the KV revision of the placement that gateways must route by.
 	Routing uint64 `json:"routing,omitempty"`
 	Reason  string `json:"reason,omitempty"` // why it is aborted
-	// Flipped says that calls may have gone to the target.
+	// Flipped is set if calls may have gone to the target.
 	Flipped bool `json:"flipped,omitempty"`
 
 	Started time.Time `json:"started"`
 	Updated time.Time `json:"updated"`
 	History []entered `json:"history"`
 
-	// Owner is the control node that drives the move until Lease. Leases only save work: control
-	// nodes that drive the same move exclude each other by compare and set.
+	// Owner is the control node that drives the move until Lease. Leases only save work: control nodes that drive the
+	// same move exclude each other by compare-and-set.
 	Owner string    `json:"owner,omitempty"`
 	Lease time.Time `json:"lease"`
 }
@@ -84,7 +83,7 @@ type entered struct {
 	Node string    `json:"node"`
 }
 
-// ended reports whether nothing more happens to the move.
+// ended reports whether the move has ended.
 func (m *move) ended() bool { return m.Step == stepDone || m.Step == stepAborted }
 
 // enter records that a control node has entered a step.
@@ -93,13 +92,13 @@ func (m *move) enter(next step, node string) {
 	m.History = append(slices.Clip(m.History), entered{Step: next, Time: m.Updated, Node: node})
 }
 
-// tenant returns the move's tenant, which was parsed when the move was started.
+// tenant returns the move's tenant, which was validated when the move was started.
 func (m *move) tenant() contextkit.TenantID {
 	tenant, _ := contextkit.ParseTenantID(m.Tenant)
 	return tenant
 }
 
-// placementKey is the key of the placement that the move changes. Moves with the same key queue.
+// placementKey returns the key of the placement that the move changes. Moves with the same key queue.
 func (m *move) placementKey() string { return backbone.PlacementKey(m.Kind, m.tenant()) }
 
 // before reports whether the move precedes another of the same placement in the queue.

@@ -16,7 +16,7 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
-// maxQueued bounds the moves of a tenant's placement that have not ended.
+// maxQueued bounds the unfinished moves of a tenant's placement.
 const maxQueued = 8
 
 // PlanMove implements PlacementService.
@@ -40,20 +40,20 @@ func (s placementService) PlanMove(ctx context.Context, req *controlv1.PlanMoveR
 		from = "node " + res.Source
 	}
 	for _, earlier := range queue {
-		res.Steps = append(res.Steps, fmt.Sprintf("Wait: the move %s of %s to node %s ends first.", earlier.ID, tenant, earlier.Target))
+		res.Steps = append(res.Steps, fmt.Sprintf("Wait: the move %s of %s to node %s must end first.", earlier.ID, tenant, earlier.Target))
 	}
 	res.Steps = append(res.Steps,
-		fmt.Sprintf("Warm: node %s takes %s up; calls go where they go now.", node.ID, tenant),
-		fmt.Sprintf("Catch up: node %s reads the journal as far as it reaches when it begins.", node.ID),
-		"Fence: the journal's end is noted, and must be reached, so that no reader goes back behind it.",
-		fmt.Sprintf("Flip: gateways send %s's calls to node %s; each says when it does.", tenant, node.ID),
-		fmt.Sprintf("Verify: node %s is asked for the tenant once more.", node.ID),
-		fmt.Sprintf("Retire: %s gives the tenant up.", from),
+		fmt.Sprintf("Warm: node %s acquires %s; routing does not change yet.", node.ID, tenant),
+		fmt.Sprintf("Catch up: node %s reads the journal up to its end at the start of the move.", node.ID),
+		"Fence: the target must reach the journal's current end, so that no reader sees an earlier state.",
+		fmt.Sprintf("Flip: gateways route %s's calls to node %s, and each acknowledges it.", tenant, node.ID),
+		fmt.Sprintf("Verify: node %s is probed for the tenant once more.", node.ID),
+		fmt.Sprintf("Retire: %s releases the tenant.", from),
 	)
 	return res, nil
 }
 
-// standing returns the tenant's placement and its moves that have not ended, in their order.
+// standing returns the tenant's placement and its unfinished moves, in order.
 func (s placementService) standing(ctx context.Context, kind string, tenant contextkit.TenantID) (placed, []move, error) {
 	key := backbone.PlacementKey(kind, tenant)
 	p, err := s.placed(ctx, key)
@@ -79,8 +79,7 @@ func (s placementService) standing(ctx context.Context, kind string, tenant cont
 	return p, queue, nil
 }
 
-// origin returns the node that a further move would move the tenant from, "" if it would not be
-// placed.
+// origin returns the node that a further move would move the tenant from, "" if it would not be placed.
 func origin(p placed, queue []move) string {
 	if len(queue) == 0 {
 		return p.Node
@@ -92,17 +91,17 @@ func origin(p placed, queue []move) string {
 	return last.Target
 }
 
-// obstacles are what stands against moving the tenant to the node.
+// obstacles returns the reasons why the tenant cannot be moved to the node.
 func (s placementService) obstacles(p placed, queue []move, tenant contextkit.TenantID, node backbone.Node) []string {
 	var out []string
 	if len(queue) >= maxQueued {
-		out = append(out, fmt.Sprintf("%d moves of tenant %s have not ended, as many as may wait: abort some of them, or wait", len(queue), tenant))
+		out = append(out, fmt.Sprintf("tenant %s has the maximum of %d unfinished moves: abort some of them, or wait", tenant, len(queue)))
 	}
 	if origin(p, queue) == node.ID {
-		out = append(out, fmt.Sprintf("tenant %s is on node %s already, or moves there", tenant, node.ID))
+		out = append(out, fmt.Sprintf("tenant %s is already on node %s, or moves there", tenant, node.ID))
 	}
 	if !node.Ready {
-		out = append(out, fmt.Sprintf("node %s takes no calls: %s", node.ID, node.Reason))
+		out = append(out, fmt.Sprintf("node %s accepts no calls: %s", node.ID, node.Reason))
 	}
 	if len(s.served()[tenant.String()]) == 0 {
 		out = append(out, fmt.Sprintf("no node serves tenant %s: create it first", tenant))
@@ -110,8 +109,7 @@ func (s placementService) obstacles(p placed, queue []move, tenant contextkit.Te
 	return out
 }
 
-// missing is how many of the journal's sequences the node has not applied of the
-// tenant, nil if that is not known.
+// missing returns the number of the journal's sequences that the node has not applied for the tenant, nil if unknown.
 func (s placementService) missing(ctx context.Context, tenant contextkit.TenantID, node backbone.Node) (*int64, error) {
 	last, err := s.journal.Last(ctx, tenant)
 	if err != nil {
@@ -119,19 +117,19 @@ func (s placementService) missing(ctx context.Context, tenant contextkit.TenantI
 	}
 	count := int64(last) //nolint:gosec // far below 2^63
 	if !slices.Contains(node.Tenants, tenant.String()) {
-		return &count, nil // at most: the journal is shared with other tenants
+		return &count, nil // an upper bound: the journal is shared with other tenants
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	res, err := s.views.ListViews(s.nodes.At(contextkit.TenantContext(ctx, tenant), node.Endpoint), &projectionv1.ListViewsRequest{TenantId: tenant.String()})
 	if err != nil {
-		return nil, nil // unknown, and the answer says so
+		return nil, nil // unknown, which the response reports
 	}
 	for _, generation := range res.GetGenerations() {
 		if generation.GetShown() {
 			applied, _, err := s.progress(tenant, generation)
 			if err != nil {
-				return nil, nil // unknown, and the answer says so
+				return nil, nil // unknown, which the response reports
 			}
 			count = max(count-int64(applied), 0) //nolint:gosec // far below 2^63
 			return &count, nil
@@ -180,7 +178,7 @@ func (s placementService) AbortMove(ctx context.Context, req *controlv1.AbortMov
 		case m.Step == stepAborting:
 			return &controlv1.AbortMoveResponse{Move: m.message()}, nil
 		case m.Step == stepRetiring:
-			return nil, precondition("RETIRING", "the tenant is served by %s and given up elsewhere already: start a move back", m.Target)
+			return nil, precondition("RETIRING", "the tenant is served by %s and already released elsewhere: start a move back", m.Target)
 		}
 		reason := "aborted"
 		if by := caller(ctx); by != "" {
@@ -197,8 +195,7 @@ func (s placementService) AbortMove(ctx context.Context, req *controlv1.AbortMov
 	return nil, asConnectError(backbone.ErrChanged)
 }
 
-// unlock frees the placement of a move that has ended, if the move has locked it. Calls go where they
-// go.
+// unlock unlocks the placement of a move that has ended, if the move has locked it. Routing does not change.
 func (s *Service) unlock(ctx context.Context, m *move) error {
 	p, err := s.placed(ctx, m.placementKey())
 	switch {
@@ -215,7 +212,7 @@ func (s *Service) unlock(ctx context.Context, m *move) error {
 func (s *Service) get(ctx context.Context, id string) (backbone.Kept[move], error) {
 	kept, err := s.moves.Get(ctx, id)
 	if errors.Is(err, backbone.ErrNotKept) {
-		return kept, connect.Errorf(connect.CodeNotFound, "there is no move %q", id)
+		return kept, connect.Errorf(connect.CodeNotFound, "the move %q does not exist", id)
 	}
 	return kept, asConnectError(err)
 }
@@ -237,7 +234,7 @@ func (s placementService) ListMoves(ctx context.Context, _ *controlv1.ListMovesR
 // WatchMove implements PlacementService.
 func (s placementService) WatchMove(ctx context.Context, req *controlv1.WatchMoveRequest, stream controlv1connect.PlacementServiceWatchMoveServerStream) error {
 	if _, err := s.get(ctx, req.GetId()); err != nil {
-		return err // it would be waited for
+		return err // otherwise the watch would wait for it
 	}
 	errEnded := errors.New("the move has ended")
 	err := s.moves.FollowKey(ctx, req.GetId(), func(kept backbone.Kept[move]) error {

@@ -25,8 +25,8 @@ func (c *controller) start(t *testing.T, target string) string {
 	return res.GetMove().GetId()
 }
 
-// TestMoves_OfOneTenantQueue starts moves while others are under way, with two control nodes: each
-// is done in its turn, and the placement changes once for each.
+// TestMoves_OfOneTenantQueue starts moves while others are unfinished, with two control nodes: each is executed in
+// its turn, and the placement changes once per move.
 func TestMoves_OfOneTenantQueue(t *testing.T) {
 	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	w.fill(t, acme, 20)
@@ -110,9 +110,9 @@ func (w *world) placements(t *testing.T) *backbone.Bucket[backbone.Placement] {
 	return placements
 }
 
-// TestMoves_LockOfAMoveThatHasEndedDoesNotCount leaves placements locked by a move that has ended, as
-// a control node of an earlier version could, or that is not stored any more.
-func TestMoves_LockOfAMoveThatHasEndedDoesNotCount(t *testing.T) {
+// TestMoves_LockOfEndedMoveIsIgnored leaves placements locked by a move that has ended, which a control node of an
+// earlier version could do, or by one that is no longer stored.
+func TestMoves_LockOfEndedMoveIsIgnored(t *testing.T) {
 	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	w.gateway(t, "g1")
 	w.projection(t, "p1", acme)
@@ -163,11 +163,11 @@ func TestMoves_LockOfAMoveThatHasEndedDoesNotCount(t *testing.T) {
 	}
 }
 
-// TestMoves_LockOfAMoveThatIsUnderWayCounts holds a move back by a gateway that is late.
-func TestMoves_LockOfAMoveThatIsUnderWayCounts(t *testing.T) {
+// TestMoves_LockOfUnfinishedMoveHolds delays a move by a late gateway.
+func TestMoves_LockOfUnfinishedMoveHolds(t *testing.T) {
 	w, acme := newWorld(t), natstest.Tenant(t, "acme")
 	awake := make(chan struct{})
-	w.slowGateway(t, "g1", awake)
+	w.lateGateway(t, "g1", awake)
 	w.projection(t, "p1", acme)
 	w.projection(t, "p2", acme)
 	c := w.control(t, "c1", "")

@@ -30,7 +30,7 @@ func (s placementService) ListPlacements(ctx context.Context, _ *controlv1.ListP
 	for key, kept := range all {
 		if kind, tenant, ok := backbone.ParsePlacementKey(key); ok {
 			if m, known := s.knownMoves()[kept.Value.Move]; known && m.Value.ended() {
-				kept.Value.Move = "" // the lock does not count
+				kept.Value.Move = "" // the lock has no effect
 			}
 			res.Placements = append(res.Placements, placementMessage(kind, tenant.String(), kept.Value))
 		}
@@ -53,7 +53,7 @@ func (s placementService) named(tenantID, kind, nodeID string) (contextkit.Tenan
 	}
 	node, ok := s.node(nodeID)
 	if !ok || node.Kind != kind {
-		return tenant, backbone.Node{}, connect.Errorf(connect.CodeNotFound, "no %s node is called %q", kind, nodeID)
+		return tenant, backbone.Node{}, connect.Errorf(connect.CodeNotFound, "no %s node has the id %q", kind, nodeID)
 	}
 	return tenant, node, nil
 }
@@ -98,8 +98,8 @@ func (s placementService) RemovePlacement(ctx context.Context, req *controlv1.Re
 	return &controlv1.RemovePlacementResponse{}, asConnectError(s.placements.Delete(ctx, key, p.Revision))
 }
 
-// unlocked returns a placement that operators may change at its revision. FAILED_PRECONDITION: a
-// move has locked it.
+// unlocked returns a placement that operators may change at its KV revision. FAILED_PRECONDITION: a move has locked
+// it.
 func (s placementService) unlocked(ctx context.Context, tenant contextkit.TenantID, key string) (placed, error) {
 	p, err := s.placed(ctx, key)
 	if err != nil {
@@ -107,7 +107,7 @@ func (s placementService) unlocked(ctx context.Context, tenant contextkit.Tenant
 	}
 	locked, err := s.locked(ctx, p)
 	if err == nil && locked {
-		err = precondition("MOVING", "tenant %s is being moved by %s: wait until that has ended, or abort it", tenant, p.Move)
+		err = precondition("MOVING", "tenant %s is being moved by %s: wait until the move has ended, or abort it", tenant, p.Move)
 	}
 	return p, asConnectError(err)
 }

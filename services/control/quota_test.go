@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/internal/usage"
 )
 
-func TestSetStorageQuota_StandsBesideTheOtherQuotaAndTheUse(t *testing.T) {
+func TestSetStorageQuota_IsReturnedWithQuotaAndUse(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "c1", "")
 	ctx := platform(t)
@@ -33,7 +33,7 @@ func TestSetStorageQuota_StandsBesideTheOtherQuotaAndTheUse(t *testing.T) {
 		t.Errorf("a tenant that does not exist: %v", err)
 	}
 
-	// Both quotas are compared and set: what another operator has set since is not overwritten.
+	// Both quotas are compared and set: a concurrent change by another operator is not overwritten.
 	read, stale := res.GetTenant().GetRevision(), res.GetTenant().GetRevision()-1
 	for _, set := range []func(expected *int64) (*controlv1.Tenant, error){
 		func(expected *int64) (*controlv1.Tenant, error) {

@@ -19,21 +19,21 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// Nodes is how other nodes are called.
+// Nodes calls other nodes.
 type Nodes struct {
-	// Client carries the contract; its calls go where At says.
+	// Client injects the context headers; At determines the endpoint of its calls.
 	Client *connect.Client
-	// At has the calls under the context go to an endpoint, host:port.
+	// At returns a context for calls to an endpoint, host:port.
 	At func(ctx context.Context, endpoint string) context.Context
 }
 
-// Service is the control services. Its methods may be called concurrently.
+// Service implements the control services. Its methods may be called concurrently.
 type Service struct {
-	id      string // this node's
+	id      string // this node's id
 	js      jetstream.JetStream
 	journal *backbone.Journal
 	models  *model.Registry
-	// fixed says that the model comes from a file, and none can be applied.
+	// fixed is set if the model comes from a file, so that none can be applied.
 	fixed bool
 	nodes Nodes
 	views gatewayv1connect.QueryServiceClient
@@ -47,32 +47,32 @@ type Service struct {
 	documents  *backbone.Bucket[backbone.Document]
 	moves      *backbone.Bucket[move]
 	skips      *backbone.Bucket[backbone.Skip]
-	asked      *fanout.Group[backbone.Node, bool] // whether the node takes calls
+	asked      *fanout.Group[backbone.Node, bool] // whether the node accepts calls
 
 	outage func() (backbone.Outage, bool)
 
 	mu      sync.Mutex
 	fleet   backbone.Fleet                 // sorted; replaced, never changed
-	missed  map[string]int                 // silent nodes → checks in a row that they did not answer
+	missed  map[string]int                 // silent nodes → consecutive failed probes
 	changed chan struct{}                  // closed and replaced when fleet changes
 	driven  map[string]bool                // moves that this node drives
 	known   map[string]backbone.Kept[move] // moves as they are followed; nil: not known yet; replaced, never changed
 	counts  backbone.FleetMetrics
 }
 
-// Config describes a control node.
+// Config configures a control node.
 type Config struct {
-	// ID is the node's.
+	// ID is the node's id.
 	ID string
-	// Fixed says that the model comes from a file, so that none can be applied.
+	// Fixed is set if the model comes from a file, so that none can be applied.
 	Fixed bool
-	// Nodes is how other nodes are called.
+	// Nodes calls other nodes.
 	Nodes Nodes
-	// Outage returns the present outage of NATS, and false for none; nil: none is known.
+	// Outage returns the current outage of NATS, and false for none; nil: none is known.
 	Outage func() (backbone.Outage, bool)
 }
 
-// New returns the services of a control node, which knows the nodes that are there.
+// New returns the services of a control node. The available nodes are known when it returns.
 func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, log zerolog.Logger) (*Service, error) {
 	nodes := config.Nodes
 	s := &Service{
@@ -98,7 +98,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if s.outage == nil {
 		s.outage = func() (backbone.Outage, bool) { return backbone.Outage{}, false }
 	}
-	// Gates of moves look at what nodes announce: without any node every gate would be open.
+	// Gates of moves check announcements of nodes: without any node every gate would be open.
 	first, cancel := context.WithCancel(ctx)
 	defer cancel()
 	backbone.FollowNodes(first, js, backbone.Follower{
@@ -115,7 +115,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	return s, nil
 }
 
-// Integrity tells whether the journal is whole. Its Run must run for as long as the service does.
+// Integrity returns the integrity check of the journal. Its Run must run for the lifetime of the service.
 func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
 
 // Register registers the services' handlers.
@@ -130,8 +130,7 @@ func (s *Service) Register(server *connect.Server) {
 	controlv1connect.RegisterJournalServiceHandler(server, journalService{Service: s})
 }
 
-// Ready reports why the node takes no calls. Without NATS it answers with the last
-// known state: operators need it in an outage.
+// Ready returns nil. Without NATS the node returns the last known state, which operators need during an outage.
 func (s *Service) Ready(context.Context, contextkit.TenantID) error { return nil }
 
 // Describe implements [prometheus.Collector].
@@ -140,8 +139,7 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) { s.counts.Desc
 // Collect implements [prometheus.Collector].
 func (s *Service) Collect(metrics chan<- prometheus.Metric) { s.counts.Collect(metrics) }
 
-// Run follows the nodes and drives moves until ctx ends; a move that is under way
-// is then left to the next control node.
+// Run follows the nodes and drives moves until ctx ends; the next control node continues an unfinished move.
 func (s *Service) Run(ctx context.Context) error {
 	ctx = contextkit.PlatformContext(ctx)
 	var running sync.WaitGroup
@@ -153,7 +151,7 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// probe asks a node whether it takes calls. Errors: those of the call.
+// probe asks a node whether it accepts calls. Errors: those of the call.
 func (s *Service) probe(ctx context.Context, node backbone.Node) (takesCalls bool, err error) {
 	ctx = s.nodes.At(contextkit.PlatformContext(ctx), node.Endpoint)
 	req, res := &healthv1.HealthCheckRequest{}, &healthv1.HealthCheckResponse{}
@@ -161,11 +159,10 @@ func (s *Service) probe(ctx context.Context, node backbone.Node) (takesCalls boo
 	return res.GetStatus() == healthv1.HealthCheckResponse_SERVING, err
 }
 
-// checkSpec is the gRPC health protocol's question.
+// checkSpec is the spec of the gRPC health check.
 var checkSpec = connect.Spec{Procedure: healthv1.Health_Check_FullMethodName, IdempotencyLevel: connect.IdempotencyNoSideEffects}
 
-// caller returns the subject of the gateway's caller, "" if the call did not come from a
-// gateway.
+// caller returns the subject of the gateway's caller, "" if the call did not come from a gateway.
 func caller(ctx context.Context) string {
 	info, ok := connect.CallInfoForServerContext(ctx)
 	if !ok {

@@ -16,7 +16,7 @@ import (
 	"github.com/headgate/headgate/internal/usage"
 )
 
-// maxTries bounds how often a change is made again because another came first.
+// maxTries bounds the attempts at a change that conflicts with concurrent changes.
 const maxTries = 5
 
 type tenantService struct {
@@ -25,7 +25,7 @@ type tenantService struct {
 	*Service
 }
 
-// served returns the nodes that say they serve each tenant.
+// served returns the nodes that announce to serve each tenant.
 func (s *Service) served() map[string][]string {
 	out := map[string][]string{}
 	for _, node := range s.announced() {
@@ -99,7 +99,7 @@ func quota(q *controlv1.Quota) *backbone.Quota {
 // CreateTenant implements TenantService.
 func (s tenantService) CreateTenant(ctx context.Context, req *controlv1.CreateTenantRequest) (*controlv1.CreateTenantResponse, error) {
 	name := req.GetTenantId()
-	taken := connect.Errorf(connect.CodeAlreadyExists, "tenant %s is there already", name)
+	taken := connect.Errorf(connect.CodeAlreadyExists, "tenant %s already exists", name)
 	if len(s.served()[name]) > 0 {
 		return nil, taken
 	}
@@ -138,8 +138,7 @@ func (s tenantService) SetStorageQuota(ctx context.Context, req *controlv1.SetSt
 	return &controlv1.SetStorageQuotaResponse{Tenant: tenant}, err
 }
 
-// change changes what is stored of a tenant. With an expected revision it returns ABORTED if the
-// tenant has another one.
+// change changes the stored tenant. With an expected KV revision it returns ABORTED if the tenant has another one.
 func (s tenantService) change(ctx context.Context, name string, expected *int64, f func(*backbone.Tenant)) (*controlv1.Tenant, error) {
 	if _, err := contextkit.ParseTenantID(name); err != nil {
 		return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
@@ -148,7 +147,7 @@ func (s tenantService) change(ctx context.Context, name string, expected *int64,
 		kept, err := s.tenants.Get(ctx, name)
 		nodes := s.served()[name]
 		if errors.Is(err, backbone.ErrNotKept) && len(nodes) == 0 {
-			return nil, connect.Errorf(connect.CodeNotFound, "there is no tenant %q", name)
+			return nil, connect.Errorf(connect.CodeNotFound, "the tenant %q does not exist", name)
 		}
 		if err != nil && !errors.Is(err, backbone.ErrNotKept) {
 			return nil, asConnectError(err)

@@ -28,7 +28,7 @@ func (s timelineService) GetTimeline(ctx context.Context, req *controlv1.GetTime
 		return nil, asConnectError(err)
 	}
 	if len(hops) == 0 {
-		return nil, connect.Errorf(connect.CodeNotFound, "nothing is remembered of %q: hops are kept for a day, and reads that succeed are not recorded", req.GetId())
+		return nil, connect.Errorf(connect.CodeNotFound, "no spans are stored for %q: spans are stored for one day, and successful reads are not recorded", req.GetId())
 	}
 	res := &controlv1.GetTimelineResponse{CorrelationId: hops[0].CorrelationID, Complete: complete}
 	for _, h := range hops {

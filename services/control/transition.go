@@ -11,21 +11,21 @@ import (
 type placed struct {
 	backbone.Placement
 
-	// Revision is that of the placement, or of its removal; 0: the tenant never had one.
+	// Revision is the KV revision of the placement, or of its removal; 0: the tenant never had one.
 	Revision uint64
 	// Exists is false for a tenant that is not placed.
 	Exists bool
 }
 
-// gate is a condition that a move waits for, which nodes or other moves fulfil.
+// gate is a condition that a move waits for, and that nodes or other moves satisfy.
 type gate int
 
 const (
 	gateNone     gate = iota
-	gateTurn          // no earlier move of the tenant is under way, and none has locked the placement
-	gateWarm          // the target takes calls and serves the tenant
-	gateReached       // the target answers for the tenant and has applied the goal
-	gateRouted        // every gateway routes by the revision action.routing
+	gateTurn          // no earlier move of the tenant is unfinished, and none has locked the placement
+	gateWarm          // the target accepts calls and serves the tenant
+	gateReached       // the target responds for the tenant and has applied the goal
+	gateRouted        // every gateway routes by the KV revision action.routing
 	gateReleased      // no node that is not in action.keep serves the tenant
 )
 
@@ -39,9 +39,8 @@ const (
 	writeMove
 )
 
-// action is what a move does next: once the gate is open, one write, at the revision that was read.
-// So a crash, an answer that is lost, and another control node come between two writes or before
-// one, and what was done is found done.
+// action is the next action of a move: once the gate is open, one write, at the KV revision that was read. A crash, a
+// lost response or another control node can thus only come between two writes, and finds the earlier ones done.
 type action struct {
 	gate    gate
 	routing uint64            // of gateRouted
@@ -50,31 +49,30 @@ type action struct {
 	write     write
 	placement backbone.Placement
 	move      move
-	// enter is the step that the move enters with the write, "" for none; goal says that the
-	// journal's present end becomes its goal.
+	// enter is the step that the move enters with the write, "" for none; goal is set if the current end of the
+	// journal becomes its goal.
 	enter step
 	goal  bool
 }
 
-// next returns what the move does next, given the placement that was read after the move. It is
-// the whole protocol, and depends on nothing else:
+// next returns the next action of the move, given a placement that was read after the move. It is the whole protocol,
+// and depends on nothing else:
 //
-//   - A move locks the placement at the revision at which its turn came, and at no other: a control
-//     node that stood still since cannot lock it under a move that has ended.
+//   - A move locks the placement only at the KV revision at which its turn came, so that a control
+//     node that was suspended cannot lock it under a move that has ended.
 //   - From then until the last write to it, the placement names the move, and no other move and no
-//     operator changes it. An abort of a move that may still lock the placement changes its revision.
-//   - The move frees the placement when no node but the right one serves the tenant, and ends only
-//     when it has found it free. The next move of the tenant waits for that.
+//     operator changes it. An abort of a move that may still lock the placement changes its KV revision.
+//   - The move unlocks the placement when only the right node serves the tenant, and ends only
+//     when it has found it unlocked. The next move of the tenant waits for that.
 //
-// Each write is at the revision that was read. A placement that was read at a revision below Seen is
-// ignored.
+// Each write is at the KV revision that was read. A placement that was read at a KV revision below Seen is ignored.
 func (m move) next(p placed) action {
 	ours := p.Exists && p.Move == m.ID
 	switch {
 	case m.ended():
 		return action{}
 	case p.Revision < m.Seen:
-		return action{} // a replica that is behind has answered
+		return action{} // a lagging replica has responded
 	case m.Step == stepPlanned:
 		return m.begin(p, ours)
 	case m.Step == stepAborting:
@@ -90,8 +88,8 @@ func (m move) next(p placed) action {
 		a.gate, a.goal = gateWarm, true
 		return a
 	case stepCatching:
-		// Little is missing now: what the journal holds at this moment must be applied before calls
-		// go to the target, so that no reader goes back behind it.
+		// Little is missing now. The current end of the journal must be applied before calls go to the target, so
+		// that no reader sees an earlier state.
 		a := m.record(stepFenced)
 		a.gate, a.goal = gateReached, true
 		return a
@@ -103,7 +101,7 @@ func (m move) next(p placed) action {
 		case same(p.Placement, m.locked(m.Source, m.others(m.Source))):
 			return action{gate: gateReached, write: writePlacement, placement: m.locked(m.Target, m.others(m.Target))}
 		}
-		return action{} // the move is being aborted, and the target gives the tenant up
+		return action{} // the move is being aborted, and the target releases the tenant
 	case stepFlipped:
 		a := m.record(stepVerifying)
 		a.gate, a.routing = gateRouted, m.Routing
@@ -116,8 +114,8 @@ func (m move) next(p placed) action {
 	return action{} // a step of a newer version
 }
 
-// begin waits for the move's turn and locks the placement: the target takes the tenant up, and calls
-// go where they went.
+// begin waits for the move's turn and locks the placement: the target acquires the tenant, and routing does not
+// change.
 func (m move) begin(p placed, ours bool) action {
 	switch {
 	case ours:
@@ -129,14 +127,14 @@ func (m move) begin(p placed, ours bool) action {
 	a := action{gate: gateTurn, write: writeMove}
 	m.Begun, m.Seen, m.Source = true, p.Revision, p.Node
 	if p.Node == m.Target {
-		m.Reason = fmt.Sprintf("tenant %s is on node %s already", m.Tenant, m.Target)
+		m.Reason = fmt.Sprintf("tenant %s is already on node %s", m.Tenant, m.Target)
 		a.enter = stepAborted
 	}
 	a.move = m
 	return a
 }
 
-// retire has the other nodes give the tenant up, and frees the placement last.
+// retire makes the other nodes release the tenant, and unlocks the placement last.
 func (m move) retire(p placed, ours bool) action {
 	kept := func(node string) bool { return node == m.Target }
 	switch last := m.locked(m.Target, nil); {
@@ -147,12 +145,12 @@ func (m move) retire(p placed, ours bool) action {
 	}
 	a := m.record(stepDone)
 	if p.Exists && p.Node == m.Target && p.Move == "" {
-		a.gate, a.keep = gateReleased, kept // an earlier version frees it first
+		a.gate, a.keep = gateReleased, kept // an earlier version unlocks it first
 	}
 	return a
 }
 
-// undo puts everything back, and frees the placement last.
+// undo restores the previous state, and unlocks the placement last.
 func (m move) undo(p placed, ours bool) action {
 	switch {
 	case !ours && m.Begun && p.Revision == m.Seen:
@@ -181,20 +179,20 @@ func (m move) undo(p placed, ours bool) action {
 		}
 	}
 	if m.Flipped || p.Revision != m.Seen {
-		// Calls may have gone to the target: another control node may know, and have placed the tenant
-		// back. At the revision at which the move has locked the placement, they have not.
+		// Calls may have gone to the target: another control node may know, and have restored the placement. At the
+		// KV revision at which the move has locked the placement, they have not.
 		back.gate, back.routing = gateRouted, p.Revision
 	}
 	return back
 }
 
-// abort returns the action that has the move put everything back.
+// abort returns the action that makes the move restore the previous state.
 func (m move) abort(reason string) action {
 	m.Reason = reason
 	return m.record(stepAborting)
 }
 
-// record returns the action that writes the move, and has it enter a step unless that is "".
+// record returns the action that writes the move, and enters a step unless next is "".
 func (m move) record(next step) action {
 	return action{write: writeMove, move: m, enter: next}
 }
@@ -204,8 +202,7 @@ func (m move) locked(node string, also []string) backbone.Placement {
 	return backbone.Placement{Node: node, Also: also, Move: m.ID}
 }
 
-// others returns the nodes that follow the tenant during its move, without routed, the node that
-// receives its calls.
+// others returns the nodes that follow the tenant during its move, without routed, the node that receives its calls.
 func (m move) others(routed string) []string {
 	switch {
 	case m.Source == "":

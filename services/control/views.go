@@ -30,7 +30,7 @@ func (s viewService) SkipEvent(ctx context.Context, req *controlv1.SkipEventRequ
 	sequence := uint64(req.GetSequence()) //nolint:gosec // not negative: the API checks it
 	if sequence == 0 {
 		if sequence = s.failingAt(req.GetTenantId(), req.GetView(), req.GetEventId()); sequence == 0 {
-			return nil, connect.Errorf(connect.CodeNotFound, "no node announces that the view fails at the event %s: give the event's sequence", excerpt.Text(req.GetEventId(), excerpt.Name))
+			return nil, connect.Errorf(connect.CodeNotFound, "no node announces that the view fails on the event %s: specify the event's sequence", excerpt.Text(req.GetEventId(), excerpt.Name))
 		}
 	}
 	event, found, err := s.journal.Event(ctx, tenant, sequence)
@@ -82,7 +82,7 @@ func (s viewService) RevokeSkip(ctx context.Context, req *controlv1.RevokeSkipRe
 	record := backbone.Skip{Tenant: tenant.String(), Fingerprint: view.Fingerprint(), EventID: req.GetEventId()}
 	before, err := s.skips.Get(ctx, record.Key())
 	if errors.Is(err, backbone.ErrNotKept) || err == nil && before.Value.Revoked {
-		return nil, connect.Errorf(connect.CodeNotFound, "the view is not made without the event %s", excerpt.Text(req.GetEventId(), excerpt.Name))
+		return nil, connect.Errorf(connect.CodeNotFound, "the view does not skip the event %s", excerpt.Text(req.GetEventId(), excerpt.Name))
 	}
 	if err != nil {
 		return nil, asConnectError(err)
@@ -121,7 +121,7 @@ func (s viewService) named(tenantID, name string) (contextkit.TenantID, *model.V
 	}
 	view, ok := s.models.Current().View(name)
 	if !ok {
-		return tenant, nil, connect.Errorf(connect.CodeNotFound, "there is no view %q in the model", name)
+		return tenant, nil, connect.Errorf(connect.CodeNotFound, "the model has no view %q", name)
 	}
 	return tenant, view, nil
 }
@@ -132,12 +132,11 @@ func (s viewService) decide(ctx context.Context, record backbone.Skip, revision 
 	if _, err := s.skips.Put(ctx, record.Key(), record, revision); err != nil {
 		return record, err
 	}
-	s.log.Warn().Str("tenant", record.Tenant).Str("view", record.View).Str("event_id", record.EventID).Bool("revoked", record.Revoked).Str("by", record.By).Msg("an operator has decided that a view is made without an event")
+	s.log.Warn().Str("tenant", record.Tenant).Str("view", record.View).Str("event_id", record.EventID).Bool("revoked", record.Revoked).Str("by", record.By).Msg("an operator has decided whether a view skips an event")
 	return record, nil
 }
 
-// failingAt returns the sequence of the event at which a view fails, as a node announces it; 0: none
-// does.
+// failingAt returns the sequence of the event at which a view fails, as a node announces it; 0: none does.
 func (s viewService) failingAt(tenant, view, eventID string) uint64 {
 	for _, node := range s.announced() {
 		for _, failing := range node.FailingViews {

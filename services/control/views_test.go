@@ -36,13 +36,13 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 		"another view":           {"acme", "nothing", "e1", sequence},
 		"another event":          {"acme", "wallets", "e2", sequence},
 		"a sequence beyond":      {"acme", "wallets", "e1", sequence + 1},
-		"no node tells where":    {"acme", "wallets", "e1", 0},
+		"no node announces it":   {"acme", "wallets", "e1", 0},
 	} {
 		if _, err := skip(tc.tenant, tc.view, tc.event, tc.sequence); connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// A node tells where its view fails.
+	// A node announces where its view fails.
 	failing := []backbone.FailingView{{Tenant: "acme", View: "wallets", EventID: "e1", Sequence: events[0].Sequence, EventType: "wallet.opened", Aggregate: "wallet/w", Reason: "why"}}
 	w.run(t, func(ctx context.Context) error {
 		return backbone.Announce(ctx, w.js, backbone.Node{ID: "projection-9", Kind: "projection", Endpoint: "127.0.0.1:1"}, func(_ context.Context, n *backbone.Node) error {
