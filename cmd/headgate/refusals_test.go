@@ -294,7 +294,7 @@ func TestABrokenModelIsRefusedAtStartAndAtReload(t *testing.T) {
 	_, before := reload()
 	write(broken)
 	status, text := reload()
-	checkRefusal(t, status, text, 400, "failed_precondition", "the model has errors and the old one stays")
+	checkRefusal(t, status, text, 400, "failed_precondition", "the model has errors and the current one stays in use")
 	write(string(document))
 	if status, after := reload(); status != http.StatusOK || after != before {
 		t.Fatalf("after the mistake: %d %s\nbefore: %s", status, after, before)

@@ -17,8 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// answerMargin is kept of a call's deadline so that Drain still answers what is
-// in flight instead of timing out.
+// answerMargin is subtracted from a call's deadline, so that Drain returns the work in flight instead of timing out.
 const answerMargin = 50 * time.Millisecond
 
 // Status implements RunnerAdmin.
@@ -55,17 +54,16 @@ func (s *Service) Reload(ctx context.Context, _ *adminv1.ReloadRequest) (*adminv
 	var invalid *model.Error
 	switch {
 	case errors.As(err, &invalid):
-		return nil, connect.NewError(connect.CodeFailedPrecondition, "the model has errors and the old one stays:\n"+invalid.Error())
+		return nil, connect.NewError(connect.CodeFailedPrecondition, "the model has errors and the current one stays in use:\n"+invalid.Error())
 	case err != nil:
-		return nil, connect.NewError(connect.CodeFailedPrecondition, "the model cannot be read and the old one stays").WithCause(err)
+		return nil, connect.NewError(connect.CodeFailedPrecondition, "the model cannot be read and the current one stays in use").WithCause(err)
 	}
 	if changed {
 		s.noteStarts(ctx)
-		// What triggers a workflow may have changed: the durable consumers, where they are in
-		// use, follow.
+		// The events that trigger workflows may have changed, so update the durable consumers where they are in use.
 		for _, tenant := range s.byDurables() {
 			if _, err := s.worker(tenant).consumer(ctx); err != nil {
-				return nil, connect.NewError(connect.CodeUnavailable, "the model is loaded, but the journal does not deliver by it yet: reload again").WithCause(err)
+				return nil, connect.NewError(connect.CodeUnavailable, "the model is loaded, but its triggers are not subscribed yet: reload again").WithCause(err)
 			}
 		}
 		s.log.Info().Str("model", s.models.Current().Revision).Msg("model reloaded")
@@ -86,7 +84,7 @@ func (s *Service) ResumeTenant(ctx context.Context, req *adminv1.ResumeTenantReq
 	return &adminv1.ResumeTenantResponse{Tenant: status}, err
 }
 
-// change changes what the workers should do and wakes Run.
+// change changes the desired state of the workers and wakes Run.
 func (s *Service) change(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,7 +92,7 @@ func (s *Service) change(f func()) {
 	s.notify()
 }
 
-// statusConcurrency bounds the tenants that JetStream is asked about at once.
+// statusConcurrency bounds the tenants whose status is concurrently read from JetStream.
 const statusConcurrency = 16
 
 func (s *Service) nodeStatus(ctx context.Context) (*adminv1.NodeStatus, error) {
@@ -134,13 +132,13 @@ func (s *Service) tenantStatus(ctx context.Context, tenant contextkit.TenantID) 
 	s.mu.Unlock()
 	var err error
 	if status.AckPending, status.Pending, err = s.waiting(ctx, tenant); err != nil {
-		return nil, connect.NewError(connect.CodeUnavailable, "the journal does not answer: try again").WithCause(err)
+		return nil, connect.NewError(connect.CodeUnavailable, "the journal is unavailable: retry").WithCause(err)
 	}
 	return status, nil
 }
 
-// waiting returns the number of the tenant's triggers that were begun and have not ended, and of
-// those that nobody has begun, whichever runner owns the tenant.
+// waiting returns the number of the tenant's triggers that were started and have not ended, and of triggers that no
+// runner has started, regardless of which runner owns the tenant.
 func (s *Service) waiting(ctx context.Context, tenant contextkit.TenantID) (begun, behind int64, err error) {
 	s.mu.Lock()
 	t, byCursors := s.term, s.cursorsSince != 0
@@ -158,11 +156,11 @@ func (s *Service) waiting(ctx context.Context, tenant contextkit.TenantID) (begu
 	return s.waitingAtDurable(ctx, tenant)
 }
 
-// waitingAtDurable is waiting by the durable consumer of earlier versions.
+// waitingAtDurable is waiting for the durable consumer of earlier versions.
 func (s *Service) waitingAtDurable(ctx context.Context, tenant contextkit.TenantID) (begun, behind int64, err error) {
 	consumer, err := s.js.Consumer(ctx, backbone.StreamEvents, durableName(tenant))
 	switch {
-	case errors.Is(err, jetstream.ErrConsumerNotFound): // nothing has been asked for yet
+	case errors.Is(err, jetstream.ErrConsumerNotFound): // no trigger has been requested yet
 		return 0, 0, nil
 	case err != nil:
 		return 0, 0, err
@@ -170,7 +168,7 @@ func (s *Service) waitingAtDurable(ctx context.Context, tenant contextkit.Tenant
 	return int64(consumer.CachedInfo().NumAckPending), int64(consumer.CachedInfo().NumPending), nil //nolint:gosec // far below 2^63
 }
 
-// waitingElsewhere is waiting by the stored cursor.
+// waitingElsewhere is waiting for a tenant whose cursor another runner owns.
 func (s *Service) waitingElsewhere(ctx context.Context, tenant contextkit.TenantID) (begun, behind int64, err error) {
 	stored, err := s.loadCursor(ctx, tenant)
 	if err != nil {

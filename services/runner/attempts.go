@@ -17,41 +17,38 @@ import (
 )
 
 const (
-	// quickRetries is the number of retries that follow a failure within a second. They wait in the
-	// tenant's window, of which at most [quickWindow] places may be used for it.
+	// quickRetries is the number of retries that follow a failure within a second. They wait in the tenant's window,
+	// of which they may use at most [quickWindow] slots.
 	quickRetries, quickWindow = 2, window / 4
-	// maxPostponed bounds a tenant's instances whose next attempt is scheduled. While there are as
-	// many, further ones that fail stay in the window, and the tenant's triggers wait.
+	// maxPostponed bounds a tenant's instances whose next attempt is scheduled. At the bound, further failing
+	// instances stay in the window, and the tenant's triggers wait (backpressure).
 	maxPostponed = 10_000
 	// maxAttemptError bounds an error in a record, in bytes.
 	maxAttemptError = 512
 )
 
-// attempts is what a record stores of attempts at a step that have failed, in a row. It is nil
-// once the step has ended.
+// attempts is the record of consecutive failed attempts at a step. It is nil once the step has ended.
 type attempts struct {
 	// Step is the step's name.
 	Step string `json:"step"`
-	// Failed counts the attempts; Delayed counts the delays, some of which had no attempt before
-	// them: the breaker of a webhook's receiver was open, or the receiver's places were taken.
+	// Failed counts the attempts. Delayed counts the delays, some of which had no attempt before them, because the
+	// breaker of a webhook's receiver was open or the receiver's concurrency limit was reached.
 	Failed  int `json:"failed,omitempty"`
 	Delayed int `json:"delayed"`
-	// Error is why the last one failed.
+	// Error is the error of the last failed attempt.
 	Error string `json:"error"`
-	// First and Last are the times of the first and of the last failure, and Next is that of the
-	// next attempt.
+	// First and Last are the times of the first and of the last failure, and Next is the time of the next attempt.
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
 	Next  time.Time `json:"next,omitzero"`
-	// Stuck says that no attempt follows by itself: the step's retries are exhausted, and an
-	// operator decides.
+	// Stuck is set if no attempt follows automatically: the step's retries are exhausted, and an operator decides.
 	Stuck bool `json:"stuck,omitempty"`
 }
 
-// bounded returns the beginning of an error's text that a record has.
+// bounded truncates an error's text to the length that a record stores.
 func bounded(text string) string { return excerpt.Text(text, maxAttemptError) }
 
-// stepError says that an attempt at a step has failed, and that another may succeed.
+// stepError reports that an attempt at a step has failed and that another may succeed.
 type stepError struct {
 	name  string // of the step
 	retry model.Retry
@@ -64,21 +61,21 @@ func (e *stepError) Error() string { return "step " + e.name + ": " + e.err.Erro
 // Unwrap returns the attempt's error.
 func (e *stepError) Unwrap() error { return e.err }
 
-// quick reports whether the step is tried again within the window: only at first, and if it may be.
-// unstored is the number of attempts before it that are in no record.
+// quick reports whether the step is retried within the window, which only the first retries are. unstored is the
+// number of attempts before it that are in no record.
 func (e *stepError) quick(i *instance, t try, unstored int) bool {
 	return t.quick && i.Attempts == nil && (e.retry.Attempts == 0 || unstored+1 < e.retry.Attempts)
 }
 
-// held reports whether no attempt was made: the breaker of a webhook's receiver was open, or the
-// receiver's places were taken.
+// held reports whether no attempt was made, because the breaker of a webhook's receiver was open or the receiver's
+// concurrency limit was reached.
 func (e *stepError) held() (*webhook.HeldError, bool) {
 	return errors.AsType[*webhook.HeldError](e.err)
 }
 
-// unstored counts the attempts at steps of one piece that have failed and that no record has: those
-// that are retried within the window. Other failures of the piece are none, and neither are those of
-// another workflow or step of the same event. A nil *unstored counts nothing.
+// unstored counts failed attempts at steps of one piece that are in no record, because they are retried within the
+// window. Other failures of the piece do not count, and neither do those of another workflow or step of the same
+// event. A nil *unstored counts nothing.
 type unstored map[unstoredKey]int
 
 type unstoredKey struct{ workflow, step string }
@@ -100,19 +97,19 @@ func (u *unstored) add(workflow string, e *stepError) {
 	(*u)[unstoredKey{workflow, e.name}]++
 }
 
-// stored forgets attempts that a record has now.
+// stored resets the count once a record contains the attempts.
 func (u *unstored) stored(workflow string, e *stepError) {
 	if u != nil {
 		delete(*u, unstoredKey{workflow, e.name})
 	}
 }
 
-// errStuck says that an instance does not go on by itself: a step's retries are exhausted, or no
-// attempt could succeed.
+// errStuck reports that an instance does not continue automatically: a step's retries are exhausted, or no attempt
+// could succeed.
 var errStuck = errors.New("the instance is stuck")
 
-// after returns the attempts once another one has failed; before are those so far, nil: none, and
-// unstored is the number of those that it does not have.
+// after returns the record after another failed attempt. before is the record so far, nil for none, and unstored is
+// the number of attempts that it lacks.
 func (e *stepError) after(before *attempts, unstored int, now time.Time) *attempts {
 	next := attempts{First: now}
 	if before != nil {
@@ -124,7 +121,7 @@ func (e *stepError) after(before *attempts, unstored int, now time.Time) *attemp
 	if !isHeld {
 		next.Failed++
 	}
-	if !isHeld || next.Failed == 0 || next.Error == "" { // else it says why the last attempt has failed
+	if !isHeld || next.Failed == 0 || next.Error == "" { // otherwise it has the error of the last attempt
 		next.Error = bounded(e.err.Error())
 	}
 	next.Delayed += 1 + unstored
@@ -139,7 +136,7 @@ func (e *stepError) after(before *attempts, unstored int, now time.Time) *attemp
 	}
 	var asked *webhook.RetryAfterError
 	if errors.As(e.err, &asked) {
-		delay = asked.After + delay/2 // so that not all come back in the same moment
+		delay = asked.After + delay/2 // spread the retries of many instances
 	}
 	next.Next = now.Add(delay)
 	if next.Next.After(ends) {
@@ -148,12 +145,11 @@ func (e *stepError) after(before *attempts, unstored int, now time.Time) *attemp
 	return &next
 }
 
-// postpone stores that an attempt at the instance has failed, and schedules the next one: the
-// instance then needs no place in a window. unstored is the number of attempts before it that are
-// in no record. Errors: [errStuck] if none follows, which is stored; any other leaves the instance
-// to be tried again.
+// postpone stores that an attempt at the instance has failed, and schedules the next one, so that the instance uses
+// no slot of a window. unstored is the number of attempts before it that are in no record. Errors: [errStuck] if no
+// attempt follows, which is stored; on any other error the caller retries the instance.
 func (e *engine) postpone(ctx context.Context, i *instance, failure *stepError, unstored int) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout) // the attempt may have used its time up
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout) // the attempt may have exceeded its deadline
 	defer cancel()
 	i.Attempts = failure.after(i.Attempts, unstored, i.now().UTC())
 	if !i.Attempts.Stuck {
@@ -170,8 +166,8 @@ func (e *engine) postpone(ctx context.Context, i *instance, failure *stepError, 
 	return retryAt(ctx, e.js, i)
 }
 
-// pending reports whether a record says that the instance's next attempt is later; then its
-// message is scheduled again, in case that it was lost.
+// pending reports whether a record says that the instance's next attempt is in the future. It then schedules the
+// message again, in case it was lost.
 func (e *engine) pending(ctx context.Context, i *instance) (bool, error) {
 	if i.Attempts == nil || i.Attempts.Stuck || !i.now().Before(i.Attempts.Next) {
 		return false, nil
@@ -184,22 +180,21 @@ func retryAt(ctx context.Context, js jetstream.JetStream, i *instance) error {
 	return schedule(ctx, js, backbone.RetrySubject(i.tenant, i.Workflow, i.ID), i, i.Attempts.Next)
 }
 
-// errManyPostponed says that a tenant has as many instances that wait for a retry as it may.
-var errManyPostponed = fmt.Errorf("%d instances of the tenant wait for their next attempt already: this one stays in work", maxPostponed)
+// errManyPostponed reports that a tenant has the maximum number of instances waiting for a retry.
+var errManyPostponed = fmt.Errorf("%d instances of the tenant already wait for their next attempt: this one stays in the window", maxPostponed)
 
-// postponedEvery is how old the count of a tenant's scheduled retries may be.
+// postponedEvery is the maximum age of the count of a tenant's scheduled retries.
 const postponedEvery = 5 * time.Second
 
 // postponed counts a tenant's scheduled retries. Its methods may be called concurrently.
 type postponed struct {
 	mu    sync.Mutex
-	at    time.Time // when they were counted
+	at    time.Time // time of the count
 	count int64
-	held  *atomic.Int64 // counts attempts that found no room
+	held  *atomic.Int64 // counts attempts that exceeded the bound
 }
 
-// admit returns [errManyPostponed] if the tenant has too many scheduled retries, or the error of
-// counting them.
+// admit returns [errManyPostponed] if the tenant has too many scheduled retries, or the error of counting them.
 func (p *postponed) admit(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -9,9 +9,8 @@ import (
 	"github.com/headgate/headgate/services/runner/webhook"
 )
 
-// A call that was not made is no attempt, and hides none: what was sent before it may have had its
-// effect.
-func TestAttempts_CountThoseOfTheirStepAlone(t *testing.T) {
+// A held call is not an attempt and must not hide one: an earlier request may have taken effect.
+func TestAttempts_CountOnlyTheirStep(t *testing.T) {
 	failed := &stepError{name: "a", retry: model.Retry{Attempts: 3}, err: errors.New("500")}
 	other := &stepError{name: "b", err: errors.New("500")}
 	held := &stepError{name: "a", err: &webhook.HeldError{Until: time.Now(), Reason: "open"}}

@@ -14,23 +14,23 @@ import (
 )
 
 const (
-	// backfillPart is the number of events that are read together, and backfillWork the number of
-	// them that are in work.
+	// backfillPart is the number of events that are read together, and backfillWork the number of events that are
+	// processed concurrently.
 	backfillPart, backfillWork = 64, 4
 )
 
-// backfill is a workflow whose events a tenant's cursor has passed: it was not in the model then,
-// or not in that of the runner.
+// backfill is a workflow whose earlier events still have to be processed, because the workflow was not in the
+// runner's model when the tenant's cursor passed them.
 type backfill struct {
 	// Workflow is its identity.
 	Workflow string `json:"workflow"`
-	// Next is the last sequence that is done, and Until the last one to do.
+	// Next is the last sequence that was processed, and Until the last one to process.
 	Next  uint64 `json:"next"`
 	Until uint64 `json:"until"`
 }
 
-// cover has the cursor cover a model's workflows: for one that it does not, the events that it has
-// passed are to be looked at. o.claiming is held.
+// cover makes the cursor cover a model's workflows: for each one that it does not cover yet, it starts a backfill of
+// the events that the cursor has passed. The caller holds o.claiming.
 func (o *owned) cover(ctx context.Context, m *model.Model) error {
 	o.mu.Lock()
 	done := o.model == m.Revision
@@ -61,15 +61,15 @@ func (o *owned) cover(ctx context.Context, m *model.Model) error {
 	return nil
 }
 
-// fill begins to work on the backfills, if the tenant is claimed. o.mu is held.
+// fill starts the backfills if the tenant is claimed. The caller holds o.mu.
 func (o *owned) fill() {
 	if o.claimed && len(o.backfills) > 0 && !o.fills && o.taking.Err() == nil {
 		o.fills = true
-		o.term.goes(func() { o.fillAll(o.taking) })
+		o.term.spawn(func() { o.fillAll(o.taking) })
 	}
 }
 
-// fillAll works on the backfills, one after the other, until there are none or ctx ends.
+// fillAll processes the backfills, one after another, until there are none or ctx ends.
 func (o *owned) fillAll(ctx context.Context) {
 	for {
 		o.mu.Lock()
@@ -83,7 +83,7 @@ func (o *owned) fillAll(ctx context.Context) {
 		next, err := o.fillPart(ctx, b)
 		if err != nil {
 			if ctx.Err() == nil {
-				o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Str("workflow", b.Workflow).Msg("events before a workflow was known are not worked on; trying again")
+				o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Str("workflow", b.Workflow).Msg("backfill of a workflow's earlier events failed, retrying")
 			}
 			select {
 			case <-time.After(restartWait):
@@ -102,13 +102,13 @@ func (o *owned) fillAll(ctx context.Context) {
 	}
 }
 
-// fillPart works on the next events of a backfill, and returns the last sequence that is done.
+// fillPart processes the next events of a backfill, and returns the last sequence that was processed.
 func (o *owned) fillPart(ctx context.Context, b backfill) (uint64, error) {
 	s := o.term.service
 	m := s.models.Current()
 	n := slices.IndexFunc(m.Workflows(), func(w *model.Workflow) bool { return w.Identity() == b.Workflow })
 	if n < 0 {
-		return b.Until, nil // it has left the model again
+		return b.Until, nil // it was removed from the model again
 	}
 	w := m.Workflows()[n]
 	next, events := b.Next, []backbone.Event{}
@@ -129,7 +129,7 @@ func (o *owned) fillPart(ctx context.Context, b backfill) (uint64, error) {
 		read++
 		return take(msg)
 	})
-	if err == nil && read < backfillPart { // as far as the replica knows that has answered
+	if err == nil && read < backfillPart { // up to the end that the responding replica knows
 		var msg *jetstream.RawStreamMsg
 		if msg, err = backbone.FirstMessage(ctx, s.js, backbone.StreamEvents, subject, next+1); err == nil {
 			if msg == nil {
@@ -153,10 +153,10 @@ func (o *owned) fillPart(ctx context.Context, b backfill) (uint64, error) {
 // errEnough ends a read.
 var errEnough = errors.New("enough")
 
-// fillOne runs a workflow for one of the events before it was known, when it is the tenant's turn.
+// fillOne runs a workflow for an earlier event, when it is the tenant's turn.
 func (o *owned) fillOne(ctx context.Context, m *model.Model, w *model.Workflow, event backbone.Event) error {
 	worker := o.term.service.worker(o.tenant)
-	leave, err := worker.turns.take(ctx, o.tenant)
+	leave, err := worker.turns.acquire(ctx, o.tenant)
 	if err != nil {
 		return err
 	}
@@ -173,5 +173,5 @@ func (o *owned) fillOne(ctx context.Context, m *model.Model, w *model.Workflow, 
 	rc.Depth++
 	ctx = contextkit.NewContext(ctx, rc)
 	i, err := worker.engine.run(ctx, m, w, o.tenant, event)
-	return worker.settle(ctx, event, w.Name, i, err, try{})
+	return worker.finishAttempt(ctx, event, w.Name, i, err, try{})
 }

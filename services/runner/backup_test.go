@@ -22,10 +22,9 @@ import (
 	"github.com/headgate/headgate/services/runner/webhook"
 )
 
-// TestBackup_WhatWasUndoneDoesNotGoForward has a transfer refused and undone after a backup has
-// read its record, and before it has read the journal's end. After the restore the refused step
-// would be accepted.
-func TestBackup_WhatWasUndoneDoesNotGoForward(t *testing.T) {
+// TestBackup_CompensatedTransferDoesNotGoForward lets a transfer be refused and compensated after a backup has read
+// its record, and before it has read the journal's end. After the restore the refused step would be accepted.
+func TestBackup_CompensatedTransferDoesNotGoForward(t *testing.T) {
 	t.Parallel()
 	f := startWith(t, model.Wallet, webhook.Config{})
 	f.wallets(t, "acme")

@@ -9,18 +9,18 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// errBehind says that a trigger was decided by a model that this runner does not use yet. It is
-// handed back, and is no failed attempt.
+// errBehind reports that a trigger was decided by a model that this runner does not use yet. The trigger is handed
+// back, which does not count as a failed attempt.
 var errBehind = errors.New("a trigger was decided by a model that this runner does not use yet")
 
-// fileGrace is how long after an event's decision a model from a file counts as in use: so late
-// the announcements of the nodes that use it may be.
+// fileGrace is the time after an event's decision for which a model from a file counts as in use, since the
+// announcements of the nodes that use it may be late.
 const fileGrace = 10 * time.Second
 
-// awaits returns [errBehind] for a trigger that a newer model than m has decided: m may not know
-// the workflow that it starts. A model that was applied arrives eventually. One from a file does
-// only if its rollout goes on: it is waited for while a node announces that it uses it. Events of
-// versions that do not note the model are not waited for.
+// awaits returns [errBehind] for a trigger that a newer model than m has decided, since m may not have the workflow
+// that it starts. A model that was applied arrives eventually. A model from a file only arrives if its rollout
+// continues, so awaits waits only while a node announces that it uses the model. Events of versions that do not
+// record the model are not awaited.
 func (s *Service) awaits(m *model.Model, event *backbone.Event) error {
 	by := event.Model
 	if by.Revision == "" || by.Revision == m.Revision || by.Order <= m.Order {

@@ -9,7 +9,7 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-func TestAwaits_WhatANewerModelDecided(t *testing.T) {
+func TestAwaits_NewerModelDecided(t *testing.T) {
 	s := &Service{revisions: revisionsOf([]backbone.Node{{Model: "announced"}, {Model: "own", ModelPending: "pending"}, {}})}
 	applied := func(revision string, order uint64) backbone.ModelRef {
 		return backbone.NewModelRef(revision, order, false)
@@ -29,7 +29,7 @@ func TestAwaits_WhatANewerModelDecided(t *testing.T) {
 		"an older model":                                    {applied("x", 4), 0, false, false},
 		"a newer model":                                     {applied("x", 6), 0, false, true},
 		"a newer model, long ago":                           {applied("x", 6), time.Hour, false, true},
-		"a model whose place is not known":                  {file("x", 0), 0, false, false},
+		"a model of unknown order":                          {file("x", 0), 0, false, false},
 		"a newer file just now":                             {file("x", 6), 0, false, true},
 		"a newer file that no node uses":                    {file("x", 6), time.Hour, false, false},
 		"a newer file that a node uses":                     {file("announced", 6), time.Hour, false, true},

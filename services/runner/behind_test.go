@@ -14,8 +14,8 @@ import (
 	"github.com/headgate/headgate/services/runner/webhook"
 )
 
-// A runner with an older model passed over triggers of workflows that it did not know.
-func TestTrigger_DecidedByANewerModelWaitsForIt(t *testing.T) {
+// A runner with an older model must not skip triggers of workflows that it does not know.
+func TestTrigger_DecidedByNewerModelWaitsForIt(t *testing.T) {
 	_, newer, err := model.Wallet(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Cursor implements [tail.Handler]: it loads the tenant's cursor, and claims the tenant if its
-// last owner has left work unfinished.
+// Cursor implements [tail.Handler]: it loads the tenant's cursor, and claims the tenant if its last owner has left
+// work unfinished.
 func (o *owned) Cursor(ctx context.Context) (uint64, error) {
 	o.claiming.Lock()
 	defer o.claiming.Unlock()
@@ -44,13 +44,13 @@ func (o *owned) Cursor(ctx context.Context) (uint64, error) {
 	return o.read, nil
 }
 
-// errEpoch says that sequences have another meaning than when the tenant was taken up.
-var errEpoch = errors.New("an operator has accepted a loss of the journal's end: the tenant is taken up again")
+// errEpoch reports that the epoch of the journal has changed, so that stored sequences have another meaning.
+var errEpoch = errors.New("an operator has accepted a loss at the end of the journal: restarting the tenant")
 
-// epochChanged reports whether the cursor is of a former epoch. o.mu is held.
+// epochChanged reports whether the cursor is of an earlier epoch. The caller holds o.mu.
 func (o *owned) epochChanged() bool { return o.loaded && o.epoch != o.term.service.journal.Epoch() }
 
-// load reads the cursor unless it is known. o.claiming is held.
+// load reads the cursor unless it is loaded. The caller holds o.claiming.
 func (o *owned) load(ctx context.Context) error {
 	o.mu.Lock()
 	loaded := o.loaded
@@ -82,7 +82,7 @@ func (o *owned) load(ctx context.Context) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.stored, o.loaded, o.claimed = stored, true, false // its claim takes up what is open
+	o.stored, o.loaded, o.claimed = stored, true, false // claiming takes over the open triggers
 	o.read, o.epoch = stored.Read, epoch
 	o.covered, o.backfills, o.model = stored.Workflows, slices.Clone(stored.Backfills), ""
 	if stored.revision == 0 || stored.Workflows == nil {
@@ -91,8 +91,8 @@ func (o *owned) load(ctx context.Context) error {
 	return nil
 }
 
-// claim makes this runner the owner. o.claiming is held. Errors: those of [owned.load], and
-// [errFenced] if another runner was quicker: then the cursor is read again.
+// claim makes this runner the owner. The caller holds o.claiming. Errors: those of [owned.load], and [errFenced] if
+// another runner claimed the tenant first, in which case the cursor is read again.
 func (o *owned) claim(ctx context.Context) error {
 	if err := o.load(ctx); err != nil {
 		return err
@@ -110,7 +110,7 @@ func (o *owned) claim(ctx context.Context) error {
 		return nil
 	}
 	if next.revision == 0 {
-		if err := s.bar(ctx, o.tenant); err != nil {
+		if err := s.blockEarlierRunners(ctx, o.tenant); err != nil {
 			return err
 		}
 	}
@@ -131,15 +131,15 @@ func (o *owned) claim(ctx context.Context) error {
 	o.term.claim(o)
 	if next.Durable > 0 && !o.drains {
 		o.drains = true
-		o.term.goes(func() { o.drainDurable(o.taking) })
+		o.term.spawn(func() { o.drainDurable(o.taking) })
 	}
 	o.fill()
 	o.pump()
 	return nil
 }
 
-// flush stores the cursor if it is behind, and gives the claim up if there has been nothing to do
-// for [claimIdle], or if leaving.
+// flush stores the cursor if it has changed, and releases the claim if the tenant was idle for [claimIdle], or if
+// leaving.
 func (o *owned) flush(ctx context.Context, leaving bool) error {
 	o.claiming.Lock()
 	defer o.claiming.Unlock()
@@ -178,11 +178,11 @@ func (o *owned) flush(ctx context.Context, leaving bool) error {
 	return nil
 }
 
-// noteFar bounds the events of other types that are passed over again after a restart: an idle
-// tenant's cursor is written when the last of its events is further ahead, in sequences.
+// noteFar bounds the events of other types that are skipped again after a restart: the cursor of an idle tenant is
+// written when the last of its events is further ahead, in sequences.
 const noteFar = 4096
 
-// note stores how far an idle tenant's events are passed over, if that is far.
+// note stores the progress of an idle tenant if it is far ahead of the stored cursor.
 func (o *owned) note(ctx context.Context) error {
 	o.claiming.Lock()
 	defer o.claiming.Unlock()
@@ -198,7 +198,7 @@ func (o *owned) note(ctx context.Context) error {
 		return nil
 	}
 	if next.revision == 0 {
-		if err := o.term.service.bar(ctx, o.tenant); err != nil {
+		if err := o.term.service.blockEarlierRunners(ctx, o.tenant); err != nil {
 			return err
 		}
 	}

@@ -12,44 +12,43 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// cursor is how far a tenant's triggers are taken, as stored under the tenant's name in the
-// bucket "cursors". Only the owner changes it, by compare and set: its revision is the fencing
-// token of the owner's work.
+// cursor is the progress of a tenant's triggers, as stored under the tenant's name in the bucket "cursors". Only the
+// owner changes it, by compare-and-set: its KV revision is the fencing token of the owner's work.
 type cursor struct {
-	// Read is the last sequence that was taken: every trigger up to it has ended, waits for its
-	// time, is a dead letter, or is in Open.
+	// Read is the last sequence that was read: every trigger up to it has ended, is scheduled, is a dead letter, or
+	// is in Open.
 	Read uint64 `json:"read"`
-	// Epoch is the journal's, by which Read is to be understood.
+	// Epoch is the epoch of the journal that Read belongs to.
 	Epoch int64 `json:"epoch"`
-	// Open are the triggers that were begun and have not ended, at most [window] of them.
+	// Open are the triggers that were started and have not ended, at most [window].
 	Open []attempt `json:"open,omitempty"`
-	// Due is due work that has failed and will be tried again.
+	// Due is due work that has failed and will be retried.
 	Due []attempt `json:"due,omitempty"`
-	// Owner is the lease of the runner that works on the tenant; "": none does.
+	// Owner is the lease of the runner that owns the tenant; "": no owner.
 	Owner string `json:"owner,omitempty"`
-	// Durable is set after an upgrade: the durable consumer of earlier versions has
-	// unacknowledged triggers up to this sequence, which it delivers; 0: none.
+	// Durable is set after an upgrade: the durable consumer of earlier versions has unacknowledged triggers up to
+	// this sequence, which it delivers; 0: none.
 	Durable uint64 `json:"durable,omitempty"`
-	// Workflows are the identities of those whose events Read covers; nil: an earlier version
-	// wrote the cursor, all of the model's.
+	// Workflows are the identities of the workflows whose events Read covers; nil: all of the model's, in a cursor of
+	// an earlier version.
 	Workflows []string `json:"workflows"`
-	// Backfills are workflows whose events up to Read are not all begun.
+	// Backfills are workflows whose events up to Read are not all started.
 	Backfills []backfill `json:"backfills,omitempty"`
 }
 
-// attempt is a message and the number of attempts at it that have failed.
+// attempt is a message and the number of failed attempts at it.
 type attempt struct {
 	Sequence uint64 `json:"seq"`
 	Failed   int    `json:"failed,omitempty"`
 }
 
-// errOwned says that another live runner owns a tenant.
+// errOwned reports that another live runner owns a tenant.
 var errOwned = errors.New("another runner owns the tenant")
 
-// errFenced says that a runner's claim on a tenant is not valid any more.
+// errFenced reports that a runner's claim on a tenant is no longer valid.
 var errFenced = errors.New("the claim on the tenant is lost")
 
-// storedCursor is a cursor as it stands in the bucket; revision 0: there is none.
+// storedCursor is a cursor with its KV revision in the bucket; revision 0: there is none.
 type storedCursor struct {
 	cursor
 
@@ -65,16 +64,16 @@ func (s *Service) loadCursor(ctx context.Context, tenant contextkit.TenantID) (s
 	return storedCursor{kept.Value, kept.Revision}, err
 }
 
-// saveCursor stores the tenant's cursor if it is at its revision. Error: [errFenced] if it is
-// not; any other leaves open whether it was stored.
+// saveCursor stores the tenant's cursor if its KV revision is current. Error: [errFenced] if it is not; after any
+// other error it is unknown whether the cursor was stored.
 func (s *Service) saveCursor(ctx context.Context, tenant contextkit.TenantID, c storedCursor) (uint64, error) {
 	for {
 		revision, err := s.cursors.Put(contextkit.TenantContext(ctx, tenant), tenant.String(), c.cursor, c.revision)
 		if !errors.Is(err, backbone.ErrChanged) {
 			return revision, err
 		}
-		// An earlier attempt may have been stored without an acknowledgement: nobody else
-		// writes a cursor that this lease owns.
+		// An earlier attempt may have been stored without an acknowledgement. No other runner writes a cursor that
+		// this lease owns.
 		now, err := s.loadCursor(ctx, tenant)
 		switch {
 		case err != nil:
@@ -86,8 +85,7 @@ func (s *Service) saveCursor(ctx context.Context, tenant contextkit.TenantID, c 
 	}
 }
 
-// attemptsOf returns the pieces' sequences with their failures, in order; failed alone: those that
-// have failed.
+// attemptsOf returns the pieces' sequences with their failures, in order; failedAlone: only pieces that have failed.
 func attemptsOf(pieces map[uint64]*piece, failedAlone bool) []attempt {
 	var out []attempt
 	for sequence, p := range pieces {
@@ -99,9 +97,9 @@ func attemptsOf(pieces map[uint64]*piece, failedAlone bool) []attempt {
 	return out
 }
 
-// startingCursor returns the cursor of a tenant that has none: after what the durable consumer
-// of earlier versions has taken, or at the journal's start. What that consumer has delivered
-// and was not acknowledged stays its business until it is.
+// startingCursor returns the initial cursor of a tenant: after the position of the durable consumer of earlier
+// versions, or at the journal's start. Messages that the consumer has delivered and that are not acknowledged are
+// still read from it.
 func (s *Service) startingCursor(ctx context.Context, tenant contextkit.TenantID) (cursor, error) {
 	c := cursor{Epoch: s.journal.Epoch()}
 	if !s.hasDurable(tenant) {
@@ -122,9 +120,8 @@ func (s *Service) startingCursor(ctx context.Context, tenant contextkit.TenantID
 	return c, nil
 }
 
-// cutTo returns the cursor as it stands after the journal's events from end on were lost, and the
-// loss was accepted: what it says of sequences after end is of lost events, and other events have
-// these sequences now.
+// cutTo returns the cursor without the sequences after end, for a journal whose events after end were lost and the
+// loss accepted, since other events have these sequences now.
 func (c cursor) cutTo(end uint64) cursor {
 	c.Read, c.Durable = min(c.Read, end), min(c.Durable, end)
 	c.Open = slices.DeleteFunc(slices.Clone(c.Open), func(a attempt) bool { return a.Sequence > end })

@@ -38,7 +38,7 @@ func consumers(t *testing.T, js jetstream.JetStream, stream string) int {
 	return info.State.Consumers
 }
 
-// usage returns the live heap in bytes, and the goroutines.
+// usage returns the live heap in bytes, and the number of goroutines.
 func usage() (heap uint64, goroutines int) {
 	runtime.GC()
 	runtime.GC()
@@ -47,7 +47,7 @@ func usage() (heap uint64, goroutines int) {
 	return stats.HeapAlloc, runtime.NumGoroutine()
 }
 
-func TestCursors_TenantsAddNoConsumersAndNoGoroutines(t *testing.T) {
+func TestCursors_TenantsAddNoConsumersOrGoroutines(t *testing.T) {
 	const count = 1_200 // nats-server allows 1,000 consumers per stream by default
 	var served []string
 	for n := range count {
@@ -56,7 +56,7 @@ func TestCursors_TenantsAddNoConsumersAndNoGoroutines(t *testing.T) {
 	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, served, func(*fixture) {})
 	heap, goroutines := usage()
 	f.run(t)
-	wait(t, "the tenants are not taken up", func() bool { return f.node.Owned() == count })
+	wait(t, "the tenants are not acquired", func() bool { return f.node.Owned() == count })
 	for _, tenant := range []string{served[0], served[count/2], served[count-1]} {
 		f.wallets(t, tenant)
 		f.transfer(t, tenant, "t", "b", 300)
@@ -73,7 +73,7 @@ func TestCursors_TenantsAddNoConsumersAndNoGoroutines(t *testing.T) {
 	defer func() {
 		t.Logf("%d bytes of heap per tenant, %d goroutines more for %d tenants", perTenant, further, count)
 	}()
-	// What starting takes is released within moments, here and in NATS, which runs in this process.
+	// Temporary resources of the start are released soon, here and in NATS, which runs in this process.
 	wait(t, "an idle tenant takes more than 32 kB, or a goroutine", func() bool {
 		heapNow, goroutinesNow := usage()
 		perTenant, further = (int64(heapNow)-int64(heap))/count, goroutinesNow-goroutines
@@ -81,8 +81,8 @@ func TestCursors_TenantsAddNoConsumersAndNoGoroutines(t *testing.T) {
 	})
 }
 
-// ancient makes the durable consumer that earlier versions made for a tenant, and has it deliver
-// events, of which it acknowledges those that acked names. The others are delivered again soon.
+// ancient creates the durable consumer that earlier versions created for a tenant, and delivers events from it. It
+// acknowledges those for which acked returns true; the others are redelivered soon.
 func ancient(t *testing.T, js jetstream.JetStream, tenant string, deliver int, acked func(event backbone.Event) bool) {
 	t.Helper()
 	consumer, err := js.CreateConsumer(t.Context(), backbone.StreamEvents, jetstream.ConsumerConfig{
@@ -116,7 +116,7 @@ func ancient(t *testing.T, js jetstream.JetStream, tenant string, deliver int, a
 	}
 }
 
-func TestCursors_BeginWhereTheDurableConsumerWas(t *testing.T) {
+func TestCursors_StartAtPositionOfDurableConsumer(t *testing.T) {
 	t.Parallel()
 	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme", "globex", "hooli"}, func(*fixture) {})
 	for _, tenant := range f.served {
@@ -125,7 +125,7 @@ func TestCursors_BeginWhereTheDurableConsumerWas(t *testing.T) {
 			f.transfer(t, tenant, fmt.Sprintf("t%d", n), "b", 1)
 		}
 	}
-	// acme has acknowledged 0 to 2, 4 and 6 of 0 to 7; globex nothing of 0 to 3; hooli all of 0 to 4.
+	// acme has acknowledged 0 to 2, 4 and 6 of 0 to 7; globex none of 0 to 3; hooli all of 0 to 4.
 	done := map[string]bool{}
 	ancient(t, f.js, "acme", 8, func(e backbone.Event) bool {
 		done["acme/"+e.AggregateID] = e.AggregateID <= "t2" || e.AggregateID == "t4" || e.AggregateID == "t6"
@@ -133,7 +133,7 @@ func TestCursors_BeginWhereTheDurableConsumerWas(t *testing.T) {
 	})
 	ancient(t, f.js, "globex", 4, func(backbone.Event) bool { return false })
 	ancient(t, f.js, "hooli", 5, func(e backbone.Event) bool { done["hooli/"+e.AggregateID] = true; return true })
-	var runs sync.Map // tenant/transfer → number of times that it was begun
+	var runs sync.Map // tenant/transfer → number of starts
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
 		if req.GetCommand() == "withdraw" {
 			count, _ := runs.LoadOrStore(req.GetTenantId()+"/"+req.GetIdempotencyKey(), new(atomic.Int32))
@@ -169,9 +169,9 @@ func TestCursors_BeginWhereTheDurableConsumerWas(t *testing.T) {
 		}
 		return true
 	})
-	// The consumers go, once nothing is left to deliver, and an earlier version finds its tenants
-	// paused, which they are not.
-	wait(t, "the consumers are not given up", func() bool {
+	// The consumers are deleted once nothing is left to deliver. To an earlier version the tenants appear paused,
+	// which they are not.
+	wait(t, "the consumers are not deleted", func() bool {
 		left, err := f.node.DeleteDurables(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -197,7 +197,7 @@ func TestCursors_BeginWhereTheDurableConsumerWas(t *testing.T) {
 	}
 }
 
-func TestCursors_WaitForEveryRunnerThatIsAnnounced(t *testing.T) {
+func TestCursors_WaitForEveryAnnouncedRunner(t *testing.T) {
 	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
 	f.wallets(t, "acme")
 	bucket, err := f.js.KeyValue(t.Context(), backbone.BucketNodes)
@@ -219,7 +219,7 @@ func TestCursors_WaitForEveryRunnerThatIsAnnounced(t *testing.T) {
 	f.transfer(t, "acme", "before", "b", 1)
 	f.ended(t, "acme", "before")
 	if f.node.ByCursors() {
-		t.Fatal("an earlier version is announced, and triggers are taken by cursors")
+		t.Fatal("an earlier version is announced, and triggers are read by cursors")
 	}
 	if _, err := f.admin.PauseTenant(as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "acme"}); err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestCursors_WaitForEveryRunnerThatIsAnnounced(t *testing.T) {
 	if err := bucket.Delete(t.Context(), "runner-old"); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "triggers are not taken by cursors", f.node.ByCursors)
+	wait(t, "triggers are not read by cursors", f.node.ByCursors)
 	res, err := f.admin.Status(platform(t), &adminv1.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)
@@ -247,7 +247,7 @@ func TestCursors_WaitForEveryRunnerThatIsAnnounced(t *testing.T) {
 	if got := f.balance(t, "acme", "b"); got != 3 {
 		t.Errorf("acme has moved %v, want 3", got)
 	}
-	// What is decided by cursors holds after a restart.
+	// A decision that was made with cursors survives a restart.
 	if _, err := f.admin.PauseTenant(as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "acme"}); err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func TestCursors_WaitForEveryRunnerThatIsAnnounced(t *testing.T) {
 	}
 }
 
-// fleet starts runners on one server, each over a connection of its own, announced with its tenants.
+// fleet runs several runners on one server, each with a separate connection, announced with its tenants.
 type fleet struct {
 	*fixture
 
@@ -308,7 +308,7 @@ func (fl *fleet) owned() (counts []int, sum int) {
 	return counts, sum
 }
 
-func TestFleet_TenantsAreSharedAndMoveWithTheirRunners(t *testing.T) {
+func TestFleet_TenantsAreSharedAndFailOver(t *testing.T) {
 	t.Parallel()
 	var served []string
 	for n := range 30 {
@@ -354,7 +354,7 @@ func TestFleet_TenantsAreSharedAndMoveWithTheirRunners(t *testing.T) {
 	move("resumed")
 	fl.runners[1].stop()
 	move("left")
-	// One that loses NATS is dead for the others, whatever it believes.
+	// A runner that loses NATS is dead for the others.
 	fl.runners[2].gate.set(func(context.Context, *aggregatev1.SubmitRequest) error {
 		return connect.NewError(connect.CodeUnavailable, "cut off")
 	})
@@ -365,7 +365,7 @@ func TestFleet_TenantsAreSharedAndMoveWithTheirRunners(t *testing.T) {
 	}
 }
 
-func TestFleet_DueWorkArrivesAfterARunnersDeath(t *testing.T) {
+func TestFleet_DueWorkSurvivesRunnerDeath(t *testing.T) {
 	t.Parallel()
 	served := []string{"acme", "globex", "hooli", "initech"}
 	fl := startFleet(t, withSteps(t, debit+"      - {name: cool, wait: \"'2s'\"}\n"+complete), 2, served)
@@ -395,7 +395,7 @@ func TestFleet_DueWorkArrivesAfterARunnersDeath(t *testing.T) {
 	})
 }
 
-func TestCursors_ATenantThatIsStuckHoldsUpNoOther(t *testing.T) {
+func TestCursors_StuckTenantDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	f := startWith(t, withSteps(t, "      - {name: cool, wait: \"'1s'\"}\n"+debit+complete), webhook.Config{})
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
@@ -406,7 +406,7 @@ func TestCursors_ATenantThatIsStuckHoldsUpNoOther(t *testing.T) {
 	})
 	f.wallets(t, "acme")
 	f.wallets(t, "globex")
-	const many = 200 // more than a tenant may have in work, or begun
+	const many = 200 // more than a tenant may have running or in its window
 	for n := range many {
 		f.transfer(t, "acme", fmt.Sprintf("t%d", n), "b", 1)
 	}

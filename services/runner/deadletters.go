@@ -19,11 +19,11 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// defaultPage is the size of a page that the client does not choose.
+// defaultPage is the default size of a page.
 const defaultPage = 100
 
 func unavailable(what string, err error) error {
-	return connect.NewError(connect.CodeUnavailable, what+" cannot be read now: try again").WithCause(err)
+	return connect.NewError(connect.CodeUnavailable, what+" cannot be read now: retry").WithCause(err)
 }
 
 // ListDeadLetters implements RunnerAdmin.
@@ -63,8 +63,8 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *adminv1.ListDeadLett
 	return res, s.answers.Hold(ctx, tenant, page.Used())
 }
 
-// letterMessage returns a letter as clients see it. The data of a message that cannot be read is left
-// out, and bytes that are not UTF-8 are replaced: the letter must not hide the others.
+// letterMessage returns a letter as a message. It omits the data of a message that cannot be read, and replaces bytes
+// that are not UTF-8, so that one letter does not hide the others.
 func letterMessage(letter backbone.Letter) *adminv1.DeadLetter {
 	var object *structpb.Struct
 	if data, err := model.DecodeObject(letter.Event.Data); err == nil && letter.Unreadable == nil {
@@ -86,7 +86,7 @@ func letterMessage(letter backbone.Letter) *adminv1.DeadLetter {
 	}
 }
 
-// maxReplayFailures bounds the failures in an answer.
+// maxReplayFailures bounds the failures in a response.
 const maxReplayFailures = 100
 
 // ReplayDeadLetters implements RunnerAdmin.
@@ -95,7 +95,7 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 	if err != nil {
 		return nil, err
 	}
-	// Their sequences are collected first, since a replay may add new letters.
+	// Collect their sequences first, since a replay may add new letters.
 	var letters []uint64
 	err = backbone.DeadLetters(ctx, s.js, tenant, 1, func(letter backbone.Letter) (bool, error) {
 		wanted := len(req.GetIds()) == 0 || slices.Contains(req.GetIds(), int64(letter.Sequence)) //nolint:gosec // far below 2^63
@@ -122,7 +122,7 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 			continue
 		}
 		if ctx.Err() != nil {
-			return nil, connect.Errorf(connect.CodeDeadlineExceeded, "%d letters are done, and the rest stays: replay again", res.Replayed).WithCause(err)
+			return nil, connect.Errorf(connect.CodeDeadlineExceeded, "%d letters were replayed, the others remain: replay again", res.Replayed).WithCause(err)
 		}
 		s.log.Warn().Err(err).Str("tenant", tenant.String()).Uint64("letter", letter.Sequence).Msg("dead letter fails again")
 		failure := &adminv1.LetterFailure{Id: int64(letter.Sequence), Failure: explain(err)} //nolint:gosec // far below 2^63
@@ -152,7 +152,7 @@ func (s *Service) DiscardDeadLetters(ctx context.Context, req *adminv1.DiscardDe
 			continue
 		}
 		if err := s.giveUp(ctx, tenant, letter, by(ctx, req.GetReason())); err != nil {
-			return nil, connect.Errorf(connect.CodeUnavailable, "%d letters are discarded, and the rest stays: try again", res.Discarded).WithCause(err)
+			return nil, connect.Errorf(connect.CodeUnavailable, "%d letters were discarded, the others remain: retry", res.Discarded).WithCause(err)
 		}
 		s.log.Info().Str("tenant", tenant.String()).Uint64("letter", letter.Sequence).Str("workflow", letter.Workflow).Str("instance", letter.Instance).
 			Str("reason", by(ctx, req.GetReason())).Msg("an operator discards a dead letter")
@@ -161,7 +161,7 @@ func (s *Service) DiscardDeadLetters(ctx context.Context, req *adminv1.DiscardDe
 	return res, nil
 }
 
-// giveUp removes a letter, and cancels the instance that it names unless that goes on by itself.
+// giveUp removes a letter, and cancels the instance that it names unless the instance continues automatically.
 func (s *Service) giveUp(ctx context.Context, tenant contextkit.TenantID, letter backbone.Letter, reason string) error {
 	if letter.Instance != "" {
 		i, err := s.instances.load(ctx, tenant, letter.Workflow, letter.Instance)
@@ -179,7 +179,7 @@ func (s *Service) giveUp(ctx context.Context, tenant contextkit.TenantID, letter
 	return backbone.RemoveDeadLetter(ctx, s.js, letter.Sequence)
 }
 
-// explain is what an operator is told of a failure.
+// explain returns the text about a failure that operators receive.
 func explain(err error) string {
 	var known *connect.Error
 	if errors.As(err, &known) {
@@ -188,7 +188,7 @@ func explain(err error) string {
 	return err.Error()
 }
 
-// replay does a letter's work and removes it.
+// replay processes a letter again and removes it.
 func (s *Service) replay(ctx context.Context, tenant contextkit.TenantID, letter backbone.Letter) error {
 	if letter.Unreadable != nil {
 		return fmt.Errorf("the event cannot be read: %w", letter.Unreadable)
@@ -210,7 +210,7 @@ func (s *Service) replay(ctx context.Context, tenant contextkit.TenantID, letter
 	return backbone.RemoveDeadLetter(ctx, s.js, letter.Sequence)
 }
 
-// replayInstance has an instance go on: the steps that it has done are in its record.
+// replayInstance continues an instance; the record contains its completed steps.
 func (w *worker) replayInstance(ctx context.Context, workflow, id string) error {
 	i, err := w.engine.instances.load(ctx, w.tenant, workflow, id)
 	if err != nil {
@@ -219,8 +219,8 @@ func (w *worker) replayInstance(ctx context.Context, workflow, id string) error 
 	return w.driveAgain(ctx, i)
 }
 
-// replayEvent runs the letter's workflow for its event; of a letter of an earlier version every
-// workflow that the event starts.
+// replayEvent runs the letter's workflow for its event or, for a letter of an earlier version, every workflow that
+// the event starts.
 func (w *worker) replayEvent(ctx context.Context, letter backbone.Letter) error {
 	var errs []error
 	m := w.models.Current()
@@ -235,8 +235,8 @@ func (w *worker) replayEvent(ctx context.Context, letter backbone.Letter) error 
 			err = w.driveAgain(ctx, i)
 		case !errors.Is(err, errNoInstance):
 		case letter.Workflow == "" && time.Since(letter.Time) > backbone.WorkflowTTL:
-			err = errors.New("the letter is of an earlier version, and the instance's record, if there was one, has expired: " +
-				"what was done would be done again. Look at what the event has caused, and discard the letter")
+			err = errors.New("the letter is of an earlier version, and any record of the instance has expired: " +
+				"a replay would repeat completed steps. Inspect the effects of the event, and discard the letter")
 		default:
 			_, err = w.engine.run(ctx, m, workflow, w.tenant, letter.Event)
 		}
@@ -247,8 +247,7 @@ func (w *worker) replayEvent(ctx context.Context, letter backbone.Letter) error 
 	return errors.Join(errs...)
 }
 
-// driveAgain drives an instance that is stuck or failed. If a step fails again, the instance is
-// stuck again.
+// driveAgain drives an instance that is stuck or failed. If a step fails again, the instance is stuck again.
 func (w *worker) driveAgain(ctx context.Context, i *instance) error {
 	if i.Attempts != nil || i.State == stateFailed {
 		i.reopen()
@@ -260,13 +259,12 @@ func (w *worker) driveAgain(ctx context.Context, i *instance) error {
 	err := w.engine.drive(ctx, i)
 	var failure *stepError
 	if errors.As(err, &failure) && !final(err) {
-		return w.engine.stick(ctx, i, &undrivableError{step: failure.name, message: failure.err.Error()})
+		return w.engine.markStuck(ctx, i, &undrivableError{step: failure.name, message: failure.err.Error()})
 	}
 	return err
 }
 
-// reopen takes back the refusals of what undoes a failed instance, so that it is
-// tried again.
+// reopen removes the refusals of the compensation of a failed instance, so that it is retried.
 func (i *instance) reopen() {
 	i.Attempts = nil
 	if i.State != stateFailed {

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-func TestDeadLettersAreListedAndReplayedInOrder(t *testing.T) {
+func TestDeadLetters_AreListedAndReplayedInOrder(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
 	f.wallets(t, "globex")
@@ -37,7 +37,7 @@ func TestDeadLettersAreListedAndReplayedInOrder(t *testing.T) {
 	}
 	for n := range 3 {
 		id := fmt.Sprintf("t%d", n)
-		f.transfer(t, "acme", id, "nobody", 100)
+		f.transfer(t, "acme", id, "missing", 100)
 		f.ended(t, "acme", id)
 		wait(t, "no dead letter of "+id, func() bool {
 			_, ids := list("acme", "", "", 0)
@@ -45,10 +45,10 @@ func TestDeadLettersAreListedAndReplayedInOrder(t *testing.T) {
 		})
 	}
 	if err := testutil.CollectAndCompare(f.node, strings.NewReader(`
-# HELP headgate_dead_letters Dead letters of all tenants: work that was given up and waits for an operator.
+# HELP headgate_dead_letters Dead letters of all tenants: failed work that waits for an operator.
 # TYPE headgate_dead_letters gauge
 headgate_dead_letters 3
-# HELP headgate_tenant_dead_letters Dead letters of the ten tenants with most.
+# HELP headgate_tenant_dead_letters Dead letters of the ten tenants with the most.
 # TYPE headgate_tenant_dead_letters gauge
 headgate_tenant_dead_letters{tenant="acme"} 3
 `), "headgate_dead_letters", "headgate_tenant_dead_letters"); err != nil {
@@ -57,18 +57,18 @@ headgate_tenant_dead_letters{tenant="acme"} 3
 	if _, ids := list("globex", "", "", 0); ids != "" {
 		t.Errorf("globex has acme's letters: %s", ids)
 	}
-	page, ids := list("acme", "could not be undone", "", 2)
-	if ids != "t0 t1" || page.GetNextPageToken() == "" || page.GetLetters()[0].GetEventType() != "requested" || page.GetLetters()[0].GetData().AsMap()["to"] != "nobody" {
+	page, ids := list("acme", "could not be compensated", "", 2)
+	if ids != "t0 t1" || page.GetNextPageToken() == "" || page.GetLetters()[0].GetEventType() != "requested" || page.GetLetters()[0].GetData().AsMap()["to"] != "missing" {
 		t.Errorf("the first page is %s: %v", ids, page.GetLetters())
 	}
-	if last, ids := list("acme", "could not be undone", page.GetNextPageToken(), 2); ids != "t2" || last.GetNextPageToken() != "" {
+	if last, ids := list("acme", "could not be compensated", page.GetNextPageToken(), 2); ids != "t2" || last.GetNextPageToken() != "" {
 		t.Errorf("the second page is %s", ids)
 	}
 	if _, ids := list("acme", "of another cause", "", 0); ids != "" {
 		t.Errorf("letters of another cause: %s", ids)
 	}
 
-	// While the cause is there, the first one fails again and all stay.
+	// While the cause persists, the first one fails again and all stay.
 	replay := func(req *adminv1.ReplayDeadLettersRequest) *adminv1.ReplayDeadLettersResponse {
 		t.Helper()
 		res, err := f.admin.ReplayDeadLetters(as(t, "acme"), req)
@@ -77,14 +77,14 @@ headgate_tenant_dead_letters{tenant="acme"} 3
 		}
 		return res
 	}
-	if res := replay(&adminv1.ReplayDeadLettersRequest{}); res.GetReplayed() != 0 || res.GetFailedId() != page.GetLetters()[0].GetId() || !strings.Contains(res.GetFailure(), "could not be undone") {
+	if res := replay(&adminv1.ReplayDeadLettersRequest{}); res.GetReplayed() != 0 || res.GetFailedId() != page.GetLetters()[0].GetId() || !strings.Contains(res.GetFailure(), "could not be compensated") {
 		t.Errorf("with the cause still there: %v", res)
 	}
 	f.gate.set(nil)
 	if res := replay(&adminv1.ReplayDeadLettersRequest{Ids: []int64{page.GetLetters()[1].GetId()}}); res.GetReplayed() != 1 || res.GetFailedId() != 0 {
 		t.Errorf("one by its number: %v", res)
 	}
-	if res := replay(&adminv1.ReplayDeadLettersRequest{Cause: "could not be undone"}); res.GetReplayed() != 2 || res.GetFailedId() != 0 {
+	if res := replay(&adminv1.ReplayDeadLettersRequest{Cause: "could not be compensated"}); res.GetReplayed() != 2 || res.GetFailedId() != 0 {
 		t.Errorf("the rest by their cause: %v", res)
 	}
 	if res := replay(&adminv1.ReplayDeadLettersRequest{}); res.GetReplayed() != 0 || res.GetFailedId() != 0 {
@@ -101,14 +101,14 @@ headgate_tenant_dead_letters{tenant="acme"} 3
 	}
 }
 
-func TestInstancesAreListedPageByPage(t *testing.T) {
+func TestListWorkflows_ReturnsPages(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
 	f.wallets(t, "globex")
 	for n := range 5 {
 		to := "b"
 		if n%2 == 1 {
-			to = "nobody"
+			to = "missing"
 		}
 		f.transfer(t, "acme", fmt.Sprintf("t%d", n), to, 10)
 		f.ended(t, "acme", fmt.Sprintf("t%d", n))
@@ -144,6 +144,6 @@ func TestInstancesAreListedPageByPage(t *testing.T) {
 	}
 	_, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{PageToken: "not-a-token"})
 	if connect.CodeOf(err) != connect.CodeInvalidArgument {
-		t.Errorf("a page token that was not answered: %v", err)
+		t.Errorf("a forged page token: %v", err)
 	}
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Operators' decisions stand in the bucket "runner", under one of these prefixes and the tenant's
-// name: under the first until runners take triggers by cursors, under the second since. What is
-// written under the first later is for runners of earlier versions alone (see Service.bar).
+// Operators' decisions are stored in the bucket "runner" under one of these prefixes and the tenant's name: under the
+// first until runners read triggers by cursors, under the second since. Later entries under the first are only for
+// runners of earlier versions (see Service.blockEarlierRunners).
 const (
 	pausedPrefix   = "paused."
 	pausePrefix    = "pause."
@@ -28,7 +28,7 @@ func pausedKey(tenant contextkit.TenantID) string { return pausedPrefix + tenant
 
 func pauseKey(tenant contextkit.TenantID) string { return pausePrefix + tenant.String() }
 
-// loadDecisions takes in what operators have decided.
+// loadDecisions reads the decisions of operators.
 func (s *Service) loadDecisions(ctx context.Context) error {
 	decisions, err := s.decisions.WatchAll(ctx)
 	if err != nil {
@@ -51,11 +51,11 @@ func (s *Service) loadDecisions(ctx context.Context) error {
 	}
 }
 
-// followDecisions takes in what operators tell other runners, until ctx ends.
+// followDecisions receives decisions that operators send to other runners, until ctx ends.
 func (s *Service) followDecisions(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := s.takeDecisions(ctx); err != nil && ctx.Err() == nil {
-			s.log.Error().Err(err).Msg("other runners' decisions are not received; trying again")
+			s.log.Error().Err(err).Msg("receiving operators' decisions failed, retrying")
 		}
 		select {
 		case <-ctx.Done():
@@ -64,7 +64,7 @@ func (s *Service) followDecisions(ctx context.Context) {
 	}
 }
 
-// takeDecisions takes decisions in as they come, those made meanwhile first.
+// takeDecisions applies decisions as they arrive, including those made in the meantime.
 func (s *Service) takeDecisions(ctx context.Context) error {
 	decisions, err := s.decisions.WatchAll(ctx)
 	if err != nil {
@@ -89,7 +89,7 @@ func (s *Service) takeDecisions(ctx context.Context) error {
 	}
 }
 
-// takeDecision takes an entry of the bucket in. They come in the order of their revisions.
+// takeDecision applies an entry of the bucket. Entries arrive in the order of their KV revisions.
 func (s *Service) takeDecision(entry jetstream.KeyValueEntry) {
 	if entry.Key() == cursorsKey {
 		s.setCursorsSince(entry.Revision())
@@ -98,7 +98,7 @@ func (s *Service) takeDecision(entry jetstream.KeyValueEntry) {
 	prefix, name, _ := strings.Cut(entry.Key(), ".")
 	tenant, err := contextkit.ParseTenantID(name)
 	if err != nil {
-		return // not known to this version
+		return // unknown to this version
 	}
 	switch prefix + "." {
 	case pausedPrefix:
@@ -106,7 +106,7 @@ func (s *Service) takeDecision(entry jetstream.KeyValueEntry) {
 		since := s.cursorsSince
 		s.mu.Unlock()
 		if since != 0 && entry.Revision() > since {
-			return // for runners of earlier versions alone
+			return // only for runners of earlier versions
 		}
 	case pausePrefix:
 	default:
@@ -115,7 +115,7 @@ func (s *Service) takeDecision(entry jetstream.KeyValueEntry) {
 	s.decide(tenant, string(entry.Value()) == decidedPaused, entry.Revision())
 }
 
-// setCursorsSince takes in that runners take triggers by cursors, by the decision's revision.
+// setCursorsSince records the KV revision of the decision that runners read triggers by cursors.
 func (s *Service) setCursorsSince(revision uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +125,7 @@ func (s *Service) setCursorsSince(revision uint64) {
 	}
 }
 
-// decide takes a decision in, unless a later one has been.
+// decide applies a decision, unless a later one was applied.
 func (s *Service) decide(tenant contextkit.TenantID, paused bool, revision uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,7 +139,7 @@ func (s *Service) decide(tenant contextkit.TenantID, paused bool, revision uint6
 	}
 }
 
-// storeDecision stores a decision where every runner finds it, and returns its revision.
+// storeDecision stores a decision for all runners, and returns its KV revision.
 func (s *Service) storeDecision(ctx context.Context, tenant contextkit.TenantID, decision string) (uint64, error) {
 	s.mu.Lock()
 	since := s.cursorsSince
@@ -149,7 +149,7 @@ func (s *Service) storeDecision(ctx context.Context, tenant contextkit.TenantID,
 		if err != nil {
 			return 0, err
 		}
-		// Runners may have changed to cursors concurrently: then the other key counts.
+		// Runners may have switched to cursors concurrently: then the other key applies.
 		if since, _, err = s.usesCursors(ctx); err != nil || since == 0 {
 			return revision, err
 		}
@@ -158,7 +158,7 @@ func (s *Service) storeDecision(ctx context.Context, tenant contextkit.TenantID,
 	return backbone.PutKept(ctx, s.js, backbone.BucketRunner, pauseKey(tenant), []byte(decision))
 }
 
-// pause stores a decision first, so that a restart does not forget it.
+// pause stores the decision first, so that it survives a restart.
 func (s *Service) pause(ctx context.Context, field string, paused bool) (*adminv1.TenantStatus, error) {
 	tenant, err := s.tenants.Of(ctx, field)
 	if err != nil {
@@ -170,7 +170,7 @@ func (s *Service) pause(ctx context.Context, field string, paused bool) (*adminv
 	}
 	revision, err := s.storeDecision(ctx, tenant, decision)
 	if err != nil {
-		return nil, connect.NewError(connect.CodeUnavailable, "the decision could not be stored: try again").WithCause(err)
+		return nil, connect.NewError(connect.CodeUnavailable, "the decision could not be stored: retry").WithCause(err)
 	}
 	s.decide(tenant, paused, revision)
 	return s.tenantStatus(ctx, tenant)

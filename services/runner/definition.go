@@ -13,18 +13,18 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// undrivableError says that an instance cannot go on until an operator does something; step is
-// where, "" before any.
+// undrivableError reports that an instance cannot continue until an operator intervenes; step is the step, "" before
+// the first.
 type undrivableError struct{ step, message string }
 
 func (e *undrivableError) Error() string { return e.message }
 
-// definition returns the workflow that drives an instance: that of the model revision that the
-// instance is pinned to, or that of the model in use if this says that the instance migrates.
-// Error: an [*undrivableError], or one that says why it is not known now.
+// definition returns the workflow that drives an instance: from the model revision that the instance is pinned to, or
+// from the model in use if that declares a migration. Error: an [*undrivableError], or an error if the workflow
+// cannot be determined now.
 func (e *engine) definition(ctx context.Context, i *instance) (*model.Workflow, error) {
 	current := e.models.Current()
-	var unknown error // under which model the instance began
+	var unknown error // why the model of the instance is unknown
 	if i.Model == "" {
 		unknown = e.adopt(ctx, i, current)
 	}
@@ -56,22 +56,22 @@ func (e *engine) pinned(ctx context.Context, revision string) (*model.Model, err
 	var mistakes *model.Error
 	switch {
 	case errors.Is(err, errNoRevision):
-		return nil, &undrivableError{message: fmt.Sprintf("model revision %s, under which the instance began, is not stored: apply a model whose workflow migrates from it", revision)}
+		return nil, &undrivableError{message: fmt.Sprintf("model revision %s, to which the instance is pinned, is not stored: apply a model whose workflow migrates from it", revision)}
 	case errors.As(err, &mistakes):
-		return nil, &undrivableError{message: fmt.Sprintf("model revision %s, under which the instance began, is not understood by this version: apply a model whose workflow migrates from it: %v", revision, mistakes.Issues[0])}
+		return nil, &undrivableError{message: fmt.Sprintf("model revision %s, to which the instance is pinned, is not supported by this version: apply a model whose workflow migrates from it: %v", revision, mistakes.Issues[0])}
 	}
 	return m, err
 }
 
-// adopt pins an instance that an earlier version began: to the model that was applied when it
-// began, as far as the history has it, else to the one in use, else to the newest one that fits.
+// adopt pins an instance that an earlier version started: to the model that was in use at the time, if the history
+// has it, else to the model in use, else to the newest model that fits.
 func (e *engine) adopt(ctx context.Context, i *instance, current *model.Model) error {
 	history, err := e.history.History(ctx, backbone.ModelKey)
 	if err != nil {
 		return err
 	}
 	var began, newest *model.Model
-	for _, kept := range history { // the newest first
+	for _, kept := range history { // newest first
 		m := current
 		if kept.Value.Revision != current.Revision {
 			if m, err = e.revisions.parse(ctx, kept.Value.Revision, kept.Value.Text); ctx.Err() != nil {
@@ -92,7 +92,7 @@ func (e *engine) adopt(ctx context.Context, i *instance, current *model.Model) e
 		chosen = current
 	}
 	if chosen == nil {
-		return &undrivableError{message: fmt.Sprintf("neither the model in use nor an earlier one that is stored has the workflow %q of %s events with the steps that are done", i.Workflow, i.Trigger.Meta.AggregateType)}
+		return &undrivableError{message: fmt.Sprintf("neither the model in use nor a stored earlier one has the workflow %q of %s events with the completed steps", i.Workflow, i.Trigger.Meta.AggregateType)}
 	}
 	if err := e.revisions.retain(ctx, chosen); err != nil {
 		return err
@@ -104,7 +104,7 @@ func (e *engine) adopt(ctx context.Context, i *instance, current *model.Model) e
 	return nil
 }
 
-// fits reports whether a model has the instance's workflow, with all the steps that are done.
+// fits reports whether a model has the instance's workflow with all completed steps.
 func (i *instance) fits(m *model.Model) bool {
 	workflow, ok := m.Workflow(i.Workflow)
 	if !ok || workflow.On.Aggregate != i.Trigger.Meta.AggregateType {
@@ -118,11 +118,11 @@ func (i *instance) fits(m *model.Model) bool {
 	return true
 }
 
-// undoPrefix begins the name of the step that undoes another.
+// undoPrefix is the prefix of the name of a compensating step.
 const undoPrefix = "undo "
 
-// migrate has an instance go on under the model in use, if its workflow says what becomes of each
-// step that the instance has done or begun. Otherwise the instance stays pinned.
+// migrate moves an instance to the model in use, if its workflow declares a mapping for each step that the instance
+// has completed or started. Otherwise the instance stays pinned.
 func (e *engine) migrate(ctx context.Context, i *instance, current *model.Model, next *model.Workflow) (bool, error) {
 	if next.On.Aggregate != i.Trigger.Meta.AggregateType || i.Event != "" && next.On.Event != i.Event {
 		return false, nil
@@ -172,7 +172,7 @@ func (e *engine) migrate(ctx context.Context, i *instance, current *model.Model,
 	}
 	known, err := trigger(ctx, current, next.On, i.tenant, event)
 	if err != nil {
-		return false, nil //nolint:nilerr // its data cannot be brought to the form of this model: it stays pinned
+		return false, nil // its data cannot be converted for this model: it stays pinned
 	}
 	if err := e.revisions.retain(ctx, current); err != nil {
 		return false, err
@@ -183,7 +183,7 @@ func (e *engine) migrate(ctx context.Context, i *instance, current *model.Model,
 	return true, nil
 }
 
-// trigger is an event as a model's rules know it.
+// trigger returns an event in the form of a model's rules.
 func trigger(ctx context.Context, m *model.Model, on model.EventRef, tenant contextkit.TenantID, event backbone.Event) (model.Trigger, error) {
 	data, err := m.Event(ctx, on, event.DataVersion, event.Data)
 	if err != nil && !errors.Is(err, model.ErrEvaluation) && ctx.Err() == nil {

@@ -13,27 +13,27 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Earlier versions have a durable consumer per tenant on EVENTS, shared by all runners, and one on
-// WORK. While a runner of such a version is announced, this one does the same (runDurables).
-// Once none is, runners take triggers by cursors, for good (see [Service.awaitCursors]); what the
-// durable consumers had delivered then is still taken from them (owned.drainDurable), and some
-// time later they are deleted (deleteDurables).
+// Earlier versions have a durable consumer per tenant on EVENTS, shared by all runners, and one on WORK. While a
+// runner of such a version is announced, this version uses them too (runDurables). Once none is, all runners
+// permanently switch to reading triggers by cursors (see [Service.awaitCursors]). Triggers that the durable consumers
+// had delivered by then are still read from them (owned.drainDurable), and some time later they are deleted
+// (deleteDurables).
 
 const (
-	// durablePrefix and duePrefix begin the names of the consumers of earlier versions.
+	// durablePrefix and duePrefix are the prefixes of the names of consumers of earlier versions.
 	durablePrefix, duePrefix = "runner-", "due-"
-	// durablesKept is how long these consumers outlive their use: a runner of an earlier version
-	// that stood still finds its consumer, and not a new one that delivers all from the start.
-	durablesKept = 10 * time.Minute
-	// drainPause is the time between two looks at a consumer that delivers again later.
+	// durableRetention is the time for which unused consumers are retained, so that a runner of an earlier version
+	// that was suspended finds its consumer, instead of creating one that delivers all events from the start.
+	durableRetention = 10 * time.Minute
+	// drainPause is the interval between two reads of a consumer that redelivers later.
 	drainPause = time.Second
 )
 
 // durableName returns the name of a tenant's durable consumer of trigger events.
 func durableName(tenant contextkit.TenantID) string { return durablePrefix + tenant.String() }
 
-// runDurables starts and stops workers as Drain, PauseTenant, Reload and their opposites ask,
-// until ctx ends. running are the workers, which may still finish their work then.
+// runDurables starts and stops workers as requested by Drain, PauseTenant, Reload and their opposites, until ctx
+// ends. running tracks the workers, which may still finish their work then.
 func (s *Service) runDurables(ctx context.Context, running *sync.WaitGroup) {
 	for ctx.Err() == nil {
 		served, models := s.tenants.Changed(), s.models.Changed()
@@ -59,11 +59,11 @@ func (s *Service) runDurables(ctx context.Context, running *sync.WaitGroup) {
 	}
 }
 
-// renew has the durable consumers deliver what the model in use asks for.
+// renew subscribes the durable consumers to the triggers of the model in use.
 func (s *Service) renew(ctx context.Context) {
 	for _, tenant := range s.tenants.All() {
 		if _, err := s.worker(tenant).consumer(ctx); err != nil && ctx.Err() == nil {
-			s.log.Error().Err(err).Str("tenant", tenant.String()).Msg("the journal does not deliver by the new model yet")
+			s.log.Error().Err(err).Str("tenant", tenant.String()).Msg("subscribing to the triggers of the new model failed")
 		}
 	}
 }
@@ -96,15 +96,15 @@ func (s *Service) hasDurable(tenant contextkit.TenantID) bool {
 	return s.durables[tenant.String()]
 }
 
-// drainDurable works on the triggers that the tenant's durable consumer had delivered when the
-// tenant's cursor was made, and that nobody has acknowledged: those are neither lost nor worked
-// on twice. Later ones are acknowledged unread, since the cursor comes to them.
+// drainDurable processes the triggers that the tenant's durable consumer had delivered, without an acknowledgement,
+// when the tenant's cursor was created, so that they are neither lost nor processed twice. Later ones are
+// acknowledged unread, since the cursor covers them.
 func (o *owned) drainDurable(ctx context.Context) {
 	w := o.term.service.worker(o.tenant)
 	for ctx.Err() == nil {
 		done, err := o.drainOnce(ctx, w)
 		if err != nil && ctx.Err() == nil {
-			w.log.Warn().Err(err).Msg("the triggers that an earlier version has begun are not read; trying again")
+			w.log.Warn().Err(err).Msg("reading triggers of an earlier version's consumer failed, retrying")
 		}
 		if done {
 			o.mu.Lock()
@@ -120,7 +120,7 @@ func (o *owned) drainDurable(ctx context.Context) {
 	}
 }
 
-// drainOnce takes what the consumer delivers now, and reports whether all is acknowledged.
+// drainOnce processes the messages that the consumer delivers now, and reports whether all are acknowledged.
 func (o *owned) drainOnce(ctx context.Context, w *worker) (done bool, err error) {
 	o.mu.Lock()
 	until := o.stored.Durable
@@ -143,7 +143,7 @@ func (o *owned) drainOnce(ctx context.Context, w *worker) (done bool, err error)
 	defer working.Wait()
 	for msg := range messages.Messages() {
 		if meta, err := msg.Metadata(); err == nil && meta.Sequence.Stream > until {
-			_ = msg.Ack() // if it is lost, it is delivered and acknowledged again
+			_ = msg.Ack() // if it is lost, the message is delivered and acknowledged again
 			continue
 		}
 		working.Go(func() { w.whileAlive(msg, func() { w.inTurn(ctx, msg, w.work) }) })
@@ -151,8 +151,8 @@ func (o *owned) drainOnce(ctx context.Context, w *worker) (done bool, err error)
 	return false, messages.Error()
 }
 
-// deleteDurablesLater deletes the consumers of earlier versions once they have outlived their use,
-// and returns when there are none.
+// deleteDurablesLater deletes the consumers of earlier versions after durableRetention, and returns when there are
+// none.
 func (s *Service) deleteDurablesLater(ctx context.Context) error {
 	revision, since, err := s.usesCursors(ctx)
 	if err != nil || revision == 0 {
@@ -160,7 +160,7 @@ func (s *Service) deleteDurablesLater(ctx context.Context) error {
 	}
 	for {
 		var left int
-		if wait := durablesKept - time.Since(since); wait <= 0 {
+		if wait := durableRetention - time.Since(since); wait <= 0 {
 			if left, err = s.deleteDurables(ctx, true); err != nil {
 				return err
 			}
@@ -171,15 +171,15 @@ func (s *Service) deleteDurablesLater(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-time.After(durablesKept):
+		case <-time.After(durableRetention):
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// deleteDurables deletes the consumers of earlier versions whose tenants have cursors, if remove
-// is set, and returns the number of those that are left.
+// deleteDurables deletes the consumers of earlier versions whose tenants have cursors, if remove is set, and returns
+// the number of remaining ones.
 func (s *Service) deleteDurables(ctx context.Context, remove bool) (left int, err error) {
 	all, err := s.cursors.All(ctx)
 	if err != nil {
@@ -210,7 +210,7 @@ func (s *Service) deleteDurables(ctx context.Context, remove bool) (left int, er
 				return 0, err
 			}
 			left--
-			s.log.Info().Str("consumer", name).Msg("a consumer of an earlier version is deleted")
+			s.log.Info().Str("consumer", name).Msg("deleted a consumer of an earlier version")
 		}
 	}
 	return left, nil

@@ -19,10 +19,10 @@ import (
 // commandTimeout bounds one command of a step.
 const commandTimeout = 5 * time.Second
 
-// parallelSteps bounds the steps of one instance that are done side by side.
+// parallelSteps bounds the concurrent steps of one instance.
 const parallelSteps = 8
 
-// Commander sends commands; the generated CommandServiceClient is one.
+// Commander sends commands. The generated CommandServiceClient implements it.
 type Commander interface {
 	Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*aggregatev1.SubmitResponse, error)
 }
@@ -42,17 +42,16 @@ type engine struct {
 	maxDepth  int
 }
 
-// refusedError says that the command of a step was refused for good.
+// refusedError reports that the command of a step was permanently refused.
 type refusedError struct{ message string }
 
 func (e *refusedError) Error() string { return e.message }
 
-// errFailed says that an instance could not even be undone.
-var errFailed = errors.New("the workflow failed and could not be undone")
+// errFailed reports that an instance could not be compensated.
+var errFailed = errors.New("the workflow failed and could not be compensated")
 
-// run drives the workflow's instance for an event until it ends or waits, and returns it; nil if
-// it has no record. An error that is not [final] leaves it to be run again, and nothing is done
-// twice.
+// run drives the workflow's instance for an event until it ends or waits, and returns it; nil if it has no record.
+// After an error that is not [final] the caller runs it again; completed steps are not repeated.
 func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event backbone.Event) (*instance, error) {
 	known, err := trigger(ctx, m, workflow.On, tenant, event)
 	applies := false
@@ -73,9 +72,8 @@ func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workfl
 	return i, e.drive(ctx, i)
 }
 
-// begin returns a workflow's instance for an event that starts it, whose record it creates. With
-// undecided, whether the event starts it cannot be said: the instance is stuck before its first
-// step.
+// begin returns a workflow's instance for an event that starts it, and creates its record. undecided is the reason
+// why it cannot be decided whether the event starts the instance, which then is stuck before its first step.
 func (e *engine) begin(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event backbone.Event, known model.Trigger, undecided error) (*instance, error) {
 	if err := e.admitDepth(workflow, event); err != nil {
 		return nil, err
@@ -86,7 +84,7 @@ func (e *engine) begin(ctx context.Context, m *model.Model, workflow *model.Work
 	if undecided != nil {
 		data, err := model.DecodeObject(event.Data)
 		if err != nil {
-			return nil, undecided // the event has no data that a record could have
+			return nil, undecided // the event has no data that a record could store
 		}
 		i.State, i.Trigger.Data, i.DataVersion = stateUndecided, data, event.DataVersion
 		i.Attempts = &attempts{Step: whenStep, Failed: 1, Error: bounded(undecided.Error()), First: now, Last: now, Stuck: true}
@@ -102,7 +100,7 @@ func (e *engine) begin(ctx context.Context, m *model.Model, workflow *model.Work
 	return e.instances.create(ctx, i, event)
 }
 
-// prepareFirst has the first record of an instance say what its first steps send.
+// prepareFirst stores the requests of an instance's first steps in its first record.
 func (e *engine) prepareFirst(ctx context.Context, workflow *model.Workflow, i *instance) error {
 	first := workflow.Steps[0]
 	if first.Wait != nil {
@@ -111,7 +109,7 @@ func (e *engine) prepareFirst(ctx context.Context, workflow *model.Workflow, i *
 	for leaf := range model.Leaves([]model.Step{first}) {
 		r, err := e.prepare(ctx, i, leaf.Name, leaf)
 		if refused := (*refusedError)(nil); errors.As(err, &refused) {
-			continue // it is refused when it is its turn
+			continue // it is refused when it is sent
 		}
 		if err != nil {
 			return err
@@ -121,16 +119,16 @@ func (e *engine) prepareFirst(ctx context.Context, workflow *model.Workflow, i *
 	return nil
 }
 
-// whenStep is the step of an instance of which it is not decided whether it starts.
+// whenStep is the step of an instance for which it is undecided whether it starts.
 const whenStep = "when"
 
-// decide finds out, under the model in use, whether an event starts an instance that is stuck
-// before its first step because it could not be said.
+// decide evaluates, with the model in use, whether an event starts an instance that is stuck before its first step
+// because this could not be evaluated.
 func (e *engine) decide(ctx context.Context, i *instance) error {
 	m := e.models.Current()
 	workflow, ok := m.Workflow(i.Workflow)
 	if !ok || workflow.On != (model.EventRef{Aggregate: i.Trigger.Meta.AggregateType, Event: i.Event}) {
-		i.State = stateCancelled // the model does not react to the event any more
+		i.State = stateCancelled // the model no longer reacts to the event
 		return e.instances.save(ctx, i)
 	}
 	event, err := i.event()
@@ -159,11 +157,11 @@ func (e *engine) decide(ctx context.Context, i *instance) error {
 	return nil
 }
 
-// errNoRecord says that due work is of an instance without a record.
+// errNoRecord reports that due work belongs to an instance without a record.
 var errNoRecord = errors.New("the workflow instance has no record")
 
-// lostTrigger stands for the event that started an instance of which there is only due work. Its
-// names are none that a model could have.
+// lostTrigger returns a substitute for the unknown event that started an instance of which there is only due work. No
+// model can have its names.
 func lostTrigger(work backbone.DueWork) backbone.Event {
 	return backbone.Event{
 		ID: work.Instance, Type: "-", AggregateType: "-", AggregateID: work.Instance, Version: 1, Time: work.Time,
@@ -171,8 +169,8 @@ func lostTrigger(work backbone.DueWork) backbone.Event {
 	}
 }
 
-// resume drives an instance on whose time has come. It returns the event that
-// started it and the instance, as soon as they are known.
+// resume drives an instance that is due. It returns the event that started it and the instance, as soon as they are
+// known.
 func (e *engine) resume(ctx context.Context, work backbone.DueWork) (backbone.Event, *instance, error) {
 	i, err := e.instances.load(ctx, work.Tenant, work.Workflow, work.Instance)
 	if errors.Is(err, errNoInstance) {
@@ -189,9 +187,9 @@ func (e *engine) resume(ctx context.Context, work backbone.DueWork) (backbone.Ev
 	return event, i, e.drive(ctx, i)
 }
 
-// drive does the instance's steps until it ends or has to wait. A [stepError] says that a step has
-// failed and can be tried again; [errFailed] and [errStuck] that the instance cannot go on; any
-// other error leaves it to be driven again.
+// drive executes the instance's steps until it ends or has to wait. A [stepError] reports that a step has failed and
+// may be retried; [errFailed] and [errStuck] that the instance cannot continue; after any other error the caller
+// drives it again.
 func (e *engine) drive(ctx context.Context, i *instance) error {
 	if later, err := e.pending(ctx, i); later || err != nil {
 		return err
@@ -203,22 +201,22 @@ func (e *engine) drive(ctx context.Context, i *instance) error {
 	if i.unsent = ""; before != nil && before.Failed == 0 {
 		i.unsent = before.Step
 	}
-	i.Attempts = nil // what is saved from here on is progress
+	i.Attempts = nil // anything saved from here on is progress
 	i.trial, i.Asked = i.trial || i.Asked, false
 	err := e.advance(ctx, i)
 	if err != nil && i.revision == revision {
 		i.Attempts = before
 	}
 	if undrivable := (*undrivableError)(nil); errors.As(err, &undrivable) {
-		err = e.stick(ctx, i, undrivable)
+		err = e.markStuck(ctx, i, undrivable)
 	}
-	if !errors.Is(ctx.Err(), context.Canceled) { // else the runner has given the work up
+	if !errors.Is(ctx.Err(), context.Canceled) { // otherwise the runner has abandoned the work
 		e.failing.note(i, err != nil && !final(err), time.Now())
 	}
 	return err
 }
 
-// advance is drive without a record of its failure.
+// advance is drive without recording its failure.
 func (e *engine) advance(ctx context.Context, i *instance) error {
 	if i.State.ended() {
 		return nil
@@ -255,9 +253,8 @@ func (e *engine) advance(ctx context.Context, i *instance) error {
 	return nil
 }
 
-// stick stores that an instance cannot go on before an operator has done something, and returns
-// [errStuck].
-func (e *engine) stick(ctx context.Context, i *instance, cause *undrivableError) error {
+// markStuck stores that an instance cannot continue until an operator intervenes, and returns [errStuck].
+func (e *engine) markStuck(ctx context.Context, i *instance, cause *undrivableError) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
 	defer cancel()
 	now := time.Now().UTC()
@@ -274,8 +271,7 @@ func (e *engine) stick(ctx context.Context, i *instance, cause *undrivableError)
 	return fmt.Errorf("%w: %w", errStuck, cause)
 }
 
-// forward does the steps that are not done, until one is refused or the instance
-// has to wait.
+// forward executes the remaining steps, until one is refused or the instance has to wait.
 func (e *engine) forward(ctx context.Context, workflow *model.Workflow, i *instance) (waits bool, err error) {
 	for _, s := range workflow.Steps {
 		if s.Wait != nil {
@@ -297,8 +293,8 @@ func (e *engine) forward(ctx context.Context, workflow *model.Workflow, i *insta
 	return false, e.instances.save(ctx, i)
 }
 
-// doAll does steps that do not wait for one another, as far as they are not done. What they send
-// is stored before it is sent, with what came of the steps before them.
+// doAll executes independent steps that are not completed. It stores their requests before it sends them, together
+// with the outcomes of the steps before.
 func (e *engine) doAll(ctx context.Context, i *instance, steps []model.Step) error {
 	steps = slices.DeleteFunc(steps, func(s model.Step) bool {
 		_, known := i.find(s.Name)
@@ -345,7 +341,7 @@ func (e *engine) doAll(ctx context.Context, i *instance, steps []model.Step) err
 			delete(i.Requests, d.Name)
 		}
 	}
-	// What is done is stored, also when another has to be tried again.
+	// Store completed steps even if another has to be retried.
 	if failed != nil && ended {
 		if err := e.instances.save(ctx, i); err != nil {
 			return errors.Join(failed, err)
@@ -354,8 +350,7 @@ func (e *engine) doAll(ctx context.Context, i *instance, steps []model.Step) err
 	return failed
 }
 
-// wait reports whether the instance has to wait at the step. If so, it will be
-// driven on when the time has come, whatever ends until then.
+// wait reports whether the instance has to wait at the step. If so, it schedules the instance.
 func (e *engine) wait(ctx context.Context, i *instance, s *model.Step) (bool, error) {
 	if _, done := i.find(s.Name); done {
 		return false, nil
@@ -363,7 +358,7 @@ func (e *engine) wait(ctx context.Context, i *instance, s *model.Step) (bool, er
 	if i.Waiting == nil || i.Waiting.Step != s.Name {
 		until, err := s.Wait.Until(ctx, i.Trigger, i.now())
 		if errors.Is(err, model.ErrEvaluation) {
-			i.Steps = append(i.Steps, step{Name: s.Name, Outcome: outcomeRefused, Message: "the model could not say for how long: " + err.Error(), Time: time.Now().UTC()})
+			i.Steps = append(i.Steps, step{Name: s.Name, Outcome: outcomeRefused, Message: "the model could not evaluate the wait: " + err.Error(), Time: time.Now().UTC()})
 			i.dirty = true
 			return false, nil
 		}
@@ -379,7 +374,7 @@ func (e *engine) wait(ctx context.Context, i *instance, s *model.Step) (bool, er
 				return false, err
 			}
 		}
-		return true, later(ctx, e.js, i, i.Waiting.Until)
+		return true, scheduleInstance(ctx, e.js, i, i.Waiting.Until)
 	}
 	i.Waiting = nil
 	i.Steps = append(i.Steps, step{Name: s.Name, Outcome: outcomeDone, Time: time.Now().UTC()})
@@ -387,7 +382,7 @@ func (e *engine) wait(ctx context.Context, i *instance, s *model.Step) (bool, er
 	return false, nil
 }
 
-// backward undoes the done steps in reverse order, then does on_failure's.
+// backward compensates the completed steps in reverse order, then executes the steps of on_failure.
 func (e *engine) backward(ctx context.Context, workflow *model.Workflow, i *instance) error {
 	var last []model.Step
 	for _, s := range slices.Backward(slices.Collect(model.Leaves(workflow.Steps))) {
@@ -409,8 +404,8 @@ func (e *engine) backward(ctx context.Context, workflow *model.Workflow, i *inst
 	return e.instances.save(ctx, i)
 }
 
-// do does a step and returns its outcome, which the caller stores. The error is a [stepError]: the
-// step can be tried again; or an [*undrivableError].
+// do executes a step and returns its outcome, which the caller stores. The error is a [stepError] if the step may be
+// retried, or an [*undrivableError].
 func (e *engine) do(ctx context.Context, i *instance, s model.Step, r *request) (*step, error) {
 	ctx = contextkit.SpanContext(ctx)
 	began := time.Now()
@@ -430,7 +425,7 @@ func (e *engine) do(ctx context.Context, i *instance, s model.Step, r *request) 
 	return done, nil
 }
 
-// record notes an attempt at a step in the timeline.
+// record adds a span for an attempt at a step to the timeline.
 func (e *engine) record(ctx context.Context, i *instance, name string, s model.Step, began time.Time, err error) {
 	hop := backbone.Hop{
 		Kind: backbone.HopStep, Name: i.Workflow + " " + name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
@@ -444,7 +439,7 @@ func (e *engine) record(ctx context.Context, i *instance, name string, s model.S
 	case errors.As(err, &refused):
 		hop.Code, hop.Detail = outcomeRefused, hop.Detail+": "+refused.message
 	case err != nil:
-		hop.Code, hop.Detail = backbone.HopFailed, hop.Detail+" is tried again"
+		hop.Code, hop.Detail = backbone.HopFailed, hop.Detail+", retrying"
 	}
 	e.timeline.Record(ctx, hop)
 }

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// SetSettled sets for how long every runner must be able to take triggers by cursors before they do.
+// SetSettled sets the time for which every runner must support cursors before they switch.
 func (s *Service) SetSettled(d time.Duration) { s.settled = d }
 
-// Owned returns the number of tenants that the runner has taken up.
+// Owned returns the number of tenants that the runner owns.
 func (s *Service) Owned() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -18,14 +18,14 @@ func (s *Service) Owned() int {
 	return s.term.count()
 }
 
-// ByCursors reports whether the runner takes triggers by cursors.
+// ByCursors reports whether the runner reads triggers by cursors.
 func (s *Service) ByCursors() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cursorsSince != 0
 }
 
-// DeleteDurables deletes the consumers of earlier versions now, and returns how many are left.
+// DeleteDurables deletes the consumers of earlier versions now, and returns the number of remaining ones.
 func (s *Service) DeleteDurables(ctx context.Context) (int, error) {
 	return s.deleteDurables(ctx, true)
 }
@@ -35,11 +35,11 @@ func (s *Service) ExpireRevisions(ctx context.Context, at time.Time) error {
 	return s.rearmAll(ctx, at)
 }
 
-// HeldCalls returns how many webhooks were not called because of a breaker or for lack of places.
+// HeldCalls returns the number of webhooks that were not called because of a breaker or a concurrency limit.
 func (s *Service) HeldCalls() int64 {
 	_, held := s.webhooks.Receivers()
 	return held
 }
 
-// HandedBack returns how often triggers of newer models were handed back.
+// HandedBack returns the number of triggers of newer models that were handed back.
 func (s *Service) HandedBack() uint64 { return s.handedBack.Load() }

@@ -10,31 +10,30 @@ import (
 )
 
 const (
-	// stuckAfter is how long an instance may fail before it counts as stuck.
+	// stuckAfter is the time of failures after which an instance counts as stuck.
 	stuckAfter = 5 * time.Minute
-	// failureKept is how long after its last failure an instance counts as failing: longer than
-	// the longest wait for another attempt and that attempt. One that has become a dead letter,
-	// or is another runner's by now, has no further attempt here.
-	failureKept = longestRetry + workTimeout + time.Minute
-	// maxFailing bounds the failing instances of one tenant that are tracked, so that no tenant
-	// hides those of another.
+	// failureRetention is the time after its last failure for which an instance counts as failing: longer than the
+	// longest retry delay and that attempt. An instance that has become a dead letter, or has moved to another
+	// runner, has no further attempt here.
+	failureRetention = longestRetry + workTimeout + time.Minute
+	// maxFailing bounds the tracked failing instances per tenant, so that no tenant hides those of another.
 	maxFailing = 1024
 )
 
-// failing tracks the instances whose last attempt failed and that will be tried again. Its
-// methods may be called concurrently.
+// failing tracks the instances whose last attempt failed and that will be retried. Its methods may be called
+// concurrently.
 type failing struct {
 	mu    sync.Mutex
-	known map[contextkit.TenantID]map[failingKey]failure // no tenant without an instance
+	known map[contextkit.TenantID]map[failingKey]failure // has no tenant without an instance
 }
 
-// failingKey names an instance of a tenant.
+// failingKey identifies an instance of a tenant.
 type failingKey struct{ workflow, id string }
 
-// failure is when an instance failed first and last, in a row.
+// failure contains the times of the first and last of consecutive failures of an instance.
 type failure struct{ first, last time.Time }
 
-// note records how an attempt at an instance ended.
+// note records the result of an attempt at an instance.
 func (f *failing) note(i *instance, failed bool, now time.Time) {
 	key := failingKey{i.Workflow, i.ID}
 	f.mu.Lock()
@@ -65,14 +64,14 @@ type tenantCount struct {
 	count  int
 }
 
-// counts returns the number of failing instances, that of those which are stuck, and the tenants
-// with most failing ones, n at most.
+// counts returns the number of failing instances, the number of stuck ones among them, and the n tenants with the
+// most failing ones.
 func (f *failing) counts(n int, now time.Time) (total, stuck int, most []tenantCount) {
 	f.mu.Lock()
 	tenants := map[string]int{}
 	for tenant, known := range f.known {
 		for key, one := range known {
-			if now.Sub(one.last) > failureKept {
+			if now.Sub(one.last) > failureRetention {
 				delete(known, key)
 			} else if now.Sub(one.first) >= stuckAfter {
 				stuck++
@@ -89,7 +88,7 @@ func (f *failing) counts(n int, now time.Time) (total, stuck int, most []tenantC
 	return total, stuck, mostOf(tenants, n)
 }
 
-// mostOf returns the tenants with the largest counts, n at most.
+// mostOf returns the n tenants with the largest counts.
 func mostOf(tenants map[string]int, n int) []tenantCount {
 	out := make([]tenantCount, 0, len(tenants))
 	for tenant, count := range tenants {

@@ -29,9 +29,9 @@ func TestFailing_CountsFailingAndStuckInstances(t *testing.T) {
 	check("the tenants with most", now, 4, 0, "[{globex 2} {acme 1}]")
 	f.note(one("globex", "b"), false, now)
 	f.note(one("hooli", "d"), false, now)
-	later := now.Add(max(stuckAfter, failureKept) + time.Second)
+	later := now.Add(max(stuckAfter, failureRetention) + time.Second)
 	f.note(one("acme", "a"), true, later)
-	check("one fails for long; the other is not heard of, or is another runner's", later, 1, 1, "[{acme 1}]")
+	check("one fails for long; the other is gone, or has another owner", later, 1, 1, "[{acme 1}]")
 	f.note(one("acme", "a"), false, later)
 	check("it has succeeded", later, 0, 0, "[]")
 	for i := range 2 * maxFailing {
@@ -48,7 +48,7 @@ func TestFailing_CountsFailingAndStuckInstances(t *testing.T) {
 	if len(f.known) != 1 {
 		t.Errorf("%d tenants, want 1: those whose instances have succeeded take no memory", len(f.known))
 	}
-	check("acme has no attempt any more", later.Add(failureKept+time.Second), 0, 0, "[]")
+	check("acme has no further attempt", later.Add(failureRetention+time.Second), 0, 0, "[]")
 	if len(f.known) != 0 {
 		t.Errorf("%d tenants, want none", len(f.known))
 	}

@@ -14,10 +14,10 @@ import (
 	"github.com/headgate/headgate/services/runner/webhook"
 )
 
-// TestStrange_MessagesThatAreNoEventsTriggerNothing publishes triggers by hand: those that are
-// events start a workflow each, with effects of its own; the others start none, and leave no dead
-// letter. The first runner takes triggers by a durable consumer, as earlier versions do.
-func TestStrange_MessagesThatAreNoEventsTriggerNothing(t *testing.T) {
+// TestForeignMessages_NonEventsTriggerNothing publishes triggers of another producer: each valid event starts a
+// workflow, with separate effects; the other messages start none, and leave no dead letter. The first runner reads
+// triggers from a durable consumer, as earlier versions do.
+func TestForeignMessages_NonEventsTriggerNothing(t *testing.T) {
 	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme", "globex"}, func(*fixture) {})
 	f.wallets(t, "acme")
 	var begun, passed []string
@@ -53,8 +53,8 @@ func TestStrange_MessagesThatAreNoEventsTriggerNothing(t *testing.T) {
 	}
 }
 
-// TestStrange_LettersOfSharedIDsAreDifferent stores letters of events that have one id.
-func TestStrange_LettersOfSharedIDsAreDifferent(t *testing.T) {
+// TestForeignMessages_LettersOfSharedIDsAreDistinct stores letters of events that share an id.
+func TestForeignMessages_LettersOfSharedIDsAreDistinct(t *testing.T) {
 	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
 	journal, err := backbone.OpenJournal(t.Context(), f.js)
 	if err != nil {
@@ -93,12 +93,12 @@ func TestStrange_LettersOfSharedIDsAreDifferent(t *testing.T) {
 	}
 }
 
-// TestStrange_ALetterWithoutAnObjectHidesNoOthers stores a letter as an earlier version did for a
-// message that is no event.
-func TestStrange_ALetterWithoutAnObjectHidesNoOthers(t *testing.T) {
+// TestForeignMessages_LetterWithoutObjectHidesNoOthers stores a letter as an earlier version did for a message that
+// is not an event.
+func TestForeignMessages_LetterWithoutObjectHidesNoOthers(t *testing.T) {
 	f := start(t)
 	acme := natstest.Tenant(t, "acme")
-	cause := errors.New("a test \xff" + strings.Repeat("\u00e9", 1000)) // which is cut
+	cause := errors.New("a test \xff" + strings.Repeat("\u00e9", 1000)) // which is truncated
 	for id, data := range map[string]string{"array": "[1]", "bytes": "\xff\x00", "object": `{"a":1}`} {
 		event := backbone.Event{ID: id, Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1, Time: time.Now(), Data: []byte(data), DataVersion: 1}
 		if err := backbone.DeadLetter(as(t, "acme"), f.js, acme, event, backbone.LetterOrigin{Work: "runner-acme"}, cause); err != nil {

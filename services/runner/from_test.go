@@ -22,7 +22,7 @@ func bonus(name, from string) string {
 	return fmt.Sprintf("\n  %s:\n    on: transfer.requested\n    from: %s\n    steps:\n      - {name: give, submit: {aggregate: wallet, id: \"'b'\", command: deposit, payload: {amount: \"1\"}}}\n", name, from)
 }
 
-// change has the running runner read another model.
+// change makes the running runner load another model.
 func (f *fixture) change(t *testing.T, change func(text string) string) {
 	t.Helper()
 	*f.text = change(*f.text)
@@ -31,7 +31,7 @@ func (f *fixture) change(t *testing.T, change func(text string) string) {
 	}
 }
 
-func TestWorkflow_BeginsFromNowOrFromTheBeginning(t *testing.T) {
+func TestWorkflow_StartsFromNowOrFromBeginning(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]string{
 		"the first of the model": "",
@@ -83,9 +83,9 @@ func TestWorkflow_BeginsFromNowOrFromTheBeginning(t *testing.T) {
 	}
 }
 
-// TestWorkflow_OfAModelThatCameWhileNoLeaseWasHeld uses a model after the runner was made and before it
-// runs, as when one is applied during a start: the tail must not deliver by the model before.
-func TestWorkflow_OfAModelThatCameWhileNoLeaseWasHeld(t *testing.T) {
+// TestWorkflow_OfModelAppliedWithoutLease applies a model after the runner was created and before it runs, as during
+// a start: the tail must not deliver by the previous model.
+func TestWorkflow_OfModelAppliedWithoutLease(t *testing.T) {
 	_, document, err := model.Wallet(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -107,9 +107,8 @@ func TestWorkflow_OfAModelThatCameWhileNoLeaseWasHeld(t *testing.T) {
 	}
 }
 
-// TestBackfill_GoesOnWithTheNextOwner stops a runner while it works on the events before a workflow
-// was known.
-func TestBackfill_GoesOnWithTheNextOwner(t *testing.T) {
+// TestBackfill_ContinuesWithNextOwner stops a runner during the backfill of a workflow.
+func TestBackfill_ContinuesWithNextOwner(t *testing.T) {
 	_, document, err := model.Wallet(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -11,26 +11,25 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// state is how far an instance is.
+// state is the state of an instance.
 type state string
 
 const (
-	// stateUndecided is of an instance of which it cannot be said whether its event starts it.
+	// stateUndecided: it cannot be evaluated whether the event starts the instance.
 	stateUndecided    state = "undecided"
 	stateRunning      state = "running"
 	stateCompensating state = "compensating"
 	stateCompleted    state = "completed"
 	stateCompensated  state = "compensated"
 	stateFailed       state = "failed"
-	// stateCancelled is of an instance that an operator has ended as it was.
+	// stateCancelled: an operator has ended the instance.
 	stateCancelled state = "cancelled"
-	// stateMoved is of a record in the bucket of earlier versions whose instance has one in the
-	// other (see [instances.move]). Earlier versions do nothing for it.
+	// stateMoved: the record is in the bucket of earlier versions and the instance has a record in the other bucket
+	// (see [instances.move]). Earlier versions ignore it.
 	stateMoved state = "moved"
 )
 
-// ended reports whether nothing more happens to an instance. One that has failed waits for an
-// operator.
+// ended reports whether the instance has ended. A failed instance waits for an operator.
 func (s state) ended() bool {
 	return s == stateCompleted || s == stateCompensated || s == stateCancelled
 }
@@ -41,54 +40,53 @@ const (
 	outcomeRefused = "refused"
 )
 
-// instance is a workflow's stored progress for one trigger event. A record expires
-// [backbone.WorkflowTTL] after the instance has ended, and not before.
+// instance is a workflow's stored progress for one trigger event. A record expires [backbone.WorkflowTTL] after the
+// instance has ended, and not before.
 type instance struct {
 	Workflow string `json:"workflow"`
 	ID       string `json:"id"`
-	// Model is the revision of the model that the instance is driven by: the one that it began
-	// under, or that it has migrated to. "": an earlier version of the runner wrote the record.
+	// Model is the model revision that drives the instance: the one that it started with, or has migrated to. "": an
+	// earlier version of the runner wrote the record.
 	Model    string        `json:"model,omitempty"`
 	State    state         `json:"state"`
 	Steps    []step        `json:"steps"`
 	Failure  model.Failure `json:"failure"`
 	Waiting  *waiting      `json:"waiting,omitempty"`
 	Attempts *attempts     `json:"attempts,omitempty"`
-	// Requests are what steps send, by the steps' names: stored before they are sent, until the
-	// outcome is known.
+	// Requests are the requests of steps by step name, stored before they are sent and until the outcome is known.
 	Requests map[string]*request `json:"requests,omitempty"`
 	Trigger  model.Trigger       `json:"trigger"`
-	// Event is the type of the event that started the instance; "": an earlier version of the
-	// runner wrote the record.
+	// Event is the type of the event that started the instance; "": an earlier version of the runner wrote the
+	// record.
 	Event string `json:"event,omitempty"`
-	// DataVersion is the version of the trigger's data; 0: of the first, or not known.
+	// DataVersion is the version of the trigger's data; 0: the first, or unknown.
 	DataVersion int       `json:"data_version,omitempty"`
 	Started     time.Time `json:"started"`
 	Updated     time.Time `json:"updated"`
 
-	// Asked says that an operator asks for the next attempt, which no open breaker holds.
+	// Asked is set if an operator has requested the next attempt, which an open breaker does not hold.
 	Asked bool `json:"asked,omitempty"`
 
 	// Was is the state of an instance whose record is [stateMoved].
 	Was state `json:"was,omitempty"`
 
 	tenant   contextkit.TenantID
-	revision uint64    // of the record; 0: not stored yet
-	woken    time.Time // when the message that woke it became due, by the clock of NATS; zero: none did
-	// earlier says that the record is in the bucket of earlier versions.
+	revision uint64    // KV revision of the record; 0: not stored yet
+	woken    time.Time // when the message that woke it became due, by the clock of NATS; zero: not woken by a message
+	// earlier is set if the record is in the bucket of earlier versions.
 	earlier bool
-	// loaded says that the record was read: what it says is sent may have been sent.
+	// loaded is set if the record was read: its requests may have been sent.
 	loaded bool
-	// unsent is the step at which no attempt was made, since its receiver's breaker was open; "": none.
+	// unsent is the step without an attempt because its receiver's breaker was open; "": none.
 	unsent string
-	// trial says that an operator has asked for this attempt.
+	// trial is set if an operator has requested this attempt.
 	trial bool
-	// dirty says that the record is behind.
+	// dirty is set if the record is out of date.
 	dirty bool
 }
 
-// now returns the time by which waits and retries have come: this runner's clock may be behind
-// that of NATS, which has delivered the instance's message when it was due.
+// now returns the time for deciding whether waits and retries are due. This runner's clock may be behind that of
+// NATS, which has delivered the instance's message when it was due.
 func (i *instance) now() time.Time {
 	if now := time.Now(); now.After(i.woken) {
 		return now
@@ -96,31 +94,31 @@ func (i *instance) now() time.Time {
 	return i.woken
 }
 
-// request is what a step sends: a command, or a webhook. Sent again, it is the same.
+// request is the request of a step, a command or a webhook. A retry sends the same request.
 type request struct {
 	// Key is its idempotency key.
 	Key string `json:"key"`
-	// Aggregate, ID, Command and Payload are a command's.
+	// Aggregate, ID, Command and Payload are set for a command.
 	Aggregate string       `json:"aggregate,omitempty"`
 	ID        string       `json:"id,omitempty"`
 	Command   string       `json:"command,omitempty"`
 	Payload   model.Object `json:"payload,omitempty"`
-	// URL and Body are a webhook's.
+	// URL and Body are set for a webhook.
 	URL  string          `json:"url,omitempty"`
 	Body json.RawMessage `json:"body,omitempty"`
-	// Digest is the SHA-256 of Payload or Body where these are too large to be stored.
+	// Digest is the SHA-256 of Payload or Body if these are too large to be stored.
 	Digest []byte `json:"digest,omitempty"`
 
 	sent bool // it may have been sent before
 }
 
-// waiting says at which step an instance is held back, and until when.
+// waiting is the step at which an instance waits, and the time until which it waits.
 type waiting struct {
 	Step  string    `json:"step"`
 	Until time.Time `json:"until"`
 }
 
-// step is one thing that was done.
+// step is the record of a completed or refused step.
 type step struct {
 	Name    string    `json:"name"`
 	Outcome string    `json:"outcome"`
@@ -128,7 +126,7 @@ type step struct {
 	Time    time.Time `json:"time"`
 }
 
-// event is the one that started the instance, in the form that its data has.
+// event returns the event that started the instance, in the current form of its data.
 func (i *instance) event() (backbone.Event, error) {
 	meta := i.Trigger.Meta
 	at, err := time.Parse(time.RFC3339Nano, meta.Time)
@@ -142,7 +140,7 @@ func (i *instance) event() (backbone.Event, error) {
 	}, err
 }
 
-// triggerMeta is what the model's rules know of an event besides its data.
+// triggerMeta returns the metadata of an event for the model's rules.
 func triggerMeta(tenant contextkit.TenantID, event backbone.Event) model.Meta {
 	return model.Meta{
 		Tenant: tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,

@@ -12,14 +12,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// errNoInstance says that there is no such record.
-var errNoInstance = errors.New("there is no such workflow instance")
+// errNoInstance reports that there is no such record.
+var errNoInstance = errors.New("the workflow instance does not exist")
 
-// instances stores the records. An instance is named by the event that starts it, and its record
-// is in the bucket "instances". Earlier versions name it by the event's aggregate and version, in
-// the bucket "workflows"; while a runner of such a version is announced, so does this one, since
-// each must find what the other has begun. What they have begun is found under its name, and moved
-// to the other bucket when it is driven on.
+// instances stores the records. An instance is named by the event that starts it, and its record is in the bucket
+// "instances". Earlier versions name it by the event's aggregate and version, in the bucket "workflows"; while a
+// runner of such a version is announced, this version does the same, since each must find the instances that the
+// other has started. Those instances are found under their earlier names, and moved to the other bucket when they are
+// driven.
 type instances struct {
 	bucket, earlier *backbone.Bucket[*instance]
 	// byEvents reports whether all runners name instances by events.
@@ -34,7 +34,7 @@ func openInstances(ctx context.Context, js jetstream.JetStream, byEvents func() 
 	return s, errors.Join(errs[:]...)
 }
 
-// earlierID is the name of an event's instance in earlier versions.
+// earlierID returns the name of an event's instance in earlier versions.
 func earlierID(event backbone.Event) string {
 	if event.Version == 1 {
 		return event.AggregateID
@@ -52,8 +52,7 @@ func recordKey(tenant contextkit.TenantID, workflow, id string) string {
 	return tenant.String() + "." + workflow + "." + id
 }
 
-// load returns the record of an instance by its name, also by the one of earlier versions, or
-// [errNoInstance].
+// load returns the record of an instance by its name, including a name of earlier versions, or [errNoInstance].
 func (s *instances) load(ctx context.Context, tenant contextkit.TenantID, workflow, id string) (*instance, error) {
 	i, err := s.read(ctx, s.bucket, tenant, workflow, id)
 	if !errors.Is(err, errNoInstance) {
@@ -65,8 +64,8 @@ func (s *instances) load(ctx context.Context, tenant contextkit.TenantID, workfl
 	return s.follow(ctx, i)
 }
 
-// find returns the record of a workflow's instance for an event that has an earlier version's
-// name, or [errNoInstance]. A record of that name may be of an event of another aggregate type.
+// find returns the record of a workflow's instance for an event under an earlier version's name, or [errNoInstance].
+// A record of that name may belong to an event of another aggregate type.
 func (s *instances) find(ctx context.Context, tenant contextkit.TenantID, workflow string, event backbone.Event) (*instance, error) {
 	i, err := s.read(ctx, s.earlier, tenant, workflow, earlierID(event))
 	switch {
@@ -87,8 +86,8 @@ func (s *instances) of(ctx context.Context, tenant contextkit.TenantID, workflow
 	return i, err
 }
 
-// create stores the first record of an instance and returns the instance. If the instance has a
-// record under its event's name, it returns that.
+// create stores the first record of an instance and returns the instance. If there is a record under its event's
+// name, it returns that one.
 func (s *instances) create(ctx context.Context, i *instance, event backbone.Event) (*instance, error) {
 	i.ID = event.UniqueID()
 	if !s.byEvents() {
@@ -103,7 +102,7 @@ func (s *instances) create(ctx context.Context, i *instance, event backbone.Even
 		}
 	}
 	err := s.save(ctx, i)
-	if errors.Is(err, backbone.ErrChanged) { // also by an attempt whose acknowledgement was lost
+	if errors.Is(err, backbone.ErrChanged) { // or an attempt of this runner whose acknowledgement was lost
 		return s.load(ctx, i.tenant, i.Workflow, i.ID)
 	}
 	return i, err
@@ -133,7 +132,7 @@ func (s *instances) save(ctx context.Context, i *instance) error {
 	} else if i.State.ended() {
 		ttl = backbone.WorkflowTTL
 	}
-	// A revision of 0 means that there must be no record yet.
+	// A KV revision of 0 requires that there is no record yet.
 	revision, err := bucket.PutFor(ctx, recordKey(i.tenant, i.Workflow, i.ID), i, i.revision, ttl)
 	if err != nil {
 		return fmt.Errorf("write workflow instance: %w", err)
@@ -142,9 +141,9 @@ func (s *instances) save(ctx context.Context, i *instance) error {
 	return nil
 }
 
-// move gives an instance of an earlier version that has not ended a record that does not expire,
-// under its event's name. The record of the earlier version is marked first, with all that the
-// other one will have: whoever finds the mark alone continues from there.
+// move stores an unfinished instance of an earlier version in a record that does not expire, under its event's name.
+// It first marks the record of the earlier version, with the whole content of the other one, so that a runner that
+// finds only the mark can continue from there.
 func (s *instances) move(ctx context.Context, i *instance) error {
 	if !i.earlier || i.State.ended() || i.Trigger.Meta.EventID == "" || !s.byEvents() {
 		return nil
@@ -179,12 +178,11 @@ func (s *instances) follow(ctx context.Context, i *instance) (*instance, error) 
 	return &moved, err
 }
 
-// newest calls each for the records of a tenant's workflow ("*": of all), those that changed last
-// first and those of earlier versions after the others, from a page on (0: the first), until it
-// returns false or scan records have been read. It returns the page to go on from; 0: there are
-// no more.
+// newest calls each for the records of a tenant's workflow ("*": all workflows), most recently changed first and
+// those of earlier versions last, from a page on (0: the first), until each returns false or scan records have been
+// read. It returns the next page; 0: there is none.
 func (s *instances) newest(ctx context.Context, tenant contextkit.TenantID, workflow string, page uint64, scan int, each func(*instance) bool) (next uint64, err error) {
-	// A page is a revision to go on before, doubled, with the bucket in its lowest bit.
+	// A page is the KV revision to continue before, doubled, with the bucket in the lowest bit.
 	for n, bucket := range []*backbone.Bucket[*instance]{s.bucket, s.earlier} {
 		part := uint64(n) //nolint:gosec // 0 or 1
 		if page&1 > part {

@@ -21,9 +21,9 @@ func (l lines) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// Every attempt's line has its correlation id, also that of due work, and a call that the breaker
-// holds back is no warning: thousands of instances may wait for one receiver.
-func TestRetries_LogLinesHaveTheirCorrelationAndHeldCallsAreNoWarnings(t *testing.T) {
+// Every log line of an attempt has its correlation id, including due work, and a call that the breaker holds is not a
+// warning, since thousands of instances may wait for one receiver.
+func TestRetries_LogCorrelationAndHeldCallsBelowWarning(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
 	defer server.Close()
 	log := make(lines, 10_000)
@@ -48,13 +48,13 @@ func TestRetries_LogLinesHaveTheirCorrelationAndHeldCallsAreNoWarnings(t *testin
 		case <-t.Context().Done():
 			t.Fatalf("of the instances %v no due attempt was logged, or none was held back (%t)", attempts, held)
 		}
-		if line.Message != "a step has failed and is tried again" {
+		if line.Message != "a step failed, retrying" {
 			continue
 		}
 		if line.CorrelationID == "" {
 			t.Fatalf("a line without its correlation id: %+v", line)
 		}
-		if strings.Contains(line.Error, "not called for the moment") {
+		if strings.Contains(line.Error, "circuit breaker of the receiver") {
 			if held = true; line.Level != "debug" {
 				t.Fatalf("a call that is held back is logged at %s", line.Level)
 			}

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// listScan is how many instances are read at most for one page.
+// listScan bounds the instances that are read for one page.
 const listScan = 5000
 
 // ListWorkflows implements RunnerAdmin.

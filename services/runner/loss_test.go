@@ -18,7 +18,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// integral runs the integrity of a fixture's runner until the runner is stopped.
+// integral runs the integrity check of a fixture's runner until the runner is stopped.
 func (f *fixture) integral(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -36,7 +36,7 @@ func (f *fixture) integral(t *testing.T) {
 	t.Cleanup(f.stop)
 }
 
-// begun counts how often the workflow of each transfer withdraws.
+// begun counts the withdrawals of each transfer's workflow.
 type begun struct {
 	mu     sync.Mutex
 	counts map[string]int
@@ -51,8 +51,8 @@ func (b *begun) count(_ context.Context, req *aggregatev1.SubmitRequest) error {
 	return nil
 }
 
-// lossy fills acme's journal with transfers, of which a runner has taken all, and returns after
-// which sequence they were requested that are in the last block of its files.
+// lossy fills acme's journal with transfers that a runner has processed, and returns the sequence after which those
+// were requested that are in the last block of its files.
 func lossy(t *testing.T, f *fixture) (end uint64) {
 	t.Helper()
 	f.wallets(t, "acme")
@@ -74,8 +74,7 @@ func lossy(t *testing.T, f *fixture) (end uint64) {
 	return end
 }
 
-// removeEnd removes the blocks of a stopped server that have what was appended after [lossy]'s
-// filler.
+// removeEnd removes the blocks of a stopped server that contain the messages after [lossy]'s filler.
 func removeEnd(t *testing.T, dir string) {
 	t.Helper()
 	natstest.RemoveBlock(t, dir, backbone.StreamEvents, "events.acme.transfer.lost0")
@@ -91,8 +90,7 @@ func lastSequence(t *testing.T, js jetstream.JetStream) uint64 {
 	return stream.CachedInfo().State.LastSeq
 }
 
-// again requests transfers whose events get the sequences of lost ones, and checks that each is
-// carried out once.
+// again requests transfers whose events get the sequences of lost ones, and checks that each is executed once.
 func again(t *testing.T, f *fixture) {
 	t.Helper()
 	counts := &begun{counts: map[string]int{}}
@@ -127,11 +125,11 @@ func acceptLoss(t *testing.T, js jetstream.JetStream, end uint64) {
 		t.Fatal(err)
 	}
 	if loss.Last > end {
-		t.Fatalf("the journal ends at %d, and is to have lost what follows %d", loss.Last, end)
+		t.Fatalf("the journal ends at %d, want a loss of the events after %d", loss.Last, end)
 	}
 }
 
-func TestCursors_AreCutToTheJournalsAcceptedEnd(t *testing.T) {
+func TestCursors_AreCutToAcceptedJournalEnd(t *testing.T) {
 	t.Parallel()
 	for _, claimed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("left claimed %v", claimed), func(t *testing.T) {
@@ -160,9 +158,9 @@ func TestCursors_AreCutToTheJournalsAcceptedEnd(t *testing.T) {
 	}
 }
 
-// TestCursors_OfARunningRunnerAreCutToTheJournalsAcceptedEnd has the server lose the journal's end
-// while a runner works.
-func TestCursors_OfARunningRunnerAreCutToTheJournalsAcceptedEnd(t *testing.T) {
+// TestCursors_OfRunningRunnerAreCutToAcceptedJournalEnd lets the server lose the end of the journal while a runner
+// works.
+func TestCursors_OfRunningRunnerAreCutToAcceptedJournalEnd(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := natstest.Server(t, &server.Options{StoreDir: dir, MaxPayload: 8 << 20})
@@ -186,7 +184,7 @@ func TestCursors_OfARunningRunnerAreCutToTheJournalsAcceptedEnd(t *testing.T) {
 	changed = f.node.Integrity().Changed()
 	acceptLoss(t, js, end)
 	natstest.Await(t, changed, "the accepted loss is noticed")
-	// The commands' node starts again.
+	// The commands' node is restarted.
 	fresh := startOn(t, js, model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
 	f.gate.set(nil)
 	f.gate.mu.Lock()

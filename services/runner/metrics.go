@@ -13,24 +13,24 @@ import (
 )
 
 const (
-	// shownTenants bounds the tenants with series of their own.
+	// shownTenants bounds the tenants with their own series.
 	shownTenants = 10
-	// storedEvery is how old the counts of stored work may be, and storedTimeout bounds a read.
+	// storedEvery is the maximum age of the counts of stored work, and storedTimeout bounds a read.
 	storedEvery, storedTimeout = 15 * time.Second, time.Second
 )
 
 var (
-	deadLettersMetric     = prometheus.NewDesc("headgate_dead_letters", "Dead letters of all tenants: work that was given up and waits for an operator.", nil, nil)
-	tenantLettersMetric   = prometheus.NewDesc("headgate_tenant_dead_letters", "Dead letters of the ten tenants with most.", []string{"tenant"}, nil)
-	workflowsWaiting      = prometheus.NewDesc("headgate_workflows_waiting", "Workflow instances of all tenants that wait for a time, or whose time has come and that no runner has driven on yet.", nil, nil)
-	workflowsFailing      = prometheus.NewDesc("headgate_workflows_failing", "Workflow instances whose last attempt at this runner failed and that are tried again; at most 1,024 of a tenant are counted.", nil, nil)
-	workflowsStuck        = prometheus.NewDesc("headgate_workflows_stuck", "Failing workflow instances that have failed for five minutes or longer.", nil, nil)
+	deadLettersMetric     = prometheus.NewDesc("headgate_dead_letters", "Dead letters of all tenants: failed work that waits for an operator.", nil, nil)
+	tenantLettersMetric   = prometheus.NewDesc("headgate_tenant_dead_letters", "Dead letters of the ten tenants with the most.", []string{"tenant"}, nil)
+	workflowsWaiting      = prometheus.NewDesc("headgate_workflows_waiting", "Workflow instances of all tenants that are scheduled, or due and not driven yet.", nil, nil)
+	workflowsFailing      = prometheus.NewDesc("headgate_workflows_failing", "Workflow instances whose last attempt at this runner failed and will be retried; at most 1,024 per tenant are counted.", nil, nil)
+	workflowsStuck        = prometheus.NewDesc("headgate_workflows_stuck", "Workflow instances that have been failing for five minutes or longer.", nil, nil)
 	workflowsPostponed    = prometheus.NewDesc("headgate_workflows_postponed", "Workflow instances of all tenants whose next attempt is scheduled.", nil, nil)
-	postponedHeld         = prometheus.NewDesc("headgate_workflow_retries_held_total", "Attempts that failed and stay in work, because their tenant has as many scheduled retries as it may.", nil, nil)
-	receiversOpen         = prometheus.NewDesc("headgate_webhook_receivers_open", "Receivers of webhooks that fail: their breaker does not admit every call.", nil, nil)
-	webhooksHeld          = prometheus.NewDesc("headgate_webhooks_held_total", "Webhooks that were not called, because the receiver's breaker was open or its places were taken; they are tried again.", nil, nil)
-	handedBackMetric      = prometheus.NewDesc("headgate_triggers_handed_back_total", "Times that a trigger was handed back since it was decided by a model that this runner does not use yet.", nil, nil)
-	tenantWorkflowsMetric = prometheus.NewDesc("headgate_tenant_workflows_failing", "Failing workflow instances of the ten tenants with most; at most 1,024 of a tenant are counted.", []string{"tenant"}, nil)
+	postponedHeld         = prometheus.NewDesc("headgate_workflow_retries_held_total", "Failed attempts that stay in the window because their tenant has reached the limit of scheduled retries.", nil, nil)
+	receiversOpen         = prometheus.NewDesc("headgate_webhook_receivers_open", "Webhook receivers whose breaker is open or half-open.", nil, nil)
+	webhooksHeld          = prometheus.NewDesc("headgate_webhooks_held_total", "Webhooks that were not called because the receiver's breaker was open or its concurrency limit was reached; they are retried.", nil, nil)
+	handedBackMetric      = prometheus.NewDesc("headgate_triggers_handed_back_total", "Triggers handed back because they were decided by a model that this runner does not use yet.", nil, nil)
+	tenantWorkflowsMetric = prometheus.NewDesc("headgate_tenant_workflows_failing", "Failing workflow instances of the ten tenants with the most; at most 1,024 per tenant are counted.", []string{"tenant"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
@@ -41,9 +41,8 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements [prometheus.Collector]. The number of series is bounded however many tenants
-// there are. Counts of what is stored, which every runner exports alike, are up to 15 s old, and
-// stay while NATS is away.
+// Collect implements [prometheus.Collector]. The number of series does not depend on the number of tenants. Counts of
+// stored work, which all runners export, are up to 15 s old, and stay while NATS is unavailable.
 func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.answers.Collect(metrics)
 	gauge := func(d *prometheus.Desc, value int, labels ...string) {
@@ -69,22 +68,22 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// stored counts the work that is stored: dead letters, and instances that wait.
+// stored counts stored work: dead letters, and scheduled instances.
 type stored struct {
 	mu     sync.Mutex
 	at     time.Time
 	counts storedCounts
 }
 
-// storedCounts has the number of dead letters, of instances that wait or whose time has come, and
-// of those among them whose next attempt is scheduled.
+// storedCounts are the numbers of dead letters, of scheduled or due instances, and of those among them that wait for
+// a retry.
 type storedCounts struct {
 	letters, waiting, postponed int
-	tenants                     []tenantCount // with most dead letters
+	tenants                     []tenantCount // with the most dead letters
 }
 
-// read returns the counts, which it reads from JetStream if they are too old. If that fails, the
-// last ones stay until the next read is due.
+// read returns the counts, and renews them from JetStream if they are too old. If that fails, the last counts stay
+// until the next read is due.
 func (c *stored) read(js jetstream.JetStream) storedCounts {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -12,17 +12,18 @@ import (
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 )
 
-// An operation changes an instance's record by compare and set, so that a runner that works on the
-// instance concurrently finds the change when it writes the record, and continues from it. Then the
-// instance is made due: its tenant's owner drives it on.
+// An operation changes an instance's record by compare-and-set, so that a runner that drives the instance
+// concurrently detects the change when it writes the record, and continues from it. Then the operation makes the
+// instance due, and the tenant's owner drives it.
 
-// outcomeSkipped is that of a step without which an operator had the instance go on.
+// outcomeSkipped is the outcome of a step that an operator has skipped.
 const outcomeSkipped = "skipped"
 
 // operateTries bounds the attempts to change a record that a runner is changing.
 const operateTries = 5
 
-// clockMargin is how far the clocks of runners may differ: an attempt may begin so long before its time.
+// clockMargin is the assumed maximum difference between the clocks of runners: an attempt may start that long before
+// its time.
 const clockMargin = 2 * time.Second
 
 // RetryWorkflow implements RunnerAdmin.
@@ -32,7 +33,7 @@ func (s *Service) RetryWorkflow(ctx context.Context, req *adminv1.RetryWorkflowR
 		case i.State == stateFailed:
 			i.reopen()
 		case i.Attempts == nil:
-			return refuse("the instance has no step that has failed: it is in work, or waits")
+			return refuse("the instance has no failed step: it is running or waits")
 		}
 		i.Attempts, i.Asked = nil, true
 		return nil
@@ -69,7 +70,7 @@ type operation interface {
 	GetReason() string
 }
 
-// operate changes an instance that has not ended, and has it go on.
+// operate changes an instance that has not ended, and makes it continue.
 func (s *Service) operate(ctx context.Context, name string, req operation, change func(*instance) error) (adminv1.WorkflowState, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
@@ -95,17 +96,16 @@ func (s *Service) operate(ctx context.Context, name string, req operation, chang
 		}
 		s.log.Info().Str("tenant", tenant.String()).Str("workflow", i.Workflow).Str("instance", i.ID).Str("operation", name).
 			Str("reason", by(ctx, req.GetReason())).Msg("an operator changes a workflow's instance")
-		if err := s.goOn(ctx, tenant, i); err != nil {
-			return 0, connect.NewError(connect.CodeUnavailable, "the change is stored, and the instance goes on within minutes: the journal does not answer").WithCause(err)
+		if err := s.wake(ctx, tenant, i); err != nil {
+			return 0, connect.NewError(connect.CodeUnavailable, "the change is stored and the instance continues within minutes: the journal is unavailable").WithCause(err)
 		}
 		return i.message(), nil
 	}
-	return 0, connect.NewError(connect.CodeAborted, "a runner works on the instance: try again")
+	return 0, connect.NewError(connect.CodeAborted, "a runner is driving the instance: retry")
 }
 
-// goOn removes what was scheduled for an instance and its dead letters, and makes it due unless it
-// has ended.
-func (s *Service) goOn(ctx context.Context, tenant contextkit.TenantID, i *instance) error {
+// wake removes the schedule and the dead letters of an instance, and makes it due unless it has ended.
+func (s *Service) wake(ctx context.Context, tenant contextkit.TenantID, i *instance) error {
 	if err := backbone.Unschedule(ctx, s.js, tenant, i.Workflow, i.ID); err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (s *Service) removeLetters(ctx context.Context, tenant contextkit.TenantID,
 	return err
 }
 
-// by returns a reason with the operator who gives it.
+// by returns a reason with the name of the operator who gives it.
 func by(ctx context.Context, reason string) string {
 	if info, ok := connect.CallInfoForServerContext(ctx); ok {
 		if principal := contextkit.Principal(info.RequestHeader()); principal != "" {
@@ -145,18 +145,18 @@ func by(ctx context.Context, reason string) string {
 // refuse returns the error of an operation for which the instance is in the wrong state.
 func refuse(why string) error { return connect.NewError(connect.CodeFailedPrecondition, why) }
 
-// skip has the instance go on without a step.
+// skip makes the instance continue without a step.
 func (i *instance) skip(name, reason string, now time.Time) error {
 	skipped := step{Name: name, Outcome: outcomeSkipped, Message: reason, Time: now.UTC()}
 	switch {
 	case i.State == stateUndecided:
-		return refuse("whether the event starts the instance is not known, so that it has no step: retry or cancel it")
+		return refuse("it is undecided whether the event starts the instance, so it has no step: retry or cancel it")
 	case i.State == stateFailed:
 		at := slices.IndexFunc(i.Steps, func(s step) bool {
 			return s.Name == name && s.Outcome == outcomeRefused && s.Name != i.Failure.Step
 		})
 		if at < 0 {
-			return refuse("the instance could not be undone, and " + name + " is no step that was refused then")
+			return refuse("the instance could not be compensated, and " + name + " is not the compensation that was refused")
 		}
 		i.Steps[at], i.State = skipped, stateCompensating
 	case i.Waiting == nil && i.Attempts != nil && i.Attempts.Step == name && i.inWork(now):
@@ -165,13 +165,13 @@ func (i *instance) skip(name, reason string, now time.Time) error {
 		i.Steps = append(i.Steps, skipped)
 		delete(i.Requests, name)
 	default:
-		return refuse("the instance neither waits at the step " + name + ", nor has an attempt at it failed")
+		return refuse("the instance does not wait at the step " + name + ", and no attempt at it has failed")
 	}
 	i.Waiting, i.Attempts = nil, nil
 	return nil
 }
 
-// cancel ends the instance where it is.
+// cancel ends the instance without compensation.
 func (i *instance) cancel(reason string) {
 	i.State, i.Waiting, i.Attempts, i.Requests = stateCancelled, nil, nil, nil
 	if i.Failure.Message == "" {
@@ -179,13 +179,13 @@ func (i *instance) cancel(reason string) {
 	}
 }
 
-// compensate has the instance undo what it has done.
+// compensate makes the instance compensate its completed steps.
 func (i *instance) compensate(reason string, now time.Time) error {
 	switch {
 	case i.State == stateFailed:
-		return refuse("the instance could not be undone: retry it, or skip the step that was refused")
+		return refuse("the instance could not be compensated: retry it, or skip the refused step")
 	case i.State != stateRunning:
-		return refuse("the instance has no steps to undo, or is being undone")
+		return refuse("the instance has no steps to compensate, or is being compensated")
 	case i.inWork(now):
 		return refuseInWork()
 	}
@@ -194,7 +194,7 @@ func (i *instance) compensate(reason string, now time.Time) error {
 	return nil
 }
 
-// inWork reports whether an attempt at a step may have begun that the record does not have yet.
+// inWork reports whether an attempt at a step may be running that the record does not contain yet.
 func (i *instance) inWork(now time.Time) bool {
 	if i.Waiting != nil {
 		return !now.Before(i.Waiting.Until.Add(-clockMargin))
@@ -202,7 +202,7 @@ func (i *instance) inWork(now time.Time) bool {
 	return i.Attempts == nil || !i.Attempts.Stuck && !now.Before(i.Attempts.Next.Add(-clockMargin))
 }
 
-// refuseInWork returns the error of an operation by which the outcome of an attempt would be lost.
+// refuseInWork returns the error of an operation that would lose the outcome of a running attempt.
 func refuseInWork() error {
-	return refuse("a step of the instance is in work, whose outcome would be lost: try again")
+	return refuse("a step of the instance is running and its outcome would be lost: retry")
 }

@@ -7,9 +7,9 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// The outcome of an attempt that is under way would be lost: the step would be recorded as skipped,
-// and not undone, though it may have had its effect.
-func TestSkip_AStepInWorkIsRefused(t *testing.T) {
+// The outcome of a running attempt would be lost: the step would be recorded as skipped, and not compensated,
+// although it may have taken effect.
+func TestSkip_RunningStepIsRejected(t *testing.T) {
 	now := time.Now()
 	for name, tc := range map[string]struct {
 		attempts *attempts

@@ -27,7 +27,7 @@ func (f *fixture) inState(t *testing.T, id string, want adminv1.WorkflowState) *
 	return last
 }
 
-func TestOperations_StuckInstancesAreRetriedSkippedCancelledOrUndone(t *testing.T) {
+func TestOperations_RetrySkipCancelOrCompensateStuckInstances(t *testing.T) {
 	var healthy atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !healthy.Load() || strings.HasPrefix(r.URL.Path, "/never") {
@@ -50,7 +50,7 @@ func TestOperations_StuckInstancesAreRetriedSkippedCancelledOrUndone(t *testing.
 		}
 	}
 
-	// Other steps than the one that failed cannot be skipped, and what has not failed cannot be retried.
+	// Only the failed step can be skipped, and only a failed instance can be retried.
 	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{Workflow: "transfer", InstanceId: "skipped", Step: "complete", Reason: "r"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("a step that is not its turn is skipped: %v", err)
 	}
@@ -61,7 +61,7 @@ func TestOperations_StuckInstancesAreRetriedSkippedCancelledOrUndone(t *testing.
 	if _, err := f.admin.CancelWorkflow(as(t, "acme"), &adminv1.CancelWorkflowRequest{Workflow: "transfer", InstanceId: "cancelled", Reason: "a mistake"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{Workflow: "transfer", InstanceId: "skipped", Step: "tell", Reason: "told by phone"}); err != nil {
+	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{Workflow: "transfer", InstanceId: "skipped", Step: "tell", Reason: "settled by phone"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.admin.CompensateWorkflow(as(t, "acme"), &adminv1.CompensateWorkflowRequest{Workflow: "transfer", InstanceId: "undone", Reason: "the customer left"}); err != nil {
@@ -95,19 +95,19 @@ func TestOperations_StuckInstancesAreRetriedSkippedCancelledOrUndone(t *testing.
 		}
 	}
 	if got := f.balance(t, "acme", "a"); got != 960 {
-		t.Errorf("a has %v, want 960: four debits stand, one is undone", got)
+		t.Errorf("a has %v, want 960: want four debits and one compensated", got)
 	}
 	if left := f.letters(t); len(left) != 0 {
-		t.Errorf("letters stay of instances that are decided: %v", left)
+		t.Errorf("letters of decided instances are left: %v", left)
 	}
 	if _, err := f.admin.RetryWorkflow(as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "undone", Reason: "r"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("an instance that has ended is retried: %v", err)
 	}
 }
 
-// An operator's retry is an attempt now: it does not wait for the breaker of the receiver, which
-// other instances have opened. One that fails again has a letter again, however soon.
-func TestOperations_ARetryIsNotHeldByABreaker(t *testing.T) {
+// An operator's retry is an immediate attempt: it does not wait for the receiver's breaker, which other instances
+// have opened. If it fails again there is a new letter, however soon.
+func TestOperations_RetryBypassesOpenBreaker(t *testing.T) {
 	var healthy atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if !healthy.Load() {
@@ -153,10 +153,10 @@ func TestOperations_ARetryIsNotHeldByABreaker(t *testing.T) {
 	}
 }
 
-// A wait can be skipped, and a failed instance's refused compensation.
-func TestOperations_WaitsAndRefusedCompensationsAreSkipped(t *testing.T) {
-	nobody := "      - {name: credit, submit: {aggregate: wallet, id: \"'nobody'\", command: deposit, payload: {amount: event.amount}}}\n"
-	f := startWith(t, withSteps(t, debit+"      - {name: cool, wait: \"'24h'\"}\n"+nobody), localHooks)
+// A wait can be skipped, and so can the refused compensation of a failed instance.
+func TestOperations_SkipWaitsAndRefusedCompensations(t *testing.T) {
+	missing := "      - {name: credit, submit: {aggregate: wallet, id: \"'missing'\", command: deposit, payload: {amount: event.amount}}}\n"
+	f := startWith(t, withSteps(t, debit+"      - {name: cool, wait: \"'24h'\"}\n"+missing), localHooks)
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
 		if strings.HasSuffix(req.GetIdempotencyKey(), ":undo-debit") {
 			return connect.NewError(connect.CodeFailedPrecondition, "the wallet is frozen")
@@ -191,8 +191,8 @@ func TestOperations_WaitsAndRefusedCompensationsAreSkipped(t *testing.T) {
 	})
 }
 
-// A letter that fails again does not keep those behind it from being replayed.
-func TestReplay_APoisonLetterDoesNotBlockTheOthers(t *testing.T) {
+// A letter that fails again does not prevent the replay of later ones.
+func TestReplay_PoisonLetterDoesNotBlockOthers(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
 	var frozen atomic.Bool
@@ -204,13 +204,13 @@ func TestReplay_APoisonLetterDoesNotBlockTheOthers(t *testing.T) {
 		return nil
 	})
 	for n := range 3 {
-		f.transfer(t, "acme", fmt.Sprint("t", n), "nobody", n+1)
+		f.transfer(t, "acme", fmt.Sprint("t", n), "missing", n+1)
 		wait(t, "there is no letter", func() bool { return len(f.letters(t)) == n+1 })
 	}
 	first := f.letters(t)[0].GetId()
 	frozen.Store(false)
 	res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{Reason: "thawed"})
-	if err != nil || res.GetReplayed() != 2 || res.GetFailedId() != first || len(res.GetFailures()) != 1 || !strings.Contains(res.GetFailures()[0].GetFailure(), "could not be undone") {
+	if err != nil || res.GetReplayed() != 2 || res.GetFailedId() != first || len(res.GetFailures()) != 1 || !strings.Contains(res.GetFailures()[0].GetFailure(), "could not be compensated") {
 		t.Errorf("%v, %v: want two replayed behind the first, which fails", res, err)
 	}
 	if left := f.letters(t); len(left) != 1 || left[0].GetId() != first {

@@ -13,35 +13,34 @@ import (
 )
 
 const (
-	// window bounds a tenant's pieces that were taken and have not ended, those that wait for
-	// another attempt included, of triggers and of due work each; windowBytes the events of
-	// triggers in memory.
+	// window bounds a tenant's pieces that were accepted and have not ended, including pieces that wait for a retry;
+	// it applies to triggers and to due work separately. windowBytes bounds the events of triggers in memory.
 	window      = 4 * tenantConcurrency
 	windowBytes = 8 << 20
 )
 
-// Why a tenant's work ends.
+// Causes of the end of a tenant's work.
 var (
-	errLeaving = errors.New("the runner takes no more work of the tenant")
-	errLost    = errors.New("the runner does not own the tenant any more")
+	errLeaving = errors.New("the runner starts no more work of the tenant")
+	errLost    = errors.New("the runner no longer owns the tenant")
 )
 
-// errStaleModel says that triggers were selected by a model that is not in use any more.
-var errStaleModel = errors.New("the model has changed: the triggers are read again")
+// errStaleModel reports that triggers were selected by a model that is no longer in use.
+var errStaleModel = errors.New("the model has changed: triggers are read again")
 
-// errNoLease says that this runner's lease was not renewed lately enough to begin work under it.
-var errNoLease = errors.New("the lease is not renewed at the moment")
+// errNoLease reports that this runner's lease was not renewed recently enough to start work under it.
+var errNoLease = errors.New("the lease was not renewed recently")
 
-// owned is a tenant that this runner should own. Idle, it is this struct and a subscription: no
+// owned is a tenant that this runner should own. When idle, it consists of this struct and a subscription, without a
 // goroutine, timer or consumer.
 type owned struct {
 	term   *term
 	tenant contextkit.TenantID
-	// taking ends, with errLeaving or errLost as its cause, when no more work is begun.
+	// taking ends, with errLeaving or errLost as its cause, when no more work may be started.
 	taking context.Context //nolint:containedctx // it lives as long as the struct
 	end    context.CancelCauseFunc
 
-	// leaving says that the tenant is being given up; the term's mutex is held for it.
+	// leaving is set while the tenant is being released; guarded by the term's mutex.
 	leaving bool
 	// claiming is held while the cursor is read or written, and while triggers are added.
 	claiming sync.Mutex
@@ -51,29 +50,28 @@ type owned struct {
 	stored  storedCursor // as last read or written
 	loaded  bool         // stored is known
 	claimed bool         // stored names this runner's lease
-	dirty   bool         // stored is behind
+	dirty   bool         // stored is out of date
 	read    uint64
-	epoch   int64             // of the journal, by which read and open are to be understood
+	epoch   int64             // of the journal, which read and open belong to
 	open    map[uint64]*piece // triggers
 	due     map[uint64]*piece // due work, by its sequence in WORK
-	// dueBehind says that WORK has due work that found no room here.
+	// dueBehind is set if WORK has due work that exceeded the window.
 	dueBehind bool
-	ready     []*piece // that wait to be begun
+	ready     []*piece // pieces to start
 	running   int
-	// retrying is the number of pieces that wait here for another attempt.
+	// retrying is the number of pieces in the window that wait for a retry.
 	retrying int
 	bytes    int64 // of the events in open
 	held     bool  // the subscription is paused
-	// covered are the identities of the workflows whose events read covers, as of the model of
-	// the revision model; backfills those of which it covers a part; fills says that a goroutine
-	// works on these.
+	// covered are the identities of the workflows whose events read covers, as of the given model revision; backfills
+	// are those of which it covers a part; fills is set while a goroutine processes the backfills.
 	covered   []string
 	model     string
 	backfills []backfill
 	fills     bool
-	drains    bool // a goroutine takes what the durable consumer has left
+	drains    bool // a goroutine drains the durable consumer
 	idleSince time.Time
-	idle      chan struct{} // closed when nothing runs, while someone waits for it
+	idle      chan struct{} // closed when no piece is running, if a caller waits for it
 }
 
 // Batch implements [tail.Handler].
@@ -82,11 +80,11 @@ func (o *owned) Batch() tail.Batch { return &batch{owned: o, model: o.term.servi
 // Report implements [tail.Handler].
 func (o *owned) Report(err error) {
 	if err != nil && !errors.Is(err, errOwned) && !errors.Is(err, errEpoch) && !errors.Is(err, errStaleModel) {
-		o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("the tenant's triggers are not taken; trying again")
+		o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("reading the tenant's triggers failed, retrying")
 	}
 }
 
-// batch is triggers that are taken together.
+// batch is triggers that are added together.
 type batch struct {
 	owned  *owned
 	model  *model.Model
@@ -112,7 +110,7 @@ func (b *batch) Add(_ context.Context, event backbone.Event) error {
 // Pass implements [tail.Passer].
 func (b *batch) Pass(sequence uint64) { b.last = sequence }
 
-// Apply implements [tail.Batch]: the triggers are begun, not ended.
+// Apply implements [tail.Batch]: the triggers are started, not ended.
 func (b *batch) Apply(ctx context.Context) error {
 	o := b.owned
 	o.claiming.Lock()
@@ -152,7 +150,7 @@ func (b *batch) Apply(ctx context.Context) error {
 	return nil
 }
 
-// add takes a trigger. o.mu is held.
+// add adds a trigger to the window. The caller holds o.mu.
 func (o *owned) add(p *piece) {
 	if _, known := o.open[p.sequence]; known {
 		return
@@ -169,7 +167,7 @@ func (o *owned) add(p *piece) {
 	}
 }
 
-// offer takes due work unless there is no room, or it is taken already.
+// offer adds due work to the window, unless the window is full or it was added already.
 func (o *owned) offer(work backbone.DueWork) (room bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -195,27 +193,27 @@ func (o *owned) offer(work backbone.DueWork) (room bool) {
 	return true
 }
 
-// touch marks the stored cursor as behind. o.mu is held.
+// touch marks the stored cursor as out of date. The caller holds o.mu.
 func (o *owned) touch() {
 	if o.claimed {
 		o.dirty, o.idleSince = true, time.Now()
 	}
 }
 
-// pump begins pieces, as many as the tenant may have in work. o.mu is held.
+// pump starts pieces, up to the tenant's concurrency. The caller holds o.mu.
 func (o *owned) pump() {
 	for o.running < tenantConcurrency && len(o.ready) > 0 && o.taking.Err() == nil {
 		p := o.ready[0]
 		o.ready = o.ready[1:]
 		o.running++
-		o.term.goes(func() { o.begin(p) })
+		o.term.spawn(func() { o.begin(p) })
 	}
 	if len(o.ready) == 0 {
 		o.ready = nil
 	}
 }
 
-// begin works on a piece when it is its tenant's turn.
+// begin processes a piece when it is its tenant's turn.
 func (o *owned) begin(p *piece) {
 	ended, failed, again := o.inTurn(o.taking, p)
 	o.mu.Lock()
@@ -226,7 +224,7 @@ func (o *owned) begin(p *piece) {
 	}
 	switch {
 	case ended:
-		o.settle(p)
+		o.remove(p)
 	case o.taking.Err() == nil:
 		o.retry(p, again)
 	}
@@ -238,7 +236,7 @@ func (o *owned) begin(p *piece) {
 	}
 }
 
-// retry has a piece tried again after a wait. o.mu is held.
+// retry schedules another attempt at a piece. The caller holds o.mu.
 func (o *owned) retry(p *piece, after time.Duration) {
 	if p.event != nil {
 		o.bytes -= p.bytes()
@@ -257,8 +255,8 @@ func (o *owned) retry(p *piece, after time.Duration) {
 	})
 }
 
-// settle forgets a piece that has ended. o.mu is held.
-func (o *owned) settle(p *piece) {
+// remove removes a piece that has ended. The caller holds o.mu.
+func (o *owned) remove(p *piece) {
 	if p.due != nil {
 		delete(o.due, p.sequence)
 	} else {
@@ -274,8 +272,8 @@ func (o *owned) settle(p *piece) {
 	o.touch()
 }
 
-// refill asks for more once half of the window is free, or all that is in it waits for another
-// attempt. o.mu is held.
+// refill resumes the subscription once half of the window is free, or all pieces in it wait for a retry. The caller
+// holds o.mu.
 func (o *owned) refill() {
 	if o.taking.Err() != nil {
 		return
@@ -287,18 +285,18 @@ func (o *owned) refill() {
 	}
 	if o.dueBehind && (len(o.due) <= window/2 || stuck && len(o.due) < window) {
 		o.dueBehind = false
-		o.term.goes(func() { o.term.rescan(o) })
+		o.term.spawn(func() { o.term.rescan(o) })
 	}
 }
 
-// claimWait is the pause before a piece is tried again whose tenant cannot be claimed now.
+// claimWait is the delay before a piece is retried whose tenant cannot be claimed now.
 const claimWait = 500 * time.Millisecond
 
-// inTurn works on a piece when it is its tenant's turn and the tenant is claimed. If no more is
-// taken before that, it does not begin; what is in work then has some time to be finished.
+// inTurn processes a piece when it is its tenant's turn and the tenant is claimed. If the tenant is released before
+// that, the piece is not started; a running piece then has a grace period to finish.
 func (o *owned) inTurn(taking context.Context, p *piece) (ended, failed bool, again time.Duration) {
 	w := o.term.service.worker(o.tenant)
-	leave, err := w.turns.take(taking, o.tenant)
+	leave, err := w.turns.acquire(taking, o.tenant)
 	if err != nil {
 		return false, false, 0
 	}
@@ -334,7 +332,7 @@ func (o *owned) inTurn(taking context.Context, p *piece) (ended, failed bool, ag
 // lost reports whether another runner owns the tenant.
 func (o *owned) lost() bool { return errors.Is(context.Cause(o.taking), errLost) }
 
-// quiet returns a channel that is closed when no piece is in work.
+// quiet returns a channel that is closed when no piece is running.
 func (o *owned) quiet() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -356,8 +354,8 @@ func (o *owned) quiet() <-chan struct{} {
 	return idle
 }
 
-// waiting returns the number of pieces that were begun and have not ended, and about that of
-// the events that have not been taken; false if that is not known here.
+// waiting returns the number of pieces that were started and have not ended, and the approximate number of events
+// that have not been read; known is false if that is not known here.
 func (o *owned) waiting() (begun, behind int64, known bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func TestListDeadLetters_PagesEndAtTheirBytes(t *testing.T) {
+func TestListDeadLetters_PagesEndAtByteLimit(t *testing.T) {
 	f := start(t)
 	acme := natstest.Tenant(t, "acme")
 	var want []string

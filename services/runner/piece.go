@@ -9,20 +9,20 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// piece is a trigger, or due work, that was taken and has not ended.
+// piece is a trigger, or due work, that was accepted and has not ended.
 type piece struct {
 	sequence uint64
 	failed   int // attempts
 	unstored unstored
-	// event is a trigger's; nil after a restart or a failure: it is read again.
+	// event is the event of a trigger; nil after a restart or a failure, when it is read again.
 	event *backbone.Event
 	// due is set for due work.
 	due *backbone.DueWork
-	// retry runs while the next attempt waits for its time.
+	// retry is the timer of the next attempt.
 	retry *time.Timer
 }
 
-// bytes is about what a piece holds in memory.
+// bytes returns the approximate memory of a piece.
 func (p *piece) bytes() int64 {
 	if p.event == nil {
 		return pieceBytes
@@ -30,11 +30,10 @@ func (p *piece) bytes() int64 {
 	return pieceBytes + int64(len(p.event.Data))
 }
 
-// pieceBytes is about what a piece takes beside its event's data.
+// pieceBytes is the approximate memory of a piece without its event's data.
 const pieceBytes = 2 << 10
 
-// work makes one attempt at a piece and reports whether it has ended; if not, after which wait
-// it is tried again.
+// work makes one attempt at a piece and reports whether it has ended; if not, again is the delay of the next attempt.
 func (o *owned) work(ctx context.Context, p *piece) (ended bool, again time.Duration) {
 	w := o.term.service.worker(o.tenant)
 	t := try{failed: p.failed, quick: p.failed < quickRetries && o.waitsFew(), unstored: &p.unstored}
@@ -43,7 +42,7 @@ func (o *owned) work(ctx context.Context, p *piece) (ended bool, again time.Dura
 			return false, again
 		}
 		if err := backbone.RemoveDueWork(ctx, w.js, p.sequence); err != nil {
-			w.log.Warn().Err(err).Str("workflow", p.due.Workflow).Str("instance", p.due.Instance).Msg("due work is done and not removed; the instance will be looked at again")
+			w.log.Warn().Err(err).Str("workflow", p.due.Workflow).Str("instance", p.due.Instance).Msg("removing completed due work failed, the instance will be checked again")
 			return false, retryDelay(p.failed + 1)
 		}
 		return true, 0
@@ -57,17 +56,17 @@ func (o *owned) work(ctx context.Context, p *piece) (ended bool, again time.Dura
 		if unreadable, ok := errors.AsType[*backbone.UnreadableError](err); ok {
 			w.unreadable(unreadable)
 		} else {
-			w.log.Error().Err(err).Uint64("sequence", p.sequence).Msg("a trigger cannot be read and is left out")
+			w.log.Error().Err(err).Uint64("sequence", p.sequence).Msg("a trigger cannot be read and is skipped")
 		}
 		return true, 0
 	case err != nil:
-		w.log.Warn().Err(err).Uint64("sequence", p.sequence).Msg("a trigger is not read; it is tried again")
+		w.log.Warn().Err(err).Uint64("sequence", p.sequence).Msg("reading a trigger failed, retrying")
 		return false, firstRetry
 	}
 	return w.workTrigger(ctx, event, t)
 }
 
-// waitsFew reports whether few of the tenant's pieces wait in its window for another attempt.
+// waitsFew reports whether only a few of the tenant's pieces wait in its window for a retry.
 func (o *owned) waitsFew() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -86,20 +85,20 @@ func (w *worker) workTrigger(ctx context.Context, event backbone.Event, t try) (
 		return true, 0
 	}
 	again = retryDelay(t.failed + 1)
-	w.log.Warn().Err(err).Str("event_id", event.ID).Str("correlation_id", rc.CorrelationID).Dur("again_in_ms", again).Msg("a trigger is tried again")
+	w.log.Warn().Err(err).Str("event_id", event.ID).Str("correlation_id", rc.CorrelationID).Dur("again_in_ms", again).Msg("a trigger failed, retrying")
 	return false, again
 }
 
-// workDue drives on the instance of due work.
+// workDue drives the instance of due work.
 func (w *worker) workDue(ctx context.Context, work backbone.DueWork, t try) (ended bool, again time.Duration) {
 	rc := work.Context
 	rc.RequestID = contextkit.NewID()
 	ctx = contextkit.NewContext(ctx, rc)
 	event, i, err := w.engine.resume(ctx, work)
-	if err = w.settle(ctx, event, work.Workflow, i, err, t); err == nil {
+	if err = w.finishAttempt(ctx, event, work.Workflow, i, err, t); err == nil {
 		return true, 0
 	}
 	again = retryDelay(t.failed + 1)
-	w.log.Warn().Err(err).Str("workflow", work.Workflow).Str("instance", work.Instance).Str("correlation_id", rc.CorrelationID).Dur("again_in_ms", again).Msg("due work is tried again")
+	w.log.Warn().Err(err).Str("workflow", work.Workflow).Str("instance", work.Instance).Str("correlation_id", rc.CorrelationID).Dur("again_in_ms", again).Msg("due work failed, retrying")
 	return false, again
 }

@@ -26,11 +26,11 @@ import (
 
 const (
 	cool    = "      - {name: cool, wait: \"'1s'\"}\n"
-	nowhere = "      - {name: nowhere, submit: {aggregate: wallet, id: \"'nobody'\", command: deposit, payload: {amount: event.amount}}}\n"
+	nowhere = "      - {name: nowhere, submit: {aggregate: wallet, id: \"'missing'\", command: deposit, payload: {amount: event.amount}}}\n"
 	credit  = "      - {name: credit, submit: {aggregate: wallet, id: event.to, command: deposit, payload: {amount: event.amount}}}\n"
 )
 
-// scheduled waits until an instance waits for its message.
+// scheduled waits until an instance's message is scheduled.
 func (f *fixture) scheduled(t *testing.T) {
 	t.Helper()
 	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
@@ -74,9 +74,8 @@ func edited(t *testing.T, source model.Source, change func(text string) string) 
 	}
 }
 
-// TestInstance_GoesOnUnderTheModelThatItBeganUnder changes the model in every way that matters to
-// an instance while it waits.
-func TestInstance_GoesOnUnderTheModelThatItBeganUnder(t *testing.T) {
+// TestInstance_ContinuesWithPinnedModel changes the model in every way that matters to an instance while it waits.
+func TestInstance_ContinuesWithPinnedModel(t *testing.T) {
 	for name, of := range map[string]struct {
 		steps  string
 		change func(text string) string
@@ -144,9 +143,9 @@ func TestInstance_GoesOnUnderTheModelThatItBeganUnder(t *testing.T) {
 	}
 }
 
-// TestRequest_IsTheSameInEveryAttempt has a step's answer lost, and what the step sends changed
-// before it is tried again.
-func TestRequest_IsTheSameInEveryAttempt(t *testing.T) {
+// TestRequest_IsIdenticalInEveryAttempt loses the response of a step, and changes the model of its request before the
+// retry.
+func TestRequest_IsIdenticalInEveryAttempt(t *testing.T) {
 	f := startWith(t, withSteps(t, debit+credit), webhook.Config{})
 	f.wallets(t, "acme")
 	var lost atomic.Bool
@@ -175,7 +174,7 @@ func TestRequest_IsTheSameInEveryAttempt(t *testing.T) {
 	}
 }
 
-func TestRefusals_AreToldApart(t *testing.T) {
+func TestRefusals_AreClassified(t *testing.T) {
 	for name, of := range map[string]struct {
 		answer error
 		state  adminv1.WorkflowState
@@ -219,9 +218,9 @@ func TestRefusals_AreToldApart(t *testing.T) {
 	}
 }
 
-// TestWorkflows_OfOneEventEndEachByItself has one event start a workflow whose condition fails, one
-// whose wait cannot be understood, and one whose receiver fails.
-func TestWorkflows_OfOneEventEndEachByItself(t *testing.T) {
+// TestWorkflows_OfOneEventEndIndependently has one event start a workflow whose condition fails, one whose wait is
+// invalid, and one whose receiver fails.
+func TestWorkflows_OfOneEventEndIndependently(t *testing.T) {
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
 	defer receiver.Close()
 	flows := fmt.Sprintf(`  badwhen: {on: transfer.requested, when: event.nope == 1, steps: [{name: a, submit: {aggregate: wallet, id: "'b'", command: deposit, payload: {amount: "1"}}}]}
@@ -256,7 +255,7 @@ func TestWorkflows_OfOneEventEndEachByItself(t *testing.T) {
 		letters := f.letters(t)
 		return len(letters) == 1 && strings.Contains(letters[0].GetCause(), "badwhen")
 	})
-	// A model in which the condition can be evaluated lets a replay begin the instance.
+	// With a model that can evaluate the condition, a replay starts the instance.
 	f.stop()
 	f.source = edited(t, f.source, func(text string) string { return strings.Replace(text, "event.nope == 1", "event.amount == 100", 1) })
 	f.run(t)
@@ -268,7 +267,7 @@ func TestWorkflows_OfOneEventEndEachByItself(t *testing.T) {
 	}
 }
 
-func TestInstances_AreNamedByTheirEvents(t *testing.T) {
+func TestInstances_AreNamedByEvents(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "same", "b", 100)
@@ -295,9 +294,9 @@ func earlierRecord(t *testing.T, f *fixture, key string, record map[string]any) 
 	}
 }
 
-// TestInstances_OfEarlierVersionsGoOn has records of an earlier version: one of an instance that
-// has debited, whose trigger is delivered again; and one of an instance that waits.
-func TestInstances_OfEarlierVersionsGoOn(t *testing.T) {
+// TestInstances_OfEarlierVersionsContinue has records of an earlier version: one of an instance that has debited,
+// whose trigger is delivered again; and one of an instance that waits.
+func TestInstances_OfEarlierVersionsContinue(t *testing.T) {
 	f := startOn(t, natstest.Start(t), withSteps(t, debit+cool+credit), webhook.Config{}, []string{"acme"}, func(*fixture) {})
 	f.wallets(t, "acme")
 	ids := map[string]string{}
@@ -331,7 +330,7 @@ func TestInstances_OfEarlierVersionsGoOn(t *testing.T) {
 		}
 		earlierRecord(t, f, "acme.transfer."+id, record)
 	}
-	// The trigger of "waits" and its due work may drive it concurrently: what both send has one key.
+	// The trigger of "waits" and its due work may drive it concurrently: the requests of both have one key.
 	var sent sync.Map
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
 		if strings.HasSuffix(req.GetIdempotencyKey(), ":debit") {
@@ -382,9 +381,8 @@ func TestInstances_OfEarlierVersionsGoOn(t *testing.T) {
 	}
 }
 
-// TestDueWork_WithoutARecordIsADeadLetter removes the record of an instance that waits, as nothing
-// in the platform does.
-func TestDueWork_WithoutARecordIsADeadLetter(t *testing.T) {
+// TestDueWork_WithoutRecordIsDeadLetter removes the record of a waiting instance, which nothing in the platform does.
+func TestDueWork_WithoutRecordIsDeadLetter(t *testing.T) {
 	f := startWith(t, withSteps(t, debit+cool+complete), webhook.Config{})
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "t", "b", 100)
@@ -412,8 +410,8 @@ func TestDueWork_WithoutARecordIsADeadLetter(t *testing.T) {
 	})
 }
 
-// TestRecord_ExpiresOnceItsInstanceHasEnded looks at the TTLs of records.
-func TestRecord_ExpiresOnceItsInstanceHasEnded(t *testing.T) {
+// TestRecord_ExpiresAfterInstanceEnds checks the TTLs of records.
+func TestRecord_ExpiresAfterInstanceEnds(t *testing.T) {
 	f := startWith(t, withSteps(t, debit+nowhere+complete), webhook.Config{})
 	f.wallets(t, "acme")
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {

@@ -14,27 +14,26 @@ import (
 )
 
 const (
-	// rearmEvery is the least time between two searches for waits without a message, and
-	// rearmFirst that before the first one.
+	// rearmEvery is the minimum interval between two searches for waits without a message, and rearmFirst the delay
+	// of the first one.
 	rearmEvery, rearmFirst = 10 * time.Minute, 10 * time.Second
-	// rearmPart is how many records are read together.
+	// rearmPart is the number of records that are read together.
 	rearmPart = 256
-	// rearmRest is how many times as long as a part took a search pauses after it, so that it
-	// takes at most a fiftieth of the time, however many records there are.
+	// rearmRest is the pause after a part, as a multiple of the time that the part took, so that a search uses at
+	// most 2 % of the time.
 	rearmRest = 49
-	// rearmAge is how old a record of an instance that waits must be: the message of a wait is
-	// stored after its record, within some seconds and a few attempts. rearmWork is that of one
-	// that does not wait, and that may be in work: longer than two attempts at it take.
+	// rearmAge is the minimum age of a record of a waiting instance, since the message of a wait is stored some
+	// seconds and attempts after its record. rearmWork is the minimum age of a record of an instance that does not
+	// wait and may be running: longer than two attempts at it.
 	rearmAge, rearmWork = time.Minute, 3 * workTimeout
-	// rearmVersions is how many events of an aggregate are read to find a trigger.
+	// rearmVersions bounds the events of an aggregate that are read to find a trigger.
 	rearmVersions = 256
 )
 
-// rearm schedules instances again that have not ended and have no message, until ctx ends. An
-// instance that waits, or whose step has failed, goes on by a message in the stream WORK; where
-// that is lost, as with a stream that was restored without it, the instance would stay as it is for
-// ever. So would one whose trigger is not looked at again: its runner was killed, and the model
-// does not react to the event any more.
+// rearm reschedules unfinished instances without a message, until ctx ends. A waiting or failed instance continues by
+// a message in the stream WORK; if that is lost, for example because the stream was restored without it, the instance
+// would never continue. Neither would one whose trigger is not processed again, because its runner was killed and the
+// model no longer reacts to the event.
 func (s *Service) rearm(ctx context.Context) {
 	every := cmp.Or(s.rearmEvery, rearmEvery)
 	pause := min(every, rearmFirst)
@@ -46,13 +45,13 @@ func (s *Service) rearm(ctx context.Context) {
 		}
 		pause = every
 		if err := s.rearmAll(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			s.log.Warn().Err(err).Msg("instances without a message are not searched to the end; it is tried again")
+			s.log.Warn().Err(err).Msg("searching for instances without a message failed, retrying")
 		}
 	}
 }
 
-// rearmAll searches all records once, and removes the model revisions that none of them needs: now
-// is when it begins.
+// rearmAll searches all records once, and removes the model revisions that none of them needs. now is the start of
+// the search.
 func (s *Service) rearmAll(ctx context.Context, now time.Time) error {
 	used := map[string]bool{}
 	for _, bucket := range []string{backbone.BucketWorkflows, backbone.BucketInstances} { // records move to the latter
@@ -63,8 +62,8 @@ func (s *Service) rearmAll(ctx context.Context, now time.Time) error {
 	return s.pinned.expire(ctx, used, now)
 }
 
-// rearmBucket searches a bucket's records once, and notes the model revisions that unfinished
-// instances of any tenant need.
+// rearmBucket searches a bucket's records once, and adds the model revisions that unfinished instances of any tenant
+// need to used.
 func (s *Service) rearmBucket(ctx context.Context, bucket string, used map[string]bool) error {
 	stream, prefix := backbone.BucketStream(bucket), "$KV."+bucket+"."
 	next := uint64(1)
@@ -76,7 +75,7 @@ func (s *Service) rearmBucket(ctx context.Context, bucket string, used map[strin
 			read++
 			var i instance
 			if json.Unmarshal(msg.Data, &i) != nil || i.State.ended() {
-				return nil //nolint:nilerr // a deleted key's marker, or of another version
+				return nil // a deleted key's marker, or of another version
 			}
 			used[i.Model] = true
 			i.revision, i.earlier = msg.Sequence, bucket == backbone.BucketWorkflows
@@ -101,8 +100,8 @@ func (s *Service) rearmBucket(ctx context.Context, bucket string, used map[strin
 	}
 }
 
-// isSuspect reports whether an unfinished instance should have a message: it goes on by itself, its
-// record has an age, and the node does its tenant's work. It sets the instance's tenant.
+// isSuspect reports whether an unfinished instance should have a message: it continues automatically, its record is
+// old enough, and the node serves its tenant. It sets the instance's tenant.
 func (s *Service) isSuspect(key string, i *instance, age time.Duration) bool {
 	name, _, _ := strings.Cut(key, ".")
 	tenant, err := contextkit.ParseTenantID(name)
@@ -120,10 +119,10 @@ func (s *Service) isSuspect(key string, i *instance, age time.Duration) bool {
 	return age >= least && i.State != stateFailed && (i.Attempts == nil || !i.Attempts.Stuck)
 }
 
-// rearmOne schedules an instance again if its message is missing and its record has not changed.
+// rearmOne reschedules an instance if its message is missing and its record has not changed.
 func (s *Service) rearmOne(ctx context.Context, i *instance) error {
 	ctx = s.triggered(ctx, i)
-	if i.State == stateMoved { // if its runner was killed between its two records, the second one is written now
+	if i.State == stateMoved { // if its runner was killed between its two records, write the second one
 		_, err := s.instances.follow(ctx, i)
 		return err
 	}
@@ -138,22 +137,22 @@ func (s *Service) rearmOne(ctx context.Context, i *instance) error {
 	}
 	now, err := s.instances.load(ctx, i.tenant, i.Workflow, i.ID)
 	if err != nil || now.revision != i.revision {
-		return nil //nolint:nilerr // it goes on, or is seen again by the next search
+		return nil // it continues, or the next search finds it again
 	}
 	at := time.Now()
 	if i.Waiting != nil {
 		at = i.Waiting.Until
 	}
-	if err := later(ctx, s.js, i, at); err != nil {
+	if err := scheduleInstance(ctx, s.js, i, at); err != nil {
 		return fmt.Errorf("message of %s %s: %w", i.Workflow, i.ID, err)
 	}
 	s.log.Warn().Str("tenant", i.tenant.String()).Str("workflow", i.Workflow).Str("instance", i.ID).
-		Time("at", at).Msg("the message of an instance was missing; it is scheduled again")
+		Time("at", at).Msg("the message of an instance was missing, scheduled it again")
 	return nil
 }
 
-// triggered returns a context under which the instance goes on: that of the event that started
-// it, as far as the journal still tells it.
+// triggered returns a context for continuing the instance: that of the event that started it, if the journal still
+// has it.
 func (s *Service) triggered(ctx context.Context, i *instance) context.Context {
 	meta := i.Trigger.Meta
 	rc, _ := contextkit.FromContext(contextkit.TenantContext(ctx, i.tenant))
@@ -164,7 +163,7 @@ func (s *Service) triggered(ctx context.Context, i *instance) context.Context {
 				rc = event.Context
 			}
 			return nil
-		}) // without it the instance goes on all the same
+		}) // without it the instance continues too
 	}
 	rc.CausationID, rc.RequestID = meta.EventID, contextkit.NewID()
 	rc.Depth++

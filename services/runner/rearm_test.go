@@ -16,8 +16,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// lose starts a transfer that waits, stops the runner and removes the message of the wait. It
-// returns the correlation id of the transfer.
+// lose starts a transfer that waits, stops the runner and removes the message of the wait. It returns the correlation
+// id of the transfer.
 func lose(t *testing.T, f *fixture) string {
 	t.Helper()
 	f.wallets(t, "acme")
@@ -67,11 +67,11 @@ func TestRearm_WaitWithoutMessageEnds(t *testing.T) {
 		t.Errorf("a has %v, want 900", balance)
 	}
 	if got := natstest.Await(t, seen, "the command is submitted"); got != correlation {
-		t.Errorf("it goes on under the correlation %q, and began under %q", got, correlation)
+		t.Errorf("it continues with the correlation %q, and started with %q", got, correlation)
 	}
 }
 
-func TestRearm_LeavesWaitsWithMessagesAlone(t *testing.T) {
+func TestRearm_SkipsWaitsWithMessage(t *testing.T) {
 	f := startWith(t, withSteps(t, "      - {name: cool, wait: \"'1h'\"}\n"+complete), webhook.Config{})
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "t", "b", 100)
@@ -107,7 +107,7 @@ func TestRearm_LeavesWaitsWithMessagesAlone(t *testing.T) {
 	}
 }
 
-func TestAddRefusals_OfALaterRecord(t *testing.T) {
+func TestAddRefusals_FromLaterRecord(t *testing.T) {
 	const (
 		running  = `{"workflow":"w","id":"i","state":"running","steps":[{"name":"debit","outcome":"done"}]}`
 		refused  = `{"workflow":"w","id":"i","state":"compensated","failure":{"Step":"credit","Message":"closed"},"steps":[{"name":"debit","outcome":"done"},{"name":"credit","outcome":"refused","message":"closed"},{"name":"undo debit","outcome":"done"}]}`

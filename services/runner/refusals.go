@@ -5,14 +5,13 @@ import (
 	"fmt"
 )
 
-// AddRefusals is for restoring a backup in which an instance's record is older than the
-// journal. It adds to the restored record (nil: there is none) the refusal that a later version
-// of the record knows of, and returns nil if there is nothing to add.
+// AddRefusals is used to restore a backup in which an instance's record is older than the journal. It adds to the
+// restored record (nil: there is none) a refusal that only a later version of the record contains, and returns nil if
+// there is nothing to add.
 //
-// A step that was done is found again under its idempotency key, but a refused command leaves
-// nothing in the journal: sent again, it might be accepted after the steps before it have been
-// undone. With the refusal in its record the instance is undone, to its end, whatever the journal
-// has of it.
+// A completed step is found again under its idempotency key, but a refused command leaves nothing in the journal:
+// sent again, it might be accepted after the steps before it have been compensated. With the refusal in its record,
+// the instance is compensated to the end, regardless of what the journal contains of it.
 func AddRefusals(restored, later []byte) ([]byte, error) {
 	var knows instance
 	if err := json.Unmarshal(later, &knows); err != nil {

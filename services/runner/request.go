@@ -16,11 +16,11 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// maxStoredRequest bounds what is stored of a request, in bytes. Of a larger one the digest is
-// stored: the model that the instance is pinned to makes the same again.
+// maxStoredRequest bounds the stored content of a request, in bytes. For a larger one the digest is stored: the model
+// that the instance is pinned to makes the same content again.
 const maxStoredRequest = 16 << 10
 
-// request sets what a step sends.
+// request sets the request of a step.
 func (i *instance) request(step string, r *request) {
 	if i.Requests == nil {
 		i.Requests = map[string]*request{}
@@ -28,7 +28,7 @@ func (i *instance) request(step string, r *request) {
 	i.Requests[step] = r
 }
 
-// prepare returns what a step sends: what is stored, or else what the model makes. Error: a
+// prepare returns the request of a step: the stored one, or else the one that the model makes. Error: a
 // [*refusedError] if the model cannot make it.
 func (e *engine) prepare(ctx context.Context, i *instance, name string, s model.Step) (*request, error) {
 	stored := i.Requests[name]
@@ -40,13 +40,13 @@ func (e *engine) prepare(ctx context.Context, i *instance, name string, s model.
 		return made, err
 	}
 	if digest := made.digest(); !bytes.Equal(digest, stored.Digest) {
-		return nil, &undrivableError{step: name, message: "the step was sent with other content than it would have now"}
+		return nil, &undrivableError{step: name, message: "the step was sent with content that differs from what the model makes now"}
 	}
 	made.Key = stored.Key
 	return made, nil
 }
 
-// build has the model make what a step sends.
+// build makes the request of a step by the model.
 func (e *engine) build(ctx context.Context, i *instance, name string, s model.Step) (*request, error) {
 	made := &request{Key: stepKey(i, name)}
 	if s.Webhook == nil {
@@ -65,18 +65,18 @@ func (e *engine) build(ctx context.Context, i *instance, name string, s model.St
 		return nil, err
 	}
 	if made.Body, err = json.Marshal(object); err != nil {
-		return nil, &refusedError{message: "the model's body is no JSON: " + err.Error()}
+		return nil, &refusedError{message: "the model's body is not JSON: " + err.Error()}
 	}
 	made.URL = target
 	return made, nil
 }
 
-// content is the part of a request that may be large.
+// content returns the part of a request that may be large.
 func (r *request) content() []byte {
 	if r.URL != "" {
 		return r.Body
 	}
-	text, _ := json.Marshal(r.Payload) // what cannot be JSON is refused when it is sent
+	text, _ := json.Marshal(r.Payload) // content that cannot be JSON is refused when it is sent
 	return text
 }
 
@@ -85,7 +85,7 @@ func (r *request) digest() []byte {
 	return sum[:]
 }
 
-// record is what is stored of a request.
+// record returns the stored form of a request.
 func (r *request) record() *request {
 	if len(r.content()) <= maxStoredRequest {
 		return r
@@ -93,9 +93,9 @@ func (r *request) record() *request {
 	return &request{Key: r.Key, Digest: r.digest()}
 }
 
-// send sends a request. Sent again, by this node or another, it has one effect: its idempotency
-// key is the same. Error: a [*refusedError] if it has none and never will, an [*undrivableError]
-// if whether it has one has to be found out by an operator; with any other, it is sent again.
+// send sends a request. Retries, by this node or another, have one effect, since the idempotency key is the same.
+// Error: a [*refusedError] if it has no effect and never will; an [*undrivableError] if an operator must find out
+// whether it has one; after any other error, it is sent again.
 func (e *engine) send(ctx context.Context, i *instance, step string, r *request) error {
 	if r.URL != "" {
 		err := e.webhooks.Post(ctx, webhook.Call{Source: i.Workflow + "/" + step, Target: r.URL, Body: r.Body, Key: r.Key, Repeated: r.sent, Trial: i.trial})
@@ -107,7 +107,7 @@ func (e *engine) send(ctx context.Context, i *instance, step string, r *request)
 	}
 	payload, err := structpb.NewStruct(r.Payload)
 	if err != nil {
-		return &refusedError{message: "the model's payload is no JSON: " + err.Error()}
+		return &refusedError{message: "the model's payload is not JSON: " + err.Error()}
 	}
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
@@ -118,7 +118,7 @@ func (e *engine) send(ctx context.Context, i *instance, step string, r *request)
 	return e.refusal(r, err)
 }
 
-// refusal returns the error of a command as [engine.send] does.
+// refusal converts the error of a command to an error of [engine.send].
 func (e *engine) refusal(r *request, err error) error {
 	var remote *connect.Error
 	if !errors.As(err, &remote) {
@@ -126,12 +126,12 @@ func (e *engine) refusal(r *request, err error) error {
 	}
 	switch remote.Code() {
 	case connect.CodeAlreadyExists:
-		// The step's own key was used for another command: by an earlier version that made
-		// something else of the step, or by somebody who guessed the key. What came of it is
-		// not known, and undoing the steps before it may be wrong.
+		// The step's key was used for another command: by an earlier version that made another command of the step,
+		// or by a client that guessed the key. The outcome is unknown, and compensating the steps before it may be
+		// wrong.
 		return &undrivableError{message: "the step's idempotency key was used for another command: " + remote.Message()}
 	case connect.CodeNotFound:
-		return err // the node does not know the aggregate type or the command: its model is another
+		return err // the node does not know the aggregate type or the command: it uses another model
 	case connect.CodeInvalidArgument:
 		if e.lags(r, remote) {
 			return err
@@ -143,11 +143,11 @@ func (e *engine) refusal(r *request, err error) error {
 	return err
 }
 
-// badRequest is the type of the detail with which a node refuses a payload by the command's schema.
+// badRequest is the type of the error detail for a payload that does not match the command's schema.
 const badRequest = "google.rpc.BadRequest"
 
-// lags reports whether a node refuses a payload that the model in use accepts: then the node's
-// model is another, earlier or later.
+// lags reports whether a node refuses a payload that the model in use accepts, so that the node's model is another,
+// earlier or later.
 func (e *engine) lags(r *request, refusal *connect.Error) bool {
 	invalid := false
 	for _, detail := range refusal.Details() {
@@ -164,10 +164,10 @@ func (e *engine) lags(r *request, refusal *connect.Error) bool {
 	return !ok || command.Accepts(model.Normalize(r.Payload).(model.Object))
 }
 
-// maxKeyLength is the longest idempotency key that CommandService takes.
+// maxKeyLength is the length limit of idempotency keys in CommandService.
 const maxKeyLength = 128
 
-// stepKey is the idempotency key of a step's command.
+// stepKey returns the idempotency key of a step's command.
 func stepKey(i *instance, step string) string {
 	key := "workflow:" + i.eventName() + ":" + i.Workflow + ":" + strings.ReplaceAll(step, " ", "-")
 	if len(key) > maxKeyLength {

@@ -22,8 +22,8 @@ import (
 
 var localHooks = webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true}
 
-// withHook is the wallet model with a further workflow, of the event that opens a wallet, which
-// calls a webhook.
+// withHook is the wallet model with another workflow, started by the event that opens a wallet, which calls a
+// webhook.
 func withHook(hook string) model.Source {
 	return func(ctx context.Context) (string, []byte, error) {
 		name, source, err := model.Wallet(ctx)
@@ -41,8 +41,7 @@ func (f *fixture) retries(t *testing.T, tenant string) int64 {
 	return count
 }
 
-// Instances whose webhook fails leave the window, so that the tenant's other workflows do not wait
-// for them.
+// Instances whose webhook fails leave the window, so that the tenant's other workflows do not wait for them.
 func TestRetries_FailingWebhooksDelayNoOtherWorkflow(t *testing.T) {
 	many := 1_000
 	if testing.Short() {
@@ -52,7 +51,7 @@ func TestRetries_FailingWebhooksDelayNoOtherWorkflow(t *testing.T) {
 	release := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		calls.Add(1)
-		_, _ = io.Copy(io.Discard, r.Body) // the server notices from then on that the client has left
+		_, _ = io.Copy(io.Discard, r.Body) // the server now detects that the client has disconnected
 		if r.URL.Path == "/silent" {
 			select {
 			case <-release:
@@ -87,7 +86,7 @@ func TestRetries_FailingWebhooksDelayNoOtherWorkflow(t *testing.T) {
 	}
 }
 
-// The same holds for steps whose command fails; once it does not, each instance ends.
+// The same holds for steps whose command fails; when it succeeds again, each instance ends.
 func TestRetries_FailingCommandsDelayNoOtherWorkflow(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
@@ -117,9 +116,9 @@ func TestRetries_FailingCommandsDelayNoOtherWorkflow(t *testing.T) {
 	}
 }
 
-// Each workflow of an event is settled by itself: one that fails for good becomes a dead letter
-// while another one of the same event is tried again.
-func TestRetries_AFinalFailureIsNotHiddenByAnotherWorkflowsRetry(t *testing.T) {
+// Workflows of one event end independently: one that fails permanently becomes a dead letter while another one is
+// retried.
+func TestRetries_FinalFailureIsNotHiddenByAnotherRetry(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
 	defer server.Close()
 	source := func(ctx context.Context) (string, []byte, error) {
@@ -140,9 +139,9 @@ func TestRetries_AFinalFailureIsNotHiddenByAnotherWorkflowsRetry(t *testing.T) {
 	wait(t, "the webhook is not scheduled again", func() bool { return f.retries(t, "acme") == 1 })
 }
 
-// A step is tried again across restarts until its retries are exhausted; then the instance is a
-// dead letter, which can be replayed.
-func TestRetries_AStepWhoseRetriesAreExhaustedIsADeadLetter(t *testing.T) {
+// A step is retried across restarts until its retries are exhausted; then the instance is a dead letter, which can be
+// replayed.
+func TestRetries_ExhaustedStepIsDeadLetter(t *testing.T) {
 	var (
 		mu   sync.Mutex
 		keys = map[string]int{}
@@ -186,8 +185,8 @@ func TestRetries_AStepWhoseRetriesAreExhaustedIsADeadLetter(t *testing.T) {
 	}
 }
 
-// A step has its own attempts: a failure of another step of the instance, or of the trigger, is none.
-func TestRetries_AttemptsAtAnotherStepDoNotCount(t *testing.T) {
+// Attempts are counted per step: failures of another step, or of the trigger, do not count.
+func TestRetries_AttemptsAreCountedPerStep(t *testing.T) {
 	var calls atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if calls.Add(1) == 1 {
@@ -210,8 +209,8 @@ func TestRetries_AttemptsAtAnotherStepDoNotCount(t *testing.T) {
 	}
 }
 
-// A workflow that starts itself ends, with a dead letter that says so.
-func TestDepth_AWorkflowThatStartsItselfIsBounded(t *testing.T) {
+// A workflow that starts itself is stopped with a dead letter that gives the reason.
+func TestDepth_BoundsWorkflowThatStartsItself(t *testing.T) {
 	source := func(ctx context.Context) (string, []byte, error) {
 		name, text, err := model.Wallet(ctx)
 		return name, append(text, []byte(`
@@ -232,11 +231,11 @@ func TestDepth_AWorkflowThatStartsItselfIsBounded(t *testing.T) {
 		letters = res.GetLetters()
 		return err == nil && len(letters) > 0
 	})
-	if balance := f.balance(t, "acme", "a"); balance != 15 || len(letters) != 1 || !strings.Contains(letters[0].GetCause(), `caused by 5 workflows, one after the other, and does not start "interest"`) {
+	if balance := f.balance(t, "acme", "a"); balance != 15 || len(letters) != 1 || !strings.Contains(letters[0].GetCause(), `caused by a chain of 5 workflows, and does not start "interest"`) {
 		t.Errorf("the wallet has %v; letters %v; want five workflows, and a letter", balance, letters)
 	}
 	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil || res.GetReplayed() != 0 {
-		t.Errorf("a replay goes on: %v, %v", res, err)
+		t.Errorf("a replay continues: %v, %v", res, err)
 	}
 	if balance := f.balance(t, "acme", "a"); balance != 15 {
 		t.Errorf("after a replay the wallet has %v", balance)

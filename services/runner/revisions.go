@@ -15,26 +15,25 @@ import (
 )
 
 const (
-	// revisionTouch is how old the record of a revision in use may be before it is written again,
-	// and revisionUnused how old that of one is which no instance needs when it is removed. The
-	// latter is so much longer that no instance begins under a revision that is being removed.
+	// revisionTouch is the age at which the record of a revision in use is written again, and revisionUnused the age
+	// at which the record of an unused one is removed. The latter is much longer, so that no instance starts with a
+	// revision that is being removed.
 	revisionTouch, revisionUnused = time.Hour, 24 * time.Hour
-	// maxRevisions bounds the parsed models of earlier revisions that a node has in memory.
+	// maxRevisions bounds the parsed models of earlier revisions in memory.
 	maxRevisions = 16
 )
 
-// errNoRevision says that a model revision is not stored.
+// errNoRevision reports that a model revision is not stored.
 var errNoRevision = errors.New("the model revision is not stored")
 
-// revisions stores the models that unfinished instances are driven by: each in the bucket
-// "revisions", from before the first record names it until no unfinished record has for a day.
-// Its methods may be called concurrently.
+// revisions stores the models that drive unfinished instances in the bucket "revisions", from before the first record
+// names a revision until no unfinished record has named it for a day. Its methods may be called concurrently.
 type revisions struct {
 	bucket *backbone.Bucket[backbone.Document]
 
 	mu     sync.Mutex
-	stored map[string]time.Time // revisions that are known to be stored, with when they were written
-	parsed []*model.Model       // the last used last
+	stored map[string]time.Time // revisions that are known to be stored, with the time of the last write
+	parsed []*model.Model       // least recently used first
 }
 
 func openRevisions(ctx context.Context, js jetstream.JetStream) (*revisions, error) {
@@ -68,8 +67,8 @@ func (r *revisions) retain(ctx context.Context, m *model.Model) error {
 	return nil
 }
 
-// model returns the model of a revision. Error: [errNoRevision], or one that says why it cannot be
-// read now; a [model.Error] if this version of the program does not understand it.
+// model returns the model of a revision. Error: [errNoRevision], a transient error, or a [model.Error] if this
+// version of the program does not understand it.
 func (r *revisions) model(ctx context.Context, revision string) (*model.Model, error) {
 	if m := r.cached(revision); m != nil {
 		return m, nil
@@ -97,7 +96,7 @@ func (r *revisions) cached(revision string) *model.Model {
 	return m
 }
 
-// parse returns the model of a document, which has been in use.
+// parse returns the model of a document that was in use before.
 func (r *revisions) parse(ctx context.Context, revision, text string) (*model.Model, error) {
 	if m := r.cached(revision); m != nil {
 		return m, nil
@@ -115,8 +114,8 @@ func (r *revisions) parse(ctx context.Context, revision, text string) (*model.Mo
 	return m, nil
 }
 
-// expire removes the revisions that no unfinished record names, as a complete search has found,
-// and has not for some time by now; those that are in use stay.
+// expire removes the revisions that no unfinished record names, by a complete search that started at now, and that
+// have been unused for some time.
 func (r *revisions) expire(ctx context.Context, used map[string]bool, now time.Time) error {
 	all, err := r.bucket.All(ctx)
 	if err != nil {

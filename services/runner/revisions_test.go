@@ -15,9 +15,9 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// Models that unfinished instances are pinned to are stored until the last of these has ended, and for
-// a day after that; those that no instance needs are not.
-func TestRevisions_ExpireOnceTheirLastInstanceHasEnded(t *testing.T) {
+// Models that unfinished instances are pinned to are stored until the last of these instances has ended, and for a
+// day after that. Models that no instance needs are not stored.
+func TestRevisions_ExpireAfterLastInstanceEnds(t *testing.T) {
 	var healthy atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if !healthy.Load() {
@@ -69,7 +69,7 @@ func TestRevisions_ExpireOnceTheirLastInstanceHasEnded(t *testing.T) {
 	if got := f.inState(t, "old", adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED); steps(got) != "debit done, tell done, complete done" {
 		t.Errorf("%s", steps(got))
 	}
-	expire(time.Hour) // an instance may begin under it just now
+	expire(time.Hour) // an instance may be starting with it
 	if !stored(first) {
 		t.Error("a model is removed within a day of its last use")
 	}

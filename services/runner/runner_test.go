@@ -32,8 +32,7 @@ import (
 
 func TestMain(m *testing.M) { natstest.Main(m) }
 
-// gate sends commands to the real aggregate service and lets a test hold or
-// fail them.
+// gate sends commands to the real aggregate service and lets a test hold or fail them.
 type gate struct {
 	next   gatewayv1connect.CommandServiceClient
 	mu     sync.Mutex
@@ -58,7 +57,7 @@ func (g *gate) set(before func(ctx context.Context, req *aggregatev1.SubmitReque
 	g.before = before
 }
 
-// fixture is a runner node with the real services around it.
+// fixture is a runner node with the real services that it uses.
 type fixture struct {
 	js     jetstream.JetStream
 	served []string
@@ -70,19 +69,19 @@ type fixture struct {
 	node   *runner.Service
 	models *model.Registry
 	stop   func()
-	// nodeID is the runner's node, and lost the silence after which it is dead for others; the
-	// zero values are for tests with one runner.
+	// nodeID is the runner's node, and lost the time without a heartbeat after which other runners consider it dead;
+	// the zero values are for tests with one runner.
 	nodeID string
 	lost   time.Duration
 	// text is the model of fromText.
 	text *string
 	// before is called with the runner before it runs.
 	before func(*runner.Service)
-	// log has the runner's log; the zero value discards it.
+	// log receives the runner's log; the zero value discards it.
 	log zerolog.Logger
 }
 
-// fromText is a source of the fixture's text, which a test may change.
+// fromText is a source with the fixture's text, which a test may change.
 func (f *fixture) fromText(context.Context) (string, []byte, error) {
 	return "text", []byte(*f.text), nil
 }
@@ -98,7 +97,7 @@ func registry(t *testing.T, source model.Source) *model.Registry {
 
 func start(t *testing.T) *fixture { return startWith(t, model.Wallet, webhook.Config{}) }
 
-// startWith is start with a model, with what webhooks may do, and with further tenants.
+// startWith is start with a model, a configuration of webhooks, and further tenants.
 func startWith(t *testing.T, source model.Source, hooks webhook.Config, further ...string) *fixture {
 	t.Helper()
 	return startOn(t, natstest.Start(t), source, hooks, append([]string{"acme", "globex"}, further...))
@@ -113,8 +112,8 @@ func asRunner(next connect.ClientFunc) connect.ClientFunc {
 	}
 }
 
-// startOn is startWith over a JetStream, for tenants, without a runner if prepare is given: then
-// it is called in its place.
+// startOn is startWith over a JetStream, for the given tenants. If prepare is given, it is called instead of starting
+// a runner.
 func startOn(t *testing.T, js jetstream.JetStream, source model.Source, hooks webhook.Config, served []string, prepare ...func(*fixture)) *fixture {
 	t.Helper()
 	tenants, err := rpc.ParseTenants(served)
@@ -168,7 +167,7 @@ func (f *fixture) run(t *testing.T) {
 	}
 	stop := f.stop
 	t.Cleanup(func() {
-		f.gate.set(nil) // whatever a test holds must end
+		f.gate.set(nil) // release calls that a test holds
 		stop()
 	})
 }
@@ -226,7 +225,7 @@ func (f *fixture) ended(t *testing.T, tenant, id string) *adminv1.GetWorkflowRes
 	return last
 }
 
-// wait looks at a condition until it holds.
+// wait polls a condition until it holds.
 func wait(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
@@ -249,11 +248,11 @@ func steps(res *adminv1.GetWorkflowResponse) string {
 	return strings.Join(list, ", ")
 }
 
-func TestATransferCompletesOrIsUndone(t *testing.T) {
+func TestWorkflow_CompletesOrIsCompensated(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "good", "b", 300)
-	f.transfer(t, "acme", "nowhere", "nobody", 100)
+	f.transfer(t, "acme", "nowhere", "missing", 100)
 	f.transfer(t, "acme", "poor", "b", 5000)
 	cases := map[string]struct {
 		state adminv1.WorkflowState
@@ -276,7 +275,7 @@ func TestATransferCompletesOrIsUndone(t *testing.T) {
 	}
 }
 
-func TestACommandCarriesTheContextOfItsTrigger(t *testing.T) {
+func TestCommand_CarriesContextOfTrigger(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
 	var (
@@ -308,12 +307,12 @@ func TestACommandCarriesTheContextOfItsTrigger(t *testing.T) {
 	for _, rc := range seen {
 		if rc.TenantID.String() != "acme" || rc.CorrelationID != "corr-1" || rc.CausationID != res.GetEvents()[0].GetId() ||
 			rc.Traceparent.TraceID != trigger.Traceparent.TraceID || rc.RequestID == "req-1" || rc.RequestID == "" {
-			t.Errorf("a command carries %+v; want the trigger's correlation and trace, its event as the cause, and a request id of its own", rc)
+			t.Errorf("a command carries %+v; want the trigger's correlation and trace, its event as the cause, and a new request id", rc)
 		}
 	}
 }
 
-func TestAStepThatFailsForAMomentIsTriedAgain(t *testing.T) {
+func TestStep_TransientFailureIsRetried(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
 	var mu sync.Mutex
@@ -335,14 +334,14 @@ func TestAStepThatFailsForAMomentIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestAStepWhoseAnswerIsLostHasItsEffectOnce(t *testing.T) {
+func TestStep_LostResponseHasOneEffect(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
 	var once sync.Once
 	f.gate.set(func(ctx context.Context, req *aggregatev1.SubmitRequest) error {
 		var lost error
 		once.Do(func() {
-			// The command is done, but the runner never learns of it.
+			// The command takes effect, but the runner does not receive the response.
 			_, err := f.gate.next.Submit(ctx, req)
 			lost = errors.Join(connect.NewError(connect.CodeUnavailable, "the answer is lost"), err)
 		})
@@ -355,7 +354,7 @@ func TestAStepWhoseAnswerIsLostHasItsEffectOnce(t *testing.T) {
 	}
 }
 
-func TestDrainFinishesWhatIsInFlightAndTakesNothingMore(t *testing.T) {
+func TestDrain_FinishesWorkInFlightAndStartsNone(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
 	held, release := make(chan struct{}), make(chan struct{})
@@ -403,8 +402,8 @@ func TestDrainFinishesWhatIsInFlightAndTakesNothingMore(t *testing.T) {
 	}
 }
 
-func TestDrainHandsBackWhatWaitsForItsTurn(t *testing.T) {
-	// Each tenant may have 16 in work, and the node 64.
+func TestDrain_HandsBackQueuedWork(t *testing.T) {
+	// Each tenant may have 16 running, and the node 64.
 	f := startWith(t, model.Wallet, webhook.Config{}, "hooli", "initech", "umbrella")
 	var began atomic.Int64
 	release := make(chan struct{})
@@ -421,7 +420,7 @@ func TestDrainHandsBackWhatWaitsForItsTurn(t *testing.T) {
 			f.transfer(t, tenant, fmt.Sprintf("t%d", n), "b", 1)
 		}
 	}
-	wait(t, "the node's places are not taken", func() bool { return began.Load() == 64 })
+	wait(t, "the node's concurrency limit is not reached", func() bool { return began.Load() == 64 })
 	drained := make(chan error, 1)
 	go func() {
 		_, err := f.admin.Drain(platform(t), &adminv1.DrainRequest{})
@@ -433,7 +432,7 @@ func TestDrainHandsBackWhatWaitsForItsTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := began.Load(); n != 64 {
-		t.Errorf("%d transfers are begun, want the 64 that had their turn", n)
+		t.Errorf("%d transfers have started, want the 64 that had their turn", n)
 	}
 	if _, err := f.admin.Resume(platform(t), &adminv1.ResumeRequest{}); err != nil {
 		t.Fatal(err)
@@ -448,7 +447,7 @@ func TestDrainHandsBackWhatWaitsForItsTurn(t *testing.T) {
 	}
 }
 
-func TestAPausedTenantWaitsAcrossRestartsAndOthersDoNot(t *testing.T) {
+func TestPauseTenant_SurvivesRestartAndAffectsOnlyTenant(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
 	f.wallets(t, "globex")
@@ -489,7 +488,7 @@ func TestAPausedTenantWaitsAcrossRestartsAndOthersDoNot(t *testing.T) {
 	f.ended(t, "acme", "t")
 }
 
-func TestADecisionIsHeardByEveryRunner(t *testing.T) {
+func TestPauseTenant_ReachesEveryRunner(t *testing.T) {
 	one := start(t)
 	two := &fixture{served: one.served, js: one.js, gate: one.gate, source: one.source}
 	two.run(t)
@@ -503,14 +502,14 @@ func TestADecisionIsHeardByEveryRunner(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wait(t, "the other runner hears of it", func() bool {
+		wait(t, "the other runner receives the pause", func() bool {
 			status, err := two.admin.Status(platform(t), &adminv1.StatusRequest{})
 			return err == nil && status.GetStatus().GetTenants()[0].GetPaused() == paused
 		})
 	}
 }
 
-func TestWorkThatCannotBeUndoneIsKeptAsADeadLetter(t *testing.T) {
+func TestWorkflow_FailedCompensationIsDeadLetter(t *testing.T) {
 	f := start(t)
 	f.wallets(t, "acme")
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
@@ -519,7 +518,7 @@ func TestWorkThatCannotBeUndoneIsKeptAsADeadLetter(t *testing.T) {
 		}
 		return nil
 	})
-	f.transfer(t, "acme", "t", "nobody", 100)
+	f.transfer(t, "acme", "t", "missing", 100)
 	got := f.ended(t, "acme", "t")
 	if got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_FAILED || steps(got) != "debit done, credit refused, undo debit refused, fail done" {
 		t.Fatalf("%v with %s", got.GetState(), steps(got))
@@ -528,9 +527,9 @@ func TestWorkThatCannotBeUndoneIsKeptAsADeadLetter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "no dead letter is kept", func() bool {
+	wait(t, "no dead letter is stored", func() bool {
 		letter, err := stream.GetLastMsgForSubject(t.Context(), backbone.DeadLetterSubject(natstest.Tenant(t, "acme")))
-		return err == nil && strings.Contains(fmt.Sprint(letter.Header), "could not be undone") && strings.Contains(string(letter.Data), "nobody") &&
+		return err == nil && strings.Contains(fmt.Sprint(letter.Header), "could not be compensated") && strings.Contains(string(letter.Data), "missing") &&
 			letter.Header.Get("tenant-id") == "acme" && letter.Header.Get("x-correlation-id") != "" && len(letter.Header.Get("traceparent")) == 55
 	})
 }

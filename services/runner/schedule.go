@@ -12,21 +12,20 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// maxSchedule bounds how far ahead a message is scheduled. An instance that waits longer is
-// driven then, and schedules the next one.
+// maxSchedule bounds how far ahead a message is scheduled. An instance that waits longer is driven then, and
+// schedules the next message.
 const maxSchedule = 28 * 24 * time.Hour
 
-// later has the instance driven on at a time: NATS itself keeps the schedule and
-// delivers it to whichever runner is there then. A second schedule for the same
-// instance takes the place of the first.
-func later(ctx context.Context, js jetstream.JetStream, i *instance, at time.Time) error {
+// scheduleInstance schedules the next drive of an instance: NATS stores the schedule and delivers the message to the
+// tenant's owner at that time. A second schedule for the same instance replaces the first.
+func scheduleInstance(ctx context.Context, js jetstream.JetStream, i *instance, at time.Time) error {
 	if latest := time.Now().Add(maxSchedule); at.After(latest) {
 		at = latest
 	}
 	return schedule(ctx, js, backbone.LaterSubject(i.tenant, i.Workflow, i.ID), i, at)
 }
 
-// schedule is later on a subject of the schedule.
+// schedule is scheduleInstance with a subject.
 func schedule(ctx context.Context, js jetstream.JetStream, subject string, i *instance, at time.Time) error {
 	msg := &nats.Msg{Subject: subject, Header: nats.Header{}}
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
@@ -43,7 +42,7 @@ func schedule(ctx context.Context, js jetstream.JetStream, subject string, i *in
 	return nil
 }
 
-// dueConsumer is the tenant's consumer of work that is due.
+// dueConsumer returns the tenant's consumer of due work.
 func (w *worker) dueConsumer(ctx context.Context) (jetstream.Consumer, error) {
 	name := "due-" + w.tenant.String()
 	consumer, err := w.js.CreateOrUpdateConsumer(ctx, backbone.StreamWork, jetstream.ConsumerConfig{
@@ -56,13 +55,13 @@ func (w *worker) dueConsumer(ctx context.Context) (jetstream.Consumer, error) {
 	return consumer, nil
 }
 
-// due drives on the instance of a message of work that is due.
+// due drives the instance of a due message.
 func (w *worker) due(ctx context.Context, msg jetstream.Msg) {
 	rc, err := contextkit.ExtractNATS(msg.Headers())
 	parts := strings.SplitN(msg.Subject(), ".", 4) // work.TENANT.WORKFLOW.INSTANCE
 	if err != nil || rc.TenantID != w.tenant || len(parts) != 4 {
 		w.log.Error().Err(err).Str("subject", msg.Subject()).Msg("due work cannot be read")
-		_ = msg.TermWithReason("malformed") // no attempt will read it better
+		_ = msg.TermWithReason("malformed") // a retry cannot help
 		return
 	}
 	work := backbone.DueWork{Tenant: w.tenant, Workflow: parts[2], Instance: parts[3], Context: rc}
@@ -75,6 +74,6 @@ func (w *worker) due(ctx context.Context, msg jetstream.Msg) {
 		return
 	}
 	if err := msg.Ack(); err != nil {
-		w.log.Warn().Err(err).Msg("acknowledgement lost; the instance will be looked at again")
+		w.log.Warn().Err(err).Msg("acknowledgement lost, the instance will be checked again")
 	}
 }

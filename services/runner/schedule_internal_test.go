@@ -12,9 +12,9 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// A wait that is longer than a schedule may be is several schedules, one after the other; and its time
-// has come when NATS delivers the last one, also to a runner whose clock is behind.
-func TestWait_OfMonthsIsChainedByTheClockOfNATS(t *testing.T) {
+// A wait that exceeds the maximum schedule is a chain of schedules, and it ends when NATS delivers the last one, even
+// to a runner whose clock is behind.
+func TestWait_OfMonthsIsChainedByNATSClock(t *testing.T) {
 	js, acme := natstest.Start(t), natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	records, err := openInstances(ctx, js, func() bool { return true })
@@ -46,7 +46,7 @@ func TestWait_OfMonthsIsChainedByTheClockOfNATS(t *testing.T) {
 		}
 		return at
 	}
-	// The runner's clock stands still at the wait's begin while NATS's goes on.
+	// The runner's clock stands still at the start of the wait while NATS's advances.
 	for _, woken := range []time.Duration{0, maxSchedule, 2 * maxSchedule} {
 		i.woken = began.Add(woken)
 		waits, err := e.wait(ctx, i, rest)
@@ -77,7 +77,7 @@ func TestWait_OfMonthsIsChainedByTheClockOfNATS(t *testing.T) {
 	if later, err := e.pending(ctx, i); err != nil || !later {
 		t.Errorf("an attempt whose time has not come: %v, %v", later, err)
 	}
-	// And the next delay begins then, or there would be none as long as the clock is behind.
+	// The next delay starts then too; otherwise there would be none as long as the clock is behind.
 	if err := e.postpone(ctx, i, &stepError{name: "s", err: errors.New("503")}, 0); err != nil || i.Attempts.Next.Before(i.woken) {
 		t.Errorf("%v; the next attempt is at %v, want it after %v", err, i.Attempts, i.woken)
 	}

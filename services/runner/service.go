@@ -25,11 +25,10 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// restartWait is the pause before a worker that failed starts again.
+// restartWait is the delay before a failed worker is restarted.
 const restartWait = time.Second
 
-// Service works on the tenants' workflows and serves RunnerAdmin. Its methods
-// may be called concurrently.
+// Service runs the tenants' workflows and serves RunnerAdmin. Its methods may be called concurrently.
 type Service struct {
 	adminv1connect.UnimplementedRunnerAdminHandler
 
@@ -41,7 +40,7 @@ type Service struct {
 	tail      *tail.Tail
 	lease     *lease.Lease
 	cursors   *backbone.Bucket[cursor]
-	flags     *backbone.Bucket[string] // cursorsKey alone
+	flags     *backbone.Bucket[string] // cursorsKey only
 	decisions jetstream.KeyValue
 	instances *instances
 	pinned    *revisions
@@ -52,19 +51,19 @@ type Service struct {
 	failing   failing
 	pages     *token.Numbers
 	maxDepth  int
-	// heldRetries counts attempts that found no room among their tenant's scheduled retries.
+	// heldRetries counts attempts that exceeded their tenant's limit of scheduled retries.
 	heldRetries atomic.Int64
 	log         zerolog.Logger
 	commands    Commander
 	turns       *turns
 	timeline    *backbone.Timeline
-	settled     time.Duration // see [settled]
-	// nodesKnown is closed when it is known which nodes are announced.
+	settled     time.Duration // see [settlePeriod]
+	// nodesKnown is closed once the announced nodes are known.
 	nodesKnown chan struct{}
 
 	rearmEvery time.Duration // see Config.Rearm
 
-	handedBack atomic.Uint64 // times that a trigger was handed back, see awaits
+	handedBack atomic.Uint64 // triggers handed back, see awaits
 
 	mu       sync.Mutex
 	workers  map[contextkit.TenantID]*worker
@@ -72,20 +71,20 @@ type Service struct {
 	resting  map[contextkit.TenantID]bool // suspended tenants
 	paused   map[contextkit.TenantID]bool
 	webhooks *webhook.Caller
-	decided  map[contextkit.TenantID]uint64  // revision of the decision in paused
+	decided  map[contextkit.TenantID]uint64  // KV revision of the decision in paused
 	active   map[contextkit.TenantID]*active // workers that run or are finishing
 	changed  chan struct{}                   // closed and replaced when any of these changes
-	// announced has the tenants of each announced runner, sorted, by node; nil: not known yet.
+	// announced are the tenants of each announced runner, sorted, by node; nil: not known yet.
 	announced map[string][]string
-	// revisions are those of the models that nodes announce.
+	// revisions are the model revisions that nodes announce.
 	revisions map[string]bool
-	// ableSince is since when every announced runner can take triggers by cursors; zero: not all can.
+	// ableSince is the time since which every announced runner supports cursors; zero: not all do.
 	ableSince time.Time
-	// byEventsSince is since when every announced runner can name instances by their events; zero:
-	// not all can. upgraded says that earlier versions have left records.
+	// byEventsSince is the time since which every announced runner supports naming instances by their events; zero:
+	// not all do. upgraded is set if earlier versions have left records.
 	byEventsSince time.Time
 	upgraded      bool
-	// cursorsSince is the revision of the decision that all do; 0: it is not taken.
+	// cursorsSince is the KV revision of the decision to read triggers by cursors; 0: not decided.
 	cursorsSince uint64
 	durables     map[string]bool // tenants with a durable consumer of an earlier version
 	term         *term           // nil while no lease is held
@@ -94,29 +93,28 @@ type Service struct {
 // active is a worker that was started.
 type active struct {
 	stop context.CancelFunc
-	// stopping says that it takes no more work.
+	// stopping is set if it starts no more work.
 	stopping bool
 }
 
 // Config configures the service.
 type Config struct {
-	// Node is the id of the runner's node. Tenants are shared among runners by it.
+	// Node is the id of the runner's node. It determines the runner's tenants.
 	Node string
-	// Lease says when other runners take this one for dead; zero: package lease's defaults.
+	// Lease configures when other runners consider this one dead; zero: the defaults of package lease.
 	Lease lease.Config
-	// Answers bounds answers in bytes.
+	// Answers bounds responses in bytes.
 	Answers response.Config
-	// Tokens selects the version of page tokens that is issued; nil: the newest.
+	// Tokens selects the version of page tokens that the service issues; nil: the newest.
 	Tokens *token.Gate
 	// MaxDepth bounds the number of workflows in a chain of causes; 0: 100.
 	MaxDepth int
-	// Rearm is the least time between two searches for waits whose message is missing; 0: ten
-	// minutes, and records of the last minute are left out.
+	// Rearm is the minimum interval between two searches for waits whose message is missing; 0: ten minutes, skipping
+	// records of the last minute.
 	Rearm time.Duration
 }
 
-// New returns a runner that sends commands through commands and webhooks as hooks
-// allow. timeline may be nil.
+// New returns a runner that sends commands with commands and webhooks as configured by hooks. timeline may be nil.
 func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, commands Commander, hooks webhook.Config, timeline *backbone.Timeline, log zerolog.Logger) (*Service, error) {
 	webhooks := webhook.New(hooks)
 	pinned, err := openRevisions(ctx, js)
@@ -162,7 +160,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		tenants: tenants, models: models, js: js, decisions: decisions, pinned: pinned, history: history, log: log,
 		workers: map[contextkit.TenantID]*worker{}, paused: map[contextkit.TenantID]bool{}, decided: map[contextkit.TenantID]uint64{},
 		active: map[contextkit.TenantID]*active{}, changed: make(chan struct{}),
-		settled: settled, nodesKnown: make(chan struct{}),
+		settled: settlePeriod, nodesKnown: make(chan struct{}),
 	}
 	if s.starts, err = openStarts(ctx, js, journal, history); err != nil {
 		return nil, err
@@ -187,7 +185,7 @@ func (s *Service) worker(tenant contextkit.TenantID) *worker {
 	return s.workerOf(tenant)
 }
 
-// workerOf is worker while s.mu is held.
+// workerOf is worker for callers that hold s.mu.
 func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	w, ok := s.workers[tenant]
 	if !ok {
@@ -213,11 +211,11 @@ func (s *Service) Register(server *connect.Server) {
 	adminv1connect.RegisterRunnerAdminHandler(server, s)
 }
 
-// Integrity tells whether the journal is whole; its Run must run for as long as the service is used.
+// Integrity returns the integrity check of the journal. Its Run must run for the lifetime of the service.
 func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
 
-// Run works on the tenants as Drain, PauseTenant, Reload and their opposites ask, until ctx ends;
-// then it finishes the work in flight, and leaves the rest to other runners.
+// Run runs the tenants' workflows as requested by Drain, PauseTenant, Reload and their opposites, until ctx ends.
+// Then it finishes the work in progress and leaves the rest to other runners.
 func (s *Service) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer s.webhooks.Close()
@@ -246,15 +244,15 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// runCursors takes triggers by cursors until ctx ends, and gives the tenants up in order then.
+// runCursors reads triggers by cursors until ctx ends, and then releases the tenants in order.
 func (s *Service) runCursors(ctx context.Context) {
 	var background sync.WaitGroup
 	defer background.Wait()
 	detached, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	background.Go(func() { s.again(detached, "the journal's tail is not read", s.tail.Run) })
-	s.again(ctx, "the consumers of earlier versions are not listed", s.loadDurables)
-	background.Go(func() { s.again(ctx, "the consumers of earlier versions are not deleted", s.deleteDurablesLater) })
+	background.Go(func() { s.retry(detached, "reading the journal's tail failed", s.tail.Run) })
+	s.retry(ctx, "listing consumers of earlier versions failed", s.loadDurables)
+	background.Go(func() { s.retry(ctx, "deleting consumers of earlier versions failed", s.deleteDurablesLater) })
 	s.lease.Run(ctx, func(termCtx context.Context, id string) {
 		t := s.newTerm(termCtx, id)
 		s.change(func() { s.term = t })
@@ -263,15 +261,15 @@ func (s *Service) runCursors(ctx context.Context) {
 	})
 }
 
-// again calls f until it succeeds or ctx ends.
-func (s *Service) again(ctx context.Context, fault string, f func(context.Context) error) {
+// retry calls f until it succeeds or ctx ends.
+func (s *Service) retry(ctx context.Context, fault string, f func(context.Context) error) {
 	for ctx.Err() == nil {
 		err := f(ctx)
 		if err == nil {
 			return
 		}
 		if ctx.Err() == nil {
-			s.log.Error().Err(err).Msg(fault + "; trying again")
+			s.log.Error().Err(err).Msg(fault + ", retrying")
 		}
 		select {
 		case <-ctx.Done():
@@ -294,8 +292,7 @@ func subjectsOf(m *model.Model) []string {
 	return subjects
 }
 
-// Suspend leaves the work of these tenants alone, and of these only, until the next
-// time that it is called.
+// Suspend suspends the work of exactly these tenants, until the next call.
 func (s *Service) Suspend(tenants []contextkit.TenantID) {
 	resting := map[contextkit.TenantID]bool{}
 	for _, tenant := range tenants {
@@ -304,7 +301,7 @@ func (s *Service) Suspend(tenants []contextkit.TenantID) {
 	s.change(func() { s.resting = resting })
 }
 
-// reconcile starts or stops the tenant's worker. s.mu is held.
+// reconcile starts or stops the tenant's worker. The caller holds s.mu.
 func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID, running *sync.WaitGroup) {
 	a := s.active[tenant]
 	wanted := !s.drained && !s.paused[tenant] && !s.resting[tenant] && s.tenants.Serves(tenant)
@@ -327,14 +324,14 @@ func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID, run
 	}
 }
 
-// supervise runs a worker until ctx ends, and again when it fails.
+// supervise runs a worker until ctx ends, and restarts it when it fails.
 func (s *Service) supervise(ctx context.Context, w *worker) {
 	for {
 		err := w.run(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		w.log.Error().Err(err).Msg("runner worker starts again")
+		w.log.Error().Err(err).Msg("restarting a runner worker")
 		select {
 		case <-ctx.Done():
 			return
@@ -343,7 +340,7 @@ func (s *Service) supervise(ctx context.Context, w *worker) {
 	}
 }
 
-// idle reports whether the node works for no tenant. s.mu is held.
+// idle reports whether the node works for no tenant. The caller holds s.mu.
 func (s *Service) idle() bool {
 	return len(s.active) == 0 && (s.term == nil || s.term.count() == 0)
 }
@@ -358,13 +355,13 @@ func (s *Service) byDurables() []contextkit.TenantID {
 	return s.tenants.All()
 }
 
-// notify wakes whoever waits for a change. s.mu is held.
+// notify wakes the callers that wait for a change. The caller holds s.mu.
 func (s *Service) notify() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
-// until waits until condition holds, which is called with s.mu held.
+// until waits until condition holds. condition is called with s.mu held.
 func (s *Service) until(ctx context.Context, condition func() bool) error {
 	for {
 		s.mu.Lock()
@@ -381,10 +378,10 @@ func (s *Service) until(ctx context.Context, condition func() bool) error {
 	}
 }
 
-// Ready reports why the node takes no work, for a tenant or at all.
+// Ready returns why the node starts no work for the tenant, or for any tenant if tenant is zero.
 func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	if !s.js.Conn().IsConnected() {
-		return errors.New("the journal is not reachable")
+		return errors.New("not connected to NATS")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -403,8 +400,7 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	return nil
 }
 
-// Lag is the number of events and pieces of work that wait for the node's tenants, those in work
-// included, as far as is known.
+// Lag returns the known number of unread events and of pieces of work of the node's tenants, including running ones.
 func (s *Service) Lag() int64 {
 	s.mu.Lock()
 	t := s.term

@@ -8,14 +8,14 @@ import (
 	"github.com/headgate/headgate/internal/lease"
 )
 
-// candidate is a live runner that takes work.
+// candidate is a live runner that accepts work.
 type candidate struct {
 	node   string
 	mine   bool
 	serves func(contextkit.TenantID) bool
 }
 
-// candidates returns the runners that a tenant may fall to.
+// candidates returns the runners that tenants may be assigned to.
 func (s *Service) candidates() []candidate {
 	members, _ := s.lease.Members()
 	own := s.lease.ID()
@@ -31,7 +31,7 @@ func (s *Service) candidates() []candidate {
 	return out
 }
 
-// served returns which tenants another runner announces to serve.
+// served returns a function that reports which tenants another runner announces to serve.
 func (s *Service) served(m lease.Member) func(contextkit.TenantID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,9 +42,9 @@ func (s *Service) served(m lease.Member) func(contextkit.TenantID) bool {
 	}
 }
 
-// isMine reports whether a tenant that this runner serves falls to it: of all runners that serve
-// it, to the one with the greatest hash (rendezvous hashing, Thaler and Ravishankar 1998), so
-// that a runner that comes or goes moves its own share alone.
+// isMine reports whether a tenant that this runner serves is assigned to it: among the runners that serve the tenant,
+// to the one with the highest hash (rendezvous hashing, Thaler and Ravishankar 1998), so that a runner that joins or
+// leaves moves only its own share.
 func (s *Service) isMine(tenant contextkit.TenantID, candidates []candidate) bool {
 	mine, most := false, uint64(0)
 	for _, c := range candidates {
@@ -61,7 +61,7 @@ func (s *Service) isMine(tenant contextkit.TenantID, candidates []candidate) boo
 // rendezvous returns a runner's weight for a tenant.
 func rendezvous(node string, tenant contextkit.TenantID) uint64 {
 	hash := fnv.New64a()
-	_, _ = hash.Write([]byte(node + "\x00" + tenant.String())) // it does not fail
+	_, _ = hash.Write([]byte(node + "\x00" + tenant.String())) // cannot fail
 	x := hash.Sum64()                                          // FNV's high bits mix badly: finish as MurmurHash3 does
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd

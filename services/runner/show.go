@@ -24,7 +24,7 @@ var stateMessages = map[state]adminv1.WorkflowState{
 	stateCancelled:    adminv1.WorkflowState_WORKFLOW_STATE_CANCELLED,
 }
 
-// message returns the state as clients see it.
+// message returns the state as a message.
 func (i *instance) message() adminv1.WorkflowState {
 	if i.Attempts != nil && i.Attempts.Stuck {
 		return adminv1.WorkflowState_WORKFLOW_STATE_STUCK
@@ -59,8 +59,8 @@ func (w *waiting) message() *adminv1.WorkflowWait {
 	return &adminv1.WorkflowWait{Step: w.Step, Until: timestamppb.New(w.Until)}
 }
 
-// instance returns a workflow's instance by its id, or by the aggregate whose event started it
-// ("ID", or "ID=VERSION" where that was not its first event).
+// instance returns a workflow's instance by its id, or by the aggregate whose event started it ("ID", or "ID=VERSION"
+// if that was not its first event).
 func (s *Service) instance(ctx context.Context, tenant contextkit.TenantID, workflow, id string) (*instance, error) {
 	i, err := s.instances.load(ctx, tenant, workflow, id)
 	if errors.Is(err, errNoInstance) {
@@ -72,13 +72,13 @@ func (s *Service) instance(ctx context.Context, tenant contextkit.TenantID, work
 		return nil, connect.Errorf(connect.CodeNotFound, "workflow %q has no instance %q", workflow, id)
 	}
 	if err != nil {
-		return nil, connect.NewError(connect.CodeUnavailable, "the instance cannot be read now: try again").WithCause(err)
+		return nil, connect.NewError(connect.CodeUnavailable, "the instance cannot be read now: retry").WithCause(err)
 	}
 	return i, nil
 }
 
-// triggerOf returns the id of an aggregate's event that may have started a workflow, if the
-// journal has it among the aggregate's first [rearmVersions].
+// triggerOf returns the id of an aggregate's event that may have started a workflow, if it is among the aggregate's
+// first [rearmVersions] in the journal.
 func (s *Service) triggerOf(ctx context.Context, tenant contextkit.TenantID, workflow, name string) (event string, found bool) {
 	w, ok := s.models.Current().Workflow(workflow)
 	if !ok {

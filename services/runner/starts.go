@@ -17,21 +17,20 @@ import (
 // startsKey is the key in the bucket "runner" of the [startRecord].
 const startsKey = "workflows"
 
-// startRecord says after which sequence of the journal events start the workflows, by their
-// identities. It is made of the model by the first runner that stores it, and its workflows have
-// all events; one that comes later has those after the model was applied, and one that leaves the
-// model and comes back is new.
+// startRecord contains, by workflow identity, the sequence of the journal after which events start the workflow. The
+// first runner that stores it creates it from the model; those workflows start at all events. A workflow that is
+// added later starts at events after its model was applied. A workflow that is removed and added again is new.
 type startRecord struct {
 	After map[string]uint64 `json:"after"`
-	// Epoch is the journal's, by which After is to be understood.
+	// Epoch is the epoch of the journal that After belongs to.
 	Epoch int64 `json:"epoch"`
 }
 
-// starts tells from which event on workflows are started. Its methods may be called concurrently.
+// starts determines the events from which workflows start. Its methods may be called concurrently.
 type starts struct {
 	js      jetstream.JetStream
 	journal *backbone.Journal
-	bucket  *backbone.Bucket[startRecord] // startsKey alone
+	bucket  *backbone.Bucket[startRecord] // startsKey only
 	applied *backbone.Bucket[backbone.Document]
 
 	mu       sync.Mutex
@@ -44,8 +43,8 @@ func openStarts(ctx context.Context, js jetstream.JetStream, journal *backbone.J
 	return &starts{js: js, journal: journal, bucket: bucket, applied: applied}, err
 }
 
-// of returns after which sequence events start a model's workflows, by their identities, and
-// stores it for those that are new.
+// of returns, by workflow identity, the sequence after which events start a model's workflows, and stores it for new
+// workflows.
 func (s *starts) of(ctx context.Context, m *model.Model) (map[string]uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,7 +55,7 @@ func (s *starts) of(ctx context.Context, m *model.Model) (map[string]uint64, err
 		kept, err := s.bucket.Get(ctx, startsKey)
 		fresh := errors.Is(err, backbone.ErrNotKept)
 		if err != nil && !fresh {
-			return nil, fmt.Errorf("read from when on workflows are started: %w", err)
+			return nil, fmt.Errorf("read the start sequences of workflows: %w", err)
 		}
 		next := startRecord{After: map[string]uint64{}, Epoch: s.journal.Epoch()}
 		var added []string
@@ -83,7 +82,7 @@ func (s *starts) of(ctx context.Context, m *model.Model) (map[string]uint64, err
 				continue // another runner was first
 			}
 			if err != nil {
-				return nil, fmt.Errorf("store from when on workflows are started: %w", err)
+				return nil, fmt.Errorf("store the start sequences of workflows: %w", err)
 			}
 		}
 		s.revision, s.after = m.Revision, next.After
@@ -91,12 +90,12 @@ func (s *starts) of(ctx context.Context, m *model.Model) (map[string]uint64, err
 	}
 }
 
-// since returns, for workflows of a model that were added, the last sequence of the journal when
-// each of them was: when the first of the models was applied that have had it without a break up to
-// this one, some of which no runner may have used. It is the journal's end where that is not recorded:
-// the model comes from a file, or an earlier version of the control node applied it.
+// since returns, for added workflows of a model, the last sequence of the journal when each was added: when the first
+// model was applied since which all models up to this one have the workflow, including models that no runner has
+// used. It is the journal's end if that is not recorded, because the model comes from a file, or an earlier version
+// of the control node applied it.
 func (s *starts) since(ctx context.Context, m *model.Model, added []string) (map[string]uint64, error) {
-	history, err := s.applied.History(ctx, backbone.ModelKey) // the newest first
+	history, err := s.applied.History(ctx, backbone.ModelKey) // newest first
 	if err != nil {
 		return nil, err
 	}
@@ -137,13 +136,13 @@ func (s *starts) since(ctx context.Context, m *model.Model, added []string) (map
 			break
 		}
 	}
-	return since, nil //nolint:nilerr // a model that cannot be read ends the search
+	return since, nil // a model that cannot be read ends the search
 }
 
-// starts reports whether an event may start a workflow: it came after the workflow, was decided
-// under the model that has it, or the workflow is for all events.
+// starts reports whether an event may start a workflow: the event came after the workflow was added, or was decided
+// by the model that has the workflow, or the workflow is for all events.
 func (s *starts) starts(ctx context.Context, m *model.Model, w *model.Workflow, event backbone.Event) (bool, error) {
-	if w.FromBeginning || event.Sequence == 0 { // a dead letter's
+	if w.FromBeginning || event.Sequence == 0 { // of a dead letter
 		return true, nil
 	}
 	if event.Model.Revision != "" && event.Model.Revision == m.Revision {
@@ -153,11 +152,11 @@ func (s *starts) starts(ctx context.Context, m *model.Model, w *model.Workflow, 
 	return event.Sequence > after[w.Identity()], err
 }
 
-// noteStarts stores from when on the workflows of the model in use are started. If it cannot, the
-// first trigger does.
+// noteStarts stores the sequences from which the workflows of the model in use start. If it fails, the first trigger
+// does so.
 func (s *Service) noteStarts(ctx context.Context) {
 	if _, err := s.starts.of(ctx, s.models.Current()); err != nil && ctx.Err() == nil {
-		s.log.Warn().Err(err).Msg("from when on the model's workflows are started is not stored; trying again")
+		s.log.Warn().Err(err).Msg("storing the start sequences of the model's workflows failed, retrying")
 	}
 }
 

@@ -11,9 +11,9 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// Two models are applied one after the other, and the runner sees the last one alone: events that
-// were decided in between start the workflows that the first one added.
-func TestStarts_AWorkflowOfAModelThatNoRunnerUsed(t *testing.T) {
+// Two models are applied one after another, and the runner only sees the last one: events that were decided in
+// between start the workflows that the first one added.
+func TestStarts_WorkflowOfModelThatNoRunnerUsed(t *testing.T) {
 	js, ctx := natstest.Start(t), contextkit.PlatformContext(t.Context())
 	journal, err := backbone.OpenJournal(ctx, js)
 	if err != nil {
@@ -59,5 +59,5 @@ func TestStarts_AWorkflowOfAModelThatNoRunnerUsed(t *testing.T) {
 	apply(30, "", "first", "added", "later")
 	after(apply(40, "a comment", "first", "added", "later"), map[string]uint64{"first": 0, "added": 20, "later": 30})
 	after(apply(50, "", "first"), map[string]uint64{"first": 0})
-	after(apply(60, "", "first", "added"), map[string]uint64{"first": 0, "added": 60}) // it had left the model
+	after(apply(60, "", "first", "added"), map[string]uint64{"first": 0, "added": 60}) // it was removed from the model
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/headgate/headgate/services/runner/webhook"
 )
 
-// withSteps is the wallet model whose transfers are done by other steps.
+// withSteps is the wallet model with other steps for transfers.
 func withSteps(t *testing.T, steps string) model.Source {
 	t.Helper()
 	return func(ctx context.Context) (string, []byte, error) {
@@ -41,7 +41,7 @@ const (
 	complete = "      - {name: complete, submit: {aggregate: transfer, id: meta.aggregate_id, command: complete}}\n"
 )
 
-func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
+func TestWait_SurvivesRestart(t *testing.T) {
 	t.Parallel()
 	f := startWith(t, withSteps(t, debit+"      - {name: cool, wait: \"'2s'\"}\n"+complete), webhook.Config{})
 	f.wallets(t, "acme")
@@ -60,7 +60,7 @@ func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	var correlation string
-	wait(t, "the schedule is kept", func() bool {
+	wait(t, "the schedule is stored", func() bool {
 		msg, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.*")
 		if err != nil {
 			return false
@@ -69,7 +69,7 @@ func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
 		correlation = rc.CorrelationID
 		return err == nil && rc.TenantID.String() == "acme" && !rc.Traceparent.IsZero()
 	})
-	f.stop() // nobody is there when the time comes
+	f.stop() // no runner is running when it is due
 	seen := make(chan string, 1)
 	f.gate.set(func(ctx context.Context, req *aggregatev1.SubmitRequest) error {
 		if req.GetCommand() == "complete" {
@@ -81,7 +81,7 @@ func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
 		}
 		return nil
 	})
-	wait(t, "the time comes", func() bool {
+	wait(t, "the wait does not end", func() bool {
 		info, err := stream.Info(t.Context())
 		return err == nil && info.State.NumSubjects == 1 && time.Since(began) > 2*time.Second
 	})
@@ -99,7 +99,7 @@ func TestAWorkflowWaitsAcrossARestart(t *testing.T) {
 	})
 }
 
-func TestMigration_TakesAnInstanceToTheModelInUse(t *testing.T) {
+func TestMigration_MovesInstanceToModelInUse(t *testing.T) {
 	t.Parallel()
 	f := startWith(t, withSteps(t, "      - {name: cool, wait: \"'1s'\"}\n"+debit+complete), webhook.Config{})
 	f.wallets(t, "acme")
@@ -108,12 +108,12 @@ func TestMigration_TakesAnInstanceToTheModelInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "the schedule is kept", func() bool {
+	wait(t, "the schedule is stored", func() bool {
 		_, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.transfer.*")
 		return err == nil
 	})
 	f.stop()
-	// Now what starts it has another form, which its steps use.
+	// Change the form of the trigger event, which the steps use.
 	old := f.source
 	f.source = func(ctx context.Context) (string, []byte, error) {
 		name, source, err := old(ctx)
@@ -143,10 +143,10 @@ func TestMigration_TakesAnInstanceToTheModelInUse(t *testing.T) {
 	}
 }
 
-func TestAWorkflowThatFailsLeavesTheEventsOthersToBeTriedAgain(t *testing.T) {
-	nobody := "      - {name: credit, submit: {aggregate: wallet, id: \"'nobody'\", command: deposit, payload: {amount: event.amount}}}\n"
+func TestWorkflows_FailedOneDoesNotStopRetriesOfOthers(t *testing.T) {
+	missing := "      - {name: credit, submit: {aggregate: wallet, id: \"'missing'\", command: deposit, payload: {amount: event.amount}}}\n"
 	notice := "  notice:\n    on: transfer.requested\n    steps:\n      - {name: tell, submit: {aggregate: wallet, id: \"'b'\", command: deposit, payload: {amount: \"7\"}}}\n"
-	f := startWith(t, withSteps(t, debit+nobody+notice), webhook.Config{})
+	f := startWith(t, withSteps(t, debit+missing+notice), webhook.Config{})
 	f.wallets(t, "acme")
 	var tries atomic.Int32
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
@@ -172,7 +172,7 @@ func TestAWorkflowThatFailsLeavesTheEventsOthersToBeTriedAgain(t *testing.T) {
 	})
 }
 
-func TestAWebhookIsCalledOnceInEffectAndUndone(t *testing.T) {
+func TestWebhook_HasOneEffectAndIsCompensated(t *testing.T) {
 	var (
 		mu   sync.Mutex
 		keys []string
@@ -213,13 +213,13 @@ func TestAWebhookIsCalledOnceInEffectAndUndone(t *testing.T) {
 	}
 }
 
-func TestStepsSideBySideAreAllDoneOrAllUndone(t *testing.T) {
+func TestParallelSteps_AllCompleteOrAllAreCompensated(t *testing.T) {
 	pay := func(name, wallet string) string {
 		return fmt.Sprintf("          - {name: %s, submit: {aggregate: wallet, id: %s, command: deposit, payload: {amount: 10}}, undo: {aggregate: wallet, id: %s, command: withdraw, payload: {amount: 10}}}\n", name, wallet, wallet)
 	}
 	f := startWith(t, withSteps(t, "      - name: pay\n        parallel:\n"+pay("one", "event.from")+pay("two", "event.to")+complete), webhook.Config{})
 	f.wallets(t, "acme")
-	// They do run side by side: each is held until both have begun.
+	// They run concurrently: each is held until both have begun.
 	var begun sync.WaitGroup
 	begun.Add(2)
 	f.gate.set(func(ctx context.Context, req *aggregatev1.SubmitRequest) error {
@@ -242,7 +242,7 @@ func TestStepsSideBySideAreAllDoneOrAllUndone(t *testing.T) {
 		t.Errorf("%s", steps(got))
 	}
 	f.gate.set(nil)
-	f.transfer(t, "acme", "half", "nobody", 1)
+	f.transfer(t, "acme", "half", "missing", 1)
 	if got := f.ended(t, "acme", "half"); steps(got) != "one done, two refused, undo one done" || got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED {
 		t.Errorf("%s", steps(got))
 	}

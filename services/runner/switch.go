@@ -12,28 +12,28 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// What runners can do, as announced ([backbone.Node.Runner]).
+// Abilities of runners, as announced ([backbone.Node.Runner]).
 const (
-	canCursors  = 1 // take triggers by cursors
+	canCursors  = 1 // read triggers by cursors
 	canByEvents = 2 // name instances by their events, in a bucket without age
 
-	// Abilities is the newest that this version can.
+	// Abilities is the newest ability of this version.
 	Abilities = canByEvents
 )
 
-// cursorsKey is the key in the bucket "runner" under which it is stored that runners take
-// triggers by cursors. It is written once, and holds for good.
+// cursorsKey is the key in the bucket "runner" under which the decision to read triggers by cursors is stored. It is
+// written once and never removed.
 const cursorsKey = "cursors"
 
-// settled is how long every announced runner must be able to, before runners switch where there
-// are consumers of an earlier version: one that is just being restarted comes back meanwhile.
-const settled = 10 * time.Second
+// settlePeriod is the time for which every announced runner must have the ability before runners switch, if there are
+// consumers of an earlier version: a runner that is being restarted returns within it.
+const settlePeriod = 10 * time.Second
 
-// lostLately is how long a runner that fell silent is expected back.
-const lostLately = 10 * time.Minute
+// recentlyLost is the time for which a runner that stopped announcing is expected to return.
+const recentlyLost = 10 * time.Minute
 
-// usesCursors returns the revision of the decision that runners take triggers by cursors, 0 if it
-// is not taken, and when it was taken.
+// usesCursors returns the KV revision of the decision to read triggers by cursors, 0 if it is not decided, and its
+// time.
 func (s *Service) usesCursors(ctx context.Context) (revision uint64, since time.Time, err error) {
 	kept, err := backbone.ReadKept(ctx, s.js, backbone.BucketRunner, cursorsKey)
 	if errors.Is(err, backbone.ErrNotKept) {
@@ -42,13 +42,13 @@ func (s *Service) usesCursors(ctx context.Context) (revision uint64, since time.
 	return kept.Revision, kept.Time, err
 }
 
-// awaitCursors waits until runners take triggers by cursors, and decides it once every announced
-// runner can, or returns ctx's error.
+// awaitCursors waits until runners read triggers by cursors, and makes that decision once every announced runner can,
+// or returns ctx's error.
 func (s *Service) awaitCursors(ctx context.Context) error {
 	for {
 		able, changed := s.allAble()
 		if decided, err := s.decideCursors(ctx, able); err != nil && ctx.Err() == nil {
-			s.log.Warn().Err(err).Msg("how triggers are taken is not known; trying again")
+			s.log.Warn().Err(err).Msg("reading how triggers are delivered failed, retrying")
 		} else if decided {
 			return nil
 		}
@@ -61,7 +61,7 @@ func (s *Service) awaitCursors(ctx context.Context) error {
 	}
 }
 
-// decideCursors reports whether runners take triggers by cursors, and decides it if it is time.
+// decideCursors reports whether runners read triggers by cursors, and makes that decision if it is time.
 func (s *Service) decideCursors(ctx context.Context, able time.Duration) (bool, error) {
 	revision, _, err := s.usesCursors(ctx)
 	if err == nil && revision == 0 && able > 0 {
@@ -74,7 +74,7 @@ func (s *Service) decideCursors(ctx context.Context, able time.Duration) (bool, 
 		if !fresh && able < s.settled {
 			return false, nil
 		}
-		s.log.Info().Msg("every runner takes triggers by cursors from now on")
+		s.log.Info().Msg("all runners read triggers by cursors from now on")
 		if _, err = s.flags.Put(contextkit.PlatformContext(ctx), cursorsKey, s.node, 0); err != nil && !errors.Is(err, backbone.ErrChanged) {
 			return false, err
 		}
@@ -87,9 +87,8 @@ func (s *Service) decideCursors(ctx context.Context, able time.Duration) (bool, 
 	return true, nil
 }
 
-// allAble returns for how long every announced runner, and every one that was lost lately, has
-// been able to take triggers by cursors, 0 if one is not, and a channel that is closed when
-// runners are announced anew.
+// allAble returns the time for which every announced or recently lost runner has been able to read triggers by
+// cursors, 0 if one is not, and a channel that is closed at the next announcement.
 func (s *Service) allAble() (time.Duration, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,7 +98,7 @@ func (s *Service) allAble() (time.Duration, <-chan struct{}) {
 	return max(time.Since(s.ableSince), 1), s.changed
 }
 
-// setNodes takes in which nodes are announced.
+// setNodes records the announced nodes.
 func (s *Service) setNodes(fleet backbone.Fleet) {
 	announced, able, byEvents := map[string][]string{}, true, true
 	for _, n := range fleet.Nodes {
@@ -110,7 +109,7 @@ func (s *Service) setNodes(fleet backbone.Fleet) {
 		}
 	}
 	for _, l := range fleet.Lost {
-		if time.Since(l.Heard) > lostLately {
+		if time.Since(l.Heard) > recentlyLost {
 			continue
 		}
 		if _, back := announced[l.Node.ID]; l.Node.Kind == "runner" && !back && l.Node.ID != s.node {
@@ -140,7 +139,7 @@ func (s *Service) setNodes(fleet backbone.Fleet) {
 	}
 }
 
-// since returns since when a condition holds that held since before, or did not (zero).
+// since returns the time since which a condition holds, given the previous value before (zero: it did not hold).
 func since(holds bool, before time.Time) time.Time {
 	switch {
 	case !holds:
@@ -151,8 +150,8 @@ func since(holds bool, before time.Time) time.Time {
 	return before
 }
 
-// byEvents reports whether every announced runner, and every one that was lost lately, names
-// instances by their events; after an upgrade, for some time.
+// byEvents reports whether every announced or recently lost runner names instances by their events; after an upgrade,
+// for some time.
 func (s *Service) byEvents() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,19 +167,19 @@ func hasEarlierRecords(ctx context.Context, js jetstream.JetStream) (bool, error
 	return stream.CachedInfo().State.Msgs > 0, nil
 }
 
-// followNodes takes in which nodes are announced until ctx ends.
+// followNodes follows the announced nodes until ctx ends.
 func (s *Service) followNodes(ctx context.Context) {
 	backbone.FollowNodes(ctx, s.js, backbone.Follower{Tenants: true, Each: s.setNodes, Failed: func(err error) {
-		s.log.Error().Err(err).Msg("nodes are not followed; those known stay, and it is tried again")
+		s.log.Error().Err(err).Msg("following nodes failed, retrying; the known nodes stay")
 	}})
 }
 
-// bar keeps runners of earlier versions from a tenant that has no cursor yet: to them it is
-// paused. Such a runner, started by mistake, would begin at the journal's start.
-func (s *Service) bar(ctx context.Context, tenant contextkit.TenantID) error {
+// blockEarlierRunners pauses a tenant without a cursor for runners of earlier versions. Such a runner, started by
+// mistake, would begin at the journal's start.
+func (s *Service) blockEarlierRunners(ctx context.Context, tenant contextkit.TenantID) error {
 	ctx = contextkit.TenantContext(ctx, tenant)
 	if _, err := backbone.PutKept(ctx, s.js, backbone.BucketRunner, pausedKey(tenant), []byte(decidedPaused)); err != nil {
-		return fmt.Errorf("keep runners of earlier versions from tenant %s: %w", tenant, err)
+		return fmt.Errorf("block runners of earlier versions from tenant %s: %w", tenant, err)
 	}
 	return nil
 }

@@ -17,51 +17,51 @@ import (
 )
 
 const (
-	// flushEvery is the time between two looks at the cursors that changed: so much work may be
-	// repeated after a kill, with one effect.
+	// flushEvery is the interval at which changed cursors are written. After a kill, the work of that time may be
+	// repeated, with one effect.
 	flushEvery = 500 * time.Millisecond
-	// claimIdle is how long a tenant that has nothing to do stays claimed.
+	// claimIdle is the time for which an idle tenant stays claimed.
 	claimIdle = 5 * time.Second
 	// flushes bounds the cursors that are written concurrently.
 	flushes = 16
-	// ownedAgain is the time between two looks at the cursors of tenants that another runner owns
-	// still, and noteEvery that between two looks at idle tenants' progress.
-	ownedAgain, noteEvery = 500 * time.Millisecond, time.Minute
-	// leaveTimeout bounds the last write of a cursor; without it, the next owner repeats what
-	// has ended since the last one.
+	// recheckOwnedEvery is the interval at which cursors of tenants that another runner still owns are read, and
+	// noteEvery the interval at which the progress of idle tenants is written.
+	recheckOwnedEvery, noteEvery = 500 * time.Millisecond, time.Minute
+	// leaveTimeout bounds the last write of a cursor. Without it, the next owner repeats the work since the previous
+	// write.
 	leaveTimeout = 5 * time.Second
-	// duePoll is the time between two looks for due work, and dueRescan between two looks at all
-	// of it: what a replica that was behind did not show is found then.
+	// duePoll is the interval between two reads of due work, and dueRescan between two reads of all of it, which find
+	// what a lagging replica has not returned.
 	duePoll, dueRescan = 250 * time.Millisecond, time.Minute
 )
 
-// term is the time for which this runner holds one lease: it owns the tenants that fall to it.
+// term is the period for which this runner holds one lease and owns the tenants that are assigned to it.
 type term struct {
 	service *Service
 	id      string          // of the lease
-	ctx     context.Context //nolint:containedctx // it lives as long as the struct
-	// detached is ctx without its end: what is begun is finished after it.
-	detached context.Context //nolint:containedctx // it lives as long as the struct
+	ctx     context.Context // it lives as long as the struct
+	// detached is ctx without cancellation: started work is finished after ctx ends.
+	detached context.Context // it lives as long as the struct
 	running  sync.WaitGroup  // goroutines of pieces, scans and departures
-	model    string          // the revision whose triggers the tail delivers; run alone uses it
+	model    string          // the revision whose triggers the tail delivers; only run accesses it
 
 	mu      sync.Mutex
 	tenants map[contextkit.TenantID]*owned
-	changed chan struct{} // holds a value when a tenant was given up
+	changed chan struct{} // holds a value when a tenant was released
 
-	claims  sync.Mutex // held for what follows, while a tenant's own mutex may be held
+	claims  sync.Mutex // guards the fields below; may be acquired while a tenant's mutex is held
 	claimed map[*owned]bool
-	waiting map[*owned]bool // tenants that another runner owns still
+	waiting map[*owned]bool // tenants that another runner still owns
 }
 
 func (s *Service) newTerm(ctx context.Context, id string) *term {
 	return &term{service: s, id: id, ctx: ctx, detached: context.WithoutCancel(ctx), tenants: map[contextkit.TenantID]*owned{}, claimed: map[*owned]bool{}, waiting: map[*owned]bool{}, changed: make(chan struct{}, 1)}
 }
 
-// goes runs f, which the term waits for.
-func (t *term) goes(f func()) { t.running.Go(f) }
+// spawn runs f in a goroutine that the term waits for.
+func (t *term) spawn(f func()) { t.running.Go(f) }
 
-// run owns tenants until stopping ends, then gives them up in order; or until the lease is lost.
+// run owns tenants until stopping ends, then releases them in order; or until the lease is lost.
 func (t *term) run(stopping context.Context) {
 	s := t.service
 	background, stop := context.WithCancel(context.WithoutCancel(stopping))
@@ -83,7 +83,7 @@ func (t *term) run(stopping context.Context) {
 		case <-changed:
 		case <-served:
 		case <-members:
-			t.askAgain()
+			t.recheckOwned()
 		case <-t.changed:
 		case <-t.ctx.Done():
 			cause := errLost
@@ -99,7 +99,7 @@ func (t *term) run(stopping context.Context) {
 	}
 }
 
-// follow has the tail deliver the triggers of a model, which may have changed while no lease was held.
+// follow makes the tail deliver the triggers of a model, which may have changed while no lease was held.
 func (t *term) follow(m *model.Model) {
 	if t.model == m.Revision {
 		return
@@ -110,7 +110,7 @@ func (t *term) follow(m *model.Model) {
 	t.resubscribe()
 }
 
-// reconcile takes up the tenants that fall to this runner and gives up the others.
+// reconcile acquires the tenants that are assigned to this runner and releases the others.
 func (t *term) reconcile() {
 	s := t.service
 	candidates := s.candidates()
@@ -138,7 +138,7 @@ func (t *term) reconcile() {
 	}
 }
 
-// add takes a tenant up. t.mu is held.
+// add acquires a tenant. The caller holds t.mu.
 func (t *term) add(tenant contextkit.TenantID) {
 	o := &owned{term: t, tenant: tenant}
 	o.taking, o.end = context.WithCancelCause(t.detached)
@@ -149,7 +149,7 @@ func (t *term) add(tenant contextkit.TenantID) {
 	o.mu.Unlock()
 }
 
-// options returns how triggers are delivered by the model in use.
+// options returns the options for delivering triggers by the model in use.
 func (t *term) options() tail.Options {
 	types := map[string]bool{}
 	for _, workflow := range t.service.models.Current().Workflows() {
@@ -158,18 +158,18 @@ func (t *term) options() tail.Options {
 	return tail.Options{Events: window, Bytes: windowBytes / 2, Accept: func(aggregateType string) bool { return types[aggregateType] }}
 }
 
-// leave gives a tenant up: what is in work is finished, if it is not lost. t.mu is held. The
-// tenant stays in t.tenants until that is done.
+// leave releases a tenant: running work is finished, unless the tenant is lost. The tenant stays in t.tenants until
+// that is done. The caller holds t.mu.
 func (t *term) leave(o *owned, cause error) {
 	if o.leaving {
 		return
 	}
 	o.leaving = true
 	o.end(cause)
-	t.goes(func() { t.depart(t.detached, o, cause) })
+	t.spawn(func() { t.depart(t.detached, o, cause) })
 }
 
-// depart finishes what is in work, and stores the tenant's last cursor unless the tenant is lost.
+// depart finishes running work, and stores the tenant's last cursor unless the tenant is lost.
 func (t *term) depart(ctx context.Context, o *owned, cause error) {
 	o.mu.Lock()
 	sub := o.sub
@@ -180,7 +180,7 @@ func (t *term) depart(ctx context.Context, o *owned, cause error) {
 		ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 		defer cancel()
 		if err := o.flush(ctx, true); err != nil {
-			t.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("a tenant is given up without its last cursor; its next owner repeats work, with one effect")
+			t.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("released a tenant without its last cursor; its next owner repeats work, with one effect")
 		}
 	}
 	t.unclaim(o)
@@ -190,22 +190,21 @@ func (t *term) depart(ctx context.Context, o *owned, cause error) {
 	t.notify()
 }
 
-// lose gives a tenant up that another runner has claimed.
+// lose releases a tenant that another runner has claimed.
 func (t *term) lose(o *owned) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.leave(o, errLost)
 }
 
-// renew gives a tenant up, and takes it up again by the journal's epoch once what is in work is
-// finished.
+// renew releases a tenant, and acquires it again with the journal's current epoch once running work is finished.
 func (t *term) renew(o *owned) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.leave(o, errLeaving)
 }
 
-// end gives all tenants up.
+// end releases all tenants.
 func (t *term) end(cause error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -222,7 +221,7 @@ func (t *term) notify() {
 	t.service.change(func() {}) // a drain may wait for it
 }
 
-// resubscribe has the tail deliver by the model in use.
+// resubscribe makes the tail deliver by the model in use.
 func (t *term) resubscribe() {
 	t.mu.Lock()
 	var all []*owned
@@ -248,7 +247,7 @@ func (t *term) resubscribe() {
 	}
 }
 
-// claim has the tenant's cursor written as it changes.
+// claim makes the term write the tenant's cursor as it changes.
 func (t *term) claim(o *owned) {
 	t.claims.Lock()
 	defer t.claims.Unlock()
@@ -264,14 +263,14 @@ func (t *term) unclaim(o *owned) {
 	}
 }
 
-// owner returns the tenant if this runner takes it up, nil if not.
+// owner returns the tenant if this runner acquires it, nil if not.
 func (t *term) owner(tenant contextkit.TenantID) *owned {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.tenants[tenant]
 }
 
-// await has a tenant's cursor read again soon, if another runner owns it still.
+// await makes a tenant's cursor be read again soon, if another runner still owns it.
 func (t *term) await(o *owned, waits bool) {
 	t.claims.Lock()
 	defer t.claims.Unlock()
@@ -282,8 +281,8 @@ func (t *term) await(o *owned, waits bool) {
 	}
 }
 
-// askAgain has the cursors of tenants read again that another runner owned.
-func (t *term) askAgain() {
+// recheckOwned reads the cursors of tenants again that another runner owned.
+func (t *term) recheckOwned() {
 	t.claims.Lock()
 	waiting := slices.Collect(maps.Keys(t.waiting))
 	t.claims.Unlock()
@@ -297,21 +296,21 @@ func (t *term) askAgain() {
 	}
 }
 
-// awaitOwners calls askAgain periodically until ctx ends.
+// awaitOwners calls recheckOwned periodically until ctx ends.
 func (t *term) awaitOwners(ctx context.Context) {
-	ticker := time.NewTicker(ownedAgain)
+	ticker := time.NewTicker(recheckOwnedEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
-			t.askAgain()
+			t.recheckOwned()
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// noteProgress writes how far idle tenants are, where that is far ahead, until ctx ends.
+// noteProgress writes the cursors of idle tenants that are far ahead, until ctx ends.
 func (t *term) noteProgress(ctx context.Context) {
 	ticker := time.NewTicker(noteEvery)
 	defer ticker.Stop()
@@ -326,13 +325,13 @@ func (t *term) noteProgress(ctx context.Context) {
 		t.mu.Unlock()
 		for _, o := range tenants {
 			if err := o.note(ctx); err != nil && ctx.Err() == nil {
-				t.service.log.Debug().Err(err).Str("tenant", o.tenant.String()).Msg("an idle tenant's cursor is not written; trying again")
+				t.service.log.Debug().Err(err).Str("tenant", o.tenant.String()).Msg("writing an idle tenant's cursor failed, retrying")
 			}
 		}
 	}
 }
 
-// flushCursors writes cursors that are behind until ctx ends.
+// flushCursors writes changed cursors until ctx ends.
 func (t *term) flushCursors(ctx context.Context) {
 	ticker := time.NewTicker(flushEvery)
 	defer ticker.Stop()
@@ -350,7 +349,7 @@ func (t *term) flushCursors(ctx context.Context) {
 		for _, o := range claimed {
 			group.Go(func() error {
 				if err := o.flush(ctx, false); err != nil && ctx.Err() == nil && !errors.Is(err, errFenced) {
-					t.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("a cursor is not written; trying again")
+					t.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("writing a cursor failed, retrying")
 				}
 				return nil
 			})
@@ -359,7 +358,7 @@ func (t *term) flushCursors(ctx context.Context) {
 	}
 }
 
-// pollDue offers due work to its tenants as it comes, until ctx ends.
+// pollDue offers due work to its tenants as it arrives, until ctx ends.
 func (t *term) pollDue(ctx context.Context) {
 	ticker := time.NewTicker(duePoll)
 	defer ticker.Stop()
@@ -380,7 +379,7 @@ func (t *term) pollDue(ctx context.Context) {
 			t.removeMalformed(ctx, sequence, subject, err)
 		})
 		if err != nil && ctx.Err() == nil && !failed {
-			t.service.log.Warn().Err(err).Msg("due work is not read; trying again")
+			t.service.log.Warn().Err(err).Msg("reading due work failed, retrying")
 		}
 		failed = err != nil
 		select {
@@ -391,20 +390,20 @@ func (t *term) pollDue(ctx context.Context) {
 	}
 }
 
-// removeMalformed removes a message of WORK that no attempt will read better.
+// removeMalformed removes a message of WORK that no attempt can read.
 func (t *term) removeMalformed(ctx context.Context, sequence uint64, subject string, err error) {
-	t.service.log.Error().Err(err).Str("subject", subject).Msg("due work cannot be read, and is removed")
+	t.service.log.Error().Err(err).Str("subject", subject).Msg("due work cannot be read, removing it")
 	if err := backbone.RemoveDueWork(ctx, t.service.js, sequence); err != nil {
-		t.service.log.Warn().Err(err).Msg("malformed due work is not removed; trying again")
+		t.service.log.Warn().Err(err).Msg("removing malformed due work failed, retrying")
 	}
 }
 
-// scanDue offers a tenant its due work from the start, as far as it has room.
+// scanDue offers a tenant its due work from the start, until the window is full.
 func (t *term) scanDue(ctx context.Context, o *owned) error {
 	o.mu.Lock()
 	o.dueBehind = false
 	o.mu.Unlock()
-	errFull := errors.New("no room")
+	errFull := errors.New("full")
 	err := backbone.ReadDueWork(ctx, t.service.js, o.tenant, 1, 0, func(work backbone.DueWork) error {
 		if !o.offer(work) {
 			return errFull
@@ -417,7 +416,7 @@ func (t *term) scanDue(ctx context.Context, o *owned) error {
 	return err
 }
 
-// rescan is scanDue once more, for a tenant that has room again.
+// rescan calls scanDue again for a tenant whose window has free slots.
 func (t *term) rescan(o *owned) {
 	if err := t.scanDue(o.taking, o); err != nil && o.taking.Err() == nil {
 		o.mu.Lock()
@@ -426,7 +425,7 @@ func (t *term) rescan(o *owned) {
 	}
 }
 
-// errNoTrigger says that the journal has no message at a trigger's sequence.
+// errNoTrigger reports that the journal has no message at a trigger's sequence.
 var errNoTrigger = errors.New("the journal has no event of the tenant there")
 
 // event reads a tenant's event.
@@ -438,21 +437,20 @@ func (t *term) event(ctx context.Context, tenant contextkit.TenantID, sequence u
 	return event, err
 }
 
-// count returns the number of tenants that are taken up or not given up yet.
+// count returns the number of tenants that are acquired or not released yet.
 func (t *term) count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.tenants)
 }
 
-// lag returns the number of events and pieces of work that wait for the term's tenants, as far as
-// is known.
+// lag returns the known number of unread events and of pieces of work of the term's tenants.
 func (t *term) lag() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var lag int64
 	for _, o := range t.tenants {
-		begun, behind, _ := o.waiting() // it knows without asking
+		begun, behind, _ := o.waiting() // it knows without a request
 		lag += begun + behind
 	}
 	return lag

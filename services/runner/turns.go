@@ -7,28 +7,27 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// turns shares a node's places among its tenants: when all are taken, tenants
-// that wait get them in turn, however many pieces of work each has (deficit
-// round robin, Shreedhar and Varghese 1995, with pieces of equal cost, so that a
-// turn is one piece).
+// turns is a concurrency limiter that a node's tenants share fairly: at the limit, waiting tenants get free slots in
+// turn, regardless of how many pieces of work each has (deficit round robin, Shreedhar and Varghese 1995, with pieces
+// of equal cost, so that a turn is one piece).
 type turns struct {
 	mu      sync.Mutex
 	free    int
 	waiting map[contextkit.TenantID][]chan struct{}
-	ring    []contextkit.TenantID // tenants with something waiting, the next first
+	ring    []contextkit.TenantID // tenants with waiters, the next first
 }
 
-func newTurns(places int) *turns {
-	return &turns{free: places, waiting: map[contextkit.TenantID][]chan struct{}{}}
+func newTurns(slots int) *turns {
+	return &turns{free: slots, waiting: map[contextkit.TenantID][]chan struct{}{}}
 }
 
-// take waits for a place, which leave gives back; or returns ctx's error.
-func (t *turns) take(ctx context.Context, tenant contextkit.TenantID) (leave func(), err error) {
+// acquire waits for a slot, which release frees; or returns ctx's error.
+func (t *turns) acquire(ctx context.Context, tenant contextkit.TenantID) (release func(), err error) {
 	t.mu.Lock()
 	if t.free > 0 {
 		t.free--
 		t.mu.Unlock()
-		return t.leave, nil
+		return t.release, nil
 	}
 	mine := make(chan struct{})
 	if len(t.waiting[tenant]) == 0 {
@@ -38,7 +37,7 @@ func (t *turns) take(ctx context.Context, tenant contextkit.TenantID) (leave fun
 	t.mu.Unlock()
 	select {
 	case <-mine:
-		return t.leave, nil
+		return t.release, nil
 	case <-ctx.Done():
 	}
 	t.mu.Lock()
@@ -50,11 +49,11 @@ func (t *turns) take(ctx context.Context, tenant contextkit.TenantID) (leave fun
 			return nil, ctx.Err()
 		}
 	}
-	return t.leave, nil // the place came at the same moment
+	return t.release, nil // the slot was granted at the same moment
 }
 
-// leave gives a place to the next tenant in turn, or back.
-func (t *turns) leave() {
+// release passes a slot to the next tenant in turn, or frees it.
+func (t *turns) release() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.ring) == 0 {
@@ -69,7 +68,7 @@ func (t *turns) leave() {
 	close(next)
 }
 
-// forget takes a tenant out of the ring that has nothing waiting. t.mu is held.
+// forget removes a tenant without waiters from the ring. The caller holds t.mu.
 func (t *turns) forget(tenant contextkit.TenantID) {
 	if len(t.waiting[tenant]) > 0 {
 		return

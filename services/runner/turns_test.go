@@ -15,19 +15,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-func TestTenantsTakeTurnsHoweverMuchEachHas(t *testing.T) {
+func TestTurns_TenantsAreServedInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		places := newTurns(1)
+		slots := newTurns(1)
 		var (
 			mu    sync.Mutex
 			order []string
 		)
-		hold, err := places.take(t.Context(), natstest.Tenant(t, "noisy"))
+		hold, err := slots.acquire(t.Context(), natstest.Tenant(t, "noisy"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		work := func(tenant contextkit.TenantID) {
-			leave, err := places.take(t.Context(), tenant)
+			release, err := slots.acquire(t.Context(), tenant)
 			if err != nil {
 				t.Error(err)
 				return
@@ -35,7 +35,7 @@ func TestTenantsTakeTurnsHoweverMuchEachHas(t *testing.T) {
 			mu.Lock()
 			order = append(order, tenant.String())
 			mu.Unlock()
-			leave()
+			release()
 		}
 		for range 100 {
 			go work(natstest.Tenant(t, "noisy"))
@@ -53,8 +53,8 @@ func TestTenantsTakeTurnsHoweverMuchEachHas(t *testing.T) {
 	})
 }
 
-func TestPlacesAreNeverMoreAndNeverLost(t *testing.T) {
-	places := newTurns(4)
+func TestTurns_SlotsAreBoundedAndNeverLost(t *testing.T) {
+	slots := newTurns(4)
 	var (
 		now, most atomic.Int64
 		group     sync.WaitGroup
@@ -65,10 +65,10 @@ func TestPlacesAreNeverMoreAndNeverLost(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			if i%5 == 0 {
-				ctx, cancel = context.WithTimeout(ctx, time.Microsecond) // gives up, mostly
+				ctx, cancel = context.WithTimeout(ctx, time.Microsecond) // usually times out
 				defer cancel()
 			}
-			leave, err := places.take(ctx, tenant)
+			release, err := slots.acquire(ctx, tenant)
 			if errors.Is(err, context.DeadlineExceeded) {
 				return
 			}
@@ -80,19 +80,19 @@ func TestPlacesAreNeverMoreAndNeverLost(t *testing.T) {
 			for seen := most.Load(); in > seen && !most.CompareAndSwap(seen, in); seen = most.Load() {
 			}
 			now.Add(-1)
-			leave()
+			release()
 		})
 	}
 	group.Wait()
 	if most.Load() > 4 {
-		t.Errorf("%d pieces of work at once, want at most 4", most.Load())
+		t.Errorf("%d concurrent pieces of work, want at most 4", most.Load())
 	}
-	if places.free != 4 || len(places.ring) != 0 || len(places.waiting) != 0 {
-		t.Errorf("at the end %d places are free, %d tenants wait", places.free, len(places.ring))
+	if slots.free != 4 || len(slots.ring) != 0 || len(slots.waiting) != 0 {
+		t.Errorf("at the end %d slots are free, %d tenants wait", slots.free, len(slots.ring))
 	}
 }
 
-func TestWhatIsInWorkIsFinishedInTimeOrHandedBack(t *testing.T) {
+func TestWorker_RunningWorkFinishesInTimeOrIsHandedBack(t *testing.T) {
 	for name, row := range map[string]struct {
 		finish time.Duration
 		work   func(ctx context.Context, stop func())

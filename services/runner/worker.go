@@ -18,21 +18,20 @@ import (
 )
 
 const (
-	// tenantConcurrency bounds a tenant's instances that are in work or wait for
-	// their turn, and nodeConcurrency those of all tenants that are in work.
+	// tenantConcurrency bounds a tenant's instances that are running or wait for their turn, and nodeConcurrency the
+	// running instances of all tenants.
 	tenantConcurrency, nodeConcurrency = 16, 64
-	// ackWait is how long a silent worker is believed to be alive.
+	// ackWait is the time after which JetStream redelivers a message without a heartbeat.
 	ackWait = 30 * time.Second
-	// heartbeat tells JetStream that an event is still being worked on.
+	// heartbeat is the interval at which JetStream is notified that a message is still being processed.
 	heartbeat = ackWait / 3
-	// workTimeout bounds one attempt at an event, and finishTimeout what is left of it
-	// when no more work is taken.
+	// workTimeout bounds one attempt at an event, and finishTimeout its remaining time when the worker stops.
 	workTimeout, finishTimeout = 2 * time.Minute, 20 * time.Second
-	// Delays between attempts: doubled from first to longest, with jitter.
+	// Delays between attempts double from first to longest, with jitter.
 	firstRetry, longestRetry = 250 * time.Millisecond, 10 * time.Minute
 )
 
-// worker works on one tenant's trigger events.
+// worker processes one tenant's trigger events.
 type worker struct {
 	tenant contextkit.TenantID
 	js     jetstream.JetStream
@@ -42,22 +41,22 @@ type worker struct {
 	turns  *turns // of all tenants
 	// awaits is [Service.awaits].
 	awaits func(*model.Model, *backbone.Event) error
-	// obsolete reports whether triggers are taken by cursors: then there are no durable consumers.
+	// obsolete reports whether triggers are read by cursors, so that there are no durable consumers.
 	obsolete func(context.Context) (bool, error)
-	// unreadable is called for triggers that are no events: they are passed over.
+	// unreadable is called for triggers that are not events; they are skipped.
 	unreadable func(*backbone.UnreadableError)
 
 	log      zerolog.Logger
 	finish   time.Duration // see finishTimeout
 	inFlight atomic.Int64
-	waiting  atomic.Int64 // events that waited when the last one came
+	waiting  atomic.Int64 // events that waited when the last one was delivered
 }
 
-// consumerName is the durable consumer of a tenant's trigger events, and the name of its work in
-// dead letters.
+// consumerName returns the name of the durable consumer of a tenant's trigger events, which is also the name of its
+// work in dead letters.
 func (w *worker) consumerName() string { return durableName(w.tenant) }
 
-// consumer returns the tenant's consumer, brought up to the model in use.
+// consumer returns the tenant's consumer, updated to the model in use.
 func (w *worker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	var subjects []string
 	seen := map[string]bool{}
@@ -83,15 +82,15 @@ func (w *worker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	return consumer, nil
 }
 
-// run takes events, and work that is due, until ctx ends, then finishes those in
-// work. What was delivered but not begun is handed back, and what is not finished in time.
+// run processes events and due work until ctx ends, then finishes the running ones. Messages that were
+// delivered and not started, or not finished in time, are handed back.
 func (w *worker) run(ctx context.Context) error {
 	triggers, err := w.consumer(ctx)
 	if err != nil {
 		return err
 	}
 	if triggers == nil {
-		<-ctx.Done() // the model has no workflow, or triggers are taken by cursors
+		<-ctx.Done() // the model has no workflow, or triggers are read by cursors
 		return nil
 	}
 	due, err := w.dueConsumer(ctx)
@@ -107,7 +106,7 @@ func (w *worker) run(ctx context.Context) error {
 	return taking.Wait()
 }
 
-// take has the consumer's messages worked on until ctx ends.
+// take processes the consumer's messages until ctx ends.
 func (w *worker) take(ctx context.Context, consumer jetstream.Consumer, working *errgroup.Group, work func(context.Context, jetstream.Msg)) error {
 	name := consumer.CachedInfo().Name
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(tenantConcurrency))
@@ -122,7 +121,7 @@ func (w *worker) take(ctx context.Context, consumer jetstream.Consumer, working 
 		case err != nil && ctx.Err() != nil, errors.Is(err, jetstream.ErrMsgIteratorClosed):
 			return nil
 		case errors.Is(err, jetstream.ErrNoHeartbeat):
-			continue // JetStream is being reconnected to
+			continue // reconnecting to JetStream
 		case err != nil:
 			return fmt.Errorf("consumer %s: %w", name, err)
 		}
@@ -136,12 +135,12 @@ func (w *worker) take(ctx context.Context, consumer jetstream.Consumer, working 
 	}
 }
 
-// inTurn works on a message when it is its tenant's turn. If no more is taken before
-// that, it is handed back; what is in work then has some time to be finished.
+// inTurn processes a message when it is its tenant's turn. If the worker stops before that, the message is handed
+// back; a running one then has a grace period to finish.
 func (w *worker) inTurn(taking context.Context, msg jetstream.Msg, work func(context.Context, jetstream.Msg)) {
-	leave, err := w.turns.take(taking, w.tenant)
+	leave, err := w.turns.acquire(taking, w.tenant)
 	if err != nil {
-		_ = msg.Nak() // if that is lost, ackWait does it
+		_ = msg.Nak() // if that is lost, ackWait redelivers it
 		return
 	}
 	defer leave()
@@ -159,11 +158,10 @@ func (w *worker) inTurn(taking context.Context, msg jetstream.Msg, work func(con
 	work(ctx, msg)
 }
 
-// handBackWait bounds the wait for each event that was delivered and not begun.
+// handBackWait bounds the wait for each delivered event that was not started.
 const handBackWait = 100 * time.Millisecond
 
-// handBack gives the events back that were delivered and not begun; those that
-// it misses come back after ackWait.
+// handBack hands back the delivered events that were not started; ackWait redelivers the ones that it misses.
 func handBack(messages jetstream.MessagesContext) {
 	messages.Drain()
 	for {
@@ -171,11 +169,11 @@ func handBack(messages jetstream.MessagesContext) {
 		if err != nil {
 			return
 		}
-		_ = msg.Nak() // if that is lost, ackWait does it
+		_ = msg.Nak() // if that is lost, ackWait redelivers it
 	}
 }
 
-// work does what the model says for one event and settles the message.
+// work processes one event and acknowledges the message.
 func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 	meta, err := msg.Metadata()
 	if err != nil {
@@ -189,25 +187,24 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 		return
 	}
 	if err := w.awaits(w.models.Current(), &event); err != nil {
-		w.log.Warn().Err(err).Str("event_id", event.ID).Msg("a trigger is handed back")
-		_ = msg.NakWithDelay(handedBackWait) // if it is lost, ackWait does it
+		w.log.Warn().Err(err).Str("event_id", event.ID).Msg("handed back a trigger")
+		_ = msg.NakWithDelay(handedBackWait) // if it is lost, ackWait redelivers it
 		return
 	}
 	ended, again := w.workTrigger(ctx, event, try{failed: int(meta.NumDelivered) - 1}) //nolint:gosec // small
 	if !ended {
-		_ = msg.NakWithDelay(again) // if it is lost, ackWait delivers the event again
+		_ = msg.NakWithDelay(again) // if it is lost, ackWait redelivers the event
 		return
 	}
 	if err := msg.Ack(); err != nil {
-		w.log.Warn().Err(err).Str("event_id", event.ID).Msg("acknowledgement lost; the event will be looked at again")
+		w.log.Warn().Err(err).Str("event_id", event.ID).Msg("acknowledgement lost, the event will be processed again")
 	}
 }
 
-// handedBackWait is the wait before a trigger that was handed back is delivered again.
+// handedBackWait is the delay before a trigger that was handed back is delivered again.
 const handedBackWait = 5 * time.Second
 
-// whileAlive does what is to be done with a message, and tells JetStream meanwhile that it
-// is being done.
+// whileAlive calls do, and notifies JetStream in the meantime that the message is being processed.
 func (w *worker) whileAlive(msg jetstream.Msg, do func()) {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
@@ -221,22 +218,22 @@ func (w *worker) whileAlive(msg jetstream.Msg, do func()) {
 		case <-done:
 			return
 		case <-beat.C:
-			_ = msg.InProgress() // if it is lost, the message is worked on twice, with one effect
+			_ = msg.InProgress() // if it is lost, the message is processed twice, with one effect
 		}
 	}
 }
 
 // try is one attempt at a trigger or at due work.
 type try struct {
-	// failed is the number of attempts before it that have failed, for whatever reason.
+	// failed is the number of failed attempts before it.
 	failed int
-	// quick says that a failed step is tried again within the window; unstored counts how often.
+	// quick is set if a failed step is retried within the window; unstored counts these retries.
 	quick    bool
 	unstored *unstored
 }
 
-// react runs every workflow that the event starts, and settles each by itself. The error is of
-// those that have to be run again.
+// react runs every workflow that the event starts, and finishes each attempt separately. The error joins those of
+// workflows that must be run again.
 func (w *worker) react(ctx context.Context, event backbone.Event, t try) error {
 	var again []error
 	m := w.models.Current()
@@ -252,17 +249,17 @@ func (w *worker) react(ctx context.Context, event backbone.Event, t try) error {
 			continue
 		}
 		i, err := w.engine.run(ctx, m, workflow, w.tenant, event)
-		if err := w.settle(ctx, event, workflow.Name, i, err, t); err != nil {
+		if err := w.finishAttempt(ctx, event, workflow.Name, i, err, t); err != nil {
 			again = append(again, fmt.Errorf("workflow %s: %w", workflow.Name, err))
 		}
 	}
 	return errors.Join(again...)
 }
 
-// settle ends an attempt at a workflow's instance (nil: it has no record), whose error is err: the
-// next attempt is scheduled, or the instance becomes a dead letter. It returns an error if neither
-// could be done, or need not: then the instance is to be driven again soon.
-func (w *worker) settle(ctx context.Context, event backbone.Event, workflow string, i *instance, err error, t try) error {
+// finishAttempt ends an attempt at a workflow's instance (nil: it has no record) with the error err: it schedules the
+// next attempt, or stores a dead letter. It returns an error if neither was possible or necessary: then the caller
+// drives the instance again soon.
+func (w *worker) finishAttempt(ctx context.Context, event backbone.Event, workflow string, i *instance, err error, t try) error {
 	rc, _ := contextkit.FromContext(ctx) // due work has it, its event has not
 	log := w.log.With().Str("workflow", workflow).Str("event_id", event.ID).Str("correlation_id", rc.CorrelationID).Logger()
 	var failure *stepError
@@ -284,7 +281,7 @@ func (w *worker) settle(ctx context.Context, event backbone.Event, workflow stri
 			if _, held := failure.held(); held {
 				level = zerolog.DebugLevel // no attempt was made, and the receiver's failures are logged
 			}
-			log.WithLevel(level).Err(err).Str("instance", i.ID).Int("failed", i.Attempts.Failed).Time("next", i.Attempts.Next).Msg("a step has failed and is tried again")
+			log.WithLevel(level).Err(err).Str("instance", i.ID).Int("failed", i.Attempts.Failed).Time("next", i.Attempts.Next).Msg("a step failed, retrying")
 			return nil
 		case !final(postponed):
 			return errors.Join(err, postponed)
@@ -294,22 +291,22 @@ func (w *worker) settle(ctx context.Context, event backbone.Event, workflow stri
 	if err == nil || !final(err) {
 		return err
 	}
-	log.Error().Err(err).Msg("a workflow's instance becomes a dead letter")
-	return w.bury(ctx, event, workflow, i, err)
+	log.Error().Err(err).Msg("a workflow instance became a dead letter")
+	return w.storeDeadLetter(ctx, event, workflow, i, err)
 }
 
-// final reports whether another attempt would end the same way.
+// final reports whether another attempt would fail too.
 func final(err error) bool {
 	return errors.Is(err, errFailed) || errors.Is(err, errStuck) || errors.Is(err, errDepth) || errors.Is(err, errNoRecord) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, backbone.ErrMalformedEvent) ||
 		errors.Is(err, nats.ErrMaxPayload) // of a record that cannot be stored
 }
 
-// bury stores a dead letter of a workflow's instance (nil: it has no record) for an event.
-func (w *worker) bury(ctx context.Context, event backbone.Event, workflow string, i *instance, cause error) error {
+// storeDeadLetter stores a dead letter of a workflow's instance (nil: it has no record) for an event.
+func (w *worker) storeDeadLetter(ctx context.Context, event backbone.Event, workflow string, i *instance, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
 	defer cancel()
 	if rc, ok := contextkit.FromContext(ctx); ok {
-		rc.Depth = max(0, rc.Depth-1) // the letter has the event's context, and its replay begins anew
+		rc.Depth = max(0, rc.Depth-1) // the letter has the event's context, and its replay adds its own level
 		ctx = contextkit.NewContext(ctx, rc)
 	}
 	origin := backbone.LetterOrigin{Work: w.consumerName(), Workflow: workflow}
@@ -320,13 +317,13 @@ func (w *worker) bury(ctx context.Context, event backbone.Event, workflow string
 	}
 	err := backbone.DeadLetter(ctx, w.js, w.tenant, event, origin, fmt.Errorf("workflow %s: %w", workflow, cause))
 	if err != nil {
-		w.log.Error().Err(err).Str("event_id", event.ID).Msg("dead letter not stored; the work will be tried again")
+		w.log.Error().Err(err).Str("event_id", event.ID).Msg("storing a dead letter failed, retrying the work")
 	}
 	return err
 }
 
-// retryDelay returns the delay after the n-th failure in a row, from 1. It is exponential, and its
-// upper half is jitter.
+// retryDelay returns the delay after the n-th consecutive failure, from 1. It is exponential, and its upper half is
+// jitter.
 func retryDelay(attempt int) time.Duration {
 	return backoff.Less(backoff.Delays{First: firstRetry, Longest: longestRetry}.After(attempt), 0.5)
 }

@@ -8,7 +8,7 @@ import (
 
 var errPrivate = errors.New("the address is not of the public internet")
 
-// refusePrivate refuses to connect to addresses that are not of the public internet.
+// refusePrivate rejects connections to addresses that are not of the public internet.
 func refusePrivate(_, address string, _ syscall.RawConn) error {
 	addr, err := netip.ParseAddrPort(address)
 	if err != nil || !public(addr.Addr()) {
@@ -17,9 +17,9 @@ func refusePrivate(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// public reports whether an address is one of the public internet: global unicast, and in none of
-// the ranges that the IANA registries of special-purpose addresses (RFC 6890) do not have as
-// globally reachable, or that lead to another address.
+// public reports whether an address is one of the public internet: global unicast, and in none of the ranges of the
+// IANA registries of special-purpose addresses (RFC 6890) that are not globally reachable, or that lead to another
+// address.
 func public(addr netip.Addr) bool {
 	addr = addr.Unmap().WithZone("")
 	if !addr.IsGlobalUnicast() || addr.IsPrivate() {
@@ -36,10 +36,9 @@ func public(addr netip.Addr) bool {
 	return true
 }
 
-// globalUnicast6 has every IPv6 address that is assigned for global unicast (RFC 4291 §2.4, IANA).
-// Among those outside it are the IPv4-compatible (::/96), translated (64:ff9b::/96 and
-// 64:ff9b:1::/48), discard-only (100::/64), segment-routing (5f00::/16), unique local (fc00::/7) and
-// site-local (fec0::/10) ones.
+// globalUnicast6 contains every IPv6 address that is assigned for global unicast (RFC 4291 §2.4, IANA). Outside it
+// are the IPv4-compatible (::/96), translated (64:ff9b::/96 and 64:ff9b:1::/48), discard-only (100::/64),
+// segment-routing (5f00::/16), unique local (fc00::/7) and site-local (fec0::/10) addresses.
 var globalUnicast6 = netip.MustParsePrefix("2000::/3")
 
 var specialRanges = func() []netip.Prefix {

@@ -11,7 +11,7 @@ import (
 // maxRetryAfter bounds the delay that a receiver can ask for.
 const maxRetryAfter = 24 * time.Hour
 
-// RetryAfterError says when a receiver wants the call to be repeated (RFC 9110 §10.2.3).
+// RetryAfterError reports when a receiver wants the call to be retried (RFC 9110 §10.2.3).
 type RetryAfterError struct {
 	// After is at most one day.
 	After time.Duration
@@ -21,15 +21,14 @@ type RetryAfterError struct {
 // Error implements error.
 func (e *RetryAfterError) Error() string { return e.err.Error() }
 
-// Unwrap returns the answer's error.
+// Unwrap returns the response's error.
 func (e *RetryAfterError) Unwrap() error { return e.err }
 
-// outcomeOf returns the error that an answer means, nil for success. Refusals are for good: every
-// status below 500 but 408, 425 and 429, which ask for a repetition, and, if an earlier attempt may
-// have reached the receiver, 409: it may be at work on that attempt
-// (draft-ietf-httpapi-idempotency-key-header §2.6).
+// outcomeOf returns the error of a response, nil for success. A refusal is permanent: every status below 500 except
+// 408, 425 and 429, which ask for a retry, and, if an earlier attempt may have reached the receiver, 409: it may
+// still process that attempt (draft-ietf-httpapi-idempotency-key-header §2.6).
 func outcomeOf(res *http.Response, host string, repeated bool, now time.Time) error {
-	// A reason phrase of the receiver's may be of any length.
+	// Use the standard text, since the receiver's reason phrase may be of any length.
 	status := strings.TrimSpace(strconv.Itoa(res.StatusCode) + " " + http.StatusText(res.StatusCode))
 	switch {
 	case res.StatusCode < 300:
@@ -37,13 +36,13 @@ func outcomeOf(res *http.Response, host string, repeated bool, now time.Time) er
 	case res.StatusCode >= 500,
 		res.StatusCode == http.StatusTooManyRequests, res.StatusCode == http.StatusRequestTimeout, res.StatusCode == http.StatusTooEarly,
 		res.StatusCode == http.StatusConflict && repeated:
-		err := fmt.Errorf("webhook %s answers %s", host, status)
+		err := fmt.Errorf("webhook %s returned %s", host, status)
 		if after, ok := retryAfter(res.Header.Get("Retry-After"), now); ok {
 			return &RetryAfterError{after, err}
 		}
 		return err
 	}
-	return &RefusedError{fmt.Sprintf("%s answers %s", host, status)}
+	return &RefusedError{fmt.Sprintf("%s returned %s", host, status)}
 }
 
 // retryAfter parses a Retry-After header: seconds or an HTTP date.

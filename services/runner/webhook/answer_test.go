@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestOutcomeOf_AConflictIsRepeatedAfterAnAttemptOfUnknownOutcome(t *testing.T) {
+func TestOutcomeOf_ConflictIsRetriedAfterUnknownOutcome(t *testing.T) {
 	for _, row := range []struct {
 		status            int
 		repeated, refused bool

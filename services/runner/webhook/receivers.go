@@ -11,28 +11,28 @@ import (
 )
 
 const (
-	// receiverPlaces bounds the calls of a tenant to one receiver that are in flight, and
-	// tenantPlaces those to all of its receivers: fewer than the pieces of work that a runner does
-	// for a tenant concurrently, so that receivers which do not answer leave places for other steps.
+	// receiverPlaces bounds a tenant's concurrent calls to one receiver, and tenantPlaces those to all of its
+	// receivers: fewer than the pieces of work that a runner processes concurrently for a tenant, so that
+	// unresponsive receivers leave slots for other steps.
 	receiverPlaces, tenantPlaces = 8, 12
-	// placeWait is how long a call waits for a place. Once one has waited in vain, others do not
-	// wait until a call to the receiver has ended.
+	// placeWait bounds the wait of a call for a slot. After one call has waited in vain, others do not wait until a
+	// call to the receiver has ended.
 	placeWait = 250 * time.Millisecond
-	// openAfter is the number of failures in a row that open a breaker, and openFirst and
-	// openLongest are for how long it admits no call: doubled with every trial call that fails.
+	// openAfter is the number of consecutive failures that open a breaker. openFirst and openLongest bound the time
+	// for which it stays open, which doubles with every failed trial call.
 	openAfter              = 5
 	openFirst, openLongest = time.Second, time.Minute
-	// tenantReceivers bounds the receivers per tenant whose failures are remembered.
+	// tenantReceivers bounds the receivers per tenant whose failures are tracked.
 	tenantReceivers = 256
 	// maxCause bounds the error of a receiver's last failure, in bytes.
 	maxCause = 256
 )
 
-// openDelays are the times for which a breaker admits no call.
+// openDelays are the times for which a breaker stays open.
 var openDelays = backoff.Delays{First: openFirst, Longest: openLongest}
 
-// HeldError says that a call was not made: the breaker of its receiver is open, or its places are
-// taken. The same call can be made after Until.
+// HeldError reports that a call was not made, because the breaker of its receiver is open or its concurrency limit is
+// reached. The call can be retried after Until.
 type HeldError struct {
 	Until  time.Time
 	Reason string
@@ -41,11 +41,11 @@ type HeldError struct {
 // Error implements error.
 func (e *HeldError) Error() string { return e.Reason }
 
-// receiverKey names a receiver: a host as one step of one workflow calls it, so that a path of a
-// host that fails does not hold the calls of other steps.
+// receiverKey identifies a receiver: a host as called by one step of one workflow, so that a failing path of a host
+// does not hold the calls of other steps.
 type receiverKey struct{ source, host string }
 
-// receivers has the breakers and places of all tenants. Its methods may be called concurrently.
+// receivers contains the circuit breakers and limits of all tenants. Its methods may be called concurrently.
 type receivers struct {
 	mu      sync.Mutex
 	tenants map[contextkit.TenantID]*tenantCalls
@@ -58,31 +58,31 @@ type tenantCalls struct {
 	freed    chan struct{} // closed and replaced when a call ends
 }
 
-// receiver is the state of a breaker: closed while until is zero, open before until, and half-open
-// after it, when one trial call is admitted. Calls that an operator asks for are trials at any time.
+// receiver is a circuit breaker: closed while until is zero, open before until, and half-open after it, when one
+// trial call is admitted. Calls that an operator requests are trials at any time.
 type receiver struct {
 	inFlight int
-	failures int // in a row
+	failures int // consecutive
 	until    time.Time
-	opened   int // how often in a row
+	opened   int // consecutive openings
 	trial    bool
-	epoch    int  // grows when the breaker opens: earlier calls decide nothing then
-	slow     bool // a call waited for a place in vain
+	epoch    int  // incremented when the breaker opens, so that earlier calls decide nothing
+	slow     bool // a call waited for a slot in vain
 	used     time.Time
-	cause    string // why the last call failed
+	cause    string // error of the last failed call
 }
 
-// outcome is how a call ended.
+// outcome is the result of a call.
 type outcome int
 
 const (
-	succeeded outcome = iota // it was answered, also with a refusal
+	succeeded outcome = iota // the receiver responded, possibly with a refusal
 	failed
-	abandoned // its caller left
+	abandoned // the caller canceled it
 )
 
-// acquire waits for a place for a call, which end gives back; cause is why
-// it failed. With trial, an open breaker admits the call. Error: a [*HeldError], or that of ctx.
+// acquire waits for a slot for a call, which end frees; cause is the error of a failed call. With trial, an open
+// breaker admits the call. Error: a [*HeldError], or that of ctx.
 func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key receiverKey, trial bool) (end func(o outcome, cause error), err error) {
 	var timer <-chan time.Time
 	waited := false
@@ -100,7 +100,7 @@ func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key
 			r.forget(tenant, t, key, one)
 			r.held++
 			r.mu.Unlock()
-			return nil, &HeldError{until, "the receiver " + key.host + " fails, and is not called for the moment: " + cause}
+			return nil, &HeldError{until, "the circuit breaker of the receiver " + key.host + " is open: " + cause}
 		case one.inFlight < receiverPlaces && t.inFlight < tenantPlaces:
 			one.inFlight++
 			t.inFlight++
@@ -113,7 +113,7 @@ func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key
 			r.forget(tenant, t, key, one)
 			r.held++
 			r.mu.Unlock()
-			return nil, &HeldError{now.Add(openFirst), "the calls to the receiver " + key.host + " take long, and no further one is made for the moment"}
+			return nil, &HeldError{now.Add(openFirst), "the concurrency limit of the receiver " + key.host + " is reached"}
 		}
 		freed := t.freed
 		r.mu.Unlock()
@@ -130,7 +130,7 @@ func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key
 	}
 }
 
-// find returns a tenant's calls and receiver, which it creates if needed. r.mu is held.
+// find returns a tenant's calls and receiver, which it creates if needed. The caller holds r.mu.
 func (r *receivers) find(tenant contextkit.TenantID, key receiverKey) (*tenantCalls, *receiver) {
 	t := r.tenants[tenant]
 	if t == nil {
@@ -151,7 +151,7 @@ func (r *receivers) find(tenant contextkit.TenantID, key receiverKey) (*tenantCa
 	return t, one
 }
 
-// evict forgets the receiver that was not called for longest and has no call in flight.
+// evict removes the least recently called receiver without a call in flight.
 func (t *tenantCalls) evict() {
 	var oldest receiverKey
 	var found *receiver
@@ -163,7 +163,7 @@ func (t *tenantCalls) evict() {
 	delete(t.known, oldest)
 }
 
-// forget removes what a new receiver would not differ from. r.mu is held.
+// forget removes state that equals that of a new receiver. The caller holds r.mu.
 func (r *receivers) forget(tenant contextkit.TenantID, t *tenantCalls, key receiverKey, one *receiver) {
 	if one.inFlight == 0 && one.failures == 0 && one.until.IsZero() && t.known[key] == one {
 		delete(t.known, key)
@@ -206,8 +206,8 @@ func (one *receiver) open(now time.Time) {
 	one.epoch++
 }
 
-// counts returns the number of receivers whose breaker is open or half-open, and that of calls that
-// were not made since the start.
+// counts returns the number of receivers whose breaker is open or half-open, and the number of calls that were not
+// made since the start.
 func (r *receivers) counts() (open int, held int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -11,9 +11,9 @@ import (
 	"github.com/headgate/headgate/internal/natstest"
 )
 
-var errAnswer = errors.New("webhook host answers 503 Service Unavailable" + strings.Repeat("!", 10*maxCause))
+var errAnswer = errors.New("webhook host returned 503 Service Unavailable" + strings.Repeat("!", 10*maxCause))
 
-func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
+func TestReceivers_BreakerOpensAndAdmitsTrials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r receivers
 		acme := natstest.Tenant(t, "acme")
@@ -36,7 +36,7 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 			if !errors.As(err, &held) || time.Until(held.Until) > openFirst<<n || time.Until(held.Until) < openFirst<<n*3/4 {
 				t.Fatalf("after %d trials: %v", n, err)
 			}
-			if !strings.Contains(held.Reason, "answers 503") || len(held.Reason) > 2*maxCause {
+			if !strings.Contains(held.Reason, "returned 503") || len(held.Reason) > 2*maxCause {
 				t.Errorf("the reason of a call that is held is %q", held.Reason)
 			}
 			if open, count := r.counts(); open != 1 || count != int64(n+1) {
@@ -51,7 +51,7 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 				t.Fatalf("a second trial call: %v", err)
 			}
 			end(failed, errAnswer)
-			// Neither another tenant's calls nor another step's are held.
+			// Neither another tenant's calls nor those of another step are held.
 			for _, other := range []struct {
 				tenant string
 				key    receiverKey
@@ -72,12 +72,12 @@ func TestReceivers_ABreakerOpensAndIsTriedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		if open, _ := r.counts(); open != 0 || len(r.tenants) != 0 {
-			t.Errorf("%d receivers are open, and %d tenants are remembered", open, len(r.tenants))
+			t.Errorf("%d receivers are open, and %d tenants are tracked", open, len(r.tenants))
 		}
 	})
 }
 
-func TestReceivers_ACallThatAnOperatorAsksForIsATrial(t *testing.T) {
+func TestReceivers_OperatorsCallIsTrial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r receivers
 		acme := natstest.Tenant(t, "acme")
@@ -107,19 +107,19 @@ func TestReceivers_ACallThatAnOperatorAsksForIsATrial(t *testing.T) {
 		if err := call(false, succeeded); err != nil {
 			t.Errorf("after a trial that succeeded: %v", err)
 		}
-		// Places are no breaker: they bound an operator's calls, too.
+		// Concurrency limits also apply to an operator's calls.
 		for range receiverPlaces {
 			if _, err := r.acquire(t.Context(), acme, key, true); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if err := call(true, succeeded); !errors.As(err, &held) {
-			t.Errorf("without a place: %v", err)
+			t.Errorf("at the limit: %v", err)
 		}
 	})
 }
 
-func TestReceivers_SilentOnesTakeNotAllPlaces(t *testing.T) {
+func TestReceivers_UnresponsiveOnesLeaveSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r receivers
 		acme := natstest.Tenant(t, "acme")
@@ -146,7 +146,7 @@ func TestReceivers_SilentOnesTakeNotAllPlaces(t *testing.T) {
 				t.Errorf("another receiver: %v", err)
 			}
 		}
-		// A place that becomes free goes to a call that waits.
+		// A freed slot goes to a waiting call.
 		other := receiverKey{"w/other", "host"}
 		go func() {
 			time.Sleep(placeWait / 2)
@@ -169,6 +169,6 @@ func TestReceivers_AreBoundedPerTenant(t *testing.T) {
 		end(failed, errAnswer)
 	}
 	if n := len(r.tenants[acme].known); n != tenantReceivers {
-		t.Errorf("%d receivers are remembered, want %d", n, tenantReceivers)
+		t.Errorf("%d receivers are tracked, want %d", n, tenantReceivers)
 	}
 }

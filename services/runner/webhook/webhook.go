@@ -1,6 +1,5 @@
-// Package webhook posts JSON to other people's servers, carefully: to hosts that
-// were allowed, never to private addresses, within a time, signed, and under an
-// idempotency key, so that a receiver can tell a repetition.
+// Package webhook posts JSON to third-party servers with safeguards: only to allowed hosts, never to private
+// addresses, with a timeout, a signature, and an idempotency key by which a receiver detects retries.
 package webhook
 
 import (
@@ -20,31 +19,29 @@ import (
 	"github.com/headgate/headgate/internal/config"
 )
 
-// Config says where webhooks may go. The zero value lets none out.
+// Config configures the allowed webhooks. The zero value allows none.
 type Config struct {
-	// Allow are the hosts that may be called, such as "hooks.example.com" or
-	// "*.example.com".
+	// Allow are the hosts that may be called, such as "hooks.example.com" or "*.example.com".
 	Allow []string `yaml:"allow"`
-	// Private allows addresses of private networks and of this machine too.
+	// Private also allows addresses of private networks and of this machine.
 	Private bool `yaml:"private"`
-	// Plain allows http beside https.
+	// Plain allows http in addition to https.
 	Plain bool `yaml:"plain"`
 	// Timeout bounds a call. 0: 5 s.
 	Timeout time.Duration `yaml:"timeout"`
-	// Secret is what the secrets of hosts are derived from ([HostSecret]), which calls are signed
-	// with; nil: they are not signed.
+	// Secret is the secret from which the secrets of hosts are derived ([HostSecret]), which sign the calls; nil:
+	// calls are not signed.
 	Secret []byte `yaml:"-"`
-	// Transport wraps the transport of requests, for example to record them; nil: the
-	// transport is not wrapped.
+	// Transport wraps the transport of requests, for example to record them; nil: the transport is not wrapped.
 	Transport func(http.RoundTripper) http.RoundTripper `yaml:"-"`
 }
 
-// Validate names the fields that cannot be used.
+// Validate returns errors that name the invalid fields.
 func (c Config) Validate() error {
 	errs := []error{config.AtLeast("timeout", c.Timeout, 0)}
 	for i, pattern := range c.Allow {
 		if _, err := path.Match(pattern, "x"); err != nil || pattern == "" {
-			errs = append(errs, config.Wrong(fmt.Sprintf("allow.%d", i), "%q is no host such as hooks.example.com or *.example.com", pattern))
+			errs = append(errs, config.Wrong(fmt.Sprintf("allow.%d", i), "%q is not a host such as hooks.example.com or *.example.com", pattern))
 		}
 	}
 	return errors.Join(errs...)
@@ -52,7 +49,7 @@ func (c Config) Validate() error {
 
 const (
 	defaultTimeout = 5 * time.Second
-	// maxAnswerBytes bounds what is read of an answer.
+	// maxAnswerBytes bounds the bytes that are read of a response.
 	maxAnswerBytes = 64 << 10
 
 	headerKey       = "Idempotency-Key"
@@ -60,25 +57,24 @@ const (
 	headerSignature = "X-Headgate-Signature"
 )
 
-// RefusedError says that a call will never be answered well: its target is not
-// allowed, or the receiver does not want it.
+// RefusedError reports that a retry cannot succeed: the target is not allowed, or the receiver refuses the call.
 type RefusedError struct{ Reason string }
 
 // Error implements error.
 func (e *RefusedError) Error() string { return e.Reason }
 
-// Call is a webhook to post.
+// Call is a webhook call.
 type Call struct {
-	// Source names the step that calls: each has breakers of its own.
+	// Source names the calling step. Each has separate breakers.
 	Source string
-	// Target is the URL, and Body the JSON that is posted.
+	// Target is the URL, and Body the JSON to post.
 	Target string
 	Body   []byte
-	// Key is the idempotency key: the same for every attempt.
+	// Key is the idempotency key, the same for every attempt.
 	Key string
-	// Repeated says that an earlier attempt may have reached the receiver.
+	// Repeated is set if an earlier attempt may have reached the receiver.
 	Repeated bool
-	// Trial says that an operator asks for the call: an open breaker does not hold it.
+	// Trial is set if an operator requests the call: an open breaker does not hold it.
 	Trial bool
 }
 
@@ -96,7 +92,7 @@ func New(c Config) *Caller {
 	}
 	dialer := &net.Dialer{Timeout: c.Timeout}
 	if !c.Private {
-		// Looked at when the name has been resolved: a name may lead anywhere.
+		// Check the resolved address, since a name may resolve to any address.
 		dialer.Control = refusePrivate
 	}
 	transport := &http.Transport{
@@ -117,15 +113,15 @@ func (c Config) transport(sends http.RoundTripper) http.RoundTripper {
 	return c.Transport(sends)
 }
 
-// Close ends idle connections.
+// Close closes idle connections.
 func (c *Caller) Close() { c.client.CloseIdleConnections() }
 
-// Receivers returns the number of receivers whose breaker does not admit every call, and that of
-// calls that were not made since the start, because of a breaker or for lack of places.
+// Receivers returns the number of receivers whose breaker is open or half-open, and the number of calls that were not
+// made since the start because of a breaker or a concurrency limit.
 func (c *Caller) Receivers() (open int, held int64) { return c.receivers.counts() }
 
-// Post makes a call for the tenant of ctx. A [*RefusedError] is for good; after any other error
-// another attempt may succeed, after a [*HeldError] or a [*RetryAfterError] at a later time.
+// Post makes a call for the tenant of ctx. A [*RefusedError] is permanent; after any other error another attempt may
+// succeed, after a [*HeldError] or a [*RetryAfterError] at a later time.
 func (c *Caller) Post(ctx context.Context, call Call) error {
 	address, err := c.allowed(call.Target)
 	if err != nil {
@@ -175,18 +171,18 @@ func (c *Caller) post(ctx context.Context, tenant contextkit.TenantID, address *
 	}
 	res, err := c.client.Do(req)
 	if errors.Is(err, errPrivate) {
-		return &RefusedError{"the host leads to a private address"}
+		return &RefusedError{"the host resolves to a private address"}
 	}
 	if err != nil {
 		return fmt.Errorf("webhook %s: %w", address.Host, shown(err))
 	}
 	defer func() { _ = res.Body.Close() }()
-	_, _ = io.CopyN(io.Discard, res.Body, maxAnswerBytes) // so that the connection can be used again
+	_, _ = io.CopyN(io.Discard, res.Body, maxAnswerBytes) // so that the connection can be reused
 	return outcomeOf(res, address.Host, call.Repeated, time.Now())
 }
 
-// shown returns a call's error without what its text must not have, which records, dead letters and
-// logs show: the URL, whose query may be a secret, and the address of the name server.
+// shown returns a call's error without the URL, whose query may be a secret, and without the address of the name
+// server, since records, dead letters and logs contain the error.
 func shown(err error) error {
 	if lookup, ok := errors.AsType[*net.DNSError](err); ok {
 		public := *lookup
@@ -199,11 +195,11 @@ func shown(err error) error {
 	return err
 }
 
-// allowed parses a target and looks whether it may be called.
+// allowed parses a target and checks whether it may be called.
 func (c *Caller) allowed(target string) (*url.URL, error) {
 	address, err := url.Parse(target)
 	if err != nil || address.Hostname() == "" || address.User != nil {
-		return nil, &RefusedError{"the target is no URL"}
+		return nil, &RefusedError{"the target is not a URL"}
 	}
 	if address.Scheme != "https" && (!c.config.Plain || address.Scheme != "http") {
 		return nil, &RefusedError{fmt.Sprintf("the scheme %q is not allowed", address.Scheme)}

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// receiver is somebody else's server.
+// receiver is a third-party server.
 func receiver(t *testing.T, handle http.HandlerFunc) string {
 	t.Helper()
 	server := httptest.NewServer(handle)
@@ -36,7 +36,7 @@ func post(t *testing.T, config webhook.Config, target string) error {
 
 var local = webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true}
 
-func TestACallIsSignedKeyedAndCarriesTheContract(t *testing.T) {
+func TestPost_SignsAndCarriesKeyAndContext(t *testing.T) {
 	var (
 		header http.Header
 		body   []byte
@@ -62,7 +62,7 @@ func TestACallIsSignedKeyedAndCarriesTheContract(t *testing.T) {
 		t.Errorf("signature %q, want %q", header.Get("X-Headgate-Signature"), want)
 	}
 	if header.Get("X-Tenant-Id") != "acme" || len(header.Get("Traceparent")) != 55 || header.Get("X-Correlation-Id") == "" {
-		t.Errorf("the call lacks the contract: %v", header)
+		t.Errorf("the call lacks the context headers: %v", header)
 	}
 	caller := webhook.New(local)
 	defer caller.Close()
@@ -71,7 +71,7 @@ func TestACallIsSignedKeyedAndCarriesTheContract(t *testing.T) {
 	}
 }
 
-func TestAnAnswerSaysWhetherToTryAgain(t *testing.T) {
+func TestPost_StatusDeterminesRetry(t *testing.T) {
 	for status, refused := range map[int]bool{200: false, 204: false, 400: true, 404: true, 410: true, 302: true, 408: false, 409: true, 425: false, 429: false, 500: false, 503: false} {
 		url := receiver(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "http://127.0.0.1:1/")
@@ -95,8 +95,8 @@ func TestAnAnswerSaysWhetherToTryAgain(t *testing.T) {
 	}
 }
 
-// The error of a call is in records, dead letters and logs.
-func TestPost_AnErrorShowsNeitherTheURLNorTheNameServer(t *testing.T) {
+// Records, dead letters and logs contain the error of a call.
+func TestPost_ErrorOmitsURLAndNameServer(t *testing.T) {
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
 	unknown := local
@@ -116,8 +116,8 @@ type failing struct{ err error }
 
 func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
 
-func TestATargetThatIsNotAllowedIsNeverCalled(t *testing.T) {
-	url := receiver(t, func(http.ResponseWriter, *http.Request) { t.Error("it is called") })
+func TestPost_DisallowedTargetIsNotCalled(t *testing.T) {
+	url := receiver(t, func(http.ResponseWriter, *http.Request) { t.Error("the target was called") })
 	port := url[strings.LastIndex(url, ":"):]
 	https := webhook.Config{Allow: []string{"*.example.com", "127.0.0.1"}}
 	public := webhook.Config{Allow: []string{"*"}, Plain: true}
@@ -130,9 +130,9 @@ func TestATargetThatIsNotAllowedIsNeverCalled(t *testing.T) {
 		"another host":               {https, "https://example.org/", "is not allowed"},
 		"a host that ends like it":   {https, "https://badexample.com/", "is not allowed"},
 		"http":                       {https, url, `the scheme "http" is not allowed`},
-		"another scheme":             {public, "file:///etc/passwd", "no URL"},
-		"a user":                     {public, "http://root@127.0.0.1" + port, "no URL"},
-		"no URL":                     {public, "::", "no URL"},
+		"another scheme":             {public, "file:///etc/passwd", "not a URL"},
+		"a user":                     {public, "http://root@127.0.0.1" + port, "not a URL"},
+		"not a URL":                  {public, "::", "not a URL"},
 		"this machine":               {public, url, "private address"},
 		"this machine by name":       {public, "http://localhost" + port, "private address"},
 		"this machine in IPv6":       {public, "http://[::ffff:127.0.0.1]" + port, "private address"},
@@ -160,7 +160,7 @@ func TestATargetThatIsNotAllowedIsNeverCalled(t *testing.T) {
 		"a reserved address":         {public, "http://240.0.0.1/", "private address"},
 		"everybody":                  {public, "http://255.255.255.255/", "private address"},
 		"an IPv4 address by NAT64":   {public, "http://[64:ff9b::7f00:1]/", "private address"},
-		"a decimal of this machine":  {public, "http://2130706433" + port, ""}, // a name that nobody has; resolvers that think otherwise meet the check above
+		"a decimal of this machine":  {public, "http://2130706433" + port, ""}, // a name that does not exist; resolvers that parse it meet the check above
 	} {
 		err := post(t, rule.config, rule.target)
 		var refusal *webhook.RefusedError
