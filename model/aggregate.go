@@ -11,8 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Aggregate is a type of aggregate: what can be asked of it and how its state
-// follows from its events.
+// Aggregate is a type of aggregate: its commands, and the rules by which its state follows from its events.
 type Aggregate struct {
 	// Name is the type's name.
 	Name string
@@ -22,12 +21,12 @@ type Aggregate struct {
 	history  map[string]schemaHistory
 }
 
-// Command is something that can be asked of an aggregate.
+// Command is a command of an aggregate.
 type Command struct {
 	// Name is the command's name.
 	Name string
-	// Internal says that only callers with the right command.internal may send the command, such
-	// as the platform's own workflows.
+	// Internal is set if only callers with the right command.internal may send the command, such as the platform's
+	// workflows.
 	Internal bool
 
 	schema  *jsonschema.Schema
@@ -49,26 +48,26 @@ type emission struct {
 	data  fields
 }
 
-// NewEvent is an event that a command causes.
+// NewEvent is an event that a command emits.
 type NewEvent struct {
 	Type string
 	Data Object
 }
 
-// Meta is what an expression may know of the circumstances besides the data.
+// Meta is the metadata that an expression may use.
 type Meta struct {
 	Tenant        string
 	AggregateType string
 	AggregateID   string
-	// Version is the aggregate's: before the command, after the event.
+	// Version is the aggregate's version: before the command, after the event.
 	Version int64
 	// Time is RFC 3339, in UTC.
 	Time string
-	// EventID is the event's id; "" while deciding.
+	// EventID is the event's id; "" while deciding a command.
 	EventID string
 }
 
-// metaMembers are the members of the envelope as expressions see it.
+// metaMembers are the members of the envelope in expressions.
 var metaMembers = map[string]func(*Meta) any{
 	"tenant":         func(m *Meta) any { return m.Tenant },
 	"aggregate_type": func(m *Meta) any { return m.AggregateType },
@@ -86,21 +85,21 @@ func (m *Meta) object() Object {
 	return object
 }
 
-// RuleError says that a rule of the model refuses a command.
+// RuleError reports that a rule of the model rejects a command.
 type RuleError struct {
 	// ID is the rule's place in the model: "aggregates.wallet.commands.withdraw.require[0]".
 	ID string
 	// Rule is the rule's expression.
 	Rule string
-	// Message is the model's own words.
+	// Message is the message from the model.
 	Message string
 }
 
-// Error returns the model's own words.
+// Error returns the message from the model.
 func (e *RuleError) Error() string { return e.Message }
 
-// EvaluationError says that a rule cannot be evaluated for a command, in the aggregate's state: a
-// member is missing, a sum is too large, types do not fit. It wraps [ErrEvaluation].
+// EvaluationError reports that a rule cannot be evaluated for a command in the aggregate's state, for example because
+// of a missing member, an overflow, or a type mismatch. It wraps [ErrEvaluation].
 type EvaluationError struct {
 	// ID is the rule's place in the model, as in [RuleError].
 	ID string
@@ -128,20 +127,19 @@ func (a *Aggregate) Command(name string) (*Command, bool) {
 	return c, ok
 }
 
-// Commands returns the commands by name.
+// Commands returns the commands, ordered by name.
 func (a *Aggregate) Commands() []*Command {
 	return slices.SortedFunc(maps.Values(a.commands), func(x, y *Command) int { return strings.Compare(x.Name, y.Name) })
 }
 
-// Schema returns the JSON Schema of the payload, nil for a command without one. It
-// must not be changed.
+// Schema returns the JSON Schema of the payload, nil for a command without one. It must not be changed.
 func (c *Command) Schema() Object { return c.raw }
 
-// Accepts reports whether the payload fits the command's schema.
+// Accepts reports whether the payload matches the command's schema.
 func (c *Command) Accepts(payload Object) bool { return validate(c.schema, payload) == nil }
 
-// Decide returns the events that follow from the command in that state. Errors:
-// [*PayloadError], [*RuleError], [*EvaluationError], an error that wraps [ErrEvaluation], or ctx's.
+// Decide returns the events that the command emits in the given state. Errors: [*PayloadError], [*RuleError],
+// [*EvaluationError], an error that wraps [ErrEvaluation], or ctx's.
 func (c *Command) Decide(ctx context.Context, state, payload Object, meta Meta) ([]NewEvent, error) {
 	if err := validate(c.schema, payload); err != nil {
 		return nil, err
@@ -176,9 +174,8 @@ func (c *Command) Decide(ctx context.Context, state, payload Object, meta Meta) 
 	return events, nil
 }
 
-// Evolve returns state after the event. Members that the rule does not name
-// stay. An event that the model does not know changes nothing: an older model
-// may read a newer journal.
+// Evolve returns the state after the event. Members that the rule does not name are unchanged. An event that the
+// model does not know changes nothing, since an older model may read a newer journal.
 func (a *Aggregate) Evolve(ctx context.Context, state Object, eventType string, data Object, meta Meta) (Object, error) {
 	changes, ok := a.evolve[eventType]
 	if !ok {
@@ -266,7 +263,7 @@ func (p *parser) rule(n *yaml.Node, path string) rule {
 		}
 	}
 	if r.message == "" || r.that == nil {
-		p.reject(n, path, "a rule needs `that` (what must hold) and `else` (what to tell the caller)")
+		p.reject(n, path, "a rule needs `that` (the condition) and `else` (the error message)")
 	}
 	return r
 }
@@ -288,7 +285,7 @@ func (p *parser) emission(a *Aggregate, n *yaml.Node, path string) emission {
 		}
 	}
 	if e.event == "" {
-		p.reject(n, path, "an emission names its event")
+		p.reject(n, path, "an emission needs `event`")
 	}
 	return e
 }

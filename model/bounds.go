@@ -16,41 +16,40 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Bounds of a document with its aliases expanded. A document that exceeds one is refused with
-// the line at which it does.
+// Bounds of a document with its aliases expanded. A document that exceeds one is rejected with the line where it
+// does.
 const (
 	// maxDocumentBytes bounds a document before it is parsed.
 	maxDocumentBytes = 1 << 20
 	// maxNodes bounds the values, lists, mappings and keys.
 	maxNodes = 100_000
-	// maxTextBytes bounds the texts together.
+	// maxTextBytes bounds the total length of texts.
 	maxTextBytes = 2 * maxDocumentBytes
 	// maxDepth bounds the nesting.
 	maxDepth = 64
-	// maxIssues bounds the mistakes that are reported.
+	// maxIssues bounds the reported mistakes.
 	maxIssues = 200
-	// maxCheckTime bounds the duration of a check. It is tested between expressions and
-	// schemas, each of which takes less than a second. Real models take milliseconds.
+	// maxCheckTime bounds the duration of a check. It is tested between expressions and schemas, each of which takes
+	// less than a second. Real models take milliseconds.
 	maxCheckTime = 30 * time.Second
-	// maxExpressionBytes bounds an expression, and maxNesting the nesting of lists, mappings
-	// and loops: the time of CEL's checker grows with the third power of these. CEL's parser
-	// bounds the nesting of everything else at 250.
+	// maxExpressionBytes bounds an expression, and maxNesting the nesting of lists, mappings and loops, since the
+	// time of CEL's checker grows with the third power of these. CEL's parser bounds any other nesting at 250.
 	maxExpressionBytes = 8 << 10
 	maxNesting         = 32
-	// maxRegexpSteps bounds the instructions of a compiled regular expression, which a repeat
-	// could grow to 128 MiB (Go's regexp/syntax).
+	// maxRegexpSteps bounds the instructions of a compiled regular expression, which a repetition could grow to 128
+	// MiB (Go's regexp/syntax).
 	maxRegexpSteps = 10_000
-	// maxAllRegexpSteps bounds the instructions of all of a document's regular expressions.
+	// maxAllRegexpSteps bounds the total instructions of a document's regular expressions.
 	maxAllRegexpSteps = 200_000
-	// maxSchemaSteps bounds the subschemas of a JSON Schema with its references expanded: each
-	// reference to a reference may double them.
+	// maxSchemaSteps bounds the subschemas of a JSON Schema with its references expanded, since each reference to a
+	// reference may double them.
 	maxSchemaSteps = 10_000
 )
 
 // size is the size of a node with its aliases expanded.
 type size struct{ nodes, bytes, depth int }
 
-// sizer measures a document before anything else follows its aliases.
+// sizer measures a document before its aliases are followed.
 type sizer struct {
 	*document
 	known map[*yaml.Node]size // of anchors
@@ -64,7 +63,7 @@ func (d *document) bounded(root *yaml.Node) bool {
 	return ok
 }
 
-// measure returns the size of a node at that depth. It fails where a bound is exceeded.
+// measure returns the size of a node at a depth. ok is false if a bound is exceeded.
 func (s *sizer) measure(n *yaml.Node, depth int) (total size, ok bool) {
 	if depth > maxDepth {
 		s.reject(n, "", "column %d: the nesting is deeper than %d", n.Column, maxDepth)
@@ -112,11 +111,11 @@ func (s *sizer) measureAlias(n *yaml.Node, depth int) (size, bool) {
 	return total, ok
 }
 
-// errTooLong is the cause of a check's end by maxCheckTime.
+// errTooLong is the cause of a check that maxCheckTime has ended.
 var errTooLong = fmt.Errorf("the check takes longer than %v: make the document smaller", maxCheckTime)
 
-// late reports whether the check has run out of time, or its caller has left. The first time
-// that it has run out of time, late rejects n.
+// late reports whether the check has exceeded its time, or its context has ended. It rejects n when it first detects
+// that the time is exceeded.
 func (p *parser) late(n *yaml.Node, path string) bool {
 	if !p.ended && p.ctx.Err() != nil {
 		p.ended = true
@@ -127,8 +126,7 @@ func (p *parser) late(n *yaml.Node, path string) bool {
 	return p.ended
 }
 
-// boundedRegexp returns the number of steps of a regular expression, or an error if it is
-// malformed or too large.
+// boundedRegexp returns the number of steps of a regular expression, or an error if it is malformed or too large.
 func boundedRegexp(text string) (steps int, err error) {
 	parsed, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
@@ -140,11 +138,11 @@ func boundedRegexp(text string) (steps int, err error) {
 	return steps, nil
 }
 
-// regexpBudget counts the steps of a document's regular expressions while it is checked.
+// regexpBudget counts the steps of a document's regular expressions while the document is checked.
 type regexpBudget struct{ used int }
 
-// take takes a regular expression's steps from the budget. Errors are as for boundedRegexp.
-func (b *regexpBudget) take(text string) error {
+// charge adds a regular expression's steps. Errors are as for boundedRegexp.
+func (b *regexpBudget) charge(text string) error {
 	steps, err := boundedRegexp(text)
 	if err != nil {
 		return err
@@ -199,8 +197,8 @@ func nesting(e ast.Expr) (depth int) {
 	return depth + deepest
 }
 
-// takeMatches takes the regular expressions that are literals in an expression.
-func (b *regexpBudget) takeMatches(expr ast.Expr) (err error) {
+// chargeMatches charges the regular expressions that are literals in an expression.
+func (b *regexpBudget) chargeMatches(expr ast.Expr) (err error) {
 	ast.PreOrderVisit(expr, ast.NewExprVisitor(func(e ast.Expr) {
 		if e.Kind() != ast.CallKind || e.AsCall().FunctionName() != "matches" {
 			return
@@ -211,21 +209,20 @@ func (b *regexpBudget) takeMatches(expr ast.Expr) (err error) {
 				continue
 			}
 			if text, ok := argument.AsLiteral().Value().(string); ok && err == nil {
-				err = b.take(text)
+				err = b.charge(text)
 			}
 		}
 	}))
 	return err
 }
 
-// engine returns a jsonschema.RegexpEngine that takes from b until checked is called. From
-// then on it compiles the regular expressions in payloads (format "regex"), each within its
-// own bound.
+// engine returns a jsonschema.RegexpEngine that charges b until checked is called. After that it compiles the regular
+// expressions in payloads (format "regex"), each within its own bound.
 func (b *regexpBudget) engine() (engine jsonschema.RegexpEngine, checked func()) {
 	return func(text string) (jsonschema.Regexp, error) {
 		steps, err := boundedRegexp(text)
 		if err == nil && b != nil {
-			err = b.take(text)
+			err = b.charge(text)
 		}
 		if err != nil {
 			return nil, err
@@ -244,8 +241,8 @@ type schemaSizer struct {
 	known map[string]int // of references, by their target; 0: being counted
 }
 
-// boundedSchema reports whether a schema is within the bound. A recursive reference counts
-// once: the payload's nesting bounds it.
+// boundedSchema reports whether a schema is within the bound. A recursive reference counts once, since the nesting of
+// the payload bounds it.
 func boundedSchema(root any) bool {
 	s := schemaSizer{root: root, known: map[string]int{}}
 	return s.steps(root) <= maxSchemaSteps

@@ -16,28 +16,28 @@ import (
 	"cel.dev/cel-go/interpreter"
 )
 
-// Costs are in CEL's units, of which [costLimit] bounds an evaluation: one for a simple operation. What
-// takes longer than its arguments are long is bounded before it runs (see guards), since a single
-// call cannot be interrupted; everything else is charged after it, and is linear.
+// Costs are in CEL's units, of which [costLimit] bounds an evaluation; a simple operation costs one. Functions whose
+// time is not linear in the size of their arguments are bounded before they run (see guards), since a single call
+// cannot be interrupted. All others are charged after they have run.
 
 const (
-	// perUnit is how many bytes are read or written, or values visited, for one unit.
+	// perUnit is the number of bytes read or written, or of values visited, per unit.
 	perUnit = 10
-	// stepsPerUnit is how many steps of regular expressions are tried for one unit: a step for each
-	// byte of the text at worst (RE2).
+	// stepsPerUnit is the number of steps of regular expressions tried per unit, in the worst case one step per byte
+	// of the text (RE2).
 	stepsPerUnit = 40
-	// comparedPerUnit is how many characters are compared for one unit.
+	// comparedPerUnit is the number of characters compared per unit.
 	comparedPerUnit = 100
-	// countedPerUnit is how many bytes of a text are counted for one unit.
+	// countedPerUnit is the number of bytes counted per unit.
 	countedPerUnit = 100
 	// maxVisited bounds the values that are visited to charge for them. It costs more than costLimit.
 	maxVisited = costLimit*perUnit + 1
-	// maxPatternBytes bounds a regular expression that is computed.
+	// maxPatternBytes bounds a computed regular expression.
 	maxPatternBytes = maxExpressionBytes
 )
 
-// costs is the [cost.ActualCostEstimator] of what CEL does not charge: its own costs are by the
-// static types of arguments, which are not known for members of state, payloads and events.
+// costs is the [cost.ActualCostEstimator] of costs that CEL does not charge: CEL uses the static types of arguments,
+// which are unknown for members of state, payloads and events.
 type costs struct{}
 
 // CallCost implements [cost.ActualCostEstimator].
@@ -77,11 +77,10 @@ func (costs) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
 	return &charged
 }
 
-// constantMatches begins the name of a call of matches with a constant regular expression.
+// constantMatches is the prefix of the name of a call of matches with a constant regular expression.
 const constantMatches = "matches()/"
 
-// concatenation returns the units of a concatenation of texts, or of a list with what a loop adds to
-// it.
+// concatenation returns the units of a concatenation of texts, or of a list with the result of a loop's iteration.
 func concatenation(args []ref.Val) uint64 {
 	switch left := args[0].(type) {
 	case types.String:
@@ -112,7 +111,7 @@ func values(v ref.Val) uint64 {
 	return maxVisited - left
 }
 
-// visit takes the values in v from left, texts as their bytes count, and stops when it is used up.
+// visit subtracts the number of values in v from left, with texts counted by text, and stops at 0.
 func visit(v ref.Val, left *uint64, text func(bytes int) uint64) {
 	spend := func(n uint64) { *left -= min(*left, n) }
 	switch v := v.(type) {
@@ -137,8 +136,7 @@ func visit(v ref.Val, left *uint64, text func(bytes int) uint64) {
 	}
 }
 
-// matchUnits returns the units of matching a text; more than costLimit for a regular expression that
-// is too large.
+// matchUnits returns the units of matching a text; more than costLimit for a regular expression that is too large.
 func matchUnits(args []ref.Val) uint64 {
 	text, ok1 := args[0].(types.String)
 	pattern, ok2 := args[1].(types.String)
@@ -150,7 +148,7 @@ func matchUnits(args []ref.Val) uint64 {
 	}
 	steps, err := boundedRegexp(string(pattern))
 	if err != nil {
-		return costLimit + 1 // or malformed, which the call itself says
+		return costLimit + 1 // or malformed, which the call itself reports
 	}
 	return uint64(len(text)+1) * uint64(steps) / stepsPerUnit //nolint:gosec // not negative
 }
@@ -164,10 +162,10 @@ func formatUnits(args []ref.Val) uint64 {
 	return total / perUnit
 }
 
-// guard returns an upper bound of the units of a call, by its arguments alone.
+// guard returns an upper bound of the units of a call, from its arguments.
 type guard func(args []ref.Val) uint64
 
-// guards are those of functions whose time or result may be longer than their arguments.
+// guards are the guards of functions whose time or result may exceed the size of their arguments.
 var guards = map[string]guard{
 	"matches":     matchUnits,
 	"format":      formatUnits,
@@ -226,7 +224,7 @@ func searchUnits(args []ref.Val) uint64 {
 	return uint64(len(t[0])) * uint64(len(t[1])) / comparedPerUnit
 }
 
-// sharedGuard is made once: the environments have the same functions.
+// sharedGuard is created once, since all environments have the same functions.
 var sharedGuard = sync.OnceValues(func() (interpreter.InterpretableDecoratorV2, error) {
 	envs, err := sharedEnvironments()
 	if err != nil {
@@ -235,8 +233,8 @@ var sharedGuard = sync.OnceValues(func() (interpreter.InterpretableDecoratorV2, 
 	return guarded(envs.decide)
 })
 
-// guarded returns the decorator that has calls of guarded functions fail before they run if they
-// would cost more than costLimit. Errors of evaluation do not quote the arguments.
+// guarded returns the decorator that makes calls of guarded functions fail before they run if they would cost more
+// than costLimit. Errors of evaluation do not quote the arguments.
 func guarded(env *cel.Env) (interpreter.InterpretableDecoratorV2, error) {
 	type implementation struct {
 		cost guard
@@ -246,7 +244,7 @@ func guarded(env *cel.Env) (interpreter.InterpretableDecoratorV2, error) {
 	for name, bound := range guards {
 		declared, ok := env.Functions()[name]
 		if !ok {
-			return nil, fmt.Errorf("there is no function %q to be guarded", name)
+			return nil, fmt.Errorf("no function %q to guard", name)
 		}
 		overloads, err := declared.Bindings()
 		if err != nil {
@@ -290,7 +288,7 @@ func guarded(env *cel.Env) (interpreter.InterpretableDecoratorV2, error) {
 				return types.Bool(compiled.MatchString(string(text)))
 			}
 		}
-		// The name keeps CEL from replacing the call once more, for constant regular expressions.
+		// The name prevents CEL from replacing the call again, for constant regular expressions.
 		return interpreter.NewCall(call.ID(), name, call.OverloadID(), call.Args(), func(args ...ref.Val) ref.Val {
 			if bound(args) > costLimit {
 				return types.NewErr("%s costs too much for arguments of this size", call.Function())
@@ -300,7 +298,7 @@ func guarded(env *cel.Env) (interpreter.InterpretableDecoratorV2, error) {
 	}, nil
 }
 
-// constantPattern returns the regular expression of a call of matches, if it is a constant.
+// constantPattern returns the regular expression of a call of matches, if it is constant.
 func constantPattern(call interpreter.InterpretableCall) (string, bool) {
 	if call.Function() != "matches" {
 		return "", false

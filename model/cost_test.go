@@ -8,7 +8,7 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// evaluated returns what an expression over an event's data yields.
+// evaluated returns the value of an expression over an event's data.
 func evaluated(t *testing.T, expression string, data model.Object) (any, error) {
 	t.Helper()
 	quoted := "'" + strings.ReplaceAll(expression, "'", "''") + "'"
@@ -21,8 +21,8 @@ func evaluated(t *testing.T, expression string, data model.Object) (any, error) 
 	return state["out"], err
 }
 
-// Each of these took seconds to hours, or all memory, without an end by deadlines.
-func TestExpression_CostsAreBoundedBeforeTheyAreSpent(t *testing.T) {
+// Without the bounds, each of these took seconds to hours, or all memory, regardless of deadlines.
+func TestExpression_CostIsBoundedBeforeCall(t *testing.T) {
 	long, list := strings.Repeat("a", 1<<20), make([]any, 50_000)
 	for n := range list {
 		list[n] = "x"
@@ -102,7 +102,7 @@ func TestExpression_OrdinaryUseIsNotBounded(t *testing.T) {
 	}
 }
 
-func TestPayload_TextTooLongForItsPatternIsRefused(t *testing.T) {
+func TestPayload_TextTooLongForPatternIsRejected(t *testing.T) {
 	m, err := model.Parse("m", []byte("model: m\naggregates: {a: {commands: {x: {payload: {type: object, properties: {s: {type: string, pattern: '^((a{30}){30})*$'}, t: {type: string, pattern: '^a*$'}}}, emit: [{event: e}]}}, evolve: {e: {}}}}\n"))
 	if err != nil {
 		t.Fatal(err)

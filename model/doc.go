@@ -1,14 +1,12 @@
-// Package model is a tenant's domain in one YAML document: aggregates (what
-// commands there are, when they are allowed and what follows), views (what
-// events are projected into) and workflows (what happens across aggregates).
+// Package model implements the domain language: a tenant's domain as one YAML document with aggregates (commands,
+// their rules and the events that they emit), views (projections of events into tables) and workflows (steps across
+// aggregates).
 //
-// A document is checked as a whole by [Parse] before anything uses it: every
-// mistake is reported with its line, and expressions are compiled. At run time
-// the values are CEL expressions over plain JSON values, each evaluated under a
-// cost limit; evaluation is pure, so that a replay gives what the first time
-// gave.
+// [Parse] checks a document as a whole before it is used: it compiles the expressions and reports every mistake with
+// its line. At run time, CEL expressions are evaluated over plain JSON values, each within a cost limit. Evaluation
+// is pure, so that a replay yields the same result.
 //
-// The package knows nothing of storage or transport.
+// The package is independent of storage and transport.
 //
 // Sources: CEL (https://cel.dev), JSON Schema 2020-12.
 package model

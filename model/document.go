@@ -13,17 +13,17 @@ import (
 
 // Issue is one mistake in a document.
 type Issue struct {
-	// File is the name that the document was given to Parse under.
+	// File is the name of the document that was passed to Parse.
 	File string
-	// Line counts from 1; 0 when the mistake is not at one line.
+	// Line counts from 1; 0 if the mistake has no line.
 	Line int
 	// Path leads to the mistake: "aggregates.wallet.commands.open".
 	Path string
-	// Message says what is wrong and what would be right.
+	// Message describes the mistake and the correction.
 	Message string
 }
 
-// String is "file:line: path: message", as compilers write it.
+// String returns "file:line: path: message", as compilers write it.
 func (i Issue) String() string {
 	text := fmt.Sprintf("%s:%d: ", i.File, i.Line)
 	if i.Path != "" {
@@ -32,10 +32,10 @@ func (i Issue) String() string {
 	return text + i.Message
 }
 
-// Error is a document's mistakes, by line.
+// Error is the list of a document's mistakes, by line.
 type Error struct{ Issues []Issue }
 
-// Error lists the mistakes, one a line.
+// Error returns the mistakes, one per line.
 func (e *Error) Error() string {
 	lines := make([]string, len(e.Issues))
 	for i, issue := range e.Issues {
@@ -44,13 +44,13 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// document collects the mistakes found on the way through a YAML tree.
+// document collects the mistakes found while a YAML tree is parsed.
 type document struct {
 	file   string
 	issues []Issue
 }
 
-// reject adds a mistake, up to maxIssues. Long texts in it are cut.
+// reject adds a mistake, up to maxIssues. Long texts in it are truncated.
 func (d *document) reject(n *yaml.Node, path, format string, args ...any) {
 	if len(d.issues) == maxIssues {
 		return
@@ -64,11 +64,11 @@ func (d *document) reject(n *yaml.Node, path, format string, args ...any) {
 	d.issues = append(d.issues, Issue{File: d.file, Line: n.Line, Path: excerpt.Text(path, maxMessage), Message: message})
 }
 
-// maxQuoted and maxMessage bound a text of the document in a message, and a message, in
-// encoded bytes (see [excerpt.Text]).
+// maxQuoted and maxMessage bound a text of the document in a message, and a message, in encoded bytes (see
+// [excerpt.Text]).
 const maxQuoted, maxMessage = excerpt.Name, 1 << 10
 
-// err returns the mistakes found, by line, or nil.
+// err returns the mistakes by line, or nil.
 func (d *document) err() error {
 	if len(d.issues) == 0 {
 		return nil
@@ -77,14 +77,13 @@ func (d *document) err() error {
 	return &Error{Issues: d.issues}
 }
 
-// members yields a mapping's keys and values in the document's order and
-// rejects anything else, repeated keys, and keys that are not among allowed
-// (if any are given).
+// members yields a mapping's keys and values in the document's order. It rejects any other node, duplicate keys and,
+// if allowed is not empty, keys that are not in it.
 func (d *document) members(n *yaml.Node, path string, allowed ...string) iter.Seq2[*yaml.Node, *yaml.Node] {
 	return func(yield func(*yaml.Node, *yaml.Node) bool) {
 		n := deref(n)
 		if n.Kind != yaml.MappingNode {
-			d.reject(n, path, "a mapping is wanted here")
+			d.reject(n, path, "expected a mapping")
 			return
 		}
 		seen := map[string]bool{}
@@ -92,10 +91,10 @@ func (d *document) members(n *yaml.Node, path string, allowed ...string) iter.Se
 			key, value := n.Content[i], deref(n.Content[i+1])
 			switch {
 			case seen[key.Value]:
-				d.reject(key, path, "%q stands here twice", key.Value)
+				d.reject(key, path, "duplicate key %q", key.Value)
 				continue
 			case len(allowed) > 0 && !slices.Contains(allowed, key.Value):
-				d.reject(key, path, "%q is not known here (known: %s)", key.Value, strings.Join(allowed, ", "))
+				d.reject(key, path, "unknown key %q (known: %s)", key.Value, strings.Join(allowed, ", "))
 				continue
 			}
 			seen[key.Value] = true
@@ -111,7 +110,7 @@ func (d *document) items(n *yaml.Node, path string) iter.Seq2[string, *yaml.Node
 	return func(yield func(string, *yaml.Node) bool) {
 		n := deref(n)
 		if n.Kind != yaml.SequenceNode {
-			d.reject(n, path, "a list is wanted here")
+			d.reject(n, path, "expected a list")
 			return
 		}
 		for i, item := range n.Content {
@@ -125,24 +124,23 @@ func (d *document) items(n *yaml.Node, path string) iter.Seq2[string, *yaml.Node
 // scalar returns a scalar's text.
 func (d *document) scalar(n *yaml.Node, path string) (string, bool) {
 	if n = deref(n); n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
-		d.reject(n, path, "a single value is wanted here")
+		d.reject(n, path, "expected a single value")
 		return "", false
 	}
 	return n.Value, true
 }
 
-// flag returns a scalar that is true or false. Anything else is rejected, a missing value too.
+// flag returns a boolean. It rejects any other value, including a missing one.
 func (d *document) flag(n *yaml.Node, path string) bool {
 	n = deref(n)
 	var value bool
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" || n.Decode(&value) != nil {
-		d.reject(n, path, "true or false is wanted here")
+		d.reject(n, path, "expected true or false")
 	}
 	return value
 }
 
-// namePattern is what names in a model look like: safe as a subject token, an
-// SQL identifier and a CEL member.
+// namePattern is the pattern of names in a model: safe as a subject token, a SQL identifier and a CEL member.
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
 func (d *document) name(n *yaml.Node, path string) bool {

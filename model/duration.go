@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Duration is a length of time. Years, months and days are those of the calendar in UTC.
+// Duration is a length of time. Years, months and days are calendar units in UTC.
 type Duration struct {
 	Years, Months, Days int
 	Time                time.Duration
@@ -20,14 +20,14 @@ func (d Duration) After(start time.Time) time.Time {
 	return start.UTC().AddDate(d.Years, d.Months, d.Days).Add(d.Time)
 }
 
-// maxDurationUnits bounds the number before a unit of the calendar.
+// maxDurationUnits bounds the number before a calendar unit.
 const maxDurationUnits = 10_000
 
 var errDuration = errors.New("not a duration")
 
-// ParseDuration parses a duration that is not negative: Go's notation with days and weeks
-// ("1d12h", "90m", "1.5s"; a day has 24 hours) or ISO 8601 ("PT15M", "P1DT12H", "P2W", "P1Y6M",
-// in which the last number may have a fraction if it is of weeks or a smaller unit).
+// ParseDuration parses a non-negative duration: Go's notation with days and weeks ("1d12h", "90m", "1.5s"; a day has
+// 24 hours) or ISO 8601 ("PT15M", "P1DT12H", "P2W", "P1Y6M", where the last number may have a fraction if its unit is
+// a week or smaller).
 func ParseDuration(text string) (Duration, error) {
 	parse := parseUnits
 	if strings.HasPrefix(text, "P") {
@@ -35,7 +35,7 @@ func ParseDuration(text string) (Duration, error) {
 	}
 	d, err := parse(text)
 	if err != nil {
-		return Duration{}, fmt.Errorf("%q is no duration: write one such as 15m, 1d12h, PT15M or P1D", text)
+		return Duration{}, fmt.Errorf("%q is not a duration such as 15m, 1d12h, PT15M or P1D", text)
 	}
 	return d, nil
 }
@@ -70,7 +70,7 @@ func parseUnits(text string) (Duration, error) {
 	return d, nil
 }
 
-// calendarNumber parses digits, none of which stand for 0, up to [maxDurationUnits].
+// calendarNumber parses digits (no digits mean 0), up to [maxDurationUnits].
 func calendarNumber(digits string) (int64, error) {
 	if digits == "" {
 		return 0, nil
@@ -98,7 +98,7 @@ func parseISO8601(text string) (Duration, error) {
 		}
 		*calendar = int(n)
 	}
-	fraction := false // the number before had one: nothing may follow
+	fraction := false // the previous number had a fraction: nothing may follow
 	for i, unit := range []time.Duration{7 * 24 * time.Hour, 24 * time.Hour, time.Hour, time.Minute, time.Second} {
 		part := strings.ReplaceAll(parts[i+3], ",", ".")
 		if part == "" {

@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// numbers draws float64 values of every magnitude, integers above 2^53 among them.
+// numbers draws float64 values of every magnitude, including integers above 2^53.
 func numbers() *rapid.Generator[float64] {
 	return rapid.OneOf(
 		rapid.Map(rapid.Uint64(), math.Float64frombits).Filter(func(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }),
@@ -20,7 +20,7 @@ func numbers() *rapid.Generator[float64] {
 	)
 }
 
-func TestNormalize_NumberEqualsWhatItsJSONReadsAs(t *testing.T) {
+func TestNormalize_NumberEqualsItsDecodedJSON(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := numbers().Draw(t, "f")
 		text, err := json.Marshal(Object{"n": f})
@@ -41,7 +41,7 @@ func TestNormalize_NumberEqualsWhatItsJSONReadsAs(t *testing.T) {
 	})
 }
 
-func TestEncode_StoredObjectEqualsWhatEveryNodeReads(t *testing.T) {
+func TestEncode_StoredObjectEqualsItsDecodedJSON(t *testing.T) {
 	var value func(depth int) *rapid.Generator[any]
 	value = func(depth int) *rapid.Generator[any] {
 		leaves := []*rapid.Generator[any]{
@@ -71,7 +71,7 @@ func TestEncode_StoredObjectEqualsWhatEveryNodeReads(t *testing.T) {
 	})
 }
 
-func TestDecodeObject_NumberInAnyNotationIsTheSameValue(t *testing.T) {
+func TestDecodeObject_NotationsOfNumberAreEqual(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := numbers().Draw(t, "f")
 		var values []any

@@ -14,16 +14,14 @@ import (
 )
 
 const (
-	// costLimit bounds one evaluation in CEL's cost units: thousands of
-	// operations, far above any rule and far below a busy loop.
+	// costLimit bounds one evaluation in CEL's cost units: thousands of operations, which is far above any real rule
+	// and far below a busy loop.
 	costLimit = 100_000
-	// interruptEvery is how many comprehension steps pass between looks at the
-	// context.
+	// interruptEvery is the number of comprehension steps between checks of the context.
 	interruptEvery = 100
 )
 
-// ErrEvaluation is wrapped when an expression fails at run time: a missing
-// member, a type that does not fit, the cost limit.
+// ErrEvaluation is wrapped by errors of an expression at run time: a missing member, a type mismatch, the cost limit.
 var ErrEvaluation = errors.New("the model's expression failed")
 
 // ExpressionError is the failure of an expression at run time. It wraps [ErrEvaluation].
@@ -46,11 +44,11 @@ func (e *ExpressionError) Unwrap() []error { return []error{ErrEvaluation, e.Err
 type expression struct {
 	source  string
 	program cel.Program
-	usesRow bool // looks at the row that stands in a view
-	loops   bool // may take long: it looks at the context meanwhile
-	// constant says that it names no variable.
+	usesRow bool // uses the current row of a view
+	loops   bool // may take long, so the evaluation checks the context
+	// constant is set if the expression uses no variable.
 	constant bool
-	member   []string // the variable's member that it is, if it is no more than that
+	member   []string // the path, if the expression is only a member of a variable
 }
 
 // sourceText returns the expression's source, "" for none.
@@ -61,13 +59,13 @@ func (e *expression) sourceText() string {
 	return e.source
 }
 
-// The variables of expressions.
+// Variables of expressions.
 const (
-	metaVariable    = "meta"    // what is known of an event or a command beside its data
-	stateVariable   = "state"   // an aggregate's
+	metaVariable    = "meta"    // metadata of an event or a command
+	stateVariable   = "state"   // an aggregate's state
 	commandVariable = "cmd"     // a command's payload
 	eventVariable   = "event"   // an event's data
-	rowVariable     = "row"     // a view's row as it stands
+	rowVariable     = "row"     // a view's current row
 	failureVariable = "failure" // why a workflow's step was refused
 )
 
@@ -76,7 +74,7 @@ type environments struct {
 	decide, evolve, upcast, view, workflow *cel.Env
 }
 
-// sharedEnvironments are made once: they are immutable and costly to make.
+// sharedEnvironments are created once, since they are immutable and expensive to create.
 var sharedEnvironments = sync.OnceValues(newEnvironments)
 
 func newEnvironments() (environments, error) {
@@ -110,8 +108,8 @@ func newEnvironments() (environments, error) {
 	return envs, nil
 }
 
-// compile checks source; want, if given, is the type that it must yield. Its regular
-// expressions are charged to budget.
+// compile checks source; want, if given, is the type that it must yield. Its regular expressions are charged to
+// budget.
 func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) (*expression, error) {
 	if len(source) > maxExpressionBytes {
 		return nil, fmt.Errorf("the expression has %d bytes; at most %d are allowed", len(source), maxExpressionBytes)
@@ -129,7 +127,7 @@ func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) 
 	if want != nil && !ast.OutputType().IsExactType(want) && !ast.OutputType().IsExactType(cel.DynType) {
 		return nil, fmt.Errorf("the expression yields %s, want %s", ast.OutputType(), want)
 	}
-	if err := budget.takeMatches(ast.NativeRep().Expr()); err != nil {
+	if err := budget.chargeMatches(ast.NativeRep().Expr()); err != nil {
 		return nil, err
 	}
 	guard, err := sharedGuard()
@@ -183,7 +181,7 @@ func (e *expression) evaluate(ctx context.Context, vars *scope) (out ref.Val, er
 	return out, err
 }
 
-// boolean evaluates an expression that says yes or no.
+// boolean evaluates an expression that yields a boolean.
 func (e *expression) boolean(ctx context.Context, vars *scope) (bool, error) {
 	v, err := e.value(ctx, vars)
 	if err != nil {
@@ -196,7 +194,7 @@ func (e *expression) boolean(ctx context.Context, vars *scope) (bool, error) {
 	return b, nil
 }
 
-// text evaluates an expression that names something.
+// text evaluates an expression that yields a string.
 func (e *expression) text(ctx context.Context, vars *scope) (string, error) {
 	v, err := e.value(ctx, vars)
 	if err != nil {
@@ -228,7 +226,7 @@ func jsonType(v any) string {
 	return "an object"
 }
 
-// fields is an object built member by member, in the document's order.
+// fields is an object that is built member by member, in the document's order.
 type fields []field
 
 type field struct {

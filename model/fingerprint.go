@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// Fingerprint identifies what the view's rows are made from: the columns, the key, what each
-// event does, and the upcasts of those events. Descriptions, indexes, the order of columns, and
-// the rest of the model do not change it. It is stable between processes.
+// Fingerprint identifies what the view's rows are made from: the columns, the key, the effect of each event, and the
+// upcasts of those events. Descriptions, indexes, the order of columns, and the rest of the model do not change it.
+// It is stable between processes.
 func (v *View) Fingerprint() uint64 { return v.fingerprint }
 
 // fingerprintOf computes a view's fingerprint.
@@ -21,7 +21,7 @@ func (m *Model) fingerprintOf(v *View) uint64 {
 	line := func(parts ...any) {
 		for _, part := range parts {
 			text := fmt.Sprint(part)
-			_, _ = fmt.Fprintf(h, "%d:%s,", len(text), text) // a hash does not fail
+			_, _ = fmt.Fprintf(h, "%d:%s,", len(text), text) // writing to a hash cannot fail
 		}
 		_, _ = io.WriteString(h, ";")
 	}

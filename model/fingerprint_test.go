@@ -28,7 +28,7 @@ func fingerprint(t *testing.T, change ...string) uint64 {
 	return view.Fingerprint()
 }
 
-func TestView_FingerprintIsOfTheViewAlone(t *testing.T) {
+func TestFingerprint_DependsOnlyOnView(t *testing.T) {
 	base := fingerprint(t)
 	for name, tc := range map[string]struct {
 		change  []string

@@ -10,7 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// foldKind is how an event's value goes into a column.
+// foldKind is how an event's value is combined with a column.
 type foldKind string
 
 const (
@@ -21,15 +21,14 @@ const (
 	foldMax   foldKind = "max"
 )
 
-// fold is what an event does to a column of a view whose rows are groups.
+// fold is the effect of an event on a column of a view whose rows are groups.
 type fold struct {
 	column Column
 	kind   foldKind
 	expr   *expression // nil for a count
 }
 
-// folded returns the row with the event's values taken in; row is empty for a
-// group's first event.
+// folded returns the row after the event's values are combined with it; row is empty for a group's first event.
 func folded(ctx context.Context, folds []fold, vars *scope, row Object) (Object, error) {
 	out := make(Object, len(row)+len(folds))
 	for name, value := range row {
@@ -42,12 +41,12 @@ func folded(ctx context.Context, folds []fold, vars *scope, row Object) (Object,
 			if value, err = f.expr.value(ctx, vars); err != nil {
 				return nil, err
 			}
-			// In the column's form, in which alone times have an order.
+			// Convert to the column's form first, since only in that form are times ordered.
 			if value, err = f.column.fit(value); err != nil {
 				return nil, fmt.Errorf("%w: %w", ErrEvaluation, err)
 			}
 		}
-		next, err := f.take(out[f.column.Name], value)
+		next, err := f.combine(out[f.column.Name], value)
 		if err != nil {
 			return nil, fmt.Errorf("%w: column %s: %w", ErrEvaluation, f.column.Name, err)
 		}
@@ -56,8 +55,8 @@ func folded(ctx context.Context, folds []fold, vars *scope, row Object) (Object,
 	return out, nil
 }
 
-// take takes a value into what a column has; nothing is nil, and changes nothing.
-func (f fold) take(have, value any) (any, error) {
+// combine combines a value with the column's current one; nil changes nothing.
+func (f fold) combine(have, value any) (any, error) {
 	switch {
 	case f.kind == foldValue, have == nil:
 		return value, nil
@@ -93,12 +92,12 @@ func add(a, b any) (any, error) {
 	return f + g, nil
 }
 
-// compare orders two numbers or two texts, as timestamps are.
+// compare orders two numbers or two texts, such as timestamps.
 func compare(a, b any) (int, error) {
 	x, xInt := a.(int64)
 	y, yInt := b.(int64)
 	if xInt && yInt {
-		return cmp.Compare(x, y), nil // exactly, also where a float64 has gaps
+		return cmp.Compare(x, y), nil // exact, even where a float64 has gaps
 	}
 	f, fOK := number(a)
 	g, gOK := number(b)
@@ -110,7 +109,7 @@ func compare(a, b any) (int, error) {
 	if sOK && tOK {
 		return cmp.Compare(s, t), nil
 	}
-	return 0, fmt.Errorf("%v and %v have no order", a, b)
+	return 0, fmt.Errorf("%v and %v cannot be compared", a, b)
 }
 
 func number(v any) (float64, bool) {
@@ -123,7 +122,7 @@ func number(v any) (float64, bool) {
 	return 0, false
 }
 
-// folds reads a `fold` section: what each column takes of the event.
+// folds parses a `fold` section: what each column takes from the event.
 func (p *parser) folds(v *View, n *yaml.Node, path string) (out []fold) {
 	for key, value := range p.members(n, path) {
 		path := join(path, key.Value)
@@ -145,7 +144,7 @@ func (p *parser) folds(v *View, n *yaml.Node, path string) (out []fold) {
 				f.expr = p.expression(p.envs.view, value, join(path, key.Value), nil)
 			}
 			if kinds != 1 {
-				p.reject(value, path, "exactly one of sum, min, max and value is wanted here")
+				p.reject(value, path, "expected exactly one of sum, min, max and value")
 			}
 		}
 		if allowed, limited := foldTypes[f.kind]; limited && !slices.Contains(allowed, column.Type) {

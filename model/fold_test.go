@@ -31,7 +31,7 @@ views:
           last: {max: meta.time}
 `
 
-func TestAViewOfGroupsIsWhatItsEventsSumUpTo(t *testing.T) {
+func TestFold_GroupsAggregateTheirEvents(t *testing.T) {
 	m, err := model.Parse("shop.yaml", []byte(turnover))
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestAViewOfGroupsIsWhatItsEventsSumUpTo(t *testing.T) {
 	})
 }
 
-func TestTimesAndLargeNumbersAreOrderedExactly(t *testing.T) {
+func TestFold_OrdersTimesAndLargeNumbersExactly(t *testing.T) {
 	m, err := model.Parse("log.yaml", []byte(`model: log
 aggregates:
   log:

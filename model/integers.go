@@ -5,12 +5,12 @@ import (
 	"strconv"
 )
 
-// maxInteger is the largest magnitude of an integer that every reader of JSON holds exactly, and
-// that no other integer is rounded to (RFC 7493 §2.2).
+// maxInteger is the largest magnitude of an integer that every JSON reader represents exactly, and that no other
+// integer is rounded to (RFC 7493 §2.2).
 const maxInteger = 1<<53 - 1
 
-// boundIntegers returns a copy of a JSON Schema in which numbers that must be integers are at most
-// [maxInteger] in magnitude: a larger one may have been rounded on its way.
+// boundIntegers returns a copy of a JSON Schema in which numbers that must be integers are at most [maxInteger] in
+// magnitude, since a larger one may have been rounded in transit.
 func boundIntegers(schema any) any {
 	switch schema := schema.(type) {
 	case Object:
@@ -61,8 +61,8 @@ func integersAlone(kind any) bool {
 	return kind == "integer"
 }
 
-// Rounded reports whether v has an integer that JSON's numbers, which are float64 to most
-// readers, would round: neither is it a float64, nor the text of one. place leads to it: "lines[2].total", "" for v itself.
+// Rounded reports whether v contains an integer that JSON readers with float64 numbers would round. place is its
+// path: "lines[2].total", "" for v itself.
 func Rounded(v any) (place string, found bool) {
 	switch v := v.(type) {
 	case int64:

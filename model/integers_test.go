@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestRounded_IsAnIntegerThatNoFloat64Has(t *testing.T) {
+func TestRounded_FindsIntegersWithoutFloat64(t *testing.T) {
 	for _, tc := range []struct {
 		value any
 		place string
@@ -24,8 +24,8 @@ func TestRounded_IsAnIntegerThatNoFloat64Has(t *testing.T) {
 	}
 }
 
-// JSON readers that only have float64 return the integer that was accepted.
-func TestRounded_WhatIsNotSurvivesAFloat64(t *testing.T) {
+// JSON readers with float64 numbers return the integer that was accepted.
+func TestRounded_OtherIntegersSurviveFloat64(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.OneOf(rapid.Int64(), rapid.Custom(func(t *rapid.T) int64 { return rapid.Int64().Draw(t, "n") &^ 0x7ff })).Draw(t, "value")
 		if _, found := Rounded(n); found {

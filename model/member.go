@@ -6,9 +6,8 @@ import (
 	"cel.dev/cel-go/common/ast"
 )
 
-// memberOf returns the path of an expression that is a member of a variable and no
-// more, such as event.owner; nil for any other. Most expressions of views and evolve
-// rules are.
+// memberOf returns the path of an expression that is only a member of a variable, such as event.owner; nil for any
+// other. Most expressions of views and evolve rules are such members.
 func memberOf(e ast.Expr) []string {
 	var path []string
 	for e.Kind() == ast.SelectKind {
@@ -26,14 +25,13 @@ func memberOf(e ast.Expr) []string {
 	return path
 }
 
-// loops reports whether an expression has a comprehension (all, exists, map, filter). Only
-// these ask whether they are to end; without one an evaluation is as short as its text.
+// loops reports whether an expression has a comprehension (all, exists, map, filter). Only comprehensions check the
+// context; an evaluation without one is as short as its text.
 func loops(a *ast.AST) bool {
 	return len(ast.MatchDescendants(ast.NavigateAST(a), ast.KindMatcher(ast.ComprehensionKind))) > 0
 }
 
-// isConstant reports whether a checked expression names no variable. None of CEL's functions here
-// yields another value the next time.
+// isConstant reports whether a checked expression uses no variable. All of CEL's functions here are deterministic.
 func isConstant(a *ast.AST) bool {
 	return len(ast.MatchDescendants(ast.NavigateAST(a), ast.KindMatcher(ast.IdentKind))) == 0
 }

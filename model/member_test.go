@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestAMemberIsWhatTheEvaluatorYields holds the short way against CEL's own.
-func TestAMemberIsWhatTheEvaluatorYields(t *testing.T) {
+// TestMember_EqualsEvaluatedValue compares the fast path with CEL's evaluator.
+func TestMember_EqualsEvaluatedValue(t *testing.T) {
 	envs, err := sharedEnvironments()
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +47,7 @@ func TestAMemberIsWhatTheEvaluatorYields(t *testing.T) {
 	}
 }
 
-func TestTheEnvelopeHasAllItsMembers(t *testing.T) {
+func TestEnvelope_HasAllMembers(t *testing.T) {
 	meta := Meta{Tenant: "t", AggregateType: "wallet", AggregateID: "w", Version: 3, Time: "2026-01-01T00:00:00Z", EventID: "e"}
 	want := Object{"tenant": "t", "aggregate_type": "wallet", "aggregate_id": "w", "version": int64(3), "time": "2026-01-01T00:00:00Z", "event_id": "e"}
 	if diff := cmp.Diff(want, meta.object()); diff != "" {
@@ -55,7 +55,7 @@ func TestTheEnvelopeHasAllItsMembers(t *testing.T) {
 	}
 }
 
-func TestOnlyAnExpressionThatLoopsAsksWhetherItIsToEnd(t *testing.T) {
+func TestExpression_OnlyLoopsCheckContext(t *testing.T) {
 	envs, err := sharedEnvironments()
 	if err != nil {
 		t.Fatal(err)

@@ -7,15 +7,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Migration says how a workflow's instances that began under earlier revisions of the model go on
-// under the one that has it.
+// Migration determines how a workflow's instances that started with earlier model revisions continue with the
+// revision that contains the migration.
 type Migration struct {
-	// Any says that instances of all revisions migrate; otherwise those of Revisions.
+	// Any is set if instances of all revisions migrate; otherwise those of Revisions do.
 	Any       bool
 	Revisions []string
-	// Rename has the new names of steps by their old ones.
+	// Rename maps old step names to new ones.
 	Rename map[string]string
-	// Drop are old steps that the workflow does not have any more. What they did is not undone.
+	// Drop lists old steps that the workflow no longer has. Their effects are not undone.
 	Drop []string
 }
 
@@ -24,8 +24,8 @@ func (m *Migration) Covers(revision string) bool {
 	return m != nil && (m.Any || slices.Contains(m.Revisions, revision))
 }
 
-// Step returns the name that an old step has now; false if it has none and is not dropped, or is
-// not known: then the instance cannot migrate. A dropped step has the name "".
+// Step returns the current name of an old step, "" for a dropped one. ok is false if the step has no current name and
+// is not dropped, so that the instance cannot migrate.
 func (m *Migration) Step(w *Workflow, old string) (name string, ok bool) {
 	if slices.Contains(m.Drop, old) {
 		return "", true
@@ -37,7 +37,7 @@ func (m *Migration) Step(w *Workflow, old string) (name string, ok bool) {
 	return name, w.HasStep(name)
 }
 
-// HasStep reports whether the workflow has a step of that name, in `on_failure` too.
+// HasStep reports whether the workflow has a step of that name, including `on_failure`.
 func (w *Workflow) HasStep(name string) bool {
 	for _, steps := range [][]Step{w.Steps, w.OnFailure} {
 		for s := range Leaves(steps) {
@@ -49,10 +49,10 @@ func (w *Workflow) HasStep(name string) bool {
 	return false
 }
 
-// revisionForm is what [Model.Revision] is.
+// revisionForm is the pattern of [Model.Revision].
 var revisionForm = regexp.MustCompile(`^[0-9a-f]{12}$`)
 
-// migration reads a workflow's `migrate`; names are its steps.
+// migration parses a workflow's `migrate`; names are its steps.
 func (p *parser) migration(n *yaml.Node, path string, names map[string]bool) *Migration {
 	m := &Migration{Rename: map[string]string{}}
 	said := false
@@ -76,7 +76,7 @@ func (p *parser) migration(n *yaml.Node, path string, names map[string]bool) *Mi
 		}
 	}
 	if !said {
-		p.reject(n, path, "a migration has `from`: any, or a list of model revisions")
+		p.reject(n, path, "a migration needs `from`: any, or a list of model revisions")
 	}
 	for _, name := range m.Drop {
 		if m.Rename[name] != "" {
@@ -93,13 +93,13 @@ func (p *parser) revisions(n *yaml.Node, path string) []string {
 		case ok && revisionForm.MatchString(text):
 			revisions = append(revisions, text)
 		case ok:
-			p.reject(item, path, "%q is no model revision, such as 0123456789ab", text)
+			p.reject(item, path, "%q is not a model revision such as 0123456789ab", text)
 		}
 	}
 	return revisions
 }
 
-// renames reads the new names of steps by their old ones.
+// renames parses the mapping of old step names to new ones.
 func (p *parser) renames(m *Migration, n *yaml.Node, path string, names map[string]bool) {
 	targets := map[string]bool{}
 	for key, value := range p.members(n, path) {

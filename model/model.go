@@ -15,15 +15,15 @@ import (
 
 // Model is a checked document. It is immutable and may be used concurrently.
 type Model struct {
-	// Name is the document's own name.
+	// Name is the name in the document.
 	Name string
-	// Revision is a fingerprint of the document.
+	// Revision is a content hash of the document.
 	Revision string
 	// Text is the document.
 	Text string
-	// Order is the model's place among the platform's models: a greater one was applied later,
-	// or first started with later; 0: not known. FromFile says that the model comes from the
-	// program or a file, and was not applied. [Registry] sets both.
+	// Order is the model's place among the platform's models: a greater one was applied, or first used, later; 0:
+	// unknown. FromFile is set if the model comes from the program or a file, and was not applied. [Registry] sets
+	// both.
 	Order    uint64
 	FromFile bool
 
@@ -39,18 +39,18 @@ func Parse(file string, source []byte) (*Model, error) {
 	return ParseContext(context.Background(), file, source)
 }
 
-// ParseContext checks a document as a whole. The error is an [*Error] with the first 200
-// mistakes and their lines, or ctx's error if ctx ends; file is the name in the mistakes.
+// ParseContext checks a document as a whole. The error is an [*Error] with the first 200 mistakes and their lines, or
+// ctx's error if ctx ends; file is the name in the mistakes.
 //
-// A document may be hostile. Its bounds are 1 MiB, 100,000 values and 2 MiB of texts with its
-// aliases expanded, 64 levels of nesting, and 8 KiB per expression; the check ends after 30 s.
+// A document may be hostile. Its bounds are 1 MiB, 100,000 values and 2 MiB of texts with its aliases expanded, 64
+// levels of nesting, and 8 KiB per expression; the check ends after 30 s.
 func ParseContext(ctx context.Context, file string, source []byte) (*Model, error) {
 	return parse(ctx, file, source, false)
 }
 
-// ParseStored is [ParseContext] for a document that has been in use: what earlier versions of
-// this package accepted, and later ones reject, does not make it unusable. A constant wait that
-// can never end is such a mistake: the step is refused at run time.
+// ParseStored is [ParseContext] for a document that was in use before. It accepts documents that earlier versions of
+// this package accepted and later ones reject, for example because of a constant wait that can never end; the step is
+// then refused at run time.
 func ParseStored(ctx context.Context, file string, source []byte) (*Model, error) {
 	return parse(ctx, file, source, true)
 }
@@ -103,7 +103,7 @@ func (m *Model) Aggregate(name string) (*Aggregate, bool) {
 	return a, ok
 }
 
-// Aggregates returns the aggregate types by name.
+// Aggregates returns the aggregate types, ordered by name.
 func (m *Model) Aggregates() []*Aggregate {
 	return slices.SortedFunc(maps.Values(m.aggregates), func(a, b *Aggregate) int { return strings.Compare(a.Name, b.Name) })
 }
@@ -138,8 +138,8 @@ func (m *Model) Workflow(name string) (*Workflow, bool) {
 type parser struct {
 	*document
 	envs environments
-	ctx  context.Context //nolint:containedctx // the parser is one call
-	// regexps are those of expressions and schemas.
+	ctx  context.Context // the parser lives for one call
+	// regexps are the regular expressions of expressions and schemas.
 	regexps regexpBudget
 	ended   bool // ctx has ended: nothing more is checked
 	stored  bool // see [ParseStored]
@@ -215,7 +215,7 @@ func (p *parser) fields(env *cel.Env, n *yaml.Node, path string) fields {
 // EventRef names an event of an aggregate type: "wallet.opened".
 type EventRef struct{ Aggregate, Event string }
 
-// eventRef reads a reference and rejects one to an event that does not exist.
+// eventRef parses a reference and rejects one to an event that does not exist.
 func (p *parser) eventRef(m *Model, n *yaml.Node, path string) (EventRef, bool) {
 	aggregate, event, found := strings.Cut(n.Value, ".")
 	if !found {
@@ -224,7 +224,7 @@ func (p *parser) eventRef(m *Model, n *yaml.Node, path string) (EventRef, bool) 
 	}
 	a, ok := m.aggregates[aggregate]
 	if !ok {
-		p.reject(n, path, "there is no aggregate %q", aggregate)
+		p.reject(n, path, "the model has no aggregate %q", aggregate)
 		return EventRef{}, false
 	}
 	if _, ok := a.evolve[event]; !ok {
@@ -234,7 +234,7 @@ func (p *parser) eventRef(m *Model, n *yaml.Node, path string) (EventRef, bool) 
 	return EventRef{aggregate, event}, true
 }
 
-// yamlLine digs the line out of a syntax error, which yaml gives as text only.
+// yamlLine extracts the line from a syntax error, which yaml only returns as text.
 func yamlLine(err error) int {
 	_, rest, found := strings.Cut(err.Error(), "line ")
 	if !found {

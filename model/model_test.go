@@ -32,12 +32,12 @@ aggregates:
       made: {n: event.n}
 `
 
-func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
+func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 	cases := []struct{ name, document, want string }{
 		{"not YAML", "model: [", "broken.yaml:1: "},
 		{"empty", "", "broken.yaml:1: the document is empty"},
-		{"a list", "- a", "broken.yaml:1: a mapping is wanted here"},
-		{"unknown section", head + "veiws: {}\n", `broken.yaml:8: "veiws" is not known here`},
+		{"a list", "- a", "broken.yaml:1: expected a mapping"},
+		{"unknown section", head + "veiws: {}\n", `broken.yaml:8: unknown key "veiws"`},
 		{"no aggregates", "model: demo", "declares no aggregate"},
 		{"bad name", strings.Replace(head, "thing:", "Thing:", 1), `broken.yaml:3: aggregates.Thing: "Thing" is not a name`},
 		{"expression that does not parse", strings.Replace(head, "n: 1", "n: 1 +", 1), "broken.yaml:5: aggregates.thing.commands.make.emit[0].data.n: column"},
@@ -55,10 +55,10 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 		{"fold of no kind", head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {fold: {n: average}}\n", "is not `count`"},
 		{"sum of texts", head + "views:\n  v:\n    columns: {n: string}\n    on:\n      thing.made: {fold: {n: {sum: event.n}}}\n", "a column of type string has no sum"},
 		{"workflow with an unknown command", head + "workflows:\n  w:\n    on: thing.made\n    steps:\n      - name: s\n        submit: {aggregate: thing, id: meta.aggregate_id, command: brake}\n", `broken.yaml:13: workflows.w.steps[0].submit.command: aggregate "thing" has no command "brake"`},
-		{"two steps of one name", head + "workflows:\n  w:\n    on: thing.made\n    steps:\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n", `broken.yaml:13: workflows.w.steps[1].name: another step is called "s"`},
+		{"two steps of one name", head + "workflows:\n  w:\n    on: thing.made\n    steps:\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n", `broken.yaml:13: workflows.w.steps[1].name: duplicate step name "s"`},
 		{"upcast of an unknown event", head + "    events: {lost: {version: 2, upcasts: [{from: 1}]}}\n", `broken.yaml:8: aggregates.thing.events.lost: aggregate "thing" has no event "lost"`},
 		{"version without upcasts", head + "    events:\n      made: {version: 3, upcasts: [{from: 1, set: {n: event.n}}]}\n", "broken.yaml:9: aggregates.thing.events.made: version 3 needs an upcast from each version before it, and there are 1"},
-		{"upcasts out of order", head + "    events:\n      made: {version: 2, upcasts: [{from: 2}]}\n", "broken.yaml:9: aggregates.thing.events.made.upcasts[0].from: upcasts stand in order: this one is from 1"},
+		{"upcasts out of order", head + "    events:\n      made: {version: 2, upcasts: [{from: 2}]}\n", "broken.yaml:9: aggregates.thing.events.made.upcasts[0].from: upcasts must be in order: expected from: 1"},
 		{"upcast that knows no state", head + "    events:\n      made: {version: 2, upcasts: [{from: 1, set: {n: state.n}}]}\n", "undeclared reference to 'state'"},
 		{"key twice", head + "views: {}\nviews: {}\n", "broken.yaml:9: "},
 		{"too large", strings.Repeat("#", 1<<20+1), "larger than 1 MiB"},
@@ -72,7 +72,7 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 			}
 		})
 	}
-	t.Run("all of them at once, by line", func(t *testing.T) {
+	t.Run("all of them, by line", func(t *testing.T) {
 		_, err := model.Parse("broken.yaml", []byte(strings.NewReplacer("n: 1", "n: 1 +", "event.n", "cmd.n").Replace(head)))
 		var invalid *model.Error
 		if !errors.As(err, &invalid) || len(invalid.Issues) != 2 || invalid.Issues[0].Line != 5 || invalid.Issues[1].Line != 7 {
@@ -100,7 +100,7 @@ func decide(t testing.TB, a *model.Aggregate, state model.Object, command string
 	return state, nil
 }
 
-func TestTheWalletKeepsItsRules(t *testing.T) {
+func TestWallet_RulesHold(t *testing.T) {
 	a, _ := wallet(t).Aggregate("wallet")
 	state := model.Object{}
 	amount := func(n any) model.Object { return model.Object{"amount": n} }
@@ -135,7 +135,7 @@ func TestTheWalletKeepsItsRules(t *testing.T) {
 	}
 }
 
-func TestWhatIsDecidedIsAsTheJournalGivesItBack(t *testing.T) {
+func TestDecide_DataEqualsStoredData(t *testing.T) {
 	for _, data := range []string{
 		"3.0", "0.1 + 0.2", "1e21", "-0.0", "9223372036854775807", "5u", "'a\\u00e9\\n<>&'", "b'x' == b'x'", "null",
 		"timestamp('2026-01-02T03:04:05.6789Z')", "[1.0, 2.5, [3.0, {'a': 4.0}]]", "{'a': {'b': [1.0, null]}, 'c': []}", "{}",
@@ -168,7 +168,7 @@ func TestWhatIsDecidedIsAsTheJournalGivesItBack(t *testing.T) {
 	}
 }
 
-func TestViewsFollowEvents(t *testing.T) {
+func TestView_ProjectsEvents(t *testing.T) {
 	view, _ := wallet(t).View("wallets")
 	rows := map[string]model.Object{}
 	project := func(event string, data model.Object) *model.Change {
@@ -198,7 +198,7 @@ func TestViewsFollowEvents(t *testing.T) {
 	}
 }
 
-func TestAWorkflowBuildsItsCommands(t *testing.T) {
+func TestWorkflow_BuildsCommands(t *testing.T) {
 	w := wallet(t).Workflows()[0]
 	trigger := model.Trigger{
 		Data: model.Object{"from": "a", "to": "b", "amount": int64(7)},
@@ -214,7 +214,7 @@ func TestAWorkflowBuildsItsCommands(t *testing.T) {
 	}
 }
 
-func TestAnExpressionThatRunsAwayIsStopped(t *testing.T) {
+func TestExpression_ExceedingCostLimitFails(t *testing.T) {
 	document := strings.NewReplacer("n: 1", "n: 'cmd.list.map(a, cmd.list.map(b, a * b)).size()'", "{emit", "{payload: {type: object}, emit").Replace(head)
 	m, err := model.Parse("costly.yaml", []byte(document))
 	if err != nil {
@@ -231,7 +231,7 @@ func TestAnExpressionThatRunsAwayIsStopped(t *testing.T) {
 	}
 }
 
-func TestReloadKeepsTheOldModelOnAMistake(t *testing.T) {
+func TestReload_InvalidDocumentLeavesModelInUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "demo.yaml")
 	write := func(document string) {
 		if err := os.WriteFile(path, []byte(document), 0o600); err != nil {
@@ -274,8 +274,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// BenchmarkDecide measures one accepted command: schema, rules and event.
-// Good is a few microseconds.
+// BenchmarkDecide measures one accepted command: schema, rules and event. It should take a few microseconds.
 func BenchmarkDecide(b *testing.B) {
 	a, _ := wallet(b).Aggregate("wallet")
 	c, _ := a.Command("withdraw")

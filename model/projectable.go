@@ -6,30 +6,30 @@ import (
 	"time"
 )
 
-// MaxKeyBytes bounds the key of a view's row that a new event makes. With MaxIndexedBytes and a
-// tenant's name it fits an entry of PostgreSQL's B-trees, a third of a page of 8 KiB.
+// MaxKeyBytes bounds the key of a view's row that a new event makes. With MaxIndexedBytes and a tenant's name it fits
+// an entry of PostgreSQL's B-trees, a third of a page of 8 KiB.
 const MaxKeyBytes = 1024
 
 // MaxIndexedBytes bounds a text of a new event in a column with an index, see [MaxKeyBytes].
 const MaxIndexedBytes = 1536
 
-// projection is what one view does with one type of event, as far as it does not depend on rows.
+// projection is the part of one view's projection of one event type that does not depend on rows.
 type projection struct {
 	view   *View
 	place  string
 	key    *expression
 	values []projectedValue
-	simple bool // no expression has to be evaluated: all are members of the event or its envelope
+	simple bool // all expressions are members of the event or its envelope, so none has to be evaluated
 }
 
-// projectedValue is a value that goes into a column.
+// projectedValue is a value for a column.
 type projectedValue struct {
 	column Column
 	expr   *expression
 	number bool // the value is added to another
 }
 
-// newProjections returns what the views do with each type of event.
+// newProjections returns the views' projections by event type.
 func (m *Model) newProjections() map[EventRef][]projection {
 	out := map[EventRef][]projection{}
 	for _, v := range m.views {
@@ -56,16 +56,15 @@ func (m *Model) newProjections() map[EventRef][]projection {
 	return out
 }
 
-// CheckProjections returns an [*EvaluationError] if a view cannot apply a new event whatever its
-// rows are: an expression without rows fails, a value is not of its column's type, or a key or an
-// indexed text is too long. A view may still fail by an expression that uses its row. It also
-// returns ctx's error.
+// CheckProjections returns an [*EvaluationError] if a view cannot apply a new event regardless of its rows: an
+// expression without rows fails, a value does not have its column's type, or a key or an indexed text is too long. A
+// view may still fail by an expression that uses its row. It also returns ctx's error.
 func (m *Model) CheckProjections(ctx context.Context, ref EventRef, data Object, meta Meta) error {
 	projections := m.projections[ref]
 	if len(projections) == 0 {
 		return nil
 	}
-	var vars *scope // made by the first expression that has to be evaluated
+	var vars *scope // created by the first expression that must be evaluated
 	for i := range projections {
 		p := &projections[i]
 		if vars == nil && !p.simple {
@@ -84,7 +83,7 @@ func (p *projection) check(ctx context.Context, data Object, meta Meta, vars *sc
 		if v, ok := e.simple(data); ok {
 			return v, nil
 		}
-		if vars == nil { // a member that is missing, or is no scalar
+		if vars == nil { // a member that is missing or not a scalar
 			vars = eventScope(data, meta)
 		}
 		return e.value(ctx, vars)
@@ -122,7 +121,7 @@ func eventScope(data Object, meta Meta) *scope {
 	return &scope{variables: [2]variable{{rowVariable, noRow}, {eventVariable, data}}, meta: &meta}
 }
 
-// simple returns the event's member that the expression is, if that is a scalar.
+// simple returns the event's member that the expression names, if it is a scalar.
 func (e *expression) simple(data Object) (any, bool) {
 	if len(e.member) != 2 || e.member[0] != eventVariable {
 		return nil, false
@@ -134,7 +133,7 @@ func (e *expression) simple(data Object) (any, bool) {
 	return nil, false
 }
 
-// fits reports why a value does not go into the column.
+// fits returns why a value does not fit the column.
 func (p *projectedValue) fits(value any) error {
 	if text, ok := value.(string); ok {
 		if p.column.Type == TypeTimestamp {
@@ -160,9 +159,8 @@ func (p *projectedValue) fits(value any) error {
 	return err
 }
 
-// parseTime parses a timestamp as RFC 3339 defines it: with "t" and "z" in either case (§5.6), and
-// with leap seconds (§5.7), which are the first instant of the next minute. Its year in UTC has
-// four digits.
+// parseTime parses a timestamp as RFC 3339 defines it: with "t" and "z" in either case (§5.6), and with leap seconds
+// (§5.7), which are the first instant of the next minute. Its year in UTC has four digits.
 func parseTime(text string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
@@ -207,7 +205,7 @@ func parseRareTime(text string) (time.Time, error) {
 	return t.Truncate(time.Second).Add(time.Second), nil
 }
 
-// shortened cuts a text for a message.
+// shortened truncates a text for a message.
 func shortened(text string) string {
 	const most = 64
 	if len(text) > most {

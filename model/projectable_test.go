@@ -22,7 +22,7 @@ views:
   counts: {columns: {n: int}, on: {order.placed: {upsert: {n: event.count}}}}
 `
 
-func TestCheckProjections_RefusesWhatNoRowCanMakeGood(t *testing.T) {
+func TestCheckProjections_RejectsEventsThatFailForAnyRow(t *testing.T) {
 	m, err := model.Parse("m.yaml", []byte(projected))
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func TestCheckProjections_RefusesWhatNoRowCanMakeGood(t *testing.T) {
 	}
 }
 
-func TestView_TimestampsOfRFC3339AreStoredInOneForm(t *testing.T) {
+func TestView_TimestampsAreStoredInOneForm(t *testing.T) {
 	m, err := model.Parse("m.yaml", []byte(projected))
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestView_TimestampsOfRFC3339AreStoredInOneForm(t *testing.T) {
 	}
 }
 
-// Members of the event alone, which most views have, are checked at no cost.
+// Checks of event members, which most views use, are free.
 func TestCheckProjections_OfMembersDoesNotAllocate(t *testing.T) {
 	m, err := model.Parse("m.yaml", []byte(`model: members
 aggregates:

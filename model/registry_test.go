@@ -75,7 +75,7 @@ func TestCommand_InternalIsTrueOrFalse(t *testing.T) {
 		}
 	}
 	for _, value := range []string{"", "yes", "on", `"true"`, "1", "[true]", "~"} {
-		if _, err := model.Parse("m", document(value)); err == nil || !strings.Contains(err.Error(), "m:6: aggregates.a.commands.x.internal: true or false is wanted") {
+		if _, err := model.Parse("m", document(value)); err == nil || !strings.Contains(err.Error(), "m:6: aggregates.a.commands.x.internal: expected true or false") {
 			t.Errorf("internal: %s: %v", value, err)
 		}
 	}

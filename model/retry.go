@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// defaultRetry is for how long a step is tried again that does not say.
+	// defaultRetry is the default time for which a step is retried.
 	defaultRetry = 24 * time.Hour
 	// maxRetry bounds it.
 	maxRetry = 30 * 24 * time.Hour
@@ -17,15 +17,15 @@ const (
 	maxRetryAttempts = 1000
 )
 
-// Retry says how often a step is tried again that fails without having been refused.
+// Retry bounds the retries of a step that fails without being refused.
 type Retry struct {
-	// For is how long after its first failure a step is tried again; 0: one day.
+	// For is the time after its first failure for which a step is retried; 0: one day.
 	For time.Duration
-	// Attempts bounds the attempts; 0: the time alone does.
+	// Attempts bounds the attempts; 0: only the time does.
 	Attempts int
 }
 
-// Within returns how long after its first failure a step is tried again.
+// Within returns the time after its first failure for which a step is retried.
 func (r Retry) Within() time.Duration {
 	if r.For == 0 {
 		return defaultRetry
@@ -45,14 +45,14 @@ func (p *parser) retry(n *yaml.Node, path string) Retry {
 		case "for":
 			length, err := retryLength(text)
 			if err != nil || length <= 0 || length > maxRetry {
-				p.reject(value, path, "%q is no duration of up to 30 days, such as 90s, 12h or 1d", text)
+				p.reject(value, path, "%q is not a duration of up to 30 days such as 90s, 12h or 1d", text)
 				continue
 			}
 			r.For = length
 		case "attempts":
 			count, err := strconv.Atoi(text)
 			if err != nil || count < 1 || count > maxRetryAttempts {
-				p.reject(value, path, "%q is no number of attempts from 1 to %d", text, maxRetryAttempts)
+				p.reject(value, path, "%q is not a number of attempts from 1 to %d", text, maxRetryAttempts)
 				continue
 			}
 			r.Attempts = count

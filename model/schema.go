@@ -12,17 +12,17 @@ import (
 	"golang.org/x/text/message"
 )
 
-// PayloadError says where a payload violates its command's schema.
+// PayloadError reports where a payload violates its command's schema.
 type PayloadError struct {
 	// Violations lists the violations, at most 32.
 	Violations []Violation
 }
 
-// Violation is one place in a payload that does not fit.
+// Violation is one invalid place in a payload.
 type Violation struct {
 	// Field leads to the place: "payload.amount".
 	Field string
-	// Message says what the schema wants.
+	// Message describes what the schema requires.
 	Message string
 }
 
@@ -32,22 +32,22 @@ func (e *PayloadError) Error() string {
 	for i, v := range e.Violations {
 		parts[i] = v.Field + ": " + v.Message
 	}
-	return "the payload does not fit the command: " + strings.Join(parts, "; ")
+	return "invalid payload: " + strings.Join(parts, "; ")
 }
 
-// maxPatternWork bounds the product of a text's bytes and the steps of the regular expression that it
-// is matched with, in proportion to which the time grows: a match cannot be interrupted.
+// maxPatternWork bounds the product of a text's bytes and the steps of the regular expression that it is matched
+// with, to which the time is proportional: a match cannot be interrupted.
 const maxPatternWork = 64 << 20
 
-// pattern is a regular expression of a schema. It panics with a [patternError] for a text that is
-// too long, which [validate] recovers: jsonschema has no way to report it.
+// pattern is a regular expression of a schema. It panics with a [patternError] for a text that is too long, which
+// [validate] recovers, since jsonschema has no way to report it.
 type pattern struct {
 	*regexp.Regexp
 
 	steps int
 }
 
-// patternError says that a text is too long for a regular expression.
+// patternError reports that a text is too long for a regular expression.
 type patternError struct{ bytes, most int }
 
 // MatchString implements [jsonschema.Regexp].
@@ -62,7 +62,7 @@ func (p pattern) MatchString(text string) bool {
 func validate(schema *jsonschema.Schema, payload Object) (err error) {
 	if schema == nil {
 		if len(payload) > 0 {
-			return &PayloadError{Violations: []Violation{{Field: "payload", Message: "the command takes none"}}}
+			return &PayloadError{Violations: []Violation{{Field: "payload", Message: "the command has no payload"}}}
 		}
 		return nil
 	}
@@ -93,8 +93,7 @@ var english = message.NewPrinter(language.English)
 // maxViolations bounds the violations that are reported.
 const maxViolations = 32
 
-// collect gathers the leaves, up to maxViolations: the causes say what is wrong, their
-// parents only that something is.
+// collect gathers the leaves, up to maxViolations, since only the leaves describe what is wrong.
 func collect(err *jsonschema.ValidationError, out *PayloadError) {
 	if len(out.Violations) == maxViolations {
 		return
@@ -111,8 +110,8 @@ func collect(err *jsonschema.ValidationError, out *PayloadError) {
 	}
 }
 
-// schema compiles a JSON Schema written in YAML, and returns it as it stands there
-// too. References leave the document nowhere: nothing is fetched.
+// schema compiles a JSON Schema in YAML, and also returns it unchanged. References to other documents are rejected:
+// nothing is fetched.
 func (p *parser) schema(n *yaml.Node, path string) (*jsonschema.Schema, Object) {
 	if p.late(n, path) {
 		return nil, nil

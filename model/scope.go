@@ -2,13 +2,12 @@ package model
 
 import "cel.dev/cel-go/cel"
 
-// scope holds the variables that an expression may name. It is CEL's activation. The
-// event's envelope, of which most expressions want a member or nothing, is made into an
-// object by the first that wants more.
+// scope holds the variables that an expression may use. It is CEL's activation. The object of the event's envelope is
+// only built for an expression that needs more than a member of it.
 type scope struct {
 	variables [2]variable
-	meta      *Meta  // nil where there is none
-	envelope  Object // meta's; nil until it is asked for
+	meta      *Meta  // nil if there is none
+	envelope  Object // of meta; nil until it is needed
 }
 
 type variable struct {
@@ -35,8 +34,8 @@ func (s *scope) ResolveName(name string) (any, bool) {
 // Parent implements [cel.Activation].
 func (s *scope) Parent() cel.Activation { return nil }
 
-// scalar returns what stands at the path, as the evaluator would yield it; false for
-// whatever the evaluator has more to say of: what is missing, objects, arrays.
+// scalar returns the scalar at path, as the evaluator would yield it; ok is false for missing values, objects and
+// arrays, which need the evaluator.
 func (s *scope) scalar(path []string) (any, bool) {
 	if len(path) == 0 {
 		return nil, false

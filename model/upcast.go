@@ -9,24 +9,23 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// schemaHistory is the form of an event's data as it changes over time: upcasts[v-1] makes version
-// v+1 out of version v.
+// schemaHistory is the history of an event's data format: upcasts[v-1] converts version v to version v+1.
 type schemaHistory struct{ upcasts []upcast }
 
-// upcast makes the next version of an event's data.
+// upcast converts an event's data to the next version.
 type upcast struct {
 	set  fields
 	drop []string
 }
 
-// version is the one that is written now.
+// version returns the version that is written now.
 func (h schemaHistory) version() int { return len(h.upcasts) + 1 }
 
-// EventVersion returns the version of an event type's data that is written now;
-// 1 unless the model says how it came to be another.
+// EventVersion returns the version in which an event type's data is written now; 1 unless the model has upcasts for
+// it.
 func (a *Aggregate) EventVersion(eventType string) int { return a.history[eventType].version() }
 
-// EventVersion returns the version in which the model's rules know an event.
+// EventVersion returns the version of an event's data that the model's rules use.
 func (m *Model) EventVersion(ref EventRef) int {
 	if a, ok := m.aggregates[ref.Aggregate]; ok {
 		return a.EventVersion(ref.Event)
@@ -34,10 +33,9 @@ func (m *Model) EventVersion(ref EventRef) int {
 	return 1
 }
 
-// Event decodes an event's data and brings it to the version that the model's
-// rules know. Decoding is tolerant: what the model does not know stays as it is,
-// also data of a later version, which an older node reads. The error wraps
-// [ErrEvaluation] when an upcast fails.
+// Event decodes an event's data and converts it to the version that the model's rules use. Decoding is tolerant:
+// unknown data is left unchanged, including data of a later version, which an older node reads. The error wraps
+// [ErrEvaluation] if an upcast fails.
 func (m *Model) Event(ctx context.Context, ref EventRef, version int, raw []byte) (Object, error) {
 	if a, ok := m.aggregates[ref.Aggregate]; ok {
 		return a.Data(ctx, ref.Event, version, raw)
@@ -71,8 +69,7 @@ func (a *Aggregate) upcast(ctx context.Context, eventType string, version int, d
 	return data, nil
 }
 
-// history reads an aggregate's `events` section: how each event's data came to
-// be what it is.
+// history parses an aggregate's `events` section: the upcasts of each event's data.
 func (p *parser) history(a *Aggregate, n *yaml.Node, path string) {
 	for key, value := range p.members(n, path) {
 		path := join(path, key.Value)
@@ -88,7 +85,7 @@ func (p *parser) history(a *Aggregate, n *yaml.Node, path string) {
 				text, _ := p.scalar(value, path)
 				var err error
 				if version, err = strconv.Atoi(text); err != nil || version < 1 {
-					p.reject(value, path, "%q is no version: want 1, 2, ...", text)
+					p.reject(value, path, "%q is not a version: expected 1, 2, ...", text)
 					version = 1
 				}
 			case "upcasts":
@@ -104,14 +101,14 @@ func (p *parser) history(a *Aggregate, n *yaml.Node, path string) {
 	}
 }
 
-// upcast reads the step from a version.
+// upcast parses the upcast from a version.
 func (p *parser) upcast(from int, n *yaml.Node, path string) upcast {
 	var step upcast
 	for key, value := range p.members(n, path, "from", "set", "drop") {
 		switch path := join(path, key.Value); key.Value {
 		case "from":
 			if text, _ := p.scalar(value, path); text != strconv.Itoa(from) {
-				p.reject(value, path, "upcasts stand in order: this one is from %d", from)
+				p.reject(value, path, "upcasts must be in order: expected from: %d", from)
 			}
 		case "set":
 			step.set = p.fields(p.envs.upcast, value, path)

@@ -15,9 +15,8 @@ import (
 	"cel.dev/cel-go/common/types/traits"
 )
 
-// Object is a JSON object as expressions see it: int64 for numbers without a
-// fraction, float64 for the rest, string, bool, nil, []any and Object's own
-// underlying type.
+// Object is a JSON object as expressions see it: int64 for numbers without a fraction, float64 for other numbers,
+// string, bool, nil, []any and Object's underlying type.
 type Object = map[string]any
 
 // maxExactInt is the largest magnitude at which every integer is a float64.
@@ -28,8 +27,8 @@ func DecodeObject(data []byte) (Object, error) {
 	if len(data) == 0 {
 		return Object{}, nil
 	}
-	// Only a number that a float64 may not hold has to be read by its text, which takes
-	// more than half as long again.
+	// Only numbers that a float64 may not represent are parsed from their text, which takes more than half as long
+	// again.
 	var object Object
 	if err := json.Unmarshal(data, &object); err != nil || !exact(object) {
 		return decodeExactly(data)
@@ -37,7 +36,7 @@ func DecodeObject(data []byte) (Object, error) {
 	return Normalize(object).(Object), nil
 }
 
-// decodeExactly parses a JSON object by the texts of its numbers.
+// decodeExactly parses a JSON object with the exact texts of its numbers.
 func decodeExactly(data []byte) (Object, error) {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
@@ -65,10 +64,10 @@ func exact(v any) bool {
 	return true
 }
 
-// Normalize returns v with every number as an int64 where it is an integer that an int64
-// holds, else as a float64, so that "10" and "10.0" are the same amount to an expression. A
-// float64 above 2^53 becomes the integer that its JSON text represents, so that a value is the
-// same before and after it is stored. Normalize changes objects and arrays in place.
+// Normalize returns v with every number as an int64 if it is an integer that fits, else as a float64, so that "10"
+// and "10.0" are the same amount to an expression. A float64 above 2^53 becomes the integer that its JSON text
+// represents, so that a value is the same before and after it is stored. Normalize changes objects and arrays in
+// place.
 func Normalize(v any) any {
 	switch v := v.(type) {
 	case json.Number:
@@ -86,11 +85,11 @@ func Normalize(v any) any {
 		return int64(v)
 	case map[string]any:
 		if v == nil {
-			return map[string]any{} // JSON's null, where an object was wanted
+			return map[string]any{} // JSON's null in place of an object
 		}
 		for key, value := range v {
 			switch value.(type) {
-			case string, bool, nil, int64: // as they are
+			case string, bool, nil, int64: // unchanged
 			default:
 				v[key] = Normalize(value)
 			}
@@ -103,8 +102,8 @@ func Normalize(v any) any {
 	return v
 }
 
-// number64 returns the number that decoding f's JSON text yields: an int64 if the text is an
-// integer that an int64 holds, else f.
+// number64 returns the number that decoding f's JSON text yields: an int64 if the text is an integer that fits, else
+// f.
 func number64(f float64) any {
 	switch {
 	case f != math.Trunc(f) || math.Abs(f) > -math.MinInt64:
@@ -119,9 +118,8 @@ func number64(f float64) any {
 	return i
 }
 
-// Encode returns the JSON of an event's data, and the data that decoding that JSON yields. An
-// aggregate decides and folds on the latter, so that every node that reads the event folds the
-// same data. Encode may change data.
+// Encode returns the JSON of an event's data, and the data that decoding that JSON yields. An aggregate decides and
+// folds on the latter, so that every node that reads the event folds the same data. Encode may change data.
 func Encode(data Object) (text []byte, stored Object, err error) {
 	if text, err = json.Marshal(data); err != nil {
 		return nil, nil, err
@@ -133,8 +131,8 @@ func Encode(data Object) (text []byte, stored Object, err error) {
 	return text, stored, err
 }
 
-// storedExactly reports whether JSON represents v without loss: strings, integers, booleans,
-// null, and objects and arrays of them need not be decoded again.
+// storedExactly reports whether JSON represents v without loss: strings, integers, booleans, null, and objects and
+// arrays of them need not be decoded again.
 func storedExactly(v any) bool {
 	switch v := v.(type) {
 	case nil, bool, int64:
@@ -154,48 +152,48 @@ func storedExactly(v any) bool {
 	return false
 }
 
-// Bounds of what an expression yields. Values may be shared in it, so that it is larger than the
-// memory that it takes.
+// Bounds of the result of an expression. A result may share values, so that it is larger than the memory that it
+// takes.
 const (
 	maxNativeValues = 1 << 20
 	maxNativeBytes  = 16 << 20
 )
 
-// room is what is left of the bounds of what an expression yields.
-type room struct{ values, bytes int }
+// quota is the remainder of the bounds of an expression's result.
+type quota struct{ values, bytes int }
 
-// errNoRoom says that an expression yields more than the bounds.
-var errNoRoom = fmt.Errorf("it yields more than %d values or %d bytes of texts", maxNativeValues, maxNativeBytes)
+// errTooLarge reports that the result of an expression exceeds the bounds.
+var errTooLarge = fmt.Errorf("it yields more than %d values or %d bytes of texts", maxNativeValues, maxNativeBytes)
 
-// take takes a value with a text from the room.
-func (r *room) take(text int) error {
+// charge subtracts a value with a text.
+func (r *quota) charge(text int) error {
 	if r.values--; r.values < 0 {
-		return errNoRoom
+		return errTooLarge
 	}
 	if r.bytes -= text; r.bytes < 0 {
-		return errNoRoom
+		return errTooLarge
 	}
 	return nil
 }
 
-// native turns what an expression yields into a plain JSON value.
+// native converts the result of an expression to a plain JSON value.
 func native(v ref.Val) (any, error) {
 	switch v := v.(type) {
 	case types.String:
 		if len(v) > maxNativeBytes {
-			return nil, errNoRoom
+			return nil, errTooLarge
 		}
 	case traits.Mapper, traits.Lister:
-		left := room{maxNativeValues, maxNativeBytes}
+		left := quota{maxNativeValues, maxNativeBytes}
 		return left.native(v)
 	}
 	return scalar(v)
 }
 
-// native turns a value into a plain JSON value that has room.
-func (r *room) native(v ref.Val) (any, error) {
+// native converts a value to a plain JSON value within the bounds.
+func (r *quota) native(v ref.Val) (any, error) {
 	text, _ := v.(types.String)
-	if err := r.take(len(text)); err != nil {
+	if err := r.charge(len(text)); err != nil {
 		return nil, err
 	}
 	switch v := v.(type) {
@@ -207,7 +205,7 @@ func (r *room) native(v ref.Val) (any, error) {
 			if !ok {
 				return nil, fmt.Errorf("a map key of type %s is not a JSON member name", key.Type().TypeName())
 			}
-			if err := r.take(len(name)); err != nil {
+			if err := r.charge(len(name)); err != nil {
 				return nil, err
 			}
 			value, err := r.native(v.Get(key))
@@ -231,7 +229,7 @@ func (r *room) native(v ref.Val) (any, error) {
 	return scalar(v)
 }
 
-// scalar turns a value that is no list and no mapping into a plain JSON value.
+// scalar converts a scalar to a plain JSON value.
 func scalar(v ref.Val) (any, error) {
 	switch v := v.(type) {
 	case types.Int:

@@ -12,7 +12,7 @@ import (
 // ColumnType is the type of a view's column.
 type ColumnType string
 
-// The types of columns.
+// Types of columns.
 const (
 	TypeString    ColumnType = "string"
 	TypeInt       ColumnType = "int"
@@ -54,13 +54,12 @@ const (
 
 type projector struct {
 	kind   changeKind
-	blind  bool // what the row is does not matter
+	blind  bool // the change does not depend on the row
 	values fields
 	folds  []fold
 }
 
-// Change is what an event does to a view: Row replaces the row under Key, or
-// removes it when nil.
+// Change is the effect of an event on a view: Row replaces the row under Key, or removes it if nil.
 type Change struct {
 	Key string
 	Row Object
@@ -75,8 +74,8 @@ func (v *View) Column(name string) (Column, bool) {
 	return v.Columns[i], true
 }
 
-// Blind reports whether [View.Project] leaves current alone for the event, so that
-// it can be called before the events before it have been applied.
+// Blind reports whether [View.Project] does not use current for the event, so that it can be called before earlier
+// events are applied.
 func (v *View) Blind(ref EventRef) bool {
 	projector, ok := v.on[ref]
 	return !ok || projector.blind
@@ -88,8 +87,7 @@ func (v *View) Concerns(ref EventRef) bool {
 	return ok
 }
 
-// Key returns the key of the row that the event concerns; false for none. Errors
-// as of [View.Project].
+// Key returns the key of the row that the event affects; false for none. Errors as of [View.Project].
 func (v *View) Key(ctx context.Context, ref EventRef, data Object, meta Meta) (string, bool, error) {
 	if _, ok := v.on[ref]; !ok {
 		return "", false, nil
@@ -109,9 +107,8 @@ func (v *View) keyOf(ctx context.Context, vars *scope, meta Meta) (string, error
 	return key, nil
 }
 
-// Project returns what the event does to the view, nil for nothing. current
-// reads the row that stands under a key, nil for none; it is called at most
-// once. Errors: an [*EvaluationError], ctx's or current's.
+// Project returns the event's change of the view, nil for none. current reads the current row under a key, nil for
+// none; it is called at most once. Errors: an [*EvaluationError], ctx's or current's.
 func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta, current func(key string) (Object, error)) (*Change, error) {
 	projector, ok := v.on[ref]
 	if !ok {
@@ -133,12 +130,12 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 	}
 	if row == nil {
 		if projector.kind == kindPatch {
-			return nil, nil // the row was deleted, or never made: there is nothing to patch
+			return nil, nil // the row was deleted, or never existed: there is nothing to patch
 		}
 		row = noRow
 	}
 	vars.variables[0] = variable{rowVariable, row}
-	var values Object // some of the columns'
+	var values Object // of some columns
 	if projector.kind == kindFold {
 		values, err = folded(ctx, projector.folds, vars, row)
 	} else {
@@ -159,15 +156,15 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 	return &Change{Key: key, Row: values}, nil
 }
 
-// place returns where the document says what an event does to the view.
+// place returns the place in the document of an event's change of the view.
 func (v *View) place(ref EventRef) string {
 	return "views." + v.Name + ".on." + ref.Aggregate + "." + ref.Event
 }
 
-// noRow is what expressions see where no row stands; nothing is ever written to it.
+// noRow is the row in expressions if there is none; it is never written to.
 var noRow = Object{}
 
-// fit returns value as the column's type, or why it is not.
+// fit converts value to the column's type, or returns why it does not fit.
 func (c Column) fit(value any) (any, error) {
 	if value == nil {
 		return nil, nil
@@ -202,8 +199,8 @@ func (c Column) fit(value any) (any, error) {
 	return value, nil
 }
 
-// FormatTime renders a time as every timestamp column holds it: RFC 3339, in
-// UTC, of fixed width, so that text order is time order.
+// FormatTime renders a time in the form of timestamp columns: RFC 3339, in UTC, of fixed width, so that text order is
+// time order.
 func FormatTime(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05.000000000Z")
 }
@@ -224,7 +221,7 @@ func (p *parser) view(m *Model, name string, n *yaml.Node, path string) *View {
 		}
 	}
 	if len(v.Columns) == 0 || on == nil {
-		p.reject(n, path, "a view has `columns` and `on` (what each event does to it)")
+		p.reject(n, path, "a view needs `columns` and `on` (the change by each event)")
 		return v
 	}
 	for key, value := range p.members(on, join(path, "on")) {
@@ -247,7 +244,7 @@ func (p *parser) column(key, n *yaml.Node, path string) Column {
 				typeNode = value
 			case "index":
 				if err := value.Decode(&c.Index); err != nil {
-					p.reject(value, join(path, "index"), "true or false is wanted here")
+					p.reject(value, join(path, "index"), "expected true or false")
 				}
 			}
 		}
@@ -286,7 +283,7 @@ func (p *parser) projector(v *View, n *yaml.Node, path string) projector {
 		}
 	}
 	if count != 1 {
-		p.reject(n, path, "exactly one of upsert, patch, fold and delete is wanted here")
+		p.reject(n, path, "expected exactly one of upsert, patch, fold and delete")
 	}
 	return out
 }

@@ -8,14 +8,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// WaitTemplate says until when a workflow is held back.
+// WaitTemplate determines the end of a wait.
 type WaitTemplate struct{ length *expression }
 
 // maxWaitYears bounds a wait.
 const maxWaitYears = 10
 
-// Until returns when a wait ends that begins at start. The expression yields a duration (see
-// [ParseDuration]) or a time (RFC 3339), at most ten years ahead. The error wraps [ErrEvaluation].
+// Until returns the end of a wait that begins at start. The expression yields a duration (see [ParseDuration]) or a
+// time (RFC 3339), at most ten years ahead. The error wraps [ErrEvaluation].
 func (t *WaitTemplate) Until(ctx context.Context, trigger Trigger, start time.Time) (time.Time, error) {
 	text, err := t.length.text(ctx, trigger.vars(Failure{}))
 	if err != nil {
@@ -44,8 +44,7 @@ func waitEnd(text string, start time.Time) (time.Time, error) {
 	return until, nil
 }
 
-// wait reads a wait. One that is constant is checked, unless the document was accepted earlier
-// (see [ParseStored]).
+// wait parses a wait. A constant wait is checked, unless the document was accepted earlier (see [ParseStored]).
 func (p *parser) wait(n *yaml.Node, path string) *WaitTemplate {
 	t := &WaitTemplate{p.expression(p.envs.workflow, n, path, stringType)}
 	if t.length == nil || p.stored || !t.length.constant {

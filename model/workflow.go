@@ -8,53 +8,50 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Workflow reacts to an event with commands to other aggregates, and undoes
-// them when one is refused.
+// Workflow reacts to an event with commands to other aggregates, and compensates them when one is refused.
 type Workflow struct {
 	// Name is the workflow's name.
 	Name string
 	// On is the event that starts an instance.
 	On EventRef
-	// Steps are done in order. When one is refused, those before it are undone
-	// in reverse order and OnFailure is done.
+	// Steps are executed in order. When one is refused, the completed ones are compensated in reverse order, and
+	// OnFailure is executed.
 	Steps []Step
-	// OnFailure is done last when a step was refused.
+	// OnFailure is executed last if a step was refused.
 	OnFailure []Step
-	// FromBeginning says that events start instances which were there before the model had the
-	// workflow. Otherwise those do that came after.
+	// FromBeginning is set if events that precede the workflow start instances too. Otherwise only later ones do.
 	FromBeginning bool
-	// Migration says how instances that began under earlier revisions of the model go on under
-	// this one; nil: they go on under the revision that they began under.
+	// Migration determines how instances that started with earlier model revisions continue with this one; nil: they
+	// stay pinned to their revision.
 	Migration *Migration
 
 	when *expression // nil: always
 }
 
-// Identity names the workflow and the event that starts it: another event makes it another
-// workflow, whose events have not been looked at.
+// Identity names the workflow and the event that starts it: with another event it is another workflow, whose earlier
+// events were not processed.
 func (w *Workflow) Identity() string { return w.Name + "@" + w.On.Aggregate + "." + w.On.Event }
 
-// Step is one thing that a workflow does, and how to undo it: a command, a
-// webhook, a wait, or several of these side by side. Exactly one of Submit,
-// Webhook, Wait and Parallel is set.
+// Step is a step of a workflow, with its compensation: a command, a webhook, a wait, or several of these in parallel.
+// Exactly one of Submit, Webhook, Wait and Parallel is set.
 type Step struct {
 	// Name is the step's name, unique in the workflow.
 	Name string
 	// Submit is a command.
 	Submit *CommandTemplate
-	// Webhook is a call of somebody else's server.
+	// Webhook is a call of a third-party server.
 	Webhook *WebhookTemplate
-	// Wait holds the workflow back.
+	// Wait delays the workflow.
 	Wait *WaitTemplate
-	// Parallel are steps that do not wait for one another.
+	// Parallel are steps that are executed concurrently.
 	Parallel []Step
-	// Undo is the command that undoes the step; nil: there is nothing to undo.
+	// Undo is the command that compensates the step; nil: none.
 	Undo *CommandTemplate
-	// Retry says how often a command or a webhook is tried again.
+	// Retry bounds the retries of a command or a webhook.
 	Retry Retry
 }
 
-// Leaves yields the steps in order, those within parallel ones in their place.
+// Leaves yields the steps in order, with the parallel ones expanded in place.
 func Leaves(steps []Step) iter.Seq[Step] {
 	return func(yield func(Step) bool) {
 		for _, s := range steps {
@@ -108,16 +105,15 @@ type CommandCall struct {
 	Payload       Object
 }
 
-// Failure is what a workflow's expressions may know of the step that was
-// refused.
+// Failure is the refused step in a workflow's expressions.
 type Failure struct {
 	// Step is the step's name.
 	Step string
-	// Message is why.
+	// Message is the reason.
 	Message string
 }
 
-// Trigger is the event that a workflow's expressions see.
+// Trigger is the trigger event in a workflow's expressions.
 type Trigger struct {
 	Data Object
 	Meta Meta
@@ -136,8 +132,7 @@ func (w *Workflow) Applies(ctx context.Context, trigger Trigger) (bool, error) {
 	return w.when.boolean(ctx, trigger.vars(Failure{}))
 }
 
-// Build returns the command for the trigger event. failure is the zero value
-// unless a step was refused.
+// Build returns the command for the trigger event. failure is the zero value unless a step was refused.
 func (c *CommandTemplate) Build(ctx context.Context, trigger Trigger, failure Failure) (CommandCall, error) {
 	vars := trigger.vars(failure)
 	id, err := c.id.text(ctx, vars)
@@ -183,7 +178,7 @@ func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
 		w.Migration = p.migration(migrate, join(path, "migrate"), names)
 	}
 	if len(w.Steps) == 0 || w.On == (EventRef{}) {
-		p.reject(key, path, "a workflow has `on` (the event that starts it) and `steps`")
+		p.reject(key, path, "a workflow needs `on` (the event that starts it) and `steps`")
 	}
 	return w
 }
@@ -203,7 +198,7 @@ func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool
 				s.Name = value.Value
 			}
 			if names[s.Name] {
-				p.reject(value, path, "another step is called %q: a step's name makes its idempotency key", s.Name)
+				p.reject(value, path, "duplicate step name %q: the name is part of the step's idempotency key", s.Name)
 			}
 			names[s.Name] = true
 		case "submit":
@@ -218,12 +213,12 @@ func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool
 			for path, item := range p.items(value, path) {
 				inner := p.step(m, item, path, names, true)
 				if inner.Wait != nil || inner.Parallel != nil {
-					p.reject(item, path, "side by side there are commands and webhooks only")
+					p.reject(item, path, "parallel steps must be commands or webhooks")
 				}
 				s.Parallel = append(s.Parallel, inner)
 			}
 			if len(s.Parallel) == 0 {
-				p.reject(value, path, "there is no step")
+				p.reject(value, path, "expected at least one step")
 			}
 		case "retry":
 			s.Retry, retries = p.retry(value, path), true
@@ -233,13 +228,13 @@ func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool
 		}
 	}
 	if s.Name == "" || kinds != 1 {
-		p.reject(n, path, "a step has `name` and exactly one of submit, webhook, wait and parallel")
+		p.reject(n, path, "a step needs `name` and exactly one of submit, webhook, wait and parallel")
 	}
 	if retries && s.Submit == nil && s.Webhook == nil {
 		p.reject(n, path, "`retry` is for commands and webhooks")
 	}
 	if s.Undo != nil && (s.Wait != nil || s.Parallel != nil) {
-		p.reject(n, path, "what undoes steps stands with each of them")
+		p.reject(n, path, "set `undo` on each of the parallel steps")
 	}
 	return s
 }
@@ -283,7 +278,7 @@ func (p *parser) commandTemplate(m *Model, n *yaml.Node, path string) CommandTem
 	case command == nil || c.id == nil:
 		p.reject(n, path, "a command needs `aggregate`, `id` and `command`")
 	case !ok:
-		p.reject(n, join(path, "aggregate"), "there is no aggregate %q", c.Aggregate)
+		p.reject(n, join(path, "aggregate"), "the model has no aggregate %q", c.Aggregate)
 	case a.commands[c.Command] == nil:
 		p.reject(command, join(path, "command"), "aggregate %q has no command %q", c.Aggregate, c.Command)
 	}

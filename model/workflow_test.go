@@ -68,8 +68,8 @@ func TestParse_ChecksFromAndMigrations(t *testing.T) {
 		"    migrate: {from: any, rename: {old: a, older: a}}\n":                "two steps",
 		"    migrate: {from: any, rename: {old: a}, drop: [old]}\n":             "renamed and dropped",
 		"    migrate: {from: any, drop: [a]}\n":                                 "has the step",
-		"    migrate: {from: [HEAD]}\n":                                         "no model revision",
-		"    migrate: {rename: {old: a}}\n":                                     "has `from`",
+		"    migrate: {from: [HEAD]}\n":                                         "not a model revision",
+		"    migrate: {rename: {old: a}}\n":                                     "needs `from`",
 	} {
 		_, err := model.Parse("m", workflow(members+oneStep))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {

@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// Expressions know time zones by their names on machines without zoneinfo: it is part of the program.
+// Expressions know time zones by name on machines without zoneinfo, since the program embeds it.
 func TestExpression_TimeZonesArePartOfTheProgram(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
 	if err != nil {

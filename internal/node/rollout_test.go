@@ -64,7 +64,7 @@ func TestRollout_UsesWhatIsAppliedAndTellsWhatItCannotUse(t *testing.T) {
 	}
 	apply(started.Text + "\nlater: true\n") // of a later version's language
 	until("the problem is not announced", func() bool { return announced().ModelProblem != "" })
-	if node := announced(); node.Model != started.Revision || node.ModelPending != "next" || !strings.Contains(node.ModelProblem, `"later" is not known here`) {
+	if node := announced(); node.Model != started.Revision || node.ModelPending != "next" || !strings.Contains(node.ModelProblem, `unknown key "later"`) {
 		t.Errorf("announced %+v", node)
 	}
 	want := "# HELP headgate_model_pending 1 while a model has been applied that the process does not use.\n# TYPE headgate_model_pending gauge\nheadgate_model_pending 1\n"
