@@ -77,15 +77,8 @@ var pendingPaths = []string{
 	"gateway/upstream/h2",
 
 	// The services and the model.
-	"model",
 
 	"services/aggregate",
-
-	"services/control",
-
-	"services/runner",
-
-	"services/runner/webhook",
 
 	// The assembly of roles, and small packages.
 	"internal/fastpath/gctuning",
