@@ -1,5 +1,5 @@
-// Package descriptors has the process's limit of open files (RLIMIT_NOFILE): it raises the limit,
-// compares it with what the settings need, and says so where the limit is the cause of an error.
+// Package descriptors manages the process's limit of open files (RLIMIT_NOFILE): it raises the limit, compares it
+// with the needs of the settings, and adds the limit to errors that it causes.
 package descriptors
 
 import (
@@ -10,18 +10,17 @@ import (
 	"syscall"
 )
 
-// Need is a number of open files that a part of the process may need at once.
+// Need is a number of files that a part of the process may have open concurrently.
 type Need struct {
-	// What needs them, such as "connections (max_connections)".
+	// What names the part, such as "connections (max_connections)".
 	What  string
 	Count int
-	// Always says that the process cannot start without them.
+	// Always is set if the process cannot start without them.
 	Always bool
 }
 
-// Check raises the process's limit as far as it may and compares it with the needs. warning is
-// what to tell an operator whose process may run out of open files; "": nothing. The error says
-// that the process cannot start with so few.
+// Check raises the process's limit as far as possible and compares it with the needs. warning is a message for the
+// operator of a process that may run out of open files, or "". The error says that the limit is too low to start.
 func Check(needs ...Need) (warning string, err error) {
 	limit, err := raise()
 	if err != nil || limit == 0 {
@@ -51,14 +50,14 @@ func compare(limit uint64, needs []Need) (warning string, err error) {
 	return "", nil
 }
 
-// Exhausted reports whether err says that this process (EMFILE), or the system (ENFILE), has no
-// open file left.
+// Exhausted reports whether err says that this process (EMFILE), or the system (ENFILE), has reached its limit of
+// open files.
 func Exhausted(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// Explain returns err with the cause, if no open file is left and err does not say so: libraries
-// such as SQLite report that they cannot open a file, and not why.
+// Explain returns err with the cause if the limit of open files is reached and err does not say so, since libraries
+// such as SQLite only report that they cannot open a file.
 func Explain(err error) error {
 	if err == nil || Exhausted(err) {
 		return err

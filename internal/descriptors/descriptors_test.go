@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-func TestCompare_WarnsOrRefuses(t *testing.T) {
+func TestCompare_WarnsOrFails(t *testing.T) {
 	needs := []Need{{"the process", 100, true}, {"connections (max_connections)", 1000, false}}
 	for limit, want := range map[uint64][2]string{
 		99:   {"", "may have 99 open files, and needs at least 100"},
@@ -50,8 +50,8 @@ func TestCheck_RaisesTheSoftLimit(t *testing.T) {
 	}
 }
 
-// SQLite says that it cannot open a file, and not why.
-func TestExplain_FindsTheCauseThatALibraryHides(t *testing.T) {
+// SQLite reports that it cannot open a file, without the cause.
+func TestExplain_AddsHiddenCause(t *testing.T) {
 	hidden := errors.New("unable to open database file (14)")
 	if got := Explain(hidden); got != hidden { //nolint:errorlint // it is the same
 		t.Errorf("%v while files can be opened", got)

@@ -18,7 +18,7 @@ func raise() (uint64, error) {
 		higher.Cur = limit.Max
 		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &higher) == nil {
 			limit = higher
-		} // else the soft limit stays, and is compared
+		} // otherwise the soft limit stays, and is compared
 	}
 	return uint64(limit.Cur), nil //nolint:unconvert // a signed integer on some systems
 }

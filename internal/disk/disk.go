@@ -1,6 +1,5 @@
-// Package disk answers what a process must know about the file system under its data: whether an
-// error says that it is full, how much room it has, whether a write succeeds, and whether a
-// directory is still the one that the process opened.
+// Package disk examines the file system of a process's data: whether an error says that it is full, its free space,
+// whether a write succeeds, and whether a directory is still the one that the process opened.
 package disk
 
 import (
@@ -10,13 +9,11 @@ import (
 	"path/filepath"
 )
 
-// ErrGone is the error of [Anchor.Check] for a directory that was removed, moved, unmounted, or
-// replaced by another.
+// ErrGone is the error of [Anchor.Check] for a directory that was removed, moved, unmounted, or replaced.
 var ErrGone = errors.New("the directory is not the one that this process opened")
 
-// Probe writes a file of size bytes in dir, syncs it to the disk, and removes it. It returns why
-// that fails. Room alone does not say whether writes succeed: quotas, inodes and read-only file
-// systems count too.
+// Probe writes a file of size bytes in dir, syncs it to the disk, and removes it. It returns the error if that fails.
+// Free space alone does not imply that writes succeed, because of quotas, inodes and read-only file systems.
 func Probe(dir string, size int) (err error) {
 	file, err := os.CreateTemp(dir, ".probe-*")
 	if err != nil {
@@ -37,19 +34,19 @@ func Probe(dir string, size int) (err error) {
 	return file.Sync()
 }
 
-// Anchor identifies a directory that the process holds open, or a file in it. Files that a process
-// has open outlive their directory: what it writes to them is lost when it ends, without an error.
-// Its methods may be called concurrently.
+// Anchor identifies a directory that the process holds open, or a file in it. Files that a process has open outlive
+// their directory, but what it writes to them is lost when it ends, without an error. Its methods may be called
+// concurrently.
 type Anchor struct {
 	path string
 	file *os.File
 }
 
-// NewAnchor returns the anchor of a file, or of a directory, that is open. It stays the caller's.
+// NewAnchor returns the anchor of an open file or directory, which remains the caller's.
 func NewAnchor(file *os.File) *Anchor { return &Anchor{path: filepath.Clean(file.Name()), file: file} }
 
-// Check returns nil while the path of the file still leads to the file. Errors: [ErrGone], with
-// the path in its text, or why it is not known.
+// Check returns nil while the path of the file still leads to the file. Errors: [ErrGone] with the path in its text,
+// or the error of checking.
 func (a *Anchor) Check() error {
 	opened, err := a.file.Stat()
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/internal/disk/disktest"
 )
 
-func TestProbe_FailsOnAFullDisk(t *testing.T) {
+func TestProbe_FailsOnFullDisk(t *testing.T) {
 	dir := disktest.Small(t, 4<<20)
 	if err := disk.Probe(dir, 1<<20); err != nil {
 		t.Fatal(err)
@@ -36,7 +36,7 @@ func TestProbe_FailsOnAFullDisk(t *testing.T) {
 	}
 }
 
-func TestAnchor_NoticesThatTheDirectoryIsGone(t *testing.T) {
+func TestAnchor_DetectsMissingDirectory(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "data")
 	open := func() *os.File {

@@ -8,11 +8,11 @@ import (
 	"syscall"
 )
 
-// Full reports whether err says that the file system, or the process's quota of it, has no room.
+// Full reports whether err says that the file system, or the process's quota of it, is full.
 func Full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
-// Room returns the bytes that this process may still write to the file system of dir. ok is false
-// where the system does not say.
+// Room returns the bytes that this process may still write to the file system of dir. ok is false if the system does
+// not report them.
 func Room(dir string) (free uint64, ok bool, err error) {
 	var stat syscall.Statfs_t
 	if err := syscall.Statfs(dir, &stat); err != nil {

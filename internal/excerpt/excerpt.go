@@ -1,11 +1,10 @@
-// Package excerpt bounds text that a request supplies before the text is stored, logged
-// or sent back: a resource, a field's value, an error that quotes its input.
+// Package excerpt truncates text that a request supplies before the text is stored, logged or returned: a resource, a
+// field's value, an error that quotes its input.
 //
-// A bound counts the bytes of the text once it is encoded, in the larger of the two encodings
-// that such text gets: a JSON string as [encoding/json] writes it, and gRPC's percent-encoded
-// grpc-message. A text of control characters or quotes therefore cannot grow past its bound on
-// the wire, at rest or in a log. The package itself encodes and escapes nothing: it returns
-// the beginning of the text, unchanged.
+// A bound counts the bytes of the text once it is encoded, in the larger of the two encodings that such text gets: a
+// JSON string as [encoding/json] writes it, and gRPC's percent-encoded grpc-message. A text of control characters or
+// quotes therefore cannot grow past its bound on the wire, at rest or in a log. The package itself does not encode or
+// escape: it returns the beginning of the text, unchanged.
 package excerpt
 
 import (
@@ -21,7 +20,7 @@ const (
 	Message = 2 << 10
 )
 
-// Largest numbers of encoded bytes per byte.
+// Maximum encoded bytes per byte.
 const (
 	plain   = 1
 	escaped = 2 // JSON: \" and \\
@@ -29,13 +28,13 @@ const (
 	unicode = 6 // JSON: \u00XX, and \ufffd in place of a byte that is not UTF-8
 )
 
-// markRoom is the room of the longest mark: "…(N bytes)".
+// markRoom is the size of the longest mark: "…(N bytes)".
 const markRoom = 3*percent + len("(9223372036854775807 bytes)")
 
-// Text returns text if its encoded size is at most bound, else a copy of its beginning, cut
-// between two runes and followed by a mark with the text's length: "wallet-000…(97280 bytes)".
-// The encoded size of the result, mark included, is at most bound; a bound below 64 counts as
-// 64. A text that fits is returned without an allocation; the copy holds no reference to text.
+// Text returns text if its encoded size is at most bound, else a copy of its beginning, truncated between two runes
+// and followed by a mark with the text's length: "wallet-000…(97280 bytes)". The encoded size of the result, mark
+// included, is at most bound; a bound below 64 counts as 64. A text that fits is returned without an allocation; the
+// copy holds no reference to text.
 func Text(text string, bound int) string {
 	if len(text)*unicode <= bound {
 		return text

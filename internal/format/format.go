@@ -1,10 +1,10 @@
-// Package format has the format versions that a directory, a stream or a bucket records, so
-// that a program refuses data that it would misread. It does not convert data.
+// Package format records format versions in a directory, a stream or a bucket, so that a program rejects data that it
+// would misread. It does not convert data.
 //
-// A format has a version, which grows when what is stored or how it is stored changes, and a
-// floor: the lowest version that a program must know to use the data. A change that older
-// programs can live with raises the version alone; one that they would misread raises the floor
-// too, and with it ends the way back to them. Data without a record has version and floor 1.
+// A format has a version, which grows with every change of the stored data, and a floor: the lowest version that a
+// program must know to use the data. A change that older programs tolerate raises only the version; one that they
+// would misread also raises the floor, after which a downgrade is impossible. Data without a record has version and
+// floor 1.
 package format
 
 import (
@@ -20,39 +20,39 @@ import (
 
 // Format is a version with its floor.
 type Format struct {
-	// Version is what the data has, or of a program the highest version that it knows.
+	// Version is the version of the data, or the highest version that a program knows.
 	Version int `json:"format"`
 	// Floor is the lowest version that a program must know to use the data.
 	Floor int `json:"floor"`
 }
 
-// Record is the format that data has, and the version of the program that raised it last.
+// Record is the format of data, and the version of the program that raised it last.
 type Record struct {
 	Format
 
 	Writer string `json:"writer,omitempty"`
 }
 
-// NewerError says that data needs a newer program.
+// NewerError reports that data needs a newer program.
 type NewerError struct {
-	// What has the data, such as "stream EVENTS".
+	// What names the data, such as "stream EVENTS".
 	What string
-	// Record is the data's, Known the highest version that this program knows, and Program the
-	// version of this program.
+	// Record is the record of the data, Known the highest version that this program knows, and Program the version of
+	// this program.
 	Record  Record
 	Known   int
 	Program string
 }
 
-// Error names both versions and what to do.
+// Error names both versions and the remedies.
 func (e *NewerError) Error() string {
 	writer := cmp.Or(e.Record.Writer, "the newer version")
 	return fmt.Sprintf("%s has format %d, written by headgate %s, which needs a version that knows format %d; this is headgate %s, which knows formats up to %d: "+
 		"start headgate %s or newer, or restore a backup that was taken before the upgrade", e.What, e.Record.Version, writer, e.Record.Floor, e.Program, e.Known, writer)
 }
 
-// Upgrade returns the record that data has once a program that knows a format uses it: versions
-// and floors are raised and never lowered. what names the data. Error: a [NewerError].
+// Upgrade returns the record of data after use by a program that knows a format: versions and floors are raised and
+// never lowered. what names the data. Error: a [NewerError].
 func (r Record) Upgrade(what string, known Format) (Record, error) {
 	r.Version, r.Floor = max(r.Version, 1), max(r.Floor, 1)
 	if r.Floor > known.Version {
@@ -75,8 +75,8 @@ func Program() string {
 // File is the name of the record in a directory.
 const File = "format.json"
 
-// OpenDir creates a directory that is missing, checks its record and raises it to a format that
-// this program knows. Errors: a [NewerError]; a record that cannot be read or written.
+// OpenDir creates a missing directory, checks its record and raises it to a format that this program knows. Errors: a
+// [NewerError]; a record that cannot be read or written.
 func OpenDir(dir string, known Format) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("the data directory cannot be created: %w", err)
@@ -103,7 +103,7 @@ func OpenDir(dir string, known Format) error {
 	return nil
 }
 
-// write replaces the record, so that a crash leaves the old one or the new one.
+// write replaces the record atomically: after a crash there is the old one or the new one.
 func write(path string, record Record) error {
 	text, err := json.Marshal(record)
 	if err != nil {
@@ -124,6 +124,6 @@ func write(path string, record Record) error {
 	if err != nil {
 		return err
 	}
-	_ = dir.Sync() // not every file system can
+	_ = dir.Sync() // not supported by every file system
 	return dir.Close()
 }

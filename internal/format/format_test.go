@@ -28,7 +28,7 @@ func TestUpgrade_RaisesAndNeverLowers(t *testing.T) {
 	}
 }
 
-func TestUpgrade_RefusesWhatNeedsANewerProgram(t *testing.T) {
+func TestUpgrade_RejectsNewerFormat(t *testing.T) {
 	_, err := Record{Format{4, 3}, "v2.0.0"}.Upgrade("stream EVENTS", Format{2, 1})
 	var newer *NewerError
 	if !errors.As(err, &newer) {
@@ -41,7 +41,7 @@ func TestUpgrade_RefusesWhatNeedsANewerProgram(t *testing.T) {
 	}
 }
 
-func TestOpenDir_RecordsOnceAndRefusesNewer(t *testing.T) {
+func TestOpenDir_RecordsOnceAndRejectsNewer(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "data")
 	path := filepath.Join(dir, File)
 	for range 2 {

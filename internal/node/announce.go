@@ -11,13 +11,13 @@ import (
 	"github.com/headgate/headgate/gateway/auth"
 )
 
-// devTokenTTL is how long the printed tokens are good for.
+// devTokenTTL is the lifetime of the printed tokens.
 const devTokenTTL = 24 * time.Hour
 
 var (
 	applicationRights = []string{"command.submit", "aggregate.read", "query.read", "workflow.read"}
-	// transferRights are those of an application that requests transfers of the demo model, and
-	// changes nothing else.
+	// transferRights are the rights of an application that requests transfers of the demo model, and changes nothing
+	// else.
 	transferRights = []string{"command.submit:transfer.request", "aggregate.read:transfer", "query.read:transfers"}
 	operatorRights = []string{"runner.admin", "gateway.explain", "workflow.read", "query.read", "aggregate.read", "command.submit", "fleet.read", "fleet.admin", "audit.read"}
 )
@@ -52,7 +52,7 @@ buf curl --http2-prior-knowledge -H "x-tenant-id: {{.Tenant}}" -d '{"view":"wall
 
 type announcedToken struct{ Name, Token string }
 
-// announce prints where the platform is and how to try it.
+// announce prints the platform's addresses and examples of its use.
 func (p *platform) announce(w io.Writer, took time.Duration) error {
 	var tokens []announcedToken
 	for _, tenant := range p.tenants {
@@ -97,7 +97,7 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 	return nil
 }
 
-// variable is the name of a tenant's shell variable.
+// variable returns the name of a tenant's shell variable.
 func variable(tenant contextkit.TenantID) string {
 	return strings.ToUpper(strings.ReplaceAll(tenant.String(), "-", "_"))
 }

@@ -19,18 +19,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Store names the streams of a platform: those of the NATS servers in a file of settings, or
-// those in the data directory of a development platform, which must not run. One of the two
-// is set.
+// Store identifies the streams of a platform: those of the NATS servers in a settings file, or those in the data
+// directory of a development platform, which must not be running. Exactly one field is set.
 type Store struct {
-	// Config is the path of a file of settings of any role.
+	// Config is the path of a settings file of any role.
 	Config string
 	// Data is a data directory.
 	Data string
 }
 
-// open connects to the store. To restore, it makes a data directory that is absent, and writes
-// reach the disk when the server is closed, not each before the next.
+// open connects to the store. To restore, it creates a missing data directory, and syncs writes to the disk when the
+// server is closed instead of one by one.
 func (s Store) open(ctx context.Context, restore bool) (js jetstream.JetStream, replicas int, closed func(), err error) {
 	if (s.Config == "") == (s.Data == "") {
 		return nil, 0, nil, errors.New("name either --config (the settings of 'serve') or --data (the directory of 'dev')")
@@ -78,9 +77,9 @@ func (s Store) open(ctx context.Context, restore bool) (js jetstream.JetStream, 
 	return js, replicas, closed, nil
 }
 
-// Backup writes a backup of the store to the directory dir, which must be absent or empty. The
-// platform may run, unless it is that of a data directory. What was done is written to out,
-// and the progress to progress. Errors: those of [backup.Take], and of the store.
+// Backup writes a backup of the store to the directory dir, which must be absent or empty. The platform may be
+// running, unless it is that of a data directory. The result is written to out, and the progress to progress. Errors:
+// those of [backup.Take], and of the store.
 func Backup(ctx context.Context, from Store, dir string, out, progress io.Writer) error {
 	ctx = contextkit.PlatformContext(ctx)
 	js, _, closed, err := from.open(ctx, false)
@@ -102,13 +101,13 @@ func Backup(ctx context.Context, from Store, dir string, out, progress io.Writer
 	return err
 }
 
-// Restore writes the backup in the directory dir to the store, on which no node may run, and
-// compares the result with the backup. replace allows it to delete a platform's data that is
-// there. Errors: those of [backup.Restore], and of the store.
+// Restore writes the backup in the directory dir to the store, on which no node may be running, and compares the
+// result with the backup. replace allows it to delete existing data of a platform. Errors: those of [backup.Restore],
+// and of the store.
 func Restore(ctx context.Context, to Store, dir string, replace bool, out, progress io.Writer) error {
 	ctx = contextkit.PlatformContext(ctx)
 	if _, err := backup.ReadManifest(dir); err != nil {
-		return err // before a data directory is made
+		return err // before a data directory is created
 	}
 	js, replicas, closed, err := to.open(ctx, true)
 	if err != nil {
@@ -122,13 +121,12 @@ func Restore(ctx context.Context, to Store, dir string, replace bool, out, progr
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "restored and compared %d streams with %d messages: %d events of %d aggregates, %s; %d messages have ended since; %d workflow records completed; %v\n",
+	_, err = fmt.Fprintf(out, "restored and compared %d streams with %d messages: %d events of %d aggregates, %s; %d messages have expired since;  %d workflow records completed; %v\n",
 		report.Streams, report.Messages, report.Events, report.Aggregates, gaps(report), report.Ended, report.Refusals, time.Since(began).Round(time.Millisecond))
 	return err
 }
 
-// CheckBackup checks the backup in the directory dir without a NATS server. Errors: those of
-// [backup.Check].
+// CheckBackup checks the backup in the directory dir without a NATS server. Errors: those of [backup.Check].
 func CheckBackup(ctx context.Context, dir string, out, progress io.Writer) error {
 	report, err := backup.Check(ctx, dir, backup.Options{Progress: showProgress(progress)})
 	if err != nil {
@@ -139,7 +137,7 @@ func CheckBackup(ctx context.Context, dir string, out, progress io.Writer) error
 	return err
 }
 
-// gaps says whether the versions of aggregates' events have gaps.
+// gaps returns a text about gaps in the versions of aggregates' events.
 func gaps(report *backup.Report) string {
 	if report.Gaps == 0 {
 		return "without a gap in their versions"
@@ -147,11 +145,10 @@ func gaps(report *backup.Report) string {
 	return fmt.Sprintf("WITH %d GAPS in their versions, so that the journal was damaged when the backup was taken (%s)", report.Gaps, report.FirstGap)
 }
 
-// progressEvery is the least time between two lines of progress of the same step.
+// progressEvery is the minimum interval between two lines of progress of the same step.
 const progressEvery = time.Second
 
-// showProgress returns what writes a line of progress each second, and one for each stream's
-// end.
+// showProgress returns a function that writes a line of progress per second, and one at the end of each stream.
 func showProgress(to io.Writer) func(backup.Progress) {
 	var last time.Time
 	return func(p backup.Progress) {
@@ -159,11 +156,11 @@ func showProgress(to io.Writer) func(backup.Progress) {
 			return
 		}
 		last = time.Now()
-		_, _ = fmt.Fprintf(to, "%s %s: %d of %d\n", p.Step, p.Stream, p.Done, p.Total) // progress is a courtesy
+		_, _ = fmt.Fprintf(to, "%s %s: %d of %d\n", p.Step, p.Stream, p.Done, p.Total) // errors of progress output are ignored
 	}
 }
 
-// version is the program's version.
+// version returns the program's version.
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		return info.Main.Version

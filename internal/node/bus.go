@@ -11,9 +11,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// bus is JetStream over the process's connection, with the monitor of both, which the roles'
-// readiness and metrics show and which one layer of the process runs, and with what is known of
-// the streams' storage.
+// bus is JetStream over the process's connection, with the monitor of both, which readiness and metrics of the roles
+// use and which one layer of the process runs, and with the state of the streams' storage.
 type bus struct {
 	jetstream.JetStream
 
@@ -30,7 +29,7 @@ func (b *bus) collectors() []prometheus.Collector {
 	return []prometheus.Collector{b.monitor, b.storage}
 }
 
-// run follows the connection, JetStream and an embedded server, until ctx ends.
+// run monitors the connection, JetStream and an embedded server, until ctx ends.
 func (b *bus) run() rpc.Layer {
 	if b.journal != nil {
 		return rpc.Layer{b.monitor.Run, func(ctx context.Context) error { return b.journal.Run(ctx, b.storage) }}
@@ -38,7 +37,7 @@ func (b *bus) run() rpc.Layer {
 	return rpc.Layer{b.monitor.Run}
 }
 
-// Storage returns what is known of the streams' storage.
+// Storage returns the known state of the streams' storage.
 func (b *bus) Storage() *backbone.Storage { return b.storage }
 
 // openBus returns the bus over a connection.

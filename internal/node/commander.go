@@ -9,18 +9,16 @@ import (
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 )
 
-// commander gives the runner's commands their way: to the gateway, under a
-// credential of the runner's own.
+// commander sends the runner's commands to the gateway with the runner's credential.
 type commander struct {
 	pool *upstream.Pool
 	// gateway returns the gateway's host:port.
 	gateway func() string
-	// credential returns what the next command is sent under.
+	// credential returns the credential of the next command.
 	credential func() (string, error)
 }
 
-// client returns the client by which the runner sends commands. interceptors are applied
-// first.
+// client returns the client with which the runner sends commands. interceptors are applied first.
 func (c *commander) client(interceptors ...connect.ClientInterceptor) gatewayv1connect.CommandServiceClient {
 	return gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(upstream.NewTransport(c.pool), append(interceptors, c.intercept)...))
 }

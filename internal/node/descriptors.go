@@ -6,13 +6,13 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Open files that a process needs beside its connections.
+// Open files that a process needs in addition to its connections.
 const (
-	// baseFiles are the runtime's, the log's, those of NATS, certificates and settings.
+	// baseFiles are files of the runtime, the log, NATS, certificates and settings.
 	baseFiles = 96
-	// embeddedFiles are those of an embedded NATS server's streams.
+	// embeddedFiles are files of an embedded NATS server's streams.
 	embeddedFiles = 256
-	// viewFiles are those of a projection's SQLite files: 256 are open at once, with up to 12 each.
+	// viewFiles are a projection's SQLite files: up to 256 are open concurrently, with up to 12 descriptors each.
 	viewFiles = 256 * 12
 )
 
@@ -31,7 +31,7 @@ func (p *Plan) files() []descriptors.Need {
 	connections := p.listen.WithDefaults().MaxConnections
 	needs = append(needs, descriptors.Need{What: p.role + ".server.max_connections", Count: connections})
 	if p.listen.GRPC != "" {
-		needs = append(needs, descriptors.Need{What: "the same at " + p.role + ".grpc", Count: connections})
+		needs = append(needs, descriptors.Need{What: "connections to " + p.role + ".grpc", Count: connections})
 	}
 	switch {
 	case p.role == "gateway":
@@ -42,8 +42,8 @@ func (p *Plan) files() []descriptors.Need {
 	return needs
 }
 
-// files returns the open files that the platform may need. Of connections it counts those of
-// the gateway: its calls reach the services without connections.
+// files returns the open files that the platform may need. It counts only connections of the gateway, since its calls
+// reach the services without connections.
 func (p *platform) files() []descriptors.Need {
 	connections := rpc.Config{}.WithDefaults().MaxConnections
 	return []descriptors.Need{
@@ -51,6 +51,6 @@ func (p *platform) files() []descriptors.Need {
 		{What: "the streams of NATS", Count: embeddedFiles, Always: true},
 		{What: "files of views", Count: viewFiles},
 		{What: "connections to the gateway", Count: connections},
-		{What: "the same at its address for gRPC alone", Count: connections},
+		{What: "connections to its address for gRPC", Count: connections},
 	}
 }

@@ -29,11 +29,10 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// startTimeout bounds the start, recovery of the store included.
+// startTimeout bounds the start, including recovery of the store.
 const startTimeout = 2 * time.Minute
 
-// DevConfig is the configuration of a development process. The flags of 'headgate dev' say
-// what each field is.
+// DevConfig is the configuration of a development process. The flags of 'headgate dev' document the fields.
 type DevConfig struct {
 	Data             string
 	Model            string
@@ -70,15 +69,15 @@ type platform struct {
 	aggregate, projection, runner, control *service
 	edge                                   *edge
 	followModel                            func(context.Context) error
-	// runnerPool holds the runner's channel to the gateway, and controlPool the
-	// control service's to all nodes.
+	// runnerPool contains the runner's channel to the gateway, and controlPool the control service's channels to all
+	// nodes.
 	runnerPool, controlPool *upstream.Pool
-	// within has the ways to the services by their endpoints.
+	// within maps the endpoints of services to their in-process transports.
 	within map[string]upstream.Opener
 }
 
-// Dev runs all roles in this process, over an embedded NATS server, until ctx ends. It writes
-// where the platform is and how to try it to out, and log lines to logs.
+// Dev runs all roles in this process, over an embedded NATS server, until ctx ends. It writes the platform's
+// addresses and examples to out, and log lines to logs.
 func Dev(ctx context.Context, c DevConfig, out, logs io.Writer) (err error) {
 	level, err := zerolog.ParseLevel(c.LogLevel)
 	if err != nil {
@@ -107,8 +106,8 @@ func Dev(ctx context.Context, c DevConfig, out, logs io.Writer) (err error) {
 	return err
 }
 
-// layers returns what runs, in the order in which it ends: what calls others ends
-// first, then the edge, then the services.
+// layers returns the running parts in the order in which they stop: first callers of other parts, then the edge, then
+// the services.
 func (p *platform) layers() []rpc.Layer {
 	services := []*service{p.aggregate, p.projection, p.runner, p.control}
 	var announces, callers, servers, after, follows, records rpc.Layer
@@ -139,7 +138,7 @@ func (p *platform) start(ctx context.Context) error {
 	if err := checkFiles(p.log, p.files()...); err != nil {
 		return err
 	}
-	// The model first: nothing is touched when it has mistakes.
+	// The model first, so that nothing is changed if it has mistakes.
 	if p.config.Model != "" {
 		if _, err := openModel(ctx, model.File(p.config.Model)); err != nil {
 			return err
@@ -192,13 +191,13 @@ func (p *platform) start(ctx context.Context) error {
 	return p.startGateway(ctx)
 }
 
-// edgeID is the gateway's.
+// edgeID is the gateway's node id.
 const edgeID = "gateway-1"
 
-// tracing says where spans go.
+// tracing returns the configuration of span export.
 func (p *platform) tracing() tracing.Config { return tracing.Config{Endpoint: p.config.OTLP} }
 
-// local returns the way to a service of this process.
+// local returns the transport to a service of this process.
 func (p *platform) local(endpoint string) upstream.Opener { return p.within[endpoint] }
 
 func (p *platform) startBackbone(ctx context.Context) (err error) {
@@ -226,10 +225,10 @@ func (p *platform) startBackbone(ctx context.Context) (err error) {
 	return nil
 }
 
-// acceptAgain is the wait before a loss is accepted again after a failure.
+// acceptAgain is the delay before accepting a loss is retried.
 const acceptAgain = 5 * time.Second
 
-// acceptLazily accepts what a power failure has taken from a journal whose writes are not synced.
+// acceptLazily accepts the loss of events by a power failure, if writes of the journal are not synced.
 func (p *platform) acceptLazily(ctx context.Context) error {
 	journal, err := backbone.OpenJournal(ctx, p.js)
 	if err != nil {
@@ -240,13 +239,13 @@ func (p *platform) acceptLazily(ctx context.Context) error {
 	}
 	loss, err := backbone.AcceptLoss(ctx, p.js, "", "writes are not synced (--lazy-sync)")
 	if err == nil {
-		p.log.Warn().Any("loss", loss).Msg("the journal has lost events, which --lazy-sync accepts; views are built anew")
+		p.log.Warn().Any("loss", loss).Msg("the journal has lost events, which --lazy-sync accepts; rebuilding the views")
 	}
 	return err
 }
 
-// acceptLosses accepts, until ctx ends, what views prove that a journal whose writes are not synced has
-// lost: its record is on the same disk, and may have gone back together with it.
+// acceptLosses accepts, until ctx ends, losses of an unsynced journal that views prove: the record of the journal's
+// end is on the same disk, and may have gone back together with it.
 func (p *platform) acceptLosses(ctx context.Context) error {
 	ctx = contextkit.PlatformContext(ctx)
 	integrity := p.projection.member.integrity
@@ -255,7 +254,7 @@ func (p *platform) acceptLosses(ctx context.Context) error {
 		var again <-chan time.Time
 		if damage := integrity.Damage(); damage != nil && damage.End != nil {
 			if err := p.acceptLazily(ctx); err != nil && ctx.Err() == nil {
-				p.log.Warn().Err(err).Dur("again_in_ms", acceptAgain).Msg("the journal has lost events, and the loss cannot be accepted")
+				p.log.Warn().Err(err).Dur("again_in_ms", acceptAgain).Msg("accepting a loss of the journal failed, retrying")
 				again = time.After(acceptAgain)
 			}
 		}
@@ -325,7 +324,7 @@ func (p *platform) startGateway(ctx context.Context) error {
 	return err
 }
 
-// auth says which credentials count.
+// auth returns the accepted credentials.
 func (p *platform) auth(ctx context.Context) (auth.Config, error) {
 	accepted, err := p.issuer.Config(ctx)
 	if err != nil {
@@ -359,8 +358,8 @@ func (p *platform) close() error {
 	return errors.Join(errs...)
 }
 
-// runnerTokenTTL is how long a token of the runner's is good for: one is issued
-// for each command, which costs less than the command's append.
+// runnerTokenTTL is the lifetime of the runner's tokens: one is issued for each command, which costs less than the
+// command's append.
 const runnerTokenTTL = time.Minute
 
 // runnerSubject names the runner's principal.

@@ -12,8 +12,8 @@ const (
 	devAudience = "headgate"
 )
 
-// OpenDevIssuer opens the signing key of the development platform whose data directory is
-// data, and creates it if there is none.
+// OpenDevIssuer opens the signing key of the development platform whose data directory is data, and creates it if it
+// does not exist.
 func OpenDevIssuer(data string) (*auth.Issuer, error) {
 	return auth.OpenIssuer(filepath.Join(data, "dev-signing-key.json"), devIssuer, devAudience)
 }

@@ -8,19 +8,18 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// The formats of directories that this version writes. See [format.Format] for when to raise
-// them; those of streams and buckets are in package backbone.
+// Formats of directories that this version writes. See [format.Format] for when to raise them; the formats of streams
+// and buckets are in package backbone.
 var (
-	// devFormat is that of the data directory of 'dev': the folders in it and what they are for.
+	// devFormat is the format of the data directory of 'dev': its folders and their use.
 	devFormat = format.Format{Version: 1, Floor: 1}
-	// viewsFormat is that of a directory of views in SQLite: the files' names and layout. Version 2
-	// has the id of the last event and records of single views, which version 1 leaves alone.
+	// viewsFormat is the format of a directory of views in SQLite: the files' names and layout. Version 2 stores the
+	// id of the last event and records of single views, which version 1 ignores.
 	viewsFormat = format.Format{Version: 2, Floor: 1}
 )
 
-// ensureStreams checks the limits of NATS, creates and updates streams and buckets (see
-// [backbone.EnsureStreams]), and logs what an operator should change and what stays as an
-// operator has set it.
+// ensureStreams checks the limits of NATS, creates and updates streams and buckets (see [backbone.EnsureStreams]),
+// and logs what an operator should change and which settings of an operator stay.
 func ensureStreams(ctx context.Context, js *bus, replicas backbone.Replicas, log zerolog.Logger, options ...backbone.StreamOption) error {
 	warnings, err := backbone.CheckLimits(ctx, js, replicas)
 	if err != nil {

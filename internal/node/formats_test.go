@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// newerDir makes a directory whose format is newer than any.
+// newerDir creates a directory whose format is newer than any.
 func newerDir(t *testing.T, dir string) {
 	t.Helper()
 	err := os.MkdirAll(dir, 0o700)
@@ -26,7 +26,7 @@ func newerDir(t *testing.T, dir string) {
 	}
 }
 
-func TestDev_RefusesDirectoriesOfNewerFormats(t *testing.T) {
+func TestDev_RejectsDirectoriesOfNewerFormats(t *testing.T) {
 	for _, newer := range []string{".", "views"} {
 		data := t.TempDir()
 		newerDir(t, filepath.Join(data, newer))
@@ -44,7 +44,7 @@ func TestDev_RefusesDirectoriesOfNewerFormats(t *testing.T) {
 	}
 }
 
-func TestServe_RefusesStreamsOfNewerFormats(t *testing.T) {
+func TestServe_RejectsStreamsOfNewerFormats(t *testing.T) {
 	r := startRole(t, "aggregate")
 	r.until(t, "the start waits")
 	other := server.Options{}
@@ -59,7 +59,7 @@ func TestServe_RefusesStreamsOfNewerFormats(t *testing.T) {
 	}
 }
 
-// startNATSWith starts the NATS server that the role waits for with what prepare makes in it.
+// startNATSWith starts the NATS server that the role waits for, with data that prepare creates.
 func (r *role) startNATSWith(t *testing.T, options server.Options, prepare func(jetstream.JetStream)) {
 	t.Helper()
 	options.StoreDir = t.TempDir()

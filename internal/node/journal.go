@@ -16,11 +16,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ErrDamaged means that a journal is not whole.
+// ErrDamaged reports that a journal is damaged.
 var ErrDamaged = errors.New("the journal is not whole")
 
-// VerifyJournal reads the journal of a store through and writes to out what is missing of it,
-// and which views, in SQLite or PostgreSQL, have followed it beyond its end. Error: [ErrDamaged] if anything is.
+// VerifyJournal reads the whole journal of a store and writes to out which sequences are missing, and which views, in
+// SQLite or PostgreSQL, have followed it beyond its end. Error: [ErrDamaged] if it is damaged.
 func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 	ctx = contextkit.PlatformContext(ctx)
 	js, _, closed, err := store.open(ctx, false)
@@ -46,7 +46,7 @@ func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 		lines = append(lines, "missing, and accepted as lost by an operator: sequences "+gap.String())
 	}
 	if report.NonEvents > 0 {
-		lines = append(lines, fmt.Sprintf("messages that operators have declared no events: %d", report.NonEvents))
+		lines = append(lines, fmt.Sprintf("messages that operators have declared non-events: %d", report.NonEvents))
 	}
 	views, err := store.compareViews(ctx, js, report)
 	if err != nil {
@@ -69,11 +69,11 @@ func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 	return ErrDamaged
 }
 
-// acceptTimeout bounds the call that accepts a loss, and maxAcceptAnswer the bytes of its answer.
+// acceptTimeout bounds the call that accepts a loss, and maxAcceptAnswer the bytes of its response.
 const acceptTimeout, maxAcceptAnswer = 15 * time.Second, 64 << 10
 
-// AcceptLoss has a gateway's control accept the journal's loss, under the credential in a file,
-// and writes the answer to out.
+// AcceptLoss asks a gateway's control service to accept the loss of the journal, with the credential in a file, and
+// writes the response to out.
 func AcceptLoss(ctx context.Context, gateway, credential, reason string, out io.Writer) error {
 	token, err := readCredential(credential)
 	if err != nil {
@@ -102,7 +102,7 @@ func AcceptLoss(ctx context.Context, gateway, credential, reason string, out io.
 		return fmt.Errorf("--gateway: %w", err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the gateway answers %s: %s", response.Status, bytes.TrimSpace(answer))
+		return fmt.Errorf("the gateway returned %s: %s", response.Status, bytes.TrimSpace(answer))
 	}
 	_, err = fmt.Fprintln(out, string(bytes.TrimSpace(answer)))
 	return err

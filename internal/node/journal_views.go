@@ -14,10 +14,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// compared is what the views of a store show about a journal.
+// compared is the result of comparing a store's views with a journal.
 type compared struct {
-	// beyond names the views that have followed the journal beyond its end, which proves that the
-	// end is missing, and unread those that could not be compared.
+	// beyond lists the views that have followed the journal beyond its end, which proves that the end is missing;
+	// unread lists the views that could not be compared.
 	beyond, unread []string
 }
 
@@ -62,8 +62,8 @@ func compareFiles(ctx context.Context, dir string, report *backbone.JournalRepor
 	return c, nil
 }
 
-// compareDatabase compares the views in PostgreSQL, of the tenants that the journal, its snapshots or
-// the bucket of tenants name: the database hides those of others.
+// compareDatabase compares the views in PostgreSQL of the tenants that the journal, its snapshots or the bucket of
+// tenants name, since the database hides other tenants.
 func compareDatabase(ctx context.Context, js jetstream.JetStream, url string, report *backbone.JournalReport) (c compared, err error) {
 	bucket, err := backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
 	if err != nil {

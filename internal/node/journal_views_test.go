@@ -48,7 +48,7 @@ func TestVerifyJournal_ComparesViewsInPostgreSQL(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// A tenant of which the journal has nothing any more.
+	// A tenant of which the journal has no events any more.
 	tenants, err := backbone.OpenBucket[backbone.Tenant](t.Context(), js, backbone.BucketTenants)
 	if err != nil {
 		t.Fatal(err)

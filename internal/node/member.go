@@ -20,12 +20,12 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// kindControl is the kind of nodes that serve the platform and no tenant, kindRunner that of the
-// nodes that run tenants' workflows and serve operators, and kindGateway that of the gateways.
+// Kinds of nodes: kindControl serves the platform and no tenant, kindRunner runs tenants' workflows and serves
+// operators, and kindGateway is a gateway.
 const kindControl, kindRunner, kindGateway = "control", "runner", "gateway"
 
-// member is a node as a part of the platform: the tenants that it serves, which
-// operators change while it runs, and what it says of itself.
+// member is a node as a part of the platform: the tenants that it serves, which operators change while it runs, and
+// its announcement.
 type member struct {
 	js         *bus
 	kind, id   string
@@ -34,11 +34,11 @@ type member struct {
 	spans      spans
 	assignment *backbone.Assignment
 	suspend    func([]contextkit.TenantID) // nil: it does not concern the node
-	// tokens selects the version of tokens that the node issues; nil: the newest, for nodes
-	// that are all in one process.
+	// tokens selects the version of tokens that the node issues; nil: the newest, for nodes that are all in one
+	// process.
 	tokens  *token.Gate
 	rollout *rollout
-	// integrity tells whether the journal is whole; nil: the node does not use the journal.
+	// integrity is the integrity check of the journal; nil: the node does not use the journal.
 	integrity *backbone.Integrity
 	// failingViews returns views that cannot apply an event, and their number; nil: the node has none.
 	failingViews func() ([]backbone.FailingView, int)
@@ -74,7 +74,7 @@ func newMember(ctx context.Context, js *bus, kind, id string, configured []conte
 	return m, err
 }
 
-// follow keeps the tenants as operators want them until ctx ends.
+// follow updates the served tenants until ctx ends.
 func (m *member) follow(ctx context.Context) error {
 	if m.assignment == nil {
 		<-ctx.Done()
@@ -85,19 +85,19 @@ func (m *member) follow(ctx context.Context) error {
 		if m.suspend != nil {
 			m.suspend(suspended)
 		}
-	}, m.complain("which tenants are served is not followed"))
+	}, m.complain("following the served tenants failed"))
 	return nil
 }
 
 // followTokens selects the newest version of tokens that all nodes read, until ctx ends.
 func (m *member) followTokens(ctx context.Context) error {
 	if m.tokens != nil {
-		backbone.FollowTokens(ctx, m.js, m.tokens, m.complain("nodes are not followed; the version of tokens does not change"))
+		backbone.FollowTokens(ctx, m.js, m.tokens, m.complain("following nodes failed; the version of tokens does not change"))
 	}
 	return nil
 }
 
-// guard checks the journal until ctx ends; control reads it through.
+// guard checks the journal until ctx ends; a control node reads all of it.
 func (m *member) guard(ctx context.Context) error {
 	if m.integrity == nil {
 		<-ctx.Done()
@@ -106,11 +106,10 @@ func (m *member) guard(ctx context.Context) error {
 	return m.integrity.Run(ctx, m.kind == kindControl, m.log)
 }
 
-// record publishes the node's hops until ctx ends.
+// record publishes the node's spans until ctx ends.
 func (m *member) record(ctx context.Context) error { return m.timeline.Run(ctx, m.id) }
 
-// server returns the node's server, which has spans made of its calls, with the metrics
-// that all nodes have.
+// server returns the node's server, with spans of its calls and the metrics that all nodes have.
 func (m *member) server(listen rpc.Config, ready rpc.Readiness, metrics ...prometheus.Collector) *rpc.Server {
 	if m.spans.Exporter != nil {
 		listen.Ended = m.spans.call
@@ -121,7 +120,7 @@ func (m *member) server(listen rpc.Config, ready rpc.Readiness, metrics ...prome
 	return server
 }
 
-// storedIn are the streams that a kind of node must be able to append to.
+// storedIn lists the streams that a kind of node must be able to append to.
 var storedIn = map[string][]string{
 	"aggregate": {backbone.StreamEvents},
 	kindRunner: {
@@ -131,15 +130,15 @@ var storedIn = map[string][]string{
 	},
 }
 
-// changedIn are the streams without which control changes nothing. It shows what it knows all the
-// same: operators look then.
+// changedIn lists the streams that control needs for changes. Without them it stays readable, since operators need it
+// then.
 var changedIn = []string{
 	backbone.BucketStream(backbone.BucketPlacement), backbone.BucketStream(backbone.BucketTenants),
 	backbone.BucketStream(backbone.BucketModels), backbone.BucketStream(backbone.BucketMoves),
 }
 
-// whileStored returns the node's readiness: while a stream that it appends to stores nothing, it
-// takes no calls, and says why.
+// whileStored returns the node's readiness: while a stream that it appends to stores nothing, it is not ready, and
+// returns the reason.
 func (m *member) whileStored(ready rpc.Readiness) rpc.Readiness {
 	return func(ctx context.Context, tenant contextkit.TenantID) error {
 		if err := m.js.storage.Check(storedIn[m.kind]...); err != nil {
@@ -149,15 +148,15 @@ func (m *member) whileStored(ready rpc.Readiness) rpc.Readiness {
 	}
 }
 
-// degraded returns what the node does without while NATS is away, or stores nothing, and while
-// the journal is damaged.
+// degraded returns the degraded functions of the node while NATS is unavailable, or stores nothing, and while the
+// journal is damaged.
 func (m *member) degraded(context.Context, contextkit.TenantID) map[string]string {
 	parts := map[string]string{}
 	if m.integrity != nil {
 		maps.Copy(parts, m.integrity.Degraded())
 	}
 	if outage, away := m.js.monitor.Outage(); away {
-		parts["nats"] = outage.String() + ": tenants, models and views are those known then"
+		parts["nats"] = outage.String() + ": tenants, models and views are as of that time"
 	}
 	if m.kind == kindControl {
 		if err := m.js.storage.Check(changedIn...); err != nil {
@@ -167,18 +166,18 @@ func (m *member) degraded(context.Context, contextkit.TenantID) map[string]strin
 	return parts
 }
 
-// complain returns what hears of failures that are tried again.
+// complain returns a function that logs failures that are retried.
 func (m *member) complain(what string) func(error) {
 	return func(err error) { m.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg(what) }
 }
 
-// announce says that the node is there, until ctx ends. lag may be nil.
+// announce announces the node until ctx ends. lag may be nil.
 func (m *member) announce(ctx context.Context, node backbone.Node, server *rpc.Server, lag func() int64) error {
 	if m.kind == kindRunner {
 		node.Runner = runner.Abilities
 	}
 	var (
-		tenants  []contextkit.TenantID // of which now.Tenants are the names
+		tenants  []contextkit.TenantID // now.Tenants are their names
 		measured time.Time
 	)
 	return ended(ctx, backbone.Announce(ctx, m.js, node, func(ctx context.Context, now *backbone.Node) error {
@@ -211,7 +210,7 @@ func (m *member) announce(ctx context.Context, node backbone.Node, server *rpc.S
 	}))
 }
 
-// ended returns err unless ctx has ended: what was asked to end has not failed.
+// ended returns err unless ctx has ended, since a canceled operation has not failed.
 func ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // see above

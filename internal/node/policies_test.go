@@ -10,10 +10,10 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-// An operator's right may be narrowed to a tenant ("fleet.admin:acme"), so the resource of an
-// operation on a tenant is that tenant. Text that the caller is free to choose, such as a reason,
-// is no resource: a narrowed right would cover the call if the text is the right's.
-func TestPolicies_OperationsAreNarrowedByTenantAndAuditedWithTheirReason(t *testing.T) {
+// An operator's right may be narrowed to a tenant ("fleet.admin:acme"), so the resource of an operation on a tenant
+// is that tenant. Text that the caller is free to choose, such as a reason, must not be the resource: a narrowed
+// right would cover the call if the caller chooses the right's resource as its text.
+func TestPolicies_OperationsHaveTenantResourceAndReason(t *testing.T) {
 	tenants, reasons := 0, 0
 	check := func(m protoreflect.MethodDescriptor) {
 		p, _ := proto.GetExtension(m.Options(), policyv1.E_Policy).(*policyv1.Policy)

@@ -12,9 +12,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// UnmatchedRights returns the rights that match nothing in the model of a file: no aggregate type,
-// command, view or workflow. Such a right is not wrong, but probably misspelt, or for another
-// model.
+// UnmatchedRights returns the rights that match nothing in the model of a file: no aggregate type, command, view or
+// workflow. Such a right is valid, but probably misspelt, or for another model.
 func UnmatchedRights(ctx context.Context, file string, rights []auth.Right) ([]auth.Right, error) {
 	models, err := openModel(ctx, model.File(file))
 	if err != nil {
@@ -32,8 +31,8 @@ func unmatchedRights(m *model.Model, rights []auth.Right) (unmatched []auth.Righ
 	return unmatched
 }
 
-// matchesModel reports whether a narrowed right matches anything in the model; rights whose
-// resources are not the model's always do.
+// matchesModel reports whether a narrowed right matches anything in the model. Rights whose resources are not the
+// model's always do.
 func matchesModel(m *model.Model, right auth.Right) bool {
 	holder := auth.Principal{Rights: []auth.Right{right}}
 	switch right.Action {
@@ -69,12 +68,10 @@ func matchesModel(m *model.Model, right auth.Right) bool {
 	return false
 }
 
-// checkRightsEvery is the time between two checks of the rights of API keys, which change with
-// their file.
+// checkRightsEvery is the interval between two checks of the rights of API keys, which change with their file.
 const checkRightsEvery = 30 * time.Second
 
-// watchRights logs, until ctx ends, which rights of API keys match nothing in the applied model:
-// each once per model.
+// watchRights logs, until ctx ends, which rights of API keys match nothing in the applied model, each once per model.
 func watchRights(ctx context.Context, js jetstream.JetStream, keys *auth.APIKeyRing, log zerolog.Logger) error {
 	if keys == nil {
 		<-ctx.Done()
@@ -94,7 +91,7 @@ func watchRights(ctx context.Context, js jetstream.JetStream, keys *auth.APIKeyR
 	go func() {
 		defer close(done)
 		backbone.FollowBucket(ctx, js, backbone.BucketModels, backbone.Whole(follow), func(err error) {
-			log.Warn().Err(err).Msg("applied models are not followed; rights of API keys are not checked against them")
+			log.Warn().Err(err).Msg("following applied models failed; rights of API keys are not checked against them")
 		})
 	}()
 	defer func() { <-done }()

@@ -14,15 +14,14 @@ import (
 )
 
 const (
-	// firstModelWait is the wait after a failed attempt to use an applied model; it doubles up to
-	// longestModelWait.
+	// firstModelWait is the delay after a failed attempt to use an applied model; it doubles up to longestModelWait.
 	firstModelWait, longestModelWait = time.Second, time.Minute
-	// maxProblem bounds the announced text of why an applied model is not used.
+	// maxProblem bounds the announced text about why an applied model is not used.
 	maxProblem = 512
 )
 
-// rollout has a node use the models that are applied, and knows which one it does not use yet. It
-// exports the model in use and whether another one is pending.
+// rollout makes a node use the models that are applied, and records which one it does not use yet. It exports the
+// model in use and whether another one is pending.
 type rollout struct {
 	models *model.Registry
 	log    zerolog.Logger
@@ -38,9 +37,9 @@ func newRollout(models *model.Registry, log zerolog.Logger) *rollout {
 	return &rollout{models: models, log: log, arrived: make(chan struct{}, 1)}
 }
 
-// follow has the node use each model that is applied, until ctx ends. A model that cannot be used,
-// such as one of a later version's language, is tried again, with waits that double from 1 s to a
-// minute; the one in use stays.
+// follow makes the node use each model that is applied, until ctx ends. A model that cannot be used, for example
+// because of a later version's language, is retried with delays that double from 1 s to a minute; the one in use
+// stays.
 func (r *rollout) follow(ctx context.Context, js jetstream.JetStream) error {
 	done := make(chan struct{})
 	go func() {
@@ -51,7 +50,7 @@ func (r *rollout) follow(ctx context.Context, js jetstream.JetStream) error {
 			}
 		}
 		backbone.FollowBucket(ctx, js, backbone.BucketModels, backbone.Whole(applied), func(err error) {
-			r.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("applied models are not followed; the one in use stays")
+			r.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("following applied models failed; the one in use stays")
 		})
 	}()
 	defer func() { <-done }()
@@ -59,7 +58,7 @@ func (r *rollout) follow(ctx context.Context, js jetstream.JetStream) error {
 	return nil
 }
 
-// announceNext notes a model that was applied.
+// announceNext records a model that was applied.
 func (r *rollout) announceNext(kept backbone.Kept[backbone.Document]) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -73,7 +72,7 @@ func (r *rollout) announceNext(kept backbone.Kept[backbone.Document]) {
 	}
 }
 
-// run uses what is pending until ctx ends.
+// run uses pending models until ctx ends.
 func (r *rollout) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -93,7 +92,7 @@ func (r *rollout) run(ctx context.Context) {
 	}
 }
 
-// try uses the model that is pending, and reports whether none is any more.
+// try uses the pending model, and reports whether none is pending any more.
 func (r *rollout) try(ctx context.Context) bool {
 	r.mu.Lock()
 	pending := r.pending
@@ -110,18 +109,18 @@ func (r *rollout) try(ctx context.Context) bool {
 	if err != nil {
 		if ctx.Err() == nil {
 			r.problem = err
-			r.log.Error().Err(err).Str("model", pending.Value.Revision).Msg("the applied model is not used; the old one stays, and it is tried again")
+			r.log.Error().Err(err).Str("model", pending.Value.Revision).Msg("using the applied model failed, retrying; the one in use stays")
 		}
 		return false
 	}
 	r.pending, r.problem = backbone.Kept[backbone.Document]{}, nil
 	if changed {
-		r.log.Info().Str("model", r.models.Current().Revision).Msg("the applied model is used")
+		r.log.Info().Str("model", r.models.Current().Revision).Msg("now using the applied model")
 	}
 	return true
 }
 
-// announce fills in what the node announces of its model.
+// announce fills in the announcement of the node's model.
 func (r *rollout) announce(node *backbone.Node) {
 	current := r.models.Current()
 	node.Model, node.ModelOrder = current.Revision, current.Order

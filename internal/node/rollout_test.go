@@ -15,7 +15,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-func TestRollout_UsesWhatIsAppliedAndTellsWhatItCannotUse(t *testing.T) {
+func TestRollout_UsesAppliedModelsAndReportsUnusableOnes(t *testing.T) {
 	js, ctx := natstest.Start(t), contextkit.PlatformContext(t.Context())
 	r, follow, err := openModels(ctx, js, "", zerolog.Nop())
 	if err != nil {
@@ -83,9 +83,8 @@ func TestRollout_UsesWhatIsAppliedAndTellsWhatItCannotUse(t *testing.T) {
 	}
 }
 
-// A failed attempt is repeated without another change of the bucket: a node that failed once kept the
-// old model until the next was applied.
-func TestRollout_AFailedAttemptIsRepeated(t *testing.T) {
+// A failed attempt is retried without another change of the bucket.
+func TestRollout_FailedAttemptIsRetried(t *testing.T) {
 	models, err := model.Open(t.Context(), model.Wallet)
 	if err != nil {
 		t.Fatal(err)

@@ -31,19 +31,19 @@ import (
 
 // Plan is a role whose settings have been checked. Run needs NATS.
 type Plan struct {
-	// NewJournal has the role start with an empty journal where other streams, buckets or its
-	// views were made from one that is gone, and accept the loss of its events.
+	// NewJournal makes the role start with an empty journal if other streams, buckets or its views were made from a
+	// lost one, and accept the loss of its events.
 	NewJournal bool
 
 	role     string
 	settings *settings
 	lines    *rpc.Lines
 	log      zerolog.Logger
-	// listen and admin are the role's addresses, which sockets has from the start on.
+	// listen and admin are the role's addresses, which sockets has bound from the start.
 	listen  rpc.Config
 	admin   string
 	sockets rpc.Sockets
-	// open makes the role and binds its addresses. It may be called again after an error.
+	// open creates the role and binds its addresses. It may be called again after an error.
 	open func(ctx context.Context, js *bus) (*running, error)
 
 	waits          atomic.Pointer[string] // why the role is not ready while it starts
@@ -59,9 +59,9 @@ type running struct {
 	js         *bus
 }
 
-// Open reads the settings of a role from the file at path, and checks everything that can be
-// checked without NATS. role is gateway, aggregate, projection, runner or control. Errors name
-// the file, the line and the setting. Log lines are written to logs.
+// Open reads the settings of a role from the file at path, and checks everything that can be checked without NATS.
+// role is gateway, aggregate, projection, runner or control. Errors name the file, the line and the setting. Log
+// lines are written to logs.
 func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error) {
 	s, err := readSettings(path)
 	if err != nil {
@@ -75,7 +75,7 @@ func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error)
 	}
 	prepare := map[string]func(context.Context) error{"gateway": p.gateway, "aggregate": p.aggregate, "projection": p.projection, "runner": p.runner, "control": p.control}[role]
 	if prepare == nil {
-		return nil, fmt.Errorf("there is no role %q", role)
+		return nil, fmt.Errorf("unknown role %q", role)
 	}
 	if err := errors.Join(s.common(), config.Inside(role, prepare(contextkit.PlatformContext(ctx)))); err != nil {
 		return nil, s.file.Locate(err)
@@ -83,9 +83,9 @@ func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error)
 	return p, nil
 }
 
-// CheckNodes asks the nodes of a gateway's settings that have reflect set for their services.
-// Errors: a [NodesAwayError] if nodes do not answer, any other error if a node has no method
-// with a policy. Roles other than the gateway have no nodes to ask.
+// CheckNodes asks the nodes of a gateway's settings that have reflect set for their services. Errors: a
+// [NodesAwayError] if nodes do not respond, any other error if a node has no method with a policy. Roles other than
+// the gateway have no nodes to ask.
 func (p *Plan) CheckNodes(ctx context.Context) error {
 	if p.role != "gateway" {
 		return nil
@@ -93,7 +93,7 @@ func (p *Plan) CheckNodes(ctx context.Context) error {
 	return checkNodes(ctx, p.settings.Gateway.Nodes, p.settings.Gateway.Upstream)
 }
 
-// Run runs the role until ctx ends. It writes where the role listens to out.
+// Run runs the role until ctx ends. It writes the role's addresses to out.
 func (p *Plan) Run(ctx context.Context, out io.Writer) error {
 	return errors.Join(p.run(ctx, out), p.lines.Flush())
 }
@@ -102,7 +102,7 @@ func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
 	r, err := p.start(ctx)
 	switch {
 	case ctx.Err() != nil && r == nil:
-		return nil // it is stopped before it has started
+		return nil // it was stopped before it had started
 	case err != nil:
 		return err
 	}
@@ -148,7 +148,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 			accepted.Keys, err = auth.OpenKeyRing(ctx, keys)
 			switch {
 			case err != nil && isURL(g.Auth.Keys):
-				return nil, awayError{"the keys of tokens cannot be read", err}
+				return nil, awayError{"the keys of tokens are unavailable", err}
 			case err != nil:
 				return nil, err
 			}
@@ -183,8 +183,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 	return nil
 }
 
-// service checks what the three services have in common and makes one at the
-// start.
+// service checks the settings that the services share, and prepares one for the start.
 func (p *Plan) service(ctx context.Context, name string, section serviceSettings, create func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error)) error {
 	listen, err := section.listen(name, p.log)
 	tenants, tenantsErr := p.settings.served()
@@ -192,7 +191,7 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 		tenantsErr = errors.Join(tenantsErr, modelErr)
 	}
 	if tenantsErr != nil {
-		// It stands outside the role's section, so its lines are found here.
+		// It is outside the role's section, so its lines are located here.
 		tenantsErr = p.settings.file.Locate(tenantsErr)
 	}
 	if err := errors.Join(err, tenantsErr); err != nil {
@@ -225,7 +224,7 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
-		// It says goodbye before anything ends, so that no more calls come.
+		// Withdraw the announcement before anything ends, so that no more calls arrive.
 		layers := append([]rpc.Layer{{s.announce(node)}}, s.layers()...)
 		if follow != nil {
 			layers = append(layers, rpc.Layer{follow})
@@ -242,7 +241,7 @@ func (p *Plan) aggregate(ctx context.Context) error {
 	}))
 }
 
-// checkQuota checks the quota of tenants without one of their own.
+// checkQuota checks the default quota of tenants.
 func checkQuota(q backbone.StorageQuota) error {
 	return errors.Join(config.AtLeast("events", q.Events, 0), config.AtLeast("bytes", q.Bytes, 0), config.AtLeast("aggregates", q.Aggregates, 0), config.AtLeast("keys", q.Keys, 0))
 }
@@ -284,7 +283,7 @@ func (p *Plan) runner(ctx context.Context) error {
 	r := &p.settings.Runner
 	var errs []error
 	if r.Gateway == "" {
-		errs = append(errs, config.Wrong("gateway", "is missing: commands go there"))
+		errs = append(errs, config.Wrong("gateway", "is missing: commands are sent to it"))
 	}
 	if _, err := readCredential(r.Credential); err != nil {
 		errs = append(errs, config.Wrong("credential", "%v", err))
@@ -317,7 +316,7 @@ func (p *Plan) runner(ctx context.Context) error {
 // readCredential reads a token or API key from its file.
 func readCredential(path string) (string, error) {
 	if path == "" {
-		return "", errors.New("is missing: commands are sent under it")
+		return "", errors.New("is missing: it authenticates commands")
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

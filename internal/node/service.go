@@ -20,19 +20,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// service is a role that listens, with what runs beside its server.
+// service is a role that listens, with the background tasks besides its server.
 type service struct {
 	server *rpc.Server
 	member *member
-	// before ends before the server does, since it calls others; after ends when
-	// nobody calls any more. Either may be nil.
+	// before ends before the server does, since it calls others; after ends when no more calls arrive. Either may be
+	// nil.
 	before, after func(context.Context) error
-	// lag is how much waits for the node; nil: nothing ever does.
+	// lag returns the amount of pending work of the node; nil: there never is any.
 	lag   func() int64
 	close func() error
 }
 
-// layers returns what the service runs, in the order in which it ends.
+// layers returns the parts that the service runs, in the order in which they stop.
 func (s *service) layers() []rpc.Layer {
 	var out []rpc.Layer
 	for _, part := range []func(context.Context) error{s.before, s.server.Serve, s.after} {
@@ -43,10 +43,10 @@ func (s *service) layers() []rpc.Layer {
 	return append(out, rpc.Layer{s.member.follow, s.member.followTokens, s.member.guard}, rpc.Layer{s.member.record, s.member.spans.Run})
 }
 
-// endpoint is where gateways call the service: its port for gRPC alone if there is one.
+// endpoint returns the address at which gateways call the service: its port for gRPC if there is one.
 func (s *service) endpoint() string { return cmp.Or(s.server.GRPCAddr(), s.server.Addr()) }
 
-// announce says that the service is there, until ctx ends.
+// announce announces the service until ctx ends.
 func (s *service) announce(node backbone.Node) func(context.Context) error {
 	return func(ctx context.Context) error { return s.member.announce(ctx, node, s.server, s.lag) }
 }
@@ -57,7 +57,7 @@ func openModel(ctx context.Context, source model.Source) (*model.Registry, error
 	return models, modelError(err)
 }
 
-// modelError returns err, if there is one, as that of a model that cannot be used.
+// modelError wraps err, unless it is nil, as the error of an invalid model.
 func modelError(err error) error {
 	if err == nil {
 		return nil
@@ -101,7 +101,7 @@ func newRunner(ctx context.Context, m *member, models *model.Registry, config ru
 	return s, nil
 }
 
-// newControl returns the control role. fixed says that the model comes from a file.
+// newControl returns the control role. fixed states that the model comes from a file.
 func newControl(ctx context.Context, m *member, models *model.Registry, fixed bool, pool *upstream.Pool, listen rpc.Config) (*service, error) {
 	nodes := control.Nodes{Client: contextkit.NewClient(upstream.NewTransport(pool), m.spans.clients()...), At: upstream.WithEndpoint}
 	platform, err := control.New(ctx, control.Config{ID: m.id, Fixed: fixed, Nodes: nodes, Outage: m.js.monitor.Outage}, m.js, models, m.log)

@@ -42,8 +42,7 @@ import (
 //go:embed headgate.yaml
 var documentedSettings []byte
 
-// DocumentedSettings returns a settings file with every setting, its explanation and its
-// default.
+// DocumentedSettings returns a settings file with every setting, its explanation and its default.
 func DocumentedSettings() []byte { return bytes.Clone(documentedSettings) }
 
 // settings are the file of 'headgate serve'.
@@ -76,15 +75,14 @@ type serviceSettings struct {
 	Node   announceSettings `yaml:"node"`
 }
 
-// announceSettings are what a node says of itself.
+// announceSettings configure a node's announcement.
 type announceSettings struct {
 	ID        string `yaml:"id"`
 	Advertise string `yaml:"advertise"`
 }
 
-// identify returns the node's id: the configured one, or the kind with the endpoint
-// as others reach it. A port that the system chooses makes one that is new with
-// every start.
+// identify returns the node's id: the configured one, or the kind with the endpoint as others reach it. A port that
+// the system chooses results in a new id for every start.
 func (a announceSettings) identify(kind, listen string) (string, error) {
 	if a.ID != "" {
 		return a.ID, nil
@@ -104,7 +102,7 @@ func (a announceSettings) identify(kind, listen string) (string, error) {
 	}, endpoint), nil
 }
 
-// endpoint is where others reach a node that listens at addr.
+// endpoint returns the address at which others reach a node that listens at addr.
 func (a announceSettings) endpoint(addr string) (string, error) {
 	if a.Advertise != "" {
 		return a.Advertise, nil
@@ -121,13 +119,13 @@ func (a announceSettings) endpoint(addr string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// node returns what a node of the kind says of itself that listens at addr.
+// node returns the announcement of a node of the kind that listens at addr.
 func (a announceSettings) node(kind, id, addr string) (backbone.Node, error) {
 	endpoint, err := a.endpoint(addr)
 	return newNode(kind, id, endpoint), err
 }
 
-// newNode returns what a node says of itself that has just started.
+// newNode returns the announcement of a node that has just started.
 func newNode(kind, id, endpoint string) backbone.Node {
 	out := backbone.Node{ID: id, Kind: kind, Endpoint: endpoint, Tokens: token.Newest, Started: time.Now().UTC()}
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -260,13 +258,13 @@ func (g *gatewaySettings) origins() []gateway.Origin {
 	return out
 }
 
-// checkHSTS checks the policy, which is only sent where clients use TLS.
+// checkHSTS checks the policy, which is only sent to clients that use TLS.
 func (g *gatewaySettings) checkHSTS() error {
 	if err := g.HSTS.Validate(); err != nil {
 		return config.Wrong("hsts", "%v", err)
 	}
 	if g.HSTS.MaxAge > 0 && g.TLS == (tlsfiles.Files{}) && len(g.Proxies.Trusted) == 0 {
-		return config.Wrong("hsts", "is sent to clients that use TLS alone: set tls, or proxies that serve it")
+		return config.Wrong("hsts", "is only sent to clients that use TLS: set tls, or proxies that serve it")
 	}
 	return nil
 }
@@ -306,7 +304,7 @@ func readSettings(path string) (*settings, error) {
 	return s, nil
 }
 
-// common checks what all roles use.
+// common checks the settings that all roles use.
 func (s *settings) common() error {
 	var errs []error
 	if s.NATS.URL == "" {
@@ -329,7 +327,7 @@ func (s *settings) served() ([]contextkit.TenantID, error) {
 	return tenants.All(), nil
 }
 
-// source is where the model comes from while none has been applied.
+// source returns the source of the model until one is applied.
 func (s *settings) source() model.Source {
 	if s.Model == "" {
 		return model.Wallet
@@ -337,8 +335,8 @@ func (s *settings) source() model.Source {
 	return model.File(s.Model)
 }
 
-// openModels returns the model in use and, unless it comes from a file, what has the node use the
-// models that are applied, until ctx ends; else nil.
+// openModels returns the model in use and, unless it comes from a file, a function that makes the node use applied
+// models until ctx ends; else nil.
 func openModels(ctx context.Context, js jetstream.JetStream, file string, log zerolog.Logger) (r *rollout, follow func(context.Context) error, err error) {
 	fallback := model.Wallet
 	if file != "" {
@@ -387,18 +385,18 @@ func (s serviceSettings) listen(name string, log zerolog.Logger) (rpc.Config, er
 
 func openTLS(files tlsfiles.Files, log zerolog.Logger) (*tlsfiles.Material, error) {
 	return tlsfiles.Open(files, func(err error) {
-		log.Error().Err(err).Msg("certificates cannot be read; those in use stay")
+		log.Error().Err(err).Msg("reading certificates failed; the ones in use stay")
 	})
 }
 
-// channels returns what secures channels, nil for clear text. Each new connection takes
-// the files as they are then.
+// channels returns the TLS configuration of channels, nil for clear text. Each new connection uses the current
+// content of the files.
 func (c clientTLS) channels(log zerolog.Logger) (func() *tls.Config, error) {
 	if c == (clientTLS{}) {
-		return nil, nil //nolint:nilnil // nothing is clear text
+		return nil, nil // nil means clear text
 	}
 	if c.CA == "" {
-		return nil, errors.New("ca is missing: the other side's certificate is checked with it")
+		return nil, errors.New("ca is missing: it verifies the server's certificate")
 	}
 	material, err := openTLS(c.Files, log)
 	if err != nil {
@@ -407,14 +405,14 @@ func (c clientTLS) channels(log zerolog.Logger) (func() *tls.Config, error) {
 	return func() *tls.Config { return material.Client(c.ServerName) }, nil
 }
 
-// verify checks the section and opens what it names, keys apart.
+// verify checks the section and opens what it names, except the keys.
 func (a authSettings) verify(ctx context.Context) (auth.Config, auth.Source, error) {
 	out := auth.Config{Issuer: a.Issuer, Audience: a.Audience, Leeway: a.Leeway}
 	var errs []error
 	for _, f := range []struct{ name, value, reason string }{
 		{"issuer", a.Issuer, "a token must name its issuer"},
 		{"audience", a.Audience, "a token must be meant for this gateway"},
-		{"keys", a.Keys, "a JWK set, as a file or a URL, is what tokens are checked with"},
+		{"keys", a.Keys, "a JWK set, as a file or a URL, verifies tokens"},
 	} {
 		if f.value == "" {
 			errs = append(errs, config.Wrong(f.name, "is missing: %s", f.reason))

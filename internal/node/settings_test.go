@@ -21,7 +21,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// documented reads the settings as they are documented.
+// documented reads the documented settings.
 func documented(t *testing.T) *settings {
 	t.Helper()
 	s := &settings{}
@@ -31,7 +31,7 @@ func documented(t *testing.T) *settings {
 	return s
 }
 
-func TestTheDocumentedSettingsAreWhatIsLeftOut(t *testing.T) {
+func TestSettings_DocumentedValuesAreDefaults(t *testing.T) {
 	s := documented(t)
 	listen := rpc.Config{Addr: s.Gateway.Server.Addr}.WithEdgeDefaults()
 	for name, pair := range map[string][2]any{
@@ -79,7 +79,7 @@ func keys(t reflect.Type, prefix string) (out []string) {
 	return out
 }
 
-func TestEverySettingIsDocumented(t *testing.T) {
+func TestSettings_AreAllDocumented(t *testing.T) {
 	have, err := config.Keys(documentedSettings)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestEverySettingIsDocumented(t *testing.T) {
 	}
 }
 
-func TestWrongSettingsAreRefusedWithLineAndReason(t *testing.T) {
+func TestSettings_ErrorsHaveLineAndReason(t *testing.T) {
 	dir := t.TempDir()
 	jwks := filepath.Join(dir, "keys.json")
 	if err := os.WriteFile(jwks, []byte(`{"keys":[]}`), 0o600); err != nil {
@@ -125,9 +125,9 @@ func TestWrongSettingsAreRefusedWithLineAndReason(t *testing.T) {
 		"no such header":        {"gateway", gatewayWith("  proxies: {header: x-real-ip}\n"), `f.yaml:6: gateway.proxies.header: is "x-real-ip"`},
 		"a wildcard origin":     {"gateway", gatewayWith("  origins: [\"*\"]\n"), `f.yaml:6: gateway.origins: "*" is no origin`},
 		"an origin's bad key":   {"gateway", gatewayWith("  origins:\n  - origin: https://a.example\n    header: [x]\n"), `f.yaml:8: there is no setting "header" here`},
-		"hsts without TLS":      {"gateway", gatewayWith("  hsts: {max_age: 1h}\n"), "f.yaml:6: gateway.hsts: is sent to clients that use TLS alone"},
+		"hsts without TLS":      {"gateway", gatewayWith("  hsts: {max_age: 1h}\n"), "f.yaml:6: gateway.hsts: is only sent to clients that use TLS"},
 		"hsts that is short":    {"gateway", gatewayWith("  hsts: {max_age: 1h, include_subdomains: true, preload: true}\n"), "f.yaml:6: gateway.hsts: preload needs"},
-		"two at once":           {"gateway", gatewayWith("  max_concurrent: 0\n  max_timeout: -1s\n"), "f.yaml:6: gateway.max_concurrent: is 0, want at least 1"},
+		"two errors":            {"gateway", gatewayWith("  max_concurrent: 0\n  max_timeout: -1s\n"), "f.yaml:6: gateway.max_concurrent: is 0, want at least 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "f.yaml")
@@ -142,7 +142,7 @@ func TestWrongSettingsAreRefusedWithLineAndReason(t *testing.T) {
 	}
 }
 
-func TestRightSettingsOfEveryRoleAreAccepted(t *testing.T) {
+func TestSettings_ValidOnesOfEveryRoleAreAccepted(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name, text string) string {
 		p := filepath.Join(dir, name)

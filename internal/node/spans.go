@@ -17,16 +17,15 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// spans makes spans of what a role does.
+// spans creates spans of a role's work.
 type spans struct {
 	*tracing.Exporter
 
-	// bus returns the address of the NATS server that the role is connected to; nil: not
-	// known.
+	// bus returns the address of the NATS server that the role is connected to; nil: unknown.
 	bus func() string
 }
 
-// openSpans returns the spans of a node, which go nowhere if config says so.
+// openSpans returns the spans of a node, which are discarded if config has no endpoint.
 func openSpans(ctx context.Context, config tracing.Config, kind, id string, log zerolog.Logger) (spans, error) {
 	exporter, err := tracing.Open(ctx, config, tracing.Process{Name: "headgate-" + kind, Node: id, Version: newNode(kind, id, "").Version}, log)
 	return spans{Exporter: exporter}, err
@@ -39,7 +38,7 @@ func (s spans) close(ctx context.Context) error {
 	return s.Run(ended)
 }
 
-// metrics are the exporter's, none if there is no exporter.
+// metrics returns the exporter's metrics, none if there is no exporter.
 func (s spans) metrics() []prometheus.Collector {
 	if s.Exporter == nil {
 		return nil
@@ -55,7 +54,7 @@ func (s spans) clients() []connect.ClientInterceptor {
 	return []connect.ClientInterceptor{rpc.WatchClient(s.asked)}
 }
 
-// callOf returns a call in the form that package tracing takes.
+// callOf returns a call in the form of package tracing.
 func callOf(call rpc.Ended) tracing.Call {
 	return tracing.Call{
 		Procedure: call.Procedure, Protocol: call.Protocol, Code: call.Code(), Server: call.Server, Client: call.Client,
@@ -87,7 +86,7 @@ func (s spans) asked(rc contextkit.RequestContext, call rpc.Asked) {
 	s.Record(rc, tracing.ClientSpan(callOf(call.Ended), call.Span))
 }
 
-// hop records a timeline's hops. Calls are spans already.
+// hop records the spans of a timeline. Calls already have spans.
 func (s spans) hop(rc contextkit.RequestContext, hop backbone.Hop) {
 	switch took := time.Duration(hop.Milliseconds * float64(time.Millisecond)); hop.Kind {
 	case backbone.HopCommand:
@@ -109,7 +108,7 @@ func (s spans) hop(rc contextkit.RequestContext, hop backbone.Hop) {
 	}
 }
 
-// inner returns the INTERNAL span of a hop.
+// inner returns the INTERNAL span of a timeline's span.
 func inner(hop backbone.Hop, took time.Duration) tracing.Span {
 	return tracing.Span{
 		Name: hop.Kind + " " + hop.Name, Kind: trace.SpanKindInternal, Started: hop.Started, Took: took,
@@ -122,7 +121,7 @@ func inner(hop backbone.Hop, took time.Duration) tracing.Span {
 // eventTemplate is the template of events' subjects (see [backbone.EventSubject]).
 const eventTemplate = "events.{tenant}.{aggregate_type}.{aggregate_id}"
 
-// message returns the NATS message of a hop's event.
+// message returns the NATS message of a span's event.
 func (s spans) message(rc contextkit.RequestContext, hop backbone.Hop, took time.Duration) tracing.Message {
 	aggregate, id, _ := strings.Cut(hop.Subject, "/")
 	m := tracing.Message{

@@ -19,8 +19,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// newSQLiteProjection returns the projection role with its views in a directory, which is made if
-// it is absent. Error: a [format.NewerError] for a directory of a newer version.
+// newSQLiteProjection returns the projection role with its views in a directory, which is created if it does not
+// exist. Error: a [format.NewerError] for a directory of a newer version.
 func newSQLiteProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, path string, listen rpc.Config) (*service, error) {
 	views, err := openViewsDirectory(path, m.log)
 	if err != nil {
@@ -39,12 +39,11 @@ func newSQLiteProjection(ctx context.Context, m *member, models *model.Registry,
 	return s, nil
 }
 
-// examineViewsEvery is how often the views' directory is examined.
+// examineViewsEvery is the interval at which the views' directory is checked.
 const examineViewsEvery = time.Second
 
-// viewsDirectory is the directory of a projection's views, which may disappear while the process
-// has its files open: what is written to them then is lost when it ends. Its methods may be called
-// concurrently.
+// viewsDirectory is the directory of a projection's views. It may disappear while the process has its files open, and
+// what is written to them then is lost when the process ends. Its methods may be called concurrently.
 type viewsDirectory struct {
 	path   string
 	file   *os.File
@@ -64,8 +63,8 @@ func openViewsDirectory(path string, log zerolog.Logger) (*viewsDirectory, error
 	return &viewsDirectory{path: path, file: file, anchor: disk.NewAnchor(file), log: log}, nil
 }
 
-// errViewsGone is why a projection is not ready whose directory has disappeared.
-var errViewsGone = errors.New("the directory of the views has disappeared: put it back, or restart the process, which builds the views anew")
+// errViewsGone is the reason why a projection is not ready after its directory has disappeared.
+var errViewsGone = errors.New("the directory of the views has disappeared: restore it, or restart the process, which rebuilds the views")
 
 // ready returns errViewsGone while the directory is not the one that was opened.
 func (d *viewsDirectory) ready() error {
@@ -75,7 +74,7 @@ func (d *viewsDirectory) ready() error {
 	return nil
 }
 
-// run examines the directory until ctx ends, and logs each change once.
+// run checks the directory until ctx ends, and logs each change once.
 func (d *viewsDirectory) run(ctx context.Context) error {
 	ticker := time.NewTicker(examineViewsEvery)
 	defer ticker.Stop()
@@ -105,7 +104,7 @@ func (d *viewsDirectory) examine() {
 func (d *viewsDirectory) close() error { return d.file.Close() }
 
 var (
-	viewsDisk    = prometheus.NewDesc("headgate_views_disk_bytes", "Bytes of the file system that has the directory of the views, by state: free.", []string{"state"}, nil)
+	viewsDisk    = prometheus.NewDesc("headgate_views_disk_bytes", "Bytes of the file system of the views' directory, by state: free.", []string{"state"}, nil)
 	viewsPresent = backbone.DirectoryPresent("views")
 )
 

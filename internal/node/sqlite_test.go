@@ -12,7 +12,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Views whose directory has disappeared are written to files that nobody can read any more.
+// Views whose directory has disappeared are written to files that are lost when the process ends.
 func TestViewsDirectory_DisappearsAndIsBack(t *testing.T) {
 	var lines bytes.Buffer
 	path := filepath.Join(t.TempDir(), "views")

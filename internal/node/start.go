@@ -16,19 +16,18 @@ import (
 )
 
 const (
-	// firstStartWait is the wait after a failed attempt to start; it doubles up to
-	// longestStartWait.
+	// firstStartWait is the delay after a failed attempt to start; it doubles up to longestStartWait.
 	firstStartWait, longestStartWait = 250 * time.Millisecond, 10 * time.Second
 	// defaultStreamsTimeout bounds the wait for the leaders of streams in one attempt.
 	defaultStreamsTimeout = 10 * time.Second
-	// sameCause is the time after which a cause that has not changed is logged again.
+	// sameCause is the time after which an unchanged cause is logged again.
 	sameCause = time.Minute
 )
 
-// awayError is the error of an attempt to start that fails because something the role needs is
-// away. A later attempt may succeed.
+// awayError is the error of an attempt to start that fails because a dependency of the role is unavailable. A later
+// attempt may succeed.
 type awayError struct {
-	// reason is for /ready: it names what is away, and no addresses.
+	// reason is for /ready: it names the unavailable dependency, without addresses.
 	reason string
 	error
 }
@@ -36,9 +35,9 @@ type awayError struct {
 // Unwrap returns the cause.
 func (e awayError) Unwrap() error { return e.error }
 
-// start starts the role. While something that the role needs is away, it tries again, with
-// waits that double from 250 ms to 10 s, until ctx ends, and the role's addresses answer that
-// the process is alive and not ready (see [rpc.NewWaiting]).
+// start starts the role. While a dependency of the role is unavailable, it retries with delays that double from 250
+// ms to 10 s, until ctx ends, and the role's addresses report that the process is alive and not ready (see
+// [rpc.NewWaiting]).
 func (p *Plan) start(ctx context.Context) (_ *running, err error) {
 	if err := checkFiles(p.log, p.files()...); err != nil {
 		return nil, err
@@ -53,7 +52,7 @@ func (p *Plan) start(ctx context.Context) (_ *running, err error) {
 	}
 	defer func() {
 		stop()
-		err = errors.Join(err, p.sockets.Close()) // those that no server has taken
+		err = errors.Join(err, p.sockets.Close()) // sockets that no server uses
 	}()
 	p.sockets.Yield = stop
 	var told struct {
@@ -79,8 +78,7 @@ func (p *Plan) start(ctx context.Context) (_ *running, err error) {
 	}
 }
 
-// attempt tries to start the role once. Errors: an [awayError], or any other that repeating
-// does not change.
+// attempt tries to start the role once. Errors: an [awayError], or a permanent error.
 func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 	ctx = contextkit.PlatformContext(ctx)
 	conn, err := p.connect()
@@ -112,17 +110,17 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 	r, err := p.open(start, js)
 	switch {
 	case errors.Is(err, store.ErrFull):
-		return nil, awayError{store.ErrFull.Error() + ": make room", err}
+		return nil, awayError{store.ErrFull.Error() + ": free disk space", err}
 	case errors.Is(err, store.ErrUnavailable):
-		return nil, awayError{"the database of the views does not answer", err}
+		return nil, awayError{"the database of the views does not respond", err}
 	case err != nil:
-		return nil, ifAway(err, "JetStream does not answer")
+		return nil, ifAway(err, "JetStream does not respond")
 	}
 	r.js = js
 	return r, nil
 }
 
-// ifAway returns err as an [awayError] if NATS may be able later to do what failed.
+// ifAway returns err as an [awayError] if the failed operation may succeed once NATS is available.
 func ifAway(err error, reason string) error {
 	if backbone.Away(err) {
 		return awayError{reason, err}
@@ -156,8 +154,8 @@ func (p *Plan) bind(ctx context.Context) error {
 	return nil
 }
 
-// serveWaiting answers at the role's addresses while the role starts, until stop is called,
-// which waits for the end and may be called repeatedly.
+// serveWaiting serves the role's addresses while the role starts, until stop is called, which waits for the end and
+// may be called repeatedly.
 func (p *Plan) serveWaiting(ctx context.Context) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var serving sync.WaitGroup
@@ -188,15 +186,15 @@ func (p *Plan) serveWaiting(ctx context.Context) (stop func(), err error) {
 		}
 		serving.Go(func() {
 			if err := server.Serve(ctx); err != nil {
-				p.log.Error().Err(err).Str("address", addr).Msg("the address does not answer while the role starts")
+				p.log.Error().Err(err).Str("address", addr).Msg("serving the address failed while the role starts")
 			}
 		})
 	}
 	return stop, nil
 }
 
-// whileWaiting returns metrics that the monitor exports once the role has started (see
-// [backbone.Monitor]), so that the alerts on them fire while it starts.
+// whileWaiting returns metrics that the monitor exports once the role has started (see [backbone.Monitor]), so that
+// the alerts on them fire while it starts.
 func (p *Plan) whileWaiting() []prometheus.Collector {
 	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "headgate_nats_connected", Help: "1 while the process is connected to NATS."}, func() float64 {
@@ -209,5 +207,5 @@ func (p *Plan) whileWaiting() []prometheus.Collector {
 	}
 }
 
-// waitFor sets the reason that the role is not ready.
+// waitFor sets the reason why the role is not ready.
 func (p *Plan) waitFor(reason string) { p.waits.Store(&reason) }

@@ -42,7 +42,7 @@ type role struct {
 	stop                    context.CancelFunc
 }
 
-// startRole runs a role on a NATS server that need not be there yet.
+// startRole runs a role on a NATS server that may not be running yet.
 func startRole(t *testing.T, name string) *role {
 	t.Helper()
 	dir := t.TempDir()
@@ -152,7 +152,7 @@ func (r *role) get(t *testing.T, addr, path string) (int, string) {
 	return res.StatusCode, string(text)
 }
 
-// client returns a client of gRPC.
+// client returns a gRPC client.
 func client(t *testing.T, addr string) *connect.Client {
 	t.Helper()
 	protocols := new(http.Protocols)
@@ -162,7 +162,7 @@ func client(t *testing.T, addr string) *connect.Client {
 	return contextkit.NewClient(connecthttp.NewTransport(transport, "http://"+addr, connecthttp.WithGRPC()))
 }
 
-// health returns what the gRPC health protocol answers.
+// health returns the status of the gRPC health service.
 func health(t *testing.T, addr string) healthv1.HealthCheckResponse_ServingStatus {
 	t.Helper()
 	var res healthv1.HealthCheckResponse

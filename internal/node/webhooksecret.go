@@ -12,11 +12,11 @@ import (
 	"github.com/headgate/headgate/services/runner/webhook"
 )
 
-// OpenDevWebhookSecret returns the secret of which a development platform derives the secrets that
-// webhooks are signed with, and creates it if there is none. data is the platform's data directory.
+// OpenDevWebhookSecret returns the secret from which a development platform derives the signing secrets of webhooks,
+// and creates it if it does not exist. data is the platform's data directory.
 func OpenDevWebhookSecret(data string) ([]byte, error) {
 	path := filepath.Join(data, "dev-webhook-secret")
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names the directory
+	text, err := os.ReadFile(path) // the operator names the directory
 	if errors.Is(err, os.ErrNotExist) {
 		fresh := make([]byte, 32)
 		_, _ = rand.Read(fresh) // crypto/rand.Read never fails (Go 1.24)
@@ -30,14 +30,13 @@ func OpenDevWebhookSecret(data string) ([]byte, error) {
 	}
 	secret := strings.TrimSpace(string(text))
 	if secret == "" {
-		return nil, fmt.Errorf("secret of webhooks: %s is empty: remove it, and another one is made", path)
+		return nil, fmt.Errorf("secret of webhooks: %s is empty: remove it, and a new one is created", path)
 	}
 	return []byte(secret), nil
 }
 
-// HostWebhookSecret returns the secret that webhooks to a host are signed with: by the platform
-// whose data directory is data, or, if file is not "", by the runners whose settings name this
-// file (webhooks.secret).
+// HostWebhookSecret returns the secret that webhooks to a host are signed with: by the platform whose data directory
+// is data, or, if file is not "", by the runners whose settings name this file (webhooks.secret).
 func HostWebhookSecret(data, file, host string) (string, error) {
 	if file == "" {
 		secret, err := OpenDevWebhookSecret(data)

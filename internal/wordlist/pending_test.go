@@ -81,11 +81,6 @@ var pendingPaths = []string{
 	"services/aggregate",
 
 	// The assembly of roles, and small packages.
-	"internal/fastpath/gctuning",
-
-	"internal/descriptors",
-
-	"internal/disk/disktest",
 
 	"internal/node",
 

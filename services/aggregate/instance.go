@@ -31,7 +31,7 @@ type instance struct {
 	lastCount       int64         // events in the journal when it had more than were folded
 	version         int64
 	sequence        uint64   // of its last event, or of a skipped message after it
-	passed          []passed // messages that were declared no events, oldest first
+	passed          []passed // messages that were declared non-events, oldest first
 	claimed         int64    // see [backbone.Chain]
 	beside          int64    // skipped messages that version does not count
 	snapshotVersion int64    // version of the last stored snapshot

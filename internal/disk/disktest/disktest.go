@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// Small returns a directory with a file system of its own that has room for size bytes (tmpfs). It
-// ends with the test. The test is skipped where the process may not mount one.
+// Small returns a directory with a separate file system (tmpfs) of size bytes, which is unmounted when the test ends.
+// The test is skipped if the process may not mount one.
 func Small(t testing.TB, size int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -28,14 +28,14 @@ func Small(t testing.TB, size int) string {
 	return dir
 }
 
-// Fill takes all room of the file system of dir. free gives it back.
+// Fill uses up all space of the file system of dir. free releases it.
 func Fill(t testing.TB, dir string) (free func()) {
 	t.Helper()
 	file, err := os.Create(filepath.Join(dir, "filler"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = file.Close() }() // every write has been checked
+	defer func() { _ = file.Close() }() // every write was checked
 	for size := 1 << 20; size > 0; size /= 2 {
 		block := make([]byte, size)
 		for err == nil {

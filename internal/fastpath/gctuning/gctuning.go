@@ -10,24 +10,24 @@ import (
 	"runtime/metrics"
 )
 
-// The heap grows by so many percent of what is live before it is collected. A process of
-// small messages has little that is live, and would spend a fifth of its time collecting
-// with the least, Go's default; one with much, such as ten thousand connections, would
-// take several times that memory with the most.
+// Bounds of the growth of the heap before a collection, in percent of the live data. A process with small messages
+// has little live data, and would spend a fifth of its time in collections with the minimum, which is Go's default;
+// one with much live data, for example ten thousand connections, would use several times that memory with the
+// maximum.
 const (
 	leastGrowth = 100
 	mostGrowth  = 400
-	// growthBytes is what the heap may grow by at more than the least.
+	// growthBytes bounds the growth of the heap beyond the minimum percentage.
 	growthBytes = 128 << 20
 )
 
-// growth returns the percentage for what is live, in bytes.
+// growth returns the percentage for an amount of live data, in bytes.
 func growth(live uint64) int {
 	return int(min(max(growthBytes*100/max(live, 1), leastGrowth), mostGrowth))
 }
 
-// Adapt sets the percentage now and after each collection, while the process runs. It does
-// nothing if GOGC is set; GOMEMLIMIT is respected in either case.
+// Adapt sets the percentage now and after each collection, for the lifetime of the process. It does nothing if GOGC
+// is set; GOMEMLIMIT is respected in either case.
 func Adapt() {
 	if os.Getenv("GOGC") != "" {
 		return
@@ -37,7 +37,7 @@ func Adapt() {
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	afterCollections(func() {
 		metrics.Read(live)
-		// To set it stops the world for a moment: not for little.
+		// Setting it stops the world, so avoid small changes.
 		if now := growth(live[0].Value.Uint64()); now > percent+percent/8 || now < percent-percent/8 {
 			percent = now
 			debug.SetGCPercent(percent)
@@ -45,8 +45,8 @@ func Adapt() {
 	})
 }
 
-// afterCollections calls do, on a goroutine of the runtime's, after a collection, again
-// and again: never twice at a time, so a collection that ends while do runs is not told.
+// afterCollections calls do after every collection, on a goroutine of the runtime. Calls do not overlap: a collection
+// that ends while do runs is skipped.
 func afterCollections(do func()) {
 	runtime.AddCleanup(new([64]byte), func(do func()) {
 		do()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestASmallHeapGrowsByMoreThanALargeOne(t *testing.T) {
+func TestGrowth_IsLargerForSmallHeaps(t *testing.T) {
 	for live, want := range map[uint64]int{0: 400, 8 << 20: 400, 32 << 20: 400, 64 << 20: 200, 128 << 20: 100, 1 << 30: 100} {
 		if got := growth(live); got != want {
 			t.Errorf("%d MiB live: %d %%, want %d", live>>20, got, want)
@@ -16,30 +16,30 @@ func TestASmallHeapGrowsByMoreThanALargeOne(t *testing.T) {
 	}
 }
 
-func TestCollectionsAreHeardOfAgainAndAgain(t *testing.T) {
-	heard := make(chan struct{}, 1)
+func TestAfterCollections_RunsAfterEachCollection(t *testing.T) {
+	collected := make(chan struct{}, 1)
 	afterCollections(func() {
 		select {
-		case heard <- struct{}{}:
+		case collected <- struct{}{}:
 		default:
 		}
 	})
 	for n := range 3 {
-		for deadline, told := time.Now().Add(20*time.Second), false; !told; {
+		for deadline, notified := time.Now().Add(20*time.Second), false; !notified; {
 			runtime.GC()
 			select {
-			case <-heard:
-				told = true
+			case <-collected:
+				notified = true
 			default:
 				if time.Now().After(deadline) {
-					t.Fatalf("heard of collections %d times, want once more", n)
+					t.Fatalf("notified of collections %d times, want once more", n)
 				}
 			}
 		}
 	}
 }
 
-func TestTheCollectorFollowsWhatIsLive(t *testing.T) {
+func TestAdapt_FollowsLiveHeap(t *testing.T) {
 	t.Setenv("GOGC", "")
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	Adapt()
@@ -57,7 +57,7 @@ func TestTheCollectorFollowsWhatIsLive(t *testing.T) {
 		}
 	}
 	reaches(mostGrowth)
-	much := make([]byte, 2*growthBytes) // of which nothing is touched
+	much := make([]byte, 2*growthBytes) // never touched
 	reaches(leastGrowth)
 	runtime.KeepAlive(much)
 	reaches(mostGrowth)
