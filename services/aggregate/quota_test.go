@@ -145,7 +145,7 @@ func TestQuota_ConcurrentCommandsDoNotExceedLimit(t *testing.T) {
 	}
 }
 
-// TestQuota_OnlyPlatformUsesReserve checks that the reserve depends on the caller, whatever its idempotency keys are.
+// TestQuota_OnlyPlatformUsesReserve checks that the reserve depends on the caller, with any idempotency keys.
 func TestQuota_OnlyPlatformUsesReserve(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Events: 20}})

@@ -72,7 +72,7 @@ type Config struct {
 	Answers response.Config
 	// Tokens selects the version of position tokens that the service issues; nil means the newest.
 	Tokens *token.Gate
-	// Quota is the storage quota of tenants that have none of their own.
+	// Quota is the default storage quota of tenants.
 	Quota backbone.StorageQuota
 	// Log receives warnings; the zero value discards them.
 	Log zerolog.Logger

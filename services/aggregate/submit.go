@@ -206,7 +206,7 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 			if err := ahead.evolve(ctx, sub.rules, made, stored, meta); err != nil {
 				return nil, nil, &refusal{n, undecidable(err)}
 			}
-			// Reject an event that a view could not apply whatever its rows are, because it would make the view fail.
+			// Reject an event that a view could not apply with any rows, because it would make the view fail.
 			if err := sub.rules.model.CheckProjections(ctx, model.EventRef{Aggregate: sub.rules.Name, Event: made.Type}, stored, meta); err != nil {
 				return nil, nil, &refusal{n, undecidable(err)}
 			}
