@@ -78,8 +78,6 @@ var pendingPaths = []string{
 
 	// The services and the model.
 
-	"services/aggregate",
-
 	// The assembly of roles, and small packages.
 
 	"internal/node",

@@ -74,7 +74,7 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the chapters are %q, want %q", kept, chapters)
+			t.Fatalf("the block indexes are %q, want %q", kept, chapters)
 		}
 	}
 	deposits(t, warm, "w", commands+1, commands+400) // two snapshots more, the chapters in them
@@ -91,7 +91,7 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("no snapshot has the chapters")
+			t.Fatal("no snapshot has the block indexes")
 		}
 	}
 	cold, service := nodeOf(t, js, model.Wallet)
@@ -105,14 +105,14 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 		_, err := client.Submit(as(t, "acme"), deposit("w", "d-5000", 2))
 		refused(t, err, connect.CodeAlreadyExists, "used for another command")
 		if submit(t, client, "acme", deposit("w", fmt.Sprintf("new-%d", len(name)), 1)).GetReplayed() {
-			t.Errorf("%s takes a new key for an old one", name)
+			t.Errorf("%s finds an answer of a new key", name)
 		}
 	}
 	if n := loaded(t, service); n > 1000 {
-		t.Errorf("%v events are read beside the snapshot", n)
+		t.Errorf("%v events are read in addition to the snapshot", n)
 	}
 
-	// A node under another model folds all of them, and makes the same records.
+	// A node with another model revision folds all events, and writes the same records.
 	stream, err := js.Stream(t.Context(), "KV_"+backbone.BucketIdempotency)
 	if err != nil {
 		t.Fatal(err)
@@ -138,14 +138,14 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 		}
 	}
 
-	// What is over is over: the key is free (JetStream itself has seen only the first of
-	// each batch), and nothing is in the way of commands.
+	// After expiry the key is free (JetStream itself has only seen the first key of each batch), and commands
+	// succeed.
 	if err := stream.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	last, _ := nodeOf(t, js, doubled) // has its snapshot
 	if again := submit(t, last, "acme", deposit("w", "d-2", 1)); again.GetReplayed() {
-		t.Error("a key is remembered whose time is over")
+		t.Error("an expired key is found")
 	}
 }
 
@@ -196,7 +196,7 @@ func TestSubmit_WaitsForTheIdempotencyBacklog(t *testing.T) {
 	}
 	refused(t, err, connect.CodeUnavailable, "is unavailable")
 	accepted--
-	// The 128 newest are remembered by their events, and some pages by the aggregate.
+	// The 128 newest answers are in the events, and some blocks in the aggregate's log.
 	if least, most := 128+5*64, 128+6*64; accepted < least || accepted > most {
 		t.Errorf("%d commands are accepted without a record of any, want %d to %d", accepted, least, most)
 	}
@@ -233,10 +233,10 @@ func TestSubmit_NodeBehindReplaysOtherNodesAnswers(t *testing.T) {
 	if res, err := other.SubmitBatch(as(t, "acme"), both); err != nil || outcomes(res) != "v2, v3" {
 		t.Fatalf("%v, %v", outcomes(res), err)
 	}
-	// By the state that it has, the wallet is empty: it would refuse, then decide again.
+	// By its cached state the wallet is empty: it would reject the command, so it must catch up and decide again.
 	again := submit(t, behind, "acme", command("w", "withdraw", "out", map[string]any{"amount": 50}))
 	if !again.GetReplayed() || again.GetVersion() != 3 {
-		t.Errorf("the withdrawal has its effect again: %v", again)
+		t.Errorf("the withdrawal took effect twice: %v", again)
 	}
 	deposits(t, other, "w", 1, 10)
 	dry := deposit("w", "", 5)

@@ -34,9 +34,8 @@ type record interface {
 // Pending returns the number of records that are not known to be stored.
 func (l *Log) Pending() int { return len(l.pending) }
 
-// Flush sends full blocks and indexes to the store, again if that failed, and releases the content
-// of those that are stored. It waits, until ctx ends, while more than 4 are not stored. Errors:
-// [ErrBacklog], joined with the context's.
+// Flush sends full blocks and indexes to the store, again if that failed, and releases the content of stored ones. It
+// waits, until ctx ends, while more than 4 are not stored. Errors: [ErrBacklog], joined with the context's.
 func (l *Log) Flush(ctx context.Context) error {
 	l.index()
 	if len(l.pending) == 0 {

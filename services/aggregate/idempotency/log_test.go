@@ -155,7 +155,7 @@ func TestLog_SnapshotRestoresTheLog(t *testing.T) {
 	}
 }
 
-// TestRecords_StoredByEarlierVersions compares the records with those that the first version stored.
+// TestRecords_StoredByEarlierVersions compares the records with records that the first version stored.
 func TestRecords_StoredByEarlierVersions(t *testing.T) {
 	stored := map[string][]byte{}
 	for name, file := range map[string]string{"acme.wallet.w.2-64": "block.json", "acme.wallet.w.2-4096": "index.json"} {
