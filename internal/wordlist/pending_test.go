@@ -118,8 +118,6 @@ var pendingPaths = []string{
 
 	"deploy/systemd",
 
-	"docs",
-
 	"docs/decisions",
 
 	"tools/openapi",
