@@ -118,8 +118,6 @@ var pendingPaths = []string{
 
 	"deploy/systemd",
 
-	"docs/decisions",
-
 	"tools/openapi",
 
 	"CHANGELOG.md",
