@@ -120,7 +120,5 @@ var pendingPaths = []string{
 
 	"tools/openapi",
 
-	"CHANGELOG.md",
-
 	"CONTRIBUTING.md",
 }
