@@ -33,6 +33,7 @@ type mirror struct {
 
 	mu                sync.Mutex
 	seen              http.Header
+	left              time.Duration // of the deadline, when the last call was answered
 	headers, trailers http.Header
 }
 
@@ -40,7 +41,10 @@ func (m *mirror) answer(ctx context.Context) {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.seen = http.Header{}
+	m.seen, m.left = http.Header{}, 0
+	if deadline, ok := ctx.Deadline(); ok {
+		m.left = time.Until(deadline)
+	}
 	for name, values := range info.RequestHeader().All() {
 		m.seen[http.CanonicalHeaderKey(name)] = slices.Clone(values)
 	}
@@ -57,6 +61,13 @@ func (m *mirror) set(headers, trailers http.Header) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.seen, m.headers, m.trailers = nil, headers, trailers
+}
+
+// remaining returns what was left of the last call's deadline, 0 if it had none.
+func (m *mirror) remaining() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.left
 }
 
 // received returns the headers of the last call, nil if there was none.

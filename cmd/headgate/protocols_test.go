@@ -16,7 +16,8 @@ import (
 
 func TestEveryProcessAnswersProbesReflectionAndEveryProtocol(t *testing.T) {
 	t.Parallel()
-	p := start(t, t.TempDir(), nil)
+	control := freePort(t)
+	p := start(t, t.TempDir(), nil, "--control-listen", control)
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), time.Minute)
 	defer cancel()
 	protocols := new(http.Protocols)
@@ -36,6 +37,7 @@ func TestEveryProcessAnswersProbesReflectionAndEveryProtocol(t *testing.T) {
 		"aggregate":  {p.aggregate, "aggregate.gateway.v1.CommandService"},
 		"projection": {p.projection, "projection.gateway.v1.QueryService"},
 		"runner":     {p.runner, "runner.admin.v1.RunnerAdmin"},
+		"control":    {"http://" + control, "control.v1.PlacementService"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for path, want := range map[string]string{"/health": `"alive"`, "/ready": `"ready"`, "/ready?tenant=acme": `"acme"`, "/metrics": "headgate_rpc_in_flight"} {

@@ -46,11 +46,11 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 	var move string
 	is := func(req proto.Message) func() proto.Message { return func() proto.Message { return req } }
 	changes := []change{
-		{"control.v1.TenantService.CreateTenant", is(&controlv1.CreateTenantRequest{TenantId: "initech"}), codes.OK, []codes.Code{codes.AlreadyExists}},
-		{"control.v1.TenantService.SuspendTenant", is(&controlv1.SuspendTenantRequest{TenantId: "initech", Reason: "r"}), codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.TenantService.ResumeTenant", is(&controlv1.ResumeTenantRequest{TenantId: "initech"}), codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.TenantService.SetQuota", is(&controlv1.SetQuotaRequest{TenantId: "initech", Quota: &controlv1.Quota{Rate: 7, Burst: 7}}), codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.TenantService.SetStorageQuota", is(&controlv1.SetStorageQuotaRequest{TenantId: "initech", Quota: &controlv1.StorageQuota{Events: 7}}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.TenantService.CreateTenant", is(&controlv1.CreateTenantRequest{TenantId: "hooli"}), codes.OK, []codes.Code{codes.AlreadyExists}},
+		{"control.v1.TenantService.SuspendTenant", is(&controlv1.SuspendTenantRequest{TenantId: "hooli", Reason: "r"}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.TenantService.ResumeTenant", is(&controlv1.ResumeTenantRequest{TenantId: "hooli"}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.TenantService.SetQuota", is(&controlv1.SetQuotaRequest{TenantId: "hooli", Quota: &controlv1.Quota{Rate: 7, Burst: 7}}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.TenantService.SetStorageQuota", is(&controlv1.SetStorageQuotaRequest{TenantId: "hooli", Quota: &controlv1.StorageQuota{Events: 7}}), codes.OK, []codes.Code{codes.OK}},
 		{"control.v1.PlacementService.AssignPlacement", is(&controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "aggregate", Node: "aggregate-1"}), codes.OK, []codes.Code{codes.OK}},
 		{"control.v1.PlacementService.RemovePlacement", is(&controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "aggregate"}), codes.OK, []codes.Code{codes.OK}},
 		{"control.v1.PlacementService.StartMove", is(&controlv1.StartMoveRequest{TenantId: "globex", Kind: "projection", Target: "projection-2"}), codes.OK, []codes.Code{codes.FailedPrecondition}},

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -28,14 +29,14 @@ type devPlatform struct {
 	conns map[string]*grpc.ClientConn // by kind of node
 }
 
-// startDev starts a platform of the tenants acme and globex that runs a model.
+// startDev starts a platform of the tenants acme, globex and initech that runs a model.
 func startDev(t *testing.T, model string) *devPlatform {
 	t.Helper()
 	const loopback = "127.0.0.1:0"
 	c := DevConfig{
 		Data:             t.TempDir(),
 		Model:            model,
-		Tenants:          []string{"acme", "globex"},
+		Tenants:          []string{"acme", "globex", "initech"},
 		Listen:           loopback,
 		GRPCListen:       loopback,
 		AdminListen:      loopback,
@@ -130,7 +131,7 @@ func (d *devPlatform) call(t *testing.T, kind string, m protoreflect.MethodDescr
 	if err != nil {
 		return nil, err
 	}
-	if err := stream.SendMsg(req); err != nil && err != io.EOF {
+	if err := stream.SendMsg(req); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	if err := stream.CloseSend(); err != nil {

@@ -1,0 +1,63 @@
+package auth_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/headgate/headgate/gateway/auth"
+)
+
+// A source of keys that does not answer holds no read longer than 5 s: the next one begins, and the keys in use stay.
+func TestSources_ASilentSourceIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var silent bool
+		var waits []time.Duration
+		source := func(document []byte) auth.Source {
+			return func(ctx context.Context) ([]byte, error) {
+				if !silent {
+					return document, nil
+				}
+				began := time.Now()
+				select {
+				case <-ctx.Done():
+				case <-time.After(time.Hour):
+				}
+				waits = append(waits, time.Since(began))
+				return nil, ctx.Err()
+			}
+		}
+		first := newSigner(t)
+		ring, err := auth.OpenKeyRing(t.Context(), source(first.set(t)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := auth.OpenAPIKeys(t.Context(), source([]byte("[]")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		silent = true
+		for name, run := range map[string]func(context.Context, func(), func(error)){"keys of tokens": ring.Run, "API keys": keys.Run} {
+			waits = nil
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				run(ctx, func() { t.Errorf("%s have changed", name) }, func(error) {})
+			}()
+			time.Sleep(5 * time.Minute)
+			synctest.Wait()
+			cancel()
+			<-done
+			if len(waits) < 3 {
+				t.Errorf("%s: %d reads in 5 minutes", name, len(waits))
+			}
+			for _, wait := range waits[:max(len(waits)-1, 0)] {
+				if wait != 5*time.Second {
+					t.Errorf("%s: a read waits for %v, want 5 s", name, wait)
+				}
+			}
+		}
+	})
+}
