@@ -118,7 +118,7 @@ func (p *projection) check(ctx context.Context, data Object, meta Meta, vars *sc
 
 // eventScope returns the variables of an event without a row.
 func eventScope(data Object, meta Meta) *scope {
-	return &scope{variables: [2]variable{{rowVariable, noRow}, {eventVariable, data}}, meta: &meta}
+	return &scope{variables: [2]variable{{rowVariable, emptyRow}, {eventVariable, data}}, meta: &meta}
 }
 
 // simple returns the event's member that the expression names, if it is a scalar.
@@ -168,7 +168,7 @@ func parseTime(text string) (time.Time, error) {
 	}
 	if err == nil {
 		if year := t.UTC().Year(); year < 0 || year > 9999 {
-			err = errNoTime
+			err = errNotTimestamp
 		}
 	}
 	if err != nil {
@@ -177,12 +177,12 @@ func parseTime(text string) (time.Time, error) {
 	return t, nil
 }
 
-var errNoTime = fmt.Errorf("it is not a timestamp")
+var errNotTimestamp = fmt.Errorf("it is not a timestamp")
 
 // parseRareTime parses the timestamps that package time does not.
 func parseRareTime(text string) (time.Time, error) {
 	if len(text) < len("2006-01-02t15:04:05z") {
-		return time.Time{}, errNoTime
+		return time.Time{}, errNotTimestamp
 	}
 	upper := []byte(text)
 	if upper[10] == 't' {
@@ -200,7 +200,7 @@ func parseRareTime(text string) (time.Time, error) {
 		return t, err
 	}
 	if utc := t.UTC(); utc.Hour() != 23 || utc.Minute() != 59 { // leap seconds end a day of UTC
-		return time.Time{}, errNoTime
+		return time.Time{}, errNotTimestamp
 	}
 	return t.Truncate(time.Second).Add(time.Second), nil
 }

@@ -92,7 +92,7 @@ func (v *View) Key(ctx context.Context, ref EventRef, data Object, meta Meta) (s
 	if _, ok := v.on[ref]; !ok {
 		return "", false, nil
 	}
-	key, err := v.keyOf(ctx, &scope{variables: [2]variable{{rowVariable, noRow}, {eventVariable, data}}, meta: &meta}, meta)
+	key, err := v.keyOf(ctx, &scope{variables: [2]variable{{rowVariable, emptyRow}, {eventVariable, data}}, meta: &meta}, meta)
 	return key, true, err
 }
 
@@ -114,7 +114,7 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 	if !ok {
 		return nil, nil
 	}
-	vars := &scope{variables: [2]variable{{rowVariable, noRow}, {eventVariable, data}}, meta: &meta}
+	vars := &scope{variables: [2]variable{{rowVariable, emptyRow}, {eventVariable, data}}, meta: &meta}
 	key, err := v.keyOf(ctx, vars, meta)
 	if err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta
 		if projector.kind == kindPatch {
 			return nil, nil // the row was deleted, or never existed: there is nothing to patch
 		}
-		row = noRow
+		row = emptyRow
 	}
 	vars.variables[0] = variable{rowVariable, row}
 	var values Object // of some columns
@@ -161,8 +161,8 @@ func (v *View) place(ref EventRef) string {
 	return "views." + v.Name + ".on." + ref.Aggregate + "." + ref.Event
 }
 
-// noRow is the row in expressions if there is none; it is never written to.
-var noRow = Object{}
+// emptyRow is the row in expressions if there is none; it is never written to.
+var emptyRow = Object{}
 
 // fit converts value to the column's type, or returns why it does not fit.
 func (c Column) fit(value any) (any, error) {

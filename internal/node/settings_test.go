@@ -123,10 +123,10 @@ func TestSettings_ErrorsHaveLineAndReason(t *testing.T) {
 		"no prefix":             {"gateway", gatewayWith("  proxies:\n    trusted: [proxy.example.com]\n"), `f.yaml:7: gateway.proxies.trusted: has "proxy.example.com"`},
 		"every prefix":          {"gateway", gatewayWith("  proxies: {trusted: [0.0.0.0/0]}\n"), "f.yaml:6: gateway.proxies.trusted: has \"0.0.0.0/0\", which trusts every client"},
 		"no such header":        {"gateway", gatewayWith("  proxies: {header: x-real-ip}\n"), `f.yaml:6: gateway.proxies.header: is "x-real-ip"`},
-		"a wildcard origin":     {"gateway", gatewayWith("  origins: [\"*\"]\n"), `f.yaml:6: gateway.origins: "*" is no origin`},
+		"a wildcard origin":     {"gateway", gatewayWith("  origins: [\"*\"]\n"), `f.yaml:6: gateway.origins: "*" is not an origin`},
 		"an origin's bad key":   {"gateway", gatewayWith("  origins:\n  - origin: https://a.example\n    header: [x]\n"), `f.yaml:8: there is no setting "header" here`},
 		"hsts without TLS":      {"gateway", gatewayWith("  hsts: {max_age: 1h}\n"), "f.yaml:6: gateway.hsts: is only sent to clients that use TLS"},
-		"hsts that is short":    {"gateway", gatewayWith("  hsts: {max_age: 1h, include_subdomains: true, preload: true}\n"), "f.yaml:6: gateway.hsts: preload needs"},
+		"hsts that is short":    {"gateway", gatewayWith("  hsts: {max_age: 1h, include_subdomains: true, preload: true}\n"), "f.yaml:6: gateway.hsts: preload requires"},
 		"two errors":            {"gateway", gatewayWith("  max_concurrent: 0\n  max_timeout: -1s\n"), "f.yaml:6: gateway.max_concurrent: is 0, want at least 1"},
 	} {
 		t.Run(name, func(t *testing.T) {

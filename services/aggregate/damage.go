@@ -65,7 +65,7 @@ func (s *Service) recheckDamage(ctx context.Context, attempt int) bool {
 func (s *Service) verifyAbsent(ctx context.Context, key aggregateKey, by rules, i *instance) error {
 	for attempt := 0; i.version == 0; attempt++ {
 		count, err := s.journal.Count(ctx, key.tenant, key.aggregateType, key.id)
-		if err != nil || count <= uint64(len(i.passed)) {
+		if err != nil || count <= uint64(len(i.skipped)) {
 			return err
 		}
 		if attempt > 0 && !s.recheckDamage(ctx, attempt) {
@@ -87,7 +87,7 @@ var errBehind = errors.New("the aggregate has further events")
 // unreadable. On errBehind the caller folds again first.
 func (s *Service) verifyCount(ctx context.Context, key aggregateKey, i *instance) error {
 	count, err := s.journal.Count(ctx, key.tenant, key.aggregateType, key.id)
-	has := int64(count) - i.beside //nolint:gosec // far below 2^63
+	has := int64(count) - i.uncounted //nolint:gosec // far below 2^63
 	if err != nil || has == i.version {
 		return err
 	}

@@ -30,12 +30,12 @@ type instance struct {
 	snapshotted     event         // of the stored snapshot, even if that is of another model revision
 	lastCount       int64         // events in the journal when it had more than were folded
 	version         int64
-	sequence        uint64   // of its last event, or of a skipped message after it
-	passed          []passed // messages that were declared non-events, oldest first
-	claimed         int64    // see [backbone.Chain]
-	beside          int64    // skipped messages that version does not count
-	snapshotVersion int64    // version of the last stored snapshot
-	measured        int64    // version at which the cache was charged for its size
+	sequence        uint64           // of its last event, or of a skipped message after it
+	skipped         []skippedMessage // messages that were declared non-events, oldest first
+	claimed         int64            // see [backbone.Chain]
+	uncounted       int64            // skipped messages that version does not count
+	snapshotVersion int64            // version of the last stored snapshot
+	measured        int64            // version at which the cache was charged for its size
 	state           model.Object
 	log             *idempotency.Log
 }
@@ -73,7 +73,7 @@ func (s *Service) release(key aggregateKey, i *instance) {
 // forget resets the instance, so that the next catchUp folds from the first event.
 func (i *instance) forget() {
 	i.version, i.sequence, i.snapshotVersion, i.state, i.measured = 0, 0, 0, model.Object{}, -1
-	i.passed, i.claimed, i.beside = nil, 0, 0
+	i.skipped, i.claimed, i.uncounted = nil, 0, 0
 	i.log.Reset(i.epoch) // folding records the events again
 }
 
@@ -108,7 +108,7 @@ func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *insta
 			return nil
 		})
 	}
-	if err := s.confirmPassed(ctx, key, i); err != nil {
+	if err := s.confirmSkipped(ctx, key, i); err != nil {
 		return err
 	}
 	known := event{max(i.version, i.snapshotted.version), max(i.sequence, i.snapshotted.sequence)}
@@ -169,7 +169,7 @@ func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event b
 	case err != nil:
 		return &unfoldableError{event: event, err: err}
 	}
-	i.beside -= event.Version - before - 1
+	i.uncounted -= event.Version - before - 1
 	return nil
 }
 

@@ -43,10 +43,10 @@ type snapshot struct {
 
 	idempotency.Snapshot
 
-	// Passed, Claimed and Beside are the fields of the instance.
-	Passed  []passed `json:"passed,omitempty"`
-	Claimed int64    `json:"claimed,omitempty"`
-	Beside  int64    `json:"beside,omitempty"`
+	// Passed, Claimed and Beside are the fields skipped, claimed and uncounted of the instance.
+	Passed  []skippedMessage `json:"passed,omitempty"`
+	Claimed int64            `json:"claimed,omitempty"`
+	Beside  int64            `json:"beside,omitempty"`
 }
 
 func openSnapshots(ctx context.Context, js jetstream.JetStream) (*snapshots, error) {
@@ -86,7 +86,7 @@ func (s *snapshots) restore(ctx context.Context, key aggregateKey, i *instance) 
 		return event{}
 	}
 	i.version, i.sequence, i.snapshotVersion, i.state = stored.Version, stored.Sequence, stored.Version, state
-	i.passed, i.claimed, i.beside = stored.Passed, stored.Claimed, stored.Beside
+	i.skipped, i.claimed, i.uncounted = stored.Passed, stored.Claimed, stored.Beside
 	return event{stored.Version, stored.Sequence}
 }
 
@@ -128,8 +128,8 @@ func (i *instance) encodeSnapshot() ([]byte, error) {
 		Sequence: i.sequence,
 		State:    state,
 		Snapshot: i.log.Snapshot(),
-		Passed:   i.passed,
+		Passed:   i.skipped,
 		Claimed:  i.claimed,
-		Beside:   i.beside,
+		Beside:   i.uncounted,
 	})
 }

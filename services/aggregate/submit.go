@@ -109,7 +109,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		}
 		return err
 	}
-	if i.version == 0 || i.model != sub.rules.revision || i.epoch != s.journal.Epoch() || i.sequence < i.snapshotted.sequence || len(i.passed) > 0 {
+	if i.version == 0 || i.model != sub.rules.revision || i.epoch != s.journal.Epoch() || i.sequence < i.snapshotted.sequence || len(i.skipped) > 0 {
 		err = refresh()
 	} else {
 		pending, err = s.previous(ctx, sub, i, out)

@@ -50,7 +50,7 @@ func (b *viewBatch) Pass(sequence uint64) {
 	if f := b.follower; !f.final {
 		f.aim(sequence)
 	}
-	b.add(prepared{sequence: sequence, passed: true})
+	b.add(prepared{sequence: sequence, skipped: true})
 }
 
 func (b *viewBatch) add(p prepared) {
@@ -74,7 +74,7 @@ func (b *viewBatch) Apply(ctx context.Context) error {
 // prepared is an event that is ready to be applied.
 type prepared struct {
 	sequence uint64
-	passed   bool // the message is not an event and changes nothing
+	skipped  bool // the message is not an event and changes nothing
 	size     int  // of its data, in bytes
 	ref      model.EventRef
 	data     model.Object
@@ -216,11 +216,11 @@ func (f *follower) applyTo(ctx context.Context, batch *store.Batch, i int, from 
 			return done, nil, nil
 		case event.sequence <= from.Sequence:
 			// Another node has applied it; this node's watchers must be notified too.
-			if !event.passed {
+			if !event.skipped {
 				f.touch(ctx, view, event, touched)
 			}
 			continue
-		case event.passed, skips.skips(event.meta.EventID):
+		case event.skipped, skips.skips(event.meta.EventID):
 			err = nil
 		default:
 			err = f.project(ctx, batch, i, event, touched)
@@ -250,7 +250,7 @@ func (f *follower) record(ctx context.Context, events []prepared, began time.Tim
 	}
 	took := float64(time.Since(began).Microseconds()) / 1000
 	for _, event := range events {
-		if event.passed || event.sequence <= f.appliedBefore {
+		if event.skipped || event.sequence <= f.appliedBefore {
 			continue
 		}
 		f.timeline.Record(contextkit.NewContext(ctx, event.context), backbone.Hop{

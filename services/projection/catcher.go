@@ -126,7 +126,7 @@ func (b *catchBatch) Add(ctx context.Context, event backbone.Event) error {
 
 // Pass implements [tail.Passer].
 func (b *catchBatch) Pass(sequence uint64) {
-	b.events = append(b.events, prepared{sequence: sequence, passed: true})
+	b.events = append(b.events, prepared{sequence: sequence, skipped: true})
 }
 
 // Apply implements [tail.Batch].

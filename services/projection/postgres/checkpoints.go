@@ -17,8 +17,8 @@ type Found struct {
 	Checkpoint uint64
 }
 
-// foundTogether is the number of tenants whose checkpoints are read in one round trip.
-const foundTogether = 256
+// checkpointBatch is the number of tenants whose checkpoints are read in one round trip.
+const checkpointBatch = 256
 
 // Checkpoints returns the checkpoints of tenants' views in the database at url, for the generations whose origins are
 // accepted, and changes nothing. unknown lists the generations whose origin the database does not record. Row-level
@@ -37,7 +37,7 @@ func Checkpoints(ctx context.Context, url string, tenants []contextkit.TenantID,
 		return nil, nil, fmt.Errorf("postgres: read generations: %w", err)
 	}
 	for _, schema := range accepted {
-		for some := range slices.Chunk(tenants, foundTogether) {
+		for some := range slices.Chunk(tenants, checkpointBatch) {
 			err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 				more, err := checkpoints(ctx, tx, schema, some)
 				found = append(found, more...)

@@ -244,11 +244,11 @@ func (v *value) as(t model.ColumnType) (any, error) {
 	return number, err
 }
 
-// aNumber matches the numbers of filters: JSON numbers, with optional leading zeros and a leading or trailing dot,
+// numberPattern matches the numbers of filters: JSON numbers, with optional leading zeros and a leading or trailing dot,
 // and hexadecimal integers.
-var aNumber = regexp.MustCompile(`^-?(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)$`)
+var numberPattern = regexp.MustCompile(`^-?(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)$`)
 
-func isNumber(text string) bool { return aNumber.MatchString(text) }
+func isNumber(text string) bool { return numberPattern.MatchString(text) }
 
 // number returns an int64 for a number without a fraction that fits 64 bits, else a float64.
 func (v *value) number() (any, error) {

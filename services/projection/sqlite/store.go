@@ -95,7 +95,7 @@ func (f *files) open(ctx context.Context, tenant contextkit.TenantID, views []*m
 	}
 	path := f.path(tenant, origin)
 	_, absent := os.Lstat(path)
-	opened, replaced, err := openWhole(ctx, path, views, origin, f.takeBroken(path))
+	opened, replaced, err := openOrReplace(ctx, path, views, origin, f.takeBroken(path))
 	if err != nil {
 		return nil, explained(fmt.Errorf("sqlite: %s: %w", path, err))
 	}

@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	// receiverPlaces bounds a tenant's concurrent calls to one receiver, and tenantPlaces those to all of its
+	// receiverSlots bounds a tenant's concurrent calls to one receiver, and tenantSlots those to all of its
 	// receivers: fewer than the pieces of work that a runner processes concurrently for a tenant, so that
 	// unresponsive receivers leave slots for other steps.
-	receiverPlaces, tenantPlaces = 8, 12
-	// placeWait bounds the wait of a call for a slot. After one call has waited in vain, others do not wait until a
+	receiverSlots, tenantSlots = 8, 12
+	// slotWait bounds the wait of a call for a slot. After one call has waited in vain, others do not wait until a
 	// call to the receiver has ended.
-	placeWait = 250 * time.Millisecond
+	slotWait = 250 * time.Millisecond
 	// openAfter is the number of consecutive failures that open a breaker. openFirst and openLongest bound the time
 	// for which it stays open, which doubles with every failed trial call.
 	openAfter              = 5
@@ -101,7 +101,7 @@ func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key
 			r.held++
 			r.mu.Unlock()
 			return nil, &HeldError{until, "the circuit breaker of the receiver " + key.host + " is open: " + cause}
-		case one.inFlight < receiverPlaces && t.inFlight < tenantPlaces:
+		case one.inFlight < receiverSlots && t.inFlight < tenantSlots:
 			one.inFlight++
 			t.inFlight++
 			one.trial = !one.until.IsZero()
@@ -118,7 +118,7 @@ func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key
 		freed := t.freed
 		r.mu.Unlock()
 		if timer == nil {
-			timer = time.After(placeWait)
+			timer = time.After(slotWait)
 		}
 		select {
 		case <-freed:

@@ -108,7 +108,7 @@ func TestReceivers_OperatorsCallIsTrial(t *testing.T) {
 			t.Errorf("after a trial that succeeded: %v", err)
 		}
 		// Concurrency limits also apply to an operator's calls.
-		for range receiverPlaces {
+		for range receiverSlots {
 			if _, err := r.acquire(t.Context(), acme, key, true); err != nil {
 				t.Fatal(err)
 			}
@@ -125,7 +125,7 @@ func TestReceivers_UnresponsiveOnesLeaveSlots(t *testing.T) {
 		acme := natstest.Tenant(t, "acme")
 		silent := receiverKey{"w/tell", "silent"}
 		var end func(outcome, error)
-		for range receiverPlaces {
+		for range receiverSlots {
 			var err error
 			if end, err = r.acquire(t.Context(), acme, silent, false); err != nil {
 				t.Fatal(err)
@@ -138,10 +138,10 @@ func TestReceivers_UnresponsiveOnesLeaveSlots(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if took := time.Since(began); took != placeWait {
-			t.Errorf("1,000 calls waited for %v, want %v in all", took, placeWait)
+		if took := time.Since(began); took != slotWait {
+			t.Errorf("1,000 calls waited for %v, want %v in all", took, slotWait)
 		}
-		for n := range tenantPlaces - receiverPlaces {
+		for n := range tenantSlots - receiverSlots {
 			if _, err := r.acquire(t.Context(), acme, receiverKey{"w/tell", fmt.Sprint(n)}, false); err != nil {
 				t.Errorf("another receiver: %v", err)
 			}
@@ -149,7 +149,7 @@ func TestReceivers_UnresponsiveOnesLeaveSlots(t *testing.T) {
 		// A freed slot goes to a waiting call.
 		other := receiverKey{"w/other", "host"}
 		go func() {
-			time.Sleep(placeWait / 2)
+			time.Sleep(slotWait / 2)
 			end(abandoned, nil)
 		}()
 		if _, err := r.acquire(t.Context(), acme, other, false); err != nil {

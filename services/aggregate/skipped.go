@@ -11,8 +11,8 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// passed is a message of the aggregate's subject that an operator has declared not to be an event.
-type passed struct {
+// skippedMessage is a message of the aggregate's subject that an operator has declared not to be an event.
+type skippedMessage struct {
 	Sequence uint64 `json:"sequence"`
 	// Stored is the time at which it was stored, in nanoseconds since 1970.
 	Stored int64 `json:"stored"`
@@ -23,8 +23,8 @@ func (i *instance) skip(e *backbone.UnreadableError) {
 	chain := i.chain()
 	chain.Pass(e.Version)
 	i.claimed, i.sequence = chain.Claimed, e.Sequence
-	i.passed = append(i.passed, passed{Sequence: e.Sequence, Stored: e.Stored.UnixNano()})
-	i.beside++
+	i.skipped = append(i.skipped, skippedMessage{Sequence: e.Sequence, Stored: e.Stored.UnixNano()})
+	i.uncounted++
 }
 
 func (i *instance) chain() backbone.Chain {
@@ -37,10 +37,10 @@ func (i *instance) continues(version int64) bool {
 	return chain.Continues(version)
 }
 
-// confirmPassed resets the instance if an operator has revoked a declaration that a message is not an event, so that
+// confirmSkipped resets the instance if an operator has revoked a declaration that a message is not an event, so that
 // folding reads the message again.
-func (s *Service) confirmPassed(ctx context.Context, key aggregateKey, i *instance) error {
-	for _, p := range i.passed {
+func (s *Service) confirmSkipped(ctx context.Context, key aggregateKey, i *instance) error {
+	for _, p := range i.skipped {
 		declared, err := s.journal.Declared(ctx, &backbone.UnreadableError{Tenant: key.tenant, Sequence: p.Sequence, Stored: time.Unix(0, p.Stored)})
 		if err != nil {
 			return err
