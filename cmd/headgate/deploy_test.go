@@ -183,13 +183,14 @@ func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 	}
 }
 
-// The local cluster also outlives its NATS server, which can be started again.
-func TestTheLocalClusterStartsAndStops(t *testing.T) {
+// The local cluster runs the commands of the playbooks, and survives the end of its NATS server, which
+// is started again.
+func TestLocalCluster_RunsThePlaybooks(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("it builds programs of its own")
 	}
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "cluster")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "../../deploy/local/cluster.sh", dir)
@@ -213,6 +214,8 @@ func TestTheLocalClusterStartsAndStops(t *testing.T) {
 			ready = true
 		}
 		if strings.HasPrefix(scanner.Text(), "curl") && strings.Contains(scanner.Text(), "/v1/query/") {
+			tokens := slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return !strings.HasPrefix(line, "export ") })
+			runPlaybooks(ctx, t, dir, base, tokens)
 			restartNATS(ctx, t, dir, fmt.Sprintf("http://127.0.0.1:%d", base+12))
 			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
