@@ -39,7 +39,7 @@ func (s Store) open(ctx context.Context, restore bool) (js jetstream.JetStream, 
 	if s.Data != "" {
 		dir := filepath.Join(s.Data, "nats")
 		if _, err := os.Stat(dir); err != nil && !restore {
-			return nil, 0, nil, fmt.Errorf("--data %s: there is no platform: %w", s.Data, err)
+			return nil, 0, nil, fmt.Errorf("--data %s contains no platform: %w", s.Data, err)
 		}
 		if err := format.OpenDir(s.Data, devFormat); err != nil {
 			return nil, 0, nil, err

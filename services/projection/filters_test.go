@@ -164,7 +164,7 @@ func TestFilter_InvalidFilterIsInvalidArgument(t *testing.T) {
 		"n = inf": "number", "n = NaN": "number", "n.x = 1": "no members", "title": "alone is not a condition", "j": "alone", "10 = n": `no column "10"`, `"x"`: "compare a column",
 		"n = ": "value is expected", "n = 1 AND": "condition is expected", "AND": "condition is expected", "NOT": "condition is expected", "(n = 1": `")" is expected`, "n = 1)": `not expected`,
 		"n = (1 OR": "expected", "n = (1": `")" is expected`, "n ! 1": "use != or NOT", "n == 1": "value is expected", `title = "x`: "not closed", `title = "\q"`: "escape", `title = "\xZZ"`: "code",
-		`title = "\ud800"`: "code", "title = \xff": "UTF-8", "f(n) = 1": "no function", "n = f(1)": "no function", "n = timestamp(1)": "takes a string", `n = timestamp("2027-01-15")`: "not compared with a timestamp",
+		`title = "\ud800"`: "code", "title = \xff": "UTF-8", "f(n) = 1": "unknown function", "n = f(1)": "unknown function", "n = timestamp(1)": "takes a string", `n = timestamp("2027-01-15")`: "not compared with a timestamp",
 		`j.x = timestamp("2027-01-15")`: "no timestamps", "j.x < true": "no order", "j." + strings.Repeat("a.", 20) + "b = 1": "more than 16 members", "n = 1 AND AND n = 2": "condition is expected",
 		strings.Repeat("(", 200) + "n = 1" + strings.Repeat(")", 200): "nested deeper", strings.Repeat("NOT ", 200) + "n = 1": "nested deeper", strings.Repeat("open ", 600): "more than 512", "n = 1, n = 2": "not expected",
 	} {

@@ -63,9 +63,9 @@ func (o *owned) cover(ctx context.Context, m *model.Model) error {
 
 // fill starts the backfills if the tenant is claimed. The caller holds o.mu.
 func (o *owned) fill() {
-	if o.claimed && len(o.backfills) > 0 && !o.fills && o.taking.Err() == nil {
-		o.fills = true
-		o.term.spawn(func() { o.fillAll(o.taking) })
+	if o.claimed && len(o.backfills) > 0 && !o.backfilling && o.accepting.Err() == nil {
+		o.backfilling = true
+		o.term.spawn(func() { o.fillAll(o.accepting) })
 	}
 }
 
@@ -74,7 +74,7 @@ func (o *owned) fillAll(ctx context.Context) {
 	for {
 		o.mu.Lock()
 		if len(o.backfills) == 0 || ctx.Err() != nil {
-			o.fills = false
+			o.backfilling = false
 			o.mu.Unlock()
 			return
 		}
@@ -156,11 +156,11 @@ var errEnough = errors.New("enough")
 // fillOne runs a workflow for an earlier event, when it is the tenant's turn.
 func (o *owned) fillOne(ctx context.Context, m *model.Model, w *model.Workflow, event backbone.Event) error {
 	worker := o.term.service.worker(o.tenant)
-	leave, err := worker.turns.acquire(ctx, o.tenant)
+	release, err := worker.turns.acquire(ctx, o.tenant)
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer release()
 	if !o.term.service.lease.Valid() {
 		return errNoLease
 	}

@@ -129,9 +129,9 @@ func (o *owned) claim(ctx context.Context) error {
 		o.add(&piece{sequence: left.Sequence, failed: left.Failed})
 	}
 	o.term.claim(o)
-	if next.Durable > 0 && !o.drains {
-		o.drains = true
-		o.term.spawn(func() { o.drainDurable(o.taking) })
+	if next.Durable > 0 && !o.draining {
+		o.draining = true
+		o.term.spawn(func() { o.drainDurable(o.accepting) })
 	}
 	o.fill()
 	o.pump()
@@ -187,7 +187,7 @@ func (o *owned) note(ctx context.Context) error {
 	o.claiming.Lock()
 	defer o.claiming.Unlock()
 	o.mu.Lock()
-	sub, next, ok := o.sub, o.stored, o.loaded && !o.epochChanged() && !o.claimed && len(o.open) == 0 && len(o.backfills) == 0 && o.taking.Err() == nil
+	sub, next, ok := o.sub, o.stored, o.loaded && !o.epochChanged() && !o.claimed && len(o.open) == 0 && len(o.backfills) == 0 && o.accepting.Err() == nil
 	next.Epoch, next.Workflows = o.epoch, o.covered
 	o.mu.Unlock()
 	if !ok || sub == nil {

@@ -108,7 +108,7 @@ func (o *owned) drainDurable(ctx context.Context) {
 		}
 		if done {
 			o.mu.Lock()
-			o.stored.Durable, o.drains = 0, false
+			o.stored.Durable, o.draining = 0, false
 			o.touch()
 			o.mu.Unlock()
 			return

@@ -36,9 +36,9 @@ var errNoLease = errors.New("the lease was not renewed recently")
 type owned struct {
 	term   *term
 	tenant contextkit.TenantID
-	// taking ends, with errLeaving or errLost as its cause, when no more work may be started.
-	taking context.Context //nolint:containedctx // it lives as long as the struct
-	end    context.CancelCauseFunc
+	// accepting ends, with errLeaving or errLost as its cause, when no more work may be started.
+	accepting context.Context //nolint:containedctx // it lives as long as the struct
+	end       context.CancelCauseFunc
 
 	// leaving is set while the tenant is being released; guarded by the term's mutex.
 	leaving bool
@@ -64,14 +64,14 @@ type owned struct {
 	bytes    int64 // of the events in open
 	held     bool  // the subscription is paused
 	// covered are the identities of the workflows whose events read covers, as of the given model revision; backfills
-	// are those of which it covers a part; fills is set while a goroutine processes the backfills.
-	covered   []string
-	model     string
-	backfills []backfill
-	fills     bool
-	drains    bool // a goroutine drains the durable consumer
-	idleSince time.Time
-	idle      chan struct{} // closed when no piece is running, if a caller waits for it
+	// are those of which it covers a part; backfilling is set while a goroutine processes the backfills.
+	covered     []string
+	model       string
+	backfills   []backfill
+	backfilling bool
+	draining    bool // a goroutine drains the durable consumer
+	idleSince   time.Time
+	idle        chan struct{} // closed when no piece is running, if a caller waits for it
 }
 
 // Batch implements [tail.Handler].
@@ -174,7 +174,7 @@ func (o *owned) offer(work backbone.DueWork) (room bool) {
 	if _, known := o.due[work.Sequence]; known {
 		return true
 	}
-	if len(o.due) >= window || o.taking.Err() != nil || !o.loaded {
+	if len(o.due) >= window || o.accepting.Err() != nil || !o.loaded {
 		o.dueBehind = true
 		return false
 	}
@@ -202,7 +202,7 @@ func (o *owned) touch() {
 
 // pump starts pieces, up to the tenant's concurrency. The caller holds o.mu.
 func (o *owned) pump() {
-	for o.running < tenantConcurrency && len(o.ready) > 0 && o.taking.Err() == nil {
+	for o.running < tenantConcurrency && len(o.ready) > 0 && o.accepting.Err() == nil {
 		p := o.ready[0]
 		o.ready = o.ready[1:]
 		o.running++
@@ -215,7 +215,7 @@ func (o *owned) pump() {
 
 // begin processes a piece when it is its tenant's turn.
 func (o *owned) begin(p *piece) {
-	ended, failed, again := o.inTurn(o.taking, p)
+	ended, failed, again := o.inTurn(o.accepting, p)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.running--
@@ -225,7 +225,7 @@ func (o *owned) begin(p *piece) {
 	switch {
 	case ended:
 		o.remove(p)
-	case o.taking.Err() == nil:
+	case o.accepting.Err() == nil:
 		o.retry(p, again)
 	}
 	o.pump()
@@ -275,7 +275,7 @@ func (o *owned) remove(p *piece) {
 // refill resumes the subscription once half of the window is free, or all pieces in it wait for a retry. The caller
 // holds o.mu.
 func (o *owned) refill() {
-	if o.taking.Err() != nil {
+	if o.accepting.Err() != nil {
 		return
 	}
 	stuck := o.running == 0 && len(o.ready) == 0
@@ -294,15 +294,15 @@ const claimWait = 500 * time.Millisecond
 
 // inTurn processes a piece when it is its tenant's turn and the tenant is claimed. If the tenant is released before
 // that, the piece is not started; a running piece then has a grace period to finish.
-func (o *owned) inTurn(taking context.Context, p *piece) (ended, failed bool, again time.Duration) {
+func (o *owned) inTurn(accepting context.Context, p *piece) (ended, failed bool, again time.Duration) {
 	w := o.term.service.worker(o.tenant)
-	leave, err := w.turns.acquire(taking, o.tenant)
+	release, err := w.turns.acquire(accepting, o.tenant)
 	if err != nil {
 		return false, false, 0
 	}
-	defer leave()
+	defer release()
 	o.claiming.Lock()
-	err = o.claim(taking)
+	err = o.claim(accepting)
 	o.claiming.Unlock()
 	if err != nil || !o.term.service.lease.Valid() {
 		if errors.Is(err, errFenced) || errors.Is(err, errOwned) {
@@ -312,9 +312,9 @@ func (o *owned) inTurn(taking context.Context, p *piece) (ended, failed bool, ag
 	}
 	w.inFlight.Add(1)
 	defer w.inFlight.Add(-1)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(taking), workTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(accepting), workTimeout)
 	defer cancel()
-	defer context.AfterFunc(taking, func() {
+	defer context.AfterFunc(accepting, func() {
 		if o.lost() {
 			cancel()
 			return
@@ -330,7 +330,7 @@ func (o *owned) inTurn(taking context.Context, p *piece) (ended, failed bool, ag
 }
 
 // lost reports whether another runner owns the tenant.
-func (o *owned) lost() bool { return errors.Is(context.Cause(o.taking), errLost) }
+func (o *owned) lost() bool { return errors.Is(context.Cause(o.accepting), errLost) }
 
 // quiet returns a channel that is closed when no piece is running.
 func (o *owned) quiet() <-chan struct{} {

@@ -116,14 +116,14 @@ func (t *term) reconcile() {
 	candidates := s.candidates()
 	wanted := map[contextkit.TenantID]bool{}
 	s.mu.Lock()
-	taking := !s.drained
+	accepting := !s.drained
 	for _, tenant := range s.tenants.All() {
-		if taking && !s.paused[tenant] && !s.resting[tenant] && s.isMine(tenant, candidates) {
+		if accepting && !s.paused[tenant] && !s.resting[tenant] && s.isMine(tenant, candidates) {
 			wanted[tenant] = true
 		}
 	}
 	s.mu.Unlock()
-	s.lease.SetTaking(taking)
+	s.lease.SetTaking(accepting)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for tenant, o := range t.tenants {
@@ -141,7 +141,7 @@ func (t *term) reconcile() {
 // add acquires a tenant. The caller holds t.mu.
 func (t *term) add(tenant contextkit.TenantID) {
 	o := &owned{term: t, tenant: tenant}
-	o.taking, o.end = context.WithCancelCause(t.detached)
+	o.accepting, o.end = context.WithCancelCause(t.detached)
 	t.tenants[tenant] = o
 	sub := t.service.tail.Subscribe(tenant, o, t.options())
 	o.mu.Lock()
@@ -258,7 +258,7 @@ func (t *term) unclaim(o *owned) {
 	t.claims.Lock()
 	defer t.claims.Unlock()
 	delete(t.claimed, o)
-	if o.taking.Err() != nil {
+	if o.accepting.Err() != nil {
 		delete(t.waiting, o)
 	}
 }
@@ -418,7 +418,7 @@ func (t *term) scanDue(ctx context.Context, o *owned) error {
 
 // rescan calls scanDue again for a tenant whose window has free slots.
 func (t *term) rescan(o *owned) {
-	if err := t.scanDue(o.taking, o); err != nil && o.taking.Err() == nil {
+	if err := t.scanDue(o.accepting, o); err != nil && o.accepting.Err() == nil {
 		o.mu.Lock()
 		o.dueBehind = true // when the next piece ends
 		o.mu.Unlock()

@@ -106,10 +106,10 @@ func TestWorker_RunningWorkFinishesInTimeOrIsHandedBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &worker{turns: newTurns(1), finish: row.finish}
-			taking, stop := context.WithCancel(t.Context())
+			accepting, stop := context.WithCancel(t.Context())
 			defer stop()
 			worked := false
-			w.inTurn(taking, nil, func(ctx context.Context, _ jetstream.Msg) {
+			w.inTurn(accepting, nil, func(ctx context.Context, _ jetstream.Msg) {
 				row.work(ctx, stop)
 				if worked = true; (ctx.Err() != nil) != row.ended {
 					t.Errorf("the work's context: %v", ctx.Err())

@@ -100,10 +100,10 @@ func (w *worker) run(ctx context.Context) error {
 	var working errgroup.Group // of both, so that the tenant has its share once
 	working.SetLimit(tenantConcurrency)
 	defer func() { _ = working.Wait() }() // the work reports through the messages
-	taking, ctx := errgroup.WithContext(ctx)
-	taking.Go(func() error { return w.take(ctx, triggers, &working, w.work) })
-	taking.Go(func() error { return w.take(ctx, due, &working, w.due) })
-	return taking.Wait()
+	accepting, ctx := errgroup.WithContext(ctx)
+	accepting.Go(func() error { return w.take(ctx, triggers, &working, w.work) })
+	accepting.Go(func() error { return w.take(ctx, due, &working, w.due) })
+	return accepting.Wait()
 }
 
 // take processes the consumer's messages until ctx ends.
@@ -137,18 +137,18 @@ func (w *worker) take(ctx context.Context, consumer jetstream.Consumer, working 
 
 // inTurn processes a message when it is its tenant's turn. If the worker stops before that, the message is handed
 // back; a running one then has a grace period to finish.
-func (w *worker) inTurn(taking context.Context, msg jetstream.Msg, work func(context.Context, jetstream.Msg)) {
-	leave, err := w.turns.acquire(taking, w.tenant)
+func (w *worker) inTurn(accepting context.Context, msg jetstream.Msg, work func(context.Context, jetstream.Msg)) {
+	release, err := w.turns.acquire(accepting, w.tenant)
 	if err != nil {
 		_ = msg.Nak() // if that is lost, ackWait redelivers it
 		return
 	}
-	defer leave()
+	defer release()
 	w.inFlight.Add(1)
 	defer w.inFlight.Add(-1)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(taking), workTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(accepting), workTimeout)
 	defer cancel()
-	defer context.AfterFunc(taking, func() {
+	defer context.AfterFunc(accepting, func() {
 		select {
 		case <-time.After(w.finish):
 			cancel()

@@ -82,7 +82,7 @@ func (l *lexer) next(value bool) (lexeme, error) {
 		if text := l.source[start:l.at]; text != "!" {
 			return lexeme{tokenOperator, text, start}, nil
 		}
-		return lexeme{}, mistake(start, `"!" is no comparator: use != or NOT`)
+		return lexeme{}, mistake(start, `"!" is not a comparator: use != or NOT`)
 	}
 	for l.at < len(l.source) {
 		r, size := utf8.DecodeRuneInString(l.source[l.at:])

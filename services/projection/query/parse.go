@@ -242,7 +242,7 @@ func (p *parser) restriction() (node, error) {
 		return nil, err
 	}
 	if operator.kind == tokenMark && operator.text == "(" && operator.at == t.at+len(t.text) {
-		return nil, mistake(t.at, "there is no function %q here: timestamp(\"…\") follows a comparator", t.text)
+		return nil, mistake(t.at, "unknown function %q: timestamp(\"…\") follows a comparator", t.text)
 	}
 	if operator.kind != tokenOperator {
 		return out, nil
@@ -297,7 +297,7 @@ func (p *parser) value() (node, error) {
 	case tokenText:
 		if t.text != "timestamp" || !strings.HasPrefix(p.lexer.source[p.lexer.at:], "(") {
 			if strings.HasPrefix(p.lexer.source[p.lexer.at:], "(") {
-				return nil, mistake(t.at, "there is no function %q: use timestamp(\"…\"), or quote the text", t.text)
+				return nil, mistake(t.at, "unknown function %q: use timestamp(\"…\"), or quote the text", t.text)
 			}
 			return &value{at: t.at, text: t.text}, nil
 		}
