@@ -66,20 +66,20 @@ func (s *Service) noteReplaced(tenant contextkit.TenantID, why error) {
 
 // replaceDamaged ends a tenant's followers whose stores are damaged and opens the tenant's views again. It returns
 // false if none is damaged. Run calls it.
-func (s *Service) replaceDamaged(ctx context.Context, tenant contextkit.TenantID, l tenantViews) (bool, error) {
+func (s *Service) replaceDamaged(ctx context.Context, tenant contextkit.TenantID, views tenantViews) (bool, error) {
 	switch {
-	case l.building != nil && l.building.damaged.Load():
-		s.setViews(tenant, tenantViews{current: l.current})
-		err := l.building.end()
+	case views.building != nil && views.building.damaged.Load():
+		s.setViews(tenant, tenantViews{current: views.current})
+		err := views.building.end()
 		return true, errors.Join(err, s.reconcile(ctx, tenant)) // which opens them again
-	case !l.current.damaged.Load():
+	case !views.current.damaged.Load():
 		return false, nil
-	case l.building != nil:
-		s.setViews(tenant, tenantViews{current: l.building})
-		l.building.hidden.Store(false)
-		return true, l.current.end()
+	case views.building != nil:
+		s.setViews(tenant, tenantViews{current: views.building})
+		views.building.hidden.Store(false)
+		return true, views.current.end()
 	}
-	ended := l.current.end() // its calls return UNAVAILABLE until the views are opened
+	ended := views.current.end() // its calls return UNAVAILABLE until the views are opened
 	f, err := s.openViews(ctx, tenant)
 	if err != nil {
 		return true, errors.Join(ended, err)

@@ -26,10 +26,10 @@ type FailingView struct {
 // Failing returns up to limit of the current views that fail, and their total count. The first view of every tenant
 // comes before any second one, so that a tenant with many failures does not hide those of others.
 func (s *Service) Failing(limit int) (failing []FailingView, count int) {
-	for tenant, l := range s.allViews() {
-		for rank, failure := range l.current.failures() {
+	for tenant, views := range s.allViews() {
+		for rank, failure := range views.current.failures() {
 			one := FailingView{Failure: *failure, Tenant: tenant, rank: rank}
-			if p := l.current.part(failure.View); p != nil {
+			if p := views.current.part(failure.View); p != nil {
 				one.Fingerprint = p.view.Fingerprint()
 			}
 			failing = append(failing, one)

@@ -164,11 +164,11 @@ func (f *follower) Report(err error) {
 		f.onBeyond(checkpoint, err)
 	}
 	if err != nil && (before == nil || before.Error() != err.Error()) { // one log line per change
-		f.logger().Error().Err(err).Uint64("checkpoint", f.position()).Msg("projection does not advance, retrying")
+		f.logger().Error().Err(err).Uint64("checkpoint", f.lastApplied()).Msg("projection does not advance, retrying")
 	}
 }
 
-func (f *follower) position() uint64 {
+func (f *follower) lastApplied() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.checkpoint
@@ -328,7 +328,7 @@ func (f *follower) query(ctx context.Context, view *model.View, least uint64, pl
 
 // readRows is query for callers that have called enter.
 func (f *follower) readRows(ctx context.Context, view *model.View, least uint64, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
-	least = max(least, f.position()) // before they are read: they have at least that
+	least = max(least, f.lastApplied()) // before they are read: they have at least that
 	state, err := f.rows.Query(ctx, view, plan, each)
 	if err != nil {
 		return state, err

@@ -104,14 +104,14 @@ func (s *Service) reconcileAll(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	for tenant, l := range s.allViews() {
+	for tenant, views := range s.allViews() {
 		if s.tenants.Serves(tenant) {
 			continue
 		}
 		s.dropViews(tenant)
-		errs = append(errs, l.current.end())
-		if l.building != nil {
-			errs = append(errs, l.building.end())
+		errs = append(errs, views.current.end())
+		if views.building != nil {
+			errs = append(errs, views.building.end())
 		}
 		s.log.Info().Str("tenant", tenant.String()).Msg("removed the tenant's views")
 	}
@@ -132,13 +132,13 @@ func (s *Service) reconcileChanged(ctx context.Context) error {
 // reconcile brings a tenant's generations up to date: it opens the views of the model in use beside the current ones,
 // and shows them once they are complete. Only follow calls it; nothing else changes generations once Run has started.
 func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) error {
-	l, known := s.viewsOf(tenant)
+	views, known := s.viewsOf(tenant)
 	if known {
-		l.current.tidy()
-		if l.building != nil {
-			l.building.tidy()
+		views.current.tidy()
+		if views.building != nil {
+			views.building.tidy()
 		}
-		if replaced, err := s.replaceDamaged(ctx, tenant, l); replaced || err != nil {
+		if replaced, err := s.replaceDamaged(ctx, tenant, views); replaced || err != nil {
 			return err
 		}
 	}
@@ -151,24 +151,24 @@ func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) err
 		}
 		s.setViews(tenant, tenantViews{current: f})
 		s.start(f)
-	case l.building != nil && (l.building.origin != origin || l.current.origin == origin):
+	case views.building != nil && (views.building.origin != origin || views.current.origin == origin):
 		// The model has changed again, or back.
-		s.setViews(tenant, tenantViews{current: l.current})
-		err := l.building.end()
+		s.setViews(tenant, tenantViews{current: views.current})
+		err := views.building.end()
 		return errors.Join(err, s.reconcile(ctx, tenant))
-	case l.building != nil && l.building.complete(l.current):
-		l.building.hidden.Store(false)
-		s.setViews(tenant, tenantViews{current: l.building})
-		s.log.Info().Str("tenant", tenant.String()).Str("model", l.building.model.Revision).Msg("now serving the views of the new model revision")
-		return l.current.end()
-	case l.building != nil: // the follower reports its changes
-	case l.current.origin != origin:
+	case views.building != nil && views.building.complete(views.current):
+		views.building.hidden.Store(false)
+		s.setViews(tenant, tenantViews{current: views.building})
+		s.log.Info().Str("tenant", tenant.String()).Str("model", views.building.model.Revision).Msg("now serving the views of the new model revision")
+		return views.current.end()
+	case views.building != nil: // the follower reports its changes
+	case views.current.origin != origin:
 		f, err := s.openViews(ctx, tenant)
 		if err != nil {
 			return err
 		}
 		f.hidden.Store(true)
-		s.setViews(tenant, tenantViews{current: l.current, building: f})
+		s.setViews(tenant, tenantViews{current: views.current, building: f})
 		s.start(f)
 		s.log.Info().Str("tenant", tenant.String()).Str("model", model.Revision).Msg("building the views of the new model revision")
 	}
@@ -176,11 +176,11 @@ func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) err
 }
 
 // complete reports whether the views have followed the journal as far as the current ones.
-func (f *follower) complete(shown *follower) bool {
+func (f *follower) complete(current *follower) bool {
 	if _, _, building := f.building(); building || f.catching() {
 		return false
 	}
-	return f.epoch != shown.epoch || f.position() >= shown.position()
+	return f.epoch != current.epoch || f.lastApplied() >= current.lastApplied()
 }
 
 // noteChange makes Run reconcile the tenant of a follower.
@@ -241,14 +241,14 @@ func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*f
 func (s *Service) viewsOf(tenant contextkit.TenantID) (tenantViews, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	l, ok := s.views[tenant]
-	return l, ok
+	views, ok := s.views[tenant]
+	return views, ok
 }
 
-func (s *Service) setViews(tenant contextkit.TenantID, l tenantViews) {
+func (s *Service) setViews(tenant contextkit.TenantID, views tenantViews) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.views[tenant] = l
+	s.views[tenant] = views
 }
 
 func (s *Service) dropViews(tenant contextkit.TenantID) {
@@ -261,8 +261,8 @@ func (s *Service) allViews() map[contextkit.TenantID]tenantViews {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	out := make(map[contextkit.TenantID]tenantViews, len(s.views))
-	for tenant, l := range s.views {
-		out[tenant] = l
+	for tenant, views := range s.views {
+		out[tenant] = views
 	}
 	return out
 }
@@ -270,10 +270,10 @@ func (s *Service) allViews() map[contextkit.TenantID]tenantViews {
 // followers returns all followers.
 func (s *Service) followers() []*follower {
 	var out []*follower
-	for _, l := range s.allViews() {
-		out = append(out, l.current)
-		if l.building != nil {
-			out = append(out, l.building)
+	for _, views := range s.allViews() {
+		out = append(out, views.current)
+		if views.building != nil {
+			out = append(out, views.building)
 		}
 	}
 	return out

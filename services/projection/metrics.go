@@ -68,7 +68,7 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	}
 	for _, p := range all[:min(shownTenants, len(all))] {
 		each := func(f *follower, generation string) {
-			gauge(checkpointMetric, float64(f.position()), p.tenant.String(), generation)
+			gauge(checkpointMetric, float64(f.lastApplied()), p.tenant.String(), generation)
 			gauge(targetMetric, float64(f.newestEvent()), p.tenant.String(), generation)
 			gauge(waitingMetric, float64(f.unapplied()), p.tenant.String(), generation)
 			gauge(failingMetric, number(s.stopped(f)), p.tenant.String(), generation)
@@ -84,10 +84,10 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 // unapplied events, and the number of tenants by state.
 func (s *Service) progress() (all []progress, waiting int64, states map[string]int) {
 	states = map[string]int{"current": 0, "behind": 0, "building": 0, "failing": 0}
-	for tenant, l := range s.allViews() {
-		p := progress{tenant: tenant, views: l, waiting: l.current.unapplied(), failing: s.stopped(l.current) || l.building != nil && s.stopped(l.building)}
+	for tenant, views := range s.allViews() {
+		p := progress{tenant: tenant, views: views, waiting: views.current.unapplied(), failing: s.stopped(views.current) || views.building != nil && s.stopped(views.building)}
 		waiting += p.waiting
-		_, _, building := l.current.building()
+		_, _, building := views.current.building()
 		switch {
 		case p.failing:
 			states["failing"]++
@@ -127,7 +127,7 @@ func (f *follower) newestEvent() uint64 {
 // unapplied returns the number of the tenant's events that are not in the views yet, at least 1 while the newest is
 // not.
 func (f *follower) unapplied() int64 {
-	if f.newestEvent() <= f.position() {
+	if f.newestEvent() <= f.lastApplied() {
 		return 0
 	}
 	return max(f.waiting(), 1)

@@ -163,8 +163,8 @@ func (s *Service) Lag() int64 {
 	s.lag.at, s.lag.value = time.Now(), 0
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, l := range s.views {
-		s.lag.value += l.current.waiting()
+	for _, views := range s.views {
+		s.lag.value += views.current.waiting()
 	}
 	return s.lag.value
 }
@@ -180,11 +180,11 @@ func (s *Service) Ready(ctx context.Context, tenant contextkit.TenantID) error {
 	if tenant.IsZero() {
 		return nil
 	}
-	l, ok := s.viewsOf(tenant)
+	views, ok := s.viewsOf(tenant)
 	if !ok {
 		return fmt.Errorf("tenant %s %w", tenant, rpc.ErrNotServed)
 	}
-	f := l.current
+	f := views.current
 	if err := f.failing(); errors.Is(err, store.ErrFull) {
 		return fmt.Errorf("the tenant's projection does not advance: %w: free disk space; it resumes without a restart", store.ErrFull)
 	} else if err != nil && !s.away() && !journalLost(err) { // the journal's damage is a degradation
@@ -321,21 +321,21 @@ func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequ
 	if err != nil {
 		return nil, err
 	}
-	l, ok := s.viewsOf(tenant)
+	views, ok := s.viewsOf(tenant)
 	if !ok {
 		return nil, asConnectError(errMoved)
 	}
-	res := &projectionv1.ListViewsResponse{Position: l.current.positions.Format(tenant, l.current.position()), Generations: []*projectionv1.Generation{s.generation(l.current)}}
+	res := &projectionv1.ListViewsResponse{Position: views.current.positions.Format(tenant, views.current.lastApplied()), Generations: []*projectionv1.Generation{s.generation(views.current)}}
 	res.Generations[0].Shown = true
-	if l.building != nil {
-		res.Generations = append(res.Generations, s.generation(l.building))
+	if views.building != nil {
+		res.Generations = append(res.Generations, s.generation(views.building))
 	}
-	for _, view := range l.current.model.Views() {
+	for _, view := range views.current.model.Views() {
 		out := &projectionv1.View{Name: view.Name}
 		for _, column := range view.Columns {
 			out.Columns = append(out.Columns, &projectionv1.Column{Name: column.Name, Type: string(column.Type), Indexed: column.Index})
 		}
-		l.current.describe(view, out)
+		views.current.describe(view, out)
 		res.Views = append(res.Views, out)
 	}
 	return res, nil
@@ -364,10 +364,10 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 	if err != nil {
 		return nil, nil, 0, nil, err
 	}
-	l, ok := s.viewsOf(tenant)
+	views, ok := s.viewsOf(tenant)
 	var release func()
 	if ok {
-		release, ok = l.current.enter()
+		release, ok = views.current.enter()
 	}
 	if !ok {
 		return nil, nil, 0, nil, asConnectError(errMoved)
@@ -377,7 +377,7 @@ func (s *Service) open(ctx context.Context, tenantField, name, minPosition strin
 			release()
 		}
 	}()
-	f := l.current
+	f := views.current
 	view, ok := f.model.View(name)
 	if !ok {
 		return nil, nil, 0, nil, connect.Errorf(connect.CodeNotFound, "the model has no view %q", name)
@@ -407,8 +407,8 @@ func (s *Service) parsePosition(f *follower, text string) (sequence uint64, of *
 	sequence, of, err = s.positions.ParseView(f.tenant, text)
 	if err == nil && f.epoch != s.journal.Epoch() {
 		building := &buildingError{target: 1}
-		if l, ok := s.viewsOf(f.tenant); ok && l.building != nil {
-			building.done, building.target, _ = l.building.building()
+		if views, ok := s.viewsOf(f.tenant); ok && views.building != nil {
+			building.done, building.target, _ = views.building.building()
 		}
 		err = building
 	}

@@ -142,10 +142,10 @@ func (s *Service) followSkips(ctx context.Context) {
 			if err != nil {
 				continue
 			}
-			if l, ok := s.viewsOf(tenant); ok {
-				l.current.followSkips()
-				if l.building != nil {
-					l.building.followSkips()
+			if views, ok := s.viewsOf(tenant); ok {
+				views.current.followSkips()
+				if views.building != nil {
+					views.building.followSkips()
 				}
 			}
 		}

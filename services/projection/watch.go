@@ -302,7 +302,7 @@ func keyOf(terms []any) string {
 // missed returns the keys of the view's rows that events after a sequence affect, and the sequence up to which they
 // are complete; ok is false if there are too many.
 func (w *watch) missed(ctx context.Context, after uint64) (changed map[string]uint64, until uint64, ok bool, err error) {
-	until = w.position()
+	until = w.lastApplied()
 	if after >= until {
 		return nil, until, true, nil
 	}
