@@ -183,9 +183,7 @@ func TestQuery_UnreadResponsesAreChargedToTheirTenant(t *testing.T) {
 			t.Fatal(err)
 		}
 		call, end := context.WithCancel(as(t, "globex"))
-		if err := query(call); err != nil {
-			t.Fatalf("another tenant's call: %v", err)
-		}
+		within(t, "another tenant's call succeeds", func() bool { return query(call) == nil }) // once its previous one is released
 		end()
 	}
 	if refused != 18 {
