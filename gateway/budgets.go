@@ -42,7 +42,7 @@ type budgets struct {
 
 func newBudgets(config *Config) (*budgets, error) {
 	shared, err := limit.NewShared(limit.Capacity{
-		Calls: config.MaxConcurrent, Streams: config.MaxStreams, Bytes: config.MaxBytes, Held: config.MaxConcurrent / delayedShare,
+		Calls: config.MaxConcurrent, Streams: config.MaxStreams, Bytes: config.MaxBytes, Delayed: config.MaxConcurrent / delayedShare,
 	})
 	if err != nil {
 		return nil, err

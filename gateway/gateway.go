@@ -401,7 +401,7 @@ func (g *Gateway) handler(metrics *rpc.Metrics, method *policy.Method) connect.S
 		}}
 		calls.Begin()
 		defer func() { calls.End(&call.end, method.Spec.StreamType, contextkit.In(ctx).TraceID) }()
-		defer call.use.Leave()
+		defer call.use.ReleaseAll()
 		ctx, call.clientDeadline = rpc.Hop(ctx, &call.until, call.end.Started, limit, deadlineMargin)
 		defer call.until.Cancel()
 		var err error

@@ -25,7 +25,7 @@ func (g *Gateway) local(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		call := newLocalCall(ctx, spec, info)
-		defer call.use.Leave()
+		defer call.use.ReleaseAll()
 		ctx, err := g.enterLocal(ctx, call)
 		if err == nil {
 			err = next(context.WithValue(ctx, localCall{}, call), spec, stream)
@@ -58,7 +58,7 @@ func (g *Gateway) localPage(path string, next http.Handler) http.Handler {
 		info := &connect.CallInfo{PeerAddr: r.RemoteAddr, Protocol: "http"}
 		info.RequestHeader().SetValues(headerAuthorization, r.Header.Values(headerAuthorization))
 		call := newLocalCall(r.Context(), connect.Spec{Procedure: path}, info)
-		defer call.use.Leave()
+		defer call.use.ReleaseAll()
 		ctx, err := g.enterLocal(r.Context(), call)
 		if err == nil {
 			next.ServeHTTP(w, r)

@@ -165,7 +165,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	gauge(callsInFlight, float64(calls.Used()))
 	gauge(streamsInFlight, float64(streams.Used()))
 	gauge(messageBytes, float64(c.shared.Bytes().Used()))
-	gauge(refusalsDelayed, float64(c.shared.Held()))
+	gauge(refusalsDelayed, float64(c.shared.Delayed()))
 	tracked := func(scope budgetScope, budgets int, overflow int64) {
 		gauge(budgetsTracked, float64(budgets), scope.String())
 		counter(budgetsFull, overflow, scope.String())

@@ -27,7 +27,7 @@ func (g *Gateway) refuseOverLimit(call *Call, err error, wait time.Duration) err
 // limitError returns the error of a call that a limit rejects. wait is the estimated time until the
 // limit admits a call, 0 if unknown.
 func limitError(payer budgetScope, err error, wait time.Duration) error {
-	if errors.Is(err, limit.ErrLeft) {
+	if errors.Is(err, limit.ErrReleased) {
 		return connect.NewError(connect.CodeCanceled, err.Error())
 	}
 	reason, message := limitReason(err), err.Error()
@@ -56,8 +56,8 @@ func (g *Gateway) accountRefusal(ctx context.Context, call *Call) {
 	if call.denied != ReasonNone {
 		budget.Denied(time.Now())
 	}
-	call.use.LeaveShared()
-	if budget.HoldBack(ctx) {
+	call.use.ReleaseShared()
+	if budget.DelayRejection(ctx) {
 		g.counters.delayed.Inc()
 	}
 }

@@ -16,11 +16,11 @@ func (g *Gateway) admission(ctx context.Context, call *Call) (context.Context, e
 	var err error
 	switch call.scope = call.budgetScope(); call.scope {
 	case scopeTenant:
-		err = g.tenants.Enter(call.Tenant, &call.use, stream, priority)
+		err = g.tenants.Acquire(call.Tenant, &call.use, stream, priority)
 	case scopePrincipal:
-		err = g.principals.Enter(call.Principal.Subject, &call.use, stream, priority)
+		err = g.principals.Acquire(call.Principal.Subject, &call.use, stream, priority)
 	case scopeAddress:
-		err = g.addresses.Enter(rpc.Client(call.Info), &call.use, stream, priority)
+		err = g.addresses.Acquire(rpc.Client(call.Info), &call.use, stream, priority)
 	}
 	if err != nil {
 		return ctx, g.refuseOverLimit(call, err, 0)

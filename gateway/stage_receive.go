@@ -54,7 +54,7 @@ func (c *Call) needsFirst() bool {
 
 // receiveError returns the error of a call whose request could not be received.
 func (g *Gateway) receiveError(ctx context.Context, call *Call, err error) error {
-	switch exceeded := call.use.Failed(); {
+	switch exceeded := call.use.ReserveError(); {
 	case exceeded != nil:
 		return g.refuseOverLimit(call, exceeded, 0)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):

@@ -1,18 +1,18 @@
-// Package breaker diverts calls from nodes that fail: the calls go to another node, or fail
-// immediately instead of waiting for their deadlines, and a node is not overloaded while it
-// recovers.
+// Package breaker is the circuit breaker between the gateway and its nodes. It diverts calls from
+// nodes that fail: the calls go to another node, or fail immediately instead of waiting for their
+// deadlines, and a node is not overloaded while it recovers.
 //
-// Each node has a breaker, which opens after consecutive calls that do not reach the node or
-// that it refuses; and so has each of its methods, which opens after consecutive calls that
-// pass the deadline of the method's policy while no call of the method is answered, or when
-// its answers take several times as long as those of the node's peers. A deadline that a
+// Each node has a breaker. It opens after consecutive calls that do not reach the node or that the
+// node refuses. Each method of a node has another breaker. It opens after consecutive calls that
+// exceed the deadline of the method's policy while no call of the method is answered, and when the
+// method's answers take several times as long as those of the node's peers. A deadline that a
 // client chose is not counted.
 //
-// A breaker that opens by the calls of one tenant refuses that tenant alone. It refuses all
-// tenants once the calls of a second one fail too, or when the node cannot be reached.
+// A breaker that opens because of one tenant's calls rejects that tenant only. It rejects all
+// tenants once calls of a second tenant fail too, or when the node cannot be reached.
 //
-// An open breaker admits a trial call after a pause, and closes with the answer to a call
-// that began after it opened. A trial without a result does not hold up the next one.
+// An open breaker is half-open after a pause: it admits a trial call, and closes with the answer to
+// a call that began after it opened. A trial without a result does not delay the next one.
 package breaker
 
 import (
@@ -24,43 +24,43 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Outcome is how a call ended, as far as its node is concerned.
+// Outcome is the result of a call with respect to its node.
 type Outcome int
 
-// Outcomes.
+// Outcomes of calls.
 const (
 	// Answered: the node answered, with a message or an error.
 	Answered Outcome = iota
-	// Unreached: the node could not be connected to.
+	// Unreached: no connection to the node could be established.
 	Unreached
-	// Refused: the node is unavailable to the call, or the connection ended under it.
+	// Refused: the node answered UNAVAILABLE, or the connection was lost during the call.
 	Refused
-	// TimedOut: the deadline of the method's policy passed.
+	// TimedOut: the call exceeded the deadline of the method's policy.
 	TimedOut
-	// Unknown: the call ended for another reason, such as a client that left or a deadline
+	// Unknown: the call ended for another reason, such as a client that disconnected or a deadline
 	// that the client chose.
 	Unknown
 )
 
 const (
-	// trackedNodes and trackedMethods bound the stored breakers of nodes, and of the methods
-	// of each node.
+	// trackedNodes and trackedMethods bound the stored breakers of nodes, and of the methods of
+	// each node.
 	trackedNodes   = 4096
 	trackedMethods = 4096
-	// panicFrom is the least number of nodes among which a share means anything,
-	// and of peers that have a median.
-	panicFrom = 3
+	// panicMinNodes is the least number of nodes for which the panic share applies, and of peers
+	// for which a median is computed.
+	panicMinNodes = 3
 )
 
-// Set holds the breakers of all nodes. It may be used concurrently; calls of different
-// nodes do not contend.
+// Set holds the breakers of all nodes. It is safe for concurrent use; calls of different nodes do
+// not contend.
 type Set struct {
 	config Config
 	mu     sync.Mutex // held to add
 	nodes  atomic.Pointer[map[string]*node]
 }
 
-// node is an endpoint's breakers.
+// node holds the breakers of an endpoint.
 type node struct {
 	kind    string
 	whole   breaker
@@ -68,7 +68,7 @@ type node struct {
 	methods atomic.Pointer[map[string]*method]
 }
 
-// method is one of a node's methods.
+// method holds the breaker of a method of a node.
 type method struct {
 	breaker
 
@@ -76,20 +76,20 @@ type method struct {
 	times     latencies // mu is held
 }
 
-// NewSet returns breakers that are all closed.
+// NewSet returns a set in which all breakers are closed.
 func NewSet(config Config) *Set {
 	s := &Set{config: config.WithDefaults()}
 	s.nodes.Store(&map[string]*node{})
 	return s
 }
 
-// Call is a call of a node.
+// Call identifies an upstream call.
 type Call struct {
-	// Kind and Endpoint are the node's, and Procedure is the method's.
+	// Kind and Endpoint are those of the node, and Procedure that of the method.
 	Kind, Endpoint, Procedure string
 	// Tenant is the tenant of the call; zero: the platform.
 	Tenant contextkit.TenantID
-	// Stream says that the call is not unary.
+	// Stream reports whether the call is not unary.
 	Stream bool
 }
 
@@ -101,13 +101,13 @@ type Pass struct {
 	tenant  contextkit.TenantID
 	stream  bool
 	entered time.Time
-	// Whether the call is the trial of the open breaker.
+	// nodeTrial and methodTrial report whether the call is the trial call of an open breaker.
 	nodeTrial, methodTrial bool
 }
 
-// Enter admits the call, or reports false when a breaker refuses it; wait is then the time
-// until the breaker admits a call. The caller calls Done of the pass once. forced admits the
-// call in any state of its breakers.
+// Enter admits the call, or reports false when a breaker rejects it; wait is then the time until
+// the breaker admits a call. The caller must call Done of the pass once. forced admits the call in
+// any state of its breakers.
 func (s *Set) Enter(call *Call, now time.Time, forced bool) (pass Pass, wait time.Duration, ok bool) {
 	n := s.node(call.Kind, call.Endpoint)
 	pass = Pass{set: s, node: n, method: n.method(call.Procedure), tenant: call.Tenant, stream: call.Stream, entered: now}
@@ -137,7 +137,7 @@ func (s *Set) node(kind, endpoint string) *node {
 		return n
 	}
 	next := map[string]*node{}
-	if len(known) < trackedNodes { // else all breakers start afresh, closed
+	if len(known) < trackedNodes { // else all breakers restart, closed
 		next = maps.Clone(known)
 	}
 	n := &node{kind: kind}
@@ -148,7 +148,7 @@ func (s *Set) node(kind, endpoint string) *node {
 }
 
 // Retain drops the breakers of all nodes whose endpoints are not in use: a node that has left must
-// not be shown as diverted, and one that comes to its address later starts with closed breakers.
+// not be reported as diverted, and a node that takes over its address starts with closed breakers.
 func (s *Set) Retain(used func(endpoint string) bool) {
 	unused := func(endpoint string, _ *node) bool { return !used(endpoint) }
 	if !anyOf(*s.nodes.Load(), unused) {
@@ -190,8 +190,8 @@ func (n *node) method(procedure string) *method {
 	return m
 }
 
-// Open reports whether the tenant's call of the method at the endpoint would be refused now;
-// for the procedure "", whether the tenant's calls of all methods would be.
+// Open reports whether the tenant's call of the method at the endpoint would be rejected now; with
+// the procedure "", whether the tenant's calls of all methods would be.
 func (s *Set) Open(endpoint, procedure string, tenant contextkit.TenantID) bool {
 	n := (*s.nodes.Load())[endpoint]
 	if n == nil {
@@ -199,16 +199,16 @@ func (s *Set) Open(endpoint, procedure string, tenant contextkit.TenantID) bool 
 	}
 	m := (*n.methods.Load())[procedure]
 	if n.whole.closed() && (m == nil || m.closed()) {
-		return false // as most are; the clock is not read
+		return false // the usual case; the clock is not read
 	}
 	now := time.Now()
 	return n.whole.refuses(&s.config, tenant, now) || m != nil && m.refuses(&s.config, tenant, now)
 }
 
-// Panics reports whether more than the panic share of the endpoints' breakers refuse the
-// tenant's calls of the method, so that the nodes are probably not at fault.
+// Panics reports whether more than the panic share of the endpoints' breakers reject the tenant's
+// calls of the method, so that the nodes are probably not at fault.
 func (s *Set) Panics(endpoints []string, procedure string, tenant contextkit.TenantID) bool {
-	if len(endpoints) < panicFrom {
+	if len(endpoints) < panicMinNodes {
 		return false
 	}
 	open := 0
@@ -220,9 +220,9 @@ func (s *Set) Panics(endpoints []string, procedure string, tenant contextkit.Ten
 	return float64(open) > s.config.PanicShare*float64(len(endpoints))
 }
 
-// Done reports how the call ended.
+// Done reports the outcome of the call.
 func (p *Pass) Done(outcome Outcome) {
-	now := p.entered.Add(time.Since(p.entered)) // costs less than to read the wall clock
+	now := p.entered.Add(time.Since(p.entered)) // cheaper than reading the wall clock
 	ofNode, ofMethod := Unknown, Unknown
 	switch outcome {
 	case Answered:
@@ -237,8 +237,8 @@ func (p *Pass) Done(outcome Outcome) {
 	p.method.failed(&p.set.config, p, ofMethod, p.methodTrial, now)
 }
 
-// answered records an answer, and opens the method's breaker if the node is slow. The time to
-// a stream's first message is not measured.
+// answered records an answer, and opens the method's breaker if the node is slow. The time to the
+// first message of a stream is not measured.
 func (p *Pass) answered(now time.Time) {
 	took := now.Sub(p.entered)
 	if p.stream {
@@ -259,14 +259,14 @@ func (p *Pass) answered(now time.Time) {
 // State is the state of the breaker of a node, or of one of its methods.
 type State struct {
 	Kind, Endpoint string
-	// Procedure is the method's; "": the node as a whole.
+	// Procedure is the method; "": the node as a whole.
 	Procedure string
-	// Open says that calls are refused: those of Tenant if Single is set, else all.
+	// Open reports whether calls are rejected: those of Tenant if Single is set, else all.
 	Open, Single bool
 	Tenant       contextkit.TenantID
-	// Failures counts the failed calls in a row.
+	// Failures counts consecutive failed calls.
 	Failures int
-	// Latency is a moving mean of the time to an answer; 0: unknown.
+	// Latency is a moving average of the response time; 0: unknown.
 	Latency time.Duration
 }
 

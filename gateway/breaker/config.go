@@ -7,26 +7,26 @@ import (
 	"github.com/headgate/headgate/internal/config"
 )
 
-// Config says when breakers open. The zero value is the default.
+// Config configures when breakers open. The zero value is the default.
 type Config struct {
-	// Failures is how many calls in a row must fail. 0: 5.
+	// Failures is the number of consecutive failed calls that opens a breaker. 0: 5.
 	Failures int `yaml:"failures"`
-	// SlowFactor is how many times slower than the median of its peers a node must
-	// answer a method. 0: 5.
+	// SlowFactor is how many times slower than the median of its peers a node must answer a method
+	// for its breaker to open. 0: 5.
 	SlowFactor float64 `yaml:"slow_factor"`
-	// SlowFloor is the latency below which no node is slow. 0: 200 ms.
+	// SlowFloor is the latency below which no node counts as slow. 0: 200 ms.
 	SlowFloor time.Duration `yaml:"slow_floor"`
-	// FirstPause is how long a breaker is open at first, and LongestPause at most: it doubles
-	// with each failed trial call. 0: 500 ms and 30 s.
+	// FirstPause is the time for which a breaker is open at first, and LongestPause its bound: the
+	// pause doubles with each failed trial call. 0: 500 ms and 30 s.
 	FirstPause   time.Duration `yaml:"first_pause"`
 	LongestPause time.Duration `yaml:"longest_pause"`
 	// PanicShare is the share of a kind's nodes that may be open: beyond it the fault is more
-	// likely the gateway's or common to all, and breakers are ignored. It applies to kinds
-	// with three or more nodes. 0: a half.
+	// likely the gateway's or common to all nodes, and breakers are ignored. It applies to kinds
+	// with three or more nodes. 0: one half.
 	PanicShare float64 `yaml:"panic_share"`
 }
 
-// Validate names the fields that cannot be used.
+// Validate returns an error that names the invalid fields.
 func (c Config) Validate() error {
 	return errors.Join(
 		config.AtLeast("failures", c.Failures, 0),

@@ -8,38 +8,38 @@ import (
 )
 
 const (
-	// slowSamples is the least number of answers by which a method's latency is judged, and
-	// tenantSamples the least number of a tenant's answers for its latency to count.
+	// slowSamples is the minimum number of answers for judging a method's latency, and
+	// tenantSamples the minimum number of a tenant's answers for its latency to count.
 	slowSamples, tenantSamples = 20, 5
-	// latencyWeight is the weight of a new answer in a mean.
+	// latencyWeight is the weight of a new answer in a moving average.
 	latencyWeight = 0.1
 	// slots is the number of tenants whose latencies are stored: those with the most answers.
 	slots = 16
-	// agingAnswers is the number of answers after which former ones count half.
+	// agingAnswers is the number of answers after which older ones count half.
 	agingAnswers = slots * slowSamples
 )
 
-// latencies are moving means of the times to an answer, one per tenant. One tenant's calls may
-// be expensive, which says little about the node.
+// latencies are moving averages of response times, one per tenant: one tenant's calls may be
+// expensive, which says little about the node.
 type latencies struct {
 	answers int
 	tenants [slots]latency
 }
 
-// latency is the latency of one tenant's calls.
+// latency is the moving average of one tenant's calls.
 type latency struct {
 	tenant contextkit.TenantID
 	mean   float64
 	count  int
 }
 
-// add records an answer, and reports whether to judge the node now: once per slowSamples
-// answers, since that inspects all peers.
+// add records an answer, and reports whether to judge the node now: once per slowSamples answers,
+// because judging inspects all peers.
 func (l *latencies) add(tenant contextkit.TenantID, took time.Duration) (judge bool) {
 	l.answers++
 	slot := l.slot(tenant)
 	slot.count++
-	slot.mean = moved(slot.mean, slot.count, took)
+	slot.mean = movingMean(slot.mean, slot.count, took)
 	if l.answers%agingAnswers == 0 {
 		for i := range l.tenants {
 			l.tenants[i].count /= 2
@@ -48,7 +48,7 @@ func (l *latencies) add(tenant contextkit.TenantID, took time.Duration) (judge b
 	return l.answers%slowSamples == 0
 }
 
-// slot returns the slot of a tenant: its own, or that of the tenant with the fewest answers.
+// slot returns the tenant's slot, or that of the tenant with the fewest answers.
 func (l *latencies) slot(tenant contextkit.TenantID) *latency {
 	fewest := &l.tenants[0]
 	for i := range l.tenants {
@@ -64,16 +64,16 @@ func (l *latencies) slot(tenant contextkit.TenantID) *latency {
 	return fewest
 }
 
-func moved(mean float64, count int, took time.Duration) float64 {
+func movingMean(mean float64, count int, took time.Duration) float64 {
 	if count == 1 {
 		return float64(took)
 	}
 	return mean + latencyWeight*(float64(took)-mean)
 }
 
-// typical returns the median of the tenants' latencies, the lower one of two, and the number
+// medianTenant returns the median of the tenants' latencies, the lower one of two, and the number
 // of tenants: with two or more, no single tenant can raise it. 0: unknown.
-func (l *latencies) typical() (median float64, tenants int) {
+func (l *latencies) medianTenant() (median float64, tenants int) {
 	var buffer [slots]float64
 	means := buffer[:0]
 	for _, slot := range l.tenants {
@@ -97,12 +97,12 @@ func (l *latencies) busiest() contextkit.TenantID {
 func (p *Pass) judge(now time.Time) {
 	config, m := &p.set.config, p.method
 	m.mu.Lock()
-	own, tenants := m.times.typical()
+	own, tenants := m.times.medianTenant()
 	m.mu.Unlock()
 	if own <= float64(config.SlowFloor) {
 		return
 	}
-	median, ok := p.set.peers(p.node, m.procedure)
+	median, ok := p.set.peerLatency(p.node, m.procedure)
 	if !ok || own <= config.SlowFactor*median {
 		return
 	}
@@ -112,12 +112,12 @@ func (p *Pass) judge(now time.Time) {
 		return
 	}
 	m.open(config, tenants > 1, m.times.busiest(), now)
-	m.failures, m.times = 0, latencies{} // it is judged afresh once it is closed
+	m.failures, m.times = 0, latencies{} // the method is judged from new answers once the breaker is closed
 }
 
-// peers returns the median of the method's latencies at the other nodes of the kind, and false
-// if too few are known.
-func (s *Set) peers(own *node, procedure string) (float64, bool) {
+// peerLatency returns the median of the method's latencies at the other nodes of the kind, and
+// false if too few are known.
+func (s *Set) peerLatency(own *node, procedure string) (float64, bool) {
 	var all []float64
 	for _, n := range *s.nodes.Load() {
 		if n == own || n.kind != own.kind {
@@ -128,12 +128,12 @@ func (s *Set) peers(own *node, procedure string) (float64, bool) {
 			continue
 		}
 		m.mu.Lock()
-		if typical, tenants := m.times.typical(); tenants > 0 {
+		if typical, tenants := m.times.medianTenant(); tenants > 0 {
 			all = append(all, typical)
 		}
 		m.mu.Unlock()
 	}
-	if len(all) < panicFrom-1 {
+	if len(all) < panicMinNodes-1 {
 		return 0, false
 	}
 	slices.Sort(all)

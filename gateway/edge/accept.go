@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// formOf returns how a stream of answers is written: as the client's Accept prefers (RFC 9110
-// §12.5.1). Without a preference it is Server-Sent Events if they are named, else JSON lines.
+// formOf returns the format of a server stream's answers, by the client's Accept header (RFC 9110
+// §12.5.1). Without a preference it is Server-Sent Events if the header names them, else JSON
+// lines.
 func formOf(req *http.Request, b *binding) streamForm {
 	if b.rawAnswers {
 		return formRaw
@@ -47,7 +48,7 @@ func formOf(req *http.Request, b *binding) streamForm {
 	return formLines
 }
 
-// weight is a quality value, by the most precise media range that fits.
+// weight is a quality value of the most precise media range that matches.
 type weight struct {
 	q         float64
 	precision int

@@ -10,26 +10,25 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// minCompressed is the size in bytes below which compressing costs more than it
-// saves.
+// minCompressed is the size in bytes below which compression costs more than it saves.
 const minCompressed = 512
 
-// encodings are the content encodings of bodies and answers (RFC 9110 §8.4).
+// encodings are the supported content encodings of request and response bodies (RFC 9110 §8.4).
 type encodings []connect.Compressor
 
-// of returns the compressor of a request's body, nil for an uncompressed one, or an error for
-// the client.
+// of returns the compressor of a request's body, nil for an uncompressed one, or an error for the
+// client.
 func (e encodings) of(req *http.Request) (connect.Compressor, error) {
 	name := strings.ToLower(strings.TrimSpace(req.Header.Get("Content-Encoding")))
 	if name == "" || name == connect.CompressionNameIdentity {
-		return nil, nil //nolint:nilnil // there is none to find
+		return nil, nil //nolint:nilnil // the body is not compressed
 	}
 	for _, c := range e {
 		if c.Name() == name {
 			return c, nil
 		}
 	}
-	return nil, connect.Errorf(connect.CodeUnimplemented, "the content encoding %q is not known (known: %s)", name, e.names())
+	return nil, connect.Errorf(connect.CodeUnimplemented, "the content encoding %q is not supported (supported: %s)", name, e.names())
 }
 
 func (e encodings) names() string {
@@ -40,8 +39,8 @@ func (e encodings) names() string {
 	return strings.Join(names, ", ")
 }
 
-// choose returns the first encoding that the client takes, nil for none. Our
-// order decides among those with a weight above 0 (RFC 9110 §12.5.3).
+// choose returns the first encoding that the client accepts, nil for none. The gateway's order
+// decides among those with a weight above 0 (RFC 9110 §12.5.3).
 func (e encodings) choose(req *http.Request) connect.Compressor {
 	if len(e) == 0 {
 		return nil
@@ -74,11 +73,12 @@ func (e encodings) choose(req *http.Request) connect.Compressor {
 
 const headerVary = "Vary"
 
-// varyEncoding is most answers' header. It is full: what is added makes a new one.
+// varyEncoding is the Vary header of most answers. Its capacity is its length, so that append
+// copies it.
 var varyEncoding = []string{"Accept-Encoding"}
 
-// write answers a whole body, compressed if that pays and the client takes it. An error
-// is the connection's: the client is gone.
+// write writes a complete body, compressed if that pays off and the client accepts it. Its error is
+// that of the connection: the client has disconnected.
 func (e encodings) write(w http.ResponseWriter, req *http.Request, text []byte) error {
 	header := w.Header()
 	if header[headerVary] == nil {

@@ -10,20 +10,20 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// tagged reports whether the answer has an entity tag: the method's policy asks for it, and
-// the request is a GET or HEAD.
+// tagged reports whether the answer has an entity tag: the method's policy requests it, and the
+// request is a GET or HEAD.
 func (s *stream) tagged() bool {
 	return s.binding.method.ETag != nil && s.binding.verb == http.MethodGet
 }
 
-// entityTag returns the weak entity tag (RFC 9110 §8.8.1) of an answer: equal answers, but for
-// the field except, have the same one in each content encoding.
+// entityTag returns the weak entity tag (RFC 9110 §8.8.1) of an answer. Answers that are equal
+// except for the field except have the same tag, in every content encoding.
 func entityTag(wire []byte, except protowire.Number) string {
 	hash := sha256.New()
 	for rest := wire; len(rest) > 0; {
 		number, _, tag, size := transcode.ConsumeField(rest)
 		if size < 0 {
-			return "" // the answer is malformed, which is found when it is written
+			return "" // the answer is malformed; writing it returns the error
 		}
 		if number != except {
 			_, _ = hash.Write(rest[:tag+size]) // it never fails
@@ -33,9 +33,9 @@ func entityTag(wire []byte, except protowire.Number) string {
 	return `W/"` + base64.RawURLEncoding.EncodeToString(hash.Sum(nil)[:18]) + `"`
 }
 
-// unchanged writes the entity tag and, if the client has the answer already, 304 without a
-// body (RFC 9110 §13.1.2). It reports whether the answer is written.
-func (s *single) unchanged(w http.ResponseWriter) bool {
+// unchanged sets the entity tag and, if the client already has the answer, writes 304 without a
+// body (RFC 9110 §13.1.2). It reports whether it wrote the answer.
+func (s *unary) unchanged(w http.ResponseWriter) bool {
 	header := w.Header()
 	header.Set("ETag", s.tag)
 	header.Del("Last-Modified")
@@ -48,7 +48,7 @@ func (s *single) unchanged(w http.ResponseWriter) bool {
 	return true
 }
 
-// matchesTag compares by the weak comparison (RFC 9110 §8.8.3.2).
+// matchesTag compares entity tags by the weak comparison (RFC 9110 §8.8.3.2).
 func matchesTag(values []string, tag string) bool {
 	opaque := strings.TrimPrefix(tag, "W/")
 	for _, value := range values {

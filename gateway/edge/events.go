@@ -13,14 +13,15 @@ import (
 // mediaEvents is the media type of Server-Sent Events.
 const mediaEvents = "text/event-stream"
 
-// headerLastEvent resumes a stream of events (HTML, "Server-sent events", §9.2.4).
+// headerLastEvent is the header that resumes a stream of events (HTML, "Server-sent events",
+// §9.2.4).
 const headerLastEvent = "Last-Event-Id"
 
-// DefaultKeepAlive is the silence after which a stream of answers has a comment (Server-Sent
-// Events) or a blank line (NDJSON): shorter than proxies' usual timeouts.
+// DefaultKeepAlive is the idle time after which a server stream sends a comment (Server-Sent
+// Events) or a blank line (NDJSON): shorter than the usual timeouts of proxies.
 const DefaultKeepAlive = 15 * time.Second
 
-// streamForm is how a stream of answers is written.
+// streamForm is the format of a server stream's answers.
 type streamForm uint8
 
 const (
@@ -29,7 +30,7 @@ const (
 	formRaw                      // the data of google.api.HttpBody
 )
 
-// events answers a stream of messages, each as soon as it is there.
+// events writes a stream of messages, each as soon as it is available.
 type events struct {
 	*stream
 	rest   *REST
@@ -37,25 +38,25 @@ type events struct {
 	form   streamForm
 	ticket *Ticket // nil: none
 
-	mu      sync.Mutex // held while something is written, and while headers are set, see SetHeaders
-	started bool
-	ended   bool
-	buffer  []byte
-	quiet   *time.Timer // nil: no keep-alives
+	mu             sync.Mutex // held while writing, and while headers are set, see SetHeaders
+	started        bool
+	ended          bool
+	buffer         []byte
+	keepAliveTimer *time.Timer // nil: no keep-alives
 }
 
-// keepAlive begins to write keep-alives; it is called once the request has been received.
+// keepAlive starts the keep-alives; it is called when the request has been received.
 func (e *events) keepAlive() {
 	if e.form == formRaw || e.rest.keepAlive <= 0 {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.quiet = time.AfterFunc(e.rest.keepAlive, e.beat)
+	e.keepAliveTimer = time.AfterFunc(e.rest.keepAlive, e.writeKeepAlive)
 }
 
-// SetHeaders calls set, which sets headers or trailers of a call's answer: a keep-alive, which begins
-// the answer of a stream that [REST] made, reads them concurrently.
+// SetHeaders calls set, which sets headers or trailers of a call's answer, under the lock of a
+// stream that [REST] made: a keep-alive, which begins the answer, reads them concurrently.
 func SetHeaders(of connect.ServerStream, set func()) {
 	if e, ok := of.(*events); ok {
 		e.mu.Lock()
@@ -64,8 +65,8 @@ func SetHeaders(of connect.ServerStream, set func()) {
 	set()
 }
 
-// beat writes a keep-alive after a silence.
-func (e *events) beat() {
+// writeKeepAlive writes a keep-alive after an idle time.
+func (e *events) writeKeepAlive() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ended {
@@ -76,12 +77,12 @@ func (e *events) beat() {
 		text = ":\n\n"
 	}
 	if e.write([]byte(text), "") == nil {
-		e.quiet.Reset(e.rest.keepAlive)
+		e.keepAliveTimer.Reset(e.rest.keepAlive)
 	}
 }
 
-// Receive implements [connect.ServerStream]: what the client has seen last resumes the
-// stream.
+// Receive implements [connect.ServerStream]. The id of the last event that the client received
+// resumes the stream.
 func (e *events) Receive(msg any) error {
 	if err := e.stream.Receive(msg); err != nil {
 		return err
@@ -123,10 +124,11 @@ func (e *events) write(text []byte, contentType string) error {
 			header.Set("Content-Type", mediaLines)
 		}
 		header.Set("Cache-Control", "no-store")
-		header.Set("X-Accel-Buffering", "no") // a proxy that collects defeats a stream
+		header.Set("X-Accel-Buffering", "no") // a buffering proxy would delay the messages
 		e.writer.WriteHeader(http.StatusOK)
 		if e.ticket != nil {
-			// An id without data is no event: a client that reconnects before the first one sends it.
+			// An id without data is not an event: a client that reconnects before the first event
+			// sends this id.
 			text = append(append(e.eventID(nil, e.ticket.Resume), '\n'), text...)
 		}
 	}
@@ -170,8 +172,8 @@ func (e *events) Send(msg any) error {
 	if e.form == formEvents {
 		e.buffer = append(e.buffer, '\n')
 	}
-	if e.quiet != nil {
-		e.quiet.Reset(e.rest.keepAlive)
+	if e.keepAliveTimer != nil {
+		e.keepAliveTimer.Reset(e.rest.keepAlive)
 	}
 	return e.write(e.buffer, "")
 }
@@ -189,25 +191,26 @@ func (e *events) finish(http.ResponseWriter) error {
 	return nil
 }
 
-// close stops the keep-alives. No other method is called concurrently or later but end.
+// close stops the keep-alives. It must not run concurrently with other methods; only end may
+// follow.
 func (e *events) close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ended = true
-	if e.quiet != nil {
-		e.quiet.Stop()
+	if e.keepAliveTimer != nil {
+		e.keepAliveTimer.Stop()
 	}
 }
 
-// end notifies the client of how the stream ended: an error is the last event or line, with its
-// details. The end of a raw body cannot be told from its data: after an error the connection,
-// or the stream of HTTP/2, is cut, so that the client does not take a part for the whole.
+// end reports to the client how the stream ended: an error is the last event or line, with its
+// details. The end of a raw body cannot be marked in its data: after an error the connection, or
+// the HTTP/2 stream, is aborted, so that the client does not take a part for the whole.
 func (e *events) end(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case err == nil:
-		_ = e.write(nil, "") // a client that is gone needs no end
+		_ = e.write(nil, "") // an error means that the client has disconnected
 		return
 	case e.form == formRaw:
 		panic(http.ErrAbortHandler)
@@ -217,5 +220,5 @@ func (e *events) end(err error) {
 	if e.form == formEvents {
 		line = append(append([]byte("event: error\ndata: "), line...), '\n')
 	}
-	_ = e.write(line, "") // the client is gone if this fails
+	_ = e.write(line, "") // an error means that the client has disconnected
 }

@@ -24,7 +24,7 @@ func TestKeepAlive_WaitsWhileHeadersAreSet(t *testing.T) {
 		}
 		go func() {
 			defer close(beaten)
-			e.beat()
+			e.writeKeepAlive()
 		}()
 		e.info.ResponseHeader().Set("X-Node", "a")
 	})

@@ -5,22 +5,22 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// Request is the HTTP request of a call over REST.
+// Request describes the HTTP request of a call over REST.
 type Request struct {
-	// Method is the HTTP method, and Route the path's template.
+	// Method is the HTTP method, and Route the template of the path.
 	Method, Route string
-	// Path and Scheme are those of its URL, and UserAgent its header.
+	// Path and Scheme are those of the URL, and UserAgent is the header.
 	Path, Scheme, UserAgent string
-	// Begun says that the answer's headers have been sent.
+	// Begun reports whether the response headers have been sent.
 	Begun bool
 }
 
-// RequestOf returns the request of a stream that [REST] made; zero for any other.
+// RequestOf returns the request of a stream that [REST] made; zero for any other stream.
 func RequestOf(of connect.ServerStream) Request {
 	var s *stream
 	out := Request{}
 	switch known := of.(type) {
-	case *single:
+	case *unary:
 		s = &known.stream
 	case *events:
 		s, out.Begun = known.stream, known.begun()

@@ -17,10 +17,10 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
-// errorWriter writes errors in the form of the client's protocol: Connect's JSON for REST.
+// errorWriter writes errors in the format of the client's protocol: Connect's JSON for REST.
 var errorWriter = connecthttp.NewErrorWriter()
 
-// invalid returns INVALID_ARGUMENT for a request that cannot be read, with the field if one is
+// invalid returns INVALID_ARGUMENT for a request that cannot be parsed, with the field if it is
 // known (google.rpc.BadRequest).
 func invalid(err error) error {
 	out := connect.NewError(connect.CodeInvalidArgument, err.Error())
@@ -39,22 +39,22 @@ func invalid(err error) error {
 	return rpc.WithDetails(out, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: reason}}})
 }
 
-// httpError is an error of a request that HTTP has a status for.
+// httpError is an error of a request with its own HTTP status.
 type httpError struct {
 	error
-	status        int    // 0: that of the error's code
-	header, value string // "": none
+	status        int    // 0: the status of the error's code
+	header, value string // "": no header
 }
 
-// Unwrap returns the error.
+// Unwrap returns the wrapped error.
 func (e *httpError) Unwrap() error { return e.error }
 
-// statusOf returns the HTTP status of a call that could not be received and ended with an
-// error; 0: that of the error's code. The pipeline may have refused the call for another reason,
-// such as a budget that is used up.
+// statusOf returns the HTTP status of a call that could not be received and ended with an error; 0:
+// the status of the error's code. The pipeline may have rejected the call for another reason, such
+// as an exhausted budget.
 func (e *httpError) statusOf(err error) int {
 	switch code := connect.CodeOf(err); {
-	case code == connect.CodeDeadlineExceeded: // before the request had arrived
+	case code == connect.CodeDeadlineExceeded: // before the request arrived
 		return http.StatusRequestTimeout
 	case code == codeOf(e.error):
 		return e.status
@@ -62,7 +62,7 @@ func (e *httpError) statusOf(err error) int {
 	return 0
 }
 
-// codeOf returns the code that an error of a request gets.
+// codeOf returns the code of an error of a request.
 func codeOf(err error) connect.Code {
 	if known, ok := errors.AsType[*connect.Error](err); ok {
 		return known.Code()
@@ -72,7 +72,7 @@ func codeOf(err error) connect.Code {
 
 const headerAcceptEncoding = "Accept-Encoding"
 
-// fail writes the error of a call. s is the call's stream; nil: no path fits.
+// fail writes the error of a call. s is the call's stream; nil: no path matches.
 func (r *REST) fail(w http.ResponseWriter, req *http.Request, s *stream, err error) {
 	status := 0
 	if s != nil {
@@ -91,10 +91,10 @@ func (r *REST) fail(w http.ResponseWriter, req *http.Request, s *stream, err err
 	WriteError(w, req, err, status)
 }
 
-// WriteError writes an error as JSON, with the HTTP status of its code if status is 0, and with
-// the headers that HTTP's clients act on: Retry-After (RFC 9110 §10.2.3) and WWW-Authenticate
-// (RFC 6750 §3). A request of another protocol than REST is answered in that protocol. Only an
-// error of our own making says anything.
+// WriteError writes an error as JSON, with status, or with the HTTP status of the error's code if
+// status is 0, and with the headers Retry-After (RFC 9110 §10.2.3) and WWW-Authenticate (RFC 6750
+// §3). A request of a protocol other than REST is answered in that protocol. The message of an
+// error that is not a Connect error of the gateway is hidden.
 func WriteError(w http.ResponseWriter, req *http.Request, err error, status int) {
 	public := rpc.Public(err)
 	header := w.Header()
@@ -123,16 +123,16 @@ func WriteError(w http.ResponseWriter, req *http.Request, err error, status int)
 		}
 	}
 	if req.Method == http.MethodPost && strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc") {
-		_ = errorWriter.Write(w, req, public) // the client is gone if this fails
+		_ = errorWriter.Write(w, req, public) // an error means that the client has disconnected
 		return
 	}
 	_ = errorWriter.Write(&withStatus{w, status}, plainRequest, public) // likewise
 }
 
-// plainRequest is a request of no RPC protocol: errors that answer it are JSON.
+// plainRequest is a request of no RPC protocol, which errorWriter answers with JSON.
 var plainRequest = &http.Request{Method: http.MethodPut, Header: http.Header{}}
 
-// withStatus answers with another HTTP status than an error's code has; 0: that one.
+// withStatus replaces the HTTP status of an error's code; 0: it does not.
 type withStatus struct {
 	http.ResponseWriter
 	status int
@@ -146,14 +146,14 @@ func (w *withStatus) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// errorJSON returns an error as the JSON of an answer's body, with its details.
+// errorJSON returns an error, with its details, as the JSON of a response body.
 func (r *REST) errorJSON(err error) []byte {
 	var text memory
-	_ = errorWriter.Write(&text, plainRequest, rpc.Public(err)) // memory does not fail
+	_ = errorWriter.Write(&text, plainRequest, rpc.Public(err)) // writing to memory cannot fail
 	return text.body.Bytes()
 }
 
-// memory is an [http.ResponseWriter] that stores a body.
+// memory is an [http.ResponseWriter] that stores the body.
 type memory struct {
 	header http.Header
 	body   bytes.Buffer
@@ -175,10 +175,10 @@ func (m *memory) Write(text []byte) (int, error) { return m.body.Write(text) }
 
 // Options of a [REST] handler.
 type Options struct {
-	// Query is how query strings are read.
+	// Query configures how query strings are parsed.
 	Query Query
-	// KeepAlive is the silence after which a stream of answers has a keep-alive. 0:
-	// [DefaultKeepAlive]; below 0: it has none.
+	// KeepAlive is the idle time after which a server stream sends a keep-alive. 0:
+	// [DefaultKeepAlive]; below 0: never.
 	KeepAlive time.Duration
 	// Pages are paths that another handler answers for GET and HEAD: other methods are refused with
 	// 405 and the methods allowed (RFC 9110 §15.5.6).

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// httpBody is the type of a body that is not JSON (google/api/httpbody.proto).
+// httpBody is the message type of a body that is not JSON (google/api/httpbody.proto).
 const httpBody protoreflect.FullName = "google.api.HttpBody"
 
 // Fields of httpBody.
@@ -22,8 +22,8 @@ func isHTTPBody(message protoreflect.MessageDescriptor) bool {
 	return message != nil && message.FullName() == httpBody
 }
 
-// rawWire returns the wire bytes of the request, or of its field, that holds a body of any
-// content type.
+// rawWire returns the wire bytes of the request, or of its body field, for a body of any content
+// type.
 func (s *stream) rawWire(body []byte) []byte {
 	contentType := s.request.Header.Get("Content-Type")
 	size := 0
@@ -33,10 +33,10 @@ func (s *stream) rawWire(body []byte) []byte {
 	if len(body) > 0 {
 		size += protowire.SizeTag(bodyData) + protowire.SizeBytes(len(body))
 	}
-	wire := make([]byte, 0, size+2*foreseenTenant)
+	wire := make([]byte, 0, size+2*tenantHeadroom)
 	if number := s.binding.bodyStep.number; number != 0 {
 		wire = protowire.AppendTag(wire, number, protowire.BytesType)
-		wire = protowire.AppendVarint(wire, uint64(size)) //nolint:gosec // it is a length
+		wire = protowire.AppendVarint(wire, uint64(size)) //nolint:gosec // a length is not negative
 	}
 	if contentType != "" {
 		wire = protowire.AppendString(protowire.AppendTag(wire, bodyType, protowire.BytesType), contentType)
@@ -47,8 +47,8 @@ func (s *stream) rawWire(body []byte) []byte {
 	return wire
 }
 
-// rawAnswer returns the content type and the data of an answer that is an HttpBody, or holds
-// one in the binding's field. The data lies in wire.
+// rawAnswer returns the content type and the data of an answer that is an HttpBody, or that has one
+// in the binding's field. The data aliases wire.
 func (b *binding) rawAnswer(wire []byte) (contentType string, data []byte, err error) {
 	if b.answer != 0 {
 		if wire, err = lastBytes(wire, b.answer); err != nil {
@@ -63,7 +63,7 @@ func (b *binding) rawAnswer(wire []byte) (contentType string, data []byte, err e
 	return string(text), data, err
 }
 
-// lastBytes returns the value of a field of a message; nil: it is not set.
+// lastBytes returns the last value of a field of a message; nil: it is not set.
 func lastBytes(wire []byte, number protowire.Number) (value []byte, err error) {
 	for len(wire) > 0 {
 		n, wireType, tag, size := transcode.ConsumeField(wire)
@@ -78,8 +78,8 @@ func lastBytes(wire []byte, number protowire.Number) (value []byte, err error) {
 	return value, nil
 }
 
-// setRawHeaders declares a body that a node has made: a browser neither guesses its type nor
-// runs it as a page of the origin, which all tenants share.
+// setRawHeaders sets the headers of a body from a node: browsers must not guess its type or run it
+// as a page of the origin, which all tenants share.
 func setRawHeaders(header http.Header, contentType string) {
 	if contentType == "" || !sendable(contentType) {
 		contentType = "application/octet-stream"
@@ -89,7 +89,7 @@ func setRawHeaders(header http.Header, contentType string) {
 	header.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 }
 
-// sendable reports whether a text can be the value of a header.
+// sendable reports whether a text is a valid header value.
 func sendable(text string) bool {
 	for i := range len(text) {
 		if c := text[i]; c < ' ' && c != '\t' || c == 0x7f {

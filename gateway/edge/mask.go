@@ -11,11 +11,11 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// maxMask bounds the bytes of a field mask that is made from a body.
+// maxMask bounds the bytes of a field mask that is derived from a body.
 const maxMask = 64 << 10
 
-// maskField returns the number of the request's field mask that a PATCH fills from its body,
-// 0 for none: update_mask, or the only field of that type.
+// maskField returns the number of the request's field mask that a PATCH fills from its body:
+// update_mask, or the only field of that type; 0 for none.
 func maskField(input protoreflect.MessageDescriptor) protowire.Number {
 	var found protowire.Number
 	fields := input.Fields()
@@ -35,8 +35,8 @@ func maskField(input protoreflect.MessageDescriptor) protowire.Number {
 	return found
 }
 
-// maskOf returns the paths of the fields that a body in JSON has (AIP-134), but for those that
-// the path sets. The body has been read already, under the name of its field.
+// maskOf returns the paths of the fields in a JSON body (AIP-134), except those that the path sets.
+// The body has already been parsed, under the name of its field.
 func (s *stream) maskOf(body []byte) ([]string, error) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	m := masker{decoder: decoder, except: map[string]bool{}}
@@ -69,7 +69,7 @@ type masker struct {
 	size    int
 }
 
-// walk reads the members of an object whose brace has been read.
+// walk collects the members of an object whose opening brace has been read.
 func (m *masker) walk(desc protoreflect.MessageDescriptor, prefix string) error {
 	for m.decoder.More() {
 		token, err := m.decoder.Token()
@@ -79,7 +79,7 @@ func (m *masker) walk(desc protoreflect.MessageDescriptor, prefix string) error 
 		name, _ := token.(string)
 		f := transcode.Field(desc, name)
 		if f == nil {
-			return &fault{field: clip(name), reason: "it is not a field"} // not reached: the body has been read
+			return &fault{field: clip(name), reason: "it is not a field"} // not reached: the body has been parsed
 		}
 		path := prefix + string(f.Name())
 		if inner := f.Message(); inner != nil && !f.IsList() && !f.IsMap() && !transcode.IsValue(inner) {
@@ -104,14 +104,14 @@ func (m *masker) walk(desc protoreflect.MessageDescriptor, prefix string) error 
 		}
 		m.paths = append(m.paths, path)
 		if m.size += len(path); m.size > maxMask {
-			return errors.New("the body has too many fields for a field mask: send the mask")
+			return errors.New("the body has too many fields for a field mask: send the mask in the request")
 		}
 	}
 	_, err := m.decoder.Token()
 	return err
 }
 
-// skip reads a value.
+// skip skips a value.
 func (m *masker) skip() error {
 	depth := 0
 	for {

@@ -14,20 +14,20 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// parameter is a field that is given as text, in the path or the query.
+// parameter is a field whose value is text of the path or the query.
 type parameter struct {
-	name  string // as it is written in the template or the query
+	name  string // as written in the template or the query
 	steps []step
-	text  protowire.Number // of a string field of the request itself; 0: it is another
+	text  protowire.Number // number of a string field of the request itself; 0: another field
 }
 
 // step leads from a message to one of its fields, or from a map to one of its entries.
 type step struct {
 	key    string                       // the member's name in JSON, or the map's key
-	field  protoreflect.FieldDescriptor // the field, of an entry that of its values
-	oneof  protoreflect.OneofDescriptor // that the field is in; nil: none
-	ofMap  bool                         // the step is an entry
-	number protowire.Number             // of the field; 0: the step is an entry
+	field  protoreflect.FieldDescriptor // the field; of an entry, the field of the map's values
+	oneof  protoreflect.OneofDescriptor // the oneof of the field; nil: none
+	ofMap  bool                         // the step is an entry of a map
+	number protowire.Number             // number of the field; 0: the step is an entry
 }
 
 // stepTo returns the step to a field; its key is "" if the field cannot be named in JSON.
@@ -42,11 +42,11 @@ func stepTo(f protoreflect.FieldDescriptor) step {
 // last returns the field that the parameter sets.
 func (p *parameter) last() step { return p.steps[len(p.steps)-1] }
 
-// isList reports whether the parameter may be given several times.
+// isList reports whether the parameter may occur several times.
 func (p *parameter) isList() bool { return !p.last().ofMap && p.last().field.IsList() }
 
-// fault is what is wrong with a parameter or field of a request. Its words are those of
-// [transcode.SyntaxError] for a body.
+// fault describes an invalid parameter or field of a request, in the words that
+// [transcode.SyntaxError] uses for a body.
 type fault struct {
 	in     string // "query parameter", "path" or ""
 	field  string
@@ -74,9 +74,9 @@ const (
 // finder returns a message's field by a name, nil for none.
 type finder func(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor
 
-// byProtoName is the finder of path variables, which google.api.http names by proto names; a
-// JSON name is accepted if it is no field's proto name. Query parameters are resolved as JSON
-// members are, by [transcode.Field].
+// byProtoName finds the fields of path variables, which google.api.http names by proto names; a
+// JSON name is accepted unless it is another field's proto name. Query parameters are resolved like
+// JSON members, by [transcode.Field].
 func byProtoName(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	if f := message.Fields().ByName(protoreflect.Name(name)); f != nil {
 		return f
@@ -84,8 +84,8 @@ func byProtoName(message protoreflect.MessageDescriptor, name string) protorefle
 	return message.Fields().ByJSONName(name)
 }
 
-// newParameter returns the parameter of a path of field names, which find resolves. An entry
-// of a map is named by its key in brackets: labels[color].
+// newParameter returns the parameter for a path of field names, which find resolves. An entry of a
+// map is written with its key in brackets: labels[color].
 func newParameter(input protoreflect.MessageDescriptor, name string, find finder) (parameter, error) {
 	p := parameter{name: name}
 	message := input
@@ -105,7 +105,7 @@ func newParameter(input protoreflect.MessageDescriptor, name string, find finder
 			return p, fmt.Errorf("it is not a field of %s", message.FullName())
 		}
 		if transcode.Name(f) == "" {
-			return p, fmt.Errorf("it cannot be set: the names of %s are those of other fields", f.FullName())
+			return p, fmt.Errorf("it cannot be set: both names of %s are names of other fields", f.FullName())
 		}
 		p.steps = append(p.steps, stepTo(f))
 		if rest = rest[end:]; f.IsMap() {
@@ -141,7 +141,7 @@ func newParameter(input protoreflect.MessageDescriptor, name string, find finder
 	return p, nil
 }
 
-// exampleOf names a field of a message.
+// exampleOf returns the name of a field of a message, for error messages.
 func exampleOf(name string, message protoreflect.MessageDescriptor) string {
 	if message.Fields().Len() == 0 {
 		return name
@@ -149,8 +149,8 @@ func exampleOf(name string, message protoreflect.MessageDescriptor) string {
 	return name + "." + string(message.Fields().Get(0).Name())
 }
 
-// mapKey returns the key that a text begins with, in brackets, and what follows it. The key
-// ends at the first closing bracket that a dot or nothing follows.
+// mapKey returns the key in brackets at the start of a text, and the text after it. The key ends at
+// the first closing bracket that a dot or the end follows.
 func mapKey(text, name string) (key, rest string, err error) {
 	if !strings.HasPrefix(text, "[") {
 		return "", "", fmt.Errorf("it is a map: name an entry of it, such as %s[key]", name)
@@ -163,7 +163,7 @@ func mapKey(text, name string) (key, rest string, err error) {
 	return "", "", errors.New("it has a [ that is not closed")
 }
 
-// appendWire adds the field with its value to a message.
+// appendWire appends the field with its value to a message.
 func (p *parameter) appendWire(wire []byte, input *transcode.Program, in, value string) ([]byte, error) {
 	if !utf8.ValidString(value) {
 		return nil, &fault{in, p.name, "the text is not valid UTF-8"}
@@ -188,8 +188,8 @@ func (p *parameter) appendWire(wire []byte, input *transcode.Program, in, value 
 	return out, nil
 }
 
-// reasonOf returns what is wrong with a value that cannot be transcoded, without its place in
-// a text that the client has not written.
+// reasonOf returns the reason that a value cannot be transcoded, without the position, which refers
+// to JSON that the client has not written.
 func reasonOf(err error) string {
 	var syntax *transcode.SyntaxError
 	if errors.As(err, &syntax) {
@@ -198,9 +198,9 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// json renders one value's text as the JSON of the parameter's field. Objects, lists and
-// values of any type (google.protobuf.Struct, ListValue, Value, Any, Empty) are written in
-// JSON; every other type is written as in JSON without quotes.
+// json returns a value's text as the JSON of the parameter's field. Values of types with any JSON
+// (google.protobuf.Struct, ListValue, Value, Any, Empty) are given as JSON; values of other types
+// as their JSON without quotes.
 func (p *parameter) json(in, value string) ([]byte, error) {
 	f := p.last().field
 	kind, enum := f.Kind(), f.Enum()
@@ -228,7 +228,7 @@ func (p *parameter) json(in, value string) ([]byte, error) {
 func quote(text string) []byte {
 	out, err := json.Marshal(text)
 	if err != nil {
-		return []byte(`""`) // not reached: every string has JSON
+		return []byte(`""`) // not reached: every string has a JSON form
 	}
 	return out
 }

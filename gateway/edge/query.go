@@ -13,24 +13,24 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Query is how query strings are read.
+// Query configures how query strings are parsed.
 type Query struct {
-	// Ignored are the names of parameters that are left out, as if they had not been sent; a
-	// final * stands for every name with that beginning: "utm_*".
+	// Ignored are the names of parameters that are ignored; a final * matches every name with that
+	// prefix: "utm_*".
 	Ignored []string
 }
 
-// Validate returns an error that names a pattern which cannot match a parameter.
+// Validate returns an error that names a pattern that cannot match a parameter.
 func (q Query) Validate() error {
 	for _, pattern := range q.Ignored {
 		if name := strings.TrimSuffix(pattern, "*"); name == "" || strings.ContainsAny(name, "*&=") {
-			return fmt.Errorf("%q is not the name of a query parameter, or its beginning with a final *", pattern)
+			return fmt.Errorf("%q is neither the name of a query parameter nor a prefix with a final *", pattern)
 		}
 	}
 	return nil
 }
 
-// ignores reports whether a parameter is left out.
+// ignores reports whether a parameter is ignored.
 func (q Query) ignores(name string) bool {
 	for _, pattern := range q.Ignored {
 		if prefix, ok := strings.CutSuffix(pattern, "*"); ok && strings.HasPrefix(name, prefix) || pattern == name {
@@ -40,8 +40,8 @@ func (q Query) ignores(name string) bool {
 	return false
 }
 
-// next returns the first parameter of a raw query string that is not ignored, decoded, and
-// what follows it; more is false at the end.
+// next returns the first parameter of a raw query string that is not ignored, decoded, and the rest
+// of the string; more is false at the end.
 func (q Query) next(raw string) (name, value, rest string, more bool, err error) {
 	for raw != "" {
 		var part string
@@ -71,7 +71,7 @@ func (q Query) next(raw string) (name, value, rest string, more bool, err error)
 	return "", "", "", false, nil
 }
 
-// clip returns a name as errors have it.
+// clip returns a name shortened for errors.
 func clip(name string) string {
 	if name == "" {
 		return `""`
@@ -79,24 +79,24 @@ func clip(name string) string {
 	return excerpt.Text(name, excerpt.Name)
 }
 
-// fields are the fields of a message that parameters set, as a tree: what is set twice, in
-// the path and the query too, is found when it is added, and the JSON of the whole is read
-// like that of a body, so that the same rules apply.
+// fields are the fields of a message that parameters set, as a tree. Fields that are set twice, by
+// path and query too, are detected when they are added. The JSON of the whole tree is parsed like a
+// body, so that the same rules apply.
 type fields struct {
 	members []*member
-	byKey   map[string]*member // of members, once there are many
+	byKey   map[string]*member // index of members, once there are more than linearMembers
 }
 
 // member is a field, or an entry of a map.
 type member struct {
 	step   step
-	source string   // that has set it: a parameter's name, "the path" or "the body"
+	source string   // what set it: a parameter's name, "the path" or "the body"
 	inner  *fields  // of a message or map; nil: a value
-	values [][]byte // JSON; of a list any number
+	values [][]byte // JSON; several for a list
 }
 
-// manyMembers is the number of members up to which they are searched one by one.
-const manyMembers = 8
+// linearMembers is the number of members up to which a linear search is used.
+const linearMembers = 8
 
 func (f *fields) find(key string) *member {
 	if f.byKey != nil {
@@ -112,7 +112,7 @@ func (f *fields) find(key string) *member {
 
 func (f *fields) insert(m *member) {
 	f.members = append(f.members, m)
-	if len(f.members) <= manyMembers {
+	if len(f.members) <= linearMembers {
 		return
 	}
 	if f.byKey == nil {
@@ -124,8 +124,8 @@ func (f *fields) insert(m *member) {
 	f.byKey[m.step.key] = m
 }
 
-// add sets the parameter's field to a value; source is what sets it. It returns what has set
-// the field before, "" for nothing.
+// add sets the parameter's field to a value; source is what sets it. It returns the source that set
+// the field before, "" if it was not set.
 func (f *fields) add(p *parameter, value []byte, source string) (before string) {
 	for i, s := range p.steps {
 		final := i == len(p.steps)-1
@@ -155,8 +155,8 @@ const (
 	sourceBody = "the body"
 )
 
-// conflict returns a field of the message that is in the same oneof as another one that is
-// set, nil for none.
+// conflict returns a field of the message and a member of the same oneof that is set too; nil:
+// none.
 func (f *fields) conflict() (first, second *member) {
 	var oneofs map[protoreflect.FullName]*member
 	for _, m := range f.members {
@@ -203,7 +203,7 @@ func (f *fields) appendJSON(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-// joined puts commas between values.
+// joined joins values with commas.
 func joined(values [][]byte) [][]byte {
 	out := make([][]byte, 0, 2*len(values))
 	for i, value := range values {
@@ -215,9 +215,9 @@ func joined(values [][]byte) [][]byte {
 	return out
 }
 
-// appendQuery adds the fields that the path and the query set. With a query string both are
-// one JSON object, which is read like a body. It reports whether the query set the binding's
-// field mask.
+// appendQuery appends the fields that the path and the query set. If there is a query string, both
+// form one JSON object, which is parsed like a body. masked reports whether the query set the
+// binding's field mask.
 func (s *stream) appendQuery(wire []byte) (_ []byte, masked bool, err error) {
 	b := s.binding
 	name, value, rest, more, err := s.query.next(s.request.URL.RawQuery)
@@ -261,7 +261,7 @@ func (s *stream) appendQuery(wire []byte) (_ []byte, masked bool, err error) {
 			return nil, false, wrong
 		}
 		if before := all.add(&p, text, name); before != "" {
-			return nil, false, &fault{inQuery, clip(name), setTwice(before, name)}
+			return nil, false, &fault{inQuery, clip(name), duplicateError(before, name)}
 		}
 		masked = masked || b.mask != 0 && p.steps[0].number == b.mask
 	}
@@ -273,22 +273,22 @@ func (s *stream) appendQuery(wire []byte) (_ []byte, masked bool, err error) {
 	}
 	out, err := b.method.Input.AppendWire(wire, all.appendJSON(nil))
 	if err != nil {
-		return nil, false, s.culprit(err)
+		return nil, false, s.faultyParameter(err)
 	}
 	return out, masked, nil
 }
 
-// setTwice says that a field is set a second time.
-func setTwice(before, name string) string {
+// duplicateError returns the reason of a field that is set twice.
+func duplicateError(before, name string) string {
 	if before == name {
 		return "it is given more than once, and takes one value"
 	}
 	return "it is given more than once: " + clip(before) + " sets it too"
 }
 
-// culprit returns the error of the parameter whose value cannot be read, given that of all
-// together.
-func (s *stream) culprit(all error) error {
+// faultyParameter returns the error of the parameter whose value is invalid, given the error of all
+// parameters together.
+func (s *stream) faultyParameter(all error) error {
 	b := s.binding
 	for i := range b.parameters {
 		if _, err := b.parameters[i].appendWire(nil, b.method.Input, inPath, s.values[i]); err != nil {
@@ -323,7 +323,7 @@ func (s *stream) pathJSON(p *parameter, value string) ([]byte, error) {
 	return p.json(inPath, value)
 }
 
-// appendPath adds the fields that the path's variables set, those that which reports.
+// appendPath appends the fields of the path's variables for which which returns true.
 func (s *stream) appendPath(wire []byte, which func(*parameter) bool) ([]byte, error) {
 	var err error
 	for i := range s.binding.parameters {

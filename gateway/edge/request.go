@@ -22,16 +22,16 @@ import (
 
 const (
 	mediaJSON = "application/json"
-	// maxForeseen is the announced length up to which room is made at once.
-	maxForeseen = 64 << 10
-	// leastForeseen is what room is made for when no length is.
-	leastForeseen = 512
-	// foreseenTenant is room for a tenant that the pipeline fills in.
-	foreseenTenant = 66
+	// maxPreallocated bounds the memory that is allocated for an announced length.
+	maxPreallocated = 64 << 10
+	// defaultPreallocated is the memory that is allocated when no length is announced.
+	defaultPreallocated = 512
+	// tenantHeadroom is reserved for a tenant that the pipeline fills in.
+	tenantHeadroom = 66
 )
 
-// message builds the request's wire bytes: the body's fields first, then the query's and the
-// path's. A field that two of them set must have one value.
+// message builds the request's wire bytes: first the fields of the body, then those of the query
+// and the path. If two of them set a field, its values must be equal.
 func (s *stream) message() (wire []byte, err error) {
 	b := s.binding
 	if b.body != "" {
@@ -44,14 +44,14 @@ func (s *stream) message() (wire []byte, err error) {
 	return s.complete(wire)
 }
 
-// complete adds what path and query set to the wire bytes of a body.
+// complete appends the fields of path and query to the wire bytes of a body.
 func (s *stream) complete(wire []byte) ([]byte, error) {
 	body := len(wire)
 	wire, masked, err := s.appendQuery(wire)
 	if err != nil {
 		return nil, err
 	}
-	if !utf8.ValidString(s.request.URL.Path) { // in a segment that no variable has
+	if !utf8.ValidString(s.request.URL.Path) { // in segments without a variable
 		return nil, &fault{in: inPath, reason: "the text is not valid UTF-8"}
 	}
 	b := s.binding
@@ -60,7 +60,7 @@ func (s *stream) complete(wire []byte) ([]byte, error) {
 			return nil, &fault{inPath, field, conflict}
 		}
 		for i := range b.parameters {
-			// A zero value in the path is not on the wire, and the body's would stand for it.
+			// A zero value in the path is not on the wire, and would be overridden by the body's.
 			if p := &b.parameters[i]; !isSet(wire[body:], p.steps) && isSet(wire[:body], p.steps) {
 				return nil, &fault{inPath, p.name, setByBody}
 			}
@@ -72,7 +72,7 @@ func (s *stream) complete(wire []byte) ([]byte, error) {
 	return wire, nil
 }
 
-// noBody refuses a body where the rule has none.
+// noBody rejects a body if the rule has none.
 func (s *stream) noBody() error {
 	if s.request.ContentLength == 0 || s.request.Body == http.NoBody {
 		return nil
@@ -104,7 +104,7 @@ func bodyFailed(r *http.Request, err error) error {
 	return connect.NewError(connect.CodeCanceled, "the body was cut off").WithCause(err)
 }
 
-// bodyWire reads the body, and returns the wire bytes of what it is mapped to.
+// bodyWire reads the body, and returns the wire bytes of the message or field that it is mapped to.
 func (s *stream) bodyWire() ([]byte, error) {
 	raw := s.binding.rawBody
 	refusal := error(nil)
@@ -114,11 +114,11 @@ func (s *stream) bodyWire() ([]byte, error) {
 	if refusal != nil && s.request.ContentLength > 0 {
 		return nil, refusal
 	}
-	room := leastForeseen
-	if length := s.request.ContentLength; length > 0 && length <= maxForeseen {
+	room := defaultPreallocated
+	if length := s.request.ContentLength; length > 0 && length <= maxPreallocated {
 		room += int(length)
 	}
-	// A body is read into memory that is used again: of its text nothing is kept.
+	// The buffer is reused: nothing may reference its text.
 	buffer := frame.Buffers.Get(room)
 	defer frame.Buffers.Put(buffer)
 	body, err := s.readBody((*buffer)[:0])
@@ -137,28 +137,28 @@ func (s *stream) bodyWire() ([]byte, error) {
 	return s.jsonWire(body)
 }
 
-// jsonWire returns the wire bytes of a body in JSON.
+// jsonWire returns the wire bytes of a JSON body.
 func (s *stream) jsonWire(body []byte) ([]byte, error) {
 	b := s.binding
 	var prefix string
 	if b.body != "*" {
-		if !json.Valid(body) { // it must not end the field that it is put into
+		if !json.Valid(body) { // an invalid body must not close the object that it is put into
 			return nil, errors.New("the body is not a JSON value")
 		}
 		prefix = b.bodyStep.key
 		body = slices.Concat([]byte("{"), quote(prefix), []byte(":"), body, []byte("}"))
 	}
-	wire, err := b.method.Input.AppendWire(make([]byte, 0, len(body)+foreseenTenant), body)
+	wire, err := b.method.Input.AppendWire(make([]byte, 0, len(body)+tenantHeadroom), body)
 	if err == nil && b.mask != 0 {
 		s.mask, err = s.maskOf(body)
 	}
 	if syntax, ok := errors.AsType[*transcode.SyntaxError](err); ok && prefix != "" && syntax.Line == 1 {
-		syntax.Column -= len(`{"":`) + len(prefix) // the client has not written it
+		syntax.Column -= len(`{"":`) + len(prefix) // text that the client has not written
 	}
 	return wire, err
 }
 
-// checkMedia returns an error for a content type that is none of those.
+// checkMedia returns an error for a content type that is not accepted.
 func (s *stream) checkMedia(accepted ...string) error {
 	contentType := s.request.Header.Get("Content-Type")
 	if contentType == "" || slices.Contains(accepted, contentType) {
@@ -171,8 +171,8 @@ func (s *stream) checkMedia(accepted ...string) error {
 	return &httpError{error: wrong, status: http.StatusUnsupportedMediaType, header: "Accept", value: accepted[0]}
 }
 
-// readBody appends the decompressed body to dst. A compressed body is read whole first, so
-// that no decompressor is occupied while the body arrives.
+// readBody appends the decompressed body to dst. It reads a compressed body completely before it
+// decompresses it, so that no decompressor is occupied while the body arrives.
 func (s *stream) readBody(dst []byte) ([]byte, error) {
 	compressor, err := s.encodings.of(s.request)
 	if err != nil {
@@ -184,7 +184,7 @@ func (s *stream) readBody(dst []byte) ([]byte, error) {
 	if compressor == nil {
 		return s.readWhole(dst, s.body, func(err error) error { return bodyFailed(s.request, err) })
 	}
-	buffer := frame.Buffers.Get(leastForeseen)
+	buffer := frame.Buffers.Get(defaultPreallocated)
 	defer frame.Buffers.Put(buffer)
 	packed, err := s.readWhole((*buffer)[:0], s.body, func(err error) error { return bodyFailed(s.request, err) })
 	if err != nil || len(packed) == 0 {
@@ -201,7 +201,7 @@ func (s *stream) readBody(dst []byte) ([]byte, error) {
 	return s.readWhole(dst, plain, malformed)
 }
 
-// readWhole appends all of from, up to the bound of bodies. failed makes the error if the reader
+// readWhole appends all of from, up to the bound of bodies. failed returns the error if the reader
 // fails without a Connect error.
 func (s *stream) readWhole(dst []byte, from io.Reader, failed func(error) error) ([]byte, error) {
 	var err error
@@ -230,7 +230,7 @@ func (s *stream) tooLarge() error {
 	return &httpError{error: err, status: http.StatusRequestEntityTooLarge}
 }
 
-// setByBody says that the body and the path disagree.
+// setByBody is the reason of a field that body and path set to different values.
 const setByBody = "the body sets it to another value"
 
 // isSet reports whether a message's wire bytes have the field that the steps lead to.
@@ -253,14 +253,14 @@ func isSet(wire []byte, steps []step) bool {
 	return false
 }
 
-// overlap finds a field that the path sets although the body sets it to another value, or
-// another field of its oneof, and says what is wrong; "": there is none. Both are wire bytes
-// of the message; except is a field that the pipeline compares itself.
+// overlap finds a field that the path sets although the body sets it to another value, or sets
+// another field of its oneof, and returns the reason; "": there is none. Both are wire bytes of the
+// message; except is a field that the pipeline itself compares.
 func overlap(desc protoreflect.MessageDescriptor, body, path []byte, except protowire.Number) (field, conflict string) {
 	for len(path) > 0 {
 		number, wireType, tag, size := transcode.ConsumeField(path)
 		if size < 0 {
-			return "", "" // not reached: the edge has written it
+			return "", "" // not reached: the edge wrote it
 		}
 		value := path[tag : tag+size]
 		path = path[tag+size:]

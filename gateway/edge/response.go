@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// stream is the call's view of a REST request.
+// stream is the connect.ServerStream of a REST request.
 type stream struct {
 	binding   *binding
 	values    []string
@@ -25,16 +25,16 @@ type stream struct {
 
 	received bool
 	hasBody  bool      // the body is not empty
-	mask     []string  // of the fields of the body, for an absent field mask
-	requests *requests // of a stream of requests; nil: not begun
+	mask     []string  // paths of the body's fields, for an absent field mask
+	requests *requests // of a client stream; nil: not begun
 	ready    atomic.Bool
-	onReady  func() // called once the request has been received; nil: nothing is
+	onReady  func() // called when the request has been received; may be nil
 
 	mu      sync.Mutex
-	refused *httpError // why Receive has failed; nil: it has not
+	refused *httpError // the error of Receive; nil: it has not failed
 }
 
-// errNoMapping says that a call moves something else than frames.
+// errNoMapping is the error of a message that is not a [frame.Frame].
 var errNoMapping = connect.NewError(connect.CodeInternal, "the method has no REST mapping")
 
 // Receive implements [connect.ServerStream].
@@ -63,7 +63,7 @@ func (s *stream) Receive(msg any) error {
 	return nil
 }
 
-// PathField returns the text of a string field that the request's path has, "" for none.
+// PathField returns the text of a string field in the request's path, "" for none.
 func (s *stream) PathField(number protowire.Number) string {
 	for i := range s.binding.parameters {
 		if s.binding.parameters[i].text == number {
@@ -73,9 +73,8 @@ func (s *stream) PathField(number protowire.Number) string {
 	return ""
 }
 
-// single answers one message: as a JSON body or, of a google.api.HttpBody, as the body that it
-// holds.
-type single struct {
+// unary answers with one message: a JSON body or, for a google.api.HttpBody, the body in it.
+type unary struct {
 	stream
 
 	answer *[]byte // the body, in one of frame.Buffers; nil: none yet
@@ -83,12 +82,11 @@ type single struct {
 	tag    string  // its entity tag; "": none
 }
 
-// SendHeaders implements [connect.ServerStream]: a plain answer has its headers
-// with its body.
-func (s *single) SendHeaders() error { return nil }
+// SendHeaders implements [connect.ServerStream]: a unary answer sends its headers with its body.
+func (s *unary) SendHeaders() error { return nil }
 
 // Send implements [connect.ServerStream].
-func (s *single) Send(msg any) error {
+func (s *unary) Send(msg any) error {
 	f, ok := msg.(*frame.Frame)
 	if !ok {
 		return errNoMapping
@@ -96,7 +94,7 @@ func (s *single) Send(msg any) error {
 	if s.tagged() {
 		s.tag = entityTag(f.Data, s.binding.method.ETag.Except)
 	}
-	answer := frame.Buffers.Get(f.Len() + f.Len()/2 + 1) // JSON takes more room
+	answer := frame.Buffers.Get(f.Len() + f.Len()/2 + 1) // JSON is larger than wire bytes
 	var err error
 	if s.binding.rawAnswers {
 		var data []byte
@@ -115,14 +113,14 @@ func (s *single) Send(msg any) error {
 	return nil
 }
 
-func (s *single) begun() bool { return false }
+func (s *unary) begun() bool { return false }
 
-func (s *single) end(error) {}
+func (s *unary) end(error) {}
 
-// contentTypeJSON is every answer's header, which nothing changes.
+// contentTypeJSON is the Content-Type header of all JSON answers; it must not be modified.
 var contentTypeJSON = []string{mediaJSON}
 
-func (s *single) finish(w http.ResponseWriter) error {
+func (s *unary) finish(w http.ResponseWriter) error {
 	if s.answer == nil {
 		return connect.NewError(connect.CodeInternal, "the call ended without an answer")
 	}
@@ -136,12 +134,12 @@ func (s *single) finish(w http.ResponseWriter) error {
 		return nil
 	}
 	if s.encodings.write(w, s.request, *s.answer) == nil {
-		frame.Buffers.Put(s.answer) // else a connection may still be writing it
+		frame.Buffers.Put(s.answer) // otherwise a connection may still be writing it
 	}
 	return nil
 }
 
-// refuse returns the error of a request that cannot be read, and stores how HTTP reports it.
+// refuse returns the error of a request that cannot be parsed, and stores its HTTP status.
 func (s *stream) refuse(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.EOF

@@ -1,12 +1,10 @@
-// Package edge is the gateway's REST surface: it turns a plain HTTP request
-// into a call by the google.api.http rules of the method table, and the call's
-// answer into plain JSON, a stream of answers into Server-Sent Events or lines
-// of JSON.
+// Package edge is the gateway's REST interface. It turns HTTP requests into calls by the
+// google.api.http rules of the method table (HTTP transcoding), and writes answers as JSON, and
+// streams of answers as Server-Sent Events or JSON lines.
 //
-// A request's path, query and body become one protobuf message, transcoded by
-// the same program as Connect's JSON; the call then takes the same pipeline as
-// every other protocol. Errors are Connect's JSON errors with their HTTP
-// status.
+// The path, query and body of a request become one protobuf message, transcoded by the same program
+// as Connect's JSON; the call then passes through the same pipeline as calls of other protocols.
+// Errors are Connect's JSON errors with their HTTP status.
 //
 // Source: google/api/http.proto, https://connectrpc.com/docs/protocol#error-codes.
 package edge
@@ -31,11 +29,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Protocol is what CallInfo.Protocol says of a REST call.
+// Protocol is the CallInfo.Protocol of a REST call.
 const Protocol = "rest"
 
-// headerTimeout is Connect's way to ask for a shorter deadline; REST clients
-// may use it too.
+// headerTimeout is Connect's header for a shorter deadline, which REST clients may send too.
 const headerTimeout = "Connect-Timeout-Ms"
 
 // REST serves the HTTP mappings of a method table.
@@ -49,7 +46,7 @@ type REST struct {
 	encodings
 }
 
-// binding is a rule of a method, compiled.
+// binding is a compiled HTTP rule of a method.
 type binding struct {
 	method   *policy.Method
 	verb     string // HTTP method
@@ -59,14 +56,14 @@ type binding struct {
 	parameters []parameter
 
 	body       string           // "", "*" or a field
-	bodyStep   step             // to that field; number 0: none
-	rawBody    bool             // the body is of any content type (google.api.HttpBody)
+	bodyStep   step             // the step to that field; number 0: none
+	rawBody    bool             // the body has any content type (google.api.HttpBody)
 	mask       protowire.Number // the field mask that a body fills; 0: none
-	answer     protowire.Number // the answer's field that is the response; 0: all of it
-	rawAnswers bool             // the response is of any content type
+	answer     protowire.Number // the field of the answer that is the response; 0: all fields
+	rawAnswers bool             // the response has any content type
 }
 
-// inBody reports whether a variable of the path sets a field inside the body's.
+// inBody reports whether a path variable sets a field inside the body's field.
 func (b *binding) inBody(p *parameter) bool {
 	return b.body == "*" || b.bodyStep.number != 0 && p.steps[0].number == b.bodyStep.number
 }
@@ -79,10 +76,9 @@ func (b *binding) appendJSON(dst, wire []byte) ([]byte, error) {
 	return b.method.Output.AppendJSON(dst, wire)
 }
 
-// NewREST returns a handler that answers by server. Bodies, and each message of a stream of
-// requests, are bounded by maxBody bytes, compressed and not; compressors are those that it
-// speaks, the preferred first. A rule that cannot be served, or that can never be reached, is
-// an error.
+// NewREST returns a handler that calls server. Bodies, and each message of a client stream, are
+// bounded by maxBody bytes, compressed and decompressed; compressors are the supported encodings,
+// the preferred first. A rule that cannot be served or never matches is an error.
 func NewREST(server *connect.Server, table *policy.Table, maxBody int, options Options, compressors ...connect.Compressor) (*REST, error) {
 	r := &REST{
 		server: server, maxBody: int64(maxBody), encodings: compressors,
@@ -107,7 +103,7 @@ func NewREST(server *connect.Server, table *policy.Table, maxBody int, options O
 	return r, nil
 }
 
-// Pattern returns the HTTP method and the path of a rule, as they are written; "" if it has none.
+// Pattern returns the HTTP method and the path of a rule as written; "" if it has none.
 func Pattern(rule *annotations.HttpRule) (verb, path string) {
 	switch pattern := rule.GetPattern().(type) {
 	case *annotations.HttpRule_Get:
@@ -133,13 +129,13 @@ func newBinding(method *policy.Method, rule *annotations.HttpRule) (*binding, er
 	}
 	input, output := method.Input.Descriptor(), method.Output.Descriptor()
 	if method.Spec.StreamType&connect.StreamTypeClient != 0 && b.body == "" {
-		return nil, errors.New("a stream of requests needs a body in its HTTP rule")
+		return nil, errors.New("a client stream needs a body in its HTTP rule")
 	}
 	b.rawAnswers = isHTTPBody(output)
 	if name := rule.GetResponseBody(); name != "" {
 		field := output.Fields().ByName(protoreflect.Name(name))
 		if field == nil {
-			return nil, fmt.Errorf("response_body names %q, which is no field", name)
+			return nil, fmt.Errorf("response_body names %q, which is not a field", name)
 		}
 		b.answer, b.rawAnswers = field.Number(), !field.IsList() && isHTTPBody(field.Message())
 	}
@@ -168,11 +164,11 @@ func (b *binding) setBody(input protoreflect.MessageDescriptor) error {
 	}
 	field := input.Fields().ByName(protoreflect.Name(b.body))
 	if field == nil {
-		return fmt.Errorf("body names %q, which is no field", b.body)
+		return fmt.Errorf("body names %q, which is not a field", b.body)
 	}
 	b.bodyStep = stepTo(field)
 	if b.bodyStep.key == "" {
-		return fmt.Errorf("body names %q, whose names in JSON are those of other fields", b.body)
+		return fmt.Errorf("body names %q, whose JSON names are names of other fields", b.body)
 	}
 	if field.Message() != nil && !field.IsList() && !field.IsMap() {
 		b.rawBody = isHTTPBody(field.Message())
@@ -205,7 +201,7 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.fail(w, req, nil, err)
 		return
 	}
-	answer := &single{stream: stream{
+	answer := &unary{stream: stream{
 		binding: b, values: values, request: req, body: http.MaxBytesReader(w, req.Body, r.maxBody), maxBody: r.maxBody, encodings: r.encodings,
 		query: &r.query,
 		info:  connect.CallInfo{Spec: b.method.Spec, PeerAddr: req.RemoteAddr, Protocol: Protocol, Codec: connect.CodecNameJSON},
@@ -224,10 +220,10 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		defer streamed.close()
 		out = streamed
 		if b.method.Spec.StreamType == connect.StreamTypeBidi {
-			_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 has it always
+			_ = http.NewResponseController(w).EnableFullDuplex() // always enabled in HTTP/2
 		}
 	}
-	//nolint:contextcheck // ctx is the request's own
+	//nolint:contextcheck // ctx is derived from the request's
 	err = r.server.Call(ctx, b.method.Spec.Procedure, info, out)
 	if streamed, ok := out.(*events); ok {
 		streamed.close()
@@ -245,15 +241,14 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	out.end(err)
 }
 
-// responder is a REST request's [connect.ServerStream] with the end of its
-// response.
+// responder is the [connect.ServerStream] of a REST request, which also ends its response.
 type responder interface {
 	connect.ServerStream
-	// begun reports whether the response has begun to be written.
+	// begun reports whether writing the response has begun.
 	begun() bool
-	// finish writes the response of a call that ended well before it had begun.
+	// finish writes the response of a call that succeeded before the response had begun.
 	finish(w http.ResponseWriter) error
-	// end ends a response that had begun.
+	// end ends a response that has begun.
 	end(err error)
 }
 
@@ -268,10 +263,10 @@ func copyHeaders(to http.Header, from ...*connect.Header) {
 	}
 }
 
-// find returns the first binding that fits, or the HTTP methods that the path
-// has. HEAD is answered as GET is (RFC 9110 §9.3.2), but for streams.
+// find returns the first binding that matches, or the HTTP methods that the path allows. HEAD is
+// answered like GET (RFC 9110 §9.3.2), except for streams.
 func (r *REST) find(req *http.Request) (found *binding, values []string, allowed []string) {
-	var room [few]pathSegment
+	var room [usualSegments]pathSegment
 	path, ok := split(pathOf(req.URL), room[:])
 	if !ok {
 		return nil, nil, nil
@@ -279,7 +274,7 @@ func (r *REST) find(req *http.Request) (found *binding, values []string, allowed
 	var head *binding
 	for _, b := range r.bindings {
 		switch {
-		case !b.template.fits(&path):
+		case !b.template.matches(&path):
 			continue
 		case b.verb == req.Method:
 			return b, b.template.values(&path), nil
@@ -320,7 +315,7 @@ func (r *REST) notFound(w http.ResponseWriter, req *http.Request, allowed []stri
 	err := connect.Errorf(connect.CodeNotFound, "nothing is served at %s", path)
 	service, method, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")
 	if isRPC := ok && strings.Contains(service, ".") && !strings.Contains(method, "/"); isRPC || strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc") {
-		// The path of an RPC: clients of Connect read the code in the body.
+		// The path of an RPC: Connect clients read the code in the body.
 		err = connect.Errorf(connect.CodeUnimplemented, "%s is not served", path)
 	}
 	WriteError(w, req, err, http.StatusNotFound)
@@ -332,7 +327,7 @@ func withTimeout(req *http.Request) (context.Context, context.CancelFunc, error)
 		return req.Context(), func() {}, nil
 	}
 	ms, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || ms < 0 || len(text) > 10 { // Connect's own bound
+	if err != nil || ms < 0 || len(text) > 10 { // the bound of the Connect protocol
 		return req.Context(), func() {}, connect.Errorf(connect.CodeInvalidArgument, "%s is %q: send milliseconds, at most ten digits", headerTimeout, excerpt.Text(text, excerpt.Name))
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), time.Duration(ms)*time.Millisecond)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// template is a path of a google.api.http rule, compiled. Grammar (google/api/http.proto):
+// template is the compiled path of a google.api.http rule. Grammar (google/api/http.proto):
 //
 //	Template = "/" Segments [ Verb ] ;
 //	Segments = Segment { "/" Segment } ;
@@ -33,11 +33,11 @@ const (
 	restSegment                // **, the last
 )
 
-// variable is a field that some segments of a path fill.
+// variable is a field whose value is in one or more segments of a path.
 type variable struct {
 	field      string // path of proto names
-	start, end int    // segments, end exclusive; a final ** takes all the rest
-	// several says that the variable may have more than one segment: an escaped slash in it
+	start, end int    // segments, end exclusive; a final ** matches all remaining segments
+	// several reports whether the variable may have more than one segment: an escaped slash in it
 	// stays escaped.
 	several bool
 }
@@ -85,8 +85,8 @@ func parseTemplate(path string) (*template, error) {
 	return t, nil
 }
 
-// addVariable adds the variable whose text, after its brace, text begins with, and returns the
-// text after it.
+// addVariable adds the variable at the start of text, after its opening brace, and returns the text
+// after it.
 func (t *template) addVariable(text string) (after string, err error) {
 	inner, after, closed := strings.Cut(text, "}")
 	if !closed {
@@ -126,21 +126,21 @@ func (t *template) add(part string) error {
 	return nil
 }
 
-// requestPath is the path of a request, split at the slashes that are not escaped.
+// requestPath is the path of a request, split at unescaped slashes.
 type requestPath struct {
 	segments []pathSegment
-	last     pathSegment // the last one, without its verb
+	last     pathSegment // the last segment, without its verb
 	verb     string      // decoded; "": there is none
 }
 
-// pathSegment is a segment as it is written in the URL, and percent-decoded.
+// pathSegment is a segment, as written in the URL and percent-decoded.
 type pathSegment struct{ raw, text string }
 
-// few is the number of segments that a request's path has as a rule.
-const few = 12
+// usualSegments is the number of segments for which no allocation is needed.
+const usualSegments = 12
 
-// pathOf returns the path of a URL as the client wrote it. Its escapes are well-formed:
-// net/http has checked them.
+// pathOf returns the path of a URL as the client wrote it. Its escapes are well-formed: net/http
+// has checked them.
 func pathOf(u *url.URL) string {
 	if u.RawPath != "" { // not the canonical form of Path
 		return u.RawPath
@@ -148,9 +148,9 @@ func pathOf(u *url.URL) string {
 	return u.EscapedPath()
 }
 
-// split splits an escaped path; room is where its segments lie if there is room for them. It
-// reports false for a path that no template fits: a relative one, and one with dot segments,
-// which clients resolve (RFC 3986 §5.2.4).
+// split splits an escaped path into segments, which it stores in room if they fit. It reports false
+// for a path that no template matches: a relative one, or one with dot segments, which clients
+// resolve (RFC 3986 §5.2.4).
 func split(path string, room []pathSegment) (requestPath, bool) {
 	path, ok := strings.CutPrefix(path, "/")
 	if !ok {
@@ -171,19 +171,19 @@ func split(path string, room []pathSegment) (requestPath, bool) {
 	return out, true
 }
 
-// decode percent-decodes a text whose escapes are well-formed.
+// decode percent-decodes a text with well-formed escapes.
 func decode(text string) string {
 	if strings.IndexByte(text, '%') < 0 {
 		return text
 	}
 	plain, err := url.PathUnescape(text)
 	if err != nil {
-		return text // not reached: net/http refuses such a URL
+		return text // not reached: net/http rejects such a URL
 	}
 	return plain
 }
 
-// decodeButSlash percent-decodes a text, but leaves escaped slashes as they are written.
+// decodeButSlash percent-decodes a text, but leaves escaped slashes unchanged.
 func decodeButSlash(text string) string {
 	if strings.IndexByte(text, '%') < 0 {
 		return text
@@ -213,9 +213,9 @@ func isEscapedSlash(text string) bool {
 	return len(text) >= 3 && text[1] == '2' && (text[2] == 'F' || text[2] == 'f')
 }
 
-// fits reports whether the path has the template's form. Segments are compared decoded, after
-// the path was split: an escaped slash never makes a segment.
-func (t *template) fits(path *requestPath) bool {
+// matches reports whether the path matches the template. Segments are compared decoded, after the
+// path was split: an escaped slash never separates segments.
+func (t *template) matches(path *requestPath) bool {
 	n := len(path.segments)
 	if t.verb != "" && t.verb != path.verb {
 		return false
@@ -242,8 +242,8 @@ func (t *template) fits(path *requestPath) bool {
 	return true
 }
 
-// values returns the decoded texts of the template's variables in a path that fits. A variable
-// of one segment is decoded wholly; in one that may have several, escaped slashes stay escaped
+// values returns the decoded texts of the template's variables in a matching path. A variable of
+// one segment is decoded completely; in one that may have several, escaped slashes stay escaped
 // (google/api/http.proto, "path template syntax").
 func (t *template) values(path *requestPath) []string {
 	if len(t.variables) == 0 {

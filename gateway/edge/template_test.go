@@ -61,7 +61,7 @@ func TestATemplateThatCannotBeIsRefused(t *testing.T) {
 // match returns the values of a template's variables in a path.
 func match(t *template, path string) ([]string, bool) {
 	parsed, ok := split(path, nil)
-	if !ok || !t.fits(&parsed) {
+	if !ok || !t.matches(&parsed) {
 		return nil, false
 	}
 	return t.values(&parsed), true

@@ -9,33 +9,33 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// TicketParameter is the query parameter that has a ticket: the credential of one stream of
-// Server-Sent Events, for clients that cannot send headers.
+// TicketParameter is the query parameter with a ticket: the credential of one stream of Server-Sent
+// Events, for clients that cannot send headers.
 const TicketParameter = "headgate_ticket"
 
-// Ticket is the ticket of a request. The request itself does not have it any more, so that it is
-// in no log, error or span. Its verifier sets ID, Resume and Prove.
+// Ticket is the ticket of a request. It is removed from the request, so that it appears in no log,
+// error or span. The authenticator sets ID, Resume and Prove.
 type Ticket struct {
-	// Text is the ticket, as the client sent it.
+	// Text is the ticket as sent by the client.
 	Text string
-	// Target is the canonical path and query that it was sent with.
+	// Target is the canonical path and query of the request.
 	Target string
-	// LastEventID is the header with which a client reconnects, "" if there is none.
+	// LastEventID is the Last-Event-ID header of a client that reconnects; "": none.
 	LastEventID string
-	// ID is the ticket's id.
+	// ID is the id of the ticket.
 	ID string
-	// Resume is the id of the event that the stream continues after, "" for none.
+	// Resume is the id of the event after which the stream continues; "": none.
 	Resume string
-	// Prove returns the proof that a client has received an event of the ticket's stream, which is
-	// appended to the event's id.
+	// Prove returns the proof that the ticket's stream sent an event to a client; it is appended to
+	// the event's id.
 	Prove func(id string) string
 }
 
 // proofMark separates an event's id from its proof.
 const proofMark = '~'
 
-// SplitEventID returns the two parts of the id of an event that a stream with a ticket has sent; ok
-// is false for any other id.
+// SplitEventID splits the id of an event that a stream with a ticket has sent; ok is false for any
+// other id.
 func SplitEventID(id string) (event, proof string, ok bool) {
 	at := strings.LastIndexByte(id, proofMark)
 	if at < 0 {
@@ -52,8 +52,9 @@ func TicketOf(of connect.ServerStream) *Ticket {
 	return nil
 }
 
-// eventID appends the id of an event, with its proof where the stream has a ticket. It appends
-// nothing for an id that cannot be sent: a line break would end it, and clients ignore one with NUL.
+// eventID appends the id of an event, with its proof if the stream has a ticket. It appends nothing
+// for an id that cannot be sent: one with a line break, which would end it, or with NUL, for which
+// clients ignore it.
 func (e *events) eventID(dst []byte, id string) []byte {
 	if strings.ContainsAny(id, "\r\n\x00") {
 		return dst
@@ -65,13 +66,13 @@ func (e *events) eventID(dst []byte, id string) []byte {
 	return append(dst, '\n')
 }
 
-// errManyTickets refuses a request with several tickets.
+// errManyTickets rejects a request with several tickets.
 var errManyTickets = connect.NewError(connect.CodeInvalidArgument, "query parameter "+TicketParameter+" is given more than once: send it once")
 
-// errNoTicket refuses a ticket where none is of use.
-var errNoTicket = connect.NewError(connect.CodeInvalidArgument, "query parameter "+TicketParameter+" opens streams of Server-Sent Events (GET) alone: send an authorization header")
+// errNoTicket rejects a ticket at a method that accepts none.
+var errNoTicket = connect.NewError(connect.CodeInvalidArgument, "query parameter "+TicketParameter+" opens streams of Server-Sent Events (GET) only: send an authorization header")
 
-// cutTicket returns a query string without the ticket, and the ticket; found is false if there is
+// cutTicket returns a query string without its ticket, and the ticket; found is false if there is
 // none.
 func cutTicket(raw string) (rest, ticket string, found bool, err error) {
 	kept := make([]string, 0, 8)
@@ -89,7 +90,7 @@ func cutTicket(raw string) (rest, ticket string, found bool, err error) {
 	return strings.Join(kept, "&"), ticket, found, err
 }
 
-// isTicket reports whether the name of a parameter is that of tickets, however it is escaped.
+// isTicket reports whether a parameter's name, however escaped, is TicketParameter.
 func isTicket(name string) bool {
 	at := 0
 	for i := 0; i < len(name); i++ {
@@ -112,7 +113,7 @@ func isTicket(name string) bool {
 
 const hexDigits = "0123456789abcdef"
 
-// hasTicket reports whether a query string has a ticket. It allocates nothing.
+// hasTicket reports whether a query string has a ticket. It does not allocate.
 func hasTicket(raw string) bool {
 	for raw != "" {
 		var part string
@@ -124,8 +125,8 @@ func hasTicket(raw string) bool {
 	return false
 }
 
-// withoutTicket returns the request without its ticket; ticket is nil if it has none.
-func withoutTicket(req *http.Request) (_ *http.Request, ticket *Ticket, err error) {
+// extractTicket returns the request without its ticket, and the ticket; nil if it has none.
+func extractTicket(req *http.Request) (_ *http.Request, ticket *Ticket, err error) {
 	rest, text, found, err := cutTicket(req.URL.RawQuery)
 	if !found {
 		return req, nil, nil
@@ -137,8 +138,8 @@ func withoutTicket(req *http.Request) (_ *http.Request, ticket *Ticket, err erro
 }
 
 // target returns the canonical text of a path and a query: requests for the same resource with the
-// same parameters in the same order have the same one, however their bytes are escaped (RFC 3986
-// §6.2.2). Delimiters keep their meaning: an escaped slash is none.
+// same parameters in the same order have the same target, however they are escaped (RFC 3986
+// §6.2.2). Delimiters keep their meaning: an escaped slash is not a delimiter.
 func target(u *url.URL) string {
 	text := appendCanonical(nil, pathOf(u), "/:")
 	if u.RawQuery != "" {
@@ -149,8 +150,8 @@ func target(u *url.URL) string {
 
 const upperHex = "0123456789ABCDEF"
 
-// appendCanonical appends a text in which all but unreserved characters (RFC 3986 §2.3) and the
-// given delimiters are percent-encoded.
+// appendCanonical appends a text, percent-encoding all characters except unreserved ones (RFC 3986
+// §2.3) and the given delimiters.
 func appendCanonical(dst []byte, text, delimiters string) []byte {
 	for i := 0; i < len(text); i++ {
 		c, escaped := text[i], false
@@ -173,24 +174,24 @@ func appendCanonical(dst []byte, text, delimiters string) []byte {
 	return dst
 }
 
-// EventStream returns the procedure of the stream of Server-Sent Events that a GET of a path with its
-// query opens, and its canonical target, as [Ticket] has it. Errors: INVALID_ARGUMENT for a text that
-// is no path, or names no such stream.
+// EventStream returns the procedure of the stream of Server-Sent Events that a GET of a path with
+// its query opens, and its canonical target, as in [Ticket]. It returns INVALID_ARGUMENT for a text
+// that is not a path, or not of such a stream.
 func (r *REST) EventStream(ctx context.Context, path string) (procedure, canonical string, err error) {
 	u, err := url.ParseRequestURI(path)
 	if err != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "#\\") {
-		return "", "", connect.NewError(connect.CodeInvalidArgument, `path: it is no path with a query, such as "/v1/rooms/hall:watch?after=7"`)
+		return "", "", connect.NewError(connect.CodeInvalidArgument, `path: not a path with an optional query, such as "/v1/rooms/hall:watch?after=7"`)
 	}
 	if _, _, found, _ := cutTicket(u.RawQuery); found {
-		return "", "", connect.NewError(connect.CodeInvalidArgument, "path: it has a ticket already: leave out "+TicketParameter)
+		return "", "", connect.NewError(connect.CodeInvalidArgument, "path: has a ticket already: remove "+TicketParameter)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody)
 	if err != nil {
-		return "", "", connect.NewError(connect.CodeInvalidArgument, "path: it is malformed")
+		return "", "", connect.NewError(connect.CodeInvalidArgument, "path: malformed")
 	}
 	b, _, _ := r.find(req)
 	if b == nil || !b.opensEvents() {
-		return "", "", connect.NewError(connect.CodeInvalidArgument, "path: a GET of it opens no stream of Server-Sent Events")
+		return "", "", connect.NewError(connect.CodeInvalidArgument, "path: GET does not open a stream of Server-Sent Events")
 	}
 	return b.method.Spec.Procedure, target(u), nil
 }
@@ -200,9 +201,9 @@ func (b *binding) opensEvents() bool {
 	return b.verb == http.MethodGet && b.method.Spec.StreamType == connect.StreamTypeServer && !b.rawAnswers
 }
 
-// ticketed takes the ticket out of a request for the rule.
+// ticketed extracts the ticket from a request for the rule.
 func (b *binding) ticketed(req *http.Request) (*http.Request, *Ticket, error) {
-	req, ticket, err := withoutTicket(req)
+	req, ticket, err := extractTicket(req)
 	if ticket != nil && !b.opensEvents() {
 		err = errNoTicket
 	}

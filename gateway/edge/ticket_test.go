@@ -45,7 +45,7 @@ func FuzzWithoutTicket(f *testing.F) {
 		if req.URL.Query().Has(TicketParameter) && !hasTicket(query) {
 			t.Fatalf("%q has a ticket", query)
 		}
-		rest, ticket, err := withoutTicket(req)
+		rest, ticket, err := extractTicket(req)
 		if rest.URL.Query().Has(TicketParameter) || strings.Contains(rest.RequestURI, TicketParameter+"=") {
 			t.Errorf("%q keeps its ticket: %q", query, rest.URL.RawQuery)
 		}

@@ -10,15 +10,15 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// mediaLines is the media type of JSON values in a sequence, one a line by convention.
+// mediaLines is the media type of a sequence of JSON values, by convention one per line.
 const mediaLines = "application/x-ndjson"
 
-// chunkBytes is the size of the parts into which a body of any content type is divided.
+// chunkBytes is the size of the chunks into which a body of any content type is split.
 const chunkBytes = 64 << 10
 
-// requests are the messages of a stream of requests in a body: each JSON value is one, and of a
-// google.api.HttpBody each part of the body. What the path and the query set is in each of
-// them.
+// requests reads the messages of a client stream from a body: each JSON value is a message and, for
+// a google.api.HttpBody, each chunk of the body. The fields of path and query are set in each
+// message.
 type requests struct {
 	decoder *json.Decoder // nil: not JSON
 	bounded boundedReader
@@ -31,7 +31,7 @@ type boundedReader struct {
 	left int64
 }
 
-// errMessage says that a message is larger than may be.
+// errMessage is the error of a message beyond the bound.
 var errMessage = errors.New("the message is too large")
 
 // Read implements [io.Reader].
@@ -44,11 +44,11 @@ func (r *boundedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// begin checks what the headers say of the body.
+// begin checks the headers of the body.
 func (s *stream) begin() error {
 	if compressor, err := s.encodings.of(s.request); err != nil || compressor != nil {
-		// A decompressor would be occupied for as long as the stream lasts.
-		wrong := connect.NewError(connect.CodeUnimplemented, "a stream of requests has no content encoding: send it as it is")
+		// A decompressor would be occupied for the whole duration of the stream.
+		wrong := connect.NewError(connect.CodeUnimplemented, "a client stream cannot have a content encoding: send it uncompressed")
 		return &httpError{error: wrong, status: http.StatusUnsupportedMediaType, header: headerAcceptEncoding, value: connect.CompressionNameIdentity}
 	}
 	s.requests = &requests{bounded: boundedReader{from: s.request.Body}}
@@ -71,7 +71,7 @@ func (s *stream) nextMessage() ([]byte, error) {
 	}
 	wire, err := s.nextBody()
 	if errors.Is(err, io.EOF) && s.requests.count == 0 {
-		// No message has what the path and the query set, which must be right all the same.
+		// Without messages, the fields of path and query are still validated.
 		if _, wrong := s.complete(nil); wrong != nil {
 			return nil, wrong
 		}
@@ -84,7 +84,7 @@ func (s *stream) nextMessage() ([]byte, error) {
 	return s.complete(wire)
 }
 
-// nextBody returns the wire bytes of the next part of the body.
+// nextBody returns the wire bytes of the next chunk of the body.
 func (s *stream) nextBody() ([]byte, error) {
 	r := s.requests
 	r.bounded.left = s.maxBody
@@ -92,7 +92,7 @@ func (s *stream) nextBody() ([]byte, error) {
 		chunk := make([]byte, chunkBytes)
 		n, err := r.bounded.Read(chunk)
 		if n == 0 && err != nil && (!errors.Is(err, io.EOF) || r.count > 0) {
-			return nil, s.broken(err)
+			return nil, s.bodyError(err)
 		}
 		return s.rawWire(chunk[:n]), nil // an empty body is one message
 	}
@@ -104,14 +104,14 @@ func (s *stream) nextBody() ([]byte, error) {
 	case errors.As(err, &syntax), errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, errors.New("the body is not a sequence of JSON values: send one per line")
 	default:
-		return nil, s.broken(err)
+		return nil, s.bodyError(err)
 	}
 	s.hasBody = true
 	return s.jsonWire(text)
 }
 
-// broken returns the error of a body that cannot be read on.
-func (s *stream) broken(err error) error {
+// bodyError returns the error of a body that cannot be read further.
+func (s *stream) bodyError(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
 		return io.EOF

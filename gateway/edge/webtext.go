@@ -11,15 +11,15 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// Media types of gRPC-Web, in bytes and in base64. Source:
+// Media types of gRPC-Web, binary and base64. Source:
 // https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md, "Protocol differences".
 const (
 	mediaWeb     = "application/grpc-web"
 	mediaWebText = "application/grpc-web-text"
 )
 
-// WebText serves gRPC-Web in base64 (grpc-web-text), which pages use where a browser cannot read
-// a stream of bytes, by next, which speaks gRPC-Web in bytes.
+// WebText serves grpc-web-text, gRPC-Web in base64, which pages use where a browser cannot read a
+// binary stream, by translating it for next, which speaks binary gRPC-Web.
 func WebText(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		contentType := r.Header.Get("Content-Type")
@@ -41,8 +41,8 @@ func WebText(next http.Handler) http.Handler {
 	})
 }
 
-// textReader decodes base64 as it arrives: groups of four characters, any of which may be
-// padded, since clients may encode in parts.
+// textReader decodes base64 as it arrives: groups of four characters, each of which may be padded,
+// because clients may encode in parts.
 type textReader struct {
 	from   io.ReadCloser
 	text   []byte // not decoded yet
@@ -50,7 +50,7 @@ type textReader struct {
 	failed error
 }
 
-// errNotText refuses a body that is not base64.
+// errNotText rejects a body that is not base64.
 var errNotText = connect.NewError(connect.CodeInvalidArgument, "the body is not base64")
 
 // Read implements [io.Reader].
@@ -74,7 +74,7 @@ func (r *textReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// decode decodes the whole groups.
+// decode decodes the complete groups.
 func (r *textReader) decode() bool {
 	whole := r.text[:len(r.text)/4*4]
 	for len(whole) > 0 {
@@ -103,7 +103,7 @@ type textWriter struct {
 	text  []byte
 }
 
-// Unwrap lets http.ResponseController find the connection.
+// Unwrap returns the underlying writer for http.ResponseController.
 func (w *textWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // WriteHeader implements [http.ResponseWriter].
@@ -142,13 +142,14 @@ func (w *textWriter) encode(plain []byte) error {
 	return err
 }
 
-// end writes what is left, with padding.
+// end writes the remaining bytes, with padding.
 func (w *textWriter) end() {
-	_ = w.encode(w.left) // the client is gone if this fails
+	_ = w.encode(w.left) // an error means that the client has disconnected
 	w.left = w.left[:0]
 }
 
-// FlushError lets http.ResponseController flush: what is left is sent, with padding.
+// FlushError implements http.ResponseController's flush: it sends the remaining bytes, with
+// padding.
 func (w *textWriter) FlushError() error {
 	if !w.begun {
 		w.WriteHeader(http.StatusOK)
@@ -158,4 +159,4 @@ func (w *textWriter) FlushError() error {
 }
 
 // Flush implements [http.Flusher].
-func (w *textWriter) Flush() { _ = w.FlushError() } // the client is gone if this fails
+func (w *textWriter) Flush() { _ = w.FlushError() } // an error means that the client has disconnected

@@ -16,7 +16,7 @@ import (
 // capacity returns a shared capacity.
 func capacity(t testing.TB, calls, streams int, bytes int64) *limit.Shared {
 	t.Helper()
-	shared, err := limit.NewShared(limit.Capacity{Calls: calls, Streams: streams, Bytes: bytes, Held: 4})
+	shared, err := limit.NewShared(limit.Capacity{Calls: calls, Streams: streams, Bytes: bytes, Delayed: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestBudget_OneTenantUsesAtMostItsShare(t *testing.T) {
 	}
 	fill := func(name string, stream bool) (n int, err error) {
 		for {
-			if err = tenants.Enter(tenant(t, name), &limit.Use{}, stream, limit.High); err != nil {
+			if err = tenants.Acquire(tenant(t, name), &limit.Use{}, stream, limit.High); err != nil {
 				return n, err
 			}
 			n++
@@ -50,14 +50,14 @@ func TestBudget_OneTenantUsesAtMostItsShare(t *testing.T) {
 		t.Errorf("beyond the shared capacity: %d calls, then %v", n, err)
 	}
 	var use limit.Use
-	if err := tenants.Enter(tenant(t, "initech"), &use, true, limit.Normal); err != nil {
+	if err := tenants.Acquire(tenant(t, "initech"), &use, true, limit.Normal); err != nil {
 		t.Fatal(err)
 	}
-	defer use.Leave()
+	defer use.ReleaseAll()
 	if err := use.Reserve(500); err != nil {
 		t.Errorf("half of the bytes: %v", err)
 	}
-	if err := use.Reserve(1); !errors.Is(err, limit.ErrBytes) || !errors.Is(use.Failed(), limit.ErrBytes) {
+	if err := use.Reserve(1); !errors.Is(err, limit.ErrBytes) || !errors.Is(use.ReserveError(), limit.ErrBytes) {
 		t.Errorf("a byte more: %v", err)
 	}
 }
@@ -73,7 +73,7 @@ func TestCallers_ManyTogetherUseAtMostTheirShare(t *testing.T) {
 	entered := func(stream bool) (uses []*limit.Use, err error) {
 		for caller := range 100 {
 			use := &limit.Use{}
-			if err = callers.Enter(caller, use, stream, limit.Normal); err != nil {
+			if err = callers.Acquire(caller, use, stream, limit.Normal); err != nil {
 				return uses, err
 			}
 			uses = append(uses, use)
@@ -94,7 +94,7 @@ func TestCallers_ManyTogetherUseAtMostTheirShare(t *testing.T) {
 		}
 	}
 	for _, use := range append(calls, streams...) {
-		use.Leave()
+		use.ReleaseAll()
 	}
 	if again, err := entered(false); len(again) != 50 || !errors.Is(err, limit.ErrFull) {
 		t.Errorf("when all have left: %d calls, then %v; want 50", len(again), err)
@@ -108,10 +108,10 @@ func TestBudget_OperatorsHaveAReserveOfBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	var normal, high limit.Use
-	if err := callers.Enter("app", &normal, false, limit.Normal); err != nil {
+	if err := callers.Acquire("app", &normal, false, limit.Normal); err != nil {
 		t.Fatal(err)
 	}
-	if err := callers.Enter("operator", &high, false, limit.High); err != nil {
+	if err := callers.Acquire("operator", &high, false, limit.High); err != nil {
 		t.Fatal(err)
 	}
 	if err := normal.Reserve(901); !errors.Is(err, limit.ErrFull) {
@@ -123,8 +123,8 @@ func TestBudget_OperatorsHaveAReserveOfBytes(t *testing.T) {
 	if err := high.Reserve(100); err != nil {
 		t.Errorf("an operator: %v", err)
 	}
-	normal.Leave()
-	high.Leave()
+	normal.ReleaseAll()
+	high.ReleaseAll()
 }
 
 // TestUse_ReturnsAllThatItHolds is a property: after any mix of calls that finished, were
@@ -165,20 +165,20 @@ func TestUse_ReturnsAllThatItHolds(t *testing.T) {
 							}
 						})
 					case 1:
-						use.LeaveShared() // its refusal is held back
+						use.ReleaseShared() // its refusal is held back
 					}
-					use.Leave()
-					use.Leave() // once more changes nothing
+					use.ReleaseAll()
+					use.ReleaseAll() // once more changes nothing
 					continue
 				}
 				use, priority, stream := &limit.Use{}, limit.Priority(random.IntN(3)), random.IntN(2) == 0
 				if random.IntN(2) == 0 {
-					if refused(callers.Enter(fmt.Sprint(random.IntN(4)), use, stream, priority)) {
+					if refused(callers.Acquire(fmt.Sprint(random.IntN(4)), use, stream, priority)) {
 						continue
 					}
 					_ = use.Reserve(random.Int64N(400))
 					refused(tenants.Move(names[random.IntN(3)], use))
-				} else if refused(tenants.Enter(names[random.IntN(3)], use, stream, priority)) {
+				} else if refused(tenants.Acquire(names[random.IntN(3)], use, stream, priority)) {
 					continue
 				}
 				refused(use.Reserve(random.Int64N(400)))
@@ -187,7 +187,7 @@ func TestUse_ReturnsAllThatItHolds(t *testing.T) {
 				held = append(held, use)
 			}
 			for _, use := range held {
-				use.Leave()
+				use.ReleaseAll()
 			}
 		})
 	}
@@ -228,7 +228,7 @@ func TestUse_MovesToItsTenantOrStays(t *testing.T) {
 	}
 	use := func(bytes int64) *limit.Use {
 		use := &limit.Use{}
-		if err := callers.Enter("runner", use, false, limit.Normal); err != nil {
+		if err := callers.Acquire("runner", use, false, limit.Normal); err != nil {
 			t.Fatal(err)
 		}
 		if err := use.Reserve(bytes); err != nil {
@@ -255,8 +255,8 @@ func TestUse_MovesToItsTenantOrStays(t *testing.T) {
 		t.Errorf("the caller is charged %d calls and %d bytes", calls, bytes)
 	}
 	for _, use := range []*limit.Use{large, first, second} {
-		use.Leave()
-		if err := tenants.Move(acme, use); !errors.Is(err, limit.ErrLeft) {
+		use.ReleaseAll()
+		if err := tenants.Move(acme, use); !errors.Is(err, limit.ErrReleased) {
 			t.Errorf("a use that has left moves: %v", err)
 		}
 	}
@@ -269,14 +269,14 @@ func TestBudgets_ManyKeysResetNoLimit(t *testing.T) {
 		tenants := budgets(t, limit.Config{Rate: 0.01, Burst: 1}, 0)
 		spend := func(name string) error {
 			use, _, err := enter(t, tenants, name, false)
-			use.Leave()
+			use.ReleaseAll()
 			return err
 		}
 		if err := spend("acme"); err != nil {
 			t.Fatal(err)
 		}
 		var stream limit.Use
-		if err := tenants.Enter(tenant(t, "globex"), &stream, true, limit.Normal); err != nil {
+		if err := tenants.Acquire(tenant(t, "globex"), &stream, true, limit.Normal); err != nil {
 			t.Fatal(err)
 		}
 		for n := range 100_000 { // each uses its rate up, so that none is forgotten
@@ -305,6 +305,6 @@ func TestBudgets_ManyKeysResetNoLimit(t *testing.T) {
 		if grown := tenants.Overflowed() - before; grown != 0 {
 			t.Errorf("idle callers keep %d newcomers out", grown)
 		}
-		stream.Leave()
+		stream.ReleaseAll()
 	})
 }

@@ -24,7 +24,7 @@ func tenant(t testing.TB, name string) contextkit.TenantID {
 // budgets returns tenants' budgets of a large capacity.
 func budgets(t testing.TB, quota limit.Config, held int) *limit.Tenants {
 	t.Helper()
-	shared, err := limit.NewShared(limit.Capacity{Calls: 4096, Streams: 16_384, Bytes: 1 << 30, Held: held})
+	shared, err := limit.NewShared(limit.Capacity{Calls: 4096, Streams: 16_384, Bytes: 1 << 30, Delayed: held})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,11 +39,11 @@ func budgets(t testing.TB, quota limit.Config, held int) *limit.Tenants {
 func enter(t testing.TB, tenants *limit.Tenants, name string, stream bool) (use *limit.Use, wait time.Duration, err error) {
 	t.Helper()
 	use = &limit.Use{}
-	if err := tenants.Enter(tenant(t, name), use, stream, limit.Normal); err != nil {
+	if err := tenants.Acquire(tenant(t, name), use, stream, limit.Normal); err != nil {
 		return use, 0, err
 	}
 	if wait, err = use.Budget().Spend(time.Now()); err != nil {
-		use.Leave()
+		use.ReleaseAll()
 	}
 	return use, wait, err
 }
@@ -57,7 +57,7 @@ func TestATenantsRateIsItsOwn(t *testing.T) {
 				switch {
 				case err == nil:
 					accepted++
-					use.Leave()
+					use.ReleaseAll()
 				case !errors.Is(err, limit.ErrRate):
 					t.Fatal(err)
 				default:
@@ -107,7 +107,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 			decided.Done()
 			<-finish
 			now.Add(-1)
-			use.Leave()
+			use.ReleaseAll()
 		})
 	}
 	close(begin)
@@ -120,7 +120,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 	if use, _, err := enter(t, tenants, "acme", false); err != nil {
 		t.Errorf("after all have left: %v", err)
 	} else {
-		use.Leave()
+		use.ReleaseAll()
 	}
 }
 
@@ -184,7 +184,7 @@ func TestATenantsRetriesAreATenthOfItsCalls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		use.Leave()
+		use.ReleaseAll()
 	}
 	earned := 0
 	for tenants.Of(tenant(t, "acme")).Retry() {
@@ -221,7 +221,7 @@ func TestTheBudgetHoldsHoweverManyAsk(t *testing.T) {
 }
 
 func TestTheLessImportantIsRefusedFirst(t *testing.T) {
-	room, err := limit.NewRoom(10)
+	room, err := limit.NewLimiter(10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,13 +241,13 @@ func TestTheLessImportantIsRefusedFirst(t *testing.T) {
 	if room.Acquire(1, limit.Normal) || !room.Acquire(1, limit.High) {
 		t.Error("the place that is free goes to the less important")
 	}
-	if _, err := limit.NewRoom(0); err == nil {
+	if _, err := limit.NewLimiter(0); err == nil {
 		t.Error("room for nobody is accepted")
 	}
 }
 
 func TestRoomIsNeverOverfull(t *testing.T) {
-	room, err := limit.NewRoom(50)
+	room, err := limit.NewLimiter(50)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,70 +5,70 @@ import (
 	"sync/atomic"
 )
 
-// A call earns a tenth of a retry. Ten are there from the start, and a hundred may be
-// saved up for the moment when a node that many calls wait for is given up. Counted in
-// tenths.
+// A retry costs one token and a call earns a tenth of one, as in gRPC's retry throttling (gRFC A6).
+// A bucket starts with 10 tokens and holds at most 100, for the moment when a node fails that many
+// calls wait for. Tokens are counted in tenths.
 const (
-	retryPrice   = 10
-	callEarns    = 1
-	firstSavings = 10 * retryPrice
-	mostSavings  = 100 * retryPrice
+	retryCost     = 10
+	callEarning   = 1
+	initialTokens = 10 * retryCost
+	maxTokens     = 100 * retryCost
 )
 
-// savings are what calls have earned. The zero value has the first savings.
-type savings struct{ earned atomic.Int64 } // less what was spent
+// retryTokens is a token bucket of retries. The zero value holds the initial tokens.
+type retryTokens struct{ tenths atomic.Int64 } // earned less spent, beyond the initial tokens
 
-func (s *savings) earn() {
+func (s *retryTokens) deposit() {
 	for {
-		earned := s.earned.Load()
-		if firstSavings+earned+callEarns > mostSavings || s.earned.CompareAndSwap(earned, earned+callEarns) {
+		earned := s.tenths.Load()
+		if initialTokens+earned+callEarning > maxTokens || s.tenths.CompareAndSwap(earned, earned+callEarning) {
 			return
 		}
 	}
 }
 
-func (s *savings) spend() bool {
+func (s *retryTokens) spend() bool {
 	for {
-		earned := s.earned.Load()
-		if firstSavings+earned < retryPrice {
+		earned := s.tenths.Load()
+		if initialTokens+earned < retryCost {
 			return false
 		}
-		if s.earned.CompareAndSwap(earned, earned-retryPrice) {
+		if s.tenths.CompareAndSwap(earned, earned-retryCost) {
 			return true
 		}
 	}
 }
 
-// Retries permits retries as a share of the calls: a failing node gets at most a tenth more
-// calls, not a multiple.
+// Retries is the retry budget of the nodes, by endpoint: it permits retries as a share of the
+// calls, so that a failing node receives at most a tenth more calls.
 type Retries struct {
-	endpoints sync.Map // endpoint → *savings
+	endpoints sync.Map // endpoint → *retryTokens
 	count     atomic.Int64
 }
 
-// trackedEndpoints bounds the endpoints whose savings are known.
+// trackedEndpoints bounds the endpoints with a bucket.
 const trackedEndpoints = 4096
 
-// NewRetries returns retries with the initial savings for every endpoint.
+// NewRetries returns a retry budget with full initial tokens for every endpoint.
 func NewRetries() *Retries { return &Retries{} }
 
-// Call counts a call to the endpoint.
-func (b *Retries) Call(endpoint string) { b.of(endpoint).earn() }
+// Call counts a call to the endpoint, which earns retry tokens.
+func (b *Retries) Call(endpoint string) { b.of(endpoint).deposit() }
 
-// Retry reports whether the endpoint may be called once more for the same call.
+// Retry reports whether a call may be retried at the endpoint, and spends a token if so.
 func (b *Retries) Retry(endpoint string) bool { return b.of(endpoint).spend() }
 
-func (b *Retries) of(endpoint string) *savings {
+func (b *Retries) of(endpoint string) *retryTokens {
 	if found, ok := b.endpoints.Load(endpoint); ok {
-		return found.(*savings)
+		return found.(*retryTokens)
 	}
 	if b.count.Load() >= trackedEndpoints {
-		b.endpoints.Clear() // nodes have come and gone; all start anew
+		b.endpoints.Clear() // the set of nodes has changed often; all buckets restart
 		b.count.Store(0)
 	}
-	found, known := b.endpoints.LoadOrStore(endpoint, &savings{})
+	found, known := b.endpoints.LoadOrStore(endpoint, &retryTokens{})
 	if !known {
 		b.count.Add(1)
 	}
-	return found.(*savings)
+	return found.(*retryTokens)
 }

@@ -17,9 +17,9 @@ const (
 	topTenants = 1024
 )
 
-// Top counts something of tenants in the last half to one minute, to show those with most. Its
-// memory is bounded: tenants beyond the first 1,024 of a window are not counted in it. The zero
-// value is ready. Its methods may be called concurrently.
+// Top counts events per tenant over the last 30 to 60 seconds, to show the tenants with the most.
+// Its memory is bounded: tenants beyond the first 1,024 of a window are not counted in it. The zero
+// value is ready for use. It is safe for concurrent use.
 type Top struct {
 	mu      sync.Mutex
 	began   time.Time
@@ -33,18 +33,18 @@ type TenantCount struct {
 	Count  int64
 }
 
-// Add counts one of a tenant's.
+// Add counts an event of a tenant.
 func (t *Top) Add(tenant contextkit.TenantID, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.turn(now)
+	t.rotate(now)
 	if _, known := t.current[tenant]; known || len(t.current) < topTenants {
 		t.current[tenant]++
 	}
 }
 
-// turn begins a new window when it is time. t.mu is held.
-func (t *Top) turn(now time.Time) {
+// rotate begins a new window when the current one has ended. t.mu is held.
+func (t *Top) rotate(now time.Time) {
 	age := now.Sub(t.began)
 	if t.current != nil && age < topWindow {
 		return
@@ -55,10 +55,10 @@ func (t *Top) turn(now time.Time) {
 	t.began, t.current = now, map[contextkit.TenantID]int64{}
 }
 
-// Most returns the tenants with the largest counts, n at most, the largest first.
+// Most returns the tenants with the largest counts, at most n, the largest first.
 func (t *Top) Most(n int, now time.Time) []TenantCount {
 	t.mu.Lock()
-	t.turn(now)
+	t.rotate(now)
 	sums := make(map[contextkit.TenantID]int64, len(t.current)+len(t.before))
 	for _, window := range []map[contextkit.TenantID]int64{t.current, t.before} {
 		for tenant, count := range window {

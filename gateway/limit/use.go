@@ -5,82 +5,82 @@ import (
 	"sync"
 )
 
-// Use is the part of its caller's budget and of the shared capacity that one call holds: a
-// place and bytes. The zero value holds nothing. [Budgets.Enter] fills it in, and [Use.Leave]
-// returns all that it holds. Its methods are safe for concurrent use.
+// Use is what one call holds of its caller's budget and of the shared capacity: a slot and bytes.
+// The zero value holds nothing. [Budgets.Acquire] fills it, and [Use.ReleaseAll] releases
+// everything that it holds. It is safe for concurrent use.
 type Use struct {
 	mu       sync.Mutex
 	budget   *Budget // nil: it holds nothing
 	bytes    int64
-	sharing  bool // it holds a place in the shared capacity
+	shared   bool // it holds a slot of the shared capacity
 	stream   bool
 	priority Priority
-	failed   refusal
+	failed   rejection
 }
 
-// refusal is why bytes were refused last.
-type refusal uint8
+// rejection is the cause of the last rejected Reserve.
+type rejection uint8
 
 const (
-	none         refusal = iota
-	beyondBudget         // of the caller's budget
-	beyondShared         // of its group, or of the shared capacity
+	none         rejection = iota
+	beyondBudget           // of the caller's budget
+	beyondShared           // of its group, or of the shared capacity
 )
 
-// enter takes a place of the budget, which is pinned, and of the shared capacity. On an error
-// it releases the pin. The use must hold nothing.
-func (u *Use) enter(b *Budget, stream bool, priority Priority) error {
+// acquire acquires a slot of the budget, which is pinned, and of the shared capacity. On an error
+// it unpins the budget. The use must hold nothing.
+func (u *Use) acquire(b *Budget, stream bool, priority Priority) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if err := b.takePlace(stream); err != nil {
+	if err := b.acquireSlot(stream); err != nil {
 		b.unpin()
 		return err
 	}
-	if !b.shared.places(stream).Acquire(1, priority) {
-		b.leavePlace(stream)
+	if !b.shared.limiter(stream).Acquire(1, priority) {
+		b.releaseSlot(stream)
 		b.unpin()
 		return ErrFull
 	}
-	u.budget, u.sharing, u.stream, u.priority, u.bytes, u.failed = b, true, stream, priority, 0, none
+	u.budget, u.shared, u.stream, u.priority, u.bytes, u.failed = b, true, stream, priority, 0, none
 	return nil
 }
 
-// move charges all that the use holds to another budget, which is pinned. On an error it
-// stays where it is, and the pin is released.
+// move charges everything that the use holds to another budget, which is pinned. On an error
+// nothing moves, and the other budget is unpinned.
 func (u *Use) move(to *Budget) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	from := u.budget
 	if from == nil {
 		to.unpin()
-		return ErrLeft
+		return ErrReleased
 	}
-	if err := to.takePlace(u.stream); err != nil {
+	if err := to.acquireSlot(u.stream); err != nil {
 		to.unpin()
 		return err
 	}
-	if err := to.takeBytes(u.bytes); err != nil {
-		to.leavePlace(u.stream)
+	if err := to.acquireBytes(u.bytes); err != nil {
+		to.releaseSlot(u.stream)
 		to.unpin()
 		return err
 	}
-	from.leavePlace(u.stream)
-	from.returnBytes(u.bytes)
+	from.releaseSlot(u.stream)
+	from.releaseBytes(u.bytes)
 	from.unpin()
 	u.budget = to
 	return nil
 }
 
-// Reserve charges n more bytes of messages in memory. Errors: [ErrBytes] (of the budget),
-// [ErrFull] (of the shared capacity), [ErrLeft].
+// Reserve charges n more bytes of messages in memory. Errors: [ErrBytes] (the budget), [ErrFull]
+// (the shared capacity), [ErrReleased].
 func (u *Use) Reserve(n int64) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	b := u.budget
 	if b == nil {
-		return ErrLeft
+		return ErrReleased
 	}
-	if err := b.takeBytes(n); err != nil {
+	if err := b.acquireBytes(n); err != nil {
 		u.failed = beyondBudget
 		if errors.Is(err, ErrFull) {
 			u.failed = beyondShared
@@ -88,7 +88,7 @@ func (u *Use) Reserve(n int64) error {
 		return err
 	}
 	if !b.shared.bytes.Acquire(n, u.priority) {
-		b.returnBytes(n)
+		b.releaseBytes(n)
 		u.failed = beyondShared
 		return ErrFull
 	}
@@ -96,7 +96,7 @@ func (u *Use) Reserve(n int64) error {
 	return nil
 }
 
-// Release returns n bytes, or all reserved bytes if they are fewer.
+// Release releases n bytes, or all reserved bytes if they are fewer.
 func (u *Use) Release(n int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -108,12 +108,13 @@ func (u *Use) release(n int64) {
 		return
 	}
 	u.bytes -= n
-	u.budget.returnBytes(n)
+	u.budget.releaseBytes(n)
 	u.budget.shared.bytes.Release(n)
 }
 
-// Failed returns the last error of Reserve by which bytes were refused, nil if there is none.
-func (u *Use) Failed() error {
+// ReserveError returns the last error of Reserve by which bytes were rejected, nil if there is
+// none.
+func (u *Use) ReserveError() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch u.failed {
@@ -125,38 +126,38 @@ func (u *Use) Failed() error {
 	return nil
 }
 
-// Budget returns the budget that is charged, nil for none.
+// Budget returns the charged budget, nil for none.
 func (u *Use) Budget() *Budget {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.budget
 }
 
-// LeaveShared returns the bytes and the place in the shared capacity. The place in the budget
-// is held until Leave.
-func (u *Use) LeaveShared() {
+// ReleaseShared releases the bytes and the slot of the shared capacity. The slot of the budget is
+// held until ReleaseAll.
+func (u *Use) ReleaseShared() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.leaveShared()
+	u.releaseShared()
 }
 
-func (u *Use) leaveShared() {
+func (u *Use) releaseShared() {
 	u.release(u.bytes)
-	if u.sharing {
-		u.budget.shared.places(u.stream).Release(1)
-		u.sharing = false
+	if u.shared {
+		u.budget.shared.limiter(u.stream).Release(1)
+		u.shared = false
 	}
 }
 
-// Leave returns all that the use holds, if it holds anything.
-func (u *Use) Leave() {
+// ReleaseAll releases everything that the use holds.
+func (u *Use) ReleaseAll() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.budget == nil {
 		return
 	}
-	u.leaveShared()
-	u.budget.leavePlace(u.stream)
+	u.releaseShared()
+	u.budget.releaseSlot(u.stream)
 	u.budget.unpin()
 	u.budget = nil
 }

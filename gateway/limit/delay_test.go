@@ -15,7 +15,7 @@ func TestRefusalsAreHeldBackWhileATenantDoesNotWait(t *testing.T) {
 		tenants := budgets(t, limit.Config{Rate: 100, Burst: 50}, 10)
 		refuse := func(name string) time.Duration {
 			began := time.Now()
-			held := tenants.Of(tenant(t, name)).HoldBack(t.Context())
+			held := tenants.Of(tenant(t, name)).DelayRejection(t.Context())
 			took := time.Since(began)
 			if held != (took > 0) {
 				t.Fatalf("it says %v after %v", held, took)
@@ -43,7 +43,7 @@ func TestRefusalsAreHeldBackWhileATenantDoesNotWait(t *testing.T) {
 func TestHoldBack_IsBoundedForEachCallerAndForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 4
-		shared, err := limit.NewShared(limit.Capacity{Calls: 10, Streams: 10, Bytes: 10, Held: most})
+		shared, err := limit.NewShared(limit.Capacity{Calls: 10, Streams: 10, Bytes: 10, Delayed: most})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,12 +56,12 @@ func TestHoldBack_IsBoundedForEachCallerAndForAll(t *testing.T) {
 		var waiting sync.WaitGroup
 		hold := func(name string, n int) {
 			budget := tenants.Of(tenant(t, name))
-			if budget.HoldBack(ctx) {
+			if budget.DelayRejection(ctx) {
 				t.Errorf("%s: the first refusal is held back", name)
 			}
 			for range n {
 				waiting.Go(func() {
-					if !budget.HoldBack(ctx) {
+					if !budget.DelayRejection(ctx) {
 						t.Errorf("%s: a refusal is not held back", name)
 					}
 				})
@@ -69,24 +69,24 @@ func TestHoldBack_IsBoundedForEachCallerAndForAll(t *testing.T) {
 			synctest.Wait()
 		}
 		hold("noisy", most/2)
-		if tenants.Of(tenant(t, "noisy")).HoldBack(ctx) {
+		if tenants.Of(tenant(t, "noisy")).DelayRejection(ctx) {
 			t.Error("more than half of the places are one caller's")
 		}
 		hold("loud", most/2)
-		if held := shared.Held(); held != most {
+		if held := shared.Delayed(); held != most {
 			t.Errorf("%d are held back, want %d", held, most)
 		}
 		third := tenants.Of(tenant(t, "third"))
 		for range 2 {
-			if third.HoldBack(ctx) {
+			if third.DelayRejection(ctx) {
 				t.Error("more are held back than may be")
 			}
 		}
 		began := time.Now()
 		cancel() // the clients leave
 		waiting.Wait()
-		if took := time.Since(began); took != 0 || shared.Held() != 0 {
-			t.Errorf("%d are held back %v after their clients have left", shared.Held(), took)
+		if took := time.Since(began); took != 0 || shared.Delayed() != 0 {
+			t.Errorf("%d are held back %v after their clients have left", shared.Delayed(), took)
 		}
 	})
 }
