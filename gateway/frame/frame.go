@@ -1,10 +1,9 @@
-// Package frame is how messages move through the gateway: as bytes, with the
-// program that knows their type.
+// Package frame carries messages through the gateway as bytes, with the program that knows their
+// type.
 //
-// Its codecs take the place of protobuf's: protobuf bytes pass untouched, JSON
-// is transcoded straight from and to the wire. A codec is also asked for real
-// messages (google.rpc.Status in error details, reflection), which it hands to
-// protobuf.
+// Its codecs replace those of protobuf: protobuf bytes pass unchanged, and JSON is transcoded
+// directly from and to wire bytes. They pass other messages (google.rpc.Status in error details,
+// reflection) to protobuf.
 package frame
 
 import (
@@ -23,20 +22,20 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Frame is a message in wire bytes. Whoever receives into or sends one sets
-// Program first; the codecs need it for JSON.
+// Frame is a message in wire bytes. Its user sets Program before it receives or sends the frame;
+// the codecs need it for JSON.
 type Frame struct {
 	Program *transcode.Program
 	Data    []byte
-	// Lend says that what is received over gRPC may lie in memory that is used again
-	// after [Frame.Release], which whoever receives must call then.
+	// Lend permits a message that is received over gRPC to alias a pooled buffer until
+	// [Frame.Release], which the receiver must then call.
 	Lend bool
 
-	lent mem.Buffer // that Data lies in; nil: in memory of its own
+	lent mem.Buffer // the buffer that Data aliases; nil: none
 }
 
-// Release gives the memory back that the message lies in, if it is lent. Data must not
-// be used any more; whoever sends it by gRPC meanwhile has its own hold of it.
+// Release releases the buffer that Data aliases, if there is one. Data must not be used afterwards;
+// a gRPC send in progress holds its own reference.
 func (f *Frame) Release() {
 	if f.lent != nil {
 		f.lent.Free()
@@ -44,12 +43,12 @@ func (f *Frame) Release() {
 	}
 }
 
-// Buffers is the memory, by sizes in powers of two up to 1 MiB, that messages and their
-// texts lie in while they pass. What nobody asks for again goes with the next collections.
+// Buffers is the pool of buffers for messages and their texts, by sizes in powers of two up to 1
+// MiB. The garbage collector frees unused buffers.
 var Buffers = func() mem.BufferPool {
 	pool, err := mem.NewBinaryTieredBufferPool(11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
 	if err != nil {
-		panic(err) // not reached: there are such sizes
+		panic(err) // not reached: the sizes are valid
 	}
 	return pool
 }()
@@ -57,12 +56,12 @@ var Buffers = func() mem.BufferPool {
 // Len returns the message's length in bytes.
 func (f *Frame) Len() int { return len(f.Data) }
 
-// ErrContradiction says that a field which must be one stands in a message
-// twice, with different values.
+// ErrContradiction is the error of a singular field that occurs twice in a message, with different
+// values.
 var ErrContradiction = errors.New("the field is given twice, with different values")
 
-// Text returns a string field of the message, found on the wire: known itself if it is that,
-// else a copy. Errors: [ErrContradiction], [transcode.ErrWire].
+// Text returns a string field of the message, read from the wire: known itself if the value is
+// equal, else a copy. Errors: [ErrContradiction], [transcode.ErrWire].
 func (f *Frame) Text(number protowire.Number, known string) (value string, err error) {
 	text, found, err := field(f.Data, number)
 	switch {
@@ -74,7 +73,7 @@ func (f *Frame) Text(number protowire.Number, known string) (value string, err e
 	return string(text), nil
 }
 
-// field returns a string field of a message, found on the wire, as a part of wire. Errors:
+// field returns a string field of a message, read from the wire; it aliases wire. Errors:
 // [ErrContradiction], [transcode.ErrWire].
 func field(wire []byte, number protowire.Number) (value []byte, found bool, err error) {
 	for len(wire) > 0 {
@@ -97,18 +96,18 @@ func field(wire []byte, number protowire.Number) (value []byte, found bool, err 
 	return value, found, nil
 }
 
-// Step is a field on the way to one inside it.
+// Step is one field of a path of fields.
 type Step struct {
 	Number protowire.Number
-	// List says that there may be any number of it, none included.
+	// List reports whether the field is repeated.
 	List bool
 }
 
-// Names calls each with the string field that path leads to, through messages that may be
-// repeated, and with the string field part beside it; part 0: with an empty one. The values
-// are parts of the message. A message without a field has an empty value, and so has one that is
-// not there, but for lists, of which none have no value. Errors: each's, [transcode.ErrWire],
-// and [ErrContradiction] for a field that must be one and stands twice.
+// Names calls each for every string field that path leads to, through messages that may be
+// repeated, with the sibling string field part, empty if part is 0. The values alias the message.
+// An absent field or singular message yields an empty value; an empty list yields none. Errors:
+// those of each, [transcode.ErrWire], and [ErrContradiction] for a singular field that occurs
+// twice.
 func (f *Frame) Names(path []Step, part protowire.Number, each func(name, part []byte) error) error {
 	return names(f.Data, path, part, each)
 }
@@ -148,18 +147,18 @@ func names(wire []byte, path []Step, part protowire.Number, each func(name, part
 	return nil
 }
 
-// AppendText adds a string field to the message.
+// AppendText appends a string field to the message.
 func (f *Frame) AppendText(number protowire.Number, value string) {
 	f.Data = protowire.AppendTag(f.Data, number, protowire.BytesType)
 	f.Data = protowire.AppendString(f.Data, value)
 }
 
-// buffer is what Connect's writers offer for encoding in place.
+// buffer is implemented by Connect's writers, for encoding in place.
 type buffer interface {
 	AvailableBuffer() []byte
 }
 
-// protoCodec passes frames as they are.
+// protoCodec passes frames unchanged.
 type protoCodec struct{ *connectproto.BinaryCodec }
 
 // ProtoCodec returns Connect's codec for protobuf bytes.
@@ -188,7 +187,7 @@ func (c protoCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) (
 // jsonCodec transcodes frames.
 type jsonCodec struct{ *connectproto.JSONCodec }
 
-// JSONCodec returns Connect's codec for JSON texts.
+// JSONCodec returns Connect's codec for JSON.
 func JSONCodec() connect.Codec { return jsonCodec{connectproto.NewJSONCodec()} }
 
 // MarshalWrite implements [connect.Codec].
@@ -209,8 +208,8 @@ func (c jsonCodec) MarshalWrite(ctx context.Context, dst io.Writer, msg any) err
 	return err
 }
 
-// NoJSON returns the error, INTERNAL, for a client whose answer could not be written as JSON:
-// the node's message is malformed, or has a value without a JSON form.
+// NoJSON returns the INTERNAL error for a client whose answer cannot be written as JSON: the node's
+// message is malformed, or has a value without a JSON form.
 func NoJSON(err error) error {
 	message := "the node's answer has no JSON form"
 	if errors.Is(err, transcode.ErrWire) {
@@ -233,8 +232,8 @@ func (c jsonCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) er
 	return err
 }
 
-// Wire returns a message's bytes: those of a [*Frame] themselves, or a protobuf message
-// that is encoded.
+// Wire returns a message's wire bytes: those of a [*Frame] without a copy, else the encoded
+// protobuf message.
 func Wire(msg any) ([]byte, error) {
 	switch m := msg.(type) {
 	case *Frame:
@@ -245,14 +244,14 @@ func Wire(msg any) ([]byte, error) {
 	return nil, fmt.Errorf("frame: cannot send a %T", msg)
 }
 
-// Take has msg be what came by gRPC, and frees the buffer when nobody needs it any more.
+// Take decodes a gRPC message into msg and releases buffer once it is unreferenced.
 func Take(buffer mem.Buffer, msg any) error {
 	switch m := msg.(type) {
 	case *Frame:
 		m.Release()
 		if m.Lend {
 			m.lent = buffer
-			m.Data = slices.Clip(buffer.ReadOnlyData()) // what is added lies elsewhere
+			m.Data = slices.Clip(buffer.ReadOnlyData()) // appended bytes must not go into buffer
 			return nil
 		}
 		defer buffer.Free()
@@ -273,7 +272,7 @@ func (GRPCCodec) Name() string { return connect.CodecNameProto }
 
 // Marshal implements encoding.CodecV2.
 func (GRPCCodec) Marshal(msg any) (mem.BufferSlice, error) {
-	if f, ok := msg.(*Frame); ok && f.lent != nil && f.lent.Len() == len(f.Data) { // nothing was added
+	if f, ok := msg.(*Frame); ok && f.lent != nil && f.lent.Len() == len(f.Data) { // nothing was appended
 		f.lent.Ref()
 		return mem.BufferSlice{f.lent}, nil
 	}

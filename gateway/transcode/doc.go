@@ -1,17 +1,15 @@
-// Package transcode turns protobuf wire bytes into JSON text and back, straight
-// from one to the other: a [Program] is compiled once per message descriptor
-// and then walks the bytes, without message objects or reflection and without
-// allocating in steady state.
+// Package transcode converts protobuf wire bytes to JSON and back. A [Program] is compiled once per
+// message descriptor. It converts the bytes directly, without message objects or reflection, and
+// does not allocate in steady state.
 //
-// What it promises: the ProtoJSON mapping, with the acceptance and the output
-// of protobuf's own protojson (but for the order of members and white space).
-// Unknown JSON members are refused, unknown wire fields left out. Depth is
-// bounded.
+// It guarantees the ProtoJSON mapping: it accepts and writes what protobuf's protojson accepts and
+// writes, except for the order of members and white space. Unknown JSON members are rejected,
+// unknown wire fields dropped. Depth is bounded.
 //
-// What it leaves to protojson: google.protobuf.Any, whose content is only known
-// at run time; messages with groups, extensions or required fields; and wire
-// bytes that no encoder of today writes (a field in pieces, a singular field
-// twice). Those are right, only slower.
+// It delegates rare cases to protojson: google.protobuf.Any, whose content is known only at run
+// time; messages with groups, extensions or required fields; and wire bytes that current encoders
+// do
+// not write (a message field in pieces, a singular field twice). Those are correct, but slower.
 //
 // Source: https://protobuf.dev/programming-guides/json/.
 package transcode

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// mismatch returns the error of the value at a place that is not what is allowed, and quotes
-// the value. If no value stands there, the text is malformed: cause, if there is one, says how.
+// mismatch returns an error that quotes the value at a position, which is not one of the allowed
+// values. If there is no value, the text is malformed: cause, if not nil, is the reason.
 func (s *scanner) mismatch(at, depth int, allowed string, cause error) error {
 	s.pos = at
 	text, err := s.skip(min(depth, MaxDepth))
@@ -24,11 +24,10 @@ func (s *scanner) mismatch(at, depth int, allowed string, cause error) error {
 	return s.fail(at, "%s is not %s", text, limited(allowed))
 }
 
-// limited is text of a descriptor, which is not cut as a request's texts are.
+// limited is text of a descriptor, which errors do not shorten like a request's texts.
 type limited string
 
-// within adds the name of the field, or the place in a list or map, that the value of an error
-// stands in.
+// within adds the name of the field, or the index in a list or map, to the error of its value.
 func within(err error, name string) error {
 	var syntax *SyntaxError
 	if !errors.As(err, &syntax) {
@@ -46,7 +45,7 @@ func within(err error, name string) error {
 	return err
 }
 
-// memberName returns the name of a member that is no field, as errors have it.
+// memberName returns the name of an unknown member, shortened for errors.
 func memberName(name []byte) string {
 	if len(name) == 0 {
 		return `""`
@@ -54,7 +53,7 @@ func memberName(name []byte) string {
 	return excerpt.Text(string(name), excerpt.Name)
 }
 
-// keyBefore returns the place of a map's entry, whose key stands at a place in the text.
+// keyBefore returns the index of a map entry, whose key is at a position of the text.
 func keyBefore(src []byte, at, end int) string {
 	var key string
 	if json.NewDecoder(strings.NewReader(string(src[at:end]))).Decode(&key) != nil {
@@ -63,7 +62,7 @@ func keyBefore(src []byte, at, end int) string {
 	return "[" + excerpt.Text(key, excerpt.Name) + "]"
 }
 
-// allowedEnums bounds how many of an enumeration's names an error lists.
+// allowedEnums bounds the names of an enumeration that an error lists.
 const allowedEnums = 20
 
 // allowed describes the values of the field.

@@ -11,29 +11,27 @@ import (
 // MaxDepth bounds the nesting of messages and of JSON values.
 const MaxDepth = 100
 
-// Program transcodes one type of message. It is immutable and may be used
-// concurrently.
+// Program transcodes one type of message. It is immutable and safe for concurrent use.
 type Program struct {
 	desc     protoreflect.MessageDescriptor
 	resolver Resolver
 	kind     messageKind
-	// slow says that the message has what only protojson handles.
+	// slow reports whether the message has features that only protojson handles.
 	slow bool
-	// whole says that the message, or a message within it, has required fields or extensions:
+	// whole reports whether the message, or a message within it, has required fields or extensions:
 	// see [Program.Validate].
 	whole bool
-	// byNumber holds the fields with small numbers, sparse the others.
+	// byNumber holds the fields with small numbers, and sparse the others.
 	byNumber []*field
 	sparse   map[protowire.Number]*field
 	byName   map[string]*field
-	all      []*field // in the order of the descriptor
+	all      []*field // in descriptor order
 	fields   int
 	oneofs   int
 }
 
-// Field returns the field of a message that a JSON member name refers to: the first field with
-// that JSON name, else the field with that proto name; nil for none. protojson has the same
-// order.
+// Field returns the field of a message that a JSON member name refers to: the first field with that
+// JSON name, else the field with that proto name; nil for none. protojson uses the same order.
 func Field(desc protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	if f := desc.Fields().ByJSONName(name); f != nil {
 		return f
@@ -41,7 +39,7 @@ func Field(desc protoreflect.MessageDescriptor, name string) protoreflect.FieldD
 	return desc.Fields().ByTextName(name)
 }
 
-// Name returns a name by which [Field] returns the field, its proto name if possible, or "" if
+// Name returns a name for which [Field] returns the field, its proto name if possible, or "" if
 // both its names refer to other fields.
 func Name(field protoreflect.FieldDescriptor) string {
 	for _, name := range []string{field.TextName(), field.JSONName()} {
@@ -52,13 +50,13 @@ func Name(field protoreflect.FieldDescriptor) string {
 	return ""
 }
 
-// Resolver finds the types of Any's contents.
+// Resolver finds the message types of Any values.
 type Resolver interface {
 	protoregistry.MessageTypeResolver
 	protoregistry.ExtensionTypeResolver
 }
 
-// messageKind tells the well-known types, whose JSON is special.
+// messageKind distinguishes the well-known types, which have a special JSON form.
 type messageKind uint8
 
 const (
@@ -92,9 +90,9 @@ var wellKnown = map[protoreflect.FullName]messageKind{
 	"google.protobuf.BytesValue":  kindWrapper,
 }
 
-// field is what the walk needs to know of a field.
+// field is the compiled form of a field descriptor.
 type field struct {
-	index    int // dense, for the bits of fields seen
+	index    int // dense, for the bits of seen
 	number   protowire.Number
 	kind     protoreflect.Kind
 	wireType protowire.Type // of one value, unpacked
@@ -104,7 +102,7 @@ type field struct {
 	name     string
 	list     bool
 	isMap    bool
-	packs    bool // is written packed
+	packs    bool // is written in the packed form
 	utf8     bool // a string that must be valid UTF-8
 	implicit bool // no presence: the zero value is not written
 	oneof    int  // dense index from 1; 0: none
@@ -113,7 +111,7 @@ type field struct {
 	key, val *field // of a map's entry
 }
 
-// enum maps an enumeration's names and numbers.
+// enum maps the names and numbers of an enumeration.
 type enum struct {
 	byNumber map[protoreflect.EnumNumber][]byte // quoted names
 	byName   map[string]protoreflect.EnumNumber
@@ -124,15 +122,15 @@ type enum struct {
 // smallNumber bounds the field numbers that are looked up in a slice.
 const smallNumber = 128
 
-// Compiler makes programs and keeps them. It may be used concurrently.
+// Compiler compiles programs and caches them. It is safe for concurrent use.
 type Compiler struct {
 	resolver Resolver
 	mu       sync.Mutex
 	programs map[protoreflect.MessageDescriptor]*Program
 }
 
-// NewCompiler returns a compiler whose programs find Any's contents in
-// resolver; nil is the global registry.
+// NewCompiler returns a compiler whose programs find the types of Any values in resolver; nil: the
+// global registry.
 func NewCompiler(resolver Resolver) *Compiler {
 	if resolver == nil {
 		resolver = protoregistry.GlobalTypes
@@ -167,7 +165,7 @@ func (c *Compiler) compile(desc protoreflect.MessageDescriptor) *Program {
 			p.slow = true
 		}
 		if fd.Enum() != nil && fd.Enum().IsClosed() {
-			p.slow = true // its unknown numbers are unknown fields
+			p.slow = true // unknown numbers of a closed enum are unknown fields
 		}
 		f := c.field(fd, i)
 		if f.number < smallNumber {
@@ -183,8 +181,8 @@ func (c *Compiler) compile(desc protoreflect.MessageDescriptor) *Program {
 		}
 		p.all = append(p.all, f)
 	}
-	// As in protojson, a member has its field's JSON name, or its proto name (a group's is its
-	// type's) unless that is another field's JSON name.
+	// As in protojson, a member has its field's JSON name, or its proto name (for a group, the name
+	// of its type) unless that is another field's JSON name.
 	for _, name := range []func(protoreflect.FieldDescriptor) string{
 		protoreflect.FieldDescriptor.JSONName, protoreflect.FieldDescriptor.TextName,
 	} {
@@ -224,8 +222,8 @@ func (c *Compiler) field(fd protoreflect.FieldDescriptor, index int) *field {
 	return f
 }
 
-// enforcesUTF8 reports whether protobuf-go refuses a string of the field that is not UTF-8: it
-// does in proto3, and in editions unless a feature disables it.
+// enforcesUTF8 reports whether protobuf-go rejects invalid UTF-8 in a string of the field: it does
+// in proto3, and in editions unless a feature disables it.
 func enforcesUTF8(fd protoreflect.FieldDescriptor) bool {
 	if known, ok := fd.(interface{ EnforceUTF8() bool }); ok {
 		return known.EnforceUTF8()
@@ -249,8 +247,8 @@ func compileEnum(desc protoreflect.EnumDescriptor) *enum {
 	return e
 }
 
-// spread makes every message slow, or whole, that contains such a message: the protobuf
-// library must then read all of it.
+// spread marks every message slow, or whole, that contains such a message: protobuf must then parse
+// all of it.
 func (c *Compiler) spread() {
 	for changed := true; changed; {
 		changed = false
@@ -288,14 +286,14 @@ var wireTypes = map[protoreflect.Kind]protowire.Type{
 	protoreflect.GroupKind: protowire.StartGroupType,
 }
 
-// seen holds the fields and oneofs met in one message.
+// seen is the set of fields and oneofs that occurred in a message.
 type seen struct {
 	small  uint64
 	oneofs uint64
 	large  []uint64 // for messages with more than 64 fields or oneofs
 }
 
-// maxBits is how many fields and how many oneofs the small form holds.
+// maxBits bounds the fields and the oneofs that the small form holds.
 const maxBits = 64
 
 func newSeen(p *Program) seen {
@@ -305,8 +303,7 @@ func newSeen(p *Program) seen {
 	return seen{}
 }
 
-// mark notes a field and reports whether it, or another of its oneof, was noted
-// before.
+// mark adds a field, and reports whether it, or another field of its oneof, was added before.
 func (s *seen) mark(p *Program, f *field) (again, conflict bool) {
 	if s.large != nil {
 		again = setBit(s.large, f.index)
@@ -332,15 +329,15 @@ func setBit(bits []uint64, i int) bool {
 	return was
 }
 
-// IsValue reports whether a message has a JSON form of its own (a well-known type), and so is
-// one value: its fields have no names in JSON.
+// IsValue reports whether a message has a special JSON form (a well-known type), so that it is one
+// value: its fields have no names in JSON.
 func IsValue(desc protoreflect.MessageDescriptor) bool {
 	_, known := wellKnown[desc.FullName()]
 	return known || desc.FullName() == "google.protobuf.Empty"
 }
 
-// IsJSON reports whether a message holds JSON of any form or an object, so that a text of it
-// is JSON: Struct, Value, ListValue, Any and Empty.
+// IsJSON reports whether the values of a message are any JSON, or JSON objects or lists: Struct,
+// Value, ListValue, Any and Empty.
 func IsJSON(desc protoreflect.MessageDescriptor) bool {
 	switch wellKnown[desc.FullName()] {
 	case kindStruct, kindValue, kindListValue, kindAny:
@@ -349,8 +346,8 @@ func IsJSON(desc protoreflect.MessageDescriptor) bool {
 	return desc.FullName() == "google.protobuf.Empty"
 }
 
-// Wrapped returns the field of a wrapper such as google.protobuf.BoolValue; nil: the message
-// is not one.
+// Wrapped returns the field of a wrapper such as google.protobuf.BoolValue; nil: the message is not
+// a wrapper.
 func Wrapped(desc protoreflect.MessageDescriptor) protoreflect.FieldDescriptor {
 	if wellKnown[desc.FullName()] != kindWrapper {
 		return nil

@@ -10,23 +10,23 @@ import (
 	"github.com/headgate/headgate/internal/excerpt"
 )
 
-// SyntaxError says where a JSON text cannot be read as the message, and why.
+// SyntaxError reports the position and the reason of JSON that cannot be parsed as the message.
 type SyntaxError struct {
 	// Line and Column count from 1, the column in bytes.
 	Line, Column int
-	// Field is the path of JSON names to the field whose value is wrong, such as
-	// "rows[2].name"; "": the text as a whole.
+	// Field is the path of JSON names to the field with the invalid value, such as "rows[2].name";
+	// "": the text as a whole.
 	Field string
-	// Message says what is wrong.
+	// Message is the reason.
 	Message string
 }
 
-// Error returns the place, the field and the message.
+// Error returns the position, the field and the reason.
 func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("JSON line %d column %d: %s", e.Line, e.Column, e.Reason())
 }
 
-// Reason returns the field and the message.
+// Reason returns the field and the reason.
 func (e *SyntaxError) Reason() string {
 	if e.Field == "" {
 		return e.Message
@@ -34,14 +34,14 @@ func (e *SyntaxError) Reason() string {
 	return e.Field + ": " + e.Message
 }
 
-// scanner reads a JSON text.
+// scanner reads JSON.
 type scanner struct {
 	src     []byte
 	pos     int
-	scratch []byte // the last string that had escapes
+	scratch []byte // the last string with escapes
 }
 
-// fail makes an error at a place in the text.
+// fail returns an error for a position of the text.
 func (s *scanner) fail(at int, format string, args ...any) error {
 	for i, arg := range args {
 		switch text := arg.(type) {
@@ -56,7 +56,7 @@ func (s *scanner) fail(at int, format string, args ...any) error {
 	return &SyntaxError{
 		Line:   bytes.Count(before, []byte{'\n'}) + 1,
 		Column: at - bytes.LastIndexByte(before, '\n'),
-		// What stands in the text may be anything: it is quoted by the callers.
+		// The text is untrusted: callers quote it.
 		Message: fmt.Sprintf(format, args...),
 	}
 }
@@ -91,7 +91,7 @@ func (s *scanner) unexpected(wanted string) error {
 	return s.fail(s.pos, "unexpected %q, expected %s", r, wanted)
 }
 
-// end checks that nothing follows the value.
+// end checks that only white space follows.
 func (s *scanner) end() error {
 	if s.peek(); s.pos < len(s.src) {
 		return s.unexpected("the end of the text")
@@ -99,8 +99,8 @@ func (s *scanner) end() error {
 	return nil
 }
 
-// next moves to the next element of an object or array that closer ends: first
-// says that none was read yet. It reports false at the end.
+// next advances to the next element of an object or array that closer ends; first reports whether
+// none has been read yet. It returns false at the end.
 func (s *scanner) next(first bool, closer byte) (bool, error) {
 	c := s.peek()
 	switch {
@@ -119,7 +119,7 @@ func (s *scanner) next(first bool, closer byte) (bool, error) {
 	return false, s.unexpected(fmt.Sprintf(`"," or %q`, string(closer)))
 }
 
-// literal consumes a word such as null, if it stands here.
+// literal consumes a word such as null, if it is next.
 func (s *scanner) literal(word string) bool {
 	s.peek()
 	end := s.pos + len(word)
@@ -291,7 +291,7 @@ func (s *scanner) skip(depth int) ([]byte, error) {
 	case c == '{' || c == '[':
 		s.pos++
 		for first := true; ; first = false {
-			more, err := s.next(first, c+2) // '}' and ']' are two after their openers
+			more, err := s.next(first, c+2) // '}' and ']' are two code points after '{' and '['
 			if err != nil {
 				return nil, err
 			}

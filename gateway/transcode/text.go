@@ -10,10 +10,10 @@ import (
 
 const hexDigits = "0123456789abcdef"
 
-// appendString appends s as a JSON string, or reports that it is not UTF-8.
+// appendString appends s as a JSON string, and returns false if it is not UTF-8.
 func appendString(dst, s []byte) ([]byte, bool) {
 	start := plain(s)
-	if start == len(s) { // as most are
+	if start == len(s) { // the usual case
 		n := len(dst)
 		dst = slices.Grow(dst, len(s)+2)[:n+len(s)+2]
 		dst[n] = '"'
@@ -21,7 +21,7 @@ func appendString(dst, s []byte) ([]byte, bool) {
 		dst[len(dst)-1] = '"'
 		return dst, true
 	}
-	if !utf8.Valid(s[start:]) { // what is plain is ASCII
+	if !utf8.Valid(s[start:]) { // the part before start is ASCII
 		return dst, false
 	}
 	dst = append(append(dst, '"'), s[:start]...)
@@ -55,28 +55,28 @@ func appendString(dst, s []byte) ([]byte, bool) {
 	return append(dst, '"'), true
 }
 
-// quoted returns a name of a descriptor, which is UTF-8, as a JSON string.
+// quoted returns a name of a descriptor, which is valid UTF-8, as a JSON string.
 func quoted(name string) []byte {
 	text, _ := appendString(nil, []byte(name))
 	return text
 }
 
-// Every byte of a word the same.
+// Words of eight equal bytes.
 const (
 	ones  = 0x0101010101010101
 	highs = 0x8080808080808080
 )
 
-// plain returns the length of a start of s that stands in JSON as it is: ASCII without
-// control characters, quotes and backslashes. It may stop early.
+// plain returns the length of a prefix of s that needs no escaping in JSON: ASCII without control
+// characters, quotes and backslashes. It may stop early.
 // Source: https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord
 func plain(s []byte) int {
 	n := 0
 	for ; len(s)-n >= 8; n += 8 {
 		word := binary.LittleEndian.Uint64(s[n:])
 		quotes, backslashes := word^(ones*'"'), word^(ones*'\\')
-		// The high bit of a byte is set below if it is high itself, less than a space, or
-		// zero once it is compared.
+		// The comparison sets the high bit of a byte that is itself not ASCII, less than a space,
+		// or equal to the compared character.
 		if (word|(word-ones*' ')|(quotes-ones)|(backslashes-ones))&highs != 0 {
 			return n
 		}
@@ -89,8 +89,7 @@ func plain(s []byte) int {
 	return n
 }
 
-// appendFloat appends a number as ECMAScript writes it, the special ones as
-// ProtoJSON's strings.
+// appendFloat appends a number in ECMAScript's format, and special values as ProtoJSON's strings.
 func appendFloat(dst []byte, f float64, bits int) []byte {
 	switch {
 	case math.IsNaN(f):
@@ -100,8 +99,8 @@ func appendFloat(dst []byte, f float64, bits int) []byte {
 	case math.IsInf(f, -1):
 		return append(dst, `"-Infinity"`...)
 	}
-	// Most numbers are whole, and this is many times faster; up to 2^24 it is
-	// the shortest form of a float32 too, up to 10^15 of a float64.
+	// Most numbers are integers, for which this is many times faster; up to 2^24 it is also the
+	// shortest form of a float32, up to 10^15 of a float64.
 	limit := int64(1e15)
 	if bits == 32 {
 		limit = 1 << 24

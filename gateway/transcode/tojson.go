@@ -16,18 +16,17 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// Errors of a message that has no JSON.
+// Errors of a message that cannot be converted to JSON.
 var (
-	// ErrWire: the bytes are not a message.
+	// ErrWire: the bytes are not a valid message.
 	ErrWire = errors.New("malformed protobuf")
 	// ErrDepth: the nesting exceeds [MaxDepth].
 	ErrDepth = fmt.Errorf("nested deeper than %d", MaxDepth)
-	// ErrNoJSON: the message's value has no JSON, such as a timestamp in the
-	// year 10000.
+	// ErrNoJSON: a value has no JSON form, such as a timestamp in the year 10000.
 	ErrNoJSON = errors.New("the value has no JSON form")
 )
 
-// errRare says that the bytes are of a form that protojson must handle.
+// errRare: the bytes have a form that protojson must handle.
 var errRare = errors.New("rare wire form")
 
 // AppendJSON appends the JSON of a message to dst.
@@ -40,8 +39,8 @@ func (p *Program) AppendJSON(dst, wire []byte) ([]byte, error) {
 		case !errors.Is(err, errRare) && !errors.Is(err, ErrNoJSON):
 			return dst, err
 		}
-		// A value without JSON may be overwritten by a later piece of its field:
-		// only the whole tells.
+		// A later piece of the field may overwrite a value without a JSON form: only the whole
+		// message decides.
 	}
 	message, err := p.unmarshal(wire)
 	if err != nil {
@@ -50,8 +49,8 @@ func (p *Program) AppendJSON(dst, wire []byte) ([]byte, error) {
 	return p.slowJSON(dst, message)
 }
 
-// AppendFieldJSON appends the JSON of one field's value to dst: of a field that
-// is not set its zero, [], {} or, of a message, null.
+// AppendFieldJSON appends the JSON of one field's value to dst. For a field that is not set it is
+// the zero value, [], {} or, for a message, null.
 func (p *Program) AppendFieldJSON(dst, wire []byte, number protowire.Number) ([]byte, error) {
 	f := p.field(number)
 	if f == nil {
@@ -86,8 +85,8 @@ func (p *Program) AppendFieldJSON(dst, wire []byte, number protowire.Number) ([]
 	return append(dst, "null"...), nil
 }
 
-// unmarshal reads a message by reflection, which panics on some malformed map
-// entries (google.golang.org/protobuf v1.36.12, proto/decode.go, unmarshalMap).
+// unmarshal parses a message by reflection, which panics on some malformed map entries
+// (google.golang.org/protobuf v1.36.12, proto/decode.go, unmarshalMap).
 func (p *Program) unmarshal(wire []byte) (message *dynamicpb.Message, err error) {
 	defer func() {
 		if recover() != nil {
@@ -137,9 +136,8 @@ func (p *Program) appendJSON(dst, wire []byte, depth int) ([]byte, error) {
 	}
 }
 
-// appendObject writes an ordinary message. Members stand in the order of the
-// wire; a field in several places, or a second member of a oneof, is rare and
-// left to protojson.
+// appendObject writes an ordinary message, with its members in wire order; a field in several
+// pieces, or a second field of a oneof, is left to protojson.
 func (p *Program) appendObject(dst, wire []byte, depth int) ([]byte, error) {
 	dst = append(dst, '{')
 	met := newSeen(p)
@@ -233,7 +231,7 @@ func (p *Program) appendObject(dst, wire []byte, depth int) ([]byte, error) {
 	return append(closeField(dst, last), '}'), nil
 }
 
-// consumeTag is protowire's, which lets numbers pass that no field can have.
+// consumeTag is protowire.ConsumeTag, except that it rejects invalid field numbers.
 func consumeTag(wire []byte) (protowire.Number, protowire.Type, int) {
 	number, wireType, n := protowire.ConsumeTag(wire)
 	if number > protowire.MaxValidNumber {
@@ -242,8 +240,7 @@ func consumeTag(wire []byte) (protowire.Number, protowire.Type, int) {
 	return number, wireType, n
 }
 
-// opener is what stands before an element: the bracket, or a comma after the
-// first.
+// opener returns the bytes before an element: the bracket before the first, then commas.
 func opener(first bool, bracket byte) byte {
 	if first {
 		return bracket
@@ -263,8 +260,8 @@ func closeField(dst []byte, f *field) []byte {
 	return dst
 }
 
-// emptyLength returns how many bytes say that a length-delimited value is empty,
-// 0 when it is not.
+// emptyLength returns the size of the length of an empty length-delimited value, 0 if the value is
+// not empty.
 func emptyLength(wire []byte) int {
 	if length, n := protowire.ConsumeVarint(wire); n > 0 && length == 0 {
 		return n
@@ -276,8 +273,8 @@ func (p *Program) malformed() error { return fmt.Errorf("%w: %s", ErrWire, p.des
 
 func (f *field) malformed() error { return fmt.Errorf("%w: field %s", ErrWire, f.name) }
 
-// isZero reports whether the value ahead is the zero value, which a field
-// without presence does not have in JSON.
+// isZero reports whether the next value is the zero value, which a field without presence omits in
+// JSON.
 func isZero(f *field, wire []byte) bool {
 	switch f.wireType {
 	case protowire.VarintType:
@@ -294,7 +291,7 @@ func isZero(f *field, wire []byte) bool {
 	}
 }
 
-// is32 reports whether only a varint's low 32 bits count.
+// is32 reports whether only the low 32 bits of a varint are used.
 func is32(kind protoreflect.Kind) bool {
 	switch kind {
 	case protoreflect.Int32Kind, protoreflect.Uint32Kind, protoreflect.Sint32Kind, protoreflect.EnumKind:
@@ -303,7 +300,7 @@ func is32(kind protoreflect.Kind) bool {
 	return false
 }
 
-// appendOne writes one value and returns the rest of the wire.
+// appendOne writes one value and returns the rest of the wire bytes.
 func (f *field) appendOne(dst, wire []byte, depth int) (_, rest []byte, err error) {
 	switch f.wireType {
 	case protowire.VarintType:

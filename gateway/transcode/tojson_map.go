@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// appendEntry writes one entry of a map. A key that stands twice is rare.
+// appendEntry writes one entry of a map. A duplicate key is left to protojson.
 func (f *field) appendEntry(dst, wire []byte, keys *keySet, depth int) (_, rest []byte, err error) {
 	entry, n := protowire.ConsumeBytes(wire)
 	if n < 0 {
@@ -46,7 +46,7 @@ func (f *field) appendEntry(dst, wire []byte, keys *keySet, depth int) (_, rest 
 	return dst, rest, err
 }
 
-// is64 reports whether JSON writes the kind in quotes.
+// is64 reports whether JSON quotes numbers of the kind.
 func is64(kind protoreflect.Kind) bool {
 	switch kind {
 	case protoreflect.Int64Kind, protoreflect.Uint64Kind, protoreflect.Sint64Kind:
@@ -55,7 +55,7 @@ func is64(kind protoreflect.Kind) bool {
 	return false
 }
 
-// splitEntry finds the key's and the value's bytes, nil for what is absent.
+// splitEntry returns the bytes of the key and of the value, nil if absent.
 func (f *field) splitEntry(entry []byte) (key, value []byte, err error) {
 	for len(entry) > 0 {
 		number, wireType, n := consumeTag(entry)
@@ -107,7 +107,7 @@ func appendZero(dst []byte, f *field) []byte {
 	return f.appendVarint(dst, 0)
 }
 
-// keySet finds keys that stand twice.
+// keySet detects duplicate keys.
 type keySet struct {
 	count  int
 	hashes [32]uint64
@@ -118,8 +118,8 @@ var keySeed = maphash.MakeSeed()
 
 func (k *keySet) reset() { k.count, k.more = 0, nil }
 
-// add reports whether the key is new. A collision of hashes, one in 2^64, is
-// taken for a repetition, which only costs time.
+// add reports whether the key is new. A hash collision, of probability 2^-64, counts as a
+// duplicate, which only costs time.
 func (k *keySet) add(key []byte) bool {
 	h := maphash.Bytes(keySeed, key)
 	if k.more != nil {

@@ -13,20 +13,20 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// writers pools the state of AppendWire.
+// writers pools the writers of AppendWire.
 var writers = sync.Pool{New: func() any { return new(writer) }}
 
-// maxPooledScratch bounds the scratch buffers that the pool keeps.
+// maxPooledScratch bounds the scratch buffers that the pool retains.
 const maxPooledScratch = 64 << 10
 
-// writer turns a JSON text into wire bytes.
+// writer converts JSON to wire bytes.
 type writer struct {
 	scanner
 	dst []byte
 }
 
-// AppendWire appends the wire bytes of the message that a JSON text says to
-// dst. The error is a [*SyntaxError].
+// AppendWire parses JSON as the message and appends its wire bytes to dst. The error is a
+// [*SyntaxError].
 func (p *Program) AppendWire(dst, text []byte) ([]byte, error) {
 	w := writers.Get().(*writer)
 	w.src, w.pos, w.dst = text, 0, dst
@@ -59,7 +59,7 @@ func (p *Program) read(w *writer) error {
 	return w.end()
 }
 
-// slowWire has protojson read the value that was just skipped.
+// slowWire parses the value that was just skipped with protojson.
 func (p *Program) slowWire(w *writer, text []byte) error {
 	message := dynamicpb.NewMessage(p.desc)
 	if err := (protojson.UnmarshalOptions{Resolver: p.resolver, RecursionLimit: MaxDepth}).Unmarshal(text, message); err != nil {
@@ -74,7 +74,7 @@ func (p *Program) slowWire(w *writer, text []byte) error {
 	return nil
 }
 
-// open reserves the length of what follows; close fills it in.
+// open reserves one byte for a length; close fills it in.
 func (w *writer) open() int {
 	w.dst = append(w.dst, 0)
 	return len(w.dst)
@@ -99,7 +99,7 @@ func (w *writer) appendBytes(b []byte) {
 	w.dst = protowire.AppendBytes(w.dst, b)
 }
 
-// readMessage reads a message of any kind, without its length.
+// readMessage reads a message of any kind, without its length prefix.
 func (p *Program) readMessage(w *writer, depth int) error {
 	if depth > MaxDepth {
 		return w.fail(w.pos, "%v", ErrDepth)
@@ -177,12 +177,12 @@ func (p *Program) readObject(w *writer, depth int) error {
 	}
 }
 
-// takesNull reports whether null is a value of the field, and not its absence.
+// takesNull reports whether null is a value of the field, rather than its absence.
 func (f *field) takesNull() bool {
 	return (f.message != nil && f.message.kind == kindValue) || (f.enum != nil && f.enum.null)
 }
 
-// unmark takes a field's oneof back when the field turned out to be null.
+// unmark removes a field's oneof from the set after the field turned out to be null.
 func (s *seen) unmark(p *Program, f *field, conflict bool) {
 	if f.oneof == 0 || conflict {
 		return
@@ -338,7 +338,7 @@ func (f *field) readOne(w *writer, depth int) error {
 				opener = '['
 			}
 			if at < len(w.src) && w.src[at] == opener {
-				return err // about something inside the message
+				return err // an error inside the message
 			}
 		case kindAny, kindValue, kindWrapper:
 			return err
@@ -347,7 +347,7 @@ func (f *field) readOne(w *writer, depth int) error {
 	return w.mismatch(at, depth, f.allowed(), err)
 }
 
-// readValue is readOne, with the errors of the value's form.
+// readValue is readOne without the description of the expected value in errors.
 func (f *field) readValue(w *writer, at, depth int) error {
 	switch f.kind {
 	case protoreflect.MessageKind:

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// numberOrText reads a number that may stand in quotes.
+// numberOrText reads a number, with or without quotes.
 func (w *writer) numberOrText() ([]byte, error) {
 	if w.peek() != '"' {
 		return w.number()
@@ -142,8 +142,7 @@ func (f *field) readInteger(w *writer, at int, digits []byte) error {
 	return nil
 }
 
-// appendInteger writes an integer of any kind; a signed one is given in two's
-// complement.
+// appendInteger writes an integer of any kind; a signed one is passed in two's complement.
 func (f *field) appendInteger(w *writer, v uint64) {
 	switch {
 	case f.kind == protoreflect.Sint32Kind, f.kind == protoreflect.Sint64Kind:
@@ -157,7 +156,7 @@ func (f *field) appendInteger(w *writer, v uint64) {
 	}
 }
 
-// signed parses a JSON number that must be an integer, written in any way.
+// signed parses a JSON number that must be an integer, in any notation.
 func signed(digits []byte, bits int) (int64, bool) {
 	if v, err := strconv.ParseInt(string(digits), 10, bits); err == nil {
 		return v, true
@@ -182,12 +181,11 @@ func unsigned(digits []byte, bits int) (uint64, bool) {
 	return v, bits == 64 || v == uint64(uint32(v))
 }
 
-// maxIntegerDigits is how many digits the integers of protobuf have at most,
-// and so how far an exponent can sensibly move the point.
+// maxIntegerDigits bounds the digits of protobuf's integers, and so the useful exponents.
 const maxIntegerDigits = 20
 
-// integral parses a number with a fraction or exponent that is an integer all
-// the same, such as 1.0 or 1e3.
+// integral parses a number with a fraction or exponent whose value is an integer, such as 1.0 or
+// 1e3.
 func integral(digits []byte) (*big.Int, bool) {
 	mantissa, power := digits, []byte(nil)
 	if e := bytes.IndexAny(digits, "eE"); e >= 0 {

@@ -8,13 +8,13 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// WireError says why bytes are not a message of their type. It is an [ErrWire].
+// WireError reports why bytes are not a valid message of their type. It wraps [ErrWire].
 type WireError struct {
-	// Message is the innermost message's type.
+	// Message is the type of the innermost message.
 	Message protoreflect.FullName
-	// Field is the JSON name of its malformed field; "": the message itself is malformed.
+	// Field is the JSON name of the malformed field; "": the message itself is malformed.
 	Field string
-	// Reason says what is wrong.
+	// Reason describes the fault.
 	Reason string
 }
 
@@ -56,7 +56,7 @@ func (p *Program) Validate(wire []byte) error {
 	return nil
 }
 
-// validateWhole reads a message by proto.Unmarshal, which alone can check required fields and
+// validateWhole parses a message with proto.Unmarshal, which alone can check required fields and
 // extensions.
 func (p *Program) validateWhole(wire []byte) error {
 	if _, err := p.unmarshal(wire); err == nil {
@@ -65,8 +65,8 @@ func (p *Program) validateWhole(wire []byte) error {
 	return &WireError{p.desc.FullName(), "", "an extension is malformed, or a required field is missing"}
 }
 
-// validate checks a message up to the end of wire or, in a group with that number, up to the
-// group's end. It returns the message's length in bytes.
+// validate checks a message up to the end of wire or, inside a group of that number, up to the end
+// of the group. It returns the length of the message in bytes.
 func (p *Program) validate(wire []byte, group protowire.Number, depth int) (int, error) {
 	if depth--; depth < 0 {
 		return 0, &WireError{p.desc.FullName(), "", reasonDepth}
@@ -114,7 +114,7 @@ func (f *field) validate(p *Program, b []byte, wireType protowire.Type, depth in
 	switch {
 	case wireType == protowire.BytesType && (f.wireType == protowire.BytesType || f.packed != nil):
 		var value []byte
-		if len(b) > 0 && int(b[0]) < min(0x80, len(b)) { // as most are
+		if len(b) > 0 && int(b[0]) < min(0x80, len(b)) { // the usual case
 			size = 1 + int(b[0])
 			value = b[1:size]
 		} else if value, size = protowire.ConsumeBytes(b); size < 0 {

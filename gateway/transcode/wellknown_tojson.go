@@ -37,8 +37,8 @@ const (
 	tagValueList   = valueList<<3 | byte(protowire.BytesType)
 )
 
-// consume reads a tagged length-delimited field of struct.proto; anything but
-// tag is rare (an unknown field, or an over-long tag).
+// consume reads a tagged length-delimited field of struct.proto. Other input than tag (an unknown
+// field, or an over-long tag) is errRare.
 func consume(wire []byte, tag byte) (payload, rest []byte, err error) {
 	if wire[0] != tag {
 		return nil, nil, errRare
@@ -174,7 +174,7 @@ func (p *Program) appendValue(dst, wire []byte, depth int) ([]byte, error) {
 		return dst, fmt.Errorf("%w: google.protobuf.Value", ErrWire)
 	}
 	if len(wire) > n {
-		return dst, errRare // a second value, of which the last counts
+		return dst, errRare // of two values, the last counts
 	}
 	return dst, nil
 }
@@ -207,7 +207,7 @@ const (
 	nanosInSecond = 1_000_000_000
 )
 
-// secondsNanos reads the two fields that Timestamp and Duration have.
+// secondsNanos reads the two fields of Timestamp and Duration.
 func (p *Program) secondsNanos(wire []byte) (seconds int64, nanos int32, err error) {
 	met := newSeen(p)
 	for len(wire) > 0 {
@@ -307,7 +307,7 @@ func (p *Program) appendFieldMask(dst, wire []byte) ([]byte, error) {
 	return append(dst, '"'), nil
 }
 
-// camelCase turns foo_bar into fooBar, as protobuf does.
+// camelCase converts foo_bar to fooBar, as protobuf does.
 func camelCase(s string) string {
 	var b strings.Builder
 	upper := false
@@ -326,7 +326,7 @@ func camelCase(s string) string {
 	return b.String()
 }
 
-// snakeCase turns fooBar into foo_bar, as protobuf does.
+// snakeCase converts fooBar to foo_bar, as protobuf does.
 func snakeCase(s string) string {
 	var b strings.Builder
 	for i := range len(s) {

@@ -137,7 +137,7 @@ func (p *Program) readWrapper(w *writer) error {
 	return nil
 }
 
-// appendTime writes the two fields that Timestamp and Duration have.
+// appendTime writes the two fields of Timestamp and Duration.
 func (w *writer) appendTime(seconds int64, nanos int32) {
 	if seconds != 0 {
 		w.dst = protowire.AppendVarint(append(w.dst, 1<<3), uint64(seconds))

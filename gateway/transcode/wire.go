@@ -2,11 +2,9 @@ package transcode
 
 import "google.golang.org/protobuf/encoding/protowire"
 
-// ConsumeField returns the number and wire type of the field that b begins with, and the
-// lengths of its tag and its value in bytes. A size below 0 says that the field is malformed.
-//
-// Most fields of a request have a tag of one byte, and a number or a short text: they are read
-// without a call.
+// ConsumeField returns the number and wire type of the first field of b, and the lengths of its tag
+// and its value in bytes. A size below 0 means that the field is malformed. Fields with a tag of
+// one byte and a number or a short text, which most requests have, are read without further calls.
 func ConsumeField(b []byte) (number protowire.Number, wireType protowire.Type, tag, size int) {
 	if len(b) >= 2 && b[0] < 0x80 && b[1] < 0x80 && b[0]>>3 > 0 {
 		switch number, wireType = protowire.Number(b[0]>>3), protowire.Type(b[0]&7); wireType {

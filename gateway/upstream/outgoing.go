@@ -8,7 +8,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
-// outgoing is a call that has a channel.
+// outgoing is a call with its channel.
 type outgoing struct {
 	ctx     context.Context //nolint:containedctx // the stream is the call; ends with it
 	channel *channel
@@ -17,7 +17,7 @@ type outgoing struct {
 	meter   h2.Meter // of the answer's memory
 }
 
-// begin opens the call with its headers.
+// begin begins the call by sending its headers.
 func (o *outgoing) begin(request h2.Request) (*h2.Stream, error) {
 	fields, err := grpcmeta.Write(o.ctx, o.header)
 	if err != nil {

@@ -12,31 +12,30 @@ import (
 	"github.com/headgate/headgate/internal/config"
 )
 
-// ErrPoolClosed says that the pool is closed.
+// ErrPoolClosed is the error of a call after the pool was closed.
 var ErrPoolClosed = errors.New("upstream: the pool is closed")
 
 // PoolConfig bounds a pool.
 type PoolConfig struct {
-	// MaxEndpoints is how many channels are kept. 0: 256.
+	// MaxEndpoints bounds the open channels. 0: 256.
 	MaxEndpoints int `yaml:"max_endpoints"`
-	// IdleTTL is how long a channel is kept that nobody uses. 0: 5 minutes.
+	// IdleTTL is the time after which an unused channel is closed. 0: 5 minutes.
 	IdleTTL time.Duration `yaml:"idle_ttl"`
 	// MaxMessageBytes bounds an answer. 0: 16 MiB.
 	MaxMessageBytes int `yaml:"max_message_bytes"`
-	// PingAfter is how long a channel with calls on it may be silent before its
-	// peer is asked for a sign of life (HTTP/2 PING), and PingTimeout how long
-	// that may take. 0: 20 s, at least 10 s, and 5 s.
+	// PingAfter is the idle time after which a channel with calls in flight sends a PING (HTTP/2
+	// keepalive), and PingTimeout the time to wait for the answer. 0: 20 s, at least 10 s, and 5 s.
 	PingAfter   time.Duration `yaml:"ping_after"`
 	PingTimeout time.Duration `yaml:"ping_timeout"`
-	// TLS returns the configuration of the next connection; a server name in it goes
-	// before the endpoint's host. nil: clear text.
+	// TLS returns the configuration of the next connection; its server name, if set, replaces the
+	// endpoint's host. nil: clear text.
 	TLS func() *tls.Config `yaml:"-"`
-	// Local returns what opens calls of an endpoint that is a service of this process; nil:
-	// it is none. What is local has no channel. A nil Local knows of none.
+	// Local returns the opener of an endpoint that is a service of this process, nil for other
+	// endpoints. Local services have no channel. A nil Local means that there are none.
 	Local func(endpoint string) Opener `yaml:"-"`
 }
 
-// Validate names the fields that cannot be used.
+// Validate returns an error that names the invalid fields.
 func (c PoolConfig) Validate() error {
 	return errors.Join(
 		config.AtLeast("max_endpoints", c.MaxEndpoints, 0),
@@ -47,7 +46,7 @@ func (c PoolConfig) Validate() error {
 	)
 }
 
-// WithDefaults returns the configuration with what was left out.
+// WithDefaults returns the configuration with defaults in place of zero values.
 func (c PoolConfig) WithDefaults() PoolConfig {
 	if c.MaxEndpoints == 0 {
 		c.MaxEndpoints = 256
@@ -70,20 +69,20 @@ func (c PoolConfig) WithDefaults() PoolConfig {
 const (
 	// connectTimeout bounds one attempt to connect.
 	connectTimeout = 3 * time.Second
-	// streamWindow and channelWindow are the bytes of answers that may be under way:
-	// fixed, since finding them out asks the node for a PING with nearly every answer.
+	// streamWindow and channelWindow are the flow control windows of answers, in bytes. They are
+	// fixed: measuring the bandwidth-delay product would send a PING with nearly every answer.
 	streamWindow, channelWindow = 1 << 20, 16 << 20
-	// firstBackoff and maxBackoff are between attempts to connect: short, since a node that
-	// restarts should be found again within a second.
+	// firstBackoff and maxBackoff bound the pause between attempts to connect. They are short, so
+	// that a restarted node is found within a second.
 	firstBackoff, maxBackoff = 50 * time.Millisecond, time.Second
-	// leastPingAfter is what peers of grpc-go's put up with, if they are told to.
+	// leastPingAfter is the shortest keepalive interval that grpc-go servers can be configured to
+	// accept.
 	leastPingAfter = 10 * time.Second
 )
 
-// Pool keeps one channel an endpoint. A channel that is evicted, because others
-// are used more or because it is idle, is closed when its last call has ended.
-// All methods may be called concurrently; taking a channel that is there does
-// not lock.
+// Pool keeps one channel per endpoint. An evicted channel, because it is idle or the least recently
+// used of too many, is closed when its last call has ended. It is safe for concurrent use;
+// acquiring an open channel does not lock.
 type Pool struct {
 	config   PoolConfig
 	channels sync.Map // endpoint → *channel
@@ -94,19 +93,18 @@ type Pool struct {
 	mu      sync.Mutex // held to add and to evict
 	count   int
 	closed  bool
-	sweeper *time.Timer // gives up idle channels; nil until there is one
+	sweeper *time.Timer // closes idle channels; nil while there is no channel
 }
 
-// Stats is what a pool has done, and what it keeps.
+// Stats are the statistics of a pool.
 type Stats struct {
-	// Channels is how many are kept, Calls how many calls are on them.
+	// Channels counts the open channels, and Calls the calls in flight on them.
 	Channels, Calls int
-	// Made and Evicted count channels since the start.
+	// Made and Evicted count the channels opened and evicted since the start.
 	Made, Evicted int64
 }
 
-// channel is a connection with the calls on it. Its count starts at one, the
-// pool's own.
+// channel is a reference-counted channel. Its count starts at one, which is the pool's reference.
 type channel struct {
 	endpoint string
 	conn     *h2.Channel
@@ -119,7 +117,7 @@ func NewPool(config PoolConfig) *Pool {
 	return &Pool{config: config.WithDefaults(), started: time.Now()}
 }
 
-// take returns the endpoint's channel for one call; release ends it.
+// take acquires the endpoint's channel for one call, which must release it.
 func (p *Pool) take(endpoint string) (*channel, error) {
 	for {
 		if found, ok := p.channels.Load(endpoint); ok {
@@ -134,7 +132,7 @@ func (p *Pool) take(endpoint string) (*channel, error) {
 	}
 }
 
-// join counts a call, unless the channel has been given up.
+// join counts a call, unless the channel was evicted.
 func (c *channel) join() bool {
 	for {
 		calls := c.calls.Load()
@@ -147,15 +145,15 @@ func (c *channel) join() bool {
 	}
 }
 
-// release ends a call, or the pool's own hold.
+// release ends a call, or the pool's reference.
 func (c *channel) release() {
 	if c.calls.Add(-1) == 0 {
 		c.conn.Close()
 	}
 }
 
-// add makes the endpoint's channel, once however many ask, and evicts the least
-// recently used ones beyond the bound.
+// add opens the endpoint's channel, once for concurrent callers, and evicts the least recently used
+// channels beyond the bound.
 func (p *Pool) add(endpoint string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -182,10 +180,10 @@ func (p *Pool) add(endpoint string) error {
 	return nil
 }
 
-// sweepEvery makes an idle channel live at most a quarter longer than its TTL.
+// sweepEvery bounds the life of an idle channel to a quarter more than IdleTTL.
 func (p *Pool) sweepEvery() time.Duration { return max(p.config.IdleTTL/4, time.Millisecond) }
 
-// sweep gives up idle channels, and comes back as long as there are any.
+// sweep evicts idle channels, and reschedules itself while there are channels.
 func (p *Pool) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -197,9 +195,9 @@ func (p *Pool) sweep() {
 	p.sweeper.Reset(p.sweepEvery())
 }
 
-// evict gives up idle channels, and the least recently used ones beyond the
-// bound, but neither keep nor, for being idle, one with calls on it. p.mu is
-// held. It looks at every channel, which happens when one is added and in sweeps.
+// evict evicts idle channels, and the least recently used ones beyond the bound, but never keep,
+// and for idleness never one with calls in flight. p.mu is held. It inspects every channel, which
+// only additions and sweeps do.
 func (p *Pool) evict(keep *channel) {
 	idleSince := int64(time.Since(p.started) - p.config.IdleTTL)
 	var oldest *channel
@@ -215,7 +213,7 @@ func (p *Pool) evict(keep *channel) {
 		return true
 	})
 	if oldest != nil && p.count > p.config.MaxEndpoints {
-		p.remove(oldest) // one was added, so one is too many
+		p.remove(oldest) // one was added, so one is evicted
 	}
 }
 
@@ -226,9 +224,9 @@ func (p *Pool) remove(c *channel) {
 	c.release()
 }
 
-// Abandon gives up the endpoint's channel at once, calls on it included: they end as
-// UNAVAILABLE. The next call connects anew. It is for a node that does not answer any
-// more, whose calls would wait for their deadlines.
+// Abandon closes the endpoint's channel immediately, including its calls, which fail with
+// UNAVAILABLE. The next call reconnects. It is for a node that no longer answers, whose calls would
+// wait for their deadlines.
 func (p *Pool) Abandon(endpoint string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -239,8 +237,8 @@ func (p *Pool) Abandon(endpoint string) {
 	}
 }
 
-// Answered returns when the endpoint last sent a part of any call's answer, the zero time if
-// that is not known.
+// Answered returns when the endpoint last sent a part of any call's answer, the zero time if that
+// is unknown.
 func (p *Pool) Answered(endpoint string) time.Time {
 	found, ok := p.channels.Load(endpoint)
 	if !ok {
@@ -249,18 +247,18 @@ func (p *Pool) Answered(endpoint string) time.Time {
 	return found.(*channel).conn.Answered()
 }
 
-// Stats returns what the pool has done, and what it keeps.
+// Stats returns the pool's statistics.
 func (p *Pool) Stats() Stats {
 	stats := Stats{Made: p.made.Load(), Evicted: p.evicted.Load()}
 	p.channels.Range(func(_, value any) bool {
 		stats.Channels++
-		stats.Calls += int(value.(*channel).calls.Load()) - 1 // less the pool's own hold
+		stats.Calls += int(value.(*channel).calls.Load()) - 1 // without the pool's reference
 		return true
 	})
 	return stats
 }
 
-// Close gives up all channels; those with calls on them end with their calls.
+// Close closes all channels; those with calls in flight are closed when their calls have ended.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// HeaderPushback is the trailer in which a node says when to try again, or not
-	// to. It is for the gateway, not for its clients.
+	// HeaderPushback is the trailer with which a node tells the gateway when to retry, or not to
+	// retry. It is not forwarded to clients.
 	HeaderPushback = "Grpc-Retry-Pushback-Ms"
 	retryInfo      = "google.rpc.RetryInfo"
 )
 
-// Pushback returns what the node that refused a call with err says of another
-// attempt: wait for so long, if it was asked for, or do not (again is false).
-// Sources: gRFC A6, "Pushback"; google.rpc.RetryInfo.
+// Pushback returns the retry instruction of a node that refused a call with err: the delay, if the
+// node asked for one, and whether the call may be attempted again. Sources: gRFC A6, "Pushback";
+// google.rpc.RetryInfo.
 func Pushback(info *connect.CallInfo, err error) (wait time.Duration, asked, again bool) {
 	if text := info.ResponseTrailer().Get(HeaderPushback); text != "" {
 		ms, err := strconv.ParseInt(text, 10, 32)
@@ -42,7 +42,7 @@ func Pushback(info *connect.CallInfo, err error) (wait time.Duration, asked, aga
 	return 0, false, true
 }
 
-// Unreached reports whether err says that no connection to the node could be made.
+// Unreached reports whether no connection to the node could be established.
 func Unreached(err error) bool {
 	broken, ok := errors.AsType[*h2.BrokenError](err)
 	return ok && broken.Unreached

@@ -11,13 +11,13 @@ import (
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
-// stream is a [connect.ClientStream] over an HTTP/2 stream, opened by the first Send or
-// Receive, when the request headers are complete.
+// stream is a [connect.ClientStream] over an HTTP/2 stream, which the first Send or Receive opens,
+// when the request headers are complete.
 type stream struct {
 	outgoing
 
 	open    sync.Once
-	h2      *h2.Stream // nil: openErr says why
+	h2      *h2.Stream // nil: see openErr
 	openErr error
 	end     sync.Once
 
@@ -49,7 +49,7 @@ func (s *stream) Send(msg any) error {
 	case !errors.Is(err, io.EOF):
 		return err
 	case single:
-		return nil // the call has ended before its one request; Receive says how
+		return nil // the call ended before its one request was sent; Receive returns the error
 	}
 	return io.EOF
 }
@@ -96,10 +96,10 @@ func (s *stream) Receive(msg any) error {
 	return io.EOF
 }
 
-// single reports whether one answer is awaited, of many requests.
+// single reports whether the call has one answer to many requests.
 func (s *stream) single() bool { return s.info.Spec.StreamType&connect.StreamTypeServer == 0 }
 
-// giveBack ends the stream, and its hold of the channel.
+// giveBack ends the stream and releases its channel.
 func (s *stream) giveBack() {
 	s.end.Do(func() {
 		s.open.Do(func() { s.openErr = connect.NewError(connect.CodeCanceled, "the call was closed before it began") })

@@ -8,25 +8,25 @@ import (
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
-// endpoint is where a call goes, host:port.
+// endpoint is the address of a call's node, host:port.
 type endpoint string
 
-// WithEndpoint returns ctx for a call to an endpoint (host:port).
+// WithEndpoint returns a context for a call to an endpoint (host:port).
 func WithEndpoint(ctx context.Context, address string) context.Context {
 	return contextkit.Carry(ctx, endpoint(address))
 }
 
-// Opener begins calls. What info says of the call are its procedure (Spec) and its endpoint
-// (PeerAddr), and what comes back is written into it. header has its request headers, the
-// contract among them (see contextkit.Inject), and may be asked for them more than once; if it
-// is a [grpcmeta.Metered], its meter bounds the memory of the answer's messages, and a call
-// beyond it ends with the meter's error. Messages are *frame.Frame or protobuf messages.
+// Opener opens calls. info has the procedure (Spec) and the endpoint (PeerAddr) of the call, and
+// receives the response headers and trailers. header writes the request headers, including the
+// transport contract (see contextkit.Inject); it may be called more than once. If it is a
+// [grpcmeta.Metered], its meter bounds the memory of the answer's messages, and a call beyond it
+// ends with the meter's error. Messages are *frame.Frame or protobuf messages.
 type Opener interface {
 	Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error)
 }
 
-// Transport is an [Opener] over the pool's channels, and over what is local. For clients
-// it implements [connect.Transport]: the call's context names its endpoint then, see
+// Transport is an [Opener] over the channels of a pool and over local services. For clients it
+// implements [connect.Transport]; the call's context must then have an endpoint, see
 // [WithEndpoint].
 type Transport struct{ pool *Pool }
 
@@ -56,7 +56,7 @@ func (t *Transport) Open(ctx context.Context, info *connect.CallInfo, header grp
 	}
 	channel, err := t.pool.take(info.PeerAddr)
 	if err != nil {
-		return nil, connect.NewError(connect.CodeUnavailable, "the upstream cannot be connected to").WithCause(err)
+		return nil, connect.NewError(connect.CodeUnavailable, "no connection to the upstream").WithCause(err)
 	}
 	info.Protocol, info.Codec = connect.ProtocolNameGRPC, connect.CodecNameProto
 	one := outgoing{ctx: ctx, channel: channel, info: info, header: header, meter: grpcmeta.MeterOf(header)}

@@ -9,8 +9,8 @@ import (
 	"github.com/headgate/headgate/gateway/upstream/h2"
 )
 
-// unary is a [connect.ClientStream] of one request and one answer, made as one call when
-// the answer is asked for. It is for one goroutine, as [connect.Client.CallUnary] uses it.
+// unary is a [connect.ClientStream] of one request and one answer, sent when the answer is
+// received. It must be used by one goroutine, as [connect.Client.CallUnary] does.
 type unary struct {
 	outgoing
 
@@ -18,7 +18,7 @@ type unary struct {
 	ended   bool
 }
 
-// SendHeaders implements [connect.ClientStream]: they go with the request.
+// SendHeaders implements [connect.ClientStream]: headers are sent with the request.
 func (u *unary) SendHeaders() error { return nil }
 
 // Send implements [connect.ClientStream].
@@ -45,16 +45,16 @@ func (u *unary) Receive(msg any) error {
 	}
 	request := h2.Request{Message: wire, HasMessage: true, Last: true, Whole: true}
 	err = u.call(request, msg)
-	// A node that leaves says so of calls that it has not begun with: it is right to send
-	// one again, whatever it does, and on another connection (RFC 9113, section 8.7).
+	// A node that shuts down reports the calls that it has not begun: any of them may be sent
+	// again, on another connection (RFC 9113 §8.7).
 	if broken, ok := errors.AsType[*h2.BrokenError](err); ok && broken.Refused {
 		err = u.call(request, msg)
 	}
 	return local(u.ctx, err)
 }
 
-// call sends the request, and has msg be the answer. Errors are the node's verdict, or
-// those of a stream.
+// call sends the request and decodes the answer into msg. Errors are the node's verdict, or those
+// of the stream.
 func (u *unary) call(request h2.Request, msg any) error {
 	stream, err := u.begin(request)
 	if err != nil {

@@ -23,14 +23,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Mistakes of a node's.
+// Protocol errors of a node.
 var (
 	errNoAnswer    = connect.NewError(connect.CodeInternal, "the upstream ended the call without an answer")
 	errManyAnswers = connect.NewError(connect.CodeInternal, "the upstream answered more than once")
 )
 
-// only waits for the end of a call whose answer is one message, has msg be that and copies the
-// answer's headers. Errors are the node's verdict, or those of the stream.
+// only waits for the end of a call with one answer, decodes the answer into msg and copies its
+// headers. Errors are the node's verdict, or those of the stream.
 func only(ctx context.Context, stream *h2.Stream, info *connect.CallInfo, msg any) error {
 	buffer, err := stream.Receive(ctx)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -55,7 +55,7 @@ func only(ctx context.Context, stream *h2.Stream, info *connect.CallInfo, msg an
 	return taken(buffer, msg)
 }
 
-// taken has msg be the node's message.
+// taken decodes the node's message into msg.
 func taken(buffer mem.Buffer, msg any) error {
 	if err := frame.Take(buffer, msg); err != nil {
 		return connect.NewError(connect.CodeInternal, "the upstream's answer cannot be read").WithCause(err)
@@ -63,12 +63,12 @@ func taken(buffer mem.Buffer, msg any) error {
 	return nil
 }
 
-// clockMargin is how much too early a peer's timer for a call's deadline may fire. The peer
-// then resets the stream.
+// clockMargin is how much too early a peer's timer for a call's deadline may fire, upon which the
+// peer resets the stream.
 const clockMargin = 20 * time.Millisecond
 
-// local returns the error of a call in ctx that ended without the node's verdict; nil for a
-// nil err. The underlying error, which names addresses, is the cause.
+// local returns the error of a call in ctx that ended without the node's verdict; nil for a nil
+// err. The underlying error, which contains addresses, is its cause.
 func local(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -86,7 +86,7 @@ func local(ctx context.Context, err error) error {
 	case errors.Is(err, h2.ErrTooLarge):
 		return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err), rpc.Reason(rpc.ReasonTooLarge))
 	case errors.Is(err, h2.ErrHeadersTooLarge):
-		return connect.NewError(connect.CodeResourceExhausted, "the call's headers are larger than the upstream takes").WithCause(err)
+		return connect.NewError(connect.CodeResourceExhausted, "the call's headers are larger than the upstream accepts").WithCause(err)
 	case errors.Is(err, h2.ErrCompressed):
 		return connect.NewError(connect.CodeInternal, "the upstream's answer cannot be read").WithCause(err)
 	}
@@ -94,7 +94,7 @@ func local(ctx context.Context, err error) error {
 	switch {
 	case broken == nil:
 	case broken.Unreached && descriptors.Exhausted(err):
-		return connect.NewError(connect.CodeUnavailable, "too many open files: the upstream cannot be connected to").WithCause(err)
+		return connect.NewError(connect.CodeUnavailable, "too many open files: no connection to the upstream").WithCause(err)
 	case broken.Unreached:
 		return connect.NewError(connect.CodeUnavailable, "the upstream cannot be reached").WithCause(err)
 	case broken.Reset && http2.ErrCode(broken.Code) == http2.ErrCodeCancel && nearDeadline(ctx):
@@ -104,17 +104,17 @@ func local(ctx context.Context, err error) error {
 	case broken.Malformed:
 		return connect.NewError(connect.CodeInternal, "the node's answer violates the gRPC protocol").WithCause(err)
 	}
-	return connect.NewError(connect.CodeUnavailable, "the upstream left before its answer was complete").WithCause(err)
+	return connect.NewError(connect.CodeUnavailable, "the upstream closed the connection before its answer was complete").WithCause(err)
 }
 
-// nearDeadline reports whether the node's deadline may have passed by the node's clock.
+// nearDeadline reports whether the call's deadline may have passed on the node's clock.
 func nearDeadline(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ok && time.Until(deadline) < contextkit.DeadlineMargin+clockMargin
 }
 
-// resetCode returns the code of a call whose stream was reset.
-// Source: grpc/doc/PROTOCOL-HTTP2.md, "Errors", and grpc-go for what that leaves open.
+// resetCode returns the code of a call whose stream was reset. Source: grpc/doc/PROTOCOL-HTTP2.md,
+// "Errors", and grpc-go for what it leaves open.
 func resetCode(code http2.ErrCode) connect.Code {
 	switch code {
 	case http2.ErrCodeRefusedStream:
@@ -132,8 +132,8 @@ func resetCode(code http2.ErrCode) connect.Code {
 	return connect.CodeUnknown
 }
 
-// verdict returns what the node says of a call that it has ended; nil: that all is well.
-// Source: grpc/doc/PROTOCOL-HTTP2.md, "Responses".
+// verdict returns the error with which the node ended a call; nil: success. Source:
+// grpc/doc/PROTOCOL-HTTP2.md, "Responses".
 func verdict(stream *h2.Stream) error {
 	header, trailer := stream.Header(), stream.Trailer()
 	if len(header) == 0 {
@@ -160,7 +160,7 @@ func verdict(stream *h2.Stream) error {
 	return out.WithRemote()
 }
 
-// details returns those of a status.
+// details returns the details of a status.
 func details(trailer []hpack.HeaderField) (found []*connect.ErrorDetail) {
 	text := valueOf(trailer, "grpc-status-details-bin")
 	if text == "" {
@@ -169,7 +169,7 @@ func details(trailer []hpack.HeaderField) (found []*connect.ErrorDetail) {
 	var st spb.Status
 	raw, err := connect.DecodeBinaryHeader(text)
 	if err != nil || proto.Unmarshal(raw, &st) != nil {
-		return nil // the code and the message say what counts
+		return nil // code and message are sufficient
 	}
 	for _, detail := range st.GetDetails() {
 		name := detail.GetTypeUrl()
@@ -178,8 +178,8 @@ func details(trailer []hpack.HeaderField) (found []*connect.ErrorDetail) {
 	return found
 }
 
-// foreign returns the error of an answer that is not gRPC's: usually of an HTTP server that
-// does not know the path, or of a proxy. Source: grpc/doc/http-grpc-status-mapping.md.
+// foreign returns the error of an answer that is not gRPC, usually from an HTTP server that does
+// not know the path, or from a proxy. Source: grpc/doc/http-grpc-status-mapping.md.
 func foreign(header []hpack.HeaderField) error {
 	status := valueOf(header, ":status")
 	code := connect.CodeUnknown
@@ -196,15 +196,15 @@ func foreign(header []hpack.HeaderField) error {
 		code = connect.CodeUnavailable
 	}
 	number, _ := strconv.Atoi(status)
-	return connect.Errorf(code, "what answers there does not speak gRPC: HTTP status %d %s", number, http.StatusText(number)).WithCause(errForeign)
+	return connect.Errorf(code, "the endpoint does not speak gRPC: HTTP status %d %s", number, http.StatusText(number)).WithCause(errForeign)
 }
 
-// errForeign is the cause of an error that stands for an answer that is not gRPC's.
+// errForeign is the cause of the error of an answer that is not gRPC.
 var errForeign = errors.New("the answer is not gRPC's")
 
-// Answered reports whether a call that failed with err got an answer of its peer, whatever it
-// says; a reset of the call's stream is one too. It got none if the peer cannot be reached, has
-// left, or has let the deadline pass.
+// Answered reports whether a call that failed with err received an answer of its peer, including a
+// reset of its stream. It did not if the peer is unreachable, has disconnected, or exceeded the
+// deadline.
 func Answered(err error) bool {
 	verdict, ok := errors.AsType[*connect.Error](err)
 	if !ok {
@@ -219,7 +219,7 @@ func Answered(err error) bool {
 	return true
 }
 
-// valueOf returns the first value of a name, "" if there is none.
+// valueOf returns the first value of a header field, "" if there is none.
 func valueOf(fields []hpack.HeaderField, name string) string {
 	for i := range fields {
 		if fields[i].Name == name {
@@ -229,7 +229,7 @@ func valueOf(fields []hpack.HeaderField, name string) string {
 	return ""
 }
 
-// unescape undoes gRPC's percent-encoding; what is not encoded well stays as it is.
+// unescape decodes gRPC's percent-encoding; invalid escapes are unchanged.
 func unescape(text string) string {
 	if !strings.Contains(text, "%") {
 		return text

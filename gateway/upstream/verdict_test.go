@@ -40,10 +40,10 @@ func TestWhatANodeSaysIsItsVerdict(t *testing.T) {
 		"no code":                   {append(grpc, "grpc-status", "well"), connect.CodeInternal, "the upstream ended the call without a status", 0, false},
 		"no status":                 {grpc, connect.CodeInternal, "the upstream ended the call without a status", 0, false},
 		"no answer":                 {append(grpc, "grpc-status", "0"), connect.CodeInternal, "the upstream ended the call without an answer", 0, false},
-		"a page":                    {[]string{":status", "200", "content-type", "text/html"}, connect.CodeUnknown, "what answers there does not speak gRPC: HTTP status 200 OK", 0, false},
-		"a proxy's word":            {[]string{":status", "503"}, connect.CodeUnavailable, "what answers there does not speak gRPC: HTTP status 503 Service Unavailable", 0, false},
-		"another path's":            {[]string{":status", "404"}, connect.CodeUnimplemented, "what answers there does not speak gRPC: HTTP status 404 Not Found", 0, false},
-		"nothing at all":            {[]string{"content-type", "application/grpc"}, connect.CodeUnknown, "what answers there does not speak gRPC: HTTP status 0 ", 0, false},
+		"a page":                    {[]string{":status", "200", "content-type", "text/html"}, connect.CodeUnknown, "the endpoint does not speak gRPC: HTTP status 200 OK", 0, false},
+		"a proxy's word":            {[]string{":status", "503"}, connect.CodeUnavailable, "the endpoint does not speak gRPC: HTTP status 503 Service Unavailable", 0, false},
+		"another path's":            {[]string{":status", "404"}, connect.CodeUnimplemented, "the endpoint does not speak gRPC: HTTP status 404 Not Found", 0, false},
+		"nothing at all":            {[]string{"content-type", "application/grpc"}, connect.CodeUnknown, "the endpoint does not speak gRPC: HTTP status 0 ", 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, kind := range []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeClient, connect.StreamTypeServer} {

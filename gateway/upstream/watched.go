@@ -10,9 +10,9 @@ import (
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
-// Watched returns an opener that gives each call of next, and so each attempt of a call that
-// is retried, its own span, and calls asked when the call has ended. Calls of traces that are
-// not sampled pass unchanged.
+// Watched returns an opener that gives each call of next, and so each attempt of a retried call,
+// its own span, and calls asked when the call has ended. Calls of traces that are not sampled pass
+// unchanged.
 func Watched(next Opener, asked rpc.AskedFunc) Opener { return watched{next, asked} }
 
 type watched struct {
@@ -40,7 +40,7 @@ func (w watched) Open(ctx context.Context, info *connect.CallInfo, header grpcme
 	})
 }
 
-// spanHeader is a header whose transport contract has another span as the parent.
+// spanHeader replaces the parent span in the transport contract of a header.
 type spanHeader struct {
 	grpcmeta.Header
 
