@@ -81,7 +81,7 @@ func (g *Gateway) serveNodes(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // the client has disconnected
 	}
-	view := nodesView{AgeMs: snapshot.Age().Milliseconds(), Epoch: g.routes.Revision(), Nodes: []nodeView{}}
+	view := nodesView{AgeMs: snapshot.Age().Milliseconds(), Epoch: g.routes.Epoch(), Nodes: []nodeView{}}
 	open := g.openBreakers()
 	for _, answer := range snapshot.Answers {
 		node := nodeView{

@@ -147,7 +147,7 @@ func (g *Gateway) auditRecord(rc *contextkit.RequestContext, call *Call, err err
 		record.Principal = call.Principal.Subject
 	}
 	if call.Node.ID != "" {
-		record.Routing = g.routes.Revision()
+		record.Routing = g.routes.Epoch()
 	}
 	if call.Reason != nil {
 		record.Reason = *call.Reason

@@ -338,7 +338,7 @@ func (g *Gateway) Serve(ctx context.Context) error {
 func (g *Gateway) refreshKeys(ctx context.Context) error {
 	g.config.Auth.Keys.Run(ctx, func() {
 		g.log.Info().Msg("the signing keys of tokens have changed")
-		g.endWithdrawn(g.live.all()...)
+		g.endRevoked(g.live.all()...)
 	}, func(err error) {
 		g.log.Error().Err(err).Msg("refreshing the signing keys of tokens failed; the current keys stay in use")
 	})
@@ -354,7 +354,7 @@ func (g *Gateway) followAPIKeys(ctx context.Context) error {
 	}
 	g.config.Auth.APIKeys.Run(ctx, func() {
 		g.log.Info().Msg("the API keys have changed")
-		g.endWithdrawn(g.live.all()...)
+		g.endRevoked(g.live.all()...)
 	}, func(err error) {
 		g.log.Error().Err(err).Msg("reloading the API keys failed; the current keys stay in use")
 	})

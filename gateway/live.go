@@ -79,7 +79,7 @@ func (g *Gateway) liveContext(ctx context.Context, call *Call) (_ context.Contex
 	}
 	leave := g.live.add(stream)
 	g.endSuspended(stream) // in case the tenant was suspended after its stage
-	g.endWithdrawn(stream)
+	g.endRevoked(stream)
 	expires := func() bool { return true }
 	if until := call.Principal.Until; !until.IsZero() {
 		expires = time.AfterFunc(time.Until(until), func() { end(auth.ErrExpired) }).Stop
@@ -101,10 +101,10 @@ func (g *Gateway) endSuspended(streams ...*liveStream) {
 }
 
 // endWithdrawn ends the given streams whose API key or token signing key was revoked.
-func (g *Gateway) endWithdrawn(streams ...*liveStream) {
+func (g *Gateway) endRevoked(streams ...*liveStream) {
 	for _, stream := range streams {
-		if g.verifier.Withdrawn(stream.principal) {
-			stream.end(auth.ErrWithdrawn)
+		if g.verifier.Revoked(stream.principal) {
+			stream.end(auth.ErrRevoked)
 		}
 	}
 }
@@ -116,7 +116,7 @@ func (c *Call) endCause(ctx context.Context) error {
 	switch {
 	case errors.As(cause, &suspended):
 		return c.denySuspended(suspended.reason)
-	case errors.Is(cause, auth.ErrExpired), errors.Is(cause, auth.ErrWithdrawn):
+	case errors.Is(cause, auth.ErrExpired), errors.Is(cause, auth.ErrRevoked):
 		return c.denyCredential(cause)
 	case errors.Is(cause, errSuperseded):
 		return connect.NewError(connect.CodeAborted, errSuperseded.Error())

@@ -207,7 +207,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	for _, top := range c.counters.limitedTenants.Most(shownTenants, time.Now()) {
 		gauge(tenantLimited, float64(top.Count), top.Tenant.String())
 	}
-	gauge(routingEpoch, float64(c.routes.Revision()))
+	gauge(routingEpoch, float64(c.routes.Epoch()))
 	counter(probesMade, c.prober.Probes())
 }
 

@@ -61,7 +61,7 @@ var errReadinessRate = connect.NewError(connect.CodeResourceExhausted, "the read
 // Concurrent callers for one tenant share the health checks. It returns RESOURCE_EXHAUSTED when the
 // readiness of too many tenants is requested, and the error of ctx.
 func (s *tenantReadiness) refusals(ctx context.Context, tenant contextkit.TenantID) (map[string]string, error) {
-	now, epoch := time.Now(), s.gateway.routes.Revision()
+	now, epoch := time.Now(), s.gateway.routes.Epoch()
 	s.mu.Lock()
 	found, ok := s.cached.Get(tenant)
 	if ok && now.Sub(found.checkedAt) < readinessTTL && found.epoch == epoch {

@@ -75,7 +75,7 @@ func credentialReason(err error) Reason {
 	switch public := auth.Public(err); {
 	case errors.Is(public, auth.ErrNoCredential):
 		return ReasonNoCredential
-	case errors.Is(public, auth.ErrExpired), errors.Is(public, auth.ErrLateTicket):
+	case errors.Is(public, auth.ErrExpired), errors.Is(public, auth.ErrExpiredTicket):
 		return ReasonExpiredCredential
 	}
 	return ReasonBadCredential

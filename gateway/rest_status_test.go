@@ -34,8 +34,8 @@ func TestREST_StatusesAndHeadersAreHTTPs(t *testing.T) {
 	}{
 		"a body too large":           {http.MethodPost, "items", large, nil, 413, "resource_exhausted", "the body is larger than", "", ""},
 		"another media type":         {http.MethodPost, "items", "a=1", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, "invalid_argument", "send application/json", "Accept", "application/json"},
-		"another encoding":           {http.MethodPost, "items", "{}", []string{"Content-Encoding", "rot13"}, 415, "unimplemented", "known: gzip", "Accept-Encoding", "gzip, zstd, br"},
-		"two encodings":              {http.MethodPost, "items", "{}", []string{"Content-Encoding", "gzip, br"}, 415, "unimplemented", "known: gzip", "Accept-Encoding", "gzip, zstd, br"},
+		"another encoding":           {http.MethodPost, "items", "{}", []string{"Content-Encoding", "rot13"}, 415, "unimplemented", "supported: gzip", "Accept-Encoding", "gzip, zstd, br"},
+		"two encodings":              {http.MethodPost, "items", "{}", []string{"Content-Encoding", "gzip, br"}, 415, "unimplemented", "supported: gzip", "Accept-Encoding", "gzip, zstd, br"},
 		"another method":             {http.MethodPatch, "items", "{}", nil, 405, "unimplemented", "PATCH is not allowed", "Allow", "GET, HEAD, SEARCH, POST"},
 		"HEAD where there is no GET": {http.MethodDelete, "once", "", nil, 405, "unimplemented", "DELETE is not allowed", "Allow", "POST"},
 		"no path":                    {http.MethodGet, "nothing", "", nil, 404, "not_found", "nothing is served", "", ""},

@@ -138,7 +138,7 @@ func TestStream_RequestsAreJSONValues(t *testing.T) {
 	s.refuses(t, "an unknown field", collect(strings.NewReader("{}\n{\"colour\":1}")), http.StatusBadRequest, "invalid_argument", "colour: it is not a field of")
 	s.refuses(t, "another name", collect(strings.NewReader(`{"name":"b"}`)), http.StatusBadRequest, "invalid_argument", "the body sets it to another value")
 	s.refuses(t, "too large", collect(strings.NewReader(`{"aString":"`+strings.Repeat("x", 1<<20)+`"}`)), http.StatusRequestEntityTooLarge, "resource_exhausted", "larger than")
-	s.refuses(t, "compressed", collect(strings.NewReader("{}"), "Content-Encoding", "gzip"), http.StatusUnsupportedMediaType, "unimplemented", "no content encoding")
+	s.refuses(t, "compressed", collect(strings.NewReader("{}"), "Content-Encoding", "gzip"), http.StatusUnsupportedMediaType, "unimplemented", "cannot have a content encoding")
 	s.refuses(t, "another type", collect(strings.NewReader("{}"), "Content-Type", "text/csv"), http.StatusUnsupportedMediaType, "invalid_argument", "send application/x-ndjson")
 
 	// Both ways: each request is answered before the next one is sent.

@@ -83,7 +83,7 @@ func (g *Gateway) divert(call *Call) {
 		call.BypassBreaker = true
 		return
 	}
-	other, ok := g.routes.Elsewhere(call.Method.Upstream, call.Tenant, func(node route.Node) bool {
+	other, ok := g.routes.LookupOther(call.Method.Upstream, call.Tenant, func(node route.Node) bool {
 		return node.ID == call.Node.ID || g.breakers.Open(node.Endpoint, call.Method.Spec.Procedure, call.Tenant)
 	})
 	if ok {

@@ -100,7 +100,7 @@ func (g *Gateway) redeemTicket(ctx context.Context, call *Call, sent *edge.Ticke
 	case g.tickets == nil, strings.ContainsAny(sent.Text, "\r\n"):
 		return ctx, nil, auth.ErrBadTicket
 	case len(call.Info.RequestHeader().Values(headerAuthorization)) > 0:
-		return ctx, nil, auth.ErrTwoWays
+		return ctx, nil, auth.ErrTwoCredentials
 	}
 	content, err := g.tickets.open(sent.Text, sent.Target)
 	if err != nil {
@@ -117,7 +117,7 @@ func (g *Gateway) redeemTicket(ctx context.Context, call *Call, sent *edge.Ticke
 	case sent.LastEventID != "":
 		return ctx, nil, auth.ErrBadTicket
 	case call.end.Started.UnixMilli() > content.Open:
-		return ctx, nil, auth.ErrLateTicket
+		return ctx, nil, auth.ErrExpiredTicket
 	}
 	principal, err := g.verifier.Restore(content.Delegate, call.end.Started)
 	if err != nil {

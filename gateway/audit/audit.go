@@ -70,7 +70,7 @@ func (r *Recorder) Deny(rc contextkit.RequestContext, account backbone.Account, 
 	record.Suppressed = caller.suppressed.Swap(0)
 	for _, lost := range r.add(r.denials, rc, account, backbone.AuditDenied, record, caller) {
 		lost.caller.suppressed.Add(1 + lost.suppressed)
-		r.denials.lose(lost, reasonQueueFull, nil)
+		r.denials.recordLoss(lost, reasonQueueFull, nil)
 	}
 }
 
@@ -115,7 +115,7 @@ func (r *Recorder) record(rc contextkit.RequestContext, account backbone.Account
 		if lost.caller != nil {
 			lost.caller.suppressed.Add(1 + lost.suppressed)
 		}
-		out.lose(lost, reasonQueueFull, nil)
+		out.recordLoss(lost, reasonQueueFull, nil)
 	}
 }
 

@@ -19,10 +19,10 @@ import (
 const (
 	// window bounds the records that were sent and are not acknowledged yet.
 	window = 256
-	// attemptTimeout bounds one further attempt to publish a record. Pauses between attempts
-	// double from firstPause to longestPause.
+	// attemptTimeout bounds one retry of publishing a record. Pauses between attempts
+	// double from firstPause to maxPause.
 	attemptTimeout           = 2 * time.Second
-	firstPause, longestPause = 500 * time.Millisecond, 2 * time.Second
+	firstPause, maxPause = 500 * time.Millisecond, 2 * time.Second
 	// flushTimeout bounds how long the end of the process waits for the queue.
 	flushTimeout = 5 * time.Second
 	// loggedLosses bounds the lost denials that are logged per second; other lost records are
@@ -38,7 +38,7 @@ type outbox struct {
 	queue    *fairqueue.Queue[*entry]
 	counters *counters
 	log      zerolog.Logger
-	settling atomic.Int64 // when the entry that is being settled was queued, in Unix ns; 0: none is
+	awaiting atomic.Int64 // when the entry that is being settled was queued, in Unix ns; 0: none is
 }
 
 // entry is a record that waits.
@@ -84,7 +84,7 @@ func (o *outbox) run(ctx context.Context) error {
 	go func() {
 		defer close(settled)
 		for s := range pending {
-			o.settle(life, js, s)
+			o.awaitAck(life, js, s)
 		}
 	}()
 	for {
@@ -127,9 +127,9 @@ var errNoContract = errors.New("the record's call carries no context")
 
 // settle waits until an entry is stored, with retries until ctx ends, or is refused
 // permanently.
-func (o *outbox) settle(ctx context.Context, js jetstream.JetStream, s sent) {
-	o.settling.Store(s.item.Since.UnixNano())
-	defer o.settling.Store(0)
+func (o *outbox) awaitAck(ctx context.Context, js jetstream.JetStream, s sent) {
+	o.awaiting.Store(s.item.Since.UnixNano())
+	defer o.awaiting.Store(0)
 	defer o.queue.Release(s.item)
 	err := s.err
 	if s.future != nil {
@@ -142,10 +142,10 @@ func (o *outbox) settle(ctx context.Context, js jetstream.JetStream, s sent) {
 		}
 	}
 	if reason := refused(err); reason != "" {
-		o.lose(s.item.Value, reason, err)
+		o.recordLoss(s.item.Value, reason, err)
 		return
 	}
-	err = backoff.Retry(ctx, backoff.Delays{First: firstPause, Longest: longestPause}, func(ctx context.Context) error {
+	err = backoff.Retry(ctx, backoff.Delays{First: firstPause, Longest: maxPause}, func(ctx context.Context) error {
 		o.counters.retries.WithLabelValues(o.name).Inc()
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		defer cancel()
@@ -165,7 +165,7 @@ func (o *outbox) settle(ctx context.Context, js jetstream.JetStream, s sent) {
 	if reason == "" {
 		reason = reasonEnded
 	}
-	o.lose(s.item.Value, reason, err)
+	o.recordLoss(s.item.Value, reason, err)
 }
 
 // restore gives the stream back the subjects that a process of an earlier version has taken
@@ -188,7 +188,7 @@ func refused(err error) string {
 }
 
 // lose counts and logs an entry that is not stored.
-func (o *outbox) lose(e *entry, reason string, err error) {
+func (o *outbox) recordLoss(e *entry, reason string, err error) {
 	o.counters.lost.WithLabelValues(o.name, reason).Inc()
 	o.log.Error().Err(err).Str("queue", o.name).Str("reason", reason).RawJSON("record", e.data).Msg("audit record not stored")
 }
@@ -196,7 +196,7 @@ func (o *outbox) lose(e *entry, reason string, err error) {
 // age returns how long the oldest entry has been in the queue, 0 if there is none.
 func (o *outbox) age(now time.Time) time.Duration {
 	oldest := o.queue.Stats().Oldest
-	if ns := o.settling.Load(); ns != 0 { // entries are settled in the order in which they were taken
+	if ns := o.awaiting.Load(); ns != 0 { // entries are settled in the order in which they were taken
 		oldest = time.Unix(0, ns)
 	}
 	if oldest.IsZero() {

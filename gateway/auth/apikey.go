@@ -103,7 +103,7 @@ func NewPrincipal(subject string, tenants, rights []string) (*Principal, error) 
 
 // lookEvery is how often the source of API keys is looked at. What it has counts when it
 // has the same at two looks: a file may be seen half written.
-const lookEvery = 2 * time.Second
+const pollInterval = 2 * time.Second
 
 // APIKeyRing holds the API keys that count, as their source has them. Its methods may be
 // called concurrently.
@@ -123,13 +123,13 @@ func OpenAPIKeys(ctx context.Context, source Source) (*APIKeyRing, error) {
 	}
 	r.raw, r.seen = document, document
 	r.current.Store(&apiKeys{})
-	return r, r.take(document)
+	return r, r.use(document)
 }
 
 // Run keeps the keys as the source has them until ctx ends. changed hears of every
 // change that counts, and report of failures: the keys in use then stay.
 func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)) {
-	every(ctx, lookEvery, func() {
+	repeat(ctx, pollInterval, func() {
 		document, err := r.read(ctx)
 		again := bytes.Equal(document, r.seen)
 		r.seen = document
@@ -139,7 +139,7 @@ func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)
 		case !again || bytes.Equal(document, r.raw):
 		default:
 			r.raw = document // also what cannot be used: it is reported once
-			if err := r.take(document); err != nil {
+			if err := r.use(document); err != nil {
 				report(err)
 			} else {
 				changed()
@@ -169,7 +169,7 @@ func (r *APIKeyRing) read(ctx context.Context) ([]byte, error) {
 }
 
 // every calls do after each period until ctx ends.
-func every(ctx context.Context, period time.Duration, do func()) {
+func repeat(ctx context.Context, period time.Duration, do func()) {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
 	for {
@@ -183,7 +183,7 @@ func every(ctx context.Context, period time.Duration, do func()) {
 }
 
 // take has the document's keys count. Those that it has as before keep their principals.
-func (r *APIKeyRing) take(document []byte) error {
+func (r *APIKeyRing) use(document []byte) error {
 	list, err := parseAPIKeys(document)
 	if err != nil {
 		return err
@@ -231,7 +231,7 @@ func (k apiKeys) authenticate(token string, now time.Time) (*Principal, error) {
 	sum := sha256.Sum256([]byte(secret))
 	switch {
 	case subtle.ConstantTimeCompare(sum[:], key.hash) != 1 || !known:
-		return nil, refuse("unknown API key: id is %.*q", maxQuoted, id)
+		return nil, badToken("unknown API key: id is %.*q", maxQuoted, id)
 	case !key.principal.Until.IsZero() && now.After(key.principal.Until):
 		return nil, ErrExpired
 	}

@@ -169,7 +169,7 @@ func TestAPIKeysAreAsTheirSourceHasThem(t *testing.T) {
 		defer running.Wait()
 		defer cancel()
 		first, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + key})
-		if err != nil || verifier.Withdrawn(first) {
+		if err != nil || verifier.Revoked(first) {
 			t.Fatalf("%+v, %v", first, err)
 		}
 		for _, step := range []struct {
@@ -198,8 +198,8 @@ func TestAPIKeysAreAsTheirSourceHasThem(t *testing.T) {
 			synctest.Wait()
 			_, app := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + key})
 			_, other := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + late})
-			if (app == nil) != step.app || (other == nil) != step.late || verifier.Withdrawn(first) != step.withdrawn || changes != step.changes || reports != step.reports {
-				t.Errorf("%s: app %v, late %v, withdrawn %v, %d changes, %d reports; want %+v", step.what, app, other, verifier.Withdrawn(first), changes, reports, step)
+			if (app == nil) != step.app || (other == nil) != step.late || verifier.Revoked(first) != step.withdrawn || changes != step.changes || reports != step.reports {
+				t.Errorf("%s: app %v, late %v, withdrawn %v, %d changes, %d reports; want %+v", step.what, app, other, verifier.Revoked(first), changes, reports, step)
 			}
 		}
 	})

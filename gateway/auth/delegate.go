@@ -41,8 +41,8 @@ func (v *Verifier) Delegate(p *Principal, tenant contextkit.TenantID, actions ..
 		d.Until = p.Until.UnixMilli()
 	}
 	switch {
-	case v.Withdrawn(p):
-		return d, ErrWithdrawn
+	case v.Revoked(p):
+		return d, ErrRevoked
 	case p.apiKey != "":
 		d.APIKey, d.Key, d.Print = true, p.apiKey, v.apiKeys()[p.apiKey].print()
 	case p.signer != nil:
@@ -60,14 +60,14 @@ func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
 	if d.Tenant != "" {
 		tenant, err := contextkit.ParseTenantID(d.Tenant)
 		if err != nil {
-			return nil, refuse("%w", err)
+			return nil, badToken("%w", err)
 		}
 		p.Tenants = []contextkit.TenantID{tenant}
 	}
 	for _, text := range d.Rights {
 		right, err := ParseRight(text)
 		if err != nil {
-			return nil, refuse("%w", err)
+			return nil, badToken("%w", err)
 		}
 		p.Rights = append(p.Rights, right)
 	}
@@ -80,14 +80,14 @@ func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
 	if d.APIKey {
 		key, ok := v.apiKeys()[d.Key]
 		if !ok || key.print() != d.Print {
-			return nil, ErrWithdrawn
+			return nil, ErrRevoked
 		}
 		p.apiKey, p.origin = d.Key, key.principal
 		return p, nil
 	}
 	key := v.config.Keys.current.Load().byID[d.Key]
 	if key == nil || key.print() != d.Print {
-		return nil, ErrWithdrawn
+		return nil, ErrRevoked
 	}
 	p.signer = key
 	return p, nil

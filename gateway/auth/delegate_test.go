@@ -83,11 +83,11 @@ func TestDelegate_EndsWithItsCredential(t *testing.T) {
 			t.Fatalf("%s: %v", principal.Subject, err)
 		}
 		if restored.Subject != principal.Subject || !restored.ActsFor(tenant) || restored.ActsFor(natstest.Tenant(t, "globex")) || restored.AnyTenant ||
-			!restored.Allows("query.read", "wallets") || restored.Holds("command.submit") || restored.Until.UnixMilli() != principal.Until.UnixMilli() || second.Withdrawn(restored) {
+			!restored.Allows("query.read", "wallets") || restored.Holds("command.submit") || restored.Until.UnixMilli() != principal.Until.UnixMilli() || second.Revoked(restored) {
 			t.Errorf("%+v is restored as %+v", principal, restored)
 		}
 		for i, v := range gone {
-			if _, err := v.Restore(sent, now); !errors.Is(err, auth.ErrWithdrawn) {
+			if _, err := v.Restore(sent, now); !errors.Is(err, auth.ErrRevoked) {
 				t.Errorf("%s, %d: after it was withdrawn: %v", principal.Subject, i, err)
 			}
 		}

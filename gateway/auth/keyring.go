@@ -27,14 +27,14 @@ const (
 	// fetchTimeout bounds one attempt to read a source.
 	fetchTimeout = 5 * time.Second
 	// refreshEvery is how often keys are read, so that a withdrawn key ceases to count.
-	refreshEvery = time.Minute
+	refreshInterval = time.Minute
 	// refreshAtMost is the interval and refreshBurst the burst of reads that tokens
 	// under unknown keys may cause, so that a rotated key counts soon and callers
 	// cannot overload the source.
-	refreshAtMost, refreshBurst = 2 * time.Second, 4
+	minRefreshInterval, refreshBurst = 2 * time.Second, 4
 	// unknownFor is how long an id that was not found causes no further read: a client
 	// with an old token does not use up the reads that rotated keys need.
-	unknownFor = 10 * time.Second
+	unknownTTL = 10 * time.Second
 	// trackedIDs bounds the ids that were not found.
 	trackedIDs = 1024
 	// maxWaiting bounds the calls that wait for a read; others are refused.
@@ -127,7 +127,7 @@ func OpenKeyRing(ctx context.Context, source Source) (*KeyRing, error) {
 	}
 	r := &KeyRing{
 		source:   source,
-		due:      rate.NewLimiter(rate.Every(refreshAtMost), refreshBurst),
+		due:      rate.NewLimiter(rate.Every(minRefreshInterval), refreshBurst),
 		unknown:  unknown,
 		changes:  make(chan struct{}, 1),
 		failures: make(chan error, 1),
@@ -147,7 +147,7 @@ func OpenKeyRing(ctx context.Context, source Source) (*KeyRing, error) {
 // though not after each one: the keys in use stay.
 func (r *KeyRing) Run(ctx context.Context, changed func(), report func(error)) {
 	defer r.close()
-	ticker := time.NewTicker(refreshEvery)
+	ticker := time.NewTicker(refreshInterval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -155,7 +155,7 @@ func (r *KeyRing) Run(ctx context.Context, changed func(), report func(error)) {
 			return
 		case <-ticker.C:
 			r.mu.Lock()
-			r.read() //nolint:contextcheck // a read outlives the call that asks for it
+			r.startRead() //nolint:contextcheck // a read outlives the call that asks for it
 			r.mu.Unlock()
 		case <-r.changes:
 			changed()
@@ -185,7 +185,7 @@ func (r *KeyRing) Refresh(ctx context.Context) error {
 		}
 	}
 	r.mu.Lock()
-	now := r.read() //nolint:contextcheck // a read outlives the call that asks for it
+	now := r.startRead() //nolint:contextcheck // a read outlives the call that asks for it
 	r.mu.Unlock()
 	return now.wait(ctx)
 }
@@ -200,7 +200,7 @@ func (r *reading) wait(ctx context.Context) error {
 }
 
 // read begins a read of the source, or joins the one in progress. r.mu is held.
-func (r *KeyRing) read() *reading {
+func (r *KeyRing) startRead() *reading {
 	if r.reading != nil {
 		return r.reading
 	}
@@ -211,7 +211,7 @@ func (r *KeyRing) read() *reading {
 	}
 	r.reading = now
 	r.running.Go(func() {
-		changed, err := r.renew()
+		changed, err := r.reload()
 		now.err = err
 		switch {
 		case err != nil:
@@ -238,7 +238,7 @@ func (r *KeyRing) read() *reading {
 }
 
 // renew reads the source's keys into use, and reports whether they have changed.
-func (r *KeyRing) renew() (changed bool, err error) {
+func (r *KeyRing) reload() (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, fetchTimeout)
 	defer cancel()
 	data, err := r.source(ctx)
@@ -274,7 +274,7 @@ func (r *KeyRing) find(ctx context.Context, id string) (*keys, *signingKey) {
 	if key := current.byID[id]; key != nil {
 		return current, key
 	}
-	now := r.ask(id) //nolint:contextcheck // a read outlives the call that asks for it
+	now := r.readFor(id) //nolint:contextcheck // a read outlives the call that asks for it
 	if now == nil {
 		return current, nil
 	}
@@ -287,14 +287,14 @@ func (r *KeyRing) find(ctx context.Context, id string) (*keys, *signingKey) {
 }
 
 // ask returns the read that may find the id, nil for none. Its caller then counts as waiting.
-func (r *KeyRing) ask(id string) *reading {
+func (r *KeyRing) readFor(id string) *reading {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.waiting >= maxWaiting {
 		return nil
 	}
 	if r.reading == nil {
-		if at, ok := r.unknown.Get(id); ok && time.Since(at) < unknownFor {
+		if at, ok := r.unknown.Get(id); ok && time.Since(at) < unknownTTL {
 			return nil
 		}
 		if !r.due.Allow() {
@@ -303,7 +303,7 @@ func (r *KeyRing) ask(id string) *reading {
 		r.unknown.Add(id, time.Now())
 	}
 	r.waiting++
-	return r.read()
+	return r.startRead()
 }
 
 // holds reports whether the key is still in use.

@@ -252,8 +252,8 @@ func TestKeyRing_RunReportsChangesAndFailures(t *testing.T) {
 			source.rotate(step.set, step.err)
 			time.Sleep(time.Minute + 2*time.Second)
 			synctest.Wait()
-			if verifier.Withdrawn(admitted) != step.withdrawn || changes != step.changes || failures != step.failures {
-				t.Errorf("%s: withdrawn %t, %d changes, %d failures; want %+v", step.what, verifier.Withdrawn(admitted), changes, failures, step)
+			if verifier.Revoked(admitted) != step.withdrawn || changes != step.changes || failures != step.failures {
+				t.Errorf("%s: withdrawn %t, %d changes, %d failures; want %+v", step.what, verifier.Revoked(admitted), changes, failures, step)
 			}
 		}
 	})

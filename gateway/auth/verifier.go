@@ -17,16 +17,16 @@ var (
 	ErrBadToken        = errors.New("the token is invalid")
 	ErrExpired         = errors.New("the token has expired")
 	ErrNotYetValid     = errors.New("the token is not valid yet")
-	ErrWithdrawn       = errors.New("the credential was withdrawn or changed")
+	ErrRevoked         = errors.New("the credential was withdrawn or changed")
 	// Of tickets, which stand for a credential.
-	ErrBadTicket  = errors.New("the ticket is invalid, or for another path: create one with SessionService.CreateTicket")
-	ErrLateTicket = errors.New("the ticket has expired: it opens its stream within 30 seconds, and again after an event of the stream (Last-Event-ID)")
-	ErrTwoWays    = errors.New("the request has a ticket and an authorization header: send one of them")
+	ErrBadTicket      = errors.New("the ticket is invalid, or for another path: create one with SessionService.CreateTicket")
+	ErrExpiredTicket  = errors.New("the ticket has expired: it opens its stream within 30 seconds, and again after an event of the stream (Last-Event-ID)")
+	ErrTwoCredentials = errors.New("the request has a ticket and an authorization header: send one of them")
 )
 
 // Public returns the error of a credential as a caller may see it.
 func Public(err error) error {
-	for _, known := range []error{ErrNoCredential, ErrManyCredentials, ErrExpired, ErrNotYetValid, ErrWithdrawn, ErrBadTicket, ErrLateTicket, ErrTwoWays} {
+	for _, known := range []error{ErrNoCredential, ErrManyCredentials, ErrExpired, ErrNotYetValid, ErrRevoked, ErrBadTicket, ErrExpiredTicket, ErrTwoCredentials} {
 		if errors.Is(err, known) {
 			return known
 		}
@@ -122,7 +122,7 @@ func (v *Verifier) apiKeys() apiKeys {
 // Withdrawn reports whether a principal's credential was withdrawn since it was
 // admitted: its API key was removed or changed, or the key that signed its token is not
 // in use any more.
-func (v *Verifier) Withdrawn(principal *Principal) bool {
+func (v *Verifier) Revoked(principal *Principal) bool {
 	switch {
 	case principal.origin != nil:
 		return v.apiKeys()[principal.apiKey].principal != principal.origin
@@ -138,32 +138,32 @@ func (v *Verifier) Withdrawn(principal *Principal) bool {
 func (v *Verifier) verify(ctx context.Context, text string) (verified, error) {
 	token, err := parseToken(text)
 	if err != nil {
-		return verified{}, refuse("%w", err)
+		return verified{}, badToken("%w", err)
 	}
 	if token.claims.issuer != v.config.Issuer {
-		return verified{}, refuse("wrong issuer: iss is %.*q", maxQuoted, token.claims.issuer)
+		return verified{}, badToken("wrong issuer: iss is %.*q", maxQuoted, token.claims.issuer)
 	}
 	if !slices.Contains(token.claims.audience, v.config.Audience) {
-		return verified{}, refuse("wrong audience: aud is %.*q", maxQuoted, strings.Join(token.claims.audience, " "))
+		return verified{}, badToken("wrong audience: aud is %.*q", maxQuoted, strings.Join(token.claims.audience, " "))
 	}
 	keys, key := v.config.Keys.find(ctx, token.keyID)
 	switch {
 	case key == nil:
-		return verified{}, refuse("unknown key: kid is %.*q", maxQuoted, token.keyID)
+		return verified{}, badToken("unknown key: kid is %.*q", maxQuoted, token.keyID)
 	case token.algorithm != string(key.algorithm):
-		return verified{}, refuse("wrong algorithm: alg is %.*q, and that of key %.*q is %s", maxQuoted, token.algorithm, maxQuoted, key.id, key.algorithm)
+		return verified{}, badToken("wrong algorithm: alg is %.*q, and that of key %.*q is %s", maxQuoted, token.algorithm, maxQuoted, key.id, key.algorithm)
 	case !key.verify(text):
-		return verified{}, refuse("invalid signature: it is not one of key %.*q", maxQuoted, key.id)
+		return verified{}, badToken("invalid signature: it is not one of key %.*q", maxQuoted, key.id)
 	}
 	principal, err := NewPrincipal(token.claims.subject, token.claims.tenants, token.claims.rights)
 	if err != nil {
-		return verified{}, refuse("invalid claims: %w", err)
+		return verified{}, badToken("invalid claims: %w", err)
 	}
 	principal.Until, principal.signer = token.claims.expires.Add(v.config.Leeway), key
 	return verified{principal: principal, notBefore: token.claims.notBefore, keys: keys}, nil
 }
 
 // refuse returns an error that wraps ErrBadToken and says why.
-func refuse(format string, args ...any) error {
+func badToken(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrBadToken, fmt.Errorf(format, args...))
 }

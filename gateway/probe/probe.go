@@ -59,7 +59,7 @@ func (c Config) WithDefaults() Config {
 
 const (
 	// silences is how many probes in a row must stay without an answer.
-	silences = 2
+	maxMissed = 2
 )
 
 // Prober asks the nodes of a table. Its methods may be called concurrently; Run
@@ -73,8 +73,8 @@ type Prober struct {
 	log    zerolog.Logger
 
 	mu      sync.Mutex
-	unheard map[string]silence // by node
-	answers map[string]bool    // by node: whether the last conclusive probe was answered
+	missed  map[string]missedProbes // by node
+	answers map[string]bool         // by node: whether the last conclusive probe was answered
 }
 
 var checkSpec = connect.Spec{
@@ -93,13 +93,13 @@ type Channels interface {
 // New returns a prober over client, whose transport calls endpoints by the channels.
 func New(config Config, table *route.Table, client *connect.Client, nodes Channels, log zerolog.Logger) *Prober {
 	config = config.WithDefaults()
-	p := &Prober{config: config, table: table, client: client, nodes: nodes, log: log, unheard: map[string]silence{}}
+	p := &Prober{config: config, table: table, client: client, nodes: nodes, log: log, missed: map[string]missedProbes{}}
 	p.group = fanout.NewGroup(config.FanOut, table.Nodes, p.ask)
 	return p
 }
 
 // silence is that of a node which has left probes in a row without an answer.
-type silence struct {
+type missedProbes struct {
 	node   route.Node
 	probes int
 }
@@ -179,8 +179,8 @@ func (p *Prober) Run(ctx context.Context) error {
 func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before := p.unheard
-	p.unheard = make(map[string]silence, len(snapshot.Answers))
+	before := p.missed
+	p.missed = make(map[string]missedProbes, len(snapshot.Answers))
 	answers := make(map[string]bool, len(snapshot.Answers))
 	defer func() { p.answers = answers }()
 	for _, answer := range snapshot.Answers {
@@ -195,8 +195,8 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 		}
 		switch {
 		case answer.Err != nil:
-			p.unheard[node.ID] = silence{node, missed + 1}
-			if missed+1 < silences {
+			p.missed[node.ID] = missedProbes{node, missed + 1}
+			if missed+1 < maxMissed {
 				doubt = doubt || node.Ready
 				continue
 			}
@@ -204,10 +204,10 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 		case answer.Value == answering:
 			continue
 		case answer.Value == undecided:
-			p.unheard[node.ID] = silence{node, missed}
-			doubt = doubt || missed < silences && node.Ready
+			p.missed[node.ID] = missedProbes{node, missed}
+			doubt = doubt || missed < maxMissed && node.Ready
 			continue
-		case answer.Value == unknown && missed < silences:
+		case answer.Value == unknown && missed < maxMissed:
 			continue // it says nothing here of whether it takes calls
 		}
 		if p.table.SetReady(node.ID, ready) {

@@ -48,11 +48,11 @@ type Placement struct {
 
 // snapshot is prepared for lookups.
 type snapshot struct {
-	revision uint64
-	nodes    []Node
-	byID     map[string]Node
-	ready    map[string]*ring // by kind
-	placed   *placements
+	epoch  uint64
+	nodes  []Node
+	byID   map[string]Node
+	ready  map[string]*ring // by kind
+	placed *placements
 }
 
 // Table is the routing table. Its methods may be called concurrently.
@@ -111,7 +111,7 @@ func (t *Table) Place(changed ...Placement) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := *t.current.Load()
-	next.revision++
+	next.epoch++
 	next.placed = next.placed.with(changed)
 	t.current.Store(&next)
 }
@@ -121,7 +121,7 @@ func (t *Table) PlaceAll(placed []Placement) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := *t.current.Load()
-	next.revision++
+	next.epoch++
 	next.placed = (&placements{}).with(placed)
 	t.current.Store(&next)
 }
@@ -151,7 +151,7 @@ func (t *Table) SetReady(id string, ready bool) bool {
 
 // withNodes returns the next snapshot, with other nodes.
 func (s *snapshot) withNodes(nodes []Node) (*snapshot, error) {
-	next := &snapshot{revision: s.revision + 1, nodes: slices.Clone(nodes), byID: make(map[string]Node, len(nodes)), ready: map[string]*ring{}, placed: s.placed}
+	next := &snapshot{epoch: s.epoch + 1, nodes: slices.Clone(nodes), byID: make(map[string]Node, len(nodes)), ready: map[string]*ring{}, placed: s.placed}
 	for _, node := range nodes {
 		if node.ID == "" || node.Kind == "" || node.Endpoint == "" {
 			return nil, fmt.Errorf("route: node %+v needs an id, a kind and an endpoint", node)
@@ -197,7 +197,7 @@ func silentKinds(nodes []Node) map[string]bool {
 }
 
 // Revision counts the changes of the table.
-func (t *Table) Revision() uint64 { return t.current.Load().revision }
+func (t *Table) Epoch() uint64 { return t.current.Load().epoch }
 
 // Nodes returns all nodes, ready or not. The slice must not be changed.
 func (t *Table) Nodes() []Node { return t.current.Load().nodes }
@@ -262,7 +262,7 @@ func (t *Table) Placed(kind string, tenant contextkit.TenantID) (node string, on
 
 // Elsewhere returns the node that comes first for a tenant's call among those
 // that are not refused. A tenant that is placed has no other node.
-func (t *Table) Elsewhere(kind string, tenant contextkit.TenantID, refuse func(Node) bool) (Node, bool) {
+func (t *Table) LookupOther(kind string, tenant contextkit.TenantID, refuse func(Node) bool) (Node, bool) {
 	s, hash := t.current.Load(), hashOf(tenant.String())
 	if _, _, placed := s.place(kind, tenant, hash); placed {
 		return Node{}, false

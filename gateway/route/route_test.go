@@ -54,8 +54,8 @@ func TestAPlacementComesFirstAndAHashElse(t *testing.T) {
 	if err := table.Replace(append(all, all[0]), nil); err == nil {
 		t.Error("two nodes of one name are accepted")
 	}
-	if table.Revision() != 1 {
-		t.Errorf("revision %d after one change", table.Revision())
+	if table.Epoch() != 1 {
+		t.Errorf("revision %d after one change", table.Epoch())
 	}
 }
 
@@ -121,14 +121,14 @@ func TestElsewhereIsTheNextNodeAndNoneForAPlacedTenant(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, _ := table.Lookup("projection", tenant(t, "acme"))
-	second, ok := table.Elsewhere("projection", tenant(t, "acme"), func(n route.Node) bool { return n == first })
+	second, ok := table.LookupOther("projection", tenant(t, "acme"), func(n route.Node) bool { return n == first })
 	if !ok || second == first {
 		t.Errorf("elsewhere than %s is %s", first.ID, second.ID)
 	}
-	if _, ok := table.Elsewhere("projection", tenant(t, "acme"), func(route.Node) bool { return true }); ok {
+	if _, ok := table.LookupOther("projection", tenant(t, "acme"), func(route.Node) bool { return true }); ok {
 		t.Error("every node is refused, and one is found")
 	}
-	if _, ok := table.Elsewhere("projection", tenant(t, "globex"), func(route.Node) bool { return false }); ok {
+	if _, ok := table.LookupOther("projection", tenant(t, "globex"), func(route.Node) bool { return false }); ok {
 		t.Error("a placed tenant is sent elsewhere")
 	}
 }
@@ -146,9 +146,9 @@ func TestATenantThatOneNodeAloneHasGoesNowhereElse(t *testing.T) {
 	if node, ok := table.Lookup("projection", acme); !ok || node.ID != "p2" {
 		t.Errorf("%v, %v", node, ok)
 	}
-	revision := table.Revision()
-	if err := table.SetNodes(nodes(true)); err != nil || table.Revision() != revision {
-		t.Errorf("nodes that are the same make revision %d of %d, %v", table.Revision(), revision, err)
+	revision := table.Epoch()
+	if err := table.SetNodes(nodes(true)); err != nil || table.Epoch() != revision {
+		t.Errorf("nodes that are the same make revision %d of %d, %v", table.Epoch(), revision, err)
 	}
 	away := map[string][]route.Node{"not ready": nodes(false), "not known": nodes(false)[:1]}
 	for what, nodes := range away {
@@ -158,7 +158,7 @@ func TestATenantThatOneNodeAloneHasGoesNowhereElse(t *testing.T) {
 		if node, ok := table.Lookup("projection", acme); ok {
 			t.Errorf("%s: %v answers", what, node)
 		}
-		if node, ok := table.Elsewhere("projection", acme, nil); ok {
+		if node, ok := table.LookupOther("projection", acme, nil); ok {
 			t.Errorf("%s: %v answers elsewhere", what, node)
 		}
 		if _, ok := table.Lookup("projection", tenant(t, "globex")); !ok {

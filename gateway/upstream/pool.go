@@ -42,7 +42,7 @@ func (c PoolConfig) Validate() error {
 		config.AtLeast("idle_ttl", c.IdleTTL, 0),
 		config.AtLeast("max_message_bytes", c.MaxMessageBytes, 0),
 		config.AtLeast("ping_timeout", c.PingTimeout, 0),
-		config.AtLeast("ping_after", c.WithDefaults().PingAfter, leastPingAfter),
+		config.AtLeast("ping_after", c.WithDefaults().PingAfter, minPingAfter),
 	)
 }
 
@@ -77,7 +77,7 @@ const (
 	firstBackoff, maxBackoff = 50 * time.Millisecond, time.Second
 	// leastPingAfter is the shortest keepalive interval that grpc-go servers can be configured to
 	// accept.
-	leastPingAfter = 10 * time.Second
+	minPingAfter = 10 * time.Second
 )
 
 // Pool keeps one channel per endpoint. An evicted channel, because it is idle or the least recently
@@ -118,10 +118,10 @@ func NewPool(config PoolConfig) *Pool {
 }
 
 // take acquires the endpoint's channel for one call, which must release it.
-func (p *Pool) take(endpoint string) (*channel, error) {
+func (p *Pool) acquire(endpoint string) (*channel, error) {
 	for {
 		if found, ok := p.channels.Load(endpoint); ok {
-			if c := found.(*channel); c.join() {
+			if c := found.(*channel); c.acquire() {
 				c.lastUsed.Store(int64(time.Since(p.started)))
 				return c, nil
 			}
@@ -133,7 +133,7 @@ func (p *Pool) take(endpoint string) (*channel, error) {
 }
 
 // join counts a call, unless the channel was evicted.
-func (c *channel) join() bool {
+func (c *channel) acquire() bool {
 	for {
 		calls := c.calls.Load()
 		if calls == 0 {

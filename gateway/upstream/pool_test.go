@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // use takes an endpoint's channel and gives it back.
 func use(t *testing.T, pool *Pool, endpoint string) *channel {
 	t.Helper()
-	c, err := pool.take(endpoint)
+	c, err := pool.acquire(endpoint)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestAnIdleChannelIsGivenUp(t *testing.T) {
 		pool := NewPool(PoolConfig{IdleTTL: time.Minute})
 		defer pool.Close()
 		use(t, pool, "a:1")
-		busy, err := pool.take("b:1")
+		busy, err := pool.acquire("b:1")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +89,7 @@ func TestAnIdleChannelIsGivenUp(t *testing.T) {
 func TestAnEvictedChannelServesItsCallsToTheEnd(t *testing.T) {
 	pool := NewPool(PoolConfig{MaxEndpoints: 1})
 	defer pool.Close()
-	busy, err := pool.take("a:1")
+	busy, err := pool.acquire("a:1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,13 +97,13 @@ func TestAnEvictedChannelServesItsCallsToTheEnd(t *testing.T) {
 	if busy.calls.Load() != 1 {
 		t.Fatalf("the evicted channel counts %d calls, want the one on it", busy.calls.Load())
 	}
-	again, err := pool.take("a:1")
+	again, err := pool.acquire("a:1")
 	if err != nil || again == busy {
 		t.Fatalf("a new call is put on the evicted channel, %v", err)
 	}
 	again.release()
 	busy.release()
-	if busy.join() {
+	if busy.acquire() {
 		t.Fatal("a closed channel takes a call")
 	}
 }
@@ -173,7 +173,7 @@ func TestThousandsOfEndpointsLeakNeitherSocketsNorGoroutines(t *testing.T) {
 		t.Errorf("%d descriptors more than before, for %d channels", files, kept)
 	}
 	pool.Close()
-	if _, err := pool.take("a:1"); !errors.Is(err, ErrPoolClosed) {
+	if _, err := pool.acquire("a:1"); !errors.Is(err, ErrPoolClosed) {
 		t.Errorf("a closed pool makes a channel: %v", err)
 	}
 	deadline := time.Now().Add(10 * time.Second)
@@ -264,7 +264,7 @@ func TestManyCallersMakeOneChannel(t *testing.T) {
 	)
 	for range 64 {
 		group.Go(func() {
-			c, err := pool.take("a:1")
+			c, err := pool.acquire("a:1")
 			if err != nil {
 				t.Error(err)
 				return

@@ -29,7 +29,7 @@ type stream struct {
 func (s *stream) SendHeaders() error {
 	s.open.Do(func() {
 		s.h2, s.openErr = s.begin(h2.Request{Whole: s.single()})
-		s.openErr = local(s.ctx, s.openErr)
+		s.openErr = localError(s.ctx, s.openErr)
 	})
 	return s.openErr
 }
@@ -73,8 +73,8 @@ func (s *stream) Receive(msg any) error {
 	}
 	if s.single() {
 		s.ended = true
-		defer s.giveBack()
-		return local(s.ctx, only(s.ctx, s.h2, s.info, msg))
+		defer s.release()
+		return localError(s.ctx, receiveOne(s.ctx, s.h2, s.info, msg))
 	}
 	buffer, err := s.h2.Receive(s.ctx)
 	if !s.headersRead {
@@ -82,13 +82,13 @@ func (s *stream) Receive(msg any) error {
 		grpcmeta.Add(s.info.ResponseHeader(), s.h2.Header())
 	}
 	if err == nil {
-		return taken(buffer, msg)
+		return decodeMessage(buffer, msg)
 	}
 	s.ended = true
 	grpcmeta.Add(s.info.ResponseTrailer(), s.h2.Trailer())
-	s.giveBack()
+	s.release()
 	if !errors.Is(err, io.EOF) {
-		return local(s.ctx, err)
+		return localError(s.ctx, err)
 	}
 	if err := verdict(s.h2); err != nil {
 		return err
@@ -100,7 +100,7 @@ func (s *stream) Receive(msg any) error {
 func (s *stream) single() bool { return s.info.Spec.StreamType&connect.StreamTypeServer == 0 }
 
 // giveBack ends the stream and releases its channel.
-func (s *stream) giveBack() {
+func (s *stream) release() {
 	s.end.Do(func() {
 		s.open.Do(func() { s.openErr = connect.NewError(connect.CodeCanceled, "the call was closed before it began") })
 		if s.h2 != nil {
@@ -112,6 +112,6 @@ func (s *stream) giveBack() {
 
 // Close implements [connect.ClientStream].
 func (s *stream) Close() error {
-	s.giveBack()
+	s.release()
 	return nil
 }

@@ -54,7 +54,7 @@ func (t *Transport) Open(ctx context.Context, info *connect.CallInfo, header grp
 			return local.Open(ctx, info, header)
 		}
 	}
-	channel, err := t.pool.take(info.PeerAddr)
+	channel, err := t.pool.acquire(info.PeerAddr)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "no connection to the upstream").WithCause(err)
 	}

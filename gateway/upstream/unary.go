@@ -50,7 +50,7 @@ func (u *unary) Receive(msg any) error {
 	if broken, ok := errors.AsType[*h2.BrokenError](err); ok && broken.Refused {
 		err = u.call(request, msg)
 	}
-	return local(u.ctx, err)
+	return localError(u.ctx, err)
 }
 
 // call sends the request and decodes the answer into msg. Errors are the node's verdict, or those
@@ -61,7 +61,7 @@ func (u *unary) call(request h2.Request, msg any) error {
 		return err
 	}
 	defer stream.Close()
-	return only(u.ctx, stream, u.info, msg)
+	return receiveOne(u.ctx, stream, u.info, msg)
 }
 
 // Close implements [connect.ClientStream].

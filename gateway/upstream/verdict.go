@@ -31,7 +31,7 @@ var (
 
 // only waits for the end of a call with one answer, decodes the answer into msg and copies its
 // headers. Errors are the node's verdict, or those of the stream.
-func only(ctx context.Context, stream *h2.Stream, info *connect.CallInfo, msg any) error {
+func receiveOne(ctx context.Context, stream *h2.Stream, info *connect.CallInfo, msg any) error {
 	buffer, err := stream.Receive(ctx)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -52,11 +52,11 @@ func only(ctx context.Context, stream *h2.Stream, info *connect.CallInfo, msg an
 		buffer.Free()
 		return errManyAnswers
 	}
-	return taken(buffer, msg)
+	return decodeMessage(buffer, msg)
 }
 
 // taken decodes the node's message into msg.
-func taken(buffer mem.Buffer, msg any) error {
+func decodeMessage(buffer mem.Buffer, msg any) error {
 	if err := frame.Take(buffer, msg); err != nil {
 		return connect.NewError(connect.CodeInternal, "the upstream's answer cannot be read").WithCause(err)
 	}
@@ -69,7 +69,7 @@ const clockMargin = 20 * time.Millisecond
 
 // local returns the error of a call in ctx that ended without the node's verdict; nil for a nil
 // err. The underlying error, which contains addresses, is its cause.
-func local(ctx context.Context, err error) error {
+func localError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}

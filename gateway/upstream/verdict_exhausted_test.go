@@ -15,7 +15,7 @@ import (
 
 func TestLocal_SaysThatNoOpenFileIsLeft(t *testing.T) {
 	dial := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)}
-	err := local(t.Context(), &h2.BrokenError{Unreached: true, Cause: dial})
+	err := localError(t.Context(), &h2.BrokenError{Unreached: true, Cause: dial})
 	var verdict *connect.Error
 	if !errors.As(err, &verdict) || verdict.Code() != connect.CodeUnavailable || !strings.Contains(verdict.Message(), "too many open files") || !descriptors.Exhausted(err) || !Unreached(err) {
 		t.Errorf("%v", err)

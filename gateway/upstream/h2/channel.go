@@ -20,67 +20,66 @@ import (
 	"github.com/headgate/headgate/internal/rpc/flood"
 )
 
-// Config is what the channels of a pool have in common. All of it is needed.
+// Config configures the channels of a pool. All fields except TLS are required.
 type Config struct {
-	// TLS returns the configuration of the next connection; nil: clear text (h2c, with
-	// prior knowledge).
+	// TLS returns the configuration of the next connection; nil: clear text (h2c with prior
+	// knowledge).
 	TLS func() *tls.Config
-	// StreamWindow and ConnWindow are the bytes of answers that may be under way, of one
-	// stream and of all on a connection, at least 64 KiB.
+	// StreamWindow and ConnWindow are the flow control windows of answers, in bytes, per stream and
+	// per connection, at least 64 KiB.
 	StreamWindow, ConnWindow int
-	// MaxMessageBytes bounds a message of the peer's.
+	// MaxMessageBytes bounds a message of the peer.
 	MaxMessageBytes int
-	// ConnectTimeout bounds an attempt to connect, the peer's first words included.
+	// ConnectTimeout bounds an attempt to connect, including the peer's SETTINGS.
 	ConnectTimeout time.Duration
-	// FirstBackoff is the time between two attempts that fail, about; each doubles it, up
-	// to MaxBackoff. Calls in between fail at once.
+	// FirstBackoff is the approximate pause after a failed attempt to connect; each further failure
+	// doubles it, up to MaxBackoff. Calls during the pause fail immediately.
 	FirstBackoff, MaxBackoff time.Duration
-	// PingAfter is how long a connection with calls on it may be silent before its peer
-	// is asked for a sign of life, and PingTimeout how long that may take.
+	// PingAfter is the idle time after which a connection with calls in flight sends a PING, and
+	// PingTimeout the time to wait for the answer.
 	PingAfter, PingTimeout time.Duration
-	// Memory is what answers lie in.
+	// Memory is the pool of buffers for answers.
 	Memory mem.BufferPool
-	// UserAgent is the header of the same name.
+	// UserAgent is the User-Agent header.
 	UserAgent string
 }
 
-// Channel is the way to one peer: at most one connection that takes calls, and those
-// before it until their last call has ended. Its methods may be called concurrently.
+// Channel is the path to one peer: at most one connection that accepts calls, and previous ones
+// until their last call has ended. It is safe for concurrent use.
 type Channel struct {
 	address string
 	config  Config
-	live    atomic.Pointer[conn] // that takes calls; nil: none does
+	live    atomic.Pointer[conn] // accepts calls; nil: there is none
 
-	ctx    context.Context //nolint:containedctx // of attempts to connect; ends with the channel
+	ctx    context.Context //nolint:containedctx of attempts to connect; ends with the channel
 	cancel context.CancelFunc
 
 	mu        sync.Mutex
-	attempt   *attempt           // under way; nil: none is
-	conns     map[*conn]struct{} // that have not ended
-	failures  int                // in a row, of attempts to connect
-	notBefore time.Time          // of the next attempt
-	failure   error              // of the last one
+	attempt   *attempt           // in progress; nil: none
+	conns     map[*conn]struct{} // not ended
+	failures  int                // consecutive failed attempts to connect
+	notBefore time.Time          // earliest time of the next attempt
+	failure   error              // error of the last attempt
 	pingAfter time.Duration
 	closed    bool
 
 	running sync.WaitGroup
 }
 
-// attempt is one to connect, for all who wait for it.
+// attempt is an attempt to connect, for all calls that wait for it.
 type attempt struct {
 	done chan struct{}
-	err  error // when done
+	err  error // set when done is closed
 }
 
-// NewChannel returns the channel to an address (host:port). It connects with its first
-// call.
+// NewChannel returns a channel to an address (host:port). The first call connects it.
 func NewChannel(address string, config Config) *Channel {
 	c := &Channel{address: address, config: config, conns: map[*conn]struct{}{}, pingAfter: config.PingAfter}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
 
-// Close ends the channel, and the calls on it with [ErrClosed] as their [BrokenError]'s cause.
+// Close closes the channel. Calls in flight fail with a [BrokenError] whose cause is [ErrClosed].
 func (c *Channel) Close() {
 	c.cancel()
 	c.mu.Lock()
@@ -96,8 +95,8 @@ func (c *Channel) Close() {
 	c.running.Wait()
 }
 
-// Answered returns when a part of any call's answer was read last, the zero time if none was
-// on a connection that has not ended.
+// Answered returns when a part of any call's answer was last read, the zero time if none was read
+// on the current connections.
 func (c *Channel) Answered() (last time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,28 +110,28 @@ func (c *Channel) Answered() (last time.Time) {
 	return last
 }
 
-// Request is what a call begins with.
+// Request is the beginning of a call.
 type Request struct {
-	// Path is the method's, "/service/Method".
+	// Path is the method, "/service/Method".
 	Path string
-	// Fields are header fields of the call's own, valid and in lower case; those that
-	// HTTP/2 and gRPC ask for are added.
+	// Fields are the call's header fields, valid and in lower case; those that HTTP/2 and gRPC
+	// require are added.
 	Fields []hpack.HeaderField
-	// Message is the first message, if HasMessage says that there is one, and the last if
-	// Last does so. Its memory is used until the call has ended.
+	// Message is the first message if HasMessage is set, and the last one if Last is set. Its
+	// memory must not change until the call has ended.
 	Message          []byte
 	HasMessage, Last bool
-	// Whole says that one message is awaited at most, of no use before the call has
+	// Whole reports whether at most one message is expected, which is only used after the call has
 	// ended.
 	Whole bool
-	// Meter bounds the memory of the answer's messages together; nil: only MaxMessageBytes
-	// bounds each.
+	// Meter bounds the total memory of the answer's messages; nil: only MaxMessageBytes bounds
+	// each.
 	Meter Meter
 }
 
-// Open begins a call. ctx bounds the wait for a connection and for a place on it, and its
-// deadline, less the deadline margin (see [contextkit.CalleeTime]), travels as the call's.
-// Errors: ctx's, [*BrokenError], [ErrHeadersTooLarge].
+// Open begins a call. ctx bounds the wait for a connection and for a free stream on it, and its
+// deadline, less the deadline margin (see [contextkit.CalleeTime]), is sent as the call's. Errors:
+// that of ctx, [*BrokenError], [ErrHeadersTooLarge].
 func (c *Channel) Open(ctx context.Context, request Request) (*Stream, error) {
 	for range maxConnections {
 		conn, err := c.connection(ctx)
@@ -140,17 +139,18 @@ func (c *Channel) Open(ctx context.Context, request Request) (*Stream, error) {
 			return nil, err
 		}
 		stream, err := conn.open(ctx, request)
-		if !errors.Is(err, errElsewhere) {
+		if !errors.Is(err, errDraining) {
 			return stream, err
 		}
 	}
-	return nil, &BrokenError{Refused: true, Cause: errElsewhere}
+	return nil, &BrokenError{Refused: true, Cause: errDraining}
 }
 
-// maxConnections is how many a call tries whose peer leaves each before it has begun.
+// maxConnections bounds the connections that a call tries if the peer closes each before it has
+// begun the call.
 const maxConnections = 3
 
-// connection returns one that takes calls.
+// connection returns a connection that accepts calls.
 func (c *Channel) connection(ctx context.Context) (*conn, error) {
 	for {
 		if live := c.live.Load(); live != nil {
@@ -169,7 +169,7 @@ func (c *Channel) connection(ctx context.Context) (*conn, error) {
 	}
 }
 
-// try returns the attempt that is under way, or a new one.
+// try returns the attempt in progress, or begins one.
 func (c *Channel) try() (*attempt, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,7 +178,7 @@ func (c *Channel) try() (*attempt, error) {
 		return nil, ErrClosed
 	case c.attempt != nil:
 		return c.attempt, nil
-	case c.live.Load() != nil: // it has just ended well
+	case c.live.Load() != nil: // it has just succeeded
 		return &attempt{done: ended}, nil
 	case time.Now().Before(c.notBefore):
 		return nil, c.failure
@@ -188,21 +188,21 @@ func (c *Channel) try() (*attempt, error) {
 	return c.attempt, nil
 }
 
-// ended is a channel that is closed.
+// ended is the done channel of a closed channel.
 var ended = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
 }()
 
-// connect makes the attempt.
+// connect runs the attempt.
 func (c *Channel) connect() {
 	ctx, cancel := context.WithTimeout(c.ctx, c.config.ConnectTimeout)
 	defer cancel()
 	made, err := c.dial(ctx)
 	if err == nil {
 		c.live.Store(made)
-		if made.takesNone() { // it has ended meanwhile
+		if made.isDraining() { // it has ended in the meantime
 			c.retire(made)
 		}
 	}
@@ -221,8 +221,8 @@ func (c *Channel) connect() {
 	c.notBefore = time.Now().Add(backoff.Around(delays.After(c.failures), 0.2))
 }
 
-// dial returns a connection whose peer has said its first words, so that it is there and
-// not only its kernel.
+// dial returns a connection whose peer has sent its SETTINGS: a connection that only the peer's
+// kernel accepted is not sufficient.
 func (c *Channel) dial(ctx context.Context) (*conn, error) {
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.address)
 	if err != nil {
@@ -235,7 +235,7 @@ func (c *Channel) dial(ctx context.Context) (*conn, error) {
 		}
 	}
 	made := newConn(c, flood.Client(raw, func(net.Conn, flood.Kind) {})) // the connection's error reports it
-	if err := c.keep(made); err != nil {
+	if err := c.track(made); err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}
 	made.start()
@@ -246,12 +246,12 @@ func (c *Channel) dial(ctx context.Context) (*conn, error) {
 		return nil, made.cause()
 	case <-ctx.Done():
 		made.end(ctx.Err())
-		return nil, fmt.Errorf("the peer says nothing: %w", ctx.Err())
+		return nil, fmt.Errorf("the peer sent no SETTINGS: %w", ctx.Err())
 	}
 }
 
-// keep counts a connection among those that end with the channel.
-func (c *Channel) keep(made *conn) error {
+// keep adds a connection to those that end with the channel.
+func (c *Channel) track(made *conn) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -262,7 +262,7 @@ func (c *Channel) keep(made *conn) error {
 	return nil
 }
 
-// secure makes the TLS handshake.
+// secure runs the TLS handshake.
 func (c *Channel) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
 	config := c.config.TLS().Clone()
 	config.NextProtos = []string{http2.NextProtoTLS}
@@ -283,10 +283,10 @@ func (c *Channel) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
 	return secured, nil
 }
 
-// retire says that a connection takes no further calls.
+// retire reports that a connection accepts no further calls.
 func (c *Channel) retire(conn *conn) { c.live.CompareAndSwap(conn, nil) }
 
-// forget says that a connection has ended.
+// forget reports that a connection has ended.
 func (c *Channel) forget(conn *conn) {
 	c.retire(conn)
 	c.mu.Lock()
@@ -294,9 +294,8 @@ func (c *Channel) forget(conn *conn) {
 	delete(c.conns, conn)
 }
 
-// calm makes the connections to come ask for signs of life half as often: the peer has
-// complained.
-func (c *Channel) calm() {
+// calm doubles the PING interval of future connections, because the peer complained (gRFC A8).
+func (c *Channel) slowPings() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pingAfter *= 2

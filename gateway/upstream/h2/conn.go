@@ -20,55 +20,56 @@ import (
 )
 
 const (
-	// firstWindow, firstFrame and firstTable are what a peer grants that says nothing else.
+	// firstWindow, firstFrame and firstTable are the initial values of the peer's settings (RFC
+	// 9113 §6.5.2).
 	firstWindow, firstFrame, firstTable = 65535, 16384, 4096
-	// maxStreamID is the last stream of a connection, RFC 9113, section 5.1.1.
+	// maxStreamID is the last stream id of a connection (RFC 9113 §5.1.1).
 	maxStreamID = math.MaxInt32
-	// readBuffer is what a connection reads into.
+	// readBuffer is the size of the read buffer.
 	readBuffer = 32 << 10
-	// maxHeaderBytes bounds an answer's header fields, names and values.
+	// maxHeaderBytes bounds the header fields of an answer, names and values.
 	maxHeaderBytes = 1 << 20
 )
 
-// conn is one connection. Two goroutines belong to it: one reads, and one writes what
-// others have put into out.
+// conn is one connection. It has two goroutines: one reads, and one writes the bytes that calls
+// have appended to out.
 type conn struct {
 	channel   *Channel
 	net       net.Conn
 	pingAfter time.Duration
-	greeted   chan struct{} // closed by the peer's first words
-	done      chan struct{} // closed by the end
-	wake      chan struct{} // tells the writer that there is something; holds one
-	lastRead  atomic.Int64  // when something was read last, since began
-	answered  atomic.Int64  // when a part of an answer was read last, since began
+	greeted   chan struct{} // closed by the peer's SETTINGS
+	done      chan struct{} // closed when the connection ends
+	wake      chan struct{} // notifies the writer of new bytes; capacity 1
+	lastRead  atomic.Int64  // time of the last read, since began
+	answered  atomic.Int64  // time of the last read part of an answer, since began
 	began     time.Time
 
-	fields inbound // the reader's alone
+	fields inbound // used by the reader only
 
 	mu       sync.Mutex
-	err      error // why it has ended; nil: it has not
-	draining bool  // takes no further streams
+	err      error // the reason that it has ended; nil: it has not
+	draining bool  // accepts no further streams
 	streams  map[uint32]*Stream
 	nextID   uint32
-	waiting  []chan struct{} // calls that wait for a place, first come first served
-	turns    int             // places of calls that have waited and have not begun yet
-	out      []byte          // to be written next
-	spare    []byte          // what was written last, to be used again
-	writing  bool            // the writer knows that there is something
+	waiting  []chan struct{} // calls that wait for a free stream, in FIFO order
+	reserved int             // streams reserved for calls that have waited and have not begun yet
+	out      []byte          // written next
+	spare    []byte          // written last, for reuse
+	writing  bool            // the writer has been notified
 	control  *http2.Framer   // writes into out
 	headers  outbound
-	queue    []*Stream // whose messages wait for room
-	window   int       // that the peer grants, of all streams
-	credit   int       // read and not yet granted anew
+	queue    []*Stream // streams whose messages wait for window or space
+	window   int       // the peer's connection flow control window
+	credit   int       // bytes read and not yet granted again
 
-	// What the peer has set.
+	// Settings of the peer.
 	maxStreams   int
 	maxFrame     int
 	streamWindow int
 	maxHeaders   uint64
 
-	alive    *time.Timer // looks for signs of life
-	pingedAt int64       // when the peer was asked for one; 0: it was not, or has answered
+	alive    *time.Timer // checks whether the peer is alive
+	pingedAt int64       // time of the unanswered PING; 0: none
 }
 
 // newConn returns a connection that has not started.
@@ -84,7 +85,7 @@ func newConn(channel *Channel, raw net.Conn) *conn {
 	return c
 }
 
-// appender is a writer at the end of some bytes.
+// appender is an io.Writer that appends to a slice.
 type appender struct{ to *[]byte }
 
 // Write implements [io.Writer].
@@ -93,36 +94,36 @@ func (a appender) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// start says the first words, and has the connection read and written from then on.
+// start sends the preface and SETTINGS, and starts the reader and the writer.
 func (c *conn) start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.out = append(c.out, http2.ClientPreface...)
-	c.tell(c.control.WriteSettings(
+	c.queueControl(c.control.WriteSettings(
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(c.channel.config.StreamWindow)}, //nolint:gosec // a bound of megabytes
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderBytes},
 	))
-	c.tell(c.control.WriteWindowUpdate(0, uint32(c.channel.config.ConnWindow-firstWindow))) //nolint:gosec // as above
-	c.alive = time.AfterFunc(c.pingAfter, c.look)
+	c.queueControl(c.control.WriteWindowUpdate(0, uint32(c.channel.config.ConnWindow-firstWindow))) //nolint:gosec // as above
+	c.alive = time.AfterFunc(c.pingAfter, c.checkAlive)
 	c.channel.running.Go(c.write)
 	c.channel.running.Go(c.read)
 }
 
-// tell has the writer write what the control framer has put into out. The error is of
-// what cannot be framed, which is no frame of ours. c.mu is held.
-func (c *conn) tell(err error) {
+// queueControl notifies the writer of a frame that the control framer has appended to out. err is
+// the framer's error, which valid frames do not cause. c.mu is held.
+func (c *conn) queueControl(err error) {
 	if err != nil {
-		panic(err) // not reached: appending does not fail, and our frames are sound
+		panic(err) // not reached: appending does not fail, and the frames are valid
 	}
-	c.kick()
+	c.wakeWriter()
 }
 
-// kick has the writer look. c.mu is held.
-func (c *conn) kick() {
+// wakeWriter notifies the writer. c.mu is held.
+func (c *conn) wakeWriter() {
 	if !c.writing {
 		c.writing = true
-		c.wake <- struct{}{} // there is room: the writer takes it before it sets writing to false
+		c.wake <- struct{}{} // never blocks: the writer receives before it sets writing to false
 	}
 }
 
@@ -130,15 +131,15 @@ func (c *conn) kick() {
 func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err == nil && !c.draining && (len(c.waiting) > 0 || !c.room()) {
+	if c.err == nil && !c.draining && (len(c.waiting) > 0 || !c.hasCapacity()) {
 		if err := c.wait(ctx); err != nil {
 			return nil, err
 		}
-		c.turns--
-		defer c.admit() // if the call does not begin after all, the next one gets its place
+		c.reserved--
+		defer c.admit() // if the call does not begin after all, the next one gets its stream
 	}
 	if c.err != nil || c.draining {
-		return nil, errElsewhere
+		return nil, errDraining
 	}
 	deadline, bounded := ctx.Deadline()
 	remaining := time.Until(deadline)
@@ -162,16 +163,18 @@ func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
 	if request.HasMessage {
 		c.offer(s, request.Message, request.Last)
 	}
-	c.kick()
+	c.wakeWriter()
 	return s, nil
 }
 
-// maxReady is how much may be ready to be written when a call begins: a peer that takes
-// nothing must not fill our memory.
+// maxReady bounds the bytes that may be waiting to be written when a call begins: a peer that reads
+// nothing must not fill the gateway's memory.
 const maxReady = 1 << 20
 
-// room reports whether the connection takes another call now. c.mu is held.
-func (c *conn) room() bool { return len(c.streams)+c.turns < c.maxStreams && len(c.out) < maxReady }
+// hasCapacity reports whether the connection accepts another call now. c.mu is held.
+func (c *conn) hasCapacity() bool {
+	return len(c.streams)+c.reserved < c.maxStreams && len(c.out) < maxReady
+}
 
 // wait waits for a place on the connection, which is then reserved for the call as one of
 // c.turns. c.mu is held, but not while it waits. After an error the call has no place.
@@ -187,32 +190,32 @@ func (c *conn) wait(ctx context.Context) error {
 	if at := slices.Index(c.waiting, turn); at >= 0 {
 		c.waiting = slices.Delete(c.waiting, at, at+1)
 	} else {
-		c.turns--
+		c.reserved--
 		c.admit()
 	}
 	return err
 }
 
-// admit gives the free places to the calls that wait. c.mu is held.
+// admit reserves free streams for the waiting calls. c.mu is held.
 func (c *conn) admit() {
-	for len(c.waiting) > 0 && (c.draining || c.room()) {
+	for len(c.waiting) > 0 && (c.draining || c.hasCapacity()) {
 		close(c.waiting[0])
 		c.waiting[0] = nil
 		c.waiting = c.waiting[1:]
-		c.turns++
+		c.reserved++
 	}
 }
 
-// drain takes no further streams; the connection ends with its last, when what is ready
-// has been written. c.mu is held.
+// drain stops accepting streams; the connection ends with the last one, when all pending bytes have
+// been written. c.mu is held.
 func (c *conn) drain() {
 	c.draining = true
 	c.channel.retire(c)
-	c.admit() // the calls that wait fail
-	c.kick()
+	c.admit() // the waiting calls fail
+	c.wakeWriter()
 }
 
-// remove ends a stream on our side. c.mu is held.
+// remove ends a stream on this side. c.mu is held.
 func (c *conn) remove(s *Stream) {
 	if c.streams[s.id] != s {
 		return
@@ -221,11 +224,11 @@ func (c *conn) remove(s *Stream) {
 	c.drop(s)
 	c.admit()
 	if c.draining {
-		c.kick() // it may have been the last
+		c.wakeWriter() // it may have been the last
 	}
 }
 
-// stream returns the open stream of an id, nil if there is none any more.
+// stream returns the open stream of an id, nil if it has ended.
 func (c *conn) stream(id uint32) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -235,21 +238,21 @@ func (c *conn) stream(id uint32) (*Stream, error) {
 	return c.streams[id], nil
 }
 
-// takesNone reports whether the connection takes no further streams.
-func (c *conn) takesNone() bool {
+// isDraining reports whether the connection accepts no further streams.
+func (c *conn) isDraining() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.draining || c.err != nil
 }
 
-// cause returns why the connection has ended.
+// cause returns the reason that the connection has ended.
 func (c *conn) cause() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// end ends the connection, and the streams on it, once.
+// end ends the connection and its streams, once.
 func (c *conn) end(err error) {
 	c.mu.Lock()
 	if c.err != nil {
@@ -267,16 +270,16 @@ func (c *conn) end(err error) {
 	c.alive.Stop()
 	close(c.done)
 	c.mu.Unlock()
-	_ = c.net.Close() // whatever is wrong with it, it is over
+	_ = c.net.Close() // its error is of no use now
 	for _, s := range streams {
-		s.settle(&BrokenError{Cause: err})
+		s.end(&BrokenError{Cause: err})
 	}
 	c.channel.forget(c)
 }
 
-// read handles what the peer says until the connection ends.
+// read handles the peer's frames until the connection ends.
 func (c *conn) read() {
-	framer := http2.NewFramer(nil, bufio.NewReaderSize(noting{c}, readBuffer))
+	framer := http2.NewFramer(nil, bufio.NewReaderSize(timedReader{c}, readBuffer))
 	framer.SetReuseFrames()
 	framer.SetMaxReadFrameSize(firstFrame)
 	for {
@@ -292,22 +295,22 @@ func (c *conn) read() {
 			c.reset(one.StreamID, one.Code, why)
 			continue
 		}
-		if errors.Is(err, io.EOF) { // which would be a stream's good end
-			err = errLeft
+		if errors.Is(err, io.EOF) { // a plain EOF would mean the successful end of a stream
+			err = errPeerClosed
 		}
 		if err != nil {
-			c.accuse(err)
+			c.sendGoAway(err)
 			c.end(err)
 			return
 		}
 	}
 }
 
-// accuseWithin is how long a peer has to take the last word.
-const accuseWithin = 100 * time.Millisecond
+// accuseWithin bounds the time to send the final GOAWAY.
+const goAwayTimeout = 100 * time.Millisecond
 
-// accuse tells a peer what it did wrong, if it did and takes it: RFC 9113, section 5.4.1.
-func (c *conn) accuse(err error) {
+// accuse sends a GOAWAY to a peer that violated the protocol (RFC 9113 §5.4.1).
+func (c *conn) sendGoAway(err error) {
 	code, wrong := errors.AsType[http2.ConnectionError](err)
 	if errors.Is(err, http2.ErrFrameTooLarge) {
 		code, wrong = http2.ConnectionError(http2.ErrCodeFrameSize), true
@@ -315,23 +318,23 @@ func (c *conn) accuse(err error) {
 	if !wrong {
 		return
 	}
-	_ = c.net.SetWriteDeadline(time.Now().Add(accuseWithin))
-	_ = http2.NewFramer(c.net, nil).WriteGoAway(0, http2.ErrCode(code), nil) // whether it is taken or not, the connection ends
+	_ = c.net.SetWriteDeadline(time.Now().Add(goAwayTimeout))
+	_ = http2.NewFramer(c.net, nil).WriteGoAway(0, http2.ErrCode(code), nil) // the connection ends, sent or not
 }
 
-// noting reads, and notes when the peer is heard.
-type noting struct{ *conn }
+// noting is the connection's reader, which records the time of each read.
+type timedReader struct{ *conn }
 
 // Read implements [io.Reader].
-func (c noting) Read(p []byte) (int, error) {
+func (c timedReader) Read(p []byte) (int, error) {
 	n, err := c.net.Read(p)
 	c.lastRead.Store(int64(time.Since(c.began)))
 	return n, err
 }
 
-// look asks a peer for a sign of life that has been silent with calls on the connection,
-// and ends the connection when there is none.
-func (c *conn) look() {
+// checkAlive sends a PING to a peer that has been idle with calls in flight, and ends the
+// connection if an earlier PING is unanswered.
+func (c *conn) checkAlive() {
 	c.mu.Lock()
 	now, lastRead := int64(time.Since(c.began)), c.lastRead.Load()
 	silent := time.Duration(now - lastRead)
@@ -349,7 +352,7 @@ func (c *conn) look() {
 		c.alive.Reset(c.pingAfter - silent)
 	default:
 		c.pingedAt = now
-		c.tell(c.control.WritePing(false, [8]byte{}))
+		c.queueControl(c.control.WritePing(false, [8]byte{}))
 		c.alive.Reset(c.channel.config.PingTimeout)
 	}
 	c.mu.Unlock()

@@ -1,12 +1,13 @@
-// Package h2 is a gRPC client's side of HTTP/2: a [Channel] to one peer, which connects
-// with its first call and anew with the first one after a failure, and the [Stream]s on it.
+// Package h2 is the HTTP/2 part of a gRPC client: a [Channel] to one peer, which its first call
+// connects, and the first call after a failure reconnects, and the [Stream]s on it.
 //
-// It knows gRPC's framing of messages and nothing else of gRPC: header fields, statuses
-// and what a call means are its caller's. Frames are read, and header fields compressed,
-// by golang.org/x/net/http2; its own are who writes when (one writer a connection, which
-// takes along what others have ready), what is kept for whom (an answer lies once, in
-// memory that is used again), and when whoever waits is woken (once an answer, when it is
-// complete). Why not grpc-go's client: docs/decisions/0012-own-http2-client.md.
+// It implements gRPC's message framing and nothing else of gRPC: header fields, statuses and their
+// meaning are the caller's. golang.org/x/net/http2 reads frames and compresses header fields. This
+// package decides when to write (one writer per connection, which coalesces the pending bytes of
+// all
+// streams), where messages are stored (once, in pooled buffers) and when a waiting caller is
+// notified (once per answer, when it is complete). docs/decisions/0012-own-http2-client.md compares
+// it with grpc-go's client.
 //
 // Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK), gRPC over HTTP2
 // (grpc/doc/PROTOCOL-HTTP2.md).

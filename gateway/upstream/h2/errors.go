@@ -6,18 +6,18 @@ import (
 )
 
 var (
-	// ErrClosed says that the channel was closed.
+	// ErrClosed is the cause of the error of a call on a closed channel.
 	ErrClosed = errors.New("h2: the channel is closed")
-	// ErrTooLarge says that a message of the peer's, or its headers, are larger than may be.
-	ErrTooLarge = errors.New("h2: the answer is larger than may be")
-	// ErrHeadersTooLarge says that the peer takes no headers as large as a call's.
-	ErrHeadersTooLarge = errors.New("h2: the headers are larger than the peer takes")
-	// ErrCompressed says that a message is compressed, which nobody has asked for.
-	ErrCompressed = errors.New("h2: the message is compressed, in a way that was not offered")
+	// ErrTooLarge is the error of a message or header list of the peer beyond the bound.
+	ErrTooLarge = errors.New("h2: the answer is too large")
+	// ErrHeadersTooLarge is the error of a call whose headers exceed the peer's bound.
+	ErrHeadersTooLarge = errors.New("h2: the headers are larger than the peer accepts")
+	// ErrCompressed is the error of a compressed message, which no call requests.
+	ErrCompressed = errors.New("h2: the message is compressed with an encoding that was not offered")
 )
 
-// MeterError says that the call's [Meter] refused memory for a message of the answer. The
-// stream was reset; the connection goes on.
+// MeterError is the error of a message for which the call's [Meter] reserved no memory. The stream
+// was reset; the connection continues.
 type MeterError struct{ Cause error }
 
 // Error implements error.
@@ -26,18 +26,18 @@ func (e *MeterError) Error() string { return fmt.Sprintf("h2: no memory for the 
 // Unwrap returns the meter's error.
 func (e *MeterError) Unwrap() error { return e.Cause }
 
-// BrokenError says that a call ended without its peer's verdict: the peer could not be
-// connected to, the connection broke, the peer reset the stream, or it broke the protocol.
+// BrokenError is the error of a call that ended without its peer's verdict: no connection could be
+// established, the connection was lost, the peer reset the stream, or it violated the protocol.
 type BrokenError struct {
-	// Unreached says that the peer could not be connected to.
+	// Unreached: no connection to the peer could be established.
 	Unreached bool
-	// Refused says that the peer was connected to, and has reported that it has not begun
-	// with the call: it may be sent again, whatever it is. Source: RFC 9113, section 8.7.
+	// Refused: the peer reported that it has not processed the call, which may be sent again in any
+	// case (RFC 9113 §8.7).
 	Refused bool
-	// Reset says that the peer reset the stream, with Code (RFC 9113, section 7).
+	// Reset: the peer reset the stream, with Code (RFC 9113 §7).
 	Reset bool
 	Code  uint32
-	// Malformed says that the peer's answer breaks the protocol.
+	// Malformed: the peer's answer violates the protocol.
 	Malformed bool
 	Cause     error
 }
@@ -48,11 +48,11 @@ func (e *BrokenError) Error() string { return fmt.Sprintf("h2: the call broke of
 // Unwrap returns the cause.
 func (e *BrokenError) Unwrap() error { return e.Cause }
 
-// errElsewhere says that a connection takes no further calls; another one does.
-var errElsewhere = errors.New("h2: the connection takes no further calls")
+// errElsewhere is the error of a call that must use another connection.
+var errDraining = errors.New("h2: the connection accepts no further calls")
 
-// errLeft says that a peer closed the connection, without a farewell.
-var errLeft = errors.New("the peer closed the connection")
+// errLeft is the error of a connection that the peer closed without a GOAWAY.
+var errPeerClosed = errors.New("the peer closed the connection")
 
-// errNoStatus says that a peer ended a stream without trailers.
+// errNoStatus is the error of a stream that the peer ended without trailers.
 var errNoStatus = errors.New("the peer ended the stream without trailers")

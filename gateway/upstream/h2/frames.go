@@ -9,8 +9,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// handle does what a frame of the peer's asks for. Errors end the connection, but for
-// [http2.StreamError], which end a stream. It is called by the reader alone.
+// handle processes a frame of the peer. An error ends the connection, except for
+// [http2.StreamError], which ends its stream. Only the reader calls it.
 func (c *conn) handle(frame http2.Frame) error {
 	switch f := frame.(type) {
 	case *http2.DataFrame:
@@ -21,9 +21,9 @@ func (c *conn) handle(frame http2.Frame) error {
 	case *http2.ContinuationFrame:
 		return c.block(f.HeaderBlockFragment(), f.HeadersEnded())
 	case *http2.RSTStreamFrame:
-		return c.wasReset(f)
+		return c.handleReset(f)
 	case *http2.SettingsFrame:
-		return c.set(f)
+		return c.applySettings(f)
 	case *http2.PingFrame:
 		if !f.IsAck() {
 			c.mu.Lock()
@@ -32,28 +32,28 @@ func (c *conn) handle(frame http2.Frame) error {
 		}
 		return nil
 	case *http2.WindowUpdateFrame:
-		return c.grant(f.StreamID, int(f.Increment))
+		return c.applyWindowUpdate(f.StreamID, int(f.Increment))
 	case *http2.GoAwayFrame:
-		c.leave(f)
+		c.handleGoAway(f)
 		return nil
 	case *http2.PushPromiseFrame:
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
-	return nil // of a kind that is not known, which is to be ignored
+	return nil // an unknown type is ignored (RFC 9113 §4.1)
 }
 
-// answer has the writer write an answer that the peer has asked for; one that asks on and
-// on and reads nothing gets none. c.mu is held.
+// answer queues an answer that the peer has requested, unless the peer sends requests and does not
+// read. c.mu is held.
 func (c *conn) answer(err error) error {
 	if len(c.out) > 2*maxReady {
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
-	c.tell(err)
+	c.queueControl(err)
 	return nil
 }
 
-// data adds a part of an answer to its stream. In any case the frame's bytes are granted again
-// to the connection: a stream that is reset must not reduce the other streams' window.
+// data adds a part of an answer to its stream. It always grants the bytes of the frame to the
+// connection again: a stream that is reset must not reduce the other streams' window.
 func (c *conn) data(f *http2.DataFrame) error {
 	c.answered.Store(c.lastRead.Load())
 	s, err := c.stream(f.StreamID)
@@ -63,32 +63,32 @@ func (c *conn) data(f *http2.DataFrame) error {
 	granted := 0
 	switch {
 	case s == nil: // its call has ended
-	case f.StreamEnded(): // what ends an answer is trailers
+	case f.StreamEnded(): // answers end with trailers
 		c.finish(s)
-		s.settle(&BrokenError{Malformed: true, Cause: errNoStatus})
+		s.end(&BrokenError{Malformed: true, Cause: errNoStatus})
 	default:
 		granted, err = s.data(f.Data(), int(f.Length))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if granted > 0 {
-		c.tell(c.control.WriteWindowUpdate(f.StreamID, uint32(granted))) //nolint:gosec // at most a window
+		c.queueControl(c.control.WriteWindowUpdate(f.StreamID, uint32(granted))) //nolint:gosec // at most a window
 	}
-	c.recredit(int(f.Length))
+	c.grantConn(int(f.Length))
 	return err
 }
 
-// recredit immediately grants the peer the received bytes again on the connection: a slow
-// reader is bounded by its stream's window, and must not block other streams. c.mu is held.
-func (c *conn) recredit(length int) {
+// recredit immediately grants the received bytes to the connection again: the stream's window
+// bounds a slow reader, which must not block other streams. c.mu is held.
+func (c *conn) grantConn(length int) {
 	if c.credit += length; c.credit >= c.channel.config.ConnWindow/4 {
-		c.tell(c.control.WriteWindowUpdate(0, uint32(c.credit))) //nolint:gosec // at most a window
+		c.queueControl(c.control.WriteWindowUpdate(0, uint32(c.credit))) //nolint:gosec // at most a window
 		c.credit = 0
 	}
 }
 
-// block adds to a block of header fields, and hands them over when it is complete. All
-// blocks are decoded, since each tells of those to come.
+// block adds to a header block, and passes it on when it is complete. All blocks are decoded,
+// because HPACK is stateful.
 func (c *conn) block(part []byte, end bool) error {
 	if err := c.fields.add(part, end); err != nil {
 		return fmt.Errorf("%w: %w", http2.ConnectionError(http2.ErrCodeCompression), err)
@@ -111,19 +111,19 @@ func (c *conn) block(part []byte, end bool) error {
 	return s.headers(c.fields.list, c.fields.last, foreign)
 }
 
-// finish removes a stream whose answer has ended, before its caller is notified. The rest of
-// the request, and of an answer that is not gRPC's, is discarded.
+// finish removes a stream whose answer has ended, before its caller is notified. It discards the
+// rest of the request, and of an answer that is not gRPC.
 func (c *conn) finish(s *Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.streams[s.id] == s && (!s.sentLast || !c.fields.last) {
-		c.tell(c.control.WriteRSTStream(s.id, http2.ErrCodeCancel))
+		c.queueControl(c.control.WriteRSTStream(s.id, http2.ErrCodeCancel))
 	}
 	c.remove(s)
 }
 
 // wasReset ends a stream that the peer has reset.
-func (c *conn) wasReset(f *http2.RSTStreamFrame) error {
+func (c *conn) handleReset(f *http2.RSTStreamFrame) error {
 	s, err := c.stream(f.StreamID)
 	if err != nil || s == nil {
 		return err
@@ -138,7 +138,7 @@ func (c *conn) wasReset(f *http2.RSTStreamFrame) error {
 	return nil
 }
 
-// broken ends a stream without its peer's word, which has to know unless it said so.
+// broken ends a stream on this side, and resets it at the peer unless the peer ended it.
 func (c *conn) broken(id uint32, why error) {
 	c.mu.Lock()
 	s := c.streams[id]
@@ -147,31 +147,31 @@ func (c *conn) broken(id uint32, why error) {
 	}
 	c.mu.Unlock()
 	if s != nil {
-		s.settle(why)
+		s.end(why)
 	}
 }
 
-// reset ends a stream by a word of ours.
+// reset sends RST_STREAM and ends the stream.
 func (c *conn) reset(id uint32, code http2.ErrCode, why error) {
 	c.mu.Lock()
 	if c.streams[id] != nil {
-		c.tell(c.control.WriteRSTStream(id, code))
+		c.queueControl(c.control.WriteRSTStream(id, code))
 	}
 	c.mu.Unlock()
 	c.broken(id, &BrokenError{Malformed: !errors.Is(why, context.Canceled), Cause: why})
 }
 
-// regrant lets the peer send more on a stream.
-func (c *conn) regrant(s *Stream, more int) {
+// regrant grants the peer more bytes on a stream.
+func (c *conn) grantStream(s *Stream, more int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.streams[s.id] == s {
-		c.tell(c.control.WriteWindowUpdate(s.id, uint32(more))) //nolint:gosec // at most a window
+		c.queueControl(c.control.WriteWindowUpdate(s.id, uint32(more))) //nolint:gosec // at most a window
 	}
 }
 
-// set takes the peer's settings, and says so.
-func (c *conn) set(f *http2.SettingsFrame) error {
+// set applies the peer's settings and acknowledges them.
+func (c *conn) applySettings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		return nil
 	}
@@ -204,7 +204,7 @@ func (c *conn) set(f *http2.SettingsFrame) error {
 	if err != nil {
 		return err
 	}
-	c.admit() // there may be more places now
+	c.admit() // more streams may be permitted now
 	select {
 	case <-c.greeted:
 	default:
@@ -213,8 +213,8 @@ func (c *conn) set(f *http2.SettingsFrame) error {
 	return c.answer(c.control.WriteSettingsAck())
 }
 
-// grant takes what the peer lets us send.
-func (c *conn) grant(id uint32, more int) error {
+// grant applies a WINDOW_UPDATE of the peer.
+func (c *conn) applyWindowUpdate(id uint32, more int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if id == 0 {
@@ -227,18 +227,18 @@ func (c *conn) grant(id uint32, more int) error {
 		}
 	}
 	if len(c.queue) > 0 {
-		c.kick()
+		c.wakeWriter()
 	}
 	return nil
 }
 
-// tooManyPings is how a peer says that it was asked for signs of life too often, gRFC A8.
+// tooManyPings is the debug data of a peer's GOAWAY for too many PINGs (gRFC A8).
 const tooManyPings = "too_many_pings"
 
-// leave takes the peer's farewell: streams that it has begun with go on, others never were.
-func (c *conn) leave(f *http2.GoAwayFrame) {
+// leave handles the peer's GOAWAY: streams that it has processed continue, others are refused.
+func (c *conn) handleGoAway(f *http2.GoAwayFrame) {
 	if f.ErrCode == http2.ErrCodeEnhanceYourCalm && string(f.DebugData()) == tooManyPings {
-		c.channel.calm()
+		c.channel.slowPings()
 	}
 	c.mu.Lock()
 	c.drain()

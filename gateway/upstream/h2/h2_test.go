@@ -92,7 +92,7 @@ func TestMessagesOfEverySizeComeBackWhole(t *testing.T) {
 	// The peer's windows are small: what is sent has to wait for them.
 	address := echo(t, grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10))
 	channel := channelTo(t, address, config())
-	for _, size := range []int{0, 1, firstFrame - prefixBytes, firstFrame, 64 << 10, 64<<10 + 1, firstPlace, firstPlace + 1, 3 << 20} {
+	for _, size := range []int{0, 1, firstFrame - prefixBytes, firstFrame, 64 << 10, 64<<10 + 1, firstAllocation, firstAllocation + 1, 3 << 20} {
 		message := strings.Repeat("x", max(size-1, 0)) + strings.Repeat("y", min(size, 1))
 		got, stream, err := ask(t.Context(), channel, message)
 		if err != nil || got != message {

@@ -10,31 +10,31 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// outbound encodes header blocks. Fields that differ from call to call would push out of
-// HPACK's table what does not, and take time to enter on both sides; only those are
-// entered that the call before had too, or whose name is new.
+// outbound encodes header blocks. A field whose value differs from call to call would evict useful
+// fields from HPACK's table, and cost time on both sides. So a field is added to the table only if
+// the previous call had the same value, or if its name is new.
 type outbound struct {
 	encoder *hpack.Encoder
 	block   bytes.Buffer
-	common  [7]hpack.HeaderField // of every call: HTTP/2's own, and gRPC's
+	common  [7]hpack.HeaderField // of every call: those of HTTP/2 and gRPC
 	begun   map[string]beginning // by path: the common fields, encoded
 	before  map[string]string    // the last value of a name
-	entered int                  // how many fields have been entered
+	added   int                  // number of fields added to the table
 	timeout []byte
 }
 
-// beginning is what a block begins with as long as no more fields are entered.
+// beginning is the encoded beginning of a block, valid until another field is added to the table.
 type beginning struct {
 	encoded []byte
 	entered int
 }
 
 const (
-	// maxNames and maxPaths bound what is remembered.
+	// maxNames and maxPaths bound the stored names and paths.
 	maxNames, maxPaths = 64, 256
-	// fieldOverhead is what a field counts beside its name and value, RFC 9113, section 6.5.2.
+	// fieldOverhead is the size of a field in addition to its name and value (RFC 9113 §6.5.2).
 	fieldOverhead = 32
-	// pathAt is where the path stands among the common fields.
+	// pathAt is the index of the path in the common fields.
 	pathAt = 2
 )
 
@@ -51,14 +51,14 @@ func (h *outbound) init(config *Config, authority string) {
 	}
 }
 
-// limit bounds the table, in bytes, as the peer wants it from the next block on.
+// limit sets the table size that the peer permits from the next block on, in bytes.
 func (h *outbound) limit(size uint32) {
 	h.encoder.SetMaxDynamicTableSizeLimit(size)
-	clear(h.begun) // the next block begins with a word about it, RFC 7541, section 4.2
+	clear(h.begun) // the next block begins with a table size update (RFC 7541 §4.2)
 }
 
-// sizeOf returns how large the peer takes the fields to be, RFC 9113, section 6.5.2, a
-// deadline included.
+// sizeOf returns the size of the fields as the peer counts it (RFC 9113 §6.5.2), including a
+// deadline.
 func (h *outbound) sizeOf(fields []hpack.HeaderField, path string) uint64 {
 	size := len(path) + len("grpc-timeout") + maxTimeout + fieldOverhead
 	for _, list := range [...][]hpack.HeaderField{h.common[:], fields} {
@@ -69,7 +69,7 @@ func (h *outbound) sizeOf(fields []hpack.HeaderField, path string) uint64 {
 	return uint64(size) //nolint:gosec // positive
 }
 
-// encode writes a call's block. remaining is the time that it has; 0: any.
+// encode encodes a call's header block. remaining is the time until its deadline; 0: none.
 func (h *outbound) encode(fields []hpack.HeaderField, path string, remaining time.Duration) {
 	h.block.Reset()
 	h.begin(path)
@@ -79,7 +79,7 @@ func (h *outbound) encode(fields []hpack.HeaderField, path string, remaining tim
 	}
 	for _, field := range fields {
 		before, known := h.before[field.Name]
-		field.Sensitive = known && before != field.Value || !known && len(h.before) == maxNames // HPACK's word for what is not entered
+		field.Sensitive = known && before != field.Value || !known && len(h.before) == maxNames // HPACK's form of a field that is not added
 		if known || !field.Sensitive {
 			h.before[field.Name] = field.Value
 		}
@@ -87,19 +87,19 @@ func (h *outbound) encode(fields []hpack.HeaderField, path string, remaining tim
 	}
 }
 
-// begin writes the common fields. When all of them are in the table they are the same bytes
-// in each call, until another is entered.
+// begin writes the common fields. While all of them are in the table, they are the same bytes in
+// each call.
 func (h *outbound) begin(path string) {
-	if known := h.begun[path]; known.encoded != nil && known.entered == h.entered {
+	if known := h.begun[path]; known.encoded != nil && known.entered == h.added {
 		h.block.Write(known.encoded)
 		return
 	}
 	h.common[pathAt].Value = path
-	entered := h.entered
+	entered := h.added
 	for _, field := range h.common {
 		h.put(field)
 	}
-	if entered == h.entered {
+	if entered == h.added {
 		if len(h.begun) == maxPaths {
 			clear(h.begun)
 		}
@@ -107,26 +107,26 @@ func (h *outbound) begin(path string) {
 	}
 }
 
-// put writes a field.
+// put encodes a field.
 func (h *outbound) put(field hpack.HeaderField) {
 	at := h.block.Len()
 	if err := h.encoder.WriteField(field); err != nil {
-		panic(err) // not reached: a buffer takes all
+		panic(err) // not reached: writing to a buffer does not fail
 	}
 	if !indexed(h.block.Bytes()[at:]) {
-		h.entered++
+		h.added++
 	}
 }
 
-// indexed reports whether a field is written without the table having changed: as a whole by
-// its index (RFC 7541, section 6.1), or never to be entered (section 6.2.3).
+// indexed reports whether a field was encoded without a change of the table: by its index (RFC 7541
+// §6.1), or as never indexed (§6.2.3).
 func indexed(field []byte) bool { return field[0]&0x80 != 0 || field[0]&0xf0 == 0x10 }
 
-// maxTimeout is how long a rendered timeout can be.
+// maxTimeout bounds the length of a formatted timeout.
 const maxTimeout = 9
 
-// appendTimeout renders a duration as gRPC does: at most eight digits and a unit, rounded up,
-// but for hours, which are rounded down. Source: grpc/doc/PROTOCOL-HTTP2.md, "Timeout".
+// appendTimeout formats a duration as gRPC does: at most eight digits and a unit, rounded up,
+// except for hours, which are rounded down. Source: grpc/doc/PROTOCOL-HTTP2.md, "Timeout".
 func appendTimeout(to []byte, d time.Duration) []byte {
 	const digits = 100_000_000
 	for _, in := range [...]struct {
@@ -144,7 +144,7 @@ func appendTimeout(to []byte, d time.Duration) []byte {
 type inbound struct {
 	decoder *hpack.Decoder
 	list    []hpack.HeaderField
-	size    int // of the list; beyond the bound nothing more is kept
+	size    int // of the list; beyond the bound no fields are stored
 	read    int // bytes of the block
 	stream  uint32
 	last    bool // the block ends the stream

@@ -62,8 +62,8 @@ func idle(t *testing.T, channel *Channel, memory *counted) {
 	defer channel.mu.Unlock()
 	for c := range channel.conns {
 		c.mu.Lock()
-		if len(c.streams) > 0 || len(c.waiting) > 0 || c.turns != 0 || len(c.queue) > 0 {
-			t.Errorf("a connection has %d streams, %d waiting, %d turns and %d messages to send", len(c.streams), len(c.waiting), c.turns, len(c.queue))
+		if len(c.streams) > 0 || len(c.waiting) > 0 || c.reserved != 0 || len(c.queue) > 0 {
+			t.Errorf("a connection has %d streams, %d waiting, %d turns and %d messages to send", len(c.streams), len(c.waiting), c.reserved, len(c.queue))
 		}
 		if c.credit >= c.channel.config.ConnWindow/4 {
 			t.Errorf("%d bytes are not granted anew", c.credit)

@@ -10,14 +10,14 @@ type Meter interface {
 	Release(bytes int64)
 }
 
-// memory allocates a stream's messages from a pool, and meters them. It is also the pool to
-// which a received message's buffer is returned.
+// memory allocates a stream's messages from a pool and meters them. It is also the pool to which
+// the buffer of a received message is returned.
 type memory struct {
 	pool  mem.BufferPool
-	meter Meter // nil: none
+	meter Meter // nil: not metered
 }
 
-// take returns memory of a size. Error: [*MeterError].
+// take allocates memory. Error: [*MeterError].
 func (m *memory) take(size int) (*[]byte, error) {
 	if m.meter != nil {
 		if err := m.meter.Reserve(int64(size)); err != nil {

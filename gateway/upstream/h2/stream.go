@@ -14,59 +14,58 @@ import (
 	"github.com/headgate/headgate/internal/lazydeadline"
 )
 
-// Stream is one call. One goroutine may send while another receives; [Stream.Close] ends
-// both.
+// Stream is a call. One goroutine may send while another receives; [Stream.Close] ends both.
 type Stream struct {
 	conn *conn
 	id   uint32
 
-	// What is sent; the connection's mu is held.
-	window   int // that the peer grants
+	// State of the request; guarded by the connection's mu.
+	window   int // the peer's flow control window
 	prefix   [prefixBytes]byte
-	head     []byte        // of the prefix, not yet sent
-	pending  []byte        // of the message, not yet sent
-	last     bool          // it is the last
-	sentLast bool          // and has been sent
-	drained  chan struct{} // tells who waits that nothing is pending; nil: nobody does
+	head     []byte        // unsent bytes of the prefix
+	pending  []byte        // unsent bytes of the message
+	last     bool          // it is the last message
+	sentLast bool          // the last message has been sent
+	drained  chan struct{} // notifies a waiting sender that nothing is pending; nil: none waits
 
-	mu       sync.Mutex
-	ready    chan struct{} // tells who waits that there is something; holds one
-	whole    bool          // whoever waits wants the answer as a whole
-	over     bool
-	err      error                // when over: io.EOF after the peer's last word
-	begun    bool                 // with the answer
-	initial  int                  // how many of the fields are the answer's headers
-	fields   []hpack.HeaderField  // headers, then trailers
-	place    [8]hpack.HeaderField // that they mostly lie in
-	messages []message            // complete; those before next have been received
-	next     int
-	first    [1]message // the usual storage of messages
-	coming   message    // not yet complete
-	room     int        // bytes that the peer may still send
-	credit   int        // bytes that it may be granted anew
-	memory   memory     // of messages
+	mu         sync.Mutex
+	ready      chan struct{} // notifies the receiver; capacity 1
+	whole      bool          // the receiver wants the complete answer only
+	over       bool
+	err        error                // set when over; io.EOF after the peer's trailers
+	begun      bool                 // the answer has begun
+	initial    int                  // number of fields that are headers
+	fields     []hpack.HeaderField  // headers, then trailers
+	fieldSpace [8]hpack.HeaderField // the usual storage of fields
+	messages   []message            // complete; those before next have been received
+	next       int
+	first      [1]message // the usual storage of messages
+	partial    message    // not yet complete
+	room       int        // bytes that the peer may still send
+	credit     int        // bytes that may be granted again
+	memory     memory     // of messages
 }
 
-// message is one of the peer's.
+// message is a message of the peer.
 type message struct {
 	prefix   [prefixBytes]byte
-	prefixed int     // bytes of the prefix that are there
-	size     int     // by the prefix
-	bytes    *[]byte // from the channel's memory; nil: there is no size yet
+	prefixed int     // received bytes of the prefix
+	size     int     // according to the prefix
+	bytes    *[]byte // from the channel's memory; nil: the size is not known yet
 	filled   int
-	owed     int // bytes that the peer is granted anew when this is received
+	credit   int // bytes to grant again when the message is received
 }
 
 func newStream(c *conn, id uint32, request *Request) *Stream {
 	s := &Stream{conn: c, id: id, window: c.streamWindow, whole: request.Whole, ready: make(chan struct{}, 1), room: c.channel.config.StreamWindow}
-	s.fields, s.messages = s.place[:0], s.first[:0]
+	s.fields, s.messages = s.fieldSpace[:0], s.first[:0]
 	s.memory = memory{pool: c.channel.config.Memory, meter: request.Meter}
 	return s
 }
 
-// Send sends a message, and last says that none follows. It returns when the message's
-// memory may be used again. Errors: ctx's, which end the stream; [io.EOF] when the call
-// has ended, as [Stream.Receive] says.
+// Send sends a message; last reports that it is the last one. It returns when the message's memory
+// may be reused. Errors: that of ctx, which ends the stream; [io.EOF] when the call has ended, for
+// the reason that [Stream.Receive] returns.
 func (s *Stream) Send(ctx context.Context, message []byte, last bool) error {
 	c := s.conn
 	c.mu.Lock()
@@ -75,7 +74,7 @@ func (s *Stream) Send(ctx context.Context, message []byte, last bool) error {
 		return io.EOF
 	}
 	defer c.mu.Unlock()
-	c.kick()
+	c.wakeWriter()
 	if c.offer(s, message, last) {
 		return nil
 	}
@@ -94,7 +93,7 @@ func (s *Stream) Send(ctx context.Context, message []byte, last bool) error {
 	return err
 }
 
-// CloseSend says that no message follows.
+// CloseSend ends the request.
 func (s *Stream) CloseSend() {
 	c := s.conn
 	c.mu.Lock()
@@ -104,10 +103,10 @@ func (s *Stream) CloseSend() {
 	}
 	s.last, s.sentLast = true, true
 	c.out = appendFrame(c.out, 0, http2.FrameData, http2.FlagDataEndStream, s.id)
-	c.kick()
+	c.wakeWriter()
 }
 
-// sent tells who waits that nothing is pending. The connection's mu is held.
+// sent notifies a waiting sender that nothing is pending. The connection's mu is held.
 func (s *Stream) sent() {
 	if s.drained != nil {
 		select {
@@ -117,9 +116,8 @@ func (s *Stream) sent() {
 	}
 }
 
-// Receive returns the next message, whose memory goes back when it is freed. Errors:
-// [io.EOF] after the peer's last word, which stands in the trailers; [*BrokenError];
-// ctx's, which end the stream.
+// Receive returns the next message; its buffer is pooled and must be freed. Errors: [io.EOF] after
+// the peer's trailers; [*BrokenError]; that of ctx, which ends the stream.
 func (s *Stream) Receive(ctx context.Context) (mem.Buffer, error) {
 	for {
 		next, done, err := s.take()
@@ -133,10 +131,10 @@ func (s *Stream) Receive(ctx context.Context) (mem.Buffer, error) {
 	}
 }
 
-// take returns what Receive does, if it need not wait (done).
+// take returns the results of Receive, if it need not wait (done).
 func (s *Stream) take() (next mem.Buffer, done bool, err error) {
 	s.mu.Lock()
-	failed := s.over && s.err != io.EOF //nolint:errorlint // it is set to that itself
+	failed := s.over && s.err != io.EOF //nolint:errorlint // it is assigned io.EOF itself
 	if s.waiting() == 0 || s.whole && (!s.over || failed) {
 		defer s.mu.Unlock()
 		return nil, s.over, s.err
@@ -146,10 +144,10 @@ func (s *Stream) take() (next mem.Buffer, done bool, err error) {
 	if s.next++; s.next == len(s.messages) {
 		s.messages, s.next = s.messages[:0], 0
 	}
-	s.credit += m.owed
+	s.credit += m.credit
 	if s.waiting() == 0 {
-		s.credit += s.coming.owed
-		s.coming.owed = 0
+		s.credit += s.partial.credit
+		s.partial.credit = 0
 	}
 	granted := 0
 	if !s.over {
@@ -157,16 +155,16 @@ func (s *Stream) take() (next mem.Buffer, done bool, err error) {
 	}
 	s.mu.Unlock()
 	if granted > 0 {
-		s.conn.regrant(s, granted)
+		s.conn.grantStream(s, granted)
 	}
 	return m.buffer(&s.memory), true, nil
 }
 
-// waiting returns how many complete messages have not been received. s.mu is held.
+// waiting returns the number of complete messages that have not been received. s.mu is held.
 func (s *Stream) waiting() int { return len(s.messages) - s.next }
 
-// push adds a complete message, and reuses the places of received ones once these are more
-// than half. s.mu is held.
+// push adds a complete message, and reuses the space of received ones once they are more than half.
+// s.mu is held.
 func (s *Stream) push(m message) {
 	if len(s.messages) == cap(s.messages) && s.next > len(s.messages)/2 {
 		n := copy(s.messages, s.messages[s.next:])
@@ -176,33 +174,33 @@ func (s *Stream) push(m message) {
 	s.messages = append(s.messages, m)
 }
 
-// buffer returns the message's bytes, in memory that knows where it belongs.
+// buffer returns the message's bytes in a buffer that returns to memory.
 func (m *message) buffer(memory *memory) mem.Buffer {
 	if m.bytes == nil {
 		return mem.SliceBuffer(nil)
 	}
 	if mem.IsBelowBufferPoolingThreshold(cap(*m.bytes)) {
-		memory.received(len(*m.bytes)) // nothing reports that it is freed
+		memory.received(len(*m.bytes)) // its release is not reported
 	}
 	return mem.NewBuffer(m.bytes, memory)
 }
 
-// Header returns the answer's header fields, once there has been a message or the end.
-// They are none when it has trailers alone.
+// Header returns the answer's header fields, after the first message or the end. It is empty for a
+// trailers-only answer.
 func (s *Stream) Header() []hpack.HeaderField {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.fields[:s.initial]
 }
 
-// Trailer returns the answer's trailers, once it has ended.
+// Trailer returns the answer's trailers, after it has ended.
 func (s *Stream) Trailer() []hpack.HeaderField {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.fields[s.initial:]
 }
 
-// Close ends the call, if it has not ended, and gives back what was not received.
+// Close ends the call, if it has not ended, and frees unreceived messages.
 func (s *Stream) Close() {
 	s.mu.Lock()
 	over := s.over
@@ -225,24 +223,24 @@ func (m *message) free(memory *memory) {
 	}
 }
 
-// settle says that nothing more comes, and why, once.
-func (s *Stream) settle(why error) {
+// settle ends the answer for a reason, once.
+func (s *Stream) end(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conclude(why)
+	s.endLocked(why)
 }
 
 // conclude is settle with s.mu held.
-func (s *Stream) conclude(why error) {
+func (s *Stream) endLocked(why error) {
 	if s.over {
 		return
 	}
 	s.over, s.err = true, why
-	s.coming.free(&s.memory)
+	s.partial.free(&s.memory)
 	s.signal()
 }
 
-// signal tells who waits that there is something.
+// signal notifies the receiver.
 func (s *Stream) signal() {
 	select {
 	case s.ready <- struct{}{}:
@@ -250,9 +248,9 @@ func (s *Stream) signal() {
 	}
 }
 
-// headers handles a block of header fields, which it copies. foreign says that they are the
-// headers of an answer that is not gRPC's, whose rest is discarded. It returns
-// [http2.StreamError] for an invalid block.
+// headers handles a header block, whose fields it copies. foreign reports that they are the headers
+// of an answer that is not gRPC, whose rest is discarded. It returns [http2.StreamError] for an
+// invalid block.
 func (s *Stream) headers(fields []hpack.HeaderField, last, foreign bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -270,32 +268,31 @@ func (s *Stream) headers(fields []hpack.HeaderField, last, foreign bool) error {
 	}
 	s.begun = true
 	switch {
-	case last && s.coming.prefixed > 0:
-		s.conclude(&BrokenError{Malformed: true, Cause: io.ErrUnexpectedEOF})
+	case last && s.partial.prefixed > 0:
+		s.endLocked(&BrokenError{Malformed: true, Cause: io.ErrUnexpectedEOF})
 	case last, foreign:
-		s.conclude(io.EOF)
+		s.endLocked(io.EOF)
 	}
 	return nil
 }
 
-// foreign reports whether the fields are the headers of an answer that is not gRPC's, such as
-// an HTTP server's to an unknown path. No messages follow them.
+// foreign reports whether the fields are the headers of an answer that is not gRPC, such as that of
+// an HTTP server to an unknown path. No messages follow them.
 func (s *Stream) foreign(fields []hpack.HeaderField) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.begun && !informational(fields) && !SpeaksGRPC(fields)
 }
 
-// answered reports whether the peer has begun to answer.
+// answered reports whether the answer has begun.
 func (s *Stream) answered() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.begun
 }
 
-// SpeaksGRPC reports whether an answer with these header fields is gRPC's: by a status of
-// gRPC's own, or else by its HTTP status and content type.
-// Source: grpc/doc/http-grpc-status-mapping.md.
+// SpeaksGRPC reports whether an answer with these header fields is gRPC: by its gRPC status, or
+// else by its HTTP status and content type. Source: grpc/doc/http-grpc-status-mapping.md.
 func SpeaksGRPC(fields []hpack.HeaderField) bool {
 	ok, grpc := false, false
 	for i := range fields {
@@ -312,14 +309,13 @@ func SpeaksGRPC(fields []hpack.HeaderField) bool {
 	return ok && grpc
 }
 
-// informational reports whether the fields are those of an answer before the answer, RFC
-// 9110, section 15.2.
+// informational reports whether the fields are those of an informational response (RFC 9110 §15.2).
 func informational(fields []hpack.HeaderField) bool {
 	return len(fields) > 0 && fields[0].Name == ":status" && strings.HasPrefix(fields[0].Value, "1")
 }
 
-// data takes a part of the answer's messages, which came in a frame of so many bytes, and
-// returns how many the peer may be granted anew. [http2.StreamError] ends the stream.
+// data adds a part of the answer's messages, from a frame of length bytes, and returns the bytes
+// that may be granted to the peer again. [http2.StreamError] ends the stream.
 func (s *Stream) data(part []byte, length int) (granted int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -334,21 +330,21 @@ func (s *Stream) data(part []byte, length int) (granted int, err error) {
 	}
 	s.credit += length - len(part) // padding
 	for len(part) > 0 {
-		n, err := s.coming.add(part, s.conn.channel.config.MaxMessageBytes, &s.memory)
+		n, err := s.partial.add(part, s.conn.channel.config.MaxMessageBytes, &s.memory)
 		if err != nil {
 			return 0, http2.StreamError{StreamID: s.id, Code: http2.ErrCodeCancel, Cause: err}
 		}
 		part = part[n:]
-		// Of the message that is received next all must come, however large. Those after
-		// it wait until it has been.
+		// The message that is received next must arrive completely, whatever its size. Those after
+		// it are granted only when it has been received.
 		if s.waiting() == 0 {
 			s.credit += n
 		} else {
-			s.coming.owed += n
+			s.partial.credit += n
 		}
-		if s.coming.complete() {
-			s.push(s.coming)
-			s.coming = message{}
+		if s.partial.complete() {
+			s.push(s.partial)
+			s.partial = message{}
 			if !s.whole {
 				s.signal()
 			}
@@ -357,7 +353,7 @@ func (s *Stream) data(part []byte, length int) (granted int, err error) {
 	return s.grant(), nil
 }
 
-// grant returns what the peer may be granted anew, when it is worth a frame.
+// grant returns the bytes to grant to the peer again, if they are worth a frame.
 func (s *Stream) grant() int {
 	if s.credit < s.conn.channel.config.StreamWindow/4 {
 		return 0
@@ -368,11 +364,11 @@ func (s *Stream) grant() int {
 	return granted
 }
 
-// firstPlace is what a message gets that says it is larger: it must come to get more.
-const firstPlace = 1 << 20
+// firstPlace is the first allocation for a larger message; more is allocated as its bytes arrive.
+const firstAllocation = 1 << 20
 
-// add appends the beginning of part that belongs to the message, and returns its length.
-// Error: [ErrTooLarge] for a message of more than most bytes, and those of memory.
+// add appends the leading bytes of part that belong to the message, and returns their number.
+// Errors: [ErrTooLarge] for a message of more than most bytes, and those of memory.
 func (m *message) add(part []byte, most int, memory *memory) (int, error) {
 	if m.prefixed < prefixBytes {
 		n := copy(m.prefix[m.prefixed:], part)
@@ -388,7 +384,7 @@ func (m *message) add(part []byte, most int, memory *memory) (int, error) {
 		}
 		if m.size = int(size); m.size > 0 {
 			var err error
-			if m.bytes, err = memory.take(min(m.size, firstPlace)); err != nil {
+			if m.bytes, err = memory.take(min(m.size, firstAllocation)); err != nil {
 				return 0, err
 			}
 		}
@@ -408,5 +404,5 @@ func (m *message) add(part []byte, most int, memory *memory) (int, error) {
 	return n, nil
 }
 
-// complete reports whether all of the message is there.
+// complete reports whether all bytes of the message have arrived.
 func (m *message) complete() bool { return m.prefixed == prefixBytes && m.filled == m.size }

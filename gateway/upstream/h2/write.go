@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	// maxOut is how much is kept ready to be written, messages not begun with apart.
+	// maxOut bounds the bytes that are ready to be written, except the headers of new calls.
 	maxOut = 64 << 10
-	// prefixBytes are before each message: whether it is compressed, and its length.
+	// prefixBytes is the size of a message's prefix: the compressed flag and the length.
 	prefixBytes = 5
 )
 
-// write writes what is ready until the connection ends.
+// write writes pending bytes until the connection ends.
 func (c *conn) write() {
 	for {
 		select {
@@ -22,11 +22,11 @@ func (c *conn) write() {
 		case <-c.done:
 			return
 		}
-		runtime.Gosched() // whoever has something ready now comes along with this write
+		runtime.Gosched() // other goroutines with pending bytes share this write
 		for {
 			ready, last := c.collect()
 			if last {
-				c.end(errElsewhere)
+				c.end(errDraining)
 				return
 			}
 			if ready == nil {
@@ -40,8 +40,8 @@ func (c *conn) write() {
 	}
 }
 
-// collect returns what is to be written next; nil: there is nothing, and whoever has
-// something must kick, unless there never will be (last).
+// collect returns the bytes to write next; nil: there are none, and the next ones need wakeWriter,
+// unless the connection ends (last).
 func (c *conn) collect() (ready []byte, last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,7 +52,7 @@ func (c *conn) collect() (ready []byte, last bool) {
 	}
 	ready = c.out
 	if cap(c.spare) > 2*maxOut {
-		c.spare = nil // it was large once
+		c.spare = nil // it is too large to retain
 	}
 	c.out, c.spare = c.spare[:0], ready
 	if len(ready) >= maxReady {
@@ -61,14 +61,14 @@ func (c *conn) collect() (ready []byte, last bool) {
 	return ready, false
 }
 
-// unqueue takes messages that wait for room into what is written, in turns. c.mu is held.
+// unqueue moves bytes of queued messages to out, round-robin. c.mu is held.
 func (c *conn) unqueue() {
 	for range len(c.queue) {
 		s := c.queue[0]
 		before := len(c.out)
 		done := c.pump(s)
 		if !done && len(c.out) == before && (c.window == 0 || len(c.out) >= maxOut) {
-			return // nobody's turn
+			return // no stream may send
 		}
 		copy(c.queue, c.queue[1:])
 		c.queue = c.queue[:len(c.queue)-1]
@@ -80,8 +80,8 @@ func (c *conn) unqueue() {
 	}
 }
 
-// offer takes a message to be sent, and reports whether it needs no more of the caller's
-// memory; else it waits for room in the queue. c.mu is held.
+// offer queues a message, and reports whether the caller may reuse its memory; otherwise the
+// message waits in the queue for window or space. c.mu is held.
 func (c *conn) offer(s *Stream, message []byte, last bool) bool {
 	s.pending, s.last = message, last
 	s.head = s.prefix[:]
@@ -93,8 +93,8 @@ func (c *conn) offer(s *Stream, message []byte, last bool) bool {
 	return false
 }
 
-// pump takes as much of a stream's message into out as there is room for, and reports
-// whether that was all. c.mu is held.
+// pump moves as much of a stream's message to out as window and space permit, and reports whether
+// that was all. c.mu is held.
 func (c *conn) pump(s *Stream) bool {
 	for {
 		left := len(s.head) + len(s.pending)
@@ -125,7 +125,7 @@ func (c *conn) pump(s *Stream) bool {
 	}
 }
 
-// drop forgets what a stream still had to say. c.mu is held.
+// drop discards a stream's unsent bytes. c.mu is held.
 func (c *conn) drop(s *Stream) {
 	for i, one := range c.queue {
 		if one == s {
@@ -137,7 +137,7 @@ func (c *conn) drop(s *Stream) {
 	s.sent()
 }
 
-// appendHeaders adds a stream's header block. c.mu is held.
+// appendHeaders appends a stream's header block. c.mu is held.
 func (c *conn) appendHeaders(id uint32, block []byte) {
 	kind := http2.FrameHeaders
 	for {
@@ -154,7 +154,7 @@ func (c *conn) appendHeaders(id uint32, block []byte) {
 	}
 }
 
-// appendFrame adds the header of a frame, RFC 9113, section 4.1.
+// appendFrame appends a frame header (RFC 9113 §4.1).
 func appendFrame(to []byte, length int, kind http2.FrameType, flags http2.Flags, stream uint32) []byte {
 	to = append(to, byte(length>>16), byte(length>>8), byte(length), byte(kind), byte(flags)) //nolint:gosec // 24 bits
 	return binary.BigEndian.AppendUint32(to, stream)
