@@ -100,7 +100,7 @@ func (g *Gateway) endSuspended(streams ...*liveStream) {
 	}
 }
 
-// endWithdrawn ends the given streams whose API key or token signing key was revoked.
+// endRevoked ends the given streams whose API key or token signing key was revoked.
 func (g *Gateway) endRevoked(streams ...*liveStream) {
 	for _, stream := range streams {
 		if g.verifier.Revoked(stream.principal) {

@@ -115,9 +115,9 @@ func nextOf(text *bufio.Reader) error {
 	}
 }
 
-const signingKeyWithdrawn = "the key that signed the token is withdrawn"
+const signingKeyRevoked = "the key that signed the token is revoked"
 
-// signingKeys is an issuer whose key can be withdrawn.
+// signingKeys is an issuer whose key can be revoked.
 type signingKeys struct {
 	issuer *auth.Issuer
 	ring   *auth.KeyRing
@@ -172,8 +172,8 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 		{"the credential expires", 2 * time.Second, "", connect.CodeUnauthenticated, "expired", "EXPIRED_CREDENTIAL"},
 		{"the tenant is suspended", time.Hour, "acme", connect.CodePermissionDenied, "tenant acme is suspended: unpaid", "TENANT_SUSPENDED"},
 		{"another tenant is suspended", time.Hour, "globex", 0, "", ""},
-		{"the API key is withdrawn", 0, "", connect.CodeUnauthenticated, "withdrawn", "BAD_CREDENTIAL"},
-		{signingKeyWithdrawn, time.Hour, "", connect.CodeUnauthenticated, "withdrawn", "BAD_CREDENTIAL"},
+		{"the API key is revoked", 0, "", connect.CodeUnauthenticated, "revoked", "BAD_CREDENTIAL"},
+		{signingKeyRevoked, time.Hour, "", connect.CodeUnauthenticated, "revoked", "BAD_CREDENTIAL"},
 	} {
 		for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb", events, lines, byTicket} {
 			t.Run(test.name+", "+protocol, func(t *testing.T) {
@@ -184,7 +184,7 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 				e := startWith(t, func(config *gateway.Config) {
 					config.Auth.Leeway, config.Auth.APIKeys = time.Nanosecond, keys.open(t)
 					config.TicketSecret = ticketSecret
-					if test.name == signingKeyWithdrawn {
+					if test.name == signingKeyRevoked {
 						config.Auth.Keys, config.Auth.Issuer, config.Auth.Audience = signing.ring, "test", "headgate"
 					}
 				}, ticks.register, ticks.set(t))
@@ -200,7 +200,7 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 				if test.lasts > 0 {
 					caller = "app"
 					issuer := e.issuer
-					if test.name == signingKeyWithdrawn {
+					if test.name == signingKeyRevoked {
 						issuer = signing.issuer
 					}
 					if token, err = issuer.Issue(principal, test.lasts); err != nil {
@@ -216,7 +216,7 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 				if test.lasts == 0 {
 					keys.write(t, "")
 				}
-				if test.name == signingKeyWithdrawn {
+				if test.name == signingKeyRevoked {
 					signing.rotate(t)
 				}
 				if test.suspend != "" {

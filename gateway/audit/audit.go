@@ -1,15 +1,15 @@
 // Package audit records denials and audited operations in the audit stream.
 //
 // A call never waits for NATS: its record is added to a bounded queue and published in the
-// background. Operators' actions, audited actions of tenants with operators' reads, and
-// denials have queues of their own, each shared fairly between accounts, so that no flood
-// of denials delays or displaces an operator's record, and no tenant's records displace
-// another's. A record that NATS can never store, or that finds no room, is dropped, counted
+// background. There is one queue each for operators' actions, for audited actions of tenants and
+// operators' reads, and for denials. Each is shared fairly between accounts, so that a flood of
+// denials cannot delay or displace an operator's record, and one tenant's records cannot displace
+// another's. A record that NATS can never store, or that exceeds the queue, is dropped, counted
 // (headgate_audit_lost_total, by reason) and logged.
 //
-// Sizes are bounded: a record takes at most 4 KiB (see [backbone.AuditRecord.Bounded]), a
-// queue at most 4096 records and 8 MiB. At most ten denials of one caller, ten reads of
-// tenants' data and a hundred other calls for tenants of one operator are recorded per second.
+// Sizes are bounded: a record takes at most 4 KiB (see [backbone.AuditRecord.Bounded]), a queue at
+// most 4096 records and 8 MiB. Per second, at most ten denials of one caller, ten reads of tenants'
+// data and a hundred other calls for tenants of one operator are recorded.
 package audit
 
 import (
@@ -27,17 +27,17 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// bounds of each queue.
+// bounds are the bounds of each queue.
 var bounds = fairqueue.Bounds{Items: 4096, Bytes: 8 << 20}
 
-// Record is a decision.
+// Record is an audit record.
 type Record = backbone.AuditRecord
 
-// Recorder publishes records. Record and Deny may be called concurrently.
+// Recorder publishes audit records. It is safe for concurrent use.
 type Recorder struct {
 	log        zerolog.Logger
 	operators  *outbox // actions of operators
-	tenants    *outbox // tenants' own audited actions, and operators' reads
+	tenants    *outbox // audited actions of tenants, and operators' reads
 	denials    *outbox
 	denied     *callers
 	reads      *callers // of operators
@@ -45,7 +45,7 @@ type Recorder struct {
 	suppressed prometheus.Counter
 }
 
-// NewRecorder returns a recorder; Run must be running.
+// NewRecorder returns a recorder, which publishes while Run runs.
 func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zerolog.Logger) *Recorder {
 	counters := newCounters(metrics)
 	someLosses := log.Sample(&zerolog.BurstSampler{Burst: loggedLosses, Period: time.Second})
@@ -58,8 +58,8 @@ func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zero
 	return r
 }
 
-// Deny records a denial under an account, unless its caller or the account has too many:
-// the caller's next record that is stored says how many were not.
+// Deny records a denial under an account, unless its caller or the account exceeds the rate: the
+// caller's next record has the number of suppressed ones.
 func (r *Recorder) Deny(rc contextkit.RequestContext, account backbone.Account, record Record) {
 	caller, ok := r.denied.admit(account, record.Principal, time.Now())
 	if !ok {
@@ -75,7 +75,7 @@ func (r *Recorder) Deny(rc contextkit.RequestContext, account backbone.Account, 
 }
 
 // Record records a call that was not denied, under an account and as a class other than
-// [backbone.AuditDenied], whatever the caller's rate.
+// [backbone.AuditDenied], regardless of the caller's rate.
 func (r *Recorder) Record(rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record) {
 	r.record(rc, account, class, record, nil)
 }
@@ -84,9 +84,8 @@ func (r *Recorder) Record(rc contextkit.RequestContext, account backbone.Account
 type Admission struct{ caller *caller }
 
 // Admit reports whether an operator's call for a tenant, of the class, may be recorded now: it
-// bounds the records per second of each principal for all tenants together. The next record
-// that is stored says how many were not. It allocates nothing for a principal that is tracked
-// already.
+// bounds the records per second of each principal for all tenants together. The next record has the
+// number of suppressed ones. It does not allocate for a tracked principal.
 func (r *Recorder) Admit(class backbone.AuditClass, principal string) (Admission, bool) {
 	limits := r.writes
 	if class == backbone.AuditRead {
@@ -119,10 +118,10 @@ func (r *Recorder) record(rc contextkit.RequestContext, account backbone.Account
 	}
 }
 
-// overhead is the memory that an entry takes beside its record, in bytes, headers included.
+// overhead is the memory of an entry in addition to its record, in bytes, including headers.
 const overhead = 2 << 10
 
-// add adds a record to an outbox, and returns the entries that found no room.
+// add adds a record to an outbox, and returns the entries that the outbox dropped for it.
 func (r *Recorder) add(out *outbox, rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record, caller *caller) []*entry {
 	data, err := json.Marshal(record.Bounded())
 	if err != nil {
@@ -133,7 +132,7 @@ func (r *Recorder) add(out *outbox, rc contextkit.RequestContext, account backbo
 	return out.queue.Add(string(account), len(data)+overhead, e)
 }
 
-// Run publishes records until ctx ends, and then, for at most 5 s, the records that wait.
+// Run publishes records until ctx ends, and then, for at most 5 s, the queued ones.
 func (r *Recorder) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, out := range []*outbox{r.operators, r.tenants, r.denials} {

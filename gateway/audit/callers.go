@@ -11,27 +11,26 @@ import (
 )
 
 const (
-	// callerRate and callerBurst bound the denials, or the reads, of one caller that are
-	// recorded, per second and as a burst; accountRate and accountBurst bound those of one
-	// account.
+	// callerRate and callerBurst bound the recorded denials, or reads, of one caller, per second
+	// and as a burst; accountRate and accountBurst bound those of one account.
 	callerRate, callerBurst   = 10, 200
 	accountRate, accountBurst = 100, 2000
 	// writeFactor multiplies these bounds for an operator's other calls.
 	writeFactor = 10
-	// trackedCallers and trackedAccounts bound the rates that are tracked. The rate of an
-	// evicted caller starts afresh.
+	// trackedCallers and trackedAccounts bound the tracked rates. The rate of an evicted caller
+	// restarts.
 	trackedCallers, trackedAccounts = 4096, 1024
 )
 
-// callers bounds the rate of the records of one kind: factor times the constants.
+// callers bounds the rate of the records of one kind, to factor times the constants.
 type callers struct {
 	factor   int
 	callers  *lru.Cache[callerKey, *caller]
 	accounts *lru.Cache[backbone.Account, *rate.Limiter]
 }
 
-// callerKey names a caller: an account's principal, "" without a credential. The principal
-// is an excerpt, which bounds the keys' memory.
+// callerKey identifies a caller: an account's principal, "" without a credential. The principal is
+// an excerpt, which bounds the keys' memory.
 type callerKey struct {
 	account   backbone.Account
 	principal string
@@ -44,7 +43,7 @@ type caller struct {
 }
 
 func newCallers(factor int) *callers {
-	// The bounds are positive constants: neither fails.
+	// The bounds are positive constants: the calls do not fail.
 	byCaller, err := lru.New[callerKey, *caller](trackedCallers)
 	if err != nil {
 		panic(err)

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Reasons why a record is lost, beside those of [backbone.Refused].
+// Reasons of lost records, in addition to those of [backbone.Refused].
 const (
 	reasonQueueFull = "queue_full"
 	reasonEnded     = "process_ended"
@@ -22,8 +22,8 @@ type counters struct {
 func newCounters(metrics prometheus.Registerer) *counters {
 	c := &counters{
 		lost:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_audit_lost_total", Help: "Audit records that were not stored, by queue and reason; they are in the log."}, []string{"queue", "reason"}),
-		retries:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_audit_retries_total", Help: "Further attempts to store an audit record, by queue."}, []string{"queue"}),
-		suppressed: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_suppressed_total", Help: "Denials, and operators' calls for tenants, that were not recorded because their caller or account had too many; the caller's next record counts them."}),
+		retries:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_audit_retries_total", Help: "Retries of storing an audit record, by queue."}, []string{"queue"}),
+		suppressed: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_suppressed_total", Help: "Denials, and operators' calls for tenants, that were not recorded because their caller or account exceeded the rate; the caller's next record has their number."}),
 	}
 	metrics.MustRegister(c.lost, c.retries, c.suppressed)
 	return c

@@ -17,37 +17,37 @@ import (
 )
 
 const (
-	// window bounds the records that were sent and are not acknowledged yet.
+	// window bounds the records that were sent and not acknowledged.
 	window = 256
 	// attemptTimeout bounds one retry of publishing a record. Pauses between attempts
 	// double from firstPause to maxPause.
-	attemptTimeout           = 2 * time.Second
+	attemptTimeout       = 2 * time.Second
 	firstPause, maxPause = 500 * time.Millisecond, 2 * time.Second
-	// flushTimeout bounds how long the end of the process waits for the queue.
+	// flushTimeout bounds the flush of the queue at the end of the process.
 	flushTimeout = 5 * time.Second
 	// loggedLosses bounds the lost denials that are logged per second; other lost records are
-	// all logged.
+	// always logged.
 	loggedLosses = 10
 )
 
-// outbox is a queue of records and its publisher: at most window records are in flight, and
-// each is retried until NATS stores it or refuses it permanently.
+// outbox is a queue of records and its publisher: at most window records are in flight, and each is
+// retried until NATS stores it or rejects it permanently.
 type outbox struct {
 	name     string
 	js       jetstream.JetStream
 	queue    *fairqueue.Queue[*entry]
 	counters *counters
 	log      zerolog.Logger
-	awaiting atomic.Int64 // when the entry that is being settled was queued, in Unix ns; 0: none is
+	awaiting atomic.Int64 // when the entry that waits for its acknowledgement was queued, in Unix ns; 0: none
 }
 
-// entry is a record that waits.
+// entry is a queued record.
 type entry struct {
 	rc         contextkit.RequestContext
 	subject    string
 	data       []byte
-	caller     *caller // whose rate is bounded; nil: none
-	suppressed int64   // the record's
+	caller     *caller // the caller whose rate is bounded; nil: none
+	suppressed int64   // of the record
 }
 
 func newOutbox(name string, js jetstream.JetStream, counters *counters, log zerolog.Logger) *outbox {
@@ -57,7 +57,7 @@ func newOutbox(name string, js jetstream.JetStream, counters *counters, log zero
 	}
 }
 
-// sent is an entry on its way.
+// sent is an entry that was sent.
 type sent struct {
 	item   fairqueue.Item[*entry]
 	msg    *nats.Msg
@@ -65,8 +65,7 @@ type sent struct {
 	err    error
 }
 
-// run publishes entries until ctx ends, and then, for at most flushTimeout, the entries that
-// wait.
+// run publishes entries until ctx ends, and then, for at most flushTimeout, the queued ones.
 func (o *outbox) run(ctx context.Context) error {
 	js, err := backbone.Async(o.js, window, nil)
 	if err != nil {
@@ -78,8 +77,8 @@ func (o *outbox) run(ctx context.Context) error {
 	defer flush.Stop()
 	defer context.AfterFunc(ctx, func() { flush.Reset(flushTimeout) })()
 
-	// The window bounds the entries that are sent and not settled: those in the channel, the
-	// one being settled and the one being sent.
+	// The window bounds the entries that are sent and not acknowledged: those in the channel, the
+	// one that awaitAck waits for and the one being sent.
 	pending, settled := make(chan sent, window-2), make(chan struct{})
 	go func() {
 		defer close(settled)
@@ -99,7 +98,7 @@ func (o *outbox) run(ctx context.Context) error {
 	return nil
 }
 
-// next returns the next entry, waiting for one until ctx ends.
+// next returns the next entry, and waits for it until ctx ends.
 func (o *outbox) next(ctx context.Context) (fairqueue.Item[*entry], bool) {
 	if item, err := o.queue.Take(ctx); err == nil {
 		return item, true
@@ -116,17 +115,15 @@ func (o *outbox) send(ctx context.Context, js jetstream.JetStream, item fairqueu
 	if err := contextkit.InjectNATS(contextkit.NewContext(ctx, rc), msg.Header); err != nil {
 		return sent{item: item, err: errors.Join(errNoContract, err)}
 	}
-	msg.Header.Set(jetstream.MsgIDHeader, contextkit.NewID()) // a retry makes no second record
+	msg.Header.Set(jetstream.MsgIDHeader, contextkit.NewID()) // lets NATS deduplicate retries
 	future, err := js.PublishMsgAsync(msg)
 	return sent{item, msg, future, err}
 }
 
-// errNoContract says that a record cannot be published because its call has no transport
-// contract.
-var errNoContract = errors.New("the record's call carries no context")
+// errNoContract is the error of a record whose call has no transport contract.
+var errNoContract = errors.New("the record's call has no transport contract")
 
-// settle waits until an entry is stored, with retries until ctx ends, or is refused
-// permanently.
+// awaitAck waits until an entry is stored, with retries until ctx ends, or is rejected permanently.
 func (o *outbox) awaitAck(ctx context.Context, js jetstream.JetStream, s sent) {
 	o.awaiting.Store(s.item.Since.UnixNano())
 	defer o.awaiting.Store(0)
@@ -168,18 +165,18 @@ func (o *outbox) awaitAck(ctx context.Context, js jetstream.JetStream, s sent) {
 	o.recordLoss(s.item.Value, reason, err)
 }
 
-// restore gives the stream back the subjects that a process of an earlier version has taken
-// from it.
+// restore returns to the stream the subjects that a process of an earlier version has removed from
+// it.
 func (o *outbox) restore(ctx context.Context) {
 	switch restored, err := backbone.RestoreStream(ctx, o.js, backbone.StreamAudit); {
 	case err != nil:
 		o.log.Warn().Err(err).Str("queue", o.name).Msg("audit stream not restored")
 	case restored:
-		o.log.Warn().Str("queue", o.name).Str("stream", backbone.StreamAudit).Msg("a process of an earlier version had taken subjects from the stream; it has them again")
+		o.log.Warn().Str("queue", o.name).Str("stream", backbone.StreamAudit).Msg("restored the stream's subjects, which a process of an earlier version had removed")
 	}
 }
 
-// refused returns why a record can never be stored, "" if a retry may succeed.
+// refused returns the reason that a record can never be stored, "" if a retry may succeed.
 func refused(err error) string {
 	if errors.Is(err, errNoContract) {
 		return backbone.RefusedInvalid
@@ -187,16 +184,16 @@ func refused(err error) string {
 	return backbone.Refused(err)
 }
 
-// lose counts and logs an entry that is not stored.
+// recordLoss counts and logs an entry that is not stored.
 func (o *outbox) recordLoss(e *entry, reason string, err error) {
 	o.counters.lost.WithLabelValues(o.name, reason).Inc()
 	o.log.Error().Err(err).Str("queue", o.name).Str("reason", reason).RawJSON("record", e.data).Msg("audit record not stored")
 }
 
-// age returns how long the oldest entry has been in the queue, 0 if there is none.
+// age returns the age of the oldest queued entry, 0 if there is none.
 func (o *outbox) age(now time.Time) time.Duration {
 	oldest := o.queue.Stats().Oldest
-	if ns := o.awaiting.Load(); ns != 0 { // entries are settled in the order in which they were taken
+	if ns := o.awaiting.Load(); ns != 0 { // entries are acknowledged in queue order
 		oldest = time.Unix(0, ns)
 	}
 	if oldest.IsZero() {

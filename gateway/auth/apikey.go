@@ -19,9 +19,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// An API key is "hgk_" ID "_" SECRET, sent as a bearer token. The prefix lets
-// scanners find keys that leaked. The secret is random and long, so a plain
-// hash of it cannot be searched back.
+// An API key is "hgk_" ID "_" SECRET, sent as a bearer token. The prefix lets scanners find leaked
+// keys. The secret is random and long, so that its plain hash cannot be inverted.
 const (
 	apiKeyPrefix      = "hgk_"
 	apiKeySecretBytes = 32
@@ -29,7 +28,7 @@ const (
 
 var apiKeyID = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
 
-// APIKey is a key as it is kept: the hash of its secret, and who it is.
+// APIKey is a stored API key: the hash of its secret, and its principal.
 type APIKey struct {
 	ID      string    `yaml:"id"`
 	Hash    string    `yaml:"sha256"` // of the secret, in hexadecimal
@@ -38,8 +37,8 @@ type APIKey struct {
 	Expires time.Time `yaml:"expires,omitempty"` // the zero time: never
 }
 
-// NewAPIKey makes a key: what its holder sends, and what is stored. A right that is not well
-// formed (see [Right.Check]) is an error that wraps [ErrInvalidRight].
+// NewAPIKey creates a key: the text for its holder, and the stored form. An invalid right (see
+// [Right.Check]) is an error that wraps [ErrInvalidRight].
 func NewAPIKey(id string, tenants, rights []string, expires time.Time) (key string, kept APIKey, err error) {
 	secret := make([]byte, apiKeySecretBytes)
 	_, _ = rand.Read(secret) // crypto/rand.Read never fails (Go 1.24)
@@ -65,10 +64,10 @@ func parseAPIKeys(document []byte) (list []APIKey, err error) {
 
 func (k APIKey) principal() (*Principal, error) {
 	if !apiKeyID.MatchString(k.ID) {
-		return nil, fmt.Errorf("auth: API key id %q: lower-case letters, digits and hyphens are wanted", k.ID)
+		return nil, fmt.Errorf("auth: API key id %q: want lower-case letters, digits and hyphens", k.ID)
 	}
 	if sum, err := hex.DecodeString(k.Hash); err != nil || len(sum) != sha256.Size {
-		return nil, fmt.Errorf("auth: API key %s: its sha256 is no hash", k.ID)
+		return nil, fmt.Errorf("auth: API key %s: its sha256 is not a hexadecimal SHA-256 hash", k.ID)
 	}
 	principal, err := NewPrincipal(apiKeySubject+k.ID, k.Tenants, k.Rights)
 	if err == nil {
@@ -101,20 +100,19 @@ func NewPrincipal(subject string, tenants, rights []string) (*Principal, error) 
 	return p, nil
 }
 
-// lookEvery is how often the source of API keys is looked at. What it has counts when it
-// has the same at two looks: a file may be seen half written.
+// pollInterval is the interval at which the source of API keys is read. A change applies when two
+// consecutive reads are equal: a file may be read while it is being written.
 const pollInterval = 2 * time.Second
 
-// APIKeyRing holds the API keys that count, as their source has them. Its methods may be
-// called concurrently.
+// APIKeyRing holds the valid API keys, reloaded from their source. It is safe for concurrent use.
 type APIKeyRing struct {
 	source  Source
 	current atomic.Pointer[apiKeys]
-	raw     []byte // what current was made of
-	seen    []byte // what the source had at the last look
+	raw     []byte // the document of current
+	seen    []byte // the document of the last read
 }
 
-// OpenAPIKeys reads a YAML list of kept keys; it fails when they cannot be used.
+// OpenAPIKeys reads a YAML list of stored keys; it returns an error if they are invalid.
 func OpenAPIKeys(ctx context.Context, source Source) (*APIKeyRing, error) {
 	r := &APIKeyRing{source: source}
 	document, err := r.read(ctx)
@@ -126,8 +124,8 @@ func OpenAPIKeys(ctx context.Context, source Source) (*APIKeyRing, error) {
 	return r, r.use(document)
 }
 
-// Run keeps the keys as the source has them until ctx ends. changed hears of every
-// change that counts, and report of failures: the keys in use then stay.
+// Run reloads the keys from the source until ctx ends. It calls changed after every change, and
+// report after failures: the current keys then stay in use.
 func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)) {
 	repeat(ctx, pollInterval, func() {
 		document, err := r.read(ctx)
@@ -138,7 +136,7 @@ func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)
 			report(fmt.Errorf("auth: read API keys: %w", err))
 		case !again || bytes.Equal(document, r.raw):
 		default:
-			r.raw = document // also what cannot be used: it is reported once
+			r.raw = document // an invalid document is reported once
 			if err := r.use(document); err != nil {
 				report(err)
 			} else {
@@ -148,7 +146,7 @@ func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)
 	})
 }
 
-// Rights returns the rights of the keys that count, by the keys' ids.
+// Rights returns the rights of the valid keys, by key id.
 func (r *APIKeyRing) Rights() map[string][]Right {
 	rights := map[string][]Right{}
 	for id, key := range *r.current.Load() {
@@ -163,12 +161,12 @@ func (r *APIKeyRing) read(ctx context.Context) ([]byte, error) {
 	defer cancel()
 	document, err := r.source(ctx)
 	if err == nil && len(document) > maxKeysBytes {
-		err = fmt.Errorf("they are larger than %d bytes", maxKeysBytes)
+		err = fmt.Errorf("larger than %d bytes", maxKeysBytes)
 	}
 	return document, err
 }
 
-// every calls do after each period until ctx ends.
+// repeat calls do after each period until ctx ends.
 func repeat(ctx context.Context, period time.Duration, do func()) {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
@@ -182,7 +180,7 @@ func repeat(ctx context.Context, period time.Duration, do func()) {
 	}
 }
 
-// take has the document's keys count. Those that it has as before keep their principals.
+// use replaces the keys with those of the document. Unchanged keys retain their principals.
 func (r *APIKeyRing) use(document []byte) error {
 	list, err := parseAPIKeys(document)
 	if err != nil {
@@ -191,7 +189,7 @@ func (r *APIKeyRing) use(document []byte) error {
 	before, keys := *r.current.Load(), apiKeys{}
 	for _, k := range list {
 		if _, taken := keys[k.ID]; taken {
-			return fmt.Errorf("auth: two API keys are called %q", k.ID)
+			return fmt.Errorf("auth: two API keys have the id %q", k.ID)
 		}
 		if known, ok := before[k.ID]; ok && reflect.DeepEqual(known.kept, k) {
 			keys[k.ID] = known
@@ -203,7 +201,7 @@ func (r *APIKeyRing) use(document []byte) error {
 		}
 		hash, err := hex.DecodeString(k.Hash)
 		if err != nil {
-			return fmt.Errorf("auth: API key %s: its sha256 is no hash", k.ID)
+			return fmt.Errorf("auth: API key %s: its sha256 is not a hexadecimal SHA-256 hash", k.ID)
 		}
 		keys[k.ID] = apiKey{kept: k, hash: hash, principal: principal}
 	}
@@ -211,7 +209,7 @@ func (r *APIKeyRing) use(document []byte) error {
 	return nil
 }
 
-// apiKeys are the keys that count, by id.
+// apiKeys are the valid keys, by id.
 type apiKeys map[string]apiKey
 
 type apiKey struct {
@@ -220,8 +218,7 @@ type apiKey struct {
 	principal *Principal
 }
 
-// authenticate returns a key's principal. An unknown id takes as long as a wrong
-// secret.
+// authenticate returns a key's principal. An unknown id takes as long as a wrong secret.
 func (k apiKeys) authenticate(token string, now time.Time) (*Principal, error) {
 	id, secret, _ := strings.Cut(strings.TrimPrefix(token, apiKeyPrefix), "_")
 	key, known := k[id]

@@ -177,7 +177,7 @@ func TestAPIKeysAreAsTheirSourceHasThem(t *testing.T) {
 			document         []byte
 			fails            error
 			wait             time.Duration
-			withdrawn        bool
+			revoked          bool
 			app, late        bool // count
 			changes, reports int
 		}{
@@ -188,7 +188,7 @@ func TestAPIKeysAreAsTheirSourceHasThem(t *testing.T) {
 			{"it cannot be used", []byte("- {"), nil, time.Minute, false, true, true, 1, 1},
 			{"it is not there", list(kept, keptLate), errors.New("gone"), 3 * time.Second, false, true, true, 1, 2},
 			{"a key is narrowed", list(narrowed, keptLate), nil, 5 * time.Second, true, true, true, 2, 2},
-			{"a key is withdrawn", list(keptLate), nil, 5 * time.Second, true, false, true, 3, 2},
+			{"a key is revoked", list(keptLate), nil, 5 * time.Second, true, false, true, 3, 2},
 			{"all are", nil, nil, 5 * time.Second, true, false, false, 4, 2},
 		} {
 			mu.Lock()
@@ -198,8 +198,8 @@ func TestAPIKeysAreAsTheirSourceHasThem(t *testing.T) {
 			synctest.Wait()
 			_, app := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + key})
 			_, other := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + late})
-			if (app == nil) != step.app || (other == nil) != step.late || verifier.Revoked(first) != step.withdrawn || changes != step.changes || reports != step.reports {
-				t.Errorf("%s: app %v, late %v, withdrawn %v, %d changes, %d reports; want %+v", step.what, app, other, verifier.Revoked(first), changes, reports, step)
+			if (app == nil) != step.app || (other == nil) != step.late || verifier.Revoked(first) != step.revoked || changes != step.changes || reports != step.reports {
+				t.Errorf("%s: app %v, late %v, revoked %v, %d changes, %d reports; want %+v", step.what, app, other, verifier.Revoked(first), changes, reports, step)
 			}
 		}
 	})

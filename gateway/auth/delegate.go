@@ -12,24 +12,24 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Delegate is what a principal may do for one tenant by some actions, in a form that another
-// process can verify against the credential that it comes from: it ends, and is withdrawn, with
-// that. It must be stored where its holder can neither read nor change it.
+// Delegate is the part of a principal's rights for one tenant and some actions, in a form that
+// another process can verify against the original credential: it expires and is revoked with the
+// credential. It must be stored where its holder can neither read nor change it.
 type Delegate struct {
 	Subject string   `json:"sub"`
 	Tenant  string   `json:"tenant,omitempty"` // "": the platform
 	Any     bool     `json:"any,omitempty"`    // the principal acts for every tenant
 	Rights  []string `json:"rights,omitempty"`
 	Until   int64    `json:"until,omitempty"` // Unix milliseconds; 0: never
-	// Key is the API key's id or the signing key's kid, and Print the fingerprint of the one or
-	// the other.
+	// Key is the id of the API key or the kid of the signing key, and Print the fingerprint of that
+	// key.
 	APIKey bool   `json:"api,omitempty"`
 	Key    string `json:"key"`
 	Print  string `json:"print"`
 }
 
-// Delegate returns what the principal may do for the tenant by the actions. It is an error that
-// wraps [ErrWithdrawn] if the principal's credential does not count any more.
+// Delegate returns the principal's rights for the tenant and the actions. It returns an error that
+// wraps [ErrRevoked] if the principal's credential is no longer valid.
 func (v *Verifier) Delegate(p *Principal, tenant contextkit.TenantID, actions ...string) (Delegate, error) {
 	d := Delegate{Subject: p.Subject, Tenant: tenant.String(), Any: p.AnyTenant}
 	for _, right := range p.Rights {
@@ -54,7 +54,7 @@ func (v *Verifier) Delegate(p *Principal, tenant contextkit.TenantID, actions ..
 }
 
 // Restore returns the principal of a delegate at the time now. Errors: [ErrExpired] and
-// [ErrWithdrawn] as for the credential itself, and [ErrBadToken].
+// [ErrRevoked] as for the credential itself, and [ErrBadToken].
 func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
 	p := &Principal{Subject: d.Subject, AnyTenant: d.Any}
 	if d.Tenant != "" {
@@ -93,11 +93,11 @@ func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
 	return p, nil
 }
 
-// print returns a fingerprint of the configured key. It changes with the key.
+// print returns a fingerprint of the configured key, which changes with the key.
 func (k apiKey) print() string {
 	text, err := json.Marshal(k.kept)
 	if err != nil {
-		return "" // not reached: it has texts and a time
+		return "" // not reached: it consists of texts and a time
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:16])
@@ -107,7 +107,7 @@ func (k apiKey) print() string {
 func (k *signingKey) print() string {
 	thumb, err := (&jose.JSONWebKey{Key: k.public}).Thumbprint(crypto.SHA256)
 	if err != nil {
-		return "" // not reached: its type is one of the allowed
+		return "" // not reached: its type is allowed
 	}
 	return hex.EncodeToString(thumb[:16]) + string(k.algorithm)
 }

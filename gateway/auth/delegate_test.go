@@ -88,7 +88,7 @@ func TestDelegate_EndsWithItsCredential(t *testing.T) {
 		}
 		for i, v := range gone {
 			if _, err := v.Restore(sent, now); !errors.Is(err, auth.ErrRevoked) {
-				t.Errorf("%s, %d: after it was withdrawn: %v", principal.Subject, i, err)
+				t.Errorf("%s, %d: after it was revoked: %v", principal.Subject, i, err)
 			}
 		}
 		if !principal.Until.IsZero() {

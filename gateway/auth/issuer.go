@@ -16,16 +16,16 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Issuer signs tokens with a key of its own. A development node uses it in the
-// place of an identity provider.
+// Issuer signs tokens with its own key. A development node uses it in place of an identity
+// provider.
 type Issuer struct {
 	name, audience string
 	private        jose.JSONWebKey
 	signer         jose.Signer
 }
 
-// OpenIssuer reads the issuer's Ed25519 key at path, or makes one that only the
-// file's owner can read.
+// OpenIssuer reads the issuer's Ed25519 key at path, or creates one that only the file's owner can
+// read.
 func OpenIssuer(path, name, audience string) (*Issuer, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -39,7 +39,7 @@ func OpenIssuer(path, name, audience string) (*Issuer, error) {
 		return nil, fmt.Errorf("auth: signing key %s: %w", path, err)
 	}
 	if _, ok := issuer.private.Key.(ed25519.PrivateKey); !ok {
-		return nil, fmt.Errorf("auth: signing key %s: it is not a private Ed25519 key", path)
+		return nil, fmt.Errorf("auth: signing key %s: not a private Ed25519 key", path)
 	}
 	options := (&jose.SignerOptions{}).WithType("JWT")
 	issuer.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: issuer.private}, options)
@@ -84,8 +84,8 @@ func (i *Issuer) Config(ctx context.Context) (Config, error) {
 	return Config{Keys: keys, Issuer: i.name, Audience: i.audience}, nil
 }
 
-// Issue returns a signed token for the principal, good for lifetime. A right that is not well
-// formed (see [Right.Check]) is an error that wraps [ErrInvalidRight].
+// Issue returns a signed token for the principal, valid for lifetime. An invalid right (see
+// [Right.Check]) is an error that wraps [ErrInvalidRight].
 func (i *Issuer) Issue(p *Principal, lifetime time.Duration) (string, error) {
 	if err := p.CheckRights(); err != nil {
 		return "", err

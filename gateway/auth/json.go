@@ -16,9 +16,9 @@ const maxJSONDepth = 32
 // members are the members of a JSON object, by name. Names are case-sensitive.
 type members map[string]json.RawMessage
 
-// parseMembers decodes a JSON object. It rejects text that is not UTF-8, nesting
-// deeper than maxJSONDepth, and, at every depth, two members of one name: readers
-// disagree on which of them counts (RFC 7515 §4, RFC 7519 §4, RFC 8725 §2.4).
+// parseMembers decodes a JSON object. It rejects text that is not UTF-8, nesting deeper than
+// maxJSONDepth, and, at every depth, duplicate members: readers disagree on which of them applies
+// (RFC 7515 §4, RFC 7519 §4, RFC 8725 §2.4).
 func parseMembers(data []byte) (members, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("it is not UTF-8")

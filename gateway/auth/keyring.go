@@ -26,22 +26,23 @@ const (
 	maxKeysBytes = 1 << 20
 	// fetchTimeout bounds one attempt to read a source.
 	fetchTimeout = 5 * time.Second
-	// refreshEvery is how often keys are read, so that a withdrawn key ceases to count.
+	// refreshInterval is the interval of reads, which bounds the time until a revoked key is
+	// rejected.
 	refreshInterval = time.Minute
-	// refreshAtMost is the interval and refreshBurst the burst of reads that tokens
-	// under unknown keys may cause, so that a rotated key counts soon and callers
-	// cannot overload the source.
+	// minRefreshInterval is the interval and refreshBurst the burst of reads that tokens with
+	// unknown keys may cause, so that a rotated key is accepted soon and callers cannot overload
+	// the source.
 	minRefreshInterval, refreshBurst = 2 * time.Second, 4
-	// unknownFor is how long an id that was not found causes no further read: a client
-	// with an old token does not use up the reads that rotated keys need.
+	// unknownTTL is the time for which an unknown id causes no further read: a client with an old
+	// token must not use up the reads that rotated keys need.
 	unknownTTL = 10 * time.Second
-	// trackedIDs bounds the ids that were not found.
+	// trackedIDs bounds the stored unknown ids.
 	trackedIDs = 1024
-	// maxWaiting bounds the calls that wait for a read; others are refused.
+	// maxWaiting bounds the calls that wait for a read; further calls are rejected.
 	maxWaiting = 256
 )
 
-// File returns the source that reads the file at path each time, up to 1 MiB of it.
+// File returns a source that reads the file at path, up to 1 MiB of it.
 func File(path string) Source {
 	return func(context.Context) ([]byte, error) {
 		file, err := os.Open(path)
@@ -53,7 +54,7 @@ func File(path string) Source {
 	}
 }
 
-// URL returns the source that fetches a document over HTTP, up to 1 MiB.
+// URL returns a source that fetches a document over HTTP, up to 1 MiB.
 func URL(address string) Source {
 	client := &http.Client{Transport: contextkit.HTTPTransport(http.DefaultTransport)}
 	return func(ctx context.Context) ([]byte, error) {
@@ -76,15 +77,14 @@ func URL(address string) Source {
 func readBounded(r io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxKeysBytes+1))
 	if err == nil && len(data) > maxKeysBytes {
-		err = fmt.Errorf("it is larger than %d bytes", maxKeysBytes)
+		err = fmt.Errorf("larger than %d bytes", maxKeysBytes)
 	}
 	return data, err
 }
 
-// KeyRing holds the keys that tokens are signed with and refreshes them. It reads its source
-// in one goroutine at a time, under a separate context with a deadline of 5 s: a caller that
-// leaves ends only its own wait. The goroutine ends by that deadline, or when Run ends.
-// Methods may be called concurrently.
+// KeyRing holds the signing keys of tokens and refreshes them. It reads its source in at most one
+// goroutine, under its own context with a deadline of 5 s: a caller that leaves ends only its own
+// wait. The goroutine ends by that deadline, or when Run ends. It is safe for concurrent use.
 type KeyRing struct {
 	source  Source
 	current atomic.Pointer[keys]
@@ -93,7 +93,7 @@ type KeyRing struct {
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	due      *rate.Limiter
-	unknown  *lru.Cache[string, time.Time] // when an id was last not found
+	unknown  *lru.Cache[string, time.Time] // time when an id was last unknown
 	changes  chan struct{}                 // signals Run
 	failures chan error
 
@@ -104,7 +104,7 @@ type KeyRing struct {
 	unchanged, changed, failed atomic.Int64 // reads
 }
 
-// keys are what a source contained.
+// keys are the parsed keys of a source.
 type keys struct {
 	byID map[string]*signingKey
 	raw  []byte
@@ -118,8 +118,7 @@ type reading struct {
 
 var errClosed = errors.New("auth: the key ring is closed")
 
-// OpenKeyRing reads the keys once, within ctx; it returns an error if they cannot be
-// used.
+// OpenKeyRing reads the keys once, within ctx; it returns an error if they are invalid.
 func OpenKeyRing(ctx context.Context, source Source) (*KeyRing, error) {
 	unknown, err := lru.New[string, time.Time](trackedIDs)
 	if err != nil {
@@ -138,13 +137,13 @@ func OpenKeyRing(ctx context.Context, source Source) (*KeyRing, error) {
 		r.close()
 		return nil, err
 	}
-	<-r.changes // the first keys do not count as a change
+	<-r.changes // the first keys are not a change
 	return r, nil
 }
 
-// Run refreshes the keys every minute until ctx ends, and then ends the ring's reads. It calls
+// Run refreshes the keys every minute until ctx ends, and then ends reads in progress. It calls
 // changed after each change of the keys, whatever caused the read, and report after failures,
-// though not after each one: the keys in use stay.
+// though not after each one: the current keys stay in use.
 func (r *KeyRing) Run(ctx context.Context, changed func(), report func(error)) {
 	defer r.close()
 	ticker := time.NewTicker(refreshInterval)
@@ -165,7 +164,7 @@ func (r *KeyRing) Run(ctx context.Context, changed func(), report func(error)) {
 	}
 }
 
-// close ends the ring's reads and waits for them.
+// close ends reads in progress and waits for them.
 func (r *KeyRing) close() {
 	r.mu.Lock()
 	r.stop()
@@ -173,8 +172,8 @@ func (r *KeyRing) close() {
 	r.running.Wait()
 }
 
-// Refresh makes a read of the source that begins after the call, and waits for it within ctx.
-// On an error the keys in use stay.
+// Refresh reads the source after the call began, and waits for the read within ctx. On an error the
+// current keys stay in use.
 func (r *KeyRing) Refresh(ctx context.Context) error {
 	r.mu.Lock()
 	before := r.reading
@@ -199,7 +198,7 @@ func (r *reading) wait(ctx context.Context) error {
 	}
 }
 
-// read begins a read of the source, or joins the one in progress. r.mu is held.
+// startRead begins a read of the source, or joins the one in progress. r.mu is held.
 func (r *KeyRing) startRead() *reading {
 	if r.reading != nil {
 		return r.reading
@@ -237,7 +236,7 @@ func (r *KeyRing) startRead() *reading {
 	return now
 }
 
-// renew reads the source's keys into use, and reports whether they have changed.
+// reload reads the source's keys into use, and reports whether they have changed.
 func (r *KeyRing) reload() (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, fetchTimeout)
 	defer cancel()
@@ -256,7 +255,7 @@ func (r *KeyRing) reload() (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("auth: read keys: %w", err)
 	}
-	for id, key := range set { // an unchanged key keeps its identity
+	for id, key := range set { // an unchanged key retains its identity
 		if known := before.byID[id]; known != nil && known.equal(key) {
 			set[id] = known
 		}
@@ -266,9 +265,8 @@ func (r *KeyRing) reload() (changed bool, err error) {
 	return true, nil
 }
 
-// find returns the keys in use and the one of the id, nil if there is none. For an id that
-// is unknown it reads the source if a read is due, and waits for a read in progress within
-// ctx.
+// find returns the keys in use and the key of the id, nil if there is none. For an unknown id it
+// reads the source if a read is due, and waits for a read in progress within ctx.
 func (r *KeyRing) find(ctx context.Context, id string) (*keys, *signingKey) {
 	current := r.current.Load()
 	if key := current.byID[id]; key != nil {
@@ -278,7 +276,7 @@ func (r *KeyRing) find(ctx context.Context, id string) (*keys, *signingKey) {
 	if now == nil {
 		return current, nil
 	}
-	_ = now.wait(ctx) // a failure is reported once, by Run
+	_ = now.wait(ctx) // Run reports a failure once
 	r.mu.Lock()
 	r.waiting--
 	r.mu.Unlock()
@@ -286,7 +284,7 @@ func (r *KeyRing) find(ctx context.Context, id string) (*keys, *signingKey) {
 	return current, current.byID[id]
 }
 
-// ask returns the read that may find the id, nil for none. Its caller then counts as waiting.
+// readFor returns the read that may find the id, nil for none. Its caller then counts as waiting.
 func (r *KeyRing) readFor(id string) *reading {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -239,7 +239,7 @@ func TestKeyRing_RunReportsChangesAndFailures(t *testing.T) {
 			what              string
 			set               []byte
 			err               error
-			withdrawn         bool
+			revoked           bool
 			changes, failures int
 		}{
 			{"nothing has changed", old.named(t, "old"), nil, false, 0, 0},
@@ -252,8 +252,8 @@ func TestKeyRing_RunReportsChangesAndFailures(t *testing.T) {
 			source.rotate(step.set, step.err)
 			time.Sleep(time.Minute + 2*time.Second)
 			synctest.Wait()
-			if verifier.Revoked(admitted) != step.withdrawn || changes != step.changes || failures != step.failures {
-				t.Errorf("%s: withdrawn %t, %d changes, %d failures; want %+v", step.what, verifier.Revoked(admitted), changes, failures, step)
+			if verifier.Revoked(admitted) != step.revoked || changes != step.changes || failures != step.failures {
+				t.Errorf("%s: revoked %t, %d changes, %d failures; want %+v", step.what, verifier.Revoked(admitted), changes, failures, step)
 			}
 		}
 	})
@@ -293,7 +293,7 @@ func TestKeyRing_RotatesWithoutARestart(t *testing.T) {
 				t.Errorf("the new key does not count immediately: %v", err)
 			}
 			if err := use(oldToken); !errors.Is(err, auth.ErrBadToken) {
-				t.Errorf("the withdrawn key counts, although its token was verified before: %v", err)
+				t.Errorf("the revoked key counts, although its token was verified before: %v", err)
 			}
 			publish([]byte("broken"))
 			if err := keys.Refresh(t.Context()); err == nil || use(newToken) != nil {

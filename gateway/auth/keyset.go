@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// minRSABits and maxRSABits bound RSA keys (RFC 7518 §3.3). The upper bound keeps
-	// the time of a verification small.
+	// minRSABits and maxRSABits bound RSA keys (RFC 7518 §3.3). The upper bound limits the time of
+	// a verification.
 	minRSABits, maxRSABits = 2048, 8192
 	// maxKeys bounds the keys of a set.
 	maxKeys = 256
@@ -52,11 +52,11 @@ func (k *signingKey) verify(text string) bool {
 	return err == nil
 }
 
-// parseKeySet parses a JWK set (RFC 7517 §5) of public signing keys, by key id. Keys for
-// encryption ("use": "enc") are left out. Any other key that must not or cannot verify tokens
-// is an error: a key without a kid or with another key's kid, a key that is not public, a key
-// whose alg is missing, not in the allow-list or not for its type and curve, and an RSA key of
-// less than 2048 bits.
+// parseKeySet parses a JWK set (RFC 7517 §5) of public signing keys, by key id. Keys for encryption
+// ("use": "enc") are skipped. Any other key that must not or cannot verify tokens is an error: a
+// key without a kid or with another key's kid, a key that is not public, a key whose alg is
+// missing, not in the allow-list or not for its type and curve, and an RSA key of less than 2048
+// bits.
 func parseKeySet(data []byte) (map[string]*signingKey, error) {
 	var document struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -76,7 +76,7 @@ func parseKeySet(data []byte) (map[string]*signingKey, error) {
 		case key == nil:
 			continue
 		case set[key.id] != nil:
-			return nil, fmt.Errorf("key %d: kid %.64q is another key's", i+1, key.id)
+			return nil, fmt.Errorf("key %d: duplicate kid %.64q", i+1, key.id)
 		}
 		set[key.id] = key
 	}
@@ -92,14 +92,14 @@ func parseKey(raw []byte) (*signingKey, error) {
 		Use string `json:"use"`
 	}
 	if err := json.Unmarshal(raw, &purpose); err != nil {
-		return nil, errors.New("it is not a JWK")
+		return nil, errors.New("not a JWK")
 	}
 	if purpose.Use == "enc" {
 		return nil, nil //nolint:nilnil // a key for encryption is not an error
 	}
 	var key jose.JSONWebKey
 	if err := key.UnmarshalJSON(raw); err != nil {
-		return nil, fmt.Errorf("it is not a JWK: %w", err)
+		return nil, fmt.Errorf("not a JWK: %w", err)
 	}
 	algorithm := jose.SignatureAlgorithm(key.Algorithm)
 	public, _ := key.Key.(publicKey)
@@ -109,14 +109,14 @@ func parseKey(raw []byte) (*signingKey, error) {
 	case !slices.Contains(algorithms, algorithm):
 		return nil, fmt.Errorf("alg %.64q is not allowed (allowed: %v)", key.Algorithm, algorithms)
 	case !key.IsPublic() || public == nil:
-		return nil, errors.New("it is not a public key")
+		return nil, errors.New("not a public key")
 	case !fits(public, algorithm):
 		return nil, fmt.Errorf("its type, curve or size is not one of %s (RSA keys have %d to %d bits)", algorithm, minRSABits, maxRSABits)
 	}
 	return &signingKey{id: key.KeyID, algorithm: algorithm, public: public}, nil
 }
 
-// fits reports whether the key is one for the algorithm (RFC 7518 §3.1, RFC 8037).
+// fits reports whether the key is valid for the algorithm (RFC 7518 §3.1, RFC 8037).
 func fits(public publicKey, algorithm jose.SignatureAlgorithm) bool {
 	switch key := public.(type) {
 	case ed25519.PublicKey:

@@ -28,12 +28,12 @@ const (
 // token is a parsed JWT whose signature has not been verified.
 type token struct {
 	keyID, algorithm string
-	input            string // the signing input (RFC 7515 §5.1): all before the last dot
+	input            string // the signing input (RFC 7515 §5.1): the text before the last dot
 	signature        string // base64url
 	claims           claims
 }
 
-// claims are the registered claims that are checked (RFC 7519 §4.1) and the private ones.
+// claims are the verified registered claims (RFC 7519 §4.1) and the private ones.
 type claims struct {
 	issuer, subject    string
 	audience           []string
@@ -41,11 +41,10 @@ type claims struct {
 	tenants, rights    []string
 }
 
-// parseToken parses a JWT in the JWS compact serialization (RFC 7515 §3.1). It
-// accepts one text for a header, claims and a signature: padding, whitespace, stray
-// bits in the last base64url character, JSON serializations and encrypted tokens are
-// errors. The error says what is wrong with the token; it quotes at most 64
-// characters of a name in it.
+// parseToken parses a JWT in the JWS compact serialization (RFC 7515 §3.1). It accepts one text for
+// a header, claims and a signature: padding, whitespace, stray bits in the last base64url
+// character, JSON serializations and encrypted tokens are errors. The error describes the fault; it
+// quotes at most 64 characters of a name in the token.
 func parseToken(text string) (*token, error) {
 	if len(text) > maxTokenBytes {
 		return nil, fmt.Errorf("malformed: it is longer than %d bytes", maxTokenBytes)
@@ -83,10 +82,9 @@ func parsePart(part string) (members, error) {
 	return parseMembers(data)
 }
 
-// decodePart decodes base64url without padding (RFC 7515 §2) in its only canonical
-// form (RFC 4648 §3.5).
+// decodePart decodes base64url without padding (RFC 7515 §2) in its canonical form (RFC 4648 §3.5).
 func decodePart(part string) ([]byte, error) {
-	if part == "" || strings.ContainsAny(part, "\r\n") { // which the decoder ignores
+	if part == "" || strings.ContainsAny(part, "\r\n") { // the decoder ignores line breaks
 		return nil, errors.New("it is not canonical base64url")
 	}
 	data, err := base64.RawURLEncoding.Strict().DecodeString(part)
@@ -96,9 +94,9 @@ func decodePart(part string) ([]byte, error) {
 	return data, nil
 }
 
-// readHeader reads the JOSE header. No extension is understood, so none may be
-// critical (RFC 7515 §4.1.11), and b64 may not change what is signed (RFC 7797).
-// Keys in the header (jwk, jku, x5c, x5u) are ignored: keys come from the ring alone.
+// readHeader reads the JOSE header. No extension is supported, so none may be critical (RFC 7515
+// §4.1.11), and b64 must not change the signing input (RFC 7797). Keys in the header (jwk, jku,
+// x5c, x5u) are ignored: keys come only from the ring.
 func (t *token) readHeader(header members) (err error) {
 	for _, name := range []string{"crit", "b64"} {
 		if value, ok := header[name]; ok {
@@ -115,7 +113,7 @@ func (t *token) readHeader(header members) (err error) {
 		return fmt.Errorf("malformed header: kid must have 1 to %d bytes", maxKeyIDBytes)
 	}
 	if _, nested := header["cty"]; nested {
-		return errors.New("header member cty is not supported: the token must not contain another one")
+		return errors.New("header member cty is not supported: the token must not contain another token")
 	}
 	typ, err := header.text("typ")
 	if err != nil {
@@ -169,20 +167,20 @@ func (c *claims) read(body members) (err error) {
 	return err
 }
 
-// Reserved names of principals, which no token's subject has.
+// Reserved subjects of principals, which no token's principal has.
 const (
 	// AnonymousSubject is the subject of the principal of a call without a credential.
 	AnonymousSubject = "anonymous"
-	// apiKeySubject precedes the id of an API key.
+	// apiKeySubject is the prefix of an API key's subject.
 	apiKeySubject = "key:"
-	// tokenSubjectPrefix precedes a token's subject that reads like a reserved name.
+	// tokenSubjectPrefix is the prefix of a token's subject that reads like a reserved one.
 	tokenSubjectPrefix = "token:"
 )
 
-// tokenSubject returns the name of the principal of a token with the subject. The
-// names of tokens, of API keys ("key:ID") and of callers without a credential
-// ("anonymous") are disjoint: a subject that begins with a reserved prefix or is a
-// reserved name, as a reader sees it and in whatever case, is written after "token:".
+// tokenSubject returns the subject of the principal of a token. The subjects of tokens, of API keys
+// ("key:ID") and of callers without a credential ("anonymous") are disjoint: a token's subject that
+// has a reserved prefix or is a reserved name, as a reader sees it and in any case, is prefixed
+// with "token:".
 func tokenSubject(subject string) (string, error) {
 	if utf8.RuneCountInString(subject) > maxSubject {
 		return "", fmt.Errorf("sub has more than %d characters", maxSubject)
@@ -197,8 +195,8 @@ func tokenSubject(subject string) (string, error) {
 	return subject, nil
 }
 
-// visible removes characters that a reader does not see, such as spaces, controls and changes
-// of writing direction.
+// visible drops characters that a reader does not see, such as spaces, controls and changes of
+// writing direction.
 func visible(r rune) rune {
 	if unicode.IsSpace(r) || !unicode.IsGraphic(r) {
 		return -1

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// Bounds of the cache of verified tokens. A verification costs more than the rest of the
-// pipeline. Each subject has at most a share of the entries and of the bytes, so a subject
-// with many tokens replaces its own ones.
+// Bounds of the cache of verified tokens. A verification costs more than the rest of the pipeline.
+// Each subject has at most a share of the entries and of the bytes, so a subject with many tokens
+// evicts only its own.
 const (
 	cachedTokens      = 4096
 	cachedBytes       = 16 << 20
 	subjectShare      = 32
 	maxSubjectTokens  = cachedTokens / subjectShare
 	maxSubjectBytes   = cachedBytes / subjectShare
-	cachedEntryBytes  = 512 // of an entry, beside its texts
+	cachedEntryBytes  = 512 // of an entry, in addition to its texts
 	cachedBytesFactor = 3   // of a token's text, for the values parsed from it
 )
 
@@ -28,19 +28,19 @@ type verified struct {
 }
 
 // tokenCache is an LRU cache of verified tokens. Its key is the signing input without the
-// signature: each ECDSA signature (r, s) has a second valid form (r, n-s), which replaces an
-// entry rather than adding one. Methods may be called concurrently.
+// signature: each ECDSA signature (r, s) has a second valid form (r, n-s), which replaces an entry
+// rather than adding one. It is safe for concurrent use.
 type tokenCache struct {
 	mu       sync.Mutex
 	entries  map[string]*cachedToken // by signing input
-	recent   list.List               // of *cachedToken, the last used first
+	recent   list.List               // of *cachedToken, the most recently used first
 	subjects map[string]*tokenShare
 	bytes    int
 }
 
 // tokenShare holds the tokens of one subject.
 type tokenShare struct {
-	recent list.List // of *cachedToken, the last used first
+	recent list.List // of *cachedToken, the most recently used first
 	bytes  int
 }
 
@@ -83,7 +83,7 @@ func cutSignature(text string) (input, signature string) {
 
 // add stores a verified token, and evicts others to make room for it.
 func (c *tokenCache) add(text string, token verified) {
-	input, signature := cutSignature(strings.Clone(text)) // a header may be part of something larger
+	input, signature := cutSignature(strings.Clone(text)) // a header may be part of a larger string
 	entry := &cachedToken{verified: token, input: input, signature: signature}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// Errors of a credential. Their texts are what a caller may know; the errors that wrap
-// them say more, for the gateway's log.
+// Errors of a credential. Their texts are public; the errors that wrap them have details for the
+// gateway's log.
 var (
 	ErrNoCredential    = errors.New("no credential: send `authorization: Bearer TOKEN`")
 	ErrManyCredentials = errors.New("authorization is given more than once: send it once")
 	ErrBadToken        = errors.New("the token is invalid")
 	ErrExpired         = errors.New("the token has expired")
 	ErrNotYetValid     = errors.New("the token is not valid yet")
-	ErrRevoked         = errors.New("the credential was withdrawn or changed")
-	// Of tickets, which stand for a credential.
+	ErrRevoked         = errors.New("the credential was revoked or changed")
+	// Errors of tickets, which stand for a credential.
 	ErrBadTicket      = errors.New("the ticket is invalid, or for another path: create one with SessionService.CreateTicket")
-	ErrExpiredTicket  = errors.New("the ticket has expired: it opens its stream within 30 seconds, and again after an event of the stream (Last-Event-ID)")
+	ErrExpiredTicket  = errors.New("the ticket has expired: open its stream within 30 seconds, or resume it after an event (Last-Event-ID)")
 	ErrTwoCredentials = errors.New("the request has a ticket and an authorization header: send one of them")
 )
 
-// Public returns the error of a credential as a caller may see it.
+// Public returns the public error of a credential's error.
 func Public(err error) error {
 	for _, known := range []error{ErrNoCredential, ErrManyCredentials, ErrExpired, ErrNotYetValid, ErrRevoked, ErrBadTicket, ErrExpiredTicket, ErrTwoCredentials} {
 		if errors.Is(err, known) {
@@ -35,32 +35,32 @@ func Public(err error) error {
 }
 
 const (
-	// DefaultLeeway is how far clocks may differ.
+	// DefaultLeeway is the permitted difference of clocks.
 	DefaultLeeway = 30 * time.Second
 	// maxQuoted bounds the characters that an error quotes of a token.
 	maxQuoted = 64
 	anyTenant = "*"
 )
 
-// Config says which tokens count.
+// Config configures the accepted credentials.
 type Config struct {
-	// Keys are the keys that tokens are signed with.
+	// Keys are the signing keys of tokens.
 	Keys *KeyRing
-	// APIKeys are the keys that count beside tokens; nil: none.
+	// APIKeys are the accepted API keys; nil: none.
 	APIKeys *APIKeyRing
-	// Issuer and Audience must be the token's.
+	// Issuer and Audience are the required iss and aud claims of tokens.
 	Issuer, Audience string
-	// Leeway is how far clocks may differ. 0: [DefaultLeeway].
+	// Leeway is the permitted difference of clocks. 0: [DefaultLeeway].
 	Leeway time.Duration
 }
 
-// Verifier checks credentials. Methods may be called concurrently.
+// Verifier verifies credentials. It is safe for concurrent use.
 type Verifier struct {
 	config Config
 	known  *tokenCache
 }
 
-// NewVerifier returns a verifier, or why the configuration is unsafe.
+// NewVerifier returns a verifier, or an error if the configuration is unsafe.
 func NewVerifier(config Config) (*Verifier, error) {
 	if config.Issuer == "" || config.Audience == "" {
 		return nil, errors.New("auth: issuer and audience must be configured")
@@ -74,9 +74,9 @@ func NewVerifier(config Config) (*Verifier, error) {
 	return &Verifier{config: config, known: newTokenCache()}, nil
 }
 
-// Authenticate returns the principal of the authorization header's values at the time now. It
-// waits only for keys that may have been rotated, within ctx. Its errors wrap this package's
-// errors; [Public] returns what the caller may know.
+// Authenticate returns the principal of the Authorization header's values at the time now. It waits
+// only for keys that may have been rotated, within ctx. Its errors wrap this package's errors;
+// [Public] returns the public part.
 func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorization []string) (*Principal, error) {
 	switch len(authorization) {
 	case 0:
@@ -111,7 +111,7 @@ func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorizatio
 	return known.principal, nil
 }
 
-// apiKeys are those that count now.
+// apiKeys returns the currently valid API keys.
 func (v *Verifier) apiKeys() apiKeys {
 	if v.config.APIKeys == nil {
 		return nil
@@ -119,9 +119,8 @@ func (v *Verifier) apiKeys() apiKeys {
 	return *v.config.APIKeys.current.Load()
 }
 
-// Withdrawn reports whether a principal's credential was withdrawn since it was
-// admitted: its API key was removed or changed, or the key that signed its token is not
-// in use any more.
+// Revoked reports whether a principal's credential was revoked since it was admitted: its API key
+// was removed or changed, or the key that signed its token is no longer in use.
 func (v *Verifier) Revoked(principal *Principal) bool {
 	switch {
 	case principal.origin != nil:
@@ -134,7 +133,7 @@ func (v *Verifier) Revoked(principal *Principal) bool {
 	return false
 }
 
-// verify checks all of a token except its times, which are checked at each use.
+// verify verifies a token except for its times, which are checked at each use.
 func (v *Verifier) verify(ctx context.Context, text string) (verified, error) {
 	token, err := parseToken(text)
 	if err != nil {
@@ -163,7 +162,7 @@ func (v *Verifier) verify(ctx context.Context, text string) (verified, error) {
 	return verified{principal: principal, notBefore: token.claims.notBefore, keys: keys}, nil
 }
 
-// refuse returns an error that wraps ErrBadToken and says why.
+// badToken returns an error that wraps ErrBadToken, with the reason.
 func badToken(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrBadToken, fmt.Errorf(format, args...))
 }

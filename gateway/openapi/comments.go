@@ -11,14 +11,14 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-// described is the serialized google.protobuf.FileDescriptorSet of the platform's own protos
-// with their comments, which generated Go code does not have.
+// described is the serialized google.protobuf.FileDescriptorSet of the platform's protos with their
+// comments, which generated Go code lacks.
 //
 //go:embed api.binpb
 var described []byte
 
-// comments finds the comments of descriptors, which the platform's own protos and descriptor
-// sets with source information have.
+// comments finds the comments of descriptors: in the platform's protos, and in descriptor sets with
+// source information.
 type comments struct {
 	files map[string]protoreflect.FileDescriptor // by path
 }
@@ -27,10 +27,10 @@ func newComments() *comments {
 	c := &comments{files: map[string]protoreflect.FileDescriptor{}}
 	var set descriptorpb.FileDescriptorSet
 	if proto.Unmarshal(described, &set) != nil {
-		return c // not reached: it is part of the program
+		return c // not reached: it is embedded
 	}
 	for _, file := range set.GetFile() {
-		// A test checks that each of them can be read.
+		// A test checks that all of them can be parsed.
 		if fd, err := protodesc.NewFile(file, protoregistry.GlobalFiles); err == nil {
 			c.files[fd.Path()] = fd
 		}
@@ -61,8 +61,8 @@ func (c *comments) of(desc protoreflect.Descriptor) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
-// summary returns the first sentence of a method's comment, and the whole comment if it has
-// more; without a comment, the method's name.
+// summary returns the first sentence of a method's comment, and the whole comment if it is longer;
+// without a comment, the method's name.
 func (c *comments) summary(desc protoreflect.MethodDescriptor) (summary, description string) {
 	text := c.of(desc)
 	if text == "" {
@@ -78,7 +78,7 @@ func (c *comments) summary(desc protoreflect.MethodDescriptor) (summary, descrip
 	return first, text
 }
 
-// within returns the descriptor of that name in a file; nil: it has none.
+// within returns the descriptor of the name in a file; nil: there is none.
 func within(file protoreflect.FileDescriptor, name protoreflect.FullName) protoreflect.Descriptor {
 	var files protoregistry.Files
 	if files.RegisterFile(file) != nil {

@@ -1,10 +1,10 @@
-// Package openapi describes the edge for people and tools that speak REST: an
-// OpenAPI 3.1 document made from the same descriptors as the method table, so
-// that it says what is served and nothing else.
+// Package openapi generates the OpenAPI 3.1 document of the REST interface, from the same
+// descriptors as the method table, so that it describes exactly the served methods.
 //
-// Messages are described by ProtoJSON's mapping, with those rules of
-// buf.validate that JSON Schema can say, and with the comments of the protos. The document
-// uses no unions of types, which generators of clients do not handle.
+// Messages are described by the ProtoJSON mapping, with the rules of buf.validate that JSON Schema
+// can express, and with the comments of the protos. The document has no unions of types, which
+// client
+// generators do not support.
 //
 // Sources: OpenAPI 3.1.0, JSON Schema 2020-12,
 // https://protobuf.dev/programming-guides/json/.
@@ -27,7 +27,7 @@ import (
 // object is a JSON object of the document.
 type object = map[string]any
 
-// verbs are the HTTP methods that OpenAPI describes; paths of others are left out.
+// verbs are the HTTP methods that OpenAPI describes; paths with other methods are left out.
 var verbs = map[string]string{
 	http.MethodGet: "get", http.MethodPut: "put", http.MethodPost: "post", http.MethodDelete: "delete", http.MethodPatch: "patch",
 	http.MethodOptions: "options", http.MethodHead: "head", http.MethodTrace: "trace",
@@ -47,7 +47,7 @@ func Document(title, version string, table *policy.Table) ([]byte, error) {
 				b.add(path, name, strings.Contains(route, "**"), b.operation(method, rule, suffixOf(i), parameters))
 			}
 		}
-		// Every unary method is also Connect's JSON over POST.
+		// Every unary method is also served as Connect's JSON over POST.
 		if method.Spec.StreamType == connect.StreamTypeUnary {
 			b.add(method.Spec.Procedure, "post", false, b.operation(method, &annotations.HttpRule{Body: "*"}, "_rpc", nil))
 		}
@@ -66,7 +66,7 @@ func Document(title, version string, table *policy.Table) ([]byte, error) {
 	})
 }
 
-// builder collects the paths, and the schemas that operations refer to.
+// builder collects the paths, and the schemas that operations reference.
 type builder struct {
 	paths    object
 	shapes   map[string][]string // parameters of each path, by the path without their names
@@ -74,8 +74,8 @@ type builder struct {
 	comments *comments
 }
 
-// add adds an operation. Two templates that differ in how many segments a variable has are one
-// path of OpenAPI: it describes the one without ** (open), which requests of that form reach.
+// add adds an operation. Templates that differ only in the number of segments of a variable are one
+// path in OpenAPI: it describes the one without ** (open), which serves requests of that form.
 func (b *builder) add(path, verb string, open bool, operation object) {
 	item, ok := b.paths[path].(object)
 	if !ok {
@@ -87,8 +87,8 @@ func (b *builder) add(path, verb string, open bool, operation object) {
 	}
 }
 
-// suffixOf returns what makes the id of an operation of a method's further HTTP rules unique. The
-// id of the first rule's is the method's name, which stays if rules are added.
+// suffixOf returns a suffix that makes the operation ids of a method's further HTTP rules unique.
+// The id of the first rule is the method's name, which does not change if rules are added.
 func suffixOf(rule int) string {
 	if rule == 0 {
 		return ""
@@ -128,8 +128,8 @@ func (b *builder) operation(method *policy.Method, rule *annotations.HttpRule, s
 	return operation
 }
 
-// responses describes what a call is answered. One response describes all errors: generators
-// make one type of it.
+// responses describes the responses of a call. One response describes all errors, so that
+// generators create one type for them.
 func (b *builder) responses(method *policy.Method, rule *annotations.HttpRule) object {
 	answer := b.answer(method, rule)
 	responses := object{"200": answer, "default": object{"$ref": "#/components/responses/Error"}}
@@ -147,7 +147,7 @@ func isTagged(method *policy.Method, rule *annotations.HttpRule) bool {
 	return isGET && method.ETag != nil
 }
 
-// body describes a request's body; nil: it has none.
+// body describes a request's body; nil: there is none.
 func (b *builder) body(method *policy.Method, rule *annotations.HttpRule) object {
 	if rule.GetBody() == "" {
 		return nil
@@ -171,7 +171,7 @@ func (b *builder) body(method *policy.Method, rule *annotations.HttpRule) object
 	return object{"content": object{media: object{"schema": schema}}}
 }
 
-// answer describes the answer of a call that succeeds.
+// answer describes the answer of a successful call.
 func (b *builder) answer(method *policy.Method, rule *annotations.HttpRule) object {
 	output := method.Output.Descriptor()
 	var schema object
@@ -196,26 +196,26 @@ func (b *builder) answer(method *policy.Method, rule *annotations.HttpRule) obje
 
 func binary() object { return object{"type": "string", "format": "binary"} }
 
-// sequence describes a text of JSON values, each of a schema (JSON Schema Validation §8.5).
+// sequence describes a sequence of JSON values of a schema (JSON Schema Validation §8.5).
 func sequence(item object) object {
 	return object{"type": "string", "format": "binary", "contentMediaType": "application/json", "contentSchema": item}
 }
 
 func content(schema object) object { return object{"application/json": object{"schema": schema}} }
 
-// Handler serves the document of a method table to every caller. It makes the document at the first
-// request, since that takes ten megabytes for a moment, and most gateways are never asked. The
-// caller of Handler guards it.
+// Handler serves the document of a method table to every caller; the caller of Handler must guard
+// it. It generates the document at the first request, because that takes ten megabytes temporarily,
+// and most gateways never serve it.
 func Handler(title, version string, table *policy.Table) http.Handler {
 	made := sync.OnceValues(func() ([]byte, error) { return Document(title, version, table) })
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		document, err := made()
-		if err != nil { // not reached: the edge refuses such tables
+		if err != nil { // not reached: the edge rejects such tables
 			http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "private, max-age=60")
-		_, _ = w.Write(document) // the client is gone if this fails
+		_, _ = w.Write(document) // it fails only if the client has disconnected
 	})
 }

@@ -13,9 +13,9 @@ import (
 // maxQueryDepth bounds the nesting of query parameters.
 const maxQueryDepth = 4
 
-// query lists the parameters that a message's fields make, but for those in the path and in
-// the body. prefix and names are the path to the message, in proto names and in the names of
-// query parameters.
+// query lists the query parameters of a message's fields, except those in the path and in the body.
+// prefix and names are the path to the message, in proto names and in the names of query
+// parameters.
 func (b *builder) query(prefix, names string, message protoreflect.MessageDescriptor, inPath map[string]bool, body string, above []protoreflect.FullName) []any {
 	if len(above) == maxQueryDepth {
 		return nil
@@ -35,7 +35,7 @@ func (b *builder) query(prefix, names string, message protoreflect.MessageDescri
 			parameter["description"] = text
 		}
 		switch {
-		case name == "": // its names lead to other fields
+		case name == "": // its names refer to other fields
 		case isLeftOut(value):
 		case inPath[path], prefix == "" && string(field.Name()) == body:
 		case isMessage && !field.IsList() && !field.IsMap():
@@ -45,7 +45,7 @@ func (b *builder) query(prefix, names string, message protoreflect.MessageDescri
 			parameter["style"], parameter["explode"], parameter["schema"] = "deepObject", true, b.field(field)
 			list = append(list, parameter)
 		case value.Message() != nil && transcode.IsJSON(value.Message()):
-			if field.IsList() { // each of its values is JSON, which OpenAPI cannot say
+			if field.IsList() { // each of its values is JSON, which OpenAPI cannot express
 				continue
 			}
 			parameter["content"] = content(b.field(field))
@@ -58,8 +58,8 @@ func (b *builder) query(prefix, names string, message protoreflect.MessageDescri
 	return list
 }
 
-// isLeftOut reports whether parameters of a field's type are accepted and not listed: their one value
-// says nothing, or generated clients send an empty text in place of an absent one.
+// isLeftOut reports whether parameters of a field's type are accepted and not listed: their only
+// value carries no information, or generated clients send an empty text in place of an absent one.
 func isLeftOut(field protoreflect.FieldDescriptor) bool {
 	var name protoreflect.FullName
 	switch {

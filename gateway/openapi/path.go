@@ -7,8 +7,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// path returns a path of google.api.http as OpenAPI has it, with its parameters. Paths that differ in the
-// names of their parameters alone are one path of OpenAPI: the first one names them.
+// path returns a google.api.http path in OpenAPI's form, with its parameters. Paths that differ
+// only in the names of their parameters are one path in OpenAPI, with the names of the first one.
 func (b *builder) path(input protoreflect.MessageDescriptor, route string) (string, []any) {
 	parts, parameters := b.parts(input, route)
 	shape := strings.Join(parts, "{}")
@@ -28,8 +28,9 @@ func (b *builder) path(input protoreflect.MessageDescriptor, route string) (stri
 	return out, list
 }
 
-// parts returns a path's parameters, and the texts before, between and after them. A parameter of OpenAPI has
-// no slashes: a variable of several segments becomes a parameter for each of them that is not fixed.
+// parts returns a path's parameters, and the texts before, between and after them. Parameters in
+// OpenAPI have no slashes: a variable of several segments becomes a parameter for each segment that
+// is not fixed.
 func (b *builder) parts(input protoreflect.MessageDescriptor, path string) (parts []string, parameters []object) {
 	var out strings.Builder
 	taken := map[string]bool{}

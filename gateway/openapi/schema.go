@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// ref refers to a message's schema and adds it if it is new.
+// ref references a message's schema, and adds it if it is new.
 func (b *builder) ref(message protoreflect.MessageDescriptor) object {
 	if schema := wellKnown(message.FullName()); schema != nil {
 		return schema
@@ -17,7 +17,7 @@ func (b *builder) ref(message protoreflect.MessageDescriptor) object {
 	name := string(message.FullName())
 	if _, known := b.schemas[name]; !known {
 		schema := object{"type": "object", "additionalProperties": false}
-		b.schemas[name] = schema // before its fields, which may refer to it
+		b.schemas[name] = schema // before its fields, which may reference it
 		if text := b.comments.of(message); text != "" {
 			schema["description"] = text
 		}
@@ -97,14 +97,14 @@ func (b *builder) single(field protoreflect.FieldDescriptor, rules *validate.Fie
 	}
 }
 
-// set adds a keyword if the rule is there.
+// set adds a keyword if the rule is set.
 func set[T any](schema object, keyword string, rule *T) {
 	if rule != nil {
 		schema[keyword] = *rule
 	}
 }
 
-// enum refers to an enumeration's schema and adds it if it is new.
+// enum references an enumeration's schema, and adds it if it is new.
 func (b *builder) enum(enum protoreflect.EnumDescriptor) object {
 	name := string(enum.FullName())
 	if name == "google.protobuf.NullValue" {

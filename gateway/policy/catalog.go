@@ -13,19 +13,18 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// Catalog is the descriptors that the edge knows: those linked into the binary,
-// and those of descriptor sets. It also resolves the types that google.protobuf.Any
-// may hold. It is complete before it is shared.
+// Catalog holds the descriptors that the gateway knows: those linked into the binary, and those of
+// descriptor sets. It also resolves the message types of google.protobuf.Any. It is complete before
+// it is shared.
 type Catalog struct {
 	sets  [][]byte
 	added protoregistry.Files
 	types *dynamicpb.Types
 }
 
-// NewCatalog returns a catalog of what is linked into the binary and of the
-// serialized google.protobuf.FileDescriptorSets. A file that is linked in
-// already is taken from there; one that is in two sets must be the same in
-// both.
+// NewCatalog returns a catalog of the descriptors linked into the binary and of serialized
+// google.protobuf.FileDescriptorSets. A file that is linked takes precedence over one in a set; a
+// file in two sets must be equal in both.
 func NewCatalog(sets ...[]byte) (*Catalog, error) {
 	c := &Catalog{sets: sets}
 	for n, data := range sets {
@@ -37,10 +36,9 @@ func NewCatalog(sets ...[]byte) (*Catalog, error) {
 	return c, nil
 }
 
-// With returns a catalog that has further sets, those of nodes that describe
-// themselves, the newest first: where two of them differ, the newer one counts, so that
-// nodes of two versions can be there at once. A file of an older one that does not go
-// with that is left out.
+// With returns a catalog with further sets, those of nodes that describe themselves, the newest
+// first: where two differ, the newer one takes precedence, so that nodes of two versions can be
+// present. A file of an older set that is inconsistent with the newer one is left out.
 func (c *Catalog) With(newest ...[]byte) (*Catalog, error) {
 	next, err := NewCatalog(c.sets...)
 	if err != nil {
@@ -63,14 +61,13 @@ func (c *Catalog) With(newest ...[]byte) (*Catalog, error) {
 	return next, nil
 }
 
-// take adds a set's files. Of one that differs from what is known, counts says whether
-// that is an error or what is known counts.
+// take adds the files of a set. For a file that differs from the known one, counts returns whether
+// the known file takes precedence; otherwise the difference is an error.
 func (c *Catalog) take(data []byte, counts func(known protoreflect.FileDescriptor) bool) error {
 	var set descriptorpb.FileDescriptorSet
-	// Options are read with the extensions that are linked in, so that a
-	// method's policy and HTTP rule are known.
+	// Options are parsed with the linked extensions, which include a method's policy and HTTP rule.
 	if err := (proto.UnmarshalOptions{Resolver: protoregistry.GlobalTypes}).Unmarshal(data, &set); err != nil {
-		return fmt.Errorf("it is no FileDescriptorSet: %w", err)
+		return fmt.Errorf("not a FileDescriptorSet: %w", err)
 	}
 	for _, file := range set.GetFile() {
 		known, err := c.FindFileByPath(file.GetName())
@@ -99,8 +96,8 @@ func isLinked(path string) bool {
 	return err == nil
 }
 
-// Foreign returns the catalog's files that are not linked into the binary: those of services
-// that are not the platform's.
+// Foreign returns the catalog's files that are not linked into the binary: those of services that
+// do not belong to the platform.
 func (c *Catalog) Foreign() Files { return &c.added }
 
 // RangeFiles implements [Files].

@@ -1,9 +1,11 @@
-// Package policy is the gateway's method table, read from protobuf descriptors:
-// which methods are served, to whom, where they go and for how long.
+// Package policy is the gateway's method table, compiled from protobuf descriptors: the methods
+// that
+// are served, the rights that they require, the kinds of nodes that answer them, and their
+// timeouts.
 //
-// A method without a headgate.policy.v1 option is not in the table and so not
-// served. A method with a policy that is incomplete keeps the gateway from
-// starting: nothing is guessed.
+// A method without a headgate.policy.v1 option is not in the table, and so not served. A method
+// with
+// an incomplete policy is an error, with which the gateway does not start: there are no defaults.
 package policy
 
 import (
@@ -26,64 +28,62 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-// Method is a method that the edge serves.
+// Method is a served method.
 type Method struct {
-	// Spec is the method's, for Connect.
+	// Spec is the method's specification for Connect.
 	Spec connect.Spec
 	// Input and Output transcode its messages.
 	Input, Output *transcode.Program
-	// Right is what the principal must hold; "" for an anonymous method.
+	// Right is the action of the right that the principal needs; "" for an anonymous method.
 	Right string
-	// Anonymous says that callers without a credential are served.
+	// Anonymous permits callers without a credential.
 	Anonymous bool
-	// Tenant says that a call is for one tenant; else it is for the platform.
+	// Tenant reports whether a call is for one tenant, or else for the platform.
 	Tenant bool
 	// Upstream is the kind of node that answers.
 	Upstream string
-	// Timeout is how long a call may take.
+	// Timeout bounds the duration of a call.
 	Timeout time.Duration
-	// Audit says that every call is recorded.
+	// Audit requires an audit record of every call.
 	Audit bool
-	// TenantField and KeyField are the request's fields for the tenant and the
-	// idempotency key; 0: there is none.
+	// TenantField and KeyField are the request's fields of the tenant and the idempotency key; 0:
+	// none.
 	TenantField, KeyField protowire.Number
-	// ResourcePath leads to the request's field for the resource, through
-	// messages that may be repeated; nil: there is none.
+	// ResourcePath is the path to the request's field of the resource, through messages that may be
+	// repeated; nil: none.
 	ResourcePath []frame.Step
-	// PartField is the field beside the resource's that names a part of the resource; 0: there
-	// is none.
+	// PartField is the sibling of the resource field that names a part of the resource; 0: none.
 	PartField protowire.Number
-	// NodeRights are the actions of rights that the node checks by itself.
+	// NodeRights are the actions of the rights that the node itself checks.
 	NodeRights []string
-	// EventIDField is the answer's field that says how far a stream has come, and
-	// ResumeField the request's that resumes it there; 0: there is none.
+	// EventIDField is the answer's field with the position of a stream, and ResumeField the
+	// request's field that resumes the stream there; 0: none.
 	EventIDField, ResumeField protowire.Number
-	// NodeField is the request's field for the node that the call operates; 0:
-	// there is none.
+	// NodeField is the request's field of the node that the call operates on; 0: none.
 	NodeField protowire.Number
-	// ReasonField is the request's field for the operator's reason; 0: it has none.
+	// ReasonField is the request's field of the operator's reason; 0: none.
 	ReasonField protowire.Number
-	// Priority says which calls go first when the gateway is nearly full.
+	// Priority is the priority of calls when the gateway is nearly at capacity.
 	Priority limit.Priority
-	// ETag describes the entity tags of its answers over HTTP; nil: they have none.
+	// ETag configures the entity tags of answers over HTTP; nil: none.
 	ETag *ETag
-	// Rules are its HTTP mappings.
+	// Rules are the HTTP rules.
 	Rules []*annotations.HttpRule
 }
 
-// ETag describes how the entity tag of an answer is made.
+// ETag configures the entity tag of an answer.
 type ETag struct {
-	// Except is the answer's field that the tag does not depend on; 0: there is none.
+	// Except is the answer's field that does not change the tag; 0: none.
 	Except protowire.Number
 }
 
-// Retriable reports whether a call may be sent again when it is not known to
-// have been received; keyed says that the request has an idempotency key.
+// Retriable reports whether a call may be retried although the node may have received it; keyed
+// reports whether the request has an idempotency key.
 func (m *Method) Retriable(keyed bool) bool {
 	return keyed || m.Spec.IdempotencyLevel != connect.IdempotencyUnknown
 }
 
-// Table is the methods served. It is immutable.
+// Table holds the served methods. It is immutable.
 type Table struct {
 	methods     []*Method
 	byProcedure map[string]*Method
@@ -115,7 +115,7 @@ type Files interface {
 	RangeFiles(func(protoreflect.FileDescriptor) bool)
 }
 
-// Build reads the table out of files.
+// Build compiles the table from descriptors.
 func Build(files Files, compiler *transcode.Compiler) (*Table, error) {
 	table := &Table{byProcedure: map[string]*Method{}}
 	var failed error
@@ -184,7 +184,7 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 	}
 	var missing []string
 	if m.Anonymous && (m.Right != "" || policy.GetTenantScope() != policyv1.TenantScope_TENANT_SCOPE_PLATFORM) {
-		return nil, errors.New("its policy is anonymous and asks for a right or a tenant all the same")
+		return nil, errors.New("its policy is anonymous, but requires a right or a tenant")
 	}
 	if m.Right == "" && !m.Anonymous {
 		missing = append(missing, "right")
@@ -203,7 +203,7 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		missing = append(missing, "tenant_scope")
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("its policy does not say %s", strings.Join(missing, ", "))
+		return nil, fmt.Errorf("its policy lacks %s", strings.Join(missing, ", "))
 	}
 	for _, f := range []struct {
 		message protoreflect.MessageDescriptor
@@ -220,7 +220,7 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		}
 		field := f.message.Fields().ByName(protoreflect.Name(f.name))
 		if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() {
-			return nil, fmt.Errorf("its policy names the field %q, which is no string of %s", f.name, f.message.FullName())
+			return nil, fmt.Errorf("its policy names the field %q, which is not a string field of %s", f.name, f.message.FullName())
 		}
 		*f.target = field.Number()
 	}
@@ -238,7 +238,7 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 	return m, nil
 }
 
-// entityTag reads the policy's entity tag.
+// entityTag compiles the policy's entity tag.
 func entityTag(desc protoreflect.MethodDescriptor, tag *policyv1.ETag) (*ETag, error) {
 	if tag == nil {
 		return nil, nil //nolint:nilnil // there is none
@@ -256,8 +256,8 @@ func entityTag(desc protoreflect.MethodDescriptor, tag *policyv1.ETag) (*ETag, e
 	return &ETag{Except: field.Number()}, nil
 }
 
-// resourcePath finds the field that names a call's resources, and the one beside it that names
-// their parts.
+// resourcePath returns the path to the field that names a call's resources, and its sibling that
+// names their parts.
 func resourcePath(message protoreflect.MessageDescriptor, name, part string) ([]frame.Step, protowire.Number, error) {
 	if name == "" && part != "" {
 		return nil, 0, fmt.Errorf("its policy has resource_part_field %q without resource_field", part)
@@ -272,9 +272,9 @@ func resourcePath(message protoreflect.MessageDescriptor, name, part string) ([]
 		last := i == len(names)-1
 		switch {
 		case field == nil, last && (field.Kind() != protoreflect.StringKind || field.IsList()):
-			return nil, 0, fmt.Errorf("its policy names the field %q, which is no string of %s", name, message.FullName())
+			return nil, 0, fmt.Errorf("its policy names the field %q, which is not a string field of %s", name, message.FullName())
 		case !last && (field.Message() == nil || field.IsMap()):
-			return nil, 0, fmt.Errorf("its policy names the field %q: %s is no message", name, step)
+			return nil, 0, fmt.Errorf("its policy names the field %q: %s is not a message", name, step)
 		}
 		path = append(path, frame.Step{Number: field.Number(), List: field.IsList()})
 		if !last {
@@ -286,7 +286,7 @@ func resourcePath(message protoreflect.MessageDescriptor, name, part string) ([]
 	}
 	field := message.Fields().ByName(protoreflect.Name(part))
 	if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() {
-		return nil, 0, fmt.Errorf("its policy names the field %q, which is no string of %s", part, message.FullName())
+		return nil, 0, fmt.Errorf("its policy names the field %q, which is not a string field of %s", part, message.FullName())
 	}
 	return path, field.Number(), nil
 }

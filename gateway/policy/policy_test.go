@@ -89,10 +89,10 @@ func TestAnIncompletePolicyKeepsTheGatewayFromStarting(t *testing.T) {
 		policy *policyv1.Policy
 		want   string
 	}{
-		{"no right", complete(func(p *policyv1.Policy) { p.Right = "" }), "does not say right"},
-		{"no scope", complete(func(p *policyv1.Policy) { p.TenantScope = 0 }), "does not say tenant_scope"},
-		{"no upstream", complete(func(p *policyv1.Policy) { p.Upstream = "" }), "does not say upstream"},
-		{"no timeout", complete(func(p *policyv1.Policy) { p.Timeout = nil }), "does not say timeout"},
+		{"no right", complete(func(p *policyv1.Policy) { p.Right = "" }), "lacks right"},
+		{"no scope", complete(func(p *policyv1.Policy) { p.TenantScope = 0 }), "lacks tenant_scope"},
+		{"no upstream", complete(func(p *policyv1.Policy) { p.Upstream = "" }), "lacks upstream"},
+		{"no timeout", complete(func(p *policyv1.Policy) { p.Timeout = nil }), "lacks timeout"},
 		{"unknown field", complete(func(p *policyv1.Policy) { p.ResourceField = "view" }), `names the field "view"`},
 		{"part without a resource", complete(func(p *policyv1.Policy) { p.ResourcePartField = "tenant_id" }), "without resource_field"},
 		{"part that is no string", complete(func(p *policyv1.Policy) { p.ResourceField, p.ResourcePartField = "tenant_id", "count" }), `names the field "count"`},

@@ -12,13 +12,13 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-// maxReflectedFiles bounds what a node may describe.
+// maxReflectedFiles bounds the files that a node may describe.
 const maxReflectedFiles = 2000
 
-// Reflect asks a node for the descriptors of all its services (gRPC server
-// reflection) and returns them as a serialized google.protobuf.FileDescriptorSet
-// for [NewCatalog], each file after those that it imports. ctx must carry the
-// contract for the platform, and what client's transport needs.
+// Reflect requests the descriptors of all services of a node (gRPC server reflection) and returns
+// them as a serialized google.protobuf.FileDescriptorSet for [NewCatalog], each file after its
+// imports. ctx must carry the transport contract of the platform and the values that client's
+// transport needs.
 func Reflect(ctx context.Context, client *connect.Client) ([]byte, error) {
 	stream := grpcreflect.NewClient(client).NewStream(ctx)
 	defer func() { _ = stream.Close() }()
@@ -26,7 +26,7 @@ func Reflect(ctx context.Context, client *connect.Client) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy: list the node's services: %w", err)
 	}
-	slices.Sort(services) // equal services give equal sets
+	slices.Sort(services) // equal services yield equal sets
 	r := reflected{stream: stream, files: map[string]*descriptorpb.FileDescriptorProto{}, done: map[string]bool{}}
 	for _, service := range services {
 		if err := r.service(service); err != nil {
@@ -36,7 +36,7 @@ func Reflect(ctx context.Context, client *connect.Client) ([]byte, error) {
 	return proto.Marshal(&r.set)
 }
 
-// reflected collects what a node answers.
+// reflected collects the files that a node describes.
 type reflected struct {
 	stream *grpcreflect.ClientStream
 	files  map[string]*descriptorpb.FileDescriptorProto
@@ -67,8 +67,7 @@ func (r *reflected) take(files []*descriptorpb.FileDescriptorProto) {
 	}
 }
 
-// add puts a file into the set, after what it imports. Nodes need not send
-// imports with the file that is asked for.
+// add adds a file to the set, after its imports. Nodes may send imports separately.
 func (r *reflected) add(name string) error {
 	if r.done[name] {
 		return nil

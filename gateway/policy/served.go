@@ -13,13 +13,13 @@ import (
 // ErrNoPolicy is the error that [CheckServed] wraps.
 var ErrNoPolicy = errors.New("no method has a policy, so none would be served; set the option (headgate.policy.v1.policy) of each method that clients may call")
 
-// CheckServed returns an error that wraps [ErrNoPolicy] when the serialized
-// google.protobuf.FileDescriptorSet has methods and none of them has a policy. A set
-// without methods only adds types, such as the contents of a google.protobuf.Any.
+// CheckServed returns an error that wraps [ErrNoPolicy] if the serialized
+// google.protobuf.FileDescriptorSet has methods and none of them has a policy. A set without
+// methods only adds types, such as those of google.protobuf.Any values.
 func CheckServed(data []byte) error {
 	var set descriptorpb.FileDescriptorSet
 	if err := (proto.UnmarshalOptions{Resolver: protoregistry.GlobalTypes}).Unmarshal(data, &set); err != nil {
-		return fmt.Errorf("it is not a FileDescriptorSet: %w", err)
+		return fmt.Errorf("not a FileDescriptorSet: %w", err)
 	}
 	methods := 0
 	for _, file := range set.GetFile() {

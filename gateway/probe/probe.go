@@ -1,16 +1,18 @@
-// Package probe keeps the routing table's word on which nodes take calls: it
-// asks each by the gRPC health protocol, over the same channels and under the
-// same contract as every other call.
+// Package probe runs the health checks of the nodes and updates their readiness in the routing
+// table.
+// It uses the gRPC health protocol, over the same channels and with the same transport contract as
+// every other call.
 //
-// A node that answers that it does not serve, or that it is unavailable, is removed from the
-// routing immediately. One that does not answer is asked again as soon as may be, and left out
-// the second time, when those who still wait for it hear of it. A node that answers anything
-// else, such as that it lacks the health protocol or that the gateway may not ask, is left out
-// while it answers nothing; its announcement or its configuration says whether it takes calls.
+// A node that answers NOT_SERVING or UNAVAILABLE is removed from routing immediately. A node that
+// does not answer is probed again without delay, and removed after the second missed probe; its
+// calls
+// in flight are then ended. A node that gives any other answer, such as that it lacks the health
+// protocol or that the gateway is not permitted, is ready as its announcement or its configuration
+// states, and is removed only while it does not answer.
 //
-// A probe that passes its deadline says nothing of a node that answered other calls meanwhile,
-// nor while the gateway itself is so short of CPU time that the deadline is noticed late: a
-// client that keeps a gateway busy must not take the nodes from all others.
+// A probe that exceeds its deadline is ignored if the node answered other calls in the meantime, or
+// if the gateway itself is so short of CPU time that it notices the deadline late: a client that
+// keeps a gateway busy must not make nodes unready for other tenants.
 package probe
 
 import (
@@ -31,16 +33,16 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// Config says how nodes are asked. The zero value is the default.
+// Config configures the probes. The zero value is the default.
 type Config struct {
-	// Every is the time between two rounds, give or take a fifth, so that
-	// gateways do not ask together. 0: 2 s.
+	// Every is the interval of rounds, with a jitter of a fifth, so that gateways do not probe at
+	// the same time. 0: 2 s.
 	Every time.Duration `yaml:"every"`
-	// FanOut bounds a round.
+	// FanOut bounds a round of probes.
 	FanOut fanout.Config `yaml:"fan_out"`
 }
 
-// Validate names the fields that cannot be used.
+// Validate returns an error that names the invalid fields.
 func (c Config) Validate() error {
 	return errors.Join(
 		config.AtLeast("every", c.Every, 0),
@@ -48,7 +50,7 @@ func (c Config) Validate() error {
 	)
 }
 
-// WithDefaults returns the configuration with what was left out.
+// WithDefaults returns the configuration with defaults in place of zero values.
 func (c Config) WithDefaults() Config {
 	if c.Every == 0 {
 		c.Every = 2 * time.Second
@@ -58,11 +60,11 @@ func (c Config) WithDefaults() Config {
 }
 
 const (
-	// silences is how many probes in a row must stay without an answer.
+	// maxMissed is the number of consecutive missed probes after which a node is not ready.
 	maxMissed = 2
 )
 
-// Prober asks the nodes of a table. Its methods may be called concurrently; Run
+// Prober probes the nodes of a routing table. It is safe for concurrent use; Run must be called
 // once.
 type Prober struct {
 	config Config
@@ -74,23 +76,23 @@ type Prober struct {
 
 	mu      sync.Mutex
 	missed  map[string]missedProbes // by node
-	answers map[string]bool         // by node: whether the last conclusive probe was answered
+	answers map[string]bool         // by node: whether it answered the last conclusive probe
 }
 
 var checkSpec = connect.Spec{
 	Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary, IdempotencyLevel: connect.IdempotencyNoSideEffects,
 }
 
-// Channels are the channels to nodes. Its methods may be called concurrently.
+// Channels are the channels to the nodes. It must be safe for concurrent use.
 type Channels interface {
-	// Answered returns when the endpoint last sent a part of any call's answer, the zero time
-	// if that is not known.
+	// Answered returns when the endpoint last sent a part of any call's answer, the zero time if
+	// that is unknown.
 	Answered(endpoint string) time.Time
-	// Abandon ends the calls of an endpoint that does not answer.
+	// Abandon ends the calls to an endpoint that does not answer.
 	Abandon(endpoint string)
 }
 
-// New returns a prober over client, whose transport calls endpoints by the channels.
+// New returns a prober. The transport of client calls endpoints over the channels of nodes.
 func New(config Config, table *route.Table, client *connect.Client, nodes Channels, log zerolog.Logger) *Prober {
 	config = config.WithDefaults()
 	p := &Prober{config: config, table: table, client: client, nodes: nodes, log: log, missed: map[string]missedProbes{}}
@@ -98,22 +100,22 @@ func New(config Config, table *route.Table, client *connect.Client, nodes Channe
 	return p
 }
 
-// silence is that of a node which has left probes in a row without an answer.
+// missedProbes counts the consecutive missed probes of a node.
 type missedProbes struct {
 	node   route.Node
 	probes int
 }
 
-// States of a node that answers.
+// Results of a probe.
 const (
 	serving    = "SERVING"
 	notServing = "NOT_SERVING"
-	unknown    = "UNKNOWN"   // its answer does not say whether it serves
-	answering  = "ANSWERING" // it answers other calls, and did not answer the probe
-	undecided  = ""          // no answer was noticed in time, which is not the node's fault
+	unknown    = "UNKNOWN"   // the answer does not state whether the node serves
+	answering  = "ANSWERING" // the node missed the probe, but answers other calls
+	undecided  = ""          // the answer was not noticed in time, which is not a fault of the node
 )
 
-// ask returns the node's own word.
+// ask sends a probe and returns its result.
 func (p *Prober) ask(ctx context.Context, node route.Node) (string, error) {
 	ctx = upstream.WithEndpoint(contextkit.PlatformContext(ctx), node.Endpoint)
 	var res healthv1.HealthCheckResponse
@@ -137,21 +139,21 @@ func (p *Prober) ask(ctx context.Context, node route.Node) (string, error) {
 	return serving, nil
 }
 
-// lateness is how long after the deadline of a probe its end may be noticed: beyond it the
-// gateway itself lacks CPU time, and an answer may be waiting to be read.
+// lateness is the delay after a probe's deadline beyond which its result is ignored: the gateway
+// itself lacks CPU time, and an answer may be waiting to be read.
 const lateness = 500 * time.Millisecond
 
-// late reports whether a probe that began at a time has ended much later than its deadline.
+// late reports whether a probe that began at a time ended much later than its deadline.
 func (p *Prober) late(began time.Time) bool {
 	return time.Since(began) > p.config.FanOut.Timeout+lateness
 }
 
-// Snapshot returns what the nodes say, at most a moment old.
+// Snapshot returns the results of the last round, or of a new one if it is too old.
 func (p *Prober) Snapshot(ctx context.Context) (*fanout.Snapshot[route.Node, string], error) {
 	return p.group.Snapshot(ctx)
 }
 
-// Run asks the nodes in rounds until ctx ends.
+// Run probes the nodes in rounds until ctx ends.
 func (p *Prober) Run(ctx context.Context) error {
 	defer p.group.Wait()
 	for {
@@ -173,9 +175,9 @@ func (p *Prober) Run(ctx context.Context) error {
 	}
 }
 
-// apply puts the nodes' word into the table, and reports whether a node is in doubt:
-// it takes calls, and has not answered this once. One in doubt that is no longer in the
-// table was missed by others too.
+// apply updates the routing table with the results, and reports whether a node is in doubt: it is
+// ready and has missed one probe. A node that is in doubt and no longer in the table was missed by
+// others too.
 func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -208,14 +210,14 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 			doubt = doubt || missed < maxMissed && node.Ready
 			continue
 		case answer.Value == unknown && missed < maxMissed:
-			continue // it says nothing here of whether it takes calls
+			continue // the answer does not state its readiness
 		}
 		if p.table.SetReady(node.ID, ready) {
 			level := zerolog.WarnLevel
 			if ready {
 				level = zerolog.InfoLevel
 			}
-			p.log.WithLevel(level).Str("node", node.ID).Str("kind", node.Kind).Bool("ready", ready).AnErr("error", answer.Err).Msg("node")
+			p.log.WithLevel(level).Str("node", node.ID).Str("kind", node.Kind).Bool("ready", ready).AnErr("error", answer.Err).Msg("node readiness changed")
 			if answer.Err != nil {
 				p.nodes.Abandon(node.Endpoint)
 			}
@@ -229,8 +231,8 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 	return doubt
 }
 
-// Answers reports whether a node answers probes, with whatever answer. known is false before it
-// has been probed.
+// Answers reports whether a node answers probes, ready or not. known is false until it has been
+// probed.
 func (p *Prober) Answers(node string) (answers, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -238,5 +240,5 @@ func (p *Prober) Answers(node string) (answers, known bool) {
 	return answers, known
 }
 
-// Probes counts the nodes asked.
+// Probes returns the number of probes sent.
 func (p *Prober) Probes() int64 { return p.group.Calls() }

@@ -6,11 +6,11 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// shards is how many parts the placements lie in: a change copies the parts that it
-// touches, each a hundred placements of a hundred thousand.
+// shards is the number of parts of the placements: a change copies only the parts that it affects,
+// with about a hundred placements each for a hundred thousand tenants.
 const shards = 1024
 
-// placements are an immutable map.
+// placements is an immutable map.
 type placements struct {
 	parts [shards]map[placementKey]placed
 }
@@ -30,10 +30,10 @@ func (p *placements) get(kind string, tenant contextkit.TenantID, hash uint64) (
 	return found, ok
 }
 
-// with returns the placements with some changed; those without a node are taken away.
+// with returns a copy with the changed placements; those without a node are removed.
 func (p *placements) with(changed []Placement) *placements {
 	next := &placements{parts: p.parts}
-	var own [shards]bool // parts that are this copy's
+	var own [shards]bool // parts that this copy owns
 	for _, c := range changed {
 		n := hashOf(c.Tenant.String()) % shards
 		if !own[n] {

@@ -1,7 +1,7 @@
 package route
 
-// ring is the nodes of a kind that take calls, with what a lookup needs of their names
-// beside each other. A nil ring has none.
+// ring holds the ready nodes of a kind, with the hashes of their names side by side. A nil ring is
+// empty.
 type ring struct {
 	nodes  []Node
 	hashes []uint64
@@ -19,10 +19,10 @@ func (r *ring) all() []Node {
 	return r.nodes
 }
 
-// best returns the node with the greatest weight for the tenant of the hash among
-// those that are not refused: highest random weight (Thaler and Ravishankar, "Using
-// name-based mappings to increase hit rates", 1998). Both names are hashed
-// beforehand, so that a node costs a few multiplications.
+// best returns the node with the greatest weight for the tenant's hash among those that refuse does
+// not exclude: rendezvous hashing, or highest random weight (Thaler and Ravishankar, "Using
+// name-based mappings to increase hit rates", 1998). Both names are hashed beforehand, so that a
+// node costs a few multiplications.
 func (r *ring) best(tenant uint64, refuse func(Node) bool) (Node, bool) {
 	if r == nil {
 		return Node{}, false
@@ -41,8 +41,7 @@ func (r *ring) best(tenant uint64, refuse func(Node) bool) (Node, bool) {
 	return r.nodes[found], true
 }
 
-// hashOf is FNV-1a, finished by a mixer. It must be the same in every process, which
-// rules out maphash.
+// hashOf is FNV-1a with a finalizer. It must be equal in every process, which excludes maphash.
 func hashOf(name string) uint64 {
 	const offset, prime = 14695981039346656037, 1099511628211
 	h := uint64(offset)

@@ -1,11 +1,12 @@
-// Package route says which node answers a tenant's call: an immutable snapshot
-// of nodes and placements behind an atomic pointer, so that a lookup neither
-// locks nor allocates, and costs the same with ten tenants and with a hundred
-// thousand.
+// Package route is the routing table: it selects the node for a tenant's call. The table is an
+// immutable snapshot of nodes and placements behind an atomic pointer, so that a lookup neither
+// locks
+// nor allocates, and costs the same with ten tenants as with a hundred thousand.
 //
-// An explicit placement comes first; a tenant without one goes to a node by
-// rendezvous hashing, which moves only the tenants of a node that comes or
-// goes. A change makes a new snapshot of what it touches and shares the rest.
+// An explicit placement takes precedence; a tenant without one is routed by rendezvous hashing,
+// which
+// moves only the tenants of a node that joins or leaves. A change copies what it affects and shares
+// the rest.
 package route
 
 import (
@@ -21,32 +22,32 @@ import (
 type Node struct {
 	// ID is unique and stays the same across restarts.
 	ID string
-	// Kind is what it serves: "aggregate", "projection", "runner", "control".
+	// Kind is the kind of service: "aggregate", "projection", "runner", "control".
 	Kind string
 	// Endpoint is host:port.
 	Endpoint string
-	// Ready says that it takes calls.
+	// Ready reports whether the node accepts calls.
 	Ready bool
-	// Silent says that the node has not announced itself lately. It takes calls while it is
-	// ready, but for those of tenants that other nodes can serve, while at least half of the
-	// kind's ready nodes do announce themselves: then it is more likely at fault than NATS is,
-	// and what it serves may be out of date.
+	// Silent reports whether the node's announcements are overdue. A silent node that is ready
+	// still receives calls, except those of tenants that other nodes can serve, while at least half
+	// of the kind's ready nodes are not silent: then the node is more likely at fault than NATS,
+	// and its data may be out of date.
 	Silent bool
-	// Refusal is the clause that says to clients why the node takes no calls; "": nothing is known.
+	// Refusal is the reason for clients that the node is not ready; "": unknown.
 	Refusal string
 }
 
-// Placement puts a tenant's calls of a kind on a node.
+// Placement assigns a tenant's calls of a kind to a node.
 type Placement struct {
 	Tenant contextkit.TenantID
 	Kind   string
 	Node   string // ID
-	// Only says that no other node can answer: while that one is away, nobody does.
-	// Else the calls go elsewhere meanwhile.
+	// Only reports whether no other node can answer: while the node is not ready, calls are
+	// rejected. Otherwise they go to another node.
 	Only bool
 }
 
-// snapshot is prepared for lookups.
+// snapshot is an immutable state of the table, prepared for lookups.
 type snapshot struct {
 	epoch  uint64
 	nodes  []Node
@@ -55,11 +56,11 @@ type snapshot struct {
 	placed *placements
 }
 
-// Table is the routing table. Its methods may be called concurrently.
+// Table is the routing table. It is safe for concurrent use.
 type Table struct {
 	current atomic.Pointer[snapshot]
 	lost    atomic.Pointer[[]Node]
-	mu      sync.Mutex // held to make the next snapshot
+	mu      sync.Mutex // held while creating the next snapshot
 }
 
 // NewTable returns an empty table.
@@ -69,8 +70,8 @@ func NewTable() *Table {
 	return t
 }
 
-// Replace puts new nodes and placements in force at once. A placement on a node that
-// is not among them is an error and nothing changes, unless no other can answer.
+// Replace replaces all nodes and placements atomically. A placement on an unknown node is an error
+// unless it is Only; on an error nothing changes.
 func (t *Table) Replace(nodes []Node, placed []Placement) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -80,7 +81,7 @@ func (t *Table) Replace(nodes []Node, placed []Placement) error {
 	}
 	for _, p := range placed {
 		if node, ok := next.byID[p.Node]; ok && node.Kind != p.Kind || !ok && !p.Only {
-			return fmt.Errorf("route: tenant %s is placed on %q, which is no %s node", p.Tenant, p.Node, p.Kind)
+			return fmt.Errorf("route: tenant %s is placed on %q, which is not a %s node", p.Tenant, p.Node, p.Kind)
 		}
 	}
 	next.placed = (&placements{}).with(placed)
@@ -88,8 +89,8 @@ func (t *Table) Replace(nodes []Node, placed []Placement) error {
 	return nil
 }
 
-// SetNodes puts new nodes in force, unless that would change nothing. Placements
-// stay; one on a node that is not there counts when it is back.
+// SetNodes replaces the nodes, if they differ. Placements stay; one on a missing node applies again
+// when the node returns.
 func (t *Table) SetNodes(nodes []Node) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -104,9 +105,8 @@ func (t *Table) SetNodes(nodes []Node) error {
 	return err
 }
 
-// Place puts placements in force, each instead of the one that its tenant and kind
-// had; one without a node takes that away. It costs by their number, not by how many
-// there are.
+// Place replaces the placements of the given tenants and kinds; one without a node is removed. Its
+// cost depends on their number, not on the number of all placements.
 func (t *Table) Place(changed ...Placement) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -116,7 +116,7 @@ func (t *Table) Place(changed ...Placement) {
 	t.current.Store(&next)
 }
 
-// PlaceAll puts placements in force instead of all that there were.
+// PlaceAll replaces all placements.
 func (t *Table) PlaceAll(placed []Placement) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -126,8 +126,8 @@ func (t *Table) PlaceAll(placed []Placement) {
 	t.current.Store(&next)
 }
 
-// SetReady says whether the node takes calls. It reports whether that is a
-// change; a node that is not known makes none.
+// SetReady sets whether the node accepts calls. It reports whether that is a change; an unknown
+// node is ignored.
 func (t *Table) SetReady(id string, ready bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -157,7 +157,7 @@ func (s *snapshot) withNodes(nodes []Node) (*snapshot, error) {
 			return nil, fmt.Errorf("route: node %+v needs an id, a kind and an endpoint", node)
 		}
 		if _, taken := next.byID[node.ID]; taken {
-			return nil, fmt.Errorf("route: two nodes are called %q", node.ID)
+			return nil, fmt.Errorf("route: two nodes have the id %q", node.ID)
 		}
 		next.byID[node.ID] = node
 	}
@@ -174,8 +174,8 @@ func (s *snapshot) withNodes(nodes []Node) (*snapshot, error) {
 	return next, nil
 }
 
-// silentKinds returns the kinds whose silent nodes are avoided: those of whose ready nodes at
-// least half are not silent.
+// silentKinds returns the kinds whose silent nodes are avoided: those with at least half of their
+// ready nodes not silent.
 func silentKinds(nodes []Node) map[string]bool {
 	type count struct{ ready, silent int }
 	kinds := map[string]count{}
@@ -196,14 +196,14 @@ func silentKinds(nodes []Node) map[string]bool {
 	return avoid
 }
 
-// Revision counts the changes of the table.
+// Epoch returns the routing epoch, which counts the changes of the table.
 func (t *Table) Epoch() uint64 { return t.current.Load().epoch }
 
-// Nodes returns all nodes, ready or not. The slice must not be changed.
+// Nodes returns all nodes, ready or not. The caller must not modify the slice.
 func (t *Table) Nodes() []Node { return t.current.Load().nodes }
 
-// SetLost sets the nodes that fell silent without a goodbye, to be shown: no call is routed to
-// them. The slice must not be changed afterwards.
+// SetLost sets the nodes whose announcements ended without a shutdown, for display: they receive no
+// calls. The caller must not modify the slice afterwards.
 func (t *Table) SetLost(nodes []Node) { t.lost.Store(&nodes) }
 
 // Lost returns the nodes that were set as lost and are not in the table. They are not ready.
@@ -223,11 +223,11 @@ func (t *Table) Lost() []Node {
 	return lost
 }
 
-// Ready returns the kind's nodes that take calls. The slice must not be changed.
+// Ready returns the kind's ready nodes. The caller must not modify the slice.
 func (t *Table) Ready(kind string) []Node { return t.current.Load().ready[kind].all() }
 
-// Refusal returns what a node of the kind that takes no calls wants clients to be told, "" if
-// none does.
+// Refusal returns the reason for clients of a node of the kind that is not ready, "" if none has
+// one.
 func (t *Table) Refusal(kind string) string {
 	for _, node := range t.current.Load().nodes {
 		if node.Kind == kind && !node.Ready && node.Refusal != "" {
@@ -243,8 +243,8 @@ func (t *Table) Node(id string) (Node, bool) {
 	return node, ok
 }
 
-// Lookup returns the node for a tenant's call, or for a platform call when
-// tenant is zero. It reports false when no node of the kind is ready.
+// Lookup returns the node for a tenant's call, or for a platform call when tenant is zero. It
+// reports false when no node of the kind is ready.
 func (t *Table) Lookup(kind string, tenant contextkit.TenantID) (Node, bool) {
 	s, hash := t.current.Load(), hashOf(tenant.String())
 	if node, ready, placed := s.place(kind, tenant, hash); placed {
@@ -253,15 +253,15 @@ func (t *Table) Lookup(kind string, tenant contextkit.TenantID) (Node, bool) {
 	return s.ready[kind].best(hash, nil)
 }
 
-// Placed returns the node that the tenant is placed on for the kind, and whether only that
-// node can answer its calls. ok is false for a tenant without a placement.
+// Placed returns the node on which the tenant is placed for the kind, and whether only that node
+// can answer its calls. ok is false for a tenant without a placement.
 func (t *Table) Placed(kind string, tenant contextkit.TenantID) (node string, only, ok bool) {
 	p, ok := t.current.Load().placed.get(kind, tenant, hashOf(tenant.String()))
 	return p.node, p.only, ok
 }
 
-// Elsewhere returns the node that comes first for a tenant's call among those
-// that are not refused. A tenant that is placed has no other node.
+// LookupOther returns the first node for a tenant's call among those that refuse does not exclude.
+// A placed tenant has no other node.
 func (t *Table) LookupOther(kind string, tenant contextkit.TenantID, refuse func(Node) bool) (Node, bool) {
 	s, hash := t.current.Load(), hashOf(tenant.String())
 	if _, _, placed := s.place(kind, tenant, hash); placed {
@@ -270,8 +270,8 @@ func (t *Table) LookupOther(kind string, tenant contextkit.TenantID, refuse func
 	return s.ready[kind].best(hash, refuse)
 }
 
-// place returns the node that the tenant is placed on, if the placement counts now: if
-// its node takes calls, or no other can answer.
+// place returns the node on which the tenant is placed. placed is false if the placement does not
+// apply: its node is not ready, and others can answer.
 func (s *snapshot) place(kind string, tenant contextkit.TenantID, hash uint64) (node Node, ready, placed bool) {
 	p, ok := s.placed.get(kind, tenant, hash)
 	if !ok {

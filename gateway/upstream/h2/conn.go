@@ -176,8 +176,8 @@ func (c *conn) hasCapacity() bool {
 	return len(c.streams)+c.reserved < c.maxStreams && len(c.out) < maxReady
 }
 
-// wait waits for a place on the connection, which is then reserved for the call as one of
-// c.turns. c.mu is held, but not while it waits. After an error the call has no place.
+// wait waits for a free stream of the connection, which is then reserved for the call in
+// c.reserved. c.mu is held, except while it waits. After an error nothing is reserved.
 func (c *conn) wait(ctx context.Context) error {
 	turn := make(chan struct{})
 	c.waiting = append(c.waiting, turn)
