@@ -39,7 +39,7 @@ func TestRecorder_EachAttemptHasATimeout(t *testing.T) {
 	o := newOutbox("operators", js, newCounters(prometheus.NewRegistry()), zerolog.Nop())
 	o.queue.Add("_platform", 1, &entry{})
 	item, _ := o.queue.TryTake()
-	o.settle(t.Context(), js, sent{item: item, msg: &nats.Msg{Subject: "audit._platform.operator", Data: []byte("{}")}, err: nats.ErrTimeout})
+	o.awaitAck(t.Context(), js, sent{item: item, msg: &nats.Msg{Subject: "audit._platform.operator", Data: []byte("{}")}, err: nats.ErrTimeout})
 	if len(js.bounds) != 3 {
 		t.Fatalf("%d attempts, want 3", len(js.bounds))
 	}

@@ -438,7 +438,7 @@ func TestOpenKeyRing_UnsafeKeySetIsRejected(t *testing.T) {
 		{"a symmetric key as another", keySet(t, public([]byte("0123456789abcdef0123456789abcdef"), "k", "RS256")), "not a public key"},
 		{"a private key", keySet(t, public(rsaKey, "k", "RS256")), "not a public key"},
 		{"no kid", keySet(t, public(rsaKey.Public(), "", "RS256")), "kid"},
-		{"one kid twice", keySet(t, good, public(p256.Public(), "k", "ES256")), "another key's"},
+		{"one kid twice", keySet(t, good, public(p256.Public(), "k", "ES256")), "duplicate kid"},
 		{"no alg", keySet(t, public(rsaKey.Public(), "k", "")), "alg"},
 		{"alg none", keySet(t, public(rsaKey.Public(), "k", "none")), "none"},
 		{"an alg of another type", keySet(t, public(rsaKey.Public(), "k", "ES256")), "type, curve or size"},

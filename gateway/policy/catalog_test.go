@@ -100,7 +100,7 @@ func TestASetThatCannotBeUsedIsRefused(t *testing.T) {
 		sets [][]byte
 		want string
 	}{
-		"no set":              {[][]byte{[]byte("hello")}, "is no FileDescriptorSet"},
+		"no set":              {[][]byte{[]byte("hello")}, "not a FileDescriptorSet"},
 		"two that differ":     {[][]byte{set(t, nil), other}, "test/thing.proto is in two sets and differs"},
 		"an import not there": {[][]byte{broken}, "missing.proto"},
 	} {
