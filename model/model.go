@@ -138,7 +138,7 @@ func (m *Model) Workflow(name string) (*Workflow, bool) {
 type parser struct {
 	*document
 	envs environments
-	ctx  context.Context // the parser lives for one call
+	ctx  context.Context //nolint:containedctx // the parser lives for one call
 	// regexps are the regular expressions of expressions and schemas.
 	regexps regexpBudget
 	ended   bool // ctx has ended: nothing more is checked

@@ -393,7 +393,7 @@ func openTLS(files tlsfiles.Files, log zerolog.Logger) (*tlsfiles.Material, erro
 // content of the files.
 func (c clientTLS) channels(log zerolog.Logger) (func() *tls.Config, error) {
 	if c == (clientTLS{}) {
-		return nil, nil // nil means clear text
+		return nil, nil //nolint:nilnil // nil means clear text
 	}
 	if c.CA == "" {
 		return nil, errors.New("ca is missing: it verifies the server's certificate")

@@ -167,7 +167,7 @@ func nodeMessage(node backbone.Node) *controlv1.Node {
 		Id: node.ID, Kind: node.Kind, Endpoint: node.Endpoint, Version: node.Version, Started: timestamppb.New(node.Started),
 		State: controlv1.NodeState_NODE_STATE_READY, Tenants: node.Tenants, Lag: node.Lag, OpenBreakers: node.Open,
 		Degraded: node.Degraded, ModelRevision: node.Model, ModelPending: node.ModelPending, ModelProblem: node.ModelProblem,
-		FailingViews: failingMessages(node.FailingViews), FailingViewCount: int32(node.FailingViewCount), // a node has fewer
+		FailingViews: failingMessages(node.FailingViews), FailingViewCount: int32(node.FailingViewCount), //nolint:gosec // a node has fewer
 	}
 	if !node.Ready {
 		out.State, out.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, node.Reason

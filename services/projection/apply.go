@@ -27,7 +27,7 @@ var batches = sync.Pool{New: func() any { return &viewBatch{} }}
 
 // Batch implements [tail.Handler].
 func (f *follower) Batch() tail.Batch {
-	b := batches.Get().(*viewBatch) // the pool holds nothing else
+	b := batches.Get().(*viewBatch) //nolint:forcetypeassert // the pool holds nothing else
 	b.follower = f
 	return b
 }

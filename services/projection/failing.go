@@ -64,7 +64,7 @@ func (f *follower) describe(view *model.View, out *projectionv1.View) {
 	state, err := f.viewState(view.Name)
 	out.State, out.Skipped = projectionv1.ViewState_VIEW_STATE_CURRENT, int32(f.skipped(view, state)) //nolint:gosec // bounded by backbone.MaxSkips
 	_, _, building := f.building()
-	failed, isFailed := err.(*failedError) // it is not wrapped
+	failed, isFailed := err.(*failedError) //nolint:errorlint // it is not wrapped
 	switch {
 	case isFailed:
 		out.State = projectionv1.ViewState_VIEW_STATE_FAILED

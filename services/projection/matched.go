@@ -53,7 +53,7 @@ type matchedKeys struct {
 
 func newMatchedKeys(total *tenantKeys) *matchedKeys {
 	m := &matchedKeys{
-		id: rand.Uint64() | 1, seed: maphash.MakeSeed(), // the id is no secret
+		id: rand.Uint64() | 1, seed: maphash.MakeSeed(), //nolint:gosec // the id is no secret
 		total: total, count: &atomic.Int64{}, keys: map[uint64]struct{}{},
 	}
 	// Sets end with their last watcher, or when they have not been used for long.

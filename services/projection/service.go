@@ -352,7 +352,7 @@ func (s *Service) generation(f *follower) *projectionv1.Generation {
 		Percent:         int32(percent(applied, target)), //nolint:gosec // at most 100
 	}
 	if !s.tokens.Sealed() { // for control nodes that cannot read encrypted positions
-		out.Applied, out.Target = int64(applied), int64(target) // far below 2^63
+		out.Applied, out.Target = int64(applied), int64(target) //nolint:gosec // far below 2^63
 	}
 	return out
 }

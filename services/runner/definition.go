@@ -172,7 +172,7 @@ func (e *engine) migrate(ctx context.Context, i *instance, current *model.Model,
 	}
 	known, err := trigger(ctx, current, next.On, i.tenant, event)
 	if err != nil {
-		return false, nil // its data cannot be converted for this model: it stays pinned
+		return false, nil //nolint:nilerr // its data cannot be converted for this model: it stays pinned
 	}
 	if err := e.revisions.retain(ctx, current); err != nil {
 		return false, err

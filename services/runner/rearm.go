@@ -75,7 +75,7 @@ func (s *Service) rearmBucket(ctx context.Context, bucket string, used map[strin
 			read++
 			var i instance
 			if json.Unmarshal(msg.Data, &i) != nil || i.State.ended() {
-				return nil // a deleted key's marker, or of another version
+				return nil //nolint:nilerr // a deleted key's marker, or of another version
 			}
 			used[i.Model] = true
 			i.revision, i.earlier = msg.Sequence, bucket == backbone.BucketWorkflows
@@ -137,7 +137,7 @@ func (s *Service) rearmOne(ctx context.Context, i *instance) error {
 	}
 	now, err := s.instances.load(ctx, i.tenant, i.Workflow, i.ID)
 	if err != nil || now.revision != i.revision {
-		return nil // it continues, or the next search finds it again
+		return nil //nolint:nilerr // it continues, or the next search finds it again
 	}
 	at := time.Now()
 	if i.Waiting != nil {

@@ -136,7 +136,7 @@ func (s *starts) since(ctx context.Context, m *model.Model, added []string) (map
 			break
 		}
 	}
-	return since, nil // a model that cannot be read ends the search
+	return since, nil //nolint:nilerr // a model that cannot be read ends the search
 }
 
 // starts reports whether an event may start a workflow: the event came after the workflow was added, or was decided

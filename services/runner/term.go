@@ -39,9 +39,9 @@ const (
 type term struct {
 	service *Service
 	id      string          // of the lease
-	ctx     context.Context // it lives as long as the struct
+	ctx     context.Context //nolint:containedctx // it lives as long as the struct
 	// detached is ctx without cancellation: started work is finished after ctx ends.
-	detached context.Context // it lives as long as the struct
+	detached context.Context //nolint:containedctx // it lives as long as the struct
 	running  sync.WaitGroup  // goroutines of pieces, scans and departures
 	model    string          // the revision whose triggers the tail delivers; only run accesses it
 

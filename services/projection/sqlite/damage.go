@@ -85,7 +85,7 @@ func unusable(path string) error {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			return nil // opening it reports the error
+			return nil //nolint:nilerr // opening it reports the error
 		case !info.Mode().IsRegular():
 			return fmt.Errorf("%s is not a regular file (%s)", filepath.Base(path)+suffix, info.Mode().Type())
 		case suffix == "" && info.Size() == 0:

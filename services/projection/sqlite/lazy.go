@@ -100,7 +100,7 @@ func (h *handle) acquire(ctx context.Context) (*Store, error) {
 		case p.open < p.limit:
 			return h.openFile(ctx)
 		case p.idle.Len() > 0:
-			_ = p.close(p.idle.Front().Value.(*handle)) // the list has no other type; an error loses nothing: rows are in the file or its log
+			_ = p.close(p.idle.Front().Value.(*handle)) //nolint:forcetypeassert // the list holds nothing else; an error loses nothing: rows are in the file or its log
 			continue
 		}
 		changed := p.changed
@@ -195,7 +195,7 @@ func (p *pool) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.idle.Len() > 0 {
-		h := p.idle.Front().Value.(*handle) // the list has no other type
+		h := p.idle.Front().Value.(*handle) //nolint:forcetypeassert // the list has no other type
 		if left := p.closeAfter - time.Since(h.since); left > 0 {
 			p.timer = time.AfterFunc(left, p.sweep)
 			return

@@ -78,7 +78,7 @@ func Start() (*Server, error) {
 // gives that user the directory.
 func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 	if os.Geteuid() != 0 {
-		return nil, nil // the current user's process is fine
+		return nil, nil //nolint:nilnil // the current user's process is fine
 	}
 	who, err := user.Lookup("postgres")
 	if err != nil {
